@@ -1,0 +1,3977 @@
+/* fvgpt.h - prompt tuning from tensor to tuned classifier, in one C99 header            public domain or MIT
+
+   The part of fvgpt that knows nothing of pictures and words: kernels, tensors, reverse-mode differentiation,
+   transformer blocks, optimisers, safetensors, and the three modules of FVG-PT (Adaptive Foreground View-Guided
+   Prompt Tuning, arXiv 2603.08708).  CLIP, prompts, images and data sets are in fvgpt_clip.h, which includes this.
+
+   USE   In exactly one C or C++ file:                      Everywhere else:
+
+             #define FVGPT_IMPLEMENTATION                       #include "fvgpt.h"
+             #include "fvgpt.h"
+
+   A complete program (examples/01_hello_tape.c is its longer sister):
+
+             fvg_ctx *c;   fvg_init(&c, NULL);
+             fvg_tape *t = fvg_tape_new(c);
+             float x[2] = {3, 4};
+             fvg_node *y = fvg_normalize(fvg_const(t, 1, 2, x));          // y = x / |x|
+             printf("%g %g\n", fvg_value(y)[0], fvg_value(y)[1]);         // 0.6 0.8
+             fvg_tape_free(t);   fvg_free(c);
+
+   =========================================================================================================
+   MANUAL
+   =========================================================================================================
+   1. BUILD.  `cc -O2 prog.c -lm` is enough.  Nothing but libc and libm.  Macros, all optional, all to be set
+      before the file that defines FVGPT_IMPLEMENTATION includes the header:
+
+        FVGPT_IMPLEMENTATION   emit the function bodies here
+        FVGPT_STATIC           make every function private to this file
+        FVGPT_PTHREADS         build in a pool of POSIX threads (link with -lpthread); see fvg_desc.n_threads
+        FVGPT_NO_SIMD          scalar code only (the AVX bodies are chosen at run time, no -m flags are needed)
+        FVGPT_NO_STDIO         no fopen: files come as fvg_source callbacks or as bytes
+        FVGPT_ASSERT_FINITE    every operation checks its result and fails with FVG_E_NUMERIC at the first NaN
+
+      -ffast-math is refused: losses, masks and NaN checks rely on IEEE arithmetic.
+
+   2. ERRORS.  A function that can fail returns fvg_status, FVG_OK being 0; fvg_error(c) is then one line that
+      names the file, the tensor and both shapes.  Functions that build tape nodes return NULL on failure and accept
+      NULL, so a whole forward pass is written without a test and checked once, at its end.
+      Nothing here calls exit, abort or assert, and there is no global state: contexts are independent.
+
+   3. MEMORY.  Everything comes from one allocator, malloc unless the desc gives another or a fixed arena.  A tape
+      keeps what it has reserved: a training loop that resets it each step allocates nothing after the first.
+      fvg_mem_used and fvg_mem_peak count the bytes.  Under AddressSanitizer each tape tensor becomes a block of its
+      own, so that one byte too far is seen.
+
+   4. THREADS.  Kernels are cut into chunks whose borders depend on the shapes alone, and no sum is ever split
+      over chunks: results have the same bits for any number of threads.  A context is used by one thread at a time.
+
+   5. RANDOM NUMBERS.  fvg_rng computes with integers and exactly rounded operations only; one seed gives one
+      sequence on every machine, normal deviates included.
+
+   6. DESC STRUCTS.  Zero means the published default, which is written beside the field.  Where zero itself is a
+      meaningful wish, a negative number asks for it, and the comment says so.
+
+   7. CHAPTERS, in order of dependency (`grep -n "^ \* CHAPTER" fvgpt.h` prints this list with line numbers):
+        1 Context      2 Files        3 Safetensors   4 Kernels      5 Tape
+        6 Operations   7 Transformer  8 Optimisers    9 FVG-PT
+*/
+#ifndef FVGPT_H
+#define FVGPT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __FAST_MATH__
+#error "fvgpt needs IEEE arithmetic: compile without -ffast-math"
+#endif
+
+#if defined(FVGPT_STATIC) && (defined(__GNUC__) || defined(__clang__))
+#define FVG_DEF static __attribute__((unused))
+#elif defined(FVGPT_STATIC)
+#define FVG_DEF static
+#else
+#define FVG_DEF extern
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---------------------------------------------------------------------------------------------------------
+   Context
+   --------------------------------------------------------------------------------------------------------- */
+typedef enum fvg_status {
+  FVG_OK            =  0,
+  FVG_E_NOMEM       = -1,   /* the allocator or the arena is exhausted                        */
+  FVG_E_ARG         = -2,   /* an argument makes no sense                                     */
+  FVG_E_SHAPE       = -3,   /* two shapes do not fit; the message gives both                  */
+  FVG_E_IO          = -4,   /* a file cannot be opened, read or written                       */
+  FVG_E_FORMAT      = -5,   /* a file is not what it claims to be                             */
+  FVG_E_UNSUPPORTED = -6,   /* valid, but beyond this build                                   */
+  FVG_E_NUMERIC     = -7,   /* NaN or infinity where a number must be                         */
+  FVG_E_CANCELLED   = -8    /* the progress callback asked to stop                            */
+} fvg_status;
+
+typedef enum fvg_simd { FVG_SIMD_BEST = 0, FVG_SIMD_SCALAR, FVG_SIMD_AVX2, FVG_SIMD_AVX512 } fvg_simd;
+
+typedef struct fvg_allocator {
+  void *(*alloc)(void *user, size_t bytes);                    /* NULL on failure; any alignment will do      */
+  void  (*release)(void *user, void *block, size_t bytes);
+  void  *user;
+} fvg_allocator;
+
+typedef struct fvg_progress {
+  const char *what;          /* "encode", "CoOp", "FVGPT_CoOp", ...                                          */
+  long   step, n_steps;      /* steps done, steps in all                                                     */
+  int    epoch, n_epochs;    /* 0-based; n_epochs 0 when the work has no epochs                              */
+  double loss, lr;           /* of the last step; 0 when there is none                                       */
+} fvg_progress;
+
+typedef struct fvg_desc {
+  fvg_allocator allocator;                                                    /* zero: malloc and free       */
+  void  *arena;  size_t arena_bytes;                                          /* set: the heap is not touched */
+  void (*log)(void *user, int level, const char *message);                    /* level 0 warning, 1 note     */
+  int  (*progress)(void *user, const fvg_progress *p);                        /* non-zero result: cancel     */
+  void (*parallel)(void *user, void (*job)(void *arg, int index), void *arg, int n);   /* run job 0..n-1     */
+  void  *user;                                                                /* handed to the three above   */
+  int    n_threads;   /* built-in pool (FVGPT_PTHREADS) when `parallel` is NULL; 0: one thread               */
+  int    simd;        /* an fvg_simd; 0: the best that this CPU has                                          */
+} fvg_desc;
+
+typedef struct fvg_ctx fvg_ctx;
+
+FVG_DEF fvg_status  fvg_init(fvg_ctx **out, const fvg_desc *desc);   /* desc may be NULL; *out is NULL on failure */
+FVG_DEF void        fvg_free(fvg_ctx *c);                            /* NULL is allowed                           */
+FVG_DEF const char *fvg_error(const fvg_ctx *c);                     /* the last failure in one line, "" if none  */
+FVG_DEF const char *fvg_status_name(fvg_status s);
+FVG_DEF int         fvg_simd_level(const fvg_ctx *c);                /* the level in use, an fvg_simd             */
+FVG_DEF size_t      fvg_mem_used(const fvg_ctx *c);                  /* bytes held now                            */
+FVG_DEF size_t      fvg_mem_peak(const fvg_ctx *c);                  /* most bytes ever held                      */
+
+/* Random numbers: xoshiro256** seeded by splitmix64.  `stream` separates independent uses of one seed. */
+typedef struct fvg_rng { uint64_t s[4]; } fvg_rng;
+FVG_DEF void     fvg_rng_seed(fvg_rng *r, uint64_t seed, uint64_t stream);
+FVG_DEF uint64_t fvg_rng_next(fvg_rng *r);
+FVG_DEF double   fvg_rng_uniform(fvg_rng *r);                        /* [0, 1), 53 bits                           */
+FVG_DEF uint32_t fvg_rng_below(fvg_rng *r, uint32_t n);              /* 0..n-1 without bias                       */
+FVG_DEF double   fvg_rng_normal(fvg_rng *r);                         /* N(0, 1)                                   */
+FVG_DEF void     fvg_rng_permute(fvg_rng *r, int *index, int n);     /* Fisher-Yates over index[0..n-1]           */
+
+/* ---------------------------------------------------------------------------------------------------------
+   Tensors and files
+   --------------------------------------------------------------------------------------------------------- */
+typedef enum fvg_dtype { FVG_F32 = 0, FVG_F16, FVG_BF16, FVG_I32, FVG_I64, FVG_U8 } fvg_dtype;
+#define FVG_MAX_DIM 6
+typedef struct fvg_tensor {          /* row-major; does not own its data unless a function says so             */
+  void *data;
+  int   n_dim;                       /* 0: a scalar                                                            */
+  int   dim[FVG_MAX_DIM];
+  fvg_dtype type;
+} fvg_tensor;
+FVG_DEF size_t fvg_dtype_size(fvg_dtype type);
+FVG_DEF size_t fvg_tensor_count(const fvg_tensor *x);                /* number of elements                        */
+FVG_DEF float  fvg_half_to_float(uint16_t h);
+FVG_DEF uint16_t fvg_float_to_half(float x);                         /* round to nearest even                     */
+FVG_DEF float  fvg_bfloat_to_float(uint16_t h);
+FVG_DEF uint16_t fvg_float_to_bfloat(float x);
+
+/* Where bytes come from.  `read` copies n bytes at `offset` and returns 0, or non-zero on failure. */
+typedef struct fvg_source {
+  int  (*read)(void *user, void *dst, uint64_t offset, size_t n);
+  void (*close)(void *user);                                         /* may be NULL                               */
+  void  *user;
+  uint64_t size;
+  const char *name;                                                  /* for messages: a path, or "memory"         */
+} fvg_source;
+FVG_DEF fvg_source fvg_source_memory(const void *bytes, size_t n, const char *name);
+#ifndef FVGPT_NO_STDIO
+FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path);   /* `path` must outlive `out` */
+#endif
+FVG_DEF void       fvg_source_close(fvg_source *s);
+/* The whole source as bytes plus a closing 0, from the context's allocator; give back with fvg_bytes_free.       */
+FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, const fvg_source *s, uint8_t **bytes, size_t *n);
+FVG_DEF void       fvg_bytes_free(fvg_ctx *c, uint8_t *bytes);
+
+/* safetensors, reading: open parses and checks the header, get reads one tensor.  The weights take the source
+   over and close it, also when opening fails.  Every offset, size and shape is checked before it is believed.
+   info: 0 if absent, 1 if present, 2 if present in a type that get cannot read; shape (may be NULL) has no data. */
+typedef struct fvg_weights fvg_weights;
+FVG_DEF fvg_status  fvg_weights_open(fvg_ctx *c, fvg_weights **out, const fvg_source *s);
+FVG_DEF void        fvg_weights_close(fvg_weights *w);
+FVG_DEF const char *fvg_weights_file(const fvg_weights *w);                         /* name for messages          */
+FVG_DEF int         fvg_weights_count(const fvg_weights *w);
+FVG_DEF const char *fvg_weights_name(const fvg_weights *w, int i);
+FVG_DEF int         fvg_weights_info(const fvg_weights *w, const char *name, fvg_tensor *shape); /* see below */
+FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key);    /* NULL when absent           */
+/* Reads `name`, converted to `as` (F32, F16, BF16 from one another, I32 and I64 from I32/I64/U8, U8 from U8), into new
+   memory; floats are checked to be finite (FVG_E_NUMERIC).  Give back with fvg_tensor_free. */
+FVG_DEF fvg_status  fvg_weights_get(fvg_weights *w, const char *name, fvg_dtype as, fvg_tensor *out);
+FVG_DEF void        fvg_tensor_free(fvg_ctx *c, fvg_tensor *x);
+
+/* safetensors, writing.  The file appears complete or not at all: it is written beside `path` and renamed. */
+typedef struct fvg_named_tensor { const char *name; fvg_tensor tensor; } fvg_named_tensor;
+typedef struct fvg_metadata { const char *key, *value; } fvg_metadata;
+typedef int (*fvg_write_fn)(void *user, const void *bytes, size_t n);               /* non-zero: failure          */
+FVG_DEF fvg_status fvg_safetensors_write(fvg_ctx *c, fvg_write_fn write, void *user, const fvg_named_tensor *tensors, int n,
+                                         const fvg_metadata *metadata, int n_metadata);
+#ifndef FVGPT_NO_STDIO
+FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path, const fvg_named_tensor *tensors, int n,
+                                        const fvg_metadata *metadata, int n_metadata);
+FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes, size_t n);  /* all or nothing    */
+#endif
+
+/* ---------------------------------------------------------------------------------------------------------
+   Tape: building a node evaluates it.  Every node is a matrix [rows, cols] of f32, row-major.
+   --------------------------------------------------------------------------------------------------------- */
+typedef struct fvg_tape fvg_tape;
+typedef struct fvg_node fvg_node;
+typedef struct fvg_parameter {       /* something to train                                                     */
+  const char *name;                  /* the field's name, as in the checkpoint                                 */
+  fvg_tensor  value;                 /* F32, owned                                                             */
+  float      *grad;                  /* same count, owned; backward adds to it                                 */
+} fvg_parameter;
+FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char *name, int n_dim, const int *dim);  /* zeros */
+FVG_DEF void       fvg_parameter_free(fvg_ctx *c, fvg_parameter *p);
+
+FVG_DEF fvg_tape *fvg_tape_new(fvg_ctx *c);                           /* NULL when out of memory                   */
+FVG_DEF void      fvg_tape_free(fvg_tape *t);
+typedef struct fvg_mark { size_t position; fvg_node *last; } fvg_mark;
+FVG_DEF fvg_mark  fvg_tape_mark(const fvg_tape *t);                   /* a place to return to                      */
+FVG_DEF void      fvg_tape_reset(fvg_tape *t, fvg_mark mark);         /* forget all nodes made since               */
+FVG_DEF void      fvg_tape_clear(fvg_tape *t);                        /* forget all nodes; the memory stays reserved */
+FVG_DEF fvg_node *fvg_tape_keep(fvg_tape *t, fvg_mark mark, fvg_node *x);  /* if x needs no gradient: forget all since mark but x */
+
+FVG_DEF int          fvg_rows(const fvg_node *x);
+FVG_DEF int          fvg_cols(const fvg_node *x);
+FVG_DEF const float *fvg_value(const fvg_node *x);
+FVG_DEF float       *fvg_fill(fvg_node *x);                           /* the values, to be written: nodes of fvg_zeros only */
+FVG_DEF const float *fvg_grad(const fvg_node *x);                     /* after fvg_backward; NULL if it got none   */
+
+/* Leaves */
+FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x);      /* x is read, not copied        */
+FVG_DEF fvg_node *fvg_zeros(fvg_tape *t, int rows, int cols);                      /* to be filled by the caller   */
+FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w);                    /* [dim 0, the rest]; F16, BF16 only as w of fvg_linear */
+FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p);                        /* likewise; gradient goes to p->grad */
+FVG_DEF fvg_node *fvg_detach(fvg_node *x);                                         /* same values, no gradient     */
+
+/* Operations.  [n,d] are shapes; a broadcast operand b may be [n,d], [1,d], [n,1] or [1,1] against a [n,d]. */
+FVG_DEF fvg_node *fvg_add(fvg_node *a, fvg_node *b);                               /* a + b, b broadcast           */
+FVG_DEF fvg_node *fvg_mul(fvg_node *a, fvg_node *b);                               /* a * b, b broadcast           */
+FVG_DEF fvg_node *fvg_scale(fvg_node *x, float s);                                 /* s x                          */
+FVG_DEF fvg_node *fvg_linear(fvg_node *x, fvg_node *w, fvg_node *b);               /* x w^T + b: [n,k] [m,k] [1,m] or NULL -> [n,m] */
+FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, float eps);   /* rows                */
+FVG_DEF fvg_node *fvg_relu(fvg_node *x);                                           /* max(x, 0)                    */
+FVG_DEF fvg_node *fvg_gelu(fvg_node *x);                                           /* x Phi(x)                     */
+FVG_DEF fvg_node *fvg_quick_gelu(fvg_node *x);                                     /* x sigmoid(1.702 x)           */
+FVG_DEF fvg_node *fvg_sigmoid(fvg_node *x);                                        /* 1 / (1 + exp(-x))            */
+FVG_DEF fvg_node *fvg_softmax(fvg_node *x, float tau);                             /* softmax(x / tau) of each row */
+FVG_DEF fvg_node *fvg_normalize(fvg_node *x);                                      /* x / |x|_2 of each row        */
+FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b);                            /* rows of a, then rows of b    */
+FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n);                  /* row[i] of x; row is copied   */
+FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w);                 /* (1-w) a + w b, w [n,1]       */
+FVG_DEF fvg_node *fvg_mean(fvg_node *x);                                           /* of all elements, [1,1]       */
+FVG_DEF fvg_node *fvg_sum(fvg_node *x);                                            /* of all elements, [1,1]       */
+FVG_DEF fvg_node *fvg_cross_entropy(fvg_node *logits, const int *label);           /* mean_i -ln softmax(logits_i)[label_i] */
+FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau);           /* KL(p_i || softmax(logits_i / tau)), [n,1]; p is constant */
+/* sum_i weight_i BCE(sigmoid(q_i), target_i) / sum_i weight_i, 0 when all weights are; q [n,1], in the logit form. */
+FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const float *weight);
+
+/* Attention over packed sequences.  One segment: n_query rows of q attend to n_prefix rows of k and v that several
+   segments share, and to n_key rows of their own.  Causal: the queries are the last n_query of the own positions and
+   see own keys up to themselves (and the whole prefix). */
+typedef struct fvg_segment { int query, n_query, key, n_key, prefix, n_prefix, causal; } fvg_segment;
+FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_head, const fvg_segment *segment, int n_segment);
+
+/* d loss / d everything that needs it; loss is [1,1]. */
+FVG_DEF fvg_status fvg_backward(fvg_node *loss);
+/* Largest |numeric - analytic| / (|numeric| + |analytic| + floor) over `probes` elements of each parameter, by central
+   differences of f, a function that builds a scalar. floor 1e-3 of the largest gradient. Negative on failure. */
+typedef fvg_node *(*fvg_scalar_fn)(fvg_tape *t, void *user);
+FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user, fvg_parameter *const *params, int n_params, int probes, float step);
+
+/* ---------------------------------------------------------------------------------------------------------
+   Transformer block (pre-norm, as in CLIP): x += attention(LN_1 x);  x += W_proj act(W_fc LN_2 x)
+   --------------------------------------------------------------------------------------------------------- */
+typedef enum fvg_activation { FVG_QUICK_GELU = 0, FVG_GELU } fvg_activation;
+typedef struct fvg_block {           /* width w; all frozen; biases and norms F32, matrices any float storage   */
+  fvg_tensor ln_1_weight, ln_1_bias, q_weight, q_bias, k_weight, k_bias, v_weight, v_bias, out_weight, out_bias;   /* [w] [w,w] */
+  fvg_tensor ln_2_weight, ln_2_bias, fc_weight, fc_bias, proj_weight, proj_bias;                                   /* [4w,w] [w,4w] */
+} fvg_block;
+typedef struct fvg_transformer { fvg_block *block; int n_layer, n_head; float eps; fvg_activation activation; } fvg_transformer;
+/* keep NULL: all rows.  Else the last block computes only rows keep[0..n_keep-1]; segment i of the last block then has
+   as its queries the kept rows that lie in it, which must be its last ones when it is causal. */
+FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment, int n_segment, const int *keep, int n_keep);
+
+/* ---------------------------------------------------------------------------------------------------------
+   Optimisers and schedule, as PyTorch and Dassl define them (chapter 8)
+   --------------------------------------------------------------------------------------------------------- */
+typedef enum fvg_optimizer_kind { FVG_SGD = 0, FVG_ADAMW } fvg_optimizer_kind;
+typedef struct fvg_optimizer_desc {
+  float lr;                          /* 0.0035                                                                 */
+  fvg_optimizer_kind kind;           /* SGD                                                                    */
+  float momentum;                    /* 0.9; negative: none                                                    */
+  float weight_decay;                /* 5e-4; negative: none                                                   */
+  float beta1, beta2, eps;           /* 0.9, 0.999, 1e-8                                                       */
+  int   epochs;                      /* 10                                                                     */
+  int   warmup_epochs;               /* 1; negative: none                                                      */
+  float warmup_lr;                   /* 1e-5                                                                   */
+} fvg_optimizer_desc;
+typedef struct fvg_optimizer fvg_optimizer;
+FVG_DEF fvg_optimizer_desc fvg_optimizer_defaults(const fvg_optimizer_desc *desc);        /* zeros filled in; desc may be NULL */
+FVG_DEF double     fvg_learning_rate(const fvg_optimizer_desc *desc, int epoch);          /* of an epoch, 0-based      */
+FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, const fvg_optimizer_desc *desc, fvg_parameter *const *params, int n);
+FVG_DEF void       fvg_optimizer_zero_grad(fvg_optimizer *o);
+FVG_DEF void       fvg_optimizer_step(fvg_optimizer *o, double lr);
+FVG_DEF void       fvg_optimizer_free(fvg_optimizer *o);
+
+/* ---------------------------------------------------------------------------------------------------------
+   FVG-PT: foreground reliability gate (FRG), foreground distillation compensation (FDC), prior calibration (PC)
+   --------------------------------------------------------------------------------------------------------- */
+typedef enum fvg_area_rule {         /* masks whose area lies outside [area_min, area_max]                     */
+  FVG_AREA_ZERO_R = 0,               /* r = 0: distil from the full view, and leave the image out of FRG's loss */
+  FVG_AREA_CLAMP,                    /* trust them, with the area clamped to the bounds                        */
+  FVG_AREA_IGNORE                    /* no bounds                                                              */
+} fvg_area_rule;
+typedef struct fvg_fvgpt_desc {
+  int   width;                       /* d, the width of the features; no default                               */
+  int   fdc_hidden;                  /* 64                                                                     */
+  int   gate_hidden, gate_layers;    /* 32, 2 (1 to 3 layers)                                                  */
+  float fdc_init_scale;              /* 1e-3: standard deviation of the adapters' up weights                   */
+  float logit_scale;                 /* 100                                                                    */
+  float tau;                         /* 2: temperature of the indicators and of every KL                       */
+  float lambda_base, lambda_new;     /* 10, 1; negative: 0                                                     */
+  float lambda_rg;                   /* 1; negative: 0                                                         */
+  float delta;                       /* 0: margin of the gate's target                                         */
+  float area_min, area_max;          /* 0.02, 0.98                                                             */
+  fvg_area_rule area_rule;
+  int   attach_r;                    /* 1: let the distillation loss reach the gate (published: detached)      */
+  int   kl_tau2;                     /* 1: multiply every KL by tau^2                                          */
+  int   no_kl;                       /* 1: prior calibration without its KL term                               */
+  uint64_t seed;
+} fvg_fvgpt_desc;
+FVG_DEF fvg_fvgpt_desc fvg_fvgpt_defaults(const fvg_fvgpt_desc *desc);
+
+typedef struct fvg_fvgpt fvg_fvgpt;
+FVG_DEF fvg_status fvg_fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_desc *desc);
+FVG_DEF void       fvg_fvgpt_free(fvg_fvgpt *m);
+FVG_DEF fvg_parameter *const *fvg_fvgpt_parameters(const fvg_fvgpt *m, int *n);   /* fdc_image.down.weight, ..., brg.fc2.bias */
+
+typedef struct fvg_fvgpt_batch {     /* all features L2-normalised; d = desc.width                             */
+  int n, n_class;
+  const float *f, *f_fg;             /* [n,d] the tuned backbone's features of the image and of its foreground view */
+  const float *f_clip;               /* [n,d] plain CLIP's features; NULL: f (CoOp and KgCoOp do not change them) */
+  const float *g, *g_clip;           /* [n_class,d] text features, tuned and plain                             */
+  const float *area;                 /* [n] share of foreground pixels; negative: the image has no mask        */
+  const int   *label;                /* [n]                                                                    */
+} fvg_fvgpt_batch;
+typedef struct fvg_fvgpt_report {    /* filled by loss and step                                                */
+  float loss, ce_fdc, frg, dist, ce_pc, kl_pc;       /* unweighted parts                                       */
+  float *r, *r_target, *b;           /* [n] each, or NULL: r is 0 where the mask is not used                   */
+} fvg_fvgpt_report;
+/* L_base + lambda_new L_PC as a node; report may be NULL. */
+FVG_DEF fvg_node  *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *batch, fvg_fvgpt_report *report);
+/* One training step: gradients, then the optimiser at rate lr. */
+FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_optimizer *o, double lr, const fvg_fvgpt_batch *batch, fvg_fvgpt_report *report);
+/* z_FDC [n, n_class]: the base branch, which needs no mask. */
+FVG_DEF fvg_status fvg_fvgpt_base_logits(fvg_fvgpt *m, const float *f, int n, const float *g, int n_class, float *logits);
+/* z_PC [n, n_class]: the new branch; b [n] receives the weight of plain CLIP (NULL: not wanted). f_clip NULL: f. */
+FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const float *f_clip, int n, const float *g, const float *g_clip,
+                                        int n_class, float *logits, float *b);
+/* The foreground trust r [n] of images with masks (batch->label is not used). */
+FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *batch, float *r);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* FVGPT_H */
+
+#if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__PART_ONE)
+#define FVG__PART_ONE
+#include <errno.h>
+#include <float.h>
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef FVGPT_PTHREADS
+#include <pthread.h>
+#endif
+#if !defined(FVGPT_NO_SIMD) && defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
+#define FVG__X86_SIMD
+#include <immintrin.h>
+#endif
+
+/*===========================================================================================================
+ * CHAPTER 1  CONTEXT: memory, messages, threads, random numbers
+ *===========================================================================================================
+   A context carries what every other chapter needs: an allocator that counts, a place for the last error message,
+   a way to run jobs side by side, and the table of kernels that suits the CPU (chapter 4).
+
+   Memory.  Every block is preceded by its size, so that the allocator callback is told what it gets back, and is
+   aligned to 64 bytes, one cache line and one AVX-512 vector.  With a fixed arena a first-fit list of free
+   blocks, sorted by address and merged on release, stands in for the heap.
+
+   Threads.  fvg__parallel(c, job, arg, n) runs job(arg, 0) .. job(arg, n-1) in any order and waits.  The chunks
+   are chosen by the caller from the shapes alone, which is why results do not depend on the number of threads.
+
+   Random numbers.  xoshiro256** (Blackman and Vigna, 2018).  Normal deviates by Marsaglia's polar method need a
+   logarithm; libm's may differ in the last bit from machine to machine, so we bring one made of +, -, *, / only,
+   with the products stored to memory, which keeps a compiler from contracting them into fused operations. */
+
+#define FVG__ALIGN 64
+#if defined(__GNUC__) || defined(__clang__)
+#define FVG__PRINTF(form, args) __attribute__((format(printf, form, args)))
+#define FVG__FOR_CLIP __attribute__((unused))       /* a private function that only fvgpt_clip.h uses              */
+#else
+#define FVG__PRINTF(form, args)
+#define FVG__FOR_CLIP
+#endif
+
+typedef struct fvg__block_head { void *base; size_t bytes; } fvg__block_head;     /* sits just before each block */
+typedef struct fvg__free_block { size_t bytes; struct fvg__free_block *next; } fvg__free_block;
+typedef struct fvg__kernels fvg__kernels;
+typedef struct fvg__pool fvg__pool;
+
+struct fvg_ctx {
+  fvg_desc desc;
+  fvg__free_block *arena_free;
+  const fvg__kernels *kernels;
+  fvg__pool *pool;
+  size_t used, peak;
+  char message[512];
+};
+
+static void *fvg__heap_alloc(void *user, size_t bytes) { (void)user; return malloc(bytes); }
+static void fvg__heap_release(void *user, void *block, size_t bytes) { (void)user; (void)bytes; free(block); }
+
+/* The arena's free list. Sizes are multiples of FVG__ALIGN, so every remainder can hold a list entry. */
+static void *fvg__arena_alloc(void *user, size_t bytes) {
+  fvg_ctx *c = (fvg_ctx *)user;
+  fvg__free_block **link;
+  bytes = (bytes + FVG__ALIGN - 1) / FVG__ALIGN * FVG__ALIGN;
+  for (link = &c->arena_free; *link; link = &(*link)->next) {
+    fvg__free_block *b = *link;
+    if (b->bytes < bytes) continue;
+    if (b->bytes == bytes) {
+      *link = b->next;
+    } else {
+      fvg__free_block *rest = (fvg__free_block *)(void *)((char *)b + bytes);
+      rest->bytes = b->bytes - bytes;
+      rest->next = b->next;
+      *link = rest;
+    }
+    return b;
+  }
+  return NULL;
+}
+
+static void fvg__arena_release(void *user, void *block, size_t bytes) {
+  fvg_ctx *c = (fvg_ctx *)user;
+  fvg__free_block *b = (fvg__free_block *)block, *before = NULL, *after = c->arena_free;
+  while (after && after < b) { before = after; after = after->next; }
+  b->bytes = (bytes + FVG__ALIGN - 1) / FVG__ALIGN * FVG__ALIGN;
+  b->next = after;
+  if (after && (char *)b + b->bytes == (char *)after) { b->bytes += after->bytes; b->next = after->next; }
+  if (before && (char *)before + before->bytes == (char *)b) { before->bytes += b->bytes; before->next = b->next; }
+  else if (before) before->next = b;
+  else c->arena_free = b;
+}
+
+/* Records a message and hands the status back, so that failing is one line: return fvg__fail(c, FVG_E_IO, ...). */
+FVG__PRINTF(3, 4)
+static fvg_status fvg__fail(fvg_ctx *c, fvg_status status, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(c->message, sizeof c->message, format, args);
+  va_end(args);
+  return status;
+}
+
+FVG__FOR_CLIP FVG__PRINTF(3, 4)
+static void fvg__log(fvg_ctx *c, int level, const char *format, ...) {
+  char line[512];
+  va_list args;
+  if (!c->desc.log) return;
+  va_start(args, format);
+  vsnprintf(line, sizeof line, format, args);
+  va_end(args);
+  c->desc.log(c->desc.user, level, line);
+}
+
+/* Zeroed, aligned memory, or NULL with the message set. */
+static void *fvg__alloc(fvg_ctx *c, size_t bytes) {
+  size_t total = bytes + sizeof(fvg__block_head) + FVG__ALIGN;
+  char *base, *block;
+  fvg__block_head head;
+  if (total < bytes || (base = (char *)c->desc.allocator.alloc(c->desc.allocator.user, total)) == NULL) {
+    fvg__fail(c, FVG_E_NOMEM, "out of memory: %.0f bytes asked for, %.0f in use", (double)bytes, (double)c->used);
+    return NULL;
+  }
+  block = base + sizeof head;
+  block += (FVG__ALIGN - (uintptr_t)block % FVG__ALIGN) % FVG__ALIGN;
+  head.base = base;
+  head.bytes = total;
+  memcpy(block - sizeof head, &head, sizeof head);
+  memset(block, 0, bytes);
+  c->used += total;
+  if (c->used > c->peak) c->peak = c->used;
+  return block;
+}
+
+/* n elements of `size` bytes, with the product checked. */
+static void *fvg__alloc_array(fvg_ctx *c, size_t n, size_t size) {
+  if (size && n > (size_t)-1 / 2 / size) {
+    fvg__fail(c, FVG_E_NOMEM, "out of memory: %.0f elements of %.0f bytes", (double)n, (double)size);
+    return NULL;
+  }
+  return fvg__alloc(c, n * size);
+}
+
+static void fvg__release(fvg_ctx *c, void *block) {
+  fvg__block_head head;
+  if (!block) return;
+  memcpy(&head, (char *)block - sizeof head, sizeof head);
+  c->used -= head.bytes;
+  c->desc.allocator.release(c->desc.allocator.user, head.base, head.bytes);
+}
+
+static char *fvg__copy_string(fvg_ctx *c, const char *s) {
+  size_t n = strlen(s) + 1;
+  char *copy = (char *)fvg__alloc(c, n);
+  if (copy) memcpy(copy, s, n);
+  return copy;
+}
+
+/* Tells the progress callback; FVG_E_CANCELLED if it wants to stop. */
+FVG__FOR_CLIP static fvg_status fvg__report(fvg_ctx *c, const fvg_progress *p) {
+  if (c->desc.progress && c->desc.progress(c->desc.user, p))
+    return fvg__fail(c, FVG_E_CANCELLED, "%s: cancelled at step %ld of %ld", p->what, p->step, p->n_steps);
+  return FVG_OK;
+}
+
+/* ---- threads ---- */
+#ifdef FVGPT_PTHREADS
+/* Workers sleep until `ticket` changes, then take indices under the lock until none is left.  Jobs are large
+   (tens of microseconds and more), so one lock per index costs nothing that shows. */
+struct fvg__pool {
+  pthread_mutex_t lock;
+  pthread_cond_t wake, done;
+  pthread_t *thread;
+  int n_thread, next, n, running, quit;
+  unsigned ticket;
+  void (*job)(void *arg, int index);
+  void *arg;
+};
+
+static void fvg__pool_drain(fvg__pool *p) {                                   /* called with the lock held        */
+  while (p->next < p->n) {
+    int index = p->next++;
+    pthread_mutex_unlock(&p->lock);
+    p->job(p->arg, index);
+    pthread_mutex_lock(&p->lock);
+  }
+}
+
+static void *fvg__pool_worker(void *user) {
+  fvg__pool *p = (fvg__pool *)user;
+  unsigned seen = 0;
+  pthread_mutex_lock(&p->lock);
+  for (;;) {
+    while (p->ticket == seen && !p->quit) pthread_cond_wait(&p->wake, &p->lock);
+    if (p->quit) break;
+    seen = p->ticket;
+    p->running++;
+    fvg__pool_drain(p);
+    if (--p->running == 0) pthread_cond_signal(&p->done);
+  }
+  pthread_mutex_unlock(&p->lock);
+  return NULL;
+}
+
+static void fvg__pool_run(fvg__pool *p, void (*job)(void *arg, int index), void *arg, int n) {
+  pthread_mutex_lock(&p->lock);
+  p->job = job;
+  p->arg = arg;
+  p->next = 0;
+  p->n = n;
+  p->ticket++;
+  pthread_cond_broadcast(&p->wake);
+  fvg__pool_drain(p);
+  while (p->running) pthread_cond_wait(&p->done, &p->lock);
+  pthread_mutex_unlock(&p->lock);
+}
+
+static void fvg__pool_free(fvg_ctx *c) {
+  fvg__pool *p = c->pool;
+  int i;
+  if (!p) return;
+  pthread_mutex_lock(&p->lock);
+  p->quit = 1;
+  pthread_cond_broadcast(&p->wake);
+  pthread_mutex_unlock(&p->lock);
+  for (i = 0; i < p->n_thread; i++) pthread_join(p->thread[i], NULL);
+  pthread_cond_destroy(&p->done);
+  pthread_cond_destroy(&p->wake);
+  pthread_mutex_destroy(&p->lock);
+  fvg__release(c, p->thread);
+  fvg__release(c, p);
+  c->pool = NULL;
+}
+
+static fvg_status fvg__pool_new(fvg_ctx *c, int n_threads) {
+  fvg__pool *p = (fvg__pool *)fvg__alloc(c, sizeof *p);
+  if (!p) return FVG_E_NOMEM;
+  p->thread = (pthread_t *)fvg__alloc_array(c, (size_t)n_threads, sizeof *p->thread);
+  if (!p->thread) { fvg__release(c, p); return FVG_E_NOMEM; }
+  pthread_mutex_init(&p->lock, NULL);
+  pthread_cond_init(&p->wake, NULL);
+  pthread_cond_init(&p->done, NULL);
+  c->pool = p;
+  while (p->n_thread < n_threads - 1) {                                       /* the caller is the last one       */
+    if (pthread_create(&p->thread[p->n_thread], NULL, fvg__pool_worker, p)) {
+      fvg__pool_free(c);
+      return fvg__fail(c, FVG_E_NOMEM, "cannot start thread %d of %d", p->n_thread + 1, n_threads);
+    }
+    p->n_thread++;
+  }
+  return FVG_OK;
+}
+#endif
+
+static void fvg__parallel(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n) {
+  int i;
+  if (n > 1 && c->desc.parallel) { c->desc.parallel(c->desc.user, job, arg, n); return; }
+#ifdef FVGPT_PTHREADS
+  if (n > 1 && c->pool) { fvg__pool_run(c->pool, job, arg, n); return; }
+#endif
+  for (i = 0; i < n; i++) job(arg, i);
+}
+
+/* ---- life cycle ---- */
+static const fvg__kernels *fvg__choose_kernels(int simd, int *level);          /* chapter 4                        */
+
+FVG_DEF fvg_status fvg_init(fvg_ctx **out, const fvg_desc *desc) {
+  fvg_desc d;
+  fvg_ctx *c;
+  *out = NULL;
+  memset(&d, 0, sizeof d);
+  if (desc) d = *desc;
+  if (d.arena) {                                       /* the context itself takes the start of the arena         */
+    size_t skip = (FVG__ALIGN - (uintptr_t)d.arena % FVG__ALIGN) % FVG__ALIGN;
+    size_t head = (sizeof *c + FVG__ALIGN - 1) / FVG__ALIGN * FVG__ALIGN;
+    if (d.arena_bytes < skip + head + 2 * FVG__ALIGN) return FVG_E_NOMEM;
+    c = (fvg_ctx *)(void *)((char *)d.arena + skip);
+    memset(c, 0, sizeof *c);
+    c->arena_free = (fvg__free_block *)(void *)((char *)c + head);
+    c->arena_free->bytes = (d.arena_bytes - skip - head) / FVG__ALIGN * FVG__ALIGN;
+    c->arena_free->next = NULL;
+    d.allocator.alloc = fvg__arena_alloc;
+    d.allocator.release = fvg__arena_release;
+    d.allocator.user = c;
+  } else {
+    if (!d.allocator.alloc) { d.allocator.alloc = fvg__heap_alloc; d.allocator.release = fvg__heap_release; }
+    c = (fvg_ctx *)d.allocator.alloc(d.allocator.user, sizeof *c);
+    if (!c) return FVG_E_NOMEM;
+    memset(c, 0, sizeof *c);
+  }
+  c->desc = d;
+  c->kernels = fvg__choose_kernels(d.simd, &c->desc.simd);
+#ifdef FVGPT_PTHREADS
+  if (!d.parallel && d.n_threads > 1) {
+    fvg_status s = fvg__pool_new(c, d.n_threads);
+    if (s) { fvg_free(c); return s; }
+  }
+#endif
+  *out = c;
+  return FVG_OK;
+}
+
+FVG_DEF void fvg_free(fvg_ctx *c) {
+  if (!c) return;
+#ifdef FVGPT_PTHREADS
+  fvg__pool_free(c);
+#endif
+  if (!c->desc.arena) {
+    fvg_allocator a = c->desc.allocator;
+    a.release(a.user, c, sizeof *c);
+  }
+}
+
+FVG_DEF const char *fvg_error(const fvg_ctx *c) { return c ? c->message : "no context: out of memory"; }
+FVG_DEF int fvg_simd_level(const fvg_ctx *c) { return c->desc.simd; }
+FVG_DEF size_t fvg_mem_used(const fvg_ctx *c) { return c->used; }
+FVG_DEF size_t fvg_mem_peak(const fvg_ctx *c) { return c->peak; }
+
+FVG_DEF const char *fvg_status_name(fvg_status s) {
+  switch (s) {
+    case FVG_OK:            return "ok";
+    case FVG_E_NOMEM:       return "out of memory";
+    case FVG_E_ARG:         return "bad argument";
+    case FVG_E_SHAPE:       return "shapes do not fit";
+    case FVG_E_IO:          return "input/output error";
+    case FVG_E_FORMAT:      return "bad format";
+    case FVG_E_UNSUPPORTED: return "unsupported";
+    case FVG_E_NUMERIC:     return "not a finite number";
+    case FVG_E_CANCELLED:   return "cancelled";
+  }
+  return "unknown status";
+}
+
+/* ---- random numbers ---- */
+static uint64_t fvg__splitmix(uint64_t *state) {
+  uint64_t z = (*state += 0x9E3779B97F4A7C15u);
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
+
+FVG_DEF void fvg_rng_seed(fvg_rng *r, uint64_t seed, uint64_t stream) {
+  uint64_t state = stream;
+  int i;
+  state = seed ^ fvg__splitmix(&state);
+  for (i = 0; i < 4; i++) r->s[i] = fvg__splitmix(&state);
+}
+
+FVG_DEF uint64_t fvg_rng_next(fvg_rng *r) {
+  uint64_t *s = r->s, product = s[1] * 5, result = ((product << 7) | (product >> 57)) * 9, t = s[1] << 17;
+  s[2] ^= s[0];
+  s[3] ^= s[1];
+  s[1] ^= s[2];
+  s[0] ^= s[3];
+  s[2] ^= t;
+  s[3] = (s[3] << 45) | (s[3] >> 19);
+  return result;
+}
+
+FVG_DEF double fvg_rng_uniform(fvg_rng *r) { return (double)(fvg_rng_next(r) >> 11) * (1.0 / 9007199254740992.0); }
+
+FVG_DEF uint32_t fvg_rng_below(fvg_rng *r, uint32_t n) {
+  uint32_t limit = n ? UINT32_MAX - UINT32_MAX % n : 0, x;          /* reject the incomplete last copy of 0..n-1  */
+  if (n < 2) return 0;
+  do x = (uint32_t)(fvg_rng_next(r) >> 32); while (x >= limit);
+  return x % n;
+}
+
+static double fvg__exact_product(double a, double b) { volatile double p = a * b; return p; }
+
+/* ln x for 0 < x < 1: scale x = m 2^e into [1/sqrt 2, sqrt 2], then ln m = 2 atanh((m-1)/(m+1)) as a series. */
+static double fvg__exact_ln(double x) {
+  double y, y2, sum = 0;
+  int e = 0, k;
+  while (x < 0.70710678118654752) { x *= 2; e--; }
+  y = (x - 1) / (x + 1);
+  y2 = fvg__exact_product(y, y);
+  for (k = 21; k >= 1; k -= 2) sum = fvg__exact_product(sum, y2) + 1.0 / k;
+  return fvg__exact_product(2 * y, sum) + fvg__exact_product(e, 0.69314718055994531);
+}
+
+FVG_DEF double fvg_rng_normal(fvg_rng *r) {
+  double u, v, s;
+  do {
+    u = 2 * fvg_rng_uniform(r) - 1;
+    v = 2 * fvg_rng_uniform(r) - 1;
+    s = fvg__exact_product(u, u) + fvg__exact_product(v, v);
+  } while (s >= 1 || s == 0);
+  return fvg__exact_product(u, sqrt(-2 * fvg__exact_ln(s) / s));
+}
+
+FVG_DEF void fvg_rng_permute(fvg_rng *r, int *index, int n) {
+  int i;
+  for (i = n - 1; i > 0; i--) {
+    int j = (int)fvg_rng_below(r, (uint32_t)i + 1), swap = index[i];
+    index[i] = index[j];
+    index[j] = swap;
+  }
+}
+
+/*===========================================================================================================
+ * CHAPTER 2  FILES: number formats, sources, JSON
+ *===========================================================================================================
+   Bytes come from an fvg_source, a read callback with a size; a file and a block of memory are two of them.
+
+   Half precision is IEEE binary16, bfloat16 the upper half of a float; rounding is to nearest, ties to even.
+
+   A file is somebody else's claim.  So the JSON parser runs twice: the first run checks every byte and counts, the
+   second fills blocks of exactly that size; a bad file costs no memory and a good one none too much.  Depth is
+   limited, and sorting is heap sort (never quadratic). */
+
+/* ---- numbers: float, half, bfloat ---- */
+static uint32_t fvg__float_bits(float x) { uint32_t u; memcpy(&u, &x, sizeof u); return u; }
+static float fvg__bits_float(uint32_t u) { float x; memcpy(&x, &u, sizeof x); return x; }
+
+FVG_DEF float fvg_half_to_float(uint16_t h) {
+  uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u, fraction = h & 0x3FFu;
+  if (exponent == 31)                                            /* infinity, or a NaN, which is made quiet       */
+    return fvg__bits_float(sign | 0x7F800000u | (fraction ? 0x400000u : 0u) | fraction << 13);
+  if (exponent == 0) {                                           /* zero and subnormals: fraction * 2^-24, exact  */
+    float x = (float)fraction * (1.0f / 16777216.0f);
+    return sign ? -x : x;
+  }
+  return fvg__bits_float(sign | (exponent + 112u) << 23 | fraction << 13);
+}
+
+FVG_DEF uint16_t fvg_float_to_half(float x) {
+  uint32_t u = fvg__float_bits(x), sign = u >> 16 & 0x8000u, size = u & 0x7FFFFFFFu, h;
+  if (size > 0x7F800000u) h = 0x7E00u | (size >> 13 & 0x3FFu);   /* NaN                                           */
+  else if (size >= 0x477FF000u) h = 0x7C00u;                     /* 65520 and more round to infinity              */
+  else if (size >= 0x38800000u) h = (size - 0x38000000u + 0xFFFu + (size >> 13 & 1u)) >> 13;
+  else if (size < 0x33000000u) h = 0;                            /* less than 2^-25, half the smallest subnormal  */
+  else {                                                         /* subnormal: shift by 14..24 and round          */
+    uint32_t shift = 126u - (size >> 23), m = (size & 0x7FFFFFu) | 0x800000u;
+    h = (m + (1u << (shift - 1)) - 1u + (m >> shift & 1u)) >> shift;
+  }
+  return (uint16_t)(sign | h);
+}
+
+FVG_DEF float fvg_bfloat_to_float(uint16_t h) {
+  uint32_t u = (uint32_t)h << 16;
+  return fvg__bits_float((u & 0x7FFFFFFFu) > 0x7F800000u ? u | 0x400000u : u);
+}
+
+FVG_DEF uint16_t fvg_float_to_bfloat(float x) {
+  uint32_t u = fvg__float_bits(x);
+  if ((u & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)(u >> 16 | 0x40u);
+  return (uint16_t)((u + 0x7FFFu + (u >> 16 & 1u)) >> 16);
+}
+
+/* ---- tensors ---- */
+static const char *fvg__dtype_name(fvg_dtype type) {
+  switch (type) {
+    case FVG_F32:  return "F32";
+    case FVG_F16:  return "F16";
+    case FVG_BF16: return "BF16";
+    case FVG_I32:  return "I32";
+    case FVG_I64:  return "I64";
+    case FVG_U8:   return "U8";
+  }
+  return "unknown";
+}
+
+FVG_DEF size_t fvg_dtype_size(fvg_dtype type) {
+  switch (type) {
+    case FVG_F32: case FVG_I32:  return 4;
+    case FVG_F16: case FVG_BF16: return 2;
+    case FVG_I64:                return 8;
+    case FVG_U8:                 return 1;
+  }
+  return 0;
+}
+
+FVG_DEF size_t fvg_tensor_count(const fvg_tensor *x) {
+  size_t count = 1;
+  int i;
+  for (i = 0; i < x->n_dim; i++) count *= (size_t)x->dim[i];
+  return count;
+}
+
+FVG_DEF void fvg_tensor_free(fvg_ctx *c, fvg_tensor *x) {
+  if (!x) return;
+  fvg__release(c, x->data);
+  memset(x, 0, sizeof *x);
+}
+
+/* count * size, 0 and *bytes set; non-zero if a dimension is negative or memory could never hold the product. */
+static int fvg__checked_bytes(const fvg_tensor *x, size_t size, uint64_t *bytes) {
+  const size_t limit = (size_t)-1 / 2;
+  size_t product = size;
+  int i;
+  *bytes = 0;
+  if (x->n_dim < 0 || x->n_dim > FVG_MAX_DIM) return 1;
+  for (i = 0; i < x->n_dim; i++) {
+    if (x->dim[i] < 0 || (x->dim[i] > 0 && product > limit / (size_t)x->dim[i])) return 1;
+    product *= (size_t)x->dim[i];
+  }
+  *bytes = product;
+  return 0;
+}
+
+#define FVG__SHAPE_TEXT 96                                       /* enough for FVG_MAX_DIM numbers of 11 letters  */
+static const char *fvg__shape_text(const fvg_tensor *x, char *text) {         /* "[77, 512]", for messages        */
+  size_t at = 1;
+  int i;
+  memcpy(text, "[", 2);
+  for (i = 0; i < x->n_dim && i < FVG_MAX_DIM; i++)
+    at += (size_t)snprintf(text + at, FVG__SHAPE_TEXT - at, i ? ", %d" : "%d", x->dim[i]);
+  memcpy(text + at, "]", 2);
+  return text;
+}
+
+/* ---- sources ---- */
+static int fvg__memory_read(void *user, void *dst, uint64_t offset, size_t n) {
+  memcpy(dst, (const char *)user + offset, n);
+  return 0;
+}
+
+FVG_DEF fvg_source fvg_source_memory(const void *bytes, size_t n, const char *name) {
+  fvg_source s;
+  memset(&s, 0, sizeof s);
+  s.read = fvg__memory_read;
+  s.user = (void *)bytes;
+  s.size = n;
+  s.name = name ? name : "memory";
+  return s;
+}
+
+FVG_DEF void fvg_source_close(fvg_source *s) {
+  if (!s) return;
+  if (s->close) s->close(s->user);
+  memset(s, 0, sizeof *s);
+}
+
+/* The one way to read: nothing outside the source is ever asked for. */
+static fvg_status fvg__source_read(fvg_ctx *c, const fvg_source *s, void *dst, uint64_t offset, size_t n) {
+  const char *name = s->name ? s->name : "source";
+  if (offset > s->size || n > s->size - offset)
+    return fvg__fail(c, FVG_E_FORMAT, "%s: ends after %.0f bytes, but %.0f bytes are expected at %.0f", name,
+                     (double)s->size, (double)n, (double)offset);
+  if (n && s->read(s->user, dst, offset, n))
+    return fvg__fail(c, FVG_E_IO, "%s: cannot read %.0f bytes at %.0f", name, (double)n, (double)offset);
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, const fvg_source *s, uint8_t **bytes, size_t *n) {
+  fvg_status status;
+  uint8_t *block;
+  *bytes = NULL;
+  *n = 0;
+  if (s->size >= (size_t)-1 / 2)
+    return fvg__fail(c, FVG_E_NOMEM, "%s: %.0f bytes do not fit in memory", s->name ? s->name : "source",
+                     (double)s->size);
+  block = (uint8_t *)fvg__alloc(c, (size_t)s->size + 1);
+  if (!block) return FVG_E_NOMEM;
+  status = fvg__source_read(c, s, block, 0, (size_t)s->size);
+  if (status) { fvg__release(c, block); return status; }
+  *bytes = block;
+  *n = (size_t)s->size;
+  return FVG_OK;
+}
+
+FVG_DEF void fvg_bytes_free(fvg_ctx *c, uint8_t *bytes) { fvg__release(c, bytes); }
+
+#ifndef FVGPT_NO_STDIO
+static int fvg__file_read(void *user, void *dst, uint64_t offset, size_t n) {
+  FILE *file = (FILE *)user;
+  return fseek(file, (long)offset, SEEK_SET) || fread(dst, 1, n, file) != n;
+}
+
+static void fvg__file_close(void *user) { fclose((FILE *)user); }
+
+/* A folder can be opened and sought in on some systems, so the proof of a file is that reading does not fail. */
+FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path) {
+  const long longest = (long)(~0ul >> 1);
+  FILE *file;
+  long size = -1;
+  memset(out, 0, sizeof *out);
+  errno = 0;
+  file = fopen(path, "rb");
+  if (!file) return fvg__fail(c, FVG_E_IO, "%s: cannot open: %s", path, strerror(errno));
+  if (fgetc(file) != EOF || !ferror(file))
+    if (fseek(file, 0, SEEK_END) == 0) size = ftell(file);
+  if (size < 0 || size == longest) {
+    fvg__fail(c, FVG_E_IO, "%s: cannot read: %s", path, errno ? strerror(errno) : "not a file with a known size");
+    fclose(file);
+    return FVG_E_IO;
+  }
+  out->read = fvg__file_read;
+  out->close = fvg__file_close;
+  out->user = file;
+  out->size = (uint64_t)size;
+  out->name = path;
+  return FVG_OK;
+}
+#endif
+
+/* ---- JSON (RFC 8259) ---- */
+/* Private, but used by fvgpt_clip.h as well. */
+typedef enum fvg__json_type {
+  FVG__JSON_NULL = 0, FVG__JSON_BOOL, FVG__JSON_NUMBER, FVG__JSON_STRING, FVG__JSON_ARRAY, FVG__JSON_OBJECT
+} fvg__json_type;
+typedef struct fvg__json_value {
+  fvg__json_type type;
+  const char *key;        /* inside an object, else NULL                                */
+  const char *string;     /* unescaped UTF-8, NUL-terminated; "" unless a string       */
+  double number;          /* also 0/1 for booleans                                     */
+  int n_child;            /* arrays and objects                                        */
+  int first, next;        /* indices of first child and next sibling, -1 for none      */
+} fvg__json_value;
+typedef struct fvg__json { fvg__json_value *value; int n; char *strings; } fvg__json;   /* value[0] is the root */
+static fvg_status fvg__json_parse(fvg_ctx *c, fvg__json *out, const char *text, size_t n, const char *file);
+static void fvg__json_free(fvg_ctx *c, fvg__json *j);
+static int  fvg__json_find(const fvg__json *j, int object, const char *key);   /* index; -1: absent or no object */
+
+#define FVG__JSON_DEPTH 64
+
+typedef struct fvg__json_reader {
+  fvg_ctx *c;
+  const char *file;
+  const unsigned char *text;
+  size_t n, at;
+  fvg__json_value *value;            /* NULL in the first run, as is strings                                     */
+  char *strings;
+  int n_value;
+  size_t n_string;
+} fvg__json_reader;
+
+static fvg_status fvg__json_error(fvg__json_reader *r, const char *what) {
+  return fvg__fail(r->c, FVG_E_FORMAT, "%s: byte %.0f: not valid JSON: %s%s", r->file, (double)r->at,
+                   what, r->at >= r->n ? ", but the text ends" : "");
+}
+
+static int fvg__json_peek(const fvg__json_reader *r) { return r->at < r->n ? r->text[r->at] : -1; }
+
+static int fvg__json_accept(fvg__json_reader *r, int letter) {
+  if (fvg__json_peek(r) != letter) return 0;
+  r->at++;
+  return 1;
+}
+
+static void fvg__json_skip_blanks(fvg__json_reader *r) {
+  int letter = fvg__json_peek(r);
+  while (letter == ' ' || letter == '\n' || letter == '\r' || letter == '\t') { r->at++; letter = fvg__json_peek(r); }
+}
+
+static void fvg__json_put(fvg__json_reader *r, unsigned byte) {
+  if (r->strings) r->strings[r->n_string] = (char)byte;
+  r->n_string++;
+}
+
+/* Length of the UTF-8 sequence at s, 1..4; 0 if it is cut off, overlong, a surrogate or beyond U+10FFFF. */
+static size_t fvg__utf8_length(const unsigned char *s, size_t n) {
+  unsigned first = n ? s[0] : 0xFFu;
+  size_t length = first < 0x80 ? 1 : first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 0, i;
+  if (length > n) return 0;
+  for (i = 1; i < length; i++) if ((s[i] & 0xC0) != 0x80) return 0;
+  if (length > 2 && ((first == 0xE0 && s[1] < 0xA0) || (first == 0xED && s[1] > 0x9F) ||
+                     (first == 0xF0 && s[1] < 0x90) || (first == 0xF4 && s[1] > 0x8F))) return 0;
+  return length;
+}
+
+static void fvg__json_put_utf8(fvg__json_reader *r, unsigned code) {
+  if (code < 0x80) { fvg__json_put(r, code); return; }
+  if (code < 0x800) {
+    fvg__json_put(r, 0xC0 | code >> 6);
+  } else {
+    if (code < 0x10000) {
+      fvg__json_put(r, 0xE0 | code >> 12);
+    } else {
+      fvg__json_put(r, 0xF0 | code >> 18);
+      fvg__json_put(r, 0x80 | (code >> 12 & 0x3F));
+    }
+    fvg__json_put(r, 0x80 | (code >> 6 & 0x3F));
+  }
+  fvg__json_put(r, 0x80 | (code & 0x3F));
+}
+
+static int fvg__json_hex4(fvg__json_reader *r, unsigned *code) {               /* 1 if four hex digits follow     */
+  int i;
+  *code = 0;
+  for (i = 0; i < 4; i++) {
+    int x = fvg__json_peek(r);
+    int lower = x | 0x20;
+    int digit = x >= '0' && x <= '9' ? x - '0' : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+    if (digit < 0) return 0;
+    *code = *code * 16 + (unsigned)digit;
+    r->at++;
+  }
+  return 1;
+}
+
+/* What follows a backslash. A character beyond U+FFFF is written as two escapes, a high and a low surrogate. */
+static fvg_status fvg__json_escape(fvg__json_reader *r) {
+  static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+  int letter = fvg__json_peek(r);
+  const char *found = letter > 0 ? strchr(from, letter) : NULL;
+  unsigned code, low;
+  if (found) {
+    r->at++;
+    fvg__json_put(r, (unsigned char)to[found - from]);
+    return FVG_OK;
+  }
+  if (!fvg__json_accept(r, 'u') || !fvg__json_hex4(r, &code)) return fvg__json_error(r, "bad escape in a string");
+  if (code == 0) return fvg__json_error(r, "\\u0000 in a string is not supported");
+  if (code >= 0xDC00 && code < 0xE000) return fvg__json_error(r, "low surrogate without a high one");
+  if (code >= 0xD800 && code < 0xDC00) {
+    if (!fvg__json_accept(r, '\\') || !fvg__json_accept(r, 'u') || !fvg__json_hex4(r, &low) ||
+        low < 0xDC00 || low > 0xDFFF)
+      return fvg__json_error(r, "high surrogate without a low one");
+    code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
+  }
+  fvg__json_put_utf8(r, code);
+  return FVG_OK;
+}
+
+static fvg_status fvg__json_string(fvg__json_reader *r, const char **out) {
+  size_t start = r->n_string, length;
+  if (!fvg__json_accept(r, '"')) return fvg__json_error(r, "expected a string");
+  while (!fvg__json_accept(r, '"')) {
+    int letter = fvg__json_peek(r);
+    if (letter < 0) return fvg__json_error(r, "expected a closing quote");
+    if (letter < 0x20) return fvg__json_error(r, "control character in a string");
+    if (fvg__json_accept(r, '\\')) {
+      fvg_status s = fvg__json_escape(r);
+      if (s) return s;
+      continue;
+    }
+    length = fvg__utf8_length(r->text + r->at, r->n - r->at);
+    if (!length) return fvg__json_error(r, "string is not UTF-8");
+    while (length--) fvg__json_put(r, r->text[r->at++]);
+  }
+  fvg__json_put(r, 0);
+  if (r->strings) *out = r->strings + start;
+  return FVG_OK;
+}
+
+/* Decimal digits into mantissa * 10^exponent; 18 digits are kept, the others only move the exponent. */
+static int fvg__json_digits(fvg__json_reader *r, int fraction, uint64_t *mantissa, long *exponent) {
+  int letter = fvg__json_peek(r), any = 0;
+  for (; letter >= '0' && letter <= '9'; r->at++, letter = fvg__json_peek(r), any = 1) {
+    int kept = *mantissa < 100000000000000000u;
+    if (kept) *mantissa = *mantissa * 10 + (uint64_t)(letter - '0');
+    *exponent += !kept - fraction;
+  }
+  return any;
+}
+
+/* mantissa * 10^exponent without strtod, whose decimal point depends on the locale.  Exact rounding up to 2^53 and
+   10^22, which is all integers and the usual decimals; a few units in the last place beyond. */
+static double fvg__json_scale(uint64_t mantissa, long exponent) {
+  static const double power[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+  double x = (double)mantissa;
+  if (mantissa == 0 || exponent < -400) return 0;
+  if (exponent > 400) exponent = 400;                                          /* infinite all the same           */
+  for (; exponent > 22; exponent -= 22) x *= 1e22;
+  for (; exponent < -22; exponent += 22) x /= 1e22;
+  return exponent < 0 ? x / power[-exponent] : x * power[exponent];
+}
+
+static fvg_status fvg__json_number(fvg__json_reader *r, double *out) {
+  int negative = fvg__json_accept(r, '-'), negative_power = 0;
+  uint64_t mantissa = 0, power = 0;
+  long exponent = 0, ignored = 0;
+  if (!fvg__json_accept(r, '0') && !fvg__json_digits(r, 0, &mantissa, &exponent))
+    return fvg__json_error(r, "expected a digit");
+  if (fvg__json_accept(r, '.') && !fvg__json_digits(r, 1, &mantissa, &exponent))
+    return fvg__json_error(r, "expected a digit after the decimal point");
+  if (fvg__json_accept(r, 'e') || fvg__json_accept(r, 'E')) {
+    if (!fvg__json_accept(r, '+')) negative_power = fvg__json_accept(r, '-');
+    if (!fvg__json_digits(r, 0, &power, &ignored)) return fvg__json_error(r, "expected a digit in the exponent");
+    if (ignored || power > 1000000000u) power = 1000000000u;
+    exponent = (exponent > 1000000000 ? 1000000000 : exponent < -1000000000 ? -1000000000 : exponent) +
+               (negative_power ? -(long)power : (long)power);
+  }
+  *out = fvg__json_scale(mantissa, exponent);
+  if (*out > 1.7976931348623157e308) return fvg__json_error(r, "number too large for a double");
+  if (negative) *out = -*out;
+  return FVG_OK;
+}
+
+static int fvg__json_word(fvg__json_reader *r, const char *word) {
+  size_t n = strlen(word);
+  if (r->n - r->at < n || memcmp(r->text + r->at, word, n) != 0) return 0;
+  r->at += n;
+  return 1;
+}
+
+static fvg_status fvg__json_read(fvg__json_reader *r, const char *key, int depth);
+
+/* The inside of an array or object, whose opening bracket has been read. */
+static fvg_status fvg__json_children(fvg__json_reader *r, fvg__json_value *v, int depth) {
+  const int object = v->type == FVG__JSON_OBJECT, closing = object ? '}' : ']';
+  int last = -1;
+  fvg_status s;
+  if (depth >= FVG__JSON_DEPTH) return fvg__json_error(r, "nested too deeply, more than 64 levels");
+  fvg__json_skip_blanks(r);
+  if (fvg__json_accept(r, closing)) return FVG_OK;
+  for (;;) {
+    const char *key = NULL;
+    int child;
+    fvg__json_skip_blanks(r);
+    if (object) {
+      s = fvg__json_string(r, &key);
+      if (s) return s;
+      fvg__json_skip_blanks(r);
+      if (!fvg__json_accept(r, ':')) return fvg__json_error(r, "expected ':'");
+    }
+    child = r->n_value;
+    s = fvg__json_read(r, key, depth + 1);
+    if (s) return s;
+    if (last < 0) v->first = child;
+    else if (r->value) r->value[last].next = child;
+    last = child;
+    v->n_child++;
+    fvg__json_skip_blanks(r);
+    if (fvg__json_accept(r, closing)) return FVG_OK;
+    if (!fvg__json_accept(r, ','))
+      return fvg__json_error(r, object ? "expected ',' or '}'" : "expected ',' or ']'");
+  }
+}
+
+static fvg_status fvg__json_read(fvg__json_reader *r, const char *key, int depth) {
+  fvg__json_value v;
+  fvg_status s = FVG_OK;
+  int index = r->n_value++, letter;
+  memset(&v, 0, sizeof v);
+  v.key = key;
+  v.string = "";
+  v.first = v.next = -1;
+  fvg__json_skip_blanks(r);
+  letter = fvg__json_peek(r);
+  if (letter == '{' || letter == '[') {
+    r->at++;
+    v.type = letter == '{' ? FVG__JSON_OBJECT : FVG__JSON_ARRAY;
+    s = fvg__json_children(r, &v, depth);
+  } else if (letter == '"') {
+    v.type = FVG__JSON_STRING;
+    s = fvg__json_string(r, &v.string);
+  } else if (letter == '-' || (letter >= '0' && letter <= '9')) {
+    v.type = FVG__JSON_NUMBER;
+    s = fvg__json_number(r, &v.number);
+  } else if (fvg__json_word(r, "true")) {
+    v.type = FVG__JSON_BOOL;
+    v.number = 1;
+  } else if (fvg__json_word(r, "false")) {
+    v.type = FVG__JSON_BOOL;
+  } else if (!fvg__json_word(r, "null")) {
+    s = fvg__json_error(r, "expected a value");
+  }
+  if (r->value) r->value[index] = v;
+  return s;
+}
+
+static fvg_status fvg__json_run(fvg__json_reader *r) {
+  fvg_status s;
+  r->at = r->n_string = 0;
+  r->n_value = 0;
+  s = fvg__json_read(r, NULL, 0);
+  if (s) return s;
+  fvg__json_skip_blanks(r);
+  return r->at < r->n ? fvg__json_error(r, "something follows the value") : FVG_OK;
+}
+
+static fvg_status fvg__json_parse(fvg_ctx *c, fvg__json *out, const char *text, size_t n, const char *file) {
+  fvg__json_reader r;
+  fvg_status s;
+  memset(out, 0, sizeof *out);
+  memset(&r, 0, sizeof r);
+  if (n > INT32_MAX)
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: %.0f bytes of JSON; 2 GiB is the limit", file, (double)n);
+  r.c = c;
+  r.file = file;
+  r.text = (const unsigned char *)text;
+  r.n = n;
+  s = fvg__json_run(&r);
+  if (s) return s;
+  r.value = (fvg__json_value *)fvg__alloc_array(c, (size_t)r.n_value, sizeof *r.value);
+  r.strings = r.value ? (char *)fvg__alloc(c, r.n_string + 1) : NULL;
+  if (!r.strings) { fvg__release(c, r.value); return FVG_E_NOMEM; }
+  s = fvg__json_run(&r);
+  out->value = r.value;
+  out->n = r.n_value;
+  out->strings = r.strings;
+  return s;
+}
+
+static void fvg__json_free(fvg_ctx *c, fvg__json *j) {
+  fvg__release(c, j->value);
+  fvg__release(c, j->strings);
+  memset(j, 0, sizeof *j);
+}
+
+static int fvg__json_find(const fvg__json *j, int object, const char *key) {
+  int i;
+  if (object < 0 || object >= j->n || j->value[object].type != FVG__JSON_OBJECT) return -1;
+  for (i = j->value[object].first; i >= 0; i = j->value[i].next) if (strcmp(j->value[i].key, key) == 0) return i;
+  return -1;
+}
+
+/* Heap sort: in place, n log n whatever the input, and the same order on every machine. */
+static void fvg__sort(const void **item, size_t n, int (*compare)(const void *a, const void *b)) {
+  size_t root = n / 2;
+  while (n > 1) {
+    const void *x;
+    size_t hole, child;
+    if (root > 0) {
+      x = item[--root];
+    } else {
+      x = item[--n];
+      item[n] = item[0];
+    }
+    for (hole = root; (child = 2 * hole + 1) < n; hole = child) {
+      if (child + 1 < n && compare(item[child + 1], item[child]) > 0) child++;
+      if (compare(item[child], x) <= 0) break;
+      item[hole] = item[child];
+    }
+    item[hole] = x;
+  }
+}
+
+
+/*===========================================================================================================
+ * CHAPTER 3  SAFETENSORS: the files that models come in
+ *===========================================================================================================
+   The format in which models are published (github.com/huggingface/safetensors, section Format):
+
+       8 bytes    N, the length of the header, little-endian
+       N bytes    JSON: {"NAME": {"dtype": "F16", "shape": [77, 512], "data_offsets": [BEGIN, END]}, ...,
+                         "__metadata__": {"KEY": "VALUE", ...}}, blanks at its end allowed
+       the rest   the tensors, row-major and little-endian; offsets count from here
+
+   No tensor may leave the file or lie over another one; shape, type and offsets must agree before a byte is read.
+   Files are written beside their place and renamed, so that no half-written file bears a good name. */
+
+/* ---- reading ---- */
+#define FVG__HEADER_LIMIT 100000000u                             /* the reference reader's limit                  */
+#define FVG__METADATA "__metadata__"
+
+typedef struct fvg__weight {
+  const char *name, *dtype;          /* inside the JSON's strings                                                */
+  fvg_tensor shape;                  /* data NULL; type means something only if supported                        */
+  int supported;
+  uint64_t begin, end;               /* offsets in the file, not in the data section                             */
+} fvg__weight;
+
+struct fvg_weights {
+  fvg_ctx *c;
+  fvg_source source;
+  char *file;
+  fvg__json json;                    /* the header: names and metadata live here                                 */
+  int metadata;                      /* index in json, -1 for none                                               */
+  int n;
+  fvg__weight *weight;               /* [n] in the header's order                                                */
+  const void **by_name;              /* [n] pointers to them, sorted by strcmp                                   */
+};
+
+/* dtypes of the format beyond fvg_dtype: bytes per element, to check the file. Newer ones pass unchecked. */
+static size_t fvg__foreign_dtype_size(const char *name) {
+  static const struct { const char *name; size_t bytes; } table[] = {
+    {"BOOL", 1}, {"I8", 1},  {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"I16", 2},
+    {"U16", 2},  {"U32", 4}, {"U64", 8},     {"F64", 8}};
+  size_t i;
+  for (i = 0; i < sizeof table / sizeof *table; i++) if (strcmp(table[i].name, name) == 0) return table[i].bytes;
+  return 0;
+}
+
+/* The dtype by name into e; returns bytes per element, 0 if unknown. */
+static size_t fvg__weight_dtype(fvg__weight *e, const char *name) {
+  static const fvg_dtype type[] = {FVG_F32, FVG_F16, FVG_BF16, FVG_I32, FVG_I64, FVG_U8};
+  size_t i;
+  e->dtype = name;
+  e->shape.type = FVG_U8;
+  for (i = 0; i < sizeof type / sizeof *type; i++) {
+    if (strcmp(fvg__dtype_name(type[i]), name) != 0) continue;
+    e->shape.type = type[i];
+    e->supported = 1;
+    return fvg_dtype_size(type[i]);
+  }
+  return fvg__foreign_dtype_size(name);
+}
+
+/* A whole number from 0 to `most`, which is below 2^53, into *out; non-zero if the value is anything else. */
+static int fvg__json_whole(const fvg__json_value *v, double most, uint64_t *out) {
+  *out = 0;
+  if (v->type != FVG__JSON_NUMBER || !(v->number >= 0 && v->number <= most) || floor(v->number) < v->number) return 1;
+  *out = (uint64_t)v->number;
+  return 0;
+}
+
+static fvg_status fvg__weight_shape(fvg_weights *w, fvg__weight *e, const fvg__json_value *shape) {
+  int i;
+  if (shape->n_child > FVG_MAX_DIM)
+    return fvg__fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: %d dimensions, %d is the limit", w->file, e->name,
+                     shape->n_child, FVG_MAX_DIM);
+  for (i = shape->first; i >= 0; i = w->json.value[i].next) {
+    uint64_t size;
+    if (fvg__json_whole(&w->json.value[i], INT32_MAX, &size))
+      return fvg__fail(w->c, FVG_E_FORMAT,
+                       "%s: tensor %.100s: dimension %d is not a whole number from 0 to 2147483647", w->file, e->name,
+                       e->shape.n_dim);
+    e->shape.dim[e->shape.n_dim++] = (int)size;
+  }
+  return FVG_OK;
+}
+
+static fvg_status fvg__weight_offsets(fvg_weights *w, fvg__weight *e, const fvg__json_value *pair,
+                                      uint64_t data_start) {
+  const double most = 9007199254740991.0;
+  const fvg__json_value *first = pair->n_child == 2 ? &w->json.value[pair->first] : NULL;
+  uint64_t available = w->source.size - data_start;
+  if (!first || fvg__json_whole(first, most, &e->begin) ||
+      fvg__json_whole(&w->json.value[first->next], most, &e->end))
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: data_offsets are not two whole numbers", w->file,
+                     e->name);
+  if (e->begin > e->end || e->end > available)
+    return fvg__fail(w->c, FVG_E_FORMAT,
+                     "%s: tensor %.100s: data_offsets [%.0f, %.0f], but the file holds %.0f bytes of data", w->file,
+                     e->name, (double)e->begin, (double)e->end, (double)available);
+  e->begin += data_start;
+  e->end += data_start;
+  return FVG_OK;
+}
+
+/* One member of the header object, json.value[index], into e. */
+static fvg_status fvg__weight_read(fvg_weights *w, fvg__weight *e, int index, uint64_t data_start) {
+  const fvg__json_value *v = w->json.value;
+  int dtype = fvg__json_find(&w->json, index, "dtype"), shape = fvg__json_find(&w->json, index, "shape");
+  int offsets = fvg__json_find(&w->json, index, "data_offsets");
+  char text[FVG__SHAPE_TEXT];
+  uint64_t bytes;
+  size_t size;
+  fvg_status s;
+  e->name = v[index].key;
+  if (dtype < 0 || v[dtype].type != FVG__JSON_STRING || shape < 0 || v[shape].type != FVG__JSON_ARRAY ||
+      offsets < 0 || v[offsets].type != FVG__JSON_ARRAY)
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: not an object with dtype, shape and data_offsets",
+                     w->file, e->name);
+  size = fvg__weight_dtype(e, v[dtype].string);
+  s = fvg__weight_shape(w, e, &v[shape]);
+  if (!s) s = fvg__weight_offsets(w, e, &v[offsets], data_start);
+  if (s) return s;
+  if (fvg__checked_bytes(&e->shape, size ? size : 1, &bytes))
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: shape %s is too large", w->file, e->name,
+                     fvg__shape_text(&e->shape, text));
+  if (size && bytes != e->end - e->begin)
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: %s of shape %s takes %.0f bytes, data_offsets give %.0f",
+                     w->file, e->name, e->dtype, fvg__shape_text(&e->shape, text), (double)bytes,
+                     (double)(e->end - e->begin));
+  return FVG_OK;
+}
+
+static fvg_status fvg__weights_read_metadata(fvg_weights *w, int index) {
+  const fvg__json_value *v = w->json.value;
+  int i;
+  if (w->metadata >= 0) return fvg__fail(w->c, FVG_E_FORMAT, "%s: " FVG__METADATA " appears twice", w->file);
+  if (v[index].type != FVG__JSON_OBJECT)
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: " FVG__METADATA " is not an object", w->file);
+  for (i = v[index].first; i >= 0; i = v[i].next)
+    if (v[i].type != FVG__JSON_STRING)
+      return fvg__fail(w->c, FVG_E_FORMAT, "%s: " FVG__METADATA ": the value of %.100s is not a string", w->file,
+                       v[i].key);
+  w->metadata = index;
+  return FVG_OK;
+}
+
+static int fvg__weight_by_name(const void *a, const void *b) {
+  return strcmp(((const fvg__weight *)a)->name, ((const fvg__weight *)b)->name);
+}
+
+static int fvg__weight_by_offset(const void *a, const void *b) {
+  const fvg__weight *x = (const fvg__weight *)a, *y = (const fvg__weight *)b;
+  if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
+  return x->end < y->end ? -1 : x->end > y->end;
+}
+
+/* No two tensors share bytes or a name. Leaves by_name sorted. Gaps between tensors do no harm and are allowed. */
+static fvg_status fvg__weights_check(fvg_weights *w) {
+  int i;
+  w->by_name = (const void **)fvg__alloc_array(w->c, (size_t)w->n, sizeof *w->by_name);
+  if (!w->by_name) return FVG_E_NOMEM;
+  for (i = 0; i < w->n; i++) w->by_name[i] = &w->weight[i];
+  fvg__sort(w->by_name, (size_t)w->n, fvg__weight_by_offset);
+  for (i = 1; i < w->n; i++) {
+    const fvg__weight *a = (const fvg__weight *)w->by_name[i - 1], *b = (const fvg__weight *)w->by_name[i];
+    if (a->end > b->begin)
+      return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensors %.100s and %.100s overlap at byte %.0f", w->file, a->name,
+                       b->name, (double)b->begin);
+  }
+  fvg__sort(w->by_name, (size_t)w->n, fvg__weight_by_name);
+  for (i = 1; i < w->n; i++)
+    if (fvg__weight_by_name(w->by_name[i - 1], w->by_name[i]) == 0)
+      return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s appears twice", w->file,
+                       ((const fvg__weight *)w->by_name[i])->name);
+  return FVG_OK;
+}
+
+static fvg_status fvg__weights_read_json(fvg_weights *w, size_t *header_bytes) {
+  uint8_t length[8];
+  uint64_t n = 0;
+  char *text;
+  int i;
+  fvg_status s = fvg__source_read(w->c, &w->source, length, 0, sizeof length);
+  if (s) return s;
+  for (i = 7; i >= 0; i--) n = n << 8 | length[i];
+  if (n > w->source.size - 8 || n > FVG__HEADER_LIMIT)
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: not a safetensors file: header of %.0f bytes in a file of %.0f",
+                     w->file, (double)n, (double)w->source.size);
+  text = (char *)fvg__alloc(w->c, 8 + (size_t)n);
+  if (!text) return FVG_E_NOMEM;
+  memset(text, ' ', 8);              /* blanks for the length: then messages count from the file's start            */
+  s = fvg__source_read(w->c, &w->source, text + 8, 8, (size_t)n);
+  if (!s) s = fvg__json_parse(w->c, &w->json, text, 8 + (size_t)n, w->file);
+  fvg__release(w->c, text);
+  if (!s && w->json.value[0].type != FVG__JSON_OBJECT)
+    s = fvg__fail(w->c, FVG_E_FORMAT, "%s: not a safetensors file: the header is not a JSON object", w->file);
+  *header_bytes = (size_t)n;
+  return s;
+}
+
+static fvg_status fvg__weights_read_header(fvg_weights *w) {
+  size_t header_bytes = 0;
+  int i;
+  fvg_status s = fvg__weights_read_json(w, &header_bytes);
+  if (s) return s;
+  w->weight = (fvg__weight *)fvg__alloc_array(w->c, (size_t)w->json.value[0].n_child, sizeof *w->weight);
+  if (!w->weight) return FVG_E_NOMEM;
+  for (i = w->json.value[0].first; i >= 0 && !s; i = w->json.value[i].next) {
+    if (strcmp(w->json.value[i].key, FVG__METADATA) == 0) s = fvg__weights_read_metadata(w, i);
+    else s = fvg__weight_read(w, &w->weight[w->n++], i, 8 + (uint64_t)header_bytes);
+  }
+  return s ? s : fvg__weights_check(w);
+}
+
+FVG_DEF fvg_status fvg_weights_open(fvg_ctx *c, fvg_weights **out, const fvg_source *s) {
+  fvg_source source = *s;
+  fvg_weights *w = (fvg_weights *)fvg__alloc(c, sizeof *w);
+  fvg_status status = FVG_E_NOMEM;
+  *out = NULL;
+  if (!w) { fvg_source_close(&source); return status; }
+  w->c = c;
+  w->source = source;
+  w->metadata = -1;
+  w->file = fvg__copy_string(c, source.name ? source.name : "source");
+  w->source.name = w->file;
+  if (w->file) status = fvg__weights_read_header(w);
+  if (status) { fvg_weights_close(w); return status; }
+  *out = w;
+  return FVG_OK;
+}
+
+FVG_DEF void fvg_weights_close(fvg_weights *w) {
+  if (!w) return;
+  fvg_source_close(&w->source);
+  fvg__json_free(w->c, &w->json);
+  fvg__release(w->c, w->weight);
+  fvg__release(w->c, w->by_name);
+  fvg__release(w->c, w->file);
+  fvg__release(w->c, w);
+}
+
+static const fvg__weight *fvg__weights_find(const fvg_weights *w, const char *name) {
+  int low = 0, high = w->n;
+  while (low < high) {
+    int middle = low + (high - low) / 2;
+    const fvg__weight *e = (const fvg__weight *)w->by_name[middle];
+    int order = strcmp(name, e->name);
+    if (order == 0) return e;
+    if (order < 0) high = middle;
+    else low = middle + 1;
+  }
+  return NULL;
+}
+
+FVG_DEF const char *fvg_weights_file(const fvg_weights *w) { return w->file; }
+FVG_DEF int fvg_weights_count(const fvg_weights *w) { return w->n; }
+
+FVG_DEF const char *fvg_weights_name(const fvg_weights *w, int i) {
+  return i < 0 || i >= w->n ? NULL : w->weight[i].name;
+}
+
+FVG_DEF int fvg_weights_info(const fvg_weights *w, const char *name, fvg_tensor *shape) {
+  const fvg__weight *e = fvg__weights_find(w, name);
+  if (shape) memset(shape, 0, sizeof *shape);
+  if (!e) return 0;
+  if (shape) *shape = e->shape;
+  return e->supported ? 1 : 2;
+}
+
+FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key) {
+  int i = fvg__json_find(&w->json, w->metadata, key);
+  return i < 0 ? NULL : w->json.value[i].string;
+}
+
+/* ---- conversion on the way in ---- */
+static int fvg__big_endian(void) {
+  const uint16_t one = 1;
+  uint8_t first;
+  memcpy(&first, &one, 1);
+  return first == 0;
+}
+
+static void fvg__swap_bytes(uint8_t *p, size_t n, size_t size) {               /* n elements of size bytes        */
+  size_t i, k;
+  for (i = 0; i < n; i++, p += size)
+    for (k = 0; k < size / 2; k++) {
+      uint8_t swap = p[k];
+      p[k] = p[size - 1 - k];
+      p[size - 1 - k] = swap;
+    }
+}
+
+static float fvg__load_float(const uint8_t *p, fvg_dtype type) {
+  uint16_t half;
+  float x;
+  if (type == FVG_F32) { memcpy(&x, p, sizeof x); return x; }
+  memcpy(&half, p, sizeof half);
+  return type == FVG_F16 ? fvg_half_to_float(half) : fvg_bfloat_to_float(half);
+}
+
+static int fvg__store_float(uint8_t *p, fvg_dtype type, float x) {             /* 1 if the result is finite       */
+  uint32_t bits = fvg__float_bits(x);
+  uint16_t half;
+  if (type == FVG_F32) { memcpy(p, &bits, sizeof bits); return (bits & 0x7F800000u) != 0x7F800000u; }
+  half = type == FVG_F16 ? fvg_float_to_half(x) : fvg_float_to_bfloat(x);
+  memcpy(p, &half, sizeof half);
+  return type == FVG_F16 ? (half & 0x7C00u) != 0x7C00u : (half & 0x7F80u) != 0x7F80u;
+}
+
+static int64_t fvg__load_integer(const uint8_t *p, fvg_dtype type) {
+  int64_t wide;
+  int32_t x;
+  if (type == FVG_U8) return *p;
+  if (type == FVG_I64) { memcpy(&wide, p, sizeof wide); return wide; }
+  memcpy(&x, p, sizeof x);
+  return x;
+}
+
+static int fvg__store_integer(uint8_t *p, fvg_dtype type, int64_t x) {         /* 1 if it fits; never U8 from wider */
+  int32_t narrow = (int32_t)x;
+  if (type == FVG_U8) { *p = (uint8_t)x; return 1; }
+  if (type == FVG_I64) { memcpy(p, &x, sizeof x); return 1; }
+  memcpy(p, &narrow, sizeof narrow);
+  return narrow == x;
+}
+
+static int fvg__is_float(fvg_dtype type) { return type == FVG_F32 || type == FVG_F16 || type == FVG_BF16; }
+
+static int fvg__convertible(fvg_dtype from, fvg_dtype as) {
+  if (fvg_dtype_size(as) == 0 || fvg__is_float(from) != fvg__is_float(as)) return 0;
+  return as != FVG_U8 || from == FVG_U8;
+}
+
+/* n elements from src to dst, which may be the same place if the types are; the index of the first element that
+   has no finite value there, n if all have. */
+static size_t fvg__convert(const uint8_t *src, fvg_dtype from, uint8_t *dst, fvg_dtype as, size_t n) {
+  const size_t step = fvg_dtype_size(from), step_out = fvg_dtype_size(as);
+  size_t i;
+  if (fvg__is_float(as)) {
+    for (i = 0; i < n; i++)
+      if (!fvg__store_float(dst + i * step_out, as, fvg__load_float(src + i * step, from))) return i;
+  } else {
+    for (i = 0; i < n; i++)
+      if (!fvg__store_integer(dst + i * step_out, as, fvg__load_integer(src + i * step, from))) return i;
+  }
+  return n;
+}
+
+static fvg_status fvg__bad_element(fvg_weights *w, const fvg__weight *e, const uint8_t *p, fvg_dtype as,
+                                   size_t index) {
+  if (!fvg__is_float(as))
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: element %.0f, about %.0f, does not fit in 32 bits",
+                     w->file, e->name, (double)index, (double)fvg__load_integer(p, e->shape.type));
+  return fvg__fail(w->c, FVG_E_NUMERIC, "%s: tensor %.100s: element %.0f is %g, not a finite %s", w->file, e->name,
+                   (double)index, (double)fvg__load_float(p, e->shape.type), fvg__dtype_name(as));
+}
+
+#define FVG__CHUNK 65536                                         /* bytes read at a time                          */
+/* Reads e into dst piece by piece: through `buffer` [FVG__CHUNK], or straight into dst where it is NULL. */
+static fvg_status fvg__weight_load(fvg_weights *w, const fvg__weight *e, uint8_t *dst, fvg_dtype as,
+                                   uint8_t *buffer) {
+  const size_t size = fvg_dtype_size(e->shape.type), count = fvg_tensor_count(&e->shape);
+  size_t done, n, good;
+  for (done = 0; done < count; done += n) {
+    uint8_t *to = dst + done * fvg_dtype_size(as), *raw = buffer ? buffer : to;
+    fvg_status s;
+    n = count - done < FVG__CHUNK / size ? count - done : FVG__CHUNK / size;
+    s = fvg__source_read(w->c, &w->source, raw, e->begin + (uint64_t)done * size, n * size);
+    if (s) return s;
+    if (fvg__big_endian()) fvg__swap_bytes(raw, n, size);
+    good = fvg__convert(raw, e->shape.type, to, as, n);
+    if (good < n) return fvg__bad_element(w, e, raw + good * size, as, done + good);
+  }
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, const char *name, fvg_dtype as, fvg_tensor *out) {
+  const fvg__weight *e = fvg__weights_find(w, name);
+  fvg_status s = FVG_E_NOMEM;
+  uint8_t *buffer = NULL;
+  memset(out, 0, sizeof *out);
+  if (!e) return fvg__fail(w->c, FVG_E_FORMAT, "%s: no tensor %s", w->file, name);
+  if (!e->supported || !fvg__convertible(e->shape.type, as))
+    return fvg__fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: dtype %.20s cannot be read as %s", w->file, e->name,
+                     e->dtype, fvg__dtype_name(as));
+  *out = e->shape;
+  out->type = as;
+  out->data = fvg__alloc_array(w->c, fvg_tensor_count(out), fvg_dtype_size(as));
+  if (out->data && as != e->shape.type) buffer = (uint8_t *)fvg__alloc(w->c, FVG__CHUNK);
+  if (out->data && (buffer || as == e->shape.type)) s = fvg__weight_load(w, e, (uint8_t *)out->data, as, buffer);
+  fvg__release(w->c, buffer);
+  if (s) fvg_tensor_free(w->c, out);
+  return s;
+}
+
+/* ---- writing ---- */
+typedef struct fvg__text { char *out; size_t n; } fvg__text;     /* out NULL: only count                          */
+
+static void fvg__text_put(fvg__text *t, const char *s) {
+  size_t n = strlen(s);
+  if (t->out) memcpy(t->out + t->n, s, n);
+  t->n += n;
+}
+
+static void fvg__text_whole(fvg__text *t, uint64_t x) {
+  char digits[21];
+  int at = 20;
+  digits[20] = 0;
+  do { digits[--at] = (char)('0' + (int)(x % 10)); x /= 10; } while (x);
+  fvg__text_put(t, digits + at);
+}
+
+static void fvg__text_quoted(fvg__text *t, const char *s) {
+  fvg__text_put(t, "\"");
+  for (; *s; s++) {
+    char one[8] = {0};
+    one[0] = *s;
+    if ((unsigned char)*s < 0x20) snprintf(one, sizeof one, "\\u%04x", (unsigned)(unsigned char)*s);
+    else if (*s == '"' || *s == '\\') fvg__text_put(t, "\\");
+    fvg__text_put(t, one);
+  }
+  fvg__text_put(t, "\"");
+}
+
+/* The header without its length, padded with blanks until the data starts at a multiple of 8. */
+static void fvg__write_header(fvg__text *t, const fvg_named_tensor *tensors, int n, const fvg_metadata *metadata,
+                              int n_metadata) {
+  uint64_t offset = 0;
+  int i, k;
+  fvg__text_put(t, "{");
+  for (i = 0; i < n_metadata; i++) {
+    fvg__text_put(t, i ? "," : "\"" FVG__METADATA "\":{");
+    fvg__text_quoted(t, metadata[i].key);
+    fvg__text_put(t, ":");
+    fvg__text_quoted(t, metadata[i].value);
+  }
+  if (n_metadata) fvg__text_put(t, "}");
+  for (i = 0; i < n; i++) {
+    const fvg_tensor *x = &tensors[i].tensor;
+    if (i || n_metadata) fvg__text_put(t, ",");
+    fvg__text_quoted(t, tensors[i].name);
+    fvg__text_put(t, ":{\"dtype\":\"");
+    fvg__text_put(t, fvg__dtype_name(x->type));
+    fvg__text_put(t, "\",\"shape\":[");
+    for (k = 0; k < x->n_dim; k++) {
+      if (k) fvg__text_put(t, ",");
+      fvg__text_whole(t, (uint64_t)x->dim[k]);
+    }
+    fvg__text_put(t, "],\"data_offsets\":[");
+    fvg__text_whole(t, offset);
+    offset += fvg_tensor_count(x) * fvg_dtype_size(x->type);
+    fvg__text_put(t, ",");
+    fvg__text_whole(t, offset);
+    fvg__text_put(t, "]}");
+  }
+  fvg__text_put(t, "}");
+  while (t->n % 8) fvg__text_put(t, " ");
+}
+
+static int fvg__compare_strings(const void *a, const void *b) { return strcmp((const char *)a, (const char *)b); }
+
+/* Names must be UTF-8 and differ; sorts them. */
+static fvg_status fvg__check_names(fvg_ctx *c, const char *file, const void **name, int n) {
+  int i;
+  for (i = 0; i < n; i++) {
+    const unsigned char *s = (const unsigned char *)name[i];
+    size_t length = strlen((const char *)s), step;
+    for (; length; s += step, length -= step) {
+      step = fvg__utf8_length(s, length);
+      if (!step)
+        return fvg__fail(c, FVG_E_ARG, "%s: name or metadata \"%.100s\" is not UTF-8", file, (const char *)name[i]);
+    }
+  }
+  fvg__sort(name, (size_t)n, fvg__compare_strings);
+  for (i = 1; i < n; i++)
+    if (fvg__compare_strings(name[i - 1], name[i]) == 0)
+      return fvg__fail(c, FVG_E_ARG, "%s: the name \"%.100s\" is given twice", file, (const char *)name[i]);
+  return FVG_OK;
+}
+
+static fvg_status fvg__check_named_tensor(fvg_ctx *c, const char *file, const fvg_named_tensor *t) {
+  char text[FVG__SHAPE_TEXT];
+  uint64_t bytes;
+  if (!t->name || strcmp(t->name, FVG__METADATA) == 0)
+    return fvg__fail(c, FVG_E_ARG, "%s: a tensor needs a name other than " FVG__METADATA, file);
+  if (fvg_dtype_size(t->tensor.type) == 0)
+    return fvg__fail(c, FVG_E_ARG, "%s: tensor %.100s: type %d is not an fvg_dtype", file, t->name,
+                     (int)t->tensor.type);
+  if (t->tensor.n_dim < 0 || t->tensor.n_dim > FVG_MAX_DIM)
+    return fvg__fail(c, FVG_E_ARG, "%s: tensor %.100s: %d dimensions, %d is the limit", file, t->name,
+                     t->tensor.n_dim, FVG_MAX_DIM);
+  if (fvg__checked_bytes(&t->tensor, fvg_dtype_size(t->tensor.type), &bytes))
+    return fvg__fail(c, FVG_E_ARG, "%s: tensor %.100s: shape %s is negative or too large", file, t->name,
+                     fvg__shape_text(&t->tensor, text));
+  if (bytes && !t->tensor.data)
+    return fvg__fail(c, FVG_E_ARG, "%s: tensor %.100s: shape %s but no data", file, t->name,
+                     fvg__shape_text(&t->tensor, text));
+  return FVG_OK;
+}
+
+static fvg_status fvg__check_output(fvg_ctx *c, const char *file, const fvg_named_tensor *tensors, int n,
+                                    const fvg_metadata *metadata, int n_metadata) {
+  const void **name;
+  fvg_status s = FVG_OK;
+  int i;
+  if (n < 0 || n_metadata < 0 || (n && !tensors) || (n_metadata && !metadata))
+    return fvg__fail(c, FVG_E_ARG, "%s: %d tensors, %d metadata: the list is missing", file, n, n_metadata);
+  for (i = 0; i < n && !s; i++) s = fvg__check_named_tensor(c, file, &tensors[i]);
+  for (i = 0; i < n_metadata; i++)
+    if (!metadata[i].key || !metadata[i].value) return fvg__fail(c, FVG_E_ARG, "%s: metadata %d is NULL", file, i);
+  if (s) return s;
+  name = (const void **)fvg__alloc_array(c, (size_t)(n > n_metadata ? n : n_metadata), sizeof *name);
+  if (!name) return FVG_E_NOMEM;
+  for (i = 0; i < n; i++) name[i] = tensors[i].name;
+  s = fvg__check_names(c, file, name, n);
+  for (i = 0; i < n_metadata; i++) name[i] = metadata[i].key;
+  if (!s) s = fvg__check_names(c, file, name, n_metadata);
+  for (i = 0; i < n_metadata && !s; i++) {                       /* values may repeat: one at a time              */
+    name[0] = metadata[i].value;
+    s = fvg__check_names(c, file, name, 1);
+  }
+  fvg__release(c, name);
+  return s;
+}
+
+/* Little-endian bytes of x through the callback; non-zero if that fails. */
+static int fvg__write_data(fvg_write_fn write, void *user, const fvg_tensor *x) {
+  const size_t size = fvg_dtype_size(x->type), bytes = fvg_tensor_count(x) * size;
+  const uint8_t *data = (const uint8_t *)x->data;
+  uint8_t buffer[4096];
+  size_t done, n;
+  if (!fvg__big_endian()) return bytes ? write(user, data, bytes) : 0;
+  for (done = 0; done < bytes; done += n) {
+    n = bytes - done < sizeof buffer ? bytes - done : sizeof buffer;
+    memcpy(buffer, data + done, n);
+    fvg__swap_bytes(buffer, n / size, size);
+    if (write(user, buffer, n)) return 1;
+  }
+  return 0;
+}
+
+static fvg_status fvg__safetensors_emit(fvg_ctx *c, const char *file, fvg_write_fn write, void *user,
+                                        const fvg_named_tensor *tensors, int n, const fvg_metadata *metadata,
+                                        int n_metadata) {
+  fvg__text t;
+  uint8_t length[8];
+  int i, failed;
+  fvg_status s = fvg__check_output(c, file, tensors, n, metadata, n_metadata);
+  if (s) return s;
+  memset(&t, 0, sizeof t);
+  fvg__write_header(&t, tensors, n, metadata, n_metadata);
+  if (t.n > FVG__HEADER_LIMIT)
+    return fvg__fail(c, FVG_E_ARG, "%s: a header of %.0f bytes; %.0f is the limit", file, (double)t.n,
+                     (double)FVG__HEADER_LIMIT);
+  t.out = (char *)fvg__alloc(c, t.n);
+  if (!t.out) return FVG_E_NOMEM;
+  t.n = 0;
+  fvg__write_header(&t, tensors, n, metadata, n_metadata);
+  for (i = 0; i < 8; i++) length[i] = (uint8_t)((uint64_t)t.n >> 8 * i & 255u);
+  failed = write(user, length, sizeof length) || write(user, t.out, t.n);
+  fvg__release(c, t.out);
+  for (i = 0; i < n && !failed; i++) failed = fvg__write_data(write, user, &tensors[i].tensor);
+  return failed ? fvg__fail(c, FVG_E_IO, "%s: the write callback failed", file) : FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_safetensors_write(fvg_ctx *c, fvg_write_fn write, void *user, const fvg_named_tensor *tensors,
+                                         int n, const fvg_metadata *metadata, int n_metadata) {
+  return fvg__safetensors_emit(c, "safetensors", write, user, tensors, n, metadata, n_metadata);
+}
+
+#ifndef FVGPT_NO_STDIO
+/* A file in the making: PATH.part, which becomes PATH at the end or vanishes. */
+typedef struct fvg__part { FILE *file; char *name; int error; } fvg__part;
+
+static fvg_status fvg__part_open(fvg_ctx *c, fvg__part *p, const char *path) {
+  size_t n = strlen(path);
+  memset(p, 0, sizeof *p);
+  p->name = (char *)fvg__alloc(c, n + sizeof ".part");
+  if (!p->name) return FVG_E_NOMEM;
+  memcpy(p->name, path, n);
+  memcpy(p->name + n, ".part", sizeof ".part");
+  errno = 0;
+  p->file = fopen(p->name, "wb");
+  if (p->file) return FVG_OK;
+  fvg__fail(c, FVG_E_IO, "%s: cannot create: %s", p->name, strerror(errno));
+  fvg__release(c, p->name);
+  return FVG_E_IO;
+}
+
+static int fvg__part_write(void *user, const void *bytes, size_t n) {
+  fvg__part *p = (fvg__part *)user;
+  errno = 0;
+  if (fwrite(bytes, 1, n, p->file) == n) return 0;
+  p->error = errno;
+  return 1;
+}
+
+/* `s` is how the writing went. POSIX rename replaces the old file in one step; Windows wants it out of the way. */
+static fvg_status fvg__part_close(fvg_ctx *c, fvg__part *p, const char *path, fvg_status s) {
+  int failed = s == FVG_E_IO;
+  if (!failed) errno = 0;
+  if (fflush(p->file) && !failed) { failed = 1; p->error = errno; }
+  if (fclose(p->file) && !failed) { failed = 1; p->error = errno; }
+  if (!s && !failed) {
+#ifdef _WIN32
+    remove(path);
+#endif
+    if (rename(p->name, path)) { failed = 1; p->error = errno; }
+  }
+  if (s || failed) remove(p->name);
+  if (failed)
+    s = fvg__fail(c, FVG_E_IO, "%s: cannot write: %s", path, p->error ? strerror(p->error) : "unknown reason");
+  fvg__release(c, p->name);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path, const fvg_named_tensor *tensors, int n,
+                                        const fvg_metadata *metadata, int n_metadata) {
+  fvg__part p;
+  fvg_status s = fvg__part_open(c, &p, path);
+  if (s) return s;
+  s = fvg__safetensors_emit(c, path, fvg__part_write, &p, tensors, n, metadata, n_metadata);
+  return fvg__part_close(c, &p, path, s);
+}
+
+FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes, size_t n) {
+  fvg__part p;
+  fvg_status s = fvg__part_open(c, &p, path);
+  if (s) return s;
+  if (n && fvg__part_write(&p, bytes, n)) s = FVG_E_IO;
+  return fvg__part_close(c, &p, path, s);
+}
+#endif
+
+/*===========================================================================================================
+ * CHAPTER 4  KERNELS: matrix product, softmax, layer norm, gelu
+ *===========================================================================================================
+   Nine tenths of a transformer's time is one operation, out = A B, and the rest is four functions of a row.  Each is
+   written twice.  First in plain C, which is what to read and what every other version is tested against; then once
+   more over a vector type V, and that body is stamped for AVX2 (8 lanes) and AVX-512 (16 lanes): the header includes
+   itself with V, LANES and a few arithmetic macros defined (end of this chapter).  fvg_init asks the CPU which level
+   it can run, so that one plain `cc -O2` build is fast everywhere.
+
+   The matrix product.  A tile of `rows` x `cols` results stays in registers while k runs; at each k it needs `rows`
+   numbers of A, broadcast, and one row of `cols` numbers of B.  B is first copied into a panel [depth][cols] so that
+   this row is contiguous whatever B's layout is: the copy is paid once and used by every row of A.  Copying also is
+   where weights stored as f16 or bf16 become f32.  Because A is read one number at a time, any strides will do, and the
+   three orientations that a network needs are one function:
+
+        forward   Y  = X W^T     A = X,     B = W read along its rows
+        backward  dX = dY W      A = dY,    B = W as it lies
+        backward  dW = dY^T X    A = dY read down its columns, B = X
+
+   Every result is summed over k in one fixed order by one job: bits do not depend on threads or on the other rows. */
+
+#define FVG__PANEL_DEPTH 256                          /* k is taken 256 at a time: the panel stays in the cache     */
+#define FVG__PANEL_COLS  32                           /* widest tile of all levels                                  */
+#define FVG__JOB_ROWS    480                          /* rows of A that one job multiplies with its panel           */
+
+struct fvg__kernels {
+  int level, tile_rows, tile_cols;
+  /* out[r][j] (+)= sum_k a[r row_stride + k col_stride] panel[k tile_cols + j],  r < rows <= tile_rows,  j < cols */
+  void (*gemm_tile)(int rows, int cols, int depth, const float *a, ptrdiff_t row_stride, ptrdiff_t col_stride,
+                    const float *panel, float *out, ptrdiff_t ld_out, int accumulate);
+  /* p = softmax(scale x); returns ln sum_i exp(scale x_i).  p may be x. */
+  float (*softmax)(int n, const float *x, float scale, float *p);
+  void (*exp_scaled)(int n, const float *x, float scale, float shift, float *y);  /* exp(scale x - shift)           */
+  /* y = (x - mean) rstd gain + bias,  rstd = 1 / sqrt(var + eps) */
+  void (*layer_norm)(int n, const float *x, const float *gain, const float *bias, float eps, float *y, float *mean, float *rstd);
+  void (*gelu)(int n, const float *x, float *y);                                  /* x Phi(x), exact (not tanh)     */
+  void (*gelu_backward)(int n, const float *x, const float *dy, float *dx);       /* dx += dy (Phi(x) + x phi(x))   */
+  void (*quick_gelu)(int n, const float *x, float *y);                            /* x sigmoid(1.702 x)             */
+  void (*quick_gelu_backward)(int n, const float *x, const float *dy, float *dx);
+  float (*dot)(int n, const float *x, const float *y);                            /* sum_i x_i y_i                  */
+};
+
+/* ---- the reference, in plain C ---- */
+#define FVG__SCALAR_COLS 16
+
+static void fvg__gemm_tile_scalar(int rows, int cols, int depth, const float *a, ptrdiff_t row_stride, ptrdiff_t col_stride,
+                                  const float *panel, float *out, ptrdiff_t ld_out, int accumulate) {
+  int r, k, j;
+  for (r = 0; r < rows; r++) {
+    float sum[FVG__SCALAR_COLS] = {0};
+    for (k = 0; k < depth; k++) {
+      float a_rk = a[r * row_stride + k * col_stride];
+      for (j = 0; j < FVG__SCALAR_COLS; j++) sum[j] += a_rk * panel[k * FVG__SCALAR_COLS + j];
+    }
+    for (j = 0; j < cols; j++) out[r * ld_out + j] = accumulate ? out[r * ld_out + j] + sum[j] : sum[j];
+  }
+}
+
+static float fvg__softmax_scalar(int n, const float *x, float scale, float *p) {
+  float max = x[0] * scale, sum = 0;
+  int i;
+  for (i = 1; i < n; i++) if (x[i] * scale > max) max = x[i] * scale;             /* exp(x - max) cannot overflow   */
+  for (i = 0; i < n; i++) { p[i] = expf(x[i] * scale - max); sum += p[i]; }
+  for (i = 0; i < n; i++) p[i] /= sum;
+  return max + logf(sum);
+}
+
+static void fvg__exp_scaled_scalar(int n, const float *x, float scale, float shift, float *y) {
+  int i;
+  for (i = 0; i < n; i++) y[i] = expf(x[i] * scale - shift);
+}
+
+static void fvg__layer_norm_scalar(int n, const float *x, const float *gain, const float *bias, float eps, float *y,
+                                   float *mean, float *rstd) {
+  float sum = 0, sum2 = 0;
+  int i;
+  for (i = 0; i < n; i++) sum += x[i];
+  *mean = sum / (float)n;
+  for (i = 0; i < n; i++) sum2 += (x[i] - *mean) * (x[i] - *mean);                /* two passes: no cancellation    */
+  *rstd = 1.0f / sqrtf(sum2 / (float)n + eps);
+  for (i = 0; i < n; i++) y[i] = (x[i] - *mean) * *rstd * gain[i] + bias[i];
+}
+
+static float fvg__normal_cdf(float x) { return 0.5f * erfcf(-0.70710678f * x); }                     /* Phi         */
+static float fvg__normal_pdf(float x) { return 0.39894228f * expf(-0.5f * x * x); }                  /* phi = Phi'  */
+static float fvg__sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+static void fvg__gelu_scalar(int n, const float *x, float *y) {
+  int i;
+  for (i = 0; i < n; i++) y[i] = x[i] * fvg__normal_cdf(x[i]);
+}
+
+static void fvg__gelu_backward_scalar(int n, const float *x, const float *dy, float *dx) {
+  int i;
+  for (i = 0; i < n; i++) dx[i] += dy[i] * (fvg__normal_cdf(x[i]) + x[i] * fvg__normal_pdf(x[i]));
+}
+
+static void fvg__quick_gelu_scalar(int n, const float *x, float *y) {
+  int i;
+  for (i = 0; i < n; i++) y[i] = x[i] * fvg__sigmoid(1.702f * x[i]);
+}
+
+static void fvg__quick_gelu_backward_scalar(int n, const float *x, const float *dy, float *dx) {
+  int i;
+  for (i = 0; i < n; i++) {
+    float s = fvg__sigmoid(1.702f * x[i]);
+    dx[i] += dy[i] * s * (1.0f + 1.702f * x[i] * (1.0f - s));
+  }
+}
+
+static float fvg__dot_scalar(int n, const float *x, const float *y) {
+  float sum = 0;
+  int i;
+  for (i = 0; i < n; i++) sum += x[i] * y[i];
+  return sum;
+}
+
+static const fvg__kernels fvg__kernels_scalar = {
+  FVG_SIMD_SCALAR, 4, FVG__SCALAR_COLS, fvg__gemm_tile_scalar, fvg__softmax_scalar, fvg__exp_scaled_scalar,
+  fvg__layer_norm_scalar, fvg__gelu_scalar, fvg__gelu_backward_scalar, fvg__quick_gelu_scalar, fvg__quick_gelu_backward_scalar, fvg__dot_scalar
+};
+#endif /* FVG__PART_ONE */
+
+#ifdef FVG__STAMP_BODY
+/* ---- the same over vectors: this part is read once per SIMD level (see "the stamping" below) ---- */
+
+/* Sum and maximum of the lanes, always in the same order. */
+FVG__TARGET static inline float FVG__NAME(lanes_sum)(FVG__V v) {
+  float lane[FVG__LANES], sum = 0;
+  int i;
+  FVG__STORE(lane, v);
+  for (i = 0; i < FVG__LANES; i++) sum += lane[i];
+  return sum;
+}
+
+FVG__TARGET static inline float FVG__NAME(lanes_max)(FVG__V v) {
+  float lane[FVG__LANES], max;
+  int i;
+  FVG__STORE(lane, v);
+  max = lane[0];
+  for (i = 1; i < FVG__LANES; i++) if (lane[i] > max) max = lane[i];
+  return max;
+}
+
+/* e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln 2 / 2, e^r = 1 + r + r^2 (degree-4 polynomial): relative error
+   below 2e-7 (tests/test_kernels.c measures it).  Arguments below -87 give 1e-38, so that a masked -inf stays harmless. */
+FVG__TARGET static inline FVG__V FVG__NAME(exp)(FVG__V x) {
+  FVG__V n, r, p;
+  x = FVG__MIN(FVG__SET1(88.0f), FVG__MAX(FVG__SET1(-87.0f), x));     /* in this order a NaN stays a NaN               */
+  n = FVG__ROUND(FVG__MUL(x, FVG__SET1(1.44269504f)));
+  r = FVG__FMA(n, FVG__SET1(-0.693145752f), x);                       /* ln 2 in two parts: the first is short, so that */
+  r = FVG__FMA(n, FVG__SET1(-1.42860677e-6f), r);                     /* n times it is exact                            */
+  p = FVG__FMA(FVG__SET1(0.00139337f), r, FVG__SET1(0.00836318f));
+  p = FVG__FMA(p, r, FVG__SET1(0.04166646f));
+  p = FVG__FMA(p, r, FVG__SET1(0.16666577f));
+  p = FVG__FMA(p, r, FVG__SET1(0.5f));
+  p = FVG__FMA(p, FVG__MUL(r, r), FVG__ADD(r, FVG__SET1(1.0f)));
+  return FVG__MUL(p, FVG__POW2(n));
+}
+
+/* Phi(x) = erfc(-x / sqrt 2) / 2.  For z >= 0, erfc(z) = t P(t) exp(-z^2) with t = 1 / (1 + z/2) and a polynomial P
+   fitted in the Chebyshev sense over 0 <= z <= 4.2; absolute error of Phi below 3e-7. */
+FVG__TARGET static inline FVG__V FVG__NAME(normal_cdf)(FVG__V x) {
+  FVG__V minus_z = FVG__MUL(FVG__MIN(x, FVG__SUB(FVG__SET1(0), x)), FVG__SET1(0.70710678f));
+  FVG__V t = FVG__DIV(FVG__SET1(1.0f), FVG__FMA(minus_z, FVG__SET1(-0.5f), FVG__SET1(1.0f)));
+  FVG__V p = FVG__FMA(FVG__SET1(-0.0466651991f), t, FVG__SET1(0.315755636f)), tail;
+  p = FVG__FMA(p, t, FVG__SET1(-0.820295155f));
+  p = FVG__FMA(p, t, FVG__SET1(0.900059462f));
+  p = FVG__FMA(p, t, FVG__SET1(-0.290691704f));
+  p = FVG__FMA(p, t, FVG__SET1(0.404796839f));
+  p = FVG__FMA(p, t, FVG__SET1(0.252600491f));
+  p = FVG__FMA(p, t, FVG__SET1(0.284439623f));
+  tail = FVG__MUL(FVG__MUL(p, FVG__MUL(t, FVG__SET1(0.5f))), FVG__NAME(exp)(FVG__SUB(FVG__SET1(0), FVG__MUL(minus_z, minus_z))));
+  return FVG__SELECT_NEGATIVE(x, tail, FVG__SUB(FVG__SET1(1.0f), tail));
+}
+
+/* Six rows by two vectors: twelve sums in registers, enough to hide the latency of the multiply-add.  Named, not an
+   array, because compilers spill arrays.  Rows beyond `rows` repeat row 0 and are not stored. */
+FVG__TARGET static void FVG__NAME(gemm_tile)(int rows, int cols, int depth, const float *a, ptrdiff_t row_stride,
+                                             ptrdiff_t col_stride, const float *panel, float *out, ptrdiff_t ld_out, int accumulate) {
+  const float *a0 = a, *a1 = rows > 1 ? a + row_stride : a, *a2 = rows > 2 ? a + 2 * row_stride : a;
+  const float *a3 = rows > 3 ? a + 3 * row_stride : a, *a4 = rows > 4 ? a + 4 * row_stride : a, *a5 = rows > 5 ? a + 5 * row_stride : a;
+  FVG__V c00 = FVG__SET1(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00;
+  FVG__V c30 = c00, c31 = c00, c40 = c00, c41 = c00, c50 = c00, c51 = c00;
+  ptrdiff_t at = 0;
+  int k, n0 = cols < FVG__LANES ? cols : FVG__LANES, n1 = cols - n0;
+  for (k = 0; k < depth; k++, at += col_stride, panel += 2 * FVG__LANES) {
+    FVG__V b0 = FVG__LOAD(panel), b1 = FVG__LOAD(panel + FVG__LANES), x;
+    x = FVG__SET1(a0[at]);  c00 = FVG__FMA(x, b0, c00);  c01 = FVG__FMA(x, b1, c01);
+    x = FVG__SET1(a1[at]);  c10 = FVG__FMA(x, b0, c10);  c11 = FVG__FMA(x, b1, c11);
+    x = FVG__SET1(a2[at]);  c20 = FVG__FMA(x, b0, c20);  c21 = FVG__FMA(x, b1, c21);
+    x = FVG__SET1(a3[at]);  c30 = FVG__FMA(x, b0, c30);  c31 = FVG__FMA(x, b1, c31);
+    x = FVG__SET1(a4[at]);  c40 = FVG__FMA(x, b0, c40);  c41 = FVG__FMA(x, b1, c41);
+    x = FVG__SET1(a5[at]);  c50 = FVG__FMA(x, b0, c50);  c51 = FVG__FMA(x, b1, c51);
+  }
+#define FVG__STORE_ROW(r, left, right)                                                                       \
+  if (r < rows) {                                                                                            \
+    float *o = out + r * ld_out;                                                                             \
+    FVG__STORE_N(o, n0, accumulate ? FVG__ADD(FVG__LOAD_N(o, n0), left) : left);                             \
+    if (n1 > 0) FVG__STORE_N(o + n0, n1, accumulate ? FVG__ADD(FVG__LOAD_N(o + n0, n1), right) : right);     \
+  }
+  FVG__STORE_ROW(0, c00, c01)
+  FVG__STORE_ROW(1, c10, c11)
+  FVG__STORE_ROW(2, c20, c21)
+  FVG__STORE_ROW(3, c30, c31)
+  FVG__STORE_ROW(4, c40, c41)
+  FVG__STORE_ROW(5, c50, c51)
+#undef FVG__STORE_ROW
+}
+
+FVG__TARGET static float FVG__NAME(softmax)(int n, const float *x, float scale, float *p) {
+  FVG__V s = FVG__SET1(scale), v_max = FVG__SET1(x[0] * scale), v_sum = FVG__SET1(0);
+  float max, sum, tail = 0;
+  int i, whole = n - n % FVG__LANES, left = n - whole;
+  for (i = 0; i < whole; i += FVG__LANES) v_max = FVG__MAX(v_max, FVG__MUL(FVG__LOAD(x + i), s));
+  max = FVG__NAME(lanes_max)(v_max);
+  for (i = whole; i < n; i++) if (x[i] * scale > max) max = x[i] * scale;
+  for (i = 0; i < whole; i += FVG__LANES) {
+    FVG__V e = FVG__NAME(exp)(FVG__SUB(FVG__MUL(FVG__LOAD(x + i), s), FVG__SET1(max)));
+    FVG__STORE(p + i, e);
+    v_sum = FVG__ADD(v_sum, e);
+  }
+  if (left) {
+    FVG__STORE_N(p + i, left, FVG__NAME(exp)(FVG__SUB(FVG__MUL(FVG__LOAD_N(x + i, left), s), FVG__SET1(max))));
+    for (; i < n; i++) tail += p[i];
+  }
+  sum = FVG__NAME(lanes_sum)(v_sum) + tail;
+  for (i = 0; i < whole; i += FVG__LANES) FVG__STORE(p + i, FVG__DIV(FVG__LOAD(p + i), FVG__SET1(sum)));
+  for (; i < n; i++) p[i] /= sum;
+  return max + logf(sum);
+}
+
+FVG__TARGET static void FVG__NAME(exp_scaled)(int n, const float *x, float scale, float shift, float *y) {
+  int i;
+  for (i = 0; i < n; i += FVG__LANES) {
+    int k = n - i < FVG__LANES ? n - i : FVG__LANES;
+    FVG__V e = FVG__SUB(FVG__MUL(FVG__LOAD_N(x + i, k), FVG__SET1(scale)), FVG__SET1(shift));
+    FVG__STORE_N(y + i, k, FVG__NAME(exp)(e));
+  }
+}
+
+FVG__TARGET static void FVG__NAME(layer_norm)(int n, const float *x, const float *gain, const float *bias, float eps, float *y,
+                                              float *mean, float *rstd) {
+  FVG__V v = FVG__SET1(0), m;
+  float sum = 0, sum2 = 0;
+  int i, whole = n - n % FVG__LANES;
+  for (i = 0; i < whole; i += FVG__LANES) v = FVG__ADD(v, FVG__LOAD(x + i));
+  for (; i < n; i++) sum += x[i];
+  *mean = (sum + FVG__NAME(lanes_sum)(v)) / (float)n;
+  m = FVG__SET1(*mean);
+  v = FVG__SET1(0);
+  for (i = 0; i < whole; i += FVG__LANES) {
+    FVG__V d = FVG__SUB(FVG__LOAD(x + i), m);
+    v = FVG__FMA(d, d, v);
+  }
+  for (; i < n; i++) sum2 += (x[i] - *mean) * (x[i] - *mean);
+  *rstd = 1.0f / sqrtf((sum2 + FVG__NAME(lanes_sum)(v)) / (float)n + eps);
+  for (i = 0; i < n; i += FVG__LANES) {
+    int k = n - i < FVG__LANES ? n - i : FVG__LANES;
+    FVG__V d = FVG__MUL(FVG__SUB(FVG__LOAD_N(x + i, k), m), FVG__SET1(*rstd));
+    FVG__STORE_N(y + i, k, FVG__FMA(d, FVG__LOAD_N(gain + i, k), FVG__LOAD_N(bias + i, k)));
+  }
+}
+
+FVG__TARGET static void FVG__NAME(gelu)(int n, const float *x, float *y) {
+  int i;
+  for (i = 0; i < n; i += FVG__LANES) {
+    int k = n - i < FVG__LANES ? n - i : FVG__LANES;
+    FVG__V v = FVG__LOAD_N(x + i, k);
+    FVG__STORE_N(y + i, k, FVG__MUL(v, FVG__NAME(normal_cdf)(v)));
+  }
+}
+
+FVG__TARGET static void FVG__NAME(gelu_backward)(int n, const float *x, const float *dy, float *dx) {
+  int i;
+  for (i = 0; i < n; i += FVG__LANES) {
+    int k = n - i < FVG__LANES ? n - i : FVG__LANES;
+    FVG__V v = FVG__LOAD_N(x + i, k);
+    FVG__V pdf = FVG__MUL(FVG__SET1(0.39894228f), FVG__NAME(exp)(FVG__MUL(FVG__MUL(v, v), FVG__SET1(-0.5f))));
+    FVG__V slope = FVG__FMA(v, pdf, FVG__NAME(normal_cdf)(v));
+    FVG__STORE_N(dx + i, k, FVG__FMA(FVG__LOAD_N(dy + i, k), slope, FVG__LOAD_N(dx + i, k)));
+  }
+}
+
+FVG__TARGET static inline FVG__V FVG__NAME(sigmoid)(FVG__V x) {
+  return FVG__DIV(FVG__SET1(1.0f), FVG__ADD(FVG__SET1(1.0f), FVG__NAME(exp)(FVG__SUB(FVG__SET1(0), x))));
+}
+
+FVG__TARGET static void FVG__NAME(quick_gelu)(int n, const float *x, float *y) {
+  int i;
+  for (i = 0; i < n; i += FVG__LANES) {
+    int k = n - i < FVG__LANES ? n - i : FVG__LANES;
+    FVG__V v = FVG__LOAD_N(x + i, k);
+    FVG__STORE_N(y + i, k, FVG__MUL(v, FVG__NAME(sigmoid)(FVG__MUL(v, FVG__SET1(1.702f)))));
+  }
+}
+
+FVG__TARGET static void FVG__NAME(quick_gelu_backward)(int n, const float *x, const float *dy, float *dx) {
+  FVG__V one = FVG__SET1(1.0f);
+  int i;
+  for (i = 0; i < n; i += FVG__LANES) {
+    int k = n - i < FVG__LANES ? n - i : FVG__LANES;
+    FVG__V v = FVG__MUL(FVG__LOAD_N(x + i, k), FVG__SET1(1.702f)), s = FVG__NAME(sigmoid)(v);
+    FVG__V slope = FVG__MUL(s, FVG__FMA(v, FVG__SUB(one, s), one));
+    FVG__STORE_N(dx + i, k, FVG__FMA(FVG__LOAD_N(dy + i, k), slope, FVG__LOAD_N(dx + i, k)));
+  }
+}
+
+FVG__TARGET static float FVG__NAME(dot)(int n, const float *x, const float *y) {
+  FVG__V sum = FVG__SET1(0);
+  int i;
+  for (i = 0; i < n; i += FVG__LANES) {
+    int k = n - i < FVG__LANES ? n - i : FVG__LANES;
+    sum = FVG__FMA(FVG__LOAD_N(x + i, k), FVG__LOAD_N(y + i, k), sum);
+  }
+  return FVG__NAME(lanes_sum)(sum);
+}
+
+static const fvg__kernels FVG__NAME(kernels) = {
+  FVG__LEVEL, 6, 2 * FVG__LANES, FVG__NAME(gemm_tile), FVG__NAME(softmax), FVG__NAME(exp_scaled),
+  FVG__NAME(layer_norm), FVG__NAME(gelu), FVG__NAME(gelu_backward), FVG__NAME(quick_gelu), FVG__NAME(quick_gelu_backward), FVG__NAME(dot)
+};
+
+/* a level's words end with its body */
+#undef FVG__LEVEL
+#undef FVG__TARGET
+#undef FVG__NAME
+#undef FVG__V
+#undef FVG__LANES
+#undef FVG__SET1
+#undef FVG__LOAD
+#undef FVG__STORE
+#undef FVG__LOAD_N
+#undef FVG__STORE_N
+#undef FVG__ADD
+#undef FVG__SUB
+#undef FVG__MUL
+#undef FVG__DIV
+#undef FVG__FMA
+#undef FVG__MIN
+#undef FVG__MAX
+#undef FVG__ROUND
+#undef FVG__POW2
+#undef FVG__SELECT_NEGATIVE
+#endif /* FVG__STAMP_BODY */
+
+#if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__STAMP_BODY) && !defined(FVG__PART_TWO)
+#define FVG__PART_TWO
+
+/* ---- the stamping: each level defines its words and reads the body above ---- */
+#ifdef FVG__X86_SIMD
+#define FVG__STAMP_BODY
+
+#define FVG__LEVEL              FVG_SIMD_AVX2
+#define FVG__TARGET             __attribute__((target("avx2,fma")))
+#define FVG__NAME(x)            fvg__##x##_avx2
+#define FVG__V                  __m256
+#define FVG__LANES              8
+#define FVG__SET1(x)            _mm256_set1_ps(x)
+#define FVG__LOAD(p)            _mm256_loadu_ps(p)
+#define FVG__STORE(p, v)        _mm256_storeu_ps(p, v)
+#define FVG__LOAD_N(p, n)       _mm256_maskload_ps(p, fvg__first_lanes_avx2(n))
+#define FVG__STORE_N(p, n, v)   _mm256_maskstore_ps(p, fvg__first_lanes_avx2(n), v)
+#define FVG__ADD(a, b)          _mm256_add_ps(a, b)
+#define FVG__SUB(a, b)          _mm256_sub_ps(a, b)
+#define FVG__MUL(a, b)          _mm256_mul_ps(a, b)
+#define FVG__DIV(a, b)          _mm256_div_ps(a, b)
+#define FVG__FMA(a, b, c)       _mm256_fmadd_ps(a, b, c)
+#define FVG__MIN(a, b)          _mm256_min_ps(a, b)
+#define FVG__MAX(a, b)          _mm256_max_ps(a, b)
+#define FVG__ROUND(x)           _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#define FVG__POW2(n)            _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23))
+#define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) _mm256_blendv_ps(otherwise, if_negative, x)
+FVG__TARGET static inline __m256i fvg__first_lanes_avx2(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+#include "fvgpt.h"
+
+#define FVG__LEVEL              FVG_SIMD_AVX512
+#define FVG__TARGET             __attribute__((target("avx512f")))
+#define FVG__NAME(x)            fvg__##x##_avx512
+#define FVG__V                  __m512
+#define FVG__LANES              16
+#define FVG__SET1(x)            _mm512_set1_ps(x)
+#define FVG__LOAD(p)            _mm512_loadu_ps(p)
+#define FVG__STORE(p, v)        _mm512_storeu_ps(p, v)
+#define FVG__LOAD_N(p, n)       _mm512_maskz_loadu_ps(fvg__first_lanes_avx512(n), p)
+#define FVG__STORE_N(p, n, v)   _mm512_mask_storeu_ps(p, fvg__first_lanes_avx512(n), v)
+#define FVG__ADD(a, b)          _mm512_add_ps(a, b)
+#define FVG__SUB(a, b)          _mm512_sub_ps(a, b)
+#define FVG__MUL(a, b)          _mm512_mul_ps(a, b)
+#define FVG__DIV(a, b)          _mm512_div_ps(a, b)
+#define FVG__FMA(a, b, c)       _mm512_fmadd_ps(a, b, c)
+#define FVG__MIN(a, b)          _mm512_min_ps(a, b)
+#define FVG__MAX(a, b)          _mm512_max_ps(a, b)
+#define FVG__ROUND(x)           _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#define FVG__POW2(n)            _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23))
+#define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) \
+  _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(0), _CMP_LT_OS), otherwise, if_negative)
+FVG__TARGET static inline __mmask16 fvg__first_lanes_avx512(int n) { return (__mmask16)(n >= 16 ? 0xffff : (1 << n) - 1); }
+#include "fvgpt.h"
+
+#undef FVG__STAMP_BODY
+#endif
+
+/* The best level that was built, that the CPU has and whose registers the operating system saves. */
+static const fvg__kernels *fvg__choose_kernels(int simd, int *level) {
+  const fvg__kernels *k = &fvg__kernels_scalar;
+#ifdef FVG__X86_SIMD
+  __builtin_cpu_init();
+  if (simd != FVG_SIMD_SCALAR && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) k = &fvg__kernels_avx2;
+  if (simd != FVG_SIMD_SCALAR && simd != FVG_SIMD_AVX2 && __builtin_cpu_supports("avx512f")) k = &fvg__kernels_avx512;
+#else
+  (void)simd;
+#endif
+  *level = k->level;
+  return k;
+}
+
+/* ---- the matrix product around the tile ---- */
+typedef struct fvg__operand {                    /* element (i, j) is data[i row + j col]                           */
+  const void *data;
+  ptrdiff_t row, col;
+  fvg_dtype type;                                /* A: F32; B: F32, F16 or BF16                                     */
+} fvg__operand;
+
+static fvg__operand fvg__matrix(const float *data, ptrdiff_t row, ptrdiff_t col) {
+  fvg__operand x;
+  x.data = data;
+  x.row = row;
+  x.col = col;
+  x.type = FVG_F32;
+  return x;
+}
+
+typedef struct fvg__gemm_job {
+  const fvg__kernels *kernels;
+  int m, n, k, n_panels, accumulate;
+  fvg__operand a, b;
+  float *out;
+  ptrdiff_t ld_out;
+} fvg__gemm_job;
+
+/* panel[k][j] = B[k0 + k][j0 + j] for j < cols, 0 for the columns that are missing. */
+static void fvg__pack_panel(const fvg__operand *b, int k0, int depth, int j0, int cols, int tile_cols, float *panel) {
+  int k, j;
+  if (cols < tile_cols) memset(panel, 0, (size_t)depth * (size_t)tile_cols * sizeof *panel);
+  for (j = 0; j < cols; j++) {
+    ptrdiff_t at = k0 * b->row + (j0 + j) * b->col;
+    float *to = panel + j;
+    if (b->type == FVG_F32) {
+      const float *from = (const float *)b->data + at;
+      for (k = 0; k < depth; k++) to[k * tile_cols] = from[k * b->row];
+    } else {
+      const uint16_t *from = (const uint16_t *)b->data + at;
+      for (k = 0; k < depth; k++) to[k * tile_cols] = b->type == FVG_F16 ? fvg_half_to_float(from[k * b->row]) : fvg_bfloat_to_float(from[k * b->row]);
+    }
+  }
+}
+
+/* Job `index`: one panel of columns times one band of rows. */
+static void fvg__gemm_band(void *arg, int index) {
+  const fvg__gemm_job *g = (const fvg__gemm_job *)arg;
+  float panel[FVG__PANEL_DEPTH * FVG__PANEL_COLS];
+  int tile_rows = g->kernels->tile_rows, tile_cols = g->kernels->tile_cols;
+  int j0 = index % g->n_panels * tile_cols, row0 = index / g->n_panels * FVG__JOB_ROWS;
+  int cols = g->n - j0 < tile_cols ? g->n - j0 : tile_cols, row1 = g->m - row0 < FVG__JOB_ROWS ? g->m : row0 + FVG__JOB_ROWS;
+  int k0, i;
+  for (k0 = 0; k0 < g->k; k0 += FVG__PANEL_DEPTH) {
+    int depth = g->k - k0 < FVG__PANEL_DEPTH ? g->k - k0 : FVG__PANEL_DEPTH;
+    fvg__pack_panel(&g->b, k0, depth, j0, cols, tile_cols, panel);
+    for (i = row0; i < row1; i += tile_rows)
+      g->kernels->gemm_tile(row1 - i < tile_rows ? row1 - i : tile_rows, cols, depth,
+                            (const float *)g->a.data + i * g->a.row + k0 * g->a.col, g->a.row, g->a.col, panel,
+                            g->out + i * g->ld_out + j0, g->ld_out, g->accumulate || k0 > 0);
+  }
+}
+
+/* out [m,n] (+)= A [m,k] B [k,n].  c NULL: in this thread, for use inside a job. */
+static void fvg__gemm(fvg_ctx *c, const fvg__kernels *kernels, int m, int n, int k, fvg__operand a, fvg__operand b,
+                      float *out, ptrdiff_t ld_out, int accumulate) {
+  fvg__gemm_job g;
+  int i, n_jobs;
+  g.kernels = kernels;
+  g.m = m;
+  g.n = n;
+  g.k = k;
+  g.a = a;
+  g.b = b;
+  g.out = out;
+  g.ld_out = ld_out;
+  g.accumulate = accumulate;
+  g.n_panels = (n + kernels->tile_cols - 1) / kernels->tile_cols;
+  n_jobs = g.n_panels * ((m + FVG__JOB_ROWS - 1) / FVG__JOB_ROWS);
+  if (c && (double)m * n * k > 65536) fvg__parallel(c, fvg__gemm_band, &g, n_jobs);
+  else for (i = 0; i < n_jobs; i++) fvg__gemm_band(&g, i);
+}
+
+/*===========================================================================================================
+ * CHAPTER 5  TAPE: memory and order of a computation
+ *===========================================================================================================
+   Reverse-mode differentiation in three sentences.  Every operation computes its value at once and writes a node on a
+   tape: shape, value, inputs, and a function that knows how to pass a gradient back.  fvg_backward sets the gradient
+   of the last node to 1 and walks the tape from its end to its start; each node adds its share to the gradients of its
+   inputs,  dL/da += dL/dy dy/da.  Nothing else is needed, because a node's users all come later than it on the tape.
+
+   Frozen inputs: a node needs a gradient only if an input does; below the first trainable thing nothing is saved or
+   propagated, and no dW exists for frozen W.
+
+   Memory is a stack: nodes and their values are cut from large chunks, fvg_tape_mark notes the height and
+   fvg_tape_reset returns to it, keeping the chunks.  fvg_tape_keep is what makes one code path serve training and
+   inference: at the end of a transformer block it drops everything the block made except its result - unless a
+   gradient will pass through, in which case it keeps all. */
+
+#if defined(__SANITIZE_ADDRESS__)
+#define FVG__SEPARATE_BLOCKS 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FVG__SEPARATE_BLOCKS 1
+#endif
+#endif
+#ifndef FVG__SEPARATE_BLOCKS
+#define FVG__SEPARATE_BLOCKS 0
+#endif
+#define FVG__CHUNK_BYTES ((size_t)1 << 20)
+
+typedef struct fvg__chunk {
+  struct fvg__chunk *next, *previous;
+  size_t start, capacity;                        /* position of its first byte on the tape, and its bytes           */
+  char *bytes;
+} fvg__chunk;
+
+struct fvg_tape {
+  fvg_ctx *ctx;
+  fvg__chunk *first, *current;
+  size_t used;                                   /* of the current chunk                                            */
+  fvg_node *last;
+};
+
+struct fvg_node {
+  fvg_tape *tape;
+  fvg_node *previous;                            /* the node made before this one                                   */
+  int rows, cols, needs_grad, writable;
+  fvg_dtype type;
+  void *value;
+  float *grad;                                   /* NULL until a gradient arrives                                   */
+  void (*backward)(fvg_node *y);
+  fvg_node *a, *b, *c;                           /* inputs                                                          */
+  float *saved;                                  /* what forward left for backward                                  */
+  const void *table;                             /* indices, labels, segments                                       */
+  int n;                                         /* entries of the table, heads, ...                                */
+  float number;                                  /* scale, temperature, ...                                         */
+};
+
+static size_t fvg__count(const fvg_node *x) { return (size_t)x->rows * (size_t)x->cols; }
+static float *fvg__values(const fvg_node *x) { return (float *)x->value; }
+
+FVG_DEF fvg_tape *fvg_tape_new(fvg_ctx *c) {
+  fvg_tape *t = (fvg_tape *)fvg__alloc(c, sizeof *t);
+  if (t) t->ctx = c;
+  return t;
+}
+
+static void fvg__chunk_free(fvg_tape *t, fvg__chunk *k) {
+  fvg__release(t->ctx, k->bytes);
+  fvg__release(t->ctx, k);
+}
+
+static fvg__chunk *fvg__chunk_new(fvg_tape *t, size_t bytes) {
+  fvg__chunk *k = (fvg__chunk *)fvg__alloc(t->ctx, sizeof *k);
+  if (!k) return NULL;
+  k->capacity = bytes;
+  k->bytes = (char *)fvg__alloc(t->ctx, bytes);
+  if (!k->bytes) { fvg__release(t->ctx, k); return NULL; }
+  return k;
+}
+
+/* Positions on the tape grow with every allocation: by its bytes, or by one where every allocation has its own block.
+   Uninitialised, aligned memory that lives until the tape is reset below it; NULL when out of memory. */
+static void *fvg__tape_alloc(fvg_tape *t, size_t bytes) {
+  fvg__chunk *k = t->current, *next = k ? k->next : t->first;
+  bytes = (bytes + FVG__ALIGN - 1) / FVG__ALIGN * FVG__ALIGN;
+  if (!FVG__SEPARATE_BLOCKS && k && k->capacity - t->used >= bytes) {
+    t->used += bytes;
+    return k->bytes + t->used - bytes;
+  }
+  while (next && next->capacity < bytes) {       /* an empty chunk left by an earlier pass, but too small: drop it  */
+    fvg__chunk *after = next->next;
+    fvg__chunk_free(t, next);
+    next = after;
+  }
+  if (k) k->next = next; else t->first = next;
+  if (next) next->previous = k;
+  else {
+    next = fvg__chunk_new(t, FVG__SEPARATE_BLOCKS || bytes > FVG__CHUNK_BYTES ? bytes : FVG__CHUNK_BYTES);
+    if (!next) return NULL;
+    next->previous = k;
+    if (k) k->next = next; else t->first = next;
+  }
+  next->start = k ? k->start + (FVG__SEPARATE_BLOCKS ? 1 : k->capacity) : 0;
+  t->current = next;
+  t->used = bytes;
+  return next->bytes;
+}
+
+/* Positions grow strictly: bytes, or blocks when every allocation has a block of its own. */
+FVG_DEF fvg_mark fvg_tape_mark(const fvg_tape *t) {
+  fvg_mark mark;
+  mark.position = t->current ? t->current->start + (FVG__SEPARATE_BLOCKS ? 1 : t->used) : 0;
+  mark.last = t->last;
+  return mark;
+}
+
+FVG_DEF void fvg_tape_reset(fvg_tape *t, fvg_mark mark) {
+  while (t->current && t->current->start >= mark.position) {
+    fvg__chunk *k = t->current;
+    t->current = k->previous;
+    if (FVG__SEPARATE_BLOCKS) {
+      if (t->current) t->current->next = NULL; else t->first = NULL;
+      fvg__chunk_free(t, k);
+    }
+  }
+  if (t->current) t->used = FVG__SEPARATE_BLOCKS ? t->current->capacity : mark.position - t->current->start;
+  t->last = mark.last;
+}
+
+FVG_DEF void fvg_tape_clear(fvg_tape *t) {
+  fvg_mark bottom = {0, NULL};
+  fvg_tape_reset(t, bottom);
+}
+
+FVG_DEF void fvg_tape_free(fvg_tape *t) {
+  if (!t) return;
+  fvg_tape_clear(t);
+  while (t->first) {
+    fvg__chunk *k = t->first;
+    t->first = k->next;
+    fvg__chunk_free(t, k);
+  }
+  fvg__release(t->ctx, t);
+}
+
+/* A node with room for its values; it needs a gradient if one of its inputs does. NULL in, NULL out. */
+static fvg_node *fvg__leaf(fvg_tape *t, int rows, int cols) {
+  fvg_node *y;
+  if (!t) return NULL;
+  if (rows < 1 || cols < 1) { fvg__fail(t->ctx, FVG_E_SHAPE, "a node of shape [%d,%d] has no elements", rows, cols); return NULL; }
+  y = (fvg_node *)fvg__tape_alloc(t, sizeof *y);
+  if (!y) return NULL;
+  memset(y, 0, sizeof *y);
+  y->tape = t;
+  y->rows = rows;
+  y->cols = cols;
+  y->previous = t->last;
+  t->last = y;
+  return y;
+}
+
+static fvg_node *fvg__node(fvg_tape *t, int rows, int cols, fvg_node *a, fvg_node *b, fvg_node *c, void (*backward)(fvg_node *y)) {
+  fvg_node *y = fvg__leaf(t, rows, cols);
+  if (!y) return NULL;
+  y->value = fvg__tape_alloc(t, fvg__count(y) * sizeof(float));
+  if (!y->value) return NULL;
+  y->a = a;
+  y->b = b;
+  y->c = c;
+  y->needs_grad = (a && a->needs_grad) || (b && b->needs_grad) || (c && c->needs_grad);
+  y->backward = backward;
+  return y;
+}
+
+FVG_DEF fvg_node *fvg_tape_keep(fvg_tape *t, fvg_mark mark, fvg_node *x) {
+  fvg_node kept, *y;
+  size_t bytes;
+  void *from;
+  if (!x || x->needs_grad) return x;
+  kept = *x;
+  bytes = fvg__count(x) * sizeof(float);
+  from = x->value;
+#if FVG__SEPARATE_BLOCKS
+  from = fvg__alloc(t->ctx, bytes);              /* the block it is in is about to be freed                         */
+  if (!from) return NULL;
+  memcpy(from, x->value, bytes);
+#endif
+  fvg_tape_reset(t, mark);
+  y = (fvg_node *)fvg__tape_alloc(t, sizeof *y);
+  kept.value = y ? fvg__tape_alloc(t, bytes) : NULL;
+  if (kept.value) {
+    memmove(kept.value, from, bytes);            /* the values first: the node may be written where they were       */
+    kept.previous = t->last;
+    *y = kept;
+    t->last = y;
+  } else y = NULL;
+#if FVG__SEPARATE_BLOCKS
+  fvg__release(t->ctx, from);
+#endif
+  return y;
+}
+
+/* ---- leaves and access ---- */
+FVG_DEF int fvg_rows(const fvg_node *x) { return x ? x->rows : 0; }
+FVG_DEF int fvg_cols(const fvg_node *x) { return x ? x->cols : 0; }
+FVG_DEF const float *fvg_value(const fvg_node *x) { return x ? fvg__values(x) : NULL; }
+FVG_DEF const float *fvg_grad(const fvg_node *x) { return x ? x->grad : NULL; }
+FVG_DEF float *fvg_fill(fvg_node *x) { return x && x->writable ? fvg__values(x) : NULL; }
+
+FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x) {
+  fvg_node *y = fvg__leaf(t, rows, cols);
+  if (y) memcpy(&y->value, &x, sizeof y->value);  /* drops the const; fvg_fill refuses such a node                   */
+  return y;
+}
+
+FVG_DEF fvg_node *fvg_zeros(fvg_tape *t, int rows, int cols) {
+  fvg_node *y = fvg__node(t, rows, cols, NULL, NULL, NULL, NULL);
+  if (!y) return NULL;
+  memset(y->value, 0, fvg__count(y) * sizeof(float));
+  y->writable = 1;
+  return y;
+}
+
+FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
+  size_t count = fvg_tensor_count(w);
+  int rows = w->n_dim > 1 ? w->dim[0] : 1;
+  fvg_node *y;
+  if (!t) return NULL;
+  if (!w->data || w->type > FVG_BF16) { fvg__fail(t->ctx, FVG_E_ARG, "a frozen tensor must hold floats"); return NULL; }
+  y = fvg__leaf(t, rows, rows > 0 ? (int)(count / (size_t)rows) : 0);
+  if (y) { y->value = w->data; y->type = w->type; }
+  return y;
+}
+
+FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p) {
+  fvg_node *y = fvg_frozen(t, &p->value);
+  if (y) { y->needs_grad = 1; y->grad = p->grad; }
+  return y;
+}
+
+FVG_DEF fvg_node *fvg_detach(fvg_node *x) { return x ? fvg_const(x->tape, x->rows, x->cols, fvg__values(x)) : NULL; }
+
+FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char *name, int n_dim, const int *dim) {
+  fvg_tensor x;
+  size_t count;
+  int i;
+  memset(out, 0, sizeof *out);
+  memset(&x, 0, sizeof x);
+  if (n_dim > FVG_MAX_DIM) return fvg__fail(c, FVG_E_SHAPE, "%s: %d dimensions, at most %d are possible", name, n_dim, FVG_MAX_DIM);
+  x.n_dim = n_dim;
+  for (i = 0; i < n_dim; i++) x.dim[i] = dim[i];
+  count = fvg_tensor_count(&x);
+  x.data = fvg__alloc_array(c, count, sizeof(float));
+  out->grad = (float *)fvg__alloc_array(c, count, sizeof(float));
+  out->name = name;
+  out->value = x;
+  if (x.data && out->grad) return FVG_OK;
+  fvg_parameter_free(c, out);
+  return FVG_E_NOMEM;
+}
+
+FVG_DEF void fvg_parameter_free(fvg_ctx *c, fvg_parameter *p) {
+  fvg__release(c, p->value.data);
+  fvg__release(c, p->grad);
+  memset(p, 0, sizeof *p);
+}
+
+/* ---- the walk back ---- */
+/* The gradient of x as a zeroed array at first use; NULL if x needs none or memory ran out. */
+static float *fvg__grad_of(fvg_node *x) {
+  if (!x || !x->needs_grad) return NULL;
+  if (!x->grad) {
+    x->grad = (float *)fvg__tape_alloc(x->tape, fvg__count(x) * sizeof(float));
+    if (x->grad) memset(x->grad, 0, fvg__count(x) * sizeof(float));
+  }
+  return x->grad;
+}
+
+FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
+  fvg_node *y;
+  fvg_tape *t;
+  if (!loss) return FVG_E_ARG;                   /* the failure that made it NULL has left its message              */
+  t = loss->tape;
+  if (loss->rows != 1 || loss->cols != 1)
+    return fvg__fail(t->ctx, FVG_E_SHAPE, "a loss must have shape [1,1], not [%d,%d]", loss->rows, loss->cols);
+  if (!isfinite(fvg__values(loss)[0])) return fvg__fail(t->ctx, FVG_E_NUMERIC, "the loss is %g", (double)fvg__values(loss)[0]);
+  if (!fvg__grad_of(loss)) return loss->needs_grad ? FVG_E_NOMEM : fvg__fail(t->ctx, FVG_E_ARG, "the loss depends on no parameter");
+  loss->grad[0] = 1;
+  for (y = loss; y; y = y->previous) {
+    if (!y->needs_grad || !y->grad || !y->backward) continue;
+    if ((y->a && y->a->needs_grad && !fvg__grad_of(y->a)) || (y->b && y->b->needs_grad && !fvg__grad_of(y->b)) ||
+        (y->c && y->c->needs_grad && !fvg__grad_of(y->c))) return FVG_E_NOMEM;
+    y->backward(y);
+  }
+  return FVG_OK;
+}
+
+FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user, fvg_parameter *const *params, int n_params, int probes, float step) {
+  fvg_tape *t = fvg_tape_new(c);
+  double worst = 0;
+  fvg_node *loss;
+  int p, i;
+  if (!t) return -1;
+  for (p = 0; p < n_params; p++) memset(params[p]->grad, 0, fvg_tensor_count(&params[p]->value) * sizeof(float));
+  loss = f(t, user);
+  if (fvg_backward(loss)) { fvg_tape_free(t); return -1; }
+  for (p = 0; p < n_params; p++) {
+    size_t count = fvg_tensor_count(&params[p]->value), k;
+    float *w = (float *)params[p]->value.data, largest = 0;
+    for (k = 0; k < count; k++) if (fabsf(params[p]->grad[k]) > largest) largest = fabsf(params[p]->grad[k]);
+    for (i = 0; i < probes; i++) {
+      double up, down, numeric, analytic, error;
+      float saved;
+      k = count * (size_t)i / (size_t)probes;
+      saved = w[k];
+      fvg_tape_clear(t);
+      w[k] = saved + step;
+      loss = f(t, user);
+      up = loss ? (double)fvg__values(loss)[0] : NAN;
+      fvg_tape_clear(t);
+      w[k] = saved - step;
+      loss = f(t, user);
+      down = loss ? (double)fvg__values(loss)[0] : NAN;
+      w[k] = saved;
+      numeric = (up - down) / (2 * (double)step);
+      analytic = (double)params[p]->grad[k];
+      error = fabs(numeric - analytic) / (fabs(numeric) + fabs(analytic) + 1e-3 * (double)largest + 1e-12);
+      if (!(error <= worst)) worst = error;      /* a NaN counts as the worst                                       */
+    }
+  }
+  fvg_tape_free(t);
+  return worst;
+}
+
+/*===========================================================================================================
+ * CHAPTER 6  OPERATIONS: each formula with its derivative
+ *===========================================================================================================
+   Forward and backward stand side by side.  In the backward functions dy is the gradient that has arrived at y, and
+   da, db, dc are those of the inputs, to which the function adds; an input that needs none has a NULL there.
+
+   Shapes are matrices throughout: a batch of sequences is packed row after row, and what belongs together is told by
+   segments (fvg_attention).  Losses end in [1,1]. */
+
+static fvg_node *fvg__mismatch(const char *what, const fvg_node *a, const fvg_node *b) {
+  fvg__fail(a->tape->ctx, FVG_E_SHAPE, "%s: shapes [%d,%d] and [%d,%d] do not fit", what, a->rows, a->cols, b->rows, b->cols);
+  return NULL;
+}
+
+/* Rows are worked on in fixed groups of about 16,000 numbers, side by side. */
+typedef struct fvg__rows_job {
+  fvg_node *y;
+  void (*rows)(fvg_node *y, int from, int to);
+  int group;
+} fvg__rows_job;
+
+static void fvg__rows_run(void *arg, int index) {
+  const fvg__rows_job *j = (const fvg__rows_job *)arg;
+  int from = index * j->group, to = from + j->group < j->y->rows ? from + j->group : j->y->rows;
+  j->rows(j->y, from, to);
+}
+
+static void fvg__each_row(fvg_node *y, void (*rows)(fvg_node *y, int from, int to)) {
+  fvg__rows_job j;
+  j.y = y;
+  j.rows = rows;
+  j.group = 1 + 16384 / y->cols;
+  fvg__parallel(y->tape->ctx, fvg__rows_run, &j, (y->rows + j.group - 1) / j.group);
+}
+
+/* ---- add, mul: y_ij = a_ij + b_ij,  y_ij = a_ij b_ij; b may have one row, one column or both ---- */
+static int fvg__broadcasts(const fvg_node *a, const fvg_node *b) {
+  return (b->rows == a->rows || b->rows == 1) && (b->cols == a->cols || b->cols == 1);
+}
+
+static size_t fvg__broadcast_at(const fvg_node *b, int i, int j) {
+  return (size_t)(b->rows == 1 ? 0 : i) * (size_t)b->cols + (size_t)(b->cols == 1 ? 0 : j);
+}
+
+static void fvg__add_backward(fvg_node *y) {
+  float *da = y->a->grad, *db = y->b->grad;
+  size_t k = 0;
+  int i, j;
+  for (i = 0; i < y->rows; i++)
+    for (j = 0; j < y->cols; j++, k++) {
+      if (da) da[k] += y->grad[k];
+      if (db) db[fvg__broadcast_at(y->b, i, j)] += y->grad[k];
+    }
+}
+
+static void fvg__add_rows(fvg_node *y, int from, int to) {
+  const float *b = fvg__values(y->b);
+  int i, j;
+  for (i = from; i < to; i++) {
+    const float *a_i = fvg__values(y->a) + (size_t)i * (size_t)y->cols, *b_i = b + fvg__broadcast_at(y->b, i, 0);
+    float *y_i = fvg__values(y) + (size_t)i * (size_t)y->cols;
+    if (y->b->cols == 1) for (j = 0; j < y->cols; j++) y_i[j] = a_i[j] + b_i[0];
+    else for (j = 0; j < y->cols; j++) y_i[j] = a_i[j] + b_i[j];
+  }
+}
+
+FVG_DEF fvg_node *fvg_add(fvg_node *a, fvg_node *b) {
+  fvg_node *y;
+  if (!a || !b) return NULL;
+  if (!fvg__broadcasts(a, b)) return fvg__mismatch("add", a, b);
+  y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__add_backward);
+  if (y) fvg__each_row(y, fvg__add_rows);
+  return y;
+}
+
+static void fvg__mul_backward(fvg_node *y) {
+  const float *a = fvg__values(y->a), *b = fvg__values(y->b);
+  float *da = y->a->grad, *db = y->b->grad;
+  size_t k = 0;
+  int i, j;
+  for (i = 0; i < y->rows; i++)
+    for (j = 0; j < y->cols; j++, k++) {
+      size_t at = fvg__broadcast_at(y->b, i, j);
+      if (da) da[k] += y->grad[k] * b[at];
+      if (db) db[at] += y->grad[k] * a[k];
+    }
+}
+
+FVG_DEF fvg_node *fvg_mul(fvg_node *a, fvg_node *b) {
+  fvg_node *y;
+  size_t k = 0;
+  int i, j;
+  if (!a || !b) return NULL;
+  if (!fvg__broadcasts(a, b)) return fvg__mismatch("mul", a, b);
+  y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__mul_backward);
+  if (!y) return NULL;
+  for (i = 0; i < y->rows; i++)
+    for (j = 0; j < y->cols; j++, k++) fvg__values(y)[k] = fvg__values(a)[k] * fvg__values(b)[fvg__broadcast_at(b, i, j)];
+  return y;
+}
+
+/* ---- scale: y = s x ---- */
+static void fvg__scale_backward(fvg_node *y) {
+  size_t k, n = fvg__count(y);
+  for (k = 0; k < n; k++) y->a->grad[k] += y->number * y->grad[k];
+}
+
+FVG_DEF fvg_node *fvg_scale(fvg_node *x, float s) {
+  fvg_node *y = x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, fvg__scale_backward) : NULL;
+  size_t k, n;
+  if (!y) return NULL;
+  y->number = s;
+  for (k = 0, n = fvg__count(y); k < n; k++) fvg__values(y)[k] = s * fvg__values(x)[k];
+  return y;
+}
+
+/* ---- linear: y = x w^T + b;  dx = dy w,  dw = dy^T x,  db = sum of the rows of dy ---- */
+static void fvg__linear_backward(fvg_node *y) {
+  fvg_node *x = y->a, *w = y->b, *b = y->c;
+  fvg_ctx *c = y->tape->ctx;
+  int i, j;
+  if (x->grad && x->needs_grad) {
+    fvg__operand weights = fvg__matrix(fvg__values(w), w->cols, 1);
+    weights.type = w->type;
+    fvg__gemm(c, c->kernels, x->rows, x->cols, y->cols, fvg__matrix(y->grad, y->cols, 1), weights, x->grad, x->cols, 1);
+  }
+  if (w->needs_grad)
+    fvg__gemm(c, c->kernels, w->rows, w->cols, y->rows, fvg__matrix(y->grad, 1, y->cols), fvg__matrix(fvg__values(x), x->cols, 1),
+              w->grad, w->cols, 1);
+  if (b && b->needs_grad)
+    for (i = 0; i < y->rows; i++)
+      for (j = 0; j < y->cols; j++) b->grad[j] += y->grad[(size_t)i * (size_t)y->cols + (size_t)j];
+}
+
+FVG_DEF fvg_node *fvg_linear(fvg_node *x, fvg_node *w, fvg_node *b) {
+  fvg_node *y;
+  fvg__operand weights;
+  fvg_ctx *c;
+  int i;
+  if (!x || !w) return NULL;
+  if (x->cols != w->cols) return fvg__mismatch("linear", x, w);
+  if (b && fvg__count(b) != (size_t)w->rows) return fvg__mismatch("linear's bias", w, b);
+  y = fvg__node(x->tape, x->rows, w->rows, x, w, b, fvg__linear_backward);
+  if (!y) return NULL;
+  c = y->tape->ctx;
+  if (b) for (i = 0; i < y->rows; i++) memcpy(fvg__values(y) + (size_t)i * (size_t)y->cols, b->value, (size_t)y->cols * sizeof(float));
+  weights = fvg__matrix(fvg__values(w), 1, w->cols);
+  weights.type = w->type;
+  fvg__gemm(c, c->kernels, y->rows, y->cols, x->cols, fvg__matrix(fvg__values(x), x->cols, 1), weights, fvg__values(y), y->cols, b != NULL);
+  return y;
+}
+
+/* ---- layer norm: n = (x - mean) rstd,  y = n gain + bias.  With m(.) the mean over the row and g = dy gain:
+        dx = rstd (g - m(g) - n m(g n)) ---- */
+static void fvg__layer_norm_backward_rows(fvg_node *y, int from, int to) {
+  const float *gain = fvg__values(y->b);
+  int i, j, d = y->cols;
+  for (i = from; i < to; i++) {
+    const float *x = fvg__values(y->a) + (size_t)i * (size_t)d, *dy = y->grad + (size_t)i * (size_t)d;
+    float *dx = y->a->grad + (size_t)i * (size_t)d, mean = y->saved[2 * i], rstd = y->saved[2 * i + 1], mean_g = 0, mean_gn = 0;
+    for (j = 0; j < d; j++) {
+      mean_g += dy[j] * gain[j];
+      mean_gn += dy[j] * gain[j] * (x[j] - mean) * rstd;
+    }
+    mean_g /= (float)d;
+    mean_gn /= (float)d;
+    for (j = 0; j < d; j++) dx[j] += rstd * (dy[j] * gain[j] - mean_g - (x[j] - mean) * rstd * mean_gn);
+  }
+}
+
+static void fvg__layer_norm_backward(fvg_node *y) {
+  int i, j, d = y->cols;
+  if (y->a->needs_grad) fvg__each_row(y, fvg__layer_norm_backward_rows);
+  for (i = 0; i < y->rows; i++) {
+    const float *x = fvg__values(y->a) + (size_t)i * (size_t)d, *dy = y->grad + (size_t)i * (size_t)d;
+    if (y->b->needs_grad) for (j = 0; j < d; j++) y->b->grad[j] += dy[j] * (x[j] - y->saved[2 * i]) * y->saved[2 * i + 1];
+    if (y->c->needs_grad) for (j = 0; j < d; j++) y->c->grad[j] += dy[j];
+  }
+}
+
+static void fvg__layer_norm_rows(fvg_node *y, int from, int to) {
+  int i;
+  for (i = from; i < to; i++)
+    y->tape->ctx->kernels->layer_norm(y->cols, fvg__values(y->a) + (size_t)i * (size_t)y->cols, fvg__values(y->b), fvg__values(y->c), y->number,
+                                      fvg__values(y) + (size_t)i * (size_t)y->cols, &y->saved[2 * i], &y->saved[2 * i + 1]);
+}
+
+FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, float eps) {
+  fvg_node *y;
+  if (!x || !gain || !bias) return NULL;
+  if (fvg__count(gain) != (size_t)x->cols) return fvg__mismatch("layer_norm's gain", x, gain);
+  if (fvg__count(bias) != (size_t)x->cols) return fvg__mismatch("layer_norm's bias", x, bias);
+  y = fvg__node(x->tape, x->rows, x->cols, x, gain, bias, fvg__layer_norm_backward);
+  if (!y || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)y->rows * 2 * sizeof(float)))) return NULL;   /* mean, rstd */
+  y->number = eps;
+  fvg__each_row(y, fvg__layer_norm_rows);
+  return y;
+}
+
+/* ---- activations, element by element ---- */
+static fvg_node *fvg__elementwise(fvg_node *x, void (*rows)(fvg_node *y, int from, int to), void (*backward)(fvg_node *y)) {
+  fvg_node *y = x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, backward) : NULL;
+  if (y) fvg__each_row(y, rows);
+  return y;
+}
+
+static void fvg__relu_backward(fvg_node *y) {
+  size_t k, n = fvg__count(y);
+  for (k = 0; k < n; k++) if (fvg__values(y)[k] > 0) y->a->grad[k] += y->grad[k];
+}
+
+static void fvg__relu_rows(fvg_node *y, int from, int to) {
+  size_t k, end = (size_t)to * (size_t)y->cols;
+  for (k = (size_t)from * (size_t)y->cols; k < end; k++) fvg__values(y)[k] = fvg__values(y->a)[k] > 0 ? fvg__values(y->a)[k] : 0;
+}
+
+FVG_DEF fvg_node *fvg_relu(fvg_node *x) { return fvg__elementwise(x, fvg__relu_rows, fvg__relu_backward); }
+
+static void fvg__sigmoid_backward(fvg_node *y) {
+  size_t k, n = fvg__count(y);
+  for (k = 0; k < n; k++) y->a->grad[k] += y->grad[k] * fvg__values(y)[k] * (1 - fvg__values(y)[k]);
+}
+
+static void fvg__sigmoid_rows(fvg_node *y, int from, int to) {
+  size_t k, end = (size_t)to * (size_t)y->cols;
+  for (k = (size_t)from * (size_t)y->cols; k < end; k++) fvg__values(y)[k] = fvg__sigmoid(fvg__values(y->a)[k]);
+}
+
+FVG_DEF fvg_node *fvg_sigmoid(fvg_node *x) { return fvg__elementwise(x, fvg__sigmoid_rows, fvg__sigmoid_backward); }
+
+static void fvg__gelu_rows(fvg_node *y, int from, int to) {
+  size_t at = (size_t)from * (size_t)y->cols;
+  y->tape->ctx->kernels->gelu((to - from) * y->cols, fvg__values(y->a) + at, fvg__values(y) + at);
+}
+
+static void fvg__gelu_backward_rows(fvg_node *y, int from, int to) {
+  size_t at = (size_t)from * (size_t)y->cols;
+  y->tape->ctx->kernels->gelu_backward((to - from) * y->cols, fvg__values(y->a) + at, y->grad + at, y->a->grad + at);
+}
+
+static void fvg__gelu_backward(fvg_node *y) { fvg__each_row(y, fvg__gelu_backward_rows); }
+FVG_DEF fvg_node *fvg_gelu(fvg_node *x) { return fvg__elementwise(x, fvg__gelu_rows, fvg__gelu_backward); }
+
+static void fvg__quick_gelu_rows(fvg_node *y, int from, int to) {
+  size_t at = (size_t)from * (size_t)y->cols;
+  y->tape->ctx->kernels->quick_gelu((to - from) * y->cols, fvg__values(y->a) + at, fvg__values(y) + at);
+}
+
+static void fvg__quick_gelu_backward_rows(fvg_node *y, int from, int to) {
+  size_t at = (size_t)from * (size_t)y->cols;
+  y->tape->ctx->kernels->quick_gelu_backward((to - from) * y->cols, fvg__values(y->a) + at, y->grad + at, y->a->grad + at);
+}
+
+static void fvg__quick_gelu_backward(fvg_node *y) { fvg__each_row(y, fvg__quick_gelu_backward_rows); }
+FVG_DEF fvg_node *fvg_quick_gelu(fvg_node *x) { return fvg__elementwise(x, fvg__quick_gelu_rows, fvg__quick_gelu_backward); }
+
+/* ---- softmax: y = softmax(x / tau);  dx = y (dy - y.dy) / tau ---- */
+static void fvg__softmax_backward(fvg_node *y) {
+  int i, j, n = y->cols;
+  for (i = 0; i < y->rows; i++) {
+    const float *p = fvg__values(y) + (size_t)i * (size_t)n, *dy = y->grad + (size_t)i * (size_t)n;
+    float *dx = y->a->grad + (size_t)i * (size_t)n, p_dy = y->tape->ctx->kernels->dot(n, p, dy);
+    for (j = 0; j < n; j++) dx[j] += p[j] * (dy[j] - p_dy) / y->number;
+  }
+}
+
+FVG_DEF fvg_node *fvg_softmax(fvg_node *x, float tau) {
+  fvg_node *y = x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, fvg__softmax_backward) : NULL;
+  int i;
+  if (!y) return NULL;
+  y->number = tau;
+  for (i = 0; i < y->rows; i++) {
+    size_t at = (size_t)i * (size_t)y->cols;
+    y->tape->ctx->kernels->softmax(y->cols, fvg__values(x) + at, 1 / tau, fvg__values(y) + at);
+  }
+  return y;
+}
+
+/* ---- normalize: y = x / |x|;  dx = (dy - y (y.dy)) / |x|.  A row of zeros stays zero and passes no gradient. ---- */
+static void fvg__normalize_backward(fvg_node *y) {
+  int i, j, n = y->cols;
+  for (i = 0; i < y->rows; i++) {
+    const float *v = fvg__values(y) + (size_t)i * (size_t)n, *dy = y->grad + (size_t)i * (size_t)n;
+    float *dx = y->a->grad + (size_t)i * (size_t)n, v_dy = y->tape->ctx->kernels->dot(n, v, dy);
+    for (j = 0; j < n; j++) dx[j] += (dy[j] - v[j] * v_dy) * y->saved[i];
+  }
+}
+
+FVG_DEF fvg_node *fvg_normalize(fvg_node *x) {
+  fvg_node *y = x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, fvg__normalize_backward) : NULL;
+  int i, j;
+  if (!y || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)y->rows * sizeof(float)))) return NULL;      /* 1 / |x| */
+  for (i = 0; i < y->rows; i++) {
+    const float *x_i = fvg__values(x) + (size_t)i * (size_t)y->cols;
+    float *y_i = fvg__values(y) + (size_t)i * (size_t)y->cols, norm2 = y->tape->ctx->kernels->dot(y->cols, x_i, x_i);
+    y->saved[i] = norm2 > 0 || isnan(norm2) ? 1 / sqrtf(norm2) : 0;
+    for (j = 0; j < y->cols; j++) y_i[j] = x_i[j] * y->saved[i];
+  }
+  return y;
+}
+
+/* ---- concat, gather: rows move, gradients move back ---- */
+static void fvg__add_to(float *to, const float *from, size_t n) {
+  size_t k;
+  for (k = 0; k < n; k++) to[k] += from[k];
+}
+
+static void fvg__concat_backward(fvg_node *y) {
+  if (y->a->needs_grad) fvg__add_to(y->a->grad, y->grad, fvg__count(y->a));
+  if (y->b->needs_grad) fvg__add_to(y->b->grad, y->grad + fvg__count(y->a), fvg__count(y->b));
+}
+
+FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b) {
+  fvg_node *y;
+  if (!a || !b) return NULL;
+  if (a->cols != b->cols) return fvg__mismatch("concat", a, b);
+  y = fvg__node(a->tape, a->rows + b->rows, a->cols, a, b, NULL, fvg__concat_backward);
+  if (!y) return NULL;
+  memcpy(y->value, a->value, fvg__count(a) * sizeof(float));
+  memcpy(fvg__values(y) + fvg__count(a), b->value, fvg__count(b) * sizeof(float));
+  return y;
+}
+
+static void fvg__gather_backward(fvg_node *y) {
+  const int *row = (const int *)y->table;
+  size_t d = (size_t)y->cols;
+  int i;
+  for (i = 0; i < y->rows; i++) fvg__add_to(y->a->grad + (size_t)row[i] * d, y->grad + (size_t)i * d, d);
+}
+
+FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n) {
+  fvg_node *y;
+  int *table, i;
+  if (!x) return NULL;
+  for (i = 0; i < n; i++)
+    if (row[i] < 0 || row[i] >= x->rows) {
+      fvg__fail(x->tape->ctx, FVG_E_ARG, "gather: row %d of a matrix of %d rows", row[i], x->rows);
+      return NULL;
+    }
+  y = fvg__node(x->tape, n, x->cols, x, NULL, NULL, fvg__gather_backward);
+  if (!y || !(table = (int *)fvg__tape_alloc(y->tape, (size_t)n * sizeof(int)))) return NULL;
+  memcpy(table, row, (size_t)n * sizeof(int));
+  y->table = table;
+  for (i = 0; i < n; i++)
+    memcpy(fvg__values(y) + (size_t)i * (size_t)y->cols, fvg__values(x) + (size_t)row[i] * (size_t)y->cols, (size_t)y->cols * sizeof(float));
+  return y;
+}
+
+/* ---- lerp: y_ij = (1 - w_i) a_ij + w_i b_ij;  dw_i = sum_j dy_ij (b_ij - a_ij) ---- */
+static void fvg__lerp_backward(fvg_node *y) {
+  const float *a = fvg__values(y->a), *b = fvg__values(y->b), *w = fvg__values(y->c);
+  size_t k = 0;
+  int i, j;
+  for (i = 0; i < y->rows; i++)
+    for (j = 0; j < y->cols; j++, k++) {
+      if (y->a->needs_grad) y->a->grad[k] += (1 - w[i]) * y->grad[k];
+      if (y->b->needs_grad) y->b->grad[k] += w[i] * y->grad[k];
+      if (y->c->needs_grad) y->c->grad[i] += (b[k] - a[k]) * y->grad[k];
+    }
+}
+
+FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w) {
+  fvg_node *y;
+  size_t k = 0;
+  int i, j;
+  if (!a || !b || !w) return NULL;
+  if (a->rows != b->rows || a->cols != b->cols) return fvg__mismatch("lerp", a, b);
+  if (w->rows != a->rows || w->cols != 1) return fvg__mismatch("lerp's weight", a, w);
+  y = fvg__node(a->tape, a->rows, a->cols, a, b, w, fvg__lerp_backward);
+  if (!y) return NULL;
+  for (i = 0; i < y->rows; i++)
+    for (j = 0; j < y->cols; j++, k++)
+      fvg__values(y)[k] = (1 - fvg__values(w)[i]) * fvg__values(a)[k] + fvg__values(w)[i] * fvg__values(b)[k];
+  return y;
+}
+
+/* ---- sum, mean ---- */
+static void fvg__sum_backward(fvg_node *y) {
+  size_t k, n = fvg__count(y->a);
+  for (k = 0; k < n; k++) y->a->grad[k] += y->grad[0];
+}
+
+FVG_DEF fvg_node *fvg_sum(fvg_node *x) {
+  fvg_node *y = x ? fvg__node(x->tape, 1, 1, x, NULL, NULL, fvg__sum_backward) : NULL;
+  double sum = 0;
+  size_t k, n;
+  if (!y) return NULL;
+  for (k = 0, n = fvg__count(x); k < n; k++) sum += (double)fvg__values(x)[k];
+  fvg__values(y)[0] = (float)sum;
+  return y;
+}
+
+FVG_DEF fvg_node *fvg_mean(fvg_node *x) { return x ? fvg_scale(fvg_sum(x), 1.0f / (float)fvg__count(x)) : NULL; }
+
+/* ---- cross entropy: y = mean_i (ln sum_c exp z_ic - z_i,label);  dz = (softmax(z) - onehot) / n ---- */
+static void fvg__cross_entropy_backward(fvg_node *y) {
+  const int *label = (const int *)y->table;
+  int i, j, n = y->a->rows, classes = y->a->cols;
+  float share = y->grad[0] / (float)n;
+  for (i = 0; i < n; i++) {
+    const float *p = y->saved + (size_t)i * (size_t)classes;
+    float *dz = y->a->grad + (size_t)i * (size_t)classes;
+    for (j = 0; j < classes; j++) dz[j] += share * (p[j] - (j == label[i] ? 1.0f : 0.0f));
+  }
+}
+
+FVG_DEF fvg_node *fvg_cross_entropy(fvg_node *logits, const int *label) {
+  fvg_node *y;
+  double sum = 0;
+  int *table, i;
+  if (!logits) return NULL;
+  for (i = 0; i < logits->rows; i++)
+    if (label[i] < 0 || label[i] >= logits->cols) {
+      fvg__fail(logits->tape->ctx, FVG_E_ARG, "cross_entropy: label %d among %d classes", label[i], logits->cols);
+      return NULL;
+    }
+  y = fvg__node(logits->tape, 1, 1, logits, NULL, NULL, fvg__cross_entropy_backward);
+  if (!y || !(y->saved = (float *)fvg__tape_alloc(y->tape, fvg__count(logits) * sizeof(float)))) return NULL;
+  if (!(table = (int *)fvg__tape_alloc(y->tape, (size_t)logits->rows * sizeof(int)))) return NULL;
+  memcpy(table, label, (size_t)logits->rows * sizeof(int));
+  y->table = table;
+  for (i = 0; i < logits->rows; i++) {
+    size_t at = (size_t)i * (size_t)logits->cols;
+    const float *z = fvg__values(logits) + at;
+    sum += (double)(y->tape->ctx->kernels->softmax(logits->cols, z, 1, y->saved + at) - z[label[i]]);
+  }
+  fvg__values(y)[0] = (float)(sum / logits->rows);
+  return y;
+}
+
+/* ---- KL with a constant teacher p: y_i = sum_c p_ic (ln p_ic - ln q_ic), q = softmax(z / tau);  dz_i = dy_i (q_i - p_i) / tau ---- */
+static void fvg__kl_rows_backward(fvg_node *y) {
+  const float *p = fvg__values(y->a), *q = y->saved;
+  size_t k = 0;
+  int i, j;
+  if (!y->b->needs_grad) return;
+  for (i = 0; i < y->rows; i++)
+    for (j = 0; j < y->b->cols; j++, k++) y->b->grad[k] += y->grad[i] * (q[k] - p[k]) / y->number;
+}
+
+FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau) {
+  fvg_node *y;
+  int i, j;
+  if (!p || !logits) return NULL;
+  if (p->rows != logits->rows || p->cols != logits->cols) return fvg__mismatch("kl_rows", p, logits);
+  y = fvg__node(p->tape, p->rows, 1, fvg_detach(p), logits, NULL, fvg__kl_rows_backward);
+  if (!y || !y->a || !(y->saved = (float *)fvg__tape_alloc(y->tape, fvg__count(p) * sizeof(float)))) return NULL;
+  y->number = tau;
+  for (i = 0; i < p->rows; i++) {
+    size_t at = (size_t)i * (size_t)p->cols;
+    const float *p_i = fvg__values(p) + at, *z_i = fvg__values(logits) + at;
+    float ln_sum = y->tape->ctx->kernels->softmax(p->cols, z_i, 1 / tau, y->saved + at);
+    double sum = 0;
+    for (j = 0; j < p->cols; j++)                                    /* lim p ln p = 0 for p -> 0                   */
+      if (p_i[j] > 0) sum += (double)p_i[j] * ((double)logf(p_i[j]) - (double)(z_i[j] / tau - ln_sum));
+    fvg__values(y)[i] = (float)sum;
+  }
+  return y;
+}
+
+/* ---- binary cross entropy on logits: BCE_i = max(q,0) - q t + ln(1 + exp(-|q|));  dq_i = w_i (sigmoid(q_i) - t_i) / sum w ---- */
+static void fvg__bce_backward(fvg_node *y) {
+  const float *q = fvg__values(y->a), *target = y->saved, *share = y->saved + y->a->rows;
+  int i;
+  for (i = 0; i < y->a->rows; i++) y->a->grad[i] += y->grad[0] * share[i] * (fvg__sigmoid(q[i]) - target[i]);
+}
+
+FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const float *weight) {
+  fvg_node *y;
+  double sum = 0, weights = 0;
+  int i;
+  if (!q) return NULL;
+  if (q->cols != 1) { fvg__fail(q->tape->ctx, FVG_E_SHAPE, "bce_with_logits: q must be [n,1], not [%d,%d]", q->rows, q->cols); return NULL; }
+  y = fvg__node(q->tape, 1, 1, q, NULL, NULL, fvg__bce_backward);
+  if (!y || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)q->rows * 2 * sizeof(float)))) return NULL;
+  for (i = 0; i < q->rows; i++) weights += (double)weight[i];
+  for (i = 0; i < q->rows; i++) {
+    float q_i = fvg__values(q)[i], share = weights > 0 ? (float)((double)weight[i] / weights) : 0;
+    y->saved[i] = target[i];
+    y->saved[q->rows + i] = share;
+    sum += (double)share * (double)((q_i > 0 ? q_i : 0) - q_i * target[i] + log1pf(expf(-fabsf(q_i))));
+  }
+  fvg__values(y)[0] = (float)sum;
+  return y;
+}
+
+/*===========================================================================================================
+ * CHAPTER 7  TRANSFORMER: attention over packed sequences, and the block
+ *===========================================================================================================
+   Attention (Vaswani et al. 2017), per head of width d:  S = Q K^T / sqrt d,  P = softmax(S),  O = P V.
+   Backward:  dV = P^T dO,  dP = dO V^T,  dS = P (dP - rowsum(dO O)) / sqrt d,  dQ = dS K,  dK = dS^T Q.
+   Forward keeps one number a query, ln sum exp S, from which backward makes P again: no [T,T] matrix is ever stored.
+
+   Packed sequences.  Texts have different lengths, so a batch is one matrix of rows, and segments say which rows belong
+   together.  CLIP's text attention is causal, so a row never depends on what follows it: nothing after the end mark
+   need exist, and what several texts begin with ([SOT][ctx] in CoOp) is the same for all of them in every layer.
+   Such a prefix is stored and computed once; each segment attends to it besides its own rows, and in backward the
+   gradients of its keys and values add up over the segments.
+
+       rows of the batch    [SOT][ctx][ctx] | cat . EOT | dog house . EOT | ...
+       segment 0 (prefix)    own rows 0-2, causal
+       segment 1             prefix 0-2, own rows 3-5, causal          and so on
+
+   Jobs: forward, a head of a few segments; backward, a whole head, since segments meet in the prefix's gradients. */
+
+#define FVG__QUERY_GROUP 32                      /* queries whose scores are held at once                          */
+
+typedef struct fvg__attention_job {
+  fvg_node *y;                                   /* a, b, c = q, k, v                                               */
+  const fvg_segment *segment;
+  int n_segment, n_head, per_job, widest;        /* widest: keys of the segment that has most                       */
+  float *scratch;                                /* 2 [FVG__QUERY_GROUP, widest] per job                            */
+} fvg__attention_job;
+
+typedef struct fvg__head {                       /* one head of one segment                                         */
+  const float *q, *k, *v, *prefix_k, *prefix_v;  /* first row, at the head's columns                                */
+  int width, d, keys;                            /* row stride, head width, prefix and own keys together            */
+} fvg__head;
+
+static fvg__head fvg__head_of(const fvg_node *y, const fvg_segment *s, int n_head, int head) {
+  fvg__head h;
+  size_t width = (size_t)y->cols, column = (size_t)head * (width / (size_t)n_head);
+  h.width = y->cols;
+  h.d = y->cols / n_head;
+  h.keys = s->n_prefix + s->n_key;
+  h.q = fvg__values(y->a) + (size_t)s->query * width + column;
+  h.k = fvg__values(y->b) + (size_t)s->key * width + column;
+  h.v = fvg__values(y->c) + (size_t)s->key * width + column;
+  h.prefix_k = fvg__values(y->b) + (size_t)s->prefix * width + column;
+  h.prefix_v = fvg__values(y->c) + (size_t)s->prefix * width + column;
+  return h;
+}
+
+/* How many keys query i of the segment sees, the prefix included. */
+static int fvg__visible(const fvg_segment *s, int i) {
+  return s->n_prefix + (s->causal ? s->n_key - s->n_query + i + 1 : s->n_key);
+}
+
+/* scores [n, keys] = x [n,d] [prefix; own]^T, where x has the head's row stride */
+static void fvg__times_keys(const fvg__kernels *kernels, const fvg_segment *s, const fvg__head *h, const float *x, int n,
+                            const float *prefix, const float *own, float *scores) {
+  if (s->n_prefix)
+    fvg__gemm(NULL, kernels, n, s->n_prefix, h->d, fvg__matrix(x, h->width, 1), fvg__matrix(prefix, 1, h->width), scores, h->keys, 0);
+  fvg__gemm(NULL, kernels, n, s->n_key, h->d, fvg__matrix(x, h->width, 1), fvg__matrix(own, 1, h->width), scores + s->n_prefix, h->keys, 0);
+}
+
+/* out [n,d] (+)= scores [n, keys] [prefix; own] */
+static void fvg__times_values(const fvg__kernels *kernels, const fvg_segment *s, const fvg__head *h, const float *scores, int n,
+                              const float *prefix, const float *own, float *out, int accumulate) {
+  fvg__gemm(NULL, kernels, n, h->d, s->n_key, fvg__matrix(scores + s->n_prefix, h->keys, 1), fvg__matrix(own, h->width, 1), out, h->width, accumulate);
+  if (s->n_prefix)
+    fvg__gemm(NULL, kernels, n, h->d, s->n_prefix, fvg__matrix(scores, h->keys, 1), fvg__matrix(prefix, h->width, 1), out, h->width, 1);
+}
+
+static void fvg__attention_forward(void *arg, int index) {
+  const fvg__attention_job *j = (const fvg__attention_job *)arg;
+  const fvg__kernels *kernels = j->y->tape->ctx->kernels;
+  int head = index % j->n_head, from = index / j->n_head * j->per_job, i, s, query;
+  int to = from + j->per_job < j->n_segment ? from + j->per_job : j->n_segment;
+  float *p = j->scratch + (size_t)index * FVG__QUERY_GROUP * (size_t)j->widest;
+  for (s = from; s < to; s++) {
+    const fvg_segment *segment = &j->segment[s];
+    fvg__head h = fvg__head_of(j->y, segment, j->n_head, head);
+    float scale = 1 / sqrtf((float)h.d);
+    for (query = 0; query < segment->n_query; query += FVG__QUERY_GROUP) {
+      int n = segment->n_query - query < FVG__QUERY_GROUP ? segment->n_query - query : FVG__QUERY_GROUP;
+      fvg__times_keys(kernels, segment, &h, h.q + (size_t)query * (size_t)h.width, n, h.prefix_k, h.k, p);
+      for (i = 0; i < n; i++) {
+        float *p_i = p + (size_t)i * (size_t)h.keys;
+        int visible = fvg__visible(segment, query + i), row = segment->query + query + i;
+        j->y->saved[(size_t)row * (size_t)j->n_head + (size_t)head] = kernels->softmax(visible, p_i, scale, p_i);
+        memset(p_i + visible, 0, (size_t)(h.keys - visible) * sizeof *p_i);
+      }
+      fvg__times_values(kernels, segment, &h, p, n, h.prefix_v, h.v,
+                        fvg__values(j->y) + (size_t)(segment->query + query) * (size_t)h.width + (size_t)(head * h.d), 0);
+    }
+  }
+}
+
+/* One head, all segments. */
+static void fvg__attention_backward_head(void *arg, int head) {
+  const fvg__attention_job *j = (const fvg__attention_job *)arg;
+  const fvg_node *y = j->y;
+  const fvg__kernels *kernels = y->tape->ctx->kernels;
+  float *p = j->scratch + (size_t)head * 2 * FVG__QUERY_GROUP * (size_t)j->widest, *ds = p + (size_t)FVG__QUERY_GROUP * (size_t)j->widest;
+  int i, k, s, query;
+  for (s = 0; s < j->n_segment; s++) {
+    const fvg_segment *segment = &j->segment[s];
+    fvg__head h = fvg__head_of(y, segment, j->n_head, head);
+    float scale = 1 / sqrtf((float)h.d);
+    size_t column = (size_t)(head * h.d), width = (size_t)h.width;
+    for (query = 0; query < segment->n_query; query += FVG__QUERY_GROUP) {
+      int n = segment->n_query - query < FVG__QUERY_GROUP ? segment->n_query - query : FVG__QUERY_GROUP;
+      size_t row = (size_t)(segment->query + query);
+      const float *q = h.q + (size_t)query * width, *o = fvg__values(y) + row * width + column, *d_o = y->grad + row * width + column;
+      fvg__times_keys(kernels, segment, &h, q, n, h.prefix_k, h.k, p);
+      fvg__times_keys(kernels, segment, &h, d_o, n, h.prefix_v, h.v, ds);                              /* dP           */
+      for (i = 0; i < n; i++) {
+        float *p_i = p + (size_t)i * (size_t)h.keys, *ds_i = ds + (size_t)i * (size_t)h.keys;
+        float o_do = kernels->dot(h.d, o + (size_t)i * width, d_o + (size_t)i * width);
+        int visible = fvg__visible(segment, query + i);
+        kernels->exp_scaled(visible, p_i, scale, y->saved[(row + (size_t)i) * (size_t)j->n_head + (size_t)head], p_i);
+        for (k = 0; k < visible; k++) ds_i[k] = p_i[k] * (ds_i[k] - o_do) * scale;
+        for (; k < h.keys; k++) p_i[k] = ds_i[k] = 0;
+      }
+      if (y->a->needs_grad) fvg__times_values(kernels, segment, &h, ds, n, h.prefix_k, h.k, y->a->grad + row * width + column, 1);
+      if (y->b->needs_grad) {                                                                          /* dK = dS^T Q  */
+        fvg__gemm(NULL, kernels, segment->n_key, h.d, n, fvg__matrix(ds + segment->n_prefix, 1, h.keys), fvg__matrix(q, h.width, 1),
+                  y->b->grad + (size_t)segment->key * width + column, h.width, 1);
+        if (segment->n_prefix)
+          fvg__gemm(NULL, kernels, segment->n_prefix, h.d, n, fvg__matrix(ds, 1, h.keys), fvg__matrix(q, h.width, 1),
+                    y->b->grad + (size_t)segment->prefix * width + column, h.width, 1);
+      }
+      if (y->c->needs_grad) {                                                                          /* dV = P^T dO  */
+        fvg__gemm(NULL, kernels, segment->n_key, h.d, n, fvg__matrix(p + segment->n_prefix, 1, h.keys), fvg__matrix(d_o, h.width, 1),
+                  y->c->grad + (size_t)segment->key * width + column, h.width, 1);
+        if (segment->n_prefix)
+          fvg__gemm(NULL, kernels, segment->n_prefix, h.d, n, fvg__matrix(p, 1, h.keys), fvg__matrix(d_o, h.width, 1),
+                    y->c->grad + (size_t)segment->prefix * width + column, h.width, 1);
+      }
+    }
+  }
+}
+
+static void fvg__attention_backward(fvg_node *y) {
+  fvg__attention_job j;
+  fvg_mark mark = fvg_tape_mark(y->tape);
+  j.y = y;
+  j.segment = (const fvg_segment *)y->table;
+  j.n_segment = y->n;
+  j.n_head = (int)y->number;
+  j.per_job = 0;
+  for (j.widest = 1, y->n = 0; y->n < j.n_segment; y->n++) {
+    int keys = j.segment[y->n].n_prefix + j.segment[y->n].n_key;
+    if (keys > j.widest) j.widest = keys;
+  }
+  j.scratch = (float *)fvg__tape_alloc(y->tape, (size_t)j.n_head * 2 * FVG__QUERY_GROUP * (size_t)j.widest * sizeof(float));
+  if (j.scratch) fvg__parallel(y->tape->ctx, fvg__attention_backward_head, &j, j.n_head);
+  fvg_tape_reset(y->tape, mark);
+}
+
+static int fvg__segment_fits(const fvg_segment *s, const fvg_node *q, const fvg_node *k) {
+  return s->n_query >= 1 && s->n_key >= 1 && s->n_prefix >= 0 && s->query >= 0 && s->key >= 0 && s->prefix >= 0 &&
+         s->n_query <= q->rows - s->query && s->n_key <= k->rows - s->key && s->n_prefix <= k->rows - s->prefix &&
+         (!s->causal || s->n_query <= s->n_key);
+}
+
+FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_head, const fvg_segment *segment, int n_segment) {
+  fvg__attention_job j;
+  fvg_segment *table;
+  fvg_node *y;
+  fvg_mark mark;
+  fvg_ctx *c;
+  int i, n_jobs, covered = 0;
+  if (!q || !k || !v) return NULL;
+  c = q->tape->ctx;
+  if (q->cols != k->cols) return fvg__mismatch("attention", q, k);
+  if (k->rows != v->rows || k->cols != v->cols) return fvg__mismatch("attention", k, v);
+  if (n_head < 1 || q->cols % n_head) { fvg__fail(c, FVG_E_SHAPE, "attention: width %d is not a multiple of %d heads", q->cols, n_head); return NULL; }
+  j.widest = 1;
+  for (i = 0; i < n_segment; i++) {
+    if (!fvg__segment_fits(&segment[i], q, k)) {
+      fvg__fail(c, FVG_E_SHAPE, "attention: segment %d (queries %d+%d, keys %d+%d, prefix %d+%d) does not fit %d query and %d key rows", i,
+                segment[i].query, segment[i].n_query, segment[i].key, segment[i].n_key, segment[i].prefix, segment[i].n_prefix, q->rows, k->rows);
+      return NULL;
+    }
+    if (segment[i].n_prefix + segment[i].n_key > j.widest) j.widest = segment[i].n_prefix + segment[i].n_key;
+    covered += segment[i].n_query;
+  }
+  if (covered != q->rows) { fvg__fail(c, FVG_E_SHAPE, "attention: the segments hold %d queries, q has %d rows", covered, q->rows); return NULL; }
+  y = fvg__node(q->tape, q->rows, q->cols, q, k, v, fvg__attention_backward);
+  table = y ? (fvg_segment *)fvg__tape_alloc(y->tape, (size_t)n_segment * sizeof *table) : NULL;
+  if (!table || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)q->rows * (size_t)n_head * sizeof(float)))) return NULL;
+  memcpy(table, segment, (size_t)n_segment * sizeof *table);
+  y->table = table;
+  y->n = n_segment;
+  y->number = (float)n_head;
+  j.y = y;
+  j.segment = table;
+  j.n_segment = n_segment;
+  j.n_head = n_head;
+  j.per_job = 1 + 64 * n_segment / (q->rows + 1);                    /* at least some 64 queries a job              */
+  n_jobs = (n_segment + j.per_job - 1) / j.per_job * n_head;
+  mark = fvg_tape_mark(y->tape);
+  j.scratch = (float *)fvg__tape_alloc(y->tape, (size_t)n_jobs * FVG__QUERY_GROUP * (size_t)j.widest * sizeof(float));
+  if (!j.scratch) return NULL;
+  fvg__parallel(c, fvg__attention_forward, &j, n_jobs);
+  fvg_tape_reset(y->tape, mark);
+  return y;
+}
+
+/* ---- the block ---- */
+static fvg_node *fvg__project(fvg_node *x, const fvg_tensor *weight, const fvg_tensor *bias) {
+  return x ? fvg_linear(x, fvg_frozen(x->tape, weight), fvg_frozen(x->tape, bias)) : NULL;
+}
+
+static fvg_node *fvg__norm(fvg_node *x, const fvg_tensor *weight, const fvg_tensor *bias, float eps) {
+  return x ? fvg_layer_norm(x, fvg_frozen(x->tape, weight), fvg_frozen(x->tape, bias), eps) : NULL;
+}
+
+/* keep NULL: every row.  Else keys and values come from all rows, everything else is computed for the kept ones. */
+static fvg_node *fvg__block_forward(fvg_node *x, const fvg_transformer *m, const fvg_block *b, const fvg_segment *segment, int n_segment,
+                                    const int *keep, int n_keep) {
+  fvg_node *n, *k, *v, *a, *f;
+  fvg_mark mark;
+  fvg_tape *t;
+  if (!x) return NULL;
+  t = x->tape;
+  mark = fvg_tape_mark(t);
+  n = fvg__norm(x, &b->ln_1_weight, &b->ln_1_bias, m->eps);
+  k = fvg__project(n, &b->k_weight, &b->k_bias);
+  v = fvg__project(n, &b->v_weight, &b->v_bias);
+  if (keep) {
+    x = fvg_gather(x, keep, n_keep);
+    n = fvg_gather(n, keep, n_keep);
+  }
+  a = fvg_attention(fvg__project(n, &b->q_weight, &b->q_bias), k, v, m->n_head, segment, n_segment);
+  x = fvg_add(x, fvg__project(a, &b->out_weight, &b->out_bias));
+  f = fvg__project(fvg__norm(x, &b->ln_2_weight, &b->ln_2_bias, m->eps), &b->fc_weight, &b->fc_bias);
+  f = m->activation == FVG_GELU ? fvg_gelu(f) : fvg_quick_gelu(f);
+  x = fvg_add(x, fvg__project(f, &b->proj_weight, &b->proj_bias));
+  return fvg_tape_keep(t, mark, x);
+}
+
+/* The segments of the last block: queries are renumbered to the kept rows. NULL when a segment keeps none or not its last. */
+static fvg_segment *fvg__keep_queries(fvg_tape *t, const fvg_segment *segment, int n_segment, const int *keep, int n_keep) {
+  fvg_segment *kept = (fvg_segment *)fvg__tape_alloc(t, (size_t)n_segment * sizeof *kept);
+  int i, s, at = 0, n = 0;
+  if (!kept) return NULL;
+  for (s = 0; s < n_segment; s++) {
+    int end = segment[s].query + segment[s].n_query;
+    for (i = at; i < n_keep && keep[i] >= segment[s].query && keep[i] < end; i++) {}
+    if (i == at) continue;                       /* a shared prefix, for example: only its keys are needed          */
+    if (segment[s].causal && (keep[at] != end - (i - at) || keep[i - 1] != end - 1)) break;
+    kept[n] = segment[s];
+    kept[n].query = at;
+    kept[n].n_query = i - at;
+    n++;
+    at = i;
+  }
+  for (; n < n_segment; n++) kept[n].n_query = 0;
+  if (at == n_keep) return kept;
+  fvg__fail(t->ctx, FVG_E_ARG, "transform: kept row %d is not the end of its segment, or the kept rows are not in order", keep[at]);
+  return NULL;
+}
+
+FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment, int n_segment, const int *keep, int n_keep) {
+  int i, n_last = 0;
+  for (i = 0; x && i < m->n_layer; i++) {
+    if (keep && i == m->n_layer - 1) {
+      fvg_segment *last = fvg__keep_queries(x->tape, segment, n_segment, keep, n_keep);
+      if (!last) return NULL;
+      while (n_last < n_segment && last[n_last].n_query) n_last++;
+      x = fvg__block_forward(x, m, &m->block[i], last, n_last, keep, n_keep);
+    } else {
+      x = fvg__block_forward(x, m, &m->block[i], segment, n_segment, NULL, 0);
+    }
+  }
+  return x;
+}
+
+/*===========================================================================================================
+ * CHAPTER 8  OPTIMISERS: SGD, AdamW and the schedule
+ *===========================================================================================================
+   As PyTorch defines them, because the published numbers rest on the details (g gradient, w parameter, wd weight decay):
+
+     SGD     g <- g + wd w;  v <- momentum v + g  (v = g at the first step);  w <- w - lr v
+     AdamW   w <- (1 - lr wd) w;  m <- b1 m + (1-b1) g;  v <- b2 v + (1-b2) g^2;
+             w <- w - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)           (Loshchilov and Hutter, 2019)
+
+   The schedule counts epochs.  Warm-up epochs run at a constant small rate; then Dassl's re-counted cosine
+        lr(e) = lr/2 (1 + cos(pi (e - warmup) / epochs)),
+   which is over all epochs and so never quite reaches zero. */
+
+struct fvg_optimizer {
+  fvg_ctx *ctx;
+  fvg_optimizer_desc desc;
+  fvg_parameter **params;
+  float **momentum, **variance;                  /* variance: AdamW only                                            */
+  int n;
+  long step;
+};
+
+static float fvg__default(float x, float published) { return x == 0 ? published : x; }
+static float fvg__none_if_negative(float x) { return x < 0 ? 0 : x; }
+
+FVG_DEF fvg_optimizer_desc fvg_optimizer_defaults(const fvg_optimizer_desc *desc) {
+  fvg_optimizer_desc d;
+  memset(&d, 0, sizeof d);
+  if (desc) d = *desc;
+  d.lr = fvg__default(d.lr, 0.0035f);
+  d.momentum = fvg__default(d.momentum, 0.9f);
+  d.weight_decay = fvg__default(d.weight_decay, 5e-4f);
+  d.beta1 = fvg__default(d.beta1, 0.9f);
+  d.beta2 = fvg__default(d.beta2, 0.999f);
+  d.eps = fvg__default(d.eps, 1e-8f);
+  d.epochs = d.epochs <= 0 ? 10 : d.epochs;
+  d.warmup_epochs = d.warmup_epochs == 0 ? 1 : d.warmup_epochs;
+  d.warmup_lr = fvg__default(d.warmup_lr, 1e-5f);
+  return d;
+}
+
+FVG_DEF double fvg_learning_rate(const fvg_optimizer_desc *desc, int epoch) {
+  fvg_optimizer_desc d = fvg_optimizer_defaults(desc);
+  int warmup = d.warmup_epochs > 0 ? d.warmup_epochs : 0;
+  if (epoch < warmup) return (double)d.warmup_lr;
+  return (double)d.lr * 0.5 * (1 + cos(3.14159265358979323846 * (epoch - warmup) / d.epochs));
+}
+
+FVG_DEF void fvg_optimizer_free(fvg_optimizer *o) {
+  int i;
+  if (!o) return;
+  for (i = 0; i < o->n; i++) {
+    if (o->momentum) fvg__release(o->ctx, o->momentum[i]);
+    if (o->variance) fvg__release(o->ctx, o->variance[i]);
+  }
+  fvg__release(o->ctx, o->momentum);
+  fvg__release(o->ctx, o->variance);
+  fvg__release(o->ctx, o->params);
+  fvg__release(o->ctx, o);
+}
+
+FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, const fvg_optimizer_desc *desc, fvg_parameter *const *params, int n) {
+  fvg_optimizer *o = (fvg_optimizer *)fvg__alloc(c, sizeof *o);
+  int i;
+  *out = NULL;
+  if (!o) return FVG_E_NOMEM;
+  o->ctx = c;
+  o->desc = fvg_optimizer_defaults(desc);
+  o->desc.momentum = fvg__none_if_negative(o->desc.momentum);
+  o->desc.weight_decay = fvg__none_if_negative(o->desc.weight_decay);
+  o->n = n;
+  o->params = (fvg_parameter **)fvg__alloc_array(c, (size_t)n, sizeof *o->params);
+  o->momentum = (float **)fvg__alloc_array(c, (size_t)n, sizeof *o->momentum);
+  o->variance = (float **)fvg__alloc_array(c, (size_t)n, sizeof *o->variance);
+  if (!o->params || !o->momentum || !o->variance) { fvg_optimizer_free(o); return FVG_E_NOMEM; }
+  for (i = 0; i < n; i++) {
+    size_t count = fvg_tensor_count(&params[i]->value);
+    o->params[i] = params[i];
+    o->momentum[i] = (float *)fvg__alloc_array(c, count, sizeof(float));
+    if (o->desc.kind == FVG_ADAMW) o->variance[i] = (float *)fvg__alloc_array(c, count, sizeof(float));
+    if (!o->momentum[i] || (o->desc.kind == FVG_ADAMW && !o->variance[i])) { fvg_optimizer_free(o); return FVG_E_NOMEM; }
+  }
+  *out = o;
+  return FVG_OK;
+}
+
+FVG_DEF void fvg_optimizer_zero_grad(fvg_optimizer *o) {
+  int i;
+  for (i = 0; i < o->n; i++) memset(o->params[i]->grad, 0, fvg_tensor_count(&o->params[i]->value) * sizeof(float));
+}
+
+static void fvg__sgd_step(const fvg_optimizer_desc *d, size_t n, float lr, int first, float *w, const float *grad, float *v) {
+  size_t k;
+  for (k = 0; k < n; k++) {
+    float g = grad[k] + d->weight_decay * w[k];
+    v[k] = first ? g : d->momentum * v[k] + g;
+    w[k] -= lr * v[k];
+  }
+}
+
+static void fvg__adamw_step(const fvg_optimizer_desc *d, size_t n, double lr, long step, float *w, const float *g, float *m, float *v) {
+  double correction1 = 1 - pow((double)d->beta1, (double)step), correction2 = 1 - pow((double)d->beta2, (double)step);
+  float rate = (float)(lr / correction1), root = (float)sqrt(correction2), decay = (float)(1 - lr * (double)d->weight_decay);
+  size_t k;
+  for (k = 0; k < n; k++) {
+    w[k] *= decay;
+    m[k] = d->beta1 * m[k] + (1 - d->beta1) * g[k];
+    v[k] = d->beta2 * v[k] + (1 - d->beta2) * g[k] * g[k];
+    w[k] -= rate * m[k] / (sqrtf(v[k]) / root + d->eps);
+  }
+}
+
+FVG_DEF void fvg_optimizer_step(fvg_optimizer *o, double lr) {
+  int i;
+  o->step++;
+  for (i = 0; i < o->n; i++) {
+    size_t n = fvg_tensor_count(&o->params[i]->value);
+    float *w = (float *)o->params[i]->value.data;
+    if (o->desc.kind == FVG_ADAMW) fvg__adamw_step(&o->desc, n, lr, o->step, w, o->params[i]->grad, o->momentum[i], o->variance[i]);
+    else fvg__sgd_step(&o->desc, n, (float)lr, o->step == 1, w, o->params[i]->grad, o->momentum[i]);
+  }
+}
+
+/*===========================================================================================================
+ * CHAPTER 9  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)
+ *===========================================================================================================
+   Tuned prompts look away from the object.  FVG-PT freezes the tuned model and learns from foreground masks:
+
+     f, f_fg   features of image x and of its foreground view x * mask;  g_c  text features of the tuned prompts
+     z_full = s f g^T,  z_fg = s f_fg g^T,  z_CLIP = s f0 g0^T  (plain CLIP);   p. = softmax(z. / tau)
+
+   FRG, may the foreground be trusted?  u = [H(p_full) - H(p_fg), cos(p_full, p_fg), area of the mask],
+     r = sigmoid(MLP(u)),  target r* = 1 if CE(z_fg, y) < CE(z_full, y) - delta, else 0;  L_FRG = BCE(r, r*).
+   FDC, adapters pulled toward whichever view is trusted:  f~ = norm(f + MLP(f)),  g~ = norm(g + MLP(g)),
+     z_FDC = s f~ g~^T,  L_dist = mean_i [ r_i KL(p_fg || p_FDC) + (1 - r_i) KL(p_full || p_FDC) ],  r a constant.
+   PC, how much plain CLIP for classes never seen?  v = [H(p_full), H(p_CLIP), cos(p_full, p_CLIP)],
+     b = sigmoid(MLP(v)),  z_PC = (1 - b) z_full + b z_CLIP,  L_PC = CE(z_PC, y) + KL(p_CLIP || softmax(z_PC / tau)).
+
+     L = CE(z_FDC, y) + lambda_rg L_FRG + lambda_base L_dist + lambda_new L_PC
+
+   Base classes are scored by z_FDC, new ones by z_PC.  H is the entropy in nats.  The three modules share neither
+   parameters nor gradients, so training them together or apart gives the same weights. */
+
+#define FVG__MAX_GATE_LAYERS 3
+
+typedef struct fvg__adapter { fvg_parameter down_weight, down_bias, up_weight, up_bias; } fvg__adapter;   /* d -> hidden -> d */
+typedef struct fvg__gate { fvg_parameter weight[FVG__MAX_GATE_LAYERS], bias[FVG__MAX_GATE_LAYERS]; int n_layer; } fvg__gate;
+
+struct fvg_fvgpt {
+  fvg_ctx *ctx;
+  fvg_fvgpt_desc desc;
+  fvg__adapter fdc_image, fdc_text;
+  fvg__gate frg, brg;
+  fvg_parameter *params[8 + 4 * FVG__MAX_GATE_LAYERS];
+  int n_params;
+  fvg_tape *tape;
+};
+
+FVG_DEF fvg_fvgpt_desc fvg_fvgpt_defaults(const fvg_fvgpt_desc *desc) {
+  fvg_fvgpt_desc d;
+  memset(&d, 0, sizeof d);
+  if (desc) d = *desc;
+  d.fdc_hidden = d.fdc_hidden <= 0 ? 64 : d.fdc_hidden;
+  d.gate_hidden = d.gate_hidden <= 0 ? 32 : d.gate_hidden;
+  d.gate_layers = d.gate_layers <= 0 ? 2 : d.gate_layers;
+  d.fdc_init_scale = fvg__default(d.fdc_init_scale, 1e-3f);
+  d.logit_scale = fvg__default(d.logit_scale, 100.0f);
+  d.tau = fvg__default(d.tau, 2.0f);
+  d.lambda_base = fvg__default(d.lambda_base, 10.0f);
+  d.lambda_new = fvg__default(d.lambda_new, 1.0f);
+  d.lambda_rg = fvg__default(d.lambda_rg, 1.0f);
+  d.area_min = fvg__default(d.area_min, 0.02f);
+  d.area_max = fvg__default(d.area_max, 0.98f);
+  return d;
+}
+
+/* ---- parameters ---- */
+typedef enum fvg__init { FVG__INIT_ZERO = 0, FVG__INIT_UNIFORM, FVG__INIT_NORMAL } fvg__init;
+
+/* Adds one parameter to the list. Uniform: +-scale; normal: standard deviation scale. */
+static fvg_status fvg__add_parameter(fvg_fvgpt *m, fvg_parameter *p, const char *name, int rows, int cols, fvg__init init, double scale) {
+  int dim[2], n_dim = cols ? 2 : 1;
+  size_t k, n;
+  fvg_rng rng;
+  fvg_status s;
+  dim[0] = rows;
+  dim[1] = cols;
+  s = fvg_parameter_new(m->ctx, p, name, n_dim, dim);
+  if (s) return s;
+  fvg_rng_seed(&rng, m->desc.seed, 100 + (uint64_t)m->n_params);
+  n = fvg_tensor_count(&p->value);
+  for (k = 0; k < n && init != FVG__INIT_ZERO; k++)
+    ((float *)p->value.data)[k] = (float)(scale * (init == FVG__INIT_NORMAL ? fvg_rng_normal(&rng) : 2 * fvg_rng_uniform(&rng) - 1));
+  m->params[m->n_params++] = p;
+  return FVG_OK;
+}
+
+/* PyTorch's linear layer starts uniform in +-1/sqrt(inputs); the up layer starts near zero, so that z_FDC starts as z_full. */
+static fvg_status fvg__adapter_new(fvg_fvgpt *m, fvg__adapter *a, const char *const name[4]) {
+  int d = m->desc.width, hidden = m->desc.fdc_hidden;
+  double bound = 1 / sqrt((double)d);
+  fvg_status s = fvg__add_parameter(m, &a->down_weight, name[0], hidden, d, FVG__INIT_UNIFORM, bound);
+  if (!s) s = fvg__add_parameter(m, &a->down_bias, name[1], hidden, 0, FVG__INIT_UNIFORM, bound);
+  if (!s) s = fvg__add_parameter(m, &a->up_weight, name[2], d, hidden, FVG__INIT_NORMAL, (double)m->desc.fdc_init_scale);
+  if (!s) s = fvg__add_parameter(m, &a->up_bias, name[3], d, 0, FVG__INIT_ZERO, 0);
+  return s;
+}
+
+static fvg_status fvg__gate_new(fvg_fvgpt *m, fvg__gate *g, const char *const name[2 * FVG__MAX_GATE_LAYERS]) {
+  fvg_status s = FVG_OK;
+  for (g->n_layer = 0; !s && g->n_layer < m->desc.gate_layers; g->n_layer++) {
+    int i = g->n_layer, inputs = i == 0 ? 3 : m->desc.gate_hidden, outputs = i == m->desc.gate_layers - 1 ? 1 : m->desc.gate_hidden;
+    s = fvg__add_parameter(m, &g->weight[i], name[2 * i], outputs, inputs, FVG__INIT_UNIFORM, 1 / sqrt((double)inputs));
+    if (!s) s = fvg__add_parameter(m, &g->bias[i], name[2 * i + 1], outputs, 0, FVG__INIT_UNIFORM, 1 / sqrt((double)inputs));
+  }
+  return s;
+}
+
+FVG_DEF fvg_status fvg_fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_desc *desc) {
+  static const char *const image_name[] = {"fdc_image.down.weight", "fdc_image.down.bias", "fdc_image.up.weight", "fdc_image.up.bias"};
+  static const char *const text_name[] = {"fdc_text.down.weight", "fdc_text.down.bias", "fdc_text.up.weight", "fdc_text.up.bias"};
+  static const char *const frg_name[] = {"frg.fc1.weight", "frg.fc1.bias", "frg.fc2.weight", "frg.fc2.bias", "frg.fc3.weight", "frg.fc3.bias"};
+  static const char *const brg_name[] = {"brg.fc1.weight", "brg.fc1.bias", "brg.fc2.weight", "brg.fc2.bias", "brg.fc3.weight", "brg.fc3.bias"};
+  fvg_fvgpt_desc d = fvg_fvgpt_defaults(desc);
+  fvg_fvgpt *m;
+  fvg_status s;
+  *out = NULL;
+  if (d.width < 1) return fvg__fail(c, FVG_E_ARG, "FVG-PT: width is %d, it must be that of the features", d.width);
+  if (d.gate_layers > FVG__MAX_GATE_LAYERS)
+    return fvg__fail(c, FVG_E_ARG, "FVG-PT: gate_layers is %d, 1 to %d are possible", d.gate_layers, FVG__MAX_GATE_LAYERS);
+  if (!(d.tau > 0) || !(d.logit_scale > 0)) return fvg__fail(c, FVG_E_ARG, "FVG-PT: tau and logit_scale must be positive");
+  m = (fvg_fvgpt *)fvg__alloc(c, sizeof *m);
+  if (!m) return FVG_E_NOMEM;
+  m->ctx = c;
+  m->desc = d;
+  m->tape = fvg_tape_new(c);
+  s = m->tape ? FVG_OK : FVG_E_NOMEM;
+  if (!s) s = fvg__adapter_new(m, &m->fdc_image, image_name);
+  if (!s) s = fvg__adapter_new(m, &m->fdc_text, text_name);
+  if (!s) s = fvg__gate_new(m, &m->frg, frg_name);
+  if (!s) s = fvg__gate_new(m, &m->brg, brg_name);
+  if (s) { fvg_fvgpt_free(m); return s; }
+  *out = m;
+  return FVG_OK;
+}
+
+FVG_DEF void fvg_fvgpt_free(fvg_fvgpt *m) {
+  int i;
+  if (!m) return;
+  for (i = 0; i < m->n_params; i++) fvg_parameter_free(m->ctx, m->params[i]);
+  fvg_tape_free(m->tape);
+  fvg__release(m->ctx, m);
+}
+
+FVG_DEF fvg_parameter *const *fvg_fvgpt_parameters(const fvg_fvgpt *m, int *n) {
+  *n = m->n_params;
+  return m->params;
+}
+
+/* ---- forward ---- */
+static fvg_node *fvg__adapt(fvg__adapter *a, fvg_node *f) {                         /* norm(f + up relu(down f))    */
+  fvg_tape *t = f ? f->tape : NULL;
+  fvg_node *hidden = fvg_relu(fvg_linear(f, fvg_param(t, &a->down_weight), fvg_param(t, &a->down_bias)));
+  return fvg_normalize(fvg_add(f, fvg_linear(hidden, fvg_param(t, &a->up_weight), fvg_param(t, &a->up_bias))));
+}
+
+static fvg_node *fvg__gate_logit(fvg__gate *g, fvg_node *x) {                       /* [n,3] -> [n,1]               */
+  int i;
+  for (i = 0; x && i < g->n_layer; i++) {
+    x = fvg_linear(x, fvg_param(x->tape, &g->weight[i]), fvg_param(x->tape, &g->bias[i]));
+    if (i < g->n_layer - 1) x = fvg_relu(x);
+  }
+  return x;
+}
+
+static fvg_node *fvg__logits(const fvg_fvgpt *m, fvg_node *f, fvg_node *g) { return fvg_scale(fvg_linear(f, g, NULL), m->desc.logit_scale); }
+
+static double fvg__entropy(const float *p, int n) {                                 /* H(p) in nats                 */
+  double sum = 0;
+  int i;
+  for (i = 0; i < n; i++) if (p[i] > 0) sum -= (double)p[i] * (double)logf(p[i]);
+  return sum;
+}
+
+static double fvg__cosine(const float *p, const float *q, int n) {
+  double pq = 0, pp = 0, qq = 0;
+  int i;
+  for (i = 0; i < n; i++) {
+    pq += (double)p[i] * (double)q[i];
+    pp += (double)p[i] * (double)p[i];
+    qq += (double)q[i] * (double)q[i];
+  }
+  return pq / sqrt(pp * qq);
+}
+
+/* An image's mask is used if it has one of sensible size; *area is then what the gate sees. */
+static int fvg__mask_counts(const fvg_fvgpt_desc *d, float *area) {
+  if (!(*area >= 0)) return 0;
+  if (d->area_rule == FVG_AREA_ZERO_R) return *area >= d->area_min && *area <= d->area_max;
+  if (d->area_rule == FVG_AREA_CLAMP) *area = *area < d->area_min ? d->area_min : *area > d->area_max ? d->area_max : *area;
+  return 1;
+}
+
+/* The gate's logit q from u = [H(p_full) - H(p_fg), cos(p_full, p_fg), area]; counts [n] tells whose mask is used. */
+static fvg_node *fvg__frg_logit(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_fg, const float *area, float *counts) {
+  fvg_node *u = p_full && p_fg ? fvg_zeros(p_full->tape, p_full->rows, 3) : NULL;
+  int i, n;
+  if (!u) return NULL;
+  for (i = 0, n = p_full->cols; i < u->rows; i++) {
+    const float *full = fvg__values(p_full) + (size_t)i * (size_t)n, *fg = fvg__values(p_fg) + (size_t)i * (size_t)n;
+    float *u_i = fvg__values(u) + (size_t)i * 3;
+    u_i[0] = (float)(fvg__entropy(full, n) - fvg__entropy(fg, n));
+    u_i[1] = (float)fvg__cosine(full, fg, n);
+    u_i[2] = area[i];
+    counts[i] = fvg__mask_counts(&m->desc, &u_i[2]) ? 1.0f : 0.0f;
+  }
+  return fvg__gate_logit(&m->frg, u);
+}
+
+/* b = sigmoid(BRG(v)), v = [H(p_full), H(p_CLIP), cos(p_full, p_CLIP)] */
+static fvg_node *fvg__brg(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_clip) {
+  fvg_node *v = p_full && p_clip ? fvg_zeros(p_full->tape, p_full->rows, 3) : NULL;
+  int i, n;
+  if (!v) return NULL;
+  for (i = 0, n = p_full->cols; i < v->rows; i++) {
+    const float *full = fvg__values(p_full) + (size_t)i * (size_t)n, *clip = fvg__values(p_clip) + (size_t)i * (size_t)n;
+    float *v_i = fvg__values(v) + (size_t)i * 3;
+    v_i[0] = (float)fvg__entropy(full, n);
+    v_i[1] = (float)fvg__entropy(clip, n);
+    v_i[2] = (float)fvg__cosine(full, clip, n);
+  }
+  return fvg_sigmoid(fvg__gate_logit(&m->brg, v));
+}
+
+/* CE(z_i, y_i) of one row, as a plain number */
+static double fvg__row_cross_entropy(const float *z, int n, int label) {
+  double max = (double)z[0], sum = 0;
+  int i;
+  for (i = 1; i < n; i++) if ((double)z[i] > max) max = (double)z[i];
+  for (i = 0; i < n; i++) sum += exp((double)z[i] - max);
+  return max + log(sum) - (double)z[label];
+}
+
+static fvg_status fvg__fvgpt_check(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
+  int i;
+  if (x->n < 1 || x->n_class < 1) return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: a batch of %d images and %d classes", x->n, x->n_class);
+  for (i = 0; x->label && i < x->n; i++)
+    if (x->label[i] < 0 || x->label[i] >= x->n_class)
+      return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: image %d has label %d among %d classes", i, x->label[i], x->n_class);
+  return FVG_OK;
+}
+
+FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *x, fvg_fvgpt_report *report) {
+  const fvg_fvgpt_desc *d = &m->desc;
+  float kl_factor = d->kl_tau2 ? d->tau * d->tau : 1;
+  fvg_node *f, *g, *z_full, *z_fg, *z_clip, *p_full, *p_fg, *p_clip, *z_fdc, *z_pc, *q, *r, *b, *counts, *target;
+  fvg_node *ce_fdc, *frg, *dist, *ce_pc, *kl_pc, *loss;
+  int i, d_cols = d->width;
+  if (!t || fvg__fvgpt_check(m, x)) return NULL;
+
+  f = fvg_const(t, x->n, d_cols, x->f);
+  g = fvg_const(t, x->n_class, d_cols, x->g);
+  z_full = fvg__logits(m, f, g);
+  z_fg = fvg__logits(m, fvg_const(t, x->n, d_cols, x->f_fg), g);
+  z_clip = fvg__logits(m, x->f_clip ? fvg_const(t, x->n, d_cols, x->f_clip) : f, fvg_const(t, x->n_class, d_cols, x->g_clip));
+  p_full = fvg_softmax(z_full, d->tau);
+  p_fg = fvg_softmax(z_fg, d->tau);
+  p_clip = fvg_softmax(z_clip, d->tau);
+
+  counts = fvg_zeros(t, x->n, 1);
+  target = fvg_zeros(t, x->n, 1);
+  if (!p_full || !p_fg || !p_clip || !counts || !target) return NULL;
+  q = fvg__frg_logit(m, p_full, p_fg, x->area, fvg_fill(counts));
+  for (i = 0; i < x->n; i++) {
+    size_t at = (size_t)i * (size_t)x->n_class;
+    if (fvg_value(counts)[i] > 0 && fvg__row_cross_entropy(fvg_value(z_fg) + at, x->n_class, x->label[i]) <
+                                    fvg__row_cross_entropy(fvg_value(z_full) + at, x->n_class, x->label[i]) - (double)d->delta)
+      fvg_fill(target)[i] = 1;
+  }
+  frg = fvg_bce_with_logits(q, fvg_value(target), fvg_value(counts));
+  r = fvg_mul(fvg_sigmoid(q), counts);
+
+  z_fdc = fvg__logits(m, fvg__adapt(&m->fdc_image, f), fvg__adapt(&m->fdc_text, g));
+  ce_fdc = fvg_cross_entropy(z_fdc, x->label);
+  dist = fvg_lerp(fvg_kl_rows(p_full, z_fdc, d->tau), fvg_kl_rows(p_fg, z_fdc, d->tau), d->attach_r ? r : fvg_detach(r));
+  dist = fvg_scale(fvg_mean(dist), kl_factor);
+
+  b = fvg__brg(m, p_full, p_clip);
+  z_pc = fvg_lerp(z_full, z_clip, b);
+  ce_pc = fvg_cross_entropy(z_pc, x->label);
+  kl_pc = fvg_scale(fvg_mean(fvg_kl_rows(p_clip, z_pc, d->tau)), d->no_kl ? 0 : kl_factor);
+
+  loss = fvg_add(ce_fdc, fvg_scale(frg, fvg__none_if_negative(d->lambda_rg)));
+  loss = fvg_add(loss, fvg_scale(dist, fvg__none_if_negative(d->lambda_base)));
+  loss = fvg_add(loss, fvg_scale(fvg_add(ce_pc, kl_pc), fvg__none_if_negative(d->lambda_new)));
+  if (!loss || !report) return loss;
+  report->loss = fvg_value(loss)[0];
+  report->ce_fdc = fvg_value(ce_fdc)[0];
+  report->frg = fvg_value(frg)[0];
+  report->dist = fvg_value(dist)[0];
+  report->ce_pc = fvg_value(ce_pc)[0];
+  report->kl_pc = fvg_value(kl_pc)[0];
+  for (i = 0; i < x->n; i++) {
+    if (report->r) report->r[i] = fvg_value(r)[i];
+    if (report->r_target) report->r_target[i] = fvg_value(target)[i];
+    if (report->b) report->b[i] = fvg_value(b)[i];
+  }
+  return loss;
+}
+
+FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_optimizer *o, double lr, const fvg_fvgpt_batch *batch, fvg_fvgpt_report *report) {
+  fvg_node *loss;
+  fvg_status s = fvg__fvgpt_check(m, batch);
+  if (s) return s;
+  fvg_tape_clear(m->tape);
+  fvg_optimizer_zero_grad(o);
+  loss = fvg_fvgpt_loss(m, m->tape, batch, report);
+  s = loss ? fvg_backward(loss) : FVG_E_NOMEM;
+  if (!s) fvg_optimizer_step(o, lr);
+  return s;
+}
+
+/* ---- inference ---- */
+static fvg_status fvg__copy_out(const fvg_node *x, float *out) {
+  if (!x) return FVG_E_NOMEM;                    /* with the arguments checked, memory is all that can be missing   */
+  memcpy(out, fvg_value(x), fvg__count(x) * sizeof *out);
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_fvgpt_base_logits(fvg_fvgpt *m, const float *f, int n, const float *g, int n_class, float *logits) {
+  fvg_tape *t = m->tape;
+  fvg_tape_clear(t);
+  return fvg__copy_out(fvg__logits(m, fvg__adapt(&m->fdc_image, fvg_const(t, n, m->desc.width, f)),
+                                   fvg__adapt(&m->fdc_text, fvg_const(t, n_class, m->desc.width, g))), logits);
+}
+
+FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const float *f_clip, int n, const float *g, const float *g_clip,
+                                        int n_class, float *logits, float *b) {
+  fvg_tape *t = m->tape;
+  fvg_node *z_full, *z_clip, *gate;
+  fvg_status s;
+  fvg_tape_clear(t);
+  z_full = fvg__logits(m, fvg_const(t, n, m->desc.width, f), fvg_const(t, n_class, m->desc.width, g));
+  z_clip = fvg__logits(m, fvg_const(t, n, m->desc.width, f_clip ? f_clip : f), fvg_const(t, n_class, m->desc.width, g_clip));
+  gate = fvg__brg(m, fvg_softmax(z_full, m->desc.tau), fvg_softmax(z_clip, m->desc.tau));
+  s = fvg__copy_out(fvg_lerp(z_full, z_clip, gate), logits);
+  return s || !b ? s : fvg__copy_out(gate, b);
+}
+
+FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *x, float *r) {
+  fvg_tape *t = m->tape;
+  fvg_node *g, *p_full, *p_fg, *counts;
+  fvg_tape_clear(t);
+  g = fvg_const(t, x->n_class, m->desc.width, x->g);
+  p_full = fvg_softmax(fvg__logits(m, fvg_const(t, x->n, m->desc.width, x->f), g), m->desc.tau);
+  p_fg = fvg_softmax(fvg__logits(m, fvg_const(t, x->n, m->desc.width, x->f_fg), g), m->desc.tau);
+  counts = fvg_zeros(t, x->n, 1);
+  if (!counts) return FVG_E_NOMEM;
+  return fvg__copy_out(fvg_mul(fvg_sigmoid(fvg__frg_logit(m, p_full, p_fg, x->area, fvg_fill(counts))), counts), r);
+}
+#endif /* FVG__PART_TWO */

@@ -1,0 +1,4369 @@
+/* fvgpt_clip.h - CLIP, prompt tuning and the base-to-new protocol on a CPU                public domain or MIT
+
+   The second of two headers: fvgpt.h computes, this one knows pictures, words and data sets.
+
+   USE   In exactly one C or C++ file:                      Everywhere else:
+
+             #define FVGPT_IMPLEMENTATION                       #include "fvgpt_clip.h"
+             #include "fvgpt_clip.h"
+
+   A picture and three words (examples/02_zero_shot.c is its longer sister):
+
+             fvg_ctx *c;    fvg_init(&c, NULL);
+             fvg_clip *m;   fvg_clip_open(c, &m, "clip-vit-base-patch16", NULL, FVG_F32);
+             const char *name[] = {"cat", "dog", "horse"};
+             float g[3 * 512], f[512], *pixels = malloc(3 * 224 * 224 * sizeof(float));
+             fvg_image picture, view;
+             fvg_clip_encode_classes(m, NULL, name, 3, g);                          // "a photo of a cat.", ...
+             fvg_image_load(c, &picture, "pet.ppm", 3);
+             fvg_image_test_transform(c, &view, &picture, 224, FVG_BICUBIC);
+             fvg_image_normalize(c, &view, pixels);
+             fvg_clip_encode_images(m, pixels, 1, f);                               // score: s cos(f, g)
+
+   =========================================================================================================
+   MANUAL
+   =========================================================================================================
+   1. BUILD.  As fvgpt.h, with these macros besides:
+
+        FVGPT_STB_IMAGE         read PNG and JPEG through the stb_image.h on your include path (Debian: libstb-dev),
+                                which is compiled in here; without it PNM works and others give a clear error
+        FVGPT_STB_IMAGE_LINKED  the program has stb_image's implementation elsewhere: declare only
+        FVGPT_DIRENT            list folders through <dirent.h> (POSIX and MinGW), for data sets without a split file
+
+   2. MODELS.  A folder as Hugging Face serves it (config.json, model.safetensors, merges.txt), or one safetensors file
+      with HF's, OpenAI's or open_clip's names.  Sizes come from the tensors' shapes and must agree with config.json
+      where there is one; without one, heads are 64 wide and the activation is quick_gelu.  Either tower may be absent.
+      A model that is not a CLIP with class token and causal text tower (SigLIP, ResNet towers) is refused.
+      Loading as FVG_F16 or FVG_BF16 halves the memory of the matrices; arithmetic is f32 all the same.
+
+   3. WORDS.  CLIP's byte-pair encoding for all of Unicode.  Not done: repair of wrongly decoded text (ftfy), and HTML
+      entities but the common ones.  Text that does not fit the context is an error that says how many tokens it has.
+
+   4. PICTURES.  Resizing is byte-equal to Pillow's, so a model sees what it saw in Python.  JPEG decoders differ from one
+      another by a grey level here and there; stb_image's is no exception.  EXIF rotation is not applied, as in CLIP.
+
+   5. DATA SETS.  ROOT holds either a split file of CoOp's form, {"train": [["path", label, "name"], ...], "val", "test"}
+      (split_zhou_*.json), whose paths are looked up in ROOT and its sub-folders; or a folder per class, cut 50/20/30 into
+      train, val, test with a fixed seed; or folders train, test (and val) that hold a folder per class.
+      Masks: ROOT/mask/<path of the image relative to ROOT>, same name or same stem with .png, .jpg, .jpeg or .pgm; white is
+      foreground.  An image without a mask trains as one whose mask is of no use: its distillation follows the full view.
+
+   6. PROTOCOL.  Base classes are the first half of the labels, new classes the rest.  Prompts are tuned on `shots` images
+      of each base class (drawn as Dassl does, so the lists equal the published ones), then tested on base and on new
+      classes, each among its own names; H is the harmonic mean of the two.  Base is scored by z_FDC, new by z_PC; a list
+      that holds both kinds is scored by z_PC.
+
+   7. MEMORY.  Image encoding works on 8 pictures at a time whatever the size of the set; features kept for training take
+      4 bytes x width x images x crops (twice, with the foreground).
+
+   8. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h`):
+        1 Tokenizer   2 Images   3 CLIP   4 CoOp   5 Protocol   6 Data sets   7 Tuning
+*/
+#ifndef FVGPT_CLIP_H
+#define FVGPT_CLIP_H
+
+#include "fvgpt.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---------------------------------------------------------------------------------------------------------
+   Tokenizer
+   --------------------------------------------------------------------------------------------------------- */
+typedef struct fvg_tokenizer fvg_tokenizer;
+/* `merges` is HF's merges.txt or OpenAI's bpe_simple_vocab_16e6.txt (unpacked): a first line that is skipped, then
+   one merge a line. vocab_size is the model's number of token embeddings: 512 byte symbols, the merges, start and
+   end; 0: as many merges as the file has. A file with fewer merges than that is an error, more are ignored. */
+FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg_source *merges, int vocab_size);
+FVG_DEF void       fvg_tokenizer_free(fvg_tokenizer *k);
+FVG_DEF int        fvg_tokenizer_vocab_size(const fvg_tokenizer *k);      /* start is vocab_size-2, end vocab_size-1 */
+/* Token ids of a text without start and end marks. *n is the full count even when it exceeds `capacity`; at most
+   `capacity` ids are stored (ids may be NULL when capacity is 0). Bytes that are not UTF-8 are FVG_E_FORMAT. */
+FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, const char *utf8, int *ids, int capacity, int *n);
+
+/* ---------------------------------------------------------------------------------------------------------
+   Images
+   --------------------------------------------------------------------------------------------------------- */
+typedef struct fvg_image { int width, height, channels; uint8_t *pixels; } fvg_image;   /* rows top down, interleaved; owned */
+typedef enum fvg_filter { FVG_BICUBIC = 0, FVG_NEAREST } fvg_filter;
+typedef struct fvg_crop { int top, left, height, width, flip; } fvg_crop;               /* flip: mirror left-right */
+
+/* channels 3: RGB as Pillow's convert("RGB") gives it (alpha dropped, grey repeated, no EXIF turn); channels 1: grey
+   (the mean of R, G, B); 0: as in the file. PNM always; PNG and JPEG when built with FVGPT_STB_IMAGE. */
+FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source *s, int channels);
+#ifndef FVGPT_NO_STDIO
+FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, int channels);
+FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char *path);   /* .ppm .pgm .pnm .png  */
+#endif
+FVG_DEF void       fvg_image_free(fvg_ctx *c, fvg_image *image);
+/* Mask to 0/255, one channel: 255 where the mean of the channels / 255 > threshold (0: 0.5). In place. METHODS: FVG-PT loader. */
+FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float threshold);
+/* Byte-equal to Pillow's resize: bicubic (a = -0.5, antialiased, 22-bit fixed point) or nearest. */
+FVG_DEF fvg_status fvg_image_resize(fvg_ctx *c, fvg_image *out, const fvg_image *in, int width, int height, fvg_filter filter);
+/* CLIP's test transform: short side to `size`, aspect kept, then the centre size x size. */
+FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fvg_image *in, int size, fvg_filter filter);
+/* Crop a box, resize it to size x size, mirror if told. */
+FVG_DEF fvg_status fvg_image_resized_crop(fvg_ctx *c, fvg_image *out, const fvg_image *in, const fvg_crop *crop, int size, fvg_filter filter);
+/* torchvision's RandomResizedCrop box (ratio 3/4..4/3) for a width x height image and a fair coin for the flip. */
+FVG_DEF fvg_crop   fvg_crop_random(fvg_rng *r, int width, int height, double scale_min, double scale_max);
+/* [3, height, width] floats: (pixel / 255 - mean) / std with CLIP's constants. image must have 3 channels. */
+FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, float *chw);
+
+/* ---------------------------------------------------------------------------------------------------------
+   Data sets and protocol
+   --------------------------------------------------------------------------------------------------------- */
+typedef struct fvg_item { const char *path; int label; } fvg_item;        /* path relative to the data set's root      */
+typedef struct fvg_items { fvg_item *item; int n; } fvg_items;            /* the array is owned, the paths are not     */
+typedef struct fvg_dataset {
+  fvg_ctx *ctx;
+  char *root;
+  char *split_file;                     /* the split JSON in use, NULL for plain folders                               */
+  fvg_items train, val, test;
+  char **class_name; int n_class;       /* underscores are blanks already; index = label                               */
+  char *paths;                          /* storage of the strings                                                      */
+} fvg_dataset;
+/* Lists a folder: calls entry(arg, name, is_folder) for each name but . and .. ; non-zero result: cannot be opened.   */
+typedef int (*fvg_list_fn)(void *user, const char *folder, void (*entry)(void *arg, const char *name, int is_folder), void *arg);
+typedef struct fvg_dataset_desc {
+  const char *root;
+  const char *split;                    /* split JSON (path as given, else inside root); NULL: the one found in root   */
+  fvg_list_fn list; void *list_user;    /* NULL: <dirent.h> when built with FVGPT_DIRENT, else only split files work   */
+} fvg_dataset_desc;
+FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc);
+FVG_DEF void       fvg_dataset_free(fvg_dataset *d);
+
+typedef enum fvg_half { FVG_ALL = 0, FVG_BASE, FVG_NEW } fvg_half;
+/* Base: the first ceil(n/2) labels; new: the rest, renumbered from 0 (METHODS 4.3). *first receives the half's first label. */
+FVG_DEF int        fvg_half_classes(int n_class, fvg_half half, int *first);                       /* number of classes */
+FVG_DEF fvg_status fvg_items_half(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, fvg_half half);
+/* K items a label, chosen as Dassl does: CPython's random.seed(seed), then random.sample per label in order of first
+   appearance. All of a label's items if it has fewer; *fewest receives the smallest number of items that a label has. */
+FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, int shots, uint64_t seed, int *fewest);
+FVG_DEF void       fvg_items_free(fvg_ctx *c, fvg_items *items);
+/* The image, and its mask at ROOT/mask/<path> (same name, or same stem with .png/.jpg/.pgm), binarised and of the
+   image's size (nearest when it was not). A mask that does not exist gives mask->pixels NULL and FVG_OK. mask may be NULL. */
+FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, fvg_image *image, fvg_image *mask, float mask_threshold);
+
+/* Accuracy and macro F1 in percent from scores [n, n_class] (arg max, first maximum; F1 over the labels present). */
+typedef struct fvg_score { int n, n_correct; double accuracy, macro_f1; } fvg_score;
+FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores, const int *labels, int n, int n_class);
+FVG_DEF double     fvg_harmonic_mean(double base, double new_);                                    /* 2BN/(B+N), 0 when both are 0 */
+
+/* ---------------------------------------------------------------------------------------------------------
+   CLIP
+   --------------------------------------------------------------------------------------------------------- */
+typedef struct fvg_vision_tower {
+  int image_size, patch_size, n_token, width;                  /* n_token: the class token and the patches            */
+  fvg_tensor patch_weight;                                     /* [width, 3 patch patch], no bias                      */
+  fvg_tensor class_embedding, position_embedding;              /* [width], [n_token, width]                            */
+  fvg_tensor ln_pre_weight, ln_pre_bias, ln_post_weight, ln_post_bias;
+  fvg_tensor projection;                                       /* [embed_dim, width]                                   */
+  fvg_transformer transformer;
+} fvg_vision_tower;
+typedef struct fvg_text_tower {
+  int context_length, vocab_size, width;
+  fvg_tensor token_embedding, position_embedding;              /* [vocab_size, width], [context_length, width]         */
+  fvg_tensor ln_final_weight, ln_final_bias, projection;       /* [embed_dim, width]                                   */
+  fvg_transformer transformer;
+} fvg_text_tower;
+typedef struct fvg_clip {            /* read-only after loading                                                */
+  fvg_ctx *ctx;
+  int   has_vision, has_text, embed_dim;
+  float logit_scale;                 /* s = exp(logit_scale of the file); 100 in OpenAI's models               */
+  fvg_vision_tower vision;
+  fvg_text_tower text;
+  fvg_tokenizer *tokenizer;          /* NULL: texts cannot be encoded                                          */
+  void **owned; int n_owned;         /* the memory of the tensors                                              */
+} fvg_clip;
+
+/* From weights in HF's, OpenAI's or open_clip's names. config_json: HF's config.json or open_clip_config.json as text, or
+   NULL: sizes from the shapes, heads of 64, quick_gelu. keep_as: F32, or F16/BF16 to hold the matrices in half the memory. */
+FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights, const char *config_json, fvg_dtype keep_as);
+#ifndef FVGPT_NO_STDIO
+/* From a folder (config.json, model.safetensors or open_clip_model.safetensors, merges.txt or bpe_simple_vocab_16e6.txt) or
+   from one safetensors file. merges: path of the vocabulary; NULL: in the folder, beside it, or in a folder `model` beside
+   its parent. A missing vocabulary is no error until a text is to be encoded. */
+FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges, fvg_dtype keep_as);
+#endif
+FVG_DEF void       fvg_clip_free(fvg_clip *m);
+FVG_DEF size_t     fvg_clip_parameter_count(const fvg_clip *m);
+/* images [n, 3, image_size, image_size] -> features [n, embed_dim], not normalised. */
+FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int n, float *features);
+/* texts -> features [n, embed_dim], not normalised. A text of more tokens than the context holds is an error. */
+FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, const char *const *texts, int n, float *features);
+/* The same for class names in a template with one {}: NULL: "a photo of a {}." Normalised: the zero-shot classifier. */
+FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_template, const char *const *class_name, int n_class, float *features);
+FVG_DEF void       fvg_normalize_rows(float *x, int n, int d);
+
+/* ---------------------------------------------------------------------------------------------------------
+   CoOp: context optimisation (arXiv 2109.01134)
+   --------------------------------------------------------------------------------------------------------- */
+typedef enum fvg_position { FVG_END = 0, FVG_MIDDLE, FVG_FRONT } fvg_position;
+typedef struct fvg_coop_desc {
+  const char *ctx_init;              /* words to start from; NULL: N(0, 0.02^2)                                */
+  int n_ctx;                         /* 4; the words' number when ctx_init is given                            */
+  int class_specific;                /* 1: a context of its own for each class (CSC)                           */
+  fvg_position class_token_position; /* end                                                                    */
+  uint64_t seed;
+} fvg_coop_desc;
+typedef struct fvg_coop fvg_coop;
+FVG_DEF fvg_status fvg_coop_new(fvg_clip *m, fvg_coop **out, const fvg_coop_desc *desc, const char *const *class_name, int n_class);
+FVG_DEF void       fvg_coop_free(fvg_coop *p);
+FVG_DEF fvg_parameter *fvg_coop_ctx(fvg_coop *p);                     /* [n_ctx, width] or [n_class, n_ctx, width] */
+FVG_DEF const char *const *fvg_coop_class_names(const fvg_coop *p, int *n);
+/* CE(s f g^T, label) as a node; f [n, embed_dim] normalised image features. */
+FVG_DEF fvg_node  *fvg_coop_loss(fvg_coop *p, fvg_tape *t, const float *f, const int *label, int n);
+FVG_DEF fvg_status fvg_coop_step(fvg_coop *p, fvg_optimizer *o, double lr, const float *f, const int *label, int n, float *loss);
+/* Normalised text features [n_class, embed_dim] of any class names with the learned context (with CSC: of the trained ones). */
+FVG_DEF fvg_status fvg_coop_text_features(fvg_coop *p, const char *const *class_name, int n_class, float *g);
+
+/* ---------------------------------------------------------------------------------------------------------
+   Tuning: views, the two training stages, classifiers, checkpoints
+   --------------------------------------------------------------------------------------------------------- */
+typedef enum fvg_augment {
+  FVG_AUGMENT_CROP = 0,              /* random resized crop and flip, encoded anew each epoch (the paper's)    */
+  FVG_AUGMENT_FIXED_CROPS,           /* n_crops such crops per image, encoded once                             */
+  FVG_AUGMENT_NONE,                  /* the test transform, encoded once                                       */
+  FVG_AUGMENT_SQUASH                 /* resized without keeping the aspect, encoded once                       */
+} fvg_augment;
+typedef struct fvg_views_desc {
+  fvg_augment augment;               /* crop                                                                   */
+  int   n_crops;                     /* 8: of FVG_AUGMENT_FIXED_CROPS                                          */
+  float crop_scale_min;              /* 0.08: least share of the image's area in a crop                        */
+  float mask_threshold;              /* 0.5                                                                    */
+  int   fill_black;                  /* 1: background becomes black, not the data set's mean colour            */
+  int   no_foreground;               /* 1: only f is wanted (stage 1), masks are not read                      */
+  uint64_t seed;
+} fvg_views_desc;
+/* What training sees of images: normalised features of the (augmented) image and of its foreground view. Views that do not
+   change are encoded once and kept, found again by the item's path, so that seeds and stages can share one fvg_views. */
+typedef struct fvg_views fvg_views;
+FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset *d, const fvg_views_desc *desc);
+FVG_DEF void       fvg_views_free(fvg_views *v);
+FVG_DEF fvg_status fvg_views_load(fvg_views *v, const fvg_items *items);           /* encode what will be kept, with progress */
+/* Views of items index[0..n-1] in `epoch`: f, f_fg [n, embed_dim], area [n] (-1: no mask). f_fg and area may be NULL. */
+FVG_DEF fvg_status fvg_views_get(fvg_views *v, const fvg_items *items, const int *index, int n, int epoch, float *f, float *f_fg, float *area);
+/* Normalised features [items->n, embed_dim] under the test transform. */
+FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, const fvg_dataset *d, const fvg_items *items, float *f);
+
+typedef struct fvg_train_desc {
+  fvg_optimizer_desc optimizer;
+  int batch;                         /* 4                                                                      */
+  uint64_t seed;                     /* of the order of the images                                             */
+} fvg_train_desc;
+/* Stage 1: context vectors. Stage 2: gates and adapters on the tuned prompts p; g_clip are plain CLIP's class features. */
+FVG_DEF fvg_status fvg_coop_train(fvg_coop *p, fvg_views *v, const fvg_items *items, const fvg_train_desc *desc);
+FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_coop *p, fvg_views *v, const fvg_items *items, const char *prompt_template, const fvg_train_desc *desc);
+
+typedef enum fvg_branch { FVG_ZERO_SHOT = 0, FVG_TUNED, FVG_BRANCH_BASE, FVG_BRANCH_NEW } fvg_branch;
+/* A fixed list of classes ready to score features. Zero-shot needs neither p nor f, tuned needs p, the branches both. */
+typedef struct fvg_classifier fvg_classifier;
+FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_coop *p, fvg_fvgpt *f,
+                                      const char *prompt_template, const char *const *class_name, int n_class);
+FVG_DEF void       fvg_classifier_free(fvg_classifier *k);
+/* f [n, embed_dim] normalised -> logits [n, n_class]; b [n]: the weight of plain CLIP (new branch only, else 0), or NULL. */
+FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int n, float *logits, float *b);
+
+#ifndef FVGPT_NO_STDIO
+/* A tuned model in one safetensors file: ctx, and FVG-PT's tensors when f is not NULL; what is needed to build them again, and
+   `settings`, are in the metadata. Loading needs the CLIP that it was tuned on; *f is NULL when the file has no FVG-PT part.
+   *settings (may be NULL) receives the open file for fvg_weights_metadata; close it with fvg_weights_close. */
+FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_coop *p, fvg_fvgpt *f, const fvg_metadata *settings, int n_settings);
+FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, const char *path, fvg_coop **p, fvg_fvgpt **f, fvg_weights **settings);
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* FVGPT_CLIP_H */
+
+#if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__CLIP_IMPLEMENTED)
+#define FVG__CLIP_IMPLEMENTED
+
+/*===========================================================================================================
+ * CHAPTER 1  TOKENIZER: from text to byte-pair tokens
+ *===========================================================================================================
+   A text encoder looks up one embedding per token, and tokens are frequent strings.  Byte-pair encoding (Gage 1994;
+   Sennrich, Haddow and Birch, arXiv 1508.07909) writes a word as single symbols and then joins neighbours, always
+   by the earliest merge in a learned list, until no pair is in the list:  c a t</w>  ->  ca t</w>  ->  cat</w>.
+   GPT-2 lets the symbols be the 256 bytes, so that every text has a spelling; CLIP marks the end of a word by </w>
+   and lower-cases.  Token ids, V = vocab_size (49408 in the published models):
+
+       0..255  bytes, in GPT-2's order     256..511  the same with </w>     512+i  what merge i makes
+       V-2     <|startoftext|>             V-1       <|endoftext|>
+
+   The text goes through five steps:  decode UTF-8 and HTML references  ->  collapse white space  ->  lower case  ->
+   cut into pieces (letters | one digit | other signs)  ->  merge each piece.  White space, lower case and the
+   classes L and N are those of Python's str and its `regex` module, over the whole of Unicode.
+
+   Not covered: ftfy's repair of wrongly decoded text and its straight quotes; HTML names other than amp, lt, gt,
+   quot, apos and nbsp (references by number are complete); normalisation to NFC, which some tokenizers add. */
+
+/* ---- Unicode: tables printed by tools/unicode_tables.py ---- */
+/* Unicode 15.1.0.  Characters from U+0080: how many to skip, how many are members, how many to skip, ... */
+static const uint16_t fvg__unicode_letter[1316] = {                                                            /* L */
+  42, 1, 10, 1, 4, 1, 5, 23, 1, 31, 1, 458, 4, 12, 14, 5, 7, 1, 1, 1, 129, 5, 1, 2, 2, 4, 1, 1, 6, 1, 1, 3, 1, 1, 1,
+  20, 1, 83, 1, 139, 8, 166, 1, 38, 2, 1, 6, 41, 71, 27, 4, 4, 45, 43, 35, 2, 1, 99, 1, 1, 15, 2, 7, 2, 10, 3, 2, 1,
+  16, 1, 1, 30, 29, 89, 11, 1, 24, 33, 9, 2, 4, 1, 5, 22, 4, 1, 9, 1, 3, 1, 23, 25, 7, 11, 5, 24, 1, 6, 17, 42, 58,
+  54, 3, 1, 18, 1, 7, 10, 15, 16, 4, 8, 2, 2, 2, 22, 1, 7, 1, 1, 3, 4, 3, 1, 16, 1, 13, 2, 1, 3, 14, 2, 10, 1, 8, 6,
+  4, 2, 2, 22, 1, 7, 1, 2, 1, 2, 1, 2, 31, 4, 1, 1, 19, 3, 16, 9, 1, 3, 1, 22, 1, 7, 1, 2, 1, 5, 3, 1, 18, 1, 15, 2,
+  23, 1, 11, 8, 2, 2, 2, 22, 1, 7, 1, 2, 1, 5, 3, 1, 30, 2, 1, 3, 15, 1, 17, 1, 1, 6, 3, 3, 1, 4, 3, 2, 1, 1, 1, 2, 3,
+  2, 3, 3, 3, 12, 22, 1, 52, 8, 1, 3, 1, 23, 1, 16, 3, 1, 26, 3, 2, 1, 2, 2, 30, 1, 4, 8, 1, 3, 1, 23, 1, 10, 1, 5, 3,
+  1, 31, 2, 1, 2, 15, 2, 17, 9, 1, 3, 1, 41, 2, 1, 16, 1, 5, 3, 8, 3, 24, 6, 5, 18, 3, 24, 1, 9, 1, 1, 2, 7, 58, 48,
+  1, 2, 12, 7, 58, 2, 1, 1, 1, 5, 1, 24, 1, 1, 1, 10, 1, 2, 9, 1, 2, 5, 1, 1, 21, 4, 32, 1, 63, 8, 1, 36, 27, 5, 115,
+  43, 20, 1, 16, 6, 4, 4, 3, 1, 3, 2, 7, 3, 4, 13, 12, 1, 17, 38, 1, 1, 5, 1, 2, 43, 1, 333, 1, 4, 2, 7, 1, 1, 1, 4,
+  2, 41, 1, 4, 2, 33, 1, 4, 2, 7, 1, 1, 1, 4, 2, 15, 1, 57, 1, 4, 2, 67, 37, 16, 16, 86, 2, 6, 3, 620, 2, 17, 1, 26,
+  5, 75, 6, 8, 7, 18, 13, 19, 14, 18, 14, 13, 1, 3, 15, 52, 35, 1, 4, 1, 67, 89, 7, 5, 2, 34, 1, 1, 5, 70, 10, 31, 49,
+  30, 2, 5, 11, 44, 4, 26, 54, 23, 9, 53, 82, 1, 93, 47, 17, 8, 54, 30, 13, 2, 10, 44, 26, 36, 41, 3, 10, 36, 2, 9, 7,
+  43, 2, 3, 41, 4, 1, 6, 1, 2, 3, 1, 5, 192, 64, 278, 2, 6, 2, 38, 2, 6, 2, 8, 1, 1, 1, 1, 1, 1, 1, 31, 2, 53, 1, 7,
+  1, 1, 3, 3, 1, 7, 3, 4, 2, 6, 4, 13, 5, 3, 1, 7, 116, 1, 13, 1, 16, 13, 101, 1, 4, 1, 2, 10, 1, 1, 3, 5, 6, 1, 1, 1,
+  1, 1, 1, 4, 1, 11, 2, 4, 5, 5, 4, 1, 52, 2, 2683, 229, 6, 4, 3, 2, 12, 38, 1, 1, 5, 1, 2, 56, 7, 1, 16, 23, 9, 7, 1,
+  7, 1, 7, 1, 7, 1, 7, 1, 7, 1, 7, 1, 7, 80, 1, 469, 2, 42, 5, 5, 2, 4, 86, 6, 3, 1, 90, 1, 4, 5, 43, 1, 94, 17, 32,
+  48, 16, 512, 6592, 64, 22157, 67, 46, 2, 269, 3, 16, 10, 2, 20, 47, 16, 31, 2, 70, 49, 9, 2, 103, 2, 64, 5, 2, 1, 1,
+  1, 5, 24, 16, 1, 3, 1, 4, 1, 23, 29, 52, 14, 50, 62, 6, 3, 1, 1, 2, 11, 28, 10, 23, 25, 29, 7, 47, 28, 1, 16, 5, 1,
+  10, 10, 5, 1, 41, 23, 3, 1, 8, 20, 23, 3, 1, 3, 50, 1, 1, 3, 2, 2, 5, 2, 1, 1, 1, 24, 3, 2, 11, 7, 3, 12, 6, 2, 6,
+  2, 6, 9, 7, 1, 7, 1, 43, 1, 14, 6, 115, 29, 11172, 12, 23, 4, 49, 8452, 366, 2, 106, 38, 7, 12, 5, 5, 1, 1, 10, 1,
+  13, 1, 5, 1, 1, 1, 2, 1, 2, 1, 108, 33, 363, 18, 64, 2, 54, 40, 12, 116, 5, 1, 135, 36, 26, 6, 26, 11, 89, 3, 6, 2,
+  6, 2, 6, 2, 3, 35, 12, 1, 26, 1, 19, 1, 2, 1, 15, 2, 14, 34, 123, 389, 29, 3, 49, 47, 32, 13, 20, 1, 8, 6, 38, 10,
+  30, 2, 36, 4, 8, 48, 158, 18, 36, 4, 36, 4, 40, 8, 52, 12, 11, 1, 15, 1, 7, 1, 2, 1, 11, 1, 15, 1, 7, 1, 2, 67, 311,
+  9, 22, 10, 8, 24, 6, 1, 42, 1, 9, 69, 6, 2, 1, 1, 44, 1, 2, 3, 1, 2, 23, 10, 23, 9, 31, 65, 19, 1, 2, 10, 22, 10,
+  26, 70, 56, 6, 2, 64, 1, 15, 4, 1, 3, 1, 29, 42, 29, 3, 29, 35, 8, 1, 28, 27, 54, 10, 22, 10, 19, 13, 18, 110, 73,
+  55, 51, 13, 51, 13, 36, 348, 42, 6, 2, 78, 29, 10, 1, 8, 22, 42, 18, 46, 21, 27, 23, 12, 53, 57, 2, 2, 1, 13, 45,
+  32, 25, 26, 36, 29, 1, 2, 1, 8, 35, 3, 1, 12, 48, 14, 4, 21, 1, 1, 1, 35, 18, 1, 25, 19, 2, 63, 7, 1, 1, 1, 4, 1,
+  15, 1, 10, 7, 47, 38, 8, 2, 2, 2, 22, 1, 7, 1, 2, 1, 5, 3, 1, 18, 1, 12, 5, 158, 53, 18, 4, 20, 3, 30, 48, 20, 2, 1,
+  1, 184, 47, 41, 4, 36, 48, 20, 1, 59, 43, 13, 1, 71, 27, 37, 7, 185, 44, 116, 64, 31, 8, 2, 1, 2, 8, 1, 2, 1, 24,
+  15, 1, 1, 1, 94, 8, 2, 39, 16, 1, 1, 1, 28, 1, 10, 40, 7, 1, 21, 1, 11, 46, 19, 1, 18, 73, 263, 9, 1, 37, 17, 1, 49,
+  30, 112, 7, 1, 2, 1, 38, 21, 1, 25, 6, 1, 2, 1, 32, 14, 1, 327, 19, 15, 1, 1, 13, 1, 34, 124, 1, 79, 922, 230, 196,
+  2636, 97, 15, 1072, 17, 6, 4025, 583, 8633, 569, 7, 31, 17, 79, 17, 30, 18, 48, 16, 4, 31, 21, 5, 19, 688, 64, 128,
+  75, 5, 1, 66, 13, 64, 2, 1, 1, 28, 6136, 8, 1238, 42, 9, 8935, 4, 1, 7, 1, 2, 1, 291, 15, 1, 29, 3, 2, 1, 14, 4, 8,
+  396, 2308, 107, 5, 13, 3, 9, 7, 10, 5990, 85, 1, 71, 1, 2, 2, 1, 2, 2, 2, 4, 1, 12, 1, 1, 1, 7, 1, 65, 1, 4, 2, 8,
+  1, 7, 1, 28, 1, 4, 1, 5, 1, 1, 3, 7, 1, 340, 2, 25, 1, 25, 1, 31, 1, 25, 1, 31, 1, 25, 1, 31, 1, 25, 1, 31, 1, 25,
+  1, 8, 1844, 31, 6, 6, 261, 62, 146, 45, 10, 7, 16, 1, 321, 30, 18, 44, 484, 28, 756, 7, 1, 4, 1, 2, 1, 15, 1, 197,
+  59, 68, 7, 1, 1204, 4, 1, 27, 1, 2, 1, 1, 2, 1, 1, 10, 1, 4, 1, 1, 1, 1, 6, 1, 4, 1, 1, 1, 1, 1, 1, 3, 1, 2, 1, 1,
+  2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 2, 4, 1, 7, 1, 4, 1, 4, 1, 1, 1, 10, 1, 17, 5, 3, 1, 5, 1, 17, 4420,
+  42720, 32, 4154, 6, 222, 2, 5762, 14, 7473, 15, 622, 2466, 542, 1506, 4939, 5, 4192
+};
+static const uint16_t fvg__unicode_number[272] = {                                                             /* N */
+  50, 2, 5, 1, 2, 3, 1441, 10, 134, 10, 198, 10, 412, 10, 118, 10, 4, 6, 108, 10, 118, 10, 118, 10, 2, 6, 110, 13,
+  115, 10, 8, 7, 103, 10, 104, 7, 7, 19, 109, 10, 96, 10, 118, 10, 70, 20, 268, 10, 70, 10, 719, 20, 881, 3, 239, 10,
+  6, 10, 22, 10, 300, 10, 128, 11, 165, 10, 6, 10, 182, 10, 86, 10, 134, 10, 6, 10, 1046, 1, 3, 6, 6, 10, 198, 51, 2,
+  5, 726, 60, 78, 22, 630, 30, 1385, 1, 777, 1, 25, 9, 14, 3, 343, 4, 138, 10, 30, 8, 1, 15, 32, 10, 39, 15, 29536,
+  10, 188, 10, 320, 6, 154, 10, 38, 10, 198, 10, 22, 10, 86, 10, 406, 10, 21270, 10, 493, 45, 12, 57, 17, 2, 341, 27,
+  36, 4, 29, 1, 8, 1, 134, 5, 202, 10, 942, 8, 25, 7, 39, 9, 75, 5, 22, 6, 160, 2, 2, 16, 2, 46, 64, 9, 52, 2, 30, 3,
+  75, 5, 104, 8, 24, 8, 41, 7, 330, 6, 48, 10, 294, 31, 158, 10, 42, 4, 112, 7, 134, 30, 128, 10, 60, 10, 144, 10, 7,
+  20, 251, 10, 342, 10, 118, 10, 374, 10, 102, 10, 102, 12, 420, 19, 93, 10, 758, 29, 227, 10, 70, 10, 422, 10, 102,
+  21, 1067, 111, 17905, 10, 86, 10, 134, 10, 1, 7, 798, 23, 25641, 20, 12, 20, 108, 25, 1109, 50, 2368, 10, 422, 10,
+  502, 10, 973, 9, 128, 10, 791, 59, 1, 3, 1, 4, 76, 45, 1, 15, 962, 13, 2787, 10
+};
+static const uint16_t fvg__unicode_cased[310] = {                                                          /* Cased */
+  42, 1, 10, 1, 4, 1, 5, 23, 1, 31, 1, 195, 1, 4, 4, 208, 1, 36, 7, 2, 30, 5, 96, 1, 42, 4, 2, 2, 2, 4, 1, 1, 6, 1, 1,
+  3, 1, 1, 1, 20, 1, 83, 1, 139, 8, 166, 1, 38, 9, 41, 2839, 38, 1, 1, 5, 1, 2, 43, 1, 4, 672, 86, 2, 6, 2178, 9, 7,
+  43, 2, 3, 64, 192, 64, 278, 2, 6, 2, 38, 2, 6, 2, 8, 1, 1, 1, 1, 1, 1, 1, 31, 2, 53, 1, 7, 1, 1, 3, 3, 1, 7, 3, 4,
+  2, 6, 4, 13, 5, 3, 1, 7, 116, 1, 13, 1, 16, 13, 101, 1, 4, 1, 2, 10, 1, 1, 3, 5, 6, 1, 1, 1, 1, 1, 1, 4, 1, 6, 4, 1,
+  2, 4, 5, 5, 4, 1, 17, 32, 3, 2, 817, 52, 1814, 229, 6, 4, 3, 2, 12, 38, 1, 1, 5, 1, 30994, 46, 18, 30, 132, 102, 3,
+  4, 1, 59, 5, 2, 1, 1, 1, 5, 24, 5, 1, 3, 821, 43, 1, 14, 6, 80, 20288, 7, 12, 5, 1033, 26, 6, 26, 1189, 80, 96, 36,
+  4, 36, 116, 11, 1, 15, 1, 7, 1, 2, 1, 11, 1, 15, 1, 7, 1, 2, 451, 1, 2, 3, 1, 42, 1, 9, 1221, 51, 13, 51, 2989, 64,
+  21856, 64, 25984, 85, 1, 71, 1, 2, 2, 1, 2, 2, 2, 4, 1, 12, 1, 1, 1, 7, 1, 65, 1, 4, 2, 8, 1, 7, 1, 28, 1, 4, 1, 5,
+  1, 1, 3, 7, 1, 340, 2, 25, 1, 25, 1, 31, 1, 25, 1, 31, 1, 25, 1, 31, 1, 25, 1, 31, 1, 25, 1, 8, 1844, 10, 1, 20, 6,
+  6, 261, 62, 2194, 68, 2028, 26, 6, 26, 6, 26
+};
+static const uint16_t fvg__unicode_ignorable[888] = {                                             /* Case_Ignorable */
+  40, 1, 4, 1, 1, 1, 4, 1, 2, 2, 503, 192, 4, 2, 4, 1, 9, 2, 1, 1, 251, 7, 207, 1, 5, 1, 49, 45, 1, 1, 1, 2, 1, 2, 1,
+  1, 44, 1, 11, 6, 10, 11, 1, 1, 35, 1, 10, 21, 16, 1, 101, 8, 1, 10, 1, 4, 33, 1, 1, 1, 30, 27, 91, 11, 58, 11, 4, 1,
+  2, 1, 24, 24, 43, 3, 44, 1, 7, 2, 6, 8, 41, 58, 55, 1, 1, 1, 4, 8, 4, 1, 3, 7, 10, 2, 13, 1, 15, 1, 58, 1, 4, 4, 8,
+  1, 20, 2, 26, 1, 2, 2, 57, 1, 4, 2, 4, 2, 2, 3, 3, 1, 30, 2, 3, 1, 11, 2, 57, 1, 4, 5, 1, 2, 4, 1, 20, 2, 22, 6, 1,
+  1, 58, 1, 2, 1, 1, 4, 8, 1, 7, 2, 11, 2, 30, 1, 61, 1, 12, 1, 50, 1, 3, 1, 55, 1, 1, 3, 5, 3, 1, 4, 7, 2, 11, 2, 29,
+  1, 58, 1, 2, 1, 6, 1, 5, 2, 20, 2, 28, 2, 57, 2, 4, 4, 8, 1, 20, 2, 29, 1, 72, 1, 7, 3, 1, 1, 90, 1, 2, 7, 11, 9,
+  98, 1, 2, 9, 9, 1, 1, 7, 73, 2, 27, 1, 1, 1, 1, 1, 55, 14, 1, 5, 1, 2, 5, 11, 1, 36, 9, 1, 102, 4, 1, 6, 1, 2, 2, 2,
+  25, 2, 4, 3, 16, 4, 13, 1, 2, 2, 6, 1, 15, 1, 94, 1, 608, 3, 946, 3, 29, 2, 30, 2, 30, 2, 64, 2, 1, 7, 8, 1, 2, 11,
+  3, 1, 5, 1, 45, 5, 51, 1, 65, 2, 34, 1, 118, 3, 4, 2, 9, 1, 6, 3, 219, 2, 2, 1, 58, 1, 1, 7, 1, 1, 1, 1, 2, 8, 6,
+  10, 2, 1, 39, 1, 8, 31, 49, 4, 48, 1, 1, 5, 1, 1, 5, 1, 40, 9, 12, 2, 32, 4, 2, 2, 1, 3, 56, 1, 1, 2, 3, 1, 1, 3,
+  58, 8, 2, 2, 64, 6, 82, 3, 1, 13, 1, 7, 4, 1, 6, 1, 3, 2, 50, 63, 13, 1, 34, 101, 445, 1, 1, 3, 11, 3, 13, 3, 13, 3,
+  13, 2, 12, 5, 8, 2, 10, 1, 2, 1, 2, 5, 49, 5, 1, 10, 1, 1, 13, 1, 16, 13, 51, 33, 2955, 2, 113, 3, 125, 1, 15, 1,
+  96, 32, 47, 1, 469, 1, 36, 4, 3, 5, 5, 1, 93, 6, 93, 3, 28438, 1, 1250, 6, 270, 1, 98, 4, 1, 10, 1, 1, 28, 4, 80, 2,
+  14, 34, 78, 1, 23, 3, 103, 3, 3, 2, 8, 1, 3, 1, 4, 1, 25, 2, 5, 1, 151, 2, 26, 18, 13, 1, 38, 8, 25, 11, 46, 3, 48,
+  1, 2, 4, 2, 2, 17, 1, 21, 2, 66, 6, 2, 2, 2, 2, 12, 1, 8, 1, 35, 1, 11, 1, 51, 1, 1, 3, 2, 2, 5, 2, 1, 1, 27, 1, 14,
+  2, 5, 2, 1, 1, 100, 5, 9, 3, 121, 1, 2, 1, 4, 1, 20272, 1, 147, 17, 573, 16, 3, 1, 12, 16, 34, 1, 2, 1, 169, 1, 7,
+  1, 6, 1, 11, 1, 35, 1, 1, 1, 47, 1, 45, 2, 67, 1, 21, 3, 513, 1, 226, 1, 149, 5, 1029, 6, 1, 42, 1, 9, 582, 3, 1, 2,
+  5, 4, 40, 3, 4, 1, 165, 2, 573, 4, 387, 2, 80, 3, 70, 11, 49, 4, 123, 1, 54, 15, 41, 1, 2, 2, 10, 3, 49, 4, 2, 2, 2,
+  1, 4, 1, 10, 1, 50, 3, 36, 5, 1, 8, 62, 1, 12, 2, 52, 9, 10, 4, 2, 1, 95, 3, 2, 1, 1, 2, 6, 1, 2, 1, 157, 1, 3, 8,
+  21, 2, 57, 2, 3, 1, 37, 7, 3, 5, 195, 8, 2, 3, 1, 1, 23, 1, 84, 6, 1, 1, 4, 2, 1, 2, 238, 4, 6, 2, 1, 2, 27, 2, 85,
+  8, 2, 1, 1, 2, 106, 1, 1, 1, 2, 6, 1, 1, 101, 3, 2, 4, 1, 5, 259, 9, 1, 2, 256, 2, 1, 1, 4, 1, 144, 4, 2, 2, 4, 1,
+  32, 10, 40, 6, 2, 4, 8, 1, 9, 6, 2, 3, 46, 13, 1, 2, 406, 7, 1, 6, 1, 1, 82, 22, 2, 7, 1, 2, 1, 2, 122, 6, 3, 1, 1,
+  2, 1, 7, 1, 1, 72, 2, 3, 1, 1, 1, 347, 2, 11, 2, 52, 5, 5, 1, 1, 1, 5357, 17, 6, 15, 13978, 5, 59, 7, 9, 4, 1035, 1,
+  63, 17, 64, 2, 1, 2, 16395, 4, 1, 7, 1, 2, 3230, 2, 1, 4, 4700, 46, 2, 23, 544, 3, 9, 16, 2, 7, 30, 4, 148, 3, 1979,
+  55, 4, 50, 8, 1, 14, 1, 22, 5, 1, 15, 1360, 7, 1, 17, 2, 7, 1, 2, 1, 5, 5, 62, 33, 1, 160, 14, 368, 1, 61, 4, 507,
+  5, 992, 7, 109, 8, 2735, 5, 65535, 0, 65535, 0, 65535, 0, 65535, 0, 65535, 0, 65535, 0, 65535, 0, 65535, 0, 65535,
+  0, 65535, 0, 65535, 0, 65535, 0, 3085, 1, 30, 96, 128, 240
+};
+/* Lower case: first, first + stride, ... (count of them) become themselves + delta. */
+static const struct { int32_t first, count, delta, stride; } fvg__unicode_lower[180] = {
+  {192,23,32,1}, {216,7,32,1}, {256,24,1,2}, {306,3,1,2}, {313,8,1,2}, {330,23,1,2}, {376,1,-121,1}, {377,3,1,2},
+  {385,1,210,1}, {386,2,1,2}, {390,1,206,1}, {391,1,1,1}, {393,2,205,1}, {395,1,1,1}, {398,1,79,1}, {399,1,202,1},
+  {400,1,203,1}, {401,1,1,1}, {403,1,205,1}, {404,1,207,1}, {406,1,211,1}, {407,1,209,1}, {408,1,1,1}, {412,1,211,1},
+  {413,1,213,1}, {415,1,214,1}, {416,3,1,2}, {422,1,218,1}, {423,1,1,1}, {425,1,218,1}, {428,1,1,1}, {430,1,218,1},
+  {431,1,1,1}, {433,2,217,1}, {435,2,1,2}, {439,1,219,1}, {440,1,1,1}, {444,1,1,1}, {452,1,2,1}, {453,1,1,1},
+  {455,1,2,1}, {456,1,1,1}, {458,1,2,1}, {459,9,1,2}, {478,9,1,2}, {497,1,2,1}, {498,2,1,2}, {502,1,-97,1},
+  {503,1,-56,1}, {504,20,1,2}, {544,1,-130,1}, {546,9,1,2}, {570,1,10795,1}, {571,1,1,1}, {573,1,-163,1},
+  {574,1,10792,1}, {577,1,1,1}, {579,1,-195,1}, {580,1,69,1}, {581,1,71,1}, {582,5,1,2}, {880,2,1,2}, {886,1,1,1},
+  {895,1,116,1}, {902,1,38,1}, {904,3,37,1}, {908,1,64,1}, {910,2,63,1}, {913,17,32,1}, {931,9,32,1}, {975,1,8,1},
+  {984,12,1,2}, {1012,1,-60,1}, {1015,1,1,1}, {1017,1,-7,1}, {1018,1,1,1}, {1021,3,-130,1}, {1024,16,80,1},
+  {1040,32,32,1}, {1120,17,1,2}, {1162,27,1,2}, {1216,1,15,1}, {1217,7,1,2}, {1232,48,1,2}, {1329,38,48,1},
+  {4256,38,7264,1}, {4295,1,7264,1}, {4301,1,7264,1}, {5024,80,38864,1}, {5104,6,8,1}, {7312,43,-3008,1},
+  {7357,3,-3008,1}, {7680,75,1,2}, {7838,1,-7615,1}, {7840,48,1,2}, {7944,8,-8,1}, {7960,6,-8,1}, {7976,8,-8,1},
+  {7992,8,-8,1}, {8008,6,-8,1}, {8025,4,-8,2}, {8040,8,-8,1}, {8072,8,-8,1}, {8088,8,-8,1}, {8104,8,-8,1},
+  {8120,2,-8,1}, {8122,2,-74,1}, {8124,1,-9,1}, {8136,4,-86,1}, {8140,1,-9,1}, {8152,2,-8,1}, {8154,2,-100,1},
+  {8168,2,-8,1}, {8170,2,-112,1}, {8172,1,-7,1}, {8184,2,-128,1}, {8186,2,-126,1}, {8188,1,-9,1}, {8486,1,-7517,1},
+  {8490,1,-8383,1}, {8491,1,-8262,1}, {8498,1,28,1}, {8544,16,16,1}, {8579,1,1,1}, {9398,26,26,1}, {11264,48,48,1},
+  {11360,1,1,1}, {11362,1,-10743,1}, {11363,1,-3814,1}, {11364,1,-10727,1}, {11367,3,1,2}, {11373,1,-10780,1},
+  {11374,1,-10749,1}, {11375,1,-10783,1}, {11376,1,-10782,1}, {11378,1,1,1}, {11381,1,1,1}, {11390,2,-10815,1},
+  {11392,50,1,2}, {11499,2,1,2}, {11506,1,1,1}, {42560,23,1,2}, {42624,14,1,2}, {42786,7,1,2}, {42802,31,1,2},
+  {42873,2,1,2}, {42877,1,-35332,1}, {42878,5,1,2}, {42891,1,1,1}, {42893,1,-42280,1}, {42896,2,1,2}, {42902,10,1,2},
+  {42922,1,-42308,1}, {42923,1,-42319,1}, {42924,1,-42315,1}, {42925,1,-42305,1}, {42926,1,-42308,1},
+  {42928,1,-42258,1}, {42929,1,-42282,1}, {42930,1,-42261,1}, {42931,1,928,1}, {42932,8,1,2}, {42948,1,-48,1},
+  {42949,1,-42307,1}, {42950,1,-35384,1}, {42951,2,1,2}, {42960,1,1,1}, {42966,2,1,2}, {42997,1,1,1}, {65313,26,32,1},
+  {66560,40,40,1}, {66736,36,40,1}, {66928,11,39,1}, {66940,15,39,1}, {66956,7,39,1}, {66964,2,39,1}, {68736,51,64,1},
+  {71840,32,32,1}, {93760,32,32,1}, {125184,34,34,1}
+};
+
+static int fvg__in_runs(const uint16_t *runs, size_t n, uint32_t code) {
+  uint32_t position = 128;
+  size_t i;
+  for (i = 0; i < n; i += 2) {
+    position += runs[i];
+    if (code < position) return 0;
+    position += runs[i + 1];
+    if (code < position) return 1;
+  }
+  return 0;
+}
+#define FVG__IN_TABLE(table, code) fvg__in_runs(table, sizeof(table) / sizeof *(table), code)
+
+static int fvg__is_letter(uint32_t code) {
+  if (code < 128) return (code | 32) >= 'a' && (code | 32) <= 'z';
+  return FVG__IN_TABLE(fvg__unicode_letter, code);
+}
+
+static int fvg__is_number(uint32_t code) {
+  if (code < 128) return code >= '0' && code <= '9';
+  return FVG__IN_TABLE(fvg__unicode_number, code);
+}
+
+static int fvg__is_cased(uint32_t code) {
+  return code < 128 ? fvg__is_letter(code) : FVG__IN_TABLE(fvg__unicode_cased, code);
+}
+
+static int fvg__is_case_ignorable(uint32_t code) {
+  if (code < 128) return code == '\'' || code == '.' || code == ':' || code == '^' || code == '`';
+  return FVG__IN_TABLE(fvg__unicode_ignorable, code);
+}
+
+static int fvg__is_space(uint32_t code) {
+  if (code < 128) return (code >= 9 && code <= 13) || (code >= 28 && code <= 32);
+  return code == 0x85 || code == 0xA0 || code == 0x1680 || (code >= 0x2000 && code <= 0x200A) || code == 0x2028 ||
+         code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
+}
+
+static uint32_t fvg__lower_code(uint32_t code) {
+  size_t i;
+  if (code < 128) return code >= 'A' && code <= 'Z' ? code + 32 : code;
+  for (i = 0; i < sizeof fvg__unicode_lower / sizeof *fvg__unicode_lower; i++) {
+    int32_t beyond = (int32_t)code - fvg__unicode_lower[i].first, stride = fvg__unicode_lower[i].stride;
+    if (beyond < 0) break;
+    if (beyond % stride == 0 && beyond / stride < fvg__unicode_lower[i].count)
+      return (uint32_t)((int32_t)code + fvg__unicode_lower[i].delta);
+  }
+  return code;
+}
+
+/* ---- UTF-8; fvg__utf8_length of fvgpt.h checks ---- */
+static int fvg__utf8_bytes(uint32_t code) { return 1 + (code >= 0x80) + (code >= 0x800) + (code >= 0x10000); }
+
+/* The character in the first n bytes of s, n being what fvg__utf8_length found. */
+static uint32_t fvg__utf8_read(const uint8_t *s, size_t n) {
+  uint32_t code = n < 2 ? s[0] : s[0] & (0x7Fu >> n);
+  size_t i;
+  for (i = 1; i < n; i++) code = code << 6 | (s[i] & 0x3Fu);
+  return code;
+}
+
+static int fvg__utf8_write(uint8_t *s, uint32_t code) {
+  static const uint8_t lead[5] = {0, 0, 0xC0, 0xE0, 0xF0};
+  int n = fvg__utf8_bytes(code), i;
+  for (i = n - 1; i > 0; i--, code >>= 6) s[i] = (uint8_t)(0x80 | (code & 0x3F));
+  s[0] = (uint8_t)(lead[n] | code);
+  return n;
+}
+
+/* ---- HTML references, as Python's html.unescape reads them ---- */
+#define FVG__NO_CHARACTER 0xFFFFFFFFu
+
+/* What the number in a reference stands for: 128..159 are Windows-1252, control characters vanish. */
+static uint32_t fvg__html_character(uint32_t number) {
+  static const uint16_t windows[32] = {
+    0x20AC, 0x81, 0x201A, 0x192, 0x201E, 0x2026, 0x2020, 0x2021, 0x2C6, 0x2030, 0x160, 0x2039, 0x152, 0x8D, 0x17D,
+    0x8F, 0x90, 0x2018, 0x2019, 0x201C, 0x201D, 0x2022, 0x2013, 0x2014, 0x2DC, 0x2122, 0x161, 0x203A, 0x153, 0x9D,
+    0x17E, 0x178};
+  if (number >= 128 && number < 160) return windows[number - 128];
+  if (number == 0 || number > 0x10FFFF || (number >= 0xD800 && number < 0xE000)) return 0xFFFD;
+  if (number == 9 || number == 10 || number == 12 || number == 13) return number;
+  if (number < 32 || number == 127) return FVG__NO_CHARACTER;
+  if ((number >= 0xFDD0 && number <= 0xFDEF) || (number & 0xFFFE) == 0xFFFE) return FVG__NO_CHARACTER;
+  return number;
+}
+
+static uint32_t fvg__digit_value(uint32_t code) {
+  if (code >= '0' && code <= '9') return code - '0';
+  return code < 128 && fvg__is_letter(code) ? (code | 32) - 'a' + 10 : 99;
+}
+
+/* "&#38;" "&#x26;" and the same without ';'.  Returns the length, 0 if t is nothing of the kind. */
+static int fvg__html_number(const uint32_t *t, int n, uint32_t *code) {
+  uint32_t base = 10, number = 0;
+  int i = 2, first;
+  if (n < 3 || t[1] != '#') return 0;
+  if (t[i] == 'x' || t[i] == 'X') { base = 16; i++; }
+  for (first = i; i < n && fvg__digit_value(t[i]) < base; i++)
+    if (number <= 0x10FFFF) number = number * base + fvg__digit_value(t[i]);
+  if (i == first) return 0;
+  *code = fvg__html_character(number);
+  return i < n && t[i] == ';' ? i + 1 : i;
+}
+
+/* "&amp;" and, as HTML allows for the old names, "&amp"; but "&ltimes;" is a longer name, which we leave alone. */
+static int fvg__html_name(const uint32_t *t, int n, uint32_t *code) {
+  static const struct { const char *name; uint32_t code; } known[6] = {
+    {"amp", '&'}, {"lt", '<'}, {"gt", '>'}, {"quot", '"'}, {"apos", '\''}, {"nbsp", 0xA0}};
+  int i, k, end;
+  for (k = 0; k < 6; k++) {
+    const char *name = known[k].name;
+    for (i = 0; name[i] && i + 1 < n && t[i + 1] == (uint32_t)name[i]; i++) {}
+    if (name[i]) continue;
+    for (end = ++i; end < n && fvg__digit_value(t[end]) < 36; end++) {}
+    if (end < n && t[end] == ';' ? end > i : known[k].code == '\'') continue;
+    *code = known[k].code;
+    return i < n && t[i] == ';' ? i + 1 : i;
+  }
+  return 0;
+}
+
+/* In place: no reference is shorter than what it stands for.  Returns the new length. */
+static int fvg__html_unescape(uint32_t *t, int n) {
+  int read = 0, write = 0;
+  while (read < n) {
+    uint32_t code = t[read];
+    int used = code == '&' ? fvg__html_number(t + read, n - read, &code) : 1;
+    if (!used) used = fvg__html_name(t + read, n - read, &code);
+    read += used ? used : 1;
+    if (code != FVG__NO_CHARACTER) t[write++] = code;
+  }
+  return write;
+}
+
+/* ---- cleaning ---- */
+static int fvg__collapse_space(uint32_t *t, int n) {
+  int read, write = 0;
+  for (read = 0; read < n; read++) {
+    if (fvg__is_space(t[read])) continue;
+    if (write && fvg__is_space(t[read - 1])) t[write++] = ' ';
+    t[write++] = t[read];
+  }
+  return write;
+}
+
+/* Is the nearest character from i in steps of `step` that is not case-ignorable a cased one? */
+static int fvg__cased_beyond(const uint32_t *t, int n, int i, int step) {
+  for (i += step; i >= 0 && i < n; i += step)
+    if (!fvg__is_case_ignorable(t[i])) return fvg__is_cased(t[i]);
+  return 0;
+}
+
+/* dst [2 n]: one character, U+0130, becomes two.  A sigma that ends a word has a form of its own. */
+static int fvg__lower(uint32_t *dst, const uint32_t *t, int n) {
+  int i, m = 0;
+  for (i = 0; i < n; i++) {
+    if (t[i] == 0x3A3) {
+      dst[m++] = fvg__cased_beyond(t, n, i, -1) && !fvg__cased_beyond(t, n, i, 1) ? 0x3C2 : 0x3C3;
+    } else if (t[i] == 0x130) {
+      dst[m++] = 'i';
+      dst[m++] = 0x307;
+    } else {
+      dst[m++] = fvg__lower_code(t[i]);
+    }
+  }
+  return m;
+}
+
+/* The text as characters, clean and in lower case, in a new array *out of *n (NULL and 0 when there are none). */
+static fvg_status fvg__clean_text(fvg_ctx *c, const char *utf8, uint32_t **out, int *n) {
+  const uint8_t *s = (const uint8_t *)utf8;
+  size_t bytes = strlen(utf8), at, used;
+  uint32_t *raw;
+  int m = 0;
+  *out = NULL;
+  *n = 0;
+  if (bytes > 100000000)
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "text: %.0f bytes; 100000000 is the limit", (double)bytes);
+  if (!bytes) return FVG_OK;
+  raw = (uint32_t *)fvg__alloc_array(c, bytes, 3 * sizeof *raw);     /* [bytes] as written, then [2 bytes] lowered */
+  if (!raw) return FVG_E_NOMEM;
+  for (at = 0; at < bytes; at += used) {
+    used = fvg__utf8_length(s + at, bytes - at);
+    if (used) { raw[m++] = fvg__utf8_read(s + at, used); continue; }
+    fvg__release(c, raw);
+    return fvg__fail(c, FVG_E_FORMAT, "text: byte 0x%02X at offset %.0f is not UTF-8; convert the text first",
+                     (unsigned)s[at], (double)at);
+  }
+  m = fvg__html_unescape(raw, m);
+  m = fvg__html_unescape(raw, m);                                      /* as CLIP does, for text escaped twice     */
+  m = fvg__collapse_space(raw, m);
+  *n = fvg__lower(raw + bytes, raw, m);
+  memmove(raw, raw + bytes, (size_t)*n * sizeof *raw);
+  *out = raw;
+  return FVG_OK;
+}
+
+/* ---- pieces ---- */
+static int fvg__starts_with(const uint32_t *t, int n, const char *word) {
+  int i;
+  for (i = 0; word[i]; i++) if (i >= n || t[i] != (uint32_t)word[i]) return 0;
+  return i;
+}
+
+/* 's 't 'm 'd 're 've 'll; the long s is an s to a pattern that ignores case. */
+static int fvg__contraction(const uint32_t *t, int n) {
+  if (n < 2 || t[0] != '\'') return 0;
+  if (t[1] == 's' || t[1] == 't' || t[1] == 'm' || t[1] == 'd' || t[1] == 0x17F) return 2;
+  if (n < 3) return 0;
+  return ((t[1] == 'r' || t[1] == 'v') && t[2] == 'e') || (t[1] == 'l' && t[2] == 'l') ? 3 : 0;
+}
+
+/* Blanks end a piece and are dropped.  So is U+0345: to a pattern that ignores case this sign is a form of iota too,
+   and neither the run of letters nor the run of other signs takes it. */
+static int fvg__is_dropped(uint32_t code) { return code == ' ' || code == 0x345; }
+
+/* Length of the piece that starts at t. *special: 0 start mark, 1 end mark, else -1. */
+static int fvg__next_piece(const uint32_t *t, int n, int *special) {
+  int i;
+  *special = 0;
+  if ((i = fvg__starts_with(t, n, "<|startoftext|>")) > 0) return i;
+  *special = 1;
+  if ((i = fvg__starts_with(t, n, "<|endoftext|>")) > 0) return i;
+  *special = -1;
+  if ((i = fvg__contraction(t, n)) > 0) return i;
+  if (fvg__is_number(t[0])) return 1;
+  if (fvg__is_letter(t[0])) {
+    for (i = 1; i < n && fvg__is_letter(t[i]); i++) {}
+  } else {
+    for (i = 1; i < n && !fvg__is_dropped(t[i]) && !fvg__is_letter(t[i]) && !fvg__is_number(t[i]); i++) {}
+  }
+  return i;
+}
+
+/* ---- the merges ---- */
+struct fvg_tokenizer {
+  fvg_ctx *ctx;
+  int n_merges;
+  int byte_id[256];
+  int *left, *right;         /* [n_merges] ids that merge i joins; what it makes is 512 + i                       */
+  int *slot;                 /* [mask + 1] open-addressing hash of the pairs: 1 + merge, 0 where free             */
+  uint32_t mask;
+};
+
+/* No entry is further than this from where its hash says: with half the slots free, random keys stay below 100.
+   The limit is what keeps a file made of colliding keys from being slow. */
+#define FVG__MAX_PROBES 256
+
+static uint32_t fvg__hash_mix(uint64_t x) {
+  x *= 0x9E3779B97F4A7C15u;
+  x ^= x >> 29;
+  x *= 0xBF58476D1CE4E5B9u;
+  return (uint32_t)(x >> 32);
+}
+
+static uint32_t fvg__hash_pair(int left, int right) {
+  return fvg__hash_mix((uint64_t)(uint32_t)left << 32 | (uint32_t)right);
+}
+
+static uint32_t fvg__hash_bytes(const char *s, int n) {
+  uint64_t h = (uint64_t)n;
+  int i;
+  for (i = 0; i < n; i++) h = (h ^ (uint8_t)s[i]) * 0x100000001B3u;
+  return fvg__hash_mix(h);
+}
+
+/* Puts 1 + value into the first free slot; 0 if there is none near enough. */
+static int fvg__hash_insert(int *slot, uint32_t mask, uint32_t hash, int value) {
+  uint32_t i;
+  for (i = 0; i < FVG__MAX_PROBES; i++) {
+    int *s = &slot[(hash + i) & mask];
+    if (*s) continue;
+    *s = value + 1;
+    return 1;
+  }
+  return 0;
+}
+
+/* A power of two, at least twice n, less one. */
+static uint32_t fvg__hash_mask(int n) {
+  uint32_t size = 1024;
+  while (size / 2 < (uint32_t)n) size *= 2;
+  return size - 1;
+}
+
+/* Merge of two ids, -1 if they do not merge. */
+static int fvg__find_merge(const fvg_tokenizer *k, int left, int right) {
+  uint32_t hash = fvg__hash_pair(left, right), i;
+  for (i = 0; i < FVG__MAX_PROBES; i++) {
+    int m = k->slot[(hash + i) & k->mask] - 1;
+    if (m < 0) break;
+    if (k->left[m] == left && k->right[m] == right) return m;
+  }
+  return -1;
+}
+
+/* ---- merging one piece ----
+   The symbols form a linked list.  Over them stands a knockout tree: leaf i holds rank << 32 | i for the pair that
+   begins with symbol i (all ones: no merge), each inner node the smaller of its two children, so that the root is
+   the earliest merge and, among equals, the leftmost.  A merge changes three leaves: n symbols take O(n log n).
+   One pair at a time gives what CLIP's rule (all pairs of the lowest rank at once) gives, because a token exists
+   only from its own merge on: the pairs that a merge brings about rank behind it. */
+#define FVG__NO_MERGE 0xFFFFFFFFFFFFFFFFu
+
+typedef struct fvg__pieces {          /* work space, as large as the longest piece asked for                      */
+  int capacity;
+  uint64_t *tree;                     /* [2 capacity]                                                              */
+  int *id, *before, *after;           /* [capacity]                                                                */
+} fvg__pieces;
+
+static fvg_status fvg__pieces_reserve(fvg_ctx *c, fvg__pieces *p, int n) {
+  size_t capacity = (size_t)(n < 64 ? 64 : n) * 2;
+  if (n <= p->capacity) return FVG_OK;
+  fvg__release(c, p->tree);
+  p->capacity = 0;
+  p->tree = (uint64_t *)fvg__alloc_array(c, capacity, 2 * sizeof *p->tree + 3 * sizeof *p->id);
+  if (!p->tree) return FVG_E_NOMEM;
+  p->id = (int *)(void *)(p->tree + 2 * capacity);
+  p->before = p->id + capacity;
+  p->after = p->before + capacity;
+  p->capacity = (int)capacity;
+  return FVG_OK;
+}
+
+static uint64_t fvg__pair_key(const fvg_tokenizer *k, const fvg__pieces *p, int n, int i) {
+  int merge = p->after[i] < n ? fvg__find_merge(k, p->id[i], p->id[p->after[i]]) : -1;
+  return merge < 0 ? FVG__NO_MERGE : (uint64_t)merge << 32 | (uint64_t)i;
+}
+
+static void fvg__tree_update(uint64_t *tree, int n, int i, uint64_t key) {
+  tree[i += n] = key;
+  for (i /= 2; i > 0; i /= 2) tree[i] = tree[2 * i] < tree[2 * i + 1] ? tree[2 * i] : tree[2 * i + 1];
+}
+
+/* p->id holds n symbols; afterwards following p->after from 0 to n gives the tokens. */
+static void fvg__merge_piece(const fvg_tokenizer *k, fvg__pieces *p, int n) {
+  uint64_t *tree = p->tree;
+  int i;
+  for (i = 0; i < n; i++) { p->before[i] = i - 1; p->after[i] = i + 1; }
+  for (i = 0; i < n; i++) tree[n + i] = fvg__pair_key(k, p, n, i);
+  for (i = n - 1; i > 0; i--) tree[i] = tree[2 * i] < tree[2 * i + 1] ? tree[2 * i] : tree[2 * i + 1];
+  while (tree[1] != FVG__NO_MERGE) {
+    int left = (int)(tree[1] & 0xFFFFFFFFu), right = p->after[left], before = p->before[left];
+    p->id[left] = 512 + (int)(tree[1] >> 32);
+    p->after[left] = p->after[right];
+    if (p->after[right] < n) p->before[p->after[right]] = left;
+    fvg__tree_update(tree, n, right, FVG__NO_MERGE);
+    fvg__tree_update(tree, n, left, fvg__pair_key(k, p, n, left));
+    if (before >= 0) fvg__tree_update(tree, n, before, fvg__pair_key(k, p, n, before));
+  }
+}
+
+/* The symbols of a piece of n characters into p->id; returns how many, or -1 without memory. */
+static int fvg__spell_piece(const fvg_tokenizer *k, fvg__pieces *p, const uint32_t *t, int n) {
+  int i, j, bytes = 0, m = 0;
+  uint8_t utf8[4];
+  for (i = 0; i < n; i++) bytes += fvg__utf8_bytes(t[i]);
+  if (fvg__pieces_reserve(k->ctx, p, bytes)) return -1;
+  for (i = 0; i < n; i++) {
+    int used = fvg__utf8_write(utf8, t[i]);
+    for (j = 0; j < used; j++) p->id[m++] = k->byte_id[utf8[j]];
+  }
+  p->id[m - 1] += 256;                                                 /* the last one carries </w>                */
+  return m;
+}
+
+static void fvg__emit_token(int id, int *ids, int capacity, int *n) {
+  if (*n < capacity) ids[*n] = id;
+  ++*n;
+}
+
+FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, const char *utf8, int *ids, int capacity, int *n) {
+  fvg__pieces pieces;
+  uint32_t *text;
+  fvg_status status;
+  int length, at, used, special, count = 0, i;
+  if (n) *n = 0;
+  if (!k) return FVG_E_ARG;
+  if (!utf8 || !n || capacity < 0 || (capacity > 0 && !ids))
+    return fvg__fail(k->ctx, FVG_E_ARG, "fvg_tokenize: needs a text, a place for the count and for %d ids", capacity);
+  if ((status = fvg__clean_text(k->ctx, utf8, &text, &length)) != FVG_OK) return status;
+  memset(&pieces, 0, sizeof pieces);
+  for (at = 0; at < length; at += used) {
+    int n_symbols = 0;
+    used = 1;
+    if (fvg__is_dropped(text[at])) continue;
+    used = fvg__next_piece(text + at, length - at, &special);
+    if (special >= 0) { fvg__emit_token(512 + k->n_merges + special, ids, capacity, &count); continue; }
+    if ((n_symbols = fvg__spell_piece(k, &pieces, text + at, used)) < 0) { status = FVG_E_NOMEM; break; }
+    fvg__merge_piece(k, &pieces, n_symbols);
+    for (i = 0; i < n_symbols; i = pieces.after[i]) fvg__emit_token(pieces.id[i], ids, capacity, &count);
+  }
+  fvg__release(k->ctx, pieces.tree);
+  fvg__release(k->ctx, text);
+  if (!status) *n = count;
+  return status;
+}
+
+/* ---- reading the merge list ---- */
+typedef struct fvg__symbol { const char *s; int n; } fvg__symbol;
+
+typedef struct fvg__merge_file {
+  const char *name;
+  char *at, *end;                     /* what is left to read                                                      */
+  int line;                           /* number of the line that begins at `at`                                    */
+  char bytes[256][8];                 /* the byte symbols with </w>                                                */
+  fvg__symbol *symbol;                /* [512 + n_merges] the string of each id                                    */
+  int *slot;                          /* [mask + 1] hash of the strings: 1 + id                                    */
+  uint32_t mask;
+} fvg__merge_file;
+
+static int fvg__find_symbol(const fvg__merge_file *f, const char *s, int n) {
+  uint32_t hash = fvg__hash_bytes(s, n), i;
+  for (i = 0; i < FVG__MAX_PROBES; i++) {
+    int id = f->slot[(hash + i) & f->mask] - 1;
+    if (id < 0) break;
+    if (f->symbol[id].n == n && !memcmp(f->symbol[id].s, s, (size_t)n)) return id;
+  }
+  return -1;
+}
+
+static int fvg__add_symbol(fvg__merge_file *f, int id, const char *s, int n) {
+  f->symbol[id].s = s;
+  f->symbol[id].n = n;
+  return fvg__hash_insert(f->slot, f->mask, fvg__hash_bytes(s, n), id);
+}
+
+/* GPT-2 writes a byte as the character of that number where it is printable and no blank, the others, in order, as
+   U+0100, U+0101, ...; the ids of the printable ones come first. */
+static void fvg__add_byte_symbols(fvg_tokenizer *k, fvg__merge_file *f) {
+  int printable, id = 0;
+  for (printable = 1; printable >= 0; printable--) {
+    int byte, n_other = 0;
+    for (byte = 0; byte < 256; byte++) {
+      int n, is_printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte != 173);
+      if (is_printable != printable) continue;
+      n = fvg__utf8_write((uint8_t *)f->bytes[byte], (uint32_t)(printable ? byte : 256 + n_other++));
+      memcpy(f->bytes[byte] + n, "</w>", 4);
+      fvg__add_symbol(f, id, f->bytes[byte], n);
+      fvg__add_symbol(f, 256 + id, f->bytes[byte], n + 4);
+      k->byte_id[byte] = id++;
+    }
+  }
+}
+
+static char *fvg__line_end(char *at, char *end) {
+  char *newline = (char *)memchr(at, '\n', (size_t)(end - at));
+  return newline ? newline : end;
+}
+
+static int fvg__is_line_blank(char ch) { return ch == ' ' || ch == '\t' || ch == '\r'; }
+
+/* The next word between *at and end, of *n bytes (0: there is none). */
+static char *fvg__next_word(char **at, char *end, int *n) {
+  char *word;
+  while (*at < end && fvg__is_line_blank(**at)) ++*at;
+  for (word = *at; *at < end && !fvg__is_line_blank(**at); ++*at) {}
+  *n = (int)(*at - word);
+  return word;
+}
+
+static fvg_status fvg__unknown_symbol(const fvg_tokenizer *k, const fvg__merge_file *f, const char *s, int n) {
+  return fvg__fail(k->ctx, FVG_E_FORMAT, "%s: line %d: \"%.*s\" is no symbol yet: neither a byte nor made before",
+                   f->name, f->line, n < 40 ? n : 40, s);
+}
+
+/* Reads merge i, "left right", and closes the gap between the two: that is the string of the new token. */
+static fvg_status fvg__read_merge(fvg_tokenizer *k, fvg__merge_file *f, int i) {
+  char *line = f->at, *end = fvg__line_end(line, f->end), *at = line, *left, *right;
+  int n_left, n_right, n_more, n, earlier;
+  left = fvg__next_word(&at, end, &n_left);
+  right = fvg__next_word(&at, end, &n_right);
+  fvg__next_word(&at, end, &n_more);
+  if (!n_right || n_more)
+    return fvg__fail(k->ctx, FVG_E_FORMAT, "%s: line %d: \"%.*s\" is not a merge: two symbols with a blank between",
+                     f->name, f->line, (int)(end - line < 40 ? end - line : 40), line);
+  k->left[i] = fvg__find_symbol(f, left, n_left);
+  k->right[i] = fvg__find_symbol(f, right, n_right);
+  if (k->left[i] < 0) return fvg__unknown_symbol(k, f, left, n_left);
+  if (k->right[i] < 0) return fvg__unknown_symbol(k, f, right, n_right);
+  n = n_left + n_right;
+  memmove(left + n_left, right, (size_t)n_right);
+  earlier = fvg__find_symbol(f, left, n);
+  if (earlier >= 0)
+    return fvg__fail(k->ctx, FVG_E_FORMAT, "%s: line %d: \"%.*s\" is token %d already; a merge must make a new one",
+                     f->name, f->line, n < 40 ? n : 40, left, earlier);
+  if (!fvg__add_symbol(f, 512 + i, left, n) ||
+      !fvg__hash_insert(k->slot, k->mask, fvg__hash_pair(k->left[i], k->right[i]), i))
+    return fvg__fail(k->ctx, FVG_E_FORMAT, "%s: line %d: %d symbols share a hash; this is no learned list of merges",
+                     f->name, f->line, FVG__MAX_PROBES);
+  f->at = end < f->end ? end + 1 : end;
+  f->line++;
+  return FVG_OK;
+}
+
+/* Skips the first line and blank lines at the end; returns the number of lines between. */
+static int fvg__count_merges(fvg__merge_file *f) {
+  char *at;
+  int n = 0;
+  f->at = fvg__line_end(f->at, f->end);
+  while (f->end > f->at && (fvg__is_line_blank(f->end[-1]) || f->end[-1] == '\n')) f->end--;
+  f->at += f->at < f->end;
+  f->line = 2;
+  for (at = f->at; at < f->end; at = fvg__line_end(at, f->end) + 1) n++;
+  return n;
+}
+
+static fvg_status fvg__read_merges(fvg_tokenizer *k, fvg__merge_file *f, int vocab_size) {
+  fvg_status status = FVG_OK;
+  int n = fvg__count_merges(f), n_ids, i;
+  if (vocab_size ? n < vocab_size - 514 : !n)
+    return fvg__fail(k->ctx, FVG_E_FORMAT, "%s: holds %d merges, the model's vocabulary of %d tokens needs %d",
+                     f->name, n, vocab_size ? vocab_size : 515, vocab_size ? vocab_size - 514 : 1);
+  if (vocab_size) n = vocab_size - 514;
+  n_ids = 512 + n;
+  k->n_merges = n;
+  k->mask = fvg__hash_mask(n);
+  f->mask = fvg__hash_mask(n_ids);
+  k->left = (int *)fvg__alloc_array(k->ctx, (size_t)n, sizeof *k->left);
+  k->right = (int *)fvg__alloc_array(k->ctx, (size_t)n, sizeof *k->right);
+  k->slot = (int *)fvg__alloc_array(k->ctx, (size_t)k->mask + 1, sizeof *k->slot);
+  f->symbol = (fvg__symbol *)fvg__alloc_array(k->ctx, (size_t)n_ids, sizeof *f->symbol);
+  f->slot = (int *)fvg__alloc_array(k->ctx, (size_t)f->mask + 1, sizeof *f->slot);
+  if (k->left && k->right && k->slot && f->symbol && f->slot) {
+    fvg__add_byte_symbols(k, f);
+    for (i = 0; i < n && !status; i++) status = fvg__read_merge(k, f, i);
+  } else {
+    status = FVG_E_NOMEM;
+  }
+  fvg__release(k->ctx, f->symbol);
+  fvg__release(k->ctx, f->slot);
+  return status;
+}
+
+FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg_source *merges, int vocab_size) {
+  fvg__merge_file f;
+  fvg_tokenizer *k;
+  fvg_status status;
+  uint8_t *bytes;
+  size_t n;
+  *out = NULL;
+  memset(&f, 0, sizeof f);
+  f.name = merges->name ? merges->name : "merges";
+  if (vocab_size < 0 || (vocab_size > 0 && vocab_size < 514))
+    return fvg__fail(c, FVG_E_ARG, "%s: a vocabulary of %d tokens is too small: byte symbols, start and end are 514",
+                     f.name, vocab_size);
+  if ((status = fvg_source_read_all(c, merges, &bytes, &n)) != FVG_OK) return status;
+  k = (fvg_tokenizer *)fvg__alloc(c, sizeof *k);
+  if (!k) { fvg_bytes_free(c, bytes); return FVG_E_NOMEM; }
+  k->ctx = c;
+  if (n >= 2 && bytes[0] == 0x1F && bytes[1] == 0x8B) {
+    status = fvg__fail(c, FVG_E_FORMAT, "%s: is packed by gzip; unpack it with gunzip first", f.name);
+  } else if (n > 1000000000) {
+    status = fvg__fail(c, FVG_E_UNSUPPORTED, "%s: %.0f bytes; 1000000000 is the limit", f.name, (double)n);
+  } else {
+    f.at = (char *)bytes;
+    f.end = f.at + n;
+    status = fvg__read_merges(k, &f, vocab_size);
+  }
+  fvg_bytes_free(c, bytes);
+  if (status) { fvg_tokenizer_free(k); return status; }
+  *out = k;
+  return FVG_OK;
+}
+
+FVG_DEF void fvg_tokenizer_free(fvg_tokenizer *k) {
+  if (!k) return;
+  fvg__release(k->ctx, k->left);
+  fvg__release(k->ctx, k->right);
+  fvg__release(k->ctx, k->slot);
+  fvg__release(k->ctx, k);
+}
+
+FVG_DEF int fvg_tokenizer_vocab_size(const fvg_tokenizer *k) { return 514 + k->n_merges; }
+
+/*===========================================================================================================
+ * CHAPTER 2  IMAGES: decoding, Pillow-exact resizing, crops and masks
+ *===========================================================================================================
+   What CLIP sees depends on the resampling as much as on the weights, so the geometry here gives the bytes that
+   Pillow 9.4 and torchvision give (METHODS 3); only JPEG decoders may differ from each other by a grey level.
+
+   Bicubic.  Output sample i looks at c = (i + 1/2) r, r = in/out, through Keys' kernel (1981, a = -1/2) stretched
+   by f = max(r, 1), which is the low-pass when shrinking: taps x with |x + 1/2 - c| < 2 f, weights k((x + 1/2 - c)/f)
+   over their sum.  Rows first, then columns, weights rounded to 22 fractional bits, each pass rounded and clipped
+   to a byte, a pass left out when its size does not change.  One function, fvg__resample, computes any window of the
+   result from a view of the source, [height, width, channels] bytes: a crop is a view, the centre crop a window.
+
+   Masks take every step of their image with the nearest pixel instead, and stay 0/255.
+
+   Files are hostile until checked: sides, pixels and the bytes that they would need are compared with the file's
+   length before memory is asked for, and PNG and JPEG are walked once before stb_image may see them. */
+
+#define FVG__IMAGE_SIDE   (1 << 20)        /* longest side                                                         */
+#define FVG__IMAGE_PIXELS (1 << 27)        /* most pixels, of a picture and of what resizing keeps between passes  */
+#define FVG__IMAGE_BYTES  (1 << 30)        /* longest file, largest block that stb_image gets                      */
+#define FVG__JPEG_SCANS   64               /* each scan visits every block, however few bytes it has               */
+
+static int fvg__image_fits(int64_t width, int64_t height) {
+  return width > 0 && height > 0 && width <= FVG__IMAGE_SIDE && height <= FVG__IMAGE_SIDE
+         && width * height <= FVG__IMAGE_PIXELS;
+}
+
+static fvg_status fvg__image_new(fvg_ctx *c, fvg_image *out, int width, int height, int channels) {
+  memset(out, 0, sizeof *out);
+  out->pixels = (uint8_t *)fvg__alloc_array(c, (size_t)width * (size_t)height, (size_t)channels);
+  if (!out->pixels) return FVG_E_NOMEM;
+  out->width = width;
+  out->height = height;
+  out->channels = channels;
+  return FVG_OK;
+}
+
+FVG_DEF void fvg_image_free(fvg_ctx *c, fvg_image *image) {
+  if (!image) return;
+  fvg__release(c, image->pixels);
+  memset(image, 0, sizeof *image);
+}
+
+static fvg_status fvg__image_check(fvg_ctx *c, const fvg_image *image, const char *who) {
+  if (image->pixels && image->channels >= 1 && image->channels <= 4 && fvg__image_fits(image->width, image->height))
+    return FVG_OK;
+  return fvg__fail(c, FVG_E_ARG, "%s: not an image: %d x %d pixels of %d channels%s", who, image->width,
+                   image->height, image->channels, image->pixels ? "" : ", no pixel memory");
+}
+
+/* Pixels of `from` channels (1 grey, 2 grey alpha, 3 RGB, 4 RGB alpha) to 1 (grey) or 3 (RGB). */
+static void fvg__convert_pixels(uint8_t *dst, int to, const uint8_t *src, int from, size_t n) {
+  int green = from < 3 ? 0 : 1, blue = from < 3 ? 0 : 2;
+  size_t i;
+  if (to == from) { memcpy(dst, src, n * (size_t)to); return; }
+  for (i = 0; i < n; i++, src += from, dst += to) {
+    if (to == 1) {
+      dst[0] = (uint8_t)((src[0] + src[green] + src[blue] + 1) / 3);
+    } else {
+      dst[0] = src[0];
+      dst[1] = src[green];
+      dst[2] = src[blue];
+    }
+  }
+}
+
+/* ---- PNM: "P1".."P6", width, height, the largest value (not for bits), then text (1-3) or bytes (4-6) ---- */
+typedef struct fvg__pnm {
+  const uint8_t *at, *end;
+  int kind, width, height, max;
+} fvg__pnm;
+
+static int fvg__pnm_is_space(int byte) { return byte == ' ' || (byte >= 9 && byte <= 13); }
+
+static void fvg__pnm_skip_comment(fvg__pnm *p) {                              /* leaves the line's end            */
+  if (p->at < p->end && *p->at == '#')
+    while (p->at < p->end && *p->at != '\n' && *p->at != '\r') p->at++;
+}
+
+static void fvg__pnm_skip(fvg__pnm *p) {
+  for (;;) {
+    fvg__pnm_skip_comment(p);
+    if (p->at == p->end || !fvg__pnm_is_space(*p->at)) return;
+    p->at++;
+  }
+}
+
+static int fvg__pnm_number(fvg__pnm *p) {                                     /* -1: no number, or a huge one     */
+  int value = 0;
+  fvg__pnm_skip(p);
+  if (p->at == p->end || *p->at < '0' || *p->at > '9') return -1;
+  for (; p->at < p->end && *p->at >= '0' && *p->at <= '9'; p->at++) {
+    value = 10 * value + (*p->at - '0');
+    if (value > FVG__IMAGE_SIDE) return -1;
+  }
+  return value;
+}
+
+static fvg_status fvg__pnm_header(fvg_ctx *c, fvg__pnm *p, const char *file) {
+  p->kind = p->at[1] - '0';
+  p->at += 2;
+  p->width = fvg__pnm_number(p);
+  p->height = fvg__pnm_number(p);
+  p->max = p->kind % 3 == 1 ? 1 : fvg__pnm_number(p);
+  if (!fvg__image_fits(p->width, p->height))
+    return fvg__fail(c, FVG_E_FORMAT, "%s: PNM header without a usable size: sides 1 to %d, at most %d pixels", file,
+                     FVG__IMAGE_SIDE, FVG__IMAGE_PIXELS);
+  if (p->max < 1 || p->max > 65535)
+    return fvg__fail(c, FVG_E_FORMAT, "%s: PNM header without a largest value of 1 to 65535", file);
+  if (p->kind < 4) return FVG_OK;
+  fvg__pnm_skip_comment(p);
+  if (p->at == p->end || !fvg__pnm_is_space(*p->at))
+    return fvg__fail(c, FVG_E_FORMAT, "%s: PNM header does not end in white space", file);
+  p->at++;
+  return FVG_OK;
+}
+
+/* The fewest bytes that can hold the pixels: a text value needs a digit and, except between bits, a blank. */
+static size_t fvg__pnm_bytes(const fvg__pnm *p) {
+  size_t values = (size_t)p->width * (size_t)p->height * (p->kind % 3 == 0 ? 3u : 1u);
+  if (p->kind == 1) return values;
+  if (p->kind < 4) return 2 * values - 1;
+  if (p->kind == 4) return ((size_t)p->width + 7) / 8 * (size_t)p->height;
+  return values * (p->max > 255 ? 2u : 1u);
+}
+
+/* 255 value / max, halves to even, which is how Python rounds in Pillow's reader; too large a value is white. */
+static uint8_t fvg__pnm_scale(int value, int max) {
+  double x = (double)value / max * 255, below = floor(x);
+  int y = (int)below;
+  if (value >= max) return 255;
+  if (x - below > 0.5 || (x - below == 0.5 && y % 2)) y++;
+  return (uint8_t)y;
+}
+
+static void fvg__pnm_read_bits(const fvg__pnm *p, uint8_t *dst) {             /* rows of whole bytes, 1 is black  */
+  size_t row_bytes = ((size_t)p->width + 7) / 8;
+  int x, y;
+  for (y = 0; y < p->height; y++)
+    for (x = 0; x < p->width; x++)
+      *dst++ = (p->at[(size_t)y * row_bytes + (size_t)x / 8] >> (7 - x % 8)) & 1 ? 0 : 255;
+}
+
+static void fvg__pnm_read_binary(const fvg__pnm *p, uint8_t *dst, size_t n) {
+  const uint8_t *src = p->at;
+  size_t i;
+  if (p->max == 255) memcpy(dst, src, n);
+  else if (p->max < 256) for (i = 0; i < n; i++) dst[i] = fvg__pnm_scale(src[i], p->max);
+  else for (i = 0; i < n; i++) dst[i] = fvg__pnm_scale(src[2 * i] * 256 + src[2 * i + 1], p->max);
+}
+
+static fvg_status fvg__pnm_read_text(fvg_ctx *c, fvg__pnm *p, uint8_t *dst, size_t n, const char *file) {
+  size_t i;
+  for (i = 0; i < n; i++) {
+    int value;
+    if (p->kind == 1) {                                                       /* bits may stand without blanks    */
+      fvg__pnm_skip(p);
+      value = p->at < p->end ? '1' - *p->at++ : -1;
+    } else {
+      value = fvg__pnm_number(p);
+    }
+    if (value < 0 || value > p->max)
+      return fvg__fail(c, FVG_E_FORMAT, "%s: PNM value %.0f of %.0f is missing or not within 0..%d", file,
+                       (double)i + 1, (double)n, p->max);
+    dst[i] = fvg__pnm_scale(value, p->max);
+  }
+  return FVG_OK;
+}
+
+static fvg_status fvg__pnm_decode(fvg_ctx *c, fvg_image *out, const uint8_t *bytes, size_t n, const char *file) {
+  fvg__pnm p;
+  size_t needed, values;
+  fvg_status s;
+  p.at = bytes;
+  p.end = bytes + n;
+  s = fvg__pnm_header(c, &p, file);
+  if (s) return s;
+  needed = fvg__pnm_bytes(&p);
+  if ((size_t)(p.end - p.at) < needed)
+    return fvg__fail(c, FVG_E_FORMAT, "%s: %d x %d pixels need at least %.0f bytes after the PNM header, not %.0f",
+                     file, p.width, p.height, (double)needed, (double)(p.end - p.at));
+  s = fvg__image_new(c, out, p.width, p.height, p.kind % 3 == 0 ? 3 : 1);
+  if (s) return s;
+  values = (size_t)out->width * (size_t)out->height * (size_t)out->channels;
+  if (p.kind < 4) s = fvg__pnm_read_text(c, &p, out->pixels, values, file);
+  else if (p.kind == 4) fvg__pnm_read_bits(&p, out->pixels);
+  else fvg__pnm_read_binary(&p, out->pixels, values);
+  if (s) fvg_image_free(c, out);
+  return s;
+}
+
+/* ---- PNG and JPEG: stb_image, not part of fvgpt, behind checks of our own ---- */
+#ifdef FVGPT_STB_IMAGE
+#ifndef FVGPT_STB_IMAGE_LINKED             /* define it when another file of the program holds stb_image's code    */
+/* Zeroed, because a JPEG that skips blocks or tables would else show what the memory held before. */
+static void *fvg__stb_alloc(size_t bytes) { return bytes <= FVG__IMAGE_BYTES ? calloc(1, bytes) : NULL; }
+static void *fvg__stb_realloc(void *block, size_t bytes) {
+  return bytes <= FVG__IMAGE_BYTES ? realloc(block, bytes) : NULL;
+}
+#define STB_IMAGE_STATIC
+#define STB_IMAGE_IMPLEMENTATION
+#define STBI_ONLY_JPEG
+#define STBI_ONLY_PNG
+#define STBI_NO_STDIO
+#define STBI_NO_LINEAR
+#define STBI_NO_GIF
+#define STBI_MAX_DIMENSIONS FVG__IMAGE_SIDE
+#define STBI_MALLOC(bytes) fvg__stb_alloc(bytes)
+#define STBI_REALLOC(block, bytes) fvg__stb_realloc(block, bytes)
+#define STBI_FREE(block) free(block)
+#define STBI_ASSERT(condition) ((void)0)
+/* 2.27 defines this function under the second name only; so every version has one of each */
+#define stbi_set_unpremultiply_on_load_thread stbi__unpremultiply_on_load_thread
+#ifdef __TINYC__
+#define STBI_NO_SIMD
+#endif
+#endif
+#if defined(__GNUC__) || defined(__clang__)                                   /* its warnings are not ours         */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wconversion"
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+#pragma GCC diagnostic ignored "-Wunused-function"
+#endif
+#ifndef STBI_INCLUDE_STB_IMAGE_H
+#ifdef __has_include
+#if __has_include("stb_image.h")
+#include "stb_image.h"
+#else
+#include <stb/stb_image.h>
+#endif
+#else
+#include <stb/stb_image.h>
+#endif
+#endif
+#if defined(__GNUC__) || defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+#ifndef FVGPT_STB_IMAGE_LINKED             /* a later include of stb_image.h must not emit the code again          */
+#undef stbi_set_unpremultiply_on_load_thread
+#undef STB_IMAGE_STATIC
+#undef STB_IMAGE_IMPLEMENTATION
+#endif
+
+static uint32_t fvg__get_u32(const uint8_t *p) {
+  return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+/* PNG is a signature and chunks of length, type, data, CRC.  Every chunk must lie within the file, and deflate, which
+   gains at most a factor of 1032, must be able to make the pixels out of the IDAT bytes. */
+static fvg_status fvg__png_check(fvg_ctx *c, const uint8_t *bytes, size_t n, const char *file) {
+  static const int samples[7] = {1, 0, 3, 1, 2, 0, 4};                       /* per pixel, by colour type        */
+  size_t at = 8, data = 0, length = 0;
+  double width, height, raw;
+  if (n < 33 || memcmp(bytes + 12, "IHDR", 4) || bytes[25] > 6)
+    return fvg__fail(c, FVG_E_FORMAT, "%s: PNG without a header chunk", file);
+  do {
+    length = n - at < 12 ? n : fvg__get_u32(bytes + at);
+    if (n - at < 12 || length > n - at - 12)
+      return fvg__fail(c, FVG_E_FORMAT, "%s: PNG truncated at byte %.0f, within the chunk at byte %.0f", file,
+                       (double)n, (double)at);
+    if (!memcmp(bytes + at + 4, "IDAT", 4)) data += length;
+    at += length + 12;
+  } while (memcmp(bytes + at - length - 8, "IEND", 4));
+  width = fvg__get_u32(bytes + 16);
+  height = fvg__get_u32(bytes + 20);
+  raw = height * (1 + ceil(width * bytes[24] * samples[bytes[25]] / 8));
+  if (raw > 1032.0 * (double)data + 1032)
+    return fvg__fail(c, FVG_E_FORMAT, "%s: PNG of %.0f x %.0f pixels cannot come from %.0f bytes of data", file,
+                     width, height, (double)data);
+  return FVG_OK;
+}
+
+/* A Huffman segment: tables of a class byte, 16 counts and that many symbols.  stb_image 2.27 trusts the counts. */
+static int fvg__jpeg_huffman_ok(const uint8_t *p, size_t n) {
+  while (n) {
+    size_t symbols = 0;
+    int i;
+    if (n < 17) return 0;
+    for (i = 1; i <= 16; i++) symbols += p[i];
+    if (symbols > 256 || symbols > n - 17) return 0;
+    p += 17 + symbols;
+    n -= 17 + symbols;
+  }
+  return 1;
+}
+
+static int fvg__jpeg_is_marker(int byte) { return byte != 0 && byte != 0xFF && (byte & 0xF8) != 0xD0; }
+
+/* JPEG is markers FF xx, most followed by a segment with its length, and after a scan's segment entropy-coded bytes
+   in which FF is followed by 0 or a restart marker. */
+static fvg_status fvg__jpeg_check(fvg_ctx *c, const uint8_t *bytes, size_t n, const char *file) {
+  size_t at = 2, length;
+  int scans = 0;
+  for (;;) {
+    int marker;
+    while (at + 1 < n && !(bytes[at] == 0xFF && fvg__jpeg_is_marker(bytes[at + 1]))) at++;
+    if (at + 1 >= n)
+      return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG without its end mark: truncated at byte %.0f", file, (double)n);
+    marker = bytes[at + 1];
+    at += 2;
+    if (marker == 0xD9) return FVG_OK;
+    length = n - at < 2 ? 0 : (size_t)bytes[at] << 8 | bytes[at + 1];
+    if (length < 2 || length > n - at)
+      return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG segment FF%02X at byte %.0f has %.0f bytes, the file %.0f more",
+                       file, (unsigned)marker, (double)at - 2, (double)length, (double)(n - at));
+    if (marker == 0xC4 && !fvg__jpeg_huffman_ok(bytes + at + 2, length - 2))
+      return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG Huffman table at byte %.0f is damaged", file, (double)at - 2);
+    if (marker == 0xDA && ++scans > FVG__JPEG_SCANS)
+      return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: JPEG of more than %d scans", file, FVG__JPEG_SCANS);
+    at += length;
+  }
+}
+
+static fvg_status fvg__stb_decode(fvg_ctx *c, fvg_image *out, const uint8_t *bytes, size_t n, int channels,
+                                  const char *file) {
+  int is_png = bytes[0] == 0x89, width, height, from;
+  fvg_status s = is_png ? fvg__png_check(c, bytes, n, file) : fvg__jpeg_check(c, bytes, n, file);
+  stbi_uc *pixels;
+  if (s) return s;
+  if (!stbi_info_from_memory(bytes, (int)n, &width, &height, &from))
+    return fvg__fail(c, FVG_E_FORMAT, "%s: %s", file, stbi_failure_reason());
+  if (!fvg__image_fits(width, height))
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: %d x %d pixels; sides up to %d and %d pixels in all are read", file,
+                     width, height, FVG__IMAGE_SIDE, FVG__IMAGE_PIXELS);
+  /* a block of 64 pixels costs at least one bit */
+  if (!is_png && (double)width * height > 1024.0 * (double)n)
+    return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG of %d x %d pixels cannot come from %.0f bytes", file, width, height,
+                     (double)n);
+  pixels = stbi_load_from_memory(bytes, (int)n, &width, &height, &from, 0);
+  if (!pixels) return fvg__fail(c, FVG_E_FORMAT, "%s: %s", file, stbi_failure_reason());
+  if (!channels) channels = from;
+  s = fvg__image_new(c, out, width, height, channels);
+  if (!s) fvg__convert_pixels(out->pixels, channels, pixels, from, (size_t)width * (size_t)height);
+  stbi_image_free(pixels);
+  return s;
+}
+#else
+static fvg_status fvg__stb_decode(fvg_ctx *c, fvg_image *out, const uint8_t *bytes, size_t n, int channels,
+                                  const char *file) {
+  (void)out; (void)bytes; (void)n; (void)channels;
+  return fvg__fail(c, FVG_E_UNSUPPORTED,
+                   "%s: PNG/JPEG needs a build with FVGPT_STB_IMAGE (Debian package libstb-dev)", file);
+}
+#endif
+
+static fvg_status fvg__image_decode_bytes(fvg_ctx *c, fvg_image *out, const uint8_t *bytes, size_t n, int channels,
+                                          const char *file) {
+  static const uint8_t png[8] = {0x89, 'P', 'N', 'G', 13, 10, 26, 10}, jpeg[3] = {0xFF, 0xD8, 0xFF};
+  fvg_image in;
+  fvg_status s;
+  if (n >= 8 && (!memcmp(bytes, png, 8) || !memcmp(bytes, jpeg, 3)))
+    return fvg__stb_decode(c, out, bytes, n, channels, file);
+  if (n < 3 || bytes[0] != 'P' || bytes[1] < '1' || bytes[1] > '6'
+      || !(fvg__pnm_is_space(bytes[2]) || bytes[2] == '#'))
+    return fvg__fail(c, FVG_E_FORMAT, "%s: %.0f bytes, neither PNM (P1 to P6) nor PNG nor JPEG", file, (double)n);
+  memset(&in, 0, sizeof in);
+  s = fvg__pnm_decode(c, &in, bytes, n, file);
+  if (s || !channels || channels == in.channels) { *out = in; return s; }
+  s = fvg__image_new(c, out, in.width, in.height, channels);
+  if (!s) fvg__convert_pixels(out->pixels, channels, in.pixels, in.channels, (size_t)in.width * (size_t)in.height);
+  fvg_image_free(c, &in);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source *s, int channels) {
+  const char *file = s->name ? s->name : "image";
+  uint8_t *bytes = NULL;
+  size_t n = 0;
+  fvg_status status;
+  memset(out, 0, sizeof *out);
+  if (channels != 0 && channels != 1 && channels != 3)
+    return fvg__fail(c, FVG_E_ARG, "%s: %d channels asked for; 1 is grey, 3 RGB, 0 as in the file", file, channels);
+  if (s->size > FVG__IMAGE_BYTES)
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: %.0f bytes; image files of up to %d bytes are read", file,
+                     (double)s->size, FVG__IMAGE_BYTES);
+  status = fvg_source_read_all(c, s, &bytes, &n);
+  if (status) return status;
+  status = fvg__image_decode_bytes(c, out, bytes, n, channels, file);
+  fvg_bytes_free(c, bytes);
+  return status;
+}
+
+#ifndef FVGPT_NO_STDIO
+FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, int channels) {
+  fvg_source source;
+  fvg_status s;
+  memset(out, 0, sizeof *out);
+  s = fvg_source_file(c, &source, path);
+  if (s) return s;
+  s = fvg_image_decode(c, out, &source, channels);
+  fvg_source_close(&source);
+  return s;
+}
+
+/* ---- writing: PGM, PPM, and PNG with its deflate stream made of stored blocks (RFC 1950, 1951, 2083) ---- */
+static uint32_t fvg__crc32(const uint8_t *bytes, size_t n) {                  /* polynomial EDB88320, 4 bits a step */
+  static const uint32_t table[16] = {
+    0x00000000, 0x1DB71064, 0x3B6E20C8, 0x26D930AC, 0x76DC4190, 0x6B6B51F4, 0x4DB26158, 0x5005713C,
+    0xEDB88320, 0xF00F9344, 0xD6D6A3E8, 0xCB61B38C, 0x9B64C2B0, 0x86D3D2D4, 0xA00AE278, 0xBDBDF21C };
+  uint32_t crc = 0xFFFFFFFFu;
+  size_t i;
+  for (i = 0; i < n; i++) {
+    crc = (crc >> 4) ^ table[(crc ^ bytes[i]) & 15];
+    crc = (crc >> 4) ^ table[(crc ^ (uint32_t)(bytes[i] >> 4)) & 15];
+  }
+  return crc ^ 0xFFFFFFFFu;
+}
+
+static uint8_t *fvg__put_u32(uint8_t *at, uint32_t value) {
+  int shift;
+  for (shift = 24; shift >= 0; shift -= 8) *at++ = (uint8_t)(value >> shift);
+  return at;
+}
+
+typedef struct fvg__stored {
+  uint8_t *at;
+  size_t left, block;                      /* bytes still to come; room in the open block                          */
+  uint32_t a, b;                           /* Adler-32: 1 + the sum, and the sum of the sums                       */
+} fvg__stored;
+
+static void fvg__stored_put(fvg__stored *z, const uint8_t *bytes, size_t n) {
+  while (n) {
+    size_t i, k;
+    if (!z->block) {
+      z->block = z->left < 65535 ? z->left : 65535;
+      *z->at++ = z->block == z->left;
+      *z->at++ = (uint8_t)(z->block & 255);
+      *z->at++ = (uint8_t)(z->block >> 8);
+      *z->at++ = (uint8_t)(~z->block & 255);
+      *z->at++ = (uint8_t)(~z->block >> 8 & 255);
+    }
+    k = n < z->block ? n : z->block;
+    if (k > 5552) k = 5552;                                                   /* b stays below 2^32               */
+    for (i = 0; i < k; i++) {
+      z->a += bytes[i];
+      z->b += z->a;
+    }
+    z->a %= 65521;
+    z->b %= 65521;
+    memcpy(z->at, bytes, k);
+    z->at += k;
+    z->block -= k;
+    z->left -= k;
+    bytes += k;
+    n -= k;
+  }
+}
+
+/* The zlib stream of a PNG: per row a filter byte 0 and the pixels. */
+static uint8_t *fvg__png_put_pixels(uint8_t *at, const fvg_image *image) {
+  static const uint8_t filter = 0;
+  size_t row = (size_t)image->width * (size_t)image->channels;
+  fvg__stored z;
+  int y;
+  *at++ = 0x78;
+  *at++ = 0x01;
+  z.at = at;
+  z.left = (row + 1) * (size_t)image->height;
+  z.block = 0;
+  z.a = 1;
+  z.b = 0;
+  for (y = 0; y < image->height; y++) {
+    fvg__stored_put(&z, &filter, 1);
+    fvg__stored_put(&z, image->pixels + (size_t)y * row, row);
+  }
+  return fvg__put_u32(z.at, z.b << 16 | z.a);
+}
+
+/* Closes the chunk whose type stands at `type` and whose data end at `end`: length before, CRC behind. */
+static uint8_t *fvg__png_close_chunk(uint8_t *type, uint8_t *end) {
+  fvg__put_u32(type - 4, (uint32_t)(end - type - 4));
+  return fvg__put_u32(end, fvg__crc32(type, (size_t)(end - type)));
+}
+
+static fvg_status fvg__png_encode(fvg_ctx *c, const fvg_image *image, uint8_t **bytes, size_t *n) {
+  static const uint8_t signature[8] = {0x89, 'P', 'N', 'G', 13, 10, 26, 10}, colour_type[5] = {0, 0, 4, 2, 6};
+  size_t raw = ((size_t)image->width * (size_t)image->channels + 1) * (size_t)image->height;
+  size_t stream = 2 + raw + 5 * ((raw + 65534) / 65535) + 4;
+  uint8_t *at, *type;
+  *n = 8 + (12 + 13) + (12 + stream) + 12;
+  *bytes = at = (uint8_t *)fvg__alloc(c, *n);
+  if (!at) return FVG_E_NOMEM;
+  memcpy(at, signature, 8);
+  type = at + 12;
+  memcpy(type, "IHDR", 4);
+  at = fvg__put_u32(type + 4, (uint32_t)image->width);
+  at = fvg__put_u32(at, (uint32_t)image->height);
+  at[0] = 8;                                                                  /* bits a sample; at[2..4] stay 0   */
+  at[1] = colour_type[image->channels];
+  type = fvg__png_close_chunk(type, at + 5) + 4;
+  memcpy(type, "IDAT", 4);
+  type = fvg__png_close_chunk(type, fvg__png_put_pixels(type + 4, image)) + 4;
+  memcpy(type, "IEND", 4);
+  fvg__png_close_chunk(type, type + 4);
+  return FVG_OK;
+}
+
+static fvg_status fvg__pnm_encode(fvg_ctx *c, const fvg_image *image, uint8_t **bytes, size_t *n) {
+  char head[64];
+  size_t pixels = (size_t)image->width * (size_t)image->height * (size_t)image->channels, h;
+  snprintf(head, sizeof head, "P%d\n%d %d\n255\n", image->channels == 3 ? 6 : 5, image->width, image->height);
+  h = strlen(head);
+  *n = h + pixels;
+  *bytes = (uint8_t *)fvg__alloc(c, *n);
+  if (!*bytes) return FVG_E_NOMEM;
+  memcpy(*bytes, head, h);
+  memcpy(*bytes + h, image->pixels, pixels);
+  return FVG_OK;
+}
+
+static int fvg__has_suffix(const char *path, const char *suffix) {            /* suffix in lower case             */
+  size_t n = strlen(path), k = strlen(suffix);
+  if (n < k) return 0;
+  for (path += n - k; *path; path++, suffix++)
+    if ((*path >= 'A' && *path <= 'Z' ? *path - 'A' + 'a' : *path) != *suffix) return 0;
+  return 1;
+}
+
+FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char *path) {
+  int png = fvg__has_suffix(path, ".png"), grey = fvg__has_suffix(path, ".pgm"), rgb = fvg__has_suffix(path, ".ppm");
+  uint8_t *bytes;
+  size_t n;
+  fvg_status s = fvg__image_check(c, image, path);
+  if (s) return s;
+  if (!png && !grey && !rgb && !fvg__has_suffix(path, ".pnm"))
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: images are written as .png, .ppm, .pgm or .pnm", path);
+  if (!png && image->channels != (grey ? 1 : 3) && (grey || rgb || image->channels != 1))
+    return fvg__fail(c, FVG_E_ARG, "%s: an image of %d channels does not go into this format; use .png", path,
+                     image->channels);
+  s = png ? fvg__png_encode(c, image, &bytes, &n) : fvg__pnm_encode(c, image, &bytes, &n);
+  if (s) return s;
+  s = fvg_file_save(c, path, bytes, n);
+  fvg__release(c, bytes);
+  return s;
+}
+#endif
+
+/* ---- resizing ---- */
+/* A box of an image; `row` is the distance between its rows in bytes. */
+typedef struct fvg__view { const uint8_t *pixels; int width, height, channels; size_t row; } fvg__view;
+typedef struct fvg__window { int left, top, width, height; } fvg__window;
+
+/* Output i of the window sums weight[i * stride + k] * in[first[i] + k], k < count[i]; the weights sum to 2^22. */
+typedef struct fvg__taps { int n, stride, *first, *count, *weight; } fvg__taps;
+
+#define FVG__WEIGHT_BITS 22
+#define FVG__WEIGHT_HALF (1 << (FVG__WEIGHT_BITS - 1))
+
+static uint8_t fvg__weighted_byte(int sum) {                                  /* sum holds FVG__WEIGHT_HALF already */
+  sum = sum > 0 ? sum >> FVG__WEIGHT_BITS : 0;
+  return (uint8_t)(sum < 255 ? sum : 255);
+}
+
+/* Keys' cubic, a = -1/2: (3|x|^3 - 5|x|^2)/2 + 1 up to 1, (-|x|^3 + 5|x|^2 - 8|x|)/2 + 2 up to 2.  The order of the
+   operations, each rounded, is part of the result. */
+static double fvg__keys(double x) {
+  x = fabs(x);
+  if (x < 1) return fvg__exact_product(fvg__exact_product(fvg__exact_product(1.5, x) - 2.5, x), x) + 1;
+  if (x < 2) return -0.5 * (fvg__exact_product(fvg__exact_product(x - 5, x) + 8, x) - 4);
+  return 0;
+}
+
+/* Weights of outputs first..first+n-1 of a line of n_in samples resized to n_out. */
+static fvg_status fvg__taps_new(fvg_ctx *c, fvg__taps *t, int n_in, int n_out, int first, int n) {
+  double ratio = (double)n_in / n_out, stretch = ratio > 1 ? ratio : 1, support = 2 * stretch, shrink = 1 / stretch;
+  int i, k;
+  t->n = n;
+  t->stride = 2 * (int)ceil(support) + 1;
+  t->first = (int *)fvg__alloc_array(c, (size_t)n, ((size_t)t->stride + 2) * sizeof(int));
+  if (!t->first) return FVG_E_NOMEM;
+  t->count = t->first + n;
+  t->weight = t->count + n;
+  for (i = 0; i < n; i++) {
+    double centre = fvg__exact_product(first + i + 0.5, ratio), sum = 0;
+    int low = (int)(centre - support + 0.5), high = (int)(centre + support + 0.5);
+    int *weight = t->weight + (size_t)i * (size_t)t->stride;
+    if (low < 0) low = 0;
+    if (high > n_in) high = n_in;
+    t->first[i] = low;
+    t->count[i] = high - low;
+    for (k = low; k < high; k++) sum += fvg__keys((k - centre + 0.5) * shrink);
+    for (k = low; k < high; k++) {
+      double w = fvg__keys((k - centre + 0.5) * shrink) / sum * (1 << FVG__WEIGHT_BITS);
+      *weight++ = (int)(w < 0 ? w - 0.5 : w + 0.5);
+    }
+  }
+  return FVG_OK;
+}
+
+static void fvg__row_pass_rgb(uint8_t *dst, const uint8_t *src, const fvg__taps *t) {
+  int i, k;
+  for (i = 0; i < t->n; i++, dst += 3) {
+    const uint8_t *p = src + 3 * (size_t)t->first[i];
+    const int *weight = t->weight + (size_t)i * (size_t)t->stride;
+    int n = t->count[i], r = FVG__WEIGHT_HALF, g = FVG__WEIGHT_HALF, b = FVG__WEIGHT_HALF;
+    for (k = 0; k < n; k++, p += 3) {
+      r += weight[k] * p[0];
+      g += weight[k] * p[1];
+      b += weight[k] * p[2];
+    }
+    dst[0] = fvg__weighted_byte(r);
+    dst[1] = fvg__weighted_byte(g);
+    dst[2] = fvg__weighted_byte(b);
+  }
+}
+
+static void fvg__row_pass(uint8_t *dst, const uint8_t *src, const fvg__taps *t, int channels) {
+  int i, j, k;
+  if (channels == 3) { fvg__row_pass_rgb(dst, src, t); return; }
+  for (i = 0; i < t->n; i++)
+    for (j = 0; j < channels; j++) {
+      const uint8_t *p = src + (size_t)t->first[i] * (size_t)channels + j;
+      const int *weight = t->weight + (size_t)i * (size_t)t->stride;
+      int n = t->count[i], sum = FVG__WEIGHT_HALF;
+      for (k = 0; k < n; k++, p += channels) sum += weight[k] * *p;
+      *dst++ = fvg__weighted_byte(sum);
+    }
+}
+
+/* One output row of n bytes from `count` source rows; 16 columns at a time, which compilers turn into vectors. */
+static void fvg__column_pass(uint8_t *dst, const uint8_t *src, size_t row, const int *weight, int count, size_t n) {
+  size_t i, j;
+  int k;
+  for (i = 0; i + 16 <= n; i += 16) {
+    int sum[16];
+    for (j = 0; j < 16; j++) sum[j] = FVG__WEIGHT_HALF;
+    for (k = 0; k < count; k++) {
+      const uint8_t *p = src + (size_t)k * row + i;
+      for (j = 0; j < 16; j++) sum[j] += weight[k] * p[j];
+    }
+    for (j = 0; j < 16; j++) dst[i + j] = fvg__weighted_byte(sum[j]);
+  }
+  for (; i < n; i++) {
+    int sum = FVG__WEIGHT_HALF;
+    for (k = 0; k < count; k++) sum += weight[k] * src[(size_t)k * row + i];
+    dst[i] = fvg__weighted_byte(sum);
+  }
+}
+
+/* Rows first..first+n-1 of the view, made as wide as the window, into dst, [n, window width, channels]. */
+static fvg_status fvg__horizontal(fvg_ctx *c, uint8_t *dst, const fvg__view *in, int width, const fvg__window *w,
+                                  int first, int n) {
+  const uint8_t *src = in->pixels + (size_t)first * in->row;
+  size_t row = (size_t)w->width * (size_t)in->channels;
+  fvg__taps t;
+  int y;
+  if (width == in->width) {
+    src += (size_t)w->left * (size_t)in->channels;
+    for (y = 0; y < n; y++) memcpy(dst + (size_t)y * row, src + (size_t)y * in->row, row);
+    return FVG_OK;
+  }
+  if (fvg__taps_new(c, &t, in->width, width, w->left, w->width)) return FVG_E_NOMEM;
+  for (y = 0; y < n; y++) fvg__row_pass(dst + (size_t)y * row, src + (size_t)y * in->row, &t, in->channels);
+  fvg__release(c, t.first);
+  return FVG_OK;
+}
+
+/* Both passes when the height changes: only the source rows that the window's rows look at go through the first. */
+static fvg_status fvg__bicubic(fvg_ctx *c, uint8_t *dst, const fvg__view *in, int width, int height,
+                               const fvg__window *w) {
+  size_t row = (size_t)w->width * (size_t)in->channels;
+  fvg_status s = FVG_OK;
+  uint8_t *middle = NULL;
+  fvg__taps t;
+  int first, n, y;
+  if (height == in->height) return fvg__horizontal(c, dst, in, width, w, w->top, w->height);
+  if (fvg__taps_new(c, &t, in->height, height, w->top, w->height)) return FVG_E_NOMEM;
+  first = t.first[0];
+  n = t.first[t.n - 1] + t.count[t.n - 1] - first;
+  if ((int64_t)n * w->width > FVG__IMAGE_PIXELS)
+    s = fvg__fail(c, FVG_E_UNSUPPORTED, "resize %d x %d to %d x %d: %d x %d pixels between the passes are too many",
+                  in->width, in->height, width, height, w->width, n);
+  else if ((middle = (uint8_t *)fvg__alloc_array(c, (size_t)n, row)) == NULL) s = FVG_E_NOMEM;
+  else s = fvg__horizontal(c, middle, in, width, w, first, n);
+  for (y = 0; y < w->height && !s; y++)
+    fvg__column_pass(dst + (size_t)y * row, middle + (size_t)(t.first[y] - first) * row, row,
+                     t.weight + (size_t)y * (size_t)t.stride, t.count[y], row);
+  fvg__release(c, middle);
+  fvg__release(c, t.first);
+  return s;
+}
+
+/* Indices of the nearest samples.  Pillow walks in steps of in/out from half a step on; the sum, rounded at each
+   step, now and then falls to the other side of a border than (i + 1/2) in/out would. */
+static void fvg__nearest_indices(int *index, int n_in, int n_out, int first, int n) {
+  double step = (double)n_in / n_out, at = step * 0.5;
+  int i;
+  for (i = 0; i < first + n; i++, at += step)
+    if (i >= first) index[i - first] = at < n_in ? (int)at : n_in - 1;
+}
+
+static fvg_status fvg__nearest(fvg_ctx *c, uint8_t *dst, const fvg__view *in, int width, int height,
+                               const fvg__window *w) {
+  int *column = (int *)fvg__alloc_array(c, (size_t)w->width + (size_t)w->height, sizeof *column), *line, x, y, j;
+  if (!column) return FVG_E_NOMEM;
+  line = column + w->width;
+  fvg__nearest_indices(column, in->width, width, w->left, w->width);
+  fvg__nearest_indices(line, in->height, height, w->top, w->height);
+  for (y = 0; y < w->height; y++)
+    for (x = 0; x < w->width; x++) {
+      const uint8_t *p = in->pixels + (size_t)line[y] * in->row + (size_t)column[x] * (size_t)in->channels;
+      for (j = 0; j < in->channels; j++) *dst++ = p[j];
+    }
+  fvg__release(c, column);
+  return FVG_OK;
+}
+
+/* The window of what `in` becomes at width x height. */
+static fvg_status fvg__resample(fvg_ctx *c, fvg_image *out, const fvg__view *in, int width, int height,
+                                const fvg__window *w, fvg_filter filter) {
+  fvg_status s;
+  memset(out, 0, sizeof *out);
+  if (filter != FVG_BICUBIC && filter != FVG_NEAREST)
+    return fvg__fail(c, FVG_E_ARG, "resize: no filter %d", (int)filter);
+  if (!fvg__image_fits(w->width, w->height))
+    return fvg__fail(c, FVG_E_ARG, "resize %d x %d to %d x %d: sides must be 1 to %d, pixels at most %d", in->width,
+                     in->height, w->width, w->height, FVG__IMAGE_SIDE, FVG__IMAGE_PIXELS);
+  s = fvg__image_new(c, out, w->width, w->height, in->channels);
+  if (s) return s;
+  if (filter == FVG_NEAREST) s = fvg__nearest(c, out->pixels, in, width, height, w);
+  else s = fvg__bicubic(c, out->pixels, in, width, height, w);
+  if (s) fvg_image_free(c, out);
+  return s;
+}
+
+/* What the three resizing functions do first. */
+static fvg_status fvg__resize_begin(fvg_ctx *c, fvg_image *out, const fvg_image *in, const char *who) {
+  if (out == in) return fvg__fail(c, FVG_E_ARG, "%s: the result cannot replace its own source", who);
+  memset(out, 0, sizeof *out);
+  return fvg__image_check(c, in, who);
+}
+
+static fvg__view fvg__image_view(const fvg_image *image, int left, int top, int width, int height) {
+  fvg__view v;
+  v.row = (size_t)image->width * (size_t)image->channels;
+  v.pixels = image->pixels + (size_t)top * v.row + (size_t)left * (size_t)image->channels;
+  v.width = width;
+  v.height = height;
+  v.channels = image->channels;
+  return v;
+}
+
+FVG_DEF fvg_status fvg_image_resize(fvg_ctx *c, fvg_image *out, const fvg_image *in, int width, int height,
+                                    fvg_filter filter) {
+  fvg__view view;
+  fvg__window all;
+  fvg_status s = fvg__resize_begin(c, out, in, "resize");
+  if (s) return s;
+  view = fvg__image_view(in, 0, 0, in->width, in->height);
+  all.left = all.top = 0;
+  all.width = width;
+  all.height = height;
+  return fvg__resample(c, out, &view, width, height, &all, filter);
+}
+
+/* ---- CLIP's transforms ---- */
+static int fvg__half_to_even(int n) { return n / 2 + (n % 2 && n / 2 % 2); }   /* round(n/2) as Python rounds       */
+
+FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fvg_image *in, int size,
+                                            fvg_filter filter) {
+  fvg__view view;
+  fvg__window centre;
+  double longer;
+  int tall, width, height;
+  fvg_status s = fvg__resize_begin(c, out, in, "test transform");
+  if (s) return s;
+  tall = in->height > in->width;
+  longer = tall ? (double)size * in->height / in->width : (double)size * in->width / in->height;
+  if (!fvg__image_fits(size, size) || longer > FVG__IMAGE_PIXELS)
+    return fvg__fail(c, FVG_E_ARG, "test transform of %d x %d: sides of %d and %.0f pixels cannot be made", in->width,
+                     in->height, size, longer);
+  width = tall ? size : (int)longer;
+  height = tall ? (int)longer : size;
+  centre.left = fvg__half_to_even(width - size);
+  centre.top = fvg__half_to_even(height - size);
+  centre.width = centre.height = size;
+  view = fvg__image_view(in, 0, 0, in->width, in->height);
+  return fvg__resample(c, out, &view, width, height, &centre, filter);
+}
+
+static void fvg__mirror(fvg_image *image) {
+  int ch = image->channels, x, y, j;
+  for (y = 0; y < image->height; y++) {
+    uint8_t *row = image->pixels + (size_t)y * (size_t)image->width * (size_t)ch;
+    for (x = 0; x < image->width / 2; x++) {
+      uint8_t *a = row + (size_t)x * (size_t)ch, *b = row + (size_t)(image->width - 1 - x) * (size_t)ch;
+      for (j = 0; j < ch; j++) {
+        uint8_t swap = a[j];
+        a[j] = b[j];
+        b[j] = swap;
+      }
+    }
+  }
+}
+
+FVG_DEF fvg_status fvg_image_resized_crop(fvg_ctx *c, fvg_image *out, const fvg_image *in, const fvg_crop *crop,
+                                          int size, fvg_filter filter) {
+  fvg__view view;
+  fvg__window all;
+  fvg_status s = fvg__resize_begin(c, out, in, "resized crop");
+  if (s) return s;
+  if (crop->left < 0 || crop->top < 0 || crop->width < 1 || crop->height < 1 || crop->left > in->width - crop->width
+      || crop->top > in->height - crop->height)
+    return fvg__fail(c, FVG_E_ARG, "resized crop: box of %d x %d at left %d, top %d is not inside %d x %d pixels",
+                     crop->width, crop->height, crop->left, crop->top, in->width, in->height);
+  view = fvg__image_view(in, crop->left, crop->top, crop->width, crop->height);
+  all.left = all.top = 0;
+  all.width = all.height = size;
+  s = fvg__resample(c, out, &view, size, size, &all, filter);
+  if (!s && crop->flip) fvg__mirror(out);
+  return s;
+}
+
+/* exp x for |x| < 1/2, the same bits everywhere: 1 + x/1 (1 + x/2 (1 + x/3 (...))). */
+static double fvg__exact_exp(double x) {
+  double y = 1;
+  int k;
+  for (k = 16; k >= 1; k--) y = 1 + fvg__exact_product(x, y) / k;
+  return y;
+}
+
+/* The largest centred box with a ratio within 3/4..4/3. */
+static fvg_crop fvg__crop_fallback(int width, int height) {
+  fvg_crop box;
+  memset(&box, 0, sizeof box);
+  box.width = width;
+  box.height = height;
+  if (4.0 * width < 3.0 * height) box.height = (int)floor(width * 4.0 / 3.0 + 0.5);
+  else if (3.0 * width > 4.0 * height) box.width = (int)floor(height * 4.0 / 3.0 + 0.5);
+  box.left = (width - box.width) / 2;
+  box.top = (height - box.height) / 2;
+  return box;
+}
+
+/* Area uniform in scale, logarithm of the ratio uniform; ten tries to find a box that fits (METHODS 3.3). */
+FVG_DEF fvg_crop fvg_crop_random(fvg_rng *r, int width, int height, double scale_min, double scale_max) {
+  fvg_crop box;
+  int attempt;
+  memset(&box, 0, sizeof box);
+  if (width < 1 || height < 1) return box;
+  for (attempt = 0; attempt < 10; attempt++) {
+    double scale = scale_min + fvg__exact_product(scale_max - scale_min, fvg_rng_uniform(r));
+    double ratio = fvg__exact_exp(fvg__exact_product(0.28768207245178093, 2 * fvg_rng_uniform(r) - 1));  /* ln 4/3 */
+    double area = (double)width * height * scale;
+    double w = floor(sqrt(area * ratio) + 0.5), h = floor(sqrt(area / ratio) + 0.5);
+    if (!(w >= 1 && w <= width && h >= 1 && h <= height)) continue;
+    box.width = (int)w;
+    box.height = (int)h;
+    box.top = (int)fvg_rng_below(r, (uint32_t)(height - box.height) + 1);
+    box.left = (int)fvg_rng_below(r, (uint32_t)(width - box.width) + 1);
+    break;
+  }
+  if (!box.width) box = fvg__crop_fallback(width, height);
+  box.flip = (int)(fvg_rng_next(r) >> 63);
+  return box;
+}
+
+FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float threshold) {
+  size_t i, n;
+  double limit;
+  int colours, from = image->channels;
+  fvg_status s = fvg__image_check(c, image, "binarise");
+  if (s) return s;
+  if (!(threshold < 1))
+    return fvg__fail(c, FVG_E_ARG, "binarise: threshold %g; it is a share of full white, below 1", (double)threshold);
+  colours = from < 3 ? 1 : 3;
+  limit = (threshold > 0 ? (double)threshold : threshold < 0 ? 0.0 : 0.5) * 255 * colours;
+  n = (size_t)image->width * (size_t)image->height;
+  for (i = 0; i < n; i++) {
+    const uint8_t *p = image->pixels + i * (size_t)from;
+    int sum = colours == 1 ? p[0] : p[0] + p[1] + p[2];
+    image->pixels[i] = sum > limit ? 255 : 0;
+  }
+  image->channels = 1;
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, float *chw) {
+  static const float mean[3] = {0.48145466f, 0.4578275f, 0.40821073f};
+  static const float std[3] = {0.26862954f, 0.26130258f, 0.27577711f};
+  float table[256];
+  size_t i, n;
+  int j, v;
+  fvg_status s = fvg__image_check(c, image, "normalize");
+  if (s) return s;
+  if (image->channels != 3)
+    return fvg__fail(c, FVG_E_SHAPE, "normalize: CLIP wants [3, %d, %d], the image has %d channels; decode it with 3",
+                     image->height, image->width, image->channels);
+  n = (size_t)image->width * (size_t)image->height;
+  for (j = 0; j < 3; j++) {
+    for (v = 0; v < 256; v++) table[v] = ((float)v / 255.0f - mean[j]) / std[j];
+    for (i = 0; i < n; i++) *chw++ = table[image->pixels[3 * i + (size_t)j]];
+  }
+  return FVG_OK;
+}
+
+/*===========================================================================================================
+ * CHAPTER 3  CLIP: two towers and one space
+ *===========================================================================================================
+   CLIP (Radford et al. 2021, arXiv 2103.00020) embeds images and texts in one space of width d.
+
+     image  patches of p x p pixels, each times patch_weight -> [T-1, w];  a class token in front, + position embedding,
+            LN_pre, transformer, LN_post of the class token, times projection -> f [d]
+     text   start, tokens, end, each its embedding + position embedding -> [n, w];  causal transformer,
+            LN_final of the end token's row, times projection -> g [d]
+
+   and scores s cos(f, g), s = exp(logit_scale).  The same weights are published under three sets of names; the tables
+   below say which file calls what how.  OpenAI's in_proj_weight holds the q, k and v matrices one below the other, and
+   its projections are stored the other way round; both are put right while loading.
+
+   Texts are packed: every text stops at its end mark, and the rows in which all texts agree at their start are stored
+   once, as a shared prefix (fvgpt.h, chapter 7).  A symbol of a text is a token (>= 0) or a context vector (< 0). */
+
+/* ---- reading the weights ---- */
+typedef struct fvg__clip_loader {
+  fvg_clip *m;
+  fvg_weights *weights;
+  fvg_dtype keep_as;
+  int openai;                                    /* the names: OpenAI's (and open_clip's), else HF's                */
+} fvg__clip_loader;
+
+static fvg_status fvg__clip_own(fvg_clip *m, void *block) {
+  void **owned;
+  if ((m->n_owned & (m->n_owned + 1)) == 0) {    /* the list doubles at 0, 1, 3, 7, ...                             */
+    owned = (void **)fvg__alloc_array(m->ctx, (size_t)m->n_owned * 2 + 1, sizeof *owned);
+    if (!owned) { fvg__release(m->ctx, block); return FVG_E_NOMEM; }
+    if (m->n_owned) memcpy(owned, m->owned, (size_t)m->n_owned * sizeof *owned);
+    fvg__release(m->ctx, m->owned);
+    m->owned = owned;
+  }
+  m->owned[m->n_owned++] = block;
+  return FVG_OK;
+}
+
+/* Tensor `name` as [rows, cols] (cols 0: [rows]); dimensions beyond the second count into cols. */
+static fvg_status fvg__load(fvg__clip_loader *l, const char *name, int rows, int cols, fvg_dtype as, fvg_tensor *out) {
+  fvg_ctx *c = l->m->ctx;
+  fvg_tensor shape;
+  fvg_status s;
+  char found[FVG__SHAPE_TEXT];
+  memset(out, 0, sizeof *out);
+  if (!fvg_weights_info(l->weights, name, &shape)) return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(l->weights), name);
+  if (shape.n_dim < (cols ? 2 : 1) || shape.dim[0] != rows || fvg_tensor_count(&shape) != (size_t)rows * (size_t)(cols ? cols : 1)) {
+    fvg__shape_text(&shape, found);
+    if (cols) return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d, %d]", fvg_weights_file(l->weights), name, found, rows, cols);
+    return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d]", fvg_weights_file(l->weights), name, found, rows);
+  }
+  s = fvg_weights_get(l->weights, name, as, out);
+  if (s) return s;
+  out->n_dim = cols ? 2 : 1;
+  out->dim[0] = rows;
+  out->dim[1] = cols;
+  s = fvg__clip_own(l->m, out->data);
+  if (s) memset(out, 0, sizeof *out);
+  return s;
+}
+
+/* OpenAI keeps projections as [width, embed_dim]: turned to [embed_dim, width]. */
+static fvg_status fvg__load_projection(fvg__clip_loader *l, const char *name, int width, fvg_tensor *out) {
+  int i, j, d = l->m->embed_dim;
+  fvg_tensor given;
+  float *turned;
+  fvg_status s;
+  if (!l->openai) return fvg__load(l, name, d, width, FVG_F32, out);
+  s = fvg__load(l, name, width, d, FVG_F32, &given);
+  if (s) return s;
+  turned = (float *)fvg__alloc_array(l->m->ctx, (size_t)width * (size_t)d, sizeof *turned);
+  if (!turned) return FVG_E_NOMEM;
+  for (i = 0; i < d; i++)
+    for (j = 0; j < width; j++) turned[(size_t)i * (size_t)width + (size_t)j] = ((const float *)given.data)[(size_t)j * (size_t)d + (size_t)i];
+  *out = given;
+  out->data = turned;
+  out->dim[0] = d;
+  out->dim[1] = width;
+  return fvg__clip_own(l->m, turned);
+}
+
+static fvg_tensor fvg__part_of(const fvg_tensor *x, int part, int rows) {          /* rows part*rows .. of x        */
+  fvg_tensor y = *x;
+  size_t row = (x->n_dim > 1 ? (size_t)x->dim[1] : 1) * fvg_dtype_size(x->type);
+  y.dim[0] = rows;
+  y.data = (char *)x->data + (size_t)part * (size_t)rows * row;
+  return y;
+}
+
+static fvg_status fvg__load_leaf(fvg__clip_loader *l, const char *prefix, int layer, const char *leaf, int rows, int cols, fvg_tensor *out) {
+  char name[160];
+  snprintf(name, sizeof name, "%s%d.%s", prefix, layer, leaf);
+  return fvg__load(l, name, rows, cols, cols ? l->keep_as : FVG_F32, out);
+}
+
+/* One block; hidden is the width of the MLP. */
+static fvg_status fvg__load_block(fvg__clip_loader *l, const char *prefix, int i, int w, int hidden, fvg_block *b) {
+  fvg_status s;
+  if (l->openai) {
+    fvg_tensor in_weight, in_bias;
+    s = fvg__load_leaf(l, prefix, i, "attn.in_proj_weight", 3 * w, w, &in_weight);
+    if (!s) s = fvg__load_leaf(l, prefix, i, "attn.in_proj_bias", 3 * w, 0, &in_bias);
+    if (s) return s;
+    b->q_weight = fvg__part_of(&in_weight, 0, w);
+    b->k_weight = fvg__part_of(&in_weight, 1, w);
+    b->v_weight = fvg__part_of(&in_weight, 2, w);
+    b->q_bias = fvg__part_of(&in_bias, 0, w);
+    b->k_bias = fvg__part_of(&in_bias, 1, w);
+    b->v_bias = fvg__part_of(&in_bias, 2, w);
+  } else {
+    s = fvg__load_leaf(l, prefix, i, "self_attn.q_proj.weight", w, w, &b->q_weight);
+    if (!s) s = fvg__load_leaf(l, prefix, i, "self_attn.q_proj.bias", w, 0, &b->q_bias);
+    if (!s) s = fvg__load_leaf(l, prefix, i, "self_attn.k_proj.weight", w, w, &b->k_weight);
+    if (!s) s = fvg__load_leaf(l, prefix, i, "self_attn.k_proj.bias", w, 0, &b->k_bias);
+    if (!s) s = fvg__load_leaf(l, prefix, i, "self_attn.v_proj.weight", w, w, &b->v_weight);
+    if (!s) s = fvg__load_leaf(l, prefix, i, "self_attn.v_proj.bias", w, 0, &b->v_bias);
+  }
+  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "attn.out_proj.weight" : "self_attn.out_proj.weight", w, w, &b->out_weight);
+  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "attn.out_proj.bias" : "self_attn.out_proj.bias", w, 0, &b->out_bias);
+  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "ln_1.weight" : "layer_norm1.weight", w, 0, &b->ln_1_weight);
+  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "ln_1.bias" : "layer_norm1.bias", w, 0, &b->ln_1_bias);
+  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "ln_2.weight" : "layer_norm2.weight", w, 0, &b->ln_2_weight);
+  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "ln_2.bias" : "layer_norm2.bias", w, 0, &b->ln_2_bias);
+  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "mlp.c_fc.weight" : "mlp.fc1.weight", hidden, w, &b->fc_weight);
+  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "mlp.c_fc.bias" : "mlp.fc1.bias", hidden, 0, &b->fc_bias);
+  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "mlp.c_proj.weight" : "mlp.fc2.weight", w, hidden, &b->proj_weight);
+  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "mlp.c_proj.bias" : "mlp.fc2.bias", w, 0, &b->proj_bias);
+  return s;
+}
+
+/* How many layers the file has: PREFIX0., PREFIX1., ... each with this leaf. */
+static int fvg__count_layers(fvg_weights *weights, const char *prefix, const char *leaf) {
+  char name[160];
+  int n = 0;
+  do snprintf(name, sizeof name, "%s%d.%s", prefix, n, leaf); while (fvg_weights_info(weights, name, NULL) && ++n < 1000);
+  return n;
+}
+
+/* A number of the configuration's section, or 0. */
+static double fvg__config_number(const fvg__json *config, int section, const char *key) {
+  int i = section >= 0 ? fvg__json_find(config, section, key) : -1;
+  return i >= 0 ? config->value[i].number : 0;
+}
+
+static fvg_status fvg__config_agrees(fvg__clip_loader *l, const fvg__json *config, int section, const char *key, int found) {
+  double said = fvg__config_number(config, section, key);
+  if (said == 0 || said == found) return FVG_OK;
+  return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: the tensors' shapes give %s = %d, but config.json says %.0f", fvg_weights_file(l->weights), key, found, said);
+}
+
+/* Layers, heads, activation and blocks of one tower. */
+static fvg_status fvg__load_transformer(fvg__clip_loader *l, const fvg__json *config, int section, const char *prefix, int w, fvg_transformer *t) {
+  fvg_ctx *c = l->m->ctx;
+  char name[160];
+  fvg_tensor fc;
+  int i, act = section >= 0 ? fvg__json_find(config, section, "hidden_act") : -1, heads = (int)fvg__config_number(config, section, "num_attention_heads");
+  double eps = fvg__config_number(config, section, "layer_norm_eps");
+  fvg_status s;
+  t->n_layer = fvg__count_layers(l->weights, prefix, l->openai ? "ln_1.weight" : "layer_norm1.weight");
+  t->n_head = heads > 0 ? heads : w / 64;
+  t->eps = eps > 0 ? (float)eps : 1e-5f;
+  if (t->n_layer < 1) return fvg__fail(c, FVG_E_FORMAT, "%s: no layers named %s0...", fvg_weights_file(l->weights), prefix);
+  if (t->n_head < 1 || w % t->n_head)
+    return fvg__fail(c, FVG_E_SHAPE, "%s: width %d of %s... cannot be cut into %d heads", fvg_weights_file(l->weights), w, prefix, t->n_head);
+  if (act >= 0) {
+    const char *kind = config->value[act].string;
+    if (strcmp(kind, "gelu") && strcmp(kind, "quick_gelu"))
+      return fvg__fail(c, FVG_E_UNSUPPORTED, "config.json of %s: hidden_act %s, only gelu and quick_gelu are known", fvg_weights_file(l->weights), kind);
+    t->activation = kind[0] == 'g' ? FVG_GELU : FVG_QUICK_GELU;
+  }
+  s = fvg__config_agrees(l, config, section, "num_hidden_layers", t->n_layer);
+  if (!s) s = fvg__config_agrees(l, config, section, "hidden_size", w);
+  if (s) return s;
+  snprintf(name, sizeof name, "%s0.%s", prefix, l->openai ? "mlp.c_fc.weight" : "mlp.fc1.weight");
+  if (!fvg_weights_info(l->weights, name, &fc) || fc.n_dim != 2) return fvg__fail(c, FVG_E_FORMAT, "%s: no matrix %s", fvg_weights_file(l->weights), name);
+  t->block = (fvg_block *)fvg__alloc_array(c, (size_t)t->n_layer, sizeof *t->block);
+  if (!t->block) return FVG_E_NOMEM;
+  for (i = 0; !s && i < t->n_layer; i++) s = fvg__load_block(l, prefix, i, w, fc.dim[0], &t->block[i]);
+  return s;
+}
+
+static fvg_status fvg__load_vision(fvg__clip_loader *l, const fvg__json *config, int section) {
+  const char *file = fvg_weights_file(l->weights);
+  fvg_vision_tower *v = &l->m->vision;
+  fvg_tensor patch, position;
+  fvg_status s;
+  int grid = 1, w;
+  const char *patch_name = l->openai ? "visual.conv1.weight" : "vision_model.embeddings.patch_embedding.weight";
+  const char *position_name = l->openai ? "visual.positional_embedding" : "vision_model.embeddings.position_embedding.weight";
+  if (!fvg_weights_info(l->weights, patch_name, &patch)) return FVG_OK;                /* a text-only model          */
+  l->m->has_vision = 1;
+  if (patch.n_dim != 4 || patch.dim[1] != 3 || patch.dim[2] != patch.dim[3] || patch.dim[0] < 1 || patch.dim[2] < 1 || patch.dim[2] > 4096)
+    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s must have shape [width,3,patch,patch]", file, patch_name);
+  if (!fvg_weights_info(l->weights, position_name, &position)) return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", file, position_name);
+  v->width = w = patch.dim[0];
+  v->patch_size = patch.dim[2];
+  v->n_token = position.n_dim == 2 ? position.dim[0] : 0;
+  while (grid < 4096 && grid * grid < v->n_token - 1) grid++;
+  if (grid * grid + 1 != v->n_token)
+    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s has %d rows, not one and a square number", file, position_name, v->n_token);
+  v->image_size = grid * v->patch_size;
+  s = fvg__config_agrees(l, config, section, "image_size", v->image_size);
+  if (!s) s = fvg__config_agrees(l, config, section, "patch_size", v->patch_size);
+  if (!s) s = fvg__load(l, patch_name, w, 3 * v->patch_size * v->patch_size, l->keep_as, &v->patch_weight);
+  if (!s) s = fvg__load(l, position_name, v->n_token, w, FVG_F32, &v->position_embedding);
+  if (!s) s = fvg__load(l, l->openai ? "visual.class_embedding" : "vision_model.embeddings.class_embedding", w, 0, FVG_F32, &v->class_embedding);
+  if (!s) s = fvg__load(l, l->openai ? "visual.ln_pre.weight" : "vision_model.pre_layrnorm.weight", w, 0, FVG_F32, &v->ln_pre_weight);    /* HF's spelling */
+  if (!s) s = fvg__load(l, l->openai ? "visual.ln_pre.bias" : "vision_model.pre_layrnorm.bias", w, 0, FVG_F32, &v->ln_pre_bias);
+  if (!s) s = fvg__load(l, l->openai ? "visual.ln_post.weight" : "vision_model.post_layernorm.weight", w, 0, FVG_F32, &v->ln_post_weight);
+  if (!s) s = fvg__load(l, l->openai ? "visual.ln_post.bias" : "vision_model.post_layernorm.bias", w, 0, FVG_F32, &v->ln_post_bias);
+  if (!s) s = fvg__load_transformer(l, config, section, l->openai ? "visual.transformer.resblocks." : "vision_model.encoder.layers.", w, &v->transformer);
+  if (!s) s = fvg__load_projection(l, l->openai ? "visual.proj" : "visual_projection.weight", w, &v->projection);
+  return s;
+}
+
+static fvg_status fvg__load_text(fvg__clip_loader *l, const fvg__json *config, int section) {
+  const char *token_name = l->openai ? "token_embedding.weight" : "text_model.embeddings.token_embedding.weight";
+  const char *position_name = l->openai ? "positional_embedding" : "text_model.embeddings.position_embedding.weight";
+  fvg_text_tower *x = &l->m->text;
+  fvg_tensor token, position;
+  fvg_status s;
+  if (!fvg_weights_info(l->weights, token_name, &token)) return FVG_OK;                /* an image-only model        */
+  l->m->has_text = 1;
+  if (!fvg_weights_info(l->weights, position_name, &position))
+    return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(l->weights), position_name);
+  if (token.n_dim != 2 || position.n_dim != 2 || token.dim[0] < 515 || token.dim[1] < 1 || position.dim[0] < 3)
+    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s and %s must be matrices of at least 515 and 3 rows", fvg_weights_file(l->weights), token_name, position_name);
+  x->vocab_size = token.dim[0];
+  x->width = token.dim[1];
+  x->context_length = position.dim[0];
+  s = fvg__config_agrees(l, config, section, "vocab_size", x->vocab_size);
+  if (!s) s = fvg__config_agrees(l, config, section, "max_position_embeddings", x->context_length);
+  if (!s) s = fvg__load(l, token_name, x->vocab_size, x->width, l->keep_as, &x->token_embedding);
+  if (!s) s = fvg__load(l, position_name, x->context_length, x->width, FVG_F32, &x->position_embedding);
+  if (!s) s = fvg__load(l, l->openai ? "ln_final.weight" : "text_model.final_layer_norm.weight", x->width, 0, FVG_F32, &x->ln_final_weight);
+  if (!s) s = fvg__load(l, l->openai ? "ln_final.bias" : "text_model.final_layer_norm.bias", x->width, 0, FVG_F32, &x->ln_final_bias);
+  if (!s) s = fvg__load_transformer(l, config, section, l->openai ? "transformer.resblocks." : "text_model.encoder.layers.", x->width, &x->transformer);
+  if (!s) s = fvg__load_projection(l, l->openai ? "text_projection" : "text_projection.weight", x->width, &x->projection);
+  return s;
+}
+
+/* d and s are shared by the towers. */
+static fvg_status fvg__load_shared(fvg__clip_loader *l) {
+  const char *name[2];
+  fvg_tensor shape, scale;
+  fvg_status s;
+  int i;
+  name[0] = l->openai ? "visual.proj" : "visual_projection.weight";
+  name[1] = l->openai ? "text_projection" : "text_projection.weight";
+  for (i = 0; i < 2; i++)
+    if (fvg_weights_info(l->weights, name[i], &shape) && shape.n_dim == 2) l->m->embed_dim = shape.dim[l->openai ? 1 : 0];
+  if (l->m->embed_dim < 1)
+    return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no CLIP weights in HF's, OpenAI's or open_clip's names (neither %s nor %s)", fvg_weights_file(l->weights), name[0], name[1]);
+  l->m->logit_scale = 100;
+  if (!fvg_weights_info(l->weights, "logit_scale", NULL)) return FVG_OK;
+  s = fvg_weights_get(l->weights, "logit_scale", FVG_F32, &scale);
+  if (s) return s;
+  if (fvg_tensor_count(&scale) != 1) {
+    fvg_tensor_free(l->m->ctx, &scale);
+    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: logit_scale must be one number", fvg_weights_file(l->weights));
+  }
+  l->m->logit_scale = expf(((const float *)scale.data)[0]);
+  fvg_tensor_free(l->m->ctx, &scale);
+  if (!(l->m->logit_scale > 0 && l->m->logit_scale < 1e6f))
+    return fvg__fail(l->m->ctx, FVG_E_NUMERIC, "%s: exp(logit_scale) is %g", fvg_weights_file(l->weights), (double)l->m->logit_scale);
+  return FVG_OK;
+}
+
+/* open_clip's configuration names things otherwise; all we take from it is its choice of activation. */
+static void fvg__open_clip_activation(const fvg__json *config, fvg_clip *m) {
+  int model = fvg__json_find(config, 0, "model_cfg");
+  fvg_activation activation = model >= 0 && fvg__config_number(config, model, "quick_gelu") != 0 ? FVG_QUICK_GELU : FVG_GELU;
+  if (model < 0) return;
+  m->vision.transformer.activation = activation;
+  m->text.transformer.activation = activation;
+}
+
+FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights, const char *config_json, fvg_dtype keep_as) {
+  fvg__clip_loader l;
+  fvg__json config;
+  fvg_status s = FVG_OK;
+  int vision_section = -1, text_section = -1;
+  *out = NULL;
+  memset(&l, 0, sizeof l);
+  memset(&config, 0, sizeof config);
+  if (keep_as > FVG_BF16) return fvg__fail(c, FVG_E_ARG, "%s: weights can be kept as F32, F16 or BF16", fvg_weights_file(weights));
+  if (config_json) {
+    s = fvg__json_parse(c, &config, config_json, strlen(config_json), "config.json");
+    if (s) return s;
+    vision_section = fvg__json_find(&config, 0, "vision_config");
+    text_section = fvg__json_find(&config, 0, "text_config");
+  }
+  l.m = (fvg_clip *)fvg__alloc(c, sizeof *l.m);
+  if (!l.m) { fvg__json_free(c, &config); return FVG_E_NOMEM; }
+  l.m->ctx = c;
+  l.weights = weights;
+  l.keep_as = keep_as;
+  l.openai = fvg_weights_info(weights, "visual.conv1.weight", NULL) || fvg_weights_info(weights, "token_embedding.weight", NULL);
+  if (config_json) fvg__open_clip_activation(&config, l.m);
+  s = fvg__load_shared(&l);
+  if (!s) s = fvg__load_vision(&l, &config, vision_section);
+  if (!s) s = fvg__load_text(&l, &config, text_section);
+  if (!s && !l.m->has_vision && !l.m->has_text) s = fvg__fail(c, FVG_E_FORMAT, "%s: holds neither an image nor a text tower", fvg_weights_file(weights));
+  fvg__json_free(c, &config);
+  if (s) { fvg_clip_free(l.m); return s; }
+  *out = l.m;
+  return FVG_OK;
+}
+
+FVG_DEF void fvg_clip_free(fvg_clip *m) {
+  int i;
+  if (!m) return;
+  for (i = 0; i < m->n_owned; i++) fvg__release(m->ctx, m->owned[i]);
+  fvg__release(m->ctx, m->owned);
+  fvg__release(m->ctx, m->vision.transformer.block);
+  fvg__release(m->ctx, m->text.transformer.block);
+  fvg_tokenizer_free(m->tokenizer);
+  fvg__release(m->ctx, m);
+}
+
+static size_t fvg__transformer_count(const fvg_transformer *t) {
+  size_t n = 0;
+  int i;
+  for (i = 0; i < t->n_layer; i++) {
+    const fvg_tensor *x = &t->block[i].ln_1_weight, *end = &t->block[i].proj_bias + 1;
+    for (; x < end; x++) n += fvg_tensor_count(x);
+  }
+  return n;
+}
+
+FVG_DEF size_t fvg_clip_parameter_count(const fvg_clip *m) {
+  const fvg_vision_tower *v = &m->vision;
+  const fvg_text_tower *x = &m->text;
+  size_t n = 1;                                                                      /* logit_scale                 */
+  if (m->has_vision)
+    n += fvg_tensor_count(&v->patch_weight) + fvg_tensor_count(&v->class_embedding) + fvg_tensor_count(&v->position_embedding) +
+         4 * (size_t)v->width + fvg_tensor_count(&v->projection) + fvg__transformer_count(&v->transformer);
+  if (m->has_text)
+    n += fvg_tensor_count(&x->token_embedding) + fvg_tensor_count(&x->position_embedding) + 2 * (size_t)x->width +
+         fvg_tensor_count(&x->projection) + fvg__transformer_count(&x->transformer);
+  return n;
+}
+
+#ifndef FVGPT_NO_STDIO
+#define FVG__PATH_BYTES 1024
+
+/* One vocabulary serves every CLIP, so a folder of models may keep it once. */
+static const char *const fvg__vocabulary_places[] = {
+  "/merges.txt", "/bpe_simple_vocab_16e6.txt", "/../merges.txt", "/../bpe_simple_vocab_16e6.txt", "/../../model/bpe_simple_vocab_16e6.txt", NULL
+};
+
+/* Some systems open a folder as a file but none reads it, hence the byte. An empty file exists. */
+static int fvg__file_exists(const char *path) {
+  FILE *f = fopen(path, "rb");
+  int ok;
+  if (!f) return 0;
+  (void)fgetc(f);
+  ok = !ferror(f);
+  fclose(f);
+  return ok;
+}
+
+static fvg_status fvg__open_tokenizer(fvg_clip *m, const char *path) {
+  fvg_source source;
+  fvg_status s = fvg_source_file(m->ctx, &source, path);
+  if (s) return s;
+  s = fvg_tokenizer_open(m->ctx, &m->tokenizer, &source, m->text.vocab_size);
+  fvg_source_close(&source);
+  return s;
+}
+
+static fvg_status fvg__find_tokenizer(fvg_clip *m, const char *folder, const char *merges) {
+  char path[FVG__PATH_BYTES + 64];
+  int i;
+  if (!m->has_text) return FVG_OK;
+  if (merges) return fvg__open_tokenizer(m, merges);
+  for (i = 0; fvg__vocabulary_places[i]; i++) {
+    snprintf(path, sizeof path, "%s%s", folder, fvg__vocabulary_places[i]);
+    if (fvg__file_exists(path)) return fvg__open_tokenizer(m, path);
+  }
+  return FVG_OK;
+}
+
+/* The configuration as text, *text NULL when the folder has none. */
+static fvg_status fvg__read_config(fvg_ctx *c, const char *folder, const char *name, uint8_t **text) {
+  char path[FVG__PATH_BYTES + 64];
+  fvg_source source;
+  fvg_status s;
+  size_t n;
+  *text = NULL;
+  snprintf(path, sizeof path, "%s/%s", folder, name);
+  if (!fvg__file_exists(path)) return FVG_OK;
+  s = fvg_source_file(c, &source, path);
+  if (s) return s;
+  s = fvg_source_read_all(c, &source, text, &n);
+  fvg_source_close(&source);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges, fvg_dtype keep_as) {
+  char file[FVG__PATH_BYTES + 64], folder[FVG__PATH_BYTES];
+  fvg_weights *weights = NULL;
+  uint8_t *config = NULL;
+  fvg_source source;
+  fvg_status s = FVG_OK;
+  size_t n = strlen(path), slash;
+  int single = n > 12 && strcmp(path + n - 12, ".safetensors") == 0;
+  *out = NULL;
+  if (n >= sizeof folder) return fvg__fail(c, FVG_E_ARG, "%.60s...: the path is too long", path);
+  snprintf(folder, sizeof folder, "%s", path);
+  if (single) {
+    for (slash = n; slash > 0 && folder[slash] != '/' && folder[slash] != '\\'; slash--) {}
+    snprintf(file, sizeof file, "%s", path);
+    if (slash) folder[slash] = 0; else snprintf(folder, sizeof folder, ".");
+  } else {
+    snprintf(file, sizeof file, "%s/model.safetensors", path);
+    if (!fvg__file_exists(file)) snprintf(file, sizeof file, "%s/open_clip_model.safetensors", path);
+    if (!fvg__file_exists(file)) return fvg__fail(c, FVG_E_IO, "%s: no model.safetensors there; give a folder that holds one, or a .safetensors file", path);
+    s = fvg__read_config(c, path, "config.json", &config);
+    if (!s && !config) s = fvg__read_config(c, path, "open_clip_config.json", &config);
+  }
+  if (!s) s = fvg_source_file(c, &source, file);
+  if (!s) s = fvg_weights_open(c, &weights, &source);
+  if (!s) s = fvg_clip_load(c, out, weights, (const char *)config, keep_as);
+  if (!s) s = fvg__find_tokenizer(*out, folder, merges);
+  if (s && *out) { fvg_clip_free(*out); *out = NULL; }
+  fvg_weights_close(weights);
+  fvg_bytes_free(c, config);
+  return s;
+}
+#endif
+
+/* ---- image tower ---- */
+/* Patch (row, col) of an image as one row: [3, p, p] in the order of the convolution's weights. */
+static void fvg__cut_patches(const float *image, int size, int patch, float *rows) {
+  int row, col, channel, y, grid = size / patch;
+  for (row = 0; row < grid; row++)
+    for (col = 0; col < grid; col++)
+      for (channel = 0; channel < 3; channel++)
+        for (y = 0; y < patch; y++, rows += patch)
+          memcpy(rows, image + ((size_t)channel * (size_t)size + (size_t)(row * patch + y)) * (size_t)size + (size_t)(col * patch), (size_t)patch * sizeof *rows);
+}
+
+/* n images -> [n, embed_dim], not normalised */
+static fvg_node *fvg__vision_forward(fvg_tape *t, const fvg_clip *m, const float *images, int n) {
+  const fvg_vision_tower *v = &m->vision;
+  size_t w = (size_t)v->width, tokens = (size_t)v->n_token, pixels = 3 * (size_t)v->image_size * (size_t)v->image_size;
+  fvg_mark mark = fvg_tape_mark(t);
+  fvg_node *patches = fvg_zeros(t, n * (v->n_token - 1), 3 * v->patch_size * v->patch_size), *embedded, *x;
+  fvg_segment *segment = (fvg_segment *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *segment);
+  int *class_row = (int *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *class_row), i;
+  size_t k;
+  if (!patches || !segment || !class_row) { x = NULL; goto done; }
+  for (i = 0; i < n; i++) fvg__cut_patches(images + (size_t)i * pixels, v->image_size, v->patch_size, fvg_fill(patches) + (size_t)i * pixels);
+  embedded = fvg_linear(patches, fvg_frozen(t, &v->patch_weight), NULL);
+  x = embedded ? fvg_zeros(t, n * v->n_token, v->width) : NULL;
+  if (!x) goto done;
+  for (i = 0; i < n; i++) {                                            /* [class; patches] + positions               */
+    float *rows = fvg_fill(x) + (size_t)i * tokens * w;
+    memcpy(rows, v->class_embedding.data, w * sizeof *rows);
+    memcpy(rows + w, fvg_value(embedded) + (size_t)i * (tokens - 1) * w, (tokens - 1) * w * sizeof *rows);
+    for (k = 0; k < tokens * w; k++) rows[k] += ((const float *)v->position_embedding.data)[k];
+    segment[i].query = segment[i].key = i * v->n_token;
+    segment[i].n_query = segment[i].n_key = v->n_token;
+    class_row[i] = i * v->n_token;
+  }
+  x = fvg__norm(x, &v->ln_pre_weight, &v->ln_pre_bias, v->transformer.eps);
+  x = fvg_tape_keep(t, mark, x);
+  x = fvg_transform(x, &v->transformer, segment, n, class_row, n);
+  x = fvg__norm(x, &v->ln_post_weight, &v->ln_post_bias, v->transformer.eps);
+  x = x ? fvg_linear(x, fvg_frozen(t, &v->projection), NULL) : NULL;
+done:
+  fvg__release(m->ctx, class_row);
+  fvg__release(m->ctx, segment);
+  return x;
+}
+
+#define FVG__IMAGE_BATCH 8                       /* images that pass the tower together: enough to fill the kernels */
+
+FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int n, float *features) {
+  size_t pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size, d = (size_t)m->embed_dim;
+  fvg_tape *t;
+  int i;
+  if (!m->has_vision) return fvg__fail(m->ctx, FVG_E_ARG, "this model has no image tower");
+  t = fvg_tape_new(m->ctx);
+  for (i = 0; t && i < n; i += FVG__IMAGE_BATCH) {
+    int count = n - i < FVG__IMAGE_BATCH ? n - i : FVG__IMAGE_BATCH;
+    fvg_node *f;
+    fvg_tape_clear(t);
+    f = fvg__vision_forward(t, m, images + (size_t)i * pixels, count);
+    if (!f) { fvg_tape_free(t); return FVG_E_NOMEM; }
+    memcpy(features + (size_t)i * d, fvg_value(f), (size_t)count * d * sizeof *features);
+  }
+  fvg_tape_free(t);
+  return t ? FVG_OK : FVG_E_NOMEM;
+}
+
+/* ---- packed texts ---- */
+/* Texts as symbols: a token id, or -1 - i for context vector i. */
+typedef struct fvg__texts { int n, n_symbol, capacity, *symbol, *start; } fvg__texts;        /* start has n + 1 entries */
+
+typedef struct fvg__packed {
+  int n_row, n_text, n_segment;
+  float *base;                                   /* [n_row, width]: token (or nothing) + position                   */
+  int *context_row;                              /* [n_row]: which context vector is added; n_context: none         */
+  int *end_row;                                  /* [n_text]                                                        */
+  fvg_segment *segment;
+} fvg__packed;
+
+static void fvg__texts_free(fvg_ctx *c, fvg__texts *x) {
+  fvg__release(c, x->symbol);
+  fvg__release(c, x->start);
+  memset(x, 0, sizeof *x);
+}
+
+static void fvg__packed_free(fvg_ctx *c, fvg__packed *p) {
+  fvg__release(c, p->base);
+  fvg__release(c, p->context_row);
+  fvg__release(c, p->end_row);
+  fvg__release(c, p->segment);
+  memset(p, 0, sizeof *p);
+}
+
+/* Room for n texts of at most context_length symbols. */
+static fvg_status fvg__texts_new(const fvg_clip *m, fvg__texts *x, int n) {
+  memset(x, 0, sizeof *x);
+  if (!m->has_text) return fvg__fail(m->ctx, FVG_E_ARG, "this model has no text tower");
+  if (!m->tokenizer) return fvg__fail(m->ctx, FVG_E_ARG, "the model's vocabulary (merges.txt or bpe_simple_vocab_16e6.txt) was not found; put it beside the weights");
+  x->capacity = m->text.context_length;
+  x->symbol = (int *)fvg__alloc_array(m->ctx, (size_t)n * (size_t)x->capacity, sizeof *x->symbol);
+  x->start = (int *)fvg__alloc_array(m->ctx, (size_t)n + 1, sizeof *x->start);
+  if (x->symbol && x->start) return FVG_OK;
+  fvg__texts_free(m->ctx, x);
+  return FVG_E_NOMEM;
+}
+
+/* The tokens of a text, without marks, into ids[capacity]; room: how many fit beside what else the text holds. */
+static fvg_status fvg__tokens(const fvg_clip *m, const char *text, int *ids, int room, int *n) {
+  fvg_status s = fvg_tokenize(m->tokenizer, text, ids, room < 0 ? 0 : room, n);
+  if (!s && *n > room)
+    return fvg__fail(m->ctx, FVG_E_ARG, "\"%.80s%s\": %d tokens, but the model's context of %d leaves room for %d", text, strlen(text) > 80 ? "..." : "", *n,
+                     m->text.context_length, room < 0 ? 0 : room);
+  return s;
+}
+
+static void fvg__texts_end(fvg__texts *x) { x->start[++x->n] = x->n_symbol; }
+static void fvg__texts_add(fvg__texts *x, int symbol) { x->symbol[x->n_symbol++] = symbol; }
+
+/* [start] tokens [end] */
+static fvg_status fvg__texts_add_plain(const fvg_clip *m, fvg__texts *x, const char *text) {
+  int n;
+  fvg_status s;
+  fvg__texts_add(x, m->text.vocab_size - 2);
+  s = fvg__tokens(m, text, x->symbol + x->n_symbol, m->text.context_length - 2, &n);
+  if (s) return s;
+  x->n_symbol += n;
+  fvg__texts_add(x, m->text.vocab_size - 1);
+  fvg__texts_end(x);
+  return FVG_OK;
+}
+
+/* How many first symbols all texts share; each keeps at least its end mark for itself. */
+static int fvg__common_prefix(const fvg__texts *x) {
+  int prefix, i;
+  if (x->n < 2) return 0;
+  for (prefix = 0;; prefix++)
+    for (i = 0; i < x->n; i++)
+      if (x->start[i] + prefix + 1 >= x->start[i + 1] || x->symbol[x->start[i] + prefix] != x->symbol[x->start[0] + prefix]) return prefix;
+}
+
+static void fvg__add_row(const fvg_clip *m, fvg__packed *p, int symbol, int position, int n_context) {
+  const fvg_tensor *e = &m->text.token_embedding;
+  size_t w = (size_t)m->text.width, k, at = (size_t)(symbol < 0 ? 0 : symbol) * w;
+  float *row = p->base + (size_t)p->n_row * w;
+  for (k = 0; k < w; k++) {
+    float token = symbol < 0 ? 0 : e->type == FVG_F32 ? ((const float *)e->data)[at + k] :
+                  e->type == FVG_F16 ? fvg_half_to_float(((const uint16_t *)e->data)[at + k]) : fvg_bfloat_to_float(((const uint16_t *)e->data)[at + k]);
+    row[k] = token + ((const float *)m->text.position_embedding.data)[(size_t)position * w + k];
+  }
+  p->context_row[p->n_row++] = symbol < 0 ? -1 - symbol : n_context;
+}
+
+static fvg_status fvg__pack(const fvg_clip *m, fvg__packed *p, const fvg__texts *x, int n_context) {
+  int prefix = fvg__common_prefix(x), i, k;
+  size_t rows = (size_t)x->n_symbol;
+  memset(p, 0, sizeof *p);
+  p->base = (float *)fvg__alloc_array(m->ctx, rows * (size_t)m->text.width, sizeof *p->base);
+  p->context_row = (int *)fvg__alloc_array(m->ctx, rows, sizeof *p->context_row);
+  p->end_row = (int *)fvg__alloc_array(m->ctx, (size_t)x->n, sizeof *p->end_row);
+  p->segment = (fvg_segment *)fvg__alloc_array(m->ctx, (size_t)x->n + 1, sizeof *p->segment);
+  if (!p->base || !p->context_row || !p->end_row || !p->segment) { fvg__packed_free(m->ctx, p); return FVG_E_NOMEM; }
+  for (k = 0; k < prefix; k++) fvg__add_row(m, p, x->symbol[k], k, n_context);
+  if (prefix) {
+    p->segment[0].n_query = p->segment[0].n_key = prefix;
+    p->segment[0].causal = 1;
+    p->n_segment = 1;
+  }
+  for (i = 0; i < x->n; i++) {
+    fvg_segment *s = &p->segment[p->n_segment++];
+    s->query = s->key = p->n_row;
+    for (k = prefix; x->start[i] + k < x->start[i + 1]; k++) fvg__add_row(m, p, x->symbol[x->start[i] + k], k, n_context);
+    s->n_query = s->n_key = p->n_row - s->key;
+    s->n_prefix = prefix;
+    s->causal = 1;
+    p->end_row[p->n_text++] = p->n_row - 1;
+  }
+  return FVG_OK;
+}
+
+/* ctx [n_context, width] or NULL -> [n_text, embed_dim], not normalised */
+static fvg_node *fvg__text_forward(fvg_tape *t, const fvg_clip *m, const fvg__packed *p, fvg_node *ctx) {
+  const fvg_text_tower *tower = &m->text;
+  fvg_node *x = fvg_const(t, p->n_row, tower->width, p->base);
+  if (ctx) x = fvg_add(x, fvg_gather(fvg_concat(ctx, fvg_zeros(t, 1, tower->width)), p->context_row, p->n_row));
+  x = fvg_transform(x, &tower->transformer, p->segment, p->n_segment, p->end_row, p->n_text);
+  x = fvg__norm(x, &tower->ln_final_weight, &tower->ln_final_bias, tower->transformer.eps);
+  return x ? fvg_linear(x, fvg_frozen(t, &tower->projection), NULL) : NULL;
+}
+
+static fvg_status fvg__encode_packed(fvg_clip *m, const fvg__packed *p, fvg_parameter *ctx, float *features) {
+  fvg_tape *t = fvg_tape_new(m->ctx);
+  fvg_node *context = NULL, *g;
+  if (!t) return FVG_E_NOMEM;
+  if (ctx) context = fvg_const(t, (int)(fvg_tensor_count(&ctx->value) / (size_t)m->text.width), m->text.width, (const float *)ctx->value.data);
+  g = fvg__text_forward(t, m, p, context);
+  if (g) memcpy(features, fvg_value(g), (size_t)p->n_text * (size_t)m->embed_dim * sizeof *features);
+  fvg_tape_free(t);
+  return g ? FVG_OK : FVG_E_NOMEM;
+}
+
+FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, const char *const *texts, int n, float *features) {
+  fvg__texts x;
+  fvg__packed p;
+  fvg_status s;
+  int i;
+  if (n < 1) return fvg__fail(m->ctx, FVG_E_ARG, "%d texts to encode", n);
+  s = fvg__texts_new(m, &x, n);
+  for (i = 0; !s && i < n; i++) s = fvg__texts_add_plain(m, &x, texts[i]);
+  memset(&p, 0, sizeof p);
+  if (!s) s = fvg__pack(m, &p, &x, 0);
+  if (!s) s = fvg__encode_packed(m, &p, NULL, features);
+  fvg__packed_free(m->ctx, &p);
+  fvg__texts_free(m->ctx, &x);
+  return s;
+}
+
+FVG_DEF void fvg_normalize_rows(float *x, int n, int d) {
+  int i, k;
+  for (i = 0; i < n; i++, x += d) {
+    double norm2 = 0;
+    for (k = 0; k < d; k++) norm2 += (double)x[k] * (double)x[k];
+    for (k = 0; norm2 > 0 && k < d; k++) x[k] = (float)((double)x[k] / sqrt(norm2));
+  }
+}
+
+FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_template, const char *const *class_name, int n_class, float *features) {
+  const char *form = prompt_template ? prompt_template : "a photo of a {}.", *hole = strstr(form, "{}");
+  char **text = (char **)fvg__alloc_array(m->ctx, (size_t)(n_class < 1 ? 1 : n_class), sizeof *text);
+  fvg_status s = text ? FVG_OK : FVG_E_NOMEM;
+  int i;
+  if (!s && !hole) s = fvg__fail(m->ctx, FVG_E_ARG, "template \"%s\": it must hold {} where the class name goes", form);
+  for (i = 0; !s && i < n_class; i++) {
+    size_t size = strlen(form) + strlen(class_name[i]) + 1;
+    text[i] = (char *)fvg__alloc(m->ctx, size);
+    if (text[i]) snprintf(text[i], size, "%.*s%s%s", (int)(hole - form), form, class_name[i], hole + 2);
+    else s = FVG_E_NOMEM;
+  }
+  if (!s) s = fvg_clip_encode_texts(m, (const char *const *)text, n_class, features);
+  if (!s) fvg_normalize_rows(features, n_class, m->embed_dim);
+  for (i = 0; text && i < n_class; i++) fvg__release(m->ctx, text[i]);
+  fvg__release(m->ctx, text);
+  return s;
+}
+
+/*===========================================================================================================
+ * CHAPTER 4  COOP: learned words in place of "a photo of a"
+ *===========================================================================================================
+   Context optimisation (Zhou et al. 2022, arXiv 2109.01134) writes every class as n_ctx free vectors and its name,
+
+     end     [SOT] v_1 ... v_n  name . [EOT]                 (the default, n = 4)
+     middle  [SOT] v_1 ... v_n/2  name  v_n/2+1 ... v_n . [EOT]
+     front   [SOT] name  v_1 ... v_n . [EOT]
+
+   and learns the v by gradient descent through the frozen text tower:  L = CE(s f g^T, y).  The vectors are shared by
+   all classes, or each class has its own (class-specific context, CSC).  Parameters: n w, 2,048 for ViT-B with n = 4.
+
+   New classes take the same vectors with their own names.  Initial values: the embeddings of given words, or
+   N(0, 0.02^2).  Names are tokenised together with the closing dot, as the published code does, for "st." and "." may
+   merge; the position of the name is counted without the dot. */
+
+struct fvg_coop {
+  fvg_clip *clip;
+  fvg_coop_desc desc;
+  fvg_parameter ctx;
+  char **class_name;
+  int n_class;
+  fvg__packed packed;                            /* the training classes                                            */
+  fvg_tape *tape;
+};
+
+static fvg_status fvg__coop_add_class(const fvg_coop *p, fvg__texts *x, const char *name, int class_index) {
+  fvg_clip *m = p->clip;
+  int n_ctx = p->desc.n_ctx, before = p->desc.class_token_position == FVG_END ? n_ctx : p->desc.class_token_position == FVG_MIDDLE ? n_ctx / 2 : 0;
+  int first = p->desc.class_specific ? class_index * n_ctx : 0, room = m->text.context_length - 2 - n_ctx, n_name, n, i, *token;
+  size_t size = strlen(name) + 2;
+  char *text = (char *)fvg__alloc(m->ctx, size);
+  fvg_status s = text ? FVG_OK : FVG_E_NOMEM;
+  token = text ? (int *)fvg__alloc_array(m->ctx, (size_t)m->text.context_length, sizeof *token) : NULL;
+  if (!token) s = FVG_E_NOMEM;
+  if (!s) {
+    snprintf(text, size, "%s.", name);
+    s = fvg_tokenize(m->tokenizer, name, NULL, 0, &n_name);
+  }
+  if (!s) s = fvg__tokens(m, text, token, room, &n);
+  if (!s) {
+    if (p->desc.class_token_position == FVG_END) n_name = 0;                         /* all of the name comes after */
+    if (n_name > n) n_name = n;
+    fvg__texts_add(x, m->text.vocab_size - 2);
+    for (i = 0; i < before; i++) fvg__texts_add(x, -1 - (first + i));
+    for (i = 0; i < n_name; i++) fvg__texts_add(x, token[i]);
+    for (i = before; i < n_ctx; i++) fvg__texts_add(x, -1 - (first + i));
+    for (i = n_name; i < n; i++) fvg__texts_add(x, token[i]);
+    fvg__texts_add(x, m->text.vocab_size - 1);
+    fvg__texts_end(x);
+  }
+  fvg__release(m->ctx, token);
+  fvg__release(m->ctx, text);
+  return s;
+}
+
+static fvg_status fvg__coop_pack(const fvg_coop *p, fvg__packed *packed, const char *const *class_name, int n_class) {
+  fvg__texts x;
+  fvg_status s = fvg__texts_new(p->clip, &x, n_class);
+  int i;
+  for (i = 0; !s && i < n_class; i++) s = fvg__coop_add_class(p, &x, class_name[i], i);
+  if (!s) s = fvg__pack(p->clip, packed, &x, (int)(fvg_tensor_count(&p->ctx.value) / (size_t)p->clip->text.width));
+  fvg__texts_free(p->clip->ctx, &x);
+  return s;
+}
+
+/* The context's first values: the words' embeddings, repeated for every class when it is class-specific, or N(0, 0.02^2). */
+static void fvg__coop_init(fvg_coop *p, const int *word) {
+  size_t w = (size_t)p->clip->text.width, count = fvg_tensor_count(&p->ctx.value), k;
+  const fvg_tensor *e = &p->clip->text.token_embedding;
+  float *ctx = (float *)p->ctx.value.data;
+  fvg_rng rng;
+  fvg_rng_seed(&rng, p->desc.seed, 1);
+  for (k = 0; k < count; k++) {
+    if (word) {
+      size_t at = (size_t)word[k / w % (size_t)p->desc.n_ctx] * w + k % w;
+      ctx[k] = e->type == FVG_F32 ? ((const float *)e->data)[at] :
+               e->type == FVG_F16 ? fvg_half_to_float(((const uint16_t *)e->data)[at]) : fvg_bfloat_to_float(((const uint16_t *)e->data)[at]);
+    } else {
+      ctx[k] = (float)(0.02 * fvg_rng_normal(&rng));
+    }
+  }
+}
+
+static fvg_status fvg__coop_copy_names(fvg_coop *p, const char *const *class_name, int n_class) {
+  p->class_name = (char **)fvg__alloc_array(p->clip->ctx, (size_t)n_class, sizeof *p->class_name);
+  if (!p->class_name) return FVG_E_NOMEM;
+  for (; p->n_class < n_class; p->n_class++) {
+    p->class_name[p->n_class] = fvg__copy_string(p->clip->ctx, class_name[p->n_class]);
+    if (!p->class_name[p->n_class]) return FVG_E_NOMEM;
+  }
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_coop_new(fvg_clip *m, fvg_coop **out, const fvg_coop_desc *desc, const char *const *class_name, int n_class) {
+  fvg_coop *p;
+  fvg_status s = FVG_OK;
+  int dim[3], *word = NULL;
+  *out = NULL;
+  if (n_class < 1) return fvg__fail(m->ctx, FVG_E_ARG, "CoOp: %d classes", n_class);
+  if (!m->has_text || !m->tokenizer) return fvg__fail(m->ctx, FVG_E_ARG, "CoOp needs a model with a text tower and its vocabulary");
+  p = (fvg_coop *)fvg__alloc(m->ctx, sizeof *p);
+  if (!p) return FVG_E_NOMEM;
+  p->clip = m;
+  if (desc) p->desc = *desc;
+  if (p->desc.n_ctx == 0) p->desc.n_ctx = 4;
+  if (p->desc.ctx_init && !p->desc.ctx_init[0]) p->desc.ctx_init = NULL;
+  if (p->desc.ctx_init) {
+    word = (int *)fvg__alloc_array(m->ctx, (size_t)m->text.context_length, sizeof *word);
+    s = word ? fvg__tokens(m, p->desc.ctx_init, word, m->text.context_length - 3, &p->desc.n_ctx) : FVG_E_NOMEM;
+  }
+  if (!s && (p->desc.n_ctx < 1 || p->desc.n_ctx > m->text.context_length - 3))
+    s = fvg__fail(m->ctx, FVG_E_ARG, "CoOp: %d context vectors, the model's context of %d has room for 1 to %d", p->desc.n_ctx, m->text.context_length, m->text.context_length - 3);
+  dim[0] = n_class;
+  dim[1] = p->desc.n_ctx;
+  dim[2] = m->text.width;
+  if (!s) s = p->desc.class_specific ? fvg_parameter_new(m->ctx, &p->ctx, "ctx", 3, dim) : fvg_parameter_new(m->ctx, &p->ctx, "ctx", 2, dim + 1);
+  if (!s) fvg__coop_init(p, word);
+  fvg__release(m->ctx, word);
+  p->desc.ctx_init = NULL;                       /* the caller's string need not outlive this call                  */
+  if (!s) s = fvg__coop_copy_names(p, class_name, n_class);
+  if (!s) s = fvg__coop_pack(p, &p->packed, class_name, n_class);
+  if (!s && !(p->tape = fvg_tape_new(m->ctx))) s = FVG_E_NOMEM;
+  if (s) { fvg_coop_free(p); return s; }
+  *out = p;
+  return FVG_OK;
+}
+
+FVG_DEF void fvg_coop_free(fvg_coop *p) {
+  fvg_ctx *c;
+  int i;
+  if (!p) return;
+  c = p->clip->ctx;
+  for (i = 0; i < p->n_class; i++) fvg__release(c, p->class_name[i]);
+  fvg__release(c, p->class_name);
+  fvg_parameter_free(c, &p->ctx);
+  fvg__packed_free(c, &p->packed);
+  fvg_tape_free(p->tape);
+  fvg__release(c, p);
+}
+
+FVG_DEF fvg_parameter *fvg_coop_ctx(fvg_coop *p) { return &p->ctx; }
+
+FVG_DEF const char *const *fvg_coop_class_names(const fvg_coop *p, int *n) {
+  *n = p->n_class;
+  return (const char *const *)p->class_name;
+}
+
+FVG_DEF fvg_node *fvg_coop_loss(fvg_coop *p, fvg_tape *t, const float *f, const int *label, int n) {
+  fvg_clip *m = p->clip;
+  fvg_node *ctx = fvg_param(t, &p->ctx), *g;
+  if (!ctx) return NULL;
+  ctx->rows = (int)(fvg_tensor_count(&p->ctx.value) / (size_t)m->text.width);        /* [C, n_ctx, w] as [C n_ctx, w] */
+  ctx->cols = m->text.width;
+  g = fvg_normalize(fvg__text_forward(t, m, &p->packed, ctx));
+  return fvg_cross_entropy(fvg_scale(fvg_linear(fvg_const(t, n, m->embed_dim, f), g, NULL), m->logit_scale), label);
+}
+
+FVG_DEF fvg_status fvg_coop_step(fvg_coop *p, fvg_optimizer *o, double lr, const float *f, const int *label, int n, float *loss) {
+  fvg_node *l;
+  fvg_status s;
+  fvg_tape_clear(p->tape);
+  fvg_optimizer_zero_grad(o);
+  l = fvg_coop_loss(p, p->tape, f, label, n);
+  s = fvg_backward(l);
+  if (s) return s;
+  if (loss) *loss = fvg_value(l)[0];
+  fvg_optimizer_step(o, lr);
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_coop_text_features(fvg_coop *p, const char *const *class_name, int n_class, float *g) {
+  fvg_ctx *c = p->clip->ctx;
+  fvg__packed packed;
+  fvg_status s;
+  int i;
+  if (n_class < 1) return fvg__fail(c, FVG_E_ARG, "CoOp: %d classes", n_class);
+  for (i = 0; p->desc.class_specific && i < n_class; i++)
+    if (n_class != p->n_class || strcmp(class_name[i], p->class_name[i]))
+      return fvg__fail(c, FVG_E_UNSUPPORTED, "CoOp: class-specific context knows only the %d classes it was trained on; \"%s\" is not in its place", p->n_class, class_name[i]);
+  s = fvg__coop_pack(p, &packed, class_name, n_class);
+  if (s) return s;
+  s = fvg__encode_packed(p->clip, &packed, &p->ctx, g);
+  if (!s) fvg_normalize_rows(g, n_class, p->clip->embed_dim);
+  fvg__packed_free(c, &packed);
+  return s;
+}
+
+/*===========================================================================================================
+ * CHAPTER 5  PROTOCOL: few-shot draws, base and new halves, scores
+ *===========================================================================================================
+   The protocol (CoCoOp, Zhou et al. 2022): K pictures a class are drawn from the WHOLE train list, and only then are
+   the classes cut into a base half, ceil(n/2) of them, and a new half, renumbered from 0.  The draw is CPython's own,
+   so that a seed means the same pictures here as in every published result.  Score: harmonic mean of both halves. */
+
+/* ---- CPython's generator: MT19937 (Matsumoto and Nishimura, 1998), seeded by an array of words ---- */
+#define FVG__MT_WORDS 624
+
+typedef struct fvg__mt { uint32_t word[FVG__MT_WORDS]; int used; } fvg__mt;
+
+static uint32_t fvg__mt_scramble(uint32_t last, uint32_t factor) { return (last ^ (last >> 30)) * factor; }
+
+/* random.seed(seed) for 0 <= seed < 2^64: the key is the integer cut into 32-bit words, low word first. */
+static void fvg__mt_seed(fvg__mt *m, uint64_t seed) {
+  uint32_t key[2], *w = m->word;
+  uint32_t i, step, n_key = (seed >> 32) ? 2 : 1;
+  key[0] = (uint32_t)(seed & 0xFFFFFFFFu);
+  key[1] = (uint32_t)(seed >> 32);
+  w[0] = 19650218u;
+  for (i = 1; i < FVG__MT_WORDS; i++) w[i] = fvg__mt_scramble(w[i - 1], 1812433253u) + i;
+  for (i = 1, step = 0; step < FVG__MT_WORDS; step++) {                       /* mix the key in                   */
+    w[i] = (w[i] ^ fvg__mt_scramble(w[i - 1], 1664525u)) + key[step % n_key] + step % n_key;
+    if (++i == FVG__MT_WORDS) { w[0] = w[FVG__MT_WORDS - 1]; i = 1; }
+  }
+  for (step = 1; step < FVG__MT_WORDS; step++) {
+    w[i] = (w[i] ^ fvg__mt_scramble(w[i - 1], 1566083941u)) - i;
+    if (++i == FVG__MT_WORDS) { w[0] = w[FVG__MT_WORDS - 1]; i = 1; }
+  }
+  w[0] = 0x80000000u;                                                         /* the state is never all zero      */
+  m->used = FVG__MT_WORDS;
+}
+
+static void fvg__mt_refill(fvg__mt *m) {
+  int i;
+  for (i = 0; i < FVG__MT_WORDS; i++) {
+    uint32_t next = m->word[(i + 1) % FVG__MT_WORDS];
+    uint32_t y = (m->word[i] & 0x80000000u) | (next & 0x7FFFFFFFu);
+    m->word[i] = m->word[(i + 397) % FVG__MT_WORDS] ^ (y >> 1) ^ ((y & 1) ? 0x9908B0DFu : 0);
+  }
+  m->used = 0;
+}
+
+static uint32_t fvg__mt_next(fvg__mt *m) {
+  uint32_t y;
+  if (m->used == FVG__MT_WORDS) fvg__mt_refill(m);
+  y = m->word[m->used++];
+  y ^= y >> 11;
+  y ^= (y << 7) & 0x9D2C5680u;
+  y ^= (y << 15) & 0xEFC60000u;
+  return y ^ (y >> 18);
+}
+
+/* CPython's _randbelow: as many high bits as n has, drawn again until they are below n. */
+static int fvg__python_below(fvg__mt *m, int n) {
+  int bits = 0;
+  uint32_t r;
+  while ((uint32_t)n >> bits) bits++;
+  do r = fvg__mt_next(m) >> (32 - bits); while (r >= (uint32_t)n);
+  return (int)r;
+}
+
+/* random.sample(range(n), k), 1 <= k <= n.  CPython keeps the n candidates in a list when that is smaller than a
+   set of k numbers, else it draws until a number is new; the two consume the generator differently.
+   scratch holds n ints. */
+static void fvg__python_sample(fvg__mt *m, int n, int k, int *chosen, int *scratch) {
+  uint64_t table = 1, set_size = 21;
+  int i, j;
+  if (k > 5) {
+    while (table < 3 * (uint64_t)k) table *= 4;
+    set_size += table;
+  }
+  if ((uint64_t)n <= set_size) {
+    for (i = 0; i < n; i++) scratch[i] = i;
+    for (i = 0; i < k; i++) {
+      j = fvg__python_below(m, n - i);
+      chosen[i] = scratch[j];
+      scratch[j] = scratch[n - i - 1];
+    }
+  } else {
+    for (i = 0; i < n; i++) scratch[i] = 0;
+    for (i = 0; i < k; i++) {
+      do j = fvg__python_below(m, n); while (scratch[j]);
+      scratch[j] = 1;
+      chosen[i] = j;
+    }
+  }
+}
+
+/* ---- lists of items ---- */
+FVG_DEF void fvg_items_free(fvg_ctx *c, fvg_items *items) {
+  fvg__release(c, items->item);
+  items->item = NULL;
+  items->n = 0;
+}
+
+static fvg_status fvg__items_new(fvg_ctx *c, fvg_items *out, int n) {
+  out->n = 0;
+  out->item = (fvg_item *)fvg__alloc_array(c, (size_t)n, sizeof *out->item);
+  return out->item ? FVG_OK : FVG_E_NOMEM;
+}
+
+static fvg_status fvg__items_check(fvg_ctx *c, const fvg_items *in, int n_class) {
+  int i;
+  for (i = 0; i < in->n; i++)
+    if (in->item[i].label < 0 || in->item[i].label >= n_class)
+      return fvg__fail(c, FVG_E_ARG, "item %d (%.200s): label %d, but there are %d classes", i, in->item[i].path,
+                       in->item[i].label, n_class);
+  return FVG_OK;
+}
+
+FVG_DEF int fvg_half_classes(int n_class, fvg_half half, int *first) {
+  int n_base = n_class > 0 ? n_class - n_class / 2 : 0;
+  int n_all = n_class > 0 ? n_class : 0;
+  if (first) *first = half == FVG_NEW ? n_base : 0;
+  return half == FVG_BASE ? n_base : half == FVG_NEW ? n_all - n_base : n_all;
+}
+
+FVG_DEF fvg_status fvg_items_half(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, fvg_half half) {
+  int i, first, n = fvg_half_classes(n_class, half, &first), n_item = 0;
+  fvg_status s;
+  memset(out, 0, sizeof *out);
+  if ((s = fvg__items_check(c, in, n_class)) != FVG_OK) return s;
+  for (i = 0; i < in->n; i++) n_item += in->item[i].label >= first && in->item[i].label < first + n;
+  if ((s = fvg__items_new(c, out, n_item)) != FVG_OK) return s;
+  for (i = 0; i < in->n; i++) {
+    fvg_item item = in->item[i];
+    item.label -= first;
+    if (item.label >= 0 && item.label < n) out->item[out->n++] = item;
+  }
+  return FVG_OK;
+}
+
+/* Items by label: those of `label` are member[start[label]] .. member[start[label] + count[label] - 1]. */
+typedef struct fvg__groups {
+  int *count, *start, *order;       /* [n_class]; order: the labels by first appearance                           */
+  int *member;                      /* [n] indices into the list                                                  */
+  int n_order;
+} fvg__groups;
+
+static void fvg__groups_free(fvg_ctx *c, fvg__groups *g) {
+  fvg__release(c, g->count);
+  fvg__release(c, g->start);
+  fvg__release(c, g->order);
+  fvg__release(c, g->member);
+  memset(g, 0, sizeof *g);
+}
+
+static fvg_status fvg__groups_new(fvg_ctx *c, fvg__groups *g, const fvg_items *in, int n_class) {
+  int i, k, at = 0;
+  memset(g, 0, sizeof *g);
+  if ((g->count = (int *)fvg__alloc_array(c, (size_t)n_class, sizeof(int))) == NULL ||
+      (g->start = (int *)fvg__alloc_array(c, (size_t)n_class, sizeof(int))) == NULL ||
+      (g->order = (int *)fvg__alloc_array(c, (size_t)n_class, sizeof(int))) == NULL ||
+      (g->member = (int *)fvg__alloc_array(c, (size_t)in->n, sizeof(int))) == NULL) {
+    fvg__groups_free(c, g);
+    return FVG_E_NOMEM;
+  }
+  for (i = 0; i < in->n; i++)
+    if (g->count[in->item[i].label]++ == 0) g->order[g->n_order++] = in->item[i].label;
+  for (k = 0; k < g->n_order; k++) {
+    int label = g->order[k];
+    g->start[label] = at;
+    at += g->count[label];
+    g->count[label] = 0;
+  }
+  for (i = 0; i < in->n; i++) {
+    int label = in->item[i].label;
+    g->member[g->start[label] + g->count[label]++] = i;
+  }
+  return FVG_OK;
+}
+
+/* Fewer than one shot means every item, as in Dassl. */
+FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, int shots,
+                                      uint64_t seed, int *fewest) {
+  fvg__groups g;
+  fvg__mt mt;
+  int i, k, *chosen = NULL, *scratch = NULL;
+  fvg_status s;
+  memset(out, 0, sizeof *out);
+  if (fewest) *fewest = 0;
+  if (n_class < 1) return fvg__fail(c, FVG_E_ARG, "few-shot sampling: %d classes", n_class);
+  if ((s = fvg__items_check(c, in, n_class)) != FVG_OK) return s;
+  if ((s = fvg__groups_new(c, &g, in, n_class)) != FVG_OK) return s;
+  chosen = (int *)fvg__alloc_array(c, (size_t)in->n, sizeof(int));
+  scratch = (int *)fvg__alloc_array(c, (size_t)in->n, sizeof(int));
+  s = chosen && scratch ? fvg__items_new(c, out, in->n) : FVG_E_NOMEM;
+  fvg__mt_seed(&mt, seed);
+  for (k = 0; !s && k < g.n_order; k++) {
+    int label = g.order[k], n = g.count[label], n_draw = n;
+    if (shots < 1 || n < shots) {
+      for (i = 0; i < n; i++) chosen[i] = i;                                  /* all, and nothing is drawn        */
+    } else {
+      n_draw = shots;
+      fvg__python_sample(&mt, n, n_draw, chosen, scratch);
+    }
+    for (i = 0; i < n_draw; i++) out->item[out->n++] = in->item[g.member[g.start[label] + chosen[i]]];
+  }
+  if (!s && fewest)
+    for (*fewest = g.count[0], k = 1; k < n_class; k++)
+      if (g.count[k] < *fewest) *fewest = g.count[k];
+  fvg__release(c, chosen);
+  fvg__release(c, scratch);
+  fvg__groups_free(c, &g);
+  return s;
+}
+
+/* ---- scores ---- */
+FVG_DEF double fvg_harmonic_mean(double base, double new_) {
+  return base + new_ > 0 ? 2 * base * new_ / (base + new_) : 0;
+}
+
+/* F1 of a class = 2 TP / (items predicted as it + items that are it); tally is [n_class][3]: TP, predicted, true. */
+static double fvg__macro_f1(const int *tally, int n_class) {
+  double sum = 0;
+  int k, n_present = 0;
+  for (k = 0; k < n_class; k++, tally += 3) {
+    if (!tally[2]) continue;
+    sum += 2.0 * tally[0] / ((double)tally[1] + tally[2]);
+    n_present++;
+  }
+  return 100 * sum / n_present;
+}
+
+FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores, const int *labels, int n,
+                                int n_class) {
+  int i, k, *tally;
+  fvg_status s = FVG_OK;
+  memset(out, 0, sizeof *out);
+  if (n < 1 || n_class < 1) return fvg__fail(c, FVG_E_ARG, "score: nothing to score: %d items, %d classes", n,
+                                             n_class);
+  tally = (int *)fvg__alloc_array(c, (size_t)n_class, 3 * sizeof(int));
+  if (!tally) return FVG_E_NOMEM;
+  for (i = 0; i < n && !s; i++, scores += n_class) {
+    int best = 0;
+    if (labels[i] < 0 || labels[i] >= n_class) {
+      s = fvg__fail(c, FVG_E_ARG, "score: item %d has label %d, but there are %d classes", i, labels[i], n_class);
+      break;
+    }
+    for (k = 0; k < n_class; k++) {
+      if (scores[k] != scores[k]) {
+        s = fvg__fail(c, FVG_E_NUMERIC, "score: item %d, class %d: the score is NaN", i, k);
+        break;
+      }
+      if (scores[k] > scores[best]) best = k;
+    }
+    tally[3 * (size_t)best + 1]++;
+    tally[3 * (size_t)labels[i] + 2]++;
+    if (best == labels[i]) { tally[3 * (size_t)best]++; out->n_correct++; }
+  }
+  if (!s) {
+    out->n = n;
+    out->accuracy = 100.0 * out->n_correct / n;
+    out->macro_f1 = fvg__macro_f1(tally, n_class);
+  } else {
+    memset(out, 0, sizeof *out);
+  }
+  fvg__release(c, tally);
+  return s;
+}
+
+FVG_DEF void fvg_dataset_free(fvg_dataset *d) {
+  if (!d || !d->ctx) return;
+  fvg__release(d->ctx, d->class_name);
+  fvg_items_free(d->ctx, &d->train);
+  fvg_items_free(d->ctx, &d->val);
+  fvg_items_free(d->ctx, &d->test);
+  fvg__release(d->ctx, d->paths);
+  fvg__release(d->ctx, d->split_file);
+  fvg__release(d->ctx, d->root);
+  memset(d, 0, sizeof *d);
+}
+
+#ifdef FVGPT_NO_STDIO
+FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
+  memset(out, 0, sizeof *out);
+  return fvg__fail(c, FVG_E_UNSUPPORTED, "%.300s: built with FVGPT_NO_STDIO, so data sets cannot be read from files",
+                   desc && desc->root ? desc->root : "data set");
+}
+
+FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, fvg_image *image, fvg_image *mask,
+                                    float mask_threshold) {
+  (void)mask_threshold;
+  memset(image, 0, sizeof *image);
+  if (mask) memset(mask, 0, sizeof *mask);
+  return fvg__fail(d->ctx, FVG_E_UNSUPPORTED, "%.300s: built with FVGPT_NO_STDIO, so pictures cannot be read",
+                   item->path);
+}
+#else
+
+
+/*===========================================================================================================
+ * CHAPTER 6  DATA SETS: folders, split files, masks
+ *===========================================================================================================
+   A data set is three lists of (picture, label), train, val and test, and a name for each label.  It comes from
+
+     a CoOp split file   {"train": [[path, label, class name], ...], "val": ..., "test": ...}, whose paths are
+                         relative to some folder at or below the root, a different one for each data set;
+     plain folders       ROOT/<class>/<picture>, cut 50/20/30 after a shuffle with a fixed seed; or
+                         ROOT/train/<class>/<picture> beside ROOT/test and, if there is one, ROOT/val.
+
+   All of it ends in one fvg__draft, a list of borrowed strings, from which fvg__dataset_build makes the data set.
+   Whatever order a folder is listed in, the result is the same, because names are sorted first. */
+
+#define FVG__PARTS 3                                                          /* train, val, test                 */
+
+/* ---- names and paths ---- */
+static int fvg__ends_with(const char *name, const char *suffix) {             /* `suffix` is lower case           */
+  size_t n = strlen(name), m = strlen(suffix), i;
+  if (n <= m) return 0;
+  for (i = 0; i < m; i++) {
+    char a = name[n - m + i];
+    if (a >= 'A' && a <= 'Z') a = (char)(a - 'A' + 'a');
+    if (a != suffix[i]) return 0;
+  }
+  return 1;
+}
+
+static char *fvg__path_join(fvg_ctx *c, const char *folder, const char *name) {
+  size_t n = strlen(folder), m = strlen(name) + 1, slash = n && folder[n - 1] != '/' ? 1 : 0;
+  char *path = (char *)fvg__alloc(c, n + slash + m);
+  if (!path) return NULL;
+  memcpy(path, folder, n);
+  if (slash) path[n] = '/';
+  memcpy(path + n + slash, name, m);
+  return path;
+}
+
+/* ---- listing folders ---- */
+#ifdef FVGPT_DIRENT
+#include <dirent.h>
+static int fvg__list_dirent(void *user, const char *folder, void (*entry)(void *arg, const char *name, int is_folder),
+                            void *arg) {
+  DIR *dir = opendir(folder), *below;
+  struct dirent *e;
+  char path[4096];
+  (void)user;
+  if (!dir) return -1;
+  while ((e = readdir(dir)) != NULL) {
+    int n;
+    if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+    n = snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+    below = n > 0 && (size_t)n < sizeof path ? opendir(path) : NULL;          /* d_type is not in C99's dirent    */
+    if (below) closedir(below);
+    entry(arg, e->d_name, below != NULL);
+  }
+  closedir(dir);
+  return 0;
+}
+#endif
+
+typedef int (*fvg__keep_fn)(const char *name, int is_folder);
+static int fvg__keep_folder(const char *name, int is_folder) { (void)name; return is_folder; }
+static int fvg__keep_folder_but_mask(const char *name, int is_folder) { return is_folder && strcmp(name, "mask"); }
+
+static int fvg__keep_split(const char *name, int is_folder) {
+  static const char start[] = "split_zhou_";
+  if (is_folder) return 0;
+  return !strcmp(name, "split.json") || (!strncmp(name, start, sizeof start - 1) && fvg__ends_with(name, ".json"));
+}
+
+static int fvg__keep_image(const char *name, int is_folder) {
+  static const char *const suffix[] = {".jpg", ".jpeg", ".png", ".ppm", ".pgm"};
+  size_t i;
+  if (is_folder) return 0;
+  for (i = 0; i < sizeof suffix / sizeof *suffix; i++)
+    if (fvg__ends_with(name, suffix[i])) return 1;
+  return 0;
+}
+
+/* Sorted names of a folder; `text` holds them one after the other, each with its closing 0. */
+typedef struct fvg__names { const char **name; int n; char *text; size_t used, capacity; } fvg__names;
+typedef struct fvg__collector { fvg_ctx *c; fvg__names *names; fvg__keep_fn keep; fvg_status status; } fvg__collector;
+
+static void fvg__names_free(fvg_ctx *c, fvg__names *x) {
+  fvg__release(c, (void *)x->name);
+  fvg__release(c, x->text);
+  memset(x, 0, sizeof *x);
+}
+
+static void fvg__collect(void *arg, const char *name, int is_folder) {
+  fvg__collector *k = (fvg__collector *)arg;
+  fvg__names *x = k->names;
+  size_t n = strlen(name) + 1;
+  if (k->status || name[0] == '.' || name[0] == 0 || !k->keep(name, is_folder)) return;      /* hidden: not ours  */
+  if (x->n == INT32_MAX) {
+    k->status = fvg__fail(k->c, FVG_E_UNSUPPORTED, "a folder holds more than %d names", INT32_MAX);
+    return;
+  }
+  if (n > x->capacity - x->used) {
+    size_t capacity = 2 * x->capacity + n + 256;
+    char *text = (char *)fvg__alloc(k->c, capacity);
+    if (!text) { k->status = FVG_E_NOMEM; return; }
+    if (x->used) memcpy(text, x->text, x->used);
+    fvg__release(k->c, x->text);
+    x->text = text;
+    x->capacity = capacity;
+  }
+  memcpy(x->text + x->used, name, n);
+  x->used += n;
+  x->n++;
+}
+
+static fvg_status fvg__names_sort(fvg_ctx *c, fvg__names *x) {
+  const void **sorted = (const void **)fvg__alloc_array(c, (size_t)x->n, sizeof *sorted);
+  const char *at = x->text;
+  int i;
+  x->name = (const char **)fvg__alloc_array(c, (size_t)x->n, sizeof *x->name);
+  if (sorted && x->name) {
+    for (i = 0; i < x->n; i++, at += strlen(at) + 1) sorted[i] = at;
+    fvg__sort(sorted, (size_t)x->n, fvg__compare_strings);
+    for (i = 0; i < x->n; i++) x->name[i] = (const char *)sorted[i];
+  }
+  fvg__release(c, (void *)sorted);
+  return sorted && x->name ? FVG_OK : FVG_E_NOMEM;
+}
+
+static int fvg__names_find(const fvg__names *x, const char *name) {           /* index or -1                      */
+  int low = 0, high = x->n;
+  while (low < high) {
+    int middle = low + (high - low) / 2, order = strcmp(x->name[middle], name);
+    if (order == 0) return middle;
+    if (order < 0) low = middle + 1; else high = middle;
+  }
+  return -1;
+}
+
+static fvg_status fvg__list(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc *desc, const char *folder,
+                            fvg__keep_fn keep) {
+  fvg__collector k;
+  memset(out, 0, sizeof *out);
+  if (!desc->list)
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "%.300s: folders cannot be listed: give desc.list, build with "
+                     "FVGPT_DIRENT or name a split file in desc.split", folder);
+  k.c = c;
+  k.names = out;
+  k.keep = keep;
+  k.status = FVG_OK;
+  if (desc->list(desc->list_user, folder, fvg__collect, &k) && !k.status)
+    k.status = fvg__fail(c, FVG_E_IO, "%.400s: cannot be opened as a folder", folder);
+  if (!k.status) k.status = fvg__names_sort(c, out);
+  if (k.status) fvg__names_free(c, out);
+  return k.status;
+}
+
+/* ---- from draft to data set ---- */
+/* The picture PREFIX/folder/name; folder may be "". */
+typedef struct fvg__entry { const char *folder, *name; int label; } fvg__entry;
+typedef struct fvg__draft {
+  fvg__entry *entry;                         /* train, then val, then test                                        */
+  int n[FVG__PARTS], n_class;
+  const char **class_name;                   /* [n_class]                                                         */
+  const char *prefix[FVG__PARTS];            /* "" or a folder below the root                                     */
+} fvg__draft;
+
+static const char *const fvg__part_name[FVG__PARTS] = {"train", "val", "test"};
+
+static void fvg__draft_free(fvg_ctx *c, fvg__draft *d) {
+  fvg__release(c, d->entry);
+  fvg__release(c, (void *)d->class_name);
+  memset(d, 0, sizeof *d);
+}
+
+static char *fvg__put_folder(char *at, const char *folder) {
+  size_t n = strlen(folder);
+  memcpy(at, folder, n);
+  at += n;
+  if (n) *at++ = '/';
+  return at;
+}
+
+static char *fvg__put_string(char *at, const char *text) {
+  size_t n = strlen(text) + 1;
+  memcpy(at, text, n);
+  return at + n;
+}
+
+static fvg_status fvg__dataset_build(fvg_ctx *c, fvg_dataset *out, const fvg__draft *d) {
+  fvg_items *list[FVG__PARTS];
+  const fvg__entry *e = d->entry;
+  size_t bytes = 1;
+  char *at, *p;
+  int part, i;
+  list[0] = &out->train;
+  list[1] = &out->val;
+  list[2] = &out->test;
+  for (part = 0; part < FVG__PARTS; part++)
+    for (i = 0; i < d->n[part]; i++, e++) bytes += strlen(d->prefix[part]) + strlen(e->folder) + strlen(e->name) + 3;
+  for (i = 0; i < d->n_class; i++) bytes += strlen(d->class_name[i]) + 1;
+  if ((out->paths = (char *)fvg__alloc(c, bytes)) == NULL) return FVG_E_NOMEM;
+  at = out->paths;
+  for (part = 0, e = d->entry; part < FVG__PARTS; part++) {
+    if (fvg__items_new(c, list[part], d->n[part])) return FVG_E_NOMEM;
+    for (i = 0; i < d->n[part]; i++, e++) {
+      list[part]->item[i].path = at;
+      list[part]->item[i].label = e->label;
+      at = fvg__put_string(fvg__put_folder(fvg__put_folder(at, d->prefix[part]), e->folder), e->name);
+    }
+    list[part]->n = d->n[part];
+  }
+  out->class_name = (char **)fvg__alloc_array(c, (size_t)d->n_class, sizeof *out->class_name);
+  if (!out->class_name) return FVG_E_NOMEM;
+  out->n_class = d->n_class;
+  for (i = 0; i < d->n_class; i++) {
+    p = out->class_name[i] = at;
+    at = fvg__put_string(at, d->class_name[i]);
+    for (; *p; p++) if (*p == '_') *p = ' ';
+  }
+  return FVG_OK;
+}
+
+/* ---- split files ---- */
+/* A path from a file must stay below the root: not absolute, no drive, no part that is "..". */
+static int fvg__path_is_safe(const char *path) {
+  const char *p = path;
+  if (path[0] == '/' || path[0] == '\\' || (path[0] && path[1] == ':')) return 0;
+  while (*p) {
+    size_t n = strcspn(p, "/\\");
+    if (n == 2 && p[0] == '.' && p[1] == '.') return 0;
+    p += n;
+    if (*p) p++;
+  }
+  return 1;
+}
+
+static int fvg__has_control(const char *s) {
+  for (; *s; s++) if ((unsigned char)*s < 32 || *s == 127) return 1;
+  return 0;
+}
+
+/* One [path, label, class name]; its index among its part is for messages, n_total bounds the labels. */
+static fvg_status fvg__read_entry(fvg_ctx *c, fvg__draft *d, fvg__entry *e, const fvg__json *j, int value, int part,
+                                  int index, int n_total, const char *file) {
+  const char *where = fvg__part_name[part], *path, *name;
+  const fvg__json_value *v = &j->value[value], *x[3];
+  double label;
+  int i, at = v->first;
+  if (v->type != FVG__JSON_ARRAY || v->n_child != 3)
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s[%d] is not a list [path, label, class name]", file, where, index);
+  for (i = 0; i < 3; i++, at = x[i - 1]->next) x[i] = &j->value[at];
+  if (x[0]->type != FVG__JSON_STRING || x[1]->type != FVG__JSON_NUMBER || x[2]->type != FVG__JSON_STRING)
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s[%d] must be [string, number, string] = [path, label, class name]",
+                     file, where, index);
+  path = x[0]->string;
+  label = x[1]->number;
+  name = x[2]->string;
+  if (!*path || fvg__has_control(path))
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s[%d]: the path is empty or holds control characters", file, where,
+                     index);
+  if (!*name || fvg__has_control(name))
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s[%d]: the class name is empty or holds control characters", file,
+                     where, index);
+  if (!fvg__path_is_safe(path))
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s[%d]: path \"%.120s\" is absolute or has a part \"..\"", file, where,
+                     index, path);
+  if (!(label >= 0) || label != floor(label))
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s[%d]: label %g is not a whole number from 0", file, where, index,
+                     label);
+  if (label >= n_total)
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s[%d]: label %g, but the file has only %d entries; labels must be "
+                     "0, 1, 2 ... without a gap", file, where, index, label, n_total);
+  e->folder = "";
+  e->name = path;
+  e->label = (int)label;
+  if (!d->class_name[e->label]) d->class_name[e->label] = name;
+  if (strcmp(d->class_name[e->label], name))
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s[%d]: label %d is called \"%.80s\" here, but \"%.80s\" before", file,
+                     where, index, e->label, name, d->class_name[e->label]);
+  if (e->label >= d->n_class) d->n_class = e->label + 1;
+  return FVG_OK;
+}
+
+/* The strings of the draft stay in `j`. */
+static fvg_status fvg__draft_from_json(fvg_ctx *c, fvg__draft *d, const fvg__json *j, const char *file) {
+  int part, i, value, list[FVG__PARTS], n_total = 0, at = 0;
+  fvg_status s;
+  if (j->n < 1 || j->value[0].type != FVG__JSON_OBJECT)
+    return fvg__fail(c, FVG_E_FORMAT, "%.300s: not a split file, which is an object with train, val and test", file);
+  for (part = 0; part < FVG__PARTS; part++) {
+    list[part] = fvg__json_find(j, 0, fvg__part_name[part]);
+    if (part == 1 && list[part] < 0) continue;                                /* val is not needed                */
+    if (list[part] < 0 || j->value[list[part]].type != FVG__JSON_ARRAY)
+      return fvg__fail(c, FVG_E_FORMAT, "%.300s: not a split file: \"%s\" is missing or not a list", file,
+                       fvg__part_name[part]);
+    d->n[part] = j->value[list[part]].n_child;
+    n_total += d->n[part];
+  }
+  if (!d->n[0]) return fvg__fail(c, FVG_E_FORMAT, "%.300s: \"train\" is empty", file);
+  if ((d->entry = (fvg__entry *)fvg__alloc_array(c, (size_t)n_total, sizeof *d->entry)) == NULL ||
+      (d->class_name = (const char **)fvg__alloc_array(c, (size_t)n_total, sizeof *d->class_name)) == NULL)
+    return FVG_E_NOMEM;
+  for (part = 0; part < FVG__PARTS; part++) {
+    value = d->n[part] ? j->value[list[part]].first : -1;
+    for (i = 0; i < d->n[part]; i++, value = j->value[value].next)
+      if ((s = fvg__read_entry(c, d, &d->entry[at++], j, value, part, i, n_total, file)) != FVG_OK) return s;
+  }
+  for (i = 0; i < d->n_class; i++)
+    if (!d->class_name[i])
+      return fvg__fail(c, FVG_E_FORMAT, "%.300s: label %d has no entry; labels 0..%d must all be there", file, i,
+                       d->n_class - 1);
+  return FVG_OK;
+}
+
+/* Is the first item of every part there, under this prefix? */
+static fvg_status fvg__try_prefix(fvg_ctx *c, const fvg__draft *d, const char *root, const char *prefix, int *found) {
+  char *folder = fvg__path_join(c, root, prefix), *path;
+  int part, first = 0;
+  if (!folder) return FVG_E_NOMEM;
+  *found = 1;
+  for (part = 0; part < FVG__PARTS && *found; first += d->n[part++]) {
+    if (!d->n[part]) continue;
+    path = fvg__path_join(c, folder, d->entry[first].name);
+    if (!path) break;
+    *found = fvg__file_exists(path);
+    fvg__release(c, path);
+  }
+  fvg__release(c, folder);
+  return part < FVG__PARTS && *found ? FVG_E_NOMEM : FVG_OK;
+}
+
+/* The folder that the paths of a split file are relative to: the usual places, then every sub-folder of the root. */
+static fvg_status fvg__find_prefix(fvg_ctx *c, char **out, const fvg__draft *d, const fvg_dataset_desc *desc,
+                                   const char *file) {
+  static const char *const usual[] = {"", "images", "101_ObjectCategories", "jpg", "2750", "UCF-101-midframes",
+                                      "SUN397"};
+  const int n_usual = (int)(sizeof usual / sizeof *usual);
+  fvg__names folders;
+  fvg_status s = FVG_OK;
+  int i, found = 0;
+  *out = NULL;
+  memset(&folders, 0, sizeof folders);
+  for (i = 0; i < n_usual && !found; i++) {
+    if ((s = fvg__try_prefix(c, d, desc->root, usual[i], &found)) != FVG_OK) return s;
+    if (found) return (*out = fvg__copy_string(c, usual[i])) != NULL ? FVG_OK : FVG_E_NOMEM;
+  }
+  if (desc->list && (s = fvg__list(c, &folders, desc, desc->root, fvg__keep_folder_but_mask)) != FVG_OK) return s;
+  for (i = 0; i < folders.n && !found && !s; i++) {
+    s = fvg__try_prefix(c, d, desc->root, folders.name[i], &found);
+    if (found && !s && (*out = fvg__copy_string(c, folders.name[i])) == NULL) s = FVG_E_NOMEM;
+  }
+  fvg__names_free(c, &folders);
+  if (s || found) return s;
+  return fvg__fail(c, FVG_E_IO, "%.150s: the first items of %.150s (such as %.100s) are neither in it nor together "
+                   "in one of its sub-folders; is it the right root?", desc->root, file, d->entry[0].name);
+}
+
+static fvg_status fvg__open_split(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
+  const char *file = out->split_file;
+  fvg_source source;
+  fvg__json json;
+  fvg__draft draft;
+  uint8_t *bytes = NULL;
+  size_t n = 0;
+  char *prefix = NULL;
+  fvg_status s;
+  memset(&json, 0, sizeof json);
+  memset(&draft, 0, sizeof draft);
+  if ((s = fvg_source_file(c, &source, file)) != FVG_OK) return s;
+  s = fvg_source_read_all(c, &source, &bytes, &n);
+  fvg_source_close(&source);
+  if (s) return s;
+  s = fvg__json_parse(c, &json, (const char *)bytes, n, file);
+  fvg_bytes_free(c, bytes);
+  if (s) return s;
+  s = fvg__draft_from_json(c, &draft, &json, file);
+  if (!s) s = fvg__find_prefix(c, &prefix, &draft, desc, file);
+  if (!s) {
+    draft.prefix[0] = draft.prefix[1] = draft.prefix[2] = prefix;
+    s = fvg__dataset_build(c, out, &draft);
+  }
+  fvg__release(c, prefix);
+  fvg__draft_free(c, &draft);
+  fvg__json_free(c, &json);
+  return s;
+}
+
+static fvg_status fvg__too_many_splits(fvg_ctx *c, const fvg__names *names, const char *root) {
+  char line[256];
+  size_t used = 0;
+  int i;
+  line[0] = 0;
+  for (i = 0; i < names->n && used < sizeof line; i++) {
+    int n = snprintf(line + used, sizeof line - used, "%s%.80s", i ? ", " : "", names->name[i]);
+    used += n > 0 ? (size_t)n : sizeof line;
+  }
+  return fvg__fail(c, FVG_E_ARG, "%.150s: %d split files: %s; choose one with desc.split", root, names->n, line);
+}
+
+/* The split file to use; *out stays NULL when there is none and none was asked for. */
+static fvg_status fvg__find_split(fvg_ctx *c, char **out, const fvg_dataset_desc *desc) {
+  const char *name = desc->split ? desc->split : "split.json";
+  fvg__names found;
+  fvg_status s;
+  if (desc->split && fvg__file_exists(desc->split))
+    return (*out = fvg__copy_string(c, desc->split)) != NULL ? FVG_OK : FVG_E_NOMEM;
+  if (desc->split || !desc->list) {
+    if ((*out = fvg__path_join(c, desc->root, name)) == NULL) return FVG_E_NOMEM;
+    if (fvg__file_exists(*out)) return FVG_OK;
+    fvg__release(c, *out);
+    *out = NULL;
+    if (desc->split)
+      return fvg__fail(c, FVG_E_IO, "%.200s: no such split file, neither as given nor inside %.200s", desc->split,
+                       desc->root);
+  }
+  if ((s = fvg__list(c, &found, desc, desc->root, fvg__keep_split)) != FVG_OK) return s;
+  if (found.n > 1) s = fvg__too_many_splits(c, &found, desc->root);
+  if (found.n == 1 && (*out = fvg__path_join(c, desc->root, found.name[0])) == NULL) s = FVG_E_NOMEM;
+  fvg__names_free(c, &found);
+  return s;
+}
+
+/* ---- plain folders ---- */
+/* Of n pictures of a class: Python's round(n * 0.5), halves to even, for train, round(n * 0.2) for val, the rest for
+   test; val gives way when test would be left without any. */
+static void fvg__cut(int n, int cut[FVG__PARTS]) {
+  cut[0] = n / 2 + (n % 2 && n / 2 % 2);
+  cut[1] = n / 5 + (n % 5 > 2);
+  if (cut[1] && cut[0] + cut[1] == n) cut[1]--;
+  cut[2] = n - cut[0] - cut[1];
+}
+
+/* The pictures in ROOT/part/name; `part` may be "". */
+static fvg_status fvg__list_images(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc *desc, const char *part,
+                                   const char *name) {
+  char *folder = fvg__path_join(c, desc->root, part), *path = folder ? fvg__path_join(c, folder, name) : NULL;
+  fvg_status s = path ? fvg__list(c, out, desc, path, fvg__keep_image) : FVG_E_NOMEM;
+  fvg__release(c, folder);
+  fvg__release(c, path);
+  return s;
+}
+
+/* Room for the entries, whose numbers are in d->n, and the names of the classes. */
+static fvg_status fvg__draft_reserve(fvg_ctx *c, fvg__draft *d, const fvg__names *classes, const char *root) {
+  size_t n = (size_t)d->n[0] + (size_t)d->n[1] + (size_t)d->n[2];
+  int i;
+  if (n > INT32_MAX) return fvg__fail(c, FVG_E_UNSUPPORTED, "%.300s: more than %d pictures", root, INT32_MAX);
+  if ((d->entry = (fvg__entry *)fvg__alloc_array(c, n, sizeof *d->entry)) == NULL ||
+      (d->class_name = (const char **)fvg__alloc_array(c, (size_t)classes->n, sizeof *d->class_name)) == NULL)
+    return FVG_E_NOMEM;
+  for (i = 0; i < classes->n; i++) d->class_name[i] = classes->name[i];
+  d->n_class = classes->n;
+  return FVG_OK;
+}
+
+/* Adds n to one of the counts. */
+static fvg_status fvg__draft_count(fvg_ctx *c, fvg__draft *d, int part, int n, const char *root) {
+  if (n > INT32_MAX - d->n[part])
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "%.300s: more than %d pictures", root, INT32_MAX);
+  d->n[part] += n;
+  return FVG_OK;
+}
+
+/* ROOT/<class>/<picture>.  The label is the stream of the shuffle. */
+static fvg_status fvg__draft_cut(fvg_ctx *c, fvg__draft *d, const fvg__names *classes, fvg__names *images,
+                                 const fvg_dataset_desc *desc) {
+  int label, i, part, cut[FVG__PARTS], at[FVG__PARTS], most = 0, *order;
+  fvg_status s;
+  fvg_rng rng;
+  for (label = 0; label < classes->n; label++) {
+    if ((s = fvg__list_images(c, &images[label], desc, "", classes->name[label])) != FVG_OK) return s;
+    fvg__cut(images[label].n, cut);
+    if (!cut[0] || !cut[2])
+      return fvg__fail(c, FVG_E_FORMAT, "%.200s: class folder \"%.100s\" holds too few pictures: %d; at least 2 are "
+                       "needed, one to train on and one to test", desc->root, classes->name[label], images[label].n);
+    for (part = 0; part < FVG__PARTS; part++)
+      if ((s = fvg__draft_count(c, d, part, cut[part], desc->root)) != FVG_OK) return s;
+    if (images[label].n > most) most = images[label].n;
+  }
+  if ((s = fvg__draft_reserve(c, d, classes, desc->root)) != FVG_OK) return s;
+  if ((order = (int *)fvg__alloc_array(c, (size_t)most, sizeof *order)) == NULL) return FVG_E_NOMEM;
+  for (part = 0, i = 0; part < FVG__PARTS; i += d->n[part++]) { at[part] = i; d->prefix[part] = ""; }
+  for (label = 0; label < classes->n; label++) {
+    const fvg__names *x = &images[label];
+    fvg__cut(x->n, cut);
+    for (i = 0; i < x->n; i++) order[i] = i;
+    fvg_rng_seed(&rng, 1, (uint64_t)label);
+    fvg_rng_permute(&rng, order, x->n);
+    for (i = 0; i < x->n; i++) {
+      fvg__entry *e = &d->entry[at[i < cut[0] ? 0 : i < cut[0] + cut[1] ? 1 : 2]++];
+      e->folder = classes->name[label];
+      e->name = x->name[order[i]];
+      e->label = label;
+    }
+  }
+  fvg__release(c, order);
+  return FVG_OK;
+}
+
+/* The class folders of ROOT/part.  A folder that train does not have is an error, since it has no label. */
+static fvg_status fvg__list_classes(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc *desc, int part,
+                                    const fvg__names *train) {
+  char *folder = fvg__path_join(c, desc->root, fvg__part_name[part]);
+  fvg_status s = folder ? fvg__list(c, out, desc, folder, fvg__keep_folder) : FVG_E_NOMEM;
+  int i;
+  fvg__release(c, folder);
+  if (s) return s;
+  if (!out->n) s = fvg__fail(c, FVG_E_FORMAT, "%.300s: folder \"%s\" has no class folders", desc->root,
+                                  fvg__part_name[part]);
+  for (i = 0; train && i < out->n && !s; i++)
+    if (fvg__names_find(train, out->name[i]) < 0)
+      s = fvg__fail(c, FVG_E_FORMAT, "%.200s: class folder \"%.100s\" is in \"%s\" but not in \"train\"", desc->root,
+                    out->name[i], fvg__part_name[part]);
+  if (s) fvg__names_free(c, out);
+  return s;
+}
+
+/* ROOT/train/<class>/<picture> and so on: images is [parts][class]. */
+static fvg_status fvg__draft_parts(fvg_ctx *c, fvg__draft *d, const fvg__names *classes, fvg__names *images,
+                                   const fvg_dataset_desc *desc, int has_val) {
+  fvg__entry *e;
+  fvg__names here;
+  fvg_status s = FVG_OK;
+  int part, label, i;
+  for (part = 0; part < FVG__PARTS; part++) {
+    d->prefix[part] = fvg__part_name[part];
+    if (part == 1 && !has_val) continue;
+    if ((s = fvg__list_classes(c, &here, desc, part, classes)) != FVG_OK) return s;
+    for (label = 0; label < classes->n && !s; label++) {
+      fvg__names *x = &images[(size_t)part * (size_t)classes->n + (size_t)label];
+      if (fvg__names_find(&here, classes->name[label]) >= 0)
+        s = fvg__list_images(c, x, desc, fvg__part_name[part], classes->name[label]);
+      if (!s && !x->n && part != 1)
+        s = fvg__fail(c, FVG_E_FORMAT, "%.200s: class \"%.100s\" has no pictures in \"%s\"", desc->root,
+                      classes->name[label], fvg__part_name[part]);
+      if (!s) s = fvg__draft_count(c, d, part, x->n, desc->root);
+    }
+    fvg__names_free(c, &here);
+    if (s) return s;
+  }
+  if ((s = fvg__draft_reserve(c, d, classes, desc->root)) != FVG_OK) return s;
+  for (part = 0, e = d->entry; part < FVG__PARTS; part++)
+    for (label = 0; label < classes->n; label++) {
+      const fvg__names *x = &images[(size_t)part * (size_t)classes->n + (size_t)label];
+      for (i = 0; i < x->n; i++, e++) {
+        e->folder = classes->name[label];
+        e->name = x->name[i];
+        e->label = label;
+      }
+    }
+  return FVG_OK;
+}
+
+static fvg_status fvg__open_folders(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
+  fvg__names classes, *images;
+  fvg__draft draft;
+  fvg_status s;
+  size_t i, n_list;
+  int has_val, has_parts;
+  memset(&draft, 0, sizeof draft);
+  if ((s = fvg__list(c, &classes, desc, desc->root, fvg__keep_folder_but_mask)) != FVG_OK) return s;
+  has_parts = fvg__names_find(&classes, "train") >= 0 && fvg__names_find(&classes, "test") >= 0;
+  has_val = fvg__names_find(&classes, "val") >= 0;
+  if (!classes.n)
+    s = fvg__fail(c, FVG_E_FORMAT, "%.300s: neither a split file (split_zhou_*.json or split.json) nor class folders",
+                  desc->root);
+  if (!s && has_parts) {
+    fvg__names_free(c, &classes);
+    s = fvg__list_classes(c, &classes, desc, 0, NULL);
+  }
+  if (s) { fvg__names_free(c, &classes); return s; }
+  n_list = has_parts ? FVG__PARTS : 1;
+  images = (fvg__names *)fvg__alloc_array(c, (size_t)classes.n, n_list * sizeof *images);
+  if (!images) s = FVG_E_NOMEM;
+  else if (has_parts) s = fvg__draft_parts(c, &draft, &classes, images, desc, has_val);
+  else s = fvg__draft_cut(c, &draft, &classes, images, desc);
+  if (!s) s = fvg__dataset_build(c, out, &draft);
+  for (i = 0; images && i < n_list * (size_t)classes.n; i++) fvg__names_free(c, &images[i]);
+  fvg__release(c, images);
+  fvg__draft_free(c, &draft);
+  fvg__names_free(c, &classes);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
+  fvg_dataset_desc d;
+  fvg_status s;
+  memset(out, 0, sizeof *out);
+  if (!desc || !desc->root || !*desc->root) return fvg__fail(c, FVG_E_ARG, "data set: desc.root is not given");
+  d = *desc;
+#ifdef FVGPT_DIRENT
+  if (!d.list) d.list = fvg__list_dirent;
+#endif
+  out->ctx = c;
+  if ((out->root = fvg__copy_string(c, d.root)) == NULL) s = FVG_E_NOMEM;
+  else if ((s = fvg__find_split(c, &out->split_file, &d)) == FVG_OK)
+    s = out->split_file ? fvg__open_split(c, out, &d) : fvg__open_folders(c, out, &d);
+  if (s) fvg_dataset_free(out);
+  return s;
+}
+
+/* ---- pictures and masks ---- */
+/* ROOT/mask/<path>, or the same with another extension; *out stays NULL when there is none. */
+static fvg_status fvg__find_mask(const fvg_dataset *d, char **out, const char *path) {
+  static const char *const suffix[] = {".png", ".jpg", ".jpeg", ".pgm"};
+  char *folder = fvg__path_join(d->ctx, d->root, "mask");
+  char *name = folder ? fvg__path_join(d->ctx, folder, path) : NULL;
+  char *longer = name ? (char *)fvg__alloc(d->ctx, strlen(name) + 8) : NULL;  /* room for a longer extension       */
+  char *slash, *dot;
+  size_t i;
+  *out = NULL;
+  if (longer) strcpy(longer, name);
+  fvg__release(d->ctx, folder);
+  fvg__release(d->ctx, name);
+  if (!longer) return FVG_E_NOMEM;
+  if (fvg__file_exists(longer)) { *out = longer; return FVG_OK; }
+  slash = strrchr(longer, '/');
+  dot = strrchr(longer, '.');
+  if (!dot || (slash && dot < slash)) dot = longer + strlen(longer);
+  for (i = 0; i < sizeof suffix / sizeof *suffix; i++) {
+    strcpy(dot, suffix[i]);
+    if (fvg__file_exists(longer)) { *out = longer; return FVG_OK; }
+  }
+  fvg__release(d->ctx, longer);
+  return FVG_OK;
+}
+
+/* Thresholding and nearest resizing commute, so the cheaper order is taken: one channel is resized, not three. */
+static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const char *path, int width, int height,
+                                 float threshold) {
+  fvg_image resized;
+  fvg_status s = fvg_image_load(d->ctx, mask, path, 3);
+  if (!s) s = fvg_image_binarise(d->ctx, mask, threshold);
+  if (!s && (mask->width != width || mask->height != height)) {
+    s = fvg_image_resize(d->ctx, &resized, mask, width, height, FVG_NEAREST);
+    if (!s) {
+      fvg_image_free(d->ctx, mask);
+      *mask = resized;
+    }
+  }
+  return s;
+}
+
+FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, fvg_image *image, fvg_image *mask,
+                                    float mask_threshold) {
+  char *path;
+  fvg_status s;
+  memset(image, 0, sizeof *image);
+  if (mask) memset(mask, 0, sizeof *mask);
+  if ((path = fvg__path_join(d->ctx, d->root, item->path)) == NULL) return FVG_E_NOMEM;
+  s = fvg_image_load(d->ctx, image, path, 3);
+  fvg__release(d->ctx, path);
+  if (s || !mask) return s;
+  if ((s = fvg__find_mask(d, &path, item->path)) == FVG_OK && path) {
+    s = fvg__load_mask(d, mask, path, image->width, image->height, mask_threshold);
+    fvg__release(d->ctx, path);
+  }
+  if (s) {
+    fvg_image_free(d->ctx, mask);
+    fvg_image_free(d->ctx, image);
+  }
+  return s;
+}
+#endif
+
+/*===========================================================================================================
+ * CHAPTER 7  TUNING: from pictures to a tuned classifier
+ *===========================================================================================================
+   The image tower is frozen, so training never needs pictures, only what the tower makes of them: for each image a view
+   of it, f = norm(tower(x)), of its foreground, f_fg = norm(tower(x * mask)), and the share of foreground in the view.
+   Unless every epoch crops anew, a view is encoded once and kept, and a training step costs microseconds.
+
+   The mask is applied to the normalised picture, so that what is removed becomes the data set's mean colour (0), and it
+   goes through the same crop and flip as the picture (nearest pixel).
+
+   Stage 1 learns the context vectors of CoOp, stage 2 the gates and adapters of FVG-PT on the tuned prompts.  Both are
+   one loop: every epoch a new order, batches of 4, the last incomplete batch left out, the rate of the schedule.
+
+   Every random choice draws from a stream of its own, numbered by purpose, epoch and image: a run is repeated bit for
+   bit by its seed, whatever ran before it. */
+
+/* ---- views ---- */
+typedef struct fvg__view_slot {                  /* an image's kept views, found by its path                        */
+  const char *path;
+  float *f, *f_fg, *area;                        /* [n_kept, d] twice and [n_kept], one block                       */
+} fvg__view_slot;
+
+struct fvg_views {
+  fvg_clip *clip;
+  const fvg_dataset *dataset;
+  fvg_views_desc desc;
+  int n_kept;                                    /* views kept per image; 0: encoded on demand                      */
+  fvg__view_slot *slot;                          /* a hash table with open addressing, at most half full            */
+  int n_slot, n_used;
+  float *pixels;                                 /* two batches of images: whole, foreground                        */
+};
+
+enum { FVG__STREAM_ORDER = 1000 };
+
+/* FNV-1a: an image's random stream depends on its path alone, not on the list that it stands in. */
+static uint64_t fvg__path_hash(const char *path) {
+  uint64_t h = 14695981039346656037u;
+  for (; *path; path++) h = (h ^ (unsigned char)*path) * 1099511628211u;
+  return h;
+}
+
+static fvg_status fvg__augmented(const fvg_views *v, const fvg_image *in, const fvg_crop *crop, fvg_filter filter, fvg_image *out) {
+  int size = v->clip->vision.image_size;
+  if (v->desc.augment == FVG_AUGMENT_NONE) return fvg_image_test_transform(v->clip->ctx, out, in, size, filter);
+  if (v->desc.augment == FVG_AUGMENT_SQUASH) return fvg_image_resize(v->clip->ctx, out, in, size, size, filter);
+  return fvg_image_resized_crop(v->clip->ctx, out, in, crop, size, filter);
+}
+
+/* fg = x * mask [size*size] per channel; returns the share of foreground. Black, when wanted, is pixel 0 normalised. */
+static float fvg__foreground(fvg_ctx *c, const float *x, const fvg_image *mask, int fill_black, float *fg) {
+  size_t n = (size_t)mask->width * (size_t)mask->height, k, inside = 0;
+  uint8_t black_pixel[3] = {0, 0, 0};
+  float black[3] = {0, 0, 0};
+  fvg_image black_image;
+  int channel;
+  black_image.width = black_image.height = 1;
+  black_image.channels = 3;
+  black_image.pixels = black_pixel;
+  if (fill_black) fvg_image_normalize(c, &black_image, black);
+  for (channel = 0; channel < 3; channel++)
+    for (k = 0; k < n; k++) fg[(size_t)channel * n + k] = mask->pixels[k] ? x[(size_t)channel * n + k] : black[channel];
+  for (k = 0; k < n; k++) inside += mask->pixels[k] != 0;
+  return (float)inside / (float)n;
+}
+
+/* One view's pixels: x, and with foreground wanted fg and *area (-1 without a mask, fg is then x). */
+static fvg_status fvg__view_pixels(const fvg_views *v, const fvg_item *item, int epoch, float *x, float *fg, float *area) {
+  fvg_ctx *c = v->clip->ctx;
+  fvg_image image, mask, view, mask_view;
+  fvg_crop crop;
+  fvg_rng rng;
+  fvg_status s;
+  memset(&image, 0, sizeof image);
+  mask = view = mask_view = image;
+  s = fvg_dataset_load(v->dataset, item, &image, fg ? &mask : NULL, v->desc.mask_threshold);
+  if (s) return s;
+  fvg_rng_seed(&rng, v->desc.seed, fvg__path_hash(item->path) + (uint64_t)epoch);
+  crop = fvg_crop_random(&rng, image.width, image.height, (double)v->desc.crop_scale_min, 1.0);
+  s = fvg__augmented(v, &image, &crop, FVG_BICUBIC, &view);
+  if (!s) s = fvg_image_normalize(c, &view, x);
+  if (!s && fg) {
+    *area = -1;
+    if (mask.pixels) s = fvg__augmented(v, &mask, &crop, FVG_NEAREST, &mask_view);
+    if (!s && mask.pixels) *area = fvg__foreground(c, x, &mask_view, v->desc.fill_black, fg);
+    else memcpy(fg, x, 3 * (size_t)view.width * (size_t)view.height * sizeof *fg);
+  }
+  fvg_image_free(c, &mask_view);
+  fvg_image_free(c, &view);
+  fvg_image_free(c, &mask);
+  fvg_image_free(c, &image);
+  return s;
+}
+
+/* At most FVG__IMAGE_BATCH views, encoded now. Without a mask the foreground's feature is the image's own. */
+static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, int n, int epoch, float *f, float *f_fg, float *area) {
+  fvg_clip *m = v->clip;
+  size_t d = (size_t)m->embed_dim, pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size;
+  float *whole = v->pixels, *fg = f_fg ? v->pixels + FVG__IMAGE_BATCH * pixels : NULL;
+  float areas[FVG__IMAGE_BATCH];
+  int with_mask[FVG__IMAGE_BATCH], n_masked = 0, i;
+  fvg_status s = FVG_OK;
+  for (i = 0; !s && i < n; i++) {
+    s = fvg__view_pixels(v, item[i], epoch, whole + (size_t)i * pixels, fg ? fg + (size_t)n_masked * pixels : NULL, &areas[i]);
+    if (!s && fg && areas[i] >= 0) with_mask[n_masked++] = i;
+  }
+  if (!s) s = fvg_clip_encode_images(m, whole, n, f);
+  if (s) return s;
+  fvg_normalize_rows(f, n, m->embed_dim);
+  if (!f_fg) return FVG_OK;
+  memcpy(f_fg, f, (size_t)n * d * sizeof *f_fg);
+  if (area) memcpy(area, areas, (size_t)n * sizeof *area);
+  if (!n_masked) return FVG_OK;
+  s = fvg_clip_encode_images(m, fg, n_masked, whole);                                /* `whole` has done its work   */
+  if (s) return s;
+  fvg_normalize_rows(whole, n_masked, m->embed_dim);
+  for (i = 0; i < n_masked; i++) memcpy(f_fg + (size_t)with_mask[i] * d, whole + (size_t)i * d, d * sizeof *f_fg);
+  return FVG_OK;
+}
+
+/* The image's place in the table: its slot, or the empty one where it belongs. */
+static fvg__view_slot *fvg__view_find(const fvg_views *v, const char *path) {
+  uint64_t at = fvg__path_hash(path);
+  while (v->slot[at % (uint64_t)v->n_slot].path && strcmp(v->slot[at % (uint64_t)v->n_slot].path, path)) at++;
+  return &v->slot[at % (uint64_t)v->n_slot];
+}
+
+static fvg_status fvg__views_reserve(fvg_views *v, int n) {
+  fvg__view_slot *old = v->slot;
+  int n_old = v->n_slot, i;
+  if (v->slot && 2 * n <= v->n_slot) return FVG_OK;
+  v->slot = (fvg__view_slot *)fvg__alloc_array(v->clip->ctx, 4 * (size_t)n + 16, sizeof *v->slot);
+  if (!v->slot) { v->slot = old; return FVG_E_NOMEM; }
+  v->n_slot = 4 * n + 16;
+  for (i = 0; i < n_old; i++) if (old[i].path) *fvg__view_find(v, old[i].path) = old[i];
+  fvg__release(v->clip->ctx, old);
+  return FVG_OK;
+}
+
+/* Encodes and keeps the views of at most FVG__IMAGE_BATCH images that have none yet. */
+static fvg_status fvg__views_keep(fvg_views *v, const fvg_item *const *item, int n) {
+  size_t d = (size_t)v->clip->embed_dim, kept = (size_t)v->n_kept;
+  fvg__view_slot fresh[FVG__IMAGE_BATCH];
+  fvg_ctx *c = v->clip->ctx;
+  fvg_status s = FVG_OK;
+  float *f, *area = NULL;
+  int i, view;
+  memset(fresh, 0, sizeof fresh);
+  f = (float *)fvg__alloc_array(c, 2 * (size_t)n * d + (size_t)n, sizeof *f);
+  if (!f) return FVG_E_NOMEM;
+  area = f + 2 * (size_t)n * d;
+  for (i = 0; !s && i < n; i++) {
+    fresh[i].path = item[i]->path;
+    fresh[i].f = (float *)fvg__alloc_array(c, kept * (2 * d + 1), sizeof *f);
+    if (!fresh[i].f) { s = FVG_E_NOMEM; break; }
+    fresh[i].f_fg = fresh[i].f + kept * d;
+    fresh[i].area = fresh[i].f_fg + kept * d;
+  }
+  for (view = 0; !s && view < v->n_kept; view++) {
+    s = fvg__views_encode(v, item, n, view, f, v->desc.no_foreground ? NULL : f + (size_t)n * d, area);
+    for (i = 0; !s && i < n; i++) {
+      memcpy(fresh[i].f + (size_t)view * d, f + (size_t)i * d, d * sizeof *f);
+      memcpy(fresh[i].f_fg + (size_t)view * d, f + (size_t)(n + i) * d, d * sizeof *f);
+      fresh[i].area[view] = area[i];
+    }
+  }
+  for (i = 0; i < n; i++) {
+    if (s) { fvg__release(c, fresh[i].f); continue; }
+    *fvg__view_find(v, fresh[i].path) = fresh[i];
+    v->n_used++;
+  }
+  fvg__release(c, f);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_views_load(fvg_views *v, const fvg_items *items) {
+  const fvg_item *missing[FVG__IMAGE_BATCH];
+  fvg_progress progress;
+  fvg_status s;
+  int i, n = 0;
+  if (v->n_kept == 0) return FVG_OK;
+  s = fvg__views_reserve(v, v->n_used + items->n);
+  memset(&progress, 0, sizeof progress);
+  progress.what = "encode";
+  progress.n_steps = items->n;
+  for (i = 0; !s && i < items->n; i++) {
+    if (!fvg__view_find(v, items->item[i].path)->path) missing[n++] = &items->item[i];
+    if (n == FVG__IMAGE_BATCH || (n && i == items->n - 1)) {
+      s = fvg__views_keep(v, missing, n);
+      n = 0;
+      progress.step = i + 1;
+      if (!s) s = fvg__report(v->clip->ctx, &progress);
+    }
+  }
+  return s;
+}
+
+FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset *d, const fvg_views_desc *desc) {
+  size_t pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size;
+  fvg_views *v;
+  *out = NULL;
+  if (!m->has_vision) return fvg__fail(m->ctx, FVG_E_ARG, "this model has no image tower");
+  v = (fvg_views *)fvg__alloc(m->ctx, sizeof *v);
+  if (!v) return FVG_E_NOMEM;
+  v->clip = m;
+  v->dataset = d;
+  if (desc) v->desc = *desc;
+  if (v->desc.n_crops <= 0) v->desc.n_crops = 8;
+  v->desc.crop_scale_min = fvg__default(v->desc.crop_scale_min, 0.08f);
+  v->desc.mask_threshold = fvg__default(v->desc.mask_threshold, 0.5f);
+  v->n_kept = v->desc.augment == FVG_AUGMENT_CROP ? 0 : v->desc.augment == FVG_AUGMENT_FIXED_CROPS ? v->desc.n_crops : 1;
+  v->pixels = (float *)fvg__alloc_array(m->ctx, 2 * FVG__IMAGE_BATCH * pixels, sizeof *v->pixels);
+  if (!v->pixels) { fvg_views_free(v); return FVG_E_NOMEM; }
+  *out = v;
+  return FVG_OK;
+}
+
+FVG_DEF void fvg_views_free(fvg_views *v) {
+  int i;
+  if (!v) return;
+  for (i = 0; i < v->n_slot; i++) fvg__release(v->clip->ctx, v->slot[i].f);
+  fvg__release(v->clip->ctx, v->slot);
+  fvg__release(v->clip->ctx, v->pixels);
+  fvg__release(v->clip->ctx, v);
+}
+
+/* Items index[0..n-1] encoded now, a batch at a time. */
+static fvg_status fvg__views_encode_items(fvg_views *v, const fvg_items *items, const int *index, int n, int epoch, float *f, float *f_fg, float *area) {
+  size_t d = (size_t)v->clip->embed_dim;
+  const fvg_item *item[FVG__IMAGE_BATCH];
+  fvg_status s = FVG_OK;
+  int i, k;
+  for (i = 0; !s && i < n; i += FVG__IMAGE_BATCH) {
+    int count = n - i < FVG__IMAGE_BATCH ? n - i : FVG__IMAGE_BATCH;
+    for (k = 0; k < count; k++) item[k] = &items->item[index[i + k]];
+    s = fvg__views_encode(v, item, count, epoch, f + (size_t)i * d, f_fg ? f_fg + (size_t)i * d : NULL, area ? area + i : NULL);
+  }
+  return s;
+}
+
+FVG_DEF fvg_status fvg_views_get(fvg_views *v, const fvg_items *items, const int *index, int n, int epoch, float *f, float *f_fg, float *area) {
+  size_t d = (size_t)v->clip->embed_dim;
+  int i;
+  if (f_fg && v->desc.no_foreground) return fvg__fail(v->clip->ctx, FVG_E_ARG, "these views were made without the foreground");
+  for (i = 0; i < n; i++)
+    if (index[i] < 0 || index[i] >= items->n) return fvg__fail(v->clip->ctx, FVG_E_ARG, "view %d of %d images", index[i], items->n);
+  if (v->n_kept == 0) return fvg__views_encode_items(v, items, index, n, epoch, f, f_fg, area);
+  for (i = 0; i < n; i++) {
+    const fvg_item *item = &items->item[index[i]];
+    const fvg__view_slot *slot;
+    size_t view = (size_t)(epoch % v->n_kept);
+    fvg_status s = fvg__views_reserve(v, v->n_used + 1);
+    if (!s && !fvg__view_find(v, item->path)->path) s = fvg__views_keep(v, &item, 1);
+    if (s) return s;
+    slot = fvg__view_find(v, item->path);
+    memcpy(f + (size_t)i * d, slot->f + view * d, d * sizeof *f);
+    if (f_fg) memcpy(f_fg + (size_t)i * d, slot->f_fg + view * d, d * sizeof *f_fg);
+    if (f_fg && area) area[i] = slot->area[view];
+  }
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, const fvg_dataset *d, const fvg_items *items, float *f) {
+  fvg_views_desc desc;
+  fvg_progress progress;
+  fvg_views *v;
+  fvg_status s;
+  int i, k, index[FVG__IMAGE_BATCH];
+  memset(&desc, 0, sizeof desc);
+  desc.augment = FVG_AUGMENT_NONE;
+  desc.no_foreground = 1;
+  memset(&progress, 0, sizeof progress);
+  progress.what = "encode";
+  progress.n_steps = items->n;
+  s = fvg_views_new(m, &v, d, &desc);
+  for (i = 0; !s && i < items->n; i += FVG__IMAGE_BATCH) {
+    int count = items->n - i < FVG__IMAGE_BATCH ? items->n - i : FVG__IMAGE_BATCH;
+    for (k = 0; k < count; k++) index[k] = i + k;
+    s = fvg__views_encode_items(v, items, index, count, 0, f + (size_t)i * (size_t)m->embed_dim, NULL, NULL);
+    progress.step = i + count;
+    if (!s) s = fvg__report(m->ctx, &progress);
+  }
+  fvg_views_free(v);
+  return s;
+}
+
+/* ---- the training loop of both stages ---- */
+typedef struct fvg__trainer {
+  const char *what;
+  fvg_clip *clip;
+  fvg_views *views;
+  const fvg_items *items;
+  fvg_optimizer *optimizer;
+  fvg_coop *coop;
+  fvg_fvgpt *fvgpt;                              /* NULL: stage 1                                                   */
+  float *g, *g_clip;                             /* stage 2's constants                                             */
+  float *f, *f_fg, *area;                        /* one batch                                                       */
+  int *label, *order, batch;
+} fvg__trainer;
+
+/* One step on the images order[first..]. */
+static fvg_status fvg__train_step(fvg__trainer *t, int first, int epoch, double lr, float *loss) {
+  fvg_fvgpt_batch batch;
+  fvg_fvgpt_report report;
+  fvg_status s = fvg_views_get(t->views, t->items, t->order + first, t->batch, epoch, t->f, t->fvgpt ? t->f_fg : NULL, t->fvgpt ? t->area : NULL);
+  int i;
+  if (s) return s;
+  for (i = 0; i < t->batch; i++) t->label[i] = t->items->item[t->order[first + i]].label;
+  if (!t->fvgpt) return fvg_coop_step(t->coop, t->optimizer, lr, t->f, t->label, t->batch, loss);
+  memset(&batch, 0, sizeof batch);
+  memset(&report, 0, sizeof report);
+  batch.n = t->batch;
+  batch.n_class = t->coop->n_class;
+  batch.f = t->f;
+  batch.f_fg = t->f_fg;
+  batch.g = t->g;
+  batch.g_clip = t->g_clip;
+  batch.area = t->area;
+  batch.label = t->label;
+  s = fvg_fvgpt_step(t->fvgpt, t->optimizer, lr, &batch, &report);
+  *loss = report.loss;
+  return s;
+}
+
+static fvg_status fvg__train(fvg__trainer *t, const fvg_train_desc *desc) {
+  fvg_optimizer_desc schedule = fvg_optimizer_defaults(&desc->optimizer);
+  fvg_ctx *c = t->clip->ctx;
+  size_t d = (size_t)t->clip->embed_dim;
+  int epoch, step, n_step, i;
+  fvg_progress progress;
+  fvg_status s = fvg_views_load(t->views, t->items);
+  float loss = 0;
+  if (s) return s;
+  t->batch = desc->batch > 0 ? desc->batch : 4;
+  if (t->batch > t->items->n) t->batch = t->items->n;
+  n_step = t->items->n / t->batch;
+  t->order = (int *)fvg__alloc_array(c, (size_t)t->items->n, sizeof *t->order);
+  t->label = (int *)fvg__alloc_array(c, (size_t)t->batch, sizeof *t->label);
+  t->f = (float *)fvg__alloc_array(c, (size_t)t->batch * d, sizeof *t->f);
+  t->f_fg = (float *)fvg__alloc_array(c, (size_t)t->batch * d, sizeof *t->f_fg);
+  t->area = (float *)fvg__alloc_array(c, (size_t)t->batch, sizeof *t->area);
+  if (!t->order || !t->label || !t->f || !t->f_fg || !t->area) s = FVG_E_NOMEM;
+  memset(&progress, 0, sizeof progress);
+  progress.what = t->what;
+  progress.n_epochs = schedule.epochs;
+  progress.n_steps = (long)schedule.epochs * n_step;
+  for (epoch = 0; !s && epoch < schedule.epochs; epoch++) {
+    fvg_rng rng;
+    progress.epoch = epoch;
+    progress.lr = fvg_learning_rate(&schedule, epoch);
+    fvg_rng_seed(&rng, desc->seed, FVG__STREAM_ORDER + (uint64_t)epoch);
+    for (i = 0; i < t->items->n; i++) t->order[i] = i;
+    fvg_rng_permute(&rng, t->order, t->items->n);
+    for (step = 0; !s && step < n_step; step++) {
+      s = fvg__train_step(t, step * t->batch, epoch, progress.lr, &loss);
+      progress.step++;
+      progress.loss = (double)loss;
+      if (!s) s = fvg__report(c, &progress);
+    }
+  }
+  fvg__release(c, t->order);
+  fvg__release(c, t->label);
+  fvg__release(c, t->f);
+  fvg__release(c, t->f_fg);
+  fvg__release(c, t->area);
+  return s;
+}
+
+static fvg_status fvg__check_items(fvg_coop *p, const fvg_items *items) {
+  int i;
+  if (items->n < 1) return fvg__fail(p->clip->ctx, FVG_E_ARG, "no images to train on");
+  for (i = 0; i < items->n; i++)
+    if (items->item[i].label < 0 || items->item[i].label >= p->n_class)
+      return fvg__fail(p->clip->ctx, FVG_E_ARG, "%s: label %d, but the prompts know %d classes", items->item[i].path, items->item[i].label, p->n_class);
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_coop_train(fvg_coop *p, fvg_views *v, const fvg_items *items, const fvg_train_desc *desc) {
+  fvg_parameter *param = &p->ctx;
+  fvg__trainer t;
+  fvg_status s = fvg__check_items(p, items);
+  if (s) return s;
+  memset(&t, 0, sizeof t);
+  t.what = "CoOp";
+  t.clip = p->clip;
+  t.views = v;
+  t.items = items;
+  t.coop = p;
+  s = fvg_optimizer_new(p->clip->ctx, &t.optimizer, &desc->optimizer, &param, 1);
+  if (!s) s = fvg__train(&t, desc);
+  fvg_optimizer_free(t.optimizer);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_coop *p, fvg_views *v, const fvg_items *items, const char *prompt_template, const fvg_train_desc *desc) {
+  fvg_ctx *c = p->clip->ctx;
+  size_t values = (size_t)p->n_class * (size_t)p->clip->embed_dim;
+  fvg__trainer t;
+  fvg_status s = fvg__check_items(p, items);
+  int n;
+  fvg_parameter *const *params = fvg_fvgpt_parameters(f, &n);
+  if (s) return s;
+  if (f->desc.width != p->clip->embed_dim) return fvg__fail(c, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width, p->clip->embed_dim);
+  memset(&t, 0, sizeof t);
+  t.what = "FVGPT_CoOp";
+  t.clip = p->clip;
+  t.views = v;
+  t.items = items;
+  t.coop = p;
+  t.fvgpt = f;
+  t.g = (float *)fvg__alloc_array(c, values, sizeof *t.g);
+  t.g_clip = (float *)fvg__alloc_array(c, values, sizeof *t.g_clip);
+  if (!t.g || !t.g_clip) s = FVG_E_NOMEM;
+  if (!s) s = fvg_coop_text_features(p, (const char *const *)p->class_name, p->n_class, t.g);
+  if (!s) s = fvg_clip_encode_classes(p->clip, prompt_template, (const char *const *)p->class_name, p->n_class, t.g_clip);
+  if (!s) s = fvg_optimizer_new(c, &t.optimizer, &desc->optimizer, params, n);
+  if (!s) s = fvg__train(&t, desc);
+  fvg_optimizer_free(t.optimizer);
+  fvg__release(c, t.g);
+  fvg__release(c, t.g_clip);
+  return s;
+}
+
+/* ---- classifiers ---- */
+struct fvg_classifier {
+  fvg_clip *clip;
+  fvg_fvgpt *fvgpt;
+  fvg_branch branch;
+  int n_class;
+  float *g, *g_clip;                             /* tuned and plain text features, as the branch needs them         */
+};
+
+FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_coop *p, fvg_fvgpt *f,
+                                      const char *prompt_template, const char *const *class_name, int n_class) {
+  fvg_classifier *k;
+  fvg_status s = FVG_OK;
+  size_t values = (size_t)(n_class < 1 ? 1 : n_class) * (size_t)m->embed_dim;
+  *out = NULL;
+  if ((branch != FVG_ZERO_SHOT && !p) || (branch >= FVG_BRANCH_BASE && !f))
+    return fvg__fail(m->ctx, FVG_E_ARG, "this branch needs %s", p ? "FVG-PT's modules" : "tuned prompts");
+  if (f && f->desc.width != m->embed_dim) return fvg__fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width, m->embed_dim);
+  k = (fvg_classifier *)fvg__alloc(m->ctx, sizeof *k);
+  if (!k) return FVG_E_NOMEM;
+  k->clip = m;
+  k->fvgpt = f;
+  k->branch = branch;
+  k->n_class = n_class;
+  k->g = (float *)fvg__alloc_array(m->ctx, values, sizeof *k->g);
+  k->g_clip = (float *)fvg__alloc_array(m->ctx, values, sizeof *k->g_clip);
+  if (!k->g || !k->g_clip) s = FVG_E_NOMEM;
+  if (!s && branch != FVG_ZERO_SHOT) s = fvg_coop_text_features(p, class_name, n_class, k->g);
+  if (!s && (branch == FVG_ZERO_SHOT || branch == FVG_BRANCH_NEW)) s = fvg_clip_encode_classes(m, prompt_template, class_name, n_class, k->g_clip);
+  if (s) { fvg_classifier_free(k); return s; }
+  *out = k;
+  return FVG_OK;
+}
+
+FVG_DEF void fvg_classifier_free(fvg_classifier *k) {
+  if (!k) return;
+  fvg__release(k->clip->ctx, k->g);
+  fvg__release(k->clip->ctx, k->g_clip);
+  fvg__release(k->clip->ctx, k);
+}
+
+FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int n, float *logits, float *b) {
+  fvg_clip *m = k->clip;
+  size_t i, count = (size_t)n * (size_t)k->n_class;
+  if (b) memset(b, 0, (size_t)n * sizeof *b);
+  if (k->branch == FVG_BRANCH_BASE) return fvg_fvgpt_base_logits(k->fvgpt, f, n, k->g, k->n_class, logits);
+  if (k->branch == FVG_BRANCH_NEW) return fvg_fvgpt_new_logits(k->fvgpt, f, NULL, n, k->g, k->g_clip, k->n_class, logits, b);
+  fvg__gemm(m->ctx, m->ctx->kernels, n, k->n_class, m->embed_dim, fvg__matrix(f, m->embed_dim, 1),
+            fvg__matrix(k->branch == FVG_ZERO_SHOT ? k->g_clip : k->g, 1, m->embed_dim), logits, k->n_class, 0);
+  for (i = 0; i < count; i++) logits[i] *= m->logit_scale;
+  return FVG_OK;
+}
+
+/* ---- checkpoints ---- */
+#ifndef FVGPT_NO_STDIO
+#define FVG__MAX_SETTINGS 64
+
+typedef struct fvg__settings {                   /* metadata being collected; numbers are printed into `text`       */
+  fvg_metadata entry[FVG__MAX_SETTINGS];
+  char text[FVG__MAX_SETTINGS][32];
+  int n;
+} fvg__settings;
+
+static void fvg__set(fvg__settings *x, const char *key, const char *value) {
+  if (x->n == FVG__MAX_SETTINGS) return;
+  x->entry[x->n].key = key;
+  x->entry[x->n++].value = value;
+}
+
+static void fvg__set_number(fvg__settings *x, const char *key, double value) {
+  if (x->n == FVG__MAX_SETTINGS) return;
+  snprintf(x->text[x->n], sizeof x->text[0], "%.9g", value);
+  fvg__set(x, key, x->text[x->n]);
+}
+
+static double fvg__get_number(const fvg_weights *w, const char *key) {
+  const char *value = fvg_weights_metadata(w, key);
+  return value ? atof(value) : 0;
+}
+
+/* ["name", "name", ...] with quotes, backslashes and control characters escaped */
+static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
+  size_t size = 3, at = 0, k;
+  char *text;
+  int i;
+  for (i = 0; i < n; i++) size += 6 * strlen(name[i]) + 4;
+  text = (char *)fvg__alloc(c, size);
+  if (!text) return NULL;
+  text[at++] = '[';
+  for (i = 0; i < n; i++) {
+    if (i) { text[at++] = ','; text[at++] = ' '; }
+    text[at++] = '"';
+    for (k = 0; name[i][k]; k++) {
+      unsigned char ch = (unsigned char)name[i][k];
+      if (ch < 32) { at += (size_t)snprintf(text + at, size - at, "\\u%04x", ch); continue; }
+      if (ch == '"' || ch == '\\') text[at++] = '\\';
+      text[at++] = name[i][k];
+    }
+    text[at++] = '"';
+  }
+  text[at++] = ']';
+  text[at] = 0;
+  return text;
+}
+
+FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_coop *p, fvg_fvgpt *f, const fvg_metadata *settings, int n_settings) {
+  static const char *const position[] = {"end", "middle", "front"};
+  fvg_ctx *c = p->clip->ctx;
+  fvg_named_tensor tensor[1 + 8 + 4 * FVG__MAX_GATE_LAYERS];
+  fvg__settings x;
+  fvg_status s;
+  int i, n = 0;
+  char *names = fvg__names_json(c, p->class_name, p->n_class);
+  if (!names) return FVG_E_NOMEM;
+  memset(&x, 0, sizeof x);
+  tensor[n].name = "ctx";
+  tensor[n++].tensor = p->ctx.value;
+  fvg__set(&x, "format", "fvgpt 1");
+  fvg__set(&x, "trainer", f ? "FVGPT_CoOp" : "CoOp");
+  fvg__set(&x, "classes", names);
+  fvg__set(&x, "class_token_position", position[p->desc.class_token_position]);
+  fvg__set_number(&x, "n_ctx", p->desc.n_ctx);
+  fvg__set_number(&x, "class_specific", p->desc.class_specific);
+  fvg__set_number(&x, "embed_dim", p->clip->embed_dim);
+  if (f) {
+    const fvg_fvgpt_desc *d = &f->desc;
+    for (i = 0; i < f->n_params; i++, n++) {
+      tensor[n].name = f->params[i]->name;
+      tensor[n].tensor = f->params[i]->value;
+    }
+    fvg__set_number(&x, "fdc_hidden", d->fdc_hidden);
+    fvg__set_number(&x, "gate_hidden", d->gate_hidden);
+    fvg__set_number(&x, "gate_layers", d->gate_layers);
+    fvg__set_number(&x, "logit_scale", (double)d->logit_scale);
+    fvg__set_number(&x, "tau", (double)d->tau);
+  }
+  for (i = 0; i < n_settings; i++) fvg__set(&x, settings[i].key, settings[i].value);
+  s = fvg_safetensors_save(c, path, tensor, n, x.entry, x.n);
+  fvg__release(c, names);
+  return s;
+}
+
+/* Values of a parameter from the file, whose shape must be the parameter's. */
+static fvg_status fvg__restore(fvg_ctx *c, fvg_weights *w, fvg_parameter *p) {
+  char expected[FVG__SHAPE_TEXT], found[FVG__SHAPE_TEXT];
+  fvg_tensor x;
+  fvg_status s;
+  int same, i;
+  if (!fvg_weights_info(w, p->name, &x)) return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(w), p->name);
+  same = x.n_dim == p->value.n_dim;
+  for (i = 0; same && i < x.n_dim; i++) same = x.dim[i] == p->value.dim[i];
+  if (!same) {
+    return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, this model needs %s", fvg_weights_file(w), p->name,
+                     fvg__shape_text(&x, found), fvg__shape_text(&p->value, expected));
+  }
+  s = fvg_weights_get(w, p->name, FVG_F32, &x);
+  if (s) return s;
+  memcpy(p->value.data, x.data, fvg_tensor_count(&x) * sizeof(float));
+  fvg_tensor_free(c, &x);
+  return FVG_OK;
+}
+
+static fvg_status fvg__restore_coop(fvg_clip *m, fvg_weights *w, fvg_coop **out) {
+  const char *classes = fvg_weights_metadata(w, "classes"), *position = fvg_weights_metadata(w, "class_token_position");
+  const char **name;
+  fvg_coop_desc desc;
+  fvg__json j;
+  fvg_status s;
+  int i, n = 0;
+  if (!classes || !position || !fvg_weights_info(w, "ctx", NULL))
+    return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: not a checkpoint of tuned prompts (no ctx, classes and class_token_position)", fvg_weights_file(w));
+  if (fvg__get_number(w, "embed_dim") != m->embed_dim)
+    return fvg__fail(m->ctx, FVG_E_SHAPE, "%s: tuned on a CLIP of width %.0f, this one has %d", fvg_weights_file(w), fvg__get_number(w, "embed_dim"), m->embed_dim);
+  s = fvg__json_parse(m->ctx, &j, classes, strlen(classes), fvg_weights_file(w));
+  if (s) return s;
+  memset(&desc, 0, sizeof desc);
+  desc.n_ctx = (int)fvg__get_number(w, "n_ctx");
+  desc.class_specific = fvg__get_number(w, "class_specific") != 0;
+  desc.class_token_position = position[0] == 'm' ? FVG_MIDDLE : position[0] == 'f' ? FVG_FRONT : FVG_END;
+  name = (const char **)fvg__alloc_array(m->ctx, (size_t)j.value[0].n_child + 1, sizeof *name);
+  if (!name) s = FVG_E_NOMEM;
+  for (i = j.value[0].first; !s && i >= 0; i = j.value[i].next) name[n++] = j.value[i].string;
+  if (!s) s = fvg_coop_new(m, out, &desc, name, n);
+  fvg__release(m->ctx, name);
+  fvg__json_free(m->ctx, &j);
+  return s ? s : fvg__restore(m->ctx, w, &(*out)->ctx);
+}
+
+static fvg_status fvg__restore_fvgpt(fvg_clip *m, fvg_weights *w, fvg_fvgpt **out) {
+  fvg_fvgpt_desc desc;
+  fvg_status s;
+  int i;
+  if (!fvg_weights_info(w, "fdc_image.down.weight", NULL)) return FVG_OK;            /* CoOp alone                  */
+  memset(&desc, 0, sizeof desc);
+  desc.width = m->embed_dim;
+  desc.fdc_hidden = (int)fvg__get_number(w, "fdc_hidden");
+  desc.gate_hidden = (int)fvg__get_number(w, "gate_hidden");
+  desc.gate_layers = (int)fvg__get_number(w, "gate_layers");
+  desc.logit_scale = (float)fvg__get_number(w, "logit_scale");
+  desc.tau = (float)fvg__get_number(w, "tau");
+  if (desc.fdc_hidden > 65536 || desc.gate_hidden > 65536) return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: fdc_hidden or gate_hidden is absurd", fvg_weights_file(w));
+  s = fvg_fvgpt_new(m->ctx, out, &desc);
+  for (i = 0; !s && i < (*out)->n_params; i++) s = fvg__restore(m->ctx, w, (*out)->params[i]);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, const char *path, fvg_coop **p, fvg_fvgpt **f, fvg_weights **settings) {
+  fvg_source source;
+  fvg_weights *w = NULL;
+  fvg_status s;
+  *p = NULL;
+  *f = NULL;
+  if (settings) *settings = NULL;
+  s = fvg_source_file(m->ctx, &source, path);
+  if (!s) s = fvg_weights_open(m->ctx, &w, &source);
+  if (!s) s = fvg__restore_coop(m, w, p);
+  if (!s) s = fvg__restore_fvgpt(m, w, f);
+  if (s) {
+    fvg_coop_free(*p);
+    fvg_fvgpt_free(*f);
+    *p = NULL;
+    *f = NULL;
+  }
+  if (!s && settings) *settings = w;
+  else fvg_weights_close(w);
+  return s;
+}
+#endif
+#endif /* FVG__CLIP_IMPLEMENTED */

@@ -1,0 +1,126 @@
+/* Fuzzer for fvg_weights_open and fvg_weights_get.
+   With libFuzzer:  clang -g -fsanitize=fuzzer,address,undefined -DFVG_LIBFUZZER fuzz_safetensors.c -lm
+   Without it, main mutates a good file argv[1] times (default 20000).  A fault is a sanitizer's report, memory
+   that stays, or memory out of proportion to the input. */
+#define FVGPT_IMPLEMENTATION
+#include "../fvgpt.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void fault(const char *what) { printf("FAILED %s\n", what); fflush(stdout); abort(); }
+
+#ifdef __cplusplus
+extern "C"
+#endif
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  static const fvg_dtype types[] = {FVG_F32, FVG_F16, FVG_I32, FVG_U8};
+  fvg_source s = fvg_source_memory(data, size, "fuzz");
+  fvg_weights *w;
+  fvg_tensor x;
+  fvg_ctx *c;
+  int i, k, opened;
+  if (fvg_init(&c, NULL)) return 0;
+  opened = fvg_weights_open(c, &w, &s) == FVG_OK;
+  if (opened != (w != NULL)) fault("status and result disagree");
+  for (i = 0; w && i < fvg_weights_count(w); i++) {
+    const char *name = fvg_weights_name(w, i);
+    if (!fvg_weights_info(w, name, &x)) fault("a tensor that is listed cannot be found");
+    for (k = 0; k < 4; k++) {
+      if (!fvg_weights_get(w, name, types[k], &x) == !x.data) fault("status and data disagree");
+      fvg_tensor_free(c, &x);
+    }
+  }
+  if (w) fvg_weights_metadata(w, "format");
+  fvg_weights_close(w);
+  if (fvg_mem_used(c) != 0) fault("memory stays");
+  if (fvg_mem_peak(c) > 200000 + 100 * size) fault("memory out of proportion");
+  fvg_free(c);
+  return 0;
+}
+
+#ifndef FVG_LIBFUZZER
+typedef struct sample { uint8_t data[4096]; size_t n; } sample;
+
+static int append(void *user, const void *bytes, size_t n) {
+  sample *s = (sample *)user;
+  if (n > sizeof s->data - s->n) return 1;
+  memcpy(s->data + s->n, bytes, n);
+  s->n += n;
+  return 0;
+}
+
+static int make_sample(sample *s) {
+  static float value[12] = {1, 2, 3};
+  fvg_named_tensor t[5];
+  fvg_metadata m;
+  fvg_ctx *c;
+  int i, status;
+  memset(t, 0, sizeof t);
+  for (i = 0; i < 5; i++) {
+    static const char *name[] = {"a.weight", "a.bias", "ids", "mask", "\xC3\xA9\n"};
+    static const fvg_dtype type[] = {FVG_F32, FVG_F16, FVG_I64, FVG_U8, FVG_BF16};
+    t[i].name = name[i];
+    t[i].tensor.type = type[i];
+    t[i].tensor.data = value;
+    t[i].tensor.n_dim = i % 3;
+    t[i].tensor.dim[0] = 2;
+    t[i].tensor.dim[1] = i + 1;
+  }
+  m.key = "format";
+  m.value = "pt";
+  if (fvg_init(&c, NULL)) return 1;
+  status = fvg_safetensors_write(c, append, s, t, 5, &m, 1);
+  fvg_free(c);
+  return status;
+}
+
+/* One change: a byte, a letter that means something in JSON, a cut, a copied stretch, or a new header length. */
+static size_t mutate(fvg_rng *r, uint8_t *b, size_t n) {
+  static const char letters[] = "0123456789{}[]\",:.-eE\\u \x80\xED\x01";
+  size_t at, from, length;
+  if (n == 0) return 0;
+  at = fvg_rng_below(r, (uint32_t)n);
+  from = fvg_rng_below(r, (uint32_t)n);
+  length = fvg_rng_below(r, 40);
+  switch (fvg_rng_below(r, 16)) {
+    case 0: return at;
+    case 1: b[fvg_rng_below(r, 8) % n] = (uint8_t)fvg_rng_next(r); return n;
+    case 2: case 3:
+      if (length > n - at) length = n - at;
+      if (length > n - from) length = n - from;
+      memmove(b + at, b + from, length);
+      return n;
+    case 4: case 5: case 6: b[at] = (uint8_t)fvg_rng_next(r); return n;
+    case 7: if (n > 8) b[0] = (uint8_t)(b[0] + (int)fvg_rng_below(r, 9) - 4); return n;
+    default: b[at] = (uint8_t)letters[fvg_rng_below(r, sizeof letters - 1)]; return n;
+  }
+}
+
+int main(int argc, char **argv) {
+  long i, iterations = argc > 1 ? strtol(argv[1], NULL, 10) : 20000;
+  sample good;
+  fvg_rng r;
+  memset(&good, 0, sizeof good);
+  if (make_sample(&good)) fault("the sample cannot be written");
+  LLVMFuzzerTestOneInput(good.data, good.n);
+  fvg_rng_seed(&r, 1, 0);
+  for (i = 0; i < iterations; i++) {
+    size_t n = good.n;
+    int changes = 1 + (int)fvg_rng_below(&r, i % 2 ? 8 : 2);
+    uint8_t *b = (uint8_t *)malloc(n), *exact;
+    if (!b) fault("out of memory");
+    memcpy(b, good.data, n);
+    while (changes--) n = mutate(&r, b, n);
+    exact = (uint8_t *)realloc(b, n ? n : 1);          /* exactly n bytes, for the sanitizer's sake             */
+    if (!exact) fault("out of memory");
+    LLVMFuzzerTestOneInput(exact, n);
+    free(exact);
+  }
+  printf("1 passed, 0 failed\n");
+  return 0;
+}
+#endif

@@ -1,0 +1,689 @@
+/* test_data.c - chapter 5 of fvgpt_clip.h: data sets from split files and folders, few-shot draws, halves, scores.
+   Run from the repository root; writes small files under build/test-data. */
+#define FVGPT_IMPLEMENTATION
+#define FVGPT_DIRENT
+#include "../fvgpt_clip.h"
+#include <sys/stat.h>
+
+static int passed, failed;
+static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
+
+#define BASE "build/test-data"
+
+/* ---- small files ---- */
+static void make_folders(const char *path) {                       /* every folder on the way to the last slash   */
+  char part[512];
+  size_t i;
+  for (i = 0; path[i] && i + 1 < sizeof part; i++) {
+    if (path[i] == '/' && i) { part[i] = 0; mkdir(part, 0777); }
+    part[i] = path[i];
+  }
+}
+
+static void write_bytes(const char *path, const void *bytes, size_t n) {
+  FILE *f;
+  make_folders(path);
+  f = fopen(path, "wb");
+  if (!f || fwrite(bytes, 1, n, f) != n) printf("cannot write %s\n", path);
+  if (f) fclose(f);
+}
+
+static void write_text(const char *path, const char *text) { write_bytes(path, text, strlen(text)); }
+
+static void write_grey(const char *path, int width, int height, const unsigned char *pixels) {
+  char text[600];
+  int n = snprintf(text, 100, "P5\n%d %d\n255\n", width, height);
+  memcpy(text + n, pixels, (size_t)(width * height));
+  write_bytes(path, text, (size_t)(n + width * height));
+}
+
+static fvg_status open_set(fvg_ctx *c, fvg_dataset *d, const char *root, const char *split) {
+  fvg_dataset_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.root = root;
+  desc.split = split;
+  return fvg_dataset_open(c, d, &desc);
+}
+
+static int says(fvg_ctx *c, const char *a, const char *b) {        /* one line that holds both                    */
+  const char *e = fvg_error(c);
+  int ok = strstr(e, a) && strstr(e, b) && !strchr(e, '\n');
+  if (!ok) printf("  message: %s\n  wanted: %s / %s\n", e, a, b);
+  return ok;
+}
+
+static int is_zero(const void *x, size_t n) {
+  const unsigned char *b = (const unsigned char *)x;
+  while (n--) if (*b++) return 0;
+  return 1;
+}
+
+/* ---- few-shot draws: the expected indices were printed by CPython 3.11 ---- */
+typedef struct draw { int n_zero, n, shots; uint64_t seed; int fewest, n_out, index[32]; } draw;
+
+static void test_few_shot(fvg_ctx *c) {
+  static const draw cases[] = {                                    /* n_zero items of label 0, then label 1       */
+    {100, 100, 5, 2, 100, 5, {7, 11, 10, 46, 21}},                                       /* a set of numbers      */
+    {85, 85, 16, 3, 85, 16, {30, 75, 69, 16, 47, 77, 60, 74, 8, 1, 78, 33, 70, 29, 24, 79}},     /* the last list */
+    {86, 86, 16, 3, 86, 16, {30, 75, 69, 16, 47, 77, 60, 80, 74, 8, 1, 33, 70, 29, 24, 50}},     /* the first set */
+    {86, 86, 16, 0, 86, 16, {49, 53, 5, 33, 65, 62, 51, 38, 61, 45, 74, 27, 64, 17, 36, 12}},
+    {30, 30, 5, 0, 30, 5, {27, 12, 24, 28, 13}},                                         /* 5: the small set    */
+    {60, 60, 6, 2, 60, 6, {55, 54, 3, 5, 56, 23}},                                       /* 6: a table of 64    */
+    {4, 4, 4, 9, 4, 4, {3, 2, 1, 0}},                                                    /* all, but shuffled   */
+    {22, 22, 1, UINT64_C(4294967296), 22, 1, {3}},                                       /* a key of two words    */
+    {40, 340, 16, UINT64_C(9223372036854788153), 40, 32,
+     {19, 24, 13, 9, 18, 15, 0, 20, 38, 8, 28, 2, 3, 23, 6, 17,
+      133, 147, 115, 291, 228, 138, 253, 241, 260, 97, 284, 232, 156, 81, 309, 92}}};
+  static const int mixed[] = {6, 3, 12, 0, 22, 32, 28, 19, 11, 5, 23, 2, 30, 31};
+  static char path[400][8];
+  static fvg_item item[400];
+  fvg_items in, out;
+  int i, k, ok, fewest;
+  in.item = item;
+  for (i = 0; i < 400; i++) { snprintf(path[i], sizeof path[i], "%d", i); item[i].path = path[i]; }
+  for (k = 0; k < (int)(sizeof cases / sizeof *cases); k++) {
+    const draw *d = &cases[k];
+    int n_class = d->n > d->n_zero ? 2 : 1;
+    char what[64];
+    in.n = d->n;
+    for (i = 0; i < in.n; i++) item[i].label = i >= d->n_zero;
+    ok = fvg_items_few_shot(c, &out, &in, n_class, d->shots, d->seed, &fewest) == FVG_OK && out.n == d->n_out
+         && fewest == d->fewest;
+    for (i = 0; ok && i < out.n; i++) ok = atoi(out.item[i].path) == d->index[i]
+            && out.item[i].label == (d->index[i] >= d->n_zero);
+    snprintf(what, sizeof what, "few-shot: draw %d equals CPython's", k);
+    check(ok, what);
+    fvg_items_free(c, &out);
+  }
+  in.n = 33;                                                       /* 2 0 1 2 0 1 ... 3 3 0                       */
+  for (i = 0; i < 30; i++) item[i].label = (i + 2) % 3;
+  item[30].label = item[31].label = 3;
+  item[32].label = 0;
+  ok = fvg_items_few_shot(c, &out, &in, 4, 4, 1, &fewest) == FVG_OK && out.n == 14 && fewest == 2;
+  for (i = 0; ok && i < out.n; i++) ok = atoi(out.item[i].path) == mixed[i];
+  check(ok, "few-shot: labels in order of first appearance, a short one whole");
+  fvg_items_free(c, &out);
+  check(fvg_items_few_shot(c, &out, &in, 5, 4, 1, &fewest) == FVG_OK && fewest == 0,
+        "few-shot: a label without items is the fewest");
+  fvg_items_free(c, &out);
+  check(fvg_items_few_shot(c, &out, &in, 4, 0, 1, NULL) == FVG_OK && out.n == 33, "few-shot: no shots means all");
+  fvg_items_free(c, &out);
+  check(fvg_items_few_shot(c, &out, &in, 3, 4, 1, NULL) == FVG_E_ARG && says(c, "item 30", "label 3")
+        && is_zero(&out, sizeof out),
+        "few-shot: a label beyond the classes");
+  check(fvg_items_few_shot(c, &out, &in, 0, 4, 1, NULL) == FVG_E_ARG && says(c, "0 classes", ""),
+        "few-shot: no classes");
+}
+
+static void test_halves(fvg_ctx *c) {
+  static char a[] = "a";
+  fvg_item item[7];
+  fvg_items in, out;
+  int i, first;
+  check(fvg_half_classes(37, FVG_BASE, NULL) == 19 && fvg_half_classes(37, FVG_NEW, &first) == 18 && first == 19,
+        "halves: 37 = 19 + 18");
+  check(fvg_half_classes(10, FVG_BASE, &first) == 5 && first == 0 && fvg_half_classes(10, FVG_NEW, &first) == 5
+        && first == 5,
+        "halves: 10 = 5 + 5");
+  check(fvg_half_classes(1, FVG_NEW, NULL) == 0 && fvg_half_classes(9, FVG_ALL, &first) == 9 && first == 0
+        && fvg_half_classes(INT32_MAX, FVG_BASE, NULL) == 1073741824, "halves: 1, all, and no overflow");
+  for (i = 0; i < 7; i++) { item[i].path = a; item[i].label = 6 - i; }
+  in.item = item;
+  in.n = 7;
+  check(fvg_items_half(c, &out, &in, 7, FVG_NEW) == FVG_OK && out.n == 3 && out.item[0].label == 2
+        && out.item[2].label == 0,
+        "halves: new labels start at 0");
+  fvg_items_free(c, &out);
+  check(fvg_items_half(c, &out, &in, 7, FVG_BASE) == FVG_OK && out.n == 4 && out.item[0].label == 3, "halves: base");
+  fvg_items_free(c, &out);
+  check(fvg_items_half(c, &out, &in, 6, FVG_BASE) == FVG_E_ARG && says(c, "label 6", "6 classes"),
+        "halves: a label beyond the classes");
+}
+
+static void test_scores(fvg_ctx *c) {
+  static const float s[] = {1, 0, 0,   0, 2, 2,   3, 3, 0,   0, 1, 0,   0, 0, 5};     /* arg max 0 1 0 1 2         */
+  static const int labels[] = {0, 1, 1, 1, 0}, bad_label[] = {0, 1, 3, 1, 0};
+  float bad[15];
+  fvg_score r;
+  /* by hand: label 0: TP 1, predicted 2, true 2: F1 1/2; label 1: TP 2, predicted 2,
+          true 3: 4/5; label 2 is absent */
+  check(fvg_score_of(c, &r, s, labels, 5, 3) == FVG_OK && r.n == 5 && r.n_correct == 3
+        && fabs(r.accuracy - 60) < 1e-12
+        && fabs(r.macro_f1 - 65) < 1e-12, "score: accuracy and macro F1 over the labels present");
+  memcpy(bad, s, sizeof bad);
+  bad[7] = (float)fvg_half_to_float(0x7E00);
+  check(fvg_score_of(c, &r, bad, labels, 5, 3) == FVG_E_NUMERIC && says(c, "item 2", "class 1")
+        && is_zero(&r, sizeof r), "score: NaN");
+  bad[7] = 0;
+  bad[0] = (float)fvg_half_to_float(0x7E00);
+  check(fvg_score_of(c, &r, bad, labels, 5, 3) == FVG_E_NUMERIC, "score: NaN in the first class");
+  check(fvg_score_of(c, &r, s, bad_label, 5, 3) == FVG_E_ARG && says(c, "item 2", "label 3"), "score: bad label");
+  check(fvg_score_of(c, &r, s, labels, 0, 3) == FVG_E_ARG, "score: no items");
+  check(fabs(fvg_harmonic_mean(82.69, 63.22) - 71.66) < 0.005 && fvg_harmonic_mean(0, 0) == 0
+        && fvg_harmonic_mean(0, 50) == 0,
+        "harmonic mean");
+}
+
+/* ---- folders, told by a lister that has them in no disk ---- */
+typedef struct fake { int reversed, n_class, n_image, empty_class, deny; } fake;
+
+static int ends(const char *s, const char *end) { size_t n = strlen(s), m = strlen(end); return n >= m
+        && !strcmp(s + n - m, end); }
+
+static int fake_list(void *user, const char *folder, void (*entry)(void *arg, const char *name, int is_folder),
+        void *arg) {
+  const fake *f = (const fake *)user;
+  int i, n = ends(folder, "root") ? f->n_class : f->n_image;
+  char name[64];
+  if (f->deny && !ends(folder, "root")) return -1;
+  if (ends(folder, "root")) {
+    entry(arg, "mask", 1);
+    entry(arg, ".git", 1);
+    entry(arg, "notes.jpg", 0);
+  } else {
+    entry(arg, "Thumbs.db", 0);
+    entry(arg, "folder.jpg", 1);
+    if (f->empty_class >= 0 && atoi(folder + strlen(folder) - 3) == f->empty_class) n = 1;
+  }
+  for (i = 0; i < n; i++) {
+    static const char *const suffix[] = {".jpg", ".JPEG", ".png", ".Ppm", ".pgm"};
+    int k = f->reversed ? n - 1 - i : i;
+    if (ends(folder, "root")) { snprintf(name, sizeof name, "a_class_%03d", k); entry(arg, name, 1); }
+    else { snprintf(name, sizeof name, "%06d%s", k, suffix[k % 5]); entry(arg, name, 0); }
+  }
+  return 0;
+}
+
+static fvg_status open_fake(fvg_ctx *c, fvg_dataset *d, fake *f) {
+  fvg_dataset_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.root = "root";
+  desc.list = fake_list;
+  desc.list_user = f;
+  return fvg_dataset_open(c, d, &desc);
+}
+
+static int same_items(const fvg_items *a, const fvg_items *b) {
+  int i;
+  if (a->n != b->n) return 0;
+  for (i = 0; i < a->n; i++)
+    if (a->item[i].label != b->item[i].label || strcmp(a->item[i].path, b->item[i].path)) return 0;
+  return 1;
+}
+
+static int same_set(const fvg_dataset *a, const fvg_dataset *b) {
+  return same_items(&a->train, &b->train) && same_items(&a->val, &b->val) && same_items(&a->test, &b->test);
+}
+
+static void test_cut(fvg_ctx *c) {
+  static const int cut[][4] = {{2, 1, 0, 1}, {3, 2, 0, 1}, {4, 2, 1, 1}, {5, 2, 1, 2}, {7, 4, 1, 2}, {10, 5, 2, 3},
+                               {13, 6, 3, 4}, {15, 8, 3, 4}, {100, 50, 20, 30}};
+  fake f;
+  fvg_dataset a, b;
+  int i, k, ok = 1, moved = 0;
+  memset(&f, 0, sizeof f);
+  f.empty_class = -1;
+  f.n_class = 3;
+  for (i = 0; i < (int)(sizeof cut / sizeof *cut); i++) {
+    f.n_image = cut[i][0];
+    if (open_fake(c, &a, &f) || a.train.n != 3 * cut[i][1] || a.val.n != 3 * cut[i][2] || a.test.n != 3 * cut[i][3])
+      ok = 0;
+    fvg_dataset_free(&a);
+  }
+  check(ok, "folders: 50/20/30 as Python rounds");
+  f.n_image = 100;
+  check(open_fake(c, &a, &f) == FVG_OK && a.n_class == 3 && !strcmp(a.class_name[2], "a class 002")
+        && a.split_file == NULL,
+        "folders: classes sorted, underscores become blanks, mask and hidden folders are no classes");
+  f.reversed = 1;
+  check(open_fake(c, &b, &f) == FVG_OK && same_set(&a, &b), "folders: the order of listing does not matter");
+  fvg_dataset_free(&b);
+  f.n_class = 2;
+  ok = open_fake(c, &b, &f) == FVG_OK;
+  for (i = 0; ok && i < b.train.n; i++) ok = !strcmp(a.train.item[i].path, b.train.item[i].path);
+  check(ok, "folders: a class is shuffled alike whatever others there are");
+  for (i = 0; i < 49; i++) {
+    moved += strcmp(a.train.item[i].path, a.train.item[i + 1].path) > 0;
+    for (k = 0; k < a.test.n; k++) if (!strcmp(a.train.item[i].path, a.test.item[k].path)) ok = 0;
+  }
+  check(ok && moved > 10, "folders: shuffled, and no picture in two parts");
+  check(!strncmp(a.train.item[0].path, "a_class_000/", 12) && strcmp(a.train.item[0].path, a.train.item[50].path) != 0
+        && strcmp(a.train.item[0].path + 12, a.train.item[50].path + 12), "folders: paths, and one stream a class");
+  fvg_dataset_free(&a);
+  fvg_dataset_free(&b);
+  f.empty_class = 1;
+  check(open_fake(c, &a, &f) == FVG_E_FORMAT && says(c, "root", "a_class_001") && is_zero(&a, sizeof a),
+        "folders: too few pictures");
+  f.deny = 1;
+  check(open_fake(c, &a, &f) == FVG_E_IO && says(c, "root/a_class_000", "cannot be opened"),
+        "folders: one that cannot be listed");
+  f.n_class = 0;
+  check(open_fake(c, &a, &f) == FVG_E_FORMAT && says(c, "root", "neither a split file"), "folders: nothing there");
+}
+
+static void test_disk_folders(fvg_ctx *c) {
+  fvg_dataset d;
+  int i;
+  char path[200];
+  for (i = 0; i < 4; i++) {
+    snprintf(path, sizeof path, BASE "/plain/%s/%d.jpg", i % 2 ? "big_dog" : "ant", i / 2);
+    write_text(path, "");
+  }
+  write_text(BASE "/plain/mask/x.jpg", "");
+  check(open_set(c, &d, BASE "/plain/", NULL) == FVG_OK && d.n_class == 2 && d.train.n == 2 && d.val.n == 0
+        && d.test.n == 2
+        && !strcmp(d.class_name[1], "big dog") && !strncmp(d.train.item[1].path, "big_dog/", 8),
+        "dirent: plain folders");
+  fvg_dataset_free(&d);
+  write_text(BASE "/parts/train/ant/1.png", "");
+  write_text(BASE "/parts/train/ant/0.png", "");
+  write_text(BASE "/parts/train/mask/2.png", "");
+  write_text(BASE "/parts/val/mask/3.png", "");
+  write_text(BASE "/parts/test/ant/4.png", "");
+  write_text(BASE "/parts/test/mask/5.png", "");
+  write_text(BASE "/parts/mask/train/ant/0.png", "");
+  check(open_set(c, &d, BASE "/parts", NULL) == FVG_OK && d.n_class == 2 && d.train.n == 3 && d.val.n == 1
+        && d.test.n == 2
+        && !strcmp(d.train.item[0].path, "train/ant/0.png") && d.val.item[0].label == 1
+        && !strcmp(d.test.item[1].path, "test/mask/5.png"),
+        "dirent: train, val and test folders");
+  fvg_dataset_free(&d);
+  write_text(BASE "/parts2/train/ant/0.png", "");
+  write_text(BASE "/parts2/test/ant/0.png", "");
+  write_text(BASE "/parts2/test/bee/0.png", "");
+  check(open_set(c, &d, BASE "/parts2", NULL) == FVG_E_FORMAT && says(c, "bee", "\"test\""),
+        "dirent: a class that train does not have");
+  write_text(BASE "/parts3/train/ant/0.png", "");
+  write_text(BASE "/parts3/train/bee/0.png", "");
+  write_text(BASE "/parts3/test/ant/0.png", "");
+  check(open_set(c, &d, BASE "/parts3", NULL) == FVG_E_FORMAT && says(c, "bee", "no pictures in \"test\""),
+        "dirent: a class without test");
+  write_text(BASE "/parts4/train/x.png", "");
+  write_text(BASE "/parts4/test/x.png", "");
+  check(open_set(c, &d, BASE "/parts4", NULL) == FVG_E_FORMAT && says(c, "parts4", "no class folders"),
+        "dirent: train without classes");
+  check(open_set(c, &d, BASE "/nowhere", NULL) == FVG_E_IO && says(c, BASE "/nowhere", "cannot be opened"),
+        "dirent: absent root");
+  check(open_set(c, &d, NULL, NULL) == FVG_E_ARG && open_set(c, &d, "", NULL) == FVG_E_ARG, "no root given");
+}
+
+/* ---- split files ---- */
+typedef struct wrong { const char *text, *says; } wrong;
+
+static void test_wrong_splits(fvg_ctx *c) {
+#define GOOD "[\"a.ppm\", 0, \"ant\"]"
+#define REST "], \"val\": [], \"test\": []}"
+  static const wrong cases[] = {
+    {"", ""},
+    {"{\"train\": [" GOOD, ""},
+    {"[" GOOD "]", "object with train"},
+    {"{\"train\": [" GOOD "], \"val\": []}", "\"test\" is missing"},
+    {"{\"train\": 3, \"val\": [], \"test\": []}", "\"train\" is missing or not a list"},
+    {"{\"train\": [" GOOD "], \"val\": {}, \"test\": []}", "\"val\" is missing or not a list"},
+    {"{\"train\": [" REST, "\"train\" is empty"},
+    {"{\"train\": [" GOOD ", 7" REST, "train[1] is not a list"},
+    {"{\"train\": [" GOOD ", [\"b.ppm\", 0]" REST, "train[1] is not a list"},
+    {"{\"train\": [" GOOD ", [\"b.ppm\", 0, \"ant\", 1]" REST, "train[1] is not a list"},
+    {"{\"train\": [" GOOD "], \"val\": [" GOOD ", [\"b.ppm\", \"0\", \"ant\"]], \"test\": []}",
+            "val[1] must be [string, number"},
+    {"{\"train\": [" GOOD "], \"test\": [[1, 0, \"ant\"]]}", "test[0] must be [string, number"},
+    {"{\"train\": [" GOOD ", [\"b.ppm\", 0.5, \"ant\"]" REST, "train[1]: label 0.5"},
+    {"{\"train\": [" GOOD ", [\"b.ppm\", -1, \"ant\"]" REST, "train[1]: label -1"},
+    {"{\"train\": [" GOOD ", [\"b.ppm\", 2000000000, \"ant\"]" REST,
+            "train[1]: label 2e+09, but the file has only 2"},
+    {"{\"train\": [" GOOD ", [\"b.ppm\", 1e300, \"ant\"]" REST, "label 1e+300"},
+    {"{\"train\": [" GOOD ", [\"b.ppm\", 2, \"bee\"], [\"c.ppm\", 0, \"ant\"]" REST, "label 1 has no entry"},
+    {"{\"train\": [" GOOD ", [\"b.ppm\", 0, \"bee\"]" REST, "called \"bee\" here, but \"ant\" before"},
+    {"{\"train\": [[\"\", 0, \"ant\"]" REST, "train[0]: the path is empty"},
+    {"{\"train\": [[\"a\\nb.ppm\", 0, \"ant\"]" REST, "train[0]: the path is empty or holds control"},
+    {"{\"train\": [[\"a.ppm\", 0, \"\"]" REST, "train[0]: the class name is empty"},
+    {"{\"train\": [[\"/etc/passwd\", 0, \"ant\"]" REST, "\"/etc/passwd\" is absolute"},
+    {"{\"train\": [[\"C:/a.ppm\", 0, \"ant\"]" REST, "is absolute"},
+    {"{\"train\": [[\"\\\\\\\\host\\\\a.ppm\", 0, \"ant\"]" REST, "is absolute"},
+    {"{\"train\": [[\"../a.ppm\", 0, \"ant\"]" REST, "has a part \"..\""},
+    {"{\"train\": [[\"b/../../a.ppm\", 0, \"ant\"]" REST, "has a part \"..\""},
+    {"{\"train\": [[\"b\\\\..\\\\a.ppm\", 0, \"ant\"]" REST, "has a part \"..\""},
+    {"{\"train\": [[\"b/..\", 0, \"ant\"]" REST, "has a part \"..\""},
+    {"{\"train\": [[\"gone.ppm\", 0, \"ant\"]" REST, "gone.ppm"}};
+  fvg_dataset d;
+  size_t i, used = fvg_mem_used(c);
+  write_text(BASE "/wrong/a.ppm", "");
+  for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+    fvg_status s;
+    char what[64];
+    write_text(BASE "/wrong/split.json", cases[i].text);
+    s = open_set(c, &d, BASE "/wrong", NULL);
+    snprintf(what, sizeof what, "wrong split file %d", (int)i);
+    check((s == FVG_E_FORMAT || s == FVG_E_IO) && says(c, "wrong/split.json", cases[i].says) && is_zero(&d, sizeof d)
+          && fvg_mem_used(c) == used, what);
+  }
+}
+
+static void test_splits(fvg_ctx *c) {
+  static const char text[] = "{\"train\": [[\"x/..a.ppm\", 1, \"big_dog\"], [\"y.ppm\", 0, \"ant\"]], "
+    "\"test\": [[\"z.ppm\", 1, \"big_dog\"]]}";
+  fvg_dataset d;
+  fvg_dataset_desc desc;
+  write_text(BASE "/split/split_zhou_Two.json", text);
+  write_text(BASE "/split/odd folder/x/..a.ppm", "");
+  write_text(BASE "/split/odd folder/z.ppm", "");
+  write_text(BASE "/split/mask/x/..a.ppm", "");
+  write_text(BASE "/split/mask/z.ppm", "");
+  write_text(BASE "/split/images/x/..a.ppm", "");
+  check(open_set(c, &d, BASE "/split", NULL) == FVG_OK && d.n_class == 2 && d.train.n == 2 && d.val.n == 0
+        && d.test.n == 1
+        && !strcmp(d.train.item[0].path, "odd folder/x/..a.ppm") && d.train.item[0].label == 1
+        && !strcmp(d.class_name[1], "big dog")
+        && ends(d.split_file, "/split_zhou_Two.json") && !strcmp(d.root, BASE "/split"),
+        "split: found in the root, one folder that has every first item, never mask");
+  fvg_dataset_free(&d);
+  check(is_zero(&d, sizeof d), "free leaves zeros");
+  fvg_dataset_free(&d);
+  check(open_set(c, &d, BASE "/split", "split_zhou_Two.json") == FVG_OK, "split: named, inside the root");
+  fvg_dataset_free(&d);
+  check(open_set(c, &d, BASE "/split", BASE "/split/split_zhou_Two.json") == FVG_OK, "split: named by path");
+  fvg_dataset_free(&d);
+  check(open_set(c, &d, BASE "/split", "nothing.json") == FVG_E_IO && says(c, "nothing.json", BASE "/split"),
+        "split: named, absent");
+  check(open_set(c, &d, BASE "/split", BASE "/split") == FVG_E_IO && says(c, "no such split file", ""),
+        "split: named, but a folder");
+  check(open_set(c, &d, BASE "/plain", BASE "/split/split_zhou_Two.json") == FVG_E_IO
+        && says(c, "x/..a.ppm", BASE "/plain"),
+        "split: pictures not below this root");
+  write_text(BASE "/several/split_zhou_A.json", text);
+  write_text(BASE "/several/split_zhou_B.json", text);
+  write_text(BASE "/several/split.json", text);
+  check(open_set(c, &d, BASE "/several", NULL) == FVG_E_ARG
+        && says(c, "split.json, split_zhou_A.json, split_zhou_B.json", "choose one"),
+        "split: several");
+  memset(&desc, 0,
+          sizeof desc);                       /* without a lister: what fvg_dataset_open does without FVGPT_DIRENT */
+  desc.root = BASE "/split";
+  {
+    fvg__names names;
+    char *found = NULL;
+    check(fvg__find_split(c, &found, &desc) == FVG_E_UNSUPPORTED && !found && says(c, BASE "/split", "FVGPT_DIRENT"),
+          "no lister: no search");
+    check(fvg__list(c, &names, &desc, "x", fvg__keep_folder) == FVG_E_UNSUPPORTED && is_zero(&names, sizeof names),
+          "no lister: no list");
+    desc.root = BASE "/several";
+    check(fvg__find_split(c, &found, &desc) == FVG_OK && found && ends(found, "/split.json"),
+          "no lister: split.json is tried");
+    fvg__release(c, found);
+  }
+}
+
+/* Every cut and many a changed byte of a good file: an answer, no crash, no memory kept. */
+static void test_hostile(fvg_ctx *c) {
+  static const char text[] = "{\"train\": [[\"a.ppm\", 0, \"ant\"], [\"b.ppm\", 1, \"bee\"]], "
+    "\"val\": [], \"test\": [[\"a.ppm\", 1, \"bee\"]]}";
+  char bad[sizeof text];
+  fvg_dataset d;
+  fvg_rng r;
+  size_t i, n = sizeof text - 1, used = fvg_mem_used(c);
+  int ok = 1, k;
+  write_text(BASE "/hostile/a.ppm", "");
+  for (i = 0; i < n; i++) {
+    write_bytes(BASE "/hostile/split.json", text, i);
+    if (open_set(c, &d, BASE "/hostile", NULL) == FVG_OK) ok = 0;
+  }
+  fvg_rng_seed(&r, 1, 0);
+  for (k = 0; k < 500; k++) {
+    memcpy(bad, text, sizeof text);
+    bad[fvg_rng_below(&r, (uint32_t)n)] = (char)fvg_rng_below(&r, 256);
+    bad[fvg_rng_below(&r, (uint32_t)n)] = "0123456789[]{}\",:"[fvg_rng_below(&r, 17)];
+    write_bytes(BASE "/hostile/split.json", bad, n);
+    if (open_set(c, &d, BASE "/hostile", NULL) == FVG_OK) fvg_dataset_free(&d);
+    else if (!*fvg_error(c)) ok = 0;
+  }
+  check(ok && fvg_mem_used(c) == used && fvg_mem_peak(c) < used + 1000000, "hostile split files");
+}
+
+/* ---- running out of memory at every allocation ---- */
+typedef struct miser { int left; } miser;
+static void *miser_alloc(void *user,
+        size_t bytes) { miser *m = (miser *)user; return m->left-- > 0 ? malloc(bytes) : NULL; }
+static void miser_release(void *user, void *block, size_t bytes) { (void)user; (void)bytes; free(block); }
+
+static fvg_status use_everything(fvg_ctx *c) {
+  fvg_dataset d;
+  fvg_items half, few;
+  fvg_image image, mask;
+  fvg_score score;
+  static const float scores[2] = {1, 0};
+  static const int label[1] = {0};
+  fvg_status s = open_set(c, &d, BASE "/parts", NULL);
+  fvg_dataset_free(&d);
+  if (!s) s = open_set(c, &d, BASE "/plain", NULL);
+  fvg_dataset_free(&d);
+  if (!s) s = open_set(c, &d, BASE "/load", NULL);
+  if (s) return s;
+  s = fvg_dataset_load(&d, &d.train.item[1], &image, &mask, 0);
+  if (!s) { fvg_image_free(c, &image); fvg_image_free(c, &mask); }
+  if (!s && (s = fvg_items_half(c, &half, &d.train, d.n_class, FVG_ALL)) == FVG_OK) {
+    if ((s = fvg_items_few_shot(c, &few, &half, d.n_class, 1, 1, NULL)) == FVG_OK) fvg_items_free(c, &few);
+    fvg_items_free(c, &half);
+  }
+  if (!s) s = fvg_score_of(c, &score, scores, label, 1, 2);
+  fvg_dataset_free(&d);
+  return s;
+}
+
+static void test_no_memory(void) {
+  miser m;
+  fvg_desc desc;
+  fvg_ctx *c;
+  int n, ok = 1;
+  fvg_status s = FVG_E_NOMEM;
+  memset(&desc, 0, sizeof desc);
+  desc.allocator.alloc = miser_alloc;
+  desc.allocator.release = miser_release;
+  desc.allocator.user = &m;
+  for (n = 1; n < 2000 && s; n++) {
+    m.left = n;
+    if (fvg_init(&c, &desc)) continue;
+    s = use_everything(c);
+    if ((s && (s != FVG_E_NOMEM || !strstr(fvg_error(c), "out of memory"))) || fvg_mem_used(c)) ok = 0;
+    fvg_free(c);
+  }
+  check(ok && !s && n > 50, "no memory: every allocation may fail, nothing stays");
+}
+
+/* ---- pictures and masks ---- */
+static int mask_is(const fvg_image *m, int width, int height, const char *rows) {    /* '#' 255, '.' 0            */
+  int i;
+  if (!m->pixels || m->width != width || m->height != height || m->channels != 1) return 0;
+  for (i = 0; i < width * height; i++) if (m->pixels[i] != (rows[i] == '#' ? 255 : 0)) return 0;
+  return 1;
+}
+
+static void test_load(fvg_ctx *c) {
+  static const unsigned char grey[6] = {10, 20, 30, 40, 50, 60}, same[6] = {0, 127, 128, 255, 129, 5},
+          small[2] = {200, 100};
+  fvg_dataset d;
+  fvg_image image, mask;
+  size_t used;
+  write_grey(BASE "/load/images/a.pgm", 3, 2, grey);
+  write_grey(BASE "/load/images/b.c.pgm", 3, 2, grey);
+  write_grey(BASE "/load/images/d", 3, 2, grey);
+  write_text(BASE "/load/images/e.pgm", "P5 garbage");
+  write_grey(BASE "/load/images/f.pgm", 3, 2, grey);
+  write_grey(BASE "/load/mask/images/a.pgm", 3, 2, same);
+  write_grey(BASE "/load/mask/images/b.c.jpeg", 1, 2, small);      /* a PGM by content; another size              */
+  write_text(BASE "/load/mask/images/f.png", "no picture");
+  write_text(BASE "/load/split.json",
+          "{\"train\": [[\"a.pgm\", 0, \"x\"], [\"b.c.pgm\", 0, \"x\"], [\"d\", 0, \"x\"], "
+             "[\"e.pgm\", 0, \"x\"], [\"f.pgm\", 0, \"x\"], [\"gone.pgm\", 0, \"x\"]], \"test\": []}");
+  if (open_set(c, &d, BASE "/load", NULL)) { check(0, fvg_error(c)); return; }
+  used = fvg_mem_used(c);
+  check(fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0) == FVG_OK && image.width == 3 && image.height == 2
+        && image.channels == 3
+        && image.pixels[3] == 20 && image.pixels[5] == 20 && mask_is(&mask, 3, 2, "..###."),
+        "load: the picture in RGB, the mask of the same name cut at 0.5");
+  fvg_image_free(c, &image);
+  fvg_image_free(c, &mask);
+  check(fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0.9f) == FVG_OK && mask_is(&mask, 3, 2, "...#.."),
+        "load: another threshold");
+  fvg_image_free(c, &image);
+  fvg_image_free(c, &mask);
+  check(fvg_dataset_load(&d, &d.train.item[1], &image, &mask, 0) == FVG_OK && mask_is(&mask, 3, 2, "###..."),
+        "load: the mask of the same stem, resized");
+  fvg_image_free(c, &image);
+  fvg_image_free(c, &mask);
+  check(fvg_dataset_load(&d, &d.train.item[2], &image, &mask, 0) == FVG_OK && image.pixels && !mask.pixels,
+        "load: no mask is no error");
+  fvg_image_free(c, &image);
+  check(fvg_dataset_load(&d, &d.train.item[4], &image, NULL, 0) == FVG_OK && image.pixels,
+        "load: the mask is not wanted");
+  fvg_image_free(c, &image);
+  check(fvg_dataset_load(&d, &d.train.item[4], &image, &mask, 0) != FVG_OK
+        && says(c, BASE "/load/mask/images/f.png", "")
+        && is_zero(&image, sizeof image) && is_zero(&mask, sizeof mask), "load: a broken mask is an error");
+  check(fvg_dataset_load(&d, &d.train.item[3], &image, &mask, 0) == FVG_E_FORMAT
+        && says(c, BASE "/load/images/e.pgm", ""),
+        "load: a broken picture");
+  check(fvg_dataset_load(&d, &d.train.item[5], &image, &mask, 0) == FVG_E_IO
+        && says(c, BASE "/load/images/gone.pgm", "")
+        && is_zero(&image, sizeof image), "load: a missing picture");
+  check(fvg_mem_used(c) == used, "load: nothing stays");
+  fvg_dataset_free(&d);
+}
+
+static void test_large(fvg_ctx *c) {
+  FILE *f;
+  fvg_dataset d;
+  fvg_items few;
+  int i, ok;
+  write_text(BASE "/large/p/000000.jpg", "");
+  f = fopen(BASE "/large/split.json", "wb");
+  if (!f) { check(0, "large: cannot write"); return; }
+  fprintf(f, "{\"train\": [");
+  for (i = 0; i < 100000; i++) fprintf(f, "%s[\"%06d.jpg\", %d, \"class_%d\"]", i ? ", " : "", i, i % 1000, i % 1000);
+  fprintf(f, "], \"val\": [], \"test\": []}");
+  fclose(f);
+  ok = open_set(c, &d, BASE "/large", NULL) == FVG_OK;
+  check(ok && d.train.n == 100000 && d.n_class == 1000 && !strcmp(d.train.item[99999].path, "p/099999.jpg")
+        && !strcmp(d.class_name[999], "class 999"), "100,000 entries");
+  if (ok) {
+    check(fvg_items_few_shot(c, &few, &d.train, 1000, 16, 1, NULL) == FVG_OK && few.n == 16000,
+          "16 shots of 1000 classes");
+    fvg_items_free(c, &few);
+  }
+  fvg_dataset_free(&d);
+}
+
+/* ---- the shared data: METHODS 4.1 ---- */
+typedef struct published { const char *name, *prefix; int n_class, n_base, train, val, test; } published;
+
+static FILE *open_shared(const char *shared, const char *rest, char *path, size_t n) {
+  snprintf(path, n, "%s/%s", shared, rest);
+  return fopen(path, "rb");
+}
+
+/* The pictures are not there: empty files stand in for the first item of each part. */
+static int make_first_items(fvg_ctx *c, const char *root, const char *prefix, const char *file) {
+  static const char *const part[] = {"train", "val", "test"};
+  fvg_source s;
+  fvg__json j;
+  uint8_t *bytes;
+  char path[400];
+  size_t n;
+  int i;
+  if (fvg_source_file(c, &s, file)) return 0;
+  if (fvg_source_read_all(c, &s, &bytes, &n)) { fvg_source_close(&s); return 0; }
+  fvg_source_close(&s);
+  i = fvg__json_parse(c, &j, (const char *)bytes, n, file);
+  fvg_bytes_free(c, bytes);
+  if (i) return 0;
+  for (i = 0; i < 3; i++) {
+    int entry = j.value[fvg__json_find(&j, 0, part[i])].first;
+    snprintf(path, sizeof path, "%s/%s%s%s", root, prefix, *prefix ? "/" : "", j.value[j.value[entry].first].string);
+    write_text(path, "");
+  }
+  fvg__json_free(c, &j);
+  return 1;
+}
+
+static void test_shared(fvg_ctx *c) {
+  static const published sets[] = {
+    {"Caltech101", "101_ObjectCategories", 100, 50, 4128, 1649, 2465}, {"OxfordPets", "images", 37, 19, 2944, 736,
+            3669},
+    {"StanfordCars", "", 196, 98, 6509, 1635, 8041},                   {"OxfordFlowers", "jpg", 102, 51, 4093, 1633,
+            2463},
+    {"DescribableTextures", "images", 47, 24, 2820, 1128, 1692},       {"EuroSAT", "2750", 10, 5, 13500, 5400, 8100},
+    {"UCF101", "UCF-101-midframes", 101, 51, 7639, 1898, 3783}};
+  const char *shared = getenv("FVGPT_SHARED");
+  char path[400], root[200], what[100];
+  fvg_dataset d;
+  fvg_items half;
+  size_t i;
+  FILE *f;
+  if (!shared) shared = "../shared";
+  if ((f = open_shared(shared, "data/splits/split_zhou_EuroSAT.json", path, sizeof path)) == NULL) {
+    printf("skipped: %s is not there\n", path);
+    return;
+  }
+  fclose(f);
+  for (i = 0; i < sizeof sets / sizeof *sets; i++) {
+    const published *p = &sets[i];
+    size_t n = strlen(p->prefix);
+    int ok;
+    snprintf(path, sizeof path, "%s/data/splits/split_zhou_%s.json", shared, p->name);
+    snprintf(root, sizeof root, BASE "/published/%s", p->name);
+    ok = make_first_items(c, root, p->prefix, path) && open_set(c, &d, root, path) == FVG_OK;
+    snprintf(what, sizeof what, "%s: the published numbers", p->name);
+    check(ok && d.n_class == p->n_class && d.train.n == p->train && d.val.n == p->val && d.test.n == p->test
+          && fvg_half_classes(d.n_class, FVG_BASE, NULL) == p->n_base && !strncmp(d.test.item[0].path, p->prefix, n),
+          what);
+    if (ok) fvg_dataset_free(&d); else printf("  %s\n", fvg_error(c));
+  }
+  snprintf(root, sizeof root, "%s/data/splits", shared);
+  check(open_set(c, &d, root, NULL) == FVG_E_ARG && says(c, "split_zhou_Caltech101.json", "7 split files"),
+        "shared: several split files");
+  snprintf(root, sizeof root, "%s/data/caltech-101", shared);
+  check(open_set(c, &d, root, NULL) == FVG_OK && d.n_class == 20 && d.train.n == 320 && d.val.n == 80
+        && d.test.n == 400
+        && !strncmp(d.train.item[0].path, "101_ObjectCategories/", 21), "shared: Caltech-101, small");
+  fvg_dataset_free(&d);
+  snprintf(root, sizeof root, "%s/data/oxford_pets", shared);
+  check(open_set(c, &d, root, NULL) == FVG_OK && d.n_class == 19 && d.train.n == 76 && d.val.n == 19 && d.test.n == 95
+        && !strcmp(d.class_name[1], "american pit bull terrier"), "shared: Oxford pets, small");
+  check(fvg_items_half(c, &half, &d.test, d.n_class, FVG_NEW) == FVG_OK && half.n == 45,
+        "shared: new half of the pets");
+  fvg_items_free(c, &half);
+#ifdef FVGPT_STB_IMAGE
+  {
+    fvg_image image, mask;
+    check(fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0) == FVG_OK && mask.pixels
+          && mask.width == image.width
+          && mask.height == image.height, "shared: a pet and its mask");
+    fvg_image_free(c, &image);
+    fvg_image_free(c, &mask);
+  }
+#else
+  printf("skipped: JPEG and PNG need FVGPT_STB_IMAGE\n");
+#endif
+  fvg_dataset_free(&d);
+}
+
+int main(void) {
+  fvg_ctx *c;
+  if (fvg_init(&c, NULL)) return 1;
+  make_folders(BASE "/");
+  test_few_shot(c);
+  test_halves(c);
+  test_scores(c);
+  test_cut(c);
+  test_disk_folders(c);
+  test_wrong_splits(c);
+  test_splits(c);
+  test_hostile(c);
+  test_load(c);
+  test_no_memory();
+  test_large(c);
+  test_shared(c);
+  check(fvg_mem_used(c) == 0, "no memory stays");
+  fvg_free(c);
+  printf("%d passed, %d failed\n", passed, failed);
+  return failed != 0;
+}

@@ -1,0 +1,600 @@
+/* Chapter 2 of fvgpt.h: number formats, sources, JSON, safetensors, saving. Leaves no file behind. */
+#define FVGPT_IMPLEMENTATION
+#include "../fvgpt.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int passed, failed;
+static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
+
+static fvg_ctx *c;
+static int says(const char *words) { return strstr(fvg_error(c), words) != NULL; }
+
+/* ---- number formats ---- */
+static float bits_float(uint32_t u) { float x; memcpy(&x, &u, sizeof x); return x; }
+
+static void test_half(void) {
+  uint32_t h;
+  int round_trip = 1, ties = 1, brain = 1;
+  for (h = 0; h < 65536; h++) {
+    uint16_t x = (uint16_t)h;
+    int nan = (h & 0x7FFF) > 0x7C00, bfloat_nan = (h & 0x7FFF) > 0x7F80;
+    round_trip &= fvg_float_to_half(fvg_half_to_float(x)) == (nan ? (x | 0x200) : x);
+    brain &= fvg_float_to_bfloat(fvg_bfloat_to_float(x)) == (bfloat_nan ? (x | 0x40) : x);
+    if (h < 0x7BFF) {                               /* halfway to the next: to the even one; a bit less or more    */
+      float low = fvg_half_to_float(x), high = fvg_half_to_float((uint16_t)(h + 1)), middle = low + (high - low) / 2;
+      uint32_t u;
+      memcpy(&u, &middle, sizeof u);
+      ties &= fvg_float_to_half(middle) == h + (h & 1) && fvg_float_to_half(-middle) == (h + (h & 1)) + 0x8000;
+      ties &= fvg_float_to_half(bits_float(u - 1)) == h && fvg_float_to_half(bits_float(u + 1)) == h + 1;
+    }
+  }
+  check(round_trip, "65536 halves survive the way to float and back");
+  check(brain, "65536 bfloats survive the way to float and back");
+  check(ties, "float to half rounds to nearest, ties to even, subnormals included");
+  check(fvg_half_to_float(0x3C00) == 1 && fvg_half_to_float(0xC000) == -2 && fvg_half_to_float(0x7BFF) == 65504 &&
+        fvg_half_to_float(1) == 1.0f / 16777216, "half values known by heart");
+  check(fvg_float_to_half(65519.99f) == 0x7BFF && fvg_float_to_half(65520) == 0x7C00 &&
+        fvg_float_to_half(1e38f) == 0x7C00,
+        "half overflow starts at 65520");
+  check(fvg_float_to_bfloat(bits_float(0x3F808000)) == 0x3F80 &&
+        fvg_float_to_bfloat(bits_float(0x3F818000)) == 0x3F82 &&
+        fvg_float_to_bfloat(bits_float(0x3F808001)) == 0x3F81 &&
+        fvg_float_to_bfloat(bits_float(0x7F7FFFFF)) == 0x7F80,
+        "float to bfloat rounds to nearest even");
+}
+
+/* ---- JSON ---- */
+static fvg_status json(fvg__json *j, const char *text) { return fvg__json_parse(c, j, text, strlen(text), "t.json"); }
+
+static int json_fails(const char *text, const char *words) {
+  fvg__json j;
+  fvg_status s = json(&j, text);
+  if (s == FVG_OK) fvg__json_free(c, &j);
+  else if (j.value || j.strings || !says("t.json") || !says(words)) s = FVG_OK;
+  if (s != FVG_E_FORMAT) printf("  %s -> %s\n", text, fvg_error(c));
+  return s == FVG_E_FORMAT;
+}
+
+static double json_number(const char *text) {
+  fvg__json j;
+  double x = -777;
+  if (json(&j, text) == FVG_OK) x = j.value[0].number;
+  fvg__json_free(c, &j);
+  return x;
+}
+
+static void test_json_values(void) {
+  fvg__json j;
+  const char *text = " {\"a\" : [1, -2.5e1 ,true,false,null,\"x\"], \"b\":{} ,"
+                     "\"\\u00e9\\ud83d\\ude00\\n\\/\":\"q\xC3\xA9\"}\r\n\t";
+  int a, i;
+  check(json(&j, text) == FVG_OK && j.n == 10, "a JSON text with everything in it");
+  a = fvg__json_find(&j, 0, "a");
+  check(a > 0 && j.value[a].type == FVG__JSON_ARRAY && j.value[a].n_child == 6, "array of six");
+  if (a > 0) {
+    const double expect[] = {1, -25, 1, 0, 0, 0};
+    int ok = 1, n = 0, k;
+    for (k = j.value[a].first; k >= 0; k = j.value[k].next) ok &= n < 6 && j.value[k].number == expect[n++];
+    check(ok && n == 6, "its members in order");
+  }
+  i = fvg__json_find(&j, 0, "\xC3\xA9\xF0\x9F\x98\x80\n/");
+  check(i > 0 && strcmp(j.value[i].string, "q\xC3\xA9") == 0, "escapes and surrogates become UTF-8");
+  check(fvg__json_find(&j, 0, "zz") == -1 && fvg__json_find(&j, a, "a") == -1 && fvg__json_find(&j, -1, "a") == -1,
+        "find says -1 for what is not there");
+  fvg__json_free(c, &j);
+  check(json_number("0.1") == 0.1 && json_number("1e-5") == 1e-5 && json_number("-0") == 0 &&
+        json_number("2.6592") == 2.6592 &&
+        json_number("9007199254740991") == 9007199254740991.0 && json_number("1E+22") == 1e22 &&
+        json_number("123456789e-10") == 123456789e-10,
+        "numbers round exactly");
+  check(json_number("1e-99999999999999999999") == 0 && json_number("0e999999999") == 0,
+        "hopelessly small numbers are 0");
+  check(fabs(json_number("0.12345678901234567890123") / 0.12345678901234567890123 - 1) < 1e-15 &&
+        fabs(json_number("1.7976931348623157e308") / 1.7976931348623157e308 - 1) < 1e-14, "long and large numbers");
+}
+
+static void test_json_errors(void) {
+  static const char *bad[][2] = {
+    {"", "byte 0"}, {"  ", "byte 2"}, {"[1,2", "byte 4"}, {"[1,]", "byte 3"}, {"[1 2]", "byte 3"}, {"{\"a\"}",
+    "byte 4"},
+    {"{\"a\":1,}", "byte 7"}, {"{a:1}", "byte 1"}, {"[1]x", "byte 3"}, {"nul", "byte 0"}, {"NaN", "byte 0"},
+    {"01", "byte 1"}, {"1.", "byte 2"}, {".5", "byte 0"}, {"+1", "byte 0"}, {"-", "byte 1"}, {"1e", "byte 2"},
+    {"1e+", "byte 3"}, {"1e999", "too large"}, {"\"abc", "closing quote"}, {"\"\\x\"", "escape"}, {"\"\\u12g4\"",
+    "escape"},
+    {"\"\\u0000\"", "u0000"}, {"\"\\ud800\"", "surrogate"}, {"\"\\ud800\\u0041\"", "surrogate"}, {"\"\\udc00\"",
+    "surrogate"},
+    {"\"\n\"", "control"}, {"\"\\", "escape"}, {"\"\xFF\"", "UTF-8"}, {"\"\xC0\x80\"", "UTF-8"}, {"\"\xED\xA0\x80\"",
+    "UTF-8"},
+    {"\"\xE2\x82", "UTF-8"}, {"\xEF\xBB\xBF{}", "byte 0"}, {"]", "byte 0"}, {"[1}", "byte 2"}, {"'a'", "byte 0"}};
+  char deep[140];
+  fvg__json j;
+  size_t i, ok = 0, n = sizeof bad / sizeof *bad;
+  for (i = 0; i < n; i++) ok += (size_t)json_fails(bad[i][0], bad[i][1]);
+  check(ok == n, "36 wrong JSON texts are refused, file and place named");
+  check(fvg__json_parse(c, &j, "1\0", 2, "t.json") == FVG_E_FORMAT && says("byte 1"), "a zero byte after the value");
+  memset(deep, '[', 70);
+  memset(deep + 70, ']', 70);
+  check(fvg__json_parse(c, &j, deep, 140, "t.json") == FVG_E_FORMAT && says("deep"), "70 levels are too deep");
+  check(fvg__json_parse(c, &j, deep + 6, 128, "t.json") == FVG_OK && j.n == 64, "64 levels are allowed");
+  fvg__json_free(c, &j);
+}
+
+/* A list as large as the split file of ImageNet, 40 MB: must take no more than a moment. */
+static void test_json_large(void) {
+  const char *item = "[\"n01440764/n01440764_10026.JPEG\", 17, \"tench\"],";
+  size_t n = 40000000 / strlen(item), length = strlen(item), i;
+  char *text = (char *)malloc(n * length + 1);
+  fvg__json j;
+  if (!text) { printf("skipped: no memory for a large JSON text\n"); return; }
+  for (i = 0; i < n; i++) memcpy(text + 1 + i * length, item, length);
+  text[0] = '[';
+  text[n * length] = ']';
+  check(fvg__json_parse(c, &j, text, n * length + 1, "t.json") == FVG_OK && j.value[0].n_child == (int)n,
+        "40 MB of JSON");
+  fvg__json_free(c, &j);
+  memset(text, '[', n * length);
+  check(fvg__json_parse(c, &j, text, n * length, "t.json") == FVG_E_FORMAT, "40 MB of opening brackets");
+  free(text);
+}
+
+/* ---- safetensors in memory ---- */
+typedef struct bytes { uint8_t data[8192]; size_t n; int fail_at; } bytes;
+
+static int append(void *user, const void *data, size_t n) {
+  bytes *b = (bytes *)user;
+  if (b->fail_at && --b->fail_at == 0) return 1;
+  if (n > sizeof b->data - b->n) return 1;
+  memcpy(b->data + b->n, data, n);
+  b->n += n;
+  return 0;
+}
+
+/* A file made by hand: header text and n data bytes, value `fill`. */
+static bytes file_of(const char *header, size_t n, int fill) {
+  bytes b;
+  size_t length = strlen(header);
+  int i;
+  memset(&b, 0, sizeof b);
+  for (i = 0; i < 8; i++) b.data[i] = (uint8_t)((uint64_t)length >> 8 * i & 255);
+  memcpy(b.data + 8, header, length);
+  memset(b.data + 8 + length, fill, n);
+  b.n = 8 + length + n;
+  return b;
+}
+
+static fvg_status open_bytes(fvg_weights **w, const void *data, size_t n) {
+  fvg_source s = fvg_source_memory(data, n, "m.safetensors");
+  return fvg_weights_open(c, w, &s);
+}
+
+static int refused(const char *header, size_t n, const char *words) {
+  bytes b = file_of(header, n, 0);
+  fvg_weights *w = NULL;
+  fvg_status s = open_bytes(&w, b.data, b.n);
+  int ok = s != FVG_OK && w == NULL && says("m.safetensors") && says(words);
+  if (!ok) printf("  %s -> %d %s\n", header, (int)s, fvg_error(c));
+  fvg_weights_close(w);
+  return ok;
+}
+
+static fvg_named_tensor named(const char *name, fvg_dtype type, void *data, int n_dim, int a, int b) {
+  fvg_named_tensor t;
+  memset(&t, 0, sizeof t);
+  t.name = name;
+  t.tensor.data = data;
+  t.tensor.n_dim = n_dim;
+  t.tensor.dim[0] = a;
+  t.tensor.dim[1] = b;
+  t.tensor.type = type;
+  return t;
+}
+
+static float f32[6] = {0, -1.5f, 3e-39f, 65504, 1e30f, 0.1f};
+static uint16_t f16[3] = {0x3C00, 0x0001, 0xFBFF}, bf16[3] = {0x3F80, 0x0001, 0xFF7F};
+static int32_t i32[2] = {-2147483647 - 1, 2147483647};
+static int64_t i64[2] = {-5, 1099511627776};
+static uint8_t u8[5] = {0, 1, 2, 254, 255};
+
+static fvg_status write_sample(bytes *b) {
+  fvg_named_tensor t[8];
+  fvg_metadata m[2];
+  t[0] = named("text.\"weight\"\n", FVG_F32, f32, 2, 2, 3);
+  t[1] = named("half", FVG_F16, f16, 1, 3, 0);
+  t[2] = named("bfloat", FVG_BF16, bf16, 1, 3, 0);
+  t[3] = named("u8", FVG_U8, u8, 2, 1, 5);
+  t[4] = named("i32", FVG_I32, i32, 1, 2, 0);
+  t[5] = named("i64", FVG_I64, i64, 1, 2, 0);
+  t[6] = named("empty", FVG_F32, NULL, 2, 0, 7);
+  t[7] = named("scalar", FVG_F32, f32 + 5, 0, 0, 0);
+  m[0].key = "format"; m[0].value = "fvgpt \\ \"1\"";
+  m[1].key = "caf\xC3\xA9"; m[1].value = "";
+  return fvg_safetensors_write(c, append, b, t, 8, m, 2);
+}
+
+static int same(fvg_weights *w, const char *name, fvg_dtype as, const void *data, size_t n) {
+  fvg_tensor x;
+  int ok = fvg_weights_get(w, name, as, &x) == FVG_OK && x.type == as &&
+  fvg_tensor_count(&x) * fvg_dtype_size(as) == n;
+  ok = ok && memcmp(x.data, data, n) == 0;
+  fvg_tensor_free(c, &x);
+  return ok && x.data == NULL;
+}
+
+static void test_round_trip(void) {
+  static bytes b, again;
+  fvg_weights *w = NULL;
+  fvg_tensor x;
+  float half[3] = {1, 1.0f / 16777216, -65504}, back[3];
+  int64_t wide[2] = {-2147483647 - 1, 2147483647};
+  int32_t u8_wide[5] = {0, 1, 2, 254, 255};
+  int i;
+  check(write_sample(&b) == FVG_OK && write_sample(&again) == FVG_OK && b.n == again.n && !memcmp(b.data, again.data,
+        b.n),
+        "writing twice gives the same bytes");
+  check(b.data[0] % 8 == 0 && memcmp(b.data + 8, "{\"__metadata__\":{\"format\":", 25) == 0,
+        "data starts at a multiple of 8");
+  check(open_bytes(&w, b.data, b.n) == FVG_OK && fvg_weights_count(w) == 8, "what was written can be opened");
+  if (!w) return;
+  check(!strcmp(fvg_weights_file(w), "m.safetensors") && !strcmp(fvg_weights_name(w, 1), "half") &&
+        !strcmp(fvg_weights_name(w, 0), "text.\"weight\"\n") && !fvg_weights_name(w, 8),
+        "names in the order of writing");
+  check(same(w, "text.\"weight\"\n", FVG_F32, f32, 24) && same(w, "half", FVG_F16, f16, 6) && same(w, "u8", FVG_U8,
+        u8, 5) &&
+        same(w, "bfloat", FVG_BF16, bf16, 6) && same(w, "i32", FVG_I32, i32, 8) && same(w, "i64", FVG_I64, i64, 16) &&
+        same(w, "empty", FVG_F32, "", 0) && same(w, "scalar", FVG_F32, f32 + 5, 4),
+        "every dtype comes back bit for bit");
+  for (i = 0; i < 3; i++) back[i] = fvg_bfloat_to_float(bf16[i]);
+  check(same(w, "half", FVG_F32, half, 12) && same(w, "bfloat", FVG_F32, back, 12), "F16 and BF16 read as F32");
+  check(same(w, "u8", FVG_I32, u8_wide, 20) && same(w, "i32", FVG_I64, wide, 16), "whole numbers widen");
+  check(fvg_weights_get(w, "i64", FVG_I32, &x) == FVG_E_FORMAT && says("i64") && says("element 1") && !x.data,
+        "an I64 too large for I32");
+  check(fvg_weights_get(w, "text.\"weight\"\n", FVG_F16, &x) == FVG_E_NUMERIC && says("element 4") && !x.data,
+        "an F32 too large for F16");
+  check(fvg_weights_get(w, "u8", FVG_F32, &x) == FVG_E_UNSUPPORTED && says("U8") && says("F32"), "U8 is not F32");
+  check(fvg_weights_get(w, "i32", FVG_U8, &x) == FVG_E_UNSUPPORTED, "I32 is not U8");
+  check(fvg_weights_get(w, "nobody", FVG_F32, &x) == FVG_E_FORMAT && !strcmp(fvg_error(c),
+        "m.safetensors: no tensor nobody") &&
+        !x.data, "a tensor that is not there");
+  check(fvg_weights_info(w, "u8", &x) == 1 && x.n_dim == 2 && x.dim[1] == 5 && x.type == FVG_U8 && !x.data &&
+        fvg_weights_info(w, "nobody", &x) == 0 && fvg_weights_info(w, "u8", NULL) == 1, "info");
+  check(!strcmp(fvg_weights_metadata(w, "format"), "fvgpt \\ \"1\"") && !strcmp(fvg_weights_metadata(w,
+        "caf\xC3\xA9"), "") &&
+        !fvg_weights_metadata(w, "other"), "metadata");
+  fvg_weights_close(w);
+}
+
+/* More elements than one chunk holds, through the converting path. */
+static void test_chunks(void) {
+  const int n = 100003;
+  uint8_t *file = (uint8_t *)malloc((size_t)n * 2 + 256);
+  bytes b = file_of("{\"a\":{\"dtype\":\"F16\",\"shape\":[100003],\"data_offsets\":[0,200006]}}", 0, 0);
+  fvg_weights *w = NULL;
+  fvg_tensor x;
+  int i, ok;
+  if (!file) return;
+  memcpy(file, b.data, b.n);
+  for (i = 0; i < n; i++) { uint16_t h = fvg_float_to_half((float)(i % 2048)); memcpy(file + b.n + 2 * i, &h, 2); }
+  ok = open_bytes(&w, file, b.n + (size_t)n * 2) == FVG_OK && fvg_weights_get(w, "a", FVG_F32, &x) == FVG_OK;
+  for (i = 0; ok && i < n; i++) ok = ((float *)x.data)[i] == (float)(i % 2048);
+  check(ok, "a tensor longer than a chunk is converted");
+  if (ok) fvg_tensor_free(c, &x);
+  file[b.n + 2 * 70000 + 1] = 0x7C;
+  check(w && fvg_weights_get(w, "a", FVG_F32, &x) == FVG_E_NUMERIC && says("m.safetensors") && says("tensor a") &&
+        says("element 70000"), "infinity in the third chunk is found and named");
+  check(w && fvg_weights_get(w, "a", FVG_F16, &x) == FVG_E_NUMERIC && says("element 70000"),
+        "and without conversion as well");
+  fvg_weights_close(w);
+  free(file);
+}
+
+#define T(dtype, shape, offsets) "{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" offsets "}"
+#define A "{\"a\":"
+
+typedef struct hostile { const char *header; size_t n; const char *words, *what; } hostile;
+
+static void test_hostile(void) {
+  static const hostile h[] = {
+    {A T("F32", "[2]", "[0,4]") "}", 8, "shape [2] takes 8 bytes, data_offsets give 4", "shape and offsets differ"},
+    {A T("F64", "[2]", "[0,8]") "}", 8, "takes 16 bytes", "sizes of other dtypes are checked"},
+    {A T("F32", "[2]", "[0,8]") "}", 7, "[0, 8], but the file holds 7", "data beyond the end of the file"},
+    {A T("F32", "[2]", "[8,0]") "}", 8, "[8, 0]", "offsets back to front"},
+    {A T("F32", "[2]", "[0,9007199254740993]") "}", 8, "data_offsets", "an offset beyond 2^53"},
+    {A T("F32", "[2]", "[-8,0]") "}", 8, "data_offsets", "a negative offset"},
+    {A T("F32", "[2]", "[0.5,8.5]") "}", 9, "data_offsets", "broken offsets"},
+    {A T("F32", "[2]", "[0,4,8]") "}", 8, "data_offsets", "three offsets"},
+    {A T("F32", "[2]", "[0]") "}", 8, "data_offsets", "one offset"},
+    {A T("F32", "[2]", "[0,\"8\"]") "}", 8, "data_offsets", "an offset in quotes"},
+    {A T("U8", "[4]", "[0,4]") ",\"b\":" T("U8", "[4]", "[3,7]") "}", 8, "a and b overlap at byte", "overlap"},
+    {A T("U8", "[2]", "[3,5]") ",\"b\":" T("U8", "[8]", "[0,8]") "}", 8, "overlap", "one tensor inside another"},
+    {A T("U8", "[1]", "[0,1]") ",\"b\":" T("U8", "[1]", "[1,2]") ",\"a\":" T("U8", "[1]", "[2,3]") "}", 3,
+     "tensor a appears twice", "a name given twice"},
+    {A T("F32", "[2147483647,2147483647,2147483647]", "[0,4]") "}", 8, "too large", "a shape that overflows"},
+    {A T("F32", "[65536,65536,65536,65536]", "[0,0]") "}", 8, "too large", "a shape that overflows to exactly 0"},
+    {A T("U8", "[4294967300]", "[0,4]") "}", 8, "dimension 0", "a dimension beyond int"},
+    {A T("U8", "[2,-2]", "[0,4]") "}", 8, "dimension 1", "a negative dimension"},
+    {A T("U8", "[1.5]", "[0,4]") "}", 8, "dimension 0", "a broken dimension"},
+    {A T("U8", "[1,1,1,1,1,1,1]", "[0,1]") "}", 1, "7 dimensions", "too many dimensions"},
+    {A "{\"dtype\":\"U8\",\"shape\":[1]}}", 1, "tensor a", "no data_offsets"},
+    {A "{\"dtype\":3,\"shape\":[1],\"data_offsets\":[0,1]}}", 1, "tensor a", "a dtype that is a number"},
+    {A "7}", 1, "tensor a", "an entry that is a number"},
+    {"{\"__metadata__\":{\"a\":1}}", 0, "__metadata__", "metadata that is no string"},
+    {"{\"__metadata__\":[]}", 0, "__metadata__", "metadata that is a list"},
+    {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, "twice", "metadata given twice"},
+    {"[]", 0, "object", "a header that is a list"},
+    {"", 0, "byte 8", "a header of no bytes"},
+    {"{} {", 0, "byte 11", "something after the header"}};
+  size_t i;
+  for (i = 0; i < sizeof h / sizeof *h; i++) check(refused(h[i].header, h[i].n, h[i].words), h[i].what);
+}
+
+/* Files that open, or nearly, and what is said when their tensors are asked for. */
+static void test_other_dtypes_and_nan(void) {
+  fvg_weights *w = NULL;
+  fvg_tensor x;
+  fvg_ctx *fresh;
+  fvg_source s;
+  bytes b = file_of(A T("F64", "[1]", "[0,8]") ",\"b\":" T("F4_NEW", "[3]", "[8,10]") ",\"c\":"
+                    T("U8", "[1]", "[15,16]")
+                    "}   ", 16, 0);
+  check(open_bytes(&w, b.data, b.n) == FVG_OK && fvg_weights_info(w, "a", &x) == 2 &&
+        fvg_weights_info(w, "c", &x) == 1 && fvg_weights_count(w) == 3, "other dtypes are kept");
+  check(w && fvg_weights_get(w, "a", FVG_F32, &x) == FVG_E_UNSUPPORTED && says("m.safetensors") && says("F64") &&
+        !x.data && fvg_weights_get(w, "b", FVG_U8, &x) == FVG_E_UNSUPPORTED && says("F4_NEW"),
+        "and refused when asked for");
+  fvg_weights_close(w);
+
+  b = file_of(A T("F32", "[2]", "[0,8]") "}", 8, 0xFF);
+  check(open_bytes(&w, b.data, b.n) == FVG_OK && fvg_weights_get(w, "a", FVG_F32, &x) == FVG_E_NUMERIC &&
+        says("m.safetensors") && says("tensor a") && says("element 0") && !x.data, "NaN is refused");
+  fvg_weights_close(w);
+
+  b.data[7] = 0x7F;
+  check(open_bytes(&w, b.data, b.n) == FVG_E_FORMAT && says("not a safetensors file"), "a header of 2^63 bytes");
+  memcpy(b.data, "\x80\x4A\x5D\x05\0\0\0", 8);                     /* 90 000 000                                  */
+  s = fvg_source_memory(b.data, b.n, "m");
+  if (fvg_init(&fresh, NULL)) return;
+  check(fvg_weights_open(fresh, &w, &s) == FVG_E_FORMAT && fvg_mem_peak(fresh) < 10000,
+        "a header of 90 MB in a small file costs no memory");
+  fvg_free(fresh);
+}
+
+/* Every cut of a good file, in a block of its own so that a sanitizer sees the first byte too far. */
+static void test_truncated(void) {
+  static bytes b;
+  size_t cut, wrong = 0;
+  if (!b.n) write_sample(&b);
+  for (cut = 0; cut < b.n; cut++) {
+    uint8_t *part = (uint8_t *)malloc(cut ? cut : 1);
+    fvg_weights *w = NULL;
+    if (!part) return;
+    memcpy(part, b.data, cut);
+    wrong += open_bytes(&w, part, cut) != FVG_E_FORMAT || w;
+    fvg_weights_close(w);
+    free(part);
+  }
+  check(wrong == 0, "a file cut at any byte is refused");
+}
+
+/* Many names in an order that is bad for simple sorting; and a small file must not cost much memory. */
+static void test_many_names(void) {
+  const int n = 20000;
+  char *text = (char *)malloc((size_t)n * 80), name[32];
+  fvg_weights *w = NULL;
+  size_t at = 9, used = fvg_mem_used(c), length;
+  int i, ok;
+  if (!text) return;
+  text[8] = '{';
+  for (i = 0; i < n; i++)
+    at += (size_t)sprintf(text + at, "%s\"block.%d\":" T("U8", "[0]", "[0,0]"), i ? "," : "", i < n / 2 ?
+    n - i : i - n / 2);
+  text[at++] = '}';
+  length = at - 8;
+  for (i = 0; i < 8; i++) text[i] = (char)((uint64_t)length >> 8 * i & 255);
+  ok = open_bytes(&w, text, at) == FVG_OK;
+  for (i = 0; ok && i <= n; i++) {
+    sprintf(name, "block.%d", i);
+    ok = fvg_weights_info(w, name, NULL) == (i < n / 2 || i > n / 2);
+  }
+  check(ok, "20000 names are all found");
+  check(fvg_mem_used(c) - used < 20 * at, "memory in proportion to the header");
+  fvg_weights_close(w);
+  free(text);
+}
+
+static int no_read(void *user, void *dst, uint64_t offset,
+size_t n) { (void)user; (void)dst; (void)offset; (void)n; return 1; }
+static void count_close(void *user) { ++*(int *)user; }
+
+static void test_sources(void) {
+  fvg_source s = fvg_source_memory("abc", 3, NULL);
+  fvg_weights *w;
+  uint8_t *all = NULL;
+  size_t n = 0;
+  int closed = 0;
+  check(fvg_source_read_all(c, &s, &all, &n) == FVG_OK && n == 3 && !memcmp(all, "abc", 4),
+        "read_all appends a zero");
+  fvg_bytes_free(c, all);
+  s.read = no_read;
+  s.close = count_close;
+  s.user = &closed;
+  s.size = 100;
+  s.name = "broken";
+  check(fvg_source_read_all(c, &s, &all, &n) == FVG_E_IO && says("broken") && !all && !n, "a read that fails");
+  s.size = UINT64_MAX;
+  check(fvg_source_read_all(c, &s, &all, &n) == FVG_E_NOMEM && says("broken") && !all,
+        "a source as large as the world");
+  check(fvg_weights_open(c, &w, &s) == FVG_E_IO && !w && closed == 1, "open closes the source when it fails");
+  fvg_source_close(&s);
+  fvg_source_close(&s);
+  check(closed == 2, "closing twice closes once");
+}
+
+static void test_write_errors(void) {
+  static bytes b;
+  fvg_named_tensor t[2];
+  fvg_metadata m;
+  int i, ok = 1;
+  t[0] = t[1] = named("a", FVG_U8, u8, 1, 5, 0);
+  check(fvg_safetensors_write(c, append, &b, t, 2, NULL, 0) == FVG_E_ARG && says("twice") && b.n == 0,
+        "a name given twice");
+  t[1] = named("b", FVG_U8, u8, 1, -5, 0);
+  check(fvg_safetensors_write(c, append, &b, t, 2, NULL, 0) == FVG_E_ARG && says("tensor b") && says("[-5]"),
+        "negative dimension");
+  t[1] = named("b", FVG_F32, NULL, 1, 2, 0);
+  check(fvg_safetensors_write(c, append, &b, t, 2, NULL, 0) == FVG_E_ARG && says("no data"), "no data");
+  t[1] = named("__metadata__", FVG_U8, u8, 1, 5, 0);
+  check(fvg_safetensors_write(c, append, &b, t, 2, NULL, 0) == FVG_E_ARG, "a reserved name");
+  t[1] = named("\xFF", FVG_U8, u8, 1, 5, 0);
+  check(fvg_safetensors_write(c, append, &b, t, 2, NULL, 0) == FVG_E_ARG && says("UTF-8"),
+        "a name that is not UTF-8");
+  m.key = "k";
+  m.value = "\xFF";
+  check(fvg_safetensors_write(c, append, &b, t, 1, &m, 1) == FVG_E_ARG && says("UTF-8"), "a value that is not UTF-8");
+  check(b.n == 0, "nothing is written before the arguments are checked");
+  for (i = 1; i <= 3; i++) {
+    b.fail_at = i;
+    ok &= fvg_safetensors_write(c, append, &b, t, 1, NULL, 0) == FVG_E_IO;
+  }
+  check(ok, "failing of each write is reported");
+  memset(&b, 0, sizeof b);
+  check(fvg_safetensors_write(c, append, &b, NULL, 0, NULL, 0) == FVG_OK && b.n == 16 && !memcmp(b.data + 8,
+        "{}      ", 8),
+        "an empty file");
+}
+
+/* Each allocation fails in turn: no crash, no leak, and the same result as before when none fails. */
+static int countdown;
+static void *scarce_alloc(void *user, size_t n) { (void)user; return countdown-- > 0 ? malloc(n) : NULL; }
+static void scarce_release(void *user, void *p, size_t n) { (void)user; (void)n; free(p); }
+
+static void test_out_of_memory(void) {
+  static bytes b;
+  fvg_ctx *scarce;
+  fvg_desc d;
+  int k, ok = 1, done = 0;
+  if (!b.n) write_sample(&b);
+  memset(&d, 0, sizeof d);
+  d.allocator.alloc = scarce_alloc;
+  d.allocator.release = scarce_release;
+  countdown = 1;
+  if (fvg_init(&scarce, &d)) { check(0, "context"); return; }
+  for (k = 0; k < 20 && !done; k++) {
+    fvg_source s = fvg_source_memory(b.data, b.n, "m");
+    fvg_weights *w = NULL;
+    fvg_tensor x;
+    fvg_status status;
+    countdown = k;
+    memset(&x, 0, sizeof x);
+    status = fvg_weights_open(scarce, &w, &s);
+    if (!status) status = fvg_weights_get(w, "half", FVG_F32, &x);
+    ok &= status == FVG_E_NOMEM ? !x.data && strstr(fvg_error(scarce), "out of memory") != NULL : status == FVG_OK;
+    done = status == FVG_OK;
+    fvg_tensor_free(scarce, &x);
+    fvg_weights_close(w);
+    ok &= fvg_mem_used(scarce) == 0;
+  }
+  check(ok && done && k > 6, "each allocation may fail");
+  fvg_free(scarce);
+}
+
+/* ---- files ---- */
+static char path[1024], part[1040];
+static int exists(const char *name) { FILE *f = fopen(name, "rb"); if (f) fclose(f); return f != NULL; }
+
+static void test_stdio(void) {
+  fvg_source s;
+  fvg_weights *w = NULL;
+  fvg_named_tensor t = named("a", FVG_F32, f32, 2, 3, 2);
+  fvg_metadata m;
+  uint8_t *all = NULL;
+  size_t n = 0;
+  char name[1024];
+  m.key = "method"; m.value = "CoOp";
+  check(fvg_safetensors_save(c, path, &t, 1, &m, 1) == FVG_OK && !exists(part), "save");
+  strcpy(name, path);
+  check(fvg_source_file(c, &s, name) == FVG_OK && fvg_weights_open(c, &w, &s) == FVG_OK, "open what was saved");
+  memset(name, '?', sizeof name - 1);
+  check(w && !strcmp(fvg_weights_file(w), path) && same(w, "a", FVG_F32, f32, 24) && !strcmp(fvg_weights_metadata(w,
+        "method"), "CoOp"),
+        "its contents, and the name is a copy");
+  fvg_weights_close(w);
+  t.tensor.dim[0] = -1;
+  check(fvg_safetensors_save(c, path, &t, 1, NULL, 0) == FVG_E_ARG && says(path) && !exists(part) && exists(path),
+        "a failed save names the file and keeps the old one");
+  check(fvg_file_save(c, path, "new", 3) == FVG_OK && fvg_source_file(c, &s, path) == FVG_OK &&
+        fvg_source_read_all(c, &s, &all, &n) == FVG_OK, "save bytes over an old file");
+  check(n == 3 && !memcmp(all, "new", 4), "and read them");
+  fvg_bytes_free(c, all);
+  fvg_source_close(&s);
+  check(fvg_file_save(c, path, NULL, 0) == FVG_OK && fvg_source_file(c, &s, path) == FVG_OK && s.size == 0,
+        "an empty file");
+  check(fvg_weights_open(c, &w, &s) == FVG_E_FORMAT && says(path), "is no safetensors file");
+  remove(path);
+}
+
+static void test_stdio_errors(void) {
+  fvg_source s;
+  check(fvg_source_file(c, &s, "no/such/file.x") == FVG_E_IO && says("no/such/file.x: ") && !s.read,
+        "a file that is not there");
+  check(fvg_source_file(c, &s, ".") == FVG_E_IO && says(".: cannot"), "a folder is not a file");
+  check(fvg_file_save(c, "no/such/folder.x", "a", 1) == FVG_E_IO && says("no/such/folder.x") &&
+        !exists("no/such/folder.x.part"),
+        "a folder that is not there");
+  check(fvg_file_save(c, ".", "a", 1) == FVG_E_IO && says(".: cannot write") && !exists("..part"),
+        "a place where a folder is");
+}
+
+/* A real model when it is there: names, shapes, and every tensor finite. */
+static void test_shared_model(void) {
+  const char *root = getenv("FVGPT_SHARED");
+  char name[1024];
+  fvg_source s;
+  fvg_weights *w;
+  int i, ok = 1;
+  if (!root) root = "../shared";
+  if (strlen(root) > 900) return;
+  sprintf(name, "%s/golden/backbones/model.safetensors", root);
+  if (!exists(name)) { printf("skipped: %s is absent\n", name); return; }
+  check(fvg_source_file(c, &s, name) == FVG_OK && fvg_weights_open(c, &w, &s) == FVG_OK && fvg_weights_count(w) > 50,
+        "the golden model");
+  for (i = 0; i < fvg_weights_count(w) && ok; i++) {
+    fvg_tensor x;
+    fvg_weights_info(w, fvg_weights_name(w, i), &x);
+    ok = fvg_weights_get(w, fvg_weights_name(w, i), x.type, &x) == FVG_OK;
+    fvg_tensor_free(c, &x);
+  }
+  check(ok, "each of its tensors is read");
+  if (!ok) printf("  %s\n", fvg_error(c));
+  fvg_weights_close(w);
+}
+
+int main(void) {
+  const char *folder = getenv("TMPDIR");
+  if (!folder || strlen(folder) > 900) folder = ".";
+  sprintf(path, "%s/test_files.scratch", folder);
+  sprintf(part, "%s.part", path);
+  if (fvg_init(&c, NULL)) return 1;
+  test_half();
+  test_json_values();
+  test_json_errors();
+  test_json_large();
+  test_round_trip();
+  test_chunks();
+  test_hostile();
+  test_other_dtypes_and_nan();
+  test_truncated();
+  test_many_names();
+  test_sources();
+  test_write_errors();
+  test_out_of_memory();
+  test_stdio();
+  test_stdio_errors();
+  test_shared_model();
+  check(fvg_mem_used(c) == 0, "no memory stays");
+  fvg_free(c);
+  printf("%d passed, %d failed\n", passed, failed);
+  return failed != 0;
+}
