@@ -347,7 +347,7 @@ typedef struct fvg_fvgpt_batch {     /* all features L2-normalised; d = desc.wid
 } fvg_fvgpt_batch;
 typedef struct fvg_fvgpt_report {    /* filled by loss and step                                                */
   float loss, ce_fdc, frg, dist, ce_pc, kl_pc;       /* unweighted parts                                       */
-  float *r, *r_target, *b;           /* [n] each, or NULL: r is 0 where the mask is not used                   */
+  float *r, *r_target, *b;           /* [n] each, or NULL: r is 0 where the mask is not used; r_target is r*   */
 } fvg_fvgpt_report;
 /* L_base + lambda_new L_PC as a node; report may be NULL. */
 FVG_DEF fvg_node  *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *batch, fvg_fvgpt_report *report);
@@ -3889,8 +3889,8 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
   q = fvg__frg_logit(m, p_full, p_fg, x->area, fvg_fill(counts));
   for (i = 0; i < x->n; i++) {
     size_t at = (size_t)i * (size_t)x->n_class;
-    if (fvg_value(counts)[i] > 0 && fvg__row_cross_entropy(fvg_value(z_fg) + at, x->n_class, x->label[i]) <
-                                    fvg__row_cross_entropy(fvg_value(z_full) + at, x->n_class, x->label[i]) - (double)d->delta)
+    if (fvg__row_cross_entropy(fvg_value(z_fg) + at, x->n_class, x->label[i]) <
+        fvg__row_cross_entropy(fvg_value(z_full) + at, x->n_class, x->label[i]) - (double)d->delta)
       fvg_fill(target)[i] = 1;
   }
   frg = fvg_bce_with_logits(q, fvg_value(target), fvg_value(counts));

@@ -192,7 +192,8 @@ FVG_DEF size_t     fvg_clip_parameter_count(const fvg_clip *m);
 FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int n, float *features);
 /* texts -> features [n, embed_dim], not normalised. A text of more tokens than the context holds is an error. */
 FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, const char *const *texts, int n, float *features);
-/* The same for class names in a template with one {}: NULL: "a photo of a {}." Normalised: the zero-shot classifier. */
+/* The same for class names (underscores become blanks) in a template with one {}; NULL: "a photo of a {}."  Normalised:
+   these are the weights of the zero-shot classifier. */
 FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_template, const char *const *class_name, int n_class, float *features);
 FVG_DEF void       fvg_normalize_rows(float *x, int n, int d);
 
@@ -2553,6 +2554,11 @@ FVG_DEF void fvg_normalize_rows(float *x, int n, int d) {
   }
 }
 
+/* Class names are folder names as often as not: "great_pyrenees" is read as "great pyrenees". */
+static void fvg__blank_underscores(char *name) {
+  for (; *name; name++) if (*name == '_') *name = ' ';
+}
+
 FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_template, const char *const *class_name, int n_class, float *features) {
   const char *form = prompt_template ? prompt_template : "a photo of a {}.", *hole = strstr(form, "{}");
   char **text = (char **)fvg__alloc_array(m->ctx, (size_t)(n_class < 1 ? 1 : n_class), sizeof *text);
@@ -2562,8 +2568,11 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_templ
   for (i = 0; !s && i < n_class; i++) {
     size_t size = strlen(form) + strlen(class_name[i]) + 1;
     text[i] = (char *)fvg__alloc(m->ctx, size);
-    if (text[i]) snprintf(text[i], size, "%.*s%s%s", (int)(hole - form), form, class_name[i], hole + 2);
-    else s = FVG_E_NOMEM;
+    if (!text[i]) { s = FVG_E_NOMEM; break; }
+    memcpy(text[i], form, (size_t)(hole - form));
+    snprintf(text[i] + (hole - form), size - (size_t)(hole - form), "%s", class_name[i]);
+    fvg__blank_underscores(text[i] + (hole - form));
+    memcpy(text[i] + (hole - form) + strlen(class_name[i]), hole + 2, strlen(hole + 2) + 1);
   }
   if (!s) s = fvg_clip_encode_texts(m, (const char *const *)text, n_class, features);
   if (!s) fvg_normalize_rows(features, n_class, m->embed_dim);
@@ -2608,8 +2617,10 @@ static fvg_status fvg__coop_add_class(const fvg_coop *p, fvg__texts *x, const ch
   token = text ? (int *)fvg__alloc_array(m->ctx, (size_t)m->text.context_length, sizeof *token) : NULL;
   if (!token) s = FVG_E_NOMEM;
   if (!s) {
-    snprintf(text, size, "%s.", name);
-    s = fvg_tokenize(m->tokenizer, name, NULL, 0, &n_name);
+    snprintf(text, size, "%s", name);
+    fvg__blank_underscores(text);
+    s = fvg_tokenize(m->tokenizer, text, NULL, 0, &n_name);
+    memcpy(text + size - 2, ".", 2);
   }
   if (!s) s = fvg__tokens(m, text, token, room, &n);
   if (!s) {

@@ -1,5 +1,5 @@
-/* Fuzzing fvg_image_decode.  With libFuzzer: clang -fsanitize=fuzzer,address,undefined -DFVG_LIBFUZZER.  Without it the
-   program changes small valid files at random, argv[1] times, and must neither crash nor lose memory. */
+/* Fuzzing fvg_image_decode.  With libFuzzer: clang -fsanitize=fuzzer,address,undefined -DFVG_LIBFUZZER.  Without it
+   the program changes small valid files at random, argv[1] times, and must neither crash nor lose memory. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
 
@@ -75,7 +75,8 @@ static void change(seed *s, fvg_rng *r) {
   static const uint8_t telling[8] = {0, 255, 127, 128, '9', '#', '\n', 0xC4};
   int rounds = 1 + (int)fvg_rng_below(r, 4);
   while (rounds-- > 0 && s->n) {
-    size_t at = fvg_rng_below(r, (uint32_t)s->n), from = fvg_rng_below(r, (uint32_t)s->n), k = 1 + fvg_rng_below(r, 8);
+    size_t at = fvg_rng_below(r, (uint32_t)s->n), from = fvg_rng_below(r, (uint32_t)s->n);
+    size_t k = 1 + fvg_rng_below(r, 8);
     switch (fvg_rng_below(r, 7)) {
       case 0: s->bytes[at] = (uint8_t)fvg_rng_below(r, 256); break;
       case 1: s->bytes[at] = (uint8_t)(s->bytes[at] ^ (1u << fvg_rng_below(r, 8))); break;

@@ -161,7 +161,8 @@ static void test_jpeg(fvg_ctx *c) {
         "JPEG with a Huffman table of too many symbols");
   memcpy(copy, jpeg, sizeof copy);
   copy[94] = copy[96] = 16;                                                   /* 4104 x 4104 pixels                */
-  check(decode(c, &image, copy, sizeof copy, 0) == FVG_E_FORMAT && says(c, "picture.ppm", "4104 x 4104"), "JPEG bomb");
+  check(decode(c, &image, copy, sizeof copy, 0) == FVG_E_FORMAT && says(c, "picture.ppm", "4104 x 4104"),
+        "JPEG bomb");
 #else
   check(s == FVG_E_UNSUPPORTED && says(c, "picture.ppm", "libstb-dev"), "JPEG without stb_image");
 #endif
@@ -173,14 +174,17 @@ static void test_files(fvg_ctx *c) {
   int i;
   for (i = 0; i < 3; i++) {
     const fvg_image *image = i == 1 ? &grey : &rgb;
-    check(!fvg_image_save(c, image, names[i]) && !fvg_image_load(c, &back, names[i], 0) && same(image, &back), names[i]);
+    check(!fvg_image_save(c, image, names[i]) && !fvg_image_load(c, &back, names[i], 0) && same(image, &back),
+          names[i]);
     fvg_image_free(c, &back);
-    check(fvg_image_save(c, i == 1 ? &rgb : &grey, names[i]) == (i == 2 ? FVG_OK : FVG_E_ARG), "channels a format lacks");
+    check(fvg_image_save(c, i == 1 ? &rgb : &grey, names[i]) == (i == 2 ? FVG_OK : FVG_E_ARG),
+          "channels a format lacks");
     remove(names[i]);
   }
-  check(fvg_image_save(c, &rgb, "picture.tiff") == FVG_E_UNSUPPORTED && says(c, "picture.tiff", ".png"), "no such format");
-  check(fvg_image_load(c, &back, "no/such/picture.ppm", 3) == FVG_E_IO && !back.pixels && says(c, "no/such/picture.ppm", ""),
-        "no such file");
+  check(fvg_image_save(c, &rgb, "picture.tiff") == FVG_E_UNSUPPORTED && says(c, "picture.tiff", ".png"),
+        "no such format");
+  check(fvg_image_load(c, &back, "no/such/picture.ppm", 3) == FVG_E_IO && !back.pixels
+        && says(c, "no/such/picture.ppm", ""), "no such file");
   fvg_image_free(c, &grey);
   fvg_image_free(c, &rgb);
 }
@@ -197,7 +201,8 @@ static void test_pillow_bytes(fvg_ctx *c) {
   static const uint8_t centre[27] = {52, 166, 100, 102, 164, 103, 109, 101, 115, 168, 184, 125, 140, 115,
                                      129, 77, 120, 147, 121, 105, 174, 146, 128, 105, 137, 157, 136};
   static const uint8_t crop[12] = {82, 116, 133, 140, 135, 153, 107, 129, 117, 142, 126, 112};
-  static const uint8_t near[23] = {0, 2, 3, 4, 6, 7, 9, 10, 11, 13, 14, 15, 17, 18, 20, 21, 22, 24, 25, 27, 28, 29, 31};
+  static const uint8_t nearest[23] = {0, 2, 3, 4, 6, 7, 9, 10, 11, 13, 14, 15,
+                                      17, 18, 20, 21, 22, 24, 25, 27, 28, 29, 31};
   fvg_crop box = {1, 1, 3, 5, 1};
   fvg_image in = make(c, 7, 5, 3, -1), line = make(c, 32, 1, 1, 0), a;
   int i;
@@ -210,7 +215,8 @@ static void test_pillow_bytes(fvg_ctx *c) {
   fvg_image_free(c, &a);
   check(!fvg_image_resized_crop(c, &a, &in, &box, 2, FVG_BICUBIC) && holds(&a, 2, 2, 3, crop), "flipped crop");
   fvg_image_free(c, &a);
-  check(!fvg_image_resize(c, &a, &line, 23, 1, FVG_NEAREST) && holds(&a, 23, 1, 1, near), "nearest sums its steps");
+  check(!fvg_image_resize(c, &a, &line, 23, 1, FVG_NEAREST) && holds(&a, 23, 1, 1, nearest),
+        "nearest sums its steps");
   fvg_image_free(c, &a);
   fvg_image_free(c, &in);
   fvg_image_free(c, &line);
@@ -266,8 +272,8 @@ static void test_geometry(fvg_ctx *c) {
 static void test_extremes(fvg_ctx *c) {
   fvg_image thin = make(c, 1, 10000, 3, 9), line = make(c, 1 << 20, 1, 1, 0), a;
   size_t before = fvg_mem_used(c);
-  check(!fvg_image_test_transform(c, &a, &thin, 224, FVG_BICUBIC) && a.width == 224 && a.height == 224 && a.pixels[9] == 9,
-        "1 x 10000 pixels");
+  check(!fvg_image_test_transform(c, &a, &thin, 224, FVG_BICUBIC) && a.width == 224 && a.height == 224
+        && a.pixels[9] == 9, "1 x 10000 pixels");
   fvg_image_free(c, &a);
   check(fvg_mem_peak(c) - before < 1000000, "1 x 10000 pixels take little memory");
   check(fvg_image_test_transform(c, &a, &line, 224, FVG_BICUBIC) == FVG_E_ARG && says(c, "1048576 x 1", "234881024"),
@@ -285,22 +291,29 @@ static void test_extremes(fvg_ctx *c) {
 }
 
 static void test_bad_arguments(fvg_ctx *c) {
-  static const fvg_crop boxes[5] = {{0, 0, 6, 1, 0}, {-1, 0, 2, 2, 0}, {0, 7, 1, 1, 0}, {0, 0, 0, 1, 0}, {2147483647, 1, 1, 1, 0}};
+  static const fvg_crop boxes[5] = {{0, 0, 6, 1, 0}, {-1, 0, 2, 2, 0}, {0, 7, 1, 1, 0}, {0, 0, 0, 1, 0},
+                                    {2147483647, 1, 1, 1, 0}};
   fvg_image in = make(c, 7, 5, 3, -1), empty, a;
   float chw[3];
   int i, bad = 0;
   memset(&empty, 0, sizeof empty);
-  check(fvg_image_resize(c, &a, &in, 0, 4, FVG_BICUBIC) == FVG_E_ARG && says(c, "7 x 5", "0 x 4"), "resize to nothing");
+  check(fvg_image_resize(c, &a, &in, 0, 4, FVG_BICUBIC) == FVG_E_ARG && says(c, "7 x 5", "0 x 4"),
+        "resize to nothing");
   check(fvg_image_resize(c, &a, &in, 2, 2, (fvg_filter)9) == FVG_E_ARG && says(c, "filter", "9"), "unknown filter");
   check(fvg_image_resize(c, &in, &in, 2, 2, FVG_BICUBIC) == FVG_E_ARG && in.width == 7, "resize in place");
-  check(fvg_image_resize(c, &a, &empty, 2, 2, FVG_BICUBIC) == FVG_E_ARG && says(c, "not an image", "0 x 0"), "no image");
-  check(fvg_image_test_transform(c, &a, &in, -3, FVG_BICUBIC) == FVG_E_ARG && says(c, "7 x 5", "-3"), "negative size");
-  for (i = 0; i < 5; i++) bad += fvg_image_resized_crop(c, &a, &in, &boxes[i], 4, FVG_BICUBIC) != FVG_E_ARG || a.pixels;
+  check(fvg_image_resize(c, &a, &empty, 2, 2, FVG_BICUBIC) == FVG_E_ARG && says(c, "not an image", "0 x 0"),
+        "no image");
+  check(fvg_image_test_transform(c, &a, &in, -3, FVG_BICUBIC) == FVG_E_ARG && says(c, "7 x 5", "-3"),
+        "negative size");
+  for (i = 0; i < 5; i++)
+    bad += fvg_image_resized_crop(c, &a, &in, &boxes[i], 4, FVG_BICUBIC) != FVG_E_ARG || a.pixels;
   check(!bad && says(c, "top 2147483647", "7 x 5"), "boxes outside the image");
   in.channels = 1;
-  check(fvg_image_normalize(c, &in, chw) == FVG_E_SHAPE && says(c, "[3, 5, 7]", "1 channels"), "normalize a grey image");
+  check(fvg_image_normalize(c, &in, chw) == FVG_E_SHAPE && says(c, "[3, 5, 7]", "1 channels"),
+        "normalize a grey image");
   in.channels = 3;
-  check(fvg_image_binarise(c, &in, 128) == FVG_E_ARG && says(c, "128", "below 1") && in.channels == 3, "threshold 128");
+  check(fvg_image_binarise(c, &in, 128) == FVG_E_ARG && says(c, "128", "below 1") && in.channels == 3,
+        "threshold 128");
   fvg_image_free(c, &in);
   fvg_image_free(c, &in);
 }
@@ -323,7 +336,8 @@ static void test_masks(fvg_ctx *c) {
   fvg_rng_seed(&r, 5, 0);
   for (trial = 0; trial < 20; trial++) {                                      /* an image equal to its own mask    */
     fvg_crop box = fvg_crop_random(&r, 60, 44, 0.3, 1);
-    if (fvg_image_resized_crop(c, &m, &mask, &box, 64, FVG_NEAREST) || fvg_image_resized_crop(c, &x, &rgb, &box, 64, FVG_BICUBIC)
+    if (fvg_image_resized_crop(c, &m, &mask, &box, 64, FVG_NEAREST)
+        || fvg_image_resized_crop(c, &x, &rgb, &box, 64, FVG_BICUBIC)
         || fvg_image_binarise(c, &x, 0)) { differ = 1 << 20; break; }
     for (i = 0; i < 64 * 64; i++) {
       differ += m.pixels[i] != x.pixels[i];
@@ -364,8 +378,10 @@ static void test_random_crops(void) {
   check(!box.width && !box.height, "no image, no crop");
   fvg_rng_seed(&r, 7, 0);
   box = fvg_crop_random(&r, 640, 480, 0.08, 1);
-  check(box.top == 118 && box.left == 353 && box.height == 294 && box.width == 282 && box.flip == 0, "seed 7 gives this box");
-  check(fabs(fvg__exact_exp(0.28768207245178093) - 4.0 / 3) < 1e-15 && fabs(fvg__exact_exp(-0.5) - exp(-0.5)) < 1e-15, "exp");
+  check(box.top == 118 && box.left == 353 && box.height == 294 && box.width == 282 && box.flip == 0,
+        "seed 7 gives this box");
+  check(fabs(fvg__exact_exp(0.28768207245178093) - 4.0 / 3) < 1e-15 && fabs(fvg__exact_exp(-0.5) - exp(-0.5)) < 1e-15,
+        "exp");
 }
 
 static void test_normalize(fvg_ctx *c) {
@@ -443,7 +459,8 @@ static double number(const fvg__json *j, int object, const char *key) {
   return at < 0 ? -1 : j->value[at].number;
 }
 
-static int load_golden(fvg_ctx *c, fvg_image *out, const char *folder, const fvg__json *j, int object, const char *key, int ch) {
+static int load_golden(fvg_ctx *c, fvg_image *out, const char *folder, const fvg__json *j, int object,
+                       const char *key, int ch) {
   char path[1024];
   int at = fvg__json_find(j, object, key);
   memset(out, 0, sizeof *out);
