@@ -46,7 +46,8 @@
       (split_zhou_*.json), whose paths are looked up in ROOT and its sub-folders; or a folder per class, cut 50/20/30 into
       train, val, test with a fixed seed; or folders train, test (and val) that hold a folder per class.
       Masks: ROOT/mask/<path of the image relative to ROOT>, same name or same stem with .png, .jpg, .jpeg or .pgm; white is
-      foreground.  An image without a mask trains as one whose mask is of no use: its distillation follows the full view.
+      foreground.  An image without a mask trains as one whose mask is of no use: its distillation follows the full view;
+      a training set without any is an error.
 
    6. PROTOCOL.  Base classes are the first half of the labels, new classes the rest.  Prompts are tuned on `shots` images
       of each base class (drawn as Dassl does, so the lists equal the published ones), then tested on base and on new
@@ -4103,6 +4104,24 @@ static fvg_status fvg__check_items(fvg_coop *p, const fvg_items *items) {
   return FVG_OK;
 }
 
+#ifndef FVGPT_NO_STDIO
+/* An image without a mask is allowed, a set without masks is a mistake. */
+static fvg_status fvg__check_masks(const fvg_dataset *d, const fvg_items *items) {
+  int i, missing = 0, first = 0;
+  for (i = items->n - 1; i >= 0; i--) {
+    char *path;
+    fvg_status s = fvg__find_mask(d, &path, items->item[i].path);
+    if (s) return s;
+    if (!path) { missing++; first = i; }
+    fvg__release(d->ctx, path);
+  }
+  if (missing == items->n)
+    return fvg__fail(d->ctx, FVG_E_IO, "%s/mask: no mask for any of the %d training images (the first is %s); FVG-PT learns from them", d->root, missing, items->item[0].path);
+  if (missing) fvg__log(d->ctx, 0, "%s/mask: no mask for %d of %d training images (the first is %s)", d->root, missing, items->n, items->item[first].path);
+  return FVG_OK;
+}
+#endif
+
 FVG_DEF fvg_status fvg_coop_train(fvg_coop *p, fvg_views *v, const fvg_items *items, const fvg_train_desc *desc) {
   fvg_parameter *param = &p->ctx;
   fvg__trainer t;
@@ -4129,6 +4148,9 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_coop *p, fvg_views *v, cons
   fvg_parameter *const *params = fvg_fvgpt_parameters(f, &n);
   if (s) return s;
   if (f->desc.width != p->clip->embed_dim) return fvg__fail(c, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width, p->clip->embed_dim);
+#ifndef FVGPT_NO_STDIO
+  if ((s = fvg__check_masks(v->dataset, items)) != FVG_OK) return s;
+#endif
   memset(&t, 0, sizeof t);
   t.what = "FVGPT_CoOp";
   t.clip = p->clip;

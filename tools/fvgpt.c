@@ -120,7 +120,7 @@ static int parse_options(options *o, int argc, char **argv) {
 }
 
 /* ---- progress: one line that is rewritten on a terminal, a line every ten percent elsewhere ---- */
-typedef struct display { double start; long last_tenth; int terminal; const char *what; } display;
+typedef struct display { double start; long first, last, last_tenth; int terminal; const char *what; } display;
 static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int signal_number) { (void)signal_number; interrupted = 1; }
@@ -133,17 +133,23 @@ static double now(void) {
 
 static int show_progress(void *user, const fvg_progress *p) {
   display *d = (display *)user;
-  double spent, left;
+  double rate, spent;
   long tenth = p->n_steps ? p->step * 10 / p->n_steps : 10;
-  if (p->what != d->what || p->step <= 1) { d->what = p->what; d->start = now(); d->last_tenth = 0; }
+  if (p->what != d->what || p->step <= d->last) {                                  /* another piece of work begins */
+    d->what = p->what;
+    d->start = now();
+    d->first = p->step;
+    d->last_tenth = 0;
+  }
+  d->last = p->step;
   spent = now() - d->start;
-  left = p->step ? spent / (double)p->step * (double)(p->n_steps - p->step) : 0;
+  rate = spent > 0 ? (double)(p->step - d->first) / spent : 0;
   if (d->terminal ? p->step % 20 && p->step != p->n_steps : tenth == d->last_tenth) return interrupted;
   d->last_tenth = tenth;
   fprintf(stderr, d->terminal ? "\r\033[K" : "");
   fprintf(stderr, "%-10s %ld/%ld", p->what, p->step, p->n_steps);
   if (p->n_epochs) fprintf(stderr, "  epoch %d/%d  loss %.4f  lr %.2g", p->epoch + 1, p->n_epochs, p->loss, p->lr);
-  if (spent > 0) fprintf(stderr, "  %.0f/s  %.0f s left", (double)p->step / spent, left);
+  if (rate > 0) fprintf(stderr, "  %.0f/s  %.0f s left", rate, (double)(p->n_steps - p->step) / rate);
   if (!d->terminal || p->step == p->n_steps) fputc('\n', stderr);
   return interrupted;
 }
@@ -253,6 +259,8 @@ static fvg_status preprocess(fvg_ctx *c, const options *o) {
   s = fvg_image_load(c, &in, o->rest[0], 0);
   if (!s && in.channels == 2) { fvg_image_free(c, &in); s = fvg_image_load(c, &in, o->rest[0], 1); }     /* alpha dropped */
   if (!s && in.channels == 4) { fvg_image_free(c, &in); s = fvg_image_load(c, &in, o->rest[0], 3); }
+  if (!s && o->crop && (crop.top < 0 || crop.left < 0 || crop.height < 1 || crop.width < 1 || crop.height > in.height - crop.top || crop.width > in.width - crop.left))
+    s = fvg__fail(c, FVG_E_ARG, "--crop %s does not lie within %s, which has %d x %d pixels", o->crop, o->rest[0], in.width, in.height);
   if (!s && o->crop) s = fvg_image_resized_crop(c, &out, &in, &crop, o->size, filter);
   if (!s && !o->crop) s = fvg_image_test_transform(c, &out, &in, o->size, filter);
   if (!s) s = fvg_image_save(c, &out, o->rest[1]);
@@ -546,11 +554,12 @@ typedef struct tuning {                             /* one run of `tune`        
 } tuning;
 
 static fvg_status parse_seeds(tuning *t, fvg_ctx *c, const char *text) {
+  const char *all = text;
   char *end;
   do {
     long seed = strtol(text, &end, 10);
     if (end == text || seed < 0 || seed > 2147483647L || (*end && *end != ',') || t->n_seed == MAX_SEEDS)
-      return fvg__fail(c, FVG_E_ARG, "--seeds %s: up to %d whole numbers with commas are expected", text, MAX_SEEDS);
+      return fvg__fail(c, FVG_E_ARG, "--seeds %s: up to %d whole numbers with commas are expected", all, MAX_SEEDS);
     t->seed[t->n_seed++] = (int)seed;
     text = end + 1;
   } while (*end);
@@ -756,6 +765,21 @@ static fvg_status test_method(tuning *t, int method, int run, fvg_coop *p, fvg_f
   return s;
 }
 
+/* Fewer images than shots are used as they are; a class without any cannot be learned. */
+static fvg_status check_shots(tuning *t, const fvg_items *base, const char *const *class_name, int n_class, int warn) {
+  fvg_ctx *c = t->m->ctx;
+  int label, i, fewest = t->o->shots, poorest = 0;
+  for (label = 0; label < n_class; label++) {
+    int n = 0;
+    for (i = 0; i < base->n; i++) n += base->item[i].label == label;
+    if (n < fewest) { fewest = n; poorest = label; }
+  }
+  if (fewest == 0) return fvg__fail(c, FVG_E_ARG, "%s: class \"%s\" has no training images", t->d.root, class_name[poorest]);
+  if (fewest < t->o->shots && warn)
+    fvg__log(c, 0, "%s: class \"%s\" has only %d training images for %d shots; all of them are used", t->d.root, class_name[poorest], fewest, t->o->shots);
+  return FVG_OK;
+}
+
 static fvg_status run_seed(tuning *t, int run) {
   fvg_ctx *c = t->m->ctx;
   int seed = t->seed[run], fewest, first, n_base = fvg_half_classes(t->d.n_class, FVG_BASE, &first);
@@ -773,8 +797,8 @@ static fvg_status run_seed(tuning *t, int run) {
   desc.seed = (uint64_t)seed;
   s = parse_position(c, t->o->position, &desc.class_token_position);
   if (!s) s = fvg_items_few_shot(c, &few, &t->d.train, t->d.n_class, t->o->shots, (uint64_t)seed, &fewest);
-  if (!s && run == 0 && fewest < t->o->shots) fvg__log(c, 0, "%s: a class has only %d training images for %d shots; all of them are used", t->d.root, fewest, t->o->shots);
   if (!s) s = fvg_items_half(c, &base, &few, t->d.n_class, FVG_BASE);
+  if (!s) s = check_shots(t, &base, (const char *const *)t->d.class_name + first, n_base, run == 0);
   if (!s) s = fvg_coop_new(t->m, &p, &desc, (const char *const *)t->d.class_name + first, n_base);
   if (!s) s = test_method(t, ZERO_SHOT, run, NULL, NULL);
   if (!s) s = stage_1(t, seed, &base, &p);
@@ -870,7 +894,7 @@ int main(int argc, char **argv) {
     {"info", info}, {"tokenize", tokenize}, {"preprocess", preprocess}, {"encode", encode}, {"classify", classify}, {"tune", tune}, {"eval", eval}
   };
   static const char *const level[] = {"best", "scalar", "avx2", "avx512"};
-  display d = {0, 0, 0, NULL};
+  display d = {0, 0, 0, 0, 0, NULL};
   fvg_desc desc;
   fvg_ctx *c;
   fvg_status s = FVG_E_ARG;

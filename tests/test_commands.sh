@@ -1,0 +1,140 @@
+#!/bin/sh
+# The command line, on the tiny world and on everything that can go wrong: each failure must be one line that names the
+# file and the thing, with exit code 1 and nothing left behind.  $1: the folder with the programs.
+build=$1
+fvgpt=$build/fvgpt
+work=$build/test-commands
+passed=0
+failed=0
+check() {                                                # check "what" command...: the command succeeds
+  what=$1
+  shift
+  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED $what"; fi
+}
+refused() {                                              # refused "what" "text in the message" arguments...
+  what=$1
+  text=$2
+  shift 2
+  "$fvgpt" "$@" >"$work/stdout" 2>"$work/stderr"
+  status=$?
+  grep -v -E '^(encode|CoOp|FVGPT_CoOp) ' "$work/stderr" >"$work/errors"
+  lines=$(wc -l <"$work/errors")
+  if [ $status -eq 1 ] && [ "$lines" -eq 1 ] && grep -q -F -e "$text" "$work/errors"; then passed=$((passed + 1)); else
+    failed=$((failed + 1))
+    echo "FAILED $what: exit $status, $lines lines, expected '$text' in: $(head -n 3 "$work/errors")"
+  fi
+}
+rm -rf "$work"
+mkdir -p "$work"
+check "tiny_world" "$build/tiny_world" "$work"
+model=$work/model
+data=$work/data
+quick="--trainer FVGPT_CoOp --seeds 1,2 --epochs 2 --shots 4 --augment none"
+
+# the good path
+check "info" sh -c "'$fvgpt' info --model '$model' | grep -q 'width 64, 2 layers, 4 heads, quick_gelu'"
+check "tokenize" sh -c "printf 'a photo of a red disc.\n\n' | '$fvgpt' tokenize --model '$model' | tr '\n' '|' | grep -q -E '^([0-9]+ )+[0-9]+\|\|$'"
+check "preprocess" "$fvgpt" preprocess --size 32 "$data/red_disc/00.ppm" "$work/out.ppm"
+check "preprocess writes 32 x 32" sh -c "head -c 11 '$work/out.ppm' | tr '\n' ' ' | grep -q 'P6 32 32'"
+check "preprocess crop, flip, PNG" "$fvgpt" preprocess --size 16 --crop 4,8,40,32 --flip "$data/red_disc/00.ppm" "$work/out.png"
+check "preprocess mask" "$fvgpt" preprocess --size 16 --crop 4,8,40,32 --nearest "$data/mask/red_disc/00.pgm" "$work/out.pgm"
+check "encode" "$fvgpt" encode --model "$model" --image "$data/red_disc/00.ppm" --text "red disc" --text "blue square" --out "$work/features.safetensors"
+check "classify" sh -c "'$fvgpt' classify --model '$model' --classes 'red disc, blue square' '$data/red_disc/00.ppm' | grep -c % | grep -q 2"
+check "tune" sh -c "'$fvgpt' tune --model '$model' --data '$data' $quick --threads 1 --out '$work/t1' >'$work/table1' 2>/dev/null"
+check "results.json" sh -c "grep -c '\"method\"' '$work/t1/results.json' | grep -q 9"
+for threads in 2 5; do
+  check "tune, $threads threads" sh -c "'$fvgpt' tune --model '$model' --data '$data' $quick --threads $threads --out '$work/t$threads' >'$work/table$threads' 2>/dev/null"
+  check "same bytes with $threads threads" cmp "$work/t1/FVGPT_CoOp/seed2/checkpoint.safetensors" "$work/t$threads/FVGPT_CoOp/seed2/checkpoint.safetensors"
+  check "same table with $threads threads" cmp "$work/table1" "$work/table$threads"
+done
+check "finished stages are reused" sh -c "'$fvgpt' tune --model '$model' --data '$data' $quick --out '$work/t1' 2>&1 >'$work/again' | grep -c reusing | grep -q 4"
+check "and give the same table" cmp "$work/table1" "$work/again"
+check "crop" "$fvgpt" tune --model "$model" --data "$data" --trainer FVGPT_CoOp --seeds 3 --epochs 2 --shots 2 --augment crop --out "$work/crop" >"$work/stdout" 2>&1
+for half in base new all; do
+  check "eval $half" sh -c "'$fvgpt' eval --model '$model' --data '$data' --checkpoint '$work/t1/FVGPT_CoOp/seed1' --split-half $half 2>/dev/null | grep -q '^$half classes'"
+done
+check "eval agrees with tune" sh -c "a=\$('$fvgpt' eval --model '$model' --data '$data' --checkpoint '$work/t1/FVGPT_CoOp/seed1' --split-half new 2>/dev/null | sed 's/.*accuracy \([0-9.]*\).*/\1/'); grep -q \"^FVGPT_CoOp  seed 1 .*new  *\$a \" '$work/table1'"
+check "classify with a checkpoint" "$fvgpt" classify --model "$model" --checkpoint "$work/t1/FVGPT_CoOp/seed1" --classes "red disc,green star" "$data/red_disc/00.ppm" >/dev/null
+check "no partial files" sh -c "! find '$work' -name '*.part' | grep -q ."
+
+# arguments
+refused "no such command" "unknown command frobnicate" frobnicate
+refused "unknown option" "--frobnicate" info --frobnicate 1
+refused "no model" "--model" info
+refused "bad number" "--shots x" tune --shots x
+refused "bad trainer" "--trainer MMRL" tune --model "$model" --data "$data" --trainer MMRL --out "$work/x"
+refused "bad seeds" "--seeds 1,x" tune --model "$model" --data "$data" --trainer CoOp --seeds 1,x --out "$work/x"
+refused "bad augment" "--augment crop:0" tune --model "$model" --data "$data" --trainer CoOp --augment crop:0 --out "$work/x"
+refused "bad crop" "--crop 1,2,3" preprocess --size 8 --crop 1,2,3 "$data/red_disc/00.ppm" "$work/no.ppm"
+refused "crop outside" "00.ppm" preprocess --size 8 --crop 60,0,10,10 "$data/red_disc/00.ppm" "$work/no.ppm"
+refused "text too long" "tokens" encode --model "$model" --text "one two three four five six seven eight" --out "$work/no.safetensors"
+refused "template without a hole" "{}" classify --model "$model" --template "a photo" --classes a,b "$data/red_disc/00.ppm"
+
+# models
+refused "no such folder" "$work/nowhere" info --model "$work/nowhere"
+broken() {                                               # broken NAME: a copy of the model to spoil
+  rm -rf "$work/$1"
+  cp -r "$model" "$work/$1"
+}
+broken cut; head -c 5000 "$model/model.safetensors" >"$work/cut/model.safetensors"
+refused "truncated weights" "cut/model.safetensors" info --model "$work/cut"
+broken lying; printf '\377\377\377\377\377\377\377\177{}' >"$work/lying/model.safetensors"
+refused "lying header length" "lying/model.safetensors" info --model "$work/lying"
+broken empty; : >"$work/empty/model.safetensors"
+refused "empty weights" "empty/model.safetensors" info --model "$work/empty"
+broken json; printf '{"vision_config": {"hidden_size": 64,' >"$work/json/config.json"
+refused "broken config" "config.json" info --model "$work/json"
+broken size; sed 's/"num_hidden_layers": 2/"num_hidden_layers": 3/' "$model/config.json" >"$work/size/config.json"
+refused "lying config" "num_hidden_layers" info --model "$work/size"
+broken heads; sed 's/"num_attention_heads": 4/"num_attention_heads": 7/' "$model/config.json" >"$work/heads/config.json"
+refused "heads that do not fit" "7 heads" info --model "$work/heads"
+broken missing; sed 's/vision_model.post_layernorm.weight/vision_model.post_layernorm.weighs/' "$model/model.safetensors" >"$work/missing/model.safetensors"
+refused "missing tensor" "no tensor vision_model.post_layernorm.weight" info --model "$work/missing"
+broken merges; printf '#version\na b c\n' >"$work/merges/merges.txt"
+refused "broken merges" "merges.txt" info --model "$work/merges"
+broken few; head -n 5 "$model/merges.txt" >"$work/few/merges.txt"
+refused "too few merges" "merges.txt" info --model "$work/few"
+broken none; rm "$work/none/merges.txt"
+refused "no merges" "vocabulary" encode --model "$work/none" --text hi --out "$work/no.safetensors"
+
+# data
+refused "no such data" "$work/nodata" tune --model "$model" --data "$work/nodata" $quick --out "$work/x"
+cp -r "$data" "$work/bad"
+head -c 100 "$data/red_disc/00.ppm" >"$work/bad/red_disc/00.ppm"
+for i in 01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22 23; do cp "$work/bad/red_disc/00.ppm" "$work/bad/red_disc/$i.ppm"; done
+refused "truncated pictures" "bad/red_disc" tune --model "$model" --data "$work/bad" $quick --out "$work/x"
+cp -r "$data" "$work/badmask"
+for f in "$work"/badmask/mask/*/*.pgm; do printf 'P5\n64 64\n255\n' >"$f"; done
+refused "truncated masks" "badmask/mask" tune --model "$model" --data "$work/badmask" $quick --out "$work/x"
+cp -r "$data" "$work/split"
+printf '{"train": [["red_disc/00.ppm", 0, "red disc"], ["nowhere.ppm", 2, "gap"]], "val": [], "test": []}' >"$work/split/split.json"
+refused "split with a gap" "split.json" tune --model "$model" --data "$work/split" $quick --out "$work/x"
+printf '{"train": [["red_disc/00.ppm", 0' >"$work/split/split.json"
+refused "broken split" "split.json" tune --model "$model" --data "$work/split" $quick --out "$work/x"
+mkdir -p "$work/single/a" "$work/single/b"
+cp "$data/red_disc/00.ppm" "$work/single/a/"
+cp "$data/red_disc/00.ppm" "$data/red_disc/01.ppm" "$data/red_disc/02.ppm" "$work/single/b/"
+refused "a class with one picture" "single" tune --model "$model" --data "$work/single" $quick --out "$work/x"
+cp -r "$data" "$work/nomask"
+rm -r "$work/nomask/mask"
+refused "no masks at all" "nomask/mask: no mask for any" tune --model "$model" --data "$work/nomask" $quick --out "$work/nomask-out"
+mkdir -p "$work/nomask/mask/red_disc"
+cp "$data/mask/red_disc/"*.pgm "$work/nomask/mask/red_disc/"
+check "masks for one class only" "$fvgpt" tune --model "$model" --data "$work/nomask" $quick --out "$work/nomask-out" >"$work/stdout" 2>&1
+printf '{"train": [["red_disc/00.ppm", 1, "red"]], "test": [["red_disc/01.ppm", 0, "disc"], ["red_disc/02.ppm", 1, "red"]]}' >"$work/split/split.json"
+refused "a class without training images" "class" tune --model "$model" --data "$work/split" $quick --out "$work/x"
+
+# outputs and checkpoints
+: >"$work/file"
+refused "output folder that cannot be" "$work/file" tune --model "$model" --data "$data" $quick --out "$work/file/out"
+refused "output file that cannot be" "$work/nowhere/f.safetensors" encode --model "$model" --text red --out "$work/nowhere/f.safetensors"
+refused "other settings on a finished stage" "--out" tune --model "$model" --data "$data" $quick --lr 0.001 --out "$work/t1"
+refused "no checkpoint" "checkpoint.safetensors" eval --model "$model" --data "$data" --checkpoint "$work/nowhere" --split-half new
+mkdir -p "$work/ck"
+cp "$model/model.safetensors" "$work/ck/checkpoint.safetensors"
+refused "not a checkpoint" "ck/checkpoint.safetensors" eval --model "$model" --data "$data" --checkpoint "$work/ck" --split-half new
+head -c 1000 "$work/t1/CoOp/seed1/checkpoint.safetensors" >"$work/ck/checkpoint.safetensors"
+refused "truncated checkpoint" "ck/checkpoint.safetensors" eval --model "$model" --data "$data" --checkpoint "$work/ck" --split-half new
+check "nothing was left by failed runs" sh -c "[ ! -e '$work/no.safetensors' ] && [ ! -e '$work/no.ppm' ] && ! find '$work' -name '*.part' | grep -q . && ! find '$work/x' -type f 2>/dev/null | grep -q ."
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]
