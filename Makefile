@@ -5,14 +5,14 @@ WARN    = -std=c99 -Wall -Wextra -Wpedantic -Wshadow -Wconversion
 STB    := $(shell for h in stb/stb_image.h stb_image.h; do echo "\#include <$$h>" | $(CC) -E - >/dev/null 2>&1 && echo -DFVGPT_STB_IMAGE && break; done)
 BUILD   = build
 HEADERS = fvgpt.h fvgpt_clip.h
-TOOLS   = $(BUILD)/fvgpt $(BUILD)/replay $(BUILD)/tiny_world
+TOOLS   = $(BUILD)/fvgpt $(BUILD)/replay $(BUILD)/tiny_world $(BUILD)/random_clip
 EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
 TESTS   = $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c tests/fuzz_*.c))
 
 help:
 	@echo "make run-example  draw a small world, tune CLIP prompts on it (CoOp, then FVG-PT), print the base-to-new table"
 	@echo "make test         build and run all tests; ends with 'N passed, N failed'"
-	@echo "make all          the programs in $(BUILD): fvgpt, replay, tiny_world, the examples"
+	@echo "make all          the programs in $(BUILD): fvgpt, replay, tiny_world, random_clip, the examples"
 	@echo "make clean        remove $(BUILD)"
 
 all: $(TOOLS) $(EXAMPLES)

@@ -381,7 +381,15 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *batch, f
 #endif
 #if !defined(FVGPT_NO_SIMD) && defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
 #define FVG__X86_SIMD
+#if !defined(__clang__)                          /* gcc's own header starts vectors from themselves; C++ complains  */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
+#if !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 #endif
 
 /*===========================================================================================================
@@ -2071,7 +2079,8 @@ FVG__TARGET static inline float FVG__NAME(lanes_max)(FVG__V v) {
 FVG__TARGET static inline FVG__V FVG__NAME(exp)(FVG__V x) {
   FVG__V n, r, p;
   x = FVG__MIN(FVG__SET1(88.0f), FVG__MAX(FVG__SET1(-87.0f), x));     /* in this order a NaN stays a NaN               */
-  n = FVG__ROUND(FVG__MUL(x, FVG__SET1(1.44269504f)));
+  n = FVG__FMA(x, FVG__SET1(1.44269504f), FVG__SET1(12582912.0f));    /* 1.5 2^23: what is left is a whole number      */
+  n = FVG__SUB(n, FVG__SET1(12582912.0f));
   r = FVG__FMA(n, FVG__SET1(-0.693145752f), x);                       /* ln 2 in two parts: the first is short, so that */
   r = FVG__FMA(n, FVG__SET1(-1.42860677e-6f), r);                     /* n times it is exact                            */
   p = FVG__FMA(FVG__SET1(0.00139337f), r, FVG__SET1(0.00836318f));
@@ -2263,7 +2272,6 @@ static const fvg__kernels FVG__NAME(kernels) = {
 #undef FVG__FMA
 #undef FVG__MIN
 #undef FVG__MAX
-#undef FVG__ROUND
 #undef FVG__POW2
 #undef FVG__SELECT_NEGATIVE
 #endif /* FVG__STAMP_BODY */
@@ -2292,7 +2300,6 @@ static const fvg__kernels FVG__NAME(kernels) = {
 #define FVG__FMA(a, b, c)       _mm256_fmadd_ps(a, b, c)
 #define FVG__MIN(a, b)          _mm256_min_ps(a, b)
 #define FVG__MAX(a, b)          _mm256_max_ps(a, b)
-#define FVG__ROUND(x)           _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
 #define FVG__POW2(n)            _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23))
 #define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) _mm256_blendv_ps(otherwise, if_negative, x)
 FVG__TARGET static inline __m256i fvg__first_lanes_avx2(int n) {
@@ -2317,7 +2324,6 @@ FVG__TARGET static inline __m256i fvg__first_lanes_avx2(int n) {
 #define FVG__FMA(a, b, c)       _mm512_fmadd_ps(a, b, c)
 #define FVG__MIN(a, b)          _mm512_min_ps(a, b)
 #define FVG__MAX(a, b)          _mm512_max_ps(a, b)
-#define FVG__ROUND(x)           _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
 #define FVG__POW2(n)            _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23))
 #define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) \
   _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(0), _CMP_LT_OS), otherwise, if_negative)

@@ -58,7 +58,7 @@
       4 bytes x width x images x crops (twice, with the foreground).
 
    8. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h`):
-        1 Tokenizer   2 Images   3 CLIP   4 CoOp   5 Protocol   6 Data sets   7 Tuning
+        1 Tokenizer   2 Images   3 Resizing   4 CLIP   5 CoOp   6 Protocol   7 Data sets   8 Tuning
 */
 #ifndef FVGPT_CLIP_H
 #define FVGPT_CLIP_H
@@ -98,7 +98,7 @@ FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, 
 FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char *path);   /* .ppm .pgm .pnm .png  */
 #endif
 FVG_DEF void       fvg_image_free(fvg_ctx *c, fvg_image *image);
-/* Mask to 0/255, one channel: 255 where the mean of the channels / 255 > threshold (0: 0.5). In place. METHODS: FVG-PT loader. */
+/* Mask to 0/255, one channel: 255 where the mean of the channels / 255 > threshold (0: 0.5; negative: 0). In place. */
 FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float threshold);
 /* Byte-equal to Pillow's resize: bicubic (a = -0.5, antialiased, 22-bit fixed point) or nearest. */
 FVG_DEF fvg_status fvg_image_resize(fvg_ctx *c, fvg_image *out, const fvg_image *in, int width, int height, fvg_filter filter);
@@ -106,7 +106,8 @@ FVG_DEF fvg_status fvg_image_resize(fvg_ctx *c, fvg_image *out, const fvg_image 
 FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fvg_image *in, int size, fvg_filter filter);
 /* Crop a box, resize it to size x size, mirror if told. */
 FVG_DEF fvg_status fvg_image_resized_crop(fvg_ctx *c, fvg_image *out, const fvg_image *in, const fvg_crop *crop, int size, fvg_filter filter);
-/* torchvision's RandomResizedCrop box (ratio 3/4..4/3) for a width x height image and a fair coin for the flip. */
+/* torchvision's RandomResizedCrop box (ratio 3/4..4/3) for a width x height image, and a fair coin for the flip. The crop's
+   share of the area lies in scale_min..scale_max; the published setting is 0.08, 1. */
 FVG_DEF fvg_crop   fvg_crop_random(fvg_rng *r, int width, int height, double scale_min, double scale_max);
 /* [3, height, width] floats: (pixel / 255 - mean) / std with CLIP's constants. image must have 3 channels. */
 FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, float *chw);
@@ -135,14 +136,15 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
 FVG_DEF void       fvg_dataset_free(fvg_dataset *d);
 
 typedef enum fvg_half { FVG_ALL = 0, FVG_BASE, FVG_NEW } fvg_half;
-/* Base: the first ceil(n/2) labels; new: the rest, renumbered from 0 (METHODS 4.3). *first receives the half's first label. */
+/* Base: the first ceil(n/2) labels; new: the rest, renumbered from 0. *first receives the half's first label. */
 FVG_DEF int        fvg_half_classes(int n_class, fvg_half half, int *first);                       /* number of classes */
 FVG_DEF fvg_status fvg_items_half(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, fvg_half half);
 /* K items a label, chosen as Dassl does: CPython's random.seed(seed), then random.sample per label in order of first
-   appearance. All of a label's items if it has fewer; *fewest receives the smallest number of items that a label has. */
+   appearance. All of a label's items if it has fewer, or if shots < 1; *fewest receives the smallest number of items that a
+   label has. */
 FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, int shots, uint64_t seed, int *fewest);
 FVG_DEF void       fvg_items_free(fvg_ctx *c, fvg_items *items);
-/* The image, and its mask at ROOT/mask/<path> (same name, or same stem with .png/.jpg/.pgm), binarised and of the
+/* The image, and its mask at ROOT/mask/<path> (same name, or same stem with .png/.jpg/.jpeg/.pgm), binarised and of the
    image's size (nearest when it was not). A mask that does not exist gives mask->pixels NULL and FVG_OK. mask may be NULL. */
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, fvg_image *image, fvg_image *mask, float mask_threshold);
 
@@ -1005,20 +1007,12 @@ FVG_DEF void fvg_tokenizer_free(fvg_tokenizer *k) {
 FVG_DEF int fvg_tokenizer_vocab_size(const fvg_tokenizer *k) { return 514 + k->n_merges; }
 
 /*===========================================================================================================
- * CHAPTER 2  IMAGES: decoding, Pillow-exact resizing, crops and masks
+ * CHAPTER 2  IMAGES: reading and writing pictures
  *===========================================================================================================
-   What CLIP sees depends on the resampling as much as on the weights, so the geometry here gives the bytes that
-   Pillow 9.4 and torchvision give (METHODS 3); only JPEG decoders may differ from each other by a grey level.
+   What CLIP sees de   PNM is read here, PNG and JPEG by stb_image where the build has it; PNM and PNG are written.  Pixels are bytes, rows
+   top down, channels interleaved.
 
-   Bicubic.  Output sample i looks at c = (i + 1/2) r, r = in/out, through Keys' kernel (1981, a = -1/2) stretched
-   by f = max(r, 1), which is the low-pass when shrinking: taps x with |x + 1/2 - c| < 2 f, weights k((x + 1/2 - c)/f)
-   over their sum.  Rows first, then columns, weights rounded to 22 fractional bits, each pass rounded and clipped
-   to a byte, a pass left out when its size does not change.  One function, fvg__resample, computes any window of the
-   result from a view of the source, [height, width, channels] bytes: a crop is a view, the centre crop a window.
-
-   Masks take every step of their image with the nearest pixel instead, and stay 0/255.
-
-   Files are hostile until checked: sides, pixels and the bytes that they would need are compared with the file's
+ until checked: sides, pixels and the bytes that they would need are compared with the file's
    length before memory is asked for, and PNG and JPEG are walked once before stb_image may see them. */
 
 #define FVG__IMAGE_SIDE   (1 << 20)        /* longest side                                                         */
@@ -1541,7 +1535,20 @@ FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char
 }
 #endif
 
-/* ---- resizing ---- */
+/*===========================================================================================================
+ * CHAPTER 3  RESIZING: Pillow's bytes, crops and masks
+ *===========================================================================================================
+   What CLIP sees depends on the resampling as much as on the weights, so the geometry here gives the bytes that
+   Pillow 9.4 and torchvision give; only JPEG decoders may differ from each other by a grey level.
+
+   Bicubic.  Output sample i looks at c = (i + 1/2) r, r = in/out, through Keys' kernel (1981, a = -1/2) stretched
+   by f = max(r, 1), which is the low-pass when shrinking: taps x with |x + 1/2 - c| < 2 f, weights k((x + 1/2 - c)/f)
+   over their sum.  Rows first, then columns, weights rounded to 22 fractional bits, each pass rounded and clipped
+   to a byte, a pass left out when its size does not change.  One function, fvg__resample, computes any window of the
+   result from a view of the source, [height, width, channels] bytes: a crop is a view, the centre crop a window.
+
+   Masks take every step of their image with the nearest pixel instead, and stay 0/255. */
+
 /* A box of an image; `row` is the distance between its rows in bytes. */
 typedef struct fvg__view { const uint8_t *pixels; int width, height, channels; size_t row; } fvg__view;
 typedef struct fvg__window { int left, top, width, height; } fvg__window;
@@ -1838,7 +1845,7 @@ static fvg_crop fvg__crop_fallback(int width, int height) {
   return box;
 }
 
-/* Area uniform in scale, logarithm of the ratio uniform; ten tries to find a box that fits (METHODS 3.3). */
+/* Area uniform in scale, logarithm of the ratio uniform; ten tries to find a box that fits (torchvision's rule). */
 FVG_DEF fvg_crop fvg_crop_random(fvg_rng *r, int width, int height, double scale_min, double scale_max) {
   fvg_crop box;
   int attempt;
@@ -1901,7 +1908,7 @@ FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, float
 }
 
 /*===========================================================================================================
- * CHAPTER 3  CLIP: two towers and one space
+ * CHAPTER 4  CLIP: two towers and one space
  *===========================================================================================================
    CLIP (Radford et al. 2021, arXiv 2103.00020) embeds images and texts in one space of width d.
 
@@ -2583,7 +2590,7 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_templ
 }
 
 /*===========================================================================================================
- * CHAPTER 4  COOP: learned words in place of "a photo of a"
+ * CHAPTER 5  COOP: learned words in place of "a photo of a"
  *===========================================================================================================
    Context optimisation (Zhou et al. 2022, arXiv 2109.01134) writes every class as n_ctx free vectors and its name,
 
@@ -2773,7 +2780,7 @@ FVG_DEF fvg_status fvg_coop_text_features(fvg_coop *p, const char *const *class_
 }
 
 /*===========================================================================================================
- * CHAPTER 5  PROTOCOL: few-shot draws, base and new halves, scores
+ * CHAPTER 6  PROTOCOL: few-shot draws, base and new halves, scores
  *===========================================================================================================
    The protocol (CoCoOp, Zhou et al. 2022): K pictures a class are drawn from the WHOLE train list, and only then are
    the classes cut into a base half, ceil(n/2) of them, and a new half, renumbered from 0.  The draw is CPython's own,
@@ -3066,7 +3073,7 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, 
 
 
 /*===========================================================================================================
- * CHAPTER 6  DATA SETS: folders, split files, masks
+ * CHAPTER 7  DATA SETS: folders, split files, masks
  *===========================================================================================================
    A data set is three lists of (picture, label), train, val and test, and a name for each label.  It comes from
 
@@ -3729,7 +3736,7 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, 
 #endif
 
 /*===========================================================================================================
- * CHAPTER 7  TUNING: from pictures to a tuned classifier
+ * CHAPTER 8  TUNING: from pictures to a tuned classifier
  *===========================================================================================================
    The image tower is frozen, so training never needs pictures, only what the tower makes of them: for each image a view
    of it, f = norm(tower(x)), of its foreground, f_fg = norm(tower(x * mask)), and the share of foreground in the view.

@@ -11,6 +11,7 @@ check() {                                                # check "what" command.
   shift
   if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED $what"; fi
 }
+quiet() { "$@" >"$work/stdout" 2>&1; }
 refused() {                                              # refused "what" "text in the message" arguments...
   what=$1
   text=$2
@@ -49,12 +50,12 @@ for threads in 2 5; do
 done
 check "finished stages are reused" sh -c "'$fvgpt' tune --model '$model' --data '$data' $quick --out '$work/t1' 2>&1 >'$work/again' | grep -c reusing | grep -q 4"
 check "and give the same table" cmp "$work/table1" "$work/again"
-check "crop" "$fvgpt" tune --model "$model" --data "$data" --trainer FVGPT_CoOp --seeds 3 --epochs 2 --shots 2 --augment crop --out "$work/crop" >"$work/stdout" 2>&1
+check "crop" quiet "$fvgpt" tune --model "$model" --data "$data" --trainer FVGPT_CoOp --seeds 3 --epochs 2 --shots 2 --augment crop --out "$work/crop"
 for half in base new all; do
   check "eval $half" sh -c "'$fvgpt' eval --model '$model' --data '$data' --checkpoint '$work/t1/FVGPT_CoOp/seed1' --split-half $half 2>/dev/null | grep -q '^$half classes'"
 done
 check "eval agrees with tune" sh -c "a=\$('$fvgpt' eval --model '$model' --data '$data' --checkpoint '$work/t1/FVGPT_CoOp/seed1' --split-half new 2>/dev/null | sed 's/.*accuracy \([0-9.]*\).*/\1/'); grep -q \"^FVGPT_CoOp  seed 1 .*new  *\$a \" '$work/table1'"
-check "classify with a checkpoint" "$fvgpt" classify --model "$model" --checkpoint "$work/t1/FVGPT_CoOp/seed1" --classes "red disc,green star" "$data/red_disc/00.ppm" >/dev/null
+check "classify with a checkpoint" quiet "$fvgpt" classify --model "$model" --checkpoint "$work/t1/FVGPT_CoOp/seed1" --classes "red disc,green star" "$data/red_disc/00.ppm"
 check "no partial files" sh -c "! find '$work' -name '*.part' | grep -q ."
 
 # arguments
@@ -118,9 +119,9 @@ refused "a class with one picture" "single" tune --model "$model" --data "$work/
 cp -r "$data" "$work/nomask"
 rm -r "$work/nomask/mask"
 refused "no masks at all" "nomask/mask: no mask for any" tune --model "$model" --data "$work/nomask" $quick --out "$work/nomask-out"
-mkdir -p "$work/nomask/mask/red_disc"
-cp "$data/mask/red_disc/"*.pgm "$work/nomask/mask/red_disc/"
-check "masks for one class only" "$fvgpt" tune --model "$model" --data "$work/nomask" $quick --out "$work/nomask-out" >"$work/stdout" 2>&1
+mkdir -p "$work/nomask/mask/blue_disc"
+cp "$data/mask/blue_disc/"*.pgm "$work/nomask/mask/blue_disc/"
+check "masks for one class only" quiet "$fvgpt" tune --model "$model" --data "$work/nomask" $quick --out "$work/nomask-out"
 printf '{"train": [["red_disc/00.ppm", 1, "red"]], "test": [["red_disc/01.ppm", 0, "disc"], ["red_disc/02.ppm", 1, "red"]]}' >"$work/split/split.json"
 refused "a class without training images" "class" tune --model "$model" --data "$work/split" $quick --out "$work/x"
 
