@@ -35,7 +35,8 @@
 
    2. ERRORS.  A function that can fail returns fvg_status, FVG_OK being 0; fvg_error(c) is then one line that
       names the file, the tensor and both shapes.  Functions that build tape nodes return NULL on failure and accept
-      NULL, so a whole forward pass is written without a test and checked once, at its end.
+      NULL, and a tape on which one has failed makes no more until it is reset: a whole forward pass is written without
+      a test and checked once, at its end.
       Nothing here calls exit, abort or assert, and there is no global state: contexts are independent.
 
    3. MEMORY.  Everything comes from one allocator, malloc unless the desc gives another or a fixed arena.  A tape
@@ -266,7 +267,8 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
 /* d loss / d everything that needs it; loss is [1,1]. */
 FVG_DEF fvg_status fvg_backward(fvg_node *loss);
 /* Largest |numeric - analytic| / (|numeric| + |analytic| + floor) over `probes` elements of each parameter, by central
-   differences of f, a function that builds a scalar. floor 1e-3 of the largest gradient. Negative on failure. */
+   differences of f, a function that builds a scalar; floor is 1e-3 of the largest gradient. Negative on failure, NaN if one
+   was met. */
 typedef fvg_node *(*fvg_scalar_fn)(fvg_tape *t, void *user);
 FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user, fvg_parameter *const *params, int n_params, int probes, float step);
 
@@ -494,7 +496,7 @@ static void *fvg__alloc(fvg_ctx *c, size_t bytes) {
   size_t total = bytes + sizeof(fvg__block_head) + FVG__ALIGN;
   char *base, *block;
   fvg__block_head head;
-  if (total < bytes || (base = (char *)c->desc.allocator.alloc(c->desc.allocator.user, total)) == NULL) {
+  if (bytes > (size_t)-1 / 2 || (base = (char *)c->desc.allocator.alloc(c->desc.allocator.user, total)) == NULL) {
     fvg__fail(c, FVG_E_NOMEM, "out of memory: %.0f bytes asked for, %.0f in use", (double)bytes, (double)c->used);
     return NULL;
   }
@@ -2465,6 +2467,7 @@ struct fvg_tape {
   fvg__chunk *first, *current;
   size_t used;                                   /* of the current chunk                                            */
   fvg_node *last;
+  int failed;                                    /* a node could not be made: until the tape is reset, none is      */
 };
 
 struct fvg_node {
@@ -2523,7 +2526,7 @@ static void *fvg__tape_alloc(fvg_tape *t, size_t bytes) {
   if (next) next->previous = k;
   else {
     next = fvg__chunk_new(t, FVG__SEPARATE_BLOCKS || bytes > FVG__CHUNK_BYTES ? bytes : FVG__CHUNK_BYTES);
-    if (!next) return NULL;
+    if (!next) { t->failed = 1; return NULL; }
     next->previous = k;
     if (k) k->next = next; else t->first = next;
   }
@@ -2552,6 +2555,7 @@ FVG_DEF void fvg_tape_reset(fvg_tape *t, fvg_mark mark) {
   }
   if (t->current) t->used = FVG__SEPARATE_BLOCKS ? t->current->capacity : mark.position - t->current->start;
   t->last = mark.last;
+  t->failed = 0;
 }
 
 FVG_DEF void fvg_tape_clear(fvg_tape *t) {
@@ -2570,11 +2574,24 @@ FVG_DEF void fvg_tape_free(fvg_tape *t) {
   fvg__release(t->ctx, t);
 }
 
-/* A node with room for its values; it needs a gradient if one of its inputs does. NULL in, NULL out. */
+/* A failure is remembered, because an absent operand (a linear layer's bias) must not be taken for one that failed. */
+static fvg_node *fvg__give_up(fvg_tape *t) {
+  t->failed = 1;
+  return NULL;
+}
+
+static fvg_node *fvg__mismatch(const char *what, const fvg_node *a, const fvg_node *b) {
+  fvg__fail(a->tape->ctx, FVG_E_SHAPE, "%s: shapes [%d,%d] and [%d,%d] do not fit", what, a->rows, a->cols, b->rows, b->cols);
+  return fvg__give_up(a->tape);
+}
+
 static fvg_node *fvg__leaf(fvg_tape *t, int rows, int cols) {
   fvg_node *y;
-  if (!t) return NULL;
-  if (rows < 1 || cols < 1) { fvg__fail(t->ctx, FVG_E_SHAPE, "a node of shape [%d,%d] has no elements", rows, cols); return NULL; }
+  if (!t || t->failed) return NULL;
+  if (rows < 1 || cols < 1) {
+    fvg__fail(t->ctx, FVG_E_SHAPE, "a node of shape [%d,%d] has no elements", rows, cols);
+    return fvg__give_up(t);
+  }
   y = (fvg_node *)fvg__tape_alloc(t, sizeof *y);
   if (!y) return NULL;
   memset(y, 0, sizeof *y);
@@ -2586,8 +2603,16 @@ static fvg_node *fvg__leaf(fvg_tape *t, int rows, int cols) {
   return y;
 }
 
+static void fvg__linear_backward(fvg_node *y);   /* its weights, input b, may be stored in half precision           */
+
+/* A node with room for its values; it needs a gradient if one of its inputs does. */
 static fvg_node *fvg__node(fvg_tape *t, int rows, int cols, fvg_node *a, fvg_node *b, fvg_node *c, void (*backward)(fvg_node *y)) {
-  fvg_node *y = fvg__leaf(t, rows, cols);
+  fvg_node *y;
+  if ((a && a->type != FVG_F32) || (b && b->type != FVG_F32 && backward != fvg__linear_backward) || (c && c->type != FVG_F32)) {
+    fvg__fail(t->ctx, FVG_E_ARG, "F16 and BF16 are storage for the weights of a linear layer; every other operand must be F32");
+    return fvg__give_up(t);
+  }
+  y = fvg__leaf(t, rows, cols);
   if (!y) return NULL;
   y->value = fvg__tape_alloc(t, fvg__count(y) * sizeof(float));
   if (!y->value) return NULL;
@@ -2653,7 +2678,7 @@ FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
   int rows = w->n_dim > 1 ? w->dim[0] : 1;
   fvg_node *y;
   if (!t) return NULL;
-  if (!w->data || w->type > FVG_BF16) { fvg__fail(t->ctx, FVG_E_ARG, "a frozen tensor must hold floats"); return NULL; }
+  if (!w->data || w->type > FVG_BF16) { fvg__fail(t->ctx, FVG_E_ARG, "a frozen tensor must hold floats"); return fvg__give_up(t); }
   y = fvg__leaf(t, rows, rows > 0 ? (int)(count / (size_t)rows) : 0);
   if (y) { y->value = w->data; y->type = w->type; }
   return y;
@@ -2665,7 +2690,11 @@ FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p) {
   return y;
 }
 
-FVG_DEF fvg_node *fvg_detach(fvg_node *x) { return x ? fvg_const(x->tape, x->rows, x->cols, fvg__values(x)) : NULL; }
+FVG_DEF fvg_node *fvg_detach(fvg_node *x) {
+  fvg_node *y = x ? fvg_const(x->tape, x->rows, x->cols, fvg__values(x)) : NULL;
+  if (y) y->type = x->type;
+  return y;
+}
 
 FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char *name, int n_dim, const int *dim) {
   fvg_tensor x;
@@ -2711,7 +2740,9 @@ FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
   if (loss->rows != 1 || loss->cols != 1)
     return fvg__fail(t->ctx, FVG_E_SHAPE, "a loss must have shape [1,1], not [%d,%d]", loss->rows, loss->cols);
   if (!isfinite(fvg__values(loss)[0])) return fvg__fail(t->ctx, FVG_E_NUMERIC, "the loss is %g", (double)fvg__values(loss)[0]);
-  if (!fvg__grad_of(loss)) return loss->needs_grad ? FVG_E_NOMEM : fvg__fail(t->ctx, FVG_E_ARG, "the loss depends on no parameter");
+  if (!loss->needs_grad) return fvg__fail(t->ctx, FVG_E_ARG, "the loss depends on no parameter");
+  for (y = t->last; y; y = y->previous) if (y->backward) y->grad = NULL;   /* left by an earlier loss on this tape   */
+  if (!fvg__grad_of(loss)) return FVG_E_NOMEM;
   loss->grad[0] = 1;
   for (y = loss; y; y = y->previous) {
     if (!y->needs_grad || !y->grad || !y->backward) continue;
@@ -2752,7 +2783,8 @@ FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user, fvg_p
       numeric = (up - down) / (2 * (double)step);
       analytic = (double)params[p]->grad[k];
       error = fabs(numeric - analytic) / (fabs(numeric) + fabs(analytic) + 1e-3 * (double)largest + 1e-12);
-      if (!(error <= worst)) worst = error;      /* a NaN counts as the worst                                       */
+      if (isnan(error) || error > worst) worst = error;
+      if (isnan(worst)) { fvg_tape_free(t); return worst; }
     }
   }
   fvg_tape_free(t);
@@ -2767,11 +2799,6 @@ FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user, fvg_p
 
    Shapes are matrices throughout: a batch of sequences is packed row after row, and what belongs together is told by
    segments (fvg_attention).  Losses end in [1,1]. */
-
-static fvg_node *fvg__mismatch(const char *what, const fvg_node *a, const fvg_node *b) {
-  fvg__fail(a->tape->ctx, FVG_E_SHAPE, "%s: shapes [%d,%d] and [%d,%d] do not fit", what, a->rows, a->cols, b->rows, b->cols);
-  return NULL;
-}
 
 /* Rows are worked on in fixed groups of about 16,000 numbers, side by side. */
 typedef struct fvg__rows_job {
@@ -2972,7 +2999,7 @@ static void fvg__relu_backward(fvg_node *y) {
 
 static void fvg__relu_rows(fvg_node *y, int from, int to) {
   size_t k, end = (size_t)to * (size_t)y->cols;
-  for (k = (size_t)from * (size_t)y->cols; k < end; k++) fvg__values(y)[k] = fvg__values(y->a)[k] > 0 ? fvg__values(y->a)[k] : 0;
+  for (k = (size_t)from * (size_t)y->cols; k < end; k++) fvg__values(y)[k] = fvg__values(y->a)[k] < 0 ? 0 : fvg__values(y->a)[k];   /* NaN stays */
 }
 
 FVG_DEF fvg_node *fvg_relu(fvg_node *x) { return fvg__elementwise(x, fvg__relu_rows, fvg__relu_backward); }
@@ -3096,7 +3123,7 @@ FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n) {
   for (i = 0; i < n; i++)
     if (row[i] < 0 || row[i] >= x->rows) {
       fvg__fail(x->tape->ctx, FVG_E_ARG, "gather: row %d of a matrix of %d rows", row[i], x->rows);
-      return NULL;
+      return fvg__give_up(x->tape);
     }
   y = fvg__node(x->tape, n, x->cols, x, NULL, NULL, fvg__gather_backward);
   if (!y || !(table = (int *)fvg__tape_alloc(y->tape, (size_t)n * sizeof(int)))) return NULL;
@@ -3173,7 +3200,7 @@ FVG_DEF fvg_node *fvg_cross_entropy(fvg_node *logits, const int *label) {
   for (i = 0; i < logits->rows; i++)
     if (label[i] < 0 || label[i] >= logits->cols) {
       fvg__fail(logits->tape->ctx, FVG_E_ARG, "cross_entropy: label %d among %d classes", label[i], logits->cols);
-      return NULL;
+      return fvg__give_up(logits->tape);
     }
   y = fvg__node(logits->tape, 1, 1, logits, NULL, NULL, fvg__cross_entropy_backward);
   if (!y || !(y->saved = (float *)fvg__tape_alloc(y->tape, fvg__count(logits) * sizeof(float)))) return NULL;
@@ -3213,7 +3240,7 @@ FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau) {
     float ln_sum = y->tape->ctx->kernels->softmax(p->cols, z_i, 1 / tau, y->saved + at);
     double sum = 0;
     for (j = 0; j < p->cols; j++)                                    /* lim p ln p = 0 for p -> 0                   */
-      if (p_i[j] > 0) sum += (double)p_i[j] * ((double)logf(p_i[j]) - (double)(z_i[j] / tau - ln_sum));
+      if (p_i[j] != 0) sum += (double)p_i[j] * ((double)logf(p_i[j]) - (double)(z_i[j] / tau - ln_sum));
     fvg__values(y)[i] = (float)sum;
   }
   return y;
@@ -3231,7 +3258,7 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
   double sum = 0, weights = 0;
   int i;
   if (!q) return NULL;
-  if (q->cols != 1) { fvg__fail(q->tape->ctx, FVG_E_SHAPE, "bce_with_logits: q must be [n,1], not [%d,%d]", q->rows, q->cols); return NULL; }
+  if (q->cols != 1) { fvg__fail(q->tape->ctx, FVG_E_SHAPE, "bce_with_logits: q must be [n,1], not [%d,%d]", q->rows, q->cols); return fvg__give_up(q->tape); }
   y = fvg__node(q->tape, 1, 1, q, NULL, NULL, fvg__bce_backward);
   if (!y || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)q->rows * 2 * sizeof(float)))) return NULL;
   for (i = 0; i < q->rows; i++) weights += (double)weight[i];
@@ -3417,18 +3444,18 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
   c = q->tape->ctx;
   if (q->cols != k->cols) return fvg__mismatch("attention", q, k);
   if (k->rows != v->rows || k->cols != v->cols) return fvg__mismatch("attention", k, v);
-  if (n_head < 1 || q->cols % n_head) { fvg__fail(c, FVG_E_SHAPE, "attention: width %d is not a multiple of %d heads", q->cols, n_head); return NULL; }
+  if (n_head < 1 || q->cols % n_head) { fvg__fail(c, FVG_E_SHAPE, "attention: width %d is not a multiple of %d heads", q->cols, n_head); return fvg__give_up(q->tape); }
   j.widest = 1;
   for (i = 0; i < n_segment; i++) {
     if (!fvg__segment_fits(&segment[i], q, k)) {
       fvg__fail(c, FVG_E_SHAPE, "attention: segment %d (queries %d+%d, keys %d+%d, prefix %d+%d) does not fit %d query and %d key rows", i,
                 segment[i].query, segment[i].n_query, segment[i].key, segment[i].n_key, segment[i].prefix, segment[i].n_prefix, q->rows, k->rows);
-      return NULL;
+      return fvg__give_up(q->tape);
     }
     if (segment[i].n_prefix + segment[i].n_key > j.widest) j.widest = segment[i].n_prefix + segment[i].n_key;
     covered += segment[i].n_query;
   }
-  if (covered != q->rows) { fvg__fail(c, FVG_E_SHAPE, "attention: the segments hold %d queries, q has %d rows", covered, q->rows); return NULL; }
+  if (covered != q->rows) { fvg__fail(c, FVG_E_SHAPE, "attention: the segments hold %d queries, q has %d rows", covered, q->rows); return fvg__give_up(q->tape); }
   y = fvg__node(q->tape, q->rows, q->cols, q, k, v, fvg__attention_backward);
   table = y ? (fvg_segment *)fvg__tape_alloc(y->tape, (size_t)n_segment * sizeof *table) : NULL;
   if (!table || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)q->rows * (size_t)n_head * sizeof(float)))) return NULL;
@@ -3463,11 +3490,6 @@ static fvg_node *fvg__norm(fvg_node *x, const fvg_tensor *weight, const fvg_tens
 static fvg_node *fvg__block_forward(fvg_node *x, const fvg_transformer *m, const fvg_block *b, const fvg_segment *segment, int n_segment,
                                     const int *keep, int n_keep) {
   fvg_node *n, *k, *v, *a, *f;
-  fvg_mark mark;
-  fvg_tape *t;
-  if (!x) return NULL;
-  t = x->tape;
-  mark = fvg_tape_mark(t);
   n = fvg__norm(x, &b->ln_1_weight, &b->ln_1_bias, m->eps);
   k = fvg__project(n, &b->k_weight, &b->k_bias);
   v = fvg__project(n, &b->v_weight, &b->v_bias);
@@ -3479,20 +3501,20 @@ static fvg_node *fvg__block_forward(fvg_node *x, const fvg_transformer *m, const
   x = fvg_add(x, fvg__project(a, &b->out_weight, &b->out_bias));
   f = fvg__project(fvg__norm(x, &b->ln_2_weight, &b->ln_2_bias, m->eps), &b->fc_weight, &b->fc_bias);
   f = m->activation == FVG_GELU ? fvg_gelu(f) : fvg_quick_gelu(f);
-  x = fvg_add(x, fvg__project(f, &b->proj_weight, &b->proj_bias));
-  return fvg_tape_keep(t, mark, x);
+  return fvg_add(x, fvg__project(f, &b->proj_weight, &b->proj_bias));
 }
 
 /* The segments of the last block: queries are renumbered to the kept rows. NULL when a segment keeps none or not its last. */
 static fvg_segment *fvg__keep_queries(fvg_tape *t, const fvg_segment *segment, int n_segment, const int *keep, int n_keep) {
   fvg_segment *kept = (fvg_segment *)fvg__tape_alloc(t, (size_t)n_segment * sizeof *kept);
-  int i, s, at = 0, n = 0;
+  int i, k, s, at = 0, n = 0;
   if (!kept) return NULL;
   for (s = 0; s < n_segment; s++) {
     int end = segment[s].query + segment[s].n_query;
     for (i = at; i < n_keep && keep[i] >= segment[s].query && keep[i] < end; i++) {}
     if (i == at) continue;                       /* a shared prefix, for example: only its keys are needed          */
-    if (segment[s].causal && (keep[at] != end - (i - at) || keep[i - 1] != end - 1)) break;
+    for (k = at; segment[s].causal && k < i; k++) if (keep[k] != end - (i - k)) break;
+    if (segment[s].causal && k < i) break;
     kept[n] = segment[s];
     kept[n].query = at;
     kept[n].n_query = i - at;
@@ -3502,11 +3524,16 @@ static fvg_segment *fvg__keep_queries(fvg_tape *t, const fvg_segment *segment, i
   for (; n < n_segment; n++) kept[n].n_query = 0;
   if (at == n_keep) return kept;
   fvg__fail(t->ctx, FVG_E_ARG, "transform: kept row %d is not the end of its segment, or the kept rows are not in order", keep[at]);
+  fvg__give_up(t);
   return NULL;
 }
 
 FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment, int n_segment, const int *keep, int n_keep) {
+  fvg_tape *t = x ? x->tape : NULL;
+  fvg_mark mark;
   int i, n_last = 0;
+  if (!x) return NULL;
+  mark = fvg_tape_mark(t);                       /* without gradients, each block's result replaces the one before  */
   for (i = 0; x && i < m->n_layer; i++) {
     if (keep && i == m->n_layer - 1) {
       fvg_segment *last = fvg__keep_queries(x->tape, segment, n_segment, keep, n_keep);
@@ -3516,6 +3543,7 @@ FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg
     } else {
       x = fvg__block_forward(x, m, &m->block[i], segment, n_segment, NULL, 0);
     }
+    x = fvg_tape_keep(t, mark, x);
   }
   return x;
 }
@@ -3800,7 +3828,7 @@ static fvg_node *fvg__logits(const fvg_fvgpt *m, fvg_node *f, fvg_node *g) { ret
 static double fvg__entropy(const float *p, int n) {                                 /* H(p) in nats                 */
   double sum = 0;
   int i;
-  for (i = 0; i < n; i++) if (p[i] > 0) sum -= (double)p[i] * (double)logf(p[i]);
+  for (i = 0; i < n; i++) if (p[i] != 0) sum -= (double)p[i] * (double)logf(p[i]);
   return sum;
 }
 
@@ -3866,7 +3894,9 @@ static double fvg__row_cross_entropy(const float *z, int n, int label) {
 static fvg_status fvg__fvgpt_check(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
   int i;
   if (x->n < 1 || x->n_class < 1) return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: a batch of %d images and %d classes", x->n, x->n_class);
-  for (i = 0; x->label && i < x->n; i++)
+  if (!x->f || !x->f_fg || !x->g || !x->g_clip || !x->area || !x->label)
+    return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: a training batch needs f, f_fg, g, g_clip, area and label");
+  for (i = 0; i < x->n; i++)
     if (x->label[i] < 0 || x->label[i] >= x->n_class)
       return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: image %d has label %d among %d classes", i, x->label[i], x->n_class);
   return FVG_OK;
@@ -3943,6 +3973,10 @@ FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_optimizer *o, double lr, con
 }
 
 /* ---- inference ---- */
+static fvg_status fvg__some(fvg_fvgpt *m, int n, int n_class) {
+  return n < 1 || n_class < 1 ? fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: %d images and %d classes", n, n_class) : FVG_OK;
+}
+
 static fvg_status fvg__copy_out(const fvg_node *x, float *out) {
   if (!x) return FVG_E_NOMEM;                    /* with the arguments checked, memory is all that can be missing   */
   memcpy(out, fvg_value(x), fvg__count(x) * sizeof *out);
@@ -3951,6 +3985,8 @@ static fvg_status fvg__copy_out(const fvg_node *x, float *out) {
 
 FVG_DEF fvg_status fvg_fvgpt_base_logits(fvg_fvgpt *m, const float *f, int n, const float *g, int n_class, float *logits) {
   fvg_tape *t = m->tape;
+  fvg_status s = fvg__some(m, n, n_class);
+  if (s) return s;
   fvg_tape_clear(t);
   return fvg__copy_out(fvg__logits(m, fvg__adapt(&m->fdc_image, fvg_const(t, n, m->desc.width, f)),
                                    fvg__adapt(&m->fdc_text, fvg_const(t, n_class, m->desc.width, g))), logits);
@@ -3960,7 +3996,8 @@ FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const floa
                                         int n_class, float *logits, float *b) {
   fvg_tape *t = m->tape;
   fvg_node *z_full, *z_clip, *gate;
-  fvg_status s;
+  fvg_status s = fvg__some(m, n, n_class);
+  if (s) return s;
   fvg_tape_clear(t);
   z_full = fvg__logits(m, fvg_const(t, n, m->desc.width, f), fvg_const(t, n_class, m->desc.width, g));
   z_clip = fvg__logits(m, fvg_const(t, n, m->desc.width, f_clip ? f_clip : f), fvg_const(t, n_class, m->desc.width, g_clip));
@@ -3972,6 +4009,8 @@ FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const floa
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *x, float *r) {
   fvg_tape *t = m->tape;
   fvg_node *g, *p_full, *p_fg, *counts;
+  fvg_status s = fvg__some(m, x->n, x->n_class);
+  if (s) return s;
   fvg_tape_clear(t);
   g = fvg_const(t, x->n_class, m->desc.width, x->g);
   p_full = fvg_softmax(fvg__logits(m, fvg_const(t, x->n, m->desc.width, x->f), g), m->desc.tau);

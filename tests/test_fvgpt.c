@@ -1,4 +1,4 @@
-/* Chapter 8: FVG-PT against plain double code, its identities, and the golden trajectories (METHODS 9, 17, 18). */
+/* Chapter 9: FVG-PT against plain double code, its identities, and the golden trajectories (METHODS 9, 17, 18). */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
 
@@ -145,7 +145,7 @@ static naive_loss naive(const fvg_fvgpt_desc *desc, double *const *w, const fvg_
     u[2] = a;
     q = naive_gate(w + 8, d.gate_layers, d.gate_hidden, u);
     r = out.r[i] = counts ? 1 / (1 + exp(-q)) : 0;
-    out.target[i] = counts && naive_ce(zg, x->label[i]) < naive_ce(zf, x->label[i]) - (double)d.delta;
+    out.target[i] = naive_ce(zg, x->label[i]) < naive_ce(zf, x->label[i]) - (double)d.delta;
     if (counts) { frg += log(1 + exp(q)) - out.target[i] * q; used++; }
     if (fixed_r) r = fixed_r[i];
     out.ce_fdc += naive_ce(zt, x->label[i]) / N;
@@ -601,7 +601,7 @@ static void golden(const char *file, fvg_optimizer_kind kind, double final_toler
   fvg_fvgpt_report report;
   float r[64], target[64], b[64], *logits, parts[5];
   double losses = 0, part = 0, gates = 0, grad0 = 0, final = 0, targets = 0, base, news, lr;
-  int i, k, n, step, steps, batch, width, unused = 0;
+  int i, k, n, step, steps, batch, width;
   snprintf(path, sizeof path, "%s/golden/fvgpt/%s", shared ? shared : "../shared", file);
   if (fvg_source_file(c, &source, path)) { printf("skipped: %s is not there\n", path); return; }
   if (fvg_weights_open(c, &w, &source)) { check(0, fvg_error(c)); return; }
@@ -645,9 +645,7 @@ static void golden(const char *file, fvg_optimizer_kind kind, double final_toler
     for (k = 0; k < batch; k++) {
       gates = larger(gates, fabs((double)(r[k] - ((float *)x[11].data)[step * batch + k])));
       gates = larger(gates, fabs((double)(b[k] - ((float *)x[13].data)[step * batch + k])));
-      /* Where the mask is not used, METHODS 17.3 says r* = 0; the golden file has the plain comparison of the two CEs there. */
-      if (((float *)x[11].data)[step * batch + k] == 0) { unused++; targets = larger(targets, (double)target[k]); }
-      else targets = larger(targets, fabs((double)(target[k] - ((float *)x[12].data)[step * batch + k])));
+      targets = larger(targets, fabs((double)(target[k] - ((float *)x[12].data)[step * batch + k])));
     }
     for (i = 0; step == 0 && i < n; i++) {
       e = get(w, "grad0.", p[i]->name, FVG_F32);
@@ -665,7 +663,7 @@ static void golden(const char *file, fvg_optimizer_kind kind, double final_toler
   base = apart(logits, &x[14], 0);
   check(fvg_fvgpt_new_logits(m, (float *)x[0].data, (float *)x[2].data, batch, (float *)x[7].data, (float *)x[8].data, x[7].dim[0], logits, NULL) == FVG_OK, "golden new logits");
   news = apart(logits, &x[15], 0);
-  printf("%s: %d of %d masks unused, their r* taken as 0; loss %.1e, parts %.1e, r and b %.1e, grad0 %.1e, final %.1e, base logits %.1e, new logits %.1e\n", file, unused, steps * batch, losses, part, gates, grad0, final, base, news);
+  printf("%s: loss %.1e, parts %.1e, r and b %.1e, grad0 %.1e, final %.1e, base logits %.1e, new logits %.1e\n", file, losses, part, gates, grad0, final, base, news);
   check(losses < 1e-4, "golden losses");
   check(part < 1e-4, "golden parts of the loss");
   check(targets == 0 && gates < 1e-4, "golden r, r* and b");

@@ -1,4 +1,4 @@
-/* Chapter 3: every SIMD level of this CPU against double arithmetic and the scalar kernels; threads change no bit. */
+/* Chapter 4: every SIMD level of this CPU against double arithmetic and the scalar kernels; threads change no bit. */
 #define FVGPT_PTHREADS
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"

@@ -1,4 +1,4 @@
-/* Chapter 6: the block against naive double code; packing, kept rows, inference, threads. */
+/* Chapter 7: the block against naive double code; packing, kept rows, inference, threads. */
 #define FVGPT_PTHREADS
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
