@@ -431,6 +431,7 @@ struct fvg_ctx {
   const fvg__kernels *kernels;
   fvg__pool *pool;
   size_t used, peak;
+  fvg_status status;                             /* of the last failure                                             */
   char message[512];
 };
 
@@ -477,6 +478,7 @@ static fvg_status fvg__fail(fvg_ctx *c, fvg_status status, const char *format, .
   va_start(args, format);
   vsnprintf(c->message, sizeof c->message, format, args);
   va_end(args);
+  c->status = status;
   return status;
 }
 
@@ -2749,6 +2751,7 @@ FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
     if ((y->a && y->a->needs_grad && !fvg__grad_of(y->a)) || (y->b && y->b->needs_grad && !fvg__grad_of(y->b)) ||
         (y->c && y->c->needs_grad && !fvg__grad_of(y->c))) return FVG_E_NOMEM;
     y->backward(y);
+    if (t->failed) return FVG_E_NOMEM;
   }
   return FVG_OK;
 }
@@ -3423,7 +3426,8 @@ static void fvg__attention_backward(fvg_node *y) {
     if (keys > j.widest) j.widest = keys;
   }
   j.scratch = (float *)fvg__tape_alloc(y->tape, (size_t)j.n_head * 2 * FVG__QUERY_GROUP * (size_t)j.widest * sizeof(float));
-  if (j.scratch) fvg__parallel(y->tape->ctx, fvg__attention_backward_head, &j, j.n_head);
+  if (!j.scratch) return;                        /* the tape remembers, and fvg_backward asks it                    */
+  fvg__parallel(y->tape->ctx, fvg__attention_backward_head, &j, j.n_head);
   fvg_tape_reset(y->tape, mark);
 }
 
@@ -3967,7 +3971,7 @@ FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_optimizer *o, double lr, con
   fvg_tape_clear(m->tape);
   fvg_optimizer_zero_grad(o);
   loss = fvg_fvgpt_loss(m, m->tape, batch, report);
-  s = loss ? fvg_backward(loss) : FVG_E_NOMEM;
+  s = loss ? fvg_backward(loss) : m->ctx->status;
   if (!s) fvg_optimizer_step(o, lr);
   return s;
 }
@@ -3977,8 +3981,8 @@ static fvg_status fvg__some(fvg_fvgpt *m, int n, int n_class) {
   return n < 1 || n_class < 1 ? fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: %d images and %d classes", n, n_class) : FVG_OK;
 }
 
-static fvg_status fvg__copy_out(const fvg_node *x, float *out) {
-  if (!x) return FVG_E_NOMEM;                    /* with the arguments checked, memory is all that can be missing   */
+static fvg_status fvg__copy_out(const fvg_fvgpt *m, const fvg_node *x, float *out) {
+  if (!x) return m->ctx->status;
   memcpy(out, fvg_value(x), fvg__count(x) * sizeof *out);
   return FVG_OK;
 }
@@ -3988,7 +3992,7 @@ FVG_DEF fvg_status fvg_fvgpt_base_logits(fvg_fvgpt *m, const float *f, int n, co
   fvg_status s = fvg__some(m, n, n_class);
   if (s) return s;
   fvg_tape_clear(t);
-  return fvg__copy_out(fvg__logits(m, fvg__adapt(&m->fdc_image, fvg_const(t, n, m->desc.width, f)),
+  return fvg__copy_out(m, fvg__logits(m, fvg__adapt(&m->fdc_image, fvg_const(t, n, m->desc.width, f)),
                                    fvg__adapt(&m->fdc_text, fvg_const(t, n_class, m->desc.width, g))), logits);
 }
 
@@ -4002,8 +4006,8 @@ FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const floa
   z_full = fvg__logits(m, fvg_const(t, n, m->desc.width, f), fvg_const(t, n_class, m->desc.width, g));
   z_clip = fvg__logits(m, fvg_const(t, n, m->desc.width, f_clip ? f_clip : f), fvg_const(t, n_class, m->desc.width, g_clip));
   gate = fvg__brg(m, fvg_softmax(z_full, m->desc.tau), fvg_softmax(z_clip, m->desc.tau));
-  s = fvg__copy_out(fvg_lerp(z_full, z_clip, gate), logits);
-  return s || !b ? s : fvg__copy_out(gate, b);
+  s = fvg__copy_out(m, fvg_lerp(z_full, z_clip, gate), logits);
+  return s || !b ? s : fvg__copy_out(m, gate, b);
 }
 
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *x, float *r) {
@@ -4016,7 +4020,7 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *x, float
   p_full = fvg_softmax(fvg__logits(m, fvg_const(t, x->n, m->desc.width, x->f), g), m->desc.tau);
   p_fg = fvg_softmax(fvg__logits(m, fvg_const(t, x->n, m->desc.width, x->f_fg), g), m->desc.tau);
   counts = fvg_zeros(t, x->n, 1);
-  if (!counts) return FVG_E_NOMEM;
-  return fvg__copy_out(fvg_mul(fvg_sigmoid(fvg__frg_logit(m, p_full, p_fg, x->area, fvg_fill(counts))), counts), r);
+  if (!counts) return m->ctx->status;
+  return fvg__copy_out(m, fvg_mul(fvg_sigmoid(fvg__frg_logit(m, p_full, p_fg, x->area, fvg_fill(counts))), counts), r);
 }
 #endif /* FVG__PART_TWO */

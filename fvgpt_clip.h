@@ -2397,7 +2397,7 @@ FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int 
     fvg_node *f;
     fvg_tape_clear(t);
     f = fvg__vision_forward(t, m, images + (size_t)i * pixels, count);
-    if (!f) { fvg_tape_free(t); return FVG_E_NOMEM; }
+    if (!f) { fvg_tape_free(t); return m->ctx->status; }
     memcpy(features + (size_t)i * d, fvg_value(f), (size_t)count * d * sizeof *features);
   }
   fvg_tape_free(t);
@@ -2534,7 +2534,7 @@ static fvg_status fvg__encode_packed(fvg_clip *m, const fvg__packed *p, fvg_para
   g = fvg__text_forward(t, m, p, context);
   if (g) memcpy(features, fvg_value(g), (size_t)p->n_text * (size_t)m->embed_dim * sizeof *features);
   fvg_tape_free(t);
-  return g ? FVG_OK : FVG_E_NOMEM;
+  return g ? FVG_OK : m->ctx->status;
 }
 
 FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, const char *const *texts, int n, float *features) {
@@ -2755,7 +2755,7 @@ FVG_DEF fvg_status fvg_coop_step(fvg_coop *p, fvg_optimizer *o, double lr, const
   fvg_tape_clear(p->tape);
   fvg_optimizer_zero_grad(o);
   l = fvg_coop_loss(p, p->tape, f, label, n);
-  s = fvg_backward(l);
+  s = l ? fvg_backward(l) : p->clip->ctx->status;
   if (s) return s;
   if (loss) *loss = fvg_value(l)[0];
   fvg_optimizer_step(o, lr);
