@@ -29,7 +29,6 @@
         FVGPT_PTHREADS         build in a pool of POSIX threads (link with -lpthread); see fvg_desc.n_threads
         FVGPT_NO_SIMD          scalar code only (the AVX bodies are chosen at run time, no -m flags are needed)
         FVGPT_NO_STDIO         no fopen: files come as fvg_source callbacks or as bytes
-        FVGPT_ASSERT_FINITE    every operation checks its result and fails with FVG_E_NUMERIC at the first NaN
 
       -ffast-math is refused: losses, masks and NaN checks rely on IEEE arithmetic.
 
@@ -40,7 +39,7 @@
       Nothing here calls exit, abort or assert, and there is no global state: contexts are independent.
 
    3. MEMORY.  Everything comes from one allocator, malloc unless the desc gives another or a fixed arena.  A tape
-      keeps what it has reserved: a training loop that resets it each step allocates nothing after the first.
+      keeps what it has reserved: a training loop that clears it each step allocates nothing once it has warmed up.
       fvg_mem_used and fvg_mem_peak count the bytes.  Under AddressSanitizer each tape tensor becomes a block of its
       own, so that one byte too far is seen.
 
@@ -259,7 +258,7 @@ FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau);        
 FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const float *weight);
 
 /* Attention over packed sequences.  One segment: n_query rows of q attend to n_prefix rows of k and v that several
-   segments share, and to n_key rows of their own.  Causal: the queries are the last n_query of the own positions and
+   segments share, and to n_key rows of their own.  The segments' queries follow one another and cover all rows of q.  Causal: the queries are the last n_query of the own positions and
    see own keys up to themselves (and the whole prefix). */
 typedef struct fvg_segment { int query, n_query, key, n_key, prefix, n_prefix, causal; } fvg_segment;
 FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_head, const fvg_segment *segment, int n_segment);
@@ -319,7 +318,7 @@ typedef struct fvg_fvgpt_desc {
   int   width;                       /* d, the width of the features; no default                               */
   int   fdc_hidden;                  /* 64                                                                     */
   int   gate_hidden, gate_layers;    /* 32, 2 (1 to 3 layers)                                                  */
-  float fdc_init_scale;              /* 1e-3: standard deviation of the adapters' up weights                   */
+  float fdc_init_scale;              /* 1e-3: standard deviation of the adapters' up weights; negative: 0     */
   float logit_scale;                 /* 100                                                                    */
   float tau;                         /* 2: temperature of the indicators and of every KL                       */
   float lambda_base, lambda_new;     /* 10, 1; negative: 0                                                     */
@@ -2510,6 +2509,12 @@ static fvg__chunk *fvg__chunk_new(fvg_tape *t, size_t bytes) {
   return k;
 }
 
+/* A failure is remembered, because an absent operand (a linear layer's bias) must not be taken for one that failed. */
+static fvg_node *fvg__give_up(fvg_tape *t) {
+  t->failed = 1;
+  return NULL;
+}
+
 /* Positions on the tape grow with every allocation: by its bytes, or by one where every allocation has its own block.
    Uninitialised, aligned memory that lives until the tape is reset below it; NULL when out of memory. */
 static void *fvg__tape_alloc(fvg_tape *t, size_t bytes) {
@@ -2576,12 +2581,6 @@ FVG_DEF void fvg_tape_free(fvg_tape *t) {
   fvg__release(t->ctx, t);
 }
 
-/* A failure is remembered, because an absent operand (a linear layer's bias) must not be taken for one that failed. */
-static fvg_node *fvg__give_up(fvg_tape *t) {
-  t->failed = 1;
-  return NULL;
-}
-
 static fvg_node *fvg__mismatch(const char *what, const fvg_node *a, const fvg_node *b) {
   fvg__fail(a->tape->ctx, FVG_E_SHAPE, "%s: shapes [%d,%d] and [%d,%d] do not fit", what, a->rows, a->cols, b->rows, b->cols);
   return fvg__give_up(a->tape);
@@ -2628,18 +2627,20 @@ static fvg_node *fvg__node(fvg_tape *t, int rows, int cols, fvg_node *a, fvg_nod
 
 FVG_DEF fvg_node *fvg_tape_keep(fvg_tape *t, fvg_mark mark, fvg_node *x) {
   fvg_node kept, *y;
+  int failed = t->failed;
   size_t bytes;
   void *from;
   if (!x || x->needs_grad) return x;
   kept = *x;
-  bytes = fvg__count(x) * sizeof(float);
+  bytes = fvg__count(x) * fvg_dtype_size(x->type);
   from = x->value;
 #if FVG__SEPARATE_BLOCKS
   from = fvg__alloc(t->ctx, bytes);              /* the block it is in is about to be freed                         */
-  if (!from) return NULL;
+  if (!from) return fvg__give_up(t);
   memcpy(from, x->value, bytes);
 #endif
   fvg_tape_reset(t, mark);
+  t->failed = failed;
   y = (fvg_node *)fvg__tape_alloc(t, sizeof *y);
   kept.value = y ? fvg__tape_alloc(t, bytes) : NULL;
   if (kept.value) {
@@ -2706,7 +2707,10 @@ FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char 
   memset(&x, 0, sizeof x);
   if (n_dim > FVG_MAX_DIM) return fvg__fail(c, FVG_E_SHAPE, "%s: %d dimensions, at most %d are possible", name, n_dim, FVG_MAX_DIM);
   x.n_dim = n_dim;
-  for (i = 0; i < n_dim; i++) x.dim[i] = dim[i];
+  for (i = 0; i < n_dim; i++) {
+    if (dim[i] < 1) return fvg__fail(c, FVG_E_SHAPE, "%s: dimension %d is %d", name, i, dim[i]);
+    x.dim[i] = dim[i];
+  }
   count = fvg_tensor_count(&x);
   x.data = fvg__alloc_array(c, count, sizeof(float));
   out->grad = (float *)fvg__alloc_array(c, count, sizeof(float));
@@ -2739,19 +2743,20 @@ FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
   fvg_tape *t;
   if (!loss) return FVG_E_ARG;                   /* the failure that made it NULL has left its message              */
   t = loss->tape;
+  if (t->failed) return t->ctx->status;
   if (loss->rows != 1 || loss->cols != 1)
     return fvg__fail(t->ctx, FVG_E_SHAPE, "a loss must have shape [1,1], not [%d,%d]", loss->rows, loss->cols);
   if (!isfinite(fvg__values(loss)[0])) return fvg__fail(t->ctx, FVG_E_NUMERIC, "the loss is %g", (double)fvg__values(loss)[0]);
   if (!loss->needs_grad) return fvg__fail(t->ctx, FVG_E_ARG, "the loss depends on no parameter");
   for (y = t->last; y; y = y->previous) if (y->backward) y->grad = NULL;   /* left by an earlier loss on this tape   */
   if (!fvg__grad_of(loss)) return FVG_E_NOMEM;
-  loss->grad[0] = 1;
+  loss->grad[0] += 1;
   for (y = loss; y; y = y->previous) {
     if (!y->needs_grad || !y->grad || !y->backward) continue;
     if ((y->a && y->a->needs_grad && !fvg__grad_of(y->a)) || (y->b && y->b->needs_grad && !fvg__grad_of(y->b)) ||
         (y->c && y->c->needs_grad && !fvg__grad_of(y->c))) return FVG_E_NOMEM;
     y->backward(y);
-    if (t->failed) return FVG_E_NOMEM;
+    if (t->failed) return t->ctx->status;
   }
   return FVG_OK;
 }
@@ -3224,7 +3229,6 @@ static void fvg__kl_rows_backward(fvg_node *y) {
   const float *p = fvg__values(y->a), *q = y->saved;
   size_t k = 0;
   int i, j;
-  if (!y->b->needs_grad) return;
   for (i = 0; i < y->rows; i++)
     for (j = 0; j < y->b->cols; j++, k++) y->b->grad[k] += y->grad[i] * (q[k] - p[k]) / y->number;
 }
@@ -3416,13 +3420,15 @@ static void fvg__attention_backward_head(void *arg, int head) {
 static void fvg__attention_backward(fvg_node *y) {
   fvg__attention_job j;
   fvg_mark mark = fvg_tape_mark(y->tape);
+  int i;
   j.y = y;
   j.segment = (const fvg_segment *)y->table;
   j.n_segment = y->n;
   j.n_head = (int)y->number;
   j.per_job = 0;
-  for (j.widest = 1, y->n = 0; y->n < j.n_segment; y->n++) {
-    int keys = j.segment[y->n].n_prefix + j.segment[y->n].n_key;
+  j.widest = 1;
+  for (i = 0; i < j.n_segment; i++) {
+    int keys = j.segment[i].n_prefix + j.segment[i].n_key;
     if (keys > j.widest) j.widest = keys;
   }
   j.scratch = (float *)fvg__tape_alloc(y->tape, (size_t)j.n_head * 2 * FVG__QUERY_GROUP * (size_t)j.widest * sizeof(float));
@@ -3454,6 +3460,10 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
     if (!fvg__segment_fits(&segment[i], q, k)) {
       fvg__fail(c, FVG_E_SHAPE, "attention: segment %d (queries %d+%d, keys %d+%d, prefix %d+%d) does not fit %d query and %d key rows", i,
                 segment[i].query, segment[i].n_query, segment[i].key, segment[i].n_key, segment[i].prefix, segment[i].n_prefix, q->rows, k->rows);
+      return fvg__give_up(q->tape);
+    }
+    if (segment[i].query != covered) {
+      fvg__fail(c, FVG_E_SHAPE, "attention: segment %d starts at query %d, the one before ended at %d", i, segment[i].query, covered);
       return fvg__give_up(q->tape);
     }
     if (segment[i].n_prefix + segment[i].n_key > j.widest) j.widest = segment[i].n_prefix + segment[i].n_key;
@@ -3755,7 +3765,7 @@ static fvg_status fvg__adapter_new(fvg_fvgpt *m, fvg__adapter *a, const char *co
   double bound = 1 / sqrt((double)d);
   fvg_status s = fvg__add_parameter(m, &a->down_weight, name[0], hidden, d, FVG__INIT_UNIFORM, bound);
   if (!s) s = fvg__add_parameter(m, &a->down_bias, name[1], hidden, 0, FVG__INIT_UNIFORM, bound);
-  if (!s) s = fvg__add_parameter(m, &a->up_weight, name[2], d, hidden, FVG__INIT_NORMAL, (double)m->desc.fdc_init_scale);
+  if (!s) s = fvg__add_parameter(m, &a->up_weight, name[2], d, hidden, FVG__INIT_NORMAL, (double)fvg__none_if_negative(m->desc.fdc_init_scale));
   if (!s) s = fvg__add_parameter(m, &a->up_bias, name[3], d, 0, FVG__INIT_ZERO, 0);
   return s;
 }

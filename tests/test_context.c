@@ -21,7 +21,7 @@ static void *logged_alloc(void *user, size_t bytes) {
   size_t *p;
   a->n_alloc++;
   if (a->n_alloc == a->fail_at || (a->fail_from && a->n_alloc >= a->fail_from)) return NULL;
-  p = (size_t *)malloc(bytes + sizeof(size_t));                      /* only 8-aligned: any alignment must do          */
+  p = (size_t *)malloc(bytes + sizeof(size_t));                      /* only 8-aligned: any alignment must do */
   *p = bytes;
   a->live++;
   a->live_bytes += bytes;
@@ -47,9 +47,9 @@ static fvg_desc logged_desc(allocator_log *a) {
   return d;
 }
 
-/* ---- everything that this header does, once, in small: an FVG-PT step, its two inferences, attention forward and back ---- */
+/* ---- everything once, in small: an FVG-PT step, its two inferences, attention forward and back ---- */
 static fvg_status attend(fvg_ctx *c) {
-  static const fvg_segment segment = {0, 4, 0, 1500, 0, 0, 0};        /* its scratch exceeds a chunk of the tape         */
+  static const fvg_segment segment = {0, 4, 0, 1500, 0, 0, 0};        /* its scratch exceeds a chunk of the tape */
   fvg_parameter q, kv;
   fvg_tape *t = fvg_tape_new(c);
   int i, q_dim[2] = {4, 8}, kv_dim[2] = {1500, 8};
@@ -66,7 +66,7 @@ static fvg_status attend(fvg_ctx *c) {
     loss = fvg_sum(fvg_attention(fvg_param(t, &q), k, k, 8, &segment, 1));
     s = loss ? fvg_backward(loss) : FVG_E_NOMEM;
   }
-  if (!s) {                                                           /* an "ok" must mean that the gradient is there    */
+  if (!s) { /* an "ok" must mean that the gradient is there */
     float largest = 0;
     for (i = 0; i < 32; i++) largest = fabsf(q.grad[i]) > largest ? fabsf(q.grad[i]) : largest;
     if (!(largest > 0)) s = FVG_E_NUMERIC;
@@ -91,7 +91,7 @@ static fvg_status whole_step(const fvg_desc *desc, float result[5], size_t *left
   fvg_fvgpt_report report;
   fvg_status s = fvg_init(&c, desc);
   int i, n;
-  if (s) return c ? FVG_OK : s;                                       /* a failed init must leave NULL                   */
+  if (s) return c ? FVG_OK : s;                                       /* a failed init must leave NULL */
   memset(&d, 0, sizeof d);
   memset(&od, 0, sizeof od);
   memset(&x, 0, sizeof x);
@@ -118,11 +118,11 @@ static fvg_status whole_step(const fvg_desc *desc, float result[5], size_t *left
   if (!s) s = fvg_fvgpt_new_logits(m, f, NULL, 3, g, g_clip, 4, logits, b);
   if (!s) { result[3] = logits[7]; result[4] = b[2]; }
   if (!s) s = attend(c);
-  if (s && !fvg_error(c)[0]) s = FVG_OK;                              /* a failure must leave a message                  */
+  if (s && !fvg_error(c)[0]) s = FVG_OK;                              /* a failure must leave a message */
   fvg_optimizer_free(o);
   fvg_fvgpt_free(m);
   *left = fvg_mem_used(c);
-  if (c->desc.arena && (!c->arena_free || c->arena_free->next)) *left = 1;      /* released blocks must merge             */
+  if (c->desc.arena && (!c->arena_free || c->arena_free->next)) *left = 1;      /* released blocks must merge */
   fvg_free(c);
   return s;
 }
@@ -139,7 +139,7 @@ static void test_allocation_failures(float result[5]) {
   for (n = a.n_alloc, k = 1; k <= 2 * n; k++) {
     fvg_status s;
     d = logged_desc(&a);
-    if (k <= n) a.fail_at = k; else a.fail_from = k - n;              /* one failure, or all from there on               */
+    if (k <= n) a.fail_at = k; else a.fail_from = k - n;              /* one failure, or all from there on */
     s = whole_step(&d, again, &left);
     silent += s == FVG_OK;
     other += s != FVG_OK && s != FVG_E_NOMEM;
@@ -163,7 +163,7 @@ static void test_arena(const float expected[5]) {
     fvg_status s;
     memset(&d, 0, sizeof d);
     memset(arena, 0x5A, bytes + 64);
-    d.arena = arena + 3;                                              /* not aligned                                     */
+    d.arena = arena + 3;                                              /* not aligned */
     d.arena_bytes = bytes;
     s = whole_step(&d, result, &left);
     if (s == FVG_OK) {
@@ -214,8 +214,10 @@ static void test_arena_blocks(void) {
   for (i = 0; i < 64; i++) fvg__release(c, block[i]);
   check(!bad && refused > 0, "arena blocks are zeroed, aligned and keep their bytes, also when it runs full");
   check(c->used == 0 && c->arena_free->bytes == before && !c->arena_free->next, "arena blocks merge into one again");
-  check(fvg__alloc(c, (size_t)-1 - 100) == NULL && fvg__alloc_array(c, (size_t)-1 / 4, 8) == NULL, "absurd sizes are refused");
-  check(c->arena_free->bytes == before && strstr(fvg_error(c), "out of memory") != NULL, "and leave the arena as it was");
+  check(fvg__alloc(c, (size_t)-1 - 100) == NULL && fvg__alloc_array(c, (size_t)-1 / 4, 8) == NULL,
+        "absurd sizes are refused");
+  check(c->arena_free->bytes == before && strstr(fvg_error(c), "out of memory") != NULL,
+        "and leave the arena as it was");
   fvg_free(c);
   free(arena);
 }
@@ -242,7 +244,10 @@ static void test_counting(void) {
 /* ---- messages and callbacks ---- */
 static char logged[64];
 static int reported_steps;
-static void log_line(void *user, int level, const char *message) { (void)user; snprintf(logged, sizeof logged, "%d %s", level, message); }
+static void log_line(void *user, int level, const char *message) {
+  (void)user;
+  snprintf(logged, sizeof logged, "%d %s", level, message);
+}
 static int stop_at_three(void *user, const fvg_progress *p) { (void)user; reported_steps++; return p->step >= 3; }
 
 static void test_messages(void) {
@@ -260,7 +265,8 @@ static void test_messages(void) {
   p.what = "encode";
   p.n_steps = 5;
   for (p.step = 1; p.step < 5 && fvg__report(c, &p) == FVG_OK; p.step++) {}
-  check(p.step == 3 && reported_steps == 3 && strstr(fvg_error(c), "encode") && strstr(fvg_error(c), "3 of 5"), "progress cancels, by name and step");
+  check(p.step == 3 && reported_steps == 3 && strstr(fvg_error(c), "encode") && strstr(fvg_error(c), "3 of 5"),
+        "progress cancels, by name and step");
   for (s = FVG_E_CANCELLED; s <= FVG_OK; s++) named += strcmp(fvg_status_name((fvg_status)s), "unknown status") != 0;
   check(named == 9 && !strcmp(fvg_status_name((fvg_status)5), "unknown status"), "every status has a name");
   check(fvg__fail(c, FVG_E_IO, "%0700d", 1) == FVG_E_IO && strlen(fvg_error(c)) < 512, "a long message is cut");
@@ -270,11 +276,14 @@ static void test_messages(void) {
 
 /* ---- random numbers: the expected values come from an independent implementation in Python ---- */
 static void test_rng_values(void) {
-  static const uint64_t expected[2][4] = {{0xef75d62a19ba94edu, 0x8e9490536375f270u, 0xc05630b1c614195du, 0x66daa2d5136a8f29u},
-                                          {0x24bfb39aeb008c15u, 0xd858489e7fc02496u, 0x3deebe24036964f3u, 0x532b7127a28f00a1u}};
+  static const uint64_t expected[2][4] = {
+      {0xef75d62a19ba94edu, 0x8e9490536375f270u, 0xc05630b1c614195du, 0x66daa2d5136a8f29u},
+      {0x24bfb39aeb008c15u, 0xd858489e7fc02496u, 0x3deebe24036964f3u, 0x532b7127a28f00a1u}};
   static const uint64_t published[5] = {11520, 0, 1509978240, 1215971899390074240u, 1216172134540287360u};
-  static const uint32_t below10[12] = {7, 5, 1, 1, 6, 5, 4, 9, 1, 1, 5, 0}, below3e9[3] = {2798134626u, 1949116990u, 2931247661u};
-  static const double normal[5] = {-2.085501773986383, -0.17619133358053915, 0.37719866702847366, 0.5871022892885955, 0.3058871922577239};
+  static const uint32_t below10[12] = {7, 5, 1, 1, 6, 5, 4, 9, 1, 1, 5, 0},
+                        below3e9[3] = {2798134626u, 1949116990u, 2931247661u};
+  static const double normal[5] = {-2.085501773986383, -0.17619133358053915, 0.37719866702847366, 0.5871022892885955,
+                                   0.3058871922577239};
   static const int order[10] = {5, 0, 8, 4, 2, 1, 9, 7, 3, 6};
   fvg_rng r;
   uint64_t bits, hash = 0;
@@ -300,7 +309,8 @@ static void test_rng_values(void) {
     memcpy(&bits, &z, sizeof bits);
     hash = hash * 31 + bits;
   }
-  check(same && z == 0.6246430544880942 && hash == 0x85bd0903d0438d5eu, "rng: 100,005 normal deviates to the last bit");
+  check(same && z == 0.6246430544880942 && hash == 0x85bd0903d0438d5eu,
+        "rng: 100,005 normal deviates to the last bit");
   for (i = 0; i < 10; i++) index[i] = i;
   fvg_rng_seed(&r, 9, 9);
   fvg_rng_permute(&r, index, 10);
@@ -322,11 +332,12 @@ static void test_rng_statistics(void) {
     tail += fabs(z) > 1.959963985;
   }
   check(fabs(m1) < 4 / root && fabs(m2 - 1) < 4 * sqrt(2.0) / root, "rng: mean and variance of normals");
-  check(fabs(m3) < 4 * sqrt(15.0) / root && fabs(m4 - 3) < 4 * sqrt(96.0) / root, "rng: skewness and kurtosis of normals");
+  check(fabs(m3) < 4 * sqrt(15.0) / root && fabs(m4 - 3) < 4 * sqrt(96.0) / root,
+        "rng: skewness and kurtosis of normals");
   check(fabs(tail - 0.05 * N) < 4 * sqrt(0.05 * 0.95) * root, "rng: 5% of the normals beyond 1.96");
   for (i = 0; i < 70000; i++) count[fvg_rng_below(&r, 7)]++;
   for (i = 0; i < 7; i++) even &= abs(count[i] - 10000) < 4 * 93;
-  for (i = 0; i < 40000; i++) low += fvg_rng_below(&r, 3u << 30) < 1u << 30;      /* x % n alone would give 1/2, not 1/3 */
+  for (i = 0; i < 40000; i++) low += fvg_rng_below(&r, 3u << 30) < 1u << 30; /* x % n alone would give 1/2, not 1/3 */
   check(even && abs(low - 13333) < 4 * 95, "rng: below is even and has no modulo bias");
   check(fvg_rng_below(&r, 1) == 0 && fvg_rng_below(&r, 0) == 0, "rng: below 1 and 0");
   for (i = 0; i < 60000; i++) {

@@ -7,7 +7,7 @@ static void check(int ok, const char *what) { if (ok) passed++; else { failed++;
 
 static fvg_ctx *c;
 static fvg_rng rng;
-static double larger(double a, double b) { return !(b <= a) ? b : a; }               /* a NaN is the largest           */
+static double larger(double a, double b) { return !(b <= a) ? b : a; }               /* a NaN is the largest */
 
 /* ---- a small batch: masks of all kinds, among them none at all ---- */
 enum { D = 6, N = 6, CLASSES = 4, MAX_PARAMS = 20 };
@@ -19,7 +19,10 @@ static void unit_rows(float *x, int rows, int d) {
   int i, j;
   for (i = 0; i < rows; i++) {
     double norm = 0;
-    for (j = 0; j < d; j++) { x[i * d + j] = (float)fvg_rng_normal(&rng); norm += (double)x[i * d + j] * (double)x[i * d + j]; }
+    for (j = 0; j < d; j++) {
+      x[i * d + j] = (float)fvg_rng_normal(&rng);
+      norm += (double)x[i * d + j] * (double)x[i * d + j];
+    }
     for (j = 0; j < d; j++) x[i * d + j] = (float)((double)x[i * d + j] / sqrt(norm));
   }
 }
@@ -59,7 +62,7 @@ static fvg_fvgpt *new_model(const fvg_fvgpt_desc *d) {
 /* ---- the whole loss in double, from the formulas of METHODS 9 ---- */
 typedef struct naive_loss { double loss, ce_fdc, frg, dist, ce_pc, kl_pc, r[N], target[N], b[N]; } naive_loss;
 
-static double naive_softmax(const double *z, double tau, double *p) {                  /* returns ln sum exp (z / tau)   */
+static double naive_softmax(const double *z, double tau, double *p) { /* returns ln sum exp (z / tau) */
   double max = z[0], sum = 0;
   int i;
   for (i = 1; i < CLASSES; i++) max = fmax(max, z[i]);
@@ -75,7 +78,12 @@ static double naive_kl(const double *p, const double *z, double tau) {
   for (i = 0; i < CLASSES; i++) sum += p[i] * log(p[i] / q[i]);
   return sum;
 }
-static double entropy(const double *p) { double s = 0; int i; for (i = 0; i < CLASSES; i++) s -= p[i] * log(p[i]); return s; }
+static double entropy(const double *p) {
+  double s = 0;
+  int i;
+  for (i = 0; i < CLASSES; i++) s -= p[i] * log(p[i]);
+  return s;
+}
 static double cosine(const double *p, const double *q) {
   double pq = 0, pp = 0, qq = 0;
   int i;
@@ -99,7 +107,7 @@ static double naive_gate(double *const *w, int layers, int hidden, const double 
   return x[0];
 }
 
-static void naive_adapt(double *const *w, int hidden, const float *x, double *y) {      /* norm(x + up relu(down x))      */
+static void naive_adapt(double *const *w, int hidden, const float *x, double *y) { /* norm(x + up relu(down x)) */
   double h[32], norm = 0;
   int i, j;
   for (i = 0; i < hidden; i++) {
@@ -114,7 +122,8 @@ static void naive_adapt(double *const *w, int hidden, const float *x, double *y)
 }
 
 /* fixed_r: the r that L_dist sees, NULL: the gate's own (attached). */
-static naive_loss naive(const fvg_fvgpt_desc *desc, double *const *w, const fvg_fvgpt_batch *x, const double *fixed_r) {
+static naive_loss naive(const fvg_fvgpt_desc *desc, double *const *w, const fvg_fvgpt_batch *x,
+                        const double *fixed_r) {
   fvg_fvgpt_desc d = fvg_fvgpt_defaults(desc);
   naive_loss out;
   double tau = (double)d.tau, s = (double)d.logit_scale, factor = d.kl_tau2 ? tau * tau : 1, used = 0, frg = 0;
@@ -122,7 +131,8 @@ static naive_loss naive(const fvg_fvgpt_desc *desc, double *const *w, const fvg_
   int i, k, j;
   memset(&out, 0, sizeof out);
   for (i = 0; i < N; i++) {
-    double zf[CLASSES], zg[CLASSES], zc[CLASSES], zt[CLASSES], zp[CLASSES], pf[CLASSES], pg[CLASSES], pc[CLASSES], u[3], ft[D], gt[D], q, r, a = (double)x->area[i];
+    double zf[CLASSES], zg[CLASSES], zc[CLASSES], zt[CLASSES], zp[CLASSES], pf[CLASSES], pg[CLASSES], pc[CLASSES],
+        u[3], ft[D], gt[D], q, r, a = (double)x->area[i];
     int counts = a >= 0;
     naive_adapt(w, d.fdc_hidden, x->f + i * D, ft);
     for (k = 0; k < CLASSES; k++) {
@@ -159,7 +169,8 @@ static naive_loss naive(const fvg_fvgpt_desc *desc, double *const *w, const fvg_
     if (!d.no_kl) out.kl_pc += factor * naive_kl(pc, zp, tau) / N;
   }
   out.frg = used > 0 ? frg / used : 0;
-  out.loss = out.ce_fdc + fmax((double)d.lambda_rg, 0) * out.frg + fmax((double)d.lambda_base, 0) * out.dist + fmax((double)d.lambda_new, 0) * (out.ce_pc + out.kl_pc);
+  out.loss = out.ce_fdc + fmax((double)d.lambda_rg, 0) * out.frg + fmax((double)d.lambda_base, 0) * out.dist +
+             fmax((double)d.lambda_new, 0) * (out.ce_pc + out.kl_pc);
   return out;
 }
 
@@ -179,7 +190,7 @@ static void variant(const fvg_fvgpt_desc *d, const fvg_fvgpt_batch *x, const cha
   for (i = 0; i < n; i++) {
     int count = (int)fvg_tensor_count(&p[i]->value);
     w[i] = (double *)malloc((size_t)count * sizeof(double));
-    for (k = 0; k < count; k++) {                                     /* no parameter may stay zero                      */
+    for (k = 0; k < count; k++) {                                     /* no parameter may stay zero */
       if (((float *)p[i]->value.data)[k] == 0) ((float *)p[i]->value.data)[k] = (float)(0.1 * fvg_rng_normal(&rng));
       w[i][k] = (double)((float *)p[i]->value.data)[k];
     }
@@ -190,11 +201,13 @@ static void variant(const fvg_fvgpt_desc *d, const fvg_fvgpt_batch *x, const cha
   check(fvg_backward(fvg_fvgpt_loss(m, t, x, &report)) == FVG_OK, what);
   e = naive(d, w, x, NULL);
   values = larger(off(report.loss, e.loss), larger(off(report.ce_fdc, e.ce_fdc), off(report.frg, e.frg)));
-  values = larger(values, larger(off(report.dist, e.dist), larger(off(report.ce_pc, e.ce_pc), off(report.kl_pc, e.kl_pc))));
-  for (i = 0; i < N; i++) values = larger(values, larger(off(r[i], e.r[i]), larger(off(b[i], e.b[i]), off(target[i], e.target[i]))));
+  values = larger(values,
+                  larger(off(report.dist, e.dist), larger(off(report.ce_pc, e.ce_pc), off(report.kl_pc, e.kl_pc))));
+  for (i = 0; i < N; i++)
+    values = larger(values, larger(off(r[i], e.r[i]), larger(off(b[i], e.b[i]), off(target[i], e.target[i]))));
   for (i = 0; i < n; i++) {
     int count = (int)fvg_tensor_count(&p[i]->value);
-    double largest = 1e-6;                                            /* a parameter without influence has no gradient   */
+    double largest = 1e-6; /* a parameter without influence has no gradient */
     for (k = 0; k < count; k++) largest = fmax(largest, fabs((double)p[i]->grad[k]));
     for (k = 0; k < count; k++) {
       double h = 1e-6, saved = w[i][k], up, down;
@@ -221,26 +234,44 @@ static void test_variants(void) {
   fvg_fvgpt_batch x = small_batch();
   fvg_fvgpt_desc d = small_desc();
   variant(&d, &x, "defaults");
-  x.f_clip = NULL;                                                    variant(&d, &x, "CoOp: f_clip is f");           x = small_batch();
-  d.attach_r = 1;                                                     variant(&d, &x, "attach_r");                    d = small_desc();
-  d.kl_tau2 = 1;                                                      variant(&d, &x, "kl_tau2");                     d = small_desc();
-  d.no_kl = 1;                                                        variant(&d, &x, "no_kl");                       d = small_desc();
-  d.area_rule = FVG_AREA_CLAMP; d.area_min = 0.1f; d.area_max = 0.6f; variant(&d, &x, "area clamped");                d = small_desc();
-  d.area_rule = FVG_AREA_IGNORE;                                      variant(&d, &x, "area bounds ignored");         d = small_desc();
-  d.area_min = -1; d.area_max = 2;                                    variant(&d, &x, "wide area bounds");            d = small_desc();
-  d.gate_layers = 1;                                                  variant(&d, &x, "gates of one layer");          d = small_desc();
-  d.gate_layers = 3; d.attach_r = 1;                                  variant(&d, &x, "gates of three layers");       d = small_desc();
-  d.delta = 0.5f; d.tau = 0.7f;                                       variant(&d, &x, "delta and tau");               d = small_desc();
-  d.delta = -1;                                                       variant(&d, &x, "negative delta");              d = small_desc();
-  d.lambda_base = 3; d.lambda_new = 0.3f; d.lambda_rg = 7;            variant(&d, &x, "other lambdas");               d = small_desc();
-  d.lambda_base = d.lambda_new = -1;                                  variant(&d, &x, "negative lambdas are 0");      d = small_desc();
-  d.attach_r = d.kl_tau2 = 1; d.area_rule = FVG_AREA_IGNORE;          variant(&d, &x, "several options at once");
+  x.f_clip = NULL;
+  variant(&d, &x, "CoOp: f_clip is f");
+  x = small_batch();
+  d = small_desc(); d.attach_r = 1;
+  variant(&d, &x, "attach_r");
+  d = small_desc(); d.kl_tau2 = 1;
+  variant(&d, &x, "kl_tau2");
+  d = small_desc(); d.no_kl = 1;
+  variant(&d, &x, "no_kl");
+  d = small_desc(); d.area_rule = FVG_AREA_CLAMP; d.area_min = 0.1f; d.area_max = 0.6f;
+  variant(&d, &x, "area clamped");
+  d = small_desc(); d.area_rule = FVG_AREA_IGNORE;
+  variant(&d, &x, "area bounds ignored");
+  d = small_desc(); d.area_min = -1; d.area_max = 2;
+  variant(&d, &x, "wide area bounds");
+  d = small_desc(); d.gate_layers = 1;
+  variant(&d, &x, "gates of one layer");
+  d = small_desc(); d.gate_layers = 3; d.attach_r = 1;
+  variant(&d, &x, "gates of three layers");
+  d = small_desc(); d.delta = 0.5f; d.tau = 0.7f;
+  variant(&d, &x, "delta and tau");
+  d = small_desc(); d.delta = -1;
+  variant(&d, &x, "negative delta");
+  d = small_desc(); d.lambda_base = 3; d.lambda_new = 0.3f; d.lambda_rg = 7;
+  variant(&d, &x, "other lambdas");
+  d = small_desc(); d.lambda_base = d.lambda_new = -1;
+  variant(&d, &x, "negative lambdas are 0");
+  d = small_desc(); d.attach_r = d.kl_tau2 = 1; d.area_rule = FVG_AREA_IGNORE;
+  variant(&d, &x, "several options at once");
   printf("loss against double: values %.2e, gradients %.2e of the largest\n", value_worst, gradient_worst);
 }
 
 /* The public gradient check on the same function. */
 typedef struct loss_of { fvg_fvgpt *m; fvg_fvgpt_batch x; } loss_of;
-static fvg_node *build_loss(fvg_tape *t, void *user) { loss_of *l = (loss_of *)user; return fvg_fvgpt_loss(l->m, t, &l->x, NULL); }
+static fvg_node *build_loss(fvg_tape *t, void *user) {
+  loss_of *l = (loss_of *)user;
+  return fvg_fvgpt_loss(l->m, t, &l->x, NULL);
+}
 
 static void test_gradient_check(void) {
   fvg_fvgpt_desc d = small_desc();
@@ -254,16 +285,18 @@ static void test_gradient_check(void) {
   l.x = small_batch();
   p = fvg_fvgpt_parameters(l.m, &n);
   error = fvg_gradient_check(c, build_loss, &l, p, n, 20, 1e-2f);
-  check(error >= 0 && error < 0.1, "fvg_gradient_check of the whole loss");             /* f32 noise; a wrong sign gives 1 */
+  check(error >= 0 && error < 0.1, "fvg_gradient_check of the whole loss"); /* f32 noise; a wrong sign gives 1 */
   printf("fvg_gradient_check of the whole loss: %.2e\n", error);
   fvg_fvgpt_free(l.m);
 }
 
 /* ---- METHODS 18.1 and 9.9: sizes, names, start ---- */
 static void test_parameters(void) {
-  static const char *const name[16] = {"fdc_image.down.weight", "fdc_image.down.bias", "fdc_image.up.weight", "fdc_image.up.bias",
-    "fdc_text.down.weight", "fdc_text.down.bias", "fdc_text.up.weight", "fdc_text.up.bias", "frg.fc1.weight", "frg.fc1.bias",
-    "frg.fc2.weight", "frg.fc2.bias", "brg.fc1.weight", "brg.fc1.bias", "brg.fc2.weight", "brg.fc2.bias"};
+  static const char *const name[16] = {
+      "fdc_image.down.weight", "fdc_image.down.bias", "fdc_image.up.weight", "fdc_image.up.bias",
+      "fdc_text.down.weight",  "fdc_text.down.bias",  "fdc_text.up.weight",  "fdc_text.up.bias",
+      "frg.fc1.weight",        "frg.fc1.bias",        "frg.fc2.weight",      "frg.fc2.bias",
+      "brg.fc1.weight",        "brg.fc1.bias",        "brg.fc2.weight",      "brg.fc2.bias"};
   fvg_fvgpt_desc d;
   fvg_fvgpt *m, *same, *other;
   fvg_parameter *const *p, *const *q, *const *o;
@@ -300,7 +333,9 @@ static void test_parameters(void) {
   check(low == 0, "up biases start at 0");
   for (low = 0, k = 0; k < 96; k++) low = fmax(low, fabs((double)((float *)p[8]->value.data)[k]));
   check(low <= 1 / sqrt(3.0) && low > 0.4, "gates start like PyTorch's linear layers");
-  check(memcmp(p[0]->value.data, p[4]->value.data, 4096) != 0 && memcmp(p[8]->value.data, p[12]->value.data, 384) != 0, "the modules start differently");
+  check(
+      memcmp(p[0]->value.data, p[4]->value.data, 4096) != 0 && memcmp(p[8]->value.data, p[12]->value.data, 384) != 0,
+      "the modules start differently");
   fvg_fvgpt_free(m);
   fvg_fvgpt_free(same);
   fvg_fvgpt_free(other);
@@ -321,7 +356,12 @@ static float *values_of(fvg_fvgpt *m, const char *name) {
 }
 
 /* s x y^T in double */
-static double logit(const float *x, const float *y, double s) { double z = 0; int j; for (j = 0; j < D; j++) z += s * (double)x[j] * (double)y[j]; return z; }
+static double logit(const float *x, const float *y, double s) {
+  double z = 0;
+  int j;
+  for (j = 0; j < D; j++) z += s * (double)x[j] * (double)y[j];
+  return z;
+}
 
 static void test_start_and_limits(void) {
   fvg_fvgpt_desc d;
@@ -336,7 +376,8 @@ static void test_start_and_limits(void) {
   memset(&report, 0, sizeof report);
   d.width = D;
   m = new_model(&d);
-  for (i = 0; i < N; i++) for (k = 0; k < CLASSES; k++) z_full[i * CLASSES + k] = (float)logit(f + i * D, g + k * D, 100);
+  for (i = 0; i < N; i++)
+    for (k = 0; k < CLASSES; k++) z_full[i * CLASSES + k] = (float)logit(f + i * D, g + k * D, 100);
   check(fvg_fvgpt_base_logits(m, f, N, g, CLASSES, z) == FVG_OK, "base logits");
   for (i = 0; i < N * CLASSES; i++) worst = fmax(worst, fabs((double)(z[i] - z_full[i])));
   printf("z_FDC at the start: at most %.3f from z_full\n", worst);
@@ -350,19 +391,25 @@ static void test_start_and_limits(void) {
   check(fvg_fvgpt_loss(m, t, &x, &report) != NULL, "loss");
   for (i = 0; i < N; i++) {
     double zf[CLASSES], zg[CLASSES], p[CLASSES];
-    for (k = 0; k < CLASSES; k++) { zf[k] = logit(f + i * D, g + k * D, 100); zg[k] = logit(f_fg + i * D, g + k * D, 100); }
+    for (k = 0; k < CLASSES; k++) {
+      zf[k] = logit(f + i * D, g + k * D, 100);
+      zg[k] = logit(f_fg + i * D, g + k * D, 100);
+    }
     naive_softmax(zg, 2, p);
     for (k = 0; k < CLASSES; k++) p[k] = fmax(p[k], 1e-300);
     expected += (double)r[i] * naive_kl(p, zf, 2) / N;
   }
   check(off(report.dist, expected) < 1e-4, "and L_dist is r KL(p_fg || p_full)");
 
-  values_of(m, "brg.fc2.bias")[0] = -1e4f;                            /* b = 0                                           */
+  values_of(m, "brg.fc2.bias")[0] = -1e4f;                            /* b = 0 */
   check(fvg_fvgpt_new_logits(m, f, f_clip, N, g, g_clip, CLASSES, z, b) == FVG_OK, "new logits");
-  for (i = 0; i < N; i++) for (k = 0; k < CLASSES; k++) zero &= b[i] == 0 && off(z[i * CLASSES + k], (double)z_full[i * CLASSES + k]) < 1e-6;
+  for (i = 0; i < N; i++)
+    for (k = 0; k < CLASSES; k++)
+      zero &= b[i] == 0 && off(z[i * CLASSES + k], (double)z_full[i * CLASSES + k]) < 1e-6;
   values_of(m, "brg.fc2.bias")[0] = 1e4f;
   check(fvg_fvgpt_new_logits(m, f, f_clip, N, g, g_clip, CLASSES, z, NULL) == FVG_OK, "new logits without b");
-  for (i = 0; i < N; i++) for (k = 0; k < CLASSES; k++) one &= off(z[i * CLASSES + k], logit(f_clip + i * D, g_clip + k * D, 100)) < 1e-6;
+  for (i = 0; i < N; i++)
+    for (k = 0; k < CLASSES; k++) one &= off(z[i * CLASSES + k], logit(f_clip + i * D, g_clip + k * D, 100)) < 1e-6;
   check(zero && one, "b = 0 gives z_full, b = 1 gives z_CLIP");
   fvg_tape_free(t);
   fvg_fvgpt_free(m);
@@ -410,9 +457,10 @@ static void test_target_shift(void) {
   int i, wins = 0;
   memset(&report, 0, sizeof report);
   memcpy(text, g, sizeof g);
-  for (i = 0; i < CLASSES; i++) text[i * D] = 0.5f;                   /* all classes share the first component ...        */
+  for (i = 0; i < CLASSES; i++) text[i * D] = 0.5f;                   /* all classes share the first component ... */
   memcpy(shifted, f_fg, sizeof shifted);
-  for (i = 0; i < N; i++) shifted[i * D] += 0.7f * (float)(i - 2);    /* ... so this adds a constant to each row of z_fg  */
+  for (i = 0; i < N; i++)
+    shifted[i * D] += 0.7f * (float)(i - 2); /* ... so this adds a constant to each row of z_fg */
   x.g = text;
   x.area = areas;
   report.r_target = before;
@@ -421,7 +469,8 @@ static void test_target_shift(void) {
   report.r_target = after;
   check(fvg_fvgpt_loss(m, t, &x, &report) != NULL, "loss");
   for (i = 0; i < N; i++) wins += before[i] == 1;
-  check(!memcmp(before, after, sizeof before) && wins > 0 && wins < N, "r* is invariant to a constant added to the logits");
+  check(!memcmp(before, after, sizeof before) && wins > 0 && wins < N,
+        "r* is invariant to a constant added to the logits");
   fvg_tape_free(t);
   fvg_fvgpt_free(m);
 }
@@ -440,7 +489,9 @@ static void test_mixture(void) {
   a = fvg_softmax(fvg_const(t, N, CLASSES, f), 0.3f);
   b = fvg_softmax(fvg_const(t, N, CLASSES, f_fg), 0.3f);
   w = fvg_const(t, N, 1, r);
-  check(fvg_backward(fvg_mean(fvg_lerp(fvg_kl_rows(b, fvg_param(t, &z), 2), fvg_kl_rows(a, fvg_param(t, &z), 2), w))) == FVG_OK, "two KLs");
+  check(fvg_backward(fvg_mean(
+            fvg_lerp(fvg_kl_rows(b, fvg_param(t, &z), 2), fvg_kl_rows(a, fvg_param(t, &z), 2), w))) == FVG_OK,
+        "two KLs");
   memcpy(first, z.grad, sizeof first);
   memset(z.grad, 0, sizeof first);
   check(fvg_backward(fvg_mean(fvg_kl_rows(fvg_lerp(b, a, w), fvg_param(t, &z), 2))) == FVG_OK, "one KL");
@@ -474,7 +525,8 @@ static void train(const fvg_fvgpt_desc *d, float *base, float *new_logits, doubl
     if (i == 0) *first = (double)report.loss;
   }
   *last = (double)report.loss;
-  ok &= fvg_fvgpt_base_logits(m, f, N, g, CLASSES, base) == FVG_OK && fvg_fvgpt_new_logits(m, f, f_clip, N, g, g_clip, CLASSES, new_logits, NULL) == FVG_OK;
+  ok &= fvg_fvgpt_base_logits(m, f, N, g, CLASSES, base) == FVG_OK &&
+        fvg_fvgpt_new_logits(m, f, f_clip, N, g, g_clip, CLASSES, new_logits, NULL) == FVG_OK;
   check(ok, "forty steps and both logits");
   fvg_optimizer_free(o);
   fvg_fvgpt_free(m);
@@ -491,11 +543,13 @@ static void test_independence(void) {
   check(!memcmp(base[0], base[1], BYTES) && !memcmp(news[0], news[1], BYTES), "the same seed gives the same bits");
   d.lambda_new = -1;
   train(&d, base[2], news[2], &ignored, &ignored);
-  check(!memcmp(base[0], base[2], BYTES) && memcmp(news[0], news[2], BYTES), "base logits have the same bits without PC");
+  check(!memcmp(base[0], base[2], BYTES) && memcmp(news[0], news[2], BYTES),
+        "base logits have the same bits without PC");
   d = small_desc();
   d.lambda_base = d.lambda_rg = -1;
   train(&d, base[3], news[3], &ignored, &ignored);
-  check(memcmp(base[0], base[3], BYTES) && !memcmp(news[0], news[3], BYTES), "new logits have the same bits without FRG and FDC's distillation");
+  check(memcmp(base[0], base[3], BYTES) && !memcmp(news[0], news[3], BYTES),
+        "new logits have the same bits without FRG and FDC's distillation");
 }
 
 /* ---- errors ---- */
@@ -517,7 +571,8 @@ static void test_errors(void) {
   check(fvg_fvgpt_new(c, &m, NULL) == FVG_E_ARG && !m, "a NULL desc has no width");
   d.width = D;
   d.gate_layers = 4;
-  check(fvg_fvgpt_new(c, &m, &d) == FVG_E_ARG && !m && strstr(fvg_error(c), "gate_layers is 4"), "four gate layers are an error");
+  check(fvg_fvgpt_new(c, &m, &d) == FVG_E_ARG && !m && strstr(fvg_error(c), "gate_layers is 4"),
+        "four gate layers are an error");
   d.gate_layers = 2;
   d.tau = -1;
   check(fvg_fvgpt_new(c, &m, &d) == FVG_E_ARG && !m, "a negative temperature is an error");
@@ -528,7 +583,8 @@ static void test_errors(void) {
   o = optimizer_of(m, FVG_ADAMW);
   before = values_of(m, "frg.fc1.weight")[0];
   x.label = wrong;
-  check(fvg_fvgpt_step(m, o, 0.01, &x, NULL) == FVG_E_ARG && strstr(fvg_error(c), "image 3 has label 4 among 4"), "a label beyond the classes is named");
+  check(fvg_fvgpt_step(m, o, 0.01, &x, NULL) == FVG_E_ARG && strstr(fvg_error(c), "image 3 has label 4 among 4"),
+        "a label beyond the classes is named");
   x = small_batch();
   x.n = 0;
   check(fvg_fvgpt_step(m, o, 0.01, &x, NULL) == FVG_E_ARG, "an empty batch is an error");
@@ -538,7 +594,7 @@ static void test_errors(void) {
   check(s == FVG_E_ARG || s == FVG_E_SHAPE, "new logits of no classes: not called out of memory");
   s = fvg_fvgpt_trust(m, &x, r);
   check(s == FVG_E_ARG || s == FVG_E_SHAPE, "trust of no images: not called out of memory");
-  for (i = 0; i < 4; i++) {                                           /* a NaN in any input must be noticed              */
+  for (i = 0; i < 4; i++) {                                           /* a NaN in any input must be noticed */
     x = small_batch();
     memcpy(bad, f, sizeof bad);
     bad[7] = NAN;
@@ -553,7 +609,8 @@ static void test_errors(void) {
   x = small_batch();
   x.area = none;
   report.r = r;
-  check(fvg_fvgpt_step(m, o, 0.01, &x, &report) == FVG_OK && report.frg == 0 && r[0] == 0 && r[3] == 0 && r[5] == 0, "a batch without a usable mask trains, with r = 0");
+  check(fvg_fvgpt_step(m, o, 0.01, &x, &report) == FVG_OK && report.frg == 0 && r[0] == 0 && r[3] == 0 && r[5] == 0,
+        "a batch without a usable mask trains, with r = 0");
   x = small_batch();
   x.label = NULL;
   check(fvg_fvgpt_trust(m, &x, r) == FVG_OK, "trust needs no labels");
@@ -587,8 +644,9 @@ static double apart(const float *got, const fvg_tensor *expected, double unit) {
 
 static void golden(const char *file, fvg_optimizer_kind kind, double final_tolerance) {
   enum { TENSORS = 16 };
-  static const char *const names[TENSORS] = {"f", "f_fg", "f_clip", "area", "labels", "g", "g_clip", "g_new", "g_clip_new", "losses", "loss_parts", "r",
-                                             "r_target", "b", "test_base_logits", "test_new_logits"};
+  static const char *const names[TENSORS] = {
+      "f",          "f_fg",   "f_clip",     "area", "labels",   "g", "g_clip",           "g_new",
+      "g_clip_new", "losses", "loss_parts", "r",    "r_target", "b", "test_base_logits", "test_new_logits"};
   fvg_tensor x[TENSORS], e;
   const char *shared = getenv("FVGPT_SHARED");
   char path[600];
@@ -659,11 +717,15 @@ static void golden(const char *file, fvg_optimizer_kind kind, double final_toler
     fvg_tensor_free(c, &e);
   }
   logits = (float *)malloc((fvg_tensor_count(&x[14]) + fvg_tensor_count(&x[15])) * 4);
-  check(fvg_fvgpt_base_logits(m, (float *)x[0].data, batch, (float *)x[5].data, x[5].dim[0], logits) == FVG_OK, "golden base logits");
+  check(fvg_fvgpt_base_logits(m, (float *)x[0].data, batch, (float *)x[5].data, x[5].dim[0], logits) == FVG_OK,
+        "golden base logits");
   base = apart(logits, &x[14], 0);
-  check(fvg_fvgpt_new_logits(m, (float *)x[0].data, (float *)x[2].data, batch, (float *)x[7].data, (float *)x[8].data, x[7].dim[0], logits, NULL) == FVG_OK, "golden new logits");
+  check(fvg_fvgpt_new_logits(m, (float *)x[0].data, (float *)x[2].data, batch, (float *)x[7].data, (float *)x[8].data,
+                             x[7].dim[0], logits, NULL) == FVG_OK,
+        "golden new logits");
   news = apart(logits, &x[15], 0);
-  printf("%s: loss %.1e, parts %.1e, r and b %.1e, grad0 %.1e, final %.1e, base logits %.1e, new logits %.1e\n", file, losses, part, gates, grad0, final, base, news);
+  printf("%s: loss %.1e, parts %.1e, r and b %.1e, grad0 %.1e, final %.1e, base logits %.1e, new logits %.1e\n", file,
+         losses, part, gates, grad0, final, base, news);
   check(losses < 1e-4, "golden losses");
   check(part < 1e-4, "golden parts of the loss");
   check(targets == 0 && gates < 1e-4, "golden r, r* and b");

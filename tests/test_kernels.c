@@ -7,7 +7,7 @@ static int passed, failed;
 static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
 
 static const char *const level_name[] = {"best", "scalar", "AVX2", "AVX-512"};
-static const fvg__kernels *now;                                       /* the level under test                            */
+static const fvg__kernels *now;                                       /* the level under test */
 static void check_level(int ok, const char *what) {
   char line[200];
   snprintf(line, sizeof line, "%s: %s", level_name[now->level], what);
@@ -16,7 +16,7 @@ static void check_level(int ok, const char *what) {
 
 static fvg_rng rng;
 static float uniform(double low, double high) { return (float)(low + (high - low) * fvg_rng_uniform(&rng)); }
-static double largest(double a, double b) { return !(b <= a) ? b : a; }             /* a NaN is the largest            */
+static double largest(double a, double b) { return !(b <= a) ? b : a; }             /* a NaN is the largest */
 
 /* ---- matrix product ---- */
 #define GUARD (-7.5f)
@@ -25,7 +25,8 @@ typedef enum orientation { FORWARD, BACK_TO_INPUT, BACK_TO_WEIGHT } orientation;
 /* Worst error of one product in units of 2^-24 sum |a b|; huge if anything outside the result was written. */
 static double gemm_error(int m, int n, int k, orientation o, fvg_dtype type, int accumulate, int offset) {
   size_t na = (size_t)m * (size_t)k, nb = (size_t)k * (size_t)n, ld = (size_t)n + 3, no = (size_t)m * ld, i;
-  float *block_a = (float *)malloc((na + 8) * 4), *block_b = (float *)malloc((nb + 8) * 4), *block_o = (float *)malloc((no + 8) * 4);
+  float *block_a = (float *)malloc((na + 8) * 4), *block_b = (float *)malloc((nb + 8) * 4),
+        *block_o = (float *)malloc((no + 8) * 4);
   float *a = block_a + offset, *b = block_b + offset, *out = block_o + offset;
   uint16_t *b16 = (uint16_t *)(void *)block_b + offset;
   fvg__operand A, B;
@@ -49,7 +50,9 @@ static double gemm_error(int m, int n, int k, orientation o, fvg_dtype type, int
       if (c >= n) { if (out[(size_t)r * ld + (size_t)c] != GUARD) worst = 1e9; continue; }
       for (j = 0; j < k; j++) {
         ptrdiff_t at = j * B.row + c * B.col;
-        double y = (double)(type == FVG_F32 ? b[at] : type == FVG_F16 ? fvg_half_to_float(b16[at]) : fvg_bfloat_to_float(b16[at]));
+        double y = (double)(type == FVG_F32   ? b[at]
+                            : type == FVG_F16 ? fvg_half_to_float(b16[at])
+                                              : fvg_bfloat_to_float(b16[at]));
         double x = (double)a[r * A.row + j * A.col];
         sum += x * y;
         size += fabs(x * y);
@@ -68,17 +71,21 @@ static void test_gemm(void) {
   double worst = 0, crossed = 0;
   int i, size;
   for (size = 1; size <= 70; size++)
-    for (i = 0; i < 18; i++) {                                        /* three orientations, three types, both modes     */
-      int m = i % 2 ? size : 1 + (int)fvg_rng_below(&rng, 20), n = i % 4 < 2 ? size : 1 + (int)fvg_rng_below(&rng, 70);
+    for (i = 0; i < 18; i++) { /* three orientations, three types, both modes */
+      int m = i % 2 ? size : 1 + (int)fvg_rng_below(&rng, 20),
+          n = i % 4 < 2 ? size : 1 + (int)fvg_rng_below(&rng, 70);
       int k = i % 8 < 4 ? size : 1 + (int)fvg_rng_below(&rng, 70);
-      worst = largest(worst, gemm_error(m, n, k, (orientation)(i % 3), (fvg_dtype)(i / 3 % 3), i / 9, (size + i) % 4));
+      worst =
+          largest(worst, gemm_error(m, n, k, (orientation)(i % 3), (fvg_dtype)(i / 3 % 3), i / 9, (size + i) % 4));
     }
   check_level(worst < 8, "matrix products of sizes 1..70, three orientations, f32/f16/bf16, plain and accumulating");
   for (size = 0; size < 10; size++)
     for (i = 0; i < 6; i++)
-      crossed = largest(crossed, gemm_error(crossing[size][0], crossing[size][1], crossing[size][2], (orientation)(i % 3), (fvg_dtype)(i / 2), i % 2, 1));
+      crossed = largest(crossed, gemm_error(crossing[size][0], crossing[size][1], crossing[size][2],
+                                            (orientation)(i % 3), (fvg_dtype)(i / 2), i % 2, 1));
   check_level(crossed < 16, "matrix products that cross a panel's depth or a job's rows");
-  printf("%-8s gemm: error <= %.2f (sizes to 70), %.2f (larger) x 2^-24 sum|ab|\n", level_name[now->level], worst, crossed);
+  printf("%-8s gemm: error <= %.2f (sizes to 70), %.2f (larger) x 2^-24 sum|ab|\n", level_name[now->level], worst,
+         crossed);
 }
 
 /* ---- functions of a row ---- */
@@ -111,7 +118,8 @@ static void test_activations(void) {
   enum { N = 240001 };
   static float x[N], y[N], ones[N], dx[N], quick[N], quick_dx[N];
   double phi = 0, gelu = 0, gelu_slope = 0, quick_value = 0, quick_slope = 0;
-  float odd[6] = {NAN, 0, -0.0f, 1e10f, -1e10f, -30}, out[6], slope[6] = {0}, one[6] = {1, 1, 1, 1, 1, 1}, q[6], q_slope[6] = {0};
+  float odd[6] = {NAN, 0, -0.0f, 1e10f, -1e10f, -30}, out[6], slope[6] = {0}, one[6] = {1, 1, 1, 1, 1, 1}, q[6],
+        q_slope[6] = {0};
   int i;
   for (i = 0; i < N; i++) { x[i] = (float)(-12 + 24.0 * i / (N - 1)); ones[i] = 1; dx[i] = quick_dx[i] = 0.25f; }
   now->gelu(N, x, y);
@@ -124,10 +132,11 @@ static void test_activations(void) {
     gelu = largest(gelu, fabs((double)y[i] - v * exact_cdf(v)) / (1 + fabs(v)));
     gelu_slope = largest(gelu_slope, fabs((double)dx[i] - 0.25 - (exact_cdf(v) + v * exact_pdf(v))) / (1 + fabs(v)));
     quick_value = largest(quick_value, fabs((double)quick[i] - v * s) / (1 + fabs(v)));
-    quick_slope = largest(quick_slope, fabs((double)quick_dx[i] - 0.25 - s * (1 + 1.702 * v * (1 - s))) / (1 + fabs(v)));
+    quick_slope =
+        largest(quick_slope, fabs((double)quick_dx[i] - 0.25 - s * (1 + 1.702 * v * (1 - s))) / (1 + fabs(v)));
   }
-  printf("%-8s Phi: %.2e absolute; gelu %.2e, slope %.2e, quick_gelu %.2e, slope %.2e, all times (1+|x|)\n", level_name[now->level],
-         phi, gelu, gelu_slope, quick_value, quick_slope);
+  printf("%-8s Phi: %.2e absolute; gelu %.2e, slope %.2e, quick_gelu %.2e, slope %.2e, all times (1+|x|)\n",
+         level_name[now->level], phi, gelu, gelu_slope, quick_value, quick_slope);
   check_level(phi < 3e-7, "Phi: absolute error below 3e-7");
   check_level(gelu < 3e-7 && gelu_slope < 3e-7, "gelu and its slope");
   check_level(quick_value < 3e-7 && quick_slope < 3e-7, "quick_gelu and its slope");
@@ -136,9 +145,13 @@ static void test_activations(void) {
   now->quick_gelu(6, odd, q);
   now->quick_gelu_backward(6, odd, one, q_slope);
   check_level(isnan(out[0]) && isnan(slope[0]) && isnan(q[0]) && isnan(q_slope[0]), "gelu of NaN is NaN");
-  check_level(out[1] == 0 && out[2] == 0 && out[3] == 1e10f && fabsf(out[4]) < 1e-20f && fabsf(out[5]) < 1e-30f, "gelu far out");
-  check_level(q[1] == 0 && q[2] == 0 && q[3] == 1e10f && fabsf(q[4]) < 1e-20f && fabsf(q[5]) < 1e-20f, "quick_gelu far out");
-  check_level(fabsf(slope[3] - 1) < 1e-6f && fabsf(slope[4]) < 1e-6f && fabsf(q_slope[3] - 1) < 1e-6f && fabsf(q_slope[4]) < 1e-6f, "slopes far out");
+  check_level(out[1] == 0 && out[2] == 0 && out[3] == 1e10f && fabsf(out[4]) < 1e-20f && fabsf(out[5]) < 1e-30f,
+              "gelu far out");
+  check_level(q[1] == 0 && q[2] == 0 && q[3] == 1e10f && fabsf(q[4]) < 1e-20f && fabsf(q[5]) < 1e-20f,
+              "quick_gelu far out");
+  check_level(fabsf(slope[3] - 1) < 1e-6f && fabsf(slope[4]) < 1e-6f && fabsf(q_slope[3] - 1) < 1e-6f &&
+                  fabsf(q_slope[4]) < 1e-6f,
+              "slopes far out");
 }
 
 /* Row functions at sizes 1..70 and odd addresses: right, and nothing beyond the row touched. */
@@ -148,22 +161,38 @@ static void test_rows(void) {
   int n, i, offset, outside = 0, in_place = 1;
   for (n = 1; n <= 70; n++)
     for (offset = 0; offset < 4; offset++) {
-      float *x = block_x + offset, *y = block_y + offset, *gain = block_g + offset, *bias = block_b + offset, scale = uniform(0.1, 3), ln_sum, mean, rstd, dot;
+      float *x = block_x + offset, *y = block_y + offset, *gain = block_g + offset, *bias = block_b + offset,
+            scale = uniform(0.1, 3), ln_sum, mean, rstd, dot;
       double max = -1e300, sum = 0, ln, m = 0, v = 0, xy = 0, size = 0;
-      for (i = 0; i < 80; i++) { block_x[i] = uniform(-8, 8); block_g[i] = uniform(-2, 2); block_b[i] = uniform(-2, 2); block_y[i] = GUARD; }
+      for (i = 0; i < 80; i++) {
+        block_x[i] = uniform(-8, 8);
+        block_g[i] = uniform(-2, 2);
+        block_b[i] = uniform(-2, 2);
+        block_y[i] = GUARD;
+      }
       ln_sum = now->softmax(n, x, scale, y);
       for (i = 0; i < n; i++) max = largest(max, (double)x[i] * (double)scale);
       for (i = 0; i < n; i++) sum += exp((double)x[i] * (double)scale - max);
       ln = max + log(sum);
       ln_error = largest(ln_error, fabs((double)ln_sum - ln) / (1 + fabs(ln)));
-      for (i = 0; i < n; i++) p_error = largest(p_error, fabs((double)y[i] / exp((double)x[i] * (double)scale - ln) - 1));
+      for (i = 0; i < n; i++)
+        p_error = largest(p_error, fabs((double)y[i] / exp((double)x[i] * (double)scale - ln) - 1));
       for (i = 0; i < 80; i++) outside += (i < offset || i >= offset + n) && block_y[i] != GUARD;
-      { float copy[80]; memcpy(copy, block_x, sizeof copy); now->softmax(n, copy + offset, scale, copy + offset); in_place &= !memcmp(copy + offset, y, (size_t)n * 4); }
+      {
+        float copy[80];
+        memcpy(copy, block_x, sizeof copy);
+        now->softmax(n, copy + offset, scale, copy + offset);
+        in_place &= !memcmp(copy + offset, y, (size_t)n * 4);
+      }
 
       now->layer_norm(n, x, gain, bias, 1e-5f, y, &mean, &rstd);
       for (i = 0; i < n; i++) m += (double)x[i] / n;
       for (i = 0; i < n; i++) v += ((double)x[i] - m) * ((double)x[i] - m) / n;
-      if (n > 1) for (i = 0; i < n; i++) norm_error = largest(norm_error, fabs((double)y[i] - (((double)x[i] - m) / sqrt(v + 1e-5) * (double)gain[i] + (double)bias[i])));
+      if (n > 1)
+        for (i = 0; i < n; i++)
+          norm_error =
+              largest(norm_error,
+                      fabs((double)y[i] - (((double)x[i] - m) / sqrt(v + 1e-5) * (double)gain[i] + (double)bias[i])));
       for (i = 0; i < 80; i++) outside += (i < offset || i >= offset + n) && block_y[i] != GUARD;
 
       dot = now->dot(n, x, gain);
@@ -171,17 +200,20 @@ static void test_rows(void) {
       dot_error = largest(dot_error, fabs((double)dot - xy) / size);
 
       now->gelu(n, x, y);
-      for (i = 0; i < n; i++) tail_error = largest(tail_error, fabs((double)y[i] - (double)x[i] * exact_cdf((double)x[i])));
+      for (i = 0; i < n; i++)
+        tail_error = largest(tail_error, fabs((double)y[i] - (double)x[i] * exact_cdf((double)x[i])));
       now->quick_gelu_backward(n, x, gain, y);
       now->gelu_backward(n, x, gain, y);
       now->quick_gelu(n, x, y);
-      for (i = 0; i < n; i++) tail_error = largest(tail_error, fabs((double)y[i] - (double)x[i] * exact_sigmoid(1.702 * (double)x[i])));
+      for (i = 0; i < n; i++)
+        tail_error = largest(tail_error, fabs((double)y[i] - (double)x[i] * exact_sigmoid(1.702 * (double)x[i])));
       now->exp_scaled(n, x, scale, 2, y);
-      for (i = 0; i < n; i++) tail_error = largest(tail_error, 1e-1 * fabs((double)y[i] / exp((double)x[i] * (double)scale - 2) - 1));
+      for (i = 0; i < n; i++)
+        tail_error = largest(tail_error, 1e-1 * fabs((double)y[i] / exp((double)x[i] * (double)scale - 2) - 1));
       for (i = 0; i < 80; i++) outside += (i < offset || i >= offset + n) && block_y[i] != GUARD;
     }
-  printf("%-8s softmax: p %.2e relative, ln sum %.2e (1+|.|); layer norm %.2e; dot %.2e sum|xy|\n", level_name[now->level],
-         p_error, ln_error, norm_error, dot_error);
+  printf("%-8s softmax: p %.2e relative, ln sum %.2e (1+|.|); layer norm %.2e; dot %.2e sum|xy|\n",
+         level_name[now->level], p_error, ln_error, norm_error, dot_error);
   check_level(p_error < 4e-6 && ln_error < 1e-6, "softmax of 1..70 numbers");
   check_level(in_place, "softmax in place gives the same bits");
   check_level(norm_error < 2e-5, "layer norm of 2..70 numbers");
@@ -191,11 +223,12 @@ static void test_rows(void) {
 }
 
 static void test_softmax_extremes(void) {
-  static const int where[4] = {0, 5, 17, 36};                         /* first, in a vector, in the second, in the tail  */
+  static const int where[4] = {0, 5, 17, 36}; /* first, in a vector, in the second, in the tail */
   float x[37], p[37], sum;
   int i, j, nan_kept = 1;
   for (i = 0; i < 37; i++) x[i] = i == 20 ? 3e38f : -3e38f;
-  check_level(fabsf(now->softmax(37, x, 1, p) - 3e38f) < 1e32f && p[20] == 1 && p[0] < 1e-37f && p[36] < 1e-37f, "softmax of +-3e38");
+  check_level(fabsf(now->softmax(37, x, 1, p) - 3e38f) < 1e32f && p[20] == 1 && p[0] < 1e-37f && p[36] < 1e-37f,
+              "softmax of +-3e38");
   for (i = 0; i < 37; i++) x[i] = 1e30f;
   now->softmax(37, x, 1, p);
   for (sum = 0, i = 0; i < 37; i++) sum += fabsf(p[i] - 1.0f / 37);
@@ -215,7 +248,7 @@ static void test_softmax_extremes(void) {
     if (!isnan(now->dot(37, x, gain))) nan_kept = 0;
   }
   check_level(nan_kept, "one NaN makes the whole row NaN: softmax, layer norm, dot");
-  for (i = 0; i < 37; i++) x[i] = 1000 + (float)(i % 5) * 1e-3f;      /* large mean: two passes lose nothing             */
+  for (i = 0; i < 37; i++) x[i] = 1000 + (float)(i % 5) * 1e-3f;      /* large mean: two passes lose nothing */
   {
     float gain[37], bias[37], mean, rstd;
     double m = 0, v = 0;
@@ -280,12 +313,13 @@ static void test_threads(int simd) {
     check_level(!memcmp(result, expected, sizeof result), "2, 3, 5 and 1 threads give the same bits");
     fvg_free(c);
   }
-  d.n_threads = 4;                                                    /* the callback has precedence over the pool       */
+  d.n_threads = 4;                                                    /* the callback has precedence over the pool */
   d.parallel = backwards;
   d.user = &calls;
   check(fvg_init(&c, &d) == FVG_OK, "init with a parallel callback");
   parallel_work(c, result);
-  check_level(!memcmp(result, expected, sizeof result) && calls > 5, "jobs in reverse order by a callback give the same bits");
+  check_level(!memcmp(result, expected, sizeof result) && calls > 5,
+              "jobs in reverse order by a callback give the same bits");
   fvg_free(c);
 }
 

@@ -1,4 +1,4 @@
-/* Chapters 5 and 6 and the attention of 7: values against plain double code, gradients against differences, wrong use. */
+/* Chapters 5 and 6 and the attention of 7: values against double code, gradients against differences, wrong use. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
 
@@ -13,19 +13,21 @@ static float uniform(double low, double high) { return (float)(low + (high - low
 /* ---- parameters that the tests share ---- */
 enum { A, B, ROW, COL, ONE, W, BIAS, GAIN, SHIFT, Q, K, V, N_PARAMS };
 static fvg_parameter p[N_PARAMS], *list[N_PARAMS];
-static const int shape[N_PARAMS][2] = {{5, 6}, {5, 6}, {1, 6}, {5, 1}, {1, 1}, {4, 6}, {1, 4}, {1, 6}, {1, 6}, {6, 8}, {6, 8}, {6, 8}};
+static const int shape[N_PARAMS][2] = {{5, 6}, {5, 6}, {1, 6}, {5, 1}, {1, 1}, {4, 6},
+                                       {1, 4}, {1, 6}, {1, 6}, {6, 8}, {6, 8}, {6, 8}};
 static float *data_of(int i) { return (float *)p[i].value.data; }
 static fvg_node *param(fvg_tape *tape, int i) { return fvg_param(tape, &p[i]); }
 
 static void make_parameters(void) {
-  static const char *const name[N_PARAMS] = {"a", "b", "row", "col", "one", "w", "bias", "gain", "shift", "q", "k", "v"};
+  static const char *const name[N_PARAMS] = {"a",    "b",    "row",   "col", "one", "w",
+                                             "bias", "gain", "shift", "q",   "k",   "v"};
   int i, j;
   for (i = 0; i < N_PARAMS; i++) {
     check(fvg_parameter_new(c, &p[i], name[i], 2, shape[i]) == FVG_OK, "a parameter");
     list[i] = &p[i];
     for (j = 0; j < shape[i][0] * shape[i][1]; j++) {
       float x = uniform(-1, 1);
-      data_of(i)[j] = x < 0 ? x - 0.05f : x + 0.05f;                  /* away from relu's corner                         */
+      data_of(i)[j] = x < 0 ? x - 0.05f : x + 0.05f;                  /* away from relu's corner */
     }
   }
 }
@@ -40,7 +42,8 @@ static fvg_node *weigh(fvg_node *y) {
 
 /* ---- gradients: one function of the parameters per case ---- */
 static const int labels[5] = {0, 5, 2, 2, 4}, repeated[7] = {3, 0, 3, 3, 4, 0, 1};
-static const float teacher[30] = {1, -2, 3, 0, 1, 2, 2, -1, 0, 1, 3, 1, 0, 0, 1, -1, 2, 0, 1, 1, 0, 2, -2, 1, 0, 3, 1, -1, 0, 2};
+static const float teacher[30] = {1,  -2, 3, 0, 1, 2, 2, -1, 0, 1, 3, 1, 0,  0, 1,
+                                  -1, 2,  0, 1, 1, 0, 2, -2, 1, 0, 3, 1, -1, 0, 2};
 static const float targets[5] = {1, 0, 1, 0, 1}, weights[5] = {1, 0, 0.5f, 1, 1};
 static const fvg_segment whole[] = {{0, 6, 0, 6, 0, 0, 0}};
 static const fvg_segment causal[] = {{0, 4, 0, 4, 0, 0, 1}, {4, 2, 4, 2, 0, 0, 1}};
@@ -89,28 +92,36 @@ static fvg_node *build(fvg_tape *tape, void *user) {
     case 31: return attend(tape, 2, shared_whole, 3);
     case 32: return attend(tape, 2, partial, 2);
     case 33: return weigh(fvg_attention(x, x, x, 2, shared_prefix, 3));
-    case 34: x = fvg_mul(a, a); return weigh(fvg_add(fvg_mul(x, x), fvg_add(x, a)));       /* nodes with several users */
-    case 35: return fvg_mean(fvg_kl_rows(fvg_softmax(fvg_const(tape, 5, 5, teacher), 2), fvg_linear(fvg_normalize(a), fvg_normalize(b), NULL), 0.7f));
+    case 34: x = fvg_mul(a, a); return weigh(fvg_add(fvg_mul(x, x), fvg_add(x, a))); /* nodes with several users */
+    case 35:
+      return fvg_mean(fvg_kl_rows(fvg_softmax(fvg_const(tape, 5, 5, teacher), 2),
+                                  fvg_linear(fvg_normalize(a), fvg_normalize(b), NULL), 0.7f));
   }
   return NULL;
 }
 
 static void test_gradients(void) {
-  static const char *const name[] = {"add", "add [1,d]", "add [n,1]", "add [1,1]", "mul", "mul [1,d]", "mul [n,1]", "mul [1,1]", "scale", "linear",
-    "linear without bias", "linear of a node by itself", "layer_norm", "relu", "gelu", "quick_gelu", "sigmoid", "softmax", "normalize", "concat",
-    "concat of a node with itself", "gather with repeated rows", "lerp", "mean", "sum", "cross_entropy", "kl_rows", "bce_with_logits",
-    "attention, one head", "attention, causal", "attention, causal with a shared prefix", "attention, shared prefix", "attention, partial queries",
-    "attention of a node by itself", "shared nodes", "KL of two normalised inputs"};
+  static const char *const name[] = {
+    "add", "add [1,d]", "add [n,1]", "add [1,1]", "mul", "mul [1,d]", "mul [n,1]", "mul [1,1]", "scale",
+    "linear", "linear without bias", "linear of a node by itself", "layer_norm", "relu", "gelu", "quick_gelu",
+    "sigmoid", "softmax", "normalize", "concat", "concat of a node with itself", "gather with repeated rows",
+    "lerp", "mean", "sum", "cross_entropy", "kl_rows", "bce_with_logits", "attention, one head",
+    "attention, causal", "attention, causal with a shared prefix", "attention, shared prefix",
+    "attention, partial queries", "attention of a node by itself", "shared nodes",
+    "KL of two normalised inputs"
+  };
   int i;
   double worst = 0;
   for (i = 0; i < (int)(sizeof name / sizeof *name); i++) {
     char line[120];
     double error = fvg_gradient_check(c, build, &i, list, N_PARAMS, 48, 1e-2f);
     int k, touched = 0;
-    for (k = 0; k < 30; k++) touched |= data_of(A)[k] != 0 && (p[A].grad[k] != 0 || p[COL].grad[k % 5] != 0 || p[Q].grad[k] != 0);
+    for (k = 0; k < 30; k++)
+      touched |= data_of(A)[k] != 0 && (p[A].grad[k] != 0 || p[COL].grad[k % 5] != 0 || p[Q].grad[k] != 0);
     if (error > worst) worst = error;
     snprintf(line, sizeof line, "gradient of %s: error %.2g", name[i], error);
-    check(error >= 0 && error < (i >= 28 && i <= 32 ? 3e-2 : 1e-2) && touched, line);       /* attention: see test_attention too */
+    /* attention's smallest gradients drown in f32 noise here: test_attention has the exact comparison */
+    check(error >= 0 && error < (i >= 28 && i <= 32 ? 3e-2 : 1e-2) && touched, line);
   }
   printf("gradient checks: worst error %.2e\n", worst);
 }
@@ -123,7 +134,8 @@ static fvg_node *sometimes_nan(fvg_tape *tape, void *user) {
 
 static void test_gradient_check_itself(void) {
   int none = 999;
-  check(fvg_gradient_check(c, build, &none, list, N_PARAMS, 4, 1e-2f) < 0, "gradient_check is negative when the function fails");
+  check(fvg_gradient_check(c, build, &none, list, N_PARAMS, 4, 1e-2f) < 0,
+        "gradient_check is negative when the function fails");
   for (nan_at = 1; nan_at <= 4; nan_at++) {
     double error = (calls = 0, fvg_gradient_check(c, sometimes_nan, NULL, list, 1, 4, 1e-2f));
     check(!(error >= 0 && error < 1), "gradient_check: a NaN is not forgotten");
@@ -132,7 +144,8 @@ static void test_gradient_check_itself(void) {
 
 /* ---- values against double arithmetic ---- */
 static double value_error;
-static void near(const fvg_node *y, int rows, int cols, double (*expected)(int i, int j), double tolerance, const char *what) {
+static void near(const fvg_node *y, int rows, int cols, double (*expected)(int i, int j), double tolerance,
+                 const char *what) {
   double worst = 0;
   int i, j;
   if (fvg_rows(y) != rows || fvg_cols(y) != cols) { check(0, what); return; }
@@ -145,7 +158,7 @@ static void near(const fvg_node *y, int rows, int cols, double (*expected)(int i
   check(worst < tolerance, what);
 }
 
-static double at(int which, int i, int j) {                           /* with broadcasting                               */
+static double at(int which, int i, int j) {                           /* with broadcasting */
   return (double)data_of(which)[(shape[which][0] == 1 ? 0 : i) * shape[which][1] + (shape[which][1] == 1 ? 0 : j)];
 }
 static double row_sum(int which, int i, double (*f)(double x)) {
@@ -168,7 +181,12 @@ static double e_mul_row(int i, int j) { return at(A, i, j) * at(ROW, i, j); }
 static double e_mul_col(int i, int j) { return at(A, i, j) * at(COL, i, j); }
 static double e_mul_one(int i, int j) { return at(A, i, j) * at(ONE, i, j); }
 static double e_scale(int i, int j) { return -2.5 * at(A, i, j); }
-static double e_linear(int i, int j) { double s = at(BIAS, 0, j); int k; for (k = 0; k < 6; k++) s += at(A, i, k) * at(W, j, k); return s; }
+static double e_linear(int i, int j) {
+  double s = at(BIAS, 0, j);
+  int k;
+  for (k = 0; k < 6; k++) s += at(A, i, k) * at(W, j, k);
+  return s;
+}
 static double e_norm(int i, int j) {
   double m = row_sum(A, i, same) / 6, v = row_sum(A, i, square) / 6 - m * m;
   return (at(A, i, j) - m) / sqrt(v + 1e-5) * at(GAIN, 0, j) + at(SHIFT, 0, j);
@@ -182,12 +200,26 @@ static double e_unit(int i, int j) { return at(A, i, j) / sqrt(row_sum(A, i, squ
 static double e_concat(int i, int j) { return i < 5 ? at(A, i, j) : at(B, i - 5, j); }
 static double e_gather(int i, int j) { return at(A, repeated[i], j); }
 static double e_lerp(int i, int j) { return (1 - at(COL, i, 0)) * at(A, i, j) + at(COL, i, 0) * at(B, i, j); }
-static double e_sum(int i, int j) { double s = 0; (void)j; for (i = 0; i < 5; i++) s += row_sum(A, i, same); return s; }
+static double e_sum(int i, int j) {
+  double s = 0;
+  (void)j;
+  for (i = 0; i < 5; i++) s += row_sum(A, i, same);
+  return s;
+}
 static double e_mean(int i, int j) { return e_sum(i, j) / 30; }
-static double e_ce(int i, int j) { double s = 0; (void)j; for (i = 0; i < 5; i++) s += log(row_sum(A, i, exp)) - at(A, i, labels[i]); return s / 5; }
+static double e_ce(int i, int j) {
+  double s = 0;
+  (void)j;
+  for (i = 0; i < 5; i++) s += log(row_sum(A, i, exp)) - at(A, i, labels[i]);
+  return s / 5;
+}
 static double e_kl(int i, int j) {
   double s = 0, pb, qa, sum = row_sum(A, i, exp2x);
-  for (j = 0; j < 6; j++) { pb = exp(at(B, i, j)) / row_sum(B, i, exp); qa = exp(2 * at(A, i, j)) / sum; s += pb * log(pb / qa); }
+  for (j = 0; j < 6; j++) {
+    pb = exp(at(B, i, j)) / row_sum(B, i, exp);
+    qa = exp(2 * at(A, i, j)) / sum;
+    s += pb * log(pb / qa);
+  }
   return s;
 }
 static double e_bce(int i, int j) {
@@ -232,15 +264,19 @@ static void test_values(void) {
 }
 
 static void test_special_values(void) {
-  static const float nan_row[3] = {1, NAN, 2}, zeros[3] = {0, 0, 0}, sharp[2] = {1, 0}, far[2] = {200, -200}, q[4] = {500, -500, 500, -500};
+  static const float nan_row[3] = {1, NAN, 2}, zeros[3] = {0, 0, 0}, sharp[2] = {1, 0}, far[2] = {200, -200},
+                     q[4] = {500, -500, 500, -500};
   static const float target[4] = {1, 0, 0, 1}, weight[4] = {1, 1, 1, 1};
   fvg_node *x = fvg_const(t, 1, 3, nan_row), *y;
   int i, all = 1;
   check(isnan(fvg_value(fvg_relu(x))[1]) && fvg_value(fvg_relu(x))[0] == 1, "relu of NaN is NaN");
-  check(isnan(fvg_value(fvg_sigmoid(x))[1]) && isnan(fvg_value(fvg_gelu(x))[1]) && isnan(fvg_value(fvg_quick_gelu(x))[1]), "activations of NaN");
+  check(isnan(fvg_value(fvg_sigmoid(x))[1]) && isnan(fvg_value(fvg_gelu(x))[1]) &&
+            isnan(fvg_value(fvg_quick_gelu(x))[1]),
+        "activations of NaN");
   for (i = 0; i < 3; i++) all &= isnan(fvg_value(fvg_softmax(x, 1))[i]) && isnan(fvg_value(fvg_normalize(x))[i]);
   check(all, "softmax and normalize of a row with NaN");
-  check(isnan(fvg_value(fvg_sum(x))[0]) && isnan(fvg_value(fvg_cross_entropy(x, labels))[0]), "sum and cross entropy of NaN");
+  check(isnan(fvg_value(fvg_sum(x))[0]) && isnan(fvg_value(fvg_cross_entropy(x, labels))[0]),
+        "sum and cross entropy of NaN");
   check(isnan(fvg_value(fvg_kl_rows(x, fvg_const(t, 1, 3, zeros), 1))[0]), "KL from a teacher with NaN is NaN");
   y = fvg_normalize(fvg_const(t, 1, 3, zeros));
   check(fvg_value(y)[0] == 0 && fvg_value(y)[2] == 0, "a row of zeros stays zero");
@@ -255,7 +291,8 @@ static void test_special_values(void) {
 }
 
 /* ---- attention against plain double code: values, and gradients by differences of that ---- */
-static void plain_attention(const double *q, const double *k, const double *v, int width, int n_head, const fvg_segment *s, int n, double *out) {
+static void plain_attention(const double *q, const double *k, const double *v, int width, int n_head,
+                            const fvg_segment *s, int n, double *out) {
   int d = width / n_head, i, j, h, row, e;
   double score[512];
   for (i = 0; i < n; i++)
@@ -271,14 +308,17 @@ static void plain_attention(const double *q, const double *k, const double *v, i
           sum += score[j] = exp(score[j]);
         }
         for (j = 0; j < keys; j++)
-          for (e = 0; e < d; e++) o[e] += score[j] / sum * v[(j < s[i].n_prefix ? s[i].prefix + j : s[i].key + j - s[i].n_prefix) * width + h * d + e];
+          for (e = 0; e < d; e++)
+            o[e] += score[j] / sum *
+                    v[(j < s[i].n_prefix ? s[i].prefix + j : s[i].key + j - s[i].n_prefix) * width + h * d + e];
       }
 }
 
 enum { MAX_ATTENTION = 4096 };
 static double attention_worst, attention_gradient_worst;
 
-static void test_attention(int q_rows, int k_rows, int width, int n_head, const fvg_segment *s, int n, const char *what) {
+static void test_attention(int q_rows, int k_rows, int width, int n_head, const fvg_segment *s, int n,
+                           const char *what) {
   static double x[3][MAX_ATTENTION], out[MAX_ATTENTION], mirror[MAX_ATTENTION];
   fvg_parameter in[3];
   fvg_node *y;
@@ -306,7 +346,8 @@ static void test_attention(int q_rows, int k_rows, int width, int n_head, const 
       x[i][j] -= 2 * h;
       plain_attention(x[0], x[1], x[2], width, n_head, s, n, mirror);
       x[i][j] += h;
-      for (e = 0; e < count; e++) difference += (double)((float)sin(0.7 * e + 1) + 0.3f) * (out[e] - mirror[e]) / (2 * h);
+      for (e = 0; e < count; e++)
+        difference += (double)((float)sin(0.7 * e + 1) + 0.3f) * (out[e] - mirror[e]) / (2 * h);
       gradient = fmax(gradient, fabs(difference - (double)in[i].grad[j]));
     }
   }
@@ -318,10 +359,11 @@ static void test_attention(int q_rows, int k_rows, int width, int n_head, const 
 
 static void test_attentions(void) {
   static const fvg_segment lengths[] = {{0, 50, 0, 50, 0, 0, 0}, {50, 33, 50, 33, 0, 0, 0}, {83, 1, 83, 1, 0, 0, 0}};
-  static const fvg_segment large[] = {{0, 40, 20, 280, 0, 20, 0}, {40, 37, 20, 280, 0, 10, 1}};     /* beyond 32 queries, 256 keys */
+  static const fvg_segment large[] = {{0, 40, 20, 280, 0, 20, 0},
+                                      {40, 37, 20, 280, 0, 10, 1}}; /* beyond 32 queries, 256 keys */
   fvg_segment many[40];
   int i;
-  for (i = 0; i < 40; i++) {                                          /* a prefix of 5, then 39 texts of 2 rows           */
+  for (i = 0; i < 40; i++) {                                          /* a prefix of 5, then 39 texts of 2 rows */
     many[i].query = many[i].key = i ? 3 + 2 * i : 0;
     many[i].n_query = many[i].n_key = i ? 2 : 5;
     many[i].prefix = 0;
@@ -336,7 +378,8 @@ static void test_attentions(void) {
   test_attention(84, 84, 14, 2, lengths, 3, "attention: three lengths");
   test_attention(77, 300, 6, 3, large, 2, "attention: many queries and keys");
   test_attention(83, 83, 10, 5, many, 40, "attention: many texts after one prefix");
-  printf("attention: worst value %.2e, worst gradient %.2e of the largest\n", attention_worst, attention_gradient_worst);
+  printf("attention: worst value %.2e, worst gradient %.2e of the largest\n", attention_worst,
+         attention_gradient_worst);
 }
 
 /* ---- wrong use ---- */
@@ -351,7 +394,8 @@ static void refused(const fvg_node *y, const char *one, const char *other, const
 }
 
 static void test_wrong_shapes(void) {
-  fvg_node *a = param(t, A), *w = param(t, W), *q = param(t, Q), *k = param(t, K), *col = param(t, COL), *row = param(t, ROW);
+  fvg_node *a = param(t, A), *w = param(t, W), *q = param(t, Q), *k = param(t, K), *col = param(t, COL),
+           *row = param(t, ROW);
   fvg_segment s = {0, 6, 0, 6, 0, 0, 0};
   int rows[2] = {1, 5}, bad_label[5] = {0, 1, 2, 3, 6}, negative[5] = {0, 0, -1, 0, 0};
   fvg_node *bias = param(t, BIAS);
@@ -371,17 +415,20 @@ static void test_wrong_shapes(void) {
   refused(fvg_gather(a, rows, 2), "row 5", "5 rows", "gather refuses a row beyond the end");
   refused(fvg_gather(a, negative, 5), "row -1", "5 rows", "gather refuses a negative row");
   refused(fvg_gather(a, rows, 0), "[0,6]", "no elements", "gather of no rows");
-  refused(fvg_cross_entropy(a, bad_label), "label 6", "6 classes", "cross_entropy refuses a label beyond the classes");
+  refused(fvg_cross_entropy(a, bad_label), "label 6", "6 classes",
+          "cross_entropy refuses a label beyond the classes");
   refused(fvg_cross_entropy(a, negative), "label -1", "6 classes", "cross_entropy refuses a negative label");
   refused(fvg_attention(q, a, a, 2, &s, 1), "[6,8]", "[5,6]", "attention refuses other widths");
   refused(fvg_attention(q, k, a, 2, &s, 1), "[6,8]", "[5,6]", "attention refuses values of another shape");
-  refused(fvg_attention(q, k, k, 3, &s, 1), "width 8", "3 heads", "attention refuses heads that do not divide the width");
+  refused(fvg_attention(q, k, k, 3, &s, 1), "width 8", "3 heads",
+          "attention refuses heads that do not divide the width");
   s.n_key = 7;
   refused(fvg_attention(q, k, k, 2, &s, 1), "keys 0+7", "6 key rows", "attention refuses keys beyond the end");
   s.n_key = 6;
   s.prefix = 2147483647;
   s.n_prefix = 1;
-  refused(fvg_attention(q, k, k, 2, &s, 1), "prefix 2147483647+1", "6 key rows", "attention refuses a prefix beyond the end");
+  refused(fvg_attention(q, k, k, 2, &s, 1), "prefix 2147483647+1", "6 key rows",
+          "attention refuses a prefix beyond the end");
   s.prefix = s.n_prefix = 0;
   s.n_query = 5;
   refused(fvg_attention(q, k, k, 2, &s, 1), "5 queries", "6 rows", "attention refuses queries without a segment");
@@ -389,20 +436,26 @@ static void test_wrong_shapes(void) {
   s.n_query = 6;
   s.n_key = 4;
   s.causal = 1;
-  refused(fvg_attention(q, k, k, 2, &s, 1), "queries 0+6", "keys 0+4", "causal attention refuses more queries than keys");
+  refused(fvg_attention(q, k, k, 2, &s, 1), "queries 0+6", "keys 0+4",
+          "causal attention refuses more queries than keys");
   refused(fvg_zeros(t, 0, 3), "[0,3]", "no elements", "zeros refuses no rows");
-  check(fvg_backward(a) == FVG_E_SHAPE && strstr(fvg_error(c), "[5,6]"), "backward refuses what is no scalar, with its shape");
+  check(fvg_backward(a) == FVG_E_SHAPE && strstr(fvg_error(c), "[5,6]"),
+        "backward refuses what is no scalar, with its shape");
 }
 
 static void test_nothing_from_nothing(void) {
   fvg_node *a = param(t, A);
-  check(!fvg_add(NULL, a) && !fvg_add(a, NULL) && !fvg_mul(NULL, a) && !fvg_scale(NULL, 1) && !fvg_linear(NULL, a, NULL) && !fvg_linear(a, NULL, NULL) &&
-        !fvg_layer_norm(NULL, a, a, 1) && !fvg_layer_norm(a, a, NULL, 1) && !fvg_relu(NULL) && !fvg_gelu(NULL) && !fvg_quick_gelu(NULL) &&
-        !fvg_sigmoid(NULL) && !fvg_softmax(NULL, 1) && !fvg_normalize(NULL) && !fvg_concat(a, NULL) && !fvg_concat(NULL, a) &&
-        !fvg_gather(NULL, labels, 1) && !fvg_lerp(a, a, NULL) && !fvg_lerp(NULL, a, a) && !fvg_mean(NULL) && !fvg_sum(NULL) && !fvg_detach(NULL) &&
-        !fvg_cross_entropy(NULL, labels) && !fvg_kl_rows(NULL, a, 1) && !fvg_kl_rows(a, NULL, 1) && !fvg_bce_with_logits(NULL, targets, weights) &&
-        !fvg_attention(a, NULL, a, 1, whole, 1) && !fvg_const(NULL, 1, 1, targets) && !fvg_zeros(NULL, 1, 1) && !fvg_param(NULL, &p[A]) &&
-        fvg_rows(NULL) == 0 && fvg_cols(NULL) == 0 && !fvg_value(NULL) && !fvg_grad(NULL) && !fvg_fill(NULL), "NULL in, NULL out");
+  check(!fvg_add(NULL, a) && !fvg_add(a, NULL) && !fvg_mul(NULL, a) && !fvg_scale(NULL, 1) &&
+            !fvg_linear(NULL, a, NULL) && !fvg_linear(a, NULL, NULL) && !fvg_layer_norm(NULL, a, a, 1) &&
+            !fvg_layer_norm(a, a, NULL, 1) && !fvg_relu(NULL) && !fvg_gelu(NULL) && !fvg_quick_gelu(NULL) &&
+            !fvg_sigmoid(NULL) && !fvg_softmax(NULL, 1) && !fvg_normalize(NULL) && !fvg_concat(a, NULL) &&
+            !fvg_concat(NULL, a) && !fvg_gather(NULL, labels, 1) && !fvg_lerp(a, a, NULL) && !fvg_lerp(NULL, a, a) &&
+            !fvg_mean(NULL) && !fvg_sum(NULL) && !fvg_detach(NULL) && !fvg_cross_entropy(NULL, labels) &&
+            !fvg_kl_rows(NULL, a, 1) && !fvg_kl_rows(a, NULL, 1) && !fvg_bce_with_logits(NULL, targets, weights) &&
+            !fvg_attention(a, NULL, a, 1, whole, 1) && !fvg_const(NULL, 1, 1, targets) && !fvg_zeros(NULL, 1, 1) &&
+            !fvg_param(NULL, &p[A]) && fvg_rows(NULL) == 0 && fvg_cols(NULL) == 0 && !fvg_value(NULL) &&
+            !fvg_grad(NULL) && !fvg_fill(NULL),
+        "NULL in, NULL out");
   check(fvg_backward(NULL) != FVG_OK, "backward of NULL is an error");
 }
 
@@ -416,7 +469,7 @@ static void test_failed_bias(void) {
 }
 
 static void test_half_weights(void) {
-  static uint16_t half[60];                                           /* twice what is needed: an unchecked read stays inside */
+  static uint16_t half[60]; /* twice what is needed: an unchecked read stays inside */
   float x[6], w[30], expected[4];
   fvg_tensor f16, bias;
   fvg_node *a, *y, *frozen;
@@ -460,21 +513,27 @@ static void test_who_gets_a_gradient(void) {
   frozen = fvg_frozen(t, &p[B].value);
   hidden = fvg_relu(frozen);
   x = fvg_sum(fvg_mul(fvg_add(a, hidden), frozen));
-  check(fvg_backward(x) == FVG_OK && !fvg_grad(frozen) && !fvg_grad(hidden), "frozen inputs and what follows from them get no gradient");
+  check(fvg_backward(x) == FVG_OK && !fvg_grad(frozen) && !fvg_grad(hidden),
+        "frozen inputs and what follows from them get no gradient");
   for (i = 0; i < 30; i++) ok &= grad[i] == data_of(B)[i];
   check(ok && fvg_grad(a) == grad, "the parameter's gradient is in p->grad and in fvg_grad");
-  check(fvg_backward(fvg_sum(fvg_mul(param(t, A), frozen))) == FVG_OK && grad[7] == 2 * data_of(B)[7], "a second backward adds to p->grad");
+  check(fvg_backward(fvg_sum(fvg_mul(param(t, A), frozen))) == FVG_OK && grad[7] == 2 * data_of(B)[7],
+        "a second backward adds to p->grad");
   memset(grad, 0, 120);
   a = param(t, A);
-  check(fvg_backward(fvg_sum(fvg_mul(fvg_detach(a), a))) == FVG_OK && grad[3] == data_of(A)[3], "detach stops the gradient");
+  check(fvg_backward(fvg_sum(fvg_mul(fvg_detach(a), a))) == FVG_OK && grad[3] == data_of(A)[3],
+        "detach stops the gradient");
   memset(grad, 0, 120);
-  check(fvg_backward(fvg_sum(fvg_add(param(t, A), param(t, A)))) == FVG_OK && grad[0] == 2 && grad[29] == 2, "two nodes of one parameter add up");
+  check(fvg_backward(fvg_sum(fvg_add(param(t, A), param(t, A)))) == FVG_OK && grad[0] == 2 && grad[29] == 2,
+        "two nodes of one parameter add up");
   check(fvg_backward(fvg_sum(frozen)) == FVG_E_ARG, "a loss without parameters is an error");
   check(fvg_backward(fvg_scale(fvg_sum(param(t, A)), NAN)) == FVG_E_NUMERIC, "a NaN loss is an error");
   check(fvg_backward(fvg_scale(fvg_sum(param(t, A)), INFINITY)) == FVG_E_NUMERIC, "an infinite loss is an error");
   memset(grad, 0, 120);
   memset(data_of(A), 0, 24);
-  check(fvg_backward(weigh(fvg_normalize(param(t, A)))) == FVG_OK && grad[0] == 0 && grad[6] != 0 && isfinite(grad[5]), "a row of zeros passes no gradient");
+  check(
+      fvg_backward(weigh(fvg_normalize(param(t, A)))) == FVG_OK && grad[0] == 0 && grad[6] != 0 && isfinite(grad[5]),
+      "a row of zeros passes no gradient");
 }
 
 /* ---- the tape's memory ---- */
@@ -487,7 +546,7 @@ static void training_pass(fvg_tape *tape, fvg_parameter *w) {
   fvg_node *x;
   int i;
   fvg_tape_clear(tape);
-  x = fvg_zeros(tape, 700, 300);                                      /* 840 kB each: several chunks, some overlong       */
+  x = fvg_zeros(tape, 700, 300);                                      /* 840 kB each: several chunks, some overlong */
   for (i = 0; i < 6; i++) {
     mark = fvg_tape_mark(tape);
     x = fvg_tape_keep(tape, mark, fvg_add(fvg_concat(x, x), fvg_concat(x, x)));
@@ -512,7 +571,7 @@ static void test_tape_memory(void) {
   check(fvg_init(&k, &d) == FVG_OK && fvg_parameter_new(k, &w, "w", 2, dim) == FVG_OK, "init");
   tape = fvg_tape_new(k);
   training_pass(tape, &w);
-  training_pass(tape, &w);                                            /* keep and long nodes: settled after two passes   */
+  training_pass(tape, &w); /* keep and long nodes: settled after two passes */
   first = allocations;
   used = fvg_mem_used(k);
   for (i = 0; i < 4; i++) training_pass(tape, &w);
@@ -543,11 +602,13 @@ static void test_keep_and_reset(void) {
   check(ok, "keep again, and a smaller result");
   mark = fvg_tape_mark(t);
   y = fvg_scale(param(t, A), 3);
-  check(fvg_tape_keep(t, mark, y) == y && fvg_tape_keep(t, mark, NULL) == NULL, "keep leaves alone what a gradient passes through");
+  check(fvg_tape_keep(t, mark, y) == y && fvg_tape_keep(t, mark, NULL) == NULL,
+        "keep leaves alone what a gradient passes through");
   check(fvg_backward(fvg_sum(y)) == FVG_OK, "and backward still works there");
   y = fvg_zeros(t, 2, 2);
   fvg_fill(y)[3] = 4;
-  check(fvg_value(y)[3] == 4 && fvg_value(y)[0] == 0 && !fvg_fill(x) && !fvg_fill(fvg_scale(y, 2)), "fill is for nodes of zeros only");
+  check(fvg_value(y)[3] == 4 && fvg_value(y)[0] == 0 && !fvg_fill(x) && !fvg_fill(fvg_scale(y, 2)),
+        "fill is for nodes of zeros only");
   fvg_tape_reset(t, start);
   check(t->last == start.last && fvg_tape_mark(t).position == start.position, "reset returns to the mark");
 }

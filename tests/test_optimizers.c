@@ -7,7 +7,8 @@ static void check(int ok, const char *what) { if (ok) passed++; else { failed++;
 
 static fvg_ctx *c;
 
-static fvg_optimizer_desc optimizer(fvg_optimizer_kind kind, double momentum, double beta1, double beta2, double eps, double weight_decay) {
+static fvg_optimizer_desc optimizer(fvg_optimizer_kind kind, double momentum, double beta1, double beta2, double eps,
+                                    double weight_decay) {
   fvg_optimizer_desc d;
   memset(&d, 0, sizeof d);
   d.kind = kind;
@@ -46,9 +47,12 @@ static void test_one_weight(void) {
   static const double sgd[5] = {0.94995, 1.0048575025, 1.0170407571874374, 0.981416558467343, 0.6857006283306469};
   static const double plain[5] = {0.95, 1.05, 1.0375, 0.9975, 1.0225};
   static const double heavy[5] = {0.94, 1.0006, 0.998247, 0.955779906, 0.74932883788};
-  static const double adamw[5] = {0.899950002, 0.9365153567404654, 0.9433264769057522, 0.934341402020173, 0.8644073065000699};
-  static const double other[5] = {0.9019607843137255, 0.9432851044635834, 0.9503319727942134, 0.9400033695512208, 0.8650657596879303};
-  static const double decayed[5] = {0.8919607843137255, 0.9243654966204461, 0.9267905374679739, 0.9146083531500453, 0.8213785762237539};
+  static const double adamw[5] = {0.899950002, 0.9365153567404654, 0.9433264769057522, 0.934341402020173,
+                                  0.8644073065000699};
+  static const double other[5] = {0.9019607843137255, 0.9432851044635834, 0.9503319727942134, 0.9400033695512208,
+                                  0.8650657596879303};
+  static const double decayed[5] = {0.8919607843137255, 0.9243654966204461, 0.9267905374679739, 0.9146083531500453,
+                                    0.8213785762237539};
   one_weight(optimizer(FVG_SGD, 0, 0, 0, 0, 0), sgd, "SGD with the published defaults");
   one_weight(optimizer(FVG_SGD, -1, 0, 0, 0, -1), plain, "SGD without momentum and decay");
   one_weight(optimizer(FVG_SGD, 0.5, 0, 0, 0, 0.1), heavy, "SGD with momentum 0.5 and decay 0.1");
@@ -88,7 +92,8 @@ static void test_many_weights(fvg_optimizer_kind kind) {
       }
     fvg_optimizer_step(o, lr);
   }
-  for (i = 0; i < 2; i++) for (k = 0; k < N; k++) worst = fmax(worst, fabs(w[i][k] - (double)((float *)p[i].value.data)[k]));
+  for (i = 0; i < 2; i++)
+    for (k = 0; k < N; k++) worst = fmax(worst, fabs(w[i][k] - (double)((float *)p[i].value.data)[k]));
   printf("%s: %.1e away from double after %d steps\n", kind == FVG_SGD ? "SGD" : "AdamW", worst, STEPS);
   check(worst < 2e-6, kind == FVG_SGD ? "SGD, 120 weights, 50 steps" : "AdamW, 120 weights, 50 steps");
   fvg_optimizer_zero_grad(o);
@@ -100,8 +105,9 @@ static void test_many_weights(fvg_optimizer_kind kind) {
 
 static void test_defaults(void) {
   fvg_optimizer_desc d = fvg_optimizer_defaults(NULL), again;
-  check(d.lr == 0.0035f && d.kind == FVG_SGD && d.momentum == 0.9f && d.weight_decay == 5e-4f && d.beta1 == 0.9f && d.beta2 == 0.999f &&
-        d.eps == 1e-8f && d.epochs == 10 && d.warmup_epochs == 1 && d.warmup_lr == 1e-5f, "the published defaults");
+  check(d.lr == 0.0035f && d.kind == FVG_SGD && d.momentum == 0.9f && d.weight_decay == 5e-4f && d.beta1 == 0.9f &&
+            d.beta2 == 0.999f && d.eps == 1e-8f && d.epochs == 10 && d.warmup_epochs == 1 && d.warmup_lr == 1e-5f,
+        "the published defaults");
   d.momentum = -1;
   d.weight_decay = -1;
   d.warmup_epochs = -1;
@@ -112,14 +118,16 @@ static void test_defaults(void) {
 
 /* ---- schedule ---- */
 static void test_schedule(void) {
-  static const double published[10] = {1e-5, .0035, .00341435, .00316578, .00277862, .00229078, .00175, .00120922, .000721376, .00033422};
+  static const double published[10] = {1e-5,      .0035,  .00341435, .00316578,  .00277862,
+                                       .00229078, .00175, .00120922, .000721376, .00033422};
   fvg_optimizer_desc d = fvg_optimizer_defaults(NULL);
   double worst = 0;
   int e;
   for (e = 0; e < 10; e++) worst = fmax(worst, fabs(fvg_learning_rate(NULL, e) / published[e] - 1));
   check(worst < 2e-6, "the ten published rates");
   d.warmup_epochs = -1;
-  check(fabs(fvg_learning_rate(&d, 0) - 0.0035) < 1e-9 && fabs(fvg_learning_rate(&d, 5) - 0.00175) < 1e-9, "no warm-up");
+  check(fabs(fvg_learning_rate(&d, 0) - 0.0035) < 1e-9 && fabs(fvg_learning_rate(&d, 5) - 0.00175) < 1e-9,
+        "no warm-up");
   d.warmup_epochs = 3;
   d.epochs = 8;
   check(fvg_learning_rate(&d, 2) == (double)d.warmup_lr && fabs(fvg_learning_rate(&d, 3) - 0.0035) < 1e-9 &&

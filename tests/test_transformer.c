@@ -61,9 +61,24 @@ static void make_model(void) {
     b->proj_weight = tensor(WIDTH, HIDDEN, 0, 0.1);
     b->proj_bias = tensor(WIDTH, 0, 0, 0.2);
     *h = *r = *b;
-    matrix[0] = &b->q_weight; matrix[1] = &b->k_weight; matrix[2] = &b->v_weight; matrix[3] = &b->out_weight; matrix[4] = &b->fc_weight; matrix[5] = &b->proj_weight;
-    half[0] = &h->q_weight; half[1] = &h->k_weight; half[2] = &h->v_weight; half[3] = &h->out_weight; half[4] = &h->fc_weight; half[5] = &h->proj_weight;
-    rounded[0] = &r->q_weight; rounded[1] = &r->k_weight; rounded[2] = &r->v_weight; rounded[3] = &r->out_weight; rounded[4] = &r->fc_weight; rounded[5] = &r->proj_weight;
+    matrix[0] = &b->q_weight;
+    matrix[1] = &b->k_weight;
+    matrix[2] = &b->v_weight;
+    matrix[3] = &b->out_weight;
+    matrix[4] = &b->fc_weight;
+    matrix[5] = &b->proj_weight;
+    half[0] = &h->q_weight;
+    half[1] = &h->k_weight;
+    half[2] = &h->v_weight;
+    half[3] = &h->out_weight;
+    half[4] = &h->fc_weight;
+    half[5] = &h->proj_weight;
+    rounded[0] = &r->q_weight;
+    rounded[1] = &r->k_weight;
+    rounded[2] = &r->v_weight;
+    rounded[3] = &r->out_weight;
+    rounded[4] = &r->fc_weight;
+    rounded[5] = &r->proj_weight;
     for (k = 0; k < 6; k++) round_to_half(matrix[k], half[k], rounded[k]);
   }
   model.block = block;
@@ -75,7 +90,8 @@ static void make_model(void) {
 static void free_model(void) {
   int i, k;
   for (i = 0; i < LAYERS; i++) {
-    fvg_tensor *all = &block[i].ln_1_weight, *half = &half_block[i].ln_1_weight, *rounded = &rounded_block[i].ln_1_weight;
+    fvg_tensor *all = &block[i].ln_1_weight, *half = &half_block[i].ln_1_weight,
+               *rounded = &rounded_block[i].ln_1_weight;
     for (k = 0; k < 16; k++) {
       if (half[k].data != all[k].data) { free(half[k].data); free(rounded[k].data); }
       free(all[k].data);
@@ -86,11 +102,13 @@ static void free_model(void) {
 /* ---- the same in double, without any cleverness ---- */
 static double number(const fvg_tensor *x, int i) { return (double)((const float *)x->data)[i]; }
 
-static void naive_linear(const double *x, int rows, int in, const fvg_tensor *w, const fvg_tensor *bias, int out, double *y) {
+static void naive_linear(const double *x, int rows, int in, const fvg_tensor *w, const fvg_tensor *bias, int out,
+                         double *y) {
   int i, j, k;
   for (i = 0; i < rows; i++)
     for (j = 0; j < out; j++)
-      for (y[i * out + j] = number(bias, j), k = 0; k < in; k++) y[i * out + j] += x[i * in + k] * number(w, j * in + k);
+      for (y[i * out + j] = number(bias, j), k = 0; k < in; k++)
+        y[i * out + j] += x[i * in + k] * number(w, j * in + k);
 }
 
 static void naive_norm(const double *x, int rows, const fvg_tensor *gain, const fvg_tensor *bias, double *y) {
@@ -99,12 +117,14 @@ static void naive_norm(const double *x, int rows, const fvg_tensor *gain, const 
     double mean = 0, var = 0;
     for (j = 0; j < WIDTH; j++) mean += x[i * WIDTH + j] / WIDTH;
     for (j = 0; j < WIDTH; j++) var += (x[i * WIDTH + j] - mean) * (x[i * WIDTH + j] - mean) / WIDTH;
-    for (j = 0; j < WIDTH; j++) y[i * WIDTH + j] = (x[i * WIDTH + j] - mean) / sqrt(var + 1e-5) * number(gain, j) + number(bias, j);
+    for (j = 0; j < WIDTH; j++)
+      y[i * WIDTH + j] = (x[i * WIDTH + j] - mean) / sqrt(var + 1e-5) * number(gain, j) + number(bias, j);
   }
 }
 
 static void naive_block(const fvg_block *b, fvg_activation activation, int rows, int causal, double *x) {
-  static double n[MAX_ROWS * WIDTH], q[MAX_ROWS * WIDTH], k[MAX_ROWS * WIDTH], v[MAX_ROWS * WIDTH], a[MAX_ROWS * WIDTH], f[MAX_ROWS * HIDDEN];
+  static double n[MAX_ROWS * WIDTH], q[MAX_ROWS * WIDTH], k[MAX_ROWS * WIDTH], v[MAX_ROWS * WIDTH],
+      a[MAX_ROWS * WIDTH], f[MAX_ROWS * HIDDEN];
   int i, j, h, e, d = WIDTH / HEADS;
   naive_norm(x, rows, &b->ln_1_weight, &b->ln_1_bias, n);
   naive_linear(n, rows, WIDTH, &b->q_weight, &b->q_bias, WIDTH, q);
@@ -125,7 +145,8 @@ static void naive_block(const fvg_block *b, fvg_activation activation, int rows,
   for (i = 0; i < rows * WIDTH; i++) x[i] += n[i];
   naive_norm(x, rows, &b->ln_2_weight, &b->ln_2_bias, n);
   naive_linear(n, rows, WIDTH, &b->fc_weight, &b->fc_bias, HIDDEN, f);
-  for (i = 0; i < rows * HIDDEN; i++) f[i] *= activation == FVG_GELU ? 0.5 * erfc(-f[i] / sqrt(2.0)) : 1 / (1 + exp(-1.702 * f[i]));
+  for (i = 0; i < rows * HIDDEN; i++)
+    f[i] *= activation == FVG_GELU ? 0.5 * erfc(-f[i] / sqrt(2.0)) : 1 / (1 + exp(-1.702 * f[i]));
   naive_linear(f, rows, HIDDEN, &b->proj_weight, &b->proj_bias, WIDTH, n);
   for (i = 0; i < rows * WIDTH; i++) x[i] += n[i];
 }
@@ -170,7 +191,8 @@ static void test_against_naive(void) {
       model.activation = (fvg_activation)activation;
       for (i = 0; i < 3; i++) {
         for (k = 0; k < lengths[i] * WIDTH; k++) x[k] = (double)input[row * WIDTH + k];
-        for (layer = 0; layer < model.n_layer; layer++) naive_block(&block[layer], model.activation, lengths[i], causal, x);
+        for (layer = 0; layer < model.n_layer; layer++)
+          naive_block(&block[layer], model.activation, lengths[i], causal, x);
         for (k = 0; k < lengths[i] * WIDTH; k++) expected[row * WIDTH + k] = (float)x[k];
         s[i] = segment(row, lengths[i], 0, causal);
         row += lengths[i];
@@ -211,7 +233,7 @@ static void test_packing(void) {
   if (fvg_parameter_new(c, &x, "x", 2, dim)) return;
   memcpy(x.value.data, input, (size_t)(total * WIDTH) * 4);
   packed = fvg_transform(fvg_param(t, &x), &model, s, TEXTS + 1, NULL, 0);
-  for (i = 0; i < TEXTS; i++) {                                       /* every text's own rows and, once, the prefix's   */
+  for (i = 0; i < TEXTS; i++) { /* every text's own rows and, once, the prefix's */
     for (k = 0; k < own[i]; k++) rows[k] = row + k;
     y = weigh(fvg_gather(packed, rows, own[i]), i);
     loss = loss ? fvg_add(loss, y) : y;
@@ -228,15 +250,17 @@ static void test_packing(void) {
     alone = segment(0, PREFIX + own[i], 0, 1);
     y = fvg_transform(fvg_gather(fvg_param(t, &x), rows, PREFIX + own[i]), &model, &alone, 1, NULL, 0);
     if (y) values = fmax(values, difference(fvg_value(y), packed_value, PREFIX * WIDTH));
-    if (y) values = fmax(values, difference(fvg_value(y) + PREFIX * WIDTH, packed_value + row * WIDTH, own[i] * WIDTH));
+    if (y)
+      values = fmax(values, difference(fvg_value(y) + PREFIX * WIDTH, packed_value + row * WIDTH, own[i] * WIDTH));
     for (k = 0; k < own[i]; k++) rows[k] = PREFIX + k;
     check(fvg_backward(weigh(fvg_gather(y, rows, own[i]), i)) == FVG_OK, "a text alone: backward");
   }
   gradients = difference(packed_grad, x.grad, PREFIX * WIDTH);
-  printf("packed texts against each alone: values %.2e, gradient of the prefix %.2e, of the rest %.2e\n", values, gradients,
-         difference(packed_grad, x.grad, total * WIDTH));
+  printf("packed texts against each alone: values %.2e, gradient of the prefix %.2e, of the rest %.2e\n", values,
+         gradients, difference(packed_grad, x.grad, total * WIDTH));
   check(values < 2e-6, "packed texts with a shared prefix have the values of each alone");
-  check(gradients < 5e-6 && difference(packed_grad, x.grad, total * WIDTH) < 5e-6, "and the gradients, added up in the prefix");
+  check(gradients < 5e-6 && difference(packed_grad, x.grad, total * WIDTH) < 5e-6,
+        "and the gradients, added up in the prefix");
   fvg_parameter_free(c, &x);
   fvg_tape_free(t);
 }
@@ -253,7 +277,8 @@ static void keep_case(const fvg_segment *s, int n, int total, const int *keep, i
   memcpy(x.value.data, input, (size_t)(total * WIDTH) * 4);
   kept = fvg_transform(fvg_const(t, total, WIDTH, input), &model, s, n, keep, n_keep);
   full = fvg_gather(fvg_transform(fvg_const(t, total, WIDTH, input), &model, s, n, NULL, 0), keep, n_keep);
-  ok = kept && full && fvg_rows(kept) == n_keep && !memcmp(fvg_value(kept), fvg_value(full), (size_t)(n_keep * WIDTH) * 4);
+  ok = kept && full && fvg_rows(kept) == n_keep &&
+       !memcmp(fvg_value(kept), fvg_value(full), (size_t)(n_keep * WIDTH) * 4);
   check(ok, what);
   if (ok) {
     static float grad[MAX_ROWS * WIDTH];
@@ -262,7 +287,8 @@ static void keep_case(const fvg_segment *s, int n, int total, const int *keep, i
     memcpy(grad, x.grad, (size_t)(total * WIDTH) * 4);
     memset(x.grad, 0, (size_t)(total * WIDTH) * 4);
     fvg_tape_clear(t);
-    ok &= fvg_backward(weigh(fvg_gather(fvg_transform(fvg_param(t, &x), &model, s, n, NULL, 0), keep, n_keep), 1)) == FVG_OK;
+    ok &= fvg_backward(weigh(fvg_gather(fvg_transform(fvg_param(t, &x), &model, s, n, NULL, 0), keep, n_keep), 1)) ==
+          FVG_OK;
     check(ok && difference(grad, x.grad, total * WIDTH) < 2e-6, "kept rows: the same gradient");
   }
   fvg_parameter_free(c, &x);
@@ -278,8 +304,10 @@ static void refused(const fvg_segment *s, int n, int total, const int *keep, int
 
 static void test_keep(void) {
   fvg_segment image[3], text[4];
-  static const int first[3] = {0, 50, 100}, some[4] = {0, 3, 60, 149}, last[3] = {5, 6, 20}, tails[6] = {2, 4, 5, 6, 19, 20};
-  static const int not_last[3] = {5, 6, 19}, unordered[2] = {20, 6}, hole[3] = {3, 3, 5}, beyond[2] = {6, 21}, negative[1] = {-1};
+  static const int first[3] = {0, 50, 100}, some[4] = {0, 3, 60, 149}, last[3] = {5, 6, 20},
+                   tails[6] = {2, 4, 5, 6, 19, 20};
+  static const int not_last[3] = {5, 6, 19}, unordered[2] = {20, 6}, hole[3] = {3, 3, 5}, beyond[2] = {6, 21},
+                   negative[1] = {-1};
   int i;
   for (i = 0; i < 3; i++) image[i] = segment(50 * i, 50, 0, 0);
   text[0] = segment(0, 3, 0, 1);
@@ -312,7 +340,8 @@ static void test_inference(void) {
   {
     fvg_tape *u = fvg_tape_new(c);
     fvg_node *inference = fvg_transform(fvg_const(u, 300, WIDTH, input), &model, &s, 1, NULL, 0);
-    check(training && inference && !memcmp(fvg_value(training), fvg_value(inference), 300 * WIDTH * 4), "inference and training give the same bits");
+    check(training && inference && !memcmp(fvg_value(training), fvg_value(inference), 300 * WIDTH * 4),
+          "inference and training give the same bits");
     fvg_tape_free(u);
   }
   fvg_tape_free(t);
@@ -327,7 +356,9 @@ static void test_inference(void) {
   }
   model.n_layer = 3;
   check(position[0] == position[1] && held[0] == held[1], "in inference the tape does not grow with the layers");
-  if (position[0] != position[1]) printf("  tape position after 2 layers %lu, after 12 %lu\n", (unsigned long)position[0], (unsigned long)position[1]);
+  if (position[0] != position[1])
+    printf("  tape position after 2 layers %lu, after 12 %lu\n", (unsigned long)position[0],
+           (unsigned long)position[1]);
   fvg_parameter_free(c, &x);
 }
 
@@ -340,7 +371,8 @@ static void test_half_weights(void) {
   half = fvg_transform(fvg_const(t, 33, WIDTH, input), &m, &s, 1, NULL, 0);
   m.block = rounded_block;
   rounded = fvg_transform(fvg_const(t, 33, WIDTH, input), &m, &s, 1, NULL, 0);
-  check(half && rounded && !memcmp(fvg_value(half), fvg_value(rounded), 33 * WIDTH * 4), "f16 storage gives the bits of the rounded f32 weights");
+  check(half && rounded && !memcmp(fvg_value(half), fvg_value(rounded), 33 * WIDTH * 4),
+        "f16 storage gives the bits of the rounded f32 weights");
   fvg_tape_free(t);
 }
 
@@ -375,7 +407,8 @@ static void test_threads(void) {
   forward_and_back(1, value[0], grad[0]);
   for (n = 2; n <= 5; n++) {
     forward_and_back(n, value[1], grad[1]);
-    check(!memcmp(value[0], value[1], sizeof value[0]) && !memcmp(grad[0], grad[1], sizeof grad[0]), "threads change no bit of values and gradients");
+    check(!memcmp(value[0], value[1], sizeof value[0]) && !memcmp(grad[0], grad[1], sizeof grad[0]),
+          "threads change no bit of values and gradients");
   }
 }
 
