@@ -2477,15 +2477,20 @@ static int fvg__common_prefix(const fvg__texts *x) {
       if (x->start[i] + prefix + 1 >= x->start[i + 1] || x->symbol[x->start[i] + prefix] != x->symbol[x->start[0] + prefix]) return prefix;
 }
 
-static void fvg__add_row(const fvg_clip *m, fvg__packed *p, int symbol, int position, int n_context) {
+/* Number k of a token's embedding, whatever it is stored as. */
+static float fvg__token_embedding(const fvg_clip *m, int token, size_t k) {
   const fvg_tensor *e = &m->text.token_embedding;
-  size_t w = (size_t)m->text.width, k, at = (size_t)(symbol < 0 ? 0 : symbol) * w;
-  float *row = p->base + (size_t)p->n_row * w;
-  for (k = 0; k < w; k++) {
-    float token = symbol < 0 ? 0 : e->type == FVG_F32 ? ((const float *)e->data)[at + k] :
-                  e->type == FVG_F16 ? fvg_half_to_float(((const uint16_t *)e->data)[at + k]) : fvg_bfloat_to_float(((const uint16_t *)e->data)[at + k]);
-    row[k] = token + ((const float *)m->text.position_embedding.data)[(size_t)position * w + k];
-  }
+  size_t at = (size_t)token * (size_t)m->text.width + k;
+  if (e->type == FVG_F16) return fvg_half_to_float(((const uint16_t *)e->data)[at]);
+  if (e->type == FVG_BF16) return fvg_bfloat_to_float(((const uint16_t *)e->data)[at]);
+  return ((const float *)e->data)[at];
+}
+
+static void fvg__add_row(const fvg_clip *m, fvg__packed *p, int symbol, int position, int n_context) {
+  const float *place = (const float *)m->text.position_embedding.data + (size_t)position * (size_t)m->text.width;
+  float *row = p->base + (size_t)p->n_row * (size_t)m->text.width;
+  int k;
+  for (k = 0; k < m->text.width; k++) row[k] = (symbol < 0 ? 0 : fvg__token_embedding(m, symbol, (size_t)k)) + place[k];
   p->context_row[p->n_row++] = symbol < 0 ? -1 - symbol : n_context;
 }
 
@@ -2660,19 +2665,11 @@ static fvg_status fvg__coop_pack(const fvg_coop *p, fvg__packed *packed, const c
 /* The context's first values: the words' embeddings, repeated for every class when it is class-specific, or N(0, 0.02^2). */
 static void fvg__coop_init(fvg_coop *p, const int *word) {
   size_t w = (size_t)p->clip->text.width, count = fvg_tensor_count(&p->ctx.value), k;
-  const fvg_tensor *e = &p->clip->text.token_embedding;
   float *ctx = (float *)p->ctx.value.data;
   fvg_rng rng;
   fvg_rng_seed(&rng, p->desc.seed, 1);
-  for (k = 0; k < count; k++) {
-    if (word) {
-      size_t at = (size_t)word[k / w % (size_t)p->desc.n_ctx] * w + k % w;
-      ctx[k] = e->type == FVG_F32 ? ((const float *)e->data)[at] :
-               e->type == FVG_F16 ? fvg_half_to_float(((const uint16_t *)e->data)[at]) : fvg_bfloat_to_float(((const uint16_t *)e->data)[at]);
-    } else {
-      ctx[k] = (float)(0.02 * fvg_rng_normal(&rng));
-    }
-  }
+  for (k = 0; k < count; k++)
+    ctx[k] = word ? fvg__token_embedding(p->clip, word[k / w % (size_t)p->desc.n_ctx], k % w) : (float)(0.02 * fvg_rng_normal(&rng));
 }
 
 static fvg_status fvg__coop_copy_names(fvg_coop *p, const char *const *class_name, int n_class) {
