@@ -55,7 +55,7 @@
       that holds both kinds is scored by z_PC.
 
    7. MEMORY.  Image encoding works on 8 pictures at a time whatever the size of the set; features kept for training take
-      4 bytes x width x images x crops (twice, with the foreground).
+      8 bytes x width x images x crops (the view and its foreground).
 
    8. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h`):
         1 Tokenizer   2 Images   3 Resizing   4 CLIP   5 CoOp   6 Protocol   7 Data sets   8 Tuning
@@ -206,7 +206,7 @@ FVG_DEF void       fvg_normalize_rows(float *x, int n, int d);
 typedef enum fvg_position { FVG_END = 0, FVG_MIDDLE, FVG_FRONT } fvg_position;
 typedef struct fvg_coop_desc {
   const char *ctx_init;              /* words to start from; NULL: N(0, 0.02^2)                                */
-  int n_ctx;                         /* 4; the words' number when ctx_init is given                            */
+  int n_ctx;                         /* 4; the number of ctx_init's tokens when it is given                    */
   int class_specific;                /* 1: a context of its own for each class (CSC)                           */
   fvg_position class_token_position; /* end                                                                    */
   uint64_t seed;
@@ -2051,10 +2051,22 @@ static double fvg__config_number(const fvg__json *config, int section, const cha
   return i >= 0 ? config->value[i].number : 0;
 }
 
+/* A size; *out keeps its value when the section does not name it. */
+static fvg_status fvg__config_size(fvg__clip_loader *l, const fvg__json *config, int section, const char *key, int *out) {
+  int i = section >= 0 ? fvg__json_find(config, section, key) : -1;
+  double x = i >= 0 ? config->value[i].number : 0;
+  if (i < 0 || config->value[i].type == FVG__JSON_NULL) return FVG_OK;
+  if (config->value[i].type != FVG__JSON_NUMBER || !(x >= 1 && x <= 1e6) || x != floor(x))
+    return fvg__fail(l->m->ctx, FVG_E_FORMAT, "config.json of %s: %s must be a whole number from 1 to 1000000", fvg_weights_file(l->weights), key);
+  *out = (int)x;
+  return FVG_OK;
+}
+
 static fvg_status fvg__config_agrees(fvg__clip_loader *l, const fvg__json *config, int section, const char *key, int found) {
-  double said = fvg__config_number(config, section, key);
-  if (said == 0 || said == found) return FVG_OK;
-  return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: the tensors' shapes give %s = %d, but config.json says %.0f", fvg_weights_file(l->weights), key, found, said);
+  int said = found;
+  fvg_status s = fvg__config_size(l, config, section, key, &said);
+  if (s || said == found) return s;
+  return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: the tensors' shapes give %s = %d, but config.json says %d", fvg_weights_file(l->weights), key, found, said);
 }
 
 /* Layers, heads, activation and blocks of one tower. */
@@ -2062,11 +2074,14 @@ static fvg_status fvg__load_transformer(fvg__clip_loader *l, const fvg__json *co
   fvg_ctx *c = l->m->ctx;
   char name[160];
   fvg_tensor fc;
-  int i, act = section >= 0 ? fvg__json_find(config, section, "hidden_act") : -1, heads = (int)fvg__config_number(config, section, "num_attention_heads");
+  int i, act = section >= 0 ? fvg__json_find(config, section, "hidden_act") : -1, heads = 0, head_width = 64;
   double eps = fvg__config_number(config, section, "layer_norm_eps");
-  fvg_status s;
+  fvg_status s = fvg__config_size(l, config, section, "num_attention_heads", &heads);
+  if (!s) s = fvg__config_size(l, config, section, "heads", &heads);                  /* open_clip's text_cfg        */
+  if (!s) s = fvg__config_size(l, config, section, "head_width", &head_width);        /* and vision_cfg: 80 in ViT-H */
+  if (s) return s;
   t->n_layer = fvg__count_layers(l->weights, prefix, l->openai ? "ln_1.weight" : "layer_norm1.weight");
-  t->n_head = heads > 0 ? heads : w / 64;
+  t->n_head = heads ? heads : w / head_width;
   t->eps = eps > 0 ? (float)eps : 1e-5f;
   if (t->n_layer < 1) return fvg__fail(c, FVG_E_FORMAT, "%s: no layers named %s0...", fvg_weights_file(l->weights), prefix);
   if (t->n_head < 1 || w % t->n_head)
@@ -2074,7 +2089,7 @@ static fvg_status fvg__load_transformer(fvg__clip_loader *l, const fvg__json *co
   if (act >= 0) {
     const char *kind = config->value[act].string;
     if (strcmp(kind, "gelu") && strcmp(kind, "quick_gelu"))
-      return fvg__fail(c, FVG_E_UNSUPPORTED, "config.json of %s: hidden_act %s, only gelu and quick_gelu are known", fvg_weights_file(l->weights), kind);
+      return fvg__fail(c, FVG_E_UNSUPPORTED, "config.json of %s: hidden_act \"%.40s\", only \"gelu\" and \"quick_gelu\" are known", fvg_weights_file(l->weights), kind);
     t->activation = kind[0] == 'g' ? FVG_GELU : FVG_QUICK_GELU;
   }
   s = fvg__config_agrees(l, config, section, "num_hidden_layers", t->n_layer);
@@ -2175,7 +2190,7 @@ static fvg_status fvg__load_shared(fvg__clip_loader *l) {
   return FVG_OK;
 }
 
-/* open_clip's configuration names things otherwise; all we take from it is its choice of activation. */
+/* open_clip's configuration has one activation for both towers, and gelu unless it says otherwise. */
 static void fvg__open_clip_activation(const fvg__json *config, fvg_clip *m) {
   int model = fvg__json_find(config, 0, "model_cfg");
   fvg_activation activation = model >= 0 && fvg__config_number(config, model, "quick_gelu") != 0 ? FVG_QUICK_GELU : FVG_GELU;
@@ -2184,20 +2199,27 @@ static void fvg__open_clip_activation(const fvg__json *config, fvg_clip *m) {
   m->text.transformer.activation = activation;
 }
 
+#define FVG__CONFIG_NAME 420                    /* bytes of a message's "config.json of FILE"                          */
+
 FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights, const char *config_json, fvg_dtype keep_as) {
   fvg__clip_loader l;
   fvg__json config;
   fvg_status s = FVG_OK;
-  int vision_section = -1, text_section = -1;
+  int vision_section = -1, text_section = -1, model;
   *out = NULL;
   memset(&l, 0, sizeof l);
   memset(&config, 0, sizeof config);
   if (keep_as > FVG_BF16) return fvg__fail(c, FVG_E_ARG, "%s: weights can be kept as F32, F16 or BF16", fvg_weights_file(weights));
   if (config_json) {
-    s = fvg__json_parse(c, &config, config_json, strlen(config_json), "config.json");
+    char name[FVG__CONFIG_NAME];
+    snprintf(name, sizeof name, "config.json of %.400s", fvg_weights_file(weights));
+    s = fvg__json_parse(c, &config, config_json, strlen(config_json), name);
     if (s) return s;
     vision_section = fvg__json_find(&config, 0, "vision_config");
     text_section = fvg__json_find(&config, 0, "text_config");
+    model = fvg__json_find(&config, 0, "model_cfg");                                  /* open_clip's names           */
+    if (model >= 0) vision_section = fvg__json_find(&config, model, "vision_cfg");
+    if (model >= 0) text_section = fvg__json_find(&config, model, "text_cfg");
   }
   l.m = (fvg_clip *)fvg__alloc(c, sizeof *l.m);
   if (!l.m) { fvg__json_free(c, &config); return FVG_E_NOMEM; }
@@ -2384,6 +2406,14 @@ done:
   return x;
 }
 
+/* Finite weights can still be so large that a tower overflows; a score made of that would mean nothing. */
+static fvg_status fvg__check_features(const fvg_clip *m, const char *what, const float *x, int n) {
+  size_t k;
+  for (k = 0; k < (size_t)n * (size_t)m->embed_dim; k++)
+    if (!isfinite(x[k])) return fvg__fail(m->ctx, FVG_E_NUMERIC, "the feature of %s %d of %d is %g", what, (int)(k / (size_t)m->embed_dim), n, (double)x[k]);
+  return FVG_OK;
+}
+
 #define FVG__IMAGE_BATCH 8                       /* images that pass the tower together: enough to fill the kernels */
 
 FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int n, float *features) {
@@ -2401,7 +2431,7 @@ FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int 
     memcpy(features + (size_t)i * d, fvg_value(f), (size_t)count * d * sizeof *features);
   }
   fvg_tape_free(t);
-  return t ? FVG_OK : FVG_E_NOMEM;
+  return t ? fvg__check_features(m, "image", features, n) : FVG_E_NOMEM;
 }
 
 /* ---- packed texts ---- */
@@ -2539,7 +2569,7 @@ static fvg_status fvg__encode_packed(fvg_clip *m, const fvg__packed *p, fvg_para
   g = fvg__text_forward(t, m, p, context);
   if (g) memcpy(features, fvg_value(g), (size_t)p->n_text * (size_t)m->embed_dim * sizeof *features);
   fvg_tape_free(t);
-  return g ? FVG_OK : m->ctx->status;
+  return g ? fvg__check_features(m, "text", features, p->n_text) : m->ctx->status;
 }
 
 FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, const char *const *texts, int n, float *features) {
@@ -2696,8 +2726,11 @@ FVG_DEF fvg_status fvg_coop_new(fvg_clip *m, fvg_coop **out, const fvg_coop_desc
   if (p->desc.n_ctx == 0) p->desc.n_ctx = 4;
   if (p->desc.ctx_init && !p->desc.ctx_init[0]) p->desc.ctx_init = NULL;
   if (p->desc.ctx_init) {
+    char *words = fvg__copy_string(m->ctx, p->desc.ctx_init);
     word = (int *)fvg__alloc_array(m->ctx, (size_t)m->text.context_length, sizeof *word);
-    s = word ? fvg__tokens(m, p->desc.ctx_init, word, m->text.context_length - 3, &p->desc.n_ctx) : FVG_E_NOMEM;
+    if (words) fvg__blank_underscores(words);
+    s = words && word ? fvg__tokens(m, words, word, m->text.context_length - 3, &p->desc.n_ctx) : FVG_E_NOMEM;
+    fvg__release(m->ctx, words);
   }
   if (!s && (p->desc.n_ctx < 1 || p->desc.n_ctx > m->text.context_length - 3))
     s = fvg__fail(m->ctx, FVG_E_ARG, "CoOp: %d context vectors, the model's context of %d has room for 1 to %d", p->desc.n_ctx, m->text.context_length, m->text.context_length - 3);
@@ -2779,9 +2812,10 @@ FVG_DEF fvg_status fvg_coop_text_features(fvg_coop *p, const char *const *class_
 /*===========================================================================================================
  * CHAPTER 6  PROTOCOL: few-shot draws, base and new halves, scores
  *===========================================================================================================
-   The protocol (CoCoOp, Zhou et al. 2022): K pictures a class are drawn from the WHOLE train list, and only then are
+   The protocol (CoCoOp, Zhou et al. 2022, arXiv 2203.05557): K pictures a class are drawn from the WHOLE train list, and only then are
    the classes cut into a base half, ceil(n/2) of them, and a new half, renumbered from 0.  The draw is CPython's own,
-   so that a seed means the same pictures here as in every published result.  Score: harmonic mean of both halves. */
+   so that a seed means the same pictures here as in every published result.  Score:
+   H = 2 B N / (B + N) of the two accuracies, in percent. */
 
 /* ---- CPython's generator: MT19937 (Matsumoto and Nishimura, 1998), seeded by an array of words ---- */
 #define FVG__MT_WORDS 624
@@ -3039,6 +3073,21 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
   return s;
 }
 
+/*===========================================================================================================
+ * CHAPTER 7  DATA SETS: folders, split files, masks
+ *===========================================================================================================
+   A data set is three lists of (picture, label), train, val and test, and a name for each label.  It comes from
+
+     a CoOp split file   {"train": [[path, label, class name], ...], "val": ..., "test": ...}, whose paths are
+                         relative to some folder at or below the root, a different one for each data set;
+     plain folders       ROOT/<class>/<picture>, cut 50/20/30 after a shuffle with a fixed seed; or
+                         ROOT/train/<class>/<picture> beside ROOT/test and, if there is one, ROOT/val.
+
+   All of it ends in one fvg__draft, a list of borrowed strings, from which fvg__dataset_build makes the data set.
+   Whatever order a folder is listed in, the result is the same, because names are sorted first. */
+
+#define FVG__PARTS 3                                                          /* train, val, test                 */
+
 FVG_DEF void fvg_dataset_free(fvg_dataset *d) {
   if (!d || !d->ctx) return;
   fvg__release(d->ctx, d->class_name);
@@ -3067,22 +3116,6 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, 
                    item->path);
 }
 #else
-
-
-/*===========================================================================================================
- * CHAPTER 7  DATA SETS: folders, split files, masks
- *===========================================================================================================
-   A data set is three lists of (picture, label), train, val and test, and a name for each label.  It comes from
-
-     a CoOp split file   {"train": [[path, label, class name], ...], "val": ..., "test": ...}, whose paths are
-                         relative to some folder at or below the root, a different one for each data set;
-     plain folders       ROOT/<class>/<picture>, cut 50/20/30 after a shuffle with a fixed seed; or
-                         ROOT/train/<class>/<picture> beside ROOT/test and, if there is one, ROOT/val.
-
-   All of it ends in one fvg__draft, a list of borrowed strings, from which fvg__dataset_build makes the data set.
-   Whatever order a folder is listed in, the result is the same, because names are sorted first. */
-
-#define FVG__PARTS 3                                                          /* train, val, test                 */
 
 /* ---- names and paths ---- */
 static int fvg__ends_with(const char *name, const char *suffix) {             /* `suffix` is lower case           */
@@ -3739,7 +3772,7 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, 
    of it, f = norm(tower(x)), of its foreground, f_fg = norm(tower(x * mask)), and the share of foreground in the view.
    Unless every epoch crops anew, a view is encoded once and kept, and a training step costs microseconds.
 
-   The mask is applied to the normalised picture, so that what is removed becomes the data set's mean colour (0), and it
+   The mask (FVG-PT, arXiv 2603.08708) is applied to the normalised picture, so that what is removed becomes the data set's mean colour (0), and it
    goes through the same crop and flip as the picture (nearest pixel).
 
    Stage 1 learns the context vectors of CoOp, stage 2 the gates and adapters of FVG-PT on the tuned prompts.  Both are
@@ -3898,8 +3931,9 @@ static fvg_status fvg__views_keep(fvg_views *v, const fvg_item *const *item, int
     }
   }
   for (i = 0; i < n; i++) {
-    if (s) { fvg__release(c, fresh[i].f); continue; }
-    *fvg__view_find(v, fresh[i].path) = fresh[i];
+    fvg__view_slot *slot = fvg__view_find(v, fresh[i].path);
+    if (s || slot->path) { fvg__release(c, fresh[i].f); continue; }    /* failed, or an image that the list names twice */
+    *slot = fresh[i];
     v->n_used++;
   }
   fvg__release(c, f);
@@ -4255,6 +4289,15 @@ static double fvg__get_number(const fvg_weights *w, const char *key) {
   return value ? atof(value) : 0;
 }
 
+/* A whole number from low to 65536 of a checkpoint's metadata. */
+static fvg_status fvg__get_whole(fvg_ctx *c, const fvg_weights *w, const char *key, int low, int *out) {
+  double x = fvg__get_number(w, key);
+  if (!(x >= low && x <= 65536) || x != floor(x))
+    return fvg__fail(c, FVG_E_FORMAT, "%s: %s must be a whole number from %d to 65536", fvg_weights_file(w), key, low);
+  *out = (int)x;
+  return FVG_OK;
+}
+
 /* ["name", "name", ...] with quotes, backslashes and control characters escaped */
 static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
   size_t size = 3, at = 0, k;
@@ -4289,6 +4332,10 @@ FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_coop *p, fvg_fvgpt 
   int i, n = 0;
   char *names = fvg__names_json(c, p->class_name, p->n_class);
   if (!names) return FVG_E_NOMEM;
+  if (n_settings > FVG__MAX_SETTINGS - 12) {                           /* 7 + 5 are ours                               */
+    fvg__release(c, names);
+    return fvg__fail(c, FVG_E_ARG, "%s: %d settings, %d is the limit", path, n_settings, FVG__MAX_SETTINGS - 12);
+  }
   memset(&x, 0, sizeof x);
   tensor[n].name = "ctx";
   tensor[n++].tensor = p->ctx.value;
@@ -4351,12 +4398,17 @@ static fvg_status fvg__restore_coop(fvg_clip *m, fvg_weights *w, fvg_coop **out)
   s = fvg__json_parse(m->ctx, &j, classes, strlen(classes), fvg_weights_file(w));
   if (s) return s;
   memset(&desc, 0, sizeof desc);
-  desc.n_ctx = (int)fvg__get_number(w, "n_ctx");
-  desc.class_specific = fvg__get_number(w, "class_specific") != 0;
+  s = fvg__get_whole(m->ctx, w, "n_ctx", 1, &desc.n_ctx);
+  if (!s) s = fvg__get_whole(m->ctx, w, "class_specific", 0, &desc.class_specific);
   desc.class_token_position = position[0] == 'm' ? FVG_MIDDLE : position[0] == 'f' ? FVG_FRONT : FVG_END;
+  if (!s && (j.value[0].type != FVG__JSON_ARRAY || j.value[0].n_child < 1))
+    s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: classes must be a list of names", fvg_weights_file(w));
   name = (const char **)fvg__alloc_array(m->ctx, (size_t)j.value[0].n_child + 1, sizeof *name);
-  if (!name) s = FVG_E_NOMEM;
-  for (i = j.value[0].first; !s && i >= 0; i = j.value[i].next) name[n++] = j.value[i].string;
+  if (!s && !name) s = FVG_E_NOMEM;
+  for (i = j.value[0].first; !s && i >= 0; i = j.value[i].next) {
+    name[n++] = j.value[i].string;
+    if (j.value[i].type != FVG__JSON_STRING) s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: classes[%d] is not a string", fvg_weights_file(w), n - 1);
+  }
   if (!s) s = fvg_coop_new(m, out, &desc, name, n);
   fvg__release(m->ctx, name);
   fvg__json_free(m->ctx, &j);
@@ -4370,13 +4422,13 @@ static fvg_status fvg__restore_fvgpt(fvg_clip *m, fvg_weights *w, fvg_fvgpt **ou
   if (!fvg_weights_info(w, "fdc_image.down.weight", NULL)) return FVG_OK;            /* CoOp alone                  */
   memset(&desc, 0, sizeof desc);
   desc.width = m->embed_dim;
-  desc.fdc_hidden = (int)fvg__get_number(w, "fdc_hidden");
-  desc.gate_hidden = (int)fvg__get_number(w, "gate_hidden");
-  desc.gate_layers = (int)fvg__get_number(w, "gate_layers");
+  s = fvg__get_whole(m->ctx, w, "fdc_hidden", 1, &desc.fdc_hidden);
+  if (!s) s = fvg__get_whole(m->ctx, w, "gate_hidden", 1, &desc.gate_hidden);
+  if (!s) s = fvg__get_whole(m->ctx, w, "gate_layers", 1, &desc.gate_layers);
   desc.logit_scale = (float)fvg__get_number(w, "logit_scale");
   desc.tau = (float)fvg__get_number(w, "tau");
-  if (desc.fdc_hidden > 65536 || desc.gate_hidden > 65536) return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: fdc_hidden or gate_hidden is absurd", fvg_weights_file(w));
-  s = fvg_fvgpt_new(m->ctx, out, &desc);
+  if (!s && !isfinite(desc.logit_scale)) s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: logit_scale is not a finite number", fvg_weights_file(w));
+  if (!s) s = fvg_fvgpt_new(m->ctx, out, &desc);
   for (i = 0; !s && i < (*out)->n_params; i++) s = fvg__restore(m->ctx, w, (*out)->params[i]);
   return s;
 }

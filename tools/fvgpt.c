@@ -20,13 +20,14 @@ static const char manual[] =
   "fvgpt tokenize   --model DIR                       a line of text in, its token ids out\n"
   "fvgpt preprocess --size N [--crop TOP,LEFT,HEIGHT,WIDTH [--flip] [--nearest]] IN OUT\n"
   "fvgpt encode     --model DIR [--pixels F.safetensors] [--image FILE]... [--text STR]... --out F.safetensors\n"
-  "fvgpt classify   --model DIR [--checkpoint DIR] --classes A,B,C FILE...\n"
+  "                 --pixels reads images [N,3,H,W]; writes image_features and text_features, not normalised\n"
+  "fvgpt classify   --model DIR [--checkpoint DIR] --classes A,B,C [--template STR] FILE...\n"
   "fvgpt tune       --model DIR --data ROOT --trainer CoOp|FVGPT_CoOp --out DIR\n"
-  "                 [--split F] [--shots 16] [--seeds 1,2,3] [--epochs 10] [--lr L] [--batch 4]\n"
-  "                 [--augment crop|none|squash|crop:K] [--n-ctx 4] [--ctx-init WORDS] [--csc]\n"
+  "                 [--split F] [--shots 16] [--seeds 1,2,3] [--epochs 10] [--lr 0.0035] [--batch 4]\n"
+  "                 [--augment crop|none|squash|crop:K] [--n-ctx 4] [--ctx-init WORDS]\n"
   "                 [--class-token-position end|middle|front] [--lambda-base 10] [--lambda-new 1]\n"
   "                 [--template \"a photo of a {}.\"] [--fill-black]\n"
-  "fvgpt eval       --model DIR --data ROOT --checkpoint DIR --split-half base|new|all [--split F]\n"
+  "fvgpt eval       --model DIR --data ROOT --checkpoint DIR --split-half base|new|all [--split F] [--template STR]\n"
   "common           --threads N (default: all cores)   --simd scalar|avx2|avx512   --merges FILE\n";
 
 /* ---- options ---- */
@@ -86,6 +87,13 @@ static int take(options *o, const char *name, const char *value) {
   return -1;
 }
 
+/* Only these two take arguments that are not options; elsewhere one is a mistake, such as a forgotten quote. */
+static int check_rest(const options *o) {
+  if (!o->n_rest || !strcmp(o->command, "preprocess") || !strcmp(o->command, "classify")) return 1;
+  fprintf(stderr, "fvgpt: %s: \"%s\" belongs to no option (one value each; quote values with blanks)\n", o->command, o->rest[0]);
+  return 0;
+}
+
 static int parse_options(options *o, int argc, char **argv) {
   int i, taken;
   memset(o, 0, sizeof *o);
@@ -102,10 +110,10 @@ static int parse_options(options *o, int argc, char **argv) {
   o->lambda_new = 1;
   o->augment = "crop";
   o->position = "end";
-  o->prompt_template = "a photo of a {}.";
   o->command = argc > 1 ? argv[1] : "help";
   for (i = 2; i < argc; i++) {
     if (argv[i][0] != '-' || argv[i][1] != '-') { o->rest[o->n_rest++] = argv[i]; continue; }
+    if (!strcmp(argv[i], "--help")) { o->command = "help"; return 1; }
     if (!strcmp(argv[i], "--flip")) { o->flip = 1; continue; }
     if (!strcmp(argv[i], "--nearest")) { o->nearest = 1; continue; }
     if (!strcmp(argv[i], "--csc")) { o->csc = 1; continue; }
@@ -116,11 +124,11 @@ static int parse_options(options *o, int argc, char **argv) {
     if (taken <= 0) return 0;
     i++;
   }
-  return 1;
+  return check_rest(o);
 }
 
 /* ---- progress: one line that is rewritten on a terminal, a line every ten percent elsewhere ---- */
-typedef struct display { double start; long first, last, last_tenth; int terminal; const char *what; } display;
+typedef struct display { double start; long first, last, last_tenth; int terminal, open_line; const char *what; } display;
 static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int signal_number) { (void)signal_number; interrupted = 1; }
@@ -150,14 +158,16 @@ static int show_progress(void *user, const fvg_progress *p) {
   fprintf(stderr, "%-10s %ld/%ld", p->what, p->step, p->n_steps);
   if (p->n_epochs) fprintf(stderr, "  epoch %d/%d  loss %.4f  lr %.2g", p->epoch + 1, p->n_epochs, p->loss, p->lr);
   if (rate > 0) fprintf(stderr, "  %.0f/s  %.0f s left", rate, (double)(p->n_steps - p->step) / rate);
-  if (!d->terminal || p->step == p->n_steps) fputc('\n', stderr);
+  d->open_line = d->terminal && p->step != p->n_steps;
+  if (!d->open_line) fputc('\n', stderr);
   return interrupted;
 }
 
 static void show_log(void *user, int level, const char *message) {
-  (void)user;
+  display *d = (display *)user;
   (void)level;
-  fprintf(stderr, "fvgpt: %s\n", message);
+  fprintf(stderr, "%sfvgpt: %s\n", d->open_line ? "\n" : "", message);
+  d->open_line = 0;
 }
 
 /* ---- what most commands begin with ---- */
@@ -371,6 +381,12 @@ static fvg_branch branch_of(const fvg_coop *p, const fvg_fvgpt *f, fvg_half half
   return half == FVG_BASE ? FVG_BRANCH_BASE : FVG_BRANCH_NEW;
 }
 
+/* The template that a checkpoint was tuned with goes before the default, and --template before both. */
+static const char *template_of(const options *o, const fvg_weights *settings) {
+  const char *tuned = settings ? fvg_weights_metadata(settings, "template") : NULL;
+  return o->prompt_template ? o->prompt_template : tuned ? tuned : "a photo of a {}.";
+}
+
 /* ---- classify ---- */
 static int all_base(fvg_coop *p, const char *const *name, int n) {
   int i, k, n_base;
@@ -390,6 +406,7 @@ static int cut_names(char *list, const char **name) {
     char *comma = strchr(at, ',');
     if (comma) *comma = 0;
     while (*at == ' ') at++;
+    fvg__blank_underscores(at);                     /* as data sets do: great_pyrenees is great pyrenees            */
     if (*at) name[n++] = at;
     at = comma ? comma + 1 : NULL;
   }
@@ -412,6 +429,7 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
   fvg_coop *p = NULL;
   fvg_fvgpt *f = NULL;
   fvg_classifier *k = NULL;
+  fvg_weights *settings = NULL;
   float *features = NULL, *logits = NULL, *b = NULL;
   char *list = NULL;
   const char **name = NULL;
@@ -419,14 +437,14 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
   fvg_status s;
   if (!o->classes || !o->n_rest) return fvg__fail(c, FVG_E_ARG, "classify needs --classes A,B,C and pictures");
   s = open_model(c, o, &m);
-  if (!s && o->checkpoint) s = open_checkpoint(m, o->checkpoint, &p, &f, NULL);
+  if (!s && o->checkpoint) s = open_checkpoint(m, o->checkpoint, &p, &f, &settings);
   if (!s) {
     list = fvg__copy_string(c, o->classes);
     name = (const char **)fvg__alloc_array(c, strlen(o->classes) + 1, sizeof *name);
     if (!list || !name) s = FVG_E_NOMEM;
     else if ((n = cut_names(list, name)) < 1) s = fvg__fail(c, FVG_E_ARG, "--classes %s: no names", o->classes);
   }
-  if (!s) s = fvg_classifier_new(m, &k, branch_of(p, f, p && all_base(p, name, n) ? FVG_BASE : FVG_NEW), p, f, o->prompt_template, name, n);
+  if (!s) s = fvg_classifier_new(m, &k, branch_of(p, f, p && all_base(p, name, n) ? FVG_BASE : FVG_NEW), p, f, template_of(o, settings), name, n);
   if (!s) {
     features = (float *)fvg__alloc_array(c, (size_t)o->n_rest * (size_t)m->embed_dim, sizeof *features);
     logits = (float *)fvg__alloc_array(c, (size_t)o->n_rest * (size_t)n, sizeof *logits);
@@ -450,6 +468,7 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
   fvg__release(c, name);
   fvg__release(c, list);
   fvg_classifier_free(k);
+  fvg_weights_close(settings);
   fvg_fvgpt_free(f);
   fvg_coop_free(p);
   fvg_clip_free(m);
@@ -513,7 +532,6 @@ static fvg_status eval(fvg_ctx *c, const options *o) {
   half_set h;
   fvg_score score;
   fvg_half half = FVG_ALL;
-  const char *used_template = NULL;
   fvg_status s;
   if (!o->checkpoint || !o->half) return fvg__fail(c, FVG_E_ARG, "eval needs --checkpoint DIR and --split-half base|new|all");
   if (!strcmp(o->half, "base")) half = FVG_BASE;
@@ -525,8 +543,7 @@ static fvg_status eval(fvg_ctx *c, const options *o) {
   if (!s) s = open_checkpoint(m, o->checkpoint, &p, &f, &settings);
   if (!s) s = open_data(c, o, &d);
   if (!s) s = half_new(m, &h, &d, half);
-  if (!s) used_template = fvg_weights_metadata(settings, "template");
-  if (!s) s = test_half(m, &h, branch_of(p, f, half), p, f, used_template ? used_template : o->prompt_template, &score);
+  if (!s) s = test_half(m, &h, branch_of(p, f, half), p, f, template_of(o, settings), &score);
   if (!s) printf("%s classes %d  images %d  correct %d  accuracy %.2f  error %.2f  macro_f1 %.2f\n", o->half, h.n_class, score.n,
                  score.n_correct, score.accuracy, 100 - score.accuracy, score.macro_f1);
   half_free(c, &h);
@@ -614,9 +631,32 @@ static void set_number(settings *x, const char *key, double value) {
   set(x, key, x->text[x->n]);
 }
 
-static void describe(const tuning *t, int seed, int fvgpt, settings *x) {
+/* A short mark of what was tuned on what, wherever the files lie: the projections' bytes, and the images' paths and labels. */
+static uint64_t mark_bytes(uint64_t h, const void *bytes, size_t n) {
+  const unsigned char *b = (const unsigned char *)bytes;
+  for (; n; n--, b++) h = (h ^ *b) * 1099511628211u;
+  return h;
+}
+
+static void set_mark(settings *x, const char *key, uint64_t h) {
+  snprintf(x->text[x->n], sizeof x->text[0], "%08lx%08lx", (unsigned long)(h >> 32), (unsigned long)(h & 0xffffffffu));
+  set(x, key, x->text[x->n]);
+}
+
+static void describe(const tuning *t, int seed, int fvgpt, const fvg_items *items, settings *x) {
+  const fvg_tensor *vision = &t->m->vision.projection, *text = &t->m->text.projection;
+  const uint64_t basis = 14695981039346656037u;
   const options *o = t->o;
+  uint64_t h = basis;
+  int i;
   x->n = 0;
+  h = mark_bytes(h, vision->data, fvg_tensor_count(vision) * sizeof(float));
+  set_mark(x, "model", mark_bytes(h, text->data, fvg_tensor_count(text) * sizeof(float)));
+  for (h = basis, i = 0; i < items->n; i++) {
+    h = mark_bytes(h, items->item[i].path, strlen(items->item[i].path) + 1);
+    h = mark_bytes(h, &items->item[i].label, sizeof items->item[i].label);
+  }
+  set_mark(x, "images", h);
   set_number(x, "seed", seed);
   set_number(x, "shots", o->shots);
   set_number(x, "epochs", o->epochs);
@@ -627,7 +667,7 @@ static void describe(const tuning *t, int seed, int fvgpt, settings *x) {
   if (!fvgpt) return;
   set_number(x, "lambda_base", o->lambda_base);
   set_number(x, "lambda_new", o->lambda_new);
-  set(x, "template", o->prompt_template);
+  set(x, "template", template_of(o, NULL));
   set(x, "fill", o->fill_black ? "black" : "mean");
 }
 
@@ -692,7 +732,7 @@ static fvg_status stage_1(tuning *t, int seed, const fvg_items *items, fvg_coop 
   fvg_coop *done;
   fvg_fvgpt *none;
   fvg_status s;
-  describe(t, seed, 0, &x);
+  describe(t, seed, 0, items, &x);
   s = checkpoint_path(t, COOP, seed, path, sizeof path);
   if (!s) s = reuse(t, path, &x, *p, &done, &none);
   if (s) return s;
@@ -723,7 +763,7 @@ static fvg_status stage_2(tuning *t, int seed, const fvg_items *items, fvg_coop 
   fvg_views *views = NULL;
   fvg_coop *done;
   fvg_status s;
-  describe(t, seed, 1, &x);
+  describe(t, seed, 1, items, &x);
   s = checkpoint_path(t, FVGPT_COOP, seed, path, sizeof path);
   if (!s) s = reuse(t, path, &x, p, &done, f);
   if (s) return s;
@@ -745,7 +785,7 @@ static fvg_status stage_2(tuning *t, int seed, const fvg_items *items, fvg_coop 
   modules.seed = (uint64_t)seed;
   s = fvg_fvgpt_new(t->m->ctx, f, &modules);
   if (!s) s = views_for(t, seed, 2, &views);
-  if (!s) s = fvg_fvgpt_train(*f, p, views, items, t->o->prompt_template, &desc);
+  if (!s) s = fvg_fvgpt_train(*f, p, views, items, template_of(t->o, NULL), &desc);
   if (!s) s = fvg_checkpoint_save(path, p, *f, x.entry, x.n);
   if (views != t->views) fvg_views_free(views);
   return s;
@@ -757,7 +797,7 @@ static fvg_status test_method(tuning *t, int method, int run, fvg_coop *p, fvg_f
   fvg_status s = FVG_OK;
   int half;
   for (half = 0; !s && half < 2; half++) {
-    s = test_half(t->m, &t->test[half], branch_of(p, f, t->test[half].half), p, f, t->o->prompt_template, &score);
+    s = test_half(t->m, &t->test[half], branch_of(p, f, t->test[half].half), p, f, template_of(t->o, NULL), &score);
     if (!s) r[half] = score.accuracy;
   }
   if (!s) printf("%-11s seed %-3d  base %6.2f  new %6.2f  H %6.2f\n", method_name[method], t->seed[run], r[0], r[1], fvg_harmonic_mean(r[0], r[1]));
@@ -800,6 +840,7 @@ static fvg_status run_seed(tuning *t, int run) {
   if (!s) s = fvg_items_half(c, &base, &few, t->d.n_class, FVG_BASE);
   if (!s) s = check_shots(t, &base, (const char *const *)t->d.class_name + first, n_base, run == 0);
   if (!s) s = fvg_coop_new(t->m, &p, &desc, (const char *const *)t->d.class_name + first, n_base);
+  if (!s && t->n_method > FVGPT_COOP) s = fvg__check_masks(&t->d, &base);     /* before stage 1's work, not after it */
   if (!s) s = test_method(t, ZERO_SHOT, run, NULL, NULL);
   if (!s) s = stage_1(t, seed, &base, &p);
   if (!s) s = test_method(t, COOP, run, p, NULL);
@@ -862,7 +903,7 @@ static fvg_status tune(fvg_ctx *c, const options *o) {
   fvg_position position;
   fvg_status s;
   int run;
-  if (!o->trainer || !o->out) return fvg__fail(c, FVG_E_ARG, "tune needs --trainer CoOp|FVGPT_CoOp and --out DIR");
+  if (!o->trainer || !o->out || !*o->out) return fvg__fail(c, FVG_E_ARG, "tune needs --trainer CoOp|FVGPT_CoOp and --out DIR");
   if (strcmp(o->trainer, "CoOp") && strcmp(o->trainer, "FVGPT_CoOp")) return fvg__fail(c, FVG_E_ARG, "--trainer %s: CoOp or FVGPT_CoOp is expected", o->trainer);
   if (strlen(o->out) > 1000) return fvg__fail(c, FVG_E_ARG, "--out: the path is too long");
   if (o->csc) return fvg__fail(c, FVG_E_UNSUPPORTED, "--csc: class-specific context cannot name new classes, so it has no base-to-new result; use the library (fvg_coop_desc)");
@@ -894,7 +935,7 @@ int main(int argc, char **argv) {
     {"info", info}, {"tokenize", tokenize}, {"preprocess", preprocess}, {"encode", encode}, {"classify", classify}, {"tune", tune}, {"eval", eval}
   };
   static const char *const level[] = {"best", "scalar", "avx2", "avx512"};
-  display d = {0, 0, 0, 0, 0, NULL};
+  display d = {0, 0, 0, 0, 0, 0, NULL};
   fvg_desc desc;
   fvg_ctx *c;
   fvg_status s = FVG_E_ARG;
@@ -908,14 +949,15 @@ int main(int argc, char **argv) {
   desc.progress = show_progress;
   desc.log = show_log;
   desc.n_threads = o.threads ? o.threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
-  for (i = 0; o.simd && i < 4; i++) if (!strcmp(o.simd, level[i])) desc.simd = (int)i;
+  for (i = 0; o.simd && i < 4 && strcmp(o.simd, level[i]); i++) {}
+  if (i == 4) { fprintf(stderr, "fvgpt: --simd %s: scalar, avx2, avx512 or best is expected\n", o.simd); free((void *)o.image); return 1; }
+  desc.simd = (int)i;
   signal(SIGINT, on_interrupt);
   if (fvg_init(&c, &desc)) { free((void *)o.image); return fail("out of memory"); }
   for (i = 0; i < sizeof command / sizeof *command && strcmp(o.command, command[i].name); i++) {}
   if (i < sizeof command / sizeof *command) s = command[i].run(c, &o);
   else fvg__fail(c, s, "unknown command %s (`fvgpt help` lists them)", o.command);
-  if (s) fail(fvg_error(c));
-  if (!s && fvg_mem_used(c) > 4096 + sizeof *c + 16 * (size_t)desc.n_threads + 512) fvg__log(c, 0, "leak: %.0f bytes", (double)fvg_mem_used(c));
+  if (s) show_log(&d, 0, fvg_error(c));
   fvg_free(c);
   free((void *)o.image);
   return s != FVG_OK;
