@@ -572,7 +572,7 @@ static void test_large(fvg_ctx *c) {
   fvg_dataset_free(&d);
 }
 
-/* ---- the shared data: METHODS 4.1 ---- */
+/* ---- the shared data: the published numbers of classes ---- */
 typedef struct published { const char *name, *prefix; int n_class, n_base, train, val, test; } published;
 
 static FILE *open_shared(const char *shared, const char *rest, char *path, size_t n) {

@@ -1,4 +1,4 @@
-/* Chapter 9: FVG-PT against plain double code, its identities, and the golden trajectories (METHODS 9, 17, 18). */
+/* Chapter 9: FVG-PT against plain double code, its identities, and the golden trajectories. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
 
@@ -59,7 +59,7 @@ static fvg_fvgpt *new_model(const fvg_fvgpt_desc *d) {
   return m;
 }
 
-/* ---- the whole loss in double, from the formulas of METHODS 9 ---- */
+/* ---- the whole loss in double, from the formulas of fvgpt.h, chapter 9 ---- */
 typedef struct naive_loss { double loss, ce_fdc, frg, dist, ce_pc, kl_pc, r[N], target[N], b[N]; } naive_loss;
 
 static double naive_softmax(const double *z, double tau, double *p) { /* returns ln sum exp (z / tau) */
@@ -290,7 +290,7 @@ static void test_gradient_check(void) {
   fvg_fvgpt_free(l.m);
 }
 
-/* ---- METHODS 18.1 and 9.9: sizes, names, start ---- */
+/* ---- sizes, names, start ---- */
 static void test_parameters(void) {
   static const char *const name[16] = {
       "fdc_image.down.weight", "fdc_image.down.bias", "fdc_image.up.weight", "fdc_image.up.bias",
@@ -347,7 +347,7 @@ static void test_parameters(void) {
   fvg_fvgpt_free(m);
 }
 
-/* ---- METHODS 18.7 to 18.11 ---- */
+/* ---- the start, the limits, the independence of the modules ---- */
 static float *values_of(fvg_fvgpt *m, const char *name) {
   int i, n;
   fvg_parameter *const *p = fvg_fvgpt_parameters(m, &n);
