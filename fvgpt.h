@@ -30,12 +30,12 @@
         FVGPT_NO_SIMD          scalar code only (the AVX bodies are chosen at run time, no -m flags are needed)
         FVGPT_NO_STDIO         no fopen: files come as fvg_source callbacks or as bytes
 
-      -ffast-math is refused: losses, masks and NaN checks rely on IEEE arithmetic.
+      -ffast-math and -ffinite-math-only are refused: losses, masks and NaN checks rely on IEEE arithmetic.
 
    2. ERRORS.  A function that can fail returns fvg_status, FVG_OK being 0; fvg_error(c) is then one line that
       names the file, the tensor and both shapes.  Functions that build tape nodes return NULL on failure and accept
       NULL, and a tape on which one has failed makes no more until it is reset: a whole forward pass is written without
-      a test and checked once, at its end.
+      a test and checked once, at its end; fvg_last_status then tells the kind of failure.
       Nothing here calls exit, abort or assert, and there is no global state: contexts are independent.
 
    3. MEMORY.  Everything comes from one allocator, malloc unless the desc gives another or a fixed arena.  A tape
@@ -47,7 +47,8 @@
       over chunks: results have the same bits for any number of threads.  A context is used by one thread at a time.
 
    5. RANDOM NUMBERS.  fvg_rng computes with integers and exactly rounded operations only; one seed gives one
-      sequence on every machine, normal deviates included.
+      sequence on every machine, normal deviates included.  (Except x87 code, gcc -m32 without -mfpmath=sse, which carries
+      more digits than a double has.)
 
    6. DESC STRUCTS.  Zero means the published default, which is written beside the field.  Where zero itself is a
       meaningful wish, a negative number asks for it, and the comment says so.
@@ -62,8 +63,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#ifdef __FAST_MATH__
-#error "fvgpt needs IEEE arithmetic: compile without -ffast-math"
+#if defined(__FAST_MATH__) || defined(_M_FP_FAST) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "fvgpt needs IEEE arithmetic: compile without -ffast-math and -ffinite-math-only"
 #endif
 
 #if defined(FVGPT_STATIC) && (defined(__GNUC__) || defined(__clang__))
@@ -124,6 +125,7 @@ typedef struct fvg_ctx fvg_ctx;
 FVG_DEF fvg_status  fvg_init(fvg_ctx **out, const fvg_desc *desc);   /* desc may be NULL; *out is NULL on failure */
 FVG_DEF void        fvg_free(fvg_ctx *c);                            /* NULL is allowed                           */
 FVG_DEF const char *fvg_error(const fvg_ctx *c);                     /* the last failure in one line, "" if none  */
+FVG_DEF fvg_status  fvg_last_status(const fvg_ctx *c);               /* the kind of that failure, FVG_OK if none  */
 FVG_DEF const char *fvg_status_name(fvg_status s);
 FVG_DEF int         fvg_simd_level(const fvg_ctx *c);                /* the level in use, an fvg_simd             */
 FVG_DEF size_t      fvg_mem_used(const fvg_ctx *c);                  /* bytes held now                            */
@@ -182,7 +184,7 @@ FVG_DEF void        fvg_weights_close(fvg_weights *w);
 FVG_DEF const char *fvg_weights_file(const fvg_weights *w);                         /* name for messages          */
 FVG_DEF int         fvg_weights_count(const fvg_weights *w);
 FVG_DEF const char *fvg_weights_name(const fvg_weights *w, int i);
-FVG_DEF int         fvg_weights_info(const fvg_weights *w, const char *name, fvg_tensor *shape); /* see below */
+FVG_DEF int         fvg_weights_info(const fvg_weights *w, const char *name, fvg_tensor *shape); /* see above */
 FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key);    /* NULL when absent           */
 /* Reads `name`, converted to `as` (F32, F16, BF16 from one another, I32 and I64 from I32/I64/U8, U8 from U8), into new
    memory; floats are checked to be finite (FVG_E_NUMERIC).  Give back with fvg_tensor_free. */
@@ -226,12 +228,12 @@ FVG_DEF int          fvg_rows(const fvg_node *x);
 FVG_DEF int          fvg_cols(const fvg_node *x);
 FVG_DEF const float *fvg_value(const fvg_node *x);
 FVG_DEF float       *fvg_fill(fvg_node *x);                           /* the values, to be written: nodes of fvg_zeros only */
-FVG_DEF const float *fvg_grad(const fvg_node *x);                     /* after fvg_backward; NULL if it got none   */
+FVG_DEF const float *fvg_grad(const fvg_node *x);                     /* after fvg_backward and until any reset; NULL if it got none */
 
 /* Leaves */
-FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x);      /* x is read, not copied        */
+FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x);      /* not copied: x must stay until the tape is reset */
 FVG_DEF fvg_node *fvg_zeros(fvg_tape *t, int rows, int cols);                      /* to be filled by the caller   */
-FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w);                    /* [dim 0, the rest]; F16, BF16 only as w of fvg_linear */
+FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w);                    /* [dim 0, the rest], a vector is one row; F16, BF16 only as w of fvg_linear */
 FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p);                        /* likewise; gradient goes to p->grad */
 FVG_DEF fvg_node *fvg_detach(fvg_node *x);                                         /* same values, no gradient     */
 
@@ -257,13 +259,18 @@ FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau);        
 /* sum_i weight_i BCE(sigmoid(q_i), target_i) / sum_i weight_i, 0 when all weights are; q [n,1], in the logit form. */
 FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const float *weight);
 
-/* Attention over packed sequences.  One segment: n_query rows of q attend to n_prefix rows of k and v that several
-   segments share, and to n_key rows of their own.  The segments' queries follow one another and cover all rows of q.  Causal: the queries are the last n_query of the own positions and
-   see own keys up to themselves (and the whole prefix). */
-typedef struct fvg_segment { int query, n_query, key, n_key, prefix, n_prefix, causal; } fvg_segment;
+/* Attention over packed sequences.  Query i of a segment sees n_prefix rows of k and v, which several segments may
+   share, and the segment's n_key own rows: all of them, or, when causal, those up to itself; its queries are then the
+   last n_query of the n_key positions.  Segments follow one another and together cover every row of q. */
+typedef struct fvg_segment {
+  int query, n_query;                /* first row of q, rows                                                   */
+  int key, n_key;                    /* own keys: first row of k and v, rows                                   */
+  int prefix, n_prefix;              /* shared keys: first row of k and v, rows; n_prefix 0: none              */
+  int causal;
+} fvg_segment;
 FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_head, const fvg_segment *segment, int n_segment);
 
-/* d loss / d everything that needs it; loss is [1,1]. */
+/* d loss / d everything that needs it; loss is [1,1].  A NULL loss gives FVG_E_ARG; fvg_last_status tells what failed. */
 FVG_DEF fvg_status fvg_backward(fvg_node *loss);
 /* Largest |numeric - analytic| / (|numeric| + |analytic| + floor) over `probes` elements of each parameter, by central
    differences of f, a function that builds a scalar; floor is 1e-3 of the largest gradient. Negative on failure, NaN if one
@@ -348,7 +355,7 @@ typedef struct fvg_fvgpt_batch {     /* all features L2-normalised; d = desc.wid
 } fvg_fvgpt_batch;
 typedef struct fvg_fvgpt_report {    /* filled by loss and step                                                */
   float loss, ce_fdc, frg, dist, ce_pc, kl_pc;       /* unweighted parts                                       */
-  float *r, *r_target, *b;           /* [n] each, or NULL: r is 0 where the mask is not used; r_target is r*   */
+  float *r, *r_target, *b;           /* [n] each, or NULL.  r is 0 where the mask is not used; r_target is r* all the same */
 } fvg_fvgpt_report;
 /* L_base + lambda_new L_PC as a node; report may be NULL. */
 FVG_DEF fvg_node  *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *batch, fvg_fvgpt_report *report);
@@ -417,6 +424,25 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *batch, f
 #else
 #define FVG__PRINTF(form, args)
 #define FVG__FOR_CLIP
+#endif
+
+/* Under AddressSanitizer the bytes that alignment leaves over behind a block are forbidden, and the tape (chapter 5)
+   gives every tensor a block of its own. */
+#if defined(__SANITIZE_ADDRESS__)
+#define FVG__SEPARATE_BLOCKS 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FVG__SEPARATE_BLOCKS 1
+#endif
+#endif
+#ifdef FVG__SEPARATE_BLOCKS
+#include <sanitizer/asan_interface.h>
+#define FVG__FORBID(from, bytes) ASAN_POISON_MEMORY_REGION(from, bytes)
+#define FVG__ALLOW(from, bytes)  ASAN_UNPOISON_MEMORY_REGION(from, bytes)
+#else
+#define FVG__SEPARATE_BLOCKS 0
+#define FVG__FORBID(from, bytes) ((void)(from), (void)(bytes))
+#define FVG__ALLOW(from, bytes)  ((void)(from), (void)(bytes))
 #endif
 
 typedef struct fvg__block_head { void *base; size_t bytes; } fvg__block_head;     /* sits just before each block */
@@ -507,6 +533,7 @@ static void *fvg__alloc(fvg_ctx *c, size_t bytes) {
   head.bytes = total;
   memcpy(block - sizeof head, &head, sizeof head);
   memset(block, 0, bytes);
+  FVG__FORBID(block + bytes, (size_t)(base + total - (block + bytes)));
   c->used += total;
   if (c->used > c->peak) c->peak = c->used;
   return block;
@@ -525,6 +552,7 @@ static void fvg__release(fvg_ctx *c, void *block) {
   fvg__block_head head;
   if (!block) return;
   memcpy(&head, (char *)block - sizeof head, sizeof head);
+  FVG__ALLOW(head.base, head.bytes);
   c->used -= head.bytes;
   c->desc.allocator.release(c->desc.allocator.user, head.base, head.bytes);
 }
@@ -654,6 +682,7 @@ FVG_DEF fvg_status fvg_init(fvg_ctx **out, const fvg_desc *desc) {
     size_t skip = (FVG__ALIGN - (uintptr_t)d.arena % FVG__ALIGN) % FVG__ALIGN;
     size_t head = (sizeof *c + FVG__ALIGN - 1) / FVG__ALIGN * FVG__ALIGN;
     if (d.arena_bytes < skip + head + 2 * FVG__ALIGN) return FVG_E_NOMEM;
+    FVG__ALLOW(d.arena, d.arena_bytes);
     c = (fvg_ctx *)(void *)((char *)d.arena + skip);
     memset(c, 0, sizeof *c);
     c->arena_free = (fvg__free_block *)(void *)((char *)c + head);
@@ -664,9 +693,11 @@ FVG_DEF fvg_status fvg_init(fvg_ctx **out, const fvg_desc *desc) {
     d.allocator.user = c;
   } else {
     if (!d.allocator.alloc) { d.allocator.alloc = fvg__heap_alloc; d.allocator.release = fvg__heap_release; }
-    c = (fvg_ctx *)d.allocator.alloc(d.allocator.user, sizeof *c);
+    fvg_ctx first;                                     /* only to allocate, and so align, the context itself      */
+    memset(&first, 0, sizeof first);
+    first.desc = d;
+    c = (fvg_ctx *)fvg__alloc(&first, sizeof *c);
     if (!c) return FVG_E_NOMEM;
-    memset(c, 0, sizeof *c);
   }
   c->desc = d;
   c->kernels = fvg__choose_kernels(d.simd, &c->desc.simd);
@@ -686,12 +717,13 @@ FVG_DEF void fvg_free(fvg_ctx *c) {
   fvg__pool_free(c);
 #endif
   if (!c->desc.arena) {
-    fvg_allocator a = c->desc.allocator;
-    a.release(a.user, c, sizeof *c);
+    fvg_ctx last = *c;                                 /* the allocator is in the block that goes                 */
+    fvg__release(&last, c);
   }
 }
 
 FVG_DEF const char *fvg_error(const fvg_ctx *c) { return c ? c->message : "no context: out of memory"; }
+FVG_DEF fvg_status fvg_last_status(const fvg_ctx *c) { return c ? c->status : FVG_E_NOMEM; }
 FVG_DEF int fvg_simd_level(const fvg_ctx *c) { return c->desc.simd; }
 FVG_DEF size_t fvg_mem_used(const fvg_ctx *c) { return c->used; }
 FVG_DEF size_t fvg_mem_peak(const fvg_ctx *c) { return c->peak; }
@@ -1944,7 +1976,7 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
 
    The matrix product.  A tile of `rows` x `cols` results stays in registers while k runs; at each k it needs `rows`
    numbers of A, broadcast, and one row of `cols` numbers of B.  B is first copied into a panel [depth][cols] so that
-   this row is contiguous whatever B's layout is: the copy is paid once and used by every row of A.  Copying also is
+   this row is contiguous whatever B's layout is: the copy is paid once for the 480 rows of A of one job.  Copying also is
    where weights stored as f16 or bf16 become f32.  Because A is read one number at a time, any strides will do, and the
    three orientations that a network needs are one function:
 
@@ -2438,23 +2470,15 @@ static void fvg__gemm(fvg_ctx *c, const fvg__kernels *kernels, int m, int n, int
    inputs,  dL/da += dL/dy dy/da.  Nothing else is needed, because a node's users all come later than it on the tape.
 
    Frozen inputs: a node needs a gradient only if an input does; below the first trainable thing nothing is saved or
-   propagated, and no dW exists for frozen W.
+   propagated, and no dW exists for frozen W.  (Linnainmaa 1970; Griewank and Walther, Evaluating Derivatives, 2008.)
+
+   Example: L = sum((x w)^2).  Tape: u = x w, s = u u, L = sum s.  Back: ds = 1, du = 2 u ds, dw += x^T du.
 
    Memory is a stack: nodes and their values are cut from large chunks, fvg_tape_mark notes the height and
    fvg_tape_reset returns to it, keeping the chunks.  fvg_tape_keep is what makes one code path serve training and
    inference: at the end of a transformer block it drops everything the block made except its result - unless a
    gradient will pass through, in which case it keeps all. */
 
-#if defined(__SANITIZE_ADDRESS__)
-#define FVG__SEPARATE_BLOCKS 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define FVG__SEPARATE_BLOCKS 1
-#endif
-#endif
-#ifndef FVG__SEPARATE_BLOCKS
-#define FVG__SEPARATE_BLOCKS 0
-#endif
 #define FVG__CHUNK_BYTES ((size_t)1 << 20)
 
 typedef struct fvg__chunk {
@@ -2519,7 +2543,7 @@ static fvg_node *fvg__give_up(fvg_tape *t) {
    Uninitialised, aligned memory that lives until the tape is reset below it; NULL when out of memory. */
 static void *fvg__tape_alloc(fvg_tape *t, size_t bytes) {
   fvg__chunk *k = t->current, *next = k ? k->next : t->first;
-  bytes = (bytes + FVG__ALIGN - 1) / FVG__ALIGN * FVG__ALIGN;
+  if (!FVG__SEPARATE_BLOCKS) bytes = (bytes + FVG__ALIGN - 1) / FVG__ALIGN * FVG__ALIGN;
   if (!FVG__SEPARATE_BLOCKS && k && k->capacity - t->used >= bytes) {
     t->used += bytes;
     return k->bytes + t->used - bytes;
@@ -2593,6 +2617,10 @@ static fvg_node *fvg__leaf(fvg_tape *t, int rows, int cols) {
     fvg__fail(t->ctx, FVG_E_SHAPE, "a node of shape [%d,%d] has no elements", rows, cols);
     return fvg__give_up(t);
   }
+  if ((size_t)rows > (size_t)-1 / 2 / sizeof(float) / (size_t)cols) {
+    fvg__fail(t->ctx, FVG_E_NOMEM, "a node of shape [%d,%d] does not fit in memory", rows, cols);
+    return fvg__give_up(t);
+  }
   y = (fvg_node *)fvg__tape_alloc(t, sizeof *y);
   if (!y) return NULL;
   memset(y, 0, sizeof *y);
@@ -2611,6 +2639,10 @@ static fvg_node *fvg__node(fvg_tape *t, int rows, int cols, fvg_node *a, fvg_nod
   fvg_node *y;
   if ((a && a->type != FVG_F32) || (b && b->type != FVG_F32 && backward != fvg__linear_backward) || (c && c->type != FVG_F32)) {
     fvg__fail(t->ctx, FVG_E_ARG, "F16 and BF16 are storage for the weights of a linear layer; every other operand must be F32");
+    return fvg__give_up(t);
+  }
+  if ((a && a->tape != t) || (b && b->tape != t) || (c && c->tape != t)) {
+    fvg__fail(t->ctx, FVG_E_ARG, "the operands of a node must be on one tape");
     return fvg__give_up(t);
   }
   y = fvg__leaf(t, rows, cols);
@@ -2658,7 +2690,7 @@ FVG_DEF fvg_node *fvg_tape_keep(fvg_tape *t, fvg_mark mark, fvg_node *x) {
 /* ---- leaves and access ---- */
 FVG_DEF int fvg_rows(const fvg_node *x) { return x ? x->rows : 0; }
 FVG_DEF int fvg_cols(const fvg_node *x) { return x ? x->cols : 0; }
-FVG_DEF const float *fvg_value(const fvg_node *x) { return x ? fvg__values(x) : NULL; }
+FVG_DEF const float *fvg_value(const fvg_node *x) { return x && x->type == FVG_F32 ? (const float *)x->value : NULL; }
 FVG_DEF const float *fvg_grad(const fvg_node *x) { return x ? x->grad : NULL; }
 FVG_DEF float *fvg_fill(fvg_node *x) { return x && x->writable ? fvg__values(x) : NULL; }
 
@@ -2677,12 +2709,12 @@ FVG_DEF fvg_node *fvg_zeros(fvg_tape *t, int rows, int cols) {
 }
 
 FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
-  size_t count = fvg_tensor_count(w);
-  int rows = w->n_dim > 1 ? w->dim[0] : 1;
   fvg_node *y;
+  int i, rows = w->n_dim > 1 ? w->dim[0] : 1, cols = 1;
   if (!t) return NULL;
   if (!w->data || w->type > FVG_BF16) { fvg__fail(t->ctx, FVG_E_ARG, "a frozen tensor must hold floats"); return fvg__give_up(t); }
-  y = fvg__leaf(t, rows, rows > 0 ? (int)(count / (size_t)rows) : 0);
+  for (i = w->n_dim > 1; i < w->n_dim; i++) cols = w->dim[i] >= 1 && cols <= INT_MAX / w->dim[i] ? cols * w->dim[i] : 0;
+  y = fvg__leaf(t, rows, cols);
   if (y) { y->value = w->data; y->type = w->type; }
   return y;
 }
@@ -2700,17 +2732,20 @@ FVG_DEF fvg_node *fvg_detach(fvg_node *x) {
 }
 
 FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char *name, int n_dim, const int *dim) {
+  char text[FVG__SHAPE_TEXT];
   fvg_tensor x;
+  uint64_t bytes;
   size_t count;
   int i;
   memset(out, 0, sizeof *out);
   memset(&x, 0, sizeof x);
-  if (n_dim > FVG_MAX_DIM) return fvg__fail(c, FVG_E_SHAPE, "%s: %d dimensions, at most %d are possible", name, n_dim, FVG_MAX_DIM);
+  if (n_dim < 0 || n_dim > FVG_MAX_DIM) return fvg__fail(c, FVG_E_SHAPE, "%s: %d dimensions, at most %d are possible", name, n_dim, FVG_MAX_DIM);
   x.n_dim = n_dim;
   for (i = 0; i < n_dim; i++) {
     if (dim[i] < 1) return fvg__fail(c, FVG_E_SHAPE, "%s: dimension %d is %d", name, i, dim[i]);
     x.dim[i] = dim[i];
   }
+  if (fvg__checked_bytes(&x, sizeof(float), &bytes)) return fvg__fail(c, FVG_E_NOMEM, "%s: shape %s does not fit in memory", name, fvg__shape_text(&x, text));
   count = fvg_tensor_count(&x);
   x.data = fvg__alloc_array(c, count, sizeof(float));
   out->grad = (float *)fvg__alloc_array(c, count, sizeof(float));
@@ -3284,7 +3319,8 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
  *===========================================================================================================
    Attention (Vaswani et al. 2017), per head of width d:  S = Q K^T / sqrt d,  P = softmax(S),  O = P V.
    Backward:  dV = P^T dO,  dP = dO V^T,  dS = P (dP - rowsum(dO O)) / sqrt d,  dQ = dS K,  dK = dS^T Q.
-   Forward keeps one number a query, ln sum exp S, from which backward makes P again: no [T,T] matrix is ever stored.
+   Forward keeps one number a query, ln sum exp S, from which backward makes P again: no [T,T] matrix is ever stored
+   (as in FlashAttention, Dao et al. 2022).
 
    Packed sequences.  Texts have different lengths, so a batch is one matrix of rows, and segments say which rows belong
    together.  CLIP's text attention is causal, so a row never depends on what follows it: nothing after the end mark
@@ -3347,6 +3383,15 @@ static void fvg__times_values(const fvg__kernels *kernels, const fvg_segment *s,
     fvg__gemm(NULL, kernels, n, h->d, s->n_prefix, fvg__matrix(scores, h->keys, 1), fvg__matrix(prefix, h->width, 1), out, h->width, 1);
 }
 
+/* rows of grad [prefix; own] += scores [n, keys]^T x [n,d]; grad is at the head's columns of row 0 */
+static void fvg__add_to_keys(const fvg__kernels *kernels, const fvg_segment *s, const fvg__head *h, const float *scores, int n,
+                             const float *x, float *grad) {
+  fvg__operand b = fvg__matrix(x, h->width, 1);
+  fvg__gemm(NULL, kernels, s->n_key, h->d, n, fvg__matrix(scores + s->n_prefix, 1, h->keys), b, grad + (size_t)s->key * (size_t)h->width, h->width, 1);
+  if (s->n_prefix)
+    fvg__gemm(NULL, kernels, s->n_prefix, h->d, n, fvg__matrix(scores, 1, h->keys), b, grad + (size_t)s->prefix * (size_t)h->width, h->width, 1);
+}
+
 static void fvg__attention_forward(void *arg, int index) {
   const fvg__attention_job *j = (const fvg__attention_job *)arg;
   const fvg__kernels *kernels = j->y->tape->ctx->kernels;
@@ -3399,20 +3444,8 @@ static void fvg__attention_backward_head(void *arg, int head) {
         for (; k < h.keys; k++) p_i[k] = ds_i[k] = 0;
       }
       if (y->a->needs_grad) fvg__times_values(kernels, segment, &h, ds, n, h.prefix_k, h.k, y->a->grad + row * width + column, 1);
-      if (y->b->needs_grad) {                                                                          /* dK = dS^T Q  */
-        fvg__gemm(NULL, kernels, segment->n_key, h.d, n, fvg__matrix(ds + segment->n_prefix, 1, h.keys), fvg__matrix(q, h.width, 1),
-                  y->b->grad + (size_t)segment->key * width + column, h.width, 1);
-        if (segment->n_prefix)
-          fvg__gemm(NULL, kernels, segment->n_prefix, h.d, n, fvg__matrix(ds, 1, h.keys), fvg__matrix(q, h.width, 1),
-                    y->b->grad + (size_t)segment->prefix * width + column, h.width, 1);
-      }
-      if (y->c->needs_grad) {                                                                          /* dV = P^T dO  */
-        fvg__gemm(NULL, kernels, segment->n_key, h.d, n, fvg__matrix(p + segment->n_prefix, 1, h.keys), fvg__matrix(d_o, h.width, 1),
-                  y->c->grad + (size_t)segment->key * width + column, h.width, 1);
-        if (segment->n_prefix)
-          fvg__gemm(NULL, kernels, segment->n_prefix, h.d, n, fvg__matrix(p, 1, h.keys), fvg__matrix(d_o, h.width, 1),
-                    y->c->grad + (size_t)segment->prefix * width + column, h.width, 1);
-      }
+      if (y->b->needs_grad) fvg__add_to_keys(kernels, segment, &h, ds, n, q, y->b->grad + column);     /* dK = dS^T Q  */
+      if (y->c->needs_grad) fvg__add_to_keys(kernels, segment, &h, p, n, d_o, y->c->grad + column);    /* dV = P^T dO  */
     }
   }
 }
@@ -3518,7 +3551,8 @@ static fvg_node *fvg__block_forward(fvg_node *x, const fvg_transformer *m, const
   return fvg_add(x, fvg__project(f, &b->proj_weight, &b->proj_bias));
 }
 
-/* The segments of the last block: queries are renumbered to the kept rows. NULL when a segment keeps none or not its last. */
+/* The segments of the last block: queries are renumbered to the kept rows.  A segment that keeps none, such as a shared
+   prefix, is left out (n_query 0, at the end); NULL when a causal one keeps other rows than its last. */
 static fvg_segment *fvg__keep_queries(fvg_tape *t, const fvg_segment *segment, int n_segment, const int *keep, int n_keep) {
   fvg_segment *kept = (fvg_segment *)fvg__tape_alloc(t, (size_t)n_segment * sizeof *kept);
   int i, k, s, at = 0, n = 0;
@@ -3653,11 +3687,10 @@ FVG_DEF void fvg_optimizer_zero_grad(fvg_optimizer *o) {
   for (i = 0; i < o->n; i++) memset(o->params[i]->grad, 0, fvg_tensor_count(&o->params[i]->value) * sizeof(float));
 }
 
-static void fvg__sgd_step(const fvg_optimizer_desc *d, size_t n, float lr, int first, float *w, const float *grad, float *v) {
+static void fvg__sgd_step(const fvg_optimizer_desc *d, size_t n, float lr, float *w, const float *grad, float *v) {
   size_t k;
   for (k = 0; k < n; k++) {
-    float g = grad[k] + d->weight_decay * w[k];
-    v[k] = first ? g : d->momentum * v[k] + g;
+    v[k] = d->momentum * v[k] + (grad[k] + d->weight_decay * w[k]);
     w[k] -= lr * v[k];
   }
 }
@@ -3681,7 +3714,7 @@ FVG_DEF void fvg_optimizer_step(fvg_optimizer *o, double lr) {
     size_t n = fvg_tensor_count(&o->params[i]->value);
     float *w = (float *)o->params[i]->value.data;
     if (o->desc.kind == FVG_ADAMW) fvg__adamw_step(&o->desc, n, lr, o->step, w, o->params[i]->grad, o->momentum[i], o->variance[i]);
-    else fvg__sgd_step(&o->desc, n, (float)lr, o->step == 1, w, o->params[i]->grad, o->momentum[i]);
+    else fvg__sgd_step(&o->desc, n, (float)lr, w, o->params[i]->grad, o->momentum[i]);
   }
 }
 
@@ -3859,7 +3892,7 @@ static double fvg__cosine(const float *p, const float *q, int n) {
 
 /* An image's mask is used if it has one of sensible size; *area is then what the gate sees. */
 static int fvg__mask_counts(const fvg_fvgpt_desc *d, float *area) {
-  if (!(*area >= 0)) return 0;
+  if (!(*area >= 0)) { *area = 0; return 0; }
   if (d->area_rule == FVG_AREA_ZERO_R) return *area >= d->area_min && *area <= d->area_max;
   if (d->area_rule == FVG_AREA_CLAMP) *area = *area < d->area_min ? d->area_min : *area > d->area_max ? d->area_max : *area;
   return 1;
@@ -3905,6 +3938,15 @@ static double fvg__row_cross_entropy(const float *z, int n, int label) {
   return max + log(sum) - (double)z[label];
 }
 
+/* r*_i = 1 if CE(z_fg, y) < CE(z_full, y) - delta, else 0 */
+static void fvg__frg_target(const fvg_node *z_full, const fvg_node *z_fg, const int *label, double delta, float *target) {
+  int i, n = z_full->cols;
+  for (i = 0; i < z_full->rows; i++) {
+    const float *full = fvg__values(z_full) + (size_t)i * (size_t)n, *fg = fvg__values(z_fg) + (size_t)i * (size_t)n;
+    target[i] = fvg__row_cross_entropy(fg, n, label[i]) < fvg__row_cross_entropy(full, n, label[i]) - delta ? 1.0f : 0.0f;
+  }
+}
+
 static fvg_status fvg__fvgpt_check(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
   int i;
   if (x->n < 1 || x->n_class < 1) return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: a batch of %d images and %d classes", x->n, x->n_class);
@@ -3921,14 +3963,15 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
   float kl_factor = d->kl_tau2 ? d->tau * d->tau : 1;
   fvg_node *f, *g, *z_full, *z_fg, *z_clip, *p_full, *p_fg, *p_clip, *z_fdc, *z_pc, *q, *r, *b, *counts, *target;
   fvg_node *ce_fdc, *frg, *dist, *ce_pc, *kl_pc, *loss;
-  int i, d_cols = d->width;
-  if (!t || fvg__fvgpt_check(m, x)) return NULL;
+  int width = d->width;
+  if (!t) return NULL;
+  if (fvg__fvgpt_check(m, x)) return fvg__give_up(t);
 
-  f = fvg_const(t, x->n, d_cols, x->f);
-  g = fvg_const(t, x->n_class, d_cols, x->g);
+  f = fvg_const(t, x->n, width, x->f);
+  g = fvg_const(t, x->n_class, width, x->g);
   z_full = fvg__logits(m, f, g);
-  z_fg = fvg__logits(m, fvg_const(t, x->n, d_cols, x->f_fg), g);
-  z_clip = fvg__logits(m, x->f_clip ? fvg_const(t, x->n, d_cols, x->f_clip) : f, fvg_const(t, x->n_class, d_cols, x->g_clip));
+  z_fg = fvg__logits(m, fvg_const(t, x->n, width, x->f_fg), g);
+  z_clip = fvg__logits(m, x->f_clip ? fvg_const(t, x->n, width, x->f_clip) : f, fvg_const(t, x->n_class, width, x->g_clip));
   p_full = fvg_softmax(z_full, d->tau);
   p_fg = fvg_softmax(z_fg, d->tau);
   p_clip = fvg_softmax(z_clip, d->tau);
@@ -3937,12 +3980,7 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
   target = fvg_zeros(t, x->n, 1);
   if (!p_full || !p_fg || !p_clip || !counts || !target) return NULL;
   q = fvg__frg_logit(m, p_full, p_fg, x->area, fvg_fill(counts));
-  for (i = 0; i < x->n; i++) {
-    size_t at = (size_t)i * (size_t)x->n_class;
-    if (fvg__row_cross_entropy(fvg_value(z_fg) + at, x->n_class, x->label[i]) <
-        fvg__row_cross_entropy(fvg_value(z_full) + at, x->n_class, x->label[i]) - (double)d->delta)
-      fvg_fill(target)[i] = 1;
-  }
+  fvg__frg_target(z_full, z_fg, x->label, (double)d->delta, fvg_fill(target));
   frg = fvg_bce_with_logits(q, fvg_value(target), fvg_value(counts));
   r = fvg_mul(fvg_sigmoid(q), counts);
 
@@ -3966,11 +4004,9 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
   report->dist = fvg_value(dist)[0];
   report->ce_pc = fvg_value(ce_pc)[0];
   report->kl_pc = fvg_value(kl_pc)[0];
-  for (i = 0; i < x->n; i++) {
-    if (report->r) report->r[i] = fvg_value(r)[i];
-    if (report->r_target) report->r_target[i] = fvg_value(target)[i];
-    if (report->b) report->b[i] = fvg_value(b)[i];
-  }
+  if (report->r) memcpy(report->r, fvg_value(r), (size_t)x->n * sizeof(float));
+  if (report->r_target) memcpy(report->r_target, fvg_value(target), (size_t)x->n * sizeof(float));
+  if (report->b) memcpy(report->b, fvg_value(b), (size_t)x->n * sizeof(float));
   return loss;
 }
 
@@ -3987,7 +4023,7 @@ FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_optimizer *o, double lr, con
 }
 
 /* ---- inference ---- */
-static fvg_status fvg__some(fvg_fvgpt *m, int n, int n_class) {
+static fvg_status fvg__check_counts(fvg_fvgpt *m, int n, int n_class) {
   return n < 1 || n_class < 1 ? fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: %d images and %d classes", n, n_class) : FVG_OK;
 }
 
@@ -3999,7 +4035,7 @@ static fvg_status fvg__copy_out(const fvg_fvgpt *m, const fvg_node *x, float *ou
 
 FVG_DEF fvg_status fvg_fvgpt_base_logits(fvg_fvgpt *m, const float *f, int n, const float *g, int n_class, float *logits) {
   fvg_tape *t = m->tape;
-  fvg_status s = fvg__some(m, n, n_class);
+  fvg_status s = fvg__check_counts(m, n, n_class);
   if (s) return s;
   fvg_tape_clear(t);
   return fvg__copy_out(m, fvg__logits(m, fvg__adapt(&m->fdc_image, fvg_const(t, n, m->desc.width, f)),
@@ -4010,7 +4046,7 @@ FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const floa
                                         int n_class, float *logits, float *b) {
   fvg_tape *t = m->tape;
   fvg_node *z_full, *z_clip, *gate;
-  fvg_status s = fvg__some(m, n, n_class);
+  fvg_status s = fvg__check_counts(m, n, n_class);
   if (s) return s;
   fvg_tape_clear(t);
   z_full = fvg__logits(m, fvg_const(t, n, m->desc.width, f), fvg_const(t, n_class, m->desc.width, g));
@@ -4023,8 +4059,9 @@ FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const floa
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *x, float *r) {
   fvg_tape *t = m->tape;
   fvg_node *g, *p_full, *p_fg, *counts;
-  fvg_status s = fvg__some(m, x->n, x->n_class);
+  fvg_status s = fvg__check_counts(m, x->n, x->n_class);
   if (s) return s;
+  if (!x->f || !x->f_fg || !x->g || !x->area) return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: trust needs f, f_fg, g and area");
   fvg_tape_clear(t);
   g = fvg_const(t, x->n_class, m->desc.width, x->g);
   p_full = fvg_softmax(fvg__logits(m, fvg_const(t, x->n, m->desc.width, x->f), g), m->desc.tau);

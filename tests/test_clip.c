@@ -1,0 +1,759 @@
+/* Chapter 4 of fvgpt_clip.h: CLIP from HF's and OpenAI's names, its features, files that are not what they should be,
+   memory that runs out, the golden features.  Run from the repository root; writes under build/test-clip. */
+#define FVGPT_IMPLEMENTATION
+#include "../fvgpt_clip.h"
+#include <sys/stat.h>
+
+static int passed, failed;
+static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
+static void need(int ok, const char *what) { if (!ok) check(0, what); }  /* to get on; not counted */
+
+static fvg_ctx *c;
+static int one_line(const char *a, const char *b) {  /* the last message is a line with both parts */
+  const char *e = fvg_error(c);
+  int ok = strstr(e, a) && strstr(e, b) && !strchr(e, '\n');
+  if (!ok) printf("  message: %s\n  wanted:  %s / %s\n", e, a, b);
+  return ok;
+}
+
+/* Largest difference in units of the largest expected number; a NaN is the worst. */
+static double difference(const float *got, const float *expected, int n) {
+  double worst = 0, size = 1e-30;
+  int i;
+  for (i = 0; i < n; i++) {
+    double e = fabs((double)got[i] - (double)expected[i]);
+    if (!(e <= worst)) worst = e;
+    size = fmax(size, fabs((double)expected[i]));
+  }
+  return worst / size;
+}
+
+/* ---- a small CLIP of random weights, in HF's names and in OpenAI's ---- */
+enum {
+  VISION = 128, VISION_MLP = 96, VISION_LAYERS = 2, PATCH = 4, IMAGE = 12, TOKENS = 10, PIXELS = 3 * IMAGE * IMAGE,
+  TEXT = 64, TEXT_MLP = 160, TEXT_LAYERS = 3, CONTEXT = 20, VOCAB = 512 + 5 + 2, EMBED = 40, MAX_TENSORS = 96
+};
+static const char merges[] = "#version: 0.2\np h\no t\nph ot\nphot o</w>\no f</w>\n";
+typedef struct model { fvg_named_tensor tensor[MAX_TENSORS]; char name[MAX_TENSORS][96]; int n; } model;
+static model hf, openai;
+static float pool[1000000];
+static size_t pool_used;
+
+static float *add(model *m, const char *name, int n_dim, int d0, int d1, int d2, int d3) {
+  fvg_tensor *x = &m->tensor[m->n].tensor;
+  float *data = pool + pool_used;
+  snprintf(m->name[m->n], sizeof m->name[0], "%s", name);
+  m->tensor[m->n].name = m->name[m->n];
+  x->n_dim = n_dim;
+  x->dim[0] = d0;
+  x->dim[1] = d1;
+  x->dim[2] = d2;
+  x->dim[3] = d3;
+  x->data = data;
+  pool_used += fvg_tensor_count(x);
+  m->n++;
+  return data;
+}
+
+static void draw(const char *name, int n_dim, int d0, int d1, int d2, int d3, double mean, double deviation) {
+  static fvg_rng rng;
+  float *x = add(&hf, name, n_dim, d0, d1, d2, d3);
+  if (hf.n == 1) fvg_rng_seed(&rng, 3, 0);
+  for (; x < pool + pool_used; x++) *x = (float)(mean + deviation * fvg_rng_normal(&rng));
+}
+
+static void draw_pair(const char *prefix, const char *leaf, int rows, int cols) {  /* cols 0: a layer norm */
+  char name[96];
+  snprintf(name, sizeof name, "%s%s.weight", prefix, leaf);
+  draw(name, cols ? 2 : 1, rows, cols, 0, 0, cols ? 0 : 1, cols ? 1.5 / sqrt((double)cols) : 0.2);
+  snprintf(name, sizeof name, "%s%s.bias", prefix, leaf);
+  draw(name, 1, rows, 0, 0, 0, 0, 0.2);
+}
+
+static void draw_blocks(const char *tower, int layers, int w, int mlp) {
+  static const char *const square[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                                       "self_attn.out_proj"};
+  char prefix[64];
+  int i, k;
+  for (i = 0; i < layers; i++) {
+    snprintf(prefix, sizeof prefix, "%s.encoder.layers.%d.", tower, i);
+    for (k = 0; k < 4; k++) draw_pair(prefix, square[k], w, w);
+    draw_pair(prefix, "layer_norm1", w, 0);
+    draw_pair(prefix, "layer_norm2", w, 0);
+    draw_pair(prefix, "mlp.fc1", mlp, w);
+    draw_pair(prefix, "mlp.fc2", w, mlp);
+  }
+}
+
+static void draw_model(void) {
+  draw("logit_scale", 0, 0, 0, 0, 0, 3, 0);
+  draw("vision_model.embeddings.patch_embedding.weight", 4, VISION, 3, PATCH, PATCH, 0, 0.2);
+  draw("vision_model.embeddings.class_embedding", 1, VISION, 0, 0, 0, 0, 1);
+  draw("vision_model.embeddings.position_embedding.weight", 2, TOKENS, VISION, 0, 0, 0, 0.5);
+  draw_pair("vision_model.", "pre_layrnorm", VISION, 0);
+  draw_pair("vision_model.", "post_layernorm", VISION, 0);
+  draw_blocks("vision_model", VISION_LAYERS, VISION, VISION_MLP);
+  draw("visual_projection.weight", 2, EMBED, VISION, 0, 0, 0, 0.1);
+  draw("text_model.embeddings.token_embedding.weight", 2, VOCAB, TEXT, 0, 0, 0, 1);
+  draw("text_model.embeddings.position_embedding.weight", 2, CONTEXT, TEXT, 0, 0, 0, 0.5);
+  draw_pair("text_model.", "final_layer_norm", TEXT, 0);
+  draw_blocks("text_model", TEXT_LAYERS, TEXT, TEXT_MLP);
+  draw("text_projection.weight", 2, EMBED, TEXT, 0, 0, 0, 0.1);
+}
+
+/* `name` with the first rule that fits applied, then the second kind of rules for what stands in the middle. */
+static void openai_name(const char *name, char *out, size_t size) {
+  static const char *const rule[][2] = {
+    {"vision_model.embeddings.patch_embedding.weight", "visual.conv1.weight"},
+    {"vision_model.embeddings.class_embedding", "visual.class_embedding"},
+    {"vision_model.embeddings.position_embedding.weight", "visual.positional_embedding"},
+    {"vision_model.pre_layrnorm", "visual.ln_pre"}, {"vision_model.post_layernorm", "visual.ln_post"},
+    {"vision_model.encoder.layers", "visual.transformer.resblocks"}, {"visual_projection.weight", "visual.proj"},
+    {"text_model.embeddings.token_embedding", "token_embedding"},
+    {"text_model.embeddings.position_embedding.weight", "positional_embedding"},
+    {"text_model.final_layer_norm", "ln_final"}, {"text_model.encoder.layers", "transformer.resblocks"},
+    {"text_projection.weight", "text_projection"}, {"self_attn.q_proj.", "attn.in_proj_"},
+    {"self_attn.out_proj", "attn.out_proj"}, {"layer_norm1", "ln_1"}, {"layer_norm2", "ln_2"},
+    {"mlp.fc1", "mlp.c_fc"}, {"mlp.fc2", "mlp.c_proj"}
+  };
+  char rest[96];
+  size_t i;
+  snprintf(out, size, "%s", name);
+  for (i = 0; i < sizeof rule / sizeof *rule; i++) {
+    char *at = strstr(out, rule[i][0]);
+    if (!at) continue;
+    snprintf(rest, sizeof rest, "%s", at + strlen(rule[i][0]));
+    snprintf(at, size - (size_t)(at - out), "%s%s", rule[i][1], rest);
+  }
+}
+
+/* The same numbers as OpenAI keeps them: q, k, v below one another, projections turned, three scalars besides. */
+static void convert_model(void) {
+  static int64_t scalar[3] = {IMAGE, CONTEXT, VOCAB};
+  static const char *const scalar_name[] = {"input_resolution", "context_length", "vocab_size"};
+  char name[96];
+  int i, k, row, col;
+  for (i = 0; i < hf.n; i++) {
+    const fvg_tensor *x = &hf.tensor[i].tensor;
+    const float *from = (const float *)x->data;
+    size_t count = fvg_tensor_count(x);
+    int rows = x->dim[0], cols = x->dim[1];
+    float *to;
+    if (strstr(hf.name[i], "k_proj") || strstr(hf.name[i], "v_proj")) continue;
+    openai_name(hf.name[i], name, sizeof name);
+    if (strstr(hf.name[i], "q_proj")) {                                 /* order: q weight, q bias, k weight, ... */
+      to = add(&openai, name, x->n_dim, 3 * rows, cols, 0, 0);
+      for (k = 0; k < 3; k++) memcpy(to + (size_t)k * count, hf.tensor[i + 2 * k].tensor.data, count * sizeof *to);
+    } else if (strstr(hf.name[i], "projection")) {
+      to = add(&openai, name, 2, cols, rows, 0, 0);
+      for (row = 0; row < rows; row++) for (col = 0; col < cols; col++) to[col * rows + row] = from[row * cols + col];
+    } else {
+      memcpy(add(&openai, name, x->n_dim, rows, cols, x->dim[2], x->dim[3]), from, count * sizeof *to);
+    }
+  }
+  for (i = 0; i < 3; i++) {
+    add(&openai, scalar_name[i], 0, 0, 0, 0, 0);
+    openai.tensor[openai.n - 1].tensor.type = FVG_I64;
+    openai.tensor[openai.n - 1].tensor.data = &scalar[i];
+  }
+}
+
+/* ---- from numbers to a loaded model, in memory ---- */
+typedef struct buffer { char *bytes; size_t n, capacity; } buffer;
+
+static int append(void *user, const void *bytes, size_t n) {
+  buffer *b = (buffer *)user;
+  if (b->n + n > b->capacity) {
+    char *more = (char *)realloc(b->bytes, b->capacity = 2 * (b->n + n));
+    if (!more) return 1;
+    b->bytes = more;
+  }
+  memcpy(b->bytes + b->n, bytes, n);
+  b->n += n;
+  return 0;
+}
+
+static fvg_status load_bytes(fvg_ctx *k, fvg_clip **m, const buffer *b, const char *config, fvg_dtype keep_as) {
+  fvg_source source = fvg_source_memory(b->bytes, b->n, "tiny.safetensors");
+  fvg_weights *w;
+  fvg_status s = fvg_weights_open(k, &w, &source);
+  *m = NULL;
+  if (s) return s;
+  s = fvg_clip_load(k, m, w, config, keep_as);
+  fvg_weights_close(w);
+  if (s || !(*m)->has_text) return s;
+  source = fvg_source_memory(merges, sizeof merges - 1, "merges");
+  s = fvg_tokenizer_open(k, &(*m)->tokenizer, &source, (*m)->text.vocab_size);
+  if (s) { fvg_clip_free(*m); *m = NULL; }
+  return s;
+}
+
+static fvg_status load(fvg_clip **m, const fvg_named_tensor *tensor, int n, const char *config, fvg_dtype keep_as) {
+  static buffer b;
+  fvg_status s;
+  b.n = 0;
+  *m = NULL;
+  s = fvg_safetensors_write(c, append, &b, tensor, n, NULL, 0);
+  return s ? s : load_bytes(c, m, &b, config, keep_as);
+}
+
+static fvg_clip *must_load(const model *x, const char *config, fvg_dtype keep_as) {
+  fvg_clip *m;
+  if (load(&m, x->tensor, x->n, config, keep_as)) { printf("FAILED to load: %s\n", fvg_error(c)); exit(1); }
+  return m;
+}
+
+enum { IMAGES = 11, TEXTS = 4 };                                        /* more images than pass the tower at once */
+static float images[IMAGES * PIXELS];
+static const char *const texts[TEXTS] = {"a photo of a cat.", "a photo of a cab.", "of", "x y z"};
+typedef struct features { float image[IMAGES * EMBED], text[TEXTS * EMBED]; } features;
+
+static void encode(fvg_clip *m, features *f) {
+  memset(f, 0, sizeof *f);
+  need(!m->has_vision || !fvg_clip_encode_images(m, images, IMAGES, f->image), "images are encoded");
+  need(!m->has_text || !fvg_clip_encode_texts(m, texts, TEXTS, f->text), "texts are encoded");
+}
+
+static void encode_once(const model *x, const char *config, features *f) {
+  fvg_clip *m = must_load(x, config, FVG_F32);
+  encode(m, f);
+  fvg_clip_free(m);
+}
+
+static int same(const float *a, const float *b, int n) { return !memcmp(a, b, (size_t)n * sizeof *a); }
+static int same_images(const features *a, const features *b) { return same(a->image, b->image, IMAGES * EMBED); }
+static int same_texts(const features *a, const features *b) { return same(a->text, b->text, TEXTS * EMBED); }
+
+/* ---- names, sizes, configuration, storage ---- */
+static const char config[] =
+  "{\"vision_config\": {\"hidden_size\": 128, \"num_hidden_layers\": 2, \"num_attention_heads\": 2, "
+  "\"image_size\": 12, \"patch_size\": 4, \"hidden_act\": \"quick_gelu\", \"layer_norm_eps\": 1e-05}, "
+  "\"text_config\": {\"hidden_size\": 64, \"num_hidden_layers\": 3, \"num_attention_heads\": 1, "
+  "\"max_position_embeddings\": 20, \"vocab_size\": 519, \"hidden_act\": \"quick_gelu\"}}";
+
+static void test_names(features *plain) {
+  fvg_clip *m[2];
+  features f;
+  size_t count = 0;
+  int i, ok = 1;
+  m[0] = must_load(&hf, NULL, FVG_F32);
+  m[1] = must_load(&openai, NULL, FVG_F32);
+  for (i = 0; i < hf.n; i++) count += fvg_tensor_count(&hf.tensor[i].tensor);
+  for (i = 0; i < 2; i++) {
+    const fvg_vision_tower *v = &m[i]->vision;
+    const fvg_text_tower *x = &m[i]->text;
+    ok = ok && m[i]->has_vision && m[i]->has_text && m[i]->embed_dim == EMBED &&
+         fvg_clip_parameter_count(m[i]) == count;
+    ok = ok && v->width == VISION && v->image_size == IMAGE && v->patch_size == PATCH && v->n_token == TOKENS;
+    ok = ok && v->transformer.n_layer == VISION_LAYERS && v->transformer.n_head == 2;
+    ok = ok && x->width == TEXT && x->context_length == CONTEXT && x->vocab_size == VOCAB;
+    ok = ok && x->transformer.n_layer == TEXT_LAYERS && x->transformer.n_head == 1;
+    ok = ok && v->transformer.activation == FVG_QUICK_GELU && fabs((double)m[i]->logit_scale - exp(3.0)) < 1e-4;
+  }
+  check(ok, "sizes, heads and parameter count from the shapes, in both names");
+  encode(m[0], plain);
+  encode(m[1], &f);
+  check(same_images(&f, plain) && same_texts(&f, plain), "HF's and OpenAI's names give the same bits");
+  fvg_clip_free(m[0]);
+  fvg_clip_free(m[1]);
+  encode_once(&hf, config, &f);
+  check(same_images(&f, plain) && same_texts(&f, plain),
+        "a configuration that says what the shapes say changes nothing");
+}
+
+static void test_config(const features *plain) {
+  features f, gelu, heads;
+  encode_once(&hf, "{\"vision_config\": {}, \"text_config\": {\"hidden_act\": \"gelu\"}}", &f);
+  check(same_images(&f, plain) && !same_texts(&f, plain), "hidden_act gelu of the text tower alone");
+  encode_once(&hf, "{\"vision_config\": {\"hidden_act\": \"gelu\"}}", &gelu);
+  check(!same_images(&gelu, plain) && same_texts(&gelu, plain), "hidden_act gelu of the image tower alone");
+  check(difference(gelu.image, plain->image, IMAGES * EMBED) < 0.1, "gelu is near quick_gelu");
+  memcpy(gelu.text, f.text, sizeof f.text);
+  encode_once(&openai, "{\"model_cfg\": {\"embed_dim\": 40}}", &f);
+  check(same_images(&f, &gelu) && same_texts(&f, &gelu), "open_clip's configuration means gelu");
+  encode_once(&openai, "{\"model_cfg\": {\"quick_gelu\": true}}", &f);
+  check(same_images(&f, plain) && same_texts(&f, plain), "unless it says quick_gelu");
+  encode_once(&hf, "{\"vision_config\": {\"num_attention_heads\": 8}, \"text_config\": {\"layer_norm_eps\": 0.5}}",
+              &heads);
+  check(!same_images(&heads, plain) && !same_texts(&heads, plain),
+        "heads and layer_norm_eps are taken from the configuration");
+}
+
+static void test_storage(const features *plain) {
+  static const fvg_dtype type[] = {FVG_F16, FVG_BF16};
+  static const double limit[] = {4e-3, 3e-2};
+  size_t empty = fvg_mem_used(c), full;
+  features f;
+  fvg_clip *m = must_load(&hf, NULL, FVG_F32);
+  int i;
+  full = fvg_mem_used(c) - empty;
+  fvg_clip_free(m);
+  for (i = 0; i < 2; i++) {
+    double image, text;
+    m = must_load(&openai, NULL, type[i]);
+    check((double)(fvg_mem_used(c) - empty) < 0.65 * (double)full, "halves take little more than half the memory");
+    encode(m, &f);
+    image = difference(f.image, plain->image, IMAGES * EMBED);
+    text = difference(f.text, plain->text, TEXTS * EMBED);
+    printf("kept as %s: images off by %.1e, texts by %.1e\n", i ? "bf16" : "f16", image, text);
+    check(image > 0 && text > 0 && image < limit[i] && text < limit[i], "halves give features close to f32's");
+    fvg_clip_free(m);
+  }
+  check(load(&m, hf.tensor, hf.n, NULL, FVG_I32) == FVG_E_ARG && !m && one_line("tiny.safetensors", "F16"),
+        "not as integers");
+}
+
+static int is_vision(const char *name) { return !strncmp(name, "vis", 3); }
+
+static void test_towers(const features *plain) {
+  const model *all[2];
+  fvg_named_tensor part[MAX_TENSORS];
+  features f;
+  fvg_clip *m;
+  fvg_status s;
+  int i, k, vision, n;
+  all[0] = &hf;
+  all[1] = &openai;
+  for (k = 0; k < 2; k++)
+    for (vision = 0; vision < 2; vision++) {
+      for (i = n = 0; i < all[k]->n; i++) if (is_vision(all[k]->name[i]) == vision) part[n++] = all[k]->tensor[i];
+      if (load(&m, part, n, NULL, FVG_F32)) { check(0, fvg_error(c)); continue; }
+      check(m->has_vision == vision && m->has_text == !vision && m->embed_dim == EMBED, "one tower alone");
+      check(!vision || m->logit_scale == 100, "without logit_scale s is 100");
+      encode(m, &f);
+      check(vision ? same_images(&f, plain) : same_texts(&f, plain), "one tower alone has the features of both");
+      s = vision ? fvg_clip_encode_texts(m, texts, 1, f.text) : fvg_clip_encode_images(m, images, 1, f.image);
+      check(s == FVG_E_ARG && one_line("tower", vision ? "text" : "image"), "the other tower is missed");
+      fvg_clip_free(m);
+    }
+  for (i = n = 0; i < hf.n; i++)
+    if (strncmp(hf.name[i], "vision_model", 12) && strncmp(hf.name[i], "text_model", 10)) part[n++] = hf.tensor[i];
+  check(load(&m, part, n, NULL, FVG_F32) == FVG_E_FORMAT && !m && one_line("tiny.safetensors", ""), "neither tower");
+  check(load(&m, hf.tensor, 0, NULL, FVG_F32) == FVG_E_FORMAT && one_line("tiny.safetensors", "no CLIP weights"),
+        "no tensors at all");
+}
+
+/* ---- one image, one text, without packing, batches or kept rows ---- */
+static void image_by_hand(const fvg_clip *m, const float *image, float *f) {
+  const fvg_vision_tower *v = &m->vision;
+  const float *weight = (const float *)v->patch_weight.data, *position = (const float *)v->position_embedding.data;
+  fvg_tape *t = fvg_tape_new(c);
+  fvg_node *x = fvg_zeros(t, TOKENS, VISION);
+  fvg_segment s;
+  int token, k, i, channel, row, col, grid = IMAGE / PATCH, first = 0;
+  memset(&s, 0, sizeof s);
+  s.n_query = s.n_key = TOKENS;
+  for (token = 0; token < TOKENS; token++)
+    for (k = 0; k < VISION; k++) {
+      double sum = token ? 0 : (double)((const float *)v->class_embedding.data)[k];
+      for (i = 0; token && i < 3 * PATCH * PATCH; i++) {
+        channel = i / (PATCH * PATCH);
+        row = (token - 1) / grid * PATCH + i / PATCH % PATCH;
+        col = (token - 1) % grid * PATCH + i % PATCH;
+        sum += (double)weight[k * 3 * PATCH * PATCH + i] * (double)image[(channel * IMAGE + row) * IMAGE + col];
+      }
+      fvg_fill(x)[token * VISION + k] = (float)(sum + (double)position[token * VISION + k]);
+    }
+  x = fvg_layer_norm(x, fvg_frozen(t, &v->ln_pre_weight), fvg_frozen(t, &v->ln_pre_bias), 1e-5f);
+  x = fvg_gather(fvg_transform(x, &v->transformer, &s, 1, NULL, 0), &first, 1);
+  x = fvg_layer_norm(x, fvg_frozen(t, &v->ln_post_weight), fvg_frozen(t, &v->ln_post_bias), 1e-5f);
+  x = fvg_linear(x, fvg_frozen(t, &v->projection), NULL);
+  need(x != NULL, "an image by hand");
+  if (x) memcpy(f, fvg_value(x), EMBED * sizeof *f);
+  fvg_tape_free(t);
+}
+
+static void text_by_hand(const fvg_clip *m, const char *text, float *f) {
+  const fvg_text_tower *x = &m->text;
+  fvg_tape *t = fvg_tape_new(c);
+  int id[CONTEXT], n = 0, i, k, end;
+  fvg_segment s;
+  fvg_node *y;
+  need(!fvg_tokenize(m->tokenizer, text, id + 1, CONTEXT - 2, &n), "tokens");
+  id[0] = VOCAB - 2;
+  id[n + 1] = VOCAB - 1;
+  end = n + 1;
+  memset(&s, 0, sizeof s);
+  s.n_query = s.n_key = n + 2;
+  s.causal = 1;
+  y = fvg_zeros(t, n + 2, TEXT);
+  for (i = 0; i < n + 2; i++)
+    for (k = 0; k < TEXT; k++)
+      fvg_fill(y)[i * TEXT + k] = ((const float *)x->token_embedding.data)[id[i] * TEXT + k] +
+                                  ((const float *)x->position_embedding.data)[i * TEXT + k];
+  y = fvg_gather(fvg_transform(y, &x->transformer, &s, 1, NULL, 0), &end, 1);
+  y = fvg_layer_norm(y, fvg_frozen(t, &x->ln_final_weight), fvg_frozen(t, &x->ln_final_bias), 1e-5f);
+  y = fvg_linear(y, fvg_frozen(t, &x->projection), NULL);
+  need(y != NULL, "a text by hand");
+  if (y) memcpy(f, fvg_value(y), EMBED * sizeof *f);
+  fvg_tape_free(t);
+}
+
+static void test_by_hand(const features *plain) {
+  fvg_clip *m = must_load(&hf, NULL, FVG_F32);
+  double image = 0, text = 0;
+  float f[EMBED];
+  int i;
+  for (i = 0; i < IMAGES; i++) {
+    image_by_hand(m, images + i * PIXELS, f);
+    image = fmax(image, difference(plain->image + i * EMBED, f, EMBED));
+  }
+  for (i = 0; i < TEXTS; i++) {
+    text_by_hand(m, texts[i], f);
+    text = fmax(text, difference(plain->text + i * EMBED, f, EMBED));
+  }
+  printf("by hand: images off by %.1e, texts by %.1e\n", image, text);
+  check(image < 1e-5, "images: patches, class token, positions, norms, projection");
+  check(text < 1e-5, "texts: start, tokens, end, positions, norm, projection");
+  fvg_clip_free(m);
+}
+
+/* ---- texts and batches ---- */
+static void test_texts(const features *plain) {
+  static const char *const names[] = {"cat", "c_ab"}, *const full[] = {"a photo of a cat.", "a photo of a c ab."},
+                           *const photo[] = {"photo"};
+  static const char *const long_text = "a b c d e f g h i j k l m n o p q r s";  /* 19 tokens and two marks */
+  static const char *const same_twice[] = {"of", "of"};
+  static const char *const longest = "a b c d e f g h i j k l m n o p q r";
+  static char many[5001];
+  fvg_clip *m = must_load(&hf, NULL, FVG_F32);
+  const char *reversed[TEXTS], *too_long[2];
+  float f[TEXTS * EMBED], g[TEXTS * EMBED], backwards[IMAGES * PIXELS], h[IMAGES * EMBED];
+  double alone = 0, turned = 0, norm2;
+  int i, ok = 1;
+  size_t used = fvg_mem_used(c);
+  for (i = 0; i < TEXTS; i++) {
+    need(!fvg_clip_encode_texts(m, &texts[i], 1, f), "a text alone");
+    alone = fmax(alone, difference(f, plain->text + i * EMBED, EMBED));
+    reversed[i] = texts[TEXTS - 1 - i];
+  }
+  need(!fvg_clip_encode_texts(m, reversed, TEXTS, g) && !fvg_clip_encode_texts(m, texts, 2, f),
+       "texts in other company");
+  for (i = 0; i < TEXTS; i++)
+    turned = fmax(turned, difference(g + (TEXTS - 1 - i) * EMBED, plain->text + i * EMBED, EMBED));
+  printf("texts: alone %.1e, reversed %.1e, with a longer shared prefix %.1e\n", alone, turned,
+         difference(f, plain->text, 2 * EMBED));
+  check(alone < 2e-6 && turned < 2e-6 && difference(f, plain->text, 2 * EMBED) < 2e-6,
+        "a text's feature does not depend on its company");
+  for (i = 0; i < IMAGES; i++)
+    memcpy(backwards + i * PIXELS, images + (IMAGES - 1 - i) * PIXELS, PIXELS * sizeof *images);
+  need(!fvg_clip_encode_images(m, backwards, IMAGES, h), "images backwards");
+  for (i = 0; i < IMAGES; i++) ok = ok && same(h + i * EMBED, plain->image + (IMAGES - 1 - i) * EMBED, EMBED);
+  check(ok && !fvg_clip_encode_images(m, images + 3 * PIXELS, 1, h) && same(h, plain->image + 3 * EMBED, EMBED),
+        "an image's feature has the same bits wherever it stands, and alone");
+
+  check(!fvg_clip_encode_classes(m, NULL, names, 2, f) && !fvg_clip_encode_texts(m, full, 2, g),
+        "class names in the usual template");
+  fvg_normalize_rows(g, 2, EMBED);
+  for (norm2 = 0, i = 0; i < EMBED; i++) norm2 += (double)f[i] * (double)f[i];
+  check(same(f, g, 2 * EMBED) && fabs(norm2 - 1) < 1e-6, "are texts, normalised");
+  check(!fvg_clip_encode_classes(m, "a {} of a c ab.", photo, 1, f) &&
+            !fvg_clip_encode_classes(m, "{}", full + 1, 1, g) && same(f, g, EMBED),
+        "other templates");
+  check(fvg_clip_encode_classes(m, "a photo", names, 2, f) == FVG_E_ARG && one_line("a photo", "{}"),
+        "a template without {}");
+  check(fvg_clip_encode_classes(m, NULL, names, 0, f) == FVG_E_ARG &&
+            fvg_clip_encode_texts(m, texts, 0, f) == FVG_E_ARG,
+        "no texts");
+  check(!fvg_clip_encode_texts(m, same_twice, 2, f) && same(f, f + EMBED, EMBED) &&
+            difference(f, plain->text + 2 * EMBED, EMBED) < 2e-6,
+        "a text twice");
+  check(!fvg_clip_encode_texts(m, &longest, 1, f), "a text that fills the context");
+  too_long[0] = longest;
+  too_long[1] = long_text;
+  check(fvg_clip_encode_texts(m, too_long, 2, f) == FVG_E_ARG && one_line(long_text, "19 tokens") &&
+            one_line("context of 20", "room for 18"),
+        "a text that does not fit is an error with its number of tokens");
+  for (i = 0; i < 5000; i++) many[i] = i % 2 ? ' ' : 'q';
+  too_long[0] = many;
+  check(fvg_clip_encode_classes(m, NULL, too_long, 1, f) == FVG_E_ARG && one_line("...", "2505 tokens"),
+        "so is a very long class name");
+  too_long[0] = "ab\xFF";
+  check(fvg_clip_encode_texts(m, too_long, 1, f) == FVG_E_FORMAT, "bytes that are not UTF-8");
+  check(fvg_mem_used(c) == used, "no memory stays after encoding");
+  fvg_tokenizer_free(m->tokenizer);
+  m->tokenizer = NULL;
+  check(fvg_clip_encode_texts(m, texts, 1, f) == FVG_E_ARG && one_line("vocabulary", "merges.txt"), "no vocabulary");
+  fvg_clip_free(m);
+}
+
+/* ---- files ---- */
+static void write_model(const char *folder, const char *file, const model *x, const char *words,
+                        const char *json_name, const char *json) {
+  char path[200];
+  mkdir("build", 0777);
+  mkdir("build/test-clip", 0777);
+  mkdir(folder, 0777);
+  snprintf(path, sizeof path, "%s/%s", folder, file);
+  need(!x || !fvg_safetensors_save(c, path, x->tensor, x->n, NULL, 0), "a model is written");
+  snprintf(path, sizeof path, "%s/%s", folder, words ? words : "");
+  need(!words || !fvg_file_save(c, path, merges, sizeof merges - 1), "a vocabulary is written");
+  snprintf(path, sizeof path, "%s/%s", folder, json_name ? json_name : "");
+  need(!json_name || !fvg_file_save(c, path, json, strlen(json)), "a configuration is written");
+}
+
+static int opens_as(const char *path, const char *words, const features *expected) {
+  features f;
+  fvg_clip *m;
+  if (fvg_clip_open(c, &m, path, words, FVG_F32)) { printf("  %s: %s\n", path, fvg_error(c)); return 0; }
+  memset(&f, 0, sizeof f);
+  if (fvg_clip_encode_images(m, images, IMAGES, f.image) || fvg_clip_encode_texts(m, texts, TEXTS, f.text))
+    printf("  %s\n", fvg_error(c));
+  fvg_clip_free(m);
+  return same_images(&f, expected) && same_texts(&f, expected);
+}
+
+static void test_files(const features *plain) {
+  static const char gelu_json[] =
+      "{\"vision_config\": {\"hidden_act\": \"gelu\"}, \"text_config\": {\"hidden_act\": \"gelu\"}}";
+  size_t used = fvg_mem_used(c);
+  features gelu, f;
+  fvg_clip *m;
+  encode_once(&hf, gelu_json, &gelu);
+  write_model("build/test-clip/hf", "model.safetensors", &hf, "merges.txt", "config.json", gelu_json);
+  write_model("build/test-clip/openai", "open_clip_model.safetensors", &openai, "bpe_simple_vocab_16e6.txt",
+              "open_clip_config.json", "{\"model_cfg\": {\"quick_gelu\": true}}");
+  write_model("build/test-clip/single", "vit.safetensors", &openai, NULL, NULL, NULL);
+  write_model("build/test-clip/empty", "", NULL, NULL, "config.json", config);
+  write_model("build/test-clip/broken", "model.safetensors", &hf, NULL, "config.json",
+              "{\"vision_config\": {\"hidden_size\": 128");
+  check(opens_as("build/test-clip/hf", NULL, &gelu), "a folder with model.safetensors, config.json, merges.txt");
+  check(opens_as("build/test-clip/openai", NULL, plain), "a folder with open_clip's files");
+  check(opens_as("build/test-clip/single/vit.safetensors", "build/test-clip/hf/merges.txt", plain),
+        "a single file, the vocabulary given");
+  check(!fvg_clip_open(c, &m, "build/test-clip/single/vit.safetensors", NULL, FVG_F32),
+        "a single file without a vocabulary opens");
+  if (m)
+    check(fvg_clip_encode_texts(m, texts, 1, f.text) == FVG_E_ARG && one_line("vocabulary", ""),
+          "but encodes no text");
+  fvg_clip_free(m);
+  check(fvg_clip_open(c, &m, "build/test-clip/empty", NULL, FVG_F32) == FVG_E_IO && !m &&
+            one_line("build/test-clip/empty", "model.safetensors"),
+        "a folder without weights");
+  check(fvg_clip_open(c, &m, "build/test-clip/broken", NULL, FVG_F32) == FVG_E_FORMAT && !m &&
+            one_line("config.json", "JSON"),
+        "a configuration that is cut off");
+  check(fvg_clip_open(c, &m, "build/test-clip/no.safetensors", NULL, FVG_F32) == FVG_E_IO && !m &&
+            one_line("no.safetensors", ""),
+        "no such file");
+  check(fvg_clip_open(c, &m, "build/test-clip/hf", "build/test-clip/no.txt", FVG_F32) == FVG_E_IO && !m &&
+            one_line("no.txt", ""),
+        "no such vocabulary");
+  check(fvg_clip_open(c, &m, "build/test-clip/hf", "build/test-clip/hf/config.json", FVG_F32) == FVG_E_FORMAT && !m &&
+            one_line("hf/config.json", ""),
+        "a vocabulary that is none");
+  check(fvg_mem_used(c) == used, "no memory stays after files that do and do not open");
+}
+
+/* ---- files that are not what they should be ---- */
+enum { MISSING, MISSHAPEN, NOT_A_NUMBER };
+
+/* The model with tensor i spoiled. Where the tensor gives a size the message may name a neighbour. */
+static int spoiled(const model *x, int i, int how, const char *json) {
+  static const char *const kind[] = {"without", "misshapen", "NaN in"};
+  fvg_named_tensor part[MAX_TENSORS];
+  fvg_tensor *t = &part[i].tensor;
+  size_t used = fvg_mem_used(c), middle = fvg_tensor_count(&x->tensor[i].tensor) / 2;
+  int n = x->n, gives_size = how == MISSHAPEN &&
+                             (strstr(x->name[i], "token_embedding") || !strcmp(x->name[i], "text_projection"));
+  float *data = (float *)x->tensor[i].tensor.data + middle, saved = *data;
+  fvg_clip *m;
+  fvg_status s, wanted = how == MISSING ? FVG_E_FORMAT : how == MISSHAPEN ? FVG_E_SHAPE : FVG_E_NUMERIC;
+  memcpy(part, x->tensor, sizeof part);
+  if (how == MISSING) memmove(part + i, part + i + 1, (size_t)(--n - i) * sizeof *part);
+  if (how == MISSHAPEN && t->n_dim == 0) t->dim[t->n_dim++] = 2;
+  else if (how == MISSHAPEN) t->dim[t->n_dim - 1]++;
+  if (how == NOT_A_NUMBER) *data = NAN;
+  s = load(&m, part, n, json, FVG_F32);
+  *data = saved;
+  if (s == wanted && !m && fvg_mem_used(c) == used &&
+      one_line("tiny.safetensors", gives_size ? "has shape" : x->name[i]))
+    return 1;
+  printf("  %s %s: %s, %s\n", kind[how], x->name[i], fvg_status_name(s), s ? fvg_error(c) : "");
+  fvg_clip_free(m);
+  return 0;
+}
+
+static void test_spoiled(void) {
+  static const char *const what[] = {"each tensor missing in turn", "each tensor misshapen in turn",
+                                     "a NaN in each tensor in turn"};
+  int i, k, how, ok;
+  for (how = MISSING; how <= NOT_A_NUMBER; how++)
+    for (k = 0; k < 2; k++) {
+      const model *x = k ? &openai : &hf;
+      for (ok = 1, i = 0; i < x->n; i++) {
+        if (x->tensor[i].tensor.type == FVG_I64 || (how == MISSING && !strcmp(x->name[i], "logit_scale"))) continue;
+        ok &= spoiled(x, i, how, NULL);
+      }
+      check(ok, what[how]);
+    }
+}
+
+static void lie(const char *json, fvg_status status, const char *a, const char *b) {
+  size_t used = fvg_mem_used(c);
+  fvg_clip *m;
+  fvg_status s = load(&m, hf.tensor, hf.n, json, FVG_F32);
+  check(s == status && !m && one_line("tiny.safetensors", a) && one_line(a, b) && fvg_mem_used(c) == used, json);
+  fvg_clip_free(m);
+}
+
+static void test_lies(void) {
+  size_t n, used = fvg_mem_used(c);
+  fvg_clip *m;
+  int ok = 1;
+  char cut[sizeof config];
+  lie("{\"vision_config\": {\"hidden_size\": 256}}", FVG_E_SHAPE, "hidden_size = 128", "config.json says 256");
+  lie("{\"text_config\": {\"hidden_size\": 128}}", FVG_E_SHAPE, "hidden_size = 64", "config.json says 128");
+  lie("{\"vision_config\": {\"num_hidden_layers\": 1}}", FVG_E_SHAPE, "num_hidden_layers = 2", "says 1");
+  lie("{\"text_config\": {\"num_hidden_layers\": 12}}", FVG_E_SHAPE, "num_hidden_layers = 3", "says 12");
+  lie("{\"vision_config\": {\"image_size\": 224}}", FVG_E_SHAPE, "image_size = 12", "says 224");
+  lie("{\"vision_config\": {\"patch_size\": 3}}", FVG_E_SHAPE, "patch_size = 4", "says 3");
+  lie("{\"text_config\": {\"vocab_size\": 49408}}", FVG_E_SHAPE, "vocab_size = 519", "says 49408");
+  lie("{\"text_config\": {\"max_position_embeddings\": 77}}", FVG_E_SHAPE, "max_position_embeddings = 20", "says 77");
+  lie("{\"vision_config\": {\"num_attention_heads\": 3}}", FVG_E_SHAPE, "width 128", "3 heads");
+  lie("{\"vision_config\": {\"num_attention_heads\": 1e300}}", FVG_E_FORMAT, "num_attention_heads", "whole number");
+  lie("{\"text_config\": {\"num_attention_heads\": -2}}", FVG_E_FORMAT, "num_attention_heads", "whole number");
+  lie("{\"text_config\": {\"num_attention_heads\": 0.5}}", FVG_E_FORMAT, "num_attention_heads", "whole number");
+  lie("{\"text_config\": {\"hidden_act\": \"relu\"}}", FVG_E_UNSUPPORTED, "hidden_act", "relu");
+  lie("{\"text_config\": {\"hidden_act\": 3}}", FVG_E_UNSUPPORTED, "hidden_act", "");
+  lie("", FVG_E_FORMAT, "config.json", "JSON");
+  for (n = 0; n + 1 < sizeof config; n++) {
+    memcpy(cut, config, n);
+    cut[n] = 0;
+    ok = ok && load(&m, hf.tensor, hf.n, cut, FVG_F32) == FVG_E_FORMAT && !m && fvg_mem_used(c) == used;
+  }
+  check(ok, "a configuration cut off anywhere");
+  check(!load(&m, hf.tensor, hf.n, "[{\"vision_config\": 3}]", FVG_F32), "a configuration that says nothing is none");
+  fvg_clip_free(m);
+}
+
+/* ---- memory that runs out ---- */
+static long until_failure, n_live;
+static int stays_failed;
+static void *failing_alloc(void *user, size_t n) {
+  void *p;
+  (void)user;
+  if (until_failure <= 0 && (stays_failed || until_failure == 0)) { until_failure--; return NULL; }
+  until_failure--;
+  p = malloc(n);
+  n_live += p != NULL;
+  return p;
+}
+static void failing_release(void *user, void *p, size_t n) { (void)user; (void)n; n_live--; free(p); }
+
+static fvg_status load_and_encode(const buffer *b, features *f) {
+  static const char *const names[] = {"cat", "cab"};
+  fvg_desc d;
+  fvg_ctx *k;
+  fvg_clip *m = NULL;
+  fvg_status s;
+  memset(&d, 0, sizeof d);
+  d.allocator.alloc = failing_alloc;
+  d.allocator.release = failing_release;
+  s = fvg_init(&k, &d);
+  if (s) return s;
+  s = load_bytes(k, &m, b, config, FVG_F32);
+  if (!s) s = fvg_clip_encode_images(m, images, 2, f->image);
+  if (!s) s = fvg_clip_encode_texts(m, texts, TEXTS, f->text);
+  if (!s) s = fvg_clip_encode_classes(m, NULL, names, 2, f->text);
+  fvg_clip_free(m);
+  if (s && !strstr(fvg_error(k), "out of memory")) { printf("  message: %s\n", fvg_error(k)); s = FVG_E_ARG; }
+  fvg_free(k);
+  return s;
+}
+
+static void test_allocation_failures(void) {
+  buffer b = {NULL, 0, 0};
+  fvg_status s;
+  features f;
+  long k, n_failed;
+  int ok;
+  need(!fvg_safetensors_write(c, append, &b, openai.tensor, openai.n, NULL, 0), "the model in memory");
+  for (stays_failed = 0; stays_failed < 2; stays_failed++) {
+    for (ok = 1, n_failed = k = 0;; k++) {
+      until_failure = k;
+      s = load_and_encode(&b, &f);
+      if (n_live) printf("  allocation %ld fails: %ld blocks stay\n", k, n_live);
+      ok = ok && n_live == 0;
+      n_live = 0;
+      if (until_failure >= 0) break;                                    /* it was not reached */
+      if (s != FVG_E_NOMEM) printf("  allocation %ld fails: %s\n", k, fvg_status_name(s));
+      ok = ok && s == FVG_E_NOMEM;
+      n_failed++;
+    }
+    printf("%ld allocations made to fail%s\n", n_failed, stays_failed ? " with all after" : "");
+    check(ok && s == FVG_OK && n_failed > 100, "each allocation failing in turn: an error, and no memory stays");
+  }
+  free(b.bytes);
+}
+
+/* ---- golden features ---- */
+static const char *shared(void) { const char *path = getenv("FVGPT_SHARED"); return path ? path : "../shared"; }
+
+static void golden(const char *model_path, const char *recording) {
+  char path[600], what[700];
+  fvg_tensor x, image_features, text_features;
+  const char *list[32];
+  fvg_source source;
+  fvg_weights *w = NULL;
+  fvg_clip *m = NULL;
+  fvg__json j;
+  float *f;
+  double image, text;
+  int i, n = 0, d, ok;
+  snprintf(path, sizeof path, "%s/golden/%s.safetensors", shared(), recording);
+  if (!fvg__file_exists(path)) { printf("skipped: %s is not there\n", path); return; }
+  ok = !fvg_source_file(c, &source, path) && !fvg_weights_open(c, &w, &source);
+  snprintf(path, sizeof path, "%s/%s", shared(), model_path);
+  ok = ok && !fvg_clip_open(c, &m, path, NULL, FVG_F32) && !fvg_weights_get(w, "images", FVG_F32, &x) &&
+       !fvg_weights_get(w, "image_features", FVG_F32, &image_features) &&
+       !fvg_weights_get(w, "text_features", FVG_F32, &text_features) &&
+       !fvg__json_parse(c, &j, fvg_weights_metadata(w, "texts"), strlen(fvg_weights_metadata(w, "texts")), recording);
+  if (!ok) { check(0, fvg_error(c)); return; }
+  for (i = j.value[0].first; i >= 0 && n < 32; i = j.value[i].next) list[n++] = j.value[i].string;
+  d = m->embed_dim;
+  f = (float *)malloc((size_t)(x.dim[0] + n) * (size_t)d * sizeof *f);
+  ok = f && d == text_features.dim[1] && n == text_features.dim[0] &&
+       !fvg_clip_encode_images(m, (const float *)x.data, x.dim[0], f) &&
+       !fvg_clip_encode_texts(m, list, n, f + x.dim[0] * d);
+  image = ok ? difference(f, (const float *)image_features.data, x.dim[0] * d) : NAN;
+  text = ok ? difference(f + x.dim[0] * d, (const float *)text_features.data, n * d) : NAN;
+  snprintf(what, sizeof what, "golden %s: %d images off by %.1e, %d texts by %.1e", recording, x.dim[0], image, n,
+           text);
+  puts(what);
+  check(image < 2e-4 && text < 2e-4, what);
+  free(f);
+  fvg__json_free(c, &j);
+  fvg_tensor_free(c, &x);
+  fvg_tensor_free(c, &image_features);
+  fvg_tensor_free(c, &text_features);
+  fvg_clip_free(m);
+  fvg_weights_close(w);
+}
+
+int main(void) {
+  features plain;
+  fvg_rng rng;
+  int i;
+  if (fvg_init(&c, NULL)) return 1;
+  fvg_rng_seed(&rng, 4, 0);
+  for (i = 0; i < IMAGES * PIXELS; i++) images[i] = (float)fvg_rng_normal(&rng);
+  draw_model();
+  convert_model();
+  test_names(&plain);
+  test_config(&plain);
+  test_storage(&plain);
+  test_towers(&plain);
+  test_by_hand(&plain);
+  test_texts(&plain);
+  test_files(&plain);
+  test_spoiled();
+  test_lies();
+  test_allocation_failures();
+  golden("model/lit-vit-ti16", "lit_encode");
+  golden("golden/backbones", "backbones/encode");
+  check(fvg_mem_used(c) == 0, "no memory stays");
+  fvg_free(c);
+  printf("%d passed, %d failed\n", passed, failed);
+  return failed != 0;
+}

@@ -1,0 +1,1032 @@
+/* Chapter 8 of fvgpt_clip.h: views of pictures and masks, both training stages, classifiers, checkpoints
+   (METHODS 3.6, 9, 17, 18.9).  Run from the repository root; writes small pictures and checkpoints under
+   build/test-tuning. */
+#define FVGPT_PTHREADS
+#define FVGPT_IMPLEMENTATION
+#include "../fvgpt_clip.h"
+#include <sys/stat.h>
+
+static int passed, failed;
+static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
+static void need(int ok, const char *what) { if (!ok) check(0, what); }  /* to get on; not counted */
+
+static int one_line(fvg_ctx *c, const char *a, const char *b) {  /* the last message is a line with both parts */
+  const char *e = fvg_error(c);
+  int ok = strstr(e, a) && strstr(e, b) && !strchr(e, '\n');
+  if (!ok) printf("  message: %s\n  wanted:  %s / %s\n", e, a, b);
+  return ok;
+}
+
+#define ROOT "build/test-tuning"
+enum {
+  WIDTH = 24, HEIGHT = 20, BASE = 3, CLASSES = 5, SHOTS = 6, N = BASE * SHOTS, D = 32, IMAGE = 16,
+  PIXELS = 3 * IMAGE * IMAGE
+};
+static const char *const names[CLASSES] = {"red", "green \"\\\x01 \xC3\xA9", "dark_blue", "grey", "pink"};
+
+/* ---- a small CLIP of random weights, in memory ---- */
+enum { VISION = 64, MAX_TENSORS = 80, CONTEXT = 24, VOCAB = 512 + 4 + 2 };
+static const char merges[] = "#version: 0.2\np h\no t\nph ot\nphot o</w>\n";
+typedef struct model {
+  fvg_named_tensor tensor[MAX_TENSORS];
+  char name[MAX_TENSORS][80], bytes[1 << 20];
+  float pool[1 << 18];
+  size_t used, n_bytes;
+  int n;
+  fvg_rng rng;
+} model;
+static model standard, narrow, wide_text;  /* features of 32, of 16; text width 64, 128 */
+
+static void draw(model *m, const char *name, int n_dim, int d0, int d1, int d2, double mean, double deviation) {
+  fvg_tensor *x = &m->tensor[m->n].tensor;
+  float *data = m->pool + m->used;
+  snprintf(m->name[m->n], sizeof m->name[0], "%s", name);
+  m->tensor[m->n].name = m->name[m->n];
+  x->n_dim = n_dim;
+  x->dim[0] = d0;
+  x->dim[1] = d1;
+  x->dim[2] = x->dim[3] = d2;
+  x->data = data;
+  m->used += fvg_tensor_count(x);
+  for (; data < m->pool + m->used; data++) *data = (float)(mean + deviation * fvg_rng_normal(&m->rng));
+  m->n++;
+}
+
+static void draw_pair(model *m, const char *prefix, const char *leaf, int rows, int cols) {  /* cols 0: a norm */
+  char name[80];
+  snprintf(name, sizeof name, "%s%s.weight", prefix, leaf);
+  draw(m, name, cols ? 2 : 1, rows, cols, 0, cols ? 0 : 1, cols ? 1.2 / sqrt((double)cols) : 0.2);
+  snprintf(name, sizeof name, "%s%s.bias", prefix, leaf);
+  draw(m, name, 1, rows, 0, 0, 0, 0.2);
+}
+
+static void draw_block(model *m, const char *prefix, int w) {
+  static const char *const square[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                                       "self_attn.out_proj"};
+  int k;
+  for (k = 0; k < 4; k++) draw_pair(m, prefix, square[k], w, w);
+  draw_pair(m, prefix, "layer_norm1", w, 0);
+  draw_pair(m, prefix, "layer_norm2", w, 0);
+  draw_pair(m, prefix, "mlp.fc1", w, w);
+  draw_pair(m, prefix, "mlp.fc2", w, w);
+}
+
+static int append(void *user, const void *from, size_t n) {
+  model *m = (model *)user;
+  if (n > sizeof m->bytes - m->n_bytes) return 1;
+  memcpy(m->bytes + m->n_bytes, from, n);
+  m->n_bytes += n;
+  return 0;
+}
+
+static void draw_model(fvg_ctx *c, model *m, int embed, int text) {
+  fvg_rng_seed(&m->rng, 11, 0);
+  draw(m, "logit_scale", 0, 0, 0, 0, 3, 0);
+  draw(m, "vision_model.embeddings.patch_embedding.weight", 4, VISION, 3, 4, 0, 0.2);
+  draw(m, "vision_model.embeddings.class_embedding", 1, VISION, 0, 0, 0, 1);
+  draw(m, "vision_model.embeddings.position_embedding.weight", 2, 17, VISION, 0, 0, 0.5);
+  draw_pair(m, "vision_model.", "pre_layrnorm", VISION, 0);
+  draw_pair(m, "vision_model.", "post_layernorm", VISION, 0);
+  draw_block(m, "vision_model.encoder.layers.0.", VISION);
+  draw(m, "visual_projection.weight", 2, embed, VISION, 0, 0, 0.1);
+  draw(m, "text_model.embeddings.token_embedding.weight", 2, VOCAB, text, 0, 0, 1);
+  draw(m, "text_model.embeddings.position_embedding.weight", 2, CONTEXT, text, 0, 0, 0.5);
+  draw_pair(m, "text_model.", "final_layer_norm", text, 0);
+  draw_block(m, "text_model.encoder.layers.0.", text);
+  draw(m, "text_projection.weight", 2, embed, text, 0, 0, 0.1);
+  need(!fvg_safetensors_write(c, append, m, m->tensor, m->n, NULL, 0), "a model in memory");
+}
+
+static fvg_status load_clip(fvg_ctx *c, const model *x, fvg_clip **m) {
+  fvg_source source = fvg_source_memory(x->bytes, x->n_bytes, "tiny.safetensors");
+  fvg_weights *w;
+  fvg_status s = fvg_weights_open(c, &w, &source);
+  *m = NULL;
+  if (s) return s;
+  s = fvg_clip_load(c, m, w, NULL, FVG_F32);
+  fvg_weights_close(w);
+  if (s) return s;
+  source = fvg_source_memory(merges, sizeof merges - 1, "merges");
+  s = fvg_tokenizer_open(c, &(*m)->tokenizer, &source, VOCAB);
+  if (s) { fvg_clip_free(*m); *m = NULL; }
+  return s;
+}
+
+/* ---- pictures: a rectangle of the class's colour on noise, and what is rectangle is white in the mask ---- */
+enum { NO_MASK = 1, WHITE = 2, OTHER_SIZE = 3, BLACK = 4 };             /* the pictures whose masks are special */
+static char path[CLASSES * SHOTS][32];
+static fvg_item item[CLASSES * SHOTS];
+
+static int is_inside(int x, int y) { return x >= 0 && x < 14 && y >= 0 && y < 12; }
+
+static void write_picture(fvg_ctx *c, int i) {
+  static const int colour[CLASSES][3] = {
+      {220, 40, 30}, {40, 200, 60}, {30, 40, 160}, {120, 120, 120}, {240, 150, 170}};
+  uint8_t pixels[3 * WIDTH * HEIGHT], cover[4 * WIDTH * HEIGHT];
+  fvg_image picture, mask;
+  char name[100];
+  fvg_rng rng;
+  int x, y, k, left, top, scale = i == OTHER_SIZE ? 2 : 1;
+  fvg_rng_seed(&rng, 21, (uint64_t)i);
+  left = (int)fvg_rng_below(&rng, 8);
+  top = (int)fvg_rng_below(&rng, 6);
+  picture.width = WIDTH;
+  picture.height = HEIGHT;
+  picture.channels = 3;
+  picture.pixels = pixels;
+  for (y = 0; y < HEIGHT; y++)
+    for (x = 0; x < WIDTH; x++) {
+      int inside = is_inside(x - left, y - top);
+      for (k = 0; k < 3; k++)
+        pixels[(y * WIDTH + x) * 3 + k] = (uint8_t)(inside ? colour[i / SHOTS][k] : (int)fvg_rng_below(&rng, 256));
+    }
+  mask.width = scale * WIDTH;
+  mask.height = scale * HEIGHT;
+  mask.channels = 1;
+  mask.pixels = cover;
+  for (y = 0; y < mask.height; y++)
+    for (x = 0; x < mask.width; x++)
+      cover[y * mask.width + x] =
+        i != BLACK && (i == WHITE || is_inside(x / scale - left, y / scale - top)) ? 255 : 0;
+  snprintf(name, sizeof name, ROOT "/%s", path[i]);
+  need(!fvg_image_save(c, &picture, name), "a picture is written");
+  snprintf(name, sizeof name, ROOT "/mask/%d/%d.pgm", i / SHOTS, i % SHOTS);
+  if (i == NO_MASK) remove(name);
+  else need(!fvg_image_save(c, &mask, name), "a mask is written");
+}
+
+static void write_pictures(fvg_ctx *c) {
+  char name[64];
+  int i;
+  mkdir("build", 0777);
+  mkdir(ROOT, 0777);
+  mkdir(ROOT "/mask", 0777);
+  for (i = 0; i < CLASSES; i++) {
+    snprintf(name, sizeof name, ROOT "/%d", i);
+    mkdir(name, 0777);
+    snprintf(name, sizeof name, ROOT "/mask/%d", i);
+    mkdir(name, 0777);
+  }
+  for (i = 0; i < CLASSES * SHOTS; i++) {
+    snprintf(path[i], sizeof path[i], "%d/%d.ppm", i / SHOTS, i % SHOTS);
+    item[i].path = path[i];
+    item[i].label = i / SHOTS;
+    write_picture(c, i);
+  }
+}
+
+/* ---- a context with everything that tuning needs ---- */
+typedef struct world { fvg_ctx *c; fvg_clip *m; fvg_dataset set; fvg_items train, all; } world;
+static char root[] = ROOT;
+
+static fvg_status world_open(world *w, const fvg_desc *d) {
+  fvg_status s;
+  memset(w, 0, sizeof *w);
+  s = fvg_init(&w->c, d);
+  if (s) return s;
+  w->set.ctx = w->c;
+  w->set.root = root;
+  w->train.item = w->all.item = item;
+  w->train.n = N;
+  w->all.n = CLASSES * SHOTS;
+  return load_clip(w->c, &standard, &w->m);
+}
+
+static void world_close(world *w) {
+  fvg_clip_free(w->m);
+  check(fvg_mem_used(w->c) == 0 || w->c->desc.n_threads > 1, "no memory stays");
+  fvg_free(w->c);
+}
+
+/* ---- views ---- */
+typedef struct view { float f[D], f_fg[D], area; } view;
+static int same(const void *a, const void *b, size_t n) { return !memcmp(a, b, n); }
+
+static fvg_views *new_views(world *w, fvg_augment augment, int n_crops, uint64_t seed, int fill_black) {
+  fvg_views_desc d;
+  fvg_views *v;
+  memset(&d, 0, sizeof d);
+  d.augment = augment;
+  d.n_crops = n_crops;
+  d.seed = seed;
+  d.fill_black = fill_black;
+  if (fvg_views_new(w->m, &v, &w->set, &d)) { printf("FAILED fvg_views_new: %s\n", fvg_error(w->c)); exit(1); }
+  return v;
+}
+
+/* Views of all training items in one epoch. */
+static void all_views(fvg_views *v, const fvg_items *items, int epoch, view *out) {
+  float f[N * D], f_fg[N * D], area[N];
+  int index[N], i;
+  for (i = 0; i < items->n; i++) index[i] = i;
+  if (fvg_views_get(v, items, index, items->n, epoch, f, f_fg, area)) { check(0, fvg_error(v->clip->ctx)); return; }
+  for (i = 0; i < items->n; i++) {
+    memcpy(out[i].f, f + i * D, sizeof out[i].f);
+    memcpy(out[i].f_fg, f_fg + i * D, sizeof out[i].f_fg);
+    out[i].area = area[i];
+  }
+}
+
+static fvg_status augment(world *w, fvg_augment how, const fvg_image *in, const fvg_crop *crop, fvg_filter filter,
+                          fvg_image *out) {
+  if (how == FVG_AUGMENT_NONE) return fvg_image_test_transform(w->c, out, in, IMAGE, filter);
+  if (how == FVG_AUGMENT_SQUASH) return fvg_image_resize(w->c, out, in, IMAGE, IMAGE, filter);
+  return fvg_image_resized_crop(w->c, out, in, crop, IMAGE, filter);
+}
+
+/* One view from public parts: the same crop for picture and mask, the product after normalisation. */
+static void view_by_hand(world *w, const fvg_item *it, fvg_augment how, uint64_t seed, int epoch, int fill_black,
+                         view *out) {
+  static float x[PIXELS], fg[PIXELS], black[PIXELS];
+  static uint8_t zeros[PIXELS];
+  fvg_image picture, mask, a, b, dark;
+  fvg_crop crop;
+  fvg_rng rng;
+  int i, inside = 0, ok;
+  memset(out, 0, sizeof *out);
+  memset(&b, 0, sizeof b);
+  ok = !fvg_dataset_load(&w->set, it, &picture, &mask, 0.5f);
+  fvg_rng_seed(&rng, seed, fvg__path_hash(it->path) + (uint64_t)epoch);
+  crop = fvg_crop_random(&rng, picture.width, picture.height, 0.08f, 1);
+  ok = ok && !augment(w, how, &picture, &crop, FVG_BICUBIC, &a) && !fvg_image_normalize(w->c, &a, x);
+  out->area = -1;
+  memcpy(fg, x, sizeof fg);
+  if (ok && mask.pixels) {
+    dark = a;
+    dark.pixels = zeros;
+    ok = !augment(w, how, &mask, &crop, FVG_NEAREST, &b) && !fvg_image_normalize(w->c, &dark, black);
+    for (i = 0; ok && i < PIXELS; i++) {
+      int white = b.pixels[i % (IMAGE * IMAGE)] == 255;
+      fg[i] = white ? x[i] : fill_black ? black[i] : 0;
+      inside += i < IMAGE * IMAGE && white;
+    }
+    out->area = (float)inside / (IMAGE * IMAGE);
+  }
+  need(ok && !fvg_clip_encode_images(w->m, x, 1, out->f) && !fvg_clip_encode_images(w->m, fg, 1, out->f_fg),
+       "a view by hand");
+  fvg_normalize_rows(out->f, 1, D);
+  fvg_normalize_rows(out->f_fg, 1, D);
+  fvg_image_free(w->c, &picture);
+  fvg_image_free(w->c, &mask);
+  fvg_image_free(w->c, &a);
+  fvg_image_free(w->c, &b);
+}
+
+static void test_view_kinds(world *w) {
+  static const char *const what[] = {"crop", "fixed crops", "none", "squash"};
+  static view got[N], again[N], expected;
+  int how, fill, epoch, i;
+  for (how = FVG_AUGMENT_CROP; how <= FVG_AUGMENT_SQUASH; how++)
+    for (fill = 0; fill < 2; fill++) {
+      fvg_views *v = new_views(w, (fvg_augment)how, 2, 3, fill);
+      int ok = 1, differs = 0;
+      for (epoch = 0; epoch < 3; epoch++) {
+        all_views(v, &w->train, epoch, got);
+        for (i = 0; i < N; i++) {
+          view_by_hand(w, &item[i], (fvg_augment)how, 3, how == FVG_AUGMENT_FIXED_CROPS ? epoch % 2 : epoch, fill,
+                       &expected);
+          ok = ok && same(&got[i], &expected, sizeof expected);
+        }
+        if (epoch == 0) memcpy(again, got, sizeof got);
+        else differs |= (epoch == 1) & !same(again, got, sizeof got);
+      }
+      check(ok, what[how]);
+      check(differs == (how < FVG_AUGMENT_NONE), "crops differ from epoch to epoch, whole pictures do not");
+      check(got[NO_MASK].area == -1 && same(got[NO_MASK].f, got[NO_MASK].f_fg, sizeof got->f),
+            "no mask: area -1, and the foreground is the picture");
+      check(got[WHITE].area == 1 && same(got[WHITE].f, got[WHITE].f_fg, sizeof got->f),
+            "a white mask changes nothing");
+      check(got[BLACK].area == 0 && !same(got[BLACK].f, got[BLACK].f_fg, sizeof got->f),
+            "a black mask leaves nothing");
+      check(got[OTHER_SIZE].area > 0 && got[OTHER_SIZE].area <= 1, "a mask of another size");
+      fvg_views_free(v);
+    }
+  check(fabs((double)got[0].area - 14.0 * 12 / (WIDTH * HEIGHT)) < 0.05,
+        "a squashed picture keeps its share of foreground");
+}
+
+static void test_view_order(world *w) {
+  static view a[N], b[N];
+  fvg_item shuffled[N];
+  fvg_items items;
+  int how, i, ok;
+  items.item = shuffled;
+  for (how = FVG_AUGMENT_CROP; how <= FVG_AUGMENT_SQUASH; how++) {
+    fvg_views *v = new_views(w, (fvg_augment)how, 2, 3, 0), *u = new_views(w, (fvg_augment)how, 2, 3, 0),
+              *other = new_views(w, (fvg_augment)how, 2, 4, 0);
+    items.n = N;
+    for (i = 0; i < N; i++) shuffled[i] = item[N - 1 - i];
+    all_views(v, &w->train, 1, a);
+    check(!fvg_views_load(u, &items), "views are loaded");
+    all_views(u, &items, 1, b);
+    for (ok = 1, i = 0; i < N; i++) ok = ok && same(&a[i], &b[N - 1 - i], sizeof *a);
+    check(ok, "an item's views do not depend on its place in the list");
+    items.n = 1;
+    shuffled[0] = item[7];
+    all_views(other, &w->train, 1, b);
+    check(same(a, b, sizeof a) == (how >= FVG_AUGMENT_NONE), "another seed, other crops");
+    all_views(u, &items, 1, b);
+    check(same(b, a + 7, sizeof *b), "nor on the list");
+    fvg_views_free(v);
+    fvg_views_free(u);
+    fvg_views_free(other);
+  }
+}
+
+static void test_view_rest(world *w) {
+  static float f[CLASSES * SHOTS * D];
+  static view a[N];
+  fvg_item twice[4];
+  fvg_items items;
+  fvg_views_desc d;
+  fvg_views *v;
+  int index[2] = {0, 1}, i, ok = 1;
+  size_t used = fvg_mem_used(w->c);
+  check(!fvg_encode_items(w->m, &w->set, &w->all, f), "fvg_encode_items");
+  v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
+  all_views(v, &w->train, 0, a);
+  for (i = 0; i < N; i++) ok = ok && same(a[i].f, f + i * D, sizeof a[i].f);
+  check(ok, "sees the test transform");
+  check(!fvg_views_get(v, &w->train, index, 2, 0, f, NULL, NULL) && same(f, a[0].f, sizeof a[0].f), "f alone");
+  index[1] = N;
+  check(fvg_views_get(v, &w->train, index, 2, 0, f, NULL, NULL) == FVG_E_ARG && one_line(w->c, "18", "images"),
+        "an index beyond the list");
+  index[1] = -1;
+  check(fvg_views_get(v, &w->train, index, 2, 0, f, NULL, NULL) == FVG_E_ARG, "a negative index");
+  fvg_views_free(v);
+
+  for (i = 0; i < 4; i++) twice[i] = item[i / 2];
+  items.item = twice;
+  items.n = 4;
+  v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
+  check(!fvg_views_load(v, &items) && !fvg_views_load(v, &w->train) && !fvg_views_load(v, &items),
+        "a list that names a picture twice");
+  fvg_views_free(v);
+  check(fvg_mem_used(w->c) == used, "no memory stays after views");
+
+  memset(&d, 0, sizeof d);
+  d.no_foreground = 1;
+  d.augment = FVG_AUGMENT_NONE;
+  if (fvg_views_new(w->m, &v, &w->set, &d)) return;
+  index[1] = 1;
+  check(fvg_views_get(v, &w->train, index, 2, 0, f, f + N * D, NULL) == FVG_E_ARG &&
+            one_line(w->c, "without the foreground", ""),
+        "no foreground where none was wanted");
+  check(!fvg_views_get(v, &w->train, index, 2, 0, f, NULL, NULL) && same(f, a[0].f, sizeof a[0].f), "but the same f");
+  fvg_views_free(v);
+  for (i = 0; i < 2; i++) {                                             /* kept and not */
+    char gone[] = "0/gone.ppm", bad[] = "0/bad.ppm";
+    v = new_views(w, i ? FVG_AUGMENT_CROP : FVG_AUGMENT_NONE, 0, 0, 0);
+    used = fvg_mem_used(w->c);
+    twice[2].path = gone;
+    index[0] = 2;
+    check(fvg_views_get(v, &items, index, 1, 0, f, f + D, f + 2 * D) == FVG_E_IO &&
+              one_line(w->c, ROOT "/0/gone.ppm", ""),
+          "a picture that is gone");
+    twice[2].path = bad;
+    need(!fvg_file_save(w->c, ROOT "/0/bad.ppm", "P6\n9 9\n255\n", 11) &&
+             !fvg_file_save(w->c, ROOT "/mask/0/bad.pgm", "P5", 2),
+         "a bad picture");
+    check(fvg_views_get(v, &items, index, 1, 0, f, f + D, f + 2 * D) == FVG_E_FORMAT &&
+              one_line(w->c, ROOT "/0/bad.ppm", ""),
+          "a picture that is cut off");
+    need(!fvg_file_save(w->c, ROOT "/0/bad.ppm", "P6\n1 1\n255\nabc", 14), "a good picture");
+    check(fvg_views_get(v, &items, index, 1, 0, f, f + D, f + 2 * D) == FVG_E_FORMAT &&
+              one_line(w->c, ROOT "/mask/0/bad.pgm", ""),
+          "a bad mask");
+    check(!fvg_views_get(v, &items, index, 0, 0, f, NULL, NULL), "no views");
+    if (i) check(fvg_mem_used(w->c) == used, "no memory stays after bad pictures");
+    fvg_views_free(v);
+  }
+  w->m->has_vision = 0;
+  check(fvg_views_new(w->m, &v, &w->set, NULL) == FVG_E_ARG && !v && one_line(w->c, "image tower", ""),
+        "a model without an image tower");
+  w->m->has_vision = 1;
+}
+
+/* ---- training ---- */
+typedef struct diary {
+  int n, n_bad;
+  long cancel_at;
+  const char *what;
+  double first_epoch, last_epoch, losses[32];
+  fvg_optimizer_desc schedule;
+} diary;
+
+static int note(void *user, const fvg_progress *p) {
+  diary *d = (diary *)user;
+  if (d->what && strcmp(p->what, d->what)) return 0;
+  if (d->n < 32) d->losses[d->n] = p->loss;
+  d->n++;
+  if (p->n_epochs) {
+    int per_epoch = (int)(p->n_steps / p->n_epochs);
+    d->n_bad += p->step != d->n || p->epoch != (d->n - 1) / per_epoch ||
+                p->lr != fvg_learning_rate(&d->schedule, p->epoch) || !(p->loss > 0);
+    if (p->epoch == 0) d->first_epoch += p->loss / per_epoch;
+    if (p->epoch == p->n_epochs - 1) d->last_epoch += p->loss / per_epoch;
+  }
+  return d->n == d->cancel_at;
+}
+
+static fvg_train_desc train_desc(int epochs) {
+  fvg_train_desc d;
+  memset(&d, 0, sizeof d);
+  d.optimizer.epochs = epochs;
+  d.optimizer.lr = 0.01f;
+  d.seed = 5;
+  return d;
+}
+
+static fvg_fvgpt_desc fvgpt_desc(void) {
+  fvg_fvgpt_desc d;
+  memset(&d, 0, sizeof d);
+  d.width = D;
+  d.fdc_hidden = 16;
+  d.gate_hidden = 8;
+  d.logit_scale = 20;
+  d.seed = 6;
+  return d;
+}
+
+/* Both stages. The views are cropped anew in stage 1 and kept in stage 2. */
+static fvg_status tune(world *w, const fvg_items *items, int epochs, const fvg_fvgpt_desc *fd, fvg_coop **p,
+                       fvg_fvgpt **f) {
+  fvg_views_desc vd;
+  fvg_views *v = NULL, *kept = NULL;
+  fvg_train_desc d = train_desc(epochs);
+  fvg_status s;
+  *p = NULL;
+  *f = NULL;
+  memset(&vd, 0, sizeof vd);
+  vd.seed = 9;
+  s = fvg_coop_new(w->m, p, NULL, names, BASE);
+  if (!s) s = fvg_fvgpt_new(w->c, f, fd);
+  if (!s) s = fvg_views_new(w->m, &v, &w->set, &vd);
+  if (!s) s = fvg_coop_train(*p, v, items, &d);
+  vd.augment = FVG_AUGMENT_FIXED_CROPS;
+  vd.n_crops = 3;
+  if (!s) s = fvg_views_new(w->m, &kept, &w->set, &vd);
+  if (!s) s = fvg_fvgpt_train(*f, *p, kept, items, NULL, &d);
+  fvg_views_free(v);
+  fvg_views_free(kept);
+  if (s) {
+    fvg_coop_free(*p);
+    fvg_fvgpt_free(*f);
+    *p = NULL;
+    *f = NULL;
+  }
+  return s;
+}
+
+static void test_training(world *w, diary *notes) {
+  static const char *const what[] = {"CoOp", "FVGPT_CoOp", "encode"};
+  static const int wanted[] = {24, 24, 3};  /* 4 steps of 4 in 6 epochs; 18 pictures by 8s */
+  fvg_fvgpt_desc fd = fvgpt_desc();
+  fvg_fvgpt *f;
+  fvg_coop *p;
+  size_t used = fvg_mem_used(w->c);
+  int i, stop;
+  for (i = 0; i < 3; i++) {
+    for (stop = 0; stop < 2; stop++) {
+      fvg_status s;
+      fvg_train_desc d = train_desc(6);
+      memset(notes, 0, sizeof *notes);
+      notes->what = what[i];
+      notes->cancel_at = stop * (i == 2 ? 2 : 9);
+      notes->schedule = fvg_optimizer_defaults(&d.optimizer);
+      s = tune(w, &w->train, 6, &fd, &p, &f);
+      check(s == (stop ? FVG_E_CANCELLED : FVG_OK), stop ? "cancelled" : "tuned");
+      if (stop) check(one_line(w->c, what[i], "cancelled at step") && notes->n == notes->cancel_at, "at once");
+      else {
+        check(notes->n == wanted[i] && !notes->n_bad, "every step is reported, with its epoch, rate and loss");
+        if (i < 2)
+          printf("%s: loss %.3f in the first epoch, %.3f in the last\n", what[i], notes->first_epoch,
+                 notes->last_epoch);
+        check(i == 2 || notes->last_epoch < 0.9 * notes->first_epoch, "the loss falls");
+      }
+      fvg_coop_free(p);
+      fvg_fvgpt_free(f);
+      check(fvg_mem_used(w->c) == used, "no memory stays after training");
+    }
+  }
+  memset(notes, 0, sizeof *notes);
+}
+
+/* At a rate of nothing an epoch's losses tell its batches: each picture once, in an order of its own. */
+static void test_order(world *w, diary *notes) {
+  fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
+  fvg_train_desc d = train_desc(3);
+  double sum[3] = {0, 0, 0};
+  fvg_coop *p;
+  int i, moved = 0;
+  d.batch = 3;
+  d.optimizer.lr = 1e-20f;
+  d.optimizer.warmup_epochs = -1;
+  if (fvg_coop_new(w->m, &p, NULL, names, BASE)) return;
+  memset(notes, 0, sizeof *notes);
+  notes->what = "CoOp";
+  check(!fvg_coop_train(p, v, &w->train, &d) && notes->n == 18, "three epochs of six batches");
+  for (i = 0; i < 18; i++) {
+    sum[i / 6] += notes->losses[i];
+    moved += i >= 6 && notes->losses[i] != notes->losses[i - 6];
+  }
+  check(fabs(sum[0] - sum[1]) < 1e-4 && fabs(sum[0] - sum[2]) < 1e-4, "every epoch shows every picture once");
+  check(moved == 12, "in a new order each time");
+  fvg_coop_free(p);
+  fvg_views_free(v);
+  memset(notes, 0, sizeof *notes);
+}
+
+static void test_training_rest(world *w) {
+  fvg_train_desc d = train_desc(1);
+  fvg_fvgpt_desc fd = fvgpt_desc();
+  fvg_items few = w->train, none = w->train;
+  fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
+  float after[2][4 * 64];
+  double far = 0;
+  fvg_fvgpt *f;
+  fvg_coop *p;
+  int i;
+  size_t used;
+  few.n = 3;
+  none.n = 0;
+  for (i = 0; i < 3; i++) {
+    if (fvg_coop_new(w->m, &p, NULL, names, BASE)) return;
+    d.batch = i == 2 ? 4 : 18;                                          /* one step; the order then does not matter */
+    d.seed = (uint64_t)i;
+    need(!fvg_coop_train(p, v, &w->train, &d), "trained");
+    if (i < 2) memcpy(after[i], fvg_coop_ctx(p)->value.data, sizeof after[i]);
+    else check(!same(after[0], fvg_coop_ctx(p)->value.data, sizeof after[0]), "smaller batches, another result");
+    if (i < 2) fvg_coop_free(p);
+  }
+  for (i = 0; i < 4 * 64; i++) far = fmax(far, fabs((double)after[0][i] - (double)after[1][i]));
+  check(far < 1e-6, "one batch of all, in another order: nearly the same result");
+  check(!fvg_coop_train(p, v, &few, &d), "fewer images than a batch");
+  used = fvg_mem_used(w->c);
+  check(fvg_coop_train(p, v, &none, &d) == FVG_E_ARG && one_line(w->c, "no images", ""), "no images");
+  check(fvg_coop_train(p, v, &w->all, &d) == FVG_E_ARG && one_line(w->c, "3/0.ppm: label 3", "3 classes"),
+        "stage 1: a label beyond the classes");
+  fd.width = D + 1;
+  if (fvg_fvgpt_new(w->c, &f, &fd)) return;
+  check(fvg_fvgpt_train(f, p, v, &w->train, NULL, &d) == FVG_E_SHAPE && one_line(w->c, "33", "32"),
+        "modules of another width");
+  check(fvg_fvgpt_train(f, p, v, &w->all, NULL, &d) == FVG_E_ARG && one_line(w->c, "3/0.ppm: label 3", "3 classes"),
+        "stage 2: a label beyond the classes");
+  fvg_fvgpt_free(f);
+  fd.width = D;
+  if (fvg_fvgpt_new(w->c, &f, &fd)) return;
+  check(fvg_fvgpt_train(f, p, v, &w->train, "no hole", &d) == FVG_E_ARG && one_line(w->c, "no hole", "{}"),
+        "a template without {}");
+  fvg_fvgpt_free(f);
+  check(fvg_mem_used(w->c) == used, "no memory stays after training that cannot be");
+  fvg_coop_free(p);
+  fvg_views_free(v);
+}
+
+static void backwards(void *user, void (*job)(void *arg, int index), void *arg, int n) {
+  (void)user;
+  while (n--) job(arg, n);
+}
+
+static size_t read_file(const char *name, char *bytes, size_t capacity) {
+  FILE *file = fopen(name, "rb");
+  size_t n = file ? fread(bytes, 1, capacity, file) : 0;
+  if (file) fclose(file);
+  return n;
+}
+
+static void test_threads(void) {
+  static char first[1 << 18], other[1 << 18];
+  static const int threads[] = {1, 2, 5, 0};
+  size_t n = 0;
+  int i;
+  for (i = 0; i < 4; i++) {
+    fvg_fvgpt_desc fd = fvgpt_desc();
+    fvg_fvgpt *f;
+    fvg_coop *p;
+    fvg_desc d;
+    world w;
+    memset(&d, 0, sizeof d);
+    d.n_threads = threads[i];
+    if (!threads[i]) d.parallel = backwards;
+    if (world_open(&w, &d) || tune(&w, &w.train, 2, &fd, &p, &f)) { check(0, "tuned with threads"); return; }
+    check(!fvg_checkpoint_save(ROOT "/threads.safetensors", p, f, NULL, 0), "saved");
+    if (i == 0) n = read_file(ROOT "/threads.safetensors", first, sizeof first);
+    else
+      check(n > 1000 && n < sizeof first && read_file(ROOT "/threads.safetensors", other, sizeof other) == n &&
+                same(first, other, n),
+            "any number of threads, jobs in any order: the same checkpoint, byte for byte");
+    fvg_coop_free(p);
+    fvg_fvgpt_free(f);
+    world_close(&w);
+  }
+}
+
+/* ---- classifiers; what each branch depends on ---- */
+typedef struct scores { float zero_shot[N * BASE], tuned[N * BASE], base[N * BASE], new_[N * 2], b[N]; } scores;
+
+static int score(fvg_clip *m, fvg_branch branch, fvg_coop *p, fvg_fvgpt *f, int first, int n_class, const float *x,
+                 float *logits, float *b) {
+  fvg_classifier *k;
+  fvg_status s = fvg_classifier_new(m, &k, branch, p, f, NULL, names + first, n_class);
+  if (!s) s = fvg_classifier_logits(k, x, N, logits, b);
+  if (s) printf("  %s\n", fvg_error(m->ctx));
+  fvg_classifier_free(k);
+  return !s;
+}
+
+static void all_scores(fvg_clip *m, fvg_coop *p, fvg_fvgpt *f, const float *x, scores *z) {
+  float b[N];
+  int i, ok = 1;
+  memset(z, 0, sizeof *z);
+  memset(b, 1, sizeof b);
+  check(score(m, FVG_ZERO_SHOT, NULL, NULL, 0, BASE, x, z->zero_shot, NULL) &&
+            score(m, FVG_TUNED, p, NULL, 0, BASE, x, z->tuned, b) &&
+            score(m, FVG_BRANCH_BASE, p, f, 0, BASE, x, z->base, NULL) &&
+            score(m, FVG_BRANCH_NEW, p, f, BASE, 2, x, z->new_, z->b),
+        "four classifiers");
+  for (i = 0; i < N; i++) ok = ok && b[i] == 0 && z->b[i] > 0 && z->b[i] < 1;
+  check(ok, "b is between 0 and 1 in the new branch, else 0");
+}
+
+static void test_branches(world *w, fvg_coop *p, fvg_fvgpt *f, const float *x) {
+  float g[BASE * D], g_clip[BASE * D], z[N * BASE], b[N];
+  fvg_classifier *k;
+  scores s;
+  double zero_shot = 0, tuned = 0;
+  int i, j, e;
+  all_scores(w->m, p, f, x, &s);
+  need(!fvg_coop_text_features(p, names, BASE, g) && !fvg_clip_encode_classes(w->m, NULL, names, BASE, g_clip),
+       "text features");
+  for (i = 0; i < N; i++)
+    for (j = 0; j < BASE; j++) {
+      double a = 0, t = 0;
+      for (e = 0; e < D; e++) {
+        a += (double)x[i * D + e] * (double)g_clip[j * D + e];
+        t += (double)x[i * D + e] * (double)g[j * D + e];
+      }
+      zero_shot = fmax(zero_shot, fabs(a * (double)w->m->logit_scale - (double)s.zero_shot[i * BASE + j]));
+      tuned = fmax(tuned, fabs(t * (double)w->m->logit_scale - (double)s.tuned[i * BASE + j]));
+    }
+  check(zero_shot < 1e-4 && tuned < 1e-4, "zero-shot and tuned are s f g^T");
+  check(!fvg_fvgpt_base_logits(f, x, N, g, BASE, z) && same(z, s.base, sizeof s.base), "the base branch is z_FDC");
+  check(!fvg_coop_text_features(p, names + BASE, 2, g) &&
+            !fvg_clip_encode_classes(w->m, NULL, names + BASE, 2, g_clip) &&
+            !fvg_fvgpt_new_logits(f, x, NULL, N, g, g_clip, 2, z, b) && same(z, s.new_, sizeof s.new_) &&
+            same(b, s.b, sizeof b),
+        "the new branch is z_PC");
+  check(fvg_classifier_new(w->m, &k, FVG_TUNED, NULL, f, NULL, names, BASE) == FVG_E_ARG && !k &&
+            one_line(w->c, "tuned prompts", ""),
+        "tuned without prompts");
+  check(fvg_classifier_new(w->m, &k, FVG_BRANCH_BASE, p, NULL, NULL, names, BASE) == FVG_E_ARG && !k &&
+            one_line(w->c, "FVG-PT", ""),
+        "base without modules");
+  check(fvg_classifier_new(w->m, &k, FVG_ZERO_SHOT, NULL, NULL, NULL, names, 0) == FVG_E_ARG && !k,
+        "no classes, zero-shot");
+  check(fvg_classifier_new(w->m, &k, FVG_TUNED, p, NULL, NULL, names, 0) == FVG_E_ARG && !k, "no classes, tuned");
+}
+
+/* METHODS 18.9: the modules share nothing, so one's settings leave the other's results alone, bit for bit. */
+static void test_independence(world *w, const float *x) {
+  fvg_fvgpt_desc d[8];
+  scores first, s;
+  int i;
+  for (i = 0; i < 8; i++) d[i] = fvgpt_desc();
+  d[1].lambda_new = -1;
+  d[2].lambda_new = 3;
+  d[3].no_kl = 1;
+  d[4].lambda_base = -1;
+  d[5].lambda_rg = 4;
+  d[6].fdc_hidden = 24;
+  d[7].area_rule = FVG_AREA_IGNORE;
+  for (i = 0; i < 8; i++) {
+    fvg_fvgpt *f;
+    fvg_coop *p;
+    if (tune(w, &w->train, 2, &d[i], &p, &f)) { check(0, fvg_error(w->c)); continue; }
+    all_scores(w->m, p, f, x, &s);
+    if (i == 0) first = s;
+    if (i == 1 || i == 2 || i == 3)
+      check(same(s.base, first.base, sizeof s.base) && !same(s.new_, first.new_, sizeof s.new_),
+            "PC's settings change the new branch only");
+    if (i == 4 || i == 6)
+      check(same(s.new_, first.new_, sizeof s.new_) && !same(s.base, first.base, sizeof s.base),
+            "FDC's settings change the base branch only");
+    if (i == 5 || i == 7)
+      check(same(s.new_, first.new_, sizeof s.new_), "FRG's settings do not change the new branch");
+    check(same(s.tuned, first.tuned, sizeof s.tuned), "nor stage 2 the tuned prompts");
+    fvg_coop_free(p);
+    fvg_fvgpt_free(f);
+  }
+}
+
+/* ---- checkpoints ---- */
+static const char *const keys[] = {"format",         "trainer",   "classes",    "class_token_position", "n_ctx",
+                                   "class_specific", "embed_dim", "fdc_hidden", "gate_hidden",          "gate_layers",
+                                   "logit_scale",    "tau",       "dataset"};
+enum { N_KEYS = sizeof keys / sizeof *keys };
+#define GOOD ROOT "/good.safetensors"
+#define BAD ROOT "/bad.safetensors"
+
+/* GOOD as BAD, without tensor `drop`, with another first dimension of `grow`, with key = value (NULL: without it). */
+static void spoil(fvg_ctx *c, const char *drop, const char *grow, const char *key, const char *value) {
+  static float zeros[10000];
+  fvg_named_tensor tensor[32];
+  fvg_metadata metadata[N_KEYS];
+  fvg_source source;
+  fvg_weights *w;
+  int i, n = 0, n_metadata = 0;
+  if (fvg_source_file(c, &source, GOOD) || fvg_weights_open(c, &w, &source)) { check(0, fvg_error(c)); return; }
+  for (i = 0; i < fvg_weights_count(w); i++) {
+    const char *name = fvg_weights_name(w, i);
+    if (drop && !strcmp(name, drop)) continue;
+    tensor[n].name = name;
+    need(!fvg_weights_get(w, name, FVG_F32, &tensor[n].tensor), "a tensor of the checkpoint");
+    if (grow && !strcmp(name, grow)) {
+      fvg_tensor_free(c, &tensor[n].tensor);
+      need(fvg_weights_info(w, name, &tensor[n].tensor) == 1, "a shape of the checkpoint");
+      tensor[n].tensor.dim[0]++;
+      tensor[n].tensor.data = zeros;
+    }
+    n++;
+  }
+  for (i = 0; i < N_KEYS; i++) {
+    metadata[n_metadata].key = keys[i];
+    metadata[n_metadata].value = key && !strcmp(keys[i], key) ? value : fvg_weights_metadata(w, keys[i]);
+    if (metadata[n_metadata].value) n_metadata++;
+  }
+  need(!fvg_safetensors_save(c, BAD, tensor, n, metadata, n_metadata), "a spoiled checkpoint is written");
+  for (i = 0; i < n; i++) if (tensor[i].tensor.data != zeros) fvg_tensor_free(c, &tensor[i].tensor);
+  fvg_weights_close(w);
+}
+
+/* Loading `file` fails (FVG_OK: somehow) with one line that names it and what is wrong, and leaves nothing behind. */
+static int refused(fvg_clip *m, const char *file, fvg_status status, const char *a) {
+  size_t used = fvg_mem_used(m->ctx);
+  fvg_weights *settings;
+  fvg_coop *p;
+  fvg_fvgpt *f;
+  fvg_status s = fvg_checkpoint_load(m, file, &p, &f, &settings);
+  int ok = s && (s == status || status == FVG_OK) && !p && !f && !settings && fvg_mem_used(m->ctx) == used &&
+           one_line(m->ctx, file, a);
+  if (!ok)
+    printf("  %s: %s, wanted %s: %s\n", a, fvg_status_name(s), fvg_status_name(status), s ? fvg_error(m->ctx) : "");
+  fvg_coop_free(p);
+  fvg_fvgpt_free(f);
+  fvg_weights_close(settings);
+  return ok;
+}
+
+static void test_spoiled(world *w) {
+  static const struct { const char *key, *value, *says; } bad[] = {
+    {"classes", "[\"a\", ", "JSON"}, {"classes", "[1, 2, 3]", "classes"}, {"classes", "[]", "classes"},
+    {"classes", "{\"a\": \"b\"}", "classes"}, {"classes", NULL, "classes"},
+    {"class_token_position", NULL, "class_token_position"}, {"class_token_position", "sideways", "sideways"},
+    {"n_ctx", "5", "ctx"}, {"n_ctx", "200", "ctx"}, {"n_ctx", "-1", "n_ctx"}, {"n_ctx", "1e300", "n_ctx"},
+    {"n_ctx", "4.5", "n_ctx"}, {"n_ctx", NULL, "n_ctx"}, {"class_specific", "1", "ctx"}, {"embed_dim", "31", "31"},
+    {"embed_dim", NULL, ""}, {"format", "fvgpt 2", "fvgpt 2"}, {"format", NULL, "not a checkpoint"},
+    {"fdc_hidden", "17", "fdc_image.down.weight"}, {"fdc_hidden", "65000", "fdc_image.down.weight"},
+    {"fdc_hidden", "1e300", "fdc_hidden"}, {"gate_hidden", "9", "frg.fc1.weight"},
+    {"gate_hidden", "65000", "frg.fc1.weight"}, {"gate_layers", "7", "gate_layers"},
+    {"gate_layers", "3", "frg.fc2.weight"}, {"tau", "-1", "tau"}, {"tau", "nan", "tau"}, {"tau", NULL, "tau"},
+    {"logit_scale", "-5", "logit_scale"}, {"logit_scale", "1e300", "logit_scale"}
+  };
+  fvg_fvgpt *f;
+  fvg_coop *p;
+  char name[64][40];
+  fvg_source source;
+  fvg_weights *x;
+  size_t i, peak;
+  int n, k, missing = 1, misshapen = 1;
+  if (fvg_source_file(w->c, &source, GOOD) || fvg_weights_open(w->c, &x, &source)) {
+    check(0, fvg_error(w->c));
+    return;
+  }
+  n = fvg_weights_count(x);
+  for (k = 0; k < n; k++) snprintf(name[k], sizeof name[k], "%s", fvg_weights_name(x, k));
+  fvg_weights_close(x);
+  check(n == 17, "seventeen tensors");
+  for (k = 0; k < n; k++) {
+    size_t used = fvg_mem_used(w->c);
+    spoil(w->c, name[k], NULL, NULL, NULL);
+    missing &= refused(w->m, BAD, FVG_E_FORMAT, name[k]);
+    need(fvg_mem_used(w->c) == used, "no memory stays");
+    spoil(w->c, NULL, name[k], NULL, NULL);
+    misshapen &= refused(w->m, BAD, FVG_E_SHAPE, name[k]);
+  }
+  check(missing, "each tensor missing in turn");
+  check(misshapen, "each tensor misshapen in turn");
+  peak = fvg_mem_peak(w->c);
+  for (i = 0; i < sizeof bad / sizeof *bad; i++) {
+    spoil(w->c, NULL, NULL, bad[i].key, bad[i].value);
+    check(refused(w->m, BAD, FVG_OK, bad[i].says), bad[i].key);
+  }
+  check(fvg_mem_peak(w->c) < peak + 1000000, "a number in a checkpoint does not make a large allocation");
+  spoil(w->c, NULL, NULL, "dataset", NULL);
+  check(!fvg_checkpoint_load(w->m, BAD, &p, &f, NULL) && p && f, "the program's own settings may be missing");
+  fvg_coop_free(p);
+  fvg_fvgpt_free(f);
+}
+
+static void test_other_files(world *w) {
+  static char bytes[1 << 18];
+  size_t n = read_file(GOOD, bytes, sizeof bytes), cut;
+  fvg_clip *m;
+  int ok = 1;
+  for (cut = 0; cut < n; cut += cut < 2000 ? 61 : 1999) {
+    need(!fvg_file_save(w->c, BAD, bytes, cut), "a truncated checkpoint is written");
+    ok &= refused(w->m, BAD, FVG_E_FORMAT, "");
+  }
+  check(ok && !fvg_file_save(w->c, BAD, bytes, n - 1) && refused(w->m, BAD, FVG_E_FORMAT, ""),
+        "a checkpoint cut off anywhere");
+  check(!fvg_file_save(w->c, BAD, standard.bytes, standard.n_bytes) &&
+            refused(w->m, BAD, FVG_E_FORMAT, "not a checkpoint"),
+        "a model is no checkpoint");
+  check(!fvg_file_save(w->c, BAD, "hello, world", 12) && refused(w->m, BAD, FVG_E_FORMAT, ""), "nor is a text");
+  check(refused(w->m, ROOT "/none.safetensors", FVG_E_IO, ""), "nor is nothing");
+  check(!load_clip(w->c, &narrow, &m) && refused(m, GOOD, FVG_E_SHAPE, "width 32, this one has 16"),
+        "a CLIP of another width");
+  fvg_clip_free(m);
+  check(!load_clip(w->c, &wide_text, &m) && refused(m, GOOD, FVG_E_SHAPE, "ctx has shape [4, 64]"),
+        "a CLIP with a wider text tower");
+  fvg_clip_free(m);
+}
+
+static void test_round_trip(world *w, fvg_coop *p, fvg_fvgpt *f, const float *x) {
+  static const fvg_metadata settings[] = {{"dataset", "t\xC3\xADny \"set\"\n\\"}, {"shots", "6"}},
+                            twice[] = {{"tau", "3"}};
+  fvg_metadata many[100];
+  char key[100][16];
+  fvg_weights *open = NULL;
+  fvg_fvgpt *g = NULL;
+  fvg_coop *q = NULL;
+  scores before, after;
+  int i, n;
+  const char *const *kept;
+  all_scores(w->m, p, f, x, &before);
+  check(!fvg_checkpoint_save(GOOD, p, f, settings, 2) && !fvg_checkpoint_load(w->m, GOOD, &q, &g, &open) && q && g &&
+            open,
+        "saved and loaded");
+  if (!q || !g || !open) { printf("  %s\n", fvg_error(w->c)); return; }
+  check(!strcmp(fvg_weights_metadata(open, "dataset"), settings[0].value) &&
+            !strcmp(fvg_weights_metadata(open, "shots"), "6"),
+        "with its settings");
+  kept = fvg_coop_class_names(q, &n);
+  for (i = 0; i < BASE; i++) check(n == BASE && !strcmp(kept[i], names[i]), "and class names of all kinds");
+  all_scores(w->m, q, g, x, &after);
+  check(same(&before, &after, sizeof before), "a loaded checkpoint gives the same logits, bit for bit");
+  fvg_weights_close(open);
+  fvg_coop_free(q);
+  fvg_fvgpt_free(g);
+  check(!fvg_checkpoint_save(BAD, p, NULL, NULL, 0) && !fvg_checkpoint_load(w->m, BAD, &q, &g, NULL) && q && !g,
+        "prompts alone");
+  fvg_coop_free(q);
+  check(fvg_checkpoint_save(BAD, p, f, twice, 1) == FVG_E_ARG && one_line(w->c, BAD, "tau"),
+        "a setting must not be one of ours");
+  for (i = 0; i < 100; i++) { snprintf(key[i], sizeof key[i], "key %d", i); many[i].key = many[i].value = key[i]; }
+  check(fvg_checkpoint_save(BAD, p, f, many, 100) == FVG_E_ARG && one_line(w->c, BAD, "100 settings"),
+        "too many settings are an error, not a loss");
+  check(fvg_checkpoint_save(ROOT "/no/folder.safetensors", p, f, NULL, 0) == FVG_E_IO &&
+            one_line(w->c, ROOT "/no/folder", ""),
+        "a folder that is not there");
+}
+
+/* Class-specific prompts in another position, and gates of three layers. */
+static void test_other_shapes(world *w, const float *x) {
+  float before[2][N * BASE], after[2][N * BASE];
+  fvg_fvgpt_desc fd = fvgpt_desc();
+  fvg_coop_desc cd;
+  fvg_fvgpt *f = NULL, *g = NULL;
+  fvg_coop *p = NULL, *q = NULL;
+  memset(&cd, 0, sizeof cd);
+  cd.n_ctx = 3;
+  cd.class_specific = 1;
+  cd.class_token_position = FVG_MIDDLE;
+  fd.gate_layers = 3;
+  fd.fdc_init_scale = 0.1f;
+  fd.tau = 1.3f;
+  fd.logit_scale = 33.3f;
+  check(!fvg_coop_new(w->m, &p, &cd, names, BASE) && !fvg_fvgpt_new(w->c, &f, &fd), "other shapes");
+  check(!fvg_checkpoint_save(BAD, p, f, NULL, 0) && !fvg_checkpoint_load(w->m, BAD, &q, &g, NULL),
+        "saved and loaded");
+  check(score(w->m, FVG_BRANCH_BASE, p, f, 0, BASE, x, before[0], NULL) &&
+            score(w->m, FVG_BRANCH_NEW, p, f, 0, BASE, x, before[1], NULL) &&
+            score(w->m, FVG_BRANCH_BASE, q, g, 0, BASE, x, after[0], NULL) &&
+            score(w->m, FVG_BRANCH_NEW, q, g, 0, BASE, x, after[1], NULL) && same(before, after, sizeof before),
+        "class-specific prompts in the middle and three layers: the same logits");
+  fvg_coop_free(p);
+  fvg_coop_free(q);
+  fvg_fvgpt_free(f);
+  fvg_fvgpt_free(g);
+}
+
+/* ---- memory that runs out ---- */
+static long until_failure, n_live;
+static void *failing_alloc(void *user, size_t n) {
+  void *p;
+  (void)user;
+  if (until_failure-- == 0) return NULL;
+  p = malloc(n);
+  n_live += p != NULL;
+  return p;
+}
+static void failing_release(void *user, void *p, size_t n) { (void)user; (void)n; n_live--; free(p); }
+
+static fvg_status everything(void) {
+  float z[2 * BASE], x[2 * D];
+  fvg_fvgpt_desc fd = fvgpt_desc();
+  fvg_classifier *k = NULL;
+  fvg_weights *settings = NULL;
+  fvg_fvgpt *f = NULL;
+  fvg_coop *p = NULL;
+  fvg_items two;
+  fvg_desc d;
+  fvg_status s;
+  world w;
+  memset(&d, 0, sizeof d);
+  d.allocator.alloc = failing_alloc;
+  d.allocator.release = failing_release;
+  two.item = item;
+  two.n = 2;
+  s = world_open(&w, &d);
+  if (!s) s = tune(&w, &two, 1, &fd, &p, &f);
+  if (!s) s = fvg_checkpoint_save(ROOT "/memory.safetensors", p, f, NULL, 0);
+  fvg_coop_free(p);
+  fvg_fvgpt_free(f);
+  p = NULL;
+  f = NULL;
+  if (!s) s = fvg_checkpoint_load(w.m, ROOT "/memory.safetensors", &p, &f, &settings);
+  if (!s) s = fvg_encode_items(w.m, &w.set, &two, x);
+  if (!s) s = fvg_classifier_new(w.m, &k, FVG_BRANCH_NEW, p, f, NULL, names, BASE);
+  if (!s) s = fvg_classifier_logits(k, x, 2, z, NULL);
+  fvg_classifier_free(k);
+  fvg_coop_free(p);
+  fvg_fvgpt_free(f);
+  fvg_weights_close(settings);
+  fvg_clip_free(w.m);
+  fvg_free(w.c);
+  return s;
+}
+
+static void test_allocation_failures(void) {
+  fvg_status s;
+  int ok = 1;
+  long k;
+  for (k = 0;; k++) {
+    until_failure = k;
+    s = everything();
+    if (n_live) printf("  allocation %ld fails: %ld blocks stay\n", k, n_live);
+    ok = ok && n_live == 0;
+    n_live = 0;
+    if (until_failure >= 0) break;
+    if (s != FVG_E_NOMEM) printf("  allocation %ld fails: %s\n", k, fvg_status_name(s));
+    ok = ok && s == FVG_E_NOMEM;
+  }
+  printf("%ld allocations made to fail\n", k);
+  check(ok && s == FVG_OK && k > 100, "each allocation failing in turn: an error, and no memory stays");
+}
+
+int main(void) {
+  static float x[CLASSES * SHOTS * D];
+  fvg_fvgpt_desc fd = fvgpt_desc();
+  fvg_fvgpt *f;
+  fvg_coop *p;
+  diary notes;
+  fvg_desc d;
+  fvg_ctx *c;
+  world w;
+  if (fvg_init(&c, NULL)) return 1;
+  draw_model(c, &standard, D, 64);
+  draw_model(c, &narrow, 16, 64);
+  draw_model(c, &wide_text, D, 128);
+  write_pictures(c);
+  check(fvg_mem_used(c) == 0, "no memory stays after writing");
+  fvg_free(c);
+  memset(&notes, 0, sizeof notes);
+  memset(&d, 0, sizeof d);
+  d.progress = note;
+  d.user = &notes;
+  if (world_open(&w, &d)) { printf("FAILED: %s\n", w.c ? fvg_error(w.c) : "no context"); return 1; }
+  test_view_kinds(&w);
+  test_view_order(&w);
+  test_view_rest(&w);
+  test_training(&w, &notes);
+  test_order(&w, &notes);
+  test_training_rest(&w);
+  if (fvg_encode_items(w.m, &w.set, &w.train, x) || tune(&w, &w.train, 2, &fd, &p, &f)) {
+    printf("FAILED: %s\n", fvg_error(w.c));
+    return 1;
+  }
+  test_branches(&w, p, f, x);
+  test_independence(&w, x);
+  test_round_trip(&w, p, f, x);
+  test_other_shapes(&w, x);
+  test_spoiled(&w);
+  test_other_files(&w);
+  fvg_coop_free(p);
+  fvg_fvgpt_free(f);
+  world_close(&w);
+  test_threads();
+  test_allocation_failures();
+  printf("%d passed, %d failed\n", passed, failed);
+  return failed != 0;
+}
