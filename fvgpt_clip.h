@@ -2037,12 +2037,25 @@ static fvg_status fvg__load_block(fvg__clip_loader *l, const char *prefix, int i
   return s;
 }
 
-/* How many layers the file has: PREFIX0., PREFIX1., ... each with this leaf. */
-static int fvg__count_layers(fvg_weights *weights, const char *prefix, const char *leaf) {
-  char name[160];
-  int n = 0;
-  do snprintf(name, sizeof name, "%s%d.%s", prefix, n, leaf); while (fvg_weights_info(weights, name, NULL) && ++n < 1000);
+/* The layers the file speaks of: one more than the greatest number after `prefix`. n tensors make at most n layers. */
+static int fvg__count_layers(const fvg_weights *weights, const char *prefix) {
+  int i, n = 0, most = fvg_weights_count(weights);
+  size_t length = strlen(prefix);
+  for (i = 0; i < most; i++) {
+    const char *name = fvg_weights_name(weights, i);
+    int layer = 0;
+    if (strncmp(name, prefix, length)) continue;
+    for (name += length; *name >= '0' && *name <= '9' && layer < most; name++) layer = 10 * layer + (*name - '0');
+    if (layer < most && layer >= n) n = layer + 1;
+  }
   return n;
+}
+
+static int fvg__any_tensor(const fvg_weights *weights, const char *prefix) {
+  int i;
+  for (i = 0; i < fvg_weights_count(weights); i++)
+    if (!strncmp(fvg_weights_name(weights, i), prefix, strlen(prefix))) return 1;
+  return 0;
 }
 
 /* A number of the configuration's section, or 0. */
@@ -2080,7 +2093,7 @@ static fvg_status fvg__load_transformer(fvg__clip_loader *l, const fvg__json *co
   if (!s) s = fvg__config_size(l, config, section, "heads", &heads);                  /* open_clip's text_cfg        */
   if (!s) s = fvg__config_size(l, config, section, "head_width", &head_width);        /* and vision_cfg: 80 in ViT-H */
   if (s) return s;
-  t->n_layer = fvg__count_layers(l->weights, prefix, l->openai ? "ln_1.weight" : "layer_norm1.weight");
+  t->n_layer = fvg__count_layers(l->weights, prefix);
   t->n_head = heads ? heads : w / head_width;
   t->eps = eps > 0 ? (float)eps : 1e-5f;
   if (t->n_layer < 1) return fvg__fail(c, FVG_E_FORMAT, "%s: no layers named %s0...", fvg_weights_file(l->weights), prefix);
@@ -2111,7 +2124,10 @@ static fvg_status fvg__load_vision(fvg__clip_loader *l, const fvg__json *config,
   int grid = 1, w;
   const char *patch_name = l->openai ? "visual.conv1.weight" : "vision_model.embeddings.patch_embedding.weight";
   const char *position_name = l->openai ? "visual.positional_embedding" : "vision_model.embeddings.position_embedding.weight";
-  if (!fvg_weights_info(l->weights, patch_name, &patch)) return FVG_OK;                /* a text-only model          */
+  if (!fvg_weights_info(l->weights, patch_name, &patch)) {
+    if (!fvg__any_tensor(l->weights, l->openai ? "visual." : "vision_model.")) return FVG_OK;            /* a text-only model */
+    return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", file, patch_name);
+  }
   l->m->has_vision = 1;
   if (patch.n_dim != 4 || patch.dim[1] != 3 || patch.dim[2] != patch.dim[3] || patch.dim[0] < 1 || patch.dim[2] < 1 || patch.dim[2] > 4096)
     return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s must have shape [width,3,patch,patch]", file, patch_name);
@@ -2143,7 +2159,10 @@ static fvg_status fvg__load_text(fvg__clip_loader *l, const fvg__json *config, i
   fvg_text_tower *x = &l->m->text;
   fvg_tensor token, position;
   fvg_status s;
-  if (!fvg_weights_info(l->weights, token_name, &token)) return FVG_OK;                /* an image-only model        */
+  if (!fvg_weights_info(l->weights, token_name, &token)) {
+    if (!fvg__any_tensor(l->weights, l->openai ? "transformer." : "text_model.")) return FVG_OK;         /* an image-only model */
+    return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(l->weights), token_name);
+  }
   l->m->has_text = 1;
   if (!fvg_weights_info(l->weights, position_name, &position))
     return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(l->weights), position_name);
@@ -2226,7 +2245,7 @@ FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weight
   l.m->ctx = c;
   l.weights = weights;
   l.keep_as = keep_as;
-  l.openai = fvg_weights_info(weights, "visual.conv1.weight", NULL) || fvg_weights_info(weights, "token_embedding.weight", NULL);
+  l.openai = fvg__any_tensor(weights, "visual.") || fvg__any_tensor(weights, "transformer.");
   if (config_json) fvg__open_clip_activation(&config, l.m);
   s = fvg__load_shared(&l);
   if (!s) s = fvg__load_vision(&l, &config, vision_section);
@@ -3931,7 +3950,7 @@ static fvg_status fvg__views_keep(fvg_views *v, const fvg_item *const *item, int
     }
   }
   for (i = 0; i < n; i++) {
-    fvg__view_slot *slot = fvg__view_find(v, fresh[i].path);
+    fvg__view_slot *slot = s ? NULL : fvg__view_find(v, fresh[i].path);
     if (s || slot->path) { fvg__release(c, fresh[i].f); continue; }    /* failed, or an image that the list names twice */
     *slot = fresh[i];
     v->n_used++;
@@ -4265,6 +4284,7 @@ FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int 
 /* ---- checkpoints ---- */
 #ifndef FVGPT_NO_STDIO
 #define FVG__MAX_SETTINGS 64
+static const char *const fvg__position_name[] = {"end", "middle", "front"};
 
 typedef struct fvg__settings {                   /* metadata being collected; numbers are printed into `text`       */
   fvg_metadata entry[FVG__MAX_SETTINGS];
@@ -4281,17 +4301,29 @@ static void fvg__set(fvg__settings *x, const char *key, const char *value) {
 static void fvg__set_number(fvg__settings *x, const char *key, double value) {
   if (x->n == FVG__MAX_SETTINGS) return;
   snprintf(x->text[x->n], sizeof x->text[0], "%.9g", value);
+  if (strchr(x->text[x->n], ',')) *strchr(x->text[x->n], ',') = '.';                 /* some locales' decimal point  */
   fvg__set(x, key, x->text[x->n]);
 }
 
-static double fvg__get_number(const fvg_weights *w, const char *key) {
+static fvg_status fvg__get_number(fvg_ctx *c, const fvg_weights *w, const char *key, double *out) {
   const char *value = fvg_weights_metadata(w, key);
-  return value ? atof(value) : 0;
+  fvg__json j;
+  fvg_status s;
+  int is_number;
+  if (!value) return fvg__fail(c, FVG_E_FORMAT, "%s: no setting %s", fvg_weights_file(w), key);
+  s = fvg__json_parse(c, &j, value, strlen(value), key);
+  if (s == FVG_E_NOMEM) return s;
+  is_number = !s && j.value[0].type == FVG__JSON_NUMBER;
+  if (is_number) *out = j.value[0].number;
+  fvg__json_free(c, &j);
+  return is_number ? FVG_OK : fvg__fail(c, FVG_E_FORMAT, "%s: setting %s is \"%.40s\", not a number", fvg_weights_file(w), key, value);
 }
 
 /* A whole number from low to 65536 of a checkpoint's metadata. */
 static fvg_status fvg__get_whole(fvg_ctx *c, const fvg_weights *w, const char *key, int low, int *out) {
-  double x = fvg__get_number(w, key);
+  double x = 0;
+  fvg_status s = fvg__get_number(c, w, key, &x);
+  if (s) return s;
   if (!(x >= low && x <= 65536) || x != floor(x))
     return fvg__fail(c, FVG_E_FORMAT, "%s: %s must be a whole number from %d to 65536", fvg_weights_file(w), key, low);
   *out = (int)x;
@@ -4324,7 +4356,6 @@ static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
 }
 
 FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_coop *p, fvg_fvgpt *f, const fvg_metadata *settings, int n_settings) {
-  static const char *const position[] = {"end", "middle", "front"};
   fvg_ctx *c = p->clip->ctx;
   fvg_named_tensor tensor[1 + 8 + 4 * FVG__MAX_GATE_LAYERS];
   fvg__settings x;
@@ -4342,7 +4373,7 @@ FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_coop *p, fvg_fvgpt 
   fvg__set(&x, "format", "fvgpt 1");
   fvg__set(&x, "trainer", f ? "FVGPT_CoOp" : "CoOp");
   fvg__set(&x, "classes", names);
-  fvg__set(&x, "class_token_position", position[p->desc.class_token_position]);
+  fvg__set(&x, "class_token_position", fvg__position_name[p->desc.class_token_position]);
   fvg__set_number(&x, "n_ctx", p->desc.n_ctx);
   fvg__set_number(&x, "class_specific", p->desc.class_specific);
   fvg__set_number(&x, "embed_dim", p->clip->embed_dim);
@@ -4384,23 +4415,46 @@ static fvg_status fvg__restore(fvg_ctx *c, fvg_weights *w, fvg_parameter *p) {
   return FVG_OK;
 }
 
+/* The shape of ctx in the file must be what its settings and the model make it, before memory is asked for. */
+static fvg_status fvg__check_ctx(fvg_clip *m, const fvg_weights *w, const fvg_coop_desc *d, int n_class) {
+  char found[FVG__SHAPE_TEXT];
+  int k = d->class_specific ? 1 : 0;
+  fvg_tensor x;
+  fvg_weights_info(w, "ctx", &x);
+  if (x.n_dim == k + 2 && (!k || x.dim[0] == n_class) && x.dim[k] == d->n_ctx && x.dim[k + 1] == m->text.width) return FVG_OK;
+  return fvg__fail(m->ctx, FVG_E_SHAPE, "%s: ctx has shape %s, not that of %d vectors %s%d classes for a text width of %d",
+                   fvg_weights_file(w), fvg__shape_text(&x, found), d->n_ctx, k ? "for each of " : "shared by ", n_class, m->text.width);
+}
+
+/* The position of that name, or -1. */
+static int fvg__position_of(const char *name) {
+  int i = FVG_FRONT;
+  while (i >= 0 && strcmp(name, fvg__position_name[i])) i--;
+  return i;
+}
+
 static fvg_status fvg__restore_coop(fvg_clip *m, fvg_weights *w, fvg_coop **out) {
+  const char *format = fvg_weights_metadata(w, "format");
   const char *classes = fvg_weights_metadata(w, "classes"), *position = fvg_weights_metadata(w, "class_token_position");
   const char **name;
   fvg_coop_desc desc;
   fvg__json j;
   fvg_status s;
-  int i, n = 0;
-  if (!classes || !position || !fvg_weights_info(w, "ctx", NULL))
-    return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: not a checkpoint of tuned prompts (no ctx, classes and class_token_position)", fvg_weights_file(w));
-  if (fvg__get_number(w, "embed_dim") != m->embed_dim)
-    return fvg__fail(m->ctx, FVG_E_SHAPE, "%s: tuned on a CLIP of width %.0f, this one has %d", fvg_weights_file(w), fvg__get_number(w, "embed_dim"), m->embed_dim);
+  int i, n = 0, width;
+  if (!format || !classes || !position || !fvg_weights_info(w, "ctx", NULL))
+    return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: not a checkpoint of tuned prompts (no ctx, format, classes and class_token_position)", fvg_weights_file(w));
+  if (strcmp(format, "fvgpt 1")) return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: format \"%.40s\", only \"fvgpt 1\" is known", fvg_weights_file(w), format);
+  if (fvg__position_of(position) < 0)
+    return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: class_token_position \"%.40s\" is not end, middle or front", fvg_weights_file(w), position);
+  s = fvg__get_whole(m->ctx, w, "embed_dim", 1, &width);
+  if (s) return s;
+  if (width != m->embed_dim) return fvg__fail(m->ctx, FVG_E_SHAPE, "%s: tuned on a CLIP of width %d, this one has %d", fvg_weights_file(w), width, m->embed_dim);
   s = fvg__json_parse(m->ctx, &j, classes, strlen(classes), fvg_weights_file(w));
   if (s) return s;
   memset(&desc, 0, sizeof desc);
   s = fvg__get_whole(m->ctx, w, "n_ctx", 1, &desc.n_ctx);
   if (!s) s = fvg__get_whole(m->ctx, w, "class_specific", 0, &desc.class_specific);
-  desc.class_token_position = position[0] == 'm' ? FVG_MIDDLE : position[0] == 'f' ? FVG_FRONT : FVG_END;
+  desc.class_token_position = (fvg_position)fvg__position_of(position);
   if (!s && (j.value[0].type != FVG__JSON_ARRAY || j.value[0].n_child < 1))
     s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: classes must be a list of names", fvg_weights_file(w));
   name = (const char **)fvg__alloc_array(m->ctx, (size_t)j.value[0].n_child + 1, sizeof *name);
@@ -4409,25 +4463,44 @@ static fvg_status fvg__restore_coop(fvg_clip *m, fvg_weights *w, fvg_coop **out)
     name[n++] = j.value[i].string;
     if (j.value[i].type != FVG__JSON_STRING) s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: classes[%d] is not a string", fvg_weights_file(w), n - 1);
   }
+  if (!s) s = fvg__check_ctx(m, w, &desc, n);
   if (!s) s = fvg_coop_new(m, out, &desc, name, n);
   fvg__release(m->ctx, name);
   fvg__json_free(m->ctx, &j);
   return s ? s : fvg__restore(m->ctx, w, &(*out)->ctx);
 }
 
+/* A number in the metadata must not ask for memory that the file has no numbers for. */
+static fvg_status fvg__check_rows(fvg_ctx *c, const fvg_weights *w, const char *name, int rows) {
+  char found[FVG__SHAPE_TEXT];
+  fvg_tensor x;
+  if (!fvg_weights_info(w, name, &x)) return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(w), name);
+  if (x.n_dim == 2 && x.dim[0] == rows) return FVG_OK;
+  return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, but the settings say %d rows", fvg_weights_file(w), name, fvg__shape_text(&x, found), rows);
+}
+
 static fvg_status fvg__restore_fvgpt(fvg_clip *m, fvg_weights *w, fvg_fvgpt **out) {
+  const char *trainer = fvg_weights_metadata(w, "trainer");
+  double logit_scale = 0, tau = 0;
   fvg_fvgpt_desc desc;
   fvg_status s;
   int i;
-  if (!fvg_weights_info(w, "fdc_image.down.weight", NULL)) return FVG_OK;            /* CoOp alone                  */
+  if (trainer && !strcmp(trainer, "CoOp")) return FVG_OK;
   memset(&desc, 0, sizeof desc);
   desc.width = m->embed_dim;
   s = fvg__get_whole(m->ctx, w, "fdc_hidden", 1, &desc.fdc_hidden);
   if (!s) s = fvg__get_whole(m->ctx, w, "gate_hidden", 1, &desc.gate_hidden);
   if (!s) s = fvg__get_whole(m->ctx, w, "gate_layers", 1, &desc.gate_layers);
-  desc.logit_scale = (float)fvg__get_number(w, "logit_scale");
-  desc.tau = (float)fvg__get_number(w, "tau");
-  if (!s && !isfinite(desc.logit_scale)) s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: logit_scale is not a finite number", fvg_weights_file(w));
+  if (!s) s = fvg__get_number(m->ctx, w, "logit_scale", &logit_scale);
+  if (!s) s = fvg__get_number(m->ctx, w, "tau", &tau);
+  if (!s && !(logit_scale > 0 && logit_scale < 1e6 && tau > 0 && tau < 1e6))
+    s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: logit_scale %g and tau %g must be positive and below 1e6", fvg_weights_file(w), logit_scale, tau);
+  if (!s && desc.gate_layers > FVG__MAX_GATE_LAYERS)
+    s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: gate_layers is %d, 1 to %d are possible", fvg_weights_file(w), desc.gate_layers, FVG__MAX_GATE_LAYERS);
+  if (!s) s = fvg__check_rows(m->ctx, w, "fdc_image.down.weight", desc.fdc_hidden);
+  if (!s) s = fvg__check_rows(m->ctx, w, "frg.fc1.weight", desc.gate_layers == 1 ? 1 : desc.gate_hidden);
+  desc.logit_scale = (float)logit_scale;
+  desc.tau = (float)tau;
   if (!s) s = fvg_fvgpt_new(m->ctx, out, &desc);
   for (i = 0; !s && i < (*out)->n_params; i++) s = fvg__restore(m->ctx, w, (*out)->params[i]);
   return s;

@@ -1,5 +1,5 @@
 /* Chapter 5 of fvgpt_clip.h: where CoOp's vectors stand, their gradient, training, new names, the golden trajectories
-   (METHODS 5 and 18.4).  Run from the repository root. */
+.  Run from the repository root. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
 
@@ -173,7 +173,7 @@ static void lay(int *token, const float **vector, int *at, int id, const float *
   vector[(*at)++] = v;
 }
 
-/* METHODS 5: [SOT] with the name after, among or before the vectors; the name is counted without its dot. */
+/* [SOT] with the name after, among or before the vectors; the name is counted without its dot. */
 static void prompt_by_hand(const char *name, const float *ctx, int n_ctx, int position, float *g) {
   int before = position == FVG_END ? n_ctx : position == FVG_MIDDLE ? n_ctx / 2 : 0;
   int token[CONTEXT], id[CONTEXT], at = 0, i, n_name, n;

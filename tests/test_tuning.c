@@ -1,5 +1,5 @@
 /* Chapter 8 of fvgpt_clip.h: views of pictures and masks, both training stages, classifiers, checkpoints
-   (METHODS 3.6, 9, 17, 18.9).  Run from the repository root; writes small pictures and checkpoints under
+.  Run from the repository root; writes small pictures and checkpoints under
    build/test-tuning. */
 #define FVGPT_PTHREADS
 #define FVGPT_IMPLEMENTATION
@@ -686,7 +686,7 @@ static void test_branches(world *w, fvg_coop *p, fvg_fvgpt *f, const float *x) {
   check(fvg_classifier_new(w->m, &k, FVG_TUNED, p, NULL, NULL, names, 0) == FVG_E_ARG && !k, "no classes, tuned");
 }
 
-/* METHODS 18.9: the modules share nothing, so one's settings leave the other's results alone, bit for bit. */
+/* The modules share nothing, so one's settings leave the other's results alone, bit for bit. */
 static void test_independence(world *w, const float *x) {
   fvg_fvgpt_desc d[8];
   scores first, s;
