@@ -4028,6 +4028,7 @@ FVG_DEF fvg_status fvg_views_get(fvg_views *v, const fvg_items *items, const int
   size_t d = (size_t)v->clip->embed_dim;
   int i;
   if (f_fg && v->desc.no_foreground) return fvg__fail(v->clip->ctx, FVG_E_ARG, "these views were made without the foreground");
+  if (epoch < 0) return fvg__fail(v->clip->ctx, FVG_E_ARG, "views of epoch %d; epochs count from 0", epoch);
   for (i = 0; i < n; i++)
     if (index[i] < 0 || index[i] >= items->n) return fvg__fail(v->clip->ctx, FVG_E_ARG, "view %d of %d images", index[i], items->n);
   if (v->n_kept == 0) return fvg__views_encode_items(v, items, index, n, epoch, f, f_fg, area);

@@ -1,5 +1,5 @@
-/* Chapter 8 of fvgpt_clip.h: views of pictures and masks, both training stages, classifiers, checkpoints
-.  Run from the repository root; writes small pictures and checkpoints under
+/* Chapter 8 of fvgpt_clip.h: views of pictures and masks, both training stages, classifiers, checkpoints.
+   Run from the repository root; writes small pictures and checkpoints under
    build/test-tuning. */
 #define FVGPT_PTHREADS
 #define FVGPT_IMPLEMENTATION
@@ -353,6 +353,9 @@ static void test_view_rest(world *w) {
         "an index beyond the list");
   index[1] = -1;
   check(fvg_views_get(v, &w->train, index, 2, 0, f, NULL, NULL) == FVG_E_ARG, "a negative index");
+  index[1] = 1;
+  check(fvg_views_get(v, &w->train, index, 2, -1, f, NULL, NULL) == FVG_E_ARG && one_line(w->c, "epoch -1", ""),
+        "a negative epoch");
   fvg_views_free(v);
 
   for (i = 0; i < 4; i++) twice[i] = item[i / 2];
@@ -686,7 +689,7 @@ static void test_branches(world *w, fvg_coop *p, fvg_fvgpt *f, const float *x) {
   check(fvg_classifier_new(w->m, &k, FVG_TUNED, p, NULL, NULL, names, 0) == FVG_E_ARG && !k, "no classes, tuned");
 }
 
-/* The modules share nothing, so one's settings leave the other's results alone, bit for bit. */
+/* METHODS 18.9: the modules share nothing, so one's settings leave the other's results alone, bit for bit. */
 static void test_independence(world *w, const float *x) {
   fvg_fvgpt_desc d[8];
   scores first, s;
