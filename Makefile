@@ -21,7 +21,8 @@ run-example: $(BUILD)/fvgpt $(BUILD)/tiny_world
 	$(BUILD)/tiny_world $(BUILD)/tiny
 	$(BUILD)/fvgpt tune --model $(BUILD)/tiny/model --data $(BUILD)/tiny/data --trainer FVGPT_CoOp --augment crop:4 --out $(BUILD)/tiny/out
 
-test: all $(TESTS)
+test:
+	@$(MAKE) -j4 --no-print-directory all $(TESTS)
 	@sh tests/run.sh $(BUILD)
 
 $(BUILD)/fvgpt: tools/fvgpt.c $(HEADERS)
@@ -38,7 +39,7 @@ $(BUILD)/%: examples/%.c $(HEADERS)
 
 $(BUILD)/%: tests/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
-	$(CC) -std=c99 $(CFLAGS) $(STB) $< -o $@ -lm -lpthread
+	$(CC) -std=c99 $(CFLAGS) -O1 $(STB) $< -o $@ -lm -lpthread
 
 clean:
 	rm -rf $(BUILD)
