@@ -218,6 +218,9 @@ FVG_DEF void       fvg_parameter_free(fvg_ctx *c, fvg_parameter *p);
 
 FVG_DEF fvg_tape *fvg_tape_new(fvg_ctx *c);                           /* NULL when out of memory                   */
 FVG_DEF void      fvg_tape_free(fvg_tape *t);
+/* From now on fvg_frozen of a tensor whose data are those of one of these parameters is fvg_param of it: a model built of
+   frozen tensors trains whole, or in part, by the same code that runs it.  The list must stay; n 0 ends it. */
+FVG_DEF void      fvg_tape_train(fvg_tape *t, fvg_parameter *const *params, int n);
 typedef struct fvg_mark { size_t position; fvg_node *last; } fvg_mark;
 FVG_DEF fvg_mark  fvg_tape_mark(const fvg_tape *t);                   /* a place to return to                      */
 FVG_DEF void      fvg_tape_reset(fvg_tape *t, fvg_mark mark);         /* forget all nodes made since               */
@@ -233,7 +236,7 @@ FVG_DEF const float *fvg_grad(const fvg_node *x);                     /* after f
 /* Leaves */
 FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x);      /* not copied: x must stay until the tape is reset */
 FVG_DEF fvg_node *fvg_zeros(fvg_tape *t, int rows, int cols);                      /* to be filled by the caller   */
-FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w);                    /* [dim 0, the rest], a vector is one row; F16, BF16 only as w of fvg_linear */
+FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w);                    /* [dim 0, the rest], a vector is one row; F16, BF16 only as w of fvg_linear or x of fvg_gather */
 FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p);                        /* likewise; gradient goes to p->grad */
 FVG_DEF fvg_node *fvg_detach(fvg_node *x);                                         /* same values, no gradient     */
 
@@ -243,6 +246,7 @@ FVG_DEF fvg_node *fvg_mul(fvg_node *a, fvg_node *b);                            
 FVG_DEF fvg_node *fvg_scale(fvg_node *x, float s);                                 /* s x                          */
 FVG_DEF fvg_node *fvg_linear(fvg_node *x, fvg_node *w, fvg_node *b);               /* x w^T + b: [n,k] [m,k] [1,m] or NULL -> [n,m] */
 FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, float eps);   /* rows                */
+FVG_DEF fvg_node *fvg_exp(fvg_node *x);                                            /* e^x                          */
 FVG_DEF fvg_node *fvg_relu(fvg_node *x);                                           /* max(x, 0)                    */
 FVG_DEF fvg_node *fvg_gelu(fvg_node *x);                                           /* x Phi(x)                     */
 FVG_DEF fvg_node *fvg_quick_gelu(fvg_node *x);                                     /* x sigmoid(1.702 x)           */
@@ -312,6 +316,10 @@ FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, const fvg_
 FVG_DEF void       fvg_optimizer_zero_grad(fvg_optimizer *o);
 FVG_DEF void       fvg_optimizer_step(fvg_optimizer *o, double lr);
 FVG_DEF void       fvg_optimizer_free(fvg_optimizer *o);
+/* What an optimiser remembers, to be saved and restored: the number of steps, and for parameter i as many numbers as it
+   has; moment 0 is SGD's momentum or AdamW's m, moment 1 AdamW's v (NULL for SGD). */
+FVG_DEF long      *fvg_optimizer_steps(fvg_optimizer *o);
+FVG_DEF float     *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment);
 
 /* ---------------------------------------------------------------------------------------------------------
    FVG-PT: foreground reliability gate (FRG), foreground distillation compensation (FDC), prior calibration (PC)
@@ -2410,6 +2418,11 @@ typedef struct fvg__gemm_job {
 static void fvg__pack_panel(const fvg__operand *b, int k0, int depth, int j0, int cols, int tile_cols, float *panel) {
   int k, j;
   if (cols < tile_cols) memset(panel, 0, (size_t)depth * (size_t)tile_cols * sizeof *panel);
+  if (b->type == FVG_F32 && b->col == 1) {
+    for (k = 0; k < depth; k++)
+      memcpy(panel + k * tile_cols, (const float *)b->data + (k0 + k) * b->row + j0, (size_t)cols * sizeof *panel);
+    return;
+  }
   for (j = 0; j < cols; j++) {
     ptrdiff_t at = k0 * b->row + (j0 + j) * b->col;
     float *to = panel + j;
@@ -2493,6 +2506,8 @@ struct fvg_tape {
   size_t used;                                   /* of the current chunk                                            */
   fvg_node *last;
   int failed;                                    /* a node could not be made: until the tape is reset, none is      */
+  fvg_parameter *const *train;                   /* fvg_tape_train                                                  */
+  int n_train;
 };
 
 struct fvg_node {
@@ -2632,13 +2647,14 @@ static fvg_node *fvg__leaf(fvg_tape *t, int rows, int cols) {
   return y;
 }
 
-static void fvg__linear_backward(fvg_node *y);   /* its weights, input b, may be stored in half precision           */
+static void fvg__linear_backward(fvg_node *y);   /* these two take weights stored in half precision: as input b,     */
+static void fvg__gather_backward(fvg_node *y);   /* and as input a                                                  */
 
 /* A node with room for its values; it needs a gradient if one of its inputs does. */
 static fvg_node *fvg__node(fvg_tape *t, int rows, int cols, fvg_node *a, fvg_node *b, fvg_node *c, void (*backward)(fvg_node *y)) {
   fvg_node *y;
-  if ((a && a->type != FVG_F32) || (b && b->type != FVG_F32 && backward != fvg__linear_backward) || (c && c->type != FVG_F32)) {
-    fvg__fail(t->ctx, FVG_E_ARG, "F16 and BF16 are storage for the weights of a linear layer; every other operand must be F32");
+  if ((a && a->type != FVG_F32 && backward != fvg__gather_backward) || (b && b->type != FVG_F32 && backward != fvg__linear_backward) || (c && c->type != FVG_F32)) {
+    fvg__fail(t->ctx, FVG_E_ARG, "F16 and BF16 are storage for the weights of a linear layer and for rows to gather; every other operand must be F32");
     return fvg__give_up(t);
   }
   if ((a && a->tape != t) || (b && b->tape != t) || (c && c->tape != t)) {
@@ -2708,6 +2724,11 @@ FVG_DEF fvg_node *fvg_zeros(fvg_tape *t, int rows, int cols) {
   return y;
 }
 
+FVG_DEF void fvg_tape_train(fvg_tape *t, fvg_parameter *const *params, int n) {
+  t->train = params;
+  t->n_train = n;
+}
+
 FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
   fvg_node *y;
   int i, rows = w->n_dim > 1 ? w->dim[0] : 1, cols = 1;
@@ -2715,7 +2736,11 @@ FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
   if (!w->data || w->type > FVG_BF16) { fvg__fail(t->ctx, FVG_E_ARG, "a frozen tensor must hold floats"); return fvg__give_up(t); }
   for (i = w->n_dim > 1; i < w->n_dim; i++) cols = w->dim[i] >= 1 && cols <= INT_MAX / w->dim[i] ? cols * w->dim[i] : 0;
   y = fvg__leaf(t, rows, cols);
-  if (y) { y->value = w->data; y->type = w->type; }
+  if (!y) return NULL;
+  y->value = w->data;
+  y->type = w->type;
+  for (i = 0; i < t->n_train; i++)
+    if (t->train[i]->value.data == w->data) { y->needs_grad = 1; y->grad = t->train[i]->grad; }
   return y;
 }
 
@@ -2864,6 +2889,11 @@ static void fvg__each_row(fvg_node *y, void (*rows)(fvg_node *y, int from, int t
   fvg__parallel(y->tape->ctx, fvg__rows_run, &j, (y->rows + j.group - 1) / j.group);
 }
 
+static void fvg__add_to(float *to, const float *from, size_t n) {
+  size_t k;
+  for (k = 0; k < n; k++) to[k] += from[k];
+}
+
 /* ---- add, mul: y_ij = a_ij + b_ij,  y_ij = a_ij b_ij; b may have one row, one column or both ---- */
 static int fvg__broadcasts(const fvg_node *a, const fvg_node *b) {
   return (b->rows == a->rows || b->rows == 1) && (b->cols == a->cols || b->cols == 1);
@@ -2873,10 +2903,17 @@ static size_t fvg__broadcast_at(const fvg_node *b, int i, int j) {
   return (size_t)(b->rows == 1 ? 0 : i) * (size_t)b->cols + (size_t)(b->cols == 1 ? 0 : j);
 }
 
+static void fvg__add_backward_same(fvg_node *y, int from, int to) {                  /* a and b of one shape         */
+  size_t at = (size_t)from * (size_t)y->cols, n = (size_t)(to - from) * (size_t)y->cols;
+  if (y->a->grad) fvg__add_to(y->a->grad + at, y->grad + at, n);
+  if (y->b->grad) fvg__add_to(y->b->grad + at, y->grad + at, n);
+}
+
 static void fvg__add_backward(fvg_node *y) {
   float *da = y->a->grad, *db = y->b->grad;
   size_t k = 0;
   int i, j;
+  if (fvg__count(y->b) == fvg__count(y)) { fvg__each_row(y, fvg__add_backward_same); return; }
   for (i = 0; i < y->rows; i++)
     for (j = 0; j < y->cols; j++, k++) {
       if (da) da[k] += y->grad[k];
@@ -3035,6 +3072,18 @@ static fvg_node *fvg__elementwise(fvg_node *x, void (*rows)(fvg_node *y, int fro
   return y;
 }
 
+static void fvg__exp_backward(fvg_node *y) {
+  size_t k, n = fvg__count(y);
+  for (k = 0; k < n; k++) y->a->grad[k] += y->grad[k] * fvg__values(y)[k];
+}
+
+static void fvg__exp_rows(fvg_node *y, int from, int to) {
+  size_t k, end = (size_t)to * (size_t)y->cols;
+  for (k = (size_t)from * (size_t)y->cols; k < end; k++) fvg__values(y)[k] = expf(fvg__values(y->a)[k]);
+}
+
+FVG_DEF fvg_node *fvg_exp(fvg_node *x) { return fvg__elementwise(x, fvg__exp_rows, fvg__exp_backward); }
+
 static void fvg__relu_backward(fvg_node *y) {
   size_t k, n = fvg__count(y);
   for (k = 0; k < n; k++) if (fvg__values(y)[k] > 0) y->a->grad[k] += y->grad[k];
@@ -3131,11 +3180,6 @@ FVG_DEF fvg_node *fvg_normalize(fvg_node *x) {
 }
 
 /* ---- concat, gather: rows move, gradients move back ---- */
-static void fvg__add_to(float *to, const float *from, size_t n) {
-  size_t k;
-  for (k = 0; k < n; k++) to[k] += from[k];
-}
-
 static void fvg__concat_backward(fvg_node *y) {
   if (y->a->needs_grad) fvg__add_to(y->a->grad, y->grad, fvg__count(y->a));
   if (y->b->needs_grad) fvg__add_to(y->b->grad, y->grad + fvg__count(y->a), fvg__count(y->b));
@@ -3150,6 +3194,13 @@ FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b) {
   memcpy(y->value, a->value, fvg__count(a) * sizeof(float));
   memcpy(fvg__values(y) + fvg__count(a), b->value, fvg__count(b) * sizeof(float));
   return y;
+}
+
+static void fvg__row_to_float(const fvg_node *x, int row, float *y) {
+  size_t d = (size_t)x->cols, at = (size_t)row * d, k;
+  const uint16_t *half = (const uint16_t *)x->value + at;
+  if (x->type == FVG_F32) memcpy(y, fvg__values(x) + at, d * sizeof *y);
+  else for (k = 0; k < d; k++) y[k] = x->type == FVG_F16 ? fvg_half_to_float(half[k]) : fvg_bfloat_to_float(half[k]);
 }
 
 static void fvg__gather_backward(fvg_node *y) {
@@ -3172,8 +3223,7 @@ FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n) {
   if (!y || !(table = (int *)fvg__tape_alloc(y->tape, (size_t)n * sizeof(int)))) return NULL;
   memcpy(table, row, (size_t)n * sizeof(int));
   y->table = table;
-  for (i = 0; i < n; i++)
-    memcpy(fvg__values(y) + (size_t)i * (size_t)y->cols, fvg__values(x) + (size_t)row[i] * (size_t)y->cols, (size_t)y->cols * sizeof(float));
+  for (i = 0; i < n; i++) fvg__row_to_float(x, row[i], fvg__values(y) + (size_t)i * (size_t)y->cols);
   return y;
 }
 
@@ -3533,11 +3583,11 @@ static fvg_node *fvg__norm(fvg_node *x, const fvg_tensor *weight, const fvg_tens
   return x ? fvg_layer_norm(x, fvg_frozen(x->tape, weight), fvg_frozen(x->tape, bias), eps) : NULL;
 }
 
-/* keep NULL: every row.  Else keys and values come from all rows, everything else is computed for the kept ones. */
-static fvg_node *fvg__block_forward(fvg_node *x, const fvg_transformer *m, const fvg_block *b, const fvg_segment *segment, int n_segment,
-                                    const int *keep, int n_keep) {
-  fvg_node *n, *k, *v, *a, *f;
-  n = fvg__norm(x, &b->ln_1_weight, &b->ln_1_bias, m->eps);
+/* The block from n = LN_1(x) on.  keep NULL: every row.  Else keys and values come from all rows, everything else is
+   computed for the kept ones. */
+static fvg_node *fvg__block_rest(fvg_node *x, fvg_node *n, const fvg_transformer *m, const fvg_block *b, const fvg_segment *segment,
+                                 int n_segment, const int *keep, int n_keep) {
+  fvg_node *k, *v, *a, *f;
   k = fvg__project(n, &b->k_weight, &b->k_bias);
   v = fvg__project(n, &b->v_weight, &b->v_bias);
   if (keep) {
@@ -3549,6 +3599,11 @@ static fvg_node *fvg__block_forward(fvg_node *x, const fvg_transformer *m, const
   f = fvg__project(fvg__norm(x, &b->ln_2_weight, &b->ln_2_bias, m->eps), &b->fc_weight, &b->fc_bias);
   f = m->activation == FVG_GELU ? fvg_gelu(f) : fvg_quick_gelu(f);
   return fvg_add(x, fvg__project(f, &b->proj_weight, &b->proj_bias));
+}
+
+static fvg_node *fvg__block_forward(fvg_node *x, const fvg_transformer *m, const fvg_block *b, const fvg_segment *segment, int n_segment,
+                                    const int *keep, int n_keep) {
+  return fvg__block_rest(x, fvg__norm(x, &b->ln_1_weight, &b->ln_1_bias, m->eps), m, b, segment, n_segment, keep, n_keep);
 }
 
 /* The segments of the last block: queries are renumbered to the kept rows.  A segment that keeps none, such as a shared
@@ -3717,6 +3772,10 @@ FVG_DEF void fvg_optimizer_step(fvg_optimizer *o, double lr) {
     else fvg__sgd_step(&o->desc, n, (float)lr, w, o->params[i]->grad, o->momentum[i]);
   }
 }
+
+FVG_DEF long *fvg_optimizer_steps(fvg_optimizer *o) { return &o->step; }
+
+FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) { return moment ? o->variance[i] : o->momentum[i]; }
 
 /*===========================================================================================================
  * CHAPTER 9  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)

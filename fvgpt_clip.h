@@ -195,7 +195,10 @@ FVG_DEF size_t     fvg_clip_parameter_count(const fvg_clip *m);
 FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int n, float *features);
 /* texts -> features [n, embed_dim], not normalised. A text of more tokens than the context holds is an error. */
 FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, const char *const *texts, int n, float *features);
-/* The same for class names (underscores become blanks) in a template with one {}; NULL: "a photo of a {}."  Normalised:
+/* Both as nodes, for training whole towers: with fvg_tape_train, gradients reach every weight that is listed there. */
+FVG_DEF fvg_node  *fvg_clip_image_features(fvg_tape *t, const fvg_clip *m, const float *images, int n);
+FVG_DEF fvg_node  *fvg_clip_text_features(fvg_tape *t, const fvg_clip *m, const char *const *texts, int n);
+/* fvg_clip_encode_texts for class names (underscores become blanks) in a template with one {}; NULL: "a photo of a {}."  Normalised:
    these are the weights of the zero-shot classifier. */
 FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_template, const char *const *class_name, int n_class, float *features);
 FVG_DEF void       fvg_normalize_rows(float *x, int n, int d);
@@ -268,6 +271,21 @@ FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out, fvg_bra
 FVG_DEF void       fvg_classifier_free(fvg_classifier *k);
 /* f [n, embed_dim] normalised -> logits [n, n_class]; b [n]: the weight of plain CLIP (new branch only, else 0), or NULL. */
 FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int n, float *logits, float *b);
+
+/* ---------------------------------------------------------------------------------------------------------
+   Attention maps: where a classifier looks
+   --------------------------------------------------------------------------------------------------------- */
+typedef enum fvg_map_kind {
+  FVG_GRAD_CAM = 0,                  /* which patches speak for the class: depends on the classifier and the label */
+  FVG_CLS_ATTENTION                  /* what the class token attends to: depends on the image tower alone      */
+} fvg_map_kind;
+/* chw [3, image_size, image_size] normalised -> map [image_size, image_size] in 0..1, its greatest value 1 (all 0 when no
+   patch speaks for the class). */
+FVG_DEF fvg_status fvg_attention_map(fvg_classifier *k, const float *chw, int label, fvg_map_kind kind, float *map);
+/* Sum of the map inside the mask (one channel, 255 inside, of the map's size) over its whole sum; 0 for an empty map. */
+FVG_DEF double     fvg_foreground_share(const float *map, const fvg_image *mask);
+/* The map as a heat over the picture of the same size, which turns grey where the map is 0. */
+FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image *image, const float *map);
 
 #ifndef FVGPT_NO_STDIO
 /* A tuned model in one safetensors file: ctx, and FVG-PT's tensors when f is not NULL; what is needed to build them again, and
@@ -2391,35 +2409,49 @@ static void fvg__cut_patches(const float *image, int size, int patch, float *row
           memcpy(rows, image + ((size_t)channel * (size_t)size + (size_t)(row * patch + y)) * (size_t)size + (size_t)(col * patch), (size_t)patch * sizeof *rows);
 }
 
-/* n images -> [n, embed_dim], not normalised */
-static fvg_node *fvg__vision_forward(fvg_tape *t, const fvg_clip *m, const float *images, int n) {
+/* n images -> the rows that enter the first block, [n n_token, width]: LN_pre([class; patches] + positions).  Image i has
+   rows i n_token onward, its class token first; segment [n] and class_row [n] say so to the transformer. */
+static fvg_node *fvg__vision_embed(fvg_tape *t, const fvg_clip *m, const float *images, int n, fvg_segment *segment, int *class_row) {
   const fvg_vision_tower *v = &m->vision;
-  size_t w = (size_t)v->width, tokens = (size_t)v->n_token, pixels = 3 * (size_t)v->image_size * (size_t)v->image_size;
+  int n_patch = v->n_token - 1, n_row = n * v->n_token, i, k;
+  size_t pixels = 3 * (size_t)v->image_size * (size_t)v->image_size;
   fvg_mark mark = fvg_tape_mark(t);
-  fvg_node *patches = fvg_zeros(t, n * (v->n_token - 1), 3 * v->patch_size * v->patch_size), *embedded, *x;
-  fvg_segment *segment = (fvg_segment *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *segment);
-  int *class_row = (int *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *class_row), i;
-  size_t k;
-  if (!patches || !segment || !class_row) { x = NULL; goto done; }
-  for (i = 0; i < n; i++) fvg__cut_patches(images + (size_t)i * pixels, v->image_size, v->patch_size, fvg_fill(patches) + (size_t)i * pixels);
-  embedded = fvg_linear(patches, fvg_frozen(t, &v->patch_weight), NULL);
-  x = embedded ? fvg_zeros(t, n * v->n_token, v->width) : NULL;
-  if (!x) goto done;
-  for (i = 0; i < n; i++) {                                            /* [class; patches] + positions               */
-    float *rows = fvg_fill(x) + (size_t)i * tokens * w;
-    memcpy(rows, v->class_embedding.data, w * sizeof *rows);
-    memcpy(rows + w, fvg_value(embedded) + (size_t)i * (tokens - 1) * w, (tokens - 1) * w * sizeof *rows);
-    for (k = 0; k < tokens * w; k++) rows[k] += ((const float *)v->position_embedding.data)[k];
-    segment[i].query = segment[i].key = i * v->n_token;
+  fvg_node *patches = fvg_zeros(t, n * n_patch, 3 * v->patch_size * v->patch_size), *x;
+  int *from = (int *)fvg__alloc_array(m->ctx, 2 * (size_t)n_row, sizeof *from), *place;
+  if (!patches || !from) { fvg__release(m->ctx, from); return NULL; }
+  place = from + n_row;
+  for (i = 0; i < n; i++) {
+    fvg__cut_patches(images + (size_t)i * pixels, v->image_size, v->patch_size, fvg_fill(patches) + (size_t)i * pixels);
+    memset(&segment[i], 0, sizeof segment[i]);
+    segment[i].query = segment[i].key = class_row[i] = i * v->n_token;
     segment[i].n_query = segment[i].n_key = v->n_token;
-    class_row[i] = i * v->n_token;
+    for (k = 0; k < v->n_token; k++) {                                 /* row 0 of the two is the class token's      */
+      from[i * v->n_token + k] = k ? i * n_patch + k : 0;
+      place[i * v->n_token + k] = k;
+    }
   }
+  x = fvg_concat(fvg_frozen(t, &v->class_embedding), fvg_linear(patches, fvg_frozen(t, &v->patch_weight), NULL));
+  x = fvg_add(fvg_gather(x, from, n_row), fvg_gather(fvg_frozen(t, &v->position_embedding), place, n_row));
   x = fvg__norm(x, &v->ln_pre_weight, &v->ln_pre_bias, v->transformer.eps);
-  x = fvg_tape_keep(t, mark, x);
-  x = fvg_transform(x, &v->transformer, segment, n, class_row, n);
-  x = fvg__norm(x, &v->ln_post_weight, &v->ln_post_bias, v->transformer.eps);
-  x = x ? fvg_linear(x, fvg_frozen(t, &v->projection), NULL) : NULL;
-done:
+  fvg__release(m->ctx, from);
+  return fvg_tape_keep(t, mark, x);
+}
+
+/* Class token rows after the last block [n, width] -> [n, embed_dim] */
+static fvg_node *fvg__vision_head(const fvg_clip *m, fvg_node *x) {
+  x = fvg__norm(x, &m->vision.ln_post_weight, &m->vision.ln_post_bias, m->vision.transformer.eps);
+  return x ? fvg_linear(x, fvg_frozen(x->tape, &m->vision.projection), NULL) : NULL;
+}
+
+FVG_DEF fvg_node *fvg_clip_image_features(fvg_tape *t, const fvg_clip *m, const float *images, int n) {
+  fvg_segment *segment = (fvg_segment *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *segment);
+  int *class_row = (int *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *class_row);
+  fvg_node *x = NULL;
+  if (!m->has_vision) fvg__fail(m->ctx, FVG_E_ARG, "this model has no image tower");
+  else if (segment && class_row) {
+    x = fvg__vision_embed(t, m, images, n, segment, class_row);
+    x = fvg__vision_head(m, fvg_transform(x, &m->vision.transformer, segment, n, class_row, n));
+  }
   fvg__release(m->ctx, class_row);
   fvg__release(m->ctx, segment);
   return x;
@@ -2445,7 +2477,7 @@ FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int 
     int count = n - i < FVG__IMAGE_BATCH ? n - i : FVG__IMAGE_BATCH;
     fvg_node *f;
     fvg_tape_clear(t);
-    f = fvg__vision_forward(t, m, images + (size_t)i * pixels, count);
+    f = fvg_clip_image_features(t, m, images + (size_t)i * pixels, count);
     if (!f) { fvg_tape_free(t); return m->ctx->status; }
     memcpy(features + (size_t)i * d, fvg_value(f), (size_t)count * d * sizeof *features);
   }
@@ -2458,9 +2490,10 @@ FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int 
 typedef struct fvg__texts { int n, n_symbol, capacity, *symbol, *start; } fvg__texts;        /* start has n + 1 entries */
 
 typedef struct fvg__packed {
-  int n_row, n_text, n_segment;
-  float *base;                                   /* [n_row, width]: token (or nothing) + position                   */
-  int *context_row;                              /* [n_row]: which context vector is added; n_context: none         */
+  int n_row, n_token, n_text, n_segment;
+  int *token;                                    /* [n_token]: the ids of the rows that are tokens                  */
+  int *from;                                     /* [n_row]: row of [tokens; context vectors]                       */
+  int *place;                                    /* [n_row]: position in its text                                   */
   int *end_row;                                  /* [n_text]                                                        */
   fvg_segment *segment;
 } fvg__packed;
@@ -2472,8 +2505,7 @@ static void fvg__texts_free(fvg_ctx *c, fvg__texts *x) {
 }
 
 static void fvg__packed_free(fvg_ctx *c, fvg__packed *p) {
-  fvg__release(c, p->base);
-  fvg__release(c, p->context_row);
+  fvg__release(c, p->token);
   fvg__release(c, p->end_row);
   fvg__release(c, p->segment);
   memset(p, 0, sizeof *p);
@@ -2535,24 +2567,24 @@ static float fvg__token_embedding(const fvg_clip *m, int token, size_t k) {
   return ((const float *)e->data)[at];
 }
 
-static void fvg__add_row(const fvg_clip *m, fvg__packed *p, int symbol, int position, int n_context) {
-  const float *place = (const float *)m->text.position_embedding.data + (size_t)position * (size_t)m->text.width;
-  float *row = p->base + (size_t)p->n_row * (size_t)m->text.width;
-  int k;
-  for (k = 0; k < m->text.width; k++) row[k] = (symbol < 0 ? 0 : fvg__token_embedding(m, symbol, (size_t)k)) + place[k];
-  p->context_row[p->n_row++] = symbol < 0 ? -1 - symbol : n_context;
+/* `from` of a context vector is its symbol for now; where the tokens end is known when all rows are in. */
+static void fvg__add_row(fvg__packed *p, int symbol, int position) {
+  p->place[p->n_row] = position;
+  p->from[p->n_row++] = symbol < 0 ? symbol : p->n_token;
+  if (symbol >= 0) p->token[p->n_token++] = symbol;
 }
 
-static fvg_status fvg__pack(const fvg_clip *m, fvg__packed *p, const fvg__texts *x, int n_context) {
+static fvg_status fvg__pack(const fvg_clip *m, fvg__packed *p, const fvg__texts *x) {
   int prefix = fvg__common_prefix(x), i, k;
   size_t rows = (size_t)x->n_symbol;
   memset(p, 0, sizeof *p);
-  p->base = (float *)fvg__alloc_array(m->ctx, rows * (size_t)m->text.width, sizeof *p->base);
-  p->context_row = (int *)fvg__alloc_array(m->ctx, rows, sizeof *p->context_row);
+  p->token = (int *)fvg__alloc_array(m->ctx, 3 * rows, sizeof *p->token);
   p->end_row = (int *)fvg__alloc_array(m->ctx, (size_t)x->n, sizeof *p->end_row);
   p->segment = (fvg_segment *)fvg__alloc_array(m->ctx, (size_t)x->n + 1, sizeof *p->segment);
-  if (!p->base || !p->context_row || !p->end_row || !p->segment) { fvg__packed_free(m->ctx, p); return FVG_E_NOMEM; }
-  for (k = 0; k < prefix; k++) fvg__add_row(m, p, x->symbol[k], k, n_context);
+  if (!p->token || !p->end_row || !p->segment) { fvg__packed_free(m->ctx, p); return FVG_E_NOMEM; }
+  p->from = p->token + rows;
+  p->place = p->from + rows;
+  for (k = 0; k < prefix; k++) fvg__add_row(p, x->symbol[k], k);
   if (prefix) {
     p->segment[0].n_query = p->segment[0].n_key = prefix;
     p->segment[0].causal = 1;
@@ -2561,20 +2593,22 @@ static fvg_status fvg__pack(const fvg_clip *m, fvg__packed *p, const fvg__texts 
   for (i = 0; i < x->n; i++) {
     fvg_segment *s = &p->segment[p->n_segment++];
     s->query = s->key = p->n_row;
-    for (k = prefix; x->start[i] + k < x->start[i + 1]; k++) fvg__add_row(m, p, x->symbol[x->start[i] + k], k, n_context);
+    for (k = prefix; x->start[i] + k < x->start[i + 1]; k++) fvg__add_row(p, x->symbol[x->start[i] + k], k);
     s->n_query = s->n_key = p->n_row - s->key;
     s->n_prefix = prefix;
     s->causal = 1;
     p->end_row[p->n_text++] = p->n_row - 1;
   }
+  for (k = 0; k < p->n_row; k++) if (p->from[k] < 0) p->from[k] = p->n_token - 1 - p->from[k];
   return FVG_OK;
 }
 
 /* ctx [n_context, width] or NULL -> [n_text, embed_dim], not normalised */
 static fvg_node *fvg__text_forward(fvg_tape *t, const fvg_clip *m, const fvg__packed *p, fvg_node *ctx) {
   const fvg_text_tower *tower = &m->text;
-  fvg_node *x = fvg_const(t, p->n_row, tower->width, p->base);
-  if (ctx) x = fvg_add(x, fvg_gather(fvg_concat(ctx, fvg_zeros(t, 1, tower->width)), p->context_row, p->n_row));
+  fvg_node *x = fvg_gather(fvg_frozen(t, &tower->token_embedding), p->token, p->n_token);
+  if (ctx) x = fvg_gather(fvg_concat(x, ctx), p->from, p->n_row);
+  x = fvg_add(x, fvg_gather(fvg_frozen(t, &tower->position_embedding), p->place, p->n_row));
   x = fvg_transform(x, &tower->transformer, p->segment, p->n_segment, p->end_row, p->n_text);
   x = fvg__norm(x, &tower->ln_final_weight, &tower->ln_final_bias, tower->transformer.eps);
   return x ? fvg_linear(x, fvg_frozen(t, &tower->projection), NULL) : NULL;
@@ -2591,20 +2625,32 @@ static fvg_status fvg__encode_packed(fvg_clip *m, const fvg__packed *p, fvg_para
   return g ? fvg__check_features(m, "text", features, p->n_text) : m->ctx->status;
 }
 
-FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, const char *const *texts, int n, float *features) {
+static fvg_status fvg__pack_plain(const fvg_clip *m, fvg__packed *p, const char *const *texts, int n) {
   fvg__texts x;
-  fvg__packed p;
   fvg_status s;
   int i;
+  memset(p, 0, sizeof *p);
   if (n < 1) return fvg__fail(m->ctx, FVG_E_ARG, "%d texts to encode", n);
   s = fvg__texts_new(m, &x, n);
   for (i = 0; !s && i < n; i++) s = fvg__texts_add_plain(m, &x, texts[i]);
-  memset(&p, 0, sizeof p);
-  if (!s) s = fvg__pack(m, &p, &x, 0);
-  if (!s) s = fvg__encode_packed(m, &p, NULL, features);
-  fvg__packed_free(m->ctx, &p);
+  if (!s) s = fvg__pack(m, p, &x);
   fvg__texts_free(m->ctx, &x);
   return s;
+}
+
+FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, const char *const *texts, int n, float *features) {
+  fvg__packed p;
+  fvg_status s = fvg__pack_plain(m, &p, texts, n);
+  if (!s) s = fvg__encode_packed(m, &p, NULL, features);
+  fvg__packed_free(m->ctx, &p);
+  return s;
+}
+
+FVG_DEF fvg_node *fvg_clip_text_features(fvg_tape *t, const fvg_clip *m, const char *const *texts, int n) {
+  fvg__packed p;
+  fvg_node *g = fvg__pack_plain(m, &p, texts, n) ? NULL : fvg__text_forward(t, m, &p, NULL);
+  fvg__packed_free(m->ctx, &p);
+  return g;
 }
 
 FVG_DEF void fvg_normalize_rows(float *x, int n, int d) {
@@ -2706,7 +2752,7 @@ static fvg_status fvg__coop_pack(const fvg_coop *p, fvg__packed *packed, const c
   fvg_status s = fvg__texts_new(p->clip, &x, n_class);
   int i;
   for (i = 0; !s && i < n_class; i++) s = fvg__coop_add_class(p, &x, class_name[i], i);
-  if (!s) s = fvg__pack(p->clip, packed, &x, (int)(fvg_tensor_count(&p->ctx.value) / (size_t)p->clip->text.width));
+  if (!s) s = fvg__pack(p->clip, packed, &x);
   fvg__texts_free(p->clip->ctx, &x);
   return s;
 }
