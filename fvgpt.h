@@ -344,6 +344,10 @@ typedef struct fvg_fvgpt_desc {
   int   attach_r;                    /* 1: let the distillation loss reach the gate (published: detached)      */
   int   kl_tau2;                     /* 1: multiply every KL by tau^2                                          */
   int   no_kl;                       /* 1: prior calibration without its KL term                               */
+  /* The paper's ablation (Table 3), each 1 to leave a module out:                                              */
+  int   no_frg;                      /* the foreground view is trusted wherever there is a mask: r = 1         */
+  int   no_fdc;                      /* base classes are scored by the tuned prompts alone: z_full             */
+  int   no_pc;                       /* new classes are scored as base classes are                             */
   uint64_t seed;
 } fvg_fvgpt_desc;
 FVG_DEF fvg_fvgpt_desc fvg_fvgpt_defaults(const fvg_fvgpt_desc *desc);
@@ -4041,7 +4045,7 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
   q = fvg__frg_logit(m, p_full, p_fg, x->area, fvg_fill(counts));
   fvg__frg_target(z_full, z_fg, x->label, (double)d->delta, fvg_fill(target));
   frg = fvg_bce_with_logits(q, fvg_value(target), fvg_value(counts));
-  r = fvg_mul(fvg_sigmoid(q), counts);
+  r = d->no_frg ? counts : fvg_mul(fvg_sigmoid(q), counts);
 
   z_fdc = fvg__logits(m, fvg__adapt(&m->fdc_image, f), fvg__adapt(&m->fdc_text, g));
   ce_fdc = fvg_cross_entropy(z_fdc, x->label);
@@ -4053,9 +4057,9 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
   ce_pc = fvg_cross_entropy(z_pc, x->label);
   kl_pc = fvg_scale(fvg_mean(fvg_kl_rows(p_clip, z_pc, d->tau)), d->no_kl ? 0 : kl_factor);
 
-  loss = fvg_add(ce_fdc, fvg_scale(frg, fvg__none_if_negative(d->lambda_rg)));
-  loss = fvg_add(loss, fvg_scale(dist, fvg__none_if_negative(d->lambda_base)));
-  loss = fvg_add(loss, fvg_scale(fvg_add(ce_pc, kl_pc), fvg__none_if_negative(d->lambda_new)));
+  loss = fvg_add(ce_fdc, fvg_scale(dist, fvg__none_if_negative(d->lambda_base)));
+  loss = fvg_add(fvg_scale(loss, d->no_fdc ? 0 : 1), fvg_scale(frg, d->no_frg ? 0 : fvg__none_if_negative(d->lambda_rg)));
+  loss = fvg_add(loss, fvg_scale(fvg_add(ce_pc, kl_pc), d->no_pc ? 0 : fvg__none_if_negative(d->lambda_new)));
   if (!loss || !report) return loss;
   report->loss = fvg_value(loss)[0];
   report->ce_fdc = fvg_value(ce_fdc)[0];
@@ -4082,6 +4086,10 @@ FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_optimizer *o, double lr, con
 }
 
 /* ---- inference ---- */
+static fvg_node *fvg__fdc_logits(fvg_fvgpt *m, fvg_node *f, fvg_node *g) {
+  return m->desc.no_fdc ? fvg__logits(m, f, g) : fvg__logits(m, fvg__adapt(&m->fdc_image, f), fvg__adapt(&m->fdc_text, g));
+}
+
 static fvg_status fvg__check_counts(fvg_fvgpt *m, int n, int n_class) {
   return n < 1 || n_class < 1 ? fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: %d images and %d classes", n, n_class) : FVG_OK;
 }
@@ -4097,8 +4105,7 @@ FVG_DEF fvg_status fvg_fvgpt_base_logits(fvg_fvgpt *m, const float *f, int n, co
   fvg_status s = fvg__check_counts(m, n, n_class);
   if (s) return s;
   fvg_tape_clear(t);
-  return fvg__copy_out(m, fvg__logits(m, fvg__adapt(&m->fdc_image, fvg_const(t, n, m->desc.width, f)),
-                                   fvg__adapt(&m->fdc_text, fvg_const(t, n_class, m->desc.width, g))), logits);
+  return fvg__copy_out(m, fvg__fdc_logits(m, fvg_const(t, n, m->desc.width, f), fvg_const(t, n_class, m->desc.width, g)), logits);
 }
 
 FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const float *f_clip, int n, const float *g, const float *g_clip,
@@ -4107,6 +4114,10 @@ FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const floa
   fvg_node *z_full, *z_clip, *gate;
   fvg_status s = fvg__check_counts(m, n, n_class);
   if (s) return s;
+  if (m->desc.no_pc) {
+    if (b) memset(b, 0, (size_t)n * sizeof *b);
+    return fvg_fvgpt_base_logits(m, f, n, g, n_class, logits);
+  }
   fvg_tape_clear(t);
   z_full = fvg__logits(m, fvg_const(t, n, m->desc.width, f), fvg_const(t, n_class, m->desc.width, g));
   z_clip = fvg__logits(m, fvg_const(t, n, m->desc.width, f_clip ? f_clip : f), fvg_const(t, n_class, m->desc.width, g_clip));
@@ -4117,7 +4128,7 @@ FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const floa
 
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *x, float *r) {
   fvg_tape *t = m->tape;
-  fvg_node *g, *p_full, *p_fg, *counts;
+  fvg_node *g, *p_full, *p_fg, *counts, *q;
   fvg_status s = fvg__check_counts(m, x->n, x->n_class);
   if (s) return s;
   if (!x->f || !x->f_fg || !x->g || !x->area) return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: trust needs f, f_fg, g and area");
@@ -4127,6 +4138,7 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *x, float
   p_fg = fvg_softmax(fvg__logits(m, fvg_const(t, x->n, m->desc.width, x->f_fg), g), m->desc.tau);
   counts = fvg_zeros(t, x->n, 1);
   if (!counts) return m->ctx->status;
-  return fvg__copy_out(m, fvg_mul(fvg_sigmoid(fvg__frg_logit(m, p_full, p_fg, x->area, fvg_fill(counts))), counts), r);
+  q = fvg__frg_logit(m, p_full, p_fg, x->area, fvg_fill(counts));
+  return fvg__copy_out(m, m->desc.no_frg ? counts : fvg_mul(fvg_sigmoid(q), counts), r);
 }
 #endif /* FVG__PART_TWO */

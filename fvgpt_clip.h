@@ -4410,9 +4410,9 @@ FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_coop *p, fvg_fvgpt 
   int i, n = 0;
   char *names = fvg__names_json(c, p->class_name, p->n_class);
   if (!names) return FVG_E_NOMEM;
-  if (n_settings > FVG__MAX_SETTINGS - 12) {                           /* 7 + 5 are ours                               */
+  if (n_settings > FVG__MAX_SETTINGS - 15) {                           /* 7 + 8 are ours                               */
     fvg__release(c, names);
-    return fvg__fail(c, FVG_E_ARG, "%s: %d settings, %d is the limit", path, n_settings, FVG__MAX_SETTINGS - 12);
+    return fvg__fail(c, FVG_E_ARG, "%s: %d settings, %d is the limit", path, n_settings, FVG__MAX_SETTINGS - 15);
   }
   memset(&x, 0, sizeof x);
   tensor[n].name = "ctx";
@@ -4435,6 +4435,9 @@ FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_coop *p, fvg_fvgpt 
     fvg__set_number(&x, "gate_layers", d->gate_layers);
     fvg__set_number(&x, "logit_scale", (double)d->logit_scale);
     fvg__set_number(&x, "tau", (double)d->tau);
+    fvg__set_number(&x, "no_frg", d->no_frg);
+    fvg__set_number(&x, "no_fdc", d->no_fdc);
+    fvg__set_number(&x, "no_pc", d->no_pc);
   }
   for (i = 0; i < n_settings; i++) fvg__set(&x, settings[i].key, settings[i].value);
   s = fvg_safetensors_save(c, path, tensor, n, x.entry, x.n);
@@ -4540,6 +4543,9 @@ static fvg_status fvg__restore_fvgpt(fvg_clip *m, fvg_weights *w, fvg_fvgpt **ou
   if (!s) s = fvg__get_whole(m->ctx, w, "gate_layers", 1, &desc.gate_layers);
   if (!s) s = fvg__get_number(m->ctx, w, "logit_scale", &logit_scale);
   if (!s) s = fvg__get_number(m->ctx, w, "tau", &tau);
+  if (!s && fvg_weights_metadata(w, "no_frg")) s = fvg__get_whole(m->ctx, w, "no_frg", 0, &desc.no_frg);
+  if (!s && fvg_weights_metadata(w, "no_fdc")) s = fvg__get_whole(m->ctx, w, "no_fdc", 0, &desc.no_fdc);
+  if (!s && fvg_weights_metadata(w, "no_pc")) s = fvg__get_whole(m->ctx, w, "no_pc", 0, &desc.no_pc);
   if (!s && !(logit_scale > 0 && logit_scale < 1e6 && tau > 0 && tau < 1e6))
     s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: logit_scale %g and tau %g must be positive and below 1e6", fvg_weights_file(w), logit_scale, tau);
   if (!s && desc.gate_layers > FVG__MAX_GATE_LAYERS)
