@@ -1,4 +1,4 @@
-/* pretrain OUT [--steps 4000] [--batch 256] [--lr 0.001] [--seed 1] [--threads N]
+/* pretrain OUT [--steps 4000] [--batch 128] [--lr 0.001] [--seed 1] [--threads N]
 
    Pre-trains a small CLIP on the endless pictures and captions of world.h, from random weights, as Radford et al. did
    (arXiv 2103.00020): for a batch of pairs with normalised features f and g, scores z = exp(t) f g^T, and
@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 enum { WIDTH = 96, HIDDEN = 384, HEADS = 3, IMAGE_LAYERS = 5, TEXT_LAYERS = 3, EMBED = 96, PATCH = 8, TOKENS = 65, CONTEXT = 24 };
-enum { CHUNK = 32, MAX_TENSORS = 160, MAX_WORDS = 512, MAX_MERGES = 600, CAPTIONS_FOR_MERGES = 20000, SAVE_EVERY = 100 };
+enum { CHUNK = 16, MAX_TENSORS = 160, MAX_WORDS = 512, MAX_MERGES = 600, CAPTIONS_FOR_MERGES = 20000, SAVE_EVERY = 100 };
 enum { STREAM_WEIGHTS = 1, STREAM_CAPTIONS = 2, STREAM_TEST = 3, STREAM_PICTURES = 16 };
 
 static const char config_form[] =
@@ -34,6 +34,15 @@ typedef struct tensor {                          /* one weight: its name in the 
   fvg_parameter parameter;
 } tensor;
 
+typedef struct worker {                          /* a fixed part of the batch: CHUNK pairs                          */
+  fvg_ctx *c;
+  fvg_clip m;                                    /* the model's tensors in a context of the worker's own            */
+  fvg_tape *t;
+  fvg_parameter parameter[MAX_TENSORS], *list[MAX_TENSORS];       /* the model's values, gradients of its own        */
+  fvg_node *f, *g;
+  fvg_status status;
+} worker;
+
 typedef struct pretraining {
   fvg_ctx *c;
   const char *out;
@@ -45,9 +54,9 @@ typedef struct pretraining {
   fvg_optimizer *decayed, *plain;                /* matrices decay; norms, biases and the scale do not              */
   fvg_parameter *list[2][MAX_TENSORS];
   int n_list[2];
-  uint8_t *pictures;                             /* one batch                                                       */
-  float *pixels;
-  char (*caption)[WORLD_CAPTION];
+  worker *workers;
+  int n_worker;
+  fvg_parameter f, g;                            /* normalised features of the batch and their gradients            */
   long first_picture;
   FILE *log;
 } pretraining;
@@ -372,53 +381,151 @@ static fvg_status load_checkpoint(pretraining *p, long *step) {
   return FVG_OK;
 }
 
-/* ---- training ---- */
-static void draw_pair(void *arg, int i) {
-  pretraining *p = (pretraining *)arg;
-  size_t pixels = 3 * WORLD_SIDE * WORLD_SIDE;
-  world_scene scene;
-  fvg_image image;
-  fvg_rng r;
-  fvg_rng_seed(&r, (uint64_t)p->seed, STREAM_PICTURES + (uint64_t)(p->first_picture + i));
-  scene = world_scene_draw(&r);
-  world_caption(&scene, &r, p->caption[i]);
-  image.width = image.height = WORLD_SIDE;
-  image.channels = 3;
-  image.pixels = p->pictures + (size_t)i * pixels;
-  world_render(&scene, &r, image.pixels, NULL);
-  fvg_image_normalize(p->c, &image, p->pixels + (size_t)i * pixels);
+/* ---- training: data-parallel.  Each worker computes the features of its part of the batch, the loss is made of all of
+   them, and each worker carries its features' gradients back through the towers.  Parts and sums are in fixed order, so the
+   number of threads does not show in the result. ---- */
+static fvg_status workers_new(pretraining *p) {
+  fvg_desc desc;
+  int dim[2] = {0, EMBED}, i, k;
+  fvg_status s;
+  dim[0] = p->batch;
+  memset(&desc, 0, sizeof desc);
+  s = fvg_parameter_new(p->c, &p->f, "image features", 2, dim);
+  if (!s) s = fvg_parameter_new(p->c, &p->g, "text features", 2, dim);
+  p->n_worker = p->batch / CHUNK;
+  p->workers = (worker *)fvg__alloc_array(p->c, (size_t)p->n_worker, sizeof *p->workers);
+  if (!p->workers) return FVG_E_NOMEM;
+  for (i = 0; !s && i < p->n_worker; i++) {
+    worker *w = &p->workers[i];
+    s = fvg_init(&w->c, &desc);
+    if (s) return fvg__fail(p->c, s, "out of memory");
+    w->m = *p->m;
+    w->m.ctx = w->c;
+    w->t = fvg_tape_new(w->c);
+    if (!w->t) return fvg__fail(p->c, FVG_E_NOMEM, "out of memory");
+    for (k = 0; k < p->n; k++) {
+      w->parameter[k] = p->tensor[k].parameter;
+      w->parameter[k].grad = (float *)fvg__alloc_array(w->c, fvg_tensor_count(&w->parameter[k].value), sizeof(float));
+      if (!w->parameter[k].grad) return fvg__fail(p->c, FVG_E_NOMEM, "out of memory");
+      w->list[k] = &w->parameter[k];
+    }
+    fvg_tape_train(w->t, w->list, p->n);
+  }
+  return s;
 }
 
-/* Features of the batch, a chunk at a time: what one chunk computes stays in the cache until the next op reads it. */
-static fvg_node *image_features(pretraining *p, fvg_tape *t) {
-  fvg_node *f = NULL;
-  int i;
-  for (i = 0; i < p->batch; i += CHUNK) {
-    int n = p->batch - i < CHUNK ? p->batch - i : CHUNK;
-    fvg_node *part = fvg_clip_image_features(t, p->m, p->pixels + (size_t)i * 3 * WORLD_SIDE * WORLD_SIDE, n);
-    f = i ? fvg_concat(f, part) : part;
+static void workers_free(pretraining *p) {
+  int i, k;
+  for (i = 0; p->workers && i < p->n_worker; i++) {
+    worker *w = &p->workers[i];
+    if (!w->c) continue;
+    for (k = 0; k < p->n; k++) fvg__release(w->c, w->parameter[k].grad);
+    fvg_tape_free(w->t);
+    fvg_free(w->c);
   }
-  return fvg_normalize(f);
+  fvg__release(p->c, p->workers);
+  fvg_parameter_free(p->c, &p->f);
+  fvg_parameter_free(p->c, &p->g);
+}
+
+/* Pair `number` of the endless world, its picture as the tower wants it. */
+static void draw_pair(const pretraining *p, fvg_ctx *c, long number, float *pixels, char *caption) {
+  uint8_t rgb[3 * WORLD_SIDE * WORLD_SIDE];
+  fvg_image image = {WORLD_SIDE, WORLD_SIDE, 3, NULL};
+  world_scene scene;
+  fvg_rng r;
+  fvg_rng_seed(&r, (uint64_t)p->seed, STREAM_PICTURES + (uint64_t)number);
+  scene = world_scene_draw(&r);
+  world_caption(&scene, &r, caption);
+  world_render(&scene, &r, rgb, NULL);
+  image.pixels = rgb;
+  fvg_image_normalize(c, &image, pixels);
+}
+
+static void encode_part(void *arg, int i) {
+  pretraining *p = (pretraining *)arg;
+  worker *w = &p->workers[i];
+  size_t pixels = 3 * WORLD_SIDE * WORLD_SIDE, at = (size_t)i * CHUNK * EMBED;
+  char caption[CHUNK][WORLD_CAPTION];
+  const char *text[CHUNK];
+  float *x;
+  int k;
+  fvg_tape_clear(w->t);
+  x = fvg_fill(fvg_zeros(w->t, CHUNK, (int)pixels));
+  for (k = 0; x && k < CHUNK; k++) {
+    draw_pair(p, w->c, p->first_picture + i * CHUNK + k, x + (size_t)k * pixels, caption[k]);
+    text[k] = caption[k];
+  }
+  w->f = x ? fvg_normalize(fvg_clip_image_features(w->t, &w->m, x, CHUNK)) : NULL;
+  w->g = fvg_normalize(fvg_clip_text_features(w->t, &w->m, text, CHUNK));
+  w->status = w->f && w->g ? FVG_OK : fvg_last_status(w->c);
+  if (w->status) return;
+  memcpy((float *)p->f.value.data + at, fvg_value(w->f), CHUNK * EMBED * sizeof(float));
+  memcpy((float *)p->g.value.data + at, fvg_value(w->g), CHUNK * EMBED * sizeof(float));
+}
+
+/* d loss / d weights = sum_i d loss / d f_i  d f_i / d weights: the gradient of f . (d loss / d f), with the latter constant. */
+static void differentiate_part(void *arg, int i) {
+  pretraining *p = (pretraining *)arg;
+  worker *w = &p->workers[i];
+  size_t at = (size_t)i * CHUNK * EMBED;
+  fvg_node *df = fvg_const(w->t, CHUNK, EMBED, p->f.grad + at), *dg = fvg_const(w->t, CHUNK, EMBED, p->g.grad + at);
+  int k;
+  for (k = 0; k < p->n; k++) memset(w->parameter[k].grad, 0, fvg_tensor_count(&w->parameter[k].value) * sizeof(float));
+  w->status = fvg_backward(fvg_add(fvg_sum(fvg_mul(w->f, df)), fvg_sum(fvg_mul(w->g, dg))));
+}
+
+/* The gradient of tensor i, over the workers in their order; the scale has got its own from the loss. */
+static void add_gradients(void *arg, int i) {
+  pretraining *p = (pretraining *)arg;
+  fvg_parameter *parameter = &p->tensor[i].parameter;
+  size_t k, n = fvg_tensor_count(&parameter->value);
+  int j;
+  if (!strcmp(parameter->name, "logit_scale")) return;
+  memset(parameter->grad, 0, n * sizeof(float));
+  for (j = 0; j < p->n_worker; j++)
+    for (k = 0; k < n; k++) parameter->grad[k] += p->workers[j].parameter[i].grad[k];
+}
+
+static fvg_status workers_run(pretraining *p, void (*job)(void *arg, int i)) {
+  int i;
+  fvg__parallel(p->c, job, p, p->n_worker);
+  for (i = 0; i < p->n_worker; i++)
+    if (p->workers[i].status) return fvg__fail(p->c, p->workers[i].status, "%s", fvg_error(p->workers[i].c));
+  return FVG_OK;
 }
 
 static fvg_node *contrastive_loss(pretraining *p, fvg_tape *t, fvg_parameter *logit_scale) {
-  const char **text = (const char **)fvg__alloc_array(p->c, (size_t)p->batch, sizeof *text);
+  fvg_node *f = fvg_param(t, &p->f), *g = fvg_param(t, &p->g), *scale = fvg_exp(fvg_param(t, logit_scale)), *loss = NULL;
   int *label = (int *)fvg__alloc_array(p->c, (size_t)p->batch, sizeof *label), i;
-  fvg_node *loss = NULL;
-  if (text && label) {
-    fvg_node *f, *g, *scale = fvg_exp(fvg_param(t, logit_scale));
-    for (i = 0; i < p->batch; i++) {
-      text[i] = p->caption[i];
-      label[i] = i;
-    }
-    f = image_features(p, t);
-    g = fvg_normalize(fvg_clip_text_features(t, p->m, text, p->batch));
+  if (label) {
+    for (i = 0; i < p->batch; i++) label[i] = i;
     loss = fvg_add(fvg_cross_entropy(fvg_mul(fvg_linear(f, g, NULL), scale), label), fvg_cross_entropy(fvg_mul(fvg_linear(g, f, NULL), scale), label));
     loss = fvg_scale(loss, 0.5f);
   }
-  fvg__release(p->c, text);
   fvg__release(p->c, label);
   return loss;
+}
+
+/* One step; *loss is before it. */
+static fvg_status train_step(pretraining *p, fvg_tape *t, fvg_parameter *logit_scale, double lr, double *loss) {
+  fvg_node *l;
+  fvg_status s = workers_run(p, encode_part);
+  if (s) return s;
+  fvg_tape_clear(t);
+  memset(p->f.grad, 0, (size_t)p->batch * EMBED * sizeof(float));
+  memset(p->g.grad, 0, (size_t)p->batch * EMBED * sizeof(float));
+  logit_scale->grad[0] = 0;
+  l = contrastive_loss(p, t, logit_scale);
+  s = l ? fvg_backward(l) : fvg_last_status(p->c);
+  if (!s) s = workers_run(p, differentiate_part);
+  if (s) return s;
+  fvg__parallel(p->c, add_gradients, p, p->n);
+  fvg_optimizer_step(p->decayed, lr);
+  fvg_optimizer_step(p->plain, lr);
+  if (*(float *)logit_scale->value.data > 4.6052f) *(float *)logit_scale->value.data = 4.6052f;            /* ln 100       */
+  *loss = (double)fvg_value(l)[0];
+  return FVG_OK;
 }
 
 static double rate(const pretraining *p, long step) {
@@ -439,34 +546,21 @@ static void say(pretraining *p, const char *line) {
 }
 
 static fvg_status train(pretraining *p) {
-  fvg_parameter *all[MAX_TENSORS], *logit_scale = NULL;
+  fvg_parameter *logit_scale = NULL;
   fvg_tape *t = fvg_tape_new(p->c);
-  double start, mean = 0;
-  long step, first;
+  double start, loss = 0, mean = 0;
+  long step, first = 0;
   fvg_status s = t ? load_checkpoint(p, &first) : FVG_E_NOMEM;
-  int i;
   char line[200];
-  if (s) { fvg_tape_free(t); return s; }
-  for (i = 0; i < p->n; i++) {
-    all[i] = &p->tensor[i].parameter;
-    if (!strcmp(all[i]->name, "logit_scale")) logit_scale = all[i];
-  }
-  fvg_tape_train(t, all, p->n);
+  int i;
+  for (i = 0; i < p->n; i++) if (!strcmp(p->tensor[i].name, "logit_scale")) logit_scale = &p->tensor[i].parameter;
+  if (!s) s = workers_new(p);
   start = now();
   for (step = first; !s && step < p->steps; step++) {
-    fvg_node *loss;
     p->first_picture = step * p->batch;
-    fvg__parallel(p->c, draw_pair, p, p->batch);
-    fvg_tape_clear(t);
-    fvg_optimizer_zero_grad(p->decayed);
-    fvg_optimizer_zero_grad(p->plain);
-    loss = contrastive_loss(p, t, logit_scale);
-    s = loss ? fvg_backward(loss) : fvg_last_status(p->c);
+    s = train_step(p, t, logit_scale, rate(p, step), &loss);
     if (s) break;
-    mean += (double)fvg_value(loss)[0];
-    fvg_optimizer_step(p->decayed, rate(p, step));
-    fvg_optimizer_step(p->plain, rate(p, step));
-    if (*(float *)logit_scale->value.data > 4.6052f) *(float *)logit_scale->value.data = 4.6052f;
+    mean += loss;
     if ((step + 1) % 50 == 0 || step + 1 == p->steps) {
       double spent = now() - start, per_step = spent / (double)(step + 1 - first);
       snprintf(line, sizeof line, "step %ld/%ld  loss %.4f  scale %.1f  lr %.2g  %.2f s a step  %.0f s left\n", step + 1, p->steps,
@@ -476,6 +570,7 @@ static fvg_status train(pretraining *p) {
     }
     if ((step + 1) % SAVE_EVERY == 0 || step + 1 == p->steps) s = save_checkpoint(p, step + 1);
   }
+  workers_free(p);
   fvg_tape_free(t);
   return s;
 }
@@ -487,13 +582,13 @@ static fvg_status zero_shot(pretraining *p, const pair *pairs, int n, const char
   enum { EACH = 10 };
   size_t pixels = 3 * WORLD_SIDE * WORLD_SIDE;
   const char *name[MAX_TENSORS];
-  float *f = (float *)fvg__alloc_array(p->c, EACH * EMBED, sizeof *f), *g = (float *)fvg__alloc_array(p->c, (size_t)n * EMBED, sizeof *g), *logits;
+  float *f = (float *)fvg__alloc_array(p->c, EACH * EMBED, sizeof *f), *x = (float *)fvg__alloc_array(p->c, EACH * pixels, sizeof *x);
+  float *logits = (float *)fvg__alloc_array(p->c, (size_t)n * EACH, sizeof *logits);
   fvg_classifier *k = NULL;
-  fvg_status s = f && g ? FVG_OK : FVG_E_NOMEM;
+  fvg_status s = f && x && logits ? FVG_OK : FVG_E_NOMEM;
   int i, j, c, correct = 0;
   char line[200];
-  logits = (float *)fvg__alloc_array(p->c, (size_t)n * EACH, sizeof *logits);
-  if (!logits) s = FVG_E_NOMEM;
+  memset(name, 0, sizeof name);
   for (i = 0; i < n; i++) name[i] = pairs[i].name;
   if (!s) s = fvg_classifier_new(p->m, &k, FVG_ZERO_SHOT, NULL, NULL, NULL, name, n);
   for (i = 0; !s && i < n; i++) {
@@ -510,9 +605,9 @@ static fvg_status zero_shot(pretraining *p, const pair *pairs, int n, const char
       scene.count = 1;
       world_render(&scene, &r, rgb, NULL);
       image.pixels = rgb;
-      fvg_image_normalize(p->c, &image, p->pixels + (size_t)j * pixels);
+      fvg_image_normalize(p->c, &image, x + (size_t)j * pixels);
     }
-    s = fvg_clip_encode_images(p->m, p->pixels, EACH, f);
+    s = fvg_clip_encode_images(p->m, x, EACH, f);
     if (!s) fvg_normalize_rows(f, EACH, EMBED);
     if (!s) s = fvg_classifier_logits(k, f, EACH, logits, NULL);
     for (j = 0; !s && j < EACH; j++) {
@@ -528,7 +623,7 @@ static fvg_status zero_shot(pretraining *p, const pair *pairs, int n, const char
   }
   fvg_classifier_free(k);
   fvg__release(p->c, f);
-  fvg__release(p->c, g);
+  fvg__release(p->c, x);
   fvg__release(p->c, logits);
   return s;
 }
@@ -568,7 +663,6 @@ static fvg_status evaluate(pretraining *p) {
 static fvg_status run(pretraining *p) {
   static vocabulary v;
   char path[1100], config[1200];
-  size_t pixels = 3 * WORLD_SIDE * WORLD_SIDE;
   fvg_status s;
   int n;
   if (mkdir(p->out, 0777) && errno != EEXIST) return fvg__fail(p->c, FVG_E_IO, "%s: cannot make this folder: %s", p->out, strerror(errno));
@@ -586,10 +680,6 @@ static fvg_status run(pretraining *p) {
   if (!s) s = fvg_file_save(p->c, path, config, (size_t)n);
   if (!s) s = save_model(p, 0);
   if (!s) s = open_model(p);
-  p->pictures = (uint8_t *)fvg__alloc_array(p->c, (size_t)p->batch, pixels);
-  p->pixels = (float *)fvg__alloc_array(p->c, (size_t)p->batch * pixels, sizeof *p->pixels);
-  p->caption = (char (*)[WORLD_CAPTION])fvg__alloc_array(p->c, (size_t)p->batch, WORLD_CAPTION);
-  if (!p->pictures || !p->pixels || !p->caption) s = FVG_E_NOMEM;
   if (!s) {
     snprintf(config, sizeof config, "pretrain --steps %ld --batch %d --lr %g --seed %d: %lu parameters, vocabulary of %d\n", p->steps, p->batch, p->lr, p->seed,
              (unsigned long)fvg_clip_parameter_count(p->m), p->vocab_size);
@@ -602,9 +692,6 @@ static fvg_status run(pretraining *p) {
   if (!s) s = fvg_clip_open(p->c, &p->m, p->out, NULL, FVG_F32);                     /* the figure is that of the f16 file */
   if (!s) s = evaluate(p);
   fvg_clip_free(p->m);
-  fvg__release(p->c, p->pictures);
-  fvg__release(p->c, p->pixels);
-  fvg__release(p->c, p->caption);
   fclose(p->log);
   return s;
 }
@@ -617,7 +704,7 @@ int main(int argc, char **argv) {
   memset(&desc, 0, sizeof desc);
   desc.n_threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
   p.steps = 4000;
-  p.batch = 256;
+  p.batch = 128;
   p.lr = 0.001;
   p.seed = 1;
   for (i = 2; good && i < argc; i += 2) {
@@ -631,8 +718,8 @@ int main(int argc, char **argv) {
     else if (!strcmp(argv[i], "--threads")) desc.n_threads = (int)x;
     else good = 0;
   }
-  if (!good || p.batch < 16) {
-    fprintf(stderr, "usage: pretrain OUT [--steps 4000] [--batch 256] [--lr 0.001] [--seed 1] [--threads N]   (batch at least 16)\n");
+  if (!good || p.batch % CHUNK) {
+    fprintf(stderr, "usage: pretrain OUT [--steps 4000] [--batch 128] [--lr 0.001] [--seed 1] [--threads N]   (batch a multiple of 16)\n");
     return 1;
   }
   p.out = argv[1];

@@ -269,7 +269,7 @@ static world_object world_object_draw(fvg_rng *r, int thing, int colour, int tex
   for (k = 0; k < 3; k++) o.a.v[k] += world_between(r, -18, 18);
   o.b = world_mix(o.a, o.a.v[0] + o.a.v[1] + o.a.v[2] > 390 ? world_rgb_of(40, 40, 50) : world_rgb_of(235, 235, 225), 0.55f);
   o.size = size;
-  o.angle = world_between(r, -0.5, 0.5);
+  o.angle = world_between(r, -0.3, 0.3);
   o.phase = world_between(r, 0, 6);
   o.salt = (uint32_t)fvg_rng_next(r);
   return o;
@@ -277,7 +277,7 @@ static world_object world_object_draw(fvg_rng *r, int thing, int colour, int tex
 
 /* rgb [64,64,3]; mask [64,64], 255 where the thing covers at least half of a pixel, or NULL. */
 static void world_render(const world_scene *scene, fvg_rng *r, uint8_t *rgb, uint8_t *mask) {
-  static const float size_from[3] = {8.5f, 12.5f, 17}, size_to[3] = {12, 16.5f, 23};
+  static const float size_from[3] = {12, 15.5f, 19}, size_to[3] = {14.5f, 18.5f, 24};
   float canvas[WORLD_SIDE * WORLD_SIDE * 3], cover[WORLD_SIDE * WORLD_SIDE], gain = world_between(r, 0.75, 1.12), slope[3], noise = world_between(r, 2, 9);
   float angle = world_between(r, 0, 6.2832), light_x = cosf(angle), light_y = sinf(angle), first_x = 0, first_y = 0;
   world_ground ground = world_ground_draw(r, scene->ground);
@@ -340,8 +340,8 @@ static world_scene world_scene_draw(fvg_rng *r) {
 static void world_caption(const world_scene *s, fvg_rng *r, char *caption) {
   static const char *const lead[4] = {"a photo of ", "a photo of ", "a picture of ", ""};
   const char *article = s->count == 2 ? "two " : "a ";
-  int say_size = s->large != 1 && fvg_rng_uniform(r) < 0.3, say_colour = fvg_rng_uniform(r) < 0.7;
-  int say_texture = s->texture && fvg_rng_uniform(r) < 0.7, say_ground = fvg_rng_uniform(r) < 0.45;
+  int say_size = s->large != 1 && fvg_rng_uniform(r) < 0.2, say_colour = fvg_rng_uniform(r) < 0.5;
+  int say_texture = s->texture && fvg_rng_uniform(r) < 0.5, say_ground = fvg_rng_uniform(r) < 0.3;
   snprintf(caption, WORLD_CAPTION, "%s%s%s%s%s%s%s%s%s%s.", lead[world_below(r, 4)], article, say_size ? s->large ? "large " : "small " : "",
            say_colour ? world_colours[s->colour].name : "", say_colour ? " " : "", say_texture ? world_textures[s->texture] : "", say_texture ? " " : "",
            s->count == 2 ? world_things[s->thing].plural : world_things[s->thing].name, say_ground ? " " : "", say_ground ? world_grounds[s->ground] : "");
