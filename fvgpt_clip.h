@@ -59,6 +59,7 @@
 
    8. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h`):
         1 Tokenizer   2 Images   3 Resizing   4 CLIP   5 CoOp   6 Protocol   7 Data sets   8 Tuning
+        9 Attention maps
 */
 #ifndef FVGPT_CLIP_H
 #define FVGPT_CLIP_H
@@ -282,7 +283,8 @@ typedef enum fvg_map_kind {
 /* chw [3, image_size, image_size] normalised -> map [image_size, image_size] in 0..1, its greatest value 1 (all 0 when no
    patch speaks for the class). */
 FVG_DEF fvg_status fvg_attention_map(fvg_classifier *k, const float *chw, int label, fvg_map_kind kind, float *map);
-/* Sum of the map inside the mask (one channel, 255 inside, of the map's size) over its whole sum; 0 for an empty map. */
+/* Sum of the map inside the mask (one channel, 255 inside, of the map's size) over its whole sum; 0 for an empty map, -1
+   without a mask of one channel. */
 FVG_DEF double     fvg_foreground_share(const float *map, const fvg_image *mask);
 /* The map as a heat over the picture of the same size, which turns grey where the map is 0. */
 FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image *image, const float *map);
@@ -4581,4 +4583,221 @@ FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, const char *path, fvg_coop *
   return s;
 }
 #endif
+
+/*===========================================================================================================
+ * CHAPTER 9  ATTENTION MAPS: where a classifier looks
+ *===========================================================================================================
+   Which patches speak for a class?  Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) asks the gradient of its
+   score z.  Of a layer's output A [T,w], a row a token, only the rows of the P patches count:
+
+     G = dz / dA,   alpha = (1/P) sum_p G_p,   map_p = relu(A_p alpha)
+
+   alpha tells which channels raise the score, the map where in the picture they are on.  In a transformer A is the
+   output of the last block's first layer norm: behind that block only the class token is read, so the patches' rows
+   have no gradient there, and this is the last place where they have one.  z is s f g0, s f g, z_FDC or z_PC, as the
+   classifier's branch has it.
+
+   Attention of the class token needs no class: the mean over heads of softmax(q_cls K^T / sqrt d) in the last block,
+   without the class token's own column (shown for ViT by Caron et al. 2021, arXiv 2104.14294).
+
+   Both are a number a patch, spread over the picture bilinearly with the corners of the grid on the corners of the
+   picture (align_corners), and divided by the greatest.  What share of a map falls on the foreground measures how far
+   a tuned classifier looks at the object: the question that FVG-PT (arXiv 2603.08708) starts from. */
+
+typedef struct fvg__last_block {                 /* what the image tower's last block works on                      */
+  fvg_node *x, *a;                               /* [T,w] its input; LN_1 of it, a leaf that takes a gradient       */
+  fvg_segment segment;
+  int class_row;
+} fvg__last_block;
+
+static const fvg_block *fvg__last_of(const fvg_clip *m) {
+  return &m->vision.transformer.block[m->vision.transformer.n_layer - 1];
+}
+
+static fvg_status fvg__reach_last_block(fvg_tape *t, const fvg_clip *m, const float *chw, fvg__last_block *l) {
+  const fvg_block *b = fvg__last_of(m);
+  fvg_transformer below = m->vision.transformer;
+  below.n_layer--;                               /* none may be left: fvg_transform is then the identity            */
+  l->x = fvg__vision_embed(t, m, chw, 1, &l->segment, &l->class_row);
+  l->x = fvg_transform(l->x, &below, &l->segment, 1, NULL, 0);
+  l->a = fvg_detach(fvg__norm(l->x, &b->ln_1_weight, &b->ln_1_bias, below.eps));
+  if (!l->a) return m->ctx->status;
+  l->a->needs_grad = 1;
+  return FVG_OK;
+}
+
+/* The picture's normalised feature [1, embed_dim], differentiable down to l->a. */
+static fvg_node *fvg__feature_from(const fvg_clip *m, const fvg__last_block *l) {
+  fvg_segment segment = l->segment;
+  segment.n_query = 1;                           /* the class token is its segment's first row                      */
+  return fvg_normalize(fvg__vision_head(m, fvg__block_rest(l->x, l->a, &m->vision.transformer, fvg__last_of(m),
+                                                           &segment, 1, &l->class_row, 1)));
+}
+
+/* The same weights, with gradients that live on the tape: a map may be asked for between a caller's fvg_backward and
+   the optimiser's step, so it must neither add to the parameters' own gradients nor clear them. */
+static fvg__adapter fvg__adapter_apart(const fvg__adapter *a) {
+  fvg__adapter apart = *a;
+  apart.down_weight.grad = apart.down_bias.grad = apart.up_weight.grad = apart.up_bias.grad = NULL;
+  return apart;
+}
+
+/* The label's logit [1,1] for a feature f [1, embed_dim]. */
+static fvg_node *fvg__class_score(const fvg_classifier *k, fvg_node *f, int label) {
+  int d = k->clip->embed_dim;
+  fvg_tape *t = f ? f->tape : NULL;
+  fvg_node *g = fvg_const(t, k->n_class, d, k->branch == FVG_ZERO_SHOT ? k->g_clip : k->g);
+  fvg_node *chosen = fvg_zeros(t, 1, k->n_class), *z;
+  if (!g || !chosen) return NULL;
+  if (k->branch == FVG_BRANCH_BASE) {
+    fvg__adapter image = fvg__adapter_apart(&k->fvgpt->fdc_image), text = fvg__adapter_apart(&k->fvgpt->fdc_text);
+    z = fvg__logits(k->fvgpt, fvg__adapt(&image, f), fvg_detach(fvg__adapt(&text, g)));
+  } else if (k->branch == FVG_BRANCH_NEW) {
+    float tau = k->fvgpt->desc.tau;
+    fvg_node *z_clip = fvg__logits(k->fvgpt, f, fvg_const(t, k->n_class, d, k->g_clip)), *b;
+    z = fvg__logits(k->fvgpt, f, g);
+    b = fvg__brg(k->fvgpt, fvg_softmax(z, tau), fvg_softmax(z_clip, tau));
+    z = fvg_lerp(z, z_clip, fvg_detach(b));      /* b is a constant: how it changes with the picture is left out    */
+  } else {
+    z = fvg_scale(fvg_linear(f, g, NULL), k->clip->logit_scale);
+  }
+  fvg_fill(chosen)[label] = 1;
+  return fvg_sum(fvg_mul(z, chosen));
+}
+
+/* relu(A alpha) -> grid [T-1], which comes zeroed. */
+static fvg_status fvg__grad_cam(const fvg_classifier *k, const fvg__last_block *l, int label, float *grid) {
+  const fvg_clip *m = k->clip;
+  fvg_node *f = fvg__feature_from(m, l), *score;
+  int p, j, n_patch = l->a->rows - 1, width = l->a->cols;
+  fvg_status s = f ? fvg__check_features(m, "image", fvg_value(f), 1) : m->ctx->status;
+  if (s) return s;
+  score = fvg__class_score(k, f, label);
+  s = score ? fvg_backward(score) : m->ctx->status;
+  if (s) return s;
+  for (j = 0; j < width; j++) {
+    const float *a = fvg_value(l->a) + width + j, *da = fvg_grad(l->a) + width + j;  /* row 0 is the class token   */
+    double alpha = 0;
+    for (p = 0; p < n_patch; p++) alpha += (double)da[(size_t)p * (size_t)width] / n_patch;
+    for (p = 0; p < n_patch; p++) grid[p] += (float)alpha * a[(size_t)p * (size_t)width];
+  }
+  for (p = 0; p < n_patch; p++) if (grid[p] < 0) grid[p] = 0;
+  return FVG_OK;
+}
+
+/* Mean over heads of the class token's attention -> grid [T-1], which comes zeroed. */
+static fvg_status fvg__cls_attention(const fvg_clip *m, const fvg__last_block *l, float *grid) {
+  const fvg__kernels *kernels = m->ctx->kernels;
+  const fvg_block *b = fvg__last_of(m);
+  int i, head, n_head = m->vision.transformer.n_head, n_token = l->a->rows, width = l->a->cols, d = width / n_head;
+  fvg_node *q = fvg__project(fvg_gather(l->a, &l->class_row, 1), &b->q_weight, &b->q_bias);
+  fvg_node *keys = fvg__project(l->a, &b->k_weight, &b->k_bias), *row = fvg_zeros(l->a->tape, 1, n_token);
+  if (!q || !keys || !row) return m->ctx->status;
+  for (head = 0; head < n_head; head++) {
+    const float *q_head = fvg_value(q) + head * d, *k_head = fvg_value(keys) + head * d;
+    float *p = fvg_fill(row);
+    for (i = 0; i < n_token; i++) p[i] = kernels->dot(d, q_head, k_head + (size_t)i * (size_t)width);
+    kernels->softmax(n_token, p, 1 / sqrtf((float)d), p);
+    for (i = 1; i < n_token; i++) grid[i - 1] += p[i] / (float)n_head;
+  }
+  return FVG_OK;
+}
+
+/* grid [n,n] -> map [size,size].  Places are whole multiples of 1/(size-1): the last pixel is just the last patch. */
+static void fvg__spread(const float *grid, int n, float *map, int size) {
+  int span = size > 1 ? size - 1 : 1, x, y;
+  for (y = 0; y < size; y++) {
+    int top = y * (n - 1) / span, bottom = top + (top < n - 1);
+    float down = (float)(y * (n - 1) % span) / (float)span;
+    for (x = 0; x < size; x++) {
+      int left = x * (n - 1) / span, right = left + (left < n - 1);
+      float across = (float)(x * (n - 1) % span) / (float)span;
+      float above = grid[top * n + left] + across * (grid[top * n + right] - grid[top * n + left]);
+      float below = grid[bottom * n + left] + across * (grid[bottom * n + right] - grid[bottom * n + left]);
+      *map++ = above + down * (below - above);
+    }
+  }
+}
+
+static fvg_status fvg__map_check(const fvg_classifier *k, const float *chw, int label, fvg_map_kind kind,
+                                 const float *map) {
+  fvg_ctx *c = k->clip->ctx;
+  if (!k->clip->has_vision) return fvg__fail(c, FVG_E_ARG, "attention map: this model has no image tower");
+  if (!chw || !map) return fvg__fail(c, FVG_E_ARG, "attention map: no %s", chw ? "place for the map" : "picture");
+  if (kind != FVG_GRAD_CAM && kind != FVG_CLS_ATTENTION)
+    return fvg__fail(c, FVG_E_ARG, "attention map: there is no kind %d", (int)kind);
+  if (kind == FVG_GRAD_CAM && (label < 0 || label >= k->n_class))
+    return fvg__fail(c, FVG_E_ARG, "attention map: label %d among %d classes", label, k->n_class);
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_attention_map(fvg_classifier *k, const float *chw, int label, fvg_map_kind kind, float *map) {
+  size_t i, pixels;
+  fvg__last_block l;
+  float *grid, max = 0;
+  fvg_tape *t;
+  fvg_clip *m;
+  fvg_status s;
+  int p, n_patch;
+  if (!k) return FVG_E_ARG;                      /* without a context there is no place for a message               */
+  s = fvg__map_check(k, chw, label, kind, map);
+  if (s) return s;
+  m = k->clip;
+  n_patch = m->vision.n_token - 1;
+  pixels = (size_t)m->vision.image_size * (size_t)m->vision.image_size;
+  grid = (float *)fvg__alloc_array(m->ctx, (size_t)n_patch, sizeof *grid);
+  t = fvg_tape_new(m->ctx);
+  s = grid && t ? fvg__reach_last_block(t, m, chw, &l) : FVG_E_NOMEM;
+  if (!s) s = kind == FVG_GRAD_CAM ? fvg__grad_cam(k, &l, label, grid) : fvg__cls_attention(m, &l, grid);
+  for (p = 0; !s && p < n_patch; p++)
+    if (!isfinite(grid[p])) s = fvg__fail(m->ctx, FVG_E_NUMERIC, "attention map: patch %d is %g", p, (double)grid[p]);
+  if (!s) {
+    fvg__spread(grid, m->vision.image_size / m->vision.patch_size, map, m->vision.image_size);
+    for (i = 0; i < pixels; i++) if (map[i] > max) max = map[i];
+    for (i = 0; i < pixels && max > 0; i++) map[i] /= max;
+  }
+  fvg_tape_free(t);
+  fvg__release(m->ctx, grid);
+  return s;
+}
+
+FVG_DEF double fvg_foreground_share(const float *map, const fvg_image *mask) {
+  double inside = 0, sum = 0;
+  size_t i, n;
+  if (!map || !mask || !mask->pixels || mask->channels != 1) return -1;
+  n = (size_t)mask->width * (size_t)mask->height;
+  for (i = 0; i < n; i++) {
+    sum += (double)map[i];
+    if (mask->pixels[i]) inside += (double)map[i];
+  }
+  return sum > 0 ? inside / sum : 0;
+}
+
+/* v 0..1 -> dark blue, red, yellow: brightness grows with v, so the ramp reads without colour as well. */
+static void fvg__heat(float v, float rgb[3]) {
+  static const float stop[3][3] = {{20, 20, 110}, {215, 30, 30}, {255, 230, 60}};
+  int i = v > 0.5f, j;
+  float w = 2 * v - (float)i;
+  for (j = 0; j < 3; j++) rgb[j] = stop[i][j] + w * (stop[i + 1][j] - stop[i][j]);
+}
+
+FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image *image, const float *map) {
+  size_t i, n;
+  int j;
+  fvg_status s = fvg__resize_begin(c, out, image, "overlay");
+  if (!s && !map) s = fvg__fail(c, FVG_E_ARG, "overlay: no map");
+  if (!s) s = fvg__image_new(c, out, image->width, image->height, 3);
+  if (s) return s;
+  n = (size_t)image->width * (size_t)image->height;
+  for (i = 0; i < n; i++) {
+    float v = map[i] > 0 ? map[i] < 1 ? map[i] : 1 : 0, cover = 0.75f * v * (2 - v), rgb[3];   /* faint heat shows */
+    uint8_t byte, *to = out->pixels + 3 * i;
+    float grey;
+    fvg__convert_pixels(&byte, 1, image->pixels + i * (size_t)image->channels, image->channels, 1);
+    grey = (float)byte;
+    fvg__heat(v, rgb);
+    for (j = 0; j < 3; j++) to[j] = (uint8_t)(grey + cover * (rgb[j] - grey) + 0.5f);
+  }
+  return FVG_OK;
+}
 #endif /* FVG__CLIP_IMPLEMENTED */

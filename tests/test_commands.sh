@@ -56,6 +56,16 @@ for half in base new all; do
 done
 check "eval agrees with tune" sh -c "a=\$('$fvgpt' eval --model '$model' --data '$data' --checkpoint '$work/t1/FVGPT_CoOp/seed1' --split-half new 2>/dev/null | sed 's/.*accuracy \([0-9.]*\).*/\1/'); grep -q \"^FVGPT_CoOp  seed 1 .*new  *\$a \" '$work/table1'"
 check "classify with a checkpoint" quiet "$fvgpt" classify --model "$model" --checkpoint "$work/t1/FVGPT_CoOp/seed1" --classes "red disc,green star" "$data/red_disc/00.ppm"
+# where it looks: a line a picture, two maps a line, and no name twice
+ck=$work/t1/FVGPT_CoOp/seed1
+discs="$data/red_disc/00.ppm $data/blue_disc/00.ppm"
+attend="$fvgpt attend --model $model --out $work/maps/deep --text"
+check "attend" sh -c "$attend 'a red disc.' $discs >'$work/attend' && [ \$(grep -c -E '00[.]ppm  -?[0-9.]+  .*png$' '$work/attend') -eq 2 ]"
+check "attend writes both maps of both" sh -c "[ \$(ls '$work/maps/deep' | tr '\n' '|') = '00_2_attention.png|00_2_gradcam.png|00_attention.png|00_gradcam.png|' ]"
+check "attend: the caption's maps differ from another's" sh -c "cp '$work/maps/deep/00_gradcam.png' '$work/red.png' && $attend 'blue square' $discs >/dev/null && ! cmp -s '$work/maps/deep/00_gradcam.png' '$work/red.png'"
+check "attend with a tuned class" sh -c "$attend red_disc --checkpoint '$ck' $discs | grep -c png | grep -q 2"
+check "attend with a new class" sh -c "$attend 'green star' --checkpoint '$ck' $discs | grep -c png | grep -q 2"
+check "attend with prompts alone" sh -c "$attend 'green star' --checkpoint '$work/t1/CoOp/seed1' $discs | grep -c png | grep -q 2"
 check "no partial files" sh -c "! find '$work' -name '*.part' | grep -q ."
 
 # arguments
@@ -69,6 +79,12 @@ refused "bad augment" "--augment crop:0" tune --model "$model" --data "$data" --
 refused "bad crop" "--crop 1,2,3" preprocess --size 8 --crop 1,2,3 "$data/red_disc/00.ppm" "$work/no.ppm"
 refused "crop outside" "00.ppm" preprocess --size 8 --crop 60,0,10,10 "$data/red_disc/00.ppm" "$work/no.ppm"
 refused "text too long" "tokens" encode --model "$model" --text "one two three four five six seven eight" --out "$work/no.safetensors"
+refused "attend without a text" "--text" attend --model "$model" --out "$work/x" "$data/red_disc/00.ppm"
+refused "attend without pictures" "pictures" attend --model "$model" --out "$work/x" --text red
+refused "attend without a place" "--out" attend --model "$model" --text red "$data/red_disc/00.ppm"
+refused "attend with two texts" "there are 2" attend --model "$model" --out "$work/x" --text red --text blue "$data/red_disc/00.ppm"
+refused "attend without the picture" "nowhere.ppm" attend --model "$model" --out "$work/x" --text red "$work/nowhere.ppm"
+refused "attend without the checkpoint" "$work/nowhere" attend --model "$model" --out "$work/x" --checkpoint "$work/nowhere" --text red "$data/red_disc/00.ppm"
 refused "template without a hole" "{}" classify --model "$model" --template "a photo" --classes a,b "$data/red_disc/00.ppm"
 
 # models
@@ -128,6 +144,7 @@ refused "a class without training images" "class" tune --model "$model" --data "
 # outputs and checkpoints
 : >"$work/file"
 refused "output folder that cannot be" "$work/file" tune --model "$model" --data "$data" $quick --out "$work/file/out"
+refused "maps' folder that cannot be" "$work/file" attend --model "$model" --out "$work/file/maps" --text red "$data/red_disc/00.ppm"
 refused "output file that cannot be" "$work/nowhere/f.safetensors" encode --model "$model" --text red --out "$work/nowhere/f.safetensors"
 refused "other settings on a finished stage" "--out" tune --model "$model" --data "$data" $quick --lr 0.001 --out "$work/t1"
 refused "no checkpoint" "checkpoint.safetensors" eval --model "$model" --data "$data" --checkpoint "$work/nowhere" --split-half new

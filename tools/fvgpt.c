@@ -22,6 +22,9 @@ static const char manual[] =
   "fvgpt encode     --model DIR [--pixels F.safetensors] [--image FILE]... [--text STR]... --out F.safetensors\n"
   "                 --pixels reads images [N,3,H,W]; writes image_features and text_features, not normalised\n"
   "fvgpt classify   --model DIR [--checkpoint DIR] --classes A,B,C [--template STR] FILE...\n"
+  "fvgpt attend     --model DIR [--checkpoint DIR] --text STR --out DIR FILE...\n"
+  "                 writes DIR/NAME_gradcam.png, what speaks for the text (with a checkpoint: for that class), and\n"
+  "                 DIR/NAME_attention.png, what the class token attends to; prints file, score, first picture\n"
   "fvgpt tune       --model DIR --data ROOT --trainer CoOp|FVGPT_CoOp --out DIR\n"
   "                 [--split F] [--shots 16] [--seeds 1,2,3] [--epochs 10] [--lr 0.0035] [--batch 4]\n"
   "                 [--augment crop|none|squash|crop:K] [--n-ctx 4] [--ctx-init WORDS]\n"
@@ -87,9 +90,12 @@ static int take(options *o, const char *name, const char *value) {
   return -1;
 }
 
-/* Only these two take arguments that are not options; elsewhere one is a mistake, such as a forgotten quote. */
+/* Only these take arguments that are not options; elsewhere one is a mistake, such as a forgotten quote. */
 static int check_rest(const options *o) {
-  if (!o->n_rest || !strcmp(o->command, "preprocess") || !strcmp(o->command, "classify")) return 1;
+  static const char *const taker[] = {"preprocess", "classify", "attend"};
+  size_t i;
+  for (i = 0; i < sizeof taker / sizeof *taker; i++) if (!strcmp(o->command, taker[i])) return 1;
+  if (!o->n_rest) return 1;
   fprintf(stderr, "fvgpt: %s: \"%s\" belongs to no option (one value each; quote values with blanks)\n", o->command, o->rest[0]);
   return 0;
 }
@@ -186,6 +192,22 @@ static fvg_status open_data(fvg_ctx *c, const options *o, fvg_dataset *d) {
   return fvg_dataset_open(c, d, &desc);
 }
 
+/* All folders of a path. */
+static fvg_status make_folders(fvg_ctx *c, const char *path) {
+  char part[1200];
+  size_t i;
+  snprintf(part, sizeof part, "%s", path);
+  for (i = 1; i <= strlen(path); i++) {
+    char ch = part[i];
+    if (ch != '/' && ch != 0) continue;
+    part[i] = 0;
+    if (make_folder(part) && errno != EEXIST)
+      return fvg__fail(c, FVG_E_IO, "%s: cannot make this folder: %s", part, strerror(errno));
+    part[i] = ch;
+  }
+  return FVG_OK;
+}
+
 /* ---- info ---- */
 static void print_tower(const char *name, const fvg_transformer *t, int width) {
   printf("%-7s width %d, %d layers, %d heads, %s", name, width, t->n_layer, t->n_head, t->activation == FVG_GELU ? "gelu" : "quick_gelu");
@@ -280,16 +302,16 @@ static fvg_status preprocess(fvg_ctx *c, const options *o) {
 }
 
 /* ---- encode ---- */
-/* One picture through the test transform into [3, size, size] floats. */
-static fvg_status load_view(fvg_clip *m, const char *path, float *chw) {
+/* One picture through the test transform into a view and its [3, size, size] floats. */
+static fvg_status load_view(fvg_clip *m, const char *path, fvg_image *view, float *chw) {
   fvg_ctx *c = m->ctx;
-  fvg_image image, view;
+  fvg_image image;
   fvg_status s;
-  memset(&view, 0, sizeof view);
+  memset(view, 0, sizeof *view);
   s = fvg_image_load(c, &image, path, 3);
-  if (!s) s = fvg_image_test_transform(c, &view, &image, m->vision.image_size, FVG_BICUBIC);
-  if (!s) s = fvg_image_normalize(c, &view, chw);
-  fvg_image_free(c, &view);
+  if (!s) s = fvg_image_test_transform(c, view, &image, m->vision.image_size, FVG_BICUBIC);
+  if (!s) s = fvg_image_normalize(c, view, chw);
+  if (s) fvg_image_free(c, view);
   fvg_image_free(c, &image);
   return s;
 }
@@ -297,14 +319,16 @@ static fvg_status load_view(fvg_clip *m, const char *path, float *chw) {
 static fvg_status encode_files(fvg_clip *m, const char *const *file, int n, float *features) {
   size_t pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size;
   float *chw;
+  fvg_image view;
   fvg_status s = FVG_OK;
   int i;
   if (!m->has_vision) return fvg__fail(m->ctx, FVG_E_ARG, "this model has no image tower");
   chw = (float *)fvg__alloc_array(m->ctx, pixels, sizeof *chw);
   if (!chw) return FVG_E_NOMEM;
   for (i = 0; !s && i < n; i++) {
-    s = load_view(m, file[i], chw);
+    s = load_view(m, file[i], &view, chw);
     if (!s) s = fvg_clip_encode_images(m, chw, 1, features + (size_t)i * (size_t)m->embed_dim);
+    fvg_image_free(m->ctx, &view);
   }
   fvg__release(m->ctx, chw);
   return s;
@@ -475,6 +499,129 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
   return s;
 }
 
+/* ---- attend ---- */
+enum { NAME_BYTES = 320 };                          /* longest file names have 255 bytes                            */
+
+/* The file's name without folder and ending, with _2, _3, ... behind it until it is none of the n names before. */
+static void name_of(const char *file, const char (*before)[NAME_BYTES], int n, char *name) {
+  const char *start = file, *at, *dot;
+  int length, copy = 1, i;
+  for (at = file; *at; at++) if (*at == '/' || *at == '\\') start = at + 1;
+  dot = strrchr(start, '.');
+  length = dot && dot > start ? (int)(dot - start) : (int)strlen(start);
+  if (length > 255) length = 255;
+  snprintf(name, NAME_BYTES, "%.*s", length, start);
+  for (i = 0; i < n; i++) {
+    if (strcmp(before[i], name)) continue;
+    snprintf(name, NAME_BYTES, "%.*s_%d", length, start, ++copy);
+    i = -1;                                         /* the new name may be taken as well                            */
+  }
+}
+
+static fvg_status save_overlay(fvg_ctx *c, const fvg_image *view, const float *map, const char *folder,
+                               const char *name, const char *kind, char *path, size_t n) {
+  fvg_image overlay;
+  fvg_status s = fvg_image_overlay(c, &overlay, view, map);
+  snprintf(path, n, "%s/%s_%s.png", folder, name, kind);
+  if (!s) s = fvg_image_save(c, &overlay, path);
+  fvg_image_free(c, &overlay);
+  return s;
+}
+
+/* Both maps of one picture, and a line with its score. */
+static fvg_status attend_file(fvg_clip *m, fvg_classifier *k, int label, const char *file, const char *folder,
+                              const char *name) {
+  fvg_ctx *c = m->ctx;
+  size_t pixels = (size_t)m->vision.image_size * (size_t)m->vision.image_size;
+  float *chw = (float *)fvg__alloc_array(c, 3 * pixels, sizeof *chw);
+  float *map = (float *)fvg__alloc_array(c, pixels, sizeof *map);
+  float *f = (float *)fvg__alloc_array(c, (size_t)m->embed_dim, sizeof *f);
+  float *logits = (float *)fvg__alloc_array(c, (size_t)k->n_class, sizeof *logits);
+  char grad_cam[1400], attention[1400];
+  fvg_image view;
+  fvg_status s = FVG_OK;
+  memset(&view, 0, sizeof view);
+  if (!chw || !map || !f || !logits) s = FVG_E_NOMEM;
+  if (!s) s = load_view(m, file, &view, chw);
+  if (!s) s = fvg_clip_encode_images(m, chw, 1, f);
+  if (!s) {
+    fvg_normalize_rows(f, 1, m->embed_dim);
+    s = fvg_classifier_logits(k, f, 1, logits, NULL);
+  }
+  if (!s) s = fvg_attention_map(k, chw, label, FVG_GRAD_CAM, map);
+  if (!s) s = save_overlay(c, &view, map, folder, name, "gradcam", grad_cam, sizeof grad_cam);
+  if (!s) s = fvg_attention_map(k, chw, label, FVG_CLS_ATTENTION, map);
+  if (!s) s = save_overlay(c, &view, map, folder, name, "attention", attention, sizeof attention);
+  if (!s) printf("%s  %.4f  %s\n", file, (double)logits[label], grad_cam);
+  fvg_image_free(c, &view);
+  fvg__release(c, logits);
+  fvg__release(c, f);
+  fvg__release(c, map);
+  fvg__release(c, chw);
+  return s;
+}
+
+/* Without a checkpoint the text is a whole caption.  With one it is a class among the tuned ones: alone, a new class
+   would leave the gate of prior calibration no two distributions to compare. */
+static fvg_status attend_classifier(fvg_clip *m, const options *o, char *text, fvg_coop *p, fvg_fvgpt *f,
+                                    const fvg_weights *settings, fvg_classifier **k, int *label) {
+  const char *const only = text, *const *tuned;
+  const char **name;
+  int n, base;
+  fvg_status s;
+  *label = 0;
+  if (!p) return fvg_classifier_new(m, k, FVG_ZERO_SHOT, NULL, NULL, "{}", &only, 1);
+  fvg__blank_underscores(text);
+  base = all_base(p, &only, 1);
+  tuned = fvg_coop_class_names(p, &n);
+  name = (const char **)fvg__alloc_array(m->ctx, (size_t)n + 1, sizeof *name);
+  if (!name) return FVG_E_NOMEM;
+  memcpy(name, tuned, (size_t)n * sizeof *name);
+  name[n] = text;
+  while (strcmp(name[*label], text)) ++*label;
+  s = fvg_classifier_new(m, k, branch_of(p, f, base ? FVG_BASE : FVG_NEW), p, f, template_of(o, settings), name,
+                         base ? n : n + 1);
+  fvg__release(m->ctx, name);
+  return s;
+}
+
+static fvg_status attend(fvg_ctx *c, const options *o) {
+  fvg_clip *m = NULL;
+  fvg_coop *p = NULL;
+  fvg_fvgpt *f = NULL;
+  fvg_classifier *k = NULL;
+  fvg_weights *settings = NULL;
+  char *text = NULL, (*name)[NAME_BYTES] = NULL;
+  int i, label = 0;
+  fvg_status s;
+  if (!o->n_text || !o->out || !*o->out || !o->n_rest)
+    return fvg__fail(c, FVG_E_ARG, "attend needs --text STR, --out DIR and pictures");
+  if (o->n_text > 1)
+    return fvg__fail(c, FVG_E_ARG, "attend takes one --text, there are %d; run it once for each", o->n_text);
+  if (strlen(o->out) > 1000) return fvg__fail(c, FVG_E_ARG, "--out: the path is too long");
+  s = open_model(c, o, &m);
+  if (!s && !m->has_vision) s = fvg__fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);
+  if (!s && o->checkpoint) s = open_checkpoint(m, o->checkpoint, &p, &f, &settings);
+  if (!s) {
+    text = fvg__copy_string(c, o->text[0]);
+    name = (char (*)[NAME_BYTES])fvg__alloc_array(c, (size_t)o->n_rest, sizeof *name);
+    s = text && name ? attend_classifier(m, o, text, p, f, settings, &k, &label) : FVG_E_NOMEM;
+  }
+  if (!s) s = make_folders(c, o->out);
+  for (i = 0; !s && i < o->n_rest; i++) {
+    name_of(o->rest[i], (const char (*)[NAME_BYTES])name, i, name[i]);
+    s = attend_file(m, k, label, o->rest[i], o->out, name[i]);
+  }
+  fvg__release(c, name);
+  fvg__release(c, text);
+  fvg_classifier_free(k);
+  fvg_weights_close(settings);
+  fvg_fvgpt_free(f);
+  fvg_coop_free(p);
+  fvg_clip_free(m);
+  return s;
+}
+
 /* ---- testing ---- */
 typedef struct half_set {                           /* the test images of one half, encoded once                    */
   fvg_half half;
@@ -601,21 +748,6 @@ static fvg_status parse_position(fvg_ctx *c, const char *text, fvg_position *out
   for (i = 0; i < 3; i++)
     if (!strcmp(text, name[i])) { *out = (fvg_position)i; return FVG_OK; }
   return fvg__fail(c, FVG_E_ARG, "--class-token-position %s: end, middle or front is expected", text);
-}
-
-/* All folders of a path. */
-static fvg_status make_folders(fvg_ctx *c, const char *path) {
-  char part[1200];
-  size_t i;
-  snprintf(part, sizeof part, "%s", path);
-  for (i = 1; i <= strlen(path); i++) {
-    char ch = part[i];
-    if (ch != '/' && ch != 0) continue;
-    part[i] = 0;
-    if (make_folder(part) && errno != EEXIST) return fvg__fail(c, FVG_E_IO, "%s: cannot make this folder: %s", part, strerror(errno));
-    part[i] = ch;
-  }
-  return FVG_OK;
 }
 
 /* What determines a stage; two runs with equal settings give equal checkpoints. */
@@ -932,7 +1064,8 @@ static fvg_status tune(fvg_ctx *c, const options *o) {
 
 int main(int argc, char **argv) {
   static const struct { const char *name; fvg_status (*run)(fvg_ctx *c, const options *o); } command[] = {
-    {"info", info}, {"tokenize", tokenize}, {"preprocess", preprocess}, {"encode", encode}, {"classify", classify}, {"tune", tune}, {"eval", eval}
+    {"info", info}, {"tokenize", tokenize}, {"preprocess", preprocess}, {"encode", encode}, {"classify", classify},
+    {"attend", attend}, {"tune", tune}, {"eval", eval}
   };
   static const char *const level[] = {"best", "scalar", "avx2", "avx512"};
   display d = {0, 0, 0, 0, 0, 0, NULL};

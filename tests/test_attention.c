@@ -1,0 +1,663 @@
+/* Chapter 9 of fvgpt_clip.h: attention maps.  Grad-CAM is compared, for each branch, with a map whose gradient comes
+   from central differences of a last block computed in double precision.  Writes nothing. */
+#define FVGPT_PTHREADS
+#define FVGPT_IMPLEMENTATION
+#include "../fvgpt_clip.h"
+
+static int passed, failed;
+static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
+static void need(int ok, const char *what) { if (!ok) check(0, what); }  /* to get on; not counted */
+
+static int one_line(fvg_ctx *c, const char *a, const char *b) {  /* the last message is a line with both parts */
+  const char *e = fvg_error(c);
+  int ok = strstr(e, a) && strstr(e, b) && !strchr(e, '\n');
+  if (!ok) printf("  message: %s\n  wanted:  %s / %s\n", e, a, b);
+  return ok;
+}
+
+/* ---- a small CLIP of random weights, in memory ---- */
+enum {
+  W = 64, HEADS = 4, HEAD = W / HEADS, MLP = 48, GRID = 3, PATCHES = GRID * GRID, T = 1 + PATCHES, PATCH = 4,
+  SIZE = GRID * PATCH, PIXELS = SIZE * SIZE, D = 32, CLASSES = 5, BASE = 3, HIDDEN = 64,
+  CONTEXT = 24, VOCAB = 512 + 4 + 2, MAX_TENSORS = 80
+};
+static const char merges[] = "#version: 0.2\np h\no t\nph ot\nphot o</w>\n";
+static const char config[] = "{\"vision_config\": {\"num_attention_heads\": 4}}";
+static const char *const names[CLASSES] = {"red", "green", "dark_blue", "grey", "pink"};
+typedef struct model {
+  fvg_named_tensor tensor[MAX_TENSORS];
+  char name[MAX_TENSORS][80], bytes[1 << 20];
+  float pool[1 << 18];
+  size_t used, n_bytes;
+  int n;
+  fvg_rng rng;
+} model;
+static model two_layers, one_layer, no_vision;
+static float picture[3 * PIXELS];
+
+static void draw(model *m, const char *name, int n_dim, int d0, int d1, int d2, double mean, double deviation) {
+  fvg_tensor *x = &m->tensor[m->n].tensor;
+  float *data = m->pool + m->used;
+  snprintf(m->name[m->n], sizeof m->name[0], "%s", name);
+  m->tensor[m->n].name = m->name[m->n];
+  x->n_dim = n_dim;
+  x->dim[0] = d0;
+  x->dim[1] = d1;
+  x->dim[2] = x->dim[3] = d2;
+  x->data = data;
+  m->used += fvg_tensor_count(x);
+  for (; data < m->pool + m->used; data++) *data = (float)(mean + deviation * fvg_rng_normal(&m->rng));
+  m->n++;
+}
+
+static void draw_pair(model *m, const char *prefix, const char *leaf, int rows, int cols) {  /* cols 0: a norm */
+  char name[80];
+  snprintf(name, sizeof name, "%s%s.weight", prefix, leaf);
+  draw(m, name, cols ? 2 : 1, rows, cols, 0, cols ? 0 : 1, cols ? 1.2 / sqrt((double)cols) : 0.2);
+  snprintf(name, sizeof name, "%s%s.bias", prefix, leaf);
+  draw(m, name, 1, rows, 0, 0, 0, 0.2);
+}
+
+static void draw_block(model *m, const char *tower, int layer) {
+  static const char *const square[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                                       "self_attn.out_proj"};
+  char prefix[64];
+  int k;
+  snprintf(prefix, sizeof prefix, "%s.encoder.layers.%d.", tower, layer);
+  for (k = 0; k < 4; k++) draw_pair(m, prefix, square[k], W, W);
+  draw_pair(m, prefix, "layer_norm1", W, 0);
+  draw_pair(m, prefix, "layer_norm2", W, 0);
+  draw_pair(m, prefix, "mlp.fc1", MLP, W);
+  draw_pair(m, prefix, "mlp.fc2", W, MLP);
+}
+
+static int append(void *user, const void *from, size_t n) {
+  model *m = (model *)user;
+  if (n > sizeof m->bytes - m->n_bytes) return 1;
+  memcpy(m->bytes + m->n_bytes, from, n);
+  m->n_bytes += n;
+  return 0;
+}
+
+static void draw_model(fvg_ctx *c, model *m, int vision_layers) {
+  int i;
+  fvg_rng_seed(&m->rng, 11, 0);
+  draw(m, "logit_scale", 0, 0, 0, 0, 3, 0);
+  if (vision_layers) {
+    draw(m, "vision_model.embeddings.patch_embedding.weight", 4, W, 3, PATCH, 0, 0.2);
+    draw(m, "vision_model.embeddings.class_embedding", 1, W, 0, 0, 0, 1);
+    draw(m, "vision_model.embeddings.position_embedding.weight", 2, T, W, 0, 0, 0.5);
+    draw_pair(m, "vision_model.", "pre_layrnorm", W, 0);
+    draw_pair(m, "vision_model.", "post_layernorm", W, 0);
+    for (i = 0; i < vision_layers; i++) draw_block(m, "vision_model", i);
+    draw(m, "visual_projection.weight", 2, D, W, 0, 0, 0.1);
+  }
+  draw(m, "text_model.embeddings.token_embedding.weight", 2, VOCAB, W, 0, 0, 1);
+  draw(m, "text_model.embeddings.position_embedding.weight", 2, CONTEXT, W, 0, 0, 0.5);
+  draw_pair(m, "text_model.", "final_layer_norm", W, 0);
+  draw_block(m, "text_model", 0);
+  draw(m, "text_projection.weight", 2, D, W, 0, 0, 0.1);
+  need(!fvg_safetensors_write(c, append, m, m->tensor, m->n, NULL, 0), "a model in memory");
+}
+
+static fvg_clip *load(fvg_ctx *c, const model *x, fvg_dtype keep_as) {
+  fvg_source source = fvg_source_memory(x->bytes, x->n_bytes, "tiny.safetensors");
+  fvg_clip *m = NULL;
+  fvg_weights *w;
+  fvg_status s = fvg_weights_open(c, &w, &source);
+  if (!s) s = fvg_clip_load(c, &m, w, config, keep_as);
+  fvg_weights_close(w);
+  source = fvg_source_memory(merges, sizeof merges - 1, "merges");
+  if (!s) s = fvg_tokenizer_open(c, &m->tokenizer, &source, VOCAB);
+  if (s) { printf("FAILED to load: %s\n", fvg_error(c)); exit(1); }
+  return m;
+}
+
+/* ---- a model with prompts, modules and a classifier for each branch ---- */
+enum { BRANCHES = FVG_BRANCH_NEW + 1 };
+static const char *const branch_name[BRANCHES] = {"zero-shot", "tuned", "base branch", "new branch"};
+typedef struct world {
+  fvg_ctx *c;
+  fvg_clip *m;
+  fvg_coop *p;
+  fvg_fvgpt *f;
+  fvg_classifier *k[BRANCHES];
+} world;
+
+static void world_open(world *w, fvg_ctx *c, const model *x, fvg_dtype keep_as) {
+  fvg_coop_desc cd;
+  fvg_fvgpt_desc fd;
+  int i, ok;
+  memset(w, 0, sizeof *w);
+  memset(&cd, 0, sizeof cd);
+  memset(&fd, 0, sizeof fd);
+  w->c = c;
+  w->m = load(c, x, keep_as);
+  fd.width = D;
+  fd.fdc_init_scale = 0.3f;                      /* adapters that do something                                     */
+  fd.logit_scale = 17;                           /* not the model's                                                */
+  fd.seed = 5;
+  ok = !fvg_coop_new(w->m, &w->p, &cd, names, BASE) && !fvg_fvgpt_new(c, &w->f, &fd);
+  for (i = 0; ok && i < BRANCHES; i++)
+    ok = !fvg_classifier_new(w->m, &w->k[i], (fvg_branch)i, w->p, w->f, NULL, names, CLASSES);
+  if (!ok) { printf("FAILED %s\n", fvg_error(c)); exit(1); }
+}
+
+static void world_close(world *w) {
+  int i;
+  for (i = 0; i < BRANCHES; i++) fvg_classifier_free(w->k[i]);
+  fvg_fvgpt_free(w->f);
+  fvg_coop_free(w->p);
+  fvg_clip_free(w->m);
+}
+
+/* ---- the last block, the head and the scores in plain double ---- */
+typedef struct exact { double x[T][W], a[T][W]; } exact;     /* the last block's input, and LN_1 of it            */
+
+static const fvg_block *last_block(const fvg_clip *m) {
+  return &m->vision.transformer.block[m->vision.transformer.n_layer - 1];
+}
+
+static void norm(const double *x, const fvg_tensor *gain, const fvg_tensor *bias, double *y) {
+  double mean = 0, var = 0;
+  int j;
+  for (j = 0; j < W; j++) mean += x[j] / W;
+  for (j = 0; j < W; j++) var += (x[j] - mean) * (x[j] - mean) / W;
+  for (j = 0; j < W; j++)
+    y[j] = (x[j] - mean) / sqrt(var + 1e-5) * (double)((float *)gain->data)[j] + (double)((float *)bias->data)[j];
+}
+
+static void linear(const double *x, int n_in, const fvg_tensor *weight, const fvg_tensor *bias, int n_out,
+                   double *y) {
+  const float *w = (const float *)weight->data;
+  int i, j;
+  for (i = 0; i < n_out; i++) {
+    y[i] = bias ? (double)((const float *)bias->data)[i] : 0;
+    for (j = 0; j < n_in; j++) y[i] += (double)w[i * n_in + j] * x[j];
+  }
+}
+
+static void unit(double *x, int n) {
+  double square = 0;
+  int j;
+  for (j = 0; j < n; j++) square += x[j] * x[j];
+  for (j = 0; j < n; j++) x[j] /= sqrt(square);
+}
+
+/* What enters the last block, from the library's blocks before it. */
+static void enter(world *w, exact *e) {
+  fvg_transformer below = w->m->vision.transformer;
+  fvg_tape *t = fvg_tape_new(w->c);
+  fvg_segment segment;
+  fvg_node *x;
+  int row, i, j;
+  x = fvg__vision_embed(t, w->m, picture, 1, &segment, &row);
+  below.n_layer -= 1;
+  if (below.n_layer) x = fvg_transform(x, &below, &segment, 1, NULL, 0);
+  need(x && fvg_rows(x) == T && fvg_cols(x) == W, "the last block's input");
+  for (i = 0; i < T; i++) {
+    for (j = 0; j < W; j++) e->x[i][j] = (double)fvg_value(x)[i * W + j];
+    norm(e->x[i], &last_block(w->m)->ln_1_weight, &last_block(w->m)->ln_1_bias, e->a[i]);
+  }
+  fvg_tape_free(t);
+}
+
+/* softmax(q_cls K^T / sqrt d) of each head */
+static void class_attention(const fvg_clip *m, const exact *e, double p[HEADS][T]) {
+  const fvg_block *b = last_block(m);
+  double q[W], k[T][W], sum;
+  int h, i, j;
+  linear(e->a[0], W, &b->q_weight, &b->q_bias, W, q);
+  for (i = 0; i < T; i++) linear(e->a[i], W, &b->k_weight, &b->k_bias, W, k[i]);
+  for (h = 0; h < HEADS; h++) {
+    for (sum = 0, i = 0; i < T; i++) {
+      for (p[h][i] = 0, j = h * HEAD; j < (h + 1) * HEAD; j++) p[h][i] += q[j] * k[i][j];
+      sum += p[h][i] = exp(p[h][i] / sqrt((double)HEAD));
+    }
+    for (i = 0; i < T; i++) p[h][i] /= sum;
+  }
+}
+
+static void feature(const fvg_clip *m, const exact *e, double f[D]) {
+  const fvg_block *b = last_block(m);
+  double p[HEADS][T], v[T][W], o[W], x[W], n[W], hidden[MLP];
+  int i, j;
+  class_attention(m, e, p);
+  for (i = 0; i < T; i++) linear(e->a[i], W, &b->v_weight, &b->v_bias, W, v[i]);
+  for (j = 0; j < W; j++) for (o[j] = 0, i = 0; i < T; i++) o[j] += p[j / HEAD][i] * v[i][j];
+  linear(o, W, &b->out_weight, &b->out_bias, W, x);
+  for (j = 0; j < W; j++) x[j] += e->x[0][j];
+  norm(x, &b->ln_2_weight, &b->ln_2_bias, n);
+  linear(n, W, &b->fc_weight, &b->fc_bias, MLP, hidden);
+  for (j = 0; j < MLP; j++) hidden[j] /= 1 + exp(-1.702 * hidden[j]);
+  linear(hidden, MLP, &b->proj_weight, &b->proj_bias, W, o);
+  for (j = 0; j < W; j++) x[j] += o[j];
+  norm(x, &m->vision.ln_post_weight, &m->vision.ln_post_bias, n);
+  linear(n, W, &m->vision.projection, NULL, D, f);
+  unit(f, D);
+}
+
+static void adapt(const fvg__adapter *a, double f[D]) {
+  double hidden[HIDDEN], y[D];
+  int j;
+  linear(f, D, &a->down_weight.value, &a->down_bias.value, HIDDEN, hidden);
+  for (j = 0; j < HIDDEN; j++) hidden[j] = hidden[j] > 0 ? hidden[j] : 0;
+  linear(hidden, HIDDEN, &a->up_weight.value, &a->up_bias.value, D, y);
+  for (j = 0; j < D; j++) f[j] += y[j];
+  unit(f, D);
+}
+
+static double along(const double *f, const float *g) {
+  double sum = 0;
+  int j;
+  for (j = 0; j < D; j++) sum += f[j] * (double)g[j];
+  return sum;
+}
+
+/* The label's logit; b is given, since Grad-CAM takes it for a constant. */
+static double score(const world *w, int branch, int label, double b, const exact *e) {
+  const fvg_classifier *k = w->k[branch];
+  const float *g = k->g + label * D, *g_clip = k->g_clip + label * D;
+  double f[D], text[D], sum = 0;
+  int j;
+  feature(w->m, e, f);
+  if (branch == FVG_ZERO_SHOT) return (double)w->m->logit_scale * along(f, g_clip);
+  if (branch == FVG_TUNED) return (double)w->m->logit_scale * along(f, g);
+  if (branch == FVG_BRANCH_NEW) return 17 * ((1 - b) * along(f, g) + b * along(f, g_clip));
+  for (j = 0; j < D; j++) text[j] = (double)g[j];
+  adapt(&w->f->fdc_image, f);
+  adapt(&w->f->fdc_text, text);
+  for (j = 0; j < D; j++) sum += f[j] * text[j];
+  return 17 * sum;
+}
+
+/* grid -> map of greatest value 1, as chapter 9's story has it */
+static void spread(const double grid[PATCHES], double map[PIXELS]) {
+  double max = 0, u, v;
+  int x, y, i, j;
+  for (y = 0; y < SIZE; y++)
+    for (x = 0; x < SIZE; x++) {
+      v = (double)y * (GRID - 1) / (SIZE - 1);
+      u = (double)x * (GRID - 1) / (SIZE - 1);
+      map[y * SIZE + x] = 0;
+      for (i = 0; i < GRID; i++)                 /* a tent over each patch                                         */
+        for (j = 0; j < GRID; j++)
+          map[y * SIZE + x] += fmax(0, 1 - fabs(v - i)) * fmax(0, 1 - fabs(u - j)) * grid[i * GRID + j];
+      max = fmax(max, map[y * SIZE + x]);
+    }
+  for (i = 0; i < PIXELS; i++) map[i] = max > 0 ? map[i] / max : 0;
+}
+
+static double furthest(const float *map, const double *expected, int n) {
+  double worst = 0;
+  int i;
+  for (i = 0; i < n; i++) {
+    double e = fabs((double)map[i] - expected[i]);
+    if (!(e <= worst)) worst = e;                /* a NaN is the worst                                             */
+  }
+  return worst;
+}
+
+/* ---- Grad-CAM ---- */
+static double numeric_gradient[T][W];
+static void differentiate(const world *w, int branch, int label, double b, exact *e) {
+  const double h = 1e-4;
+  int i, j;
+  for (i = 0; i < T; i++)
+    for (j = 0; j < W; j++) {
+      double a = e->a[i][j], up;
+      e->a[i][j] = a + h;
+      up = score(w, branch, label, b, e);
+      e->a[i][j] = a - h;
+      numeric_gradient[i][j] = (up - score(w, branch, label, b, e)) / (2 * h);
+      e->a[i][j] = a;
+    }
+}
+
+/* The library's own gradient at LN_1's output against the numeric one. */
+static double gradient_error(const world *w, int branch, int label) {
+  fvg_tape *t = fvg_tape_new(w->c);
+  fvg__last_block l;
+  double worst = 0, largest = 0;
+  int i;
+  fvg_status s = fvg__reach_last_block(t, w->m, picture, &l);
+  if (!s) s = fvg_backward(fvg__class_score(w->k[branch], fvg__feature_from(w->m, &l), label));
+  for (i = 0; !s && i < T * W; i++) {
+    largest = fmax(largest, fabs(numeric_gradient[i / W][i % W]));
+    worst = fmax(worst, fabs((double)fvg_grad(l.a)[i] - numeric_gradient[i / W][i % W]));
+  }
+  fvg_tape_free(t);
+  return s ? INFINITY : worst / largest;
+}
+
+static void test_grad_cam(world *w, int n_label) {
+  double grid[PATCHES], expected[PIXELS], alpha, b;
+  float map[PIXELS], other[PIXELS], f[D], logits[CLASSES], weight;
+  static exact e;
+  int branch, label, i, j, n_lit = 0, n_dark = 0;
+  enter(w, &e);
+  need(!fvg_clip_encode_images(w->m, picture, 1, f), "a feature");
+  fvg_normalize_rows(f, 1, D);
+  for (branch = 0; branch < BRANCHES; branch++) {
+    need(!fvg_classifier_logits(w->k[branch], f, 1, logits, &weight), "logits");
+    b = (double)weight;
+    for (label = 0; label < n_label; label++) {
+      check(fabs(score(w, branch, label, b, &e) - (double)logits[label]) < 1e-4, branch_name[branch]);
+      differentiate(w, branch, label, b, &e);
+      check(gradient_error(w, branch, label) < 1e-4, "dz / dA against central differences");
+      memset(grid, 0, sizeof grid);
+      for (j = 0; j < W; j++) {
+        for (alpha = 0, i = 1; i < T; i++) alpha += numeric_gradient[i][j] / PATCHES;
+        for (i = 1; i < T; i++) grid[i - 1] += alpha * e.a[i][j];
+      }
+      for (i = 0; i < PATCHES; i++) {
+        n_dark += grid[i] < 0;
+        n_lit += grid[i] > 0;
+        grid[i] = fmax(grid[i], 0);
+      }
+      spread(grid, expected);
+      check(!fvg_attention_map(w->k[branch], picture, label, FVG_GRAD_CAM, map) &&
+                furthest(map, expected, PIXELS) < 1e-3,
+            "Grad-CAM is relu(A alpha), spread and divided by its greatest");
+      check(!fvg_attention_map(w->k[branch], picture, label, FVG_GRAD_CAM, other) &&
+                !memcmp(map, other, sizeof map),
+            "and the same each time");
+    }
+  }
+  check(n_lit > 0 && n_dark > 0, "patches speak for and against");
+}
+
+/* Without a way from the patches to the class token there is no gradient, and a map without heat is 0, not NaN. */
+static void test_no_gradient(fvg_ctx *c) {
+  float map[PIXELS];
+  world w;
+  fvg_block *b;
+  int branch, i;
+  world_open(&w, c, &two_layers, FVG_F32);
+  b = &w.m->vision.transformer.block[1];
+  memset(b->out_weight.data, 0, W * W * sizeof(float));
+  memset(b->proj_weight.data, 0, W * MLP * sizeof(float));
+  for (branch = 0; branch < BRANCHES; branch++) {
+    memset(map, 1, sizeof map);
+    check(!fvg_attention_map(w.k[branch], picture, 1, FVG_GRAD_CAM, map), "a map without gradient");
+    for (i = 0; i < PIXELS && map[i] == 0; i++) {}
+    check(i == PIXELS, "is 0 everywhere");
+  }
+  check(!fvg_attention_map(w.k[0], picture, 1, FVG_CLS_ATTENTION, map) && map[0] > 0,
+        "attention is there all the same");
+  world_close(&w);
+}
+
+/* Half-precision matrices and several threads. */
+static void test_variants(fvg_ctx *c) {
+  static const fvg_dtype half[] = {FVG_F16, FVG_BF16};
+  float map[BRANCHES][PIXELS], other[PIXELS];
+  double expected[PIXELS];
+  fvg_ctx *many;
+  fvg_desc d;
+  world w;
+  int branch, i, kind;
+  world_open(&w, c, &two_layers, FVG_F32);
+  for (branch = 0; branch < BRANCHES; branch++)
+    need(!fvg_attention_map(w.k[branch], picture, 2, FVG_GRAD_CAM, map[branch]), "a map");
+  world_close(&w);
+  for (kind = 0; kind < 2; kind++) {
+    world_open(&w, c, &two_layers, half[kind]);
+    for (branch = 0; branch < BRANCHES; branch++) {
+      for (i = 0; i < PIXELS; i++) expected[i] = (double)map[branch][i];
+      check(!fvg_attention_map(w.k[branch], picture, 2, FVG_GRAD_CAM, other) &&
+                furthest(other, expected, PIXELS) < 0.15,
+            "matrices of half precision give nearly the same map");
+    }
+    world_close(&w);
+  }
+  memset(&d, 0, sizeof d);
+  d.n_threads = 3;
+  if (fvg_init(&many, &d)) { check(0, "threads"); return; }
+  world_open(&w, many, &two_layers, FVG_F32);
+  for (branch = 0; branch < BRANCHES; branch++)
+    check(!fvg_attention_map(w.k[branch], picture, 2, FVG_GRAD_CAM, other) &&
+              !memcmp(other, map[branch], sizeof other),
+          "threads change no bit");
+  world_close(&w);
+  fvg_free(many);
+}
+
+/* ---- attention of the class token ---- */
+static void test_attention(world *w) {
+  double p[HEADS][T], grid[PATCHES], expected[PIXELS], whole = 0, own = 0;
+  float map[PIXELS], other[PIXELS], raw[PATCHES];
+  fvg_tape *t = fvg_tape_new(w->c);
+  fvg__last_block l;
+  static exact e;
+  int branch, h, i;
+  enter(w, &e);
+  class_attention(w->m, &e, p);
+  memset(grid, 0, sizeof grid);
+  memset(raw, 0, sizeof raw);
+  for (h = 0; h < HEADS; h++) {
+    own += p[h][0] / HEADS;
+    for (i = 1; i < T; i++) grid[i - 1] += p[h][i] / HEADS;
+  }
+  check(!fvg__reach_last_block(t, w->m, picture, &l) && !fvg__cls_attention(w->m, &l, raw),
+        "the class token's attention");
+  check(furthest(raw, grid, PATCHES) < 1e-6, "is the mean over heads of softmax(q_cls K^T / sqrt d)");
+  for (i = 0; i < PATCHES; i++) whole += (double)raw[i];
+  check(fabs(whole + own - 1) < 1e-5, "and with the class token's own column sums to 1");
+  fvg_tape_free(t);
+  spread(grid, expected);
+  check(!fvg_attention_map(w->k[0], picture, 0, FVG_CLS_ATTENTION, map) && furthest(map, expected, PIXELS) < 1e-5,
+        "spread and divided by its greatest");
+  for (branch = 1; branch < BRANCHES; branch++)
+    check(!fvg_attention_map(w->k[branch], picture, -7, FVG_CLS_ATTENTION, other) &&
+              !memcmp(map, other, sizeof map),
+          "the same for any branch and label");
+}
+
+/* ---- spreading a grid ---- */
+static void test_spread(void) {
+  static const float two[4] = {0, 1, 2, 4}, three[9] = {3, 1, 4, 1, 5, 9, 2, 6, 5};
+  static const double by_halves[9] = {0, 0.5, 1, 1, 1.75, 2.5, 2, 3, 4};
+  static const double by_thirds[16] = {0, 1 / 3.0, 2 / 3.0, 1, 2 / 3.0, 10 / 9.0, 14 / 9.0, 2,
+                                       4 / 3.0, 17 / 9.0, 22 / 9.0, 3, 2, 8 / 3.0, 10 / 3.0, 4};
+  double same[9];
+  float map[224 * 224];
+  int i, ok = 1;
+  fvg__spread(two, 2, map, 3);
+  check(furthest(map, by_halves, 9) == 0, "2 x 2 to 3 x 3");
+  fvg__spread(two, 2, map, 4);
+  check(furthest(map, by_thirds, 16) < 1e-6, "2 x 2 to 4 x 4");
+  for (i = 0; i < 9; i++) same[i] = (double)three[i];
+  fvg__spread(three, 3, map, 3);
+  check(furthest(map, same, 9) == 0, "to the grid's own size: the same");
+  fvg__spread(three, 3, map, 224);
+  check(map[0] == 3 && map[223] == 4 && map[223 * 224] == 2 && map[224 * 224 - 1] == 5, "corners stay corners");
+  for (i = 0; i < 224 * 224; i++) ok = ok && map[i] >= 1 && map[i] <= 9;
+  check(ok, "nothing beyond what was there");
+  fvg__spread(three, 1, map, 4);
+  for (i = 0; i < 16; i++) ok = ok && map[i] == 3;
+  check(ok, "one patch is everywhere");
+  fvg__spread(two, 2, map, 1);
+  check(map[0] == 0, "one pixel");
+}
+
+/* ---- share and overlay ---- */
+static fvg_image image_of(uint8_t *pixels, int width, int height, int channels) {
+  fvg_image x;
+  x.width = width;
+  x.height = height;
+  x.channels = channels;
+  x.pixels = pixels;
+  return x;
+}
+
+static void test_share(void) {
+  float map[12] = {0, 0.5f, 1, 0.25f, 0, 0, 0.125f, 0, 1, 0, 0, 0.125f}, empty[12] = {0};
+  uint8_t ones[12], some[12], rest[12];
+  fvg_image all, part, complement, colour;
+  int i;
+  for (i = 0; i < 12; i++) { ones[i] = 255; some[i] = i % 3 ? 255 : 0; rest[i] = (uint8_t)(255 - some[i]); }
+  all = image_of(ones, 4, 3, 1);
+  part = image_of(some, 4, 3, 1);
+  complement = image_of(rest, 4, 3, 1);
+  colour = image_of(ones, 2, 2, 3);
+  check(fvg_foreground_share(map, &all) == 1, "everything is foreground: 1");
+  check(fabs(fvg_foreground_share(map, &part) - 2.625 / 3) < 1e-12, "a part");
+  check(fabs(fvg_foreground_share(map, &part) + fvg_foreground_share(map, &complement) - 1) < 1e-12,
+        "the rest is the rest");
+  check(fvg_foreground_share(empty, &all) == 0, "an empty map: 0");
+  check(fvg_foreground_share(map, &colour) == -1 && fvg_foreground_share(map, NULL) == -1, "not a mask: -1");
+}
+
+static void test_overlay(fvg_ctx *c) {
+  float map[6] = {0, 0, 1, 0.5f, -3, NAN}, beyond[6] = {1, 2, 1, 1, 0, 0};
+  uint8_t pixels[18] = {10, 20, 30, 200, 200, 201, 128, 128, 128, 128, 128, 128, 90, 60, 30, 7, 7, 7};
+  uint8_t grey[6] = {1, 1};
+  fvg_image in = image_of(pixels, 3, 2, 3), out, one = image_of(grey, 3, 2, 1), none = image_of(NULL, 3, 2, 3);
+  const uint8_t *p;
+  check(!fvg_image_overlay(c, &out, &in, map) && out.width == 3 && out.height == 2 && out.channels == 3,
+        "an overlay has the picture's size");
+  p = out.pixels;
+  check(p[0] == 20 && p[1] == 20 && p[2] == 20 && p[3] == 200 && p[5] == 200, "no heat: the grey picture");
+  check(p[6] > 200 && p[7] > 180 && p[8] < 100, "greatest heat: yellow");
+  check(p[9] > 150 && p[10] < 90 && p[11] < 90, "middle heat: red");
+  check(p[12] == 60 && p[14] == 60 && p[15] == 7 && p[17] == 7, "below 0 and NaN are 0");
+  fvg_image_free(c, &out);
+  check(!fvg_image_overlay(c, &out, &one, beyond) && out.channels == 3 && out.pixels[0] > 180 &&
+            !memcmp(out.pixels, out.pixels + 3, 3) && out.pixels[12] == 0,
+        "a grey picture; above 1 is 1");
+  fvg_image_free(c, &out);
+  check(fvg_image_overlay(c, &in, &in, map) == FVG_E_ARG && one_line(c, "overlay", "replace"), "not in place");
+  check(fvg_image_overlay(c, &out, &none, map) == FVG_E_ARG && one_line(c, "overlay", "3 x 2") && !out.pixels,
+        "no picture");
+  check(fvg_image_overlay(c, &out, &in, NULL) == FVG_E_ARG && one_line(c, "overlay", "map") && !out.pixels,
+        "no map");
+}
+
+/* ---- errors, and what must not change ---- */
+static int refused(world *w, fvg_classifier *k, const float *x, int label, int kind, float *map, fvg_status expected,
+                   const char *a, const char *b) {
+  return fvg_attention_map(k, x, label, (fvg_map_kind)kind, map) == expected && one_line(w->c, a, b);
+}
+
+static void test_errors(world *w) {
+  float map[PIXELS], bad[3 * PIXELS];
+  fvg_classifier *k = w->k[FVG_BRANCH_NEW], *blind = NULL;
+  fvg_clip *m;
+  memcpy(bad, picture, sizeof bad);
+  bad[17] = NAN;
+  check(fvg_attention_map(NULL, picture, 0, FVG_GRAD_CAM, map) == FVG_E_ARG, "no classifier");
+  check(refused(w, k, picture, -1, FVG_GRAD_CAM, map, FVG_E_ARG, "label -1", "5 classes"), "label below");
+  check(refused(w, k, picture, 5, FVG_GRAD_CAM, map, FVG_E_ARG, "label 5", "5 classes"), "label beyond");
+  check(refused(w, k, picture, 0, 2, map, FVG_E_ARG, "kind 2", ""), "no such kind");
+  check(refused(w, k, NULL, 0, FVG_GRAD_CAM, map, FVG_E_ARG, "no picture", ""), "no picture");
+  check(refused(w, k, picture, 0, FVG_GRAD_CAM, NULL, FVG_E_ARG, "no place", ""), "no place for the map");
+  check(refused(w, k, bad, 0, FVG_GRAD_CAM, map, FVG_E_NUMERIC, "nan", ""), "NaN in the picture");
+  check(refused(w, k, bad, 0, FVG_CLS_ATTENTION, map, FVG_E_NUMERIC, "nan", ""), "for both kinds");
+  check(!fvg_attention_map(k, picture, 0, FVG_GRAD_CAM, map), "a failure spoils nothing");
+  m = load(w->c, &no_vision, FVG_F32);
+  need(!fvg_classifier_new(m, &blind, FVG_ZERO_SHOT, NULL, NULL, NULL, names, 2), "texts alone");
+  check(refused(w, blind, picture, 0, FVG_GRAD_CAM, map, FVG_E_ARG, "no image tower", ""), "no image tower");
+  fvg_classifier_free(blind);
+  fvg_clip_free(m);
+}
+
+/* Every gradient of the modules holds a number of its own; the adapters, which come first, have their values copied. */
+static void test_undisturbed(world *w) {
+  enum { COUNT = 2 * (2 * HIDDEN * D + HIDDEN + D) };
+  static float values[COUNT];
+  float map[PIXELS];
+  int n, i, branch, ok = 1;
+  size_t j, at, used = fvg_mem_used(w->c);
+  fvg_parameter *const *p = fvg_fvgpt_parameters(w->f, &n);
+  for (at = 0, i = 0; i < n; i++)
+    for (j = 0; j < fvg_tensor_count(&p[i]->value); j++, at++) {
+      p[i]->grad[j] = (float)at;
+      if (at < COUNT) values[at] = ((float *)p[i]->value.data)[j];
+    }
+  need(at > COUNT, "more than the adapters");
+  for (branch = 0; branch < BRANCHES; branch++)
+    check(!fvg_attention_map(w->k[branch], picture, 1, FVG_GRAD_CAM, map), "a map between backward and step");
+  for (at = 0, i = 0; i < n; i++)
+    for (j = 0; j < fvg_tensor_count(&p[i]->value); j++, at++)
+      ok = ok && p[i]->grad[j] == (float)at && (at >= COUNT || ((float *)p[i]->value.data)[j] == values[at]);
+  check(ok, "leaves parameters and their gradients as they were");
+  check(fvg_mem_used(w->c) == used, "and no memory behind");
+}
+
+/* ---- memory that runs out ---- */
+static long until_failure;
+static void *failing_alloc(void *user, size_t n) {
+  (void)user;
+  return until_failure-- == 0 ? NULL : malloc(n);
+}
+static void failing_release(void *user, void *p, size_t n) { (void)user; (void)n; free(p); }
+
+static void test_allocation_failures(void) {
+  uint8_t pixels[3 * PIXELS] = {0};
+  fvg_image view = image_of(pixels, SIZE, SIZE, 3), out;
+  float map[PIXELS];
+  fvg_desc d;
+  fvg_ctx *c;
+  world w;
+  int branch, ok = 1;
+  size_t used;
+  long k;
+  memset(&d, 0, sizeof d);
+  d.allocator.alloc = failing_alloc;
+  d.allocator.release = failing_release;
+  until_failure = -1;
+  if (fvg_init(&c, &d)) { check(0, "a context"); return; }
+  world_open(&w, c, &two_layers, FVG_F32);
+  used = fvg_mem_used(c);
+  for (branch = 0; branch < BRANCHES; branch++)
+    for (k = 0;; k++) {
+      fvg_status s;
+      until_failure = k;
+      s = fvg_attention_map(w.k[branch], picture, 0, FVG_GRAD_CAM, map);
+      if (!s) s = fvg_attention_map(w.k[branch], picture, 0, FVG_CLS_ATTENTION, map);
+      if (!s) s = fvg_image_overlay(c, &out, &view, map);
+      if (!s) fvg_image_free(c, &out);
+      ok = ok && fvg_mem_used(c) == used;
+      if (until_failure >= 0) { ok = ok && !s && k > 5; break; }
+      ok = ok && s == FVG_E_NOMEM;
+    }
+  until_failure = -1;
+  check(ok, "each allocation failing in turn: an error, and no memory stays");
+  world_close(&w);
+  check(fvg_mem_used(c) == 0, "none at all");
+  fvg_free(c);
+}
+
+int main(void) {
+  fvg_ctx *c;
+  fvg_rng rng;
+  world w, shallow;
+  int i;
+  if (fvg_init(&c, NULL)) return 1;
+  draw_model(c, &two_layers, 2);
+  draw_model(c, &one_layer, 1);
+  draw_model(c, &no_vision, 0);
+  fvg_rng_seed(&rng, 29, 0);
+  for (i = 0; i < 3 * PIXELS; i++) picture[i] = (float)fvg_rng_normal(&rng);
+  world_open(&w, c, &two_layers, FVG_F32);
+  world_open(&shallow, c, &one_layer, FVG_F32);
+  test_grad_cam(&w, 2);
+  test_grad_cam(&shallow, 1);
+  test_attention(&w);
+  test_attention(&shallow);
+  test_undisturbed(&w);
+  test_errors(&w);
+  world_close(&shallow);
+  world_close(&w);
+  test_no_gradient(c);
+  test_variants(c);
+  test_spread();
+  test_share();
+  test_overlay(c);
+  check(fvg_mem_used(c) == 0, "no memory stays");
+  fvg_free(c);
+  test_allocation_failures();
+  printf("%d passed, %d failed\n", passed, failed);
+  return failed != 0;
+}
