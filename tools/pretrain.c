@@ -1,11 +1,12 @@
-/* pretrain OUT [--steps 4000] [--batch 128] [--lr 0.001] [--seed 1] [--threads N]
+/* pretrain OUT [--steps 6000] [--batch 64] [--lr 0.001] [--seed 1] [--threads N]
 
    Pre-trains a small CLIP on the endless pictures and captions of world.h, from random weights, as Radford et al. did
    (arXiv 2103.00020): for a batch of pairs with normalised features f and g, scores z = exp(t) f g^T, and
 
      L = (CE(rows of z, diagonal) + CE(columns of z, diagonal)) / 2,      t learned, at most ln 100;
 
-   AdamW, a linear warm-up over a twentieth of the steps and a cosine to zero.  Picture i of a seed is always the same
+   AdamW, a linear warm-up over a twentieth of the steps and a cosine to zero.  During the first third of the steps the
+   world opens bit by bit: pictures of one large plain thing before a plain background become rarer.  Picture i of a seed is always the same
    picture, so a run is repeated by its seed, and one that was stopped goes on from OUT/checkpoint.safetensors when the
    same command is given again.  Results: OUT/config.json, model.safetensors (f16), merges.txt, log.txt. */
 #define _POSIX_C_SOURCE 199309L
@@ -17,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WIDTH = 96, HIDDEN = 384, HEADS = 3, IMAGE_LAYERS = 5, TEXT_LAYERS = 3, EMBED = 96, PATCH = 8, TOKENS = 65, CONTEXT = 24 };
+enum { WIDTH = 96, HIDDEN = 384, HEADS = 3, IMAGE_LAYERS = 4, TEXT_LAYERS = 3, EMBED = 96, PATCH = 8, TOKENS = 65, CONTEXT = 24 };
 enum { CHUNK = 16, MAX_TENSORS = 160, MAX_WORDS = 512, MAX_MERGES = 600, CAPTIONS_FOR_MERGES = 20000, SAVE_EVERY = 100 };
 enum { STREAM_WEIGHTS = 1, STREAM_CAPTIONS = 2, STREAM_TEST = 3, STREAM_PICTURES = 16 };
 
@@ -58,6 +59,7 @@ typedef struct pretraining {
   int n_worker;
   fvg_parameter f, g;                            /* normalised features of the batch and their gradients            */
   long first_picture;
+  double difficulty;                             /* share of pictures from all of the world; the others are easy    */
   FILE *log;
 } pretraining;
 
@@ -229,6 +231,17 @@ static fvg_status save_path(const pretraining *p, char *path, size_t n, const ch
   return snprintf(path, n, "%s/%s", p->out, name) < (int)n ? FVG_OK : fvg__fail(p->c, FVG_E_ARG, "%.60s...: the path is too long", p->out);
 }
 
+/* Positions as waves of both coordinates, so that neighbours are alike from the start (Beyer et al., arXiv 2205.01580). */
+static void grid_positions(float *x) {
+  int token, k, side = WORLD_SIDE / PATCH;
+  for (token = 1; token < TOKENS; token++)
+    for (k = 0; k < WIDTH; k++) {
+      int place = k < WIDTH / 2 ? (token - 1) % side : (token - 1) / side, wave = k % (WIDTH / 2) / 2;
+      double angle = place * pow(30.0, -wave / (WIDTH / 4.0)) * 1.5;
+      x[token * WIDTH + k] = (float)(k % 2 ? cos(angle) : sin(angle));
+    }
+}
+
 /* OUT/model.safetensors: first values of the seed in f32, or, at the end, the trained ones in f16. */
 static fvg_status save_model(pretraining *p, int trained) {
   fvg_named_tensor named[MAX_TENSORS];
@@ -247,6 +260,8 @@ static fvg_status save_model(pretraining *p, int trained) {
     for (k = 0; k < count; k++)
       if (trained) ((uint16_t *)x.data)[k] = fvg_float_to_half(((float *)t->parameter.value.data)[k]);
       else ((float *)x.data)[k] = t->mean + t->deviation * (float)fvg_rng_normal(&r);
+    if (!trained && strstr(t->name, "vision_model.embeddings.position")) grid_positions((float *)x.data);
+    if (!trained && strstr(t->name, "k_proj.weight")) memcpy(x.data, named[n - 2].tensor.data, count * sizeof(float));
     named[n].name = t->name;
     named[n].tensor = x;
   }
@@ -436,6 +451,13 @@ static void draw_pair(const pretraining *p, fvg_ctx *c, long number, float *pixe
   fvg_rng r;
   fvg_rng_seed(&r, (uint64_t)p->seed, STREAM_PICTURES + (uint64_t)number);
   scene = world_scene_draw(&r);
+  if (fvg_rng_uniform(&r) > p->difficulty) {       /* one large plain thing before a plain background                 */
+    scene.ground = world_below(&r, 2);
+    scene.texture = 0;
+    scene.count = 1;
+    scene.large = 2;
+    scene.n_distractor = 0;
+  }
   world_caption(&scene, &r, caption);
   world_render(&scene, &r, rgb, NULL);
   image.pixels = rgb;
@@ -558,6 +580,7 @@ static fvg_status train(pretraining *p) {
   start = now();
   for (step = first; !s && step < p->steps; step++) {
     p->first_picture = step * p->batch;
+    p->difficulty = 3.0 * (double)step / (double)p->steps;
     s = train_step(p, t, logit_scale, rate(p, step), &loss);
     if (s) break;
     mean += loss;
@@ -703,8 +726,8 @@ int main(int argc, char **argv) {
   fvg_status s;
   memset(&desc, 0, sizeof desc);
   desc.n_threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
-  p.steps = 4000;
-  p.batch = 128;
+  p.steps = 6000;
+  p.batch = 64;
   p.lr = 0.001;
   p.seed = 1;
   for (i = 2; good && i < argc; i += 2) {
@@ -719,7 +742,7 @@ int main(int argc, char **argv) {
     else good = 0;
   }
   if (!good || p.batch % CHUNK) {
-    fprintf(stderr, "usage: pretrain OUT [--steps 4000] [--batch 128] [--lr 0.001] [--seed 1] [--threads N]   (batch a multiple of 16)\n");
+    fprintf(stderr, "usage: pretrain OUT [--steps 6000] [--batch 64] [--lr 0.001] [--seed 1] [--threads N]   (batch a multiple of 16)\n");
     return 1;
   }
   p.out = argv[1];

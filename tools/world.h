@@ -269,7 +269,7 @@ static world_object world_object_draw(fvg_rng *r, int thing, int colour, int tex
   for (k = 0; k < 3; k++) o.a.v[k] += world_between(r, -18, 18);
   o.b = world_mix(o.a, o.a.v[0] + o.a.v[1] + o.a.v[2] > 390 ? world_rgb_of(40, 40, 50) : world_rgb_of(235, 235, 225), 0.55f);
   o.size = size;
-  o.angle = world_between(r, -0.3, 0.3);
+  o.angle = world_between(r, -0.25, 0.25);
   o.phase = world_between(r, 0, 6);
   o.salt = (uint32_t)fvg_rng_next(r);
   return o;
@@ -277,9 +277,9 @@ static world_object world_object_draw(fvg_rng *r, int thing, int colour, int tex
 
 /* rgb [64,64,3]; mask [64,64], 255 where the thing covers at least half of a pixel, or NULL. */
 static void world_render(const world_scene *scene, fvg_rng *r, uint8_t *rgb, uint8_t *mask) {
-  static const float size_from[3] = {12, 15.5f, 19}, size_to[3] = {14.5f, 18.5f, 24};
+  static const float size_from[3] = {15, 18.5f, 22}, size_to[3] = {18, 21.5f, 26};
   float canvas[WORLD_SIDE * WORLD_SIDE * 3], cover[WORLD_SIDE * WORLD_SIDE], gain = world_between(r, 0.75, 1.12), slope[3], noise = world_between(r, 2, 9);
-  float angle = world_between(r, 0, 6.2832), light_x = cosf(angle), light_y = sinf(angle), first_x = 0, first_y = 0;
+  float angle = world_between(r, 0, 6.2832), light_x = cosf(angle), light_y = sinf(angle);
   world_ground ground = world_ground_draw(r, scene->ground);
   world_object o;
   int x, y, k, i, n_small = scene->n_distractor + (scene->ground == 13 ? 14 : 0);
@@ -296,16 +296,11 @@ static void world_render(const world_scene *scene, fvg_rng *r, uint8_t *rgb, uin
     o.y = world_between(r, 3, 61);
     world_draw(&o, light_x, light_y, canvas, NULL);
   }
-  for (i = 0; i < scene->count; i++) {
-    float size = world_between(r, (double)size_from[scene->large], (double)size_to[scene->large]) * (scene->count == 2 ? 0.75f : 1);
+  for (i = 0; i < scene->count; i++) {                                  /* in the middle, or two side by side         */
+    float size = world_between(r, (double)size_from[scene->large], (double)size_to[scene->large]) * (scene->count == 2 ? 0.65f : 1);
     o = world_object_draw(r, scene->thing, scene->colour, scene->texture, size);
-    o.x = world_between(r, 0.9 * (double)size + 2, 62 - 0.9 * (double)size);
-    o.y = world_between(r, 0.9 * (double)size + 2, 62 - 0.9 * (double)size);
-    if (i == 0) { first_x = o.x; first_y = o.y; }
-    else if (fabsf(o.x - first_x) + fabsf(o.y - first_y) < 2 * size) {                /* side by side, not on top       */
-      o.x = first_x < 32 ? first_x + 1.7f * size : first_x - 1.7f * size;
-      o.x = o.x < size ? size : o.x > 64 - size ? 64 - size : o.x;
-    }
+    o.x = (scene->count == 1 ? 32 : i ? 47.0f : 17.0f) + world_between(r, -5, 5);
+    o.y = 32 + world_between(r, -5, 5);
     world_draw(&o, light_x, light_y, canvas, cover);
   }
   for (k = 0; k < 3; k++) slope[k] = gain * world_between(r, 0.93, 1.07);                                 /* tint of the light */
@@ -340,8 +335,8 @@ static world_scene world_scene_draw(fvg_rng *r) {
 static void world_caption(const world_scene *s, fvg_rng *r, char *caption) {
   static const char *const lead[4] = {"a photo of ", "a photo of ", "a picture of ", ""};
   const char *article = s->count == 2 ? "two " : "a ";
-  int say_size = s->large != 1 && fvg_rng_uniform(r) < 0.2, say_colour = fvg_rng_uniform(r) < 0.5;
-  int say_texture = s->texture && fvg_rng_uniform(r) < 0.5, say_ground = fvg_rng_uniform(r) < 0.3;
+  int say_size = s->large != 1 && fvg_rng_uniform(r) < 0.25, say_colour = fvg_rng_uniform(r) < 0.7;
+  int say_texture = s->texture && fvg_rng_uniform(r) < 0.7, say_ground = fvg_rng_uniform(r) < 0.4;
   snprintf(caption, WORLD_CAPTION, "%s%s%s%s%s%s%s%s%s%s.", lead[world_below(r, 4)], article, say_size ? s->large ? "large " : "small " : "",
            say_colour ? world_colours[s->colour].name : "", say_colour ? " " : "", say_texture ? world_textures[s->texture] : "", say_texture ? " " : "",
            s->count == 2 ? world_things[s->thing].plural : world_things[s->thing].name, say_ground ? " " : "", say_ground ? world_grounds[s->ground] : "");
