@@ -59,6 +59,7 @@
 
    8. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h`):
         1 Tokenizer   2 Images   3 Resizing   4 CLIP   5 CoOp   6 Protocol   7 Data sets   8 Tuning
+        9 Attention maps
 */
 #ifndef FVGPT_CLIP_H
 #define FVGPT_CLIP_H
@@ -282,7 +283,8 @@ typedef enum fvg_map_kind {
 /* chw [3, image_size, image_size] normalised -> map [image_size, image_size] in 0..1, its greatest value 1 (all 0 when no
    patch speaks for the class). */
 FVG_DEF fvg_status fvg_attention_map(fvg_classifier *k, const float *chw, int label, fvg_map_kind kind, float *map);
-/* Sum of the map inside the mask (one channel, 255 inside, of the map's size) over its whole sum; 0 for an empty map. */
+/* Sum of the map inside the mask (one channel, 255 inside, of the map's size) over its whole sum; 0 for an empty map, -1
+   without a mask of one channel. */
 FVG_DEF double     fvg_foreground_share(const float *map, const fvg_image *mask);
 /* The map as a heat over the picture of the same size, which turns grey where the map is 0. */
 FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image *image, const float *map);
@@ -1027,10 +1029,10 @@ FVG_DEF int fvg_tokenizer_vocab_size(const fvg_tokenizer *k) { return 514 + k->n
 /*===========================================================================================================
  * CHAPTER 2  IMAGES: reading and writing pictures
  *===========================================================================================================
-   What CLIP sees de   PNM is read here, PNG and JPEG by stb_image where the build has it; PNM and PNG are written.  Pixels are bytes, rows
-   top down, channels interleaved.
+   PNM is read here, PNG and JPEG by stb_image where the build has it; PNM and PNG are written.  Pixels are bytes,
+   rows top down, channels interleaved.
 
- until checked: sides, pixels and the bytes that they would need are compared with the file's
+   Files are hostile until checked: sides, pixels and the bytes that they would need are compared with the file's
    length before memory is asked for, and PNG and JPEG are walked once before stb_image may see them. */
 
 #define FVG__IMAGE_SIDE   (1 << 20)        /* longest side                                                         */
@@ -1410,7 +1412,109 @@ FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, 
   return s;
 }
 
-/* ---- writing: PGM, PPM, and PNG with its deflate stream made of stored blocks (RFC 1950, 1951, 2083) ---- */
+/* ---- deflate (RFC 1951): what stands in the last 32 KiB is pointed to, not written again ----
+   At each place goes either one byte, or "copy `length` bytes from `distance` back".  Such text is found by a hash of
+   the next three bytes: it leads to the latest position with that hash, from there to the one before, and so on, 32
+   at most.  The codes are the RFC's fixed ones: 8 or 9 bits a byte, 7 or 8 and some more a length, 5 and some more a
+   distance.  (Codes of a picture's own would save a fifth more of a photograph, and take as many lines again.)  At
+   worst, for noise, the stream is an eighth longer than the bytes. */
+#define FVG__WINDOW    32768               /* farthest distance                                                    */
+#define FVG__HASH_BITS 13
+#define FVG__LONGEST   258                 /* bytes in one copy                                                    */
+
+typedef struct fvg__deflate {
+  uint8_t *at;
+  uint32_t bits;                           /* still to be written, the first one lowest                            */
+  int n_bits;
+  int32_t latest[1 << FVG__HASH_BITS];     /* 1 + the latest position of a hash; 0: none                           */
+  int32_t before[FVG__WINDOW];             /* by position: 1 + the one before with the same hash                   */
+} fvg__deflate;
+
+static void fvg__put_bits(fvg__deflate *z, uint32_t value, int n) {
+  z->bits |= value << z->n_bits;
+  for (z->n_bits += n; z->n_bits >= 8; z->n_bits -= 8, z->bits >>= 8) *z->at++ = (uint8_t)z->bits;
+}
+
+static void fvg__put_code(fvg__deflate *z, uint32_t code, int n) {            /* highest bit first, unlike numbers */
+  while (n--) fvg__put_bits(z, code >> n & 1, 1);
+}
+
+/* 0..255: a byte; 256: the end; 257..285: a length */
+static void fvg__put_symbol(fvg__deflate *z, uint32_t symbol) {
+  if (symbol < 144) fvg__put_code(z, 48 + symbol, 8);
+  else if (symbol < 256) fvg__put_code(z, 400 + symbol - 144, 9);
+  else if (symbol < 280) fvg__put_code(z, symbol - 256, 7);
+  else fvg__put_code(z, 192 + symbol - 280, 8);
+}
+
+/* Lengths and distances come in groups, whose width doubles after every 2^(lead-1) of them, as in a floating-point
+   number of `lead` bits: returns the group of x; the place in it are the lowest *extra bits of x. */
+static uint32_t fvg__group(uint32_t x, int lead, int *extra) {
+  *extra = 0;
+  while (x >> (*extra + lead)) ++*extra;
+  return ((uint32_t)*extra << (lead - 1)) + (x >> *extra);
+}
+
+static void fvg__put_copy(fvg__deflate *z, int length, int distance) {
+  uint32_t x = (uint32_t)length - 3, y = (uint32_t)distance - 1, group;
+  int extra;
+  if (length == FVG__LONGEST) {                                               /* has a group of its own           */
+    fvg__put_symbol(z, 285);
+  } else {
+    group = fvg__group(x, 3, &extra);
+    fvg__put_symbol(z, 257 + group);
+    fvg__put_bits(z, x & ((1u << extra) - 1), extra);
+  }
+  group = fvg__group(y, 2, &extra);
+  fvg__put_code(z, group, 5);
+  fvg__put_bits(z, y & ((1u << extra) - 1), extra);
+}
+
+static uint32_t fvg__hash3(const uint8_t *b) {
+  return ((uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16) * 2654435761u >> (32 - FVG__HASH_BITS);
+}
+
+/* Length of the longest earlier text that equals the bytes from `at` on (`left` of them), and how far back it is. */
+static int fvg__find_copy(const fvg__deflate *z, const uint8_t *bytes, int32_t at, int32_t left, int *distance) {
+  int most = left < FVG__LONGEST ? (int)left : FVG__LONGEST, best = 0, tries = 32, k;
+  int32_t old = z->latest[fvg__hash3(bytes + at)] - 1;
+  for (; tries && old >= 0 && at - old <= FVG__WINDOW && best < most; tries--) {
+    for (k = 0; k < most && bytes[old + k] == bytes[at + k]; k++) {}
+    if (k > best) {
+      best = k;
+      *distance = (int)(at - old);
+    }
+    old = z->before[old % FVG__WINDOW] - 1;
+  }
+  return best;
+}
+
+/* All bytes as one block, which takes at most 9/8 n + 3 bytes. */
+static void fvg__deflate_bytes(fvg__deflate *z, const uint8_t *bytes, int32_t n) {
+  int32_t at = 0;
+  fvg__put_bits(z, 1, 1);                                                     /* the last block                   */
+  fvg__put_bits(z, 1, 2);                                                     /* fixed codes                      */
+  while (at < n) {
+    int distance = 0, length = n - at < 3 ? 0 : fvg__find_copy(z, bytes, at, n - at, &distance);
+    if (length >= 3) {
+      fvg__put_copy(z, length, distance);
+    } else {
+      fvg__put_symbol(z, bytes[at]);
+      length = 1;
+    }
+    for (; length; length--, at++) {
+      uint32_t hash;
+      if (n - at < 3) continue;
+      hash = fvg__hash3(bytes + at);
+      z->before[at % FVG__WINDOW] = z->latest[hash];
+      z->latest[hash] = at + 1;
+    }
+  }
+  fvg__put_symbol(z, 256);
+  fvg__put_bits(z, 0, 7);                                                     /* pushes the last bits out         */
+}
+
+/* ---- writing: PGM, PPM, and PNG (RFC 2083): rows less what their neighbours tell, as zlib stream (RFC 1950) ---- */
 static uint32_t fvg__crc32(const uint8_t *bytes, size_t n) {                  /* polynomial EDB88320, 4 bits a step */
   static const uint32_t table[16] = {
     0x00000000, 0x1DB71064, 0x3B6E20C8, 0x26D930AC, 0x76DC4190, 0x6B6B51F4, 0x4DB26158, 0x5005713C,
@@ -1424,64 +1528,59 @@ static uint32_t fvg__crc32(const uint8_t *bytes, size_t n) {                  /*
   return crc ^ 0xFFFFFFFFu;
 }
 
+static uint32_t fvg__adler32(const uint8_t *bytes, size_t n) {                /* 1 + the sum; the sum of the sums */
+  uint32_t a = 1, b = 0;
+  size_t i;
+  for (i = 0; i < n; i++) {
+    a = (a + bytes[i]) % 65521;
+    b = (b + a) % 65521;
+  }
+  return b << 16 | a;
+}
+
 static uint8_t *fvg__put_u32(uint8_t *at, uint32_t value) {
   int shift;
   for (shift = 24; shift >= 0; shift -= 8) *at++ = (uint8_t)(value >> shift);
   return at;
 }
 
-typedef struct fvg__stored {
-  uint8_t *at;
-  size_t left, block;                      /* bytes still to come; room in the open block                          */
-  uint32_t a, b;                           /* Adler-32: 1 + the sum, and the sum of the sums                       */
-} fvg__stored;
-
-static void fvg__stored_put(fvg__stored *z, const uint8_t *bytes, size_t n) {
-  while (n) {
-    size_t i, k;
-    if (!z->block) {
-      z->block = z->left < 65535 ? z->left : 65535;
-      *z->at++ = z->block == z->left;
-      *z->at++ = (uint8_t)(z->block & 255);
-      *z->at++ = (uint8_t)(z->block >> 8);
-      *z->at++ = (uint8_t)(~z->block & 255);
-      *z->at++ = (uint8_t)(~z->block >> 8 & 255);
-    }
-    k = n < z->block ? n : z->block;
-    if (k > 5552) k = 5552;                                                   /* b stays below 2^32               */
-    for (i = 0; i < k; i++) {
-      z->a += bytes[i];
-      z->b += z->a;
-    }
-    z->a %= 65521;
-    z->b %= 65521;
-    memcpy(z->at, bytes, k);
-    z->at += k;
-    z->block -= k;
-    z->left -= k;
-    bytes += k;
-    n -= k;
-  }
+/* What a filter takes a byte to be: 0 nothing, 1 the left one, 2 the one above, 4 (Paeth's) that of left, above
+   and corner which is nearest to left + above - corner. */
+static int fvg__png_guess(int filter, int left, int above, int corner) {
+  int to_left = abs(above - corner), to_above = abs(left - corner), to_corner = abs(left + above - 2 * corner);
+  if (filter < 4) return filter == 1 ? left : filter == 2 ? above : 0;
+  return to_left <= to_above && to_left <= to_corner ? left : to_above <= to_corner ? above : corner;
 }
 
-/* The zlib stream of a PNG: per row a filter byte 0 and the pixels. */
-static uint8_t *fvg__png_put_pixels(uint8_t *at, const fvg_image *image) {
-  static const uint8_t filter = 0;
-  size_t row = (size_t)image->width * (size_t)image->channels;
-  fvg__stored z;
-  int y;
-  *at++ = 0x78;
-  *at++ = 0x01;
-  z.at = at;
-  z.left = (row + 1) * (size_t)image->height;
-  z.block = 0;
-  z.a = 1;
-  z.b = 0;
-  for (y = 0; y < image->height; y++) {
-    fvg__stored_put(&z, &filter, 1);
-    fvg__stored_put(&z, image->pixels + (size_t)y * row, row);
+/* The filter's number and the row less what the filter takes it to be; returns the sum of the differences' sizes. */
+static long fvg__png_filter(uint8_t *out, int filter, const uint8_t *row, const uint8_t *above, size_t n,
+                            size_t channels) {
+  long sum = 0;
+  size_t i;
+  *out++ = (uint8_t)filter;
+  for (i = 0; i < n; i++) {
+    int left = i < channels ? 0 : row[i - channels], corner = !above || i < channels ? 0 : above[i - channels];
+    out[i] = (uint8_t)(row[i] - fvg__png_guess(filter, left, above ? above[i] : 0, corner));
+    sum += out[i] < 128 ? out[i] : 256 - out[i];
   }
-  return fvg__put_u32(z.at, z.b << 16 | z.a);
+  return sum;
+}
+
+/* Small differences repeat more often than colours, so each row takes the filter that leaves the smallest ones. */
+static void fvg__png_rows(uint8_t *out, const fvg_image *image) {
+  static const int filters[4] = {0, 1, 2, 4};                                 /* 3, the average, seldom wins      */
+  size_t channels = (size_t)image->channels, n = (size_t)image->width * channels;
+  int y, k;
+  for (y = 0; y < image->height; y++, out += n + 1) {
+    const uint8_t *row = image->pixels + (size_t)y * n, *above = y ? row - n : NULL;
+    long least = -1, sum;
+    int best = 0;
+    for (k = 0; k < 4; k++) {
+      sum = fvg__png_filter(out, filters[k], row, above, n, channels);
+      if (least < 0 || sum < least) { least = sum; best = k; }
+    }
+    if (best != 3) fvg__png_filter(out, filters[best], row, above, n, channels);
+  }
 }
 
 /* Closes the chunk whose type stands at `type` and whose data end at `end`: length before, CRC behind. */
@@ -1490,16 +1589,12 @@ static uint8_t *fvg__png_close_chunk(uint8_t *type, uint8_t *end) {
   return fvg__put_u32(end, fvg__crc32(type, (size_t)(end - type)));
 }
 
-static fvg_status fvg__png_encode(fvg_ctx *c, const fvg_image *image, uint8_t **bytes, size_t *n) {
+/* From filtered rows to the file; returns its end. */
+static uint8_t *fvg__png_file(uint8_t *at, const fvg_image *image, fvg__deflate *z, const uint8_t *rows,
+                              size_t n_rows) {
   static const uint8_t signature[8] = {0x89, 'P', 'N', 'G', 13, 10, 26, 10}, colour_type[5] = {0, 0, 4, 2, 6};
-  size_t raw = ((size_t)image->width * (size_t)image->channels + 1) * (size_t)image->height;
-  size_t stream = 2 + raw + 5 * ((raw + 65534) / 65535) + 4;
-  uint8_t *at, *type;
-  *n = 8 + (12 + 13) + (12 + stream) + 12;
-  *bytes = at = (uint8_t *)fvg__alloc(c, *n);
-  if (!at) return FVG_E_NOMEM;
+  uint8_t *type = at + 12;
   memcpy(at, signature, 8);
-  type = at + 12;
   memcpy(type, "IHDR", 4);
   at = fvg__put_u32(type + 4, (uint32_t)image->width);
   at = fvg__put_u32(at, (uint32_t)image->height);
@@ -1507,10 +1602,28 @@ static fvg_status fvg__png_encode(fvg_ctx *c, const fvg_image *image, uint8_t **
   at[1] = colour_type[image->channels];
   type = fvg__png_close_chunk(type, at + 5) + 4;
   memcpy(type, "IDAT", 4);
-  type = fvg__png_close_chunk(type, fvg__png_put_pixels(type + 4, image)) + 4;
+  type[4] = 0x78;                                                             /* deflate, window of 32 KiB        */
+  type[5] = 0x01;
+  z->at = type + 6;
+  fvg__deflate_bytes(z, rows, (int32_t)n_rows);
+  type = fvg__png_close_chunk(type, fvg__put_u32(z->at, fvg__adler32(rows, n_rows))) + 4;
   memcpy(type, "IEND", 4);
-  fvg__png_close_chunk(type, type + 4);
-  return FVG_OK;
+  return fvg__png_close_chunk(type, type + 4);
+}
+
+static fvg_status fvg__png_encode(fvg_ctx *c, const fvg_image *image, uint8_t **bytes, size_t *n) {
+  size_t n_rows = ((size_t)image->width * (size_t)image->channels + 1) * (size_t)image->height;    /* below 2^30 */
+  size_t most = 8 + (12 + 13) + (12 + 2 + n_rows + n_rows / 8 + 3 + 4) + 12;
+  uint8_t *rows = (uint8_t *)fvg__alloc(c, n_rows);
+  fvg__deflate *z = (fvg__deflate *)fvg__alloc(c, sizeof *z);
+  *bytes = rows && z ? (uint8_t *)fvg__alloc(c, most) : NULL;
+  if (*bytes) {
+    fvg__png_rows(rows, image);
+    *n = (size_t)(fvg__png_file(*bytes, image, z, rows, n_rows) - *bytes);
+  }
+  fvg__release(c, z);
+  fvg__release(c, rows);
+  return *bytes ? FVG_OK : FVG_E_NOMEM;
 }
 
 static fvg_status fvg__pnm_encode(fvg_ctx *c, const fvg_image *image, uint8_t **bytes, size_t *n) {
@@ -4575,4 +4688,221 @@ FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, const char *path, fvg_coop *
   return s;
 }
 #endif
+
+/*===========================================================================================================
+ * CHAPTER 9  ATTENTION MAPS: where a classifier looks
+ *===========================================================================================================
+   Which patches speak for a class?  Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) asks the gradient of its
+   score z.  Of a layer's output A [T,w], a row a token, only the rows of the P patches count:
+
+     G = dz / dA,   alpha = (1/P) sum_p G_p,   map_p = relu(A_p alpha)
+
+   alpha tells which channels raise the score, the map where in the picture they are on.  In a transformer A is the
+   output of the last block's first layer norm: behind that block only the class token is read, so the patches' rows
+   have no gradient there, and this is the last place where they have one.  z is s f g0, s f g, z_FDC or z_PC, as the
+   classifier's branch has it.
+
+   Attention of the class token needs no class: the mean over heads of softmax(q_cls K^T / sqrt d) in the last block,
+   without the class token's own column (shown for ViT by Caron et al. 2021, arXiv 2104.14294).
+
+   Both are a number a patch, spread over the picture bilinearly with the corners of the grid on the corners of the
+   picture (align_corners), and divided by the greatest.  What share of a map falls on the foreground measures how far
+   a tuned classifier looks at the object: the question that FVG-PT (arXiv 2603.08708) starts from. */
+
+typedef struct fvg__last_block {                 /* what the image tower's last block works on                      */
+  fvg_node *x, *a;                               /* [T,w] its input; LN_1 of it, a leaf that takes a gradient       */
+  fvg_segment segment;
+  int class_row;
+} fvg__last_block;
+
+static const fvg_block *fvg__last_of(const fvg_clip *m) {
+  return &m->vision.transformer.block[m->vision.transformer.n_layer - 1];
+}
+
+static fvg_status fvg__reach_last_block(fvg_tape *t, const fvg_clip *m, const float *chw, fvg__last_block *l) {
+  const fvg_block *b = fvg__last_of(m);
+  fvg_transformer below = m->vision.transformer;
+  below.n_layer--;                               /* none may be left: fvg_transform is then the identity            */
+  l->x = fvg__vision_embed(t, m, chw, 1, &l->segment, &l->class_row);
+  l->x = fvg_transform(l->x, &below, &l->segment, 1, NULL, 0);
+  l->a = fvg_detach(fvg__norm(l->x, &b->ln_1_weight, &b->ln_1_bias, below.eps));
+  if (!l->a) return m->ctx->status;
+  l->a->needs_grad = 1;
+  return FVG_OK;
+}
+
+/* The picture's normalised feature [1, embed_dim], differentiable down to l->a. */
+static fvg_node *fvg__feature_from(const fvg_clip *m, const fvg__last_block *l) {
+  fvg_segment segment = l->segment;
+  segment.n_query = 1;                           /* the class token is its segment's first row                      */
+  return fvg_normalize(fvg__vision_head(m, fvg__block_rest(l->x, l->a, &m->vision.transformer, fvg__last_of(m),
+                                                           &segment, 1, &l->class_row, 1)));
+}
+
+/* The same weights, with gradients that live on the tape: a map may be asked for between a caller's fvg_backward and
+   the optimiser's step, so it must neither add to the parameters' own gradients nor clear them. */
+static fvg__adapter fvg__adapter_apart(const fvg__adapter *a) {
+  fvg__adapter apart = *a;
+  apart.down_weight.grad = apart.down_bias.grad = apart.up_weight.grad = apart.up_bias.grad = NULL;
+  return apart;
+}
+
+/* The label's logit [1,1] for a feature f [1, embed_dim]. */
+static fvg_node *fvg__class_score(const fvg_classifier *k, fvg_node *f, int label) {
+  int d = k->clip->embed_dim;
+  fvg_tape *t = f ? f->tape : NULL;
+  fvg_node *g = fvg_const(t, k->n_class, d, k->branch == FVG_ZERO_SHOT ? k->g_clip : k->g);
+  fvg_node *chosen = fvg_zeros(t, 1, k->n_class), *z;
+  if (!g || !chosen) return NULL;
+  if (k->branch == FVG_BRANCH_BASE) {
+    fvg__adapter image = fvg__adapter_apart(&k->fvgpt->fdc_image), text = fvg__adapter_apart(&k->fvgpt->fdc_text);
+    z = fvg__logits(k->fvgpt, fvg__adapt(&image, f), fvg_detach(fvg__adapt(&text, g)));
+  } else if (k->branch == FVG_BRANCH_NEW) {
+    float tau = k->fvgpt->desc.tau;
+    fvg_node *z_clip = fvg__logits(k->fvgpt, f, fvg_const(t, k->n_class, d, k->g_clip)), *b;
+    z = fvg__logits(k->fvgpt, f, g);
+    b = fvg__brg(k->fvgpt, fvg_softmax(z, tau), fvg_softmax(z_clip, tau));
+    z = fvg_lerp(z, z_clip, fvg_detach(b));      /* b is a constant: how it changes with the picture is left out    */
+  } else {
+    z = fvg_scale(fvg_linear(f, g, NULL), k->clip->logit_scale);
+  }
+  fvg_fill(chosen)[label] = 1;
+  return fvg_sum(fvg_mul(z, chosen));
+}
+
+/* relu(A alpha) -> grid [T-1], which comes zeroed. */
+static fvg_status fvg__grad_cam(const fvg_classifier *k, const fvg__last_block *l, int label, float *grid) {
+  const fvg_clip *m = k->clip;
+  fvg_node *f = fvg__feature_from(m, l), *score;
+  int p, j, n_patch = l->a->rows - 1, width = l->a->cols;
+  fvg_status s = f ? fvg__check_features(m, "image", fvg_value(f), 1) : m->ctx->status;
+  if (s) return s;
+  score = fvg__class_score(k, f, label);
+  s = score ? fvg_backward(score) : m->ctx->status;
+  if (s) return s;
+  for (j = 0; j < width; j++) {
+    const float *a = fvg_value(l->a) + width + j, *da = fvg_grad(l->a) + width + j;  /* row 0 is the class token   */
+    double alpha = 0;
+    for (p = 0; p < n_patch; p++) alpha += (double)da[(size_t)p * (size_t)width] / n_patch;
+    for (p = 0; p < n_patch; p++) grid[p] += (float)alpha * a[(size_t)p * (size_t)width];
+  }
+  for (p = 0; p < n_patch; p++) if (grid[p] < 0) grid[p] = 0;
+  return FVG_OK;
+}
+
+/* Mean over heads of the class token's attention -> grid [T-1], which comes zeroed. */
+static fvg_status fvg__cls_attention(const fvg_clip *m, const fvg__last_block *l, float *grid) {
+  const fvg__kernels *kernels = m->ctx->kernels;
+  const fvg_block *b = fvg__last_of(m);
+  int i, head, n_head = m->vision.transformer.n_head, n_token = l->a->rows, width = l->a->cols, d = width / n_head;
+  fvg_node *q = fvg__project(fvg_gather(l->a, &l->class_row, 1), &b->q_weight, &b->q_bias);
+  fvg_node *keys = fvg__project(l->a, &b->k_weight, &b->k_bias), *row = fvg_zeros(l->a->tape, 1, n_token);
+  if (!q || !keys || !row) return m->ctx->status;
+  for (head = 0; head < n_head; head++) {
+    const float *q_head = fvg_value(q) + head * d, *k_head = fvg_value(keys) + head * d;
+    float *p = fvg_fill(row);
+    for (i = 0; i < n_token; i++) p[i] = kernels->dot(d, q_head, k_head + (size_t)i * (size_t)width);
+    kernels->softmax(n_token, p, 1 / sqrtf((float)d), p);
+    for (i = 1; i < n_token; i++) grid[i - 1] += p[i] / (float)n_head;
+  }
+  return FVG_OK;
+}
+
+/* grid [n,n] -> map [size,size].  Places are whole multiples of 1/(size-1): the last pixel is just the last patch. */
+static void fvg__spread(const float *grid, int n, float *map, int size) {
+  int span = size > 1 ? size - 1 : 1, x, y;
+  for (y = 0; y < size; y++) {
+    int top = y * (n - 1) / span, bottom = top + (top < n - 1);
+    float down = (float)(y * (n - 1) % span) / (float)span;
+    for (x = 0; x < size; x++) {
+      int left = x * (n - 1) / span, right = left + (left < n - 1);
+      float across = (float)(x * (n - 1) % span) / (float)span;
+      float above = grid[top * n + left] + across * (grid[top * n + right] - grid[top * n + left]);
+      float below = grid[bottom * n + left] + across * (grid[bottom * n + right] - grid[bottom * n + left]);
+      *map++ = above + down * (below - above);
+    }
+  }
+}
+
+static fvg_status fvg__map_check(const fvg_classifier *k, const float *chw, int label, fvg_map_kind kind,
+                                 const float *map) {
+  fvg_ctx *c = k->clip->ctx;
+  if (!k->clip->has_vision) return fvg__fail(c, FVG_E_ARG, "attention map: this model has no image tower");
+  if (!chw || !map) return fvg__fail(c, FVG_E_ARG, "attention map: no %s", chw ? "place for the map" : "picture");
+  if (kind != FVG_GRAD_CAM && kind != FVG_CLS_ATTENTION)
+    return fvg__fail(c, FVG_E_ARG, "attention map: there is no kind %d", (int)kind);
+  if (kind == FVG_GRAD_CAM && (label < 0 || label >= k->n_class))
+    return fvg__fail(c, FVG_E_ARG, "attention map: label %d among %d classes", label, k->n_class);
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_attention_map(fvg_classifier *k, const float *chw, int label, fvg_map_kind kind, float *map) {
+  size_t i, pixels;
+  fvg__last_block l;
+  float *grid, max = 0;
+  fvg_tape *t;
+  fvg_clip *m;
+  fvg_status s;
+  int p, n_patch;
+  if (!k) return FVG_E_ARG;                      /* without a context there is no place for a message               */
+  s = fvg__map_check(k, chw, label, kind, map);
+  if (s) return s;
+  m = k->clip;
+  n_patch = m->vision.n_token - 1;
+  pixels = (size_t)m->vision.image_size * (size_t)m->vision.image_size;
+  grid = (float *)fvg__alloc_array(m->ctx, (size_t)n_patch, sizeof *grid);
+  t = fvg_tape_new(m->ctx);
+  s = grid && t ? fvg__reach_last_block(t, m, chw, &l) : FVG_E_NOMEM;
+  if (!s) s = kind == FVG_GRAD_CAM ? fvg__grad_cam(k, &l, label, grid) : fvg__cls_attention(m, &l, grid);
+  for (p = 0; !s && p < n_patch; p++)
+    if (!isfinite(grid[p])) s = fvg__fail(m->ctx, FVG_E_NUMERIC, "attention map: patch %d is %g", p, (double)grid[p]);
+  if (!s) {
+    fvg__spread(grid, m->vision.image_size / m->vision.patch_size, map, m->vision.image_size);
+    for (i = 0; i < pixels; i++) if (map[i] > max) max = map[i];
+    for (i = 0; i < pixels && max > 0; i++) map[i] /= max;
+  }
+  fvg_tape_free(t);
+  fvg__release(m->ctx, grid);
+  return s;
+}
+
+FVG_DEF double fvg_foreground_share(const float *map, const fvg_image *mask) {
+  double inside = 0, sum = 0;
+  size_t i, n;
+  if (!map || !mask || !mask->pixels || mask->channels != 1) return -1;
+  n = (size_t)mask->width * (size_t)mask->height;
+  for (i = 0; i < n; i++) {
+    sum += (double)map[i];
+    if (mask->pixels[i]) inside += (double)map[i];
+  }
+  return sum > 0 ? inside / sum : 0;
+}
+
+/* v 0..1 -> dark blue, red, yellow: brightness grows with v, so the ramp reads without colour as well. */
+static void fvg__heat(float v, float rgb[3]) {
+  static const float stop[3][3] = {{20, 20, 110}, {215, 30, 30}, {255, 230, 60}};
+  int i = v > 0.5f, j;
+  float w = 2 * v - (float)i;
+  for (j = 0; j < 3; j++) rgb[j] = stop[i][j] + w * (stop[i + 1][j] - stop[i][j]);
+}
+
+FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image *image, const float *map) {
+  size_t i, n;
+  int j;
+  fvg_status s = fvg__resize_begin(c, out, image, "overlay");
+  if (!s && !map) s = fvg__fail(c, FVG_E_ARG, "overlay: no map");
+  if (!s) s = fvg__image_new(c, out, image->width, image->height, 3);
+  if (s) return s;
+  n = (size_t)image->width * (size_t)image->height;
+  for (i = 0; i < n; i++) {
+    float v = map[i] > 0 ? map[i] < 1 ? map[i] : 1 : 0, cover = 0.75f * v * (2 - v), rgb[3];   /* faint heat shows */
+    uint8_t byte, *to = out->pixels + 3 * i;
+    float grey;
+    fvg__convert_pixels(&byte, 1, image->pixels + i * (size_t)image->channels, image->channels, 1);
+    grey = (float)byte;
+    fvg__heat(v, rgb);
+    for (j = 0; j < 3; j++) to[j] = (uint8_t)(grey + cover * (rgb[j] - grey) + 0.5f);
+  }
+  return FVG_OK;
+}
 #endif /* FVG__CLIP_IMPLEMENTED */
