@@ -25,7 +25,7 @@ test:
 	@$(MAKE) -j4 --no-print-directory all $(TESTS)
 	@sh tests/run.sh $(BUILD)
 
-$(BUILD)/fvgpt: tools/fvgpt.c $(HEADERS)
+$(BUILD)/fvgpt: tools/fvgpt.c tools/report.h tools/report_page.h $(HEADERS)
 	@mkdir -p $(BUILD)
 	$(CC) $(WARN) $(CFLAGS) $(STB) -DFVGPT_PTHREADS -DFVGPT_DIRENT $< -o $@ -lm -lpthread
 

@@ -18,7 +18,7 @@ refused() {                                              # refused "what" "text 
   shift 2
   "$fvgpt" "$@" >"$work/stdout" 2>"$work/stderr"
   status=$?
-  grep -v -E '^(encode|CoOp|FVGPT_CoOp) ' "$work/stderr" >"$work/errors"
+  grep -v -E '^(encode|CoOp|FVGPT_CoOp|report) ' "$work/stderr" >"$work/errors"
   lines=$(wc -l <"$work/errors")
   if [ $status -eq 1 ] && [ "$lines" -eq 1 ] && grep -q -F -e "$text" "$work/errors"; then passed=$((passed + 1)); else
     failed=$((failed + 1))
@@ -42,7 +42,9 @@ check "preprocess mask" "$fvgpt" preprocess --size 16 --crop 4,8,40,32 --nearest
 check "encode" "$fvgpt" encode --model "$model" --image "$data/red_disc/00.ppm" --text "red disc" --text "blue square" --out "$work/features.safetensors"
 check "classify" sh -c "'$fvgpt' classify --model '$model' --classes 'red disc, blue square' '$data/red_disc/00.ppm' | grep -c % | grep -q 2"
 check "tune" sh -c "'$fvgpt' tune --model '$model' --data '$data' $quick --threads 1 --out '$work/t1' >'$work/table1' 2>/dev/null"
-check "results.json" sh -c "grep -c '\"method\"' '$work/t1/results.json' | grep -q 9"
+check "results.json" sh -c "grep -c '\"method\"' '$work/t1/results.json' | grep -q 13"
+check "a loss for each epoch" sh -c "grep -c -E '\"(CoOp|FVGPT_CoOp)\", \"seed\": [12], \"loss\": \[[0-9.e+-]+, [0-9.e+-]+\]' '$work/t1/results.json' | grep -q 4"
+cp "$work/t1/results.json" "$work/first.json"
 for threads in 2 5; do
   check "tune, $threads threads" sh -c "'$fvgpt' tune --model '$model' --data '$data' $quick --threads $threads --out '$work/t$threads' >'$work/table$threads' 2>/dev/null"
   check "same bytes with $threads threads" cmp "$work/t1/FVGPT_CoOp/seed2/checkpoint.safetensors" "$work/t$threads/FVGPT_CoOp/seed2/checkpoint.safetensors"
@@ -50,6 +52,7 @@ for threads in 2 5; do
 done
 check "finished stages are reused" sh -c "'$fvgpt' tune --model '$model' --data '$data' $quick --out '$work/t1' 2>&1 >'$work/again' | grep -c reusing | grep -q 4"
 check "and give the same table" cmp "$work/table1" "$work/again"
+check "and the same results.json, curves and all" cmp "$work/first.json" "$work/t1/results.json"
 check "crop" quiet "$fvgpt" tune --model "$model" --data "$data" --trainer FVGPT_CoOp --seeds 3 --epochs 2 --shots 2 --augment crop --out "$work/crop"
 for half in base new all; do
   check "eval $half" sh -c "'$fvgpt' eval --model '$model' --data '$data' --checkpoint '$work/t1/FVGPT_CoOp/seed1' --split-half $half 2>/dev/null | grep -q '^$half classes'"
@@ -66,6 +69,16 @@ check "attend: the caption's maps differ from another's" sh -c "cp '$work/maps/d
 check "attend with a tuned class" sh -c "$attend red_disc --checkpoint '$ck' $discs | grep -c png | grep -q 2"
 check "attend with a new class" sh -c "$attend 'green star' --checkpoint '$ck' $discs | grep -c png | grep -q 2"
 check "attend with prompts alone" sh -c "$attend 'green star' --checkpoint '$work/t1/CoOp/seed1' $discs | grep -c png | grep -q 2"
+cp -r "$data" "$work/two & <more>"
+check "report" sh -c "'$fvgpt' report --model '$model' --data '$data' --runs '$work/t1' --data '$work/two & <more>' --runs '$work/t2' --pictures 2 --out '$work/report' >/dev/null 2>&1"
+check "a page with 8 strips, 6 drawings, a row a set" sh -c "[ \$(grep -c 'class=\"shot\"' '$work/report/index.html') -eq 8 ] && [ \$(grep -c '<svg' '$work/report/index.html') -eq 6 ] && tail -n 1 '$work/report/index.html' | grep -q '</html>'"
+check "names are escaped" sh -c "grep -q 'two &amp; &lt;more&gt;' '$work/report/index.html' && ! grep -q '<more>' '$work/report/index.html' && grep -q '\"two & <more>\"' '$work/report/results.json'"
+check "nothing from elsewhere, no program" sh -c "! grep -E -q '<script|https?://|url\(|@import|<link[^>]*href=\"[^d]' '$work/report/index.html'"
+sed -e '/<style>/,/<\/style>/d' -e 's/<[^>]*>/ /g' -e 's/&#*[a-z0-9]*;/ /g' "$work/report/index.html" | grep -v 'Made by' | grep -o -E '[0-9]+([.][0-9]+)?' | sort -u >"$work/shown"
+grep -o -E '[0-9]+([.][0-9]+)?' "$work/report/results.json" | sort -u >"$work/stored"
+check "the page shows numbers" sh -c "[ \$(wc -l <'$work/shown') -gt 50 ]"
+check "and all of them are in results.json" sh -c "[ -z \"\$(comm -23 '$work/shown' '$work/stored')\" ]"
+check "report again, over its own" quiet "$fvgpt" report --model "$model" --data "$data" --runs "$work/t1" --pictures 1 --out "$work/report"
 check "no partial files" sh -c "! find '$work' -name '*.part' | grep -q ."
 
 # arguments
@@ -140,6 +153,27 @@ cp "$data/mask/blue_disc/"*.pgm "$work/nomask/mask/blue_disc/"
 check "masks for one class only" quiet "$fvgpt" tune --model "$model" --data "$work/nomask" $quick --out "$work/nomask-out"
 printf '{"train": [["red_disc/00.ppm", 1, "red"]], "test": [["red_disc/01.ppm", 0, "disc"], ["red_disc/02.ppm", 1, "red"]]}' >"$work/split/split.json"
 refused "a class without training images" "class" tune --model "$model" --data "$work/split" $quick --out "$work/x"
+
+# report
+refused "report without runs" "--runs" report --model "$model" --data "$data" --out "$work/no-report"
+refused "two data sets, one run" "2 --data but 1 --runs" report --model "$model" --data "$data" --data "$data" --runs "$work/t1" --out "$work/no-report"
+refused "no such runs" "nowhere/results.json: no such file" report --model "$model" --data "$data" --runs "$work/nowhere" --out "$work/no-report"
+refused "report over the runs" "t1/results.json" report --model "$model" --data "$data" --runs "$work/t1" --out "$work/t1"
+mkdir -p "$work/cutruns" "$work/noruns" "$work/norows"
+head -c 100 "$work/t1/results.json" >"$work/cutruns/results.json"
+refused "broken results" "cutruns/results.json" report --model "$model" --data "$data" --runs "$work/cutruns" --out "$work/no-report"
+cp "$work/t1/results.json" "$work/noruns/results.json"
+refused "results without checkpoints" "noruns/FVGPT_CoOp/seed1/checkpoint.safetensors" report --model "$model" --data "$data" --runs "$work/noruns" --out "$work/no-report"
+sed 's/"base"/"bass"/' "$work/t1/results.json" >"$work/norows/results.json"
+refused "results without numbers" "norows/results.json: no base" report --model "$model" --data "$data" --runs "$work/norows" --out "$work/no-report"
+cp -r "$data" "$work/blind"
+rm -r "$work/blind/mask"
+refused "report without masks" "blind/mask" report --model "$model" --data "$work/blind" --runs "$work/t1" --out "$work/no-report"
+cp -r "$data" "$work/renamed"
+mv "$work/renamed/red_disc" "$work/renamed/a_ruby"
+mv "$work/renamed/mask/red_disc" "$work/renamed/mask/a_ruby"
+refused "report on other classes" "other classes" report --model "$model" --data "$work/renamed" --runs "$work/t1" --out "$work/no-report"
+check "no report was begun" [ ! -e "$work/no-report" ]
 
 # outputs and checkpoints
 : >"$work/file"

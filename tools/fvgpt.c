@@ -31,14 +31,20 @@ static const char manual[] =
   "                 [--class-token-position end|middle|front] [--lambda-base 10] [--lambda-new 1]\n"
   "                 [--template \"a photo of a {}.\"] [--fill-black]\n"
   "fvgpt eval       --model DIR --data ROOT --checkpoint DIR --split-half base|new|all [--split F] [--template STR]\n"
+  "fvgpt report     --model DIR --data ROOT --runs RUNS [--data ROOT2 --runs RUNS2]... --out DIR\n"
+  "                 [--pictures 6] [--split F]\n"
+  "                 RUNS is the --out of a finished tune --trainer FVGPT_CoOp on ROOT; writes DIR/index.html with\n"
+  "                 tables, curves and attention maps, and DIR/results.json, every number on it\n"
   "common           --threads N (default: all cores)   --simd scalar|avx2|avx512   --merges FILE\n";
 
 /* ---- options ---- */
 typedef struct options {
   const char *command, *model, *merges, *data, *split, *trainer, *out, *checkpoint, *half, *classes, *pixels, *crop, *augment;
   const char *seeds, *ctx_init, *position, *prompt_template, *simd;
-  const char **image, **text, **rest;
-  int n_image, n_text, n_rest, size, flip, nearest, shots, epochs, batch, threads, n_ctx, csc, fill_black;
+  const char **image, **text, **rest, **all_data, **runs;
+  char **argv;
+  int argc, n_image, n_text, n_rest, n_data, n_runs, pictures;
+  int size, flip, nearest, shots, epochs, batch, threads, n_ctx, csc, fill_black;
   double lr, lambda_base, lambda_new;
 } options;
 
@@ -74,10 +80,13 @@ static int take(options *o, const char *name, const char *value) {
     {"--class-token-position", &o->position}, {"--template", &o->prompt_template}, {"--simd", &o->simd}
   };
   size_t i;
+  if (!strcmp(name, "--data")) o->all_data[o->n_data++] = value;
   for (i = 0; i < sizeof strings / sizeof *strings; i++)
     if (!strcmp(name, strings[i].name)) { *strings[i].to = value; return 1; }
   if (!strcmp(name, "--image")) { o->image[o->n_image++] = value; return 1; }
   if (!strcmp(name, "--text")) { o->text[o->n_text++] = value; return 1; }
+  if (!strcmp(name, "--runs")) { o->runs[o->n_runs++] = value; return 1; }
+  if (!strcmp(name, "--pictures")) return whole(name, value, 1, 100, &o->pictures);
   if (!strcmp(name, "--size")) return whole(name, value, 1, 4096, &o->size);
   if (!strcmp(name, "--shots")) return whole(name, value, 1, 100000, &o->shots);
   if (!strcmp(name, "--epochs")) return whole(name, value, 1, 100000, &o->epochs);
@@ -103,10 +112,15 @@ static int check_rest(const options *o) {
 static int parse_options(options *o, int argc, char **argv) {
   int i, taken;
   memset(o, 0, sizeof *o);
-  o->image = (const char **)calloc((size_t)argc * 3, sizeof *o->image);
+  o->image = (const char **)calloc((size_t)argc * 5, sizeof *o->image);
   if (!o->image) return 0;
   o->text = o->image + argc;
   o->rest = o->text + argc;
+  o->all_data = o->rest + argc;
+  o->runs = o->all_data + argc;
+  o->argc = argc;
+  o->argv = argv;
+  o->pictures = 6;
   o->shots = 16;
   o->seeds = "1,2,3";
   o->epochs = 10;
@@ -134,7 +148,12 @@ static int parse_options(options *o, int argc, char **argv) {
 }
 
 /* ---- progress: one line that is rewritten on a terminal, a line every ten percent elsewhere ---- */
-typedef struct display { double start; long first, last, last_tenth; int terminal, open_line; const char *what; } display;
+typedef struct display {
+  double start, *epoch_loss;                        /* epoch_loss: receives the mean loss of each epoch, if set    */
+  long first, last, last_tenth;
+  int terminal, open_line;
+  const char *what;
+} display;
 static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int signal_number) { (void)signal_number; interrupted = 1; }
@@ -149,6 +168,7 @@ static int show_progress(void *user, const fvg_progress *p) {
   display *d = (display *)user;
   double rate, spent;
   long tenth = p->n_steps ? p->step * 10 / p->n_steps : 10;
+  if (d->epoch_loss && p->n_epochs) d->epoch_loss[p->epoch] += p->loss / (double)(p->n_steps / p->n_epochs);
   if (p->what != d->what || p->step <= d->last) {                                  /* another piece of work begins */
     d->what = p->what;
     d->start = now();
@@ -206,6 +226,47 @@ static fvg_status make_folders(fvg_ctx *c, const char *path) {
     part[i] = ch;
   }
   return FVG_OK;
+}
+
+/* ---- a text that grows; running out of memory is remembered until the end ---- */
+typedef struct document { fvg_ctx *c; char *text; size_t n, size; fvg_status status; } document;
+
+static char *room_for(document *t, size_t n) {
+  if (!t->status && t->n + n + 1 > t->size) {
+    size_t size = 2 * (t->n + n) + 4096;
+    char *more = (char *)fvg__alloc(t->c, size);
+    if (more && t->n) memcpy(more, t->text, t->n);
+    if (more) {
+      fvg__release(t->c, t->text);
+      t->text = more;
+      t->size = size;
+    } else {
+      t->status = FVG_E_NOMEM;
+    }
+  }
+  return t->status ? NULL : t->text + t->n;
+}
+
+static void put(document *t, const char *format, ...) {
+  va_list list;
+  char *at;
+  int n;
+  va_start(list, format);
+  n = vsnprintf(NULL, 0, format, list);
+  va_end(list);
+  at = n > 0 ? room_for(t, (size_t)n) : NULL;
+  if (!at) return;
+  va_start(list, format);
+  vsnprintf(at, (size_t)n + 1, format, list);
+  va_end(list);
+  t->n += (size_t)n;
+}
+
+static fvg_status save_document(document *t, const char *path) {
+  fvg_status s = t->status ? t->status : fvg_file_save(t->c, path, t->text, t->n);
+  fvg__release(t->c, t->text);
+  memset(t, 0, sizeof *t);
+  return s;
 }
 
 /* ---- info ---- */
@@ -713,6 +774,8 @@ typedef struct tuning {                             /* one run of `tune`        
   half_set test[2];                                 /* base, new                                                    */
   int seed[MAX_SEEDS], n_seed, n_method;
   double result[N_METHOD][MAX_SEEDS][2];
+  double *epoch_loss;                               /* of the stage that is training                                */
+  char *curve[N_METHOD][MAX_SEEDS];                 /* and, finished, as text: numbers with blanks between          */
   fvg_views_desc augment;
   fvg_views *views;                                 /* shared by seeds and stages, unless every epoch crops anew    */
 } tuning;
@@ -764,6 +827,8 @@ static void set_number(settings *x, const char *key, double value) {
 }
 
 /* A short mark of what was tuned on what, wherever the files lie: the projections' bytes, and the images' paths and labels. */
+static const uint64_t mark_start = 14695981039346656037u;
+
 static uint64_t mark_bytes(uint64_t h, const void *bytes, size_t n) {
   const unsigned char *b = (const unsigned char *)bytes;
   for (; n; n--, b++) h = (h ^ *b) * 1099511628211u;
@@ -775,16 +840,19 @@ static void set_mark(settings *x, const char *key, uint64_t h) {
   set(x, key, x->text[x->n]);
 }
 
+static void set_model(settings *x, const fvg_clip *m) {
+  const fvg_tensor *vision = &m->vision.projection, *text = &m->text.projection;
+  uint64_t h = mark_bytes(mark_start, vision->data, fvg_tensor_count(vision) * sizeof(float));
+  set_mark(x, "model", mark_bytes(h, text->data, fvg_tensor_count(text) * sizeof(float)));
+}
+
 static void describe(const tuning *t, int seed, int fvgpt, const fvg_items *items, settings *x) {
-  const fvg_tensor *vision = &t->m->vision.projection, *text = &t->m->text.projection;
-  const uint64_t basis = 14695981039346656037u;
   const options *o = t->o;
-  uint64_t h = basis;
+  uint64_t h = mark_start;
   int i;
   x->n = 0;
-  h = mark_bytes(h, vision->data, fvg_tensor_count(vision) * sizeof(float));
-  set_mark(x, "model", mark_bytes(h, text->data, fvg_tensor_count(text) * sizeof(float)));
-  for (h = basis, i = 0; i < items->n; i++) {
+  set_model(x, t->m);
+  for (i = 0; i < items->n; i++) {
     h = mark_bytes(h, items->item[i].path, strlen(items->item[i].path) + 1);
     h = mark_bytes(h, &items->item[i].label, sizeof items->item[i].label);
   }
@@ -803,8 +871,10 @@ static void describe(const tuning *t, int seed, int fvgpt, const fvg_items *item
   set(x, "fill", o->fill_black ? "black" : "mean");
 }
 
-/* A finished checkpoint made with the same settings, or nothing; other settings are an error, so that nothing is lost. */
-static fvg_status reuse(tuning *t, const char *path, const settings *x, fvg_coop *like, fvg_coop **p, fvg_fvgpt **f) {
+/* A finished checkpoint made with the same settings, and its curve, or nothing; other settings are an error, so that
+   nothing is lost. */
+static fvg_status reuse(tuning *t, const char *path, const settings *x, fvg_coop *like, fvg_coop **p, fvg_fvgpt **f,
+                        char **curve) {
   fvg_ctx *c = t->m->ctx;
   fvg_weights *w;
   const char *const *have, *const *want;
@@ -826,6 +896,10 @@ static fvg_status reuse(tuning *t, const char *path, const settings *x, fvg_coop
     if (n_have != n_want || strcmp(have[i], want[i])) s = fvg__fail(c, FVG_E_ARG, "%s was tuned on other classes; choose another --out or remove it", path);
   if (!s && ((*p)->desc.n_ctx != like->desc.n_ctx || (*p)->desc.class_specific != like->desc.class_specific || (*p)->desc.class_token_position != like->desc.class_token_position))
     s = fvg__fail(c, FVG_E_ARG, "%s was tuned with another shape of context; choose another --out or remove it", path);
+  if (!s && fvg_weights_metadata(w, "epoch_loss")) {
+    *curve = fvg__copy_string(c, fvg_weights_metadata(w, "epoch_loss"));
+    if (!*curve) s = FVG_E_NOMEM;
+  }
   fvg_weights_close(w);
   if (s) { fvg_coop_free(*p); fvg_fvgpt_free(*f); *p = NULL; *f = NULL; }
   return s;
@@ -855,8 +929,21 @@ static fvg_status views_for(tuning *t, int seed, int stage, fvg_views **views) {
   return s;
 }
 
+/* The losses of the stage that has just trained become its curve and, behind the settings that count, metadata. */
+static fvg_status keep_curve(tuning *t, settings *x, char **curve) {
+  document d;
+  int i;
+  memset(&d, 0, sizeof d);
+  d.c = t->m->ctx;
+  for (i = 0; i < t->o->epochs; i++) put(&d, i ? " %.6g" : "%.6g", t->epoch_loss[i]);
+  *curve = d.text;
+  if (!d.status) set(x, "epoch_loss", *curve);
+  return d.status;
+}
+
 /* Stage 1, or its finished result; *p is fresh on entry. */
-static fvg_status stage_1(tuning *t, int seed, const fvg_items *items, fvg_coop **p) {
+static fvg_status stage_1(tuning *t, int run, const fvg_items *items, fvg_coop **p) {
+  int seed = t->seed[run];
   settings x;
   char path[1200];
   fvg_train_desc desc;
@@ -866,7 +953,7 @@ static fvg_status stage_1(tuning *t, int seed, const fvg_items *items, fvg_coop 
   fvg_status s;
   describe(t, seed, 0, items, &x);
   s = checkpoint_path(t, COOP, seed, path, sizeof path);
-  if (!s) s = reuse(t, path, &x, *p, &done, &none);
+  if (!s) s = reuse(t, path, &x, *p, &done, &none, &t->curve[COOP][run]);
   if (s) return s;
   if (done) {
     fprintf(stderr, "CoOp       seed %d: reusing %s\n", seed, path);
@@ -880,14 +967,17 @@ static fvg_status stage_1(tuning *t, int seed, const fvg_items *items, fvg_coop 
   desc.optimizer.epochs = t->o->epochs;
   desc.batch = t->o->batch;
   desc.seed = (uint64_t)seed;
+  memset(t->epoch_loss, 0, (size_t)t->o->epochs * sizeof *t->epoch_loss);
   s = views_for(t, seed, 1, &views);
   if (!s) s = fvg_coop_train(*p, views, items, &desc);
+  if (!s) s = keep_curve(t, &x, &t->curve[COOP][run]);
   if (!s) s = fvg_checkpoint_save(path, *p, NULL, x.entry, x.n);
   if (views != t->views) fvg_views_free(views);
   return s;
 }
 
-static fvg_status stage_2(tuning *t, int seed, const fvg_items *items, fvg_coop *p, fvg_fvgpt **f) {
+static fvg_status stage_2(tuning *t, int run, const fvg_items *items, fvg_coop *p, fvg_fvgpt **f) {
+  int seed = t->seed[run];
   settings x;
   char path[1200];
   fvg_train_desc desc;
@@ -897,7 +987,7 @@ static fvg_status stage_2(tuning *t, int seed, const fvg_items *items, fvg_coop 
   fvg_status s;
   describe(t, seed, 1, items, &x);
   s = checkpoint_path(t, FVGPT_COOP, seed, path, sizeof path);
-  if (!s) s = reuse(t, path, &x, p, &done, f);
+  if (!s) s = reuse(t, path, &x, p, &done, f, &t->curve[FVGPT_COOP][run]);
   if (s) return s;
   fvg_coop_free(done);
   if (*f) {
@@ -915,9 +1005,11 @@ static fvg_status stage_2(tuning *t, int seed, const fvg_items *items, fvg_coop 
   modules.lambda_base = t->o->lambda_base > 0 ? (float)t->o->lambda_base : -1;
   modules.lambda_new = t->o->lambda_new > 0 ? (float)t->o->lambda_new : -1;
   modules.seed = (uint64_t)seed;
+  memset(t->epoch_loss, 0, (size_t)t->o->epochs * sizeof *t->epoch_loss);
   s = fvg_fvgpt_new(t->m->ctx, f, &modules);
   if (!s) s = views_for(t, seed, 2, &views);
   if (!s) s = fvg_fvgpt_train(*f, p, views, items, template_of(t->o, NULL), &desc);
+  if (!s) s = keep_curve(t, &x, &t->curve[FVGPT_COOP][run]);
   if (!s) s = fvg_checkpoint_save(path, p, *f, x.entry, x.n);
   if (views != t->views) fvg_views_free(views);
   return s;
@@ -974,9 +1066,9 @@ static fvg_status run_seed(tuning *t, int run) {
   if (!s) s = fvg_coop_new(t->m, &p, &desc, (const char *const *)t->d.class_name + first, n_base);
   if (!s && t->n_method > FVGPT_COOP) s = fvg__check_masks(&t->d, &base);     /* before stage 1's work, not after it */
   if (!s) s = test_method(t, ZERO_SHOT, run, NULL, NULL);
-  if (!s) s = stage_1(t, seed, &base, &p);
+  if (!s) s = stage_1(t, run, &base, &p);
   if (!s) s = test_method(t, COOP, run, p, NULL);
-  if (!s && t->n_method > FVGPT_COOP) s = stage_2(t, seed, &base, p, &f);
+  if (!s && t->n_method > FVGPT_COOP) s = stage_2(t, run, &base, p, &f);
   if (!s && t->n_method > FVGPT_COOP) s = test_method(t, FVGPT_COOP, run, p, f);
   fvg_fvgpt_free(f);
   fvg_coop_free(p);
@@ -985,56 +1077,85 @@ static fvg_status run_seed(tuning *t, int run) {
   return s;
 }
 
-/* Mean and deviation (of the population, as the published result parser) of one column. */
-static double mean_of(const tuning *t, int method, int half, double *deviation) {
-  double mean = 0, var = 0;
+/* Mean and deviation (of the population, as the published result parser) of one column: base, new, H. */
+static double mean_of(const tuning *t, int method, int column, double *deviation) {
+  double x[MAX_SEEDS], mean = 0, var = 0;
   int i;
-  for (i = 0; i < t->n_seed; i++) mean += t->result[method][i][half] / t->n_seed;
-  for (i = 0; i < t->n_seed; i++) var += (t->result[method][i][half] - mean) * (t->result[method][i][half] - mean) / t->n_seed;
+  for (i = 0; i < t->n_seed; i++) {
+    const double *r = t->result[method][i];
+    x[i] = column < 2 ? r[column] : fvg_harmonic_mean(r[0], r[1]);
+    mean += x[i] / t->n_seed;
+  }
+  for (i = 0; i < t->n_seed; i++) var += (x[i] - mean) * (x[i] - mean) / t->n_seed;
   *deviation = sqrt(var);
   return mean;
 }
 
-static fvg_status write_results(tuning *t) {
-  fvg_ctx *c = t->m->ctx;
-  size_t size = 1024 + (size_t)t->n_seed * N_METHOD * 160, at = 0;
-  char path[1200], *json = (char *)fvg__alloc(c, size);
-  double base, new_, base_std, new_std;
+static void put_rows(document *d, const tuning *t) {
   int method, i;
-  fvg_status s;
-  if (!json) return FVG_E_NOMEM;
-#define PRINT(...) at += (size_t)snprintf(json + at, size - at, __VA_ARGS__)
-  PRINT("{\n \"trainer\": \"%s\",\n \"shots\": %d,\n \"seeds\": [", t->o->trainer, t->o->shots);
-  for (i = 0; i < t->n_seed; i++) PRINT(i ? ", %d" : "%d", t->seed[i]);
-  PRINT("],\n \"rows\": [\n");
+  put(d, " \"rows\": [\n");
   for (i = 0; i < t->n_seed; i++)
     for (method = 0; method < t->n_method; method++) {
       const double *r = t->result[method][i];
-      PRINT("  {\"method\": \"%s\", \"seed\": %d, \"base\": %.4f, \"new\": %.4f, \"H\": %.4f}%s\n", method_name[method], t->seed[i], r[0], r[1],
-            fvg_harmonic_mean(r[0], r[1]), i == t->n_seed - 1 && method == t->n_method - 1 ? "" : ",");
+      put(d, "  {\"method\": \"%s\", \"seed\": %d, \"base\": %.4f, \"new\": %.4f, \"H\": %.4f}%s\n",
+          method_name[method], t->seed[i], r[0], r[1], fvg_harmonic_mean(r[0], r[1]),
+          i == t->n_seed - 1 && method == t->n_method - 1 ? "" : ",");
     }
-  PRINT(" ],\n \"mean\": [\n");
+  put(d, " ],\n");
+}
+
+/* A curve comes from a checkpoint's text, so nothing but numbers is passed on; none: one of an older version. */
+static void put_curves(document *d, const tuning *t) {
+  int method, i, k;
+  put(d, " \"curves\": [\n");
+  for (i = 0; i < t->n_seed; i++)
+    for (method = COOP; method < t->n_method; method++) {
+      const char *at = t->curve[method][i] ? t->curve[method][i] : "";
+      char *end;
+      put(d, "  {\"method\": \"%s\", \"seed\": %d, \"loss\": [", method_name[method], t->seed[i]);
+      for (k = 0; *at; k++, at = end) {
+        double loss = strtod(at, &end);
+        if (end == at || !(fabs(loss) < 1e30)) break;
+        put(d, k ? ", %.6g" : "%.6g", loss);
+      }
+      put(d, "]}%s\n", i == t->n_seed - 1 && method == t->n_method - 1 ? "" : ",");
+    }
+  put(d, " ],\n");
+}
+
+static fvg_status write_results(tuning *t) {
+  char path[1200];
+  double base, new_, base_std, new_std, h_std;
+  document d;
+  int method, i;
+  memset(&d, 0, sizeof d);
+  d.c = t->m->ctx;
+  put(&d, "{\n \"trainer\": \"%s\",\n \"shots\": %d,\n \"seeds\": [", t->o->trainer, t->o->shots);
+  for (i = 0; i < t->n_seed; i++) put(&d, i ? ", %d" : "%d", t->seed[i]);
+  put(&d, "],\n");
+  put_rows(&d, t);
+  put_curves(&d, t);
+  put(&d, " \"mean\": [\n");
   printf("\n%-11s %6s %6s %6s %6s %6s   mean of %d seed%s, H of the means\n", "", "base", "+-", "new", "+-", "H", t->n_seed, t->n_seed > 1 ? "s" : "");
   for (method = 0; method < t->n_method; method++) {
     base = mean_of(t, method, 0, &base_std);
     new_ = mean_of(t, method, 1, &new_std);
-    PRINT("  {\"method\": \"%s\", \"base\": %.4f, \"base_std\": %.4f, \"new\": %.4f, \"new_std\": %.4f, \"H\": %.4f}%s\n", method_name[method], base,
-          base_std, new_, new_std, fvg_harmonic_mean(base, new_), method == t->n_method - 1 ? "" : ",");
+    mean_of(t, method, 2, &h_std);
+    put(&d, "  {\"method\": \"%s\", \"base\": %.4f, \"base_std\": %.4f, ", method_name[method], base, base_std);
+    put(&d, "\"new\": %.4f, \"new_std\": %.4f, \"H\": %.4f, \"H_std\": %.4f}%s\n", new_, new_std,
+        fvg_harmonic_mean(base, new_), h_std, method == t->n_method - 1 ? "" : ",");
     printf("%-11s %6.2f %6.2f %6.2f %6.2f %6.2f\n", method_name[method], base, base_std, new_, new_std, fvg_harmonic_mean(base, new_));
   }
-  PRINT(" ]\n}\n");
-#undef PRINT
+  put(&d, " ]\n}\n");
   snprintf(path, sizeof path, "%s/results.json", t->o->out);
-  s = fvg_file_save(c, path, json, at);
-  fvg__release(c, json);
-  return s;
+  return save_document(&d, path);
 }
 
 static fvg_status tune(fvg_ctx *c, const options *o) {
   tuning *t;
   fvg_position position;
   fvg_status s;
-  int run;
+  int run, method;
   if (!o->trainer || !o->out || !*o->out) return fvg__fail(c, FVG_E_ARG, "tune needs --trainer CoOp|FVGPT_CoOp and --out DIR");
   if (strcmp(o->trainer, "CoOp") && strcmp(o->trainer, "FVGPT_CoOp")) return fvg__fail(c, FVG_E_ARG, "--trainer %s: CoOp or FVGPT_CoOp is expected", o->trainer);
   if (strlen(o->out) > 1000) return fvg__fail(c, FVG_E_ARG, "--out: the path is too long");
@@ -1043,7 +1164,9 @@ static fvg_status tune(fvg_ctx *c, const options *o) {
   if (!t) return FVG_E_NOMEM;
   t->o = o;
   t->n_method = strcmp(o->trainer, "CoOp") ? 3 : 2;
-  s = parse_seeds(t, c, o->seeds);
+  t->epoch_loss = (double *)fvg__alloc_array(c, (size_t)o->epochs, sizeof *t->epoch_loss);
+  ((display *)c->desc.user)->epoch_loss = t->epoch_loss;
+  s = t->epoch_loss ? parse_seeds(t, c, o->seeds) : FVG_E_NOMEM;
   if (!s) s = parse_augment(t, c, o->augment);
   if (!s) s = parse_position(c, o->position, &position);
   if (!s) s = open_model(c, o, &t->m);
@@ -1058,17 +1181,24 @@ static fvg_status tune(fvg_ctx *c, const options *o) {
   half_free(c, &t->test[0]);
   fvg_dataset_free(&t->d);
   fvg_clip_free(t->m);
+  for (method = 0; method < N_METHOD; method++)
+    for (run = 0; run < t->n_seed; run++) fvg__release(c, t->curve[method][run]);
+  ((display *)c->desc.user)->epoch_loss = NULL;
+  fvg__release(c, t->epoch_loss);
   fvg__release(c, t);
   return s;
 }
 
+#include "report.h"
+#include "report_page.h"
+
 int main(int argc, char **argv) {
   static const struct { const char *name; fvg_status (*run)(fvg_ctx *c, const options *o); } command[] = {
     {"info", info}, {"tokenize", tokenize}, {"preprocess", preprocess}, {"encode", encode}, {"classify", classify},
-    {"attend", attend}, {"tune", tune}, {"eval", eval}
+    {"attend", attend}, {"tune", tune}, {"eval", eval}, {"report", report}
   };
   static const char *const level[] = {"best", "scalar", "avx2", "avx512"};
-  display d = {0, 0, 0, 0, 0, 0, NULL};
+  display d;
   fvg_desc desc;
   fvg_ctx *c;
   fvg_status s = FVG_E_ARG;
@@ -1077,6 +1207,7 @@ int main(int argc, char **argv) {
   if (!parse_options(&o, argc, argv)) { free((void *)o.image); return 1; }
   if (!strcmp(o.command, "help") || !strcmp(o.command, "--help")) { fputs(manual, stdout); free((void *)o.image); return 0; }
   memset(&desc, 0, sizeof desc);
+  memset(&d, 0, sizeof d);
   d.terminal = isatty(2);
   desc.user = &d;
   desc.progress = show_progress;
