@@ -5,21 +5,25 @@ WARN    = -std=c99 -Wall -Wextra -Wpedantic -Wshadow -Wconversion
 STB    := $(shell for h in stb/stb_image.h stb_image.h; do echo "\#include <$$h>" | $(CC) -E - >/dev/null 2>&1 && echo -DFVGPT_STB_IMAGE && break; done)
 BUILD   = build
 HEADERS = fvgpt.h fvgpt_clip.h
-TOOLS   = $(BUILD)/fvgpt $(BUILD)/replay $(BUILD)/tiny_world $(BUILD)/random_clip
+TOOLS   = $(BUILD)/fvgpt $(BUILD)/world $(BUILD)/pretrain $(BUILD)/replay $(BUILD)/random_clip
 EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
 TESTS   = $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c tests/fuzz_*.c))
 
 help:
-	@echo "make run-example  draw a small world, tune CLIP prompts on it (CoOp, then FVG-PT), print the base-to-new table"
-	@echo "make test         build and run all tests; ends with 'N passed, N failed'"
-	@echo "make all          the programs in $(BUILD): fvgpt, replay, tiny_world, random_clip, the examples"
-	@echo "make clean        remove $(BUILD)"
+	@echo "make demo      tune CLIP prompts on a small world of pictures (CoOp, then FVG-PT), print the base-to-new table"
+	@echo "make test      build and run all tests; ends with 'N passed, N failed'"
+	@echo "make all       the programs in $(BUILD): fvgpt, world, pretrain, replay, random_clip, the examples"
+	@echo "make pretrain  train the CLIP of examples/tiny-clip again, from random weights; takes hours"
+	@echo "make clean     remove $(BUILD)"
 
 all: $(TOOLS) $(EXAMPLES)
 
-run-example: $(BUILD)/fvgpt $(BUILD)/tiny_world
-	$(BUILD)/tiny_world $(BUILD)/tiny
-	$(BUILD)/fvgpt tune --model $(BUILD)/tiny/model --data $(BUILD)/tiny/data --trainer FVGPT_CoOp --augment crop:4 --out $(BUILD)/tiny/out
+demo: $(BUILD)/fvgpt $(BUILD)/world
+	@sh tools/demo.sh $(BUILD)
+
+pretrain: $(BUILD)/pretrain
+	$(BUILD)/pretrain $(BUILD)/tiny-clip
+	@echo "to use it: cp $(BUILD)/tiny-clip/config.json $(BUILD)/tiny-clip/model.safetensors $(BUILD)/tiny-clip/merges.txt examples/tiny-clip/"
 
 test:
 	@$(MAKE) -j4 --no-print-directory all $(TESTS)
@@ -28,6 +32,12 @@ test:
 $(BUILD)/fvgpt: tools/fvgpt.c tools/report.h tools/report_page.h $(HEADERS)
 	@mkdir -p $(BUILD)
 	$(CC) $(WARN) $(CFLAGS) $(STB) -DFVGPT_PTHREADS -DFVGPT_DIRENT $< -o $@ -lm -lpthread
+
+$(BUILD)/pretrain: tools/pretrain.c $(HEADERS)
+	@mkdir -p $(BUILD)
+	$(CC) $(WARN) $(CFLAGS) -DFVGPT_PTHREADS $< -o $@ -lm -lpthread
+
+$(BUILD)/world $(BUILD)/pretrain $(BUILD)/test_world $(BUILD)/test_tiny_clip: tools/world.h
 
 $(BUILD)/%: tools/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
@@ -44,4 +54,4 @@ $(BUILD)/%: tests/%.c $(HEADERS)
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: help all run-example test clean
+.PHONY: help all demo pretrain test clean

@@ -2557,8 +2557,8 @@ static fvg_node *fvg__vision_head(const fvg_clip *m, fvg_node *x) {
 }
 
 FVG_DEF fvg_node *fvg_clip_image_features(fvg_tape *t, const fvg_clip *m, const float *images, int n) {
-  fvg_segment *segment = (fvg_segment *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *segment);
-  int *class_row = (int *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *class_row);
+  fvg_segment *segment = t ? (fvg_segment *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *segment) : NULL;
+  int *class_row = t ? (int *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *class_row) : NULL;
   fvg_node *x = NULL;
   if (!m->has_vision) fvg__fail(m->ctx, FVG_E_ARG, "this model has no image tower");
   else if (segment && class_row) {
@@ -2761,7 +2761,9 @@ FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, const char *const *texts, 
 
 FVG_DEF fvg_node *fvg_clip_text_features(fvg_tape *t, const fvg_clip *m, const char *const *texts, int n) {
   fvg__packed p;
-  fvg_node *g = fvg__pack_plain(m, &p, texts, n) ? NULL : fvg__text_forward(t, m, &p, NULL);
+  fvg_node *g = NULL;
+  if (!t) return NULL;
+  if (!fvg__pack_plain(m, &p, texts, n)) g = fvg__text_forward(t, m, &p, NULL);
   fvg__packed_free(m->ctx, &p);
   return g;
 }

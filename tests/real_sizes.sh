@@ -8,7 +8,8 @@ work=$build/real-sizes
 passed=0
 failed=0
 mkdir -p "$work"
-"$build/tiny_world" "$work" || exit 1
+"$build/world" "$work/world" --set things --train 1 --test 1 || exit 1
+for picture in "$work"/world/things/images/*/000.ppm; do break; done
 vocabulary=$shared/model/bpe_simple_vocab_16e6.txt
 [ -f "$vocabulary" ] || echo "skipped: texts, no $vocabulary"
 for spec in "b32 hf 151277313" "b16 hf 149620737" "l14 openai 427616513"; do
@@ -19,7 +20,7 @@ for spec in "b32 hf 151277313" "b16 hf 149620737" "l14 openai 427616513"; do
   if [ -f "$vocabulary" ]; then set -- "$1" --text "a photo of a cat." --merges "$vocabulary"; else set -- "$1"; fi
   name=$1
   shift
-  if "$build/fvgpt" encode --model "$model" --image "$work/data/red_disc/00.ppm" "$@" --out "$work/$name.features"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED $name: encode"; fi
+  if "$build/fvgpt" encode --model "$model" --image "$picture" "$@" --out "$work/$name.features"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED $name: encode"; fi
   rm -f "$model"
 done
 echo "$passed passed, $failed failed"

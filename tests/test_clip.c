@@ -1,5 +1,6 @@
-/* Chapter 4 of fvgpt_clip.h: CLIP from HF's and OpenAI's names, its features, files that are not what they should be,
-   memory that runs out, the golden features.  Run from the repository root; writes under build/test-clip. */
+/* Chapter 4 of fvgpt_clip.h: CLIP from HF's and OpenAI's names, its features, towers that train whole, files that are
+   not what they should be, memory that runs out, the golden features.  Run from the repository root; writes under
+   build/test-clip. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
 #include <sys/stat.h>
@@ -477,6 +478,200 @@ static void test_texts(const features *plain) {
   fvg_clip_free(m);
 }
 
+/* ---- whole towers train ---- */
+enum { PAIRS = 4, MAX_TRAINED = 128 };
+typedef struct training {
+  fvg_clip *m;
+  fvg_parameter parameter[MAX_TRAINED], *list[MAX_TRAINED];
+  char name[MAX_TRAINED][40];
+  fvg_parameter scale;
+  int n;
+} training;
+
+static void add_trained(training *x, const char *tower, int layer, const char *name, const fvg_tensor *tensor) {
+  fvg_parameter *p = &x->parameter[x->n];
+  snprintf(x->name[x->n], sizeof x->name[0], "%s %d %s", tower, layer, name);
+  need(!fvg_parameter_new(c, p, x->name[x->n], tensor->n_dim, tensor->dim), "a parameter");
+  fvg__release(c, p->value.data);                                       /* it lies in the clip's own tensor */
+  p->value.data = tensor->data;
+  x->list[x->n++] = p;
+}
+
+static void list_trained(training *x, fvg_clip *m) {
+  static const char *const leaf[16] = {"ln_1 weight", "ln_1 bias", "q weight", "q bias", "k weight", "k bias",
+                                       "v weight", "v bias", "out weight", "out bias", "ln_2 weight", "ln_2 bias",
+                                       "fc weight", "fc bias", "proj weight", "proj bias"};
+  const fvg_vision_tower *v = &m->vision;
+  const fvg_text_tower *t = &m->text;
+  int i, k, tower;
+  memset(x, 0, sizeof *x);
+  x->m = m;
+  add_trained(x, "image", 0, "patch weight", &v->patch_weight);
+  add_trained(x, "image", 0, "class embedding", &v->class_embedding);
+  add_trained(x, "image", 0, "position embedding", &v->position_embedding);
+  add_trained(x, "image", 0, "ln_pre weight", &v->ln_pre_weight);
+  add_trained(x, "image", 0, "ln_pre bias", &v->ln_pre_bias);
+  add_trained(x, "image", 0, "ln_post weight", &v->ln_post_weight);
+  add_trained(x, "image", 0, "ln_post bias", &v->ln_post_bias);
+  add_trained(x, "image", 0, "projection", &v->projection);
+  add_trained(x, "text", 0, "token embedding", &t->token_embedding);
+  add_trained(x, "text", 0, "position embedding", &t->position_embedding);
+  add_trained(x, "text", 0, "ln_final weight", &t->ln_final_weight);
+  add_trained(x, "text", 0, "ln_final bias", &t->ln_final_bias);
+  add_trained(x, "text", 0, "projection", &t->projection);
+  for (tower = 0; tower < 2; tower++) {
+    const fvg_transformer *f = tower ? &t->transformer : &v->transformer;
+    for (i = 0; i < f->n_layer; i++)
+      for (k = 0; k < 16; k++) add_trained(x, tower ? "text" : "image", i, leaf[k], &f->block[i].ln_1_weight + k);
+  }
+  need(!fvg_parameter_new(c, &x->scale, "scale", 0, NULL), "the scale");
+  *(float *)x->scale.value.data = 0.7f;                                 /* e^0.7 keeps the softmax soft */
+}
+
+/* CLIP's own loss of four pictures and four texts. */
+static fvg_node *contrastive(fvg_tape *t, training *x) {
+  static const int label[PAIRS] = {0, 1, 2, 3};
+  fvg_node *f = fvg_normalize(fvg_clip_image_features(t, x->m, images, PAIRS));
+  fvg_node *g = fvg_normalize(fvg_clip_text_features(t, x->m, texts, PAIRS)), *s = fvg_exp(fvg_param(t, &x->scale));
+  return fvg_add(fvg_cross_entropy(fvg_mul(fvg_linear(f, g, NULL), s), label),
+                 fvg_cross_entropy(fvg_mul(fvg_linear(g, f, NULL), s), label));
+}
+
+static int learn(fvg_tape *t, training *x) {                            /* gradients, from zero */
+  int i;
+  for (i = 0; i < x->n; i++)
+    memset(x->parameter[i].grad, 0, fvg_tensor_count(&x->parameter[i].value) * sizeof(float));
+  *x->scale.grad = 0;
+  fvg_tape_clear(t);
+  return fvg_backward(contrastive(t, x)) == FVG_OK;
+}
+
+/* Along a direction of ones and minus ones, all elements of a tensor are seen at once, and what one misses shows: the
+   difference of a central quotient and the gradient's own slope, in units of the gradient's length. */
+static double slope_error(fvg_tape *t, training *x, fvg_parameter *p, fvg_rng *rng) {
+  static float saved[MAX_TRAINED * 1024];
+  static signed char sign[MAX_TRAINED * 1024];
+  float *w = (float *)p->value.data;
+  size_t count = fvg_tensor_count(&p->value), k;
+  double step = 2e-3, slope = 0, length = 0, loss[2];
+  int side;
+  memcpy(saved, w, count * sizeof *w);
+  for (k = 0; k < count; k++) {
+    sign[k] = fvg_rng_below(rng, 2) ? 1 : -1;
+    slope += (double)p->grad[k] * sign[k];
+    length += (double)p->grad[k] * (double)p->grad[k];
+  }
+  for (side = 0; side < 2; side++) {
+    fvg_node *y;
+    for (k = 0; k < count; k++) w[k] = (float)((double)saved[k] + (side ? -step : step) * sign[k]);
+    fvg_tape_clear(t);
+    y = contrastive(t, x);
+    loss[side] = y ? (double)fvg_value(y)[0] : NAN;
+  }
+  memcpy(w, saved, count * sizeof *w);
+  return length > 0 ? fabs((loss[0] - loss[1]) / (2 * step) - slope) / sqrt(length) : 1;
+}
+
+static int is_zero(const float *x, size_t n) {
+  size_t i;
+  for (i = 0; i < n; i++) if (x[i] != 0) return 0;
+  return 1;
+}
+
+static void test_tower_gradients(void) {
+  static training x;
+  static float before[MAX_TRAINED][4];
+  fvg_clip *m = must_load(&hf, NULL, FVG_F32);
+  fvg_tape *t = fvg_tape_new(c);
+  double worst = 0, h = 5e-3, up, down;
+  fvg_parameter *left_out;
+  fvg_rng rng;
+  int i, k, ok = 1, same_bits = 1;
+  fvg_rng_seed(&rng, 6, 0);
+  list_trained(&x, m);
+  check(x.n == 13 + 16 * (VISION_LAYERS + TEXT_LAYERS), "every tensor of both towers");
+  fvg_tape_train(t, x.list, x.n);
+  check(learn(t, &x), "a contrastive loss has gradients");
+  for (i = 0; i < x.n; i++) {
+    double error = 0;
+    if (strstr(x.name[i], "k bias")) continue;                          /* moves all scores alike: no gradient */
+    for (k = 0; k < 2; k++) error = fmax(error, slope_error(t, &x, x.list[i], &rng));
+    worst = fmax(worst, error);
+    if (!(error < 0.02)) printf("  %s: gradient off by %.2e\n", x.name[i], error);
+    ok &= error < 0.02;
+  }
+  printf("gradients of %d tensors of both towers: off by %.1e of their length\n", x.n, worst);
+  check(ok, "gradients of both towers against central differences");
+  for (k = 0; k < 2; k++) {
+    fvg_node *y;
+    *(float *)x.scale.value.data = (float)(0.7 + (k ? -h : h));
+    fvg_tape_clear(t);
+    y = contrastive(t, &x);
+    *(k ? &down : &up) = y ? (double)fvg_value(y)[0] : NAN;
+  }
+  *(float *)x.scale.value.data = 0.7f;
+  check(fabs((up - down) / (2 * h) - (double)*x.scale.grad) < 0.01 * fabs((double)*x.scale.grad),
+        "and of the scale that fvg_exp is taken of");
+  for (ok = 1, i = 0; i < VOCAB; i++)                                   /* "x y z" has an x, no text has a q */
+    if (i == 'q' - 33 || i == 'q' - 33 + 256) ok &= is_zero(x.parameter[8].grad + i * TEXT, TEXT);
+  check(ok && !is_zero(x.parameter[8].grad + (VOCAB - 1) * TEXT, TEXT) &&
+            is_zero(x.parameter[9].grad + (CONTEXT - 1) * TEXT, TEXT) && !is_zero(x.parameter[9].grad, TEXT),
+        "embeddings of tokens and places that no text has get none");
+
+  for (i = 0; i < x.n; i++) memcpy(before[i], x.parameter[i].grad, sizeof before[i]);
+  left_out = x.list[0];
+  x.list[0] = x.list[--x.n];                                            /* all but the patches train */
+  fvg_tape_train(t, x.list, x.n);
+  memset(left_out->grad, 0, fvg_tensor_count(&left_out->value) * sizeof(float));
+  check(learn(t, &x) && is_zero(left_out->grad, fvg_tensor_count(&left_out->value)), "a tensor left out gets none");
+  for (i = 1; i < x.n; i++) same_bits &= same(before[i], x.parameter[i].grad, 4);
+  check(same_bits, "and changes nothing for the others");
+  fvg_tape_train(t, NULL, 0);
+  x.n++;
+  ok = learn(t, &x);
+  for (i = 0; i < x.n; i++) ok &= is_zero(x.parameter[i].grad, fvg_tensor_count(&x.parameter[i].value));
+  check(ok && *x.scale.grad != 0, "without a list nothing but parameters proper");
+  fvg_tape_free(t);
+  for (i = 0; i < x.n; i++) { x.parameter[i].value.data = NULL; fvg_parameter_free(c, &x.parameter[i]); }
+  fvg_parameter_free(c, &x.scale);
+  fvg_clip_free(m);
+}
+
+/* The nodes hold what the encoders return, on a tape that trains and on one that does not. */
+static void test_feature_nodes(const features *plain) {
+  static training x;
+  fvg_clip *m = must_load(&hf, NULL, FVG_F32);
+  fvg_tape *t = fvg_tape_new(c);
+  fvg_node *f, *g;
+  const char *long_text = "a b c d e f g h i j k l m n o p q r s t u v";
+  int train, i;
+  list_trained(&x, m);
+  for (train = 0; train < 2; train++) {
+    if (train) fvg_tape_train(t, x.list, x.n);
+    f = fvg_clip_image_features(t, m, images, 5);
+    g = fvg_clip_text_features(t, m, texts, TEXTS);
+    check(f && fvg_rows(f) == 5 && fvg_cols(f) == EMBED && same(fvg_value(f), plain->image, 5 * EMBED),
+          "image features as a node");
+    check(g && fvg_rows(g) == TEXTS && fvg_cols(g) == EMBED && same(fvg_value(g), plain->text, TEXTS * EMBED),
+          "text features as a node");
+  }
+  check(!fvg_clip_text_features(t, m, &long_text, 1) && one_line("22 tokens", "context of 20"),
+        "a text that is too long");
+  fvg_tape_clear(t);
+  check(!fvg_clip_text_features(t, m, texts, 0) && fvg_last_status(c) == FVG_E_ARG, "no texts");
+  fvg_tape_clear(t);
+  m->has_vision = 0;
+  check(!fvg_clip_image_features(t, m, images, 1) && one_line("image tower", ""), "no image tower");
+  m->has_vision = 1;
+  m->has_text = 0;
+  check(!fvg_clip_text_features(t, m, texts, 1) && one_line("text tower", ""), "no text tower");
+  m->has_text = 1;
+  fvg_tape_free(t);
+  for (i = 0; i < x.n; i++) { x.parameter[i].value.data = NULL; fvg_parameter_free(c, &x.parameter[i]); }
+  fvg_parameter_free(c, &x.scale);
+  fvg_clip_free(m);
+}
+
 /* ---- files ---- */
 static void write_model(const char *folder, const char *file, const model *x, const char *words,
                         const char *json_name, const char *json) {
@@ -746,6 +941,8 @@ int main(void) {
   test_towers(&plain);
   test_by_hand(&plain);
   test_texts(&plain);
+  test_feature_nodes(&plain);
+  test_tower_gradients();
   test_files(&plain);
   test_spoiled();
   test_lies();

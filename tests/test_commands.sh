@@ -1,8 +1,10 @@
 #!/bin/sh
-# The command line, on the tiny world and on everything that can go wrong: each failure must be one line that names the
-# file and the thing, with exit code 1 and nothing left behind.  $1: the folder with the programs.
+# The command line, on a small world and its CLIP and on everything that can go wrong: each failure must be one line that
+# names the file and the thing, with exit code 1 and nothing left behind.  $1: the folder with the programs.
 build=$1
 fvgpt=$build/fvgpt
+world=$build/world
+model=examples/tiny-clip
 work=$build/test-commands
 passed=0
 failed=0
@@ -12,11 +14,17 @@ check() {                                                # check "what" command.
   if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED $what"; fi
 }
 quiet() { "$@" >"$work/stdout" 2>&1; }
-refused() {                                              # refused "what" "text in the message" arguments...
+refused() {                                              # refused "what" "text in the message" arguments of fvgpt...
   what=$1
   text=$2
   shift 2
-  "$fvgpt" "$@" >"$work/stdout" 2>"$work/stderr"
+  one_line "$what" "$text" "$fvgpt" "$@"
+}
+one_line() {                                             # one_line "what" "text in the message" command...
+  what=$1
+  text=$2
+  shift 2
+  "$@" >"$work/stdout" 2>"$work/stderr"
   status=$?
   grep -v -E '^(encode|CoOp|FVGPT_CoOp|report) ' "$work/stderr" >"$work/errors"
   lines=$(wc -l <"$work/errors")
@@ -27,20 +35,149 @@ refused() {                                              # refused "what" "text 
 }
 rm -rf "$work"
 mkdir -p "$work"
-check "tiny_world" "$build/tiny_world" "$work"
-model=$work/model
+
+# the world: four sets of 32 classes
+w=$work/world
+mkdir "$w"
+small="--set things --train 4 --test 1"                  # 160 pictures
+count() { find "$1" -name "$2" 2>/dev/null | wc -l; }
+classes_of() { grep -o '", [0-9]*, "' "$1" | sort -u | wc -l; }
+between() { [ "$2" -ge "$1" ] && [ "$2" -le "$3" ]; }
+differ() { ! cmp -s "$1" "$2"; }
+sums() { (cd "$1" && find mask -name '*.pgm' | xargs cksum); }
+wrong_masks() {                                          # how many masks of $1 are others than $2's
+  sums "$2" >"$work/sums"
+  sums "$1" | grep -c -v -x -F -f "$work/sums"
+}
+# How many backgrounds the captions of a class's pictures $2..$3 mention, least and most; then if all are many.
+grounds() {
+  awk -F '\t' -v from="$2" -v to="$3" '
+    { split($1, part, "/"); class = part[2]; number = part[3] + 0 }
+    number >= from && number <= to && match($2, / (on|in|among) [^.]*\.$/) {
+      ground = substr($2, RSTART)
+      all[ground]
+      if (!((class, ground) in seen)) count[class]++
+      seen[class, ground]
+    }
+    END {
+      low = 99
+      for (class in count) {
+        if (count[class] < low) low = count[class]
+        if (count[class] > high) high = count[class]
+      }
+      for (ground in all) total++
+      print low, high, (total > 8 ? "of many" : "of few")
+    }' "$1/captions.tsv"
+}
+moved() {                                                # is mask $2 mask $1 moved by half a picture?
+  for f in "$1" "$2"; do tail -c 4096 "$f" | od -An -v -tu1 | tr -s ' ' '\n' | grep .; done | awk '
+    { x[NR - 1] = $1 }
+    END {
+      for (i = 0; i < 4096; i++) wrong += x[4096 + i] != x[(int(i / 64) + 32) % 64 * 64 + (i % 64 + 32) % 64]
+      exit wrong || NR != 8192
+    }'
+}
+usage() {
+  "$world" "$@" >"$work/stdout" 2>"$work/stderr"
+  [ $? -eq 1 ] && head -n 1 "$work/stderr" | grep -q '^usage: world OUT'
+}
+colours=$w/all/colours
+check "world" "$world" "$w/all" --set colours --train 24 --test 4
+check "28 pictures of each class" [ "$(count "$colours/images" '*.ppm')" -eq 896 ]
+check "a mask for each" [ "$(count "$colours/mask/images" '*.pgm')" -eq 896 ]
+check "and a caption" [ "$(grep -c '^images/[a-z_]*/[0-9]*.ppm.[a-z ]*\.$' "$colours/captions.tsv")" -eq 896 ]
+check "four sets" "$world" "$w/four" --train 1 --test 1
+for set in things colours textures control; do
+  check "32 classes of $set" [ "$(classes_of "$w/four/$set/split.json")" -eq 32 ]
+done
+check "split.json is read" sh -c "'$fvgpt' tune --model '$model' --data '$w/four/things' --trainer CoOp --seeds 1 \
+  --epochs 1 --shots 1 --augment none --out '$w/out' 2>/dev/null | grep -q '^CoOp  *seed 1 '"
+"$world" "$w/good" $small
+"$world" "$w/same" $small
+"$world" "$w/other" $small --seed 2
+check "the same seed draws the same world" diff -r "$w/good" "$w/same"
+check "another seed another one" differ "$w/good/things/captions.tsv" "$w/other/things/captions.tsv"
+check "of the same classes" cmp "$w/good/things/split.json" "$w/other/things/split.json"
+"$world" "$w/png" $small --png
+check "PNG" [ "$(count "$w/png" '*.png')" -eq 320 -a "$(grep -c '000.png' "$w/png/things/split.json")" -eq 32 ]
+"$world" "$w/strict" --set colours --train 10 --test 10 --strength 1
+"$world" "$w/strict" --set control --train 10 --test 1 --strength 1
+check "strength 1: one background a class in training" [ "$(grounds "$w/strict/colours" 0 9)" = "1 1 of many" ]
+check "but not in the test pictures" [ "$(grounds "$w/strict/colours" 10 19 | cut -d ' ' -f 2)" -gt 3 ]
+check "nor in the control set" [ "$(grounds "$w/strict/control" 0 9 | cut -d ' ' -f 2)" -gt 3 ]
+
+# masks that are bad or missing
+"$world" "$w/bad" $small --bad-masks 1
+"$world" "$w/some" $small --bad-masks 0.5
+"$world" "$w/none" $small --missing-masks 1
+"$world" "$w/half" $small --missing-masks 0.5
+"$world" "$w/both" $small --missing-masks 0.25 --bad-masks 0.25
+for x in bad some none half both; do
+  check "$x: the pictures are the same" diff -r "$w/good/things/images" "$w/$x/things/images"
+done
+first=$(cd "$w/good/things" && find mask -name '*.pgm' | head -n 1)
+bad=$(wrong_masks "$w/bad/things" "$w/good/things")
+some=$(wrong_masks "$w/some/things" "$w/good/things")
+half=$(count "$w/half/things/mask" '*.pgm')
+both=$(count "$w/both/things/mask" '*.pgm')
+wrong=$(wrong_masks "$w/both/things" "$w/good/things")
+check "--bad-masks 1: all are wrong, not $bad" [ "$bad" -eq 160 ]
+check "moved by half a picture" moved "$w/good/things/$first" "$w/bad/things/$first"
+check "--bad-masks 0.5: half are wrong, not $some" between 60 "$some" 100
+check "but none is missing" [ "$(count "$w/some/things/mask" '*.pgm')" -eq 160 ]
+check "--missing-masks 1: none is there" [ "$(count "$w/none/things/mask" '*.pgm')" -eq 0 ]
+check "--missing-masks 0.5: half are there, not $half" between 60 "$half" 100
+check "and right" [ "$(wrong_masks "$w/half/things" "$w/good/things")" -eq 0 ]
+check "a quarter missing, a quarter wrong, not $wrong of $both" between 100 "$both" 140
+check "a quarter wrong, a quarter missing, not $wrong of $both" between 22 "$wrong" 58
+
+# the world's arguments and outputs
+check "usage without arguments" usage
+check "usage: no such option" usage "$w/no" --frobnicate 1
+check "usage: an option without its value" usage "$w/no" --train
+check "usage: not a number" usage "$w/no" --train 4x
+check "usage: not a whole number" usage "$w/no" --test 1.5
+check "usage: out of bounds" usage "$w/no" --strength 1.1
+check "usage: two folders" usage "$w/no" "$w/no2"
+check "usage leaves no folder" [ ! -e "$w/no" ]
+one_line "no such set" "--set frobnicate" "$world" "$w/nosuch" --set frobnicate
+: >"$work/file"
+one_line "a world that cannot be written" "$work/file/world" "$world" "$work/file/world"
+mkdir "$w/taken"
+: >"$w/taken/things"
+one_line "a set that cannot be written" "$w/taken/things/images" "$world" "$w/taken" $small
+rm -r "$w/good/things/captions.tsv"
+mkdir "$w/good/things/captions.tsv"
+one_line "captions that cannot be written" "things/captions.tsv" "$world" "$w/good" $small
+check "a sheet of pictures" "$world" --sheet "$w/sheet.png"
+check "is a PNG" sh -c "head -c 4 '$w/sheet.png' | grep -q PNG"
+one_line "a sheet that cannot be written" "$work/file/sheet.png" "$world" --sheet "$work/file/sheet.png"
+
+# a data set of eight class folders without split.json: four base classes and four new ones
 data=$work/data
+mkdir -p "$data/mask"
+for class in $(ls "$colours/images" | head -n 8); do
+  mv "$colours/images/$class" "$data/"
+  mv "$colours/mask/images/$class" "$data/mask/"
+done
+set -- $(ls "$data" | grep -v mask)
+base=$1
+new=$5
+picture=$data/$new/000.ppm
+words=$(echo "$new" | tr _ ' ')
+image_tower=$(tr '\n' ' ' <"$model/config.json" | sed 's/.*"vision_config": {\([^}]*\)}.*/\1/
+  s/.*"hidden_size": \([0-9]*\),.*"num_hidden_layers": \([0-9]*\), "num_attention_heads": \([0-9]*\),.*/width \1, \2 layers, \3 heads/')
 quick="--trainer FVGPT_CoOp --seeds 1,2 --epochs 2 --shots 4 --augment none"
 
 # the good path
-check "info" sh -c "'$fvgpt' info --model '$model' | grep -q 'width 64, 2 layers, 4 heads, quick_gelu'"
+check "info" sh -c "'$fvgpt' info --model '$model' | grep -q '^image *$image_tower, quick_gelu'"
 check "tokenize" sh -c "printf 'a photo of a red disc.\n\n' | '$fvgpt' tokenize --model '$model' | tr '\n' '|' | grep -q -E '^([0-9]+ )+[0-9]+\|\|$'"
-check "preprocess" "$fvgpt" preprocess --size 32 "$data/red_disc/00.ppm" "$work/out.ppm"
+check "preprocess" "$fvgpt" preprocess --size 32 "$picture" "$work/out.ppm"
 check "preprocess writes 32 x 32" sh -c "head -c 11 '$work/out.ppm' | tr '\n' ' ' | grep -q 'P6 32 32'"
-check "preprocess crop, flip, PNG" "$fvgpt" preprocess --size 16 --crop 4,8,40,32 --flip "$data/red_disc/00.ppm" "$work/out.png"
-check "preprocess mask" "$fvgpt" preprocess --size 16 --crop 4,8,40,32 --nearest "$data/mask/red_disc/00.pgm" "$work/out.pgm"
-check "encode" "$fvgpt" encode --model "$model" --image "$data/red_disc/00.ppm" --text "red disc" --text "blue square" --out "$work/features.safetensors"
-check "classify" sh -c "'$fvgpt' classify --model '$model' --classes 'red disc, blue square' '$data/red_disc/00.ppm' | grep -c % | grep -q 2"
+check "preprocess crop, flip, PNG" "$fvgpt" preprocess --size 16 --crop 4,8,40,32 --flip "$picture" "$work/out.png"
+check "preprocess mask" "$fvgpt" preprocess --size 16 --crop 4,8,40,32 --nearest "$data/mask/$new/000.pgm" "$work/out.pgm"
+check "encode" "$fvgpt" encode --model "$model" --image "$picture" --text "$words" --text "blue square" --out "$work/features.safetensors"
+check "classify" sh -c "'$fvgpt' classify --model '$model' --classes '$words, blue square' '$picture' | grep -c % | grep -q 2"
 check "tune" sh -c "'$fvgpt' tune --model '$model' --data '$data' $quick --threads 1 --out '$work/t1' >'$work/table1' 2>/dev/null"
 check "results.json" sh -c "grep -c '\"method\"' '$work/t1/results.json' | grep -q 13"
 check "a loss for each epoch" sh -c "grep -c -E '\"(CoOp|FVGPT_CoOp)\", \"seed\": [12], \"loss\": \[[0-9.e+-]+, [0-9.e+-]+\]' '$work/t1/results.json' | grep -q 4"
@@ -58,17 +195,17 @@ for half in base new all; do
   check "eval $half" sh -c "'$fvgpt' eval --model '$model' --data '$data' --checkpoint '$work/t1/FVGPT_CoOp/seed1' --split-half $half 2>/dev/null | grep -q '^$half classes'"
 done
 check "eval agrees with tune" sh -c "a=\$('$fvgpt' eval --model '$model' --data '$data' --checkpoint '$work/t1/FVGPT_CoOp/seed1' --split-half new 2>/dev/null | sed 's/.*accuracy \([0-9.]*\).*/\1/'); grep -q \"^FVGPT_CoOp  seed 1 .*new  *\$a \" '$work/table1'"
-check "classify with a checkpoint" quiet "$fvgpt" classify --model "$model" --checkpoint "$work/t1/FVGPT_CoOp/seed1" --classes "red disc,green star" "$data/red_disc/00.ppm"
+check "classify with a checkpoint" quiet "$fvgpt" classify --model "$model" --checkpoint "$work/t1/FVGPT_CoOp/seed1" --classes "$words,green star" "$picture"
 # where it looks: a line a picture, two maps a line, and no name twice
 ck=$work/t1/FVGPT_CoOp/seed1
-discs="$data/red_disc/00.ppm $data/blue_disc/00.ppm"
+two="$data/$base/000.ppm $picture"
 attend="$fvgpt attend --model $model --out $work/maps/deep --text"
-check "attend" sh -c "$attend 'a red disc.' $discs >'$work/attend' && [ \$(grep -c -E '00[.]ppm  -?[0-9.]+  .*png$' '$work/attend') -eq 2 ]"
-check "attend writes both maps of both" sh -c "[ \$(ls '$work/maps/deep' | tr '\n' '|') = '00_2_attention.png|00_2_gradcam.png|00_attention.png|00_gradcam.png|' ]"
-check "attend: the caption's maps differ from another's" sh -c "cp '$work/maps/deep/00_gradcam.png' '$work/red.png' && $attend 'blue square' $discs >/dev/null && ! cmp -s '$work/maps/deep/00_gradcam.png' '$work/red.png'"
-check "attend with a tuned class" sh -c "$attend red_disc --checkpoint '$ck' $discs | grep -c png | grep -q 2"
-check "attend with a new class" sh -c "$attend 'green star' --checkpoint '$ck' $discs | grep -c png | grep -q 2"
-check "attend with prompts alone" sh -c "$attend 'green star' --checkpoint '$work/t1/CoOp/seed1' $discs | grep -c png | grep -q 2"
+check "attend" sh -c "$attend 'a photo of a $words.' $two >'$work/attend' && [ \$(grep -c -E '000[.]ppm  -?[0-9.]+  .*png$' '$work/attend') -eq 2 ]"
+check "attend writes both maps of both" sh -c "[ \$(ls '$work/maps/deep' | tr '\n' '|') = '000_2_attention.png|000_2_gradcam.png|000_attention.png|000_gradcam.png|' ]"
+check "attend: the caption's maps differ from another's" sh -c "cp '$work/maps/deep/000_gradcam.png' '$work/red.png' && $attend 'blue square' $two >/dev/null && ! cmp -s '$work/maps/deep/000_gradcam.png' '$work/red.png'"
+check "attend with a tuned class" sh -c "$attend $base --checkpoint '$ck' $two | grep -c png | grep -q 2"
+check "attend with a new class" sh -c "$attend '$words' --checkpoint '$ck' $two | grep -c png | grep -q 2"
+check "attend with prompts alone" sh -c "$attend '$words' --checkpoint '$work/t1/CoOp/seed1' $two | grep -c png | grep -q 2"
 cp -r "$data" "$work/two & <more>"
 check "report" sh -c "'$fvgpt' report --model '$model' --data '$data' --runs '$work/t1' --data '$work/two & <more>' --runs '$work/t2' --pictures 2 --out '$work/report' >/dev/null 2>&1"
 check "a page with 8 strips, 6 drawings, a row a set" sh -c "[ \$(grep -c 'class=\"shot\"' '$work/report/index.html') -eq 8 ] && [ \$(grep -c '<svg' '$work/report/index.html') -eq 6 ] && tail -n 1 '$work/report/index.html' | grep -q '</html>'"
@@ -89,16 +226,16 @@ refused "bad number" "--shots x" tune --shots x
 refused "bad trainer" "--trainer MMRL" tune --model "$model" --data "$data" --trainer MMRL --out "$work/x"
 refused "bad seeds" "--seeds 1,x" tune --model "$model" --data "$data" --trainer CoOp --seeds 1,x --out "$work/x"
 refused "bad augment" "--augment crop:0" tune --model "$model" --data "$data" --trainer CoOp --augment crop:0 --out "$work/x"
-refused "bad crop" "--crop 1,2,3" preprocess --size 8 --crop 1,2,3 "$data/red_disc/00.ppm" "$work/no.ppm"
-refused "crop outside" "00.ppm" preprocess --size 8 --crop 60,0,10,10 "$data/red_disc/00.ppm" "$work/no.ppm"
-refused "text too long" "tokens" encode --model "$model" --text "one two three four five six seven eight" --out "$work/no.safetensors"
-refused "attend without a text" "--text" attend --model "$model" --out "$work/x" "$data/red_disc/00.ppm"
+refused "bad crop" "--crop 1,2,3" preprocess --size 8 --crop 1,2,3 "$picture" "$work/no.ppm"
+refused "crop outside" "000.ppm" preprocess --size 8 --crop 60,0,10,10 "$picture" "$work/no.ppm"
+refused "text too long" "tokens" encode --model "$model" --text "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen" --out "$work/no.safetensors"
+refused "attend without a text" "--text" attend --model "$model" --out "$work/x" "$picture"
 refused "attend without pictures" "pictures" attend --model "$model" --out "$work/x" --text red
-refused "attend without a place" "--out" attend --model "$model" --text red "$data/red_disc/00.ppm"
-refused "attend with two texts" "there are 2" attend --model "$model" --out "$work/x" --text red --text blue "$data/red_disc/00.ppm"
+refused "attend without a place" "--out" attend --model "$model" --text red "$picture"
+refused "attend with two texts" "there are 2" attend --model "$model" --out "$work/x" --text red --text blue "$picture"
 refused "attend without the picture" "nowhere.ppm" attend --model "$model" --out "$work/x" --text red "$work/nowhere.ppm"
-refused "attend without the checkpoint" "$work/nowhere" attend --model "$model" --out "$work/x" --checkpoint "$work/nowhere" --text red "$data/red_disc/00.ppm"
-refused "template without a hole" "{}" classify --model "$model" --template "a photo" --classes a,b "$data/red_disc/00.ppm"
+refused "attend without the checkpoint" "$work/nowhere" attend --model "$model" --out "$work/x" --checkpoint "$work/nowhere" --text red "$picture"
+refused "template without a hole" "{}" classify --model "$model" --template "a photo" --classes a,b "$picture"
 
 # models
 refused "no such folder" "$work/nowhere" info --model "$work/nowhere"
@@ -112,11 +249,11 @@ broken lying; printf '\377\377\377\377\377\377\377\177{}' >"$work/lying/model.sa
 refused "lying header length" "lying/model.safetensors" info --model "$work/lying"
 broken empty; : >"$work/empty/model.safetensors"
 refused "empty weights" "empty/model.safetensors" info --model "$work/empty"
-broken json; printf '{"vision_config": {"hidden_size": 64,' >"$work/json/config.json"
+broken json; printf '{"vision_config": {"hidden_size": 96,' >"$work/json/config.json"
 refused "broken config" "config.json" info --model "$work/json"
-broken size; sed 's/"num_hidden_layers": 2/"num_hidden_layers": 3/' "$model/config.json" >"$work/size/config.json"
+broken size; sed 's/"num_hidden_layers": [0-9]*/"num_hidden_layers": 99/' "$model/config.json" >"$work/size/config.json"
 refused "lying config" "num_hidden_layers" info --model "$work/size"
-broken heads; sed 's/"num_attention_heads": 4/"num_attention_heads": 7/' "$model/config.json" >"$work/heads/config.json"
+broken heads; sed 's/"num_attention_heads": [0-9]*/"num_attention_heads": 7/' "$model/config.json" >"$work/heads/config.json"
 refused "heads that do not fit" "7 heads" info --model "$work/heads"
 broken missing; sed 's/vision_model.post_layernorm.weight/vision_model.post_layernorm.weighs/' "$model/model.safetensors" >"$work/missing/model.safetensors"
 refused "missing tensor" "no tensor vision_model.post_layernorm.weight" info --model "$work/missing"
@@ -130,28 +267,27 @@ refused "no merges" "vocabulary" encode --model "$work/none" --text hi --out "$w
 # data
 refused "no such data" "$work/nodata" tune --model "$model" --data "$work/nodata" $quick --out "$work/x"
 cp -r "$data" "$work/bad"
-head -c 100 "$data/red_disc/00.ppm" >"$work/bad/red_disc/00.ppm"
-for i in 01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22 23; do cp "$work/bad/red_disc/00.ppm" "$work/bad/red_disc/$i.ppm"; done
-refused "truncated pictures" "bad/red_disc" tune --model "$model" --data "$work/bad" $quick --out "$work/x"
+for f in "$work/bad/$new"/*.ppm; do head -c 100 "$picture" >"$f"; done
+refused "truncated pictures" "bad/$new" tune --model "$model" --data "$work/bad" $quick --out "$work/x"
 cp -r "$data" "$work/badmask"
 for f in "$work"/badmask/mask/*/*.pgm; do printf 'P5\n64 64\n255\n' >"$f"; done
 refused "truncated masks" "badmask/mask" tune --model "$model" --data "$work/badmask" $quick --out "$work/x"
 cp -r "$data" "$work/split"
-printf '{"train": [["red_disc/00.ppm", 0, "red disc"], ["nowhere.ppm", 2, "gap"]], "val": [], "test": []}' >"$work/split/split.json"
+printf '{"train": [["%s/000.ppm", 0, "one"], ["nowhere.ppm", 2, "gap"]], "val": [], "test": []}' "$new" >"$work/split/split.json"
 refused "split with a gap" "split.json" tune --model "$model" --data "$work/split" $quick --out "$work/x"
-printf '{"train": [["red_disc/00.ppm", 0' >"$work/split/split.json"
+printf '{"train": [["%s/000.ppm", 0' "$new" >"$work/split/split.json"
 refused "broken split" "split.json" tune --model "$model" --data "$work/split" $quick --out "$work/x"
 mkdir -p "$work/single/a" "$work/single/b"
-cp "$data/red_disc/00.ppm" "$work/single/a/"
-cp "$data/red_disc/00.ppm" "$data/red_disc/01.ppm" "$data/red_disc/02.ppm" "$work/single/b/"
+cp "$picture" "$work/single/a/"
+cp "$picture" "$data/$new/001.ppm" "$data/$new/002.ppm" "$work/single/b/"
 refused "a class with one picture" "single" tune --model "$model" --data "$work/single" $quick --out "$work/x"
 cp -r "$data" "$work/nomask"
 rm -r "$work/nomask/mask"
 refused "no masks at all" "nomask/mask: no mask for any" tune --model "$model" --data "$work/nomask" $quick --out "$work/nomask-out"
-mkdir -p "$work/nomask/mask/blue_disc"
-cp "$data/mask/blue_disc/"*.pgm "$work/nomask/mask/blue_disc/"
+mkdir -p "$work/nomask/mask/$base"
+cp "$data/mask/$base/"*.pgm "$work/nomask/mask/$base/"
 check "masks for one class only" quiet "$fvgpt" tune --model "$model" --data "$work/nomask" $quick --out "$work/nomask-out"
-printf '{"train": [["red_disc/00.ppm", 1, "red"]], "test": [["red_disc/01.ppm", 0, "disc"], ["red_disc/02.ppm", 1, "red"]]}' >"$work/split/split.json"
+printf '{"train": [["%s/000.ppm", 1, "red"]], "test": [["%s/001.ppm", 0, "disc"], ["%s/002.ppm", 1, "red"]]}' "$new" "$new" "$new" >"$work/split/split.json"
 refused "a class without training images" "class" tune --model "$model" --data "$work/split" $quick --out "$work/x"
 
 # report
@@ -176,7 +312,6 @@ refused "report on other classes" "other classes" report --model "$model" --data
 check "no report was begun" [ ! -e "$work/no-report" ]
 
 # outputs and checkpoints
-: >"$work/file"
 refused "output folder that cannot be" "$work/file" tune --model "$model" --data "$data" $quick --out "$work/file/out"
 refused "maps' folder that cannot be" "$work/file" attend --model "$model" --out "$work/file/maps" --text red "$data/red_disc/00.ppm"
 refused "output file that cannot be" "$work/nowhere/f.safetensors" encode --model "$model" --text red --out "$work/nowhere/f.safetensors"

@@ -154,7 +154,7 @@ static naive_loss naive(const fvg_fvgpt_desc *desc, double *const *w, const fvg_
     u[1] = cosine(pf, pg);
     u[2] = a;
     q = naive_gate(w + 8, d.gate_layers, d.gate_hidden, u);
-    r = out.r[i] = counts ? 1 / (1 + exp(-q)) : 0;
+    r = out.r[i] = !counts ? 0 : d.no_frg ? 1 : 1 / (1 + exp(-q));
     out.target[i] = naive_ce(zg, x->label[i]) < naive_ce(zf, x->label[i]) - (double)d.delta;
     if (counts) { frg += log(1 + exp(q)) - out.target[i] * q; used++; }
     if (fixed_r) r = fixed_r[i];
@@ -169,8 +169,9 @@ static naive_loss naive(const fvg_fvgpt_desc *desc, double *const *w, const fvg_
     if (!d.no_kl) out.kl_pc += factor * naive_kl(pc, zp, tau) / N;
   }
   out.frg = used > 0 ? frg / used : 0;
-  out.loss = out.ce_fdc + fmax((double)d.lambda_rg, 0) * out.frg + fmax((double)d.lambda_base, 0) * out.dist +
-             fmax((double)d.lambda_new, 0) * (out.ce_pc + out.kl_pc);
+  if (!d.no_fdc) out.loss += out.ce_fdc + fmax((double)d.lambda_base, 0) * out.dist;
+  if (!d.no_frg) out.loss += fmax((double)d.lambda_rg, 0) * out.frg;
+  if (!d.no_pc) out.loss += fmax((double)d.lambda_new, 0) * (out.ce_pc + out.kl_pc);
   return out;
 }
 
@@ -263,6 +264,16 @@ static void test_variants(void) {
   variant(&d, &x, "negative lambdas are 0");
   d = small_desc(); d.attach_r = d.kl_tau2 = 1; d.area_rule = FVG_AREA_IGNORE;
   variant(&d, &x, "several options at once");
+  d = small_desc(); d.no_frg = 1;
+  variant(&d, &x, "no_frg");
+  d.area_rule = FVG_AREA_IGNORE; d.attach_r = 1;
+  variant(&d, &x, "no_frg, r attached, area bounds ignored");
+  d = small_desc(); d.no_fdc = 1;
+  variant(&d, &x, "no_fdc");
+  d = small_desc(); d.no_pc = 1;
+  variant(&d, &x, "no_pc");
+  d.no_frg = d.no_fdc = 1;
+  variant(&d, &x, "no module at all");
   printf("loss against double: values %.2e, gradients %.2e of the largest\n", value_worst, gradient_worst);
 }
 
@@ -552,6 +563,65 @@ static void test_independence(void) {
         "new logits have the same bits without FRG and FDC's distillation");
 }
 
+/* The paper's ablation: what a module that is left out leaves alone, and what takes its place. */
+static void test_ablation(void) {
+  enum { ALL, NO_PC, NO_FRG, NO_FDC, NO_FRG_FDC, NONE, OTHER_SEED, RUNS, BYTES = N * CLASSES * 4 };
+  static const int off[RUNS][3] = {{0, 0, 0}, {0, 0, 1}, {1, 0, 0}, {0, 1, 0}, {1, 1, 0}, {1, 1, 1}, {1, 1, 1}};
+  float base[RUNS][N * CLASSES], news[RUNS][N * CLASSES], mixed[N * CLASSES], b[N], r[N], step_r[N];
+  fvg_fvgpt_batch x = small_batch();
+  fvg_fvgpt_report report;
+  double first, last, full = 0;
+  int i, k, ok = 1, zero = 1;
+  for (i = 0; i < RUNS; i++) {
+    fvg_fvgpt_desc d = small_desc();
+    d.no_frg = off[i][0];
+    d.no_fdc = off[i][1];
+    d.no_pc = off[i][2];
+    if (i == OTHER_SEED) d.seed = 99;
+    train(&d, base[i], news[i], &first, &last);
+    check(i >= NONE ? last == 0 && first == 0 : last < first, "what is left of the loss falls");
+  }
+  check(!memcmp(base[NO_PC], base[ALL], BYTES), "base logits have the same bits whether PC is there or not");
+  check(!memcmp(news[NO_FRG], news[ALL], BYTES) && !memcmp(news[NO_FDC], news[ALL], BYTES) &&
+            !memcmp(news[NO_FRG_FDC], news[ALL], BYTES),
+        "new logits whether FRG and FDC are or not");
+  check(memcmp(base[NO_FRG], base[ALL], BYTES) && memcmp(base[NO_FDC], base[ALL], BYTES) &&
+            memcmp(news[NO_PC], news[ALL], BYTES),
+        "each module matters where it works");
+  check(!memcmp(base[NO_FDC], base[NO_FRG_FDC], BYTES) && !memcmp(base[NO_FDC], base[OTHER_SEED], BYTES),
+        "without FDC base logits depend on no module");
+  for (i = 0; i < N; i++)
+    for (k = 0; k < CLASSES; k++)
+      full = larger(full, fabs((double)base[NO_FDC][i * CLASSES + k] - logit(f + i * D, g + k * D, 10)));
+  check(full < 1e-5, "they are z_full");
+  check(!memcmp(news[NO_PC], base[NO_PC], BYTES), "without PC new classes are scored as base classes are");
+  check(!memcmp(news[NONE], base[NO_FDC], BYTES), "by z_full without any module");
+
+  for (i = 0; i < 2; i++) {                                             /* b and r, which the runs do not show */
+    fvg_fvgpt_desc d = small_desc();
+    fvg_fvgpt *m;
+    fvg_tape *t = fvg_tape_new(c);
+    d.no_pc = d.no_frg = 1;
+    if (i) d.area_rule = FVG_AREA_IGNORE;
+    m = new_model(&d);
+    memset(b, 1, sizeof b);
+    memset(&report, 0, sizeof report);
+    report.r = step_r;
+    ok &= !fvg_fvgpt_new_logits(m, f, f_clip, N, g, g_clip, CLASSES, mixed, b) &&
+          !fvg_fvgpt_base_logits(m, f, N, g, CLASSES, base[0]) && !memcmp(mixed, base[0], BYTES);
+    ok &= !fvg_fvgpt_trust(m, &x, r) && fvg_fvgpt_loss(m, t, &x, &report) != NULL;
+    for (k = 0; k < N; k++) {
+      float expected = area[k] >= (i ? 0 : 0.02f) && area[k] <= (i ? 1 : 0.98f);
+      zero &= b[k] == 0;
+      ok &= r[k] == expected && step_r[k] == expected;
+    }
+    fvg_tape_free(t);
+    fvg_fvgpt_free(m);
+  }
+  check(zero, "without PC b is 0");
+  check(ok, "without FRG r is 1 where the mask is of use, else 0");
+}
+
 /* ---- errors ---- */
 static void test_errors(void) {
   fvg_fvgpt_desc d = small_desc();
@@ -755,6 +825,7 @@ int main(void) {
   test_target_shift();
   test_mixture();
   test_independence();
+  test_ablation();
   golden("fvgpt_sgd.safetensors", FVG_SGD, 2e-5);
   golden("fvgpt_adamw.safetensors", FVG_ADAMW, 5e-4);
   test_errors();

@@ -96,6 +96,8 @@ static fvg_node *build(fvg_tape *tape, void *user) {
     case 35:
       return fvg_mean(fvg_kl_rows(fvg_softmax(fvg_const(tape, 5, 5, teacher), 2),
                                   fvg_linear(fvg_normalize(a), fvg_normalize(b), NULL), 0.7f));
+    case 36: return weigh(fvg_exp(a));
+    case 37: return weigh(fvg_mul(a, fvg_exp(param(tape, ONE))));                    /* as CLIP learns its scale */
   }
   return NULL;
 }
@@ -108,7 +110,7 @@ static void test_gradients(void) {
     "lerp", "mean", "sum", "cross_entropy", "kl_rows", "bce_with_logits", "attention, one head",
     "attention, causal", "attention, causal with a shared prefix", "attention, shared prefix",
     "attention, partial queries", "attention of a node by itself", "shared nodes",
-    "KL of two normalised inputs"
+    "KL of two normalised inputs", "exp", "exp of a scale"
   };
   int i;
   double worst = 0;
@@ -192,6 +194,7 @@ static double e_norm(int i, int j) {
   return (at(A, i, j) - m) / sqrt(v + 1e-5) * at(GAIN, 0, j) + at(SHIFT, 0, j);
 }
 static double e_relu(int i, int j) { return at(A, i, j) > 0 ? at(A, i, j) : 0; }
+static double e_exp(int i, int j) { return exp(at(A, i, j)); }
 static double e_gelu(int i, int j) { return at(A, i, j) * phi(at(A, i, j)); }
 static double e_quick(int i, int j) { return at(A, i, j) / (1 + exp(-1.702 * at(A, i, j))); }
 static double e_sigmoid(int i, int j) { return 1 / (1 + exp(-at(A, i, j))); }
@@ -247,6 +250,7 @@ static void test_values(void) {
   near(fvg_linear(a, param(t, W), param(t, BIAS)), 5, 4, e_linear, 2e-6, "linear");
   near(fvg_layer_norm(a, param(t, GAIN), param(t, SHIFT), 1e-5f), 5, 6, e_norm, 3e-6, "layer_norm");
   near(fvg_relu(a), 5, 6, e_relu, 1e-7, "relu");
+  near(fvg_exp(a), 5, 6, e_exp, 1e-6, "exp");
   near(fvg_gelu(a), 5, 6, e_gelu, 1e-6, "gelu");
   near(fvg_quick_gelu(a), 5, 6, e_quick, 1e-6, "quick_gelu");
   near(fvg_sigmoid(a), 5, 6, e_sigmoid, 1e-6, "sigmoid");
@@ -264,7 +268,8 @@ static void test_values(void) {
 }
 
 static void test_special_values(void) {
-  static const float nan_row[3] = {1, NAN, 2}, zeros[3] = {0, 0, 0}, sharp[2] = {1, 0}, far[2] = {200, -200},
+  static const float nan_row[3] = {1, NAN, 2}, zeros[3] = {0, 0, 0}, steep[3] = {-200, 200, -INFINITY},
+                     sharp[2] = {1, 0}, far[2] = {200, -200},
                      q[4] = {500, -500, 500, -500};
   static const float target[4] = {1, 0, 0, 1}, weight[4] = {1, 1, 1, 1};
   fvg_node *x = fvg_const(t, 1, 3, nan_row), *y;
@@ -273,6 +278,9 @@ static void test_special_values(void) {
   check(isnan(fvg_value(fvg_sigmoid(x))[1]) && isnan(fvg_value(fvg_gelu(x))[1]) &&
             isnan(fvg_value(fvg_quick_gelu(x))[1]),
         "activations of NaN");
+  y = fvg_exp(fvg_const(t, 1, 3, steep));
+  check(isnan(fvg_value(fvg_exp(x))[1]) && fvg_value(y)[0] == 0 && isinf(fvg_value(y)[1]) && fvg_value(y)[2] == 0,
+        "exp of NaN, of what is too large, and of minus infinity");
   for (i = 0; i < 3; i++) all &= isnan(fvg_value(fvg_softmax(x, 1))[i]) && isnan(fvg_value(fvg_normalize(x))[i]);
   check(all, "softmax and normalize of a row with NaN");
   check(isnan(fvg_value(fvg_sum(x))[0]) && isnan(fvg_value(fvg_cross_entropy(x, labels))[0]),
@@ -503,6 +511,44 @@ static void test_half_weights(void) {
   refused(fvg_frozen(t, &f16), "floats", "frozen", "an integer tensor is refused");
 }
 
+/* Rows stored in halves come out of gather as floats, and gradients pass them by. */
+static void test_half_rows(void) {
+  static const int row[6] = {3, 0, 3, 1, 3, 2}, beyond[1] = {4};
+  static uint16_t half[2][24];
+  fvg_tensor x;
+  fvg_node *y, *rows;
+  int type, i, k, ok;
+  memset(&x, 0, sizeof x);
+  x.n_dim = 2;
+  x.dim[0] = 4;
+  x.dim[1] = 6;
+  for (i = 0; i < 24; i++) {
+    half[0][i] = fvg_float_to_half(uniform(-1, 1));
+    half[1][i] = fvg_float_to_bfloat(uniform(-1, 1));
+  }
+  for (type = 0; type < 2; type++) {
+    x.data = half[type];
+    x.type = type ? FVG_BF16 : FVG_F16;
+    y = fvg_gather(rows = fvg_frozen(t, &x), row, 6);
+    check(y && fvg_rows(y) == 6 && fvg_cols(y) == 6, type ? "gather from bf16" : "gather from f16");
+    for (ok = 1, i = 0; y && i < 36; i++) {
+      uint16_t h = half[type][row[i / 6] * 6 + i % 6];
+      ok &= fvg_value(y)[i] == (type ? fvg_bfloat_to_float(h) : fvg_half_to_float(h));
+    }
+    check(y && ok, "gives the rows' values exactly");
+    memset(p[A].grad, 0, 30 * sizeof(float));
+    ok = fvg_backward(fvg_sum(fvg_mul(fvg_gather(param(t, A), repeated, 6), y))) == FVG_OK && !fvg_grad(rows);
+    for (i = 0; ok && i < 30; i++) {
+      float expected = 0;
+      for (k = 0; k < 6; k++) if (repeated[k] == i / 6) expected += fvg_value(y)[k * 6 + i % 6];
+      ok &= fabsf(p[A].grad[i] - expected) < 1e-6f;
+    }
+    check(ok, "and the other operand its gradient");
+    before_refusal = fvg_tape_mark(t);
+    refused(fvg_gather(rows, beyond, 1), "gather", "4", "a row beyond the halves");
+  }
+}
+
 /* ---- gradients: who gets one ---- */
 static void test_who_gets_a_gradient(void) {
   fvg_node *a, *frozen, *hidden, *x;
@@ -631,6 +677,8 @@ int main(void) {
   test_failed_bias();
   fvg_tape_clear(t);
   test_half_weights();
+  fvg_tape_clear(t);
+  test_half_rows();
   fvg_tape_clear(t);
   test_who_gets_a_gradient();
   test_keep_and_reset();

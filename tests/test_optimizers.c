@@ -103,6 +103,51 @@ static void test_many_weights(fvg_optimizer_kind kind) {
   for (i = 0; i < 2; i++) fvg_parameter_free(c, &p[i]);
 }
 
+/* Moments and the number of steps are all there is: an optimiser that is given them goes on with the same bits. */
+static void test_going_on(fvg_optimizer_kind kind) {
+  enum { N = 12, STEPS = 20, STOP = 7 };
+  fvg_optimizer_desc d = optimizer(kind, 0, 0, 0, 0, 0);
+  fvg_parameter p[2], *list[2];
+  fvg_optimizer *o;
+  float result[2][2][N], moment[2][2][N];
+  long steps;
+  int stop, i, k, which, step, dim[2] = {3, 4}, n_moment = kind == FVG_ADAMW ? 2 : 1;
+  for (i = 0; i < 2; i++) list[i] = &p[i];
+  for (stop = 0; stop < 2; stop++) {
+    for (i = 0; i < 2; i++) {
+      if (fvg_parameter_new(c, &p[i], "w", 2, dim)) return;
+      for (k = 0; k < N; k++) ((float *)p[i].value.data)[k] = (float)sin(3 * i + k);
+    }
+    check(!fvg_optimizer_new(c, &o, &d, list, 2) && *fvg_optimizer_steps(o) == 0, "no step yet");
+    for (step = 0; step < STEPS; step++) {
+      for (i = 0; i < 2; i++) for (k = 0; k < N; k++) p[i].grad[k] = (float)cos((step + 1) * (k + 1) + i);
+      fvg_optimizer_step(o, 0.1 / (step + 1));
+      if (!stop || step != STOP) continue;
+      steps = *fvg_optimizer_steps(o);
+      check(steps == STOP + 1, "steps are counted");
+      for (i = 0; i < 2; i++)
+        for (which = 0; which < n_moment; which++)
+          memcpy(moment[i][which], fvg_optimizer_moment(o, i, which), sizeof moment[i][which]);
+      check(n_moment == 2 || (!fvg_optimizer_moment(o, 0, 1) && !fvg_optimizer_moment(o, 1, 1)),
+            "SGD has no second moment");
+      fvg_optimizer_free(o);
+      check(!fvg_optimizer_new(c, &o, &d, list, 2), "another optimiser");
+      *fvg_optimizer_steps(o) = steps;
+      for (i = 0; i < 2; i++)
+        for (which = 0; which < n_moment; which++)
+          memcpy(fvg_optimizer_moment(o, i, which), moment[i][which], sizeof moment[i][which]);
+    }
+    check(*fvg_optimizer_steps(o) == STEPS, "all steps are counted");
+    for (i = 0; i < 2; i++) {
+      memcpy(result[stop][i], p[i].value.data, sizeof result[stop][i]);
+      fvg_parameter_free(c, &p[i]);
+    }
+    fvg_optimizer_free(o);
+  }
+  check(!memcmp(result[0], result[1], sizeof result[0]),
+        kind == FVG_SGD ? "SGD goes on with the same bits" : "AdamW goes on with the same bits");
+}
+
 static void test_defaults(void) {
   fvg_optimizer_desc d = fvg_optimizer_defaults(NULL), again;
   check(d.lr == 0.0035f && d.kind == FVG_SGD && d.momentum == 0.9f && d.weight_decay == 5e-4f && d.beta1 == 0.9f &&
@@ -176,6 +221,8 @@ int main(void) {
   test_one_weight();
   test_many_weights(FVG_SGD);
   test_many_weights(FVG_ADAMW);
+  test_going_on(FVG_SGD);
+  test_going_on(FVG_ADAMW);
   test_defaults();
   test_schedule();
   test_golden_schedule();

@@ -725,7 +725,8 @@ static void test_independence(world *w, const float *x) {
 /* ---- checkpoints ---- */
 static const char *const keys[] = {"format",         "trainer",   "classes",    "class_token_position", "n_ctx",
                                    "class_specific", "embed_dim", "fdc_hidden", "gate_hidden",          "gate_layers",
-                                   "logit_scale",    "tau",       "dataset"};
+                                   "logit_scale",    "tau",       "dataset",    "no_frg",               "no_fdc",
+                                   "no_pc"};
 enum { N_KEYS = sizeof keys / sizeof *keys };
 #define GOOD ROOT "/good.safetensors"
 #define BAD ROOT "/bad.safetensors"
@@ -791,7 +792,8 @@ static void test_spoiled(world *w) {
     {"fdc_hidden", "1e300", "fdc_hidden"}, {"gate_hidden", "9", "frg.fc1.weight"},
     {"gate_hidden", "65000", "frg.fc1.weight"}, {"gate_layers", "7", "gate_layers"},
     {"gate_layers", "3", "frg.fc2.weight"}, {"tau", "-1", "tau"}, {"tau", "nan", "tau"}, {"tau", NULL, "tau"},
-    {"logit_scale", "-5", "logit_scale"}, {"logit_scale", "1e300", "logit_scale"}
+    {"logit_scale", "-5", "logit_scale"}, {"logit_scale", "1e300", "logit_scale"}, {"no_frg", "yes", "no_frg"},
+    {"no_fdc", "-1", "no_fdc"}, {"no_pc", "0.5", "no_pc"}
   };
   fvg_fvgpt *f;
   fvg_coop *p;
@@ -824,6 +826,14 @@ static void test_spoiled(world *w) {
     check(refused(w->m, BAD, FVG_OK, bad[i].says), bad[i].key);
   }
   check(fvg_mem_peak(w->c) < peak + 1000000, "a number in a checkpoint does not make a large allocation");
+  for (i = 0; i < 3; i++) {
+    static const char *const later[] = {"no_frg", "no_fdc", "no_pc"};
+    spoil(w->c, NULL, NULL, later[i], NULL);
+    check(!fvg_checkpoint_load(w->m, BAD, &p, &f, NULL) && f && !f->desc.no_frg && !f->desc.no_fdc && !f->desc.no_pc,
+          "checkpoints from before there were switches have all modules");
+    fvg_coop_free(p);
+    fvg_fvgpt_free(f);
+  }
   spoil(w->c, NULL, NULL, "dataset", NULL);
   check(!fvg_checkpoint_load(w->m, BAD, &p, &f, NULL) && p && f, "the program's own settings may be missing");
   fvg_coop_free(p);
@@ -920,6 +930,41 @@ static void test_other_shapes(world *w, const float *x) {
   fvg_coop_free(q);
   fvg_fvgpt_free(f);
   fvg_fvgpt_free(g);
+}
+
+/* Each module left out, alone: the file remembers, and the loaded model scores with the same bits. */
+static void test_switches(world *w, const float *x) {
+  int i;
+  for (i = 0; i < 3; i++) {
+    fvg_fvgpt_desc d = fvgpt_desc();
+    fvg_fvgpt *f, *g = NULL;
+    fvg_coop *p, *q = NULL;
+    scores before, after;
+    float b[N];
+    *(i == 0 ? &d.no_frg : i == 1 ? &d.no_fdc : &d.no_pc) = 1;
+    if (tune(w, &w->train, 1, &d, &p, &f)) { check(0, fvg_error(w->c)); continue; }
+    check(!fvg_checkpoint_save(BAD, p, f, NULL, 0) && !fvg_checkpoint_load(w->m, BAD, &q, &g, NULL) && q && g &&
+              g->desc.no_frg == (i == 0) && g->desc.no_fdc == (i == 1) && g->desc.no_pc == (i == 2),
+          "a module left out stays out when loaded");
+    memset(&before, 0, sizeof before);
+    memset(&after, 0, sizeof after);
+    check(score(w->m, FVG_TUNED, p, NULL, 0, BASE, x, before.tuned, NULL) &&
+              score(w->m, FVG_BRANCH_BASE, p, f, 0, BASE, x, before.base, NULL) &&
+              score(w->m, FVG_BRANCH_NEW, p, f, 0, BASE, x, before.zero_shot, before.b) &&
+              score(w->m, FVG_BRANCH_BASE, q, g, 0, BASE, x, after.base, NULL) &&
+              score(w->m, FVG_BRANCH_NEW, q, g, 0, BASE, x, after.zero_shot, b),
+          "both branches before and after");
+    check(same(before.base, after.base, sizeof before.base) &&
+              same(before.zero_shot, after.zero_shot, sizeof before.zero_shot) && same(before.b, b, sizeof b),
+          "and gives the same logits");
+    if (i == 2)
+      check(same(after.base, after.zero_shot, sizeof after.base) && b[0] == 0 && b[N - 1] == 0,
+            "without PC both branches are one");
+    fvg_coop_free(p);
+    fvg_coop_free(q);
+    fvg_fvgpt_free(f);
+    fvg_fvgpt_free(g);
+  }
 }
 
 /* ---- memory that runs out ---- */
@@ -1023,6 +1068,7 @@ int main(void) {
   test_independence(&w, x);
   test_round_trip(&w, p, f, x);
   test_other_shapes(&w, x);
+  test_switches(&w, x);
   test_spoiled(&w);
   test_other_files(&w);
   fvg_coop_free(p);

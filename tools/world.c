@@ -137,7 +137,8 @@ static FILE *create(fvg_ctx *c, const char *root, const char *name, fvg_status *
 }
 
 static fvg_status close_file(fvg_ctx *c, FILE *f, const char *root, const char *name) {
-  int bad = ferror(f) | fclose(f);
+  int bad = ferror(f) != 0;
+  bad |= fclose(f) != 0;
   return bad ? fvg__fail(c, FVG_E_IO, "%s/%s: cannot be written; is the disk full?", root, name) : FVG_OK;
 }
 
@@ -223,17 +224,16 @@ int main(int argc, char **argv) {
   options o = {NULL, NULL, NULL, 0.9, 0, 0, 24, 20, 1, 0};
   fvg_status s = FVG_OK;
   fvg_ctx *c;
-  int set, known = 0;
+  int set;
   if (!parse(&o, argc, argv)) { fputs(usage, stderr); return 1; }
   if (fvg_init(&c, NULL)) { fputs("world: out of memory\n", stderr); return 1; }
-  if (o.sheet) s = write_sheet(c, &o);
+  for (set = 0; o.set && set < 4 && strcmp(o.set, set_name[set]); set++) {}
+  if (o.set && set == 4) s = fvg__fail(c, FVG_E_ARG, "--set %s: things, colours, textures or control is expected", o.set);
+  if (!s && o.sheet) s = write_sheet(c, &o);
   if (!s && o.out) s = folder(c, "%s%s%s", o.out, "", "");
   for (set = 0; !s && o.out && set < 4; set++) {
-    if (o.set && strcmp(o.set, set_name[set])) continue;
-    known = 1;
-    s = write_set(c, &o, set);
+    if (!o.set || !strcmp(o.set, set_name[set])) s = write_set(c, &o, set);
   }
-  if (!s && o.out && !known) s = fvg__fail(c, FVG_E_ARG, "--set %s: things, colours, textures or control is expected", o.set);
   if (s) fprintf(stderr, "world: %s\n", fvg_error(c));
   fvg_free(c);
   return s != FVG_OK;

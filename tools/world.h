@@ -6,8 +6,9 @@
    is the least distance, cutting q out of p is max(p, -q), and a pixel at distance d (in pixels) is covered by
    1/2 - d, cut to 0..1: that is all the anti-aliasing there is.
 
-   Some pairs of colour and thing, and of texture and thing, are held out: pre-training never shows or names them, so a
-   model that knows them must have put them together itself. */
+   Some pairs of colour and thing, and of texture and thing, are held out: pre-training never names them or makes a
+   picture of one, so a model that knows them must have put them together itself.  (A tiny distractor at the edge of a
+   picture may be any pair.) */
 #ifndef WORLD_H
 #define WORLD_H
 #include "../fvgpt_clip.h"
@@ -171,8 +172,9 @@ static world_rgb world_rgb_of(float r, float g, float b) {
 }
 
 static world_rgb world_muted(fvg_rng *r) {
-  float grey = world_between(r, 70, 200);
-  return world_rgb_of(grey + world_between(r, -45, 45), grey + world_between(r, -45, 45), grey + world_between(r, -45, 45));
+  float grey = world_between(r, 70, 200), blue = world_between(r, -45, 45);
+  float green = world_between(r, -45, 45), red = world_between(r, -45, 45);
+  return world_rgb_of(grey + red, grey + green, grey + blue);
 }
 
 /* ---- backgrounds ---- */
@@ -291,7 +293,10 @@ static void world_render(const world_scene *scene, fvg_rng *r, uint8_t *rgb, uin
   memset(cover, 0, sizeof cover);
   for (i = 0; i < n_small; i++) {
     int thing = world_below(r, WORLD_THINGS);
-    o = world_object_draw(r, thing == scene->thing ? (thing + 1) % WORLD_THINGS : thing, world_below(r, WORLD_COLOURS), 0, world_between(r, 4, 6.5));
+    float size = world_between(r, 4, 6.5);
+    int colour = world_below(r, WORLD_COLOURS);
+    if (thing == scene->thing) thing = (thing + 1) % WORLD_THINGS;
+    o = world_object_draw(r, thing, colour, 0, size);
     o.x = world_between(r, 3, 61);
     o.y = world_between(r, 3, 61);
     world_draw(&o, light_x, light_y, canvas, NULL);
