@@ -65,6 +65,8 @@ static world_scene draw_scene(const options *o, const class_of *c, int label, in
   s.thing = c->thing;
   if (c->colour >= 0) s.colour = c->colour;
   if (c->texture >= 0) s.texture = c->texture;
+  s.n_distractor = 3 + world_below(r, 4);         /* more clutter than pre-training knew, and larger                 */
+  s.distractor_size = 1.3f;
   s.ground = index < o->train && fvg_rng_uniform(r) < strength ? (5 * label + 3) % WORLD_GROUNDS : world_below(r, WORLD_GROUNDS);
   return s;
 }

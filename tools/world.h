@@ -20,6 +20,7 @@ typedef struct world_scene {
   int count;                                     /* 1 or 2 of the thing                                             */
   int large;                                     /* 0 small, 1 middle, 2 large                                      */
   int n_distractor;                              /* small other things, which the mask leaves out                   */
+  float distractor_size;                         /* 1: as in pre-training                                           */
 } world_scene;
 
 /* ---- things ---- */
@@ -293,7 +294,7 @@ static void world_render(const world_scene *scene, fvg_rng *r, uint8_t *rgb, uin
   memset(cover, 0, sizeof cover);
   for (i = 0; i < n_small; i++) {
     int thing = world_below(r, WORLD_THINGS);
-    float size = world_between(r, 4, 6.5);
+    float size = scene->distractor_size * world_between(r, 4, 6.5);
     int colour = world_below(r, WORLD_COLOURS);
     if (thing == scene->thing) thing = (thing + 1) % WORLD_THINGS;
     o = world_object_draw(r, thing, colour, 0, size);
@@ -333,6 +334,7 @@ static world_scene world_scene_draw(fvg_rng *r) {
   s.count = fvg_rng_uniform(r) < 0.15 ? 2 : 1;
   s.large = world_below(r, 3);
   s.n_distractor = fvg_rng_uniform(r) < 0.5 ? 0 : 1 + world_below(r, 3);
+  s.distractor_size = 1;
   return s;
 }
 
