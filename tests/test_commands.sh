@@ -306,14 +306,14 @@ cp -r "$data" "$work/blind"
 rm -r "$work/blind/mask"
 refused "report without masks" "blind/mask" report --model "$model" --data "$work/blind" --runs "$work/t1" --out "$work/no-report"
 cp -r "$data" "$work/renamed"
-mv "$work/renamed/red_disc" "$work/renamed/a_ruby"
-mv "$work/renamed/mask/red_disc" "$work/renamed/mask/a_ruby"
+mv "$work/renamed/$base" "$work/renamed/a_ruby"
+mv "$work/renamed/mask/$base" "$work/renamed/mask/a_ruby"
 refused "report on other classes" "other classes" report --model "$model" --data "$work/renamed" --runs "$work/t1" --out "$work/no-report"
 check "no report was begun" [ ! -e "$work/no-report" ]
 
 # outputs and checkpoints
 refused "output folder that cannot be" "$work/file" tune --model "$model" --data "$data" $quick --out "$work/file/out"
-refused "maps' folder that cannot be" "$work/file" attend --model "$model" --out "$work/file/maps" --text red "$data/red_disc/00.ppm"
+refused "maps' folder that cannot be" "$work/file" attend --model "$model" --out "$work/file/maps" --text red "$picture"
 refused "output file that cannot be" "$work/nowhere/f.safetensors" encode --model "$model" --text red --out "$work/nowhere/f.safetensors"
 refused "other settings on a finished stage" "--out" tune --model "$model" --data "$data" $quick --lr 0.001 --out "$work/t1"
 refused "no checkpoint" "checkpoint.safetensors" eval --model "$model" --data "$data" --checkpoint "$work/nowhere" --split-half new

@@ -5,7 +5,7 @@
 
 /* Percent.  Chance is 2.5 among 40 things and 1.25 among 80 pairs of colour and thing, but 12.5 for one who knows the
    colours only. */
-static const double THINGS_AT_LEAST = 25, HELD_OUT_AT_LEAST = 12.5;
+static const double THINGS_AT_LEAST = 75, HELD_OUT_AT_LEAST = 85;
 /* Of the largest number in a feature; the scalar and the vector kernels add in another order. */
 static const double KERNELS_AT_MOST = 1e-5, COMPANY_AT_MOST = 1e-5;
 
@@ -240,7 +240,7 @@ static fvg_status train_coop(fvg_coop *p, const lesson *l) {
         memcpy(f + (size_t)i * width(), l->f + (size_t)k * width(), width() * sizeof *f);
         label[i] = l->label[k];
       }
-      s = fvg_coop_step(p, o, 0.0035, f, label, 4, &loss);
+      s = fvg_coop_step(p, o, 0.001, f, label, 4, &loss);
     }
   fvg_optimizer_free(o);
   free(f);

@@ -29,7 +29,8 @@ static const char manual[] =
   "                 [--split F] [--shots 16] [--seeds 1,2,3] [--epochs 10] [--lr 0.0035] [--batch 4]\n"
   "                 [--augment crop|none|squash|crop:K] [--n-ctx 4] [--ctx-init WORDS]\n"
   "                 [--class-token-position end|middle|front] [--lambda-base 10] [--lambda-new 1]\n"
-  "                 [--template \"a photo of a {}.\"] [--fill-black]\n"
+  "                 [--template \"a photo of a {}.\"] [--fill-black] [--ablate]\n"
+  "                 --ablate adds rows for FVG-PT without some of its modules (FRG, FDC, PC)\n"
   "fvgpt eval       --model DIR --data ROOT --checkpoint DIR --split-half base|new|all [--split F] [--template STR]\n"
   "fvgpt report     --model DIR --data ROOT --runs RUNS [--data ROOT2 --runs RUNS2]... --out DIR\n"
   "                 [--pictures 6] [--split F]\n"
@@ -44,7 +45,7 @@ typedef struct options {
   const char **image, **text, **rest, **all_data, **runs;
   char **argv;
   int argc, n_image, n_text, n_rest, n_data, n_runs, pictures;
-  int size, flip, nearest, shots, epochs, batch, threads, n_ctx, csc, fill_black;
+  int size, flip, nearest, shots, epochs, batch, threads, n_ctx, csc, fill_black, ablate;
   double lr, lambda_base, lambda_new;
 } options;
 
@@ -138,6 +139,7 @@ static int parse_options(options *o, int argc, char **argv) {
     if (!strcmp(argv[i], "--nearest")) { o->nearest = 1; continue; }
     if (!strcmp(argv[i], "--csc")) { o->csc = 1; continue; }
     if (!strcmp(argv[i], "--fill-black")) { o->fill_black = 1; continue; }
+    if (!strcmp(argv[i], "--ablate")) { o->ablate = 1; continue; }
     if (i + 1 == argc) { fprintf(stderr, "fvgpt: %s needs a value\n", argv[i]); return 0; }
     taken = take(o, argv[i], argv[i + 1]);
     if (taken < 0) fprintf(stderr, "fvgpt: unknown option %s (`fvgpt help` lists them)\n", argv[i]);
@@ -764,8 +766,9 @@ static fvg_status eval(fvg_ctx *c, const options *o) {
 }
 
 /* ---- tune ---- */
-enum { ZERO_SHOT, COOP, FVGPT_COOP, N_METHOD, MAX_SEEDS = 64 };
-static const char *const method_name[N_METHOD] = {"zero_shot", "CoOp", "FVGPT_CoOp"};
+/* The methods, and what --ablate adds: FVG-PT with some of its modules only, the rows of the paper's Table 3. */
+enum { ZERO_SHOT, COOP, FVGPT_COOP, N_METHOD, ONLY_FDC = N_METHOD, ONLY_PC, FRG_FDC, FDC_PC, N_ROW, MAX_SEEDS = 64 };
+static const char *const method_name[N_ROW] = {"zero_shot", "CoOp", "FVGPT_CoOp", "FDC", "PC", "FRG+FDC", "FDC+PC"};
 
 typedef struct tuning {                             /* one run of `tune`                                            */
   const options *o;
@@ -773,9 +776,9 @@ typedef struct tuning {                             /* one run of `tune`        
   fvg_dataset d;
   half_set test[2];                                 /* base, new                                                    */
   int seed[MAX_SEEDS], n_seed, n_method;
-  double result[N_METHOD][MAX_SEEDS][2];
+  double result[N_ROW][MAX_SEEDS][2];
   double *epoch_loss;                               /* of the stage that is training                                */
-  char *curve[N_METHOD][MAX_SEEDS];                 /* and, finished, as text: numbers with blanks between          */
+  char *curve[N_ROW][MAX_SEEDS];                    /* and, finished, as text: numbers with blanks between          */
   fvg_views_desc augment;
   fvg_views *views;                                 /* shared by seeds and stages, unless every epoch crops anew    */
 } tuning;
@@ -976,7 +979,8 @@ static fvg_status stage_1(tuning *t, int run, const fvg_items *items, fvg_coop *
   return s;
 }
 
-static fvg_status stage_2(tuning *t, int run, const fvg_items *items, fvg_coop *p, fvg_fvgpt **f) {
+/* FVG-PT on the tuned prompts, whole or, as another method, in part. */
+static fvg_status stage_2(tuning *t, int method, int run, const fvg_items *items, fvg_coop *p, fvg_fvgpt **f) {
   int seed = t->seed[run];
   settings x;
   char path[1200];
@@ -986,12 +990,12 @@ static fvg_status stage_2(tuning *t, int run, const fvg_items *items, fvg_coop *
   fvg_coop *done;
   fvg_status s;
   describe(t, seed, 1, items, &x);
-  s = checkpoint_path(t, FVGPT_COOP, seed, path, sizeof path);
-  if (!s) s = reuse(t, path, &x, p, &done, f, &t->curve[FVGPT_COOP][run]);
+  s = checkpoint_path(t, method, seed, path, sizeof path);
+  if (!s) s = reuse(t, path, &x, p, &done, f, &t->curve[method][run]);
   if (s) return s;
   fvg_coop_free(done);
   if (*f) {
-    fprintf(stderr, "FVGPT_CoOp seed %d: reusing %s\n", seed, path);
+    fprintf(stderr, "%-10s seed %d: reusing %s\n", method_name[method], seed, path);
     return FVG_OK;
   }
   memset(&desc, 0, sizeof desc);
@@ -1004,12 +1008,15 @@ static fvg_status stage_2(tuning *t, int run, const fvg_items *items, fvg_coop *
   modules.logit_scale = t->m->logit_scale;
   modules.lambda_base = t->o->lambda_base > 0 ? (float)t->o->lambda_base : -1;
   modules.lambda_new = t->o->lambda_new > 0 ? (float)t->o->lambda_new : -1;
+  modules.no_frg = method == ONLY_FDC || method == FDC_PC;
+  modules.no_fdc = method == ONLY_PC;
+  modules.no_pc = method == ONLY_FDC || method == FRG_FDC;
   modules.seed = (uint64_t)seed;
   memset(t->epoch_loss, 0, (size_t)t->o->epochs * sizeof *t->epoch_loss);
   s = fvg_fvgpt_new(t->m->ctx, f, &modules);
   if (!s) s = views_for(t, seed, 2, &views);
   if (!s) s = fvg_fvgpt_train(*f, p, views, items, template_of(t->o, NULL), &desc);
-  if (!s) s = keep_curve(t, &x, &t->curve[FVGPT_COOP][run]);
+  if (!s) s = keep_curve(t, &x, &t->curve[method][run]);
   if (!s) s = fvg_checkpoint_save(path, p, *f, x.entry, x.n);
   if (views != t->views) fvg_views_free(views);
   return s;
@@ -1052,6 +1059,7 @@ static fvg_status run_seed(tuning *t, int run) {
   fvg_coop *p = NULL;
   fvg_fvgpt *f = NULL;
   fvg_status s;
+  int method;
   memset(&few, 0, sizeof few);
   memset(&base, 0, sizeof base);
   memset(&desc, 0, sizeof desc);
@@ -1068,9 +1076,12 @@ static fvg_status run_seed(tuning *t, int run) {
   if (!s) s = test_method(t, ZERO_SHOT, run, NULL, NULL);
   if (!s) s = stage_1(t, run, &base, &p);
   if (!s) s = test_method(t, COOP, run, p, NULL);
-  if (!s && t->n_method > FVGPT_COOP) s = stage_2(t, run, &base, p, &f);
-  if (!s && t->n_method > FVGPT_COOP) s = test_method(t, FVGPT_COOP, run, p, f);
-  fvg_fvgpt_free(f);
+  for (method = FVGPT_COOP; !s && method < t->n_method; method++) {
+    s = stage_2(t, method, run, &base, p, &f);
+    if (!s) s = test_method(t, method, run, p, f);
+    fvg_fvgpt_free(f);
+    f = NULL;
+  }
   fvg_coop_free(p);
   fvg_items_free(c, &base);
   fvg_items_free(c, &few);
@@ -1163,7 +1174,7 @@ static fvg_status tune(fvg_ctx *c, const options *o) {
   t = (tuning *)fvg__alloc(c, sizeof *t);
   if (!t) return FVG_E_NOMEM;
   t->o = o;
-  t->n_method = strcmp(o->trainer, "CoOp") ? 3 : 2;
+  t->n_method = !strcmp(o->trainer, "CoOp") ? FVGPT_COOP : o->ablate ? N_ROW : N_METHOD;
   t->epoch_loss = (double *)fvg__alloc_array(c, (size_t)o->epochs, sizeof *t->epoch_loss);
   ((display *)c->desc.user)->epoch_loss = t->epoch_loss;
   s = t->epoch_loss ? parse_seeds(t, c, o->seeds) : FVG_E_NOMEM;
@@ -1181,7 +1192,7 @@ static fvg_status tune(fvg_ctx *c, const options *o) {
   half_free(c, &t->test[0]);
   fvg_dataset_free(&t->d);
   fvg_clip_free(t->m);
-  for (method = 0; method < N_METHOD; method++)
+  for (method = 0; method < N_ROW; method++)
     for (run = 0; run < t->n_seed; run++) fvg__release(c, t->curve[method][run]);
   ((display *)c->desc.user)->epoch_loss = NULL;
   fvg__release(c, t->epoch_loss);
