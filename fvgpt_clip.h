@@ -186,7 +186,7 @@ typedef struct fvg_clip {            /* read-only after loading                 
 FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights, const char *config_json, fvg_dtype keep_as);
 #ifndef FVGPT_NO_STDIO
 /* From a folder (config.json, model.safetensors or open_clip_model.safetensors, merges.txt or bpe_simple_vocab_16e6.txt) or
-   from one safetensors file. merges: path of the vocabulary; NULL: in the folder, beside it, or in a folder `model` beside
+   from one safetensors file, with the config.json beside it if there is one. merges: path of the vocabulary; NULL: in the folder, beside it, or in a folder `model` beside
    its parent. A missing vocabulary is no error until a text is to be encoded. */
 FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges, fvg_dtype keep_as);
 #endif
@@ -2497,9 +2497,9 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, c
     snprintf(file, sizeof file, "%s/model.safetensors", path);
     if (!fvg__file_exists(file)) snprintf(file, sizeof file, "%s/open_clip_model.safetensors", path);
     if (!fvg__file_exists(file)) return fvg__fail(c, FVG_E_IO, "%s: no model.safetensors there; give a folder that holds one, or a .safetensors file", path);
-    s = fvg__read_config(c, path, "config.json", &config);
-    if (!s && !config) s = fvg__read_config(c, path, "open_clip_config.json", &config);
   }
+  s = fvg__read_config(c, folder, "config.json", &config);
+  if (!s && !config) s = fvg__read_config(c, folder, "open_clip_config.json", &config);
   if (!s) s = fvg_source_file(c, &source, file);
   if (!s) s = fvg_weights_open(c, &weights, &source);
   if (!s) s = fvg_clip_load(c, out, weights, (const char *)config, keep_as);

@@ -1,6 +1,6 @@
 /* 02 - zero-shot: which of these words fits the picture?
         cc -O2 -I.. 02_zero_shot.c -o zero_shot -lm           (for JPEG and PNG add -DFVGPT_STB_IMAGE)
-        ./zero_shot MODEL_DIR picture.ppm cat dog horse
+        ./zero_shot tiny-clip ../build/demo/things/images/mug/024.ppm mug key house         (after make demo)
 
    An image feature is compared with the text feature of "a photo of a WORD." for every word. */
 #define FVGPT_IMPLEMENTATION

@@ -1,6 +1,6 @@
 /* 03 - CoOp: learn four context vectors from 16 pictures a class, then name classes that training never saw.
         cc -O2 -I.. 03_coop.c -o coop -lm                     (for JPEG and PNG add -DFVGPT_STB_IMAGE)
-        ./coop MODEL_DIR DATA_ROOT
+        ./coop tiny-clip ../build/demo/things                  (after make demo; or any CLIP and data set)
 
    The base-to-new protocol in one page: tune on the first half of the classes, test on both halves. */
 #define FVGPT_IMPLEMENTATION
