@@ -34,8 +34,8 @@
 
    2. ERRORS.  A function that can fail returns fvg_status, FVG_OK being 0; fvg_error(c) is then one line that
       names the file, the tensor and both shapes.  Functions that build tape nodes return NULL on failure and accept
-      NULL, and a tape on which one has failed makes no more until it is reset: a whole forward pass is written without
-      a test and checked once, at its end; fvg_last_status then tells the kind of failure.
+      NULL, and a tape on which one has failed makes no more until it is reset: a whole forward pass is written
+      without a test and checked once, at its end; fvg_last_status then tells the kind of failure.
       Nothing here calls exit, abort or assert, and there is no global state: contexts are independent.
 
    3. MEMORY.  Everything comes from one allocator, malloc unless the desc gives another or a fixed arena.  A tape
@@ -47,8 +47,8 @@
       over chunks: results have the same bits for any number of threads.  A context is used by one thread at a time.
 
    5. RANDOM NUMBERS.  fvg_rng computes with integers and exactly rounded operations only; one seed gives one
-      sequence on every machine, normal deviates included.  (Except x87 code, gcc -m32 without -mfpmath=sse, which carries
-      more digits than a double has.)
+      sequence on every machine, normal deviates included.  (Except x87 code, gcc -m32 without -mfpmath=sse, which
+      carries more digits than a double has.)
 
    6. DESC STRUCTS.  Zero means the published default, which is written beside the field.  Where zero itself is a
       meaningful wish, a negative number asks for it, and the comment says so.
@@ -186,8 +186,8 @@ FVG_DEF int         fvg_weights_count(const fvg_weights *w);
 FVG_DEF const char *fvg_weights_name(const fvg_weights *w, int i);
 FVG_DEF int         fvg_weights_info(const fvg_weights *w, const char *name, fvg_tensor *shape); /* see above */
 FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key);    /* NULL when absent           */
-/* Reads `name`, converted to `as` (F32, F16, BF16 from one another, I32 and I64 from I32/I64/U8, U8 from U8), into new
-   memory; floats are checked to be finite (FVG_E_NUMERIC).  Give back with fvg_tensor_free. */
+/* Reads `name`, converted to `as` (F32, F16, BF16 from one another, I32 and I64 from I32/I64/U8, U8 from U8), into
+   new memory; floats are checked to be finite (FVG_E_NUMERIC).  Give back with fvg_tensor_free. */
 FVG_DEF fvg_status  fvg_weights_get(fvg_weights *w, const char *name, fvg_dtype as, fvg_tensor *out);
 FVG_DEF void        fvg_tensor_free(fvg_ctx *c, fvg_tensor *x);
 
@@ -195,8 +195,8 @@ FVG_DEF void        fvg_tensor_free(fvg_ctx *c, fvg_tensor *x);
 typedef struct fvg_named_tensor { const char *name; fvg_tensor tensor; } fvg_named_tensor;
 typedef struct fvg_metadata { const char *key, *value; } fvg_metadata;
 typedef int (*fvg_write_fn)(void *user, const void *bytes, size_t n);               /* non-zero: failure          */
-FVG_DEF fvg_status fvg_safetensors_write(fvg_ctx *c, fvg_write_fn write, void *user, const fvg_named_tensor *tensors, int n,
-                                         const fvg_metadata *metadata, int n_metadata);
+FVG_DEF fvg_status fvg_safetensors_write(fvg_ctx *c, fvg_write_fn write, void *user, const fvg_named_tensor *tensors,
+                                         int n, const fvg_metadata *metadata, int n_metadata);
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path, const fvg_named_tensor *tensors, int n,
                                         const fvg_metadata *metadata, int n_metadata);
@@ -213,38 +213,45 @@ typedef struct fvg_parameter {       /* something to train                      
   fvg_tensor  value;                 /* F32, owned                                                             */
   float      *grad;                  /* same count, owned; backward adds to it                                 */
 } fvg_parameter;
-FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char *name, int n_dim, const int *dim);  /* zeros */
+/* A parameter of zeros. */
+FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char *name, int n_dim, const int *dim);
 FVG_DEF void       fvg_parameter_free(fvg_ctx *c, fvg_parameter *p);
 
 FVG_DEF fvg_tape *fvg_tape_new(fvg_ctx *c);                           /* NULL when out of memory                   */
 FVG_DEF void      fvg_tape_free(fvg_tape *t);
-/* From now on fvg_frozen of a tensor whose data are those of one of these parameters is fvg_param of it: a model built of
-   frozen tensors trains whole, or in part, by the same code that runs it.  The list must stay; n 0 ends it. */
+/* From now on fvg_frozen of a tensor whose data are those of one of these parameters is fvg_param of it: a model
+   built of frozen tensors trains whole, or in part, by the same code that runs it.  The list must stay; n 0 ends
+   it. */
 FVG_DEF void      fvg_tape_train(fvg_tape *t, fvg_parameter *const *params, int n);
 typedef struct fvg_mark { size_t position; fvg_node *last; } fvg_mark;
 FVG_DEF fvg_mark  fvg_tape_mark(const fvg_tape *t);                   /* a place to return to                      */
 FVG_DEF void      fvg_tape_reset(fvg_tape *t, fvg_mark mark);         /* forget all nodes made since               */
-FVG_DEF void      fvg_tape_clear(fvg_tape *t);                        /* forget all nodes; the memory stays reserved */
-FVG_DEF fvg_node *fvg_tape_keep(fvg_tape *t, fvg_mark mark, fvg_node *x);  /* if x needs no gradient: forget all since mark but x */
+FVG_DEF void      fvg_tape_clear(fvg_tape *t);                        /* forget all; the memory stays reserved     */
+/* If x needs no gradient: forget all nodes made since mark but x. */
+FVG_DEF fvg_node *fvg_tape_keep(fvg_tape *t, fvg_mark mark, fvg_node *x);
 
 FVG_DEF int          fvg_rows(const fvg_node *x);
 FVG_DEF int          fvg_cols(const fvg_node *x);
 FVG_DEF const float *fvg_value(const fvg_node *x);
-FVG_DEF float       *fvg_fill(fvg_node *x);                           /* the values, to be written: nodes of fvg_zeros only */
-FVG_DEF const float *fvg_grad(const fvg_node *x);                     /* after fvg_backward and until any reset; NULL if it got none */
+FVG_DEF float       *fvg_fill(fvg_node *x);                           /* values to write: nodes of fvg_zeros only */
+/* After fvg_backward and until any reset; NULL if it got none. */
+FVG_DEF const float *fvg_grad(const fvg_node *x);
 
 /* Leaves */
-FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x);      /* not copied: x must stay until the tape is reset */
+/* x is not copied: it must stay until the tape is reset. */
+FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x);
 FVG_DEF fvg_node *fvg_zeros(fvg_tape *t, int rows, int cols);                      /* to be filled by the caller   */
-FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w);                    /* [dim 0, the rest], a vector is one row; F16, BF16 only as w of fvg_linear or x of fvg_gather */
-FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p);                        /* likewise; gradient goes to p->grad */
+/* [dim 0, the rest], a vector is one row; F16, BF16 only as w of fvg_linear or x of fvg_gather. */
+FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w);
+FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p);                        /* likewise; gradient in p->grad */
 FVG_DEF fvg_node *fvg_detach(fvg_node *x);                                         /* same values, no gradient     */
 
 /* Operations.  [n,d] are shapes; a broadcast operand b may be [n,d], [1,d], [n,1] or [1,1] against a [n,d]. */
 FVG_DEF fvg_node *fvg_add(fvg_node *a, fvg_node *b);                               /* a + b, b broadcast           */
 FVG_DEF fvg_node *fvg_mul(fvg_node *a, fvg_node *b);                               /* a * b, b broadcast           */
 FVG_DEF fvg_node *fvg_scale(fvg_node *x, float s);                                 /* s x                          */
-FVG_DEF fvg_node *fvg_linear(fvg_node *x, fvg_node *w, fvg_node *b);               /* x w^T + b: [n,k] [m,k] [1,m] or NULL -> [n,m] */
+/* x w^T + b: [n,k] [m,k] [1,m] or NULL -> [n,m] */
+FVG_DEF fvg_node *fvg_linear(fvg_node *x, fvg_node *w, fvg_node *b);
 FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, float eps);   /* rows                */
 FVG_DEF fvg_node *fvg_exp(fvg_node *x);                                            /* e^x                          */
 FVG_DEF fvg_node *fvg_relu(fvg_node *x);                                           /* max(x, 0)                    */
@@ -258,8 +265,10 @@ FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n);               
 FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w);                 /* (1-w) a + w b, w [n,1]       */
 FVG_DEF fvg_node *fvg_mean(fvg_node *x);                                           /* of all elements, [1,1]       */
 FVG_DEF fvg_node *fvg_sum(fvg_node *x);                                            /* of all elements, [1,1]       */
-FVG_DEF fvg_node *fvg_cross_entropy(fvg_node *logits, const int *label);           /* mean_i -ln softmax(logits_i)[label_i] */
-FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau);           /* KL(p_i || softmax(logits_i / tau)), [n,1]; p is constant */
+/* mean_i -ln softmax(logits_i)[label_i] */
+FVG_DEF fvg_node *fvg_cross_entropy(fvg_node *logits, const int *label);
+/* KL(p_i || softmax(logits_i / tau)), [n,1]; p is constant. */
+FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau);
 /* sum_i weight_i BCE(sigmoid(q_i), target_i) / sum_i weight_i, 0 when all weights are; q [n,1], in the logit form. */
 FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const float *weight);
 
@@ -272,28 +281,39 @@ typedef struct fvg_segment {
   int prefix, n_prefix;              /* shared keys: first row of k and v, rows; n_prefix 0: none              */
   int causal;
 } fvg_segment;
-FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_head, const fvg_segment *segment, int n_segment);
+FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_head,
+                                const fvg_segment *segment, int n_segment);
 
-/* d loss / d everything that needs it; loss is [1,1].  A NULL loss gives FVG_E_ARG; fvg_last_status tells what failed. */
+/* d loss / d everything that needs it; loss is [1,1].  A NULL loss gives FVG_E_ARG;
+   fvg_last_status tells what failed. */
 FVG_DEF fvg_status fvg_backward(fvg_node *loss);
-/* Largest |numeric - analytic| / (|numeric| + |analytic| + floor) over `probes` elements of each parameter, by central
-   differences of f, a function that builds a scalar; floor is 1e-3 of the largest gradient. Negative on failure, NaN if one
-   was met. */
+/* Largest |numeric - analytic| / (|numeric| + |analytic| + floor) over `probes` elements of each parameter, by
+   central differences of f, a function that builds a scalar; floor is 1e-3 of the largest gradient. Negative on
+   failure, NaN if one was met. */
 typedef fvg_node *(*fvg_scalar_fn)(fvg_tape *t, void *user);
-FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user, fvg_parameter *const *params, int n_params, int probes, float step);
+FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user, fvg_parameter *const *params, int n_params,
+                                  int probes, float step);
 
 /* ---------------------------------------------------------------------------------------------------------
    Transformer block (pre-norm, as in CLIP): x += attention(LN_1 x);  x += W_proj act(W_fc LN_2 x)
    --------------------------------------------------------------------------------------------------------- */
 typedef enum fvg_activation { FVG_QUICK_GELU = 0, FVG_GELU } fvg_activation;
 typedef struct fvg_block {           /* width w; all frozen; biases and norms F32, matrices any float storage   */
-  fvg_tensor ln_1_weight, ln_1_bias, q_weight, q_bias, k_weight, k_bias, v_weight, v_bias, out_weight, out_bias;   /* [w] [w,w] */
-  fvg_tensor ln_2_weight, ln_2_bias, fc_weight, fc_bias, proj_weight, proj_bias;                                   /* [4w,w] [w,4w] */
+  /* [w] [w,w] */
+  fvg_tensor ln_1_weight, ln_1_bias, q_weight, q_bias, k_weight, k_bias, v_weight, v_bias, out_weight, out_bias;
+  /* [4w,w] [w,4w] */
+  fvg_tensor ln_2_weight, ln_2_bias, fc_weight, fc_bias, proj_weight, proj_bias;
 } fvg_block;
-typedef struct fvg_transformer { fvg_block *block; int n_layer, n_head; float eps; fvg_activation activation; } fvg_transformer;
-/* keep NULL: all rows.  Else the last block computes only rows keep[0..n_keep-1]; segment i of the last block then has
-   as its queries the kept rows that lie in it, which must be its last ones when it is causal. */
-FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment, int n_segment, const int *keep, int n_keep);
+typedef struct fvg_transformer {
+  fvg_block *block;
+  int n_layer, n_head;
+  float eps;
+  fvg_activation activation;
+} fvg_transformer;
+/* keep NULL: all rows.  Else the last block computes only rows keep[0..n_keep-1]; segment i of the last block then
+   has as its queries the kept rows that lie in it, which must be its last ones when it is causal. */
+FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment, int n_segment,
+                                const int *keep, int n_keep);
 
 /* ---------------------------------------------------------------------------------------------------------
    Optimisers and schedule, as PyTorch and Dassl define them (chapter 8)
@@ -310,14 +330,16 @@ typedef struct fvg_optimizer_desc {
   float warmup_lr;                   /* 1e-5                                                                   */
 } fvg_optimizer_desc;
 typedef struct fvg_optimizer fvg_optimizer;
-FVG_DEF fvg_optimizer_desc fvg_optimizer_defaults(const fvg_optimizer_desc *desc);        /* zeros filled in; desc may be NULL */
-FVG_DEF double     fvg_learning_rate(const fvg_optimizer_desc *desc, int epoch);          /* of an epoch, 0-based      */
-FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, const fvg_optimizer_desc *desc, fvg_parameter *const *params, int n);
+/* Zeros filled in; desc may be NULL. */
+FVG_DEF fvg_optimizer_desc fvg_optimizer_defaults(const fvg_optimizer_desc *desc);
+FVG_DEF double     fvg_learning_rate(const fvg_optimizer_desc *desc, int epoch);          /* of an epoch, 0-based   */
+FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, const fvg_optimizer_desc *desc,
+                                     fvg_parameter *const *params, int n);
 FVG_DEF void       fvg_optimizer_zero_grad(fvg_optimizer *o);
 FVG_DEF void       fvg_optimizer_step(fvg_optimizer *o, double lr);
 FVG_DEF void       fvg_optimizer_free(fvg_optimizer *o);
-/* What an optimiser remembers, to be saved and restored: the number of steps, and for parameter i as many numbers as it
-   has; moment 0 is SGD's momentum or AdamW's m, moment 1 AdamW's v (NULL for SGD). */
+/* What an optimiser remembers, to be saved and restored: the number of steps, and for parameter i as many numbers as
+   it has; moment 0 is SGD's momentum or AdamW's m, moment 1 AdamW's v (NULL for SGD). */
 FVG_DEF long      *fvg_optimizer_steps(fvg_optimizer *o);
 FVG_DEF float     *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment);
 
@@ -355,7 +377,8 @@ FVG_DEF fvg_fvgpt_desc fvg_fvgpt_defaults(const fvg_fvgpt_desc *desc);
 typedef struct fvg_fvgpt fvg_fvgpt;
 FVG_DEF fvg_status fvg_fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_desc *desc);
 FVG_DEF void       fvg_fvgpt_free(fvg_fvgpt *m);
-FVG_DEF fvg_parameter *const *fvg_fvgpt_parameters(const fvg_fvgpt *m, int *n);   /* fdc_image.down.weight, ..., brg.fc2.bias */
+/* fdc_image.down.weight, ..., brg.fc2.bias */
+FVG_DEF fvg_parameter *const *fvg_fvgpt_parameters(const fvg_fvgpt *m, int *n);
 
 typedef struct fvg_fvgpt_batch {     /* all features L2-normalised; d = desc.width                             */
   int n, n_class;
@@ -367,17 +390,20 @@ typedef struct fvg_fvgpt_batch {     /* all features L2-normalised; d = desc.wid
 } fvg_fvgpt_batch;
 typedef struct fvg_fvgpt_report {    /* filled by loss and step                                                */
   float loss, ce_fdc, frg, dist, ce_pc, kl_pc;       /* unweighted parts                                       */
-  float *r, *r_target, *b;           /* [n] each, or NULL.  r is 0 where the mask is not used; r_target is r* all the same */
+  float *r, *r_target, *b;           /* [n] each, or NULL.  r is 0 where the mask is not used; r_target is r*
+                                        all the same                                                           */
 } fvg_fvgpt_report;
 /* L_base + lambda_new L_PC as a node; report may be NULL. */
 FVG_DEF fvg_node  *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *batch, fvg_fvgpt_report *report);
 /* One training step: gradients, then the optimiser at rate lr. */
-FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_optimizer *o, double lr, const fvg_fvgpt_batch *batch, fvg_fvgpt_report *report);
+FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_optimizer *o, double lr, const fvg_fvgpt_batch *batch,
+                                  fvg_fvgpt_report *report);
 /* z_FDC [n, n_class]: the base branch, which needs no mask. */
-FVG_DEF fvg_status fvg_fvgpt_base_logits(fvg_fvgpt *m, const float *f, int n, const float *g, int n_class, float *logits);
+FVG_DEF fvg_status fvg_fvgpt_base_logits(fvg_fvgpt *m, const float *f, int n, const float *g,
+                                         int n_class, float *logits);
 /* z_PC [n, n_class]: the new branch; b [n] receives the weight of plain CLIP (NULL: not wanted). f_clip NULL: f. */
-FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const float *f_clip, int n, const float *g, const float *g_clip,
-                                        int n_class, float *logits, float *b);
+FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const float *f_clip, int n, const float *g,
+                                        const float *g_clip, int n_class, float *logits, float *b);
 /* The foreground trust r [n] of images with masks (batch->label is not used). */
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *batch, float *r);
 
@@ -1988,9 +2014,9 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
 
    The matrix product.  A tile of `rows` x `cols` results stays in registers while k runs; at each k it needs `rows`
    numbers of A, broadcast, and one row of `cols` numbers of B.  B is first copied into a panel [depth][cols] so that
-   this row is contiguous whatever B's layout is: the copy is paid once for the 480 rows of A of one job.  Copying also is
-   where weights stored as f16 or bf16 become f32.  Because A is read one number at a time, any strides will do, and the
-   three orientations that a network needs are one function:
+   this row is contiguous whatever B's layout is: the copy is paid once for the 480 rows of A of one job.  Copying
+   also is where weights stored as f16 or bf16 become f32.  Because A is read one number at a time, any strides will
+   do, and the three orientations that a network needs are one function:
 
         forward   Y  = X W^T     A = X,     B = W read along its rows
         backward  dX = dY W      A = dY,    B = W as it lies
@@ -2011,7 +2037,8 @@ struct fvg__kernels {
   float (*softmax)(int n, const float *x, float scale, float *p);
   void (*exp_scaled)(int n, const float *x, float scale, float shift, float *y);  /* exp(scale x - shift)           */
   /* y = (x - mean) rstd gain + bias,  rstd = 1 / sqrt(var + eps) */
-  void (*layer_norm)(int n, const float *x, const float *gain, const float *bias, float eps, float *y, float *mean, float *rstd);
+  void (*layer_norm)(int n, const float *x, const float *gain, const float *bias, float eps, float *y,
+                     float *mean, float *rstd);
   void (*gelu)(int n, const float *x, float *y);                                  /* x Phi(x), exact (not tanh)     */
   void (*gelu_backward)(int n, const float *x, const float *dy, float *dx);       /* dx += dy (Phi(x) + x phi(x))   */
   void (*quick_gelu)(int n, const float *x, float *y);                            /* x sigmoid(1.702 x)             */
@@ -2022,7 +2049,8 @@ struct fvg__kernels {
 /* ---- the reference, in plain C ---- */
 #define FVG__SCALAR_COLS 16
 
-static void fvg__gemm_tile_scalar(int rows, int cols, int depth, const float *a, ptrdiff_t row_stride, ptrdiff_t col_stride,
+static void fvg__gemm_tile_scalar(int rows, int cols, int depth, const float *a,
+                                  ptrdiff_t row_stride, ptrdiff_t col_stride,
                                   const float *panel, float *out, ptrdiff_t ld_out, int accumulate) {
   int r, k, j;
   for (r = 0; r < rows; r++) {
@@ -2096,7 +2124,8 @@ static float fvg__dot_scalar(int n, const float *x, const float *y) {
 
 static const fvg__kernels fvg__kernels_scalar = {
   FVG_SIMD_SCALAR, 4, FVG__SCALAR_COLS, fvg__gemm_tile_scalar, fvg__softmax_scalar, fvg__exp_scaled_scalar,
-  fvg__layer_norm_scalar, fvg__gelu_scalar, fvg__gelu_backward_scalar, fvg__quick_gelu_scalar, fvg__quick_gelu_backward_scalar, fvg__dot_scalar
+  fvg__layer_norm_scalar, fvg__gelu_scalar, fvg__gelu_backward_scalar, fvg__quick_gelu_scalar,
+  fvg__quick_gelu_backward_scalar, fvg__dot_scalar
 };
 #endif /* FVG__PART_ONE */
 
@@ -2122,14 +2151,15 @@ FVG__TARGET static inline float FVG__NAME(lanes_max)(FVG__V v) {
 }
 
 /* e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln 2 / 2, e^r = 1 + r + r^2 (degree-4 polynomial): relative error
-   below 2e-7 (tests/test_kernels.c measures it).  Arguments below -87 give 1e-38, so that a masked -inf stays harmless. */
+   below 2e-7 (tests/test_kernels.c measures it).  Arguments below -87 give 1e-38, so that a masked -inf stays
+   harmless. */
 FVG__TARGET static inline FVG__V FVG__NAME(exp)(FVG__V x) {
   FVG__V n, r, p;
-  x = FVG__MIN(FVG__SET1(88.0f), FVG__MAX(FVG__SET1(-87.0f), x));     /* in this order a NaN stays a NaN               */
-  n = FVG__FMA(x, FVG__SET1(1.44269504f), FVG__SET1(12582912.0f));    /* 1.5 2^23: what is left is a whole number      */
+  x = FVG__MIN(FVG__SET1(88.0f), FVG__MAX(FVG__SET1(-87.0f), x));     /* in this order a NaN stays a NaN            */
+  n = FVG__FMA(x, FVG__SET1(1.44269504f), FVG__SET1(12582912.0f));    /* 1.5 2^23: what is left is a whole number   */
   n = FVG__SUB(n, FVG__SET1(12582912.0f));
-  r = FVG__FMA(n, FVG__SET1(-0.693145752f), x);                       /* ln 2 in two parts: the first is short, so that */
-  r = FVG__FMA(n, FVG__SET1(-1.42860677e-6f), r);                     /* n times it is exact                            */
+  r = FVG__FMA(n, FVG__SET1(-0.693145752f), x);                       /* ln 2 in two parts: the first is short, so  */
+  r = FVG__FMA(n, FVG__SET1(-1.42860677e-6f), r);                     /* that n times it is exact                   */
   p = FVG__FMA(FVG__SET1(0.00139337f), r, FVG__SET1(0.00836318f));
   p = FVG__FMA(p, r, FVG__SET1(0.04166646f));
   p = FVG__FMA(p, r, FVG__SET1(0.16666577f));
@@ -2150,16 +2180,19 @@ FVG__TARGET static inline FVG__V FVG__NAME(normal_cdf)(FVG__V x) {
   p = FVG__FMA(p, t, FVG__SET1(0.404796839f));
   p = FVG__FMA(p, t, FVG__SET1(0.252600491f));
   p = FVG__FMA(p, t, FVG__SET1(0.284439623f));
-  tail = FVG__MUL(FVG__MUL(p, FVG__MUL(t, FVG__SET1(0.5f))), FVG__NAME(exp)(FVG__SUB(FVG__SET1(0), FVG__MUL(minus_z, minus_z))));
+  tail = FVG__MUL(FVG__MUL(p, FVG__MUL(t, FVG__SET1(0.5f))),
+                  FVG__NAME(exp)(FVG__SUB(FVG__SET1(0), FVG__MUL(minus_z, minus_z))));
   return FVG__SELECT_NEGATIVE(x, tail, FVG__SUB(FVG__SET1(1.0f), tail));
 }
 
 /* Six rows by two vectors: twelve sums in registers, enough to hide the latency of the multiply-add.  Named, not an
    array, because compilers spill arrays.  Rows beyond `rows` repeat row 0 and are not stored. */
 FVG__TARGET static void FVG__NAME(gemm_tile)(int rows, int cols, int depth, const float *a, ptrdiff_t row_stride,
-                                             ptrdiff_t col_stride, const float *panel, float *out, ptrdiff_t ld_out, int accumulate) {
+                                             ptrdiff_t col_stride, const float *panel, float *out,
+                                             ptrdiff_t ld_out, int accumulate) {
   const float *a0 = a, *a1 = rows > 1 ? a + row_stride : a, *a2 = rows > 2 ? a + 2 * row_stride : a;
-  const float *a3 = rows > 3 ? a + 3 * row_stride : a, *a4 = rows > 4 ? a + 4 * row_stride : a, *a5 = rows > 5 ? a + 5 * row_stride : a;
+  const float *a3 = rows > 3 ? a + 3 * row_stride : a, *a4 = rows > 4 ? a + 4 * row_stride : a,
+              *a5 = rows > 5 ? a + 5 * row_stride : a;
   FVG__V c00 = FVG__SET1(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00;
   FVG__V c30 = c00, c31 = c00, c40 = c00, c41 = c00, c50 = c00, c51 = c00;
   ptrdiff_t at = 0;
@@ -2219,8 +2252,8 @@ FVG__TARGET static void FVG__NAME(exp_scaled)(int n, const float *x, float scale
   }
 }
 
-FVG__TARGET static void FVG__NAME(layer_norm)(int n, const float *x, const float *gain, const float *bias, float eps, float *y,
-                                              float *mean, float *rstd) {
+FVG__TARGET static void FVG__NAME(layer_norm)(int n, const float *x, const float *gain, const float *bias, float eps,
+                                              float *y, float *mean, float *rstd) {
   FVG__V v = FVG__SET1(0), m;
   float sum = 0, sum2 = 0;
   int i, whole = n - n % FVG__LANES;
@@ -2298,7 +2331,8 @@ FVG__TARGET static float FVG__NAME(dot)(int n, const float *x, const float *y) {
 
 static const fvg__kernels FVG__NAME(kernels) = {
   FVG__LEVEL, 6, 2 * FVG__LANES, FVG__NAME(gemm_tile), FVG__NAME(softmax), FVG__NAME(exp_scaled),
-  FVG__NAME(layer_norm), FVG__NAME(gelu), FVG__NAME(gelu_backward), FVG__NAME(quick_gelu), FVG__NAME(quick_gelu_backward), FVG__NAME(dot)
+  FVG__NAME(layer_norm), FVG__NAME(gelu), FVG__NAME(gelu_backward), FVG__NAME(quick_gelu),
+  FVG__NAME(quick_gelu_backward), FVG__NAME(dot)
 };
 
 /* a level's words end with its body */
@@ -2347,7 +2381,8 @@ static const fvg__kernels FVG__NAME(kernels) = {
 #define FVG__FMA(a, b, c)       _mm256_fmadd_ps(a, b, c)
 #define FVG__MIN(a, b)          _mm256_min_ps(a, b)
 #define FVG__MAX(a, b)          _mm256_max_ps(a, b)
-#define FVG__POW2(n)            _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23))
+#define FVG__POW2(n) \
+  _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23))
 #define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) _mm256_blendv_ps(otherwise, if_negative, x)
 FVG__TARGET static inline __m256i fvg__first_lanes_avx2(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -2371,10 +2406,13 @@ FVG__TARGET static inline __m256i fvg__first_lanes_avx2(int n) {
 #define FVG__FMA(a, b, c)       _mm512_fmadd_ps(a, b, c)
 #define FVG__MIN(a, b)          _mm512_min_ps(a, b)
 #define FVG__MAX(a, b)          _mm512_max_ps(a, b)
-#define FVG__POW2(n)            _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23))
+#define FVG__POW2(n) \
+  _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23))
 #define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) \
   _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(0), _CMP_LT_OS), otherwise, if_negative)
-FVG__TARGET static inline __mmask16 fvg__first_lanes_avx512(int n) { return (__mmask16)(n >= 16 ? 0xffff : (1 << n) - 1); }
+FVG__TARGET static inline __mmask16 fvg__first_lanes_avx512(int n) {
+  return (__mmask16)(n >= 16 ? 0xffff : (1 << n) - 1);
+}
 #include "fvgpt.h"
 
 #undef FVG__STAMP_BODY
@@ -2385,7 +2423,8 @@ static const fvg__kernels *fvg__choose_kernels(int simd, int *level) {
   const fvg__kernels *k = &fvg__kernels_scalar;
 #ifdef FVG__X86_SIMD
   __builtin_cpu_init();
-  if (simd != FVG_SIMD_SCALAR && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) k = &fvg__kernels_avx2;
+  if (simd != FVG_SIMD_SCALAR && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    k = &fvg__kernels_avx2;
   if (simd != FVG_SIMD_SCALAR && simd != FVG_SIMD_AVX2 && __builtin_cpu_supports("avx512f")) k = &fvg__kernels_avx512;
 #else
   (void)simd;
@@ -2435,7 +2474,9 @@ static void fvg__pack_panel(const fvg__operand *b, int k0, int depth, int j0, in
       for (k = 0; k < depth; k++) to[k * tile_cols] = from[k * b->row];
     } else {
       const uint16_t *from = (const uint16_t *)b->data + at;
-      for (k = 0; k < depth; k++) to[k * tile_cols] = b->type == FVG_F16 ? fvg_half_to_float(from[k * b->row]) : fvg_bfloat_to_float(from[k * b->row]);
+      for (k = 0; k < depth; k++)
+        to[k * tile_cols] = b->type == FVG_F16 ? fvg_half_to_float(from[k * b->row]) :
+                                                 fvg_bfloat_to_float(from[k * b->row]);
     }
   }
 }
@@ -2446,7 +2487,8 @@ static void fvg__gemm_band(void *arg, int index) {
   float panel[FVG__PANEL_DEPTH * FVG__PANEL_COLS];
   int tile_rows = g->kernels->tile_rows, tile_cols = g->kernels->tile_cols;
   int j0 = index % g->n_panels * tile_cols, row0 = index / g->n_panels * FVG__JOB_ROWS;
-  int cols = g->n - j0 < tile_cols ? g->n - j0 : tile_cols, row1 = g->m - row0 < FVG__JOB_ROWS ? g->m : row0 + FVG__JOB_ROWS;
+  int cols = g->n - j0 < tile_cols ? g->n - j0 : tile_cols,
+      row1 = g->m - row0 < FVG__JOB_ROWS ? g->m : row0 + FVG__JOB_ROWS;
   int k0, i;
   for (k0 = 0; k0 < g->k; k0 += FVG__PANEL_DEPTH) {
     int depth = g->k - k0 < FVG__PANEL_DEPTH ? g->k - k0 : FVG__PANEL_DEPTH;
@@ -2483,8 +2525,9 @@ static void fvg__gemm(fvg_ctx *c, const fvg__kernels *kernels, int m, int n, int
  *===========================================================================================================
    Reverse-mode differentiation in three sentences.  Every operation computes its value at once and writes a node on a
    tape: shape, value, inputs, and a function that knows how to pass a gradient back.  fvg_backward sets the gradient
-   of the last node to 1 and walks the tape from its end to its start; each node adds its share to the gradients of its
-   inputs,  dL/da += dL/dy dy/da.  Nothing else is needed, because a node's users all come later than it on the tape.
+   of the last node to 1 and walks the tape from its end to its start; each node adds its share to the gradients of
+   its inputs,  dL/da += dL/dy dy/da.  Nothing else is needed, because a node's users all come later than it on the
+   tape.
 
    Frozen inputs: a node needs a gradient only if an input does; below the first trainable thing nothing is saved or
    propagated, and no dW exists for frozen W.  (Linnainmaa 1970; Griewank and Walther, Evaluating Derivatives, 2008.)
@@ -2552,7 +2595,8 @@ static fvg__chunk *fvg__chunk_new(fvg_tape *t, size_t bytes) {
   return k;
 }
 
-/* A failure is remembered, because an absent operand (a linear layer's bias) must not be taken for one that failed. */
+/* A failure is remembered, because an absent operand (a linear layer's bias) must not be taken for one that
+   failed. */
 static fvg_node *fvg__give_up(fvg_tape *t) {
   t->failed = 1;
   return NULL;
@@ -2625,7 +2669,8 @@ FVG_DEF void fvg_tape_free(fvg_tape *t) {
 }
 
 static fvg_node *fvg__mismatch(const char *what, const fvg_node *a, const fvg_node *b) {
-  fvg__fail(a->tape->ctx, FVG_E_SHAPE, "%s: shapes [%d,%d] and [%d,%d] do not fit", what, a->rows, a->cols, b->rows, b->cols);
+  fvg__fail(a->tape->ctx, FVG_E_SHAPE, "%s: shapes [%d,%d] and [%d,%d] do not fit", what, a->rows,
+            a->cols, b->rows, b->cols);
   return fvg__give_up(a->tape);
 }
 
@@ -2651,14 +2696,17 @@ static fvg_node *fvg__leaf(fvg_tape *t, int rows, int cols) {
   return y;
 }
 
-static void fvg__linear_backward(fvg_node *y);   /* these two take weights stored in half precision: as input b,     */
+static void fvg__linear_backward(fvg_node *y);   /* these two take weights stored in half precision: as input b,    */
 static void fvg__gather_backward(fvg_node *y);   /* and as input a                                                  */
 
 /* A node with room for its values; it needs a gradient if one of its inputs does. */
-static fvg_node *fvg__node(fvg_tape *t, int rows, int cols, fvg_node *a, fvg_node *b, fvg_node *c, void (*backward)(fvg_node *y)) {
+static fvg_node *fvg__node(fvg_tape *t, int rows, int cols, fvg_node *a, fvg_node *b, fvg_node *c,
+                           void (*backward)(fvg_node *y)) {
   fvg_node *y;
-  if ((a && a->type != FVG_F32 && backward != fvg__gather_backward) || (b && b->type != FVG_F32 && backward != fvg__linear_backward) || (c && c->type != FVG_F32)) {
-    fvg__fail(t->ctx, FVG_E_ARG, "F16 and BF16 are storage for the weights of a linear layer and for rows to gather; every other operand must be F32");
+  if ((a && a->type != FVG_F32 && backward != fvg__gather_backward) ||
+      (b && b->type != FVG_F32 && backward != fvg__linear_backward) || (c && c->type != FVG_F32)) {
+    fvg__fail(t->ctx, FVG_E_ARG, "F16 and BF16 are storage for the weights of a linear layer and for rows to gather; "
+                                 "every other operand must be F32");
     return fvg__give_up(t);
   }
   if ((a && a->tape != t) || (b && b->tape != t) || (c && c->tape != t)) {
@@ -2716,7 +2764,7 @@ FVG_DEF float *fvg_fill(fvg_node *x) { return x && x->writable ? fvg__values(x) 
 
 FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x) {
   fvg_node *y = fvg__leaf(t, rows, cols);
-  if (y) memcpy(&y->value, &x, sizeof y->value);  /* drops the const; fvg_fill refuses such a node                   */
+  if (y) memcpy(&y->value, &x, sizeof y->value);  /* drops the const; fvg_fill refuses such a node                  */
   return y;
 }
 
@@ -2737,8 +2785,12 @@ FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
   fvg_node *y;
   int i, rows = w->n_dim > 1 ? w->dim[0] : 1, cols = 1;
   if (!t) return NULL;
-  if (!w->data || w->type > FVG_BF16) { fvg__fail(t->ctx, FVG_E_ARG, "a frozen tensor must hold floats"); return fvg__give_up(t); }
-  for (i = w->n_dim > 1; i < w->n_dim; i++) cols = w->dim[i] >= 1 && cols <= INT_MAX / w->dim[i] ? cols * w->dim[i] : 0;
+  if (!w->data || w->type > FVG_BF16) {
+    fvg__fail(t->ctx, FVG_E_ARG, "a frozen tensor must hold floats");
+    return fvg__give_up(t);
+  }
+  for (i = w->n_dim > 1; i < w->n_dim; i++)
+    cols = w->dim[i] >= 1 && cols <= INT_MAX / w->dim[i] ? cols * w->dim[i] : 0;
   y = fvg__leaf(t, rows, cols);
   if (!y) return NULL;
   y->value = w->data;
@@ -2768,13 +2820,15 @@ FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char 
   int i;
   memset(out, 0, sizeof *out);
   memset(&x, 0, sizeof x);
-  if (n_dim < 0 || n_dim > FVG_MAX_DIM) return fvg__fail(c, FVG_E_SHAPE, "%s: %d dimensions, at most %d are possible", name, n_dim, FVG_MAX_DIM);
+  if (n_dim < 0 || n_dim > FVG_MAX_DIM)
+    return fvg__fail(c, FVG_E_SHAPE, "%s: %d dimensions, at most %d are possible", name, n_dim, FVG_MAX_DIM);
   x.n_dim = n_dim;
   for (i = 0; i < n_dim; i++) {
     if (dim[i] < 1) return fvg__fail(c, FVG_E_SHAPE, "%s: dimension %d is %d", name, i, dim[i]);
     x.dim[i] = dim[i];
   }
-  if (fvg__checked_bytes(&x, sizeof(float), &bytes)) return fvg__fail(c, FVG_E_NOMEM, "%s: shape %s does not fit in memory", name, fvg__shape_text(&x, text));
+  if (fvg__checked_bytes(&x, sizeof(float), &bytes))
+    return fvg__fail(c, FVG_E_NOMEM, "%s: shape %s does not fit in memory", name, fvg__shape_text(&x, text));
   count = fvg_tensor_count(&x);
   x.data = fvg__alloc_array(c, count, sizeof(float));
   out->grad = (float *)fvg__alloc_array(c, count, sizeof(float));
@@ -2810,9 +2864,10 @@ FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
   if (t->failed) return t->ctx->status;
   if (loss->rows != 1 || loss->cols != 1)
     return fvg__fail(t->ctx, FVG_E_SHAPE, "a loss must have shape [1,1], not [%d,%d]", loss->rows, loss->cols);
-  if (!isfinite(fvg__values(loss)[0])) return fvg__fail(t->ctx, FVG_E_NUMERIC, "the loss is %g", (double)fvg__values(loss)[0]);
+  if (!isfinite(fvg__values(loss)[0]))
+    return fvg__fail(t->ctx, FVG_E_NUMERIC, "the loss is %g", (double)fvg__values(loss)[0]);
   if (!loss->needs_grad) return fvg__fail(t->ctx, FVG_E_ARG, "the loss depends on no parameter");
-  for (y = t->last; y; y = y->previous) if (y->backward) y->grad = NULL;   /* left by an earlier loss on this tape   */
+  for (y = t->last; y; y = y->previous) if (y->backward) y->grad = NULL;   /* left by an earlier loss on this tape  */
   if (!fvg__grad_of(loss)) return FVG_E_NOMEM;
   loss->grad[0] += 1;
   for (y = loss; y; y = y->previous) {
@@ -2825,7 +2880,8 @@ FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
   return FVG_OK;
 }
 
-FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user, fvg_parameter *const *params, int n_params, int probes, float step) {
+FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user, fvg_parameter *const *params, int n_params,
+                                  int probes, float step) {
   fvg_tape *t = fvg_tape_new(c);
   double worst = 0;
   fvg_node *loss;
@@ -2907,7 +2963,7 @@ static size_t fvg__broadcast_at(const fvg_node *b, int i, int j) {
   return (size_t)(b->rows == 1 ? 0 : i) * (size_t)b->cols + (size_t)(b->cols == 1 ? 0 : j);
 }
 
-static void fvg__add_backward_same(fvg_node *y, int from, int to) {                  /* a and b of one shape         */
+static void fvg__add_backward_same(fvg_node *y, int from, int to) {                  /* a and b of one shape        */
   size_t at = (size_t)from * (size_t)y->cols, n = (size_t)(to - from) * (size_t)y->cols;
   if (y->a->grad) fvg__add_to(y->a->grad + at, y->grad + at, n);
   if (y->b->grad) fvg__add_to(y->b->grad + at, y->grad + at, n);
@@ -2967,7 +3023,8 @@ FVG_DEF fvg_node *fvg_mul(fvg_node *a, fvg_node *b) {
   y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__mul_backward);
   if (!y) return NULL;
   for (i = 0; i < y->rows; i++)
-    for (j = 0; j < y->cols; j++, k++) fvg__values(y)[k] = fvg__values(a)[k] * fvg__values(b)[fvg__broadcast_at(b, i, j)];
+    for (j = 0; j < y->cols; j++, k++)
+      fvg__values(y)[k] = fvg__values(a)[k] * fvg__values(b)[fvg__broadcast_at(b, i, j)];
   return y;
 }
 
@@ -2994,11 +3051,12 @@ static void fvg__linear_backward(fvg_node *y) {
   if (x->grad && x->needs_grad) {
     fvg__operand weights = fvg__matrix(fvg__values(w), w->cols, 1);
     weights.type = w->type;
-    fvg__gemm(c, c->kernels, x->rows, x->cols, y->cols, fvg__matrix(y->grad, y->cols, 1), weights, x->grad, x->cols, 1);
+    fvg__gemm(c, c->kernels, x->rows, x->cols, y->cols, fvg__matrix(y->grad, y->cols, 1),
+              weights, x->grad, x->cols, 1);
   }
   if (w->needs_grad)
-    fvg__gemm(c, c->kernels, w->rows, w->cols, y->rows, fvg__matrix(y->grad, 1, y->cols), fvg__matrix(fvg__values(x), x->cols, 1),
-              w->grad, w->cols, 1);
+    fvg__gemm(c, c->kernels, w->rows, w->cols, y->rows, fvg__matrix(y->grad, 1, y->cols),
+              fvg__matrix(fvg__values(x), x->cols, 1), w->grad, w->cols, 1);
   if (b && b->needs_grad)
     for (i = 0; i < y->rows; i++)
       for (j = 0; j < y->cols; j++) b->grad[j] += y->grad[(size_t)i * (size_t)y->cols + (size_t)j];
@@ -3015,10 +3073,12 @@ FVG_DEF fvg_node *fvg_linear(fvg_node *x, fvg_node *w, fvg_node *b) {
   y = fvg__node(x->tape, x->rows, w->rows, x, w, b, fvg__linear_backward);
   if (!y) return NULL;
   c = y->tape->ctx;
-  if (b) for (i = 0; i < y->rows; i++) memcpy(fvg__values(y) + (size_t)i * (size_t)y->cols, b->value, (size_t)y->cols * sizeof(float));
+  if (b) for (i = 0; i < y->rows; i++)
+    memcpy(fvg__values(y) + (size_t)i * (size_t)y->cols, b->value, (size_t)y->cols * sizeof(float));
   weights = fvg__matrix(fvg__values(w), 1, w->cols);
   weights.type = w->type;
-  fvg__gemm(c, c->kernels, y->rows, y->cols, x->cols, fvg__matrix(fvg__values(x), x->cols, 1), weights, fvg__values(y), y->cols, b != NULL);
+  fvg__gemm(c, c->kernels, y->rows, y->cols, x->cols, fvg__matrix(fvg__values(x), x->cols, 1), weights,
+            fvg__values(y), y->cols, b != NULL);
   return y;
 }
 
@@ -3029,7 +3089,8 @@ static void fvg__layer_norm_backward_rows(fvg_node *y, int from, int to) {
   int i, j, d = y->cols;
   for (i = from; i < to; i++) {
     const float *x = fvg__values(y->a) + (size_t)i * (size_t)d, *dy = y->grad + (size_t)i * (size_t)d;
-    float *dx = y->a->grad + (size_t)i * (size_t)d, mean = y->saved[2 * i], rstd = y->saved[2 * i + 1], mean_g = 0, mean_gn = 0;
+    float *dx = y->a->grad + (size_t)i * (size_t)d, mean = y->saved[2 * i], rstd = y->saved[2 * i + 1],
+          mean_g = 0, mean_gn = 0;
     for (j = 0; j < d; j++) {
       mean_g += dy[j] * gain[j];
       mean_gn += dy[j] * gain[j] * (x[j] - mean) * rstd;
@@ -3045,7 +3106,8 @@ static void fvg__layer_norm_backward(fvg_node *y) {
   if (y->a->needs_grad) fvg__each_row(y, fvg__layer_norm_backward_rows);
   for (i = 0; i < y->rows; i++) {
     const float *x = fvg__values(y->a) + (size_t)i * (size_t)d, *dy = y->grad + (size_t)i * (size_t)d;
-    if (y->b->needs_grad) for (j = 0; j < d; j++) y->b->grad[j] += dy[j] * (x[j] - y->saved[2 * i]) * y->saved[2 * i + 1];
+    if (y->b->needs_grad) for (j = 0; j < d; j++)
+      y->b->grad[j] += dy[j] * (x[j] - y->saved[2 * i]) * y->saved[2 * i + 1];
     if (y->c->needs_grad) for (j = 0; j < d; j++) y->c->grad[j] += dy[j];
   }
 }
@@ -3053,8 +3115,10 @@ static void fvg__layer_norm_backward(fvg_node *y) {
 static void fvg__layer_norm_rows(fvg_node *y, int from, int to) {
   int i;
   for (i = from; i < to; i++)
-    y->tape->ctx->kernels->layer_norm(y->cols, fvg__values(y->a) + (size_t)i * (size_t)y->cols, fvg__values(y->b), fvg__values(y->c), y->number,
-                                      fvg__values(y) + (size_t)i * (size_t)y->cols, &y->saved[2 * i], &y->saved[2 * i + 1]);
+    y->tape->ctx->kernels->layer_norm(y->cols, fvg__values(y->a) + (size_t)i * (size_t)y->cols, fvg__values(y->b),
+                                      fvg__values(y->c), y->number,
+                                      fvg__values(y) + (size_t)i * (size_t)y->cols,
+                                      &y->saved[2 * i], &y->saved[2 * i + 1]);
 }
 
 FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, float eps) {
@@ -3063,14 +3127,16 @@ FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, fl
   if (fvg__count(gain) != (size_t)x->cols) return fvg__mismatch("layer_norm's gain", x, gain);
   if (fvg__count(bias) != (size_t)x->cols) return fvg__mismatch("layer_norm's bias", x, bias);
   y = fvg__node(x->tape, x->rows, x->cols, x, gain, bias, fvg__layer_norm_backward);
-  if (!y || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)y->rows * 2 * sizeof(float)))) return NULL;   /* mean, rstd */
+  /* saved: mean, rstd */
+  if (!y || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)y->rows * 2 * sizeof(float)))) return NULL;
   y->number = eps;
   fvg__each_row(y, fvg__layer_norm_rows);
   return y;
 }
 
 /* ---- activations, element by element ---- */
-static fvg_node *fvg__elementwise(fvg_node *x, void (*rows)(fvg_node *y, int from, int to), void (*backward)(fvg_node *y)) {
+static fvg_node *fvg__elementwise(fvg_node *x, void (*rows)(fvg_node *y, int from, int to),
+                                  void (*backward)(fvg_node *y)) {
   fvg_node *y = x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, backward) : NULL;
   if (y) fvg__each_row(y, rows);
   return y;
@@ -3095,7 +3161,8 @@ static void fvg__relu_backward(fvg_node *y) {
 
 static void fvg__relu_rows(fvg_node *y, int from, int to) {
   size_t k, end = (size_t)to * (size_t)y->cols;
-  for (k = (size_t)from * (size_t)y->cols; k < end; k++) fvg__values(y)[k] = fvg__values(y->a)[k] < 0 ? 0 : fvg__values(y->a)[k];   /* NaN stays */
+  for (k = (size_t)from * (size_t)y->cols; k < end; k++)                                            /* NaN stays */
+    fvg__values(y)[k] = fvg__values(y->a)[k] < 0 ? 0 : fvg__values(y->a)[k];
 }
 
 FVG_DEF fvg_node *fvg_relu(fvg_node *x) { return fvg__elementwise(x, fvg__relu_rows, fvg__relu_backward); }
@@ -3132,11 +3199,14 @@ static void fvg__quick_gelu_rows(fvg_node *y, int from, int to) {
 
 static void fvg__quick_gelu_backward_rows(fvg_node *y, int from, int to) {
   size_t at = (size_t)from * (size_t)y->cols;
-  y->tape->ctx->kernels->quick_gelu_backward((to - from) * y->cols, fvg__values(y->a) + at, y->grad + at, y->a->grad + at);
+  y->tape->ctx->kernels->quick_gelu_backward((to - from) * y->cols, fvg__values(y->a) + at,
+                                             y->grad + at, y->a->grad + at);
 }
 
 static void fvg__quick_gelu_backward(fvg_node *y) { fvg__each_row(y, fvg__quick_gelu_backward_rows); }
-FVG_DEF fvg_node *fvg_quick_gelu(fvg_node *x) { return fvg__elementwise(x, fvg__quick_gelu_rows, fvg__quick_gelu_backward); }
+FVG_DEF fvg_node *fvg_quick_gelu(fvg_node *x) {
+  return fvg__elementwise(x, fvg__quick_gelu_rows, fvg__quick_gelu_backward);
+}
 
 /* ---- softmax: y = softmax(x / tau);  dx = y (dy - y.dy) / tau ---- */
 static void fvg__softmax_backward(fvg_node *y) {
@@ -3160,7 +3230,8 @@ FVG_DEF fvg_node *fvg_softmax(fvg_node *x, float tau) {
   return y;
 }
 
-/* ---- normalize: y = x / |x|;  dx = (dy - y (y.dy)) / |x|.  A row of zeros stays zero and passes no gradient. ---- */
+/* ---- normalize: y = x / |x|;  dx = (dy - y (y.dy)) / |x|.
+   A row of zeros stays zero and passes no gradient. ---- */
 static void fvg__normalize_backward(fvg_node *y) {
   int i, j, n = y->cols;
   for (i = 0; i < y->rows; i++) {
@@ -3173,7 +3244,8 @@ static void fvg__normalize_backward(fvg_node *y) {
 FVG_DEF fvg_node *fvg_normalize(fvg_node *x) {
   fvg_node *y = x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, fvg__normalize_backward) : NULL;
   int i, j;
-  if (!y || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)y->rows * sizeof(float)))) return NULL;      /* 1 / |x| */
+  /* saved: 1 / |x| */
+  if (!y || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)y->rows * sizeof(float)))) return NULL;
   for (i = 0; i < y->rows; i++) {
     const float *x_i = fvg__values(x) + (size_t)i * (size_t)y->cols;
     float *y_i = fvg__values(y) + (size_t)i * (size_t)y->cols, norm2 = y->tape->ctx->kernels->dot(y->cols, x_i, x_i);
@@ -3313,7 +3385,8 @@ FVG_DEF fvg_node *fvg_cross_entropy(fvg_node *logits, const int *label) {
   return y;
 }
 
-/* ---- KL with a constant teacher p: y_i = sum_c p_ic (ln p_ic - ln q_ic), q = softmax(z / tau);  dz_i = dy_i (q_i - p_i) / tau ---- */
+/* ---- KL with a constant teacher p: y_i = sum_c p_ic (ln p_ic - ln q_ic), q = softmax(z / tau);
+   dz_i = dy_i (q_i - p_i) / tau ---- */
 static void fvg__kl_rows_backward(fvg_node *y) {
   const float *p = fvg__values(y->a), *q = y->saved;
   size_t k = 0;
@@ -3342,7 +3415,8 @@ FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau) {
   return y;
 }
 
-/* ---- binary cross entropy on logits: BCE_i = max(q,0) - q t + ln(1 + exp(-|q|));  dq_i = w_i (sigmoid(q_i) - t_i) / sum w ---- */
+/* ---- binary cross entropy on logits: BCE_i = max(q,0) - q t + ln(1 + exp(-|q|));
+   dq_i = w_i (sigmoid(q_i) - t_i) / sum w ---- */
 static void fvg__bce_backward(fvg_node *y) {
   const float *q = fvg__values(y->a), *target = y->saved, *share = y->saved + y->a->rows;
   int i;
@@ -3354,7 +3428,10 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
   double sum = 0, weights = 0;
   int i;
   if (!q) return NULL;
-  if (q->cols != 1) { fvg__fail(q->tape->ctx, FVG_E_SHAPE, "bce_with_logits: q must be [n,1], not [%d,%d]", q->rows, q->cols); return fvg__give_up(q->tape); }
+  if (q->cols != 1) {
+    fvg__fail(q->tape->ctx, FVG_E_SHAPE, "bce_with_logits: q must be [n,1], not [%d,%d]", q->rows, q->cols);
+    return fvg__give_up(q->tape);
+  }
   y = fvg__node(q->tape, 1, 1, q, NULL, NULL, fvg__bce_backward);
   if (!y || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)q->rows * 2 * sizeof(float)))) return NULL;
   for (i = 0; i < q->rows; i++) weights += (double)weight[i];
@@ -3376,9 +3453,9 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
    Forward keeps one number a query, ln sum exp S, from which backward makes P again: no [T,T] matrix is ever stored
    (as in FlashAttention, Dao et al. 2022).
 
-   Packed sequences.  Texts have different lengths, so a batch is one matrix of rows, and segments say which rows belong
-   together.  CLIP's text attention is causal, so a row never depends on what follows it: nothing after the end mark
-   need exist, and what several texts begin with ([SOT][ctx] in CoOp) is the same for all of them in every layer.
+   Packed sequences.  Texts have different lengths, so a batch is one matrix of rows, and segments say which rows
+   belong together.  CLIP's text attention is causal, so a row never depends on what follows it: nothing after the end
+   mark need exist, and what several texts begin with ([SOT][ctx] in CoOp) is the same for all of them in every layer.
    Such a prefix is stored and computed once; each segment attends to it besides its own rows, and in backward the
    gradients of its keys and values add up over the segments.
 
@@ -3422,28 +3499,35 @@ static int fvg__visible(const fvg_segment *s, int i) {
 }
 
 /* scores [n, keys] = x [n,d] [prefix; own]^T, where x has the head's row stride */
-static void fvg__times_keys(const fvg__kernels *kernels, const fvg_segment *s, const fvg__head *h, const float *x, int n,
-                            const float *prefix, const float *own, float *scores) {
+static void fvg__times_keys(const fvg__kernels *kernels, const fvg_segment *s, const fvg__head *h, const float *x,
+                            int n, const float *prefix, const float *own, float *scores) {
   if (s->n_prefix)
-    fvg__gemm(NULL, kernels, n, s->n_prefix, h->d, fvg__matrix(x, h->width, 1), fvg__matrix(prefix, 1, h->width), scores, h->keys, 0);
-  fvg__gemm(NULL, kernels, n, s->n_key, h->d, fvg__matrix(x, h->width, 1), fvg__matrix(own, 1, h->width), scores + s->n_prefix, h->keys, 0);
+    fvg__gemm(NULL, kernels, n, s->n_prefix, h->d, fvg__matrix(x, h->width, 1),
+              fvg__matrix(prefix, 1, h->width), scores, h->keys, 0);
+  fvg__gemm(NULL, kernels, n, s->n_key, h->d, fvg__matrix(x, h->width, 1), fvg__matrix(own, 1, h->width),
+            scores + s->n_prefix, h->keys, 0);
 }
 
 /* out [n,d] (+)= scores [n, keys] [prefix; own] */
-static void fvg__times_values(const fvg__kernels *kernels, const fvg_segment *s, const fvg__head *h, const float *scores, int n,
+static void fvg__times_values(const fvg__kernels *kernels, const fvg_segment *s, const fvg__head *h,
+                              const float *scores, int n,
                               const float *prefix, const float *own, float *out, int accumulate) {
-  fvg__gemm(NULL, kernels, n, h->d, s->n_key, fvg__matrix(scores + s->n_prefix, h->keys, 1), fvg__matrix(own, h->width, 1), out, h->width, accumulate);
+  fvg__gemm(NULL, kernels, n, h->d, s->n_key, fvg__matrix(scores + s->n_prefix, h->keys, 1),
+            fvg__matrix(own, h->width, 1), out, h->width, accumulate);
   if (s->n_prefix)
-    fvg__gemm(NULL, kernels, n, h->d, s->n_prefix, fvg__matrix(scores, h->keys, 1), fvg__matrix(prefix, h->width, 1), out, h->width, 1);
+    fvg__gemm(NULL, kernels, n, h->d, s->n_prefix, fvg__matrix(scores, h->keys, 1),
+              fvg__matrix(prefix, h->width, 1), out, h->width, 1);
 }
 
 /* rows of grad [prefix; own] += scores [n, keys]^T x [n,d]; grad is at the head's columns of row 0 */
-static void fvg__add_to_keys(const fvg__kernels *kernels, const fvg_segment *s, const fvg__head *h, const float *scores, int n,
-                             const float *x, float *grad) {
+static void fvg__add_to_keys(const fvg__kernels *kernels, const fvg_segment *s, const fvg__head *h,
+                             const float *scores, int n, const float *x, float *grad) {
   fvg__operand b = fvg__matrix(x, h->width, 1);
-  fvg__gemm(NULL, kernels, s->n_key, h->d, n, fvg__matrix(scores + s->n_prefix, 1, h->keys), b, grad + (size_t)s->key * (size_t)h->width, h->width, 1);
+  fvg__gemm(NULL, kernels, s->n_key, h->d, n, fvg__matrix(scores + s->n_prefix, 1, h->keys), b,
+            grad + (size_t)s->key * (size_t)h->width, h->width, 1);
   if (s->n_prefix)
-    fvg__gemm(NULL, kernels, s->n_prefix, h->d, n, fvg__matrix(scores, 1, h->keys), b, grad + (size_t)s->prefix * (size_t)h->width, h->width, 1);
+    fvg__gemm(NULL, kernels, s->n_prefix, h->d, n, fvg__matrix(scores, 1, h->keys), b,
+              grad + (size_t)s->prefix * (size_t)h->width, h->width, 1);
 }
 
 static void fvg__attention_forward(void *arg, int index) {
@@ -3466,7 +3550,8 @@ static void fvg__attention_forward(void *arg, int index) {
         memset(p_i + visible, 0, (size_t)(h.keys - visible) * sizeof *p_i);
       }
       fvg__times_values(kernels, segment, &h, p, n, h.prefix_v, h.v,
-                        fvg__values(j->y) + (size_t)(segment->query + query) * (size_t)h.width + (size_t)(head * h.d), 0);
+                        fvg__values(j->y) + (size_t)(segment->query + query) * (size_t)h.width +
+                        (size_t)(head * h.d), 0);
     }
   }
 }
@@ -3476,7 +3561,8 @@ static void fvg__attention_backward_head(void *arg, int head) {
   const fvg__attention_job *j = (const fvg__attention_job *)arg;
   const fvg_node *y = j->y;
   const fvg__kernels *kernels = y->tape->ctx->kernels;
-  float *p = j->scratch + (size_t)head * 2 * FVG__QUERY_GROUP * (size_t)j->widest, *ds = p + (size_t)FVG__QUERY_GROUP * (size_t)j->widest;
+  float *p = j->scratch + (size_t)head * 2 * FVG__QUERY_GROUP * (size_t)j->widest,
+        *ds = p + (size_t)FVG__QUERY_GROUP * (size_t)j->widest;
   int i, k, s, query;
   for (s = 0; s < j->n_segment; s++) {
     const fvg_segment *segment = &j->segment[s];
@@ -3486,9 +3572,10 @@ static void fvg__attention_backward_head(void *arg, int head) {
     for (query = 0; query < segment->n_query; query += FVG__QUERY_GROUP) {
       int n = segment->n_query - query < FVG__QUERY_GROUP ? segment->n_query - query : FVG__QUERY_GROUP;
       size_t row = (size_t)(segment->query + query);
-      const float *q = h.q + (size_t)query * width, *o = fvg__values(y) + row * width + column, *d_o = y->grad + row * width + column;
+      const float *q = h.q + (size_t)query * width, *o = fvg__values(y) + row * width + column,
+                  *d_o = y->grad + row * width + column;
       fvg__times_keys(kernels, segment, &h, q, n, h.prefix_k, h.k, p);
-      fvg__times_keys(kernels, segment, &h, d_o, n, h.prefix_v, h.v, ds);                              /* dP           */
+      fvg__times_keys(kernels, segment, &h, d_o, n, h.prefix_v, h.v, ds);                              /* dP        */
       for (i = 0; i < n; i++) {
         float *p_i = p + (size_t)i * (size_t)h.keys, *ds_i = ds + (size_t)i * (size_t)h.keys;
         float o_do = kernels->dot(h.d, o + (size_t)i * width, d_o + (size_t)i * width);
@@ -3497,9 +3584,10 @@ static void fvg__attention_backward_head(void *arg, int head) {
         for (k = 0; k < visible; k++) ds_i[k] = p_i[k] * (ds_i[k] - o_do) * scale;
         for (; k < h.keys; k++) p_i[k] = ds_i[k] = 0;
       }
-      if (y->a->needs_grad) fvg__times_values(kernels, segment, &h, ds, n, h.prefix_k, h.k, y->a->grad + row * width + column, 1);
-      if (y->b->needs_grad) fvg__add_to_keys(kernels, segment, &h, ds, n, q, y->b->grad + column);     /* dK = dS^T Q  */
-      if (y->c->needs_grad) fvg__add_to_keys(kernels, segment, &h, p, n, d_o, y->c->grad + column);    /* dV = P^T dO  */
+      if (y->a->needs_grad)
+        fvg__times_values(kernels, segment, &h, ds, n, h.prefix_k, h.k, y->a->grad + row * width + column, 1);
+      if (y->b->needs_grad) fvg__add_to_keys(kernels, segment, &h, ds, n, q, y->b->grad + column);   /* dK = dS^T Q */
+      if (y->c->needs_grad) fvg__add_to_keys(kernels, segment, &h, p, n, d_o, y->c->grad + column);  /* dV = P^T dO */
     }
   }
 }
@@ -3518,7 +3606,8 @@ static void fvg__attention_backward(fvg_node *y) {
     int keys = j.segment[i].n_prefix + j.segment[i].n_key;
     if (keys > j.widest) j.widest = keys;
   }
-  j.scratch = (float *)fvg__tape_alloc(y->tape, (size_t)j.n_head * 2 * FVG__QUERY_GROUP * (size_t)j.widest * sizeof(float));
+  j.scratch = (float *)fvg__tape_alloc(y->tape,
+                                       (size_t)j.n_head * 2 * FVG__QUERY_GROUP * (size_t)j.widest * sizeof(float));
   if (!j.scratch) return;                        /* the tape remembers, and fvg_backward asks it                    */
   fvg__parallel(y->tape->ctx, fvg__attention_backward_head, &j, j.n_head);
   fvg_tape_reset(y->tape, mark);
@@ -3530,7 +3619,8 @@ static int fvg__segment_fits(const fvg_segment *s, const fvg_node *q, const fvg_
          (!s->causal || s->n_query <= s->n_key);
 }
 
-FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_head, const fvg_segment *segment, int n_segment) {
+FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_head,
+                                const fvg_segment *segment, int n_segment) {
   fvg__attention_job j;
   fvg_segment *table;
   fvg_node *y;
@@ -3541,25 +3631,35 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
   c = q->tape->ctx;
   if (q->cols != k->cols) return fvg__mismatch("attention", q, k);
   if (k->rows != v->rows || k->cols != v->cols) return fvg__mismatch("attention", k, v);
-  if (n_head < 1 || q->cols % n_head) { fvg__fail(c, FVG_E_SHAPE, "attention: width %d is not a multiple of %d heads", q->cols, n_head); return fvg__give_up(q->tape); }
+  if (n_head < 1 || q->cols % n_head) {
+    fvg__fail(c, FVG_E_SHAPE, "attention: width %d is not a multiple of %d heads", q->cols, n_head);
+    return fvg__give_up(q->tape);
+  }
   j.widest = 1;
   for (i = 0; i < n_segment; i++) {
     if (!fvg__segment_fits(&segment[i], q, k)) {
-      fvg__fail(c, FVG_E_SHAPE, "attention: segment %d (queries %d+%d, keys %d+%d, prefix %d+%d) does not fit %d query and %d key rows", i,
-                segment[i].query, segment[i].n_query, segment[i].key, segment[i].n_key, segment[i].prefix, segment[i].n_prefix, q->rows, k->rows);
+      fvg__fail(c, FVG_E_SHAPE, "attention: segment %d (queries %d+%d, keys %d+%d, prefix %d+%d) does not fit "
+                                "%d query and %d key rows", i,
+                segment[i].query, segment[i].n_query, segment[i].key, segment[i].n_key,
+                segment[i].prefix, segment[i].n_prefix, q->rows, k->rows);
       return fvg__give_up(q->tape);
     }
     if (segment[i].query != covered) {
-      fvg__fail(c, FVG_E_SHAPE, "attention: segment %d starts at query %d, the one before ended at %d", i, segment[i].query, covered);
+      fvg__fail(c, FVG_E_SHAPE, "attention: segment %d starts at query %d, the one before ended at %d", i,
+                segment[i].query, covered);
       return fvg__give_up(q->tape);
     }
     if (segment[i].n_prefix + segment[i].n_key > j.widest) j.widest = segment[i].n_prefix + segment[i].n_key;
     covered += segment[i].n_query;
   }
-  if (covered != q->rows) { fvg__fail(c, FVG_E_SHAPE, "attention: the segments hold %d queries, q has %d rows", covered, q->rows); return fvg__give_up(q->tape); }
+  if (covered != q->rows) {
+    fvg__fail(c, FVG_E_SHAPE, "attention: the segments hold %d queries, q has %d rows", covered, q->rows);
+    return fvg__give_up(q->tape);
+  }
   y = fvg__node(q->tape, q->rows, q->cols, q, k, v, fvg__attention_backward);
   table = y ? (fvg_segment *)fvg__tape_alloc(y->tape, (size_t)n_segment * sizeof *table) : NULL;
-  if (!table || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)q->rows * (size_t)n_head * sizeof(float)))) return NULL;
+  if (!table || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)q->rows * (size_t)n_head * sizeof(float))))
+    return NULL;
   memcpy(table, segment, (size_t)n_segment * sizeof *table);
   y->table = table;
   y->n = n_segment;
@@ -3589,8 +3689,8 @@ static fvg_node *fvg__norm(fvg_node *x, const fvg_tensor *weight, const fvg_tens
 
 /* The block from n = LN_1(x) on.  keep NULL: every row.  Else keys and values come from all rows, everything else is
    computed for the kept ones. */
-static fvg_node *fvg__block_rest(fvg_node *x, fvg_node *n, const fvg_transformer *m, const fvg_block *b, const fvg_segment *segment,
-                                 int n_segment, const int *keep, int n_keep) {
+static fvg_node *fvg__block_rest(fvg_node *x, fvg_node *n, const fvg_transformer *m, const fvg_block *b,
+                                 const fvg_segment *segment, int n_segment, const int *keep, int n_keep) {
   fvg_node *k, *v, *a, *f;
   k = fvg__project(n, &b->k_weight, &b->k_bias);
   v = fvg__project(n, &b->v_weight, &b->v_bias);
@@ -3605,14 +3705,16 @@ static fvg_node *fvg__block_rest(fvg_node *x, fvg_node *n, const fvg_transformer
   return fvg_add(x, fvg__project(f, &b->proj_weight, &b->proj_bias));
 }
 
-static fvg_node *fvg__block_forward(fvg_node *x, const fvg_transformer *m, const fvg_block *b, const fvg_segment *segment, int n_segment,
-                                    const int *keep, int n_keep) {
-  return fvg__block_rest(x, fvg__norm(x, &b->ln_1_weight, &b->ln_1_bias, m->eps), m, b, segment, n_segment, keep, n_keep);
+static fvg_node *fvg__block_forward(fvg_node *x, const fvg_transformer *m, const fvg_block *b,
+                                    const fvg_segment *segment, int n_segment, const int *keep, int n_keep) {
+  return fvg__block_rest(x, fvg__norm(x, &b->ln_1_weight, &b->ln_1_bias, m->eps), m, b, segment,
+                         n_segment, keep, n_keep);
 }
 
-/* The segments of the last block: queries are renumbered to the kept rows.  A segment that keeps none, such as a shared
-   prefix, is left out (n_query 0, at the end); NULL when a causal one keeps other rows than its last. */
-static fvg_segment *fvg__keep_queries(fvg_tape *t, const fvg_segment *segment, int n_segment, const int *keep, int n_keep) {
+/* The segments of the last block: queries are renumbered to the kept rows.  A segment that keeps none, such as a
+   shared prefix, is left out (n_query 0, at the end); NULL when a causal one keeps other rows than its last. */
+static fvg_segment *fvg__keep_queries(fvg_tape *t, const fvg_segment *segment, int n_segment,
+                                      const int *keep, int n_keep) {
   fvg_segment *kept = (fvg_segment *)fvg__tape_alloc(t, (size_t)n_segment * sizeof *kept);
   int i, k, s, at = 0, n = 0;
   if (!kept) return NULL;
@@ -3630,12 +3732,14 @@ static fvg_segment *fvg__keep_queries(fvg_tape *t, const fvg_segment *segment, i
   }
   for (; n < n_segment; n++) kept[n].n_query = 0;
   if (at == n_keep) return kept;
-  fvg__fail(t->ctx, FVG_E_ARG, "transform: kept row %d is not the end of its segment, or the kept rows are not in order", keep[at]);
+  fvg__fail(t->ctx, FVG_E_ARG,
+            "transform: kept row %d is not the end of its segment, or the kept rows are not in order", keep[at]);
   fvg__give_up(t);
   return NULL;
 }
 
-FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment, int n_segment, const int *keep, int n_keep) {
+FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment, int n_segment,
+                                const int *keep, int n_keep) {
   fvg_tape *t = x ? x->tape : NULL;
   fvg_mark mark;
   int i, n_last = 0;
@@ -3658,7 +3762,8 @@ FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg
 /*===========================================================================================================
  * CHAPTER 8  OPTIMISERS: SGD, AdamW and the schedule
  *===========================================================================================================
-   As PyTorch defines them, because the published numbers rest on the details (g gradient, w parameter, wd weight decay):
+   As PyTorch defines them, because the published numbers rest on the details (g gradient, w parameter, wd weight
+   decay):
 
      SGD     g <- g + wd w;  v <- momentum v + g  (v = g at the first step);  w <- w - lr v
      AdamW   w <- (1 - lr wd) w;  m <- b1 m + (1-b1) g;  v <- b2 v + (1-b2) g^2;
@@ -3716,7 +3821,8 @@ FVG_DEF void fvg_optimizer_free(fvg_optimizer *o) {
   fvg__release(o->ctx, o);
 }
 
-FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, const fvg_optimizer_desc *desc, fvg_parameter *const *params, int n) {
+FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, const fvg_optimizer_desc *desc,
+                                     fvg_parameter *const *params, int n) {
   fvg_optimizer *o = (fvg_optimizer *)fvg__alloc(c, sizeof *o);
   int i;
   *out = NULL;
@@ -3735,7 +3841,10 @@ FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, const fvg_
     o->params[i] = params[i];
     o->momentum[i] = (float *)fvg__alloc_array(c, count, sizeof(float));
     if (o->desc.kind == FVG_ADAMW) o->variance[i] = (float *)fvg__alloc_array(c, count, sizeof(float));
-    if (!o->momentum[i] || (o->desc.kind == FVG_ADAMW && !o->variance[i])) { fvg_optimizer_free(o); return FVG_E_NOMEM; }
+    if (!o->momentum[i] || (o->desc.kind == FVG_ADAMW && !o->variance[i])) {
+      fvg_optimizer_free(o);
+      return FVG_E_NOMEM;
+    }
   }
   *out = o;
   return FVG_OK;
@@ -3754,9 +3863,11 @@ static void fvg__sgd_step(const fvg_optimizer_desc *d, size_t n, float lr, float
   }
 }
 
-static void fvg__adamw_step(const fvg_optimizer_desc *d, size_t n, double lr, long step, float *w, const float *g, float *m, float *v) {
+static void fvg__adamw_step(const fvg_optimizer_desc *d, size_t n, double lr, long step, float *w,
+                            const float *g, float *m, float *v) {
   double correction1 = 1 - pow((double)d->beta1, (double)step), correction2 = 1 - pow((double)d->beta2, (double)step);
-  float rate = (float)(lr / correction1), root = (float)sqrt(correction2), decay = (float)(1 - lr * (double)d->weight_decay);
+  float rate = (float)(lr / correction1), root = (float)sqrt(correction2),
+        decay = (float)(1 - lr * (double)d->weight_decay);
   size_t k;
   for (k = 0; k < n; k++) {
     w[k] *= decay;
@@ -3772,14 +3883,17 @@ FVG_DEF void fvg_optimizer_step(fvg_optimizer *o, double lr) {
   for (i = 0; i < o->n; i++) {
     size_t n = fvg_tensor_count(&o->params[i]->value);
     float *w = (float *)o->params[i]->value.data;
-    if (o->desc.kind == FVG_ADAMW) fvg__adamw_step(&o->desc, n, lr, o->step, w, o->params[i]->grad, o->momentum[i], o->variance[i]);
+    if (o->desc.kind == FVG_ADAMW)
+      fvg__adamw_step(&o->desc, n, lr, o->step, w, o->params[i]->grad, o->momentum[i], o->variance[i]);
     else fvg__sgd_step(&o->desc, n, (float)lr, w, o->params[i]->grad, o->momentum[i]);
   }
 }
 
 FVG_DEF long *fvg_optimizer_steps(fvg_optimizer *o) { return &o->step; }
 
-FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) { return moment ? o->variance[i] : o->momentum[i]; }
+FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
+  return moment ? o->variance[i] : o->momentum[i];
+}
 
 /*===========================================================================================================
  * CHAPTER 9  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)
@@ -3803,8 +3917,12 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) { retur
 
 #define FVG__MAX_GATE_LAYERS 3
 
-typedef struct fvg__adapter { fvg_parameter down_weight, down_bias, up_weight, up_bias; } fvg__adapter;   /* d -> hidden -> d */
-typedef struct fvg__gate { fvg_parameter weight[FVG__MAX_GATE_LAYERS], bias[FVG__MAX_GATE_LAYERS]; int n_layer; } fvg__gate;
+/* d -> hidden -> d */
+typedef struct fvg__adapter { fvg_parameter down_weight, down_bias, up_weight, up_bias; } fvg__adapter;
+typedef struct fvg__gate {
+  fvg_parameter weight[FVG__MAX_GATE_LAYERS], bias[FVG__MAX_GATE_LAYERS];
+  int n_layer;
+} fvg__gate;
 
 struct fvg_fvgpt {
   fvg_ctx *ctx;
@@ -3838,7 +3956,8 @@ FVG_DEF fvg_fvgpt_desc fvg_fvgpt_defaults(const fvg_fvgpt_desc *desc) {
 typedef enum fvg__init { FVG__INIT_ZERO = 0, FVG__INIT_UNIFORM, FVG__INIT_NORMAL } fvg__init;
 
 /* Adds one parameter to the list. Uniform: +-scale; normal: standard deviation scale. */
-static fvg_status fvg__add_parameter(fvg_fvgpt *m, fvg_parameter *p, const char *name, int rows, int cols, fvg__init init, double scale) {
+static fvg_status fvg__add_parameter(fvg_fvgpt *m, fvg_parameter *p, const char *name, int rows, int cols,
+                                     fvg__init init, double scale) {
   int dim[2], n_dim = cols ? 2 : 1;
   size_t k, n;
   fvg_rng rng;
@@ -3850,18 +3969,21 @@ static fvg_status fvg__add_parameter(fvg_fvgpt *m, fvg_parameter *p, const char 
   fvg_rng_seed(&rng, m->desc.seed, 100 + (uint64_t)m->n_params);
   n = fvg_tensor_count(&p->value);
   for (k = 0; k < n && init != FVG__INIT_ZERO; k++)
-    ((float *)p->value.data)[k] = (float)(scale * (init == FVG__INIT_NORMAL ? fvg_rng_normal(&rng) : 2 * fvg_rng_uniform(&rng) - 1));
+    ((float *)p->value.data)[k] =
+      (float)(scale * (init == FVG__INIT_NORMAL ? fvg_rng_normal(&rng) : 2 * fvg_rng_uniform(&rng) - 1));
   m->params[m->n_params++] = p;
   return FVG_OK;
 }
 
-/* PyTorch's linear layer starts uniform in +-1/sqrt(inputs); the up layer starts near zero, so that z_FDC starts as z_full. */
+/* PyTorch's linear layer starts uniform in +-1/sqrt(inputs);
+   the up layer starts near zero, so that z_FDC starts as z_full. */
 static fvg_status fvg__adapter_new(fvg_fvgpt *m, fvg__adapter *a, const char *const name[4]) {
   int d = m->desc.width, hidden = m->desc.fdc_hidden;
   double bound = 1 / sqrt((double)d);
   fvg_status s = fvg__add_parameter(m, &a->down_weight, name[0], hidden, d, FVG__INIT_UNIFORM, bound);
   if (!s) s = fvg__add_parameter(m, &a->down_bias, name[1], hidden, 0, FVG__INIT_UNIFORM, bound);
-  if (!s) s = fvg__add_parameter(m, &a->up_weight, name[2], d, hidden, FVG__INIT_NORMAL, (double)fvg__none_if_negative(m->desc.fdc_init_scale));
+  if (!s) s = fvg__add_parameter(m, &a->up_weight, name[2], d, hidden, FVG__INIT_NORMAL,
+                                 (double)fvg__none_if_negative(m->desc.fdc_init_scale));
   if (!s) s = fvg__add_parameter(m, &a->up_bias, name[3], d, 0, FVG__INIT_ZERO, 0);
   return s;
 }
@@ -3869,26 +3991,35 @@ static fvg_status fvg__adapter_new(fvg_fvgpt *m, fvg__adapter *a, const char *co
 static fvg_status fvg__gate_new(fvg_fvgpt *m, fvg__gate *g, const char *const name[2 * FVG__MAX_GATE_LAYERS]) {
   fvg_status s = FVG_OK;
   for (g->n_layer = 0; !s && g->n_layer < m->desc.gate_layers; g->n_layer++) {
-    int i = g->n_layer, inputs = i == 0 ? 3 : m->desc.gate_hidden, outputs = i == m->desc.gate_layers - 1 ? 1 : m->desc.gate_hidden;
-    s = fvg__add_parameter(m, &g->weight[i], name[2 * i], outputs, inputs, FVG__INIT_UNIFORM, 1 / sqrt((double)inputs));
-    if (!s) s = fvg__add_parameter(m, &g->bias[i], name[2 * i + 1], outputs, 0, FVG__INIT_UNIFORM, 1 / sqrt((double)inputs));
+    int i = g->n_layer, inputs = i == 0 ? 3 : m->desc.gate_hidden,
+        outputs = i == m->desc.gate_layers - 1 ? 1 : m->desc.gate_hidden;
+    s = fvg__add_parameter(m, &g->weight[i], name[2 * i], outputs, inputs, FVG__INIT_UNIFORM,
+                           1 / sqrt((double)inputs));
+    if (!s) s = fvg__add_parameter(m, &g->bias[i], name[2 * i + 1], outputs, 0, FVG__INIT_UNIFORM,
+                                   1 / sqrt((double)inputs));
   }
   return s;
 }
 
 FVG_DEF fvg_status fvg_fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_desc *desc) {
-  static const char *const image_name[] = {"fdc_image.down.weight", "fdc_image.down.bias", "fdc_image.up.weight", "fdc_image.up.bias"};
-  static const char *const text_name[] = {"fdc_text.down.weight", "fdc_text.down.bias", "fdc_text.up.weight", "fdc_text.up.bias"};
-  static const char *const frg_name[] = {"frg.fc1.weight", "frg.fc1.bias", "frg.fc2.weight", "frg.fc2.bias", "frg.fc3.weight", "frg.fc3.bias"};
-  static const char *const brg_name[] = {"brg.fc1.weight", "brg.fc1.bias", "brg.fc2.weight", "brg.fc2.bias", "brg.fc3.weight", "brg.fc3.bias"};
+  static const char *const image_name[] = {"fdc_image.down.weight", "fdc_image.down.bias",
+                                           "fdc_image.up.weight", "fdc_image.up.bias"};
+  static const char *const text_name[] = {"fdc_text.down.weight", "fdc_text.down.bias",
+                                          "fdc_text.up.weight", "fdc_text.up.bias"};
+  static const char *const frg_name[] = {"frg.fc1.weight", "frg.fc1.bias", "frg.fc2.weight", "frg.fc2.bias",
+                                         "frg.fc3.weight", "frg.fc3.bias"};
+  static const char *const brg_name[] = {"brg.fc1.weight", "brg.fc1.bias", "brg.fc2.weight", "brg.fc2.bias",
+                                         "brg.fc3.weight", "brg.fc3.bias"};
   fvg_fvgpt_desc d = fvg_fvgpt_defaults(desc);
   fvg_fvgpt *m;
   fvg_status s;
   *out = NULL;
   if (d.width < 1) return fvg__fail(c, FVG_E_ARG, "FVG-PT: width is %d, it must be that of the features", d.width);
   if (d.gate_layers > FVG__MAX_GATE_LAYERS)
-    return fvg__fail(c, FVG_E_ARG, "FVG-PT: gate_layers is %d, 1 to %d are possible", d.gate_layers, FVG__MAX_GATE_LAYERS);
-  if (!(d.tau > 0) || !(d.logit_scale > 0)) return fvg__fail(c, FVG_E_ARG, "FVG-PT: tau and logit_scale must be positive");
+    return fvg__fail(c, FVG_E_ARG, "FVG-PT: gate_layers is %d, 1 to %d are possible",
+                     d.gate_layers, FVG__MAX_GATE_LAYERS);
+  if (!(d.tau > 0) || !(d.logit_scale > 0))
+    return fvg__fail(c, FVG_E_ARG, "FVG-PT: tau and logit_scale must be positive");
   m = (fvg_fvgpt *)fvg__alloc(c, sizeof *m);
   if (!m) return FVG_E_NOMEM;
   m->ctx = c;
@@ -3933,7 +4064,9 @@ static fvg_node *fvg__gate_logit(fvg__gate *g, fvg_node *x) {                   
   return x;
 }
 
-static fvg_node *fvg__logits(const fvg_fvgpt *m, fvg_node *f, fvg_node *g) { return fvg_scale(fvg_linear(f, g, NULL), m->desc.logit_scale); }
+static fvg_node *fvg__logits(const fvg_fvgpt *m, fvg_node *f, fvg_node *g) {
+  return fvg_scale(fvg_linear(f, g, NULL), m->desc.logit_scale);
+}
 
 static double fvg__entropy(const float *p, int n) {                                 /* H(p) in nats                 */
   double sum = 0;
@@ -3957,7 +4090,8 @@ static double fvg__cosine(const float *p, const float *q, int n) {
 static int fvg__mask_counts(const fvg_fvgpt_desc *d, float *area) {
   if (!(*area >= 0)) { *area = 0; return 0; }
   if (d->area_rule == FVG_AREA_ZERO_R) return *area >= d->area_min && *area <= d->area_max;
-  if (d->area_rule == FVG_AREA_CLAMP) *area = *area < d->area_min ? d->area_min : *area > d->area_max ? d->area_max : *area;
+  if (d->area_rule == FVG_AREA_CLAMP)
+    *area = *area < d->area_min ? d->area_min : *area > d->area_max ? d->area_max : *area;
   return 1;
 }
 
@@ -3983,7 +4117,8 @@ static fvg_node *fvg__brg(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_clip) {
   int i, n;
   if (!v) return NULL;
   for (i = 0, n = p_full->cols; i < v->rows; i++) {
-    const float *full = fvg__values(p_full) + (size_t)i * (size_t)n, *clip = fvg__values(p_clip) + (size_t)i * (size_t)n;
+    const float *full = fvg__values(p_full) + (size_t)i * (size_t)n,
+                *clip = fvg__values(p_clip) + (size_t)i * (size_t)n;
     float *v_i = fvg__values(v) + (size_t)i * 3;
     v_i[0] = (float)fvg__entropy(full, n);
     v_i[1] = (float)fvg__entropy(clip, n);
@@ -4002,22 +4137,26 @@ static double fvg__row_cross_entropy(const float *z, int n, int label) {
 }
 
 /* r*_i = 1 if CE(z_fg, y) < CE(z_full, y) - delta, else 0 */
-static void fvg__frg_target(const fvg_node *z_full, const fvg_node *z_fg, const int *label, double delta, float *target) {
+static void fvg__frg_target(const fvg_node *z_full, const fvg_node *z_fg, const int *label,
+                            double delta, float *target) {
   int i, n = z_full->cols;
   for (i = 0; i < z_full->rows; i++) {
     const float *full = fvg__values(z_full) + (size_t)i * (size_t)n, *fg = fvg__values(z_fg) + (size_t)i * (size_t)n;
-    target[i] = fvg__row_cross_entropy(fg, n, label[i]) < fvg__row_cross_entropy(full, n, label[i]) - delta ? 1.0f : 0.0f;
+    target[i] =
+      fvg__row_cross_entropy(fg, n, label[i]) < fvg__row_cross_entropy(full, n, label[i]) - delta ? 1.0f : 0.0f;
   }
 }
 
 static fvg_status fvg__fvgpt_check(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
   int i;
-  if (x->n < 1 || x->n_class < 1) return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: a batch of %d images and %d classes", x->n, x->n_class);
+  if (x->n < 1 || x->n_class < 1)
+    return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: a batch of %d images and %d classes", x->n, x->n_class);
   if (!x->f || !x->f_fg || !x->g || !x->g_clip || !x->area || !x->label)
     return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: a training batch needs f, f_fg, g, g_clip, area and label");
   for (i = 0; i < x->n; i++)
     if (x->label[i] < 0 || x->label[i] >= x->n_class)
-      return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: image %d has label %d among %d classes", i, x->label[i], x->n_class);
+      return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: image %d has label %d among %d classes", i,
+                       x->label[i], x->n_class);
   return FVG_OK;
 }
 
@@ -4034,7 +4173,8 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
   g = fvg_const(t, x->n_class, width, x->g);
   z_full = fvg__logits(m, f, g);
   z_fg = fvg__logits(m, fvg_const(t, x->n, width, x->f_fg), g);
-  z_clip = fvg__logits(m, x->f_clip ? fvg_const(t, x->n, width, x->f_clip) : f, fvg_const(t, x->n_class, width, x->g_clip));
+  z_clip = fvg__logits(m, x->f_clip ? fvg_const(t, x->n, width, x->f_clip) : f,
+                       fvg_const(t, x->n_class, width, x->g_clip));
   p_full = fvg_softmax(z_full, d->tau);
   p_fg = fvg_softmax(z_fg, d->tau);
   p_clip = fvg_softmax(z_clip, d->tau);
@@ -4049,7 +4189,8 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
 
   z_fdc = fvg__logits(m, fvg__adapt(&m->fdc_image, f), fvg__adapt(&m->fdc_text, g));
   ce_fdc = fvg_cross_entropy(z_fdc, x->label);
-  dist = fvg_lerp(fvg_kl_rows(p_full, z_fdc, d->tau), fvg_kl_rows(p_fg, z_fdc, d->tau), d->attach_r ? r : fvg_detach(r));
+  dist = fvg_lerp(fvg_kl_rows(p_full, z_fdc, d->tau), fvg_kl_rows(p_fg, z_fdc, d->tau),
+                  d->attach_r ? r : fvg_detach(r));
   dist = fvg_scale(fvg_mean(dist), kl_factor);
 
   b = fvg__brg(m, p_full, p_clip);
@@ -4058,7 +4199,8 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
   kl_pc = fvg_scale(fvg_mean(fvg_kl_rows(p_clip, z_pc, d->tau)), d->no_kl ? 0 : kl_factor);
 
   loss = fvg_add(ce_fdc, fvg_scale(dist, fvg__none_if_negative(d->lambda_base)));
-  loss = fvg_add(fvg_scale(loss, d->no_fdc ? 0 : 1), fvg_scale(frg, d->no_frg ? 0 : fvg__none_if_negative(d->lambda_rg)));
+  loss = fvg_add(fvg_scale(loss, d->no_fdc ? 0 : 1),
+                 fvg_scale(frg, d->no_frg ? 0 : fvg__none_if_negative(d->lambda_rg)));
   loss = fvg_add(loss, fvg_scale(fvg_add(ce_pc, kl_pc), d->no_pc ? 0 : fvg__none_if_negative(d->lambda_new)));
   if (!loss || !report) return loss;
   report->loss = fvg_value(loss)[0];
@@ -4073,7 +4215,8 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
   return loss;
 }
 
-FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_optimizer *o, double lr, const fvg_fvgpt_batch *batch, fvg_fvgpt_report *report) {
+FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_optimizer *o, double lr, const fvg_fvgpt_batch *batch,
+                                  fvg_fvgpt_report *report) {
   fvg_node *loss;
   fvg_status s = fvg__fvgpt_check(m, batch);
   if (s) return s;
@@ -4087,7 +4230,8 @@ FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_optimizer *o, double lr, con
 
 /* ---- inference ---- */
 static fvg_node *fvg__fdc_logits(fvg_fvgpt *m, fvg_node *f, fvg_node *g) {
-  return m->desc.no_fdc ? fvg__logits(m, f, g) : fvg__logits(m, fvg__adapt(&m->fdc_image, f), fvg__adapt(&m->fdc_text, g));
+  return m->desc.no_fdc ? fvg__logits(m, f, g) :
+         fvg__logits(m, fvg__adapt(&m->fdc_image, f), fvg__adapt(&m->fdc_text, g));
 }
 
 static fvg_status fvg__check_counts(fvg_fvgpt *m, int n, int n_class) {
@@ -4100,16 +4244,18 @@ static fvg_status fvg__copy_out(const fvg_fvgpt *m, const fvg_node *x, float *ou
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_fvgpt_base_logits(fvg_fvgpt *m, const float *f, int n, const float *g, int n_class, float *logits) {
+FVG_DEF fvg_status fvg_fvgpt_base_logits(fvg_fvgpt *m, const float *f, int n, const float *g,
+                                         int n_class, float *logits) {
   fvg_tape *t = m->tape;
   fvg_status s = fvg__check_counts(m, n, n_class);
   if (s) return s;
   fvg_tape_clear(t);
-  return fvg__copy_out(m, fvg__fdc_logits(m, fvg_const(t, n, m->desc.width, f), fvg_const(t, n_class, m->desc.width, g)), logits);
+  return fvg__copy_out(m, fvg__fdc_logits(m, fvg_const(t, n, m->desc.width, f),
+                                          fvg_const(t, n_class, m->desc.width, g)), logits);
 }
 
-FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const float *f_clip, int n, const float *g, const float *g_clip,
-                                        int n_class, float *logits, float *b) {
+FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const float *f_clip, int n, const float *g,
+                                        const float *g_clip, int n_class, float *logits, float *b) {
   fvg_tape *t = m->tape;
   fvg_node *z_full, *z_clip, *gate;
   fvg_status s = fvg__check_counts(m, n, n_class);
@@ -4120,7 +4266,8 @@ FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const floa
   }
   fvg_tape_clear(t);
   z_full = fvg__logits(m, fvg_const(t, n, m->desc.width, f), fvg_const(t, n_class, m->desc.width, g));
-  z_clip = fvg__logits(m, fvg_const(t, n, m->desc.width, f_clip ? f_clip : f), fvg_const(t, n_class, m->desc.width, g_clip));
+  z_clip = fvg__logits(m, fvg_const(t, n, m->desc.width, f_clip ? f_clip : f),
+                       fvg_const(t, n_class, m->desc.width, g_clip));
   gate = fvg__brg(m, fvg_softmax(z_full, m->desc.tau), fvg_softmax(z_clip, m->desc.tau));
   s = fvg__copy_out(m, fvg_lerp(z_full, z_clip, gate), logits);
   return s || !b ? s : fvg__copy_out(m, gate, b);
@@ -4131,7 +4278,8 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *x, float
   fvg_node *g, *p_full, *p_fg, *counts, *q;
   fvg_status s = fvg__check_counts(m, x->n, x->n_class);
   if (s) return s;
-  if (!x->f || !x->f_fg || !x->g || !x->area) return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: trust needs f, f_fg, g and area");
+  if (!x->f || !x->f_fg || !x->g || !x->area)
+    return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: trust needs f, f_fg, g and area");
   fvg_tape_clear(t);
   g = fvg_const(t, x->n_class, m->desc.width, x->g);
   p_full = fvg_softmax(fvg__logits(m, fvg_const(t, x->n, m->desc.width, x->f), g), m->desc.tau);

@@ -30,32 +30,33 @@
         FVGPT_STB_IMAGE_LINKED  the program has stb_image's implementation elsewhere: declare only
         FVGPT_DIRENT            list folders through <dirent.h> (POSIX and MinGW), for data sets without a split file
 
-   2. MODELS.  A folder as Hugging Face serves it (config.json, model.safetensors, merges.txt), or one safetensors file
-      with HF's, OpenAI's or open_clip's names.  Sizes come from the tensors' shapes and must agree with config.json
-      where there is one; without one, heads are 64 wide and the activation is quick_gelu.  Either tower may be absent.
-      A model that is not a CLIP with class token and causal text tower (SigLIP, ResNet towers) is refused.
-      Loading as FVG_F16 or FVG_BF16 halves the memory of the matrices; arithmetic is f32 all the same.
+   2. MODELS.  A folder as Hugging Face serves it (config.json, model.safetensors, merges.txt), or one safetensors
+      file with HF's, OpenAI's or open_clip's names.  Sizes come from the tensors' shapes and must agree with
+      config.json where there is one; without one, heads are 64 wide and the activation is quick_gelu.  Either tower
+      may be absent.  A model that is not a CLIP with class token and causal text tower (SigLIP, ResNet towers) is
+      refused.  Loading as FVG_F16 or FVG_BF16 halves the memory of the matrices; arithmetic is f32 all the same.
 
    3. WORDS.  CLIP's byte-pair encoding for all of Unicode.  Not done: repair of wrongly decoded text (ftfy), and HTML
       entities but the common ones.  Text that does not fit the context is an error that says how many tokens it has.
 
-   4. PICTURES.  Resizing is byte-equal to Pillow's, so a model sees what it saw in Python.  JPEG decoders differ from one
-      another by a grey level here and there; stb_image's is no exception.  EXIF rotation is not applied, as in CLIP.
+   4. PICTURES.  Resizing is byte-equal to Pillow's, so a model sees what it saw in Python.  JPEG decoders differ from
+      one another by a grey level here and there; stb_image's is no exception.  EXIF rotation is not applied, as in
+      CLIP.
 
-   5. DATA SETS.  ROOT holds either a split file of CoOp's form, {"train": [["path", label, "name"], ...], "val", "test"}
-      (split_zhou_*.json), whose paths are looked up in ROOT and its sub-folders; or a folder per class, cut 50/20/30 into
-      train, val, test with a fixed seed; or folders train, test (and val) that hold a folder per class.
-      Masks: ROOT/mask/<path of the image relative to ROOT>, same name or same stem with .png, .jpg, .jpeg or .pgm; white is
-      foreground.  An image without a mask trains as one whose mask is of no use: its distillation follows the full view;
-      a training set without any is an error.
+   5. DATA SETS.  ROOT holds either a split file of CoOp's form, {"train": [["path", label, "name"], ...], "val",
+      "test"} (split_zhou_*.json), whose paths are looked up in ROOT and its sub-folders; or a folder per class, cut
+      50/20/30 into train, val, test with a fixed seed; or folders train, test (and val) that hold a folder per class.
+      Masks: ROOT/mask/<path of the image relative to ROOT>, same name or same stem with .png, .jpg, .jpeg or .pgm;
+      white is foreground.  An image without a mask trains as one whose mask is of no use: its distillation follows
+      the full view; a training set without any is an error.
 
-   6. PROTOCOL.  Base classes are the first half of the labels, new classes the rest.  Prompts are tuned on `shots` images
-      of each base class (drawn as Dassl does, so the lists equal the published ones), then tested on base and on new
-      classes, each among its own names; H is the harmonic mean of the two.  Base is scored by z_FDC, new by z_PC; a list
-      that holds both kinds is scored by z_PC.
+   6. PROTOCOL.  Base classes are the first half of the labels, new classes the rest.  Prompts are tuned on `shots`
+      images of each base class (drawn as Dassl does, so the lists equal the published ones), then tested on base and
+      on new classes, each among its own names; H is the harmonic mean of the two.  Base is scored by z_FDC, new by
+      z_PC; a list that holds both kinds is scored by z_PC.
 
-   7. MEMORY.  Image encoding works on 8 pictures at a time whatever the size of the set; features kept for training take
-      8 bytes x width x images x crops (the view and its foreground).
+   7. MEMORY.  Image encoding works on 8 pictures at a time whatever the size of the set; features kept for training
+      take 8 bytes x width x images x crops (the view and its foreground).
 
    8. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h`):
         1 Tokenizer   2 Images   3 Resizing   4 CLIP   5 CoOp   6 Protocol   7 Data sets   8 Tuning
@@ -79,7 +80,7 @@ typedef struct fvg_tokenizer fvg_tokenizer;
    end; 0: as many merges as the file has. A file with fewer merges than that is an error, more are ignored. */
 FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg_source *merges, int vocab_size);
 FVG_DEF void       fvg_tokenizer_free(fvg_tokenizer *k);
-FVG_DEF int        fvg_tokenizer_vocab_size(const fvg_tokenizer *k);      /* start is vocab_size-2, end vocab_size-1 */
+FVG_DEF int        fvg_tokenizer_vocab_size(const fvg_tokenizer *k);     /* start is vocab_size-2, end vocab_size-1 */
 /* Token ids of a text without start and end marks. *n is the full count even when it exceeds `capacity`; at most
    `capacity` ids are stored (ids may be NULL when capacity is 0). Bytes that are not UTF-8 are FVG_E_FORMAT. */
 FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, const char *utf8, int *ids, int capacity, int *n);
@@ -87,7 +88,8 @@ FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, const char *utf8, int *i
 /* ---------------------------------------------------------------------------------------------------------
    Images
    --------------------------------------------------------------------------------------------------------- */
-typedef struct fvg_image { int width, height, channels; uint8_t *pixels; } fvg_image;   /* rows top down, interleaved; owned */
+/* Pixels: rows top down, interleaved; owned. */
+typedef struct fvg_image { int width, height, channels; uint8_t *pixels; } fvg_image;
 typedef enum fvg_filter { FVG_BICUBIC = 0, FVG_NEAREST } fvg_filter;
 typedef struct fvg_crop { int top, left, height, width, flip; } fvg_crop;               /* flip: mirror left-right */
 
@@ -99,16 +101,20 @@ FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, 
 FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char *path);   /* .ppm .pgm .pnm .png  */
 #endif
 FVG_DEF void       fvg_image_free(fvg_ctx *c, fvg_image *image);
-/* Mask to 0/255, one channel: 255 where the mean of the channels / 255 > threshold (0: 0.5; negative: 0). In place. */
+/* Mask to 0/255, one channel: 255 where the mean of the channels / 255 > threshold (0: 0.5; negative: 0).
+   In place. */
 FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float threshold);
 /* Byte-equal to Pillow's resize: bicubic (a = -0.5, antialiased, 22-bit fixed point) or nearest. */
-FVG_DEF fvg_status fvg_image_resize(fvg_ctx *c, fvg_image *out, const fvg_image *in, int width, int height, fvg_filter filter);
+FVG_DEF fvg_status fvg_image_resize(fvg_ctx *c, fvg_image *out, const fvg_image *in, int width,
+                                    int height, fvg_filter filter);
 /* CLIP's test transform: short side to `size`, aspect kept, then the centre size x size. */
-FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fvg_image *in, int size, fvg_filter filter);
+FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fvg_image *in,
+                                            int size, fvg_filter filter);
 /* Crop a box, resize it to size x size, mirror if told. */
-FVG_DEF fvg_status fvg_image_resized_crop(fvg_ctx *c, fvg_image *out, const fvg_image *in, const fvg_crop *crop, int size, fvg_filter filter);
-/* torchvision's RandomResizedCrop box (ratio 3/4..4/3) for a width x height image, and a fair coin for the flip. The crop's
-   share of the area lies in scale_min..scale_max; the published setting is 0.08, 1. */
+FVG_DEF fvg_status fvg_image_resized_crop(fvg_ctx *c, fvg_image *out, const fvg_image *in, const fvg_crop *crop,
+                                          int size, fvg_filter filter);
+/* torchvision's RandomResizedCrop box (ratio 3/4..4/3) for a width x height image, and a fair coin for the flip. The
+   crop's share of the area lies in scale_min..scale_max; the published setting is 0.08, 1. */
 FVG_DEF fvg_crop   fvg_crop_random(fvg_rng *r, int width, int height, double scale_min, double scale_max);
 /* [3, height, width] floats: (pixel / 255 - mean) / std with CLIP's constants. image must have 3 channels. */
 FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, float *chw);
@@ -116,59 +122,65 @@ FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, float
 /* ---------------------------------------------------------------------------------------------------------
    Data sets and protocol
    --------------------------------------------------------------------------------------------------------- */
-typedef struct fvg_item { const char *path; int label; } fvg_item;        /* path relative to the data set's root      */
-typedef struct fvg_items { fvg_item *item; int n; } fvg_items;            /* the array is owned, the paths are not     */
+typedef struct fvg_item { const char *path; int label; } fvg_item;        /* path relative to the data set's root   */
+typedef struct fvg_items { fvg_item *item; int n; } fvg_items;            /* the array is owned, the paths are not  */
 typedef struct fvg_dataset {
   fvg_ctx *ctx;
   char *root;
-  char *split_file;                     /* the split JSON in use, NULL for plain folders                               */
+  char *split_file;                     /* the split JSON in use, NULL for plain folders                            */
   fvg_items train, val, test;
-  char **class_name; int n_class;       /* underscores are blanks already; index = label                               */
-  char *paths;                          /* storage of the strings                                                      */
+  char **class_name; int n_class;       /* underscores are blanks already; index = label                            */
+  char *paths;                          /* storage of the strings                                                   */
 } fvg_dataset;
-/* Lists a folder: calls entry(arg, name, is_folder) for each name but . and .. ; non-zero result: cannot be opened.   */
-typedef int (*fvg_list_fn)(void *user, const char *folder, void (*entry)(void *arg, const char *name, int is_folder), void *arg);
+/* Lists a folder: calls entry(arg, name, is_folder) for each name but . and .. ;
+   non-zero result: cannot be opened. */
+typedef int (*fvg_list_fn)(void *user, const char *folder,
+                           void (*entry)(void *arg, const char *name, int is_folder), void *arg);
 typedef struct fvg_dataset_desc {
   const char *root;
-  const char *split;                    /* split JSON (path as given, else inside root); NULL: the one found in root   */
-  fvg_list_fn list; void *list_user;    /* NULL: <dirent.h> when built with FVGPT_DIRENT, else only split files work   */
+  const char *split;                    /* split JSON (path as given, else in root); NULL: the one found in root    */
+  fvg_list_fn list; void *list_user;    /* NULL: <dirent.h> if built with FVGPT_DIRENT, else only split files work  */
 } fvg_dataset_desc;
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc);
 FVG_DEF void       fvg_dataset_free(fvg_dataset *d);
 
 typedef enum fvg_half { FVG_ALL = 0, FVG_BASE, FVG_NEW } fvg_half;
 /* Base: the first ceil(n/2) labels; new: the rest, renumbered from 0. *first receives the half's first label. */
-FVG_DEF int        fvg_half_classes(int n_class, fvg_half half, int *first);                       /* number of classes */
+FVG_DEF int        fvg_half_classes(int n_class, fvg_half half, int *first);                   /* number of classes */
 FVG_DEF fvg_status fvg_items_half(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, fvg_half half);
 /* K items a label, chosen as Dassl does: CPython's random.seed(seed), then random.sample per label in order of first
-   appearance. All of a label's items if it has fewer, or if shots < 1; *fewest receives the smallest number of items that a
-   label has. */
-FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, int shots, uint64_t seed, int *fewest);
+   appearance. All of a label's items if it has fewer, or if shots < 1; *fewest receives the smallest number of items
+   that a label has. */
+FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, int shots,
+                                      uint64_t seed, int *fewest);
 FVG_DEF void       fvg_items_free(fvg_ctx *c, fvg_items *items);
-/* The image, and its mask at ROOT/mask/<path> (same name, or same stem with .png/.jpg/.jpeg/.pgm), binarised and of the
-   image's size (nearest when it was not). A mask that does not exist gives mask->pixels NULL and FVG_OK. mask may be NULL. */
-FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, fvg_image *image, fvg_image *mask, float mask_threshold);
+/* The image, and its mask at ROOT/mask/<path> (same name, or same stem with .png/.jpg/.jpeg/.pgm), binarised and of
+   the image's size (nearest when it was not). A mask that does not exist gives mask->pixels NULL and FVG_OK. mask may
+   be NULL. */
+FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, fvg_image *image,
+                                    fvg_image *mask, float mask_threshold);
 
 /* Accuracy and macro F1 in percent from scores [n, n_class] (arg max, first maximum; F1 over the labels present). */
 typedef struct fvg_score { int n, n_correct; double accuracy, macro_f1; } fvg_score;
-FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores, const int *labels, int n, int n_class);
-FVG_DEF double     fvg_harmonic_mean(double base, double new_);                                    /* 2BN/(B+N), 0 when both are 0 */
+FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
+                                const int *labels, int n, int n_class);
+FVG_DEF double     fvg_harmonic_mean(double base, double new_);                     /* 2BN/(B+N), 0 when both are 0 */
 
 /* ---------------------------------------------------------------------------------------------------------
    CLIP
    --------------------------------------------------------------------------------------------------------- */
 typedef struct fvg_vision_tower {
-  int image_size, patch_size, n_token, width;                  /* n_token: the class token and the patches            */
-  fvg_tensor patch_weight;                                     /* [width, 3 patch patch], no bias                      */
-  fvg_tensor class_embedding, position_embedding;              /* [width], [n_token, width]                            */
+  int image_size, patch_size, n_token, width;                  /* n_token: the class token and the patches          */
+  fvg_tensor patch_weight;                                     /* [width, 3 patch patch], no bias                   */
+  fvg_tensor class_embedding, position_embedding;              /* [width], [n_token, width]                         */
   fvg_tensor ln_pre_weight, ln_pre_bias, ln_post_weight, ln_post_bias;
-  fvg_tensor projection;                                       /* [embed_dim, width]                                   */
+  fvg_tensor projection;                                       /* [embed_dim, width]                                */
   fvg_transformer transformer;
 } fvg_vision_tower;
 typedef struct fvg_text_tower {
   int context_length, vocab_size, width;
-  fvg_tensor token_embedding, position_embedding;              /* [vocab_size, width], [context_length, width]         */
-  fvg_tensor ln_final_weight, ln_final_bias, projection;       /* [embed_dim, width]                                   */
+  fvg_tensor token_embedding, position_embedding;              /* [vocab_size, width], [context_length, width]      */
+  fvg_tensor ln_final_weight, ln_final_bias, projection;       /* [embed_dim, width]                                */
   fvg_transformer transformer;
 } fvg_text_tower;
 typedef struct fvg_clip {            /* read-only after loading                                                */
@@ -181,13 +193,16 @@ typedef struct fvg_clip {            /* read-only after loading                 
   void **owned; int n_owned;         /* the memory of the tensors                                              */
 } fvg_clip;
 
-/* From weights in HF's, OpenAI's or open_clip's names. config_json: HF's config.json or open_clip_config.json as text, or
-   NULL: sizes from the shapes, heads of 64, quick_gelu. keep_as: F32, or F16/BF16 to hold the matrices in half the memory. */
-FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights, const char *config_json, fvg_dtype keep_as);
+/* From weights in HF's, OpenAI's or open_clip's names. config_json: HF's config.json or open_clip_config.json as
+   text, or NULL: sizes from the shapes, heads of 64, quick_gelu. keep_as: F32, or F16/BF16 to hold the matrices in
+   half the memory. */
+FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights,
+                                 const char *config_json, fvg_dtype keep_as);
 #ifndef FVGPT_NO_STDIO
-/* From a folder (config.json, model.safetensors or open_clip_model.safetensors, merges.txt or bpe_simple_vocab_16e6.txt) or
-   from one safetensors file, with the config.json beside it if there is one. merges: path of the vocabulary; NULL: in the folder, beside it, or in a folder `model` beside
-   its parent. A missing vocabulary is no error until a text is to be encoded. */
+/* From a folder (config.json, model.safetensors or open_clip_model.safetensors, merges.txt or
+   bpe_simple_vocab_16e6.txt) or from one safetensors file, with the config.json beside it if there is one. merges:
+   path of the vocabulary; NULL: in the folder, beside it, or in a folder `model` beside its parent. A missing
+   vocabulary is no error until a text is to be encoded. */
 FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges, fvg_dtype keep_as);
 #endif
 FVG_DEF void       fvg_clip_free(fvg_clip *m);
@@ -196,12 +211,14 @@ FVG_DEF size_t     fvg_clip_parameter_count(const fvg_clip *m);
 FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int n, float *features);
 /* texts -> features [n, embed_dim], not normalised. A text of more tokens than the context holds is an error. */
 FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, const char *const *texts, int n, float *features);
-/* Both as nodes, for training whole towers: with fvg_tape_train, gradients reach every weight that is listed there. */
+/* Both as nodes, for training whole towers: with fvg_tape_train, gradients reach every weight that is listed
+   there. */
 FVG_DEF fvg_node  *fvg_clip_image_features(fvg_tape *t, const fvg_clip *m, const float *images, int n);
 FVG_DEF fvg_node  *fvg_clip_text_features(fvg_tape *t, const fvg_clip *m, const char *const *texts, int n);
-/* fvg_clip_encode_texts for class names (underscores become blanks) in a template with one {}; NULL: "a photo of a {}."  Normalised:
-   these are the weights of the zero-shot classifier. */
-FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_template, const char *const *class_name, int n_class, float *features);
+/* fvg_clip_encode_texts for class names (underscores become blanks) in a template with one {}; NULL:
+   "a photo of a {}."  Normalised: these are the weights of the zero-shot classifier. */
+FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_template, const char *const *class_name,
+                                           int n_class, float *features);
 FVG_DEF void       fvg_normalize_rows(float *x, int n, int d);
 
 /* ---------------------------------------------------------------------------------------------------------
@@ -216,14 +233,17 @@ typedef struct fvg_coop_desc {
   uint64_t seed;
 } fvg_coop_desc;
 typedef struct fvg_coop fvg_coop;
-FVG_DEF fvg_status fvg_coop_new(fvg_clip *m, fvg_coop **out, const fvg_coop_desc *desc, const char *const *class_name, int n_class);
+FVG_DEF fvg_status fvg_coop_new(fvg_clip *m, fvg_coop **out, const fvg_coop_desc *desc,
+                                const char *const *class_name, int n_class);
 FVG_DEF void       fvg_coop_free(fvg_coop *p);
 FVG_DEF fvg_parameter *fvg_coop_ctx(fvg_coop *p);                     /* [n_ctx, width] or [n_class, n_ctx, width] */
 FVG_DEF const char *const *fvg_coop_class_names(const fvg_coop *p, int *n);
 /* CE(s f g^T, label) as a node; f [n, embed_dim] normalised image features. */
 FVG_DEF fvg_node  *fvg_coop_loss(fvg_coop *p, fvg_tape *t, const float *f, const int *label, int n);
-FVG_DEF fvg_status fvg_coop_step(fvg_coop *p, fvg_optimizer *o, double lr, const float *f, const int *label, int n, float *loss);
-/* Normalised text features [n_class, embed_dim] of any class names with the learned context (with CSC: of the trained ones). */
+FVG_DEF fvg_status fvg_coop_step(fvg_coop *p, fvg_optimizer *o, double lr, const float *f,
+                                 const int *label, int n, float *loss);
+/* Normalised text features [n_class, embed_dim] of any class names with the learned context (with CSC: of the trained
+   ones). */
 FVG_DEF fvg_status fvg_coop_text_features(fvg_coop *p, const char *const *class_name, int n_class, float *g);
 
 /* ---------------------------------------------------------------------------------------------------------
@@ -244,14 +264,18 @@ typedef struct fvg_views_desc {
   int   no_foreground;               /* 1: only f is wanted (stage 1), masks are not read                      */
   uint64_t seed;
 } fvg_views_desc;
-/* What training sees of images: normalised features of the (augmented) image and of its foreground view. Views that do not
-   change are encoded once and kept, found again by the item's path, so that seeds and stages can share one fvg_views. */
+/* What training sees of images: normalised features of the (augmented) image and of its foreground view. Views that
+   do not change are encoded once and kept, found again by the item's path, so that seeds and stages can share one
+   fvg_views. */
 typedef struct fvg_views fvg_views;
 FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset *d, const fvg_views_desc *desc);
 FVG_DEF void       fvg_views_free(fvg_views *v);
-FVG_DEF fvg_status fvg_views_load(fvg_views *v, const fvg_items *items);           /* encode what will be kept, with progress */
-/* Views of items index[0..n-1] in `epoch`: f, f_fg [n, embed_dim], area [n] (-1: no mask). f_fg and area may be NULL. */
-FVG_DEF fvg_status fvg_views_get(fvg_views *v, const fvg_items *items, const int *index, int n, int epoch, float *f, float *f_fg, float *area);
+/* Encodes what will be kept, with progress. */
+FVG_DEF fvg_status fvg_views_load(fvg_views *v, const fvg_items *items);
+/* Views of items index[0..n-1] in `epoch`: f, f_fg [n, embed_dim], area [n] (-1: no mask).
+   f_fg and area may be NULL. */
+FVG_DEF fvg_status fvg_views_get(fvg_views *v, const fvg_items *items, const int *index, int n, int epoch, float *f,
+                                 float *f_fg, float *area);
 /* Normalised features [items->n, embed_dim] under the test transform. */
 FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, const fvg_dataset *d, const fvg_items *items, float *f);
 
@@ -260,17 +284,21 @@ typedef struct fvg_train_desc {
   int batch;                         /* 4                                                                      */
   uint64_t seed;                     /* of the order of the images                                             */
 } fvg_train_desc;
-/* Stage 1: context vectors. Stage 2: gates and adapters on the tuned prompts p; g_clip are plain CLIP's class features. */
+/* Stage 1: context vectors. Stage 2: gates and adapters on the tuned prompts p;
+   g_clip are plain CLIP's class features. */
 FVG_DEF fvg_status fvg_coop_train(fvg_coop *p, fvg_views *v, const fvg_items *items, const fvg_train_desc *desc);
-FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_coop *p, fvg_views *v, const fvg_items *items, const char *prompt_template, const fvg_train_desc *desc);
+FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_coop *p, fvg_views *v, const fvg_items *items,
+                                   const char *prompt_template, const fvg_train_desc *desc);
 
 typedef enum fvg_branch { FVG_ZERO_SHOT = 0, FVG_TUNED, FVG_BRANCH_BASE, FVG_BRANCH_NEW } fvg_branch;
-/* A fixed list of classes ready to score features. Zero-shot needs neither p nor f, tuned needs p, the branches both. */
+/* A fixed list of classes ready to score features. Zero-shot needs neither p nor f, tuned needs p, the branches
+   both. */
 typedef struct fvg_classifier fvg_classifier;
 FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_coop *p, fvg_fvgpt *f,
                                       const char *prompt_template, const char *const *class_name, int n_class);
 FVG_DEF void       fvg_classifier_free(fvg_classifier *k);
-/* f [n, embed_dim] normalised -> logits [n, n_class]; b [n]: the weight of plain CLIP (new branch only, else 0), or NULL. */
+/* f [n, embed_dim] normalised -> logits [n, n_class]; b [n]: the weight of plain CLIP (new branch only, else 0), or
+   NULL. */
 FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int n, float *logits, float *b);
 
 /* ---------------------------------------------------------------------------------------------------------
@@ -280,21 +308,24 @@ typedef enum fvg_map_kind {
   FVG_GRAD_CAM = 0,                  /* which patches speak for the class: depends on the classifier and the label */
   FVG_CLS_ATTENTION                  /* what the class token attends to: depends on the image tower alone      */
 } fvg_map_kind;
-/* chw [3, image_size, image_size] normalised -> map [image_size, image_size] in 0..1, its greatest value 1 (all 0 when no
-   patch speaks for the class). */
+/* chw [3, image_size, image_size] normalised -> map [image_size, image_size] in 0..1, its greatest value 1 (all 0
+   when no patch speaks for the class). */
 FVG_DEF fvg_status fvg_attention_map(fvg_classifier *k, const float *chw, int label, fvg_map_kind kind, float *map);
-/* Sum of the map inside the mask (one channel, 255 inside, of the map's size) over its whole sum; 0 for an empty map, -1
-   without a mask of one channel. */
+/* Sum of the map inside the mask (one channel, 255 inside, of the map's size) over its whole sum; 0 for an empty map,
+   -1 without a mask of one channel. */
 FVG_DEF double     fvg_foreground_share(const float *map, const fvg_image *mask);
 /* The map as a heat over the picture of the same size, which turns grey where the map is 0. */
 FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image *image, const float *map);
 
 #ifndef FVGPT_NO_STDIO
-/* A tuned model in one safetensors file: ctx, and FVG-PT's tensors when f is not NULL; what is needed to build them again, and
-   `settings`, are in the metadata. Loading needs the CLIP that it was tuned on; *f is NULL when the file has no FVG-PT part.
-   *settings (may be NULL) receives the open file for fvg_weights_metadata; close it with fvg_weights_close. */
-FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_coop *p, fvg_fvgpt *f, const fvg_metadata *settings, int n_settings);
-FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, const char *path, fvg_coop **p, fvg_fvgpt **f, fvg_weights **settings);
+/* A tuned model in one safetensors file: ctx, and FVG-PT's tensors when f is not NULL; what is needed to build them
+   again, and `settings`, are in the metadata. Loading needs the CLIP that it was tuned on; *f is NULL when the file
+   has no FVG-PT part. *settings (may be NULL) receives the open file for fvg_weights_metadata; close it with
+   fvg_weights_close. */
+FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_coop *p, fvg_fvgpt *f,
+                                       const fvg_metadata *settings, int n_settings);
+FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, const char *path, fvg_coop **p, fvg_fvgpt **f,
+                                       fvg_weights **settings);
 #endif
 
 #ifdef __cplusplus
@@ -2043,14 +2074,14 @@ FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, float
  *===========================================================================================================
    CLIP (Radford et al. 2021, arXiv 2103.00020) embeds images and texts in one space of width d.
 
-     image  patches of p x p pixels, each times patch_weight -> [T-1, w];  a class token in front, + position embedding,
-            LN_pre, transformer, LN_post of the class token, times projection -> f [d]
+     image  patches of p x p pixels, each times patch_weight -> [T-1, w];  a class token in front, + position
+            embedding, LN_pre, transformer, LN_post of the class token, times projection -> f [d]
      text   start, tokens, end, each its embedding + position embedding -> [n, w];  causal transformer,
             LN_final of the end token's row, times projection -> g [d]
 
    and scores s cos(f, g), s = exp(logit_scale).  The same weights are published under three sets of names; the tables
-   below say which file calls what how.  OpenAI's in_proj_weight holds the q, k and v matrices one below the other, and
-   its projections are stored the other way round; both are put right while loading.
+   below say which file calls what how.  OpenAI's in_proj_weight holds the q, k and v matrices one below the other,
+   and its projections are stored the other way round; both are put right while loading.
 
    Texts are packed: every text stops at its end mark, and the rows in which all texts agree at their start are stored
    once, as a shared prefix (fvgpt.h, chapter 7).  A symbol of a text is a token (>= 0) or a context vector (< 0). */
@@ -2077,17 +2108,23 @@ static fvg_status fvg__clip_own(fvg_clip *m, void *block) {
 }
 
 /* Tensor `name` as [rows, cols] (cols 0: [rows]); dimensions beyond the second count into cols. */
-static fvg_status fvg__load(fvg__clip_loader *l, const char *name, int rows, int cols, fvg_dtype as, fvg_tensor *out) {
+static fvg_status fvg__load(fvg__clip_loader *l, const char *name, int rows, int cols,
+                            fvg_dtype as, fvg_tensor *out) {
   fvg_ctx *c = l->m->ctx;
   fvg_tensor shape;
   fvg_status s;
   char found[FVG__SHAPE_TEXT];
   memset(out, 0, sizeof *out);
-  if (!fvg_weights_info(l->weights, name, &shape)) return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(l->weights), name);
-  if (shape.n_dim < (cols ? 2 : 1) || shape.dim[0] != rows || fvg_tensor_count(&shape) != (size_t)rows * (size_t)(cols ? cols : 1)) {
+  if (!fvg_weights_info(l->weights, name, &shape))
+    return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(l->weights), name);
+  if (shape.n_dim < (cols ? 2 : 1) || shape.dim[0] != rows ||
+      fvg_tensor_count(&shape) != (size_t)rows * (size_t)(cols ? cols : 1)) {
     fvg__shape_text(&shape, found);
-    if (cols) return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d, %d]", fvg_weights_file(l->weights), name, found, rows, cols);
-    return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d]", fvg_weights_file(l->weights), name, found, rows);
+    if (cols)
+      return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d, %d]",
+                       fvg_weights_file(l->weights), name, found, rows, cols);
+    return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d]",
+                     fvg_weights_file(l->weights), name, found, rows);
   }
   s = fvg_weights_get(l->weights, name, as, out);
   if (s) return s;
@@ -2111,7 +2148,8 @@ static fvg_status fvg__load_projection(fvg__clip_loader *l, const char *name, in
   turned = (float *)fvg__alloc_array(l->m->ctx, (size_t)width * (size_t)d, sizeof *turned);
   if (!turned) return FVG_E_NOMEM;
   for (i = 0; i < d; i++)
-    for (j = 0; j < width; j++) turned[(size_t)i * (size_t)width + (size_t)j] = ((const float *)given.data)[(size_t)j * (size_t)d + (size_t)i];
+    for (j = 0; j < width; j++)
+      turned[(size_t)i * (size_t)width + (size_t)j] = ((const float *)given.data)[(size_t)j * (size_t)d + (size_t)i];
   *out = given;
   out->data = turned;
   out->dim[0] = d;
@@ -2127,7 +2165,8 @@ static fvg_tensor fvg__part_of(const fvg_tensor *x, int part, int rows) {       
   return y;
 }
 
-static fvg_status fvg__load_leaf(fvg__clip_loader *l, const char *prefix, int layer, const char *leaf, int rows, int cols, fvg_tensor *out) {
+static fvg_status fvg__load_leaf(fvg__clip_loader *l, const char *prefix, int layer, const char *leaf, int rows,
+                                 int cols, fvg_tensor *out) {
   char name[160];
   snprintf(name, sizeof name, "%s%d.%s", prefix, layer, leaf);
   return fvg__load(l, name, rows, cols, cols ? l->keep_as : FVG_F32, out);
@@ -2155,20 +2194,25 @@ static fvg_status fvg__load_block(fvg__clip_loader *l, const char *prefix, int i
     if (!s) s = fvg__load_leaf(l, prefix, i, "self_attn.v_proj.weight", w, w, &b->v_weight);
     if (!s) s = fvg__load_leaf(l, prefix, i, "self_attn.v_proj.bias", w, 0, &b->v_bias);
   }
-  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "attn.out_proj.weight" : "self_attn.out_proj.weight", w, w, &b->out_weight);
-  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "attn.out_proj.bias" : "self_attn.out_proj.bias", w, 0, &b->out_bias);
+  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "attn.out_proj.weight" : "self_attn.out_proj.weight", w, w,
+                             &b->out_weight);
+  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "attn.out_proj.bias" : "self_attn.out_proj.bias", w, 0,
+                             &b->out_bias);
   if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "ln_1.weight" : "layer_norm1.weight", w, 0, &b->ln_1_weight);
   if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "ln_1.bias" : "layer_norm1.bias", w, 0, &b->ln_1_bias);
   if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "ln_2.weight" : "layer_norm2.weight", w, 0, &b->ln_2_weight);
   if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "ln_2.bias" : "layer_norm2.bias", w, 0, &b->ln_2_bias);
-  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "mlp.c_fc.weight" : "mlp.fc1.weight", hidden, w, &b->fc_weight);
+  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "mlp.c_fc.weight" : "mlp.fc1.weight",
+                             hidden, w, &b->fc_weight);
   if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "mlp.c_fc.bias" : "mlp.fc1.bias", hidden, 0, &b->fc_bias);
-  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "mlp.c_proj.weight" : "mlp.fc2.weight", w, hidden, &b->proj_weight);
+  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "mlp.c_proj.weight" : "mlp.fc2.weight", w,
+                             hidden, &b->proj_weight);
   if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "mlp.c_proj.bias" : "mlp.fc2.bias", w, 0, &b->proj_bias);
   return s;
 }
 
-/* The layers the file speaks of: one more than the greatest number after `prefix`. n tensors make at most n layers. */
+/* The layers the file speaks of: one more than the greatest number after `prefix`.
+   n tensors make at most n layers. */
 static int fvg__count_layers(const fvg_weights *weights, const char *prefix) {
   int i, n = 0, most = fvg_weights_count(weights);
   size_t length = strlen(prefix);
@@ -2196,51 +2240,61 @@ static double fvg__config_number(const fvg__json *config, int section, const cha
 }
 
 /* A size; *out keeps its value when the section does not name it. */
-static fvg_status fvg__config_size(fvg__clip_loader *l, const fvg__json *config, int section, const char *key, int *out) {
+static fvg_status fvg__config_size(fvg__clip_loader *l, const fvg__json *config, int section,
+                                   const char *key, int *out) {
   int i = section >= 0 ? fvg__json_find(config, section, key) : -1;
   double x = i >= 0 ? config->value[i].number : 0;
   if (i < 0 || config->value[i].type == FVG__JSON_NULL) return FVG_OK;
   if (config->value[i].type != FVG__JSON_NUMBER || !(x >= 1 && x <= 1e6) || x != floor(x))
-    return fvg__fail(l->m->ctx, FVG_E_FORMAT, "config.json of %s: %s must be a whole number from 1 to 1000000", fvg_weights_file(l->weights), key);
+    return fvg__fail(l->m->ctx, FVG_E_FORMAT, "config.json of %s: %s must be a whole number from 1 to 1000000",
+                     fvg_weights_file(l->weights), key);
   *out = (int)x;
   return FVG_OK;
 }
 
-static fvg_status fvg__config_agrees(fvg__clip_loader *l, const fvg__json *config, int section, const char *key, int found) {
+static fvg_status fvg__config_agrees(fvg__clip_loader *l, const fvg__json *config, int section,
+                                     const char *key, int found) {
   int said = found;
   fvg_status s = fvg__config_size(l, config, section, key, &said);
   if (s || said == found) return s;
-  return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: the tensors' shapes give %s = %d, but config.json says %d", fvg_weights_file(l->weights), key, found, said);
+  return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: the tensors' shapes give %s = %d, but config.json says %d",
+                   fvg_weights_file(l->weights), key, found, said);
 }
 
 /* Layers, heads, activation and blocks of one tower. */
-static fvg_status fvg__load_transformer(fvg__clip_loader *l, const fvg__json *config, int section, const char *prefix, int w, fvg_transformer *t) {
+static fvg_status fvg__load_transformer(fvg__clip_loader *l, const fvg__json *config, int section, const char *prefix,
+                                        int w, fvg_transformer *t) {
   fvg_ctx *c = l->m->ctx;
   char name[160];
   fvg_tensor fc;
   int i, act = section >= 0 ? fvg__json_find(config, section, "hidden_act") : -1, heads = 0, head_width = 64;
   double eps = fvg__config_number(config, section, "layer_norm_eps");
   fvg_status s = fvg__config_size(l, config, section, "num_attention_heads", &heads);
-  if (!s) s = fvg__config_size(l, config, section, "heads", &heads);                  /* open_clip's text_cfg        */
-  if (!s) s = fvg__config_size(l, config, section, "head_width", &head_width);        /* and vision_cfg: 80 in ViT-H */
+  if (!s) s = fvg__config_size(l, config, section, "heads", &heads);                  /* open_clip's text_cfg and   */
+  if (!s) s = fvg__config_size(l, config, section, "head_width", &head_width);        /* vision_cfg: 80 in ViT-H    */
   if (s) return s;
   t->n_layer = fvg__count_layers(l->weights, prefix);
   t->n_head = heads ? heads : w / head_width;
   t->eps = eps > 0 ? (float)eps : 1e-5f;
-  if (t->n_layer < 1) return fvg__fail(c, FVG_E_FORMAT, "%s: no layers named %s0...", fvg_weights_file(l->weights), prefix);
+  if (t->n_layer < 1)
+    return fvg__fail(c, FVG_E_FORMAT, "%s: no layers named %s0...", fvg_weights_file(l->weights), prefix);
   if (t->n_head < 1 || w % t->n_head)
-    return fvg__fail(c, FVG_E_SHAPE, "%s: width %d of %s... cannot be cut into %d heads", fvg_weights_file(l->weights), w, prefix, t->n_head);
+    return fvg__fail(c, FVG_E_SHAPE, "%s: width %d of %s... cannot be cut into %d heads",
+                     fvg_weights_file(l->weights), w, prefix, t->n_head);
   if (act >= 0) {
     const char *kind = config->value[act].string;
     if (strcmp(kind, "gelu") && strcmp(kind, "quick_gelu"))
-      return fvg__fail(c, FVG_E_UNSUPPORTED, "config.json of %s: hidden_act \"%.40s\", only \"gelu\" and \"quick_gelu\" are known", fvg_weights_file(l->weights), kind);
+      return fvg__fail(c, FVG_E_UNSUPPORTED,
+                       "config.json of %s: hidden_act \"%.40s\", only \"gelu\" and \"quick_gelu\" are known",
+                       fvg_weights_file(l->weights), kind);
     t->activation = kind[0] == 'g' ? FVG_GELU : FVG_QUICK_GELU;
   }
   s = fvg__config_agrees(l, config, section, "num_hidden_layers", t->n_layer);
   if (!s) s = fvg__config_agrees(l, config, section, "hidden_size", w);
   if (s) return s;
   snprintf(name, sizeof name, "%s0.%s", prefix, l->openai ? "mlp.c_fc.weight" : "mlp.fc1.weight");
-  if (!fvg_weights_info(l->weights, name, &fc) || fc.n_dim != 2) return fvg__fail(c, FVG_E_FORMAT, "%s: no matrix %s", fvg_weights_file(l->weights), name);
+  if (!fvg_weights_info(l->weights, name, &fc) || fc.n_dim != 2)
+    return fvg__fail(c, FVG_E_FORMAT, "%s: no matrix %s", fvg_weights_file(l->weights), name);
   t->block = (fvg_block *)fvg__alloc_array(c, (size_t)t->n_layer, sizeof *t->block);
   if (!t->block) return FVG_E_NOMEM;
   for (i = 0; !s && i < t->n_layer; i++) s = fvg__load_block(l, prefix, i, w, fc.dim[0], &t->block[i]);
@@ -2254,32 +2308,45 @@ static fvg_status fvg__load_vision(fvg__clip_loader *l, const fvg__json *config,
   fvg_status s;
   int grid = 1, w;
   const char *patch_name = l->openai ? "visual.conv1.weight" : "vision_model.embeddings.patch_embedding.weight";
-  const char *position_name = l->openai ? "visual.positional_embedding" : "vision_model.embeddings.position_embedding.weight";
+  const char *position_name = l->openai ? "visual.positional_embedding" :
+                                          "vision_model.embeddings.position_embedding.weight";
   if (!fvg_weights_info(l->weights, patch_name, &patch)) {
-    if (!fvg__any_tensor(l->weights, l->openai ? "visual." : "vision_model.")) return FVG_OK;            /* a text-only model */
+    if (!fvg__any_tensor(l->weights, l->openai ? "visual." : "vision_model."))
+      return FVG_OK;                                                                   /* a text-only model         */
     return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", file, patch_name);
   }
   l->m->has_vision = 1;
-  if (patch.n_dim != 4 || patch.dim[1] != 3 || patch.dim[2] != patch.dim[3] || patch.dim[0] < 1 || patch.dim[2] < 1 || patch.dim[2] > 4096)
+  if (patch.n_dim != 4 || patch.dim[1] != 3 || patch.dim[2] != patch.dim[3] || patch.dim[0] < 1 ||
+      patch.dim[2] < 1 || patch.dim[2] > 4096)
     return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s must have shape [width,3,patch,patch]", file, patch_name);
-  if (!fvg_weights_info(l->weights, position_name, &position)) return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", file, position_name);
+  if (!fvg_weights_info(l->weights, position_name, &position))
+    return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", file, position_name);
   v->width = w = patch.dim[0];
   v->patch_size = patch.dim[2];
   v->n_token = position.n_dim == 2 ? position.dim[0] : 0;
   while (grid < 4096 && grid * grid < v->n_token - 1) grid++;
   if (grid * grid + 1 != v->n_token)
-    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s has %d rows, not one and a square number", file, position_name, v->n_token);
+    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s has %d rows, not one and a square number", file,
+                     position_name, v->n_token);
   v->image_size = grid * v->patch_size;
   s = fvg__config_agrees(l, config, section, "image_size", v->image_size);
   if (!s) s = fvg__config_agrees(l, config, section, "patch_size", v->patch_size);
   if (!s) s = fvg__load(l, patch_name, w, 3 * v->patch_size * v->patch_size, l->keep_as, &v->patch_weight);
   if (!s) s = fvg__load(l, position_name, v->n_token, w, FVG_F32, &v->position_embedding);
-  if (!s) s = fvg__load(l, l->openai ? "visual.class_embedding" : "vision_model.embeddings.class_embedding", w, 0, FVG_F32, &v->class_embedding);
-  if (!s) s = fvg__load(l, l->openai ? "visual.ln_pre.weight" : "vision_model.pre_layrnorm.weight", w, 0, FVG_F32, &v->ln_pre_weight);    /* HF's spelling */
-  if (!s) s = fvg__load(l, l->openai ? "visual.ln_pre.bias" : "vision_model.pre_layrnorm.bias", w, 0, FVG_F32, &v->ln_pre_bias);
-  if (!s) s = fvg__load(l, l->openai ? "visual.ln_post.weight" : "vision_model.post_layernorm.weight", w, 0, FVG_F32, &v->ln_post_weight);
-  if (!s) s = fvg__load(l, l->openai ? "visual.ln_post.bias" : "vision_model.post_layernorm.bias", w, 0, FVG_F32, &v->ln_post_bias);
-  if (!s) s = fvg__load_transformer(l, config, section, l->openai ? "visual.transformer.resblocks." : "vision_model.encoder.layers.", w, &v->transformer);
+  if (!s) s = fvg__load(l, l->openai ? "visual.class_embedding" : "vision_model.embeddings.class_embedding", w, 0,
+                        FVG_F32, &v->class_embedding);
+  /* pre_layrnorm is HF's spelling */
+  if (!s) s = fvg__load(l, l->openai ? "visual.ln_pre.weight" : "vision_model.pre_layrnorm.weight", w, 0,
+                        FVG_F32, &v->ln_pre_weight);
+  if (!s) s = fvg__load(l, l->openai ? "visual.ln_pre.bias" : "vision_model.pre_layrnorm.bias", w, 0,
+                        FVG_F32, &v->ln_pre_bias);
+  if (!s) s = fvg__load(l, l->openai ? "visual.ln_post.weight" : "vision_model.post_layernorm.weight", w, 0,
+                        FVG_F32, &v->ln_post_weight);
+  if (!s) s = fvg__load(l, l->openai ? "visual.ln_post.bias" : "vision_model.post_layernorm.bias", w, 0,
+                        FVG_F32, &v->ln_post_bias);
+  if (!s) s = fvg__load_transformer(l, config, section,
+                                    l->openai ? "visual.transformer.resblocks." : "vision_model.encoder.layers.",
+                                    w, &v->transformer);
   if (!s) s = fvg__load_projection(l, l->openai ? "visual.proj" : "visual_projection.weight", w, &v->projection);
   return s;
 }
@@ -2291,14 +2358,16 @@ static fvg_status fvg__load_text(fvg__clip_loader *l, const fvg__json *config, i
   fvg_tensor token, position;
   fvg_status s;
   if (!fvg_weights_info(l->weights, token_name, &token)) {
-    if (!fvg__any_tensor(l->weights, l->openai ? "transformer." : "text_model.")) return FVG_OK;         /* an image-only model */
+    if (!fvg__any_tensor(l->weights, l->openai ? "transformer." : "text_model."))
+      return FVG_OK;                                                                   /* an image-only model       */
     return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(l->weights), token_name);
   }
   l->m->has_text = 1;
   if (!fvg_weights_info(l->weights, position_name, &position))
     return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(l->weights), position_name);
   if (token.n_dim != 2 || position.n_dim != 2 || token.dim[0] < 515 || token.dim[1] < 1 || position.dim[0] < 3)
-    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s and %s must be matrices of at least 515 and 3 rows", fvg_weights_file(l->weights), token_name, position_name);
+    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s and %s must be matrices of at least 515 and 3 rows",
+                     fvg_weights_file(l->weights), token_name, position_name);
   x->vocab_size = token.dim[0];
   x->width = token.dim[1];
   x->context_length = position.dim[0];
@@ -2306,10 +2375,15 @@ static fvg_status fvg__load_text(fvg__clip_loader *l, const fvg__json *config, i
   if (!s) s = fvg__config_agrees(l, config, section, "max_position_embeddings", x->context_length);
   if (!s) s = fvg__load(l, token_name, x->vocab_size, x->width, l->keep_as, &x->token_embedding);
   if (!s) s = fvg__load(l, position_name, x->context_length, x->width, FVG_F32, &x->position_embedding);
-  if (!s) s = fvg__load(l, l->openai ? "ln_final.weight" : "text_model.final_layer_norm.weight", x->width, 0, FVG_F32, &x->ln_final_weight);
-  if (!s) s = fvg__load(l, l->openai ? "ln_final.bias" : "text_model.final_layer_norm.bias", x->width, 0, FVG_F32, &x->ln_final_bias);
-  if (!s) s = fvg__load_transformer(l, config, section, l->openai ? "transformer.resblocks." : "text_model.encoder.layers.", x->width, &x->transformer);
-  if (!s) s = fvg__load_projection(l, l->openai ? "text_projection" : "text_projection.weight", x->width, &x->projection);
+  if (!s) s = fvg__load(l, l->openai ? "ln_final.weight" : "text_model.final_layer_norm.weight", x->width, 0,
+                        FVG_F32, &x->ln_final_weight);
+  if (!s) s = fvg__load(l, l->openai ? "ln_final.bias" : "text_model.final_layer_norm.bias", x->width, 0,
+                        FVG_F32, &x->ln_final_bias);
+  if (!s) s = fvg__load_transformer(l, config, section,
+                                    l->openai ? "transformer.resblocks." : "text_model.encoder.layers.",
+                                    x->width, &x->transformer);
+  if (!s) s = fvg__load_projection(l, l->openai ? "text_projection" : "text_projection.weight",
+                                   x->width, &x->projection);
   return s;
 }
 
@@ -2322,9 +2396,12 @@ static fvg_status fvg__load_shared(fvg__clip_loader *l) {
   name[0] = l->openai ? "visual.proj" : "visual_projection.weight";
   name[1] = l->openai ? "text_projection" : "text_projection.weight";
   for (i = 0; i < 2; i++)
-    if (fvg_weights_info(l->weights, name[i], &shape) && shape.n_dim == 2) l->m->embed_dim = shape.dim[l->openai ? 1 : 0];
+    if (fvg_weights_info(l->weights, name[i], &shape) && shape.n_dim == 2)
+      l->m->embed_dim = shape.dim[l->openai ? 1 : 0];
   if (l->m->embed_dim < 1)
-    return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no CLIP weights in HF's, OpenAI's or open_clip's names (neither %s nor %s)", fvg_weights_file(l->weights), name[0], name[1]);
+    return fvg__fail(l->m->ctx, FVG_E_FORMAT,
+                     "%s: no CLIP weights in HF's, OpenAI's or open_clip's names (neither %s nor %s)",
+                     fvg_weights_file(l->weights), name[0], name[1]);
   l->m->logit_scale = 100;
   if (!fvg_weights_info(l->weights, "logit_scale", NULL)) return FVG_OK;
   s = fvg_weights_get(l->weights, "logit_scale", FVG_F32, &scale);
@@ -2336,22 +2413,25 @@ static fvg_status fvg__load_shared(fvg__clip_loader *l) {
   l->m->logit_scale = expf(((const float *)scale.data)[0]);
   fvg_tensor_free(l->m->ctx, &scale);
   if (!(l->m->logit_scale > 0 && l->m->logit_scale < 1e6f))
-    return fvg__fail(l->m->ctx, FVG_E_NUMERIC, "%s: exp(logit_scale) is %g", fvg_weights_file(l->weights), (double)l->m->logit_scale);
+    return fvg__fail(l->m->ctx, FVG_E_NUMERIC, "%s: exp(logit_scale) is %g", fvg_weights_file(l->weights),
+                     (double)l->m->logit_scale);
   return FVG_OK;
 }
 
 /* open_clip's configuration has one activation for both towers, and gelu unless it says otherwise. */
 static void fvg__open_clip_activation(const fvg__json *config, fvg_clip *m) {
   int model = fvg__json_find(config, 0, "model_cfg");
-  fvg_activation activation = model >= 0 && fvg__config_number(config, model, "quick_gelu") != 0 ? FVG_QUICK_GELU : FVG_GELU;
+  fvg_activation activation =
+    model >= 0 && fvg__config_number(config, model, "quick_gelu") != 0 ? FVG_QUICK_GELU : FVG_GELU;
   if (model < 0) return;
   m->vision.transformer.activation = activation;
   m->text.transformer.activation = activation;
 }
 
-#define FVG__CONFIG_NAME 420                    /* bytes of a message's "config.json of FILE"                          */
+#define FVG__CONFIG_NAME 420                    /* bytes of a message's "config.json of FILE"                       */
 
-FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights, const char *config_json, fvg_dtype keep_as) {
+FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights,
+                                 const char *config_json, fvg_dtype keep_as) {
   fvg__clip_loader l;
   fvg__json config;
   fvg_status s = FVG_OK;
@@ -2359,7 +2439,8 @@ FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weight
   *out = NULL;
   memset(&l, 0, sizeof l);
   memset(&config, 0, sizeof config);
-  if (keep_as > FVG_BF16) return fvg__fail(c, FVG_E_ARG, "%s: weights can be kept as F32, F16 or BF16", fvg_weights_file(weights));
+  if (keep_as > FVG_BF16)
+    return fvg__fail(c, FVG_E_ARG, "%s: weights can be kept as F32, F16 or BF16", fvg_weights_file(weights));
   if (config_json) {
     char name[FVG__CONFIG_NAME];
     snprintf(name, sizeof name, "config.json of %.400s", fvg_weights_file(weights));
@@ -2367,7 +2448,7 @@ FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weight
     if (s) return s;
     vision_section = fvg__json_find(&config, 0, "vision_config");
     text_section = fvg__json_find(&config, 0, "text_config");
-    model = fvg__json_find(&config, 0, "model_cfg");                                  /* open_clip's names           */
+    model = fvg__json_find(&config, 0, "model_cfg");                                  /* open_clip's names          */
     if (model >= 0) vision_section = fvg__json_find(&config, model, "vision_cfg");
     if (model >= 0) text_section = fvg__json_find(&config, model, "text_cfg");
   }
@@ -2381,7 +2462,8 @@ FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weight
   s = fvg__load_shared(&l);
   if (!s) s = fvg__load_vision(&l, &config, vision_section);
   if (!s) s = fvg__load_text(&l, &config, text_section);
-  if (!s && !l.m->has_vision && !l.m->has_text) s = fvg__fail(c, FVG_E_FORMAT, "%s: holds neither an image nor a text tower", fvg_weights_file(weights));
+  if (!s && !l.m->has_vision && !l.m->has_text)
+    s = fvg__fail(c, FVG_E_FORMAT, "%s: holds neither an image nor a text tower", fvg_weights_file(weights));
   fvg__json_free(c, &config);
   if (s) { fvg_clip_free(l.m); return s; }
   *out = l.m;
@@ -2414,7 +2496,8 @@ FVG_DEF size_t fvg_clip_parameter_count(const fvg_clip *m) {
   const fvg_text_tower *x = &m->text;
   size_t n = 1;                                                                      /* logit_scale                 */
   if (m->has_vision)
-    n += fvg_tensor_count(&v->patch_weight) + fvg_tensor_count(&v->class_embedding) + fvg_tensor_count(&v->position_embedding) +
+    n += fvg_tensor_count(&v->patch_weight) + fvg_tensor_count(&v->class_embedding) +
+         fvg_tensor_count(&v->position_embedding) +
          4 * (size_t)v->width + fvg_tensor_count(&v->projection) + fvg__transformer_count(&v->transformer);
   if (m->has_text)
     n += fvg_tensor_count(&x->token_embedding) + fvg_tensor_count(&x->position_embedding) + 2 * (size_t)x->width +
@@ -2427,7 +2510,8 @@ FVG_DEF size_t fvg_clip_parameter_count(const fvg_clip *m) {
 
 /* One vocabulary serves every CLIP, so a folder of models may keep it once. */
 static const char *const fvg__vocabulary_places[] = {
-  "/merges.txt", "/bpe_simple_vocab_16e6.txt", "/../merges.txt", "/../bpe_simple_vocab_16e6.txt", "/../../model/bpe_simple_vocab_16e6.txt", NULL
+  "/merges.txt", "/bpe_simple_vocab_16e6.txt", "/../merges.txt", "/../bpe_simple_vocab_16e6.txt",
+  "/../../model/bpe_simple_vocab_16e6.txt", NULL
 };
 
 /* Some systems open a folder as a file but none reads it, hence the byte. An empty file exists. */
@@ -2478,7 +2562,8 @@ static fvg_status fvg__read_config(fvg_ctx *c, const char *folder, const char *n
   return s;
 }
 
-FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges, fvg_dtype keep_as) {
+FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path,
+                                 const char *merges, fvg_dtype keep_as) {
   char file[FVG__PATH_BYTES + 64], folder[FVG__PATH_BYTES];
   fvg_weights *weights = NULL;
   uint8_t *config = NULL;
@@ -2496,7 +2581,9 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, c
   } else {
     snprintf(file, sizeof file, "%s/model.safetensors", path);
     if (!fvg__file_exists(file)) snprintf(file, sizeof file, "%s/open_clip_model.safetensors", path);
-    if (!fvg__file_exists(file)) return fvg__fail(c, FVG_E_IO, "%s: no model.safetensors there; give a folder that holds one, or a .safetensors file", path);
+    if (!fvg__file_exists(file))
+      return fvg__fail(c, FVG_E_IO,
+                       "%s: no model.safetensors there; give a folder that holds one, or a .safetensors file", path);
   }
   s = fvg__read_config(c, folder, "config.json", &config);
   if (!s && !config) s = fvg__read_config(c, folder, "open_clip_config.json", &config);
@@ -2519,12 +2606,14 @@ static void fvg__cut_patches(const float *image, int size, int patch, float *row
     for (col = 0; col < grid; col++)
       for (channel = 0; channel < 3; channel++)
         for (y = 0; y < patch; y++, rows += patch)
-          memcpy(rows, image + ((size_t)channel * (size_t)size + (size_t)(row * patch + y)) * (size_t)size + (size_t)(col * patch), (size_t)patch * sizeof *rows);
+          memcpy(rows, image + ((size_t)channel * (size_t)size + (size_t)(row * patch + y)) * (size_t)size +
+                       (size_t)(col * patch), (size_t)patch * sizeof *rows);
 }
 
-/* n images -> the rows that enter the first block, [n n_token, width]: LN_pre([class; patches] + positions).  Image i has
-   rows i n_token onward, its class token first; segment [n] and class_row [n] say so to the transformer. */
-static fvg_node *fvg__vision_embed(fvg_tape *t, const fvg_clip *m, const float *images, int n, fvg_segment *segment, int *class_row) {
+/* n images -> the rows that enter the first block, [n n_token, width]: LN_pre([class; patches] + positions).  Image i
+   has rows i n_token onward, its class token first; segment [n] and class_row [n] say so to the transformer. */
+static fvg_node *fvg__vision_embed(fvg_tape *t, const fvg_clip *m, const float *images, int n,
+                                   fvg_segment *segment, int *class_row) {
   const fvg_vision_tower *v = &m->vision;
   int n_patch = v->n_token - 1, n_row = n * v->n_token, i, k;
   size_t pixels = 3 * (size_t)v->image_size * (size_t)v->image_size;
@@ -2534,11 +2623,12 @@ static fvg_node *fvg__vision_embed(fvg_tape *t, const fvg_clip *m, const float *
   if (!patches || !from) { fvg__release(m->ctx, from); return NULL; }
   place = from + n_row;
   for (i = 0; i < n; i++) {
-    fvg__cut_patches(images + (size_t)i * pixels, v->image_size, v->patch_size, fvg_fill(patches) + (size_t)i * pixels);
+    fvg__cut_patches(images + (size_t)i * pixels, v->image_size, v->patch_size,
+                     fvg_fill(patches) + (size_t)i * pixels);
     memset(&segment[i], 0, sizeof segment[i]);
     segment[i].query = segment[i].key = class_row[i] = i * v->n_token;
     segment[i].n_query = segment[i].n_key = v->n_token;
-    for (k = 0; k < v->n_token; k++) {                                 /* row 0 of the two is the class token's      */
+    for (k = 0; k < v->n_token; k++) {                                 /* row 0 of the two is the class token's     */
       from[i * v->n_token + k] = k ? i * n_patch + k : 0;
       place[i * v->n_token + k] = k;
     }
@@ -2574,7 +2664,9 @@ FVG_DEF fvg_node *fvg_clip_image_features(fvg_tape *t, const fvg_clip *m, const 
 static fvg_status fvg__check_features(const fvg_clip *m, const char *what, const float *x, int n) {
   size_t k;
   for (k = 0; k < (size_t)n * (size_t)m->embed_dim; k++)
-    if (!isfinite(x[k])) return fvg__fail(m->ctx, FVG_E_NUMERIC, "the feature of %s %d of %d is %g", what, (int)(k / (size_t)m->embed_dim), n, (double)x[k]);
+    if (!isfinite(x[k]))
+      return fvg__fail(m->ctx, FVG_E_NUMERIC, "the feature of %s %d of %d is %g", what,
+                       (int)(k / (size_t)m->embed_dim), n, (double)x[k]);
   return FVG_OK;
 }
 
@@ -2600,7 +2692,7 @@ FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int 
 
 /* ---- packed texts ---- */
 /* Texts as symbols: a token id, or -1 - i for context vector i. */
-typedef struct fvg__texts { int n, n_symbol, capacity, *symbol, *start; } fvg__texts;        /* start has n + 1 entries */
+typedef struct fvg__texts { int n, n_symbol, capacity, *symbol, *start; } fvg__texts;    /* start has n + 1 entries */
 
 typedef struct fvg__packed {
   int n_row, n_token, n_text, n_segment;
@@ -2628,7 +2720,9 @@ static void fvg__packed_free(fvg_ctx *c, fvg__packed *p) {
 static fvg_status fvg__texts_new(const fvg_clip *m, fvg__texts *x, int n) {
   memset(x, 0, sizeof *x);
   if (!m->has_text) return fvg__fail(m->ctx, FVG_E_ARG, "this model has no text tower");
-  if (!m->tokenizer) return fvg__fail(m->ctx, FVG_E_ARG, "the model's vocabulary (merges.txt or bpe_simple_vocab_16e6.txt) was not found; put it beside the weights");
+  if (!m->tokenizer)
+    return fvg__fail(m->ctx, FVG_E_ARG, "the model's vocabulary (merges.txt or bpe_simple_vocab_16e6.txt) was not "
+                                        "found; put it beside the weights");
   x->capacity = m->text.context_length;
   x->symbol = (int *)fvg__alloc_array(m->ctx, (size_t)n * (size_t)x->capacity, sizeof *x->symbol);
   x->start = (int *)fvg__alloc_array(m->ctx, (size_t)n + 1, sizeof *x->start);
@@ -2641,8 +2735,8 @@ static fvg_status fvg__texts_new(const fvg_clip *m, fvg__texts *x, int n) {
 static fvg_status fvg__tokens(const fvg_clip *m, const char *text, int *ids, int room, int *n) {
   fvg_status s = fvg_tokenize(m->tokenizer, text, ids, room < 0 ? 0 : room, n);
   if (!s && *n > room)
-    return fvg__fail(m->ctx, FVG_E_ARG, "\"%.80s%s\": %d tokens, but the model's context of %d leaves room for %d", text, strlen(text) > 80 ? "..." : "", *n,
-                     m->text.context_length, room < 0 ? 0 : room);
+    return fvg__fail(m->ctx, FVG_E_ARG, "\"%.80s%s\": %d tokens, but the model's context of %d leaves room for %d",
+                     text, strlen(text) > 80 ? "..." : "", *n, m->text.context_length, room < 0 ? 0 : room);
   return s;
 }
 
@@ -2668,7 +2762,9 @@ static int fvg__common_prefix(const fvg__texts *x) {
   if (x->n < 2) return 0;
   for (prefix = 0;; prefix++)
     for (i = 0; i < x->n; i++)
-      if (x->start[i] + prefix + 1 >= x->start[i + 1] || x->symbol[x->start[i] + prefix] != x->symbol[x->start[0] + prefix]) return prefix;
+      if (x->start[i] + prefix + 1 >= x->start[i + 1] ||
+          x->symbol[x->start[i] + prefix] != x->symbol[x->start[0] + prefix])
+        return prefix;
 }
 
 /* Number k of a token's embedding, whatever it is stored as. */
@@ -2731,7 +2827,8 @@ static fvg_status fvg__encode_packed(fvg_clip *m, const fvg__packed *p, fvg_para
   fvg_tape *t = fvg_tape_new(m->ctx);
   fvg_node *context = NULL, *g;
   if (!t) return FVG_E_NOMEM;
-  if (ctx) context = fvg_const(t, (int)(fvg_tensor_count(&ctx->value) / (size_t)m->text.width), m->text.width, (const float *)ctx->value.data);
+  if (ctx) context = fvg_const(t, (int)(fvg_tensor_count(&ctx->value) / (size_t)m->text.width), m->text.width,
+                               (const float *)ctx->value.data);
   g = fvg__text_forward(t, m, p, context);
   if (g) memcpy(features, fvg_value(g), (size_t)p->n_text * (size_t)m->embed_dim * sizeof *features);
   fvg_tape_free(t);
@@ -2782,12 +2879,14 @@ static void fvg__blank_underscores(char *name) {
   for (; *name; name++) if (*name == '_') *name = ' ';
 }
 
-FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_template, const char *const *class_name, int n_class, float *features) {
+FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_template, const char *const *class_name,
+                                           int n_class, float *features) {
   const char *form = prompt_template ? prompt_template : "a photo of a {}.", *hole = strstr(form, "{}");
   char **text = (char **)fvg__alloc_array(m->ctx, (size_t)(n_class < 1 ? 1 : n_class), sizeof *text);
   fvg_status s = text ? FVG_OK : FVG_E_NOMEM;
   int i;
-  if (!s && !hole) s = fvg__fail(m->ctx, FVG_E_ARG, "template \"%s\": it must hold {} where the class name goes", form);
+  if (!s && !hole)
+    s = fvg__fail(m->ctx, FVG_E_ARG, "template \"%s\": it must hold {} where the class name goes", form);
   for (i = 0; !s && i < n_class; i++) {
     size_t size = strlen(form) + strlen(class_name[i]) + 1;
     text[i] = (char *)fvg__alloc(m->ctx, size);
@@ -2832,8 +2931,11 @@ struct fvg_coop {
 
 static fvg_status fvg__coop_add_class(const fvg_coop *p, fvg__texts *x, const char *name, int class_index) {
   fvg_clip *m = p->clip;
-  int n_ctx = p->desc.n_ctx, before = p->desc.class_token_position == FVG_END ? n_ctx : p->desc.class_token_position == FVG_MIDDLE ? n_ctx / 2 : 0;
-  int first = p->desc.class_specific ? class_index * n_ctx : 0, room = m->text.context_length - 2 - n_ctx, n_name, n, i, *token;
+  int n_ctx = p->desc.n_ctx,
+      before = p->desc.class_token_position == FVG_END ? n_ctx :
+               p->desc.class_token_position == FVG_MIDDLE ? n_ctx / 2 : 0;
+  int first = p->desc.class_specific ? class_index * n_ctx : 0, room = m->text.context_length - 2 - n_ctx;
+  int n_name, n, i, *token;
   size_t size = strlen(name) + 2;
   char *text = (char *)fvg__alloc(m->ctx, size);
   fvg_status s = text ? FVG_OK : FVG_E_NOMEM;
@@ -2872,14 +2974,16 @@ static fvg_status fvg__coop_pack(const fvg_coop *p, fvg__packed *packed, const c
   return s;
 }
 
-/* The context's first values: the words' embeddings, repeated for every class when it is class-specific, or N(0, 0.02^2). */
+/* The context's first values: the words' embeddings, repeated for every class when it is class-specific,
+   or N(0, 0.02^2). */
 static void fvg__coop_init(fvg_coop *p, const int *word) {
   size_t w = (size_t)p->clip->text.width, count = fvg_tensor_count(&p->ctx.value), k;
   float *ctx = (float *)p->ctx.value.data;
   fvg_rng rng;
   fvg_rng_seed(&rng, p->desc.seed, 1);
   for (k = 0; k < count; k++)
-    ctx[k] = word ? fvg__token_embedding(p->clip, word[k / w % (size_t)p->desc.n_ctx], k % w) : (float)(0.02 * fvg_rng_normal(&rng));
+    ctx[k] = word ? fvg__token_embedding(p->clip, word[k / w % (size_t)p->desc.n_ctx], k % w) :
+                    (float)(0.02 * fvg_rng_normal(&rng));
 }
 
 static fvg_status fvg__coop_copy_names(fvg_coop *p, const char *const *class_name, int n_class) {
@@ -2892,13 +2996,15 @@ static fvg_status fvg__coop_copy_names(fvg_coop *p, const char *const *class_nam
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_coop_new(fvg_clip *m, fvg_coop **out, const fvg_coop_desc *desc, const char *const *class_name, int n_class) {
+FVG_DEF fvg_status fvg_coop_new(fvg_clip *m, fvg_coop **out, const fvg_coop_desc *desc,
+                                const char *const *class_name, int n_class) {
   fvg_coop *p;
   fvg_status s = FVG_OK;
   int dim[3], *word = NULL;
   *out = NULL;
   if (n_class < 1) return fvg__fail(m->ctx, FVG_E_ARG, "CoOp: %d classes", n_class);
-  if (!m->has_text || !m->tokenizer) return fvg__fail(m->ctx, FVG_E_ARG, "CoOp needs a model with a text tower and its vocabulary");
+  if (!m->has_text || !m->tokenizer)
+    return fvg__fail(m->ctx, FVG_E_ARG, "CoOp needs a model with a text tower and its vocabulary");
   p = (fvg_coop *)fvg__alloc(m->ctx, sizeof *p);
   if (!p) return FVG_E_NOMEM;
   p->clip = m;
@@ -2913,11 +3019,13 @@ FVG_DEF fvg_status fvg_coop_new(fvg_clip *m, fvg_coop **out, const fvg_coop_desc
     fvg__release(m->ctx, words);
   }
   if (!s && (p->desc.n_ctx < 1 || p->desc.n_ctx > m->text.context_length - 3))
-    s = fvg__fail(m->ctx, FVG_E_ARG, "CoOp: %d context vectors, the model's context of %d has room for 1 to %d", p->desc.n_ctx, m->text.context_length, m->text.context_length - 3);
+    s = fvg__fail(m->ctx, FVG_E_ARG, "CoOp: %d context vectors, the model's context of %d has room for 1 to %d",
+                  p->desc.n_ctx, m->text.context_length, m->text.context_length - 3);
   dim[0] = n_class;
   dim[1] = p->desc.n_ctx;
   dim[2] = m->text.width;
-  if (!s) s = p->desc.class_specific ? fvg_parameter_new(m->ctx, &p->ctx, "ctx", 3, dim) : fvg_parameter_new(m->ctx, &p->ctx, "ctx", 2, dim + 1);
+  if (!s) s = p->desc.class_specific ? fvg_parameter_new(m->ctx, &p->ctx, "ctx", 3, dim) :
+                                       fvg_parameter_new(m->ctx, &p->ctx, "ctx", 2, dim + 1);
   if (!s) fvg__coop_init(p, word);
   fvg__release(m->ctx, word);
   p->desc.ctx_init = NULL;                       /* the caller's string need not outlive this call                  */
@@ -2953,13 +3061,14 @@ FVG_DEF fvg_node *fvg_coop_loss(fvg_coop *p, fvg_tape *t, const float *f, const 
   fvg_clip *m = p->clip;
   fvg_node *ctx = fvg_param(t, &p->ctx), *g;
   if (!ctx) return NULL;
-  ctx->rows = (int)(fvg_tensor_count(&p->ctx.value) / (size_t)m->text.width);        /* [C, n_ctx, w] as [C n_ctx, w] */
+  ctx->rows = (int)(fvg_tensor_count(&p->ctx.value) / (size_t)m->text.width);      /* [C, n_ctx, w] as [C n_ctx, w] */
   ctx->cols = m->text.width;
   g = fvg_normalize(fvg__text_forward(t, m, &p->packed, ctx));
   return fvg_cross_entropy(fvg_scale(fvg_linear(fvg_const(t, n, m->embed_dim, f), g, NULL), m->logit_scale), label);
 }
 
-FVG_DEF fvg_status fvg_coop_step(fvg_coop *p, fvg_optimizer *o, double lr, const float *f, const int *label, int n, float *loss) {
+FVG_DEF fvg_status fvg_coop_step(fvg_coop *p, fvg_optimizer *o, double lr, const float *f,
+                                 const int *label, int n, float *loss) {
   fvg_node *l;
   fvg_status s;
   fvg_tape_clear(p->tape);
@@ -2980,7 +3089,8 @@ FVG_DEF fvg_status fvg_coop_text_features(fvg_coop *p, const char *const *class_
   if (n_class < 1) return fvg__fail(c, FVG_E_ARG, "CoOp: %d classes", n_class);
   for (i = 0; p->desc.class_specific && i < n_class; i++)
     if (n_class != p->n_class || strcmp(class_name[i], p->class_name[i]))
-      return fvg__fail(c, FVG_E_UNSUPPORTED, "CoOp: class-specific context knows only the %d classes it was trained on; \"%s\" is not in its place", p->n_class, class_name[i]);
+      return fvg__fail(c, FVG_E_UNSUPPORTED, "CoOp: class-specific context knows only the %d classes it was "
+                                             "trained on; \"%s\" is not in its place", p->n_class, class_name[i]);
   s = fvg__coop_pack(p, &packed, class_name, n_class);
   if (s) return s;
   s = fvg__encode_packed(p->clip, &packed, &p->ctx, g);
@@ -2992,9 +3102,9 @@ FVG_DEF fvg_status fvg_coop_text_features(fvg_coop *p, const char *const *class_
 /*===========================================================================================================
  * CHAPTER 6  PROTOCOL: few-shot draws, base and new halves, scores
  *===========================================================================================================
-   The protocol (CoCoOp, Zhou et al. 2022, arXiv 2203.05557): K pictures a class are drawn from the WHOLE train list, and only then are
-   the classes cut into a base half, ceil(n/2) of them, and a new half, renumbered from 0.  The draw is CPython's own,
-   so that a seed means the same pictures here as in every published result.  Score:
+   The protocol (CoCoOp, Zhou et al. 2022, arXiv 2203.05557): K pictures a class are drawn from the WHOLE train list,
+   and only then are the classes cut into a base half, ceil(n/2) of them, and a new half, renumbered from 0.  The draw
+   is CPython's own, so that a seed means the same pictures here as in every published result.  Score:
    H = 2 B N / (B + N) of the two accuracies, in percent. */
 
 /* ---- CPython's generator: MT19937 (Matsumoto and Nishimura, 1998), seeded by an array of words ---- */
@@ -3948,15 +4058,15 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, 
 /*===========================================================================================================
  * CHAPTER 8  TUNING: from pictures to a tuned classifier
  *===========================================================================================================
-   The image tower is frozen, so training never needs pictures, only what the tower makes of them: for each image a view
-   of it, f = norm(tower(x)), of its foreground, f_fg = norm(tower(x * mask)), and the share of foreground in the view.
-   Unless every epoch crops anew, a view is encoded once and kept, and a training step costs microseconds.
+   The image tower is frozen, so training never needs pictures, only what the tower makes of them: for each image a
+   view of it, f = norm(tower(x)), of its foreground, f_fg = norm(tower(x * mask)), and the share of foreground in the
+   view.  Unless every epoch crops anew, a view is encoded once and kept, and a training step costs microseconds.
 
-   The mask (FVG-PT, arXiv 2603.08708) is applied to the normalised picture, so that what is removed becomes the data set's mean colour (0), and it
-   goes through the same crop and flip as the picture (nearest pixel).
+   The mask (FVG-PT, arXiv 2603.08708) is applied to the normalised picture, so that what is removed becomes the data
+   set's mean colour (0), and it goes through the same crop and flip as the picture (nearest pixel).
 
-   Stage 1 learns the context vectors of CoOp, stage 2 the gates and adapters of FVG-PT on the tuned prompts.  Both are
-   one loop: every epoch a new order, batches of 4, the last incomplete batch left out, the rate of the schedule.
+   Stage 1 learns the context vectors of CoOp, stage 2 the gates and adapters of FVG-PT on the tuned prompts.  Both
+   are one loop: every epoch a new order, batches of 4, the last incomplete batch left out, the rate of the schedule.
 
    Every random choice draws from a stream of its own, numbered by purpose, epoch and image: a run is repeated bit for
    bit by its seed, whatever ran before it. */
@@ -3986,14 +4096,16 @@ static uint64_t fvg__path_hash(const char *path) {
   return h;
 }
 
-static fvg_status fvg__augmented(const fvg_views *v, const fvg_image *in, const fvg_crop *crop, fvg_filter filter, fvg_image *out) {
+static fvg_status fvg__augmented(const fvg_views *v, const fvg_image *in, const fvg_crop *crop,
+                                 fvg_filter filter, fvg_image *out) {
   int size = v->clip->vision.image_size;
   if (v->desc.augment == FVG_AUGMENT_NONE) return fvg_image_test_transform(v->clip->ctx, out, in, size, filter);
   if (v->desc.augment == FVG_AUGMENT_SQUASH) return fvg_image_resize(v->clip->ctx, out, in, size, size, filter);
   return fvg_image_resized_crop(v->clip->ctx, out, in, crop, size, filter);
 }
 
-/* fg = x * mask [size*size] per channel; returns the share of foreground. Black, when wanted, is pixel 0 normalised. */
+/* fg = x * mask [size*size] per channel; returns the share of foreground.
+   Black, when wanted, is pixel 0 normalised. */
 static float fvg__foreground(fvg_ctx *c, const float *x, const fvg_image *mask, int fill_black, float *fg) {
   size_t n = (size_t)mask->width * (size_t)mask->height, k, inside = 0;
   uint8_t black_pixel[3] = {0, 0, 0};
@@ -4005,13 +4117,15 @@ static float fvg__foreground(fvg_ctx *c, const float *x, const fvg_image *mask, 
   black_image.pixels = black_pixel;
   if (fill_black) fvg_image_normalize(c, &black_image, black);
   for (channel = 0; channel < 3; channel++)
-    for (k = 0; k < n; k++) fg[(size_t)channel * n + k] = mask->pixels[k] ? x[(size_t)channel * n + k] : black[channel];
+    for (k = 0; k < n; k++)
+      fg[(size_t)channel * n + k] = mask->pixels[k] ? x[(size_t)channel * n + k] : black[channel];
   for (k = 0; k < n; k++) inside += mask->pixels[k] != 0;
   return (float)inside / (float)n;
 }
 
 /* One view's pixels: x, and with foreground wanted fg and *area (-1 without a mask, fg is then x). */
-static fvg_status fvg__view_pixels(const fvg_views *v, const fvg_item *item, int epoch, float *x, float *fg, float *area) {
+static fvg_status fvg__view_pixels(const fvg_views *v, const fvg_item *item, int epoch, float *x,
+                                   float *fg, float *area) {
   fvg_ctx *c = v->clip->ctx;
   fvg_image image, mask, view, mask_view;
   fvg_crop crop;
@@ -4039,7 +4153,8 @@ static fvg_status fvg__view_pixels(const fvg_views *v, const fvg_item *item, int
 }
 
 /* At most FVG__IMAGE_BATCH views, encoded now. Without a mask the foreground's feature is the image's own. */
-static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, int n, int epoch, float *f, float *f_fg, float *area) {
+static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, int n, int epoch, float *f,
+                                    float *f_fg, float *area) {
   fvg_clip *m = v->clip;
   size_t d = (size_t)m->embed_dim, pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size;
   float *whole = v->pixels, *fg = f_fg ? v->pixels + FVG__IMAGE_BATCH * pixels : NULL;
@@ -4047,7 +4162,8 @@ static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, i
   int with_mask[FVG__IMAGE_BATCH], n_masked = 0, i;
   fvg_status s = FVG_OK;
   for (i = 0; !s && i < n; i++) {
-    s = fvg__view_pixels(v, item[i], epoch, whole + (size_t)i * pixels, fg ? fg + (size_t)n_masked * pixels : NULL, &areas[i]);
+    s = fvg__view_pixels(v, item[i], epoch, whole + (size_t)i * pixels,
+                         fg ? fg + (size_t)n_masked * pixels : NULL, &areas[i]);
     if (!s && fg && areas[i] >= 0) with_mask[n_masked++] = i;
   }
   if (!s) s = fvg_clip_encode_images(m, whole, n, f);
@@ -4112,7 +4228,8 @@ static fvg_status fvg__views_keep(fvg_views *v, const fvg_item *const *item, int
   }
   for (i = 0; i < n; i++) {
     fvg__view_slot *slot = s ? NULL : fvg__view_find(v, fresh[i].path);
-    if (s || slot->path) { fvg__release(c, fresh[i].f); continue; }    /* failed, or an image that the list names twice */
+    /* failed, or an image that the list names twice */
+    if (s || slot->path) { fvg__release(c, fresh[i].f); continue; }
     *slot = fresh[i];
     v->n_used++;
   }
@@ -4155,7 +4272,8 @@ FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset
   if (v->desc.n_crops <= 0) v->desc.n_crops = 8;
   v->desc.crop_scale_min = fvg__default(v->desc.crop_scale_min, 0.08f);
   v->desc.mask_threshold = fvg__default(v->desc.mask_threshold, 0.5f);
-  v->n_kept = v->desc.augment == FVG_AUGMENT_CROP ? 0 : v->desc.augment == FVG_AUGMENT_FIXED_CROPS ? v->desc.n_crops : 1;
+  v->n_kept = v->desc.augment == FVG_AUGMENT_CROP ? 0 :
+              v->desc.augment == FVG_AUGMENT_FIXED_CROPS ? v->desc.n_crops : 1;
   v->pixels = (float *)fvg__alloc_array(m->ctx, 2 * FVG__IMAGE_BATCH * pixels, sizeof *v->pixels);
   if (!v->pixels) { fvg_views_free(v); return FVG_E_NOMEM; }
   *out = v;
@@ -4172,7 +4290,8 @@ FVG_DEF void fvg_views_free(fvg_views *v) {
 }
 
 /* Items index[0..n-1] encoded now, a batch at a time. */
-static fvg_status fvg__views_encode_items(fvg_views *v, const fvg_items *items, const int *index, int n, int epoch, float *f, float *f_fg, float *area) {
+static fvg_status fvg__views_encode_items(fvg_views *v, const fvg_items *items, const int *index, int n, int epoch,
+                                          float *f, float *f_fg, float *area) {
   size_t d = (size_t)v->clip->embed_dim;
   const fvg_item *item[FVG__IMAGE_BATCH];
   fvg_status s = FVG_OK;
@@ -4180,18 +4299,22 @@ static fvg_status fvg__views_encode_items(fvg_views *v, const fvg_items *items, 
   for (i = 0; !s && i < n; i += FVG__IMAGE_BATCH) {
     int count = n - i < FVG__IMAGE_BATCH ? n - i : FVG__IMAGE_BATCH;
     for (k = 0; k < count; k++) item[k] = &items->item[index[i + k]];
-    s = fvg__views_encode(v, item, count, epoch, f + (size_t)i * d, f_fg ? f_fg + (size_t)i * d : NULL, area ? area + i : NULL);
+    s = fvg__views_encode(v, item, count, epoch, f + (size_t)i * d, f_fg ? f_fg + (size_t)i * d : NULL,
+                          area ? area + i : NULL);
   }
   return s;
 }
 
-FVG_DEF fvg_status fvg_views_get(fvg_views *v, const fvg_items *items, const int *index, int n, int epoch, float *f, float *f_fg, float *area) {
+FVG_DEF fvg_status fvg_views_get(fvg_views *v, const fvg_items *items, const int *index, int n, int epoch, float *f,
+                                 float *f_fg, float *area) {
   size_t d = (size_t)v->clip->embed_dim;
   int i;
-  if (f_fg && v->desc.no_foreground) return fvg__fail(v->clip->ctx, FVG_E_ARG, "these views were made without the foreground");
+  if (f_fg && v->desc.no_foreground)
+    return fvg__fail(v->clip->ctx, FVG_E_ARG, "these views were made without the foreground");
   if (epoch < 0) return fvg__fail(v->clip->ctx, FVG_E_ARG, "views of epoch %d; epochs count from 0", epoch);
   for (i = 0; i < n; i++)
-    if (index[i] < 0 || index[i] >= items->n) return fvg__fail(v->clip->ctx, FVG_E_ARG, "view %d of %d images", index[i], items->n);
+    if (index[i] < 0 || index[i] >= items->n)
+      return fvg__fail(v->clip->ctx, FVG_E_ARG, "view %d of %d images", index[i], items->n);
   if (v->n_kept == 0) return fvg__views_encode_items(v, items, index, n, epoch, f, f_fg, area);
   for (i = 0; i < n; i++) {
     const fvg_item *item = &items->item[index[i]];
@@ -4250,7 +4373,8 @@ typedef struct fvg__trainer {
 static fvg_status fvg__train_step(fvg__trainer *t, int first, int epoch, double lr, float *loss) {
   fvg_fvgpt_batch batch;
   fvg_fvgpt_report report;
-  fvg_status s = fvg_views_get(t->views, t->items, t->order + first, t->batch, epoch, t->f, t->fvgpt ? t->f_fg : NULL, t->fvgpt ? t->area : NULL);
+  fvg_status s = fvg_views_get(t->views, t->items, t->order + first, t->batch, epoch, t->f, t->fvgpt ? t->f_fg : NULL,
+                               t->fvgpt ? t->area : NULL);
   int i;
   if (s) return s;
   for (i = 0; i < t->batch; i++) t->label[i] = t->items->item[t->order[first + i]].label;
@@ -4319,7 +4443,8 @@ static fvg_status fvg__check_items(fvg_coop *p, const fvg_items *items) {
   if (items->n < 1) return fvg__fail(p->clip->ctx, FVG_E_ARG, "no images to train on");
   for (i = 0; i < items->n; i++)
     if (items->item[i].label < 0 || items->item[i].label >= p->n_class)
-      return fvg__fail(p->clip->ctx, FVG_E_ARG, "%s: label %d, but the prompts know %d classes", items->item[i].path, items->item[i].label, p->n_class);
+      return fvg__fail(p->clip->ctx, FVG_E_ARG, "%s: label %d, but the prompts know %d classes", items->item[i].path,
+                       items->item[i].label, p->n_class);
   return FVG_OK;
 }
 
@@ -4335,8 +4460,12 @@ static fvg_status fvg__check_masks(const fvg_dataset *d, const fvg_items *items)
     fvg__release(d->ctx, path);
   }
   if (missing == items->n)
-    return fvg__fail(d->ctx, FVG_E_IO, "%s/mask: no mask for any of the %d training images (the first is %s); FVG-PT learns from them", d->root, missing, items->item[0].path);
-  if (missing) fvg__log(d->ctx, 0, "%s/mask: no mask for %d of %d training images (the first is %s)", d->root, missing, items->n, items->item[first].path);
+    return fvg__fail(d->ctx, FVG_E_IO,
+                     "%s/mask: no mask for any of the %d training images (the first is %s); FVG-PT learns from them",
+                     d->root, missing, items->item[0].path);
+  if (missing)
+    fvg__log(d->ctx, 0, "%s/mask: no mask for %d of %d training images (the first is %s)",
+             d->root, missing, items->n, items->item[first].path);
   return FVG_OK;
 }
 #endif
@@ -4358,7 +4487,8 @@ FVG_DEF fvg_status fvg_coop_train(fvg_coop *p, fvg_views *v, const fvg_items *it
   return s;
 }
 
-FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_coop *p, fvg_views *v, const fvg_items *items, const char *prompt_template, const fvg_train_desc *desc) {
+FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_coop *p, fvg_views *v, const fvg_items *items,
+                                   const char *prompt_template, const fvg_train_desc *desc) {
   fvg_ctx *c = p->clip->ctx;
   size_t values = (size_t)p->n_class * (size_t)p->clip->embed_dim;
   fvg__trainer t;
@@ -4366,7 +4496,8 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_coop *p, fvg_views *v, cons
   int n;
   fvg_parameter *const *params = fvg_fvgpt_parameters(f, &n);
   if (s) return s;
-  if (f->desc.width != p->clip->embed_dim) return fvg__fail(c, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width, p->clip->embed_dim);
+  if (f->desc.width != p->clip->embed_dim)
+    return fvg__fail(c, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width, p->clip->embed_dim);
 #ifndef FVGPT_NO_STDIO
   if ((s = fvg__check_masks(v->dataset, items)) != FVG_OK) return s;
 #endif
@@ -4381,7 +4512,8 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_coop *p, fvg_views *v, cons
   t.g_clip = (float *)fvg__alloc_array(c, values, sizeof *t.g_clip);
   if (!t.g || !t.g_clip) s = FVG_E_NOMEM;
   if (!s) s = fvg_coop_text_features(p, (const char *const *)p->class_name, p->n_class, t.g);
-  if (!s) s = fvg_clip_encode_classes(p->clip, prompt_template, (const char *const *)p->class_name, p->n_class, t.g_clip);
+  if (!s)
+    s = fvg_clip_encode_classes(p->clip, prompt_template, (const char *const *)p->class_name, p->n_class, t.g_clip);
   if (!s) s = fvg_optimizer_new(c, &t.optimizer, &desc->optimizer, params, n);
   if (!s) s = fvg__train(&t, desc);
   fvg_optimizer_free(t.optimizer);
@@ -4407,7 +4539,8 @@ FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out, fvg_bra
   *out = NULL;
   if ((branch != FVG_ZERO_SHOT && !p) || (branch >= FVG_BRANCH_BASE && !f))
     return fvg__fail(m->ctx, FVG_E_ARG, "this branch needs %s", p ? "FVG-PT's modules" : "tuned prompts");
-  if (f && f->desc.width != m->embed_dim) return fvg__fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width, m->embed_dim);
+  if (f && f->desc.width != m->embed_dim)
+    return fvg__fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width, m->embed_dim);
   k = (fvg_classifier *)fvg__alloc(m->ctx, sizeof *k);
   if (!k) return FVG_E_NOMEM;
   k->clip = m;
@@ -4418,7 +4551,8 @@ FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out, fvg_bra
   k->g_clip = (float *)fvg__alloc_array(m->ctx, values, sizeof *k->g_clip);
   if (!k->g || !k->g_clip) s = FVG_E_NOMEM;
   if (!s && branch != FVG_ZERO_SHOT) s = fvg_coop_text_features(p, class_name, n_class, k->g);
-  if (!s && (branch == FVG_ZERO_SHOT || branch == FVG_BRANCH_NEW)) s = fvg_clip_encode_classes(m, prompt_template, class_name, n_class, k->g_clip);
+  if (!s && (branch == FVG_ZERO_SHOT || branch == FVG_BRANCH_NEW))
+    s = fvg_clip_encode_classes(m, prompt_template, class_name, n_class, k->g_clip);
   if (s) { fvg_classifier_free(k); return s; }
   *out = k;
   return FVG_OK;
@@ -4436,7 +4570,8 @@ FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int 
   size_t i, count = (size_t)n * (size_t)k->n_class;
   if (b) memset(b, 0, (size_t)n * sizeof *b);
   if (k->branch == FVG_BRANCH_BASE) return fvg_fvgpt_base_logits(k->fvgpt, f, n, k->g, k->n_class, logits);
-  if (k->branch == FVG_BRANCH_NEW) return fvg_fvgpt_new_logits(k->fvgpt, f, NULL, n, k->g, k->g_clip, k->n_class, logits, b);
+  if (k->branch == FVG_BRANCH_NEW)
+    return fvg_fvgpt_new_logits(k->fvgpt, f, NULL, n, k->g, k->g_clip, k->n_class, logits, b);
   fvg__gemm(m->ctx, m->ctx->kernels, n, k->n_class, m->embed_dim, fvg__matrix(f, m->embed_dim, 1),
             fvg__matrix(k->branch == FVG_ZERO_SHOT ? k->g_clip : k->g, 1, m->embed_dim), logits, k->n_class, 0);
   for (i = 0; i < count; i++) logits[i] *= m->logit_scale;
@@ -4463,7 +4598,7 @@ static void fvg__set(fvg__settings *x, const char *key, const char *value) {
 static void fvg__set_number(fvg__settings *x, const char *key, double value) {
   if (x->n == FVG__MAX_SETTINGS) return;
   snprintf(x->text[x->n], sizeof x->text[0], "%.9g", value);
-  if (strchr(x->text[x->n], ',')) *strchr(x->text[x->n], ',') = '.';                 /* some locales' decimal point  */
+  if (strchr(x->text[x->n], ',')) *strchr(x->text[x->n], ',') = '.';                 /* some locales' decimal point */
   fvg__set(x, key, x->text[x->n]);
 }
 
@@ -4478,7 +4613,8 @@ static fvg_status fvg__get_number(fvg_ctx *c, const fvg_weights *w, const char *
   is_number = !s && j.value[0].type == FVG__JSON_NUMBER;
   if (is_number) *out = j.value[0].number;
   fvg__json_free(c, &j);
-  return is_number ? FVG_OK : fvg__fail(c, FVG_E_FORMAT, "%s: setting %s is \"%.40s\", not a number", fvg_weights_file(w), key, value);
+  return is_number ? FVG_OK : fvg__fail(c, FVG_E_FORMAT, "%s: setting %s is \"%.40s\", not a number",
+                                        fvg_weights_file(w), key, value);
 }
 
 /* A whole number from low to 65536 of a checkpoint's metadata. */
@@ -4487,7 +4623,8 @@ static fvg_status fvg__get_whole(fvg_ctx *c, const fvg_weights *w, const char *k
   fvg_status s = fvg__get_number(c, w, key, &x);
   if (s) return s;
   if (!(x >= low && x <= 65536) || x != floor(x))
-    return fvg__fail(c, FVG_E_FORMAT, "%s: %s must be a whole number from %d to 65536", fvg_weights_file(w), key, low);
+    return fvg__fail(c, FVG_E_FORMAT, "%s: %s must be a whole number from %d to 65536",
+                     fvg_weights_file(w), key, low);
   *out = (int)x;
   return FVG_OK;
 }
@@ -4517,7 +4654,8 @@ static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
   return text;
 }
 
-FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_coop *p, fvg_fvgpt *f, const fvg_metadata *settings, int n_settings) {
+FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_coop *p, fvg_fvgpt *f,
+                                       const fvg_metadata *settings, int n_settings) {
   fvg_ctx *c = p->clip->ctx;
   fvg_named_tensor tensor[1 + 8 + 4 * FVG__MAX_GATE_LAYERS];
   fvg__settings x;
@@ -4525,7 +4663,7 @@ FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_coop *p, fvg_fvgpt 
   int i, n = 0;
   char *names = fvg__names_json(c, p->class_name, p->n_class);
   if (!names) return FVG_E_NOMEM;
-  if (n_settings > FVG__MAX_SETTINGS - 15) {                           /* 7 + 8 are ours                               */
+  if (n_settings > FVG__MAX_SETTINGS - 15) {                           /* 7 + 8 are ours                            */
     fvg__release(c, names);
     return fvg__fail(c, FVG_E_ARG, "%s: %d settings, %d is the limit", path, n_settings, FVG__MAX_SETTINGS - 15);
   }
@@ -4566,7 +4704,8 @@ static fvg_status fvg__restore(fvg_ctx *c, fvg_weights *w, fvg_parameter *p) {
   fvg_tensor x;
   fvg_status s;
   int same, i;
-  if (!fvg_weights_info(w, p->name, &x)) return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(w), p->name);
+  if (!fvg_weights_info(w, p->name, &x))
+    return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(w), p->name);
   same = x.n_dim == p->value.n_dim;
   for (i = 0; same && i < x.n_dim; i++) same = x.dim[i] == p->value.dim[i];
   if (!same) {
@@ -4586,9 +4725,12 @@ static fvg_status fvg__check_ctx(fvg_clip *m, const fvg_weights *w, const fvg_co
   int k = d->class_specific ? 1 : 0;
   fvg_tensor x;
   fvg_weights_info(w, "ctx", &x);
-  if (x.n_dim == k + 2 && (!k || x.dim[0] == n_class) && x.dim[k] == d->n_ctx && x.dim[k + 1] == m->text.width) return FVG_OK;
-  return fvg__fail(m->ctx, FVG_E_SHAPE, "%s: ctx has shape %s, not that of %d vectors %s%d classes for a text width of %d",
-                   fvg_weights_file(w), fvg__shape_text(&x, found), d->n_ctx, k ? "for each of " : "shared by ", n_class, m->text.width);
+  if (x.n_dim == k + 2 && (!k || x.dim[0] == n_class) && x.dim[k] == d->n_ctx && x.dim[k + 1] == m->text.width)
+    return FVG_OK;
+  return fvg__fail(m->ctx, FVG_E_SHAPE,
+                   "%s: ctx has shape %s, not that of %d vectors %s%d classes for a text width of %d",
+                   fvg_weights_file(w), fvg__shape_text(&x, found), d->n_ctx, k ? "for each of " : "shared by ",
+                   n_class, m->text.width);
 }
 
 /* The position of that name, or -1. */
@@ -4600,20 +4742,28 @@ static int fvg__position_of(const char *name) {
 
 static fvg_status fvg__restore_coop(fvg_clip *m, fvg_weights *w, fvg_coop **out) {
   const char *format = fvg_weights_metadata(w, "format");
-  const char *classes = fvg_weights_metadata(w, "classes"), *position = fvg_weights_metadata(w, "class_token_position");
+  const char *classes = fvg_weights_metadata(w, "classes"),
+             *position = fvg_weights_metadata(w, "class_token_position");
   const char **name;
   fvg_coop_desc desc;
   fvg__json j;
   fvg_status s;
   int i, n = 0, width;
   if (!format || !classes || !position || !fvg_weights_info(w, "ctx", NULL))
-    return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: not a checkpoint of tuned prompts (no ctx, format, classes and class_token_position)", fvg_weights_file(w));
-  if (strcmp(format, "fvgpt 1")) return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: format \"%.40s\", only \"fvgpt 1\" is known", fvg_weights_file(w), format);
+    return fvg__fail(m->ctx, FVG_E_FORMAT,
+                     "%s: not a checkpoint of tuned prompts (no ctx, format, classes and class_token_position)",
+                     fvg_weights_file(w));
+  if (strcmp(format, "fvgpt 1"))
+    return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: format \"%.40s\", only \"fvgpt 1\" is known",
+                     fvg_weights_file(w), format);
   if (fvg__position_of(position) < 0)
-    return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: class_token_position \"%.40s\" is not end, middle or front", fvg_weights_file(w), position);
+    return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: class_token_position \"%.40s\" is not end, middle or front",
+                     fvg_weights_file(w), position);
   s = fvg__get_whole(m->ctx, w, "embed_dim", 1, &width);
   if (s) return s;
-  if (width != m->embed_dim) return fvg__fail(m->ctx, FVG_E_SHAPE, "%s: tuned on a CLIP of width %d, this one has %d", fvg_weights_file(w), width, m->embed_dim);
+  if (width != m->embed_dim)
+    return fvg__fail(m->ctx, FVG_E_SHAPE, "%s: tuned on a CLIP of width %d, this one has %d",
+                     fvg_weights_file(w), width, m->embed_dim);
   s = fvg__json_parse(m->ctx, &j, classes, strlen(classes), fvg_weights_file(w));
   if (s) return s;
   memset(&desc, 0, sizeof desc);
@@ -4626,7 +4776,8 @@ static fvg_status fvg__restore_coop(fvg_clip *m, fvg_weights *w, fvg_coop **out)
   if (!s && !name) s = FVG_E_NOMEM;
   for (i = j.value[0].first; !s && i >= 0; i = j.value[i].next) {
     name[n++] = j.value[i].string;
-    if (j.value[i].type != FVG__JSON_STRING) s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: classes[%d] is not a string", fvg_weights_file(w), n - 1);
+    if (j.value[i].type != FVG__JSON_STRING)
+      s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: classes[%d] is not a string", fvg_weights_file(w), n - 1);
   }
   if (!s) s = fvg__check_ctx(m, w, &desc, n);
   if (!s) s = fvg_coop_new(m, out, &desc, name, n);
@@ -4639,9 +4790,11 @@ static fvg_status fvg__restore_coop(fvg_clip *m, fvg_weights *w, fvg_coop **out)
 static fvg_status fvg__check_rows(fvg_ctx *c, const fvg_weights *w, const char *name, int rows) {
   char found[FVG__SHAPE_TEXT];
   fvg_tensor x;
-  if (!fvg_weights_info(w, name, &x)) return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(w), name);
+  if (!fvg_weights_info(w, name, &x))
+    return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(w), name);
   if (x.n_dim == 2 && x.dim[0] == rows) return FVG_OK;
-  return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, but the settings say %d rows", fvg_weights_file(w), name, fvg__shape_text(&x, found), rows);
+  return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, but the settings say %d rows", fvg_weights_file(w), name,
+                   fvg__shape_text(&x, found), rows);
 }
 
 static fvg_status fvg__restore_fvgpt(fvg_clip *m, fvg_weights *w, fvg_fvgpt **out) {
@@ -4662,9 +4815,11 @@ static fvg_status fvg__restore_fvgpt(fvg_clip *m, fvg_weights *w, fvg_fvgpt **ou
   if (!s && fvg_weights_metadata(w, "no_fdc")) s = fvg__get_whole(m->ctx, w, "no_fdc", 0, &desc.no_fdc);
   if (!s && fvg_weights_metadata(w, "no_pc")) s = fvg__get_whole(m->ctx, w, "no_pc", 0, &desc.no_pc);
   if (!s && !(logit_scale > 0 && logit_scale < 1e6 && tau > 0 && tau < 1e6))
-    s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: logit_scale %g and tau %g must be positive and below 1e6", fvg_weights_file(w), logit_scale, tau);
+    s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: logit_scale %g and tau %g must be positive and below 1e6",
+                  fvg_weights_file(w), logit_scale, tau);
   if (!s && desc.gate_layers > FVG__MAX_GATE_LAYERS)
-    s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: gate_layers is %d, 1 to %d are possible", fvg_weights_file(w), desc.gate_layers, FVG__MAX_GATE_LAYERS);
+    s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: gate_layers is %d, 1 to %d are possible", fvg_weights_file(w),
+                  desc.gate_layers, FVG__MAX_GATE_LAYERS);
   if (!s) s = fvg__check_rows(m->ctx, w, "fdc_image.down.weight", desc.fdc_hidden);
   if (!s) s = fvg__check_rows(m->ctx, w, "frg.fc1.weight", desc.gate_layers == 1 ? 1 : desc.gate_hidden);
   desc.logit_scale = (float)logit_scale;
@@ -4674,7 +4829,8 @@ static fvg_status fvg__restore_fvgpt(fvg_clip *m, fvg_weights *w, fvg_fvgpt **ou
   return s;
 }
 
-FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, const char *path, fvg_coop **p, fvg_fvgpt **f, fvg_weights **settings) {
+FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, const char *path, fvg_coop **p, fvg_fvgpt **f,
+                                       fvg_weights **settings) {
   fvg_source source;
   fvg_weights *w = NULL;
   fvg_status s;

@@ -562,7 +562,8 @@ static void test_errors(world *w) {
   fvg_clip_free(m);
 }
 
-/* Every gradient of the modules holds a number of its own; the adapters, which come first, have their values copied. */
+/* Every gradient of the modules holds a number of its own; the adapters, which come first, have their values
+   copied. */
 static void test_undisturbed(world *w) {
   enum { COUNT = 2 * (2 * HIDDEN * D + HIDDEN + D) };
   static float values[COUNT];

@@ -1,5 +1,5 @@
-/* Chapter 5 of fvgpt_clip.h: where CoOp's vectors stand, their gradient, training, new names, the golden trajectories.
-   Run from the repository root. */
+/* Chapter 5 of fvgpt_clip.h: where CoOp's vectors stand, their gradient, training, new names, the golden
+   trajectories.  Run from the repository root. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
 

@@ -5,10 +5,11 @@
 
      L = (CE(rows of z, diagonal) + CE(columns of z, diagonal)) / 2,      t learned, at most ln 100;
 
-   AdamW, a linear warm-up over a twentieth of the steps and a cosine to zero.  During the first third of the steps the
-   world opens bit by bit: pictures of one large plain thing before a plain background become rarer.  Picture i of a seed is always the same
-   picture, so a run is repeated by its seed, and one that was stopped goes on from OUT/checkpoint.safetensors when the
-   same command is given again.  Results: OUT/config.json, model.safetensors (f16), merges.txt, log.txt. */
+   AdamW, a linear warm-up over a twentieth of the steps and a cosine to zero.  During the first third of the steps
+   the world opens bit by bit: pictures of one large plain thing before a plain background become rarer.  Picture i of
+   a seed is always the same picture, so a run is repeated by its seed, and one that was stopped goes on from
+   OUT/checkpoint.safetensors when the same command is given again.  Results: OUT/config.json, model.safetensors
+   (f16), merges.txt, log.txt. */
 #define _POSIX_C_SOURCE 199309L
 #define FVGPT_IMPLEMENTATION
 #include "world.h"
@@ -18,17 +19,22 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WIDTH = 96, HIDDEN = 384, HEADS = 3, IMAGE_LAYERS = 4, TEXT_LAYERS = 3, EMBED = 96, PATCH = 8, TOKENS = 65, CONTEXT = 24 };
-enum { CHUNK = 16, MAX_TENSORS = 160, MAX_WORDS = 512, MAX_MERGES = 600, CAPTIONS_FOR_MERGES = 20000, SAVE_EVERY = 100 };
+enum { WIDTH = 96, HIDDEN = 384, HEADS = 3, IMAGE_LAYERS = 4, TEXT_LAYERS = 3, EMBED = 96, PATCH = 8,
+       TOKENS = 65, CONTEXT = 24 };
+enum { CHUNK = 16, MAX_TENSORS = 160, MAX_WORDS = 512, MAX_MERGES = 600,
+       CAPTIONS_FOR_MERGES = 20000, SAVE_EVERY = 100 };
 enum { STREAM_WEIGHTS = 1, STREAM_CAPTIONS = 2, STREAM_TEST = 3, STREAM_PICTURES = 16 };
 
 static const char config_form[] =
-  "{\n  \"vision_config\": {\"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, \"num_attention_heads\": %d, \"image_size\": %d,\n"
+  "{\n  \"vision_config\": {\"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, "
+  "\"num_attention_heads\": %d, \"image_size\": %d,\n"
   "                    \"patch_size\": %d, \"hidden_act\": \"quick_gelu\"},\n"
-  "  \"text_config\": {\"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, \"num_attention_heads\": %d, \"vocab_size\": %d,\n"
-  "                  \"max_position_embeddings\": %d, \"hidden_act\": \"quick_gelu\"},\n  \"projection_dim\": %d\n}\n";
+  "  \"text_config\": {\"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, "
+  "\"num_attention_heads\": %d, \"vocab_size\": %d,\n"
+  "                  \"max_position_embeddings\": %d, \"hidden_act\": \"quick_gelu\"},\n"
+  "  \"projection_dim\": %d\n}\n";
 
-typedef struct tensor {                          /* one weight: its name in the file, first values, and what trains it */
+typedef struct tensor {                          /* one weight: its name in the file, first values, what trains it */
   char name[96];
   int n_dim, dim[4];
   float mean, deviation;
@@ -39,7 +45,7 @@ typedef struct worker {                          /* a fixed part of the batch: C
   fvg_ctx *c;
   fvg_clip m;                                    /* the model's tensors in a context of the worker's own            */
   fvg_tape *t;
-  fvg_parameter parameter[MAX_TENSORS], *list[MAX_TENSORS];       /* the model's values, gradients of its own        */
+  fvg_parameter parameter[MAX_TENSORS], *list[MAX_TENSORS];       /* the model's values, gradients of its own       */
   fvg_node *f, *g;
   fvg_status status;
 } worker;
@@ -65,13 +71,19 @@ typedef struct pretraining {
 
 /* ---- vocabulary: byte-pair merges learned from captions (Sennrich et al., arXiv 1508.07909) ---- */
 typedef struct word { char symbol[24][24]; int n; long count; } word;
-typedef struct vocabulary { word words[MAX_WORDS]; int n_words; char merges[MAX_MERGES * 48]; int n_merges; } vocabulary;
+typedef struct vocabulary {
+  word words[MAX_WORDS];
+  int n_words;
+  char merges[MAX_MERGES * 48];
+  int n_merges;
+} vocabulary;
 
 static void count_word(vocabulary *v, const char *text, size_t n) {
   word fresh;
   int i;
   memset(&fresh, 0, sizeof fresh);
-  for (fresh.n = 0; fresh.n < (int)n; fresh.n++) snprintf(fresh.symbol[fresh.n], 24, "%c%s", text[fresh.n], fresh.n + 1 == (int)n ? "</w>" : "");
+  for (fresh.n = 0; fresh.n < (int)n; fresh.n++)
+    snprintf(fresh.symbol[fresh.n], 24, "%c%s", text[fresh.n], fresh.n + 1 == (int)n ? "</w>" : "");
   for (i = 0; i < v->n_words && memcmp(v->words[i].symbol, fresh.symbol, sizeof fresh.symbol); i++) {}
   if (i == MAX_WORDS) return;
   if (i == v->n_words) v->words[v->n_words++] = fresh;
@@ -136,7 +148,8 @@ static void learn_merges(vocabulary *v) {
 }
 
 /* ---- the model: tensors in Hugging Face's names with CLIP's first values ---- */
-static void add(pretraining *p, const char *name, int n_dim, int d0, int d1, int d2, int d3, double mean, double deviation) {
+static void add(pretraining *p, const char *name, int n_dim, int d0, int d1, int d2, int d3,
+                double mean, double deviation) {
   tensor *t = &p->tensor[p->n++];
   snprintf(t->name, sizeof t->name, "%s", name);
   t->n_dim = n_dim;
@@ -148,7 +161,8 @@ static void add(pretraining *p, const char *name, int n_dim, int d0, int d1, int
   t->deviation = (float)deviation;
 }
 
-static void add_pair(pretraining *p, const char *prefix, const char *leaf, int rows, int cols, double mean, double deviation) {
+static void add_pair(pretraining *p, const char *prefix, const char *leaf, int rows, int cols,
+                     double mean, double deviation) {
   char name[96];
   snprintf(name, sizeof name, "%s%s.weight", prefix, leaf);
   add(p, name, cols ? 2 : 1, rows, cols, 0, 0, mean, deviation);
@@ -176,7 +190,8 @@ static void add_blocks(pretraining *p, const char *tower, int layers) {
 
 static void list_tensors(pretraining *p) {
   double narrow = 1 / sqrt((double)WIDTH);
-  add(p, "vision_model.embeddings.patch_embedding.weight", 4, WIDTH, 3, PATCH, PATCH, 0, 1 / sqrt(3.0 * PATCH * PATCH));
+  add(p, "vision_model.embeddings.patch_embedding.weight", 4, WIDTH, 3, PATCH, PATCH, 0,
+      1 / sqrt(3.0 * PATCH * PATCH));
   add(p, "vision_model.embeddings.class_embedding", 1, WIDTH, 0, 0, 0, 0, narrow);
   add(p, "vision_model.embeddings.position_embedding.weight", 2, TOKENS, WIDTH, 0, 0, 0, narrow);
   add_pair(p, "vision_model.", "pre_layrnorm", WIDTH, 0, 1, 0);
@@ -228,10 +243,12 @@ static fvg_tensor shape_of(const tensor *t, void *data, fvg_dtype type) {
 }
 
 static fvg_status save_path(const pretraining *p, char *path, size_t n, const char *name) {
-  return snprintf(path, n, "%s/%s", p->out, name) < (int)n ? FVG_OK : fvg__fail(p->c, FVG_E_ARG, "%.60s...: the path is too long", p->out);
+  return snprintf(path, n, "%s/%s", p->out, name) < (int)n ? FVG_OK :
+         fvg__fail(p->c, FVG_E_ARG, "%.60s...: the path is too long", p->out);
 }
 
-/* Positions as waves of both coordinates, so that neighbours are alike from the start (Beyer et al., arXiv 2205.01580). */
+/* Positions as waves of both coordinates, so that neighbours are alike from the start (Beyer et al., arXiv
+   2205.01580). */
 static void grid_positions(float *x) {
   int token, k, side = WORLD_SIDE / PATCH;
   for (token = 1; token < TOKENS; token++)
@@ -303,7 +320,7 @@ static fvg_status open_model(pretraining *p) {
 static void close_model(pretraining *p) {
   int i;
   for (i = 0; i < p->n; i++) {
-    if (strcmp(p->tensor[i].name, "logit_scale")) p->tensor[i].parameter.value.data = NULL;                /* the clip's  */
+    if (strcmp(p->tensor[i].name, "logit_scale")) p->tensor[i].parameter.value.data = NULL;           /* the clip's */
     fvg_parameter_free(p->c, &p->tensor[i].parameter);
   }
   fvg_optimizer_free(p->decayed);
@@ -358,7 +375,8 @@ static fvg_status metadata_number(pretraining *p, const fvg_weights *w, const ch
   const char *text = fvg_weights_metadata(w, key);
   char *end;
   *out = text ? strtod(text, &end) : 0;
-  return text && *text && !*end ? FVG_OK : fvg__fail(p->c, FVG_E_FORMAT, "%s: no number %s; remove the file to start anew", fvg_weights_file(w), key);
+  return text && *text && !*end ? FVG_OK :
+         fvg__fail(p->c, FVG_E_FORMAT, "%s: no number %s; remove the file to start anew", fvg_weights_file(w), key);
 }
 
 /* Goes on where a run with the same settings stopped; *step 0 when there is none. */
@@ -382,12 +400,17 @@ static fvg_status load_checkpoint(pretraining *p, long *step) {
   if (!s) s = metadata_number(p, w, "seed", &seed);
   if (!s) s = metadata_number(p, w, "lr", &lr);
   if (!s && (steps != p->steps || batch != p->batch || seed != p->seed || fabs(lr - p->lr) > 1e-7 * p->lr))
-    s = fvg__fail(p->c, FVG_E_ARG, "%s is of another run (%g steps, batch %g, seed %g, lr %g); choose another OUT or remove it", path, steps, batch, seed, lr);
+    s = fvg__fail(p->c, FVG_E_ARG,
+                  "%s is of another run (%g steps, batch %g, seed %g, lr %g); choose another OUT or remove it", path,
+                  steps, batch, seed, lr);
   for (i = 0; !s && i < x.n; i++) {
     s = fvg_weights_get(w, x.tensor[i].name, FVG_F32, &found);
     if (s) break;
-    if (fvg_tensor_count(&found) == fvg_tensor_count(&x.tensor[i].tensor)) memcpy(x.tensor[i].tensor.data, found.data, fvg_tensor_count(&found) * sizeof(float));
-    else s = fvg__fail(p->c, FVG_E_SHAPE, "%s: %s has another size than this model's; remove the file to start anew", path, x.tensor[i].name);
+    if (fvg_tensor_count(&found) == fvg_tensor_count(&x.tensor[i].tensor))
+      memcpy(x.tensor[i].tensor.data, found.data, fvg_tensor_count(&found) * sizeof(float));
+    else
+      s = fvg__fail(p->c, FVG_E_SHAPE, "%s: %s has another size than this model's; remove the file to start anew",
+                    path, x.tensor[i].name);
     fvg_tensor_free(p->c, &found);
   }
   fvg_weights_close(w);
@@ -396,9 +419,9 @@ static fvg_status load_checkpoint(pretraining *p, long *step) {
   return FVG_OK;
 }
 
-/* ---- training: data-parallel.  Each worker computes the features of its part of the batch, the loss is made of all of
-   them, and each worker carries its features' gradients back through the towers.  Parts and sums are in fixed order, so the
-   number of threads does not show in the result. ---- */
+/* ---- training: data-parallel.  Each worker computes the features of its part of the batch, the loss is made of all
+   of them, and each worker carries its features' gradients back through the towers.  Parts and sums are in fixed
+   order, so the number of threads does not show in the result. ---- */
 static fvg_status workers_new(pretraining *p) {
   fvg_desc desc;
   int dim[2] = {0, EMBED}, i, k;
@@ -451,7 +474,7 @@ static void draw_pair(const pretraining *p, fvg_ctx *c, long number, float *pixe
   fvg_rng r;
   fvg_rng_seed(&r, (uint64_t)p->seed, STREAM_PICTURES + (uint64_t)number);
   scene = world_scene_draw(&r);
-  if (fvg_rng_uniform(&r) > p->difficulty) {       /* one large plain thing before a plain background                 */
+  if (fvg_rng_uniform(&r) > p->difficulty) {       /* one large plain thing before a plain background               */
     scene.ground = world_below(&r, 2);
     scene.texture = 0;
     scene.count = 1;
@@ -486,14 +509,16 @@ static void encode_part(void *arg, int i) {
   memcpy((float *)p->g.value.data + at, fvg_value(w->g), CHUNK * EMBED * sizeof(float));
 }
 
-/* d loss / d weights = sum_i d loss / d f_i  d f_i / d weights: the gradient of f . (d loss / d f), with the latter constant. */
+/* d loss / d weights = sum_i d loss / d f_i  d f_i / d weights: the gradient of f . (d loss / d f),
+   with the latter constant. */
 static void differentiate_part(void *arg, int i) {
   pretraining *p = (pretraining *)arg;
   worker *w = &p->workers[i];
   size_t at = (size_t)i * CHUNK * EMBED;
   fvg_node *df = fvg_const(w->t, CHUNK, EMBED, p->f.grad + at), *dg = fvg_const(w->t, CHUNK, EMBED, p->g.grad + at);
   int k;
-  for (k = 0; k < p->n; k++) memset(w->parameter[k].grad, 0, fvg_tensor_count(&w->parameter[k].value) * sizeof(float));
+  for (k = 0; k < p->n; k++)
+    memset(w->parameter[k].grad, 0, fvg_tensor_count(&w->parameter[k].value) * sizeof(float));
   w->status = fvg_backward(fvg_add(fvg_sum(fvg_mul(w->f, df)), fvg_sum(fvg_mul(w->g, dg))));
 }
 
@@ -518,11 +543,13 @@ static fvg_status workers_run(pretraining *p, void (*job)(void *arg, int i)) {
 }
 
 static fvg_node *contrastive_loss(pretraining *p, fvg_tape *t, fvg_parameter *logit_scale) {
-  fvg_node *f = fvg_param(t, &p->f), *g = fvg_param(t, &p->g), *scale = fvg_exp(fvg_param(t, logit_scale)), *loss = NULL;
+  fvg_node *f = fvg_param(t, &p->f), *g = fvg_param(t, &p->g),
+           *scale = fvg_exp(fvg_param(t, logit_scale)), *loss = NULL;
   int *label = (int *)fvg__alloc_array(p->c, (size_t)p->batch, sizeof *label), i;
   if (label) {
     for (i = 0; i < p->batch; i++) label[i] = i;
-    loss = fvg_add(fvg_cross_entropy(fvg_mul(fvg_linear(f, g, NULL), scale), label), fvg_cross_entropy(fvg_mul(fvg_linear(g, f, NULL), scale), label));
+    loss = fvg_add(fvg_cross_entropy(fvg_mul(fvg_linear(f, g, NULL), scale), label),
+                   fvg_cross_entropy(fvg_mul(fvg_linear(g, f, NULL), scale), label));
     loss = fvg_scale(loss, 0.5f);
   }
   fvg__release(p->c, label);
@@ -545,14 +572,15 @@ static fvg_status train_step(pretraining *p, fvg_tape *t, fvg_parameter *logit_s
   fvg__parallel(p->c, add_gradients, p, p->n);
   fvg_optimizer_step(p->decayed, lr);
   fvg_optimizer_step(p->plain, lr);
-  if (*(float *)logit_scale->value.data > 4.6052f) *(float *)logit_scale->value.data = 4.6052f;            /* ln 100       */
+  if (*(float *)logit_scale->value.data > 4.6052f) *(float *)logit_scale->value.data = 4.6052f;           /* ln 100 */
   *loss = (double)fvg_value(l)[0];
   return FVG_OK;
 }
 
 static double rate(const pretraining *p, long step) {
   long warm = p->steps / 20 + 1;
-  return step < warm ? p->lr * (double)(step + 1) / (double)warm : p->lr * 0.5 * (1 + cos(3.14159265358979 * (double)(step - warm) / (double)(p->steps - warm)));
+  return step < warm ? p->lr * (double)(step + 1) / (double)warm :
+         p->lr * 0.5 * (1 + cos(3.14159265358979 * (double)(step - warm) / (double)(p->steps - warm)));
 }
 
 static double now(void) {
@@ -586,8 +614,10 @@ static fvg_status train(pretraining *p) {
     mean += loss;
     if ((step + 1) % 50 == 0 || step + 1 == p->steps) {
       double spent = now() - start, per_step = spent / (double)(step + 1 - first);
-      snprintf(line, sizeof line, "step %ld/%ld  loss %.4f  scale %.1f  lr %.2g  %.2f s a step  %.0f s left\n", step + 1, p->steps,
-               mean / (double)((step % 50) + 1), exp((double)*(float *)logit_scale->value.data), rate(p, step), per_step, per_step * (double)(p->steps - step - 1));
+      snprintf(line, sizeof line, "step %ld/%ld  loss %.4f  scale %.1f  lr %.2g  %.2f s a step  %.0f s left\n",
+               step + 1, p->steps, mean / (double)((step % 50) + 1),
+               exp((double)*(float *)logit_scale->value.data), rate(p, step),
+               per_step, per_step * (double)(p->steps - step - 1));
       say(p, line);
       mean = 0;
     }
@@ -605,7 +635,8 @@ static fvg_status zero_shot(pretraining *p, const pair *pairs, int n, const char
   enum { EACH = 10 };
   size_t pixels = 3 * WORLD_SIDE * WORLD_SIDE;
   const char *name[MAX_TENSORS];
-  float *f = (float *)fvg__alloc_array(p->c, EACH * EMBED, sizeof *f), *x = (float *)fvg__alloc_array(p->c, EACH * pixels, sizeof *x);
+  float *f = (float *)fvg__alloc_array(p->c, EACH * EMBED, sizeof *f),
+        *x = (float *)fvg__alloc_array(p->c, EACH * pixels, sizeof *x);
   float *logits = (float *)fvg__alloc_array(p->c, (size_t)n * EACH, sizeof *logits);
   fvg_classifier *k = NULL;
   fvg_status s = f && x && logits ? FVG_OK : FVG_E_NOMEM;
@@ -641,7 +672,8 @@ static fvg_status zero_shot(pretraining *p, const pair *pairs, int n, const char
     }
   }
   if (!s) {
-    snprintf(line, sizeof line, "zero-shot, %s: %.1f %% of %d pictures (chance %.1f %%)\n", what, 100.0 * correct / (n * EACH), n * EACH, 100.0 / n);
+    snprintf(line, sizeof line, "zero-shot, %s: %.1f %% of %d pictures (chance %.1f %%)\n", what,
+             100.0 * correct / (n * EACH), n * EACH, 100.0 / n);
     say(p, line);
   }
   fvg_classifier_free(k);
@@ -688,7 +720,8 @@ static fvg_status run(pretraining *p) {
   char path[1100], config[1200];
   fvg_status s;
   int n;
-  if (mkdir(p->out, 0777) && errno != EEXIST) return fvg__fail(p->c, FVG_E_IO, "%s: cannot make this folder: %s", p->out, strerror(errno));
+  if (mkdir(p->out, 0777) && errno != EEXIST)
+    return fvg__fail(p->c, FVG_E_IO, "%s: cannot make this folder: %s", p->out, strerror(errno));
   s = save_path(p, path, sizeof path, "log.txt");
   if (s) return s;
   p->log = fopen(path, "a");
@@ -698,21 +731,23 @@ static fvg_status run(pretraining *p) {
   list_tensors(p);
   s = save_path(p, path, sizeof path, "merges.txt");
   if (!s) s = fvg_file_save(p->c, path, v.merges, strlen(v.merges));
-  n = snprintf(config, sizeof config, config_form, WIDTH, HIDDEN, IMAGE_LAYERS, HEADS, WORLD_SIDE, PATCH, WIDTH, HIDDEN, TEXT_LAYERS, HEADS, p->vocab_size, CONTEXT, EMBED);
+  n = snprintf(config, sizeof config, config_form, WIDTH, HIDDEN, IMAGE_LAYERS, HEADS, WORLD_SIDE, PATCH, WIDTH,
+               HIDDEN, TEXT_LAYERS, HEADS, p->vocab_size, CONTEXT, EMBED);
   if (!s) s = save_path(p, path, sizeof path, "config.json");
   if (!s) s = fvg_file_save(p->c, path, config, (size_t)n);
   if (!s) s = save_model(p, 0);
   if (!s) s = open_model(p);
   if (!s) {
-    snprintf(config, sizeof config, "pretrain --steps %ld --batch %d --lr %g --seed %d: %lu parameters, vocabulary of %d\n", p->steps, p->batch, p->lr, p->seed,
-             (unsigned long)fvg_clip_parameter_count(p->m), p->vocab_size);
+    snprintf(config, sizeof config,
+             "pretrain --steps %ld --batch %d --lr %g --seed %d: %lu parameters, vocabulary of %d\n", p->steps,
+             p->batch, p->lr, p->seed, (unsigned long)fvg_clip_parameter_count(p->m), p->vocab_size);
     say(p, config);
     s = train(p);
   }
   if (!s) s = save_model(p, 1);
   close_model(p);
   p->m = NULL;
-  if (!s) s = fvg_clip_open(p->c, &p->m, p->out, NULL, FVG_F32);                     /* the figure is that of the f16 file */
+  if (!s) s = fvg_clip_open(p->c, &p->m, p->out, NULL, FVG_F32);              /* the figure is that of the f16 file */
   if (!s) s = evaluate(p);
   fvg_clip_free(p->m);
   fclose(p->log);
@@ -742,7 +777,8 @@ int main(int argc, char **argv) {
     else good = 0;
   }
   if (!good || p.batch % CHUNK) {
-    fprintf(stderr, "usage: pretrain OUT [--steps 6000] [--batch 64] [--lr 0.001] [--seed 1] [--threads N]   (batch a multiple of 16)\n");
+    fprintf(stderr, "usage: pretrain OUT [--steps 6000] [--batch 64] [--lr 0.001] [--seed 1] [--threads N]"
+                    "   (batch a multiple of 16)\n");
     return 1;
   }
   p.out = argv[1];

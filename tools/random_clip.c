@@ -1,6 +1,6 @@
-/* random_clip SIZE NAMES OUT.safetensors - a CLIP of real size with random weights in half precision, to measure and to test
-   loading with.  SIZE: b32, b16, l14; NAMES: hf, openai.  All tensors are read from one block of noise, so that making
-   a large model needs little memory; the numbers mean nothing. */
+/* random_clip SIZE NAMES OUT.safetensors - a CLIP of real size with random weights in half precision, to measure and
+   to test loading with.  SIZE: b32, b16, l14; NAMES: hf, openai.  All tensors are read from one block of noise, so
+   that making a large model needs little memory; the numbers mean nothing. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
 
@@ -9,7 +9,7 @@ enum { VOCAB = 49408, CONTEXT = 77, MAX_TENSORS = 1024 };
 typedef struct maker {
   fvg_named_tensor tensor[MAX_TENSORS];
   char name[MAX_TENSORS][96];
-  uint16_t *noise, *ones;                           /* +-0.03, and 1 for the gains of the norms                      */
+  uint16_t *noise, *ones;                           /* +-0.03, and 1 for the gains of the norms                     */
   int n, openai;
 } maker;
 
@@ -42,7 +42,8 @@ static void add_norm(maker *k, const char *prefix, const char *name, int width) 
 }
 
 static void add_blocks(maker *k, const char *tower, int layers, int w) {
-  static const char *const square[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"};
+  static const char *const square[] = {"self_attn.q_proj", "self_attn.k_proj",
+                                       "self_attn.v_proj", "self_attn.out_proj"};
   char prefix[64];
   int i, j;
   for (i = 0; i < layers; i++) {
@@ -107,7 +108,8 @@ int main(int argc, char **argv) {
   k.ones = (uint16_t *)fvg__alloc_array(c, 4096, sizeof *k.ones);
   if (!k.noise || !k.ones) { fprintf(stderr, "random_clip: %s\n", fvg_error(c)); fvg_free(c); return 1; }
   fvg_rng_seed(&rng, 1, 0);
-  for (i = 0; i < count; i++) k.noise[i] = (uint16_t)((fvg_rng_next(&rng) & 0x83ff) | 0x2400);      /* 1/64 .. 1/32, either sign */
+  /* 1/64 .. 1/32, either sign */
+  for (i = 0; i < count; i++) k.noise[i] = (uint16_t)((fvg_rng_next(&rng) & 0x83ff) | 0x2400);
   for (i = 0; i < 4096; i++) k.ones[i] = 0x3c00;
   add_vision(&k, size[s].vision, size[s].layers, size[s].patch, size[s].tokens, size[s].d);
   add_text(&k, size[s].text, 12, size[s].d);

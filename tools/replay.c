@@ -1,6 +1,7 @@
 /* replay MODEL_DIR TRAJECTORY.safetensors OUT.safetensors - takes the steps of a recorded training run again.
-   The trajectory holds init.*, the inputs of every step and, in its metadata, method and settings; OUT receives losses,
-   grad0.* (of the first step), final.* and test_*, to be compared with the tensors of the same names in the recording.
+   The trajectory holds init.*, the inputs of every step and, in its metadata, method and settings; OUT receives
+   losses, grad0.* (of the first step), final.* and test_*, to be compared with the tensors of the same names in the
+   recording.
    Methods: CoOp (MODEL_DIR is the CLIP), FVGPT (features are given, MODEL_DIR is ignored). */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
@@ -40,7 +41,8 @@ static fvg_optimizer_desc optimizer_of(const replay *r) {
 static fvg_status get(replay *r, const char *name, fvg_dtype type, int n_dim, fvg_tensor *x) {
   fvg_status s = fvg_weights_get(r->in, name, type, x);
   if (!s && x->n_dim != n_dim) {
-    s = fvg__fail(r->c, FVG_E_SHAPE, "%s: %s has %d dimensions, expected %d", fvg_weights_file(r->in), name, x->n_dim, n_dim);
+    s = fvg__fail(r->c, FVG_E_SHAPE, "%s: %s has %d dimensions, expected %d",
+                  fvg_weights_file(r->in), name, x->n_dim, n_dim);
     fvg_tensor_free(r->c, x);
   }
   return s;
@@ -51,7 +53,8 @@ static fvg_status put(replay *r, const char *prefix, const char *name, const flo
   fvg_tensor *x = &r->out[r->n_out].tensor;
   size_t bytes;
   int i;
-  if (r->n_out == (int)(sizeof r->out / sizeof *r->out)) return fvg__fail(r->c, FVG_E_UNSUPPORTED, "more than %d results", r->n_out);
+  if (r->n_out == (int)(sizeof r->out / sizeof *r->out))
+    return fvg__fail(r->c, FVG_E_UNSUPPORTED, "more than %d results", r->n_out);
   snprintf(r->name[r->n_out], sizeof r->name[0], "%s%s", prefix, name);
   r->out[r->n_out].name = r->name[r->n_out];
   x->n_dim = n_dim;
@@ -75,7 +78,8 @@ static fvg_status load_parameter(replay *r, fvg_parameter *p) {
   snprintf(name, sizeof name, "init.%s", p->name);
   s = get(r, name, FVG_F32, p->value.n_dim, &x);
   if (s) return s;
-  if (fvg_tensor_count(&x) != fvg_tensor_count(&p->value)) s = fvg__fail(r->c, FVG_E_SHAPE, "%s: %s does not fit the model", fvg_weights_file(r->in), name);
+  if (fvg_tensor_count(&x) != fvg_tensor_count(&p->value))
+    s = fvg__fail(r->c, FVG_E_SHAPE, "%s: %s does not fit the model", fvg_weights_file(r->in), name);
   else memcpy(p->value.data, x.data, fvg_tensor_count(&x) * sizeof(float));
   fvg_tensor_free(r->c, &x);
   return s;
@@ -86,7 +90,8 @@ static fvg_status encode(replay *r, fvg_clip *m, const fvg_tensor *images, int n
   int size = m->vision.image_size, last = images->n_dim - 1;
   fvg_status s;
   if (images->dim[last] != size || images->dim[last - 1] != size || images->dim[last - 2] != 3)
-    return fvg__fail(r->c, FVG_E_SHAPE, "%s: the images are not [.., 3, %d, %d]", fvg_weights_file(r->in), size, size);
+    return fvg__fail(r->c, FVG_E_SHAPE, "%s: the images are not [.., 3, %d, %d]",
+                     fvg_weights_file(r->in), size, size);
   *f = (float *)fvg__alloc_array(r->c, (size_t)n * (size_t)m->embed_dim, sizeof **f);
   if (!*f) return FVG_E_NOMEM;
   s = fvg_clip_encode_images(m, (const float *)images->data, n, *f);
@@ -106,7 +111,8 @@ static fvg_status coop_new(replay *r, fvg_clip *m, fvg_coop **p) {
   memset(&d, 0, sizeof d);
   d.n_ctx = (int)setting(r, "n_ctx", 4);
   d.class_specific = is(r, "csc", "True");
-  d.class_token_position = is(r, "class_token_position", "middle") ? FVG_MIDDLE : is(r, "class_token_position", "front") ? FVG_FRONT : FVG_END;
+  d.class_token_position = is(r, "class_token_position", "middle") ? FVG_MIDDLE :
+                           is(r, "class_token_position", "front") ? FVG_FRONT : FVG_END;
   name = (const char **)fvg__alloc_array(r->c, (size_t)j.value[0].n_child + 1, sizeof *name);
   if (!name) s = FVG_E_NOMEM;
   for (i = j.value[0].first; !s && i >= 0; i = j.value[i].next) name[n++] = j.value[i].string;
@@ -125,7 +131,8 @@ static fvg_status coop_steps(replay *r, fvg_clip *m, fvg_coop *p, const float *f
   fvg_status s = losses ? fvg_optimizer_new(r->c, &o, &d, &ctx, 1) : FVG_E_NOMEM;
   if (s) { fvg__release(r->c, losses); return s; }
   for (i = 0; !s && i < steps; i++) {
-    s = fvg_coop_step(p, o, setting(r, "lr", 0.0035), f + (size_t)(i * batch) * (size_t)m->embed_dim, (const int *)labels->data + i * batch, batch, &losses[i]);
+    s = fvg_coop_step(p, o, setting(r, "lr", 0.0035), f + (size_t)(i * batch) * (size_t)m->embed_dim,
+                      (const int *)labels->data + i * batch, batch, &losses[i]);
     if (!s && i == 0) s = put_parameter(r, "grad0.", ctx, ctx->grad);
   }
   if (!s) s = put(r, "", "losses", losses, 1, &steps);
@@ -171,7 +178,8 @@ static fvg_status replay_coop(replay *r) {
   if (!s) s = load_parameter(r, fvg_coop_ctx(p));
   if (!s) s = get(r, "images", FVG_F32, 5, &images);
   if (!s) s = get(r, "labels", FVG_I32, 2, &labels);
-  if (!s && (images.dim[0] != labels.dim[0] || images.dim[1] != labels.dim[1])) s = fvg__fail(r->c, FVG_E_SHAPE, "%s: images and labels differ in number", fvg_weights_file(r->in));
+  if (!s && (images.dim[0] != labels.dim[0] || images.dim[1] != labels.dim[1]))
+    s = fvg__fail(r->c, FVG_E_SHAPE, "%s: images and labels differ in number", fvg_weights_file(r->in));
   if (!s) s = encode(r, m, &images, images.dim[0] * images.dim[1], &f);
   if (!s) s = coop_steps(r, m, p, f, &labels);
   if (!s) s = coop_test(r, m, p);
@@ -186,7 +194,8 @@ static fvg_status replay_coop(replay *r) {
 /* ---- FVG-PT ---- */
 enum { F, F_FG, F_CLIP, AREA, LABELS, G, G_CLIP, G_NEW, G_CLIP_NEW, N_INPUT };
 static const struct { const char *name; int n_dim; } input[N_INPUT] = {
-  {"f", 3}, {"f_fg", 3}, {"f_clip", 3}, {"area", 2}, {"labels", 2}, {"g", 2}, {"g_clip", 2}, {"g_new", 2}, {"g_clip_new", 2}
+  {"f", 3}, {"f_fg", 3}, {"f_clip", 3}, {"area", 2}, {"labels", 2}, {"g", 2}, {"g_clip", 2},
+  {"g_new", 2}, {"g_clip_new", 2}
 };
 
 static fvg_status fvgpt_new(replay *r, const fvg_tensor *x, fvg_fvgpt **m) {
@@ -215,7 +224,8 @@ static fvg_status put_all(replay *r, const char *prefix, fvg_fvgpt *m, int gradi
   fvg_status s = FVG_OK;
   int i, n;
   fvg_parameter *const *params = fvg_fvgpt_parameters(m, &n);
-  for (i = 0; !s && i < n; i++) s = put_parameter(r, prefix, params[i], gradients ? params[i]->grad : (const float *)params[i]->value.data);
+  for (i = 0; !s && i < n; i++)
+    s = put_parameter(r, prefix, params[i], gradients ? params[i]->grad : (const float *)params[i]->value.data);
   return s;
 }
 
@@ -224,7 +234,8 @@ static fvg_status fvgpt_steps(replay *r, fvg_fvgpt *m, const fvg_tensor *x) {
   int i, n, steps = x[F].dim[0], batch = x[F].dim[1], width = x[F].dim[2], parts[2], per_image[2];
   fvg_parameter *const *params = fvg_fvgpt_parameters(m, &n);
   float *buffer = (float *)fvg__alloc_array(r->c, (size_t)steps * (size_t)(6 + 3 * batch), sizeof *buffer);
-  float *loss = buffer, *part = loss + steps, *gate = part + 5 * steps, *target = gate + steps * batch, *b = target + steps * batch;
+  float *loss = buffer, *part = loss + steps, *gate = part + 5 * steps, *target = gate + steps * batch,
+        *b = target + steps * batch;
   fvg_optimizer *o = NULL;
   fvg_status s = buffer ? fvg_optimizer_new(r->c, &o, &d, params, n) : FVG_E_NOMEM;
   for (i = 0; !s && i < steps; i++) {
@@ -281,7 +292,8 @@ static fvg_status fvgpt_test(replay *r, fvg_fvgpt *m, const fvg_tensor *x) {
   if (!logits) return FVG_E_NOMEM;
   s = fvg_fvgpt_base_logits(m, (const float *)x[F].data, base[0], (const float *)x[G].data, base[1], logits);
   if (!s) s = put(r, "", "test_base_logits", logits, 2, base);
-  if (!s) s = fvg_fvgpt_new_logits(m, (const float *)x[F].data, (const float *)x[F_CLIP].data, new_[0], (const float *)x[G_NEW].data,
+  if (!s) s = fvg_fvgpt_new_logits(m, (const float *)x[F].data, (const float *)x[F_CLIP].data, new_[0],
+                                   (const float *)x[G_NEW].data,
                                    (const float *)x[G_CLIP_NEW].data, new_[1], logits, NULL);
   if (!s) s = put(r, "", "test_new_logits", logits, 2, new_);
   fvg__release(r->c, logits);
@@ -290,10 +302,12 @@ static fvg_status fvgpt_test(replay *r, fvg_fvgpt *m, const fvg_tensor *x) {
 
 static fvg_status check_inputs(replay *r, const fvg_tensor *x) {
   int i, ok = 1;
-  for (i = F_FG; i <= LABELS; i++) ok = ok && x[i].dim[0] == x[F].dim[0] && x[i].dim[1] == x[F].dim[1] && (i > F_CLIP || x[i].dim[2] == x[F].dim[2]);
+  for (i = F_FG; i <= LABELS; i++)
+    ok = ok && x[i].dim[0] == x[F].dim[0] && x[i].dim[1] == x[F].dim[1] && (i > F_CLIP || x[i].dim[2] == x[F].dim[2]);
   for (i = G; i < N_INPUT; i++) ok = ok && x[i].dim[1] == x[F].dim[2];
   ok = ok && x[G].dim[0] == x[G_CLIP].dim[0] && x[G_NEW].dim[0] == x[G_CLIP_NEW].dim[0];
-  return ok ? FVG_OK : fvg__fail(r->c, FVG_E_SHAPE, "%s: f, f_fg, f_clip, area, labels, g, ... do not fit together", fvg_weights_file(r->in));
+  return ok ? FVG_OK : fvg__fail(r->c, FVG_E_SHAPE, "%s: f, f_fg, f_clip, area, labels, g, ... do not fit together",
+                                 fvg_weights_file(r->in));
 }
 
 static fvg_status replay_fvgpt(replay *r) {
@@ -302,7 +316,8 @@ static fvg_status replay_fvgpt(replay *r) {
   fvg_status s = FVG_OK;
   int i;
   memset(x, 0, sizeof x);
-  for (i = 0; !s && i < N_INPUT; i++) s = get(r, input[i].name, i == LABELS ? FVG_I32 : FVG_F32, input[i].n_dim, &x[i]);
+  for (i = 0; !s && i < N_INPUT; i++)
+    s = get(r, input[i].name, i == LABELS ? FVG_I32 : FVG_F32, input[i].n_dim, &x[i]);
   if (!s) s = check_inputs(r, x);
   if (!s) s = fvgpt_new(r, x, &m);
   if (!s) s = fvgpt_steps(r, m, x);
@@ -322,7 +337,8 @@ static fvg_status run(replay *r, const char *path, const char *out) {
   else if (is(r, "method", "FVGPT")) s = replay_fvgpt(r);
   else {
     const char *method = fvg_weights_metadata(r->in, "method");
-    s = fvg__fail(r->c, FVG_E_UNSUPPORTED, "%s: method %s cannot be replayed, only CoOp and FVGPT", path, method ? method : "(none given)");
+    s = fvg__fail(r->c, FVG_E_UNSUPPORTED, "%s: method %s cannot be replayed, only CoOp and FVGPT", path,
+                  method ? method : "(none given)");
   }
   if (!s) s = fvg_safetensors_save(r->c, out, r->out, r->n_out, NULL, 0);
   for (i = 0; i < r->n_out; i++) fvg__release(r->c, r->out[i].tensor.data);

@@ -5,7 +5,8 @@
 
    Each has images/<class>/<number>.ppm, exact masks in mask/images/, split.json (train, val, test) and captions.tsv.
    In the training pictures every class has a background of its own, which it is seen before with the probability
-   `strength` (0.9), else before any; in the test pictures the background tells nothing.  In the control set it never does. */
+   `strength` (0.9), else before any; in the test pictures the background tells nothing.  In the control set it never
+   does. */
 #define _POSIX_C_SOURCE 199309L
 #define FVGPT_IMPLEMENTATION
 #include "world.h"
@@ -21,9 +22,13 @@
 
 enum { CLASSES = 32, PATH_BYTES = 1200, STREAM_CLASSES = 1, STREAM_SCENES = 2 };
 
-typedef struct options { const char *out, *set, *sheet; double strength, bad_masks, missing_masks; int train, test, seed, png; } options;
+typedef struct options {
+  const char *out, *set, *sheet;
+  double strength, bad_masks, missing_masks;
+  int train, test, seed, png;
+} options;
 
-typedef struct class_of { int thing, colour, texture; char name[64]; } class_of;                /* -1: any              */
+typedef struct class_of { int thing, colour, texture; char name[64]; } class_of;                /* -1: any          */
 
 static const char *const set_name[4] = {"things", "colours", "textures", "control"};
 
@@ -46,7 +51,7 @@ static void choose_classes(int set, class_of *chosen) {
         snprintf(all[n++].name, 64, "%s_%s", world_textures[k], world_things[thing].name);
       }
     for (k = 0; (set == 1 || set == 3) && k < WORLD_COLOURS; k++)
-      if (world_held_out_colour(thing, k) && (thing + k) % 2 == (set == 3)) {         /* the control set's are others  */
+      if (world_held_out_colour(thing, k) && (thing + k) % 2 == (set == 3)) {       /* the control set's are others */
         all[n].thing = thing;
         all[n].colour = k;
         all[n].texture = -1;
@@ -60,14 +65,16 @@ static void choose_classes(int set, class_of *chosen) {
 }
 
 /* Picture `index` of a class; the first `train` of them are for training. */
-static world_scene draw_scene(const options *o, const class_of *c, int label, int index, double strength, fvg_rng *r) {
+static world_scene draw_scene(const options *o, const class_of *c, int label, int index,
+                              double strength, fvg_rng *r) {
   world_scene s = world_scene_draw(r);
   s.thing = c->thing;
   if (c->colour >= 0) s.colour = c->colour;
   if (c->texture >= 0) s.texture = c->texture;
-  s.n_distractor = 3 + world_below(r, 4);         /* more clutter than pre-training knew, and larger                 */
+  s.n_distractor = 3 + world_below(r, 4);         /* more clutter than pre-training knew, and larger                */
   s.distractor_size = 1.3f;
-  s.ground = index < o->train && fvg_rng_uniform(r) < strength ? (5 * label + 3) % WORLD_GROUNDS : world_below(r, WORLD_GROUNDS);
+  s.ground = index < o->train && fvg_rng_uniform(r) < strength ? (5 * label + 3) % WORLD_GROUNDS :
+             world_below(r, WORLD_GROUNDS);
   return s;
 }
 
@@ -76,17 +83,20 @@ static void spoil(uint8_t *mask) {
   uint8_t moved[WORLD_SIDE * WORLD_SIDE];
   int x, y, half = WORLD_SIDE / 2;
   for (y = 0; y < WORLD_SIDE; y++)
-    for (x = 0; x < WORLD_SIDE; x++) moved[y * WORLD_SIDE + x] = mask[(y + half) % WORLD_SIDE * WORLD_SIDE + (x + half) % WORLD_SIDE];
+    for (x = 0; x < WORLD_SIDE; x++)
+      moved[y * WORLD_SIDE + x] = mask[(y + half) % WORLD_SIDE * WORLD_SIDE + (x + half) % WORLD_SIDE];
   memcpy(mask, moved, sizeof moved);
 }
 
 static fvg_status folder(fvg_ctx *c, const char *form, const char *a, const char *b, const char *d) {
   char path[PATH_BYTES];
   snprintf(path, sizeof path, form, a, b, d);
-  return make_folder(path) && errno != EEXIST ? fvg__fail(c, FVG_E_IO, "%s: cannot make this folder: %s", path, strerror(errno)) : FVG_OK;
+  return make_folder(path) && errno != EEXIST ?
+         fvg__fail(c, FVG_E_IO, "%s: cannot make this folder: %s", path, strerror(errno)) : FVG_OK;
 }
 
-static fvg_status save(fvg_ctx *c, int channels, uint8_t *pixels, const char *form, const char *root, const char *class_name, int index, const char *suffix) {
+static fvg_status save(fvg_ctx *c, int channels, uint8_t *pixels, const char *form, const char *root,
+                       const char *class_name, int index, const char *suffix) {
   char path[PATH_BYTES];
   fvg_image image;
   image.width = image.height = WORLD_SIDE;
@@ -97,7 +107,8 @@ static fvg_status save(fvg_ctx *c, int channels, uint8_t *pixels, const char *fo
 }
 
 /* One class's pictures, masks and lines of captions.tsv. */
-static fvg_status write_class(fvg_ctx *c, const options *o, const char *root, int set, const class_of *x, int label, FILE *captions) {
+static fvg_status write_class(fvg_ctx *c, const options *o, const char *root, int set, const class_of *x,
+                              int label, FILE *captions) {
   fvg_status s = folder(c, "%s/images/%s%s", root, x->name, "");
   int i;
   if (!s) s = folder(c, "%s/mask/images/%s%s", root, x->name, "");
@@ -107,25 +118,29 @@ static fvg_status write_class(fvg_ctx *c, const options *o, const char *root, in
     world_scene scene;
     fvg_rng r;
     double luck;
-    fvg_rng_seed(&r, (uint64_t)o->seed * 1000000u + (uint64_t)(set * CLASSES + label) * 1000u + (uint64_t)i, STREAM_SCENES);
+    fvg_rng_seed(&r, (uint64_t)o->seed * 1000000u + (uint64_t)(set * CLASSES + label) * 1000u + (uint64_t)i,
+                 STREAM_SCENES);
     scene = draw_scene(o, x, label, i, set == 3 ? 0 : o->strength, &r);
     world_caption(&scene, &r, caption);
     world_render(&scene, &r, rgb, mask);
     luck = fvg_rng_uniform(&r);
     if (luck >= o->missing_masks && luck < o->missing_masks + o->bad_masks) spoil(mask);
     s = save(c, 3, rgb, "%s/images/%s/%03d.%s", root, x->name, i, o->png ? "png" : "ppm");
-    if (!s && luck >= o->missing_masks) s = save(c, 1, mask, "%s/mask/images/%s/%03d.%s", root, x->name, i, o->png ? "png" : "pgm");
+    if (!s && luck >= o->missing_masks)
+      s = save(c, 1, mask, "%s/mask/images/%s/%03d.%s", root, x->name, i, o->png ? "png" : "pgm");
     fprintf(captions, "images/%s/%03d.%s\t%s\n", x->name, i, o->png ? "png" : "ppm", caption);
   }
   return s;
 }
 
-static void write_list(const options *o, const class_of *x, const char *name, int from, int to, const char *end, FILE *split) {
+static void write_list(const options *o, const class_of *x, const char *name, int from, int to,
+                       const char *end, FILE *split) {
   int label, i;
   fprintf(split, "\"%s\": [", name);
   for (label = 0; label < CLASSES; label++)
     for (i = from; i < to; i++)
-      fprintf(split, "%s[\"images/%s/%03d.%s\", %d, \"%s\"]", label || i > from ? ",\n" : "\n", x[label].name, i, o->png ? "png" : "ppm", label, x[label].name);
+      fprintf(split, "%s[\"images/%s/%03d.%s\", %d, \"%s\"]", label || i > from ? ",\n" : "\n", x[label].name, i,
+              o->png ? "png" : "ppm", label, x[label].name);
   fprintf(split, "]%s", end);
 }
 
@@ -161,7 +176,7 @@ static fvg_status write_set(fvg_ctx *c, const options *o, int set) {
     fvg_status closed = close_file(c, captions, root, "captions.tsv");
     if (!s) s = closed;
   }
-  split = s ? NULL : create(c, root, "split.json", &s);                               /* last: a set without it is not read */
+  split = s ? NULL : create(c, root, "split.json", &s);                       /* last: a set without it is not read */
   if (!split) return s;
   fputs("{", split);
   write_list(o, x, "train", 0, o->train, ",\n", split);
@@ -177,7 +192,8 @@ static fvg_status write_sheet(fvg_ctx *c, const options *o) {
   fvg_image sheet = {ACROSS * STEP, DOWN * STEP, 3, NULL};
   int i, y;
   for (i = 0; i < ACROSS * DOWN; i++) {
-    uint8_t rgb[3 * WORLD_SIDE * WORLD_SIDE], *corner = pixels + (size_t)(i / ACROSS * STEP * ACROSS + i % ACROSS) * STEP * 3;
+    uint8_t rgb[3 * WORLD_SIDE * WORLD_SIDE],
+            *corner = pixels + (size_t)(i / ACROSS * STEP * ACROSS + i % ACROSS) * STEP * 3;
     world_scene s;
     fvg_rng r;
     fvg_rng_seed(&r, (uint64_t)o->seed, (uint64_t)i);
@@ -187,7 +203,8 @@ static fvg_status write_sheet(fvg_ctx *c, const options *o) {
     s.texture = (i / WORLD_THINGS + i / ACROSS) % WORLD_TEXTURES;
     s.large = 2;
     world_render(&s, &r, rgb, NULL);
-    for (y = 0; y < WORLD_SIDE; y++) memcpy(corner + (size_t)y * ACROSS * STEP * 3, rgb + y * WORLD_SIDE * 3, WORLD_SIDE * 3);
+    for (y = 0; y < WORLD_SIDE; y++)
+      memcpy(corner + (size_t)y * ACROSS * STEP * 3, rgb + y * WORLD_SIDE * 3, WORLD_SIDE * 3);
   }
   sheet.pixels = pixels;
   return fvg_image_save(c, &sheet, o->sheet);
@@ -195,12 +212,14 @@ static fvg_status write_sheet(fvg_ctx *c, const options *o) {
 
 static const char usage[] =
   "usage: world OUT [--set things|colours|textures|control] [--strength 0.9] [--train 24] [--test 20] [--seed 1]\n"
-  "             [--bad-masks 0] [--missing-masks 0] [--png]     shares of the masks that are moved away, or not written\n"
+  "             [--bad-masks 0] [--missing-masks 0] [--png]"
+  "     shares of the masks that are moved away, or not written\n"
   "       world --sheet FILE.png\n";
 
 static int parse(options *o, int argc, char **argv) {
   const struct { const char *name; double low, high; double *real; int *whole; } number[] = {
-    {"--strength", 0, 1, &o->strength, NULL}, {"--bad-masks", 0, 1, &o->bad_masks, NULL}, {"--missing-masks", 0, 1, &o->missing_masks, NULL},
+    {"--strength", 0, 1, &o->strength, NULL}, {"--bad-masks", 0, 1, &o->bad_masks, NULL},
+    {"--missing-masks", 0, 1, &o->missing_masks, NULL},
     {"--train", 1, 900, NULL, &o->train}, {"--test", 1, 90, NULL, &o->test}, {"--seed", 0, 1e6, NULL, &o->seed}
   };
   size_t k, n = sizeof number / sizeof *number;
@@ -215,7 +234,9 @@ static int parse(options *o, int argc, char **argv) {
     if (!strcmp(argv[i], "--sheet")) { o->sheet = argv[++i]; continue; }
     for (k = 0; k < n && strcmp(argv[i], number[k].name); k++) {}
     x = strtod(argv[++i], &end);
-    if (k == n || !*argv[i] || *end || !(x >= number[k].low && x <= number[k].high) || (number[k].whole && x != floor(x))) return 0;
+    if (k == n || !*argv[i] || *end || !(x >= number[k].low && x <= number[k].high) ||
+        (number[k].whole && x != floor(x)))
+      return 0;
     if (number[k].real) *number[k].real = x;
     else *number[k].whole = (int)x;
   }
@@ -230,7 +251,8 @@ int main(int argc, char **argv) {
   if (!parse(&o, argc, argv)) { fputs(usage, stderr); return 1; }
   if (fvg_init(&c, NULL)) { fputs("world: out of memory\n", stderr); return 1; }
   for (set = 0; o.set && set < 4 && strcmp(o.set, set_name[set]); set++) {}
-  if (o.set && set == 4) s = fvg__fail(c, FVG_E_ARG, "--set %s: things, colours, textures or control is expected", o.set);
+  if (o.set && set == 4)
+    s = fvg__fail(c, FVG_E_ARG, "--set %s: things, colours, textures or control is expected", o.set);
   if (!s && o.sheet) s = write_sheet(c, &o);
   if (!s && o.out) s = folder(c, "%s%s%s", o.out, "", "");
   for (set = 0; !s && o.out && set < 4; set++) {
