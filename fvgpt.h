@@ -220,8 +220,9 @@ FVG_DEF void       fvg_parameter_free(fvg_ctx *c, fvg_parameter *p);
 FVG_DEF fvg_tape *fvg_tape_new(fvg_ctx *c);                           /* NULL when out of memory                   */
 FVG_DEF void      fvg_tape_free(fvg_tape *t);
 /* From now on fvg_frozen of a tensor whose data are those of one of these parameters is fvg_param of it: a model
-   built of frozen tensors trains whole, or in part, by the same code that runs it.  The list must stay; n 0 ends
-   it. */
+   built of frozen tensors trains whole, or in part, by the same code that runs it.  To be called before nodes are
+   made; holds until it is called again, n 0 ending it.  The list must stay; values are F32 and of the tensor's size;
+   gradients add to p->grad. */
 FVG_DEF void      fvg_tape_train(fvg_tape *t, fvg_parameter *const *params, int n);
 typedef struct fvg_mark { size_t position; fvg_node *last; } fvg_mark;
 FVG_DEF fvg_mark  fvg_tape_mark(const fvg_tape *t);                   /* a place to return to                      */
@@ -338,8 +339,9 @@ FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, const fvg_
 FVG_DEF void       fvg_optimizer_zero_grad(fvg_optimizer *o);
 FVG_DEF void       fvg_optimizer_step(fvg_optimizer *o, double lr);
 FVG_DEF void       fvg_optimizer_free(fvg_optimizer *o);
-/* What an optimiser remembers, to be saved and restored: the number of steps, and for parameter i as many numbers as
-   it has; moment 0 is SGD's momentum or AdamW's m, moment 1 AdamW's v (NULL for SGD). */
+/* What an optimiser remembers, to be saved and restored; both point into it.  The number of steps, and for parameter
+   i of 0..n-1, as given to fvg_optimizer_new, as many numbers as it has: moment 0 is SGD's momentum or AdamW's m,
+   moment 1 AdamW's v (NULL for SGD). */
 FVG_DEF long      *fvg_optimizer_steps(fvg_optimizer *o);
 FVG_DEF float     *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment);
 
@@ -367,7 +369,7 @@ typedef struct fvg_fvgpt_desc {
   int   kl_tau2;                     /* 1: multiply every KL by tau^2                                          */
   int   no_kl;                       /* 1: prior calibration without its KL term                               */
   /* The paper's ablation (Table 3), each 1 to leave a module out:                                              */
-  int   no_frg;                      /* the foreground view is trusted wherever there is a mask: r = 1         */
+  int   no_frg;                      /* the foreground view is trusted wherever the mask counts: r = 1         */
   int   no_fdc;                      /* base classes are scored by the tuned prompts alone: z_full             */
   int   no_pc;                       /* new classes are scored as base classes are                             */
   uint64_t seed;
@@ -398,13 +400,15 @@ FVG_DEF fvg_node  *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_bat
 /* One training step: gradients, then the optimiser at rate lr. */
 FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_optimizer *o, double lr, const fvg_fvgpt_batch *batch,
                                   fvg_fvgpt_report *report);
-/* z_FDC [n, n_class]: the base branch, which needs no mask. */
+/* z_FDC [n, n_class]: the base branch, which needs no mask; z_full with no_fdc. */
 FVG_DEF fvg_status fvg_fvgpt_base_logits(fvg_fvgpt *m, const float *f, int n, const float *g,
                                          int n_class, float *logits);
-/* z_PC [n, n_class]: the new branch; b [n] receives the weight of plain CLIP (NULL: not wanted). f_clip NULL: f. */
+/* z_PC [n, n_class]: the new branch; b [n] receives the weight of plain CLIP (NULL: not wanted). f_clip NULL: f.
+   With no_pc the base branch's logits, and b = 0. */
 FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const float *f_clip, int n, const float *g,
                                         const float *g_clip, int n_class, float *logits, float *b);
-/* The foreground trust r [n] of images with masks (batch->label is not used). */
+/* The foreground trust r [n] of images with masks (batch->label is not used): 0 where a mask does not count under
+   area_rule; with no_frg 1 where it does. */
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *batch, float *r);
 
 #ifdef __cplusplus
@@ -689,8 +693,9 @@ static fvg_status fvg__pool_new(fvg_ctx *c, int n_threads) {
   c->pool = p;
   while (p->n_thread < n_threads - 1) {                                       /* the caller is the last one       */
     if (pthread_create(&p->thread[p->n_thread], NULL, fvg__pool_worker, p)) {
+      int started = p->n_thread;
       fvg__pool_free(c);
-      return fvg__fail(c, FVG_E_NOMEM, "cannot start thread %d of %d", p->n_thread + 1, n_threads);
+      return fvg__fail(c, FVG_E_NOMEM, "cannot start thread %d of %d", started + 1, n_threads);
     }
     p->n_thread++;
   }
@@ -2777,6 +2782,7 @@ FVG_DEF fvg_node *fvg_zeros(fvg_tape *t, int rows, int cols) {
 }
 
 FVG_DEF void fvg_tape_train(fvg_tape *t, fvg_parameter *const *params, int n) {
+  if (!t) return;
   t->train = params;
   t->n_train = n;
 }
@@ -2796,7 +2802,14 @@ FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
   y->value = w->data;
   y->type = w->type;
   for (i = 0; i < t->n_train; i++)
-    if (t->train[i]->value.data == w->data) { y->needs_grad = 1; y->grad = t->train[i]->grad; }
+    if (t->train[i]->value.data == w->data) {
+      if (w->type != FVG_F32 || fvg_tensor_count(w) != fvg_tensor_count(&t->train[i]->value)) {
+        fvg__fail(t->ctx, FVG_E_SHAPE, "fvg_tape_train: %s does not fit its tensor", t->train[i]->name);
+        return fvg__give_up(t);
+      }
+      y->needs_grad = 1;
+      y->grad = t->train[i]->grad;
+    }
   return y;
 }
 
@@ -3142,6 +3155,7 @@ static fvg_node *fvg__elementwise(fvg_node *x, void (*rows)(fvg_node *y, int fro
   return y;
 }
 
+/* ---- exp: dx = dy y;  relu: dx = dy [y > 0];  sigmoid: dx = dy y (1 - y) ---- */
 static void fvg__exp_backward(fvg_node *y) {
   size_t k, n = fvg__count(y);
   for (k = 0; k < n; k++) y->a->grad[k] += y->grad[k] * fvg__values(y)[k];
@@ -3272,6 +3286,7 @@ FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b) {
   return y;
 }
 
+/* Row `row` of x, whatever it is stored as, as f32. */
 static void fvg__row_to_float(const fvg_node *x, int row, float *y) {
   size_t d = (size_t)x->cols, at = (size_t)row * d, k;
   const uint16_t *half = (const uint16_t *)x->value + at;
@@ -3687,8 +3702,8 @@ static fvg_node *fvg__norm(fvg_node *x, const fvg_tensor *weight, const fvg_tens
   return x ? fvg_layer_norm(x, fvg_frozen(x->tape, weight), fvg_frozen(x->tape, bias), eps) : NULL;
 }
 
-/* The block from n = LN_1(x) on.  keep NULL: every row.  Else keys and values come from all rows, everything else is
-   computed for the kept ones. */
+/* The block from n = LN_1(x) on, both [rows, w] -> [rows or n_keep, w].  keep NULL: every row.  Else keys and values
+   come from all rows, everything else is computed for the kept ones. */
 static fvg_node *fvg__block_rest(fvg_node *x, fvg_node *n, const fvg_transformer *m, const fvg_block *b,
                                  const fvg_segment *segment, int n_segment, const int *keep, int n_keep) {
   fvg_node *k, *v, *a, *f;
@@ -4015,6 +4030,7 @@ FVG_DEF fvg_status fvg_fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_de
   fvg_status s;
   *out = NULL;
   if (d.width < 1) return fvg__fail(c, FVG_E_ARG, "FVG-PT: width is %d, it must be that of the features", d.width);
+  if (d.no_frg && d.no_fdc && d.no_pc) return fvg__fail(c, FVG_E_ARG, "FVG-PT without FRG, FDC and PC is nothing");
   if (d.gate_layers > FVG__MAX_GATE_LAYERS)
     return fvg__fail(c, FVG_E_ARG, "FVG-PT: gate_layers is %d, 1 to %d are possible",
                      d.gate_layers, FVG__MAX_GATE_LAYERS);
@@ -4160,6 +4176,9 @@ static fvg_status fvg__fvgpt_check(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
   return FVG_OK;
 }
 
+/* sum + term, sum being NULL when there is none yet */
+static fvg_node *fvg__add_term(fvg_node *sum, fvg_node *term) { return sum ? fvg_add(sum, term) : term; }
+
 FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *x, fvg_fvgpt_report *report) {
   const fvg_fvgpt_desc *d = &m->desc;
   float kl_factor = d->kl_tau2 ? d->tau * d->tau : 1;
@@ -4198,10 +4217,10 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
   ce_pc = fvg_cross_entropy(z_pc, x->label);
   kl_pc = fvg_scale(fvg_mean(fvg_kl_rows(p_clip, z_pc, d->tau)), d->no_kl ? 0 : kl_factor);
 
-  loss = fvg_add(ce_fdc, fvg_scale(dist, fvg__none_if_negative(d->lambda_base)));
-  loss = fvg_add(fvg_scale(loss, d->no_fdc ? 0 : 1),
-                 fvg_scale(frg, d->no_frg ? 0 : fvg__none_if_negative(d->lambda_rg)));
-  loss = fvg_add(loss, fvg_scale(fvg_add(ce_pc, kl_pc), d->no_pc ? 0 : fvg__none_if_negative(d->lambda_new)));
+  if (!ce_fdc || !frg || !dist || !ce_pc || !kl_pc) return NULL;
+  loss = d->no_fdc ? NULL : fvg_add(ce_fdc, fvg_scale(dist, fvg__none_if_negative(d->lambda_base)));
+  if (!d->no_frg) loss = fvg__add_term(loss, fvg_scale(frg, fvg__none_if_negative(d->lambda_rg)));
+  if (!d->no_pc) loss = fvg__add_term(loss, fvg_scale(fvg_add(ce_pc, kl_pc), fvg__none_if_negative(d->lambda_new)));
   if (!loss || !report) return loss;
   report->loss = fvg_value(loss)[0];
   report->ce_fdc = fvg_value(ce_fdc)[0];
@@ -4212,6 +4231,7 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
   if (report->r) memcpy(report->r, fvg_value(r), (size_t)x->n * sizeof(float));
   if (report->r_target) memcpy(report->r_target, fvg_value(target), (size_t)x->n * sizeof(float));
   if (report->b) memcpy(report->b, fvg_value(b), (size_t)x->n * sizeof(float));
+  if (report->b && d->no_pc) memset(report->b, 0, (size_t)x->n * sizeof(float));
   return loss;
 }
 

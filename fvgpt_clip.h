@@ -211,8 +211,9 @@ FVG_DEF size_t     fvg_clip_parameter_count(const fvg_clip *m);
 FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int n, float *features);
 /* texts -> features [n, embed_dim], not normalised. A text of more tokens than the context holds is an error. */
 FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, const char *const *texts, int n, float *features);
-/* Both as nodes, for training whole towers: with fvg_tape_train, gradients reach every weight that is listed
-   there. */
+/* Both as nodes [n, embed_dim], not normalised, for training whole towers: with fvg_tape_train, gradients reach every
+   weight that is listed there.  images and texts are copied.  NULL on failure, with the message in m's context, which
+   must be the tape's. */
 FVG_DEF fvg_node  *fvg_clip_image_features(fvg_tape *t, const fvg_clip *m, const float *images, int n);
 FVG_DEF fvg_node  *fvg_clip_text_features(fvg_tape *t, const fvg_clip *m, const char *const *texts, int n);
 /* fvg_clip_encode_texts for class names (underscores become blanks) in a template with one {}; NULL:
@@ -308,13 +309,14 @@ typedef enum fvg_map_kind {
   FVG_GRAD_CAM = 0,                  /* which patches speak for the class: depends on the classifier and the label */
   FVG_CLS_ATTENTION                  /* what the class token attends to: depends on the image tower alone      */
 } fvg_map_kind;
-/* chw [3, image_size, image_size] normalised -> map [image_size, image_size] in 0..1, its greatest value 1 (all 0
-   when no patch speaks for the class). */
+/* label: index in the classifier's list, ignored by FVG_CLS_ATTENTION.  chw [3, image_size, image_size] normalised
+   -> map [image_size, image_size] in 0..1, its greatest value 1 (all 0 when no patch speaks for the class). */
 FVG_DEF fvg_status fvg_attention_map(fvg_classifier *k, const float *chw, int label, fvg_map_kind kind, float *map);
 /* Sum of the map inside the mask (one channel, 255 inside, of the map's size) over its whole sum; 0 for an empty map,
    -1 without a mask of one channel. */
 FVG_DEF double     fvg_foreground_share(const float *map, const fvg_image *mask);
-/* The map as a heat over the picture of the same size, which turns grey where the map is 0. */
+/* The map as a heat over the picture of the same size, which turns grey where the map is 0; out [height, width, 3] is
+   owned. */
 FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image *image, const float *map);
 
 #ifndef FVGPT_NO_STDIO
@@ -1020,8 +1022,8 @@ FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg
   fvg__merge_file f;
   fvg_tokenizer *k;
   fvg_status status;
-  uint8_t *bytes;
-  size_t n;
+  uint8_t *bytes = NULL;
+  size_t n = 0;
   *out = NULL;
   memset(&f, 0, sizeof f);
   f.name = merges->name ? merges->name : "merges";
@@ -1680,8 +1682,8 @@ static int fvg__has_suffix(const char *path, const char *suffix) {            /*
 
 FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char *path) {
   int png = fvg__has_suffix(path, ".png"), grey = fvg__has_suffix(path, ".pgm"), rgb = fvg__has_suffix(path, ".ppm");
-  uint8_t *bytes;
-  size_t n;
+  uint8_t *bytes = NULL;
+  size_t n = 0;
   fvg_status s = fvg__image_check(c, image, path);
   if (s) return s;
   if (!png && !grey && !rgb && !fvg__has_suffix(path, ".pnm"))
@@ -2647,17 +2649,24 @@ static fvg_node *fvg__vision_head(const fvg_clip *m, fvg_node *x) {
 }
 
 FVG_DEF fvg_node *fvg_clip_image_features(fvg_tape *t, const fvg_clip *m, const float *images, int n) {
-  fvg_segment *segment = t ? (fvg_segment *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *segment) : NULL;
-  int *class_row = t ? (int *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *class_row) : NULL;
+  fvg_segment *segment;
+  int *class_row;
   fvg_node *x = NULL;
-  if (!m->has_vision) fvg__fail(m->ctx, FVG_E_ARG, "this model has no image tower");
-  else if (segment && class_row) {
+  if (!t) return NULL;
+  if (!m->has_vision) { fvg__fail(m->ctx, FVG_E_ARG, "this model has no image tower"); return fvg__give_up(t); }
+  if (n < 1 || n > INT_MAX / 2 / m->vision.n_token) {
+    fvg__fail(m->ctx, FVG_E_ARG, "%d images to encode", n);
+    return fvg__give_up(t);
+  }
+  segment = (fvg_segment *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *segment);
+  class_row = (int *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *class_row);
+  if (segment && class_row) {
     x = fvg__vision_embed(t, m, images, n, segment, class_row);
     x = fvg__vision_head(m, fvg_transform(x, &m->vision.transformer, segment, n, class_row, n));
   }
   fvg__release(m->ctx, class_row);
   fvg__release(m->ctx, segment);
-  return x;
+  return x ? x : fvg__give_up(t);
 }
 
 /* Finite weights can still be so large that a tower overflows; a score made of that would mean nothing. */
@@ -2862,7 +2871,7 @@ FVG_DEF fvg_node *fvg_clip_text_features(fvg_tape *t, const fvg_clip *m, const c
   if (!t) return NULL;
   if (!fvg__pack_plain(m, &p, texts, n)) g = fvg__text_forward(t, m, &p, NULL);
   fvg__packed_free(m->ctx, &p);
-  return g;
+  return g ? g : fvg__give_up(t);
 }
 
 FVG_DEF void fvg_normalize_rows(float *x, int n, int d) {
@@ -4663,9 +4672,9 @@ FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_coop *p, fvg_fvgpt 
   int i, n = 0;
   char *names = fvg__names_json(c, p->class_name, p->n_class);
   if (!names) return FVG_E_NOMEM;
-  if (n_settings > FVG__MAX_SETTINGS - 15) {                           /* 7 + 8 are ours                            */
+  if (n_settings > FVG__MAX_SETTINGS - 18) {                           /* 7 + 11 are ours                           */
     fvg__release(c, names);
-    return fvg__fail(c, FVG_E_ARG, "%s: %d settings, %d is the limit", path, n_settings, FVG__MAX_SETTINGS - 15);
+    return fvg__fail(c, FVG_E_ARG, "%s: %d settings, %d is the limit", path, n_settings, FVG__MAX_SETTINGS - 18);
   }
   memset(&x, 0, sizeof x);
   tensor[n].name = "ctx";
@@ -4691,6 +4700,9 @@ FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_coop *p, fvg_fvgpt 
     fvg__set_number(&x, "no_frg", d->no_frg);
     fvg__set_number(&x, "no_fdc", d->no_fdc);
     fvg__set_number(&x, "no_pc", d->no_pc);
+    fvg__set_number(&x, "area_rule", d->area_rule);
+    fvg__set_number(&x, "area_min", (double)d->area_min);
+    fvg__set_number(&x, "area_max", (double)d->area_max);
   }
   for (i = 0; i < n_settings; i++) fvg__set(&x, settings[i].key, settings[i].value);
   s = fvg_safetensors_save(c, path, tensor, n, x.entry, x.n);
@@ -4799,10 +4811,10 @@ static fvg_status fvg__check_rows(fvg_ctx *c, const fvg_weights *w, const char *
 
 static fvg_status fvg__restore_fvgpt(fvg_clip *m, fvg_weights *w, fvg_fvgpt **out) {
   const char *trainer = fvg_weights_metadata(w, "trainer");
-  double logit_scale = 0, tau = 0;
+  double logit_scale = 0, tau = 0, area_min = 0, area_max = 0;
   fvg_fvgpt_desc desc;
   fvg_status s;
-  int i;
+  int i, area_rule = 0;
   if (trainer && !strcmp(trainer, "CoOp")) return FVG_OK;
   memset(&desc, 0, sizeof desc);
   desc.width = m->embed_dim;
@@ -4814,6 +4826,17 @@ static fvg_status fvg__restore_fvgpt(fvg_clip *m, fvg_weights *w, fvg_fvgpt **ou
   if (!s && fvg_weights_metadata(w, "no_frg")) s = fvg__get_whole(m->ctx, w, "no_frg", 0, &desc.no_frg);
   if (!s && fvg_weights_metadata(w, "no_fdc")) s = fvg__get_whole(m->ctx, w, "no_fdc", 0, &desc.no_fdc);
   if (!s && fvg_weights_metadata(w, "no_pc")) s = fvg__get_whole(m->ctx, w, "no_pc", 0, &desc.no_pc);
+  if (!s && fvg_weights_metadata(w, "area_rule")) {
+    s = fvg__get_whole(m->ctx, w, "area_rule", 0, &area_rule);
+    if (!s) s = fvg__get_number(m->ctx, w, "area_min", &area_min);
+    if (!s) s = fvg__get_number(m->ctx, w, "area_max", &area_max);
+    if (!s && (area_rule > FVG_AREA_IGNORE || !(area_min >= 0 && area_min <= area_max && area_max <= 1)))
+      s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: area_rule %d, area_min %g, area_max %g make no sense",
+                    fvg_weights_file(w), area_rule, area_min, area_max);
+    desc.area_rule = (fvg_area_rule)area_rule;
+    desc.area_min = (float)area_min;
+    desc.area_max = (float)area_max;
+  }
   if (!s && !(logit_scale > 0 && logit_scale < 1e6 && tau > 0 && tau < 1e6))
     s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: logit_scale %g and tau %g must be positive and below 1e6",
                   fvg_weights_file(w), logit_scale, tau);
@@ -4913,19 +4936,22 @@ static fvg__adapter fvg__adapter_apart(const fvg__adapter *a) {
 
 /* The label's logit [1,1] for a feature f [1, embed_dim]. */
 static fvg_node *fvg__class_score(const fvg_classifier *k, fvg_node *f, int label) {
-  int d = k->clip->embed_dim;
+  int width = k->clip->embed_dim;
+  const fvg_fvgpt_desc *d = k->fvgpt ? &k->fvgpt->desc : NULL;
+  fvg_branch branch = k->branch == FVG_BRANCH_NEW && d->no_pc ? FVG_BRANCH_BASE : k->branch;      /* the ablation   */
   fvg_tape *t = f ? f->tape : NULL;
-  fvg_node *g = fvg_const(t, k->n_class, d, k->branch == FVG_ZERO_SHOT ? k->g_clip : k->g);
+  fvg_node *g = fvg_const(t, k->n_class, width, branch == FVG_ZERO_SHOT ? k->g_clip : k->g);
   fvg_node *chosen = fvg_zeros(t, 1, k->n_class), *z;
   if (!g || !chosen) return NULL;
-  if (k->branch == FVG_BRANCH_BASE) {
+  if (branch == FVG_BRANCH_BASE && d->no_fdc) {
+    z = fvg__logits(k->fvgpt, f, g);
+  } else if (branch == FVG_BRANCH_BASE) {
     fvg__adapter image = fvg__adapter_apart(&k->fvgpt->fdc_image), text = fvg__adapter_apart(&k->fvgpt->fdc_text);
     z = fvg__logits(k->fvgpt, fvg__adapt(&image, f), fvg_detach(fvg__adapt(&text, g)));
-  } else if (k->branch == FVG_BRANCH_NEW) {
-    float tau = k->fvgpt->desc.tau;
-    fvg_node *z_clip = fvg__logits(k->fvgpt, f, fvg_const(t, k->n_class, d, k->g_clip)), *b;
+  } else if (branch == FVG_BRANCH_NEW) {
+    fvg_node *z_clip = fvg__logits(k->fvgpt, f, fvg_const(t, k->n_class, width, k->g_clip)), *b;
     z = fvg__logits(k->fvgpt, f, g);
-    b = fvg__brg(k->fvgpt, fvg_softmax(z, tau), fvg_softmax(z_clip, tau));
+    b = fvg__brg(k->fvgpt, fvg_softmax(z, d->tau), fvg_softmax(z_clip, d->tau));
     z = fvg_lerp(z, z_clip, fvg_detach(b));      /* b is a constant: how it changes with the picture is left out    */
   } else {
     z = fvg_scale(fvg_linear(f, g, NULL), k->clip->logit_scale);

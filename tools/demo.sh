@@ -9,6 +9,7 @@ sets="things colours textures control"
 report=""
 for set in $sets; do
   printf '\n== %s\n' "$set"
+  rm -rf "$build/demo/$set-runs"
   "$build/fvgpt" tune --model examples/tiny-clip --data "$build/demo/$set" --trainer FVGPT_CoOp --ctx-init "a photo of a" --augment none --out "$build/demo/$set-runs"
   report="$report --data $build/demo/$set --runs $build/demo/$set-runs"
 done

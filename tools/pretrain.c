@@ -5,11 +5,11 @@
 
      L = (CE(rows of z, diagonal) + CE(columns of z, diagonal)) / 2,      t learned, at most ln 100;
 
-   AdamW, a linear warm-up over a twentieth of the steps and a cosine to zero.  During the first third of the steps
-   the world opens bit by bit: pictures of one large plain thing before a plain background become rarer.  Picture i of
-   a seed is always the same picture, so a run is repeated by its seed, and one that was stopped goes on from
-   OUT/checkpoint.safetensors when the same command is given again.  Results: OUT/config.json, model.safetensors
-   (f16), merges.txt, log.txt. */
+   AdamW, a linear warm-up over a twentieth of the steps and a cosine to zero.  The first third of the steps is a
+   curriculum (Bengio et al. 2009): pictures of one large plain thing before a plain background become rarer.  Picture
+   i of a command is always the same picture, so a run is repeated by its command, and one that was stopped goes on
+   from OUT/checkpoint.safetensors, to the same bits, when the same command is given again.  Results: OUT/config.json,
+   model.safetensors (f16; until the end, the first values), merges.txt, log.txt. */
 #define _POSIX_C_SOURCE 199309L
 #define FVGPT_IMPLEMENTATION
 #include "world.h"
@@ -22,7 +22,7 @@
 enum { WIDTH = 96, HIDDEN = 384, HEADS = 3, IMAGE_LAYERS = 4, TEXT_LAYERS = 3, EMBED = 96, PATCH = 8,
        TOKENS = 65, CONTEXT = 24 };
 enum { CHUNK = 16, MAX_TENSORS = 160, MAX_WORDS = 512, MAX_MERGES = 600,
-       CAPTIONS_FOR_MERGES = 20000, SAVE_EVERY = 100 };
+       CAPTIONS_FOR_MERGES = 20000, SAVE_EVERY = 100, MAX_PAIRS = WORLD_THINGS * WORLD_COLOURS };
 enum { STREAM_WEIGHTS = 1, STREAM_CAPTIONS = 2, STREAM_TEST = 3, STREAM_PICTURES = 16 };
 
 static const char config_form[] =
@@ -43,7 +43,8 @@ typedef struct tensor {                          /* one weight: its name in the 
 
 typedef struct worker {                          /* a fixed part of the batch: CHUNK pairs                          */
   fvg_ctx *c;
-  fvg_clip m;                                    /* the model's tensors in a context of the worker's own            */
+  fvg_clip m;                                    /* the model's tensors in a context of the worker's own,           */
+  fvg_tokenizer tokenizer;                       /* and so is its vocabulary                                        */
   fvg_tape *t;
   fvg_parameter parameter[MAX_TENSORS], *list[MAX_TENSORS];       /* the model's values, gradients of its own       */
   fvg_node *f, *g;
@@ -65,7 +66,7 @@ typedef struct pretraining {
   int n_worker;
   fvg_parameter f, g;                            /* normalised features of the batch and their gradients            */
   long first_picture;
-  double difficulty;                             /* share of pictures from all of the world; the others are easy    */
+  double share_full;                             /* of the pictures show all of the world, the others are easy      */
   FILE *log;
 } pretraining;
 
@@ -278,7 +279,10 @@ static fvg_status save_model(pretraining *p, int trained) {
       if (trained) ((uint16_t *)x.data)[k] = fvg_float_to_half(((float *)t->parameter.value.data)[k]);
       else ((float *)x.data)[k] = t->mean + t->deviation * (float)fvg_rng_normal(&r);
     if (!trained && strstr(t->name, "vision_model.embeddings.position")) grid_positions((float *)x.data);
-    if (!trained && strstr(t->name, "k_proj.weight")) memcpy(x.data, named[n - 2].tensor.data, count * sizeof(float));
+    /* Keys start as the queries, which stand two tensors before them: q.k is then a similarity, and every token looks
+       first at those like itself. */
+    if (!trained && strstr(t->name, "k_proj.weight"))
+      memcpy(x.data, named[n - 2].tensor.data, count * sizeof(float));
     named[n].name = t->name;
     named[n].tensor = x;
   }
@@ -332,7 +336,7 @@ static void close_model(pretraining *p) {
 typedef struct saved { fvg_named_tensor tensor[3 * MAX_TENSORS]; char name[2 * MAX_TENSORS][104]; int n; } saved;
 
 static void list_saved(pretraining *p, saved *s) {
-  int i, group, k;
+  int i, group, k, n_name = 0;
   s->n = 0;
   for (group = 0; group < 2; group++)
     for (i = 0; i < p->n_list[group]; i++) {
@@ -342,7 +346,7 @@ static void list_saved(pretraining *p, saved *s) {
       s->tensor[s->n].tensor = parameter->value;
       s->n++;
       for (k = 0; k < 2; k++) {
-        char *name = s->name[s->n - s->n / 3 - 1];
+        char *name = s->name[n_name++];
         snprintf(name, sizeof s->name[0], "%s.%s", parameter->name, k ? "v" : "m");
         s->tensor[s->n].name = name;
         s->tensor[s->n].tensor = parameter->value;
@@ -363,7 +367,7 @@ static fvg_status save_checkpoint(pretraining *p, long step) {
   snprintf(text[1], 32, "%ld", p->steps);
   snprintf(text[2], 32, "%d", p->batch);
   snprintf(text[3], 32, "%d", p->seed);
-  snprintf(text[4], 32, "%.9g", p->lr);
+  snprintf(text[4], 32, "%.17g", p->lr);
   for (i = 0; i < 5; i++) {
     metadata[i].key = key[i];
     metadata[i].value = text[i];
@@ -379,30 +383,49 @@ static fvg_status metadata_number(pretraining *p, const fvg_weights *w, const ch
          fvg__fail(p->c, FVG_E_FORMAT, "%s: no number %s; remove the file to start anew", fvg_weights_file(w), key);
 }
 
-/* Goes on where a run with the same settings stopped; *step 0 when there is none. */
-static fvg_status load_checkpoint(pretraining *p, long *step) {
-  static saved x;
+/* The checkpoint of a run with the same settings, and its step; *w NULL when there is none. */
+static fvg_status open_checkpoint(pretraining *p, fvg_weights **w, long *step) {
   char path[1100];
   double at = 0, steps = 0, batch = 0, seed = 0, lr = 0;
-  fvg_weights *w = NULL;
   fvg_source source;
-  fvg_tensor found;
   fvg_status s = save_path(p, path, sizeof path, "checkpoint.safetensors");
-  int i;
+  *w = NULL;
   *step = 0;
   if (s || !fvg__file_exists(path)) return s;
-  list_saved(p, &x);
   s = fvg_source_file(p->c, &source, path);
-  if (!s) s = fvg_weights_open(p->c, &w, &source);
-  if (!s) s = metadata_number(p, w, "step", &at);
-  if (!s) s = metadata_number(p, w, "steps", &steps);
-  if (!s) s = metadata_number(p, w, "batch", &batch);
-  if (!s) s = metadata_number(p, w, "seed", &seed);
-  if (!s) s = metadata_number(p, w, "lr", &lr);
-  if (!s && (steps != p->steps || batch != p->batch || seed != p->seed || fabs(lr - p->lr) > 1e-7 * p->lr))
+  if (!s) s = fvg_weights_open(p->c, w, &source);
+  if (!s) s = metadata_number(p, *w, "step", &at);
+  if (!s) s = metadata_number(p, *w, "steps", &steps);
+  if (!s) s = metadata_number(p, *w, "batch", &batch);
+  if (!s) s = metadata_number(p, *w, "seed", &seed);
+  if (!s) s = metadata_number(p, *w, "lr", &lr);
+  if (!s && (steps != p->steps || batch != p->batch || seed != p->seed || lr != p->lr || !(at >= 0 && at <= steps)))
     s = fvg__fail(p->c, FVG_E_ARG,
-                  "%s is of another run (%g steps, batch %g, seed %g, lr %g); choose another OUT or remove it", path,
-                  steps, batch, seed, lr);
+                  "%s is of another run (%g steps, batch %g, seed %g, lr %g); choose another OUT or remove it",
+                  fvg_weights_file(*w), steps, batch, seed, lr);
+  *step = s ? 0 : (long)at;
+  if (s) { fvg_weights_close(*w); *w = NULL; }
+  return s;
+}
+
+/* Before a file is touched: a checkpoint that is there must be this run's. */
+static fvg_status check_checkpoint(pretraining *p) {
+  fvg_weights *w;
+  long step;
+  fvg_status s = open_checkpoint(p, &w, &step);
+  fvg_weights_close(w);
+  return s;
+}
+
+/* Goes on where the same command stopped; *step 0 when it begins. */
+static fvg_status load_checkpoint(pretraining *p, long *step) {
+  static saved x;
+  fvg_weights *w;
+  fvg_tensor found;
+  fvg_status s = open_checkpoint(p, &w, step);
+  int i;
+  if (s || !w) return s;
+  list_saved(p, &x);
   for (i = 0; !s && i < x.n; i++) {
     s = fvg_weights_get(w, x.tensor[i].name, FVG_F32, &found);
     if (s) break;
@@ -410,13 +433,12 @@ static fvg_status load_checkpoint(pretraining *p, long *step) {
       memcpy(x.tensor[i].tensor.data, found.data, fvg_tensor_count(&found) * sizeof(float));
     else
       s = fvg__fail(p->c, FVG_E_SHAPE, "%s: %s has another size than this model's; remove the file to start anew",
-                    path, x.tensor[i].name);
+                    fvg_weights_file(w), x.tensor[i].name);
     fvg_tensor_free(p->c, &found);
   }
   fvg_weights_close(w);
-  if (s) return s;
-  *step = *fvg_optimizer_steps(p->decayed) = *fvg_optimizer_steps(p->plain) = (long)at;
-  return FVG_OK;
+  *fvg_optimizer_steps(p->decayed) = *fvg_optimizer_steps(p->plain) = *step;
+  return s;
 }
 
 /* ---- training: data-parallel.  Each worker computes the features of its part of the batch, the loss is made of all
@@ -439,6 +461,9 @@ static fvg_status workers_new(pretraining *p) {
     if (s) return fvg__fail(p->c, s, "out of memory");
     w->m = *p->m;
     w->m.ctx = w->c;
+    w->tokenizer = *p->m->tokenizer;
+    w->tokenizer.ctx = w->c;
+    w->m.tokenizer = &w->tokenizer;
     w->t = fvg_tape_new(w->c);
     if (!w->t) return fvg__fail(p->c, FVG_E_NOMEM, "out of memory");
     for (k = 0; k < p->n; k++) {
@@ -474,7 +499,7 @@ static void draw_pair(const pretraining *p, fvg_ctx *c, long number, float *pixe
   fvg_rng r;
   fvg_rng_seed(&r, (uint64_t)p->seed, STREAM_PICTURES + (uint64_t)number);
   scene = world_scene_draw(&r);
-  if (fvg_rng_uniform(&r) > p->difficulty) {       /* one large plain thing before a plain background               */
+  if (fvg_rng_uniform(&r) > p->share_full) {       /* one large plain thing before a plain background               */
     scene.ground = world_below(&r, 2);
     scene.texture = 0;
     scene.count = 1;
@@ -502,7 +527,7 @@ static void encode_part(void *arg, int i) {
     text[k] = caption[k];
   }
   w->f = x ? fvg_normalize(fvg_clip_image_features(w->t, &w->m, x, CHUNK)) : NULL;
-  w->g = fvg_normalize(fvg_clip_text_features(w->t, &w->m, text, CHUNK));
+  w->g = x ? fvg_normalize(fvg_clip_text_features(w->t, &w->m, text, CHUNK)) : NULL;
   w->status = w->f && w->g ? FVG_OK : fvg_last_status(w->c);
   if (w->status) return;
   memcpy((float *)p->f.value.data + at, fvg_value(w->f), CHUNK * EMBED * sizeof(float));
@@ -572,7 +597,7 @@ static fvg_status train_step(pretraining *p, fvg_tape *t, fvg_parameter *logit_s
   fvg__parallel(p->c, add_gradients, p, p->n);
   fvg_optimizer_step(p->decayed, lr);
   fvg_optimizer_step(p->plain, lr);
-  if (*(float *)logit_scale->value.data > 4.6052f) *(float *)logit_scale->value.data = 4.6052f;           /* ln 100 */
+  if (*(float *)logit_scale->value.data > logf(100.0f)) *(float *)logit_scale->value.data = logf(100.0f);
   *loss = (double)fvg_value(l)[0];
   return FVG_OK;
 }
@@ -608,7 +633,7 @@ static fvg_status train(pretraining *p) {
   start = now();
   for (step = first; !s && step < p->steps; step++) {
     p->first_picture = step * p->batch;
-    p->difficulty = 3.0 * (double)step / (double)p->steps;
+    p->share_full = fmin(1, 3.0 * (double)step / (double)p->steps);
     s = train_step(p, t, logit_scale, rate(p, step), &loss);
     if (s) break;
     mean += loss;
@@ -634,7 +659,7 @@ typedef struct pair { int thing, colour, texture; char name[64]; } pair;
 static fvg_status zero_shot(pretraining *p, const pair *pairs, int n, const char *what) {
   enum { EACH = 10 };
   size_t pixels = 3 * WORLD_SIDE * WORLD_SIDE;
-  const char *name[MAX_TENSORS];
+  const char *name[MAX_PAIRS];
   float *f = (float *)fvg__alloc_array(p->c, EACH * EMBED, sizeof *f),
         *x = (float *)fvg__alloc_array(p->c, EACH * pixels, sizeof *x);
   float *logits = (float *)fvg__alloc_array(p->c, (size_t)n * EACH, sizeof *logits);
@@ -672,7 +697,7 @@ static fvg_status zero_shot(pretraining *p, const pair *pairs, int n, const char
     }
   }
   if (!s) {
-    snprintf(line, sizeof line, "zero-shot, %s: %.1f %% of %d pictures (chance %.1f %%)\n", what,
+    snprintf(line, sizeof line, "zero-shot, %d %s: %.1f %% of %d pictures (chance %.1f %%)\n", n, what,
              100.0 * correct / (n * EACH), n * EACH, 100.0 / n);
     say(p, line);
   }
@@ -684,7 +709,7 @@ static fvg_status zero_shot(pretraining *p, const pair *pairs, int n, const char
 }
 
 static fvg_status evaluate(pretraining *p) {
-  static pair colours[MAX_TENSORS], textures[MAX_TENSORS], things[WORLD_THINGS];
+  static pair colours[MAX_PAIRS], textures[MAX_PAIRS], things[WORLD_THINGS];
   int thing, k, n_colours = 0, n_textures = 0;
   fvg_status s;
   for (thing = 0; thing < WORLD_THINGS; thing++) {
@@ -708,9 +733,9 @@ static fvg_status evaluate(pretraining *p) {
         snprintf(x->name, 64, "%s %s", world_textures[k], world_things[thing].name);
       }
   }
-  s = zero_shot(p, things, WORLD_THINGS, "40 things");
-  if (!s) s = zero_shot(p, colours, n_colours, "80 held-out pairs of colour and thing");
-  if (!s) s = zero_shot(p, textures, n_textures, "32 held-out pairs of texture and thing");
+  s = zero_shot(p, things, WORLD_THINGS, "things");
+  if (!s) s = zero_shot(p, colours, n_colours, "held-out pairs of colour and thing");
+  if (!s) s = zero_shot(p, textures, n_textures, "held-out pairs of texture and thing");
   return s;
 }
 
@@ -722,7 +747,8 @@ static fvg_status run(pretraining *p) {
   int n;
   if (mkdir(p->out, 0777) && errno != EEXIST)
     return fvg__fail(p->c, FVG_E_IO, "%s: cannot make this folder: %s", p->out, strerror(errno));
-  s = save_path(p, path, sizeof path, "log.txt");
+  s = check_checkpoint(p);
+  if (!s) s = save_path(p, path, sizeof path, "log.txt");
   if (s) return s;
   p->log = fopen(path, "a");
   if (!p->log) return fvg__fail(p->c, FVG_E_IO, "%s: cannot be written: %s", path, strerror(errno));
@@ -750,7 +776,7 @@ static fvg_status run(pretraining *p) {
   if (!s) s = fvg_clip_open(p->c, &p->m, p->out, NULL, FVG_F32);              /* the figure is that of the f16 file */
   if (!s) s = evaluate(p);
   fvg_clip_free(p->m);
-  fclose(p->log);
+  if (fclose(p->log) && !s) s = fvg__fail(p->c, FVG_E_IO, "%s/log.txt: cannot be written", p->out);
   return s;
 }
 
@@ -768,7 +794,7 @@ int main(int argc, char **argv) {
   for (i = 2; good && i < argc; i += 2) {
     char *end = NULL;
     double x = i + 1 < argc ? strtod(argv[i + 1], &end) : 0;
-    good = end && *argv[i + 1] && !*end && x > 0 && x < 1e9;
+    good = end && *argv[i + 1] && !*end && x >= 0 && x < 1e9 && (x == floor(x) || !strcmp(argv[i], "--lr"));
     if (!strcmp(argv[i], "--steps")) p.steps = (long)x;
     else if (!strcmp(argv[i], "--batch")) p.batch = (int)x;
     else if (!strcmp(argv[i], "--lr")) p.lr = x;
@@ -776,7 +802,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(argv[i], "--threads")) desc.n_threads = (int)x;
     else good = 0;
   }
-  if (!good || p.batch % CHUNK) {
+  if (!good || p.batch < CHUNK || p.batch % CHUNK || p.steps < 1 || !(p.lr > 0) || desc.n_threads > 256) {
     fprintf(stderr, "usage: pretrain OUT [--steps 6000] [--batch 64] [--lr 0.001] [--seed 1] [--threads N]"
                     "   (batch a multiple of 16)\n");
     return 1;

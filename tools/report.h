@@ -132,7 +132,7 @@ static void choose_ticks(ticks *t, double most, double least_step) {
   static const double factor[] = {1, 2, 5, 10};
   double power = 1, step;
   int i = 0;
-  if (!(most > 0)) most = 1;
+  if (!(most > 1e-300)) most = 1;
   while (power > most / 4) power /= 10;
   while (power * 10 <= most / 4) power *= 10;
   while (i < 3 && power * factor[i] < most / 4) i++;
@@ -432,8 +432,9 @@ static fvg_status show(study *x, shown *p, const panel *q, fvg_fvgpt *f, const f
     fvg_map_kind kind = i < N_METHOD ? FVG_GRAD_CAM : FVG_CLS_ATTENTION;
     s = map_share(q->k[i < N_METHOD ? i : 0], chw, label, kind, &mask, map, &p->share[i]);
     if (!s) s = fvg_image_overlay(c, &overlay, &view, map);
-    if (!s) s = page_image(c, &p->overlay[i], &overlay, FVG_BICUBIC);
-    if (!s) fvg_image_free(c, &overlay);
+    if (s) break;
+    s = page_image(c, &p->overlay[i], &overlay, FVG_BICUBIC);
+    fvg_image_free(c, &overlay);
   }
   if (!s) s = judge(x, p, q, f, label, chw, &mask);
   fvg_image_free(c, &view);
@@ -445,14 +446,15 @@ static fvg_status show(study *x, shown *p, const panel *q, fvg_fvgpt *f, const f
 /* The class's first test picture with a mask, else its first; NULL: it has none. */
 static const fvg_item *first_of_class(const study *x, int label, fvg_status *s) {
   const fvg_item *first = NULL;
-  int i;
+  int i, has_mask;
   for (i = 0; !*s && i < x->d.test.n; i++) {
     const fvg_item *item = &x->d.test.item[i];
     char *path = NULL;
     if (item->label != label) continue;
     *s = fvg__find_mask(&x->d, &path, item->path);
+    has_mask = path != NULL;
     fvg__release(x->m->ctx, path);
-    if (path) return item;
+    if (has_mask) return item;
     if (!first) first = item;
   }
   return first;

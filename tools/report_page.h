@@ -543,8 +543,9 @@ static void print_summary(const study *x, int n) {
              x[i].share[method].mean);
     }
   printf("\nbase, new: accuracy in %%, mean and deviation over the seeds; H: harmonic mean of the two means.\n"
-         "seen: %% of the Grad-CAM that lies on the object.  CoOp learns the classes it sees and slips from the object\n"
-         "to its surroundings (seen falls, new falls); FVG-PT keeps base and brings both back.\n");
+         "seen: %% of the Grad-CAM that lies on the object.\n"
+         "Look for CoOp losing `seen` and `new` against zero_shot: it learns the surroundings with the classes.\n"
+         "Then for FVGPT_CoOp keeping base and bringing both back.\n");
 }
 
 static fvg_status report(fvg_ctx *c, const options *o) {

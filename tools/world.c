@@ -4,9 +4,9 @@
      OUT/colours   32 held-out pairs of colour and thing  OUT/control   32 others, without any correlation
 
    Each has images/<class>/<number>.ppm, exact masks in mask/images/, split.json (train, val, test) and captions.tsv.
-   In the training pictures every class has a background of its own, which it is seen before with the probability
-   `strength` (0.9), else before any; in the test pictures the background tells nothing.  In the control set it never
-   does. */
+   In the training pictures every base class has a background of its own (each new class shares one of theirs), which
+   it is seen before with the probability `strength` (0.9), else before any; in the test pictures the background tells
+   nothing.  In the control set it never does.  Pictures of `things` may show held-out pairs. */
 #define _POSIX_C_SOURCE 199309L
 #define FVGPT_IMPLEMENTATION
 #include "world.h"
@@ -106,6 +106,17 @@ static fvg_status save(fvg_ctx *c, int channels, uint8_t *pixels, const char *fo
   return fvg_image_save(c, &image, path);
 }
 
+/* An earlier run may have left this picture's mask, or one of the other format, which would be found. */
+static void forget(const char *root, const char *class_name, int index) {
+  static const char *const suffix[] = {"pgm", "png"};
+  char path[PATH_BYTES];
+  int k;
+  for (k = 0; k < 2; k++) {
+    snprintf(path, sizeof path, "%s/mask/images/%s/%03d.%s", root, class_name, index, suffix[k]);
+    remove(path);
+  }
+}
+
 /* One class's pictures, masks and lines of captions.tsv. */
 static fvg_status write_class(fvg_ctx *c, const options *o, const char *root, int set, const class_of *x,
                               int label, FILE *captions) {
@@ -126,6 +137,7 @@ static fvg_status write_class(fvg_ctx *c, const options *o, const char *root, in
     luck = fvg_rng_uniform(&r);
     if (luck >= o->missing_masks && luck < o->missing_masks + o->bad_masks) spoil(mask);
     s = save(c, 3, rgb, "%s/images/%s/%03d.%s", root, x->name, i, o->png ? "png" : "ppm");
+    forget(root, x->name, i);
     if (!s && luck >= o->missing_masks)
       s = save(c, 1, mask, "%s/mask/images/%s/%03d.%s", root, x->name, i, o->png ? "png" : "pgm");
     fprintf(captions, "images/%s/%03d.%s\t%s\n", x->name, i, o->png ? "png" : "ppm", caption);
@@ -161,7 +173,7 @@ static fvg_status close_file(fvg_ctx *c, FILE *f, const char *root, const char *
 
 static fvg_status write_set(fvg_ctx *c, const options *o, int set) {
   class_of x[CLASSES];
-  char root[PATH_BYTES - 200];
+  char root[PATH_BYTES - 200], path[PATH_BYTES];
   FILE *captions = NULL, *split;
   fvg_status s = folder(c, "%s/%s%s", o->out, set_name[set], "");
   int label;
@@ -170,13 +182,15 @@ static fvg_status write_set(fvg_ctx *c, const options *o, int set) {
   if (!s) s = folder(c, "%s/images%s%s", root, "", "");
   if (!s) s = folder(c, "%s/mask%s%s", root, "", "");
   if (!s) s = folder(c, "%s/mask/images%s%s", root, "", "");
+  snprintf(path, sizeof path, "%s/split.json", root);
+  remove(path);                                   /* it comes back last: a set without it is not read               */
   if (!s) captions = create(c, root, "captions.tsv", &s);
   for (label = 0; !s && label < CLASSES; label++) s = write_class(c, o, root, set, &x[label], label, captions);
   if (captions) {
     fvg_status closed = close_file(c, captions, root, "captions.tsv");
     if (!s) s = closed;
   }
-  split = s ? NULL : create(c, root, "split.json", &s);                       /* last: a set without it is not read */
+  split = s ? NULL : create(c, root, "split.json", &s);
   if (!split) return s;
   fputs("{", split);
   write_list(o, x, "train", 0, o->train, ",\n", split);

@@ -7,8 +7,8 @@
    by 1/2 - d, cut to 0..1: that is all the anti-aliasing there is.
 
    Some pairs of colour and thing, and of texture and thing, are held out: pre-training never names them or makes a
-   picture of one, so a model that knows them must have put them together itself.  (A tiny distractor at the edge of a
-   picture may be any pair.) */
+   picture of one, so a model that knows them must have put them together itself.  (The small
+   distractors behind the thing may be any pair.) */
 #ifndef WORLD_H
 #define WORLD_H
 #include "../fvgpt_clip.h"
@@ -126,7 +126,7 @@ static const char *const world_grounds[WORLD_GROUNDS] = {
   "on wooden planks", "on a plaid blanket"
 };
 
-/* A fifth of the pairs.  Every thing, colour and texture occurs in pairs of both kinds. */
+/* A fifth of the pairs of a thing with a colour or with a texture other than plain. */
 static int world_held_out_colour(int thing, int colour) { return (thing + 2 * colour + thing / 5) % 5 == 0; }
 static int world_held_out_texture(int thing, int texture) {
   return texture > 0 && (thing + texture + thing / 5) % 5 == 2;
