@@ -4030,7 +4030,6 @@ FVG_DEF fvg_status fvg_fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_de
   fvg_status s;
   *out = NULL;
   if (d.width < 1) return fvg__fail(c, FVG_E_ARG, "FVG-PT: width is %d, it must be that of the features", d.width);
-  if (d.no_frg && d.no_fdc && d.no_pc) return fvg__fail(c, FVG_E_ARG, "FVG-PT without FRG, FDC and PC is nothing");
   if (d.gate_layers > FVG__MAX_GATE_LAYERS)
     return fvg__fail(c, FVG_E_ARG, "FVG-PT: gate_layers is %d, 1 to %d are possible",
                      d.gate_layers, FVG__MAX_GATE_LAYERS);
@@ -4218,6 +4217,10 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
   kl_pc = fvg_scale(fvg_mean(fvg_kl_rows(p_clip, z_pc, d->tau)), d->no_kl ? 0 : kl_factor);
 
   if (!ce_fdc || !frg || !dist || !ce_pc || !kl_pc) return NULL;
+  if (d->no_frg && d->no_fdc && d->no_pc) {
+    fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT without FRG, FDC and PC has nothing to train");
+    return fvg__give_up(t);
+  }
   loss = d->no_fdc ? NULL : fvg_add(ce_fdc, fvg_scale(dist, fvg__none_if_negative(d->lambda_base)));
   if (!d->no_frg) loss = fvg__add_term(loss, fvg_scale(frg, fvg__none_if_negative(d->lambda_rg)));
   if (!d->no_pc) loss = fvg__add_term(loss, fvg_scale(fvg_add(ce_pc, kl_pc), fvg__none_if_negative(d->lambda_new)));

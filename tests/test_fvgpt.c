@@ -172,6 +172,7 @@ static naive_loss naive(const fvg_fvgpt_desc *desc, double *const *w, const fvg_
   if (!d.no_fdc) out.loss += out.ce_fdc + fmax((double)d.lambda_base, 0) * out.dist;
   if (!d.no_frg) out.loss += fmax((double)d.lambda_rg, 0) * out.frg;
   if (!d.no_pc) out.loss += fmax((double)d.lambda_new, 0) * (out.ce_pc + out.kl_pc);
+  for (i = 0; d.no_pc && i < N; i++) out.b[i] = 0;                    /* as the new branch then has it */
   return out;
 }
 

@@ -21,7 +21,7 @@ typedef struct world_scene {
   int count;                                     /* 1 or 2 of the thing                                             */
   int large;                                     /* 0 small, 1 middle, 2 large                                      */
   int n_distractor;                              /* small other things, which the mask leaves out                   */
-  float distractor_size;                         /* 1: as in pre-training                                           */
+  float distractor_size;                         /* 0 or 1: as in pre-training; 2: twice as large                   */
 } world_scene;
 
 /* ---- things ---- */
@@ -376,7 +376,7 @@ static void world_render(const world_scene *scene, fvg_rng *r, uint8_t *rgb, uin
   memset(cover, 0, sizeof cover);
   for (i = 0; i < n_small; i++) {
     int thing = world_below(r, WORLD_THINGS);
-    float size = scene->distractor_size * world_between(r, 4, 6.5);
+    float size = (scene->distractor_size > 0 ? scene->distractor_size : 1) * world_between(r, 4, 6.5);
     int colour = world_below(r, WORLD_COLOURS);
     if (thing == scene->thing) thing = (thing + 1) % WORLD_THINGS;
     o = world_object_draw(r, thing, colour, 0, size);
