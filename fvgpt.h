@@ -4217,13 +4217,10 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
   kl_pc = fvg_scale(fvg_mean(fvg_kl_rows(p_clip, z_pc, d->tau)), d->no_kl ? 0 : kl_factor);
 
   if (!ce_fdc || !frg || !dist || !ce_pc || !kl_pc) return NULL;
-  if (d->no_frg && d->no_fdc && d->no_pc) {
-    fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT without FRG, FDC and PC has nothing to train");
-    return fvg__give_up(t);
-  }
   loss = d->no_fdc ? NULL : fvg_add(ce_fdc, fvg_scale(dist, fvg__none_if_negative(d->lambda_base)));
   if (!d->no_frg) loss = fvg__add_term(loss, fvg_scale(frg, fvg__none_if_negative(d->lambda_rg)));
   if (!d->no_pc) loss = fvg__add_term(loss, fvg_scale(fvg_add(ce_pc, kl_pc), fvg__none_if_negative(d->lambda_new)));
+  if (!loss) loss = fvg_scale(ce_fdc, 0);        /* without any module there is nothing to learn                      */
   if (!loss || !report) return loss;
   report->loss = fvg_value(loss)[0];
   report->ce_fdc = fvg_value(ce_fdc)[0];
