@@ -13,7 +13,7 @@ help:
 	@echo "make demo      tune CLIP prompts on a small world of pictures (CoOp, then FVG-PT), print the base-to-new table"
 	@echo "make test      build and run all tests; ends with 'N passed, N failed'"
 	@echo "make all       the programs in $(BUILD): fvgpt, world, pretrain, replay, random_clip, the examples"
-	@echo "make pretrain  train the CLIP of examples/tiny-clip again, from random weights; takes hours"
+	@echo "make pretrain  train the CLIP of examples/tiny-clip again, from random weights; 20 minutes"
 	@echo "make clean     remove $(BUILD)"
 
 all: $(TOOLS) $(EXAMPLES)

@@ -4220,7 +4220,7 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
   loss = d->no_fdc ? NULL : fvg_add(ce_fdc, fvg_scale(dist, fvg__none_if_negative(d->lambda_base)));
   if (!d->no_frg) loss = fvg__add_term(loss, fvg_scale(frg, fvg__none_if_negative(d->lambda_rg)));
   if (!d->no_pc) loss = fvg__add_term(loss, fvg_scale(fvg_add(ce_pc, kl_pc), fvg__none_if_negative(d->lambda_new)));
-  if (!loss) loss = fvg_scale(ce_fdc, 0);        /* without any module there is nothing to learn                     */
+  if (!loss) loss = fvg_scale(ce_fdc, 0);        /* without any module there is nothing to learn                    */
   if (!loss || !report) return loss;
   report->loss = fvg_value(loss)[0];
   report->ce_fdc = fvg_value(ce_fdc)[0];
