@@ -1,4 +1,5 @@
-/* fvgpt - CLIP and prompt tuning from the command line.  `fvgpt` alone prints the manual; the work is in the headers. */
+/* fvgpt - CLIP and prompt tuning from the command line.
+   `fvgpt` alone prints the manual; the work is in the headers. */
 #define _POSIX_C_SOURCE 199309L                     /* clock_gettime, for the time left                             */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
@@ -40,8 +41,8 @@ static const char manual[] =
 
 /* ---- options ---- */
 typedef struct options {
-  const char *command, *model, *merges, *data, *split, *trainer, *out, *checkpoint, *half, *classes, *pixels, *crop, *augment;
-  const char *seeds, *ctx_init, *position, *prompt_template, *simd;
+  const char *command, *model, *merges, *data, *split, *trainer, *out, *checkpoint, *half, *classes, *pixels, *crop;
+  const char *augment, *seeds, *ctx_init, *position, *prompt_template, *simd;
   const char **image, **text, **rest, **all_data, **runs;
   char **argv;
   int argc, n_image, n_text, n_rest, n_data, n_runs, pictures;
@@ -75,10 +76,11 @@ static int whole(const char *name, const char *text, int low, int high, int *out
 /* 1 when name took the value, 0 after a message, -1 when no option has that name. */
 static int take(options *o, const char *name, const char *value) {
   const struct { const char *name; const char **to; } strings[] = {
-    {"--model", &o->model}, {"--merges", &o->merges}, {"--data", &o->data}, {"--split", &o->split}, {"--trainer", &o->trainer},
-    {"--out", &o->out}, {"--checkpoint", &o->checkpoint}, {"--split-half", &o->half}, {"--classes", &o->classes},
-    {"--pixels", &o->pixels}, {"--crop", &o->crop}, {"--augment", &o->augment}, {"--seeds", &o->seeds}, {"--ctx-init", &o->ctx_init},
-    {"--class-token-position", &o->position}, {"--template", &o->prompt_template}, {"--simd", &o->simd}
+    {"--model", &o->model}, {"--merges", &o->merges}, {"--data", &o->data}, {"--split", &o->split},
+    {"--trainer", &o->trainer}, {"--out", &o->out}, {"--checkpoint", &o->checkpoint}, {"--split-half", &o->half},
+    {"--classes", &o->classes}, {"--pixels", &o->pixels}, {"--crop", &o->crop}, {"--augment", &o->augment},
+    {"--seeds", &o->seeds}, {"--ctx-init", &o->ctx_init}, {"--class-token-position", &o->position},
+    {"--template", &o->prompt_template}, {"--simd", &o->simd}
   };
   size_t i;
   if (!strcmp(name, "--data")) o->all_data[o->n_data++] = value;
@@ -106,7 +108,8 @@ static int check_rest(const options *o) {
   size_t i;
   for (i = 0; i < sizeof taker / sizeof *taker; i++) if (!strcmp(o->command, taker[i])) return 1;
   if (!o->n_rest) return 1;
-  fprintf(stderr, "fvgpt: %s: \"%s\" belongs to no option (one value each; quote values with blanks)\n", o->command, o->rest[0]);
+  fprintf(stderr, "fvgpt: %s: \"%s\" belongs to no option (one value each; quote values with blanks)\n",
+          o->command, o->rest[0]);
   return 0;
 }
 
@@ -273,7 +276,8 @@ static fvg_status save_document(document *t, const char *path) {
 
 /* ---- info ---- */
 static void print_tower(const char *name, const fvg_transformer *t, int width) {
-  printf("%-7s width %d, %d layers, %d heads, %s", name, width, t->n_layer, t->n_head, t->activation == FVG_GELU ? "gelu" : "quick_gelu");
+  printf("%-7s width %d, %d layers, %d heads, %s", name, width, t->n_layer, t->n_head,
+         t->activation == FVG_GELU ? "gelu" : "quick_gelu");
 }
 
 static fvg_status info(fvg_ctx *c, const options *o) {
@@ -283,14 +287,17 @@ static fvg_status info(fvg_ctx *c, const options *o) {
   if (s) return s;
   if (m->has_vision) {
     print_tower("image", &m->vision.transformer, m->vision.width);
-    printf(", %d x %d pixels, patch %d, %d tokens\n", m->vision.image_size, m->vision.image_size, m->vision.patch_size, m->vision.n_token);
+    printf(", %d x %d pixels, patch %d, %d tokens\n", m->vision.image_size, m->vision.image_size,
+           m->vision.patch_size, m->vision.n_token);
   }
   if (m->has_text) {
     print_tower("text", &m->text.transformer, m->text.width);
-    printf(", context %d, vocabulary %d%s\n", m->text.context_length, m->text.vocab_size, m->tokenizer ? "" : " (merges not found)");
+    printf(", context %d, vocabulary %d%s\n", m->text.context_length, m->text.vocab_size,
+           m->tokenizer ? "" : " (merges not found)");
   }
   printf("joint   width %d, exp(logit_scale) %.4g\n", m->embed_dim, (double)m->logit_scale);
-  printf("total   %lu parameters; kernels: %s\n", (unsigned long)fvg_clip_parameter_count(m), level[fvg_simd_level(c)]);
+  printf("total   %lu parameters; kernels: %s\n", (unsigned long)fvg_clip_parameter_count(m),
+         level[fvg_simd_level(c)]);
   fvg_clip_free(m);
   return FVG_OK;
 }
@@ -320,7 +327,8 @@ static fvg_status tokenize(fvg_ctx *c, const options *o) {
   size_t capacity = 0;
   fvg_clip *m;
   fvg_status s = open_model(c, o, &m);
-  if (!s && !m->tokenizer) s = fvg__fail(c, FVG_E_IO, "%s: no merges.txt or bpe_simple_vocab_16e6.txt; name one with --merges", o->model);
+  if (!s && !m->tokenizer)
+    s = fvg__fail(c, FVG_E_IO, "%s: no merges.txt or bpe_simple_vocab_16e6.txt; name one with --merges", o->model);
   while (!s && (line = read_line(&buffer, &capacity)) != NULL) {
     int i, n = 0, *ids;
     s = fvg_tokenize(m->tokenizer, line, NULL, 0, &n);
@@ -343,7 +351,8 @@ static fvg_status preprocess(fvg_ctx *c, const options *o) {
   fvg_filter filter = o->nearest ? FVG_NEAREST : FVG_BICUBIC;
   fvg_status s;
   char tail;
-  if (!o->size || o->n_rest != 2) return fvg__fail(c, FVG_E_ARG, "preprocess needs --size N and two files, IN and OUT");
+  if (!o->size || o->n_rest != 2)
+    return fvg__fail(c, FVG_E_ARG, "preprocess needs --size N and two files, IN and OUT");
   memset(&in, 0, sizeof in);
   memset(&out, 0, sizeof out);
   memset(&crop, 0, sizeof crop);
@@ -352,10 +361,13 @@ static fvg_status preprocess(fvg_ctx *c, const options *o) {
   if (!o->crop && o->flip) return fvg__fail(c, FVG_E_ARG, "--flip goes with --crop");
   crop.flip = o->flip;
   s = fvg_image_load(c, &in, o->rest[0], 0);
-  if (!s && in.channels == 2) { fvg_image_free(c, &in); s = fvg_image_load(c, &in, o->rest[0], 1); }     /* alpha dropped */
+  /* alpha dropped */
+  if (!s && in.channels == 2) { fvg_image_free(c, &in); s = fvg_image_load(c, &in, o->rest[0], 1); }
   if (!s && in.channels == 4) { fvg_image_free(c, &in); s = fvg_image_load(c, &in, o->rest[0], 3); }
-  if (!s && o->crop && (crop.top < 0 || crop.left < 0 || crop.height < 1 || crop.width < 1 || crop.height > in.height - crop.top || crop.width > in.width - crop.left))
-    s = fvg__fail(c, FVG_E_ARG, "--crop %s does not lie within %s, which has %d x %d pixels", o->crop, o->rest[0], in.width, in.height);
+  if (!s && o->crop && (crop.top < 0 || crop.left < 0 || crop.height < 1 || crop.width < 1 ||
+                        crop.height > in.height - crop.top || crop.width > in.width - crop.left))
+    s = fvg__fail(c, FVG_E_ARG, "--crop %s does not lie within %s, which has %d x %d pixels",
+                  o->crop, o->rest[0], in.width, in.height);
   if (!s && o->crop) s = fvg_image_resized_crop(c, &out, &in, &crop, o->size, filter);
   if (!s && !o->crop) s = fvg_image_test_transform(c, &out, &in, o->size, filter);
   if (!s) s = fvg_image_save(c, &out, o->rest[1]);
@@ -406,7 +418,8 @@ static fvg_status load_pixels(fvg_clip *m, const char *path, fvg_tensor *images)
   memset(images, 0, sizeof *images);
   if (!s) s = fvg_weights_open(m->ctx, &w, &source);
   if (!s) s = fvg_weights_get(w, "images", FVG_F32, images);
-  if (!s && (images->n_dim != 4 || images->dim[0] < 1 || images->dim[1] != 3 || images->dim[2] != size || images->dim[3] != size))
+  if (!s && (images->n_dim != 4 || images->dim[0] < 1 || images->dim[1] != 3 ||
+             images->dim[2] != size || images->dim[3] != size))
     s = fvg__fail(m->ctx, FVG_E_SHAPE, "%s: images must have shape [N, 3, %d, %d] for this model", path, size, size);
   fvg_weights_close(w);
   return s;
@@ -429,7 +442,9 @@ static fvg_status encode(fvg_ctx *c, const options *o) {
   float *f = NULL, *g = NULL;
   int n_pixels = 0, n_image = 0, n_out = 0;
   fvg_status s;
-  if (!o->out || (!o->pixels && !o->n_image && !o->n_text)) return fvg__fail(c, FVG_E_ARG, "encode needs --out F.safetensors and something to encode: --pixels, --image or --text");
+  if (!o->out || (!o->pixels && !o->n_image && !o->n_text))
+    return fvg__fail(c, FVG_E_ARG, "encode needs --out F.safetensors and something to encode: "
+                                   "--pixels, --image or --text");
   s = open_model(c, o, &m);
   memset(&pixels, 0, sizeof pixels);
   if (!s && o->pixels) s = load_pixels(m, o->pixels, &pixels);
@@ -456,7 +471,8 @@ static fvg_status encode(fvg_ctx *c, const options *o) {
 }
 
 /* ---- checkpoints ---- */
-static fvg_status open_checkpoint(fvg_clip *m, const char *folder, fvg_coop **p, fvg_fvgpt **f, fvg_weights **settings) {
+static fvg_status open_checkpoint(fvg_clip *m, const char *folder, fvg_coop **p, fvg_fvgpt **f,
+                                  fvg_weights **settings) {
   char path[1200];
   snprintf(path, sizeof path, "%s/checkpoint.safetensors", folder);
   return fvg_checkpoint_load(m, path, p, f, settings);
@@ -531,7 +547,9 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
     if (!list || !name) s = FVG_E_NOMEM;
     else if ((n = cut_names(list, name)) < 1) s = fvg__fail(c, FVG_E_ARG, "--classes %s: no names", o->classes);
   }
-  if (!s) s = fvg_classifier_new(m, &k, branch_of(p, f, p && all_base(p, name, n) ? FVG_BASE : FVG_NEW), p, f, template_of(o, settings), name, n);
+  if (!s)
+    s = fvg_classifier_new(m, &k, branch_of(p, f, p && all_base(p, name, n) ? FVG_BASE : FVG_NEW), p, f,
+                           template_of(o, settings), name, n);
   if (!s) {
     features = (float *)fvg__alloc_array(c, (size_t)o->n_rest * (size_t)m->embed_dim, sizeof *features);
     logits = (float *)fvg__alloc_array(c, (size_t)o->n_rest * (size_t)n, sizeof *logits);
@@ -709,7 +727,8 @@ static fvg_status half_new(fvg_clip *m, half_set *h, const fvg_dataset *d, fvg_h
   h->n_class = fvg_half_classes(d->n_class, half, &first);
   h->class_name = (const char *const *)d->class_name + first;
   s = fvg_items_half(c, &h->items, &d->test, d->n_class, half);
-  if (!s && (h->items.n < 1 || h->n_class < 1)) s = fvg__fail(c, FVG_E_ARG, "%s: no test images of %s classes", d->root, half == FVG_NEW ? "new" : "these");
+  if (!s && (h->items.n < 1 || h->n_class < 1))
+    s = fvg__fail(c, FVG_E_ARG, "%s: no test images of %s classes", d->root, half == FVG_NEW ? "new" : "these");
   if (!s) {
     h->label = (int *)fvg__alloc_array(c, (size_t)h->items.n, sizeof *h->label);
     h->f = (float *)fvg__alloc_array(c, (size_t)h->items.n * (size_t)m->embed_dim, sizeof *h->f);
@@ -721,11 +740,13 @@ static fvg_status half_new(fvg_clip *m, half_set *h, const fvg_dataset *d, fvg_h
   return s;
 }
 
-static fvg_status test_half(fvg_clip *m, const half_set *h, fvg_branch branch, fvg_coop *p, fvg_fvgpt *f, const char *prompt_template, fvg_score *score) {
+static fvg_status test_half(fvg_clip *m, const half_set *h, fvg_branch branch, fvg_coop *p, fvg_fvgpt *f,
+                            const char *prompt_template, fvg_score *score) {
   fvg_ctx *c = m->ctx;
   float *logits = (float *)fvg__alloc_array(c, (size_t)h->items.n * (size_t)h->n_class, sizeof *logits);
   fvg_classifier *k = NULL;
-  fvg_status s = logits ? fvg_classifier_new(m, &k, branch, p, f, prompt_template, h->class_name, h->n_class) : FVG_E_NOMEM;
+  fvg_status s = logits ? fvg_classifier_new(m, &k, branch, p, f, prompt_template, h->class_name, h->n_class)
+                        : FVG_E_NOMEM;
   if (!s) s = fvg_classifier_logits(k, h->f, h->items.n, logits, NULL);
   if (!s) s = fvg_score_of(c, score, logits, h->label, h->items.n, h->n_class);
   fvg_classifier_free(k);
@@ -743,10 +764,12 @@ static fvg_status eval(fvg_ctx *c, const options *o) {
   fvg_score score;
   fvg_half half = FVG_ALL;
   fvg_status s;
-  if (!o->checkpoint || !o->half) return fvg__fail(c, FVG_E_ARG, "eval needs --checkpoint DIR and --split-half base|new|all");
+  if (!o->checkpoint || !o->half)
+    return fvg__fail(c, FVG_E_ARG, "eval needs --checkpoint DIR and --split-half base|new|all");
   if (!strcmp(o->half, "base")) half = FVG_BASE;
   else if (!strcmp(o->half, "new")) half = FVG_NEW;
-  else if (strcmp(o->half, "all")) return fvg__fail(c, FVG_E_ARG, "--split-half %s: base, new or all is expected", o->half);
+  else if (strcmp(o->half, "all"))
+    return fvg__fail(c, FVG_E_ARG, "--split-half %s: base, new or all is expected", o->half);
   memset(&d, 0, sizeof d);
   memset(&h, 0, sizeof h);
   s = open_model(c, o, &m);
@@ -754,8 +777,9 @@ static fvg_status eval(fvg_ctx *c, const options *o) {
   if (!s) s = open_data(c, o, &d);
   if (!s) s = half_new(m, &h, &d, half);
   if (!s) s = test_half(m, &h, branch_of(p, f, half), p, f, template_of(o, settings), &score);
-  if (!s) printf("%s classes %d  images %d  correct %d  accuracy %.2f  error %.2f  macro_f1 %.2f\n", o->half, h.n_class, score.n,
-                 score.n_correct, score.accuracy, 100 - score.accuracy, score.macro_f1);
+  if (!s)
+    printf("%s classes %d  images %d  correct %d  accuracy %.2f  error %.2f  macro_f1 %.2f\n", o->half, h.n_class,
+           score.n, score.n_correct, score.accuracy, 100 - score.accuracy, score.macro_f1);
   half_free(c, &h);
   fvg_dataset_free(&d);
   fvg_weights_close(settings);
@@ -801,7 +825,8 @@ static fvg_status parse_augment(tuning *t, fvg_ctx *c, const char *text) {
   if (!strcmp(text, "crop")) t->augment.augment = FVG_AUGMENT_CROP;
   else if (!strcmp(text, "none")) t->augment.augment = FVG_AUGMENT_NONE;
   else if (!strcmp(text, "squash")) t->augment.augment = FVG_AUGMENT_SQUASH;
-  else if (sscanf(text, "crop:%d%c", &t->augment.n_crops, &tail) == 1 && t->augment.n_crops >= 1 && t->augment.n_crops <= 10000)
+  else if (sscanf(text, "crop:%d%c", &t->augment.n_crops, &tail) == 1 &&
+           t->augment.n_crops >= 1 && t->augment.n_crops <= 10000)
     t->augment.augment = FVG_AUGMENT_FIXED_CROPS;
   else return fvg__fail(c, FVG_E_ARG, "--augment %s: crop, none, squash or crop:K is expected", text);
   t->augment.fill_black = t->o->fill_black;
@@ -829,7 +854,8 @@ static void set_number(settings *x, const char *key, double value) {
   set(x, key, x->text[x->n]);
 }
 
-/* A short mark of what was tuned on what, wherever the files lie: the projections' bytes, and the images' paths and labels. */
+/* A short mark of what was tuned on what, wherever the files lie:
+   the projections' bytes, and the images' paths and labels. */
 static const uint64_t mark_start = 14695981039346656037u;
 
 static uint64_t mark_bytes(uint64_t h, const void *bytes, size_t n) {
@@ -839,7 +865,8 @@ static uint64_t mark_bytes(uint64_t h, const void *bytes, size_t n) {
 }
 
 static void set_mark(settings *x, const char *key, uint64_t h) {
-  snprintf(x->text[x->n], sizeof x->text[0], "%08lx%08lx", (unsigned long)(h >> 32), (unsigned long)(h & 0xffffffffu));
+  snprintf(x->text[x->n], sizeof x->text[0], "%08lx%08lx",
+           (unsigned long)(h >> 32), (unsigned long)(h & 0xffffffffu));
   set(x, key, x->text[x->n]);
 }
 
@@ -891,14 +918,18 @@ static fvg_status reuse(tuning *t, const char *path, const settings *x, fvg_coop
   for (i = 0; !s && i < x->n; i++) {
     const char *value = fvg_weights_metadata(w, x->entry[i].key);
     if (!value || strcmp(value, x->entry[i].value))
-      s = fvg__fail(c, FVG_E_ARG, "%s was tuned with %s %s, not %s; choose another --out or remove it", path, x->entry[i].key, value ? value : "unset", x->entry[i].value);
+      s = fvg__fail(c, FVG_E_ARG, "%s was tuned with %s %s, not %s; choose another --out or remove it",
+                    path, x->entry[i].key, value ? value : "unset", x->entry[i].value);
   }
   have = fvg_coop_class_names(*p, &n_have);
   want = fvg_coop_class_names(like, &n_want);
   for (i = 0; !s && i < n_want; i++)
-    if (n_have != n_want || strcmp(have[i], want[i])) s = fvg__fail(c, FVG_E_ARG, "%s was tuned on other classes; choose another --out or remove it", path);
-  if (!s && ((*p)->desc.n_ctx != like->desc.n_ctx || (*p)->desc.class_specific != like->desc.class_specific || (*p)->desc.class_token_position != like->desc.class_token_position))
-    s = fvg__fail(c, FVG_E_ARG, "%s was tuned with another shape of context; choose another --out or remove it", path);
+    if (n_have != n_want || strcmp(have[i], want[i]))
+      s = fvg__fail(c, FVG_E_ARG, "%s was tuned on other classes; choose another --out or remove it", path);
+  if (!s && ((*p)->desc.n_ctx != like->desc.n_ctx || (*p)->desc.class_specific != like->desc.class_specific ||
+             (*p)->desc.class_token_position != like->desc.class_token_position))
+    s = fvg__fail(c, FVG_E_ARG, "%s was tuned with another shape of context; choose another --out or remove it",
+                  path);
   if (!s && fvg_weights_metadata(w, "epoch_loss")) {
     *curve = fvg__copy_string(c, fvg_weights_metadata(w, "epoch_loss"));
     if (!*curve) s = FVG_E_NOMEM;
@@ -1002,7 +1033,7 @@ static fvg_status stage_2(tuning *t, int method, int run, const fvg_items *items
   desc.optimizer.lr = (float)t->o->lr;
   desc.optimizer.epochs = t->o->epochs;
   desc.batch = t->o->batch;
-  desc.seed = (uint64_t)seed + 1000000u;             /* not stage 1's order again                                    */
+  desc.seed = (uint64_t)seed + 1000000u;             /* not stage 1's order again                                   */
   memset(&modules, 0, sizeof modules);
   modules.width = t->m->embed_dim;
   modules.logit_scale = t->m->logit_scale;
@@ -1031,13 +1062,16 @@ static fvg_status test_method(tuning *t, int method, int run, fvg_coop *p, fvg_f
     s = test_half(t->m, &t->test[half], branch_of(p, f, t->test[half].half), p, f, template_of(t->o, NULL), &score);
     if (!s) r[half] = score.accuracy;
   }
-  if (!s) printf("%-11s seed %-3d  base %6.2f  new %6.2f  H %6.2f\n", method_name[method], t->seed[run], r[0], r[1], fvg_harmonic_mean(r[0], r[1]));
+  if (!s)
+    printf("%-11s seed %-3d  base %6.2f  new %6.2f  H %6.2f\n", method_name[method], t->seed[run], r[0], r[1],
+           fvg_harmonic_mean(r[0], r[1]));
   fflush(stdout);
   return s;
 }
 
 /* Fewer images than shots are used as they are; a class without any cannot be learned. */
-static fvg_status check_shots(tuning *t, const fvg_items *base, const char *const *class_name, int n_class, int warn) {
+static fvg_status check_shots(tuning *t, const fvg_items *base, const char *const *class_name, int n_class,
+                              int warn) {
   fvg_ctx *c = t->m->ctx;
   int label, i, fewest = t->o->shots, poorest = 0;
   for (label = 0; label < n_class; label++) {
@@ -1045,9 +1079,11 @@ static fvg_status check_shots(tuning *t, const fvg_items *base, const char *cons
     for (i = 0; i < base->n; i++) n += base->item[i].label == label;
     if (n < fewest) { fewest = n; poorest = label; }
   }
-  if (fewest == 0) return fvg__fail(c, FVG_E_ARG, "%s: class \"%s\" has no training images", t->d.root, class_name[poorest]);
+  if (fewest == 0)
+    return fvg__fail(c, FVG_E_ARG, "%s: class \"%s\" has no training images", t->d.root, class_name[poorest]);
   if (fewest < t->o->shots && warn)
-    fvg__log(c, 0, "%s: class \"%s\" has only %d training images for %d shots; all of them are used", t->d.root, class_name[poorest], fewest, t->o->shots);
+    fvg__log(c, 0, "%s: class \"%s\" has only %d training images for %d shots; all of them are used",
+             t->d.root, class_name[poorest], fewest, t->o->shots);
   return FVG_OK;
 }
 
@@ -1072,7 +1108,8 @@ static fvg_status run_seed(tuning *t, int run) {
   if (!s) s = fvg_items_half(c, &base, &few, t->d.n_class, FVG_BASE);
   if (!s) s = check_shots(t, &base, (const char *const *)t->d.class_name + first, n_base, run == 0);
   if (!s) s = fvg_coop_new(t->m, &p, &desc, (const char *const *)t->d.class_name + first, n_base);
-  if (!s && t->n_method > FVGPT_COOP) s = fvg__check_masks(&t->d, &base);     /* before stage 1's work, not after it */
+  /* before stage 1's work, not after it */
+  if (!s && t->n_method > FVGPT_COOP) s = fvg__check_masks(&t->d, &base);
   if (!s) s = test_method(t, ZERO_SHOT, run, NULL, NULL);
   if (!s) s = stage_1(t, run, &base, &p);
   if (!s) s = test_method(t, COOP, run, p, NULL);
@@ -1147,7 +1184,8 @@ static fvg_status write_results(tuning *t) {
   put_rows(&d, t);
   put_curves(&d, t);
   put(&d, " \"mean\": [\n");
-  printf("\n%-11s %6s %6s %6s %6s %6s   mean of %d seed%s, H of the means\n", "", "base", "+-", "new", "+-", "H", t->n_seed, t->n_seed > 1 ? "s" : "");
+  printf("\n%-11s %6s %6s %6s %6s %6s   mean of %d seed%s, H of the means\n", "", "base", "+-", "new", "+-", "H",
+         t->n_seed, t->n_seed > 1 ? "s" : "");
   for (method = 0; method < t->n_method; method++) {
     base = mean_of(t, method, 0, &base_std);
     new_ = mean_of(t, method, 1, &new_std);
@@ -1155,7 +1193,8 @@ static fvg_status write_results(tuning *t) {
     put(&d, "  {\"method\": \"%s\", \"base\": %.4f, \"base_std\": %.4f, ", method_name[method], base, base_std);
     put(&d, "\"new\": %.4f, \"new_std\": %.4f, \"H\": %.4f, \"H_std\": %.4f}%s\n", new_, new_std,
         fvg_harmonic_mean(base, new_), h_std, method == t->n_method - 1 ? "" : ",");
-    printf("%-11s %6.2f %6.2f %6.2f %6.2f %6.2f\n", method_name[method], base, base_std, new_, new_std, fvg_harmonic_mean(base, new_));
+    printf("%-11s %6.2f %6.2f %6.2f %6.2f %6.2f\n", method_name[method], base, base_std, new_, new_std,
+           fvg_harmonic_mean(base, new_));
   }
   put(&d, " ]\n}\n");
   snprintf(path, sizeof path, "%s/results.json", t->o->out);
@@ -1167,10 +1206,14 @@ static fvg_status tune(fvg_ctx *c, const options *o) {
   fvg_position position;
   fvg_status s;
   int run, method;
-  if (!o->trainer || !o->out || !*o->out) return fvg__fail(c, FVG_E_ARG, "tune needs --trainer CoOp|FVGPT_CoOp and --out DIR");
-  if (strcmp(o->trainer, "CoOp") && strcmp(o->trainer, "FVGPT_CoOp")) return fvg__fail(c, FVG_E_ARG, "--trainer %s: CoOp or FVGPT_CoOp is expected", o->trainer);
+  if (!o->trainer || !o->out || !*o->out)
+    return fvg__fail(c, FVG_E_ARG, "tune needs --trainer CoOp|FVGPT_CoOp and --out DIR");
+  if (strcmp(o->trainer, "CoOp") && strcmp(o->trainer, "FVGPT_CoOp"))
+    return fvg__fail(c, FVG_E_ARG, "--trainer %s: CoOp or FVGPT_CoOp is expected", o->trainer);
   if (strlen(o->out) > 1000) return fvg__fail(c, FVG_E_ARG, "--out: the path is too long");
-  if (o->csc) return fvg__fail(c, FVG_E_UNSUPPORTED, "--csc: class-specific context cannot name new classes, so it has no base-to-new result; use the library (fvg_coop_desc)");
+  if (o->csc)
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "--csc: class-specific context cannot name new classes, so it has no "
+                                           "base-to-new result; use the library (fvg_coop_desc)");
   t = (tuning *)fvg__alloc(c, sizeof *t);
   if (!t) return FVG_E_NOMEM;
   t->o = o;
@@ -1216,7 +1259,11 @@ int main(int argc, char **argv) {
   options o;
   size_t i;
   if (!parse_options(&o, argc, argv)) { free((void *)o.image); return 1; }
-  if (!strcmp(o.command, "help") || !strcmp(o.command, "--help")) { fputs(manual, stdout); free((void *)o.image); return 0; }
+  if (!strcmp(o.command, "help") || !strcmp(o.command, "--help")) {
+    fputs(manual, stdout);
+    free((void *)o.image);
+    return 0;
+  }
   memset(&desc, 0, sizeof desc);
   memset(&d, 0, sizeof d);
   d.terminal = isatty(2);
@@ -1225,7 +1272,11 @@ int main(int argc, char **argv) {
   desc.log = show_log;
   desc.n_threads = o.threads ? o.threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
   for (i = 0; o.simd && i < 4 && strcmp(o.simd, level[i]); i++) {}
-  if (i == 4) { fprintf(stderr, "fvgpt: --simd %s: scalar, avx2, avx512 or best is expected\n", o.simd); free((void *)o.image); return 1; }
+  if (i == 4) {
+    fprintf(stderr, "fvgpt: --simd %s: scalar, avx2, avx512 or best is expected\n", o.simd);
+    free((void *)o.image);
+    return 1;
+  }
   desc.simd = (int)i;
   signal(SIGINT, on_interrupt);
   if (fvg_init(&c, &desc)) { free((void *)o.image); return fail("out of memory"); }
