@@ -689,7 +689,7 @@ static void test_branches(world *w, fvg_coop *p, fvg_fvgpt *f, const float *x) {
   check(fvg_classifier_new(w->m, &k, FVG_TUNED, p, NULL, NULL, names, 0) == FVG_E_ARG && !k, "no classes, tuned");
 }
 
-/* METHODS 18.9: the modules share nothing, so one's settings leave the other's results alone, bit for bit. */
+/* The modules share nothing, so one's settings leave the other's results alone, bit for bit. */
 static void test_independence(world *w, const float *x) {
   fvg_fvgpt_desc d[8];
   scores first, s;
