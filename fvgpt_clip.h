@@ -285,8 +285,8 @@ typedef struct fvg_train_desc {
   int batch;                         /* 4                                                                      */
   uint64_t seed;                     /* of the order of the images                                             */
 } fvg_train_desc;
-/* Stage 1: context vectors. Stage 2: gates and adapters on the tuned prompts p;
-   g_clip are plain CLIP's class features. */
+/* Stage 1: context vectors.  Stage 2: gates and adapters on the tuned prompts p; the classes of plain CLIP are written
+   into prompt_template (NULL: "a photo of a {}.").  desc NULL: all defaults. */
 FVG_DEF fvg_status fvg_coop_train(fvg_coop *p, fvg_views *v, const fvg_items *items, const fvg_train_desc *desc);
 FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_coop *p, fvg_views *v, const fvg_items *items,
                                    const char *prompt_template, const fvg_train_desc *desc);
@@ -4404,7 +4404,7 @@ static fvg_status fvg__train_step(fvg__trainer *t, int first, int epoch, double 
 }
 
 static fvg_status fvg__train(fvg__trainer *t, const fvg_train_desc *desc) {
-  fvg_optimizer_desc schedule = fvg_optimizer_defaults(&desc->optimizer);
+  fvg_optimizer_desc schedule = fvg_optimizer_defaults(desc ? &desc->optimizer : NULL);
   fvg_ctx *c = t->clip->ctx;
   size_t d = (size_t)t->clip->embed_dim;
   int epoch, step, n_step, i;
@@ -4412,7 +4412,7 @@ static fvg_status fvg__train(fvg__trainer *t, const fvg_train_desc *desc) {
   fvg_status s = fvg_views_load(t->views, t->items);
   float loss = 0;
   if (s) return s;
-  t->batch = desc->batch > 0 ? desc->batch : 4;
+  t->batch = desc && desc->batch > 0 ? desc->batch : 4;
   if (t->batch > t->items->n) t->batch = t->items->n;
   n_step = t->items->n / t->batch;
   t->order = (int *)fvg__alloc_array(c, (size_t)t->items->n, sizeof *t->order);
@@ -4429,7 +4429,7 @@ static fvg_status fvg__train(fvg__trainer *t, const fvg_train_desc *desc) {
     fvg_rng rng;
     progress.epoch = epoch;
     progress.lr = fvg_learning_rate(&schedule, epoch);
-    fvg_rng_seed(&rng, desc->seed, FVG__STREAM_ORDER + (uint64_t)epoch);
+    fvg_rng_seed(&rng, desc ? desc->seed : 0, FVG__STREAM_ORDER + (uint64_t)epoch);
     for (i = 0; i < t->items->n; i++) t->order[i] = i;
     fvg_rng_permute(&rng, t->order, t->items->n);
     for (step = 0; !s && step < n_step; step++) {
@@ -4490,7 +4490,7 @@ FVG_DEF fvg_status fvg_coop_train(fvg_coop *p, fvg_views *v, const fvg_items *it
   t.views = v;
   t.items = items;
   t.coop = p;
-  s = fvg_optimizer_new(p->clip->ctx, &t.optimizer, &desc->optimizer, &param, 1);
+  s = fvg_optimizer_new(p->clip->ctx, &t.optimizer, desc ? &desc->optimizer : NULL, &param, 1);
   if (!s) s = fvg__train(&t, desc);
   fvg_optimizer_free(t.optimizer);
   return s;
@@ -4523,7 +4523,7 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_coop *p, fvg_views *v, cons
   if (!s) s = fvg_coop_text_features(p, (const char *const *)p->class_name, p->n_class, t.g);
   if (!s)
     s = fvg_clip_encode_classes(p->clip, prompt_template, (const char *const *)p->class_name, p->n_class, t.g_clip);
-  if (!s) s = fvg_optimizer_new(c, &t.optimizer, &desc->optimizer, params, n);
+  if (!s) s = fvg_optimizer_new(c, &t.optimizer, desc ? &desc->optimizer : NULL, params, n);
   if (!s) s = fvg__train(&t, desc);
   fvg_optimizer_free(t.optimizer);
   fvg__release(c, t.g);

@@ -565,6 +565,7 @@ static void test_training_rest(world *w) {
   for (i = 0; i < 4 * 64; i++) far = fmax(far, fabs((double)after[0][i] - (double)after[1][i]));
   check(far < 1e-6, "one batch of all, in another order: nearly the same result");
   check(!fvg_coop_train(p, v, &few, &d), "fewer images than a batch");
+  check(!fvg_coop_train(p, v, &few, NULL), "no settings: the defaults");
   used = fvg_mem_used(w->c);
   check(fvg_coop_train(p, v, &none, &d) == FVG_E_ARG && one_line(w->c, "no images", ""), "no images");
   check(fvg_coop_train(p, v, &w->all, &d) == FVG_E_ARG && one_line(w->c, "3/0.ppm: label 3", "3 classes"),
