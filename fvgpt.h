@@ -53,7 +53,11 @@
    6. DESC STRUCTS.  Zero means the published default, which is written beside the field.  Where zero itself is a
       meaningful wish, a negative number asks for it, and the comment says so.
 
-   7. CHAPTERS, in order of dependency (`grep -n "^ \* CHAPTER" fvgpt.h` prints this list with line numbers):
+   7. TRAINING.  What a function takes as a tensor is frozen, what it takes as a parameter is trained.  fvg_tape_train
+      turns frozen tensors into parameters without a change to the code that uses them; tools/pretrain.c trains both
+      towers of a CLIP that way, from random weights.
+
+   8. CHAPTERS, in order of dependency (`grep -n "^ \* CHAPTER" fvgpt.h` prints this list with line numbers):
         1 Context      2 Files        3 Safetensors   4 Kernels      5 Tape
         6 Operations   7 Transformer  8 Optimisers    9 FVG-PT
 */
@@ -3928,7 +3932,9 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
      L = CE(z_FDC, y) + lambda_rg L_FRG + lambda_base L_dist + lambda_new L_PC
 
    Base classes are scored by z_FDC, new ones by z_PC.  H is the entropy in nats.  The three modules share neither
-   parameters nor gradients, so training them together or apart gives the same weights. */
+   parameters nor (unless attach_r lets the distillation into the gate) gradients, so training them together or apart
+   gives the same weights.  no_frg, no_fdc and no_pc leave a module out, as the rows of the paper's Table 3 do: without
+   FRG r = 1, without FDC z_FDC is z_full, without PC new classes are scored by z_FDC as well. */
 
 #define FVG__MAX_GATE_LAYERS 3
 
