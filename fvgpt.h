@@ -3933,8 +3933,8 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
 
    Base classes are scored by z_FDC, new ones by z_PC.  H is the entropy in nats.  The three modules share neither
    parameters nor (unless attach_r lets the distillation into the gate) gradients, so training them together or apart
-   gives the same weights.  no_frg, no_fdc and no_pc leave a module out, as the rows of the paper's Table 3 do: without
-   FRG r = 1, without FDC z_FDC is z_full, without PC new classes are scored by z_FDC as well. */
+   gives the same weights.  no_frg, no_fdc and no_pc leave a module out, as the rows of the paper's Table 3 do:
+   without FRG r = 1, without FDC z_FDC is z_full, without PC new classes are scored by z_FDC as well. */
 
 #define FVG__MAX_GATE_LAYERS 3
 
