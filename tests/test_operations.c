@@ -268,7 +268,7 @@ static void test_values(void) {
 }
 
 static void test_special_values(void) {
-  const float steep[3] = {-200, 200, -INFINITY};   /* not static: to tcc, this is no constant                         */
+  const float steep[3] = {-200, 200, -INFINITY};   /* not static: to tcc, this is no constant */
   static const float nan_row[3] = {1, NAN, 2}, zeros[3] = {0, 0, 0}, sharp[2] = {1, 0}, far[2] = {200, -200},
                      q[4] = {500, -500, 500, -500};
   static const float target[4] = {1, 0, 0, 1}, weight[4] = {1, 1, 1, 1};
