@@ -26,7 +26,7 @@ pretrain: $(BUILD)/pretrain
 	@echo "to use it: cp $(BUILD)/tiny-clip/config.json $(BUILD)/tiny-clip/model.safetensors $(BUILD)/tiny-clip/merges.txt examples/tiny-clip/"
 
 test:
-	@$(MAKE) -j4 --no-print-directory all $(TESTS)
+	@$(MAKE) -j4 --no-print-directory $(BUILD)/fvgpt $(BUILD)/world $(EXAMPLES) $(TESTS)
 	@sh tests/run.sh $(BUILD)
 
 $(BUILD)/fvgpt: tools/fvgpt.c tools/report.h tools/report_page.h $(HEADERS)
