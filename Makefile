@@ -18,7 +18,8 @@ help:
 
 all: $(TOOLS) $(EXAMPLES)
 
-demo: $(BUILD)/fvgpt $(BUILD)/world
+demo:
+	@$(MAKE) -j2 --no-print-directory $(BUILD)/fvgpt $(BUILD)/world
 	@sh tools/demo.sh $(BUILD)
 
 pretrain: $(BUILD)/pretrain
