@@ -4928,10 +4928,8 @@ static fvg_node *fvg__feature_from(const fvg_clip *m, const fvg__last_block *l) 
 
 /* The same weights, with gradients that live on the tape: a map may be asked for between a caller's fvg_backward and
    the optimiser's step, so it must neither add to the parameters' own gradients nor clear them. */
-static fvg__adapter fvg__adapter_apart(const fvg__adapter *a) {
-  fvg__adapter apart = *a;
-  apart.down_weight.grad = apart.down_bias.grad = apart.up_weight.grad = apart.up_bias.grad = NULL;
-  return apart;
+static void fvg__set_apart(fvg__adapter *a) {
+  a->down_weight.grad = a->down_bias.grad = a->up_weight.grad = a->up_bias.grad = NULL;
 }
 
 /* The label's logit [1,1] for a feature f [1, embed_dim]. */
@@ -4943,11 +4941,11 @@ static fvg_node *fvg__class_score(const fvg_classifier *k, fvg_node *f, int labe
   fvg_node *g = fvg_const(t, k->n_class, width, branch == FVG_ZERO_SHOT ? k->g_clip : k->g);
   fvg_node *chosen = fvg_zeros(t, 1, k->n_class), *z;
   if (!g || !chosen) return NULL;
-  if (branch == FVG_BRANCH_BASE && d->no_fdc) {
-    z = fvg__logits(k->fvgpt, f, g);
-  } else if (branch == FVG_BRANCH_BASE) {
-    fvg__adapter image = fvg__adapter_apart(&k->fvgpt->fdc_image), text = fvg__adapter_apart(&k->fvgpt->fdc_text);
-    z = fvg__logits(k->fvgpt, fvg__adapt(&image, f), fvg_detach(fvg__adapt(&text, g)));
+  if (branch == FVG_BRANCH_BASE) {
+    fvg_fvgpt apart = *k->fvgpt;
+    fvg__set_apart(&apart.fdc_image);
+    fvg__set_apart(&apart.fdc_text);
+    z = fvg__fdc_logits(&apart, f, g);
   } else if (branch == FVG_BRANCH_NEW) {
     fvg_node *z_clip = fvg__logits(k->fvgpt, f, fvg_const(t, k->n_class, width, k->g_clip)), *b;
     z = fvg__logits(k->fvgpt, f, g);
