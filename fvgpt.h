@@ -98,7 +98,11 @@ typedef enum fvg_status {
   FVG_E_CANCELLED   = -8    /* the progress callback asked to stop                            */
 } fvg_status;
 
-typedef enum fvg_simd { FVG_SIMD_BEST = 0, FVG_SIMD_SCALAR, FVG_SIMD_AVX2, FVG_SIMD_AVX512 } fvg_simd;
+typedef enum fvg_simd {
+  FVG_SIMD_BEST = 0, FVG_SIMD_SCALAR,
+  FVG_SIMD_SSE2, FVG_SIMD_AVX2, FVG_SIMD_AVX512,    /* x86, chosen at run time, none above the one asked for       */
+  FVG_SIMD_NEON, FVG_SIMD_WASM                      /* as the program was compiled                                  */
+} fvg_simd;
 
 typedef struct fvg_allocator {
   void *(*alloc)(void *user, size_t bytes);                    /* NULL on failure; any alignment will do      */
@@ -147,7 +151,10 @@ FVG_DEF void     fvg_rng_permute(fvg_rng *r, int *index, int n);     /* Fisher-Y
 /* ---------------------------------------------------------------------------------------------------------
    Tensors and files
    --------------------------------------------------------------------------------------------------------- */
-typedef enum fvg_dtype { FVG_F32 = 0, FVG_F16, FVG_BF16, FVG_I32, FVG_I64, FVG_U8 } fvg_dtype;
+typedef enum fvg_dtype {
+  FVG_F32 = 0, FVG_F16, FVG_BF16, FVG_I32, FVG_I64, FVG_U8,
+  FVG_F32_PANELS                     /* a matrix of f32 in the order the kernels read, see fvg_tensor_pack     */
+} fvg_dtype;
 #define FVG_MAX_DIM 6
 typedef struct fvg_tensor {          /* row-major; does not own its data unless a function says so             */
   void *data;
@@ -155,12 +162,19 @@ typedef struct fvg_tensor {          /* row-major; does not own its data unless 
   int   dim[FVG_MAX_DIM];
   fvg_dtype type;
 } fvg_tensor;
-FVG_DEF size_t fvg_dtype_size(fvg_dtype type);
+FVG_DEF size_t fvg_dtype_size(fvg_dtype type);                       /* bytes of an element; 0 in panels       */
 FVG_DEF size_t fvg_tensor_count(const fvg_tensor *x);                /* number of elements                        */
 FVG_DEF float  fvg_half_to_float(uint16_t h);
 FVG_DEF uint16_t fvg_float_to_half(float x);                         /* round to nearest even                     */
 FVG_DEF float  fvg_bfloat_to_float(uint16_t h);
 FVG_DEF uint16_t fvg_float_to_bfloat(float x);
+
+/* Puts frozen weights [n,k] of fvg_linear into panels of p = fvg_panel_width(c) columns of w^T, [ceil(n / p)][k][p], so
+   that the kernels of this context (and of others at its SIMD level) need not copy them at each product; as fast
+   backward as forward.  x is F32 and owns its data, which are replaced; shape and type F32_PANELS say what it is. */
+FVG_DEF fvg_status fvg_tensor_pack(fvg_ctx *c, fvg_tensor *x);
+FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x);     /* back to rows, F32, for training            */
+FVG_DEF int        fvg_panel_width(const fvg_ctx *c);
 
 /* Where bytes come from.  `read` copies n bytes at `offset` and returns 0, or non-zero on failure. */
 typedef struct fvg_source {
@@ -239,8 +253,10 @@ FVG_DEF int          fvg_rows(const fvg_node *x);
 FVG_DEF int          fvg_cols(const fvg_node *x);
 FVG_DEF const float *fvg_value(const fvg_node *x);
 FVG_DEF float       *fvg_fill(fvg_node *x);                           /* values to write: nodes of fvg_zeros only */
-/* After fvg_backward and until any reset; NULL if it got none. */
+/* After fvg_backward and until any reset: of leaves, and of nodes that were told to keep it; NULL if there is none.
+   Others give the memory of their gradient to the next one that needs it. */
 FVG_DEF const float *fvg_grad(const fvg_node *x);
+FVG_DEF void         fvg_keep_grad(fvg_node *x);
 
 /* Leaves */
 /* x is not copied: it must stay until the tape is reset. */
@@ -257,6 +273,7 @@ FVG_DEF fvg_node *fvg_mul(fvg_node *a, fvg_node *b);                            
 FVG_DEF fvg_node *fvg_scale(fvg_node *x, float s);                                 /* s x                          */
 /* x w^T + b: [n,k] [m,k] [1,m] or NULL -> [n,m] */
 FVG_DEF fvg_node *fvg_linear(fvg_node *x, fvg_node *w, fvg_node *b);
+FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node *r);       /* + r [n,m]           */
 FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, float eps);   /* rows                */
 FVG_DEF fvg_node *fvg_exp(fvg_node *x);                                            /* e^x                          */
 FVG_DEF fvg_node *fvg_relu(fvg_node *x);                                           /* max(x, 0)                    */
@@ -435,6 +452,8 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *batch, f
 #endif
 #if !defined(FVGPT_NO_SIMD) && defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
 #define FVG__X86_SIMD
+#define FVG__SIMD
+#define FVG__ALWAYS_INLINE __attribute__((always_inline)) static inline
 #if !defined(__clang__)                          /* gcc's own header starts vectors from themselves; C++ complains  */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -444,6 +463,16 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *batch, f
 #if !defined(__clang__)
 #pragma GCC diagnostic pop
 #endif
+#elif !defined(FVGPT_NO_SIMD) && defined(__aarch64__) && defined(__ARM_NEON) && defined(__GNUC__)
+#define FVG__NEON_SIMD
+#define FVG__SIMD
+#define FVG__ALWAYS_INLINE __attribute__((always_inline)) static inline
+#include <arm_neon.h>
+#elif !defined(FVGPT_NO_SIMD) && defined(__wasm_simd128__)
+#define FVG__WASM_SIMD
+#define FVG__SIMD
+#define FVG__ALWAYS_INLINE __attribute__((always_inline)) static inline
+#include <wasm_simd128.h>
 #endif
 
 /*===========================================================================================================
@@ -564,8 +593,8 @@ static void fvg__log(fvg_ctx *c, int level, const char *format, ...) {
   c->desc.log(c->desc.user, level, line);
 }
 
-/* Zeroed, aligned memory, or NULL with the message set. */
-static void *fvg__alloc(fvg_ctx *c, size_t bytes) {
+/* Aligned memory, or NULL with the message set; and the same zeroed. */
+static void *fvg__alloc_raw(fvg_ctx *c, size_t bytes) {
   size_t total = bytes + sizeof(fvg__block_head) + FVG__ALIGN;
   char *base, *block;
   fvg__block_head head;
@@ -578,10 +607,15 @@ static void *fvg__alloc(fvg_ctx *c, size_t bytes) {
   head.base = base;
   head.bytes = total;
   memcpy(block - sizeof head, &head, sizeof head);
-  memset(block, 0, bytes);
   FVG__FORBID(block + bytes, (size_t)(base + total - (block + bytes)));
   c->used += total;
   if (c->used > c->peak) c->peak = c->used;
+  return block;
+}
+
+static void *fvg__alloc(fvg_ctx *c, size_t bytes) {
+  void *block = fvg__alloc_raw(c, bytes);
+  if (block) memset(block, 0, bytes);
   return block;
 }
 
@@ -619,53 +653,125 @@ FVG__FOR_CLIP static fvg_status fvg__report(fvg_ctx *c, const fvg_progress *p) {
 
 /* ---- threads ---- */
 #ifdef FVGPT_PTHREADS
-/* Workers sleep until `ticket` changes, then take indices under the lock until none is left.  Jobs are large
-   (tens of microseconds and more), so one lock per index costs nothing that shows. */
+/* Jobs 0..n-1 are dealt out as one range to each thread, so that neighbours meet in one cache; whoever has finished its
+   own takes from the others.  A layer of a small model is over in microseconds, so nobody sleeps at once: a worker
+   looks for new work for a while, and so does the caller for the end, before they wait to be woken. */
+#define FVG__SPINS 3000
+
+typedef struct fvg__range { int left; char padding[60]; } fvg__range;  /* jobs not yet taken; a cache line each     */
+
+#if !defined(__GNUC__) || defined(__TINYC__)
+#define FVG__LOCKED_ATOMICS
+#endif
+
 struct fvg__pool {
   pthread_mutex_t lock;
+#ifdef FVG__LOCKED_ATOMICS
+  pthread_mutex_t atomic;
+#endif
   pthread_cond_t wake, done;
   pthread_t *thread;
-  int n_thread, next, n, running, quit;
-  unsigned ticket;
+  fvg__range *range;                             /* [n_thread + 1], the caller's is the last                        */
+  int n_thread, n_started;
+  int n, unfinished, sleeping, waiting, quit, ticket;
   void (*job)(void *arg, int index);
   void *arg;
 };
 
-static void fvg__pool_drain(fvg__pool *p) {                                   /* called with the lock held        */
-  while (p->next < p->n) {
-    int index = p->next++;
-    pthread_mutex_unlock(&p->lock);
-    p->job(p->arg, index);
-    pthread_mutex_lock(&p->lock);
+#ifndef FVG__LOCKED_ATOMICS
+static int fvg__atomic_add(fvg__pool *p, int *x, int v) { (void)p; return __atomic_fetch_add(x, v, __ATOMIC_SEQ_CST); }
+static int fvg__atomic_load(fvg__pool *p, int *x) { (void)p; return __atomic_load_n(x, __ATOMIC_SEQ_CST); }
+static int fvg__atomic_take(fvg__pool *p, int *x) {                           /* the value it had, 0: none is left */
+  int old = __atomic_load_n(x, __ATOMIC_SEQ_CST);
+  (void)p;
+  while (old > 0 && !__atomic_compare_exchange_n(x, &old, old - 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
+  return old;
+}
+#else                                                                         /* the same under a lock              */
+static int fvg__atomic_add(fvg__pool *p, int *x, int v) {
+  int old;
+  pthread_mutex_lock(&p->atomic);
+  old = *x;
+  *x += v;
+  pthread_mutex_unlock(&p->atomic);
+  return old;
+}
+static int fvg__atomic_load(fvg__pool *p, int *x) { return fvg__atomic_add(p, x, 0); }
+static int fvg__atomic_take(fvg__pool *p, int *x) {
+  int old;
+  pthread_mutex_lock(&p->atomic);
+  old = *x;
+  if (old > 0) --*x;
+  pthread_mutex_unlock(&p->atomic);
+  return old;
+}
+#endif
+static void fvg__pause(void) {
+#if defined(__GNUC__) && !defined(__TINYC__) && (defined(__x86_64__) || defined(__i386__))
+  __builtin_ia32_pause();
+#endif
+}
+
+static int fvg__range_end(const fvg__pool *p, int who) { return (int)((int64_t)p->n * (who + 1) / (p->n_thread + 1)); }
+
+/* The fields of the pool stay as they are while a job that was taken is unfinished: only then are they read. */
+static void fvg__pool_drain(fvg__pool *p, int me) {
+  int k, left;
+  for (k = 0; k <= p->n_thread; k++) {
+    int who = (me + k) % (p->n_thread + 1);
+    while ((left = fvg__atomic_take(p, &p->range[who].left)) > 0) {
+      p->job(p->arg, fvg__range_end(p, who) - left);
+      if (fvg__atomic_add(p, &p->unfinished, -1) == 1 && fvg__atomic_load(p, &p->waiting)) {
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_signal(&p->done);
+        pthread_mutex_unlock(&p->lock);
+      }
+    }
   }
 }
 
 static void *fvg__pool_worker(void *user) {
   fvg__pool *p = (fvg__pool *)user;
-  unsigned seen = 0;
-  pthread_mutex_lock(&p->lock);
-  for (;;) {
-    while (p->ticket == seen && !p->quit) pthread_cond_wait(&p->wake, &p->lock);
-    if (p->quit) break;
-    seen = p->ticket;
-    p->running++;
-    fvg__pool_drain(p);
-    if (--p->running == 0) pthread_cond_signal(&p->done);
+  int me = fvg__atomic_add(p, &p->n_started, 1), seen = 0, spins;
+  while (!fvg__atomic_load(p, &p->quit)) {
+    for (spins = 0; spins < FVG__SPINS && fvg__atomic_load(p, &p->ticket) == seen; spins++) fvg__pause();
+    if (spins == FVG__SPINS) {
+      pthread_mutex_lock(&p->lock);
+      fvg__atomic_add(p, &p->sleeping, 1);
+      while (fvg__atomic_load(p, &p->ticket) == seen) pthread_cond_wait(&p->wake, &p->lock);
+      fvg__atomic_add(p, &p->sleeping, -1);
+      pthread_mutex_unlock(&p->lock);
+    }
+    seen = fvg__atomic_load(p, &p->ticket);
+    fvg__pool_drain(p, me);
   }
-  pthread_mutex_unlock(&p->lock);
   return NULL;
 }
 
-static void fvg__pool_run(fvg__pool *p, void (*job)(void *arg, int index), void *arg, int n) {
+static void fvg__pool_wake(fvg__pool *p) {
+  fvg__atomic_add(p, &p->ticket, 1);
+  if (!fvg__atomic_load(p, &p->sleeping)) return;
   pthread_mutex_lock(&p->lock);
+  pthread_cond_broadcast(&p->wake);
+  pthread_mutex_unlock(&p->lock);
+}
+
+static void fvg__pool_run(fvg__pool *p, void (*job)(void *arg, int index), void *arg, int n) {
+  int who, spins;
   p->job = job;
   p->arg = arg;
-  p->next = 0;
   p->n = n;
-  p->ticket++;
-  pthread_cond_broadcast(&p->wake);
-  fvg__pool_drain(p);
-  while (p->running) pthread_cond_wait(&p->done, &p->lock);
+  fvg__atomic_add(p, &p->unfinished, n);
+  for (who = 0; who <= p->n_thread; who++)       /* from here on jobs are taken                                     */
+    fvg__atomic_add(p, &p->range[who].left, fvg__range_end(p, who) - fvg__range_end(p, who - 1));
+  fvg__pool_wake(p);
+  fvg__pool_drain(p, p->n_thread);
+  for (spins = 0; spins < FVG__SPINS && fvg__atomic_load(p, &p->unfinished); spins++) fvg__pause();
+  if (spins < FVG__SPINS) return;
+  pthread_mutex_lock(&p->lock);
+  fvg__atomic_add(p, &p->waiting, 1);
+  while (fvg__atomic_load(p, &p->unfinished)) pthread_cond_wait(&p->done, &p->lock);
+  fvg__atomic_add(p, &p->waiting, -1);
   pthread_mutex_unlock(&p->lock);
 }
 
@@ -673,15 +779,17 @@ static void fvg__pool_free(fvg_ctx *c) {
   fvg__pool *p = c->pool;
   int i;
   if (!p) return;
-  pthread_mutex_lock(&p->lock);
-  p->quit = 1;
-  pthread_cond_broadcast(&p->wake);
-  pthread_mutex_unlock(&p->lock);
+  fvg__atomic_add(p, &p->quit, 1);
+  fvg__pool_wake(p);
   for (i = 0; i < p->n_thread; i++) pthread_join(p->thread[i], NULL);
   pthread_cond_destroy(&p->done);
   pthread_cond_destroy(&p->wake);
   pthread_mutex_destroy(&p->lock);
+#ifdef FVG__LOCKED_ATOMICS
+  pthread_mutex_destroy(&p->atomic);
+#endif
   fvg__release(c, p->thread);
+  fvg__release(c, p->range);
   fvg__release(c, p);
   c->pool = NULL;
 }
@@ -690,8 +798,17 @@ static fvg_status fvg__pool_new(fvg_ctx *c, int n_threads) {
   fvg__pool *p = (fvg__pool *)fvg__alloc(c, sizeof *p);
   if (!p) return FVG_E_NOMEM;
   p->thread = (pthread_t *)fvg__alloc_array(c, (size_t)n_threads, sizeof *p->thread);
-  if (!p->thread) { fvg__release(c, p); return FVG_E_NOMEM; }
+  p->range = (fvg__range *)fvg__alloc_array(c, (size_t)n_threads, sizeof *p->range);
+  if (!p->thread || !p->range) {
+    fvg__release(c, p->thread);
+    fvg__release(c, p->range);
+    fvg__release(c, p);
+    return FVG_E_NOMEM;
+  }
   pthread_mutex_init(&p->lock, NULL);
+#ifdef FVG__LOCKED_ATOMICS
+  pthread_mutex_init(&p->atomic, NULL);
+#endif
   pthread_cond_init(&p->wake, NULL);
   pthread_cond_init(&p->done, NULL);
   c->pool = p;
@@ -916,6 +1033,7 @@ static const char *fvg__dtype_name(fvg_dtype type) {
     case FVG_I32:  return "I32";
     case FVG_I64:  return "I64";
     case FVG_U8:   return "U8";
+    case FVG_F32_PANELS: return "F32_PANELS";
   }
   return "unknown";
 }
@@ -926,6 +1044,7 @@ FVG_DEF size_t fvg_dtype_size(fvg_dtype type) {
     case FVG_F16: case FVG_BF16: return 2;
     case FVG_I64:                return 8;
     case FVG_U8:                 return 1;
+    case FVG_F32_PANELS:         break;
   }
   return 0;
 }
@@ -2017,37 +2136,64 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
  *===========================================================================================================
    Nine tenths of a transformer's time is one operation, out = A B, and the rest is four functions of a row.  Each is
    written twice.  First in plain C, which is what to read and what every other version is tested against; then once
-   more over a vector type V, and that body is stamped for AVX2 (8 lanes) and AVX-512 (16 lanes): the header includes
-   itself with V, LANES and a few arithmetic macros defined (end of this chapter).  fvg_init asks the CPU which level
-   it can run, so that one plain `cc -O2` build is fast everywhere.
+   more over a vector type V, and that body is stamped for SSE2, NEON and WASM (4 lanes), AVX2 (8) and AVX-512 (16): the
+   header includes itself with V, LANES and a few arithmetic macros defined (end of this chapter).  fvg_init asks the
+   CPU which level it can run, so that one plain `cc -O2` build is fast everywhere.
 
-   The matrix product.  A tile of `rows` x `cols` results stays in registers while k runs; at each k it needs `rows`
-   numbers of A, broadcast, and one row of `cols` numbers of B.  B is first copied into a panel [depth][cols] so that
-   this row is contiguous whatever B's layout is: the copy is paid once for the 480 rows of A of one job.  Copying
-   also is where weights stored as f16 or bf16 become f32.  Because A is read one number at a time, any strides will
-   do, and the three orientations that a network needs are one function:
+   The matrix product.  A core multiplies and adds 32 times a clock but reads one number from memory in a hundred, so
+   everything is about reading each number seldom and in order.
 
-        forward   Y  = X W^T     A = X,     B = W read along its rows
-        backward  dX = dY W      A = dY,    B = W as it lies
-        backward  dW = dY^T X    A = dY read down its columns, B = X
+     tile    14 rows x 2 vectors of results (6 x 2 where there are 16 registers) stay in registers while k runs.  At
+             each k one row of B, two vectors, meets 14 numbers of A: 28 multiply-adds for 16 loads.
+     panel   B as [k][2 vectors], so that the tile reads it as one stream.  Frozen weights are put into panels once,
+             at load (fvg_tensor_pack); any other B is copied into a panel of 256 rows when its turn comes.
+     rows    A as [k][14], one stream as well.  A matrix as it lies would be 14 streams a power of two apart, which
+             evict each other from the cache.  Copying A costs 1 / n of the product, and is done when n is large.
+     block   8 tiles of rows times a depth of 1024 stay in the second-level cache, while the panels go by once for
+             each block.  The next panel is asked for ahead, a few bytes at each k, so that it is there when it is due.
 
-   Every result is summed over k in one fixed order by one job: bits do not depend on threads or on the other rows. */
+   Backward through frozen weights, dX = dY W, wants W itself where forward wants W^T.  A second copy in that order would
+   double the memory of the model to save a transposition of 4 clocks a vector, which m / 2 clocks of multiply-adds
+   then use: 4 % at m = 200.  So there is one copy, and backward turns it panel by panel.
 
-#define FVG__PANEL_DEPTH 256                          /* k is taken 256 at a time: the panel stays in the cache     */
-#define FVG__PANEL_COLS  32                           /* widest tile of all levels                                  */
-#define FVG__JOB_ROWS    480                          /* rows of A that one job multiplies with its panel           */
+     forward   Y  = X W^T     A = X,     B = W read along its rows, or its panels
+     backward  dX = dY W      A = dY,    B = W as it lies, or its panels turned
+     backward  dW = dY^T X    A = dY read down its columns, B = X
+
+   Every result is summed over k in one fixed order by one job: bits do not depend on threads or on the other rows.
+   (Goto and van de Geijn, Anatomy of high-performance matrix multiplication, 2008.) */
+
+#define FVG__PANEL_COLS    32                         /* widest tile of all levels                                  */
+#define FVG__PANEL_DEPTH   256                        /* rows of a panel that is copied when it is needed           */
+#define FVG__BLOCK_DEPTH   1024                       /* and of those that lie ready                                */
+#define FVG__BLOCK_ROWS    112                        /* rows of A in a block                                       */
+#define FVG__COPIED_ROWS   480                        /* the same when each block pays for copying B                */
+#define FVG__PASS_ROWS     896                        /* rows of A that are copied at a time                        */
+
+/* One tile: out[r][j] = sum_k a[r a_row + k a_k] panel[k tile_cols + j] + from[r ld_from + j] + bias[j] for r < rows,
+   j < cols.  `ahead` is memory to ask for meanwhile, ahead_step numbers further at each k. */
+typedef struct fvg__tile {
+  int rows, cols, depth;
+  ptrdiff_t a_row, a_k, ld_from, ld_out, ahead_step;
+  const float *a, *panel, *from, *bias, *ahead;       /* from, bias, ahead may be NULL; from may be out             */
+  float *out;
+} fvg__tile;
 
 struct fvg__kernels {
   int level, tile_rows, tile_cols;
-  /* out[r][j] (+)= sum_k a[r row_stride + k col_stride] panel[k tile_cols + j],  r < rows <= tile_rows,  j < cols */
-  void (*gemm_tile)(int rows, int cols, int depth, const float *a, ptrdiff_t row_stride, ptrdiff_t col_stride,
-                    const float *panel, float *out, ptrdiff_t ld_out, int accumulate);
+  void (*gemm_tile)(const fvg__tile *t);
+  /* to[j ld_to + i] = from[i ld_from + j],  i < rows, j < cols */
+  void (*transpose)(int rows, int cols, const float *from, ptrdiff_t ld_from, float *to, ptrdiff_t ld_to);
   /* p = softmax(scale x); returns ln sum_i exp(scale x_i).  p may be x. */
   float (*softmax)(int n, const float *x, float scale, float *p);
   void (*exp_scaled)(int n, const float *x, float scale, float shift, float *y);  /* exp(scale x - shift)           */
   /* y = (x - mean) rstd gain + bias,  rstd = 1 / sqrt(var + eps) */
   void (*layer_norm)(int n, const float *x, const float *gain, const float *bias, float eps, float *y,
                      float *mean, float *rstd);
+  /* with m(.) the mean over the row, g = dy gain and n = (x - mean) rstd:  dx += rstd (g - m(g) - n m(g n)) */
+  void (*layer_norm_backward)(int n, const float *x, const float *gain, const float *dy, float mean, float rstd,
+                              float *dx);
+  void (*add)(int n, const float *x, float *y);                                   /* y += x                         */
   void (*gelu)(int n, const float *x, float *y);                                  /* x Phi(x), exact (not tanh)     */
   void (*gelu_backward)(int n, const float *x, const float *dy, float *dx);       /* dx += dy (Phi(x) + x phi(x))   */
   void (*quick_gelu)(int n, const float *x, float *y);                            /* x sigmoid(1.702 x)             */
@@ -2058,18 +2204,26 @@ struct fvg__kernels {
 /* ---- the reference, in plain C ---- */
 #define FVG__SCALAR_COLS 16
 
-static void fvg__gemm_tile_scalar(int rows, int cols, int depth, const float *a,
-                                  ptrdiff_t row_stride, ptrdiff_t col_stride,
-                                  const float *panel, float *out, ptrdiff_t ld_out, int accumulate) {
+static void fvg__gemm_tile_scalar(const fvg__tile *t) {
   int r, k, j;
-  for (r = 0; r < rows; r++) {
-    float sum[FVG__SCALAR_COLS] = {0};
-    for (k = 0; k < depth; k++) {
-      float a_rk = a[r * row_stride + k * col_stride];
-      for (j = 0; j < FVG__SCALAR_COLS; j++) sum[j] += a_rk * panel[k * FVG__SCALAR_COLS + j];
+  for (r = 0; r < t->rows; r++) {
+    float sum[FVG__SCALAR_COLS] = {0}, *out = t->out + r * t->ld_out;
+    for (k = 0; k < t->depth; k++) {
+      float a_rk = t->a[r * t->a_row + k * t->a_k];
+      for (j = 0; j < FVG__SCALAR_COLS; j++) sum[j] += a_rk * t->panel[k * FVG__SCALAR_COLS + j];
     }
-    for (j = 0; j < cols; j++) out[r * ld_out + j] = accumulate ? out[r * ld_out + j] + sum[j] : sum[j];
+    for (j = 0; j < t->cols; j++) {
+      if (t->bias) sum[j] += t->bias[j];
+      out[j] = t->from ? sum[j] + t->from[r * t->ld_from + j] : sum[j];
+    }
   }
+}
+
+static void fvg__transpose_scalar(int rows, int cols, const float *from, ptrdiff_t ld_from,
+                                  float *to, ptrdiff_t ld_to) {
+  int i, j;
+  for (i = 0; i < rows; i++)
+    for (j = 0; j < cols; j++) to[j * ld_to + i] = from[i * ld_from + j];
 }
 
 static float fvg__softmax_scalar(int n, const float *x, float scale, float *p) {
@@ -2095,6 +2249,24 @@ static void fvg__layer_norm_scalar(int n, const float *x, const float *gain, con
   for (i = 0; i < n; i++) sum2 += (x[i] - *mean) * (x[i] - *mean);                /* two passes: no cancellation    */
   *rstd = 1.0f / sqrtf(sum2 / (float)n + eps);
   for (i = 0; i < n; i++) y[i] = (x[i] - *mean) * *rstd * gain[i] + bias[i];
+}
+
+static void fvg__layer_norm_backward_scalar(int n, const float *x, const float *gain, const float *dy, float mean,
+                                            float rstd, float *dx) {
+  float mean_g = 0, mean_gn = 0;
+  int i;
+  for (i = 0; i < n; i++) {
+    mean_g += dy[i] * gain[i];
+    mean_gn += dy[i] * gain[i] * (x[i] - mean) * rstd;
+  }
+  mean_g /= (float)n;
+  mean_gn /= (float)n;
+  for (i = 0; i < n; i++) dx[i] += rstd * (dy[i] * gain[i] - mean_g - (x[i] - mean) * rstd * mean_gn);
+}
+
+static void fvg__add_scalar(int n, const float *x, float *y) {
+  int i;
+  for (i = 0; i < n; i++) y[i] += x[i];
 }
 
 static float fvg__normal_cdf(float x) { return 0.5f * erfcf(-0.70710678f * x); }                     /* Phi         */
@@ -2132,14 +2304,33 @@ static float fvg__dot_scalar(int n, const float *x, const float *y) {
 }
 
 static const fvg__kernels fvg__kernels_scalar = {
-  FVG_SIMD_SCALAR, 4, FVG__SCALAR_COLS, fvg__gemm_tile_scalar, fvg__softmax_scalar, fvg__exp_scaled_scalar,
-  fvg__layer_norm_scalar, fvg__gelu_scalar, fvg__gelu_backward_scalar, fvg__quick_gelu_scalar,
+  FVG_SIMD_SCALAR, 4, FVG__SCALAR_COLS, fvg__gemm_tile_scalar, fvg__transpose_scalar, fvg__softmax_scalar, fvg__exp_scaled_scalar,
+  fvg__layer_norm_scalar, fvg__layer_norm_backward_scalar, fvg__add_scalar, fvg__gelu_scalar, fvg__gelu_backward_scalar, fvg__quick_gelu_scalar,
   fvg__quick_gelu_backward_scalar, fvg__dot_scalar
 };
 #endif /* FVG__PART_ONE */
 
 #ifdef FVG__STAMP_BODY
 /* ---- the same over vectors: this part is read once per SIMD level (see "the stamping" below) ---- */
+
+#if FVG__LANES == 4
+/* The first n of four numbers; the others are 0, or not written.  (Wider levels have masks for that.) */
+FVG__ALWAYS_INLINE FVG__V FVG__NAME(load_n)(const float *p, int n) {
+  float x[4] = {0};
+  int i;
+  if (n >= 4) return FVG__LOAD(p);
+  for (i = 0; i < n; i++) x[i] = p[i];
+  return FVG__LOAD(x);
+}
+
+FVG__ALWAYS_INLINE void FVG__NAME(store_n)(float *p, int n, FVG__V v) {
+  float x[4];
+  int i;
+  if (n >= 4) { FVG__STORE(p, v); return; }
+  FVG__STORE(x, v);
+  for (i = 0; i < n; i++) p[i] = x[i];
+}
+#endif
 
 /* Sum and maximum of the lanes, always in the same order. */
 FVG__TARGET static inline float FVG__NAME(lanes_sum)(FVG__V v) {
@@ -2194,40 +2385,103 @@ FVG__TARGET static inline FVG__V FVG__NAME(normal_cdf)(FVG__V x) {
   return FVG__SELECT_NEGATIVE(x, tail, FVG__SUB(FVG__SET1(1.0f), tail));
 }
 
-/* Six rows by two vectors: twelve sums in registers, enough to hide the latency of the multiply-add.  Named, not an
-   array, because compilers spill arrays.  Rows beyond `rows` repeat row 0 and are not stored. */
-FVG__TARGET static void FVG__NAME(gemm_tile)(int rows, int cols, int depth, const float *a, ptrdiff_t row_stride,
-                                             ptrdiff_t col_stride, const float *panel, float *out,
-                                             ptrdiff_t ld_out, int accumulate) {
-  const float *a0 = a, *a1 = rows > 1 ? a + row_stride : a, *a2 = rows > 2 ? a + 2 * row_stride : a;
-  const float *a3 = rows > 3 ? a + 3 * row_stride : a, *a4 = rows > 4 ? a + 4 * row_stride : a,
-              *a5 = rows > 5 ? a + 5 * row_stride : a;
-  FVG__V c00 = FVG__SET1(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00;
-  FVG__V c30 = c00, c31 = c00, c40 = c00, c41 = c00, c50 = c00, c51 = c00;
-  ptrdiff_t at = 0;
-  int k, n0 = cols < FVG__LANES ? cols : FVG__LANES, n1 = cols - n0;
-  for (k = 0; k < depth; k++, at += col_stride, panel += 2 * FVG__LANES) {
-    FVG__V b0 = FVG__LOAD(panel), b1 = FVG__LOAD(panel + FVG__LANES), x;
-    x = FVG__SET1(a0[at]);  c00 = FVG__FMA(x, b0, c00);  c01 = FVG__FMA(x, b1, c01);
-    x = FVG__SET1(a1[at]);  c10 = FVG__FMA(x, b0, c10);  c11 = FVG__FMA(x, b1, c11);
-    x = FVG__SET1(a2[at]);  c20 = FVG__FMA(x, b0, c20);  c21 = FVG__FMA(x, b1, c21);
-    x = FVG__SET1(a3[at]);  c30 = FVG__FMA(x, b0, c30);  c31 = FVG__FMA(x, b1, c31);
-    x = FVG__SET1(a4[at]);  c40 = FVG__FMA(x, b0, c40);  c41 = FVG__FMA(x, b1, c41);
-    x = FVG__SET1(a5[at]);  c50 = FVG__FMA(x, b0, c50);  c51 = FVG__FMA(x, b1, c51);
+/* The sums of a tile with `rows` known to the compiler, which drops the steps of rows that are not there.  The sums are
+   named, not an array, because compilers spill arrays; two sums a row hide the latency of the multiply-add from 4 rows
+   on.  Rows are addressed from every third one, so that fourteen of them need only five pointers. */
+FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, const int rows, float *sum) {
+  const float *panel = t->panel, *ahead = t->ahead, *a0 = t->a, *a3 = a0;
+  FVG__V zero = FVG__SET1(0), s00 = zero, s01 = zero, s10 = zero, s11 = zero, s20 = zero, s21 = zero, s30 = zero,
+         s31 = zero, s40 = zero, s41 = zero, s50 = zero, s51 = zero;
+#if FVG__TILE_ROWS == 14
+  const float *a6 = a0, *a9 = a0, *a12 = a0;
+  FVG__V s60 = zero, s61 = zero, s70 = zero, s71 = zero, s80 = zero, s81 = zero, s90 = zero, s91 = zero, s100 = zero,
+         s101 = zero, s110 = zero, s111 = zero, s120 = zero, s121 = zero, s130 = zero, s131 = zero;
+#endif
+  ptrdiff_t row = t->a_row, step = t->a_k, ahead_step = t->ahead_step;
+  int k, depth = t->depth;
+  if (rows > 3) a3 += 3 * row;
+#if FVG__TILE_ROWS == 14
+  if (rows > 6) a6 += 6 * row;
+  if (rows > 9) a9 += 9 * row;
+  if (rows > 12) a12 += 12 * row;
+#endif
+#define FVG__STEP(r, a)  /* sums of row r += a times the panel's row */                                      \
+  if (rows > r) {                                                                                            \
+    FVG__V x = FVG__SET1(a);                                                                                 \
+    s##r##0 = FVG__FMA(x, b0, s##r##0);                                                                      \
+    s##r##1 = FVG__FMA(x, b1, s##r##1);                                                                      \
   }
-#define FVG__STORE_ROW(r, left, right)                                                                       \
-  if (r < rows) {                                                                                            \
-    float *o = out + r * ld_out;                                                                             \
-    FVG__STORE_N(o, n0, accumulate ? FVG__ADD(FVG__LOAD_N(o, n0), left) : left);                             \
-    if (n1 > 0) FVG__STORE_N(o + n0, n1, accumulate ? FVG__ADD(FVG__LOAD_N(o + n0, n1), right) : right);     \
+  for (k = 0; k < depth; k++) {
+    FVG__V b0 = FVG__LOAD(panel), b1 = FVG__LOAD(panel + FVG__LANES);
+    panel += 2 * FVG__LANES;
+    FVG__PREFETCH(ahead);
+    ahead += ahead_step;
+    FVG__STEP(0, a0[0])  FVG__STEP(1, a0[row])  FVG__STEP(2, a0[2 * row])
+    FVG__STEP(3, a3[0])  FVG__STEP(4, a3[row])  FVG__STEP(5, a3[2 * row])
+    a0 += step;
+    if (rows > 3) a3 += step;
+#if FVG__TILE_ROWS == 14
+    FVG__STEP(6, a6[0])  FVG__STEP(7, a6[row])  FVG__STEP(8, a6[2 * row])
+    FVG__STEP(9, a9[0])  FVG__STEP(10, a9[row])  FVG__STEP(11, a9[2 * row])
+    FVG__STEP(12, a12[0])  FVG__STEP(13, a12[row])
+    if (rows > 6) a6 += step;
+    if (rows > 9) a9 += step;
+    if (rows > 12) a12 += step;
+#endif
   }
-  FVG__STORE_ROW(0, c00, c01)
-  FVG__STORE_ROW(1, c10, c11)
-  FVG__STORE_ROW(2, c20, c21)
-  FVG__STORE_ROW(3, c30, c31)
-  FVG__STORE_ROW(4, c40, c41)
-  FVG__STORE_ROW(5, c50, c51)
-#undef FVG__STORE_ROW
+#undef FVG__STEP
+#define FVG__KEEP(r)                                                                                         \
+  if (rows > r) {                                                                                            \
+    FVG__STORE(sum + 2 * r * FVG__LANES, s##r##0);                                                           \
+    FVG__STORE(sum + (2 * r + 1) * FVG__LANES, s##r##1);                                                     \
+  }
+  FVG__KEEP(0)  FVG__KEEP(1)  FVG__KEEP(2)  FVG__KEEP(3)  FVG__KEEP(4)  FVG__KEEP(5)
+#if FVG__TILE_ROWS == 14
+  FVG__KEEP(6)  FVG__KEEP(7)  FVG__KEEP(8)  FVG__KEEP(9)  FVG__KEEP(10)  FVG__KEEP(11)  FVG__KEEP(12)  FVG__KEEP(13)
+#endif
+#undef FVG__KEEP
+}
+
+FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
+  float sum[FVG__TILE_ROWS * 2 * FVG__LANES];
+  int r, j, n;
+  switch (t->rows) {
+    case 1: FVG__NAME(sum_rows)(t, 1, sum); break;
+    case 2: FVG__NAME(sum_rows)(t, 2, sum); break;
+    case 3: FVG__NAME(sum_rows)(t, 3, sum); break;
+    case 4: FVG__NAME(sum_rows)(t, 4, sum); break;
+    case 5: FVG__NAME(sum_rows)(t, 5, sum); break;
+    case 6: FVG__NAME(sum_rows)(t, 6, sum); break;
+#if FVG__TILE_ROWS == 14
+    case 7: FVG__NAME(sum_rows)(t, 7, sum); break;
+    case 8: FVG__NAME(sum_rows)(t, 8, sum); break;
+    case 9: FVG__NAME(sum_rows)(t, 9, sum); break;
+    case 10: FVG__NAME(sum_rows)(t, 10, sum); break;
+    case 11: FVG__NAME(sum_rows)(t, 11, sum); break;
+    case 12: FVG__NAME(sum_rows)(t, 12, sum); break;
+    case 13: FVG__NAME(sum_rows)(t, 13, sum); break;
+    case 14: FVG__NAME(sum_rows)(t, 14, sum); break;
+#endif
+  }
+  for (r = 0; r < t->rows; r++)
+    for (j = 0; j < t->cols; j += FVG__LANES) {
+      FVG__V v = FVG__LOAD(sum + 2 * r * FVG__LANES + j);
+      n = t->cols - j < FVG__LANES ? t->cols - j : FVG__LANES;
+      if (t->bias) v = FVG__ADD(v, FVG__LOAD_N(t->bias + j, n));
+      if (t->from) v = FVG__ADD(v, FVG__LOAD_N(t->from + r * t->ld_from + j, n));
+      FVG__STORE_N(t->out + r * t->ld_out + j, n, v);
+    }
+}
+
+/* Squares of 4 x 4 numbers turn in registers; what is left over at the edges goes one by one. */
+FVG__TARGET static void FVG__NAME(transpose)(int rows, int cols, const float *from, ptrdiff_t ld_from,
+                                             float *to, ptrdiff_t ld_to) {
+  int i, j, whole_rows = rows - rows % 4, whole_cols = cols - cols % 4;
+  for (j = 0; j < whole_cols; j += 4)
+    for (i = 0; i < whole_rows; i += 4)
+      FVG__TRANSPOSE_4X4(from + i * ld_from + j, ld_from, to + j * ld_to + i, ld_to);
+  fvg__transpose_scalar(rows - whole_rows, whole_cols, from + whole_rows * ld_from, ld_from, to + whole_rows, ld_to);
+  fvg__transpose_scalar(rows, cols - whole_cols, from + whole_cols, ld_from, to + whole_cols * ld_to, ld_to);
 }
 
 FVG__TARGET static float FVG__NAME(softmax)(int n, const float *x, float scale, float *p) {
@@ -2284,6 +2538,36 @@ FVG__TARGET static void FVG__NAME(layer_norm)(int n, const float *x, const float
   }
 }
 
+FVG__TARGET static void FVG__NAME(layer_norm_backward)(int n, const float *x, const float *gain, const float *dy,
+                                                       float mean, float rstd, float *dx) {
+  FVG__V m = FVG__SET1(mean), r = FVG__SET1(rstd), sum_g = FVG__SET1(0), sum_gn = FVG__SET1(0);
+  int i, k;
+  for (i = 0; i < n; i += FVG__LANES) {                                /* lanes beyond the row have g = 0           */
+    FVG__V g, h;
+    k = n - i < FVG__LANES ? n - i : FVG__LANES;
+    g = FVG__MUL(FVG__LOAD_N(dy + i, k), FVG__LOAD_N(gain + i, k));
+    h = FVG__MUL(FVG__SUB(FVG__LOAD_N(x + i, k), m), r);
+    sum_g = FVG__ADD(sum_g, g);
+    sum_gn = FVG__FMA(g, h, sum_gn);
+  }
+  sum_g = FVG__SET1(FVG__NAME(lanes_sum)(sum_g) / (float)n);
+  sum_gn = FVG__SET1(FVG__NAME(lanes_sum)(sum_gn) / (float)n);
+  for (i = 0; i < n; i += FVG__LANES) {
+    FVG__V g, h;
+    k = n - i < FVG__LANES ? n - i : FVG__LANES;
+    g = FVG__MUL(FVG__LOAD_N(dy + i, k), FVG__LOAD_N(gain + i, k));
+    h = FVG__MUL(FVG__SUB(FVG__LOAD_N(x + i, k), m), r);
+    g = FVG__SUB(FVG__SUB(g, sum_g), FVG__MUL(h, sum_gn));
+    FVG__STORE_N(dx + i, k, FVG__FMA(g, r, FVG__LOAD_N(dx + i, k)));
+  }
+}
+
+FVG__TARGET static void FVG__NAME(add)(int n, const float *x, float *y) {
+  int i, whole = n - n % FVG__LANES;
+  for (i = 0; i < whole; i += FVG__LANES) FVG__STORE(y + i, FVG__ADD(FVG__LOAD(y + i), FVG__LOAD(x + i)));
+  for (; i < n; i++) y[i] += x[i];
+}
+
 FVG__TARGET static void FVG__NAME(gelu)(int n, const float *x, float *y) {
   int i;
   for (i = 0; i < n; i += FVG__LANES) {
@@ -2313,6 +2597,7 @@ FVG__TARGET static void FVG__NAME(quick_gelu)(int n, const float *x, float *y) {
   for (i = 0; i < n; i += FVG__LANES) {
     int k = n - i < FVG__LANES ? n - i : FVG__LANES;
     FVG__V v = FVG__LOAD_N(x + i, k);
+    v = FVG__MAX(FVG__SET1(-50.0f), v);            /* further out exp is at its bound, and x times that is not 0     */
     FVG__STORE_N(y + i, k, FVG__MUL(v, FVG__NAME(sigmoid)(FVG__MUL(v, FVG__SET1(1.702f)))));
   }
 }
@@ -2322,7 +2607,8 @@ FVG__TARGET static void FVG__NAME(quick_gelu_backward)(int n, const float *x, co
   int i;
   for (i = 0; i < n; i += FVG__LANES) {
     int k = n - i < FVG__LANES ? n - i : FVG__LANES;
-    FVG__V v = FVG__MUL(FVG__LOAD_N(x + i, k), FVG__SET1(1.702f)), s = FVG__NAME(sigmoid)(v);
+    FVG__V v = FVG__MUL(FVG__MAX(FVG__SET1(-50.0f), FVG__LOAD_N(x + i, k)), FVG__SET1(1.702f));
+    FVG__V s = FVG__NAME(sigmoid)(v);
     FVG__V slope = FVG__MUL(s, FVG__FMA(v, FVG__SUB(one, s), one));
     FVG__STORE_N(dx + i, k, FVG__FMA(FVG__LOAD_N(dy + i, k), slope, FVG__LOAD_N(dx + i, k)));
   }
@@ -2339,13 +2625,14 @@ FVG__TARGET static float FVG__NAME(dot)(int n, const float *x, const float *y) {
 }
 
 static const fvg__kernels FVG__NAME(kernels) = {
-  FVG__LEVEL, 6, 2 * FVG__LANES, FVG__NAME(gemm_tile), FVG__NAME(softmax), FVG__NAME(exp_scaled),
-  FVG__NAME(layer_norm), FVG__NAME(gelu), FVG__NAME(gelu_backward), FVG__NAME(quick_gelu),
+  FVG__LEVEL, FVG__TILE_ROWS, 2 * FVG__LANES, FVG__NAME(gemm_tile), FVG__NAME(transpose), FVG__NAME(softmax),
+  FVG__NAME(exp_scaled), FVG__NAME(layer_norm), FVG__NAME(layer_norm_backward), FVG__NAME(add), FVG__NAME(gelu), FVG__NAME(gelu_backward), FVG__NAME(quick_gelu),
   FVG__NAME(quick_gelu_backward), FVG__NAME(dot)
 };
 
 /* a level's words end with its body */
 #undef FVG__LEVEL
+#undef FVG__TILE_ROWS
 #undef FVG__TARGET
 #undef FVG__NAME
 #undef FVG__V
@@ -2364,18 +2651,62 @@ static const fvg__kernels FVG__NAME(kernels) = {
 #undef FVG__MAX
 #undef FVG__POW2
 #undef FVG__SELECT_NEGATIVE
+#undef FVG__TRANSPOSE_4X4
+#undef FVG__PREFETCH
 #endif /* FVG__STAMP_BODY */
 
 #if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__STAMP_BODY) && !defined(FVG__PART_TWO)
 #define FVG__PART_TWO
 
 /* ---- the stamping: each level defines its words and reads the body above ---- */
-#ifdef FVG__X86_SIMD
+#ifdef FVG__SIMD
 #define FVG__STAMP_BODY
+#endif
+
+#ifdef FVG__X86_SIMD
+/* Eight exchanges of halves turn four rows into four columns. */
+FVG__ALWAYS_INLINE void fvg__transpose_4x4(const float *from, ptrdiff_t ld_from, float *to, ptrdiff_t ld_to) {
+  __m128 r0 = _mm_loadu_ps(from), r1 = _mm_loadu_ps(from + ld_from), r2 = _mm_loadu_ps(from + 2 * ld_from),
+         r3 = _mm_loadu_ps(from + 3 * ld_from);
+  __m128 a = _mm_unpacklo_ps(r0, r1), b = _mm_unpackhi_ps(r0, r1), c = _mm_unpacklo_ps(r2, r3),
+         d = _mm_unpackhi_ps(r2, r3);
+  _mm_storeu_ps(to, _mm_movelh_ps(a, c));
+  _mm_storeu_ps(to + ld_to, _mm_movehl_ps(c, a));
+  _mm_storeu_ps(to + 2 * ld_to, _mm_movelh_ps(b, d));
+  _mm_storeu_ps(to + 3 * ld_to, _mm_movehl_ps(d, b));
+}
+
+#define FVG__LEVEL              FVG_SIMD_SSE2
+#define FVG__TARGET
+#define FVG__NAME(x)            fvg__##x##_sse2
+#define FVG__TILE_ROWS          6                     /* sixteen registers                                          */
+#define FVG__V                  __m128
+#define FVG__LANES              4
+#define FVG__SET1(x)            _mm_set1_ps(x)
+#define FVG__LOAD(p)            _mm_loadu_ps(p)
+#define FVG__STORE(p, v)        _mm_storeu_ps(p, v)
+#define FVG__LOAD_N(p, n)       FVG__NAME(load_n)(p, n)
+#define FVG__STORE_N(p, n, v)   FVG__NAME(store_n)(p, n, v)
+#define FVG__ADD(a, b)          _mm_add_ps(a, b)
+#define FVG__SUB(a, b)          _mm_sub_ps(a, b)
+#define FVG__MUL(a, b)          _mm_mul_ps(a, b)
+#define FVG__DIV(a, b)          _mm_div_ps(a, b)
+#define FVG__FMA(a, b, c)       _mm_add_ps(_mm_mul_ps(a, b), c)
+#define FVG__MIN(a, b)          _mm_min_ps(a, b)
+#define FVG__MAX(a, b)          _mm_max_ps(a, b)
+#define FVG__POW2(n) \
+  _mm_castsi128_ps(_mm_slli_epi32(_mm_add_epi32(_mm_cvtps_epi32(n), _mm_set1_epi32(127)), 23))
+#define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) \
+  _mm_or_ps(_mm_and_ps(_mm_cmplt_ps(x, _mm_set1_ps(0)), if_negative), \
+            _mm_andnot_ps(_mm_cmplt_ps(x, _mm_set1_ps(0)), otherwise))
+#define FVG__TRANSPOSE_4X4(from, ld_from, to, ld_to) fvg__transpose_4x4(from, ld_from, to, ld_to)
+#define FVG__PREFETCH(p)        __builtin_prefetch(p, 0, 2)
+#include "fvgpt.h"
 
 #define FVG__LEVEL              FVG_SIMD_AVX2
 #define FVG__TARGET             __attribute__((target("avx2,fma")))
 #define FVG__NAME(x)            fvg__##x##_avx2
+#define FVG__TILE_ROWS          6
 #define FVG__V                  __m256
 #define FVG__LANES              8
 #define FVG__SET1(x)            _mm256_set1_ps(x)
@@ -2393,6 +2724,8 @@ static const fvg__kernels FVG__NAME(kernels) = {
 #define FVG__POW2(n) \
   _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23))
 #define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) _mm256_blendv_ps(otherwise, if_negative, x)
+#define FVG__TRANSPOSE_4X4(from, ld_from, to, ld_to) fvg__transpose_4x4(from, ld_from, to, ld_to)
+#define FVG__PREFETCH(p)        __builtin_prefetch(p, 0, 2)
 FVG__TARGET static inline __m256i fvg__first_lanes_avx2(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
@@ -2401,6 +2734,7 @@ FVG__TARGET static inline __m256i fvg__first_lanes_avx2(int n) {
 #define FVG__LEVEL              FVG_SIMD_AVX512
 #define FVG__TARGET             __attribute__((target("avx512f")))
 #define FVG__NAME(x)            fvg__##x##_avx512
+#define FVG__TILE_ROWS          14                    /* thirty-two registers                                       */
 #define FVG__V                  __m512
 #define FVG__LANES              16
 #define FVG__SET1(x)            _mm512_set1_ps(x)
@@ -2419,22 +2753,104 @@ FVG__TARGET static inline __m256i fvg__first_lanes_avx2(int n) {
   _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23))
 #define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) \
   _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(0), _CMP_LT_OS), otherwise, if_negative)
+#define FVG__TRANSPOSE_4X4(from, ld_from, to, ld_to) fvg__transpose_4x4(from, ld_from, to, ld_to)
+#define FVG__PREFETCH(p)        __builtin_prefetch(p, 0, 2)
 FVG__TARGET static inline __mmask16 fvg__first_lanes_avx512(int n) {
   return (__mmask16)(n >= 16 ? 0xffff : (1 << n) - 1);
 }
 #include "fvgpt.h"
-
-#undef FVG__STAMP_BODY
 #endif
 
-/* The best level that was built, that the CPU has and whose registers the operating system saves. */
+#ifdef FVG__NEON_SIMD
+FVG__ALWAYS_INLINE void fvg__transpose_4x4(const float *from, ptrdiff_t ld_from, float *to, ptrdiff_t ld_to) {
+  float32x4x2_t a = vtrnq_f32(vld1q_f32(from), vld1q_f32(from + ld_from)),
+                b = vtrnq_f32(vld1q_f32(from + 2 * ld_from), vld1q_f32(from + 3 * ld_from));
+  vst1q_f32(to, vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0])));
+  vst1q_f32(to + ld_to, vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1])));
+  vst1q_f32(to + 2 * ld_to, vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0])));
+  vst1q_f32(to + 3 * ld_to, vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1])));
+}
+
+#define FVG__LEVEL              FVG_SIMD_NEON
+#define FVG__TARGET
+#define FVG__NAME(x)            fvg__##x##_neon
+#define FVG__TILE_ROWS          14
+#define FVG__V                  float32x4_t
+#define FVG__LANES              4
+#define FVG__SET1(x)            vdupq_n_f32(x)
+#define FVG__LOAD(p)            vld1q_f32(p)
+#define FVG__STORE(p, v)        vst1q_f32(p, v)
+#define FVG__LOAD_N(p, n)       FVG__NAME(load_n)(p, n)
+#define FVG__STORE_N(p, n, v)   FVG__NAME(store_n)(p, n, v)
+#define FVG__ADD(a, b)          vaddq_f32(a, b)
+#define FVG__SUB(a, b)          vsubq_f32(a, b)
+#define FVG__MUL(a, b)          vmulq_f32(a, b)
+#define FVG__DIV(a, b)          vdivq_f32(a, b)
+#define FVG__FMA(a, b, c)       vfmaq_f32(c, a, b)
+#define FVG__MIN(a, b)          vminq_f32(a, b)
+#define FVG__MAX(a, b)          vmaxq_f32(a, b)
+#define FVG__POW2(n) \
+  vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)), 23))
+#define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) vbslq_f32(vcltzq_f32(x), if_negative, otherwise)
+#define FVG__TRANSPOSE_4X4(from, ld_from, to, ld_to) fvg__transpose_4x4(from, ld_from, to, ld_to)
+#define FVG__PREFETCH(p)        __builtin_prefetch(p, 0, 2)
+#include "fvgpt.h"
+#endif
+
+#ifdef FVG__WASM_SIMD
+FVG__ALWAYS_INLINE void fvg__transpose_4x4(const float *from, ptrdiff_t ld_from, float *to, ptrdiff_t ld_to) {
+  v128_t r0 = wasm_v128_load(from), r1 = wasm_v128_load(from + ld_from), r2 = wasm_v128_load(from + 2 * ld_from),
+         r3 = wasm_v128_load(from + 3 * ld_from);
+  v128_t a = wasm_i32x4_shuffle(r0, r1, 0, 4, 1, 5), b = wasm_i32x4_shuffle(r0, r1, 2, 6, 3, 7),
+         c = wasm_i32x4_shuffle(r2, r3, 0, 4, 1, 5), d = wasm_i32x4_shuffle(r2, r3, 2, 6, 3, 7);
+  wasm_v128_store(to, wasm_i64x2_shuffle(a, c, 0, 2));
+  wasm_v128_store(to + ld_to, wasm_i64x2_shuffle(a, c, 1, 3));
+  wasm_v128_store(to + 2 * ld_to, wasm_i64x2_shuffle(b, d, 0, 2));
+  wasm_v128_store(to + 3 * ld_to, wasm_i64x2_shuffle(b, d, 1, 3));
+}
+
+#define FVG__LEVEL              FVG_SIMD_WASM
+#define FVG__TARGET
+#define FVG__NAME(x)            fvg__##x##_wasm
+#define FVG__TILE_ROWS          6
+#define FVG__V                  v128_t
+#define FVG__LANES              4
+#define FVG__SET1(x)            wasm_f32x4_splat(x)
+#define FVG__LOAD(p)            wasm_v128_load(p)
+#define FVG__STORE(p, v)        wasm_v128_store(p, v)
+#define FVG__LOAD_N(p, n)       FVG__NAME(load_n)(p, n)
+#define FVG__STORE_N(p, n, v)   FVG__NAME(store_n)(p, n, v)
+#define FVG__ADD(a, b)          wasm_f32x4_add(a, b)
+#define FVG__SUB(a, b)          wasm_f32x4_sub(a, b)
+#define FVG__MUL(a, b)          wasm_f32x4_mul(a, b)
+#define FVG__DIV(a, b)          wasm_f32x4_div(a, b)
+#define FVG__FMA(a, b, c)       wasm_f32x4_add(wasm_f32x4_mul(a, b), c)
+#define FVG__MIN(a, b)          wasm_f32x4_min(a, b)
+#define FVG__MAX(a, b)          wasm_f32x4_max(a, b)
+#define FVG__POW2(n) \
+  wasm_i32x4_shl(wasm_i32x4_add(wasm_i32x4_trunc_sat_f32x4(n), wasm_i32x4_splat(127)), 23)
+#define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) \
+  wasm_v128_bitselect(if_negative, otherwise, wasm_f32x4_lt(x, wasm_f32x4_splat(0)))
+#define FVG__TRANSPOSE_4X4(from, ld_from, to, ld_to) fvg__transpose_4x4(from, ld_from, to, ld_to)
+#define FVG__PREFETCH(p)        ((void)(p))
+#include "fvgpt.h"
+#endif
+#undef FVG__STAMP_BODY
+
+/* The best level that was built, that the CPU has, and that is not above the one asked for. */
 static const fvg__kernels *fvg__choose_kernels(int simd, int *level) {
   const fvg__kernels *k = &fvg__kernels_scalar;
 #ifdef FVG__X86_SIMD
-  __builtin_cpu_init();
-  if (simd != FVG_SIMD_SCALAR && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    k = &fvg__kernels_avx2;
-  if (simd != FVG_SIMD_SCALAR && simd != FVG_SIMD_AVX2 && __builtin_cpu_supports("avx512f")) k = &fvg__kernels_avx512;
+  __builtin_cpu_init();                          /* knows, too, whether the operating system saves the registers    */
+  if (simd != FVG_SIMD_SCALAR) k = &fvg__kernels_sse2;
+  if ((simd == FVG_SIMD_BEST || simd >= FVG_SIMD_AVX2) && __builtin_cpu_supports("avx2") &&
+      __builtin_cpu_supports("fma")) k = &fvg__kernels_avx2;
+  if ((simd == FVG_SIMD_BEST || simd >= FVG_SIMD_AVX512) && __builtin_cpu_supports("avx512f"))
+    k = &fvg__kernels_avx512;
+#elif defined(FVG__NEON_SIMD)
+  if (simd != FVG_SIMD_SCALAR) k = &fvg__kernels_neon;
+#elif defined(FVG__WASM_SIMD)
+  if (simd != FVG_SIMD_SCALAR) k = &fvg__kernels_wasm;
 #else
   (void)simd;
 #endif
@@ -2443,10 +2859,10 @@ static const fvg__kernels *fvg__choose_kernels(int simd, int *level) {
 }
 
 /* ---- the matrix product around the tile ---- */
-typedef struct fvg__operand {                    /* element (i, j) is data[i row + j col]                           */
+typedef struct fvg__operand {                    /* element (i, j) is data[i row + j col], or lies in panels        */
   const void *data;
-  ptrdiff_t row, col;
-  fvg_dtype type;                                /* A: F32; B: F32, F16 or BF16                                     */
+  ptrdiff_t row, col;                            /* B: one of them is 1                                             */
+  fvg_dtype type;                                /* A: F32; B: F32, F16, BF16 or F32_PANELS                         */
 } fvg__operand;
 
 static fvg__operand fvg__matrix(const float *data, ptrdiff_t row, ptrdiff_t col) {
@@ -2458,75 +2874,237 @@ static fvg__operand fvg__matrix(const float *data, ptrdiff_t row, ptrdiff_t col)
   return x;
 }
 
-typedef struct fvg__gemm_job {
+/* The sums start from bias[j] + from[i ld_from + j]; both may be NULL.  packed: room for the rows of A, see
+   fvg__packed_floats; NULL: A is read where it lies. */
+typedef struct fvg__product {
   const fvg__kernels *kernels;
-  int m, n, k, n_panels, accumulate;
+  int m, n, k;
   fvg__operand a, b;
-  float *out;
-  ptrdiff_t ld_out;
+  const float *bias, *from;
+  float *out, *packed;
+  ptrdiff_t ld_from, ld_out;
+} fvg__product;
+
+typedef struct fvg__gemm_job {
+  fvg__product p;
+  int row0, rows;                                /* of this pass                                                    */
+  int ready;                                     /* B lies in panels in the direction that is needed                */
+  int block_tiles, n_panels, group, n_groups;    /* a job is a block of rows times a group of panels                */
 } fvg__gemm_job;
 
+static int fvg__min(int a, int b) { return a < b ? a : b; }
+static int fvg__ceil_div(int n, int size) { return (n + size - 1) / size; }
+
+/* Numbers from one k to the next in a packed tile: its rows, rounded up so that they can be written four by four. */
+static int fvg__packed_step(const fvg__kernels *kernels) { return (kernels->tile_rows + 3) / 4 * 4; }
+
+/* What `packed` must hold; 0 where copying A would cost more than it saves. */
+static size_t fvg__packed_floats(const fvg__kernels *kernels, int m, int n, int k) {
+  if (n < 4 * kernels->tile_cols) return 0;
+  return (size_t)fvg__ceil_div(fvg__min(m, FVG__PASS_ROWS), kernels->tile_rows) * (size_t)k *
+         (size_t)fvg__packed_step(kernels);
+}
+
+/* A block's rows are dealt out evenly over its tiles: 50 rows are 13 + 13 + 12 + 12, not 14 + 14 + 14 + 8. */
+static int fvg__tile_begin(int rows, int n_tiles, int tile) {
+  return rows / n_tiles * tile + fvg__min(tile, rows % n_tiles);
+}
+
+/* Rows of the pass that a block has. */
+static int fvg__block_rows(const fvg__gemm_job *g, int block) {
+  int size = g->block_tiles * g->p.kernels->tile_rows;
+  return fvg__min(size, g->rows - block * size);
+}
+
+/* Job `index`: the rows of one tile as [k][row]. */
+static void fvg__pack_rows(void *arg, int index) {
+  const fvg__gemm_job *g = (const fvg__gemm_job *)arg;
+  const fvg__product *p = &g->p;
+  const fvg__kernels *kernels = p->kernels;
+  int block = index / g->block_tiles, tile = index % g->block_tiles, rows = fvg__block_rows(g, block);
+  int n_tiles = fvg__ceil_div(rows, kernels->tile_rows), begin = fvg__tile_begin(rows, n_tiles, tile);
+  int n = fvg__tile_begin(rows, n_tiles, tile + 1) - begin, step = fvg__packed_step(kernels), i, k;
+  const float *from = (const float *)p->a.data +
+                      (g->row0 + block * g->block_tiles * kernels->tile_rows + begin) * p->a.row;
+  float *to = p->packed + (size_t)index * (size_t)p->k * (size_t)step;
+  if (p->a.col == 1) kernels->transpose(n, p->k, from, p->a.row, to, step);
+  else
+    for (k = 0; k < p->k; k++, from += p->a.col)
+      for (i = 0; i < n; i++) to[k * step + i] = from[i * p->a.row];
+}
+
 /* panel[k][j] = B[k0 + k][j0 + j] for j < cols, 0 for the columns that are missing. */
-static void fvg__pack_panel(const fvg__operand *b, int k0, int depth, int j0, int cols, int tile_cols, float *panel) {
-  int k, j;
-  if (cols < tile_cols) memset(panel, 0, (size_t)depth * (size_t)tile_cols * sizeof *panel);
-  if (b->type == FVG_F32 && b->col == 1) {
-    for (k = 0; k < depth; k++)
-      memcpy(panel + k * tile_cols, (const float *)b->data + (k0 + k) * b->row + j0, (size_t)cols * sizeof *panel);
-    return;
-  }
-  for (j = 0; j < cols; j++) {
-    ptrdiff_t at = k0 * b->row + (j0 + j) * b->col;
-    float *to = panel + j;
-    if (b->type == FVG_F32) {
-      const float *from = (const float *)b->data + at;
-      for (k = 0; k < depth; k++) to[k * tile_cols] = from[k * b->row];
-    } else {
-      const uint16_t *from = (const uint16_t *)b->data + at;
+static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, int k0, int depth, int j0, int cols,
+                            float *panel) {
+  int k, j, width = kernels->tile_cols;
+  ptrdiff_t at = k0 * b->row + j0 * b->col;
+  const float *from = (const float *)b->data + at;
+  if (cols < width) memset(panel, 0, (size_t)depth * (size_t)width * sizeof *panel);
+  if (b->type == FVG_F32_PANELS) {               /* element (k, j) of W is number k % width of row j of panel k / width */
+    for (k = 0; k < depth; k += width)
+      kernels->transpose(cols, fvg__min(width, depth - k),
+                         (const float *)b->data + (k0 + k) * b->row + j0 * width, width, panel + k * width, width);
+  } else if (b->type != FVG_F32) {
+    const uint16_t *half = (const uint16_t *)b->data + at;
+    for (j = 0; j < cols; j++)
       for (k = 0; k < depth; k++)
-        to[k * tile_cols] = b->type == FVG_F16 ? fvg_half_to_float(from[k * b->row]) :
-                                                 fvg_bfloat_to_float(from[k * b->row]);
+        panel[k * width + j] = b->type == FVG_F16 ? fvg_half_to_float(half[k * b->row + j * b->col]) :
+                                                    fvg_bfloat_to_float(half[k * b->row + j * b->col]);
+  } else if (b->col == 1) {
+    for (k = 0; k < depth; k++) memcpy(panel + k * width, from + k * b->row, (size_t)cols * sizeof *panel);
+  } else {
+    kernels->transpose(cols, depth, from, b->col, panel, width);
+  }
+}
+
+/* m rows times one panel, tile by tile.  `all` holds what the tiles share and the places of row 0; next_tile: numbers
+   from one tile of packed rows to the next, 0 where A is read as it lies. */
+static void fvg__rows_times_panel(const fvg__kernels *kernels, const fvg__tile *all, int m, ptrdiff_t next_tile) {
+  int n_tiles = fvg__ceil_div(m, kernels->tile_rows), tile;
+  fvg__tile t = *all;
+  for (tile = 0; tile < n_tiles; tile++) {
+    int begin = fvg__tile_begin(m, n_tiles, tile);
+    t.rows = fvg__tile_begin(m, n_tiles, tile + 1) - begin;
+    t.a = all->a + (next_tile ? tile * next_tile : begin * all->a_row);
+    t.out = all->out + begin * all->ld_out;
+    t.from = all->from ? all->from + begin * all->ld_from : NULL;
+    t.ahead = all->ahead + tile * all->depth * all->ahead_step;
+    kernels->gemm_tile(&t);
+  }
+}
+
+/* One block of rows times one panel of `depth` rows from k0 on.  `ahead`, or NULL, is the panel that comes next. */
+static void fvg__block_times_panel(const fvg__gemm_job *g, int block, int k0, int depth, int j0, const float *panel,
+                                   const float *ahead) {
+  const fvg__product *p = &g->p;
+  const fvg__kernels *kernels = p->kernels;
+  int row0 = g->row0 + block * g->block_tiles * kernels->tile_rows, rows = fvg__block_rows(g, block),
+      step = fvg__packed_step(kernels);
+  fvg__tile t;
+  t.rows = 0;
+  t.cols = fvg__min(kernels->tile_cols, p->n - j0);
+  t.depth = depth;
+  t.panel = panel;
+  t.ahead = ahead ? ahead : panel;
+  t.ahead_step = ahead ? fvg__ceil_div(kernels->tile_cols, fvg__ceil_div(rows, kernels->tile_rows)) : 0;
+  t.a = (const float *)p->a.data + row0 * p->a.row + k0 * p->a.col;
+  t.a_row = p->a.row;
+  t.a_k = p->a.col;
+  if (p->packed) {
+    t.a = p->packed + ((size_t)(block * g->block_tiles) * (size_t)p->k + (size_t)k0) * (size_t)step;
+    t.a_row = 1;
+    t.a_k = step;
+  }
+  t.out = p->out + row0 * p->ld_out + j0;
+  t.ld_out = p->ld_out;
+  t.bias = p->bias && k0 == 0 ? p->bias + j0 : NULL;
+  t.from = k0 ? t.out : p->from ? p->from + row0 * p->ld_from + j0 : NULL;
+  t.ld_from = k0 ? p->ld_out : p->ld_from;
+  fvg__rows_times_panel(kernels, &t, rows, p->packed ? (ptrdiff_t)p->k * step : 0);
+}
+
+/* out [m,n] = A [m,k] times panels of panel_rows >= k rows each, in this thread; accumulate: += */
+static void fvg__times_panels(const fvg__kernels *kernels, int m, int n, int k, fvg__operand a, const float *panels,
+                              int panel_rows, float *out, ptrdiff_t ld_out, int accumulate) {
+  int width = kernels->tile_cols, j;
+  fvg__tile t;
+  memset(&t, 0, sizeof t);
+  t.depth = k;
+  t.a = (const float *)a.data;
+  t.a_row = a.row;
+  t.a_k = a.col;
+  t.ld_from = t.ld_out = ld_out;
+  for (j = 0; j < n; j += width) {
+    t.cols = fvg__min(width, n - j);
+    t.panel = t.ahead = panels + (ptrdiff_t)j * panel_rows;
+    t.out = out + j;
+    t.from = accumulate ? t.out : NULL;
+    fvg__rows_times_panel(kernels, &t, m, 0);
+  }
+}
+
+static void fvg__gemm_run(void *arg, int index) {
+  const fvg__gemm_job *g = (const fvg__gemm_job *)arg;
+  const fvg__operand *b = &g->p.b;
+  float copy[FVG__PANEL_DEPTH * FVG__PANEL_COLS];
+  int width = g->p.kernels->tile_cols, most = g->ready ? FVG__BLOCK_DEPTH : FVG__PANEL_DEPTH, k0, panel;
+  int block = index / g->n_groups, first = index % g->n_groups * g->group,
+      end = fvg__min(first + g->group, g->n_panels);
+  for (k0 = 0; k0 < g->p.k; k0 += most) {
+    int depth = fvg__min(most, g->p.k - k0);
+    for (panel = first; panel < end; panel++) {
+      const float *lies = (const float *)b->data + ((ptrdiff_t)panel * g->p.k + k0) * width;
+      if (g->ready) {
+        fvg__block_times_panel(g, block, k0, depth, panel * width, lies,
+                               panel + 1 < g->n_panels ? lies + (ptrdiff_t)g->p.k * width : NULL);
+      } else {
+        fvg__copy_panel(g->p.kernels, b, k0, depth, panel * width, fvg__min(width, g->p.n - panel * width), copy);
+        fvg__block_times_panel(g, block, k0, depth, panel * width, copy, NULL);
+      }
     }
   }
 }
 
-/* Job `index`: one panel of columns times one band of rows. */
-static void fvg__gemm_band(void *arg, int index) {
-  const fvg__gemm_job *g = (const fvg__gemm_job *)arg;
-  float panel[FVG__PANEL_DEPTH * FVG__PANEL_COLS];
-  int tile_rows = g->kernels->tile_rows, tile_cols = g->kernels->tile_cols;
-  int j0 = index % g->n_panels * tile_cols, row0 = index / g->n_panels * FVG__JOB_ROWS;
-  int cols = g->n - j0 < tile_cols ? g->n - j0 : tile_cols,
-      row1 = g->m - row0 < FVG__JOB_ROWS ? g->m : row0 + FVG__JOB_ROWS;
-  int k0, i;
-  for (k0 = 0; k0 < g->k; k0 += FVG__PANEL_DEPTH) {
-    int depth = g->k - k0 < FVG__PANEL_DEPTH ? g->k - k0 : FVG__PANEL_DEPTH;
-    fvg__pack_panel(&g->b, k0, depth, j0, cols, tile_cols, panel);
-    for (i = row0; i < row1; i += tile_rows)
-      g->kernels->gemm_tile(row1 - i < tile_rows ? row1 - i : tile_rows, cols, depth,
-                            (const float *)g->a.data + i * g->a.row + k0 * g->a.col, g->a.row, g->a.col, panel,
-                            g->out + i * g->ld_out + j0, g->ld_out, g->accumulate || k0 > 0);
+/* out [m,n] = A [m,k] B [k,n] + bias + from.  c NULL: in this thread, for use inside a job. */
+static void fvg__gemm(fvg_ctx *c, const fvg__product *p) {
+  fvg__gemm_job g;
+  int block_rows, pass_rows, n_jobs, n_tiles, i, spread = c && (double)p->m * p->n * p->k > 65536;
+  g.p = *p;
+  g.ready = p->b.type == FVG_F32_PANELS && p->b.row == 1 && p->b.col == p->k;
+  g.block_tiles = (g.ready ? FVG__BLOCK_ROWS : FVG__COPIED_ROWS) / p->kernels->tile_rows;
+  g.n_panels = fvg__ceil_div(p->n, p->kernels->tile_cols);
+  g.group = g.n_panels < 16 ? 1 : g.n_panels < 32 ? 2 : 4;
+  g.n_groups = fvg__ceil_div(g.n_panels, g.group);
+  block_rows = g.block_tiles * p->kernels->tile_rows;
+  pass_rows = FVG__PASS_ROWS / block_rows * block_rows;
+  for (g.row0 = 0; g.row0 < p->m; g.row0 += g.rows) {
+    g.rows = fvg__min(pass_rows, p->m - g.row0);
+    n_tiles = p->packed ? fvg__ceil_div(g.rows, p->kernels->tile_rows) : 0;
+    n_jobs = fvg__ceil_div(g.rows, block_rows) * g.n_groups;
+    if (spread) {
+      fvg__parallel(c, fvg__pack_rows, &g, n_tiles);
+      fvg__parallel(c, fvg__gemm_run, &g, n_jobs);
+    } else {
+      for (i = 0; i < n_tiles; i++) fvg__pack_rows(&g, i);
+      for (i = 0; i < n_jobs; i++) fvg__gemm_run(&g, i);
+    }
   }
 }
 
-/* out [m,n] (+)= A [m,k] B [k,n].  c NULL: in this thread, for use inside a job. */
-static void fvg__gemm(fvg_ctx *c, const fvg__kernels *kernels, int m, int n, int k, fvg__operand a, fvg__operand b,
-                      float *out, ptrdiff_t ld_out, int accumulate) {
-  fvg__gemm_job g;
-  int i, n_jobs;
-  g.kernels = kernels;
-  g.m = m;
-  g.n = n;
-  g.k = k;
-  g.a = a;
-  g.b = b;
-  g.out = out;
-  g.ld_out = ld_out;
-  g.accumulate = accumulate;
-  g.n_panels = (n + kernels->tile_cols - 1) / kernels->tile_cols;
-  n_jobs = g.n_panels * ((m + FVG__JOB_ROWS - 1) / FVG__JOB_ROWS);
-  if (c && (double)m * n * k > 65536) fvg__parallel(c, fvg__gemm_band, &g, n_jobs);
-  else for (i = 0; i < n_jobs; i++) fvg__gemm_band(&g, i);
+/* ---- weights in panels ---- */
+FVG_DEF int fvg_panel_width(const fvg_ctx *c) { return c->kernels->tile_cols; }
+
+/* From rows to panels, or back; the old data go when the new ones are there. */
+static fvg_status fvg__rearrange(fvg_ctx *c, fvg_tensor *x, fvg_dtype from, fvg_dtype to, const char *who) {
+  char text[FVG__SHAPE_TEXT];
+  const fvg__kernels *kernels = c->kernels;
+  int width = kernels->tile_cols, n, k, j;
+  float *data;
+  if (x->type == to) return FVG_OK;
+  if (x->type != from || x->n_dim < 2)
+    return fvg__fail(c, FVG_E_ARG, "%s: a tensor of shape %s is not a matrix of f32", who, fvg__shape_text(x, text));
+  n = x->dim[0];
+  k = (int)(fvg_tensor_count(x) / (size_t)n);
+  data = (float *)fvg__alloc_array(c, (size_t)fvg__ceil_div(n, width) * (size_t)width * (size_t)k, sizeof *data);
+  if (!data) return FVG_E_NOMEM;
+  for (j = 0; j < n; j += width) {
+    const float *source = (const float *)x->data + (ptrdiff_t)j * k;
+    float *panel = data + (ptrdiff_t)j * k;      /* row j of W and the panel that begins with column j of W^T       */
+    if (to == FVG_F32_PANELS) kernels->transpose(fvg__min(width, n - j), k, source, k, panel, width);
+    else kernels->transpose(k, fvg__min(width, n - j), source, width, panel, k);
+  }
+  fvg__release(c, x->data);
+  x->data = data;
+  x->type = to;
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_tensor_pack(fvg_ctx *c, fvg_tensor *x) {
+  return fvg__rearrange(c, x, FVG_F32, FVG_F32_PANELS, "pack");
+}
+
+FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
+  return fvg__rearrange(c, x, FVG_F32_PANELS, FVG_F32, "unpack");
 }
 
 /*===========================================================================================================
@@ -2556,12 +3134,18 @@ typedef struct fvg__chunk {
   char *bytes;
 } fvg__chunk;
 
+typedef struct fvg__spare {                      /* lies in the memory that it speaks of                            */
+  struct fvg__spare *next;
+  size_t count;
+} fvg__spare;
+
 struct fvg_tape {
   fvg_ctx *ctx;
   fvg__chunk *first, *current;
   size_t used;                                   /* of the current chunk                                            */
   fvg_node *last;
   int failed;                                    /* a node could not be made: until the tape is reset, none is      */
+  struct fvg__spare *spare;                      /* gradients that have been passed on: memory for others           */
   fvg_parameter *const *train;                   /* fvg_tape_train                                                  */
   int n_train;
 };
@@ -2569,12 +3153,12 @@ struct fvg_tape {
 struct fvg_node {
   fvg_tape *tape;
   fvg_node *previous;                            /* the node made before this one                                   */
-  int rows, cols, needs_grad, writable;
+  int rows, cols, needs_grad, writable, keep_grad;
   fvg_dtype type;
   void *value;
   float *grad;                                   /* NULL until a gradient arrives                                   */
   void (*backward)(fvg_node *y);
-  fvg_node *a, *b, *c;                           /* inputs                                                          */
+  fvg_node *a, *b, *c, *d;                       /* inputs                                                          */
   float *saved;                                  /* what forward left for backward                                  */
   const void *table;                             /* indices, labels, segments                                       */
   int n;                                         /* entries of the table, heads, ...                                */
@@ -2599,7 +3183,7 @@ static fvg__chunk *fvg__chunk_new(fvg_tape *t, size_t bytes) {
   fvg__chunk *k = (fvg__chunk *)fvg__alloc(t->ctx, sizeof *k);
   if (!k) return NULL;
   k->capacity = bytes;
-  k->bytes = (char *)fvg__alloc(t->ctx, bytes);
+  k->bytes = (char *)fvg__alloc_raw(t->ctx, bytes);
   if (!k->bytes) { fvg__release(t->ctx, k); return NULL; }
   return k;
 }
@@ -2647,7 +3231,8 @@ FVG_DEF fvg_mark fvg_tape_mark(const fvg_tape *t) {
   return mark;
 }
 
-FVG_DEF void fvg_tape_reset(fvg_tape *t, fvg_mark mark) {
+/* Back to the height of the mark; what is below it stays as it is. */
+static void fvg__tape_rewind(fvg_tape *t, fvg_mark mark) {
   while (t->current && t->current->start >= mark.position) {
     fvg__chunk *k = t->current;
     t->current = k->previous;
@@ -2658,7 +3243,12 @@ FVG_DEF void fvg_tape_reset(fvg_tape *t, fvg_mark mark) {
   }
   if (t->current) t->used = FVG__SEPARATE_BLOCKS ? t->current->capacity : mark.position - t->current->start;
   t->last = mark.last;
+}
+
+FVG_DEF void fvg_tape_reset(fvg_tape *t, fvg_mark mark) {
+  fvg__tape_rewind(t, mark);
   t->failed = 0;
+  t->spare = NULL;
 }
 
 FVG_DEF void fvg_tape_clear(fvg_tape *t) {
@@ -2712,10 +3302,10 @@ static void fvg__gather_backward(fvg_node *y);   /* and as input a              
 static fvg_node *fvg__node(fvg_tape *t, int rows, int cols, fvg_node *a, fvg_node *b, fvg_node *c,
                            void (*backward)(fvg_node *y)) {
   fvg_node *y;
-  if ((a && a->type != FVG_F32 && backward != fvg__gather_backward) ||
+  if ((a && a->type != FVG_F32 && (backward != fvg__gather_backward || a->type == FVG_F32_PANELS)) ||
       (b && b->type != FVG_F32 && backward != fvg__linear_backward) || (c && c->type != FVG_F32)) {
-    fvg__fail(t->ctx, FVG_E_ARG, "F16 and BF16 are storage for the weights of a linear layer and for rows to gather; "
-                                 "every other operand must be F32");
+    fvg__fail(t->ctx, FVG_E_ARG, "F16, BF16 and F32_PANELS are storage for the weights of a linear layer, the first "
+                                 "two also for rows to gather; every other operand must be F32");
     return fvg__give_up(t);
   }
   if ((a && a->tape != t) || (b && b->tape != t) || (c && c->tape != t)) {
@@ -2731,6 +3321,16 @@ static fvg_node *fvg__node(fvg_tape *t, int rows, int cols, fvg_node *a, fvg_nod
   y->c = c;
   y->needs_grad = (a && a->needs_grad) || (b && b->needs_grad) || (c && c->needs_grad);
   y->backward = backward;
+  return y;
+}
+
+static fvg_node *fvg__fourth_input(fvg_node *y, fvg_node *d) {
+  if (d->type != FVG_F32 || d->tape != y->tape) {
+    fvg__fail(y->tape->ctx, FVG_E_ARG, "the operands of a node must be F32 and on one tape");
+    return fvg__give_up(y->tape);
+  }
+  y->d = d;
+  y->needs_grad = y->needs_grad || d->needs_grad;
   return y;
 }
 
@@ -2769,6 +3369,7 @@ FVG_DEF int fvg_rows(const fvg_node *x) { return x ? x->rows : 0; }
 FVG_DEF int fvg_cols(const fvg_node *x) { return x ? x->cols : 0; }
 FVG_DEF const float *fvg_value(const fvg_node *x) { return x && x->type == FVG_F32 ? (const float *)x->value : NULL; }
 FVG_DEF const float *fvg_grad(const fvg_node *x) { return x ? x->grad : NULL; }
+FVG_DEF void fvg_keep_grad(fvg_node *x) { if (x) x->keep_grad = 1; }
 FVG_DEF float *fvg_fill(fvg_node *x) { return x && x->writable ? fvg__values(x) : NULL; }
 
 FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x) {
@@ -2795,7 +3396,7 @@ FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
   fvg_node *y;
   int i, rows = w->n_dim > 1 ? w->dim[0] : 1, cols = 1;
   if (!t) return NULL;
-  if (!w->data || w->type > FVG_BF16) {
+  if (!w->data || (w->type > FVG_BF16 && w->type != FVG_F32_PANELS)) {
     fvg__fail(t->ctx, FVG_E_ARG, "a frozen tensor must hold floats");
     return fvg__give_up(t);
   }
@@ -2808,7 +3409,9 @@ FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
   for (i = 0; i < t->n_train; i++)
     if (t->train[i]->value.data == w->data) {
       if (w->type != FVG_F32 || fvg_tensor_count(w) != fvg_tensor_count(&t->train[i]->value)) {
-        fvg__fail(t->ctx, FVG_E_SHAPE, "fvg_tape_train: %s does not fit its tensor", t->train[i]->name);
+        fvg__fail(t->ctx, FVG_E_SHAPE, w->type == FVG_F32_PANELS ?
+                  "fvg_tape_train: %s is packed for the kernels; fvg_tensor_unpack or fvg_clip_unpack comes first" :
+                  "fvg_tape_train: %s does not fit its tensor", t->train[i]->name);
         return fvg__give_up(t);
       }
       y->needs_grad = 1;
@@ -2863,14 +3466,52 @@ FVG_DEF void fvg_parameter_free(fvg_ctx *c, fvg_parameter *p) {
 }
 
 /* ---- the walk back ---- */
+/* Memory for a gradient: one of this size that is no longer needed, or new. */
+static float *fvg__grad_memory(fvg_tape *t, size_t count) {
+  size_t bytes = count * sizeof(float);
+  fvg__spare **link, *spare;
+  for (link = &t->spare; *link; link = &(*link)->next)
+    if ((*link)->count == count) {
+      spare = *link;
+      *link = spare->next;
+      return (float *)(void *)spare;
+    }
+  return (float *)fvg__tape_alloc(t, bytes > sizeof *spare ? bytes : sizeof *spare);
+}
+
+/* y has passed its gradient on to its inputs. */
+static void fvg__grad_done(fvg_node *y) {
+  fvg__spare *spare = (fvg__spare *)(void *)y->grad;
+  if (y->keep_grad) return;
+  spare->count = fvg__count(y);
+  spare->next = y->tape->spare;
+  y->tape->spare = spare;
+  y->grad = NULL;
+}
+
 /* The gradient of x as a zeroed array at first use; NULL if x needs none or memory ran out. */
 static float *fvg__grad_of(fvg_node *x) {
   if (!x || !x->needs_grad) return NULL;
   if (!x->grad) {
-    x->grad = (float *)fvg__tape_alloc(x->tape, fvg__count(x) * sizeof(float));
+    x->grad = fvg__grad_memory(x->tape, fvg__count(x));
     if (x->grad) memset(x->grad, 0, fvg__count(x) * sizeof(float));
   }
   return x->grad;
+}
+
+/* From y back to, and without, `end`: each node that got a gradient passes it on. */
+static fvg_status fvg__walk_back(fvg_node *y, const fvg_node *end) {
+  fvg_tape *t = y->tape;
+  for (; y != end; y = y->previous) {
+    if (!y->needs_grad || !y->grad || !y->backward) continue;
+    if ((y->a && y->a->needs_grad && !fvg__grad_of(y->a)) || (y->b && y->b->needs_grad && !fvg__grad_of(y->b)) ||
+        (y->c && y->c->needs_grad && !fvg__grad_of(y->c)) || (y->d && y->d->needs_grad && !fvg__grad_of(y->d)))
+      return FVG_E_NOMEM;
+    y->backward(y);
+    if (t->failed) return t->ctx->status;
+    fvg__grad_done(y);
+  }
+  return FVG_OK;
 }
 
 FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
@@ -2885,16 +3526,10 @@ FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
     return fvg__fail(t->ctx, FVG_E_NUMERIC, "the loss is %g", (double)fvg__values(loss)[0]);
   if (!loss->needs_grad) return fvg__fail(t->ctx, FVG_E_ARG, "the loss depends on no parameter");
   for (y = t->last; y; y = y->previous) if (y->backward) y->grad = NULL;   /* left by an earlier loss on this tape  */
+  t->spare = NULL;
   if (!fvg__grad_of(loss)) return FVG_E_NOMEM;
   loss->grad[0] += 1;
-  for (y = loss; y; y = y->previous) {
-    if (!y->needs_grad || !y->grad || !y->backward) continue;
-    if ((y->a && y->a->needs_grad && !fvg__grad_of(y->a)) || (y->b && y->b->needs_grad && !fvg__grad_of(y->b)) ||
-        (y->c && y->c->needs_grad && !fvg__grad_of(y->c))) return FVG_E_NOMEM;
-    y->backward(y);
-    if (t->failed) return t->ctx->status;
-  }
-  return FVG_OK;
+  return fvg__walk_back(loss, NULL);
 }
 
 FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user, fvg_parameter *const *params, int n_params,
@@ -2966,9 +3601,9 @@ static void fvg__each_row(fvg_node *y, void (*rows)(fvg_node *y, int from, int t
   fvg__parallel(y->tape->ctx, fvg__rows_run, &j, (y->rows + j.group - 1) / j.group);
 }
 
-static void fvg__add_to(float *to, const float *from, size_t n) {
-  size_t k;
-  for (k = 0; k < n; k++) to[k] += from[k];
+static void fvg__add_to(const fvg_ctx *c, float *to, const float *from, size_t n) {
+  for (; n > INT_MAX; to += INT_MAX, from += INT_MAX, n -= INT_MAX) c->kernels->add(INT_MAX, from, to);
+  c->kernels->add((int)n, from, to);
 }
 
 /* ---- add, mul: y_ij = a_ij + b_ij,  y_ij = a_ij b_ij; b may have one row, one column or both ---- */
@@ -2982,8 +3617,8 @@ static size_t fvg__broadcast_at(const fvg_node *b, int i, int j) {
 
 static void fvg__add_backward_same(fvg_node *y, int from, int to) {                  /* a and b of one shape        */
   size_t at = (size_t)from * (size_t)y->cols, n = (size_t)(to - from) * (size_t)y->cols;
-  if (y->a->grad) fvg__add_to(y->a->grad + at, y->grad + at, n);
-  if (y->b->grad) fvg__add_to(y->b->grad + at, y->grad + at, n);
+  if (y->a->grad) fvg__add_to(y->tape->ctx, y->a->grad + at, y->grad + at, n);
+  if (y->b->grad) fvg__add_to(y->tape->ctx, y->b->grad + at, y->grad + at, n);
 }
 
 static void fvg__add_backward(fvg_node *y) {
@@ -3060,62 +3695,85 @@ FVG_DEF fvg_node *fvg_scale(fvg_node *x, float s) {
   return y;
 }
 
-/* ---- linear: y = x w^T + b;  dx = dy w,  dw = dy^T x,  db = sum of the rows of dy ---- */
-static void fvg__linear_backward(fvg_node *y) {
-  fvg_node *x = y->a, *w = y->b, *b = y->c;
-  fvg_ctx *c = y->tape->ctx;
-  int i, j;
-  if (x->grad && x->needs_grad) {
-    fvg__operand weights = fvg__matrix(fvg__values(w), w->cols, 1);
-    weights.type = w->type;
-    fvg__gemm(c, c->kernels, x->rows, x->cols, y->cols, fvg__matrix(y->grad, y->cols, 1),
-              weights, x->grad, x->cols, 1);
-  }
-  if (w->needs_grad)
-    fvg__gemm(c, c->kernels, w->rows, w->cols, y->rows, fvg__matrix(y->grad, 1, y->cols),
-              fvg__matrix(fvg__values(x), x->cols, 1), w->grad, w->cols, 1);
-  if (b && b->needs_grad)
-    for (i = 0; i < y->rows; i++)
-      for (j = 0; j < y->cols; j++) b->grad[j] += y->grad[(size_t)i * (size_t)y->cols + (size_t)j];
+/* ---- linear: y = x w^T + b + r;  dx = dy w,  dw = dy^T x,  db = sum of the rows of dy,  dr = dy ---- */
+/* The product with room for packed rows from the tape's end, which is given back. */
+static void fvg__multiply(fvg_tape *t, fvg__product *p) {
+  fvg_mark mark = fvg_tape_mark(t);
+  size_t n = fvg__packed_floats(t->ctx->kernels, p->m, p->n, p->k);
+  p->kernels = t->ctx->kernels;
+  p->packed = n ? (float *)fvg__tape_alloc(t, n * sizeof(float)) : NULL;
+  if (n && !p->packed) return;                   /* the tape remembers                                              */
+  fvg__gemm(t->ctx, p);
+  fvg__tape_rewind(t, mark);
 }
 
-FVG_DEF fvg_node *fvg_linear(fvg_node *x, fvg_node *w, fvg_node *b) {
-  fvg_node *y;
-  fvg__operand weights;
-  fvg_ctx *c;
+/* grad += a b; the gradient of a matrix of p.n columns */
+static void fvg__multiply_onto(fvg_tape *t, fvg__product *p, float *grad) {
+  p->from = p->out = grad;
+  p->ld_from = p->ld_out = p->n;
+  p->bias = NULL;
+  fvg__multiply(t, p);
+}
+
+static void fvg__linear_backward(fvg_node *y) {
+  fvg_node *x = y->a, *w = y->b, *b = y->c;
+  fvg__product p;
   int i;
+  if (x->needs_grad) {
+    p.m = x->rows;
+    p.n = x->cols;
+    p.k = y->cols;
+    p.a = fvg__matrix(y->grad, y->cols, 1);
+    p.b = fvg__matrix(fvg__values(w), w->cols, 1);
+    p.b.type = w->type;
+    fvg__multiply_onto(y->tape, &p, x->grad);
+  }
+  if (w->needs_grad) {
+    p.m = w->rows;
+    p.n = w->cols;
+    p.k = y->rows;
+    p.a = fvg__matrix(y->grad, 1, y->cols);
+    p.b = fvg__matrix(fvg__values(x), x->cols, 1);
+    fvg__multiply_onto(y->tape, &p, w->grad);
+  }
+  if (b && b->needs_grad)
+    for (i = 0; i < y->rows; i++)
+      y->tape->ctx->kernels->add(y->cols, y->grad + (size_t)i * (size_t)y->cols, b->grad);
+  if (y->d && y->d->needs_grad) fvg__add_to(y->tape->ctx, y->d->grad, y->grad, fvg__count(y));
+}
+
+FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node *r) {
+  fvg__product p;
+  fvg_node *y;
   if (!x || !w) return NULL;
   if (x->cols != w->cols) return fvg__mismatch("linear", x, w);
   if (b && fvg__count(b) != (size_t)w->rows) return fvg__mismatch("linear's bias", w, b);
+  if (r && (r->rows != x->rows || r->cols != w->rows)) return fvg__mismatch("linear's sum", w, r);
   y = fvg__node(x->tape, x->rows, w->rows, x, w, b, fvg__linear_backward);
-  if (!y) return NULL;
-  c = y->tape->ctx;
-  if (b) for (i = 0; i < y->rows; i++)
-    memcpy(fvg__values(y) + (size_t)i * (size_t)y->cols, b->value, (size_t)y->cols * sizeof(float));
-  weights = fvg__matrix(fvg__values(w), 1, w->cols);
-  weights.type = w->type;
-  fvg__gemm(c, c->kernels, y->rows, y->cols, x->cols, fvg__matrix(fvg__values(x), x->cols, 1), weights,
-            fvg__values(y), y->cols, b != NULL);
-  return y;
+  if (!y || (r && !fvg__fourth_input(y, r))) return NULL;
+  p.m = y->rows;
+  p.n = y->cols;
+  p.k = x->cols;
+  p.a = fvg__matrix(fvg__values(x), x->cols, 1);
+  p.b = fvg__matrix(fvg__values(w), 1, w->cols);
+  p.b.type = w->type;
+  p.bias = b ? fvg__values(b) : NULL;
+  p.from = r ? fvg__values(r) : NULL;
+  p.out = fvg__values(y);
+  p.ld_from = p.ld_out = y->cols;
+  fvg__multiply(y->tape, &p);
+  return y->tape->failed ? NULL : y;
 }
+
+FVG_DEF fvg_node *fvg_linear(fvg_node *x, fvg_node *w, fvg_node *b) { return fvg_linear_add(x, w, b, NULL); }
 
 /* ---- layer norm: n = (x - mean) rstd,  y = n gain + bias.  With m(.) the mean over the row and g = dy gain:
         dx = rstd (g - m(g) - n m(g n)) ---- */
 static void fvg__layer_norm_backward_rows(fvg_node *y, int from, int to) {
-  const float *gain = fvg__values(y->b);
-  int i, j, d = y->cols;
-  for (i = from; i < to; i++) {
-    const float *x = fvg__values(y->a) + (size_t)i * (size_t)d, *dy = y->grad + (size_t)i * (size_t)d;
-    float *dx = y->a->grad + (size_t)i * (size_t)d, mean = y->saved[2 * i], rstd = y->saved[2 * i + 1],
-          mean_g = 0, mean_gn = 0;
-    for (j = 0; j < d; j++) {
-      mean_g += dy[j] * gain[j];
-      mean_gn += dy[j] * gain[j] * (x[j] - mean) * rstd;
-    }
-    mean_g /= (float)d;
-    mean_gn /= (float)d;
-    for (j = 0; j < d; j++) dx[j] += rstd * (dy[j] * gain[j] - mean_g - (x[j] - mean) * rstd * mean_gn);
-  }
+  size_t d = (size_t)y->cols, i;
+  for (i = (size_t)from; i < (size_t)to; i++)
+    y->tape->ctx->kernels->layer_norm_backward(y->cols, fvg__values(y->a) + i * d, fvg__values(y->b), y->grad + i * d,
+                                               y->saved[2 * i], y->saved[2 * i + 1], y->a->grad + i * d);
 }
 
 static void fvg__layer_norm_backward(fvg_node *y) {
@@ -3275,8 +3933,8 @@ FVG_DEF fvg_node *fvg_normalize(fvg_node *x) {
 
 /* ---- concat, gather: rows move, gradients move back ---- */
 static void fvg__concat_backward(fvg_node *y) {
-  if (y->a->needs_grad) fvg__add_to(y->a->grad, y->grad, fvg__count(y->a));
-  if (y->b->needs_grad) fvg__add_to(y->b->grad, y->grad + fvg__count(y->a), fvg__count(y->b));
+  if (y->a->needs_grad) fvg__add_to(y->tape->ctx, y->a->grad, y->grad, fvg__count(y->a));
+  if (y->b->needs_grad) fvg__add_to(y->tape->ctx, y->b->grad, y->grad + fvg__count(y->a), fvg__count(y->b));
 }
 
 FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b) {
@@ -3302,7 +3960,8 @@ static void fvg__gather_backward(fvg_node *y) {
   const int *row = (const int *)y->table;
   size_t d = (size_t)y->cols;
   int i;
-  for (i = 0; i < y->rows; i++) fvg__add_to(y->a->grad + (size_t)row[i] * d, y->grad + (size_t)i * d, d);
+  for (i = 0; i < y->rows; i++)
+    fvg__add_to(y->tape->ctx, y->a->grad + (size_t)row[i] * d, y->grad + (size_t)i * d, d);
 }
 
 FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n) {
@@ -3482,34 +4141,44 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
        segment 0 (prefix)    own rows 0-2, causal
        segment 1             prefix 0-2, own rows 3-5, causal          and so on
 
-   Jobs: forward, a head of a few segments; backward, a whole head, since segments meet in the prefix's gradients. */
+   Jobs: forward, a head of a few segments; backward, a whole head, since segments meet in the prefix's gradients.  A
+   job copies the head's keys and values into panels (chapter 4), where prefix and own rows become one sequence, and
+   takes 56 queries at a time: their scores, 56 x 257 for ViT-L/14, stay in the second-level cache.  Jobs share 32
+   pieces of scratch memory, each used by one job after the other. */
 
-#define FVG__QUERY_GROUP 32                      /* queries whose scores are held at once                          */
+#define FVG__QUERIES 56                          /* queries whose scores are held at once                           */
+#define FVG__LANES_OF_JOBS 32
 
 typedef struct fvg__attention_job {
   fvg_node *y;                                   /* a, b, c = q, k, v                                               */
   const fvg_segment *segment;
-  int n_segment, n_head, per_job, widest;        /* widest: keys of the segment that has most                       */
-  float *scratch;                                /* 2 [FVG__QUERY_GROUP, widest] per job                            */
+  int n_segment, n_head, per_job, n_jobs;
+  void (*run)(const struct fvg__attention_job *j, int index, float *scratch);
+  float *scratch;                                /* scratch_size numbers for each lane                              */
+  size_t scratch_size;
 } fvg__attention_job;
 
 typedef struct fvg__head {                       /* one head of one segment                                         */
-  const float *q, *k, *v, *prefix_k, *prefix_v;  /* first row, at the head's columns                                */
-  int width, d, keys;                            /* row stride, head width, prefix and own keys together            */
+  const fvg_segment *segment;
+  const fvg__kernels *kernels;
+  size_t column, width;                          /* the head's first column, and a row's length                     */
+  int d, keys, padded;                           /* head width; prefix and own keys together, and in whole panels   */
 } fvg__head;
 
-static fvg__head fvg__head_of(const fvg_node *y, const fvg_segment *s, int n_head, int head) {
+static fvg__head fvg__head_of(const fvg__attention_job *j, const fvg_segment *s, int head) {
   fvg__head h;
-  size_t width = (size_t)y->cols, column = (size_t)head * (width / (size_t)n_head);
-  h.width = y->cols;
-  h.d = y->cols / n_head;
+  h.segment = s;
+  h.kernels = j->y->tape->ctx->kernels;
+  h.width = (size_t)j->y->cols;
+  h.d = j->y->cols / j->n_head;
+  h.column = (size_t)head * (size_t)h.d;
   h.keys = s->n_prefix + s->n_key;
-  h.q = fvg__values(y->a) + (size_t)s->query * width + column;
-  h.k = fvg__values(y->b) + (size_t)s->key * width + column;
-  h.v = fvg__values(y->c) + (size_t)s->key * width + column;
-  h.prefix_k = fvg__values(y->b) + (size_t)s->prefix * width + column;
-  h.prefix_v = fvg__values(y->c) + (size_t)s->prefix * width + column;
+  h.padded = fvg__ceil_div(h.keys, h.kernels->tile_cols) * h.kernels->tile_cols;
   return h;
+}
+
+static const float *fvg__head_rows(const fvg__head *h, const float *x, int row) {
+  return x + (size_t)row * h->width + h->column;
 }
 
 /* How many keys query i of the segment sees, the prefix included. */
@@ -3517,119 +4186,194 @@ static int fvg__visible(const fvg_segment *s, int i) {
   return s->n_prefix + (s->causal ? s->n_key - s->n_query + i + 1 : s->n_key);
 }
 
-/* scores [n, keys] = x [n,d] [prefix; own]^T, where x has the head's row stride */
-static void fvg__times_keys(const fvg__kernels *kernels, const fvg_segment *s, const fvg__head *h, const float *x,
-                            int n, const float *prefix, const float *own, float *scores) {
-  if (s->n_prefix)
-    fvg__gemm(NULL, kernels, n, s->n_prefix, h->d, fvg__matrix(x, h->width, 1),
-              fvg__matrix(prefix, 1, h->width), scores, h->keys, 0);
-  fvg__gemm(NULL, kernels, n, s->n_key, h->d, fvg__matrix(x, h->width, 1), fvg__matrix(own, 1, h->width),
-            scores + s->n_prefix, h->keys, 0);
+/* rows [first, first + n) of x, at the head's columns, as rows at.. of panels [n_panel][panel_rows][tile_cols] */
+static void fvg__head_panels(const fvg__head *h, const float *x, int first, int n, float *panels,
+                             int panel_rows, int at) {
+  int width = h->kernels->tile_cols, i, c;
+  for (c = 0; c < h->d; c += width) {
+    int cols = fvg__min(width, h->d - c);
+    for (i = 0; i < n; i++) {
+      float *to = panels + ((ptrdiff_t)c * panel_rows + (ptrdiff_t)(at + i) * width);
+      memcpy(to, fvg__head_rows(h, x, first + i) + c, (size_t)cols * sizeof *to);
+      if (cols < width) memset(to + cols, 0, (size_t)(width - cols) * sizeof *to);
+    }
+  }
 }
 
-/* out [n,d] (+)= scores [n, keys] [prefix; own] */
-static void fvg__times_values(const fvg__kernels *kernels, const fvg_segment *s, const fvg__head *h,
-                              const float *scores, int n,
-                              const float *prefix, const float *own, float *out, int accumulate) {
-  fvg__gemm(NULL, kernels, n, h->d, s->n_key, fvg__matrix(scores + s->n_prefix, h->keys, 1),
-            fvg__matrix(own, h->width, 1), out, h->width, accumulate);
-  if (s->n_prefix)
-    fvg__gemm(NULL, kernels, n, h->d, s->n_prefix, fvg__matrix(scores, h->keys, 1),
-              fvg__matrix(prefix, h->width, 1), out, h->width, 1);
+/* The same rows as columns at.. of panels of their transpose, [n_panel][d][tile_cols]. */
+static void fvg__head_panels_turned(const fvg__head *h, const float *x, int first, int n, float *panels, int at) {
+  int width = h->kernels->tile_cols, i, part;
+  for (i = 0; i < n; i += part) {
+    int column = (at + i) % width;
+    part = fvg__min(width - column, n - i);
+    h->kernels->transpose(part, h->d, fvg__head_rows(h, x, first + i), (ptrdiff_t)h->width,
+                          panels + (ptrdiff_t)(at + i - column) * h->d + column, width);
+  }
 }
 
-/* rows of grad [prefix; own] += scores [n, keys]^T x [n,d]; grad is at the head's columns of row 0 */
-static void fvg__add_to_keys(const fvg__kernels *kernels, const fvg_segment *s, const fvg__head *h,
-                             const float *scores, int n, const float *x, float *grad) {
-  fvg__operand b = fvg__matrix(x, h->width, 1);
-  fvg__gemm(NULL, kernels, s->n_key, h->d, n, fvg__matrix(scores + s->n_prefix, 1, h->keys), b,
-            grad + (size_t)s->key * (size_t)h->width, h->width, 1);
-  if (s->n_prefix)
-    fvg__gemm(NULL, kernels, s->n_prefix, h->d, n, fvg__matrix(scores, 1, h->keys), b,
-              grad + (size_t)s->prefix * (size_t)h->width, h->width, 1);
+/* Prefix and own rows of x, one behind the other. */
+static void fvg__all_rows(const fvg__head *h, const float *x, float *panels) {
+  const fvg_segment *s = h->segment;
+  fvg__head_panels(h, x, s->prefix, s->n_prefix, panels, h->keys, 0);
+  fvg__head_panels(h, x, s->key, s->n_key, panels, h->keys, s->n_prefix);
 }
 
-static void fvg__attention_forward(void *arg, int index) {
-  const fvg__attention_job *j = (const fvg__attention_job *)arg;
-  const fvg__kernels *kernels = j->y->tape->ctx->kernels;
-  int head = index % j->n_head, from = index / j->n_head * j->per_job, i, s, query;
-  int to = from + j->per_job < j->n_segment ? from + j->per_job : j->n_segment;
-  float *p = j->scratch + (size_t)index * FVG__QUERY_GROUP * (size_t)j->widest;
+static void fvg__all_rows_turned(const fvg__head *h, const float *x, float *panels) {
+  const fvg_segment *s = h->segment;
+  int last = h->padded - h->kernels->tile_cols;
+  if (h->keys < h->padded)                       /* columns beyond the last key are read, and their results ignored */
+    memset(panels + (ptrdiff_t)last * h->d, 0, (size_t)(h->padded - last) * (size_t)h->d * sizeof *panels);
+  fvg__head_panels_turned(h, x, s->prefix, s->n_prefix, panels, 0);
+  fvg__head_panels_turned(h, x, s->key, s->n_key, panels, s->n_prefix);
+}
+
+/* What the panels of keys and of values take. */
+static size_t fvg__panels_size(const fvg__head *h, int rows) {
+  return (size_t)rows * (size_t)(fvg__ceil_div(h->d, h->kernels->tile_cols) * h->kernels->tile_cols);
+}
+
+static fvg__operand fvg__head_matrix(const fvg__head *h, const float *x, int row) {
+  return fvg__matrix(fvg__head_rows(h, x, row), (ptrdiff_t)h->width, 1);
+}
+
+static size_t fvg__forward_scratch(const fvg__head *h) {
+  return (size_t)h->padded * (size_t)h->d + fvg__panels_size(h, h->keys) + FVG__QUERIES * (size_t)h->padded;
+}
+
+static void fvg__attention_segment(const fvg__attention_job *j, const fvg__head *h, float *k_turned) {
+  const fvg_segment *s = h->segment;
+  const fvg__kernels *kernels = h->kernels;
+  fvg_node *y = j->y;
+  float *v = k_turned + (size_t)h->padded * (size_t)h->d, *p = v + fvg__panels_size(h, h->keys);
+  float scale = 1 / sqrtf((float)h->d);
+  int query, i, n;
+  fvg__all_rows_turned(h, fvg__values(y->b), k_turned);
+  fvg__all_rows(h, fvg__values(y->c), v);
+  for (query = 0; query < s->n_query; query += n) {
+    int seen, row = s->query + query;
+    n = fvg__min(FVG__QUERIES, s->n_query - query);
+    seen = fvg__visible(s, query + n - 1);       /* by the last query, so by some or all of the others              */
+    fvg__times_panels(kernels, n, seen, h->d, fvg__head_matrix(h, fvg__values(y->a), row), k_turned, h->d,
+                      p, h->padded, 0);
+    for (i = 0; i < n; i++) {
+      float *p_i = p + (size_t)i * (size_t)h->padded;
+      int visible = fvg__visible(s, query + i);
+      y->saved[(size_t)(row + i) * (size_t)j->n_head + h->column / (size_t)h->d] =
+        kernels->softmax(visible, p_i, scale, p_i);
+      memset(p_i + visible, 0, (size_t)(seen - visible) * sizeof *p_i);
+    }
+    fvg__times_panels(kernels, n, h->d, seen, fvg__matrix(p, h->padded, 1), v, h->keys,
+                      fvg__values(y) + (size_t)row * h->width + h->column, (ptrdiff_t)h->width, 0);
+  }
+}
+
+static void fvg__attention_forward(const fvg__attention_job *j, int index, float *scratch) {
+  int from = index / j->n_head * j->per_job, to = fvg__min(from + j->per_job, j->n_segment), s;
   for (s = from; s < to; s++) {
-    const fvg_segment *segment = &j->segment[s];
-    fvg__head h = fvg__head_of(j->y, segment, j->n_head, head);
-    float scale = 1 / sqrtf((float)h.d);
-    for (query = 0; query < segment->n_query; query += FVG__QUERY_GROUP) {
-      int n = segment->n_query - query < FVG__QUERY_GROUP ? segment->n_query - query : FVG__QUERY_GROUP;
-      fvg__times_keys(kernels, segment, &h, h.q + (size_t)query * (size_t)h.width, n, h.prefix_k, h.k, p);
-      for (i = 0; i < n; i++) {
-        float *p_i = p + (size_t)i * (size_t)h.keys;
-        int visible = fvg__visible(segment, query + i), row = segment->query + query + i;
-        j->y->saved[(size_t)row * (size_t)j->n_head + (size_t)head] = kernels->softmax(visible, p_i, scale, p_i);
-        memset(p_i + visible, 0, (size_t)(h.keys - visible) * sizeof *p_i);
-      }
-      fvg__times_values(kernels, segment, &h, p, n, h.prefix_v, h.v,
-                        fvg__values(j->y) + (size_t)(segment->query + query) * (size_t)h.width +
-                        (size_t)(head * h.d), 0);
+    fvg__head h = fvg__head_of(j, &j->segment[s], index % j->n_head);
+    fvg__attention_segment(j, &h, scratch);
+  }
+}
+
+static size_t fvg__backward_scratch(const fvg__head *h) {
+  return 2 * ((size_t)h->padded * (size_t)h->d + fvg__panels_size(h, FVG__QUERIES) +
+              FVG__QUERIES * (size_t)h->padded) + fvg__panels_size(h, h->keys);
+}
+
+/* rows of grad [prefix; own], at the head's columns, += scores [n, keys]^T x; x [n,d] in panels */
+static void fvg__add_to_keys(const fvg__head *h, const float *scores, int n, int seen, const float *x, float *grad) {
+  const fvg_segment *s = h->segment;
+  grad += h->column;
+  if (s->n_prefix)
+    fvg__times_panels(h->kernels, s->n_prefix, h->d, n, fvg__matrix(scores, 1, h->padded), x, n,
+                      grad + (size_t)s->prefix * h->width, (ptrdiff_t)h->width, 1);
+  fvg__times_panels(h->kernels, seen - s->n_prefix, h->d, n, fvg__matrix(scores + s->n_prefix, 1, h->padded), x, n,
+                    grad + (size_t)s->key * h->width, (ptrdiff_t)h->width, 1);
+}
+
+static void fvg__attention_segment_backward(const fvg__attention_job *j, const fvg__head *h, float *k_turned) {
+  const fvg_segment *s = h->segment;
+  const fvg__kernels *kernels = h->kernels;
+  const fvg_node *y = j->y;
+  float *v_turned = k_turned + (size_t)h->padded * (size_t)h->d, *k = v_turned + (size_t)h->padded * (size_t)h->d,
+        *q = k + fvg__panels_size(h, h->keys), *d_o = q + fvg__panels_size(h, FVG__QUERIES),
+        *p = d_o + fvg__panels_size(h, FVG__QUERIES), *ds = p + FVG__QUERIES * (size_t)h->padded;
+  float scale = 1 / sqrtf((float)h->d);
+  int query, i, key, n;
+  fvg__all_rows_turned(h, fvg__values(y->b), k_turned);
+  fvg__all_rows_turned(h, fvg__values(y->c), v_turned);
+  if (y->a->needs_grad) fvg__all_rows(h, fvg__values(y->b), k);
+  for (query = 0; query < s->n_query; query += n) {
+    int seen, row = s->query + query;
+    n = fvg__min(FVG__QUERIES, s->n_query - query);
+    seen = fvg__visible(s, query + n - 1);
+    fvg__times_panels(kernels, n, seen, h->d, fvg__head_matrix(h, fvg__values(y->a), row), k_turned, h->d,
+                      p, h->padded, 0);
+    fvg__times_panels(kernels, n, seen, h->d, fvg__head_matrix(h, y->grad, row), v_turned, h->d,
+                      ds, h->padded, 0);                                                           /* dP            */
+    for (i = 0; i < n; i++) {
+      float *p_i = p + (size_t)i * (size_t)h->padded, *ds_i = ds + (size_t)i * (size_t)h->padded;
+      float o_do = kernels->dot(h->d, fvg__head_rows(h, fvg__values(y), row + i),
+                                fvg__head_rows(h, y->grad, row + i));
+      int visible = fvg__visible(s, query + i);
+      kernels->exp_scaled(visible, p_i, scale,
+                          y->saved[(size_t)(row + i) * (size_t)j->n_head + h->column / (size_t)h->d], p_i);
+      for (key = 0; key < visible; key++) ds_i[key] = p_i[key] * (ds_i[key] - o_do) * scale;
+      for (; key < seen; key++) p_i[key] = ds_i[key] = 0;
+    }
+    if (y->a->needs_grad)                                                                          /* dQ = dS K     */
+      fvg__times_panels(kernels, n, h->d, seen, fvg__matrix(ds, h->padded, 1), k, h->keys,
+                        y->a->grad + (size_t)row * h->width + h->column, (ptrdiff_t)h->width, 1);
+    if (y->b->needs_grad) {                                                                        /* dK = dS^T Q   */
+      fvg__head_panels(h, fvg__values(y->a), row, n, q, n, 0);
+      fvg__add_to_keys(h, ds, n, seen, q, y->b->grad);
+    }
+    if (y->c->needs_grad) {                                                                        /* dV = P^T dO   */
+      fvg__head_panels(h, y->grad, row, n, d_o, n, 0);
+      fvg__add_to_keys(h, p, n, seen, d_o, y->c->grad);
     }
   }
 }
 
-/* One head, all segments. */
-static void fvg__attention_backward_head(void *arg, int head) {
-  const fvg__attention_job *j = (const fvg__attention_job *)arg;
-  const fvg_node *y = j->y;
-  const fvg__kernels *kernels = y->tape->ctx->kernels;
-  float *p = j->scratch + (size_t)head * 2 * FVG__QUERY_GROUP * (size_t)j->widest,
-        *ds = p + (size_t)FVG__QUERY_GROUP * (size_t)j->widest;
-  int i, k, s, query;
+static void fvg__attention_backward_head(const fvg__attention_job *j, int head, float *scratch) {
+  int s;
   for (s = 0; s < j->n_segment; s++) {
-    const fvg_segment *segment = &j->segment[s];
-    fvg__head h = fvg__head_of(y, segment, j->n_head, head);
-    float scale = 1 / sqrtf((float)h.d);
-    size_t column = (size_t)(head * h.d), width = (size_t)h.width;
-    for (query = 0; query < segment->n_query; query += FVG__QUERY_GROUP) {
-      int n = segment->n_query - query < FVG__QUERY_GROUP ? segment->n_query - query : FVG__QUERY_GROUP;
-      size_t row = (size_t)(segment->query + query);
-      const float *q = h.q + (size_t)query * width, *o = fvg__values(y) + row * width + column,
-                  *d_o = y->grad + row * width + column;
-      fvg__times_keys(kernels, segment, &h, q, n, h.prefix_k, h.k, p);
-      fvg__times_keys(kernels, segment, &h, d_o, n, h.prefix_v, h.v, ds);                              /* dP        */
-      for (i = 0; i < n; i++) {
-        float *p_i = p + (size_t)i * (size_t)h.keys, *ds_i = ds + (size_t)i * (size_t)h.keys;
-        float o_do = kernels->dot(h.d, o + (size_t)i * width, d_o + (size_t)i * width);
-        int visible = fvg__visible(segment, query + i);
-        kernels->exp_scaled(visible, p_i, scale, y->saved[(row + (size_t)i) * (size_t)j->n_head + (size_t)head], p_i);
-        for (k = 0; k < visible; k++) ds_i[k] = p_i[k] * (ds_i[k] - o_do) * scale;
-        for (; k < h.keys; k++) p_i[k] = ds_i[k] = 0;
-      }
-      if (y->a->needs_grad)
-        fvg__times_values(kernels, segment, &h, ds, n, h.prefix_k, h.k, y->a->grad + row * width + column, 1);
-      if (y->b->needs_grad) fvg__add_to_keys(kernels, segment, &h, ds, n, q, y->b->grad + column);   /* dK = dS^T Q */
-      if (y->c->needs_grad) fvg__add_to_keys(kernels, segment, &h, p, n, d_o, y->c->grad + column);  /* dV = P^T dO */
-    }
+    fvg__head h = fvg__head_of(j, &j->segment[s], head);
+    fvg__attention_segment_backward(j, &h, scratch);
   }
+}
+
+/* Lane i does the jobs i, i + 32, i + 64, ... */
+static void fvg__attention_lane(void *arg, int lane) {
+  const fvg__attention_job *j = (const fvg__attention_job *)arg;
+  int i;
+  for (i = lane; i < j->n_jobs; i += FVG__LANES_OF_JOBS) j->run(j, i, j->scratch + (size_t)lane * j->scratch_size);
+}
+
+static void fvg__attention_run(fvg__attention_job *j, size_t (*scratch)(const fvg__head *h)) {
+  fvg_tape *t = j->y->tape;
+  fvg_mark mark = fvg_tape_mark(t);
+  int n_lanes = fvg__min(j->n_jobs, FVG__LANES_OF_JOBS), i;
+  j->scratch_size = 0;
+  for (i = 0; i < j->n_segment; i++) {
+    fvg__head h = fvg__head_of(j, &j->segment[i], 0);
+    if (scratch(&h) > j->scratch_size) j->scratch_size = scratch(&h);
+  }
+  j->scratch = (float *)fvg__tape_alloc(t, (size_t)n_lanes * j->scratch_size * sizeof(float));
+  if (!j->scratch) return;                       /* the tape remembers                                              */
+  fvg__parallel(t->ctx, fvg__attention_lane, j, n_lanes);
+  fvg__tape_rewind(t, mark);
 }
 
 static void fvg__attention_backward(fvg_node *y) {
   fvg__attention_job j;
-  fvg_mark mark = fvg_tape_mark(y->tape);
-  int i;
   j.y = y;
   j.segment = (const fvg_segment *)y->table;
   j.n_segment = y->n;
-  j.n_head = (int)y->number;
+  j.n_head = j.n_jobs = (int)y->number;
   j.per_job = 0;
-  j.widest = 1;
-  for (i = 0; i < j.n_segment; i++) {
-    int keys = j.segment[i].n_prefix + j.segment[i].n_key;
-    if (keys > j.widest) j.widest = keys;
-  }
-  j.scratch = (float *)fvg__tape_alloc(y->tape,
-                                       (size_t)j.n_head * 2 * FVG__QUERY_GROUP * (size_t)j.widest * sizeof(float));
-  if (!j.scratch) return;                        /* the tape remembers, and fvg_backward asks it                    */
-  fvg__parallel(y->tape->ctx, fvg__attention_backward_head, &j, j.n_head);
-  fvg_tape_reset(y->tape, mark);
+  j.run = fvg__attention_backward_head;
+  fvg__attention_run(&j, fvg__backward_scratch);
 }
 
 static int fvg__segment_fits(const fvg_segment *s, const fvg_node *q, const fvg_node *k) {
@@ -3643,9 +4387,8 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
   fvg__attention_job j;
   fvg_segment *table;
   fvg_node *y;
-  fvg_mark mark;
   fvg_ctx *c;
-  int i, n_jobs, covered = 0;
+  int i, covered = 0;
   if (!q || !k || !v) return NULL;
   c = q->tape->ctx;
   if (q->cols != k->cols) return fvg__mismatch("attention", q, k);
@@ -3654,7 +4397,6 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
     fvg__fail(c, FVG_E_SHAPE, "attention: width %d is not a multiple of %d heads", q->cols, n_head);
     return fvg__give_up(q->tape);
   }
-  j.widest = 1;
   for (i = 0; i < n_segment; i++) {
     if (!fvg__segment_fits(&segment[i], q, k)) {
       fvg__fail(c, FVG_E_SHAPE, "attention: segment %d (queries %d+%d, keys %d+%d, prefix %d+%d) does not fit "
@@ -3668,7 +4410,6 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
                 segment[i].query, covered);
       return fvg__give_up(q->tape);
     }
-    if (segment[i].n_prefix + segment[i].n_key > j.widest) j.widest = segment[i].n_prefix + segment[i].n_key;
     covered += segment[i].n_query;
   }
   if (covered != q->rows) {
@@ -3688,18 +4429,20 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
   j.n_segment = n_segment;
   j.n_head = n_head;
   j.per_job = 1 + 64 * n_segment / (q->rows + 1);                    /* at least some 64 queries a job              */
-  n_jobs = (n_segment + j.per_job - 1) / j.per_job * n_head;
-  mark = fvg_tape_mark(y->tape);
-  j.scratch = (float *)fvg__tape_alloc(y->tape, (size_t)n_jobs * FVG__QUERY_GROUP * (size_t)j.widest * sizeof(float));
-  if (!j.scratch) return NULL;
-  fvg__parallel(c, fvg__attention_forward, &j, n_jobs);
-  fvg_tape_reset(y->tape, mark);
-  return y;
+  j.n_jobs = fvg__ceil_div(n_segment, j.per_job) * n_head;
+  j.run = fvg__attention_forward;
+  fvg__attention_run(&j, fvg__forward_scratch);
+  return y->tape->failed ? NULL : y;
 }
 
 /* ---- the block ---- */
+/* x w^T + b, and that plus r */
 static fvg_node *fvg__project(fvg_node *x, const fvg_tensor *weight, const fvg_tensor *bias) {
   return x ? fvg_linear(x, fvg_frozen(x->tape, weight), fvg_frozen(x->tape, bias)) : NULL;
+}
+
+static fvg_node *fvg__project_onto(fvg_node *x, const fvg_tensor *weight, const fvg_tensor *bias, fvg_node *r) {
+  return x && r ? fvg_linear_add(x, fvg_frozen(x->tape, weight), fvg_frozen(x->tape, bias), r) : NULL;
 }
 
 static fvg_node *fvg__norm(fvg_node *x, const fvg_tensor *weight, const fvg_tensor *bias, float eps) {
@@ -3718,10 +4461,10 @@ static fvg_node *fvg__block_rest(fvg_node *x, fvg_node *n, const fvg_transformer
     n = fvg_gather(n, keep, n_keep);
   }
   a = fvg_attention(fvg__project(n, &b->q_weight, &b->q_bias), k, v, m->n_head, segment, n_segment);
-  x = fvg_add(x, fvg__project(a, &b->out_weight, &b->out_bias));
+  x = fvg__project_onto(a, &b->out_weight, &b->out_bias, x);
   f = fvg__project(fvg__norm(x, &b->ln_2_weight, &b->ln_2_bias, m->eps), &b->fc_weight, &b->fc_bias);
   f = m->activation == FVG_GELU ? fvg_gelu(f) : fvg_quick_gelu(f);
-  return fvg_add(x, fvg__project(f, &b->proj_weight, &b->proj_bias));
+  return fvg__project_onto(f, &b->proj_weight, &b->proj_bias, x);
 }
 
 static fvg_node *fvg__block_forward(fvg_node *x, const fvg_transformer *m, const fvg_block *b,

@@ -194,8 +194,8 @@ typedef struct fvg_clip {            /* read-only after loading                 
 } fvg_clip;
 
 /* From weights in HF's, OpenAI's or open_clip's names. config_json: HF's config.json or open_clip_config.json as
-   text, or NULL: sizes from the shapes, heads of 64, quick_gelu. keep_as: F32, or F16/BF16 to hold the matrices in
-   half the memory. */
+   text, or NULL: sizes from the shapes, heads of 64, quick_gelu. keep_as: F32, with the matrices in panels for the
+   kernels (fvg_tensor_pack), or F16/BF16 to hold them in half the memory, which is slower. */
 FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights,
                                  const char *config_json, fvg_dtype keep_as);
 #ifndef FVGPT_NO_STDIO
@@ -206,6 +206,9 @@ FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weight
 FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges, fvg_dtype keep_as);
 #endif
 FVG_DEF void       fvg_clip_free(fvg_clip *m);
+/* Puts the matrices of a model that was loaded as F32 back into rows, as fvg_tape_train wants them; it runs as before,
+   but slower. */
+FVG_DEF fvg_status fvg_clip_unpack(fvg_clip *m);
 FVG_DEF size_t     fvg_clip_parameter_count(const fvg_clip *m);
 /* images [n, 3, image_size, image_size] -> features [n, embed_dim], not normalised. */
 FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int n, float *features);
@@ -2109,6 +2112,16 @@ static fvg_status fvg__clip_own(fvg_clip *m, void *block) {
   return FVG_OK;
 }
 
+/* Gives back a block before the model goes. */
+static fvg_status fvg__clip_disown(fvg_clip *m, void *block) {
+  int i;
+  for (i = m->n_owned - 1; i >= 0 && m->owned[i] != block; i--) {}
+  fvg__release(m->ctx, block);
+  m->owned[i] = m->owned[m->n_owned - 1];        /* the list may keep a NULL at its end: releasing that does nothing */
+  m->owned[m->n_owned - 1] = NULL;
+  return FVG_OK;
+}
+
 /* Tensor `name` as [rows, cols] (cols 0: [rows]); dimensions beyond the second count into cols. */
 static fvg_status fvg__load(fvg__clip_loader *l, const char *name, int rows, int cols,
                             fvg_dtype as, fvg_tensor *out) {
@@ -2138,25 +2151,68 @@ static fvg_status fvg__load(fvg__clip_loader *l, const char *name, int rows, int
   return s;
 }
 
+/* fvg_tensor_pack or fvg_tensor_unpack for a matrix of the model. */
+static fvg_status fvg__clip_rearrange(fvg_clip *m, fvg_tensor *x, fvg_status (*how)(fvg_ctx *c, fvg_tensor *x)) {
+  const void *old = x->data;
+  fvg_status s;
+  int i;
+  if (x->type != FVG_F32 && x->type != FVG_F32_PANELS) return FVG_OK;                /* kept in half precision      */
+  s = how(m->ctx, x);
+  for (i = 0; !s && i < m->n_owned; i++) if (m->owned[i] == old) m->owned[i] = x->data;
+  return s;
+}
+
+/* The matrix of a linear layer. */
+static fvg_status fvg__load_matrix(fvg__clip_loader *l, const char *name, int rows, int cols, fvg_tensor *out) {
+  fvg_status s = fvg__load(l, name, rows, cols, l->keep_as, out);
+  return s ? s : fvg__clip_rearrange(l->m, out, fvg_tensor_pack);
+}
+
 /* OpenAI keeps projections as [width, embed_dim]: turned to [embed_dim, width]. */
 static fvg_status fvg__load_projection(fvg__clip_loader *l, const char *name, int width, fvg_tensor *out) {
-  int i, j, d = l->m->embed_dim;
+  int d = l->m->embed_dim;
   fvg_tensor given;
   float *turned;
   fvg_status s;
-  if (!l->openai) return fvg__load(l, name, d, width, FVG_F32, out);
-  s = fvg__load(l, name, width, d, FVG_F32, &given);
+  if (!l->openai) return fvg__load_matrix(l, name, d, width, out);
+  s = fvg_weights_get(l->weights, name, FVG_F32, &given);
   if (s) return s;
-  turned = (float *)fvg__alloc_array(l->m->ctx, (size_t)width * (size_t)d, sizeof *turned);
-  if (!turned) return FVG_E_NOMEM;
-  for (i = 0; i < d; i++)
-    for (j = 0; j < width; j++)
-      turned[(size_t)i * (size_t)width + (size_t)j] = ((const float *)given.data)[(size_t)j * (size_t)d + (size_t)i];
+  if (given.n_dim != 2 || given.dim[0] != width || given.dim[1] != d) {
+    char found[FVG__SHAPE_TEXT];
+    fvg__shape_text(&given, found);
+    fvg_tensor_free(l->m->ctx, &given);
+    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d, %d]", fvg_weights_file(l->weights),
+                     name, found, width, d);
+  }
   *out = given;
-  out->data = turned;
   out->dim[0] = d;
   out->dim[1] = width;
-  return fvg__clip_own(l->m, turned);
+  out->data = fvg__alloc_array(l->m->ctx, (size_t)width * (size_t)d, sizeof *turned);
+  turned = (float *)out->data;
+  if (turned) l->m->ctx->kernels->transpose(width, d, (const float *)given.data, d, turned, width);
+  fvg_tensor_free(l->m->ctx, &given);
+  if (!turned) return FVG_E_NOMEM;
+  s = fvg__clip_own(l->m, turned);
+  return s ? s : fvg__clip_rearrange(l->m, out, fvg_tensor_pack);
+}
+
+/* OpenAI's in_proj_weight: rows of q, of k and of v, each as a matrix of its own. */
+static fvg_status fvg__load_thirds(fvg__clip_loader *l, const char *name, int w, fvg_tensor *const part[3]) {
+  size_t bytes = (size_t)w * (size_t)w * fvg_dtype_size(l->keep_as);
+  fvg_tensor whole;
+  fvg_status s = fvg__load(l, name, 3 * w, w, l->keep_as, &whole);
+  int i;
+  for (i = 0; !s && i < 3; i++) {
+    void *data = fvg__alloc(l->m->ctx, bytes);
+    if (!data) return FVG_E_NOMEM;
+    memcpy(data, (char *)whole.data + (size_t)i * bytes, bytes);
+    *part[i] = whole;
+    part[i]->dim[0] = w;
+    part[i]->data = data;
+    s = fvg__clip_own(l->m, data);
+    if (!s) s = fvg__clip_rearrange(l->m, part[i], fvg_tensor_pack);
+  }
+  return s ? s : fvg__clip_disown(l->m, whole.data);
 }
 
 static fvg_tensor fvg__part_of(const fvg_tensor *x, int part, int rows) {          /* rows part*rows .. of x        */
@@ -2171,20 +2227,19 @@ static fvg_status fvg__load_leaf(fvg__clip_loader *l, const char *prefix, int la
                                  int cols, fvg_tensor *out) {
   char name[160];
   snprintf(name, sizeof name, "%s%d.%s", prefix, layer, leaf);
-  return fvg__load(l, name, rows, cols, cols ? l->keep_as : FVG_F32, out);
+  return cols ? fvg__load_matrix(l, name, rows, cols, out) : fvg__load(l, name, rows, 0, FVG_F32, out);
 }
 
 /* One block; hidden is the width of the MLP. */
 static fvg_status fvg__load_block(fvg__clip_loader *l, const char *prefix, int i, int w, int hidden, fvg_block *b) {
   fvg_status s;
   if (l->openai) {
-    fvg_tensor in_weight, in_bias;
-    s = fvg__load_leaf(l, prefix, i, "attn.in_proj_weight", 3 * w, w, &in_weight);
+    fvg_tensor in_bias, *const third[3] = {&b->q_weight, &b->k_weight, &b->v_weight};
+    char name[160];
+    snprintf(name, sizeof name, "%s%d.attn.in_proj_weight", prefix, i);
+    s = fvg__load_thirds(l, name, w, third);
     if (!s) s = fvg__load_leaf(l, prefix, i, "attn.in_proj_bias", 3 * w, 0, &in_bias);
     if (s) return s;
-    b->q_weight = fvg__part_of(&in_weight, 0, w);
-    b->k_weight = fvg__part_of(&in_weight, 1, w);
-    b->v_weight = fvg__part_of(&in_weight, 2, w);
     b->q_bias = fvg__part_of(&in_bias, 0, w);
     b->k_bias = fvg__part_of(&in_bias, 1, w);
     b->v_bias = fvg__part_of(&in_bias, 2, w);
@@ -2333,7 +2388,7 @@ static fvg_status fvg__load_vision(fvg__clip_loader *l, const fvg__json *config,
   v->image_size = grid * v->patch_size;
   s = fvg__config_agrees(l, config, section, "image_size", v->image_size);
   if (!s) s = fvg__config_agrees(l, config, section, "patch_size", v->patch_size);
-  if (!s) s = fvg__load(l, patch_name, w, 3 * v->patch_size * v->patch_size, l->keep_as, &v->patch_weight);
+  if (!s) s = fvg__load_matrix(l, patch_name, w, 3 * v->patch_size * v->patch_size, &v->patch_weight);
   if (!s) s = fvg__load(l, position_name, v->n_token, w, FVG_F32, &v->position_embedding);
   if (!s) s = fvg__load(l, l->openai ? "visual.class_embedding" : "vision_model.embeddings.class_embedding", w, 0,
                         FVG_F32, &v->class_embedding);
@@ -2481,6 +2536,23 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
   fvg__release(m->ctx, m->text.transformer.block);
   fvg_tokenizer_free(m->tokenizer);
   fvg__release(m->ctx, m);
+}
+
+FVG_DEF fvg_status fvg_clip_unpack(fvg_clip *m) {
+  fvg_transformer *tower[2];
+  fvg_status s = FVG_OK;
+  int i, k;
+  tower[0] = &m->vision.transformer;
+  tower[1] = &m->text.transformer;
+  for (k = 0; k < 2; k++)
+    for (i = 0; !s && i < tower[k]->n_layer; i++) {
+      fvg_tensor *x = &tower[k]->block[i].ln_1_weight, *end = &tower[k]->block[i].proj_bias + 1;
+      for (; !s && x < end; x++) if (x->n_dim == 2) s = fvg__clip_rearrange(m, x, fvg_tensor_unpack);
+    }
+  if (!s && m->has_vision) s = fvg__clip_rearrange(m, &m->vision.patch_weight, fvg_tensor_unpack);
+  if (!s && m->has_vision) s = fvg__clip_rearrange(m, &m->vision.projection, fvg_tensor_unpack);
+  if (!s && m->has_text) s = fvg__clip_rearrange(m, &m->text.projection, fvg_tensor_unpack);
+  return s;
 }
 
 static size_t fvg__transformer_count(const fvg_transformer *t) {
@@ -4577,12 +4649,21 @@ FVG_DEF void fvg_classifier_free(fvg_classifier *k) {
 FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int n, float *logits, float *b) {
   fvg_clip *m = k->clip;
   size_t i, count = (size_t)n * (size_t)k->n_class;
+  fvg__product p;
   if (b) memset(b, 0, (size_t)n * sizeof *b);
   if (k->branch == FVG_BRANCH_BASE) return fvg_fvgpt_base_logits(k->fvgpt, f, n, k->g, k->n_class, logits);
   if (k->branch == FVG_BRANCH_NEW)
     return fvg_fvgpt_new_logits(k->fvgpt, f, NULL, n, k->g, k->g_clip, k->n_class, logits, b);
-  fvg__gemm(m->ctx, m->ctx->kernels, n, k->n_class, m->embed_dim, fvg__matrix(f, m->embed_dim, 1),
-            fvg__matrix(k->branch == FVG_ZERO_SHOT ? k->g_clip : k->g, 1, m->embed_dim), logits, k->n_class, 0);
+  memset(&p, 0, sizeof p);
+  p.kernels = m->ctx->kernels;
+  p.m = n;
+  p.n = k->n_class;
+  p.k = m->embed_dim;
+  p.a = fvg__matrix(f, m->embed_dim, 1);
+  p.b = fvg__matrix(k->branch == FVG_ZERO_SHOT ? k->g_clip : k->g, 1, m->embed_dim);
+  p.out = logits;
+  p.ld_out = k->n_class;
+  fvg__gemm(m->ctx, &p);
   for (i = 0; i < count; i++) logits[i] *= m->logit_scale;
   return FVG_OK;
 }

@@ -100,12 +100,14 @@ static void draw_model(fvg_ctx *c, model *m, int vision_layers) {
   need(!fvg_safetensors_write(c, append, m, m->tensor, m->n, NULL, 0), "a model in memory");
 }
 
+static int in_rows = 1;                          /* as the products by hand read the weights; 0: as loaded */
 static fvg_clip *load(fvg_ctx *c, const model *x, fvg_dtype keep_as) {
   fvg_source source = fvg_source_memory(x->bytes, x->n_bytes, "tiny.safetensors");
   fvg_clip *m = NULL;
   fvg_weights *w;
   fvg_status s = fvg_weights_open(c, &w, &source);
   if (!s) s = fvg_clip_load(c, &m, w, config, keep_as);
+  if (!s && in_rows) s = fvg_clip_unpack(m);
   fvg_weights_close(w);
   source = fvg_source_memory(merges, sizeof merges - 1, "merges");
   if (!s) s = fvg_tokenizer_open(c, &m->tokenizer, &source, VOCAB);
@@ -365,6 +367,24 @@ static void test_grad_cam(world *w, int n_label) {
     }
   }
   check(n_lit > 0 && n_dark > 0, "patches speak for and against");
+}
+
+/* Weights in panels give the maps of weights in rows. */
+static void test_panels(fvg_ctx *c, const world *rows) {
+  float map[PIXELS], expected[PIXELS];
+  world w;
+  int branch, i;
+  in_rows = 0;
+  world_open(&w, c, &two_layers, FVG_F32);
+  in_rows = 1;
+  for (branch = 0; branch < BRANCHES; branch++) {
+    double worst = 0;
+    check(!fvg_attention_map(rows->k[branch], picture, 1, FVG_GRAD_CAM, expected) &&
+          !fvg_attention_map(w.k[branch], picture, 1, FVG_GRAD_CAM, map), "maps of both");
+    for (i = 0; i < PIXELS; i++) worst = fmax(worst, fabs((double)map[i] - (double)expected[i]));
+    check(worst < 1e-4, "weights in panels and in rows give one map");
+  }
+  world_close(&w);
 }
 
 /* Without a way from the patches to the class token there is no gradient, and a map without heat is 0, not NaN. */
@@ -649,6 +669,7 @@ int main(void) {
   test_attention(&shallow);
   test_undisturbed(&w);
   test_errors(&w);
+  test_panels(c, &w);
   world_close(&shallow);
   world_close(&w);
   test_no_gradient(c);

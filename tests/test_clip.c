@@ -395,6 +395,7 @@ static void test_by_hand(const features *plain) {
   double image = 0, text = 0;
   float f[EMBED];
   int i;
+  need(!fvg_clip_unpack(m), "a model in rows");
   for (i = 0; i < IMAGES; i++) {
     image_by_hand(m, images + i * PIXELS, f);
     image = fmax(image, difference(plain->image + i * EMBED, f, EMBED));
@@ -497,7 +498,7 @@ static void add_trained(training *x, const char *tower, int layer, const char *n
   x->list[x->n++] = p;
 }
 
-static void list_trained(training *x, fvg_clip *m) {
+static void list_trained(training *x, fvg_clip *m) {                    /* the matrices in rows, not in panels */
   static const char *const leaf[16] = {"ln_1 weight", "ln_1 bias", "q weight", "q bias", "k weight", "k bias",
                                        "v weight", "v bias", "out weight", "out bias", "ln_2 weight", "ln_2 bias",
                                        "fc weight", "fc bias", "proj weight", "proj bias"};
@@ -506,6 +507,7 @@ static void list_trained(training *x, fvg_clip *m) {
   int i, k, tower;
   memset(x, 0, sizeof *x);
   x->m = m;
+  need(!fvg_clip_unpack(m), "a model in rows");
   add_trained(x, "image", 0, "patch weight", &v->patch_weight);
   add_trained(x, "image", 0, "class embedding", &v->class_embedding);
   add_trained(x, "image", 0, "position embedding", &v->position_embedding);

@@ -6,7 +6,7 @@
 static int passed, failed;
 static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
 
-static const char *const level_name[] = {"best", "scalar", "AVX2", "AVX-512"};
+static const char *const level_name[] = {"best", "scalar", "SSE2", "AVX2", "AVX-512", "NEON", "WASM"};
 static const fvg__kernels *now;                                       /* the level under test */
 static void check_level(int ok, const char *what) {
   char line[200];
@@ -22,38 +22,66 @@ static double largest(double a, double b) { return !(b <= a) ? b : a; }         
 #define GUARD (-7.5f)
 typedef enum orientation { FORWARD, BACK_TO_INPUT, BACK_TO_WEIGHT } orientation;
 
+/* Weights [rows, cols] in the panels of the level under test. */
+static float *panels_of(const float *w, int rows, int cols) {
+  int width = now->tile_cols, p, j, i;
+  float *panels = (float *)calloc((size_t)((rows + width - 1) / width * width) * (size_t)cols, sizeof *panels);
+  for (p = 0; p * width < rows; p++)
+    for (j = 0; j < cols; j++)
+      for (i = 0; i < width && p * width + i < rows; i++)
+        panels[((size_t)p * (size_t)cols + (size_t)j) * (size_t)width + (size_t)i] =
+            w[(size_t)(p * width + i) * (size_t)cols + (size_t)j];
+  return panels;
+}
+
+enum { PLAIN = 0, ACCUMULATE = 1, BIAS = 2, PACKED = 4 };
+
 /* Worst error of one product in units of 2^-24 sum |a b|; huge if anything outside the result was written. */
-static double gemm_error(int m, int n, int k, orientation o, fvg_dtype type, int accumulate, int offset) {
+static double gemm_error(int m, int n, int k, orientation o, fvg_dtype type, int mode, int offset) {
   size_t na = (size_t)m * (size_t)k, nb = (size_t)k * (size_t)n, ld = (size_t)n + 3, no = (size_t)m * ld, i;
   float *block_a = (float *)malloc((na + 8) * 4), *block_b = (float *)malloc((nb + 8) * 4),
-        *block_o = (float *)malloc((no + 8) * 4);
+        *block_o = (float *)malloc((no + 8) * 4), *bias = (float *)malloc((size_t)n * 4), *panels = NULL, *packed;
   float *a = block_a + offset, *b = block_b + offset, *out = block_o + offset;
   uint16_t *b16 = (uint16_t *)(void *)block_b + offset;
-  fvg__operand A, B;
+  fvg__product p;
   double worst = 0;
-  int r, c, j;
+  int r, c, j, half = type == FVG_F16 || type == FVG_BF16;
   for (i = 0; i < na; i++) a[i] = uniform(-1, 1);
   for (i = 0; i < nb; i++) {
     float x = uniform(-1, 1);
-    if (type == FVG_F32) b[i] = x;
+    if (!half) b[i] = x;
     else b16[i] = type == FVG_F16 ? fvg_float_to_half(x) : fvg_float_to_bfloat(x);
   }
   for (i = 0; i < no; i++) out[i] = GUARD;
-  A = fvg__matrix(a, o == BACK_TO_WEIGHT ? 1 : k, o == BACK_TO_WEIGHT ? m : 1);
-  B = fvg__matrix(b, o == FORWARD ? 1 : n, o == FORWARD ? k : 1);
-  if (type != FVG_F32) B.data = b16;
-  B.type = type;
-  fvg__gemm(NULL, now, m, n, k, A, B, out, (ptrdiff_t)ld, accumulate);
+  for (c = 0; c < n; c++) bias[c] = uniform(-1, 1);
+  memset(&p, 0, sizeof p);
+  p.kernels = now;
+  p.m = m;
+  p.n = n;
+  p.k = k;
+  p.a = fvg__matrix(a, o == BACK_TO_WEIGHT ? 1 : k, o == BACK_TO_WEIGHT ? m : 1);
+  p.b = fvg__matrix(b, o == FORWARD ? 1 : n, o == FORWARD ? k : 1);
+  if (half) p.b.data = b16;
+  if (type == FVG_F32_PANELS) p.b.data = panels = o == FORWARD ? panels_of(b, n, k) : panels_of(b, k, n);
+  p.b.type = type;
+  p.out = out;
+  p.ld_out = p.ld_from = (ptrdiff_t)ld;
+  if (mode & ACCUMULATE) p.from = out;
+  if (mode & BIAS) p.bias = bias;
+  packed = (float *)malloc((fvg__packed_floats(now, m, 1000, k) + 1) * 4);
+  if (mode & PACKED) p.packed = packed;
+  fvg__gemm(NULL, &p);
   for (r = 0; r < m; r++)
     for (c = 0; c < (int)ld; c++) {
-      double sum = accumulate ? (double)GUARD : 0, size = fabs(sum), got = (double)out[(size_t)r * ld + (size_t)c];
+      double sum = mode & ACCUMULATE ? (double)GUARD : 0, size = fabs(sum),
+             got = (double)out[(size_t)r * ld + (size_t)c];
       if (c >= n) { if (out[(size_t)r * ld + (size_t)c] != GUARD) worst = 1e9; continue; }
+      if (mode & BIAS) { sum += (double)bias[c]; size += fabs((double)bias[c]); }
       for (j = 0; j < k; j++) {
-        ptrdiff_t at = j * B.row + c * B.col;
-        double y = (double)(type == FVG_F32   ? b[at]
-                            : type == FVG_F16 ? fvg_half_to_float(b16[at])
-                                              : fvg_bfloat_to_float(b16[at]));
-        double x = (double)a[r * A.row + j * A.col];
+        ptrdiff_t at = j * p.b.row + c * p.b.col;
+        double y = (double)(!half ? b[at] : type == FVG_F16 ? fvg_half_to_float(b16[at])
+                                                            : fvg_bfloat_to_float(b16[at]));
+        double x = (double)a[r * p.a.row + j * p.a.col];
         sum += x * y;
         size += fabs(x * y);
       }
@@ -62,30 +90,114 @@ static double gemm_error(int m, int n, int k, orientation o, fvg_dtype type, int
   free(block_a);
   free(block_b);
   free(block_o);
+  free(bias);
+  free(panels);
+  free(packed);
   return worst;
 }
 
 static void test_gemm(void) {
   static const int crossing[][3] = {{1, 1, 255}, {3, 33, 256}, {2, 31, 257}, {7, 16, 513}, {13, 65, 1025},
-                                    {479, 5, 9}, {480, 33, 4}, {481, 31, 3}, {961, 17, 2}, {960, 1, 1}};
+                                    {479, 5, 9}, {480, 33, 4}, {481, 31, 3}, {961, 17, 2}, {960, 1, 1},
+                                    {111, 3, 1024}, {113, 67, 3}, {225, 35, 7}, {897, 33, 2}, {15, 130, 1100}};
+  static const fvg_dtype types[4] = {FVG_F32, FVG_F16, FVG_BF16, FVG_F32_PANELS};
   double worst = 0, crossed = 0;
   int i, size;
   for (size = 1; size <= 70; size++)
-    for (i = 0; i < 18; i++) { /* three orientations, three types, both modes */
+    for (i = 0; i < 24; i++) { /* three orientations, four storages, eight modes */
       int m = i % 2 ? size : 1 + (int)fvg_rng_below(&rng, 20),
           n = i % 4 < 2 ? size : 1 + (int)fvg_rng_below(&rng, 70);
-      int k = i % 8 < 4 ? size : 1 + (int)fvg_rng_below(&rng, 70);
-      worst =
-          largest(worst, gemm_error(m, n, k, (orientation)(i % 3), (fvg_dtype)(i / 3 % 3), i / 9, (size + i) % 4));
+      int k = i % 8 < 4 ? size : 1 + (int)fvg_rng_below(&rng, 70), mode = (int)fvg_rng_below(&rng, 8);
+      orientation o = (orientation)(i % 3);
+      fvg_dtype type = types[i / 3 % 4];
+      if (type == FVG_F32_PANELS && o == BACK_TO_WEIGHT) type = FVG_F32;         /* dW reads activations, not weights */
+      worst = largest(worst, gemm_error(m, n, k, o, type, mode, (size + i) % 4));
     }
-  check_level(worst < 8, "matrix products of sizes 1..70, three orientations, f32/f16/bf16, plain and accumulating");
-  for (size = 0; size < 10; size++)
-    for (i = 0; i < 6; i++)
-      crossed = largest(crossed, gemm_error(crossing[size][0], crossing[size][1], crossing[size][2],
-                                            (orientation)(i % 3), (fvg_dtype)(i / 2), i % 2, 1));
+  check_level(worst < 8, "matrix products of sizes 1..70, three orientations, f32/f16/bf16/panels, all modes");
+  for (size = 0; size < 15; size++)
+    for (i = 0; i < 12; i++) {
+      orientation o = (orientation)(i % 3);
+      fvg_dtype type = types[i / 3];
+      if (type == FVG_F32_PANELS && o == BACK_TO_WEIGHT) o = FORWARD;
+      crossed = largest(crossed, gemm_error(crossing[size][0], crossing[size][1], crossing[size][2], o, type,
+                                            (size + i) % 8, 1));
+    }
   check_level(crossed < 16, "matrix products that cross a panel's depth or a job's rows");
   printf("%-8s gemm: error <= %.2f (sizes to 70), %.2f (larger) x 2^-24 sum|ab|\n", level_name[now->level], worst,
          crossed);
+}
+
+/* A row's sum must not depend on the rows around it, or on where A is read. */
+static void test_gemm_rows_alone(void) {
+  enum { M = 50, N = 40, K = 300 };
+  static float a[M * K], b[N * K], all[M * N], one[N], packed[80 * K];
+  fvg__product p;
+  int i, same = 1;
+  for (i = 0; i < M * K; i++) a[i] = uniform(-1, 1);
+  for (i = 0; i < N * K; i++) b[i] = uniform(-1, 1);
+  memset(&p, 0, sizeof p);
+  p.kernels = now;
+  p.m = M;
+  p.n = N;
+  p.k = K;
+  p.a = fvg__matrix(a, K, 1);
+  p.b = fvg__matrix(b, 1, K);
+  p.out = all;
+  p.ld_out = N;
+  p.packed = packed;
+  fvg__gemm(NULL, &p);
+  for (i = 0; i < M; i++) {
+    p.m = 1;
+    p.a = fvg__matrix(a + i * K, K, 1);
+    p.out = one;
+    p.packed = NULL;
+    fvg__gemm(NULL, &p);
+    same &= !memcmp(one, all + i * N, sizeof one);
+  }
+  check_level(same, "a row of a product has the same bits alone and among others, packed or not");
+}
+
+static void test_transpose_and_add(void) {
+  float from[20 * 23], to[20 * 23 + 2], y[40], x[40];
+  int rows, cols, i, j, right = 1;
+  for (i = 0; i < 20 * 23; i++) from[i] = (float)i;
+  for (rows = 1; rows <= 19; rows++)
+    for (cols = 1; cols <= 21; cols++) {
+      for (i = 0; i < 20 * 23 + 2; i++) to[i] = GUARD;
+      now->transpose(rows, cols, from, 23, to + 1, 20);
+      for (j = 0; j < 21; j++)
+        for (i = 0; i < 20; i++) right &= to[1 + j * 20 + i] == (i < rows && j < cols ? from[i * 23 + j] : GUARD);
+      right &= to[0] == GUARD;
+    }
+  check_level(right, "transposition of 1..19 by 1..21, nothing else written");
+  for (right = 1, cols = 1; cols < 39; cols++) {
+    for (i = 0; i < 40; i++) { x[i] = (float)i; y[i] = 0.5f; }
+    now->add(cols, x, y);
+    for (i = 0; i < 40; i++) right &= y[i] == (i < cols ? (float)i + 0.5f : 0.5f);
+  }
+  check_level(right, "addition of 1..38 numbers, nothing else written");
+}
+
+static void test_layer_norm_backward(void) {
+  float x[80], gain[80], dy[80], dx[80];
+  double worst = 0;
+  int n, i, outside = 0;
+  for (n = 1; n <= 70; n++) {
+    double mean = (double)uniform(-1, 1), rstd = (double)uniform(0.5, 2), g = 0, gn = 0;
+    for (i = 0; i < 80; i++) { x[i] = uniform(-3, 3); gain[i] = uniform(-2, 2); dy[i] = uniform(-1, 1); dx[i] = GUARD; }
+    mean = (double)(float)mean;
+    rstd = (double)(float)rstd;
+    for (i = 0; i < n; i++) {
+      g += (double)dy[i] * (double)gain[i] / n;
+      gn += (double)dy[i] * (double)gain[i] * ((double)x[i] - mean) * rstd / n;
+    }
+    now->layer_norm_backward(n, x, gain, dy, (float)mean, (float)rstd, dx);
+    for (i = 0; i < n; i++)
+      worst = largest(worst, fabs((double)dx[i] - (double)GUARD - rstd * ((double)dy[i] * (double)gain[i] - g -
+                                                                        ((double)x[i] - mean) * rstd * gn)));
+    for (; i < 80; i++) outside += dx[i] != GUARD;
+  }
+  check_level(worst < 2e-5 && !outside, "layer norm's gradient of 1..70 numbers");
 }
 
 /* ---- functions of a row ---- */
@@ -324,13 +436,17 @@ static void test_threads(int simd) {
 }
 
 int main(void) {
-  static const int levels[3] = {FVG_SIMD_SCALAR, FVG_SIMD_AVX2, FVG_SIMD_AVX512};
+  static const int levels[] = {FVG_SIMD_SCALAR, FVG_SIMD_SSE2, FVG_SIMD_AVX2, FVG_SIMD_AVX512, FVG_SIMD_NEON,
+                               FVG_SIMD_WASM};
   int i, level;
   fvg_rng_seed(&rng, 2, 2);
-  for (i = 0; i < 3; i++) {
+  for (i = 0; i < 6; i++) {
     now = fvg__choose_kernels(levels[i], &level);
     if (level != levels[i]) { printf("%s: not on this CPU or in this build\n", level_name[levels[i]]); continue; }
     test_gemm();
+    test_gemm_rows_alone();
+    test_transpose_and_add();
+    test_layer_norm_backward();
     test_exp();
     test_activations();
     test_rows();

@@ -297,6 +297,7 @@ static fvg_status open_model(pretraining *p) {
   fvg_optimizer_desc desc;
   fvg_status s = fvg_clip_open(p->c, &p->m, p->out, NULL, FVG_F32);
   int i, decays;
+  if (!s) s = fvg_clip_unpack(p->m);
   if (s) return s;
   tensors_of(p->m, x);
   for (i = 0; !s && i < p->n; i++) {
