@@ -306,6 +306,12 @@ typedef struct fvg_segment {
 FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_head,
                                 const fvg_segment *segment, int n_segment);
 
+/* y = f(x), made twice.  Forward keeps nothing but y; backward makes f's nodes again, goes through them and drops them:
+   a third more work, and memory for one f in place of all of them.  (Chen et al. 2016, arXiv 1604.06174.)  f makes the
+   same nodes each time, of x, of constants and of parameters; user must stay until the tape is reset. */
+typedef fvg_node *(*fvg_function)(fvg_tape *t, fvg_node *x, void *user);
+FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user);
+
 /* d loss / d everything that needs it; loss is [1,1].  A NULL loss gives FVG_E_ARG;
    fvg_last_status tells what failed. */
 FVG_DEF fvg_status fvg_backward(fvg_node *loss);
@@ -3145,6 +3151,7 @@ struct fvg_tape {
   size_t used;                                   /* of the current chunk                                            */
   fvg_node *last;
   int failed;                                    /* a node could not be made: until the tape is reset, none is      */
+  int no_grad;                                   /* nodes made now need no gradient, whatever they are made of      */
   struct fvg__spare *spare;                      /* gradients that have been passed on: memory for others           */
   fvg_parameter *const *train;                   /* fvg_tape_train                                                  */
   int n_train;
@@ -3319,7 +3326,7 @@ static fvg_node *fvg__node(fvg_tape *t, int rows, int cols, fvg_node *a, fvg_nod
   y->a = a;
   y->b = b;
   y->c = c;
-  y->needs_grad = (a && a->needs_grad) || (b && b->needs_grad) || (c && c->needs_grad);
+  y->needs_grad = !t->no_grad && ((a && a->needs_grad) || (b && b->needs_grad) || (c && c->needs_grad));
   y->backward = backward;
   return y;
 }
@@ -3330,7 +3337,7 @@ static fvg_node *fvg__fourth_input(fvg_node *y, fvg_node *d) {
     return fvg__give_up(y->tape);
   }
   y->d = d;
-  y->needs_grad = y->needs_grad || d->needs_grad;
+  y->needs_grad = y->needs_grad || (d->needs_grad && !y->tape->no_grad);
   return y;
 }
 
@@ -3530,6 +3537,57 @@ FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
   if (!fvg__grad_of(loss)) return FVG_E_NOMEM;
   loss->grad[0] += 1;
   return fvg__walk_back(loss, NULL);
+}
+
+/* ---- recomputation ---- */
+typedef struct fvg__recomputed {
+  fvg_function f;
+  void *user;
+} fvg__recomputed;
+
+/* f once more, now with all that backward needs, and back through it; then its nodes go. */
+static void fvg__recompute_backward(fvg_node *y) {
+  const fvg__recomputed *r = (const fvg__recomputed *)y->table;
+  fvg_tape *t = y->tape;
+  fvg_mark mark = fvg_tape_mark(t);
+  fvg__spare *spare = t->spare;
+  fvg_node *x = fvg_const(t, y->a->rows, y->a->cols, fvg__values(y->a)), *again;
+  if (!x) return;
+  x->needs_grad = y->a->needs_grad;
+  x->grad = y->a->grad;
+  t->spare = NULL;                               /* what lies above the mark must not be handed out later           */
+  again = r->f(t, x, r->user);
+  if (!again || t->failed) { fvg__give_up(t); return; }
+  if (again->needs_grad) {
+    again->grad = y->grad;
+    again->keep_grad = 1;                        /* the memory is y's                                               */
+    if (fvg__walk_back(again, mark.last)) { fvg__give_up(t); return; }
+  }
+  fvg__tape_rewind(t, mark);
+  t->spare = spare;
+}
+
+FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
+  fvg_tape *t = x ? x->tape : NULL;
+  fvg__recomputed *r;
+  fvg_mark mark;
+  fvg_node *y;
+  if (!x || t->failed) return NULL;
+  r = (fvg__recomputed *)fvg__tape_alloc(t, sizeof *r);
+  if (!r) return NULL;
+  r->f = f;
+  r->user = user;
+  mark = fvg_tape_mark(t);
+  t->no_grad++;
+  y = fvg_tape_keep(t, mark, f(t, fvg_detach(x), user));
+  t->no_grad--;
+  if (!y) return fvg__give_up(t);
+  y->a = x;
+  y->b = y->c = y->d = NULL;
+  y->table = r;
+  y->needs_grad = !t->no_grad;                   /* f may use parameters that x knows nothing of                    */
+  y->backward = fvg__recompute_backward;
+  return y;
 }
 
 FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user, fvg_parameter *const *params, int n_params,

@@ -234,6 +234,9 @@ typedef struct fvg_coop_desc {
   int n_ctx;                         /* 4; the number of ctx_init's tokens when it is given                    */
   int class_specific;                /* 1: a context of its own for each class (CSC)                           */
   fvg_position class_token_position; /* end                                                                    */
+  int chunk_rows;                    /* 320: tokens of the classes whose text features are computed at once; if
+                                        there are more, each step computes each chunk twice, in the memory of one
+                                        (0.4 MB a token for ViT-B); the results do not depend on it            */
   uint64_t seed;
 } fvg_coop_desc;
 typedef struct fvg_coop fvg_coop;
@@ -2782,7 +2785,11 @@ typedef struct fvg__packed {
   int *place;                                    /* [n_row]: position in its text                                   */
   int *end_row;                                  /* [n_text]                                                        */
   fvg_segment *segment;
+  const fvg_clip *clip;
+  struct fvg__packed *next;                      /* more texts                                                      */
 } fvg__packed;
+
+#define FVG__CHUNK_ROWS 320                      /* of the texts that are computed together when there are more     */
 
 static void fvg__texts_free(fvg_ctx *c, fvg__texts *x) {
   fvg__release(c, x->symbol);
@@ -2791,6 +2798,8 @@ static void fvg__texts_free(fvg_ctx *c, fvg__texts *x) {
 }
 
 static void fvg__packed_free(fvg_ctx *c, fvg__packed *p) {
+  if (p->next) fvg__packed_free(c, p->next);
+  fvg__release(c, p->next);
   fvg__release(c, p->token);
   fvg__release(c, p->end_row);
   fvg__release(c, p->segment);
@@ -2837,14 +2846,14 @@ static fvg_status fvg__texts_add_plain(const fvg_clip *m, fvg__texts *x, const c
   return FVG_OK;
 }
 
-/* How many first symbols all texts share; each keeps at least its end mark for itself. */
-static int fvg__common_prefix(const fvg__texts *x) {
+/* How many first symbols n texts share; each keeps at least its end mark for itself. */
+static int fvg__common_prefix(const fvg__texts *x, int first, int n) {
   int prefix, i;
-  if (x->n < 2) return 0;
+  if (n < 2) return 0;
   for (prefix = 0;; prefix++)
-    for (i = 0; i < x->n; i++)
+    for (i = first; i < first + n; i++)
       if (x->start[i] + prefix + 1 >= x->start[i + 1] ||
-          x->symbol[x->start[i] + prefix] != x->symbol[x->start[0] + prefix])
+          x->symbol[x->start[i] + prefix] != x->symbol[x->start[first] + prefix])
         return prefix;
 }
 
@@ -2864,23 +2873,25 @@ static void fvg__add_row(fvg__packed *p, int symbol, int position) {
   if (symbol >= 0) p->token[p->n_token++] = symbol;
 }
 
-static fvg_status fvg__pack(const fvg_clip *m, fvg__packed *p, const fvg__texts *x) {
-  int prefix = fvg__common_prefix(x), i, k;
-  size_t rows = (size_t)x->n_symbol;
+/* Texts first .. first + n - 1 as one matrix. */
+static fvg_status fvg__pack_part(const fvg_clip *m, fvg__packed *p, const fvg__texts *x, int first, int n) {
+  int prefix = fvg__common_prefix(x, first, n), i, k;
+  size_t rows = (size_t)(x->start[first + n] - x->start[first]);
   memset(p, 0, sizeof *p);
+  p->clip = m;
   p->token = (int *)fvg__alloc_array(m->ctx, 3 * rows, sizeof *p->token);
-  p->end_row = (int *)fvg__alloc_array(m->ctx, (size_t)x->n, sizeof *p->end_row);
-  p->segment = (fvg_segment *)fvg__alloc_array(m->ctx, (size_t)x->n + 1, sizeof *p->segment);
+  p->end_row = (int *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *p->end_row);
+  p->segment = (fvg_segment *)fvg__alloc_array(m->ctx, (size_t)n + 1, sizeof *p->segment);
   if (!p->token || !p->end_row || !p->segment) { fvg__packed_free(m->ctx, p); return FVG_E_NOMEM; }
   p->from = p->token + rows;
   p->place = p->from + rows;
-  for (k = 0; k < prefix; k++) fvg__add_row(p, x->symbol[k], k);
+  for (k = 0; k < prefix; k++) fvg__add_row(p, x->symbol[x->start[first] + k], k);
   if (prefix) {
     p->segment[0].n_query = p->segment[0].n_key = prefix;
     p->segment[0].causal = 1;
     p->n_segment = 1;
   }
-  for (i = 0; i < x->n; i++) {
+  for (i = first; i < first + n; i++) {
     fvg_segment *s = &p->segment[p->n_segment++];
     s->query = s->key = p->n_row;
     for (k = prefix; x->start[i] + k < x->start[i + 1]; k++) fvg__add_row(p, x->symbol[x->start[i] + k], k);
@@ -2893,9 +2904,27 @@ static fvg_status fvg__pack(const fvg_clip *m, fvg__packed *p, const fvg__texts 
   return FVG_OK;
 }
 
-/* ctx [n_context, width] or NULL -> [n_text, embed_dim], not normalised */
-static fvg_node *fvg__text_forward(fvg_tape *t, const fvg_clip *m, const fvg__packed *p, fvg_node *ctx) {
-  const fvg_text_tower *tower = &m->text;
+/* All texts, in parts of about chunk_rows rows; 0: in one. */
+static fvg_status fvg__pack(const fvg_clip *m, fvg__packed *p, const fvg__texts *x, int chunk_rows) {
+  int prefix = fvg__common_prefix(x, 0, x->n), first = 0, n;
+  fvg__packed *part = p;
+  fvg_status s;
+  for (;;) {
+    int rows = 0;
+    for (n = 0; first + n < x->n && (n == 0 || !chunk_rows || rows < chunk_rows); n++)
+      rows += x->start[first + n + 1] - x->start[first + n] - prefix;
+    s = fvg__pack_part(m, part, x, first, n);
+    first += n;
+    if (!s && first == x->n) return FVG_OK;
+    if (!s && !(part->next = (fvg__packed *)fvg__alloc(m->ctx, sizeof *part))) s = FVG_E_NOMEM;
+    if (s) { fvg__packed_free(m->ctx, p); return s; }
+    part = part->next;
+  }
+}
+
+/* One part: ctx [n_context, width] or NULL -> [n_text, embed_dim], not normalised */
+static fvg_node *fvg__text_forward(fvg_tape *t, const fvg__packed *p, fvg_node *ctx) {
+  const fvg_text_tower *tower = &p->clip->text;
   fvg_node *x = fvg_gather(fvg_frozen(t, &tower->token_embedding), p->token, p->n_token);
   if (ctx) x = fvg_gather(fvg_concat(x, ctx), p->from, p->n_row);
   x = fvg_add(x, fvg_gather(fvg_frozen(t, &tower->position_embedding), p->place, p->n_row));
@@ -2904,19 +2933,43 @@ static fvg_node *fvg__text_forward(fvg_tape *t, const fvg_clip *m, const fvg__pa
   return x ? fvg_linear(x, fvg_frozen(t, &tower->projection), NULL) : NULL;
 }
 
-static fvg_status fvg__encode_packed(fvg_clip *m, const fvg__packed *p, fvg_parameter *ctx, float *features) {
-  fvg_tape *t = fvg_tape_new(m->ctx);
-  fvg_node *context = NULL, *g;
-  if (!t) return FVG_E_NOMEM;
-  if (ctx) context = fvg_const(t, (int)(fvg_tensor_count(&ctx->value) / (size_t)m->text.width), m->text.width,
-                               (const float *)ctx->value.data);
-  g = fvg__text_forward(t, m, p, context);
-  if (g) memcpy(features, fvg_value(g), (size_t)p->n_text * (size_t)m->embed_dim * sizeof *features);
-  fvg_tape_free(t);
-  return g ? fvg__check_features(m, "text", features, p->n_text) : m->ctx->status;
+static fvg_node *fvg__text_part(fvg_tape *t, fvg_node *ctx, void *part) {
+  return fvg__text_forward(t, (const fvg__packed *)part, ctx);
 }
 
-static fvg_status fvg__pack_plain(const fvg_clip *m, fvg__packed *p, const char *const *texts, int n) {
+/* All parts with a gradient for ctx.  Several of them are each computed again when the gradient comes by, so that
+   memory holds one part, however many classes there are. */
+static fvg_node *fvg__text_features(fvg_tape *t, fvg__packed *p, fvg_node *ctx) {
+  fvg_node *g;
+  if (!p->next) return fvg__text_forward(t, p, ctx);
+  g = fvg_recompute(ctx, fvg__text_part, p);
+  for (p = p->next; p; p = p->next) g = fvg_concat(g, fvg_recompute(ctx, fvg__text_part, p));
+  return g;
+}
+
+static fvg_status fvg__encode_packed(fvg_clip *m, const fvg__packed *part, fvg_parameter *ctx, float *features) {
+  fvg_tape *t = fvg_tape_new(m->ctx);
+  fvg_node *g = NULL;
+  const fvg__packed *p;
+  float *at = features;
+  if (!t) return FVG_E_NOMEM;
+  for (p = part; p; p = p->next) {
+    fvg_node *context = NULL;
+    fvg_tape_clear(t);
+    if (ctx) context = fvg_const(t, (int)(fvg_tensor_count(&ctx->value) / (size_t)m->text.width), m->text.width,
+                                 (const float *)ctx->value.data);
+    g = fvg__text_forward(t, p, context);
+    if (!g) break;
+    memcpy(at, fvg_value(g), (size_t)p->n_text * (size_t)m->embed_dim * sizeof *at);
+    at += (size_t)p->n_text * (size_t)m->embed_dim;
+  }
+  fvg_tape_free(t);
+  return g ? fvg__check_features(m, "text", features, (int)((size_t)(at - features) / (size_t)m->embed_dim)) :
+             m->ctx->status;
+}
+
+static fvg_status fvg__pack_plain(const fvg_clip *m, fvg__packed *p, const char *const *texts, int n,
+                                  int chunk_rows) {
   fvg__texts x;
   fvg_status s;
   int i;
@@ -2924,14 +2977,14 @@ static fvg_status fvg__pack_plain(const fvg_clip *m, fvg__packed *p, const char 
   if (n < 1) return fvg__fail(m->ctx, FVG_E_ARG, "%d texts to encode", n);
   s = fvg__texts_new(m, &x, n);
   for (i = 0; !s && i < n; i++) s = fvg__texts_add_plain(m, &x, texts[i]);
-  if (!s) s = fvg__pack(m, p, &x);
+  if (!s) s = fvg__pack(m, p, &x, chunk_rows);
   fvg__texts_free(m->ctx, &x);
   return s;
 }
 
 FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, const char *const *texts, int n, float *features) {
   fvg__packed p;
-  fvg_status s = fvg__pack_plain(m, &p, texts, n);
+  fvg_status s = fvg__pack_plain(m, &p, texts, n, FVG__CHUNK_ROWS);
   if (!s) s = fvg__encode_packed(m, &p, NULL, features);
   fvg__packed_free(m->ctx, &p);
   return s;
@@ -2941,7 +2994,7 @@ FVG_DEF fvg_node *fvg_clip_text_features(fvg_tape *t, const fvg_clip *m, const c
   fvg__packed p;
   fvg_node *g = NULL;
   if (!t) return NULL;
-  if (!fvg__pack_plain(m, &p, texts, n)) g = fvg__text_forward(t, m, &p, NULL);
+  if (!fvg__pack_plain(m, &p, texts, n, 0)) g = fvg__text_forward(t, &p, NULL);
   fvg__packed_free(m->ctx, &p);
   return g ? g : fvg__give_up(t);
 }
@@ -3050,7 +3103,7 @@ static fvg_status fvg__coop_pack(const fvg_coop *p, fvg__packed *packed, const c
   fvg_status s = fvg__texts_new(p->clip, &x, n_class);
   int i;
   for (i = 0; !s && i < n_class; i++) s = fvg__coop_add_class(p, &x, class_name[i], i);
-  if (!s) s = fvg__pack(p->clip, packed, &x);
+  if (!s) s = fvg__pack(p->clip, packed, &x, p->desc.chunk_rows);
   fvg__texts_free(p->clip->ctx, &x);
   return s;
 }
@@ -3091,6 +3144,7 @@ FVG_DEF fvg_status fvg_coop_new(fvg_clip *m, fvg_coop **out, const fvg_coop_desc
   p->clip = m;
   if (desc) p->desc = *desc;
   if (p->desc.n_ctx == 0) p->desc.n_ctx = 4;
+  if (p->desc.chunk_rows == 0) p->desc.chunk_rows = FVG__CHUNK_ROWS;
   if (p->desc.ctx_init && !p->desc.ctx_init[0]) p->desc.ctx_init = NULL;
   if (p->desc.ctx_init) {
     char *words = fvg__copy_string(m->ctx, p->desc.ctx_init);
@@ -3144,7 +3198,7 @@ FVG_DEF fvg_node *fvg_coop_loss(fvg_coop *p, fvg_tape *t, const float *f, const 
   if (!ctx) return NULL;
   ctx->rows = (int)(fvg_tensor_count(&p->ctx.value) / (size_t)m->text.width);      /* [C, n_ctx, w] as [C n_ctx, w] */
   ctx->cols = m->text.width;
-  g = fvg_normalize(fvg__text_forward(t, m, &p->packed, ctx));
+  g = fvg_normalize(fvg__text_features(t, &p->packed, ctx));
   return fvg_cross_entropy(fvg_scale(fvg_linear(fvg_const(t, n, m->embed_dim, f), g, NULL), m->logit_scale), label);
 }
 

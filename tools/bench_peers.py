@@ -1,0 +1,448 @@
+#!/usr/bin/env python3
+"""Measures the cases of build/bench in other programs, taking turns with it.
+
+    python3 tools/bench_peers.py BUILD [--ort FOLDER] [--threads N] [--rounds 7] [--case NAME,...] [--markdown]
+
+BUILD is the folder that holds `bench` (make all).  A peer that is not installed is left out; a line says so:
+
+    PyTorch       Debian: apt install python3-torch libopenblas0-openmp, and run this script with /usr/bin/python3;
+                  the OpenMP build of OpenBLAS in /usr/lib/x86_64-linux-gnu/openblas-openmp is put first in
+                  LD_LIBRARY_PATH (the other one is slow when it meets PyTorch's own threads)
+    ONNX Runtime  npm install --ignore-scripts onnxruntime-node in some folder, given by --ort FOLDER; needs node,
+                  and PyTorch, which writes the models
+    OpenBLAS      apt install libopenblas0-openmp; called through ctypes
+    Pillow        apt install python3-pil
+
+On a shared machine only ratios of times measured side by side mean anything.  Each program is a process that waits
+for a line with a number K, runs K steps and answers with the milliseconds of one.  They take turns, ours and a
+peer's, so that both see the same neighbours; K is what about 30 ms hold.  The ratio is the median over all turns of
+the peer's time over ours: above 1 we are faster.  Between turns all is still for 20 ms, in which threads stop
+spinning.  Let nothing else run, and do not use nice: OpenMP's threads wait for one another by spinning, and a core
+that something else takes away makes peers look ten times slower than they are.
+
+What the peers compute: image towers and text towers with random weights of ViT-B's sizes; texts padded to 77 tokens,
+as they are published, and cut to 10, our longest.  CoOp steps as published (77 tokens) and cut by hand to 8, which is
+less than our prompts have (8 to 10).  FVG-PT steps in PyTorch as our chapter on it writes them, on 1 thread and on N.
+"""
+import argparse
+import ctypes
+import datetime
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+CASES = ("gemm_197x768x768 gemm_197x3072x768 gemm_50x3072x768 gemm_77x512x512 gemm_1540x2048x512 gemm_1024x1024x1024 "
+         "image_b32_1 image_b32_8 image_b16_1 image_b16_8 text_20 text_50 coop_step_20 coop_step_50 "
+         "fvg_step_20 fvg_step_50 preprocess_1200x900").split()
+OPENBLAS = "/usr/lib/x86_64-linux-gnu/openblas-openmp"
+BATCH, N_CTX, EMBED, VOCAB, CONTEXT, LAYERS, HEAD = 4, 4, 512, 49408, 77, 12, 64
+TURN_MS, PAUSE = 30, 0.02
+LABELS = [3, 11, 7, 0]
+
+
+def numbers(case):
+    return [int(x) for x in re.findall(r"\d+", case)]
+
+
+def peers_of(case, threads):
+    """(name in the table, kind of child, variant, threads)"""
+    if case.startswith("gemm"):
+        return [("OpenBLAS", "openblas", "", threads), ("PyTorch", "torch", "", threads)]
+    if case.startswith("image"):
+        return [("PyTorch", "torch", "", threads), ("ONNX Runtime", "ort", "", threads)]
+    if case.startswith("text"):
+        return [(f"{name}, {tokens} tokens", kind, str(tokens), threads)
+                for name, kind in (("PyTorch", "torch"), ("ONNX Runtime", "ort")) for tokens in (CONTEXT, 10)]
+    if case.startswith("coop"):
+        return [("PyTorch, 77 tokens", "torch", "77", threads), ("PyTorch, cut to 8", "torch", "8", threads)]
+    if case.startswith("fvg"):
+        return [(f"PyTorch, {n} thread{'s' * (n > 1)}", "torch", "", n) for n in sorted({1, threads})]
+    return [("Pillow", "pillow", "", threads)]
+
+
+# ---- children: set up a step, then serve ----
+def serve(step):
+    print("ready", flush=True)
+    for line in sys.stdin:
+        count = int(line)
+        start = time.perf_counter()
+        for _ in range(count):
+            step()
+        print((time.perf_counter() - start) * 1e3 / count, flush=True)
+
+
+def openblas_step(case, _variant, threads):
+    m, n, k = numbers(case)
+    blas = ctypes.CDLL("libopenblas.so.0")
+    blas.openblas_set_num_threads(threads)
+    import random
+    noise = [random.gauss(0, 1) for _ in range(4099)]
+
+    def matrix(rows, cols):
+        x = (ctypes.c_float * (rows * cols))()
+        for first in range(0, rows * cols, len(noise)):
+            part = min(len(noise), rows * cols - first)
+            x[first:first + part] = noise[:part]
+        return x
+
+    x, w, y = matrix(m, k), matrix(n, k), matrix(m, n)
+    one, zero = ctypes.c_float(1), ctypes.c_float(0)
+    row_major, plain, transposed = 101, 111, 112
+    return lambda: blas.cblas_sgemm(row_major, plain, transposed, m, n, k, one, x, k, w, k, zero, y, n)
+
+
+def pillow_step(case, _variant, _threads):
+    from PIL import Image
+    width, height = numbers(case)
+    picture = Image.frombytes("RGB", (width, height), os.urandom(3 * width * height))
+    short = min(width, height)
+    size = (224 * width // short, 224 * height // short)
+    left, top = round((size[0] - 224) / 2), round((size[1] - 224) / 2)
+    bicubic = getattr(Image, "Resampling", Image).BICUBIC
+    return lambda: picture.resize(size, bicubic).crop((left, top, left + 224, top + 224)).load()
+
+
+def towers(torch):
+    """The two towers of CLIP, written with plain operations."""
+    nn, functional = torch.nn, torch.nn.functional
+
+    class Block(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.fc, self.proj = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+        def forward(self, x, mask):
+            n, tokens, width = x.shape
+            heads = width // HEAD
+            qkv = self.qkv(self.ln_1(x)).view(n, tokens, 3, heads, HEAD).permute(2, 0, 3, 1, 4)
+            q, k, v = qkv.reshape(3, n * heads, tokens, HEAD).unbind(0)
+            scores = torch.bmm(q * HEAD ** -0.5, k.transpose(1, 2))
+            if mask is not None:
+                scores = scores + mask
+            seen = torch.bmm(functional.softmax(scores, -1), v)
+            x = x + self.out(seen.view(n, heads, tokens, HEAD).transpose(1, 2).reshape(n, tokens, width))
+            h = self.fc(self.ln_2(x))
+            return x + self.proj(h * torch.sigmoid(1.702 * h))
+
+    class Vision(nn.Module):
+        def __init__(self, patch, width=768):
+            super().__init__()
+            self.patches = nn.Conv2d(3, width, patch, patch, bias=False)
+            self.first = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+            self.position = nn.Parameter(torch.randn((224 // patch) ** 2 + 1, width) * 0.02)
+            self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.blocks = nn.ModuleList(Block(width) for _ in range(LAYERS))
+            self.projection = nn.Linear(width, EMBED, bias=False)
+
+        def forward(self, images):
+            x = self.patches(images).flatten(2).transpose(1, 2)
+            x = torch.cat([self.first.expand(x.shape[0], -1, -1), x], 1) + self.position
+            x = self.ln_pre(x)
+            for block in self.blocks:
+                x = block(x, None)
+            return self.projection(self.ln_post(x[:, 0]))
+
+    class Text(nn.Module):
+        def __init__(self, tokens, width=EMBED):
+            super().__init__()
+            self.embedding = nn.Embedding(VOCAB, width)
+            self.position = nn.Parameter(torch.randn(tokens, width) * 0.02)
+            self.register_buffer("mask", torch.full((tokens, tokens), float("-inf")).triu(1))
+            self.blocks = nn.ModuleList(Block(width) for _ in range(LAYERS))
+            self.ln_final = nn.LayerNorm(width)
+            self.projection = nn.Linear(width, EMBED, bias=False)
+
+        def encode(self, prompts, end):
+            x = prompts + self.position
+            for block in self.blocks:
+                x = block(x, self.mask)
+            return self.projection(self.ln_final(x)[torch.arange(end.shape[0]), end])
+
+        def forward(self, ids):
+            return self.encode(self.embedding(ids), ids.argmax(1))
+
+    return Vision, Text
+
+
+def encoder(torch, case, variant):
+    """A tower and its input; 8 to 10 tokens a text, as our class names make them."""
+    torch.manual_seed(1)
+    vision, text = towers(torch)
+    if case.startswith("image"):
+        patch, count = numbers(case)
+        return vision(patch).eval(), torch.randn(count, 3, 224, 224)
+    count, tokens = numbers(case)[-1], int(variant)
+    ids = torch.zeros(count, tokens, dtype=torch.long)
+    for i in range(count):
+        length = min(tokens, 8 + (i % 10 >= 7) + (i % 10 >= 9))
+        ids[i, :length] = torch.randint(1, VOCAB - 2, (length,))
+        ids[i, 0], ids[i, length - 1] = VOCAB - 2, VOCAB - 1
+    return text(tokens).eval(), ids
+
+
+def torch_coop(torch, case, variant):
+    model, ids = encoder(torch, case, variant)
+    model.requires_grad_(False)
+    with torch.no_grad():
+        fixed, end = model.embedding(ids), ids.argmax(1)
+    ctx = torch.nn.Parameter(torch.randn(N_CTX, EMBED) * 0.02)
+    optimizer = torch.optim.SGD([ctx], 0.0035, momentum=0.9, weight_decay=5e-4)
+    normalize, cross_entropy = torch.nn.functional.normalize, torch.nn.functional.cross_entropy
+    f, labels = normalize(torch.randn(BATCH, EMBED), dim=-1), torch.tensor(LABELS)
+
+    def step():
+        prompts = torch.cat([fixed[:, :1], ctx.expand(len(ids), -1, -1), fixed[:, 1 + N_CTX:]], 1)
+        g = normalize(model.encode(prompts, end), dim=-1)
+        optimizer.zero_grad()
+        cross_entropy(100 * f @ g.t(), labels).backward()
+        optimizer.step()
+    return step
+
+
+def torch_fvg(torch, case):
+    nn, functional = torch.nn, torch.nn.functional
+    tau, scale, n_class = 2.0, 100.0, numbers(case)[-1]
+
+    def mlp(*widths):
+        layers = [nn.Linear(a, b) for a, b in zip(widths, widths[1:])]
+        return nn.Sequential(layers[0], nn.ReLU(), layers[1])
+
+    image, text, frg, brg = mlp(EMBED, 64, EMBED), mlp(EMBED, 64, EMBED), mlp(3, 32, 1), mlp(3, 32, 1)
+    for adapter in (image, text):
+        nn.init.normal_(adapter[2].weight, std=1e-3)
+        nn.init.zeros_(adapter[2].bias)
+    optimizer = torch.optim.SGD([p for m in (image, text, frg, brg) for p in m.parameters()], 0.0035,
+                                momentum=0.9, weight_decay=5e-4)
+    f, f_fg = (functional.normalize(torch.randn(BATCH, EMBED), dim=-1) for _ in range(2))
+    g, g_clip = (functional.normalize(torch.randn(n_class, EMBED), dim=-1) for _ in range(2))
+    labels, area = torch.tensor(LABELS), torch.tensor([0.3, 0.5, 0.2, 0.4])
+
+    def entropy(p):
+        return -torch.xlogy(p, p).sum(1)
+
+    def kl(p, z):
+        return (torch.xlogy(p, p) - p * functional.log_softmax(z / tau, 1)).sum(1)
+
+    def step():
+        with torch.no_grad():
+            z_full, z_fg, z_clip = scale * f @ g.t(), scale * f_fg @ g.t(), scale * f @ g_clip.t()
+            p_full, p_fg, p_clip = (functional.softmax(z / tau, 1) for z in (z_full, z_fg, z_clip))
+            better = functional.cross_entropy(z_fg, labels, reduction="none") < \
+                functional.cross_entropy(z_full, labels, reduction="none")
+            counts = ((area >= 0.02) & (area <= 0.98)).float()
+            h_full = entropy(p_full)
+            u = torch.stack([h_full - entropy(p_fg), functional.cosine_similarity(p_full, p_fg), area], 1)
+            v = torch.stack([h_full, entropy(p_clip), functional.cosine_similarity(p_full, p_clip)], 1)
+        q = frg(u).squeeze(1)
+        l_frg = functional.binary_cross_entropy_with_logits(q, better.float(), counts, reduction="sum") \
+            / counts.sum().clamp(min=1)
+        r = (torch.sigmoid(q) * counts).detach()
+        z = scale * functional.normalize(f + image(f), dim=1) @ functional.normalize(g + text(g), dim=1).t()
+        distilled = (r * kl(p_fg, z) + (1 - r) * kl(p_full, z)).mean()
+        b = torch.sigmoid(brg(v))
+        z_pc = (1 - b) * z_full + b * z_clip
+        loss = functional.cross_entropy(z, labels) + l_frg + 10 * distilled \
+            + functional.cross_entropy(z_pc, labels) + kl(p_clip, z_pc).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return step
+
+
+def torch_step(case, variant, threads):
+    import torch
+    torch.set_num_threads(threads)
+    if case.startswith("coop"):
+        return torch_coop(torch, case, variant)
+    if case.startswith("fvg"):
+        return torch_fvg(torch, case)
+    if case.startswith("gemm"):
+        m, n, k = numbers(case)
+        model, x = torch.nn.Linear(k, n, bias=False), torch.randn(m, k)
+    else:
+        model, x = encoder(torch, case, variant)
+
+    def step():
+        with torch.no_grad():
+            model(x)
+    return step
+
+
+def export(case, variant, path):
+    """The model as ONNX, and its input: a line with the shape, then the raw numbers."""
+    import torch
+    model, x = encoder(torch, case, variant)
+    torch.onnx.export(model, x, path, opset_version=14, input_names=["x"], output_names=["y"])
+    x.numpy().tofile(path + ".input")
+    print(*x.shape)
+
+
+ORT_DRIVER = """
+const [folder, model, threads, ...shape] = process.argv.slice(2);
+const ort = require(folder + '/node_modules/onnxruntime-node');
+const raw = require('fs').readFileSync(model + '.input');
+const bytes = raw.buffer.slice(raw.byteOffset, raw.byteOffset + raw.length);
+const x = shape.length == 2 ? new ort.Tensor('int64', new BigInt64Array(bytes), shape.map(Number))
+                            : new ort.Tensor('float32', new Float32Array(bytes), shape.map(Number));
+(async () => {
+  const session = await ort.InferenceSession.create(model, {
+    executionProviders: ['cpu'], graphOptimizationLevel: 'all',
+    intraOpNumThreads: Number(threads), interOpNumThreads: 1});
+  console.log('ready');
+  for await (const line of require('readline').createInterface({input: process.stdin})) {
+    const count = Number(line), start = process.hrtime.bigint();
+    for (let i = 0; i < count; i++) await session.run({x});
+    console.log(Number(process.hrtime.bigint() - start) / 1e6 / count);
+  }
+})().catch(e => { console.error(String(e)); process.exit(1); });
+"""
+
+
+# ---- the parent: one process for each side, by turns ----
+class Missing(Exception):
+    pass
+
+
+def environment(threads):
+    env = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
+    env["OMP_NUM_THREADS"] = str(threads)
+    if os.path.isdir(OPENBLAS):
+        env["LD_LIBRARY_PATH"] = ":".join(p for p in (OPENBLAS, env.get("LD_LIBRARY_PATH")) if p)
+    return env
+
+
+class Side:
+    """A process that serves steps."""
+    def __init__(self, command, threads):
+        self.errors = tempfile.TemporaryFile("w+")
+        try:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                            stderr=self.errors, env=environment(threads))
+        except OSError as e:
+            raise Missing(f"{command[0]}: {e.strerror}") from e
+        self.read("ready")
+        self.step(1)
+        self.count = max(1, int(TURN_MS / self.step(1)))
+
+    def read(self, expected=None):
+        line = self.process.stdout.readline().strip()
+        if not line or (expected and line != expected):
+            self.process.kill()
+            self.process.wait()
+            self.errors.seek(0)
+            raise Missing((self.errors.read().strip().splitlines() or ["ended without a word"])[-1])
+        return line
+
+    def step(self, count):
+        self.process.stdin.write(f"{count}\n")
+        self.process.stdin.flush()
+        return float(self.read())
+
+    def turn(self):
+        time.sleep(PAUSE)
+        return self.step(self.count)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def start_peer(options, folder, case, kind, variant, threads):
+    child = [sys.executable, os.path.abspath(__file__), "--case", case, "--variant", variant,
+             "--threads", str(threads)]
+    if kind != "ort":
+        return Side(child + ["--child", kind], threads)
+    if not options.ort:
+        raise Missing("--ort FOLDER is not given")
+    model = os.path.join(folder, f"{case}_{variant}.onnx")
+    done = subprocess.run(child + ["--child", "export", "--model", model], capture_output=True, text=True,
+                          env=environment(threads), check=False)
+    if done.returncode:
+        raise Missing("no model: " + (done.stderr.strip().splitlines() or ["export failed"])[-1])
+    shape = done.stdout.strip().splitlines()[-1].split()
+    driver = os.path.join(folder, "driver.js")
+    with open(driver, "w", encoding="ascii") as f:
+        f.write(ORT_DRIVER)
+    return Side(["node", driver, os.path.abspath(options.ort), model, str(threads), *shape], threads)
+
+
+def compare(options, ours, case, peer):
+    """(our ms, the peer's ms, ratio), medians over the turns"""
+    _, kind, variant, threads = peer
+    with tempfile.TemporaryDirectory() as folder:
+        side = start_peer(options, folder, case, kind, variant, threads)
+        try:
+            pairs = [(ours.turn(), side.turn()) for _ in range(options.rounds)]
+        finally:
+            side.close()
+    return [statistics.median(x) for x in (*zip(*pairs), [b / a for a, b in pairs])]
+
+
+def processor():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as f:
+            return re.search(r"model name\s*: (.*)", f.read()).group(1)
+    except (OSError, AttributeError):
+        return "unknown processor"
+
+
+def load():
+    return " ".join(f"{x:.2f}" for x in os.getloadavg())
+
+
+def measure(options):
+    print(f"{datetime.date.today()}, {processor()}, {options.threads} threads, {options.rounds} turns, "
+          f"load {load()}\n")
+    if os.getloadavg()[0] > 0.5:
+        print("the machine is busy: take no ratio below for the truth\n")
+    form = "| {:19} | {:>9} | {:22} | {:>9} | {:>6} |" if options.markdown else "{:19} {:>9}  {:22} {:>9} {:>6}"
+    print(form.format("case", "ours, ms", "peer", "peer, ms", "ratio"))
+    if options.markdown:
+        print("|---|---:|---|---:|---:|")
+    skipped = {}
+    for case in options.case:
+        try:
+            ours = Side([os.path.join(options.build, "bench"), "--case", case, "--serve",
+                         "--threads", str(options.threads)], options.threads)
+        except Missing as e:
+            sys.exit(f"bench_peers: ours: {e}")
+        for peer in peers_of(case, options.threads):
+            try:
+                a, b, ratio = compare(options, ours, case, peer)
+                print(form.format(case, f"{a:.3f}", peer[0], f"{b:.3f}", f"{ratio:.2f}"), flush=True)
+            except Missing as e:
+                skipped.setdefault(f"{peer[0].split(',')[0]}: {e}", []).append(case)
+        ours.close()
+    for why, cases in skipped.items():
+        print(f"\nskipped: {why} ({', '.join(dict.fromkeys(cases))})")
+    print(f"\nload at the end {load()}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("build", nargs="?", default="build", help="the folder of `bench`")
+    parser.add_argument("--ort", help="the folder in which onnxruntime-node was installed")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--case", type=lambda s: s.split(","), default=CASES)
+    parser.add_argument("--markdown", action="store_true")
+    for private in ("--child", "--variant", "--model"):
+        parser.add_argument(private, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child == "export":
+        export(options.case[0], options.variant, options.model)
+    elif options.child:
+        step = {"openblas": openblas_step, "pillow": pillow_step, "torch": torch_step}[options.child]
+        serve(step(options.case[0], options.variant, options.threads))
+    else:
+        measure(options)
+
+
+if __name__ == "__main__":
+    main()
