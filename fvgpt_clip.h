@@ -1723,7 +1723,8 @@ FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char
 typedef struct fvg__view { const uint8_t *pixels; int width, height, channels; size_t row; } fvg__view;
 typedef struct fvg__window { int left, top, width, height; } fvg__window;
 
-/* Output i of the window sums weight[i * stride + k] * in[first[i] + k], k < count[i]; the weights sum to 2^22. */
+/* Output i of the window sums weight[i * stride + k] * in[first[i] + k], k < count[i]; the weights sum to 2^22.  The
+   stride is a multiple of 4, and the weights from count[i] on are 0. */
 typedef struct fvg__taps { int n, stride, *first, *count, *weight; } fvg__taps;
 
 #define FVG__WEIGHT_BITS 22
@@ -1748,7 +1749,7 @@ static fvg_status fvg__taps_new(fvg_ctx *c, fvg__taps *t, int n_in, int n_out, i
   double ratio = (double)n_in / n_out, stretch = ratio > 1 ? ratio : 1, support = 2 * stretch, shrink = 1 / stretch;
   int i, k;
   t->n = n;
-  t->stride = 2 * (int)ceil(support) + 1;
+  t->stride = (2 * (int)ceil(support) + 1 + 3) / 4 * 4;
   t->first = (int *)fvg__alloc_array(c, (size_t)n, ((size_t)t->stride + 2) * sizeof(int));
   if (!t->first) return FVG_E_NOMEM;
   t->count = t->first + n;
@@ -1820,20 +1821,160 @@ static void fvg__column_pass(uint8_t *dst, const uint8_t *src, size_t row, const
   }
 }
 
+#ifdef FVG__X86_SIMD
+/* ---- the two passes with AVX2 ----
+   vpmaddwd multiplies 16 pairs of 16-bit numbers and adds neighbours: eight 32-bit sums of two products.  Pixels fit
+   in 16 bits, weights do not, so a weight becomes two digits, w = 2^16 h + l with -2^15 <= l < 2^15, and
+
+      sum w p  =  2^16 sum h p  +  sum l p.
+
+   This is exact.  |w| < 2^23 makes |h| <= 2^7, so two products stay below 2 * 2^15 * 255 < 2^24.  The low digits of
+   many taps may pass 2^31, but lanes add and shift modulo 2^32, so the joined sum is the true one modulo 2^32; and
+   the true one is an int: an output's |w| sum to less than 1.5 * 2^22, and 255 times that is 0.75 * 2^31.  Shift and
+   clip are those of fvg__weighted_byte, so the bytes are those of the passes above.
+
+   The row pass takes four taps of four rows a step, the rows sharing the weights; the column pass two taps of 32
+   columns. */
+#define FVG__AVX2 __attribute__((target("avx2")))
+
+typedef struct fvg__digits { __m256i high, low; } fvg__digits;                 /* of weights or of sums of products */
+
+static int fvg__uses_avx2(const fvg_ctx *c) {
+  return fvg_simd_level(c) == FVG_SIMD_AVX2 || fvg_simd_level(c) == FVG_SIMD_AVX512;
+}
+
+FVG__AVX2 static inline __m256i fvg__16_bytes_twice(const void *p) {
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p));
+}
+
+FVG__AVX2 static inline __m256i fvg__32_bytes(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+
+/* w0 w1 w2 w3 in either half of w to the 16-bit digits of w0 w1 w2 w3 w0 w1 w2 w3 in either half. */
+FVG__AVX2 static inline fvg__digits fvg__weight_digits(__m256i w) {
+  fvg__digits d;
+  d.low = _mm256_shuffle_epi8(w, _mm256_set1_epi64x(0x0d0c090805040100));      /* bytes 0 1, 4 5, 8 9, 12 13        */
+  w = _mm256_add_epi32(w, _mm256_set1_epi32(1 << 15));                         /* a negative low digit borrows one  */
+  d.high = _mm256_shuffle_epi8(w, _mm256_set1_epi64x(0x0f0e0b0a07060302));     /* bytes 2 3, 6 7, 10 11, 14 15      */
+  return d;
+}
+
+FVG__AVX2 static inline void fvg__add_products(fvg__digits *sum, __m256i pixels, const fvg__digits *weight) {
+  sum->high = _mm256_add_epi32(sum->high, _mm256_madd_epi16(pixels, weight->high));
+  sum->low = _mm256_add_epi32(sum->low, _mm256_madd_epi16(pixels, weight->low));
+}
+
+FVG__AVX2 static inline __m256i fvg__join_digits(const fvg__digits *d) {
+  return _mm256_add_epi32(_mm256_slli_epi32(d->high, 16), d->low);
+}
+
+/* Rounded and shifted; packing to bytes clips. */
+FVG__AVX2 static inline __m256i fvg__weighted_values(__m256i sum) {
+  return _mm256_srai_epi32(_mm256_add_epi32(sum, _mm256_set1_epi32(FVG__WEIGHT_HALF)), FVG__WEIGHT_BITS);
+}
+
+/* Four rows.  `pick` turns the 16 bytes at p, four pixels and what follows them, to the 16-bit numbers
+   r0 r1 r2 r3 g0 g1 g2 g3 | b0 b1 b2 b3 a0 a1 a2 a3, with zeros for absent channels. */
+FVG__AVX2 static void fvg__row_pass_avx2(uint8_t *dst, size_t dst_row, const uint8_t *src, size_t row,
+                                         const fvg__taps *t, int channels) {
+  uint8_t index[32], pixel[16];
+  __m256i pick;
+  int i, k;
+  for (i = 0; i < 32; i++)
+    index[i] = (uint8_t)(i % 2 == 0 && i / 8 < channels ? i % 8 / 2 * channels + i / 8 : 0x80);
+  pick = fvg__32_bytes(index);
+  for (i = 0; i < t->n; i++, dst += channels) {
+    const uint8_t *p = src + (size_t)t->first[i] * (size_t)channels;
+    const int *weight = t->weight + (size_t)i * (size_t)t->stride;
+    size_t bytes = i + 4 <= t->n ? 4 : (size_t)channels;
+    fvg__digits sum0, sum1, sum2, sum3, w;
+    __m256i v;
+    sum0.high = sum0.low = _mm256_setzero_si256();
+    sum1 = sum2 = sum3 = sum0;
+    for (k = 0; k < t->count[i]; k += 4, p += 4 * channels) {
+      w = fvg__weight_digits(fvg__16_bytes_twice(weight + k));
+      fvg__add_products(&sum0, _mm256_shuffle_epi8(fvg__16_bytes_twice(p), pick), &w);
+      fvg__add_products(&sum1, _mm256_shuffle_epi8(fvg__16_bytes_twice(p + row), pick), &w);
+      fvg__add_products(&sum2, _mm256_shuffle_epi8(fvg__16_bytes_twice(p + 2 * row), pick), &w);
+      fvg__add_products(&sum3, _mm256_shuffle_epi8(fvg__16_bytes_twice(p + 3 * row), pick), &w);
+    }
+    v = _mm256_packs_epi32(                                                    /* r g of rows 0 to 3 | their b a    */
+      fvg__weighted_values(_mm256_hadd_epi32(fvg__join_digits(&sum0), fvg__join_digits(&sum1))),
+      fvg__weighted_values(_mm256_hadd_epi32(fvg__join_digits(&sum2), fvg__join_digits(&sum3))));
+    v = _mm256_packus_epi16(v, v);
+    _mm_storeu_si128((__m128i *)(void *)pixel,
+                     _mm_unpacklo_epi16(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)));
+    if (bytes == 4)                                                            /* the next pixel covers any excess  */
+      for (k = 0; k < 4; k++) memcpy(dst + (size_t)k * dst_row, pixel + 4 * k, 4);
+    else
+      for (k = 0; k < 4; k++) memcpy(dst + (size_t)k * dst_row, pixel + 4 * k, bytes);
+  }
+}
+
+/* Rows first..first+n-1 of the view but its last one: a row's last load ends up to 15 bytes after the row, which is
+   memory of the row below.  Returns how many rows it made; the last four may overlap those before. */
+FVG__AVX2 static int fvg__row_passes_avx2(uint8_t *dst, const fvg__view *in, const fvg__taps *t, int first, int n) {
+  size_t row = (size_t)t->n * (size_t)in->channels;
+  int y;
+  if (n > in->height - 1 - first) n = in->height - 1 - first;
+  if (n < 4 || in->row < 16) return 0;
+  for (y = 0; y < n; y += 4) {
+    if (y > n - 4) y = n - 4;
+    fvg__row_pass_avx2(dst + (size_t)y * row, row, in->pixels + (size_t)(first + y) * in->row, in->row, t,
+                       in->channels);
+  }
+  return n;
+}
+
+/* n >= 32; the last 32 columns may overlap those before. */
+FVG__AVX2 static void fvg__column_pass_avx2(uint8_t *dst, const uint8_t *src, size_t row, const int *weight,
+                                            int count, size_t n) {
+  const __m256i zero = _mm256_setzero_si256();
+  size_t i;
+  int k;
+  for (i = 0; i < n; i += 32) {
+    fvg__digits sum0, sum1, sum2, sum3, w;
+    __m256i even, odd, both;
+    if (i > n - 32) i = n - 32;
+    sum0.high = sum0.low = zero;
+    sum1 = sum2 = sum3 = sum0;
+    for (k = 0; k < count; k += 2) {
+      const uint8_t *p = src + (size_t)k * row + i;
+      w = fvg__weight_digits(_mm256_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)(const void *)(weight + k))));
+      even = fvg__32_bytes(p);
+      odd = k + 1 < count ? fvg__32_bytes(p + row) : zero;
+      both = _mm256_unpacklo_epi8(even, odd);                                 /* the packing below undoes the order */
+      fvg__add_products(&sum0, _mm256_unpacklo_epi8(both, zero), &w);
+      fvg__add_products(&sum1, _mm256_unpackhi_epi8(both, zero), &w);
+      both = _mm256_unpackhi_epi8(even, odd);
+      fvg__add_products(&sum2, _mm256_unpacklo_epi8(both, zero), &w);
+      fvg__add_products(&sum3, _mm256_unpackhi_epi8(both, zero), &w);
+    }
+    even = _mm256_packs_epi32(fvg__weighted_values(fvg__join_digits(&sum0)),
+                              fvg__weighted_values(fvg__join_digits(&sum1)));
+    odd = _mm256_packs_epi32(fvg__weighted_values(fvg__join_digits(&sum2)),
+                             fvg__weighted_values(fvg__join_digits(&sum3)));
+    _mm256_storeu_si256((__m256i *)(void *)(dst + i), _mm256_packus_epi16(even, odd));
+  }
+}
+#endif /* FVG__X86_SIMD */
+
 /* Rows first..first+n-1 of the view, made as wide as the window, into dst, [n, window width, channels]. */
 static fvg_status fvg__horizontal(fvg_ctx *c, uint8_t *dst, const fvg__view *in, int width, const fvg__window *w,
                                   int first, int n) {
   const uint8_t *src = in->pixels + (size_t)first * in->row;
   size_t row = (size_t)w->width * (size_t)in->channels;
   fvg__taps t;
-  int y;
+  int y = 0;
   if (width == in->width) {
     src += (size_t)w->left * (size_t)in->channels;
-    for (y = 0; y < n; y++) memcpy(dst + (size_t)y * row, src + (size_t)y * in->row, row);
+    for (; y < n; y++) memcpy(dst + (size_t)y * row, src + (size_t)y * in->row, row);
     return FVG_OK;
   }
   if (fvg__taps_new(c, &t, in->width, width, w->left, w->width)) return FVG_E_NOMEM;
-  for (y = 0; y < n; y++) fvg__row_pass(dst + (size_t)y * row, src + (size_t)y * in->row, &t, in->channels);
+#ifdef FVG__X86_SIMD
+  if (fvg__uses_avx2(c)) y = fvg__row_passes_avx2(dst, in, &t, first, n);
+#endif
+  for (; y < n; y++) fvg__row_pass(dst + (size_t)y * row, src + (size_t)y * in->row, &t, in->channels);
   fvg__release(c, t.first);
   return FVG_OK;
 }
@@ -1843,6 +1984,7 @@ static fvg_status fvg__bicubic(fvg_ctx *c, uint8_t *dst, const fvg__view *in, in
                                const fvg__window *w) {
   size_t row = (size_t)w->width * (size_t)in->channels;
   fvg_status s = FVG_OK;
+  void (*column_pass)(uint8_t *, const uint8_t *, size_t, const int *, int, size_t) = fvg__column_pass;
   uint8_t *middle = NULL;
   fvg__taps t;
   int first, n, y;
@@ -1855,9 +1997,12 @@ static fvg_status fvg__bicubic(fvg_ctx *c, uint8_t *dst, const fvg__view *in, in
                   in->width, in->height, width, height, w->width, n);
   else if ((middle = (uint8_t *)fvg__alloc_array(c, (size_t)n, row)) == NULL) s = FVG_E_NOMEM;
   else s = fvg__horizontal(c, middle, in, width, w, first, n);
+#ifdef FVG__X86_SIMD
+  if (fvg__uses_avx2(c) && row >= 32) column_pass = fvg__column_pass_avx2;
+#endif
   for (y = 0; y < w->height && !s; y++)
-    fvg__column_pass(dst + (size_t)y * row, middle + (size_t)(t.first[y] - first) * row, row,
-                     t.weight + (size_t)y * (size_t)t.stride, t.count[y], row);
+    column_pass(dst + (size_t)y * row, middle + (size_t)(t.first[y] - first) * row, row,
+                t.weight + (size_t)y * (size_t)t.stride, t.count[y], row);
   fvg__release(c, middle);
   fvg__release(c, t.first);
   return s;

@@ -405,6 +405,118 @@ static void test_geometry(fvg_ctx *c) {
   fvg_image_free(c, &flat);
 }
 
+/* ---- every SIMD level gives the bytes of plain C ---- */
+static fvg_image patterned(fvg_ctx *c, int width, int height, int channels, int pattern) {
+  fvg_image image = make(c, width, height, channels, -1);
+  size_t i, n = (size_t)width * (size_t)height * (size_t)channels;
+  fvg_rng r;
+  fvg_rng_seed(&r, (uint64_t)width * 1000 + (uint64_t)height, (uint64_t)pattern);
+  for (i = 0; pattern && i < n; i++) {
+    int pixel = (int)(i / (size_t)channels), x = pixel % width, y = pixel / width;
+    double u = fvg_rng_uniform(&r);
+    image.pixels[i] = (uint8_t)(pattern == 1 ? 255 * (u < 0.5)                      /* black or white at random */
+                                : pattern == 2 ? 255 * ((x / 3 + y / 2 + (int)(i % 3)) % 2)  /* overshooting tiles  */
+                                : pattern == 3 ? 255 : (int)(256 * u));
+  }
+  return image;
+}
+
+/* Samples along a side are white where the low 16 bits of their weights for output 0 of n are positive. */
+static fvg_image low_digits(fvg_ctx *c, int width, int height, int channels, int n) {
+  fvg_image image = make(c, width, height, channels, 0);
+  int side = width > height ? width : height, x, y;
+  fvg__taps t;
+  if (fvg__taps_new(c, &t, side, n, 0, 1)) return image;
+  for (y = 0; y < height; y++)
+    for (x = 0; x < width; x++) {
+      int k = width > height ? x : y;
+      if (k < t.count[0] && (t.weight[k] & 0x8000) == 0)
+        memset(image.pixels + ((size_t)y * (size_t)width + (size_t)x) * (size_t)channels, 255, (size_t)channels);
+    }
+  fvg__release(c, t.first);
+  return image;
+}
+
+/* The view of `in` from left, top on, in a block that ends with its last pixel, so that a checker of memory sees a
+   read behind it; the result, too, in a block of its size. */
+static uint8_t *resampled(fvg_ctx *c, const fvg_image *in, int left, int top, int width, int height,
+                          const fvg__window *w) {
+  size_t n = (size_t)in->width * (size_t)in->height * (size_t)in->channels;
+  uint8_t *exact = (uint8_t *)malloc(n), *dst = (uint8_t *)malloc((size_t)w->width * (size_t)w->height
+                                                                  * (size_t)in->channels);
+  fvg_image copy = *in;
+  fvg__view view;
+  if (!exact || !dst) exit(1);
+  memcpy(exact, in->pixels, n);
+  copy.pixels = exact;
+  view = fvg__image_view(&copy, left, top, in->width - left, in->height - top);
+  if (fvg__bicubic(c, dst, &view, width, height, w)) { free(dst); dst = NULL; }
+  free(exact);
+  return dst;
+}
+
+static int level_differs(fvg_ctx *plain, fvg_ctx *c, const fvg_image *in, int left, int top, int width, int height,
+                         const fvg__window *w) {
+  uint8_t *a = resampled(plain, in, left, top, width, height, w), *b = resampled(c, in, left, top, width, height, w);
+  int differs = !a || !b || memcmp(a, b, (size_t)w->width * (size_t)w->height * (size_t)in->channels);
+  if (differs)
+    printf("  level %d: %d x %d x %d from %d, %d on, to %d x %d, window %d, %d, %d x %d\n", fvg_simd_level(c),
+           in->width, in->height, in->channels, left, top, width, height, w->left, w->top, w->width, w->height);
+  free(a);
+  free(b);
+  return differs;
+}
+
+static void test_simd_levels(void) {
+  static const int side[22] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 16, 17, 21, 31, 33, 50, 64, 97, 151, 200};
+  fvg_ctx *plain, *c;
+  fvg_desc desc;
+  fvg_rng r;
+  int level, trial, channels, cases = 0, bad = 0;
+  memset(&desc, 0, sizeof desc);
+  desc.simd = FVG_SIMD_SCALAR;
+  if (fvg_init(&plain, &desc)) return;
+  check(fvg_simd_level(plain) == FVG_SIMD_SCALAR, "plain C on demand");
+  for (level = FVG_SIMD_BEST; level < 16; level++) {                            /* a level the CPU lacks falls back */
+    desc.simd = (fvg_simd)level;
+    if (level == FVG_SIMD_SCALAR || fvg_init(&c, &desc)) continue;
+    if (level != FVG_SIMD_BEST && fvg_simd_level(c) != level) { fvg_free(c); continue; }
+    fvg_rng_seed(&r, 11, 0);
+    for (trial = 0; trial < 900 && bad < 10; trial++)
+      for (channels = 1; channels <= 4; channels++) {
+        int in_w = side[(int)(22 * fvg_rng_uniform(&r))], in_h = side[(int)(22 * fvg_rng_uniform(&r))];
+        int width = side[(int)(22 * fvg_rng_uniform(&r))], height = side[(int)(22 * fvg_rng_uniform(&r))];
+        int left = (int)(fvg_rng_uniform(&r) * in_w / 2), top = (int)(fvg_rng_uniform(&r) * in_h / 2);
+        fvg_image in = patterned(c, in_w, in_h, channels, trial % 5);
+        fvg__window w;
+        w.left = w.top = 0;
+        w.width = width;
+        w.height = height;
+        bad += level_differs(plain, c, &in, left, top, width, height, &w);
+        w.left = (int)(fvg_rng_uniform(&r) * width);
+        w.top = (int)(fvg_rng_uniform(&r) * height);
+        w.width = 1 + (int)(fvg_rng_uniform(&r) * (width - w.left));
+        w.height = 1 + (int)(fvg_rng_uniform(&r) * (height - w.top));
+        bad += level_differs(plain, c, &in, 0, 0, width, height, &w);
+        cases += 2;
+        fvg_image_free(c, &in);
+      }
+    for (channels = 1; channels <= 4 && bad < 10; channels++) {       /* sums of low digits that leave 32 bits      */
+      fvg_image wide = low_digits(c, 6000, 6, channels, 2), tall = low_digits(c, 33, 6000, channels, 2);
+      fvg__window w = {0, 0, 2, 3};
+      bad += level_differs(plain, c, &wide, 0, 0, 2, 3, &w);
+      w.width = 33;
+      w.height = 2;
+      bad += level_differs(plain, c, &tall, 0, 0, 33, 2, &w);
+      fvg_image_free(c, &wide);
+      fvg_image_free(c, &tall);
+    }
+    fvg_free(c);
+  }
+  check(cases && !bad, "every SIMD level resizes to the bytes of plain C");
+  fvg_free(plain);
+}
+
 static void test_extremes(fvg_ctx *c) {
   fvg_image thin = make(c, 1, 10000, 3, 9), line = make(c, 1 << 20, 1, 1, 0), a;
   size_t before = fvg_mem_used(c);
@@ -672,6 +784,7 @@ int main(void) {
   test_files(c);
   test_pillow_bytes(c);
   test_geometry(c);
+  test_simd_levels();
   test_masks(c);
   test_random_crops();
   test_normalize(c);
