@@ -2153,10 +2153,11 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
              each k one row of B, two vectors, meets 14 numbers of A: 28 multiply-adds for 16 loads.
      panel   B as [k][2 vectors], so that the tile reads it as one stream.  Frozen weights are put into panels once,
              at load (fvg_tensor_pack); any other B is copied into a panel of 256 rows when its turn comes.
-     rows    A as [k][14], one stream as well.  A matrix as it lies would be 14 streams a power of two apart, which
-             evict each other from the cache.  Copying A costs 1 / n of the product, and is done when n is large.
-     block   8 tiles of rows times a depth of 1024 stay in the second-level cache, while the panels go by once for
-             each block.  The next panel is asked for ahead, a few bytes at each k, so that it is there when it is due.
+     rows    A is read as it lies, 14 streams, except where its rows are a multiple of 4096 bytes apart: they would
+             evict each other from the cache.  Then it is copied to tiles of [k][14], which costs 1 / n of the product.
+     block   Some rows of A, up to 768 kB, stay in the second-level cache while the panels go by, once for each block.
+             The panel that follows is asked for ahead, a few bytes at each k, so that it is there when it is due:
+             without that a third of the time is lost waiting.
 
    Backward through frozen weights, dX = dY W, wants W itself where forward wants W^T.  A second copy in that order would
    double the memory of the model to save a transposition of 4 clocks a vector, which m / 2 clocks of multiply-adds
@@ -2171,10 +2172,10 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
 
 #define FVG__PANEL_COLS    32                         /* widest tile of all levels                                  */
 #define FVG__PANEL_DEPTH   256                        /* rows of a panel that is copied when it is needed           */
-#define FVG__BLOCK_DEPTH   1024                       /* and of those that lie ready                                */
-#define FVG__BLOCK_ROWS    112                        /* rows of A in a block                                       */
+#define FVG__BLOCK_FLOATS  196608                     /* rows of A in a block times k: three quarters of a megabyte */
+#define FVG__BLOCK_ROWS    112                        /* but not more rows than these                               */
 #define FVG__COPIED_ROWS   480                        /* the same when each block pays for copying B                */
-#define FVG__PASS_ROWS     896                        /* rows of A that are copied at a time                        */
+#define FVG__PASS_ROWS     960                        /* rows of A that are copied at a time                        */
 
 /* One tile: out[r][j] = sum_k a[r a_row + k a_k] panel[k tile_cols + j] + from[r ld_from + j] + bias[j] for r < rows,
    j < cols.  `ahead` is memory to ask for meanwhile, ahead_step numbers further at each k. */
@@ -2479,15 +2480,19 @@ FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
     }
 }
 
-/* Squares of 4 x 4 numbers turn in registers; what is left over at the edges goes one by one. */
+/* Squares of 4 x 4 numbers turn in registers; the last ones overlap those before rather than stick out.  Sixteen
+   columns, one cache line of a row, are used up before the next rows come: rows a power of two apart share few places
+   in the cache. */
 FVG__TARGET static void FVG__NAME(transpose)(int rows, int cols, const float *from, ptrdiff_t ld_from,
                                              float *to, ptrdiff_t ld_to) {
-  int i, j, whole_rows = rows - rows % 4, whole_cols = cols - cols % 4;
-  for (j = 0; j < whole_cols; j += 4)
-    for (i = 0; i < whole_rows; i += 4)
-      FVG__TRANSPOSE_4X4(from + i * ld_from + j, ld_from, to + j * ld_to + i, ld_to);
-  fvg__transpose_scalar(rows - whole_rows, whole_cols, from + whole_rows * ld_from, ld_from, to + whole_rows, ld_to);
-  fvg__transpose_scalar(rows, cols - whole_cols, from + whole_cols, ld_from, to + whole_cols * ld_to, ld_to);
+  int i, j, line;
+  if (rows < 4 || cols < 4) { fvg__transpose_scalar(rows, cols, from, ld_from, to, ld_to); return; }
+  for (line = 0; line < cols; line += 16)
+    for (i = 0; i < rows; i += 4)
+      for (j = line; j < cols && j < line + 16; j += 4) {
+        int i4 = i < rows - 4 ? i : rows - 4, j4 = j < cols - 4 ? j : cols - 4;
+        FVG__TRANSPOSE_4X4(from + i4 * ld_from + j4, ld_from, to + j4 * ld_to + i4, ld_to);
+      }
 }
 
 FVG__TARGET static float FVG__NAME(softmax)(int n, const float *x, float scale, float *p) {
@@ -2895,7 +2900,7 @@ typedef struct fvg__gemm_job {
   fvg__product p;
   int row0, rows;                                /* of this pass                                                    */
   int ready;                                     /* B lies in panels in the direction that is needed                */
-  int block_tiles, n_panels, group, n_groups;    /* a job is a block of rows times a group of panels                */
+  int block_tiles, n_panels;                     /* a job is a block of rows times a panel                          */
 } fvg__gemm_job;
 
 static int fvg__min(int a, int b) { return a < b ? a : b; }
@@ -2904,9 +2909,13 @@ static int fvg__ceil_div(int n, int size) { return (n + size - 1) / size; }
 /* Numbers from one k to the next in a packed tile: its rows, rounded up so that they can be written four by four. */
 static int fvg__packed_step(const fvg__kernels *kernels) { return (kernels->tile_rows + 3) / 4 * 4; }
 
-/* What `packed` must hold; 0 where copying A would cost more than it saves. */
-static size_t fvg__packed_floats(const fvg__kernels *kernels, int m, int n, int k) {
-  if (n < 4 * kernels->tile_cols) return 0;
+/* Do rows this far apart share their places in the cache, and are there columns enough to pay for copying them? */
+static int fvg__worth_packing(const fvg__kernels *kernels, int n, ptrdiff_t row) {
+  return n >= 4 * kernels->tile_cols && (row * (ptrdiff_t)sizeof(float)) % 4096 == 0;
+}
+
+/* What `packed` must hold. */
+static size_t fvg__packed_floats(const fvg__kernels *kernels, int m, int k) {
   return (size_t)fvg__ceil_div(fvg__min(m, FVG__PASS_ROWS), kernels->tile_rows) * (size_t)k *
          (size_t)fvg__packed_step(kernels);
 }
@@ -3031,42 +3040,37 @@ static void fvg__times_panels(const fvg__kernels *kernels, int m, int n, int k, 
 
 static void fvg__gemm_run(void *arg, int index) {
   const fvg__gemm_job *g = (const fvg__gemm_job *)arg;
-  const fvg__operand *b = &g->p.b;
+  const fvg__product *p = &g->p;
   float copy[FVG__PANEL_DEPTH * FVG__PANEL_COLS];
-  int width = g->p.kernels->tile_cols, most = g->ready ? FVG__BLOCK_DEPTH : FVG__PANEL_DEPTH, k0, panel;
-  int block = index / g->n_groups, first = index % g->n_groups * g->group,
-      end = fvg__min(first + g->group, g->n_panels);
-  for (k0 = 0; k0 < g->p.k; k0 += most) {
-    int depth = fvg__min(most, g->p.k - k0);
-    for (panel = first; panel < end; panel++) {
-      const float *lies = (const float *)b->data + ((ptrdiff_t)panel * g->p.k + k0) * width;
-      if (g->ready) {
-        fvg__block_times_panel(g, block, k0, depth, panel * width, lies,
-                               panel + 1 < g->n_panels ? lies + (ptrdiff_t)g->p.k * width : NULL);
-      } else {
-        fvg__copy_panel(g->p.kernels, b, k0, depth, panel * width, fvg__min(width, g->p.n - panel * width), copy);
-        fvg__block_times_panel(g, block, k0, depth, panel * width, copy, NULL);
-      }
-    }
+  int width = p->kernels->tile_cols, block = index / g->n_panels, panel = index % g->n_panels, j0 = panel * width, k0;
+  if (g->ready) {                                /* the panel that follows is this thread's next job, as a rule     */
+    const float *lies = (const float *)p->b.data + (ptrdiff_t)panel * p->k * width;
+    fvg__block_times_panel(g, block, 0, p->k, j0, lies, panel + 1 < g->n_panels ? lies + (ptrdiff_t)p->k * width : NULL);
+    return;
+  }
+  for (k0 = 0; k0 < p->k; k0 += FVG__PANEL_DEPTH) {
+    int depth = fvg__min(FVG__PANEL_DEPTH, p->k - k0);
+    fvg__copy_panel(p->kernels, &p->b, k0, depth, j0, fvg__min(width, p->n - j0), copy);
+    fvg__block_times_panel(g, block, k0, depth, j0, copy, NULL);
   }
 }
 
 /* out [m,n] = A [m,k] B [k,n] + bias + from.  c NULL: in this thread, for use inside a job. */
 static void fvg__gemm(fvg_ctx *c, const fvg__product *p) {
   fvg__gemm_job g;
-  int block_rows, pass_rows, n_jobs, n_tiles, i, spread = c && (double)p->m * p->n * p->k > 65536;
+  int tile_rows = p->kernels->tile_rows, most, block_rows, pass_rows, n_jobs, n_tiles, i;
+  int spread = c && (double)p->m * p->n * p->k > 65536;
   g.p = *p;
   g.ready = p->b.type == FVG_F32_PANELS && p->b.row == 1 && p->b.col == p->k;
-  g.block_tiles = (g.ready ? FVG__BLOCK_ROWS : FVG__COPIED_ROWS) / p->kernels->tile_rows;
+  most = g.ready ? fvg__min(FVG__BLOCK_ROWS, FVG__BLOCK_FLOATS / p->k) : FVG__COPIED_ROWS;
+  g.block_tiles = most < tile_rows ? 1 : most / tile_rows;
   g.n_panels = fvg__ceil_div(p->n, p->kernels->tile_cols);
-  g.group = g.n_panels < 16 ? 1 : g.n_panels < 32 ? 2 : 4;
-  g.n_groups = fvg__ceil_div(g.n_panels, g.group);
-  block_rows = g.block_tiles * p->kernels->tile_rows;
+  block_rows = g.block_tiles * tile_rows;
   pass_rows = FVG__PASS_ROWS / block_rows * block_rows;
   for (g.row0 = 0; g.row0 < p->m; g.row0 += g.rows) {
     g.rows = fvg__min(pass_rows, p->m - g.row0);
-    n_tiles = p->packed ? fvg__ceil_div(g.rows, p->kernels->tile_rows) : 0;
-    n_jobs = fvg__ceil_div(g.rows, block_rows) * g.n_groups;
+    n_tiles = p->packed ? fvg__ceil_div(g.rows, tile_rows) : 0;
+    n_jobs = fvg__ceil_div(g.rows, block_rows) * g.n_panels;
     if (spread) {
       fvg__parallel(c, fvg__pack_rows, &g, n_tiles);
       fvg__parallel(c, fvg__gemm_run, &g, n_jobs);
@@ -3132,7 +3136,8 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
    inference: at the end of a transformer block it drops everything the block made except its result - unless a
    gradient will pass through, in which case it keeps all. */
 
-#define FVG__CHUNK_BYTES ((size_t)1 << 20)
+#define FVG__CHUNK_BYTES ((size_t)1 << 20)         /* of the first chunk                                          */
+#define FVG__CHUNK_MOST  ((size_t)1 << 24)
 
 typedef struct fvg__chunk {
   struct fvg__chunk *next, *previous;
@@ -3186,6 +3191,14 @@ static void fvg__chunk_free(fvg_tape *t, fvg__chunk *k) {
   fvg__release(t->ctx, k);
 }
 
+/* As much as there is already: few chunks, and those that malloc gives back to the system at most once. */
+static size_t fvg__chunk_size(const fvg__chunk *last, size_t bytes) {
+  size_t size = last ? last->start + last->capacity : 0;
+  if (size > FVG__CHUNK_MOST) size = FVG__CHUNK_MOST;
+  if (size < FVG__CHUNK_BYTES) size = FVG__CHUNK_BYTES;
+  return size > bytes ? size : bytes;
+}
+
 static fvg__chunk *fvg__chunk_new(fvg_tape *t, size_t bytes) {
   fvg__chunk *k = (fvg__chunk *)fvg__alloc(t->ctx, sizeof *k);
   if (!k) return NULL;
@@ -3219,7 +3232,7 @@ static void *fvg__tape_alloc(fvg_tape *t, size_t bytes) {
   if (k) k->next = next; else t->first = next;
   if (next) next->previous = k;
   else {
-    next = fvg__chunk_new(t, FVG__SEPARATE_BLOCKS || bytes > FVG__CHUNK_BYTES ? bytes : FVG__CHUNK_BYTES);
+    next = fvg__chunk_new(t, FVG__SEPARATE_BLOCKS ? bytes : fvg__chunk_size(k, bytes));
     if (!next) { t->failed = 1; return NULL; }
     next->previous = k;
     if (k) k->next = next; else t->first = next;
@@ -3638,7 +3651,7 @@ FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user, fvg_p
    Shapes are matrices throughout: a batch of sequences is packed row after row, and what belongs together is told by
    segments (fvg_attention).  Losses end in [1,1]. */
 
-/* Rows are worked on in fixed groups of about 16,000 numbers, side by side. */
+/* Rows are worked on in fixed groups of about 4,000 numbers, side by side. */
 typedef struct fvg__rows_job {
   fvg_node *y;
   void (*rows)(fvg_node *y, int from, int to);
@@ -3655,7 +3668,7 @@ static void fvg__each_row(fvg_node *y, void (*rows)(fvg_node *y, int from, int t
   fvg__rows_job j;
   j.y = y;
   j.rows = rows;
-  j.group = 1 + 16384 / y->cols;
+  j.group = 1 + 4096 / y->cols;
   fvg__parallel(y->tape->ctx, fvg__rows_run, &j, (y->rows + j.group - 1) / j.group);
 }
 
@@ -3757,10 +3770,12 @@ FVG_DEF fvg_node *fvg_scale(fvg_node *x, float s) {
 /* The product with room for packed rows from the tape's end, which is given back. */
 static void fvg__multiply(fvg_tape *t, fvg__product *p) {
   fvg_mark mark = fvg_tape_mark(t);
-  size_t n = fvg__packed_floats(t->ctx->kernels, p->m, p->n, p->k);
   p->kernels = t->ctx->kernels;
-  p->packed = n ? (float *)fvg__tape_alloc(t, n * sizeof(float)) : NULL;
-  if (n && !p->packed) return;                   /* the tape remembers                                              */
+  p->packed = NULL;
+  if (fvg__worth_packing(p->kernels, p->n, p->a.col == 1 ? p->a.row : p->a.col)) {
+    p->packed = (float *)fvg__tape_alloc(t, fvg__packed_floats(p->kernels, p->m, p->k) * sizeof(float));
+    if (!p->packed) return;                      /* the tape remembers                                              */
+  }
   fvg__gemm(t->ctx, p);
   fvg__tape_rewind(t, mark);
 }

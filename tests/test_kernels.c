@@ -68,7 +68,7 @@ static double gemm_error(int m, int n, int k, orientation o, fvg_dtype type, int
   p.ld_out = p.ld_from = (ptrdiff_t)ld;
   if (mode & ACCUMULATE) p.from = out;
   if (mode & BIAS) p.bias = bias;
-  packed = (float *)malloc((fvg__packed_floats(now, m, 1000, k) + 1) * 4);
+  packed = (float *)malloc((fvg__packed_floats(now, m, k) + 1) * 4);
   if (mode & PACKED) p.packed = packed;
   fvg__gemm(NULL, &p);
   for (r = 0; r < m; r++)
