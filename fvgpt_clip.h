@@ -183,7 +183,7 @@ typedef struct fvg_text_tower {
   fvg_tensor ln_final_weight, ln_final_bias, projection;       /* [embed_dim, width]                                */
   fvg_transformer transformer;
 } fvg_text_tower;
-typedef struct fvg_clip {            /* read-only after loading                                                */
+typedef struct fvg_clip {            /* weights are read-only after loading                                    */
   fvg_ctx *ctx;
   int   has_vision, has_text, embed_dim;
   float logit_scale;                 /* s = exp(logit_scale of the file); 100 in OpenAI's models               */
@@ -191,6 +191,7 @@ typedef struct fvg_clip {            /* read-only after loading                 
   fvg_text_tower text;
   fvg_tokenizer *tokenizer;          /* NULL: texts cannot be encoded                                          */
   void **owned; int n_owned;         /* the memory of the tensors                                              */
+  fvg_tape *tape;                    /* working memory of the encoders, kept from call to call                 */
 } fvg_clip;
 
 /* From weights in HF's, OpenAI's or open_clip's names. config_json: HF's config.json or open_clip_config.json as
@@ -2683,6 +2684,7 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
   fvg__release(m->ctx, m->vision.transformer.block);
   fvg__release(m->ctx, m->text.transformer.block);
   fvg_tokenizer_free(m->tokenizer);
+  fvg_tape_free(m->tape);
   fvg__release(m->ctx, m);
 }
 
@@ -2889,6 +2891,11 @@ FVG_DEF fvg_node *fvg_clip_image_features(fvg_tape *t, const fvg_clip *m, const 
   return x ? x : fvg__give_up(t);
 }
 
+static fvg_tape *fvg__clip_tape(fvg_clip *m) {
+  if (!m->tape) m->tape = fvg_tape_new(m->ctx);
+  return m->tape;
+}
+
 /* Finite weights can still be so large that a tower overflows; a score made of that would mean nothing. */
 static fvg_status fvg__check_features(const fvg_clip *m, const char *what, const float *x, int n) {
   size_t k;
@@ -2906,17 +2913,16 @@ FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int 
   fvg_tape *t;
   int i;
   if (!m->has_vision) return fvg__fail(m->ctx, FVG_E_ARG, "this model has no image tower");
-  t = fvg_tape_new(m->ctx);
-  for (i = 0; t && i < n; i += FVG__IMAGE_BATCH) {
+  t = fvg__clip_tape(m);
+  if (!t) return FVG_E_NOMEM;
+  for (i = 0; i < n; i += FVG__IMAGE_BATCH) {
     int count = n - i < FVG__IMAGE_BATCH ? n - i : FVG__IMAGE_BATCH;
-    fvg_node *f;
-    fvg_tape_clear(t);
-    f = fvg_clip_image_features(t, m, images + (size_t)i * pixels, count);
-    if (!f) { fvg_tape_free(t); return m->ctx->status; }
+    fvg_node *f = fvg_clip_image_features(t, m, images + (size_t)i * pixels, count);
+    if (!f) { fvg_tape_clear(t); return m->ctx->status; }
     memcpy(features + (size_t)i * d, fvg_value(f), (size_t)count * d * sizeof *features);
+    fvg_tape_clear(t);
   }
-  fvg_tape_free(t);
-  return t ? fvg__check_features(m, "image", features, n) : FVG_E_NOMEM;
+  return fvg__check_features(m, "image", features, n);
 }
 
 /* ---- packed texts ---- */
@@ -3093,7 +3099,7 @@ static fvg_node *fvg__text_features(fvg_tape *t, fvg__packed *p, fvg_node *ctx) 
 }
 
 static fvg_status fvg__encode_packed(fvg_clip *m, const fvg__packed *part, fvg_parameter *ctx, float *features) {
-  fvg_tape *t = fvg_tape_new(m->ctx);
+  fvg_tape *t = fvg__clip_tape(m);
   fvg_node *g = NULL;
   const fvg__packed *p;
   float *at = features;
@@ -3108,7 +3114,7 @@ static fvg_status fvg__encode_packed(fvg_clip *m, const fvg__packed *part, fvg_p
     memcpy(at, fvg_value(g), (size_t)p->n_text * (size_t)m->embed_dim * sizeof *at);
     at += (size_t)p->n_text * (size_t)m->embed_dim;
   }
-  fvg_tape_free(t);
+  fvg_tape_clear(t);
   return g ? fvg__check_features(m, "text", features, (int)((size_t)(at - features) / (size_t)m->embed_dim)) :
              m->ctx->status;
 }

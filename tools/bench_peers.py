@@ -15,9 +15,9 @@ BUILD is the folder that holds `bench` (make all).  A peer that is not installed
 
 On a shared machine only ratios of times measured side by side mean anything.  Each program is a process that waits
 for a line with a number K, runs K steps and answers with the milliseconds of one.  They take turns, ours and a
-peer's, so that both see the same neighbours; K is what about 30 ms hold.  The ratio is the median over all turns of
-the peer's time over ours: above 1 we are faster.  Between turns all is still for 20 ms, in which threads stop
-spinning.  Let nothing else run, and do not use nice: OpenMP's threads wait for one another by spinning, and a core
+peer's, so that both see the same neighbours; K is what about a quarter of a second holds.  The ratio is the median over all turns of
+the peer's time over ours: above 1 we are faster.  Between turns all is still for half a second: ONNX
+Runtime's threads go on spinning for about that long, and would take a core away from whoever comes next.  Let nothing else run, and do not use nice: OpenMP's threads wait for one another by spinning, and a core
 that something else takes away makes peers look ten times slower than they are.
 
 What the peers compute: image towers and text towers with random weights of ViT-B's sizes; texts padded to 77 tokens,
@@ -40,7 +40,7 @@ CASES = ("gemm_197x768x768 gemm_197x3072x768 gemm_50x3072x768 gemm_77x512x512 ge
          "fvg_step_20 fvg_step_50 preprocess_1200x900").split()
 OPENBLAS = "/usr/lib/x86_64-linux-gnu/openblas-openmp"
 BATCH, N_CTX, EMBED, VOCAB, CONTEXT, LAYERS, HEAD = 4, 4, 512, 49408, 77, 12, 64
-TURN_MS, PAUSE = 30, 0.02
+TURN_MS, PAUSE = 250, 0.5
 LABELS = [3, 11, 7, 0]
 
 
