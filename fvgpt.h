@@ -2948,17 +2948,31 @@ static void fvg__pack_rows(void *arg, int index) {
       for (i = 0; i < n; i++) to[k * step + i] = from[i * p->a.row];
 }
 
-/* panel[k][j] = B[k0 + k][j0 + j] for j < cols, 0 for the columns that are missing. */
+/* n numbers that will be read soon. */
+static void fvg__ask_for(const float *p, int n) {
+#if defined(__GNUC__) && !defined(__TINYC__)
+  int i;
+  for (i = 0; i < n; i += 16) __builtin_prefetch(p + i, 0, 2);
+#else
+  (void)p;
+  (void)n;
+#endif
+}
+
+/* panel[k][j] = B[k0 + k][j0 + j] for j < cols, 0 for the columns that are missing.  Another such panel will be wanted
+   next_k rows and next_j columns further. */
 static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, int k0, int depth, int j0, int cols,
-                            float *panel) {
+                            float *panel, int next_k, int next_j) {
   int k, j, width = kernels->tile_cols;
   ptrdiff_t at = k0 * b->row + j0 * b->col;
   const float *from = (const float *)b->data + at;
   if (cols < width) memset(panel, 0, (size_t)depth * (size_t)width * sizeof *panel);
-  if (b->type == FVG_F32_PANELS) {               /* element (k, j) of W is number k % width of row j of panel k / width */
-    for (k = 0; k < depth; k += width)
-      kernels->transpose(cols, fvg__min(width, depth - k),
-                         (const float *)b->data + (k0 + k) * b->row + j0 * width, width, panel + k * width, width);
+  if (b->type == FVG_F32_PANELS) {               /* (k, j) of W is number k % width of row j of panel k / width     */
+    for (k = 0; k < depth; k += width) {
+      const float *square = (const float *)b->data + (k0 + k) * b->row + j0 * width;
+      kernels->transpose(cols, fvg__min(width, depth - k), square, width, panel + k * width, width);
+      if (next_k || next_j) fvg__ask_for(square + next_k * b->row + next_j * width, cols * width);
+    }
   } else if (b->type != FVG_F32) {
     const uint16_t *half = (const uint16_t *)b->data + at;
     for (j = 0; j < cols; j++)
@@ -3050,7 +3064,12 @@ static void fvg__gemm_run(void *arg, int index) {
   }
   for (k0 = 0; k0 < p->k; k0 += FVG__PANEL_DEPTH) {
     int depth = fvg__min(FVG__PANEL_DEPTH, p->k - k0);
-    fvg__copy_panel(p->kernels, &p->b, k0, depth, j0, fvg__min(width, p->n - j0), copy);
+    int next_k = depth, next_j = 0;              /* from this copy to the next: down the columns, then beside them  */
+    if (k0 + 2 * FVG__PANEL_DEPTH > p->k) {
+      next_k = j0 + 2 * width <= p->n ? -k0 : 0;
+      next_j = j0 + 2 * width <= p->n ? width : 0;
+    }
+    fvg__copy_panel(p->kernels, &p->b, k0, depth, j0, fvg__min(width, p->n - j0), copy, next_k, next_j);
     fvg__block_times_panel(g, block, k0, depth, j0, copy, NULL);
   }
 }
