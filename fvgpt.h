@@ -913,6 +913,21 @@ FVG_DEF const char *fvg_status_name(fvg_status s) {
   return "unknown status";
 }
 
+/* A context for a job of its own: same allocator and kernels, no threads, messages kept to itself. */
+FVG__FOR_CLIP static fvg_ctx fvg__helper_context(const fvg_ctx *c) {
+  fvg_ctx helper = *c;
+  helper.used = helper.peak = 0;
+  helper.pool = NULL;
+  helper.desc.parallel = NULL;
+  helper.desc.log = NULL;
+  helper.status = FVG_OK;
+  helper.message[0] = 0;
+  return helper;
+}
+
+/* malloc may be called by several threads at once; what is known of other allocators is nothing. */
+FVG__FOR_CLIP static int fvg__heap_is_shared(const fvg_ctx *c) { return c->desc.allocator.alloc == fvg__heap_alloc; }
+
 /* ---- random numbers ---- */
 static uint64_t fvg__splitmix(uint64_t *state) {
   uint64_t z = (*state += 0x9E3779B97F4A7C15u);
@@ -2452,6 +2467,10 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, cons
 FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
   float sum[FVG__TILE_ROWS * 2 * FVG__LANES];
   int r, j, n;
+  for (r = 0; r < t->rows; r++) {                /* where the results will go, while the sums are made              */
+    FVG__PREFETCH_TO_WRITE(t->out + r * t->ld_out);
+    FVG__PREFETCH_TO_WRITE(t->out + r * t->ld_out + FVG__LANES);
+  }
   switch (t->rows) {
     case 1: FVG__NAME(sum_rows)(t, 1, sum); break;
     case 2: FVG__NAME(sum_rows)(t, 2, sum); break;
@@ -2664,6 +2683,7 @@ static const fvg__kernels FVG__NAME(kernels) = {
 #undef FVG__SELECT_NEGATIVE
 #undef FVG__TRANSPOSE_4X4
 #undef FVG__PREFETCH
+#undef FVG__PREFETCH_TO_WRITE
 #endif /* FVG__STAMP_BODY */
 
 #if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__STAMP_BODY) && !defined(FVG__PART_TWO)
@@ -2712,6 +2732,7 @@ FVG__ALWAYS_INLINE void fvg__transpose_4x4(const float *from, ptrdiff_t ld_from,
             _mm_andnot_ps(_mm_cmplt_ps(x, _mm_set1_ps(0)), otherwise))
 #define FVG__TRANSPOSE_4X4(from, ld_from, to, ld_to) fvg__transpose_4x4(from, ld_from, to, ld_to)
 #define FVG__PREFETCH(p)        __builtin_prefetch(p, 0, 2)
+#define FVG__PREFETCH_TO_WRITE(p) __builtin_prefetch(p, 1, 3)
 #include "fvgpt.h"
 
 #define FVG__LEVEL              FVG_SIMD_AVX2
@@ -2737,6 +2758,7 @@ FVG__ALWAYS_INLINE void fvg__transpose_4x4(const float *from, ptrdiff_t ld_from,
 #define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) _mm256_blendv_ps(otherwise, if_negative, x)
 #define FVG__TRANSPOSE_4X4(from, ld_from, to, ld_to) fvg__transpose_4x4(from, ld_from, to, ld_to)
 #define FVG__PREFETCH(p)        __builtin_prefetch(p, 0, 2)
+#define FVG__PREFETCH_TO_WRITE(p) __builtin_prefetch(p, 1, 3)
 FVG__TARGET static inline __m256i fvg__first_lanes_avx2(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
@@ -2766,6 +2788,7 @@ FVG__TARGET static inline __m256i fvg__first_lanes_avx2(int n) {
   _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(0), _CMP_LT_OS), otherwise, if_negative)
 #define FVG__TRANSPOSE_4X4(from, ld_from, to, ld_to) fvg__transpose_4x4(from, ld_from, to, ld_to)
 #define FVG__PREFETCH(p)        __builtin_prefetch(p, 0, 2)
+#define FVG__PREFETCH_TO_WRITE(p) __builtin_prefetch(p, 1, 3)
 FVG__TARGET static inline __mmask16 fvg__first_lanes_avx512(int n) {
   return (__mmask16)(n >= 16 ? 0xffff : (1 << n) - 1);
 }
@@ -2805,6 +2828,7 @@ FVG__ALWAYS_INLINE void fvg__transpose_4x4(const float *from, ptrdiff_t ld_from,
 #define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) vbslq_f32(vcltzq_f32(x), if_negative, otherwise)
 #define FVG__TRANSPOSE_4X4(from, ld_from, to, ld_to) fvg__transpose_4x4(from, ld_from, to, ld_to)
 #define FVG__PREFETCH(p)        __builtin_prefetch(p, 0, 2)
+#define FVG__PREFETCH_TO_WRITE(p) __builtin_prefetch(p, 1, 3)
 #include "fvgpt.h"
 #endif
 
@@ -2844,6 +2868,7 @@ FVG__ALWAYS_INLINE void fvg__transpose_4x4(const float *from, ptrdiff_t ld_from,
   wasm_v128_bitselect(if_negative, otherwise, wasm_f32x4_lt(x, wasm_f32x4_splat(0)))
 #define FVG__TRANSPOSE_4X4(from, ld_from, to, ld_to) fvg__transpose_4x4(from, ld_from, to, ld_to)
 #define FVG__PREFETCH(p)        ((void)(p))
+#define FVG__PREFETCH_TO_WRITE(p) ((void)(p))
 #include "fvgpt.h"
 #endif
 #undef FVG__STAMP_BODY

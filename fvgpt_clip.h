@@ -211,7 +211,9 @@ FVG_DEF void       fvg_clip_free(fvg_clip *m);
    but slower. */
 FVG_DEF fvg_status fvg_clip_unpack(fvg_clip *m);
 FVG_DEF size_t     fvg_clip_parameter_count(const fvg_clip *m);
-/* images [n, 3, image_size, image_size] -> features [n, embed_dim], not normalised. */
+/* images [n, 3, image_size, image_size] -> features [n, embed_dim], not normalised.  Works in batches of 8: the memory
+   it needs besides the model does not grow with n beyond that, and fvg_clip_image_bytes bounds it. */
+FVG_DEF size_t     fvg_clip_image_bytes(const fvg_clip *m, int n);
 FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int n, float *features);
 /* texts -> features [n, embed_dim], not normalised. A text of more tokens than the context holds is an error. */
 FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, const char *const *texts, int n, float *features);
@@ -2908,6 +2910,24 @@ static fvg_status fvg__check_features(const fvg_clip *m, const char *what, const
 
 #define FVG__IMAGE_BATCH 8                       /* images that pass the tower together: enough to fill the kernels */
 
+/* Nodes that live at once: while patches are embedded, the patches and 6 matrices [rows, width]; inside a block 9 of
+   them (x, LN_1, q, k, v, attention, sum, LN_2, sum) and 2 that are as wide as the MLP; besides, the rows that a product
+   copies and the panels of attention.  A tape's memory is at most twice what lies on it, and its first chunk. */
+FVG_DEF size_t fvg_clip_image_bytes(const fvg_clip *m, int n) {
+  const fvg_vision_tower *v = &m->vision;
+  size_t batch = (size_t)(n < FVG__IMAGE_BATCH ? n : FVG__IMAGE_BATCH), rows = batch * (size_t)v->n_token;
+  size_t w = (size_t)v->width, hidden, head, panels, embed, block;
+  if (!m->has_vision || n < 1) return 0;
+  hidden = (size_t)v->transformer.block[0].fc_weight.dim[0];
+  head = w / (size_t)v->transformer.n_head;
+  panels = (size_t)fvg__min((int)batch * v->transformer.n_head, FVG__LANES_OF_JOBS) *
+           ((size_t)v->n_token + FVG__PANEL_COLS) * (2 * (head + FVG__PANEL_COLS) + FVG__QUERIES);
+  embed = rows * (3 * (size_t)v->patch_size * (size_t)v->patch_size + 6 * w);
+  block = rows * (9 * w + 2 * hidden + 2 * (size_t)v->transformer.n_head + 4) + panels +
+          ((size_t)FVG__PASS_ROWS < rows ? (size_t)FVG__PASS_ROWS : rows) * hidden * 4 / 3 + 16 * hidden;
+  return 2 * (embed > block ? embed : block) * sizeof(float) + FVG__CHUNK_BYTES;
+}
+
 FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int n, float *features) {
   size_t pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size, d = (size_t)m->embed_dim;
   fvg_tape *t;
@@ -4382,12 +4402,12 @@ static uint64_t fvg__path_hash(const char *path) {
   return h;
 }
 
-static fvg_status fvg__augmented(const fvg_views *v, const fvg_image *in, const fvg_crop *crop,
+static fvg_status fvg__augmented(fvg_ctx *c, const fvg_views *v, const fvg_image *in, const fvg_crop *crop,
                                  fvg_filter filter, fvg_image *out) {
   int size = v->clip->vision.image_size;
-  if (v->desc.augment == FVG_AUGMENT_NONE) return fvg_image_test_transform(v->clip->ctx, out, in, size, filter);
-  if (v->desc.augment == FVG_AUGMENT_SQUASH) return fvg_image_resize(v->clip->ctx, out, in, size, size, filter);
-  return fvg_image_resized_crop(v->clip->ctx, out, in, crop, size, filter);
+  if (v->desc.augment == FVG_AUGMENT_NONE) return fvg_image_test_transform(c, out, in, size, filter);
+  if (v->desc.augment == FVG_AUGMENT_SQUASH) return fvg_image_resize(c, out, in, size, size, filter);
+  return fvg_image_resized_crop(c, out, in, crop, size, filter);
 }
 
 /* fg = x * mask [size*size] per channel; returns the share of foreground.
@@ -4409,25 +4429,27 @@ static float fvg__foreground(fvg_ctx *c, const float *x, const fvg_image *mask, 
   return (float)inside / (float)n;
 }
 
-/* One view's pixels: x, and with foreground wanted fg and *area (-1 without a mask, fg is then x). */
-static fvg_status fvg__view_pixels(const fvg_views *v, const fvg_item *item, int epoch, float *x,
+/* One view's pixels: x, and with foreground wanted fg and *area (-1 without a mask, fg is then x).  c stands in for
+   the clip's context. */
+static fvg_status fvg__view_pixels(fvg_ctx *c, const fvg_views *v, const fvg_item *item, int epoch, float *x,
                                    float *fg, float *area) {
-  fvg_ctx *c = v->clip->ctx;
+  fvg_dataset dataset = *v->dataset;
   fvg_image image, mask, view, mask_view;
   fvg_crop crop;
   fvg_rng rng;
   fvg_status s;
   memset(&image, 0, sizeof image);
   mask = view = mask_view = image;
-  s = fvg_dataset_load(v->dataset, item, &image, fg ? &mask : NULL, v->desc.mask_threshold);
+  dataset.ctx = c;
+  s = fvg_dataset_load(&dataset, item, &image, fg ? &mask : NULL, v->desc.mask_threshold);
   if (s) return s;
   fvg_rng_seed(&rng, v->desc.seed, fvg__path_hash(item->path) + (uint64_t)epoch);
   crop = fvg_crop_random(&rng, image.width, image.height, (double)v->desc.crop_scale_min, 1.0);
-  s = fvg__augmented(v, &image, &crop, FVG_BICUBIC, &view);
+  s = fvg__augmented(c, v, &image, &crop, FVG_BICUBIC, &view);
   if (!s) s = fvg_image_normalize(c, &view, x);
   if (!s && fg) {
     *area = -1;
-    if (mask.pixels) s = fvg__augmented(v, &mask, &crop, FVG_NEAREST, &mask_view);
+    if (mask.pixels) s = fvg__augmented(c, v, &mask, &crop, FVG_NEAREST, &mask_view);
     if (!s && mask.pixels) *area = fvg__foreground(c, x, &mask_view, v->desc.fill_black, fg);
     else memcpy(fg, x, 3 * (size_t)view.width * (size_t)view.height * sizeof *fg);
   }
@@ -4435,6 +4457,38 @@ static fvg_status fvg__view_pixels(const fvg_views *v, const fvg_item *item, int
   fvg_image_free(c, &view);
   fvg_image_free(c, &mask);
   fvg_image_free(c, &image);
+  return s;
+}
+
+/* Pictures of a batch are read, decoded and cut side by side, each in a context of its own. */
+typedef struct fvg__pixels_job {
+  const fvg_views *v;
+  const fvg_item *const *item;
+  int epoch;
+  float *whole, *fg, *area;                      /* a batch of each; fg NULL: not wanted                            */
+  fvg_ctx ctx[FVG__IMAGE_BATCH];
+} fvg__pixels_job;
+
+static void fvg__pixels_run(void *arg, int i) {
+  fvg__pixels_job *j = (fvg__pixels_job *)arg;
+  size_t pixels = 3 * (size_t)j->v->clip->vision.image_size * (size_t)j->v->clip->vision.image_size;
+  j->ctx[i].status = fvg__view_pixels(&j->ctx[i], j->v, j->item[i], j->epoch, j->whole + (size_t)i * pixels,
+                                      j->fg ? j->fg + (size_t)i * pixels : NULL, &j->area[i]);
+}
+
+static fvg_status fvg__batch_pixels(fvg__pixels_job *j, int n) {
+  fvg_ctx *c = j->v->clip->ctx;
+  size_t peak = c->used;
+  fvg_status s = FVG_OK;
+  int i;
+  for (i = 0; i < n; i++) j->ctx[i] = fvg__helper_context(c);
+  if (fvg__heap_is_shared(c)) fvg__parallel(c, fvg__pixels_run, j, n);
+  else for (i = 0; i < n; i++) fvg__pixels_run(j, i);   /* an arena, or an allocator that may not know of threads   */
+  for (i = 0; i < n; i++) {
+    peak += j->ctx[i].peak;
+    if (!s && j->ctx[i].status) s = fvg__fail(c, j->ctx[i].status, "%s", j->ctx[i].message);
+  }
+  if (peak > c->peak) c->peak = peak;
   return s;
 }
 
@@ -4446,18 +4500,26 @@ static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, i
   float *whole = v->pixels, *fg = f_fg ? v->pixels + FVG__IMAGE_BATCH * pixels : NULL;
   float areas[FVG__IMAGE_BATCH];
   int with_mask[FVG__IMAGE_BATCH], n_masked = 0, i;
-  fvg_status s = FVG_OK;
-  for (i = 0; !s && i < n; i++) {
-    s = fvg__view_pixels(v, item[i], epoch, whole + (size_t)i * pixels,
-                         fg ? fg + (size_t)n_masked * pixels : NULL, &areas[i]);
-    if (!s && fg && areas[i] >= 0) with_mask[n_masked++] = i;
-  }
+  fvg__pixels_job j;
+  fvg_status s;
+  j.v = v;
+  j.item = item;
+  j.epoch = epoch;
+  j.whole = whole;
+  j.fg = fg;
+  j.area = areas;
+  s = fvg__batch_pixels(&j, n);
   if (!s) s = fvg_clip_encode_images(m, whole, n, f);
   if (s) return s;
   fvg_normalize_rows(f, n, m->embed_dim);
   if (!f_fg) return FVG_OK;
   memcpy(f_fg, f, (size_t)n * d * sizeof *f_fg);
   if (area) memcpy(area, areas, (size_t)n * sizeof *area);
+  for (i = 0; i < n; i++) {                      /* views with a mask move together                                 */
+    if (areas[i] < 0) continue;
+    memmove(fg + (size_t)n_masked * pixels, fg + (size_t)i * pixels, pixels * sizeof *fg);
+    with_mask[n_masked++] = i;
+  }
   if (!n_masked) return FVG_OK;
   s = fvg_clip_encode_images(m, fg, n_masked, whole);                                /* `whole` has done its work   */
   if (s) return s;
