@@ -390,6 +390,25 @@ static void text_by_hand(const fvg_clip *m, const char *text, float *f) {
   fvg_tape_free(t);
 }
 
+/* What encoding takes is bounded by what fvg_clip_image_bytes says, and does not grow with the number of images. */
+static void test_image_memory(void) {
+  static float many[40 * PIXELS], f[40 * EMBED];
+  int n, i;
+  size_t grown = 0;
+  for (i = 0; i < 40; i++) memcpy(many + i * PIXELS, images, PIXELS * sizeof *images);
+  for (n = 1; n <= 40; n = n < 8 ? 2 * n : n + 16) {
+    fvg_clip *m = must_load(&hf, NULL, FVG_F32);
+    size_t before = fvg_mem_used(c), used;
+    need(!fvg_clip_encode_images(m, many, n, f), "images");
+    used = fvg_mem_used(c) - before;
+    check(used <= fvg_clip_image_bytes(m, n), "fvg_clip_image_bytes is a bound");
+    if (n == 8) grown = used;
+    if (n > 8) check(used == grown && fvg_clip_image_bytes(m, n) == fvg_clip_image_bytes(m, 8),
+                     "40 images take the memory of 8");
+    fvg_clip_free(m);
+  }
+}
+
 static void test_by_hand(const features *plain) {
   fvg_clip *m = must_load(&hf, NULL, FVG_F32);
   double image = 0, text = 0;
@@ -944,6 +963,7 @@ int main(void) {
   test_storage(&plain);
   test_towers(&plain);
   test_by_hand(&plain);
+  test_image_memory();
   test_texts(&plain);
   test_feature_nodes(&plain);
   test_tower_gradients();

@@ -348,6 +348,37 @@ static fvg_status train(fvg_coop *p, int steps, float *losses) {
   return s;
 }
 
+/* Class by class or all at once: the same loss and gradient, up to rounding. */
+static void test_chunks(void) {
+  static float whole[CLASSES * 4 * W], g[2][CLASSES * EMBED];
+  double loss = 0, worst;
+  int csc, rows;
+  for (csc = 0; csc < 2; csc++)
+    for (rows = 0; rows < 9; rows += 4) {                               /* one chunk, a class each, about two */
+      fvg_coop_desc d = desc_of(4, csc, FVG_END, NULL);
+      fvg_tape *t = fvg_tape_new(c);
+      fvg_parameter *ctx;
+      fvg_node *l;
+      problem x;
+      size_t n;
+      d.chunk_rows = rows;
+      x.p = new_coop(&d);
+      ctx = fvg_coop_ctx(x.p);
+      n = fvg_tensor_count(&ctx->value);
+      l = build(t, &x);
+      check(!fvg_backward(l) && !fvg_coop_text_features(x.p, names, CLASSES, g[rows > 0]), "a step in chunks");
+      if (!rows) { loss = (double)fvg_value(l)[0]; memcpy(whole, ctx->grad, n * sizeof *whole); }
+      else {
+        worst = difference(ctx->grad, whole, n, 1);
+        check(x.p->packed.next != NULL, "there are chunks");
+        check(fabs((double)fvg_value(l)[0] - loss) < 1e-5 && worst < 1e-4, "chunks change neither loss nor gradient");
+        check(difference(g[1], g[0], CLASSES * EMBED, 1) < 1e-5, "nor the features");
+      }
+      fvg_tape_free(t);
+      fvg_coop_free(x.p);
+    }
+}
+
 static void test_training(void) {
   static const int bad[N] = {0, 2, 3, 1, 0}, negative[N] = {0, 2, 1, -1, 0};
   float losses[2][30], g[CLASSES * EMBED], kept[4 * W];
@@ -589,6 +620,7 @@ int main(void) {
   test_positions();
   test_start();
   test_gradient();
+  test_chunks();
   test_training();
   test_refused();
   test_allocation_failures();

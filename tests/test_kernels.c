@@ -1,5 +1,7 @@
 /* Chapter 4: every SIMD level of this CPU against double arithmetic and the scalar kernels; threads change no bit. */
+#ifndef __EMSCRIPTEN__                          /* whose threads need a build of their own */
 #define FVGPT_PTHREADS
+#endif
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
 

@@ -55,6 +55,18 @@ static fvg_node *attend(fvg_tape *tape, int heads, const fvg_segment *s, int n) 
   return weigh(fvg_attention(param(tape, Q), param(tape, K), param(tape, V), heads, s, n));
 }
 
+/* A few nodes with inputs of their own, to be made twice. */
+static fvg_node *some_function(fvg_tape *tape, fvg_node *x, void *user) {
+  (void)user;
+  x = fvg_gelu(fvg_add(x, param(tape, ROW)));
+  return fvg_mul(fvg_layer_norm(x, param(tape, GAIN), param(tape, SHIFT), 1e-5f), param(tape, COL));
+}
+
+static fvg_node *outer_function(fvg_tape *tape, fvg_node *x, void *user) {
+  (void)tape;
+  return fvg_scale(fvg_recompute(x, some_function, user), 2);
+}
+
 static fvg_node *build(fvg_tape *tape, void *user) {
   fvg_node *a = param(tape, A), *b = param(tape, B), *x = param(tape, Q);
   switch (*(int *)user) {
@@ -98,6 +110,10 @@ static fvg_node *build(fvg_tape *tape, void *user) {
                                   fvg_linear(fvg_normalize(a), fvg_normalize(b), NULL), 0.7f));
     case 36: return weigh(fvg_exp(a));
     case 37: return weigh(fvg_mul(a, fvg_exp(param(tape, ONE))));                    /* as CLIP learns its scale */
+    case 38: return weigh(fvg_linear_add(a, param(tape, W), param(tape, BIAS), fvg_linear(b, param(tape, W), NULL)));
+    case 39: return weigh(fvg_recompute(a, some_function, NULL));
+    case 40: x = fvg_recompute(a, some_function, NULL);             /* one within another, and used twice */
+      return weigh(fvg_mul(x, fvg_recompute(x, outer_function, NULL)));
   }
   return NULL;
 }
@@ -110,7 +126,8 @@ static void test_gradients(void) {
     "lerp", "mean", "sum", "cross_entropy", "kl_rows", "bce_with_logits", "attention, one head",
     "attention, causal", "attention, causal with a shared prefix", "attention, shared prefix",
     "attention, partial queries", "attention of a node by itself", "shared nodes",
-    "KL of two normalised inputs", "exp", "exp of a scale"
+    "KL of two normalised inputs", "exp", "exp of a scale", "linear onto another", "recompute",
+    "recompute within recompute"
   };
   int i;
   double worst = 0;
@@ -659,6 +676,88 @@ static void test_keep_and_reset(void) {
   check(t->last == start.last && fvg_tape_mark(t).position == start.position, "reset returns to the mark");
 }
 
+/* Recomputing changes neither value nor gradient by a bit, and keeps less. */
+static fvg_node *five_gelus(fvg_tape *tape, fvg_node *x, void *user) {
+  int i;
+  (void)tape;
+  (void)user;
+  for (i = 0; i < 5; i++) x = fvg_gelu(fvg_scale(x, 1.5f));
+  return x;
+}
+
+static void test_recompute(void) {
+  static float numbers[40 * 50], plain_value[2000], plain_grad[2000];
+  size_t height[2];
+  fvg_mark start;
+  int i, again, same = 1, dim[2] = {40, 50};
+  fvg_parameter big;
+  for (i = 0; i < 2000; i++) numbers[i] = (float)(0.01 * (i % 301) - 1.5);
+  if (fvg_parameter_new(c, &big, "big", 2, dim)) { check(0, "a parameter"); return; }
+  memcpy(big.value.data, numbers, sizeof numbers);
+  for (again = 0; again < 2; again++) {
+    fvg_node *x, *y;
+    fvg_tape_clear(t);
+    memset(big.grad, 0, sizeof numbers);
+    x = fvg_param(t, &big);
+    start = fvg_tape_mark(t);
+    y = again ? fvg_recompute(x, five_gelus, NULL) : five_gelus(t, x, NULL);
+    height[again] = fvg_tape_mark(t).position - start.position;
+    check(fvg_backward(fvg_sum(y)) == FVG_OK, "backward");
+    if (!again) {
+      memcpy(plain_value, fvg_value(y), sizeof plain_value);
+      memcpy(plain_grad, big.grad, sizeof plain_grad);
+    } else same = !memcmp(plain_value, fvg_value(y), sizeof plain_value) && !memcmp(plain_grad, big.grad, sizeof plain_grad);
+  }
+  check(same, "a recomputed function has the same value and gradient, bit for bit");
+  check(FVG__SEPARATE_BLOCKS || height[1] * 5 < height[0], "and keeps only its result");
+  fvg_tape_clear(t);
+  check(!fvg_recompute(NULL, five_gelus, NULL), "recompute of a failure is a failure");
+  fvg_tape_clear(t);
+  fvg_parameter_free(c, &big);
+}
+
+/* Panels give the values and gradients of rows; what needs rows says so. */
+static void test_panels(void) {
+  enum { M = 33, N = 71, K = 52 };
+  static float x[M * K], rows_value[M * N], rows_grad[M * K];
+  int dim[2] = {N, K}, x_dim[2] = {M, K}, i, packed, row = 0;
+  double value = 0, gradient = 0;
+  fvg_parameter w, input;
+  fvg_tensor vector;
+  if (fvg_parameter_new(c, &w, "w", 2, dim) || fvg_parameter_new(c, &input, "x", 2, x_dim)) { check(0, "memory"); return; }
+  for (i = 0; i < N * K; i++) ((float *)w.value.data)[i] = uniform(-1, 1);
+  for (i = 0; i < M * K; i++) x[i] = ((float *)input.value.data)[i] = uniform(-1, 1);
+  for (packed = 0; packed < 2; packed++) {
+    fvg_node *y;
+    fvg_tape_clear(t);
+    memset(input.grad, 0, sizeof x);
+    if (packed) check(!fvg_tensor_pack(c, &w.value) && w.value.type == FVG_F32_PANELS, "pack");
+    y = fvg_linear(fvg_param(t, &input), fvg_frozen(t, &w.value), NULL);
+    check(fvg_backward(fvg_sum(fvg_mul(y, y))) == FVG_OK, "backward through frozen weights");
+    for (i = 0; i < M * N; i++) {
+      if (!packed) rows_value[i] = fvg_value(y)[i];
+      else value = fmax(value, fabs((double)fvg_value(y)[i] - (double)rows_value[i]));
+    }
+    for (i = 0; i < M * K; i++) {
+      if (!packed) rows_grad[i] = input.grad[i];
+      else gradient = fmax(gradient, fabs((double)input.grad[i] - (double)rows_grad[i]));
+    }
+  }
+  check(value < 2e-5 && gradient < 2e-4, "weights in panels are the weights in rows, forward and back");
+  fvg_tape_clear(t);
+  check(!fvg_gather(fvg_frozen(t, &w.value), &row, 1) && strstr(fvg_error(c), "F32_PANELS"), "rows of panels");
+  fvg_tape_clear(t);
+  check(!fvg_linear(fvg_param(t, &w), fvg_param(t, &input), NULL), "panels as the left operand");
+  fvg_tape_clear(t);
+  check(!fvg_tensor_unpack(c, &w.value) && w.value.type == FVG_F32 && fvg_panel_width(c) > 0, "unpack");
+  fvg_rng_seed(&rng, 3, 3);
+  vector = input.value;
+  vector.n_dim = 1;
+  check(fvg_tensor_pack(c, &vector) == FVG_E_ARG && strstr(fvg_error(c), "matrix"), "a vector has no panels");
+  fvg_parameter_free(c, &w);
+  fvg_parameter_free(c, &input);
+}
+
 int main(void) {
   size_t used;
   int i;
@@ -683,6 +782,8 @@ int main(void) {
   test_who_gets_a_gradient();
   test_keep_and_reset();
   test_tape_memory();
+  test_recompute();
+  test_panels();
   fvg_tape_free(t);
   used = fvg_mem_used(c);
   for (i = 0; i < N_PARAMS; i++) fvg_parameter_free(c, &p[i]);

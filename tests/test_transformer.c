@@ -1,5 +1,7 @@
 /* Chapter 7: the block against naive double code; packing, kept rows, inference, threads. */
+#ifndef __EMSCRIPTEN__                          /* whose threads need a build of their own */
 #define FVGPT_PTHREADS
+#endif
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
 
