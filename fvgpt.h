@@ -2191,6 +2191,7 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
 #define FVG__BLOCK_ROWS    112                        /* but not more rows than these                               */
 #define FVG__COPIED_ROWS   480                        /* the same when each block pays for copying B                */
 #define FVG__PASS_ROWS     960                        /* rows of A that are copied at a time                        */
+#define FVG__WORTH_THREADS 1e6                        /* multiply-adds that take longer than calling threads        */
 
 /* One tile: out[r][j] = sum_k a[r a_row + k a_k] panel[k tile_cols + j] + from[r ld_from + j] + bias[j] for r < rows,
    j < cols.  `ahead` is memory to ask for meanwhile, ahead_step numbers further at each k. */
@@ -3103,7 +3104,7 @@ static void fvg__gemm_run(void *arg, int index) {
 static void fvg__gemm(fvg_ctx *c, const fvg__product *p) {
   fvg__gemm_job g;
   int tile_rows = p->kernels->tile_rows, most, block_rows, pass_rows, n_jobs, n_tiles, i;
-  int spread = c && (double)p->m * p->n * p->k > 65536;
+  int spread = c && (double)p->m * p->n * p->k > FVG__WORTH_THREADS;
   g.p = *p;
   g.ready = p->b.type == FVG_F32_PANELS && p->b.row == 1 && p->b.col == p->k;
   most = g.ready ? fvg__min(FVG__BLOCK_ROWS, FVG__BLOCK_FLOATS / p->k) : FVG__COPIED_ROWS;
@@ -3712,7 +3713,7 @@ static void fvg__each_row(fvg_node *y, void (*rows)(fvg_node *y, int from, int t
   fvg__rows_job j;
   j.y = y;
   j.rows = rows;
-  j.group = 1 + 4096 / y->cols;
+  j.group = fvg__count(y) < 32768 ? y->rows : 1 + 4096 / y->cols;      /* little is done faster by one thread      */
   fvg__parallel(y->tape->ctx, fvg__rows_run, &j, (y->rows + j.group - 1) / j.group);
 }
 
