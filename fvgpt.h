@@ -27,7 +27,8 @@
         FVGPT_IMPLEMENTATION   emit the function bodies here
         FVGPT_STATIC           make every function private to this file
         FVGPT_PTHREADS         build in a pool of POSIX threads (link with -lpthread); see fvg_desc.n_threads
-        FVGPT_NO_SIMD          scalar code only (the AVX bodies are chosen at run time, no -m flags are needed)
+        FVGPT_NO_SIMD          scalar code only.  Else, with gcc or clang: SSE2, AVX2 or AVX-512 on x86-64, chosen at
+                               run time without any -m flag; NEON on 64-bit ARM; WASM SIMD128 under emcc -msimd128
         FVGPT_NO_STDIO         no fopen: files come as fvg_source callbacks or as bytes
 
       -ffast-math and -ffinite-math-only are refused: losses, masks and NaN checks rely on IEEE arithmetic.
@@ -45,6 +46,8 @@
 
    4. THREADS.  Kernels are cut into chunks whose borders depend on the shapes alone, and no sum is ever split
       over chunks: results have the same bits for any number of threads.  A context is used by one thread at a time.
+      Its workers look for work for a tenth of a millisecond before they sleep; more threads than cores are a loss.
+      SIMD levels differ from one another, and from scalar code, in the last bits: sums are taken in another order.
 
    5. RANDOM NUMBERS.  fvg_rng computes with integers and exactly rounded operations only; one seed gives one
       sequence on every machine, normal deviates included.  (Except x87 code, gcc -m32 without -mfpmath=sse, which
@@ -57,7 +60,12 @@
       turns frozen tensors into parameters without a change to the code that uses them; tools/pretrain.c trains both
       towers of a CLIP that way, from random weights.
 
-   8. CHAPTERS, in order of dependency (`grep -n "^ \* CHAPTER" fvgpt.h` prints this list with line numbers):
+   8. SPEED.  Frozen matrices belong into panels (fvg_tensor_pack), which fvg_clip_load sees to; one copy serves both
+      directions, and chapter 4 says why.  Backward keeps one layer's gradients at a time, fvg_recompute trades a third
+      more work for the memory of what it recomputes.  build/bench measures all of this as a share of what the CPU can
+      multiply and add, tools/bench_peers.py beside other programs.
+
+   9. CHAPTERS, in order of dependency (`grep -n "^ \* CHAPTER" fvgpt.h` prints this list with line numbers):
         1 Context      2 Files        3 Safetensors   4 Kernels      5 Tape
         6 Operations   7 Transformer  8 Optimisers    9 FVG-PT
 */
@@ -136,6 +144,7 @@ FVG_DEF const char *fvg_error(const fvg_ctx *c);                     /* the last
 FVG_DEF fvg_status  fvg_last_status(const fvg_ctx *c);               /* the kind of that failure, FVG_OK if none  */
 FVG_DEF const char *fvg_status_name(fvg_status s);
 FVG_DEF int         fvg_simd_level(const fvg_ctx *c);                /* the level in use, an fvg_simd             */
+FVG_DEF const char *fvg_simd_name(int level);                        /* "scalar", ..., "best" for 0; NULL: no such */
 FVG_DEF size_t      fvg_mem_used(const fvg_ctx *c);                  /* bytes held now                            */
 FVG_DEF size_t      fvg_mem_peak(const fvg_ctx *c);                  /* most bytes ever held                      */
 
@@ -895,6 +904,10 @@ FVG_DEF void fvg_free(fvg_ctx *c) {
 FVG_DEF const char *fvg_error(const fvg_ctx *c) { return c ? c->message : "no context: out of memory"; }
 FVG_DEF fvg_status fvg_last_status(const fvg_ctx *c) { return c ? c->status : FVG_E_NOMEM; }
 FVG_DEF int fvg_simd_level(const fvg_ctx *c) { return c->desc.simd; }
+FVG_DEF const char *fvg_simd_name(int level) {
+  static const char *const name[] = {"best", "scalar", "sse2", "avx2", "avx512", "neon", "wasm"};
+  return level >= FVG_SIMD_BEST && level <= FVG_SIMD_WASM ? name[level] : NULL;
+}
 FVG_DEF size_t fvg_mem_used(const fvg_ctx *c) { return c->used; }
 FVG_DEF size_t fvg_mem_peak(const fvg_ctx *c) { return c->peak; }
 

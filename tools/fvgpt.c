@@ -37,7 +37,7 @@ static const char manual[] =
   "                 [--pictures 6] [--split F]\n"
   "                 RUNS is the --out of a finished tune --trainer FVGPT_CoOp on ROOT; writes DIR/index.html with\n"
   "                 tables, curves and attention maps, and DIR/results.json, every number on it\n"
-  "common           --threads N (default: all cores)   --simd scalar|avx2|avx512   --merges FILE\n";
+  "common           --threads N (default: all cores)   --simd scalar|sse2|avx2|avx512   --merges FILE\n";
 
 /* ---- options ---- */
 typedef struct options {
@@ -281,7 +281,6 @@ static void print_tower(const char *name, const fvg_transformer *t, int width) {
 }
 
 static fvg_status info(fvg_ctx *c, const options *o) {
-  static const char *const level[] = {"", "scalar", "AVX2", "AVX-512"};
   fvg_clip *m;
   fvg_status s = open_model(c, o, &m);
   if (s) return s;
@@ -297,7 +296,7 @@ static fvg_status info(fvg_ctx *c, const options *o) {
   }
   printf("joint   width %d, exp(logit_scale) %.4g\n", m->embed_dim, (double)m->logit_scale);
   printf("total   %lu parameters; kernels: %s\n", (unsigned long)fvg_clip_parameter_count(m),
-         level[fvg_simd_level(c)]);
+         fvg_simd_name(fvg_simd_level(c)));
   fvg_clip_free(m);
   return FVG_OK;
 }
@@ -1251,7 +1250,6 @@ int main(int argc, char **argv) {
     {"info", info}, {"tokenize", tokenize}, {"preprocess", preprocess}, {"encode", encode}, {"classify", classify},
     {"attend", attend}, {"tune", tune}, {"eval", eval}, {"report", report}
   };
-  static const char *const level[] = {"best", "scalar", "avx2", "avx512"};
   display d;
   fvg_desc desc;
   fvg_ctx *c;
@@ -1271,15 +1269,22 @@ int main(int argc, char **argv) {
   desc.progress = show_progress;
   desc.log = show_log;
   desc.n_threads = o.threads ? o.threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
-  for (i = 0; o.simd && i < 4 && strcmp(o.simd, level[i]); i++) {}
-  if (i == 4) {
-    fprintf(stderr, "fvgpt: --simd %s: scalar, avx2, avx512 or best is expected\n", o.simd);
+  for (i = 0; o.simd && fvg_simd_name((int)i) && strcmp(o.simd, fvg_simd_name((int)i)); i++) {}
+  if (!fvg_simd_name((int)i)) {
+    fprintf(stderr, "fvgpt: --simd %s: scalar, sse2, avx2, avx512, neon, wasm or best is expected\n", o.simd);
     free((void *)o.image);
     return 1;
   }
   desc.simd = (int)i;
   signal(SIGINT, on_interrupt);
   if (fvg_init(&c, &desc)) { free((void *)o.image); return fail("out of memory"); }
+  if (desc.simd && fvg_simd_level(c) != desc.simd) {
+    fprintf(stderr, "fvgpt: --simd %s: not on this CPU or in this build, which have %s\n", o.simd,
+            fvg_simd_name(fvg_simd_level(c)));
+    fvg_free(c);
+    free((void *)o.image);
+    return 1;
+  }
   for (i = 0; i < sizeof command / sizeof *command && strcmp(o.command, command[i].name); i++) {}
   if (i < sizeof command / sizeof *command) s = command[i].run(c, &o);
   else fvg__fail(c, s, "unknown command %s (`fvgpt help` lists them)", o.command);
