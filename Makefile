@@ -34,13 +34,9 @@ $(BUILD)/fvgpt: tools/fvgpt.c tools/report.h tools/report_page.h $(HEADERS)
 	@mkdir -p $(BUILD)
 	$(CC) $(WARN) $(CFLAGS) $(STB) -DFVGPT_PTHREADS -DFVGPT_DIRENT $< -o $@ -lm -lpthread
 
-$(BUILD)/pretrain: tools/pretrain.c $(HEADERS)
+$(BUILD)/pretrain $(BUILD)/bench: $(BUILD)/%: tools/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
 	$(CC) $(WARN) $(CFLAGS) -DFVGPT_PTHREADS $< -o $@ -lm -lpthread
-
-$(BUILD)/bench: tools/bench.c $(HEADERS)
-	@mkdir -p $(BUILD)
-	$(CC) $(WARN) $(CFLAGS) $(STB) -DFVGPT_PTHREADS $< -o $@ -lm -lpthread
 
 $(BUILD)/world $(BUILD)/pretrain $(BUILD)/test_world $(BUILD)/test_tiny_clip: tools/world.h
 

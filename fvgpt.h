@@ -31,6 +31,9 @@
                                run time without any -m flag; NEON on 64-bit ARM; WASM SIMD128 under emcc -msimd128
         FVGPT_NO_STDIO         no fopen: files come as fvg_source callbacks or as bytes
 
+      The header includes itself, once per SIMD level (chapter 4): it must keep the name fvgpt.h, or be compiled with
+      FVGPT_NO_SIMD, and cannot be pasted into another file.
+
       -ffast-math and -ffinite-math-only are refused: losses, masks and NaN checks rely on IEEE arithmetic.
 
    2. ERRORS.  A function that can fail returns fvg_status, FVG_OK being 0; fvg_error(c) is then one line that
@@ -48,6 +51,7 @@
       over chunks: results have the same bits for any number of threads.  A context is used by one thread at a time.
       Its workers look for work for a tenth of a millisecond before they sleep; more threads than cores are a loss.
       SIMD levels differ from one another, and from scalar code, in the last bits: sums are taken in another order.
+      So do weights in rows and in panels, from 257 columns on: rows are summed 256 at a time.
 
    5. RANDOM NUMBERS.  fvg_rng computes with integers and exactly rounded operations only; one seed gives one
       sequence on every machine, normal deviates included.  (Except x87 code, gcc -m32 without -mfpmath=sse, which
@@ -60,10 +64,10 @@
       turns frozen tensors into parameters without a change to the code that uses them; tools/pretrain.c trains both
       towers of a CLIP that way, from random weights.
 
-   8. SPEED.  Frozen matrices belong into panels (fvg_tensor_pack), which fvg_clip_load sees to; one copy serves both
-      directions, and chapter 4 says why.  Backward keeps one layer's gradients at a time, fvg_recompute trades a third
-      more work for the memory of what it recomputes.  build/bench measures all of this as a share of what the CPU can
-      multiply and add, tools/bench_peers.py beside other programs.
+   8. SPEED.  Frozen matrices belong in panels (fvg_tensor_pack), which fvg_clip_load sees to; one copy serves both
+      directions, and chapter 4 says why.  Backward keeps one layer's gradients at a time; fvg_recompute trades a
+      third to a half more work for the memory of what it recomputes.  build/bench measures it all as a share of what
+      the CPU can multiply and add, tools/bench_peers.py beside other programs.
 
    9. CHAPTERS, in order of dependency (`grep -n "^ \* CHAPTER" fvgpt.h` prints this list with line numbers):
         1 Context      2 Files        3 Safetensors   4 Kernels      5 Tape
@@ -130,9 +134,11 @@ typedef struct fvg_desc {
   void  *arena;  size_t arena_bytes;                                          /* set: the heap is not touched */
   void (*log)(void *user, int level, const char *message);                    /* level 0 warning, 1 note     */
   int  (*progress)(void *user, const fvg_progress *p);                        /* non-zero result: cancel     */
-  void (*parallel)(void *user, void (*job)(void *arg, int index), void *arg, int n);   /* run job 0..n-1     */
+  void (*parallel)(void *user, void (*job)(void *arg, int index), void *arg, int n);   /* job(arg, 0..n-1), in any
+                                                        order and side by side; returns when all are done        */
   void  *user;                                                                /* handed to the three above   */
-  int    n_threads;   /* built-in pool (FVGPT_PTHREADS) when `parallel` is NULL; 0: one thread               */
+  int    n_threads;   /* threads of the built-in pool, the caller's included, when `parallel` is NULL; 0: one.
+                         Without FVGPT_PTHREADS there is always one                                          */
   int    simd;        /* an fvg_simd; 0: the best that this CPU has                                          */
 } fvg_desc;
 
@@ -178,12 +184,14 @@ FVG_DEF uint16_t fvg_float_to_half(float x);                         /* round to
 FVG_DEF float  fvg_bfloat_to_float(uint16_t h);
 FVG_DEF uint16_t fvg_float_to_bfloat(float x);
 
-/* Puts frozen weights [n,k] of fvg_linear into panels of p = fvg_panel_width(c) columns of w^T, [ceil(n / p)][k][p], so
-   that the kernels of this context (and of others at its SIMD level) need not copy them at each product; as fast
-   backward as forward.  x is F32 and owns its data, which are replaced; shape and type F32_PANELS say what it is. */
+/* Puts frozen weights [n,k] of fvg_linear into panels of p = fvg_panel_width(c) columns of w^T, [ceil(n / p)][k][p],
+   so that the kernels of this context (and of others at its SIMD level) need not copy them at each product; as fast
+   backward as forward.  x is F32 and owns its data, which are replaced; shape and type F32_PANELS say what it is.  A
+   tensor of more dimensions is the matrix [dim 0, the rest].  FVG_E_ARG if it is not F32 or no matrix, FVG_E_NOMEM; x
+   is then unchanged.  No tape may hold a node of x, and a context at another SIMD level would read nonsense. */
 FVG_DEF fvg_status fvg_tensor_pack(fvg_ctx *c, fvg_tensor *x);
 FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x);     /* back to rows, F32, for training            */
-FVG_DEF int        fvg_panel_width(const fvg_ctx *c);
+FVG_DEF int        fvg_panel_width(const fvg_ctx *c);                /* 8, 16 or 32, by SIMD level                */
 
 /* Where bytes come from.  `read` copies n bytes at `offset` and returns 0, or non-zero on failure. */
 typedef struct fvg_source {
@@ -271,7 +279,8 @@ FVG_DEF void         fvg_keep_grad(fvg_node *x);
 /* x is not copied: it must stay until the tape is reset. */
 FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x);
 FVG_DEF fvg_node *fvg_zeros(fvg_tape *t, int rows, int cols);                      /* to be filled by the caller   */
-/* [dim 0, the rest], a vector is one row; F16, BF16 only as w of fvg_linear or x of fvg_gather. */
+/* [dim 0, the rest], a vector is one row; not copied.  F16 and BF16 only as w of fvg_linear or x of fvg_gather,
+   F32_PANELS only as w of fvg_linear (FVG_E_ARG). */
 FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w);
 FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p);                        /* likewise; gradient in p->grad */
 FVG_DEF fvg_node *fvg_detach(fvg_node *x);                                         /* same values, no gradient     */
@@ -303,7 +312,8 @@ FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau);
 /* sum_i weight_i BCE(sigmoid(q_i), target_i) / sum_i weight_i, 0 when all weights are; q [n,1], in the logit form. */
 FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const float *weight);
 
-/* Attention over packed sequences.  Query i of a segment sees n_prefix rows of k and v, which several segments may
+/* Attention over packed sequences: q [n,w], k and v [m,w] -> [n,w], n_head dividing w; segments are copied;
+   FVG_E_SHAPE.  Query i of a segment sees n_prefix rows of k and v, which several segments may
    share, and the segment's n_key own rows: all of them, or, when causal, those up to itself; its queries are then the
    last n_query of the n_key positions.  Segments follow one another and together cover every row of q. */
 typedef struct fvg_segment {
@@ -315,14 +325,17 @@ typedef struct fvg_segment {
 FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_head,
                                 const fvg_segment *segment, int n_segment);
 
-/* y = f(x), made twice.  Forward keeps nothing but y; backward makes f's nodes again, goes through them and drops them:
-   a third more work, and memory for one f in place of all of them.  (Chen et al. 2016, arXiv 1604.06174.)  f makes the
-   same nodes each time, of x, of constants and of parameters; user must stay until the tape is reset. */
+/* y = f(x), made twice.  Forward keeps nothing but y; backward makes f's nodes again, goes through them and drops
+   them: a third more work (half more where weights are frozen, for their backward costs no more than forward), and
+   memory for one f in place of all.  (Chen et al. 2016, arXiv 1604.06174.)  f makes the same nodes each time, of x,
+   of constants and of parameters only: the gradient of any other node of the tape would be lost.  y always counts as
+   needing a gradient.  user must stay until the tape is reset.  NULL if f gives NULL; may be nested. */
 typedef fvg_node *(*fvg_function)(fvg_tape *t, fvg_node *x, void *user);
 FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user);
 
-/* d loss / d everything that needs it; loss is [1,1].  A NULL loss gives FVG_E_ARG;
-   fvg_last_status tells what failed. */
+/* d loss / d everything that needs it; loss is [1,1].  A NULL loss gives
+   FVG_E_ARG, and so does one that depends on no parameter; another shape FVG_E_SHAPE, NaN or infinity FVG_E_NUMERIC;
+   FVG_E_NOMEM. */
 FVG_DEF fvg_status fvg_backward(fvg_node *loss);
 /* Largest |numeric - analytic| / (|numeric| + |analytic| + floor) over `probes` elements of each parameter, by
    central differences of f, a function that builds a scalar; floor is 1e-3 of the largest gradient. Negative on
@@ -668,9 +681,9 @@ FVG__FOR_CLIP static fvg_status fvg__report(fvg_ctx *c, const fvg_progress *p) {
 
 /* ---- threads ---- */
 #ifdef FVGPT_PTHREADS
-/* Jobs 0..n-1 are dealt out as one range to each thread, so that neighbours meet in one cache; whoever has finished its
-   own takes from the others.  A layer of a small model is over in microseconds, so nobody sleeps at once: a worker
-   looks for new work for a while, and so does the caller for the end, before they wait to be woken. */
+/* Jobs 0..n-1 are dealt out as one range to each thread, so that neighbours meet in one cache; whoever is done with
+   its own takes from the others.  A layer of a small model is over in microseconds, so nobody sleeps at once: a
+   worker looks for new work for a while, and so does the caller for the end, before they wait to be woken. */
 #define FVG__SPINS 3000
 
 typedef struct fvg__range { int left; char padding[60]; } fvg__range;  /* jobs not yet taken; a cache line each     */
@@ -694,7 +707,10 @@ struct fvg__pool {
 };
 
 #ifndef FVG__LOCKED_ATOMICS
-static int fvg__atomic_add(fvg__pool *p, int *x, int v) { (void)p; return __atomic_fetch_add(x, v, __ATOMIC_SEQ_CST); }
+static int fvg__atomic_add(fvg__pool *p, int *x, int v) {
+  (void)p;
+  return __atomic_fetch_add(x, v, __ATOMIC_SEQ_CST);
+}
 static int fvg__atomic_load(fvg__pool *p, int *x) { (void)p; return __atomic_load_n(x, __ATOMIC_SEQ_CST); }
 static int fvg__atomic_take(fvg__pool *p, int *x) {                           /* the value it had, 0: none is left */
   int old = __atomic_load_n(x, __ATOMIC_SEQ_CST);
@@ -724,10 +740,14 @@ static int fvg__atomic_take(fvg__pool *p, int *x) {
 static void fvg__pause(void) {
 #if defined(__GNUC__) && !defined(__TINYC__) && (defined(__x86_64__) || defined(__i386__))
   __builtin_ia32_pause();
+#elif defined(__GNUC__) && defined(__aarch64__)
+  __asm__ volatile("isb");                       /* as long as x86's pause; yield does nothing on most cores        */
 #endif
 }
 
-static int fvg__range_end(const fvg__pool *p, int who) { return (int)((int64_t)p->n * (who + 1) / (p->n_thread + 1)); }
+static int fvg__range_end(const fvg__pool *p, int who) {
+  return (int)((int64_t)p->n * (who + 1) / (p->n_thread + 1));
+}
 
 /* The fields of the pool stay as they are while a job that was taken is unfinished: only then are they read. */
 static void fvg__pool_drain(fvg__pool *p, int me) {
@@ -938,8 +958,11 @@ FVG__FOR_CLIP static fvg_ctx fvg__helper_context(const fvg_ctx *c) {
   return helper;
 }
 
-/* malloc may be called by several threads at once; what is known of other allocators is nothing. */
-FVG__FOR_CLIP static int fvg__heap_is_shared(const fvg_ctx *c) { return c->desc.allocator.alloc == fvg__heap_alloc; }
+/* Are there threads, and memory for them?  malloc may be called by several at once, of other allocators that is not
+   known. */
+FVG__FOR_CLIP static int fvg__may_share_heap(const fvg_ctx *c) {
+  return c->desc.allocator.alloc == fvg__heap_alloc && (c->pool || c->desc.parallel);
+}
 
 /* ---- random numbers ---- */
 static uint64_t fvg__splitmix(uint64_t *state) {
@@ -2168,28 +2191,29 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
 /*===========================================================================================================
  * CHAPTER 4  KERNELS: matrix product, softmax, layer norm, gelu
  *===========================================================================================================
-   Nine tenths of a transformer's time is one operation, out = A B, and the rest is four functions of a row.  Each is
-   written twice.  First in plain C, which is what to read and what every other version is tested against; then once
-   more over a vector type V, and that body is stamped for SSE2, NEON and WASM (4 lanes), AVX2 (8) and AVX-512 (16): the
-   header includes itself with V, LANES and a few arithmetic macros defined (end of this chapter).  fvg_init asks the
-   CPU which level it can run, so that one plain `cc -O2` build is fast everywhere.
+   Nine tenths of a transformer's time is one operation, out = A B, and the rest is softmax, layer norm and two gelus,
+   a row at a time.  Each is written twice.  First in plain C, which is what to read and what every other version is
+   tested against; then once more over a vector type V, and that body is stamped for SSE2, NEON and WASM (4 lanes),
+   AVX2 (8) and AVX-512 (16): the header includes itself with V, LANES and a few arithmetic macros defined (end of
+   this chapter).  fvg_init asks the CPU which level it can run, so that one plain `cc -O2` build is fast everywhere.
 
-   The matrix product.  A core multiplies and adds 32 times a clock but reads one number from memory in a hundred, so
-   everything is about reading each number seldom and in order.
+   The matrix product.  A core multiplies and adds 32 numbers a clock, but waits some hundred clocks for one from
+   memory, so everything is about fetching each number seldom and in order.
 
      tile    14 rows x 2 vectors of results (6 x 2 where there are 16 registers) stay in registers while k runs.  At
              each k one row of B, two vectors, meets 14 numbers of A: 28 multiply-adds for 16 loads.
      panel   B as [k][2 vectors], so that the tile reads it as one stream.  Frozen weights are put into panels once,
              at load (fvg_tensor_pack); any other B is copied into a panel of 256 rows when its turn comes.
      rows    A is read as it lies, 14 streams, except where its rows are a multiple of 4096 bytes apart: they would
-             evict each other from the cache.  Then it is copied to tiles of [k][14], which costs 1 / n of the product.
+             evict each other from the cache.  Then it is copied to tiles of [k][16], 14 rows and two gaps.
      block   Some rows of A, up to 768 kB, stay in the second-level cache while the panels go by, once for each block.
-             The panel that follows is asked for ahead, a few bytes at each k, so that it is there when it is due:
-             without that a third of the time is lost waiting.
+             The panel that follows is asked for ahead, a cache line at most at each k, so that it is there when it
+             is due (half of it, if there is but one tile): without that a third of the time is lost waiting.
 
-   Backward through frozen weights, dX = dY W, wants W itself where forward wants W^T.  A second copy in that order would
-   double the memory of the model to save a transposition of 4 clocks a vector, which m / 2 clocks of multiply-adds
-   then use: 4 % at m = 200.  So there is one copy, and backward turns it panel by panel.
+   Backward through frozen weights, dX = dY W, wants W itself where forward wants W^T.  A second copy in that order
+   would double the memory of the model to save a transposition that costs some 20 clocks a vector, memory included,
+   beside the m / 2 clocks of its multiply-adds: a tenth of a CoOp step of 50 classes.  So there is one copy, and
+   backward turns it panel by panel.
 
      forward   Y  = X W^T     A = X,     B = W read along its rows, or its panels
      backward  dX = dY W      A = dY,    B = W as it lies, or its panels turned
@@ -2199,7 +2223,7 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
    (Goto and van de Geijn, Anatomy of high-performance matrix multiplication, 2008.) */
 
 #define FVG__PANEL_COLS    32                         /* widest tile of all levels                                  */
-#define FVG__PANEL_DEPTH   256                        /* rows of a panel that is copied when it is needed           */
+#define FVG__PANEL_DEPTH   256                        /* rows of a panel copied when needed; whole panel widths     */
 #define FVG__BLOCK_FLOATS  196608                     /* rows of A in a block times k: three quarters of a megabyte */
 #define FVG__BLOCK_ROWS    112                        /* but not more rows than these                               */
 #define FVG__COPIED_ROWS   480                        /* the same when each block pays for copying B                */
@@ -2340,9 +2364,10 @@ static float fvg__dot_scalar(int n, const float *x, const float *y) {
 }
 
 static const fvg__kernels fvg__kernels_scalar = {
-  FVG_SIMD_SCALAR, 4, FVG__SCALAR_COLS, fvg__gemm_tile_scalar, fvg__transpose_scalar, fvg__softmax_scalar, fvg__exp_scaled_scalar,
-  fvg__layer_norm_scalar, fvg__layer_norm_backward_scalar, fvg__add_scalar, fvg__gelu_scalar, fvg__gelu_backward_scalar, fvg__quick_gelu_scalar,
-  fvg__quick_gelu_backward_scalar, fvg__dot_scalar
+  FVG_SIMD_SCALAR, 4, FVG__SCALAR_COLS, fvg__gemm_tile_scalar, fvg__transpose_scalar, fvg__softmax_scalar,
+  fvg__exp_scaled_scalar, fvg__layer_norm_scalar, fvg__layer_norm_backward_scalar, fvg__add_scalar,
+  fvg__gelu_scalar, fvg__gelu_backward_scalar, fvg__quick_gelu_scalar, fvg__quick_gelu_backward_scalar,
+  fvg__dot_scalar
 };
 #endif /* FVG__PART_ONE */
 
@@ -2421,9 +2446,9 @@ FVG__TARGET static inline FVG__V FVG__NAME(normal_cdf)(FVG__V x) {
   return FVG__SELECT_NEGATIVE(x, tail, FVG__SUB(FVG__SET1(1.0f), tail));
 }
 
-/* The sums of a tile with `rows` known to the compiler, which drops the steps of rows that are not there.  The sums are
-   named, not an array, because compilers spill arrays; two sums a row hide the latency of the multiply-add from 4 rows
-   on.  Rows are addressed from every third one, so that fourteen of them need only five pointers. */
+/* The sums of a tile with `rows` known to the compiler, which drops the steps of rows that are not there.  The sums
+   are named, not an array, because compilers spill arrays; two sums a row hide the latency of the multiply-add from 4
+   rows on.  Rows are addressed from every third one, so that fourteen of them need only five pointers. */
 FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, const int rows, float *sum) {
   const float *panel = t->panel, *ahead = t->ahead, *a0 = t->a, *a3 = a0;
   FVG__V zero = FVG__SET1(0), s00 = zero, s01 = zero, s10 = zero, s11 = zero, s20 = zero, s21 = zero, s30 = zero,
@@ -2641,7 +2666,7 @@ FVG__TARGET static void FVG__NAME(quick_gelu)(int n, const float *x, float *y) {
   for (i = 0; i < n; i += FVG__LANES) {
     int k = n - i < FVG__LANES ? n - i : FVG__LANES;
     FVG__V v = FVG__LOAD_N(x + i, k);
-    v = FVG__MAX(FVG__SET1(-50.0f), v);            /* further out exp is at its bound, and x times that is not 0     */
+    v = FVG__MAX(FVG__SET1(-50.0f), v);          /* further out exp is at its bound, and x times that is not 0      */
     FVG__STORE_N(y + i, k, FVG__MUL(v, FVG__NAME(sigmoid)(FVG__MUL(v, FVG__SET1(1.702f)))));
   }
 }
@@ -2670,8 +2695,8 @@ FVG__TARGET static float FVG__NAME(dot)(int n, const float *x, const float *y) {
 
 static const fvg__kernels FVG__NAME(kernels) = {
   FVG__LEVEL, FVG__TILE_ROWS, 2 * FVG__LANES, FVG__NAME(gemm_tile), FVG__NAME(transpose), FVG__NAME(softmax),
-  FVG__NAME(exp_scaled), FVG__NAME(layer_norm), FVG__NAME(layer_norm_backward), FVG__NAME(add), FVG__NAME(gelu), FVG__NAME(gelu_backward), FVG__NAME(quick_gelu),
-  FVG__NAME(quick_gelu_backward), FVG__NAME(dot)
+  FVG__NAME(exp_scaled), FVG__NAME(layer_norm), FVG__NAME(layer_norm_backward), FVG__NAME(add),
+  FVG__NAME(gelu), FVG__NAME(gelu_backward), FVG__NAME(quick_gelu), FVG__NAME(quick_gelu_backward), FVG__NAME(dot)
 };
 
 /* a level's words end with its body */
@@ -2998,13 +3023,12 @@ static void fvg__ask_for(const float *p, int n) {
 #endif
 }
 
-/* panel[k][j] = B[k0 + k][j0 + j] for j < cols, 0 for the columns that are missing.  Another such panel will be wanted
-   next_k rows and next_j columns further. */
+/* panel[k][j] = B[k0 + k][j0 + j] for j < cols, 0 for the columns that are missing.  Another such panel will be
+   wanted next_k rows and next_j columns further. */
 static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, int k0, int depth, int j0, int cols,
                             float *panel, int next_k, int next_j) {
   int k, j, width = kernels->tile_cols;
   ptrdiff_t at = k0 * b->row + j0 * b->col;
-  const float *from = (const float *)b->data + at;
   if (cols < width) memset(panel, 0, (size_t)depth * (size_t)width * sizeof *panel);
   if (b->type == FVG_F32_PANELS) {               /* (k, j) of W is number k % width of row j of panel k / width     */
     for (k = 0; k < depth; k += width) {
@@ -3019,9 +3043,10 @@ static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, 
         panel[k * width + j] = b->type == FVG_F16 ? fvg_half_to_float(half[k * b->row + j * b->col]) :
                                                     fvg_bfloat_to_float(half[k * b->row + j * b->col]);
   } else if (b->col == 1) {
+    const float *from = (const float *)b->data + at;
     for (k = 0; k < depth; k++) memcpy(panel + k * width, from + k * b->row, (size_t)cols * sizeof *panel);
   } else {
-    kernels->transpose(cols, depth, from, b->col, panel, width);
+    kernels->transpose(cols, depth, (const float *)b->data + at, b->col, panel, width);
   }
 }
 
@@ -3098,13 +3123,14 @@ static void fvg__gemm_run(void *arg, int index) {
   int width = p->kernels->tile_cols, block = index / g->n_panels, panel = index % g->n_panels, j0 = panel * width, k0;
   if (g->ready) {                                /* the panel that follows is this thread's next job, as a rule     */
     const float *lies = (const float *)p->b.data + (ptrdiff_t)panel * p->k * width;
-    fvg__block_times_panel(g, block, 0, p->k, j0, lies, panel + 1 < g->n_panels ? lies + (ptrdiff_t)p->k * width : NULL);
+    const float *ahead = panel + 1 < g->n_panels ? lies + (ptrdiff_t)p->k * width : NULL;
+    fvg__block_times_panel(g, block, 0, p->k, j0, lies, ahead);
     return;
   }
   for (k0 = 0; k0 < p->k; k0 += FVG__PANEL_DEPTH) {
     int depth = fvg__min(FVG__PANEL_DEPTH, p->k - k0);
-    int next_k = depth, next_j = 0;              /* from this copy to the next: down the columns, then beside them  */
-    if (k0 + 2 * FVG__PANEL_DEPTH > p->k) {
+    int next_k = depth, next_j = 0;              /* the next copy: further down if that is a whole one, else the    */
+    if (k0 + 2 * FVG__PANEL_DEPTH > p->k) {      /* top of the columns beside                                       */
       next_k = j0 + 2 * width <= p->n ? -k0 : 0;
       next_j = j0 + 2 * width <= p->n ? width : 0;
     }
@@ -3149,8 +3175,9 @@ static fvg_status fvg__rearrange(fvg_ctx *c, fvg_tensor *x, fvg_dtype from, fvg_
   int width = kernels->tile_cols, n, k, j;
   float *data;
   if (x->type == to) return FVG_OK;
-  if (x->type != from || x->n_dim < 2)
-    return fvg__fail(c, FVG_E_ARG, "%s: a tensor of shape %s is not a matrix of f32", who, fvg__shape_text(x, text));
+  if (x->type != from || x->n_dim < 2 || !x->data || fvg_tensor_count(x) == 0)
+    return fvg__fail(c, FVG_E_ARG, "%s: %s of shape %s is not a matrix of %s", who, fvg__dtype_name(x->type),
+                     fvg__shape_text(x, text), fvg__dtype_name(from));
   n = x->dim[0];
   k = (int)(fvg_tensor_count(x) / (size_t)n);
   data = (float *)fvg__alloc_array(c, (size_t)fvg__ceil_div(n, width) * (size_t)width * (size_t)k, sizeof *data);
@@ -3192,10 +3219,16 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
    Memory is a stack: nodes and their values are cut from large chunks, fvg_tape_mark notes the height and
    fvg_tape_reset returns to it, keeping the chunks.  fvg_tape_keep is what makes one code path serve training and
    inference: at the end of a transformer block it drops everything the block made except its result - unless a
-   gradient will pass through, in which case it keeps all. */
+   gradient will pass through, in which case it keeps all.
+
+   Gradients live shorter than values.  Once a node has passed its gradient on, nobody reads that again, so its memory
+   goes to a list of spares, from which the next gradient of the same size is taken: a deep network needs gradients of
+   one layer, not of all.  fvg_keep_grad exempts a node.  fvg_recompute saves values too: it runs a function without
+   gradients and keeps its result alone; when the walk back arrives, it runs it again at the tape's end, walks back
+   through it, and rewinds.  Meanwhile the list of spares is put aside, since what lies there is about to go. */
 
 #define FVG__CHUNK_BYTES ((size_t)1 << 20)         /* of the first chunk                                          */
-#define FVG__CHUNK_MOST  ((size_t)1 << 24)
+#define FVG__CHUNK_MOST  ((size_t)1 << 24)         /* of any, unless one tensor is larger                         */
 
 typedef struct fvg__chunk {
   struct fvg__chunk *next, *previous;
@@ -3214,7 +3247,7 @@ struct fvg_tape {
   size_t used;                                   /* of the current chunk                                            */
   fvg_node *last;
   int failed;                                    /* a node could not be made: until the tape is reset, none is      */
-  int no_grad;                                   /* nodes made now need no gradient, whatever they are made of      */
+  int no_grad;                                   /* > 0 while fvg_recompute runs its function forward               */
   struct fvg__spare *spare;                      /* gradients that have been passed on: memory for others           */
   fvg_parameter *const *train;                   /* fvg_tape_train                                                  */
   int n_train;
@@ -3249,7 +3282,7 @@ static void fvg__chunk_free(fvg_tape *t, fvg__chunk *k) {
   fvg__release(t->ctx, k);
 }
 
-/* As much as there is already: few chunks, and those that malloc gives back to the system at most once. */
+/* A chunk as large as all before it, within 1 to 16 MB: few chunks, and the tape at most twice what it needs. */
 static size_t fvg__chunk_size(const fvg__chunk *last, size_t bytes) {
   size_t size = last ? last->start + last->capacity : 0;
   if (size > FVG__CHUNK_MOST) size = FVG__CHUNK_MOST;
@@ -3273,8 +3306,7 @@ static fvg_node *fvg__give_up(fvg_tape *t) {
   return NULL;
 }
 
-/* Positions on the tape grow with every allocation: by its bytes, or by one where every allocation has its own block.
-   Uninitialised, aligned memory that lives until the tape is reset below it; NULL when out of memory. */
+/* Uninitialised, aligned memory that lives until the tape is reset below it; NULL when out of memory. */
 static void *fvg__tape_alloc(fvg_tape *t, size_t bytes) {
   fvg__chunk *k = t->current, *next = k ? k->next : t->first;
   if (!FVG__SEPARATE_BLOCKS) bytes = (bytes + FVG__ALIGN - 1) / FVG__ALIGN * FVG__ALIGN;
@@ -3290,8 +3322,18 @@ static void *fvg__tape_alloc(fvg_tape *t, size_t bytes) {
   if (k) k->next = next; else t->first = next;
   if (next) next->previous = k;
   else {
-    next = fvg__chunk_new(t, FVG__SEPARATE_BLOCKS ? bytes : fvg__chunk_size(k, bytes));
+    size_t size = FVG__SEPARATE_BLOCKS ? bytes : fvg__chunk_size(k, bytes);
+    fvg_status status = t->ctx->status;
+    char message[sizeof t->ctx->message];
+    memcpy(message, t->ctx->message, sizeof message);
+    next = fvg__chunk_new(t, size);
+    while (!next && t->ctx->desc.arena && size > bytes) {
+      size = size / 2 > bytes ? size / 2 : bytes;  /* an arena that is nearly full gives a smaller one: no failure  */
+      next = fvg__chunk_new(t, size);
+    }
     if (!next) { t->failed = 1; return NULL; }
+    t->ctx->status = status;
+    memcpy(t->ctx->message, message, sizeof message);
     next->previous = k;
     if (k) k->next = next; else t->first = next;
   }
@@ -3301,7 +3343,7 @@ static void *fvg__tape_alloc(fvg_tape *t, size_t bytes) {
   return next->bytes;
 }
 
-/* Positions grow strictly: bytes, or blocks when every allocation has a block of its own. */
+/* Positions grow with every allocation: by its bytes, or by one where every allocation has a block of its own. */
 FVG_DEF fvg_mark fvg_tape_mark(const fvg_tape *t) {
   fvg_mark mark;
   mark.position = t->current ? t->current->start + (FVG__SEPARATE_BLOCKS ? 1 : t->used) : 0;
@@ -3417,7 +3459,7 @@ FVG_DEF fvg_node *fvg_tape_keep(fvg_tape *t, fvg_mark mark, fvg_node *x) {
   int failed = t->failed;
   size_t bytes;
   void *from;
-  if (!x || x->needs_grad) return x;
+  if (!x || x->needs_grad || x->type == FVG_F32_PANELS) return x;          /* panels lie outside the tape           */
   kept = *x;
   bytes = fvg__count(x) * fvg_dtype_size(x->type);
   from = x->value;
@@ -3500,7 +3542,14 @@ FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
 
 FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p) {
   fvg_node *y = fvg_frozen(t, &p->value);
-  if (y) { y->needs_grad = 1; y->grad = p->grad; }
+  if (!y) return NULL;
+  if (y->type != FVG_F32) {
+    fvg__fail(t->ctx, FVG_E_ARG, "parameter %s is not F32 in rows; fvg_tensor_unpack comes first if it is packed",
+              p->name);
+    return fvg__give_up(t);
+  }
+  y->needs_grad = 1;
+  y->grad = p->grad;
   return y;
 }
 
@@ -3622,13 +3671,18 @@ static void fvg__recompute_backward(fvg_node *y) {
   fvg_tape *t = y->tape;
   fvg_mark mark = fvg_tape_mark(t);
   fvg__spare *spare = t->spare;
-  fvg_node *x = fvg_const(t, y->a->rows, y->a->cols, fvg__values(y->a)), *again;
+  fvg_node *x = fvg_detach(y->a), *again;
   if (!x) return;
   x->needs_grad = y->a->needs_grad;
   x->grad = y->a->grad;
   t->spare = NULL;                               /* what lies above the mark must not be handed out later           */
   again = r->f(t, x, r->user);
-  if (!again || t->failed) { fvg__give_up(t); return; }
+  if (again && !again->backward) again = fvg_scale(again, 1);     /* x itself, a parameter: their grad is theirs    */
+  if (!again || t->failed || again->rows != y->rows || again->cols != y->cols) {
+    if (!t->failed) fvg__fail(t->ctx, FVG_E_ARG, "recompute: the function did not make the same node again");
+    fvg__give_up(t);
+    return;
+  }
   if (again->needs_grad) {
     again->grad = y->grad;
     again->keep_grad = 1;                        /* the memory is y's                                               */
@@ -3652,7 +3706,10 @@ FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
   t->no_grad++;
   y = fvg_tape_keep(t, mark, f(t, fvg_detach(x), user));
   t->no_grad--;
-  if (!y) return fvg__give_up(t);
+  if (!y) {
+    if (!t->failed) fvg__fail(t->ctx, FVG_E_ARG, "recompute: the function returned no node");
+    return fvg__give_up(t);
+  }
   y->a = x;
   y->b = y->c = y->d = NULL;
   y->table = r;
@@ -3709,7 +3766,7 @@ FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user, fvg_p
    Shapes are matrices throughout: a batch of sequences is packed row after row, and what belongs together is told by
    segments (fvg_attention).  Losses end in [1,1]. */
 
-/* Rows are worked on in fixed groups of about 4,000 numbers, side by side. */
+/* Rows are worked on in fixed groups of about 4,000 numbers, side by side; less than 32,768 are one group. */
 typedef struct fvg__rows_job {
   fvg_node *y;
   void (*rows)(fvg_node *y, int from, int to);
@@ -4274,18 +4331,18 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
 
    Jobs: forward, a head of a few segments; backward, a whole head, since segments meet in the prefix's gradients.  A
    job copies the head's keys and values into panels (chapter 4), where prefix and own rows become one sequence, and
-   takes 56 queries at a time: their scores, 56 x 257 for ViT-L/14, stay in the second-level cache.  Jobs share 32
-   pieces of scratch memory, each used by one job after the other. */
+   takes 56 queries at a time: their scores, 56 x 257 for ViT-L/14, stay in the second-level cache.  At most 32 jobs
+   run side by side, each with a piece of scratch memory of its own; one thread needs one piece. */
 
 #define FVG__QUERIES 56                          /* queries whose scores are held at once                           */
-#define FVG__LANES_OF_JOBS 32
+#define FVG__MOST_SCRATCH 32
 
 typedef struct fvg__attention_job {
   fvg_node *y;                                   /* a, b, c = q, k, v                                               */
   const fvg_segment *segment;
-  int n_segment, n_head, per_job, n_jobs;
+  int n_segment, n_head, per_job, n_jobs, n_scratch;
   void (*run)(const struct fvg__attention_job *j, int index, float *scratch);
-  float *scratch;                                /* scratch_size numbers for each lane                              */
+  float *scratch;                                /* n_scratch times scratch_size numbers                            */
   size_t scratch_size;
 } fvg__attention_job;
 
@@ -4358,7 +4415,7 @@ static void fvg__all_rows_turned(const fvg__head *h, const float *x, float *pane
   fvg__head_panels_turned(h, x, s->key, s->n_key, panels, s->n_prefix);
 }
 
-/* What the panels of keys and of values take. */
+/* Numbers in panels of `rows` rows of the head, its columns filled up to whole panels. */
 static size_t fvg__panels_size(const fvg__head *h, int rows) {
   return (size_t)rows * (size_t)(fvg__ceil_div(h->d, h->kernels->tile_cols) * h->kernels->tile_cols);
 }
@@ -4474,25 +4531,26 @@ static void fvg__attention_backward_head(const fvg__attention_job *j, int head, 
   }
 }
 
-/* Lane i does the jobs i, i + 32, i + 64, ... */
-static void fvg__attention_lane(void *arg, int lane) {
+/* Piece i of the scratch memory serves the jobs i, i + n_scratch, i + 2 n_scratch, ... */
+static void fvg__attention_jobs(void *arg, int piece) {
   const fvg__attention_job *j = (const fvg__attention_job *)arg;
   int i;
-  for (i = lane; i < j->n_jobs; i += FVG__LANES_OF_JOBS) j->run(j, i, j->scratch + (size_t)lane * j->scratch_size);
+  for (i = piece; i < j->n_jobs; i += j->n_scratch) j->run(j, i, j->scratch + (size_t)piece * j->scratch_size);
 }
 
 static void fvg__attention_run(fvg__attention_job *j, size_t (*scratch)(const fvg__head *h)) {
   fvg_tape *t = j->y->tape;
   fvg_mark mark = fvg_tape_mark(t);
-  int n_lanes = fvg__min(j->n_jobs, FVG__LANES_OF_JOBS), i;
+  int threads = t->ctx->desc.parallel || t->ctx->desc.n_threads > 1, i;
+  j->n_scratch = fvg__min(j->n_jobs, threads ? FVG__MOST_SCRATCH : 1);
   j->scratch_size = 0;
   for (i = 0; i < j->n_segment; i++) {
     fvg__head h = fvg__head_of(j, &j->segment[i], 0);
     if (scratch(&h) > j->scratch_size) j->scratch_size = scratch(&h);
   }
-  j->scratch = (float *)fvg__tape_alloc(t, (size_t)n_lanes * j->scratch_size * sizeof(float));
+  j->scratch = (float *)fvg__tape_alloc(t, (size_t)j->n_scratch * j->scratch_size * sizeof(float));
   if (!j->scratch) return;                       /* the tape remembers                                              */
-  fvg__parallel(t->ctx, fvg__attention_lane, j, n_lanes);
+  fvg__parallel(t->ctx, fvg__attention_jobs, j, j->n_scratch);
   fvg__tape_rewind(t, mark);
 }
 
@@ -4559,7 +4617,7 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
   j.segment = table;
   j.n_segment = n_segment;
   j.n_head = n_head;
-  j.per_job = 1 + 64 * n_segment / (q->rows + 1);                    /* at least some 64 queries a job              */
+  j.per_job = 1 + (int)((int64_t)64 * n_segment / ((int64_t)q->rows + 1));      /* at least some 64 queries a job   */
   j.n_jobs = fvg__ceil_div(n_segment, j.per_job) * n_head;
   j.run = fvg__attention_forward;
   fvg__attention_run(&j, fvg__forward_scratch);

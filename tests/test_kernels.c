@@ -112,7 +112,7 @@ static void test_gemm(void) {
       int k = i % 8 < 4 ? size : 1 + (int)fvg_rng_below(&rng, 70), mode = (int)fvg_rng_below(&rng, 8);
       orientation o = (orientation)(i % 3);
       fvg_dtype type = types[i / 3 % 4];
-      if (type == FVG_F32_PANELS && o == BACK_TO_WEIGHT) type = FVG_F32;         /* dW reads activations, not weights */
+      if (type == FVG_F32_PANELS && o == BACK_TO_WEIGHT) type = FVG_F32;     /* dW reads activations, not weights */
       worst = largest(worst, gemm_error(m, n, k, o, type, mode, (size + i) % 4));
     }
   check_level(worst < 8, "matrix products of sizes 1..70, three orientations, f32/f16/bf16/panels, all modes");
@@ -186,7 +186,12 @@ static void test_layer_norm_backward(void) {
   int n, i, outside = 0;
   for (n = 1; n <= 70; n++) {
     double mean = (double)uniform(-1, 1), rstd = (double)uniform(0.5, 2), g = 0, gn = 0;
-    for (i = 0; i < 80; i++) { x[i] = uniform(-3, 3); gain[i] = uniform(-2, 2); dy[i] = uniform(-1, 1); dx[i] = GUARD; }
+    for (i = 0; i < 80; i++) {
+      x[i] = uniform(-3, 3);
+      gain[i] = uniform(-2, 2);
+      dy[i] = uniform(-1, 1);
+      dx[i] = GUARD;
+    }
     mean = (double)(float)mean;
     rstd = (double)(float)rstd;
     for (i = 0; i < n; i++) {

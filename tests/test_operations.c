@@ -685,6 +685,20 @@ static fvg_node *five_gelus(fvg_tape *tape, fvg_node *x, void *user) {
   return x;
 }
 
+static int other_shape;
+static fvg_node *identity(fvg_tape *tape, fvg_node *x, void *user) { (void)tape; (void)user; return x; }
+static fvg_node *nothing_at_all(fvg_tape *tape, fvg_node *x, void *user) {
+  (void)tape;
+  (void)x;
+  (void)user;
+  return NULL;
+}
+static fvg_node *changing(fvg_tape *tape, fvg_node *x, void *user) {
+  int first = 0;
+  (void)tape;
+  return (*(int *)user)++ ? fvg_gather(x, &first, 1) : fvg_gelu(x);
+}
+
 static void test_recompute(void) {
   static float numbers[40 * 50], plain_value[2000], plain_grad[2000];
   size_t height[2];
@@ -706,12 +720,25 @@ static void test_recompute(void) {
     if (!again) {
       memcpy(plain_value, fvg_value(y), sizeof plain_value);
       memcpy(plain_grad, big.grad, sizeof plain_grad);
-    } else same = !memcmp(plain_value, fvg_value(y), sizeof plain_value) && !memcmp(plain_grad, big.grad, sizeof plain_grad);
+    } else {
+      same = !memcmp(plain_value, fvg_value(y), sizeof plain_value) &&
+             !memcmp(plain_grad, big.grad, sizeof plain_grad);
+    }
   }
   check(same, "a recomputed function has the same value and gradient, bit for bit");
   check(FVG__SEPARATE_BLOCKS || height[1] * 5 < height[0], "and keeps only its result");
   fvg_tape_clear(t);
   check(!fvg_recompute(NULL, five_gelus, NULL), "recompute of a failure is a failure");
+  fvg_tape_clear(t);
+  memset(big.grad, 0, sizeof numbers);
+  check(fvg_backward(fvg_sum(fvg_recompute(fvg_param(t, &big), identity, NULL))) == FVG_OK && big.grad[7] == 1,
+        "a function that returns its argument passes the gradient on");
+  fvg_tape_clear(t);
+  check(!fvg_recompute(fvg_param(t, &big), nothing_at_all, NULL) && fvg_last_status(c) == FVG_E_ARG, "no node");
+  fvg_tape_clear(t);
+  other_shape = 0;
+  check(fvg_backward(fvg_sum(fvg_recompute(fvg_param(t, &big), changing, &other_shape))) == FVG_E_ARG &&
+            strstr(fvg_error(c), "the same node"), "a function that makes something else the second time");
   fvg_tape_clear(t);
   fvg_parameter_free(c, &big);
 }
@@ -724,7 +751,10 @@ static void test_panels(void) {
   double value = 0, gradient = 0;
   fvg_parameter w, input;
   fvg_tensor vector;
-  if (fvg_parameter_new(c, &w, "w", 2, dim) || fvg_parameter_new(c, &input, "x", 2, x_dim)) { check(0, "memory"); return; }
+  if (fvg_parameter_new(c, &w, "w", 2, dim) || fvg_parameter_new(c, &input, "x", 2, x_dim)) {
+    check(0, "memory");
+    return;
+  }
   for (i = 0; i < N * K; i++) ((float *)w.value.data)[i] = uniform(-1, 1);
   for (i = 0; i < M * K; i++) x[i] = ((float *)input.value.data)[i] = uniform(-1, 1);
   for (packed = 0; packed < 2; packed++) {
@@ -747,13 +777,18 @@ static void test_panels(void) {
   fvg_tape_clear(t);
   check(!fvg_gather(fvg_frozen(t, &w.value), &row, 1) && strstr(fvg_error(c), "F32_PANELS"), "rows of panels");
   fvg_tape_clear(t);
-  check(!fvg_linear(fvg_param(t, &w), fvg_param(t, &input), NULL), "panels as the left operand");
+  check(!fvg_linear(fvg_frozen(t, &w.value), fvg_param(t, &input), NULL), "panels as the left operand");
+  fvg_tape_clear(t);
+  check(!fvg_param(t, &w) && strstr(fvg_error(c), "unpack"), "a parameter in panels");
   fvg_tape_clear(t);
   check(!fvg_tensor_unpack(c, &w.value) && w.value.type == FVG_F32 && fvg_panel_width(c) > 0, "unpack");
   fvg_rng_seed(&rng, 3, 3);
   vector = input.value;
   vector.n_dim = 1;
   check(fvg_tensor_pack(c, &vector) == FVG_E_ARG && strstr(fvg_error(c), "matrix"), "a vector has no panels");
+  vector.n_dim = 2;
+  vector.dim[0] = 0;
+  check(fvg_tensor_pack(c, &vector) == FVG_E_ARG, "nor has a matrix without rows");
   fvg_parameter_free(c, &w);
   fvg_parameter_free(c, &input);
 }

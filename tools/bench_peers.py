@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the cases of build/bench in other programs, taking turns with it.
 
-    python3 tools/bench_peers.py BUILD [--ort FOLDER] [--threads N] [--rounds 7] [--case NAME,...] [--markdown]
+    python3 tools/bench_peers.py [BUILD] [--ort FOLDER] [--threads N] [--rounds 7] [--case NAME,...] [--markdown]
 
 BUILD is the folder that holds `bench` (make all).  A peer that is not installed is left out; a line says so:
 
@@ -15,14 +15,18 @@ BUILD is the folder that holds `bench` (make all).  A peer that is not installed
 
 On a shared machine only ratios of times measured side by side mean anything.  Each program is a process that waits
 for a line with a number K, runs K steps and answers with the milliseconds of one.  They take turns, ours and a
-peer's, so that both see the same neighbours; K is what about a quarter of a second holds.  The ratio is the median over all turns of
-the peer's time over ours: above 1 we are faster.  Between turns all is still for half a second: ONNX
-Runtime's threads go on spinning for about that long, and would take a core away from whoever comes next.  Let nothing else run, and do not use nice: OpenMP's threads wait for one another by spinning, and a core
-that something else takes away makes peers look ten times slower than they are.
+peer's, so that both see the same neighbours; K is what about a quarter of a second holds.  The ratio is the median
+over all turns of the peer's time over ours: above 1 we are faster.  Between turns all is still for half a second:
+ONNX Runtime's threads go on spinning for about that long, and would take a core away from whoever comes next.  Let
+nothing else run, and do not use nice: OpenMP's threads wait for one another by spinning, and a core that something
+else takes away makes peers look ten times slower than they are.
 
-What the peers compute: image towers and text towers with random weights of ViT-B's sizes; texts padded to 77 tokens,
-as they are published, and cut to 10, our longest.  CoOp steps as published (77 tokens) and cut by hand to 8, which is
-less than our prompts have (8 to 10).  FVG-PT steps in PyTorch as our chapter on it writes them, on 1 thread and on N.
+What the sides compute is not the same everywhere.  Our weights are packed when they are loaded, as ONNX Runtime's may
+be; OpenBLAS and PyTorch pack at each product.  We compute a start that all prompts share once, and in the last block
+only the rows that are read; peers compute everything.  Pillow resizes the whole picture and crops, as torchvision
+does; we compute the crop alone.  Texts: padded to 77 tokens, as published, and cut to 10, our longest.  CoOp steps:
+77 tokens, and cut by hand to 8, which is less than our prompts have (8 to 10).  FVG-PT steps in PyTorch as our
+chapter on it writes them, on 1 thread and on N.
 """
 import argparse
 import ctypes
@@ -122,10 +126,11 @@ def towers(torch):
             heads = width // HEAD
             qkv = self.qkv(self.ln_1(x)).view(n, tokens, 3, heads, HEAD).permute(2, 0, 3, 1, 4)
             q, k, v = qkv.reshape(3, n * heads, tokens, HEAD).unbind(0)
-            scores = torch.bmm(q * HEAD ** -0.5, k.transpose(1, 2))
-            if mask is not None:
-                scores = scores + mask
-            seen = torch.bmm(functional.softmax(scores, -1), v)
+            if hasattr(functional, "scaled_dot_product_attention"):
+                seen = functional.scaled_dot_product_attention(q, k, v, mask)
+            else:
+                scores = torch.bmm(q * HEAD ** -0.5, k.transpose(1, 2))
+                seen = torch.bmm(functional.softmax(scores if mask is None else scores + mask, -1), v)
             x = x + self.out(seen.view(n, heads, tokens, HEAD).transpose(1, 2).reshape(n, tokens, width))
             h = self.fc(self.ln_2(x))
             return x + self.proj(h * torch.sigmoid(1.702 * h))
@@ -340,8 +345,11 @@ class Side:
         return line
 
     def step(self, count):
-        self.process.stdin.write(f"{count}\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(f"{count}\n")
+            self.process.stdin.flush()
+        except OSError:
+            pass                                        # it has ended: read says why
         return float(self.read())
 
     def turn(self):
@@ -349,7 +357,10 @@ class Side:
         return self.step(self.count)
 
     def close(self):
-        self.process.stdin.close()
+        try:
+            self.process.stdin.close()
+        except OSError:
+            pass
         self.process.wait()
 
 
@@ -372,13 +383,20 @@ def start_peer(options, folder, case, kind, variant, threads):
     return Side(["node", driver, os.path.abspath(options.ort), model, str(threads), *shape], threads)
 
 
+def our_turn(ours):
+    try:
+        return ours.turn()
+    except Missing as e:
+        sys.exit(f"bench_peers: build/bench: {e}")
+
+
 def compare(options, ours, case, peer):
     """(our ms, the peer's ms, ratio), medians over the turns"""
     _, kind, variant, threads = peer
     with tempfile.TemporaryDirectory() as folder:
         side = start_peer(options, folder, case, kind, variant, threads)
         try:
-            pairs = [(ours.turn(), side.turn()) for _ in range(options.rounds)]
+            pairs = [(our_turn(ours), side.turn()) for _ in range(options.rounds)]
         finally:
             side.close()
     return [statistics.median(x) for x in (*zip(*pairs), [b / a for a, b in pairs])]
