@@ -160,7 +160,6 @@ static void test_model(void) {
 static void test_kernels(void) {
   enum { N = 4 };
   static const char *const text[N] = {"a photo of a red disc.", "two teal moons on the sand.", "a ladder.", "a star"};
-  static const char *const level[] = {"", "scalar", "AVX2", "AVX-512"};
   float *chw = new_floats(N * pixels()), *f[2], *g[2];
   fvg_ctx *scalar = NULL;
   fvg_clip *plain = NULL;
@@ -177,7 +176,7 @@ static void test_kernels(void) {
   check(ok, "features by both kinds of kernels");
   image = difference(f[0], f[1], N * width());
   words = difference(g[0], g[1], N * width());
-  printf("%s and scalar kernels: images %.1e apart, texts %.1e\n", level[fvg_simd_level(c)], image, words);
+  printf("%s and scalar kernels: images %.1e apart, texts %.1e\n", fvg_simd_name(fvg_simd_level(c)), image, words);
   check(image <= KERNELS_AT_MOST && words <= KERNELS_AT_MOST, "features do not depend on the kernels");
   ok = 1;
   for (i = 1; i < N; i++)
