@@ -100,7 +100,7 @@ def features(folder):
         texts = [y for x in json.loads(meta["texts"]) for y in ("--text", x)]
         for simd in ("scalar", "sse2", "avx2", "avx512"):
             done = run("fvgpt", "encode", "--simd", simd, "--model", f"{shared}/{model}", "--pixels", file, *texts, "--out", out)
-            if "not on this CPU" in done.stderr:
+            if b"not on this CPU" in done.stderr:
                 print(f"skipped: {name} with {simd}, which this CPU has not")
                 continue
             got = load(out)[0] if done.returncode == 0 else {}
