@@ -185,8 +185,8 @@ FVG_DEF float  fvg_bfloat_to_float(uint16_t h);
 FVG_DEF uint16_t fvg_float_to_bfloat(float x);
 
 /* Puts frozen weights [n,k] of fvg_linear into panels of p = fvg_panel_width(c) columns of w^T, [ceil(n / p)][k][p],
-   so that the kernels of this context (and of others at its SIMD level) need not copy them at each product; as fast
-   backward as forward.  x is F32 and owns its data, which are replaced; shape and type F32_PANELS say what it is.  A
+   so that the kernels of this context (and of others at its SIMD level) need not copy them at each product; backward
+   turns them as it goes.  x is F32 and owns its data, which are replaced; shape and type F32_PANELS say what it is.  A
    tensor of more dimensions is the matrix [dim 0, the rest].  FVG_E_ARG if it is not F32 or no matrix, FVG_E_NOMEM; x
    is then unchanged.  No tape may hold a node of x, and a context at another SIMD level would read nonsense. */
 FVG_DEF fvg_status fvg_tensor_pack(fvg_ctx *c, fvg_tensor *x);
@@ -333,9 +333,8 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
 typedef fvg_node *(*fvg_function)(fvg_tape *t, fvg_node *x, void *user);
 FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user);
 
-/* d loss / d everything that needs it; loss is [1,1].  A NULL loss gives
-   FVG_E_ARG, and so does one that depends on no parameter; another shape FVG_E_SHAPE, NaN or infinity FVG_E_NUMERIC;
-   FVG_E_NOMEM. */
+/* d loss / d everything that needs it; loss is [1,1].  A NULL loss gives FVG_E_ARG, and so does one that depends on no
+   parameter; another shape FVG_E_SHAPE, NaN or infinity FVG_E_NUMERIC; FVG_E_NOMEM. */
 FVG_DEF fvg_status fvg_backward(fvg_node *loss);
 /* Largest |numeric - analytic| / (|numeric| + |analytic| + floor) over `probes` elements of each parameter, by
    central differences of f, a function that builds a scalar; floor is 1e-3 of the largest gradient. Negative on
@@ -2201,7 +2200,7 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
    memory, so everything is about fetching each number seldom and in order.
 
      tile    14 rows x 2 vectors of results (6 x 2 where there are 16 registers) stay in registers while k runs.  At
-             each k one row of B, two vectors, meets 14 numbers of A: 28 multiply-adds for 16 loads.
+             each k one row of B, two vectors, meets 14 numbers of A: 28 multiply-adds for two vectors and 14 numbers.
      panel   B as [k][2 vectors], so that the tile reads it as one stream.  Frozen weights are put into panels once,
              at load (fvg_tensor_pack); any other B is copied into a panel of 256 rows when its turn comes.
      rows    A is read as it lies, 14 streams, except where its rows are a multiple of 4096 bytes apart: they would
