@@ -186,9 +186,9 @@ FVG_DEF uint16_t fvg_float_to_bfloat(float x);
 
 /* Puts frozen weights [n,k] of fvg_linear into panels of p = fvg_panel_width(c) columns of w^T, [ceil(n / p)][k][p],
    so that the kernels of this context (and of others at its SIMD level) need not copy them at each product; backward
-   turns them as it goes.  x is F32 and owns its data, which are replaced; shape and type F32_PANELS say what it is.  A
-   tensor of more dimensions is the matrix [dim 0, the rest].  FVG_E_ARG if it is not F32 or no matrix, FVG_E_NOMEM; x
-   is then unchanged.  No tape may hold a node of x, and a context at another SIMD level would read nonsense. */
+   turns them as it goes.  x is F32 and owns its data, which are replaced; shape and type F32_PANELS say what it is.
+   A tensor of more dimensions is the matrix [dim 0, the rest].  FVG_E_ARG if it is not F32 or no matrix, FVG_E_NOMEM;
+   x is then unchanged.  No tape may hold a node of x, and a context at another SIMD level would read nonsense. */
 FVG_DEF fvg_status fvg_tensor_pack(fvg_ctx *c, fvg_tensor *x);
 FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x);     /* back to rows, F32, for training            */
 FVG_DEF int        fvg_panel_width(const fvg_ctx *c);                /* 8, 16 or 32, by SIMD level                */
@@ -333,8 +333,8 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
 typedef fvg_node *(*fvg_function)(fvg_tape *t, fvg_node *x, void *user);
 FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user);
 
-/* d loss / d everything that needs it; loss is [1,1].  A NULL loss gives FVG_E_ARG, and so does one that depends on no
-   parameter; another shape FVG_E_SHAPE, NaN or infinity FVG_E_NUMERIC; FVG_E_NOMEM. */
+/* d loss / d everything that needs it; loss is [1,1].  A NULL loss gives FVG_E_ARG, and so does one that depends on
+   no parameter; another shape FVG_E_SHAPE, NaN or infinity FVG_E_NUMERIC; FVG_E_NOMEM. */
 FVG_DEF fvg_status fvg_backward(fvg_node *loss);
 /* Largest |numeric - analytic| / (|numeric| + |analytic| + floor) over `probes` elements of each parameter, by
    central differences of f, a function that builds a scalar; floor is 1e-3 of the largest gradient. Negative on
