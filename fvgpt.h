@@ -2203,8 +2203,9 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
              each k one row of B, two vectors, meets 14 numbers of A: 28 multiply-adds for two vectors and 14 numbers.
      panel   B as [k][2 vectors], so that the tile reads it as one stream.  Frozen weights are put into panels once,
              at load (fvg_tensor_pack); any other B is copied into a panel of 256 rows when its turn comes.
-     rows    A is read as it lies, 14 streams, except where its rows are a multiple of 4096 bytes apart: they would
-             evict each other from the cache.  Then it is copied to tiles of [k][16], 14 rows and two gaps.
+     rows    A is copied to tiles of [k][16], 14 rows and two gaps: the 14 numbers of a k then lie within reach of
+             one pointer.  Tiles of 6 rows have pointers enough and read A as it lies, except where its rows are a
+             multiple of 4096 bytes apart, which would evict each other from the cache.
      block   Some rows of A, up to 768 kB, stay in the second-level cache while the panels go by, once for each block.
              The panel that follows is asked for ahead, a cache line at most at each k, so that it is there when it
              is due (half of it, if there is but one tile): without that a third of the time is lost waiting.
@@ -2227,6 +2228,8 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
 #define FVG__BLOCK_ROWS    112                        /* but not more rows than these                               */
 #define FVG__COPIED_ROWS   480                        /* the same when each block pays for copying B                */
 #define FVG__PASS_ROWS     960                        /* rows of A that are copied at a time                        */
+/* Numbers from one k to the next in a packed tile: its rows, rounded up so that they can be written four by four. */
+#define FVG__PACKED_STEP(tile_rows) (((tile_rows) + 3) / 4 * 4)
 #define FVG__WORTH_THREADS 1e6                        /* multiply-adds that take longer than calling threads        */
 
 /* One tile: out[r][j] = sum_k a[r a_row + k a_k] panel[k tile_cols + j] + from[r ld_from + j] + bias[j] for r < rows,
@@ -2447,8 +2450,10 @@ FVG__TARGET static inline FVG__V FVG__NAME(normal_cdf)(FVG__V x) {
 
 /* The sums of a tile with `rows` known to the compiler, which drops the steps of rows that are not there.  The sums
    are named, not an array, because compilers spill arrays; two sums a row hide the latency of the multiply-add from 4
-   rows on.  Rows are addressed from every third one, so that fourteen of them need only five pointers. */
-FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, const int rows, float *sum) {
+   rows on.  Rows are addressed from every third one, so that fourteen of them need only five pointers, or one where
+   `row` and `step` are known to the compiler too. */
+FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, const int rows, const ptrdiff_t row,
+                                                        const ptrdiff_t step, float *sum) {
   const float *panel = t->panel, *ahead = t->ahead, *a0 = t->a, *a3 = a0;
   FVG__V zero = FVG__SET1(0), s00 = zero, s01 = zero, s10 = zero, s11 = zero, s20 = zero, s21 = zero, s30 = zero,
          s31 = zero, s40 = zero, s41 = zero, s50 = zero, s51 = zero;
@@ -2457,7 +2462,7 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, cons
   FVG__V s60 = zero, s61 = zero, s70 = zero, s71 = zero, s80 = zero, s81 = zero, s90 = zero, s91 = zero, s100 = zero,
          s101 = zero, s110 = zero, s111 = zero, s120 = zero, s121 = zero, s130 = zero, s131 = zero;
 #endif
-  ptrdiff_t row = t->a_row, step = t->a_k, ahead_step = t->ahead_step;
+  ptrdiff_t ahead_step = t->ahead_step;
   int k, depth = t->depth;
   if (rows > 3) a3 += 3 * row;
 #if FVG__TILE_ROWS == 14
@@ -2470,13 +2475,19 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, cons
     FVG__ADD_PRODUCT(s##r##0, a, b0);                                                                        \
     FVG__ADD_PRODUCT(s##r##1, a, b1);                                                                        \
   }
+#define FVG__STEP_BY_REGISTER(r, a)                                                                          \
+  if (rows > r) {                                                                                            \
+    FVG__V number = FVG__SET1(a);                                                                            \
+    s##r##0 = FVG__FMA(number, b0, s##r##0);                                                                 \
+    s##r##1 = FVG__FMA(number, b1, s##r##1);                                                                 \
+  }
   for (k = 0; k < depth; k++) {
     FVG__V b0 = FVG__LOAD(panel), b1 = FVG__LOAD(panel + FVG__LANES);
     panel += 2 * FVG__LANES;
     FVG__PREFETCH(ahead);
     ahead += ahead_step;
-    FVG__STEP(0, a0[0])  FVG__STEP(1, a0[row])  FVG__STEP(2, a0[2 * row])
-    FVG__STEP(3, a3[0])  FVG__STEP(4, a3[row])  FVG__STEP(5, a3[2 * row])
+    FVG__STEP_BY_REGISTER(0, a0[0])  FVG__STEP_BY_REGISTER(1, a0[row])  FVG__STEP_BY_REGISTER(2, a0[2 * row])
+    FVG__STEP_BY_REGISTER(3, a3[0])  FVG__STEP(4, a3[row])  FVG__STEP(5, a3[2 * row])
     a0 += step;
     if (rows > 3) a3 += step;
 #if FVG__TILE_ROWS == 14
@@ -2489,6 +2500,7 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, cons
 #endif
   }
 #undef FVG__STEP
+#undef FVG__STEP_BY_REGISTER
 #define FVG__KEEP(r)                                                                                         \
   if (rows > r) {                                                                                            \
     FVG__STORE(sum + 2 * r * FVG__LANES, s##r##0);                                                           \
@@ -2501,6 +2513,16 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, cons
 #undef FVG__KEEP
 }
 
+FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_tile)(const fvg__tile *t, const int rows, float *sum) {
+#if FVG__TILE_ROWS == 14
+  if (t->a_row == 1 && t->a_k == FVG__PACKED_STEP(14)) {
+    FVG__NAME(sum_rows)(t, rows, 1, FVG__PACKED_STEP(14), sum);
+    return;
+  }
+#endif
+  FVG__NAME(sum_rows)(t, rows, t->a_row, t->a_k, sum);
+}
+
 FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
   float sum[FVG__TILE_ROWS * 2 * FVG__LANES];
   int r, j, n;
@@ -2509,21 +2531,21 @@ FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
     FVG__PREFETCH_TO_WRITE(t->out + r * t->ld_out + FVG__LANES);
   }
   switch (t->rows) {
-    case 1: FVG__NAME(sum_rows)(t, 1, sum); break;
-    case 2: FVG__NAME(sum_rows)(t, 2, sum); break;
-    case 3: FVG__NAME(sum_rows)(t, 3, sum); break;
-    case 4: FVG__NAME(sum_rows)(t, 4, sum); break;
-    case 5: FVG__NAME(sum_rows)(t, 5, sum); break;
-    case 6: FVG__NAME(sum_rows)(t, 6, sum); break;
+    case 1: FVG__NAME(sum_tile)(t, 1, sum); break;
+    case 2: FVG__NAME(sum_tile)(t, 2, sum); break;
+    case 3: FVG__NAME(sum_tile)(t, 3, sum); break;
+    case 4: FVG__NAME(sum_tile)(t, 4, sum); break;
+    case 5: FVG__NAME(sum_tile)(t, 5, sum); break;
+    case 6: FVG__NAME(sum_tile)(t, 6, sum); break;
 #if FVG__TILE_ROWS == 14
-    case 7: FVG__NAME(sum_rows)(t, 7, sum); break;
-    case 8: FVG__NAME(sum_rows)(t, 8, sum); break;
-    case 9: FVG__NAME(sum_rows)(t, 9, sum); break;
-    case 10: FVG__NAME(sum_rows)(t, 10, sum); break;
-    case 11: FVG__NAME(sum_rows)(t, 11, sum); break;
-    case 12: FVG__NAME(sum_rows)(t, 12, sum); break;
-    case 13: FVG__NAME(sum_rows)(t, 13, sum); break;
-    case 14: FVG__NAME(sum_rows)(t, 14, sum); break;
+    case 7: FVG__NAME(sum_tile)(t, 7, sum); break;
+    case 8: FVG__NAME(sum_tile)(t, 8, sum); break;
+    case 9: FVG__NAME(sum_tile)(t, 9, sum); break;
+    case 10: FVG__NAME(sum_tile)(t, 10, sum); break;
+    case 11: FVG__NAME(sum_tile)(t, 11, sum); break;
+    case 12: FVG__NAME(sum_tile)(t, 12, sum); break;
+    case 13: FVG__NAME(sum_tile)(t, 13, sum); break;
+    case 14: FVG__NAME(sum_tile)(t, 14, sum); break;
 #endif
   }
   for (r = 0; r < t->rows; r++)
@@ -2809,7 +2831,8 @@ FVG__TARGET static inline __m256i fvg__first_lanes_avx2(int n) {
 #define FVG__NAME(x)            fvg__##x##_avx512
 #define FVG__TILE_ROWS          14                    /* thirty-two registers                                       */
 /* The instruction can broadcast a number from memory itself; compilers load it apart, as it is used twice, and the
-   tile then has half as many instructions again: what counts where two threads share a core. */
+   tile then has half as many instructions again: what counts where two threads share a core.  Ten rows do so and four
+   go by a register, because a clock has two loads as it has two multiply-adds: 26 of the one for 28 of the other. */
 #define FVG__ADD_PRODUCT(sum, number, v) \
   __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(v), "m"(number))
 #define FVG__V                  __m512
@@ -2977,12 +3000,11 @@ typedef struct fvg__gemm_job {
 static int fvg__min(int a, int b) { return a < b ? a : b; }
 static int fvg__ceil_div(int n, int size) { return (n + size - 1) / size; }
 
-/* Numbers from one k to the next in a packed tile: its rows, rounded up so that they can be written four by four. */
-static int fvg__packed_step(const fvg__kernels *kernels) { return (kernels->tile_rows + 3) / 4 * 4; }
+static int fvg__packed_step(const fvg__kernels *kernels) { return FVG__PACKED_STEP(kernels->tile_rows); }
 
-/* Do rows this far apart share their places in the cache, and are there columns enough to pay for copying them? */
+/* Are there columns enough to pay for copying rows that are many, or share their places in the cache? */
 static int fvg__worth_packing(const fvg__kernels *kernels, int n, ptrdiff_t row) {
-  return n >= 4 * kernels->tile_cols && (row * (ptrdiff_t)sizeof(float)) % 4096 == 0;
+  return n >= 4 * kernels->tile_cols && (kernels->tile_rows > 6 || (row * (ptrdiff_t)sizeof(float)) % 4096 == 0);
 }
 
 /* What `packed` must hold. */
