@@ -364,6 +364,23 @@ typedef struct fvg_transformer {
 FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment, int n_segment,
                                 const int *keep, int n_keep);
 
+/* Prompts on the way: row r of what enters block `layer` is row[r] of [x; vectors], so rows can be replaced, or come
+   in between others; `segment` then says what belongs together from there on (NULL: as before).  keep numbers the
+   rows that the last block sees. */
+typedef struct fvg_splice {
+  int layer;
+  const int *row; int n_row;
+  const fvg_segment *segment; int n_segment;
+} fvg_splice;
+typedef struct fvg_prompts {
+  fvg_node *vectors;                 /* [n,w]                                                                  */
+  const fvg_splice *splice; int n_splice;              /* in order of their layers                             */
+  int recompute;                     /* 1: backward makes each block again (fvg_recompute): memory of one block,
+                                        a third more work                                                      */
+} fvg_prompts;
+FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment,
+                                         int n_segment, const int *keep, int n_keep, const fvg_prompts *prompts);
+
 /* ---------------------------------------------------------------------------------------------------------
    Optimisers and schedule, as PyTorch and Dassl define them (chapter 8)
    --------------------------------------------------------------------------------------------------------- */
@@ -4361,7 +4378,11 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
    Jobs: forward, a head of a few segments; backward, a whole head, since segments meet in the prefix's gradients.  A
    job copies the head's keys and values into panels (chapter 4), where prefix and own rows become one sequence, and
    takes 56 queries at a time: their scores, 56 x 257 for ViT-L/14, stay in the second-level cache.  At most 32 jobs
-   run side by side, each with a piece of scratch memory of its own; one thread needs one piece. */
+   run side by side, each with a piece of scratch memory of its own; one thread needs one piece.
+
+   Prompted transformers.  Deep prompts (VPT, IVLP, MaPLe) overwrite some rows before each of the first blocks,
+   representation tokens (MMRL) come in before a later one.  Both are one thing here, a splice: the rows that enter a
+   block are picked from those that left the block before and from the prompts' vectors. */
 
 #define FVG__QUERIES 56                          /* queries whose scores are held at once                           */
 #define FVG__MOST_SCRATCH 32
@@ -4718,25 +4739,76 @@ static fvg_segment *fvg__keep_queries(fvg_tape *t, const fvg_segment *segment, i
   return NULL;
 }
 
-FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment, int n_segment,
-                                const int *keep, int n_keep) {
+/* A block's work, kept on the tape for backward to do again. */
+typedef struct fvg__block_call {
+  const fvg_transformer *m;
+  const fvg_block *block;
+  const fvg_segment *segment;
+  const int *keep;
+  int n_segment, n_keep;
+} fvg__block_call;
+
+static fvg_node *fvg__block_again(fvg_tape *t, fvg_node *x, void *user) {
+  const fvg__block_call *b = (const fvg__block_call *)user;
+  (void)t;
+  return fvg__block_forward(x, b->m, b->block, b->segment, b->n_segment, b->keep, b->n_keep);
+}
+
+static fvg_node *fvg__block_recomputed(fvg_node *x, const fvg__block_call *call) {
+  fvg_tape *t = x->tape;
+  size_t segments = (size_t)call->n_segment * sizeof *call->segment, rows = (size_t)call->n_keep * sizeof *call->keep;
+  fvg__block_call *b = (fvg__block_call *)fvg__tape_alloc(t, sizeof *b);
+  fvg_segment *segment = b ? (fvg_segment *)fvg__tape_alloc(t, segments) : NULL;
+  int *keep = segment ? (int *)fvg__tape_alloc(t, rows + sizeof *keep) : NULL;
+  if (!keep) return NULL;
+  *b = *call;
+  memcpy(segment, call->segment, segments);
+  b->segment = segment;
+  if (call->keep) {
+    memcpy(keep, call->keep, rows);
+    b->keep = keep;
+  }
+  return fvg_recompute(x, fvg__block_again, b);
+}
+
+FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment,
+                                         int n_segment, const int *keep, int n_keep, const fvg_prompts *prompts) {
+  const fvg_splice *splice = prompts ? prompts->splice : NULL, *end = splice ? splice + prompts->n_splice : NULL;
   fvg_tape *t = x ? x->tape : NULL;
   fvg_mark mark;
-  int i, n_last = 0;
+  int i;
   if (!x) return NULL;
   mark = fvg_tape_mark(t);                       /* without gradients, each block's result replaces the one before  */
   for (i = 0; x && i < m->n_layer; i++) {
-    if (keep && i == m->n_layer - 1) {
-      fvg_segment *last = fvg__keep_queries(x->tape, segment, n_segment, keep, n_keep);
-      if (!last) return NULL;
-      while (n_last < n_segment && last[n_last].n_query) n_last++;
-      x = fvg__block_forward(x, m, &m->block[i], last, n_last, keep, n_keep);
-    } else {
-      x = fvg__block_forward(x, m, &m->block[i], segment, n_segment, NULL, 0);
+    fvg__block_call call;
+    if (splice != end && splice->layer == i) {
+      x = fvg_gather(fvg_concat(x, prompts->vectors), splice->row, splice->n_row);
+      if (splice->segment) { segment = splice->segment; n_segment = splice->n_segment; }
+      splice++;
     }
+    memset(&call, 0, sizeof call);
+    call.m = m;
+    call.block = &m->block[i];
+    call.segment = segment;
+    call.n_segment = n_segment;
+    if (keep && i == m->n_layer - 1) {
+      call.segment = fvg__keep_queries(t, segment, n_segment, keep, n_keep);
+      if (!call.segment) return NULL;
+      call.n_segment = 0;
+      while (call.n_segment < n_segment && call.segment[call.n_segment].n_query) call.n_segment++;
+      call.keep = keep;
+      call.n_keep = n_keep;
+    }
+    if (x && prompts && prompts->recompute && x->needs_grad) x = fvg__block_recomputed(x, &call);
+    else x = fvg__block_again(t, x, &call);
     x = fvg_tape_keep(t, mark, x);
   }
   return x;
+}
+
+FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment, int n_segment,
+                                const int *keep, int n_keep) {
+  return fvg_transform_prompted(x, m, segment, n_segment, keep, n_keep, NULL);
 }
 
 /*===========================================================================================================
