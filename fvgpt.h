@@ -302,6 +302,7 @@ FVG_DEF fvg_node *fvg_softmax(fvg_node *x, float tau);                          
 FVG_DEF fvg_node *fvg_normalize(fvg_node *x);                                      /* x / |x|_2 of each row        */
 FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b);                            /* rows of a, then rows of b    */
 FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n);                  /* row[i] of x; row is copied   */
+FVG_DEF fvg_node *fvg_transpose(fvg_node *x);                                      /* x^T: [n,d] -> [d,n]          */
 FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w);                 /* (1-w) a + w b, w [n,1]       */
 FVG_DEF fvg_node *fvg_mean(fvg_node *x);                                           /* of all elements, [1,1]       */
 FVG_DEF fvg_node *fvg_sum(fvg_node *x);                                            /* of all elements, [1,1]       */
@@ -433,6 +434,7 @@ typedef struct fvg_fvgpt_desc {
   int   attach_r;                    /* 1: let the distillation loss reach the gate (published: detached)      */
   int   kl_tau2;                     /* 1: multiply every KL by tau^2                                          */
   int   no_kl;                       /* 1: prior calibration without its KL term                               */
+  int   normalise_entropy;           /* 1: the gates see entropies divided by ln C (published: raw)            */
   /* The paper's ablation (Table 3), each 1 to leave a module out:                                              */
   int   no_frg;                      /* the foreground view is trusted wherever the mask counts: r = 1         */
   int   no_fdc;                      /* base classes are scored by the tuned prompts alone: z_full             */
@@ -451,6 +453,8 @@ typedef struct fvg_fvgpt_batch {     /* all features L2-normalised; d = desc.wid
   int n, n_class;
   const float *f, *f_fg;             /* [n,d] the tuned backbone's features of the image and of its foreground view */
   const float *f_clip;               /* [n,d] plain CLIP's features; NULL: f (CoOp and KgCoOp do not change them) */
+  const float *f_score, *f_score_fg; /* [n,d] what z_full and z_fg are scored by, where that is another vector than
+                                        f and f_fg (MMRL's mix of features); NULL: f, f_fg                     */
   const float *g, *g_clip;           /* [n_class,d] text features, tuned and plain                             */
   const float *area;                 /* [n] share of foreground pixels; negative: the image has no mask        */
   const int   *label;                /* [n]                                                                    */
@@ -4215,6 +4219,22 @@ FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n) {
   return y;
 }
 
+/* ---- transpose: y_ji = x_ij;  dx_ij = dy_ji ---- */
+static void fvg__transpose_backward(fvg_node *y) {
+  fvg_node *x = y->a;
+  int i, j;
+  for (i = 0; i < x->rows; i++)
+    for (j = 0; j < x->cols; j++)
+      x->grad[(size_t)i * (size_t)x->cols + (size_t)j] += y->grad[(size_t)j * (size_t)x->rows + (size_t)i];
+}
+
+FVG_DEF fvg_node *fvg_transpose(fvg_node *x) {
+  fvg_node *y = x ? fvg__node(x->tape, x->cols, x->rows, x, NULL, NULL, fvg__transpose_backward) : NULL;
+  if (y)
+    x->tape->ctx->kernels->transpose(x->rows, x->cols, fvg__values(x), x->cols, fvg__values(y), x->rows);
+  return y;
+}
+
 /* ---- lerp: y_ij = (1 - w_i) a_ij + w_i b_ij;  dw_i = sum_j dy_ij (b_ij - a_ij) ---- */
 static void fvg__lerp_backward(fvg_node *y) {
   const float *a = fvg__values(y->a), *b = fvg__values(y->b), *w = fvg__values(y->c);
@@ -5122,11 +5142,12 @@ static fvg_node *fvg__logits(const fvg_fvgpt *m, fvg_node *f, fvg_node *g) {
   return fvg_scale(fvg_linear(f, g, NULL), m->desc.logit_scale);
 }
 
-static double fvg__entropy(const float *p, int n) {                                 /* H(p) in nats                 */
+/* H(p) in nats, or as a share of the most that n classes allow */
+static double fvg__entropy(const fvg_fvgpt *m, const float *p, int n) {
   double sum = 0;
   int i;
   for (i = 0; i < n; i++) if (p[i] != 0) sum -= (double)p[i] * (double)logf(p[i]);
-  return sum;
+  return m->desc.normalise_entropy && n > 1 ? sum / log((double)n) : sum;
 }
 
 static double fvg__cosine(const float *p, const float *q, int n) {
@@ -5157,7 +5178,7 @@ static fvg_node *fvg__frg_logit(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_fg, 
   for (i = 0, n = p_full->cols; i < u->rows; i++) {
     const float *full = fvg__values(p_full) + (size_t)i * (size_t)n, *fg = fvg__values(p_fg) + (size_t)i * (size_t)n;
     float *u_i = fvg__values(u) + (size_t)i * 3;
-    u_i[0] = (float)(fvg__entropy(full, n) - fvg__entropy(fg, n));
+    u_i[0] = (float)(fvg__entropy(m, full, n) - fvg__entropy(m, fg, n));
     u_i[1] = (float)fvg__cosine(full, fg, n);
     u_i[2] = area[i];
     counts[i] = fvg__mask_counts(&m->desc, &u_i[2]) ? 1.0f : 0.0f;
@@ -5174,8 +5195,8 @@ static fvg_node *fvg__brg(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_clip) {
     const float *full = fvg__values(p_full) + (size_t)i * (size_t)n,
                 *clip = fvg__values(p_clip) + (size_t)i * (size_t)n;
     float *v_i = fvg__values(v) + (size_t)i * 3;
-    v_i[0] = (float)fvg__entropy(full, n);
-    v_i[1] = (float)fvg__entropy(clip, n);
+    v_i[0] = (float)fvg__entropy(m, full, n);
+    v_i[1] = (float)fvg__entropy(m, clip, n);
     v_i[2] = (float)fvg__cosine(full, clip, n);
   }
   return fvg_sigmoid(fvg__gate_logit(&m->brg, v));
@@ -5220,7 +5241,7 @@ static fvg_node *fvg__add_term(fvg_node *sum, fvg_node *term) { return sum ? fvg
 FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *x, fvg_fvgpt_report *report) {
   const fvg_fvgpt_desc *d = &m->desc;
   float kl_factor = d->kl_tau2 ? d->tau * d->tau : 1;
-  fvg_node *f, *g, *z_full, *z_fg, *z_clip, *p_full, *p_fg, *p_clip, *z_fdc, *z_pc, *q, *r, *b, *counts, *target;
+  fvg_node *f, *g, *z, *z_full, *z_fg, *z_clip, *p_full, *p_fg, *p_clip, *z_fdc, *z_pc, *q, *r, *b, *counts, *target;
   fvg_node *ce_fdc, *frg, *dist, *ce_pc, *kl_pc, *loss;
   int width = d->width;
   if (!t) return NULL;
@@ -5228,8 +5249,9 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
 
   f = fvg_const(t, x->n, width, x->f);
   g = fvg_const(t, x->n_class, width, x->g);
-  z_full = fvg__logits(m, f, g);
-  z_fg = fvg__logits(m, fvg_const(t, x->n, width, x->f_fg), g);
+  z = fvg__logits(m, f, g);
+  z_full = x->f_score ? fvg__logits(m, fvg_const(t, x->n, width, x->f_score), g) : z;
+  z_fg = fvg__logits(m, fvg_const(t, x->n, width, x->f_score_fg ? x->f_score_fg : x->f_fg), g);
   z_clip = fvg__logits(m, x->f_clip ? fvg_const(t, x->n, width, x->f_clip) : f,
                        fvg_const(t, x->n_class, width, x->g_clip));
   p_full = fvg_softmax(z_full, d->tau);
@@ -5250,8 +5272,8 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
                   d->attach_r ? r : fvg_detach(r));
   dist = fvg_scale(fvg_mean(dist), kl_factor);
 
-  b = fvg__brg(m, p_full, p_clip);
-  z_pc = fvg_lerp(z_full, z_clip, b);
+  b = fvg__brg(m, x->f_score ? fvg_softmax(z, d->tau) : p_full, p_clip);
+  z_pc = fvg_lerp(z, z_clip, b);
   ce_pc = fvg_cross_entropy(z_pc, x->label);
   kl_pc = fvg_scale(fvg_mean(fvg_kl_rows(p_clip, z_pc, d->tau)), d->no_kl ? 0 : kl_factor);
 

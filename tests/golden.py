@@ -109,12 +109,18 @@ def features(folder):
 
 
 def trajectories(folder):
-    files = [f"backbones/coop_{x}" for x in ("end", "end_csc", "middle", "front")] + ["fvgpt/fvgpt_sgd", "fvgpt/fvgpt_adamw"]
+    """AdamW's first step is the rate times the SIGN of a gradient, so where a gradient is nothing but rounding (below a
+    millionth of the largest; at most 1 in 10,000 values) its results are left out."""
+    methods = ["kgcoop", "cocoop", "promptsrc", "maple", "mmrl", "dapt_phase1", "dapt_phase2", "dapt_released_phase1", "dapt_released_phase2"]
+    files = [f"backbones/{x}" for x in ["coop_end", "coop_end_csc", "coop_middle", "coop_front"] + methods]
+    files += ["fvgpt/fvgpt_sgd", "fvgpt/fvgpt_adamw"]
     for name in files:
         out = os.path.join(folder, "r.safetensors")
         want, meta = load(f"{shared}/golden/{name}.safetensors")
         done = run("replay", f"{shared}/golden/backbones", f"{shared}/golden/{name}.safetensors", out)
         got = load(out)[0] if done.returncode == 0 else {}
+        if done.stderr:
+            print(name, done.stderr.decode().strip())
         for key, w in want.items():
             if key.startswith("grad0."):
                 bound = 2e-4 * largest(w)
@@ -122,12 +128,22 @@ def trajectories(folder):
                 bound = 5e-4 if meta["optimizer"] == "AdamW" else 2e-5
             elif key.startswith("test_") and "logits" in key or key in ("loss_parts", "r", "r_target", "b"):
                 bound = 3e-4 * largest(w)
+            elif key == "test_fixed_text_embeddings":
+                bound = 2e-4 * largest(w)
             elif key == "losses":
                 check(key in got and all(abs(x - y) <= 1e-4 * abs(y) for x, y in zip(got[key], w)), f"{name} losses")
                 continue
             else:
                 continue
-            check(key in got and worst(got[key], w) <= bound, f"{name} {key}")
+            at, mine = w, got.get(key, [])
+            if key.startswith("final.") and meta["optimizer"] == "AdamW" and len(mine) == len(w):
+                grad = want[key.replace("final.", "grad0.")]
+                sure = [i for i in range(len(w)) if grad[i] == 0 or abs(grad[i]) > 1e-6 * largest(grad)]
+                if len(w) - len(sure) > 1 + len(w) // 10000:
+                    print(f"{name} {key}: {len(w) - len(sure)} of {len(w)} gradients are below rounding")
+                    sure = range(len(w))
+                at, mine = [w[i] for i in sure], [mine[i] for i in sure]
+            check(key in got and worst(mine, at) <= bound, f"{name} {key}")
 
 
 if not os.path.isdir(f"{shared}/golden"):

@@ -2,7 +2,7 @@
    The trajectory holds init.*, the inputs of every step and, in its metadata, method and settings; OUT receives
    losses, grad0.* (of the first step), final.* and test_*, to be compared with the tensors of the same names in the
    recording.
-   Methods: CoOp (MODEL_DIR is the CLIP), FVGPT (features are given, MODEL_DIR is ignored). */
+   Methods: those of the library (MODEL_DIR is the CLIP), and FVGPT (features are given, MODEL_DIR is ignored). */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
 
@@ -85,23 +85,61 @@ static fvg_status load_parameter(replay *r, fvg_parameter *p) {
   return s;
 }
 
-/* ---- CoOp ---- */
-static fvg_status encode(replay *r, fvg_clip *m, const fvg_tensor *images, int n, float **f) {
-  int size = m->vision.image_size, last = images->n_dim - 1;
-  fvg_status s;
-  if (images->dim[last] != size || images->dim[last - 1] != size || images->dim[last - 2] != 3)
-    return fvg__fail(r->c, FVG_E_SHAPE, "%s: the images are not [.., 3, %d, %d]",
-                     fvg_weights_file(r->in), size, size);
-  *f = (float *)fvg__alloc_array(r->c, (size_t)n * (size_t)m->embed_dim, sizeof **f);
-  if (!*f) return FVG_E_NOMEM;
-  s = fvg_clip_encode_images(m, (const float *)images->data, n, *f);
-  if (!s) fvg_normalize_rows(*f, n, m->embed_dim);
-  return s;
+/* ---- methods of prompt tuning ---- */
+typedef struct recording {                           /* images [S,B,3,H,W], labels [S,B], masks [S,B,1,H,W] or none  */
+  fvg_tensor images, labels, masks, test;
+  int steps, batch;
+  size_t pixels;                                     /* of one image                                                 */
+} recording;
+
+static void recording_free(replay *r, recording *x) {
+  fvg_tensor_free(r->c, &x->images);
+  fvg_tensor_free(r->c, &x->labels);
+  fvg_tensor_free(r->c, &x->masks);
+  fvg_tensor_free(r->c, &x->test);
 }
 
-static fvg_status coop_new(replay *r, fvg_clip *m, fvg_coop **p) {
+static fvg_status check_size(replay *r, const fvg_clip *m, const fvg_tensor *x, const char *name, int channels) {
+  int size = m->vision.image_size, last = x->n_dim - 1;
+  if (x->dim[last] == size && x->dim[last - 1] == size && x->dim[last - 2] == channels) return FVG_OK;
+  return fvg__fail(r->c, FVG_E_SHAPE, "%s: %s is not [.., %d, %d, %d]", fvg_weights_file(r->in), name, channels, size,
+                   size);
+}
+
+static fvg_status recording_read(replay *r, const fvg_clip *m, recording *x) {
+  fvg_status s = get(r, "images", FVG_F32, 5, &x->images);
+  if (!s) s = get(r, "labels", FVG_I32, 2, &x->labels);
+  if (!s) s = get(r, "test_images", FVG_F32, 4, &x->test);
+  if (!s && fvg_weights_info(r->in, "masks", NULL)) s = get(r, "masks", FVG_U8, 5, &x->masks);
+  if (!s) s = check_size(r, m, &x->images, "images", 3);
+  if (!s) s = check_size(r, m, &x->test, "test_images", 3);
+  if (!s && x->masks.data) s = check_size(r, m, &x->masks, "masks", 1);
+  if (s) return s;
+  x->steps = x->images.dim[0];
+  x->batch = x->images.dim[1];
+  x->pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size;
+  if (x->labels.dim[0] != x->steps || x->labels.dim[1] != x->batch ||
+      (x->masks.data && (x->masks.dim[0] != x->steps || x->masks.dim[1] != x->batch)))
+    return fvg__fail(r->c, FVG_E_SHAPE, "%s: images, labels and masks differ in number", fvg_weights_file(r->in));
+  return FVG_OK;
+}
+
+/* A method's options under their own names in the metadata; two have another there. */
+static int read_options(const replay *r, const fvg_method *method, fvg_option *option) {
+  double low, high;
+  int i, n = 0;
+  for (i = 0; fvg_method_option(method, i, &option[n], &low, &high); i++) {
+    const char *name = !strcmp(option[n].name, "W") ? "w" :
+                       !strcmp(option[n].name, "first_layer") ? "rep_layers" : option[n].name;
+    if (fvg_weights_metadata(r->in, name)) option[n++].value = setting(r, name, 0);
+  }
+  return n;
+}
+
+static fvg_status learner_new(replay *r, fvg_clip *m, const fvg_method *method, fvg_learner **l) {
   const char *classes = fvg_weights_metadata(r->in, "classes"), **name;
-  fvg_coop_desc d;
+  fvg_option option[32];
+  fvg_learner_desc d;
   fvg__json j;
   fvg_status s;
   int i, n = 0;
@@ -109,84 +147,160 @@ static fvg_status coop_new(replay *r, fvg_clip *m, fvg_coop **p) {
   s = fvg__json_parse(r->c, &j, classes, strlen(classes), fvg_weights_file(r->in));
   if (s) return s;
   memset(&d, 0, sizeof d);
-  d.n_ctx = (int)setting(r, "n_ctx", 4);
+  d.method = method;
+  d.n_ctx = (int)setting(r, "n_ctx", setting(r, "n_ctx_text", 0));
   d.class_specific = is(r, "csc", "True");
   d.class_token_position = is(r, "class_token_position", "middle") ? FVG_MIDDLE :
                            is(r, "class_token_position", "front") ? FVG_FRONT : FVG_END;
+  d.ctx_init = fvg_weights_metadata(r->in, "ctx_init");
+  d.prompt_template = fvg_weights_metadata(r->in, "template");
+  d.option = option;
+  d.n_option = read_options(r, method, option);
   name = (const char **)fvg__alloc_array(r->c, (size_t)j.value[0].n_child + 1, sizeof *name);
   if (!name) s = FVG_E_NOMEM;
   for (i = j.value[0].first; !s && i >= 0; i = j.value[i].next) name[n++] = j.value[i].string;
-  if (!s) s = fvg_coop_new(m, p, &d, name, n);
+  if (!s) s = fvg_learner_new(m, l, &d, name, n);
   fvg__release(r->c, name);
   fvg__json_free(r->c, &j);
   return s;
 }
 
-static fvg_status coop_steps(replay *r, fvg_clip *m, fvg_coop *p, const float *f, const fvg_tensor *labels) {
-  fvg_optimizer_desc d = optimizer_of(r);
-  fvg_parameter *ctx = fvg_coop_ctx(p);
-  fvg_optimizer *o;
-  int i, steps = labels->dim[0], batch = labels->dim[1];
-  float *losses = (float *)fvg__alloc_array(r->c, (size_t)steps, sizeof *losses);
-  fvg_status s = losses ? fvg_optimizer_new(r->c, &o, &d, &ctx, 1) : FVG_E_NOMEM;
-  if (s) { fvg__release(r->c, losses); return s; }
-  for (i = 0; !s && i < steps; i++) {
-    s = fvg_coop_step(p, o, setting(r, "lr", 0.0035), f + (size_t)(i * batch) * (size_t)m->embed_dim,
-                      (const int *)labels->data + i * batch, batch, &losses[i]);
-    if (!s && i == 0) s = put_parameter(r, "grad0.", ctx, ctx->grad);
+/* x times its mask; all of x without masks */
+static void foreground(const recording *x, int step, float *fg) {
+  size_t n = (size_t)x->batch * x->pixels, first = (size_t)step * n, plane = x->pixels / 3, k;
+  const uint8_t *mask = (const uint8_t *)x->masks.data;
+  for (k = 0; k < n; k++) {
+    size_t image = (first + k) / x->pixels, place = (first + k) % plane;
+    fg[k] = mask && !mask[image * plane + place] ? 0 : ((const float *)x->images.data)[first + k];
   }
-  if (!s) s = put(r, "", "losses", losses, 1, &steps);
-  if (!s) s = put_parameter(r, "final.", ctx, (const float *)ctx->value.data);
+}
+
+static fvg_status put_parameters(replay *r, const char *prefix, fvg_parameter *const *params, int n, int gradients) {
+  fvg_status s = FVG_OK;
+  int i;
+  for (i = 0; !s && i < n; i++)
+    s = put_parameter(r, prefix, params[i], gradients ? params[i]->grad : (const float *)params[i]->value.data);
+  return s;
+}
+
+static fvg_status learner_steps(replay *r, fvg_clip *m, fvg_learner *l, const recording *x) {
+  fvg_optimizer_desc d = optimizer_of(r);
+  size_t values = (size_t)x->batch * x->pixels;
+  int i, n;
+  fvg_parameter *const *params = fvg_learner_parameters(l, &n);
+  float *losses = (float *)fvg__alloc_array(r->c, (size_t)x->steps, sizeof *losses);
+  float *f = (float *)fvg__alloc_array(r->c, (size_t)x->batch * (size_t)m->embed_dim, sizeof *f);
+  float *fg = (float *)fvg__alloc_array(r->c, values, sizeof *fg);
+  fvg_optimizer *o = NULL;
+  fvg_status s = losses && f && fg ? fvg_optimizer_new(r->c, &o, &d, params, n) : FVG_E_NOMEM;
+  for (i = 0; !s && i < x->steps; i++) {
+    fvg_batch batch;
+    memset(&batch, 0, sizeof batch);
+    batch.n = x->batch;
+    batch.epoch = (int)setting(r, "epoch", 0);
+    batch.label = (const int *)x->labels.data + i * x->batch;
+    batch.f = f;
+    batch.pixels = (const float *)x->images.data + (size_t)i * values;
+    batch.pixels_fg = fg;
+    foreground(x, i, fg);
+    s = fvg_learner_encode_images(m, NULL, batch.pixels, batch.n, f);
+    if (!s) s = fvg_learner_step(l, o, setting(r, "lr", 0.0035), &batch, &losses[i]);
+    if (!s && i == 0) s = put_parameters(r, "grad0.", params, n, 1);
+  }
+  if (!s) s = put(r, "", "losses", losses, 1, &x->steps);
+  if (!s) s = put_parameters(r, "final.", params, n, 0);
   fvg_optimizer_free(o);
   fvg__release(r->c, losses);
+  fvg__release(r->c, f);
+  fvg__release(r->c, fg);
   return s;
 }
 
-static fvg_status coop_test(replay *r, fvg_clip *m, fvg_coop *p) {
+/* The published DAPT classifier, whose classes are followed by the first backgrounds. */
+static fvg_status put_released(replay *r, fvg_clip *m, fvg_learner *l, const float *f, int n, const float *logits) {
+  fvg__packed *backgrounds = (fvg__packed *)l->own;
+  int d = m->embed_dim, n_vector, dim[2], i, k;
+  float *vectors = NULL, *g = (float *)fvg__alloc_array(r->c, (size_t)(FVG__N_BACKGROUND * d), sizeof *g);
+  float *z = (float *)fvg__alloc_array(r->c, (size_t)(n * (l->n_class + FVG__N_LEFT)), sizeof *z), *at = z;
+  fvg_status s = g && z ? fvg__learner_vectors(l, FVG__TEXT, &vectors, &n_vector) : FVG_E_NOMEM;
+  if (!s) s = fvg__encode_packed(m, backgrounds, vectors, n_vector, g);
+  if (!s) fvg_normalize_rows(g, FVG__N_BACKGROUND, d);
+  for (i = 0; !s && i < n; i++) {
+    for (k = 0; k < l->n_class; k++) *at++ = logits[i * l->n_class + k];
+    for (k = 0; k < FVG__N_LEFT; k++) *at++ = m->logit_scale * r->c->kernels->dot(d, f + i * 2 * d, g + k * d);
+  }
+  dim[0] = n;
+  dim[1] = l->n_class + FVG__N_LEFT;
+  if (!s) s = put(r, "", "test_logits", z, 2, dim);
+  fvg__release(r->c, vectors);
+  fvg__release(r->c, g);
+  fvg__release(r->c, z);
+  return s;
+}
+
+static fvg_status classify(fvg_clip *m, fvg_learner *l, fvg_branch branch, const float *f, int n, float *logits) {
   fvg_classifier *k = NULL;
-  fvg_tensor images;
-  float *f = NULL, *logits = NULL;
-  int n_class, dim[2];
-  const char *const *name = fvg_coop_class_names(p, &n_class);
-  fvg_status s = get(r, "test_images", FVG_F32, 4, &images);
-  if (s) return s;
-  dim[0] = images.dim[0];
-  dim[1] = n_class;
-  logits = (float *)fvg__alloc_array(r->c, (size_t)dim[0] * (size_t)n_class, sizeof *logits);
-  if (!logits) s = FVG_E_NOMEM;
-  if (!s) s = encode(r, m, &images, dim[0], &f);
-  if (!s) s = fvg_classifier_new(m, &k, FVG_TUNED, p, NULL, NULL, name, n_class);
-  if (!s) s = fvg_classifier_logits(k, f, dim[0], logits, NULL);
-  if (!s) s = put(r, "", "test_logits", logits, 2, dim);
+  int n_class;
+  const char *const *name = fvg_learner_class_names(l, &n_class);
+  fvg_status s = fvg_classifier_new(m, &k, branch, l, NULL, NULL, name, n_class);
+  if (!s) s = fvg_classifier_logits(k, f, n, logits, NULL);
   fvg_classifier_free(k);
-  fvg__release(r->c, f);
-  fvg__release(r->c, logits);
-  fvg_tensor_free(r->c, &images);
   return s;
 }
 
-static fvg_status replay_coop(replay *r) {
-  fvg_clip *m = NULL;
-  fvg_coop *p = NULL;
-  fvg_tensor images, labels;
-  float *f = NULL;
-  fvg_status s;
-  memset(&images, 0, sizeof images);
-  memset(&labels, 0, sizeof labels);
-  s = fvg_clip_open(r->c, &m, r->model, NULL, FVG_F32);
-  if (!s) s = coop_new(r, m, &p);
-  if (!s) s = load_parameter(r, fvg_coop_ctx(p));
-  if (!s) s = get(r, "images", FVG_F32, 5, &images);
-  if (!s) s = get(r, "labels", FVG_I32, 2, &labels);
-  if (!s && (images.dim[0] != labels.dim[0] || images.dim[1] != labels.dim[1]))
-    s = fvg__fail(r->c, FVG_E_SHAPE, "%s: images and labels differ in number", fvg_weights_file(r->in));
-  if (!s) s = encode(r, m, &images, images.dim[0] * images.dim[1], &f);
-  if (!s) s = coop_steps(r, m, p, f, &labels);
-  if (!s) s = coop_test(r, m, p);
+static fvg_status put_sentence_mean(replay *r, const fvg_clip *m, fvg_learner *l) {
+  float *mean = (float *)fvg__alloc_array(r->c, (size_t)l->n_class * (size_t)m->embed_dim, sizeof *mean);
+  fvg_status s = mean ? fvg__sentence_mean(l, mean) : FVG_E_NOMEM;
+  int dim[2];
+  dim[0] = l->n_class;
+  dim[1] = m->embed_dim;
+  if (!s) s = put(r, "", "test_fixed_text_embeddings", mean, 2, dim);
+  fvg__release(r->c, mean);
+  return s;
+}
+
+/* Scores of the test images; MMRL's are recorded for class features, representation features and both. */
+static fvg_status learner_test(replay *r, fvg_clip *m, fvg_learner *l, const recording *x) {
+  int n = x->test.dim[0], dim[2], i;
+  size_t count = (size_t)n * (size_t)l->n_class;
+  float *f = (float *)fvg__alloc_array(r->c, (size_t)n * (size_t)fvg_learner_feature_width(m, l), sizeof *f);
+  float *z = (float *)fvg__alloc_array(r->c, 2 * count, sizeof *z), *fused = z + count, alpha;
+  fvg_status s = f && z ? fvg_learner_encode_images(m, l, (const float *)x->test.data, n, f) : FVG_E_NOMEM;
+  dim[0] = n;
+  dim[1] = l->n_class;
+  if (!s) s = classify(m, l, FVG_TUNED_NEW, f, n, z);
+  if (!s && is(r, "released_slicing", "1")) s = put_released(r, m, l, f, n, z);
+  else if (!s) s = put(r, "", "test_logits", z, 2, dim);
+  if (!s && is(r, "method", "MMRL")) {
+    s = classify(m, l, FVG_TUNED, f, n, fused);
+    if (!s) s = put(r, "", "test_logits_fusion", fused, 2, dim);
+    alpha = (float)setting(r, "alpha", 0.7);
+    for (i = 0; i < (int)count; i++) fused[i] = (fused[i] - alpha * z[i]) / (1 - alpha);
+    if (!s) s = put(r, "", "test_logits_rep", fused, 2, dim);
+  }
+  if (!s && is(r, "method", "PromptSRC")) s = put_sentence_mean(r, m, l);
   fvg__release(r->c, f);
-  fvg_tensor_free(r->c, &labels);
-  fvg_tensor_free(r->c, &images);
-  fvg_coop_free(p);
+  fvg__release(r->c, z);
+  return s;
+}
+
+static fvg_status replay_learner(replay *r, const fvg_method *method) {
+  fvg_parameter *const *params;
+  fvg_learner *l = NULL;
+  fvg_clip *m = NULL;
+  recording x;
+  fvg_status s;
+  int i, n = 0;
+  memset(&x, 0, sizeof x);
+  s = fvg_clip_open(r->c, &m, r->model, NULL, FVG_F32);
+  if (!s) s = recording_read(r, m, &x);
+  if (!s) s = learner_new(r, m, method, &l);
+  params = s ? NULL : fvg_learner_parameters(l, &n);
+  for (i = 0; !s && i < n; i++) s = load_parameter(r, params[i]);
+  if (!s) s = learner_steps(r, m, l, &x);
+  if (!s) s = learner_test(r, m, l, &x);
+  recording_free(r, &x);
+  fvg_learner_free(l);
   fvg_clip_free(m);
   return s;
 }
@@ -329,17 +443,15 @@ static fvg_status replay_fvgpt(replay *r) {
 
 static fvg_status run(replay *r, const char *path, const char *out) {
   fvg_source source;
+  const char *method;
   fvg_status s = fvg_source_file(r->c, &source, path);
   int i;
   if (!s) s = fvg_weights_open(r->c, &r->in, &source);
   if (s) return s;
-  if (is(r, "method", "CoOp")) s = replay_coop(r);
-  else if (is(r, "method", "FVGPT")) s = replay_fvgpt(r);
-  else {
-    const char *method = fvg_weights_metadata(r->in, "method");
-    s = fvg__fail(r->c, FVG_E_UNSUPPORTED, "%s: method %s cannot be replayed, only CoOp and FVGPT", path,
-                  method ? method : "(none given)");
-  }
+  method = fvg_weights_metadata(r->in, "method");
+  if (method && !strcmp(method, "FVGPT")) s = replay_fvgpt(r);
+  else if (method && fvg_method_named(method)) s = replay_learner(r, fvg_method_named(method));
+  else s = fvg__fail(r->c, FVG_E_UNSUPPORTED, "%s: method %s cannot be replayed", path, method ? method : "(none given)");
   if (!s) s = fvg_safetensors_save(r->c, out, r->out, r->n_out, NULL, 0);
   for (i = 0; i < r->n_out; i++) fvg__release(r->c, r->out[i].tensor.data);
   fvg_weights_close(r->in);
