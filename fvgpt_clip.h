@@ -49,9 +49,14 @@
    5. DATA SETS.  ROOT holds either a split file of CoOp's form, {"train": [["path", label, "name"], ...], "val",
       "test"} (split_zhou_*.json), whose paths are looked up in ROOT and its sub-folders; or a folder per class, cut
       50/20/30 into train, val, test with a fixed seed; or folders train, test (and val) that hold a folder per class.
+      Or `dataset` names one of the eleven published sets (fvg_dataset_cards), and ROOT is the folder DATA that holds
+      them as CoOp lays them out: DATA/caltech-101/split_zhou_Caltech101.json, and the pictures in
+      DATA/caltech-101/101_ObjectCategories.  Without its split file a set is cut anew, with a warning (StanfordCars
+      and OxfordFlowers cannot be).
       Masks: ROOT/mask/<path of the image relative to ROOT>, same name or same stem with .png, .jpg, .jpeg or .pgm;
-      white is foreground.  An image without a mask trains as one whose mask is of no use: its distillation follows
-      the full view; a training set without any is an error.
+      white is foreground.  A published set's masks may also lie in DATA/<its folder>/mask.  An image without a mask
+      trains as one whose mask is of no use: its distillation follows the full view; a training set without any is an
+      error.
 
    6. PROTOCOL.  Base classes are the first half of the labels, new classes the rest.  Prompts are tuned on `shots`
       images of each base class (drawn as Dassl does, so the lists equal the published ones), then tested on base and
@@ -130,10 +135,21 @@ FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, float
    --------------------------------------------------------------------------------------------------------- */
 typedef struct fvg_item { const char *path; int label; } fvg_item;        /* path relative to the data set's root   */
 typedef struct fvg_items { fvg_item *item; int n; } fvg_items;            /* the array is owned, the paths are not  */
+/* One of the eleven published sets, as CoOp lays it out below a folder DATA. */
+typedef struct fvg_dataset_card {
+  const char *key, *name;               /* caltech101; Caltech101 in configurations                                 */
+  const char *folder, *images;          /* DATA/<folder>/<images> holds the pictures; images may be ""              */
+  const char *split_file;               /* in DATA/<folder>; NULL: made from the set's own lists or folders         */
+  const char *prompt_template;          /* hand-made, for zero-shot CLIP                                            */
+  const char *kgcoop_template;          /* the same in KgCoOp                                                       */
+} fvg_dataset_card;
+FVG_DEF const fvg_dataset_card *fvg_dataset_card_of(const char *key);    /* key or name, in any case; NULL: unknown */
+FVG_DEF const fvg_dataset_card *fvg_dataset_cards(int *n);
 typedef struct fvg_dataset {
   fvg_ctx *ctx;
   char *root;
-  char *split_file;                     /* the split JSON in use, NULL for plain folders                            */
+  const fvg_dataset_card *card;         /* the published set, NULL for a plain root                                 */
+  char *split_file;                     /* the split JSON in use, NULL without one                                  */
   fvg_items train, val, test;
   char **class_name; int n_class;       /* underscores are blanks already; index = label                            */
   char *paths;                          /* storage of the strings                                                   */
@@ -144,8 +160,10 @@ typedef int (*fvg_list_fn)(void *user, const char *folder,
                            void (*entry)(void *arg, const char *name, int is_folder), void *arg);
 typedef struct fvg_dataset_desc {
   const char *root;
-  const char *split;                    /* split JSON (path as given, else in root); NULL: the one found in root    */
+  const char *split;                    /* split JSON (path as given, else in root or, of a published set, in its
+                                           folder); NULL: the one found there                                       */
   fvg_list_fn list; void *list_user;    /* NULL: <dirent.h> if built with FVGPT_DIRENT, else only split files work  */
+  const char *dataset;                  /* key or name of a published set, whose DATA is root; NULL: a plain root   */
 } fvg_dataset_desc;
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc);
 FVG_DEF void       fvg_dataset_free(fvg_dataset *d);
@@ -159,10 +177,15 @@ FVG_DEF fvg_status fvg_items_half(fvg_ctx *c, fvg_items *out, const fvg_items *i
    that a label has. */
 FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, int shots,
                                       uint64_t seed, int *fewest);
+/* The few-shot val list: min(shots, 4) items a label of `val`, from the generator as the draw from `train` leaves it.
+   The few-shot protocol (all classes, no new ones) chooses among models by it; base-to-new has no use for it. */
+FVG_DEF fvg_status fvg_items_few_shot_val(fvg_ctx *c, fvg_items *out, const fvg_items *train, const fvg_items *val,
+                                          int n_class, int shots, uint64_t seed);
 FVG_DEF void       fvg_items_free(fvg_ctx *c, fvg_items *items);
 /* The image, and its mask at ROOT/mask/<path> (same name, or same stem with .png/.jpg/.jpeg/.pgm), binarised and of
-   the image's size (nearest when it was not). A mask that does not exist gives mask->pixels NULL and FVG_OK. mask may
-   be NULL. */
+   the image's size (nearest when it was not). A published set's mask may also lie in ROOT/<folder>/mask, and in
+   either place below one more <images>, as SUN397's do. A mask that does not exist gives mask->pixels NULL and
+   FVG_OK. mask may be NULL. */
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, fvg_image *image,
                                     fvg_image *mask, float mask_threshold);
 
@@ -4807,11 +4830,10 @@ static fvg_status fvg__groups_new(fvg_ctx *c, fvg__groups *g, const fvg_items *i
   return FVG_OK;
 }
 
-/* Fewer than one shot means every item, as in Dassl. */
-FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, int shots,
-                                      uint64_t seed, int *fewest) {
+/* The generator goes on from where it stands.  Fewer than one shot means every item, as in Dassl. */
+static fvg_status fvg__draw_shots(fvg_ctx *c, fvg__mt *mt, fvg_items *out, const fvg_items *in, int n_class,
+                                  int shots, int *fewest) {
   fvg__groups g;
-  fvg__mt mt;
   int i, k, *chosen = NULL, *scratch = NULL;
   fvg_status s;
   memset(out, 0, sizeof *out);
@@ -4822,14 +4844,13 @@ FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, const fvg_item
   chosen = (int *)fvg__alloc_array(c, (size_t)in->n, sizeof(int));
   scratch = (int *)fvg__alloc_array(c, (size_t)in->n, sizeof(int));
   s = chosen && scratch ? fvg__items_new(c, out, in->n) : FVG_E_NOMEM;
-  fvg__mt_seed(&mt, seed);
   for (k = 0; !s && k < g.n_order; k++) {
     int label = g.order[k], n = g.count[label], n_draw = n;
     if (shots < 1 || n < shots) {
       for (i = 0; i < n; i++) chosen[i] = i;                                  /* all, and nothing is drawn        */
     } else {
       n_draw = shots;
-      fvg__python_sample(&mt, n, n_draw, chosen, scratch);
+      fvg__python_sample(mt, n, n_draw, chosen, scratch);
     }
     for (i = 0; i < n_draw; i++) out->item[out->n++] = in->item[g.member[g.start[label] + chosen[i]]];
   }
@@ -4840,6 +4861,25 @@ FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, const fvg_item
   fvg__release(c, scratch);
   fvg__groups_free(c, &g);
   return s;
+}
+
+FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, int shots,
+                                      uint64_t seed, int *fewest) {
+  fvg__mt mt;
+  fvg__mt_seed(&mt, seed);
+  return fvg__draw_shots(c, &mt, out, in, n_class, shots, fewest);
+}
+
+FVG_DEF fvg_status fvg_items_few_shot_val(fvg_ctx *c, fvg_items *out, const fvg_items *train, const fvg_items *val,
+                                          int n_class, int shots, uint64_t seed) {
+  fvg__mt mt;
+  fvg_items drawn_before;
+  fvg_status s;
+  memset(out, 0, sizeof *out);
+  fvg__mt_seed(&mt, seed);
+  s = fvg__draw_shots(c, &mt, &drawn_before, train, n_class, shots, NULL);
+  fvg_items_free(c, &drawn_before);
+  return s ? s : fvg__draw_shots(c, &mt, out, val, n_class, shots < 4 ? shots : 4, NULL);
 }
 
 /* ---- scores ---- */
@@ -4904,12 +4944,61 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
      a CoOp split file   {"train": [[path, label, class name], ...], "val": ..., "test": ...}, whose paths are
                          relative to some folder at or below the root, a different one for each data set;
      plain folders       ROOT/<class>/<picture>, cut 50/20/30 after a shuffle with a fixed seed; or
-                         ROOT/train/<class>/<picture> beside ROOT/test and, if there is one, ROOT/val.
+                         ROOT/train/<class>/<picture> beside ROOT/test and, if there is one, ROOT/val;
+     a published set     its split file in DATA/<folder>, or, when that is missing, what CoOp's data set classes
+                         (Zhou et al. 2022, arXiv 2109.01134) make it from: class folders, or lists of pictures whose
+                         train part gives a fifth of each class to val.  The shuffle is our own, so results on such a
+                         split do not compare with published ones.
 
    All of it ends in one fvg__draft, a list of borrowed strings, from which fvg__dataset_build makes the data set.
    Whatever order a folder is listed in, the result is the same, because names are sorted first. */
 
 #define FVG__PARTS 3                                                          /* train, val, test                 */
+
+enum {                                                                        /* indices into fvg__cards          */
+  FVG__IMAGENET = 0, FVG__CALTECH101, FVG__OXFORD_PETS, FVG__STANFORD_CARS, FVG__FLOWERS102, FVG__FOOD101,
+  FVG__FGVC_AIRCRAFT, FVG__SUN397, FVG__DTD, FVG__EUROSAT, FVG__UCF101, FVG__N_CARDS
+};
+
+static const char fvg__photo[] = "a photo of a {}.", fvg__pet[] = "a photo of a {}, a type of pet.",
+  fvg__flower[] = "a photo of a {}, a type of flower.", fvg__food[] = "a photo of {}, a type of food.",
+  fvg__aircraft[] = "a photo of a {}, a type of aircraft.", fvg__space[] = "a centered satellite photo of {}.",
+  fvg__action[] = "a photo of a person doing {}.";
+
+static const fvg_dataset_card fvg__cards[FVG__N_CARDS] = {
+  {"imagenet", "ImageNet", "imagenet", "images", NULL, fvg__photo, fvg__photo},
+  {"caltech101", "Caltech101", "caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json", fvg__photo,
+   fvg__photo},
+  {"oxford_pets", "OxfordPets", "oxford_pets", "images", "split_zhou_OxfordPets.json", fvg__pet, fvg__pet},
+  {"stanford_cars", "StanfordCars", "stanford_cars", "", "split_zhou_StanfordCars.json", fvg__photo, fvg__photo},
+  {"flowers102", "OxfordFlowers", "oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json", fvg__flower, fvg__flower},
+  {"food101", "Food101", "food-101", "images", "split_zhou_Food101.json", fvg__food, fvg__food},
+  {"fgvc_aircraft", "FGVCAircraft", "fgvc_aircraft", "images", NULL, fvg__aircraft, fvg__aircraft},
+  {"sun397", "SUN397", "sun397", "SUN397", "split_zhou_SUN397.json", fvg__photo, fvg__photo},
+  {"dtd", "DescribableTextures", "dtd", "images", "split_zhou_DescribableTextures.json", "{} texture.",
+   "a photo of a {}, a type of texture."},
+  {"eurosat", "EuroSAT", "eurosat", "2750", "split_zhou_EuroSAT.json", fvg__space, fvg__space},
+  {"ucf101", "UCF101", "ucf101", "UCF-101-midframes", "split_zhou_UCF101.json", fvg__action, fvg__action}
+};
+
+FVG_DEF const fvg_dataset_card *fvg_dataset_cards(int *n) {
+  if (n) *n = FVG__N_CARDS;
+  return fvg__cards;
+}
+
+static char fvg__lower_case(char a) { return a >= 'A' && a <= 'Z' ? (char)(a - 'A' + 'a') : a; }
+
+static int fvg__same_word(const char *a, const char *b) {                     /* in any case                      */
+  while (*a && fvg__lower_case(*a) == fvg__lower_case(*b)) { a++; b++; }
+  return !*a && !*b;
+}
+
+FVG_DEF const fvg_dataset_card *fvg_dataset_card_of(const char *key) {
+  int i;
+  for (i = 0; key && i < FVG__N_CARDS; i++)
+    if (fvg__same_word(key, fvg__cards[i].key) || fvg__same_word(key, fvg__cards[i].name)) return &fvg__cards[i];
+  return NULL;
+}
 
 FVG_DEF void fvg_dataset_free(fvg_dataset *d) {
   if (!d || !d->ctx) return;
@@ -4944,11 +5033,7 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, 
 static int fvg__ends_with(const char *name, const char *suffix) {             /* `suffix` is lower case           */
   size_t n = strlen(name), m = strlen(suffix), i;
   if (n <= m) return 0;
-  for (i = 0; i < m; i++) {
-    char a = name[n - m + i];
-    if (a >= 'A' && a <= 'Z') a = (char)(a - 'A' + 'a');
-    if (a != suffix[i]) return 0;
-  }
+  for (i = 0; i < m; i++) if (fvg__lower_case(name[n - m + i]) != suffix[i]) return 0;
   return 1;
 }
 
@@ -4960,6 +5045,15 @@ static char *fvg__path_join(fvg_ctx *c, const char *folder, const char *name) {
   if (slash) path[n] = '/';
   memcpy(path + n + slash, name, m);
   return path;
+}
+
+/* *out: folder/name, or NULL when there is no such file. */
+static fvg_status fvg__find_file(fvg_ctx *c, char **out, const char *folder, const char *name) {
+  if ((*out = fvg__path_join(c, folder, name)) == NULL) return FVG_E_NOMEM;
+  if (fvg__file_exists(*out)) return FVG_OK;
+  fvg__release(c, *out);
+  *out = NULL;
+  return FVG_OK;
 }
 
 /* ---- listing folders ---- */
@@ -4988,6 +5082,9 @@ static int fvg__list_dirent(void *user, const char *folder, void (*entry)(void *
 typedef int (*fvg__keep_fn)(const char *name, int is_folder);
 static int fvg__keep_folder(const char *name, int is_folder) { (void)name; return is_folder; }
 static int fvg__keep_folder_but_mask(const char *name, int is_folder) { return is_folder && strcmp(name, "mask"); }
+static int fvg__keep_caltech_class(const char *name, int is_folder) {
+  return is_folder && strcmp(name, "BACKGROUND_Google") && strcmp(name, "Faces_easy");
+}
 
 static int fvg__keep_split(const char *name, int is_folder) {
   static const char start[] = "split_zhou_";
@@ -5080,13 +5177,14 @@ static fvg_status fvg__list(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc 
 }
 
 /* ---- from draft to data set ---- */
-/* The picture PREFIX/folder/name; folder may be "". */
+/* The picture HOME/PREFIX/folder/name; folder may be "". */
 typedef struct fvg__entry { const char *folder, *name; int label; } fvg__entry;
 typedef struct fvg__draft {
   fvg__entry *entry;                         /* train, then val, then test                                        */
   int n[FVG__PARTS], n_class;
   const char **class_name;                   /* [n_class]                                                         */
-  const char *prefix[FVG__PARTS];            /* "" or a folder below the root                                     */
+  const char *home;                          /* "" or a folder below the root                                     */
+  const char *prefix[FVG__PARTS];            /* "" or a folder below home; NULL: the part is empty                */
 } fvg__draft;
 
 static const char *const fvg__part_name[FVG__PARTS] = {"train", "val", "test"};
@@ -5095,6 +5193,23 @@ static void fvg__draft_free(fvg_ctx *c, fvg__draft *d) {
   fvg__release(c, d->entry);
   fvg__release(c, (void *)d->class_name);
   memset(d, 0, sizeof *d);
+}
+
+/* Room for the entries, whose numbers are in d->n, and for as many class names. */
+static fvg_status fvg__draft_reserve(fvg_ctx *c, fvg__draft *d, const char *root) {
+  size_t n = (size_t)d->n[0] + (size_t)d->n[1] + (size_t)d->n[2];
+  if (n > INT32_MAX) return fvg__fail(c, FVG_E_UNSUPPORTED, "%.300s: more than %d pictures", root, INT32_MAX);
+  d->entry = (fvg__entry *)fvg__alloc_array(c, n, sizeof *d->entry);
+  d->class_name = (const char **)fvg__alloc_array(c, n, sizeof *d->class_name);
+  return d->entry && d->class_name ? FVG_OK : FVG_E_NOMEM;
+}
+
+/* Adds n to one of the counts. */
+static fvg_status fvg__draft_count(fvg_ctx *c, fvg__draft *d, int part, int n, const char *root) {
+  if (n > INT32_MAX - d->n[part])
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "%.300s: more than %d pictures", root, INT32_MAX);
+  d->n[part] += n;
+  return FVG_OK;
 }
 
 static char *fvg__put_folder(char *at, const char *folder) {
@@ -5121,7 +5236,8 @@ static fvg_status fvg__dataset_build(fvg_ctx *c, fvg_dataset *out, const fvg__dr
   list[1] = &out->val;
   list[2] = &out->test;
   for (part = 0; part < FVG__PARTS; part++)
-    for (i = 0; i < d->n[part]; i++, e++) bytes += strlen(d->prefix[part]) + strlen(e->folder) + strlen(e->name) + 3;
+    for (i = 0; i < d->n[part]; i++, e++)
+      bytes += strlen(d->home) + strlen(d->prefix[part]) + strlen(e->folder) + strlen(e->name) + 4;
   for (i = 0; i < d->n_class; i++) bytes += strlen(d->class_name[i]) + 1;
   if ((out->paths = (char *)fvg__alloc(c, bytes)) == NULL) return FVG_E_NOMEM;
   at = out->paths;
@@ -5130,7 +5246,8 @@ static fvg_status fvg__dataset_build(fvg_ctx *c, fvg_dataset *out, const fvg__dr
     for (i = 0; i < d->n[part]; i++, e++) {
       list[part]->item[i].path = at;
       list[part]->item[i].label = e->label;
-      at = fvg__put_string(fvg__put_folder(fvg__put_folder(at, d->prefix[part]), e->folder), e->name);
+      at = fvg__put_folder(fvg__put_folder(at, d->home), d->prefix[part]);
+      at = fvg__put_string(fvg__put_folder(at, e->folder), e->name);
     }
     list[part]->n = d->n[part];
   }
@@ -5164,46 +5281,58 @@ static int fvg__has_control(const char *s) {
   return 0;
 }
 
+/* Fills e with what a file says at `where`; 0 <= label < the number of entries. */
+static fvg_status fvg__draft_item(fvg_ctx *c, fvg__draft *d, fvg__entry *e, const char *path, int label,
+                                  const char *name, const char *file, const char *where) {
+  if (!*path || fvg__has_control(path))
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s: the path is empty or holds control characters", file, where);
+  if (!*name || fvg__has_control(name))
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s: the class name is empty or holds control characters", file,
+                     where);
+  if (!fvg__path_is_safe(path))
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s: path \"%.120s\" is absolute or has a part \"..\"", file, where,
+                     path);
+  e->folder = "";
+  e->name = path;
+  e->label = label;
+  if (!d->class_name[label]) d->class_name[label] = name;
+  if (strcmp(d->class_name[label], name))
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s: label %d is called \"%.80s\" here, but \"%.80s\" before", file,
+                     where, label, name, d->class_name[label]);
+  if (label >= d->n_class) d->n_class = label + 1;
+  return FVG_OK;
+}
+
+static fvg_status fvg__draft_check_labels(fvg_ctx *c, const fvg__draft *d, const char *file) {
+  int i;
+  for (i = 0; i < d->n_class; i++)
+    if (!d->class_name[i])
+      return fvg__fail(c, FVG_E_FORMAT, "%.300s: label %d has no entry; labels 0..%d must all be there", file, i,
+                       d->n_class - 1);
+  return FVG_OK;
+}
+
 /* One [path, label, class name]; its index among its part is for messages, n_total bounds the labels. */
 static fvg_status fvg__read_entry(fvg_ctx *c, fvg__draft *d, fvg__entry *e, const fvg__json *j, int value, int part,
                                   int index, int n_total, const char *file) {
-  const char *where = fvg__part_name[part], *path, *name;
   const fvg__json_value *v = &j->value[value], *x[3];
+  char where[32];
   double label;
   int i, at = v->first;
+  snprintf(where, sizeof where, "%s[%d]", fvg__part_name[part], index);
   if (v->type != FVG__JSON_ARRAY || v->n_child != 3)
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s[%d] is not a list [path, label, class name]", file, where, index);
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s is not a list [path, label, class name]", file, where);
   for (i = 0; i < 3; i++, at = x[i - 1]->next) x[i] = &j->value[at];
   if (x[0]->type != FVG__JSON_STRING || x[1]->type != FVG__JSON_NUMBER || x[2]->type != FVG__JSON_STRING)
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s[%d] must be [string, number, string] = [path, label, class name]",
-                     file, where, index);
-  path = x[0]->string;
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s must be [string, number, string] = [path, label, class name]",
+                     file, where);
   label = x[1]->number;
-  name = x[2]->string;
-  if (!*path || fvg__has_control(path))
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s[%d]: the path is empty or holds control characters", file, where,
-                     index);
-  if (!*name || fvg__has_control(name))
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s[%d]: the class name is empty or holds control characters", file,
-                     where, index);
-  if (!fvg__path_is_safe(path))
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s[%d]: path \"%.120s\" is absolute or has a part \"..\"", file, where,
-                     index, path);
   if (!(label >= 0) || label != floor(label))
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s[%d]: label %g is not a whole number from 0", file, where, index,
-                     label);
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s: label %g is not a whole number from 0", file, where, label);
   if (label >= n_total)
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s[%d]: label %g, but the file has only %d entries; labels must be "
-                     "0, 1, 2 ... without a gap", file, where, index, label, n_total);
-  e->folder = "";
-  e->name = path;
-  e->label = (int)label;
-  if (!d->class_name[e->label]) d->class_name[e->label] = name;
-  if (strcmp(d->class_name[e->label], name))
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s[%d]: label %d is called \"%.80s\" here, but \"%.80s\" before", file,
-                     where, index, e->label, name, d->class_name[e->label]);
-  if (e->label >= d->n_class) d->n_class = e->label + 1;
-  return FVG_OK;
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s: label %g, but the file has only %d entries; labels must be "
+                     "0, 1, 2 ... without a gap", file, where, label, n_total);
+  return fvg__draft_item(c, d, e, x[0]->string, (int)label, x[2]->string, file, where);
 }
 
 /* The strings of the draft stay in `j`. */
@@ -5222,36 +5351,30 @@ static fvg_status fvg__draft_from_json(fvg_ctx *c, fvg__draft *d, const fvg__jso
     n_total += d->n[part];
   }
   if (!d->n[0]) return fvg__fail(c, FVG_E_FORMAT, "%.300s: \"train\" is empty", file);
-  if ((d->entry = (fvg__entry *)fvg__alloc_array(c, (size_t)n_total, sizeof *d->entry)) == NULL ||
-      (d->class_name = (const char **)fvg__alloc_array(c, (size_t)n_total, sizeof *d->class_name)) == NULL)
-    return FVG_E_NOMEM;
+  if ((s = fvg__draft_reserve(c, d, file)) != FVG_OK) return s;
   for (part = 0; part < FVG__PARTS; part++) {
     value = d->n[part] ? j->value[list[part]].first : -1;
     for (i = 0; i < d->n[part]; i++, value = j->value[value].next)
       if ((s = fvg__read_entry(c, d, &d->entry[at++], j, value, part, i, n_total, file)) != FVG_OK) return s;
   }
-  for (i = 0; i < d->n_class; i++)
-    if (!d->class_name[i])
-      return fvg__fail(c, FVG_E_FORMAT, "%.300s: label %d has no entry; labels 0..%d must all be there", file, i,
-                       d->n_class - 1);
-  return FVG_OK;
+  return fvg__draft_check_labels(c, d, file);
 }
 
-/* Is the first item of every part there, under this prefix? */
-static fvg_status fvg__try_prefix(fvg_ctx *c, const fvg__draft *d, const char *root, const char *prefix, int *found) {
+/* *out becomes a copy of this prefix if the first item of every part is there, under it. */
+static fvg_status fvg__try_prefix(fvg_ctx *c, char **out, const fvg__draft *d, const char *root, const char *prefix) {
   char *folder = fvg__path_join(c, root, prefix), *path;
-  int part, first = 0;
+  int part, first = 0, found = 1;
   if (!folder) return FVG_E_NOMEM;
-  *found = 1;
-  for (part = 0; part < FVG__PARTS && *found; first += d->n[part++]) {
+  for (part = 0; part < FVG__PARTS && found; first += d->n[part++]) {
     if (!d->n[part]) continue;
     path = fvg__path_join(c, folder, d->entry[first].name);
     if (!path) break;
-    *found = fvg__file_exists(path);
+    found = fvg__file_exists(path);
     fvg__release(c, path);
   }
   fvg__release(c, folder);
-  return part < FVG__PARTS && *found ? FVG_E_NOMEM : FVG_OK;
+  if (!found) return FVG_OK;
+  return part == FVG__PARTS && (*out = fvg__copy_string(c, prefix)) != NULL ? FVG_OK : FVG_E_NOMEM;
 }
 
 /* The folder that the paths of a split file are relative to: the usual places, then every sub-folder of the root. */
@@ -5262,27 +5385,50 @@ static fvg_status fvg__find_prefix(fvg_ctx *c, char **out, const fvg__draft *d, 
   const int n_usual = (int)(sizeof usual / sizeof *usual);
   fvg__names folders;
   fvg_status s = FVG_OK;
-  int i, found = 0;
+  int i;
   *out = NULL;
   memset(&folders, 0, sizeof folders);
-  for (i = 0; i < n_usual && !found; i++) {
-    if ((s = fvg__try_prefix(c, d, desc->root, usual[i], &found)) != FVG_OK) return s;
-    if (found) return (*out = fvg__copy_string(c, usual[i])) != NULL ? FVG_OK : FVG_E_NOMEM;
-  }
-  if (desc->list && (s = fvg__list(c, &folders, desc, desc->root, fvg__keep_folder_but_mask)) != FVG_OK) return s;
-  for (i = 0; i < folders.n && !found && !s; i++) {
-    s = fvg__try_prefix(c, d, desc->root, folders.name[i], &found);
-    if (found && !s && (*out = fvg__copy_string(c, folders.name[i])) == NULL) s = FVG_E_NOMEM;
-  }
+  for (i = 0; i < n_usual && !*out && !s; i++) s = fvg__try_prefix(c, out, d, desc->root, usual[i]);
+  if (!*out && !s && desc->list) s = fvg__list(c, &folders, desc, desc->root, fvg__keep_folder_but_mask);
+  for (i = 0; i < folders.n && !*out && !s; i++) s = fvg__try_prefix(c, out, d, desc->root, folders.name[i]);
   fvg__names_free(c, &folders);
-  if (s || found) return s;
+  if (s || *out) return s;
   return fvg__fail(c, FVG_E_IO, "%.150s: the first items of %.150s (such as %.100s) are neither in it nor together "
                    "in one of its sub-folders; is it the right root?", desc->root, file, d->entry[0].name);
 }
 
+/* The same for a published set: where it belongs, or without the folder of pictures, or either in the root itself. */
+static fvg_status fvg__find_published_prefix(fvg_ctx *c, char **out, const fvg__draft *d, const char *root,
+                                             const fvg_dataset_card *card, const char *file) {
+  char *home = fvg__path_join(c, card->folder, card->images);
+  const char *place[4];
+  fvg_status s = home ? FVG_OK : FVG_E_NOMEM;
+  int i;
+  *out = NULL;
+  place[0] = *card->images ? home : card->folder;
+  place[1] = card->folder;
+  place[2] = card->images;
+  place[3] = "";
+  for (i = 0; i < 4 && !*out && !s; i++) s = fvg__try_prefix(c, out, d, root, place[i]);
+  if (!*out && !s)
+    s = fvg__fail(c, FVG_E_IO, "%.120s: the first items of %.120s (such as %.100s) are not in its folder %s; is "
+                  "it the right root?", root, file, d->entry[0].name, place[0]);
+  fvg__release(c, home);
+  return s;
+}
+
+/* The whole of a file and a closing 0. */
+static fvg_status fvg__read_file(fvg_ctx *c, const char *path, uint8_t **bytes, size_t *n) {
+  fvg_source source;
+  fvg_status s = fvg_source_file(c, &source, path);
+  if (s) return s;
+  s = fvg_source_read_all(c, &source, bytes, n);
+  fvg_source_close(&source);
+  return s;
+}
+
 static fvg_status fvg__open_split(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
   const char *file = out->split_file;
-  fvg_source source;
   fvg__json json;
   fvg__draft draft;
   uint8_t *bytes = NULL;
@@ -5291,16 +5437,15 @@ static fvg_status fvg__open_split(fvg_ctx *c, fvg_dataset *out, const fvg_datase
   fvg_status s;
   memset(&json, 0, sizeof json);
   memset(&draft, 0, sizeof draft);
-  if ((s = fvg_source_file(c, &source, file)) != FVG_OK) return s;
-  s = fvg_source_read_all(c, &source, &bytes, &n);
-  fvg_source_close(&source);
-  if (s) return s;
+  if ((s = fvg__read_file(c, file, &bytes, &n)) != FVG_OK) return s;
   s = fvg__json_parse(c, &json, (const char *)bytes, n, file);
   fvg_bytes_free(c, bytes);
   if (s) return s;
   s = fvg__draft_from_json(c, &draft, &json, file);
-  if (!s) s = fvg__find_prefix(c, &prefix, &draft, desc, file);
+  if (!s) s = out->card ? fvg__find_published_prefix(c, &prefix, &draft, desc->root, out->card, file)
+                        : fvg__find_prefix(c, &prefix, &draft, desc, file);
   if (!s) {
+    draft.home = "";
     draft.prefix[0] = draft.prefix[1] = draft.prefix[2] = prefix;
     s = fvg__dataset_build(c, out, &draft);
   }
@@ -5322,22 +5467,28 @@ static fvg_status fvg__too_many_splits(fvg_ctx *c, const fvg__names *names, cons
   return fvg__fail(c, FVG_E_ARG, "%.150s: %d split files: %s; choose one with desc.split", root, names->n, line);
 }
 
-/* The split file to use; *out stays NULL when there is none and none was asked for. */
-static fvg_status fvg__find_split(fvg_ctx *c, char **out, const fvg_dataset_desc *desc) {
-  const char *name = desc->split ? desc->split : "split.json";
+/* The split file to use; *out stays NULL when there is none and none was asked for.  A published set's may also lie
+   in the root itself. */
+static fvg_status fvg__find_split(fvg_ctx *c, char **out, const fvg_dataset_desc *desc,
+                                  const fvg_dataset_card *card) {
+  const char *name = desc->split ? desc->split : card ? card->split_file : "split.json";
   fvg__names found;
-  fvg_status s;
+  char *folder;
+  fvg_status s = FVG_OK;
   if (desc->split && fvg__file_exists(desc->split))
     return (*out = fvg__copy_string(c, desc->split)) != NULL ? FVG_OK : FVG_E_NOMEM;
-  if (desc->split || !desc->list) {
-    if ((*out = fvg__path_join(c, desc->root, name)) == NULL) return FVG_E_NOMEM;
-    if (fvg__file_exists(*out)) return FVG_OK;
-    fvg__release(c, *out);
-    *out = NULL;
-    if (desc->split)
-      return fvg__fail(c, FVG_E_IO, "%.200s: no such split file, neither as given nor inside %.200s", desc->split,
-                       desc->root);
+  if (card && name) {
+    if ((folder = fvg__path_join(c, desc->root, card->folder)) == NULL) return FVG_E_NOMEM;
+    s = fvg__find_file(c, out, folder, name);
+    fvg__release(c, folder);
+    if (s || *out) return s;
   }
+  if (name && (desc->split || card || !desc->list))
+    if ((s = fvg__find_file(c, out, desc->root, name)) != FVG_OK || *out) return s;
+  if (desc->split)
+    return fvg__fail(c, FVG_E_IO, "%.200s: no such split file, neither as given nor inside %.200s", desc->split,
+                     desc->root);
+  if (card) return FVG_OK;
   if ((s = fvg__list(c, &found, desc, desc->root, fvg__keep_split)) != FVG_OK) return s;
   if (found.n > 1) s = fvg__too_many_splits(c, &found, desc->root);
   if (found.n == 1 && (*out = fvg__path_join(c, desc->root, found.name[0])) == NULL) s = FVG_E_NOMEM;
@@ -5345,7 +5496,57 @@ static fvg_status fvg__find_split(fvg_ctx *c, char **out, const fvg_dataset_desc
   return s;
 }
 
-/* ---- plain folders ---- */
+/* ---- files of lines ---- */
+/* Lines without blanks at their ends.  `room`: 4 times their length and 8 bytes a line, for what is made of them. */
+typedef struct fvg__lines { char *file, *text, *room, **line; int n; } fvg__lines;
+
+static void fvg__lines_free(fvg_ctx *c, fvg__lines *x) {
+  fvg__release(c, x->file);
+  fvg__release(c, x->text);
+  fvg__release(c, x->room);
+  fvg__release(c, x->line);
+  memset(x, 0, sizeof *x);
+}
+
+static char *fvg__trim(char *s) {
+  size_t n;
+  s += strspn(s, " \t\r");
+  for (n = strlen(s); n && strchr(" \t\r", s[n - 1]);) s[--n] = 0;
+  return s;
+}
+
+static fvg_status fvg__lines_read(fvg_ctx *c, fvg__lines *out, const char *folder, const char *name) {
+  uint8_t *bytes = NULL;
+  size_t n = 0, n_line = 1, i;
+  char *at, *end;
+  fvg_status s;
+  if ((out->file = fvg__path_join(c, folder, name)) == NULL) return FVG_E_NOMEM;
+  if ((s = fvg__read_file(c, out->file, &bytes, &n)) != FVG_OK) return s;
+  out->text = (char *)bytes;
+  if (n > INT32_MAX / 16) return fvg__fail(c, FVG_E_FORMAT, "%.300s: too long for a list of pictures", out->file);
+  for (i = 0; i < n; i++) {
+    if (!bytes[i])
+      return fvg__fail(c, FVG_E_FORMAT, "%.300s: line %d holds a zero byte: not a text", out->file, (int)n_line);
+    n_line += bytes[i] == '\n';
+  }
+  out->line = (char **)fvg__alloc_array(c, n_line, sizeof *out->line);
+  out->room = (char *)fvg__alloc_array(c, n + 2 * n_line, 4);
+  if (!out->line || !out->room) return FVG_E_NOMEM;
+  for (at = out->text; at; at = end) {
+    if ((end = strchr(at, '\n')) != NULL) *end++ = 0;
+    out->line[out->n++] = fvg__trim(at);
+  }
+  return FVG_OK;
+}
+
+/* The index of a line, which is not empty, or -1. */
+static int fvg__lines_find(const fvg__lines *x, const char *line) {
+  int i;
+  for (i = 0; i < x->n; i++) if (*line && !strcmp(x->line[i], line)) return i;
+  return -1;
+}
+
+/* ---- class folders ---- */
 /* Of n pictures of a class: Python's round(n * 0.5), halves to even, for train, round(n * 0.2) for val, the rest for
    test; val gives way when test would be left without any. */
 static void fvg__cut(int n, int cut[FVG__PARTS]) {
@@ -5365,35 +5566,14 @@ static fvg_status fvg__list_images(fvg_ctx *c, fvg__names *out, const fvg_datase
   return s;
 }
 
-/* Room for the entries, whose numbers are in d->n, and the names of the classes. */
-static fvg_status fvg__draft_reserve(fvg_ctx *c, fvg__draft *d, const fvg__names *classes, const char *root) {
-  size_t n = (size_t)d->n[0] + (size_t)d->n[1] + (size_t)d->n[2];
-  int i;
-  if (n > INT32_MAX) return fvg__fail(c, FVG_E_UNSUPPORTED, "%.300s: more than %d pictures", root, INT32_MAX);
-  if ((d->entry = (fvg__entry *)fvg__alloc_array(c, n, sizeof *d->entry)) == NULL ||
-      (d->class_name = (const char **)fvg__alloc_array(c, (size_t)classes->n, sizeof *d->class_name)) == NULL)
-    return FVG_E_NOMEM;
-  for (i = 0; i < classes->n; i++) d->class_name[i] = classes->name[i];
-  d->n_class = classes->n;
-  return FVG_OK;
-}
-
-/* Adds n to one of the counts. */
-static fvg_status fvg__draft_count(fvg_ctx *c, fvg__draft *d, int part, int n, const char *root) {
-  if (n > INT32_MAX - d->n[part])
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "%.300s: more than %d pictures", root, INT32_MAX);
-  d->n[part] += n;
-  return FVG_OK;
-}
-
-/* ROOT/<class>/<picture>.  The label is the stream of the shuffle. */
+/* ROOT/PREFIX/<class>/<picture>.  The label is the stream of the shuffle. */
 static fvg_status fvg__draft_cut(fvg_ctx *c, fvg__draft *d, const fvg__names *classes, fvg__names *images,
                                  const fvg_dataset_desc *desc) {
   int label, i, part, cut[FVG__PARTS], at[FVG__PARTS], most = 0, *order;
   fvg_status s;
   fvg_rng rng;
   for (label = 0; label < classes->n; label++) {
-    if ((s = fvg__list_images(c, &images[label], desc, "", classes->name[label])) != FVG_OK) return s;
+    if ((s = fvg__list_images(c, &images[label], desc, d->prefix[0], classes->name[label])) != FVG_OK) return s;
     fvg__cut(images[label].n, cut);
     if (!cut[0] || !cut[2])
       return fvg__fail(c, FVG_E_FORMAT, "%.200s: class folder \"%.100s\" holds too few pictures: %d; at least 2 are "
@@ -5402,9 +5582,9 @@ static fvg_status fvg__draft_cut(fvg_ctx *c, fvg__draft *d, const fvg__names *cl
       if ((s = fvg__draft_count(c, d, part, cut[part], desc->root)) != FVG_OK) return s;
     if (images[label].n > most) most = images[label].n;
   }
-  if ((s = fvg__draft_reserve(c, d, classes, desc->root)) != FVG_OK) return s;
+  if ((s = fvg__draft_reserve(c, d, desc->root)) != FVG_OK) return s;
   if ((order = (int *)fvg__alloc_array(c, (size_t)most, sizeof *order)) == NULL) return FVG_E_NOMEM;
-  for (part = 0, i = 0; part < FVG__PARTS; i += d->n[part++]) { at[part] = i; d->prefix[part] = ""; }
+  for (part = 0, i = 0; part < FVG__PARTS; i += d->n[part++]) at[part] = i;
   for (label = 0; label < classes->n; label++) {
     const fvg__names *x = &images[label];
     fvg__cut(x->n, cut);
@@ -5423,47 +5603,45 @@ static fvg_status fvg__draft_cut(fvg_ctx *c, fvg__draft *d, const fvg__names *cl
 }
 
 /* The class folders of ROOT/part.  A folder that train does not have is an error, since it has no label. */
-static fvg_status fvg__list_classes(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc *desc, int part,
-                                    const fvg__names *train) {
-  char *folder = fvg__path_join(c, desc->root, fvg__part_name[part]);
-  fvg_status s = folder ? fvg__list(c, out, desc, folder, fvg__keep_folder) : FVG_E_NOMEM;
+static fvg_status fvg__list_classes(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc *desc, const char *part,
+                                    fvg__keep_fn keep, const fvg__names *train) {
+  char *folder = fvg__path_join(c, desc->root, part);
+  fvg_status s = folder ? fvg__list(c, out, desc, folder, keep) : FVG_E_NOMEM;
   int i;
   fvg__release(c, folder);
   if (s) return s;
-  if (!out->n) s = fvg__fail(c, FVG_E_FORMAT, "%.300s: folder \"%s\" has no class folders", desc->root,
-                                  fvg__part_name[part]);
+  if (!out->n) s = fvg__fail(c, FVG_E_FORMAT, "%.300s: folder \"%s\" has no class folders", desc->root, part);
   for (i = 0; train && i < out->n && !s; i++)
     if (fvg__names_find(train, out->name[i]) < 0)
       s = fvg__fail(c, FVG_E_FORMAT, "%.200s: class folder \"%.100s\" is in \"%s\" but not in \"train\"", desc->root,
-                    out->name[i], fvg__part_name[part]);
+                    out->name[i], part);
   if (s) fvg__names_free(c, out);
   return s;
 }
 
-/* ROOT/train/<class>/<picture> and so on: images is [parts][class]. */
+/* ROOT/train/<class>/<picture> and so on, the parts' folders being the prefixes: images is [parts][class]. */
 static fvg_status fvg__draft_parts(fvg_ctx *c, fvg__draft *d, const fvg__names *classes, fvg__names *images,
-                                   const fvg_dataset_desc *desc, int has_val) {
+                                   const fvg_dataset_desc *desc) {
   fvg__entry *e;
   fvg__names here;
   fvg_status s = FVG_OK;
   int part, label, i;
   for (part = 0; part < FVG__PARTS; part++) {
-    d->prefix[part] = fvg__part_name[part];
-    if (part == 1 && !has_val) continue;
-    if ((s = fvg__list_classes(c, &here, desc, part, classes)) != FVG_OK) return s;
+    if (!d->prefix[part]) continue;
+    if ((s = fvg__list_classes(c, &here, desc, d->prefix[part], fvg__keep_folder, classes)) != FVG_OK) return s;
     for (label = 0; label < classes->n && !s; label++) {
       fvg__names *x = &images[(size_t)part * (size_t)classes->n + (size_t)label];
       if (fvg__names_find(&here, classes->name[label]) >= 0)
-        s = fvg__list_images(c, x, desc, fvg__part_name[part], classes->name[label]);
+        s = fvg__list_images(c, x, desc, d->prefix[part], classes->name[label]);
       if (!s && !x->n && part != 1)
         s = fvg__fail(c, FVG_E_FORMAT, "%.200s: class \"%.100s\" has no pictures in \"%s\"", desc->root,
-                      classes->name[label], fvg__part_name[part]);
+                      classes->name[label], d->prefix[part]);
       if (!s) s = fvg__draft_count(c, d, part, x->n, desc->root);
     }
     fvg__names_free(c, &here);
     if (s) return s;
   }
-  if ((s = fvg__draft_reserve(c, d, classes, desc->root)) != FVG_OK) return s;
+  if ((s = fvg__draft_reserve(c, d, desc->root)) != FVG_OK) return s;
   for (part = 0, e = d->entry; part < FVG__PARTS; part++)
     for (label = 0; label < classes->n; label++) {
       const fvg__names *x = &images[(size_t)part * (size_t)classes->n + (size_t)label];
@@ -5476,35 +5654,325 @@ static fvg_status fvg__draft_parts(fvg_ctx *c, fvg__draft *d, const fvg__names *
   return FVG_OK;
 }
 
+/* ---- published sets without their split files: classes ---- */
+/* Lists in a set's folder: of classes, the line's number being the label, and of the pictures of train, val and test.
+   Without a list of classes each picture's line has its label; without one of val, train gives a fifth. */
+typedef struct fvg__set_lists { int set; const char *classes, *class_form, *part[FVG__PARTS], *form; } fvg__set_lists;
+static const fvg__set_lists fvg__lists[] = {
+  {FVG__IMAGENET, "classnames.txt", "<folder> <name>", {NULL, NULL, NULL}, NULL},
+  {FVG__OXFORD_PETS, NULL, NULL, {"annotations/trainval.txt", NULL, "annotations/test.txt"},
+   "<breed>_<number> <label from 1> ..."},
+  {FVG__FGVC_AIRCRAFT, "variants.txt", "<variant>",
+   {"images_variant_train.txt", "images_variant_val.txt", "images_variant_test.txt"}, "<image> <variant>"},
+  {FVG__SUN397, "ClassName.txt", "/<letter>/<name>", {"Training_01.txt", NULL, "Testing_01.txt"},
+   "/<letter>/<name>/<picture>"},
+  {FVG__UCF101, "ucfTrainTestlist/classInd.txt", "<number> <name>",
+   {"ucfTrainTestlist/trainlist01.txt", NULL, "ucfTrainTestlist/testlist01.txt"}, "<name>/<video>"}
+};
+
+static const fvg__set_lists *fvg__lists_of(int set) {
+  size_t i;
+  for (i = 0; i < sizeof fvg__lists / sizeof *fvg__lists; i++) if (fvg__lists[i].set == set) return &fvg__lists[i];
+  return NULL;
+}
+
+/* Each line becomes the class's key in the other lists; ImageNet's names follow the keys' closing 0. */
+static fvg_status fvg__read_classes(fvg_ctx *c, fvg__lines *out, const char *root, const fvg__set_lists *set) {
+  fvg_status s = fvg__lines_read(c, out, root, set->classes);
+  int i, good = 1;
+  for (i = 0; i < out->n && !s; i++) {
+    char **line = &out->line[i], *blank = strchr(*line, ' ');
+    if (!**line) continue;                                                    /* a label that nothing has         */
+    if (set->set == FVG__SUN397) good = *(*line)++ == '/' && strchr(*line, '/');
+    else if (set->set != FVG__FGVC_AIRCRAFT) good = blank != NULL;
+    if (!good)
+      s = fvg__fail(c, FVG_E_FORMAT, "%.300s: line %d is not of the form \"%s\"", out->file, i + 1, set->class_form);
+    else if (set->set == FVG__IMAGENET) *blank = 0;
+    else if (set->set == FVG__UCF101) *line = blank + 1;
+  }
+  return s;
+}
+
+/* The name of a class folder: ImageNet's from its list, Caltech-101's and EuroSAT's as CoOp renames them. */
+static fvg_status fvg__name_class(fvg_ctx *c, const char **out, const char *folder, const fvg_dataset_card *card,
+                                  const fvg__lines *classes) {
+  static const char *const renamed[][2] = {
+    {"airplanes", "airplane"}, {"Faces", "face"}, {"Leopards", "leopard"}, {"Motorbikes", "motorbike"},
+    {"AnnualCrop", "Annual Crop Land"}, {"HerbaceousVegetation", "Herbaceous Vegetation Land"},
+    {"Highway", "Highway or Road"}, {"Industrial", "Industrial Buildings"}, {"Pasture", "Pasture Land"},
+    {"PermanentCrop", "Permanent Crop Land"}, {"Residential", "Residential Buildings"}, {"SeaLake", "Sea or Lake"}};
+  size_t i;
+  int at;
+  *out = folder;
+  for (i = 0; card && i < sizeof renamed / sizeof *renamed; i++)
+    if (!strcmp(folder, renamed[i][0])) *out = renamed[i][1];
+  if (!classes || !classes->n) return FVG_OK;
+  if ((at = fvg__lines_find(classes, folder)) < 0)
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: no line for class folder \"%.100s\"", classes->file, folder);
+  *out = classes->line[at] + strlen(classes->line[at]) + 1;
+  return FVG_OK;
+}
+
+/* A data set from a draft that has its home and prefixes only.  The draft is freed. */
+static fvg_status fvg__build_from_folders(fvg_ctx *c, fvg_dataset *out, fvg__draft *d, const fvg__names *classes,
+                                          const fvg_dataset_desc *desc, int has_parts, const fvg__lines *names) {
+  size_t n = FVG__PARTS * (size_t)classes->n, k;
+  fvg__names *images = (fvg__names *)fvg__alloc_array(c, n, sizeof *images);
+  fvg_status s = FVG_E_NOMEM;
+  int i;
+  if (images)
+    s = has_parts ? fvg__draft_parts(c, d, classes, images, desc) : fvg__draft_cut(c, d, classes, images, desc);
+  if (!s) d->n_class = classes->n;
+  for (i = 0; i < classes->n && !s; i++)
+    s = fvg__name_class(c, &d->class_name[i], classes->name[i], out->card, names);
+  if (!s) s = fvg__dataset_build(c, out, d);
+  for (k = 0; images && k < n; k++) fvg__names_free(c, &images[k]);
+  fvg__release(c, images);
+  fvg__draft_free(c, d);
+  return s;
+}
+
 static fvg_status fvg__open_folders(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
-  fvg__names classes, *images;
+  fvg__names classes;
   fvg__draft draft;
   fvg_status s;
-  size_t i, n_list;
-  int has_val, has_parts;
+  int has_parts, part;
   memset(&draft, 0, sizeof draft);
+  draft.home = "";
   if ((s = fvg__list(c, &classes, desc, desc->root, fvg__keep_folder_but_mask)) != FVG_OK) return s;
   has_parts = fvg__names_find(&classes, "train") >= 0 && fvg__names_find(&classes, "test") >= 0;
-  has_val = fvg__names_find(&classes, "val") >= 0;
+  for (part = 0; part < FVG__PARTS; part++) draft.prefix[part] = has_parts ? fvg__part_name[part] : "";
+  if (has_parts && fvg__names_find(&classes, "val") < 0) draft.prefix[1] = NULL;
   if (!classes.n)
     s = fvg__fail(c, FVG_E_FORMAT, "%.300s: neither a split file (split_zhou_*.json or split.json) nor class folders",
                   desc->root);
   if (!s && has_parts) {
     fvg__names_free(c, &classes);
-    s = fvg__list_classes(c, &classes, desc, 0, NULL);
+    s = fvg__list_classes(c, &classes, desc, "train", fvg__keep_folder, NULL);
   }
-  if (s) { fvg__names_free(c, &classes); return s; }
-  n_list = has_parts ? FVG__PARTS : 1;
-  images = (fvg__names *)fvg__alloc_array(c, (size_t)classes.n, n_list * sizeof *images);
-  if (!images) s = FVG_E_NOMEM;
-  else if (has_parts) s = fvg__draft_parts(c, &draft, &classes, images, desc, has_val);
-  else s = fvg__draft_cut(c, &draft, &classes, images, desc);
-  if (!s) s = fvg__dataset_build(c, out, &draft);
-  for (i = 0; images && i < n_list * (size_t)classes.n; i++) fvg__names_free(c, &images[i]);
-  fvg__release(c, images);
-  fvg__draft_free(c, &draft);
+  if (!s) s = fvg__build_from_folders(c, out, &draft, &classes, desc, has_parts, NULL);
   fvg__names_free(c, &classes);
   return s;
+}
+
+/* ---- published sets without their split files: pictures ---- */
+/* A class's name from its key: UCF101's "ApplyEyeMakeup" as "Apply_Eye_Makeup"; SUN397's "a/field/wild" as
+   "wild field", without the letter; else the key. */
+static char *fvg__put_class_name(char *at, int set, const char *key) {
+  size_t i, end = strlen(key);
+  if (set == FVG__SUN397) {
+    for (i = end; i-- > 0;) {
+      if (key[i] != '/') continue;
+      memcpy(at, key + i + 1, end - i - 1);
+      at += end - i - 1;
+      *at++ = ' ';
+      end = i;
+    }
+    at[-1] = 0;
+    return at;
+  }
+  for (i = 0; i < end; i++) {
+    if (i && set == FVG__UCF101 && key[i] >= 'A' && key[i] <= 'Z') *at++ = '_';
+    *at++ = key[i];
+  }
+  *at = 0;
+  return at + 1;
+}
+
+/* Writes a picture's path to `at` and returns what follows it, or NULL if the line is not of the set's form.  *key:
+   its class; *label: only if the line says it. */
+static char *fvg__parse_picture(int set, char *line, char *at, const char **key, int *label) {
+  char *path = at, *slash = strrchr(line, '/'), *p, *blank = strchr(line, ' ');
+  long number;
+  *key = line;
+  if (set == FVG__SUN397) {
+    if (*line != '/' || slash == line) return NULL;
+    *slash = 0;
+    *key = line + 1;
+    return strchr(*key, '/') ? fvg__put_string(fvg__put_folder(at, *key), slash + 1) : NULL;
+  }
+  if (set == FVG__UCF101) {
+    if (blank) *blank = 0;
+    if ((slash = strchr(line, '/')) == NULL) return NULL;
+    *slash = 0;
+    at = fvg__put_class_name(at, set, line);
+    at[-1] = '/';
+    at = fvg__put_string(at, slash + 1);
+    if (fvg__ends_with(path, ".avi")) memcpy(at - 5, ".jpg", 4);
+    return at;
+  }
+  if (!blank) return NULL;
+  *blank = 0;
+  *key = blank + 1;
+  at = fvg__put_string(fvg__put_string(at, line) - 1, ".jpg");
+  if (set == FVG__OXFORD_PETS) {
+    number = strtol(blank + 1, NULL, 10);
+    if ((p = strrchr(line, '_')) == NULL || number < 1 || number > INT32_MAX) return NULL;
+    *p = 0;
+    for (p = line; *p; p++) *p = fvg__lower_case(*p);
+    *key = line;
+    *label = (int)(number - 1);
+  }
+  return at;
+}
+
+/* One list's pictures, from e on; classes: its list of classes, if the set has one. */
+static fvg_status fvg__draft_list(fvg_ctx *c, fvg__draft *d, fvg__entry *e, const fvg__set_lists *set,
+                                  fvg__lines *list, const fvg__lines *classes) {
+  int i, label = 0, n_total = d->n[0] + d->n[1] + d->n[2];
+  char *path, *name, *end = list->room, where[32];
+  const char *key;
+  fvg_status s = FVG_OK;
+  for (i = 0; i < list->n && !s; i++) {
+    if (!*list->line[i]) continue;
+    snprintf(where, sizeof where, "line %d", i + 1);
+    path = end;
+    if ((name = fvg__parse_picture(set->set, list->line[i], path, &key, &label)) == NULL)
+      return fvg__fail(c, FVG_E_FORMAT, "%.300s: %s is not of the form \"%s\"", list->file, where, set->form);
+    end = fvg__put_class_name(name, set->set, key);
+    if (classes && (label = fvg__lines_find(classes, key)) < 0)
+      return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s: class \"%.80s\" is not in %s", list->file, where, key,
+                       set->classes);
+    if (label >= n_total)
+      return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s: label %d, but the lists have only %d pictures", list->file,
+                       where, label, n_total);
+    s = fvg__draft_item(c, d, e++, path, label, name, list->file, where);
+  }
+  return s;
+}
+
+/* list [1 + parts], the classes' first, is the caller's, and the draft's strings stay in it. */
+static fvg_status fvg__draft_from_lists(fvg_ctx *c, fvg__draft *d, const fvg__set_lists *set, const char *root,
+                                        fvg__lines *list) {
+  fvg__lines *classes = set->classes ? list : NULL;
+  fvg__entry *e;
+  fvg_status s = FVG_OK;
+  int part, i, n;
+  for (part = 0; part < FVG__PARTS && !s; part++) {
+    if (!set->part[part]) continue;
+    if ((s = fvg__lines_read(c, &list[1 + part], root, set->part[part])) != FVG_OK) return s;
+    for (i = n = 0; i < list[1 + part].n; i++) n += *list[1 + part].line[i] != 0;
+    if (!n) return fvg__fail(c, FVG_E_FORMAT, "%.300s: no pictures in it", list[1 + part].file);
+    s = fvg__draft_count(c, d, part, n, root);
+  }
+  if (!s) s = fvg__draft_reserve(c, d, root);
+  for (part = 0, e = d->entry; part < FVG__PARTS && !s; e += d->n[part++])
+    if (set->part[part]) s = fvg__draft_list(c, d, e, set, &list[1 + part], classes);
+  return s ? s : fvg__draft_check_labels(c, d, list[classes ? 0 : 1].file);
+}
+
+/* Gives Python's round(n * 0.2) of each label's n train items to val; a label is negative while its item moves. */
+static fvg_status fvg__cut_val(fvg_ctx *c, fvg_dataset *d) {
+  const int n = d->train.n;
+  int *order = (int *)fvg__alloc_array(c, (size_t)n, sizeof *order);
+  int *n_val = (int *)fvg__alloc_array(c, (size_t)d->n_class, sizeof *n_val);
+  fvg_status s;
+  fvg_rng rng;
+  int i;
+  fvg_items_free(c, &d->val);
+  s = order && n_val ? fvg__items_new(c, &d->val, n) : FVG_E_NOMEM;
+  for (i = 0; i < n && !s; i++) { order[i] = i; n_val[d->train.item[i].label]++; }
+  for (i = 0; i < d->n_class && !s; i++) n_val[i] = n_val[i] / 5 + (n_val[i] % 5 > 2);
+  fvg_rng_seed(&rng, 1, 0);
+  if (!s) fvg_rng_permute(&rng, order, n);
+  for (i = 0; i < n && !s; i++) {
+    int *label = &d->train.item[order[i]].label;
+    if (n_val[*label] > 0) { n_val[*label]--; *label = -1 - *label; }
+  }
+  if (!s) d->train.n = 0;
+  for (i = 0; i < n && !s; i++) {
+    fvg_item item = d->train.item[i];
+    if (item.label >= 0) { d->train.item[d->train.n++] = item; continue; }
+    item.label = -1 - item.label;
+    d->val.item[d->val.n++] = item;
+  }
+  fvg__release(c, order);
+  fvg__release(c, n_val);
+  return s;
+}
+
+/* ImageNet's test pictures have no public labels: what it calls validation is both. */
+static fvg_status fvg__val_from_test(fvg_ctx *c, fvg_dataset *d) {
+  fvg_items_free(c, &d->val);
+  if (fvg__items_new(c, &d->val, d->test.n)) return FVG_E_NOMEM;
+  memcpy(d->val.item, d->test.item, (size_t)d->test.n * sizeof *d->test.item);
+  d->val.n = d->test.n;
+  return FVG_OK;
+}
+
+static void fvg__ignore_entry(void *arg, const char *name, int is_folder) { (void)arg; (void)name; (void)is_folder; }
+
+/* The set's folder below DATA, or "" when that is it: where `file` is, or without lists the folder of pictures. */
+static fvg_status fvg__find_home(fvg_ctx *c, const char **home, char **root, const fvg_dataset_desc *desc,
+                                 const fvg_dataset_card *card, const char *file) {
+  const char *sign = file ? file : card->images;
+  char *path;
+  int i, found;
+  for (i = 0; i < 2; i++) {
+    *home = i ? "" : card->folder;
+    *root = fvg__path_join(c, desc->root, *home);
+    if ((path = *root ? fvg__path_join(c, *root, sign) : NULL) == NULL) break;
+    if (file) found = fvg__file_exists(path);
+    else found = !desc->list || !desc->list(desc->list_user, path, fvg__ignore_entry, NULL);
+    fvg__release(c, path);
+    if (found) return FVG_OK;
+    fvg__release(c, *root);
+  }
+  if (i < 2) { fvg__release(c, *root); return FVG_E_NOMEM; }
+  return fvg__fail(c, FVG_E_IO, "%.200s: no data set %s there: %s/%s is missing%s", desc->root, card->key,
+                   card->folder, sign, card->split_file ? ", and so is its split file" : "");
+}
+
+static fvg_status fvg__make_split(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
+  static const char *const imagenet[FVG__PARTS] = {"images/train", NULL, "images/val"};
+  const fvg_dataset_card *card = out->card;
+  const int set = (int)(card - fvg__cards);
+  const fvg__set_lists *lists = fvg__lists_of(set);
+  fvg_dataset_desc here = *desc;
+  fvg__lines list[1 + FVG__PARTS];
+  fvg__names classes;
+  fvg__draft draft;
+  char *root;
+  fvg_status s;
+  int i;
+  if (set == FVG__STANFORD_CARS || set == FVG__FLOWERS102)
+    return fvg__fail(c, FVG_E_IO, "%.200s: data set %s needs %s/%s, which CoOp's page on data sets has: its own "
+                     "lists are .mat files", desc->root, card->key, card->folder, card->split_file);
+  memset(list, 0, sizeof list);
+  memset(&classes, 0, sizeof classes);
+  memset(&draft, 0, sizeof draft);
+  s = fvg__find_home(c, &draft.home, &root, desc, card,
+                     !lists ? NULL : lists->classes ? lists->classes : lists->part[0]);
+  if (s) return s;
+  here.root = root;
+  if (card->split_file)
+    fvg__log(c, 0, "%.200s: %s is not there; a split is made in its place, so results cannot be compared with "
+             "published ones", root, card->split_file);
+  for (i = 0; i < FVG__PARTS; i++) draft.prefix[i] = set == FVG__IMAGENET ? imagenet[i] : card->images;
+  if (lists && lists->classes) s = fvg__read_classes(c, &list[0], root, lists);
+  if (!s && lists && lists->part[0]) {
+    s = fvg__draft_from_lists(c, &draft, lists, root, list);
+    if (!s) s = fvg__dataset_build(c, out, &draft);
+    if (!s && !lists->part[1]) s = fvg__cut_val(c, out);
+  } else if (!s) {
+    s = fvg__list_classes(c, &classes, &here, draft.prefix[0],
+                          set == FVG__CALTECH101 ? fvg__keep_caltech_class : fvg__keep_folder, NULL);
+    if (!s) s = fvg__build_from_folders(c, out, &draft, &classes, &here, set == FVG__IMAGENET, &list[0]);
+    if (!s && set == FVG__IMAGENET) s = fvg__val_from_test(c, out);
+  }
+  fvg__draft_free(c, &draft);
+  fvg__names_free(c, &classes);
+  for (i = 0; i <= FVG__PARTS; i++) fvg__lines_free(c, &list[i]);
+  fvg__release(c, root);
+  return s;
+}
+
+static fvg_status fvg__unknown_set(fvg_ctx *c, const char *key) {
+  char known[256];
+  int i, n = 0;
+  for (i = 0; i < FVG__N_CARDS; i++)
+    n += snprintf(known + n, sizeof known - (size_t)n, "%s%s", i ? ", " : "", fvg__cards[i].key);
+  return fvg__fail(c, FVG_E_ARG, "data set \"%.80s\" is none of %s", key, known);
 }
 
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
@@ -5516,38 +5984,57 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
 #ifdef FVGPT_DIRENT
   if (!d.list) d.list = fvg__list_dirent;
 #endif
+  if (d.dataset && !fvg_dataset_card_of(d.dataset)) return fvg__unknown_set(c, d.dataset);
   out->ctx = c;
+  out->card = fvg_dataset_card_of(d.dataset);
   if ((out->root = fvg__copy_string(c, d.root)) == NULL) s = FVG_E_NOMEM;
-  else if ((s = fvg__find_split(c, &out->split_file, &d)) == FVG_OK)
-    s = out->split_file ? fvg__open_split(c, out, &d) : fvg__open_folders(c, out, &d);
+  else if ((s = fvg__find_split(c, &out->split_file, &d, out->card)) == FVG_OK)
+    s = out->split_file ? fvg__open_split(c, out, &d) : out->card ? fvg__make_split(c, out, &d)
+                                                                  : fvg__open_folders(c, out, &d);
   if (s) fvg_dataset_free(out);
   return s;
 }
 
 /* ---- pictures and masks ---- */
-/* ROOT/mask/<path>, or the same with another extension; *out stays NULL when there is none. */
-static fvg_status fvg__find_mask(const fvg_dataset *d, char **out, const char *path) {
+/* Does `name` exist, or the same with another extension?  It has room for a longer one. */
+static int fvg__mask_exists(char *name) {
   static const char *const suffix[] = {".png", ".jpg", ".jpeg", ".pgm"};
-  char *folder = fvg__path_join(d->ctx, d->root, "mask");
-  char *name = folder ? fvg__path_join(d->ctx, folder, path) : NULL;
-  char *longer = name ? (char *)fvg__alloc(d->ctx, strlen(name) + 8) : NULL;  /* room for a longer extension       */
-  char *slash, *dot;
+  char *slash = strrchr(name, '/'), *dot = strrchr(name, '.');
   size_t i;
-  *out = NULL;
-  if (longer) strcpy(longer, name);
-  fvg__release(d->ctx, folder);
-  fvg__release(d->ctx, name);
-  if (!longer) return FVG_E_NOMEM;
-  if (fvg__file_exists(longer)) { *out = longer; return FVG_OK; }
-  slash = strrchr(longer, '/');
-  dot = strrchr(longer, '.');
-  if (!dot || (slash && dot < slash)) dot = longer + strlen(longer);
+  if (fvg__file_exists(name)) return 1;
+  if (!dot || (slash && dot < slash)) dot = name + strlen(name);
   for (i = 0; i < sizeof suffix / sizeof *suffix; i++) {
     strcpy(dot, suffix[i]);
-    if (fvg__file_exists(longer)) { *out = longer; return FVG_OK; }
+    if (fvg__file_exists(name)) return 1;
   }
-  fvg__release(d->ctx, longer);
-  return FVG_OK;
+  return 0;
+}
+
+/* ROOT/mask/<path>; *out stays NULL when there is none.  A published set's may be in ROOT/<folder>/mask, and below
+   another <images> than the path says: pictures and masks of SUN397 go around with and without it. */
+static fvg_status fvg__find_mask(const fvg_dataset *d, char **out, const char *path) {
+  const char *folder = d->card ? d->card->folder : "", *images = d->card ? d->card->images : "", *rest = path;
+  const size_t n = strlen(folder);
+  const char *place[4][3];
+  char *root = fvg__path_join(d->ctx, d->root, "");
+  char *name = root ? (char *)fvg__alloc(d->ctx, strlen(root) + n + strlen(images) + strlen(path) + 16) : NULL;
+  char *at;
+  int i, k;
+  *out = NULL;
+  if (n && !strncmp(path, folder, n) && path[n] == '/') rest = path + n + 1;
+  place[0][0] = "mask";  place[0][1] = rest == path ? "" : folder;  place[0][2] = "";
+  place[1][0] = folder;  place[1][1] = "mask";                      place[1][2] = "";
+  place[2][0] = "mask";  place[2][1] = folder;                      place[2][2] = images;
+  place[3][0] = folder;  place[3][1] = "mask";                      place[3][2] = images;
+  for (i = 0; name && !*out && i < (d->card ? 4 : 1); i++) {
+    at = fvg__put_string(name, root) - 1;
+    for (k = 0; k < 3; k++) at = fvg__put_folder(at, place[i][k]);
+    fvg__put_string(at, rest);
+    if (fvg__mask_exists(name)) *out = name;
+  }
+  fvg__release(d->ctx, root);
+  if (name && !*out) fvg__release(d->ctx, name);
+  return name ? FVG_OK : FVG_E_NOMEM;
 }
 
 /* Thresholding and nearest resizing commute, so the cheaper order is taken: one channel is resized, not three. */

@@ -1,5 +1,5 @@
-/* test_data.c - chapter 5 of fvgpt_clip.h: data sets from split files and folders, few-shot draws, halves, scores.
-   Run from the repository root; writes small files under build/test-data. */
+/* test_data.c - chapters 6 and 7 of fvgpt_clip.h: data sets from split files, folders and lists, few-shot draws,
+   halves, scores. Run from the repository root; writes small files under build/test-data. */
 #define FVGPT_IMPLEMENTATION
 #define FVGPT_DIRENT
 #include "../fvgpt_clip.h"
@@ -41,6 +41,15 @@ static fvg_status open_set(fvg_ctx *c, fvg_dataset *d, const char *root, const c
   fvg_dataset_desc desc;
   memset(&desc, 0, sizeof desc);
   desc.root = root;
+  desc.split = split;
+  return fvg_dataset_open(c, d, &desc);
+}
+
+static fvg_status open_named(fvg_ctx *c, fvg_dataset *d, const char *root, const char *dataset, const char *split) {
+  fvg_dataset_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.root = root;
+  desc.dataset = dataset;
   desc.split = split;
   return fvg_dataset_open(c, d, &desc);
 }
@@ -113,6 +122,40 @@ static void test_few_shot(fvg_ctx *c) {
         "few-shot: a label beyond the classes");
   check(fvg_items_few_shot(c, &out, &in, 0, 4, 1, NULL) == FVG_E_ARG && says(c, "0 classes", ""),
         "few-shot: no classes");
+}
+
+static void test_few_shot_val(fvg_ctx *c) {
+  static const int val_8[] = {0, 60, 51, 84, 37, 64, 19, 40, 71, 2, 50, 23, 90, 91},
+                   val_2[] = {87, 78, 46, 25, 53, 23, 90, 91};
+  static char path[92][12];
+  fvg_item train_item[33], val_item[92];
+  fvg_items train, val, out;
+  int i, ok;
+  for (i = 0; i < 92; i++) snprintf(path[i], sizeof path[i], "%d", i);
+  for (i = 0; i < 33; i++) {
+    train_item[i].path = path[i];
+    train_item[i].label = i < 30 ? (i + 2) % 3 : i < 32 ? 3 : 0;
+  }
+  for (i = 0; i < 92; i++) { val_item[i].path = path[i]; val_item[i].label = i < 90 ? i % 3 : 3; }
+  train.item = train_item;
+  train.n = 33;
+  val.item = val_item;
+  val.n = 92;
+  ok = fvg_items_few_shot_val(c, &out, &train, &val, 4, 8, 1) == FVG_OK && out.n == 14;
+  for (i = 0; ok && i < out.n; i++) ok = atoi(out.item[i].path) == val_8[i];
+  check(ok, "few-shot val: 4 a label, drawn after train's 8 as CPython does");
+  fvg_items_free(c, &out);
+  ok = fvg_items_few_shot_val(c, &out, &train, &val, 4, 2, 3) == FVG_OK && out.n == 8;
+  for (i = 0; ok && i < out.n; i++) ok = atoi(out.item[i].path) == val_2[i];
+  check(ok, "few-shot val: 2 shots are 2 here too");
+  fvg_items_free(c, &out);
+  check(fvg_items_few_shot_val(c, &out, &train, &val, 4, 0, 1) == FVG_OK && out.n == 92, "few-shot val: no shots");
+  fvg_items_free(c, &out);
+  check(fvg_items_few_shot_val(c, &out, &train, &val, 3, 4, 1) == FVG_E_ARG && says(c, "item 30", "label 3")
+        && is_zero(&out, sizeof out), "few-shot val: a label beyond the classes");
+  val.n = 0;
+  check(fvg_items_few_shot_val(c, &out, &train, &val, 4, 4, 1) == FVG_OK && out.n == 0, "few-shot val: none there");
+  fvg_items_free(c, &out);
 }
 
 static void test_halves(fvg_ctx *c) {
@@ -402,12 +445,13 @@ static void test_splits(fvg_ctx *c) {
   {
     fvg__names names;
     char *found = NULL;
-    check(fvg__find_split(c, &found, &desc) == FVG_E_UNSUPPORTED && !found && says(c, BASE "/split", "FVGPT_DIRENT"),
+    check(fvg__find_split(c, &found, &desc, NULL) == FVG_E_UNSUPPORTED && !found
+          && says(c, BASE "/split", "FVGPT_DIRENT"),
           "no lister: no search");
     check(fvg__list(c, &names, &desc, "x", fvg__keep_folder) == FVG_E_UNSUPPORTED && is_zero(&names, sizeof names),
           "no lister: no list");
     desc.root = BASE "/several";
-    check(fvg__find_split(c, &found, &desc) == FVG_OK && found && ends(found, "/split.json"),
+    check(fvg__find_split(c, &found, &desc, NULL) == FVG_OK && found && ends(found, "/split.json"),
           "no lister: split.json is tried");
     fvg__release(c, found);
   }
@@ -439,6 +483,375 @@ static void test_hostile(fvg_ctx *c) {
   check(ok && fvg_mem_used(c) == used && fvg_mem_peak(c) < used + 1000000, "hostile split files");
 }
 
+/* ---- the published sets, in small ---- */
+#define DATA BASE "/published"
+
+static int has_path(const fvg_items *x, const char *path, int label) {
+  int i;
+  for (i = 0; i < x->n; i++) if (!strcmp(x->item[i].path, path)) return x->item[i].label == label;
+  return 0;
+}
+
+static void write_image(const char *folder, const char *name, int number) {
+  char path[300];
+  snprintf(path, sizeof path, "%s/%s_%02d.jpg", folder, name, number);
+  write_text(path, "");
+}
+
+static void write_small_split(const char *folder, const char *file) {
+  char path[300];
+  snprintf(path, sizeof path, "%s/%s", folder, file);
+  write_text(path, "{\"train\": [[\"one/x.jpg\", 0, \"a_one\"], [\"two/y.jpg\", 1, \"two\"]], \"val\": [], "
+             "\"test\": [[\"one/z.jpg\", 0, \"a_one\"]]}");
+}
+
+static void test_cards(fvg_ctx *c) {
+  fvg_dataset d;
+  const fvg_dataset_card *card;
+  int n, i, ok = 1;
+  card = fvg_dataset_cards(&n);
+  check(n == 11 && !strcmp(card[0].key, "imagenet") && fvg_dataset_cards(NULL) == card, "cards: eleven");
+  for (i = 0; i < n; i++)
+    ok = ok && fvg_dataset_card_of(card[i].key) == &card[i] && fvg_dataset_card_of(card[i].name) == &card[i]
+         && strstr(card[i].prompt_template, "{}") && strstr(card[i].kgcoop_template, "{}")
+         && !!strcmp(card[i].prompt_template, card[i].kgcoop_template) == !strcmp(card[i].key, "dtd");
+  check(ok, "cards: found by key and by name, one template each but for DTD");
+  check(fvg_dataset_card_of("dESCRIBABLEtextures") == fvg_dataset_card_of("DTD")
+        && !strcmp(fvg_dataset_card_of("DTD")->prompt_template, "{} texture.")
+        && !strcmp(fvg_dataset_card_of("dtd")->kgcoop_template, "a photo of a {}, a type of texture.")
+        && !strcmp(fvg_dataset_card_of("food101")->prompt_template, "a photo of {}, a type of food.")
+        && !fvg_dataset_card_of("caltech") && !fvg_dataset_card_of("caltech1011") && !fvg_dataset_card_of("")
+        && !fvg_dataset_card_of(NULL), "cards: any case, whole words only");
+  check(open_named(c, &d, DATA, "cifar10", NULL) == FVG_E_ARG && says(c, "\"cifar10\"", "imagenet, caltech101")
+        && says(c, "stanford_cars, flowers102", "ucf101") && is_zero(&d, sizeof d), "published: an unknown set");
+}
+
+/* The nine sets that have a split file: in place, without the folder of pictures, opened from their own folder. */
+static void test_layouts(fvg_ctx *c) {
+  static const char *const picture[] = {"one/x.jpg", "two/y.jpg", "one/z.jpg"};
+  const fvg_dataset_card *card;
+  fvg_dataset d;
+  char path[300], folder[200], want[200], what[100];
+  int i, k, n, ok;
+  card = fvg_dataset_cards(&n);
+  for (i = 0; i < n; i++, card++) {
+    const char *slash = *card->images ? "/" : "";
+    if (!card->split_file) continue;
+    snprintf(folder, sizeof folder, DATA "/%s", card->folder);
+    write_small_split(folder, card->split_file);
+    for (k = 0; k < 3; k++) {
+      snprintf(path, sizeof path, "%s/%s%s%s", folder, card->images, slash, picture[k]);
+      write_text(path, "");
+      snprintf(path, sizeof path, DATA "-flat/%s/%s", card->folder, picture[k]);
+      write_text(path, "");
+    }
+    snprintf(want, sizeof want, "%s/%s%sone/x.jpg", card->folder, card->images, slash);
+    ok = open_named(c, &d, DATA, card->key, NULL) == FVG_OK && d.card == card && d.n_class == 2 && d.train.n == 2
+         && d.test.n == 1 && !strcmp(d.train.item[0].path, want) && ends(d.split_file, card->split_file)
+         && !strcmp(d.root, DATA) && !strcmp(d.class_name[0], "a one");
+    fvg_dataset_free(&d);
+    ok = ok && open_named(c, &d, folder, card->name, NULL) == FVG_OK
+         && !strcmp(d.train.item[0].path, want + strlen(card->folder) + 1);
+    fvg_dataset_free(&d);
+    write_small_split(DATA "-flat", card->split_file);
+    snprintf(want, sizeof want, "%s/one/x.jpg", card->folder);
+    ok = ok && open_named(c, &d, DATA "-flat", card->key, NULL) == FVG_OK && !strcmp(d.train.item[0].path, want);
+    fvg_dataset_free(&d);
+    snprintf(what, sizeof what, "published: the layout of %s", card->key);
+    check(ok, what);
+    if (!ok) printf("  %s\n", fvg_error(c));
+  }
+  check(open_named(c, &d, DATA, "dtd", "split_zhou_DescribableTextures.json") == FVG_OK,
+        "published: a split by name");
+  fvg_dataset_free(&d);
+  check(open_named(c, &d, DATA, "dtd", DATA "/food-101/split_zhou_Food101.json") == FVG_OK
+        && !strncmp(d.test.item[0].path, "dtd/images/", 11), "published: a split by path");
+  fvg_dataset_free(&d);
+  check(open_named(c, &d, DATA, "dtd", "other.json") == FVG_E_IO && says(c, "other.json", "no such split file"),
+        "published: a split that is not there");
+  check(open_set(c, &d, DATA "/dtd", NULL) == FVG_OK && !d.card && !strncmp(d.train.item[0].path, "images/", 7),
+        "published: opened as a plain root");
+  fvg_dataset_free(&d);
+  write_small_split(DATA "-bare/eurosat", "split_zhou_EuroSAT.json");
+  check(open_named(c, &d, DATA "-bare", "eurosat", NULL) == FVG_E_IO && says(c, "one/x.jpg", "eurosat/2750"),
+        "published: a split file without pictures");
+  write_text(DATA "-bare/dtd/split_zhou_DescribableTextures.json", "{\"train\": [[1");
+  check(open_named(c, &d, DATA "-bare", "dtd", NULL) == FVG_E_FORMAT
+        && says(c, "split_zhou_DescribableTextures.json", ""), "published: a broken split file");
+}
+
+static void write_imagenet(void) {
+  int i;
+  for (i = 0; i < 3; i++) {
+    write_image(DATA "/imagenet/images/train/n02", "n02", i);
+    write_image(DATA "/imagenet/images/train/n01", "n01", i);
+    write_image(DATA "/imagenet/images/val/n01", "v", i);
+  }
+  write_image(DATA "/imagenet/images/val/n02", "v", 9);
+  write_text(DATA "/imagenet/classnames.txt", "n02 great white shark\r\nn01 tench\nn03 not in use\n\n");
+}
+
+static void write_aircraft(void) {
+  write_text(DATA "/fgvc_aircraft/variants.txt", "707-320\nCessna 172\nA380\n");
+  write_text(DATA "/fgvc_aircraft/images_variant_train.txt", "0000003 A380\n0000001 707-320\n\n0000002 Cessna 172\n");
+  write_text(DATA "/fgvc_aircraft/images_variant_val.txt", "0000004 Cessna 172");
+  write_text(DATA "/fgvc_aircraft/images_variant_test.txt", "0000005 A380\n0000006 707-320\n");
+}
+
+static void test_own_lists(fvg_ctx *c) {
+  fvg_dataset d;
+  write_imagenet();
+  check(open_named(c, &d, DATA, "ImageNet", NULL) == FVG_OK && d.n_class == 2 && !strcmp(d.class_name[0], "tench")
+        && !strcmp(d.class_name[1], "great white shark") && d.train.n == 6 && d.test.n == 4
+        && same_items(&d.val, &d.test)
+        && !strcmp(d.train.item[3].path, "imagenet/images/train/n02/n02_00.jpg") && d.train.item[3].label == 1
+        && !strcmp(d.test.item[0].path, "imagenet/images/val/n01/v_00.jpg") && !d.split_file,
+        "imagenet: folders sorted, names from the list, validation is the test");
+  fvg_dataset_free(&d);
+  check(open_named(c, &d, DATA "/imagenet", "imagenet", NULL) == FVG_OK
+        && !strcmp(d.train.item[0].path, "images/train/n01/n01_00.jpg"), "imagenet: from its own folder");
+  fvg_dataset_free(&d);
+  write_text(DATA "/imagenet/classnames.txt", "n01 tench\n");
+  check(open_named(c, &d, DATA, "imagenet", NULL) == FVG_E_FORMAT && says(c, "classnames.txt", "\"n02\"")
+        && is_zero(&d, sizeof d), "imagenet: a folder without a name");
+  write_text(DATA "/imagenet/classnames.txt", "n01 tench\nn02\n");
+  check(open_named(c, &d, DATA, "imagenet", NULL) == FVG_E_FORMAT
+        && says(c, "classnames.txt: line 2", "<folder> <name>"), "imagenet: a line without a name");
+  write_text(DATA "-bare/imagenet/classnames.txt", "n01 tench\n");
+  check(open_named(c, &d, DATA "-bare", "imagenet", NULL) == FVG_E_IO && says(c, "imagenet/images/train", "folder"),
+        "imagenet: no pictures");
+  write_imagenet();
+  write_aircraft();
+  check(open_named(c, &d, DATA, "fgvc_aircraft", NULL) == FVG_OK && d.n_class == 3 && d.train.n == 3 && d.val.n == 1
+        && d.test.n == 2 && !strcmp(d.class_name[1], "Cessna 172")
+        && !strcmp(d.train.item[0].path, "fgvc_aircraft/images/0000003.jpg") && d.train.item[0].label == 2
+        && has_path(&d.val, "fgvc_aircraft/images/0000004.jpg", 1), "aircraft: labels as in variants.txt");
+  fvg_dataset_free(&d);
+  check(open_named(c, &d, DATA "/fgvc_aircraft", "FGVCAircraft", NULL) == FVG_OK
+        && !strcmp(d.train.item[0].path, "images/0000003.jpg"), "aircraft: from its own folder");
+  fvg_dataset_free(&d);
+}
+
+/* Every wrong list: one line that names the file and the line. */
+typedef struct wrong_list { const char *dataset, *file, *text, *says; } wrong_list;
+
+static void test_wrong_lists(fvg_ctx *c) {
+  static const wrong_list cases[] = {
+    {"fgvc_aircraft", "fgvc_aircraft/images_variant_train.txt", "1 A380\n2\n", "line 2 is not of the form"},
+    {"fgvc_aircraft", "fgvc_aircraft/images_variant_train.txt", "1 A380\n\n2 Boeing 747\n",
+     "line 3: class \"Boeing 747\" is not in variants.txt"},
+    {"fgvc_aircraft", "fgvc_aircraft/images_variant_val.txt", "\r\n \n", "no pictures"},
+    {"fgvc_aircraft", "fgvc_aircraft/images_variant_test.txt", "../../x A380\n", "line 1: path \"../../x.jpg\""},
+    {"fgvc_aircraft", "fgvc_aircraft/images_variant_test.txt", "1\001 A380\n", "line 1: the path"},
+    {"fgvc_aircraft", "fgvc_aircraft/variants.txt", "unused\n707-320\nCessna 172\nA380\n", "label 0 has no entry"},
+    {"oxford_pets", "oxford_pets/annotations/trainval.txt", "Beagle_1\n", "line 1 is not of the form"},
+    {"oxford_pets", "oxford_pets/annotations/trainval.txt", "Beagle 1 1 1\n", "line 1 is not of the form"},
+    {"oxford_pets", "oxford_pets/annotations/trainval.txt", "Beagle_1 1 1 1\nPug_1 0 1 1",
+     "line 2 is not of the form"},
+    {"oxford_pets", "oxford_pets/annotations/trainval.txt", "Beagle_1 1 1 1\nPug_1 1 1 1",
+     "line 2: label 0 is called \"pug\""},
+    {"oxford_pets", "oxford_pets/annotations/trainval.txt", "Beagle_1 2147483647 1 1\n", "line 1: label 2147483646"},
+    {"sun397", "sun397/ClassName.txt", "/a/abbey\nalley\n", "line 2 is not of the form"},
+    {"sun397", "sun397/ClassName.txt", "/a/abbey\n/alley\n", "line 2 is not of the form"},
+    {"sun397", "sun397/Training_01.txt", "a/abbey/x.jpg\n", "line 1 is not of the form"},
+    {"sun397", "sun397/Training_01.txt", "//x.jpg\n", "line 1 is not of the form"},
+    {"sun397", "sun397/Testing_01.txt", "/a/attic/x.jpg\n", "class \"a/attic\" is not in ClassName.txt"},
+    {"ucf101", "ucf101/ucfTrainTestlist/classInd.txt", "1\n", "line 1 is not of the form"},
+    {"ucf101", "ucf101/ucfTrainTestlist/trainlist01.txt", "YoYo 1\n", "line 1 is not of the form"},
+    {"ucf101", "ucf101/ucfTrainTestlist/trainlist01.txt", "/v.avi 1\n", "line 1: class \"\""}};
+  fvg_dataset d;
+  char path[200], what[64];
+  size_t i, used = fvg_mem_used(c);
+  for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+    write_aircraft();
+    write_text(DATA "/oxford_pets/annotations/trainval.txt", "Beagle_1 1 1 1\n");
+    write_text(DATA "/oxford_pets/annotations/test.txt", "Beagle_2 1 1 1\n");
+    write_text(DATA "/sun397/ClassName.txt", "/a/abbey\n");
+    write_text(DATA "/sun397/Training_01.txt", "/a/abbey/x.jpg\n");
+    write_text(DATA "/sun397/Testing_01.txt", "/a/abbey/y.jpg\n");
+    write_text(DATA "/ucf101/ucfTrainTestlist/classInd.txt", "1 YoYo\n");
+    write_text(DATA "/ucf101/ucfTrainTestlist/trainlist01.txt", "YoYo/x.avi 1\n");
+    write_text(DATA "/ucf101/ucfTrainTestlist/testlist01.txt", "YoYo/y.avi\n");
+    remove(DATA "/oxford_pets/split_zhou_OxfordPets.json");
+    remove(DATA "/sun397/split_zhou_SUN397.json");
+    remove(DATA "/ucf101/split_zhou_UCF101.json");
+    snprintf(path, sizeof path, DATA "/%s", cases[i].file);
+    write_text(path, cases[i].text);
+    snprintf(what, sizeof what, "wrong list %d", (int)i);
+    check(open_named(c, &d, DATA, cases[i].dataset, NULL) == FVG_E_FORMAT && says(c, cases[i].file, cases[i].says)
+          && is_zero(&d, sizeof d) && fvg_mem_used(c) == used, what);
+  }
+  write_text(DATA "/fgvc_aircraft/variants.txt", "1\n2\n3\n4\n5\n6\n707-320\nCessna 172\nA380\n");
+  check(open_named(c, &d, DATA, "fgvc_aircraft", NULL) == FVG_E_FORMAT
+        && says(c, "images_variant_train.txt: line 1", "label 8, but the lists have only 6"),
+        "wrong list: a large label");
+  write_bytes(DATA "/sun397/ClassName.txt", "/a/abbey\n/a\0/b\n", 16);
+  check(open_named(c, &d, DATA, "sun397", NULL) == FVG_E_FORMAT && says(c, "sun397/ClassName.txt", "line 2"),
+        "wrong list: a zero byte");
+  write_aircraft();
+  remove(DATA "/fgvc_aircraft/images_variant_val.txt");
+  check(open_named(c, &d, DATA, "fgvc_aircraft", NULL) == FVG_E_IO
+        && says(c, "images_variant_val.txt", "cannot open"), "wrong list: none");
+  write_aircraft();
+}
+
+/* Changed bytes in lists: an answer, no crash, no memory kept. */
+static void test_hostile_lists(fvg_ctx *c) {
+  static const char *const cases[][3] = {
+    {"sun397", "sun397/Training_01.txt", "/a/abbey/x.jpg\n/a/abbey/z.jpg\n"},
+    {"sun397", "sun397/ClassName.txt", "/a/abbey\n"},
+    {"ucf101", "ucf101/ucfTrainTestlist/trainlist01.txt", "YoYo/x.avi 1\nYoYo/z.avi 1\n"},
+    {"ucf101", "ucf101/ucfTrainTestlist/classInd.txt", "1 YoYo\n"},
+    {"oxford_pets", "oxford_pets/annotations/trainval.txt", "Beagle_1 1 1 1\nBeagle_3 1 1 1\n"},
+    {"imagenet", "imagenet/classnames.txt", "n01 tench\nn02 shark\n"}};
+  fvg_dataset d;
+  fvg_rng r;
+  char path[200], bad[64];
+  size_t i, used = fvg_mem_used(c);
+  int k, ok = 1;
+  write_text(DATA "/sun397/ClassName.txt", "/a/abbey\n");
+  fvg_rng_seed(&r, 2, 0);
+  for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+    size_t n = strlen(cases[i][2]);
+    snprintf(path, sizeof path, DATA "/%s", cases[i][1]);
+    for (k = 0; k < 200; k++) {
+      memcpy(bad, cases[i][2], n);
+      bad[fvg_rng_below(&r, (uint32_t)n)] = (char)fvg_rng_below(&r, 256);
+      bad[fvg_rng_below(&r, (uint32_t)n)] = "AZ/ \n\r._-1"[fvg_rng_below(&r, 10)];
+      write_bytes(path, bad, k < 100 ? n : fvg_rng_below(&r, (uint32_t)n + 1));
+      if (open_named(c, &d, DATA, cases[i][0], NULL) == FVG_OK) fvg_dataset_free(&d);
+      else if (!*fvg_error(c)) ok = 0;
+    }
+    write_text(path, cases[i][2]);
+  }
+  write_imagenet();
+  check(ok && fvg_mem_used(c) == used, "hostile lists");
+}
+
+/* ---- published sets whose split file is missing ---- */
+typedef struct listener { char last[512]; int n; } listener;
+static void listen_log(void *user, int level, const char *message) {
+  listener *l = (listener *)user;
+  snprintf(l->last, sizeof l->last, "%d %s", level, message);
+  l->n++;
+}
+
+static int part_counts(const fvg_dataset *d, int train, int val, int test) {
+  return d->train.n == train && d->val.n == val && d->test.n == test;
+}
+
+static int apart(const fvg_items *a, const fvg_items *b) {
+  int i, k;
+  for (i = 0; i < a->n; i++) for (k = 0; k < b->n; k++) if (!strcmp(a->item[i].path, b->item[k].path)) return 0;
+  return 1;
+}
+
+static void write_made(void) {
+  static const char *const caltech[] = {"BACKGROUND_Google", "Faces", "Faces_easy", "Leopards", "Motorbikes",
+                                        "airplanes", "yin_yang"};
+  static const char *const eurosat[] = {"AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial",
+                                        "Pasture", "PermanentCrop", "Residential", "River", "SeaLake"};
+  char path[200], trainval[2000], *at = trainval;
+  int i, k;
+  for (i = 0; i < 7; i++)
+    for (k = 0; k < 10; k++) {
+      snprintf(path, sizeof path, BASE "/made/caltech-101/101_ObjectCategories/%s", caltech[i]);
+      write_image(path, "image", k);
+    }
+  for (i = 0; i < 10; i++)
+    for (k = 0; k < 5; k++) {
+      snprintf(path, sizeof path, BASE "/made/eurosat/2750/%s", eurosat[i]);
+      write_image(path, eurosat[i], k);
+    }
+  for (k = 0; k < 2; k++) { write_image(BASE "/made/food-101/images/apple_pie", "a", k); }
+  write_image(BASE "/made/dtd/images/banded", "b", 0);
+  for (i = 0; i < 20; i++)
+    at += sprintf(at, "%s_%d %d %d 1\n", i % 2 ? "american_bulldog" : "Abyssinian", i, 1 + i % 2, 1 + i % 2);
+  write_text(BASE "/made/oxford_pets/annotations/trainval.txt", trainval);
+  write_text(BASE "/made/oxford_pets/annotations/test.txt", "Abyssinian_201 1 1 1\namerican_bulldog_7 2 2 1\n");
+  write_text(BASE "/made/sun397/ClassName.txt", "/a/abbey\n/a/apartment_building/outdoor\n");
+  for (i = 0, at = trainval; i < 14; i++)
+    at += sprintf(at, "%s/sun_%d.jpg\r\n", i % 2 ? "/a/abbey" : "/a/apartment_building/outdoor", i);
+  write_text(BASE "/made/sun397/Training_01.txt", trainval);
+  write_text(BASE "/made/sun397/Testing_01.txt", "/a/abbey/sun_t.jpg\n");
+  write_text(BASE "/made/ucf101/ucfTrainTestlist/classInd.txt", "1 ApplyEyeMakeup\n2 YoYo\n");
+  write_text(BASE "/made/ucf101/ucfTrainTestlist/trainlist01.txt",
+             "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1\nYoYo/v_YoYo_g08_c01.avi 2\n"
+             "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c02.avi 1\nApplyEyeMakeup/v_ApplyEyeMakeup_g08_c03.avi 1\n");
+  write_text(BASE "/made/ucf101/ucfTrainTestlist/testlist01.txt", "YoYo/v_YoYo_g01_c01.avi\n");
+}
+
+static void test_made(void) {
+  fvg_ctx *c;
+  fvg_desc desc;
+  fvg_dataset d, e;
+  listener heard;
+  memset(&desc, 0, sizeof desc);
+  memset(&heard, 0, sizeof heard);
+  desc.log = listen_log;
+  desc.user = &heard;
+  if (fvg_init(&c, &desc)) { check(0, "made: no context"); return; }
+  write_made();
+  check(open_named(c, &d, BASE "/made", "caltech101", NULL) == FVG_OK && d.n_class == 5 && part_counts(&d, 25, 10, 15)
+        && !strcmp(d.class_name[0], "face") && !strcmp(d.class_name[1], "leopard")
+        && !strcmp(d.class_name[2], "motorbike") && !strcmp(d.class_name[3], "airplane")
+        && !strcmp(d.class_name[4], "yin yang") && apart(&d.train, &d.test) && apart(&d.train, &d.val)
+        && !strncmp(d.train.item[0].path, "caltech-101/101_ObjectCategories/Faces/image_", 45),
+        "made: Caltech-101 drops two folders and renames four");
+  check(heard.n == 1 && !strncmp(heard.last, "0 ", 2) && strstr(heard.last, "split_zhou_Caltech101.json")
+        && strstr(heard.last, "cannot be compared"), "made: with a warning");
+  check(open_named(c, &e, BASE "/made/caltech-101", "caltech101", NULL) == FVG_OK && e.train.n == d.train.n
+        && !strcmp(e.train.item[9].path, d.train.item[9].path + 12), "made: the same from the set's own folder");
+  fvg_dataset_free(&d);
+  fvg_dataset_free(&e);
+  check(open_named(c, &d, BASE "/made", "eurosat", NULL) == FVG_OK && d.n_class == 10 && part_counts(&d, 20, 10, 20)
+        && !strcmp(d.class_name[0], "Annual Crop Land") && !strcmp(d.class_name[1], "Forest")
+        && !strcmp(d.class_name[2], "Herbaceous Vegetation Land") && !strcmp(d.class_name[3], "Highway or Road")
+        && !strcmp(d.class_name[4], "Industrial Buildings") && !strcmp(d.class_name[5], "Pasture Land")
+        && !strcmp(d.class_name[6], "Permanent Crop Land") && !strcmp(d.class_name[7], "Residential Buildings")
+        && !strcmp(d.class_name[8], "River") && !strcmp(d.class_name[9], "Sea or Lake"), "made: EuroSAT's phrases");
+  fvg_dataset_free(&d);
+  check(open_named(c, &d, BASE "/made", "food101", NULL) == FVG_OK && !strcmp(d.class_name[0], "apple pie"),
+        "made: Food-101");
+  fvg_dataset_free(&d);
+  check(open_named(c, &d, BASE "/made", "dtd", NULL) == FVG_E_FORMAT && says(c, "\"banded\"", "too few pictures"),
+        "made: too few pictures");
+  check(open_named(c, &d, BASE "/made", "oxford_pets", NULL) == FVG_OK && d.n_class == 2 && part_counts(&d, 16, 4, 2)
+        && !strcmp(d.class_name[0], "abyssinian") && !strcmp(d.class_name[1], "american bulldog")
+        && has_path(&d.test, "oxford_pets/images/american_bulldog_7.jpg", 1) && apart(&d.train, &d.val)
+        && d.val.item[0].label + d.val.item[1].label + d.val.item[2].label + d.val.item[3].label == 2,
+        "made: a fifth of each class of the pets to val");
+  check(open_named(c, &e, BASE "/made", "OxfordPets", NULL) == FVG_OK && same_set(&d, &e), "made: always the same");
+  fvg_dataset_free(&d);
+  fvg_dataset_free(&e);
+  check(open_named(c, &d, BASE "/made", "sun397", NULL) == FVG_OK && part_counts(&d, 12, 2, 1)
+        && !strcmp(d.class_name[0], "abbey") && !strcmp(d.class_name[1], "outdoor apartment building")
+        && has_path(&d.test, "sun397/SUN397/a/abbey/sun_t.jpg", 0)
+        && (has_path(&d.train, "sun397/SUN397/a/apartment_building/outdoor/sun_0.jpg", 1)
+            || has_path(&d.val, "sun397/SUN397/a/apartment_building/outdoor/sun_0.jpg", 1)), "made: SUN397");
+  fvg_dataset_free(&d);
+  check(open_named(c, &d, BASE "/made", "ucf101", NULL) == FVG_OK && part_counts(&d, 3, 1, 1)
+        && !strcmp(d.class_name[0], "Apply Eye Makeup") && !strcmp(d.class_name[1], "Yo Yo")
+        && has_path(&d.train, "ucf101/UCF-101-midframes/Yo_Yo/v_YoYo_g08_c01.jpg", 1)
+        && has_path(&d.test, "ucf101/UCF-101-midframes/Yo_Yo/v_YoYo_g01_c01.jpg", 1), "made: UCF101");
+  fvg_dataset_free(&d);
+  heard.n = 0;
+  write_imagenet();
+  check(open_named(c, &d, DATA, "imagenet", NULL) == FVG_OK && heard.n == 0, "made: ImageNet misses no split");
+  fvg_dataset_free(&d);
+  check(open_named(c, &d, BASE "/made", "stanford_cars", NULL) == FVG_E_IO
+        && says(c, "stanford_cars/split_zhou_StanfordCars.json", ".mat"), "made: not the cars");
+  check(open_named(c, &d, BASE "/made", "flowers102", NULL) == FVG_E_IO
+        && says(c, "oxford_flowers/split_zhou_OxfordFlowers.json", ".mat"), "made: not the flowers");
+  check(open_named(c, &d, BASE "/nowhere", "caltech101", NULL) == FVG_E_IO
+        && says(c, BASE "/nowhere", "caltech-101/101_ObjectCategories is missing, and so is its split file"),
+        "made: no such folder");
+  check(open_named(c, &d, BASE "/nowhere", "fgvc_aircraft", NULL) == FVG_E_IO
+        && says(c, BASE "/nowhere", "fgvc_aircraft/variants.txt is missing"), "made: no such list");
+  check(fvg_mem_used(c) == 0, "made: nothing stays");
+  fvg_free(c);
+}
+
 /* ---- running out of memory at every allocation ---- */
 typedef struct miser { int left; } miser;
 static void *miser_alloc(void *user,
@@ -452,7 +865,20 @@ static fvg_status use_everything(fvg_ctx *c) {
   fvg_score score;
   static const float scores[2] = {1, 0};
   static const int label[1] = {0};
+  static const char *const named[][2] = {{DATA, "imagenet"}, {DATA, "fgvc_aircraft"}, {DATA, "dtd"},
+    {BASE "/made", "caltech101"}, {BASE "/made/eurosat", "eurosat"}, {BASE "/made", "oxford_pets"},
+    {BASE "/made", "sun397"}, {BASE "/made", "ucf101"}};
+  size_t i;
   fvg_status s = open_set(c, &d, BASE "/parts", NULL);
+  fvg_dataset_free(&d);
+  for (i = 0; i < sizeof named / sizeof *named && !s; i++) {
+    s = open_named(c, &d, named[i][0], named[i][1], NULL);
+    fvg_dataset_free(&d);
+  }
+  if (!s && (s = open_named(c, &d, BASE "/masks", "sun397", NULL)) == FVG_OK) {
+    s = fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0);
+    if (!s) { fvg_image_free(c, &image); fvg_image_free(c, &mask); }
+  }
   fvg_dataset_free(&d);
   if (!s) s = open_set(c, &d, BASE "/plain", NULL);
   fvg_dataset_free(&d);
@@ -462,6 +888,7 @@ static fvg_status use_everything(fvg_ctx *c) {
   if (!s) { fvg_image_free(c, &image); fvg_image_free(c, &mask); }
   if (!s && (s = fvg_items_half(c, &half, &d.train, d.n_class, FVG_ALL)) == FVG_OK) {
     if ((s = fvg_items_few_shot(c, &few, &half, d.n_class, 1, 1, NULL)) == FVG_OK) fvg_items_free(c, &few);
+    if (!s && (s = fvg_items_few_shot_val(c, &few, &half, &half, d.n_class, 1, 1)) == FVG_OK) fvg_items_free(c, &few);
     fvg_items_free(c, &half);
   }
   if (!s) s = fvg_score_of(c, &score, scores, label, 1, 2);
@@ -479,7 +906,7 @@ static void test_no_memory(void) {
   desc.allocator.alloc = miser_alloc;
   desc.allocator.release = miser_release;
   desc.allocator.user = &m;
-  for (n = 1; n < 2000 && s; n++) {
+  for (n = 1; n < 5000 && s; n++) {
     m.left = n;
     if (fvg_init(&c, &desc)) continue;
     s = use_everything(c);
@@ -549,6 +976,62 @@ static void test_load(fvg_ctx *c) {
   fvg_dataset_free(&d);
 }
 
+/* A published set's masks: each place in turn, the last one written being the first one looked at. */
+static void test_published_masks(fvg_ctx *c) {
+  static const unsigned char grey[2] = {200, 100};
+  static const char *const place[] = {"sun397/mask/SUN397/SUN397/a/x.pgm", "mask/sun397/SUN397/SUN397/a/x.pgm",
+                                      "sun397/mask/SUN397/a/x.pgm", "mask/sun397/SUN397/a/x.pgm"};
+  fvg_dataset d;
+  fvg_image image, mask;
+  char path[200], what[100];
+  int i;
+  write_grey(BASE "/masks/sun397/SUN397/a/x.pgm", 2, 1, grey);
+  write_text(BASE "/masks/sun397/split_zhou_SUN397.json", "{\"train\": [[\"a/x.pgm\", 0, \"x\"]], \"test\": []}");
+  for (i = 0; i < 4; i++) { snprintf(path, sizeof path, BASE "/masks/%s", place[i]); remove(path); }
+  remove(BASE "/masks/sun397/mask/SUN397/a/x.png");
+  if (open_named(c, &d, BASE "/masks", "sun397", NULL)) { check(0, fvg_error(c)); return; }
+  check(fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0) == FVG_OK && image.pixels && !mask.pixels,
+        "published masks: none is no error");
+  fvg_image_free(c, &image);
+  for (i = 0; i < 4; i++) {
+    unsigned char rows[2];
+    rows[0] = (unsigned char)(i & 1 ? 255 : 0);
+    rows[1] = (unsigned char)(i & 2 ? 255 : 0);
+    snprintf(path, sizeof path, BASE "/masks/%s", place[i]);
+    write_grey(path, 2, 1, rows);
+    snprintf(what, sizeof what, "published masks: %s", place[i]);
+    check(fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0) == FVG_OK
+          && mask_is(&mask, 2, 1, i == 0 ? ".." : i == 1 ? "#." : i == 2 ? ".#" : "##"), what);
+    fvg_image_free(c, &image);
+    fvg_image_free(c, &mask);
+  }
+  fvg_dataset_free(&d);
+  for (i = 0; i < 4; i++) { snprintf(path, sizeof path, BASE "/masks/%s", place[i]); remove(path); }
+  write_grey(BASE "/masks/sun397/mask/SUN397/a/x.png", 1, 1, grey);
+  if (open_named(c, &d, BASE "/masks", "sun397", NULL)) { check(0, fvg_error(c)); return; }
+  check(fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0) == FVG_OK && mask_is(&mask, 2, 1, "##"),
+        "published masks: another extension, another size");
+  fvg_image_free(c, &image);
+  fvg_image_free(c, &mask);
+  fvg_dataset_free(&d);
+  write_grey(BASE "/masks2/sun397/a/x.pgm", 2, 1, grey);              /* only the masks have SUN397                 */
+  write_grey(BASE "/masks2/mask/sun397/SUN397/a/x.pgm", 2, 1, grey);
+  write_text(BASE "/masks2/sun397/split_zhou_SUN397.json", "{\"train\": [[\"a/x.pgm\", 0, \"x\"]], \"test\": []}");
+  if (open_named(c, &d, BASE "/masks2", "sun397", NULL)) { check(0, fvg_error(c)); return; }
+  check(!strcmp(d.train.item[0].path, "sun397/a/x.pgm")
+        && fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0) == FVG_OK && mask_is(&mask, 2, 1, "#."),
+        "published masks: an extra level that the picture has not");
+  fvg_image_free(c, &image);
+  fvg_image_free(c, &mask);
+  fvg_dataset_free(&d);
+  if (open_named(c, &d, BASE "/masks/sun397", "sun397", NULL)) { check(0, fvg_error(c)); return; }
+  check(fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0) == FVG_OK && mask_is(&mask, 2, 1, "##"),
+        "published masks: from the set's own folder");
+  fvg_image_free(c, &image);
+  fvg_image_free(c, &mask);
+  fvg_dataset_free(&d);
+}
+
 static void test_large(fvg_ctx *c) {
   FILE *f;
   fvg_dataset d;
@@ -604,6 +1087,22 @@ static int make_first_items(fvg_ctx *c, const char *root, const char *prefix, co
   return 1;
 }
 
+static int has_class_each(const fvg_dataset *d) {                  /* every class is in train, val and test        */
+  const fvg_items *part[3];
+  int i, k, n;
+  part[0] = &d->train;
+  part[1] = &d->val;
+  part[2] = &d->test;
+  for (k = 0; k < 3; k++) {
+    char seen[200];
+    memset(seen, 0, sizeof seen);
+    for (i = n = 0; i < part[k]->n; i++)
+      if (!seen[part[k]->item[i].label]) { seen[part[k]->item[i].label] = 1; n++; }
+    if (n != d->n_class) return 0;
+  }
+  return 1;
+}
+
 static void test_shared(fvg_ctx *c) {
   static const published sets[] = {
     {"Caltech101", "101_ObjectCategories", 100, 50, 4128, 1649, 2465}, {"OxfordPets", "images", 37, 19, 2944, 736,
@@ -636,6 +1135,13 @@ static void test_shared(fvg_ctx *c) {
           && fvg_half_classes(d.n_class, FVG_BASE, NULL) == p->n_base && !strncmp(d.test.item[0].path, p->prefix, n),
           what);
     if (ok) fvg_dataset_free(&d); else printf("  %s\n", fvg_error(c));
+    snprintf(root, sizeof root, BASE "/full/%s", fvg_dataset_card_of(p->name)->folder);
+    ok = !strcmp(fvg_dataset_card_of(p->name)->images, p->prefix) && make_first_items(c, root, p->prefix, path)
+         && open_named(c, &d, BASE "/full", p->name, path) == FVG_OK;
+    snprintf(what, sizeof what, "%s: the published numbers, by its card", p->name);
+    check(ok && d.n_class == p->n_class && d.train.n == p->train && d.val.n == p->val && d.test.n == p->test
+          && has_class_each(&d), what);
+    if (ok) fvg_dataset_free(&d); else printf("  %s\n", fvg_error(c));
   }
   snprintf(root, sizeof root, "%s/data/splits", shared);
   check(open_set(c, &d, root, NULL) == FVG_E_ARG && says(c, "split_zhou_Caltech101.json", "7 split files"),
@@ -651,6 +1157,14 @@ static void test_shared(fvg_ctx *c) {
   check(fvg_items_half(c, &half, &d.test, d.n_class, FVG_NEW) == FVG_OK && half.n == 45,
         "shared: new half of the pets");
   fvg_items_free(c, &half);
+  fvg_dataset_free(&d);
+  snprintf(root, sizeof root, "%s/data", shared);
+  check(open_named(c, &d, root, "caltech101", NULL) == FVG_OK && d.train.n == 320
+        && !strncmp(d.train.item[0].path, "caltech-101/101_ObjectCategories/", 33),
+        "shared: Caltech-101, small, by name");
+  fvg_dataset_free(&d);
+  check(open_named(c, &d, root, "oxford_pets", NULL) == FVG_OK && d.train.n == 76
+        && !strncmp(d.train.item[0].path, "oxford_pets/images/", 19), "shared: Oxford pets, small, by name");
 #ifdef FVGPT_STB_IMAGE
   {
     fvg_image image, mask;
@@ -671,6 +1185,7 @@ int main(void) {
   if (fvg_init(&c, NULL)) return 1;
   make_folders(BASE "/");
   test_few_shot(c);
+  test_few_shot_val(c);
   test_halves(c);
   test_scores(c);
   test_cut(c);
@@ -679,6 +1194,13 @@ int main(void) {
   test_splits(c);
   test_hostile(c);
   test_load(c);
+  test_cards(c);
+  test_layouts(c);
+  test_own_lists(c);
+  test_wrong_lists(c);
+  test_hostile_lists(c);
+  test_made();
+  test_published_masks(c);
   test_no_memory();
   test_large(c);
   test_shared(c);
