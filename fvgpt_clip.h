@@ -369,6 +369,10 @@ typedef struct fvg_train_desc {
   fvg_optimizer_desc optimizer;
   int batch;                         /* 4                                                                      */
   uint64_t seed;                     /* of the order of the images                                             */
+  double *epoch_loss;                /* [epochs] receives the mean loss of each; NULL: not wanted              */
+  const char *state, *state_mark;    /* a file that holds the run after every epoch; NULL: none.  A run that finds
+                                        it goes on from there and ends bit for bit as if it had never stopped; it
+                                        is removed in the end.  It must bear the same mark (NULL: "")          */
 } fvg_train_desc;
 /* Stage 1: the method's vectors; v's features are plain CLIP's.  Stage 2: gates and adapters on the tuned learner l,
    whose tower makes v's features if it prompts it; the classes of plain CLIP are written into prompt_template (NULL:
@@ -376,6 +380,12 @@ typedef struct fvg_train_desc {
 FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_items *items, const fvg_train_desc *desc);
 FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, const fvg_items *items,
                                    const char *prompt_template, const fvg_train_desc *desc);
+/* Cross-fitted prior calibration, beyond the paper: trains f's backbone gate anew, on classes that the prompts have never
+   seen.  l[0] and l[1] are tuned each on one half of the base classes; v[i] and items[i] are the pictures of the OTHER
+   half, labels counted within it, and name[i] its n_class[i] names.  Nothing else of f changes. */
+FVG_DEF fvg_status fvg_fvgpt_crossfit(fvg_fvgpt *f, fvg_learner *const l[2], fvg_views *const v[2],
+                                      const fvg_items items[2], const char *const *const name[2],
+                                      const int n_class[2], const char *prompt_template, const fvg_train_desc *desc);
 
 typedef enum fvg_branch {
   FVG_ZERO_SHOT = 0,
@@ -6459,19 +6469,27 @@ FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, const fvg_datas
 }
 
 /* ---- the training loop of both stages ---- */
+typedef struct fvg__source {                     /* pictures, and what scores them                                  */
+  fvg_learner *learner;
+  fvg_views *views;
+  const fvg_items *items;
+  int n_class;
+  float *g, *g_clip;                             /* [n_class, d] stage 2's constants                                */
+} fvg__source;
+
 typedef struct fvg__trainer {
   const char *what;
   fvg_clip *clip;
-  fvg_views *views;
-  const fvg_items *items;
+  fvg__source source[2];                         /* the second when prior calibration is cross-fitted               */
+  int n_source;
   fvg_optimizer *optimizer;
-  fvg_learner *learner;
+  fvg_optimizer_desc schedule;
   fvg_fvgpt *fvgpt;                              /* NULL: stage 1                                                   */
-  float *g, *g_clip;                             /* stage 2's constants                                             */
   float *f, *f_fg, *area;                        /* one batch: rows of features; stage 2: parts of them in `part`   */
   float *part;
   float *pixels, *pixels_fg;
   int *label, *order, batch;
+  double *loss_sum;                              /* [epochs]                                                        */
 } fvg__trainer;
 
 /* Part `part` of n rows of features -> [n, d] one behind the other. */
@@ -6481,16 +6499,16 @@ static void fvg__feature_part(const float *rows, int n, size_t d, int n_part, in
                                  d * sizeof *out);
 }
 
-/* Stage 1 on the images order[first..]. */
-static fvg_status fvg__learner_train_step(fvg__trainer *t, int first, int epoch, double lr, float *loss) {
-  const int *index = t->order + first;
+/* Stage 1 on the images index[0..batch-1]. */
+static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__source *x, const int *index, int epoch,
+                                          double lr, float *loss) {
   fvg_batch batch;
   fvg_status s;
   if (t->pixels) {
-    s = fvg_views_pixels(t->views, t->items, index, t->batch, epoch, t->pixels, t->pixels_fg);
+    s = fvg_views_pixels(x->views, x->items, index, t->batch, epoch, t->pixels, t->pixels_fg);
     if (!s) s = fvg_learner_encode_images(t->clip, NULL, t->pixels, t->batch, t->f);
   } else {
-    s = fvg_views_get(t->views, t->items, index, t->batch, epoch, t->f, NULL, NULL);
+    s = fvg_views_get(x->views, x->items, index, t->batch, epoch, t->f, NULL, NULL);
   }
   if (s) return s;
   memset(&batch, 0, sizeof batch);
@@ -6500,17 +6518,22 @@ static fvg_status fvg__learner_train_step(fvg__trainer *t, int first, int epoch,
   batch.f = t->f;
   batch.pixels = t->pixels;
   batch.pixels_fg = t->pixels_fg;
-  return fvg_learner_step(t->learner, t->optimizer, lr, &batch, loss);
+  return fvg_learner_step(x->learner, t->optimizer, lr, &batch, loss);
 }
 
 /* Stage 2: f and the vector that scores base classes, of the picture and its foreground, and plain CLIP's f. */
-static fvg_status fvg__fvgpt_train_step(fvg__trainer *t, int first, int epoch, double lr, float *loss) {
-  int n = t->batch, n_part = fvg__learner_parts(t->learner), part;
+static fvg_status fvg__fvgpt_train_step(fvg__trainer *t, const fvg__source *x, const int *index, int epoch, double lr,
+                                        float *loss) {
+  int n = t->batch, n_part = fvg__learner_parts(x->learner), part;
   size_t d = (size_t)t->clip->embed_dim, size = (size_t)n * d;
   fvg_fvgpt_batch batch;
   fvg_fvgpt_report report;
-  fvg_status s = fvg_views_get(t->views, t->items, t->order + first, n, epoch, t->f, t->f_fg, t->area);
+  int foreground = !t->fvgpt->desc.no_frg || !t->fvgpt->desc.no_fdc, i;
+  fvg_status s = fvg_views_get(x->views, x->items, index, n, epoch, t->f, foreground ? t->f_fg : NULL,
+                               foreground ? t->area : NULL);
   if (s) return s;
+  for (i = 0; !foreground && i < n; i++) t->area[i] = -1;
+  if (!foreground) memcpy(t->f_fg, t->f, (size_t)n * x->views->width * sizeof *t->f_fg);
   memset(&batch, 0, sizeof batch);
   memset(&report, 0, sizeof report);
   for (part = 0; part < n_part; part++) {
@@ -6518,7 +6541,7 @@ static fvg_status fvg__fvgpt_train_step(fvg__trainer *t, int first, int epoch, d
     fvg__feature_part(t->f_fg, n, d, n_part, part, t->part + (size_t)(n_part + part) * size);
   }
   batch.n = n;
-  batch.n_class = t->learner->n_class;
+  batch.n_class = x->n_class;
   batch.f = t->part;
   batch.f_fg = t->part + (size_t)n_part * size;
   if (n_part > 1) batch.f_clip = t->part + size;
@@ -6526,8 +6549,8 @@ static fvg_status fvg__fvgpt_train_step(fvg__trainer *t, int first, int epoch, d
     batch.f_score = t->part + 2 * size;
     batch.f_score_fg = t->part + (size_t)(n_part + 2) * size;
   }
-  batch.g = t->g;
-  batch.g_clip = t->g_clip;
+  batch.g = x->g;
+  batch.g_clip = x->g_clip;
   batch.area = t->area;
   batch.label = t->label;
   s = fvg_fvgpt_step(t->fvgpt, t->optimizer, lr, &batch, &report);
@@ -6535,27 +6558,23 @@ static fvg_status fvg__fvgpt_train_step(fvg__trainer *t, int first, int epoch, d
   return s;
 }
 
-static fvg_status fvg__train_step(fvg__trainer *t, int first, int epoch, double lr, float *loss) {
-  int i;
-  for (i = 0; i < t->batch; i++) t->label[i] = t->items->item[t->order[first + i]].label;
-  return t->fvgpt ? fvg__fvgpt_train_step(t, first, epoch, lr, loss) :
-                    fvg__learner_train_step(t, first, epoch, lr, loss);
-}
-
 /* Room for a batch. */
 static fvg_status fvg__trainer_alloc(fvg__trainer *t) {
   fvg_ctx *c = t->clip->ctx;
-  int needs = t->fvgpt ? 0 : t->learner->method->needs;
-  size_t n = (size_t)t->batch, pixels = 3 * n * (size_t)t->clip->vision.image_size * (size_t)t->clip->vision.image_size;
-  t->order = (int *)fvg__alloc_array(c, (size_t)t->items->n, sizeof *t->order);
+  int needs = t->fvgpt ? 0 : t->source[0].learner->method->needs, most = t->source[0].items->n;
+  size_t n = (size_t)t->batch, size = (size_t)t->clip->vision.image_size, pixels = 3 * n * size * size,
+         width = t->source[0].views->width;
+  if (t->n_source > 1 && t->source[1].items->n > most) most = t->source[1].items->n;
+  t->order = (int *)fvg__alloc_array(c, (size_t)most, sizeof *t->order);
   t->label = (int *)fvg__alloc_array(c, n, sizeof *t->label);
-  t->f = (float *)fvg__alloc_array(c, n * t->views->width, sizeof *t->f);
-  t->f_fg = (float *)fvg__alloc_array(c, n * t->views->width, sizeof *t->f_fg);
-  t->part = (float *)fvg__alloc_array(c, 2 * n * t->views->width, sizeof *t->part);
+  t->f = (float *)fvg__alloc_array(c, n * width, sizeof *t->f);
+  t->f_fg = (float *)fvg__alloc_array(c, n * width, sizeof *t->f_fg);
+  t->part = (float *)fvg__alloc_array(c, 2 * n * width, sizeof *t->part);
   t->area = (float *)fvg__alloc_array(c, n, sizeof *t->area);
+  t->loss_sum = (double *)fvg__alloc_array(c, (size_t)t->schedule.epochs, sizeof *t->loss_sum);
   if (needs & FVG_NEEDS_PIXELS) t->pixels = (float *)fvg__alloc_array(c, pixels, sizeof *t->pixels);
   if (needs & FVG_NEEDS_FOREGROUND) t->pixels_fg = (float *)fvg__alloc_array(c, pixels, sizeof *t->pixels_fg);
-  return t->order && t->label && t->f && t->f_fg && t->part && t->area &&
+  return t->order && t->label && t->f && t->f_fg && t->part && t->area && t->loss_sum &&
          (t->pixels || !(needs & FVG_NEEDS_PIXELS)) && (t->pixels_fg || !(needs & FVG_NEEDS_FOREGROUND)) ?
          FVG_OK : FVG_E_NOMEM;
 }
@@ -6568,55 +6587,277 @@ static void fvg__trainer_release(fvg__trainer *t) {
   fvg__release(c, t->f_fg);
   fvg__release(c, t->part);
   fvg__release(c, t->area);
+  fvg__release(c, t->loss_sum);
   fvg__release(c, t->pixels);
   fvg__release(c, t->pixels_fg);
   fvg_optimizer_free(t->optimizer);
 }
 
-static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int n_params, const fvg_train_desc *desc) {
-  const fvg_method *method = t->learner->method;
-  fvg_optimizer_desc schedule = fvg_optimizer_defaults(desc ? &desc->optimizer : &method->optimizer);
-  fvg_ctx *c = t->clip->ctx;
-  int epoch, step, n_step, i;
-  fvg_progress progress;
-  fvg_status s = t->fvgpt || !(method->needs & FVG_NEEDS_PIXELS) ? fvg_views_load(t->views, t->items) : FVG_OK;
-  float loss = 0;
+/* ---- settings and tensors in files ---- */
+#ifndef FVGPT_NO_STDIO
+#define FVG__MAX_SETTINGS 80
+static const char *const fvg__position_name[] = {"end", "middle", "front"};
+
+typedef struct fvg__settings {                   /* metadata being collected; numbers are printed into `text`       */
+  fvg_metadata entry[FVG__MAX_SETTINGS];
+  char text[FVG__MAX_SETTINGS][32];
+  int n;
+} fvg__settings;
+
+static void fvg__set(fvg__settings *x, const char *key, const char *value) {
+  if (x->n == FVG__MAX_SETTINGS) return;
+  x->entry[x->n].key = key;
+  x->entry[x->n++].value = value;
+}
+
+static void fvg__set_number(fvg__settings *x, const char *key, double value) {
+  if (x->n == FVG__MAX_SETTINGS) return;
+  snprintf(x->text[x->n], sizeof x->text[0], "%.9g", value);
+  if (strchr(x->text[x->n], ',')) *strchr(x->text[x->n], ',') = '.';                 /* some locales' decimal point */
+  fvg__set(x, key, x->text[x->n]);
+}
+
+static fvg_status fvg__get_number(fvg_ctx *c, const fvg_weights *w, const char *key, double *out) {
+  const char *value = fvg_weights_metadata(w, key);
+  fvg__json j;
+  fvg_status s;
+  int is_number;
+  if (!value) return fvg__fail(c, FVG_E_FORMAT, "%s: no setting %s", fvg_weights_file(w), key);
+  s = fvg__json_parse(c, &j, value, strlen(value), key);
+  if (s == FVG_E_NOMEM) return s;
+  is_number = !s && j.value[0].type == FVG__JSON_NUMBER;
+  if (is_number) *out = j.value[0].number;
+  fvg__json_free(c, &j);
+  return is_number ? FVG_OK : fvg__fail(c, FVG_E_FORMAT, "%s: setting %s is \"%.40s\", not a number",
+                                        fvg_weights_file(w), key, value);
+}
+
+/* A whole number from low to 65536 of a checkpoint's metadata. */
+static fvg_status fvg__get_whole(fvg_ctx *c, const fvg_weights *w, const char *key, int low, int *out) {
+  double x = 0;
+  fvg_status s = fvg__get_number(c, w, key, &x);
   if (s) return s;
-  t->batch = desc && desc->batch > 0 ? desc->batch : desc ? 4 : method->batch;
-  if (t->batch > t->items->n) t->batch = t->items->n;
-  n_step = t->items->n / t->batch;
-  s = fvg__trainer_alloc(t);
-  if (!s) s = fvg_optimizer_new(c, &t->optimizer, &schedule, params, n_params);
+  if (!(x >= low && x <= 65536) || x != floor(x))
+    return fvg__fail(c, FVG_E_FORMAT, "%s: %s must be a whole number from %d to 65536",
+                     fvg_weights_file(w), key, low);
+  *out = (int)x;
+  return FVG_OK;
+}
+
+/* Values of a parameter from the file, whose shape must be the parameter's. */
+static fvg_status fvg__restore(fvg_ctx *c, fvg_weights *w, fvg_parameter *p) {
+  char expected[FVG__SHAPE_TEXT], found[FVG__SHAPE_TEXT];
+  fvg_tensor x;
+  fvg_status s;
+  int same, i;
+  if (!fvg_weights_info(w, p->name, &x))
+    return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(w), p->name);
+  same = x.n_dim == p->value.n_dim;
+  for (i = 0; same && i < x.n_dim; i++) same = x.dim[i] == p->value.dim[i];
+  if (!same) {
+    return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, this model needs %s", fvg_weights_file(w), p->name,
+                     fvg__shape_text(&x, found), fvg__shape_text(&p->value, expected));
+  }
+  s = fvg_weights_get(w, p->name, FVG_F32, &x);
+  if (s) return s;
+  memcpy(p->value.data, x.data, fvg_tensor_count(&x) * sizeof(float));
+  fvg_tensor_free(c, &x);
+  return FVG_OK;
+}
+
+/* ---- a run's state between epochs ---- */
+/* A run as tensors: parameters, the optimiser's moments under "momentum." and "variance.", what the method keeps
+   ("average.").  The names live in `name`, 128 bytes each. */
+typedef struct fvg__state {
+  fvg_named_tensor *tensor;
+  char *name;
+  int n;
+} fvg__state;
+
+static void fvg__state_add(fvg__state *x, const char *prefix, const fvg_parameter *p, float *values) {
+  char *name = x->name + (size_t)x->n * 128;
+  snprintf(name, 128, "%s%s", prefix, p->name);
+  x->tensor[x->n].name = name;
+  x->tensor[x->n].tensor = p->value;
+  x->tensor[x->n++].tensor.data = values;
+}
+
+static fvg_status fvg__state_new(const fvg__trainer *t, fvg__state *x) {
+  const fvg_optimizer *o = t->optimizer;
+  const fvg_learner *l = t->source[0].learner;
+  int most = 3 * o->n + l->n_state, i;
+  memset(x, 0, sizeof *x);
+  x->tensor = (fvg_named_tensor *)fvg__alloc_array(t->clip->ctx, (size_t)most, sizeof *x->tensor);
+  x->name = (char *)fvg__alloc_array(t->clip->ctx, (size_t)most, 128);
+  if (!x->tensor || !x->name) return FVG_E_NOMEM;
+  for (i = 0; i < o->n; i++) {
+    fvg__state_add(x, "", o->params[i], (float *)o->params[i]->value.data);
+    fvg__state_add(x, "momentum.", o->params[i], o->momentum[i]);
+    if (o->variance[i]) fvg__state_add(x, "variance.", o->params[i], o->variance[i]);
+  }
+  for (i = 0; !t->fvgpt && i < l->n_state; i++)
+    fvg__state_add(x, "", l->state[i], (float *)l->state[i]->value.data);
+  return FVG_OK;
+}
+
+static void fvg__state_free(fvg_ctx *c, fvg__state *x) {
+  fvg__release(c, x->tensor);
+  fvg__release(c, x->name);
+}
+
+/* After `epoch` epochs. */
+static fvg_status fvg__state_save(fvg__trainer *t, const fvg_train_desc *desc, int epoch) {
+  fvg_ctx *c = t->clip->ctx;
+  size_t size = (size_t)t->schedule.epochs * 32 + 1, at = 0;
+  char number[2][32], *losses = (char *)fvg__alloc(c, size);
+  fvg_metadata entry[4];
+  fvg__state x;
+  fvg_status s = fvg__state_new(t, &x);
+  int i;
+  if (!losses) s = FVG_E_NOMEM;
+  for (i = 0; !s && i < epoch; i++) at += (size_t)snprintf(losses + at, size - at, "%.17g ", t->loss_sum[i]);
+  snprintf(number[0], sizeof number[0], "%d", epoch);
+  snprintf(number[1], sizeof number[1], "%ld", t->optimizer->step);
+  entry[0].key = "mark";
+  entry[0].value = desc->state_mark ? desc->state_mark : "";
+  entry[1].key = "epoch";
+  entry[1].value = number[0];
+  entry[2].key = "step";
+  entry[2].value = number[1];
+  entry[3].key = "losses";
+  entry[3].value = losses;
+  if (!s) s = fvg_safetensors_save(c, desc->state, x.tensor, x.n, entry, 4);
+  fvg__state_free(c, &x);
+  fvg__release(c, losses);
+  return s;
+}
+
+static fvg_status fvg__state_restore(fvg__trainer *t, fvg_weights *w, const fvg_train_desc *desc, int *epoch) {
+  fvg_ctx *c = t->clip->ctx;
+  const char *mark = fvg_weights_metadata(w, "mark"), *at = fvg_weights_metadata(w, "losses");
+  fvg__state x;
+  fvg_status s;
+  double step = 0;
+  int i;
+  if (!mark || !at || strcmp(mark, desc->state_mark ? desc->state_mark : ""))
+    return fvg__fail(c, FVG_E_ARG, "%s: a run with other settings was begun there; remove it to begin anew",
+                     desc->state);
+  s = fvg__get_whole(c, w, "epoch", 0, epoch);
+  if (!s && *epoch > t->schedule.epochs)
+    s = fvg__fail(c, FVG_E_FORMAT, "%s: epoch %d of %d", desc->state, *epoch, t->schedule.epochs);
+  if (!s) s = fvg__get_number(c, w, "step", &step);
+  if (s) return s;
+  t->optimizer->step = (long)step;
+  for (i = 0; i < *epoch; i++) {
+    char *end;
+    t->loss_sum[i] = strtod(at, &end);
+    at = end;
+  }
+  s = fvg__state_new(t, &x);
+  for (i = 0; !s && i < x.n; i++) {
+    fvg_parameter p;
+    memset(&p, 0, sizeof p);
+    p.name = x.tensor[i].name;
+    p.value = x.tensor[i].tensor;
+    s = fvg__restore(c, w, &p);
+  }
+  fvg__state_free(c, &x);
+  return s;
+}
+
+/* *epoch is where to go on. */
+static fvg_status fvg__state_load(fvg__trainer *t, const fvg_train_desc *desc, int *epoch) {
+  fvg_weights *w = NULL;
+  fvg_source source;
+  fvg_status s;
+  if (!fvg__file_exists(desc->state)) return FVG_OK;
+  s = fvg_source_file(t->clip->ctx, &source, desc->state);
+  if (!s) s = fvg_weights_open(t->clip->ctx, &w, &source);
+  if (!s) s = fvg__state_restore(t, w, desc, epoch);
+  fvg_weights_close(w);
+  return s;
+}
+#endif
+
+/* An epoch over one source: a new order, whole batches only. */
+static fvg_status fvg__train_source(fvg__trainer *t, const fvg__source *x, uint64_t seed, fvg_progress *progress) {
+  fvg_ctx *c = t->clip->ctx;
+  int n_step = x->items->n / t->batch, step, i;
+  fvg_status s = FVG_OK;
+  fvg_rng rng;
+  fvg_rng_seed(&rng, seed, FVG__STREAM_ORDER + (uint64_t)progress->epoch);
+  for (i = 0; i < x->items->n; i++) t->order[i] = i;
+  fvg_rng_permute(&rng, t->order, x->items->n);
+  for (step = 0; !s && step < n_step; step++) {
+    const int *index = t->order + step * t->batch;
+    float loss = 0;
+    for (i = 0; i < t->batch; i++) t->label[i] = x->items->item[index[i]].label;
+    s = t->fvgpt ? fvg__fvgpt_train_step(t, x, index, progress->epoch, progress->lr, &loss) :
+                   fvg__learner_train_step(t, x, index, progress->epoch, progress->lr, &loss);
+    t->loss_sum[progress->epoch] += (double)loss;
+    progress->step++;
+    progress->loss = (double)loss;
+    if (!s) s = fvg__report(c, progress);
+  }
+  return s;
+}
+
+static fvg_status fvg__train_epochs(fvg__trainer *t, const fvg_train_desc *desc, long per_epoch) {
+  int from = 0, epoch, i;
+  fvg_progress progress;
+  fvg_status s = FVG_OK;
+#ifndef FVGPT_NO_STDIO
+  if (desc && desc->state) s = fvg__state_load(t, desc, &from);
+#endif
   memset(&progress, 0, sizeof progress);
   progress.what = t->what;
-  progress.n_epochs = schedule.epochs;
-  progress.n_steps = (long)schedule.epochs * n_step;
-  for (epoch = 0; !s && epoch < schedule.epochs; epoch++) {
-    fvg_rng rng;
+  progress.n_epochs = t->schedule.epochs;
+  progress.n_steps = per_epoch * t->schedule.epochs;
+  progress.step = per_epoch * from;
+  for (epoch = from; !s && epoch < t->schedule.epochs; epoch++) {
     progress.epoch = epoch;
-    progress.lr = fvg_learning_rate(&schedule, epoch);
-    fvg_rng_seed(&rng, desc ? desc->seed : 0, FVG__STREAM_ORDER + (uint64_t)epoch);
-    for (i = 0; i < t->items->n; i++) t->order[i] = i;
-    fvg_rng_permute(&rng, t->order, t->items->n);
-    for (step = 0; !s && step < n_step; step++) {
-      s = fvg__train_step(t, step * t->batch, epoch, progress.lr, &loss);
-      progress.step++;
-      progress.loss = (double)loss;
-      if (!s) s = fvg__report(c, &progress);
-    }
-    if (!s && !t->fvgpt) s = fvg_learner_epoch(t->learner, epoch, schedule.epochs);
+    progress.lr = fvg_learning_rate(&t->schedule, epoch);
+    for (i = 0; !s && i < t->n_source; i++)
+      s = fvg__train_source(t, &t->source[i], (desc ? desc->seed : 0) + 500000u * (uint64_t)i, &progress);
+    if (!s && !t->fvgpt) s = fvg_learner_epoch(t->source[0].learner, epoch, t->schedule.epochs);
+#ifndef FVGPT_NO_STDIO
+    if (!s && desc && desc->state) s = fvg__state_save(t, desc, epoch + 1);
+#endif
   }
+  for (epoch = 0; !s && desc && desc->epoch_loss && epoch < t->schedule.epochs; epoch++)
+    desc->epoch_loss[epoch] = t->loss_sum[epoch] / (double)per_epoch;
+#ifndef FVGPT_NO_STDIO
+  if (!s && desc && desc->state) remove(desc->state);
+#endif
+  return s;
+}
+
+static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int n_params, const fvg_train_desc *desc) {
+  const fvg_method *method = t->source[0].learner->method;
+  fvg_status s = FVG_OK;
+  long per_epoch = 0;
+  int i;
+  t->schedule = fvg_optimizer_defaults(desc ? &desc->optimizer : &method->optimizer);
+  t->batch = desc && desc->batch > 0 ? desc->batch : desc ? 4 : method->batch;
+  for (i = 0; i < t->n_source; i++) if (t->batch > t->source[i].items->n) t->batch = t->source[i].items->n;
+  for (i = 0; !s && i < t->n_source; i++) {
+    per_epoch += t->source[i].items->n / t->batch;
+    if (t->fvgpt || !(method->needs & FVG_NEEDS_PIXELS)) s = fvg_views_load(t->source[i].views, t->source[i].items);
+  }
+  if (!s) s = fvg__trainer_alloc(t);
+  if (!s) s = fvg_optimizer_new(t->clip->ctx, &t->optimizer, &t->schedule, params, n_params);
+  if (!s) s = fvg__train_epochs(t, desc, per_epoch);
   fvg__trainer_release(t);
   return s;
 }
 
-static fvg_status fvg__check_items(fvg_learner *l, const fvg_items *items) {
+static fvg_status fvg__check_items(fvg_learner *l, const fvg_items *items, int n_class) {
   int i;
   if (items->n < 1) return fvg__fail(l->clip->ctx, FVG_E_ARG, "no images to train on");
   for (i = 0; i < items->n; i++)
-    if (items->item[i].label < 0 || items->item[i].label >= l->n_class)
+    if (items->item[i].label < 0 || items->item[i].label >= n_class)
       return fvg__fail(l->clip->ctx, FVG_E_ARG, "%s: label %d, but the prompts know %d classes", items->item[i].path,
-                       items->item[i].label, l->n_class);
+                       items->item[i].label, n_class);
   return FVG_OK;
 }
 
@@ -6642,8 +6883,9 @@ static fvg_status fvg__check_masks(const fvg_dataset *d, const fvg_items *items)
 }
 #endif
 
-FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_items *items, const fvg_train_desc *desc) {
-  fvg_status s = fvg__check_items(l, items);
+FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_items *items,
+                                     const fvg_train_desc *desc) {
+  fvg_status s = fvg__check_items(l, items, l->n_class);
   fvg__trainer t;
   if (s) return s;
   if (v->desc.learner)
@@ -6654,46 +6896,92 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_ite
   memset(&t, 0, sizeof t);
   t.what = l->method->name;
   t.clip = l->clip;
-  t.views = v;
-  t.items = items;
-  t.learner = l;
+  t.source[0].learner = l;
+  t.source[0].views = v;
+  t.source[0].items = items;
+  t.n_source = 1;
   return fvg__train(&t, l->param, l->n_param, desc);
 }
 
-FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, const fvg_items *items,
-                                   const char *prompt_template, const fvg_train_desc *desc) {
+static void fvg__source_free(fvg_ctx *c, fvg__source *x) {
+  fvg__release(c, x->g);
+  fvg__release(c, x->g_clip);
+}
+
+/* Pictures of classes `name`, scored by l and by plain CLIP. */
+static fvg_status fvg__source_new(fvg__source *x, const fvg_fvgpt *f, fvg_learner *l, fvg_views *v,
+                                  const fvg_items *items, const char *const *name, int n_class,
+                                  const char *prompt_template) {
   fvg_ctx *c = l->clip->ctx;
-  size_t values = (size_t)l->n_class * (size_t)l->clip->embed_dim;
-  char what[64];
-  fvg__trainer t;
-  fvg_status s = fvg__check_items(l, items);
-  int n;
-  fvg_parameter *const *params = fvg_fvgpt_parameters(f, &n);
+  size_t values = (size_t)n_class * (size_t)l->clip->embed_dim;
+  fvg_status s = fvg__check_items(l, items, n_class);
   if (s) return s;
   if (f->desc.width != l->clip->embed_dim)
     return fvg__fail(c, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width, l->clip->embed_dim);
   if (v->desc.learner != l && l->method->n_part > 1)
     return fvg__fail(c, FVG_E_ARG, "FVG-PT on %s needs views of that learner", l->method->name);
-#ifndef FVGPT_NO_STDIO
-  if ((s = fvg__check_masks(v->dataset, items)) != FVG_OK) return s;
-#endif
+  x->learner = l;
+  x->views = v;
+  x->items = items;
+  x->n_class = n_class;
+  x->g = (float *)fvg__alloc_array(c, values, sizeof *x->g);
+  x->g_clip = (float *)fvg__alloc_array(c, values, sizeof *x->g_clip);
+  if (!x->g || !x->g_clip) return FVG_E_NOMEM;
+  s = fvg_learner_text_features(l, name, n_class, x->g);
+  return s ? s : fvg_clip_encode_classes(l->clip, prompt_template, name, n_class, x->g_clip);
+}
+
+FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, const fvg_items *items,
+                                   const char *prompt_template, const fvg_train_desc *desc) {
+  fvg_ctx *c = l->clip->ctx;
+  char what[64];
+  fvg__trainer t;
+  fvg_status s;
+  int n;
+  fvg_parameter *const *params = fvg_fvgpt_parameters(f, &n);
   snprintf(what, sizeof what, "FVGPT_%s", l->method->name);
   memset(&t, 0, sizeof t);
   t.what = what;
   t.clip = l->clip;
-  t.views = v;
-  t.items = items;
-  t.learner = l;
   t.fvgpt = f;
-  t.g = (float *)fvg__alloc_array(c, values, sizeof *t.g);
-  t.g_clip = (float *)fvg__alloc_array(c, values, sizeof *t.g_clip);
-  if (!t.g || !t.g_clip) s = FVG_E_NOMEM;
-  if (!s) s = fvg_learner_text_features(l, (const char *const *)l->class_name, l->n_class, t.g);
-  if (!s)
-    s = fvg_clip_encode_classes(l->clip, prompt_template, (const char *const *)l->class_name, l->n_class, t.g_clip);
+  t.n_source = 1;
+#ifndef FVGPT_NO_STDIO
+  s = items->n > 0 ? fvg__check_masks(v->dataset, items) : FVG_OK;
+  if (s) return s;
+#endif
+  s = fvg__source_new(&t.source[0], f, l, v, items, (const char *const *)l->class_name, l->n_class, prompt_template);
   if (!s) s = fvg__train(&t, params, n, desc);
-  fvg__release(c, t.g);
-  fvg__release(c, t.g_clip);
+  fvg__source_free(c, &t.source[0]);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_fvgpt_crossfit(fvg_fvgpt *f, fvg_learner *const l[2], fvg_views *const v[2],
+                                      const fvg_items items[2], const char *const *const name[2],
+                                      const int n_class[2], const char *prompt_template, const fvg_train_desc *desc) {
+  fvg_ctx *c = f->ctx;
+  fvg_fvgpt_desc only_gate = f->desc;
+  fvg_fvgpt *fresh = NULL;
+  fvg__trainer t;
+  fvg_status s;
+  int i, n_gate;
+  memset(&t, 0, sizeof t);
+  only_gate.no_frg = only_gate.no_fdc = 1;
+  only_gate.no_pc = 0;
+  only_gate.seed++;                              /* the gate begins anew                                            */
+  s = fvg_fvgpt_new(c, &fresh, &only_gate);
+  t.what = "crossfit";
+  t.clip = l[0]->clip;
+  t.fvgpt = fresh;
+  t.n_source = 2;
+  for (i = 0; !s && i < 2; i++)
+    s = fvg__source_new(&t.source[i], fresh, l[i], v[i], &items[i], name[i], n_class[i], prompt_template);
+  n_gate = 2 * f->brg.n_layer;                   /* the backbone gate's are the last of the parameters              */
+  if (!s) s = fvg__train(&t, fresh->params + fresh->n_params - n_gate, n_gate, desc);
+  for (i = f->n_params - n_gate; !s && i < f->n_params; i++)
+    memcpy(f->params[i]->value.data, fresh->params[i]->value.data,
+           fvg_tensor_count(&f->params[i]->value) * sizeof(float));
+  for (i = 0; i < 2; i++) fvg__source_free(c, &t.source[i]);
+  fvg_fvgpt_free(fresh);
   return s;
 }
 
@@ -6803,55 +7091,6 @@ FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int 
 
 /* ---- checkpoints ---- */
 #ifndef FVGPT_NO_STDIO
-#define FVG__MAX_SETTINGS 80
-static const char *const fvg__position_name[] = {"end", "middle", "front"};
-
-typedef struct fvg__settings {                   /* metadata being collected; numbers are printed into `text`       */
-  fvg_metadata entry[FVG__MAX_SETTINGS];
-  char text[FVG__MAX_SETTINGS][32];
-  int n;
-} fvg__settings;
-
-static void fvg__set(fvg__settings *x, const char *key, const char *value) {
-  if (x->n == FVG__MAX_SETTINGS) return;
-  x->entry[x->n].key = key;
-  x->entry[x->n++].value = value;
-}
-
-static void fvg__set_number(fvg__settings *x, const char *key, double value) {
-  if (x->n == FVG__MAX_SETTINGS) return;
-  snprintf(x->text[x->n], sizeof x->text[0], "%.9g", value);
-  if (strchr(x->text[x->n], ',')) *strchr(x->text[x->n], ',') = '.';                 /* some locales' decimal point */
-  fvg__set(x, key, x->text[x->n]);
-}
-
-static fvg_status fvg__get_number(fvg_ctx *c, const fvg_weights *w, const char *key, double *out) {
-  const char *value = fvg_weights_metadata(w, key);
-  fvg__json j;
-  fvg_status s;
-  int is_number;
-  if (!value) return fvg__fail(c, FVG_E_FORMAT, "%s: no setting %s", fvg_weights_file(w), key);
-  s = fvg__json_parse(c, &j, value, strlen(value), key);
-  if (s == FVG_E_NOMEM) return s;
-  is_number = !s && j.value[0].type == FVG__JSON_NUMBER;
-  if (is_number) *out = j.value[0].number;
-  fvg__json_free(c, &j);
-  return is_number ? FVG_OK : fvg__fail(c, FVG_E_FORMAT, "%s: setting %s is \"%.40s\", not a number",
-                                        fvg_weights_file(w), key, value);
-}
-
-/* A whole number from low to 65536 of a checkpoint's metadata. */
-static fvg_status fvg__get_whole(fvg_ctx *c, const fvg_weights *w, const char *key, int low, int *out) {
-  double x = 0;
-  fvg_status s = fvg__get_number(c, w, key, &x);
-  if (s) return s;
-  if (!(x >= low && x <= 65536) || x != floor(x))
-    return fvg__fail(c, FVG_E_FORMAT, "%s: %s must be a whole number from %d to 65536",
-                     fvg_weights_file(w), key, low);
-  *out = (int)x;
-  return FVG_OK;
-}
-
 /* ["name", "name", ...] with quotes, backslashes and control characters escaped */
 static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
   size_t size = 3, at = 0, k;
@@ -6930,27 +7169,6 @@ FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_learner *l, fvg_fvg
   fvg__release(c, names);
   fvg__release(c, x);
   return s;
-}
-
-/* Values of a parameter from the file, whose shape must be the parameter's. */
-static fvg_status fvg__restore(fvg_ctx *c, fvg_weights *w, fvg_parameter *p) {
-  char expected[FVG__SHAPE_TEXT], found[FVG__SHAPE_TEXT];
-  fvg_tensor x;
-  fvg_status s;
-  int same, i;
-  if (!fvg_weights_info(w, p->name, &x))
-    return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(w), p->name);
-  same = x.n_dim == p->value.n_dim;
-  for (i = 0; same && i < x.n_dim; i++) same = x.dim[i] == p->value.dim[i];
-  if (!same) {
-    return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, this model needs %s", fvg_weights_file(w), p->name,
-                     fvg__shape_text(&x, found), fvg__shape_text(&p->value, expected));
-  }
-  s = fvg_weights_get(w, p->name, FVG_F32, &x);
-  if (s) return s;
-  memcpy(p->value.data, x.data, fvg_tensor_count(&x) * sizeof(float));
-  fvg_tensor_free(c, &x);
-  return FVG_OK;
 }
 
 /* The position of that name, or -1. */
