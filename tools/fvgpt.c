@@ -26,12 +26,18 @@ static const char manual[] =
   "fvgpt attend     --model DIR [--checkpoint DIR] --text STR --out DIR FILE...\n"
   "                 writes DIR/NAME_gradcam.png, what speaks for the text (with a checkpoint: for that class), and\n"
   "                 DIR/NAME_attention.png, what the class token attends to; prints file, score, first picture\n"
-  "fvgpt tune       --model DIR --data ROOT --trainer CoOp|FVGPT_CoOp --out DIR\n"
-  "                 [--split F] [--shots 16] [--seeds 1,2,3] [--epochs 10] [--lr 0.0035] [--batch 4]\n"
-  "                 [--augment crop|none|squash|crop:K] [--n-ctx 4] [--ctx-init WORDS]\n"
-  "                 [--class-token-position end|middle|front] [--lambda-base 10] [--lambda-new 1]\n"
-  "                 [--template \"a photo of a {}.\"] [--fill-black] [--ablate]\n"
-  "                 --ablate adds rows for FVG-PT without some of its modules (FRG, FDC, PC)\n"
+  "fvgpt tune       --model DIR --data ROOT [--data ROOT2]... --trainer NAME,... --out DIR\n"
+  "                 NAME: CoOp KgCoOp ProGrad CoCoOp PromptSRC MaPLe DAPT MMRL, or FVGPT_ before one of them\n"
+  "                 [--split F] [--shots 16] [--seeds 1,2,3] [--augment crop|none|squash|crop:K]\n"
+  "                 [--epochs N] [--lr X] [--batch N] (else each method's own) [--set NAME=VALUE]...\n"
+  "                 [--n-ctx 4] [--ctx-init WORDS] [--class-token-position end|middle|front]\n"
+  "                 [--lambda-base 10] [--lambda-new 1] [--template \"a photo of a {}.\"] [--fill-black]\n"
+  "                 [--calibration published|crossfit] [--entropy raw|normalised] [--ablate]\n"
+  "                 [--dataset-root DATA --dataset NAME,...] instead of --data: the published folders\n"
+  "                 [--few-shot] all classes, every number of --shots 1,2,4,8,16\n"
+  "                 [--transfer-to ROOT,...] all classes, then tested on those of other data sets\n"
+  "                 --ablate adds rows for FVG-PT without some of its modules (FRG, FDC, PC).  A list that was cut\n"
+  "                 off goes on where it stopped when the same command is given again\n"
   "fvgpt eval       --model DIR --data ROOT --checkpoint DIR --split-half base|new|all [--split F] [--template STR]\n"
   "fvgpt report     --model DIR --data ROOT --runs RUNS [--data ROOT2 --runs RUNS2]... --out DIR\n"
   "                 [--pictures 6] [--split F]\n"
@@ -42,11 +48,12 @@ static const char manual[] =
 /* ---- options ---- */
 typedef struct options {
   const char *command, *model, *merges, *data, *split, *trainer, *out, *checkpoint, *half, *classes, *pixels, *crop;
-  const char *augment, *seeds, *ctx_init, *position, *prompt_template, *simd;
-  const char **image, **text, **rest, **all_data, **runs;
+  const char *augment, *seeds, *ctx_init, *position, *prompt_template, *simd, *dataset_root, *dataset, *transfer_to;
+  const char **image, **text, **rest, **all_data, **runs, **set, **all_dataset;
   char **argv;
-  int argc, n_image, n_text, n_rest, n_data, n_runs, pictures;
-  int size, flip, nearest, shots, epochs, batch, threads, n_ctx, csc, fill_black, ablate;
+  char *dataset_names;                                 /* all_dataset's, cut in place                                */
+  int argc, n_image, n_text, n_rest, n_data, n_runs, n_set, n_dataset, n_shots, all_shots[16], pictures;
+  int size, flip, nearest, epochs, batch, threads, n_ctx, csc, fill_black, ablate, few_shot, crossfit, normalised;
   double lr, lambda_base, lambda_new;
 } options;
 
@@ -73,6 +80,29 @@ static int whole(const char *name, const char *text, int low, int high, int *out
   return 0;
 }
 
+/* *out is 0 for the first word, 1 for the second. */
+static int one_of(const char *name, const char *value, const char *first, const char *second, int *out) {
+  *out = !strcmp(value, second);
+  if (*out || !strcmp(value, first)) return 1;
+  fprintf(stderr, "fvgpt: %s %s: %s or %s is expected\n", name, value, first, second);
+  return 0;
+}
+
+static int take_shots(options *o, const char *text) {
+  char *end;
+  o->n_shots = 0;
+  do {
+    long n = strtol(text, &end, 10);
+    if (end == text || n < 1 || n > 100000 || (*end && *end != ',') || o->n_shots == 16) {
+      fprintf(stderr, "fvgpt: --shots %s: up to 16 whole numbers from 1 to 100000 with commas are expected\n", text);
+      return 0;
+    }
+    o->all_shots[o->n_shots++] = (int)n;
+    text = end + 1;
+  } while (*end);
+  return 1;
+}
+
 /* 1 when name took the value, 0 after a message, -1 when no option has that name. */
 static int take(options *o, const char *name, const char *value) {
   const struct { const char *name; const char **to; } strings[] = {
@@ -80,7 +110,8 @@ static int take(options *o, const char *name, const char *value) {
     {"--trainer", &o->trainer}, {"--out", &o->out}, {"--checkpoint", &o->checkpoint}, {"--split-half", &o->half},
     {"--classes", &o->classes}, {"--pixels", &o->pixels}, {"--crop", &o->crop}, {"--augment", &o->augment},
     {"--seeds", &o->seeds}, {"--ctx-init", &o->ctx_init}, {"--class-token-position", &o->position},
-    {"--template", &o->prompt_template}, {"--simd", &o->simd}
+    {"--template", &o->prompt_template}, {"--simd", &o->simd}, {"--dataset-root", &o->dataset_root},
+    {"--dataset", &o->dataset}, {"--transfer-to", &o->transfer_to}
   };
   size_t i;
   if (!strcmp(name, "--data")) o->all_data[o->n_data++] = value;
@@ -91,7 +122,10 @@ static int take(options *o, const char *name, const char *value) {
   if (!strcmp(name, "--runs")) { o->runs[o->n_runs++] = value; return 1; }
   if (!strcmp(name, "--pictures")) return whole(name, value, 1, 100, &o->pictures);
   if (!strcmp(name, "--size")) return whole(name, value, 1, 4096, &o->size);
-  if (!strcmp(name, "--shots")) return whole(name, value, 1, 100000, &o->shots);
+  if (!strcmp(name, "--set")) { o->set[o->n_set++] = value; return 1; }
+  if (!strcmp(name, "--shots")) return take_shots(o, value);
+  if (!strcmp(name, "--calibration")) return one_of(name, value, "published", "crossfit", &o->crossfit);
+  if (!strcmp(name, "--entropy")) return one_of(name, value, "raw", "normalised", &o->normalised);
   if (!strcmp(name, "--epochs")) return whole(name, value, 1, 100000, &o->epochs);
   if (!strcmp(name, "--batch")) return whole(name, value, 1, 100000, &o->batch);
   if (!strcmp(name, "--threads")) return whole(name, value, 1, 256, &o->threads);
@@ -113,23 +147,45 @@ static int check_rest(const options *o) {
   return 0;
 }
 
+/* --dataset's names one by one. */
+static int cut_datasets(options *o) {
+  char *at;
+  if (!o->dataset) return 1;
+  o->dataset_names = (char *)malloc(strlen(o->dataset) + 1);
+  o->all_dataset = (const char **)calloc(strlen(o->dataset) + 1, sizeof *o->all_dataset);
+  if (!o->dataset_names || !o->all_dataset) return 0;
+  strcpy(o->dataset_names, o->dataset);
+  for (at = o->dataset_names; at; ) {
+    char *comma = strchr(at, ',');
+    if (comma) *comma = 0;
+    if (*at) o->all_dataset[o->n_dataset++] = at;
+    at = comma ? comma + 1 : NULL;
+  }
+  return 1;
+}
+
+static void options_free(options *o) {
+  free((void *)o->image);
+  free((void *)o->all_dataset);
+  free(o->dataset_names);
+}
+
 static int parse_options(options *o, int argc, char **argv) {
   int i, taken;
   memset(o, 0, sizeof *o);
-  o->image = (const char **)calloc((size_t)argc * 5, sizeof *o->image);
+  o->image = (const char **)calloc((size_t)argc * 6, sizeof *o->image);
   if (!o->image) return 0;
   o->text = o->image + argc;
   o->rest = o->text + argc;
   o->all_data = o->rest + argc;
   o->runs = o->all_data + argc;
+  o->set = o->runs + argc;
   o->argc = argc;
   o->argv = argv;
   o->pictures = 6;
-  o->shots = 16;
+  o->n_shots = 1;
+  o->all_shots[0] = 16;
   o->seeds = "1,2,3";
-  o->epochs = 10;
-  o->batch = 4;
-  o->lr = 0.0035;
   o->lambda_base = 10;
   o->lambda_new = 1;
   o->augment = "crop";
@@ -143,18 +199,19 @@ static int parse_options(options *o, int argc, char **argv) {
     if (!strcmp(argv[i], "--csc")) { o->csc = 1; continue; }
     if (!strcmp(argv[i], "--fill-black")) { o->fill_black = 1; continue; }
     if (!strcmp(argv[i], "--ablate")) { o->ablate = 1; continue; }
+    if (!strcmp(argv[i], "--few-shot")) { o->few_shot = 1; continue; }
     if (i + 1 == argc) { fprintf(stderr, "fvgpt: %s needs a value\n", argv[i]); return 0; }
     taken = take(o, argv[i], argv[i + 1]);
     if (taken < 0) fprintf(stderr, "fvgpt: unknown option %s (`fvgpt help` lists them)\n", argv[i]);
     if (taken <= 0) return 0;
     i++;
   }
-  return check_rest(o);
+  return check_rest(o) && cut_datasets(o);
 }
 
 /* ---- progress: one line that is rewritten on a terminal, a line every ten percent elsewhere ---- */
 typedef struct display {
-  double start, *epoch_loss;                        /* epoch_loss: receives the mean loss of each epoch, if set    */
+  double start;
   long first, last, last_tenth;
   int terminal, open_line;
   const char *what;
@@ -173,7 +230,6 @@ static int show_progress(void *user, const fvg_progress *p) {
   display *d = (display *)user;
   double rate, spent;
   long tenth = p->n_steps ? p->step * 10 / p->n_steps : 10;
-  if (d->epoch_loss && p->n_epochs) d->epoch_loss[p->epoch] += p->loss / (double)(p->n_steps / p->n_epochs);
   if (p->what != d->what || p->step <= d->last) {                                  /* another piece of work begins */
     d->what = p->what;
     d->start = now();
@@ -206,15 +262,6 @@ static fvg_status open_model(fvg_ctx *c, const options *o, fvg_clip **m) {
   *m = NULL;
   if (!o->model) return fvg__fail(c, FVG_E_ARG, "%s needs --model DIR", o->command);
   return fvg_clip_open(c, m, o->model, o->merges, FVG_F32);
-}
-
-static fvg_status open_data(fvg_ctx *c, const options *o, fvg_dataset *d) {
-  fvg_dataset_desc desc;
-  memset(&desc, 0, sizeof desc);
-  if (!o->data) return fvg__fail(c, FVG_E_ARG, "%s needs --data ROOT", o->command);
-  desc.root = o->data;
-  desc.split = o->split;
-  return fvg_dataset_open(c, d, &desc);
 }
 
 /* All folders of a path. */
@@ -470,16 +517,16 @@ static fvg_status encode(fvg_ctx *c, const options *o) {
 }
 
 /* ---- checkpoints ---- */
-static fvg_status open_checkpoint(fvg_clip *m, const char *folder, fvg_coop **p, fvg_fvgpt **f,
+static fvg_status open_checkpoint(fvg_clip *m, const char *folder, fvg_learner **l, fvg_fvgpt **f,
                                   fvg_weights **settings) {
   char path[1200];
   snprintf(path, sizeof path, "%s/checkpoint.safetensors", folder);
-  return fvg_checkpoint_load(m, path, p, f, settings);
+  return fvg_checkpoint_load(m, path, l, f, settings);
 }
 
-static fvg_branch branch_of(const fvg_coop *p, const fvg_fvgpt *f, fvg_half half) {
-  if (!p) return FVG_ZERO_SHOT;
-  if (!f) return FVG_TUNED;
+static fvg_branch branch_of(const fvg_learner *l, const fvg_fvgpt *f, fvg_half half) {
+  if (!l) return FVG_ZERO_SHOT;
+  if (!f) return half == FVG_BASE ? FVG_TUNED : FVG_TUNED_NEW;
   return half == FVG_BASE ? FVG_BRANCH_BASE : FVG_BRANCH_NEW;
 }
 
@@ -490,9 +537,9 @@ static const char *template_of(const options *o, const fvg_weights *settings) {
 }
 
 /* ---- classify ---- */
-static int all_base(fvg_coop *p, const char *const *name, int n) {
+static int all_base(fvg_learner *l, const char *const *name, int n) {
   int i, k, n_base;
-  const char *const *base = fvg_coop_class_names(p, &n_base);
+  const char *const *base = fvg_learner_class_names(l, &n_base);
   for (i = 0; i < n; i++) {
     for (k = 0; k < n_base && strcmp(base[k], name[i]); k++) {}
     if (k == n_base) return 0;
@@ -526,9 +573,29 @@ static void print_scores(const char *file, const char *const *name, int n, float
   if (b > 0) printf("  weight of plain CLIP b = %.3f\n", (double)b);
 }
 
+/* Rows of features as a classifier on l reads them. */
+static fvg_status encode_rows(fvg_clip *m, fvg_learner *l, const char *const *file, int n, float *features) {
+  size_t pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size,
+         width = (size_t)fvg_learner_feature_width(m, l);
+  float *chw;
+  fvg_image view;
+  fvg_status s = FVG_OK;
+  int i;
+  if (!m->has_vision) return fvg__fail(m->ctx, FVG_E_ARG, "this model has no image tower");
+  chw = (float *)fvg__alloc_array(m->ctx, pixels, sizeof *chw);
+  if (!chw) return FVG_E_NOMEM;
+  for (i = 0; !s && i < n; i++) {
+    s = load_view(m, file[i], &view, chw);
+    if (!s) s = fvg_learner_encode_images(m, l, chw, 1, features + (size_t)i * width);
+    fvg_image_free(m->ctx, &view);
+  }
+  fvg__release(m->ctx, chw);
+  return s;
+}
+
 static fvg_status classify(fvg_ctx *c, const options *o) {
   fvg_clip *m = NULL;
-  fvg_coop *p = NULL;
+  fvg_learner *l = NULL;
   fvg_fvgpt *f = NULL;
   fvg_classifier *k = NULL;
   fvg_weights *settings = NULL;
@@ -539,7 +606,7 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
   fvg_status s;
   if (!o->classes || !o->n_rest) return fvg__fail(c, FVG_E_ARG, "classify needs --classes A,B,C and pictures");
   s = open_model(c, o, &m);
-  if (!s && o->checkpoint) s = open_checkpoint(m, o->checkpoint, &p, &f, &settings);
+  if (!s && o->checkpoint) s = open_checkpoint(m, o->checkpoint, &l, &f, &settings);
   if (!s) {
     list = fvg__copy_string(c, o->classes);
     name = (const char **)fvg__alloc_array(c, strlen(o->classes) + 1, sizeof *name);
@@ -547,19 +614,17 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
     else if ((n = cut_names(list, name)) < 1) s = fvg__fail(c, FVG_E_ARG, "--classes %s: no names", o->classes);
   }
   if (!s)
-    s = fvg_classifier_new(m, &k, branch_of(p, f, p && all_base(p, name, n) ? FVG_BASE : FVG_NEW), p, f,
+    s = fvg_classifier_new(m, &k, branch_of(l, f, l && all_base(l, name, n) ? FVG_BASE : FVG_NEW), l, f,
                            template_of(o, settings), name, n);
   if (!s) {
-    features = (float *)fvg__alloc_array(c, (size_t)o->n_rest * (size_t)m->embed_dim, sizeof *features);
+    features = (float *)fvg__alloc_array(c, (size_t)o->n_rest * (size_t)fvg_learner_feature_width(m, l),
+                                         sizeof *features);
     logits = (float *)fvg__alloc_array(c, (size_t)o->n_rest * (size_t)n, sizeof *logits);
     b = (float *)fvg__alloc_array(c, (size_t)o->n_rest, sizeof *b);
     if (!features || !logits || !b) s = FVG_E_NOMEM;
   }
-  if (!s) s = encode_files(m, o->rest, o->n_rest, features);
-  if (!s) {
-    fvg_normalize_rows(features, o->n_rest, m->embed_dim);
-    s = fvg_classifier_logits(k, features, o->n_rest, logits, b);
-  }
+  if (!s) s = encode_rows(m, l, o->rest, o->n_rest, features);
+  if (!s) s = fvg_classifier_logits(k, features, o->n_rest, logits, b);
   for (i = 0; i < n; i++) if ((int)strlen(name[i]) > wide) wide = (int)strlen(name[i]);
   for (i = 0; !s && i < o->n_rest; i++) {
     float *row = logits + (size_t)i * (size_t)n;
@@ -574,7 +639,7 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
   fvg_classifier_free(k);
   fvg_weights_close(settings);
   fvg_fvgpt_free(f);
-  fvg_coop_free(p);
+  fvg_learner_free(l);
   fvg_clip_free(m);
   return s;
 }
@@ -609,13 +674,13 @@ static fvg_status save_overlay(fvg_ctx *c, const fvg_image *view, const float *m
 }
 
 /* Both maps of one picture, and a line with its score. */
-static fvg_status attend_file(fvg_clip *m, fvg_classifier *k, int label, const char *file, const char *folder,
-                              const char *name) {
+static fvg_status attend_file(fvg_clip *m, fvg_learner *l, fvg_classifier *k, int label, const char *file,
+                              const char *folder, const char *name) {
   fvg_ctx *c = m->ctx;
   size_t pixels = (size_t)m->vision.image_size * (size_t)m->vision.image_size;
   float *chw = (float *)fvg__alloc_array(c, 3 * pixels, sizeof *chw);
   float *map = (float *)fvg__alloc_array(c, pixels, sizeof *map);
-  float *f = (float *)fvg__alloc_array(c, (size_t)m->embed_dim, sizeof *f);
+  float *f = (float *)fvg__alloc_array(c, (size_t)fvg_learner_feature_width(m, l), sizeof *f);
   float *logits = (float *)fvg__alloc_array(c, (size_t)k->n_class, sizeof *logits);
   char grad_cam[1400], attention[1400];
   fvg_image view;
@@ -623,11 +688,8 @@ static fvg_status attend_file(fvg_clip *m, fvg_classifier *k, int label, const c
   memset(&view, 0, sizeof view);
   if (!chw || !map || !f || !logits) s = FVG_E_NOMEM;
   if (!s) s = load_view(m, file, &view, chw);
-  if (!s) s = fvg_clip_encode_images(m, chw, 1, f);
-  if (!s) {
-    fvg_normalize_rows(f, 1, m->embed_dim);
-    s = fvg_classifier_logits(k, f, 1, logits, NULL);
-  }
+  if (!s) s = fvg_learner_encode_images(m, l, chw, 1, f);
+  if (!s) s = fvg_classifier_logits(k, f, 1, logits, NULL);
   if (!s) s = fvg_attention_map(k, chw, label, FVG_GRAD_CAM, map);
   if (!s) s = save_overlay(c, &view, map, folder, name, "gradcam", grad_cam, sizeof grad_cam);
   if (!s) s = fvg_attention_map(k, chw, label, FVG_CLS_ATTENTION, map);
@@ -643,23 +705,23 @@ static fvg_status attend_file(fvg_clip *m, fvg_classifier *k, int label, const c
 
 /* Without a checkpoint the text is a whole caption.  With one it is a class among the tuned ones: alone, a new class
    would leave the gate of prior calibration no two distributions to compare. */
-static fvg_status attend_classifier(fvg_clip *m, const options *o, char *text, fvg_coop *p, fvg_fvgpt *f,
+static fvg_status attend_classifier(fvg_clip *m, const options *o, char *text, fvg_learner *l, fvg_fvgpt *f,
                                     const fvg_weights *settings, fvg_classifier **k, int *label) {
   const char *const only = text, *const *tuned;
   const char **name;
   int n, base;
   fvg_status s;
   *label = 0;
-  if (!p) return fvg_classifier_new(m, k, FVG_ZERO_SHOT, NULL, NULL, "{}", &only, 1);
+  if (!l) return fvg_classifier_new(m, k, FVG_ZERO_SHOT, NULL, NULL, "{}", &only, 1);
   fvg__blank_underscores(text);
-  base = all_base(p, &only, 1);
-  tuned = fvg_coop_class_names(p, &n);
+  base = all_base(l, &only, 1);
+  tuned = fvg_learner_class_names(l, &n);
   name = (const char **)fvg__alloc_array(m->ctx, (size_t)n + 1, sizeof *name);
   if (!name) return FVG_E_NOMEM;
   memcpy(name, tuned, (size_t)n * sizeof *name);
   name[n] = text;
   while (strcmp(name[*label], text)) ++*label;
-  s = fvg_classifier_new(m, k, branch_of(p, f, base ? FVG_BASE : FVG_NEW), p, f, template_of(o, settings), name,
+  s = fvg_classifier_new(m, k, branch_of(l, f, base ? FVG_BASE : FVG_NEW), l, f, template_of(o, settings), name,
                          base ? n : n + 1);
   fvg__release(m->ctx, name);
   return s;
@@ -667,7 +729,7 @@ static fvg_status attend_classifier(fvg_clip *m, const options *o, char *text, f
 
 static fvg_status attend(fvg_ctx *c, const options *o) {
   fvg_clip *m = NULL;
-  fvg_coop *p = NULL;
+  fvg_learner *l = NULL;
   fvg_fvgpt *f = NULL;
   fvg_classifier *k = NULL;
   fvg_weights *settings = NULL;
@@ -681,567 +743,28 @@ static fvg_status attend(fvg_ctx *c, const options *o) {
   if (strlen(o->out) > 1000) return fvg__fail(c, FVG_E_ARG, "--out: the path is too long");
   s = open_model(c, o, &m);
   if (!s && !m->has_vision) s = fvg__fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);
-  if (!s && o->checkpoint) s = open_checkpoint(m, o->checkpoint, &p, &f, &settings);
+  if (!s && o->checkpoint) s = open_checkpoint(m, o->checkpoint, &l, &f, &settings);
   if (!s) {
     text = fvg__copy_string(c, o->text[0]);
     name = (char (*)[NAME_BYTES])fvg__alloc_array(c, (size_t)o->n_rest, sizeof *name);
-    s = text && name ? attend_classifier(m, o, text, p, f, settings, &k, &label) : FVG_E_NOMEM;
+    s = text && name ? attend_classifier(m, o, text, l, f, settings, &k, &label) : FVG_E_NOMEM;
   }
   if (!s) s = make_folders(c, o->out);
   for (i = 0; !s && i < o->n_rest; i++) {
     name_of(o->rest[i], (const char (*)[NAME_BYTES])name, i, name[i]);
-    s = attend_file(m, k, label, o->rest[i], o->out, name[i]);
+    s = attend_file(m, l, k, label, o->rest[i], o->out, name[i]);
   }
   fvg__release(c, name);
   fvg__release(c, text);
   fvg_classifier_free(k);
   fvg_weights_close(settings);
   fvg_fvgpt_free(f);
-  fvg_coop_free(p);
+  fvg_learner_free(l);
   fvg_clip_free(m);
   return s;
 }
 
-/* ---- testing ---- */
-typedef struct half_set {                           /* the test images of one half, encoded once                    */
-  fvg_half half;
-  fvg_items items;
-  const char *const *class_name;
-  int n_class, *label;
-  float *f;
-} half_set;
-
-static void half_free(fvg_ctx *c, half_set *h) {
-  fvg_items_free(c, &h->items);
-  fvg__release(c, h->label);
-  fvg__release(c, h->f);
-}
-
-static fvg_status half_new(fvg_clip *m, half_set *h, const fvg_dataset *d, fvg_half half) {
-  fvg_ctx *c = m->ctx;
-  int first, i;
-  fvg_status s;
-  memset(h, 0, sizeof *h);
-  h->half = half;
-  h->n_class = fvg_half_classes(d->n_class, half, &first);
-  h->class_name = (const char *const *)d->class_name + first;
-  s = fvg_items_half(c, &h->items, &d->test, d->n_class, half);
-  if (!s && (h->items.n < 1 || h->n_class < 1))
-    s = fvg__fail(c, FVG_E_ARG, "%s: no test images of %s classes", d->root, half == FVG_NEW ? "new" : "these");
-  if (!s) {
-    h->label = (int *)fvg__alloc_array(c, (size_t)h->items.n, sizeof *h->label);
-    h->f = (float *)fvg__alloc_array(c, (size_t)h->items.n * (size_t)m->embed_dim, sizeof *h->f);
-    if (!h->label || !h->f) s = FVG_E_NOMEM;
-  }
-  for (i = 0; !s && i < h->items.n; i++) h->label[i] = h->items.item[i].label;
-  if (!s) s = fvg_encode_items(m, d, &h->items, h->f);
-  if (s) { half_free(c, h); memset(h, 0, sizeof *h); }
-  return s;
-}
-
-static fvg_status test_half(fvg_clip *m, const half_set *h, fvg_branch branch, fvg_coop *p, fvg_fvgpt *f,
-                            const char *prompt_template, fvg_score *score) {
-  fvg_ctx *c = m->ctx;
-  float *logits = (float *)fvg__alloc_array(c, (size_t)h->items.n * (size_t)h->n_class, sizeof *logits);
-  fvg_classifier *k = NULL;
-  fvg_status s = logits ? fvg_classifier_new(m, &k, branch, p, f, prompt_template, h->class_name, h->n_class)
-                        : FVG_E_NOMEM;
-  if (!s) s = fvg_classifier_logits(k, h->f, h->items.n, logits, NULL);
-  if (!s) s = fvg_score_of(c, score, logits, h->label, h->items.n, h->n_class);
-  fvg_classifier_free(k);
-  fvg__release(c, logits);
-  return s;
-}
-
-static fvg_status eval(fvg_ctx *c, const options *o) {
-  fvg_clip *m = NULL;
-  fvg_coop *p = NULL;
-  fvg_fvgpt *f = NULL;
-  fvg_weights *settings = NULL;
-  fvg_dataset d;
-  half_set h;
-  fvg_score score;
-  fvg_half half = FVG_ALL;
-  fvg_status s;
-  if (!o->checkpoint || !o->half)
-    return fvg__fail(c, FVG_E_ARG, "eval needs --checkpoint DIR and --split-half base|new|all");
-  if (!strcmp(o->half, "base")) half = FVG_BASE;
-  else if (!strcmp(o->half, "new")) half = FVG_NEW;
-  else if (strcmp(o->half, "all"))
-    return fvg__fail(c, FVG_E_ARG, "--split-half %s: base, new or all is expected", o->half);
-  memset(&d, 0, sizeof d);
-  memset(&h, 0, sizeof h);
-  s = open_model(c, o, &m);
-  if (!s) s = open_checkpoint(m, o->checkpoint, &p, &f, &settings);
-  if (!s) s = open_data(c, o, &d);
-  if (!s) s = half_new(m, &h, &d, half);
-  if (!s) s = test_half(m, &h, branch_of(p, f, half), p, f, template_of(o, settings), &score);
-  if (!s)
-    printf("%s classes %d  images %d  correct %d  accuracy %.2f  error %.2f  macro_f1 %.2f\n", o->half, h.n_class,
-           score.n, score.n_correct, score.accuracy, 100 - score.accuracy, score.macro_f1);
-  half_free(c, &h);
-  fvg_dataset_free(&d);
-  fvg_weights_close(settings);
-  fvg_fvgpt_free(f);
-  fvg_coop_free(p);
-  fvg_clip_free(m);
-  return s;
-}
-
-/* ---- tune ---- */
-/* The methods, and what --ablate adds: FVG-PT with some of its modules only, the rows of the paper's Table 3. */
-enum { ZERO_SHOT, COOP, FVGPT_COOP, N_METHOD, ONLY_FDC = N_METHOD, ONLY_PC, FRG_FDC, FDC_PC, N_ROW, MAX_SEEDS = 64 };
-static const char *const method_name[N_ROW] = {"zero_shot", "CoOp", "FVGPT_CoOp", "FDC", "PC", "FRG+FDC", "FDC+PC"};
-
-typedef struct tuning {                             /* one run of `tune`                                            */
-  const options *o;
-  fvg_clip *m;
-  fvg_dataset d;
-  half_set test[2];                                 /* base, new                                                    */
-  int seed[MAX_SEEDS], n_seed, n_method;
-  double result[N_ROW][MAX_SEEDS][2];
-  double *epoch_loss;                               /* of the stage that is training                                */
-  char *curve[N_ROW][MAX_SEEDS];                    /* and, finished, as text: numbers with blanks between          */
-  fvg_views_desc augment;
-  fvg_views *views;                                 /* shared by seeds and stages, unless every epoch crops anew    */
-} tuning;
-
-static fvg_status parse_seeds(tuning *t, fvg_ctx *c, const char *text) {
-  const char *all = text;
-  char *end;
-  do {
-    long seed = strtol(text, &end, 10);
-    if (end == text || seed < 0 || seed > 2147483647L || (*end && *end != ',') || t->n_seed == MAX_SEEDS)
-      return fvg__fail(c, FVG_E_ARG, "--seeds %s: up to %d whole numbers with commas are expected", all, MAX_SEEDS);
-    t->seed[t->n_seed++] = (int)seed;
-    text = end + 1;
-  } while (*end);
-  return FVG_OK;
-}
-
-static fvg_status parse_augment(tuning *t, fvg_ctx *c, const char *text) {
-  char tail;
-  if (!strcmp(text, "crop")) t->augment.augment = FVG_AUGMENT_CROP;
-  else if (!strcmp(text, "none")) t->augment.augment = FVG_AUGMENT_NONE;
-  else if (!strcmp(text, "squash")) t->augment.augment = FVG_AUGMENT_SQUASH;
-  else if (sscanf(text, "crop:%d%c", &t->augment.n_crops, &tail) == 1 &&
-           t->augment.n_crops >= 1 && t->augment.n_crops <= 10000)
-    t->augment.augment = FVG_AUGMENT_FIXED_CROPS;
-  else return fvg__fail(c, FVG_E_ARG, "--augment %s: crop, none, squash or crop:K is expected", text);
-  t->augment.fill_black = t->o->fill_black;
-  return FVG_OK;
-}
-
-static fvg_status parse_position(fvg_ctx *c, const char *text, fvg_position *out) {
-  static const char *const name[] = {"end", "middle", "front"};
-  int i;
-  for (i = 0; i < 3; i++)
-    if (!strcmp(text, name[i])) { *out = (fvg_position)i; return FVG_OK; }
-  return fvg__fail(c, FVG_E_ARG, "--class-token-position %s: end, middle or front is expected", text);
-}
-
-/* What determines a stage; two runs with equal settings give equal checkpoints. */
-typedef struct settings { fvg_metadata entry[24]; char text[24][40]; int n; } settings;
-
-static void set(settings *x, const char *key, const char *value) {
-  x->entry[x->n].key = key;
-  x->entry[x->n++].value = value;
-}
-
-static void set_number(settings *x, const char *key, double value) {
-  snprintf(x->text[x->n], sizeof x->text[0], "%.9g", value);
-  set(x, key, x->text[x->n]);
-}
-
-/* A short mark of what was tuned on what, wherever the files lie:
-   the projections' bytes, and the images' paths and labels. */
-static const uint64_t mark_start = 14695981039346656037u;
-
-static uint64_t mark_bytes(uint64_t h, const void *bytes, size_t n) {
-  const unsigned char *b = (const unsigned char *)bytes;
-  for (; n; n--, b++) h = (h ^ *b) * 1099511628211u;
-  return h;
-}
-
-static void set_mark(settings *x, const char *key, uint64_t h) {
-  snprintf(x->text[x->n], sizeof x->text[0], "%08lx%08lx",
-           (unsigned long)(h >> 32), (unsigned long)(h & 0xffffffffu));
-  set(x, key, x->text[x->n]);
-}
-
-static void set_model(settings *x, const fvg_clip *m) {
-  const fvg_tensor *vision = &m->vision.projection, *text = &m->text.projection;
-  uint64_t h = mark_bytes(mark_start, vision->data, fvg_tensor_count(vision) * sizeof(float));
-  set_mark(x, "model", mark_bytes(h, text->data, fvg_tensor_count(text) * sizeof(float)));
-}
-
-static void describe(const tuning *t, int seed, int fvgpt, const fvg_items *items, settings *x) {
-  const options *o = t->o;
-  uint64_t h = mark_start;
-  int i;
-  x->n = 0;
-  set_model(x, t->m);
-  for (i = 0; i < items->n; i++) {
-    h = mark_bytes(h, items->item[i].path, strlen(items->item[i].path) + 1);
-    h = mark_bytes(h, &items->item[i].label, sizeof items->item[i].label);
-  }
-  set_mark(x, "images", h);
-  set_number(x, "seed", seed);
-  set_number(x, "shots", o->shots);
-  set_number(x, "epochs", o->epochs);
-  set_number(x, "lr", o->lr);
-  set_number(x, "batch", o->batch);
-  set(x, "augment", o->augment);
-  set(x, "ctx_init", o->ctx_init ? o->ctx_init : "");
-  if (!fvgpt) return;
-  set_number(x, "lambda_base", o->lambda_base);
-  set_number(x, "lambda_new", o->lambda_new);
-  set(x, "template", template_of(o, NULL));
-  set(x, "fill", o->fill_black ? "black" : "mean");
-}
-
-/* A finished checkpoint made with the same settings, and its curve, or nothing; other settings are an error, so that
-   nothing is lost. */
-static fvg_status reuse(tuning *t, const char *path, const settings *x, fvg_coop *like, fvg_coop **p, fvg_fvgpt **f,
-                        char **curve) {
-  fvg_ctx *c = t->m->ctx;
-  fvg_weights *w;
-  const char *const *have, *const *want;
-  int i, n_have, n_want;
-  fvg_status s;
-  *p = NULL;
-  *f = NULL;
-  if (!fvg__file_exists(path)) return FVG_OK;
-  s = fvg_checkpoint_load(t->m, path, p, f, &w);
-  if (s) return s;
-  for (i = 0; !s && i < x->n; i++) {
-    const char *value = fvg_weights_metadata(w, x->entry[i].key);
-    if (!value || strcmp(value, x->entry[i].value))
-      s = fvg__fail(c, FVG_E_ARG, "%s was tuned with %s %s, not %s; choose another --out or remove it",
-                    path, x->entry[i].key, value ? value : "unset", x->entry[i].value);
-  }
-  have = fvg_coop_class_names(*p, &n_have);
-  want = fvg_coop_class_names(like, &n_want);
-  for (i = 0; !s && i < n_want; i++)
-    if (n_have != n_want || strcmp(have[i], want[i]))
-      s = fvg__fail(c, FVG_E_ARG, "%s was tuned on other classes; choose another --out or remove it", path);
-  if (!s && ((*p)->desc.n_ctx != like->desc.n_ctx || (*p)->desc.class_specific != like->desc.class_specific ||
-             (*p)->desc.class_token_position != like->desc.class_token_position))
-    s = fvg__fail(c, FVG_E_ARG, "%s was tuned with another shape of context; choose another --out or remove it",
-                  path);
-  if (!s && fvg_weights_metadata(w, "epoch_loss")) {
-    *curve = fvg__copy_string(c, fvg_weights_metadata(w, "epoch_loss"));
-    if (!*curve) s = FVG_E_NOMEM;
-  }
-  fvg_weights_close(w);
-  if (s) { fvg_coop_free(*p); fvg_fvgpt_free(*f); *p = NULL; *f = NULL; }
-  return s;
-}
-
-static fvg_status checkpoint_path(const tuning *t, int method, int seed, char *path, size_t n) {
-  char folder[1100];
-  snprintf(folder, sizeof folder, "%s/%s/seed%d", t->o->out, method_name[method], seed);
-  snprintf(path, n, "%s/checkpoint.safetensors", folder);
-  return make_folders(t->m->ctx, folder);
-}
-
-/* New crops in every epoch come from the run's seed; everything else is the same for all seeds. */
-static fvg_status views_for(tuning *t, int seed, int stage, fvg_views **views) {
-  fvg_views_desc desc = t->augment;
-  fvg_status s;
-  *views = t->views;
-  if (t->views) return FVG_OK;
-  if (desc.augment == FVG_AUGMENT_CROP) {
-    desc.seed = (uint64_t)seed + 1000000u * (uint64_t)stage;
-    desc.no_foreground = stage == 1;
-    return fvg_views_new(t->m, views, &t->d, &desc);
-  }
-  desc.no_foreground = t->n_method <= FVGPT_COOP;
-  s = fvg_views_new(t->m, &t->views, &t->d, &desc);
-  *views = t->views;
-  return s;
-}
-
-/* The losses of the stage that has just trained become its curve and, behind the settings that count, metadata. */
-static fvg_status keep_curve(tuning *t, settings *x, char **curve) {
-  document d;
-  int i;
-  memset(&d, 0, sizeof d);
-  d.c = t->m->ctx;
-  for (i = 0; i < t->o->epochs; i++) put(&d, i ? " %.6g" : "%.6g", t->epoch_loss[i]);
-  *curve = d.text;
-  if (!d.status) set(x, "epoch_loss", *curve);
-  return d.status;
-}
-
-/* Stage 1, or its finished result; *p is fresh on entry. */
-static fvg_status stage_1(tuning *t, int run, const fvg_items *items, fvg_coop **p) {
-  int seed = t->seed[run];
-  settings x;
-  char path[1200];
-  fvg_train_desc desc;
-  fvg_views *views = NULL;
-  fvg_coop *done;
-  fvg_fvgpt *none;
-  fvg_status s;
-  describe(t, seed, 0, items, &x);
-  s = checkpoint_path(t, COOP, seed, path, sizeof path);
-  if (!s) s = reuse(t, path, &x, *p, &done, &none, &t->curve[COOP][run]);
-  if (s) return s;
-  if (done) {
-    fprintf(stderr, "CoOp       seed %d: reusing %s\n", seed, path);
-    fvg_fvgpt_free(none);
-    fvg_coop_free(*p);
-    *p = done;
-    return FVG_OK;
-  }
-  memset(&desc, 0, sizeof desc);
-  desc.optimizer.lr = (float)t->o->lr;
-  desc.optimizer.epochs = t->o->epochs;
-  desc.batch = t->o->batch;
-  desc.seed = (uint64_t)seed;
-  memset(t->epoch_loss, 0, (size_t)t->o->epochs * sizeof *t->epoch_loss);
-  s = views_for(t, seed, 1, &views);
-  if (!s) s = fvg_coop_train(*p, views, items, &desc);
-  if (!s) s = keep_curve(t, &x, &t->curve[COOP][run]);
-  if (!s) s = fvg_checkpoint_save(path, *p, NULL, x.entry, x.n);
-  if (views != t->views) fvg_views_free(views);
-  return s;
-}
-
-/* FVG-PT on the tuned prompts, whole or, as another method, in part. */
-static fvg_status stage_2(tuning *t, int method, int run, const fvg_items *items, fvg_coop *p, fvg_fvgpt **f) {
-  int seed = t->seed[run];
-  settings x;
-  char path[1200];
-  fvg_train_desc desc;
-  fvg_fvgpt_desc modules;
-  fvg_views *views = NULL;
-  fvg_coop *done;
-  fvg_status s;
-  describe(t, seed, 1, items, &x);
-  s = checkpoint_path(t, method, seed, path, sizeof path);
-  if (!s) s = reuse(t, path, &x, p, &done, f, &t->curve[method][run]);
-  if (s) return s;
-  fvg_coop_free(done);
-  if (*f) {
-    fprintf(stderr, "%-10s seed %d: reusing %s\n", method_name[method], seed, path);
-    return FVG_OK;
-  }
-  memset(&desc, 0, sizeof desc);
-  desc.optimizer.lr = (float)t->o->lr;
-  desc.optimizer.epochs = t->o->epochs;
-  desc.batch = t->o->batch;
-  desc.seed = (uint64_t)seed + 1000000u;             /* not stage 1's order again                                   */
-  memset(&modules, 0, sizeof modules);
-  modules.width = t->m->embed_dim;
-  modules.logit_scale = t->m->logit_scale;
-  modules.lambda_base = t->o->lambda_base > 0 ? (float)t->o->lambda_base : -1;
-  modules.lambda_new = t->o->lambda_new > 0 ? (float)t->o->lambda_new : -1;
-  modules.no_frg = method == ONLY_FDC || method == FDC_PC;
-  modules.no_fdc = method == ONLY_PC;
-  modules.no_pc = method == ONLY_FDC || method == FRG_FDC;
-  modules.seed = (uint64_t)seed;
-  memset(t->epoch_loss, 0, (size_t)t->o->epochs * sizeof *t->epoch_loss);
-  s = fvg_fvgpt_new(t->m->ctx, f, &modules);
-  if (!s) s = views_for(t, seed, 2, &views);
-  if (!s) s = fvg_fvgpt_train(*f, p, views, items, template_of(t->o, NULL), &desc);
-  if (!s) s = keep_curve(t, &x, &t->curve[method][run]);
-  if (!s) s = fvg_checkpoint_save(path, p, *f, x.entry, x.n);
-  if (views != t->views) fvg_views_free(views);
-  return s;
-}
-
-static fvg_status test_method(tuning *t, int method, int run, fvg_coop *p, fvg_fvgpt *f) {
-  double *r = t->result[method][run];
-  fvg_score score;
-  fvg_status s = FVG_OK;
-  int half;
-  for (half = 0; !s && half < 2; half++) {
-    s = test_half(t->m, &t->test[half], branch_of(p, f, t->test[half].half), p, f, template_of(t->o, NULL), &score);
-    if (!s) r[half] = score.accuracy;
-  }
-  if (!s)
-    printf("%-11s seed %-3d  base %6.2f  new %6.2f  H %6.2f\n", method_name[method], t->seed[run], r[0], r[1],
-           fvg_harmonic_mean(r[0], r[1]));
-  fflush(stdout);
-  return s;
-}
-
-/* Fewer images than shots are used as they are; a class without any cannot be learned. */
-static fvg_status check_shots(tuning *t, const fvg_items *base, const char *const *class_name, int n_class,
-                              int warn) {
-  fvg_ctx *c = t->m->ctx;
-  int label, i, fewest = t->o->shots, poorest = 0;
-  for (label = 0; label < n_class; label++) {
-    int n = 0;
-    for (i = 0; i < base->n; i++) n += base->item[i].label == label;
-    if (n < fewest) { fewest = n; poorest = label; }
-  }
-  if (fewest == 0)
-    return fvg__fail(c, FVG_E_ARG, "%s: class \"%s\" has no training images", t->d.root, class_name[poorest]);
-  if (fewest < t->o->shots && warn)
-    fvg__log(c, 0, "%s: class \"%s\" has only %d training images for %d shots; all of them are used",
-             t->d.root, class_name[poorest], fewest, t->o->shots);
-  return FVG_OK;
-}
-
-static fvg_status run_seed(tuning *t, int run) {
-  fvg_ctx *c = t->m->ctx;
-  int seed = t->seed[run], fewest, first, n_base = fvg_half_classes(t->d.n_class, FVG_BASE, &first);
-  fvg_items few, base;
-  fvg_coop_desc desc;
-  fvg_coop *p = NULL;
-  fvg_fvgpt *f = NULL;
-  fvg_status s;
-  int method;
-  memset(&few, 0, sizeof few);
-  memset(&base, 0, sizeof base);
-  memset(&desc, 0, sizeof desc);
-  desc.n_ctx = t->o->n_ctx;
-  desc.ctx_init = t->o->ctx_init;
-  desc.class_specific = t->o->csc;
-  desc.seed = (uint64_t)seed;
-  s = parse_position(c, t->o->position, &desc.class_token_position);
-  if (!s) s = fvg_items_few_shot(c, &few, &t->d.train, t->d.n_class, t->o->shots, (uint64_t)seed, &fewest);
-  if (!s) s = fvg_items_half(c, &base, &few, t->d.n_class, FVG_BASE);
-  if (!s) s = check_shots(t, &base, (const char *const *)t->d.class_name + first, n_base, run == 0);
-  if (!s) s = fvg_coop_new(t->m, &p, &desc, (const char *const *)t->d.class_name + first, n_base);
-  /* before stage 1's work, not after it */
-  if (!s && t->n_method > FVGPT_COOP) s = fvg__check_masks(&t->d, &base);
-  if (!s) s = test_method(t, ZERO_SHOT, run, NULL, NULL);
-  if (!s) s = stage_1(t, run, &base, &p);
-  if (!s) s = test_method(t, COOP, run, p, NULL);
-  for (method = FVGPT_COOP; !s && method < t->n_method; method++) {
-    s = stage_2(t, method, run, &base, p, &f);
-    if (!s) s = test_method(t, method, run, p, f);
-    fvg_fvgpt_free(f);
-    f = NULL;
-  }
-  fvg_coop_free(p);
-  fvg_items_free(c, &base);
-  fvg_items_free(c, &few);
-  return s;
-}
-
-/* Mean and deviation (of the population, as the published result parser) of one column: base, new, H. */
-static double mean_of(const tuning *t, int method, int column, double *deviation) {
-  double x[MAX_SEEDS], mean = 0, var = 0;
-  int i;
-  for (i = 0; i < t->n_seed; i++) {
-    const double *r = t->result[method][i];
-    x[i] = column < 2 ? r[column] : fvg_harmonic_mean(r[0], r[1]);
-    mean += x[i] / t->n_seed;
-  }
-  for (i = 0; i < t->n_seed; i++) var += (x[i] - mean) * (x[i] - mean) / t->n_seed;
-  *deviation = sqrt(var);
-  return mean;
-}
-
-static void put_rows(document *d, const tuning *t) {
-  int method, i;
-  put(d, " \"rows\": [\n");
-  for (i = 0; i < t->n_seed; i++)
-    for (method = 0; method < t->n_method; method++) {
-      const double *r = t->result[method][i];
-      put(d, "  {\"method\": \"%s\", \"seed\": %d, \"base\": %.4f, \"new\": %.4f, \"H\": %.4f}%s\n",
-          method_name[method], t->seed[i], r[0], r[1], fvg_harmonic_mean(r[0], r[1]),
-          i == t->n_seed - 1 && method == t->n_method - 1 ? "" : ",");
-    }
-  put(d, " ],\n");
-}
-
-/* A curve comes from a checkpoint's text, so nothing but numbers is passed on; none: one of an older version. */
-static void put_curves(document *d, const tuning *t) {
-  int method, i, k;
-  put(d, " \"curves\": [\n");
-  for (i = 0; i < t->n_seed; i++)
-    for (method = COOP; method < t->n_method; method++) {
-      const char *at = t->curve[method][i] ? t->curve[method][i] : "";
-      char *end;
-      put(d, "  {\"method\": \"%s\", \"seed\": %d, \"loss\": [", method_name[method], t->seed[i]);
-      for (k = 0; *at; k++, at = end) {
-        double loss = strtod(at, &end);
-        if (end == at || !(fabs(loss) < 1e30)) break;
-        put(d, k ? ", %.6g" : "%.6g", loss);
-      }
-      put(d, "]}%s\n", i == t->n_seed - 1 && method == t->n_method - 1 ? "" : ",");
-    }
-  put(d, " ],\n");
-}
-
-static fvg_status write_results(tuning *t) {
-  char path[1200];
-  double base, new_, base_std, new_std, h_std;
-  document d;
-  int method, i;
-  memset(&d, 0, sizeof d);
-  d.c = t->m->ctx;
-  put(&d, "{\n \"trainer\": \"%s\",\n \"shots\": %d,\n \"seeds\": [", t->o->trainer, t->o->shots);
-  for (i = 0; i < t->n_seed; i++) put(&d, i ? ", %d" : "%d", t->seed[i]);
-  put(&d, "],\n");
-  put_rows(&d, t);
-  put_curves(&d, t);
-  put(&d, " \"mean\": [\n");
-  printf("\n%-11s %6s %6s %6s %6s %6s   mean of %d seed%s, H of the means\n", "", "base", "+-", "new", "+-", "H",
-         t->n_seed, t->n_seed > 1 ? "s" : "");
-  for (method = 0; method < t->n_method; method++) {
-    base = mean_of(t, method, 0, &base_std);
-    new_ = mean_of(t, method, 1, &new_std);
-    mean_of(t, method, 2, &h_std);
-    put(&d, "  {\"method\": \"%s\", \"base\": %.4f, \"base_std\": %.4f, ", method_name[method], base, base_std);
-    put(&d, "\"new\": %.4f, \"new_std\": %.4f, \"H\": %.4f, \"H_std\": %.4f}%s\n", new_, new_std,
-        fvg_harmonic_mean(base, new_), h_std, method == t->n_method - 1 ? "" : ",");
-    printf("%-11s %6.2f %6.2f %6.2f %6.2f %6.2f\n", method_name[method], base, base_std, new_, new_std,
-           fvg_harmonic_mean(base, new_));
-  }
-  put(&d, " ]\n}\n");
-  snprintf(path, sizeof path, "%s/results.json", t->o->out);
-  return save_document(&d, path);
-}
-
-static fvg_status tune(fvg_ctx *c, const options *o) {
-  tuning *t;
-  fvg_position position;
-  fvg_status s;
-  int run, method;
-  if (!o->trainer || !o->out || !*o->out)
-    return fvg__fail(c, FVG_E_ARG, "tune needs --trainer CoOp|FVGPT_CoOp and --out DIR");
-  if (strcmp(o->trainer, "CoOp") && strcmp(o->trainer, "FVGPT_CoOp"))
-    return fvg__fail(c, FVG_E_ARG, "--trainer %s: CoOp or FVGPT_CoOp is expected", o->trainer);
-  if (strlen(o->out) > 1000) return fvg__fail(c, FVG_E_ARG, "--out: the path is too long");
-  if (o->csc)
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "--csc: class-specific context cannot name new classes, so it has no "
-                                           "base-to-new result; use the library (fvg_coop_desc)");
-  t = (tuning *)fvg__alloc(c, sizeof *t);
-  if (!t) return FVG_E_NOMEM;
-  t->o = o;
-  t->n_method = !strcmp(o->trainer, "CoOp") ? FVGPT_COOP : o->ablate ? N_ROW : N_METHOD;
-  t->epoch_loss = (double *)fvg__alloc_array(c, (size_t)o->epochs, sizeof *t->epoch_loss);
-  ((display *)c->desc.user)->epoch_loss = t->epoch_loss;
-  s = t->epoch_loss ? parse_seeds(t, c, o->seeds) : FVG_E_NOMEM;
-  if (!s) s = parse_augment(t, c, o->augment);
-  if (!s) s = parse_position(c, o->position, &position);
-  if (!s) s = open_model(c, o, &t->m);
-  if (!s) s = open_data(c, o, &t->d);
-  if (!s) s = make_folders(c, o->out);
-  if (!s) s = half_new(t->m, &t->test[0], &t->d, FVG_BASE);
-  if (!s) s = half_new(t->m, &t->test[1], &t->d, FVG_NEW);
-  for (run = 0; !s && run < t->n_seed; run++) s = run_seed(t, run);
-  if (!s) s = write_results(t);
-  fvg_views_free(t->views);
-  half_free(c, &t->test[1]);
-  half_free(c, &t->test[0]);
-  fvg_dataset_free(&t->d);
-  fvg_clip_free(t->m);
-  for (method = 0; method < N_ROW; method++)
-    for (run = 0; run < t->n_seed; run++) fvg__release(c, t->curve[method][run]);
-  ((display *)c->desc.user)->epoch_loss = NULL;
-  fvg__release(c, t->epoch_loss);
-  fvg__release(c, t);
-  return s;
-}
-
+#include "tune.h"
 #include "report.h"
 #include "report_page.h"
 
@@ -1256,10 +779,10 @@ int main(int argc, char **argv) {
   fvg_status s = FVG_E_ARG;
   options o;
   size_t i;
-  if (!parse_options(&o, argc, argv)) { free((void *)o.image); return 1; }
+  if (!parse_options(&o, argc, argv)) { options_free(&o); return 1; }
   if (!strcmp(o.command, "help") || !strcmp(o.command, "--help")) {
     fputs(manual, stdout);
-    free((void *)o.image);
+    options_free(&o);
     return 0;
   }
   memset(&desc, 0, sizeof desc);
@@ -1272,17 +795,17 @@ int main(int argc, char **argv) {
   for (i = 0; o.simd && fvg_simd_name((int)i) && strcmp(o.simd, fvg_simd_name((int)i)); i++) {}
   if (!fvg_simd_name((int)i)) {
     fprintf(stderr, "fvgpt: --simd %s: scalar, sse2, avx2, avx512, neon, wasm or best is expected\n", o.simd);
-    free((void *)o.image);
+    options_free(&o);
     return 1;
   }
   desc.simd = (int)i;
   signal(SIGINT, on_interrupt);
-  if (fvg_init(&c, &desc)) { free((void *)o.image); return fail("out of memory"); }
+  if (fvg_init(&c, &desc)) { options_free(&o); return fail("out of memory"); }
   if (desc.simd && fvg_simd_level(c) != desc.simd) {
     fprintf(stderr, "fvgpt: --simd %s: not on this CPU or in this build, which have %s\n", o.simd,
             fvg_simd_name(fvg_simd_level(c)));
     fvg_free(c);
-    free((void *)o.image);
+    options_free(&o);
     return 1;
   }
   for (i = 0; i < sizeof command / sizeof *command && strcmp(o.command, command[i].name); i++) {}
@@ -1290,6 +813,6 @@ int main(int argc, char **argv) {
   else fvg__fail(c, s, "unknown command %s (`fvgpt help` lists them)", o.command);
   if (s) show_log(&d, 0, fvg_error(c));
   fvg_free(c);
-  free((void *)o.image);
+  options_free(&o);
   return s != FVG_OK;
 }

@@ -2,6 +2,9 @@
    Part of fvgpt.c, whose helpers it uses.  For each data set everything is measured into a `study` here, and printed
    from it by report_page.h. */
 
+/* The methods that the report shows. */
+enum { ZERO_SHOT, COOP, FVGPT_COOP, N_METHOD };
+static const char *const method_name[N_METHOD] = {"zero_shot", "CoOp", "FVGPT_CoOp"};
 enum { ATTENTION = N_METHOD, N_MAP };               /* maps: one of each method, then the attention        */
 enum { N_BIN = 10, MOST_MEASURED = 200, MOST_TICKS = 12 };
 enum { TRUST_GOOD, TRUST_BAD, TRUST_AUC, N_TRUST };
