@@ -1,8 +1,9 @@
 /* fvgpt.h - prompt tuning from tensor to tuned classifier, in one C99 header            public domain or MIT
 
    The part of fvgpt that knows nothing of pictures and words: kernels, tensors, reverse-mode differentiation,
-   transformer blocks, optimisers, safetensors, and the three modules of FVG-PT (Adaptive Foreground View-Guided
-   Prompt Tuning, arXiv 2603.08708).  CLIP, prompts, images and data sets are in fvgpt_clip.h, which includes this.
+   transformer blocks, optimisers, safetensors, PyTorch checkpoints, and the three modules of FVG-PT (Adaptive
+   Foreground View-Guided Prompt Tuning, arXiv 2603.08708).  CLIP, prompts, images and data sets are in fvgpt_clip.h,
+   which includes this.
 
    USE   In exactly one C or C++ file:                      Everywhere else:
 
@@ -71,7 +72,7 @@
 
    9. CHAPTERS, in order of dependency (`grep -n "^ \* CHAPTER" fvgpt.h` prints this list with line numbers):
         1 Context      2 Files        3 Safetensors   4 Kernels      5 Tape
-        6 Operations   7 Transformer  8 Optimisers    9 FVG-PT
+        6 Operations   7 Transformer  8 Optimisers    9 FVG-PT     10 PyTorch files
 */
 #ifndef FVGPT_H
 #define FVGPT_H
@@ -225,6 +226,16 @@ FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key);
    new memory; floats are checked to be finite (FVG_E_NUMERIC).  Give back with fvg_tensor_free. */
 FVG_DEF fvg_status  fvg_weights_get(fvg_weights *w, const char *name, fvg_dtype as, fvg_tensor *out);
 FVG_DEF void        fvg_tensor_free(fvg_ctx *c, fvg_tensor *x);
+
+/* fvg_weights_open, or, if the first bytes are a zip archive's, the same for what torch.save and torch.jit.save
+   write since PyTorch 1.6 (.pt, .pth, .pth.tar-N, .bin); nothing in the file is executed.  Tensors are named by the
+   path through dictionaries, lists and modules, joined with '.', without a leading "state_dict." and then "module.";
+   a file that is one tensor names it "tensor".  Beside a state_dict, `optimizer` and `scheduler` are left out.
+   Numbers and strings beside the tensors at the top, such as epoch, are metadata.  Parameters count as tensors; any
+   strides are read; dtypes are as in safetensors (F64, BOOL, ...: info says 2).  FVG_E_FORMAT, naming it, if the file
+   asks for a class or function other than tensors, plain containers, modules and optimisers; FVG_E_UNSUPPORTED for
+   older and for compressed files. */
+FVG_DEF fvg_status  fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fvg_source *s);
 
 /* safetensors, writing.  The file appears complete or not at all: it is written beside `path` and renamed. */
 typedef struct fvg_named_tensor { const char *name; fvg_tensor tensor; } fvg_named_tensor;
@@ -1598,13 +1609,15 @@ typedef struct fvg__weight {
   fvg_tensor shape;                  /* data NULL; type means something only if supported                        */
   int supported;
   uint64_t begin, end;               /* offsets in the file, not in the data section                             */
+  int strided;                       /* not row-major (chapter 10): an element lies at begin plus, for each         */
+  uint64_t stride[FVG_MAX_DIM];      /* dimension, index * stride elements, and ends at `end` or before             */
 } fvg__weight;
 
 struct fvg_weights {
   fvg_ctx *c;
   fvg_source source;
   char *file;
-  fvg__json json;                    /* the header: names and metadata live here                                 */
+  fvg__json json;                    /* the header: names and metadata live here; chapter 10 makes one up        */
   int metadata;                      /* index in json, -1 for none                                               */
   int n;
   fvg__weight *weight;               /* [n] in the header's order                                                */
@@ -1730,6 +1743,20 @@ static int fvg__weight_by_offset(const void *a, const void *b) {
   return x->end < y->end ? -1 : x->end > y->end;
 }
 
+/* Fills by_name and sorts it; no two tensors share a name. */
+static fvg_status fvg__weights_sort_names(fvg_weights *w) {
+  int i;
+  if (!w->by_name) w->by_name = (const void **)fvg__alloc_array(w->c, (size_t)w->n, sizeof *w->by_name);
+  if (!w->by_name) return FVG_E_NOMEM;
+  for (i = 0; i < w->n; i++) w->by_name[i] = &w->weight[i];
+  fvg__sort(w->by_name, (size_t)w->n, fvg__weight_by_name);
+  for (i = 1; i < w->n; i++)
+    if (fvg__weight_by_name(w->by_name[i - 1], w->by_name[i]) == 0)
+      return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s appears twice", w->file,
+                       ((const fvg__weight *)w->by_name[i])->name);
+  return FVG_OK;
+}
+
 /* No two tensors share bytes or a name. Leaves by_name sorted. Gaps between tensors do no harm and are allowed. */
 static fvg_status fvg__weights_check(fvg_weights *w) {
   int i;
@@ -1743,12 +1770,7 @@ static fvg_status fvg__weights_check(fvg_weights *w) {
       return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensors %.100s and %.100s overlap at byte %.0f", w->file, a->name,
                        b->name, (double)b->begin);
   }
-  fvg__sort(w->by_name, (size_t)w->n, fvg__weight_by_name);
-  for (i = 1; i < w->n; i++)
-    if (fvg__weight_by_name(w->by_name[i - 1], w->by_name[i]) == 0)
-      return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s appears twice", w->file,
-                       ((const fvg__weight *)w->by_name[i])->name);
-  return FVG_OK;
+  return fvg__weights_sort_names(w);
 }
 
 static fvg_status fvg__weights_read_json(fvg_weights *w, size_t *header_bytes) {
@@ -1788,7 +1810,9 @@ static fvg_status fvg__weights_read_header(fvg_weights *w) {
   return s ? s : fvg__weights_check(w);
 }
 
-FVG_DEF fvg_status fvg_weights_open(fvg_ctx *c, fvg_weights **out, const fvg_source *s) {
+/* `read` finds the tensors and their names in w->source. */
+static fvg_status fvg__weights_open(fvg_ctx *c, fvg_weights **out, const fvg_source *s,
+                                    fvg_status (*read)(fvg_weights *w)) {
   fvg_source source = *s;
   fvg_weights *w = (fvg_weights *)fvg__alloc(c, sizeof *w);
   fvg_status status = FVG_E_NOMEM;
@@ -1799,10 +1823,14 @@ FVG_DEF fvg_status fvg_weights_open(fvg_ctx *c, fvg_weights **out, const fvg_sou
   w->metadata = -1;
   w->file = fvg__copy_string(c, source.name ? source.name : "source");
   w->source.name = w->file;
-  if (w->file) status = fvg__weights_read_header(w);
+  if (w->file) status = read(w);
   if (status) { fvg_weights_close(w); return status; }
   *out = w;
   return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_weights_open(fvg_ctx *c, fvg_weights **out, const fvg_source *s) {
+  return fvg__weights_open(c, out, s, fvg__weights_read_header);
 }
 
 FVG_DEF void fvg_weights_close(fvg_weights *w) {
@@ -1931,17 +1959,34 @@ static fvg_status fvg__bad_element(fvg_weights *w, const fvg__weight *e, const u
                    (double)index, (double)fvg__load_float(p, e->shape.type), fvg__dtype_name(as));
 }
 
+/* n elements of a strided tensor, from number `first` on, to out; span holds the bytes from begin to end. */
+static void fvg__weight_gather(const fvg__weight *e, const uint8_t *span, size_t first, size_t n, uint8_t *out) {
+  const size_t size = fvg_dtype_size(e->shape.type);
+  size_t i;
+  int k;
+  for (i = 0; i < n; i++) {
+    size_t rest = first + i, at = 0;
+    for (k = e->shape.n_dim - 1; k >= 0; k--) {
+      at += rest % (size_t)e->shape.dim[k] * (size_t)e->stride[k];
+      rest /= (size_t)e->shape.dim[k];
+    }
+    memcpy(out + i * size, span + at * size, size);
+  }
+}
+
 #define FVG__CHUNK 65536                                         /* bytes read at a time                          */
-/* Reads e into dst piece by piece: through `buffer` [FVG__CHUNK], or straight into dst where it is NULL. */
+/* Reads e into dst piece by piece: through `buffer` [FVG__CHUNK], or straight into dst where it is NULL; from `span`
+   (see above) where that is not NULL. */
 static fvg_status fvg__weight_load(fvg_weights *w, const fvg__weight *e, uint8_t *dst, fvg_dtype as,
-                                   uint8_t *buffer) {
+                                   uint8_t *buffer, const uint8_t *span) {
   const size_t size = fvg_dtype_size(e->shape.type), count = fvg_tensor_count(&e->shape);
   size_t done, n, good;
   for (done = 0; done < count; done += n) {
     uint8_t *to = dst + done * fvg_dtype_size(as), *raw = buffer ? buffer : to;
-    fvg_status s;
+    fvg_status s = FVG_OK;
     n = count - done < FVG__CHUNK / size ? count - done : FVG__CHUNK / size;
-    s = fvg__source_read(w->c, &w->source, raw, e->begin + (uint64_t)done * size, n * size);
+    if (span) fvg__weight_gather(e, span, done, n, raw);
+    else s = fvg__source_read(w->c, &w->source, raw, e->begin + (uint64_t)done * size, n * size);
     if (s) return s;
     if (fvg__big_endian()) fvg__swap_bytes(raw, n, size);
     good = fvg__convert(raw, e->shape.type, to, as, n);
@@ -1952,8 +1997,8 @@ static fvg_status fvg__weight_load(fvg_weights *w, const fvg__weight *e, uint8_t
 
 FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, const char *name, fvg_dtype as, fvg_tensor *out) {
   const fvg__weight *e = fvg__weights_find(w, name);
-  fvg_status s = FVG_E_NOMEM;
-  uint8_t *buffer = NULL;
+  fvg_status s = FVG_OK;
+  uint8_t *buffer = NULL, *span = NULL;
   memset(out, 0, sizeof *out);
   if (!e) return fvg__fail(w->c, FVG_E_FORMAT, "%s: no tensor %s", w->file, name);
   if (!e->supported || !fvg__convertible(e->shape.type, as))
@@ -1963,8 +2008,12 @@ FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, const char *name, fvg_dtype a
   out->type = as;
   out->data = fvg__alloc_array(w->c, fvg_tensor_count(out), fvg_dtype_size(as));
   if (out->data && as != e->shape.type) buffer = (uint8_t *)fvg__alloc(w->c, FVG__CHUNK);
-  if (out->data && (buffer || as == e->shape.type)) s = fvg__weight_load(w, e, (uint8_t *)out->data, as, buffer);
+  if (out->data && e->strided) span = (uint8_t *)fvg__alloc(w->c, (size_t)(e->end - e->begin));
+  if (!out->data || (!buffer && as != e->shape.type) || (!span && e->strided)) s = FVG_E_NOMEM;
+  if (!s && span) s = fvg__source_read(w->c, &w->source, span, e->begin, (size_t)(e->end - e->begin));
+  if (!s) s = fvg__weight_load(w, e, (uint8_t *)out->data, as, buffer, span);
   fvg__release(w->c, buffer);
+  fvg__release(w->c, span);
   if (s) fvg_tensor_free(w->c, out);
   return s;
 }
@@ -5369,5 +5418,1055 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *x, float
   if (!counts) return m->ctx->status;
   q = fvg__frg_logit(m, p_full, p_fg, x->area, fvg_fill(counts));
   return fvg__copy_out(m, m->desc.no_frg ? counts : fvg_mul(fvg_sigmoid(q), counts), r);
+}
+
+/*===========================================================================================================
+ * CHAPTER 10  PYTORCH FILES: checkpoints in zip and pickle
+ *===========================================================================================================
+   What torch.save and torch.jit.save write since PyTorch 1.6 is a zip archive (APPNOTE.TXT 6.3) whose members that
+   matter here are stored, not compressed:
+
+       NAME/data.pkl      a pickle: dictionaries, lists and modules; each tensor as shape, strides and storage
+       NAME/data/KEY      the numbers of one storage
+       NAME/byteorder     "little" or "big"; newer versions only
+
+   A pickle is a program for a machine with a stack and a memo (Python's pickletools.py documents each instruction),
+   and Python runs whatever function it names.  This machine has no functions: a table holds the names it knows, and a
+   call of one gives a dictionary, an object without behaviour, a tensor, the first argument, or a thing of no use
+   here.  Another name is an error.  PyTorch's optimisers are in the table because Dassl's checkpoints hold one as a
+   live object, below `scheduler`.
+
+   As in chapter 2 there are two runs: the first counts instructions, the second has arrays of that size, for each
+   value, cell and place on the stack is the work of an instruction of its own.  What remains is a tree, or a net
+   where the memo made one thing a part of several.  It is walked to count and to fill, and depth and length of the
+   walk are limited: a net that would unfold into a forest, or never end, is refused. */
+
+/* ---- zip ---- */
+#define FVG__ZIP_END 22                                          /* bytes of the last record without its comment  */
+#define FVG__ZIP_ENTRY 46                                        /* bytes of a directory entry without its names  */
+
+typedef struct fvg__zip_entry {
+  const uint8_t *name;               /* in the directory, not ended by a 0                                       */
+  size_t n_name;
+  int stored;                        /* neither compressed nor encrypted                                         */
+  uint64_t header, begin, end;       /* offsets in the file: of its own header, and of its bytes                 */
+} fvg__zip_entry;
+
+typedef struct fvg__zip {
+  fvg_weights *w;
+  uint8_t *directory;
+  uint64_t directory_at, directory_bytes;
+  int n;
+  fvg__zip_entry *entry;             /* [n]                                                                      */
+  const void **by_name;              /* [n]                                                                      */
+  const fvg__zip_entry *pickle;      /* NAME/data.pkl                                                            */
+} fvg__zip;
+
+static uint64_t fvg__little(const uint8_t *p, size_t n) {                      /* n <= 8 bytes as a number        */
+  uint64_t x = 0;
+  while (n--) x = x << 8 | p[n];
+  return x;
+}
+
+/* Foreign bytes for a message: what is not plain ASCII becomes '?'. */
+#define FVG__LEGIBLE 120
+static const char *fvg__legible(const uint8_t *s, size_t n, char *text) {
+  size_t i;
+  for (i = 0; i < n && i < FVG__LEGIBLE - 1; i++) text[i] = s[i] >= 32 && s[i] < 127 ? (char)s[i] : '?';
+  text[i] = 0;
+  return text;
+}
+
+/* The last record gives a number as all ones when it does not fit: then a longer record says it, and a locator just
+   before the last record, which is at `position`, says where that is. */
+static fvg_status fvg__zip_find_end64(fvg__zip *z, uint64_t position, uint64_t *count) {
+  uint8_t locator[20], record[56];
+  fvg_weights *w = z->w;
+  fvg_status s = FVG_OK;
+  memset(locator, 0, sizeof locator);
+  memset(record, 0, sizeof record);
+  if (position >= sizeof locator)
+    s = fvg__source_read(w->c, &w->source, locator, position - sizeof locator, sizeof locator);
+  if (!s && fvg__little(locator, 4) == 0x07064b50u)
+    s = fvg__source_read(w->c, &w->source, record, fvg__little(locator + 8, 8), sizeof record);
+  if (s) return s;
+  if (fvg__little(record, 4) != 0x06064b50u)
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: not a whole zip archive: its zip64 record is missing", w->file);
+  *count = fvg__little(record + 32, 8);
+  z->directory_bytes = fvg__little(record + 40, 8);
+  z->directory_at = fvg__little(record + 48, 8);
+  return FVG_OK;
+}
+
+/* Where the directory is, from the archive's last record; only a comment of at most 65535 bytes may follow that. */
+static fvg_status fvg__zip_find_end(fvg__zip *z, uint64_t *count) {
+  fvg_weights *w = z->w;
+  const size_t longest = FVG__ZIP_END + 65535, n = w->source.size < longest ? (size_t)w->source.size : longest;
+  uint8_t *tail = (uint8_t *)fvg__alloc(w->c, n), *end;
+  uint64_t position = 0;
+  size_t comment = 0;
+  fvg_status s = tail ? fvg__source_read(w->c, &w->source, tail, w->source.size - n, n) : FVG_E_NOMEM;
+  for (; !s && FVG__ZIP_END + comment <= n && !position; comment++) {
+    end = tail + n - FVG__ZIP_END - comment;
+    if (fvg__little(end, 4) != 0x06054b50u || fvg__little(end + 20, 2) != comment) continue;
+    position = w->source.size - FVG__ZIP_END - comment;
+    *count = fvg__little(end + 10, 2);
+    z->directory_bytes = fvg__little(end + 12, 4);
+    z->directory_at = fvg__little(end + 16, 4);
+  }
+  fvg__release(w->c, tail);
+  if (s) return s;
+  if (!position)
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: not a whole zip archive: its last record is missing", w->file);
+  if (*count == 0xFFFFu || z->directory_bytes == 0xFFFFFFFFu || z->directory_at == 0xFFFFFFFFu)
+    s = fvg__zip_find_end64(z, position, count);
+  if (s) return s;
+  if (z->directory_at > position || z->directory_bytes > position - z->directory_at ||
+      *count > z->directory_bytes / FVG__ZIP_ENTRY || *count > INT32_MAX)
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: zip directory of %.0f entries in %.0f bytes at %.0f does not fit",
+                     w->file, (double)*count, (double)z->directory_bytes, (double)z->directory_at);
+  return FVG_OK;
+}
+
+/* Of value[3], in this order, those that are all ones stand in the entry's extra field of kind 1; non-zero if not. */
+static int fvg__zip_wide(const uint8_t *extra, size_t n, uint64_t value[3]) {
+  int i;
+  if (value[0] != 0xFFFFFFFFu && value[1] != 0xFFFFFFFFu && value[2] != 0xFFFFFFFFu) return 0;
+  while (n >= 4 && fvg__little(extra, 2) != 1) {
+    size_t skip = 4 + (size_t)fvg__little(extra + 2, 2);
+    if (skip > n) return 1;
+    extra += skip;
+    n -= skip;
+  }
+  if (n < 4 || fvg__little(extra + 2, 2) > n - 4) return 1;
+  n = (size_t)fvg__little(extra + 2, 2);
+  extra += 4;
+  for (i = 0; i < 3; i++) {
+    if (value[i] != 0xFFFFFFFFu) continue;
+    if (n < 8) return 1;
+    value[i] = fvg__little(extra, 8);
+    extra += 8;
+    n -= 8;
+  }
+  return 0;
+}
+
+/* The directory's entry at *at, which moves on, and the header before the member's bytes, whose length it needs. */
+static fvg_status fvg__zip_read_entry(fvg__zip *z, fvg__zip_entry *e, size_t *at) {
+  const uint8_t *p = z->directory + *at;
+  uint64_t value[3];                                             /* bytes unpacked, bytes packed, offset           */
+  size_t left = (size_t)z->directory_bytes - *at, n_extra, n_comment;
+  uint8_t local[30];
+  char text[FVG__LEGIBLE];
+  fvg_weights *w = z->w;
+  fvg_status s;
+  if (left < FVG__ZIP_ENTRY || fvg__little(p, 4) != 0x02014b50u)
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: zip directory is broken at byte %.0f", w->file,
+                     (double)(z->directory_at + *at));
+  value[0] = fvg__little(p + 24, 4);
+  value[1] = fvg__little(p + 20, 4);
+  value[2] = fvg__little(p + 42, 4);
+  e->stored = fvg__little(p + 10, 2) == 0 && (p[8] & 1) == 0;
+  e->name = p + FVG__ZIP_ENTRY;
+  e->n_name = (size_t)fvg__little(p + 28, 2);
+  n_extra = (size_t)fvg__little(p + 30, 2);
+  n_comment = (size_t)fvg__little(p + 32, 2);
+  if (e->n_name + n_extra + n_comment > left - FVG__ZIP_ENTRY || fvg__zip_wide(e->name + e->n_name, n_extra, value))
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: zip directory is broken at byte %.0f", w->file,
+                     (double)(z->directory_at + *at));
+  *at += FVG__ZIP_ENTRY + e->n_name + n_extra + n_comment;
+  s = fvg__source_read(w->c, &w->source, local, value[2], sizeof local);
+  if (s) return s;
+  e->header = value[2];
+  e->begin = e->header + sizeof local + fvg__little(local + 26, 2) + fvg__little(local + 28, 2);
+  if (fvg__little(local, 4) != 0x04034b50u || e->begin > z->directory_at || value[1] > z->directory_at - e->begin ||
+      (e->stored && value[0] != value[1]))
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: zip member %s: %.0f bytes at %.0f are not there", w->file,
+                     fvg__legible(e->name, e->n_name, text), (double)value[1], (double)value[2]);
+  e->end = e->begin + value[1];
+  return FVG_OK;
+}
+
+static int fvg__zip_by_name(const void *a, const void *b) {
+  const fvg__zip_entry *x = (const fvg__zip_entry *)a, *y = (const fvg__zip_entry *)b;
+  int order = memcmp(x->name, y->name, x->n_name < y->n_name ? x->n_name : y->n_name);
+  return order ? order : x->n_name < y->n_name ? -1 : x->n_name > y->n_name;
+}
+
+static int fvg__zip_by_offset(const void *a, const void *b) {
+  const fvg__zip_entry *x = (const fvg__zip_entry *)a, *y = (const fvg__zip_entry *)b;
+  return x->header < y->header ? -1 : x->header > y->header;
+}
+
+/* No two members share bytes or a name. Leaves by_name sorted. */
+static fvg_status fvg__zip_check(fvg__zip *z) {
+  char one[FVG__LEGIBLE], two[FVG__LEGIBLE];
+  const fvg__zip_entry *a, *b;
+  fvg_weights *w = z->w;
+  int i;
+  for (i = 0; i < z->n; i++) z->by_name[i] = &z->entry[i];
+  fvg__sort(z->by_name, (size_t)z->n, fvg__zip_by_offset);
+  for (i = 1; i < z->n; i++) {
+    a = (const fvg__zip_entry *)z->by_name[i - 1];
+    b = (const fvg__zip_entry *)z->by_name[i];
+    if (a->end > b->header)
+      return fvg__fail(w->c, FVG_E_FORMAT, "%s: zip members %s and %s overlap at byte %.0f", w->file,
+                       fvg__legible(a->name, a->n_name, one), fvg__legible(b->name, b->n_name, two),
+                       (double)b->header);
+  }
+  fvg__sort(z->by_name, (size_t)z->n, fvg__zip_by_name);
+  for (i = 1; i < z->n; i++) {
+    a = (const fvg__zip_entry *)z->by_name[i];
+    if (fvg__zip_by_name(z->by_name[i - 1], a) == 0)
+      return fvg__fail(w->c, FVG_E_FORMAT, "%s: zip member %s appears twice", w->file,
+                       fvg__legible(a->name, a->n_name, one));
+  }
+  return FVG_OK;
+}
+
+#define FVG__PICKLE_NAME "data.pkl"
+
+/* data.pkl lies one folder deep; what the folder is called does not matter. */
+static fvg_status fvg__zip_find_pickle(fvg__zip *z) {
+  const size_t n = sizeof "/" FVG__PICKLE_NAME - 1;
+  fvg_weights *w = z->w;
+  int i;
+  for (i = 0; i < z->n; i++) {
+    const fvg__zip_entry *e = &z->entry[i];
+    if (e->n_name <= n || memcmp(e->name + e->n_name - n, "/" FVG__PICKLE_NAME, n) != 0 ||
+        memchr(e->name, '/', e->n_name - n)) continue;
+    if (z->pickle) return fvg__fail(w->c, FVG_E_FORMAT, "%s: two folders with a " FVG__PICKLE_NAME, w->file);
+    z->pickle = e;
+  }
+  if (z->pickle) return FVG_OK;
+  return fvg__fail(w->c, FVG_E_FORMAT, "%s: a zip archive without a folder that holds a " FVG__PICKLE_NAME
+                   ", so not a PyTorch file", w->file);
+}
+
+static fvg_status fvg__zip_open(fvg__zip *z) {
+  fvg_weights *w = z->w;
+  uint64_t count = 0;
+  size_t at = 0;
+  fvg_status s = fvg__zip_find_end(z, &count);
+  if (s) return s;
+  z->directory = (uint8_t *)fvg__alloc(w->c, (size_t)z->directory_bytes);
+  z->entry = (fvg__zip_entry *)fvg__alloc_array(w->c, (size_t)count, sizeof *z->entry);
+  z->by_name = (const void **)fvg__alloc_array(w->c, (size_t)count, sizeof *z->by_name);
+  if (!z->directory || !z->entry || !z->by_name) return FVG_E_NOMEM;
+  s = fvg__source_read(w->c, &w->source, z->directory, z->directory_at, (size_t)z->directory_bytes);
+  while (!s && (uint64_t)z->n < count) s = fvg__zip_read_entry(z, &z->entry[z->n++], &at);
+  if (!s) s = fvg__zip_check(z);
+  return s ? s : fvg__zip_find_pickle(z);
+}
+
+/* The member `folder``name` beside data.pkl; NULL: there is none. */
+static const fvg__zip_entry *fvg__zip_find(const fvg__zip *z, const char *folder, const uint8_t *name, size_t n) {
+  const size_t n_top = z->pickle->n_name - (sizeof FVG__PICKLE_NAME - 1), n_folder = strlen(folder);
+  uint8_t path[FVG__LEGIBLE + 512];
+  fvg__zip_entry wanted;
+  int low = 0, high = z->n;
+  if (n > FVG__LEGIBLE || n_folder > 16 || n_top + n_folder + n > sizeof path) return NULL;
+  memcpy(path, z->pickle->name, n_top);
+  memcpy(path + n_top, folder, n_folder);
+  memcpy(path + n_top + n_folder, name, n);
+  memset(&wanted, 0, sizeof wanted);
+  wanted.name = path;
+  wanted.n_name = n_top + n_folder + n;
+  while (low < high) {
+    int middle = low + (high - low) / 2, order = fvg__zip_by_name(&wanted, z->by_name[middle]);
+    if (order == 0) return (const fvg__zip_entry *)z->by_name[middle];
+    if (order < 0) high = middle;
+    else low = middle + 1;
+  }
+  return NULL;
+}
+
+static fvg_status fvg__zip_must_be_stored(const fvg__zip *z, const fvg__zip_entry *e) {
+  char text[FVG__LEGIBLE];
+  if (e->stored) return FVG_OK;
+  return fvg__fail(z->w->c, FVG_E_UNSUPPORTED,
+                   "%s: zip member %s is compressed or encrypted; torch.save would store it as it is", z->w->file,
+                   fvg__legible(e->name, e->n_name, text));
+}
+
+static fvg_status fvg__zip_byte_order(const fvg__zip *z) {
+  const fvg__zip_entry *e = fvg__zip_find(z, "", (const uint8_t *)"byteorder", 9);
+  fvg_weights *w = z->w;
+  uint8_t word[6] = {0};
+  size_t n;
+  fvg_status s;
+  if (!e) return FVG_OK;
+  s = fvg__zip_must_be_stored(z, e);
+  n = e->end - e->begin < sizeof word ? (size_t)(e->end - e->begin) : sizeof word;
+  if (!s) s = fvg__source_read(w->c, &w->source, word, e->begin, n);
+  if (s || memcmp(word, "little", 6) == 0) return s;
+  return fvg__fail(w->c, FVG_E_UNSUPPORTED,
+                   "%s: its numbers are not little-endian; save it again on a little-endian machine", w->file);
+}
+
+static void fvg__zip_close(fvg__zip *z) {
+  fvg__release(z->w->c, z->directory);
+  fvg__release(z->w->c, z->entry);
+  fvg__release(z->w->c, z->by_name);
+}
+
+/* ---- the names a pickle may use ---- */
+typedef enum fvg__global_role {
+  FVG__MAKES_DICT = 0,
+  FVG__MAKES_OBJECT,                 /* attributes by name, no behaviour                                         */
+  FVG__MAKES_TENSOR,
+  FVG__GIVES_ARGUMENT,               /* its first argument                                                       */
+  FVG__MAKES_OTHER,                  /* something of no use here                                                 */
+  FVG__IS_STORAGE
+} fvg__global_role;
+typedef struct fvg__global { const char *name; fvg__global_role role; const char *dtype; } fvg__global;
+
+/* A name that ends with a dot stands for all that begin so. */
+static const fvg__global fvg__globals[] = {
+  {"collections.OrderedDict", FVG__MAKES_DICT, NULL},
+  {"collections.defaultdict", FVG__MAKES_DICT, NULL},
+  {"__builtin__.dict", FVG__MAKES_DICT, NULL},
+  {"builtins.dict", FVG__MAKES_DICT, NULL},
+  {"__torch__.", FVG__MAKES_OBJECT, NULL},
+  {"torch.optim.", FVG__MAKES_OBJECT, NULL},
+  {"dassl.optim.", FVG__MAKES_OBJECT, NULL},
+  {"torch._utils._rebuild_tensor_v2", FVG__MAKES_TENSOR, NULL},
+  {"torch._utils._rebuild_parameter", FVG__GIVES_ARGUMENT, NULL},
+  {"torch._utils._rebuild_parameter_with_state", FVG__GIVES_ARGUMENT, NULL},
+  {"torch.Size", FVG__GIVES_ARGUMENT, NULL},
+  {"torch.jit._pickle.build_intlist", FVG__GIVES_ARGUMENT, NULL},
+  {"torch.jit._pickle.build_doublelist", FVG__GIVES_ARGUMENT, NULL},
+  {"torch.jit._pickle.build_boollist", FVG__GIVES_ARGUMENT, NULL},
+  {"torch.jit._pickle.build_tensorlist", FVG__GIVES_ARGUMENT, NULL},
+  {"torch.jit._pickle.restore_type_tag", FVG__GIVES_ARGUMENT, NULL},
+  {"torch.device", FVG__MAKES_OTHER, NULL},
+  {"collections.Counter", FVG__MAKES_OTHER, NULL},
+  {"numpy.core.multiarray.scalar", FVG__MAKES_OTHER, NULL},
+  {"numpy._core.multiarray.scalar", FVG__MAKES_OTHER, NULL},
+  {"numpy.dtype", FVG__MAKES_OTHER, NULL},
+  {"_codecs.encode", FVG__MAKES_OTHER, NULL},
+  {"torch.FloatStorage", FVG__IS_STORAGE, "F32"},
+  {"torch.HalfStorage", FVG__IS_STORAGE, "F16"},
+  {"torch.BFloat16Storage", FVG__IS_STORAGE, "BF16"},
+  {"torch.DoubleStorage", FVG__IS_STORAGE, "F64"},
+  {"torch.LongStorage", FVG__IS_STORAGE, "I64"},
+  {"torch.IntStorage", FVG__IS_STORAGE, "I32"},
+  {"torch.ShortStorage", FVG__IS_STORAGE, "I16"},
+  {"torch.CharStorage", FVG__IS_STORAGE, "I8"},
+  {"torch.ByteStorage", FVG__IS_STORAGE, "U8"},
+  {"torch.BoolStorage", FVG__IS_STORAGE, "BOOL"}};
+
+static int fvg__find_global(const char *name) {                                /* -1: unknown                     */
+  int i;
+  for (i = 0; i < (int)(sizeof fvg__globals / sizeof *fvg__globals); i++) {
+    const char *known = fvg__globals[i].name;
+    size_t n = strlen(known);
+    if (known[n - 1] == '.' ? strncmp(name, known, n) == 0 : strcmp(name, known) == 0) return i;
+  }
+  return -1;
+}
+
+/* ---- pickle: instructions ---- */
+enum {                               /* in pickletools' names                                                    */
+  FVG__OP_MARK = '(', FVG__OP_STOP = '.', FVG__OP_POP = '0', FVG__OP_POP_MARK = '1', FVG__OP_DUP = '2',
+  FVG__OP_NONE = 'N', FVG__OP_NEWTRUE = 0x88, FVG__OP_NEWFALSE = 0x89,
+  FVG__OP_BININT1 = 'K', FVG__OP_BININT2 = 'M', FVG__OP_BININT = 'J', FVG__OP_LONG1 = 0x8a, FVG__OP_LONG4 = 0x8b,
+  FVG__OP_BINFLOAT = 'G', FVG__OP_SHORT_BINSTRING = 'U', FVG__OP_BINSTRING = 'T', FVG__OP_BINUNICODE = 'X',
+  FVG__OP_SHORT_BINUNICODE = 0x8c, FVG__OP_BINUNICODE8 = 0x8d, FVG__OP_SHORT_BINBYTES = 'C', FVG__OP_BINBYTES = 'B',
+  FVG__OP_BINBYTES8 = 0x8e, FVG__OP_EMPTY_TUPLE = ')', FVG__OP_TUPLE1 = 0x85, FVG__OP_TUPLE2 = 0x86,
+  FVG__OP_TUPLE3 = 0x87, FVG__OP_TUPLE = 't', FVG__OP_EMPTY_LIST = ']', FVG__OP_APPEND = 'a', FVG__OP_APPENDS = 'e',
+  FVG__OP_EMPTY_DICT = '}', FVG__OP_SETITEM = 's', FVG__OP_SETITEMS = 'u', FVG__OP_GLOBAL = 'c',
+  FVG__OP_STACK_GLOBAL = 0x93, FVG__OP_REDUCE = 'R', FVG__OP_NEWOBJ = 0x81, FVG__OP_BUILD = 'b',
+  FVG__OP_BINPERSID = 'Q', FVG__OP_BINPUT = 'q', FVG__OP_LONG_BINPUT = 'r', FVG__OP_MEMOIZE = 0x94,
+  FVG__OP_BINGET = 'h', FVG__OP_LONG_BINGET = 'j', FVG__OP_PROTO = 0x80, FVG__OP_FRAME = 0x95
+};
+
+typedef enum fvg__pickle_type {
+  FVG__PICKLE_NONE = 0, FVG__PICKLE_BOOL, FVG__PICKLE_WHOLE, FVG__PICKLE_REAL, FVG__PICKLE_STRING,
+  FVG__PICKLE_TUPLE, FVG__PICKLE_LIST, FVG__PICKLE_DICT, FVG__PICKLE_OBJECT,
+  FVG__PICKLE_GLOBAL, FVG__PICKLE_STORAGE, FVG__PICKLE_TENSOR, FVG__PICKLE_OTHER
+} fvg__pickle_type;
+
+typedef struct fvg__pickle_value {
+  fvg__pickle_type type;
+  int first, last;        /* cells of a container, -1 for none; first alone: the value of an object's attributes, of
+                             a storage's tuple, of a tensor's arguments                                            */
+  int n;                  /* cells of a container, twice the pairs of a dictionary; bytes of a string              */
+  int64_t whole;          /* also 0/1 for booleans, where a string begins, a global's place in the table           */
+  double real;
+} fvg__pickle_value;
+typedef struct fvg__pickle_cell { int value, next; } fvg__pickle_cell;
+
+typedef struct fvg__instruction {
+  int code;
+  uint64_t number;        /* its argument; of strings and of long numbers their count of bytes, which begin at      */
+  size_t at;
+  size_t second, end;     /* of a global: its second line, and where that ends                                     */
+} fvg__instruction;
+
+typedef struct fvg__pickle {
+  const fvg__zip *zip;
+  fvg_weights *w;
+  uint8_t *byte;                     /* [n]                                                                      */
+  size_t n, at;
+  int most;                          /* instructions; every array below has room for as many                     */
+  fvg__pickle_value *value;
+  fvg__pickle_cell *cell;
+  int *stack, *mark, *memo;          /* values; heights of the stack; values plus 1, 0 for none                   */
+  int n_value, n_cell, n_stack, n_mark, n_memo;
+} fvg__pickle;
+
+static fvg_status fvg__pickle_error(const fvg__pickle *p, const char *what) {
+  return fvg__fail(p->w->c, FVG_E_FORMAT, "%s: " FVG__PICKLE_NAME ", before byte %.0f: %s", p->w->file,
+                   (double)p->at, what);
+}
+
+/* Bytes of the number that follows an instruction; -1: not an instruction that PyTorch writes. */
+static int fvg__argument_bytes(int code) {
+  static const unsigned char none[] = ".(012N\x88\x89)\x85\x86\x87t]ae}su\x93R\x81" "bQ\x94" "c";
+  switch (code) {
+    case FVG__OP_BININT1: case FVG__OP_BINPUT: case FVG__OP_BINGET: case FVG__OP_PROTO: case FVG__OP_LONG1:
+    case FVG__OP_SHORT_BINSTRING: case FVG__OP_SHORT_BINUNICODE: case FVG__OP_SHORT_BINBYTES: return 1;
+    case FVG__OP_BININT2: return 2;
+    case FVG__OP_BININT: case FVG__OP_LONG_BINPUT: case FVG__OP_LONG_BINGET: case FVG__OP_LONG4:
+    case FVG__OP_BINSTRING: case FVG__OP_BINUNICODE: case FVG__OP_BINBYTES: return 4;
+    case FVG__OP_BINFLOAT: case FVG__OP_FRAME: case FVG__OP_BINUNICODE8: case FVG__OP_BINBYTES8: return 8;
+    default: return code && memchr(none, code, sizeof none - 1) ? 0 : -1;
+  }
+}
+
+static int fvg__counts_bytes(int code) {                                       /* is the argument a length?       */
+  return code == FVG__OP_LONG1 || code == FVG__OP_LONG4 || code == FVG__OP_SHORT_BINSTRING ||
+         code == FVG__OP_BINSTRING || code == FVG__OP_BINUNICODE || code == FVG__OP_SHORT_BINUNICODE ||
+         code == FVG__OP_BINUNICODE8 || code == FVG__OP_SHORT_BINBYTES || code == FVG__OP_BINBYTES ||
+         code == FVG__OP_BINBYTES8;
+}
+
+static fvg_status fvg__pickle_line(fvg__pickle *p, size_t *end) {
+  const uint8_t *newline = (const uint8_t *)memchr(p->byte + p->at, '\n', p->n - p->at);
+  if (!newline) return fvg__pickle_error(p, "a name without an end");
+  *end = (size_t)(newline - p->byte);
+  p->at = *end + 1;
+  return FVG_OK;
+}
+
+/* The instruction at p->at, which moves behind it. */
+static fvg_status fvg__pickle_next(fvg__pickle *p, fvg__instruction *i) {
+  fvg_status s;
+  int bytes;
+  memset(i, 0, sizeof *i);
+  if (p->at >= p->n) return fvg__pickle_error(p, "the pickle ends too early");
+  i->code = p->byte[p->at];
+  bytes = fvg__argument_bytes(i->code);
+  if (bytes < 0) {
+    char what[64];
+    snprintf(what, sizeof what, "instruction 0x%02x is not one that torch.save writes", (unsigned)i->code);
+    return fvg__pickle_error(p, what);
+  }
+  if ((size_t)bytes > p->n - p->at - 1) return fvg__pickle_error(p, "the pickle ends too early");
+  i->number = fvg__little(p->byte + p->at + 1, (size_t)bytes);
+  p->at += 1 + (size_t)bytes;
+  i->at = p->at;
+  if (fvg__counts_bytes(i->code)) {
+    if (i->number > p->n - p->at) return fvg__pickle_error(p, "a string is longer than the pickle");
+    p->at += (size_t)i->number;
+  }
+  if (i->code != FVG__OP_GLOBAL) return FVG_OK;
+  s = fvg__pickle_line(p, &i->second);
+  if (s) return s;
+  i->number = i->second - i->at;
+  i->second = p->at;
+  return fvg__pickle_line(p, &i->end);
+}
+
+/* ---- pickle: the machine ---- */
+static int fvg__pickle_new(fvg__pickle *p, fvg__pickle_type type) {
+  fvg__pickle_value *v = &p->value[p->n_value];
+  v->type = type;
+  v->first = v->last = -1;
+  return p->n_value++;
+}
+
+static fvg__pickle_value *fvg__pickle_push(fvg__pickle *p, fvg__pickle_type type) {
+  int index = fvg__pickle_new(p, type);
+  p->stack[p->n_stack++] = index;
+  return &p->value[index];
+}
+
+static void fvg__pickle_append(fvg__pickle *p, fvg__pickle_value *container, int value) {
+  fvg__pickle_cell *cell = &p->cell[p->n_cell];
+  cell->value = value;
+  cell->next = -1;
+  if (container->last < 0) container->first = p->n_cell;
+  else p->cell[container->last].next = p->n_cell;
+  container->last = p->n_cell++;
+  container->n++;
+}
+
+/* The stack from `from` on becomes the content of the container. */
+static void fvg__pickle_gather(fvg__pickle *p, fvg__pickle_value *container, int from) {
+  int i;
+  for (i = from; i < p->n_stack; i++) fvg__pickle_append(p, container, p->stack[i]);
+  p->n_stack = from;
+}
+
+static void fvg__pickle_tuple(fvg__pickle *p, int from) {
+  int index = fvg__pickle_new(p, FVG__PICKLE_TUPLE);
+  fvg__pickle_gather(p, &p->value[index], from);
+  p->stack[p->n_stack++] = index;
+}
+
+static fvg__pickle_value *fvg__pickle_top(const fvg__pickle *p, int below) {
+  return &p->value[p->stack[p->n_stack - 1 - below]];
+}
+
+/* Values an instruction takes from the stack, or looks at there, above the last mark. */
+static int fvg__pickle_needs(int code) {
+  switch (code) {
+    case FVG__OP_SETITEM: case FVG__OP_TUPLE3: return 3;
+    case FVG__OP_REDUCE: case FVG__OP_NEWOBJ: case FVG__OP_BUILD: case FVG__OP_APPEND: case FVG__OP_STACK_GLOBAL:
+    case FVG__OP_TUPLE2: return 2;
+    case FVG__OP_STOP: case FVG__OP_POP: case FVG__OP_DUP: case FVG__OP_TUPLE1: case FVG__OP_BINPERSID:
+    case FVG__OP_BINPUT: case FVG__OP_LONG_BINPUT: case FVG__OP_MEMOIZE: return 1;
+    default: return 0;
+  }
+}
+
+static void fvg__pickle_number(fvg__pickle *p, const fvg__instruction *i) {
+  fvg__pickle_value *v = fvg__pickle_push(p, FVG__PICKLE_WHOLE);
+  uint64_t bits = i->number;
+  size_t k, n = (size_t)i->number;
+  if (i->code == FVG__OP_BINFLOAT) {
+    for (bits = 0, k = 0; k < 8; k++) bits = bits << 8 | p->byte[i->at - 8 + k];
+    v->type = FVG__PICKLE_REAL;
+    memcpy(&v->real, &bits, sizeof v->real);
+    return;
+  }
+  if (i->code == FVG__OP_BININT && bits >> 31) bits |= 0xFFFFFFFF00000000u;
+  if (i->code == FVG__OP_LONG1 || i->code == FVG__OP_LONG4) {
+    if (n > 8) { v->type = FVG__PICKLE_OTHER; return; }
+    bits = fvg__little(p->byte + i->at, n);
+    if (n && n < 8 && bits >> (8 * n - 1)) bits |= ~(uint64_t)0 << 8 * n;
+  }
+  memcpy(&v->whole, &bits, sizeof v->whole);
+}
+
+static fvg_status fvg__pickle_global(fvg__pickle *p, const uint8_t *module, size_t n_module, const uint8_t *name,
+                                     size_t n_name) {
+  char one[FVG__LEGIBLE], two[FVG__LEGIBLE], joined[2 * FVG__LEGIBLE];
+  int found;
+  snprintf(joined, sizeof joined, "%s.%s", fvg__legible(module, n_module, one), fvg__legible(name, n_name, two));
+  found = fvg__find_global(joined);
+  if (found < 0)
+    return fvg__fail(p->w->c, FVG_E_FORMAT, "%s: the pickle asks for %s; only tensors and plain containers are read",
+                     p->w->file, joined);
+  fvg__pickle_push(p, FVG__PICKLE_GLOBAL)->whole = found;
+  return FVG_OK;
+}
+
+static fvg_status fvg__pickle_stack_global(fvg__pickle *p) {
+  const fvg__pickle_value *module = fvg__pickle_top(p, 1), *name = fvg__pickle_top(p, 0);
+  p->n_stack -= 2;
+  if (module->type != FVG__PICKLE_STRING || name->type != FVG__PICKLE_STRING)
+    return fvg__pickle_error(p, "a name that is no string");
+  return fvg__pickle_global(p, p->byte + module->whole, (size_t)module->n, p->byte + name->whole, (size_t)name->n);
+}
+
+/* A call of the global below the top with the tuple on top: nothing but what the table says. */
+static fvg_status fvg__pickle_call(fvg__pickle *p) {
+  const fvg__pickle_value *callee = fvg__pickle_top(p, 1), *arguments = fvg__pickle_top(p, 0);
+  int index = p->stack[p->n_stack - 1];
+  p->n_stack -= 2;
+  if (callee->type != FVG__PICKLE_GLOBAL || arguments->type != FVG__PICKLE_TUPLE)
+    return fvg__pickle_error(p, "a call of something that is no name, or without a tuple");
+  switch (fvg__globals[callee->whole].role) {
+    case FVG__MAKES_DICT:                                        /* defaultdict is given a class, nothing is filled */
+      if (arguments->n && p->value[p->cell[arguments->first].value].type != FVG__PICKLE_GLOBAL)
+        return fvg__pickle_error(p, "a dictionary made from something else");
+      fvg__pickle_push(p, FVG__PICKLE_DICT);
+      return FVG_OK;
+    case FVG__MAKES_OBJECT: fvg__pickle_push(p, FVG__PICKLE_OBJECT); return FVG_OK;
+    case FVG__MAKES_TENSOR: fvg__pickle_push(p, FVG__PICKLE_TENSOR)->first = index; return FVG_OK;
+    case FVG__MAKES_OTHER:  fvg__pickle_push(p, FVG__PICKLE_OTHER); return FVG_OK;
+    case FVG__GIVES_ARGUMENT:
+      if (!arguments->n) return fvg__pickle_error(p, "a call without arguments");
+      p->stack[p->n_stack++] = p->cell[arguments->first].value;
+      return FVG_OK;
+    case FVG__IS_STORAGE: break;
+  }
+  return fvg__pickle_error(p, "a call of a storage type");
+}
+
+/* Attributes make an object; those of a dictionary or tensor carry no weights. */
+static void fvg__pickle_build(fvg__pickle *p) {
+  fvg__pickle_value *v = fvg__pickle_top(p, 1);
+  p->n_stack--;
+  if (v->type == FVG__PICKLE_OBJECT) v->first = p->stack[p->n_stack];
+}
+
+/* Items of the stack from `from` on go into the container below them. */
+static fvg_status fvg__pickle_items(fvg__pickle *p, int from, fvg__pickle_type type) {
+  fvg__pickle_value *v = &p->value[p->stack[from - 1]];
+  if (v->type == FVG__PICKLE_OTHER) { p->n_stack = from; return FVG_OK; }
+  if (v->type != type) return fvg__pickle_error(p, "items for something that is no container of their kind");
+  if (type == FVG__PICKLE_DICT && (p->n_stack - from) % 2) return fvg__pickle_error(p, "a key without a value");
+  fvg__pickle_gather(p, v, from);
+  return FVG_OK;
+}
+
+/* Instructions that go back to the last mark. */
+static fvg_status fvg__pickle_marked(fvg__pickle *p, int code) {
+  int from, floor;
+  if (!p->n_mark) return fvg__pickle_error(p, "no mark on the stack");
+  from = p->mark[--p->n_mark];
+  floor = p->n_mark ? p->mark[p->n_mark - 1] : 0;
+  if (code == FVG__OP_TUPLE) { fvg__pickle_tuple(p, from); return FVG_OK; }
+  if (code == FVG__OP_POP_MARK) { p->n_stack = from; return FVG_OK; }
+  if (from <= floor) return fvg__pickle_error(p, "too little on the stack");
+  return fvg__pickle_items(p, from, code == FVG__OP_APPENDS ? FVG__PICKLE_LIST : FVG__PICKLE_DICT);
+}
+
+static fvg_status fvg__pickle_remember(fvg__pickle *p, uint64_t where) {
+  if (where >= (uint64_t)p->most) return fvg__pickle_error(p, "the memo has fewer places than that");
+  if (!p->memo[where]) p->n_memo++;
+  p->memo[where] = p->stack[p->n_stack - 1] + 1;
+  return FVG_OK;
+}
+
+static fvg_status fvg__pickle_recall(fvg__pickle *p, uint64_t where) {
+  if (where >= (uint64_t)p->most || !p->memo[where]) return fvg__pickle_error(p, "the memo holds nothing there");
+  p->stack[p->n_stack++] = p->memo[where] - 1;
+  return FVG_OK;
+}
+
+static void fvg__pickle_string(fvg__pickle *p, const fvg__instruction *i) {
+  fvg__pickle_value *v = fvg__pickle_push(p, FVG__PICKLE_STRING);
+  v->whole = (int64_t)i->at;
+  v->n = (int)i->number;
+}
+
+static fvg_status fvg__pickle_do(fvg__pickle *p, const fvg__instruction *i) {
+  const int floor = p->n_mark ? p->mark[p->n_mark - 1] : 0;
+  if (p->n_stack - floor < fvg__pickle_needs(i->code)) return fvg__pickle_error(p, "too little on the stack");
+  switch (i->code) {
+    case FVG__OP_PROTO:
+      return i->number >= 2 && i->number <= 5 ? FVG_OK : fvg__pickle_error(p, "a protocol other than 2 to 5");
+    case FVG__OP_MARK: p->mark[p->n_mark++] = p->n_stack; return FVG_OK;
+    case FVG__OP_POP:  p->n_stack--; return FVG_OK;
+    case FVG__OP_DUP:  p->stack[p->n_stack] = p->stack[p->n_stack - 1]; p->n_stack++; return FVG_OK;
+    case FVG__OP_NONE: fvg__pickle_push(p, FVG__PICKLE_NONE); return FVG_OK;
+    case FVG__OP_NEWTRUE: fvg__pickle_push(p, FVG__PICKLE_BOOL)->whole = 1; return FVG_OK;
+    case FVG__OP_NEWFALSE: fvg__pickle_push(p, FVG__PICKLE_BOOL); return FVG_OK;
+    case FVG__OP_BININT1: case FVG__OP_BININT2: case FVG__OP_BININT: case FVG__OP_LONG1: case FVG__OP_LONG4:
+    case FVG__OP_BINFLOAT: fvg__pickle_number(p, i); return FVG_OK;
+    case FVG__OP_BINUNICODE: case FVG__OP_SHORT_BINUNICODE: case FVG__OP_BINUNICODE8: case FVG__OP_BINSTRING:
+    case FVG__OP_SHORT_BINSTRING: fvg__pickle_string(p, i); return FVG_OK;
+    case FVG__OP_BINBYTES: case FVG__OP_SHORT_BINBYTES: case FVG__OP_BINBYTES8:
+      fvg__pickle_push(p, FVG__PICKLE_OTHER);
+      return FVG_OK;
+    case FVG__OP_EMPTY_LIST: fvg__pickle_push(p, FVG__PICKLE_LIST); return FVG_OK;
+    case FVG__OP_EMPTY_DICT: fvg__pickle_push(p, FVG__PICKLE_DICT); return FVG_OK;
+    case FVG__OP_EMPTY_TUPLE: fvg__pickle_push(p, FVG__PICKLE_TUPLE); return FVG_OK;
+    case FVG__OP_TUPLE1: case FVG__OP_TUPLE2: case FVG__OP_TUPLE3:
+      fvg__pickle_tuple(p, p->n_stack - fvg__pickle_needs(i->code));
+      return FVG_OK;
+    case FVG__OP_TUPLE: case FVG__OP_APPENDS: case FVG__OP_SETITEMS: case FVG__OP_POP_MARK:
+      return fvg__pickle_marked(p, i->code);
+    case FVG__OP_APPEND: return fvg__pickle_items(p, p->n_stack - 1, FVG__PICKLE_LIST);
+    case FVG__OP_SETITEM: return fvg__pickle_items(p, p->n_stack - 2, FVG__PICKLE_DICT);
+    case FVG__OP_GLOBAL:
+      return fvg__pickle_global(p, p->byte + i->at, (size_t)i->number, p->byte + i->second, i->end - i->second);
+    case FVG__OP_STACK_GLOBAL: return fvg__pickle_stack_global(p);
+    case FVG__OP_REDUCE: case FVG__OP_NEWOBJ: return fvg__pickle_call(p);
+    case FVG__OP_BUILD: fvg__pickle_build(p); return FVG_OK;
+    case FVG__OP_BINPERSID: {
+      int index = p->stack[--p->n_stack];
+      fvg__pickle_push(p, FVG__PICKLE_STORAGE)->first = index;
+      return FVG_OK;
+    }
+    case FVG__OP_BINPUT: case FVG__OP_LONG_BINPUT: return fvg__pickle_remember(p, i->number);
+    case FVG__OP_MEMOIZE: return fvg__pickle_remember(p, (uint64_t)p->n_memo);
+    case FVG__OP_BINGET: case FVG__OP_LONG_BINGET: return fvg__pickle_recall(p, i->number);
+    default: return FVG_OK;                                      /* FRAME only says how much to read at once       */
+  }
+}
+
+static fvg_status fvg__pickle_run(fvg__pickle *p, int *root) {
+  fvg__instruction i;
+  fvg_status s;
+  p->at = 0;
+  if (p->n == 0 || p->byte[0] != FVG__OP_PROTO) return fvg__pickle_error(p, "not a pickle of protocol 2 or later");
+  do {
+    s = fvg__pickle_next(p, &i);
+    if (!s && !p->value) p->most++;                              /* the first run                                  */
+    else if (!s) s = fvg__pickle_do(p, &i);
+  } while (!s && i.code != FVG__OP_STOP);
+  if (!s && p->value) *root = p->stack[p->n_stack - 1];
+  return s;
+}
+
+static fvg_status fvg__pickle_load(fvg__pickle *p, int *root) {
+  const fvg__zip_entry *e = p->zip->pickle;
+  fvg_ctx *c = p->w->c;
+  fvg_status s = fvg__zip_must_be_stored(p->zip, e);
+  if (s) return s;
+  if (e->end - e->begin > INT32_MAX / 2)
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: a pickle of %.0f bytes; 1 GiB is the limit", p->w->file,
+                     (double)(e->end - e->begin));
+  p->n = (size_t)(e->end - e->begin);
+  p->byte = (uint8_t *)fvg__alloc(c, p->n);
+  if (!p->byte) return FVG_E_NOMEM;
+  s = fvg__source_read(c, &p->w->source, p->byte, e->begin, p->n);
+  if (!s) s = fvg__pickle_run(p, root);
+  if (s) return s;
+  p->cell = (fvg__pickle_cell *)fvg__alloc_array(c, (size_t)p->most, sizeof *p->cell);
+  p->stack = (int *)fvg__alloc_array(c, (size_t)p->most, sizeof *p->stack);
+  p->mark = (int *)fvg__alloc_array(c, (size_t)p->most, sizeof *p->mark);
+  p->memo = (int *)fvg__alloc_array(c, (size_t)p->most, sizeof *p->memo);
+  p->value = (fvg__pickle_value *)fvg__alloc_array(c, (size_t)p->most, sizeof *p->value);
+  if (!p->cell || !p->stack || !p->mark || !p->memo || !p->value) return FVG_E_NOMEM;
+  return fvg__pickle_run(p, root);
+}
+
+static void fvg__pickle_free(fvg__pickle *p) {
+  fvg_ctx *c = p->w->c;
+  fvg__release(c, p->byte);
+  fvg__release(c, p->value);
+  fvg__release(c, p->cell);
+  fvg__release(c, p->stack);
+  fvg__release(c, p->mark);
+  fvg__release(c, p->memo);
+}
+
+/* ---- a tensor's place in the file ---- */
+/* Element i of a tuple or list, if it is of that type; else NULL. */
+static const fvg__pickle_value *fvg__pickle_element(const fvg__pickle *p, const fvg__pickle_value *v, int i,
+                                                    fvg__pickle_type type) {
+  int cell = v && (v->type == FVG__PICKLE_TUPLE || v->type == FVG__PICKLE_LIST) ? v->first : -1;
+  while (cell >= 0 && i-- > 0) cell = p->cell[cell].next;
+  return cell >= 0 && p->value[p->cell[cell].value].type == type ? &p->value[p->cell[cell].value] : NULL;
+}
+
+/* The storage's member of the archive, its dtype into e, its elements into *count and their size into *size. */
+static fvg_status fvg__tensor_storage(const fvg__pickle *p, fvg__weight *e, const fvg__pickle_value *storage,
+                                      const fvg__zip_entry **member, uint64_t *count, size_t *size) {
+  const fvg__pickle_value *id = storage ? &p->value[storage->first] : NULL;
+  const fvg__pickle_value *word = fvg__pickle_element(p, id, 0, FVG__PICKLE_STRING);
+  const fvg__pickle_value *kind = fvg__pickle_element(p, id, 1, FVG__PICKLE_GLOBAL);
+  const fvg__pickle_value *key = fvg__pickle_element(p, id, 2, FVG__PICKLE_STRING);
+  const fvg__pickle_value *elements = fvg__pickle_element(p, id, 4, FVG__PICKLE_WHOLE);
+  char text[FVG__LEGIBLE];
+  fvg_weights *w = p->w;
+  if (!word || word->n != 7 || memcmp(p->byte + word->whole, "storage", 7) != 0 || !kind ||
+      fvg__globals[kind->whole].role != FVG__IS_STORAGE || !key || !elements || elements->whole < 0)
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: its storage is not ('storage', type, key, place, count)",
+                     w->file, e->name);
+  *size = fvg__weight_dtype(e, fvg__globals[kind->whole].dtype);
+  *count = (uint64_t)elements->whole;
+  fvg__legible(p->byte + key->whole, (size_t)key->n, text);
+  *member = fvg__zip_find(p->zip, "data/", p->byte + key->whole, (size_t)key->n);
+  if (!*member)
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: the archive has no data/%s", w->file, e->name, text);
+  if (*count > ((*member)->end - (*member)->begin) / *size)
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: a storage of %.0f %s, but data/%s has %.0f bytes",
+                     w->file, e->name, (double)*count, e->dtype, text, (double)((*member)->end - (*member)->begin));
+  return fvg__zip_must_be_stored(p->zip, *member);
+}
+
+/* Shape and strides; *strided: is any other order than row-major meant? */
+static fvg_status fvg__tensor_shape(const fvg__pickle *p, fvg__weight *e, const fvg__pickle_value *shape,
+                                    const fvg__pickle_value *stride) {
+  fvg_weights *w = p->w;
+  uint64_t expected = 1;
+  int i;
+  if (!shape || !stride || shape->n != stride->n)
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: shape and strides are not two tuples of one length",
+                     w->file, e->name);
+  if (shape->n > FVG_MAX_DIM)
+    return fvg__fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: %d dimensions, %d is the limit", w->file, e->name,
+                     shape->n, FVG_MAX_DIM);
+  e->shape.n_dim = shape->n;
+  for (i = shape->n - 1; i >= 0; i--) {
+    const fvg__pickle_value *dim = fvg__pickle_element(p, shape, i, FVG__PICKLE_WHOLE);
+    const fvg__pickle_value *step = fvg__pickle_element(p, stride, i, FVG__PICKLE_WHOLE);
+    if (!dim || dim->whole < 0 || dim->whole > INT32_MAX || !step || step->whole < 0)
+      return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: dimension %d or its stride makes no sense", w->file,
+                       e->name, i);
+    e->shape.dim[i] = (int)dim->whole;
+    e->stride[i] = (uint64_t)step->whole;
+    if (e->shape.dim[i] != 1 && e->stride[i] != expected) e->strided = 1;
+    expected *= (uint64_t)dim->whole;                            /* may wrap; such a shape is refused later         */
+  }
+  return FVG_OK;
+}
+
+/* The last element that a tensor without empty dimensions reaches, counted from the storage's start; `count`, which
+   is too far, if it or a step on the way lies outside. */
+static uint64_t fvg__tensor_furthest(const fvg__weight *e, uint64_t offset, uint64_t count) {
+  uint64_t last = offset;
+  int i;
+  for (i = 0; i < e->shape.n_dim && last < count; i++) {
+    uint64_t steps = (uint64_t)e->shape.dim[i] - 1, left = count - 1 - last;
+    if (steps && e->stride[i] > left / steps) return count;
+    last += steps * e->stride[i];
+  }
+  return last < count ? last : count;
+}
+
+static fvg_status fvg__tensor_place(const fvg__pickle *p, fvg__weight *e, const fvg__pickle_value *v) {
+  const fvg__pickle_value *arguments = &p->value[v->first], *offset;
+  const fvg__zip_entry *member = NULL;
+  char text[FVG__SHAPE_TEXT];
+  uint64_t count = 0, bytes, last;
+  size_t size = 1;
+  fvg_weights *w = p->w;
+  fvg_status s = fvg__tensor_storage(p, e, fvg__pickle_element(p, arguments, 0, FVG__PICKLE_STORAGE), &member, &count,
+                                     &size);
+  if (!s) s = fvg__tensor_shape(p, e, fvg__pickle_element(p, arguments, 2, FVG__PICKLE_TUPLE),
+                                fvg__pickle_element(p, arguments, 3, FVG__PICKLE_TUPLE));
+  if (s) return s;
+  offset = fvg__pickle_element(p, arguments, 1, FVG__PICKLE_WHOLE);
+  if (!offset || offset->whole < 0 || fvg__checked_bytes(&e->shape, size, &bytes))
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: shape %s is too large, or its offset is no whole number",
+                     w->file, e->name, fvg__shape_text(&e->shape, text));
+  e->begin = e->end = member->begin;
+  if (!bytes) e->strided = 0;
+  if (!bytes) return FVG_OK;
+  last = fvg__tensor_furthest(e, (uint64_t)offset->whole, count);
+  if (last >= count)
+    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: shape %s with its strides, from element %.0f on, leaves "
+                     "its storage of %.0f", w->file, e->name, fvg__shape_text(&e->shape, text),
+                     (double)offset->whole, (double)count);
+  if (bytes > w->source.size)                                    /* strides of 0 repeat elements                    */
+    return fvg__fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: shape %s repeats its elements to more bytes than "
+                     "the file has; save its contiguous copy", w->file, e->name, fvg__shape_text(&e->shape, text));
+  e->begin += (uint64_t)offset->whole * size;
+  e->end = member->begin + (last + 1) * size;
+  if (e->end - e->begin > (size_t)-1 / 2)
+    return fvg__fail(w->c, FVG_E_NOMEM, "%s: tensor %.100s: its storage does not fit in memory", w->file, e->name);
+  return FVG_OK;
+}
+
+/* ---- names ---- */
+#define FVG__PICKLE_DEPTH 64
+#define FVG__NAME_BYTES 512
+#define FVG__STATE_DICT "state_dict"
+
+typedef struct fvg__naming {
+  const fvg__pickle *p;
+  fvg_weights *w;
+  int fill;                          /* 0 in the first run, which counts                                         */
+  int n_tensor, n_metadata, work;
+  size_t n_text, n_path;
+  char path[FVG__NAME_BYTES];        /* the way down to here, [n_path]                                           */
+} fvg__naming;
+
+/* The text of a string or number at *s; its length, or -1 if the value is neither. */
+static int fvg__pickle_text(const fvg__pickle *p, const fvg__pickle_value *v, char number[32], const char **s) {
+  int digits = 15, n = -1;
+  *s = number;
+  if (v->type == FVG__PICKLE_STRING) { *s = (const char *)p->byte + v->whole; return v->n; }
+  if (v->type == FVG__PICKLE_WHOLE || v->type == FVG__PICKLE_BOOL)
+    n = snprintf(number, 32, "%lld", (long long)v->whole);
+  if (v->type != FVG__PICKLE_REAL) return n;
+  do n = snprintf(number, 32, "%.*g", digits, v->real);         /* as short as gives the same number               */
+  while (digits++ < 17 && strtod(number, NULL) != v->real);
+  if (strchr(number, ',')) *strchr(number, ',') = '.';                         /* some locales' decimal point     */
+  return n;
+}
+
+/* A copy among w's strings, ended by 0; NULL in the first run. */
+static const char *fvg__naming_copy(fvg__naming *t, const char *s, size_t n) {
+  char *to = t->fill ? t->w->json.strings + t->n_text : NULL;
+  if (to) memcpy(to, s, n);
+  t->n_text += n + 1;
+  return to;
+}
+
+static fvg_status fvg__naming_check(const fvg__naming *t, const char *s, size_t n) {
+  char text[FVG__LEGIBLE];
+  size_t at = 0, step = 1;
+  for (; at < n && step && s[at]; at += step) step = fvg__utf8_length((const unsigned char *)s + at, n - at);
+  if (at >= n) return FVG_OK;
+  return fvg__fail(t->w->c, FVG_E_FORMAT, "%s: \"%s\" in the pickle is not UTF-8, or holds a zero", t->w->file,
+                   fvg__legible((const uint8_t *)s, n, text));
+}
+
+/* The path grows by a key, a string or a whole number. */
+static fvg_status fvg__naming_descend(fvg__naming *t, const fvg__pickle_value *key) {
+  char number[32];
+  const char *s;
+  int n = key->type == FVG__PICKLE_BOOL || key->type == FVG__PICKLE_REAL ? -1 :
+          fvg__pickle_text(t->p, key, number, &s);
+  fvg_status status;
+  if (n < 0)
+    return fvg__fail(t->w->c, FVG_E_FORMAT,
+                     "%s: a dictionary in the pickle has a key that is no string or whole number", t->w->file);
+  status = fvg__naming_check(t, s, (size_t)n);
+  if (status) return status;
+  if (t->n_path + 1 + (size_t)n > sizeof t->path)
+    return fvg__fail(t->w->c, FVG_E_FORMAT, "%s: a name in the pickle is longer than %d bytes", t->w->file,
+                     FVG__NAME_BYTES);
+  if (t->n_path) t->path[t->n_path++] = '.';
+  memcpy(t->path + t->n_path, s, (size_t)n);
+  t->n_path += (size_t)n;
+  return FVG_OK;
+}
+
+static fvg_status fvg__naming_tensor(fvg__naming *t, const fvg__pickle_value *v) {
+  const char *name = t->path;
+  fvg__weight *e;
+  size_t n = t->n_path;
+  if (n > 7 && memcmp(name, "module.", 7) == 0) { name += 7; n -= 7; }         /* what DataParallel puts before   */
+  if (!n) { name = "tensor"; n = 6; }
+  name = fvg__naming_copy(t, name, n);
+  if (!t->fill) { t->n_tensor++; return FVG_OK; }
+  e = &t->w->weight[t->w->n++];
+  e->name = name;
+  return fvg__tensor_place(t->p, e, v);
+}
+
+/* Parts that hang in several places are met in each.  A tensor takes more than 4 instructions, anything else one. */
+static fvg_status fvg__naming_walk(fvg__naming *t, int index, int depth) {
+  const fvg__pickle *p = t->p;
+  const fvg__pickle_value *v = &p->value[index];
+  const size_t n_path = t->n_path;
+  fvg__pickle_value number;
+  fvg_status s = FVG_OK;
+  int cell;
+  t->work += v->type == FVG__PICKLE_TENSOR ? 4 : 1;
+  if (t->work > p->most || depth > FVG__PICKLE_DEPTH || t->n_text > 4096 + 8 * p->n)
+    return fvg__fail(t->w->c, FVG_E_FORMAT,
+                     "%s: the pickle is nested more than %d deep, or repeats its parts too often", t->w->file,
+                     FVG__PICKLE_DEPTH);
+  if (v->type == FVG__PICKLE_TENSOR) return fvg__naming_tensor(t, v);
+  if (v->type == FVG__PICKLE_OBJECT) return v->first < 0 ? FVG_OK : fvg__naming_walk(t, v->first, depth + 1);
+  if (v->type != FVG__PICKLE_TUPLE && v->type != FVG__PICKLE_LIST && v->type != FVG__PICKLE_DICT) return FVG_OK;
+  memset(&number, 0, sizeof number);
+  number.type = FVG__PICKLE_WHOLE;
+  for (cell = v->first; cell >= 0 && !s; cell = p->cell[cell].next, number.whole++) {
+    const fvg__pickle_value *key = &number;
+    if (v->type == FVG__PICKLE_DICT) { key = &p->value[p->cell[cell].value]; cell = p->cell[cell].next; }
+    s = fvg__naming_descend(t, key);
+    if (!s) s = fvg__naming_walk(t, p->cell[cell].value, depth + 1);
+    t->n_path = n_path;
+  }
+  return s;
+}
+
+static fvg_status fvg__naming_metadata(fvg__naming *t, const fvg__pickle_value *v) {
+  char number[32];
+  const char *text;
+  int n = fvg__pickle_text(t->p, v, number, &text);
+  fvg__json_value *entry = t->fill ? &t->w->json.value[1 + t->n_metadata] : NULL;
+  const char *key, *value;
+  fvg_status s = n < 0 ? FVG_OK : fvg__naming_check(t, text, (size_t)n);
+  if (n < 0 || s) return s;
+  key = fvg__naming_copy(t, t->path, t->n_path);
+  value = fvg__naming_copy(t, text, (size_t)n);
+  t->n_metadata++;
+  if (!entry) return FVG_OK;
+  entry->type = FVG__JSON_STRING;
+  entry->key = key;
+  entry->string = value;
+  entry->first = -1;
+  entry->next = t->n_metadata < t->w->json.value[0].n_child ? 1 + t->n_metadata : -1;
+  return FVG_OK;
+}
+
+static int fvg__pickle_is(const fvg__pickle *p, const fvg__pickle_value *key, const char *word) {
+  return key->type == FVG__PICKLE_STRING && (size_t)key->n == strlen(word) &&
+         memcmp(p->byte + key->whole, word, (size_t)key->n) == 0;
+}
+
+/* The dictionary of a dictionary or object, -1 if the value is neither. */
+static int fvg__pickle_dictionary(const fvg__pickle *p, int index) {
+  if (p->value[index].type == FVG__PICKLE_OBJECT) index = p->value[index].first;
+  return index >= 0 && p->value[index].type == FVG__PICKLE_DICT ? index : -1;
+}
+
+/* The file's top: what lies in state_dict loses that name, and then what was kept to train on is left out. */
+static fvg_status fvg__naming_run(fvg__naming *t, int root) {
+  const fvg__pickle *p = t->p;
+  const int top = fvg__pickle_dictionary(p, root);
+  int cell, has_state = 0;
+  fvg_status s = FVG_OK;
+  t->n_text = t->n_path = 0;
+  t->n_tensor = t->n_metadata = t->work = 0;
+  if (top < 0) return fvg__naming_walk(t, root, 0);
+  for (cell = p->value[top].first; cell >= 0; cell = p->cell[p->cell[cell].next].next)
+    if (fvg__pickle_is(p, &p->value[p->cell[cell].value], FVG__STATE_DICT))
+      has_state |= fvg__pickle_dictionary(p, p->cell[p->cell[cell].next].value) >= 0;
+  for (cell = p->value[top].first; cell >= 0 && !s; cell = p->cell[cell].next) {
+    const fvg__pickle_value *key = &p->value[p->cell[cell].value];
+    cell = p->cell[cell].next;
+    if (has_state && (fvg__pickle_is(p, key, "optimizer") || fvg__pickle_is(p, key, "scheduler"))) continue;
+    if (!has_state || !fvg__pickle_is(p, key, FVG__STATE_DICT)) s = fvg__naming_descend(t, key);
+    if (!s) s = fvg__naming_metadata(t, &p->value[p->cell[cell].value]);
+    if (!s) s = fvg__naming_walk(t, p->cell[cell].value, 1);
+    t->n_path = 0;
+  }
+  return s;
+}
+
+/* The tensors of the tree into w, and a header made up for their names and the metadata. */
+static fvg_status fvg__name_tensors(const fvg__pickle *p, int root) {
+  fvg_weights *w = p->w;
+  fvg__naming t;
+  fvg_status s;
+  memset(&t, 0, sizeof t);
+  t.p = p;
+  t.w = w;
+  s = fvg__naming_run(&t, root);
+  if (s) return s;
+  w->weight = (fvg__weight *)fvg__alloc_array(w->c, (size_t)t.n_tensor, sizeof *w->weight);
+  w->json.value = (fvg__json_value *)fvg__alloc_array(w->c, 1 + (size_t)t.n_metadata, sizeof *w->json.value);
+  w->json.strings = (char *)fvg__alloc(w->c, t.n_text + 1);
+  if (!w->weight || !w->json.value || !w->json.strings) return FVG_E_NOMEM;
+  w->json.n = 1 + t.n_metadata;
+  w->json.value[0].type = FVG__JSON_OBJECT;
+  w->json.value[0].string = "";
+  w->json.value[0].n_child = t.n_metadata;
+  w->json.value[0].first = t.n_metadata ? 1 : -1;
+  w->json.value[0].next = -1;
+  w->metadata = 0;
+  t.fill = 1;
+  s = fvg__naming_run(&t, root);
+  return s ? s : fvg__weights_sort_names(w);
+}
+
+static fvg_status fvg__weights_read_pytorch(fvg_weights *w) {
+  fvg__zip zip;
+  fvg__pickle p;
+  fvg_status s;
+  int root = 0;
+  memset(&zip, 0, sizeof zip);
+  memset(&p, 0, sizeof p);
+  zip.w = p.w = w;
+  p.zip = &zip;
+  s = fvg__zip_open(&zip);
+  if (!s) s = fvg__zip_byte_order(&zip);
+  if (!s) s = fvg__pickle_load(&p, &root);
+  if (!s) s = fvg__name_tensors(&p, root);
+  fvg__pickle_free(&p);
+  fvg__zip_close(&zip);
+  return s;
+}
+
+/* A safetensors header may have a length that reads "PK", but at byte 8 it has a brace, zip its way of packing. */
+static fvg_status fvg__weights_read_any(fvg_weights *w) {
+  static const uint8_t old_magic[15] = {0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46,
+                                        0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e};
+  uint8_t first[15] = {0};
+  fvg_status s = fvg__source_read(w->c, &w->source, first, 0, w->source.size < 15 ? (size_t)w->source.size : 15);
+  if (s) return s;
+  if (memcmp(first, "PK\3\4", 4) == 0 && first[8] != '{') return fvg__weights_read_pytorch(w);
+  if (memcmp(first, old_magic, 15) != 0) return fvg__weights_read_header(w);
+  return fvg__fail(w->c, FVG_E_UNSUPPORTED, "%s: in torch.save's format of before PyTorch 1.6; save it again with a "
+                   "newer one: torch.save(torch.load(FILE, map_location=\"cpu\"), FILE)", w->file);
+}
+
+FVG_DEF fvg_status fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fvg_source *s) {
+  return fvg__weights_open(c, out, s, fvg__weights_read_any);
 }
 #endif /* FVG__PART_TWO */

@@ -230,10 +230,11 @@ typedef struct fvg_clip {            /* used by one thread at a time, as its con
 FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights,
                                  const char *config_json, fvg_dtype keep_as);
 #ifndef FVGPT_NO_STDIO
-/* From a folder (config.json, model.safetensors or open_clip_model.safetensors, merges.txt or
-   bpe_simple_vocab_16e6.txt) or from one safetensors file, with the config.json beside it if there is one. merges:
-   path of the vocabulary; NULL: in the folder, beside it, or in a folder `model` beside its parent. A missing
-   vocabulary is no error until a text is to be encoded. */
+/* From a folder (config.json; model.safetensors, open_clip_model.safetensors, pytorch_model.bin or
+   open_clip_pytorch_model.bin; merges.txt or bpe_simple_vocab_16e6.txt) or from one file, .safetensors or PyTorch's
+   .pt, .pth or .bin (fvg_weights_open_any), with the config.json beside it if there is one. merges: path of the
+   vocabulary; NULL: in the folder, beside it, or in a folder `model` beside its parent. A missing vocabulary is no
+   error until a text is to be encoded. */
 FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges, fvg_dtype keep_as);
 #endif
 FVG_DEF void       fvg_clip_free(fvg_clip *m);
@@ -2888,6 +2889,26 @@ static fvg_status fvg__read_config(fvg_ctx *c, const char *folder, const char *n
   return s;
 }
 
+/* The first of the files that hold weights in a folder into file; 0 if there is none. */
+static int fvg__find_weights(const char *folder, char *file, size_t n) {
+  static const char *const name[] = {"model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin",
+                                     "open_clip_pytorch_model.bin"};
+  size_t i;
+  for (i = 0; i < sizeof name / sizeof *name; i++) {
+    snprintf(file, n, "%s/%s", folder, name[i]);
+    if (fvg__file_exists(file)) return 1;
+  }
+  return 0;
+}
+
+static int fvg__names_weights(const char *path) {
+  static const char *const ending[] = {".safetensors", ".pt", ".pth", ".bin"};
+  size_t i, n = strlen(path);
+  for (i = 0; i < sizeof ending / sizeof *ending; i++)
+    if (n > strlen(ending[i]) && strcmp(path + n - strlen(ending[i]), ending[i]) == 0) return 1;
+  return 0;
+}
+
 FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path,
                                  const char *merges, fvg_dtype keep_as) {
   char file[FVG__PATH_BYTES + 64], folder[FVG__PATH_BYTES];
@@ -2896,7 +2917,7 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path,
   fvg_source source;
   fvg_status s = FVG_OK;
   size_t n = strlen(path), slash;
-  int single = n > 12 && strcmp(path + n - 12, ".safetensors") == 0;
+  int single = fvg__names_weights(path);
   *out = NULL;
   if (n >= sizeof folder) return fvg__fail(c, FVG_E_ARG, "%.60s...: the path is too long", path);
   snprintf(folder, sizeof folder, "%s", path);
@@ -2904,17 +2925,14 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path,
     for (slash = n; slash > 0 && folder[slash] != '/' && folder[slash] != '\\'; slash--) {}
     snprintf(file, sizeof file, "%s", path);
     if (slash) folder[slash] = 0; else snprintf(folder, sizeof folder, ".");
-  } else {
-    snprintf(file, sizeof file, "%s/model.safetensors", path);
-    if (!fvg__file_exists(file)) snprintf(file, sizeof file, "%s/open_clip_model.safetensors", path);
-    if (!fvg__file_exists(file))
-      return fvg__fail(c, FVG_E_IO,
-                       "%s: no model.safetensors there; give a folder that holds one, or a .safetensors file", path);
+  } else if (!fvg__find_weights(path, file, sizeof file)) {
+    return fvg__fail(c, FVG_E_IO, "%s: no model.safetensors or pytorch_model.bin there; give a folder that holds "
+                     "one, or a .safetensors, .pt, .pth or .bin file", path);
   }
   s = fvg__read_config(c, folder, "config.json", &config);
   if (!s && !config) s = fvg__read_config(c, folder, "open_clip_config.json", &config);
   if (!s) s = fvg_source_file(c, &source, file);
-  if (!s) s = fvg_weights_open(c, &weights, &source);
+  if (!s) s = fvg_weights_open_any(c, &weights, &source);
   if (!s) s = fvg_clip_load(c, out, weights, (const char *)config, keep_as);
   if (!s) s = fvg__find_tokenizer(*out, folder, merges);
   if (s && *out) { fvg_clip_free(*out); *out = NULL; }

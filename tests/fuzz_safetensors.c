@@ -1,6 +1,6 @@
-/* Fuzzer for fvg_weights_open and fvg_weights_get.
+/* Fuzzer for fvg_weights_open_any, safetensors and PyTorch's zip and pickle alike, and fvg_weights_get.
    With libFuzzer:  clang -g -fsanitize=fuzzer,address,undefined -DFVG_LIBFUZZER fuzz_safetensors.c -lm
-   Without it, main mutates a good file argv[1] times (default 20000).  A fault is a sanitizer's report, memory
+   Without it, main mutates two good files argv[1] times (default 20000).  A fault is a sanitizer's report, memory
    that stays, or memory out of proportion to the input. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
@@ -24,7 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   fvg_ctx *c;
   int i, k, opened;
   if (fvg_init(&c, NULL)) return 0;
-  opened = fvg_weights_open(c, &w, &s) == FVG_OK;
+  opened = fvg_weights_open_any(c, &w, &s) == FVG_OK;
   if (opened != (w != NULL)) fault("status and result disagree");
   for (i = 0; w && i < fvg_weights_count(w); i++) {
     const char *name = fvg_weights_name(w, i);
@@ -78,6 +78,47 @@ static int make_sample(sample *s) {
   return status;
 }
 
+static void put(sample *s, const void *bytes, size_t n) { memcpy(s->data + s->n, bytes, n); s->n += n; }
+static void put_number(sample *s, uint32_t x, int n) { for (; n; n--, x >>= 8) s->data[s->n++] = (uint8_t)(x & 255); }
+
+/* A checkpoint: a transposed tensor of floats, a parameter of halves, an object, numbers. */
+static void make_archive(sample *s) {
+  static const char pickle[] = "\200\002}(X\012\0\0\0state_dictccollections\nOrderedDict\n)R(X\001\0\0\0a"
+    "ctorch._utils\n_rebuild_tensor_v2\nq\0((U\007storagectorch\nFloatStorage\nU\0010U\003cpuK\006tQK\0K\003K\002\206"
+    "K\001K\003\206\211NtRq\001U\001bctorch._utils\n_rebuild_parameter\n(h\0((U\007storagectorch\nHalfStorage\nU\0011"
+    "U\003cpuK\004tQK\001K\003\205K\001\205\211NtR\210NtRuU\005epochK\003U\002lrG?\271\231\231\231\231\231\232"
+    "U\001cc__torch__\nM\n)\201}U\001w](h\001Nh\001esbU\001d\214\001xu.";
+  static const char *const name[4] = {"m/data.pkl", "m/data/0", "m/data/1", "m/byteorder"};
+  const void *content[4] = {pickle, "0000111122223333444455556666", "00112233", "little"};
+  const uint32_t size[4] = {sizeof pickle - 1, 24, 8, 6};
+  uint32_t at[4], directory;
+  int i;
+  for (i = 0; i < 4; i++) {
+    at[i] = (uint32_t)s->n;
+    put(s, "PK\003\004", 4);
+    put_number(s, 0, 22);
+    put_number(s, (uint32_t)strlen(name[i]), 4);
+    put(s, name[i], strlen(name[i]));
+    put(s, content[i], size[i]);
+  }
+  directory = (uint32_t)s->n;
+  for (i = 0; i < 4; i++) {
+    put(s, "PK\001\002", 4);
+    put_number(s, 0, 16);
+    put_number(s, size[i], 4);
+    put_number(s, size[i], 4);
+    put_number(s, (uint32_t)strlen(name[i]), 4);
+    put_number(s, 0, 10);
+    put_number(s, at[i], 4);
+    put(s, name[i], strlen(name[i]));
+  }
+  at[0] = (uint32_t)s->n - directory;
+  put(s, "PK\005\006\0\0\0\0\004\0\004\0", 12);
+  put_number(s, at[0], 4);
+  put_number(s, directory, 4);
+  put_number(s, 0, 2);
+}
+
 /* One change: a byte, a letter that means something in JSON, a cut, a copied stretch, or a new header length. */
 static size_t mutate(fvg_rng *r, uint8_t *b, size_t n) {
   static const char letters[] = "0123456789{}[]\",:.-eE\\u \x80\xED\x01";
@@ -102,18 +143,28 @@ static size_t mutate(fvg_rng *r, uint8_t *b, size_t n) {
 
 int main(int argc, char **argv) {
   long i, iterations = argc > 1 ? strtol(argv[1], NULL, 10) : 20000;
-  sample good;
+  static sample samples[2];
   fvg_rng r;
-  memset(&good, 0, sizeof good);
-  if (make_sample(&good)) fault("the sample cannot be written");
-  LLVMFuzzerTestOneInput(good.data, good.n);
+  if (make_sample(&samples[0])) fault("the sample cannot be written");
+  make_archive(&samples[1]);
+  for (i = 0; i < 2; i++) {
+    fvg_source s = fvg_source_memory(samples[i].data, samples[i].n, "sample");
+    fvg_weights *w = NULL;
+    fvg_ctx *c;
+    if (fvg_init(&c, NULL)) fault("out of memory");
+    if (fvg_weights_open_any(c, &w, &s) || fvg_weights_count(w) < 4) fault(fvg_error(c));
+    fvg_weights_close(w);
+    fvg_free(c);
+    LLVMFuzzerTestOneInput(samples[i].data, samples[i].n);
+  }
   fvg_rng_seed(&r, 1, 0);
   for (i = 0; i < iterations; i++) {
-    size_t n = good.n;
+    const sample *good = &samples[i / 2 % 2];
+    size_t n = good->n;
     int changes = 1 + (int)fvg_rng_below(&r, i % 2 ? 8 : 2);
     uint8_t *b = (uint8_t *)malloc(n), *exact;
     if (!b) fault("out of memory");
-    memcpy(b, good.data, n);
+    memcpy(b, good->data, n);
     while (changes--) n = mutate(&r, b, n);
     exact = (uint8_t *)realloc(b, n ? n : 1);          /* exactly n bytes, for the sanitizer's sake             */
     if (!exact) fault("out of memory");
