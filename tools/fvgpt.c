@@ -51,7 +51,7 @@ typedef struct options {
   const char *augment, *seeds, *ctx_init, *position, *prompt_template, *simd, *dataset_root, *dataset, *transfer_to;
   const char **image, **text, **rest, **all_data, **runs, **set, **all_dataset;
   char **argv;
-  char *dataset_names;                                 /* all_dataset's, cut in place                                */
+  char *dataset_names;                              /* all_dataset points into it                                    */
   int argc, n_image, n_text, n_rest, n_data, n_runs, n_set, n_dataset, n_shots, all_shots[16], pictures;
   int size, flip, nearest, epochs, batch, threads, n_ctx, csc, fill_black, ablate, few_shot, crossfit, normalised;
   double lr, lambda_base, lambda_new;

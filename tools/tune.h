@@ -38,7 +38,8 @@ static void test_free(fvg_ctx *c, test_set *x) {
   memset(x, 0, sizeof *x);
 }
 
-static fvg_status test_new(fvg_clip *m, test_set *x, const fvg_dataset *d, fvg_half half, const char *name, int seen) {
+static fvg_status test_new(fvg_clip *m, test_set *x, const fvg_dataset *d, fvg_half half, const char *name,
+                           int seen) {
   fvg_ctx *c = m->ctx;
   int first, i;
   fvg_status s;
@@ -592,8 +593,8 @@ static fvg_status every_other(fvg_ctx *c, const fvg_items *items, int first, fvg
   return FVG_OK;
 }
 
-/* The backbone gate of f once more, on classes that its prompts have not seen: the method is tuned on each half of the
-   classes, and the gate learns from the other half. */
+/* The backbone gate of f once more, on classes that its prompts have not seen: the method is tuned on each half of
+   the classes, and the gate learns from the other half. */
 static fvg_status crossfit(tuning *t, const table_row *r, int seed, const fvg_items *items,
                            const char *const *class_name, int n_class, fvg_fvgpt *f) {
   fvg_ctx *c = t->m->ctx;
@@ -613,7 +614,8 @@ static fvg_status crossfit(tuning *t, const table_row *r, int seed, const fvg_it
     n[i] = 0;
     if (!name[i]) s = FVG_E_NOMEM;
   }
-  if (!s && n_class < 4) s = fvg__fail(c, FVG_E_ARG, "crossfit needs two classes in each half, there are %d", n_class);
+  if (!s && n_class < 4)
+    s = fvg__fail(c, FVG_E_ARG, "crossfit needs two classes in each half, there are %d", n_class);
   for (i = 0; !s && i < n_class; i++) name[i % 2][n[i % 2]++] = class_name[i];
   for (i = 0; !s && i < 2; i++) s = every_other(c, items, i, &half[i]);
   for (i = 0; !s && i < 2; i++) {
@@ -871,8 +873,8 @@ static fvg_status write_results(tuning *t, int entry) {
 }
 
 /* ---- the table of all entries ---- */
-/* Columns: every entry's tests (and H), then their averages; H of the averages, as published.  With classes to transfer
-   to, the average is over the targets. */
+/* Columns: the tests of every entry (and H), then their averages; H of the averages, as published.  With data sets to
+   transfer to, the average is over those. */
 static fvg_status write_table(tuning *t) {
   int h = t->train_half == FVG_BASE, row, e, i, first = t->n_target ? 1 : 0, width = h ? 20 : 7 * t->n_test - 1;
   char path[1200];
