@@ -70,8 +70,9 @@
       Features kept for training take 8 bytes x width x images x crops (the view and its foreground).
 
    8. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h`):
-        1 Tokenizer   2 Images   3 Resizing   4 CLIP   5 CoOp   6 Protocol   7 Data sets   8 Tuning
-        9 Attention maps
+        1 Tokenizer   2 Images   3 Resizing   4 CLIP   5 Learners   6 CoOp and KgCoOp   7 ProGrad and CoCoOp
+        8 PromptSRC   9 MaPLe and DAPT   10 MMRL   11 Protocol   12 Data sets   13 Tuning   14 Checkpoints
+        15 Attention maps
 */
 #ifndef FVGPT_CLIP_H
 #define FVGPT_CLIP_H
@@ -367,8 +368,8 @@ FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, const fvg_datas
                                     float *f);
 
 typedef struct fvg_train_desc {
-  fvg_optimizer_desc optimizer;
-  int batch;                         /* 4                                                                      */
+  fvg_optimizer_desc optimizer;      /* lr 0: the method's kind and rate; epochs 0: the method's, FVG-PT's is 10 */
+  int batch;                         /* the method's, 4 as a rule                                              */
   uint64_t seed;                     /* of the order of the images                                             */
   double *epoch_loss;                /* [epochs] receives the mean loss of each; NULL: not wanted              */
   const char *state, *state_mark;    /* a file that holds the run after every epoch; NULL: none.  A run that finds
@@ -430,6 +431,10 @@ FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_learner *l, fvg_fvg
                                        const fvg_metadata *settings, int n_settings);
 FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, const char *path, fvg_learner **l, fvg_fvgpt **f,
                                        fvg_weights **settings);
+/* The parameters' values from a checkpoint of the published trainers (model.pth.tar-N of prompt_learner, VLPromptLearner
+   or MultiModalRepresentationLearner), or from a safetensors file with those names.  What l does not train is passed
+   over; l stays as it was if anything is missing or of another shape. */
+FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path);
 #endif
 
 #ifdef __cplusplus
@@ -4684,7 +4689,7 @@ FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const fvg_lea
 }
 
 /*===========================================================================================================
- * CHAPTER 6  PROTOCOL: few-shot draws, base and new halves, scores
+ * CHAPTER 11  PROTOCOL: few-shot draws, base and new halves, scores
  *===========================================================================================================
    The protocol (CoCoOp, Zhou et al. 2022, arXiv 2203.05557): K pictures a class are drawn from the WHOLE train list,
    and only then are the classes cut into a base half, ceil(n/2) of them, and a new half, renumbered from 0.  The draw
@@ -4965,7 +4970,7 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
 }
 
 /*===========================================================================================================
- * CHAPTER 7  DATA SETS: folders, split files, masks
+ * CHAPTER 12  DATA SETS: folders, split files, masks
  *===========================================================================================================
    A data set is three lists of (picture, label), train, val and test, and a name for each label.  It comes from
 
@@ -6104,7 +6109,7 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, 
 #endif
 
 /*===========================================================================================================
- * CHAPTER 8  TUNING: from pictures to a tuned classifier
+ * CHAPTER 13  TUNING: from pictures to a tuned classifier
  *===========================================================================================================
    The image tower is frozen, so training never needs pictures, only what the tower makes of them: for each image a
    view of it, f = norm(tower(x)), of its foreground, f_fg = norm(tower(x * mask)), and the share of foreground in the
@@ -6850,13 +6855,26 @@ static fvg_status fvg__train_epochs(fvg__trainer *t, const fvg_train_desc *desc,
   return s;
 }
 
+/* What is left open is the method's own; FVG-PT has ten epochs on every backbone. */
+static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_optimizer_desc *desc, int fvgpt) {
+  fvg_optimizer_desc d;
+  memset(&d, 0, sizeof d);
+  if (desc) d = *desc;
+  if (d.lr == 0) {
+    d.lr = method->optimizer.lr;
+    d.kind = method->optimizer.kind;
+  }
+  if (d.epochs == 0) d.epochs = fvgpt ? 10 : method->optimizer.epochs;
+  return fvg_optimizer_defaults(&d);
+}
+
 static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int n_params, const fvg_train_desc *desc) {
   const fvg_method *method = t->source[0].learner->method;
   fvg_status s = FVG_OK;
   long per_epoch = 0;
   int i;
-  t->schedule = fvg_optimizer_defaults(desc ? &desc->optimizer : &method->optimizer);
-  t->batch = desc && desc->batch > 0 ? desc->batch : desc ? 4 : method->batch;
+  t->schedule = fvg__schedule_of(method, desc ? &desc->optimizer : NULL, t->fvgpt != NULL);
+  t->batch = desc && desc->batch > 0 ? desc->batch : method->batch;
   for (i = 0; i < t->n_source; i++) if (t->batch > t->source[i].items->n) t->batch = t->source[i].items->n;
   for (i = 0; !s && i < t->n_source; i++) {
     per_epoch += t->source[i].items->n / t->batch;
@@ -7107,7 +7125,16 @@ FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int 
   return FVG_OK;
 }
 
-/* ---- checkpoints ---- */
+/*===========================================================================================================
+ * CHAPTER 14  CHECKPOINTS: a tuned model in one file
+ *===========================================================================================================
+   A checkpoint is a safetensors file: the learner's tensors under the names that the published trainers give them,
+   FVG-PT's, and in the metadata everything that is needed to build both again: the trainer, the classes, the words and
+   the template, every option of the method.  Loading builds the learner from that and then fills its parameters, so a
+   file that does not fit the model, or claims more than it holds, is found out before memory is asked for.
+
+   The published trainers' own files (PyTorch's, fvgpt.h, chapter 10) hold tensors only: who loads one says what it is,
+   by making the learner first. */
 #ifndef FVGPT_NO_STDIO
 /* ["name", "name", ...] with quotes, backslashes and control characters escaped */
 static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
@@ -7363,10 +7390,31 @@ FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, const char *path, fvg_learne
   else fvg_weights_close(w);
   return s;
 }
+FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
+  fvg_ctx *c = l->clip->ctx;
+  fvg_parameter *read = (fvg_parameter *)fvg__alloc_array(c, (size_t)l->n_param, sizeof *read);
+  fvg_weights *w = NULL;
+  fvg_source source;
+  fvg_status s = read ? fvg_source_file(c, &source, path) : FVG_E_NOMEM;
+  int i;
+  if (!s) s = fvg_weights_open_any(c, &w, &source);
+  for (i = 0; !s && i < l->n_param; i++) {       /* all of them first, so that nothing is half done                 */
+    read[i].name = l->param[i]->name;
+    read[i].value = l->param[i]->value;
+    read[i].value.data = fvg__alloc_array(c, fvg_tensor_count(&l->param[i]->value), sizeof(float));
+    s = read[i].value.data ? fvg__restore(c, w, &read[i]) : FVG_E_NOMEM;
+  }
+  for (i = 0; !s && i < l->n_param; i++)
+    memcpy(l->param[i]->value.data, read[i].value.data, fvg_tensor_count(&l->param[i]->value) * sizeof(float));
+  for (i = 0; read && i < l->n_param; i++) if (read[i].name) fvg__release(c, read[i].value.data);
+  fvg__release(c, read);
+  fvg_weights_close(w);
+  return s;
+}
 #endif
 
 /*===========================================================================================================
- * CHAPTER 9  ATTENTION MAPS: where a classifier looks
+ * CHAPTER 15  ATTENTION MAPS: where a classifier looks
  *===========================================================================================================
    Which patches speak for a class?  Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) asks the gradient of its
    score z.  Of a layer's output A [T,w], a row a token, only the rows of the P patches count:

@@ -51,7 +51,7 @@ typedef struct options {
   const char *augment, *seeds, *ctx_init, *position, *prompt_template, *simd, *dataset_root, *dataset, *transfer_to;
   const char **image, **text, **rest, **all_data, **runs, **set, **all_dataset;
   char **argv;
-  char *dataset_names;                              /* all_dataset points into it                                    */
+  char *dataset_names;                              /* all_dataset points into it                               */
   int argc, n_image, n_text, n_rest, n_data, n_runs, n_set, n_dataset, n_shots, all_shots[16], pictures;
   int size, flip, nearest, epochs, batch, threads, n_ctx, csc, fill_black, ablate, few_shot, crossfit, normalised;
   double lr, lambda_base, lambda_new;
@@ -517,11 +517,25 @@ static fvg_status encode(fvg_ctx *c, const options *o) {
 }
 
 /* ---- checkpoints ---- */
-static fvg_status open_checkpoint(fvg_clip *m, const char *folder, fvg_learner **l, fvg_fvgpt **f,
-                                  fvg_weights **settings) {
+/* A folder that tune made; or, with --trainer, a file of the published trainers, whose classes are `name`. */
+static fvg_status open_checkpoint(fvg_clip *m, const options *o, const char *const *name, int n, fvg_learner **l,
+                                  fvg_fvgpt **f, fvg_weights **settings) {
+  fvg_learner_desc desc;
   char path[1200];
-  snprintf(path, sizeof path, "%s/checkpoint.safetensors", folder);
-  return fvg_checkpoint_load(m, path, l, f, settings);
+  fvg_status s;
+  if (!o->trainer) {
+    snprintf(path, sizeof path, "%s/checkpoint.safetensors", o->checkpoint);
+    return fvg_checkpoint_load(m, path, l, f, settings);
+  }
+  memset(&desc, 0, sizeof desc);
+  desc.method = fvg_method_named(o->trainer);
+  desc.n_ctx = o->n_ctx;
+  desc.prompt_template = o->prompt_template;
+  if (!desc.method)
+    return fvg__fail(m->ctx, FVG_E_ARG, "--trainer %s: with --checkpoint FILE the name of a method is expected",
+                     o->trainer);
+  s = fvg_learner_new(m, l, &desc, name, n);
+  return s ? s : fvg_learner_load(*l, o->checkpoint);
 }
 
 static fvg_branch branch_of(const fvg_learner *l, const fvg_fvgpt *f, fvg_half half) {
@@ -606,13 +620,13 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
   fvg_status s;
   if (!o->classes || !o->n_rest) return fvg__fail(c, FVG_E_ARG, "classify needs --classes A,B,C and pictures");
   s = open_model(c, o, &m);
-  if (!s && o->checkpoint) s = open_checkpoint(m, o->checkpoint, &l, &f, &settings);
   if (!s) {
     list = fvg__copy_string(c, o->classes);
     name = (const char **)fvg__alloc_array(c, strlen(o->classes) + 1, sizeof *name);
     if (!list || !name) s = FVG_E_NOMEM;
     else if ((n = cut_names(list, name)) < 1) s = fvg__fail(c, FVG_E_ARG, "--classes %s: no names", o->classes);
   }
+  if (!s && o->checkpoint) s = open_checkpoint(m, o, name, n, &l, &f, &settings);
   if (!s)
     s = fvg_classifier_new(m, &k, branch_of(l, f, l && all_base(l, name, n) ? FVG_BASE : FVG_NEW), l, f,
                            template_of(o, settings), name, n);
@@ -743,7 +757,7 @@ static fvg_status attend(fvg_ctx *c, const options *o) {
   if (strlen(o->out) > 1000) return fvg__fail(c, FVG_E_ARG, "--out: the path is too long");
   s = open_model(c, o, &m);
   if (!s && !m->has_vision) s = fvg__fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);
-  if (!s && o->checkpoint) s = open_checkpoint(m, o->checkpoint, &l, &f, &settings);
+  if (!s && o->checkpoint) s = open_checkpoint(m, o, &o->text[0], 1, &l, &f, &settings);
   if (!s) {
     text = fvg__copy_string(c, o->text[0]);
     name = (char (*)[NAME_BYTES])fvg__alloc_array(c, (size_t)o->n_rest, sizeof *name);

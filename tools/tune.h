@@ -109,9 +109,9 @@ static fvg_status eval(fvg_ctx *c, const options *o) {
   memset(&d, 0, sizeof d);
   memset(&x, 0, sizeof x);
   s = open_model(c, o, &m);
-  if (!s) s = open_checkpoint(m, o->checkpoint, &l, &f, &settings);
   if (!s) s = open_data(c, o, &d);
   if (!s) s = test_new(m, &x, &d, half, o->half, half == FVG_BASE);
+  if (!s) s = open_checkpoint(m, o, x.class_name, x.n_class, &l, &f, &settings);
   if (!s) s = features_of(m, l, &x, &features);
   if (!s) s = score_set(m, &x, features, branch_of(l, f, half), l, f, template_of(o, settings), &score);
   if (!s)

@@ -1,0 +1,116 @@
+/* 06 - PromptSRC: vectors deep in both towers.
+        cc -O2 -I.. 06_promptsrc.c -o promptsrc -lm && ./promptsrc tiny-clip ../build/demo/things
+
+   A method that prompts the image tower needs the pixels at every step, and its gradients run through the whole
+   tower.  The calls stay the same; here also what is trained, tensor by tensor, and a loss that is watched. */
+#define FVGPT_IMPLEMENTATION
+#define FVGPT_DIRENT                                          /* list folders through <dirent.h>                    */
+#include "fvgpt_clip.h"
+
+/* Accuracy in percent of a learner (NULL: zero-shot CLIP) on one half of the test images. */
+static fvg_status test(fvg_clip *m, const fvg_dataset *d, fvg_half half, fvg_learner *l, double *accuracy) {
+  int first, n_class = fvg_half_classes(d->n_class, half, &first), i;
+  fvg_branch branch = !l ? FVG_ZERO_SHOT : half == FVG_BASE ? FVG_TUNED : FVG_TUNED_NEW;
+  fvg_classifier *k = NULL;
+  fvg_items items;
+  fvg_score score;
+  float *f, *logits;
+  int *label;
+  fvg_status s = fvg_items_half(m->ctx, &items, &d->test, d->n_class, half);
+  if (s) return s;
+  f = (float *)malloc((size_t)items.n * (size_t)fvg_learner_feature_width(m, l) * sizeof *f);
+  logits = (float *)malloc((size_t)items.n * (size_t)n_class * sizeof *logits);
+  label = (int *)malloc((size_t)items.n * sizeof *label);
+  for (i = 0; i < items.n; i++) label[i] = items.item[i].label;
+  s = fvg_classifier_new(m, &k, branch, l, NULL, NULL, (const char *const *)d->class_name + first, n_class);
+  if (!s) s = fvg_encode_items(m, l, d, &items, f);
+  if (!s) s = fvg_classifier_logits(k, f, items.n, logits, NULL);
+  if (!s) s = fvg_score_of(m->ctx, &score, logits, label, items.n, n_class);
+  if (!s) *accuracy = score.accuracy;
+  free(label);
+  free(logits);
+  free(f);
+  fvg_classifier_free(k);
+  fvg_items_free(m->ctx, &items);
+  return s;
+}
+
+static fvg_status report(fvg_clip *m, const fvg_dataset *d, const char *name, fvg_learner *l) {
+  double base, new_;
+  fvg_status s = test(m, d, FVG_BASE, l, &base);
+  if (!s) s = test(m, d, FVG_NEW, l, &new_);
+  if (!s) printf("%-12s base %6.2f  new %6.2f  H %6.2f\n", name, base, new_, fvg_harmonic_mean(base, new_));
+  return s;
+}
+
+static int show(void *user, const fvg_progress *p) {
+  (void)user;
+  if (p->n_epochs && p->step == p->n_steps / p->n_epochs * (p->epoch + 1))
+    printf("epoch %2d  loss %.4f  rate %.2g\n", p->epoch + 1, p->loss, p->lr);
+  return 0;
+}
+
+static fvg_status tune(fvg_clip *m, const fvg_dataset *d, const fvg_items *base) {
+  int first, n_base = fvg_half_classes(d->n_class, FVG_BASE, &first), i, n;
+  fvg_parameter *const *params;
+  fvg_learner *l = NULL;
+  fvg_views *v = NULL;
+  fvg_learner_desc desc;
+  fvg_views_desc views;
+  fvg_status s;
+  memset(&desc, 0, sizeof desc);
+  memset(&views, 0, sizeof views);
+  desc.method = fvg_method_named("PromptSRC");
+  views.augment = FVG_AUGMENT_NONE;
+  views.no_foreground = 1;
+  s = fvg_learner_new(m, &l, &desc, (const char *const *)d->class_name + first, n_base);
+  if (s) return s;
+  params = fvg_learner_parameters(l, &n);
+  for (i = 0; i < n; i++)
+    printf("%-58s [%d, %d]\n", params[i]->name, params[i]->value.dim[0], params[i]->value.dim[1]);
+  s = fvg_views_new(m, &v, d, &views);
+  if (!s) s = fvg_learner_train(l, v, base, NULL);
+  if (!s) s = report(m, d, "PromptSRC", l);
+  fvg_views_free(v);
+  fvg_learner_free(l);
+  return s;
+}
+
+static fvg_status run(fvg_ctx *c, const char *model, const char *root) {
+  fvg_clip *m = NULL;
+  fvg_dataset d;
+  fvg_dataset_desc where;
+  fvg_items few, base;
+  int fewest;
+  fvg_status s;
+  memset(&d, 0, sizeof d);
+  memset(&where, 0, sizeof where);
+  memset(&few, 0, sizeof few);
+  memset(&base, 0, sizeof base);
+  where.root = root;
+  s = fvg_clip_open(c, &m, model, NULL, FVG_F32);
+  if (!s) s = fvg_dataset_open(c, &d, &where);
+  if (!s) s = fvg_items_few_shot(c, &few, &d.train, d.n_class, 16, 1, &fewest);        /* 16 a class, seed 1        */
+  if (!s) s = fvg_items_half(c, &base, &few, d.n_class, FVG_BASE);
+  if (!s) s = report(m, &d, "zero-shot", NULL);
+  if (!s) s = tune(m, &d, &base);
+  fvg_items_free(c, &base);
+  fvg_items_free(c, &few);
+  fvg_dataset_free(&d);
+  fvg_clip_free(m);
+  return s;
+}
+
+int main(int argc, char **argv) {
+  fvg_status s;
+  fvg_ctx *c;
+  fvg_desc desc;
+  if (argc != 3) { fprintf(stderr, "usage: promptsrc MODEL_DIR DATA_ROOT\n"); return 1; }
+  memset(&desc, 0, sizeof desc);
+  desc.progress = show;
+  if (fvg_init(&c, &desc)) return 1;
+  s = run(c, argv[1], argv[2]);
+  if (s) fprintf(stderr, "%s\n", fvg_error(c));
+  fvg_free(c);
+  return s != FVG_OK;
+}
