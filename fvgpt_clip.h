@@ -6529,7 +6529,8 @@ static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__source *x,
   fvg_status s;
   if (t->pixels) {
     s = fvg_views_pixels(x->views, x->items, index, t->batch, epoch, t->pixels, t->pixels_fg);
-    if (!s) s = fvg_learner_encode_images(t->clip, NULL, t->pixels, t->batch, t->f);
+    if (!s) s = x->views->n_kept ? fvg_views_get(x->views, x->items, index, t->batch, epoch, t->f, NULL, NULL) :
+                                   fvg_learner_encode_images(t->clip, NULL, t->pixels, t->batch, t->f);
   } else {
     s = fvg_views_get(x->views, x->items, index, t->batch, epoch, t->f, NULL, NULL);
   }

@@ -483,15 +483,14 @@ static fvg_status checkpoint_path(const tuning *t, const char *name, int seed, c
    in every epoch come from the run's seed; everything else is the same for all seeds.  To be given back. */
 static fvg_status views_for(tuning *t, int seed, int stage, fvg_learner *l, fvg_views **views) {
   fvg_views_desc desc = t->augment;
-  int plain = !l || fvg_learner_feature_width(t->m, l) == t->m->embed_dim, i;
+  int plain = stage == 1 || fvg_learner_feature_width(t->m, l) == t->m->embed_dim, i;
   fvg_status s;
   *views = t->views;
   if (plain && t->views) return FVG_OK;
   if (!plain) desc.learner = l;
   if (desc.augment == FVG_AUGMENT_CROP) {
     desc.seed = (uint64_t)seed + 1000000u * (uint64_t)stage;
-    desc.no_foreground = stage == 1 && !(l && (fvg_learner_needs(l) & FVG_NEEDS_FOREGROUND));
-    if (stage == 1) desc.learner = NULL;
+    desc.no_foreground = stage == 1 && !(fvg_learner_needs(l) & FVG_NEEDS_FOREGROUND);
     return fvg_views_new(t->m, views, &t->d, &desc);
   }
   if (!plain) return fvg_views_new(t->m, views, &t->d, &desc);
