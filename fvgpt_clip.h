@@ -3580,13 +3580,31 @@ struct fvg_learner {
   float *g_clip;                                 /* [n_class, d] plain CLIP's features of them, where needed        */
   fvg_tape *tape;
   void *own;                                     /* whatever else the method keeps                                  */
+  const fvg_weights *file;                       /* while it is made from a checkpoint: no number in the settings   */
+                                                 /* may ask for memory that the file has no numbers for             */
 };
 
 /* ---- parameters ---- */
+/* A tensor of a checkpoint must have the shape that its settings and the model make it. */
+static fvg_status fvg__check_shape(fvg_ctx *c, const fvg_weights *w, const char *name, int n_dim, const int *dim) {
+  char expected[FVG__SHAPE_TEXT], found[FVG__SHAPE_TEXT];
+  fvg_tensor x, needed;
+  memset(&needed, 0, sizeof needed);
+  needed.n_dim = n_dim;
+  memcpy(needed.dim, dim, (size_t)n_dim * sizeof *dim);
+  if (!fvg_weights_info(w, name, &x))
+    return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(w), name);
+  if (x.n_dim == n_dim && !memcmp(x.dim, dim, (size_t)n_dim * sizeof *dim)) return FVG_OK;
+  return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, this model needs %s", fvg_weights_file(w), name,
+                   fvg__shape_text(&x, found), fvg__shape_text(&needed, expected));
+}
+
 static fvg_parameter *fvg__learner_list(fvg_learner *l, fvg_parameter ***list, int *n, const char *name, int n_dim,
                                         const int *dim) {
   fvg_ctx *c = l->clip->ctx;
-  fvg_parameter **longer = (fvg_parameter **)fvg__alloc_array(c, (size_t)*n + 1, sizeof *longer), *p;
+  fvg_parameter **longer, *p;
+  if (l->file && list == &l->param && fvg__check_shape(c, l->file, name, n_dim, dim)) return NULL;
+  longer = (fvg_parameter **)fvg__alloc_array(c, (size_t)*n + 1, sizeof *longer);
   if (!longer) return NULL;
   if (*n) memcpy(longer, *list, (size_t)*n * sizeof *longer);
   fvg__release(c, *list);
@@ -3599,7 +3617,7 @@ static fvg_parameter *fvg__learner_list(fvg_learner *l, fvg_parameter ***list, i
   return p->name ? p : NULL;
 }
 
-/* A parameter [rows, cols], or [rows] when cols is 0.  NULL: out of memory. */
+/* A parameter [rows, cols], or [rows] when cols is 0.  NULL: out of memory, or not what the file holds. */
 static fvg_parameter *fvg__learner_add(fvg_learner *l, const char *name, int rows, int cols) {
   int dim[2];
   dim[0] = rows;
@@ -3726,14 +3744,22 @@ static fvg_status fvg__texts_add_filled(const fvg_clip *m, fvg__texts *x, const 
 
 static fvg_status fvg__learner_pack(const fvg_learner *l, fvg__packed *packed, const char *const *class_name,
                                     int n_class) {
+  fvg_ctx *c = l->clip->ctx;
   fvg__texts x;
-  fvg_status s = fvg__texts_new(l->clip, &x, n_class);
+  fvg_status s;
   int i;
+  if (n_class < 1) return fvg__fail(c, FVG_E_ARG, "%s: %d classes", l->method->name, n_class);
+  for (i = 0; l->desc.class_specific && i < n_class; i++)
+    if (n_class != l->n_class || strcmp(class_name[i], l->class_name[i]))
+      return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: class-specific context knows only the %d classes it was "
+                                             "trained on; \"%s\" is not in its place", l->method->name, l->n_class,
+                       class_name[i]);
+  s = fvg__texts_new(l->clip, &x, n_class);
   for (i = 0; !s && i < n_class; i++)
     s = l->method->n_ctx ? fvg__learner_add_class(l, &x, class_name[i], i) :
                            fvg__texts_add_filled(l->clip, &x, l->prompt_template, class_name[i]);
   if (!s) s = fvg__pack(l->clip, packed, &x, l->desc.chunk_rows, &l->plan[FVG__TEXT]);
-  fvg__texts_free(l->clip->ctx, &x);
+  fvg__texts_free(c, &x);
   return s;
 }
 
@@ -3847,8 +3873,9 @@ static fvg_status fvg__learner_start(fvg_learner *l, const fvg_learner_desc *des
   return s;
 }
 
+/* file: the checkpoint that the values will come from, or NULL */
 static fvg_status fvg__learner_new(fvg_clip *m, fvg_learner **out, const fvg_learner_desc *desc,
-                                   const char *const *class_name, int n_class) {
+                                   const char *const *class_name, int n_class, const fvg_weights *file) {
   fvg_learner *l = (fvg_learner *)fvg__alloc(m->ctx, sizeof *l);
   fvg_status s;
   *out = NULL;
@@ -3858,8 +3885,10 @@ static fvg_status fvg__learner_new(fvg_clip *m, fvg_learner **out, const fvg_lea
   l->desc = *desc;
   l->desc.ctx_init = l->desc.prompt_template = NULL;             /* the caller's strings need not outlive this call */
   l->desc.option = NULL;
+  l->file = file;
   s = fvg__learner_start(l, desc, class_name, n_class);
-  if (s) { fvg_learner_free(l); return s; }
+  l->file = NULL;
+  if (s) { fvg_learner_free(l); return m->ctx->status; }         /* a parameter that is NULL tells not why          */
   *out = l;
   return FVG_OK;
 }
@@ -3990,16 +4019,10 @@ FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, const char *const *
   fvg__packed packed;
   float *vectors = NULL;
   fvg_status s;
-  int i, n = 0;
-  if (n_class < 1) return fvg__fail(c, FVG_E_ARG, "%s: %d classes", l->method->name, n_class);
+  int n = 0;
   if (l->method->scores)
     return fvg__fail(c, FVG_E_UNSUPPORTED, "%s writes other words for every picture; it has no text features of "
                                            "classes alone", l->method->name);
-  for (i = 0; l->desc.class_specific && i < n_class; i++)
-    if (n_class != l->n_class || strcmp(class_name[i], l->class_name[i]))
-      return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: class-specific context knows only the %d classes it was "
-                                             "trained on; \"%s\" is not in its place", l->method->name, l->n_class,
-                       class_name[i]);
   s = fvg__learner_pack(l, &packed, class_name, n_class);
   if (s) return s;
   s = fvg__learner_vectors(l, FVG__TEXT, &vectors, &n);
@@ -4140,8 +4163,8 @@ static fvg_status fvg__prograd_gradients(fvg_learner *l, const fvg_batch *batch,
   float *kept = (float *)fvg__alloc_array(c, count, sizeof *kept);
   double along = 0, norm2 = 0;
   fvg_node *f, *z, *z0, *ce;
-  fvg_status s = FVG_E_NOMEM;
-  if (!kept) return s;
+  fvg_status s = kept ? fvg__check_batch(l, batch) : FVG_E_NOMEM;
+  if (s) { fvg__release(c, kept); return s; }
   f = fvg_const(l->tape, batch->n, l->clip->embed_dim, batch->f);
   z = fvg__learner_scores(l, f, fvg__learner_texts(l, l->tape, &l->packed));
   z0 = fvg__learner_scores(l, f, fvg_const(l->tape, l->n_class, l->clip->embed_dim, l->g_clip));
@@ -4152,7 +4175,8 @@ static fvg_status fvg__prograd_gradients(fvg_learner *l, const fvg_batch *batch,
     ce = fvg_cross_entropy(z, batch->label);
     s = fvg_backward(ce);
     if (!s) *loss = fvg_value(ce)[0];
-  } else if (l->tape->failed) s = c->status;
+  }
+  if (s && l->tape->failed) s = c->status;
   for (k = 0; !s && k < count; k++) {
     along += (double)p->grad[k] * (double)kept[k];
     norm2 += (double)kept[k] * (double)kept[k];
@@ -4685,7 +4709,7 @@ FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const fvg_lea
   memset(&d, 0, sizeof d);
   if (desc) d = *desc;
   if (!d.method) d.method = &fvg__coop;
-  return fvg__learner_new(m, out, &d, class_name, n_class);
+  return fvg__learner_new(m, out, &d, class_name, n_class, NULL);
 }
 
 /*===========================================================================================================
@@ -6670,19 +6694,9 @@ static fvg_status fvg__get_whole(fvg_ctx *c, const fvg_weights *w, const char *k
 
 /* Values of a parameter from the file, whose shape must be the parameter's. */
 static fvg_status fvg__restore(fvg_ctx *c, fvg_weights *w, fvg_parameter *p) {
-  char expected[FVG__SHAPE_TEXT], found[FVG__SHAPE_TEXT];
   fvg_tensor x;
-  fvg_status s;
-  int same, i;
-  if (!fvg_weights_info(w, p->name, &x))
-    return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(w), p->name);
-  same = x.n_dim == p->value.n_dim;
-  for (i = 0; same && i < x.n_dim; i++) same = x.dim[i] == p->value.dim[i];
-  if (!same) {
-    return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, this model needs %s", fvg_weights_file(w), p->name,
-                     fvg__shape_text(&x, found), fvg__shape_text(&p->value, expected));
-  }
-  s = fvg_weights_get(w, p->name, FVG_F32, &x);
+  fvg_status s = fvg__check_shape(c, w, p->name, p->value.n_dim, p->value.dim);
+  if (!s) s = fvg_weights_get(w, p->name, FVG_F32, &x);
   if (s) return s;
   memcpy(p->value.data, x.data, fvg_tensor_count(&x) * sizeof(float));
   fvg_tensor_free(c, &x);
@@ -6955,7 +6969,7 @@ static fvg_status fvg__source_new(fvg__source *x, const fvg_fvgpt *f, fvg_learne
   if (s) return s;
   if (f->desc.width != l->clip->embed_dim)
     return fvg__fail(c, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width, l->clip->embed_dim);
-  if (v->desc.learner != l && l->method->n_part > 1)
+  if (v->desc.learner != l && (l->method->n_part > 1 || fvg__learner_parts(v->desc.learner) > 1))
     return fvg__fail(c, FVG_E_ARG, "FVG-PT on %s needs views of that learner", l->method->name);
   x->learner = l;
   x->views = v;
@@ -6982,10 +6996,11 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, c
   t.clip = l->clip;
   t.fvgpt = f;
   t.n_source = 1;
+  s = fvg__check_items(l, items, l->n_class);
 #ifndef FVGPT_NO_STDIO
-  s = items->n > 0 ? fvg__check_masks(v->dataset, items) : FVG_OK;
-  if (s) return s;
+  if (!s) s = fvg__check_masks(v->dataset, items);
 #endif
+  if (s) return s;
   s = fvg__source_new(&t.source[0], f, l, v, items, (const char *const *)l->class_name, l->n_class, prompt_template);
   if (!s) s = fvg__train(&t, params, n, desc);
   fvg__source_free(c, &t.source[0]);
@@ -7229,28 +7244,6 @@ static const fvg_method *fvg__method_of_trainer(const char *trainer) {
   return fvg_method_named(strncmp(trainer, "FVGPT_", 6) ? trainer : trainer + 6);
 }
 
-/* A number in the metadata must not ask for memory that the file has no numbers for. */
-static fvg_status fvg__check_sizes(fvg_clip *m, const fvg_weights *w, const fvg_learner_desc *d, int n_class) {
-  double asked = (double)d->n_ctx * m->text.width * (d->class_specific ? n_class : 1), held = 0;
-  int i;
-  for (i = 0; i < fvg_weights_count(w); i++) {
-    fvg_tensor x;
-    fvg_weights_info(w, fvg_weights_name(w, i), &x);
-    held += (double)fvg_tensor_count(&x);
-  }
-  for (i = 0; i < d->n_option; i++) {            /* counts of vectors, layers and widths                            */
-    double value = d->option[i].value;
-    if (value == floor(value) && value > 64 && value > held)
-      return fvg__fail(m->ctx, FVG_E_SHAPE, "%s: %s is %g, but the file holds %.0f numbers", fvg_weights_file(w),
-                       d->option[i].name, value, held);
-  }
-  if (d->method->n_ctx && asked > held)
-    return fvg__fail(m->ctx, FVG_E_SHAPE, "%s: %d vectors %s%d classes for a text width of %d are more than the %.0f "
-                                          "numbers of the file", fvg_weights_file(w), d->n_ctx,
-                     d->class_specific ? "for each of " : "shared by ", n_class, m->text.width, held);
-  return FVG_OK;
-}
-
 /* What a learner was made of, from the metadata; option [FVG__MOST_OPTIONS] takes its numbers. */
 static fvg_status fvg__read_desc(fvg_clip *m, const fvg_weights *w, fvg_learner_desc *d, fvg_option *option) {
   const char *trainer = fvg_weights_metadata(w, "trainer"), *format = fvg_weights_metadata(w, "format"),
@@ -7286,6 +7279,14 @@ static fvg_status fvg__read_desc(fvg_clip *m, const fvg_weights *w, fvg_learner_
   return s;
 }
 
+/* What a learner cannot be made of comes from the file, so that the message names it. */
+static fvg_status fvg__name_file(fvg_ctx *c, const fvg_weights *w, fvg_status s) {
+  char said[sizeof c->message];
+  if (!s || s == FVG_E_NOMEM || strstr(c->message, fvg_weights_file(w))) return s;
+  memcpy(said, c->message, sizeof said);
+  return fvg__fail(c, s, "%s: %s", fvg_weights_file(w), said);
+}
+
 static fvg_status fvg__restore_learner(fvg_clip *m, fvg_weights *w, fvg_learner **out) {
   fvg_option option[FVG__MOST_OPTIONS];
   const char *classes = fvg_weights_metadata(w, "classes"), **name;
@@ -7305,8 +7306,7 @@ static fvg_status fvg__restore_learner(fvg_clip *m, fvg_weights *w, fvg_learner 
     if (j.value[i].type != FVG__JSON_STRING)
       s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: classes[%d] is not a string", fvg_weights_file(w), n - 1);
   }
-  if (!s) s = fvg__check_sizes(m, w, &desc, n);
-  if (!s) s = fvg_learner_new(m, out, &desc, name, n);
+  if (!s) s = fvg__name_file(m->ctx, w, fvg__learner_new(m, out, &desc, name, n, w));
   fvg__release(m->ctx, name);
   fvg__json_free(m->ctx, &j);
   for (i = 0; !s && i < (*out)->n_param; i++) s = fvg__restore(m->ctx, w, (*out)->param[i]);

@@ -8,7 +8,7 @@
 #include "fvgpt_clip.h"
 
 /* Accuracy in percent of zero-shot CLIP (p NULL) or tuned prompts on one half of the test images. */
-static fvg_status test(fvg_clip *m, const fvg_dataset *d, fvg_half half, fvg_coop *p, double *accuracy) {
+static fvg_status test(fvg_clip *m, const fvg_dataset *d, fvg_half half, fvg_learner *p, double *accuracy) {
   fvg_ctx *c = m->ctx;
   int first, n_class = fvg_half_classes(d->n_class, half, &first), i;
   fvg_classifier *k = NULL;
@@ -23,7 +23,7 @@ static fvg_status test(fvg_clip *m, const fvg_dataset *d, fvg_half half, fvg_coo
   label = (int *)malloc((size_t)items.n * sizeof *label);
   for (i = 0; i < items.n; i++) label[i] = items.item[i].label;
   s = fvg_classifier_new(m, &k, p ? FVG_TUNED : FVG_ZERO_SHOT, p, NULL, NULL, (const char *const *)d->class_name + first, n_class);
-  if (!s) s = fvg_encode_items(m, d, &items, f);
+  if (!s) s = fvg_encode_items(m, NULL, d, &items, f);
   if (!s) s = fvg_classifier_logits(k, f, items.n, logits, NULL);
   if (!s) s = fvg_score_of(c, &score, logits, label, items.n, n_class);
   if (!s) *accuracy = score.accuracy;
@@ -35,7 +35,7 @@ static fvg_status test(fvg_clip *m, const fvg_dataset *d, fvg_half half, fvg_coo
   return s;
 }
 
-static fvg_status report(fvg_clip *m, const fvg_dataset *d, const char *name, fvg_coop *p) {
+static fvg_status report(fvg_clip *m, const fvg_dataset *d, const char *name, fvg_learner *p) {
   double base, new_;
   fvg_status s = test(m, d, FVG_BASE, p, &base);
   if (!s) s = test(m, d, FVG_NEW, p, &new_);
@@ -45,7 +45,7 @@ static fvg_status report(fvg_clip *m, const fvg_dataset *d, const char *name, fv
 
 static fvg_status run(fvg_ctx *c, const char *model, const char *root) {
   fvg_clip *m = NULL;
-  fvg_coop *p = NULL;
+  fvg_learner *p = NULL;
   fvg_views *v = NULL;
   fvg_dataset d;
   fvg_dataset_desc where;
@@ -69,12 +69,12 @@ static fvg_status run(fvg_ctx *c, const char *model, const char *root) {
   if (!s) s = fvg_items_few_shot(c, &few, &d.train, d.n_class, 16, 1, &fewest);
   if (!s) s = fvg_items_half(c, &base, &few, d.n_class, FVG_BASE);
   if (!s) n_base = fvg_half_classes(d.n_class, FVG_BASE, &first);
-  if (!s) s = fvg_coop_new(m, &p, NULL, (const char *const *)d.class_name + first, n_base);
+  if (!s) s = fvg_learner_new(m, &p, NULL, (const char *const *)d.class_name + first, n_base);
   if (!s) s = fvg_views_new(m, &v, &d, &views);
-  if (!s) s = fvg_coop_train(p, v, &base, &train);
+  if (!s) s = fvg_learner_train(p, v, &base, &train);
   if (!s) s = report(m, &d, "CoOp", p);
   fvg_views_free(v);
-  fvg_coop_free(p);
+  fvg_learner_free(p);
   fvg_items_free(c, &base);
   fvg_items_free(c, &few);
   fvg_dataset_free(&d);

@@ -117,17 +117,17 @@ static fvg_clip *load(fvg_ctx *c, const model *x, fvg_dtype keep_as) {
 
 /* ---- a model with prompts, modules and a classifier for each branch ---- */
 enum { BRANCHES = FVG_BRANCH_NEW + 1 };
-static const char *const branch_name[BRANCHES] = {"zero-shot", "tuned", "base branch", "new branch"};
+static const char *const branch_name[BRANCHES] = {"zero-shot", "tuned", "tuned, new", "base branch", "new branch"};
 typedef struct world {
   fvg_ctx *c;
   fvg_clip *m;
-  fvg_coop *p;
+  fvg_learner *p;
   fvg_fvgpt *f;
   fvg_classifier *k[BRANCHES];
 } world;
 
 static void world_open(world *w, fvg_ctx *c, const model *x, fvg_dtype keep_as) {
-  fvg_coop_desc cd;
+  fvg_learner_desc cd;
   fvg_fvgpt_desc fd;
   int i, ok;
   memset(w, 0, sizeof *w);
@@ -139,7 +139,7 @@ static void world_open(world *w, fvg_ctx *c, const model *x, fvg_dtype keep_as) 
   fd.fdc_init_scale = 0.3f;                      /* adapters that do something                                     */
   fd.logit_scale = 17;                           /* not the model's                                                */
   fd.seed = 5;
-  ok = !fvg_coop_new(w->m, &w->p, &cd, names, BASE) && !fvg_fvgpt_new(c, &w->f, &fd);
+  ok = !fvg_learner_new(w->m, &w->p, &cd, names, BASE) && !fvg_fvgpt_new(c, &w->f, &fd);
   for (i = 0; ok && i < BRANCHES; i++)
     ok = !fvg_classifier_new(w->m, &w->k[i], (fvg_branch)i, w->p, w->f, NULL, names, CLASSES);
   if (!ok) { printf("FAILED %s\n", fvg_error(c)); exit(1); }
@@ -149,7 +149,7 @@ static void world_close(world *w) {
   int i;
   for (i = 0; i < BRANCHES; i++) fvg_classifier_free(w->k[i]);
   fvg_fvgpt_free(w->f);
-  fvg_coop_free(w->p);
+  fvg_learner_free(w->p);
   fvg_clip_free(w->m);
 }
 
@@ -190,12 +190,15 @@ static void unit(double *x, int n) {
 static void enter(world *w, exact *e) {
   fvg_transformer below = w->m->vision.transformer;
   fvg_tape *t = fvg_tape_new(w->c);
-  fvg_segment segment;
-  fvg_node *x;
-  int row, i, j;
-  x = fvg__vision_embed(t, w->m, picture, 1, &segment, &row);
-  below.n_layer -= 1;
-  if (below.n_layer) x = fvg_transform(x, &below, &segment, 1, NULL, 0);
+  fvg__image_rows rows;
+  fvg_node *x = NULL;
+  int i, j;
+  if (!fvg__image_rows_new(w->m, &rows, 1, NULL)) {
+    x = fvg__vision_embed(t, &rows, picture, NULL);
+    below.n_layer -= 1;
+    if (below.n_layer) x = fvg_transform(x, &below, rows.segment, 1, NULL, 0);
+    fvg__image_rows_free(&rows);
+  }
   need(x && fvg_rows(x) == T && fvg_cols(x) == W, "the last block's input");
   for (i = 0; i < T; i++) {
     for (j = 0; j < W; j++) e->x[i][j] = (double)fvg_value(x)[i * W + j];
@@ -264,7 +267,7 @@ static double score(const world *w, int branch, int label, double b, const exact
   int j;
   feature(w->m, e, f);
   if (branch == FVG_ZERO_SHOT) return (double)w->m->logit_scale * along(f, g_clip);
-  if (branch == FVG_TUNED) return (double)w->m->logit_scale * along(f, g);
+  if (branch == FVG_TUNED || branch == FVG_TUNED_NEW) return (double)w->m->logit_scale * along(f, g);
   if (branch == FVG_BRANCH_NEW) return 17 * ((1 - b) * along(f, g) + b * along(f, g_clip));
   for (j = 0; j < D; j++) text[j] = (double)g[j];
   adapt(&w->f->fdc_image, f);
@@ -320,10 +323,12 @@ static void differentiate(const world *w, int branch, int label, double b, exact
 static double gradient_error(const world *w, int branch, int label) {
   fvg_tape *t = fvg_tape_new(w->c);
   fvg__last_block l;
+  fvg__step step;
   double worst = 0, largest = 0;
   int i;
-  fvg_status s = fvg__reach_last_block(t, w->m, picture, &l);
-  if (!s) s = fvg_backward(fvg__class_score(w->k[branch], fvg__feature_from(w->m, &l), label));
+  fvg_status s = fvg__reach_last_block(t, w->m, w->p, picture, &l);
+  if (!s) s = fvg__feature_from(w->m, &l, &step);
+  if (!s) s = fvg_backward(fvg__class_score(w->k[branch], &step, NULL, label));
   for (i = 0; !s && i < T * W; i++) {
     largest = fmax(largest, fabs(numeric_gradient[i / W][i % W]));
     worst = fmax(worst, fabs((double)fvg_grad(l.a)[i] - numeric_gradient[i / W][i % W]));
@@ -459,7 +464,7 @@ static void test_attention(world *w) {
     own += p[h][0] / HEADS;
     for (i = 1; i < T; i++) grid[i - 1] += p[h][i] / HEADS;
   }
-  check(!fvg__reach_last_block(t, w->m, picture, &l) && !fvg__cls_attention(w->m, &l, raw),
+  check(!fvg__reach_last_block(t, w->m, NULL, picture, &l) && !fvg__cls_attention(w->m, &l, raw),
         "the class token's attention");
   check(furthest(raw, grid, PATCHES) < 1e-6, "is the mean over heads of softmax(q_cls K^T / sqrt d)");
   for (i = 0; i < PATCHES; i++) whole += (double)raw[i];

@@ -1,4 +1,4 @@
-/* Chapter 5 of fvgpt_clip.h: where CoOp's vectors stand, their gradient, training, new names, the golden
+/* Chapters 5 and 6 of fvgpt_clip.h: where CoOp's vectors stand, their gradient, training, new names, the golden
    trajectories.  Run from the repository root. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
@@ -108,8 +108,8 @@ static fvg_clip *m;
 enum { CLASSES = 3 };
 static const char *const names[CLASSES] = {"cat", "c_ab", "st."}, *const other[] = {"photo", "z"};
 
-static fvg_coop_desc desc_of(int n_ctx, int class_specific, int position, const char *ctx_init) {
-  fvg_coop_desc d;
+static fvg_learner_desc desc_of(int n_ctx, int class_specific, int position, const char *ctx_init) {
+  fvg_learner_desc d;
   memset(&d, 0, sizeof d);
   d.n_ctx = n_ctx;
   d.class_specific = class_specific;
@@ -119,9 +119,20 @@ static fvg_coop_desc desc_of(int n_ctx, int class_specific, int position, const 
   return d;
 }
 
-static fvg_coop *new_coop(const fvg_coop_desc *d) {
-  fvg_coop *p;
-  if (fvg_coop_new(m, &p, d, names, CLASSES)) { printf("FAILED fvg_coop_new: %s\n", fvg_error(c)); exit(1); }
+static fvg_parameter *ctx_of(const fvg_learner *p) { return fvg_learner_parameter(p, "ctx"); }
+
+static fvg_batch batch_of(const float *f, const int *label, int n) {
+  fvg_batch b;
+  memset(&b, 0, sizeof b);
+  b.f = f;
+  b.label = label;
+  b.n = n;
+  return b;
+}
+
+static fvg_learner *new_coop(const fvg_learner_desc *d) {
+  fvg_learner *p;
+  if (fvg_learner_new(m, &p, d, names, CLASSES)) { printf("FAILED fvg_learner_new: %s\n", fvg_error(c)); exit(1); }
   return p;
 }
 
@@ -132,16 +143,16 @@ static void test_zero_shot(void) {
   int i, csc;
   for (i = 0; i < 3; i++)
     for (csc = 0; csc < 2; csc++) {
-      fvg_coop_desc d = desc_of(9, csc, FVG_END, "a photo of a");       /* four words, whatever n_ctx says */
+      fvg_learner_desc d = desc_of(9, csc, FVG_END, "a photo of a");       /* four words, whatever n_ctx says */
       fvg_clip *k;
-      fvg_coop *p = NULL;
-      int ok = !load(c, &k, type[i]) && !fvg_coop_new(k, &p, &d, names, CLASSES);
-      ok = ok && fvg_tensor_count(&fvg_coop_ctx(p)->value) == (csc ? CLASSES : 1) * 4 * W;
-      ok = ok && !fvg_coop_text_features(p, names, CLASSES, g) &&
+      fvg_learner *p = NULL;
+      int ok = !load(c, &k, type[i]) && !fvg_learner_new(k, &p, &d, names, CLASSES);
+      ok = ok && fvg_tensor_count(&ctx_of(p)->value) == (csc ? CLASSES : 1) * 4 * W;
+      ok = ok && !fvg_learner_text_features(p, names, CLASSES, g) &&
            !fvg_clip_encode_classes(k, NULL, names, CLASSES, expected);
       check(ok && (csc ? difference(g, expected, CLASSES * EMBED, 0) < 1e-6 : !memcmp(g, expected, sizeof g)),
             "the embeddings of \"a photo of a\" give the features of \"a photo of a {}.\", bit for bit when shared");
-      fvg_coop_free(p);
+      fvg_learner_free(p);
       fvg_clip_free(k);
     }
 }
@@ -201,53 +212,53 @@ static void test_positions(void) {
   for (position = FVG_END; position <= FVG_FRONT; position++)
     for (csc = 0; csc < 2; csc++)
       for (n_ctx = 3; n_ctx <= 4; n_ctx++) {
-        fvg_coop_desc d = desc_of(n_ctx, csc, position, NULL);
-        fvg_coop *p = new_coop(&d);
-        const float *ctx = (const float *)fvg_coop_ctx(p)->value.data;
-        check(fvg_tensor_count(&fvg_coop_ctx(p)->value) == (size_t)((csc ? CLASSES : 1) * n_ctx * W),
+        fvg_learner_desc d = desc_of(n_ctx, csc, position, NULL);
+        fvg_learner *p = new_coop(&d);
+        const float *ctx = (const float *)ctx_of(p)->value.data;
+        check(fvg_tensor_count(&ctx_of(p)->value) == (size_t)((csc ? CLASSES : 1) * n_ctx * W),
               "number of parameters");
         for (i = 0; i < CLASSES; i++)
           prompt_by_hand(names[i], ctx + (csc ? i * n_ctx * W : 0), n_ctx, position, expected + i * EMBED);
-        worst = fvg_coop_text_features(p, names, CLASSES, g) ? NAN : difference(g, expected, CLASSES * EMBED, 0);
+        worst = fvg_learner_text_features(p, names, CLASSES, g) ? NAN : difference(g, expected, CLASSES * EMBED, 0);
         check(worst < 1e-6, what[position]);
         if (!csc) {
           for (i = 0; i < 2; i++) prompt_by_hand(other[i], ctx, n_ctx, position, expected + i * EMBED);
-          worst = fvg_coop_text_features(p, other, 2, g) ? NAN : difference(g, expected, 2 * EMBED, 0);
+          worst = fvg_learner_text_features(p, other, 2, g) ? NAN : difference(g, expected, 2 * EMBED, 0);
           check(worst < 1e-6, "new names with the same vectors");
         }
-        fvg_coop_free(p);
+        fvg_learner_free(p);
       }
 }
 
 static void test_start(void) {
-  fvg_coop_desc d = desc_of(10, 1, FVG_END, NULL);
+  fvg_learner_desc d = desc_of(10, 1, FVG_END, NULL);
   const float *a, *b;
-  fvg_coop *p, *q;
+  fvg_learner *p, *q;
   double mean = 0, square = 0;
   int i, n;
   const char *const *kept;
   p = new_coop(&d);
   q = new_coop(&d);
-  a = (const float *)fvg_coop_ctx(p)->value.data;
-  b = (const float *)fvg_coop_ctx(q)->value.data;
+  a = (const float *)ctx_of(p)->value.data;
+  b = (const float *)ctx_of(q)->value.data;
   n = CLASSES * 10 * W;
   for (i = 0; i < n; i++) { mean += (double)a[i] / n; square += (double)a[i] * (double)a[i] / n; }
   check(fabs(mean) < 4 * 0.02 / sqrt(n) && fabs(sqrt(square) - 0.02) < 4 * 0.02 / sqrt(2.0 * n),
         "vectors start as N(0, 0.02^2)");
   check(!memcmp(a, b, (size_t)n * sizeof *a), "one seed, one start");
-  fvg_coop_free(q);
+  fvg_learner_free(q);
   d.seed++;
   q = new_coop(&d);
-  check(memcmp(a, fvg_coop_ctx(q)->value.data, (size_t)n * sizeof *a), "another seed, another start");
-  fvg_coop_free(q);
-  kept = fvg_coop_class_names(p, &n);
+  check(memcmp(a, ctx_of(q)->value.data, (size_t)n * sizeof *a), "another seed, another start");
+  fvg_learner_free(q);
+  kept = fvg_learner_class_names(p, &n);
   check(n == CLASSES && kept[1] != names[1] && !strcmp(kept[1], names[1]), "class names are copied");
-  fvg_coop_free(p);
-  if (fvg_coop_new(m, &p, NULL, names, CLASSES)) { check(0, "no desc"); return; }
-  check(fvg_coop_ctx(p)->value.n_dim == 2 && fvg_coop_ctx(p)->value.dim[0] == 4 &&
-            !strcmp(fvg_coop_ctx(p)->name, "ctx"),
+  fvg_learner_free(p);
+  if (fvg_learner_new(m, &p, NULL, names, CLASSES)) { check(0, "no desc"); return; }
+  check(ctx_of(p)->value.n_dim == 2 && ctx_of(p)->value.dim[0] == 4 &&
+            !strcmp(ctx_of(p)->name, "ctx"),
         "four shared vectors by default");
-  fvg_coop_free(p);
+  fvg_learner_free(p);
 }
 
 /* ---- loss, gradient, steps ---- */
@@ -255,8 +266,11 @@ enum { N = 5 };
 static float f[N * EMBED];
 static const int label[N] = {0, 2, 1, 1, 0};
 
-typedef struct problem { fvg_coop *p; } problem;
-static fvg_node *build(fvg_tape *t, void *user) { return fvg_coop_loss(((problem *)user)->p, t, f, label, N); }
+typedef struct problem { fvg_learner *p; } problem;
+static fvg_node *build(fvg_tape *t, void *user) {
+  fvg_batch b = batch_of(f, label, N);
+  return fvg_learner_loss(((problem *)user)->p, t, &b);
+}
 
 static double loss_by_hand(const float *g) {
   double loss = 0;
@@ -274,7 +288,7 @@ static double loss_by_hand(const float *g) {
 
 static double value_of(problem *x, const float *start, const float *direction, double step) {
   fvg_tape *t = fvg_tape_new(c);
-  fvg_tensor *ctx = &fvg_coop_ctx(x->p)->value;
+  fvg_tensor *ctx = &ctx_of(x->p)->value;
   size_t i, n = fvg_tensor_count(ctx);
   const float *loss;
   double value;
@@ -287,7 +301,7 @@ static double value_of(problem *x, const float *start, const float *direction, d
 
 /* Along a random direction, where no part is small: |numeric - analytic| / |analytic|. */
 static double directional_error(problem *x) {
-  fvg_parameter *ctx = fvg_coop_ctx(x->p);
+  fvg_parameter *ctx = ctx_of(x->p);
   static float start[CLASSES * 4 * W], direction[CLASSES * 4 * W];
   size_t i, n = fvg_tensor_count(&ctx->value);
   double analytic = 0, one, two, worst = 0;
@@ -313,16 +327,16 @@ static void test_gradient(void) {
   int position, csc;
   for (position = FVG_END; position <= FVG_FRONT; position++)
     for (csc = 0; csc < 2; csc++) {
-      fvg_coop_desc d = desc_of(4, csc, position, NULL);
+      fvg_learner_desc d = desc_of(4, csc, position, NULL);
       problem x;
       fvg_parameter *ctx;
       fvg_tape *t = fvg_tape_new(c);
       fvg_node *loss;
       float g[CLASSES * EMBED];
       x.p = new_coop(&d);
-      ctx = fvg_coop_ctx(x.p);
+      ctx = ctx_of(x.p);
       loss = build(t, &x);
-      check(loss && !fvg_coop_text_features(x.p, names, CLASSES, g) &&
+      check(loss && !fvg_learner_text_features(x.p, names, CLASSES, g) &&
                 fabs((double)fvg_value(loss)[0] - loss_by_hand(g)) < 1e-5,
             "the loss is CE(s f g^T, y)");
       fvg_tape_free(t);
@@ -332,18 +346,19 @@ static void test_gradient(void) {
       check(along < 1e-3, "the derivative along a direction");
       worst = fmax(worst, error);
       worst_along = fmax(worst_along, along);
-      fvg_coop_free(x.p);
+      fvg_learner_free(x.p);
     }
   printf("every position, shared and class-specific: fvg_gradient_check %.1e, along directions %.1e\n", worst,
          worst_along);
 }
 
-static fvg_status train(fvg_coop *p, int steps, float *losses) {
-  fvg_parameter *ctx = fvg_coop_ctx(p);
+static fvg_status train(fvg_learner *p, int steps, float *losses) {
+  fvg_parameter *ctx = ctx_of(p);
   fvg_optimizer *o;
+  fvg_batch b = batch_of(f, label, N);
   fvg_status s = fvg_optimizer_new(p->clip->ctx, &o, NULL, &ctx, 1);
   int i;
-  for (i = 0; !s && i < steps; i++) s = fvg_coop_step(p, o, 0.002, f, label, N, &losses[i]);
+  for (i = 0; !s && i < steps; i++) s = fvg_learner_step(p, o, 0.002, &b, &losses[i]);
   fvg_optimizer_free(o);
   return s;
 }
@@ -355,7 +370,7 @@ static void test_chunks(void) {
   int csc, rows;
   for (csc = 0; csc < 2; csc++)
     for (rows = 0; rows < 9; rows += 4) {                               /* one chunk, a class each, about two */
-      fvg_coop_desc d = desc_of(4, csc, FVG_END, NULL);
+      fvg_learner_desc d = desc_of(4, csc, FVG_END, NULL);
       fvg_tape *t = fvg_tape_new(c);
       fvg_parameter *ctx;
       fvg_node *l;
@@ -363,10 +378,10 @@ static void test_chunks(void) {
       size_t n;
       d.chunk_rows = rows;
       x.p = new_coop(&d);
-      ctx = fvg_coop_ctx(x.p);
+      ctx = ctx_of(x.p);
       n = fvg_tensor_count(&ctx->value);
       l = build(t, &x);
-      check(!fvg_backward(l) && !fvg_coop_text_features(x.p, names, CLASSES, g[rows > 0]), "a step in chunks");
+      check(!fvg_backward(l) && !fvg_learner_text_features(x.p, names, CLASSES, g[rows > 0]), "a step in chunks");
       if (!rows) { loss = (double)fvg_value(l)[0]; memcpy(whole, ctx->grad, n * sizeof *whole); }
       else {
         worst = difference(ctx->grad, whole, n, 1);
@@ -375,16 +390,17 @@ static void test_chunks(void) {
         check(difference(g[1], g[0], CLASSES * EMBED, 1) < 1e-5, "nor the features");
       }
       fvg_tape_free(t);
-      fvg_coop_free(x.p);
+      fvg_learner_free(x.p);
     }
 }
 
 static void test_training(void) {
   static const int bad[N] = {0, 2, 3, 1, 0}, negative[N] = {0, 2, 1, -1, 0};
+  fvg_batch good = batch_of(f, label, N), too_large = batch_of(f, bad, N), too_small = batch_of(f, negative, N);
   float losses[2][30], g[CLASSES * EMBED], kept[4 * W];
   fvg_parameter *ctx;
   fvg_optimizer *o;
-  fvg_coop *p[2];
+  fvg_learner *p[2];
   size_t used;
   int i;
   for (i = 0; i < 2; i++) {
@@ -393,54 +409,54 @@ static void test_training(void) {
   }
   check(losses[0][29] < 0.9 * losses[0][0], "the loss falls");
   check(!memcmp(losses[0], losses[1], sizeof losses[0]) &&
-            !memcmp(fvg_coop_ctx(p[0])->value.data, fvg_coop_ctx(p[1])->value.data, 4 * W * sizeof(float)),
+            !memcmp(ctx_of(p[0])->value.data, ctx_of(p[1])->value.data, 4 * W * sizeof(float)),
         "one seed, one result");
-  check(!fvg_coop_text_features(p[0], names, CLASSES, g) && fabs(loss_by_hand(g) - (double)losses[0][29]) < 0.2,
+  check(!fvg_learner_text_features(p[0], names, CLASSES, g) && fabs(loss_by_hand(g) - (double)losses[0][29]) < 0.2,
         "the features are those of the trained vectors");
-  ctx = fvg_coop_ctx(p[0]);
+  ctx = ctx_of(p[0]);
   memcpy(kept, ctx->value.data, sizeof kept);
   if (fvg_optimizer_new(c, &o, NULL, &ctx, 1)) return;
   used = fvg_mem_used(c);
-  check(fvg_coop_step(p[0], o, 0.1, f, bad, N, NULL) == FVG_E_ARG && one_line("label 3", "3"),
+  check(fvg_learner_step(p[0], o, 0.1, &too_large, NULL) == FVG_E_ARG && one_line("label 3", "3"),
         "a label beyond the classes");
-  check(fvg_coop_step(p[0], o, 0.1, f, negative, N, NULL) == FVG_E_ARG && one_line("label -1", ""),
+  check(fvg_learner_step(p[0], o, 0.1, &too_small, NULL) == FVG_E_ARG && one_line("label -1", ""),
         "a negative label");
   check(!memcmp(kept, ctx->value.data, sizeof kept), "a failed step changes nothing");
   for (i = 0; i < 3; i++)
-    check(!fvg_coop_step(p[0], o, 0.1, f, label, N, NULL), "a step that does not ask for its loss");
+    check(!fvg_learner_step(p[0], o, 0.1, &good, NULL), "a step that does not ask for its loss");
   check(fvg_mem_used(c) == used, "further steps take no further memory");
   fvg_optimizer_free(o);
-  for (i = 0; i < 2; i++) fvg_coop_free(p[i]);
+  for (i = 0; i < 2; i++) fvg_learner_free(p[i]);
 }
 
 /* ---- what cannot be ---- */
-static void refuse(const fvg_coop_desc *d, const char *const *name, int n, fvg_status status, const char *a,
+static void refuse(const fvg_learner_desc *d, const char *const *name, int n, fvg_status status, const char *a,
                    const char *b) {
   size_t used = fvg_mem_used(c);
-  fvg_coop *p;
-  check(fvg_coop_new(m, &p, d, name, n) == status && !p && one_line(a, b) && fvg_mem_used(c) == used, a);
-  fvg_coop_free(p);
+  fvg_learner *p;
+  check(fvg_learner_new(m, &p, d, name, n) == status && !p && one_line(a, b) && fvg_mem_used(c) == used, a);
+  fvg_learner_free(p);
 }
 
 static void test_refused(void) {
   static const char *const long_name[] = {"cat", "abcdefghijk"}, *const no_text[] = {"a\xFF"},
                            *const swapped[] = {"c_ab", "cat", "st."};
-  fvg_coop_desc d = desc_of(4, 1, FVG_END, NULL), shared = desc_of(4, 0, FVG_END, NULL);
+  fvg_learner_desc d = desc_of(4, 1, FVG_END, NULL), shared = desc_of(4, 0, FVG_END, NULL);
   fvg_text_tower saved = m->text;
-  fvg_coop *p = new_coop(&d);
+  fvg_learner *p = new_coop(&d);
   float g[CLASSES * EMBED];
-  check(!fvg_coop_text_features(p, names, CLASSES, g), "class-specific vectors know their classes");
-  check(fvg_coop_text_features(p, other, 2, g) == FVG_E_UNSUPPORTED && one_line("class-specific", "photo"),
+  check(!fvg_learner_text_features(p, names, CLASSES, g), "class-specific vectors know their classes");
+  check(fvg_learner_text_features(p, other, 2, g) == FVG_E_UNSUPPORTED && one_line("class-specific", "photo"),
         "but no others");
-  check(fvg_coop_text_features(p, swapped, CLASSES, g) == FVG_E_UNSUPPORTED && one_line("class-specific", "c_ab"),
+  check(fvg_learner_text_features(p, swapped, CLASSES, g) == FVG_E_UNSUPPORTED && one_line("class-specific", "c_ab"),
         "nor in another order");
-  check(fvg_coop_text_features(p, names, 2, g) == FVG_E_UNSUPPORTED, "nor fewer");
-  check(fvg_coop_text_features(p, names, 0, g) == FVG_E_ARG, "no classes to encode");
-  fvg_coop_free(p);
+  check(fvg_learner_text_features(p, names, 2, g) == FVG_E_UNSUPPORTED, "nor fewer");
+  check(fvg_learner_text_features(p, names, 0, g) == FVG_E_ARG, "no classes to encode");
+  fvg_learner_free(p);
   p = new_coop(&shared);
-  check(fvg_coop_text_features(p, long_name, 2, g) == FVG_E_ARG && one_line("abcdefghijk", "12 tokens"),
+  check(fvg_learner_text_features(p, long_name, 2, g) == FVG_E_ARG && one_line("abcdefghijk", "12 tokens"),
         "a new name that does not fit");
-  fvg_coop_free(p);
+  fvg_learner_free(p);
   refuse(&shared, names, 0, FVG_E_ARG, "0 classes", "CoOp");
   refuse(&shared, long_name, 2, FVG_E_ARG, "12 tokens", "room for 10");
   refuse(&shared, no_text, 1, FVG_E_FORMAT, "UTF-8", "");
@@ -478,7 +494,7 @@ static void test_allocation_failures(void) {
   long k;
   for (k = 0;; k++) {
     fvg_clip *clip = NULL;
-    fvg_coop *p = NULL;
+    fvg_learner *p = NULL;
     fvg_desc d;
     fvg_ctx *own;
     memset(&d, 0, sizeof d);
@@ -488,12 +504,12 @@ static void test_allocation_failures(void) {
     s = fvg_init(&own, &d);
     if (!s) s = load(own, &clip, FVG_F32);
     if (!s) {
-      fvg_coop_desc desc = desc_of(4, 0, FVG_MIDDLE, k % 2 ? "a photo" : NULL);
-      s = fvg_coop_new(clip, &p, &desc, names, CLASSES);
+      fvg_learner_desc desc = desc_of(4, 0, FVG_MIDDLE, k % 2 ? "a photo" : NULL);
+      s = fvg_learner_new(clip, &p, &desc, names, CLASSES);
     }
     if (!s) s = train(p, 2, losses);
-    if (!s) s = fvg_coop_text_features(p, other, 2, g);
-    fvg_coop_free(p);
+    if (!s) s = fvg_learner_text_features(p, other, 2, g);
+    fvg_learner_free(p);
     fvg_clip_free(clip);
     fvg_free(own);
     if (n_live) printf("  allocation %ld fails: %ld blocks stay\n", k, n_live);
@@ -534,8 +550,8 @@ static void golden_free(golden *x) {
   fvg_weights_close(x->w);
 }
 
-static void golden_run(const golden *x, fvg_clip *clip, fvg_coop *p, const char *what) {
-  fvg_parameter *ctx = fvg_coop_ctx(p);
+static void golden_run(const golden *x, fvg_clip *clip, fvg_learner *p, const char *what) {
+  fvg_parameter *ctx = ctx_of(p);
   fvg_optimizer *o = NULL;
   fvg_classifier *k = NULL;
   int i, steps = x->labels.dim[0], batch = x->labels.dim[1], n = steps * batch, d = clip->embed_dim, ok;
@@ -549,8 +565,8 @@ static void golden_run(const golden *x, fvg_clip *clip, fvg_coop *p, const char 
        !fvg_clip_encode_images(clip, (const float *)x->test_images.data, n_test, feature + n * d);
   fvg_normalize_rows(feature, n + n_test, d);
   for (i = 0; ok && i < steps; i++) {
-    ok = !fvg_coop_step(p, o, atof(fvg_weights_metadata(x->w, "lr")), feature + i * batch * d,
-                        (const int *)x->labels.data + i * batch, batch, &step_loss);
+    fvg_batch b = batch_of(feature + i * batch * d, (const int *)x->labels.data + i * batch, batch);
+    ok = !fvg_learner_step(p, o, atof(fvg_weights_metadata(x->w, "lr")), &b, &step_loss);
     loss = fmax(loss, fabs((double)step_loss / (double)((const float *)x->losses.data)[i] - 1));
     if (i == 0) grad = difference(ctx->grad, (const float *)x->grad0.data, fvg_tensor_count(&x->grad0), 1);
   }
@@ -581,10 +597,10 @@ static void test_golden(void) {
   check(clip->tokenizer != NULL, "the vocabulary is found from golden/backbones");
   for (i = 0; clip->tokenizer && i < 4; i++) {
     fvg_source source;
-    fvg_coop_desc d;
+    fvg_learner_desc d;
     const char *name[16];
     fvg__json j;
-    fvg_coop *p = NULL;
+    fvg_learner *p = NULL;
     golden x;
     memset(&x, 0, sizeof x);
     snprintf(path, sizeof path, "%s/golden/backbones/%s.safetensors", shared ? shared : "../shared", file[i]);
@@ -598,9 +614,9 @@ static void test_golden(void) {
     position = has(&x, "class_token_position", "middle") ? FVG_MIDDLE : FVG_END;
     if (has(&x, "class_token_position", "front")) position = FVG_FRONT;
     d = desc_of(atoi(fvg_weights_metadata(x.w, "n_ctx")), has(&x, "csc", "True"), position, NULL);
-    if (fvg_coop_new(clip, &p, &d, name, n)) check(0, fvg_error(c));
+    if (fvg_learner_new(clip, &p, &d, name, n)) check(0, fvg_error(c));
     else golden_run(&x, clip, p, file[i]);
-    fvg_coop_free(p);
+    fvg_learner_free(p);
     fvg__json_free(c, &j);
     golden_free(&x);
   }

@@ -217,21 +217,33 @@ typedef struct lesson {
   const char *name[BASE];
 } lesson;
 
-static double coop_loss(fvg_coop *p, const lesson *l) {
+static double coop_loss(fvg_learner *p, const lesson *l) {
   fvg_tape *t = fvg_tape_new(c);
-  fvg_node *loss = fvg_coop_loss(p, t, l->f, l->label, BASE * SHOTS);
-  double x = loss ? (double)fvg_value(loss)[0] : NAN;
+  fvg_node *loss;
+  fvg_batch batch;
+  double x;
+  memset(&batch, 0, sizeof batch);
+  batch.n = BASE * SHOTS;
+  batch.label = l->label;
+  batch.f = l->f;
+  loss = fvg_learner_loss(p, t, &batch);
+  x = loss ? (double)fvg_value(loss)[0] : NAN;
   fvg_tape_free(t);
   return x;
 }
 
 /* Two epochs of batches of four, each with a picture of another class. */
-static fvg_status train_coop(fvg_coop *p, const lesson *l) {
-  fvg_parameter *ctx = fvg_coop_ctx(p);
+static fvg_status train_coop(fvg_learner *p, const lesson *l) {
+  fvg_parameter *ctx = fvg_learner_parameter(p, "ctx");
   fvg_optimizer *o;
   fvg_status s = fvg_optimizer_new(c, &o, NULL, &ctx, 1);
   float *f = new_floats(4 * width()), loss;
   int epoch, step, i, label[4];
+  fvg_batch batch;
+  memset(&batch, 0, sizeof batch);
+  batch.n = 4;
+  batch.label = label;
+  batch.f = f;
   for (epoch = 0; epoch < 2; epoch++)
     for (step = 0; !s && step < BASE * SHOTS / 4; step++) {
       for (i = 0; i < 4; i++) {
@@ -239,14 +251,14 @@ static fvg_status train_coop(fvg_coop *p, const lesson *l) {
         memcpy(f + (size_t)i * width(), l->f + (size_t)k * width(), width() * sizeof *f);
         label[i] = l->label[k];
       }
-      s = fvg_coop_step(p, o, 0.001, f, label, 4, &loss);
+      s = fvg_learner_step(p, o, 0.001, &batch, &loss);
     }
   fvg_optimizer_free(o);
   free(f);
   return s;
 }
 
-static void test_fvgpt(fvg_coop *p, const lesson *l) {
+static void test_fvgpt(fvg_learner *p, const lesson *l) {
   float *g = new_floats(BASE * width()), *g_clip = new_floats(BASE * width());
   fvg_fvgpt_report first, last;
   fvg_fvgpt_batch x;
@@ -271,7 +283,7 @@ static void test_fvgpt(fvg_coop *p, const lesson *l) {
   x.label = l->label;
   last.r = r;
   last.b = b;
-  ok = !fvg_coop_text_features(p, l->name, BASE, g) && !fvg_clip_encode_classes(m, NULL, l->name, BASE, g_clip) &&
+  ok = !fvg_learner_text_features(p, l->name, BASE, g) && !fvg_clip_encode_classes(m, NULL, l->name, BASE, g_clip) &&
        !fvg_fvgpt_new(c, &f, &d);
   if (ok) list = fvg_fvgpt_parameters(f, &n);
   ok = ok && !fvg_optimizer_new(c, &o, NULL, list, n);
@@ -309,8 +321,8 @@ static void test_fvgpt(fvg_coop *p, const lesson *l) {
 
 static void test_training(void) {
   lesson l;
-  fvg_coop *p = NULL;
-  fvg_coop_desc d;
+  fvg_learner *p = NULL;
+  fvg_learner_desc d;
   class_of base[BASE];
   double before, after;
   size_t n = BASE * SHOTS;
@@ -323,7 +335,7 @@ static void test_training(void) {
     base[i] = pair_class[i * (PAIRS / BASE)];
     l.name[i] = base[i].name;
   }
-  ok = !encode(base, BASE, SHOTS, 20000, l.f, l.f_fg, l.area, l.label) && !fvg_coop_new(m, &p, &d, l.name, BASE);
+  ok = !encode(base, BASE, SHOTS, 20000, l.f, l.f_fg, l.area, l.label) && !fvg_learner_new(m, &p, &d, l.name, BASE);
   check(ok, "features of eight base classes, and prompts");
   for (i = 0; i < BASE * SHOTS; i++) inside &= l.area[i] > 0.002f && l.area[i] < 0.6f;
   check(inside && difference(l.f, l.f_fg, n * width()) > 0.01, "the foreground is another view");
@@ -335,7 +347,7 @@ static void test_training(void) {
     check(after < before, "lower its loss");
     test_fvgpt(p, &l);
   }
-  fvg_coop_free(p);
+  fvg_learner_free(p);
   free(l.f);
   free(l.f_fg);
 }

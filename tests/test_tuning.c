@@ -342,7 +342,7 @@ static void test_view_rest(world *w) {
   fvg_views *v;
   int index[2] = {0, 1}, i, ok = 1;
   size_t used = fvg_mem_used(w->c);
-  check(!fvg_encode_items(w->m, &w->set, &w->all, f), "fvg_encode_items");
+  check(!fvg_encode_items(w->m, NULL, &w->set, &w->all, f), "fvg_encode_items");
   v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
   all_views(v, &w->train, 0, a);
   for (i = 0; i < N; i++) ok = ok && same(a[i].f, f + i * D, sizeof a[i].f);
@@ -452,7 +452,7 @@ static fvg_fvgpt_desc fvgpt_desc(void) {
 }
 
 /* Both stages. The views are cropped anew in stage 1 and kept in stage 2. */
-static fvg_status tune(world *w, const fvg_items *items, int epochs, const fvg_fvgpt_desc *fd, fvg_coop **p,
+static fvg_status tune(world *w, const fvg_items *items, int epochs, const fvg_fvgpt_desc *fd, fvg_learner **p,
                        fvg_fvgpt **f) {
   fvg_views_desc vd;
   fvg_views *v = NULL, *kept = NULL;
@@ -462,10 +462,10 @@ static fvg_status tune(world *w, const fvg_items *items, int epochs, const fvg_f
   *f = NULL;
   memset(&vd, 0, sizeof vd);
   vd.seed = 9;
-  s = fvg_coop_new(w->m, p, NULL, names, BASE);
+  s = fvg_learner_new(w->m, p, NULL, names, BASE);
   if (!s) s = fvg_fvgpt_new(w->c, f, fd);
   if (!s) s = fvg_views_new(w->m, &v, &w->set, &vd);
-  if (!s) s = fvg_coop_train(*p, v, items, &d);
+  if (!s) s = fvg_learner_train(*p, v, items, &d);
   vd.augment = FVG_AUGMENT_FIXED_CROPS;
   vd.n_crops = 3;
   if (!s) s = fvg_views_new(w->m, &kept, &w->set, &vd);
@@ -473,7 +473,7 @@ static fvg_status tune(world *w, const fvg_items *items, int epochs, const fvg_f
   fvg_views_free(v);
   fvg_views_free(kept);
   if (s) {
-    fvg_coop_free(*p);
+    fvg_learner_free(*p);
     fvg_fvgpt_free(*f);
     *p = NULL;
     *f = NULL;
@@ -486,7 +486,7 @@ static void test_training(world *w, diary *notes) {
   static const int wanted[] = {24, 24, 3};  /* 4 steps of 4 in 6 epochs; 18 pictures by 8s */
   fvg_fvgpt_desc fd = fvgpt_desc();
   fvg_fvgpt *f;
-  fvg_coop *p;
+  fvg_learner *p;
   size_t used = fvg_mem_used(w->c);
   int i, stop;
   for (i = 0; i < 3; i++) {
@@ -507,7 +507,7 @@ static void test_training(world *w, diary *notes) {
                  notes->last_epoch);
         check(i == 2 || notes->last_epoch < 0.9 * notes->first_epoch, "the loss falls");
       }
-      fvg_coop_free(p);
+      fvg_learner_free(p);
       fvg_fvgpt_free(f);
       check(fvg_mem_used(w->c) == used, "no memory stays after training");
     }
@@ -520,22 +520,22 @@ static void test_order(world *w, diary *notes) {
   fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
   fvg_train_desc d = train_desc(3);
   double sum[3] = {0, 0, 0};
-  fvg_coop *p;
+  fvg_learner *p;
   int i, moved = 0;
   d.batch = 3;
   d.optimizer.lr = 1e-20f;
   d.optimizer.warmup_epochs = -1;
-  if (fvg_coop_new(w->m, &p, NULL, names, BASE)) return;
+  if (fvg_learner_new(w->m, &p, NULL, names, BASE)) return;
   memset(notes, 0, sizeof *notes);
   notes->what = "CoOp";
-  check(!fvg_coop_train(p, v, &w->train, &d) && notes->n == 18, "three epochs of six batches");
+  check(!fvg_learner_train(p, v, &w->train, &d) && notes->n == 18, "three epochs of six batches");
   for (i = 0; i < 18; i++) {
     sum[i / 6] += notes->losses[i];
     moved += i >= 6 && notes->losses[i] != notes->losses[i - 6];
   }
   check(fabs(sum[0] - sum[1]) < 1e-4 && fabs(sum[0] - sum[2]) < 1e-4, "every epoch shows every picture once");
   check(moved == 12, "in a new order each time");
-  fvg_coop_free(p);
+  fvg_learner_free(p);
   fvg_views_free(v);
   memset(notes, 0, sizeof *notes);
 }
@@ -546,29 +546,31 @@ static void test_training_rest(world *w) {
   fvg_items few = w->train, none = w->train;
   fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
   float after[2][4 * 64];
+  const float *ctx;
   double far = 0;
   fvg_fvgpt *f;
-  fvg_coop *p;
+  fvg_learner *p;
   int i;
   size_t used;
   few.n = 3;
   none.n = 0;
   for (i = 0; i < 3; i++) {
-    if (fvg_coop_new(w->m, &p, NULL, names, BASE)) return;
+    if (fvg_learner_new(w->m, &p, NULL, names, BASE)) return;
     d.batch = i == 2 ? 4 : 18;                                          /* one step; the order then does not matter */
     d.seed = (uint64_t)i;
-    need(!fvg_coop_train(p, v, &w->train, &d), "trained");
-    if (i < 2) memcpy(after[i], fvg_coop_ctx(p)->value.data, sizeof after[i]);
-    else check(!same(after[0], fvg_coop_ctx(p)->value.data, sizeof after[0]), "smaller batches, another result");
-    if (i < 2) fvg_coop_free(p);
+    need(!fvg_learner_train(p, v, &w->train, &d), "trained");
+    ctx = (const float *)fvg_learner_parameter(p, "ctx")->value.data;
+    if (i < 2) memcpy(after[i], ctx, sizeof after[i]);
+    else check(!same(after[0], ctx, sizeof after[0]), "smaller batches, another result");
+    if (i < 2) fvg_learner_free(p);
   }
   for (i = 0; i < 4 * 64; i++) far = fmax(far, fabs((double)after[0][i] - (double)after[1][i]));
   check(far < 1e-6, "one batch of all, in another order: nearly the same result");
-  check(!fvg_coop_train(p, v, &few, &d), "fewer images than a batch");
-  check(!fvg_coop_train(p, v, &few, NULL), "no settings: the defaults");
+  check(!fvg_learner_train(p, v, &few, &d), "fewer images than a batch");
+  check(!fvg_learner_train(p, v, &few, NULL), "no settings: the defaults");
   used = fvg_mem_used(w->c);
-  check(fvg_coop_train(p, v, &none, &d) == FVG_E_ARG && one_line(w->c, "no images", ""), "no images");
-  check(fvg_coop_train(p, v, &w->all, &d) == FVG_E_ARG && one_line(w->c, "3/0.ppm: label 3", "3 classes"),
+  check(fvg_learner_train(p, v, &none, &d) == FVG_E_ARG && one_line(w->c, "no images", ""), "no images");
+  check(fvg_learner_train(p, v, &w->all, &d) == FVG_E_ARG && one_line(w->c, "3/0.ppm: label 3", "3 classes"),
         "stage 1: a label beyond the classes");
   fd.width = D + 1;
   if (fvg_fvgpt_new(w->c, &f, &fd)) return;
@@ -583,7 +585,7 @@ static void test_training_rest(world *w) {
         "a template without {}");
   fvg_fvgpt_free(f);
   check(fvg_mem_used(w->c) == used, "no memory stays after training that cannot be");
-  fvg_coop_free(p);
+  fvg_learner_free(p);
   fvg_views_free(v);
 }
 
@@ -607,7 +609,7 @@ static void test_threads(void) {
   for (i = 0; i < 4; i++) {
     fvg_fvgpt_desc fd = fvgpt_desc();
     fvg_fvgpt *f;
-    fvg_coop *p;
+    fvg_learner *p;
     fvg_desc d;
     world w;
     memset(&d, 0, sizeof d);
@@ -620,7 +622,7 @@ static void test_threads(void) {
       check(n > 1000 && n < sizeof first && read_file(ROOT "/threads.safetensors", other, sizeof other) == n &&
                 same(first, other, n),
             "any number of threads, jobs in any order: the same checkpoint, byte for byte");
-    fvg_coop_free(p);
+    fvg_learner_free(p);
     fvg_fvgpt_free(f);
     world_close(&w);
   }
@@ -629,7 +631,7 @@ static void test_threads(void) {
 /* ---- classifiers; what each branch depends on ---- */
 typedef struct scores { float zero_shot[N * BASE], tuned[N * BASE], base[N * BASE], new_[N * 2], b[N]; } scores;
 
-static int score(fvg_clip *m, fvg_branch branch, fvg_coop *p, fvg_fvgpt *f, int first, int n_class, const float *x,
+static int score(fvg_clip *m, fvg_branch branch, fvg_learner *p, fvg_fvgpt *f, int first, int n_class, const float *x,
                  float *logits, float *b) {
   fvg_classifier *k;
   fvg_status s = fvg_classifier_new(m, &k, branch, p, f, NULL, names + first, n_class);
@@ -639,7 +641,7 @@ static int score(fvg_clip *m, fvg_branch branch, fvg_coop *p, fvg_fvgpt *f, int 
   return !s;
 }
 
-static void all_scores(fvg_clip *m, fvg_coop *p, fvg_fvgpt *f, const float *x, scores *z) {
+static void all_scores(fvg_clip *m, fvg_learner *p, fvg_fvgpt *f, const float *x, scores *z) {
   float b[N];
   int i, ok = 1;
   memset(z, 0, sizeof *z);
@@ -653,14 +655,14 @@ static void all_scores(fvg_clip *m, fvg_coop *p, fvg_fvgpt *f, const float *x, s
   check(ok, "b is between 0 and 1 in the new branch, else 0");
 }
 
-static void test_branches(world *w, fvg_coop *p, fvg_fvgpt *f, const float *x) {
+static void test_branches(world *w, fvg_learner *p, fvg_fvgpt *f, const float *x) {
   float g[BASE * D], g_clip[BASE * D], z[N * BASE], b[N];
   fvg_classifier *k;
   scores s;
   double zero_shot = 0, tuned = 0;
   int i, j, e;
   all_scores(w->m, p, f, x, &s);
-  need(!fvg_coop_text_features(p, names, BASE, g) && !fvg_clip_encode_classes(w->m, NULL, names, BASE, g_clip),
+  need(!fvg_learner_text_features(p, names, BASE, g) && !fvg_clip_encode_classes(w->m, NULL, names, BASE, g_clip),
        "text features");
   for (i = 0; i < N; i++)
     for (j = 0; j < BASE; j++) {
@@ -674,7 +676,7 @@ static void test_branches(world *w, fvg_coop *p, fvg_fvgpt *f, const float *x) {
     }
   check(zero_shot < 1e-4 && tuned < 1e-4, "zero-shot and tuned are s f g^T");
   check(!fvg_fvgpt_base_logits(f, x, N, g, BASE, z) && same(z, s.base, sizeof s.base), "the base branch is z_FDC");
-  check(!fvg_coop_text_features(p, names + BASE, 2, g) &&
+  check(!fvg_learner_text_features(p, names + BASE, 2, g) &&
             !fvg_clip_encode_classes(w->m, NULL, names + BASE, 2, g_clip) &&
             !fvg_fvgpt_new_logits(f, x, NULL, N, g, g_clip, 2, z, b) && same(z, s.new_, sizeof s.new_) &&
             same(b, s.b, sizeof b),
@@ -705,7 +707,7 @@ static void test_independence(world *w, const float *x) {
   d[7].area_rule = FVG_AREA_IGNORE;
   for (i = 0; i < 8; i++) {
     fvg_fvgpt *f;
-    fvg_coop *p;
+    fvg_learner *p;
     if (tune(w, &w->train, 2, &d[i], &p, &f)) { check(0, fvg_error(w->c)); continue; }
     all_scores(w->m, p, f, x, &s);
     if (i == 0) first = s;
@@ -718,7 +720,7 @@ static void test_independence(world *w, const float *x) {
     if (i == 5 || i == 7)
       check(same(s.new_, first.new_, sizeof s.new_), "FRG's settings do not change the new branch");
     check(same(s.tuned, first.tuned, sizeof s.tuned), "nor stage 2 the tuned prompts");
-    fvg_coop_free(p);
+    fvg_learner_free(p);
     fvg_fvgpt_free(f);
   }
 }
@@ -727,7 +729,8 @@ static void test_independence(world *w, const float *x) {
 static const char *const keys[] = {"format",         "trainer",   "classes",    "class_token_position", "n_ctx",
                                    "class_specific", "embed_dim", "fdc_hidden", "gate_hidden",          "gate_layers",
                                    "logit_scale",    "tau",       "dataset",    "no_frg",               "no_fdc",
-                                   "no_pc"};
+                                   "no_pc",          "area_rule", "area_min",   "area_max",             "ctx_words",
+                                   "normalise_entropy", "prompt_template"};
 enum { N_KEYS = sizeof keys / sizeof *keys };
 #define GOOD ROOT "/good.safetensors"
 #define BAD ROOT "/bad.safetensors"
@@ -768,14 +771,14 @@ static void spoil(fvg_ctx *c, const char *drop, const char *grow, const char *ke
 static int refused(fvg_clip *m, const char *file, fvg_status status, const char *a) {
   size_t used = fvg_mem_used(m->ctx);
   fvg_weights *settings;
-  fvg_coop *p;
+  fvg_learner *p;
   fvg_fvgpt *f;
   fvg_status s = fvg_checkpoint_load(m, file, &p, &f, &settings);
   int ok = s && (s == status || status == FVG_OK) && !p && !f && !settings && fvg_mem_used(m->ctx) == used &&
            one_line(m->ctx, file, a);
   if (!ok)
     printf("  %s: %s, wanted %s: %s\n", a, fvg_status_name(s), fvg_status_name(status), s ? fvg_error(m->ctx) : "");
-  fvg_coop_free(p);
+  fvg_learner_free(p);
   fvg_fvgpt_free(f);
   fvg_weights_close(settings);
   return ok;
@@ -786,7 +789,8 @@ static void test_spoiled(world *w) {
     {"classes", "[\"a\", ", "JSON"}, {"classes", "[1, 2, 3]", "classes"}, {"classes", "[]", "classes"},
     {"classes", "{\"a\": \"b\"}", "classes"}, {"classes", NULL, "classes"},
     {"class_token_position", NULL, "class_token_position"}, {"class_token_position", "sideways", "sideways"},
-    {"n_ctx", "5", "ctx"}, {"n_ctx", "200", "ctx"}, {"n_ctx", "-1", "n_ctx"}, {"n_ctx", "1e300", "n_ctx"},
+    {"n_ctx", "5", "ctx has shape [4, 64]"}, {"n_ctx", "200", "200 context vectors"}, {"n_ctx", "-1", "n_ctx"},
+    {"n_ctx", "1e300", "n_ctx"},
     {"n_ctx", "4.5", "n_ctx"}, {"n_ctx", NULL, "n_ctx"}, {"class_specific", "1", "ctx"}, {"embed_dim", "31", "31"},
     {"embed_dim", NULL, ""}, {"format", "fvgpt 2", "fvgpt 2"}, {"format", NULL, "not a checkpoint"},
     {"fdc_hidden", "17", "fdc_image.down.weight"}, {"fdc_hidden", "65000", "fdc_image.down.weight"},
@@ -794,10 +798,14 @@ static void test_spoiled(world *w) {
     {"gate_hidden", "65000", "frg.fc1.weight"}, {"gate_layers", "7", "gate_layers"},
     {"gate_layers", "3", "frg.fc2.weight"}, {"tau", "-1", "tau"}, {"tau", "nan", "tau"}, {"tau", NULL, "tau"},
     {"logit_scale", "-5", "logit_scale"}, {"logit_scale", "1e300", "logit_scale"}, {"no_frg", "yes", "no_frg"},
-    {"no_fdc", "-1", "no_fdc"}, {"no_pc", "0.5", "no_pc"}
+    {"no_fdc", "-1", "no_fdc"}, {"no_pc", "0.5", "no_pc"},
+    {"trainer", NULL, "trainer"}, {"trainer", "CLIP", "CLIP"}, {"trainer", "FVGPT_", "FVGPT_"},
+    {"trainer", "FVGPT_KgCoOp", "no setting W"}, {"area_rule", "7", "area_rule"}, {"area_max", NULL, "area_max"},
+    {"normalise_entropy", "maybe", "normalise_entropy"}, {"ctx_words", "a", "ctx has shape [4, 64]"},
+    {"ctx_words", "1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3", "23 tokens"}
   };
   fvg_fvgpt *f;
-  fvg_coop *p;
+  fvg_learner *p;
   char name[64][40];
   fvg_source source;
   fvg_weights *x;
@@ -827,17 +835,19 @@ static void test_spoiled(world *w) {
     check(refused(w->m, BAD, FVG_OK, bad[i].says), bad[i].key);
   }
   check(fvg_mem_peak(w->c) < peak + 1000000, "a number in a checkpoint does not make a large allocation");
-  for (i = 0; i < 3; i++) {
-    static const char *const later[] = {"no_frg", "no_fdc", "no_pc"};
+  for (i = 0; i < 7; i++) {
+    static const char *const later[] = {"no_frg",    "no_fdc",            "no_pc",          "area_rule",
+                                        "ctx_words", "normalise_entropy", "prompt_template"};
     spoil(w->c, NULL, NULL, later[i], NULL);
-    check(!fvg_checkpoint_load(w->m, BAD, &p, &f, NULL) && f && !f->desc.no_frg && !f->desc.no_fdc && !f->desc.no_pc,
+    check(!fvg_checkpoint_load(w->m, BAD, &p, &f, NULL) && f && !f->desc.no_frg && !f->desc.no_fdc &&
+              !f->desc.no_pc && !f->desc.area_rule && !f->desc.normalise_entropy,
           "checkpoints from before there were switches have all modules");
-    fvg_coop_free(p);
+    fvg_learner_free(p);
     fvg_fvgpt_free(f);
   }
   spoil(w->c, NULL, NULL, "dataset", NULL);
   check(!fvg_checkpoint_load(w->m, BAD, &p, &f, NULL) && p && f, "the program's own settings may be missing");
-  fvg_coop_free(p);
+  fvg_learner_free(p);
   fvg_fvgpt_free(f);
 }
 
@@ -865,14 +875,14 @@ static void test_other_files(world *w) {
   fvg_clip_free(m);
 }
 
-static void test_round_trip(world *w, fvg_coop *p, fvg_fvgpt *f, const float *x) {
+static void test_round_trip(world *w, fvg_learner *p, fvg_fvgpt *f, const float *x) {
   static const fvg_metadata settings[] = {{"dataset", "t\xC3\xADny \"set\"\n\\"}, {"shots", "6"}},
                             twice[] = {{"tau", "3"}};
   fvg_metadata many[100];
   char key[100][16];
   fvg_weights *open = NULL;
   fvg_fvgpt *g = NULL;
-  fvg_coop *q = NULL;
+  fvg_learner *q = NULL;
   scores before, after;
   int i, n;
   const char *const *kept;
@@ -884,16 +894,16 @@ static void test_round_trip(world *w, fvg_coop *p, fvg_fvgpt *f, const float *x)
   check(!strcmp(fvg_weights_metadata(open, "dataset"), settings[0].value) &&
             !strcmp(fvg_weights_metadata(open, "shots"), "6"),
         "with its settings");
-  kept = fvg_coop_class_names(q, &n);
+  kept = fvg_learner_class_names(q, &n);
   for (i = 0; i < BASE; i++) check(n == BASE && !strcmp(kept[i], names[i]), "and class names of all kinds");
   all_scores(w->m, q, g, x, &after);
   check(same(&before, &after, sizeof before), "a loaded checkpoint gives the same logits, bit for bit");
   fvg_weights_close(open);
-  fvg_coop_free(q);
+  fvg_learner_free(q);
   fvg_fvgpt_free(g);
   check(!fvg_checkpoint_save(BAD, p, NULL, NULL, 0) && !fvg_checkpoint_load(w->m, BAD, &q, &g, NULL) && q && !g,
         "prompts alone");
-  fvg_coop_free(q);
+  fvg_learner_free(q);
   check(fvg_checkpoint_save(BAD, p, f, twice, 1) == FVG_E_ARG && one_line(w->c, BAD, "tau"),
         "a setting must not be one of ours");
   for (i = 0; i < 100; i++) { snprintf(key[i], sizeof key[i], "key %d", i); many[i].key = many[i].value = key[i]; }
@@ -908,9 +918,9 @@ static void test_round_trip(world *w, fvg_coop *p, fvg_fvgpt *f, const float *x)
 static void test_other_shapes(world *w, const float *x) {
   float before[2][N * BASE], after[2][N * BASE];
   fvg_fvgpt_desc fd = fvgpt_desc();
-  fvg_coop_desc cd;
+  fvg_learner_desc cd;
   fvg_fvgpt *f = NULL, *g = NULL;
-  fvg_coop *p = NULL, *q = NULL;
+  fvg_learner *p = NULL, *q = NULL;
   memset(&cd, 0, sizeof cd);
   cd.n_ctx = 3;
   cd.class_specific = 1;
@@ -919,7 +929,7 @@ static void test_other_shapes(world *w, const float *x) {
   fd.fdc_init_scale = 0.1f;
   fd.tau = 1.3f;
   fd.logit_scale = 33.3f;
-  check(!fvg_coop_new(w->m, &p, &cd, names, BASE) && !fvg_fvgpt_new(w->c, &f, &fd), "other shapes");
+  check(!fvg_learner_new(w->m, &p, &cd, names, BASE) && !fvg_fvgpt_new(w->c, &f, &fd), "other shapes");
   check(!fvg_checkpoint_save(BAD, p, f, NULL, 0) && !fvg_checkpoint_load(w->m, BAD, &q, &g, NULL),
         "saved and loaded");
   check(score(w->m, FVG_BRANCH_BASE, p, f, 0, BASE, x, before[0], NULL) &&
@@ -927,8 +937,8 @@ static void test_other_shapes(world *w, const float *x) {
             score(w->m, FVG_BRANCH_BASE, q, g, 0, BASE, x, after[0], NULL) &&
             score(w->m, FVG_BRANCH_NEW, q, g, 0, BASE, x, after[1], NULL) && same(before, after, sizeof before),
         "class-specific prompts in the middle and three layers: the same logits");
-  fvg_coop_free(p);
-  fvg_coop_free(q);
+  fvg_learner_free(p);
+  fvg_learner_free(q);
   fvg_fvgpt_free(f);
   fvg_fvgpt_free(g);
 }
@@ -939,7 +949,7 @@ static void test_switches(world *w, const float *x) {
   for (i = 0; i < 3; i++) {
     fvg_fvgpt_desc d = fvgpt_desc();
     fvg_fvgpt *f, *g = NULL;
-    fvg_coop *p, *q = NULL;
+    fvg_learner *p, *q = NULL;
     scores before, after;
     float b[N];
     *(i == 0 ? &d.no_frg : i == 1 ? &d.no_fdc : &d.no_pc) = 1;
@@ -961,8 +971,8 @@ static void test_switches(world *w, const float *x) {
     if (i == 2)
       check(same(after.base, after.zero_shot, sizeof after.base) && b[0] == 0 && b[N - 1] == 0,
             "without PC both branches are one");
-    fvg_coop_free(p);
-    fvg_coop_free(q);
+    fvg_learner_free(p);
+    fvg_learner_free(q);
     fvg_fvgpt_free(f);
     fvg_fvgpt_free(g);
   }
@@ -986,7 +996,7 @@ static fvg_status everything(void) {
   fvg_classifier *k = NULL;
   fvg_weights *settings = NULL;
   fvg_fvgpt *f = NULL;
-  fvg_coop *p = NULL;
+  fvg_learner *p = NULL;
   fvg_items two;
   fvg_desc d;
   fvg_status s;
@@ -999,16 +1009,16 @@ static fvg_status everything(void) {
   s = world_open(&w, &d);
   if (!s) s = tune(&w, &two, 1, &fd, &p, &f);
   if (!s) s = fvg_checkpoint_save(ROOT "/memory.safetensors", p, f, NULL, 0);
-  fvg_coop_free(p);
+  fvg_learner_free(p);
   fvg_fvgpt_free(f);
   p = NULL;
   f = NULL;
   if (!s) s = fvg_checkpoint_load(w.m, ROOT "/memory.safetensors", &p, &f, &settings);
-  if (!s) s = fvg_encode_items(w.m, &w.set, &two, x);
+  if (!s) s = fvg_encode_items(w.m, NULL, &w.set, &two, x);
   if (!s) s = fvg_classifier_new(w.m, &k, FVG_BRANCH_NEW, p, f, NULL, names, BASE);
   if (!s) s = fvg_classifier_logits(k, x, 2, z, NULL);
   fvg_classifier_free(k);
-  fvg_coop_free(p);
+  fvg_learner_free(p);
   fvg_fvgpt_free(f);
   fvg_weights_close(settings);
   fvg_clip_free(w.m);
@@ -1038,7 +1048,7 @@ int main(void) {
   static float x[CLASSES * SHOTS * D];
   fvg_fvgpt_desc fd = fvgpt_desc();
   fvg_fvgpt *f;
-  fvg_coop *p;
+  fvg_learner *p;
   diary notes;
   fvg_desc d;
   fvg_ctx *c;
@@ -1061,7 +1071,7 @@ int main(void) {
   test_training(&w, &notes);
   test_order(&w, &notes);
   test_training_rest(&w);
-  if (fvg_encode_items(w.m, &w.set, &w.train, x) || tune(&w, &w.train, 2, &fd, &p, &f)) {
+  if (fvg_encode_items(w.m, NULL, &w.set, &w.train, x) || tune(&w, &w.train, 2, &fd, &p, &f)) {
     printf("FAILED: %s\n", fvg_error(w.c));
     return 1;
   }
@@ -1072,7 +1082,7 @@ int main(void) {
   test_switches(&w, x);
   test_spoiled(&w);
   test_other_files(&w);
-  fvg_coop_free(p);
+  fvg_learner_free(p);
   fvg_fvgpt_free(f);
   world_close(&w);
   test_threads();

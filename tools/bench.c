@@ -355,7 +355,7 @@ typedef struct job {
   const char **name;
   int n;                                              /* images or classes                                          */
   float *x, *y;
-  fvg_coop *coop;
+  fvg_learner *coop;
   fvg_fvgpt *fvgpt;
   fvg_fvgpt_batch batch;
   fvg_optimizer *optimizer;
@@ -438,22 +438,27 @@ enum { MIN_CLASSES = 12 };
 static const int labels[BATCH] = {3, 11, 7, 0};
 
 static fvg_status step_coop(job *j) {
+  fvg_batch batch;
   float loss;
-  return fvg_coop_step(j->coop, j->optimizer, 0.0035, j->x, j->batch.label, BATCH, &loss);
+  memset(&batch, 0, sizeof batch);
+  batch.n = BATCH;
+  batch.label = labels;
+  batch.f = j->x;
+  return fvg_learner_step(j->coop, j->optimizer, 0.0035, &batch, &loss);
 }
 
 static fvg_status setup_coop(job *j) {
   fvg_parameter *ctx;
-  fvg_coop_desc desc;
+  fvg_learner_desc desc;
   fvg_status s = setup_text_tower(j, "%s.", 2 + N_CTX, 2, 3);
   memset(&desc, 0, sizeof desc);
   desc.n_ctx = N_CTX;
   j->step = step_coop;
   j->x = random_features(BATCH, 0);
   if (!s && !j->x) s = FVG_E_NOMEM;
-  if (!s) s = fvg_coop_new(j->m, &j->coop, &desc, j->name, j->n);
+  if (!s) s = fvg_learner_new(j->m, &j->coop, &desc, j->name, j->n);
   if (s) return s;
-  ctx = fvg_coop_ctx(j->coop);
+  ctx = fvg_learner_parameter(j->coop, "ctx");
   return fvg_optimizer_new(j->c, &j->optimizer, NULL, &ctx, 1);
 }
 

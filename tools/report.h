@@ -363,7 +363,7 @@ static void panel_free(panel *q) {
   memset(q, 0, sizeof *q);
 }
 
-static fvg_status panel_new(study *x, panel *q, fvg_half half, fvg_coop *p, fvg_fvgpt *f,
+static fvg_status panel_new(study *x, panel *q, fvg_half half, fvg_learner *p, fvg_fvgpt *f,
                             const char *prompt_template) {
   const fvg_branch branch[N_METHOD] = {FVG_ZERO_SHOT, FVG_TUNED, half == FVG_BASE ? FVG_BRANCH_BASE : FVG_BRANCH_NEW};
   int i, first, n = fvg_half_classes(x->d.n_class, half, &first);
@@ -464,7 +464,8 @@ static const fvg_item *first_of_class(const study *x, int label, fvg_status *s) 
 }
 
 /* Pictures of evenly spaced classes of one half. */
-static fvg_status show_half(study *x, fvg_half half, int n, fvg_coop *p, fvg_fvgpt *f, const char *prompt_template) {
+static fvg_status show_half(study *x, fvg_half half, int n, fvg_learner *p, fvg_fvgpt *f,
+                            const char *prompt_template) {
   int first, i, n_class = fvg_half_classes(x->d.n_class, half, &first);
   panel q;
   fvg_status s = panel_new(x, &q, half, p, f, prompt_template);
@@ -481,7 +482,7 @@ static fvg_status show_half(study *x, fvg_half half, int n, fvg_coop *p, fvg_fvg
 }
 
 /* ---- one data set ---- */
-static fvg_status check_checkpoint(const study *x, const fvg_coop *p, const fvg_fvgpt *f, const fvg_weights *w) {
+static fvg_status check_checkpoint(const study *x, const fvg_learner *p, const fvg_fvgpt *f, const fvg_weights *w) {
   const char *model = fvg_weights_metadata(w, "model");
   fvg_ctx *c = x->m->ctx;
   const char *const *name;
@@ -489,8 +490,11 @@ static fvg_status check_checkpoint(const study *x, const fvg_coop *p, const fvg_
   int i, n, same;
   mine.n = 0;
   set_model(&mine, x->m);
-  name = fvg_coop_class_names(p, &n);
+  name = fvg_learner_class_names(p, &n);
   for (i = 0, same = n == x->n_base; same && i < n; i++) same = !strcmp(name[i], x->d.class_name[i]);
+  if (strcmp(fvg_learner_method(p), "CoOp"))
+    return fvg__fail(c, FVG_E_ARG, "%s: tuned with %s, the report compares CoOp", fvg_weights_file(w),
+                     fvg_learner_method(p));
   if (!f) return fvg__fail(c, FVG_E_ARG, "%s: no FVG-PT part; tune with --trainer FVGPT_CoOp", fvg_weights_file(w));
   if (!same)
     return fvg__fail(c, FVG_E_ARG, "%s: tuned on other classes than the base classes of %s; give --data and --runs "
@@ -503,7 +507,7 @@ static fvg_status check_checkpoint(const study *x, const fvg_coop *p, const fvg_
 static fvg_status study_seed(study *x, const options *o, int run) {
   const char *fill, *prompt_template;
   char folder[1100];
-  fvg_coop *p = NULL;
+  fvg_learner *p = NULL;
   fvg_fvgpt *f = NULL;
   fvg_weights *w = NULL;
   panel q;
@@ -531,7 +535,7 @@ static fvg_status study_seed(study *x, const options *o, int run) {
   panel_free(&q);
   fvg_weights_close(w);
   fvg_fvgpt_free(f);
-  fvg_coop_free(p);
+  fvg_learner_free(p);
   return s;
 }
 
