@@ -223,7 +223,7 @@ refused "no such command" "unknown command frobnicate" frobnicate
 refused "unknown option" "--frobnicate" info --frobnicate 1
 refused "no model" "--model" info
 refused "bad number" "--shots x" tune --shots x
-refused "bad trainer" "--trainer MMRL" tune --model "$model" --data "$data" --trainer MMRL --out "$work/x"
+refused "bad trainer" "--trainer TipAdapter" tune --model "$model" --data "$data" --trainer TipAdapter --out "$work/x"
 refused "bad seeds" "--seeds 1,x" tune --model "$model" --data "$data" --trainer CoOp --seeds 1,x --out "$work/x"
 refused "bad augment" "--augment crop:0" tune --model "$model" --data "$data" --trainer CoOp --augment crop:0 --out "$work/x"
 refused "bad crop" "--crop 1,2,3" preprocess --size 8 --crop 1,2,3 "$picture" "$work/no.ppm"

@@ -517,16 +517,19 @@ static fvg_status encode(fvg_ctx *c, const options *o) {
 }
 
 /* ---- checkpoints ---- */
-/* A folder that tune made; or, with --trainer, a file of the published trainers, whose classes are `name`. */
+/* A folder that tune made. */
+static fvg_status open_tuned(fvg_clip *m, const char *folder, fvg_learner **l, fvg_fvgpt **f, fvg_weights **settings) {
+  char path[1200];
+  snprintf(path, sizeof path, "%s/checkpoint.safetensors", folder);
+  return fvg_checkpoint_load(m, path, l, f, settings);
+}
+
+/* Such a folder, or, with --trainer, a file of the published trainers; its classes are `name`. */
 static fvg_status open_checkpoint(fvg_clip *m, const options *o, const char *const *name, int n, fvg_learner **l,
                                   fvg_fvgpt **f, fvg_weights **settings) {
   fvg_learner_desc desc;
-  char path[1200];
   fvg_status s;
-  if (!o->trainer) {
-    snprintf(path, sizeof path, "%s/checkpoint.safetensors", o->checkpoint);
-    return fvg_checkpoint_load(m, path, l, f, settings);
-  }
+  if (!o->trainer) return open_tuned(m, o->checkpoint, l, f, settings);
   memset(&desc, 0, sizeof desc);
   desc.method = fvg_method_named(o->trainer);
   desc.n_ctx = o->n_ctx;

@@ -515,7 +515,7 @@ static fvg_status study_seed(study *x, const options *o, int run) {
   fvg_status s;
   memset(&q, 0, sizeof q);
   snprintf(folder, sizeof folder, "%s/FVGPT_CoOp/seed%d", x->runs, x->seed[run]);
-  s = open_checkpoint(x->m, folder, &p, &f, &w);
+  s = open_tuned(x->m, folder, &p, &f, &w);
   if (!s) s = check_checkpoint(x, p, f, w);
   fill = w ? fvg_weights_metadata(w, "fill") : NULL;
   x->fill_black = fill && !strcmp(fill, "black");
