@@ -32,7 +32,7 @@
         FVGPT_DIRENT            list folders through <dirent.h> (POSIX and MinGW), for data sets without a split file
 
    2. MODELS.  A folder as Hugging Face serves it (config.json, model.safetensors, merges.txt), or one safetensors
-      file with HF's, OpenAI's or open_clip's names.  Sizes come from the tensors' shapes and must agree with
+      or PyTorch file (.pt, .pth, .bin; read, never executed) with HF's, OpenAI's or open_clip's names.  Sizes come from the tensors' shapes and must agree with
       config.json where there is one; without one, heads are 64 wide and the activation is quick_gelu.  Either tower
       may be absent.  A model that is not a CLIP with class token and causal text tower (SigLIP, ResNet towers) is
       refused.  Loaded as FVG_F32 the matrices lie in panels (fvg_tensor_pack), so their data are not rows;
@@ -63,13 +63,20 @@
       on new classes, each among its own names; H is the harmonic mean of the two.  Base is scored by z_FDC, new by
       z_PC; a list that holds both kinds is scored by z_PC.
 
-   7. MEMORY.  Images pass the tower 8 at a time whatever the size of the set, texts some 320 tokens at a time; the
+   7. METHODS.  A learner is one method of prompt tuning on one list of classes.  All have the same calls, and every
+      classifier, checkpoint and FVG-PT takes any of them (but CoCoOp, whose words change with the picture).  Methods
+      that prompt the image tower (PromptSRC, MaPLe, DAPT, MMRL) train on pixels; what they make of a picture is a row
+      of two or three features (fvg_learner_feature_width), and views of a tuned learner hold such rows.  DPC is not
+      here: what is published of it does not say enough to be sure of doing it right.
+
+   8. MEMORY.  Images pass the tower 8 at a time whatever the size of the set, texts some 320 tokens at a time; the
       model keeps that working memory for the next call (fvg_clip_image_bytes bounds it for images) and gives it back
       with fvg_clip_free.  With threads and malloc up to 8 files are decoded at once, and their pixels are in memory
-      together; with an arena or an allocator of your own, one.  CoOp computes its classes in chunks (chunk_rows).
+      together; with an arena or an allocator of your own, one.  Learners compute their classes in chunks (chunk_rows),
+      and the image tower's blocks once more for backward if recompute asks for it.
       Features kept for training take 8 bytes x width x images x crops (the view and its foreground).
 
-   8. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h`):
+   9. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h`):
         1 Tokenizer   2 Images   3 Resizing   4 CLIP   5 Learners   6 CoOp and KgCoOp   7 ProGrad and CoCoOp
         8 PromptSRC   9 MaPLe and DAPT   10 MMRL   11 Protocol   12 Data sets   13 Tuning   14 Checkpoints
         15 Attention maps
