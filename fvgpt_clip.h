@@ -32,12 +32,12 @@
         FVGPT_DIRENT            list folders through <dirent.h> (POSIX and MinGW), for data sets without a split file
 
    2. MODELS.  A folder as Hugging Face serves it (config.json, model.safetensors, merges.txt), or one safetensors
-      or PyTorch file (.pt, .pth, .bin; read, never executed) with HF's, OpenAI's or open_clip's names.  Sizes come from the tensors' shapes and must agree with
-      config.json where there is one; without one, heads are 64 wide and the activation is quick_gelu.  Either tower
-      may be absent.  A model that is not a CLIP with class token and causal text tower (SigLIP, ResNet towers) is
-      refused.  Loaded as FVG_F32 the matrices lie in panels (fvg_tensor_pack), so their data are not rows;
-      fvg_clip_unpack turns them back, for training whole towers.  FVG_F16 and FVG_BF16 halve their memory and are
-      slower; arithmetic is f32 all the same.
+      or PyTorch file (.pt, .pth, .bin; read, never executed) with HF's, OpenAI's or open_clip's names.  Sizes come
+      from the tensors' shapes and must agree with config.json where there is one; without one, heads are 64 wide and
+      the activation is quick_gelu.  Either tower may be absent.  A model that is not a CLIP with class token and
+      causal text tower (SigLIP, ResNet towers) is refused.  Loaded as FVG_F32 the matrices lie in panels
+      (fvg_tensor_pack), so their data are not rows; fvg_clip_unpack turns them back, for training whole towers.
+      FVG_F16 and FVG_BF16 halve their memory and are slower; arithmetic is f32 all the same.
 
    3. WORDS.  CLIP's byte-pair encoding for all of Unicode.  Not done: repair of wrongly decoded text (ftfy), and HTML
       entities but the common ones.  Text that does not fit the context is an error that says how many tokens it has.
@@ -72,8 +72,8 @@
    8. MEMORY.  Images pass the tower 8 at a time whatever the size of the set, texts some 320 tokens at a time; the
       model keeps that working memory for the next call (fvg_clip_image_bytes bounds it for images) and gives it back
       with fvg_clip_free.  With threads and malloc up to 8 files are decoded at once, and their pixels are in memory
-      together; with an arena or an allocator of your own, one.  Learners compute their classes in chunks (chunk_rows),
-      and the image tower's blocks once more for backward if recompute asks for it.
+      together; with an arena or an allocator of your own, one.  Learners compute their classes in chunks
+      (chunk_rows), and the image tower's blocks once more for backward if recompute asks for it.
       Features kept for training take 8 bytes x width x images x crops (the view and its foreground).
 
    9. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h`):
