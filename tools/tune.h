@@ -163,6 +163,7 @@ typedef struct tuning {
   char *curve[MAX_ROWS][MAX_SEEDS];                 /* losses per epoch as text: numbers with blanks between */
   fvg_views *views;                                 /* plain CLIP's, shared by seeds and stages, unless every epoch
                                                        crops anew */
+  fvg_views *own_views;                             /* likewise those of the backbone at work, if it has its own     */
   /* of all entries: mean over seeds */
   double mean[MAX_ENTRIES][MAX_ROWS][MAX_TESTS];
 } tuning;
@@ -493,7 +494,12 @@ static fvg_status views_for(tuning *t, int seed, int stage, fvg_learner *l, fvg_
     desc.no_foreground = stage == 1 && !(fvg_learner_needs(l) & FVG_NEEDS_FOREGROUND);
     return fvg_views_new(t->m, views, &t->d, &desc);
   }
-  if (!plain) return fvg_views_new(t->m, views, &t->d, &desc);
+  if (!plain && stage > 2) return fvg_views_new(t->m, views, &t->d, &desc);
+  if (!plain) {
+    s = t->own_views ? FVG_OK : fvg_views_new(t->m, &t->own_views, &t->d, &desc);
+    *views = t->own_views;
+    return s;
+  }
   desc.no_foreground = 1;
   for (i = 0; i < t->n_row; i++)
     if (t->row[i].backbone >= 0 || (t->row[i].method && !strcmp(t->row[i].name, "DAPT"))) desc.no_foreground = 0;
@@ -502,7 +508,9 @@ static fvg_status views_for(tuning *t, int seed, int stage, fvg_learner *l, fvg_
   return s;
 }
 
-static void views_done(const tuning *t, fvg_views *views) { if (views != t->views) fvg_views_free(views); }
+static void views_done(const tuning *t, fvg_views *views) {
+  if (views != t->views && views != t->own_views) fvg_views_free(views);
+}
 
 /* The losses of the stage that has just trained become its curve and, behind the settings that count, metadata. */
 static fvg_status keep_curve(tuning *t, const double *loss, int n, settings *x, char **curve) {
@@ -738,6 +746,8 @@ static fvg_status run_backbone(tuning *t, int row, int run, const fvg_items *ite
     modules = NULL;
   }
   for (i = 0; i < t->n_test; i++) if (f[i] != t->test[i].f) fvg__release(t->m->ctx, f[i]);
+  fvg_views_free(t->own_views);
+  t->own_views = NULL;
   fvg_learner_free(l);
   return s;
 }
