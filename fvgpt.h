@@ -3346,7 +3346,7 @@ struct fvg_tape {
   size_t used;                                   /* of the current chunk                                            */
   fvg_node *last;
   int failed;                                    /* a node could not be made: until the tape is reset, none is      */
-  int no_grad;                                   /* > 0 while fvg_recompute runs its function forward               */
+  int no_grad;                                   /* > 0: what is made of parameters now needs no gradient           */
   struct fvg__spare *spare;                      /* gradients that have been passed on: memory for others           */
   fvg_parameter *const *train;                   /* fvg_tape_train                                                  */
   int n_train;

@@ -289,9 +289,9 @@ typedef struct fvg_learner_desc {
   const fvg_method *method;          /* CoOp                                                                   */
   const char *ctx_init;              /* words that the context starts from; NULL: the method's, CoOp's are
                                         N(0, 0.02^2); "": N(0, 0.02^2)                                         */
-  int n_ctx;                         /* the method's, 4 as a rule                                              */
-  int class_specific;                /* 1: a context of its own for each class (CSC); CoOp only                */
-  fvg_position class_token_position; /* end; CoOp and its kind only                                            */
+  int n_ctx;                         /* the method's: 4; ProGrad 16, MaPLe and DAPT 2; of no use to MMRL       */
+  int class_specific;                /* 1: a context of its own for each class (CSC)                           */
+  fvg_position class_token_position; /* end; both only for CoOp, KgCoOp, ProGrad and CoCoOp                    */
   const char *prompt_template;       /* the data set's, for methods that stay near plain CLIP; NULL:
                                         "a photo of a {}."                                                     */
   const fvg_option *option; int n_option;              /* others have their published values                   */
@@ -312,7 +312,8 @@ FVG_DEF const char *const *fvg_learner_class_names(const fvg_learner *l, int *n)
 FVG_DEF fvg_parameter *const *fvg_learner_parameters(const fvg_learner *l, int *n);
 FVG_DEF fvg_parameter *fvg_learner_parameter(const fvg_learner *l, const char *name);       /* NULL: no such one    */
 
-/* A step's pictures.  Methods that leave the image tower alone need f only, the others pixels, DAPT pixels_fg too. */
+/* What a method wants of a step's pictures besides f, which all of them are given: those that prompt the image tower
+   the pixels, DAPT pixels_fg too. */
 enum { FVG_NEEDS_PIXELS = 1, FVG_NEEDS_FOREGROUND = 2 };
 FVG_DEF int fvg_learner_needs(const fvg_learner *l);
 typedef struct fvg_batch {
@@ -325,16 +326,18 @@ typedef struct fvg_batch {
 FVG_DEF fvg_node  *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch *batch);
 /* A training step: gradients, then the optimiser at rate lr. */
 FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, fvg_optimizer *o, double lr, const fvg_batch *batch, float *loss);
-/* To be called after each epoch but by fvg_learner_train, which does so: PromptSRC averages its prompts. */
+/* What a method does at the end of epoch 0 .. n_epochs - 1 (PromptSRC averages its prompts over them, and has the
+   average after the last).  A training loop of your own calls it; fvg_learner_train does so itself. */
 FVG_DEF fvg_status fvg_learner_epoch(fvg_learner *l, int epoch, int n_epochs);
 
 /* Normalised text features [n_class, embed_dim] of any class names (with CSC: of the trained ones). */
 FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, const char *const *class_name, int n_class, float *g);
-/* What a learner's classifier reads of a picture is a row of this width: f, normalised; then, if the method prompts the
-   image tower, plain CLIP's feature, normalised; then, if base classes are scored by another vector than f (MMRL's mix
-   of class and representation features), that.  l NULL: plain CLIP's feature alone. */
+/* What a learner's classifier reads of a picture is a row of this width, of 1 to 3 parts: f, normalised; then, if the
+   method prompts the image tower, plain CLIP's feature, normalised; then, if base classes are scored by another
+   vector than f (MMRL's mix of class and representation features), that.  l NULL: plain CLIP's feature alone. */
 FVG_DEF int        fvg_learner_feature_width(const fvg_clip *m, const fvg_learner *l);
-FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, const float *images, int n, float *features);
+FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, const float *images, int n,
+                                             float *features);
 
 /* ---------------------------------------------------------------------------------------------------------
    Tuning: views, the two training stages, classifiers, checkpoints
@@ -2349,10 +2352,14 @@ FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, float
    in the same memory.  A symbol of a text is a token (>= 0) or a context vector (< 0).  Matrices are put into panels
    one by one as they are read (fvgpt.h, chapter 4), so that no second copy of the model is ever needed.
 
-   Prompts.  Every method of prompt tuning writes vectors of its own into a tower, and a plan says where: context words
-   among the embedded tokens, or n rows that stand behind [SOT] or the class token, replaced before some blocks.
-   (Where an image's prompts stand does not matter, since its attention knows no order.)  The vectors of a tower are
-   one matrix: those that are there from the start, then n for each of the plan's layers. */
+   Prompts.  Every method of prompt tuning writes vectors of its own into a tower, and a plan says where: context
+   words among the embedded tokens, or n rows that stand behind [SOT] or the class token, replaced before some blocks.
+   PromptSRC's text tower has n_start 4, n 4, first_layer 1, n_layer 8: words 1..4 are vectors, and before each of the
+   blocks 1..8 what the block before made of these four rows is thrown away, and four new vectors stand there.  MMRL
+   has n_start 0: its rows come in between before block first_layer.  (Where an image's prompts stand does not matter,
+   since its attention knows no order; the published code has some of them behind the patches.)  The vectors of a
+   tower are one matrix: those that are there from the start, then n for each of the plan's layers.  A splicing is a
+   plan worked out for a batch: for each of these layers, where every row comes from (fvg_splice in fvgpt.h). */
 
 /* ---- reading the weights ---- */
 typedef struct fvg__clip_loader {
@@ -2968,7 +2975,7 @@ typedef struct fvg__splicing {
   int n_splice, n_row;                           /* rows of the batch in the end                                    */
   fvg_segment *segment;
   int *index;                                    /* [rows + 1] where row r of the batch went                        */
-  int *rows;
+  int *rows;                                     /* the places of all rows, then a splice's list for every layer    */
 } fvg__splicing;
 
 static void fvg__splicing_free(fvg_ctx *c, fvg__splicing *x) {
@@ -3130,7 +3137,8 @@ static fvg_node *fvg__vision_embed(fvg_tape *t, const fvg__image_rows *rows, con
   return fvg_tape_keep(t, mark, x);
 }
 
-/* Through the blocks; of each image the class token's row stays, and n_more rows behind it: [n (1 + n_more), width] */
+/* Through the blocks; of each image the class token's row stays, and n_more rows behind it:
+   [n (1 + n_more), width] */
 static fvg_node *fvg__vision_blocks(const fvg__image_rows *rows, fvg_node *x, fvg_node *vectors, int n_more,
                                     int recompute) {
   int n_token = rows->n_token, n_keep = rows->n * (1 + n_more), i;
@@ -3533,8 +3541,8 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_templ
                                 every picture
 
    The rest is the same for all: class names become packed texts, g is the text tower's normalised answer, f the image
-   tower's, the scores are z = s f g^T.  Training, checkpoints, classifiers and FVG-PT (chapter on tuning) see no more of
-   a method than this table, so a new one is a new chapter and a line in the list behind the last of them.
+   tower's, the scores are z = s f g^T.  Training, checkpoints, classifiers and FVG-PT (chapter 13) see no more
+   of a method than this table, so a new one is a new chapter and a line in the list behind the last of them.
 
    A class is written as words ([SOT] ctx, the rest of the given words, name, dot, [EOT]) or as a filled template. */
 
@@ -3666,7 +3674,8 @@ static fvg_node *fvg__learner_layer(fvg_learner *l, fvg_node *x, int first) {
   return x ? fvg_linear(x, fvg_param(x->tape, l->param[first]), fvg_param(x->tape, l->param[first + 1])) : NULL;
 }
 
-/* n rows of `width` like the words' embeddings, then N(0, 0.02^2) for what has no word. */
+/* The context, and where it stands: the embeddings of the first n_ctx words, or N(0, 0.02^2) if there are fewer words
+   than that. */
 static fvg_status fvg__learner_ctx(fvg_learner *l, const char *name) {
   int n = l->desc.n_ctx, width = l->clip->text.width, dim[3];
   size_t w = (size_t)width, k;
@@ -3804,14 +3813,12 @@ static fvg_node *fvg__learner_scores(const fvg_learner *l, fvg_node *f, fvg_node
 
 /* 1 - the mean cosine of the rows of x and those of y, a constant; all normalised. */
 static fvg_node *fvg__cosine_distance(fvg_node *x, const float *y) {
-  float one = 1;
-  fvg_node *first;
+  fvg_node *one;
   if (!x) return NULL;
-  first = fvg_zeros(x->tape, 1, 1);
-  if (!first) return NULL;
-  fvg_fill(first)[0] = one;
-  return fvg_add(first, fvg_scale(fvg_sum(fvg_mul(x, fvg_const(x->tape, x->rows, x->cols, y))),
-                                  -1 / (float)x->rows));
+  one = fvg_zeros(x->tape, 1, 1);
+  if (!one) return NULL;
+  fvg_fill(one)[0] = 1;
+  return fvg_add(one, fvg_scale(fvg_sum(fvg_mul(x, fvg_const(x->tape, x->rows, x->cols, y))), -1 / (float)x->rows));
 }
 
 /* ---- life cycle ---- */
@@ -3961,6 +3968,7 @@ static fvg_status fvg__check_batch(const fvg_learner *l, const fvg_batch *batch)
 FVG_DEF fvg_node *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch *batch) {
   const fvg_method *method = l->method;
   fvg__step step;
+  if (!t) return NULL;
   memset(&step, 0, sizeof step);
   step.tape = t;
   step.batch = batch;
@@ -3984,9 +3992,11 @@ static fvg_status fvg__learner_gradients(fvg_learner *l, const fvg_batch *batch,
   return fvg_backward(y);
 }
 
-FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, fvg_optimizer *o, double lr, const fvg_batch *batch, float *loss) {
+FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, fvg_optimizer *o, double lr, const fvg_batch *batch,
+                                    float *loss) {
   float value = 0;
-  fvg_status s;
+  fvg_status s = fvg__check_batch(l, batch);
+  if (s) return s;
   fvg_tape_clear(l->tape);
   fvg_optimizer_zero_grad(o);
   s = l->method->gradients ? l->method->gradients(l, batch, &value) : fvg__learner_gradients(l, batch, &value);
@@ -4095,7 +4105,7 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, const 
       memcpy(features + (size_t)(i + k) * width + d, plain + (size_t)k * d, d * sizeof *features);
   }
   fvg__release(m->ctx, plain);
-  for (i = 0; !s && i < n; i++) s = fvg__check_features(m, "image", features + (size_t)i * width, 1);
+  if (!s && n > 0) s = fvg__check_features(m, "image", features, n * l->method->n_part);
   return s;
 }
 
@@ -4157,7 +4167,7 @@ static const fvg_method fvg__kgcoop = {
    CoCoOp (Zhou et al. 2022, arXiv 2203.05557) lets the words depend on the picture: a small net, the meta-net,
    turns the picture's feature into one vector, which is added to all of the context:
 
-     pi = W2 relu(W1 f + b1) + b2,   v_i(x) = v_i + pi(x);   d -> 32 -> w
+     pi = W2 relu(W1 f + b1) + b2,   v_i(x) = v_i + pi(x);   d -> d/16 -> w
 
    So every picture needs a pass of all classes through the text tower.  2,048 + 33,312 parameters for ViT-B/16. */
 
@@ -4200,12 +4210,11 @@ static const fvg_method fvg__prograd = {
   fvg__kgcoop_init, fvg__ctx_vectors, NULL, NULL, NULL, fvg__prograd_gradients, NULL, NULL
 };
 
-#define FVG__META_WIDTH 32                       /* the published meta-net has d / 16                               */
-
 static fvg_status fvg__cocoop_init(fvg_learner *l) {
   fvg_status s = fvg__learner_ctx(l, "prompt_learner.ctx");
-  if (!s) s = fvg__learner_linear(l, "prompt_learner.meta_net.linear1", FVG__META_WIDTH, l->clip->embed_dim);
-  if (!s) s = fvg__learner_linear(l, "prompt_learner.meta_net.linear2", l->clip->text.width, FVG__META_WIDTH);
+  int d = l->clip->embed_dim, hidden = d < 16 ? 1 : d / 16;
+  if (!s) s = fvg__learner_linear(l, "prompt_learner.meta_net.linear1", hidden, d);
+  if (!s) s = fvg__learner_linear(l, "prompt_learner.meta_net.linear2", l->clip->text.width, hidden);
   return s;
 }
 
@@ -4229,16 +4238,16 @@ static const fvg_method fvg__cocoop = {
 /*===========================================================================================================
  * CHAPTER 8  PROMPTSRC: deep prompts in both towers, held near plain CLIP
  *===========================================================================================================
-   PromptSRC (Khattak et al. 2023, arXiv 2307.06948) learns vectors in both towers, independent of one another: context
-   words and n rows of the image from the start, and new ones for the same rows before each of the blocks 1..depth-1.
-   So many parameters (46,080 for ViT-B/16) forget what CLIP knew; three terms and an average hold them:
+   PromptSRC (Khattak et al. 2023, arXiv 2307.06948) learns vectors in both towers, independent of one another:
+   context words and n rows of the image from the start, and new ones for the same rows before each of the blocks
+   1..depth-1.  So many parameters (46,080 for ViT-B/16) forget what CLIP knew; three terms and an average hold them:
 
      L = CE(z, y) + 25 mean_ck |g - g0| + 10 mean_bk |f - f0| + KL(p0 || p) / C       (KL: mean over the batch)
 
-   f0 is plain CLIP's feature of the same picture, g0 that of the class, averaged over 60 sentences and normalised, and
-   p0 their softmax.  The average: after the last epoch every prompt becomes the sum over epochs of w_e times its value
-   after epoch e, w_e proportional to exp(-(e - mu)^2 / (2 sigma^2)), mu 15 and sigma 1 (in 10 epochs the last one, in
-   effect; published for 20). */
+   f0 is plain CLIP's feature of the same picture, g0 that of the class, averaged over 60 sentences and normalised, p0
+   = softmax(s f0 g0^T) and p = softmax(z).  The average: after the last of E epochs every prompt becomes the sum over
+   epochs e = 1..E of w_e times its value after epoch e, w_e proportional to exp(-(e - mu)^2 / (2 sigma^2)) and their
+   sum 1; mu 15, sigma 1, which was published for E = 20 (for E = 10 it leaves the last epoch, in effect). */
 
 /* The sentences of CLIP's prompt ensemble for ImageNet that PromptSRC averages over (their order does not matter). */
 static const char *const fvg__sentence[] = {
@@ -4359,15 +4368,17 @@ static fvg_node *fvg__promptsrc_loss(fvg_learner *l, fvg__step *step) {
   return fvg_add(loss, fvg_scale(fvg_mean(fvg_kl_rows(p0, step->z, 1)), 1 / (float)l->n_class));
 }
 
+/* w_e of epoch e = epoch + 1 */
 static double fvg__average_weight(const fvg_learner *l, int epoch, int n_epochs) {
   double sum = 0, own = 0, deviation = l->option[FVG__SRC_DEVIATION], mean = l->option[FVG__SRC_MEAN];
+  double nearest = mean < 1 ? 1 : mean > n_epochs ? n_epochs : floor(mean + 0.5), most = (nearest - mean) / deviation;
   int e;
-  for (e = 1; e <= n_epochs; e++) {              /* relative to the last epoch's, which may itself be tiny          */
-    double x = (e - mean) / deviation, last = (n_epochs - mean) / deviation, w = exp((last * last - x * x) / 2);
+  for (e = 1; e <= n_epochs; e++) {              /* relative to the greatest, which may itself be too small to hold */
+    double x = (e - mean) / deviation, w = exp((most * most - x * x) / 2);
     sum += w;
     if (e == epoch + 1) own = w;
   }
-  return isfinite(sum) ? own / sum : 0;
+  return own / sum;
 }
 
 static fvg_status fvg__promptsrc_epoch(fvg_learner *l, int epoch, int n_epochs) {
@@ -4376,7 +4387,7 @@ static fvg_status fvg__promptsrc_epoch(fvg_learner *l, int epoch, int n_epochs) 
   for (i = 0; i < l->n_param; i++) {
     float *x = (float *)l->param[i]->value.data, *sum = (float *)l->state[i]->value.data;
     size_t k, count = fvg_tensor_count(&l->param[i]->value);
-    for (k = 0; k < count; k++) sum[k] += (float)w * x[k];
+    for (k = 0; k < count; k++) sum[k] = (epoch ? sum[k] : 0) + (float)w * x[k];
     if (epoch == n_epochs - 1) memcpy(x, sum, count * sizeof *x);
   }
   return FVG_OK;
@@ -4397,17 +4408,17 @@ static const fvg_method fvg__promptsrc = {
    vectors P_l [2, w_text] are free, the image's are P_l A_l^T + b_l, with a linear layer of its own for each depth.
    L = CE(z, y).  3,555,072 parameters for ViT-B/16 at depth 9.
 
-   DAPT (Zhang et al. 2025, arXiv 2508.00395) trains MaPLe's parameters with the picture cut in two by its mask m: f is
-   the feature of x, f_F of x m, f_B of x (1 - m), and sentences about backgrounds ("a clean origami sky.") pass the
-   prompted text tower beside the classes: G_b.  First the picture is pulled to its foreground and pushed off its
+   DAPT (Zhang et al. 2025, arXiv 2508.00395) trains MaPLe's parameters with the picture cut in two by its mask m: f
+   is the feature of x, f_F of x m, f_B of x (1 - m), and sentences about backgrounds ("a clean origami sky.") pass
+   the prompted text tower beside the classes: G_b.  First the picture is pulled to its foreground and pushed off its
    background, then the texts learn both:
 
      epochs 0..6   L = CE(s f G^T, y) + 0.8 mean max(0, |f - f_F| - |f - f_B| + 1.5)        (f_F, f_B constants)
      epochs 7..    L = CE(s f G^T, y) + 0.1 CE(s f_F G^T, y) + 0.5 CE(s f_B G_b^T, yhat)    (f_F constant)
 
-   yhat is the background that scores best.  The published code appends 32 backgrounds and cuts off 25: seven stay among
-   the classes.  Here all 32 are cut off; the option released_slicing brings the published slicing back in training
-   (its classifier keeps them in the test as well, ours does not). */
+   yhat is the background that scores best.  The published code appends 32 backgrounds and cuts off 25: seven stay
+   among the classes.  Here all 32 are cut off; the option released_slicing brings the published slicing back in
+   training (its classifier keeps them in the test as well, ours does not). */
 
 enum { FVG__MAPLE_DEPTH, FVG__DAPT_MARGIN, FVG__DAPT_PULL, FVG__DAPT_FOREGROUND, FVG__DAPT_BACKGROUND,
        FVG__DAPT_SECOND_PHASE, FVG__DAPT_RELEASED };
@@ -4456,11 +4467,12 @@ static const fvg_method fvg__maple = {
   fvg__maple_init, fvg__maple_vectors, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
-/* Eighteen places and, from the 26th on, what stands about food; the published code's first seven of them stay among
-   the classes. */
+/* Twenty-five backgrounds of pictures and, from the 26th on, seven things that stand about food.  The published code
+   leaves the first seven among the classes. */
 static const char *const fvg__background[] = {
-  "ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea", "railway", "railroad",
-  "keyboard", "helmet", "cloud", "house", "mountain", "ocean", "road", "rock", "street", "valley", "bridge", "sign",
+  "ground", "land", "grass", "tree", "building", "wall", "sky",
+  "lake", "water", "river", "sea", "railway", "railroad", "keyboard", "helmet", "cloud", "house", "mountain", "ocean",
+  "road", "rock", "street", "valley", "bridge", "sign",
   "table", "forks", "tablecloth", "hands", "spoon", "glasses", "dishes"
 };
 enum { FVG__N_BACKGROUND = (int)(sizeof fvg__background / sizeof *fvg__background), FVG__N_LEFT = 7 };
@@ -4536,7 +4548,7 @@ static fvg_node *fvg__self_labelled(fvg_node *z) {
 static fvg_node *fvg__dapt_loss(fvg_learner *l, fvg__step *step) {
   const fvg_batch *b = step->batch;
   const fvg_clip *m = l->clip;
-  size_t count = 3 * (size_t)b->n * (size_t)m->vision.image_size * (size_t)m->vision.image_size, k;
+  size_t pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size, k;
   int second = b->epoch >= (int)l->option[FVG__DAPT_SECOND_PHASE], released = l->option[FVG__DAPT_RELEASED] != 0;
   fvg_node *g = step->g, *g_b = NULL, *f_fg, *f_bg, *loss, *bg_pixels;
   if (second || released) g_b = fvg__learner_texts(l, step->tape, (fvg__packed *)l->own);
@@ -4545,9 +4557,10 @@ static fvg_node *fvg__dapt_loss(fvg_learner *l, fvg__step *step) {
     g_b = fvg__some_rows(g_b, FVG__N_LEFT, FVG__N_BACKGROUND - FVG__N_LEFT);
   }
   loss = fvg_cross_entropy(fvg__learner_scores(l, step->f, g), b->label);
-  bg_pixels = fvg_zeros(step->tape, 1, (int)count);
+  bg_pixels = fvg_zeros(step->tape, b->n, (int)pixels);
   if (!bg_pixels) return NULL;
-  for (k = 0; k < count; k++) fvg_fill(bg_pixels)[k] = b->pixels[k] - b->pixels_fg[k];     /* x (1 - m)             */
+  for (k = 0; k < (size_t)b->n * pixels; k++)    /* x (1 - m)                                                       */
+    fvg_fill(bg_pixels)[k] = b->pixels[k] - b->pixels_fg[k];
   step->tape->no_grad++;
   f_fg = fvg__learner_images(l, step->tape, b->pixels_fg, b->n, NULL);
   step->tape->no_grad -= second;                 /* in the second phase the background's feature learns             */
@@ -4575,18 +4588,19 @@ static const fvg_method fvg__dapt = {
  * CHAPTER 10  MMRL: representation tokens that both towers take in late
  *===========================================================================================================
    MMRL (Guo and Gu 2025, arXiv 2503.08497) learns K tokens R [K, D] in a space of their own.  From the middle of the
-   towers on (block 6 of 12) they stand behind the class token and [SOT] as R A^T + b, with a linear layer for each
-   block and tower, new before every block.  Earlier blocks, and so what CLIP knows of edges and words, stay untouched,
-   and the text is the data set's template, not learned.  A picture has two features,
+   towers on (the 6th of 12 blocks) they stand behind the class token and [SOT] as R A^T + b, with a linear layer for
+   each block and tower, new before every block.  Earlier blocks, and so what CLIP knows of edges and words, stay
+   untouched, and the text is the data set's template, not learned.  A picture has two features,
 
      f = norm(LN_post(class row) P),   f_r = norm(mean_K(LN_post(token rows)) P_r),  P_r [w,d] learned,
 
    and with z = s f g^T, z_r = s f_r g^T, alpha = 0.7, lambda = 1
 
-     L = alpha CE(z) + (1 - alpha) CE(z_r) + lambda (1 - mean cos(f, f0)) + lambda (1 - mean cos(g, g0)).
+     L = alpha CE(z) + (1 - alpha) CE(z_r) + lambda (1 - mean cos(f, f0)) + lambda (1 - mean cos(g, g0)),
 
-   Base classes are scored by alpha z + (1 - alpha) z_r = s (alpha f + (1 - alpha) f_r) g^T, new classes by z alone, for
-   the tokens know base classes only.  4,992,256 parameters for ViT-B/16. */
+   f0 and g0 being plain CLIP's features of the same picture and class.  Base classes are scored by alpha z +
+   (1 - alpha) z_r = s (alpha f + (1 - alpha) f_r) g^T, new classes by z alone, for the tokens know base classes only.
+   4,992,256 parameters for ViT-B/16. */
 
 enum { FVG__MMRL_TOKENS, FVG__MMRL_WIDTH, FVG__MMRL_FIRST, FVG__MMRL_ALPHA, FVG__MMRL_REG };
 
@@ -4701,8 +4715,9 @@ FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *b
 }
 
 FVG_DEF int fvg_method_option(const fvg_method *method, int i, fvg_option *option, double *low, double *high) {
-  const fvg__option_card *card = &method->option[i];
-  if (!card->name) return 0;
+  const fvg__option_card *card;
+  if (i < 0 || i >= FVG__MOST_OPTIONS || !method->option[i].name) return 0;
+  card = &method->option[i];
   option->name = card->name;
   option->value = card->published;
   *low = card->low;

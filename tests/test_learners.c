@@ -1,0 +1,1440 @@
+/* Chapters 4 (where prompts stand) to 10 of fvgpt_clip.h: the methods of prompt tuning.  Both towers are laid out
+   once more by hand, row by row and without packing, with the prompts where the papers have them; the losses are
+   written down again in double precision, and numeric derivatives of those are the judges of the gradients.
+   Run from the repository root; writes checkpoints under build/test-learners. */
+#define FVGPT_PTHREADS
+#define FVGPT_IMPLEMENTATION
+#include "../fvgpt_clip.h"
+#include <sys/stat.h>
+
+static int passed, failed;
+static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
+static void check_of(int ok, const char *method, const char *what) {
+  char line[200];
+  snprintf(line, sizeof line, "%s: %s", method, what);
+  check(ok, line);
+}
+static void need(int ok, const char *what) { if (!ok) check(0, what); }  /* to get on; not counted */
+
+static fvg_ctx *c;
+static int one_line(const char *a, const char *b) {  /* the last message is a line with both parts */
+  const char *e = fvg_error(c);
+  int ok = strstr(e, a) && strstr(e, b) && !strchr(e, '\n');
+  if (!ok) printf("  message: %s\n  wanted:  %s / %s\n", e, a, b);
+  return ok;
+}
+
+static double difference(const float *got, const float *expected, size_t n) {
+  double worst = 0;
+  size_t i;
+  for (i = 0; i < n; i++) {
+    double e = fabs((double)got[i] - (double)expected[i]);
+    if (!(e <= worst)) worst = e;                /* a NaN is the worst                                             */
+  }
+  return worst;
+}
+
+/* The difference in units of the greatest number expected. */
+static double relative(const float *got, const float *expected, size_t n) {
+  double size = 1e-30;
+  size_t i;
+  for (i = 0; i < n; i++) size = fmax(size, fabs((double)expected[i]));
+  return difference(got, expected, n) / size;
+}
+
+/* ---- a small CLIP of random weights, in memory, whose towers have nothing in common ---- */
+enum {
+  GRID = 3, PATCH = 4, SIZE = GRID * PATCH, PIXELS = 3 * SIZE * SIZE, TOKENS = 1 + GRID * GRID, CONTEXT = 48,
+  VOCAB = 512 + 6 + 2, TEXT = 32, TEXT_LAYERS = 3, IMAGE = 48, IMAGE_LAYERS = 4, D = 20, MAX_TENSORS = 140
+};
+static const char merges[] = "#version: 0.2\np h\no t\nph ot\nphot o</w>\no f</w>\n. .</w>\n";
+static const char config[] = "{\"text_config\": {\"num_attention_heads\": 2}, "
+                             "\"vision_config\": {\"num_attention_heads\": 4}}";
+typedef struct sizes { int text, text_layers, image, image_layers, d; } sizes;      /* widths; layers 0: no tower */
+typedef struct model {
+  fvg_named_tensor tensor[MAX_TENSORS];
+  char name[MAX_TENSORS][80], bytes[1 << 20];
+  float pool[1 << 18];
+  size_t used, n_bytes;
+  int n;
+  fvg_rng rng;
+} model;
+static model standard, text_only, image_only, wide_text, other_width;
+
+static void draw(model *m, const char *name, int n_dim, int d0, int d1, int d2, double mean, double deviation) {
+  fvg_tensor *x = &m->tensor[m->n].tensor;
+  float *data = m->pool + m->used;
+  snprintf(m->name[m->n], sizeof m->name[0], "%s", name);
+  m->tensor[m->n].name = m->name[m->n];
+  x->n_dim = n_dim;
+  x->dim[0] = d0;
+  x->dim[1] = d1;
+  x->dim[2] = x->dim[3] = d2;
+  x->data = data;
+  m->used += fvg_tensor_count(x);
+  for (; data < m->pool + m->used; data++) *data = (float)(mean + deviation * fvg_rng_normal(&m->rng));
+  m->n++;
+}
+
+static void draw_pair(model *m, const char *prefix, const char *leaf, int rows, int cols) {  /* cols 0: a norm */
+  char name[80];
+  snprintf(name, sizeof name, "%s%s.weight", prefix, leaf);
+  draw(m, name, cols ? 2 : 1, rows, cols, 0, cols ? 0 : 1, cols ? 1.2 / sqrt((double)cols) : 0.2);
+  snprintf(name, sizeof name, "%s%s.bias", prefix, leaf);
+  draw(m, name, 1, rows, 0, 0, 0, 0.2);
+}
+
+static void draw_block(model *m, const char *tower, int layer, int w) {
+  static const char *const square[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                                       "self_attn.out_proj"};
+  char prefix[64];
+  int k;
+  snprintf(prefix, sizeof prefix, "%s.encoder.layers.%d.", tower, layer);
+  for (k = 0; k < 4; k++) draw_pair(m, prefix, square[k], w, w);
+  draw_pair(m, prefix, "layer_norm1", w, 0);
+  draw_pair(m, prefix, "layer_norm2", w, 0);
+  draw_pair(m, prefix, "mlp.fc1", w + 8, w);
+  draw_pair(m, prefix, "mlp.fc2", w, w + 8);
+}
+
+static int append(void *user, const void *from, size_t n) {
+  model *m = (model *)user;
+  if (n > sizeof m->bytes - m->n_bytes) return 1;
+  memcpy(m->bytes + m->n_bytes, from, n);
+  m->n_bytes += n;
+  return 0;
+}
+
+static void draw_model(model *m, sizes s) {
+  int i;
+  fvg_rng_seed(&m->rng, 11, 0);
+  draw(m, "logit_scale", 0, 0, 0, 0, 2, 0);
+  if (s.image_layers) {
+    draw(m, "vision_model.embeddings.patch_embedding.weight", 4, s.image, 3, PATCH, 0, 0.2);
+    draw(m, "vision_model.embeddings.class_embedding", 1, s.image, 0, 0, 0, 1);
+    draw(m, "vision_model.embeddings.position_embedding.weight", 2, TOKENS, s.image, 0, 0, 0.5);
+    draw_pair(m, "vision_model.", "pre_layrnorm", s.image, 0);
+    draw_pair(m, "vision_model.", "post_layernorm", s.image, 0);
+    for (i = 0; i < s.image_layers; i++) draw_block(m, "vision_model", i, s.image);
+    draw(m, "visual_projection.weight", 2, s.d, s.image, 0, 0, 0.2);
+  }
+  if (s.text_layers) {
+    draw(m, "text_model.embeddings.token_embedding.weight", 2, VOCAB, s.text, 0, 0, 1);
+    draw(m, "text_model.embeddings.position_embedding.weight", 2, CONTEXT, s.text, 0, 0, 0.5);
+    draw_pair(m, "text_model.", "final_layer_norm", s.text, 0);
+    for (i = 0; i < s.text_layers; i++) draw_block(m, "text_model", i, s.text);
+    draw(m, "text_projection.weight", 2, s.d, s.text, 0, 0, 0.2);
+  }
+  need(!fvg_safetensors_write(c, append, m, m->tensor, m->n, NULL, 0), "a model in memory");
+}
+
+static fvg_clip *load(fvg_ctx *k, const model *x) {
+  fvg_source source = fvg_source_memory(x->bytes, x->n_bytes, "tiny.safetensors");
+  fvg_clip *m = NULL;
+  fvg_weights *w;
+  fvg_status s = fvg_weights_open(k, &w, &source);
+  if (!s) s = fvg_clip_load(k, &m, w, config, FVG_F32);
+  fvg_weights_close(w);
+  source = fvg_source_memory(merges, sizeof merges - 1, "merges");
+  if (!s && m->has_text) s = fvg_tokenizer_open(k, &m->tokenizer, &source, VOCAB);
+  if (s) { printf("FAILED to load: %s\n", fvg_error(k)); exit(1); }
+  return m;
+}
+
+/* ---- a problem: classes, pictures, their foreground ---- */
+enum { CLASSES = 3, N = 3, METHODS = 8, MANY = 32 };
+static const char *const method_names[METHODS] = {"CoOp", "KgCoOp", "ProGrad", "CoCoOp", "PromptSRC", "MaPLe", "DAPT",
+                                                  "MMRL"};
+static const char *const names[CLASSES] = {"cat", "c_ab", "st."}, *const new_names[] = {"photo", "z"};
+static fvg_clip *m;
+static float pixels[N * PIXELS], pixels_fg[N * PIXELS], pixels_bg[N * PIXELS], plain[N * D];
+static const int label[N] = {0, 2, 1};
+
+static void draw_pictures(void) {
+  fvg_rng rng;
+  int i;
+  fvg_rng_seed(&rng, 29, 0);
+  for (i = 0; i < N * PIXELS; i++) {
+    int inside = i % SIZE < SIZE / 2 + i / PIXELS;                  /* the left half, and more of later pictures */
+    pixels[i] = (float)fvg_rng_normal(&rng);
+    pixels_fg[i] = inside ? pixels[i] : 0;
+    pixels_bg[i] = inside ? 0 : pixels[i];
+  }
+  need(!fvg_learner_encode_images(m, NULL, pixels, N, plain), "plain features");
+}
+
+static fvg_batch batch_of(int epoch) {
+  fvg_batch b;
+  memset(&b, 0, sizeof b);
+  b.n = N;
+  b.epoch = epoch;
+  b.label = label;
+  b.f = plain;
+  b.pixels = pixels;
+  b.pixels_fg = pixels_fg;
+  return b;
+}
+
+static fvg_learner_desc desc_of(const char *method) {
+  fvg_learner_desc d;
+  memset(&d, 0, sizeof d);
+  d.method = fvg_method_named(method);
+  d.seed = 7;
+  return d;
+}
+
+static fvg_learner *learner_of(const fvg_learner_desc *d) {
+  fvg_learner *l;
+  if (fvg_learner_new(m, &l, d, names, CLASSES)) { printf("FAILED fvg_learner_new: %s\n", fvg_error(c)); exit(1); }
+  return l;
+}
+
+/* Prompts of 0.02 are so short that a layer norm makes them hard to differentiate by differences: noise of 0.2. */
+static void shake(fvg_learner *l) {
+  fvg_rng rng;
+  size_t k;
+  int i;
+  fvg_rng_seed(&rng, 3, 0);
+  for (i = 0; i < l->n_param; i++)
+    for (k = 0; k < fvg_tensor_count(&l->param[i]->value); k++)
+      ((float *)l->param[i]->value.data)[k] += (float)(0.2 * fvg_rng_normal(&rng));
+}
+
+/* The options that make a method small, and its prompts shaken. */
+static fvg_learner *small_learner(const char *method, int chunk_rows, int recompute) {
+  static const fvg_option mmrl[] = {{"rep_dim", 12}, {"n_rep_tokens", 3}, {"first_layer", 2}},
+                          src[] = {{"n_ctx_vision", 2}, {"depth_text", 2}, {"depth_vision", 3}};
+  fvg_learner_desc d = desc_of(method);
+  fvg_learner *l;
+  d.chunk_rows = chunk_rows;
+  d.recompute = recompute;
+  if (!strcmp(method, "MMRL")) { d.option = mmrl; d.n_option = 3; }
+  if (!strcmp(method, "PromptSRC")) { d.option = src; d.n_option = 3; }
+  l = learner_of(&d);
+  shake(l);
+  return l;
+}
+
+static double option_of(const fvg_learner *l, const char *name) {
+  int i;
+  for (i = 0; l->method->option[i].name; i++) if (!strcmp(l->method->option[i].name, name)) return l->option[i];
+  return NAN;
+}
+static void set_option(fvg_learner *l, const char *name, double value) {
+  int i;
+  for (i = 0; l->method->option[i].name; i++) if (!strcmp(l->method->option[i].name, name)) l->option[i] = value;
+}
+static int is(const fvg_learner *l, const char *method) { return !strcmp(fvg_learner_method(l), method); }
+
+/* ---- the towers by hand ---- */
+enum { ROWS = 80, WIDE = 64 };
+static const fvg_parameter *parameter(const fvg_learner *l, const char *form, int i) {
+  char name[120];
+  snprintf(name, sizeof name, form, i);
+  return fvg_learner_parameter(l, name);
+}
+
+static const float *values(const fvg_parameter *p) { return (const float *)p->value.data; }
+
+static void layer_by_hand(const float *x, int n, const fvg_parameter *weight, const fvg_parameter *bias, float *y) {
+  int n_out = weight->value.dim[0], n_in = weight->value.dim[1], i, j, k;
+  for (i = 0; i < n; i++)
+    for (j = 0; j < n_out; j++) {
+      double sum = (double)values(bias)[j];
+      for (k = 0; k < n_in; k++) sum += (double)values(weight)[j * n_in + k] * (double)x[i * n_in + k];
+      y[i * n_out + j] = (float)sum;
+    }
+}
+
+/* MMRL's first block of a tower, from 0. */
+static int first_block(const fvg_learner *l, int image) {
+  int asked = (int)option_of(l, "first_layer"),
+      first = (asked ? asked : (image ? IMAGE_LAYERS : TEXT_LAYERS) / 2) - 1;
+  return first < 0 ? 0 : first;
+}
+
+/* The prompts that stand before a block, by their published names; the number of them. */
+static int prompts_by_hand(const fvg_learner *l, int image, int layer, float *rows) {
+  const fvg_parameter *p = NULL, *weight = NULL, *bias = NULL;
+  if (is(l, "MMRL")) {
+    int i = layer - first_block(l, image);
+    p = parameter(l, "representation_learner.compound_rep_tokens", 0);
+    weight = parameter(l, image ? "representation_learner.compound_rep_tokens_r2vproj.%d.weight" :
+                                  "representation_learner.compound_rep_tokens_r2tproj.%d.weight", i);
+    bias = parameter(l, image ? "representation_learner.compound_rep_tokens_r2vproj.%d.bias" :
+                                "representation_learner.compound_rep_tokens_r2tproj.%d.bias", i);
+    if (i < 0) return 0;
+    need(weight && bias, "an aligner for every block");
+  } else if (is(l, "MaPLe") || is(l, "DAPT")) {
+    p = layer ? parameter(l, "prompt_learner.compound_prompts_text.%d", layer - 1) :
+                parameter(l, "prompt_learner.ctx", 0);
+    if (image && p) {
+      weight = layer ? parameter(l, "prompt_learner.compound_prompt_projections.%d.weight", layer - 1) :
+                       parameter(l, "prompt_learner.proj.weight", 0);
+      bias = layer ? parameter(l, "prompt_learner.compound_prompt_projections.%d.bias", layer - 1) :
+                     parameter(l, "prompt_learner.proj.bias", 0);
+    }
+  } else if (is(l, "PromptSRC")) {
+    if (image) p = layer ? parameter(l, "image_encoder.transformer.resblocks.%d.VPT_shallow", layer) :
+                           parameter(l, "image_encoder.VPT", 0);
+    else p = layer ? parameter(l, "text_encoder.transformer.resblocks.%d.VPT_shallow", layer) :
+                     parameter(l, "prompt_learner.ctx", 0);
+  } else if (!image && !layer) {
+    p = l->param[0];
+  }
+  if (!p) return 0;
+  if (weight) layer_by_hand(values(p), p->value.dim[0], weight, bias, rows);
+  else memcpy(rows, values(p), fvg_tensor_count(&p->value) * sizeof *rows);
+  return p->value.dim[0];
+}
+
+static void block_by_hand(const fvg_transformer *t, int layer, float *x, int n, int w, int causal) {
+  fvg_tape *tape = fvg_tape_new(c);
+  fvg_segment s;
+  fvg_node *y;
+  memset(&s, 0, sizeof s);
+  s.n_query = s.n_key = n;
+  s.causal = causal;
+  y = fvg__block_forward(fvg_const(tape, n, w, x), t, &t->block[layer], &s, 1, NULL, 0);
+  need(y != NULL, "a block");
+  if (y) memcpy(x, fvg_value(y), (size_t)n * (size_t)w * sizeof *x);
+  fvg_tape_free(tape);
+}
+
+/* K rows come in behind row 0. */
+static int insert_by_hand(float *x, int n, int w, const float *rows, int k) {
+  memmove(x + (1 + k) * w, x + w, (size_t)((n - 1) * w) * sizeof *x);
+  memcpy(x + w, rows, (size_t)(k * w) * sizeof *x);
+  return n + k;
+}
+
+/* LN of a row, times a projection [d,w], normalised. */
+static void head_by_hand(const float *x, int w, const fvg_tensor *gain, const fvg_tensor *bias,
+                         const fvg_tensor *projection, float *f) {
+  fvg_tape *t = fvg_tape_new(c);
+  fvg_node *y = fvg_linear(fvg__norm(fvg_const(t, 1, w, x), gain, bias, 1e-5f), fvg_frozen(t, projection), NULL);
+  need(y != NULL, "a head");
+  if (y) memcpy(f, fvg_value(y), D * sizeof *f);
+  fvg_normalize_rows(f, 1, D);
+  fvg_tape_free(t);
+}
+
+/* A text of symbols, token ids or -1 - i for context vector i -> its feature; more [TEXT] is added to the vectors. */
+static void text_by_hand(const fvg_learner *l, const int *symbol, int n, const float *more, float *g) {
+  static float x[ROWS * WIDE], rows[ROWS * WIDE];
+  const fvg_text_tower *t = &m->text;
+  int i, j, layer, k = prompts_by_hand(l, 0, 0, rows);
+  for (i = 0; i < n; i++)
+    for (j = 0; j < TEXT; j++)
+      x[i * TEXT + j] = ((const float *)t->position_embedding.data)[i * TEXT + j] +
+                        (symbol[i] >= 0 ? ((const float *)t->token_embedding.data)[symbol[i] * TEXT + j]
+                                        : rows[(-1 - symbol[i]) * TEXT + j] + (more ? more[j] : 0));
+  for (layer = 0; layer < TEXT_LAYERS; layer++) {
+    if (layer || is(l, "MMRL")) {
+      k = prompts_by_hand(l, 0, layer, rows);
+      if (k && is(l, "MMRL") && layer == first_block(l, 0)) n = insert_by_hand(x, n, TEXT, rows, k);
+      else memcpy(x + TEXT, rows, (size_t)(k * TEXT) * sizeof *x);
+    }
+    block_by_hand(&t->transformer, layer, x, n, TEXT, 1);
+  }
+  head_by_hand(x + (n - 1) * TEXT, TEXT, &t->ln_final_weight, &t->ln_final_bias, &t->projection, g);
+}
+
+static int tokens_by_hand(const char *text, int *symbol, int at) {
+  char clean[100];
+  int n = 0, i;
+  for (i = 0; text[i] && i < 99; i++) clean[i] = (char)(text[i] == '_' ? ' ' : text[i]);
+  clean[i] = 0;
+  need(!fvg_tokenize(m->tokenizer, clean, symbol + at, CONTEXT - at, &n), "tokens");
+  return at + n;
+}
+
+/* [SOT] ctx, what is left of the method's words, name and dot [EOT]; or the sentence. */
+static void class_by_hand(const fvg_learner *l, const char *form, const char *name, const float *more, float *g) {
+  int symbol[2 * CONTEXT], word[CONTEXT], n = 1, i, n_ctx = l->desc.n_ctx, n_word;
+  char text[100], dotted[60];
+  symbol[0] = VOCAB - 2;
+  if (form) {
+    const char *hole = strstr(form, "{}");
+    snprintf(text, sizeof text, "%.*s%s%s", (int)(hole - form), form, name, hole + 2);
+    n = tokens_by_hand(text, symbol, n);
+  } else {
+    for (i = 0; i < n_ctx; i++) symbol[n++] = -1 - i;
+    n_word = l->method->ctx_init ? tokens_by_hand(l->method->ctx_init, word, 0) : 0;
+    for (i = n_ctx; i < n_word; i++) symbol[n++] = word[i];
+    snprintf(dotted, sizeof dotted, "%s.", name);
+    n = tokens_by_hand(dotted, symbol, n);
+  }
+  symbol[n++] = VOCAB - 1;
+  text_by_hand(l, symbol, n, more, g);
+}
+
+static void classes_by_hand(const fvg_learner *l, const char *const *name, int n, float *g) {
+  int i;
+  for (i = 0; i < n; i++) class_by_hand(l, is(l, "MMRL") ? "a photo of a {}." : NULL, name[i], NULL, g + i * D);
+}
+
+/* A picture -> f, and MMRL's f_r.  Prompts that are there from the start stand behind the patches, as published. */
+static void picture_by_hand(const fvg_learner *l, const float *image, float *f, float *f_r) {
+  static float x[ROWS * WIDE], rows[ROWS * WIDE], cut[GRID * GRID * 3 * PATCH * PATCH];
+  const fvg_vision_tower *v = &m->vision;
+  fvg_tape *t = fvg_tape_new(c);
+  fvg_node *y;
+  int n = TOKENS, i, j, layer, k = is(l, "MMRL") ? 0 : prompts_by_hand(l, 1, 0, rows);
+  for (i = 0; i < GRID * GRID; i++)
+    for (j = 0; j < 3 * PATCH * PATCH; j++)
+      cut[i * 3 * PATCH * PATCH + j] = image[j / PATCH / PATCH * SIZE * SIZE +
+                                             (i / GRID * PATCH + j / PATCH % PATCH) * SIZE + i % GRID * PATCH +
+                                             j % PATCH];
+  y = fvg_linear(fvg_const(t, GRID * GRID, 3 * PATCH * PATCH, cut), fvg_frozen(t, &v->patch_weight), NULL);
+  memcpy(x, v->class_embedding.data, IMAGE * sizeof *x);
+  memcpy(x + IMAGE, fvg_value(y), GRID * GRID * IMAGE * sizeof *x);
+  for (i = 0; i < TOKENS * IMAGE; i++) x[i] += ((const float *)v->position_embedding.data)[i];
+  memcpy(x + n * IMAGE, rows, (size_t)(k * IMAGE) * sizeof *x);
+  n += k;
+  y = fvg__norm(fvg_const(t, n, IMAGE, x), &v->ln_pre_weight, &v->ln_pre_bias, 1e-5f);
+  memcpy(x, fvg_value(y), (size_t)(n * IMAGE) * sizeof *x);
+  for (layer = 0; layer < IMAGE_LAYERS; layer++) {
+    if (layer || is(l, "MMRL")) {
+      k = prompts_by_hand(l, 1, layer, rows);
+      if (!is(l, "MMRL")) memcpy(x + (n - k) * IMAGE, rows, (size_t)(k * IMAGE) * sizeof *x);
+      else if (k && layer == first_block(l, 1)) n = insert_by_hand(x, n, IMAGE, rows, k);
+      else memcpy(x + IMAGE, rows, (size_t)(k * IMAGE) * sizeof *x);
+    }
+    block_by_hand(&v->transformer, layer, x, n, IMAGE, 0);
+  }
+  head_by_hand(x, IMAGE, &v->ln_post_weight, &v->ln_post_bias, &v->projection, f);
+  if (f_r) {
+    const fvg_parameter *p = fvg_learner_parameter(l, "image_encoder.proj_rep");
+    double mean[IMAGE], sum;
+    y = fvg__norm(fvg_const(t, k, IMAGE, x + IMAGE), &v->ln_post_weight, &v->ln_post_bias, 1e-5f);
+    for (j = 0; j < IMAGE; j++)
+      for (mean[j] = 0, i = 0; i < k; i++) mean[j] += (double)fvg_value(y)[i * IMAGE + j] / k;
+    for (i = 0; i < D; i++) {
+      for (sum = 0, j = 0; j < IMAGE; j++) sum += mean[j] * (double)values(p)[j * D + i];
+      f_r[i] = (float)sum;
+    }
+    fvg_normalize_rows(f_r, 1, D);
+  }
+  fvg_tape_free(t);
+}
+
+static void test_towers(void) {
+  float g[CLASSES * D], expected[CLASSES * D], f[3 * N * D], f_hand[D], f_r[D], mixed[D];
+  double worst_g = 0, worst_f = 0;
+  int i, k, j;
+  for (i = 0; i < METHODS; i++) {
+    fvg_learner *l = small_learner(method_names[i], 0, 0);
+    int width = fvg_learner_feature_width(m, l), parts = width / D;
+    if (!is(l, "CoCoOp")) {
+      classes_by_hand(l, names, CLASSES, expected);
+      worst_g = fvg_learner_text_features(l, names, CLASSES, g) ? NAN : difference(g, expected, CLASSES * D);
+      check_of(worst_g < 2e-6, method_names[i], "text features are those of rows laid down by hand");
+      classes_by_hand(l, new_names, 2, expected);
+      worst_g = fvg_learner_text_features(l, new_names, 2, g) ? NAN : difference(g, expected, 2 * D);
+      check_of(worst_g < 2e-6, method_names[i], "and of new names");
+      worst_g = fvg_learner_text_features(l, new_names, 1, g) ? NAN : difference(g, expected, D);
+      check_of(worst_g < 2e-6, method_names[i], "and of a single class, which shares no prefix");
+    }
+    check_of(parts == (is(l, "MMRL") ? 3 : fvg_learner_needs(l) ? 2 : 1), method_names[i], "width of features");
+    if (fvg_learner_encode_images(m, l, pixels, N, f)) check(0, fvg_error(c));
+    for (k = 0, worst_f = 0; k < N; k++) {
+      picture_by_hand(l, pixels + k * PIXELS, f_hand, is(l, "MMRL") ? f_r : NULL);
+      worst_f = fmax(worst_f, difference(f + k * width, f_hand, D));
+      if (parts > 1) worst_f = fmax(worst_f, difference(f + k * width + D, plain + k * D, D));
+      for (j = 0; j < D; j++) mixed[j] = 0.7f * f_hand[j] + 0.3f * f_r[j];
+      if (parts > 2) worst_f = fmax(worst_f, difference(f + k * width + 2 * D, mixed, D));
+    }
+    check_of(worst_f < 2e-6, method_names[i], "image features are those of prompts laid down by hand");
+    fvg_learner_free(l);
+  }
+}
+
+/* ---- the losses by hand, in double precision ---- */
+typedef struct problem {
+  fvg_learner *l;
+  int epoch, prior;                              /* prior: ProGrad's other loss                                    */
+  float g0[CLASSES * D];                         /* plain CLIP's, or PromptSRC's mean over sentences               */
+  float f_fg[N * D], f_bg[N * D];                /* DAPT: constants, as of the prompts where the problem was made  */
+} problem;
+
+static double dot(const float *x, const float *y) {
+  double sum = 0;
+  int i;
+  for (i = 0; i < D; i++) sum += (double)x[i] * (double)y[i];
+  return sum;
+}
+
+static void scores(const float *f, const float *g, int n, double *z) {
+  int k;
+  for (k = 0; k < n; k++) z[k] = (double)m->logit_scale * dot(f, g + k * D);
+}
+
+/* softmax in place; the logarithm of the sum of exponentials */
+static double probabilities(double *z, int n) {
+  double most = z[0], sum = 0;
+  int k;
+  for (k = 1; k < n; k++) most = fmax(most, z[k]);
+  for (k = 0; k < n; k++) sum += exp(z[k] - most);
+  for (k = 0; k < n; k++) z[k] = exp(z[k] - most) / sum;
+  return most + log(sum);
+}
+
+static double cross_entropy(const float *f, const float *g, int n, int y) {
+  double z[MANY + CLASSES], own;
+  scores(f, g, n, z);
+  own = z[y];
+  return probabilities(z, n) - own;
+}
+
+static double distance(const float *x, const float *y) {
+  double sum = 0;
+  int i;
+  for (i = 0; i < D; i++) sum += ((double)x[i] - (double)y[i] + 1e-6) * ((double)x[i] - (double)y[i] + 1e-6);
+  return sqrt(sum);
+}
+
+static double mean_distance(const float *x, const float *y, int n) {
+  double sum = 0;
+  int i;
+  for (i = 0; i < n; i++) sum += fabs((double)x[i] - (double)y[i]) / n;
+  return sum;
+}
+
+/* KL of plain CLIP's probabilities and the learner's; without its constant, -sum p0 ln p, when cross */
+static double prior_loss(const problem *x, const float *f, const float *g, int i, int cross) {
+  double p0[CLASSES], p[CLASSES], sum = 0;
+  int k;
+  scores(plain + i * D, x->g0, CLASSES, p0);
+  scores(f, g, CLASSES, p);
+  probabilities(p0, CLASSES);
+  probabilities(p, CLASSES);
+  for (k = 0; k < CLASSES; k++) sum += p0[k] * ((cross ? 0 : log(p0[k])) - log(p[k]));
+  return sum;
+}
+
+static double dapt_loss(const problem *x, int i, const float *f, const float *g, const float *g_b) {
+  const fvg_learner *l = x->l;
+  float all[(CLASSES + MANY) * D], now[D];
+  int released = option_of(l, "released_slicing") != 0, left = released ? 7 : 0, n = CLASSES + left, k, best = 0;
+  double loss, z[MANY];
+  memcpy(all, g, CLASSES * D * sizeof *all);
+  memcpy(all + CLASSES * D, g_b, MANY * D * sizeof *all);
+  loss = cross_entropy(f, all, n, label[i]);
+  if (x->epoch < (int)option_of(l, "second_phase"))
+    return loss + option_of(l, "pull_push_weight") * fmax(0, distance(f, x->f_fg + i * D) -
+                                                             distance(f, x->f_bg + i * D) + option_of(l, "margin"));
+  loss += option_of(l, "foreground_weight") * cross_entropy(x->f_fg + i * D, all, n, label[i]);
+  picture_by_hand(l, pixels_bg + i * PIXELS, now, NULL);
+  scores(now, g_b + left * D, MANY - left, z);
+  for (k = 1; k < MANY - left; k++) if (z[k] > z[best]) best = k;
+  return loss + option_of(l, "background_weight") * cross_entropy(now, g_b + left * D, MANY - left, best);
+}
+
+/* CoCoOp's classes for one picture */
+static void classes_for(const fvg_learner *l, const float *f, float *g) {
+  float hidden[D], pi[TEXT];
+  int k, n = l->param[1]->value.dim[0];
+  layer_by_hand(f, 1, l->param[1], l->param[2], hidden);
+  for (k = 0; k < n; k++) hidden[k] = hidden[k] > 0 ? hidden[k] : 0;
+  layer_by_hand(hidden, 1, l->param[3], l->param[4], pi);
+  for (k = 0; k < CLASSES; k++) class_by_hand(l, NULL, names[k], pi, g + k * D);
+}
+
+static double loss_by_hand(const problem *x) {
+  const fvg_learner *l = x->l;
+  float g[CLASSES * D], g_b[MANY * D], f[N * D], f_r[D];
+  double loss = 0, cosine_g = 0, alpha = option_of(l, "alpha"), lambda = option_of(l, "reg_weight");
+  int i, k;
+  if (!is(l, "CoCoOp")) classes_by_hand(l, names, CLASSES, g);
+  for (k = 0; is(l, "DAPT") && k < MANY; k++)
+    class_by_hand(l, "a clean origami {}.", fvg__background[k], NULL, g_b + k * D);
+  for (k = 0; k < CLASSES; k++) cosine_g += dot(g + k * D, x->g0 + k * D) / CLASSES;
+  memcpy(f, plain, sizeof f);
+  for (i = 0; i < N; i++) {
+    if (fvg_learner_needs(l)) picture_by_hand(l, pixels + i * PIXELS, f + i * D, is(l, "MMRL") ? f_r : NULL);
+    if (is(l, "CoCoOp")) classes_for(l, f + i * D, g);
+    if (x->prior) loss += prior_loss(x, f + i * D, g, i, 1) / N;
+    else if (is(l, "DAPT")) loss += dapt_loss(x, i, f + i * D, g, g_b) / N;
+    else if (is(l, "MMRL"))
+      loss += (alpha * cross_entropy(f + i * D, g, CLASSES, label[i]) +
+               (1 - alpha) * cross_entropy(f_r, g, CLASSES, label[i]) + lambda * (1 - dot(f + i * D, plain + i * D)) +
+               lambda * (1 - cosine_g)) / N;
+    else loss += cross_entropy(f + i * D, g, CLASSES, label[i]) / N;
+    if (is(l, "PromptSRC")) loss += prior_loss(x, f + i * D, g, i, 0) / (N * CLASSES);
+  }
+  if (is(l, "KgCoOp")) loss += option_of(l, "W") * (1 - cosine_g);
+  if (is(l, "PromptSRC"))
+    loss += option_of(l, "text_loss_weight") * mean_distance(g, x->g0, CLASSES * D) +
+            option_of(l, "image_loss_weight") * mean_distance(f, plain, N * D);
+  return loss;
+}
+
+/* Every sentence's features, averaged before they are normalised. */
+static void mean_of_sentences(float *g0) {
+  double mean[CLASSES * D];
+  float one[CLASSES * D];
+  const char *text[CLASSES];
+  char filled[CLASSES][100];
+  int i, k;
+  memset(mean, 0, sizeof mean);
+  check(FVG__N_SENTENCE == 60, "sixty sentences");
+  for (i = 0; i < 60; i++) {
+    const char *form = fvg__sentence[i], *hole = strstr(form, "{}");
+    for (k = 0; k < CLASSES; k++) {
+      snprintf(filled[k], sizeof filled[k], "%.*s%s%s", (int)(hole - form), form, k == 1 ? "c ab" : names[k],
+               hole + 2);
+      text[k] = filled[k];
+    }
+    need(!fvg_clip_encode_texts(m, text, CLASSES, one), "a sentence");
+    for (k = 0; k < CLASSES * D; k++) mean[k] += (double)one[k] / 60;
+  }
+  for (k = 0; k < CLASSES * D; k++) g0[k] = (float)mean[k];
+  fvg_normalize_rows(g0, CLASSES, D);
+}
+
+static problem problem_of(const char *method, int epoch) {
+  problem x;
+  int i;
+  memset(&x, 0, sizeof x);
+  x.l = small_learner(method, 0, 0);
+  x.epoch = epoch;
+  if (!strcmp(method, "PromptSRC")) mean_of_sentences(x.g0);
+  else need(!fvg_clip_encode_classes(m, NULL, names, CLASSES, x.g0), "zero-shot features");
+  for (i = 0; i < N; i++) {
+    picture_by_hand(x.l, pixels_fg + i * PIXELS, x.f_fg + i * D, NULL);
+    picture_by_hand(x.l, pixels_bg + i * PIXELS, x.f_bg + i * D, NULL);
+  }
+  return x;
+}
+
+static fvg_node *build(fvg_tape *t, void *user) {
+  const problem *x = (const problem *)user;
+  fvg_batch b = batch_of(x->epoch);
+  return fvg_learner_loss(x->l, t, &b);
+}
+
+static double value_along(problem *x, fvg_parameter *p, const float *start, const double *direction, double step) {
+  size_t k;
+  for (k = 0; k < fvg_tensor_count(&p->value); k++)
+    ((float *)p->value.data)[k] = (float)((double)start[k] + step * direction[k]);
+  return loss_by_hand(x);
+}
+
+/* Parameter by parameter, along its gradient and a random part: |numeric - analytic| / |analytic|, the worst.  The
+   loss is the one by hand, in which constants are constant. */
+static double error_along(problem *x) {
+  static float start[4096];
+  static double direction[4096];
+  const double h = 0.005;
+  double worst = 0;
+  fvg_rng rng;
+  int i;
+  fvg_rng_seed(&rng, 2, 0);
+  for (i = 0; i < x->l->n_param; i++) {
+    fvg_parameter *p = x->l->param[i];
+    size_t n = fvg_tensor_count(&p->value), k;
+    double analytic = 0, size = 0, one, two, error;
+    need(n <= 4096, "room for a parameter");
+    memcpy(start, p->value.data, n * sizeof *start);
+    for (k = 0; k < n; k++) size += (double)p->grad[k] * (double)p->grad[k];
+    size = sqrt(size) + 1e-12;
+    for (k = 0; k < n; k++) {
+      direction[k] = (double)p->grad[k] / size + 0.3 * fvg_rng_normal(&rng) / sqrt((double)n);
+      analytic += direction[k] * (double)p->grad[k];
+    }
+    one = (value_along(x, p, start, direction, h) - value_along(x, p, start, direction, -h)) / (2 * h);
+    two = (value_along(x, p, start, direction, 2 * h) - value_along(x, p, start, direction, -2 * h)) / (4 * h);
+    memcpy(p->value.data, start, n * sizeof *start);
+    error = fabs((4 * one - two) / 3 - analytic) / (fabs(analytic) + 1e-2);
+    if (!(error < 5e-3)) printf("  %s: numeric %g, analytic %g\n", p->name, (4 * one - two) / 3, analytic);
+    if (!(error <= worst)) worst = error;
+  }
+  return worst;
+}
+
+static void gradients_of(problem *x, const char *what) {
+  fvg_learner *l = x->l;
+  fvg_tape *t = fvg_tape_new(c);
+  fvg_node *y;
+  double expected = loss_by_hand(x), along;
+  int i;
+  for (i = 0; i < l->n_param; i++)
+    memset(l->param[i]->grad, 0, fvg_tensor_count(&l->param[i]->value) * sizeof(float));
+  y = build(t, x);
+  check_of(!fvg_backward(y) && fabs((double)fvg_value(y)[0] - expected) < 1e-5 * (1 + fabs(expected)), what,
+           "the loss is the paper's");
+  fvg_tape_free(t);
+  along = error_along(x);
+  check_of(along < 5e-3, what, "the gradient of every parameter, along a direction");
+  printf("%-34s loss %.6f, gradient off by %.1e", what, expected, along);
+}
+
+/* What has no constants made of parameters can be checked element by element as well. */
+static void elements_of(problem *x, const char *what) {
+  float step = is(x->l, "PromptSRC") ? 1e-2f : 4e-2f;                 /* |x - y| has corners                       */
+  double error = fvg_gradient_check(c, build, x, x->l->param, x->l->n_param, 12, step);
+  check_of(error >= 0 && error < 0.2, what, "fvg_gradient_check");  /* f32 noise where it is small; a wrong sign: 1 */
+  printf(", fvg_gradient_check %.1e\n", error);
+}
+
+static void test_gradients(void) {
+  problem x;
+  int i;
+  for (i = 0; i < METHODS; i++) {
+    if (!strcmp(method_names[i], "DAPT")) continue;
+    x = problem_of(method_names[i], 0);
+    gradients_of(&x, method_names[i]);
+    elements_of(&x, method_names[i]);
+    fvg_learner_free(x.l);
+  }
+  for (i = 0; i < 4; i++) {                      /* f_F and f_B are constants, though made of the prompts          */
+    static const char *const what[] = {"DAPT, first phase", "DAPT, second phase", "DAPT, first, released slicing",
+                                       "DAPT, second, released slicing"};
+    x = problem_of("DAPT", i % 2 ? 7 : 6);
+    set_option(x.l, "released_slicing", i / 2);
+    gradients_of(&x, what[i]);
+    set_option(x.l, "pull_push_weight", 0);
+    set_option(x.l, "foreground_weight", 0);
+    elements_of(&x, what[i]);
+    fvg_learner_free(x.l);
+  }
+  x = problem_of("DAPT", 0);
+  set_option(x.l, "margin", 0);                  /* here and there the foreground is nearer, and nothing pulls     */
+  set_option(x.l, "pull_push_weight", 5);
+  gradients_of(&x, "DAPT, without a margin");
+  printf("\n");
+  fvg_learner_free(x.l);
+}
+
+/* ---- ProGrad's projection ---- */
+static double product(const float *a, const float *b, size_t n) {
+  double sum = 0;
+  size_t k;
+  for (k = 0; k < n; k++) sum += (double)a[k] * (double)b[k];
+  return sum;
+}
+
+static void prograd_case(int conflict, double lambda) {
+  static float g_ce[4096], g_kl[4096], expected[4096];
+  problem x = problem_of("ProGrad", 0);
+  fvg_learner *l = x.l;
+  fvg_parameter *p = l->param[0];
+  size_t n = fvg_tensor_count(&p->value), k;
+  fvg_batch b = batch_of(0);
+  fvg_optimizer *o = NULL;
+  fvg_tape *t = fvg_tape_new(c);
+  fvg_node *f, *z, *y;
+  double z0[CLASSES], along, factor, error;
+  int chosen[N], i, j;
+  float loss = 0;
+  set_option(l, "lambda", lambda);
+  for (i = 0; i < N; i++) {                      /* labels that plain CLIP believes in most, or least              */
+    scores(plain + i * D, x.g0, CLASSES, z0);
+    for (chosen[i] = 0, j = 1; j < CLASSES; j++)
+      if (conflict ? z0[j] < z0[chosen[i]] : z0[j] > z0[chosen[i]]) chosen[i] = j;
+  }
+  b.label = chosen;
+  memset(p->grad, 0, n * sizeof *g_ce);
+  y = fvg_learner_loss(l, t, &b);
+  need(!fvg_backward(y), "CE");
+  memcpy(g_ce, p->grad, n * sizeof *g_ce);
+  fvg_tape_clear(t);
+  memset(p->grad, 0, n * sizeof *g_ce);
+  f = fvg_const(t, N, D, plain);
+  z = fvg_scale(fvg_linear(f, fvg__learner_texts(l, t, &l->packed), NULL), m->logit_scale);
+  y = fvg_softmax(fvg_scale(fvg_linear(f, fvg_const(t, CLASSES, D, x.g0), NULL), m->logit_scale), 1);
+  need(!fvg_backward(fvg_mean(fvg_kl_rows(y, z, 1))), "KL");
+  memcpy(g_kl, p->grad, n * sizeof *g_kl);
+  fvg_tape_free(t);
+  x.prior = 1;
+  error = error_along(&x);                       /* of p->grad, which is g_kl                                      */
+  check(error < 5e-3, "ProGrad: g_kl is the gradient of -sum p0 ln p");
+  along = product(g_ce, g_kl, n);
+  check(conflict ? along < 0 : along >= 0, conflict ? "the two gradients disagree" : "the two gradients agree");
+  factor = along < 0 ? lambda * along / product(g_kl, g_kl, n) : 0;
+  for (k = 0; k < n; k++) expected[k] = (float)((double)g_ce[k] - factor * (double)g_kl[k]);
+  check(!fvg_optimizer_new(c, &o, NULL, l->param, l->n_param) && !fvg_learner_step(l, o, 0, &b, &loss),
+        "ProGrad's step");
+  check(relative(p->grad, expected, n) < 1e-5, "ProGrad: g = g_ce - lambda (g_ce . n) n where they disagree");
+  if (conflict && lambda == 1)
+    check(fabs(product(p->grad, g_kl, n)) < 1e-5 * sqrt(product(g_kl, g_kl, n) * product(g_ce, g_ce, n)),
+          "nothing is left against plain CLIP");
+  fvg_optimizer_free(o);
+  fvg_learner_free(l);
+}
+
+/* ---- METHODS 18 ---- */
+/* The numbers of parameters for ViT-B/16: init makes them before it needs any weight; the vocabulary is missing, so
+   methods that then encode sentences stop there. */
+static void test_counts(void) {
+  static const long expected[METHODS] = {2048, 2048, 8192, 35360, 46080, 3555072, 3555072, 4992256};
+  int i, k;
+  for (i = 0; i < METHODS; i++) {
+    fvg_clip *vit = (fvg_clip *)fvg__alloc(c, sizeof *vit);
+    fvg_learner *l = (fvg_learner *)fvg__alloc(c, sizeof *l);
+    long count = 0;
+    fvg_status s;
+    if (!vit || !l) { check(0, "memory"); return; }
+    vit->ctx = c;
+    vit->has_text = vit->has_vision = 1;
+    vit->embed_dim = vit->text.width = 512;
+    vit->vision.width = 768;
+    vit->text.context_length = 77;
+    vit->text.transformer.n_layer = vit->vision.transformer.n_layer = 12;
+    l->clip = vit;
+    l->method = fvg_method_named(method_names[i]);
+    l->desc.n_ctx = l->method->n_ctx;
+    l->n_class = 0;
+    l->prompt_template = fvg__copy_string(c, "a photo of a {}.");
+    for (k = 0; l->method->option[k].name; k++) l->option[k] = l->method->option[k].published;
+    s = l->method->init(l);
+    for (k = 0; k < l->n_param; k++) count += (long)fvg_tensor_count(&l->param[k]->value);
+    check_of(count == expected[i] && (!s || s == FVG_E_ARG), method_names[i], "parameters for ViT-B/16");
+    if (count != expected[i]) printf("  %ld, expected %ld\n", count, expected[i]);
+    fvg_learner_free(l);
+    fvg__release(c, vit);
+  }
+}
+
+static void test_identities(void) {
+  static const fvg_option shallow[] = {{"depth_text", 1}, {"depth_vision", 1}}, late[] = {{"rep_dim", 8}};
+  fvg_learner_desc d;
+  fvg_learner *l, *coop;
+  float g[CLASSES * D], expected[CLASSES * D], f[3 * N * D], turned[N * PIXELS], f_turned[3 * N * D];
+  int i, k, width;
+  need(!fvg_clip_encode_classes(m, NULL, names, CLASSES, expected), "zero-shot features");
+  for (i = 0; i < 3; i++) {
+    static const char *const what[] = {"CoOp", "KgCoOp", "PromptSRC"};
+    d = desc_of(what[i]);
+    d.ctx_init = i ? NULL : "a photo of a";
+    if (i == 2) { d.option = shallow; d.n_option = 2; }
+    l = learner_of(&d);
+    check_of(!fvg_learner_text_features(l, names, CLASSES, g) && !memcmp(g, expected, sizeof g), what[i],
+             "the embeddings of \"a photo of a\" give the zero-shot features, bit for bit");
+    fvg_learner_free(l);
+  }
+  d = desc_of("PromptSRC");
+  d.option = shallow;
+  d.n_option = 2;
+  d.n_ctx = 3;                                   /* the fourth word stays: not CoOp's sentence                     */
+  d.ctx_init = "";
+  l = learner_of(&d);
+  check(l->n_param == 2, "depth 1: the vectors at the start and no others");
+  d = desc_of("CoOp");
+  d.n_ctx = 3;
+  coop = learner_of(&d);
+  memcpy(coop->param[0]->value.data, l->param[0]->value.data, 3 * TEXT * sizeof(float));
+  check(!fvg_learner_text_features(l, names, CLASSES, g) &&
+            !fvg_learner_text_features(coop, names, CLASSES, expected) && !memcmp(g, expected, sizeof g),
+        "depth 1 of the text tower is CoOp");
+  fvg_learner_free(coop);
+  fvg_learner_free(l);
+  for (i = 4; i < METHODS; i++) {                /* pictures in another order                                      */
+    l = small_learner(method_names[i], 0, 0);
+    width = fvg_learner_feature_width(m, l);
+    for (k = 0; k < N; k++) memcpy(turned + k * PIXELS, pixels + (N - 1 - k) * PIXELS, PIXELS * sizeof *turned);
+    need(!fvg_learner_encode_images(m, l, pixels, N, f) && !fvg_learner_encode_images(m, l, turned, N, f_turned),
+         "features");
+    for (k = 0; k < N; k++)
+      check_of(difference(f + k * width, f_turned + (N - 1 - k) * width, (size_t)width) < 1e-6, method_names[i],
+               "a picture's feature does not depend on its place");
+    fvg_learner_free(l);
+  }
+  {                                              /* what is put in late but attended to by none changes nothing    */
+    fvg_clip *deaf = load(c, &standard);
+    need(!fvg_clip_unpack(deaf), "matrices in rows");
+    for (k = 0; k < IMAGE_LAYERS; k++) {
+      fvg_block *b = &deaf->vision.transformer.block[k];
+      memset(b->out_weight.data, 0, IMAGE * IMAGE * sizeof(float));
+      memset(b->out_bias.data, 0, IMAGE * sizeof(float));
+      if (k >= TEXT_LAYERS) continue;
+      b = &deaf->text.transformer.block[k];
+      memset(b->out_weight.data, 0, TEXT * TEXT * sizeof(float));
+      memset(b->out_bias.data, 0, TEXT * sizeof(float));
+    }
+    d = desc_of("MMRL");
+    d.option = late;
+    d.n_option = 1;
+    if (fvg_learner_new(deaf, &l, &d, names, CLASSES)) { check(0, fvg_error(c)); return; }
+    check(l->packed.splicing.index[1] == 6 &&
+              l->packed.end_row[0] == l->packed.segment[0].n_key + l->packed.segment[1].n_key - 1 + 5,
+          "MMRL: the end marks move by five rows");
+    check(!fvg_learner_text_features(l, names, CLASSES, g) &&
+              !fvg_clip_encode_classes(deaf, NULL, names, CLASSES, expected) && !memcmp(g, expected, sizeof g),
+          "MMRL: a text tower that attends to nothing gives plain CLIP's features");
+    check(!fvg_learner_encode_images(deaf, l, pixels, N, f) && difference(f, f + D, D) < 1e-6 &&
+              difference(f + 3 * D, f + 4 * D, D) < 1e-6,
+          "MMRL: so does the image tower");
+    fvg_learner_free(l);
+    fvg_clip_free(deaf);
+  }
+}
+
+/* ---- the same by other ways ---- */
+static float *all_gradients(const fvg_learner *l, size_t *n) {
+  float *all;
+  int i;
+  for (*n = 0, i = 0; i < l->n_param; i++) *n += fvg_tensor_count(&l->param[i]->value);
+  all = (float *)malloc(*n * sizeof *all);
+  for (*n = 0, i = 0; all && i < l->n_param; i++) {
+    memcpy(all + *n, l->param[i]->grad, fvg_tensor_count(&l->param[i]->value) * sizeof *all);
+    *n += fvg_tensor_count(&l->param[i]->value);
+  }
+  return all;
+}
+
+static void test_ways(void) {
+  int i, way, epoch;
+  for (i = 0; i < METHODS; i++)
+    for (epoch = 0; epoch < (strcmp(method_names[i], "DAPT") ? 1 : 8); epoch += 7) {
+      float loss[3], *grad[3], g[3][CLASSES * D];
+      size_t n = 0;
+      for (way = 0; way < 3; way++) {            /* as it is; blocks recomputed; a class a part                    */
+        fvg_learner *l = small_learner(method_names[i], way == 2 ? 1 : 0, way == 1);
+        fvg_batch b = batch_of(epoch);
+        fvg_optimizer *o = NULL;
+        check_of((l->packed.next != NULL) == (way == 2), method_names[i], "parts");
+        check_of(!fvg_optimizer_new(c, &o, NULL, l->param, l->n_param) &&
+                     !fvg_learner_step(l, o, 0, &b, &loss[way]), method_names[i], "a step");
+        memset(g[way], 0, sizeof g[way]);
+        if (!is(l, "CoCoOp")) need(!fvg_learner_text_features(l, names, CLASSES, g[way]), "features");
+        grad[way] = all_gradients(l, &n);
+        fvg_optimizer_free(o);
+        fvg_learner_free(l);
+      }
+      check_of(loss[1] == loss[0] && relative(grad[1], grad[0], n) < 1e-6, method_names[i],
+               "recompute changes neither loss nor gradient");
+      check_of(fabs((double)loss[2] / (double)loss[0] - 1) < 1e-5 && relative(grad[2], grad[0], n) < 1e-4 &&
+                   difference(g[2], g[0], CLASSES * D) < 2e-6, method_names[i], "nor do parts");
+      for (way = 0; way < 3; way++) free(grad[way]);
+    }
+}
+
+/* ---- PromptSRC's average ---- */
+static double average_of(fvg_learner *l, int epochs) {
+  int e;
+  for (e = 0; e < epochs; e++) {
+    ((float *)l->param[0]->value.data)[5] = (float)(e + 1);
+    ((float *)l->param[l->n_param - 1]->value.data)[0] = (float)(1 - e);
+    need(!fvg_learner_epoch(l, e, epochs), "an epoch");
+  }
+  check(fabs((double)values(l->param[l->n_param - 1])[0] - (2 - (double)values(l->param[0])[5])) < 1e-4,
+        "every parameter is averaged");
+  return (double)values(l->param[0])[5];
+}
+
+static void test_average(void) {
+  fvg_learner *l = small_learner("PromptSRC", 0, 0);
+  double sum = 0, mean = 0, w[20];
+  int e;
+  check(fabs(fvg__average_weight(l, 8, 10) - 0.00407) < 5e-6 && fabs(fvg__average_weight(l, 9, 10) - 0.995924) < 5e-7,
+        "10 epochs: the last weighs 0.995924, the one before 0.00407");
+  check(fabs(average_of(l, 10) - (10 - 0.00407 - 2 * 6.1e-6)) < 1e-4, "the sum over 10 epochs");
+  check(fabs(average_of(l, 10) - (10 - 0.00407 - 2 * 6.1e-6)) < 1e-4, "and of a second run");
+  for (e = 1; e <= 20; e++) sum += w[e - 1] = exp(-(e - 15.0) * (e - 15.0) / 2);
+  for (e = 1; e <= 20; e++) mean += e * w[e - 1] / sum;
+  check(fabs(average_of(l, 20) - mean) < 1e-4, "20 epochs");
+  check(fabs(average_of(l, 200) - 15) < 1e-4, "200 epochs");
+  check(average_of(l, 1) == 1, "one epoch");
+  set_option(l, "gpa_mean", 30);
+  set_option(l, "gpa_std", 30);
+  for (sum = mean = 0, e = 1; e <= 50; e++) sum += exp(-(e - 30.0) * (e - 30.0) / 1800);
+  for (e = 1; e <= 50; e++) mean += e * exp(-(e - 30.0) * (e - 30.0) / 1800) / sum;
+  check(fabs(average_of(l, 50) - mean) < 1e-4, "the few-shot setting");
+  set_option(l, "gpa_mean", -1e6);
+  set_option(l, "gpa_std", 1e-3);
+  check(average_of(l, 5) == 1, "a mean far off");
+  fvg_learner_free(l);
+}
+
+/* ---- classifiers ---- */
+static void test_mmrl_scores(void) {
+  fvg_learner *l = small_learner("MMRL", 0, 0);
+  fvg_classifier *base = NULL, *fresh = NULL;
+  float row[3 * N * D], z[2][N * CLASSES], g[CLASSES * D], f[D], f_r[D];
+  double worst = 0;
+  int i, k;
+  check(!fvg_classifier_new(m, &base, FVG_TUNED, l, NULL, NULL, names, CLASSES) &&
+            !fvg_classifier_new(m, &fresh, FVG_TUNED_NEW, l, NULL, NULL, names, CLASSES) &&
+            !fvg_learner_encode_images(m, l, pixels, N, row) && !fvg_classifier_logits(base, row, N, z[0], NULL) &&
+            !fvg_classifier_logits(fresh, row, N, z[1], NULL) && !fvg_learner_text_features(l, names, CLASSES, g),
+        "MMRL's two classifiers");
+  for (i = 0; i < N; i++) {
+    picture_by_hand(l, pixels + i * PIXELS, f, f_r);
+    for (k = 0; k < CLASSES; k++) {
+      double own = (double)m->logit_scale * dot(f, g + k * D), rep = (double)m->logit_scale * dot(f_r, g + k * D);
+      worst = fmax(worst, fabs((double)z[0][i * CLASSES + k] - 0.7 * own - 0.3 * rep));
+      worst = fmax(worst, fabs((double)z[1][i * CLASSES + k] - own));
+    }
+  }
+  check(worst < 3e-5, "MMRL: base classes by alpha z + (1 - alpha) z_r, new ones by z");
+  fvg_classifier_free(base);
+  fvg_classifier_free(fresh);
+  fvg_learner_free(l);
+}
+
+static void test_cocoop_scores(void) {
+  fvg_learner *l = small_learner("CoCoOp", 0, 0);
+  fvg_classifier *k = NULL;
+  fvg_tape *t = fvg_tape_new(c);
+  float z[N * CLASSES], g[CLASSES * D];
+  double worst = 0;
+  fvg_node *y;
+  int i, j;
+  check(!fvg_classifier_new(m, &k, FVG_TUNED, l, NULL, NULL, names, CLASSES) &&
+            !fvg_classifier_logits(k, plain, N, z, NULL), "CoCoOp's classifier");
+  y = l->method->scores(l, t, &l->packed, fvg_const(t, N, D, plain));
+  check(y && difference(z, fvg_value(y), N * CLASSES) < 1e-5, "CoCoOp: its logits are those of the training step");
+  for (i = 0; i < N; i++) {
+    classes_for(l, plain + i * D, g);
+    for (j = 0; j < CLASSES; j++)
+      worst = fmax(worst, fabs((double)z[i * CLASSES + j] -
+                               (double)m->logit_scale * dot(plain + i * D, g + j * D)));
+  }
+  check(worst < 3e-5, "CoCoOp: words of each picture's own");
+  check(fvg_learner_text_features(l, names, CLASSES, g) == FVG_E_UNSUPPORTED && one_line("CoCoOp", "every picture"),
+        "CoCoOp has no text features");
+  fvg_tape_free(t);
+  fvg_classifier_free(k);
+  fvg_learner_free(l);
+}
+
+/* ---- attention maps ---- */
+static void test_maps(void) {
+  int i, kind, k, tuned, width = SIZE * SIZE;
+  for (i = 0; i < METHODS; i++) {
+    fvg_learner *l = small_learner(method_names[i], 0, 0);
+    fvg_classifier *k_plain = NULL, *k_tuned = NULL;
+    float map[2][SIZE * SIZE], *before, *after, most = 0;
+    size_t n, used;
+    check(!fvg_classifier_new(m, &k_plain, FVG_ZERO_SHOT, l, NULL, NULL, names, CLASSES) &&
+              !fvg_classifier_new(m, &k_tuned, FVG_TUNED, l, NULL, NULL, names, CLASSES), "classifiers");
+    before = all_gradients(l, &n);
+    used = fvg_mem_used(c);
+    for (kind = FVG_GRAD_CAM; kind <= FVG_CLS_ATTENTION; kind++) {
+      for (tuned = 0; tuned < 2; tuned++)
+        check_of(!fvg_attention_map(tuned ? k_tuned : k_plain, pixels, 1, (fvg_map_kind)kind, map[tuned]),
+                 method_names[i], "a map");
+      for (most = 0, k = 0; k < width; k++) if (map[1][k] > most) most = map[1][k];
+      check_of(most == 1 || most == 0, method_names[i], "its greatest value is 1, or all are 0");
+      if (fvg_learner_needs(l) || kind == FVG_GRAD_CAM)
+        check_of(difference(map[0], map[1], (size_t)width) > 1e-4, method_names[i], "another than plain CLIP's");
+      else check_of(!memcmp(map[0], map[1], sizeof map[0]), method_names[i], "the image tower attends as before");
+    }
+    after = all_gradients(l, &n);
+    check_of(!memcmp(before, after, n * sizeof *before), method_names[i], "maps leave gradients alone");
+    check_of(fvg_mem_used(c) == used, method_names[i], "and no memory");
+    free(before);
+    free(after);
+    fvg_classifier_free(k_plain);
+    fvg_classifier_free(k_tuned);
+    fvg_learner_free(l);
+  }
+}
+
+/* ---- what cannot be ---- */
+static void refuse(fvg_clip *k, const fvg_learner_desc *d, const char *const *name, int n, const char *a,
+                   const char *b) {
+  size_t used;
+  fvg_learner *l;
+  fvg_tape_free(k->tape);
+  k->tape = NULL;
+  used = fvg_mem_used(c);
+  check(fvg_learner_new(k, &l, d, name, n) == FVG_E_ARG && !l && one_line(a, b), a);
+  fvg_tape_free(k->tape);
+  k->tape = NULL;
+  check(fvg_mem_used(c) == used, "and no memory stays");
+}
+
+static void refuse_option(const char *method, const char *option, double value, const char *a, const char *b) {
+  fvg_learner_desc d = desc_of(method);
+  fvg_option o;
+  o.name = option;
+  o.value = value;
+  d.option = &o;
+  d.n_option = 1;
+  refuse(m, &d, names, CLASSES, a, b);
+}
+
+static void test_refused(void) {
+  fvg_clip *words = load(c, &text_only), *pictures = load(c, &image_only);
+  fvg_learner_desc d;
+  fvg_option option;
+  fvg_classifier *k;
+  double low, high;
+  float g[CLASSES * D];
+  int i, j, batch;
+  refuse_option("CoOp", "depth", 3, "CoOp has no option depth", "");
+  refuse_option("PromptSRC", "depth_text", 0, "depth_text is 0", "from 1 to 1000");
+  refuse_option("PromptSRC", "gpa_std", 0, "gpa_std", "from 0.001");
+  refuse_option("MMRL", "alpha", 1.5, "alpha is 1.5", "from 0 to 1");
+  refuse_option("MMRL", "alpha", NAN, "alpha is", "nan");
+  refuse_option("MMRL", "first_layer", 5, "first_layer is 5", "a tower has 4");
+  refuse_option("MMRL", "first_layer", 4, "first_layer is 4", "a tower has 3");
+  for (i = 0; i < METHODS; i++) {
+    d = desc_of(method_names[i]);
+    refuse(m, &d, names, 0, "0 classes", method_names[i]);
+    refuse(pictures, &d, names, CLASSES, "text tower", method_names[i]);
+    if (i >= 4) refuse(words, &d, names, CLASSES, "image tower", method_names[i]);
+    else {
+      fvg_learner *l = NULL;
+      check_of(!fvg_learner_new(words, &l, &d, names, CLASSES), method_names[i], "needs no image tower");
+      fvg_learner_free(l);
+    }
+    d.chunk_rows = -1;
+    refuse(m, &d, names, CLASSES, "chunks of -1", method_names[i]);
+    d.chunk_rows = 0;
+    if (i >= 4) {
+      d.class_specific = 1;
+      refuse(m, &d, names, CLASSES, "its context is shared", method_names[i]);
+      d.class_specific = 0;
+      d.class_token_position = FVG_FRONT;
+      refuse(m, &d, names, CLASSES, "stands before the name", method_names[i]);
+    }
+    if (i < 7) {
+      d = desc_of(method_names[i]);
+      d.n_ctx = CONTEXT;
+      refuse(m, &d, names, CLASSES, "48 context vectors", "1 to 45");
+    }
+  }
+  d = desc_of("MMRL");
+  d.prompt_template = "a photo";
+  refuse(m, &d, names, CLASSES, "must hold {}", "a photo");
+  d = desc_of("CoCoOp");                         /* class-specific words know their classes                        */
+  d.class_specific = 1;
+  {
+    fvg_learner *l = learner_of(&d);
+    check(fvg_classifier_new(m, &k, FVG_TUNED, l, NULL, NULL, new_names, 2) == FVG_E_UNSUPPORTED &&
+              one_line("class-specific", "photo"), "CoCoOp with CSC has no new classes");
+    check(!fvg_classifier_new(m, &k, FVG_TUNED, l, NULL, NULL, names, CLASSES), "but its own");
+    fvg_classifier_free(k);
+    fvg_learner_free(l);
+  }
+  for (i = 0; i < METHODS; i++) {                /* steps without what they need                                   */
+    fvg_learner *l = small_learner(method_names[i], 0, 0);
+    fvg_optimizer *o = NULL;
+    int missing, far_label[N] = {0, 3, 1};
+    if (fvg_optimizer_new(c, &o, NULL, l->param, l->n_param)) return;
+    for (missing = 0; missing < 5; missing++) {
+      static const char *const what[] = {"pictures", "labels", "features", "pixels", "foreground"};
+      fvg_batch b = batch_of(0);
+      fvg_tape *t = fvg_tape_new(c);
+      if (missing == 0) b.n = 0;
+      if (missing == 1) b.label = NULL;
+      if (missing == 2) b.f = NULL;
+      if (missing == 3) b.pixels = NULL;
+      if (missing == 4) b.pixels_fg = NULL;
+      if ((missing == 3 && !(fvg_learner_needs(l) & FVG_NEEDS_PIXELS)) ||
+          (missing == 4 && !(fvg_learner_needs(l) & FVG_NEEDS_FOREGROUND))) {
+        check_of(!fvg_learner_step(l, o, 0, &b, NULL), method_names[i], "does without");
+      } else {
+        check_of(fvg_learner_step(l, o, 0, &b, NULL) == FVG_E_ARG && one_line("a step without", what[missing]),
+                 method_names[i], what[missing]);
+        check_of(!fvg_learner_loss(l, t, &b) && one_line("a step without", what[missing]), method_names[i],
+                 "nor is there a loss");
+      }
+      fvg_tape_free(t);
+    }
+    {
+      fvg_batch b = batch_of(0);
+      b.label = far_label;
+      check_of(fvg_learner_step(l, o, 0, &b, NULL) == FVG_E_ARG && one_line("label 3", ""), method_names[i],
+               "a label beyond the classes");
+    }
+    check_of(!fvg_learner_loss(l, NULL, NULL), method_names[i], "no tape, no loss");
+    if (i != 3) check_of(fvg_learner_text_features(l, names, 0, g) == FVG_E_ARG, method_names[i], "0 classes");
+    fvg_optimizer_free(o);
+    fvg_learner_free(l);
+  }
+  {                                              /* depths beyond the towers are those of the towers               */
+    fvg_learner *l;
+    d = desc_of("PromptSRC");
+    l = learner_of(&d);
+    check(l->n_param == TEXT_LAYERS + IMAGE_LAYERS, "PromptSRC: depth 9 is all of a small tower");
+    fvg_learner_free(l);
+    d = desc_of("MaPLe");
+    l = learner_of(&d);
+    check(l->n_param == 3 * TEXT_LAYERS, "MaPLe: as deep as the lower tower");
+    fvg_learner_free(l);
+  }
+  check(!fvg_method_named("CoOP") && !fvg_method_named("") && !fvg_method_number(METHODS) && !fvg_method_number(-1),
+        "there is no such method");
+  for (i = 0; i < METHODS; i++) {
+    const fvg_method *method = fvg_method_number(i);
+    fvg_optimizer_desc o = fvg_method_optimizer(method, &batch);
+    check(!strcmp(fvg_method_name(method), method_names[i]) && fvg_method_named(method_names[i]) == method &&
+              batch == (i == 3 ? 1 : 4) && o.kind == (i == 7 ? FVG_ADAMW : FVG_SGD), method_names[i]);
+    for (j = 0; fvg_method_option(method, j, &option, &low, &high); j++)
+      check_of(low <= option.value && option.value <= high, method_names[i], option.name);
+    check_of(!fvg_method_option(method, -1, &option, &low, &high) &&
+                 !fvg_method_option(method, 1000, &option, &low, &high), method_names[i], "no such option");
+  }
+  fvg_clip_free(words);
+  fvg_clip_free(pictures);
+}
+
+/* ---- memory that runs out ---- */
+static long until_failure;
+static void *failing_alloc(void *user, size_t n) {
+  (void)user;
+  return until_failure-- == 0 ? NULL : malloc(n);
+}
+static void failing_release(void *user, void *p, size_t n) { (void)user; (void)n; free(p); }
+
+/* A learner, a step in the second phase, a classifier, a picture. */
+static fvg_status everything(fvg_clip *k, const char *method) {
+  static const fvg_option mmrl[] = {{"rep_dim", 4}, {"n_rep_tokens", 2}}, deep[] = {{"depth_text", 2},
+                                                                                  {"depth_vision", 2}};
+  fvg_learner_desc d = desc_of(method);
+  fvg_learner *l = NULL;
+  fvg_optimizer *o = NULL;
+  fvg_classifier *tuned = NULL;
+  fvg_batch b = batch_of(7);
+  float g[2 * D], f[3 * D], z[2];
+  fvg_status s;
+  b.n = 1;
+  d.recompute = !strcmp(method, "MaPLe");
+  d.chunk_rows = !strcmp(method, "MMRL") ? 1 : 0;
+  if (!strcmp(method, "MMRL")) { d.option = mmrl; d.n_option = 2; }
+  if (!strcmp(method, "PromptSRC")) { d.option = deep; d.n_option = 2; }
+  s = fvg_learner_new(k, &l, &d, names, 2);
+  if (!s) s = fvg_optimizer_new(k->ctx, &o, NULL, l->param, l->n_param);
+  if (!s) s = fvg_learner_step(l, o, 0.01, &b, NULL);
+  if (!s) s = fvg_learner_epoch(l, 0, 1);
+  if (!s && strcmp(method, "CoCoOp")) s = fvg_learner_text_features(l, new_names, 2, g);
+  if (!s) s = fvg_learner_encode_images(k, l, pixels, 1, f);
+  if (!s) s = fvg_classifier_new(k, &tuned, FVG_TUNED, l, NULL, NULL, new_names, 2);
+  if (!s) s = fvg_classifier_logits(tuned, f, 1, z, NULL);
+  fvg_classifier_free(tuned);
+  fvg_optimizer_free(o);
+  fvg_learner_free(l);
+  return s;
+}
+
+static void test_allocation_failures(void) {
+  fvg_desc d;
+  fvg_ctx *own;
+  fvg_clip *k;
+  long n, total = 0;
+  int i;
+  memset(&d, 0, sizeof d);
+  d.allocator.alloc = failing_alloc;
+  d.allocator.release = failing_release;
+  until_failure = -1;
+  if (fvg_init(&own, &d)) { check(0, "a context"); return; }
+  k = load(own, &standard);
+  for (i = 0; i < METHODS; i++) {
+    size_t used = fvg_mem_used(own);
+    int ok = 1;
+    int repeats = !strcmp(method_names[i], "PromptSRC");                /* sixty sentences, all alike              */
+    for (n = 0;; n += FVG__SEPARATE_BLOCKS ? 1 + n / 8 : repeats && n > 90 && n < 450 ? 5 : 1) {
+      fvg_status s;
+      own->status = FVG_OK;
+      until_failure = n;
+      s = everything(k, method_names[i]);
+      fvg_tape_free(k->tape);
+      k->tape = NULL;
+      if (fvg_mem_used(own) != used || own->status != s) {
+        printf("  allocation %ld fails: %s, %.0f bytes stay\n", n, fvg_status_name(s),
+               (double)fvg_mem_used(own) - (double)used);
+        ok = 0;
+        break;
+      }
+      total++;
+      if (until_failure >= 0) { ok = ok && !s && n > 50; break; }
+      if (s != FVG_E_NOMEM) { printf("  allocation %ld fails: %s\n", n, fvg_status_name(s)); ok = 0; break; }
+    }
+    check_of(ok, method_names[i], "allocations failing in turn: an error, and no memory stays");
+  }
+  until_failure = -1;
+  fvg_clip_free(k);
+  check(fvg_mem_used(own) == 0, "none at all");
+  fvg_free(own);
+  printf("%ld allocations made to fail\n", total);
+}
+
+/* ---- checkpoints ---- */
+#define FILE_NAME "build/test-learners/learner.safetensors"
+static int scores_of(fvg_learner *l, fvg_fvgpt *f, float *z) {
+  static float row[3 * N * D];
+  int branch, ok = !fvg_learner_encode_images(m, l, pixels, N, row);
+  for (branch = FVG_TUNED; ok && branch <= (f ? FVG_BRANCH_NEW : FVG_TUNED_NEW); branch++) {
+    fvg_classifier *k = NULL;
+    ok = !fvg_classifier_new(m, &k, (fvg_branch)branch, l, f, NULL, names, CLASSES) &&
+         !fvg_classifier_logits(k, row, N, z, NULL);
+    fvg_classifier_free(k);
+    z += N * CLASSES;
+  }
+  return ok;
+}
+
+static void refuse_file(fvg_clip *k, fvg_status status, const char *a, const char *b, const char *what) {
+  fvg_learner *l;
+  fvg_fvgpt *f;
+  check(fvg_checkpoint_load(k, FILE_NAME, &l, &f, NULL) == status && !l && !f && one_line(a, b), what);
+  fvg_learner_free(l);
+  fvg_fvgpt_free(f);
+}
+
+/* The file once more with one setting changed. */
+static void save_changed(const char *key, const char *value) {
+  fvg_weights *w = NULL;
+  fvg_source source;
+  fvg_named_tensor tensor[80];
+  fvg_metadata meta[60];
+  static const char *const keys[] = {"format", "trainer", "classes", "class_token_position", "prompt_template",
+                                     "ctx_words", "n_ctx", "class_specific", "embed_dim", "n_ctx_vision",
+                                     "depth_text", "depth_vision", "text_loss_weight", "image_loss_weight",
+                                     "gpa_mean", "gpa_std"};
+  int i, n = 0, k = 0;
+  memset(tensor, 0, sizeof tensor);
+  need(!fvg_source_file(c, &source, FILE_NAME) && !fvg_weights_open(c, &w, &source), "a checkpoint");
+  for (i = 0; i < 16; i++)
+    if (fvg_weights_metadata(w, keys[i])) {
+      meta[k].key = keys[i];
+      meta[k++].value = strcmp(keys[i], key) ? fvg_weights_metadata(w, keys[i]) : value;
+    }
+  for (i = 0; i < fvg_weights_count(w) && n < 80; i++, n++) {
+    tensor[n].name = fvg_weights_name(w, i);
+    need(!fvg_weights_get(w, tensor[n].name, FVG_F32, &tensor[n].tensor), "a tensor");
+  }
+  need(!fvg_safetensors_save(c, "build/test-learners/changed.safetensors", tensor, n, meta, k), "a changed file");
+  for (i = 0; i < n; i++) fvg_tensor_free(c, &tensor[i].tensor);
+  fvg_weights_close(w);
+  remove(FILE_NAME);
+  need(!rename("build/test-learners/changed.safetensors", FILE_NAME), "its name");
+}
+
+static void test_checkpoints(void) {
+  fvg_clip *wide = load(c, &wide_text), *narrow = load(c, &other_width);
+  int i, with, k;
+  mkdir("build", 0777);
+  mkdir("build/test-learners", 0777);
+  for (i = 0; i < METHODS; i++)
+    for (with = 0; with < 2; with++) {
+      fvg_learner *l = small_learner(method_names[i], 0, 0), *again = NULL;
+      fvg_fvgpt *f = NULL, *f_again = NULL;
+      fvg_fvgpt_desc fd;
+      fvg_weights *settings = NULL;
+      fvg_metadata own;
+      float z[2][4 * N * CLASSES];
+      memset(&fd, 0, sizeof fd);
+      memset(z, 0, sizeof z);
+      fd.width = D;
+      own.key = "remark";
+      own.value = "of mine";
+      if (with) need(!fvg_fvgpt_new(c, &f, &fd), "modules");
+      check_of(!fvg_checkpoint_save(FILE_NAME, l, f, &own, 1), method_names[i], "a checkpoint is saved");
+      check_of(!fvg_checkpoint_load(m, FILE_NAME, &again, &f_again, &settings) && !f_again == !f, method_names[i],
+               "and loaded");
+      if (!again) { printf("  %s\n", fvg_error(c)); fvg_learner_free(l); fvg_fvgpt_free(f); continue; }
+      check_of(!strcmp(fvg_weights_metadata(settings, "remark"), "of mine"), method_names[i], "with its settings");
+      check_of(is(again, method_names[i]) && !memcmp(again->option, l->option, sizeof l->option) &&
+                   again->n_param == l->n_param, method_names[i], "the same method with the same options");
+      if (!with || strcmp(method_names[i], "CoCoOp"))      /* FVG-PT wants text features of classes alone           */
+        check_of(scores_of(l, f, z[0]) && scores_of(again, f_again, z[1]) && !memcmp(z[0], z[1], sizeof z[0]),
+                 method_names[i], "the same logits");
+      fvg_weights_close(settings);
+      refuse_file(narrow, FVG_E_SHAPE, "width 20", "24", "a CLIP of another width");
+      if (!with) {
+        if (i < 3) refuse_file(wide, FVG_E_SHAPE, "a text width of 40", "more than", "a CLIP of wider text");
+        else refuse_file(wide, FVG_E_SHAPE, i < 7 ? "has shape" : "r2tproj.0", "this model needs", method_names[i]);
+      }
+      fvg_learner_free(l);
+      fvg_learner_free(again);
+      fvg_fvgpt_free(f);
+      fvg_fvgpt_free(f_again);
+    }
+  for (k = 0; k < 7; k++) {
+    static const struct { const char *key, *value; fvg_status status; const char *a, *b; } wrong[] = {
+      {"trainer", "CoOP", FVG_E_FORMAT, "trainer \"CoOP\"", "not known"},
+      {"trainer", "MaPLe", FVG_E_FORMAT, "prompt_depth", "no setting"},
+      {"trainer", "KgCoOp", FVG_E_FORMAT, "no setting", "W"},
+      {"depth_text", "3", FVG_E_FORMAT, "no tensor", "resblocks.2.VPT_shallow"},
+      {"depth_text", "0", FVG_E_ARG, "depth_text is 0", "1 to 1000"},
+      {"n_ctx", "3", FVG_E_SHAPE, "[4, 32]", "[3, 32]"},
+      {"class_specific", "1", FVG_E_ARG, "its context is shared", "PromptSRC"}};
+    fvg_learner *l = small_learner("PromptSRC", 0, 0);
+    need(!fvg_checkpoint_save(FILE_NAME, l, NULL, NULL, 0), "a checkpoint");
+    fvg_learner_free(l);
+    save_changed(wrong[k].key, wrong[k].value);
+    refuse_file(m, wrong[k].status, wrong[k].a, wrong[k].b, wrong[k].value);
+  }
+  {                                              /* class-specific vectors, fewer names than vectors               */
+    fvg_learner_desc d = desc_of("CoOp");
+    fvg_learner *l;
+    d.class_specific = 1;
+    l = learner_of(&d);
+    need(!fvg_checkpoint_save(FILE_NAME, l, NULL, NULL, 0), "a checkpoint");
+    fvg_learner_free(l);
+    save_changed("classes", "[\"cat\", \"dog\"]");
+    refuse_file(m, FVG_E_SHAPE, "[3, 4, 32]", "[2, 4, 32]", "a wrong number of classes");
+  }
+  remove(FILE_NAME);
+  fvg_clip_free(wide);
+  fvg_clip_free(narrow);
+}
+
+/* ---- training ---- */
+static void test_training(void) {
+  int i, step;
+  for (i = 0; i < METHODS; i++) {
+    fvg_learner *l[2];
+    float first = 0, last[2] = {0, 0};
+    int run;
+    for (run = 0; run < 2; run++) {
+      fvg_learner_desc d = desc_of(method_names[i]);
+      fvg_optimizer *o = NULL;
+      fvg_batch b = batch_of(0);
+      l[run] = learner_of(&d);
+      need(!fvg_optimizer_new(c, &o, NULL, l[run]->param, l[run]->n_param), "an optimiser");
+      for (step = 0; step < 12; step++) {
+        fvg_status s = fvg_learner_step(l[run], o, 0.002, &b, &last[run]);
+        if (s) { check_of(0, method_names[i], fvg_error(c)); break; }
+        if (!step) first = last[run];
+      }
+      fvg_optimizer_free(o);
+    }
+    check_of(last[0] < first, method_names[i], "the loss falls");
+    check_of(last[0] == last[1], method_names[i], "one seed, one result");
+    fvg_learner_free(l[0]);
+    fvg_learner_free(l[1]);
+  }
+}
+
+int main(void) {
+  static const sizes normal = {TEXT, TEXT_LAYERS, IMAGE, IMAGE_LAYERS, D}, words = {TEXT, TEXT_LAYERS, 0, 0, D},
+                     pictures = {0, 0, IMAGE, IMAGE_LAYERS, D},
+                     wide = {TEXT + 8, TEXT_LAYERS, IMAGE, IMAGE_LAYERS, D},
+                     other = {TEXT, TEXT_LAYERS, IMAGE, IMAGE_LAYERS, D + 4};
+  if (fvg_init(&c, NULL)) return 1;
+  draw_model(&standard, normal);
+  draw_model(&text_only, words);
+  draw_model(&image_only, pictures);
+  draw_model(&wide_text, wide);
+  draw_model(&other_width, other);
+  m = load(c, &standard);
+  draw_pictures();
+  test_counts();
+  test_towers();
+  test_gradients();
+  prograd_case(0, 1);
+  prograd_case(1, 1);
+  prograd_case(1, 0.8);
+  test_identities();
+  test_ways();
+  test_average();
+  test_mmrl_scores();
+  test_cocoop_scores();
+  test_maps();
+  test_refused();
+  test_checkpoints();
+  test_training();
+  fvg_clip_free(m);
+  check(fvg_mem_used(c) == 0, "no memory stays");
+  fvg_free(c);
+  test_allocation_failures();
+  printf("%d passed, %d failed\n", passed, failed);
+  return failed != 0;
+}
