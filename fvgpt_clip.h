@@ -280,6 +280,8 @@ FVG_DEF const fvg_method *fvg_method_number(int i);                        /* 0,
 FVG_DEF const char *fvg_method_name(const fvg_method *method);
 /* How its authors train it: optimiser, rate, epochs and batch. */
 FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *batch);
+/* Least share of a picture's area in the random crops that it is trained with: 0.08, MMRL's is 0.5. */
+FVG_DEF float fvg_method_crop_scale(const fvg_method *method);
 /* Numbers that belong to one method: name, published value, bounds; 0 after the last. */
 typedef struct fvg_option { const char *name; double value; } fvg_option;
 FVG_DEF int fvg_method_option(const fvg_method *method, int i, fvg_option *option, double *low, double *high);
@@ -389,15 +391,19 @@ typedef struct fvg_train_desc {
 /* Stage 1: the method's vectors; v's features are plain CLIP's.  Stage 2: gates and adapters on the tuned learner l,
    whose tower makes v's features if it prompts it; the classes of plain CLIP are written into prompt_template (NULL:
    "a photo of a {}.").  desc NULL: the method's optimiser and batch; FVG-PT's are its backbone's. */
-FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_items *items, const fvg_train_desc *desc);
+FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_items *items,
+                                     const fvg_train_desc *desc);
 FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, const fvg_items *items,
                                    const char *prompt_template, const fvg_train_desc *desc);
-/* Cross-fitted prior calibration, beyond the paper: trains f's backbone gate anew, on classes that the prompts have never
-   seen.  l[0] and l[1] are tuned each on one half of the base classes; v[i] and items[i] are the pictures of the OTHER
-   half, labels counted within it, and name[i] its n_class[i] names.  Nothing else of f changes. */
+/* Cross-fitted prior calibration, beyond the paper: f's backbone gate is found anew on classes that the prompts have
+   never seen.  l[0] and l[1] are tuned each on one half of the base classes; v[i] and items[i] are the pictures of
+   the OTHER half, labels counted within it, and name[i] its n_class[i] names.  constant 0: the gate is trained on
+   them as desc says; 1: it becomes one number for all pictures, the b of 0.05, 0.1, ... 0.95 with the least cross-entropy
+   there.  Nothing else of f changes. */
 FVG_DEF fvg_status fvg_fvgpt_crossfit(fvg_fvgpt *f, fvg_learner *const l[2], fvg_views *const v[2],
                                       const fvg_items items[2], const char *const *const name[2],
-                                      const int n_class[2], const char *prompt_template, const fvg_train_desc *desc);
+                                      const int n_class[2], const char *prompt_template, int constant,
+                                      const fvg_train_desc *desc);
 
 typedef enum fvg_branch {
   FVG_ZERO_SHOT = 0,
@@ -411,8 +417,8 @@ FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out, fvg_bra
                                       fvg_fvgpt *f, const char *prompt_template, const char *const *class_name,
                                       int n_class);
 FVG_DEF void       fvg_classifier_free(fvg_classifier *k);
-/* f [n, feature width of the classifier's learner] -> logits [n, n_class]; b [n]: the weight of plain CLIP (new branch
-   only, else 0), or NULL. */
+/* f [n, feature width of the classifier's learner] -> logits [n, n_class]; b [n]: the weight of plain CLIP (new
+   branch only, else 0), or NULL. */
 FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int n, float *logits, float *b);
 
 /* ---------------------------------------------------------------------------------------------------------
@@ -433,17 +439,17 @@ FVG_DEF double     fvg_foreground_share(const float *map, const fvg_image *mask)
 FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image *image, const float *map);
 
 #ifndef FVGPT_NO_STDIO
-/* A tuned model in one safetensors file: the learner's tensors under their published names, and FVG-PT's when f is not
-   NULL; what is needed to build them again, and `settings`, are in the metadata.  Loading needs the CLIP that it was
-   tuned on; *f is NULL when the file has no FVG-PT part.  *settings (may be NULL) receives the open file for
+/* A tuned model in one safetensors file: the learner's tensors under their published names, and FVG-PT's when f is
+   not NULL; what is needed to build them again, and `settings`, are in the metadata.  Loading needs the CLIP that it
+   was tuned on; *f is NULL when the file has no FVG-PT part.  *settings (may be NULL) receives the open file for
    fvg_weights_metadata; close it with fvg_weights_close. */
 FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_learner *l, fvg_fvgpt *f,
                                        const fvg_metadata *settings, int n_settings);
 FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, const char *path, fvg_learner **l, fvg_fvgpt **f,
                                        fvg_weights **settings);
-/* The parameters' values from a checkpoint of the published trainers (model.pth.tar-N of prompt_learner, VLPromptLearner
-   or MultiModalRepresentationLearner), or from a safetensors file with those names.  What l does not train is passed
-   over; l stays as it was if anything is missing or of another shape. */
+/* The parameters' values from a checkpoint of the published trainers (model.pth.tar-N of prompt_learner,
+   VLPromptLearner or MultiModalRepresentationLearner), or from a safetensors file with those names.  What l does not
+   train is passed over; l stays as it was if anything is missing or of another shape. */
 FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path);
 #endif
 
@@ -3576,6 +3582,7 @@ struct fvg_method {
   fvg_status (*gradients)(fvg_learner *l, const fvg_batch *batch, float *loss);
   fvg_status (*epoch)(fvg_learner *l, int epoch, int n_epochs);
   void (*release)(fvg_learner *l);
+  float crop_scale_min;                          /* least share of the picture in a random crop; 0: 0.08            */
 };
 
 struct fvg_learner {
@@ -4132,7 +4139,7 @@ static fvg_status fvg__coop_init(fvg_learner *l) { return fvg__learner_ctx(l, "c
 
 static const fvg_method fvg__coop = {
   "CoOp", NULL, 4, 0, 1, 4, {0.0035f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0}, {{NULL, 0, 0, 0}},
-  fvg__coop_init, fvg__ctx_vectors, NULL, NULL, NULL, NULL, NULL, NULL
+  fvg__coop_init, fvg__ctx_vectors, NULL, NULL, NULL, NULL, NULL, NULL, 0
 };
 
 enum { FVG__KG_WEIGHT };
@@ -4150,7 +4157,7 @@ static fvg_node *fvg__kgcoop_loss(fvg_learner *l, fvg__step *step) {
 static const fvg_method fvg__kgcoop = {
   "KgCoOp", "a photo of a", 4, 0, 1, 4, {0.0035f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0},
   {{"W", 2, 0, 1e6}, {NULL, 0, 0, 0}},
-  fvg__kgcoop_init, fvg__ctx_vectors, fvg__kgcoop_loss, NULL, NULL, NULL, NULL, NULL
+  fvg__kgcoop_init, fvg__ctx_vectors, fvg__kgcoop_loss, NULL, NULL, NULL, NULL, NULL, 0
 };
 
 /*===========================================================================================================
@@ -4207,7 +4214,7 @@ static fvg_status fvg__prograd_gradients(fvg_learner *l, const fvg_batch *batch,
 static const fvg_method fvg__prograd = {
   "ProGrad", NULL, 16, 0, 1, 4, {0.002f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0},
   {{"lambda", 1, 0, 1e6}, {NULL, 0, 0, 0}},
-  fvg__kgcoop_init, fvg__ctx_vectors, NULL, NULL, NULL, fvg__prograd_gradients, NULL, NULL
+  fvg__kgcoop_init, fvg__ctx_vectors, NULL, NULL, NULL, fvg__prograd_gradients, NULL, NULL, 0
 };
 
 static fvg_status fvg__cocoop_init(fvg_learner *l) {
@@ -4232,7 +4239,7 @@ static fvg_node *fvg__cocoop_scores(fvg_learner *l, fvg_tape *t, fvg__packed *pa
 
 static const fvg_method fvg__cocoop = {
   "CoCoOp", "a photo of a", 4, 0, 1, 1, {0.002f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0}, {{NULL, 0, 0, 0}},
-  fvg__cocoop_init, fvg__ctx_vectors, NULL, fvg__cocoop_scores, NULL, NULL, NULL, NULL
+  fvg__cocoop_init, fvg__ctx_vectors, NULL, fvg__cocoop_scores, NULL, NULL, NULL, NULL, 0
 };
 
 /*===========================================================================================================
@@ -4398,7 +4405,7 @@ static const fvg_method fvg__promptsrc = {
   {{"n_ctx_vision", 4, 1, 1000}, {"depth_text", 9, 1, 1000}, {"depth_vision", 9, 1, 1000},
    {"text_loss_weight", 25, 0, 1e6}, {"image_loss_weight", 10, 0, 1e6}, {"gpa_mean", 15, -1e6, 1e6},
    {"gpa_std", 1, 1e-3, 1e6}, {NULL, 0, 0, 0}},
-  fvg__promptsrc_init, fvg__promptsrc_vectors, fvg__promptsrc_loss, NULL, NULL, NULL, fvg__promptsrc_epoch, NULL
+  fvg__promptsrc_init, fvg__promptsrc_vectors, fvg__promptsrc_loss, NULL, NULL, NULL, fvg__promptsrc_epoch, NULL, 0
 };
 
 /*===========================================================================================================
@@ -4464,7 +4471,7 @@ static fvg_node *fvg__maple_vectors(fvg_learner *l, fvg_tape *t, fvg__tower towe
 static const fvg_method fvg__maple = {
   "MaPLe", "a photo of a", 2, FVG_NEEDS_PIXELS, 2, 4, {0.0035f, FVG_SGD, 0, 0, 0, 0, 0, 5, 1, 0},
   {{"prompt_depth", 9, 1, 1000}, {NULL, 0, 0, 0}},
-  fvg__maple_init, fvg__maple_vectors, NULL, NULL, NULL, NULL, NULL, NULL
+  fvg__maple_init, fvg__maple_vectors, NULL, NULL, NULL, NULL, NULL, NULL, 0
 };
 
 /* Twenty-five backgrounds of pictures and, from the 26th on, seven things that stand about food.  The published code
@@ -4581,7 +4588,7 @@ static const fvg_method fvg__dapt = {
   {{"prompt_depth", 9, 1, 1000}, {"margin", 1.5, 0, 1e6}, {"pull_push_weight", 0.8, 0, 1e6},
    {"foreground_weight", 0.1, 0, 1e6}, {"background_weight", 0.5, 0, 1e6}, {"second_phase", 7, 0, 1e6},
    {"released_slicing", 0, 0, 1}, {NULL, 0, 0, 0}},
-  fvg__dapt_init, fvg__maple_vectors, fvg__dapt_loss, NULL, NULL, NULL, NULL, fvg__dapt_release
+  fvg__dapt_init, fvg__maple_vectors, fvg__dapt_loss, NULL, NULL, NULL, NULL, fvg__dapt_release, 0
 };
 
 /*===========================================================================================================
@@ -4689,7 +4696,7 @@ static const fvg_method fvg__mmrl = {
   "MMRL", NULL, 0, FVG_NEEDS_PIXELS, 3, 4, {0.001f, FVG_ADAMW, 0, 0, 0, 0, 0, 10, 1, 0},
   {{"n_rep_tokens", 5, 1, 1000}, {"rep_dim", 512, 1, 65536}, {"first_layer", 0, 0, 1000}, {"alpha", 0.7, 0, 1},
    {"reg_weight", 1, 0, 1e6}, {NULL, 0, 0, 0}},
-  fvg__mmrl_init, fvg__mmrl_vectors, fvg__mmrl_loss, NULL, fvg__mmrl_mixed, NULL, NULL, NULL
+  fvg__mmrl_init, fvg__mmrl_vectors, fvg__mmrl_loss, NULL, fvg__mmrl_mixed, NULL, NULL, NULL, 0.5f
 };
 
 /* ---- the list of methods ---- */
@@ -4713,6 +4720,8 @@ FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *b
   if (batch) *batch = method->batch;
   return fvg_optimizer_defaults(&method->optimizer);
 }
+
+FVG_DEF float fvg_method_crop_scale(const fvg_method *method) { return fvg__default(method->crop_scale_min, 0.08f); }
 
 FVG_DEF int fvg_method_option(const fvg_method *method, int i, fvg_option *option, double *low, double *high) {
   const fvg__option_card *card;
@@ -6157,17 +6166,18 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, 
 /*===========================================================================================================
  * CHAPTER 13  TUNING: from pictures to a tuned classifier
  *===========================================================================================================
-   The image tower is frozen, so training never needs pictures, only what the tower makes of them: for each image a
-   view of it, f = norm(tower(x)), of its foreground, f_fg = norm(tower(x * mask)), and the share of foreground in the
-   view.  Unless every epoch crops anew, a view is encoded once and kept, and a training step costs microseconds.  The
-   pictures of a batch are read, decoded and cut by as many threads as there are, each in a context of its own that
-   shares nothing but malloc; the tower then sees them together.
+   Methods that leave the image tower alone, and FVG-PT on any of them, never need pictures, only what the tower makes
+   of them (methods that prompt it see pixels in every step): for each image a view of it, f = norm(tower(x)), of its
+   foreground, f_fg = norm(tower(x * mask)), and the share of foreground in the view.  Unless every epoch crops anew,
+   a view is encoded once and kept, and a training step costs microseconds.  The pictures of a batch are read, decoded
+   and cut by as many threads as there are, each in a context of its own that shares nothing but malloc; the tower
+   then sees them together.
 
    The mask (FVG-PT, arXiv 2603.08708) is applied to the normalised picture, so that what is removed becomes the data
    set's mean colour (0), and it goes through the same crop and flip as the picture (nearest pixel).
 
-   Stage 1 learns the context vectors of CoOp, stage 2 the gates and adapters of FVG-PT on the tuned prompts.  Both
-   are one loop: every epoch a new order, batches of 4, the last incomplete batch left out, the rate of the schedule.
+   Stage 1 learns a method's vectors, stage 2 the gates and adapters of FVG-PT on the tuned learner.  Both are one
+   loop: every epoch a new order, batches of 4, the last incomplete batch left out, the rate of the schedule.
 
    Every random choice draws from a stream of its own, numbered by purpose, epoch and image: a run is repeated bit for
    bit by its seed, whatever ran before it. */
@@ -6324,7 +6334,8 @@ static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, i
   }
   if (!n_masked) return FVG_OK;
   s = fvg_learner_encode_images(m, v->desc.learner, fg, n_masked, v->encoded);
-  for (i = 0; !s && i < n_masked; i++) memcpy(f_fg + (size_t)with_mask[i] * d, v->encoded + (size_t)i * d, d * sizeof *f_fg);
+  for (i = 0; !s && i < n_masked; i++)
+    memcpy(f_fg + (size_t)with_mask[i] * d, v->encoded + (size_t)i * d, d * sizeof *f_fg);
   return s;
 }
 
@@ -6905,7 +6916,8 @@ static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_o
   return fvg_optimizer_defaults(&d);
 }
 
-static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int n_params, const fvg_train_desc *desc) {
+static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int n_params,
+                             const fvg_train_desc *desc) {
   const fvg_method *method = t->source[0].learner->method;
   fvg_status s = FVG_OK;
   long per_epoch = 0;
@@ -7029,9 +7041,82 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, c
   return s;
 }
 
+/* Scores [n, n_class] of a source's pictures as they are in epoch 0: the learner's, plain CLIP's. */
+static fvg_status fvg__source_scores(const fvg__source *x, float *z, float *z_clip) {
+  fvg_clip *m = x->learner->clip;
+  size_t d = (size_t)m->embed_dim, k;
+  int n_part = fvg__learner_parts(x->learner), n = x->items->n, i, c;
+  float *rows = (float *)fvg__alloc_array(m->ctx, (size_t)n * x->views->width, sizeof *rows);
+  int *index = (int *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *index);
+  fvg_status s = rows && index ? FVG_OK : FVG_E_NOMEM;
+  for (i = 0; !s && i < n; i++) index[i] = i;
+  if (!s) s = fvg_views_get(x->views, x->items, index, n, 0, rows, NULL, NULL);
+  for (i = 0; !s && i < n; i++)
+    for (c = 0; c < x->n_class; c++, z++, z_clip++) {
+      const float *f = rows + (size_t)i * x->views->width, *f_clip = n_part > 1 ? f + d : f;
+      const float *g = x->g + (size_t)c * d, *g_clip = x->g_clip + (size_t)c * d;
+      double own = 0, plain = 0;
+      for (k = 0; k < d; k++) {
+        own += (double)f[k] * (double)g[k];
+        plain += (double)f_clip[k] * (double)g_clip[k];
+      }
+      *z = (float)((double)m->logit_scale * own);
+      *z_clip = (float)((double)m->logit_scale * plain);
+    }
+  fvg__release(m->ctx, rows);
+  fvg__release(m->ctx, index);
+  return s;
+}
+
+/* sum_i CE((1 - b) z_i + b z_clip_i, y_i); mixed [n_class] is room for one row. */
+static double fvg__mixture_loss(const fvg__source *x, const float *z, const float *z_clip, double b, float *mixed) {
+  double sum = 0;
+  int i, c;
+  for (i = 0; i < x->items->n; i++, z += x->n_class, z_clip += x->n_class) {
+    for (c = 0; c < x->n_class; c++) mixed[c] = (float)((1 - b) * (double)z[c] + b * (double)z_clip[c]);
+    sum += fvg__row_cross_entropy(mixed, x->n_class, x->items->item[i].label);
+  }
+  return sum;
+}
+
+/* The gate of f answers with the b that is best on both sources, whatever it is asked. */
+static fvg_status fvg__constant_gate(fvg_fvgpt *f, const fvg__source source[2]) {
+  fvg_ctx *c = f->ctx;
+  fvg__gate *gate = &f->brg;
+  fvg_parameter *weight = &gate->weight[gate->n_layer - 1], *bias = &gate->bias[gate->n_layer - 1];
+  float *z[2] = {NULL, NULL}, *mixed[2] = {NULL, NULL};
+  double least = 0, best = 0.05, b;
+  int i, step;
+  fvg_status s = FVG_OK;
+  for (i = 0; !s && i < 2; i++) {
+    size_t count = (size_t)source[i].items->n * (size_t)source[i].n_class;
+    z[i] = (float *)fvg__alloc_array(c, 2 * count, sizeof *z[i]);
+    mixed[i] = (float *)fvg__alloc_array(c, (size_t)source[i].n_class, sizeof *mixed[i]);
+    s = z[i] && mixed[i] ? fvg__source_scores(&source[i], z[i], z[i] + count) : FVG_E_NOMEM;
+  }
+  for (step = 1; !s && step < 20; step++) {
+    double loss = 0;
+    b = 0.05 * step;
+    for (i = 0; i < 2; i++)
+      loss += fvg__mixture_loss(&source[i], z[i],
+                                z[i] + (size_t)source[i].items->n * (size_t)source[i].n_class, b, mixed[i]);
+    if (step == 1 || loss < least) { least = loss; best = b; }
+  }
+  if (!s) {
+    memset(weight->value.data, 0, fvg_tensor_count(&weight->value) * sizeof(float));
+    ((float *)bias->value.data)[0] = (float)log(best / (1 - best));
+  }
+  for (i = 0; i < 2; i++) {
+    fvg__release(c, z[i]);
+    fvg__release(c, mixed[i]);
+  }
+  return s;
+}
+
 FVG_DEF fvg_status fvg_fvgpt_crossfit(fvg_fvgpt *f, fvg_learner *const l[2], fvg_views *const v[2],
                                       const fvg_items items[2], const char *const *const name[2],
-                                      const int n_class[2], const char *prompt_template, const fvg_train_desc *desc) {
+                                      const int n_class[2], const char *prompt_template, int constant,
+                                      const fvg_train_desc *desc) {
   fvg_ctx *c = f->ctx;
   fvg_fvgpt_desc only_gate = f->desc;
   fvg_fvgpt *fresh = NULL;
@@ -7050,8 +7135,9 @@ FVG_DEF fvg_status fvg_fvgpt_crossfit(fvg_fvgpt *f, fvg_learner *const l[2], fvg
   for (i = 0; !s && i < 2; i++)
     s = fvg__source_new(&t.source[i], fresh, l[i], v[i], &items[i], name[i], n_class[i], prompt_template);
   n_gate = 2 * f->brg.n_layer;                   /* the backbone gate's are the last of the parameters              */
-  if (!s) s = fvg__train(&t, fresh->params + fresh->n_params - n_gate, n_gate, desc);
-  for (i = f->n_params - n_gate; !s && i < f->n_params; i++)
+  if (!s) s = constant ? fvg__constant_gate(f, t.source) :
+                         fvg__train(&t, fresh->params + fresh->n_params - n_gate, n_gate, desc);
+  for (i = f->n_params - n_gate; !s && !constant && i < f->n_params; i++)
     memcpy(f->params[i]->value.data, fresh->params[i]->value.data,
            fvg_tensor_count(&f->params[i]->value) * sizeof(float));
   for (i = 0; i < 2; i++) fvg__source_free(c, &t.source[i]);
@@ -7167,12 +7253,12 @@ FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int 
  * CHAPTER 14  CHECKPOINTS: a tuned model in one file
  *===========================================================================================================
    A checkpoint is a safetensors file: the learner's tensors under the names that the published trainers give them,
-   FVG-PT's, and in the metadata everything that is needed to build both again: the trainer, the classes, the words and
-   the template, every option of the method.  Loading builds the learner from that and then fills its parameters, so a
-   file that does not fit the model, or claims more than it holds, is found out before memory is asked for.
+   FVG-PT's, and in the metadata everything that is needed to build both again: the trainer, the classes, the words
+   and the template, every option of the method.  Loading builds the learner from that and then fills its parameters,
+   each of whose shapes is compared with the file's before memory is asked for.
 
-   The published trainers' own files (PyTorch's, fvgpt.h, chapter 10) hold tensors only: who loads one says what it is,
-   by making the learner first. */
+   The published trainers' own files (PyTorch's, fvgpt.h, chapter 10) hold tensors only: who loads one says what it
+   is, by making the learner first. */
 #ifndef FVGPT_NO_STDIO
 /* ["name", "name", ...] with quotes, backslashes and control characters escaped */
 static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
@@ -7533,7 +7619,7 @@ static void fvg__swap_gradients(fvg_learner *l, float **grad) {
   }
 }
 
-/* The label's logit [1,1] for a picture's step; f_clip [embed_dim] plain CLIP's feature of it, where that is another. */
+/* The label's logit [1,1] for a picture's step; f_clip [embed_dim] plain CLIP's feature of it, if that is another. */
 static fvg_node *fvg__class_score(const fvg_classifier *k, const fvg__step *step, const float *f_clip, int label) {
   int width = k->clip->embed_dim;
   const fvg_fvgpt_desc *d = k->fvgpt ? &k->fvgpt->desc : NULL;

@@ -32,7 +32,7 @@ static const char manual[] =
   "                 [--epochs N] [--lr X] [--batch N] (else each method's own) [--set NAME=VALUE]...\n"
   "                 [--n-ctx 4] [--ctx-init WORDS] [--class-token-position end|middle|front]\n"
   "                 [--lambda-base 10] [--lambda-new 1] [--template \"a photo of a {}.\"] [--fill-black]\n"
-  "                 [--calibration published|crossfit] [--entropy raw|normalised] [--ablate]\n"
+  "                 [--calibration published|crossfit|constant] [--entropy raw|normalised] [--ablate]\n"
   "                 [--dataset-root DATA --dataset NAME,...] instead of --data: the published folders\n"
   "                 [--few-shot] all classes, every number of --shots 1,2,4,8,16\n"
   "                 [--transfer-to ROOT,...] all classes, then tested on those of other data sets\n"
@@ -80,11 +80,17 @@ static int whole(const char *name, const char *text, int low, int high, int *out
   return 0;
 }
 
-/* *out is 0 for the first word, 1 for the second. */
-static int one_of(const char *name, const char *value, const char *first, const char *second, int *out) {
-  *out = !strcmp(value, second);
-  if (*out || !strcmp(value, first)) return 1;
-  fprintf(stderr, "fvgpt: %s %s: %s or %s is expected\n", name, value, first, second);
+/* *out is the number of the word among those with blanks between. */
+static int one_of(const char *name, const char *value, const char *words, int *out) {
+  const char *at;
+  size_t n = strlen(value);
+  *out = 0;
+  for (at = words; *at; at += *at == ' ', ++*out) {
+    size_t length = strcspn(at, " ");
+    if (length == n && !strncmp(at, value, n)) return 1;
+    at += length;
+  }
+  fprintf(stderr, "fvgpt: %s %s: one of %s is expected\n", name, value, words);
   return 0;
 }
 
@@ -124,8 +130,8 @@ static int take(options *o, const char *name, const char *value) {
   if (!strcmp(name, "--size")) return whole(name, value, 1, 4096, &o->size);
   if (!strcmp(name, "--set")) { o->set[o->n_set++] = value; return 1; }
   if (!strcmp(name, "--shots")) return take_shots(o, value);
-  if (!strcmp(name, "--calibration")) return one_of(name, value, "published", "crossfit", &o->crossfit);
-  if (!strcmp(name, "--entropy")) return one_of(name, value, "raw", "normalised", &o->normalised);
+  if (!strcmp(name, "--calibration")) return one_of(name, value, "published crossfit constant", &o->crossfit);
+  if (!strcmp(name, "--entropy")) return one_of(name, value, "raw normalised", &o->normalised);
   if (!strcmp(name, "--epochs")) return whole(name, value, 1, 100000, &o->epochs);
   if (!strcmp(name, "--batch")) return whole(name, value, 1, 100000, &o->batch);
   if (!strcmp(name, "--threads")) return whole(name, value, 1, 256, &o->threads);
@@ -518,7 +524,8 @@ static fvg_status encode(fvg_ctx *c, const options *o) {
 
 /* ---- checkpoints ---- */
 /* A folder that tune made. */
-static fvg_status open_tuned(fvg_clip *m, const char *folder, fvg_learner **l, fvg_fvgpt **f, fvg_weights **settings) {
+static fvg_status open_tuned(fvg_clip *m, const char *folder, fvg_learner **l, fvg_fvgpt **f,
+                             fvg_weights **settings) {
   char path[1200];
   snprintf(path, sizeof path, "%s/checkpoint.safetensors", folder);
   return fvg_checkpoint_load(m, path, l, f, settings);

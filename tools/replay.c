@@ -86,10 +86,10 @@ static fvg_status load_parameter(replay *r, fvg_parameter *p) {
 }
 
 /* ---- methods of prompt tuning ---- */
-typedef struct recording {                           /* images [S,B,3,H,W], labels [S,B], masks [S,B,1,H,W] or none  */
+typedef struct recording {                 /* images [S,B,3,H,W], labels [S,B], masks [S,B,1,H,W] or none */
   fvg_tensor images, labels, masks, test;
   int steps, batch;
-  size_t pixels;                                     /* of one image                                                 */
+  size_t pixels;                                    /* of one image */
 } recording;
 
 static void recording_free(replay *r, recording *x) {
@@ -451,7 +451,8 @@ static fvg_status run(replay *r, const char *path, const char *out) {
   method = fvg_weights_metadata(r->in, "method");
   if (method && !strcmp(method, "FVGPT")) s = replay_fvgpt(r);
   else if (method && fvg_method_named(method)) s = replay_learner(r, fvg_method_named(method));
-  else s = fvg__fail(r->c, FVG_E_UNSUPPORTED, "%s: method %s cannot be replayed", path, method ? method : "(none given)");
+  else s = fvg__fail(r->c, FVG_E_UNSUPPORTED, "%s: method %s cannot be replayed", path,
+                     method ? method : "(none given)");
   if (!s) s = fvg_safetensors_save(r->c, out, r->out, r->n_out, NULL, 0);
   for (i = 0; i < r->n_out; i++) fvg__release(r->c, r->out[i].tensor.data);
   fvg_weights_close(r->in);

@@ -163,7 +163,7 @@ typedef struct tuning {
   char *curve[MAX_ROWS][MAX_SEEDS];                 /* losses per epoch as text: numbers with blanks between */
   fvg_views *views;                                 /* plain CLIP's, shared by seeds and stages, unless every epoch
                                                        crops anew */
-  fvg_views *own_views;                             /* likewise those of the backbone at work, if it has its own     */
+  fvg_views *own_views;                             /* likewise those of the backbone at work, if it has its own    */
   /* of all entries: mean over seeds */
   double mean[MAX_ENTRIES][MAX_ROWS][MAX_TESTS];
 } tuning;
@@ -204,6 +204,7 @@ static void add_ablation(tuning *t, const fvg_method *method, int backbone) {
 }
 
 static fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
+  static const char *const calibration[] = {"", "+crossfit", "+constant"};
   const char *at = t->o->trainer;
   add_row(t, "zero_shot", NULL, -1);
   while (*at) {
@@ -223,8 +224,7 @@ static fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
                                              "FVG-PT adapts");
     backbone = add_row(t, fvg_method_name(method), method, -1);
     if (fvgpt) {
-      snprintf(full, sizeof full, "%s%s%s", name, t->o->crossfit ? "+crossfit" : "",
-               t->o->normalised ? "+normalised" : "");
+      snprintf(full, sizeof full, "%s%s%s", name, calibration[t->o->crossfit], t->o->normalised ? "+normalised" : "");
       add_row(t, full, method, backbone);
       if (t->o->ablate) add_ablation(t, method, backbone);
     }
@@ -411,7 +411,7 @@ static void describe(const tuning *t, const table_row *r, int seed, const fvg_it
   set_number(x, "lambda_new", o->lambda_new);
   set(x, "template", o->prompt_template ? o->prompt_template : "a photo of a {}.");
   set(x, "fill", o->fill_black ? "black" : "mean");
-  if (o->crossfit) set(x, "calibration", "crossfit");
+  if (o->crossfit) set(x, "calibration", o->crossfit == 2 ? "constant" : "crossfit");
 }
 
 /* All of it in one line, for the state of a stage that may be cut off. */
@@ -485,10 +485,14 @@ static fvg_status checkpoint_path(const tuning *t, const char *name, int seed, c
 static fvg_status views_for(tuning *t, int seed, int stage, fvg_learner *l, fvg_views **views) {
   fvg_views_desc desc = t->augment;
   int plain = stage == 1 || fvg_learner_feature_width(t->m, l) == t->m->embed_dim, i;
+  int cropped = desc.augment == FVG_AUGMENT_CROP || desc.augment == FVG_AUGMENT_FIXED_CROPS;
   fvg_status s;
+  desc.crop_scale_min = fvg_method_crop_scale(fvg_method_named(fvg_learner_method(l)));
+  if (!plain) desc.learner = l;
+  if (plain && cropped && desc.crop_scale_min > 0.1f && desc.augment != FVG_AUGMENT_CROP)      /* crops of its own   */
+    return fvg_views_new(t->m, views, &t->d, &desc);
   *views = t->views;
   if (plain && t->views) return FVG_OK;
-  if (!plain) desc.learner = l;
   if (desc.augment == FVG_AUGMENT_CROP) {
     desc.seed = (uint64_t)seed + 1000000u * (uint64_t)stage;
     desc.no_foreground = stage == 1 && !(fvg_learner_needs(l) & FVG_NEEDS_FOREGROUND);
@@ -639,7 +643,7 @@ static fvg_status crossfit(tuning *t, const table_row *r, int seed, const fvg_it
       seen[i] = name[1 - i];
       n_other[i] = n[1 - i];
     }
-    s = fvg_fvgpt_crossfit(f, l, v, other, seen, n_other, t->o->prompt_template, &desc);
+    s = fvg_fvgpt_crossfit(f, l, v, other, seen, n_other, t->o->prompt_template, t->o->crossfit == 2, &desc);
   }
   for (i = 0; i < 2; i++) {
     views_done(t, v[i]);
