@@ -398,8 +398,8 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, c
 /* Cross-fitted prior calibration, beyond the paper: f's backbone gate is found anew on classes that the prompts have
    never seen.  l[0] and l[1] are tuned each on one half of the base classes; v[i] and items[i] are the pictures of
    the OTHER half, labels counted within it, and name[i] its n_class[i] names.  constant 0: the gate is trained on
-   them as desc says; 1: it becomes one number for all pictures, the b of 0.05, 0.1, ... 0.95 with the least cross-entropy
-   there.  Nothing else of f changes. */
+   them as desc says; 1: it becomes one number for all pictures, the b of 0.05, 0.1, ... 0.95 with the least
+   cross-entropy there.  Nothing else of f changes. */
 FVG_DEF fvg_status fvg_fvgpt_crossfit(fvg_fvgpt *f, fvg_learner *const l[2], fvg_views *const v[2],
                                       const fvg_items items[2], const char *const *const name[2],
                                       const int n_class[2], const char *prompt_template, int constant,
@@ -6975,6 +6975,9 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_ite
   if (s) return s;
   if (v->desc.learner)
     return fvg__fail(l->clip->ctx, FVG_E_ARG, "%s trains on views of plain CLIP, not of a learner", l->method->name);
+  if ((l->method->needs & FVG_NEEDS_FOREGROUND) && v->desc.fill_black)
+    return fvg__fail(l->clip->ctx, FVG_E_ARG, "%s needs a background that is 0, the data set's mean colour, not black",
+                     l->method->name);
 #ifndef FVGPT_NO_STDIO
   if ((l->method->needs & FVG_NEEDS_FOREGROUND) && (s = fvg__check_masks(v->dataset, items)) != FVG_OK) return s;
 #endif
