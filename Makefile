@@ -27,10 +27,10 @@ pretrain: $(BUILD)/pretrain
 	@echo "to use it: cp $(BUILD)/tiny-clip/config.json $(BUILD)/tiny-clip/model.safetensors $(BUILD)/tiny-clip/merges.txt examples/tiny-clip/"
 
 test:
-	@$(MAKE) -j4 --no-print-directory $(BUILD)/fvgpt $(BUILD)/world $(EXAMPLES) $(TESTS)
+	@$(MAKE) -j4 --no-print-directory $(BUILD)/fvgpt $(BUILD)/world $(TESTS)
 	@sh tests/run.sh $(BUILD)
 
-$(BUILD)/fvgpt: tools/fvgpt.c tools/report.h tools/report_page.h $(HEADERS)
+$(BUILD)/fvgpt: tools/fvgpt.c tools/tune.h tools/report.h tools/report_page.h $(HEADERS)
 	@mkdir -p $(BUILD)
 	$(CC) $(WARN) $(CFLAGS) $(STB) -DFVGPT_PTHREADS -DFVGPT_DIRENT $< -o $@ -lm -lpthread
 

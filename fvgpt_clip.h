@@ -6976,7 +6976,7 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_ite
   if (v->desc.learner)
     return fvg__fail(l->clip->ctx, FVG_E_ARG, "%s trains on views of plain CLIP, not of a learner", l->method->name);
   if ((l->method->needs & FVG_NEEDS_FOREGROUND) && v->desc.fill_black)
-    return fvg__fail(l->clip->ctx, FVG_E_ARG, "%s needs a background that is 0, the data set's mean colour, not black",
+    return fvg__fail(l->clip->ctx, FVG_E_ARG, "%s needs a background of 0, the data set's mean colour, not black",
                      l->method->name);
 #ifndef FVGPT_NO_STDIO
   if ((l->method->needs & FVG_NEEDS_FOREGROUND) && (s = fvg__check_masks(v->dataset, items)) != FVG_OK) return s;

@@ -29,6 +29,7 @@ static void unit_rows(float *x, int rows, int d) {
 
 static fvg_fvgpt_batch small_batch(void) {
   fvg_fvgpt_batch x;
+  memset(&x, 0, sizeof x);
   x.n = N;
   x.n_class = CLASSES;
   x.f = f;
@@ -754,6 +755,7 @@ static void golden(const char *file, fvg_optimizer_kind kind, double final_toler
   report.b = b;
   for (step = 0; step < steps; step++) {
     fvg_fvgpt_batch now;
+    memset(&now, 0, sizeof now);
     now.n = batch;
     now.n_class = x[5].dim[0];
     now.f = (float *)x[0].data + step * batch * width;

@@ -489,7 +489,7 @@ static fvg_status views_for(tuning *t, int seed, int stage, fvg_learner *l, fvg_
   fvg_status s;
   desc.crop_scale_min = fvg_method_crop_scale(fvg_method_named(fvg_learner_method(l)));
   if (!plain) desc.learner = l;
-  if (plain && cropped && desc.crop_scale_min > 0.1f && desc.augment != FVG_AUGMENT_CROP)    /* crops of its own     */
+  if (plain && cropped && desc.crop_scale_min > 0.1f && desc.augment != FVG_AUGMENT_CROP)   /* crops of its own     */
     return fvg_views_new(t->m, views, &t->d, &desc);
   *views = t->views;
   if (plain && t->views) return FVG_OK;
