@@ -26,7 +26,7 @@ one_line() {                                             # one_line "what" "text
   shift 2
   "$@" >"$work/stdout" 2>"$work/stderr"
   status=$?
-  grep -v -E '^(encode|CoOp|FVGPT_CoOp|report) ' "$work/stderr" >"$work/errors"
+  grep -v -E '^(encode|[A-Za-z_]*CoOp|PromptSRC|report) ' "$work/stderr" >"$work/errors"
   lines=$(wc -l <"$work/errors")
   if [ $status -eq 1 ] && [ "$lines" -eq 1 ] && grep -q -F -e "$text" "$work/errors"; then passed=$((passed + 1)); else
     failed=$((failed + 1))
@@ -217,6 +217,33 @@ check "the page shows numbers" sh -c "[ \$(wc -l <'$work/shown') -gt 50 ]"
 check "and all of them are in results.json" sh -c "[ -z \"\$(comm -23 '$work/shown' '$work/stored')\" ]"
 check "report again, over its own" quiet "$fvgpt" report --model "$model" --data "$data" --runs "$work/t1" --pictures 1 --out "$work/report"
 check "no partial files" sh -c "! find '$work' -name '*.part' | grep -q ."
+
+# lists of trainers and data sets, few shots, other data sets' classes, published checkpoints
+tiny="--shots 2 --epochs 2 --seeds 1,2 --augment none"
+cp -r "$data" "$work/other"
+list() { "$fvgpt" tune --model "$model" --data "$data" --data "$work/other" --trainer FVGPT_KgCoOp,PromptSRC,FVGPT_MMRL $tiny "$@"; }
+made() { list --set W=4 --out "$work/list" >"$work/list.txt" 2>"$work/list.err"; }
+check "a list" made
+check "its table" sh -c "tail -n 6 '$work/list.txt' | grep -q '^FVGPT_KgCoOp .* [0-9.]*\$' && grep -q '\"method\": \"FVGPT_MMRL\", \"$(basename "$data")\": {\"base\"' '$work/list/results.json'"
+check "equal data sets have equal results" cmp "$work/list/$(basename "$data")/results.json" "$work/list/other/results.json"
+cp "$work/list.txt" "$work/list1.txt"
+check "the list again" made
+check "trains nothing" sh -c "[ \$(grep -c reusing '$work/list.err') -eq 20 ] && ! grep -q epoch '$work/list.err' && cmp '$work/list1.txt' '$work/list.txt'"
+refused "other options" "other options of the method" tune --model "$model" --data "$data" --trainer KgCoOp $tiny --set W=5 --out "$work/list/$(basename "$data")"
+refused "other epochs" "epochs 2, not 3" tune --model "$model" --data "$data" --trainer KgCoOp --shots 2 --epochs 3 --seeds 1 --augment none --set W=4 --out "$work/list/$(basename "$data")"
+refused "two data sets of one name" "two data sets are called" tune --model "$model" --data "$data" --data "$data" --trainer CoOp --out "$work/x"
+refused "an option of no trainer" "--set V=1" tune --model "$model" --data "$data" --trainer KgCoOp --set V=1 --out "$work/x"
+refused "an option without a number" "--set W=much" tune --model "$model" --data "$data" --trainer KgCoOp --set W=much --out "$work/x"
+refused "an option out of bounds" "W is -1" tune --model "$model" --data "$data" --trainer KgCoOp --set W=-1 --shots 2 --seeds 1 --out "$work/x"
+refused "FVG-PT on CoCoOp" "FVGPT_CoCoOp" tune --model "$model" --data "$data" --trainer FVGPT_CoCoOp --out "$work/x"
+refused "a calibration of no kind" "--calibration fitted" tune --calibration fitted
+refused "no such published set" "caltech101" tune --model "$model" --dataset-root "$work" --dataset mnist --trainer CoOp --out "$work/x"
+check "few shots" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp --few-shot --shots 1,2 --epochs 2 --seeds 1 --augment none --out '$work/few-shot' 2>/dev/null | grep -q '^FVGPT_KgCoOp  *[0-9.]*  *[0-9.]*  *[0-9.]*\$'"
+check "transfer" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_MMRL --transfer-to '$work/other' $tiny --out '$work/transfer' 2>/dev/null | grep -q 'FVGPT_MMRL *seed 2 *source *[0-9.]* *other *[0-9.]*'"
+check "cross-fitted gates" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp $tiny --set W=4 --calibration crossfit --entropy normalised --out '$work/list/$(basename "$data")' 2>/dev/null | grep -q '^FVGPT_KgCoOp+crossfit+normalised' && '$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp $tiny --set W=4 --calibration constant --out '$work/list/$(basename "$data")' 2>/dev/null | grep -q '^FVGPT_KgCoOp+constant'"
+tuned=$work/list/$(basename "$data")/PromptSRC/seed1
+check "a file under its published names" sh -c "a=\$('$fvgpt' eval --model '$model' --data '$data' --checkpoint '$tuned' --split-half base 2>/dev/null); b=\$('$fvgpt' eval --model '$model' --data '$data' --trainer PromptSRC --checkpoint '$tuned/checkpoint.safetensors' --split-half base 2>/dev/null); [ -n \"\$a\" ] && [ \"\$a\" = \"\$b\" ]"
+refused "a checkpoint of another method" "representation_learner" eval --model "$model" --data "$data" --trainer MMRL --checkpoint "$tuned/checkpoint.safetensors" --split-half base
 
 # arguments
 refused "no such command" "unknown command frobnicate" frobnicate
