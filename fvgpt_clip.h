@@ -420,6 +420,9 @@ FVG_DEF void       fvg_classifier_free(fvg_classifier *k);
 /* f [n, feature width of the classifier's learner] -> logits [n, n_class]; b [n]: the weight of plain CLIP (new
    branch only, else 0), or NULL. */
 FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int n, float *logits, float *b);
+/* How well it does on pictures, whose labels count within its list of classes. */
+FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, const fvg_dataset *d, const fvg_items *items,
+                                       fvg_score *score);
 
 /* ---------------------------------------------------------------------------------------------------------
    Attention maps: where a classifier looks
@@ -7250,6 +7253,24 @@ FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int 
   fvg__gemm(m->ctx, &p);
   for (i = 0; i < count; i++) logits[i] *= m->logit_scale;
   return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, const fvg_dataset *d, const fvg_items *items,
+                                       fvg_score *score) {
+  fvg_clip *m = k->clip;
+  size_t n = (size_t)(items->n < 1 ? 1 : items->n);
+  float *f = (float *)fvg__alloc_array(m->ctx, n * (size_t)fvg_learner_feature_width(m, k->learner), sizeof *f);
+  float *logits = (float *)fvg__alloc_array(m->ctx, n * (size_t)k->n_class, sizeof *logits);
+  int *label = (int *)fvg__alloc_array(m->ctx, n, sizeof *label), i;
+  fvg_status s = f && logits && label ? FVG_OK : FVG_E_NOMEM;
+  for (i = 0; !s && i < items->n; i++) label[i] = items->item[i].label;
+  if (!s) s = fvg_encode_items(m, k->learner, d, items, f);
+  if (!s) s = fvg_classifier_logits(k, f, items->n, logits, NULL);
+  if (!s) s = fvg_score_of(m->ctx, score, logits, label, items->n, k->n_class);
+  fvg__release(m->ctx, label);
+  fvg__release(m->ctx, logits);
+  fvg__release(m->ctx, f);
+  return s;
 }
 
 /*===========================================================================================================

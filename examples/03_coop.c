@@ -7,31 +7,19 @@
 #define FVGPT_DIRENT                                          /* list folders through <dirent.h>                    */
 #include "fvgpt_clip.h"
 
-/* Accuracy in percent of zero-shot CLIP (p NULL) or tuned prompts on one half of the test images. */
-static fvg_status test(fvg_clip *m, const fvg_dataset *d, fvg_half half, fvg_learner *p, double *accuracy) {
-  fvg_ctx *c = m->ctx;
-  int first, n_class = fvg_half_classes(d->n_class, half, &first), i;
+/* Accuracy in percent of a learner (NULL: zero-shot CLIP) on one half of the test images. */
+static fvg_status test(fvg_clip *m, const fvg_dataset *d, fvg_half half, fvg_learner *l, double *accuracy) {
+  int first, n_class = fvg_half_classes(d->n_class, half, &first);
+  fvg_branch branch = !l ? FVG_ZERO_SHOT : half == FVG_BASE ? FVG_TUNED : FVG_TUNED_NEW;
   fvg_classifier *k = NULL;
   fvg_items items;
   fvg_score score;
-  float *f = NULL, *logits = NULL;
-  int *label = NULL;
-  fvg_status s = fvg_items_half(c, &items, &d->test, d->n_class, half);
-  if (s) return s;
-  f = (float *)malloc((size_t)items.n * (size_t)m->embed_dim * sizeof *f);
-  logits = (float *)malloc((size_t)items.n * (size_t)n_class * sizeof *logits);
-  label = (int *)malloc((size_t)items.n * sizeof *label);
-  for (i = 0; i < items.n; i++) label[i] = items.item[i].label;
-  s = fvg_classifier_new(m, &k, p ? FVG_TUNED : FVG_ZERO_SHOT, p, NULL, NULL, (const char *const *)d->class_name + first, n_class);
-  if (!s) s = fvg_encode_items(m, NULL, d, &items, f);
-  if (!s) s = fvg_classifier_logits(k, f, items.n, logits, NULL);
-  if (!s) s = fvg_score_of(c, &score, logits, label, items.n, n_class);
+  fvg_status s = fvg_items_half(m->ctx, &items, &d->test, d->n_class, half);
+  if (!s) s = fvg_classifier_new(m, &k, branch, l, NULL, NULL, (const char *const *)d->class_name + first, n_class);
+  if (!s) s = fvg_classifier_test(k, d, &items, &score);
   if (!s) *accuracy = score.accuracy;
-  free(label);
-  free(logits);
-  free(f);
   fvg_classifier_free(k);
-  fvg_items_free(c, &items);
+  fvg_items_free(m->ctx, &items);
   return s;
 }
 

@@ -1044,6 +1044,159 @@ static void test_allocation_failures(void) {
   check(ok && s == FVG_OK && k > 100, "each allocation failing in turn: an error, and no memory stays");
 }
 
+/* ---- runs that are cut off ---- */
+#define STATE ROOT "/state"
+
+static int count_down(void *user, const fvg_progress *p) {
+  int *left = (int *)user;
+  return p->n_epochs > 0 && --*left == 0;        /* encoding has no epochs                                          */
+}
+
+/* Four epochs of a method and of FVG-PT on it, both from one state file; every stop takes `steps` more steps. */
+static fvg_status run_with_state(world *w, const char *method, int *left, int steps, fvg_learner **l, fvg_fvgpt **f,
+                                 double *loss, const char *mark) {
+  fvg_learner_desc d;
+  fvg_fvgpt_desc fd;
+  fvg_views_desc vd;
+  fvg_views *v = NULL, *own = NULL;
+  fvg_train_desc t = train_desc(4);
+  fvg_status s;
+  memset(&d, 0, sizeof d);
+  memset(&fd, 0, sizeof fd);
+  memset(&vd, 0, sizeof vd);
+  d.method = fvg_method_named(method);
+  fd.width = D;
+  vd.augment = FVG_AUGMENT_FIXED_CROPS;
+  vd.n_crops = 2;
+  t.state = mark ? STATE : NULL;
+  t.state_mark = mark;
+  t.epoch_loss = loss;
+  *left = steps;
+  *f = NULL;
+  s = fvg_learner_new(w->m, l, &d, names, BASE);
+  if (!s) s = fvg_views_new(w->m, &v, &w->set, &vd);
+  if (!s) s = fvg_learner_train(*l, v, &w->train, &t);
+  vd.learner = *l;
+  t.epoch_loss = loss + 4;
+  if (!s) s = fvg_fvgpt_new(w->c, f, &fd);
+  if (!s) s = fvg_views_new(w->m, &own, &w->set, &vd);
+  if (!s) s = fvg_fvgpt_train(*f, *l, own, &w->train, NULL, &t);
+  fvg_views_free(v);
+  fvg_views_free(own);
+  return s;
+}
+
+static int same_parameters(fvg_parameter *const *a, fvg_parameter *const *b, int n) {
+  int i, ok = 1;
+  for (i = 0; i < n; i++) ok = ok && same(a[i]->value.data, b[i]->value.data, fvg_tensor_count(&a[i]->value) * 4);
+  return ok;
+}
+
+static int exists(const char *name) {
+  FILE *file = fopen(name, "rb");
+  if (file) fclose(file);
+  return file != NULL;
+}
+
+static void test_resume(void) {
+  static const char *const method[] = {"CoOp", "MaPLe", "MMRL"};
+  world w;
+  fvg_desc d;
+  fvg_learner *whole, *cut;
+  fvg_fvgpt *f_whole, *f_cut;
+  double loss[8], again[8];
+  int i, left, steps, n;
+  memset(&d, 0, sizeof d);
+  d.progress = count_down;
+  d.user = &left;
+  if (world_open(&w, &d)) { check(0, "a world to stop in"); return; }
+  remove(STATE);
+  for (i = 0; i < 3; i++) {
+    need(!run_with_state(&w, method[i], &left, 100000, &whole, &f_whole, loss, NULL), fvg_error(w.c));
+    steps = N / 4 * 3 / 2;                       /* one and a half epochs                                           */
+    check(run_with_state(&w, method[i], &left, steps, &cut, &f_cut, again, "a") == FVG_E_CANCELLED, "cancelled");
+    check(exists(STATE), "its state stays");
+    fvg_learner_free(cut);
+    check(run_with_state(&w, method[i], &left, 100000, &cut, &f_cut, again, "b") == FVG_E_ARG &&
+              one_line(w.c, STATE, "other settings"), "another mark is refused");
+    fvg_learner_free(cut);
+    check(!run_with_state(&w, method[i], &left, 100000, &cut, &f_cut, again, "a"), "it goes on");
+    n = whole->n_param;
+    check(same_parameters(whole->param, cut->param, n), "to the same parameters, bit for bit");
+    check(same_parameters(f_whole->params, f_cut->params, f_whole->n_params), "and so does what follows");
+    check(same(loss, again, sizeof loss), "and the same losses");
+    check(!exists(STATE), "and leaves no state");
+    fvg_learner_free(cut);
+    fvg_fvgpt_free(f_cut);
+    fvg_learner_free(whole);
+    fvg_fvgpt_free(f_whole);
+  }
+  world_close(&w);
+}
+
+/* The gate from two halves of the base classes: nothing but the gate changes, and a constant one is constant. */
+static void test_crossfit(world *w, fvg_learner *p, fvg_fvgpt *f) {
+  static float logits[N * CLASSES], rows[CLASSES * SHOTS * D];
+  fvg_learner *l[2];
+  fvg_views *v[2], *views = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
+  fvg_fvgpt *g;
+  fvg_fvgpt_desc d = f->desc;
+  fvg_items half[2];
+  fvg_item items[2][N];
+  const char *half_name[2][BASE];
+  const char *const *seen[2];
+  fvg_classifier *k;
+  fvg_score score;
+  fvg_train_desc t = train_desc(2);
+  float b[N];
+  int n[2] = {0, 0}, i, h, constant, ok;
+  half[0].n = half[1].n = 0;
+  for (i = 0; i < BASE; i++) half_name[i % 2][n[i % 2]++] = names[i];
+  for (h = 0; h < 2; h++) half[h].item = items[h];
+  for (i = 0; i < N; i++) {
+    h = 1 - item[i].label % 2;                   /* source h holds the pictures of the half that l[h] has not seen  */
+    items[h][half[h].n] = item[i];
+    items[h][half[h].n++].label = item[i].label / 2;
+  }
+  for (h = 0; h < 2; h++) {
+    need(!fvg_learner_new(w->m, &l[h], NULL, half_name[h], n[h]), "a learner of a half");
+    seen[h] = half_name[1 - h];
+    v[h] = views;
+  }
+  i = n[0];
+  n[0] = n[1];
+  n[1] = i;
+  need(!fvg_encode_items(w->m, NULL, &w->set, &w->train, rows), "features");
+  for (constant = 0; constant < 2; constant++) {
+    need(!fvg_fvgpt_new(w->c, &g, &d), "modules");
+    for (i = 0; i < f->n_params; i++)
+      memcpy(g->params[i]->value.data, f->params[i]->value.data, fvg_tensor_count(&f->params[i]->value) * 4);
+    check(!fvg_fvgpt_crossfit(g, l, v, half, seen, n, NULL, constant, &t), fvg_error(w->c));
+    for (ok = 1, i = 0; i < f->n_params; i++)
+      if (strncmp(f->params[i]->name, "brg", 3))
+        ok = ok && same(g->params[i]->value.data, f->params[i]->value.data,
+                        fvg_tensor_count(&f->params[i]->value) * 4);
+    check(ok, "crossfit touches the gate alone");
+    check(!same(g->params[f->n_params - 1]->value.data, f->params[f->n_params - 1]->value.data, 4), "and does");
+    need(!fvg_classifier_new(w->m, &k, FVG_BRANCH_NEW, p, g, NULL, names, BASE), "a classifier");
+    check(!fvg_classifier_logits(k, rows, N, logits, b), "its weights of plain CLIP");
+    for (ok = 1, i = 1; i < N; i++) ok = ok && b[i] == b[0];
+    check(ok == constant && b[0] >= 0 && b[0] <= 1, "one number for all pictures, or not");
+    if (constant) check(fabs(b[0] * 20 - floor(b[0] * 20 + 0.5)) < 1e-4, "a multiple of 0.05");
+    check(!fvg_classifier_test(k, &w->set, &w->train, &score) && score.n == N, "fvg_classifier_test");
+    for (ok = 0, i = 0; i < N; i++) {
+      int best = 0, c;
+      for (c = 1; c < BASE; c++) if (logits[i * BASE + c] > logits[i * BASE + best]) best = c;
+      ok += best == item[i].label;
+    }
+    check(score.n_correct == ok, "counts as by hand");
+    fvg_classifier_free(k);
+    fvg_fvgpt_free(g);
+  }
+  fvg_views_free(views);
+  for (h = 0; h < 2; h++) fvg_learner_free(l[h]);
+}
+
 int main(void) {
   static float x[CLASSES * SHOTS * D];
   fvg_fvgpt_desc fd = fvgpt_desc();
@@ -1082,9 +1235,11 @@ int main(void) {
   test_switches(&w, x);
   test_spoiled(&w);
   test_other_files(&w);
+  test_crossfit(&w, p, f);
   fvg_learner_free(p);
   fvg_fvgpt_free(f);
   world_close(&w);
+  test_resume();
   test_threads();
   test_allocation_failures();
   printf("%d passed, %d failed\n", passed, failed);
