@@ -1068,6 +1068,8 @@ static fvg_status run_with_state(world *w, const char *method, int *left, int st
   fd.width = D;
   vd.augment = FVG_AUGMENT_FIXED_CROPS;
   vd.n_crops = 2;
+  memset(&t.optimizer, 0, sizeof t.optimizer);  /* the method's own kind and rate                                 */
+  t.optimizer.epochs = 4;
   t.state = mark ? STATE : NULL;
   t.state_mark = mark;
   t.epoch_loss = loss;
