@@ -3544,16 +3544,20 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_templ
    Every method here freezes CLIP and learns a few vectors that it writes into the towers' sequences.  What differs is
    little enough for one table entry, a fvg_method:
 
-     init       its parameters and constants                  plan      where its vectors stand (chapter 4)
-     vectors    the vectors as nodes, from the parameters     loss      what it minimises; by default CE(s f g^T, y)
+     init       its parameters and constants, and in `plan` where its vectors stand (chapter 4)
+     vectors    the vectors as nodes, made from the parameters
+     loss       what it minimises; by default CE(s f g^T, y)
+     mixed      the vector that scores base classes, where it is not f
      gradients, epoch, scores   for those few that mend gradients, average over epochs, or write other words for
                                 every picture
+     release    gives back what init left in `own`
 
    The rest is the same for all: class names become packed texts, g is the text tower's normalised answer, f the image
-   tower's, the scores are z = s f g^T.  Training, checkpoints, classifiers and FVG-PT (chapter 13) see no more
-   of a method than this table, so a new one is a new chapter and a line in the list behind the last of them.
+   tower's, the scores are z = s f g^T.  Training, checkpoints, classifiers and FVG-PT (chapters 13 and 14) see no
+   more of a method than this table, so a new one is a new chapter and a line in the list behind the last of them.
 
-   A class is written as words ([SOT] ctx, the rest of the given words, name, dot, [EOT]) or as a filled template. */
+   A class is written as [SOT], the context words, what is left of the given words, name, dot, [EOT], or, by methods
+   without context words (MMRL), as a filled template. */
 
 #define FVG__MOST_OPTIONS 12
 
@@ -4140,6 +4144,7 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, const 
 
 static fvg_status fvg__coop_init(fvg_learner *l) { return fvg__learner_ctx(l, "ctx"); }
 
+/* name, words, n_ctx; needs, parts, batch; optimiser; options; the functions in the order of fvg_method; crops */
 static const fvg_method fvg__coop = {
   "CoOp", NULL, 4, 0, 1, 4, {0.0035f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0}, {{NULL, 0, 0, 0}},
   fvg__coop_init, fvg__ctx_vectors, NULL, NULL, NULL, NULL, NULL, NULL, 0

@@ -764,7 +764,7 @@ static void prograd_case(int conflict, double lambda) {
   fvg_learner_free(l);
 }
 
-/* ---- METHODS 18 ---- */
+/* ---- what every implementation should pass: counts and identities ---- */
 /* The numbers of parameters for ViT-B/16: init makes them before it needs any weight; the vocabulary is missing, so
    methods that then encode sentences stop there. */
 static void test_counts(void) {
