@@ -138,9 +138,10 @@ def trajectories(folder):
             at, mine = w, got.get(key, [])
             if key.startswith("final.") and meta["optimizer"] == "AdamW" and len(mine) == len(w):
                 grad = want[key.replace("final.", "grad0.")]
-                sure = [i for i in range(len(w)) if grad[i] == 0 or abs(grad[i]) > 1e-6 * largest(grad)]
+                least = 1e-6 * largest(grad)
+                sure = [i for i in range(len(w)) if grad[i] == 0 or abs(grad[i]) > least]
                 if len(w) - len(sure) > 1 + len(w) // 10000:
-                    print(f"{name} {key}: {len(w) - len(sure)} of {len(w)} gradients are below rounding")
+                    print(f"{name} {key}: {len(w) - len(sure)} of {len(w)} gradients are below rounding: too many to leave out")
                     sure = range(len(w))
                 at, mine = [w[i] for i in sure], [mine[i] for i in sure]
             check(key in got and worst(mine, at) <= bound, f"{name} {key}")
