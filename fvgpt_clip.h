@@ -7228,11 +7228,12 @@ static fvg_status fvg__scores_by_picture(fvg_classifier *k, const float *f, int 
 FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int n, float *logits, float *b) {
   fvg_clip *m = k->clip;
   size_t d = (size_t)m->embed_dim, i, count = (size_t)n * (size_t)k->n_class;
-  int n_part = fvg__learner_parts(k->learner);
+  int n_part = fvg__learner_parts(k->learner), tuned = k->branch == FVG_TUNED;
   fvg__product p;
   if (b) memset(b, 0, (size_t)n * sizeof *b);
   if (k->branch != FVG_ZERO_SHOT && k->packed.n_text) return fvg__scores_by_picture(k, f, n, logits);
-  if (k->branch >= FVG_BRANCH_BASE) {
+  if (k->branch == FVG_BRANCH_BASE && k->fvgpt->desc.no_fdc && n_part > 2) tuned = 1;    /* z_full: the mix's     */
+  if (k->branch >= FVG_BRANCH_BASE && !tuned) {
     float *part = (float *)fvg__alloc_array(m->ctx, 2 * (size_t)n * d, sizeof *part), *f_clip = part + (size_t)n * d;
     fvg_status s;
     if (!part) return FVG_E_NOMEM;
@@ -7245,7 +7246,7 @@ FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int 
     return s;
   }
   if (k->branch == FVG_ZERO_SHOT && n_part > 1) f += d;
-  if (k->branch == FVG_TUNED && n_part > 2) f += 2 * d;
+  if (tuned && n_part > 2) f += 2 * d;
   memset(&p, 0, sizeof p);
   p.kernels = m->ctx->kernels;
   p.m = n;
