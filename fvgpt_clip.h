@@ -3881,6 +3881,9 @@ static fvg_status fvg__learner_start(fvg_learner *l, const fvg_learner_desc *des
     return fvg__fail(m->ctx, FVG_E_ARG, "%s: chunks of %d rows", method->name, desc->chunk_rows);
   if (l->desc.n_ctx == 0) l->desc.n_ctx = method->n_ctx;
   if (l->desc.chunk_rows == 0) l->desc.chunk_rows = FVG__PART_ROWS;
+  if ((int)desc->class_token_position < FVG_END || (int)desc->class_token_position > FVG_FRONT)
+    return fvg__fail(m->ctx, FVG_E_ARG, "%s: there is no class_token_position %d", method->name,
+                     (int)desc->class_token_position);
   if ((desc->class_specific || desc->class_token_position) && method->vectors != fvg__ctx_vectors)
     return fvg__fail(m->ctx, FVG_E_ARG, "%s: its context is shared and stands before the name", method->name);
   l->prompt_template = fvg__copy_string(m->ctx, desc->prompt_template ? desc->prompt_template : "a photo of a {}.");

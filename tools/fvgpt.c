@@ -443,8 +443,11 @@ static fvg_status load_view(fvg_clip *m, const char *path, fvg_image *view, floa
   return s;
 }
 
-static fvg_status encode_files(fvg_clip *m, const char *const *file, int n, float *features) {
-  size_t pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size;
+/* Rows of features as a classifier on l reads them; raw: the image tower's output as it is, not normalised. */
+static fvg_status encode_files(fvg_clip *m, fvg_learner *l, int raw, const char *const *file, int n,
+                               float *features) {
+  size_t width = (size_t)fvg_learner_feature_width(m, l), size = (size_t)m->vision.image_size;
+  size_t pixels = 3 * size * size;
   float *chw;
   fvg_image view;
   fvg_status s = FVG_OK;
@@ -454,7 +457,8 @@ static fvg_status encode_files(fvg_clip *m, const char *const *file, int n, floa
   if (!chw) return FVG_E_NOMEM;
   for (i = 0; !s && i < n; i++) {
     s = load_view(m, file[i], &view, chw);
-    if (!s) s = fvg_clip_encode_images(m, chw, 1, features + (size_t)i * (size_t)m->embed_dim);
+    if (!s) s = raw ? fvg_clip_encode_images(m, chw, 1, features + (size_t)i * width) :
+                      fvg_learner_encode_images(m, l, chw, 1, features + (size_t)i * width);
     fvg_image_free(m->ctx, &view);
   }
   fvg__release(m->ctx, chw);
@@ -508,7 +512,8 @@ static fvg_status encode(fvg_ctx *c, const options *o) {
     if (!f || !g) s = FVG_E_NOMEM;
   }
   if (!s && n_pixels) s = fvg_clip_encode_images(m, (const float *)pixels.data, n_pixels, f);
-  if (!s && o->n_image) s = encode_files(m, o->image, o->n_image, f + (size_t)n_pixels * (size_t)m->embed_dim);
+  if (!s && o->n_image)
+    s = encode_files(m, NULL, 1, o->image, o->n_image, f + (size_t)n_pixels * (size_t)m->embed_dim);
   if (!s && o->n_text) s = fvg_clip_encode_texts(m, o->text, o->n_text, g);
   if (!s) {
     if (n_image) { out[n_out].name = "image_features"; out[n_out++].tensor = matrix(f, n_image, m->embed_dim); }
@@ -597,26 +602,6 @@ static void print_scores(const char *file, const char *const *name, int n, float
   if (b > 0) printf("  weight of plain CLIP b = %.3f\n", (double)b);
 }
 
-/* Rows of features as a classifier on l reads them. */
-static fvg_status encode_rows(fvg_clip *m, fvg_learner *l, const char *const *file, int n, float *features) {
-  size_t pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size,
-         width = (size_t)fvg_learner_feature_width(m, l);
-  float *chw;
-  fvg_image view;
-  fvg_status s = FVG_OK;
-  int i;
-  if (!m->has_vision) return fvg__fail(m->ctx, FVG_E_ARG, "this model has no image tower");
-  chw = (float *)fvg__alloc_array(m->ctx, pixels, sizeof *chw);
-  if (!chw) return FVG_E_NOMEM;
-  for (i = 0; !s && i < n; i++) {
-    s = load_view(m, file[i], &view, chw);
-    if (!s) s = fvg_learner_encode_images(m, l, chw, 1, features + (size_t)i * width);
-    fvg_image_free(m->ctx, &view);
-  }
-  fvg__release(m->ctx, chw);
-  return s;
-}
-
 static fvg_status classify(fvg_ctx *c, const options *o) {
   fvg_clip *m = NULL;
   fvg_learner *l = NULL;
@@ -647,7 +632,7 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
     b = (float *)fvg__alloc_array(c, (size_t)o->n_rest, sizeof *b);
     if (!features || !logits || !b) s = FVG_E_NOMEM;
   }
-  if (!s) s = encode_rows(m, l, o->rest, o->n_rest, features);
+  if (!s) s = encode_files(m, l, 0, o->rest, o->n_rest, features);
   if (!s) s = fvg_classifier_logits(k, features, o->n_rest, logits, b);
   for (i = 0; i < n; i++) if ((int)strlen(name[i]) > wide) wide = (int)strlen(name[i]);
   for (i = 0; !s && i < o->n_rest; i++) {

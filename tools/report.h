@@ -486,7 +486,7 @@ static fvg_status check_checkpoint(const study *x, const fvg_learner *p, const f
   const char *model = fvg_weights_metadata(w, "model");
   fvg_ctx *c = x->m->ctx;
   const char *const *name;
-  settings mine;
+  fvg__settings mine;
   int i, n, same;
   mine.n = 0;
   set_model(&mine, x->m);

@@ -20,6 +20,14 @@ static fvg_status open_data(fvg_ctx *c, const options *o, fvg_dataset *d) {
   return open_root(c, o, o->data, NULL, d);
 }
 
+/* The test pictures of a half; none is an error. */
+static fvg_status test_items(fvg_ctx *c, const fvg_dataset *d, fvg_half half, fvg_items *items) {
+  fvg_status s = fvg_items_half(c, items, &d->test, d->n_class, half);
+  if (!s && items->n < 1)
+    s = fvg__fail(c, FVG_E_ARG, "%s: no test images of %s classes", d->root, half == FVG_NEW ? "new" : "these");
+  return s;
+}
+
 typedef struct test_set {                           /* test pictures of some classes, and plain CLIP's features */
   char name[KEY_BYTES];
   const fvg_dataset *d;
@@ -50,9 +58,7 @@ static fvg_status test_new(fvg_clip *m, test_set *x, const fvg_dataset *d, fvg_h
   x->seen = seen;
   x->n_class = fvg_half_classes(d->n_class, half, &first);
   x->class_name = (const char *const *)d->class_name + first;
-  s = fvg_items_half(c, &x->items, &d->test, d->n_class, half);
-  if (!s && (x->items.n < 1 || x->n_class < 1))
-    s = fvg__fail(c, FVG_E_ARG, "%s: no test images of %s classes", d->root, half == FVG_NEW ? "new" : "these");
+  s = test_items(c, d, half, &x->items);
   if (!s) {
     x->label = (int *)fvg__alloc_array(c, (size_t)x->items.n, sizeof *x->label);
     x->f = (float *)fvg__alloc_array(c, (size_t)x->items.n * (size_t)m->embed_dim, sizeof *x->f);
@@ -94,11 +100,13 @@ static fvg_status eval(fvg_ctx *c, const options *o) {
   fvg_learner *l = NULL;
   fvg_fvgpt *f = NULL;
   fvg_weights *settings = NULL;
-  float *features = NULL;
+  fvg_classifier *k = NULL;
+  const char *const *class_name = NULL;
   fvg_dataset d;
-  test_set x;
+  fvg_items items;
   fvg_score score;
   fvg_half half = FVG_ALL;
+  int first, n_class = 0;
   fvg_status s;
   if (!o->checkpoint || !o->half)
     return fvg__fail(c, FVG_E_ARG, "eval needs --checkpoint DIR and --split-half base|new|all");
@@ -107,18 +115,23 @@ static fvg_status eval(fvg_ctx *c, const options *o) {
   else if (strcmp(o->half, "all"))
     return fvg__fail(c, FVG_E_ARG, "--split-half %s: base, new or all is expected", o->half);
   memset(&d, 0, sizeof d);
-  memset(&x, 0, sizeof x);
+  memset(&items, 0, sizeof items);
   s = open_model(c, o, &m);
   if (!s) s = open_data(c, o, &d);
-  if (!s) s = test_new(m, &x, &d, half, o->half, half == FVG_BASE);
-  if (!s) s = open_checkpoint(m, o, x.class_name, x.n_class, &l, &f, &settings);
-  if (!s) s = features_of(m, l, &x, &features);
-  if (!s) s = score_set(m, &x, features, branch_of(l, f, half), l, f, template_of(o, settings), &score);
+  if (!s) s = test_items(c, &d, half, &items);
+  if (!s) {
+    n_class = fvg_half_classes(d.n_class, half, &first);
+    class_name = (const char *const *)d.class_name + first;
+    s = open_checkpoint(m, o, class_name, n_class, &l, &f, &settings);
+  }
   if (!s)
-    printf("%s classes %d  images %d  correct %d  accuracy %.2f  error %.2f  macro_f1 %.2f\n", o->half, x.n_class,
+    s = fvg_classifier_new(m, &k, branch_of(l, f, half), l, f, template_of(o, settings), class_name, n_class);
+  if (!s) s = fvg_classifier_test(k, &d, &items, &score);
+  if (!s)
+    printf("%s classes %d  images %d  correct %d  accuracy %.2f  error %.2f  macro_f1 %.2f\n", o->half, n_class,
            score.n, score.n_correct, score.accuracy, 100 - score.accuracy, score.macro_f1);
-  if (features != x.f) fvg__release(c, features);
-  test_free(c, &x);
+  fvg_classifier_free(k);
+  fvg_items_free(c, &items);
   fvg_dataset_free(&d);
   fvg_weights_close(settings);
   fvg_fvgpt_free(f);
@@ -335,18 +348,6 @@ static fvg_status parse_entries(tuning *t, fvg_ctx *c) {
 }
 
 /* ---- what determines a stage ---- */
-typedef struct settings { fvg_metadata entry[24]; char text[24][40]; int n; } settings;
-
-static void set(settings *x, const char *key, const char *value) {
-  x->entry[x->n].key = key;
-  x->entry[x->n++].value = value;
-}
-
-static void set_number(settings *x, const char *key, double value) {
-  snprintf(x->text[x->n], sizeof x->text[0], "%.9g", value);
-  set(x, key, x->text[x->n]);
-}
-
 /* A short mark of what was tuned on what, wherever the files lie:
    the projections' bytes, and the images' paths and labels. */
 static const uint64_t mark_start = 14695981039346656037u;
@@ -357,13 +358,13 @@ static uint64_t mark_bytes(uint64_t h, const void *bytes, size_t n) {
   return h;
 }
 
-static void set_mark(settings *x, const char *key, uint64_t h) {
+static void set_mark(fvg__settings *x, const char *key, uint64_t h) {
   snprintf(x->text[x->n], sizeof x->text[0], "%08lx%08lx",
            (unsigned long)(h >> 32), (unsigned long)(h & 0xffffffffu));
-  set(x, key, x->text[x->n]);
+  fvg__set(x, key, x->text[x->n]);
 }
 
-static void set_model(settings *x, const fvg_clip *m) {
+static void set_model(fvg__settings *x, const fvg_clip *m) {
   const fvg_tensor *vision = &m->vision.projection, *text = &m->text.projection;
   uint64_t h = mark_bytes(mark_start, vision->data, fvg_tensor_count(vision) * sizeof(float));
   set_mark(x, "model", mark_bytes(h, text->data, fvg_tensor_count(text) * sizeof(float)));
@@ -387,7 +388,7 @@ static const char *template_for(const tuning *t) {
   return t->d.card ? t->d.card->prompt_template : "a photo of a {}.";
 }
 
-static void describe(const tuning *t, const table_row *r, int seed, const fvg_items *items, settings *x) {
+static void describe(const tuning *t, const table_row *r, int seed, const fvg_items *items, fvg__settings *x) {
   const options *o = t->o;
   fvg_train_desc d = train_desc_of(t, r, seed);
   uint64_t h = mark_start;
@@ -399,23 +400,23 @@ static void describe(const tuning *t, const table_row *r, int seed, const fvg_it
     h = mark_bytes(h, &items->item[i].label, sizeof items->item[i].label);
   }
   set_mark(x, "images", h);
-  set_number(x, "seed", seed);
-  set_number(x, "shots", t->at->shots);
-  set_number(x, "epochs", d.optimizer.epochs);
-  set_number(x, "lr", (double)d.optimizer.lr);
-  set_number(x, "batch", d.batch);
-  set(x, "augment", o->augment);
-  set(x, "ctx_init", o->ctx_init ? o->ctx_init : "");
+  fvg__set_number(x, "seed", seed);
+  fvg__set_number(x, "shots", t->at->shots);
+  fvg__set_number(x, "epochs", d.optimizer.epochs);
+  fvg__set_number(x, "lr", (double)d.optimizer.lr);
+  fvg__set_number(x, "batch", d.batch);
+  fvg__set(x, "augment", o->augment);
+  fvg__set(x, "ctx_init", o->ctx_init ? o->ctx_init : "");
   if (r->backbone < 0) return;
-  set_number(x, "lambda_base", o->lambda_base);
-  set_number(x, "lambda_new", o->lambda_new);
-  set(x, "template", o->prompt_template ? o->prompt_template : "a photo of a {}.");
-  set(x, "fill", o->fill_black ? "black" : "mean");
-  if (o->crossfit) set(x, "calibration", o->crossfit == 2 ? "constant" : "crossfit");
+  fvg__set_number(x, "lambda_base", o->lambda_base);
+  fvg__set_number(x, "lambda_new", o->lambda_new);
+  fvg__set(x, "template", o->prompt_template ? o->prompt_template : "a photo of a {}.");
+  fvg__set(x, "fill", o->fill_black ? "black" : "mean");
+  if (o->crossfit) fvg__set(x, "calibration", o->crossfit == 2 ? "constant" : "crossfit");
 }
 
 /* All of it in one line, for the state of a stage that may be cut off. */
-static void mark_of(const settings *x, char *mark, size_t size) {
+static void mark_of(const fvg__settings *x, char *mark, size_t size) {
   size_t at = 0;
   int i;
   mark[0] = 0;
@@ -446,7 +447,7 @@ static fvg_status check_same(fvg_ctx *c, const char *path, const fvg_learner *ha
 
 /* A finished checkpoint made with the same settings, and its curve, or nothing; other settings are an error, so that
    nothing is lost. */
-static fvg_status reuse(tuning *t, const char *path, const settings *x, fvg_learner *like, fvg_learner **l,
+static fvg_status reuse(tuning *t, const char *path, const fvg__settings *x, fvg_learner *like, fvg_learner **l,
                         fvg_fvgpt **f, char **curve) {
   fvg_ctx *c = t->m->ctx;
   fvg_weights *w;
@@ -517,14 +518,14 @@ static void views_done(const tuning *t, fvg_views *views) {
 }
 
 /* The losses of the stage that has just trained become its curve and, behind the settings that count, metadata. */
-static fvg_status keep_curve(tuning *t, const double *loss, int n, settings *x, char **curve) {
+static fvg_status keep_curve(tuning *t, const double *loss, int n, fvg__settings *x, char **curve) {
   document d;
   int i;
   memset(&d, 0, sizeof d);
   d.c = t->m->ctx;
   for (i = 0; i < n; i++) put(&d, i ? " %.6g" : "%.6g", loss[i]);
   *curve = d.text;
-  if (!d.status) set(x, "epoch_loss", *curve);
+  if (!d.status) fvg__set(x, "epoch_loss", *curve);
   return d.status;
 }
 
@@ -558,7 +559,7 @@ static fvg_status stage_1(tuning *t, const table_row *r, const char *name, int s
                           const char *const *class_name, int n_class, fvg_learner **l, char **curve) {
   fvg_train_desc desc = train_desc_of(t, r, seed);
   double *loss = NULL;
-  settings x;
+  fvg__settings x;
   char path[1280], state[1300], mark[1024];
   fvg_views *views = NULL;
   fvg_learner *done = NULL;
@@ -660,7 +661,7 @@ static fvg_status stage_2(tuning *t, int row, int run, const fvg_items *items, f
   int seed = t->seed[run];
   fvg_train_desc desc = train_desc_of(t, r, seed);
   double *loss = NULL;
-  settings x;
+  fvg__settings x;
   char path[1280], state[1300], mark[1024];
   fvg_fvgpt_desc modules;
   fvg_views *views = NULL;
@@ -931,7 +932,7 @@ static fvg_status write_table(tuning *t) {
     printf("\n");
   }
   put(&d, " ]\n}\n");
-  snprintf(path, sizeof path, "%s/%s", t->o->out, t->n_entry > 1 ? "results.json" : "table.json");
+  snprintf(path, sizeof path, "%s/results.json", t->o->out);
   return save_document(&d, path);
 }
 
