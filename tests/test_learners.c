@@ -1085,6 +1085,9 @@ static void test_refused(void) {
     d.chunk_rows = -1;
     refuse(m, &d, names, CLASSES, "chunks of -1", method_names[i]);
     d.chunk_rows = 0;
+    d.class_token_position = (fvg_position)7;
+    refuse(m, &d, names, CLASSES, "no class_token_position 7", method_names[i]);
+    d.class_token_position = FVG_END;
     if (i >= 4) {
       d.class_specific = 1;
       refuse(m, &d, names, CLASSES, "its context is shared", method_names[i]);
