@@ -773,6 +773,7 @@ static fvg_status attend(fvg_ctx *c, const options *o) {
   return s;
 }
 
+#include "eval.h"
 #include "tune.h"
 #include "report.h"
 #include "report_page.h"

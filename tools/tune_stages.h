@@ -1,0 +1,359 @@
+/* fvgpt tune, second part: a stage of training, from its checkpoint if it is finished, from its last epoch if it was
+   cut off.  Whatever determines a stage is kept in its checkpoint, and another value is an error: nothing is lost. */
+
+/* ---- what determines a stage ---- */
+/* A short mark of what was tuned on what, wherever the files lie:
+   the projections' bytes, and the images' paths and labels. */
+static const uint64_t mark_start = 14695981039346656037u;
+
+static uint64_t mark_bytes(uint64_t h, const void *bytes, size_t n) {
+  const unsigned char *b = (const unsigned char *)bytes;
+  for (; n; n--, b++) h = (h ^ *b) * 1099511628211u;
+  return h;
+}
+
+static void set_mark(fvg__settings *x, const char *key, uint64_t h) {
+  snprintf(x->text[x->n], sizeof x->text[0], "%08lx%08lx",
+           (unsigned long)(h >> 32), (unsigned long)(h & 0xffffffffu));
+  fvg__set(x, key, x->text[x->n]);
+}
+
+static void set_model(fvg__settings *x, const fvg_clip *m) {
+  const fvg_tensor *vision = &m->vision.projection, *text = &m->text.projection;
+  uint64_t h = mark_bytes(mark_start, vision->data, fvg_tensor_count(vision) * sizeof(float));
+  set_mark(x, "model", mark_bytes(h, text->data, fvg_tensor_count(text) * sizeof(float)));
+}
+
+/* Rate, epochs and batch: as asked, else the method's own; FVG-PT has ten epochs on every backbone. */
+static fvg_train_desc train_desc_of(const tuning *t, const table_row *r, int seed) {
+  fvg_train_desc d;
+  memset(&d, 0, sizeof d);
+  d.optimizer = fvg_method_optimizer(r->method, &d.batch);
+  if (r->backbone >= 0) d.optimizer.epochs = 10;
+  if (t->o->lr > 0) d.optimizer.lr = (float)t->o->lr;
+  if (t->o->epochs) d.optimizer.epochs = t->o->epochs;
+  if (t->o->batch) d.batch = t->o->batch;
+  d.seed = (uint64_t)seed + (r->backbone >= 0 ? 1000000u : 0u);        /* not stage 1's order again */
+  return d;
+}
+
+static const char *template_for(const tuning *t) {
+  if (t->o->prompt_template) return t->o->prompt_template;
+  return t->d.card ? t->d.card->prompt_template : "a photo of a {}.";
+}
+
+static void describe(const tuning *t, const table_row *r, int seed, const fvg_items *items, fvg__settings *x) {
+  const options *o = t->o;
+  fvg_train_desc d = train_desc_of(t, r, seed);
+  uint64_t h = mark_start;
+  int i;
+  x->n = 0;
+  set_model(x, t->m);
+  for (i = 0; i < items->n; i++) {
+    h = mark_bytes(h, items->item[i].path, strlen(items->item[i].path) + 1);
+    h = mark_bytes(h, &items->item[i].label, sizeof items->item[i].label);
+  }
+  set_mark(x, "images", h);
+  fvg__set_number(x, "seed", seed);
+  fvg__set_number(x, "shots", t->at->shots);
+  fvg__set_number(x, "epochs", d.optimizer.epochs);
+  fvg__set_number(x, "lr", (double)d.optimizer.lr);
+  fvg__set_number(x, "batch", d.batch);
+  fvg__set(x, "augment", o->augment);
+  fvg__set(x, "ctx_init", o->ctx_init ? o->ctx_init : "");
+  if (r->backbone < 0) return;
+  fvg__set_number(x, "lambda_base", o->lambda_base);
+  fvg__set_number(x, "lambda_new", o->lambda_new);
+  fvg__set(x, "template", o->prompt_template ? o->prompt_template : "a photo of a {}.");
+  fvg__set(x, "fill", o->fill_black ? "black" : "mean");
+  if (o->crossfit) fvg__set(x, "calibration", o->crossfit == 2 ? "constant" : "crossfit");
+}
+
+/* All of it in one line, for the state of a stage that may be cut off. */
+static void mark_of(const fvg__settings *x, char *mark, size_t size) {
+  size_t at = 0;
+  int i;
+  mark[0] = 0;
+  for (i = 0; i < x->n && at < size; i++)
+    at += (size_t)snprintf(mark + at, size - at, "%s=%s;", x->entry[i].key, x->entry[i].value);
+}
+
+static fvg_status other_settings(fvg_ctx *c, const char *path, const char *what) {
+  return fvg__fail(c, FVG_E_ARG, "%s was tuned %s; choose another --out or remove it", path, what);
+}
+
+/* Is the learner in the checkpoint the one we would tune? */
+static fvg_status check_same(fvg_ctx *c, const char *path, const fvg_learner *have, const fvg_learner *want) {
+  int i;
+  if (have->method != want->method) return other_settings(c, path, "by another method");
+  for (i = 0; i < want->n_class; i++)
+    if (have->n_class != want->n_class || strcmp(have->class_name[i], want->class_name[i]))
+      return other_settings(c, path, "on other classes");
+  if (have->desc.n_ctx != want->desc.n_ctx || have->desc.class_specific != want->desc.class_specific ||
+      have->desc.class_token_position != want->desc.class_token_position)
+    return other_settings(c, path, "with another shape of context");
+  if ((want->g_clip || !want->method->n_ctx) && strcmp(have->prompt_template, want->prompt_template))
+    return other_settings(c, path, "with another template");
+  for (i = 0; want->method->option[i].name; i++)
+    if (have->option[i] != want->option[i]) return other_settings(c, path, "with other options of the method");
+  return FVG_OK;
+}
+
+/* A finished checkpoint made with the same settings, and its curve, or nothing; other settings are an error, so that
+   nothing is lost. */
+static fvg_status reuse(tuning *t, const char *path, const fvg__settings *x, fvg_learner *like, fvg_learner **l,
+                        fvg_fvgpt **f, char **curve) {
+  fvg_ctx *c = t->m->ctx;
+  fvg_weights *w;
+  int i;
+  fvg_status s;
+  *l = NULL;
+  *f = NULL;
+  if (!fvg__file_exists(path)) return FVG_OK;
+  s = fvg_checkpoint_load(t->m, path, l, f, &w);
+  if (s) return s;
+  s = check_same(c, path, *l, like);
+  for (i = 0; !s && i < x->n; i++) {
+    const char *value = fvg_weights_metadata(w, x->entry[i].key);
+    if (!value || strcmp(value, x->entry[i].value))
+      s = fvg__fail(c, FVG_E_ARG, "%s was tuned with %s %s, not %s; choose another --out or remove it",
+                    path, x->entry[i].key, value ? value : "unset", x->entry[i].value);
+  }
+  if (!s && curve && fvg_weights_metadata(w, "epoch_loss")) {
+    *curve = fvg__copy_string(c, fvg_weights_metadata(w, "epoch_loss"));
+    if (!*curve) s = FVG_E_NOMEM;
+  }
+  fvg_weights_close(w);
+  if (s) { fvg_learner_free(*l); fvg_fvgpt_free(*f); *l = NULL; *f = NULL; }
+  return s;
+}
+
+static fvg_status checkpoint_path(const tuning *t, const char *name, int seed, char *path, size_t n) {
+  char folder[1180];
+  snprintf(folder, sizeof folder, "%s/%s/seed%d", t->out, name, seed);
+  snprintf(path, n, "%s/checkpoint.safetensors", folder);
+  return make_folders(t->m->ctx, folder);
+}
+
+/* Views of plain CLIP for stage 1 and for backbones that leave the image tower alone, else of the learner.  New crops
+   in every epoch come from the run's seed; everything else is the same for all seeds.  To be given back. */
+static fvg_status views_for(tuning *t, int seed, int stage, fvg_learner *l, fvg_views **views) {
+  fvg_views_desc desc = t->augment;
+  int plain = stage == 1 || fvg_learner_feature_width(t->m, l) == t->m->embed_dim, i;
+  int cropped = desc.augment == FVG_AUGMENT_CROP || desc.augment == FVG_AUGMENT_FIXED_CROPS;
+  fvg_status s;
+  desc.crop_scale_min = fvg_method_crop_scale(fvg_method_named(fvg_learner_method(l)));
+  if (!plain) desc.learner = l;
+  if (plain && cropped && desc.crop_scale_min > 0.1f && desc.augment != FVG_AUGMENT_CROP)   /* crops of its own     */
+    return fvg_views_new(t->m, views, &t->d, &desc);
+  *views = t->views;
+  if (plain && t->views) return FVG_OK;
+  if (desc.augment == FVG_AUGMENT_CROP) {
+    desc.seed = (uint64_t)seed + 1000000u * (uint64_t)stage;
+    desc.no_foreground = stage == 1 && !(fvg_learner_needs(l) & FVG_NEEDS_FOREGROUND);
+    return fvg_views_new(t->m, views, &t->d, &desc);
+  }
+  if (!plain && stage > 2) return fvg_views_new(t->m, views, &t->d, &desc);
+  if (!plain) {
+    s = t->own_views ? FVG_OK : fvg_views_new(t->m, &t->own_views, &t->d, &desc);
+    *views = t->own_views;
+    return s;
+  }
+  desc.no_foreground = 1;
+  for (i = 0; i < t->n_row; i++)
+    if (t->row[i].backbone >= 0 || (t->row[i].method && !strcmp(t->row[i].name, "DAPT"))) desc.no_foreground = 0;
+  s = fvg_views_new(t->m, &t->views, &t->d, &desc);
+  *views = t->views;
+  return s;
+}
+
+static void views_done(const tuning *t, fvg_views *views) {
+  if (views != t->views && views != t->own_views) fvg_views_free(views);
+}
+
+/* The losses of the stage that has just trained become its curve and, behind the settings that count, metadata. */
+static fvg_status keep_curve(tuning *t, const double *loss, int n, fvg__settings *x, char **curve) {
+  document d;
+  int i;
+  memset(&d, 0, sizeof d);
+  d.c = t->m->ctx;
+  for (i = 0; i < n; i++) put(&d, i ? " %.6g" : "%.6g", loss[i]);
+  *curve = d.text;
+  if (!d.status) fvg__set(x, "epoch_loss", *curve);
+  return d.status;
+}
+
+/* ---- the stages ---- */
+static fvg_status learner_for(tuning *t, const table_row *r, const char *const *name, int n_class, int seed,
+                              fvg_learner **l) {
+  fvg_learner_desc desc;
+  fvg_option option[32];
+  int i, k;
+  memset(&desc, 0, sizeof desc);
+  desc.method = r->method;
+  desc.n_ctx = t->o->n_ctx;
+  desc.ctx_init = t->o->ctx_init;
+  desc.seed = (uint64_t)seed;
+  desc.prompt_template = template_for(t);
+  if (t->d.card && !t->o->prompt_template && !strcmp(fvg_method_name(r->method), "KgCoOp"))
+    desc.prompt_template = t->d.card->kgcoop_template;
+  desc.option = option;
+  for (i = 0; i < t->n_option; i++) {               /* those that this method has */
+    fvg_option known;
+    double low, high;
+    for (k = 0; fvg_method_option(r->method, k, &known, &low, &high); k++)
+      if (!strcmp(known.name, t->option[i].name)) option[desc.n_option++] = t->option[i];
+  }
+  if (parse_position(t->m->ctx, t->o->position, &desc.class_token_position)) return t->m->ctx->status;
+  return fvg_learner_new(t->m, l, &desc, name, n_class);
+}
+
+/* Stage 1 of `name` on some pictures, or its finished result. */
+static fvg_status stage_1(tuning *t, const table_row *r, const char *name, int seed, const fvg_items *items,
+                          const char *const *class_name, int n_class, fvg_learner **l, char **curve) {
+  fvg_train_desc desc = train_desc_of(t, r, seed);
+  double *loss = NULL;
+  fvg__settings x;
+  char path[1280], state[1300], mark[1024];
+  fvg_views *views = NULL;
+  fvg_learner *done = NULL;
+  fvg_fvgpt *none = NULL;
+  fvg_status s = learner_for(t, r, class_name, n_class, seed, l);
+  describe(t, r, seed, items, &x);
+  mark_of(&x, mark, sizeof mark);
+  if (!s) s = checkpoint_path(t, name, seed, path, sizeof path);
+  if (!s) s = reuse(t, path, &x, *l, &done, &none, curve);
+  fvg_fvgpt_free(none);
+  if (s) return s;
+  if (done) {
+    fprintf(stderr, "%-10s seed %d: reusing %s\n", name, seed, path);
+    fvg_learner_free(*l);
+    *l = done;
+    return FVG_OK;
+  }
+  snprintf(state, sizeof state, "%s.part", path);
+  loss = (double *)fvg__alloc_array(t->m->ctx, (size_t)desc.optimizer.epochs, sizeof *loss);
+  desc.epoch_loss = loss;
+  desc.state = state;
+  desc.state_mark = mark;
+  s = loss ? views_for(t, seed, 1, *l, &views) : FVG_E_NOMEM;
+  if (!s) s = fvg_learner_train(*l, views, items, &desc);
+  if (!s) s = keep_curve(t, loss, desc.optimizer.epochs, &x, curve);
+  if (!s) s = fvg_checkpoint_save(path, *l, NULL, x.entry, x.n);
+  views_done(t, views);
+  fvg__release(t->m->ctx, loss);
+  return s;
+}
+
+/* Pictures of every other class of `items`, from class `first` on, their labels counted anew. */
+static fvg_status every_other(fvg_ctx *c, const fvg_items *items, int first, fvg_items *out) {
+  int i;
+  out->item = (fvg_item *)fvg__alloc_array(c, (size_t)items->n, sizeof *out->item);
+  out->n = 0;
+  if (!out->item) return FVG_E_NOMEM;
+  for (i = 0; i < items->n; i++)
+    if (items->item[i].label % 2 == first) {
+      out->item[out->n] = items->item[i];
+      out->item[out->n++].label /= 2;
+    }
+  return FVG_OK;
+}
+
+/* The backbone gate of f once more, on classes that its prompts have not seen: the method is tuned on each half of
+   the classes, and the gate learns from the other half. */
+static fvg_status crossfit(tuning *t, const table_row *r, int seed, const fvg_items *items,
+                           const char *const *class_name, int n_class, fvg_fvgpt *f) {
+  fvg_ctx *c = t->m->ctx;
+  const table_row *backbone = &t->row[r->backbone];
+  fvg_train_desc desc = train_desc_of(t, r, seed);
+  fvg_items half[2], other[2];
+  fvg_learner *l[2] = {NULL, NULL};
+  fvg_views *v[2] = {NULL, NULL};
+  const char **name[2];
+  const char *const *seen[2];
+  int n[2], i;
+  fvg_status s = FVG_OK;
+  memset(half, 0, sizeof half);
+  memset(other, 0, sizeof other);
+  for (i = 0; i < 2; i++) {
+    name[i] = (const char **)fvg__alloc_array(c, (size_t)n_class, sizeof *name[i]);
+    n[i] = 0;
+    if (!name[i]) s = FVG_E_NOMEM;
+  }
+  if (!s && n_class < 4)
+    s = fvg__fail(c, FVG_E_ARG, "crossfit needs two classes in each half, there are %d", n_class);
+  for (i = 0; !s && i < n_class; i++) name[i % 2][n[i % 2]++] = class_name[i];
+  for (i = 0; !s && i < 2; i++) s = every_other(c, items, i, &half[i]);
+  for (i = 0; !s && i < 2; i++) {
+    char part[96], *curve = NULL;
+    snprintf(part, sizeof part, "%s.half%d", backbone->name, i + 1);
+    s = stage_1(t, backbone, part, seed, &half[i], name[i], n[i], &l[i], &curve);
+    fvg__release(c, curve);
+    if (!s) s = views_for(t, seed, 3 + i, l[i], &v[i]);
+  }
+  if (!s) {
+    int n_other[2];
+    for (i = 0; i < 2; i++) {
+      other[i] = half[1 - i];
+      seen[i] = name[1 - i];
+      n_other[i] = n[1 - i];
+    }
+    s = fvg_fvgpt_crossfit(f, l, v, other, seen, n_other, t->o->prompt_template, t->o->crossfit == 2, &desc);
+  }
+  for (i = 0; i < 2; i++) {
+    views_done(t, v[i]);
+    fvg_learner_free(l[i]);
+    fvg_items_free(c, &half[i]);
+    fvg__release(c, name[i]);
+  }
+  return s;
+}
+
+/* FVG-PT on the tuned learner, or its finished result. */
+static fvg_status stage_2(tuning *t, int row, int run, const fvg_items *items, fvg_learner *l, fvg_fvgpt **f) {
+  const table_row *r = &t->row[row];
+  int seed = t->seed[run];
+  fvg_train_desc desc = train_desc_of(t, r, seed);
+  double *loss = NULL;
+  fvg__settings x;
+  char path[1280], state[1300], mark[1024];
+  fvg_fvgpt_desc modules;
+  fvg_views *views = NULL;
+  fvg_learner *done;
+  fvg_status s;
+  describe(t, r, seed, items, &x);
+  mark_of(&x, mark, sizeof mark);
+  s = checkpoint_path(t, r->name, seed, path, sizeof path);
+  if (!s) s = reuse(t, path, &x, l, &done, f, &t->curve[row][run]);
+  if (s) return s;
+  fvg_learner_free(done);
+  if (*f) {
+    fprintf(stderr, "%-10s seed %d: reusing %s\n", r->name, seed, path);
+    return FVG_OK;
+  }
+  memset(&modules, 0, sizeof modules);
+  modules.width = t->m->embed_dim;
+  modules.logit_scale = t->m->logit_scale;
+  modules.lambda_base = t->o->lambda_base > 0 ? (float)t->o->lambda_base : -1;
+  modules.lambda_new = t->o->lambda_new > 0 ? (float)t->o->lambda_new : -1;
+  modules.no_frg = r->no_frg;
+  modules.no_fdc = r->no_fdc;
+  modules.no_pc = r->no_pc;
+  modules.normalise_entropy = t->o->normalised;
+  modules.seed = (uint64_t)seed;
+  snprintf(state, sizeof state, "%s.part", path);
+  loss = (double *)fvg__alloc_array(t->m->ctx, (size_t)desc.optimizer.epochs, sizeof *loss);
+  desc.epoch_loss = loss;
+  desc.state = state;
+  desc.state_mark = mark;
+  s = loss ? fvg_fvgpt_new(t->m->ctx, f, &modules) : FVG_E_NOMEM;
+  if (!s) s = views_for(t, seed, 2, l, &views);
+  if (!s) s = fvg_fvgpt_train(*f, l, views, items, t->o->prompt_template, &desc);
+  views_done(t, views);
+  if (!s && t->o->crossfit && !r->no_pc)
+    s = crossfit(t, r, seed, items, (const char *const *)l->class_name, l->n_class, *f);
+  if (!s) s = keep_curve(t, loss, desc.optimizer.epochs, &x, &t->curve[row][run]);
+  if (!s) s = fvg_checkpoint_save(path, l, *f, x.entry, x.n);
+  fvg__release(t->m->ctx, loss);
+  return s;
+}
