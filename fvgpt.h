@@ -66,13 +66,13 @@
       towers of a CLIP that way, from random weights.
 
    8. SPEED.  Frozen matrices belong in panels (fvg_tensor_pack), which fvg_clip_load sees to; one copy serves both
-      directions, and chapter 4 says why.  Backward keeps one layer's gradients at a time; fvg_recompute trades a
+      directions, and chapter 5 says why.  Backward keeps one layer's gradients at a time; fvg_recompute trades a
       third to a half more work for the memory of what it recomputes.  build/bench measures it all as a share of what
       the CPU can multiply and add, tools/bench_peers.py beside other programs.
 
    9. CHAPTERS, in order of dependency (`grep -n "^ \* CHAPTER" fvgpt.h` prints this list with line numbers):
-        1 Context      2 Files        3 Safetensors   4 Kernels      5 Tape
-        6 Operations   7 Transformer  8 Optimisers    9 FVG-PT     10 PyTorch files
+        1 Context       2 Files         3 Safetensors   4 Kernels     5 Matrix product   6 Tape
+        7 Operations    8 Transformer   9 Optimisers   10 FVG-PT     11 Archives        12 PyTorch files
 */
 #ifndef FVGPT_H
 #define FVGPT_H
@@ -394,7 +394,7 @@ FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m, 
                                          int n_segment, const int *keep, int n_keep, const fvg_prompts *prompts);
 
 /* ---------------------------------------------------------------------------------------------------------
-   Optimisers and schedule, as PyTorch and Dassl define them (chapter 8)
+   Optimisers and schedule, as PyTorch and Dassl define them (chapter 9)
    --------------------------------------------------------------------------------------------------------- */
 typedef enum fvg_optimizer_kind { FVG_SGD = 0, FVG_ADAMW } fvg_optimizer_kind;
 typedef struct fvg_optimizer_desc {
@@ -560,7 +560,7 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *batch, f
 #define FVG__FOR_CLIP
 #endif
 
-/* Under AddressSanitizer the bytes that alignment leaves over behind a block are forbidden, and the tape (chapter 5)
+/* Under AddressSanitizer the bytes that alignment leaves over behind a block are forbidden, and the tape (chapter 6)
    gives every tensor a block of its own. */
 #if defined(__SANITIZE_ADDRESS__)
 #define FVG__SEPARATE_BLOCKS 1
@@ -1609,7 +1609,7 @@ typedef struct fvg__weight {
   fvg_tensor shape;                  /* data NULL; type means something only if supported                        */
   int supported;
   uint64_t begin, end;               /* offsets in the file, not in the data section                             */
-  int strided;                       /* not row-major (chapter 10): an element lies at begin plus, for each         */
+  int strided;                       /* not row-major (chapter 12): an element lies at begin plus, for each         */
   uint64_t stride[FVG_MAX_DIM];      /* dimension, index * stride elements, and ends at `end` or before             */
 } fvg__weight;
 
@@ -1617,7 +1617,7 @@ struct fvg_weights {
   fvg_ctx *c;
   fvg_source source;
   char *file;
-  fvg__json json;                    /* the header: names and metadata live here; chapter 10 makes one up        */
+  fvg__json json;                    /* the header: names and metadata live here; chapter 12 makes one up        */
   int metadata;                      /* index in json, -1 for none                                               */
   int n;
   fvg__weight *weight;               /* [n] in the header's order                                                */
@@ -2258,7 +2258,7 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
 #endif
 
 /*===========================================================================================================
- * CHAPTER 4  KERNELS: matrix product, softmax, layer norm, gelu
+ * CHAPTER 4  KERNELS: the product's tile, softmax, layer norm, gelu
  *===========================================================================================================
    Nine tenths of a transformer's time is one operation, out = A B, and the rest is softmax, layer norm and two gelus,
    a row at a time.  Each is written twice.  First in plain C, which is what to read and what every other version is
@@ -2266,41 +2266,13 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
    AVX2 (8) and AVX-512 (16): the header includes itself with V, LANES and a few arithmetic macros defined (end of
    this chapter).  fvg_init asks the CPU which level it can run, so that one plain `cc -O2` build is fast everywhere.
 
-   The matrix product.  A core multiplies and adds 32 numbers a clock, but waits some hundred clocks for one from
-   memory, so everything is about fetching each number seldom and in order.
-
-     tile    14 rows x 2 vectors of results (6 x 2 where there are 16 registers) stay in registers while k runs.  At
-             each k one row of B, two vectors, meets 14 numbers of A: 28 multiply-adds for two vectors and 14 numbers.
-     panel   B as [k][2 vectors], so that the tile reads it as one stream.  Frozen weights are put into panels once,
-             at load (fvg_tensor_pack); any other B is copied into a panel of 256 rows when its turn comes.
-     rows    A is copied to tiles of [k][16], 14 rows and two gaps: the 14 numbers of a k then lie within reach of
-             one pointer.  Tiles of 6 rows have pointers enough and read A as it lies, except where its rows are a
-             multiple of 4096 bytes apart, which would evict each other from the cache.
-     block   Some rows of A, up to 768 kB, stay in the second-level cache while the panels go by, once for each block.
-             The panel that follows is asked for ahead, a cache line at most at each k, so that it is there when it
-             is due (half of it, if there is but one tile): without that a third of the time is lost waiting.
-
-   Backward through frozen weights, dX = dY W, wants W itself where forward wants W^T.  A second copy in that order
-   would double the memory of the model to save a transposition that costs some 20 clocks a vector, memory included,
-   beside the m / 2 clocks of its multiply-adds: a tenth of a CoOp step of 50 classes.  So there is one copy, and
-   backward turns it panel by panel.
-
-     forward   Y  = X W^T     A = X,     B = W read along its rows, or its panels
-     backward  dX = dY W      A = dY,    B = W as it lies, or its panels turned
-     backward  dW = dY^T X    A = dY read down its columns, B = X
-
-   Every result is summed over k in one fixed order by one job: bits do not depend on threads or on the other rows.
-   (Goto and van de Geijn, Anatomy of high-performance matrix multiplication, 2008.) */
+   The matrix product is made of tiles: 14 rows x 2 vectors of results (6 x 2 where there are 16 registers) stay in
+   registers while k runs.  At each k one row of B, two vectors, meets 14 numbers of A: 28 multiply-adds for two
+   vectors and 14 numbers.  What goes on around a tile is the next chapter's. */
 
 #define FVG__PANEL_COLS    32                         /* widest tile of all levels                                  */
-#define FVG__PANEL_DEPTH   256                        /* rows of a panel copied when needed; whole panel widths     */
-#define FVG__BLOCK_FLOATS  196608                     /* rows of A in a block times k: three quarters of a megabyte */
-#define FVG__BLOCK_ROWS    112                        /* but not more rows than these                               */
-#define FVG__COPIED_ROWS   480                        /* the same when each block pays for copying B                */
-#define FVG__PASS_ROWS     960                        /* rows of A that are copied at a time                        */
 /* Numbers from one k to the next in a packed tile: its rows, rounded up so that they can be written four by four. */
 #define FVG__PACKED_STEP(tile_rows) (((tile_rows) + 3) / 4 * 4)
-#define FVG__WORTH_THREADS 1e6                        /* multiply-adds that take longer than calling threads        */
 
 /* One tile: out[r][j] = sum_k a[r a_row + k a_k] panel[k tile_cols + j] + from[r ld_from + j] + bias[j] for r < rows,
    j < cols.  `ahead` is memory to ask for meanwhile, ahead_step numbers further at each k. */
@@ -3033,7 +3005,40 @@ static const fvg__kernels *fvg__choose_kernels(int simd, int *level) {
   return k;
 }
 
-/* ---- the matrix product around the tile ---- */
+/*===========================================================================================================
+ * CHAPTER 5  MATRIX PRODUCT: blocks, panels and threads around the tile
+ *===========================================================================================================
+   A core multiplies and adds 32 numbers a clock, but waits some hundred clocks for one from memory, so everything is
+   about fetching each number seldom and in order.
+
+     panel   B as [k][2 vectors], so that the tile reads it as one stream.  Frozen weights are put into panels once,
+             at load (fvg_tensor_pack); any other B is copied into a panel of 256 rows when its turn comes.
+     rows    A is copied to tiles of [k][16], 14 rows and two gaps: the 14 numbers of a k then lie within reach of
+             one pointer.  Tiles of 6 rows have pointers enough and read A as it lies, except where its rows are a
+             multiple of 4096 bytes apart, which would evict each other from the cache.
+     block   Some rows of A, up to 768 kB, stay in the second-level cache while the panels go by, once for each block.
+             The panel that follows is asked for ahead, a cache line at most at each k, so that it is there when it
+             is due (half of it, if there is but one tile): without that a third of the time is lost waiting.
+
+   Backward through frozen weights, dX = dY W, wants W itself where forward wants W^T.  A second copy in that order
+   would double the memory of the model to save a transposition that costs some 20 clocks a vector, memory included,
+   beside the m / 2 clocks of its multiply-adds: a tenth of a CoOp step of 50 classes.  So there is one copy, and
+   backward turns it panel by panel.
+
+     forward   Y  = X W^T     A = X,     B = W read along its rows, or its panels
+     backward  dX = dY W      A = dY,    B = W as it lies, or its panels turned
+     backward  dW = dY^T X    A = dY read down its columns, B = X
+
+   Every result is summed over k in one fixed order by one job: bits do not depend on threads or on the other rows.
+   (Goto and van de Geijn, Anatomy of high-performance matrix multiplication, 2008.) */
+
+#define FVG__PANEL_DEPTH   256                        /* rows of a panel copied when needed; whole panel widths     */
+#define FVG__BLOCK_FLOATS  196608                     /* rows of A in a block times k: three quarters of a megabyte */
+#define FVG__BLOCK_ROWS    112                        /* but not more rows than these                               */
+#define FVG__COPIED_ROWS   480                        /* the same when each block pays for copying B                */
+#define FVG__PASS_ROWS     960                        /* rows of A that are copied at a time                        */
+#define FVG__WORTH_THREADS 1e6                        /* multiply-adds that take longer than calling threads        */
+
 typedef struct fvg__operand {                    /* element (i, j) is data[i row + j col], or lies in panels        */
   const void *data;
   ptrdiff_t row, col;                            /* B: one of them is 1                                             */
@@ -3302,7 +3307,7 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
 }
 
 /*===========================================================================================================
- * CHAPTER 5  TAPE: memory and order of a computation
+ * CHAPTER 6  TAPE: memory and order of a computation
  *===========================================================================================================
    Reverse-mode differentiation in three sentences.  Every operation computes its value at once and writes a node on a
    tape: shape, value, inputs, and a function that knows how to pass a gradient back.  fvg_backward sets the gradient
@@ -3857,7 +3862,7 @@ FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user, fvg_p
 }
 
 /*===========================================================================================================
- * CHAPTER 6  OPERATIONS: each formula with its derivative
+ * CHAPTER 7  OPERATIONS: each formula with its derivative
  *===========================================================================================================
    Forward and backward stand side by side.  In the backward functions dy is the gradient that has arrived at y, and
    da, db, dc are those of the inputs, to which the function adds; an input that needs none has a NULL there.
@@ -4427,7 +4432,7 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
 }
 
 /*===========================================================================================================
- * CHAPTER 7  TRANSFORMER: attention over packed sequences, and the block
+ * CHAPTER 8  TRANSFORMER: attention over packed sequences, and the block
  *===========================================================================================================
    Attention (Vaswani et al. 2017), per head of width d:  S = Q K^T / sqrt d,  P = softmax(S),  O = P V.
    Backward:  dV = P^T dO,  dP = dO V^T,  dS = P (dP - rowsum(dO O)) / sqrt d,  dQ = dS K,  dK = dS^T Q.
@@ -4445,7 +4450,7 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
        segment 1             prefix 0-2, own rows 3-5, causal          and so on
 
    Jobs: forward, a head of a few segments; backward, a whole head, since segments meet in the prefix's gradients.  A
-   job copies the head's keys and values into panels (chapter 4), where prefix and own rows become one sequence, and
+   job copies the head's keys and values into panels (chapter 5), where prefix and own rows become one sequence, and
    takes 56 queries at a time: their scores, 56 x 257 for ViT-L/14, stay in the second-level cache.  At most 32 jobs
    run side by side, each with a piece of scratch memory of its own; one thread needs one piece.
 
@@ -4881,7 +4886,7 @@ FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg
 }
 
 /*===========================================================================================================
- * CHAPTER 8  OPTIMISERS: SGD, AdamW and the schedule
+ * CHAPTER 9  OPTIMISERS: SGD, AdamW and the schedule
  *===========================================================================================================
    As PyTorch defines them, because the published numbers rest on the details (g gradient, w parameter, wd weight
    decay):
@@ -5017,7 +5022,7 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
 }
 
 /*===========================================================================================================
- * CHAPTER 9  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)
+ * CHAPTER 10  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)
  *===========================================================================================================
    Tuned prompts look away from the object.  FVG-PT freezes the tuned model and learns from foreground masks:
 
@@ -5421,7 +5426,7 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *x, float
 }
 
 /*===========================================================================================================
- * CHAPTER 10  PYTORCH FILES: checkpoints in zip and pickle
+ * CHAPTER 11  ARCHIVES: zip and pickle, which PyTorch writes
  *===========================================================================================================
    What torch.save and torch.jit.save write since PyTorch 1.6 is a zip archive (APPNOTE.TXT 6.3) whose members that
    matter here are stored, not compressed:
@@ -5438,8 +5443,7 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *x, float
 
    As in chapter 2 there are two runs: the first counts instructions, the second has arrays of that size, for each
    value, cell and place on the stack is the work of an instruction of its own.  What remains is a tree, or a net
-   where the memo made one thing a part of several.  It is walked to count and to fill, and depth and length of the
-   walk are limited: a net that would unfold into a forest, or never end, is refused. */
+   where the memo made one thing a part of several. */
 
 /* ---- zip ---- */
 #define FVG__ZIP_END 22                                          /* bytes of the last record without its comment  */
@@ -6137,6 +6141,21 @@ static void fvg__pickle_free(fvg__pickle *p) {
   fvg__release(c, p->mark);
   fvg__release(c, p->memo);
 }
+
+/*===========================================================================================================
+ * CHAPTER 12  PYTORCH FILES: tensors and their names in a pickle
+ *===========================================================================================================
+   What the pickle's tree means.  A tensor is a storage, an offset, a shape and strides; the storage's numbers are a
+   member of the archive (chapter 11), so a tensor becomes what it is in a safetensors file: a name, a type, a shape
+   and bytes from begin to end, with strides where it is not row-major.
+
+     name       the keys on the way down, joined by dots, without DataParallel's "module."
+     state_dict in the outermost dictionary adds nothing to the names, and what was kept to train on, optimizer and
+                scheduler, is then left out: a bare dictionary of tensors and Dassl's checkpoint read the same
+     metadata   the outermost dictionary's strings and numbers, such as Dassl's epoch
+
+   The walk goes down the tree twice, to count and to fill; its depth and length are limited, for a net that would
+   unfold into a forest, or never end, must be refused. */
 
 /* ---- a tensor's place in the file ---- */
 /* Element i of a tuple or list, if it is of that type; else NULL. */

@@ -77,9 +77,9 @@
       Features kept for training take 8 bytes x width x images x crops (the view and its foreground).
 
    9. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h`):
-        1 Tokenizer   2 Images   3 Resizing   4 CLIP   5 Learners   6 CoOp and KgCoOp   7 ProGrad and CoCoOp
-        8 PromptSRC   9 MaPLe and DAPT   10 MMRL   11 Protocol   12 Data sets   13 Tuning   14 Checkpoints
-        15 Attention maps
+        1 Tokenizer   2 Images   3 Resizing   4 Models   5 Towers   6 Learners   7 CoOp and KgCoOp
+        8 ProGrad and CoCoOp   9 PromptSRC   10 MaPLe and DAPT   11 MMRL   12 Protocol   13 Data sets
+        14 Published sets   15 Views   16 Tuning   17 Checkpoints   18 Attention maps
 */
 #ifndef FVGPT_CLIP_H
 #define FVGPT_CLIP_H
@@ -2343,34 +2343,17 @@ FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, float
 }
 
 /*===========================================================================================================
- * CHAPTER 4  CLIP: two towers and one space
+ * CHAPTER 4  MODELS: one CLIP under three sets of names
  *===========================================================================================================
-   CLIP (Radford et al. 2021, arXiv 2103.00020) embeds images and texts in one space of width d.
+   A CLIP is published as OpenAI wrote it, as open_clip does, or in Hugging Face's form: the same tensors, called
+   differently.  The tables below say which file calls what how.  OpenAI's in_proj_weight holds the q, k and v
+   matrices one below the other, and its projections are stored the other way round; both are put right while loading.
 
-     image  patches of p x p pixels, each times patch_weight -> [T-1, w];  a class token in front, + position
-            embedding, LN_pre, transformer, LN_post of the class token, times projection -> f [d]
-     text   start, tokens, end, each its embedding + position embedding -> [n, w];  causal transformer,
-            LN_final of the end token's row, times projection -> g [d]
+   Sizes are read off the shapes: a tower's width from its layer norms, its layers by counting, patches from the
+   convolution, the context from the position embedding.  config.json must not disagree; what shapes do not tell
+   (heads, activation, eps) comes from it, or is OpenAI's choice.  Matrices are put into panels one by one as they are
+   read (fvgpt.h, chapter 5), so that no second copy of the model is ever needed. */
 
-   and scores s cos(f, g), s = exp(logit_scale).  The same weights are published under three sets of names; the tables
-   below say which file calls what how.  OpenAI's in_proj_weight holds the q, k and v matrices one below the other,
-   and its projections are stored the other way round; both are put right while loading.
-
-   Texts are packed: every text stops at its end mark, and the rows in which texts agree at their start are stored
-   once, as a shared prefix (fvgpt.h, chapter 7).  Many texts make several parts of some 320 rows, one after the other
-   in the same memory.  A symbol of a text is a token (>= 0) or a context vector (< 0).  Matrices are put into panels
-   one by one as they are read (fvgpt.h, chapter 4), so that no second copy of the model is ever needed.
-
-   Prompts.  Every method of prompt tuning writes vectors of its own into a tower, and a plan says where: context
-   words among the embedded tokens, or n rows that stand behind [SOT] or the class token, replaced before some blocks.
-   PromptSRC's text tower has n_start 4, n 4, first_layer 1, n_layer 8: words 1..4 are vectors, and before each of the
-   blocks 1..8 what the block before made of these four rows is thrown away, and four new vectors stand there.  MMRL
-   has n_start 0: its rows come in between before block first_layer.  (Where an image's prompts stand does not matter,
-   since its attention knows no order; the published code has some of them behind the patches.)  The vectors of a
-   tower are one matrix: those that are there from the start, then n for each of the plan's layers.  A splicing is a
-   plan worked out for a batch: for each of these layers, where every row comes from (fvg_splice in fvgpt.h). */
-
-/* ---- reading the weights ---- */
 typedef struct fvg__clip_loader {
   fvg_clip *m;
   fvg_weights *weights;
@@ -2970,6 +2953,31 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path,
 }
 #endif
 
+/*===========================================================================================================
+ * CHAPTER 5  TOWERS: images and texts in one space
+ *===========================================================================================================
+   CLIP (Radford et al. 2021, arXiv 2103.00020) embeds images and texts in one space of width d.
+
+     image  patches of p x p pixels, each times patch_weight -> [T-1, w];  a class token in front, + position
+            embedding, LN_pre, transformer, LN_post of the class token, times projection -> f [d]
+     text   start, tokens, end, each its embedding + position embedding -> [n, w];  causal transformer,
+            LN_final of the end token's row, times projection -> g [d]
+
+   and scores s cos(f, g), s = exp(logit_scale).
+
+   Texts are packed: every text stops at its end mark, and the rows in which texts agree at their start are stored
+   once, as a shared prefix (fvgpt.h, chapter 8).  Many texts make several parts of some 320 rows, one after the other
+   in the same memory.  A symbol of a text is a token (>= 0) or a context vector (< 0).
+
+   Prompts.  Every method of prompt tuning writes vectors of its own into a tower, and a plan says where: context
+   words among the embedded tokens, or n rows that stand behind [SOT] or the class token, replaced before some blocks.
+   PromptSRC's text tower has n_start 4, n 4, first_layer 1, n_layer 8: words 1..4 are vectors, and before each of the
+   blocks 1..8 what the block before made of these four rows is thrown away, and four new vectors stand there.  MMRL
+   has n_start 0: its rows come in between before block first_layer.  (Where an image's prompts stand does not matter,
+   since its attention knows no order; the published code has some of them behind the patches.)  The vectors of a
+   tower are one matrix: those that are there from the start, then n for each of the plan's layers.  A splicing is a
+   plan worked out for a batch: for each of these layers, where every row comes from (fvg_splice in fvgpt.h). */
+
 /* ---- where prompts stand ---- */
 typedef struct fvg__plan {
   int n_start;                                   /* vectors there from the start: context words, or an image's n    */
@@ -3539,12 +3547,12 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_templ
 }
 
 /*===========================================================================================================
- * CHAPTER 5  LEARNERS: what all methods of prompt tuning share
+ * CHAPTER 6  LEARNERS: what all methods of prompt tuning share
  *===========================================================================================================
    Every method here freezes CLIP and learns a few vectors that it writes into the towers' sequences.  What differs is
    little enough for one table entry, a fvg_method:
 
-     init       its parameters and constants, and in `plan` where its vectors stand (chapter 4)
+     init       its parameters and constants, and in `plan` where its vectors stand (chapter 5)
      vectors    the vectors as nodes, made from the parameters
      loss       what it minimises; by default CE(s f g^T, y)
      mixed      the vector that scores base classes, where it is not f
@@ -3553,7 +3561,7 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_templ
      release    gives back what init left in `own`
 
    The rest is the same for all: class names become packed texts, g is the text tower's normalised answer, f the image
-   tower's, the scores are z = s f g^T.  Training, checkpoints, classifiers and FVG-PT (chapters 13 and 14) see no
+   tower's, the scores are z = s f g^T.  Training, checkpoints, classifiers and FVG-PT (chapters 15 to 17) see no
    more of a method than this table, so a new one is a new chapter and a line in the list behind the last of them.
 
    A class is written as [SOT], the context words, what is left of the given words, name, dot, [EOT], or, by methods
@@ -4127,7 +4135,7 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, const 
 }
 
 /*===========================================================================================================
- * CHAPTER 6  COOP AND KGCOOP: learned words in place of "a photo of a"
+ * CHAPTER 7  COOP AND KGCOOP: learned words in place of "a photo of a"
  *===========================================================================================================
    Context optimisation (CoOp, Zhou et al. 2022, arXiv 2109.01134) writes every class as n free vectors and its name,
 
@@ -4172,7 +4180,7 @@ static const fvg_method fvg__kgcoop = {
 };
 
 /*===========================================================================================================
- * CHAPTER 7  PROGRAD AND COCOOP: mended gradients, and words for every picture
+ * CHAPTER 8  PROGRAD AND COCOOP: mended gradients, and words for every picture
  *===========================================================================================================
    ProGrad (Zhu et al. 2023, arXiv 2205.14865) trains CoOp, but never against what plain CLIP knows.  With p0 the
    zero-shot probabilities in the data set's template it has two losses,
@@ -4254,7 +4262,7 @@ static const fvg_method fvg__cocoop = {
 };
 
 /*===========================================================================================================
- * CHAPTER 8  PROMPTSRC: deep prompts in both towers, held near plain CLIP
+ * CHAPTER 9  PROMPTSRC: deep prompts in both towers, held near plain CLIP
  *===========================================================================================================
    PromptSRC (Khattak et al. 2023, arXiv 2307.06948) learns vectors in both towers, independent of one another:
    context words and n rows of the image from the start, and new ones for the same rows before each of the blocks
@@ -4420,7 +4428,7 @@ static const fvg_method fvg__promptsrc = {
 };
 
 /*===========================================================================================================
- * CHAPTER 9  MAPLE AND DAPT: prompts that see with the words' eyes
+ * CHAPTER 10  MAPLE AND DAPT: prompts that see with the words' eyes
  *===========================================================================================================
    MaPLe (Khattak et al. 2023, arXiv 2210.03117) prompts both towers as deeply, but couples them: only the text's
    vectors P_l [2, w_text] are free, the image's are P_l A_l^T + b_l, with a linear layer of its own for each depth.
@@ -4603,7 +4611,7 @@ static const fvg_method fvg__dapt = {
 };
 
 /*===========================================================================================================
- * CHAPTER 10  MMRL: representation tokens that both towers take in late
+ * CHAPTER 11  MMRL: representation tokens that both towers take in late
  *===========================================================================================================
    MMRL (Guo and Gu 2025, arXiv 2503.08497) learns K tokens R [K, D] in a space of their own.  From the middle of the
    towers on (the 6th of 12 blocks) they stand behind the class token and [SOT] as R A^T + b, with a linear layer for
@@ -4755,7 +4763,7 @@ FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const fvg_lea
 }
 
 /*===========================================================================================================
- * CHAPTER 11  PROTOCOL: few-shot draws, base and new halves, scores
+ * CHAPTER 12  PROTOCOL: few-shot draws, base and new halves, scores
  *===========================================================================================================
    The protocol (CoCoOp, Zhou et al. 2022, arXiv 2203.05557): K pictures a class are drawn from the WHOLE train list,
    and only then are the classes cut into a base half, ceil(n/2) of them, and a new half, renumbered from 0.  The draw
@@ -5036,7 +5044,7 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
 }
 
 /*===========================================================================================================
- * CHAPTER 12  DATA SETS: folders, split files, masks
+ * CHAPTER 13  DATA SETS: split files and folders of classes
  *===========================================================================================================
    A data set is three lists of (picture, label), train, val and test, and a name for each label.  It comes from
 
@@ -5044,60 +5052,14 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
                          relative to some folder at or below the root, a different one for each data set;
      plain folders       ROOT/<class>/<picture>, cut 50/20/30 after a shuffle with a fixed seed; or
                          ROOT/train/<class>/<picture> beside ROOT/test and, if there is one, ROOT/val;
-     a published set     its split file in DATA/<folder>, or, when that is missing, what CoOp's data set classes
-                         (Zhou et al. 2022, arXiv 2109.01134) make it from: class folders, or lists of pictures whose
-                         train part gives a fifth of each class to val.  The shuffle is our own, so results on such a
-                         split do not compare with published ones.
+     a published set     of the next chapter.
 
    All of it ends in one fvg__draft, a list of borrowed strings, from which fvg__dataset_build makes the data set.
    Whatever order a folder is listed in, the result is the same, because names are sorted first. */
 
 #define FVG__PARTS 3                                                          /* train, val, test                 */
 
-enum {                                                                        /* indices into fvg__cards          */
-  FVG__IMAGENET = 0, FVG__CALTECH101, FVG__OXFORD_PETS, FVG__STANFORD_CARS, FVG__FLOWERS102, FVG__FOOD101,
-  FVG__FGVC_AIRCRAFT, FVG__SUN397, FVG__DTD, FVG__EUROSAT, FVG__UCF101, FVG__N_CARDS
-};
-
-static const char fvg__photo[] = "a photo of a {}.", fvg__pet[] = "a photo of a {}, a type of pet.",
-  fvg__flower[] = "a photo of a {}, a type of flower.", fvg__food[] = "a photo of {}, a type of food.",
-  fvg__aircraft[] = "a photo of a {}, a type of aircraft.", fvg__space[] = "a centered satellite photo of {}.",
-  fvg__action[] = "a photo of a person doing {}.";
-
-static const fvg_dataset_card fvg__cards[FVG__N_CARDS] = {
-  {"imagenet", "ImageNet", "imagenet", "images", NULL, fvg__photo, fvg__photo},
-  {"caltech101", "Caltech101", "caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json", fvg__photo,
-   fvg__photo},
-  {"oxford_pets", "OxfordPets", "oxford_pets", "images", "split_zhou_OxfordPets.json", fvg__pet, fvg__pet},
-  {"stanford_cars", "StanfordCars", "stanford_cars", "", "split_zhou_StanfordCars.json", fvg__photo, fvg__photo},
-  {"flowers102", "OxfordFlowers", "oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json", fvg__flower, fvg__flower},
-  {"food101", "Food101", "food-101", "images", "split_zhou_Food101.json", fvg__food, fvg__food},
-  {"fgvc_aircraft", "FGVCAircraft", "fgvc_aircraft", "images", NULL, fvg__aircraft, fvg__aircraft},
-  {"sun397", "SUN397", "sun397", "SUN397", "split_zhou_SUN397.json", fvg__photo, fvg__photo},
-  {"dtd", "DescribableTextures", "dtd", "images", "split_zhou_DescribableTextures.json", "{} texture.",
-   "a photo of a {}, a type of texture."},
-  {"eurosat", "EuroSAT", "eurosat", "2750", "split_zhou_EuroSAT.json", fvg__space, fvg__space},
-  {"ucf101", "UCF101", "ucf101", "UCF-101-midframes", "split_zhou_UCF101.json", fvg__action, fvg__action}
-};
-
-FVG_DEF const fvg_dataset_card *fvg_dataset_cards(int *n) {
-  if (n) *n = FVG__N_CARDS;
-  return fvg__cards;
-}
-
 static char fvg__lower_case(char a) { return a >= 'A' && a <= 'Z' ? (char)(a - 'A' + 'a') : a; }
-
-static int fvg__same_word(const char *a, const char *b) {                     /* in any case                      */
-  while (*a && fvg__lower_case(*a) == fvg__lower_case(*b)) { a++; b++; }
-  return !*a && !*b;
-}
-
-FVG_DEF const fvg_dataset_card *fvg_dataset_card_of(const char *key) {
-  int i;
-  for (i = 0; key && i < FVG__N_CARDS; i++)
-    if (fvg__same_word(key, fvg__cards[i].key) || fvg__same_word(key, fvg__cards[i].name)) return &fvg__cards[i];
-  return NULL;
-}
 
 FVG_DEF void fvg_dataset_free(fvg_dataset *d) {
   if (!d || !d->ctx) return;
@@ -5595,56 +5557,6 @@ static fvg_status fvg__find_split(fvg_ctx *c, char **out, const fvg_dataset_desc
   return s;
 }
 
-/* ---- files of lines ---- */
-/* Lines without blanks at their ends.  `room`: 4 times their length and 8 bytes a line, for what is made of them. */
-typedef struct fvg__lines { char *file, *text, *room, **line; int n; } fvg__lines;
-
-static void fvg__lines_free(fvg_ctx *c, fvg__lines *x) {
-  fvg__release(c, x->file);
-  fvg__release(c, x->text);
-  fvg__release(c, x->room);
-  fvg__release(c, x->line);
-  memset(x, 0, sizeof *x);
-}
-
-static char *fvg__trim(char *s) {
-  size_t n;
-  s += strspn(s, " \t\r");
-  for (n = strlen(s); n && strchr(" \t\r", s[n - 1]);) s[--n] = 0;
-  return s;
-}
-
-static fvg_status fvg__lines_read(fvg_ctx *c, fvg__lines *out, const char *folder, const char *name) {
-  uint8_t *bytes = NULL;
-  size_t n = 0, n_line = 1, i;
-  char *at, *end;
-  fvg_status s;
-  if ((out->file = fvg__path_join(c, folder, name)) == NULL) return FVG_E_NOMEM;
-  if ((s = fvg__read_file(c, out->file, &bytes, &n)) != FVG_OK) return s;
-  out->text = (char *)bytes;
-  if (n > INT32_MAX / 16) return fvg__fail(c, FVG_E_FORMAT, "%.300s: too long for a list of pictures", out->file);
-  for (i = 0; i < n; i++) {
-    if (!bytes[i])
-      return fvg__fail(c, FVG_E_FORMAT, "%.300s: line %d holds a zero byte: not a text", out->file, (int)n_line);
-    n_line += bytes[i] == '\n';
-  }
-  out->line = (char **)fvg__alloc_array(c, n_line, sizeof *out->line);
-  out->room = (char *)fvg__alloc_array(c, n + 2 * n_line, 4);
-  if (!out->line || !out->room) return FVG_E_NOMEM;
-  for (at = out->text; at; at = end) {
-    if ((end = strchr(at, '\n')) != NULL) *end++ = 0;
-    out->line[out->n++] = fvg__trim(at);
-  }
-  return FVG_OK;
-}
-
-/* The index of a line, which is not empty, or -1. */
-static int fvg__lines_find(const fvg__lines *x, const char *line) {
-  int i;
-  for (i = 0; i < x->n; i++) if (*line && !strcmp(x->line[i], line)) return i;
-  return -1;
-}
-
 /* ---- class folders ---- */
 /* Of n pictures of a class: Python's round(n * 0.5), halves to even, for train, round(n * 0.2) for val, the rest for
    test; val gives way when test would be left without any. */
@@ -5752,8 +5664,113 @@ static fvg_status fvg__draft_parts(fvg_ctx *c, fvg__draft *d, const fvg__names *
     }
   return FVG_OK;
 }
+#endif
 
-/* ---- published sets without their split files: classes ---- */
+/*===========================================================================================================
+ * CHAPTER 14  PUBLISHED SETS: the eleven of CoOp, and masks
+ *===========================================================================================================
+   CoOp (Zhou et al. 2022, arXiv 2109.01134) fixed eleven data sets, their folders, templates and splits; a card says
+   what each is called and where DATA holds it.  When a set's split file is missing, the split is made from what
+   CoOp's data set classes make it from: class folders, or lists of pictures whose train part gives a fifth of each
+   class to val.  The shuffle is our own, so results on such a split do not compare with published ones.
+
+   A mask lies in ROOT/mask under its picture's path, or for a published set where its folders have them. */
+
+enum {                                                                        /* indices into fvg__cards          */
+  FVG__IMAGENET = 0, FVG__CALTECH101, FVG__OXFORD_PETS, FVG__STANFORD_CARS, FVG__FLOWERS102, FVG__FOOD101,
+  FVG__FGVC_AIRCRAFT, FVG__SUN397, FVG__DTD, FVG__EUROSAT, FVG__UCF101, FVG__N_CARDS
+};
+
+static const char fvg__photo[] = "a photo of a {}.", fvg__pet[] = "a photo of a {}, a type of pet.",
+  fvg__flower[] = "a photo of a {}, a type of flower.", fvg__food[] = "a photo of {}, a type of food.",
+  fvg__aircraft[] = "a photo of a {}, a type of aircraft.", fvg__space[] = "a centered satellite photo of {}.",
+  fvg__action[] = "a photo of a person doing {}.";
+
+static const fvg_dataset_card fvg__cards[FVG__N_CARDS] = {
+  {"imagenet", "ImageNet", "imagenet", "images", NULL, fvg__photo, fvg__photo},
+  {"caltech101", "Caltech101", "caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json", fvg__photo,
+   fvg__photo},
+  {"oxford_pets", "OxfordPets", "oxford_pets", "images", "split_zhou_OxfordPets.json", fvg__pet, fvg__pet},
+  {"stanford_cars", "StanfordCars", "stanford_cars", "", "split_zhou_StanfordCars.json", fvg__photo, fvg__photo},
+  {"flowers102", "OxfordFlowers", "oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json", fvg__flower, fvg__flower},
+  {"food101", "Food101", "food-101", "images", "split_zhou_Food101.json", fvg__food, fvg__food},
+  {"fgvc_aircraft", "FGVCAircraft", "fgvc_aircraft", "images", NULL, fvg__aircraft, fvg__aircraft},
+  {"sun397", "SUN397", "sun397", "SUN397", "split_zhou_SUN397.json", fvg__photo, fvg__photo},
+  {"dtd", "DescribableTextures", "dtd", "images", "split_zhou_DescribableTextures.json", "{} texture.",
+   "a photo of a {}, a type of texture."},
+  {"eurosat", "EuroSAT", "eurosat", "2750", "split_zhou_EuroSAT.json", fvg__space, fvg__space},
+  {"ucf101", "UCF101", "ucf101", "UCF-101-midframes", "split_zhou_UCF101.json", fvg__action, fvg__action}
+};
+
+FVG_DEF const fvg_dataset_card *fvg_dataset_cards(int *n) {
+  if (n) *n = FVG__N_CARDS;
+  return fvg__cards;
+}
+
+static int fvg__same_word(const char *a, const char *b) {                     /* in any case                      */
+  while (*a && fvg__lower_case(*a) == fvg__lower_case(*b)) { a++; b++; }
+  return !*a && !*b;
+}
+
+FVG_DEF const fvg_dataset_card *fvg_dataset_card_of(const char *key) {
+  int i;
+  for (i = 0; key && i < FVG__N_CARDS; i++)
+    if (fvg__same_word(key, fvg__cards[i].key) || fvg__same_word(key, fvg__cards[i].name)) return &fvg__cards[i];
+  return NULL;
+}
+
+#ifndef FVGPT_NO_STDIO
+/* ---- files of lines ---- */
+/* Lines without blanks at their ends.  `room`: 4 times their length and 8 bytes a line, for what is made of them. */
+typedef struct fvg__lines { char *file, *text, *room, **line; int n; } fvg__lines;
+
+static void fvg__lines_free(fvg_ctx *c, fvg__lines *x) {
+  fvg__release(c, x->file);
+  fvg__release(c, x->text);
+  fvg__release(c, x->room);
+  fvg__release(c, x->line);
+  memset(x, 0, sizeof *x);
+}
+
+static char *fvg__trim(char *s) {
+  size_t n;
+  s += strspn(s, " \t\r");
+  for (n = strlen(s); n && strchr(" \t\r", s[n - 1]);) s[--n] = 0;
+  return s;
+}
+
+static fvg_status fvg__lines_read(fvg_ctx *c, fvg__lines *out, const char *folder, const char *name) {
+  uint8_t *bytes = NULL;
+  size_t n = 0, n_line = 1, i;
+  char *at, *end;
+  fvg_status s;
+  if ((out->file = fvg__path_join(c, folder, name)) == NULL) return FVG_E_NOMEM;
+  if ((s = fvg__read_file(c, out->file, &bytes, &n)) != FVG_OK) return s;
+  out->text = (char *)bytes;
+  if (n > INT32_MAX / 16) return fvg__fail(c, FVG_E_FORMAT, "%.300s: too long for a list of pictures", out->file);
+  for (i = 0; i < n; i++) {
+    if (!bytes[i])
+      return fvg__fail(c, FVG_E_FORMAT, "%.300s: line %d holds a zero byte: not a text", out->file, (int)n_line);
+    n_line += bytes[i] == '\n';
+  }
+  out->line = (char **)fvg__alloc_array(c, n_line, sizeof *out->line);
+  out->room = (char *)fvg__alloc_array(c, n + 2 * n_line, 4);
+  if (!out->line || !out->room) return FVG_E_NOMEM;
+  for (at = out->text; at; at = end) {
+    if ((end = strchr(at, '\n')) != NULL) *end++ = 0;
+    out->line[out->n++] = fvg__trim(at);
+  }
+  return FVG_OK;
+}
+
+/* The index of a line, which is not empty, or -1. */
+static int fvg__lines_find(const fvg__lines *x, const char *line) {
+  int i;
+  for (i = 0; i < x->n; i++) if (*line && !strcmp(x->line[i], line)) return i;
+  return -1;
+}
+
+/* ---- classes without a split file ---- */
 /* Lists in a set's folder: of classes, the line's number being the label, and of the pictures of train, val and test.
    Without a list of classes each picture's line has its label; without one of val, train gives a fifth. */
 typedef struct fvg__set_lists { int set; const char *classes, *class_form, *part[FVG__PARTS], *form; } fvg__set_lists;
@@ -5854,7 +5871,7 @@ static fvg_status fvg__open_folders(fvg_ctx *c, fvg_dataset *out, const fvg_data
   return s;
 }
 
-/* ---- published sets without their split files: pictures ---- */
+/* ---- pictures without a split file ---- */
 /* A class's name from its key: UCF101's "ApplyEyeMakeup" as "Apply_Eye_Makeup"; SUN397's "a/field/wild" as
    "wild field", without the letter; else the key. */
 static char *fvg__put_class_name(char *at, int set, const char *key) {
@@ -6175,7 +6192,7 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, 
 #endif
 
 /*===========================================================================================================
- * CHAPTER 13  TUNING: from pictures to a tuned classifier
+ * CHAPTER 15  VIEWS: what training sees of a picture
  *===========================================================================================================
    Methods that leave the image tower alone, and FVG-PT on any of them, never need pictures, only what the tower makes
    of them (methods that prompt it see pixels in every step): for each image a view of it, f = norm(tower(x)), of its
@@ -6187,13 +6204,9 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, 
    The mask (FVG-PT, arXiv 2603.08708) is applied to the normalised picture, so that what is removed becomes the data
    set's mean colour (0), and it goes through the same crop and flip as the picture (nearest pixel).
 
-   Stage 1 learns a method's vectors, stage 2 the gates and adapters of FVG-PT on the tuned learner.  Both are one
-   loop: every epoch a new order, batches of 4, the last incomplete batch left out, the rate of the schedule.
-
    Every random choice draws from a stream of its own, numbered by purpose, epoch and image: a run is repeated bit for
    bit by its seed, whatever ran before it. */
 
-/* ---- views ---- */
 typedef struct fvg__view_slot {                  /* an image's kept views, found by its path                        */
   const char *path;
   float *f, *f_fg, *area;                        /* [n_kept, w] twice and [n_kept], one block                       */
@@ -6559,7 +6572,21 @@ FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, const fvg_datas
   return s;
 }
 
-/* ---- the training loop of both stages ---- */
+/*===========================================================================================================
+ * CHAPTER 16  TUNING: from views to a tuned classifier
+ *===========================================================================================================
+   Stage 1 learns a method's vectors, stage 2 the gates and adapters of FVG-PT on the tuned learner.  Both are one
+   loop: every epoch a new order, batches of 4, the last incomplete batch left out, the rate of the schedule.  After
+   an epoch the run's state may be kept in a file: tensors, the optimiser's memory, how far it is.  A run that finds
+   such a state goes on from there, bit for bit as if it had never been cut off.
+
+   The backbone gate may be found in another way than published, on classes that its prompts have not seen
+   (cross-fitted calibration): there is a learner for each half of the classes, and the gate learns from each half
+   with the other half's learner.
+
+   A classifier then scores pictures by one branch: plain CLIP, the tuned learner (as it scores base or new classes),
+   or FVG-PT's base or new branch. */
+
 typedef struct fvg__source {                     /* pictures, and what scores them                                  */
   fvg_learner *learner;
   fvg_views *views;
@@ -7283,14 +7310,14 @@ FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, const fvg_dataset *d, 
 }
 
 /*===========================================================================================================
- * CHAPTER 14  CHECKPOINTS: a tuned model in one file
+ * CHAPTER 17  CHECKPOINTS: a tuned model in one file
  *===========================================================================================================
    A checkpoint is a safetensors file: the learner's tensors under the names that the published trainers give them,
    FVG-PT's, and in the metadata everything that is needed to build both again: the trainer, the classes, the words
    and the template, every option of the method.  Loading builds the learner from that and then fills its parameters,
    each of whose shapes is compared with the file's before memory is asked for.
 
-   The published trainers' own files (PyTorch's, fvgpt.h, chapter 10) hold tensors only: who loads one says what it
+   The published trainers' own files (PyTorch's, fvgpt.h, chapter 12) hold tensors only: who loads one says what it
    is, by making the learner first. */
 #ifndef FVGPT_NO_STDIO
 /* ["name", "name", ...] with quotes, backslashes and control characters escaped */
@@ -7556,7 +7583,7 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
 #endif
 
 /*===========================================================================================================
- * CHAPTER 15  ATTENTION MAPS: where a classifier looks
+ * CHAPTER 18  ATTENTION MAPS: where a classifier looks
  *===========================================================================================================
    Which patches speak for a class?  Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) asks the gradient of its
    score z.  Of a layer's output A [T,w], a row a token, only the rows of the P patches count:

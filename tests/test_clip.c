@@ -1,6 +1,6 @@
-/* Chapter 4 of fvgpt_clip.h: CLIP from HF's and OpenAI's names, its features, towers that train whole, files that are
-   not what they should be, memory that runs out, the golden features.  Run from the repository root; writes under
-   build/test-clip. */
+/* Chapters 4 and 5 of fvgpt_clip.h: CLIP from HF's and OpenAI's names, its features, towers that train whole, files
+   that are not what they should be, memory that runs out, the golden features.  Run from the repository root;
+   writes under build/test-clip. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
 #include <sys/stat.h>

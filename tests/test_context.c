@@ -1,4 +1,4 @@
-/* Chapter 1: allocator, arena, failing allocations, messages, random numbers. */
+/* Chapter 1 of fvgpt.h: allocator, arena, failing allocations, messages, random numbers. */
 #include <stdlib.h>
 static long heap_calls;
 static void *counted_malloc(size_t n) { heap_calls++; return malloc(n); }

@@ -1,4 +1,4 @@
-/* Chapter 2 of fvgpt.h: number formats, sources, JSON, safetensors, saving. Leaves no file behind. */
+/* Chapters 2 and 3 of fvgpt.h: number formats, sources, JSON, safetensors, saving. Leaves no file behind. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
 

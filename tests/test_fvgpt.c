@@ -1,4 +1,4 @@
-/* Chapter 9: FVG-PT against plain double code, its identities, and the golden trajectories. */
+/* Chapter 10 of fvgpt.h: FVG-PT against plain double code, its identities, and the golden trajectories. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
 
@@ -60,7 +60,7 @@ static fvg_fvgpt *new_model(const fvg_fvgpt_desc *d) {
   return m;
 }
 
-/* ---- the whole loss in double, from the formulas of fvgpt.h, chapter 9 ---- */
+/* ---- the whole loss in double, from the formulas of fvgpt.h, chapter 10 ---- */
 typedef struct naive_loss { double loss, ce_fdc, frg, dist, ce_pc, kl_pc, r[N], target[N], b[N]; } naive_loss;
 
 static double naive_softmax(const double *z, double tau, double *p) { /* returns ln sum exp (z / tau) */

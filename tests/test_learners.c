@@ -1,4 +1,4 @@
-/* Chapters 4 (where prompts stand) to 10 of fvgpt_clip.h: the methods of prompt tuning.  Both towers are laid out
+/* Chapters 5 (where prompts stand) to 11 of fvgpt_clip.h: the methods of prompt tuning.  Both towers are laid out
    once more by hand, row by row and without packing, with the prompts where the papers have them; the losses are
    written down again in double precision, and numeric derivatives of those are the judges of the gradients.
    Run from the repository root; writes checkpoints under build/test-learners. */

@@ -1,4 +1,5 @@
-/* Chapters 5 and 6 and the attention of 7: values against double code, gradients against differences, wrong use. */
+/* Chapters 6 and 7 of fvgpt.h and the attention of 8: values against double code, gradients against differences,
+   wrong use. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
 

@@ -1,4 +1,4 @@
-/* Chapter 8: SGD and AdamW as PyTorch defines them, the schedule as Dassl does. */
+/* Chapter 9 of fvgpt.h: SGD and AdamW as PyTorch defines them, the schedule as Dassl does. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
 

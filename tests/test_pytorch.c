@@ -1,4 +1,4 @@
-/* Chapter 10 of fvgpt.h: PyTorch's zip archives and pickles, written here byte by byte. Needs no Python. */
+/* Chapters 11 and 12 of fvgpt.h: PyTorch's zip archives and pickles, written here byte by byte. Needs no Python. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
 

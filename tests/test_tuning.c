@@ -1,4 +1,4 @@
-/* Chapter 8 of fvgpt_clip.h: views of pictures and masks, both training stages, classifiers, checkpoints.
+/* Chapters 15 to 17 of fvgpt_clip.h: views of pictures and masks, both training stages, classifiers, checkpoints.
    Run from the repository root; writes small pictures and checkpoints under
    build/test-tuning. */
 #define FVGPT_PTHREADS

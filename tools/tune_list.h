@@ -1,4 +1,4 @@
-/* fvgpt tune, first part: what a command asks for, as a list of rows (methods, FVG-PT on them, its ablations), entries
+/* fvgpt tune, first part: what a command asks for, as lists of rows (methods, FVG-PT on them, its ablations), entries
    (data sets times shots) and seeds.  Part of fvgpt.c. */
 
 enum { MAX_SEEDS = 64, MAX_ROWS = 96, MAX_TESTS = 16, MAX_ENTRIES = 64 };
