@@ -77,9 +77,10 @@
       Features kept for training take 8 bytes x width x images x crops (the view and its foreground).
 
    9. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h`):
-        1 Tokenizer   2 Images   3 Resizing   4 Models   5 Towers   6 Learners   7 CoOp and KgCoOp
-        8 ProGrad and CoCoOp   9 PromptSRC   10 MaPLe and DAPT   11 MMRL   12 Protocol   13 Data sets
-        14 Published sets   15 Views   16 Tuning   17 Checkpoints   18 Attention maps
+        1 Tokenizer    2 Images     3 Resizing   4 Models    5 Towers     6 Learners
+        7 CoOp         8 KgCoOp     9 ProGrad   10 CoCoOp   11 PromptSRC  12 MaPLe   13 DAPT   14 MMRL
+       15 Protocol    16 Data sets 17 Published sets        18 Views      19 Tuning  20 Checkpoints
+       21 Attention maps
 */
 #ifndef FVGPT_CLIP_H
 #define FVGPT_CLIP_H
@@ -314,9 +315,9 @@ FVG_DEF const char *const *fvg_learner_class_names(const fvg_learner *l, int *n)
 FVG_DEF fvg_parameter *const *fvg_learner_parameters(const fvg_learner *l, int *n);
 FVG_DEF fvg_parameter *fvg_learner_parameter(const fvg_learner *l, const char *name);       /* NULL: no such one    */
 
-/* What a method wants of a step's pictures besides f, which all of them are given: those that prompt the image tower
-   the pixels, DAPT pixels_fg too. */
-enum { FVG_NEEDS_PIXELS = 1, FVG_NEEDS_FOREGROUND = 2 };
+/* What a method wants of a step's pictures: those that prompt the image tower want the pixels, DAPT pixels_fg too;
+   all but MaPLe and DAPT want f. */
+enum { FVG_NEEDS_FEATURES = 1, FVG_NEEDS_PIXELS = 2, FVG_NEEDS_FOREGROUND = 4 };
 FVG_DEF int fvg_learner_needs(const fvg_learner *l);
 typedef struct fvg_batch {
   int n, epoch;
@@ -3154,14 +3155,14 @@ static fvg_node *fvg__vision_embed(fvg_tape *t, const fvg__image_rows *rows, con
   return fvg_tape_keep(t, mark, x);
 }
 
-/* Through the blocks; of each image the class token's row stays, and n_more rows behind it:
-   [n (1 + n_more), width] */
-static fvg_node *fvg__vision_blocks(const fvg__image_rows *rows, fvg_node *x, fvg_node *vectors, int n_more,
+/* Through the blocks; of each image the class token's row stays, and n_read rows behind it:
+   [n (1 + n_read), width] */
+static fvg_node *fvg__vision_blocks(const fvg__image_rows *rows, fvg_node *x, fvg_node *vectors, int n_read,
                                     int recompute) {
-  int n_token = rows->n_token, n_keep = rows->n * (1 + n_more), i;
+  int n_token = rows->n_token, n_keep = rows->n * (1 + n_read), i;
   fvg_prompts prompts;
   if (rows->plan.n_layer) n_token = rows->splicing.n_row / rows->n;
-  for (i = 0; i < n_keep; i++) rows->row[i] = i / (1 + n_more) * n_token + i % (1 + n_more);
+  for (i = 0; i < n_keep; i++) rows->row[i] = i / (1 + n_read) * n_token + i % (1 + n_read);
   memset(&prompts, 0, sizeof prompts);
   prompts.vectors = vectors;
   prompts.splice = rows->splicing.splice;
@@ -3561,7 +3562,7 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_templ
      release    gives back what init left in `own`
 
    The rest is the same for all: class names become packed texts, g is the text tower's normalised answer, f the image
-   tower's, the scores are z = s f g^T.  Training, checkpoints, classifiers and FVG-PT (chapters 15 to 17) see no
+   tower's, the scores are z = s f g^T.  Training, checkpoints, classifiers and FVG-PT (chapters 18 to 20) see no
    more of a method than this table, so a new one is a new chapter and a line in the list behind the last of them.
 
    A class is written as [SOT], the context words, what is left of the given words, name, dot, [EOT], or, by methods
@@ -3578,7 +3579,7 @@ typedef struct fvg__step {
   fvg_tape *tape;
   const fvg_batch *batch;
   fvg_node *g, *f, *z;                           /* [C,d], [n,d] normalised; [n,C] scores                           */
-  fvg_node *f_more;                              /* of a method that keeps more rows: [n n_more, width]             */
+  fvg_node *f_read;                              /* of a method that keeps more rows: [n n_read, width]             */
 } fvg__step;
 
 struct fvg_method {
@@ -3612,7 +3613,7 @@ struct fvg_learner {
   char *words;                                   /* to start from, or NULL                                          */
   int *word, n_word;                             /* their tokens                                                    */
   fvg__plan plan[2];                             /* of the text tower, of the image tower                           */
-  int n_more;                                    /* rows behind the class token that are read in the end            */
+  int n_read;                                    /* rows behind the class token that are read in the end            */
   fvg__packed packed;                            /* the training classes                                            */
   float *g_clip;                                 /* [n_class, d] plain CLIP's features of them, where needed        */
   fvg_tape *tape;
@@ -3807,16 +3808,16 @@ static fvg_node *fvg__learner_images(fvg_learner *l, fvg_tape *t, const float *p
   const fvg_clip *m = l->clip;
   fvg_node *vectors = l->method->vectors(l, t, FVG__IMAGE), *x = NULL;
   fvg__image_rows rows;
-  int i, k, n_row = 1 + l->n_more;
+  int i, k, n_row = 1 + l->n_read;
   if (!vectors || fvg__image_rows_new(m, &rows, n, &l->plan[FVG__IMAGE])) return NULL;
   x = fvg__vision_embed(t, &rows, pixels, vectors);
-  x = fvg__vision_blocks(&rows, x, vectors, l->n_more, l->desc.recompute);
-  if (l->n_more && more) {
+  x = fvg__vision_blocks(&rows, x, vectors, l->n_read, l->desc.recompute);
+  if (l->n_read && more) {
     for (i = 0; i < n; i++)
-      for (k = 0; k < l->n_more; k++) rows.row[i * l->n_more + k] = i * n_row + 1 + k;
-    *more = fvg_gather(x, rows.row, n * l->n_more);
+      for (k = 0; k < l->n_read; k++) rows.row[i * l->n_read + k] = i * n_row + 1 + k;
+    *more = fvg_gather(x, rows.row, n * l->n_read);
   }
-  if (l->n_more) {
+  if (l->n_read) {
     for (i = 0; i < n; i++) rows.row[i] = i * n_row;
     x = fvg_gather(x, rows.row, n);
   }
@@ -3984,7 +3985,8 @@ FVG_DEF fvg_parameter *fvg_learner_parameter(const fvg_learner *l, const char *n
 /* ---- a step ---- */
 static fvg_status fvg__check_batch(const fvg_learner *l, const fvg_batch *batch) {
   fvg_ctx *c = l->clip->ctx;
-  const char *missing = batch->n < 1 ? "pictures" : !batch->label ? "labels" : !batch->f ? "features" :
+  const char *missing = batch->n < 1 ? "pictures" : !batch->label ? "labels" :
+                        (l->method->needs & FVG_NEEDS_FEATURES) && !batch->f ? "features" :
                         (l->method->needs & FVG_NEEDS_PIXELS) && !batch->pixels ? "pixels" :
                         (l->method->needs & FVG_NEEDS_FOREGROUND) && !batch->pixels_fg ? "foreground pixels" : NULL;
   return missing ? fvg__fail(c, FVG_E_ARG, "%s: a step without %s", l->method->name, missing) : FVG_OK;
@@ -3998,7 +4000,7 @@ FVG_DEF fvg_node *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch 
   step.tape = t;
   step.batch = batch;
   if (fvg__check_batch(l, batch)) return fvg__give_up(t);
-  if (method->needs & FVG_NEEDS_PIXELS) step.f = fvg__learner_images(l, t, batch->pixels, batch->n, &step.f_more);
+  if (method->needs & FVG_NEEDS_PIXELS) step.f = fvg__learner_images(l, t, batch->pixels, batch->n, &step.f_read);
   else step.f = fvg_const(t, batch->n, l->clip->embed_dim, batch->f);
   if (method->scores) {
     step.z = method->scores(l, t, &l->packed, step.f);
@@ -4094,7 +4096,7 @@ static fvg_status fvg__learner_encode(fvg_learner *l, const float *images, int n
   fvg_tape_clear(t);
   step.tape = t;
   t->no_grad++;
-  step.f = fvg__learner_images(l, t, images, n, &step.f_more);
+  step.f = fvg__learner_images(l, t, images, n, &step.f_read);
   if (step.f && l->method->mixed) mixed = l->method->mixed(l, &step);
   t->no_grad--;
   if (!step.f || (l->method->mixed && !mixed)) { fvg_tape_clear(t); return m->ctx->status; }
@@ -4135,31 +4137,47 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, const 
 }
 
 /*===========================================================================================================
- * CHAPTER 7  COOP AND KGCOOP: learned words in place of "a photo of a"
+ * CHAPTER 7  COOP: learned words in place of "a photo of a"
  *===========================================================================================================
-   Context optimisation (CoOp, Zhou et al. 2022, arXiv 2109.01134) writes every class as n free vectors and its name,
+   Context optimisation (CoOp, Zhou et al. 2022, arXiv 2109.01134) replaces the words around a class's name by free
+   vectors and learns these by gradient descent through the frozen text tower:
 
-     end     [SOT] v_1 ... v_n  name . [EOT]                 (the default, n = 4)
+     end     [SOT] v_1 ... v_n  name . [EOT]
      middle  [SOT] v_1 ... v_n/2  name  v_n/2+1 ... v_n . [EOT]
      front   [SOT] name  v_1 ... v_n . [EOT]
 
-   and learns the v by gradient descent through the frozen text tower:  L = CE(s f g^T, y).  The vectors are shared by
-   all classes, or each class has its own (class-specific context, CSC).  Parameters: n w, 2,048 for ViT-B with n = 4.
-   New classes take the same vectors with their own names.  Initial values: the embeddings of given words, or
-   N(0, 0.02^2).  Names are tokenised together with the closing dot, as the published code does, for "st." and "." may
-   merge; the position of the name is counted without the dot.
+     L = CE(s f g^T, y)
 
-   KgCoOp (Yao et al. 2023, arXiv 2303.13283) starts from "a photo of a" and keeps every class near what plain CLIP
-   makes of the data set's template, g0:  L = CE + W (1 - mean_c cos(g_c, g0_c)).  The paper has W = 8, FVG-PT's
-   fork 2, which is the default here. */
+     v_i [w]       context, shared by all classes, or each class's own (class-specific context, CSC)
+     g, f [C,d], [B,d]   normalised text features, picture features;  y [B] labels;  s = exp(logit_scale)
+
+   New classes take the same vectors with their own names.  Names are tokenised together with the closing dot, as the
+   published code does, for "st." and "." may merge; the position of the name is counted without the dot.
+
+   Defaults (FVG-PT's fork): n = 4, shared, at the end, N(0, 0.02^2) unless words are given; SGD 0.0035, 10 epochs,
+   batch 4.  Originally 0.002, batch 32, 50 to 200 epochs.  Parameters: n w, 2,048 for ViT-B with n = 4. */
 
 static fvg_status fvg__coop_init(fvg_learner *l) { return fvg__learner_ctx(l, "ctx"); }
 
 /* name, words, n_ctx; needs, parts, batch; optimiser; options; the functions in the order of fvg_method; crops */
 static const fvg_method fvg__coop = {
-  "CoOp", NULL, 4, 0, 1, 4, {0.0035f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0}, {{NULL, 0, 0, 0}},
+  "CoOp", NULL, 4, FVG_NEEDS_FEATURES, 1, 4, {0.0035f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0}, {{NULL, 0, 0, 0}},
   fvg__coop_init, fvg__ctx_vectors, NULL, NULL, NULL, NULL, NULL, NULL, 0
 };
+
+/*===========================================================================================================
+ * CHAPTER 8  KGCOOP: learned words that stay near "a photo of a"
+ *===========================================================================================================
+   CoOp forgets: the words that fit the base classes best say little of new ones.  Knowledge-guided CoOp (KgCoOp, Yao
+   et al. 2023, arXiv 2303.13283) starts from "a photo of a" and keeps every class near what plain CLIP makes of the
+   data set's template:
+
+     L = CE(s f g^T, y) + W (1 - mean_c cos(g_c, g0_c))
+
+     g0 [C,d]   plain CLIP's text features of the template, normalised, constant
+     W          2 in FVG-PT's fork and here, 8 in the paper
+
+   Defaults: n = 4; SGD 0.0035, 10 epochs, batch 4; W = 2.  Parameters: 2,048 for ViT-B, as CoOp's. */
 
 enum { FVG__KG_WEIGHT };
 
@@ -4174,28 +4192,28 @@ static fvg_node *fvg__kgcoop_loss(fvg_learner *l, fvg__step *step) {
 }
 
 static const fvg_method fvg__kgcoop = {
-  "KgCoOp", "a photo of a", 4, 0, 1, 4, {0.0035f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0},
+  "KgCoOp", "a photo of a", 4, FVG_NEEDS_FEATURES, 1, 4, {0.0035f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0},
   {{"W", 2, 0, 1e6}, {NULL, 0, 0, 0}},
   fvg__kgcoop_init, fvg__ctx_vectors, fvg__kgcoop_loss, NULL, NULL, NULL, NULL, NULL, 0
 };
 
 /*===========================================================================================================
- * CHAPTER 8  PROGRAD AND COCOOP: mended gradients, and words for every picture
+ * CHAPTER 9  PROGRAD: no step against what CLIP knows
  *===========================================================================================================
-   ProGrad (Zhu et al. 2023, arXiv 2205.14865) trains CoOp, but never against what plain CLIP knows.  With p0 the
-   zero-shot probabilities in the data set's template it has two losses,
+   ProGrad (Zhu et al. 2023, arXiv 2205.14865) trains CoOp, but never against what plain CLIP knows.  It has two
+   losses,
 
-     L_ce = CE(z, y),   L_kl = - mean_b sum_c p0_bc ln p_bc,
+     L_ce = CE(z, y),   L_kl = - mean_b sum_c p0_bc ln p_bc
 
    and per parameter two gradients.  Where they disagree, g_ce . g_kl < 0, the part of g_ce that goes against CLIP is
-   taken out:  g = g_ce - lambda (g_ce . n) n,  n = g_kl / |g_kl|;  lambda = 1.  Its context has 16 vectors.
+   taken out:
 
-   CoCoOp (Zhou et al. 2022, arXiv 2203.05557) lets the words depend on the picture: a small net, the meta-net,
-   turns the picture's feature into one vector, which is added to all of the context:
+     g = g_ce - lambda (g_ce . n) n,   n = g_kl / |g_kl|
 
-     pi = W2 relu(W1 f + b1) + b2,   v_i(x) = v_i + pi(x);   d -> d/16 -> w
+     z, p [B,C]   scores s f g^T and their softmax;  p0 plain CLIP's, in the data set's template
+     lambda       1; the published runs have 0.8 on Flowers, DTD and EuroSAT with 8 or 16 shots
 
-   So every picture needs a pass of all classes through the text tower.  2,048 + 33,312 parameters for ViT-B/16. */
+   Defaults: n = 16 context vectors; SGD 0.002, 10 epochs, batch 4.  Parameters: 8,192 for ViT-B. */
 
 enum { FVG__PROGRAD_LAMBDA };
 
@@ -4231,10 +4249,26 @@ static fvg_status fvg__prograd_gradients(fvg_learner *l, const fvg_batch *batch,
 }
 
 static const fvg_method fvg__prograd = {
-  "ProGrad", NULL, 16, 0, 1, 4, {0.002f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0},
+  "ProGrad", NULL, 16, FVG_NEEDS_FEATURES, 1, 4, {0.002f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0},
   {{"lambda", 1, 0, 1e6}, {NULL, 0, 0, 0}},
   fvg__kgcoop_init, fvg__ctx_vectors, NULL, NULL, NULL, fvg__prograd_gradients, NULL, NULL, 0
 };
+
+/*===========================================================================================================
+ * CHAPTER 10  COCOOP: words for every picture
+ *===========================================================================================================
+   Conditional CoOp (CoCoOp, Zhou et al. 2022, arXiv 2203.05557) lets the words depend on the picture.  A small net,
+   the meta-net, turns the picture's feature into one vector, which is added to all of the context:
+
+     pi = W2 relu(W1 f + b1) + b2,   v_i(x) = v_i + pi(x),   L = CE(z, y) with z_bc = s f_b g_c(x_b)^T
+
+     W1 [d/16,d], W2 [w,d/16]   the meta-net;  f [d] the picture's normalised feature
+     g_c(x) [d]                 class c in the words made for picture x
+
+   So every picture needs a pass of all classes through the text tower, and there are no text features of classes
+   alone, which FVG-PT would need.
+
+   Defaults: n = 4 from "a photo of a"; SGD 0.002, 10 epochs, batch 1.  Parameters: 2,048 + 33,312 for ViT-B/16. */
 
 static fvg_status fvg__cocoop_init(fvg_learner *l) {
   fvg_status s = fvg__learner_ctx(l, "prompt_learner.ctx");
@@ -4257,23 +4291,30 @@ static fvg_node *fvg__cocoop_scores(fvg_learner *l, fvg_tape *t, fvg__packed *pa
 }
 
 static const fvg_method fvg__cocoop = {
-  "CoCoOp", "a photo of a", 4, 0, 1, 1, {0.002f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0}, {{NULL, 0, 0, 0}},
+  "CoCoOp", "a photo of a", 4, FVG_NEEDS_FEATURES, 1, 1, {0.002f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0},
+  {{NULL, 0, 0, 0}},
   fvg__cocoop_init, fvg__ctx_vectors, NULL, fvg__cocoop_scores, NULL, NULL, NULL, NULL, 0
 };
 
 /*===========================================================================================================
- * CHAPTER 9  PROMPTSRC: deep prompts in both towers, held near plain CLIP
+ * CHAPTER 11  PROMPTSRC: deep prompts in both towers, held near plain CLIP
  *===========================================================================================================
    PromptSRC (Khattak et al. 2023, arXiv 2307.06948) learns vectors in both towers, independent of one another:
    context words and n rows of the image from the start, and new ones for the same rows before each of the blocks
-   1..depth-1.  So many parameters (46,080 for ViT-B/16) forget what CLIP knew; three terms and an average hold them:
+   1..depth-1.  So many parameters forget what CLIP knew; three terms and an average hold them:
 
      L = CE(z, y) + 25 mean_ck |g - g0| + 10 mean_bk |f - f0| + KL(p0 || p) / C       (KL: mean over the batch)
 
-   f0 is plain CLIP's feature of the same picture, g0 that of the class, averaged over 60 sentences and normalised, p0
-   = softmax(s f0 g0^T) and p = softmax(z).  The average: after the last of E epochs every prompt becomes the sum over
-   epochs e = 1..E of w_e times its value after epoch e, w_e proportional to exp(-(e - mu)^2 / (2 sigma^2)) and their
-   sum 1; mu 15, sigma 1, which was published for E = 20 (for E = 10 it leaves the last epoch, in effect). */
+     f0 [B,d]     plain CLIP's features of the same pictures
+     g0 [C,d]     plain CLIP's features of the classes, averaged over 60 sentences, then normalised
+     p, p0 [B,C]  softmax(z) and softmax(s f0 g0^T)
+
+   The average (Gaussian prompt aggregation, GPA): after the last of E epochs every prompt becomes the sum over epochs
+   e = 1..E of w_e times its value after epoch e, w_e proportional to exp(-(e - mu)^2 / (2 sigma^2)), their sum 1.
+
+   Defaults: n = 4 in both towers, depth 9; SGD 0.0025, 10 epochs (FVG-PT's fork; originally 20), batch 4 (the fork
+   has 32); mu 15, sigma 1, which were published for E = 20 and leave for E = 10 the last epoch, in effect.
+   Parameters: 18,432 + 27,648 for ViT-B/16. */
 
 /* The sentences of CLIP's prompt ensemble for ImageNet that PromptSRC averages over (their order does not matter). */
 static const char *const fvg__sentence[] = {
@@ -4298,8 +4339,8 @@ enum { FVG__N_SENTENCE = (int)(sizeof fvg__sentence / sizeof *fvg__sentence) };
 enum { FVG__SRC_CTX, FVG__SRC_TEXT_DEPTH, FVG__SRC_IMAGE_DEPTH, FVG__SRC_TEXT, FVG__SRC_IMAGE, FVG__SRC_MEAN,
        FVG__SRC_DEVIATION };
 
-/* mean [n_class, d] over the sentences of the classes' features, none of them normalised. */
-static fvg_status fvg__sentence_mean(fvg_learner *l, float *mean) {
+/* mean [n_class, d] over the sentences of the classes' features, themselves not normalised. */
+static fvg_status fvg__sentence_mean(const fvg_learner *l, float *mean) {
   fvg_clip *m = l->clip;
   size_t count = (size_t)l->n_class * (size_t)m->embed_dim, k;
   float *one = (float *)fvg__alloc_array(m->ctx, count, sizeof *one);
@@ -4312,6 +4353,18 @@ static fvg_status fvg__sentence_mean(fvg_learner *l, float *mean) {
   }
   fvg__release(m->ctx, one);
   return s;
+}
+
+/* g0 [n_class, d]; NULL: no memory for it.  The first step asks for it: a learner that is only tested need not
+   encode 60 sentences a class. */
+static const float *fvg__sentence_prior(fvg_learner *l) {
+  size_t count = (size_t)l->n_class * (size_t)l->clip->embed_dim;
+  float *g0;
+  if (l->g_clip) return l->g_clip;
+  g0 = (float *)fvg__alloc_array(l->clip->ctx, count, sizeof *g0);
+  if (!g0 || fvg__sentence_mean(l, g0)) { fvg__release(l->clip->ctx, g0); return NULL; }
+  fvg_normalize_rows(g0, l->n_class, l->clip->embed_dim);
+  return l->g_clip = g0;
 }
 
 /* Blocks 1..depth-1 of a tower get vectors of their own; depth counts the start. */
@@ -4359,12 +4412,7 @@ static fvg_status fvg__promptsrc_init(fvg_learner *l) {
   l->plan[FVG__IMAGE].n_start = n;
   s = fvg__deep_prompts(l, FVG__IMAGE, "image_encoder.transformer.resblocks.%d.VPT_shallow",
                         (int)l->option[FVG__SRC_IMAGE_DEPTH], n, m->vision.width);
-  if (s) return s;
-  l->g_clip = (float *)fvg__alloc_array(m->ctx, (size_t)l->n_class * (size_t)m->embed_dim, sizeof *l->g_clip);
-  s = l->g_clip ? fvg__sentence_mean(l, l->g_clip) : FVG_E_NOMEM;
-  if (s) return s;
-  fvg_normalize_rows(l->g_clip, l->n_class, m->embed_dim);
-  return fvg__average_init(l);
+  return s ? s : fvg__average_init(l);
 }
 
 /* Text: ctx and the text's deep prompts; image: the parameters after these. */
@@ -4386,10 +4434,14 @@ static fvg_node *fvg__mean_distance(fvg_node *x, const float *y) {
 
 static fvg_node *fvg__promptsrc_loss(fvg_learner *l, fvg__step *step) {
   const fvg_batch *b = step->batch;
-  fvg_node *f0 = fvg_const(step->tape, b->n, l->clip->embed_dim, b->f);
-  fvg_node *g0 = fvg_const(step->tape, l->n_class, l->clip->embed_dim, l->g_clip);
-  fvg_node *p0 = fvg_softmax(fvg__learner_scores(l, f0, g0), 1), *loss = fvg_cross_entropy(step->z, b->label);
-  loss = fvg_add(loss, fvg_scale(fvg__mean_distance(step->g, l->g_clip), (float)l->option[FVG__SRC_TEXT]));
+  const float *prior = fvg__sentence_prior(l);
+  fvg_node *f0, *g0, *p0, *loss;
+  if (!prior) return fvg__give_up(step->tape);
+  f0 = fvg_const(step->tape, b->n, l->clip->embed_dim, b->f);
+  g0 = fvg_const(step->tape, l->n_class, l->clip->embed_dim, prior);
+  p0 = fvg_softmax(fvg__learner_scores(l, f0, g0), 1);
+  loss = fvg_cross_entropy(step->z, b->label);
+  loss = fvg_add(loss, fvg_scale(fvg__mean_distance(step->g, prior), (float)l->option[FVG__SRC_TEXT]));
   loss = fvg_add(loss, fvg_scale(fvg__mean_distance(step->f, b->f), (float)l->option[FVG__SRC_IMAGE]));
   return fvg_add(loss, fvg_scale(fvg_mean(fvg_kl_rows(p0, step->z, 1)), 1 / (float)l->n_class));
 }
@@ -4420,7 +4472,8 @@ static fvg_status fvg__promptsrc_epoch(fvg_learner *l, int epoch, int n_epochs) 
 }
 
 static const fvg_method fvg__promptsrc = {
-  "PromptSRC", "a photo of a", 4, FVG_NEEDS_PIXELS, 2, 4, {0.0025f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0},
+  "PromptSRC", "a photo of a", 4, FVG_NEEDS_FEATURES | FVG_NEEDS_PIXELS, 2, 4,
+  {0.0025f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0},
   {{"n_ctx_vision", 4, 1, 1000}, {"depth_text", 9, 1, 1000}, {"depth_vision", 9, 1, 1000},
    {"text_loss_weight", 25, 0, 1e6}, {"image_loss_weight", 10, 0, 1e6}, {"gpa_mean", 15, -1e6, 1e6},
    {"gpa_std", 1, 1e-3, 1e6}, {NULL, 0, 0, 0}},
@@ -4428,26 +4481,21 @@ static const fvg_method fvg__promptsrc = {
 };
 
 /*===========================================================================================================
- * CHAPTER 10  MAPLE AND DAPT: prompts that see with the words' eyes
+ * CHAPTER 12  MAPLE: prompts that see with the words' eyes
  *===========================================================================================================
-   MaPLe (Khattak et al. 2023, arXiv 2210.03117) prompts both towers as deeply, but couples them: only the text's
-   vectors P_l [2, w_text] are free, the image's are P_l A_l^T + b_l, with a linear layer of its own for each depth.
-   L = CE(z, y).  3,555,072 parameters for ViT-B/16 at depth 9.
+   MaPLe (Khattak et al. 2023, arXiv 2210.03117) prompts both towers as deeply as PromptSRC, but couples them: only
+   the text's vectors are free, and the image sees them through linear layers, one for each depth,
 
-   DAPT (Zhang et al. 2025, arXiv 2508.00395) trains MaPLe's parameters with the picture cut in two by its mask m: f
-   is the feature of x, f_F of x m, f_B of x (1 - m), and sentences about backgrounds ("a clean origami sky.") pass
-   the prompted text tower beside the classes: G_b.  First the picture is pulled to its foreground and pushed off its
-   background, then the texts learn both:
+     Q_l = P_l A_l^T + b_l,   l = 0..depth-1,   L = CE(s f g^T, y)
 
-     epochs 0..6   L = CE(s f G^T, y) + 0.8 mean max(0, |f - f_F| - |f - f_B| + 1.5)        (f_F, f_B constants)
-     epochs 7..    L = CE(s f G^T, y) + 0.1 CE(s f_F G^T, y) + 0.5 CE(s f_B G_b^T, yhat)    (f_F constant)
+     P_l [n,w_text]    rows 1..n of the text before block l: for l = 0 the context, from the words "a photo" (what
+                       follows them, "of a", stays as words)
+     Q_l [n,w_image]   the picture's prompts before block l
+     A_l, b_l          [w_image,w_text], [w_image]
 
-   yhat is the background that scores best.  The published code appends 32 backgrounds and cuts off 25: seven stay
-   among the classes.  Here all 32 are cut off; the option released_slicing brings the published slicing back in
-   training (its classifier keeps them in the test as well, ours does not). */
+   Defaults: n = 2, depth 9; SGD 0.0035, 5 epochs, batch 4.  Parameters: 3,555,072 for ViT-B/16. */
 
-enum { FVG__MAPLE_DEPTH, FVG__DAPT_MARGIN, FVG__DAPT_PULL, FVG__DAPT_FOREGROUND, FVG__DAPT_BACKGROUND,
-       FVG__DAPT_SECOND_PHASE, FVG__DAPT_RELEASED };
+enum { FVG__MAPLE_DEPTH };
 
 /* ctx, its layer, then for each depth the text's vectors, then for each depth a layer. */
 static fvg_status fvg__maple_init(fvg_learner *l) {
@@ -4492,6 +4540,30 @@ static const fvg_method fvg__maple = {
   {{"prompt_depth", 9, 1, 1000}, {NULL, 0, 0, 0}},
   fvg__maple_init, fvg__maple_vectors, NULL, NULL, NULL, NULL, NULL, NULL, 0
 };
+
+/*===========================================================================================================
+ * CHAPTER 13  DAPT: foreground and background views for MaPLe
+ *===========================================================================================================
+   DAPT (Zhang et al. 2025, arXiv 2508.00395) trains MaPLe's parameters with the picture cut in two by its mask, and
+   has sentences about backgrounds ("a clean origami sky.") pass the prompted text tower beside the classes.  First
+   the picture is pulled to its foreground and pushed off its background, then the texts learn both:
+
+     epochs 0..6   L = CE(s f G^T, y) + 0.8 mean max(0, |f - f_F| - |f - f_B| + 1.5)        (f_F, f_B constants)
+     epochs 7..    L = CE(s f G^T, y) + 0.1 CE(s f_F G^T, y) + 0.5 CE(s f_B G_b^T, yhat)    (f_F constant)
+
+     f, f_F, f_B [B,d]   features of x, of its foreground x m, of its background x (1 - m), with the same prompts
+     G, G_b              [C,d] classes, [32,d] backgrounds;  yhat [B] the background that scores best
+
+   The published code appends 32 backgrounds and cuts off 25: seven stay among the classes.  Here all 32 are cut off;
+   the option released_slicing brings the published slicing back in training (its classifier keeps them in the test as
+   well, ours does not).
+
+   Defaults: MaPLe's n = 2, depth 9; SGD 0.0035, 10 epochs, batch 4 (with the 5 epochs of its other configuration the
+   second phase would never come).  Parameters: MaPLe's. */
+
+/* Its options are MaPLe's and then these. */
+enum { FVG__DAPT_MARGIN = FVG__MAPLE_DEPTH + 1, FVG__DAPT_PULL, FVG__DAPT_FOREGROUND, FVG__DAPT_BACKGROUND,
+       FVG__DAPT_SECOND_PHASE, FVG__DAPT_RELEASED };
 
 /* Twenty-five backgrounds of pictures and, from the 26th on, seven things that stand about food.  The published code
    leaves the first seven among the classes. */
@@ -4611,22 +4683,27 @@ static const fvg_method fvg__dapt = {
 };
 
 /*===========================================================================================================
- * CHAPTER 11  MMRL: representation tokens that both towers take in late
+ * CHAPTER 14  MMRL: representation tokens that both towers take in late
  *===========================================================================================================
-   MMRL (Guo and Gu 2025, arXiv 2503.08497) learns K tokens R [K, D] in a space of their own.  From the middle of the
-   towers on (the 6th of 12 blocks) they stand behind the class token and [SOT] as R A^T + b, with a linear layer for
-   each block and tower, new before every block.  Earlier blocks, and so what CLIP knows of edges and words, stay
-   untouched, and the text is the data set's template, not learned.  A picture has two features,
+   MMRL (Guo and Gu 2025, arXiv 2503.08497) learns K tokens in a space of their own.  From the middle of the towers
+   on (the 6th of 12 blocks) they stand behind the class token and [SOT], through a linear layer for each block and
+   tower, new before every block.  Earlier blocks, and so what CLIP knows of edges and words, stay untouched, and the
+   text is the data set's template, not learned.  A picture has two features,
 
-     f = norm(LN_post(class row) P),   f_r = norm(mean_K(LN_post(token rows)) P_r),  P_r [w,d] learned,
+     f = norm(LN_post(class row) P),   f_r = norm(mean_K(LN_post(token rows)) P_r)
+     L = alpha CE(z) + (1 - alpha) CE(z_r) + lambda (1 - mean cos(f, f0)) + lambda (1 - mean cos(g, g0))
 
-   and with z = s f g^T, z_r = s f_r g^T, alpha = 0.7, lambda = 1
+     R [K,D]        the tokens;  in a block R A^T + b, A [w,D]
+     P_r [w,d]      a projection of the tokens' own, learned;  P is CLIP's
+     z, z_r         s f g^T and s f_r g^T
+     f0, g0         plain CLIP's features of the same pictures and classes
 
-     L = alpha CE(z) + (1 - alpha) CE(z_r) + lambda (1 - mean cos(f, f0)) + lambda (1 - mean cos(g, g0)),
+   Base classes are scored by alpha z + (1 - alpha) z_r = s (alpha f + (1 - alpha) f_r) g^T, new classes by z alone,
+   for the tokens know base classes only.
 
-   f0 and g0 being plain CLIP's features of the same picture and class.  Base classes are scored by alpha z +
-   (1 - alpha) z_r = s (alpha f + (1 - alpha) f_r) g^T, new classes by z alone, for the tokens know base classes only.
-   4,992,256 parameters for ViT-B/16. */
+   Defaults (FVG-PT's fork): K = 5, D = 512, alpha 0.7, lambda 1; AdamW 0.001, 10 epochs, batch 4, crops of at least
+   half of the picture.  (Originally D = 2048 and lambda from 0.01 to 7 by data set.)  Parameters: 4,992,256 for
+   ViT-B/16. */
 
 enum { FVG__MMRL_TOKENS, FVG__MMRL_WIDTH, FVG__MMRL_FIRST, FVG__MMRL_ALPHA, FVG__MMRL_REG };
 
@@ -4664,7 +4741,7 @@ static fvg_status fvg__mmrl_init(fvg_learner *l) {
   fvg_status s;
   if (!p) return FVG_E_NOMEM;
   fvg__draw_normal(l, p, 0.02);
-  l->n_more = tokens;
+  l->n_read = tokens;
   s = fvg__mmrl_aligners(l, FVG__IMAGE, m->vision.transformer.n_layer, m->vision.width);
   if (!s) s = fvg__mmrl_aligners(l, FVG__TEXT, m->text.transformer.n_layer, m->text.width);
   if (s) return s;
@@ -4684,15 +4761,15 @@ static fvg_node *fvg__mmrl_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower
 /* f_r from the token rows [n K, w] */
 static fvg_node *fvg__mmrl_representation(fvg_learner *l, const fvg__step *step) {
   const fvg_vision_tower *v = &l->clip->vision;
-  fvg_node *x = fvg__norm(step->f_more, &v->ln_post_weight, &v->ln_post_bias, v->transformer.eps), *mean;
+  fvg_node *x = fvg__norm(step->f_read, &v->ln_post_weight, &v->ln_post_bias, v->transformer.eps), *mean;
   int i, k, n;
   if (!x) return NULL;
-  n = x->rows / l->n_more;
+  n = x->rows / l->n_read;
   mean = fvg_zeros(x->tape, n, x->rows);
   if (!mean) return NULL;
   for (i = 0; i < n; i++)
-    for (k = 0; k < l->n_more; k++)
-      fvg_fill(mean)[(size_t)i * (size_t)x->rows + (size_t)(i * l->n_more + k)] = 1 / (float)l->n_more;
+    for (k = 0; k < l->n_read; k++)
+      fvg_fill(mean)[(size_t)i * (size_t)x->rows + (size_t)(i * l->n_read + k)] = 1 / (float)l->n_read;
   x = fvg_linear(mean, fvg_transpose(x), NULL);
   return x ? fvg_normalize(fvg_linear(x, fvg_transpose(fvg_param(x->tape, l->param[l->n_param - 1])), NULL)) : NULL;
 }
@@ -4712,7 +4789,7 @@ static fvg_node *fvg__mmrl_mixed(fvg_learner *l, const fvg__step *step) {
 }
 
 static const fvg_method fvg__mmrl = {
-  "MMRL", NULL, 0, FVG_NEEDS_PIXELS, 3, 4, {0.001f, FVG_ADAMW, 0, 0, 0, 0, 0, 10, 1, 0},
+  "MMRL", NULL, 0, FVG_NEEDS_FEATURES | FVG_NEEDS_PIXELS, 3, 4, {0.001f, FVG_ADAMW, 0, 0, 0, 0, 0, 10, 1, 0},
   {{"n_rep_tokens", 5, 1, 1000}, {"rep_dim", 512, 1, 65536}, {"first_layer", 0, 0, 1000}, {"alpha", 0.7, 0, 1},
    {"reg_weight", 1, 0, 1e6}, {NULL, 0, 0, 0}},
   fvg__mmrl_init, fvg__mmrl_vectors, fvg__mmrl_loss, NULL, fvg__mmrl_mixed, NULL, NULL, NULL, 0.5f
@@ -4763,7 +4840,7 @@ FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const fvg_lea
 }
 
 /*===========================================================================================================
- * CHAPTER 12  PROTOCOL: few-shot draws, base and new halves, scores
+ * CHAPTER 15  PROTOCOL: few-shot draws, base and new halves, scores
  *===========================================================================================================
    The protocol (CoCoOp, Zhou et al. 2022, arXiv 2203.05557): K pictures a class are drawn from the WHOLE train list,
    and only then are the classes cut into a base half, ceil(n/2) of them, and a new half, renumbered from 0.  The draw
@@ -5044,7 +5121,7 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
 }
 
 /*===========================================================================================================
- * CHAPTER 13  DATA SETS: split files and folders of classes
+ * CHAPTER 16  DATA SETS: split files and folders of classes
  *===========================================================================================================
    A data set is three lists of (picture, label), train, val and test, and a name for each label.  It comes from
 
@@ -5667,7 +5744,7 @@ static fvg_status fvg__draft_parts(fvg_ctx *c, fvg__draft *d, const fvg__names *
 #endif
 
 /*===========================================================================================================
- * CHAPTER 14  PUBLISHED SETS: the eleven of CoOp, and masks
+ * CHAPTER 17  PUBLISHED SETS: the eleven of CoOp, and masks
  *===========================================================================================================
    CoOp (Zhou et al. 2022, arXiv 2109.01134) fixed eleven data sets, their folders, templates and splits; a card says
    what each is called and where DATA holds it.  When a set's split file is missing, the split is made from what
@@ -6192,7 +6269,7 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, 
 #endif
 
 /*===========================================================================================================
- * CHAPTER 15  VIEWS: what training sees of a picture
+ * CHAPTER 18  VIEWS: what training sees of a picture
  *===========================================================================================================
    Methods that leave the image tower alone, and FVG-PT on any of them, never need pictures, only what the tower makes
    of them (methods that prompt it see pixels in every step): for each image a view of it, f = norm(tower(x)), of its
@@ -6573,7 +6650,7 @@ FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, const fvg_datas
 }
 
 /*===========================================================================================================
- * CHAPTER 16  TUNING: from views to a tuned classifier
+ * CHAPTER 19  TUNING: from views to a tuned classifier
  *===========================================================================================================
    Stage 1 learns a method's vectors, stage 2 the gates and adapters of FVG-PT on the tuned learner.  Both are one
    loop: every epoch a new order, batches of 4, the last incomplete batch left out, the rate of the schedule.  After
@@ -6621,13 +6698,12 @@ static void fvg__feature_part(const float *rows, int n, size_t d, int n_part, in
 static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__source *x, const int *index, int epoch,
                                           double lr, float *loss) {
   fvg_batch batch;
-  fvg_status s;
-  if (t->pixels) {
-    s = fvg_views_pixels(x->views, x->items, index, t->batch, epoch, t->pixels, t->pixels_fg);
-    if (!s) s = x->views->n_kept ? fvg_views_get(x->views, x->items, index, t->batch, epoch, t->f, NULL, NULL) :
-                                   fvg_learner_encode_images(t->clip, NULL, t->pixels, t->batch, t->f);
-  } else {
-    s = fvg_views_get(x->views, x->items, index, t->batch, epoch, t->f, NULL, NULL);
+  fvg_status s = FVG_OK;
+  if (t->pixels) s = fvg_views_pixels(x->views, x->items, index, t->batch, epoch, t->pixels, t->pixels_fg);
+  if (!s && (x->learner->method->needs & FVG_NEEDS_FEATURES)) {
+    s = t->pixels && !x->views->n_kept ?         /* these pixels' own features, not another crop's                  */
+        fvg_learner_encode_images(t->clip, NULL, t->pixels, t->batch, t->f) :
+        fvg_views_get(x->views, x->items, index, t->batch, epoch, t->f, NULL, NULL);
   }
   if (s) return s;
   memset(&batch, 0, sizeof batch);
@@ -7310,7 +7386,7 @@ FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, const fvg_dataset *d, 
 }
 
 /*===========================================================================================================
- * CHAPTER 17  CHECKPOINTS: a tuned model in one file
+ * CHAPTER 20  CHECKPOINTS: a tuned model in one file
  *===========================================================================================================
    A checkpoint is a safetensors file: the learner's tensors under the names that the published trainers give them,
    FVG-PT's, and in the metadata everything that is needed to build both again: the trainer, the classes, the words
@@ -7583,7 +7659,7 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
 #endif
 
 /*===========================================================================================================
- * CHAPTER 18  ATTENTION MAPS: where a classifier looks
+ * CHAPTER 21  ATTENTION MAPS: where a classifier looks
  *===========================================================================================================
    Which patches speak for a class?  Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) asks the gradient of its
    score z.  Of a layer's output A [T,w], a row a token, only the rows of the P patches count:
@@ -7607,7 +7683,7 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
 typedef struct fvg__last_block {                 /* what the image tower's last block works on                      */
   fvg_node *x, *a;                               /* [T,w] its input; LN_1 of it, a leaf that takes a gradient       */
   fvg_segment segment;
-  int n_prompt, n_more;                          /* rows between class token and patches; those read in the end     */
+  int n_prompt, n_read;                          /* rows between class token and patches; those read in the end     */
 } fvg__last_block;
 
 static const fvg_block *fvg__last_of(const fvg_clip *m) {
@@ -7639,7 +7715,7 @@ static fvg_status fvg__reach_last_block(fvg_tape *t, const fvg_clip *m, fvg_lear
     last->x = fvg_gather(fvg_concat(last->x, vectors), splice->row, splice->n_row);
   last->segment = prompts.n_splice ? rows.splicing.segment[0] : rows.segment[0];
   last->n_prompt = last->segment.n_key - m->vision.n_token;
-  last->n_more = prompted ? l->n_more : 0;
+  last->n_read = prompted ? l->n_read : 0;
   fvg__image_rows_free(&rows);
   last->a = fvg_detach(fvg__norm(last->x, &b->ln_1_weight, &b->ln_1_bias, below.eps));
   if (!last->a) return m->ctx->status;
@@ -7653,12 +7729,12 @@ static fvg_status fvg__feature_from(const fvg_clip *m, const fvg__last_block *la
   fvg_segment segment = last->segment;
   int row[1 + FVG__MOST_READ], i;
   fvg_node *x;
-  for (i = 0; i <= last->n_more; i++) row[i] = i;
-  segment.n_query = 1 + last->n_more;            /* the class token is its segment's first row                      */
-  x = fvg__block_rest(last->x, last->a, &m->vision.transformer, fvg__last_of(m), &segment, 1, row, 1 + last->n_more);
+  for (i = 0; i <= last->n_read; i++) row[i] = i;
+  segment.n_query = 1 + last->n_read;            /* the class token is its segment's first row                      */
+  x = fvg__block_rest(last->x, last->a, &m->vision.transformer, fvg__last_of(m), &segment, 1, row, 1 + last->n_read);
   memset(step, 0, sizeof *step);
-  if (last->n_more) step->f_more = fvg_gather(x, row + 1, last->n_more);
-  if (last->n_more) x = fvg_gather(x, row, 1);
+  if (last->n_read) step->f_read = fvg_gather(x, row + 1, last->n_read);
+  if (last->n_read) x = fvg_gather(x, row, 1);
   step->f = fvg_normalize(fvg__vision_head(m, x));
   return step->f ? FVG_OK : m->ctx->status;
 }

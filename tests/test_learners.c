@@ -1,4 +1,4 @@
-/* Chapters 5 (where prompts stand) to 11 of fvgpt_clip.h: the methods of prompt tuning.  Both towers are laid out
+/* Chapters 5 (where prompts stand) to 14 of fvgpt_clip.h: the methods of prompt tuning.  Both towers are laid out
    once more by hand, row by row and without packing, with the prompts where the papers have them; the losses are
    written down again in double precision, and numeric derivatives of those are the judges of the gradients.
    Run from the repository root; writes checkpoints under build/test-learners. */
@@ -224,6 +224,7 @@ static void set_option(fvg_learner *l, const char *name, double value) {
   int i;
   for (i = 0; l->method->option[i].name; i++) if (!strcmp(l->method->option[i].name, name)) l->option[i] = value;
 }
+static int prompts_image(const fvg_learner *l) { return (fvg_learner_needs(l) & FVG_NEEDS_PIXELS) != 0; }
 static int is(const fvg_learner *l, const char *method) { return !strcmp(fvg_learner_method(l), method); }
 
 /* ---- the towers by hand ---- */
@@ -436,7 +437,7 @@ static void test_towers(void) {
       worst_g = fvg_learner_text_features(l, new_names, 1, g) ? NAN : difference(g, expected, D);
       check_of(worst_g < 2e-6, method_names[i], "and of a single class, which shares no prefix");
     }
-    check_of(parts == (is(l, "MMRL") ? 3 : fvg_learner_needs(l) ? 2 : 1), method_names[i], "width of features");
+    check_of(parts == (is(l, "MMRL") ? 3 : prompts_image(l) ? 2 : 1), method_names[i], "width of features");
     if (fvg_learner_encode_images(m, l, pixels, N, f)) check(0, fvg_error(c));
     for (k = 0, worst_f = 0; k < N; k++) {
       picture_by_hand(l, pixels + k * PIXELS, f_hand, is(l, "MMRL") ? f_r : NULL);
@@ -552,7 +553,7 @@ static double loss_by_hand(const problem *x) {
   for (k = 0; k < CLASSES; k++) cosine_g += dot(g + k * D, x->g0 + k * D) / CLASSES;
   memcpy(f, plain, sizeof f);
   for (i = 0; i < N; i++) {
-    if (fvg_learner_needs(l)) picture_by_hand(l, pixels + i * PIXELS, f + i * D, is(l, "MMRL") ? f_r : NULL);
+    if (prompts_image(l)) picture_by_hand(l, pixels + i * PIXELS, f + i * D, is(l, "MMRL") ? f_r : NULL);
     if (is(l, "CoCoOp")) classes_for(l, f + i * D, g);
     if (x->prior) loss += prior_loss(x, f + i * D, g, i, 1) / N;
     else if (is(l, "DAPT")) loss += dapt_loss(x, i, f + i * D, g, g_b) / N;
@@ -1018,7 +1019,7 @@ static void test_maps(void) {
                  method_names[i], "a map");
       for (most = 0, k = 0; k < width; k++) if (map[1][k] > most) most = map[1][k];
       check_of(most == 1 || most == 0, method_names[i], "its greatest value is 1, or all are 0");
-      if (fvg_learner_needs(l) || kind == FVG_GRAD_CAM)
+      if (prompts_image(l) || kind == FVG_GRAD_CAM)
         check_of(difference(map[0], map[1], (size_t)width) > 1e-4, method_names[i], "another than plain CLIP's");
       else check_of(!memcmp(map[0], map[1], sizeof map[0]), method_names[i], "the image tower attends as before");
     }
@@ -1128,7 +1129,8 @@ static void test_refused(void) {
       if (missing == 2) b.f = NULL;
       if (missing == 3) b.pixels = NULL;
       if (missing == 4) b.pixels_fg = NULL;
-      if ((missing == 3 && !(fvg_learner_needs(l) & FVG_NEEDS_PIXELS)) ||
+      if ((missing == 2 && !(fvg_learner_needs(l) & FVG_NEEDS_FEATURES)) ||
+          (missing == 3 && !prompts_image(l)) ||
           (missing == 4 && !(fvg_learner_needs(l) & FVG_NEEDS_FOREGROUND))) {
         check_of(!fvg_learner_step(l, o, 0, &b, NULL), method_names[i], "does without");
       } else {
