@@ -79,8 +79,8 @@
    9. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h`):
         1 Tokenizer    2 Images     3 Resizing   4 Models    5 Towers     6 Learners
         7 CoOp         8 KgCoOp     9 ProGrad   10 CoCoOp   11 PromptSRC  12 MaPLe   13 DAPT   14 MMRL
-       15 Protocol    16 Data sets 17 Published sets        18 Views      19 Tuning  20 Checkpoints
-       21 Attention maps
+       15 Protocol    16 Data sets 17 Published sets        18 Views      19 Training          20 Tuning
+       21 DPC         22 Checkpoints            23 Attention maps
 */
 #ifndef FVGPT_CLIP_H
 #define FVGPT_CLIP_H
@@ -308,6 +308,7 @@ typedef struct fvg_learner_desc {
 typedef struct fvg_learner fvg_learner;
 FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const fvg_learner_desc *desc,
                                    const char *const *class_name, int n_class);
+FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l);
 FVG_DEF void       fvg_learner_free(fvg_learner *l);
 FVG_DEF const char *fvg_learner_method(const fvg_learner *l);
 FVG_DEF const char *const *fvg_learner_class_names(const fvg_learner *l, int *n);
@@ -405,6 +406,21 @@ FVG_DEF fvg_status fvg_fvgpt_crossfit(fvg_fvgpt *f, fvg_learner *const l[2], fvg
                                       const fvg_items items[2], const char *const *const name[2],
                                       const int n_class[2], const char *prompt_template, int constant,
                                       const fvg_train_desc *desc);
+
+/* DPC (Li et al. 2025, arXiv 2503.13443): beside the tuned prompts P, for base classes, prompts P' that harder tasks
+   have trained.  l begins as a copy of `tuned` and becomes weight P' + (1 - weight) P; fvg_dpc_reweigh turns another
+   copy, or l itself, into the mixture for new classes.  Both are learners like any other.  For methods that learn
+   prompts and nothing else: CoOp, KgCoOp, ProGrad, PromptSRC; others are FVG_E_UNSUPPORTED.  v's features are plain
+   CLIP's.  desc NULL: SGD at 0.0035, ten epochs, batches of 4. */
+typedef struct fvg_dpc_desc {
+  float weight;                      /* 0.5, above 0: of P' for base classes                                   */
+  int   top_k;                       /* 8: classes that a picture may bring into its batch, its own included   */
+} fvg_dpc_desc;
+FVG_DEF int        fvg_dpc_knows(const fvg_method *method);                          /* is it one of these?        */
+FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *v, const fvg_items *items,
+                                 const fvg_dpc_desc *dpc, const fvg_train_desc *desc);
+/* From the mixture with weight `from` to that with weight `to`; 0: P itself, which keeps new classes as they were. */
+FVG_DEF fvg_status fvg_dpc_reweigh(fvg_learner *l, const fvg_learner *tuned, float from, float to);
 
 typedef enum fvg_branch {
   FVG_ZERO_SHOT = 0,
@@ -3562,7 +3578,7 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_templ
      release    gives back what init left in `own`
 
    The rest is the same for all: class names become packed texts, g is the text tower's normalised answer, f the image
-   tower's, the scores are z = s f g^T.  Training, checkpoints, classifiers and FVG-PT (chapters 18 to 20) see no
+   tower's, the scores are z = s f g^T.  Training, checkpoints, classifiers and FVG-PT (chapters 18 to 22) see no
    more of a method than this table, so a new one is a new chapter and a line in the list behind the last of them.
 
    A class is written as [SOT], the context words, what is left of the given words, name, dot, [EOT], or, by methods
@@ -4837,6 +4853,29 @@ FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const fvg_lea
   if (desc) d = *desc;
   if (!d.method) d.method = &fvg__coop;
   return fvg__learner_new(m, out, &d, class_name, n_class, NULL);
+}
+
+FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
+  fvg_learner_desc desc = l->desc;
+  fvg_option option[FVG__MOST_OPTIONS];
+  fvg_status s;
+  int i;
+  desc.ctx_init = l->words ? l->words : "";
+  desc.prompt_template = l->prompt_template;
+  desc.option = option;
+  for (desc.n_option = 0; l->method->option[desc.n_option].name; desc.n_option++) {
+    option[desc.n_option].name = l->method->option[desc.n_option].name;
+    option[desc.n_option].value = l->option[desc.n_option];
+  }
+  s = fvg_learner_new(l->clip, out, &desc, (const char *const *)l->class_name, l->n_class);
+  if (s) return s;
+  for (i = 0; i < l->n_param; i++)
+    memcpy((*out)->param[i]->value.data, l->param[i]->value.data,
+           fvg_tensor_count(&l->param[i]->value) * sizeof(float));
+  for (i = 0; i < l->n_state; i++)
+    memcpy((*out)->state[i]->value.data, l->state[i]->value.data,
+           fvg_tensor_count(&l->state[i]->value) * sizeof(float));
+  return FVG_OK;
 }
 
 /*===========================================================================================================
@@ -6650,19 +6689,16 @@ FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, const fvg_datas
 }
 
 /*===========================================================================================================
- * CHAPTER 19  TUNING: from views to a tuned classifier
+ * CHAPTER 19  TRAINING: one loop, and a run kept in a file
  *===========================================================================================================
-   Stage 1 learns a method's vectors, stage 2 the gates and adapters of FVG-PT on the tuned learner.  Both are one
-   loop: every epoch a new order, batches of 4, the last incomplete batch left out, the rate of the schedule.  After
-   an epoch the run's state may be kept in a file: tensors, the optimiser's memory, how far it is.  A run that finds
-   such a state goes on from there, bit for bit as if it had never been cut off.
+   One loop serves every stage: an epoch is a new order of the pictures, batches of 4, the last incomplete batch left
+   out, the rate of the schedule.  What a step does is the stage's own affair (the next two chapters).
 
-   The backbone gate may be found in another way than published, on classes that its prompts have not seen
-   (cross-fitted calibration): there is a learner for each half of the classes, and the gate learns from each half
-   with the other half's learner.
+   After an epoch the run's state may be kept in a file: tensors, the optimiser's memory, how far it is.  A run that
+   finds such a state goes on from there, bit for bit as if it had never been cut off.  The file bears a mark of the
+   settings, and another run's state is an error. */
 
-   A classifier then scores pictures by one branch: plain CLIP, the tuned learner (as it scores base or new classes),
-   or FVG-PT's base or new branch. */
+typedef struct fvg__dpc fvg__dpc;               /* chapter 21                                                      */
 
 typedef struct fvg__source {                     /* pictures, and what scores them                                  */
   fvg_learner *learner;
@@ -6672,91 +6708,32 @@ typedef struct fvg__source {                     /* pictures, and what scores th
   float *g, *g_clip;                             /* [n_class, d] stage 2's constants                                */
 } fvg__source;
 
-typedef struct fvg__trainer {
+/* A stage is a step on the pictures index[0..batch-1] of a source, whose labels lie in `label`, and what it needs. */
+typedef struct fvg__trainer fvg__trainer;
+struct fvg__trainer {
   const char *what;
+  fvg_status (*step)(fvg__trainer *t, const fvg__source *x, const int *index, int epoch, double lr, float *loss);
   fvg_clip *clip;
   fvg__source source[2];                         /* the second when prior calibration is cross-fitted               */
   int n_source;
   fvg_optimizer *optimizer;
   fvg_optimizer_desc schedule;
-  fvg_fvgpt *fvgpt;                              /* NULL: stage 1                                                   */
+  fvg_fvgpt *fvgpt;                              /* what FVG-PT's stage trains                                      */
+  fvg__dpc *dpc;                                 /* what DPC's stage knows                                          */
   float *f, *f_fg, *area;                        /* one batch: rows of features; stage 2: parts of them in `part`   */
   float *part;
   float *pixels, *pixels_fg;
   int *label, *order, batch;
   double *loss_sum;                              /* [epochs]                                                        */
-} fvg__trainer;
+};
 
-/* Part `part` of n rows of features -> [n, d] one behind the other. */
-static void fvg__feature_part(const float *rows, int n, size_t d, int n_part, int part, float *out) {
-  int i;
-  for (i = 0; i < n; i++) memcpy(out + (size_t)i * d, rows + ((size_t)i * (size_t)n_part + (size_t)part) * d,
-                                 d * sizeof *out);
-}
-
-/* Stage 1 on the images index[0..batch-1]. */
-static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__source *x, const int *index, int epoch,
-                                          double lr, float *loss) {
-  fvg_batch batch;
-  fvg_status s = FVG_OK;
-  if (t->pixels) s = fvg_views_pixels(x->views, x->items, index, t->batch, epoch, t->pixels, t->pixels_fg);
-  if (!s && (x->learner->method->needs & FVG_NEEDS_FEATURES)) {
-    s = t->pixels && !x->views->n_kept ?         /* these pixels' own features, not another crop's                  */
-        fvg_learner_encode_images(t->clip, NULL, t->pixels, t->batch, t->f) :
-        fvg_views_get(x->views, x->items, index, t->batch, epoch, t->f, NULL, NULL);
-  }
-  if (s) return s;
-  memset(&batch, 0, sizeof batch);
-  batch.n = t->batch;
-  batch.epoch = epoch;
-  batch.label = t->label;
-  batch.f = t->f;
-  batch.pixels = t->pixels;
-  batch.pixels_fg = t->pixels_fg;
-  return fvg_learner_step(x->learner, t->optimizer, lr, &batch, loss);
-}
-
-/* Stage 2: f and the vector that scores base classes, of the picture and its foreground, and plain CLIP's f. */
-static fvg_status fvg__fvgpt_train_step(fvg__trainer *t, const fvg__source *x, const int *index, int epoch, double lr,
-                                        float *loss) {
-  int n = t->batch, n_part = fvg__learner_parts(x->learner), part;
-  size_t d = (size_t)t->clip->embed_dim, size = (size_t)n * d;
-  fvg_fvgpt_batch batch;
-  fvg_fvgpt_report report;
-  int foreground = !t->fvgpt->desc.no_frg || !t->fvgpt->desc.no_fdc, i;
-  fvg_status s = fvg_views_get(x->views, x->items, index, n, epoch, t->f, foreground ? t->f_fg : NULL,
-                               foreground ? t->area : NULL);
-  if (s) return s;
-  for (i = 0; !foreground && i < n; i++) t->area[i] = -1;
-  if (!foreground) memcpy(t->f_fg, t->f, (size_t)n * x->views->width * sizeof *t->f_fg);
-  memset(&batch, 0, sizeof batch);
-  memset(&report, 0, sizeof report);
-  for (part = 0; part < n_part; part++) {
-    fvg__feature_part(t->f, n, d, n_part, part, t->part + (size_t)part * size);
-    fvg__feature_part(t->f_fg, n, d, n_part, part, t->part + (size_t)(n_part + part) * size);
-  }
-  batch.n = n;
-  batch.n_class = x->n_class;
-  batch.f = t->part;
-  batch.f_fg = t->part + (size_t)n_part * size;
-  if (n_part > 1) batch.f_clip = t->part + size;
-  if (n_part > 2) {
-    batch.f_score = t->part + 2 * size;
-    batch.f_score_fg = t->part + (size_t)(n_part + 2) * size;
-  }
-  batch.g = x->g;
-  batch.g_clip = x->g_clip;
-  batch.area = t->area;
-  batch.label = t->label;
-  s = fvg_fvgpt_step(t->fvgpt, t->optimizer, lr, &batch, &report);
-  *loss = report.loss;
-  return s;
-}
+/* Stage 1 alone prompts the towers in every step, and ends each epoch as the method wants. */
+static int fvg__is_stage_1(const fvg__trainer *t) { return !t->fvgpt && !t->dpc; }
 
 /* Room for a batch. */
 static fvg_status fvg__trainer_alloc(fvg__trainer *t) {
   fvg_ctx *c = t->clip->ctx;
-  int needs = t->fvgpt ? 0 : t->source[0].learner->method->needs, most = t->source[0].items->n;
+  int needs = fvg__is_stage_1(t) ? t->source[0].learner->method->needs : 0, most = t->source[0].items->n;
   size_t n = (size_t)t->batch, size = (size_t)t->clip->vision.image_size, pixels = 3 * n * size * size,
          width = t->source[0].views->width;
   if (t->n_source > 1 && t->source[1].items->n > most) most = t->source[1].items->n;
@@ -6880,7 +6857,7 @@ static fvg_status fvg__state_new(const fvg__trainer *t, fvg__state *x) {
     fvg__state_add(x, "momentum.", o->params[i], o->momentum[i]);
     if (o->variance[i]) fvg__state_add(x, "variance.", o->params[i], o->variance[i]);
   }
-  for (i = 0; !t->fvgpt && i < l->n_state; i++)
+  for (i = 0; fvg__is_stage_1(t) && i < l->n_state; i++)
     fvg__state_add(x, "", l->state[i], (float *)l->state[i]->value.data);
   return FVG_OK;
 }
@@ -6977,8 +6954,7 @@ static fvg_status fvg__train_source(fvg__trainer *t, const fvg__source *x, uint6
     const int *index = t->order + step * t->batch;
     float loss = 0;
     for (i = 0; i < t->batch; i++) t->label[i] = x->items->item[index[i]].label;
-    s = t->fvgpt ? fvg__fvgpt_train_step(t, x, index, progress->epoch, progress->lr, &loss) :
-                   fvg__learner_train_step(t, x, index, progress->epoch, progress->lr, &loss);
+    s = t->step(t, x, index, progress->epoch, progress->lr, &loss);
     t->loss_sum[progress->epoch] += (double)loss;
     progress->step++;
     progress->loss = (double)loss;
@@ -7004,7 +6980,7 @@ static fvg_status fvg__train_epochs(fvg__trainer *t, const fvg_train_desc *desc,
     progress.lr = fvg_learning_rate(&t->schedule, epoch);
     for (i = 0; !s && i < t->n_source; i++)
       s = fvg__train_source(t, &t->source[i], (desc ? desc->seed : 0) + 500000u * (uint64_t)i, &progress);
-    if (!s && !t->fvgpt) s = fvg_learner_epoch(t->source[0].learner, epoch, t->schedule.epochs);
+    if (!s && fvg__is_stage_1(t)) s = fvg_learner_epoch(t->source[0].learner, epoch, t->schedule.epochs);
 #ifndef FVGPT_NO_STDIO
     if (!s && desc && desc->state) s = fvg__state_save(t, desc, epoch + 1);
 #endif
@@ -7017,8 +6993,8 @@ static fvg_status fvg__train_epochs(fvg__trainer *t, const fvg_train_desc *desc,
   return s;
 }
 
-/* What is left open is the method's own; FVG-PT has ten epochs on every backbone. */
-static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_optimizer_desc *desc, int fvgpt) {
+/* What is left open is the method's own; stage 2 has ten epochs on every backbone. */
+static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_optimizer_desc *desc, int stage_1) {
   fvg_optimizer_desc d;
   memset(&d, 0, sizeof d);
   if (desc) d = *desc;
@@ -7026,7 +7002,7 @@ static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_o
     d.lr = method->optimizer.lr;
     d.kind = method->optimizer.kind;
   }
-  if (d.epochs == 0) d.epochs = fvgpt ? 10 : method->optimizer.epochs;
+  if (d.epochs == 0) d.epochs = stage_1 ? method->optimizer.epochs : 10;
   return fvg_optimizer_defaults(&d);
 }
 
@@ -7036,7 +7012,7 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
   fvg_status s = FVG_OK;
   long per_epoch = 0;
   int i;
-  t->schedule = fvg__schedule_of(method, desc ? &desc->optimizer : NULL, t->fvgpt != NULL);
+  t->schedule = fvg__schedule_of(method, desc ? &desc->optimizer : NULL, fvg__is_stage_1(t));
   t->batch = desc && desc->batch > 0 ? desc->batch : method->batch;
   for (i = 0; i < t->n_source; i++) if (t->batch > t->source[i].items->n) t->batch = t->source[i].items->n;
   for (i = 0; !s && i < t->n_source; i++) {
@@ -7047,6 +7023,84 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
   if (!s) s = fvg_optimizer_new(t->clip->ctx, &t->optimizer, &t->schedule, params, n_params);
   if (!s) s = fvg__train_epochs(t, desc, per_epoch);
   fvg__trainer_release(t);
+  return s;
+}
+
+/*===========================================================================================================
+ * CHAPTER 20  TUNING: from views to a tuned classifier
+ *===========================================================================================================
+   Stage 1 learns a method's vectors, stage 2 the gates and adapters of FVG-PT on the tuned learner.
+
+   The backbone gate may be found in another way than published, on classes that its prompts have not seen
+   (cross-fitted calibration): there is a learner for each half of the classes, and the gate learns from each half
+   with the other half's learner.
+
+   A classifier then scores pictures by one branch: plain CLIP, the tuned learner (as it scores base or new classes),
+   or FVG-PT's base or new branch. */
+
+/* Part `part` of n rows of features -> [n, d] one behind the other. */
+static void fvg__feature_part(const float *rows, int n, size_t d, int n_part, int part, float *out) {
+  int i;
+  for (i = 0; i < n; i++) memcpy(out + (size_t)i * d, rows + ((size_t)i * (size_t)n_part + (size_t)part) * d,
+                                 d * sizeof *out);
+}
+
+/* Stage 1 on the images index[0..batch-1]. */
+static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__source *x, const int *index, int epoch,
+                                          double lr, float *loss) {
+  fvg_batch batch;
+  fvg_status s = FVG_OK;
+  if (t->pixels) s = fvg_views_pixels(x->views, x->items, index, t->batch, epoch, t->pixels, t->pixels_fg);
+  if (!s && (x->learner->method->needs & FVG_NEEDS_FEATURES)) {
+    s = t->pixels && !x->views->n_kept ?         /* these pixels' own features, not another crop's                  */
+        fvg_learner_encode_images(t->clip, NULL, t->pixels, t->batch, t->f) :
+        fvg_views_get(x->views, x->items, index, t->batch, epoch, t->f, NULL, NULL);
+  }
+  if (s) return s;
+  memset(&batch, 0, sizeof batch);
+  batch.n = t->batch;
+  batch.epoch = epoch;
+  batch.label = t->label;
+  batch.f = t->f;
+  batch.pixels = t->pixels;
+  batch.pixels_fg = t->pixels_fg;
+  return fvg_learner_step(x->learner, t->optimizer, lr, &batch, loss);
+}
+
+/* Stage 2: f and the vector that scores base classes, of the picture and its foreground, and plain CLIP's f. */
+static fvg_status fvg__fvgpt_train_step(fvg__trainer *t, const fvg__source *x, const int *index, int epoch, double lr,
+                                        float *loss) {
+  int n = t->batch, n_part = fvg__learner_parts(x->learner), part;
+  size_t d = (size_t)t->clip->embed_dim, size = (size_t)n * d;
+  fvg_fvgpt_batch batch;
+  fvg_fvgpt_report report;
+  int foreground = !t->fvgpt->desc.no_frg || !t->fvgpt->desc.no_fdc, i;
+  fvg_status s = fvg_views_get(x->views, x->items, index, n, epoch, t->f, foreground ? t->f_fg : NULL,
+                               foreground ? t->area : NULL);
+  if (s) return s;
+  for (i = 0; !foreground && i < n; i++) t->area[i] = -1;
+  if (!foreground) memcpy(t->f_fg, t->f, (size_t)n * x->views->width * sizeof *t->f_fg);
+  memset(&batch, 0, sizeof batch);
+  memset(&report, 0, sizeof report);
+  for (part = 0; part < n_part; part++) {
+    fvg__feature_part(t->f, n, d, n_part, part, t->part + (size_t)part * size);
+    fvg__feature_part(t->f_fg, n, d, n_part, part, t->part + (size_t)(n_part + part) * size);
+  }
+  batch.n = n;
+  batch.n_class = x->n_class;
+  batch.f = t->part;
+  batch.f_fg = t->part + (size_t)n_part * size;
+  if (n_part > 1) batch.f_clip = t->part + size;
+  if (n_part > 2) {
+    batch.f_score = t->part + 2 * size;
+    batch.f_score_fg = t->part + (size_t)(n_part + 2) * size;
+  }
+  batch.g = x->g;
+  batch.g_clip = x->g_clip;
+  batch.area = t->area;
+  batch.label = t->label;
+  s = fvg_fvgpt_step(t->fvgpt, t->optimizer, lr, &batch, &report);
+  *loss = report.loss;
   return s;
 }
 
@@ -7097,6 +7151,7 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_ite
 #endif
   memset(&t, 0, sizeof t);
   t.what = l->method->name;
+  t.step = fvg__learner_train_step;
   t.clip = l->clip;
   t.source[0].learner = l;
   t.source[0].views = v;
@@ -7144,6 +7199,7 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, c
   snprintf(what, sizeof what, "FVGPT_%s", l->method->name);
   memset(&t, 0, sizeof t);
   t.what = what;
+  t.step = fvg__fvgpt_train_step;
   t.clip = l->clip;
   t.fvgpt = f;
   t.n_source = 1;
@@ -7246,6 +7302,7 @@ FVG_DEF fvg_status fvg_fvgpt_crossfit(fvg_fvgpt *f, fvg_learner *const l[2], fvg
   only_gate.seed++;                              /* the gate begins anew                                            */
   s = fvg_fvgpt_new(c, &fresh, &only_gate);
   t.what = "crossfit";
+  t.step = fvg__fvgpt_train_step;
   t.clip = l[0]->clip;
   t.fvgpt = fresh;
   t.n_source = 2;
@@ -7386,7 +7443,254 @@ FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, const fvg_dataset *d, 
 }
 
 /*===========================================================================================================
- * CHAPTER 20  CHECKPOINTS: a tuned model in one file
+ * CHAPTER 21  DPC: a second prompt for the base classes
+ *===========================================================================================================
+   What pulls prompts further toward the base classes costs new ones.  Dual-prompt collaboration (DPC, Li et al. 2025,
+   arXiv 2503.13443) keeps the tuned prompts P, trains a copy P' on harder tasks, and mixes the two by what is asked:
+
+     base classes   w P' + (1 - w) P          new classes   w_n P' + (1 - w_n) P
+
+   A task: each picture of a batch brings those of its k best classes, as P scores them, that the batch does not have
+   yet (two others, drawn, if they are fewer than two), and each of these brings a picture drawn from its own.  The M
+   pictures and the M texts of their classes must then find one another:
+
+     Z = s F G^T,   L = (CE(Z, 1..M) + CE(Z^T, 1..M)) / 2
+
+     F, G [M,d]   normalised features of the pictures, and of their classes with P' (a class may stand twice)
+     Q            what trains and is kept, the mixture for base classes: P' = P + (Q - P) / w, dL/dQ = (1/w) dL/dP'
+
+   Published runs draw pictures from the whole training list, here from the few shots; and they never draw the first
+   and the last class where k gives too few, here they are drawn like others.
+
+   Defaults (published for CoOp): w 0.5, w_n 0, k 8; SGD 0.0035, 10 epochs, batch 4.  Parameters: the method's. */
+
+enum { FVG__STREAM_NEGATIVES = 2000 };
+
+struct fvg__dpc {
+  fvg_learner *tuned;
+  float weight;
+  int top_k;
+  uint64_t seed;
+  float *g;                                      /* [C, d] of the tuned prompts                                     */
+  float *mixture;                                /* Q, all tensors one behind the other                             */
+  int *index, *label, *own, n;                   /* the grown batch: pictures, classes, 0 1 2 ...; at most n + C    */
+  int *present;                                  /* [C] is the class in the batch?                                  */
+  double *score;                                 /* [C] of one picture                                              */
+  float *f, *pixels;                             /* features or pixels of the grown batch                           */
+};
+
+static void fvg__dpc_free(fvg_ctx *c, fvg__dpc *d) {
+  fvg__release(c, d->g);
+  fvg__release(c, d->mixture);
+  fvg__release(c, d->index);
+  fvg__release(c, d->label);
+  fvg__release(c, d->own);
+  fvg__release(c, d->present);
+  fvg__release(c, d->score);
+  fvg__release(c, d->f);
+  fvg__release(c, d->pixels);
+}
+
+/* Every parameter a prompt, and one feature for base and new classes. */
+FVG_DEF int fvg_dpc_knows(const fvg_method *method) {
+  return method == &fvg__promptsrc || (method->vectors == fvg__ctx_vectors && !method->scores);
+}
+
+static fvg_status fvg__dpc_check(const fvg_learner *l, const fvg_learner *tuned) {
+  fvg_ctx *c = l->clip->ctx;
+  int i;
+  if (!fvg_dpc_knows(l->method))
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "DPC_%s: DPC mixes prompts, and %s learns more than these",
+                     l->method->name, l->method->name);
+  if (tuned == l || tuned->method != l->method || tuned->n_param != l->n_param || tuned->n_class != l->n_class)
+    return fvg__fail(c, FVG_E_ARG, "DPC needs a learner and a copy of it");
+  for (i = 0; i < l->n_param; i++)
+    if (fvg_tensor_count(&l->param[i]->value) != fvg_tensor_count(&tuned->param[i]->value))
+      return fvg__fail(c, FVG_E_SHAPE, "DPC: %s has another size in the tuned learner", l->param[i]->name);
+  return FVG_OK;
+}
+
+/* Q = P + w (P' - P), so from one weight to another:  P + to / from (Q - P) */
+FVG_DEF fvg_status fvg_dpc_reweigh(fvg_learner *l, const fvg_learner *tuned, float from, float to) {
+  fvg_status s = fvg__dpc_check(l, tuned);
+  int i;
+  if (!s && !(from > 0)) s = fvg__fail(l->clip->ctx, FVG_E_ARG, "DPC: the weight of P' must be above 0");
+  for (i = 0; !s && i < l->n_param; i++) {
+    float *q = (float *)l->param[i]->value.data;
+    const float *p = (const float *)tuned->param[i]->value.data;
+    size_t count = fvg_tensor_count(&l->param[i]->value), k;
+    for (k = 0; k < count; k++) q[k] = p[k] + to / from * (q[k] - p[k]);
+  }
+  return s;
+}
+
+/* A picture of the class, drawn, joins the batch. */
+static void fvg__dpc_add(fvg__dpc *d, const fvg_items *items, int label, fvg_rng *rng) {
+  int n = 0, i, at;
+  for (i = 0; i < items->n; i++) n += items->item[i].label == label;
+  at = (int)fvg_rng_below(rng, (uint32_t)n);
+  for (i = 0; items->item[i].label != label || at-- > 0; i++) {}
+  d->index[d->n] = i;
+  d->label[d->n++] = label;
+  d->present[label] = 1;
+}
+
+/* The k best classes of a picture with feature f, then what is missing to two. */
+static void fvg__dpc_negatives(fvg__dpc *d, const fvg_items *items, int picture, const float *f, int n_class,
+                               int epoch) {
+  const size_t width = (size_t)d->tuned->clip->embed_dim;
+  const int before = d->n;
+  int rank, class_index;
+  size_t k;
+  fvg_rng rng;
+  fvg_rng_seed(&rng, d->seed ^ fvg__path_hash(items->item[picture].path), FVG__STREAM_NEGATIVES + (uint64_t)epoch);
+  for (class_index = 0; class_index < n_class; class_index++) {
+    d->score[class_index] = 0;
+    for (k = 0; k < width; k++)
+      d->score[class_index] += (double)f[k] * (double)d->g[(size_t)class_index * width + k];
+  }
+  for (rank = 0; rank < d->top_k && rank < n_class; rank++) {
+    int best = 0;
+    for (class_index = 1; class_index < n_class; class_index++)
+      if (d->score[class_index] > d->score[best]) best = class_index;
+    d->score[best] = -HUGE_VAL;
+    if (!d->present[best]) fvg__dpc_add(d, items, best, &rng);
+  }
+  while (d->n < before + 2) {
+    int left = 0, at;
+    for (class_index = 0; class_index < n_class; class_index++) left += !d->present[class_index];
+    if (!left) return;
+    at = (int)fvg_rng_below(&rng, (uint32_t)left);
+    for (class_index = 0; d->present[class_index] || at-- > 0; class_index++) {}
+    fvg__dpc_add(d, items, class_index, &rng);
+  }
+}
+
+/* The batch and what it brings.  f [n, stride]: features of its pictures by the tuned prompts' tower. */
+static void fvg__dpc_grow(fvg__dpc *d, const fvg__source *x, const int *index, int n, const float *f, size_t stride,
+                          int epoch) {
+  const fvg_items *items = x->items;
+  int i;
+  d->n = 0;
+  for (i = 0; i < x->n_class; i++) d->present[i] = 1;        /* a class without pictures can't be brought           */
+  for (i = 0; i < items->n; i++) d->present[items->item[i].label] = 0;
+  for (i = 0; i < n; i++) d->present[items->item[index[i]].label] = 1;
+  for (i = 0; i < n; i++) {
+    d->index[d->n] = index[i];
+    d->label[d->n++] = items->item[index[i]].label;
+    fvg__dpc_negatives(d, items, index[i], f + (size_t)i * stride, x->n_class, epoch);
+  }
+}
+
+/* L on the grown batch, with P' in l's parameters. */
+static fvg_node *fvg__dpc_loss(fvg__dpc *d, fvg_learner *l) {
+  fvg_node *f = d->pixels ? fvg__learner_images(l, l->tape, d->pixels, d->n, NULL) :
+                            fvg_const(l->tape, d->n, l->clip->embed_dim, d->f);
+  fvg_node *g = fvg_gather(fvg__learner_texts(l, l->tape, &l->packed), d->label, d->n);
+  fvg_node *z = fvg__learner_scores(l, f, g);
+  return fvg_scale(fvg_add(fvg_cross_entropy(z, d->own), fvg_cross_entropy(fvg_transpose(z), d->own)), 0.5f);
+}
+
+static fvg_status fvg__dpc_step(fvg__trainer *t, const fvg__source *x, const int *index, int epoch, double lr,
+                                float *loss) {
+  fvg__dpc *d = t->dpc;
+  fvg_learner *l = x->learner;
+  size_t stride = (size_t)fvg_learner_feature_width(t->clip, d->tuned), at, k;
+  fvg_node *y;
+  int i;
+  fvg_status s;
+  if (d->pixels) {
+    s = fvg_views_pixels(x->views, x->items, index, t->batch, epoch, d->pixels, NULL);
+    if (!s) s = fvg_learner_encode_images(t->clip, d->tuned, d->pixels, t->batch, d->f);
+    if (!s) fvg__dpc_grow(d, x, index, t->batch, d->f, stride, epoch);
+    if (!s) s = fvg_views_pixels(x->views, x->items, d->index, d->n, epoch, d->pixels, NULL);
+  } else {
+    s = fvg_views_get(x->views, x->items, index, t->batch, epoch, d->f, NULL, NULL);
+    if (!s) fvg__dpc_grow(d, x, index, t->batch, d->f, stride, epoch);
+    if (!s) s = fvg_views_get(x->views, x->items, d->index, d->n, epoch, d->f, NULL, NULL);
+  }
+  if (s) return s;
+  for (i = 0, at = 0; i < l->n_param; at += fvg_tensor_count(&l->param[i++]->value))
+    memcpy(d->mixture + at, l->param[i]->value.data, fvg_tensor_count(&l->param[i]->value) * sizeof(float));
+  s = fvg_dpc_reweigh(l, d->tuned, d->weight, 1);
+  if (s) return s;
+  fvg_tape_clear(l->tape);
+  fvg_optimizer_zero_grad(t->optimizer);
+  y = fvg__dpc_loss(d, l);
+  if (y) *loss = fvg_value(y)[0];
+  s = y ? fvg_backward(y) : t->clip->ctx->status;
+  for (i = 0, at = 0; i < l->n_param; at += fvg_tensor_count(&l->param[i++]->value)) {
+    memcpy(l->param[i]->value.data, d->mixture + at, fvg_tensor_count(&l->param[i]->value) * sizeof(float));
+    for (k = 0; k < fvg_tensor_count(&l->param[i]->value); k++) l->param[i]->grad[k] /= d->weight;
+  }
+  if (!s) fvg_optimizer_step(t->optimizer, lr);
+  return s;
+}
+
+static fvg_status fvg__dpc_new(fvg__dpc *d, const fvg_learner *l, int batch) {
+  fvg_clip *m = l->clip;
+  size_t most = (size_t)batch + (size_t)l->n_class, width = (size_t)fvg_learner_feature_width(m, d->tuned),
+         size = (size_t)m->vision.image_size, total = 0, k;
+  int i, prompts_image = l->method->needs & FVG_NEEDS_PIXELS;
+  for (i = 0; i < l->n_param; i++) total += fvg_tensor_count(&l->param[i]->value);
+  d->g = (float *)fvg__alloc_array(m->ctx, (size_t)l->n_class * (size_t)m->embed_dim, sizeof *d->g);
+  d->mixture = (float *)fvg__alloc_array(m->ctx, total, sizeof *d->mixture);
+  d->index = (int *)fvg__alloc_array(m->ctx, most, sizeof *d->index);
+  d->label = (int *)fvg__alloc_array(m->ctx, most, sizeof *d->label);
+  d->own = (int *)fvg__alloc_array(m->ctx, most, sizeof *d->own);
+  d->present = (int *)fvg__alloc_array(m->ctx, (size_t)l->n_class, sizeof *d->present);
+  d->score = (double *)fvg__alloc_array(m->ctx, (size_t)l->n_class, sizeof *d->score);
+  d->f = (float *)fvg__alloc_array(m->ctx, most * width, sizeof *d->f);
+  if (prompts_image) d->pixels = (float *)fvg__alloc_array(m->ctx, most, 3 * size * size * sizeof *d->pixels);
+  if (!d->g || !d->mixture || !d->index || !d->label || !d->own || !d->present || !d->score || !d->f ||
+      (prompts_image && !d->pixels)) return FVG_E_NOMEM;
+  for (k = 0; k < most; k++) d->own[k] = (int)k;
+  return fvg_learner_text_features(d->tuned, (const char *const *)l->class_name, l->n_class, d->g);
+}
+
+FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *v, const fvg_items *items,
+                                 const fvg_dpc_desc *dpc, const fvg_train_desc *desc) {
+  fvg_train_desc own;
+  fvg__trainer t;
+  fvg__dpc d;
+  char what[64];
+  fvg_status s = fvg__dpc_check(l, tuned);
+  if (!s) s = fvg__check_items(l, items, l->n_class);
+  if (s) return s;
+  if (v->desc.learner)
+    return fvg__fail(l->clip->ctx, FVG_E_ARG, "DPC_%s trains on views of plain CLIP, not of a learner",
+                     l->method->name);
+  memset(&own, 0, sizeof own);
+  if (desc) own = *desc;
+  if (own.optimizer.lr == 0) { own.optimizer.lr = 0.0035f; own.optimizer.kind = FVG_SGD; }
+  if (own.batch <= 0) own.batch = 4;
+  if (own.batch > items->n) own.batch = items->n;
+  memset(&d, 0, sizeof d);
+  d.tuned = tuned;
+  d.weight = fvg__default(dpc ? dpc->weight : 0, 0.5f);
+  d.top_k = dpc && dpc->top_k ? dpc->top_k : 8;
+  d.seed = own.seed;
+  if (!(d.weight > 0) || d.top_k < 1)
+    return fvg__fail(l->clip->ctx, FVG_E_ARG, "DPC: the weight of P' must be above 0, and top_k at least 1");
+  snprintf(what, sizeof what, "DPC_%s", l->method->name);
+  memset(&t, 0, sizeof t);
+  t.what = what;
+  t.step = fvg__dpc_step;
+  t.clip = l->clip;
+  t.dpc = &d;
+  t.source[0].learner = l;
+  t.source[0].views = v;
+  t.source[0].items = items;
+  t.source[0].n_class = l->n_class;
+  t.n_source = 1;
+  s = fvg__dpc_new(&d, l, own.batch);
+  if (!s) s = fvg__train(&t, l->param, l->n_param, &own);
+  fvg__dpc_free(l->clip->ctx, &d);
+  return s;
+}
+
+/*===========================================================================================================
+ * CHAPTER 22  CHECKPOINTS: a tuned model in one file
  *===========================================================================================================
    A checkpoint is a safetensors file: the learner's tensors under the names that the published trainers give them,
    FVG-PT's, and in the metadata everything that is needed to build both again: the trainer, the classes, the words
@@ -7659,7 +7963,7 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
 #endif
 
 /*===========================================================================================================
- * CHAPTER 21  ATTENTION MAPS: where a classifier looks
+ * CHAPTER 23  ATTENTION MAPS: where a classifier looks
  *===========================================================================================================
    Which patches speak for a class?  Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) asks the gradient of its
    score z.  Of a layer's output A [T,w], a row a token, only the rows of the P patches count:

@@ -27,12 +27,13 @@ static const char manual[] =
   "                 writes DIR/NAME_gradcam.png, what speaks for the text (with a checkpoint: for that class), and\n"
   "                 DIR/NAME_attention.png, what the class token attends to; prints file, score, first picture\n"
   "fvgpt tune       --model DIR --data ROOT [--data ROOT2]... --trainer NAME,... --out DIR\n"
-  "                 NAME: CoOp KgCoOp ProGrad CoCoOp PromptSRC MaPLe DAPT MMRL, or FVGPT_ before one of them\n"
+  "                 NAME: CoOp KgCoOp ProGrad CoCoOp PromptSRC MaPLe DAPT MMRL, or FVGPT_ or DPC_ before one\n"
   "                 [--split F] [--shots 16] [--seeds 1,2,3] [--augment crop|none|squash|crop:K]\n"
   "                 [--epochs N] [--lr X] [--batch N] (else each method's own) [--set NAME=VALUE]...\n"
   "                 [--n-ctx 4] [--ctx-init WORDS] [--class-token-position end|middle|front]\n"
   "                 [--lambda-base 10] [--lambda-new 1] [--template \"a photo of a {}.\"] [--fill-black]\n"
   "                 [--calibration published|crossfit|constant] [--entropy raw|normalised] [--ablate]\n"
+  "                 [--dpc-weight 0.5] [--dpc-weight-for-new 0] [--dpc-top-k 8]\n"
   "                 [--dataset-root DATA --dataset NAME,...] instead of --data: the published folders\n"
   "                 [--few-shot] all classes, every number of --shots 1,2,4,8,16\n"
   "                 [--transfer-to ROOT,...] all classes, then tested on those of other data sets\n"
@@ -54,7 +55,8 @@ typedef struct options {
   char *dataset_names;                              /* all_dataset points into it                               */
   int argc, n_image, n_text, n_rest, n_data, n_runs, n_set, n_dataset, n_shots, all_shots[16], pictures;
   int size, flip, nearest, epochs, batch, threads, n_ctx, csc, fill_black, ablate, few_shot, crossfit, normalised;
-  double lr, lambda_base, lambda_new;
+  int dpc_top_k;
+  double lr, lambda_base, lambda_new, dpc_weight, dpc_weight_for_new;
 } options;
 
 static int fail(const char *message) {
@@ -139,6 +141,9 @@ static int take(options *o, const char *name, const char *value) {
   if (!strcmp(name, "--lr")) return number(name, value, 1e-9, 1e3, &o->lr);
   if (!strcmp(name, "--lambda-base")) return number(name, value, 0, 1e6, &o->lambda_base);
   if (!strcmp(name, "--lambda-new")) return number(name, value, 0, 1e6, &o->lambda_new);
+  if (!strcmp(name, "--dpc-weight")) return number(name, value, 1e-3, 1, &o->dpc_weight);
+  if (!strcmp(name, "--dpc-weight-for-new")) return number(name, value, 0, 1, &o->dpc_weight_for_new);
+  if (!strcmp(name, "--dpc-top-k")) return whole(name, value, 1, 10000, &o->dpc_top_k);
   return -1;
 }
 
@@ -194,6 +199,8 @@ static int parse_options(options *o, int argc, char **argv) {
   o->seeds = "1,2,3";
   o->lambda_base = 10;
   o->lambda_new = 1;
+  o->dpc_weight = 0.5;
+  o->dpc_top_k = 8;
   o->augment = "crop";
   o->position = "end";
   o->command = argc > 1 ? argv[1] : "help";

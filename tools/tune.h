@@ -11,6 +11,16 @@ static fvg_branch branch_for(const table_row *r, int seen) {
   return seen ? FVG_BRANCH_BASE : FVG_BRANCH_NEW;
 }
 
+static void print_row(const tuning *t, int row, int run) {
+  const double *result = t->result[row][run];
+  int i;
+  printf("%-11s seed %-3d", t->row[row].name, t->seed[run]);
+  for (i = 0; i < t->n_test; i++) printf("  %s %6.2f", t->test[i].name, result[i]);
+  if (t->train_half == FVG_BASE) printf("  H %6.2f", fvg_harmonic_mean(result[0], result[1]));
+  printf("\n");
+  fflush(stdout);
+}
+
 /* f: for each test set, its features by the row's learner. */
 static fvg_status test_row(tuning *t, int row, int run, float *const *f, fvg_learner *l, fvg_fvgpt *modules) {
   const table_row *r = &t->row[row];
@@ -22,16 +32,37 @@ static fvg_status test_row(tuning *t, int row, int run, float *const *f, fvg_lea
     s = score_set(t->m, &t->test[i], f[i], branch_for(r, t->test[i].seen), l, modules, t->o->prompt_template, &score);
     if (!s) result[i] = score.accuracy;
   }
-  if (s) return s;
-  printf("%-11s seed %-3d", r->name, t->seed[run]);
-  for (i = 0; i < t->n_test; i++) printf("  %s %6.2f", t->test[i].name, result[i]);
-  if (t->train_half == FVG_BASE) printf("  H %6.2f", fvg_harmonic_mean(result[0], result[1]));
-  printf("\n");
-  fflush(stdout);
-  return FVG_OK;
+  if (!s) print_row(t, row, run);
+  return s;
 }
 
-/* A method, and FVG-PT on it as often as the table wants it. */
+/* DPC has a learner for base classes and one for new ones, each with features of its own. */
+static fvg_status test_dpc(tuning *t, int row, int run, fvg_learner *base, fvg_learner *fresh) {
+  fvg_score score;
+  fvg_status s = FVG_OK;
+  int i;
+  for (i = 0; !s && i < t->n_test; i++) {
+    fvg_learner *l = t->test[i].seen ? base : fresh;
+    float *f = NULL;
+    s = features_of(t->m, l, &t->test[i], &f);
+    if (!s) s = score_set(t->m, &t->test[i], f, FVG_TUNED, l, NULL, t->o->prompt_template, &score);
+    if (!s) t->result[row][run][i] = score.accuracy;
+    if (f != t->test[i].f) fvg__release(t->m->ctx, f);
+  }
+  if (!s) print_row(t, row, run);
+  return s;
+}
+
+static fvg_status run_dpc(tuning *t, int row, int run, const fvg_items *items, fvg_learner *tuned) {
+  fvg_learner *base = NULL, *fresh = NULL;
+  fvg_status s = stage_dpc(t, row, run, items, tuned, &base, &fresh);
+  if (!s) s = test_dpc(t, row, run, base, fresh);
+  fvg_learner_free(base);
+  fvg_learner_free(fresh);
+  return s;
+}
+
+/* A method, and FVG-PT on it as often as the table wants it, and DPC. */
 static fvg_status run_backbone(tuning *t, int row, int run, const fvg_items *items, const char *const *class_name,
                                int n_class) {
   float *f[MAX_TESTS];
@@ -45,7 +76,8 @@ static fvg_status run_backbone(tuning *t, int row, int run, const fvg_items *ite
   if (!s) s = test_row(t, row, run, f, l, NULL);
   for (k = 0; !s && k < t->n_row; k++) {
     if (t->row[k].backbone != row) continue;
-    s = stage_2(t, k, run, items, l, &modules);
+    if (t->row[k].dpc) { s = run_dpc(t, k, run, items, l); continue; }
+    s = stage_fvgpt(t, k, run, items, l, &modules);
     if (!s) s = test_row(t, k, run, f, l, modules);
     fvg_fvgpt_free(modules);
     modules = NULL;
@@ -85,7 +117,7 @@ static fvg_status run_seed(tuning *t, int run) {
   memset(&few, 0, sizeof few);
   memset(&items, 0, sizeof items);
   for (row = 0; row < t->n_test; row++) plain[row] = t->test[row].f;
-  for (row = 0; row < t->n_row; row++) masks |= t->row[row].backbone >= 0;
+  for (row = 0; row < t->n_row; row++) masks |= needs_masks(&t->row[row]);
   s = fvg_items_few_shot(c, &few, &t->d.train, t->d.n_class, t->at->shots, (uint64_t)t->seed[run], &fewest);
   if (!s) s = fvg_items_half(c, &items, &few, t->d.n_class, t->train_half);
   if (!s) s = check_shots(t, &items, class_name, n_class, run == 0);

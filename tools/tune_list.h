@@ -4,12 +4,12 @@
 enum { MAX_SEEDS = 64, MAX_ROWS = 96, MAX_TESTS = 16, MAX_ENTRIES = 64 };
 
 /* ---- the rows of the table ---- */
-/* Zero-shot CLIP, a method alone, or FVG-PT on it, whole or with modules left out (the paper's Table 3). */
+/* Zero-shot CLIP, a method alone, DPC on it, or FVG-PT on it, whole or with modules left out (its Table 3). */
 typedef struct table_row {
   char name[64];
-  const fvg_method *method;                         /* NULL: zero-shot */
-  int backbone;                                     /* of FVG-PT: the row whose learner it sits on; else -1 */
-  int no_frg, no_fdc, no_pc;
+  const fvg_method *method;                         /* NULL: zero-shot                                            */
+  int backbone;                                     /* of FVG-PT and DPC: the row whose learner it sits on; else -1 */
+  int dpc, no_frg, no_fdc, no_pc;
 } table_row;
 
 /* What is trained and tested together: a data set and a number of shots. */
@@ -87,18 +87,21 @@ static fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
     const fvg_method *method;
     char name[64], full[96];
     size_t n = strcspn(at, ",");
-    int fvgpt = !strncmp(at, "FVGPT_", 6), backbone;
+    int fvgpt = !strncmp(at, "FVGPT_", 6), dpc = !strncmp(at, "DPC_", 4), backbone, row;
     if (n >= sizeof name) n = sizeof name - 1;
     memcpy(name, at, n);
     name[n] = 0;
-    method = fvg_method_named(fvgpt ? name + 6 : name);
+    method = fvg_method_named(fvgpt ? name + 6 : dpc ? name + 4 : name);
     if (!method)
       return fvg__fail(c, FVG_E_ARG, "--trainer %s: CoOp, KgCoOp, ProGrad, CoCoOp, PromptSRC, MaPLe, DAPT, MMRL, or "
-                                     "one of them behind FVGPT_ is expected", name);
+                                     "one of them behind FVGPT_ or DPC_ is expected", name);
+    if (dpc && !fvg_dpc_knows(method))
+      return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: DPC mixes prompts, and %s learns more than these", name, name + 4);
     if (fvgpt && !strcmp(fvg_method_name(method), "CoCoOp"))
       return fvg__fail(c, FVG_E_UNSUPPORTED, "FVGPT_CoCoOp: CoCoOp has no text features of classes alone, which "
                                              "FVG-PT adapts");
     backbone = add_row(t, fvg_method_name(method), method, -1);
+    if (dpc && (row = add_row(t, name, method, backbone)) >= 0) t->row[row].dpc = 1;
     if (fvgpt) {
       snprintf(full, sizeof full, "%s%s%s", name, calibration[t->o->crossfit], t->o->normalised ? "+normalised" : "");
       add_row(t, full, method, backbone);

@@ -24,12 +24,17 @@ static void set_model(fvg__settings *x, const fvg_clip *m) {
   set_mark(x, "model", mark_bytes(h, text->data, fvg_tensor_count(text) * sizeof(float)));
 }
 
-/* Rate, epochs and batch: as asked, else the method's own; FVG-PT has ten epochs on every backbone. */
+/* Rate, epochs and batch: as asked, else the method's own; FVG-PT and DPC have ten epochs on every backbone. */
 static fvg_train_desc train_desc_of(const tuning *t, const table_row *r, int seed) {
   fvg_train_desc d;
   memset(&d, 0, sizeof d);
   d.optimizer = fvg_method_optimizer(r->method, &d.batch);
   if (r->backbone >= 0) d.optimizer.epochs = 10;
+  if (r->dpc) {
+    d.optimizer.kind = FVG_SGD;
+    d.optimizer.lr = 0.0035f;
+    d.batch = 4;
+  }
   if (t->o->lr > 0) d.optimizer.lr = (float)t->o->lr;
   if (t->o->epochs) d.optimizer.epochs = t->o->epochs;
   if (t->o->batch) d.batch = t->o->batch;
@@ -62,6 +67,12 @@ static void describe(const tuning *t, const table_row *r, int seed, const fvg_it
   fvg__set(x, "augment", o->augment);
   fvg__set(x, "ctx_init", o->ctx_init ? o->ctx_init : "");
   if (r->backbone < 0) return;
+  if (r->dpc) {
+    fvg__set_number(x, "dpc_weight", o->dpc_weight);
+    fvg__set_number(x, "dpc_weight_for_new", o->dpc_weight_for_new);
+    fvg__set_number(x, "dpc_top_k", o->dpc_top_k);
+    return;
+  }
   fvg__set_number(x, "lambda_base", o->lambda_base);
   fvg__set_number(x, "lambda_new", o->lambda_new);
   fvg__set(x, "template", o->prompt_template ? o->prompt_template : "a photo of a {}.");
@@ -135,6 +146,10 @@ static fvg_status checkpoint_path(const tuning *t, const char *name, int seed, c
   return make_folders(t->m->ctx, folder);
 }
 
+static int needs_masks(const table_row *r) {
+  return (r->backbone >= 0 && !r->dpc) || (r->method && !strcmp(r->name, "DAPT"));
+}
+
 /* Views of plain CLIP for stage 1 and for backbones that leave the image tower alone, else of the learner.  New crops
    in every epoch come from the run's seed; everything else is the same for all seeds.  To be given back. */
 static fvg_status views_for(tuning *t, int seed, int stage, fvg_learner *l, fvg_views **views) {
@@ -161,7 +176,7 @@ static fvg_status views_for(tuning *t, int seed, int stage, fvg_learner *l, fvg_
   }
   desc.no_foreground = 1;
   for (i = 0; i < t->n_row; i++)
-    if (t->row[i].backbone >= 0 || (t->row[i].method && !strcmp(t->row[i].name, "DAPT"))) desc.no_foreground = 0;
+    if (needs_masks(&t->row[i])) desc.no_foreground = 0;
   s = fvg_views_new(t->m, &t->views, &t->d, &desc);
   *views = t->views;
   return s;
@@ -208,41 +223,64 @@ static fvg_status learner_for(tuning *t, const table_row *r, const char *const *
   return fvg_learner_new(t->m, l, &desc, name, n_class);
 }
 
+/* A stage at work: its checkpoint, its state while it lasts, and what determines it. */
+typedef struct stage {
+  fvg__settings settings;
+  char path[1280], state[1300], mark[1024];
+  fvg_train_desc desc;
+} stage;
+
+/* Its finished result in *l and *f, or both NULL and `g` ready to train.  like: the learner that it should be. */
+static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const char *name, int seed,
+                              const fvg_items *items, fvg_learner *like, fvg_learner **l, fvg_fvgpt **f,
+                              char **curve) {
+  fvg_status s = checkpoint_path(t, name, seed, g->path, sizeof g->path);
+  *l = NULL;
+  *f = NULL;
+  g->desc = train_desc_of(t, r, seed);
+  describe(t, r, seed, items, &g->settings);
+  mark_of(&g->settings, g->mark, sizeof g->mark);
+  if (!s) s = reuse(t, g->path, &g->settings, like, l, f, curve);
+  if (s) return s;
+  if (*l) {
+    fprintf(stderr, "%-10s seed %d: reusing %s\n", name, seed, g->path);
+    return FVG_OK;
+  }
+  snprintf(g->state, sizeof g->state, "%s.part", g->path);
+  g->desc.state = g->state;
+  g->desc.state_mark = g->mark;
+  g->desc.epoch_loss = (double *)fvg__alloc_array(t->m->ctx, (size_t)g->desc.optimizer.epochs, sizeof(double));
+  return g->desc.epoch_loss ? FVG_OK : FVG_E_NOMEM;
+}
+
+/* s: how training went. */
+static fvg_status stage_end(tuning *t, stage *g, fvg_status s, fvg_learner *l, fvg_fvgpt *f, char **curve) {
+  if (!s) s = keep_curve(t, g->desc.epoch_loss, g->desc.optimizer.epochs, &g->settings, curve);
+  if (!s) s = fvg_checkpoint_save(g->path, l, f, g->settings.entry, g->settings.n);
+  fvg__release(t->m->ctx, g->desc.epoch_loss);
+  return s;
+}
+
 /* Stage 1 of `name` on some pictures, or its finished result. */
 static fvg_status stage_1(tuning *t, const table_row *r, const char *name, int seed, const fvg_items *items,
                           const char *const *class_name, int n_class, fvg_learner **l, char **curve) {
-  fvg_train_desc desc = train_desc_of(t, r, seed);
-  double *loss = NULL;
-  fvg__settings x;
-  char path[1280], state[1300], mark[1024];
+  stage g;
   fvg_views *views = NULL;
   fvg_learner *done = NULL;
   fvg_fvgpt *none = NULL;
   fvg_status s = learner_for(t, r, class_name, n_class, seed, l);
-  describe(t, r, seed, items, &x);
-  mark_of(&x, mark, sizeof mark);
-  if (!s) s = checkpoint_path(t, name, seed, path, sizeof path);
-  if (!s) s = reuse(t, path, &x, *l, &done, &none, curve);
+  if (!s) s = stage_begin(t, &g, r, name, seed, items, *l, &done, &none, curve);
   fvg_fvgpt_free(none);
   if (s) return s;
   if (done) {
-    fprintf(stderr, "%-10s seed %d: reusing %s\n", name, seed, path);
     fvg_learner_free(*l);
     *l = done;
     return FVG_OK;
   }
-  snprintf(state, sizeof state, "%s.part", path);
-  loss = (double *)fvg__alloc_array(t->m->ctx, (size_t)desc.optimizer.epochs, sizeof *loss);
-  desc.epoch_loss = loss;
-  desc.state = state;
-  desc.state_mark = mark;
-  s = loss ? views_for(t, seed, 1, *l, &views) : FVG_E_NOMEM;
-  if (!s) s = fvg_learner_train(*l, views, items, &desc);
-  if (!s) s = keep_curve(t, loss, desc.optimizer.epochs, &x, curve);
-  if (!s) s = fvg_checkpoint_save(path, *l, NULL, x.entry, x.n);
+  s = views_for(t, seed, 1, *l, &views);
+  if (!s) s = fvg_learner_train(*l, views, items, &g.desc);
   views_done(t, views);
-  fvg__release(t->m->ctx, loss);
-  return s;
+  return stage_end(t, &g, s, *l, NULL, curve);
 }
 
 /* Pictures of every other class of `items`, from class `first` on, their labels counted anew. */
@@ -310,27 +348,16 @@ static fvg_status crossfit(tuning *t, const table_row *r, int seed, const fvg_it
 }
 
 /* FVG-PT on the tuned learner, or its finished result. */
-static fvg_status stage_2(tuning *t, int row, int run, const fvg_items *items, fvg_learner *l, fvg_fvgpt **f) {
+static fvg_status stage_fvgpt(tuning *t, int row, int run, const fvg_items *items, fvg_learner *l, fvg_fvgpt **f) {
   const table_row *r = &t->row[row];
   int seed = t->seed[run];
-  fvg_train_desc desc = train_desc_of(t, r, seed);
-  double *loss = NULL;
-  fvg__settings x;
-  char path[1280], state[1300], mark[1024];
+  stage g;
   fvg_fvgpt_desc modules;
   fvg_views *views = NULL;
-  fvg_learner *done;
-  fvg_status s;
-  describe(t, r, seed, items, &x);
-  mark_of(&x, mark, sizeof mark);
-  s = checkpoint_path(t, r->name, seed, path, sizeof path);
-  if (!s) s = reuse(t, path, &x, l, &done, f, &t->curve[row][run]);
-  if (s) return s;
+  fvg_learner *done = NULL;
+  fvg_status s = stage_begin(t, &g, r, r->name, seed, items, l, &done, f, &t->curve[row][run]);
   fvg_learner_free(done);
-  if (*f) {
-    fprintf(stderr, "%-10s seed %d: reusing %s\n", r->name, seed, path);
-    return FVG_OK;
-  }
+  if (s || done) return s;
   memset(&modules, 0, sizeof modules);
   modules.width = t->m->embed_dim;
   modules.logit_scale = t->m->logit_scale;
@@ -341,19 +368,43 @@ static fvg_status stage_2(tuning *t, int row, int run, const fvg_items *items, f
   modules.no_pc = r->no_pc;
   modules.normalise_entropy = t->o->normalised;
   modules.seed = (uint64_t)seed;
-  snprintf(state, sizeof state, "%s.part", path);
-  loss = (double *)fvg__alloc_array(t->m->ctx, (size_t)desc.optimizer.epochs, sizeof *loss);
-  desc.epoch_loss = loss;
-  desc.state = state;
-  desc.state_mark = mark;
-  s = loss ? fvg_fvgpt_new(t->m->ctx, f, &modules) : FVG_E_NOMEM;
+  s = fvg_fvgpt_new(t->m->ctx, f, &modules);
   if (!s) s = views_for(t, seed, 2, l, &views);
-  if (!s) s = fvg_fvgpt_train(*f, l, views, items, t->o->prompt_template, &desc);
+  if (!s) s = fvg_fvgpt_train(*f, l, views, items, t->o->prompt_template, &g.desc);
   views_done(t, views);
   if (!s && t->o->crossfit && !r->no_pc)
     s = crossfit(t, r, seed, items, (const char *const *)l->class_name, l->n_class, *f);
-  if (!s) s = keep_curve(t, loss, desc.optimizer.epochs, &x, &t->curve[row][run]);
-  if (!s) s = fvg_checkpoint_save(path, l, *f, x.entry, x.n);
-  fvg__release(t->m->ctx, loss);
+  return stage_end(t, &g, s, l, *f, &t->curve[row][run]);
+}
+
+/* DPC on the tuned learner, or its finished result: the learners for base and for new classes, the second with a
+   checkpoint of its own in the folder `new`. */
+static fvg_status stage_dpc(tuning *t, int row, int run, const fvg_items *items, fvg_learner *tuned,
+                            fvg_learner **base, fvg_learner **fresh) {
+  const table_row *r = &t->row[row];
+  int seed = t->seed[run];
+  stage g;
+  char folder[1180], path[1280];
+  fvg_dpc_desc dpc;
+  fvg_views *views = NULL;
+  fvg_fvgpt *none = NULL;
+  fvg_status s = stage_begin(t, &g, r, r->name, seed, items, tuned, base, &none, &t->curve[row][run]);
+  fvg_fvgpt_free(none);
+  if (s) return s;
+  dpc.weight = (float)t->o->dpc_weight;
+  dpc.top_k = t->o->dpc_top_k;
+  if (!*base) {
+    s = fvg_learner_copy(base, tuned);
+    if (!s) s = views_for(t, seed, 1, tuned, &views);
+    if (!s) s = fvg_dpc_train(*base, tuned, views, items, &dpc, &g.desc);
+    views_done(t, views);
+    s = stage_end(t, &g, s, *base, NULL, &t->curve[row][run]);
+  }
+  if (!s) s = fvg_learner_copy(fresh, *base);
+  if (!s) s = fvg_dpc_reweigh(*fresh, tuned, dpc.weight, (float)t->o->dpc_weight_for_new);
+  snprintf(folder, sizeof folder, "%s/%s/seed%d/new", t->out, r->name, seed);
+  snprintf(path, sizeof path, "%s/checkpoint.safetensors", folder);
+  if (!s) s = make_folders(t->m->ctx, folder);
+  if (!s && !fvg__file_exists(path)) s = fvg_checkpoint_save(path, *fresh, NULL, g.settings.entry, g.settings.n);
   return s;
 }
