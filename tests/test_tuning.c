@@ -996,11 +996,15 @@ static fvg_status everything(void) {
   fvg_classifier *k = NULL;
   fvg_weights *settings = NULL;
   fvg_fvgpt *f = NULL;
-  fvg_learner *p = NULL;
+  fvg_learner *p = NULL, *copy = NULL;
+  fvg_views_desc vd;
+  fvg_views *v = NULL;
+  fvg_train_desc t = train_desc(1);
   fvg_items two;
   fvg_desc d;
   fvg_status s;
   world w;
+  memset(&vd, 0, sizeof vd);
   memset(&d, 0, sizeof d);
   d.allocator.alloc = failing_alloc;
   d.allocator.release = failing_release;
@@ -1017,6 +1021,11 @@ static fvg_status everything(void) {
   if (!s) s = fvg_encode_items(w.m, NULL, &w.set, &two, x);
   if (!s) s = fvg_classifier_new(w.m, &k, FVG_BRANCH_NEW, p, f, NULL, names, BASE);
   if (!s) s = fvg_classifier_logits(k, x, 2, z, NULL);
+  if (!s) s = fvg_learner_copy(&copy, p);
+  if (!s) s = fvg_views_new(w.m, &v, &w.set, &vd);
+  if (!s) s = fvg_dpc_train(copy, p, v, &two, NULL, &t);
+  fvg_views_free(v);
+  fvg_learner_free(copy);
   fvg_classifier_free(k);
   fvg_learner_free(p);
   fvg_fvgpt_free(f);
@@ -1199,6 +1208,251 @@ static void test_crossfit(world *w, fvg_learner *p, fvg_fvgpt *f) {
   for (h = 0; h < 2; h++) fvg_learner_free(l[h]);
 }
 
+/* ---- DPC ---- */
+static fvg_learner *dpc_learner(world *w, const char *method, int n_class) {
+  fvg_learner_desc d;
+  fvg_learner *l = NULL;
+  memset(&d, 0, sizeof d);
+  d.method = fvg_method_named(method);
+  d.seed = 3;
+  need(!fvg_learner_new(w->m, &l, &d, names, n_class), fvg_error(w->c));
+  return l;
+}
+
+static void nudge(fvg_learner *l, uint64_t seed) {
+  fvg_rng rng;
+  int i;
+  fvg_rng_seed(&rng, seed, 0);
+  for (i = 0; i < l->n_param; i++) {
+    float *x = (float *)l->param[i]->value.data;
+    size_t k;
+    for (k = 0; k < fvg_tensor_count(&l->param[i]->value); k++) x[k] += (float)(0.05 * fvg_rng_normal(&rng));
+  }
+}
+
+/* (CE of the rows + CE of the columns) / 2 of the scores of M pictures and M texts, row i belonging to column i. */
+static double contrast(const float *f, const float *g, const int *label, int n, double scale) {
+  double sum = 0;
+  int i, k, j, side;
+  for (side = 0; side < 2; side++)
+    for (i = 0; i < n; i++) {
+      double all = 0, own = 0;
+      for (k = 0; k < n; k++) {
+        const float *a = f + (side ? k : i) * D, *b = g + label[side ? i : k] * D;
+        double z = 0;
+        for (j = 0; j < D; j++) z += scale * (double)a[j] * (double)b[j];
+        all += exp(z);
+        if (k == i) own = z;
+      }
+      sum += log(all) - own;
+    }
+  return sum / (2 * n);
+}
+
+/* What a batch of two pictures of one class brings, against the rule applied by hand. */
+static void test_dpc_batch(world *w) {
+  static float f[CLASSES * SHOTS * D];
+  fvg_learner *tuned = dpc_learner(w, "CoOp", CLASSES), *l = NULL;
+  fvg__source x;
+  fvg__dpc d;
+  int index[2] = {2, 4}, top_k, i, k, brought[CLASSES];
+  need(!fvg_encode_items(w->m, NULL, &w->set, &w->all, f), "features");
+  need(!fvg_learner_copy(&l, tuned), "a copy");
+  memset(&x, 0, sizeof x);
+  memset(&d, 0, sizeof d);
+  x.learner = l;
+  x.items = &w->all;
+  x.n_class = CLASSES;
+  d.tuned = tuned;
+  need(!fvg__dpc_new(&d, l, 2), fvg_error(w->c));
+  for (top_k = 1; top_k <= CLASSES + 1; top_k++) {
+    int wanted[2 * CLASSES + 2], n = 0, drawn[2 * CLASSES + 2], here, ok = 1, left;
+    float rows[2 * D];
+    d.top_k = top_k;
+    for (i = 0; i < 2; i++) memcpy(rows + i * D, f + index[i] * D, D * sizeof *rows);
+    memset(brought, 0, sizeof brought);
+    brought[0] = 1;
+    left = CLASSES - 1;
+    for (i = 0; i < 2; i++) {
+      double score[CLASSES];
+      for (k = 0; k < CLASSES; k++) {
+        int j;
+        for (score[k] = 0, j = 0; j < D; j++) score[k] += (double)rows[i * D + j] * (double)d.g[k * D + j];
+      }
+      drawn[n] = 0;
+      wanted[n++] = 0;                           /* the picture itself, of class 0                                  */
+      for (here = 0, k = 0; k < top_k && k < CLASSES; k++) {
+        int best = 0, j;
+        for (j = 1; j < CLASSES; j++) if (score[j] > score[best]) best = j;
+        score[best] = -1e9;
+        if (brought[best]) continue;
+        brought[best] = 1;
+        drawn[n] = 0;
+        wanted[n++] = best;
+        here++;
+        left--;
+      }
+      for (; here < 2 && left > 0; here++, left--) { drawn[n] = 1; wanted[n++] = -1; }
+    }
+    fvg__dpc_grow(&d, &x, index, 2, rows, D, 7);
+    ok = d.n == n;
+    memset(brought, 0, sizeof brought);
+    for (i = 0, k = 0; i < d.n && i < n; i++) {
+      ok = ok && (drawn[i] || d.label[i] == wanted[i]) && item[d.index[i]].label == d.label[i];
+      if (d.label[i] == 0) ok = ok && d.index[i] == index[k++ % 2];
+      else ok = ok && !brought[d.label[i]]++;
+      if (drawn[i]) break;                       /* from here on what is left depends on the draw                   */
+    }
+    for (; i < d.n; i++) ok = ok && item[d.index[i]].label == d.label[i];
+    check(ok, "a batch brings each picture's best classes, or two drawn ones, and none twice");
+    k = d.n;
+    fvg__dpc_grow(&d, &x, index, 2, rows, D, 7);
+    check(k == d.n, "and the same again");
+  }
+  x.items = &w->train;                           /* classes 3 and 4 have no pictures                                */
+  d.top_k = CLASSES;
+  fvg__dpc_grow(&d, &x, index, 2, f, D, 7);
+  check(d.n == 2 + BASE - 1, "a class without pictures is not brought");
+  fvg__dpc_free(w->c, &d);
+  fvg_learner_free(l);
+  fvg_learner_free(tuned);
+}
+
+/* A step's loss by hand and its gradient by differences, in Q. */
+static void test_dpc_step(world *w, const char *method) {
+  static float f[N * D], g[CLASSES * D];
+  fvg_learner *tuned = dpc_learner(w, method, BASE), *l = NULL;
+  fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
+  fvg_optimizer_desc od;
+  fvg__trainer t;
+  fvg__dpc d;
+  int index[4] = {1, 7, 8, 14}, i, k, bad = 0;
+  float loss = 0, *grown;
+  double by_hand;
+  need(!fvg_learner_copy(&l, tuned), "a copy");
+  check(same_parameters(l->param, tuned->param, l->n_param), "a copy has the same parameters");
+  nudge(l, 8);
+  memset(&t, 0, sizeof t);
+  memset(&d, 0, sizeof d);
+  memset(&od, 0, sizeof od);
+  t.clip = w->m;
+  t.dpc = &d;
+  t.batch = 4;
+  t.source[0].learner = l;
+  t.source[0].views = v;
+  t.source[0].items = &w->train;
+  t.source[0].n_class = BASE;
+  d.tuned = tuned;
+  d.weight = 0.25f;
+  d.top_k = 2;
+  need(!fvg__dpc_new(&d, l, 4) && !fvg_optimizer_new(w->c, &t.optimizer, &od, l->param, l->n_param), "a trainer");
+  check(!fvg__dpc_step(&t, &t.source[0], index, 0, 0, &loss), fvg_error(w->c));
+  {
+    fvg_learner *sharp = NULL;                   /* P' itself                                                       */
+    fvg_items items;
+    fvg_item few[N];
+    int width = fvg_learner_feature_width(w->m, l);
+    need(!fvg_learner_copy(&sharp, l) && !fvg_dpc_reweigh(sharp, tuned, 0.25f, 1), "P'");
+    need(!fvg_learner_text_features(sharp, names, BASE, g), "texts");
+    grown = (float *)calloc((size_t)d.n * (size_t)width, sizeof *grown);
+    items.item = few;
+    items.n = d.n;
+    for (i = 0; i < d.n; i++) few[i] = item[d.index[i]];
+    need(grown && !fvg_encode_items(w->m, sharp, &w->set, &items, grown), "pictures");
+    for (i = 0; i < d.n; i++) memcpy(f + i * D, grown + i * width, D * sizeof *f);
+    free(grown);
+    fvg_learner_free(sharp);
+  }
+  by_hand = contrast(f, g, d.label, d.n, (double)w->m->logit_scale);
+  check(fabs((double)loss - by_hand) < 1e-4 * (1 + by_hand), "the loss by hand");
+  for (i = 0; i < l->n_param; i++) {
+    float *q = (float *)l->param[i]->value.data;
+    for (k = 0; k < (int)fvg_tensor_count(&l->param[i]->value); k += 17) {
+      float kept = q[k], gradient = l->param[i]->grad[k], low = 0, high = 0;
+      q[k] = kept + 2e-3f;
+      need(!fvg__dpc_step(&t, &t.source[0], index, 0, 0, &high), "a step");
+      q[k] = kept - 2e-3f;
+      need(!fvg__dpc_step(&t, &t.source[0], index, 0, 0, &low), "a step");
+      q[k] = kept;
+      need(!fvg__dpc_step(&t, &t.source[0], index, 0, 0, &loss), "a step");
+      if (fabs((double)gradient - (double)(high - low) / 4e-3) > 2e-3 + 0.03 * fabs((double)gradient)) bad++;
+    }
+  }
+  check(!bad, "the gradient of Q by differences");
+  fvg_optimizer_free(t.optimizer);
+  fvg__dpc_free(w->c, &d);
+  fvg_views_free(v);
+  fvg_learner_free(l);
+  fvg_learner_free(tuned);
+}
+
+/* Two prompts, mixed: P comes back whole, the loss falls, a run that was cut off ends as if it had not been. */
+static void test_dpc_training(void) {
+  world w;
+  fvg_desc d;
+  fvg_train_desc t = train_desc(20);
+  fvg_dpc_desc dpc;
+  fvg_learner *tuned, *whole = NULL, *cut = NULL;
+  fvg_views *v;
+  double loss[20], again[20], first = 0, last = 0;
+  int left = 100000, i;
+  memset(&d, 0, sizeof d);
+  memset(&dpc, 0, sizeof dpc);
+  d.progress = count_down;
+  d.user = &left;
+  if (world_open(&w, &d)) { check(0, "a world for DPC"); return; }
+  v = new_views(&w, FVG_AUGMENT_FIXED_CROPS, 2, 1, 0);
+  tuned = dpc_learner(&w, "CoOp", BASE);
+  t.epoch_loss = loss;
+  need(!fvg_learner_copy(&whole, tuned) && !fvg_learner_copy(&cut, tuned), "copies");
+  check(!fvg_dpc_train(whole, tuned, v, &w.train, &dpc, &t), fvg_error(w.c));
+  for (i = 0; i < 5; i++) {
+    first += loss[i] / 5;
+    last += loss[15 + i] / 5;
+  }
+  printf("DPC_CoOp: loss %.3f in the first 5 epochs, %.3f in the last\n", first, last);
+  check(last < 0.95 * first, "the loss falls");
+  check(!same_parameters(whole->param, tuned->param, 1), "what trains is not the tuned prompt");
+  t.epoch_loss = again;
+  t.state = STATE;
+  left = N / 4 * 3 / 2;
+  check(fvg_dpc_train(cut, tuned, v, &w.train, &dpc, &t) == FVG_E_CANCELLED && exists(STATE), "cancelled");
+  fvg_learner_free(cut);
+  left = 100000;
+  need(!fvg_learner_copy(&cut, tuned), "a copy");
+  check(!fvg_dpc_train(cut, tuned, v, &w.train, &dpc, &t) && !exists(STATE), "it goes on");
+  check(same_parameters(whole->param, cut->param, 1) && same(loss, again, sizeof loss),
+        "to the same end, bit for bit");
+  check(!fvg_dpc_reweigh(cut, tuned, 0.5f, 0) && same_parameters(cut->param, tuned->param, 1),
+        "with no weight new classes keep the tuned prompt, bit for bit");
+  {
+    const float *p = (const float *)tuned->param[0]->value.data, *q = (const float *)whole->param[0]->value.data;
+    const float *r = (const float *)cut->param[0]->value.data;
+    size_t k, ok = 0, n = fvg_tensor_count(&tuned->param[0]->value);
+    memcpy(cut->param[0]->value.data, q, n * sizeof *q);
+    need(!fvg_dpc_reweigh(cut, tuned, 0.5f, 0.2f), "another weight");
+    for (k = 0; k < n; k++)                      /* 0.2 P' + 0.8 P,  P' = 2 Q - P                                   */
+      ok += fabs((double)r[k] - (0.2 * (2 * (double)q[k] - (double)p[k]) + 0.8 * (double)p[k])) < 1e-6;
+    check(ok == n, "the mixture for new classes");
+  }
+  check(fvg_dpc_reweigh(cut, tuned, 0, 1) == FVG_E_ARG && one_line(w.c, "weight", ""), "no weight to come from");
+  check(fvg_dpc_train(tuned, tuned, v, &w.train, NULL, &t) == FVG_E_ARG && one_line(w.c, "a copy", ""), "no copy");
+  dpc.weight = -1;
+  check(fvg_dpc_train(cut, tuned, v, &w.train, &dpc, &t) == FVG_E_ARG && one_line(w.c, "above 0", ""), "weight -1");
+  check(fvg_dpc_train(cut, tuned, v, &w.all, NULL, &t) == FVG_E_ARG && one_line(w.c, "label 3", ""), "labels 3, 4");
+  fvg_learner_free(cut);
+  fvg_learner_free(whole);
+  fvg_learner_free(tuned);
+  tuned = dpc_learner(&w, "MaPLe", BASE);
+  need(!fvg_learner_copy(&cut, tuned), "a copy");
+  check(fvg_dpc_train(cut, tuned, v, &w.train, NULL, &t) == FVG_E_UNSUPPORTED && one_line(w.c, "DPC_MaPLe", "more"),
+        "MaPLe learns layers too");
+  fvg_learner_free(cut);
+  fvg_learner_free(tuned);
+  fvg_views_free(v);
+  world_close(&w);
+}
+
 int main(void) {
   static float x[CLASSES * SHOTS * D];
   fvg_fvgpt_desc fd = fvgpt_desc();
@@ -1238,10 +1492,14 @@ int main(void) {
   test_spoiled(&w);
   test_other_files(&w);
   test_crossfit(&w, p, f);
+  test_dpc_batch(&w);
+  test_dpc_step(&w, "CoOp");
+  test_dpc_step(&w, "PromptSRC");
   fvg_learner_free(p);
   fvg_fvgpt_free(f);
   world_close(&w);
   test_resume();
+  test_dpc_training();
   test_threads();
   test_allocation_failures();
   printf("%d passed, %d failed\n", passed, failed);
