@@ -397,15 +397,20 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_ite
                                      const fvg_train_desc *desc);
 FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, const fvg_items *items,
                                    const char *prompt_template, const fvg_train_desc *desc);
-/* Cross-fitted prior calibration, beyond the paper: f's backbone gate is found anew on classes that the prompts have
-   never seen.  l[0] and l[1] are tuned each on one half of the base classes; v[i] and items[i] are the pictures of
-   the OTHER half, labels counted within it, and name[i] its n_class[i] names.  constant 0: the gate is trained on
-   them as desc says; 1: it becomes one number for all pictures, the b of 0.05, 0.1, ... 0.95 with the least
-   cross-entropy there.  Nothing else of f changes. */
-FVG_DEF fvg_status fvg_fvgpt_crossfit(fvg_fvgpt *f, fvg_learner *const l[2], fvg_views *const v[2],
-                                      const fvg_items items[2], const char *const *const name[2],
-                                      const int n_class[2], const char *prompt_template, int constant,
-                                      const fvg_train_desc *desc);
+/* Prior calibration on other pictures than the paper's: f's backbone gate, and nothing else of f, is found anew on
+   all the sources together, in each epoch one after the other.  As published the gate learns from the base classes, which
+   its prompts have been tuned on, and so learns to trust them.  Cross-fitted: two sources, each with a learner tuned
+   on half of the base classes and the pictures of the OTHER half, labels counted within it.  With the published one
+   as a third it learns of both. */
+typedef struct fvg_calibration_source {
+  fvg_learner *learner;
+  fvg_views *views;                  /* made with the learner, if it prompts the image tower                   */
+  const fvg_items *items;            /* labels from 0 to n_class - 1                                           */
+  const char *const *class_name;
+  int n_class;
+} fvg_calibration_source;
+FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_source *source, int n_source,
+                                       const char *prompt_template, const fvg_train_desc *desc);
 
 /* DPC (Li et al. 2025, arXiv 2503.13443): beside the tuned prompts P, for base classes, prompts P' that harder tasks
    have trained.  l begins as a copy of `tuned` and becomes weight P' + (1 - weight) P; fvg_dpc_reweigh turns another
@@ -6714,7 +6719,7 @@ struct fvg__trainer {
   const char *what;
   fvg_status (*step)(fvg__trainer *t, const fvg__source *x, const int *index, int epoch, double lr, float *loss);
   fvg_clip *clip;
-  fvg__source source[2];                         /* the second when prior calibration is cross-fitted               */
+  fvg__source *source;                           /* one, but for calibration                                        */
   int n_source;
   fvg_optimizer *optimizer;
   fvg_optimizer_desc schedule;
@@ -6733,10 +6738,10 @@ static int fvg__is_stage_1(const fvg__trainer *t) { return !t->fvgpt && !t->dpc;
 /* Room for a batch. */
 static fvg_status fvg__trainer_alloc(fvg__trainer *t) {
   fvg_ctx *c = t->clip->ctx;
-  int needs = fvg__is_stage_1(t) ? t->source[0].learner->method->needs : 0, most = t->source[0].items->n;
+  int needs = fvg__is_stage_1(t) ? t->source[0].learner->method->needs : 0, most = 0, i;
   size_t n = (size_t)t->batch, size = (size_t)t->clip->vision.image_size, pixels = 3 * n * size * size,
          width = t->source[0].views->width;
-  if (t->n_source > 1 && t->source[1].items->n > most) most = t->source[1].items->n;
+  for (i = 0; i < t->n_source; i++) if (t->source[i].items->n > most) most = t->source[i].items->n;
   t->order = (int *)fvg__alloc_array(c, (size_t)most, sizeof *t->order);
   t->label = (int *)fvg__alloc_array(c, n, sizeof *t->label);
   t->f = (float *)fvg__alloc_array(c, n * width, sizeof *t->f);
@@ -7031,9 +7036,9 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
  *===========================================================================================================
    Stage 1 learns a method's vectors, stage 2 the gates and adapters of FVG-PT on the tuned learner.
 
-   The backbone gate may be found in another way than published, on classes that its prompts have not seen
-   (cross-fitted calibration): there is a learner for each half of the classes, and the gate learns from each half
-   with the other half's learner.
+   The backbone gate may be found on other pictures than published: on classes that its prompts have not seen, with a
+   learner for each half of the base classes that scores the other half (cross-fitted calibration), or on these and
+   the published ones together.
 
    A classifier then scores pictures by one branch: plain CLIP, the tuned learner (as it scores base or new classes),
    or FVG-PT's base or new branch. */
@@ -7136,9 +7141,21 @@ static fvg_status fvg__check_masks(const fvg_dataset *d, const fvg_items *items)
 }
 #endif
 
+/* The trainer's only source. */
+static void fvg__set_source(fvg__trainer *t, fvg__source *x, fvg_learner *l, fvg_views *v, const fvg_items *items) {
+  memset(x, 0, sizeof *x);
+  x->learner = l;
+  x->views = v;
+  x->items = items;
+  x->n_class = l->n_class;
+  t->source = x;
+  t->n_source = 1;
+}
+
 FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_items *items,
                                      const fvg_train_desc *desc) {
   fvg_status s = fvg__check_items(l, items, l->n_class);
+  fvg__source source;
   fvg__trainer t;
   if (s) return s;
   if (v->desc.learner)
@@ -7153,10 +7170,7 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_ite
   t.what = l->method->name;
   t.step = fvg__learner_train_step;
   t.clip = l->clip;
-  t.source[0].learner = l;
-  t.source[0].views = v;
-  t.source[0].items = items;
-  t.n_source = 1;
+  fvg__set_source(&t, &source, l, v, items);
   return fvg__train(&t, l->param, l->n_param, desc);
 }
 
@@ -7192,6 +7206,7 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, c
                                    const char *prompt_template, const fvg_train_desc *desc) {
   fvg_ctx *c = l->clip->ctx;
   char what[64];
+  fvg__source source;
   fvg__trainer t;
   fvg_status s;
   int n;
@@ -7202,119 +7217,48 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, c
   t.step = fvg__fvgpt_train_step;
   t.clip = l->clip;
   t.fvgpt = f;
-  t.n_source = 1;
+  fvg__set_source(&t, &source, l, v, items);
   s = fvg__check_items(l, items, l->n_class);
 #ifndef FVGPT_NO_STDIO
   if (!s) s = fvg__check_masks(v->dataset, items);
 #endif
   if (s) return s;
-  s = fvg__source_new(&t.source[0], f, l, v, items, (const char *const *)l->class_name, l->n_class, prompt_template);
+  s = fvg__source_new(&source, f, l, v, items, (const char *const *)l->class_name, l->n_class, prompt_template);
   if (!s) s = fvg__train(&t, params, n, desc);
-  fvg__source_free(c, &t.source[0]);
+  fvg__source_free(c, &source);
   return s;
 }
 
-/* Scores [n, n_class] of a source's pictures as they are in epoch 0: the learner's, plain CLIP's. */
-static fvg_status fvg__source_scores(const fvg__source *x, float *z, float *z_clip) {
-  fvg_clip *m = x->learner->clip;
-  size_t d = (size_t)m->embed_dim, k;
-  int n_part = fvg__learner_parts(x->learner), n = x->items->n, i, c;
-  float *rows = (float *)fvg__alloc_array(m->ctx, (size_t)n * x->views->width, sizeof *rows);
-  int *index = (int *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *index);
-  fvg_status s = rows && index ? FVG_OK : FVG_E_NOMEM;
-  for (i = 0; !s && i < n; i++) index[i] = i;
-  if (!s) s = fvg_views_get(x->views, x->items, index, n, 0, rows, NULL, NULL);
-  for (i = 0; !s && i < n; i++)
-    for (c = 0; c < x->n_class; c++, z++, z_clip++) {
-      const float *f = rows + (size_t)i * x->views->width, *f_clip = n_part > 1 ? f + d : f;
-      const float *g = x->g + (size_t)c * d, *g_clip = x->g_clip + (size_t)c * d;
-      double own = 0, plain = 0;
-      for (k = 0; k < d; k++) {
-        own += (double)f[k] * (double)g[k];
-        plain += (double)f_clip[k] * (double)g_clip[k];
-      }
-      *z = (float)((double)m->logit_scale * own);
-      *z_clip = (float)((double)m->logit_scale * plain);
-    }
-  fvg__release(m->ctx, rows);
-  fvg__release(m->ctx, index);
-  return s;
-}
-
-/* sum_i CE((1 - b) z_i + b z_clip_i, y_i); mixed [n_class] is room for one row. */
-static double fvg__mixture_loss(const fvg__source *x, const float *z, const float *z_clip, double b, float *mixed) {
-  double sum = 0;
-  int i, c;
-  for (i = 0; i < x->items->n; i++, z += x->n_class, z_clip += x->n_class) {
-    for (c = 0; c < x->n_class; c++) mixed[c] = (float)((1 - b) * (double)z[c] + b * (double)z_clip[c]);
-    sum += fvg__row_cross_entropy(mixed, x->n_class, x->items->item[i].label);
-  }
-  return sum;
-}
-
-/* The gate of f answers with the b that is best on both sources, whatever it is asked. */
-static fvg_status fvg__constant_gate(fvg_fvgpt *f, const fvg__source source[2]) {
-  fvg_ctx *c = f->ctx;
-  fvg__gate *gate = &f->brg;
-  fvg_parameter *weight = &gate->weight[gate->n_layer - 1], *bias = &gate->bias[gate->n_layer - 1];
-  float *z[2] = {NULL, NULL}, *mixed[2] = {NULL, NULL};
-  double least = 0, best = 0.05, b;
-  int i, step;
-  fvg_status s = FVG_OK;
-  for (i = 0; !s && i < 2; i++) {
-    size_t count = (size_t)source[i].items->n * (size_t)source[i].n_class;
-    z[i] = (float *)fvg__alloc_array(c, 2 * count, sizeof *z[i]);
-    mixed[i] = (float *)fvg__alloc_array(c, (size_t)source[i].n_class, sizeof *mixed[i]);
-    s = z[i] && mixed[i] ? fvg__source_scores(&source[i], z[i], z[i] + count) : FVG_E_NOMEM;
-  }
-  for (step = 1; !s && step < 20; step++) {
-    double loss = 0;
-    b = 0.05 * step;
-    for (i = 0; i < 2; i++)
-      loss += fvg__mixture_loss(&source[i], z[i],
-                                z[i] + (size_t)source[i].items->n * (size_t)source[i].n_class, b, mixed[i]);
-    if (step == 1 || loss < least) { least = loss; best = b; }
-  }
-  if (!s) {
-    memset(weight->value.data, 0, fvg_tensor_count(&weight->value) * sizeof(float));
-    ((float *)bias->value.data)[0] = (float)log(best / (1 - best));
-  }
-  for (i = 0; i < 2; i++) {
-    fvg__release(c, z[i]);
-    fvg__release(c, mixed[i]);
-  }
-  return s;
-}
-
-FVG_DEF fvg_status fvg_fvgpt_crossfit(fvg_fvgpt *f, fvg_learner *const l[2], fvg_views *const v[2],
-                                      const fvg_items items[2], const char *const *const name[2],
-                                      const int n_class[2], const char *prompt_template, int constant,
-                                      const fvg_train_desc *desc) {
+FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_source *source, int n_source,
+                                       const char *prompt_template, const fvg_train_desc *desc) {
   fvg_ctx *c = f->ctx;
   fvg_fvgpt_desc only_gate = f->desc;
   fvg_fvgpt *fresh = NULL;
   fvg__trainer t;
   fvg_status s;
-  int i, n_gate;
+  int i, n_gate = 2 * f->brg.n_layer, first;     /* the backbone gate's are the last of the parameters              */
+  if (n_source < 1) return fvg__fail(c, FVG_E_ARG, "calibration: %d sources", n_source);
   memset(&t, 0, sizeof t);
   only_gate.no_frg = only_gate.no_fdc = 1;
   only_gate.no_pc = 0;
   only_gate.seed++;                              /* the gate begins anew                                            */
-  s = fvg_fvgpt_new(c, &fresh, &only_gate);
-  t.what = "crossfit";
+  t.what = "calibrate";
   t.step = fvg__fvgpt_train_step;
-  t.clip = l[0]->clip;
+  t.clip = source[0].learner->clip;
+  t.n_source = n_source;
+  t.source = (fvg__source *)fvg__alloc_array(c, (size_t)n_source, sizeof *t.source);
+  s = t.source ? fvg_fvgpt_new(c, &fresh, &only_gate) : FVG_E_NOMEM;
   t.fvgpt = fresh;
-  t.n_source = 2;
-  for (i = 0; !s && i < 2; i++)
-    s = fvg__source_new(&t.source[i], fresh, l[i], v[i], &items[i], name[i], n_class[i], prompt_template);
-  n_gate = 2 * f->brg.n_layer;                   /* the backbone gate's are the last of the parameters              */
-  if (!s) s = constant ? fvg__constant_gate(f, t.source) :
-                         fvg__train(&t, fresh->params + fresh->n_params - n_gate, n_gate, desc);
-  for (i = f->n_params - n_gate; !s && !constant && i < f->n_params; i++)
+  for (i = 0; !s && i < n_source; i++)
+    s = fvg__source_new(&t.source[i], fresh, source[i].learner, source[i].views, source[i].items,
+                        source[i].class_name, source[i].n_class, prompt_template);
+  first = f->n_params - n_gate;
+  if (!s) s = fvg__train(&t, fresh->params + fresh->n_params - n_gate, n_gate, desc);
+  for (i = first; !s && i < f->n_params; i++)
     memcpy(f->params[i]->value.data, fresh->params[i]->value.data,
            fvg_tensor_count(&f->params[i]->value) * sizeof(float));
-  for (i = 0; i < 2; i++) fvg__source_free(c, &t.source[i]);
+  for (i = 0; t.source && i < n_source; i++) fvg__source_free(c, &t.source[i]);
+  fvg__release(c, t.source);
   fvg_fvgpt_free(fresh);
   return s;
 }
@@ -7651,6 +7595,7 @@ static fvg_status fvg__dpc_new(fvg__dpc *d, const fvg_learner *l, int batch) {
 FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *v, const fvg_items *items,
                                  const fvg_dpc_desc *dpc, const fvg_train_desc *desc) {
   fvg_train_desc own;
+  fvg__source source;
   fvg__trainer t;
   fvg__dpc d;
   char what[64];
@@ -7678,11 +7623,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
   t.step = fvg__dpc_step;
   t.clip = l->clip;
   t.dpc = &d;
-  t.source[0].learner = l;
-  t.source[0].views = v;
-  t.source[0].items = items;
-  t.source[0].n_class = l->n_class;
-  t.n_source = 1;
+  fvg__set_source(&t, &source, l, v, items);
   s = fvg__dpc_new(&d, l, own.batch);
   if (!s) s = fvg__train(&t, l->param, l->n_param, &own);
   fvg__dpc_free(l->clip->ctx, &d);

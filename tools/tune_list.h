@@ -80,7 +80,7 @@ static void add_ablation(tuning *t, const fvg_method *method, int backbone) {
 }
 
 static fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
-  static const char *const calibration[] = {"", "+crossfit", "+constant"};
+  static const char *const calibration[] = {"", "+crossfit", "+both"};
   const char *at = t->o->trainer;
   add_row(t, "zero_shot", NULL, -1);
   while (*at) {
@@ -103,7 +103,8 @@ static fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
     backbone = add_row(t, fvg_method_name(method), method, -1);
     if (dpc && (row = add_row(t, name, method, backbone)) >= 0) t->row[row].dpc = 1;
     if (fvgpt) {
-      snprintf(full, sizeof full, "%s%s%s", name, calibration[t->o->crossfit], t->o->normalised ? "+normalised" : "");
+      snprintf(full, sizeof full, "%s%s%s", name, calibration[t->o->calibration],
+               t->o->normalised ? "+normalised" : "");
       add_row(t, full, method, backbone);
       if (t->o->ablate) add_ablation(t, method, backbone);
     }

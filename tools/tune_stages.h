@@ -77,7 +77,7 @@ static void describe(const tuning *t, const table_row *r, int seed, const fvg_it
   fvg__set_number(x, "lambda_new", o->lambda_new);
   fvg__set(x, "template", o->prompt_template ? o->prompt_template : "a photo of a {}.");
   fvg__set(x, "fill", o->fill_black ? "black" : "mean");
-  if (o->crossfit) fvg__set(x, "calibration", o->crossfit == 2 ? "constant" : "crossfit");
+  if (o->calibration) fvg__set(x, "calibration", o->calibration == 2 ? "both" : "crossfit");
 }
 
 /* All of it in one line, for the state of a stage that may be cut off. */
@@ -298,29 +298,28 @@ static fvg_status every_other(fvg_ctx *c, const fvg_items *items, int first, fvg
 }
 
 /* The backbone gate of f once more, on classes that its prompts have not seen: the method is tuned on each half of
-   the classes, and the gate learns from the other half. */
-static fvg_status crossfit(tuning *t, const table_row *r, int seed, const fvg_items *items,
-                           const char *const *class_name, int n_class, fvg_fvgpt *f) {
+   the classes, and the gate learns from the other half; or from these and from what it has learned from already. */
+static fvg_status calibrate(tuning *t, const table_row *r, int seed, const fvg_items *items, fvg_learner *tuned,
+                            fvg_views *views, fvg_fvgpt *f) {
   fvg_ctx *c = t->m->ctx;
   const table_row *backbone = &t->row[r->backbone];
   fvg_train_desc desc = train_desc_of(t, r, seed);
-  fvg_items half[2], other[2];
+  fvg_calibration_source source[3];                 /* halves 1 and 2, the published one                          */
+  fvg_items half[2];
   fvg_learner *l[2] = {NULL, NULL};
   fvg_views *v[2] = {NULL, NULL};
   const char **name[2];
-  const char *const *seen[2];
   int n[2], i;
   fvg_status s = FVG_OK;
   memset(half, 0, sizeof half);
-  memset(other, 0, sizeof other);
   for (i = 0; i < 2; i++) {
-    name[i] = (const char **)fvg__alloc_array(c, (size_t)n_class, sizeof *name[i]);
+    name[i] = (const char **)fvg__alloc_array(c, (size_t)tuned->n_class, sizeof *name[i]);
     n[i] = 0;
     if (!name[i]) s = FVG_E_NOMEM;
   }
-  if (!s && n_class < 4)
-    s = fvg__fail(c, FVG_E_ARG, "crossfit needs two classes in each half, there are %d", n_class);
-  for (i = 0; !s && i < n_class; i++) name[i % 2][n[i % 2]++] = class_name[i];
+  if (!s && tuned->n_class < 4)
+    s = fvg__fail(c, FVG_E_ARG, "crossfit needs two classes in each half, there are %d", tuned->n_class);
+  for (i = 0; !s && i < tuned->n_class; i++) name[i % 2][n[i % 2]++] = tuned->class_name[i];
   for (i = 0; !s && i < 2; i++) s = every_other(c, items, i, &half[i]);
   for (i = 0; !s && i < 2; i++) {
     char part[96], *curve = NULL;
@@ -329,15 +328,19 @@ static fvg_status crossfit(tuning *t, const table_row *r, int seed, const fvg_it
     fvg__release(c, curve);
     if (!s) s = views_for(t, seed, 3 + i, l[i], &v[i]);
   }
-  if (!s) {
-    int n_other[2];
-    for (i = 0; i < 2; i++) {
-      other[i] = half[1 - i];
-      seen[i] = name[1 - i];
-      n_other[i] = n[1 - i];
-    }
-    s = fvg_fvgpt_crossfit(f, l, v, other, seen, n_other, t->o->prompt_template, t->o->crossfit == 2, &desc);
+  for (i = 0; i < 2; i++) {
+    source[i].learner = l[i];
+    source[i].views = v[i];
+    source[i].items = &half[1 - i];
+    source[i].class_name = name[1 - i];
+    source[i].n_class = n[1 - i];
   }
+  source[2].learner = tuned;
+  source[2].views = views;
+  source[2].items = items;
+  source[2].class_name = (const char *const *)tuned->class_name;
+  source[2].n_class = tuned->n_class;
+  if (!s) s = fvg_fvgpt_calibrate(f, source, t->o->calibration == 2 ? 3 : 2, t->o->prompt_template, &desc);
   for (i = 0; i < 2; i++) {
     views_done(t, v[i]);
     fvg_learner_free(l[i]);
@@ -371,9 +374,8 @@ static fvg_status stage_fvgpt(tuning *t, int row, int run, const fvg_items *item
   s = fvg_fvgpt_new(t->m->ctx, f, &modules);
   if (!s) s = views_for(t, seed, 2, l, &views);
   if (!s) s = fvg_fvgpt_train(*f, l, views, items, t->o->prompt_template, &g.desc);
+  if (!s && t->o->calibration && !r->no_pc) s = calibrate(t, r, seed, items, l, views, *f);
   views_done(t, views);
-  if (!s && t->o->crossfit && !r->no_pc)
-    s = crossfit(t, r, seed, items, (const char *const *)l->class_name, l->n_class, *f);
   return stage_end(t, &g, s, l, *f, &t->curve[row][run]);
 }
 
