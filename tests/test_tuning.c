@@ -1145,55 +1145,54 @@ static void test_resume(void) {
   world_close(&w);
 }
 
-/* The gate from two halves of the base classes: nothing but the gate changes, and a constant one is constant. */
-static void test_crossfit(world *w, fvg_learner *p, fvg_fvgpt *f) {
+/* The gate from halves of the base classes, and from these and all of them: nothing but the gate changes.  From all
+   of them alone it is the gate of stage 2. */
+static void test_calibration(world *w, fvg_learner *p, fvg_fvgpt *f) {
   static float logits[N * CLASSES], rows[CLASSES * SHOTS * D];
   fvg_learner *l[2];
-  fvg_views *v[2], *views = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
+  fvg_views *views = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
+  fvg_calibration_source source[3];
   fvg_fvgpt *g;
   fvg_fvgpt_desc d = f->desc;
   fvg_items half[2];
   fvg_item items[2][N];
   const char *half_name[2][BASE];
-  const char *const *seen[2];
   fvg_classifier *k;
   fvg_score score;
   fvg_train_desc t = train_desc(2);
-  float b[N];
-  int n[2] = {0, 0}, i, h, constant, ok;
+  float b[2][N];
+  int n[2] = {0, 0}, i, h, n_source, ok, first = f->n_params - 2 * f->brg.n_layer;
   half[0].n = half[1].n = 0;
   for (i = 0; i < BASE; i++) half_name[i % 2][n[i % 2]++] = names[i];
-  for (h = 0; h < 2; h++) half[h].item = items[h];
   for (i = 0; i < N; i++) {
-    h = 1 - item[i].label % 2;                   /* source h holds the pictures of the half that l[h] has not seen  */
+    h = item[i].label % 2;
     items[h][half[h].n] = item[i];
     items[h][half[h].n++].label = item[i].label / 2;
   }
   for (h = 0; h < 2; h++) {
+    half[h].item = items[h];
     need(!fvg_learner_new(w->m, &l[h], NULL, half_name[h], n[h]), "a learner of a half");
-    seen[h] = half_name[1 - h];
-    v[h] = views;
+    source[h].learner = l[h];                    /* it sees the other half's pictures                               */
+    source[h].views = views;
+    source[h].items = &half[1 - h];
+    source[h].class_name = half_name[1 - h];
+    source[h].n_class = n[1 - h];
   }
-  i = n[0];
-  n[0] = n[1];
-  n[1] = i;
+  source[2].learner = p;
+  source[2].views = views;
+  source[2].items = &w->train;
+  source[2].class_name = names;
+  source[2].n_class = BASE;
   need(!fvg_encode_items(w->m, NULL, &w->set, &w->train, rows), "features");
-  for (constant = 0; constant < 2; constant++) {
+  for (n_source = 2; n_source <= 3; n_source++) {
     need(!fvg_fvgpt_new(w->c, &g, &d), "modules");
     for (i = 0; i < f->n_params; i++)
       memcpy(g->params[i]->value.data, f->params[i]->value.data, fvg_tensor_count(&f->params[i]->value) * 4);
-    check(!fvg_fvgpt_crossfit(g, l, v, half, seen, n, NULL, constant, &t), fvg_error(w->c));
-    for (ok = 1, i = 0; i < f->n_params; i++)
-      if (strncmp(f->params[i]->name, "brg", 3))
-        ok = ok && same(g->params[i]->value.data, f->params[i]->value.data,
-                        fvg_tensor_count(&f->params[i]->value) * 4);
-    check(ok, "crossfit touches the gate alone");
-    check(!same(g->params[f->n_params - 1]->value.data, f->params[f->n_params - 1]->value.data, 4), "and does");
+    check(!fvg_fvgpt_calibrate(g, source, n_source, NULL, &t), fvg_error(w->c));
+    check(same_parameters(g->params, f->params, first), "calibration touches the gate alone");
+    check(!same_parameters(g->params + first, f->params + first, f->n_params - first), "and does");
     need(!fvg_classifier_new(w->m, &k, FVG_BRANCH_NEW, p, g, NULL, names, BASE), "a classifier");
-    check(!fvg_classifier_logits(k, rows, N, logits, b), "its weights of plain CLIP");
-    for (ok = 1, i = 1; i < N; i++) ok = ok && b[i] == b[0];
-    check(ok == constant && b[0] >= 0 && b[0] <= 1, "one number for all pictures, or not");
-    if (constant) check(fabs(b[0] * 20 - floor(b[0] * 20 + 0.5)) < 1e-4, "a multiple of 0.05");
+    check(!fvg_classifier_logits(k, rows, N, logits, b[n_source - 2]), "its weights of plain CLIP");
     check(!fvg_classifier_test(k, &w->set, &w->train, &score) && score.n == N, "fvg_classifier_test");
     for (ok = 0, i = 0; i < N; i++) {
       int best = 0, c;
@@ -1203,6 +1202,23 @@ static void test_crossfit(world *w, fvg_learner *p, fvg_fvgpt *f) {
     check(score.n_correct == ok, "counts as by hand");
     fvg_classifier_free(k);
     fvg_fvgpt_free(g);
+  }
+  check(!same(b[0], b[1], sizeof b[0]), "a third source makes another gate");
+  {
+    fvg_fvgpt *stage_2;
+    fvg_fvgpt_desc next = d;
+    next.seed++;                                 /* calibration begins with another gate than the one it replaces   */
+    need(!fvg_fvgpt_new(w->c, &g, &d) && !fvg_fvgpt_new(w->c, &stage_2, &next), "modules");
+    check(!fvg_fvgpt_calibrate(g, source + 2, 1, NULL, &t) &&
+              !fvg_fvgpt_train(stage_2, p, views, &w->train, NULL, &t), fvg_error(w->c));
+    check(same_parameters(g->params + first, stage_2->params + first, f->n_params - first),
+          "from the published source it is the published gate");
+    check(fvg_fvgpt_calibrate(g, source, 0, NULL, &t) == FVG_E_ARG && one_line(w->c, "0 sources", ""), "no source");
+    source[1].n_class = 1;
+    check(fvg_fvgpt_calibrate(g, source, 2, NULL, &t) == FVG_E_ARG && one_line(w->c, "label 1", ""),
+          "labels beyond the classes");
+    fvg_fvgpt_free(g);
+    fvg_fvgpt_free(stage_2);
   }
   fvg_views_free(views);
   for (h = 0; h < 2; h++) fvg_learner_free(l[h]);
@@ -1324,6 +1340,7 @@ static void test_dpc_step(world *w, const char *method) {
   fvg_learner *tuned = dpc_learner(w, method, BASE), *l = NULL;
   fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
   fvg_optimizer_desc od;
+  fvg__source source;
   fvg__trainer t;
   fvg__dpc d;
   int index[4] = {1, 7, 8, 14}, i, k, bad = 0;
@@ -1338,15 +1355,12 @@ static void test_dpc_step(world *w, const char *method) {
   t.clip = w->m;
   t.dpc = &d;
   t.batch = 4;
-  t.source[0].learner = l;
-  t.source[0].views = v;
-  t.source[0].items = &w->train;
-  t.source[0].n_class = BASE;
+  fvg__set_source(&t, &source, l, v, &w->train);
   d.tuned = tuned;
   d.weight = 0.25f;
   d.top_k = 2;
   need(!fvg__dpc_new(&d, l, 4) && !fvg_optimizer_new(w->c, &t.optimizer, &od, l->param, l->n_param), "a trainer");
-  check(!fvg__dpc_step(&t, &t.source[0], index, 0, 0, &loss), fvg_error(w->c));
+  check(!fvg__dpc_step(&t, &source, index, 0, 0, &loss), fvg_error(w->c));
   {
     fvg_learner *sharp = NULL;                   /* P' itself                                                       */
     fvg_items items;
@@ -1370,11 +1384,11 @@ static void test_dpc_step(world *w, const char *method) {
     for (k = 0; k < (int)fvg_tensor_count(&l->param[i]->value); k += 17) {
       float kept = q[k], gradient = l->param[i]->grad[k], low = 0, high = 0;
       q[k] = kept + 2e-3f;
-      need(!fvg__dpc_step(&t, &t.source[0], index, 0, 0, &high), "a step");
+      need(!fvg__dpc_step(&t, &source, index, 0, 0, &high), "a step");
       q[k] = kept - 2e-3f;
-      need(!fvg__dpc_step(&t, &t.source[0], index, 0, 0, &low), "a step");
+      need(!fvg__dpc_step(&t, &source, index, 0, 0, &low), "a step");
       q[k] = kept;
-      need(!fvg__dpc_step(&t, &t.source[0], index, 0, 0, &loss), "a step");
+      need(!fvg__dpc_step(&t, &source, index, 0, 0, &loss), "a step");
       if (fabs((double)gradient - (double)(high - low) / 4e-3) > 2e-3 + 0.03 * fabs((double)gradient)) bad++;
     }
   }
@@ -1491,7 +1505,7 @@ int main(void) {
   test_switches(&w, x);
   test_spoiled(&w);
   test_other_files(&w);
-  test_crossfit(&w, p, f);
+  test_calibration(&w, p, f);
   test_dpc_batch(&w);
   test_dpc_step(&w, "CoOp");
   test_dpc_step(&w, "PromptSRC");
