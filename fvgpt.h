@@ -3008,17 +3008,19 @@ static const fvg__kernels *fvg__choose_kernels(int simd, int *level) {
 /*===========================================================================================================
  * CHAPTER 5  MATRIX PRODUCT: blocks, panels and threads around the tile
  *===========================================================================================================
-   A core multiplies and adds 32 numbers a clock, but waits some hundred clocks for one from memory, so everything is
-   about fetching each number seldom and in order.
+   A core multiplies and adds 32 numbers a clock (with AVX-512), but waits some hundred clocks for one from memory, so
+   everything is about fetching each number seldom and in order.
 
      panel   B as [k][2 vectors], so that the tile reads it as one stream.  Frozen weights are put into panels once,
-             at load (fvg_tensor_pack); any other B is copied into a panel of 256 rows when its turn comes.
+             at load (fvg_tensor_pack); any other B is copied into a panel of 256 rows when its turn comes, and half
+             precision widened on the way.
      rows    A is copied to tiles of [k][16], 14 rows and two gaps: the 14 numbers of a k then lie within reach of
              one pointer.  Tiles of 6 rows have pointers enough and read A as it lies, except where its rows are a
              multiple of 4096 bytes apart, which would evict each other from the cache.
      block   Some rows of A, up to 768 kB, stay in the second-level cache while the panels go by, once for each block.
              The panel that follows is asked for ahead, a cache line at most at each k, so that it is there when it
              is due (half of it, if there is but one tile): without that a third of the time is lost waiting.
+     pass    Up to 960 rows of A are copied at a time, so that working memory does not grow with the batch.
 
    Backward through frozen weights, dX = dY W, wants W itself where forward wants W^T.  A second copy in that order
    would double the memory of the model to save a transposition that costs some 20 clocks a vector, memory included,
@@ -6155,7 +6157,10 @@ static void fvg__pickle_free(fvg__pickle *p) {
      metadata   the outermost dictionary's strings and numbers, such as Dassl's epoch
 
    The walk goes down the tree twice, to count and to fill; its depth and length are limited, for a net that would
-   unfold into a forest, or never end, must be refused. */
+   unfold into a forest, or never end, must be refused.
+
+   fvg_weights_open_any looks at the first bytes and opens what it finds: safetensors, such an archive, or, with an
+   error that says what to do, the format that torch.save had before 1.6. */
 
 /* ---- a tensor's place in the file ---- */
 /* Element i of a tuple or list, if it is of that type; else NULL. */

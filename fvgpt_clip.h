@@ -66,14 +66,15 @@
    7. METHODS.  A learner is one method of prompt tuning on one list of classes.  All have the same calls, and every
       classifier, checkpoint and FVG-PT takes any of them (but CoCoOp, whose words change with the picture).  Methods
       that prompt the image tower (PromptSRC, MaPLe, DAPT, MMRL) train on pixels; what they make of a picture is a row
-      of two or three features (fvg_learner_feature_width), and views of a tuned learner hold such rows.  DPC is not
-      here: what is published of it does not say enough to be sure of doing it right.
+      of two or three features (fvg_learner_feature_width), and views of a tuned learner hold such rows.  DPC makes of
+      a tuned learner two, for base and for new classes.
 
    8. MEMORY.  Images pass the tower 8 at a time whatever the size of the set, texts some 320 tokens at a time; the
       model keeps that working memory for the next call (fvg_clip_image_bytes bounds it for images) and gives it back
       with fvg_clip_free.  With threads and malloc up to 8 files are decoded at once, and their pixels are in memory
       together; with an arena or an allocator of your own, one.  Learners compute their classes in chunks
-      (chunk_rows), and the image tower's blocks once more for backward if recompute asks for it.
+      (chunk_rows), and the image tower's blocks once more for backward if recompute asks for it.  A step of DPC has
+      all pictures of its grown batch, up to batch times 1 + top_k, in memory at once.
       Features kept for training take 8 bytes x width x images x crops (the view and its foreground).
 
    9. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h`):
@@ -279,7 +280,8 @@ typedef struct fvg_method fvg_method;
 FVG_DEF const fvg_method *fvg_method_named(const char *name);
 FVG_DEF const fvg_method *fvg_method_number(int i);                        /* 0, 1, ...; NULL after the last        */
 FVG_DEF const char *fvg_method_name(const fvg_method *method);
-/* How its authors train it: optimiser, rate, epochs and batch. */
+FVG_DEF int fvg_method_needs(const fvg_method *method);                    /* see fvg_learner_needs                 */
+/* How it is trained unless you say otherwise, in FVG-PT's fork where that has it: optimiser, rate, epochs, batch. */
 FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *batch);
 /* Least share of a picture's area in the random crops that it is trained with: 0.08, MMRL's is 0.5. */
 FVG_DEF float fvg_method_crop_scale(const fvg_method *method);
@@ -292,7 +294,8 @@ typedef struct fvg_learner_desc {
   const fvg_method *method;          /* CoOp                                                                   */
   const char *ctx_init;              /* words that the context starts from; NULL: the method's, CoOp's are
                                         N(0, 0.02^2); "": N(0, 0.02^2)                                         */
-  int n_ctx;                         /* the method's: 4; ProGrad 16, MaPLe and DAPT 2; of no use to MMRL       */
+  int n_ctx;                         /* the method's: 4; ProGrad 16, MaPLe and DAPT 2; of no use to MMRL, nor to
+                                        CoOp and ProGrad when words are given: one vector for each token       */
   int class_specific;                /* 1: a context of its own for each class (CSC)                           */
   fvg_position class_token_position; /* end; both only for CoOp, KgCoOp, ProGrad and CoCoOp                    */
   const char *prompt_template;       /* the data set's, for methods that stay near plain CLIP; NULL:
@@ -308,6 +311,7 @@ typedef struct fvg_learner_desc {
 typedef struct fvg_learner fvg_learner;
 FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const fvg_learner_desc *desc,
                                    const char *const *class_name, int n_class);
+/* Another with the same settings, classes and values, on the same CLIP. */
 FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l);
 FVG_DEF void       fvg_learner_free(fvg_learner *l);
 FVG_DEF const char *fvg_learner_method(const fvg_learner *l);
@@ -326,7 +330,7 @@ typedef struct fvg_batch {
   const float *f;                    /* [n, embed_dim] plain CLIP's features, normalised                       */
   const float *pixels, *pixels_fg;   /* [n, 3, image_size, image_size] the picture, and it times its mask      */
 } fvg_batch;
-/* The method's whole loss as a node. */
+/* The method's whole loss as a node (ProGrad's cross-entropy: only a step mends its gradient). */
 FVG_DEF fvg_node  *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch *batch);
 /* A training step: gradients, then the optimiser at rate lr. */
 FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, fvg_optimizer *o, double lr, const fvg_batch *batch, float *loss);
@@ -398,12 +402,12 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_ite
 FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, const fvg_items *items,
                                    const char *prompt_template, const fvg_train_desc *desc);
 /* Prior calibration on other pictures than the paper's: f's backbone gate, and nothing else of f, is found anew on
-   all the sources together, in each epoch one after the other.  As published the gate learns from the base classes, which
+   all the sources together, in each epoch one after the other.  As published it learns from the base classes, which
    its prompts have been tuned on, and so learns to trust them.  Cross-fitted: two sources, each with a learner tuned
    on half of the base classes and the pictures of the OTHER half, labels counted within it.  With the published one
    as a third it learns of both. */
 typedef struct fvg_calibration_source {
-  fvg_learner *learner;
+  fvg_learner *learner;              /* all of one method; desc NULL: its optimiser and batch                  */
   fvg_views *views;                  /* made with the learner, if it prompts the image tower                   */
   const fvg_items *items;            /* labels from 0 to n_class - 1                                           */
   const char *const *class_name;
@@ -413,18 +417,20 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_sourc
                                        const char *prompt_template, const fvg_train_desc *desc);
 
 /* DPC (Li et al. 2025, arXiv 2503.13443): beside the tuned prompts P, for base classes, prompts P' that harder tasks
-   have trained.  l begins as a copy of `tuned` and becomes weight P' + (1 - weight) P; fvg_dpc_reweigh turns another
-   copy, or l itself, into the mixture for new classes.  Both are learners like any other.  For methods that learn
-   prompts and nothing else: CoOp, KgCoOp, ProGrad, PromptSRC; others are FVG_E_UNSUPPORTED.  v's features are plain
-   CLIP's.  desc NULL: SGD at 0.0035, ten epochs, batches of 4. */
+   have trained.  You make l, a copy of `tuned` (fvg_learner_copy); it becomes weight P' + (1 - weight) P.
+   fvg_dpc_reweigh turns such a learner, or a copy of it, into the mixture for new classes.  Both are learners like
+   any other.  For methods that learn prompts and nothing else: CoOp, KgCoOp, ProGrad, PromptSRC; others are
+   FVG_E_UNSUPPORTED.  Only prompts and schedule are the method's: its own terms of the loss take no part.  v is made
+   without a learner.  desc NULL: SGD at 0.0035, ten epochs, batches of 4. */
 typedef struct fvg_dpc_desc {
   float weight;                      /* 0.5, above 0: of P' for base classes                                   */
-  int   top_k;                       /* 8: classes that a picture may bring into its batch, its own included   */
+  int   top_k;                       /* 8: best classes that a picture looks at, its own included              */
 } fvg_dpc_desc;
 FVG_DEF int        fvg_dpc_knows(const fvg_method *method);                          /* is it one of these?        */
+FVG_DEF fvg_optimizer_desc fvg_dpc_optimizer(int *batch);                            /* as published               */
 FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *v, const fvg_items *items,
                                  const fvg_dpc_desc *dpc, const fvg_train_desc *desc);
-/* From the mixture with weight `from` to that with weight `to`; 0: P itself, which keeps new classes as they were. */
+/* From the mixture with weight `from` to that with weight `to`; `to` 0: P itself, so that new classes keep theirs. */
 FVG_DEF fvg_status fvg_dpc_reweigh(fvg_learner *l, const fvg_learner *tuned, float from, float to);
 
 typedef enum fvg_branch {
@@ -3620,6 +3626,8 @@ struct fvg_method {
   fvg_status (*epoch)(fvg_learner *l, int epoch, int n_epochs);
   void (*release)(fvg_learner *l);
   float crop_scale_min;                          /* least share of the picture in a random crop; 0: 0.08            */
+  int prompts_only;                              /* it learns vectors and nothing else, and has text features of
+                                                    classes alone: DPC can mix them                                 */
 };
 
 struct fvg_learner {
@@ -3882,8 +3890,8 @@ static fvg_status fvg__learner_options(fvg_learner *l, const fvg_learner_desc *d
   return FVG_OK;
 }
 
-/* The words to start from as tokens.  CoOp's context is as long as they are; of others' words the first n_ctx are
-   learned, and what follows stays as words. */
+/* The words to start from as tokens.  The context of methods without words of their own (CoOp, ProGrad) is as long as
+   they are; of others' words the first n_ctx are learned, and what follows stays as words. */
 static fvg_status fvg__learner_words(fvg_learner *l, const char *ctx_init) {
   fvg_clip *m = l->clip;
   fvg_status s;
@@ -4180,10 +4188,11 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, const 
 
 static fvg_status fvg__coop_init(fvg_learner *l) { return fvg__learner_ctx(l, "ctx"); }
 
-/* name, words, n_ctx; needs, parts, batch; optimiser; options; the functions in the order of fvg_method; crops */
+/* name, words, n_ctx; needs, parts, batch; optimiser; options; the functions in the order of fvg_method; crops,
+   prompts only */
 static const fvg_method fvg__coop = {
   "CoOp", NULL, 4, FVG_NEEDS_FEATURES, 1, 4, {0.0035f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0}, {{NULL, 0, 0, 0}},
-  fvg__coop_init, fvg__ctx_vectors, NULL, NULL, NULL, NULL, NULL, NULL, 0
+  fvg__coop_init, fvg__ctx_vectors, NULL, NULL, NULL, NULL, NULL, NULL, 0, 1
 };
 
 /*===========================================================================================================
@@ -4202,7 +4211,7 @@ static const fvg_method fvg__coop = {
 
 enum { FVG__KG_WEIGHT };
 
-static fvg_status fvg__kgcoop_init(fvg_learner *l) {
+static fvg_status fvg__ctx_and_prior_init(fvg_learner *l) {
   fvg_status s = fvg__coop_init(l);
   return s ? s : fvg__learner_prior(l);
 }
@@ -4215,7 +4224,7 @@ static fvg_node *fvg__kgcoop_loss(fvg_learner *l, fvg__step *step) {
 static const fvg_method fvg__kgcoop = {
   "KgCoOp", "a photo of a", 4, FVG_NEEDS_FEATURES, 1, 4, {0.0035f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0},
   {{"W", 2, 0, 1e6}, {NULL, 0, 0, 0}},
-  fvg__kgcoop_init, fvg__ctx_vectors, fvg__kgcoop_loss, NULL, NULL, NULL, NULL, NULL, 0
+  fvg__ctx_and_prior_init, fvg__ctx_vectors, fvg__kgcoop_loss, NULL, NULL, NULL, NULL, NULL, 0, 1
 };
 
 /*===========================================================================================================
@@ -4272,7 +4281,7 @@ static fvg_status fvg__prograd_gradients(fvg_learner *l, const fvg_batch *batch,
 static const fvg_method fvg__prograd = {
   "ProGrad", NULL, 16, FVG_NEEDS_FEATURES, 1, 4, {0.002f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0},
   {{"lambda", 1, 0, 1e6}, {NULL, 0, 0, 0}},
-  fvg__kgcoop_init, fvg__ctx_vectors, NULL, NULL, NULL, fvg__prograd_gradients, NULL, NULL, 0
+  fvg__ctx_and_prior_init, fvg__ctx_vectors, NULL, NULL, NULL, fvg__prograd_gradients, NULL, NULL, 0, 1
 };
 
 /*===========================================================================================================
@@ -4314,7 +4323,7 @@ static fvg_node *fvg__cocoop_scores(fvg_learner *l, fvg_tape *t, fvg__packed *pa
 static const fvg_method fvg__cocoop = {
   "CoCoOp", "a photo of a", 4, FVG_NEEDS_FEATURES, 1, 1, {0.002f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0},
   {{NULL, 0, 0, 0}},
-  fvg__cocoop_init, fvg__ctx_vectors, NULL, fvg__cocoop_scores, NULL, NULL, NULL, NULL, 0
+  fvg__cocoop_init, fvg__ctx_vectors, NULL, fvg__cocoop_scores, NULL, NULL, NULL, NULL, 0, 0
 };
 
 /*===========================================================================================================
@@ -4498,7 +4507,7 @@ static const fvg_method fvg__promptsrc = {
   {{"n_ctx_vision", 4, 1, 1000}, {"depth_text", 9, 1, 1000}, {"depth_vision", 9, 1, 1000},
    {"text_loss_weight", 25, 0, 1e6}, {"image_loss_weight", 10, 0, 1e6}, {"gpa_mean", 15, -1e6, 1e6},
    {"gpa_std", 1, 1e-3, 1e6}, {NULL, 0, 0, 0}},
-  fvg__promptsrc_init, fvg__promptsrc_vectors, fvg__promptsrc_loss, NULL, NULL, NULL, fvg__promptsrc_epoch, NULL, 0
+  fvg__promptsrc_init, fvg__promptsrc_vectors, fvg__promptsrc_loss, NULL, NULL, NULL, fvg__promptsrc_epoch, NULL, 0, 1
 };
 
 /*===========================================================================================================
@@ -4559,7 +4568,7 @@ static fvg_node *fvg__maple_vectors(fvg_learner *l, fvg_tape *t, fvg__tower towe
 static const fvg_method fvg__maple = {
   "MaPLe", "a photo of a", 2, FVG_NEEDS_PIXELS, 2, 4, {0.0035f, FVG_SGD, 0, 0, 0, 0, 0, 5, 1, 0},
   {{"prompt_depth", 9, 1, 1000}, {NULL, 0, 0, 0}},
-  fvg__maple_init, fvg__maple_vectors, NULL, NULL, NULL, NULL, NULL, NULL, 0
+  fvg__maple_init, fvg__maple_vectors, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0
 };
 
 /*===========================================================================================================
@@ -4700,7 +4709,7 @@ static const fvg_method fvg__dapt = {
   {{"prompt_depth", 9, 1, 1000}, {"margin", 1.5, 0, 1e6}, {"pull_push_weight", 0.8, 0, 1e6},
    {"foreground_weight", 0.1, 0, 1e6}, {"background_weight", 0.5, 0, 1e6}, {"second_phase", 7, 0, 1e6},
    {"released_slicing", 0, 0, 1}, {NULL, 0, 0, 0}},
-  fvg__dapt_init, fvg__maple_vectors, fvg__dapt_loss, NULL, NULL, NULL, NULL, fvg__dapt_release, 0
+  fvg__dapt_init, fvg__maple_vectors, fvg__dapt_loss, NULL, NULL, NULL, NULL, fvg__dapt_release, 0, 0
 };
 
 /*===========================================================================================================
@@ -4813,7 +4822,7 @@ static const fvg_method fvg__mmrl = {
   "MMRL", NULL, 0, FVG_NEEDS_FEATURES | FVG_NEEDS_PIXELS, 3, 4, {0.001f, FVG_ADAMW, 0, 0, 0, 0, 0, 10, 1, 0},
   {{"n_rep_tokens", 5, 1, 1000}, {"rep_dim", 512, 1, 65536}, {"first_layer", 0, 0, 1000}, {"alpha", 0.7, 0, 1},
    {"reg_weight", 1, 0, 1e6}, {NULL, 0, 0, 0}},
-  fvg__mmrl_init, fvg__mmrl_vectors, fvg__mmrl_loss, NULL, fvg__mmrl_mixed, NULL, NULL, NULL, 0.5f
+  fvg__mmrl_init, fvg__mmrl_vectors, fvg__mmrl_loss, NULL, fvg__mmrl_mixed, NULL, NULL, NULL, 0.5f, 0
 };
 
 /* ---- the list of methods ---- */
@@ -4832,6 +4841,7 @@ FVG_DEF const fvg_method *fvg_method_named(const char *name) {
 }
 
 FVG_DEF const char *fvg_method_name(const fvg_method *method) { return method->name; }
+FVG_DEF int fvg_method_needs(const fvg_method *method) { return method->needs; }
 
 FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *batch) {
   if (batch) *batch = method->batch;
@@ -6696,8 +6706,8 @@ FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, const fvg_datas
 /*===========================================================================================================
  * CHAPTER 19  TRAINING: one loop, and a run kept in a file
  *===========================================================================================================
-   One loop serves every stage: an epoch is a new order of the pictures, batches of 4, the last incomplete batch left
-   out, the rate of the schedule.  What a step does is the stage's own affair (the next two chapters).
+   One loop serves every stage: an epoch is a new order of the pictures, batches of (as a rule) 4, the last incomplete
+   batch left out, the rate of the schedule.  What a step does is the stage's own affair (the next two chapters).
 
    After an epoch the run's state may be kept in a file: tensors, the optimiser's memory, how far it is.  A run that
    finds such a state goes on from there, bit for bit as if it had never been cut off.  The file bears a mark of the
@@ -6732,7 +6742,7 @@ struct fvg__trainer {
   double *loss_sum;                              /* [epochs]                                                        */
 };
 
-/* Stage 1 alone prompts the towers in every step, and ends each epoch as the method wants. */
+/* Only stage 1 gives a step what the method needs, ends epochs as the method wants, and keeps the method's state. */
 static int fvg__is_stage_1(const fvg__trainer *t) { return !t->fvgpt && !t->dpc; }
 
 /* Room for a batch. */
@@ -6740,7 +6750,7 @@ static fvg_status fvg__trainer_alloc(fvg__trainer *t) {
   fvg_ctx *c = t->clip->ctx;
   int needs = fvg__is_stage_1(t) ? t->source[0].learner->method->needs : 0, most = 0, i;
   size_t n = (size_t)t->batch, size = (size_t)t->clip->vision.image_size, pixels = 3 * n * size * size,
-         width = t->source[0].views->width;
+         width = t->source[0].views->width;      /* of all of them: see fvg_fvgpt_calibrate                         */
   for (i = 0; i < t->n_source; i++) if (t->source[i].items->n > most) most = t->source[i].items->n;
   t->order = (int *)fvg__alloc_array(c, (size_t)most, sizeof *t->order);
   t->label = (int *)fvg__alloc_array(c, n, sizeof *t->label);
@@ -7057,7 +7067,7 @@ static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__source *x,
   fvg_status s = FVG_OK;
   if (t->pixels) s = fvg_views_pixels(x->views, x->items, index, t->batch, epoch, t->pixels, t->pixels_fg);
   if (!s && (x->learner->method->needs & FVG_NEEDS_FEATURES)) {
-    s = t->pixels && !x->views->n_kept ?         /* these pixels' own features, not another crop's                  */
+    s = t->pixels && !x->views->n_kept ?         /* no picture is read and cut twice                                */
         fvg_learner_encode_images(t->clip, NULL, t->pixels, t->batch, t->f) :
         fvg_views_get(x->views, x->items, index, t->batch, epoch, t->f, NULL, NULL);
   }
@@ -7208,22 +7218,24 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, c
   char what[64];
   fvg__source source;
   fvg__trainer t;
-  fvg_status s;
+  fvg_status s = fvg__check_items(l, items, l->n_class);
   int n;
   fvg_parameter *const *params = fvg_fvgpt_parameters(f, &n);
+  if (s) return s;
   snprintf(what, sizeof what, "FVGPT_%s", l->method->name);
   memset(&t, 0, sizeof t);
   t.what = what;
   t.step = fvg__fvgpt_train_step;
   t.clip = l->clip;
   t.fvgpt = f;
-  fvg__set_source(&t, &source, l, v, items);
-  s = fvg__check_items(l, items, l->n_class);
+  t.source = &source;
+  t.n_source = 1;
+  memset(&source, 0, sizeof source);
 #ifndef FVGPT_NO_STDIO
-  if (!s) s = fvg__check_masks(v->dataset, items);
+  if (!f->desc.no_frg || !f->desc.no_fdc) s = fvg__check_masks(v->dataset, items);
 #endif
-  if (s) return s;
-  s = fvg__source_new(&source, f, l, v, items, (const char *const *)l->class_name, l->n_class, prompt_template);
+  if (!s) s = fvg__source_new(&source, f, l, v, items, (const char *const *)l->class_name, l->n_class,
+                              prompt_template);
   if (!s) s = fvg__train(&t, params, n, desc);
   fvg__source_free(c, &source);
   return s;
@@ -7238,6 +7250,10 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_sourc
   fvg_status s;
   int i, n_gate = 2 * f->brg.n_layer, first;     /* the backbone gate's are the last of the parameters              */
   if (n_source < 1) return fvg__fail(c, FVG_E_ARG, "calibration: %d sources", n_source);
+  for (i = 1; i < n_source; i++)
+    if (source[i].learner->method != source[0].learner->method ||
+        source[i].learner->clip != source[0].learner->clip)
+      return fvg__fail(c, FVG_E_ARG, "calibration: the sources' learners must be of one method and one CLIP");
   memset(&t, 0, sizeof t);
   only_gate.no_frg = only_gate.no_fdc = 1;
   only_gate.no_pc = 0;
@@ -7394,19 +7410,22 @@ FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, const fvg_dataset *d, 
 
      base classes   w P' + (1 - w) P          new classes   w_n P' + (1 - w_n) P
 
-   A task: each picture of a batch brings those of its k best classes, as P scores them, that the batch does not have
-   yet (two others, drawn, if they are fewer than two), and each of these brings a picture drawn from its own.  The M
-   pictures and the M texts of their classes must then find one another:
+   A task: each picture of a batch looks at the k classes that P scores best for it (its own among them, as a rule)
+   and brings those that the batch does not have yet, and one or two others, drawn, if they are fewer than two.  Each
+   comes with a picture drawn from its own.  The M pictures and the M texts of their classes must then find one
+   another:
 
      Z = s F G^T,   L = (CE(Z, 1..M) + CE(Z^T, 1..M)) / 2
 
      F, G [M,d]   normalised features of the pictures, and of their classes with P' (a class may stand twice)
      Q            what trains and is kept, the mixture for base classes: P' = P + (Q - P) / w, dL/dQ = (1/w) dL/dP'
 
-   Published runs draw pictures from the whole training list, here from the few shots; and they never draw the first
-   and the last class where k gives too few, here they are drawn like others.
+   The method's own part is its prompts alone: KgCoOp's and PromptSRC's further terms, ProGrad's mended gradient and
+   PromptSRC's average are not used.  Published runs draw pictures from the whole training list, here from the few
+   shots; and where k gives too few they never draw the first and the last class, here all are drawn alike.
 
-   Defaults (published for CoOp): w 0.5, w_n 0, k 8; SGD 0.0035, 10 epochs, batch 4.  Parameters: the method's. */
+   Defaults: k 8 and w 0.5; w_n 0, which leaves new classes as they were (the published code has 0.2, its examples 0).
+   As published for CoOp: SGD 0.0035, 10 epochs, batch 4.  Parameters: the method's. */
 
 enum { FVG__STREAM_NEGATIVES = 2000 };
 
@@ -7417,10 +7436,10 @@ struct fvg__dpc {
   uint64_t seed;
   float *g;                                      /* [C, d] of the tuned prompts                                     */
   float *mixture;                                /* Q, all tensors one behind the other                             */
-  int *index, *label, *own, n;                   /* the grown batch: pictures, classes, 0 1 2 ...; at most n + C    */
-  int *present;                                  /* [C] is the class in the batch?                                  */
+  int *index, *label, *own, n;                   /* the grown batch: pictures, classes, 0 1 2 ...                   */
+  int *present;                                  /* [C] the class is in the batch, or has no pictures to bring      */
   double *score;                                 /* [C] of one picture                                              */
-  float *f, *pixels;                             /* features or pixels of the grown batch                           */
+  float *f, *pixels;                             /* of the grown batch; pixels NULL: the image tower is CLIP's      */
 };
 
 static void fvg__dpc_free(fvg_ctx *c, fvg__dpc *d) {
@@ -7435,16 +7454,13 @@ static void fvg__dpc_free(fvg_ctx *c, fvg__dpc *d) {
   fvg__release(c, d->pixels);
 }
 
-/* Every parameter a prompt, and one feature for base and new classes. */
-FVG_DEF int fvg_dpc_knows(const fvg_method *method) {
-  return method == &fvg__promptsrc || (method->vectors == fvg__ctx_vectors && !method->scores);
-}
+FVG_DEF int fvg_dpc_knows(const fvg_method *method) { return method->prompts_only; }
 
 static fvg_status fvg__dpc_check(const fvg_learner *l, const fvg_learner *tuned) {
   fvg_ctx *c = l->clip->ctx;
   int i;
   if (!fvg_dpc_knows(l->method))
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "DPC_%s: DPC mixes prompts, and %s learns more than these",
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "DPC_%s: DPC mixes prompts, and %s does not learn these alone",
                      l->method->name, l->method->name);
   if (tuned == l || tuned->method != l->method || tuned->n_param != l->n_param || tuned->n_class != l->n_class)
     return fvg__fail(c, FVG_E_ARG, "DPC needs a learner and a copy of it");
@@ -7510,20 +7526,41 @@ static void fvg__dpc_negatives(fvg__dpc *d, const fvg_items *items, int picture,
   }
 }
 
-/* The batch and what it brings.  f [n, stride]: features of its pictures by the tuned prompts' tower. */
+/* The batch and, behind it, what it brings.  f [n, stride]: features of its pictures by the tuned prompts' tower. */
 static void fvg__dpc_grow(fvg__dpc *d, const fvg__source *x, const int *index, int n, const float *f, size_t stride,
                           int epoch) {
   const fvg_items *items = x->items;
   int i;
-  d->n = 0;
-  for (i = 0; i < x->n_class; i++) d->present[i] = 1;        /* a class without pictures can't be brought           */
+  for (i = 0; i < x->n_class; i++) d->present[i] = 1;
   for (i = 0; i < items->n; i++) d->present[items->item[i].label] = 0;
-  for (i = 0; i < n; i++) d->present[items->item[index[i]].label] = 1;
-  for (i = 0; i < n; i++) {
-    d->index[d->n] = index[i];
-    d->label[d->n++] = items->item[index[i]].label;
-    fvg__dpc_negatives(d, items, index[i], f + (size_t)i * stride, x->n_class, epoch);
+  for (d->n = 0; d->n < n; d->n++) {
+    d->index[d->n] = index[d->n];
+    d->label[d->n] = items->item[index[d->n]].label;
+    d->present[d->label[d->n]] = 1;
   }
+  for (i = 0; i < n; i++) fvg__dpc_negatives(d, items, index[i], f + (size_t)i * stride, x->n_class, epoch);
+}
+
+/* Into d: the batch, what it brings, and features or pixels of all of them. */
+static fvg_status fvg__dpc_gather(fvg__dpc *d, const fvg__source *x, const int *index, int n, int epoch) {
+  const fvg_clip *m = x->learner->clip;
+  size_t width = (size_t)fvg_learner_feature_width(m, d->tuned);
+  size_t size = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size;
+  int i;
+  fvg_status s;
+  if (!d->pixels) {
+    s = fvg_views_get(x->views, x->items, index, n, epoch, d->f, NULL, NULL);
+    if (s) return s;
+    fvg__dpc_grow(d, x, index, n, d->f, width, epoch);
+    return fvg_views_get(x->views, x->items, d->index + n, d->n - n, epoch, d->f + (size_t)n * width, NULL, NULL);
+  }
+  s = fvg_views_pixels(x->views, x->items, index, n, epoch, d->pixels, NULL);
+  for (i = 0; !s && i < n; i += FVG__IMAGE_BATCH)
+    s = fvg__learner_encode(d->tuned, d->pixels + (size_t)i * size, fvg__min(n - i, FVG__IMAGE_BATCH),
+                            d->f + (size_t)i * width);
+  if (s) return s;
+  fvg__dpc_grow(d, x, index, n, d->f, width, epoch);
+  return fvg_views_pixels(x->views, x->items, d->index + n, d->n - n, epoch, d->pixels + (size_t)n * size, NULL);
 }
 
 /* L on the grown batch, with P' in l's parameters. */
@@ -7535,24 +7572,15 @@ static fvg_node *fvg__dpc_loss(fvg__dpc *d, fvg_learner *l) {
   return fvg_scale(fvg_add(fvg_cross_entropy(z, d->own), fvg_cross_entropy(fvg_transpose(z), d->own)), 0.5f);
 }
 
+/* While the loss is computed the parameters hold P'; before and after, Q. */
 static fvg_status fvg__dpc_step(fvg__trainer *t, const fvg__source *x, const int *index, int epoch, double lr,
                                 float *loss) {
   fvg__dpc *d = t->dpc;
   fvg_learner *l = x->learner;
-  size_t stride = (size_t)fvg_learner_feature_width(t->clip, d->tuned), at, k;
+  size_t at, k;
   fvg_node *y;
   int i;
-  fvg_status s;
-  if (d->pixels) {
-    s = fvg_views_pixels(x->views, x->items, index, t->batch, epoch, d->pixels, NULL);
-    if (!s) s = fvg_learner_encode_images(t->clip, d->tuned, d->pixels, t->batch, d->f);
-    if (!s) fvg__dpc_grow(d, x, index, t->batch, d->f, stride, epoch);
-    if (!s) s = fvg_views_pixels(x->views, x->items, d->index, d->n, epoch, d->pixels, NULL);
-  } else {
-    s = fvg_views_get(x->views, x->items, index, t->batch, epoch, d->f, NULL, NULL);
-    if (!s) fvg__dpc_grow(d, x, index, t->batch, d->f, stride, epoch);
-    if (!s) s = fvg_views_get(x->views, x->items, d->index, d->n, epoch, d->f, NULL, NULL);
-  }
+  fvg_status s = fvg__dpc_gather(d, x, index, t->batch, epoch);
   if (s) return s;
   for (i = 0, at = 0; i < l->n_param; at += fvg_tensor_count(&l->param[i++]->value))
     memcpy(d->mixture + at, l->param[i]->value.data, fvg_tensor_count(&l->param[i]->value) * sizeof(float));
@@ -7573,8 +7601,9 @@ static fvg_status fvg__dpc_step(fvg__trainer *t, const fvg__source *x, const int
 
 static fvg_status fvg__dpc_new(fvg__dpc *d, const fvg_learner *l, int batch) {
   fvg_clip *m = l->clip;
-  size_t most = (size_t)batch + (size_t)l->n_class, width = (size_t)fvg_learner_feature_width(m, d->tuned),
-         size = (size_t)m->vision.image_size, total = 0, k;
+  size_t brought = (size_t)batch * (size_t)(d->top_k > 2 ? d->top_k : 2), n_class = (size_t)l->n_class;
+  size_t most = (size_t)batch + (brought < n_class ? brought : n_class), k, total = 0;
+  size_t width = (size_t)fvg_learner_feature_width(m, d->tuned), size = (size_t)m->vision.image_size;
   int i, prompts_image = l->method->needs & FVG_NEEDS_PIXELS;
   for (i = 0; i < l->n_param; i++) total += fvg_tensor_count(&l->param[i]->value);
   d->g = (float *)fvg__alloc_array(m->ctx, (size_t)l->n_class * (size_t)m->embed_dim, sizeof *d->g);
@@ -7592,9 +7621,20 @@ static fvg_status fvg__dpc_new(fvg__dpc *d, const fvg_learner *l, int batch) {
   return fvg_learner_text_features(d->tuned, (const char *const *)l->class_name, l->n_class, d->g);
 }
 
+FVG_DEF fvg_optimizer_desc fvg_dpc_optimizer(int *batch) {
+  fvg_optimizer_desc d;
+  memset(&d, 0, sizeof d);
+  d.lr = 0.0035f;
+  d.epochs = 10;
+  if (batch) *batch = 4;
+  return fvg_optimizer_defaults(&d);
+}
+
 FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *v, const fvg_items *items,
                                  const fvg_dpc_desc *dpc, const fvg_train_desc *desc) {
+  fvg_optimizer_desc published;
   fvg_train_desc own;
+  int batch;
   fvg__source source;
   fvg__trainer t;
   fvg__dpc d;
@@ -7607,8 +7647,9 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
                      l->method->name);
   memset(&own, 0, sizeof own);
   if (desc) own = *desc;
-  if (own.optimizer.lr == 0) { own.optimizer.lr = 0.0035f; own.optimizer.kind = FVG_SGD; }
-  if (own.batch <= 0) own.batch = 4;
+  published = fvg_dpc_optimizer(&batch);
+  if (own.optimizer.lr == 0) { own.optimizer.lr = published.lr; own.optimizer.kind = published.kind; }
+  if (own.batch <= 0) own.batch = batch;
   if (own.batch > items->n) own.batch = items->n;
   memset(&d, 0, sizeof d);
   d.tuned = tuned;

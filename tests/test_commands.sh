@@ -236,6 +236,22 @@ refused "an option of no trainer" "--set V=1" tune --model "$model" --data "$dat
 refused "an option without a number" "--set W=much" tune --model "$model" --data "$data" --trainer KgCoOp --set W=much --out "$work/x"
 refused "an option out of bounds" "W is -1" tune --model "$model" --data "$data" --trainer KgCoOp --set W=-1 --shots 2 --seeds 1 --out "$work/x"
 refused "FVG-PT on CoCoOp" "FVGPT_CoCoOp" tune --model "$model" --data "$data" --trainer FVGPT_CoCoOp --out "$work/x"
+cut_off() {                                              # a run of many epochs, killed as soon as it keeps a state
+  "$fvgpt" tune --model "$model" --data "$data" --trainer KgCoOp --shots 2 --epochs 100000 --seeds 1 --augment none --out "$work/off" >"$work/stdout" 2>&1 &
+  run=$!
+  n=0
+  while [ ! -f "$work/off/KgCoOp/seed1/checkpoint.safetensors.part" ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
+  kill -9 $run
+  wait $run 2>/dev/null
+  [ $n -lt 100 ]
+}
+check "a run that was killed" cut_off
+for other in "--set W=3" "--class-token-position middle" "--n-ctx 3" "--template {}!"; do
+  refused "goes on with $other" "other settings" tune --model "$model" --data "$data" --trainer KgCoOp --shots 2 --epochs 100000 --seeds 1 --augment none --out "$work/off" $other
+done
+rm -r "$work/off"
+check "ablation" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp --ablate $tiny --out '$work/ablate' 2>/dev/null | grep -q '^KgCoOp_PC  *seed 2'"
+check "with another entropy is another row" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp --ablate $tiny --entropy normalised --out '$work/ablate' 2>/dev/null | grep -q '^KgCoOp_PC+normalised  *seed 2'"
 refused "a calibration of no kind" "--calibration fitted" tune --calibration fitted
 refused "no such published set" "caltech101" tune --model "$model" --dataset-root "$work" --dataset mnist --trainer CoOp --out "$work/x"
 check "few shots" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp --few-shot --shots 1,2 --epochs 2 --seeds 1 --augment none --out '$work/few-shot' 2>/dev/null | grep -q '^FVGPT_KgCoOp  *[0-9.]*  *[0-9.]*  *[0-9.]*\$'"
@@ -247,9 +263,13 @@ dpc=$work/list/$(basename "$data")/DPC_KgCoOp/seed2
 check "DPC's learner for base classes" sh -c "grep -q \"^DPC_KgCoOp *seed 2 .*base *\$('$fvgpt' eval --model '$model' --data '$data' --checkpoint '$dpc' --split-half base 2>/dev/null | sed 's/.* accuracy \([0-9.]*\) .*/\1/')\" '$work/dpc.txt'"
 check "DPC's learner for new classes" sh -c "grep -q \"^DPC_KgCoOp *seed 2 .*new *\$('$fvgpt' eval --model '$model' --data '$data' --checkpoint '$dpc/new' --split-half new 2>/dev/null | sed 's/.* accuracy \([0-9.]*\) .*/\1/')\" '$work/dpc.txt'"
 refused "another weight of DPC" "dpc_weight 0.5, not 0.2" tune --model "$model" --data "$data" --trainer DPC_KgCoOp $tiny --set W=4 --dpc-weight 0.2 --out "$work/list/$(basename "$data")"
+check "another weight for new classes" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer DPC_KgCoOp $tiny --set W=4 --dpc-weight-for-new 1 --out '$work/list/$(basename "$data")' >'$work/dpc.txt' 2>'$work/dpc.err' && ! grep -q epoch '$work/dpc.err'"
+check "makes another learner for them" sh -c "grep -q \"^DPC_KgCoOp *seed 2 .*new *\$('$fvgpt' eval --model '$model' --data '$data' --checkpoint '$dpc/new' --split-half new 2>/dev/null | sed 's/.* accuracy \([0-9.]*\) .*/\1/')\" '$work/dpc.txt' && grep -aq '\"dpc_weight_for_new\":\"1\"' '$dpc/new/checkpoint.safetensors'"
 refused "DPC on MMRL" "DPC_MMRL" tune --model "$model" --data "$data" --trainer DPC_MMRL --out "$work/x"
 tuned=$work/list/$(basename "$data")/PromptSRC/seed1
 check "a file under its published names" sh -c "a=\$('$fvgpt' eval --model '$model' --data '$data' --checkpoint '$tuned' --split-half base 2>/dev/null); b=\$('$fvgpt' eval --model '$model' --data '$data' --trainer PromptSRC --checkpoint '$tuned/checkpoint.safetensors' --split-half base 2>/dev/null); [ -n \"\$a\" ] && [ \"\$a\" = \"\$b\" ]"
+refused "an option that the method has not" "--set W=2" eval --model "$model" --data "$data" --trainer PromptSRC --set W=2 --checkpoint "$tuned/checkpoint.safetensors" --split-half base
+refused "a checkpoint of other depth" "has shape" eval --model "$model" --data "$data" --trainer PromptSRC --set n_ctx_vision=2 --checkpoint "$tuned/checkpoint.safetensors" --split-half base
 refused "a checkpoint of another method" "representation_learner" eval --model "$model" --data "$data" --trainer MMRL --checkpoint "$tuned/checkpoint.safetensors" --split-half base
 
 # arguments

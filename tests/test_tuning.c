@@ -543,7 +543,7 @@ static void test_order(world *w, diary *notes) {
 static void test_training_rest(world *w) {
   fvg_train_desc d = train_desc(1);
   fvg_fvgpt_desc fd = fvgpt_desc();
-  fvg_items few = w->train, none = w->train;
+  fvg_items few = w->train, none = w->train, bare;
   fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
   float after[2][4 * 64];
   const float *ctx;
@@ -583,6 +583,13 @@ static void test_training_rest(world *w) {
   if (fvg_fvgpt_new(w->c, &f, &fd)) return;
   check(fvg_fvgpt_train(f, p, v, &w->train, "no hole", &d) == FVG_E_ARG && one_line(w->c, "no hole", "{}"),
         "a template without {}");
+  bare.item = &item[NO_MASK];
+  bare.n = 1;
+  check(fvg_fvgpt_train(f, p, v, &bare, NULL, &d) == FVG_E_IO && one_line(w->c, "/mask", "no mask"), "no masks");
+  fvg_fvgpt_free(f);
+  fd.no_frg = fd.no_fdc = 1;
+  if (fvg_fvgpt_new(w->c, &f, &fd)) return;
+  check(!fvg_fvgpt_train(f, p, v, &bare, NULL, &d), "calibration alone needs none");
   fvg_fvgpt_free(f);
   check(fvg_mem_used(w->c) == used, "no memory stays after training that cannot be");
   fvg_learner_free(p);
@@ -1145,6 +1152,16 @@ static void test_resume(void) {
   world_close(&w);
 }
 
+static fvg_learner *learner_of(world *w, const char *method, int n_class) {
+  fvg_learner_desc d;
+  fvg_learner *l = NULL;
+  memset(&d, 0, sizeof d);
+  d.method = fvg_method_named(method);
+  d.seed = 3;
+  need(!fvg_learner_new(w->m, &l, &d, names, n_class), fvg_error(w->c));
+  return l;
+}
+
 /* The gate from halves of the base classes, and from these and all of them: nothing but the gate changes.  From all
    of them alone it is the gate of stage 2. */
 static void test_calibration(world *w, fvg_learner *p, fvg_fvgpt *f) {
@@ -1217,6 +1234,11 @@ static void test_calibration(world *w, fvg_learner *p, fvg_fvgpt *f) {
     source[1].n_class = 1;
     check(fvg_fvgpt_calibrate(g, source, 2, NULL, &t) == FVG_E_ARG && one_line(w->c, "label 1", ""),
           "labels beyond the classes");
+    source[1].n_class = n[0];
+    source[1].learner = learner_of(w, "KgCoOp", BASE);
+    check(fvg_fvgpt_calibrate(g, source, 2, NULL, &t) == FVG_E_ARG && one_line(w->c, "one method", ""),
+          "learners of two methods");
+    fvg_learner_free(source[1].learner);
     fvg_fvgpt_free(g);
     fvg_fvgpt_free(stage_2);
   }
@@ -1225,16 +1247,6 @@ static void test_calibration(world *w, fvg_learner *p, fvg_fvgpt *f) {
 }
 
 /* ---- DPC ---- */
-static fvg_learner *dpc_learner(world *w, const char *method, int n_class) {
-  fvg_learner_desc d;
-  fvg_learner *l = NULL;
-  memset(&d, 0, sizeof d);
-  d.method = fvg_method_named(method);
-  d.seed = 3;
-  need(!fvg_learner_new(w->m, &l, &d, names, n_class), fvg_error(w->c));
-  return l;
-}
-
 static void nudge(fvg_learner *l, uint64_t seed) {
   fvg_rng rng;
   int i;
@@ -1268,7 +1280,7 @@ static double contrast(const float *f, const float *g, const int *label, int n, 
 /* What a batch of two pictures of one class brings, against the rule applied by hand. */
 static void test_dpc_batch(world *w) {
   static float f[CLASSES * SHOTS * D];
-  fvg_learner *tuned = dpc_learner(w, "CoOp", CLASSES), *l = NULL;
+  fvg_learner *tuned = learner_of(w, "CoOp", CLASSES), *l = NULL;
   fvg__source x;
   fvg__dpc d;
   int index[2] = {2, 4}, top_k, i, k, brought[CLASSES];
@@ -1280,12 +1292,16 @@ static void test_dpc_batch(world *w) {
   x.items = &w->all;
   x.n_class = CLASSES;
   d.tuned = tuned;
+  d.top_k = CLASSES + 1;                         /* room for the greatest                                           */
   need(!fvg__dpc_new(&d, l, 2), fvg_error(w->c));
   for (top_k = 1; top_k <= CLASSES + 1; top_k++) {
     int wanted[2 * CLASSES + 2], n = 0, drawn[2 * CLASSES + 2], here, ok = 1, left;
     float rows[2 * D];
-    d.top_k = top_k;
-    for (i = 0; i < 2; i++) memcpy(rows + i * D, f + index[i] * D, D * sizeof *rows);
+    for (i = 0; i < 2; i++) {                    /* the pictures themselves, of class 0, come first                 */
+      memcpy(rows + i * D, f + index[i] * D, D * sizeof *rows);
+      drawn[n] = 0;
+      wanted[n++] = 0;
+    }
     memset(brought, 0, sizeof brought);
     brought[0] = 1;
     left = CLASSES - 1;
@@ -1295,8 +1311,6 @@ static void test_dpc_batch(world *w) {
         int j;
         for (score[k] = 0, j = 0; j < D; j++) score[k] += (double)rows[i * D + j] * (double)d.g[k * D + j];
       }
-      drawn[n] = 0;
-      wanted[n++] = 0;                           /* the picture itself, of class 0                                  */
       for (here = 0, k = 0; k < top_k && k < CLASSES; k++) {
         int best = 0, j;
         for (j = 1; j < CLASSES; j++) if (score[j] > score[best]) best = j;
@@ -1310,16 +1324,16 @@ static void test_dpc_batch(world *w) {
       }
       for (; here < 2 && left > 0; here++, left--) { drawn[n] = 1; wanted[n++] = -1; }
     }
+    d.top_k = top_k;
     fvg__dpc_grow(&d, &x, index, 2, rows, D, 7);
-    ok = d.n == n;
+    ok = d.n == n && d.index[0] == index[0] && d.index[1] == index[1];
     memset(brought, 0, sizeof brought);
-    for (i = 0, k = 0; i < d.n && i < n; i++) {
-      ok = ok && (drawn[i] || d.label[i] == wanted[i]) && item[d.index[i]].label == d.label[i];
-      if (d.label[i] == 0) ok = ok && d.index[i] == index[k++ % 2];
-      else ok = ok && !brought[d.label[i]]++;
-      if (drawn[i]) break;                       /* from here on what is left depends on the draw                   */
+    for (i = 0; i < d.n && i < n && !drawn[i]; i++)        /* behind a draw everything depends on it                */
+      ok = ok && d.label[i] == wanted[i];
+    for (i = 0; i < d.n; i++) {
+      ok = ok && item[d.index[i]].label == d.label[i];
+      if (i >= 2) ok = ok && d.label[i] && !brought[d.label[i]]++;
     }
-    for (; i < d.n; i++) ok = ok && item[d.index[i]].label == d.label[i];
     check(ok, "a batch brings each picture's best classes, or two drawn ones, and none twice");
     k = d.n;
     fvg__dpc_grow(&d, &x, index, 2, rows, D, 7);
@@ -1337,7 +1351,7 @@ static void test_dpc_batch(world *w) {
 /* A step's loss by hand and its gradient by differences, in Q. */
 static void test_dpc_step(world *w, const char *method) {
   static float f[N * D], g[CLASSES * D];
-  fvg_learner *tuned = dpc_learner(w, method, BASE), *l = NULL;
+  fvg_learner *tuned = learner_of(w, method, BASE), *l = NULL;
   fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
   fvg_optimizer_desc od;
   fvg__source source;
@@ -1416,7 +1430,7 @@ static void test_dpc_training(void) {
   d.user = &left;
   if (world_open(&w, &d)) { check(0, "a world for DPC"); return; }
   v = new_views(&w, FVG_AUGMENT_FIXED_CROPS, 2, 1, 0);
-  tuned = dpc_learner(&w, "CoOp", BASE);
+  tuned = learner_of(&w, "CoOp", BASE);
   t.epoch_loss = loss;
   need(!fvg_learner_copy(&whole, tuned) && !fvg_learner_copy(&cut, tuned), "copies");
   check(!fvg_dpc_train(whole, tuned, v, &w.train, &dpc, &t), fvg_error(w.c));
@@ -1457,9 +1471,9 @@ static void test_dpc_training(void) {
   fvg_learner_free(cut);
   fvg_learner_free(whole);
   fvg_learner_free(tuned);
-  tuned = dpc_learner(&w, "MaPLe", BASE);
+  tuned = learner_of(&w, "MaPLe", BASE);
   need(!fvg_learner_copy(&cut, tuned), "a copy");
-  check(fvg_dpc_train(cut, tuned, v, &w.train, NULL, &t) == FVG_E_UNSUPPORTED && one_line(w.c, "DPC_MaPLe", "more"),
+  check(fvg_dpc_train(cut, tuned, v, &w.train, NULL, &t) == FVG_E_UNSUPPORTED && one_line(w.c, "DPC_MaPLe", "alone"),
         "MaPLe learns layers too");
   fvg_learner_free(cut);
   fvg_learner_free(tuned);

@@ -121,7 +121,7 @@ static fvg_status eval(fvg_ctx *c, const options *o) {
   if (!s) {
     n_class = fvg_half_classes(d.n_class, half, &first);
     class_name = (const char *const *)d.class_name + first;
-    s = open_checkpoint(m, o, class_name, n_class, &l, &f, &settings);
+    s = open_checkpoint(m, o, d.card, class_name, n_class, &l, &f, &settings);
   }
   if (!s)
     s = fvg_classifier_new(m, &k, branch_of(l, f, half), l, f, template_of(o, settings), class_name, n_class);

@@ -47,6 +47,8 @@ static const char manual[] =
   "common           --threads N (default: all cores)   --simd scalar|sse2|avx2|avx512   --merges FILE\n";
 
 /* ---- options ---- */
+enum { MAX_SET = 32 };                              /* times that --set is taken                                */
+
 typedef struct options {
   const char *command, *model, *merges, *data, *split, *trainer, *out, *checkpoint, *half, *classes, *pixels, *crop;
   const char *augment, *seeds, *ctx_init, *position, *prompt_template, *simd, *dataset_root, *dataset, *transfer_to;
@@ -111,6 +113,18 @@ static int take_shots(options *o, const char *text) {
   return 1;
 }
 
+/* NAME=VALUE; which names there are is the methods' affair. */
+static int take_set(options *o, const char *text) {
+  const char *equals = strchr(text, '=');
+  char *end;
+  if (equals && o->n_set < MAX_SET) {
+    strtod(equals + 1, &end);
+    if (end > equals + 1 && !*end) { o->set[o->n_set++] = text; return 1; }
+  }
+  fprintf(stderr, "fvgpt: --set %s: NAME=VALUE with a number is expected, at most %d times\n", text, MAX_SET);
+  return 0;
+}
+
 /* 1 when name took the value, 0 after a message, -1 when no option has that name. */
 static int take(options *o, const char *name, const char *value) {
   const struct { const char *name; const char **to; } strings[] = {
@@ -130,7 +144,7 @@ static int take(options *o, const char *name, const char *value) {
   if (!strcmp(name, "--runs")) { o->runs[o->n_runs++] = value; return 1; }
   if (!strcmp(name, "--pictures")) return whole(name, value, 1, 100, &o->pictures);
   if (!strcmp(name, "--size")) return whole(name, value, 1, 4096, &o->size);
-  if (!strcmp(name, "--set")) { o->set[o->n_set++] = value; return 1; }
+  if (!strcmp(name, "--set")) return take_set(o, value);
   if (!strcmp(name, "--shots")) return take_shots(o, value);
   if (!strcmp(name, "--calibration")) return one_of(name, value, "published crossfit both", &o->calibration);
   if (!strcmp(name, "--entropy")) return one_of(name, value, "raw normalised", &o->normalised);
@@ -534,29 +548,76 @@ static fvg_status encode(fvg_ctx *c, const options *o) {
   return s;
 }
 
+/* ---- learners as the options describe them ---- */
+static fvg_status parse_position(fvg_ctx *c, const char *text, fvg_position *out) {
+  static const char *const name[] = {"end", "middle", "front"};
+  int i;
+  for (i = 0; i < 3; i++)
+    if (!strcmp(text, name[i])) { *out = (fvg_position)i; return FVG_OK; }
+  return fvg__fail(c, FVG_E_ARG, "--class-token-position %s: end, middle or front is expected", text);
+}
+
+/* Into `known` the option of the method that text, NAME=VALUE, names; 0: it has no such one. */
+static int option_named(const fvg_method *method, const char *text, fvg_option *known) {
+  double low, high;
+  size_t n = strcspn(text, "=");
+  int k;
+  for (k = 0; method && fvg_method_option(method, k, known, &low, &high); k++)
+    if (strlen(known->name) == n && !strncmp(known->name, text, n)) return 1;
+  return 0;
+}
+
+/* option: room for desc->option. */
+static fvg_status learner_desc(fvg_ctx *c, const options *o, const fvg_method *method, const fvg_dataset_card *card,
+                               fvg_option option[MAX_SET], fvg_learner_desc *desc) {
+  int i;
+  memset(desc, 0, sizeof *desc);
+  desc->method = method;
+  desc->n_ctx = o->n_ctx;
+  desc->ctx_init = o->ctx_init;
+  desc->prompt_template = o->prompt_template;
+  if (card && !o->prompt_template)
+    desc->prompt_template = strcmp(fvg_method_name(method), "KgCoOp") ? card->prompt_template : card->kgcoop_template;
+  desc->option = option;
+  for (i = 0; i < o->n_set; i++)
+    if (option_named(method, o->set[i], &option[desc->n_option]))
+      option[desc->n_option++].value = strtod(strchr(o->set[i], '=') + 1, NULL);
+  return parse_position(c, o->position, &desc->class_token_position);
+}
+
 /* ---- checkpoints ---- */
+static void path_in(const char *folder, char *path, size_t size) {
+  snprintf(path, size, "%s/checkpoint.safetensors", folder);
+}
+
 /* A folder that tune made. */
 static fvg_status open_tuned(fvg_clip *m, const char *folder, fvg_learner **l, fvg_fvgpt **f,
                              fvg_weights **settings) {
   char path[1200];
-  snprintf(path, sizeof path, "%s/checkpoint.safetensors", folder);
+  path_in(folder, path, sizeof path);
   return fvg_checkpoint_load(m, path, l, f, settings);
 }
 
-/* Such a folder, or, with --trainer, a file of the published trainers; its classes are `name`. */
-static fvg_status open_checkpoint(fvg_clip *m, const options *o, const char *const *name, int n, fvg_learner **l,
-                                  fvg_fvgpt **f, fvg_weights **settings) {
+/* Such a folder, or, with --trainer, a file of the published trainers; its classes are `name`, of a published set if
+   card is not NULL. */
+static fvg_status open_checkpoint(fvg_clip *m, const options *o, const fvg_dataset_card *card,
+                                  const char *const *name, int n, fvg_learner **l, fvg_fvgpt **f,
+                                  fvg_weights **settings) {
+  const fvg_method *method;
+  fvg_option option[MAX_SET];
   fvg_learner_desc desc;
   fvg_status s;
+  int i;
   if (!o->trainer) return open_tuned(m, o->checkpoint, l, f, settings);
-  memset(&desc, 0, sizeof desc);
-  desc.method = fvg_method_named(o->trainer);
-  desc.n_ctx = o->n_ctx;
-  desc.prompt_template = o->prompt_template;
-  if (!desc.method)
+  method = fvg_method_named(o->trainer);
+  if (!method)
     return fvg__fail(m->ctx, FVG_E_ARG, "--trainer %s: with --checkpoint FILE the name of a method is expected",
                      o->trainer);
-  s = fvg_learner_new(m, l, &desc, name, n);
+  for (i = 0; i < o->n_set; i++)
+    if (!option_named(method, o->set[i], option))
+      return fvg__fail(m->ctx, FVG_E_ARG, "--set %s: %s has no such option", o->set[i], o->trainer);
+  s = learner_desc(m->ctx, o, method, card, option, &desc);
+  if (!s) s = fvg_learner_new(m, l, &desc, name, n);
   return s ? s : fvg_learner_load(*l, o->checkpoint);
 }
 
@@ -628,7 +689,7 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
     if (!list || !name) s = FVG_E_NOMEM;
     else if ((n = cut_names(list, name)) < 1) s = fvg__fail(c, FVG_E_ARG, "--classes %s: no names", o->classes);
   }
-  if (!s && o->checkpoint) s = open_checkpoint(m, o, name, n, &l, &f, &settings);
+  if (!s && o->checkpoint) s = open_checkpoint(m, o, NULL, name, n, &l, &f, &settings);
   if (!s)
     s = fvg_classifier_new(m, &k, branch_of(l, f, l && all_base(l, name, n) ? FVG_BASE : FVG_NEW), l, f,
                            template_of(o, settings), name, n);
@@ -759,7 +820,7 @@ static fvg_status attend(fvg_ctx *c, const options *o) {
   if (strlen(o->out) > 1000) return fvg__fail(c, FVG_E_ARG, "--out: the path is too long");
   s = open_model(c, o, &m);
   if (!s && !m->has_vision) s = fvg__fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);
-  if (!s && o->checkpoint) s = open_checkpoint(m, o, &o->text[0], 1, &l, &f, &settings);
+  if (!s && o->checkpoint) s = open_checkpoint(m, o, NULL, &o->text[0], 1, &l, &f, &settings);
   if (!s) {
     text = fvg__copy_string(c, o->text[0]);
     name = (char (*)[NAME_BYTES])fvg__alloc_array(c, (size_t)o->n_rest, sizeof *name);

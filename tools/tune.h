@@ -29,7 +29,10 @@ static fvg_status test_row(tuning *t, int row, int run, float *const *f, fvg_lea
   fvg_status s = FVG_OK;
   int i;
   for (i = 0; !s && i < t->n_test; i++) {
-    s = score_set(t->m, &t->test[i], f[i], branch_for(r, t->test[i].seen), l, modules, t->o->prompt_template, &score);
+    const fvg_dataset_card *card = t->test[i].d->card;
+    const char *prompt_template = t->o->prompt_template;
+    if (!r->method && !prompt_template && card) prompt_template = card->prompt_template;  /* zero-shot: hand-made */
+    s = score_set(t->m, &t->test[i], f[i], branch_for(r, t->test[i].seen), l, modules, prompt_template, &score);
     if (!s) result[i] = score.accuracy;
   }
   if (!s) print_row(t, row, run);
@@ -37,12 +40,12 @@ static fvg_status test_row(tuning *t, int row, int run, float *const *f, fvg_lea
 }
 
 /* DPC has a learner for base classes and one for new ones, each with features of its own. */
-static fvg_status test_dpc(tuning *t, int row, int run, fvg_learner *base, fvg_learner *fresh) {
+static fvg_status test_dpc(tuning *t, int row, int run, fvg_learner *base, fvg_learner *for_new) {
   fvg_score score;
   fvg_status s = FVG_OK;
   int i;
   for (i = 0; !s && i < t->n_test; i++) {
-    fvg_learner *l = t->test[i].seen ? base : fresh;
+    fvg_learner *l = t->test[i].seen ? base : for_new;
     float *f = NULL;
     s = features_of(t->m, l, &t->test[i], &f);
     if (!s) s = score_set(t->m, &t->test[i], f, FVG_TUNED, l, NULL, t->o->prompt_template, &score);
@@ -54,11 +57,11 @@ static fvg_status test_dpc(tuning *t, int row, int run, fvg_learner *base, fvg_l
 }
 
 static fvg_status run_dpc(tuning *t, int row, int run, const fvg_items *items, fvg_learner *tuned) {
-  fvg_learner *base = NULL, *fresh = NULL;
-  fvg_status s = stage_dpc(t, row, run, items, tuned, &base, &fresh);
-  if (!s) s = test_dpc(t, row, run, base, fresh);
+  fvg_learner *base = NULL, *for_new = NULL;
+  fvg_status s = stage_dpc(t, row, run, items, tuned, &base, &for_new);
+  if (!s) s = test_dpc(t, row, run, base, for_new);
   fvg_learner_free(base);
-  fvg_learner_free(fresh);
+  fvg_learner_free(for_new);
   return s;
 }
 
@@ -109,18 +112,21 @@ static fvg_status check_shots(tuning *t, const fvg_items *items, const char *con
 
 static fvg_status run_seed(tuning *t, int run) {
   fvg_ctx *c = t->m->ctx;
-  int fewest, first, n_class = fvg_half_classes(t->d.n_class, t->train_half, &first), row, masks = 0;
+  int first, n_class = fvg_half_classes(t->d.n_class, t->train_half, &first), row, i, masks = 0;
   const char *const *class_name = (const char *const *)t->d.class_name + first;
   float *plain[MAX_TESTS];
   fvg_items few, items;
   fvg_status s;
   memset(&few, 0, sizeof few);
   memset(&items, 0, sizeof items);
-  for (row = 0; row < t->n_test; row++) plain[row] = t->test[row].f;
+  for (i = 0; i < t->n_test; i++) plain[i] = t->test[i].f;
   for (row = 0; row < t->n_row; row++) masks |= needs_masks(&t->row[row]);
-  s = fvg_items_few_shot(c, &few, &t->d.train, t->d.n_class, t->at->shots, (uint64_t)t->seed[run], &fewest);
+  s = fvg_items_few_shot(c, &few, &t->d.train, t->d.n_class, t->at->shots, (uint64_t)t->seed[run], NULL);
   if (!s) s = fvg_items_half(c, &items, &few, t->d.n_class, t->train_half);
   if (!s) s = check_shots(t, &items, class_name, n_class, run == 0);
+  if (!s && t->o->calibration && n_class < 4)
+    s = fvg__fail(c, FVG_E_ARG, "--calibration crossfit and both need two classes in each half of the base classes; "
+                                "there are %d", n_class);
   if (!s && masks) s = fvg__check_masks(&t->d, &items);                /* before stage 1's work, not after it */
   if (!s) s = test_row(t, 0, run, plain, NULL, NULL);
   for (row = 1; !s && row < t->n_row; row++)
@@ -228,7 +234,7 @@ static fvg_status tune(fvg_ctx *c, const options *o) {
   if (!s) s = parse_seeds(t, c, o->seeds);
   if (!s) s = parse_augment(t, c, o->augment);
   if (!s) s = parse_position(c, o->position, &position);
-  if (!s) s = parse_options_of_methods(t, c);
+  if (!s) s = check_set(t, c);
   if (!s) s = parse_entries(t, c);
   if (!s) s = open_model(c, o, &t->m);
   if (!s) s = make_folders(c, o->out);

@@ -25,8 +25,6 @@ typedef struct tuning {
   table_row row[MAX_ROWS];
   table_entry entry[MAX_ENTRIES];
   int n_row, n_entry, seed[MAX_SEEDS], n_seed;
-  fvg_option option[32];
-  int n_option;
   fvg_views_desc augment;
   /* of the entry at work */
   char out[1100];
@@ -60,8 +58,8 @@ static int add_row(tuning *t, const char *name, const fvg_method *method, int ba
   return t->n_row++;
 }
 
-/* CoOp's ablation rows bear the modules' names alone, others' the method's as well. */
-static void add_ablation(tuning *t, const fvg_method *method, int backbone) {
+/* CoOp's ablation rows bear the modules' names alone, others' the method's as well.  suffix: how PC is calibrated. */
+static void add_ablation(tuning *t, const fvg_method *method, int backbone, const char *suffix) {
   static const struct { const char *name; int no_frg, no_fdc, no_pc; } part[] = {
     {"FDC", 1, 0, 1}, {"PC", 0, 1, 0}, {"FRG+FDC", 0, 0, 1}, {"FDC+PC", 1, 0, 0}
   };
@@ -69,8 +67,8 @@ static void add_ablation(tuning *t, const fvg_method *method, int backbone) {
   for (i = 0; i < sizeof part / sizeof *part; i++) {
     char name[64];
     int at;
-    snprintf(name, sizeof name, "%s%s%s", strcmp(fvg_method_name(method), "CoOp") ? fvg_method_name(method) : "",
-             strcmp(fvg_method_name(method), "CoOp") ? "_" : "", part[i].name);
+    snprintf(name, sizeof name, "%s%s%s%s", strcmp(fvg_method_name(method), "CoOp") ? fvg_method_name(method) : "",
+             strcmp(fvg_method_name(method), "CoOp") ? "_" : "", part[i].name, part[i].no_pc ? "" : suffix);
     at = add_row(t, name, method, backbone);
     if (at < 0) return;
     t->row[at].no_frg = part[i].no_frg;
@@ -85,7 +83,7 @@ static fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
   add_row(t, "zero_shot", NULL, -1);
   while (*at) {
     const fvg_method *method;
-    char name[64], full[96];
+    char name[64], full[96], suffix[32];
     size_t n = strcspn(at, ",");
     int fvgpt = !strncmp(at, "FVGPT_", 6), dpc = !strncmp(at, "DPC_", 4), backbone, row;
     if (n >= sizeof name) n = sizeof name - 1;
@@ -96,17 +94,18 @@ static fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
       return fvg__fail(c, FVG_E_ARG, "--trainer %s: CoOp, KgCoOp, ProGrad, CoCoOp, PromptSRC, MaPLe, DAPT, MMRL, or "
                                      "one of them behind FVGPT_ or DPC_ is expected", name);
     if (dpc && !fvg_dpc_knows(method))
-      return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: DPC mixes prompts, and %s learns more than these", name, name + 4);
+      return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: DPC mixes prompts, and %s does not learn these alone", name,
+                       fvg_method_name(method));
     if (fvgpt && !strcmp(fvg_method_name(method), "CoCoOp"))
       return fvg__fail(c, FVG_E_UNSUPPORTED, "FVGPT_CoCoOp: CoCoOp has no text features of classes alone, which "
                                              "FVG-PT adapts");
     backbone = add_row(t, fvg_method_name(method), method, -1);
     if (dpc && (row = add_row(t, name, method, backbone)) >= 0) t->row[row].dpc = 1;
     if (fvgpt) {
-      snprintf(full, sizeof full, "%s%s%s", name, calibration[t->o->calibration],
-               t->o->normalised ? "+normalised" : "");
+      snprintf(suffix, sizeof suffix, "%s%s", calibration[t->o->calibration], t->o->normalised ? "+normalised" : "");
+      snprintf(full, sizeof full, "%s%s", name, suffix);
       add_row(t, full, method, backbone);
-      if (t->o->ablate) add_ablation(t, method, backbone);
+      if (t->o->ablate) add_ablation(t, method, backbone, suffix);
     }
     at += strcspn(at, ",");
     at += *at == ',';
@@ -140,35 +139,14 @@ static fvg_status parse_augment(tuning *t, fvg_ctx *c, const char *text) {
   return FVG_OK;
 }
 
-static fvg_status parse_position(fvg_ctx *c, const char *text, fvg_position *out) {
-  static const char *const name[] = {"end", "middle", "front"};
-  int i;
-  for (i = 0; i < 3; i++)
-    if (!strcmp(text, name[i])) { *out = (fvg_position)i; return FVG_OK; }
-  return fvg__fail(c, FVG_E_ARG, "--class-token-position %s: end, middle or front is expected", text);
-}
-
 /* --set NAME=VALUE, which one of the trainers at least must know. */
-static fvg_status parse_options_of_methods(tuning *t, fvg_ctx *c) {
-  int i, r, k;
+static fvg_status check_set(const tuning *t, fvg_ctx *c) {
+  fvg_option known;
+  int i, r;
   for (i = 0; i < t->o->n_set; i++) {
-    const char *text = t->o->set[i], *equals = strchr(text, '=');
-    double low, high;
-    fvg_option known;
-    char *end;
-    int found = 0;
-    if (!equals || i == (int)(sizeof t->option / sizeof *t->option))
-      return fvg__fail(c, FVG_E_ARG, "--set %s: NAME=VALUE is expected, at most 32 times", text);
-    t->option[i].value = strtod(equals + 1, &end);
-    if (end == equals + 1 || *end) return fvg__fail(c, FVG_E_ARG, "--set %s: %s is not a number", text, equals + 1);
-    for (r = 0; r < t->n_row && !found; r++)
-      for (k = 0; t->row[r].method && fvg_method_option(t->row[r].method, k, &known, &low, &high); k++)
-        if (strlen(known.name) == (size_t)(equals - text) && !strncmp(known.name, text, (size_t)(equals - text))) {
-          t->option[i].name = known.name;
-          found = 1;
-        }
-    if (!found) return fvg__fail(c, FVG_E_ARG, "--set %s: none of the trainers has this option", text);
-    t->n_option++;
+    for (r = 0; r < t->n_row && !option_named(t->row[r].method, t->o->set[i], &known); r++) {}
+    if (r == t->n_row)
+      return fvg__fail(c, FVG_E_ARG, "--set %s: none of the trainers has this option", t->o->set[i]);
   }
   return FVG_OK;
 }

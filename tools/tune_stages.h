@@ -1,5 +1,6 @@
 /* fvgpt tune, second part: a stage of training, from its checkpoint if it is finished, from its last epoch if it was
-   cut off.  Whatever determines a stage is kept in its checkpoint, and another value is an error: nothing is lost. */
+   cut off.  Whatever determines a stage is kept in its checkpoint and marks its state, and another value is an error:
+   nothing is lost. */
 
 /* ---- what determines a stage ---- */
 /* A short mark of what was tuned on what, wherever the files lie:
@@ -30,11 +31,7 @@ static fvg_train_desc train_desc_of(const tuning *t, const table_row *r, int see
   memset(&d, 0, sizeof d);
   d.optimizer = fvg_method_optimizer(r->method, &d.batch);
   if (r->backbone >= 0) d.optimizer.epochs = 10;
-  if (r->dpc) {
-    d.optimizer.kind = FVG_SGD;
-    d.optimizer.lr = 0.0035f;
-    d.batch = 4;
-  }
+  if (r->dpc) d.optimizer = fvg_dpc_optimizer(&d.batch);
   if (t->o->lr > 0) d.optimizer.lr = (float)t->o->lr;
   if (t->o->epochs) d.optimizer.epochs = t->o->epochs;
   if (t->o->batch) d.batch = t->o->batch;
@@ -42,12 +39,8 @@ static fvg_train_desc train_desc_of(const tuning *t, const table_row *r, int see
   return d;
 }
 
-static const char *template_for(const tuning *t) {
-  if (t->o->prompt_template) return t->o->prompt_template;
-  return t->d.card ? t->d.card->prompt_template : "a photo of a {}.";
-}
-
 static void describe(const tuning *t, const table_row *r, int seed, const fvg_items *items, fvg__settings *x) {
+  static const char *const calibration[] = {"published", "crossfit", "both"};
   const options *o = t->o;
   fvg_train_desc d = train_desc_of(t, r, seed);
   uint64_t h = mark_start;
@@ -69,7 +62,6 @@ static void describe(const tuning *t, const table_row *r, int seed, const fvg_it
   if (r->backbone < 0) return;
   if (r->dpc) {
     fvg__set_number(x, "dpc_weight", o->dpc_weight);
-    fvg__set_number(x, "dpc_weight_for_new", o->dpc_weight_for_new);
     fvg__set_number(x, "dpc_top_k", o->dpc_top_k);
     return;
   }
@@ -77,16 +69,30 @@ static void describe(const tuning *t, const table_row *r, int seed, const fvg_it
   fvg__set_number(x, "lambda_new", o->lambda_new);
   fvg__set(x, "template", o->prompt_template ? o->prompt_template : "a photo of a {}.");
   fvg__set(x, "fill", o->fill_black ? "black" : "mean");
-  if (o->calibration) fvg__set(x, "calibration", o->calibration == 2 ? "both" : "crossfit");
+  fvg__set(x, "calibration", calibration[r->no_pc ? 0 : o->calibration]);
+  fvg__set(x, "entropy", o->normalised && !r->no_pc ? "normalised" : "raw");
 }
 
-/* All of it in one line, for the state of a stage that may be cut off. */
-static void mark_of(const fvg__settings *x, char *mark, size_t size) {
-  size_t at = 0;
-  int i;
-  mark[0] = 0;
-  for (i = 0; i < x->n && at < size; i++)
-    at += (size_t)snprintf(mark + at, size - at, "%s=%s;", x->entry[i].key, x->entry[i].value);
+/* Of all this, of the learner and of the modules, for the state of a stage that may be cut off. */
+static void mark_of(const fvg__settings *x, const fvg_learner *l, const table_row *r, char mark[32]) {
+  uint64_t h = mark_start;
+  int i, number[7];
+  for (i = 0; i < x->n; i++) {
+    h = mark_bytes(h, x->entry[i].key, strlen(x->entry[i].key) + 1);
+    h = mark_bytes(h, x->entry[i].value, strlen(x->entry[i].value) + 1);
+  }
+  h = mark_bytes(h, l->method->name, strlen(l->method->name) + 1);
+  h = mark_bytes(h, l->prompt_template, strlen(l->prompt_template) + 1);
+  for (i = 0; l->method->option[i].name; i++) h = mark_bytes(h, &l->option[i], sizeof l->option[i]);
+  number[0] = l->desc.n_ctx;
+  number[1] = l->desc.class_specific;
+  number[2] = (int)l->desc.class_token_position;
+  number[3] = r->dpc;
+  number[4] = r->no_frg;
+  number[5] = r->no_fdc;
+  number[6] = r->no_pc;
+  h = mark_bytes(h, number, sizeof number);
+  snprintf(mark, 32, "%08lx%08lx", (unsigned long)(h >> 32), (unsigned long)(h & 0xffffffffu));
 }
 
 static fvg_status other_settings(fvg_ctx *c, const char *path, const char *what) {
@@ -142,41 +148,46 @@ static fvg_status reuse(tuning *t, const char *path, const fvg__settings *x, fvg
 static fvg_status checkpoint_path(const tuning *t, const char *name, int seed, char *path, size_t n) {
   char folder[1180];
   snprintf(folder, sizeof folder, "%s/%s/seed%d", t->out, name, seed);
-  snprintf(path, n, "%s/checkpoint.safetensors", folder);
+  path_in(folder, path, n);
   return make_folders(t->m->ctx, folder);
 }
 
+/* FVG-PT's foreground modules, and methods that train on the foreground. */
 static int needs_masks(const table_row *r) {
-  return (r->backbone >= 0 && !r->dpc) || (r->method && !strcmp(r->name, "DAPT"));
+  if (r->backbone >= 0) return !r->dpc && (!r->no_frg || !r->no_fdc);
+  return r->method && (fvg_method_needs(r->method) & FVG_NEEDS_FOREGROUND);
 }
 
-/* Views of plain CLIP for stage 1 and for backbones that leave the image tower alone, else of the learner.  New crops
-   in every epoch come from the run's seed; everything else is the same for all seeds.  To be given back. */
+/* Of a run's stages, in which pictures are cropped differently. */
+enum { STAGE_1 = 1, STAGE_2, STAGE_HALF_1, STAGE_HALF_2, STAGE_DPC };
+
+/* Views of plain CLIP for a method's training, and for stage 2 on backbones that leave the image tower alone; else of
+   the learner.  New crops in every epoch come from the run's seed; everything else is the same for all seeds.  To be
+   given back. */
 static fvg_status views_for(tuning *t, int seed, int stage, fvg_learner *l, fvg_views **views) {
   fvg_views_desc desc = t->augment;
-  int plain = stage == 1 || fvg_learner_feature_width(t->m, l) == t->m->embed_dim, i;
-  int cropped = desc.augment == FVG_AUGMENT_CROP || desc.augment == FVG_AUGMENT_FIXED_CROPS;
+  int trains = stage == STAGE_1 || stage == STAGE_DPC, i;
+  int plain = trains || fvg_learner_feature_width(t->m, l) == t->m->embed_dim;
   fvg_status s;
   desc.crop_scale_min = fvg_method_crop_scale(fvg_method_named(fvg_learner_method(l)));
+  desc.no_foreground = trains && !(fvg_learner_needs(l) & FVG_NEEDS_FOREGROUND);
   if (!plain) desc.learner = l;
-  if (plain && cropped && desc.crop_scale_min > 0.1f && desc.augment != FVG_AUGMENT_CROP)   /* crops of its own     */
+  if (plain && desc.augment == FVG_AUGMENT_FIXED_CROPS && desc.crop_scale_min > 0.1f)      /* crops of its own      */
     return fvg_views_new(t->m, views, &t->d, &desc);
   *views = t->views;
   if (plain && t->views) return FVG_OK;
   if (desc.augment == FVG_AUGMENT_CROP) {
     desc.seed = (uint64_t)seed + 1000000u * (uint64_t)stage;
-    desc.no_foreground = stage == 1 && !(fvg_learner_needs(l) & FVG_NEEDS_FOREGROUND);
     return fvg_views_new(t->m, views, &t->d, &desc);
   }
-  if (!plain && stage > 2) return fvg_views_new(t->m, views, &t->d, &desc);
+  if (!plain && stage != STAGE_2) return fvg_views_new(t->m, views, &t->d, &desc);
   if (!plain) {
     s = t->own_views ? FVG_OK : fvg_views_new(t->m, &t->own_views, &t->d, &desc);
     *views = t->own_views;
     return s;
   }
-  desc.no_foreground = 1;
-  for (i = 0; i < t->n_row; i++)
-    if (needs_masks(&t->row[i])) desc.no_foreground = 0;
+  desc.no_foreground = 1;                           /* shared by all rows                                          */
+  for (i = 0; i < t->n_row; i++) if (needs_masks(&t->row[i])) desc.no_foreground = 0;
   s = fvg_views_new(t->m, &t->views, &t->d, &desc);
   *views = t->views;
   return s;
@@ -202,31 +213,16 @@ static fvg_status keep_curve(tuning *t, const double *loss, int n, fvg__settings
 static fvg_status learner_for(tuning *t, const table_row *r, const char *const *name, int n_class, int seed,
                               fvg_learner **l) {
   fvg_learner_desc desc;
-  fvg_option option[32];
-  int i, k;
-  memset(&desc, 0, sizeof desc);
-  desc.method = r->method;
-  desc.n_ctx = t->o->n_ctx;
-  desc.ctx_init = t->o->ctx_init;
+  fvg_option option[MAX_SET];
+  fvg_status s = learner_desc(t->m->ctx, t->o, r->method, t->d.card, option, &desc);
   desc.seed = (uint64_t)seed;
-  desc.prompt_template = template_for(t);
-  if (t->d.card && !t->o->prompt_template && !strcmp(fvg_method_name(r->method), "KgCoOp"))
-    desc.prompt_template = t->d.card->kgcoop_template;
-  desc.option = option;
-  for (i = 0; i < t->n_option; i++) {               /* those that this method has */
-    fvg_option known;
-    double low, high;
-    for (k = 0; fvg_method_option(r->method, k, &known, &low, &high); k++)
-      if (!strcmp(known.name, t->option[i].name)) option[desc.n_option++] = t->option[i];
-  }
-  if (parse_position(t->m->ctx, t->o->position, &desc.class_token_position)) return t->m->ctx->status;
-  return fvg_learner_new(t->m, l, &desc, name, n_class);
+  return s ? s : fvg_learner_new(t->m, l, &desc, name, n_class);
 }
 
 /* A stage at work: its checkpoint, its state while it lasts, and what determines it. */
 typedef struct stage {
   fvg__settings settings;
-  char path[1280], state[1300], mark[1024];
+  char path[1280], state[1300], mark[32];
   fvg_train_desc desc;
 } stage;
 
@@ -239,7 +235,7 @@ static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const cha
   *f = NULL;
   g->desc = train_desc_of(t, r, seed);
   describe(t, r, seed, items, &g->settings);
-  mark_of(&g->settings, g->mark, sizeof g->mark);
+  mark_of(&g->settings, like, r, g->mark);
   if (!s) s = reuse(t, g->path, &g->settings, like, l, f, curve);
   if (s) return s;
   if (*l) {
@@ -277,7 +273,7 @@ static fvg_status stage_1(tuning *t, const table_row *r, const char *name, int s
     *l = done;
     return FVG_OK;
   }
-  s = views_for(t, seed, 1, *l, &views);
+  s = views_for(t, seed, STAGE_1, *l, &views);
   if (!s) s = fvg_learner_train(*l, views, items, &g.desc);
   views_done(t, views);
   return stage_end(t, &g, s, *l, NULL, curve);
@@ -317,8 +313,6 @@ static fvg_status calibrate(tuning *t, const table_row *r, int seed, const fvg_i
     n[i] = 0;
     if (!name[i]) s = FVG_E_NOMEM;
   }
-  if (!s && tuned->n_class < 4)
-    s = fvg__fail(c, FVG_E_ARG, "crossfit needs two classes in each half, there are %d", tuned->n_class);
   for (i = 0; !s && i < tuned->n_class; i++) name[i % 2][n[i % 2]++] = tuned->class_name[i];
   for (i = 0; !s && i < 2; i++) s = every_other(c, items, i, &half[i]);
   for (i = 0; !s && i < 2; i++) {
@@ -326,7 +320,7 @@ static fvg_status calibrate(tuning *t, const table_row *r, int seed, const fvg_i
     snprintf(part, sizeof part, "%s.half%d", backbone->name, i + 1);
     s = stage_1(t, backbone, part, seed, &half[i], name[i], n[i], &l[i], &curve);
     fvg__release(c, curve);
-    if (!s) s = views_for(t, seed, 3 + i, l[i], &v[i]);
+    if (!s) s = views_for(t, seed, i ? STAGE_HALF_2 : STAGE_HALF_1, l[i], &v[i]);
   }
   for (i = 0; i < 2; i++) {
     source[i].learner = l[i];
@@ -360,7 +354,7 @@ static fvg_status stage_fvgpt(tuning *t, int row, int run, const fvg_items *item
   fvg_learner *done = NULL;
   fvg_status s = stage_begin(t, &g, r, r->name, seed, items, l, &done, f, &t->curve[row][run]);
   fvg_learner_free(done);
-  if (s || done) return s;
+  if (s || *f) return s;
   memset(&modules, 0, sizeof modules);
   modules.width = t->m->embed_dim;
   modules.logit_scale = t->m->logit_scale;
@@ -372,7 +366,7 @@ static fvg_status stage_fvgpt(tuning *t, int row, int run, const fvg_items *item
   modules.normalise_entropy = t->o->normalised;
   modules.seed = (uint64_t)seed;
   s = fvg_fvgpt_new(t->m->ctx, f, &modules);
-  if (!s) s = views_for(t, seed, 2, l, &views);
+  if (!s) s = views_for(t, seed, STAGE_2, l, &views);
   if (!s) s = fvg_fvgpt_train(*f, l, views, items, t->o->prompt_template, &g.desc);
   if (!s && t->o->calibration && !r->no_pc) s = calibrate(t, r, seed, items, l, views, *f);
   views_done(t, views);
@@ -382,7 +376,7 @@ static fvg_status stage_fvgpt(tuning *t, int row, int run, const fvg_items *item
 /* DPC on the tuned learner, or its finished result: the learners for base and for new classes, the second with a
    checkpoint of its own in the folder `new`. */
 static fvg_status stage_dpc(tuning *t, int row, int run, const fvg_items *items, fvg_learner *tuned,
-                            fvg_learner **base, fvg_learner **fresh) {
+                            fvg_learner **base, fvg_learner **for_new) {
   const table_row *r = &t->row[row];
   int seed = t->seed[run];
   stage g;
@@ -393,20 +387,21 @@ static fvg_status stage_dpc(tuning *t, int row, int run, const fvg_items *items,
   fvg_status s = stage_begin(t, &g, r, r->name, seed, items, tuned, base, &none, &t->curve[row][run]);
   fvg_fvgpt_free(none);
   if (s) return s;
+  memset(&dpc, 0, sizeof dpc);
   dpc.weight = (float)t->o->dpc_weight;
   dpc.top_k = t->o->dpc_top_k;
   if (!*base) {
     s = fvg_learner_copy(base, tuned);
-    if (!s) s = views_for(t, seed, 1, tuned, &views);
+    if (!s) s = views_for(t, seed, STAGE_DPC, tuned, &views);
     if (!s) s = fvg_dpc_train(*base, tuned, views, items, &dpc, &g.desc);
     views_done(t, views);
     s = stage_end(t, &g, s, *base, NULL, &t->curve[row][run]);
   }
-  if (!s) s = fvg_learner_copy(fresh, *base);
-  if (!s) s = fvg_dpc_reweigh(*fresh, tuned, dpc.weight, (float)t->o->dpc_weight_for_new);
+  if (!s) s = fvg_learner_copy(for_new, *base);
+  if (!s) s = fvg_dpc_reweigh(*for_new, tuned, dpc.weight, (float)t->o->dpc_weight_for_new);
   snprintf(folder, sizeof folder, "%s/%s/seed%d/new", t->out, r->name, seed);
-  snprintf(path, sizeof path, "%s/checkpoint.safetensors", folder);
+  path_in(folder, path, sizeof path);
   if (!s) s = make_folders(t->m->ctx, folder);
-  if (!s && !fvg__file_exists(path)) s = fvg_checkpoint_save(path, *fresh, NULL, g.settings.entry, g.settings.n);
-  return s;
+  fvg__set_number(&g.settings, "dpc_weight_for_new", t->o->dpc_weight_for_new);
+  return s ? s : fvg_checkpoint_save(path, *for_new, NULL, g.settings.entry, g.settings.n);
 }
