@@ -404,8 +404,7 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, c
 /* Prior calibration on other pictures than the paper's: f's backbone gate, and nothing else of f, is found anew on
    all the sources together, in each epoch one after the other.  As published it learns from the base classes, which
    its prompts have been tuned on, and so learns to trust them.  Cross-fitted: two sources, each with a learner tuned
-   on half of the base classes and the pictures of the OTHER half, labels counted within it.  With the published one
-   as a third it learns of both. */
+   on half of the base classes and the pictures of the OTHER half, labels counted within it. */
 typedef struct fvg_calibration_source {
   fvg_learner *learner;              /* all of one method; desc NULL: its optimiser and batch                  */
   fvg_views *views;                  /* made with the learner, if it prompts the image tower                   */
@@ -415,6 +414,11 @@ typedef struct fvg_calibration_source {
 } fvg_calibration_source;
 FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_source *source, int n_source,
                                        const char *prompt_template, const fvg_train_desc *desc);
+/* Is there need of that?  *evidence, McNemar's statistic, says how surely plain CLIP scores these pictures better
+   than the learners: (n0 - n1) / sqrt(n0 + n1), with n0 pictures that CLIP alone gets right and n1 those that the learners
+   alone do; 0 if there are none.  Chance exceeds 2.33 once in a hundred times. */
+FVG_DEF fvg_status fvg_calibration_evidence(const fvg_calibration_source *source, int n_source,
+                                            const char *prompt_template, double *evidence);
 
 /* DPC (Li et al. 2025, arXiv 2503.13443): beside the tuned prompts P, for base classes, prompts P' that harder tasks
    have trained.  You make l, a copy of `tuned` (fvg_learner_copy); it becomes weight P' + (1 - weight) P.
@@ -3222,12 +3226,12 @@ static fvg_tape *fvg__clip_tape(fvg_clip *m) {
 }
 
 /* Finite weights can still be so large that a tower overflows; a score made of that would mean nothing. */
-static fvg_status fvg__check_features(const fvg_clip *m, const char *what, const float *x, int n) {
-  size_t k;
-  for (k = 0; k < (size_t)n * (size_t)m->embed_dim; k++)
+static fvg_status fvg__check_features(const fvg_clip *m, const char *what, const float *x, int n, int n_part) {
+  size_t width = (size_t)n_part * (size_t)m->embed_dim, k;
+  for (k = 0; k < (size_t)n * width; k++)
     if (!isfinite(x[k]))
-      return fvg__fail(m->ctx, FVG_E_NUMERIC, "the feature of %s %d of %d is %g", what,
-                       (int)(k / (size_t)m->embed_dim), n, (double)x[k]);
+      return fvg__fail(m->ctx, FVG_E_NUMERIC, "the feature of %s %d of %d is %g", what, (int)(k / width), n,
+                       (double)x[k]);
   return FVG_OK;
 }
 
@@ -3270,7 +3274,7 @@ FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int 
     memcpy(features + (size_t)i * d, fvg_value(f), (size_t)count * d * sizeof *features);
     fvg_tape_clear(t);
   }
-  return fvg__check_features(m, "image", features, n);
+  return fvg__check_features(m, "image", features, n, 1);
 }
 
 /* ---- packed texts ---- */
@@ -3483,7 +3487,7 @@ static fvg_status fvg__encode_packed(fvg_clip *m, const fvg__packed *part, const
     at += (size_t)p->n_text * (size_t)m->embed_dim;
   }
   fvg_tape_clear(t);
-  return g ? fvg__check_features(m, "text", features, (int)((size_t)(at - features) / (size_t)m->embed_dim)) :
+  return g ? fvg__check_features(m, "text", features, (int)((size_t)(at - features) / (size_t)m->embed_dim), 1) :
              m->ctx->status;
 }
 
@@ -4161,7 +4165,7 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, const 
       memcpy(features + (size_t)(i + k) * width + d, plain + (size_t)k * d, d * sizeof *features);
   }
   fvg__release(m->ctx, plain);
-  if (!s && n > 0) s = fvg__check_features(m, "image", features, n * l->method->n_part);
+  if (!s && n > 0) s = fvg__check_features(m, "image", features, n, l->method->n_part);
   return s;
 }
 
@@ -7047,8 +7051,8 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
    Stage 1 learns a method's vectors, stage 2 the gates and adapters of FVG-PT on the tuned learner.
 
    The backbone gate may be found on other pictures than published: on classes that its prompts have not seen, with a
-   learner for each half of the base classes that scores the other half (cross-fitted calibration), or on these and
-   the published ones together.
+   learner for each half of the base classes that scores the other half (cross-fitted calibration).  It may also stay
+   as published unless plain CLIP is clearly better there (guarded).
 
    A classifier then scores pictures by one branch: plain CLIP, the tuned learner (as it scores base or new classes),
    or FVG-PT's base or new branch. */
@@ -7189,7 +7193,7 @@ static void fvg__source_free(fvg_ctx *c, fvg__source *x) {
   fvg__release(c, x->g_clip);
 }
 
-/* Pictures of classes `name`, scored by l and by plain CLIP. */
+/* Pictures of classes `name`, scored by l and by plain CLIP.  f: modules that must fit, or NULL. */
 static fvg_status fvg__source_new(fvg__source *x, const fvg_fvgpt *f, fvg_learner *l, fvg_views *v,
                                   const fvg_items *items, const char *const *name, int n_class,
                                   const char *prompt_template) {
@@ -7197,7 +7201,7 @@ static fvg_status fvg__source_new(fvg__source *x, const fvg_fvgpt *f, fvg_learne
   size_t values = (size_t)n_class * (size_t)l->clip->embed_dim;
   fvg_status s = fvg__check_items(l, items, n_class);
   if (s) return s;
-  if (f->desc.width != l->clip->embed_dim)
+  if (f && f->desc.width != l->clip->embed_dim)
     return fvg__fail(c, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width, l->clip->embed_dim);
   if (v->desc.learner != l && (l->method->n_part > 1 || fvg__learner_parts(v->desc.learner) > 1))
     return fvg__fail(c, FVG_E_ARG, "FVG-PT on %s needs views of that learner", l->method->name);
@@ -7276,6 +7280,59 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_sourc
   for (i = 0; t.source && i < n_source; i++) fvg__source_free(c, &t.source[i]);
   fvg__release(c, t.source);
   fvg_fvgpt_free(fresh);
+  return s;
+}
+
+/* argmax_c f g_c; g [n_class, d] */
+static int fvg__best_class(const float *f, const float *g, int n_class, size_t d) {
+  double most = -HUGE_VAL;
+  int best = 0, c;
+  size_t k;
+  for (c = 0; c < n_class; c++, g += d) {
+    double score = 0;
+    for (k = 0; k < d; k++) score += (double)f[k] * (double)g[k];
+    if (score > most) { most = score; best = c; }
+  }
+  return best;
+}
+
+/* A source's pictures, as they are in epoch 0, that plain CLIP alone gets right, and that the learner alone does. */
+static fvg_status fvg__source_compare(const fvg__source *x, int *clip_alone, int *learner_alone) {
+  fvg_clip *m = x->learner->clip;
+  size_t d = (size_t)m->embed_dim;
+  int n_part = fvg__learner_parts(x->learner), n = x->items->n, i;
+  float *rows = (float *)fvg__alloc_array(m->ctx, (size_t)n * x->views->width, sizeof *rows);
+  int *index = (int *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *index);
+  fvg_status s = rows && index ? FVG_OK : FVG_E_NOMEM;
+  for (i = 0; !s && i < n; i++) index[i] = i;
+  if (!s) s = fvg_views_get(x->views, x->items, index, n, 0, rows, NULL, NULL);
+  for (i = 0; !s && i < n; i++) {
+    const float *f = rows + (size_t)i * x->views->width;
+    int label = x->items->item[i].label, tuned = fvg__best_class(f, x->g, x->n_class, d) == label;
+    int plain = fvg__best_class(n_part > 1 ? f + d : f, x->g_clip, x->n_class, d) == label;
+    *clip_alone += plain && !tuned;
+    *learner_alone += tuned && !plain;
+  }
+  fvg__release(m->ctx, rows);
+  fvg__release(m->ctx, index);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_calibration_evidence(const fvg_calibration_source *source, int n_source,
+                                            const char *prompt_template, double *evidence) {
+  int clip_alone = 0, learner_alone = 0, i;
+  fvg_status s = FVG_OK;
+  *evidence = 0;
+  for (i = 0; !s && i < n_source; i++) {
+    fvg__source x;
+    memset(&x, 0, sizeof x);
+    s = fvg__source_new(&x, NULL, source[i].learner, source[i].views, source[i].items, source[i].class_name,
+                        source[i].n_class, prompt_template);
+    if (!s) s = fvg__source_compare(&x, &clip_alone, &learner_alone);
+    fvg__source_free(source[i].learner->clip->ctx, &x);
+  }
+  if (!s && clip_alone + learner_alone)
+    *evidence = (clip_alone - learner_alone) / sqrt((double)(clip_alone + learner_alone));
   return s;
 }
 
@@ -8081,7 +8138,7 @@ static fvg_status fvg__grad_cam(const fvg_classifier *k, const fvg__last_block *
   fvg_node *score;
   fvg__step step;
   fvg_status s = fvg__feature_from(m, last, &step);
-  if (!s) s = fvg__check_features(m, "image", fvg_value(step.f), 1);
+  if (!s) s = fvg__check_features(m, "image", fvg_value(step.f), 1, 1);
   if (s) return s;
   score = fvg__class_score(k, &step, f_clip, label);
   s = score ? fvg_backward(score) : m->ctx->status;

@@ -237,7 +237,7 @@ refused "an option without a number" "--set W=much" tune --model "$model" --data
 refused "an option out of bounds" "W is -1" tune --model "$model" --data "$data" --trainer KgCoOp --set W=-1 --shots 2 --seeds 1 --out "$work/x"
 refused "FVG-PT on CoCoOp" "FVGPT_CoCoOp" tune --model "$model" --data "$data" --trainer FVGPT_CoCoOp --out "$work/x"
 cut_off() {                                              # a run of many epochs, killed as soon as it keeps a state
-  "$fvgpt" tune --model "$model" --data "$data" --trainer KgCoOp --shots 2 --epochs 100000 --seeds 1 --augment none --out "$work/off" >"$work/stdout" 2>&1 &
+  "$fvgpt" tune --model "$model" --data "$data" --trainer KgCoOp --shots 2 --epochs 65536 --seeds 1 --augment none --out "$work/off" >"$work/stdout" 2>&1 &
   run=$!
   n=0
   while [ ! -f "$work/off/KgCoOp/seed1/checkpoint.safetensors.part" ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
@@ -247,7 +247,7 @@ cut_off() {                                              # a run of many epochs,
 }
 check "a run that was killed" cut_off
 for other in "--set W=3" "--class-token-position middle" "--n-ctx 3" "--template {}!"; do
-  refused "goes on with $other" "other settings" tune --model "$model" --data "$data" --trainer KgCoOp --shots 2 --epochs 100000 --seeds 1 --augment none --out "$work/off" $other
+  refused "goes on with $other" "other settings" tune --model "$model" --data "$data" --trainer KgCoOp --shots 2 --epochs 65536 --seeds 1 --augment none --out "$work/off" $other
 done
 rm -r "$work/off"
 check "ablation" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp --ablate $tiny --out '$work/ablate' 2>/dev/null | grep -q '^KgCoOp_PC  *seed 2'"
@@ -256,7 +256,7 @@ refused "a calibration of no kind" "--calibration fitted" tune --calibration fit
 refused "no such published set" "caltech101" tune --model "$model" --dataset-root "$work" --dataset mnist --trainer CoOp --out "$work/x"
 check "few shots" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp --few-shot --shots 1,2 --epochs 2 --seeds 1 --augment none --out '$work/few-shot' 2>/dev/null | grep -q '^FVGPT_KgCoOp  *[0-9.]*  *[0-9.]*  *[0-9.]*\$'"
 check "transfer" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_MMRL --transfer-to '$work/other' $tiny --out '$work/transfer' 2>/dev/null | grep -q 'FVGPT_MMRL *seed 2 *source *[0-9.]* *other *[0-9.]*'"
-check "cross-fitted gates" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp $tiny --set W=4 --calibration crossfit --entropy normalised --out '$work/list/$(basename "$data")' 2>/dev/null | grep -q '^FVGPT_KgCoOp+crossfit+normalised' && '$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp $tiny --set W=4 --calibration both --out '$work/list/$(basename "$data")' 2>/dev/null | grep -q '^FVGPT_KgCoOp+both'"
+check "cross-fitted gates" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp $tiny --set W=4 --calibration crossfit --entropy normalised --out '$work/list/$(basename "$data")' 2>/dev/null | grep -q '^FVGPT_KgCoOp+crossfit+normalised' && '$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp $tiny --set W=4 --calibration guarded --out '$work/list/$(basename "$data")' 2>/dev/null | grep -q '^FVGPT_KgCoOp+guarded'"
 check "DPC" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer DPC_KgCoOp $tiny --set W=4 --out '$work/list/$(basename "$data")' >'$work/dpc.txt' 2>/dev/null && grep -q '^DPC_KgCoOp' '$work/dpc.txt'"
 check "DPC keeps new classes" sh -c "[ \"\$(sed -n 's/^KgCoOp .* new *\([0-9.]*\) .*/\1/p' '$work/dpc.txt')\" = \"\$(sed -n 's/^DPC_KgCoOp .* new *\([0-9.]*\) .*/\1/p' '$work/dpc.txt')\" ]"
 dpc=$work/list/$(basename "$data")/DPC_KgCoOp/seed2

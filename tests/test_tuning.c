@@ -1162,6 +1162,36 @@ static fvg_learner *learner_of(world *w, const char *method, int n_class) {
   return l;
 }
 
+/* How surely CLIP beats a learner, counted from both classifiers' answers. */
+static double evidence_by_hand(world *w, const fvg_calibration_source *source, int n_source) {
+  int n[2] = {0, 0}, h, i;
+  for (h = 0; h < n_source; h++) {
+    float f[N * D], logits[2][N * BASE];
+    fvg_classifier *k;
+    int side;
+    need(!fvg_encode_items(w->m, NULL, &w->set, source[h].items, f), "features");
+    for (side = 0; side < 2; side++) {
+      need(!fvg_classifier_new(w->m, &k, side ? FVG_TUNED_NEW : FVG_ZERO_SHOT, source[h].learner, NULL, NULL,
+                               source[h].class_name, source[h].n_class), "a classifier");
+      need(!fvg_classifier_logits(k, f, source[h].items->n, logits[side], NULL), "scores");
+      fvg_classifier_free(k);
+    }
+    for (i = 0; i < source[h].items->n; i++) {
+      int right[2], c;
+      for (side = 0; side < 2; side++) {
+        const float *z = logits[side] + i * source[h].n_class;
+        int best = 0;
+        for (c = 1; c < source[h].n_class; c++) if (z[c] > z[best]) best = c;
+        right[side] = best == source[h].items->item[i].label;
+      }
+      n[0] += right[0] && !right[1];
+      n[1] += right[1] && !right[0];
+    }
+  }
+  printf("CLIP alone is right on %d pictures, the learners alone on %d\n", n[0], n[1]);
+  return n[0] + n[1] ? (n[0] - n[1]) / sqrt((double)(n[0] + n[1])) : 0;
+}
+
 /* The gate from halves of the base classes, and from these and all of them: nothing but the gate changes.  From all
    of them alone it is the gate of stage 2. */
 static void test_calibration(world *w, fvg_learner *p, fvg_fvgpt *f) {
@@ -1221,6 +1251,11 @@ static void test_calibration(world *w, fvg_learner *p, fvg_fvgpt *f) {
     fvg_fvgpt_free(g);
   }
   check(!same(b[0], b[1], sizeof b[0]), "a third source makes another gate");
+  for (n_source = 0; n_source <= 3; n_source++) {
+    double evidence = 9;
+    check(!fvg_calibration_evidence(source, n_source, NULL, &evidence) &&
+              fabs(evidence - evidence_by_hand(w, source, n_source)) < 1e-12, "evidence as by hand");
+  }
   {
     fvg_fvgpt *stage_2;
     fvg_fvgpt_desc next = d;

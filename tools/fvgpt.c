@@ -32,7 +32,7 @@ static const char manual[] =
   "                 [--epochs N] [--lr X] [--batch N] (else each method's own) [--set NAME=VALUE]...\n"
   "                 [--n-ctx 4] [--ctx-init WORDS] [--class-token-position end|middle|front]\n"
   "                 [--lambda-base 10] [--lambda-new 1] [--template \"a photo of a {}.\"] [--fill-black]\n"
-  "                 [--calibration published|crossfit|both] [--entropy raw|normalised] [--ablate]\n"
+  "                 [--calibration published|crossfit|guarded] [--entropy raw|normalised] [--ablate]\n"
   "                 [--dpc-weight 0.5] [--dpc-weight-for-new 0] [--dpc-top-k 8]\n"
   "                 [--dataset-root DATA --dataset NAME,...] instead of --data: the published folders\n"
   "                 [--few-shot] all classes, every number of --shots 1,2,4,8,16\n"
@@ -57,7 +57,7 @@ typedef struct options {
   char *dataset_names;                              /* all_dataset points into it                               */
   int argc, n_image, n_text, n_rest, n_data, n_runs, n_set, n_dataset, n_shots, all_shots[16], pictures;
   int size, flip, nearest, epochs, batch, threads, n_ctx, csc, fill_black, ablate, few_shot, normalised;
-  int calibration, dpc_top_k;                       /* calibration: 0 published, 1 crossfit, 2 both              */
+  int calibration, dpc_top_k;                       /* calibration: 0 published, 1 crossfit, 2 guarded            */
   double lr, lambda_base, lambda_new, dpc_weight, dpc_weight_for_new;
 } options;
 
@@ -146,9 +146,9 @@ static int take(options *o, const char *name, const char *value) {
   if (!strcmp(name, "--size")) return whole(name, value, 1, 4096, &o->size);
   if (!strcmp(name, "--set")) return take_set(o, value);
   if (!strcmp(name, "--shots")) return take_shots(o, value);
-  if (!strcmp(name, "--calibration")) return one_of(name, value, "published crossfit both", &o->calibration);
+  if (!strcmp(name, "--calibration")) return one_of(name, value, "published crossfit guarded", &o->calibration);
   if (!strcmp(name, "--entropy")) return one_of(name, value, "raw normalised", &o->normalised);
-  if (!strcmp(name, "--epochs")) return whole(name, value, 1, 100000, &o->epochs);
+  if (!strcmp(name, "--epochs")) return whole(name, value, 1, 65536, &o->epochs);
   if (!strcmp(name, "--batch")) return whole(name, value, 1, 100000, &o->batch);
   if (!strcmp(name, "--threads")) return whole(name, value, 1, 256, &o->threads);
   if (!strcmp(name, "--n-ctx")) return whole(name, value, 1, 74, &o->n_ctx);

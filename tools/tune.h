@@ -125,8 +125,8 @@ static fvg_status run_seed(tuning *t, int run) {
   if (!s) s = fvg_items_half(c, &items, &few, t->d.n_class, t->train_half);
   if (!s) s = check_shots(t, &items, class_name, n_class, run == 0);
   if (!s && t->o->calibration && n_class < 4)
-    s = fvg__fail(c, FVG_E_ARG, "--calibration crossfit and both need two classes in each half of the base classes; "
-                                "there are %d", n_class);
+    s = fvg__fail(c, FVG_E_ARG, "--calibration crossfit and guarded need two classes in each half of the base "
+                                "classes; there are %d", n_class);
   if (!s && masks) s = fvg__check_masks(&t->d, &items);                /* before stage 1's work, not after it */
   if (!s) s = test_row(t, 0, run, plain, NULL, NULL);
   for (row = 1; !s && row < t->n_row; row++)

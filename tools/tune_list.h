@@ -78,7 +78,7 @@ static void add_ablation(tuning *t, const fvg_method *method, int backbone, cons
 }
 
 static fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
-  static const char *const calibration[] = {"", "+crossfit", "+both"};
+  static const char *const calibration[] = {"", "+crossfit", "+guarded"};
   const char *at = t->o->trainer;
   add_row(t, "zero_shot", NULL, -1);
   while (*at) {
