@@ -9,7 +9,7 @@ mkdir -p "$work"
 tune() {
   exec "$build/fvgpt" tune --threads 1 --model examples/tiny-clip --data "$work/world/things" \
     --data "$work/world/textures" \
-    --trainer CoOp,FVGPT_KgCoOp,PromptSRC,FVGPT_MMRL --shots 4 --epochs 3 --seeds 1,2,3 --augment none --out "$1"
+    --trainer DPC_CoOp,FVGPT_KgCoOp,PromptSRC,FVGPT_MMRL --shots 4 --epochs 3 --seeds 1,2,3 --augment none --out "$1"
 }
 begin=$(date +%s)
 (tune "$work/whole" >"$work/whole.txt" 2>/dev/null) || { echo "the list fails"; exit 1; }
