@@ -40,6 +40,8 @@ static const char manual[] =
   "                 --ablate adds rows for FVG-PT without some of its modules (FRG, FDC, PC).  A list that was cut\n"
   "                 off goes on where it stopped when the same command is given again\n"
   "fvgpt eval       --model DIR --data ROOT --checkpoint DIR --split-half base|new|all [--split F] [--template STR]\n"
+  "                 with --trainer NAME, --checkpoint is a published trainer's file (model.pth.tar-N), and --set,\n"
+  "                 --n-ctx, --class-token-position say how it was trained\n"
   "fvgpt report     --model DIR --data ROOT --runs RUNS [--data ROOT2 --runs RUNS2]... --out DIR\n"
   "                 [--pictures 6] [--split F]\n"
   "                 RUNS is the --out of a finished tune --trainer FVGPT_CoOp on ROOT; writes DIR/index.html with\n"
