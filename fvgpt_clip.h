@@ -415,8 +415,8 @@ typedef struct fvg_calibration_source {
 FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_source *source, int n_source,
                                        const char *prompt_template, const fvg_train_desc *desc);
 /* Is there need of that?  *evidence, McNemar's statistic, says how surely plain CLIP scores these pictures better
-   than the learners: (n0 - n1) / sqrt(n0 + n1), with n0 pictures that CLIP alone gets right and n1 those that the learners
-   alone do; 0 if there are none.  Chance exceeds 2.33 once in a hundred times. */
+   than the learners: (n0 - n1) / sqrt(n0 + n1), with n0 pictures that CLIP alone gets right and n1 those that the
+   learners alone do; 0 if there are none.  Chance exceeds 2.33 once in a hundred times. */
 FVG_DEF fvg_status fvg_calibration_evidence(const fvg_calibration_source *source, int n_source,
                                             const char *prompt_template, double *evidence);
 
@@ -2381,10 +2381,10 @@ FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, float
    differently.  The tables below say which file calls what how.  OpenAI's in_proj_weight holds the q, k and v
    matrices one below the other, and its projections are stored the other way round; both are put right while loading.
 
-   Sizes are read off the shapes: a tower's width from its layer norms, its layers by counting, patches from the
-   convolution, the context from the position embedding.  config.json must not disagree; what shapes do not tell
-   (heads, activation, eps) comes from it, or is OpenAI's choice.  Matrices are put into panels one by one as they are
-   read (fvgpt.h, chapter 5), so that no second copy of the model is ever needed. */
+   Sizes are read off the shapes: widths and patches from the embeddings of patches and tokens, the image's size and
+   the context from the position embeddings, layers by counting.  config.json must not disagree; what shapes do not
+   tell (heads, activation, eps) comes from it, or is OpenAI's choice.  Matrices are put into panels one by one as
+   they are read (fvgpt.h, chapter 5), so that no second copy of the model is ever needed. */
 
 typedef struct fvg__clip_loader {
   fvg_clip *m;
@@ -7283,14 +7283,20 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_sourc
   return s;
 }
 
+/* f g in double, which no level of kernels rounds differently. */
+static double fvg__inner_product(const float *f, const float *g, size_t d) {
+  double sum = 0;
+  size_t k;
+  for (k = 0; k < d; k++) sum += (double)f[k] * (double)g[k];
+  return sum;
+}
+
 /* argmax_c f g_c; g [n_class, d] */
 static int fvg__best_class(const float *f, const float *g, int n_class, size_t d) {
   double most = -HUGE_VAL;
   int best = 0, c;
-  size_t k;
-  for (c = 0; c < n_class; c++, g += d) {
-    double score = 0;
-    for (k = 0; k < d; k++) score += (double)f[k] * (double)g[k];
+  for (c = 0; c < n_class; c++) {
+    double score = fvg__inner_product(f, g + (size_t)c * d, d);
     if (score > most) { most = score; best = c; }
   }
   return best;
@@ -7558,14 +7564,10 @@ static void fvg__dpc_negatives(fvg__dpc *d, const fvg_items *items, int picture,
   const size_t width = (size_t)d->tuned->clip->embed_dim;
   const int before = d->n;
   int rank, class_index;
-  size_t k;
   fvg_rng rng;
   fvg_rng_seed(&rng, d->seed ^ fvg__path_hash(items->item[picture].path), FVG__STREAM_NEGATIVES + (uint64_t)epoch);
-  for (class_index = 0; class_index < n_class; class_index++) {
-    d->score[class_index] = 0;
-    for (k = 0; k < width; k++)
-      d->score[class_index] += (double)f[k] * (double)d->g[(size_t)class_index * width + k];
-  }
+  for (class_index = 0; class_index < n_class; class_index++)
+    d->score[class_index] = fvg__inner_product(f, d->g + (size_t)class_index * width, width);
   for (rank = 0; rank < d->top_k && rank < n_class; rank++) {
     int best = 0;
     for (class_index = 1; class_index < n_class; class_index++)

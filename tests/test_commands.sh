@@ -252,6 +252,7 @@ done
 rm -r "$work/off"
 check "ablation" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp --ablate $tiny --out '$work/ablate' 2>/dev/null | grep -q '^KgCoOp_PC  *seed 2'"
 check "with another entropy is another row" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp --ablate $tiny --entropy normalised --out '$work/ablate' 2>/dev/null | grep -q '^KgCoOp_PC+normalised  *seed 2'"
+check "wherever there is a gate" sh -c "cd '$work/ablate' && [ -d KgCoOp_FRG+FDC+normalised ] && [ ! -d KgCoOp_FDC+normalised ]"
 refused "a calibration of no kind" "--calibration fitted" tune --calibration fitted
 refused "no such published set" "caltech101" tune --model "$model" --dataset-root "$work" --dataset mnist --trainer CoOp --out "$work/x"
 check "few shots" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp --few-shot --shots 1,2 --epochs 2 --seeds 1 --augment none --out '$work/few-shot' 2>/dev/null | grep -q '^FVGPT_KgCoOp  *[0-9.]*  *[0-9.]*  *[0-9.]*\$'"

@@ -59,7 +59,7 @@ typedef struct options {
   char *dataset_names;                              /* all_dataset points into it                               */
   int argc, n_image, n_text, n_rest, n_data, n_runs, n_set, n_dataset, n_shots, all_shots[16], pictures;
   int size, flip, nearest, epochs, batch, threads, n_ctx, csc, fill_black, ablate, few_shot, normalised;
-  int calibration, dpc_top_k;                       /* calibration: 0 published, 1 crossfit, 2 guarded            */
+  int calibration, dpc_top_k;
   double lr, lambda_base, lambda_new, dpc_weight, dpc_weight_for_new;
 } options;
 

@@ -42,6 +42,14 @@ typedef struct tuning {
   double mean[MAX_ENTRIES][MAX_ROWS][MAX_TESTS];
 } tuning;
 
+/* --calibration, in the order of its words. */
+enum { PUBLISHED, CROSSFIT, GUARDED };
+static const char *const calibration_name[] = {"published", "crossfit", "guarded"};
+
+/* What a row has of the settings of gates: PC's calibration, and the entropies that both gates see. */
+static int calibration_of(const options *o, const table_row *r) { return r->no_pc ? PUBLISHED : o->calibration; }
+static int normalised_of(const options *o, const table_row *r) { return o->normalised && !(r->no_frg && r->no_pc); }
+
 static int row_named(const tuning *t, const char *name) {
   int i;
   for (i = 0; i < t->n_row && strcmp(t->row[i].name, name); i++) {}
@@ -58,32 +66,49 @@ static int add_row(tuning *t, const char *name, const fvg_method *method, int ba
   return t->n_row++;
 }
 
-/* CoOp's ablation rows bear the modules' names alone, others' the method's as well.  suffix: how PC is calibrated. */
-static void add_ablation(tuning *t, const fvg_method *method, int backbone, const char *suffix) {
+/* FVG-PT on a backbone, whole or without some of its modules.  Behind the name stand settings of its gates that are
+   not the published ones, so that each has a folder of its own. */
+static void add_fvgpt(tuning *t, const char *name, const table_row *like) {
+  const int calibration = calibration_of(t->o, like);
+  char full[96];
+  int at;
+  snprintf(full, sizeof full, "%s%s%s%s", name, calibration ? "+" : "",
+           calibration ? calibration_name[calibration] : "", normalised_of(t->o, like) ? "+normalised" : "");
+  at = add_row(t, full, like->method, like->backbone);
+  if (at < 0) return;
+  t->row[at].no_frg = like->no_frg;
+  t->row[at].no_fdc = like->no_fdc;
+  t->row[at].no_pc = like->no_pc;
+}
+
+/* CoOp's ablation rows bear the modules' names alone, others' the method's as well. */
+static void add_ablation(tuning *t, const fvg_method *method, int backbone) {
   static const struct { const char *name; int no_frg, no_fdc, no_pc; } part[] = {
-    {"FDC", 1, 0, 1}, {"PC", 0, 1, 0}, {"FRG+FDC", 0, 0, 1}, {"FDC+PC", 1, 0, 0}
+    {"FDC", 1, 0, 1}, {"PC", 1, 1, 0}, {"FRG+FDC", 0, 0, 1}, {"FDC+PC", 1, 0, 0}
   };
+  const int is_coop = !strcmp(fvg_method_name(method), "CoOp");
   size_t i;
   for (i = 0; i < sizeof part / sizeof *part; i++) {
+    table_row row;
     char name[64];
-    int at;
-    snprintf(name, sizeof name, "%s%s%s%s", strcmp(fvg_method_name(method), "CoOp") ? fvg_method_name(method) : "",
-             strcmp(fvg_method_name(method), "CoOp") ? "_" : "", part[i].name, part[i].no_pc ? "" : suffix);
-    at = add_row(t, name, method, backbone);
-    if (at < 0) return;
-    t->row[at].no_frg = part[i].no_frg;
-    t->row[at].no_fdc = part[i].no_fdc;
-    t->row[at].no_pc = part[i].no_pc;
+    memset(&row, 0, sizeof row);
+    row.method = method;
+    row.backbone = backbone;
+    row.no_frg = part[i].no_frg;
+    row.no_fdc = part[i].no_fdc;
+    row.no_pc = part[i].no_pc;
+    snprintf(name, sizeof name, "%s%s%s", is_coop ? "" : fvg_method_name(method), is_coop ? "" : "_", part[i].name);
+    add_fvgpt(t, name, &row);
   }
 }
 
 static fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
-  static const char *const calibration[] = {"", "+crossfit", "+guarded"};
   const char *at = t->o->trainer;
   add_row(t, "zero_shot", NULL, -1);
   while (*at) {
     const fvg_method *method;
-    char name[64], full[96], suffix[32];
+    table_row whole;
+    char name[64];
     size_t n = strcspn(at, ",");
     int fvgpt = !strncmp(at, "FVGPT_", 6), dpc = !strncmp(at, "DPC_", 4), backbone, row;
     if (n >= sizeof name) n = sizeof name - 1;
@@ -102,10 +127,11 @@ static fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
     backbone = add_row(t, fvg_method_name(method), method, -1);
     if (dpc && (row = add_row(t, name, method, backbone)) >= 0) t->row[row].dpc = 1;
     if (fvgpt) {
-      snprintf(suffix, sizeof suffix, "%s%s", calibration[t->o->calibration], t->o->normalised ? "+normalised" : "");
-      snprintf(full, sizeof full, "%s%s", name, suffix);
-      add_row(t, full, method, backbone);
-      if (t->o->ablate) add_ablation(t, method, backbone, suffix);
+      memset(&whole, 0, sizeof whole);
+      whole.method = method;
+      whole.backbone = backbone;
+      add_fvgpt(t, name, &whole);
+      if (t->o->ablate) add_ablation(t, method, backbone);
     }
     at += strcspn(at, ",");
     at += *at == ',';

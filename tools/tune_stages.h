@@ -40,7 +40,6 @@ static fvg_train_desc train_desc_of(const tuning *t, const table_row *r, int see
 }
 
 static void describe(const tuning *t, const table_row *r, int seed, const fvg_items *items, fvg__settings *x) {
-  static const char *const calibration[] = {"published", "crossfit", "guarded"};
   const options *o = t->o;
   fvg_train_desc d = train_desc_of(t, r, seed);
   uint64_t h = mark_start;
@@ -69,8 +68,8 @@ static void describe(const tuning *t, const table_row *r, int seed, const fvg_it
   fvg__set_number(x, "lambda_new", o->lambda_new);
   fvg__set(x, "template", o->prompt_template ? o->prompt_template : "a photo of a {}.");
   fvg__set(x, "fill", o->fill_black ? "black" : "mean");
-  fvg__set(x, "calibration", calibration[r->no_pc ? 0 : o->calibration]);
-  fvg__set(x, "entropy", o->normalised && !r->no_pc ? "normalised" : "raw");
+  fvg__set(x, "calibration", calibration_name[calibration_of(o, r)]);
+  fvg__set(x, "entropy", normalised_of(o, r) ? "normalised" : "raw");
 }
 
 /* Of all this, of the learner and of the modules, for the state of a stage that may be cut off. */
@@ -293,6 +292,9 @@ static fvg_status every_other(fvg_ctx *c, const fvg_items *items, int first, fvg
   return FVG_OK;
 }
 
+/* One time in a hundred chance alone gives such evidence (fvg_calibration_evidence). */
+static const double guard = 2.33;
+
 /* The backbone gate of f once more, on classes that its prompts have not seen: the method is tuned on each half of
    the classes, and the gate learns from the other half.  Guarded, it does so only if plain CLIP scores these pictures
    better than the halves' learners, by more than chance explains. */
@@ -331,13 +333,13 @@ static fvg_status calibrate(tuning *t, const table_row *r, int seed, const fvg_i
     source[i].class_name = name[1 - i];
     source[i].n_class = n[1 - i];
   }
-  if (!s && t->o->calibration == 2) {
+  if (!s && t->o->calibration == GUARDED) {
     s = fvg_calibration_evidence(source, 2, t->o->prompt_template, &evidence);
     if (!s)
       fvg__log(c, 0, "%s seed %d: on unseen classes CLIP is better by %.2f deviations; the %s gate is taken", r->name,
-               seed, evidence, evidence > 2.33 ? "cross-fitted" : "published");
+               seed, evidence, evidence > guard ? "cross-fitted" : "published");
   }
-  if (!s && evidence > 2.33) s = fvg_fvgpt_calibrate(f, source, 2, t->o->prompt_template, &desc);
+  if (!s && evidence > guard) s = fvg_fvgpt_calibrate(f, source, 2, t->o->prompt_template, &desc);
   for (i = 0; i < 2; i++) {
     views_done(t, v[i]);
     fvg_learner_free(l[i]);
@@ -366,12 +368,12 @@ static fvg_status stage_fvgpt(tuning *t, int row, int run, const fvg_items *item
   modules.no_frg = r->no_frg;
   modules.no_fdc = r->no_fdc;
   modules.no_pc = r->no_pc;
-  modules.normalise_entropy = t->o->normalised;
+  modules.normalise_entropy = normalised_of(t->o, r);
   modules.seed = (uint64_t)seed;
   s = fvg_fvgpt_new(t->m->ctx, f, &modules);
   if (!s) s = views_for(t, seed, STAGE_2, l, &views);
   if (!s) s = fvg_fvgpt_train(*f, l, views, items, t->o->prompt_template, &g.desc);
-  if (!s && t->o->calibration && !r->no_pc) s = calibrate(t, r, seed, items, l, *f);
+  if (!s && calibration_of(t->o, r) != PUBLISHED) s = calibrate(t, r, seed, items, l, *f);
   views_done(t, views);
   return stage_end(t, &g, s, l, *f, &t->curve[row][run]);
 }
