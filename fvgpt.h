@@ -236,6 +236,10 @@ FVG_DEF void        fvg_tensor_free(fvg_ctx *c, fvg_tensor *x);
    asks for a class or function other than tensors, plain containers, modules and optimisers; FVG_E_UNSUPPORTED for
    older and for compressed files. */
 FVG_DEF fvg_status  fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fvg_source *s);
+/* n opened files as one, which takes them over and closes them, also when joining fails: large models are published in
+   several.  name: for messages about the whole; metadata are the first file's.  FVG_E_FORMAT if two of the files hold
+   a tensor of the same name. */
+FVG_DEF fvg_status  fvg_weights_join(fvg_ctx *c, fvg_weights **out, fvg_weights *const *part, int n, const char *name);
 
 /* safetensors, writing.  The file appears complete or not at all: it is written beside `path` and renamed. */
 typedef struct fvg_named_tensor { const char *name; fvg_tensor tensor; } fvg_named_tensor;
@@ -1611,6 +1615,7 @@ typedef struct fvg__weight {
   uint64_t begin, end;               /* offsets in the file, not in the data section                             */
   int strided;                       /* not row-major (chapter 12): an element lies at begin plus, for each         */
   uint64_t stride[FVG_MAX_DIM];      /* dimension, index * stride elements, and ends at `end` or before             */
+  fvg_weights *part;                 /* of joined files: the one that holds it; else NULL                           */
 } fvg__weight;
 
 struct fvg_weights {
@@ -1622,6 +1627,8 @@ struct fvg_weights {
   int n;
   fvg__weight *weight;               /* [n] in the header's order                                                */
   const void **by_name;              /* [n] pointers to them, sorted by strcmp                                   */
+  fvg_weights **part;                /* [n_part] the files that were joined, owned                               */
+  int n_part;
 };
 
 /* dtypes of the format beyond fvg_dtype: bytes per element, to check the file. Newer ones pass unchecked. */
@@ -1773,17 +1780,65 @@ static fvg_status fvg__weights_check(fvg_weights *w) {
   return fvg__weights_sort_names(w);
 }
 
+/* What a file that holds no weights is, by how it begins; NULL: not known. */
+static const char *fvg__not_weights(const uint8_t *first, size_t n, fvg_status *status) {
+  static const struct { const char *begin, *what; } known[] = {
+    {"version https://git-lfs.github.com/", "a Git LFS pointer, not the weights, which were not downloaded: run "
+                                            "`git lfs pull`, or download the file itself"},
+    {"<!DOCTYPE", "an HTML page, not weights: download the file itself"},
+    {"<!doctype", "an HTML page, not weights: download the file itself"},
+    {"<html", "an HTML page, not weights: download the file itself"},
+    {"<?xml", "an XML page, not weights: download the file itself"},
+    {"{\"error\"", "a server's message of an error, not weights: download the file again"},
+    {"{", "JSON text, not weights"},
+    {"GGUF", "a GGUF file; safetensors and PyTorch files are read"},
+    {"\x89HDF", "an HDF5 file (TensorFlow); safetensors and PyTorch files are read"},
+    {"\x93NUMPY", "a NumPy array; safetensors and PyTorch files are read"},
+    {"\x1f\x8b", "packed by gzip; unpack it first"},
+    {"\x28\xb5\x2f\xfd", "packed by zstd; unpack it first"},
+    {"\xfd" "7zXZ", "packed by xz; unpack it first"},
+    {"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e", "in torch.save's format of before PyTorch 1.6; "
+     "save it again with a newer one: torch.save(torch.load(FILE, map_location=\"cpu\"), FILE)"},
+    {"\x80\x02", "a Python pickle and no archive; save it again with torch.save"},
+    {"\x80\x04", "a Python pickle and no archive; save it again with torch.save"},
+    {NULL, NULL}
+  };
+  int i;
+  *status = FVG_E_FORMAT;
+  if (!n) return "empty";
+  if (n > 8 && first[8] == '{') return NULL;                     /* safetensors that are cut off                  */
+  if (first[0] == 0x80 || first[0] == 'G' || first[0] >= 0x89 || first[0] == 0x1f || first[0] == 0x28)
+    *status = FVG_E_UNSUPPORTED;                                 /* weights all the same, in another form         */
+  for (i = 0; known[i].begin; i++) {
+    size_t length = strlen(known[i].begin);
+    if (n >= length && memcmp(first, known[i].begin, length) == 0) return known[i].what;
+  }
+  return NULL;
+}
+
+/* A file whose header, of n bytes if it is safetensors, cannot be there. */
+static fvg_status fvg__refuse_weights(fvg_weights *w, uint64_t n) {
+  uint8_t first[40];
+  size_t n_first = w->source.size < sizeof first ? (size_t)w->source.size : sizeof first;
+  fvg_status s = fvg__source_read(w->c, &w->source, first, 0, n_first);
+  fvg_status kind;
+  const char *what = s ? NULL : fvg__not_weights(first, n_first, &kind);
+  if (s) return s;
+  if (what) return fvg__fail(w->c, kind, "%s: this is %s", w->file, what);
+  return fvg__fail(w->c, FVG_E_FORMAT, "%s: not a safetensors file: header of %.0f bytes in a file of %.0f",
+                   w->file, (double)n, (double)w->source.size);
+}
+
 static fvg_status fvg__weights_read_json(fvg_weights *w, size_t *header_bytes) {
   uint8_t length[8];
   uint64_t n = 0;
   char *text;
   int i;
-  fvg_status s = fvg__source_read(w->c, &w->source, length, 0, sizeof length);
+  fvg_status s = w->source.size < 8 ? fvg__refuse_weights(w, 8) :
+                                      fvg__source_read(w->c, &w->source, length, 0, sizeof length);
   if (s) return s;
   for (i = 7; i >= 0; i--) n = n << 8 | length[i];
-  if (n > w->source.size - 8 || n > FVG__HEADER_LIMIT)
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: not a safetensors file: header of %.0f bytes in a file of %.0f",
-                     w->file, (double)n, (double)w->source.size);
+  if (n > w->source.size - 8 || n > FVG__HEADER_LIMIT) return fvg__refuse_weights(w, n);
   text = (char *)fvg__alloc(w->c, 8 + (size_t)n);
   if (!text) return FVG_E_NOMEM;
   memset(text, ' ', 8);              /* blanks for the length: then messages count from the file's start            */
@@ -1834,13 +1889,53 @@ FVG_DEF fvg_status fvg_weights_open(fvg_ctx *c, fvg_weights **out, const fvg_sou
 }
 
 FVG_DEF void fvg_weights_close(fvg_weights *w) {
+  int i;
   if (!w) return;
+  for (i = 0; i < w->n_part; i++) fvg_weights_close(w->part[i]);
+  fvg__release(w->c, w->part);
   fvg_source_close(&w->source);
   fvg__json_free(w->c, &w->json);
   fvg__release(w->c, w->weight);
   fvg__release(w->c, w->by_name);
   fvg__release(w->c, w->file);
   fvg__release(w->c, w);
+}
+
+static fvg_status fvg__weights_join(fvg_weights *w, fvg_weights *const *part, int n, const char *name) {
+  int i, k, count = 0;
+  for (i = 0; i < n; i++) count += part[i]->n;
+  w->file = fvg__copy_string(w->c, name);
+  w->weight = (fvg__weight *)fvg__alloc_array(w->c, (size_t)count, sizeof *w->weight);
+  if (!w->file || !w->weight) return FVG_E_NOMEM;
+  for (i = 0; i < n; i++)
+    for (k = 0; k < part[i]->n; k++) {
+      w->weight[w->n] = part[i]->weight[k];
+      w->weight[w->n++].part = part[i];
+    }
+  return fvg__weights_sort_names(w);
+}
+
+FVG_DEF fvg_status fvg_weights_join(fvg_ctx *c, fvg_weights **out, fvg_weights *const *part, int n, const char *name) {
+  fvg_weights *w = (fvg_weights *)fvg__alloc(c, sizeof *w);
+  fvg_status s = FVG_E_NOMEM;
+  int i;
+  *out = NULL;
+  if (w) {
+    w->c = c;
+    w->metadata = -1;
+    w->part = (fvg_weights **)fvg__alloc_array(c, (size_t)n, sizeof *w->part);
+  }
+  if (!w || !w->part) {
+    for (i = 0; i < n; i++) fvg_weights_close(part[i]);
+    fvg__release(c, w);
+    return s;
+  }
+
+  for (i = 0; i < n; i++) w->part[w->n_part++] = part[i];
+  s = fvg__weights_join(w, part, n, name);
+  if (s) { fvg_weights_close(w); return s; }
+  *out = w;
+  return FVG_OK;
 }
 
 static const fvg__weight *fvg__weights_find(const fvg_weights *w, const char *name) {
@@ -1872,6 +1967,7 @@ FVG_DEF int fvg_weights_info(const fvg_weights *w, const char *name, fvg_tensor 
 }
 
 FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key) {
+  if (w->n_part) return fvg_weights_metadata(w->part[0], key);
   int i = fvg__json_find(&w->json, w->metadata, key);
   return i < 0 ? NULL : w->json.value[i].string;
 }
@@ -2001,6 +2097,7 @@ FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, const char *name, fvg_dtype a
   uint8_t *buffer = NULL, *span = NULL;
   memset(out, 0, sizeof *out);
   if (!e) return fvg__fail(w->c, FVG_E_FORMAT, "%s: no tensor %s", w->file, name);
+  if (e->part) return fvg_weights_get(e->part, name, as, out);
   if (!e->supported || !fvg__convertible(e->shape.type, as))
     return fvg__fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: dtype %.20s cannot be read as %s", w->file, e->name,
                      e->dtype, fvg__dtype_name(as));
@@ -6479,15 +6576,11 @@ static fvg_status fvg__weights_read_pytorch(fvg_weights *w) {
 
 /* A safetensors header may have a length that reads "PK", but at byte 8 it has a brace, zip its way of packing. */
 static fvg_status fvg__weights_read_any(fvg_weights *w) {
-  static const uint8_t old_magic[15] = {0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46,
-                                        0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e};
-  uint8_t first[15] = {0};
-  fvg_status s = fvg__source_read(w->c, &w->source, first, 0, w->source.size < 15 ? (size_t)w->source.size : 15);
+  uint8_t first[9] = {0};
+  fvg_status s = fvg__source_read(w->c, &w->source, first, 0, w->source.size < 9 ? (size_t)w->source.size : 9);
   if (s) return s;
   if (memcmp(first, "PK\3\4", 4) == 0 && first[8] != '{') return fvg__weights_read_pytorch(w);
-  if (memcmp(first, old_magic, 15) != 0) return fvg__weights_read_header(w);
-  return fvg__fail(w->c, FVG_E_UNSUPPORTED, "%s: in torch.save's format of before PyTorch 1.6; save it again with a "
-                   "newer one: torch.save(torch.load(FILE, map_location=\"cpu\"), FILE)", w->file);
+  return fvg__weights_read_header(w);
 }
 
 FVG_DEF fvg_status fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fvg_source *s) {

@@ -16,8 +16,8 @@
              fvg_image picture, view;
              fvg_clip_encode_classes(m, NULL, name, 3, g);                          // "a photo of a cat.", ...
              fvg_image_load(c, &picture, "pet.ppm", 3);
-             fvg_image_test_transform(c, &view, &picture, 224, FVG_BICUBIC);
-             fvg_image_normalize(c, &view, pixels);
+             fvg_image_test_transform(c, &view, &picture, &m->preprocess);
+             fvg_image_normalize(c, &view, &m->preprocess, pixels);
              fvg_clip_encode_images(m, pixels, 1, f);                               // score: s cos(f, g)
 
    =========================================================================================================
@@ -111,7 +111,7 @@ FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, const char *utf8, int *i
    --------------------------------------------------------------------------------------------------------- */
 /* Pixels: rows top down, interleaved; owned. */
 typedef struct fvg_image { int width, height, channels; uint8_t *pixels; } fvg_image;
-typedef enum fvg_filter { FVG_BICUBIC = 0, FVG_NEAREST } fvg_filter;
+typedef enum fvg_filter { FVG_BICUBIC = 0, FVG_NEAREST, FVG_BILINEAR } fvg_filter;
 typedef struct fvg_crop { int top, left, height, width, flip; } fvg_crop;               /* flip: mirror left-right */
 
 /* channels 3: RGB as Pillow's convert("RGB") gives it (alpha dropped, grey repeated, no EXIF turn); channels 1: grey
@@ -125,20 +125,34 @@ FVG_DEF void       fvg_image_free(fvg_ctx *c, fvg_image *image);
 /* Mask to 0/255, one channel: 255 where the mean of the channels / 255 > threshold (0: 0.5; negative: 0).
    In place. */
 FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float threshold);
-/* Byte-equal to Pillow's resize: bicubic (a = -0.5, antialiased, 22-bit fixed point) or nearest. */
+/* Byte-equal to Pillow's resize: bicubic (a = -0.5) or bilinear, both antialiased in 22-bit fixed point, or nearest. */
 FVG_DEF fvg_status fvg_image_resize(fvg_ctx *c, fvg_image *out, const fvg_image *in, int width,
                                     int height, fvg_filter filter);
-/* CLIP's test transform: short side to `size`, aspect kept, then the centre size x size. */
-FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fvg_image *in,
-                                            int size, fvg_filter filter);
+/* How a model wants its pictures: first resized, then cut to the square that its image tower sees, then normalised. */
+typedef enum fvg_resize_mode {
+  FVG_RESIZE_SHORTEST = 0,           /* the shorter side becomes `resize`, the aspect is kept                   */
+  FVG_RESIZE_SQUASH                  /* both sides become `resize`                                              */
+} fvg_resize_mode;
+typedef struct fvg_preprocess {
+  int size;                          /* side of the centre that is cut out, the tower's image_size               */
+  int resize;                        /* at least size                                                            */
+  fvg_resize_mode resize_mode;
+  fvg_filter filter;
+  float mean[3], std[3];             /* of R, G, B in 0..1                                                       */
+} fvg_preprocess;
+/* OpenAI's: the shorter side to `size`, bicubic, and CLIP's means and deviations. */
+FVG_DEF fvg_preprocess fvg_preprocess_defaults(int size);
+/* The test transform: resized, and the centre [size, size] of that.  A mask takes the way of its picture with the
+   filter FVG_NEAREST in a copy of p. */
+FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fvg_image *in, const fvg_preprocess *p);
 /* Crop a box, resize it to size x size, mirror if told. */
 FVG_DEF fvg_status fvg_image_resized_crop(fvg_ctx *c, fvg_image *out, const fvg_image *in, const fvg_crop *crop,
                                           int size, fvg_filter filter);
 /* torchvision's RandomResizedCrop box (ratio 3/4..4/3) for a width x height image, and a fair coin for the flip. The
    crop's share of the area lies in scale_min..scale_max; the published setting is 0.08, 1. */
 FVG_DEF fvg_crop   fvg_crop_random(fvg_rng *r, int width, int height, double scale_min, double scale_max);
-/* [3, height, width] floats: (pixel / 255 - mean) / std with CLIP's constants. image must have 3 channels. */
-FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, float *chw);
+/* [3, height, width] floats: (pixel / 255 - mean) / std with p's constants.  image must have 3 channels. */
+FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, const fvg_preprocess *p, float *chw);
 
 /* ---------------------------------------------------------------------------------------------------------
    Data sets and protocol
@@ -228,25 +242,33 @@ typedef struct fvg_clip {            /* used by one thread at a time, as its con
   int   has_vision, has_text, embed_dim;
   float logit_scale;                 /* s = exp(logit_scale of the file); 100 in OpenAI's models               */
   fvg_vision_tower vision;
+  fvg_preprocess preprocess;         /* what the model's files say of pictures; every path to pixels follows it */
   fvg_text_tower text;
   fvg_tokenizer *tokenizer;          /* NULL: texts cannot be encoded                                          */
   void **owned; int n_owned;         /* the memory of the tensors                                              */
   fvg_tape *tape;                    /* working memory of the encoders, kept from call to call                 */
 } fvg_clip;
 
-/* From weights in HF's, OpenAI's or open_clip's names. config_json: HF's config.json or open_clip_config.json as
-   text, or NULL: sizes from the shapes, heads of 64, quick_gelu. keep_as: F32, with the matrices in panels for the
-   kernels (fvg_tensor_pack), or F16/BF16 to hold them in half the memory, which is slower. */
+/* From weights in Hugging Face's, OpenAI's or open_clip's names, also behind the wrappers of training programs.
+   config_json: the text of Hugging Face's config.json or of open_clip's (with model_cfg, or what that holds), or NULL:
+   sizes from the shapes, heads of 64, quick_gelu.  keep_as: F32, with the matrices in panels for the kernels
+   (fvg_tensor_pack), or F16/BF16 to hold them in half the memory, which is slower.  FVG_E_UNSUPPORTED names the tensor
+   or setting that is not computed here; FVG_E_SHAPE if shapes and configuration disagree. */
 FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights,
                                  const char *config_json, fvg_dtype keep_as);
 #ifndef FVGPT_NO_STDIO
-/* From a folder (config.json; model.safetensors, open_clip_model.safetensors, pytorch_model.bin or
-   open_clip_pytorch_model.bin; merges.txt or bpe_simple_vocab_16e6.txt) or from one file, .safetensors or PyTorch's
-   .pt, .pth or .bin (fvg_weights_open_any), with the config.json beside it if there is one. merges: path of the
-   vocabulary; NULL: in the folder, beside it, or in a folder `model` beside its parent. A missing vocabulary is no
-   error until a text is to be encoded. */
+/* From a folder (model.safetensors, open_clip_model.safetensors, pytorch_model.bin or open_clip_pytorch_model.bin, in
+   one file or in several with their .index.json; config.json, open_clip_config.json, preprocessor_config.json;
+   merges.txt or bpe_simple_vocab_16e6.txt) or from one file, safetensors or PyTorch's, whatever its ending
+   (fvg_weights_open_any), with the configurations beside it.  Of two configurations the one by the publisher of the
+   tensors' names counts.  merges: path of the vocabulary; NULL: in the folder, beside it, or in a folder `model`
+   beside its parent.  A missing vocabulary is no error until a text is to be encoded. */
 FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges, fvg_dtype keep_as);
 #endif
+/* m->preprocess from the text of a preprocessor_config.json or processor_config.json of Hugging Face, or of a file
+   with open_clip's preprocess_cfg.  name: the file, for messages.  fvg_clip_open calls it; fvg_clip_load knows only
+   open_clip's preprocess_cfg.  FVG_E_UNSUPPORTED names a step that is not computed here. */
+FVG_DEF fvg_status fvg_clip_set_preprocess(fvg_clip *m, const char *json, const char *name);
 FVG_DEF void       fvg_clip_free(fvg_clip *m);
 /* Puts the matrices of a model that was loaded as F32 back into rows, as fvg_tape_train wants them; it computes as
    before, but slower.  Matrices in half precision stay as they are.  Nodes made of the model before become invalid.
@@ -1866,7 +1888,8 @@ FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char
    Bicubic.  Output sample i looks at c = (i + 1/2) r, r = in/out, through Keys' kernel (1981, a = -1/2) stretched
    by f = max(r, 1), which is the low-pass when shrinking: taps x with |x + 1/2 - c| < 2 f, weights k((x + 1/2 - c)/f)
    over their sum.  Rows first, then columns, weights rounded to 22 fractional bits, each pass rounded and clipped
-   to a byte, a pass left out when its size does not change.  One function, fvg__resample, computes any window of the
+   to a byte, a pass left out when its size does not change.  Bilinear is the same with the kernel 1 - |x|, which
+   reaches half as far.  One function, fvg__resample, computes any window of the
    result from a view of the source, [height, width, channels] bytes: a crop is a view, the centre crop a window.
 
    Masks take every step of their image with the nearest pixel instead, and stay 0/255. */
@@ -1887,6 +1910,12 @@ static uint8_t fvg__weighted_byte(int sum) {                                  /*
   return (uint8_t)(sum < 255 ? sum : 255);
 }
 
+/* 1 - |x| up to 1. */
+static double fvg__triangle(double x) {
+  x = fabs(x);
+  return x < 1 ? 1 - x : 0;
+}
+
 /* Keys' cubic, a = -1/2: (3|x|^3 - 5|x|^2)/2 + 1 up to 1, (-|x|^3 + 5|x|^2 - 8|x|)/2 + 2 up to 2.  The order of the
    operations, each rounded, is part of the result. */
 static double fvg__keys(double x) {
@@ -1897,8 +1926,10 @@ static double fvg__keys(double x) {
 }
 
 /* Weights of outputs first..first+n-1 of a line of n_in samples resized to n_out. */
-static fvg_status fvg__taps_new(fvg_ctx *c, fvg__taps *t, int n_in, int n_out, int first, int n) {
-  double ratio = (double)n_in / n_out, stretch = ratio > 1 ? ratio : 1, support = 2 * stretch, shrink = 1 / stretch;
+static fvg_status fvg__taps_new(fvg_ctx *c, fvg__taps *t, fvg_filter filter, int n_in, int n_out, int first, int n) {
+  double (*kernel)(double x) = filter == FVG_BILINEAR ? fvg__triangle : fvg__keys;
+  double ratio = (double)n_in / n_out, stretch = ratio > 1 ? ratio : 1, shrink = 1 / stretch;
+  double support = (filter == FVG_BILINEAR ? 1 : 2) * stretch;
   int i, k;
   t->n = n;
   t->stride = (2 * (int)ceil(support) + 1 + 3) / 4 * 4;
@@ -1914,9 +1945,9 @@ static fvg_status fvg__taps_new(fvg_ctx *c, fvg__taps *t, int n_in, int n_out, i
     if (high > n_in) high = n_in;
     t->first[i] = low;
     t->count[i] = high - low;
-    for (k = low; k < high; k++) sum += fvg__keys((k - centre + 0.5) * shrink);
+    for (k = low; k < high; k++) sum += kernel((k - centre + 0.5) * shrink);
     for (k = low; k < high; k++) {
-      double w = fvg__keys((k - centre + 0.5) * shrink) / sum * (1 << FVG__WEIGHT_BITS);
+      double w = kernel((k - centre + 0.5) * shrink) / sum * (1 << FVG__WEIGHT_BITS);
       *weight++ = (int)(w < 0 ? w - 0.5 : w + 0.5);
     }
   }
@@ -2112,7 +2143,7 @@ FVG__AVX2 static void fvg__column_pass_avx2(uint8_t *dst, const uint8_t *src, si
 
 /* Rows first..first+n-1 of the view, made as wide as the window, into dst, [n, window width, channels]. */
 static fvg_status fvg__horizontal(fvg_ctx *c, uint8_t *dst, const fvg__view *in, int width, const fvg__window *w,
-                                  int first, int n) {
+                                  fvg_filter filter, int first, int n) {
   const uint8_t *src = in->pixels + (size_t)first * in->row;
   size_t row = (size_t)w->width * (size_t)in->channels;
   fvg__taps t;
@@ -2122,7 +2153,7 @@ static fvg_status fvg__horizontal(fvg_ctx *c, uint8_t *dst, const fvg__view *in,
     for (; y < n; y++) memcpy(dst + (size_t)y * row, src + (size_t)y * in->row, row);
     return FVG_OK;
   }
-  if (fvg__taps_new(c, &t, in->width, width, w->left, w->width)) return FVG_E_NOMEM;
+  if (fvg__taps_new(c, &t, filter, in->width, width, w->left, w->width)) return FVG_E_NOMEM;
 #ifdef FVG__X86_SIMD
   if (fvg__uses_avx2(c)) y = fvg__row_passes_avx2(dst, in, &t, first, n);
 #endif
@@ -2132,23 +2163,23 @@ static fvg_status fvg__horizontal(fvg_ctx *c, uint8_t *dst, const fvg__view *in,
 }
 
 /* Both passes when the height changes: only the source rows that the window's rows look at go through the first. */
-static fvg_status fvg__bicubic(fvg_ctx *c, uint8_t *dst, const fvg__view *in, int width, int height,
-                               const fvg__window *w) {
+static fvg_status fvg__two_passes(fvg_ctx *c, uint8_t *dst, const fvg__view *in, int width, int height,
+                                  const fvg__window *w, fvg_filter filter) {
   size_t row = (size_t)w->width * (size_t)in->channels;
   fvg_status s = FVG_OK;
   void (*column_pass)(uint8_t *, const uint8_t *, size_t, const int *, int, size_t) = fvg__column_pass;
   uint8_t *middle = NULL;
   fvg__taps t;
   int first, n, y;
-  if (height == in->height) return fvg__horizontal(c, dst, in, width, w, w->top, w->height);
-  if (fvg__taps_new(c, &t, in->height, height, w->top, w->height)) return FVG_E_NOMEM;
+  if (height == in->height) return fvg__horizontal(c, dst, in, width, w, filter, w->top, w->height);
+  if (fvg__taps_new(c, &t, filter, in->height, height, w->top, w->height)) return FVG_E_NOMEM;
   first = t.first[0];
   n = t.first[t.n - 1] + t.count[t.n - 1] - first;
   if ((int64_t)n * w->width > FVG__IMAGE_PIXELS)
     s = fvg__fail(c, FVG_E_UNSUPPORTED, "resize %d x %d to %d x %d: %d x %d pixels between the passes are too many",
                   in->width, in->height, width, height, w->width, n);
   else if ((middle = (uint8_t *)fvg__alloc_array(c, (size_t)n, row)) == NULL) s = FVG_E_NOMEM;
-  else s = fvg__horizontal(c, middle, in, width, w, first, n);
+  else s = fvg__horizontal(c, middle, in, width, w, filter, first, n);
 #ifdef FVG__X86_SIMD
   if (fvg__uses_avx2(c) && row >= 32) column_pass = fvg__column_pass_avx2;
 #endif
@@ -2190,7 +2221,7 @@ static fvg_status fvg__resample(fvg_ctx *c, fvg_image *out, const fvg__view *in,
                                 const fvg__window *w, fvg_filter filter) {
   fvg_status s;
   memset(out, 0, sizeof *out);
-  if (filter != FVG_BICUBIC && filter != FVG_NEAREST)
+  if (filter != FVG_BICUBIC && filter != FVG_NEAREST && filter != FVG_BILINEAR)
     return fvg__fail(c, FVG_E_ARG, "resize: no filter %d", (int)filter);
   if (!fvg__image_fits(w->width, w->height))
     return fvg__fail(c, FVG_E_ARG, "resize %d x %d to %d x %d: sides must be 1 to %d, pixels at most %d", in->width,
@@ -2198,7 +2229,7 @@ static fvg_status fvg__resample(fvg_ctx *c, fvg_image *out, const fvg__view *in,
   s = fvg__image_new(c, out, w->width, w->height, in->channels);
   if (s) return s;
   if (filter == FVG_NEAREST) s = fvg__nearest(c, out->pixels, in, width, height, w);
-  else s = fvg__bicubic(c, out->pixels, in, width, height, w);
+  else s = fvg__two_passes(c, out->pixels, in, width, height, w, filter);
   if (s) fvg_image_free(c, out);
   return s;
 }
@@ -2236,26 +2267,44 @@ FVG_DEF fvg_status fvg_image_resize(fvg_ctx *c, fvg_image *out, const fvg_image 
 /* ---- CLIP's transforms ---- */
 static int fvg__half_to_even(int n) { return n / 2 + (n % 2 && n / 2 % 2); }   /* round(n/2) as Python rounds       */
 
-FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fvg_image *in, int size,
-                                            fvg_filter filter) {
+FVG_DEF fvg_preprocess fvg_preprocess_defaults(int size) {
+  static const float mean[3] = {0.48145466f, 0.4578275f, 0.40821073f};
+  static const float std[3] = {0.26862954f, 0.26130258f, 0.27577711f};
+  fvg_preprocess p;
+  memset(&p, 0, sizeof p);
+  p.size = p.resize = size;
+  memcpy(p.mean, mean, sizeof mean);
+  memcpy(p.std, std, sizeof std);
+  return p;
+}
+
+FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fvg_image *in,
+                                            const fvg_preprocess *p) {
+  const int size = p->size, side = p->resize;
+  int width = side, height = side;
   fvg__view view;
   fvg__window centre;
-  double longer;
-  int tall, width, height;
   fvg_status s = fvg__resize_begin(c, out, in, "test transform");
   if (s) return s;
-  tall = in->height > in->width;
-  longer = tall ? (double)size * in->height / in->width : (double)size * in->width / in->height;
-  if (!fvg__image_fits(size, size) || longer > FVG__IMAGE_PIXELS)
-    return fvg__fail(c, FVG_E_ARG, "test transform of %d x %d: sides of %d and %.0f pixels cannot be made", in->width,
-                     in->height, size, longer);
-  width = tall ? size : (int)longer;
-  height = tall ? (int)longer : size;
+
+  if (p->resize_mode == FVG_RESIZE_SHORTEST) {
+    int tall = in->height > in->width;
+    double longer = tall ? (double)side * in->height / in->width : (double)side * in->width / in->height;
+    if (!fvg__image_fits(side, side) || longer > FVG__IMAGE_PIXELS)
+      return fvg__fail(c, FVG_E_ARG, "test transform of %d x %d: sides of %d and %.0f pixels cannot be made", in->width,
+                       in->height, side, longer);
+    if (tall) height = (int)longer;
+    else width = (int)longer;
+  }
+  if (!fvg__image_fits(size, size) || size > width || size > height)
+    return fvg__fail(c, FVG_E_ARG, "test transform: the centre of %d pixels a side does not lie within %d x %d", size,
+                     width, height);
+
   centre.left = fvg__half_to_even(width - size);
   centre.top = fvg__half_to_even(height - size);
   centre.width = centre.height = size;
   view = fvg__image_view(in, 0, 0, in->width, in->height);
-  return fvg__resample(c, out, &view, width, height, &centre, filter);
+  return fvg__resample(c, out, &view, width, height, &centre, p->filter);
 }
 
 static void fvg__mirror(fvg_image *image) {
@@ -2355,9 +2404,7 @@ FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float thresh
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, float *chw) {
-  static const float mean[3] = {0.48145466f, 0.4578275f, 0.40821073f};
-  static const float std[3] = {0.26862954f, 0.26130258f, 0.27577711f};
+FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, const fvg_preprocess *p, float *chw) {
   float table[256];
   size_t i, n;
   int j, v;
@@ -2368,31 +2415,778 @@ FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, float
                      image->height, image->width, image->channels);
   n = (size_t)image->width * (size_t)image->height;
   for (j = 0; j < 3; j++) {
-    for (v = 0; v < 256; v++) table[v] = ((float)v / 255.0f - mean[j]) / std[j];
+    for (v = 0; v < 256; v++) table[v] = ((float)v / 255.0f - p->mean[j]) / p->std[j];
     for (i = 0; i < n; i++) *chw++ = table[image->pixels[3 * i + (size_t)j]];
   }
   return FVG_OK;
 }
 
 /*===========================================================================================================
- * CHAPTER 4  MODELS: one CLIP under three sets of names
+ * CHAPTER 4  CONFIGURATIONS: what the files beside the weights say
+ *===========================================================================================================
+   The tensors' shapes tell how wide and how deep a tower is.  What they cannot tell stands in a JSON file beside the
+   weights: heads, activation, the epsilon of layer norm.  Three programs write such files, each in its own form:
+
+     Hugging Face   {"text_config": {...}, "vision_config": {...}}, or the settings of one tower saved alone, with
+                    "model_type": "clip_text_model".  The older text_config_dict holds in place of text_config.
+     open_clip      {"model_cfg": {"vision_cfg": {...}, "text_cfg": {...}}, "preprocess_cfg": {...}}, or bare, what
+                    model_cfg holds.
+     timm           {"architecture": ..., "pretrained_cfg": {...}}, which says nothing of CLIP and is passed over.
+
+   What a file leaves out has the default of the program that wrote it: 8 text heads and 12 image heads in Hugging
+   Face's classes; 8 text heads, image heads of 64 columns and plain gelu in open_clip.  Without any file heads are 64
+   columns wide and the activation is quick_gelu, as in OpenAI's own models.
+
+   A setting that changes the arithmetic and is not computed here (average pooling, a text tower without its causal
+   mask, layer scale) is refused by name.  open_clip itself accepts no key that it does not know, so any other key in
+   its form is refused as well.  Hugging Face's classes ignore what they do not know, and so does this chapter, unless
+   the key says that the model brings code of its own. */
+
+#define FVG__CONFIG_NAME 420                    /* bytes of a message's name of the file                            */
+
+typedef enum fvg__config_form { FVG__NO_CONFIG = 0, FVG__HUGGING_FACE, FVG__OPEN_CLIP, FVG__TIMM } fvg__config_form;
+
+typedef struct fvg__config {
+  fvg_ctx *c;
+  fvg__json json;
+  char file[FVG__CONFIG_NAME];                   /* for messages                                                    */
+  fvg__config_form form;
+  int model, vision, text;                       /* indices of the sections, -1 for one that is not there           */
+  int preprocess;                                /* open_clip's preprocess_cfg, or -1                               */
+} fvg__config;
+
+static void fvg__config_free(fvg__config *config) {
+  if (config->c) fvg__json_free(config->c, &config->json);
+  memset(config, 0, sizeof *config);
+  config->model = config->vision = config->text = config->preprocess = -1;
+}
+
+/* The value for a message, cut to a few words. */
+static const char *fvg__config_text(const fvg__config *config, int i, char text[48]) {
+  const fvg__json_value *v = &config->json.value[i];
+  switch (v->type) {
+    case FVG__JSON_STRING: snprintf(text, 48, "\"%.40s\"", v->string); break;
+    case FVG__JSON_NUMBER: snprintf(text, 48, "%g", v->number); break;
+    case FVG__JSON_BOOL:   snprintf(text, 48, "%s", v->number != 0 ? "true" : "false"); break;
+    case FVG__JSON_ARRAY:  snprintf(text, 48, "[...]"); break;
+    case FVG__JSON_OBJECT: snprintf(text, 48, "{...}"); break;
+    default:               snprintf(text, 48, "null"); break;
+  }
+  return text;
+}
+
+/* The index of a key whose value is not null, or -1. */
+static int fvg__config_find(const fvg__config *config, int section, const char *key) {
+  int i = section >= 0 ? fvg__json_find(&config->json, section, key) : -1;
+  return i >= 0 && config->json.value[i].type != FVG__JSON_NULL ? i : -1;
+}
+
+/* The object of that name, or -1. */
+static int fvg__config_section(const fvg__config *config, int parent, const char *key) {
+  int i = fvg__config_find(config, parent, key);
+  return i >= 0 && config->json.value[i].type == FVG__JSON_OBJECT ? i : -1;
+}
+
+/* Is it the text `word`? */
+static int fvg__config_is(const fvg__config *config, int i, const char *word) {
+  return i >= 0 && config->json.value[i].type == FVG__JSON_STRING && !strcmp(config->json.value[i].string, word);
+}
+
+/* Is it a value that asks for nothing: null, false, 0, "", [] or {}? */
+static int fvg__config_is_empty(const fvg__config *config, int i) {
+  const fvg__json_value *v = &config->json.value[i];
+  if (v->type == FVG__JSON_STRING) return v->string[0] == 0;
+  if (v->type == FVG__JSON_ARRAY || v->type == FVG__JSON_OBJECT) return v->n_child == 0;
+  return v->number == 0;
+}
+
+/* A size into *out, which keeps its value when the section does not give one.  open_clip writes a side of a square as
+   one number or as two, [224, 224]. */
+static fvg_status fvg__config_size(const fvg__config *config, int section, const char *key, int *out) {
+  int i = fvg__config_find(config, section, key), first;
+  if (i < 0) return FVG_OK;
+
+  first = config->json.value[i].first;
+  if (config->json.value[i].type == FVG__JSON_ARRAY && config->json.value[i].n_child == 2) {
+    const fvg__json_value *a = &config->json.value[first], *b = &config->json.value[a->next];
+    if (a->type == FVG__JSON_NUMBER && b->type == FVG__JSON_NUMBER && a->number != b->number)
+      return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: %s is [%g, %g]; only squares are supported", config->file,
+                       key, a->number, b->number);
+    i = first;
+  }
+
+  const double x = config->json.value[i].number;
+  if (config->json.value[i].type != FVG__JSON_NUMBER || !(x >= 1 && x <= 1e6) || x != floor(x))
+    return fvg__fail(config->c, FVG_E_FORMAT, "%s: %s must be a whole number from 1 to 1000000", config->file, key);
+  *out = (int)x;
+  return FVG_OK;
+}
+
+/* What the shapes give must be what the configuration says, where it says anything. */
+static fvg_status fvg__config_agrees(const fvg__config *config, int section, const char *key, int found) {
+  int said = found;
+  fvg_status s = fvg__config_size(config, section, key, &said);
+  if (s || said == found) return s;
+  return fvg__fail(config->c, FVG_E_SHAPE, "the tensors' shapes give %s = %d, but %s says %d", key, found,
+                   config->file, said);
+}
+
+/* ---- keys that change the arithmetic ---- */
+typedef struct fvg__config_key {
+  const char *key;
+  const char *neutral;               /* NULL: any value is understood here, or concerns training alone.  Else a value
+                                        other than this word, null, false, 0, "" and {} is refused               */
+} fvg__config_key;
+
+/* What open_clip's model_cfg, vision_cfg and text_cfg may hold. */
+static const fvg__config_key fvg__open_clip_keys[] = {
+  {"embed_dim", NULL}, {"vision_cfg", NULL}, {"text_cfg", NULL}, {"quick_gelu", NULL}, {"custom_text", NULL},
+  {"init_logit_scale", NULL}, {"output_dict", NULL}, {"cast_dtype", NULL}, {"layers", NULL}, {"width", NULL},
+  {"heads", NULL}, {"head_width", NULL}, {"mlp_ratio", NULL}, {"patch_size", NULL}, {"image_size", NULL},
+  {"context_length", NULL}, {"vocab_size", NULL}, {"patch_dropout", NULL}, {"output_tokens", NULL},
+  {"norm_kwargs", NULL},             /* its eps is understood, see fvg__config_eps                               */
+  {"pad_id", NULL}, {"eos_id", NULL}, {"bos_id", NULL}, {"correct_cls_mask", NULL},
+  {"attn_pooler_queries", NULL}, {"attn_pooler_heads", NULL},                      /* of attentional_pool         */
+  {"timm_model_pretrained", NULL}, {"timm_pool", NULL}, {"timm_proj", NULL}, {"timm_proj_bias", NULL},
+  {"timm_drop", NULL}, {"timm_drop_path", NULL},                                   /* of timm_model_name          */
+  {"hf_model_pretrained", NULL}, {"hf_proj_type", NULL}, {"hf_pooler_type", NULL}, {"pooler_type", NULL},
+  {"proj", NULL},                                                                  /* of hf_model_name            */
+  {"pos_embed_type", NULL},          /* fixed or learned, positions lie in the file as a tensor                  */
+  {"timm_model_name", ""}, {"hf_model_name", ""}, {"hf_tokenizer_name", ""}, {"tokenizer_kwargs", ""},
+  {"multimodal_cfg", ""}, {"init_logit_bias", ""}, {"nonscalar_logit_scale", ""}, {"ls_init_value", ""},
+  {"attentional_pool", ""}, {"no_ln_pre", ""}, {"final_ln_after_pool", ""}, {"no_causal_mask", ""},
+  {"embed_cls", ""}, {"proj_bias", ""}, {"act_kwargs", ""}, {"input_patchnorm", ""}, {"global_average_pool", ""},
+  {"block_type", ""}, {"qk_norm", ""}, {"scaled_cosine_attn", ""}, {"scale_heads", ""}, {"scale_attn_inner", ""},
+  {"scale_attn", ""}, {"scale_fc", ""}, {"proj_type", "linear"}, {"pool_type", "tok"}, {NULL, NULL}
+};
+
+/* What says in Hugging Face's form that a model is not computed as its classes CLIPTextModel and CLIPVisionModel do. */
+static const fvg__config_key fvg__hugging_face_keys[] = {
+  {"auto_map", ""}, {"quantization_config", ""}, {"pruned_heads", ""}, {NULL, NULL}
+};
+
+/* pool_type is "tok" in an image tower and "argmax" in a text tower. */
+static fvg_status fvg__config_check_key(const fvg__config *config, const fvg__config_key *known, int i) {
+  const char *key = config->json.value[i].key, *neutral = known->neutral;
+  char text[48];
+  if (!neutral || fvg__config_is_empty(config, i) || fvg__config_is(config, i, neutral)) return FVG_OK;
+  if (!strcmp(key, "pool_type") && fvg__config_is(config, i, "argmax")) return FVG_OK;
+  return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: %s %s changes what the model computes, and is not supported",
+                   config->file, key, fvg__config_text(config, i, text));
+}
+
+/* Every key of a section.  In Hugging Face's form open_clip's keys count only where they would change something. */
+static fvg_status fvg__config_check_section(const fvg__config *config, int section) {
+  const int open_clip = config->form == FVG__OPEN_CLIP;
+  fvg_status s = FVG_OK;
+  int i;
+  if (section < 0) return FVG_OK;
+
+  for (i = config->json.value[section].first; !s && i >= 0; i = config->json.value[i].next) {
+    const char *key = config->json.value[i].key;
+    const fvg__config_key *known = fvg__open_clip_keys;
+    while (known->key && strcmp(known->key, key)) known++;
+    if (!known->key && !open_clip)
+      for (known = fvg__hugging_face_keys; known->key && strcmp(known->key, key); known++) {}
+    if (known->key) s = fvg__config_check_key(config, known, i);
+    else if (open_clip && !fvg__config_is_empty(config, i))
+      s = fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: the setting %.60s is not known; it may change what the model "
+                    "computes", config->file, key);
+  }
+  return s;
+}
+
+/* ---- the three forms ---- */
+/* A CLIP, or one of its towers; other models of the same shape compute otherwise. */
+static fvg_status fvg__config_check_type(const fvg__config *config, int section) {
+  static const char *const known[] = {"clip", "clip_text_model", "clip_vision_model", "clip_model"};
+  int i = fvg__config_find(config, section, "model_type");
+  char text[48];
+  size_t k;
+  if (i < 0) return FVG_OK;
+  for (k = 0; k < sizeof known / sizeof *known; k++) if (fvg__config_is(config, i, known[k])) return FVG_OK;
+  return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: model_type %s is not a CLIP (clip, clip_text_model or "
+                   "clip_vision_model)", config->file, fvg__config_text(config, i, text));
+}
+
+/* A tower's section into *out, -1 if there is none; anything but an object is an error. */
+static fvg_status fvg__config_tower(const fvg__config *config, int parent, const char *name, int *out) {
+  *out = fvg__config_section(config, parent, name);
+  if (*out >= 0 || fvg__config_find(config, parent, name) < 0) return FVG_OK;
+  return fvg__fail(config->c, FVG_E_FORMAT, "%s: %s is not an object with settings", config->file, name);
+}
+
+/* transformers fills *_config_dict up with defaults and puts that over *_config, so it holds alone. */
+static fvg_status fvg__hugging_face_tower(const fvg__config *config, const char *name, const char *older, int *out) {
+  fvg_status s = fvg__config_tower(config, 0, older, out);
+  return s || *out >= 0 ? s : fvg__config_tower(config, 0, name, out);
+}
+
+/* One tower saved alone: its settings are the whole file. */
+static void fvg__config_flat(fvg__config *config) {
+  int type = fvg__config_find(config, 0, "model_type");
+  int vision = fvg__config_is(config, type, "clip_vision_model") || fvg__config_find(config, 0, "patch_size") >= 0;
+  if (vision) config->vision = 0;
+  else config->text = 0;
+}
+
+static fvg_status fvg__config_hugging_face(fvg__config *config) {
+  fvg_status s = fvg__hugging_face_tower(config, "vision_config", "vision_config_dict", &config->vision);
+  if (!s) s = fvg__hugging_face_tower(config, "text_config", "text_config_dict", &config->text);
+  if (s) return s;
+  config->form = FVG__HUGGING_FACE;
+  config->model = 0;
+  if (config->vision < 0 && config->text < 0 && fvg__config_find(config, 0, "hidden_size") >= 0)
+    fvg__config_flat(config);
+
+  s = fvg__config_check_type(config, 0);
+  if (!s) s = fvg__config_check_type(config, config->vision);
+  if (!s) s = fvg__config_check_type(config, config->text);
+  if (!s) s = fvg__config_check_section(config, 0);
+  if (!s && config->vision > 0) s = fvg__config_check_section(config, config->vision);
+  if (!s && config->text > 0) s = fvg__config_check_section(config, config->text);
+  return s;
+}
+
+static fvg_status fvg__config_open_clip(fvg__config *config) {
+  int model = fvg__config_section(config, 0, "model_cfg"), layers;
+  fvg_status s;
+  config->form = FVG__OPEN_CLIP;
+  config->model = model >= 0 ? model : 0;
+  config->preprocess = model >= 0 ? fvg__config_section(config, 0, "preprocess_cfg") : -1;
+  s = fvg__config_tower(config, config->model, "vision_cfg", &config->vision);
+  if (!s) s = fvg__config_tower(config, config->model, "text_cfg", &config->text);
+  if (s) return s;
+
+  layers = fvg__config_find(config, config->vision, "layers");
+  if (layers >= 0 && config->json.value[layers].type == FVG__JSON_ARRAY)
+    return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: the image tower is a modified ResNet (layers is a list); only "
+                     "vision transformers are supported", config->file);
+  s = fvg__config_check_section(config, config->vision);
+  if (!s) s = fvg__config_check_section(config, config->text);
+  return s ? s : fvg__config_check_section(config, config->model);
+}
+
+/* Has the file's object one of these keys? */
+static int fvg__config_has(const fvg__config *config, const char *const *key) {
+  for (; *key; key++) if (fvg__json_find(&config->json, 0, *key) >= 0) return 1;
+  return 0;
+}
+
+/* text NULL: there is no such file, and config says nothing. */
+static fvg_status fvg__config_parse(fvg_ctx *c, fvg__config *config, const char *text, const char *file) {
+  static const char *const open_clip[] = {"model_cfg", "vision_cfg", "text_cfg", NULL};
+  static const char *const hugging_face[] = {"text_config", "vision_config", "text_config_dict", "vision_config_dict",
+                                             "model_type", "architectures", "hidden_size", NULL};
+  static const char *const timm[] = {"pretrained_cfg", "architecture", NULL};
+  fvg_status s;
+  memset(config, 0, sizeof *config);
+  fvg__config_free(config);
+  if (!text) return FVG_OK;
+
+  config->c = c;
+  snprintf(config->file, sizeof config->file, "%.400s", file);
+  s = fvg__json_parse(c, &config->json, text, strlen(text), config->file);
+  if (s) return s;
+  if (fvg__config_has(config, open_clip)) return fvg__config_open_clip(config);
+  if (fvg__config_has(config, hugging_face)) return fvg__config_hugging_face(config);
+  if (fvg__config_has(config, timm)) { config->form = FVG__TIMM; return FVG_OK; }
+  return fvg__fail(c, FVG_E_FORMAT, "%s: says nothing of a CLIP in Hugging Face's or open_clip's form; move it away "
+                   "if it belongs to something else", config->file);
+}
+
+/* ---- what shapes do not tell ---- */
+/* Heads of a tower of width w. */
+static fvg_status fvg__config_heads(const fvg__config *config, int is_text, int w, int *n_head) {
+  int section = is_text ? config->text : config->vision, head_width = 64;
+  fvg_status s = FVG_OK;
+  *n_head = 0;
+  if (config->form == FVG__HUGGING_FACE) {
+    *n_head = is_text ? 8 : 12;                  /* CLIPTextConfig's default and CLIPVisionConfig's                 */
+    return fvg__config_size(config, section, "num_attention_heads", n_head);
+  }
+
+  if (config->form == FVG__OPEN_CLIP) {
+    if (is_text) *n_head = 8;                    /* CLIPTextCfg's default; CLIPVisionCfg has head_width, 64         */
+    s = fvg__config_size(config, section, "heads", n_head);
+    if (!s) s = fvg__config_size(config, section, "head_width", &head_width);
+  }
+  if (!s && !*n_head) *n_head = w / head_width;
+  return s;
+}
+
+static fvg_status fvg__config_activation(const fvg__config *config, int is_text, fvg_activation *activation) {
+  int i = fvg__config_find(config, is_text ? config->text : config->vision, "hidden_act");
+  char text[48];
+  *activation = FVG_QUICK_GELU;
+  if (config->form == FVG__OPEN_CLIP) {
+    i = fvg__config_find(config, config->model, "quick_gelu");
+    *activation = i >= 0 && !fvg__config_is_empty(config, i) ? FVG_QUICK_GELU : FVG_GELU;
+    return FVG_OK;
+  }
+  if (config->form != FVG__HUGGING_FACE || i < 0 || fvg__config_is(config, i, "quick_gelu")) return FVG_OK;
+  *activation = FVG_GELU;
+  if (fvg__config_is(config, i, "gelu")) return FVG_OK;
+  return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: hidden_act %s; only \"gelu\" and \"quick_gelu\" are supported",
+                   config->file, fvg__config_text(config, i, text));
+}
+
+/* open_clip's norm_kwargs holds eps, and nothing else that is known. */
+static fvg_status fvg__config_eps(const fvg__config *config, int is_text, float *eps) {
+  int section = is_text ? config->text : config->vision, i = fvg__config_find(config, section, "layer_norm_eps");
+  *eps = 1e-5f;
+  if (config->form == FVG__OPEN_CLIP) {
+    int settings = fvg__config_section(config, section, "norm_kwargs");
+    i = fvg__config_find(config, settings, "eps");
+    if (settings >= 0 && config->json.value[settings].n_child != (i >= 0))
+      return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: norm_kwargs holds more than eps, and only that is "
+                       "supported", config->file);
+  }
+  if (i < 0) return FVG_OK;
+  if (config->json.value[i].type != FVG__JSON_NUMBER || !(config->json.value[i].number > 0) ||
+      config->json.value[i].number > 1)
+    return fvg__fail(config->c, FVG_E_FORMAT, "%s: the epsilon of layer norm must be a number above 0, at most 1",
+                     config->file);
+  *eps = (float)config->json.value[i].number;
+  return FVG_OK;
+}
+
+/* ---- pixels: what the files say of a picture's way to the tower ---- */
+/* Three numbers, or one for all channels, into out, which keeps its values where the section has no such key. */
+static fvg_status fvg__config_channels(const fvg__config *config, int section, const char *key, float low,
+                                       float out[3]) {
+  int i = fvg__config_find(config, section, key), k;
+  const fvg__json_value *v = i >= 0 ? &config->json.value[i] : NULL;
+  int one = v && v->type == FVG__JSON_NUMBER;
+  if (!v) return FVG_OK;
+  if (!one) i = v->type == FVG__JSON_ARRAY && v->n_child == 3 ? v->first : -1;
+  for (k = 0; k < 3 && i >= 0; k++) {
+    v = &config->json.value[i];
+    if (v->type != FVG__JSON_NUMBER || !(v->number > (double)low && v->number <= 255)) break;
+    out[k] = (float)v->number;
+    if (!one) i = v->next;
+  }
+  if (k == 3) return FVG_OK;
+  return fvg__fail(config->c, FVG_E_FORMAT, "%s: %s must be three numbers from %g to 255, for R, G and B", config->file,
+                   key, (double)low);
+}
+
+/* Pillow's numbers of the filters, and torchvision's names. */
+static fvg_status fvg__config_filter(const fvg__config *config, int section, const char *key, fvg_filter *filter) {
+  int i = fvg__config_find(config, section, key);
+  const fvg__json_value *v = i >= 0 ? &config->json.value[i] : NULL;
+  char text[48];
+  if (!v) return FVG_OK;
+  if (fvg__config_is(config, i, "bicubic") || fvg__config_is(config, i, "random") ||      /* of training alone      */
+      (v->type == FVG__JSON_NUMBER && v->number == 3)) *filter = FVG_BICUBIC;
+  else if (fvg__config_is(config, i, "bilinear") || (v->type == FVG__JSON_NUMBER && v->number == 2))
+    *filter = FVG_BILINEAR;
+  else if (fvg__config_is(config, i, "nearest") || (v->type == FVG__JSON_NUMBER && v->number == 0))
+    *filter = FVG_NEAREST;
+  else
+    return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: %s %s; bicubic (3), bilinear (2) and nearest (0) are "
+                     "supported", config->file, key, fvg__config_text(config, i, text));
+  return FVG_OK;
+}
+
+/* A step that the file may switch on or off, with a default. */
+static int fvg__config_flag(const fvg__config *config, int section, const char *key, int by_default) {
+  int i = fvg__config_find(config, section, key);
+  return i >= 0 ? !fvg__config_is_empty(config, i) : by_default;
+}
+
+static fvg_status fvg__preprocess_fits(const fvg__config *config, const char *key, int said, int size) {
+  if (said == size) return FVG_OK;
+  return fvg__fail(config->c, FVG_E_SHAPE, "%s: %s makes pictures of %d pixels a side, but the image tower sees %d",
+                   config->file, key, said, size);
+}
+
+/* open_clip's preprocess_cfg.  p comes with the tower's size and CLIP's constants. */
+static fvg_status fvg__preprocess_open_clip(const fvg__config *config, fvg_preprocess *p) {
+  const int section = config->preprocess;
+  int mode = fvg__config_find(config, section, "resize_mode"), colours = fvg__config_find(config, section, "mode");
+  int size = p->size;
+  char text[48];
+  fvg_status s = fvg__config_size(config, section, "size", &size);
+  if (!s) s = fvg__preprocess_fits(config, "size", size, p->size);
+  if (!s) s = fvg__config_filter(config, section, "interpolation", &p->filter);
+  if (!s) s = fvg__config_channels(config, section, "mean", -255.0f, p->mean);
+  if (!s) s = fvg__config_channels(config, section, "std", 0.0f, p->std);
+  if (s) return s;
+
+  if (colours >= 0 && !fvg__config_is(config, colours, "RGB"))
+    return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: mode %s; only RGB is supported", config->file,
+                     fvg__config_text(config, colours, text));
+  if (mode < 0 || fvg__config_is(config, mode, "shortest")) return FVG_OK;
+  p->resize_mode = FVG_RESIZE_SQUASH;
+  if (fvg__config_is(config, mode, "squash")) return FVG_OK;
+  return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: resize_mode %s; shortest and squash are supported", config->file,
+                   fvg__config_text(config, mode, text));
+}
+
+/* A side from "size" or "crop_size", which is a number, {"shortest_edge": n} or {"height": n, "width": n}; *square is
+   set if it is the last, and keeps its value if it is a number. */
+static fvg_status fvg__config_side(const fvg__config *config, int section, const char *key, int *side, int *square) {
+  int i = fvg__config_section(config, section, key), height, width;
+  fvg_status s;
+  if (i < 0) return fvg__config_size(config, section, key, side);
+  *square = fvg__config_find(config, i, "shortest_edge") < 0;
+  if (!*square) return fvg__config_size(config, i, "shortest_edge", side);
+
+  height = width = *side;
+  s = fvg__config_size(config, i, "height", &height);
+  if (!s) s = fvg__config_size(config, i, "width", &width);
+  if (!s && height != width)
+    s = fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: %s of %d x %d; only squares are supported", config->file, key,
+                  height, width);
+  *side = height;
+  return s;
+}
+
+/* ViT's processors take a number for a square and do not crop, CLIP's take it for the shorter side and do. */
+static fvg_status fvg__processor_squashes(const fvg__config *config, int section, int *squashes) {
+  int type = fvg__config_find(config, section, "image_processor_type");
+  const char *name;
+  char text[48];
+  if (type < 0) type = fvg__config_find(config, section, "feature_extractor_type");
+  name = type >= 0 ? config->json.value[type].string : "CLIPImageProcessor";
+  *squashes = !strncmp(name, "ViTImageProcessor", 17) || !strcmp(name, "ViTFeatureExtractor") ||
+              !strncmp(name, "SiglipImageProcessor", 20);
+  if (*squashes || !strncmp(name, "CLIPImageProcessor", 18) || !strcmp(name, "CLIPFeatureExtractor")) return FVG_OK;
+  return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: image_processor_type %s is not known; CLIPImageProcessor is",
+                   config->file, fvg__config_text(config, type, text));
+}
+
+/* Hugging Face's preprocessor_config.json (section 0), or the image_processor of a processor_config.json. */
+static fvg_status fvg__preprocess_hugging_face(const fvg__config *config, int section, fvg_preprocess *p) {
+  int square = 0, crop_square, crop_size = p->size, side = p->size, factor, crops;
+  fvg_status s = fvg__processor_squashes(config, section, &square);
+  crops = fvg__config_flag(config, section, "do_center_crop", !square);
+  if (!s) s = fvg__config_side(config, section, "size", &side, &square);
+  if (!s) s = fvg__config_side(config, section, "crop_size", &crop_size, &crop_square);
+  if (!s) s = fvg__config_filter(config, section, "resample", &p->filter);
+  if (!s) s = fvg__config_channels(config, section, "image_mean", -255.0f, p->mean);
+  if (!s) s = fvg__config_channels(config, section, "image_std", 0.0f, p->std);
+  if (s) return s;
+
+  if (!fvg__config_flag(config, section, "do_resize", 1) || fvg__config_flag(config, section, "do_pad", 0) ||
+      !fvg__config_flag(config, section, "do_rescale", 1))
+    return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: do_resize and do_rescale must be true and do_pad false",
+                     config->file);
+  factor = fvg__config_find(config, section, "rescale_factor");
+  if (factor >= 0 && !(fabs(config->json.value[factor].number * 255 - 1) < 1e-6))
+    return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: rescale_factor %g; only 1/255 is supported", config->file,
+                     config->json.value[factor].number);
+  if (!fvg__config_flag(config, section, "do_normalize", 1)) {
+    int k;
+    for (k = 0; k < 3; k++) { p->mean[k] = 0; p->std[k] = 1; }
+  }
+
+  p->resize_mode = square ? FVG_RESIZE_SQUASH : FVG_RESIZE_SHORTEST;
+  p->resize = side;
+  if (crops) {
+    s = fvg__preprocess_fits(config, "crop_size", crop_size, p->size);
+    if (!s && side < p->size)
+      s = fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: size %d is smaller than crop_size %d; a crop with a border is "
+                    "not supported", config->file, side, p->size);
+    return s;
+  }
+  if (!square)
+    return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: do_center_crop is false and size keeps the picture's aspect, "
+                     "so pictures would not be square", config->file);
+  return fvg__preprocess_fits(config, "size", side, p->size);
+}
+
+/*===========================================================================================================
+ * CHAPTER 5  MODELS: one CLIP under three sets of names
  *===========================================================================================================
    A CLIP is published as OpenAI wrote it, as open_clip does, or in Hugging Face's form: the same tensors, called
-   differently.  The tables below say which file calls what how.  OpenAI's in_proj_weight holds the q, k and v
-   matrices one below the other, and its projections are stored the other way round; both are put right while loading.
+   differently.  One table says which file calls what how.  OpenAI's in_proj_weight holds the q, k and v matrices one
+   below the other, and its projections are stored the other way round; both are put right while loading.
+
+   Training programs wrap names in more names: "module." (DataParallel), "_orig_mod." (torch.compile), "model." or
+   "clip." (Lightning and others).  The first two kinds are cut out wherever they stand; the last is whatever stands
+   before the patch or token embedding, whose names everybody keeps.  A file that holds two CLIPs is refused.
 
    Sizes are read off the shapes: widths and patches from the embeddings of patches and tokens, the image's size and
-   the context from the position embeddings, layers by counting.  config.json must not disagree; what shapes do not
-   tell (heads, activation, eps) comes from it, or is OpenAI's choice.  Matrices are put into panels one by one as
-   they are read (fvgpt.h, chapter 5), so that no second copy of the model is ever needed. */
+   the context from the position embeddings, layers by counting.  The configuration (chapter 4) must not disagree, and
+   says what shapes do not tell.  Matrices are put into panels one by one as they are read (fvgpt.h, chapter 5), so
+   that no second copy of the model is ever needed.
+
+   In the end every tensor inside a tower has been used, or is known to carry nothing, or the model is refused and the
+   tensor named: one that is left over (layer scale, an adapter) would have changed the result. */
+
+/* ---- names ---- */
+typedef enum fvg__tensor_role {
+  FVG__PATCH, FVG__CLASS, FVG__IMAGE_POSITION, FVG__LN_PRE_WEIGHT, FVG__LN_PRE_BIAS, FVG__LN_POST_WEIGHT,
+  FVG__LN_POST_BIAS, FVG__IMAGE_LAYERS, FVG__IMAGE_PROJECTION,
+  FVG__TOKEN, FVG__TEXT_POSITION, FVG__LN_FINAL_WEIGHT, FVG__LN_FINAL_BIAS, FVG__TEXT_LAYERS, FVG__TEXT_PROJECTION,
+  FVG__LOGIT_SCALE
+} fvg__tensor_role;
+
+/* Hugging Face's name and OpenAI's, which open_clip keeps.  (pre_layrnorm is Hugging Face's spelling.) */
+static const char *const fvg__model_names[][2] = {
+  {"vision_model.embeddings.patch_embedding.weight",    "visual.conv1.weight"},
+  {"vision_model.embeddings.class_embedding",           "visual.class_embedding"},
+  {"vision_model.embeddings.position_embedding.weight", "visual.positional_embedding"},
+  {"vision_model.pre_layrnorm.weight",                  "visual.ln_pre.weight"},
+  {"vision_model.pre_layrnorm.bias",                    "visual.ln_pre.bias"},
+  {"vision_model.post_layernorm.weight",                "visual.ln_post.weight"},
+  {"vision_model.post_layernorm.bias",                  "visual.ln_post.bias"},
+  {"vision_model.encoder.layers.",                      "visual.transformer.resblocks."},
+  {"visual_projection.weight",                          "visual.proj"},
+  {"text_model.embeddings.token_embedding.weight",      "token_embedding.weight"},
+  {"text_model.embeddings.position_embedding.weight",   "positional_embedding"},
+  {"text_model.final_layer_norm.weight",                "ln_final.weight"},
+  {"text_model.final_layer_norm.bias",                  "ln_final.bias"},
+  {"text_model.encoder.layers.",                        "transformer.resblocks."},
+  {"text_projection.weight",                            "text_projection"},
+  {"logit_scale",                                       "logit_scale"}
+};
+
+/* The tensors of a block in the order of fvg_block, with the sides of each: w the tower's width, h that of the MLP, 0
+   for a vector.  OpenAI's q, k and v lie in one tensor, NULL here. */
+static const struct { const char *name[2]; char rows, cols; } fvg__block_names[16] = {
+  {{"layer_norm1.weight",        "ln_1.weight"},          'w', 0},
+  {{"layer_norm1.bias",          "ln_1.bias"},            'w', 0},
+  {{"self_attn.q_proj.weight",   NULL},                   'w', 'w'},
+  {{"self_attn.q_proj.bias",     NULL},                   'w', 0},
+  {{"self_attn.k_proj.weight",   NULL},                   'w', 'w'},
+  {{"self_attn.k_proj.bias",     NULL},                   'w', 0},
+  {{"self_attn.v_proj.weight",   NULL},                   'w', 'w'},
+  {{"self_attn.v_proj.bias",     NULL},                   'w', 0},
+  {{"self_attn.out_proj.weight", "attn.out_proj.weight"}, 'w', 'w'},
+  {{"self_attn.out_proj.bias",   "attn.out_proj.bias"},   'w', 0},
+  {{"layer_norm2.weight",        "ln_2.weight"},          'w', 0},
+  {{"layer_norm2.bias",          "ln_2.bias"},            'w', 0},
+  {{"mlp.fc1.weight",            "mlp.c_fc.weight"},      'h', 'w'},
+  {{"mlp.fc1.bias",              "mlp.c_fc.bias"},        'h', 0},
+  {{"mlp.fc2.weight",            "mlp.c_proj.weight"},    'w', 'h'},
+  {{"mlp.fc2.bias",              "mlp.c_proj.bias"},      'w', 0}
+};
+
+/* A tensor of the file under its publisher's own name. */
+typedef struct fvg__model_tensor {
+  const char *name, *in_file;
+  int used;
+} fvg__model_tensor;
 
 typedef struct fvg__clip_loader {
   fvg_clip *m;
   fvg_weights *weights;
+  const fvg__config *config;
   fvg_dtype keep_as;
-  int openai;                                    /* the names: OpenAI's (and open_clip's), else HF's                */
+  int openai;                                    /* the names: OpenAI's (and open_clip's), else Hugging Face's      */
+  fvg__model_tensor *tensor;                     /* [n], sorted by name                                             */
+  int n;
+  char *text;                                    /* the names' memory                                               */
+  int n_outside;                                 /* tensors of the file that lie outside the CLIP                   */
+  const char *first_outside;
 } fvg__clip_loader;
 
+static const char *fvg__name(const fvg__clip_loader *l, fvg__tensor_role role) {
+  return fvg__model_names[role][l->openai];
+}
+
+/* Writes a name without the wrappers that may stand at any of its dots; returns the end of what it wrote. */
+static char *fvg__unwrap_name(char *out, const char *name) {
+  static const char *const wrapper[] = {"module.", "_orig_mod.", "_fsdp_wrapped_module.",
+                                        "_checkpoint_wrapped_module."};
+  while (*name) {
+    size_t i, n = strcspn(name, ".");
+    for (i = 0; i < sizeof wrapper / sizeof *wrapper && strncmp(name, wrapper[i], strlen(wrapper[i])); i++) {}
+    n += name[n] == '.';
+    if (i == sizeof wrapper / sizeof *wrapper) {
+      memcpy(out, name, n);
+      out += n;
+    }
+    name += n;
+  }
+  *out = 0;
+  return out;
+}
+
+/* Where `ending` begins as the last parts of the name, or NULL. */
+static const char *fvg__name_ending(const char *name, const char *ending) {
+  size_t n = strlen(name), k = strlen(ending);
+  if (n < k || strcmp(name + n - k, ending)) return NULL;
+  return n == k || name[n - k - 1] == '.' ? name + n - k : NULL;
+}
+
+/* Tensors, or beginnings of their names, that belong to something that is not computed here. */
+static const char *fvg__foreign_model(const char *name) {
+  static const struct { const char *part, *what; } known[] = {
+    {"visual.layer1.", "the image tower is a modified ResNet (RN50 or a relative); only vision transformers are "
+                       "supported"},
+    {"visual.attnpool.", "the image tower is a modified ResNet (RN50 or a relative); only vision transformers are "
+                         "supported"},
+    {"ls_1.gamma", "its blocks have layer scale, which is not supported"},
+    {"ls_2.gamma", "its blocks have layer scale, which is not supported"},
+    {"positional_embedding_res", "it is a Long-CLIP, whose stretched positions are not supported"},
+    {"lora_A.", "it holds a LoRA adapter; merge it into the weights first (peft: merge_and_unload)"},
+    {"lora_B.", "it holds a LoRA adapter; merge it into the weights first (peft: merge_and_unload)"},
+    {"lora_down.", "it holds a LoRA adapter; merge it into the weights first"},
+    {"lora_up.", "it holds a LoRA adapter; merge it into the weights first"},
+    {"text_decoder.", "it is a CoCa, which is not supported"},
+    {"attn_pool.", "it pools by attention (CoCa), which is not supported"},
+    {"vision_model.head.", "it is a SigLIP, whose image tower pools by attention; that is not supported"},
+    {"visual.trunk.", "its image tower is one of timm's, which is not supported"},
+    {"visual.blocks.", "its image tower is EVA's, which is not supported"},
+    {"visual_encoder.", "it is a BLIP or a relative, which is not supported"},
+    {"patch_embed.proj.", "it is an image tower in timm's form; take the file for open_clip beside it"},
+    {"embeddings.word_embeddings.", "its text tower is a BERT, which is not supported"},
+    {"vision_model.embeddings.patch_embedding.bias", "its patch embedding has a bias (SigLIP), which is not supported"},
+    {"prompt_learner.", "it holds tuned prompts and no model; it goes with --checkpoint"},
+    {NULL, NULL}
+  };
+  int i;
+  for (i = 0; known[i].part; i++) {
+    const char *at = strstr(name, known[i].part);
+    if (at && (at == name || at[-1] == '.')) return known[i].what;
+  }
+  return NULL;
+}
+
+/* The names that everybody keeps; OpenAI's second.  `text.` before OpenAI's is open_clip's custom_text. */
+static int fvg__anchor(const char *name, const char **prefix_end, int *openai, int *custom_text) {
+  static const fvg__tensor_role anchor[] = {FVG__PATCH, FVG__TOKEN};
+  int i;
+  *custom_text = 0;
+  for (*openai = 0; *openai < 2; ++*openai)
+    for (i = 0; i < 2; i++) {
+      const char *at = fvg__name_ending(name, fvg__model_names[anchor[i]][*openai]);
+      if (!at) continue;
+      if (*openai && anchor[i] == FVG__TOKEN && at - name >= 5 && !strncmp(at - 5, "text.", 5) &&
+          (at - name == 5 || at[-6] == '.')) {
+        *custom_text = 1;
+        at -= 5;
+      }
+      *prefix_end = at;
+      return 1;
+    }
+  return 0;
+}
+
+static int fvg__model_tensor_order(const void *a, const void *b) {
+  return strcmp(((const fvg__model_tensor *)a)->name, ((const fvg__model_tensor *)b)->name);
+}
+
+/* What stands before the CLIP's own names, [*n] bytes at *prefix, in l->tensor, whose names are unwrapped. */
+static fvg_status fvg__find_wrapper(fvg__clip_loader *l, const char **prefix, size_t *n, int *custom_text) {
+  const char *file = fvg_weights_file(l->weights), *end, *what;
+  int found = 0, i, openai, custom;
+  *custom_text = 0;
+  for (i = 0; i < l->n; i++) {
+    const char *name = l->tensor[i].name;
+    what = fvg__foreign_model(name);
+    if (what) return fvg__fail(l->m->ctx, FVG_E_UNSUPPORTED, "%s: %s (tensor %.100s)", file, what, name);
+    if (!fvg__anchor(name, &end, &openai, &custom)) continue;
+
+    if (found && ((size_t)(end - name) != *n || memcmp(name, *prefix, *n) || openai != l->openai))
+      return fvg__fail(l->m->ctx, FVG_E_UNSUPPORTED, "%s: holds more than one CLIP, under \"%.*s\" and \"%.*s\"; save "
+                       "the one that you want", file, (int)*n, *prefix, (int)(end - name), name);
+    found = 1;
+    *prefix = name;
+    *n = (size_t)(end - name);
+    *custom_text |= custom;
+    l->openai = openai;
+  }
+  if (found) return FVG_OK;
+  return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no CLIP in Hugging Face's, OpenAI's or open_clip's names: neither a "
+                   "patch nor a token embedding among its %d tensors%s%.100s", file, l->n,
+                   l->n ? ", such as " : "", l->n ? l->tensor[0].name : "");
+}
+
+/* Names without `prefix` and without "text."; others are counted and left out. */
+static void fvg__cut_wrapper(fvg__clip_loader *l, const char *prefix, size_t n, int custom_text) {
+  int i, kept = 0;
+  for (i = 0; i < l->n; i++) {
+    fvg__model_tensor x = l->tensor[i];
+    if (strncmp(x.name, prefix, n)) {
+      if (!l->n_outside++) l->first_outside = x.in_file;
+      continue;
+    }
+    x.name += n;
+    if (custom_text && !strncmp(x.name, "text.", 5)) x.name += 5;
+    l->tensor[kept++] = x;
+  }
+  l->n = kept;
+}
+
+/* The file's tensors under their publisher's names, sorted. */
+static fvg_status fvg__list_tensors(fvg__clip_loader *l) {
+  fvg_ctx *c = l->m->ctx;
+  const void **order;
+  fvg__model_tensor *sorted;
+  const char *prefix = "";
+  size_t bytes = 1, n_prefix = 0;
+  char *at;
+  int i, custom_text;
+  fvg_status s;
+  l->n = fvg_weights_count(l->weights);
+  for (i = 0; i < l->n; i++) bytes += strlen(fvg_weights_name(l->weights, i)) + 1;
+  l->text = at = (char *)fvg__alloc(c, bytes);
+  l->tensor = (fvg__model_tensor *)fvg__alloc_array(c, (size_t)l->n, sizeof *l->tensor);
+  if (!l->text || !l->tensor) return FVG_E_NOMEM;
+  for (i = 0; i < l->n; i++) {
+    l->tensor[i].in_file = fvg_weights_name(l->weights, i);
+    l->tensor[i].name = at;
+    at = fvg__unwrap_name(at, l->tensor[i].in_file) + 1;
+  }
+
+  s = fvg__find_wrapper(l, &prefix, &n_prefix, &custom_text);
+  if (s) return s;
+  fvg__cut_wrapper(l, prefix, n_prefix, custom_text);
+
+  order = (const void **)fvg__alloc_array(c, (size_t)l->n, sizeof *order);
+  sorted = (fvg__model_tensor *)fvg__alloc_array(c, (size_t)l->n, sizeof *sorted);
+  if (order && sorted) {
+    for (i = 0; i < l->n; i++) order[i] = &l->tensor[i];
+    fvg__sort(order, (size_t)l->n, fvg__model_tensor_order);
+    for (i = 0; i < l->n; i++) sorted[i] = *(const fvg__model_tensor *)order[i];
+    fvg__release(c, l->tensor);
+    l->tensor = sorted;
+  } else {
+    fvg__release(c, sorted);
+    s = FVG_E_NOMEM;
+  }
+  fvg__release(c, order);
+  for (i = 1; !s && i < l->n; i++)
+    if (!strcmp(l->tensor[i].name, l->tensor[i - 1].name))
+      s = fvg__fail(c, FVG_E_FORMAT, "%s: %.100s and %.100s are the same tensor under two names",
+                    fvg_weights_file(l->weights), l->tensor[i - 1].in_file, l->tensor[i].in_file);
+  return s;
+}
+
+static fvg__model_tensor *fvg__find_tensor(const fvg__clip_loader *l, const char *name) {
+  int low = 0, high = l->n;
+  while (low < high) {
+    int middle = low + (high - low) / 2, order = strcmp(name, l->tensor[middle].name);
+    if (order == 0) return &l->tensor[middle];
+    if (order < 0) high = middle;
+    else low = middle + 1;
+  }
+  return NULL;
+}
+
+/* The shape of a tensor; 0 if there is none of that name. */
+static int fvg__tensor_info(const fvg__clip_loader *l, const char *name, fvg_tensor *shape) {
+  const fvg__model_tensor *x = fvg__find_tensor(l, name);
+  memset(shape, 0, sizeof *shape);
+  return x ? fvg_weights_info(l->weights, x->in_file, shape) : 0;
+}
+
+static int fvg__any_tensor(const fvg__clip_loader *l, const char *prefix) {
+  int i;
+  for (i = 0; i < l->n; i++) if (!strncmp(l->tensor[i].name, prefix, strlen(prefix))) return 1;
+  return 0;
+}
+
+static fvg_status fvg__no_tensor(const fvg__clip_loader *l, const char *name) {
+  return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(l->weights), name);
+}
+
+/* ---- one tensor ---- */
 static fvg_status fvg__clip_own(fvg_clip *m, void *block) {
   void **owned;
   if ((m->n_owned & (m->n_owned + 1)) == 0) {    /* the list doubles at 0, 1, 3, 7, ...                             */
@@ -2414,25 +3208,28 @@ static void fvg__clip_disown(fvg_clip *m, void *block) {
 }
 
 /* Tensor `name` as [rows, cols] (cols 0: [rows]); dimensions beyond the second count into cols. */
-static fvg_status fvg__load(fvg__clip_loader *l, const char *name, int rows, int cols,
-                            fvg_dtype as, fvg_tensor *out) {
+static fvg_status fvg__load(fvg__clip_loader *l, const char *name, int rows, int cols, fvg_dtype as,
+                            fvg_tensor *out) {
   fvg_ctx *c = l->m->ctx;
+  fvg__model_tensor *x = fvg__find_tensor(l, name);
+  const char *file = fvg_weights_file(l->weights);
+  char found[FVG__SHAPE_TEXT];
   fvg_tensor shape;
   fvg_status s;
-  char found[FVG__SHAPE_TEXT];
   memset(out, 0, sizeof *out);
-  if (!fvg_weights_info(l->weights, name, &shape))
-    return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(l->weights), name);
+  if (!x) return fvg__no_tensor(l, name);
+
+  fvg_weights_info(l->weights, x->in_file, &shape);
   if (shape.n_dim < (cols ? 2 : 1) || shape.dim[0] != rows ||
       fvg_tensor_count(&shape) != (size_t)rows * (size_t)(cols ? cols : 1)) {
     fvg__shape_text(&shape, found);
     if (cols)
-      return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d, %d]",
-                       fvg_weights_file(l->weights), name, found, rows, cols);
-    return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d]",
-                     fvg_weights_file(l->weights), name, found, rows);
+      return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d, %d]", file, x->in_file, found, rows, cols);
+    return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d]", file, x->in_file, found, rows);
   }
-  s = fvg_weights_get(l->weights, name, as, out);
+
+  x->used = 1;
+  s = fvg_weights_get(l->weights, x->in_file, as, out);
   if (s) return s;
   out->n_dim = cols ? 2 : 1;
   out->dim[0] = rows;
@@ -2460,56 +3257,33 @@ static fvg_status fvg__load_matrix(fvg__clip_loader *l, const char *name, int ro
 }
 
 /* Projections are small and stay F32.  OpenAI keeps them as [width, embed_dim]: turned to [embed_dim, width]. */
-static fvg_status fvg__load_projection(fvg__clip_loader *l, const char *name, int width, fvg_tensor *out) {
+static fvg_status fvg__load_projection(fvg__clip_loader *l, fvg__tensor_role role, int width, fvg_tensor *out) {
+  const char *name = fvg__name(l, role);
+  fvg_ctx *c = l->m->ctx;
   int d = l->m->embed_dim;
   fvg_tensor given;
-  float *turned;
   fvg_status s;
+  float *turned;
   if (!l->openai) {
     s = fvg__load(l, name, d, width, FVG_F32, out);
     return s ? s : fvg__clip_rearrange(l->m, out, fvg_tensor_pack);
   }
-  s = fvg_weights_get(l->weights, name, FVG_F32, &given);
+
+  s = fvg__load(l, name, width, d, FVG_F32, &given);
   if (s) return s;
-  if (given.n_dim != 2 || given.dim[0] != width || given.dim[1] != d) {
-    char found[FVG__SHAPE_TEXT];
-    fvg__shape_text(&given, found);
-    fvg_tensor_free(l->m->ctx, &given);
-    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d, %d]", fvg_weights_file(l->weights),
-                     name, found, width, d);
-  }
+  turned = (float *)fvg__alloc_array(c, (size_t)width * (size_t)d, sizeof *turned);
+  if (!turned) return FVG_E_NOMEM;
+  c->kernels->transpose(width, d, (const float *)given.data, d, turned, width);
+  fvg__clip_disown(l->m, given.data);
   *out = given;
+  out->data = turned;
   out->dim[0] = d;
   out->dim[1] = width;
-  out->data = fvg__alloc_array(l->m->ctx, (size_t)width * (size_t)d, sizeof *turned);
-  turned = (float *)out->data;
-  if (turned) l->m->ctx->kernels->transpose(width, d, (const float *)given.data, d, turned, width);
-  fvg_tensor_free(l->m->ctx, &given);
-  if (!turned) return FVG_E_NOMEM;
   s = fvg__clip_own(l->m, turned);
   return s ? s : fvg__clip_rearrange(l->m, out, fvg_tensor_pack);
 }
 
-/* OpenAI's in_proj_weight: rows of q, of k and of v, each as a matrix of its own. */
-static fvg_status fvg__load_thirds(fvg__clip_loader *l, const char *name, int w, fvg_tensor *const part[3]) {
-  size_t bytes = (size_t)w * (size_t)w * fvg_dtype_size(l->keep_as);
-  fvg_tensor whole;
-  fvg_status s = fvg__load(l, name, 3 * w, w, l->keep_as, &whole);
-  int i;
-  for (i = 0; !s && i < 3; i++) {
-    void *data = fvg__alloc(l->m->ctx, bytes);
-    if (!data) return FVG_E_NOMEM;
-    memcpy(data, (char *)whole.data + (size_t)i * bytes, bytes);
-    *part[i] = whole;
-    part[i]->dim[0] = w;
-    part[i]->data = data;
-    s = fvg__clip_own(l->m, data);
-    if (!s) s = fvg__clip_rearrange(l->m, part[i], fvg_tensor_pack);
-  }
-  if (!s) fvg__clip_disown(l->m, whole.data);
-  return s;
-}
-
+/* ---- blocks ---- */
 static fvg_tensor fvg__part_of(const fvg_tensor *x, int part, int rows) {          /* rows part*rows .. of x        */
   fvg_tensor y = *x;
   size_t row = (x->n_dim > 1 ? (size_t)x->dim[1] : 1) * fvg_dtype_size(x->type);
@@ -2518,58 +3292,61 @@ static fvg_tensor fvg__part_of(const fvg_tensor *x, int part, int rows) {       
   return y;
 }
 
-static fvg_status fvg__load_leaf(fvg__clip_loader *l, const char *prefix, int layer, const char *leaf, int rows,
-                                 int cols, fvg_tensor *out) {
+/* OpenAI's in_proj_weight [3w,w]: rows of q, of k and of v, each as a matrix of its own; and in_proj_bias [3w]. */
+static fvg_status fvg__load_thirds(fvg__clip_loader *l, const char *prefix, int layer, int w, fvg_block *b) {
+  fvg_tensor *const weight[3] = {&b->q_weight, &b->k_weight, &b->v_weight};
+  fvg_tensor *const bias[3] = {&b->q_bias, &b->k_bias, &b->v_bias};
+  size_t bytes = (size_t)w * (size_t)w * fvg_dtype_size(l->keep_as);
+  fvg_tensor whole, biases;
   char name[160];
-  snprintf(name, sizeof name, "%s%d.%s", prefix, layer, leaf);
-  return cols ? fvg__load_matrix(l, name, rows, cols, out) : fvg__load(l, name, rows, 0, FVG_F32, out);
+  fvg_status s;
+  int i;
+  snprintf(name, sizeof name, "%s%d.attn.in_proj_weight", prefix, layer);
+  s = fvg__load(l, name, 3 * w, w, l->keep_as, &whole);
+  for (i = 0; !s && i < 3; i++) {
+    fvg_tensor third = fvg__part_of(&whole, i, w);
+    void *data = fvg__alloc(l->m->ctx, bytes);
+    if (!data) return FVG_E_NOMEM;
+    memcpy(data, third.data, bytes);
+    *weight[i] = third;
+    weight[i]->data = data;
+    s = fvg__clip_own(l->m, data);
+    if (!s) s = fvg__clip_rearrange(l->m, weight[i], fvg_tensor_pack);
+  }
+  if (!s) fvg__clip_disown(l->m, whole.data);
+
+  snprintf(name, sizeof name, "%s%d.attn.in_proj_bias", prefix, layer);
+  if (!s) s = fvg__load(l, name, 3 * w, 0, FVG_F32, &biases);
+  for (i = 0; !s && i < 3; i++) *bias[i] = fvg__part_of(&biases, i, w);
+  return s;
 }
 
 /* One block; hidden is the width of the MLP. */
-static fvg_status fvg__load_block(fvg__clip_loader *l, const char *prefix, int i, int w, int hidden, fvg_block *b) {
-  fvg_status s;
-  if (l->openai) {
-    fvg_tensor in_bias, *const third[3] = {&b->q_weight, &b->k_weight, &b->v_weight};
+static fvg_status fvg__load_block(fvg__clip_loader *l, const char *prefix, int layer, int w, int hidden,
+                                  fvg_block *b) {
+  fvg_tensor *tensor = &b->ln_1_weight;
+  fvg_status s = l->openai ? fvg__load_thirds(l, prefix, layer, w, b) : FVG_OK;
+  int i;
+  for (i = 0; !s && i < 16; i++) {
+    const char *leaf = fvg__block_names[i].name[l->openai];
+    int rows = fvg__block_names[i].rows == 'h' ? hidden : w;
+    int cols = fvg__block_names[i].cols == 'h' ? hidden : w;
     char name[160];
-    snprintf(name, sizeof name, "%s%d.attn.in_proj_weight", prefix, i);
-    s = fvg__load_thirds(l, name, w, third);
-    if (!s) s = fvg__load_leaf(l, prefix, i, "attn.in_proj_bias", 3 * w, 0, &in_bias);
-    if (s) return s;
-    b->q_bias = fvg__part_of(&in_bias, 0, w);
-    b->k_bias = fvg__part_of(&in_bias, 1, w);
-    b->v_bias = fvg__part_of(&in_bias, 2, w);
-  } else {
-    s = fvg__load_leaf(l, prefix, i, "self_attn.q_proj.weight", w, w, &b->q_weight);
-    if (!s) s = fvg__load_leaf(l, prefix, i, "self_attn.q_proj.bias", w, 0, &b->q_bias);
-    if (!s) s = fvg__load_leaf(l, prefix, i, "self_attn.k_proj.weight", w, w, &b->k_weight);
-    if (!s) s = fvg__load_leaf(l, prefix, i, "self_attn.k_proj.bias", w, 0, &b->k_bias);
-    if (!s) s = fvg__load_leaf(l, prefix, i, "self_attn.v_proj.weight", w, w, &b->v_weight);
-    if (!s) s = fvg__load_leaf(l, prefix, i, "self_attn.v_proj.bias", w, 0, &b->v_bias);
+    if (!leaf) continue;
+    snprintf(name, sizeof name, "%s%d.%s", prefix, layer, leaf);
+    s = fvg__block_names[i].cols ? fvg__load_matrix(l, name, rows, cols, &tensor[i]) :
+                                   fvg__load(l, name, rows, 0, FVG_F32, &tensor[i]);
   }
-  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "attn.out_proj.weight" : "self_attn.out_proj.weight", w, w,
-                             &b->out_weight);
-  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "attn.out_proj.bias" : "self_attn.out_proj.bias", w, 0,
-                             &b->out_bias);
-  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "ln_1.weight" : "layer_norm1.weight", w, 0, &b->ln_1_weight);
-  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "ln_1.bias" : "layer_norm1.bias", w, 0, &b->ln_1_bias);
-  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "ln_2.weight" : "layer_norm2.weight", w, 0, &b->ln_2_weight);
-  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "ln_2.bias" : "layer_norm2.bias", w, 0, &b->ln_2_bias);
-  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "mlp.c_fc.weight" : "mlp.fc1.weight",
-                             hidden, w, &b->fc_weight);
-  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "mlp.c_fc.bias" : "mlp.fc1.bias", hidden, 0, &b->fc_bias);
-  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "mlp.c_proj.weight" : "mlp.fc2.weight", w,
-                             hidden, &b->proj_weight);
-  if (!s) s = fvg__load_leaf(l, prefix, i, l->openai ? "mlp.c_proj.bias" : "mlp.fc2.bias", w, 0, &b->proj_bias);
   return s;
 }
 
 /* The layers the file speaks of: one more than the greatest number after `prefix`.
    n tensors make at most n layers. */
-static int fvg__count_layers(const fvg_weights *weights, const char *prefix) {
-  int i, n = 0, most = fvg_weights_count(weights);
+static int fvg__count_layers(const fvg__clip_loader *l, const char *prefix) {
+  int i, n = 0, most = l->n;
   size_t length = strlen(prefix);
   for (i = 0; i < most; i++) {
-    const char *name = fvg_weights_name(weights, i);
+    const char *name = l->tensor[i].name;
     int layer = 0;
     if (strncmp(name, prefix, length)) continue;
     for (name += length; *name >= '0' && *name <= '9' && layer < most; name++) layer = 10 * layer + (*name - '0');
@@ -2578,248 +3355,268 @@ static int fvg__count_layers(const fvg_weights *weights, const char *prefix) {
   return n;
 }
 
-static int fvg__any_tensor(const fvg_weights *weights, const char *prefix) {
-  int i;
-  for (i = 0; i < fvg_weights_count(weights); i++)
-    if (!strncmp(fvg_weights_name(weights, i), prefix, strlen(prefix))) return 1;
-  return 0;
-}
-
-/* A number of the configuration's section, or 0. */
-static double fvg__config_number(const fvg__json *config, int section, const char *key) {
-  int i = section >= 0 ? fvg__json_find(config, section, key) : -1;
-  return i >= 0 ? config->value[i].number : 0;
-}
-
-/* A size; *out keeps its value when the section does not name it. */
-static fvg_status fvg__config_size(fvg__clip_loader *l, const fvg__json *config, int section,
-                                   const char *key, int *out) {
-  int i = section >= 0 ? fvg__json_find(config, section, key) : -1;
-  double x = i >= 0 ? config->value[i].number : 0;
-  if (i < 0 || config->value[i].type == FVG__JSON_NULL) return FVG_OK;
-  if (config->value[i].type != FVG__JSON_NUMBER || !(x >= 1 && x <= 1e6) || x != floor(x))
-    return fvg__fail(l->m->ctx, FVG_E_FORMAT, "config.json of %s: %s must be a whole number from 1 to 1000000",
-                     fvg_weights_file(l->weights), key);
-  *out = (int)x;
-  return FVG_OK;
-}
-
-static fvg_status fvg__config_agrees(fvg__clip_loader *l, const fvg__json *config, int section,
-                                     const char *key, int found) {
-  int said = found;
-  fvg_status s = fvg__config_size(l, config, section, key, &said);
-  if (s || said == found) return s;
-  return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: the tensors' shapes give %s = %d, but config.json says %d",
-                   fvg_weights_file(l->weights), key, found, said);
-}
-
-/* Layers, heads, activation and blocks of one tower. */
-static fvg_status fvg__load_transformer(fvg__clip_loader *l, const fvg__json *config, int section, const char *prefix,
-                                        int w, fvg_transformer *t) {
+/* Layers, heads, activation and blocks of one tower of width w. */
+static fvg_status fvg__load_transformer(fvg__clip_loader *l, int is_text, int w, fvg_transformer *t) {
+  const char *prefix = fvg__name(l, is_text ? FVG__TEXT_LAYERS : FVG__IMAGE_LAYERS);
+  const char *file = fvg_weights_file(l->weights);
+  int section = is_text ? l->config->text : l->config->vision, i;
   fvg_ctx *c = l->m->ctx;
   char name[160];
   fvg_tensor fc;
-  int i, act = section >= 0 ? fvg__json_find(config, section, "hidden_act") : -1, heads = 0, head_width = 64;
-  double eps = fvg__config_number(config, section, "layer_norm_eps");
-  fvg_status s = fvg__config_size(l, config, section, "num_attention_heads", &heads);
-  if (!s) s = fvg__config_size(l, config, section, "heads", &heads);                  /* open_clip's text_cfg and   */
-  if (!s) s = fvg__config_size(l, config, section, "head_width", &head_width);        /* vision_cfg: 80 in ViT-H    */
+  fvg_status s = fvg__config_heads(l->config, is_text, w, &t->n_head);
+  if (!s) s = fvg__config_activation(l->config, is_text, &t->activation);
+  if (!s) s = fvg__config_eps(l->config, is_text, &t->eps);
   if (s) return s;
-  t->n_layer = fvg__count_layers(l->weights, prefix);
-  t->n_head = heads ? heads : w / head_width;
-  t->eps = eps > 0 ? (float)eps : 1e-5f;
-  if (t->n_layer < 1)
-    return fvg__fail(c, FVG_E_FORMAT, "%s: no layers named %s0...", fvg_weights_file(l->weights), prefix);
+
+  t->n_layer = fvg__count_layers(l, prefix);
+  if (t->n_layer < 1) return fvg__fail(c, FVG_E_FORMAT, "%s: no layers named %s0...", file, prefix);
+  snprintf(name, sizeof name, "%s0.%s", prefix, fvg__block_names[12].name[l->openai]);
+  if (!fvg__tensor_info(l, name, &fc) || fc.n_dim != 2)
+    return fvg__fail(c, FVG_E_FORMAT, "%s: no matrix %s", file, name);
+  s = fvg__config_agrees(l->config, section, "num_hidden_layers", t->n_layer);
+  if (!s) s = fvg__config_agrees(l->config, section, "layers", t->n_layer);
+  if (!s) s = fvg__config_agrees(l->config, section, "hidden_size", w);
+  if (!s) s = fvg__config_agrees(l->config, section, "width", w);
+  if (!s) s = fvg__config_agrees(l->config, section, "intermediate_size", fc.dim[0]);
+  if (s) return s;
   if (t->n_head < 1 || w % t->n_head)
-    return fvg__fail(c, FVG_E_SHAPE, "%s: width %d of %s... cannot be cut into %d heads",
-                     fvg_weights_file(l->weights), w, prefix, t->n_head);
-  if (act >= 0) {
-    const char *kind = config->value[act].string;
-    if (strcmp(kind, "gelu") && strcmp(kind, "quick_gelu"))
-      return fvg__fail(c, FVG_E_UNSUPPORTED,
-                       "config.json of %s: hidden_act \"%.40s\", only \"gelu\" and \"quick_gelu\" are known",
-                       fvg_weights_file(l->weights), kind);
-    t->activation = kind[0] == 'g' ? FVG_GELU : FVG_QUICK_GELU;
-  }
-  s = fvg__config_agrees(l, config, section, "num_hidden_layers", t->n_layer);
-  if (!s) s = fvg__config_agrees(l, config, section, "hidden_size", w);
-  if (s) return s;
-  snprintf(name, sizeof name, "%s0.%s", prefix, l->openai ? "mlp.c_fc.weight" : "mlp.fc1.weight");
-  if (!fvg_weights_info(l->weights, name, &fc) || fc.n_dim != 2)
-    return fvg__fail(c, FVG_E_FORMAT, "%s: no matrix %s", fvg_weights_file(l->weights), name);
+    return fvg__fail(c, FVG_E_SHAPE, "%s: width %d of %s... cannot be cut into %d heads", file, w, prefix, t->n_head);
+
   t->block = (fvg_block *)fvg__alloc_array(c, (size_t)t->n_layer, sizeof *t->block);
   if (!t->block) return FVG_E_NOMEM;
   for (i = 0; !s && i < t->n_layer; i++) s = fvg__load_block(l, prefix, i, w, fc.dim[0], &t->block[i]);
   return s;
 }
 
-static fvg_status fvg__load_vision(fvg__clip_loader *l, const fvg__json *config, int section) {
-  const char *file = fvg_weights_file(l->weights);
-  fvg_vision_tower *v = &l->m->vision;
+/* ---- towers ---- */
+/* The image tower's sizes from the shapes of its embeddings. */
+static fvg_status fvg__vision_sizes(fvg__clip_loader *l, fvg_vision_tower *v) {
+  const char *file = fvg_weights_file(l->weights), *position_name = fvg__name(l, FVG__IMAGE_POSITION);
+  const int section = l->config->vision;
   fvg_tensor patch, position;
   fvg_status s;
-  int grid = 1, w;
-  const char *patch_name = l->openai ? "visual.conv1.weight" : "vision_model.embeddings.patch_embedding.weight";
-  const char *position_name = l->openai ? "visual.positional_embedding" :
-                                          "vision_model.embeddings.position_embedding.weight";
-  if (!fvg_weights_info(l->weights, patch_name, &patch)) {
-    if (!fvg__any_tensor(l->weights, l->openai ? "visual." : "vision_model."))
-      return FVG_OK;                                                                   /* a text-only model         */
-    return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", file, patch_name);
-  }
-  l->m->has_vision = 1;
+  int grid = 1;
+  fvg__tensor_info(l, fvg__name(l, FVG__PATCH), &patch);
   if (patch.n_dim != 4 || patch.dim[1] != 3 || patch.dim[2] != patch.dim[3] || patch.dim[0] < 1 ||
       patch.dim[2] < 1 || patch.dim[2] > 4096)
-    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s must have shape [width,3,patch,patch]", file, patch_name);
-  if (!fvg_weights_info(l->weights, position_name, &position))
-    return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", file, position_name);
-  v->width = w = patch.dim[0];
+    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s must have shape [width,3,patch,patch]", file,
+                     fvg__name(l, FVG__PATCH));
+  if (!fvg__tensor_info(l, position_name, &position)) return fvg__no_tensor(l, position_name);
+
+  v->width = patch.dim[0];
   v->patch_size = patch.dim[2];
   v->n_token = position.n_dim == 2 ? position.dim[0] : 0;
   while (grid < 4096 && grid * grid < v->n_token - 1) grid++;
   if (grid * grid + 1 != v->n_token)
-    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s has %d rows, not one and a square number", file,
-                     position_name, v->n_token);
+    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s has %d rows, not one and a square number", file, position_name,
+                     v->n_token);
   v->image_size = grid * v->patch_size;
-  s = fvg__config_agrees(l, config, section, "image_size", v->image_size);
-  if (!s) s = fvg__config_agrees(l, config, section, "patch_size", v->patch_size);
-  if (!s) s = fvg__load_matrix(l, patch_name, w, 3 * v->patch_size * v->patch_size, &v->patch_weight);
-  if (!s) s = fvg__load(l, position_name, v->n_token, w, FVG_F32, &v->position_embedding);
-  if (!s) s = fvg__load(l, l->openai ? "visual.class_embedding" : "vision_model.embeddings.class_embedding", w, 0,
-                        FVG_F32, &v->class_embedding);
-  /* pre_layrnorm is HF's spelling */
-  if (!s) s = fvg__load(l, l->openai ? "visual.ln_pre.weight" : "vision_model.pre_layrnorm.weight", w, 0,
-                        FVG_F32, &v->ln_pre_weight);
-  if (!s) s = fvg__load(l, l->openai ? "visual.ln_pre.bias" : "vision_model.pre_layrnorm.bias", w, 0,
-                        FVG_F32, &v->ln_pre_bias);
-  if (!s) s = fvg__load(l, l->openai ? "visual.ln_post.weight" : "vision_model.post_layernorm.weight", w, 0,
-                        FVG_F32, &v->ln_post_weight);
-  if (!s) s = fvg__load(l, l->openai ? "visual.ln_post.bias" : "vision_model.post_layernorm.bias", w, 0,
-                        FVG_F32, &v->ln_post_bias);
-  if (!s) s = fvg__load_transformer(l, config, section,
-                                    l->openai ? "visual.transformer.resblocks." : "vision_model.encoder.layers.",
-                                    w, &v->transformer);
-  if (!s) s = fvg__load_projection(l, l->openai ? "visual.proj" : "visual_projection.weight", w, &v->projection);
+  s = fvg__config_agrees(l->config, section, "image_size", v->image_size);
+  return s ? s : fvg__config_agrees(l->config, section, "patch_size", v->patch_size);
+}
+
+static fvg_status fvg__load_vision(fvg__clip_loader *l) {
+  fvg_vision_tower *v = &l->m->vision;
+  fvg_tensor patch;
+  fvg_status s;
+  int w;
+  if (!fvg__tensor_info(l, fvg__name(l, FVG__PATCH), &patch))
+    return fvg__any_tensor(l, l->openai ? "visual." : "vision_model.") ? fvg__no_tensor(l, fvg__name(l, FVG__PATCH)) :
+                                                                         FVG_OK;     /* a text-only model           */
+  l->m->has_vision = 1;
+  s = fvg__vision_sizes(l, v);
+  w = v->width;
+  if (!s) s = fvg__load_matrix(l, fvg__name(l, FVG__PATCH), w, 3 * v->patch_size * v->patch_size, &v->patch_weight);
+  if (!s) s = fvg__load(l, fvg__name(l, FVG__IMAGE_POSITION), v->n_token, w, FVG_F32, &v->position_embedding);
+  if (!s) s = fvg__load(l, fvg__name(l, FVG__CLASS), w, 0, FVG_F32, &v->class_embedding);
+  if (!s) s = fvg__load(l, fvg__name(l, FVG__LN_PRE_WEIGHT), w, 0, FVG_F32, &v->ln_pre_weight);
+  if (!s) s = fvg__load(l, fvg__name(l, FVG__LN_PRE_BIAS), w, 0, FVG_F32, &v->ln_pre_bias);
+  if (!s) s = fvg__load(l, fvg__name(l, FVG__LN_POST_WEIGHT), w, 0, FVG_F32, &v->ln_post_weight);
+  if (!s) s = fvg__load(l, fvg__name(l, FVG__LN_POST_BIAS), w, 0, FVG_F32, &v->ln_post_bias);
+  if (!s) s = fvg__load_transformer(l, 0, w, &v->transformer);
+  if (!s) s = fvg__load_projection(l, FVG__IMAGE_PROJECTION, w, &v->projection);
+  l->m->preprocess = fvg_preprocess_defaults(v->image_size);
   return s;
 }
 
-static fvg_status fvg__load_text(fvg__clip_loader *l, const fvg__json *config, int section) {
-  const char *token_name = l->openai ? "token_embedding.weight" : "text_model.embeddings.token_embedding.weight";
-  const char *position_name = l->openai ? "positional_embedding" : "text_model.embeddings.position_embedding.weight";
+static fvg_status fvg__load_text(fvg__clip_loader *l) {
+  const char *file = fvg_weights_file(l->weights);
+  const char *token_name = fvg__name(l, FVG__TOKEN), *position_name = fvg__name(l, FVG__TEXT_POSITION);
+  const int section = l->config->text;
   fvg_text_tower *x = &l->m->text;
   fvg_tensor token, position;
   fvg_status s;
-  if (!fvg_weights_info(l->weights, token_name, &token)) {
-    if (!fvg__any_tensor(l->weights, l->openai ? "transformer." : "text_model."))
-      return FVG_OK;                                                                   /* an image-only model       */
-    return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(l->weights), token_name);
-  }
+  if (!fvg__tensor_info(l, token_name, &token))
+    return fvg__any_tensor(l, l->openai ? "transformer." : "text_model.") ? fvg__no_tensor(l, token_name) :
+                                                                            FVG_OK;  /* an image-only model         */
   l->m->has_text = 1;
-  if (!fvg_weights_info(l->weights, position_name, &position))
-    return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(l->weights), position_name);
+  if (!fvg__tensor_info(l, position_name, &position)) return fvg__no_tensor(l, position_name);
   if (token.n_dim != 2 || position.n_dim != 2 || token.dim[0] < 515 || token.dim[1] < 1 || position.dim[0] < 3)
-    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s and %s must be matrices of at least 515 and 3 rows",
-                     fvg_weights_file(l->weights), token_name, position_name);
+    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s and %s must be matrices of at least 515 and 3 rows", file,
+                     token_name, position_name);
+
   x->vocab_size = token.dim[0];
   x->width = token.dim[1];
   x->context_length = position.dim[0];
-  s = fvg__config_agrees(l, config, section, "vocab_size", x->vocab_size);
-  if (!s) s = fvg__config_agrees(l, config, section, "max_position_embeddings", x->context_length);
+  s = fvg__config_agrees(l->config, section, "vocab_size", x->vocab_size);
+  if (!s) s = fvg__config_agrees(l->config, section, "max_position_embeddings", x->context_length);
+  if (!s) s = fvg__config_agrees(l->config, section, "context_length", x->context_length);
   if (!s) s = fvg__load(l, token_name, x->vocab_size, x->width, l->keep_as, &x->token_embedding);
   if (!s) s = fvg__load(l, position_name, x->context_length, x->width, FVG_F32, &x->position_embedding);
-  if (!s) s = fvg__load(l, l->openai ? "ln_final.weight" : "text_model.final_layer_norm.weight", x->width, 0,
-                        FVG_F32, &x->ln_final_weight);
-  if (!s) s = fvg__load(l, l->openai ? "ln_final.bias" : "text_model.final_layer_norm.bias", x->width, 0,
-                        FVG_F32, &x->ln_final_bias);
-  if (!s) s = fvg__load_transformer(l, config, section,
-                                    l->openai ? "transformer.resblocks." : "text_model.encoder.layers.",
-                                    x->width, &x->transformer);
-  if (!s) s = fvg__load_projection(l, l->openai ? "text_projection" : "text_projection.weight",
-                                   x->width, &x->projection);
+  if (!s) s = fvg__load(l, fvg__name(l, FVG__LN_FINAL_WEIGHT), x->width, 0, FVG_F32, &x->ln_final_weight);
+  if (!s) s = fvg__load(l, fvg__name(l, FVG__LN_FINAL_BIAS), x->width, 0, FVG_F32, &x->ln_final_bias);
+  if (!s) s = fvg__load_transformer(l, 1, x->width, &x->transformer);
+  if (!s) s = fvg__load_projection(l, FVG__TEXT_PROJECTION, x->width, &x->projection);
   return s;
 }
 
 /* d and s are shared by the towers. */
 static fvg_status fvg__load_shared(fvg__clip_loader *l) {
-  const char *name[2];
+  static const fvg__tensor_role projection[] = {FVG__IMAGE_PROJECTION, FVG__TEXT_PROJECTION};
+  const char *file = fvg_weights_file(l->weights);
+  fvg__model_tensor *x = fvg__find_tensor(l, fvg__name(l, FVG__LOGIT_SCALE));
   fvg_tensor shape, scale;
   fvg_status s;
   int i;
-  name[0] = l->openai ? "visual.proj" : "visual_projection.weight";
-  name[1] = l->openai ? "text_projection" : "text_projection.weight";
   for (i = 0; i < 2; i++)
-    if (fvg_weights_info(l->weights, name[i], &shape) && shape.n_dim == 2)
-      l->m->embed_dim = shape.dim[l->openai ? 1 : 0];
+    if (fvg__tensor_info(l, fvg__name(l, projection[i]), &shape) && shape.n_dim == 2)
+      l->m->embed_dim = shape.dim[l->openai];
   if (l->m->embed_dim < 1)
-    return fvg__fail(l->m->ctx, FVG_E_FORMAT,
-                     "%s: no CLIP weights in HF's, OpenAI's or open_clip's names (neither %s nor %s)",
-                     fvg_weights_file(l->weights), name[0], name[1]);
+    return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: neither %s nor %s: a tower without its projection, as in Stable "
+                     "Diffusion or LLaVA, makes no features that can be compared", file,
+                     fvg__name(l, projection[0]), fvg__name(l, projection[1]));
+  s = fvg__config_agrees(l->config, l->config->model, l->config->form == FVG__OPEN_CLIP ? "embed_dim" :
+                         "projection_dim", l->m->embed_dim);
+  if (s) return s;
+
   l->m->logit_scale = 100;
-  if (!fvg_weights_info(l->weights, "logit_scale", NULL)) return FVG_OK;
-  s = fvg_weights_get(l->weights, "logit_scale", FVG_F32, &scale);
+  if (!x) return FVG_OK;
+  x->used = 1;
+  s = fvg_weights_get(l->weights, x->in_file, FVG_F32, &scale);
   if (s) return s;
   if (fvg_tensor_count(&scale) != 1) {
     fvg_tensor_free(l->m->ctx, &scale);
-    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: logit_scale must be one number", fvg_weights_file(l->weights));
+    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: logit_scale must be one number", file);
   }
   l->m->logit_scale = expf(((const float *)scale.data)[0]);
   fvg_tensor_free(l->m->ctx, &scale);
   if (!(l->m->logit_scale > 0 && l->m->logit_scale < 1e6f))
-    return fvg__fail(l->m->ctx, FVG_E_NUMERIC, "%s: exp(logit_scale) is %g", fvg_weights_file(l->weights),
-                     (double)l->m->logit_scale);
+    return fvg__fail(l->m->ctx, FVG_E_NUMERIC, "%s: exp(logit_scale) is %g", file, (double)l->m->logit_scale);
   return FVG_OK;
 }
 
-/* open_clip's configuration has one activation for both towers, and gelu unless it says otherwise. */
-static void fvg__open_clip_activation(const fvg__json *config, fvg_clip *m) {
-  int model = fvg__json_find(config, 0, "model_cfg");
-  fvg_activation activation =
-    model >= 0 && fvg__config_number(config, model, "quick_gelu") != 0 ? FVG_QUICK_GELU : FVG_GELU;
-  if (model < 0) return;
-  m->vision.transformer.activation = activation;
-  m->text.transformer.activation = activation;
+/* ---- what is left over ---- */
+/* Buffers that repeat what shapes say, and SigLIP's bias, which moves all scores alike. */
+static int fvg__carries_nothing(const char *name) {
+  static const char *const known[] = {"position_ids", "attn_mask", "logit_bias", "input_resolution", "context_length",
+                                      "vocab_size"};
+  size_t i;
+  for (i = 0; i < sizeof known / sizeof *known; i++) if (fvg__name_ending(name, known[i])) return 1;
+  return 0;
 }
 
-#define FVG__CONFIG_NAME 420                    /* bytes of a message's "config.json of FILE"                       */
+/* OpenAI's text tower has no prefix of its own, so a name of one part counts as the tower's. */
+static int fvg__inside_tower(const fvg__clip_loader *l, const char *name) {
+  static const char *const tower[2][6] = {
+    {"vision_model.", "text_model.", "visual_projection.", "text_projection.", NULL, NULL},
+    {"visual.", "transformer.", "token_embedding.", "ln_final.", "text_projection.", NULL}
+  };
+  int i;
+  for (i = 0; tower[l->openai][i]; i++)
+    if (!strncmp(name, tower[l->openai][i], strlen(tower[l->openai][i]))) return 1;
+  return l->openai && !strchr(name, '.');
+}
 
-FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights,
-                                 const char *config_json, fvg_dtype keep_as) {
-  fvg__clip_loader l;
-  fvg__json config;
-  fvg_status s = FVG_OK;
-  int vision_section = -1, text_section = -1, model;
-  *out = NULL;
-  memset(&l, 0, sizeof l);
-  memset(&config, 0, sizeof config);
+/* Every tensor of a tower must have had its part in it. */
+static fvg_status fvg__check_leftovers(fvg__clip_loader *l) {
+  const char *file = fvg_weights_file(l->weights);
+  int i;
+  for (i = 0; i < l->n; i++) {
+    const fvg__model_tensor *x = &l->tensor[i];
+    if (x->used || fvg__carries_nothing(x->name)) continue;
+    if (fvg__inside_tower(l, x->name))
+      return fvg__fail(l->m->ctx, FVG_E_UNSUPPORTED, "%s: tensor %.100s is no part of a CLIP as it is computed here; "
+                       "without it the results would be wrong", file, x->in_file);
+    if (!l->n_outside++) l->first_outside = x->in_file;
+  }
+  if (l->n_outside)
+    fvg__log(l->m->ctx, 1, "%s: %d tensor%s outside the CLIP, such as %.100s, not used", file, l->n_outside,
+             l->n_outside == 1 ? " is" : "s are", l->first_outside);
+  return FVG_OK;
+}
+
+/* Lists the tensors; after this the publisher of the names is known. */
+static fvg_status fvg__loader_begin(fvg__clip_loader *l, fvg_ctx *c, fvg_weights *weights, fvg_dtype keep_as) {
+  memset(l, 0, sizeof *l);
   if (keep_as > FVG_BF16)
     return fvg__fail(c, FVG_E_ARG, "%s: weights can be kept as F32, F16 or BF16", fvg_weights_file(weights));
-  if (config_json) {
-    char name[FVG__CONFIG_NAME];
-    snprintf(name, sizeof name, "config.json of %.400s", fvg_weights_file(weights));
-    s = fvg__json_parse(c, &config, config_json, strlen(config_json), name);
-    if (s) return s;
-    vision_section = fvg__json_find(&config, 0, "vision_config");
-    text_section = fvg__json_find(&config, 0, "text_config");
-    model = fvg__json_find(&config, 0, "model_cfg");                                  /* open_clip's names          */
-    if (model >= 0) vision_section = fvg__json_find(&config, model, "vision_cfg");
-    if (model >= 0) text_section = fvg__json_find(&config, model, "text_cfg");
+  l->m = (fvg_clip *)fvg__alloc(c, sizeof *l->m);
+  if (!l->m) return FVG_E_NOMEM;
+  l->m->ctx = c;
+  l->weights = weights;
+  l->keep_as = keep_as;
+  return fvg__list_tensors(l);
+}
+
+/* Both towers as `config` says, and what it says of pixels. */
+static fvg_status fvg__loader_run(fvg__clip_loader *l, const fvg__config *config) {
+  fvg_status s;
+  l->config = config;
+  s = fvg__load_shared(l);
+  if (!s) s = fvg__load_vision(l);
+  if (!s) s = fvg__load_text(l);
+  if (!s) s = fvg__check_leftovers(l);
+  if (!s && l->m->has_vision && config->preprocess >= 0) s = fvg__preprocess_open_clip(config, &l->m->preprocess);
+  return s;
+}
+
+/* The model if all went well, which s says. */
+static fvg_status fvg__loader_end(fvg__clip_loader *l, fvg_status s, fvg_clip **out) {
+  if (l->m) {
+    fvg__release(l->m->ctx, l->tensor);
+    fvg__release(l->m->ctx, l->text);
   }
-  l.m = (fvg_clip *)fvg__alloc(c, sizeof *l.m);
-  if (!l.m) { fvg__json_free(c, &config); return FVG_E_NOMEM; }
-  l.m->ctx = c;
-  l.weights = weights;
-  l.keep_as = keep_as;
-  l.openai = fvg__any_tensor(weights, "visual.") || fvg__any_tensor(weights, "transformer.");
-  if (config_json) fvg__open_clip_activation(&config, l.m);
-  s = fvg__load_shared(&l);
-  if (!s) s = fvg__load_vision(&l, &config, vision_section);
-  if (!s) s = fvg__load_text(&l, &config, text_section);
-  if (!s && !l.m->has_vision && !l.m->has_text)
-    s = fvg__fail(c, FVG_E_FORMAT, "%s: holds neither an image nor a text tower", fvg_weights_file(weights));
-  fvg__json_free(c, &config);
-  if (s) { fvg_clip_free(l.m); return s; }
-  *out = l.m;
-  return FVG_OK;
+  if (s) fvg_clip_free(l->m);
+  *out = s ? NULL : l->m;
+  return s;
+}
+
+FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights, const char *config_json,
+                                 fvg_dtype keep_as) {
+  char name[FVG__CONFIG_NAME];
+  fvg__clip_loader l;
+  fvg__config config;
+  fvg_status s;
+  snprintf(name, sizeof name, "config.json of %.400s", fvg_weights_file(weights));
+  s = fvg__config_parse(c, &config, config_json, name);
+  *out = NULL;
+  if (s) { fvg__config_free(&config); return s; }
+  s = fvg__loader_begin(&l, c, weights, keep_as);
+  if (!s) s = fvg__loader_run(&l, &config);
+  fvg__config_free(&config);
+  return fvg__loader_end(&l, s, out);
+}
+
+FVG_DEF fvg_status fvg_clip_set_preprocess(fvg_clip *m, const char *json, const char *name) {
+  fvg_preprocess p = fvg_preprocess_defaults(m->vision.image_size);
+  fvg__config config;
+  fvg_status s;
+  memset(&config, 0, sizeof config);
+  fvg__config_free(&config);
+  if (!json) return fvg__fail(m->ctx, FVG_E_ARG, "set_preprocess: no text");
+  if (!m->has_vision) return fvg__fail(m->ctx, FVG_E_ARG, "this model has no image tower");
+  config.c = m->ctx;
+  snprintf(config.file, sizeof config.file, "%.400s", name ? name : "preprocessor_config.json");
+  s = fvg__json_parse(m->ctx, &config.json, json, strlen(json), config.file);
+  if (!s) {
+    int processor = fvg__config_section(&config, 0, "image_processor");
+    config.preprocess = fvg__config_section(&config, 0, "preprocess_cfg");
+    s = config.preprocess >= 0 ? fvg__preprocess_open_clip(&config, &p) :
+                                 fvg__preprocess_hugging_face(&config, processor >= 0 ? processor : 0, &p);
+  }
+  fvg__config_free(&config);
+  if (!s) m->preprocess = p;
+  return s;
 }
 
 FVG_DEF void fvg_clip_free(fvg_clip *m) {
@@ -2916,14 +3713,15 @@ static fvg_status fvg__find_tokenizer(fvg_clip *m, const char *folder, const cha
   return FVG_OK;
 }
 
-/* The configuration as text, *text NULL when the folder has none. */
-static fvg_status fvg__read_config(fvg_ctx *c, const char *folder, const char *name, uint8_t **text) {
-  char path[FVG__PATH_BYTES + 64];
+/* ---- the files of a folder ---- */
+/* A file as text; *text NULL when the folder has none of that name. */
+static fvg_status fvg__read_text(fvg_ctx *c, const char *folder, const char *name, uint8_t **text,
+                                 char path[FVG__PATH_BYTES + 64]) {
   fvg_source source;
   fvg_status s;
   size_t n;
   *text = NULL;
-  snprintf(path, sizeof path, "%s/%s", folder, name);
+  snprintf(path, FVG__PATH_BYTES + 64, "%s/%s", folder, name);
   if (!fvg__file_exists(path)) return FVG_OK;
   s = fvg_source_file(c, &source, path);
   if (s) return s;
@@ -2932,55 +3730,185 @@ static fvg_status fvg__read_config(fvg_ctx *c, const char *folder, const char *n
   return s;
 }
 
-/* The first of the files that hold weights in a folder into file; 0 if there is none. */
-static int fvg__find_weights(const char *folder, char *file, size_t n) {
-  static const char *const name[] = {"model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin",
-                                     "open_clip_pytorch_model.bin"};
+static fvg_status fvg__read_config(fvg_ctx *c, const char *folder, const char *name, fvg__config *config) {
+  char path[FVG__PATH_BYTES + 64];
+  uint8_t *text = NULL;
+  fvg_status s = fvg__read_text(c, folder, name, &text, path);
+  if (s) { memset(config, 0, sizeof *config); return s; }
+  s = fvg__config_parse(c, config, (const char *)text, path);
+  fvg_bytes_free(c, text);
+  return s;
+}
+
+/* The first of the files that hold weights in a folder, into file; 0 if there is none.  *sharded: it is an index.
+   Beside a configuration of timm's, model.safetensors holds timm's tower, and open_clip's file the CLIP. */
+static int fvg__find_weights(const char *folder, int timm, char file[FVG__PATH_BYTES + 64], int *sharded) {
+  static const char *const name[] = {
+    "model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin",
+    "model.safetensors.index.json", "open_clip_model.safetensors.index.json", "pytorch_model.bin.index.json",
+    "open_clip_pytorch_model.bin.index.json"
+  };
+  const size_t n = sizeof name / sizeof *name;
   size_t i;
-  for (i = 0; i < sizeof name / sizeof *name; i++) {
-    snprintf(file, n, "%s/%s", folder, name[i]);
+  for (i = 0; i < 2 * n; i++) {
+    int open_clip = !strncmp(name[i % n], "open_clip", 9);
+    if (timm && open_clip != (i < n)) continue;                  /* open_clip's in the first round                  */
+    snprintf(file, FVG__PATH_BYTES + 64, "%s/%s", folder, name[i % n]);
+    *sharded = i % n >= 4;
     if (fvg__file_exists(file)) return 1;
   }
   return 0;
 }
 
-static int fvg__names_weights(const char *path) {
-  static const char *const ending[] = {".safetensors", ".pt", ".pth", ".bin"};
-  size_t i, n = strlen(path);
-  for (i = 0; i < sizeof ending / sizeof *ending; i++)
-    if (n > strlen(ending[i]) && strcmp(path + n - strlen(ending[i]), ending[i]) == 0) return 1;
-  return 0;
+/* The files of an index, {"weight_map": {"tensor": "file", ...}}, in order of their first tensor: file [n] names, which
+   point into the index. */
+static fvg_status fvg__shard_files(fvg_ctx *c, const fvg__json *index, const char *path, const char ***file, int *n) {
+  int map = fvg__json_find(index, 0, "weight_map"), i, k;
+  *n = 0;
+  *file = NULL;
+  if (map < 0 || index->value[map].type != FVG__JSON_OBJECT)
+    return fvg__fail(c, FVG_E_FORMAT, "%s: an index without weight_map", path);
+  *file = (const char **)fvg__alloc_array(c, (size_t)index->value[map].n_child, sizeof **file);
+  if (!*file) return FVG_E_NOMEM;
+  for (i = index->value[map].first; i >= 0; i = index->value[i].next) {
+    const char *name = index->value[i].string;
+    if (!*name || strchr(name, '/') || strchr(name, '\\'))
+      return fvg__fail(c, FVG_E_FORMAT, "%s: weight_map gives %.100s the file \"%.100s\"; a name in the same folder is "
+                       "expected", path, index->value[i].key, name);
+    for (k = 0; k < *n && strcmp((*file)[k], name); k++) {}
+    if (k == *n) (*file)[(*n)++] = name;
+    if (*n > 1000) return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: more than 1000 files", path);
+  }
+  return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path,
-                                 const char *merges, fvg_dtype keep_as) {
-  char file[FVG__PATH_BYTES + 64], folder[FVG__PATH_BYTES];
-  fvg_weights *weights = NULL;
-  uint8_t *config = NULL;
+static fvg_status fvg__open_weights(fvg_ctx *c, fvg_weights **out, const char *path) {
   fvg_source source;
-  fvg_status s = FVG_OK;
-  size_t n = strlen(path), slash;
-  int single = fvg__names_weights(path);
+  fvg_status s = fvg_source_file(c, &source, path);
   *out = NULL;
-  if (n >= sizeof folder) return fvg__fail(c, FVG_E_ARG, "%.60s...: the path is too long", path);
-  snprintf(folder, sizeof folder, "%s", path);
-  if (single) {
-    for (slash = n; slash > 0 && folder[slash] != '/' && folder[slash] != '\\'; slash--) {}
-    snprintf(file, sizeof file, "%s", path);
-    if (slash) folder[slash] = 0; else snprintf(folder, sizeof folder, ".");
-  } else if (!fvg__find_weights(path, file, sizeof file)) {
-    return fvg__fail(c, FVG_E_IO, "%s: no model.safetensors or pytorch_model.bin there; give a folder that holds "
-                     "one, or a .safetensors, .pt, .pth or .bin file", path);
+  return s ? s : fvg_weights_open_any(c, out, &source);
+}
+
+/* All files of an index as one, and every tensor of the index must be there. */
+static fvg_status fvg__open_shards(fvg_ctx *c, fvg_weights **out, const char *folder, const char *path) {
+  char part_path[2 * FVG__PATH_BYTES];
+  const char **file = NULL;
+  fvg_weights **part = NULL;
+  fvg__json index;
+  uint8_t *text = NULL;
+  fvg_source source;
+  size_t bytes;
+  int n = 0, opened = 0, i;
+  fvg_status s = fvg_source_file(c, &source, path);
+  *out = NULL;
+  memset(&index, 0, sizeof index);
+  if (s) return s;
+  s = fvg_source_read_all(c, &source, &text, &bytes);
+  fvg_source_close(&source);
+  if (!s) s = fvg__json_parse(c, &index, (const char *)text, bytes, path);
+  fvg_bytes_free(c, text);
+  if (!s) s = fvg__shard_files(c, &index, path, &file, &n);
+  if (!s && !(part = (fvg_weights **)fvg__alloc_array(c, (size_t)n, sizeof *part))) s = FVG_E_NOMEM;
+  for (; !s && opened < n; opened += !s) {
+    snprintf(part_path, sizeof part_path, "%.1000s/%.900s", folder, file[opened]);
+    s = fvg__open_weights(c, &part[opened], part_path);
   }
-  s = fvg__read_config(c, folder, "config.json", &config);
-  if (!s && !config) s = fvg__read_config(c, folder, "open_clip_config.json", &config);
-  if (!s) s = fvg_source_file(c, &source, file);
-  if (!s) s = fvg_weights_open_any(c, &weights, &source);
-  if (!s) s = fvg_clip_load(c, out, weights, (const char *)config, keep_as);
-  if (!s) s = fvg__find_tokenizer(*out, folder, merges);
-  if (s && *out) { fvg_clip_free(*out); *out = NULL; }
+
+  if (!s) s = fvg_weights_join(c, out, part, n, path);
+  else for (i = 0; i < opened; i++) fvg_weights_close(part[i]);
+  if (!s) {
+    int map = fvg__json_find(&index, 0, "weight_map");
+    for (i = index.value[map].first; !s && i >= 0; i = index.value[i].next)
+      if (!fvg_weights_info(*out, index.value[i].key, NULL))
+        s = fvg__fail(c, FVG_E_FORMAT, "%s: tensor %.100s is in none of the files", path, index.value[i].key);
+    if (s) { fvg_weights_close(*out); *out = NULL; }
+  }
+  fvg__release(c, part);
+  fvg__release(c, file);
+  fvg__json_free(c, &index);
+  return s;
+}
+
+/* ---- opening ---- */
+typedef struct fvg__clip_files {
+  char file[FVG__PATH_BYTES + 64], folder[FVG__PATH_BYTES];
+  int sharded;
+  fvg__config config, open_clip;                 /* of config.json, and of open_clip_config.json                    */
+} fvg__clip_files;
+
+/* Which file holds the weights, and the configurations beside it. */
+static fvg_status fvg__find_files(fvg_ctx *c, fvg__clip_files *x, const char *path) {
+  size_t n = strlen(path), slash;
+  int single;
+  fvg_status s;
+  if (n >= sizeof x->folder) return fvg__fail(c, FVG_E_ARG, "%.60s...: the path is too long", path);
+  snprintf(x->folder, sizeof x->folder, "%s", path);
+  snprintf(x->file, sizeof x->file, "%s", path);
+  single = fvg__file_exists(path);
+  if (single) {
+    for (slash = n; slash > 0 && path[slash] != '/' && path[slash] != '\\'; slash--) {}
+    if (slash || path[0] == '/') x->folder[slash ? slash : 1] = 0;
+    else snprintf(x->folder, sizeof x->folder, ".");
+    x->sharded = fvg__name_ending(path, "index.json") != NULL;
+  }
+
+  s = fvg__read_config(c, x->folder, "config.json", &x->config);
+  if (!s) s = fvg__read_config(c, x->folder, "open_clip_config.json", &x->open_clip);
+  if (!s && !single && !fvg__find_weights(x->folder, x->config.form == FVG__TIMM, x->file, &x->sharded))
+    s = fvg__fail(c, FVG_E_IO, "%s: no model.safetensors or pytorch_model.bin there; give a folder that holds one, or a "
+                  "file of weights (.safetensors, .pt, .bin, .ckpt, ...)", path);
+  return s;
+}
+
+/* The configuration by the publisher of the names, else the other's, else one that says nothing. */
+static const fvg__config *fvg__choose_config(const fvg__clip_files *x, int openai) {
+  fvg__config_form form = openai ? FVG__OPEN_CLIP : FVG__HUGGING_FACE;
+  if (x->config.form == form) return &x->config;
+  if (x->open_clip.form == form) return &x->open_clip;
+  return x->open_clip.form != FVG__NO_CONFIG ? &x->open_clip : &x->config;
+}
+
+/* What Hugging Face's files say of pixels, where open_clip's configuration was not the one in use. */
+static fvg_status fvg__find_preprocess(fvg_clip *m, const char *folder, const fvg__config *config) {
+  static const char *const name[] = {"preprocessor_config.json", "processor_config.json"};
+  char path[FVG__PATH_BYTES + 64];
+  uint8_t *text = NULL;
+  fvg_status s = FVG_OK;
+  int i;
+  if (!m->has_vision || config->form == FVG__OPEN_CLIP) return FVG_OK;
+  for (i = 0; !s && !text && i < 2; i++) s = fvg__read_text(m->ctx, folder, name[i], &text, path);
+  if (!s && text) s = fvg_clip_set_preprocess(m, (const char *)text, path);
+  fvg_bytes_free(m->ctx, text);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges,
+                                 fvg_dtype keep_as) {
+  fvg__clip_files x;
+  fvg__clip_loader l;
+  fvg_weights *weights = NULL;
+  const fvg__config *config;
+  fvg_status s;
+  *out = NULL;
+  if (!path || !*path) return fvg__fail(c, FVG_E_ARG, "a model's folder or file is needed");
+  memset(&x, 0, sizeof x);
+  memset(&l, 0, sizeof l);
+  s = fvg__find_files(c, &x, path);
+  if (!s) s = x.sharded ? fvg__open_shards(c, &weights, x.folder, x.file) : fvg__open_weights(c, &weights, x.file);
+  if (!s) s = fvg__loader_begin(&l, c, weights, keep_as);
+  if (!s) {
+    config = fvg__choose_config(&x, l.openai);
+    if ((config->form == FVG__NO_CONFIG || config->form == FVG__TIMM) && !fvg__find_tensor(&l, "input_resolution"))
+      fvg__log(c, 1, "%s: no configuration beside it; heads of 64 columns and quick_gelu are taken, as in OpenAI's "
+               "models", x.file);
+    s = fvg__loader_run(&l, config);
+    if (!s) s = fvg__find_preprocess(l.m, x.folder, config);
+    if (!s) s = fvg__find_tokenizer(l.m, x.folder, merges);
+  }
+  fvg__config_free(&x.config);
+  fvg__config_free(&x.open_clip);
+  s = fvg__loader_end(&l, s, out);
   fvg_weights_close(weights);
-  fvg_bytes_free(c, config);
   return s;
 }
 #endif
@@ -6370,27 +7298,24 @@ static uint64_t fvg__path_hash(const char *path) {
 
 static fvg_status fvg__augmented(fvg_ctx *c, const fvg_views *v, const fvg_image *in, const fvg_crop *crop,
                                  fvg_filter filter, fvg_image *out) {
-  int size = v->clip->vision.image_size;
-  if (v->desc.augment == FVG_AUGMENT_NONE) return fvg_image_test_transform(c, out, in, size, filter);
+  fvg_preprocess p = v->clip->preprocess;
+  const int size = p.size;
+  p.filter = filter;
+  if (v->desc.augment == FVG_AUGMENT_NONE) return fvg_image_test_transform(c, out, in, &p);
   if (v->desc.augment == FVG_AUGMENT_SQUASH) return fvg_image_resize(c, out, in, size, size, filter);
   return fvg_image_resized_crop(c, out, in, crop, size, filter);
 }
 
 /* fg = x * mask [size*size] per channel; returns the share of foreground.
-   Black, when wanted, is pixel 0 normalised. */
-static float fvg__foreground(fvg_ctx *c, const float *x, const fvg_image *mask, int fill_black, float *fg) {
+   fill_black, when not NULL: black, which is pixel 0 normalised, in place of the mean colour. */
+static float fvg__foreground(const float *x, const fvg_image *mask, const fvg_preprocess *fill_black, float *fg) {
   size_t n = (size_t)mask->width * (size_t)mask->height, k, inside = 0;
-  uint8_t black_pixel[3] = {0, 0, 0};
-  float black[3] = {0, 0, 0};
-  fvg_image black_image;
   int channel;
-  black_image.width = black_image.height = 1;
-  black_image.channels = 3;
-  black_image.pixels = black_pixel;
-  if (fill_black) fvg_image_normalize(c, &black_image, black);
-  for (channel = 0; channel < 3; channel++)
+  for (channel = 0; channel < 3; channel++) {
+    const float black = fill_black ? (0.0f - fill_black->mean[channel]) / fill_black->std[channel] : 0;
     for (k = 0; k < n; k++)
-      fg[(size_t)channel * n + k] = mask->pixels[k] ? x[(size_t)channel * n + k] : black[channel];
+      fg[(size_t)channel * n + k] = mask->pixels[k] ? x[(size_t)channel * n + k] : black;
+  }
   for (k = 0; k < n; k++) inside += mask->pixels[k] != 0;
   return (float)inside / (float)n;
 }
@@ -6411,12 +7336,12 @@ static fvg_status fvg__view_pixels(fvg_ctx *c, const fvg_views *v, const fvg_ite
   if (s) return s;
   fvg_rng_seed(&rng, v->desc.seed, fvg__path_hash(item->path) + (uint64_t)epoch);
   crop = fvg_crop_random(&rng, image.width, image.height, (double)v->desc.crop_scale_min, 1.0);
-  s = fvg__augmented(c, v, &image, &crop, FVG_BICUBIC, &view);
-  if (!s) s = fvg_image_normalize(c, &view, x);
+  s = fvg__augmented(c, v, &image, &crop, v->clip->preprocess.filter, &view);
+  if (!s) s = fvg_image_normalize(c, &view, &v->clip->preprocess, x);
   if (!s && fg) {
     *area = -1;
     if (mask.pixels) s = fvg__augmented(c, v, &mask, &crop, FVG_NEAREST, &mask_view);
-    if (!s && mask.pixels) *area = fvg__foreground(c, x, &mask_view, v->desc.fill_black, fg);
+    if (!s && mask.pixels) *area = fvg__foreground(x, &mask_view, v->desc.fill_black ? &v->clip->preprocess : NULL, fg);
     else memcpy(fg, x, 3 * (size_t)view.width * (size_t)view.height * sizeof *fg);
   }
   fvg_image_free(c, &mask_view);

@@ -14,8 +14,8 @@ static fvg_status picture_feature(fvg_clip *m, const char *path, float *f) {
   fvg_status s;
   memset(&view, 0, sizeof view);
   s = fvg_image_load(c, &picture, path, 3);
-  if (!s) s = fvg_image_test_transform(c, &view, &picture, size, FVG_BICUBIC);
-  if (!s) s = fvg_image_normalize(c, &view, pixels);
+  if (!s) s = fvg_image_test_transform(c, &view, &picture, &m->preprocess);
+  if (!s) s = fvg_image_normalize(c, &view, &m->preprocess, pixels);
   if (!s) s = fvg_clip_encode_images(m, pixels, 1, f);
   if (!s) fvg_normalize_rows(f, 1, m->embed_dim);
   fvg_image_free(c, &view);

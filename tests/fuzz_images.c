@@ -18,7 +18,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n) {
   } else {
     for (i = 0; i < (size_t)image.width * (size_t)image.height * (size_t)image.channels; i++) sum += image.pixels[i];
     bad = image.width < 1 || image.height < 1 || image.channels < 1 || image.channels > 4 || sum > 255u * i;
-    if (!fvg_image_test_transform(c, &small, &image, 8, n % 3 ? FVG_BICUBIC : FVG_NEAREST)) fvg_image_free(c, &small);
+    fvg_preprocess way = fvg_preprocess_defaults(8);
+    way.filter = (fvg_filter)(n % 3);
+    way.resize_mode = n % 5 ? FVG_RESIZE_SHORTEST : FVG_RESIZE_SQUASH;
+    if (!fvg_image_test_transform(c, &small, &image, &way)) fvg_image_free(c, &small);
   }
   fvg_image_free(c, &image);
   if (fvg_mem_used(c)) bad = 1;

@@ -62,6 +62,7 @@ static fvg_status draw(const class_of *x, int number, float *chw, float *foregro
   uint8_t rgb[3 * AREA], mask[AREA];
   fvg_image image = {WORLD_SIDE, WORLD_SIDE, 3, NULL}, cover = {WORLD_SIDE, WORLD_SIDE, 1, NULL}, view, inside;
   size_t i, n = pixels() / 3;
+  fvg_preprocess for_mask;
   world_scene s;
   fvg_status status;
   fvg_rng r;
@@ -75,9 +76,11 @@ static fvg_status draw(const class_of *x, int number, float *chw, float *foregro
   cover.pixels = mask;
   memset(&view, 0, sizeof view);
   memset(&inside, 0, sizeof inside);
-  status = fvg_image_test_transform(c, &view, &image, m->vision.image_size, FVG_BICUBIC);
-  if (!status) status = fvg_image_test_transform(c, &inside, &cover, m->vision.image_size, FVG_NEAREST);
-  if (!status) status = fvg_image_normalize(c, &view, chw);
+  status = fvg_image_test_transform(c, &view, &image, &m->preprocess);
+  for_mask = m->preprocess;
+  for_mask.filter = FVG_NEAREST;
+  if (!status) status = fvg_image_test_transform(c, &inside, &cover, &for_mask);
+  if (!status) status = fvg_image_normalize(c, &view, &m->preprocess, chw);
   if (!status && foreground) {
     *area = 0;
     for (i = 0; i < n; i++) *area += inside.pixels[i] ? 1.0f / (float)n : 0;

@@ -228,7 +228,9 @@ static void all_views(fvg_views *v, const fvg_items *items, int epoch, view *out
 
 static fvg_status augment(world *w, fvg_augment how, const fvg_image *in, const fvg_crop *crop, fvg_filter filter,
                           fvg_image *out) {
-  if (how == FVG_AUGMENT_NONE) return fvg_image_test_transform(w->c, out, in, IMAGE, filter);
+  fvg_preprocess p = fvg_preprocess_defaults(IMAGE);
+  p.filter = filter;
+  if (how == FVG_AUGMENT_NONE) return fvg_image_test_transform(w->c, out, in, &p);
   if (how == FVG_AUGMENT_SQUASH) return fvg_image_resize(w->c, out, in, IMAGE, IMAGE, filter);
   return fvg_image_resized_crop(w->c, out, in, crop, IMAGE, filter);
 }
@@ -238,6 +240,7 @@ static void view_by_hand(world *w, const fvg_item *it, fvg_augment how, uint64_t
                          view *out) {
   static float x[PIXELS], fg[PIXELS], black[PIXELS];
   static uint8_t zeros[PIXELS];
+  fvg_preprocess clip_way = fvg_preprocess_defaults(IMAGE);
   fvg_image picture, mask, a, b, dark;
   fvg_crop crop;
   fvg_rng rng;
@@ -247,13 +250,13 @@ static void view_by_hand(world *w, const fvg_item *it, fvg_augment how, uint64_t
   ok = !fvg_dataset_load(&w->set, it, &picture, &mask, 0.5f);
   fvg_rng_seed(&rng, seed, fvg__path_hash(it->path) + (uint64_t)epoch);
   crop = fvg_crop_random(&rng, picture.width, picture.height, 0.08f, 1);
-  ok = ok && !augment(w, how, &picture, &crop, FVG_BICUBIC, &a) && !fvg_image_normalize(w->c, &a, x);
+  ok = ok && !augment(w, how, &picture, &crop, FVG_BICUBIC, &a) && !fvg_image_normalize(w->c, &a, &clip_way, x);
   out->area = -1;
   memcpy(fg, x, sizeof fg);
   if (ok && mask.pixels) {
     dark = a;
     dark.pixels = zeros;
-    ok = !augment(w, how, &mask, &crop, FVG_NEAREST, &b) && !fvg_image_normalize(w->c, &dark, black);
+    ok = !augment(w, how, &mask, &crop, FVG_NEAREST, &b) && !fvg_image_normalize(w->c, &dark, &clip_way, black);
     for (i = 0; ok && i < PIXELS; i++) {
       int white = b.pixels[i % (IMAGE * IMAGE)] == 255;
       fg[i] = white ? x[i] : fill_black ? black[i] : 0;

@@ -488,8 +488,9 @@ static fvg_status setup_fvg(job *j) {
 }
 
 static fvg_status step_preprocess(job *j) {
+  fvg_preprocess p = fvg_preprocess_defaults(IMAGE);
   fvg_image view;
-  fvg_status s = fvg_image_test_transform(j->c, &view, &j->image, IMAGE, FVG_BICUBIC);
+  fvg_status s = fvg_image_test_transform(j->c, &view, &j->image, &p);
   if (!s) fvg_image_free(j->c, &view);
   return s;
 }

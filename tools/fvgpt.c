@@ -19,7 +19,7 @@
 static const char manual[] =
   "fvgpt info       --model DIR\n"
   "fvgpt tokenize   --model DIR                       a line of text in, its token ids out\n"
-  "fvgpt preprocess --size N [--crop TOP,LEFT,HEIGHT,WIDTH [--flip] [--nearest]] IN OUT\n"
+  "fvgpt preprocess --size N|--model DIR [--crop TOP,LEFT,HEIGHT,WIDTH [--flip]] [--nearest] IN OUT\n"
   "fvgpt encode     --model DIR [--pixels F.safetensors] [--image FILE]... [--text STR]... --out F.safetensors\n"
   "                 --pixels reads images [N,3,H,W]; writes image_features and text_features, not normalised\n"
   "fvgpt classify   --model DIR [--checkpoint DIR] --classes A,B,C [--template STR] FILE...\n"
@@ -356,6 +356,15 @@ static void print_tower(const char *name, const fvg_transformer *t, int width) {
          t->activation == FVG_GELU ? "gelu" : "quick_gelu");
 }
 
+static void print_preprocess(const fvg_preprocess *p) {
+  static const char *const filter[] = {"bicubic", "nearest", "bilinear"};
+  printf("pixels  %s to %d, %s", p->resize_mode == FVG_RESIZE_SQUASH ? "both sides" : "shorter side", p->resize,
+         filter[p->filter]);
+  if (p->resize > p->size || p->resize_mode == FVG_RESIZE_SHORTEST) printf(", centre %d x %d", p->size, p->size);
+  printf("; mean %.4g %.4g %.4g, deviation %.4g %.4g %.4g\n", (double)p->mean[0], (double)p->mean[1],
+         (double)p->mean[2], (double)p->std[0], (double)p->std[1], (double)p->std[2]);
+}
+
 static fvg_status info(fvg_ctx *c, const options *o) {
   fvg_clip *m;
   fvg_status s = open_model(c, o, &m);
@@ -370,6 +379,7 @@ static fvg_status info(fvg_ctx *c, const options *o) {
     printf(", context %d, vocabulary %d%s\n", m->text.context_length, m->text.vocab_size,
            m->tokenizer ? "" : " (merges not found)");
   }
+  if (m->has_vision) print_preprocess(&m->preprocess);
   printf("joint   width %d, exp(logit_scale) %.4g\n", m->embed_dim, (double)m->logit_scale);
   printf("total   %lu parameters; kernels: %s\n", (unsigned long)fvg_clip_parameter_count(m),
          fvg_simd_name(fvg_simd_level(c)));
@@ -423,11 +433,22 @@ static fvg_status tokenize(fvg_ctx *c, const options *o) {
 static fvg_status preprocess(fvg_ctx *c, const options *o) {
   fvg_image in, out;
   fvg_crop crop;
-  fvg_filter filter = o->nearest ? FVG_NEAREST : FVG_BICUBIC;
+  fvg_preprocess way = fvg_preprocess_defaults(o->size);
   fvg_status s;
   char tail;
-  if (!o->size || o->n_rest != 2)
-    return fvg__fail(c, FVG_E_ARG, "preprocess needs --size N and two files, IN and OUT");
+  if ((!o->size && !o->model) || o->n_rest != 2)
+    return fvg__fail(c, FVG_E_ARG, "preprocess needs --size N or --model DIR, and two files, IN and OUT");
+  if (o->model) {
+    fvg_clip *m;
+    s = open_model(c, o, &m);
+    if (!s && !m->has_vision) s = fvg__fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);
+    if (!s) way = m->preprocess;
+    fvg_clip_free(m);
+    if (s) return s;
+    if (o->size && o->size != way.size)
+      return fvg__fail(c, FVG_E_ARG, "--size %d: this model sees %d pixels a side", o->size, way.size);
+  }
+  if (o->nearest) way.filter = FVG_NEAREST;
   memset(&in, 0, sizeof in);
   memset(&out, 0, sizeof out);
   memset(&crop, 0, sizeof crop);
@@ -443,8 +464,8 @@ static fvg_status preprocess(fvg_ctx *c, const options *o) {
                         crop.height > in.height - crop.top || crop.width > in.width - crop.left))
     s = fvg__fail(c, FVG_E_ARG, "--crop %s does not lie within %s, which has %d x %d pixels",
                   o->crop, o->rest[0], in.width, in.height);
-  if (!s && o->crop) s = fvg_image_resized_crop(c, &out, &in, &crop, o->size, filter);
-  if (!s && !o->crop) s = fvg_image_test_transform(c, &out, &in, o->size, filter);
+  if (!s && o->crop) s = fvg_image_resized_crop(c, &out, &in, &crop, way.size, way.filter);
+  if (!s && !o->crop) s = fvg_image_test_transform(c, &out, &in, &way);
   if (!s) s = fvg_image_save(c, &out, o->rest[1]);
   fvg_image_free(c, &out);
   fvg_image_free(c, &in);
@@ -459,8 +480,8 @@ static fvg_status load_view(fvg_clip *m, const char *path, fvg_image *view, floa
   fvg_status s;
   memset(view, 0, sizeof *view);
   s = fvg_image_load(c, &image, path, 3);
-  if (!s) s = fvg_image_test_transform(c, view, &image, m->vision.image_size, FVG_BICUBIC);
-  if (!s) s = fvg_image_normalize(c, view, chw);
+  if (!s) s = fvg_image_test_transform(c, view, &image, &m->preprocess);
+  if (!s) s = fvg_image_normalize(c, view, &m->preprocess, chw);
   if (s) fvg_image_free(c, view);
   fvg_image_free(c, &image);
   return s;

@@ -510,7 +510,7 @@ static void draw_pair(const pretraining *p, fvg_ctx *c, long number, float *pixe
   world_caption(&scene, &r, caption);
   world_render(&scene, &r, rgb, NULL);
   image.pixels = rgb;
-  fvg_image_normalize(c, &image, pixels);
+  fvg_image_normalize(c, &image, &p->m->preprocess, pixels);
 }
 
 static void encode_part(void *arg, int i) {
@@ -685,7 +685,7 @@ static fvg_status zero_shot(pretraining *p, const pair *pairs, int n, const char
       scene.count = 1;
       world_render(&scene, &r, rgb, NULL);
       image.pixels = rgb;
-      fvg_image_normalize(p->c, &image, x + (size_t)j * pixels);
+      fvg_image_normalize(p->c, &image, &p->m->preprocess, x + (size_t)j * pixels);
     }
     s = fvg_clip_encode_images(p->m, x, EACH, f);
     if (!s) fvg_normalize_rows(f, EACH, EMBED);

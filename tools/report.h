@@ -185,14 +185,16 @@ static fvg_status advance(study *x) {
 static fvg_status load_pair(const study *x, const fvg_item *item, fvg_image *view, fvg_image *mask, float *chw) {
   fvg_ctx *c = x->m->ctx;
   fvg_image whole, whole_mask;
-  int size = x->m->vision.image_size;
+  const fvg_preprocess *p = &x->m->preprocess;
+  fvg_preprocess for_mask = *p;
   fvg_status s = fvg_dataset_load(&x->d, item, &whole, &whole_mask, 0.5f);
   memset(view, 0, sizeof *view);
   memset(mask, 0, sizeof *mask);
   if (s) return s;
-  s = fvg_image_test_transform(c, view, &whole, size, FVG_BICUBIC);
-  if (!s && whole_mask.pixels) s = fvg_image_test_transform(c, mask, &whole_mask, size, FVG_NEAREST);
-  if (!s) s = fvg_image_normalize(c, view, chw);
+  for_mask.filter = FVG_NEAREST;
+  s = fvg_image_test_transform(c, view, &whole, p);
+  if (!s && whole_mask.pixels) s = fvg_image_test_transform(c, mask, &whole_mask, &for_mask);
+  if (!s) s = fvg_image_normalize(c, view, p, chw);
   fvg_image_free(c, &whole);
   fvg_image_free(c, &whole_mask);
   if (s) { fvg_image_free(c, view); fvg_image_free(c, mask); }
@@ -241,9 +243,9 @@ static fvg_status encode_three(study *x, int i, float *chw, fvg_image *mask) {
   f[0] = x->f;
   f[1] = x->f_fg;
   f[2] = x->f_bg;
-  x->area[i] = fvg__foreground(x->m->ctx, chw, mask, x->fill_black, chw + one);
+  x->area[i] = fvg__foreground(chw, mask, x->fill_black ? &x->m->preprocess : NULL, chw + one);
   for (at = 0; at < size * size; at++) mask->pixels[at] = (uint8_t)~mask->pixels[at];
-  fvg__foreground(x->m->ctx, chw, mask, x->fill_black, chw + 2 * one);
+  fvg__foreground(chw, mask, x->fill_black ? &x->m->preprocess : NULL, chw + 2 * one);
   s = fvg_clip_encode_images(x->m, chw, 3, three);
   fvg_normalize_rows(three, 3, x->m->embed_dim);
   for (k = 0; k < 3; k++) memcpy(f[k] + (size_t)i * d, three + (size_t)k * d, d * sizeof *three);
@@ -392,7 +394,8 @@ static fvg_status judge(study *x, shown *p, const panel *q, fvg_fvgpt *f, int la
   float area = -1, r, b, *z = (float *)fvg__alloc_array(c, (size_t)n + 2 * d, sizeof *z), *feature = z ? z + n : NULL;
   fvg_fvgpt_batch batch;
   fvg_status s = z ? FVG_OK : FVG_E_NOMEM;
-  if (!s && mask->pixels) area = fvg__foreground(c, chw, mask, x->fill_black, chw + 3 * size * size);
+  if (!s && mask->pixels)
+    area = fvg__foreground(chw, mask, x->fill_black ? &x->m->preprocess : NULL, chw + 3 * size * size);
   if (!s) s = fvg_clip_encode_images(x->m, chw, mask->pixels ? 2 : 1, feature);
   if (!s) fvg_normalize_rows(feature, mask->pixels ? 2 : 1, x->m->embed_dim);
   for (method = 0; !s && method < N_METHOD; method++) {
