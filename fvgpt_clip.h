@@ -32,10 +32,13 @@
         FVGPT_DIRENT            list folders through <dirent.h> (POSIX and MinGW), for data sets without a split file
 
    2. MODELS.  A folder as Hugging Face serves it (config.json, model.safetensors, merges.txt), or one safetensors
-      or PyTorch file (.pt, .pth, .bin; read, never executed) with HF's, OpenAI's or open_clip's names.  Sizes come
-      from the tensors' shapes and must agree with config.json where there is one; without one, heads are 64 wide and
-      the activation is quick_gelu.  Either tower may be absent.  A model that is not a CLIP with class token and
-      causal text tower (SigLIP, ResNet towers) is refused.  Loaded as FVG_F32 the matrices lie in panels
+      or PyTorch file (.pt, .pth, .bin, .ckpt; read, never executed) with Hugging Face's, OpenAI's or open_clip's
+      names, also behind the wrappers of training programs, also in several files with their index.  Sizes come from
+      the tensors' shapes and must agree with the configuration where there is one; heads, activation and epsilon come
+      from it, with the defaults of the program that wrote it.  Without one, heads are 64 wide and the activation is
+      quick_gelu.  Either tower may be absent.  What is not a CLIP with class token and causal text tower (SigLIP,
+      CoCa, ResNet towers), a setting that changes the arithmetic, or a tensor of a tower that would not be used is
+      refused by name.  Pictures are prepared as preprocessor_config.json or open_clip's preprocess_cfg prescribe.  Loaded as FVG_F32 the matrices lie in panels
       (fvg_tensor_pack), so their data are not rows; fvg_clip_unpack turns them back, for training whole towers.
       FVG_F16 and FVG_BF16 halve their memory and are slower; arithmetic is f32 all the same.
 

@@ -31,7 +31,7 @@ static double difference(const float *got, const float *expected, int n) {
 /* ---- a small CLIP of random weights, in HF's names and in OpenAI's ---- */
 enum {
   VISION = 128, VISION_MLP = 96, VISION_LAYERS = 2, PATCH = 4, IMAGE = 12, TOKENS = 10, PIXELS = 3 * IMAGE * IMAGE,
-  TEXT = 64, TEXT_MLP = 160, TEXT_LAYERS = 3, CONTEXT = 20, VOCAB = 512 + 5 + 2, EMBED = 40, MAX_TENSORS = 96
+  TEXT = 64, TEXT_MLP = 160, TEXT_LAYERS = 3, CONTEXT = 20, VOCAB = 512 + 5 + 2, EMBED = 40, MAX_TENSORS = 100
 };
 static const char merges[] = "#version: 0.2\np h\no t\nph ot\nphot o</w>\no f</w>\n";
 typedef struct model { fvg_named_tensor tensor[MAX_TENSORS]; char name[MAX_TENSORS][96]; int n; } model;

@@ -21,8 +21,19 @@ static void set_mark(fvg__settings *x, const char *key, uint64_t h) {
 
 static void set_model(fvg__settings *x, const fvg_clip *m) {
   const fvg_tensor *vision = &m->vision.projection, *text = &m->text.projection;
+  const fvg_preprocess *p = &m->preprocess, usual = fvg_preprocess_defaults(p->size);
   uint64_t h = mark_bytes(mark_start, vision->data, fvg_tensor_count(vision) * sizeof(float));
-  set_mark(x, "model", mark_bytes(h, text->data, fvg_tensor_count(text) * sizeof(float)));
+  h = mark_bytes(h, text->data, fvg_tensor_count(text) * sizeof(float));
+
+  /* CLIP's own way to pixels leaves the mark as it was before there were others. */
+  if (p->resize != usual.resize || p->resize_mode != usual.resize_mode || p->filter != usual.filter ||
+      memcmp(p->mean, usual.mean, sizeof p->mean) || memcmp(p->std, usual.std, sizeof p->std)) {
+    const int way[3] = {p->resize, (int)p->resize_mode, (int)p->filter};
+    h = mark_bytes(h, way, sizeof way);
+    h = mark_bytes(h, p->mean, sizeof p->mean);
+    h = mark_bytes(h, p->std, sizeof p->std);
+  }
+  set_mark(x, "model", h);
 }
 
 /* Rate, epochs and batch: as asked, else the method's own; FVG-PT and DPC have ten epochs on every backbone. */
