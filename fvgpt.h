@@ -73,6 +73,13 @@
    9. CHAPTERS, in order of dependency (`grep -n "^ \* CHAPTER" fvgpt.h` prints this list with line numbers):
         1 Context       2 Files         3 Safetensors   4 Kernels     5 Matrix product   6 Tape
         7 Operations    8 Transformer   9 Optimisers   10 FVG-PT     11 Archives        12 PyTorch files
+
+  10. STOPPING.  A call that works for minutes can be stopped within milliseconds: fvg_desc.cancelled is asked before
+      each node of a tape, between the pieces of a matrix product, and between pictures and pieces of files that are
+      read, always by the thread that uses the context.  It may simply return a flag that a signal handler sets.  The
+      call then returns FVG_E_CANCELLED with the message "stopped", and its results are as after any other failure:
+      not there.  Only a `parallel` of your own is not interrupted while it runs.  A training run with a state file
+      (fvgpt_clip.h) goes on from its last whole epoch when it is asked for again.
 */
 #ifndef FVGPT_H
 #define FVGPT_H
@@ -108,7 +115,7 @@ typedef enum fvg_status {
   FVG_E_FORMAT      = -5,   /* a file is not what it claims to be                             */
   FVG_E_UNSUPPORTED = -6,   /* valid, but beyond this build                                   */
   FVG_E_NUMERIC     = -7,   /* NaN or infinity where a number must be                         */
-  FVG_E_CANCELLED   = -8    /* the progress callback asked to stop                            */
+  FVG_E_CANCELLED   = -8    /* a callback, cancelled or progress, asked to stop               */
 } fvg_status;
 
 typedef enum fvg_simd {
@@ -137,7 +144,8 @@ typedef struct fvg_desc {
   int  (*progress)(void *user, const fvg_progress *p);                        /* non-zero result: cancel     */
   void (*parallel)(void *user, void (*job)(void *arg, int index), void *arg, int n);   /* job(arg, 0..n-1), in any
                                                         order and side by side; returns when all are done        */
-  void  *user;                                                                /* handed to the three above   */
+  int  (*cancelled)(void *user);                        /* non-zero: stop.  Asked every few milliseconds, see 10 */
+  void  *user;                                                                /* handed to the four above    */
   int    n_threads;   /* threads of the built-in pool, the caller's included, when `parallel` is NULL; 0: one.
                          Without FVGPT_PTHREADS there is always one                                          */
   int    simd;        /* an fvg_simd; 0: the best that this CPU has                                          */
@@ -634,6 +642,46 @@ static void fvg__arena_release(void *user, void *block, size_t bytes) {
   else c->arena_free = b;
 }
 
+/* Length of the UTF-8 sequence at s, 1..4; 0 if it is cut off, overlong, a surrogate or beyond U+10FFFF. */
+static size_t fvg__utf8_length(const unsigned char *s, size_t n) {
+  unsigned first = n ? s[0] : 0xFFu;
+  size_t length = first < 0x80 ? 1 : first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 0, i;
+  if (length > n) return 0;
+  for (i = 1; i < length; i++) if ((s[i] & 0xC0) != 0x80) return 0;
+  if (length > 2 && ((first == 0xE0 && s[1] < 0xA0) || (first == 0xED && s[1] > 0x9F) ||
+                     (first == 0xF0 && s[1] < 0x90) || (first == 0xF4 && s[1] > 0x8F))) return 0;
+  return length;
+}
+
+/* The character in the first n bytes of s, n being what fvg__utf8_length found. */
+static uint32_t fvg__utf8_read(const uint8_t *s, size_t n) {
+  uint32_t code = n < 2 ? s[0] : s[0] & (0x7Fu >> n);
+  size_t i;
+  for (i = 1; i < n; i++) code = code << 6 | (s[i] & 0x3Fu);
+  return code;
+}
+
+/* Characters that a terminal obeys instead of showing them: C0 and C1 controls, DEL, the separators of lines and
+   paragraphs, and the marks, embeddings, overrides and isolates that turn the order of what stands around them
+   (Unicode Standard Annex 9). */
+static int fvg__is_control(uint32_t code) {
+  return code < 0x20 || (code >= 0x7F && code < 0xA0) || code == 0x61C || code == 0x200E || code == 0x200F ||
+         (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069);
+}
+
+/* Names come out of files, and a name may hold anything.  In place, every byte of a control character, and every byte
+   that is not UTF-8, becomes a question mark, as `ls` prints them, so that a message stays one harmless line. */
+static void fvg__printable(char *text) {
+  unsigned char *at = (unsigned char *)text;
+  size_t left = strlen(text);
+  while (left) {
+    size_t length = fvg__utf8_length(at, left);
+    if (!length || fvg__is_control(fvg__utf8_read(at, length))) memset(at, '?', length = length ? length : 1);
+    at += length;
+    left -= length;
+  }
+}
+
 /* Records a message and hands the status back, so that failing is one line: return fvg__fail(c, FVG_E_IO, ...). */
 FVG__PRINTF(3, 4)
 static fvg_status fvg__fail(fvg_ctx *c, fvg_status status, const char *format, ...) {
@@ -641,6 +689,7 @@ static fvg_status fvg__fail(fvg_ctx *c, fvg_status status, const char *format, .
   va_start(args, format);
   vsnprintf(c->message, sizeof c->message, format, args);
   va_end(args);
+  fvg__printable(c->message);
   c->status = status;
   return status;
 }
@@ -653,6 +702,7 @@ static void fvg__log(fvg_ctx *c, int level, const char *format, ...) {
   va_start(args, format);
   vsnprintf(line, sizeof line, format, args);
   va_end(args);
+  fvg__printable(line);
   c->desc.log(c->desc.user, level, line);
 }
 
@@ -705,6 +755,12 @@ static char *fvg__copy_string(fvg_ctx *c, const char *s) {
   char *copy = (char *)fvg__alloc(c, n);
   if (copy) memcpy(copy, s, n);
   return copy;
+}
+
+/* FVG_E_CANCELLED once the caller wants to stop; asked wherever there may be work for long. */
+static fvg_status fvg__check_cancelled(fvg_ctx *c) {
+  if (c->desc.cancelled && c->desc.cancelled(c->desc.user)) return fvg__fail(c, FVG_E_CANCELLED, "stopped");
+  return FVG_OK;
 }
 
 /* Tells the progress callback; FVG_E_CANCELLED if it wants to stop. */
@@ -784,13 +840,17 @@ static int fvg__range_end(const fvg__pool *p, int who) {
   return (int)((int64_t)p->n * (who + 1) / (p->n_thread + 1));
 }
 
-/* The fields of the pool stay as they are while a job that was taken is unfinished: only then are they read. */
-static void fvg__pool_drain(fvg__pool *p, int me) {
+/* The fields of the pool stay as they are while a job that was taken is unfinished: only then are they read.  c is
+   the caller's context, NULL in a worker: when the caller learns that it should stop, it takes what is left of the
+   jobs and does not run them. */
+static fvg_status fvg__pool_drain(fvg__pool *p, int me, fvg_ctx *c) {
+  fvg_status s = FVG_OK;
   int k, left;
   for (k = 0; k <= p->n_thread; k++) {
     int who = (me + k) % (p->n_thread + 1);
     while ((left = fvg__atomic_take(p, &p->range[who].left)) > 0) {
-      p->job(p->arg, fvg__range_end(p, who) - left);
+      if (c && !s) s = fvg__check_cancelled(c);
+      if (!s) p->job(p->arg, fvg__range_end(p, who) - left);
       if (fvg__atomic_add(p, &p->unfinished, -1) == 1 && fvg__atomic_load(p, &p->waiting)) {
         pthread_mutex_lock(&p->lock);
         pthread_cond_signal(&p->done);
@@ -798,6 +858,7 @@ static void fvg__pool_drain(fvg__pool *p, int me) {
       }
     }
   }
+  return s;
 }
 
 static void *fvg__pool_worker(void *user) {
@@ -813,7 +874,7 @@ static void *fvg__pool_worker(void *user) {
       pthread_mutex_unlock(&p->lock);
     }
     seen = fvg__atomic_load(p, &p->ticket);
-    fvg__pool_drain(p, me);
+    fvg__pool_drain(p, me, NULL);
   }
   return NULL;
 }
@@ -826,8 +887,10 @@ static void fvg__pool_wake(fvg__pool *p) {
   pthread_mutex_unlock(&p->lock);
 }
 
-static void fvg__pool_run(fvg__pool *p, void (*job)(void *arg, int index), void *arg, int n) {
+static fvg_status fvg__pool_run(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n) {
+  fvg__pool *p = c->pool;
   int who, spins;
+  fvg_status s;
   p->job = job;
   p->arg = arg;
   p->n = n;
@@ -835,14 +898,15 @@ static void fvg__pool_run(fvg__pool *p, void (*job)(void *arg, int index), void 
   for (who = 0; who <= p->n_thread; who++)       /* from here on jobs are taken                                     */
     fvg__atomic_add(p, &p->range[who].left, fvg__range_end(p, who) - fvg__range_end(p, who - 1));
   fvg__pool_wake(p);
-  fvg__pool_drain(p, p->n_thread);
+  s = fvg__pool_drain(p, p->n_thread, c);
   for (spins = 0; spins < FVG__SPINS && fvg__atomic_load(p, &p->unfinished); spins++) fvg__pause();
-  if (spins < FVG__SPINS) return;
+  if (spins < FVG__SPINS) return s;
   pthread_mutex_lock(&p->lock);
   fvg__atomic_add(p, &p->waiting, 1);
   while (fvg__atomic_load(p, &p->unfinished)) pthread_cond_wait(&p->done, &p->lock);
   fvg__atomic_add(p, &p->waiting, -1);
   pthread_mutex_unlock(&p->lock);
+  return s;
 }
 
 static void fvg__pool_free(fvg_ctx *c) {
@@ -894,13 +958,20 @@ static fvg_status fvg__pool_new(fvg_ctx *c, int n_threads) {
 }
 #endif
 
-static void fvg__parallel(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n) {
+/* FVG_E_CANCELLED if the caller wants to stop; some of the jobs have then not been run. */
+static fvg_status fvg__parallel(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n) {
+  fvg_status s = fvg__check_cancelled(c);
   int i;
-  if (n > 1 && c->desc.parallel) { c->desc.parallel(c->desc.user, job, arg, n); return; }
+  if (s) return s;
+  if (n > 1 && c->desc.parallel) { c->desc.parallel(c->desc.user, job, arg, n); return FVG_OK; }
 #ifdef FVGPT_PTHREADS
-  if (n > 1 && c->pool) { fvg__pool_run(c->pool, job, arg, n); return; }
+  if (n > 1 && c->pool) return fvg__pool_run(c, job, arg, n);
 #endif
-  for (i = 0; i < n; i++) job(arg, i);
+  for (i = 0; !s && i < n; i++) {
+    job(arg, i);
+    if (i + 1 < n) s = fvg__check_cancelled(c);
+  }
+  return s;
 }
 
 /* ---- life cycle ---- */
@@ -987,6 +1058,7 @@ FVG__FOR_CLIP static fvg_ctx fvg__helper_context(const fvg_ctx *c) {
   helper.used = helper.peak = 0;
   helper.pool = NULL;
   helper.desc.parallel = NULL;
+  helper.desc.cancelled = NULL;                        /* only the caller's own thread asks                        */
   helper.desc.log = NULL;
   helper.status = FVG_OK;
   helper.message[0] = 0;
@@ -1202,14 +1274,23 @@ FVG_DEF void fvg_source_close(fvg_source *s) {
   memset(s, 0, sizeof *s);
 }
 
+#define FVG__READ_BYTES ((size_t)4 << 20)                        /* read at a time: a slow disk can be given up    */
+
 /* The one way to read: nothing outside the source is ever asked for. */
 static fvg_status fvg__source_read(fvg_ctx *c, const fvg_source *s, void *dst, uint64_t offset, size_t n) {
   const char *name = s->name ? s->name : "source";
   if (offset > s->size || n > s->size - offset)
     return fvg__fail(c, FVG_E_FORMAT, "%s: ends after %.0f bytes, but %.0f bytes are expected at %.0f", name,
                      (double)s->size, (double)n, (double)offset);
-  if (n && s->read(s->user, dst, offset, n))
-    return fvg__fail(c, FVG_E_IO, "%s: cannot read %.0f bytes at %.0f", name, (double)n, (double)offset);
+  while (n) {
+    size_t piece = n < FVG__READ_BYTES ? n : FVG__READ_BYTES;
+    if (fvg__check_cancelled(c)) return FVG_E_CANCELLED;
+    if (s->read(s->user, dst, offset, piece))
+      return fvg__fail(c, FVG_E_IO, "%s: cannot read %.0f bytes at %.0f", name, (double)piece, (double)offset);
+    dst = (char *)dst + piece;
+    offset += piece;
+    n -= piece;
+  }
   return FVG_OK;
 }
 
@@ -1246,6 +1327,7 @@ FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path
   FILE *file;
   long size = -1;
   memset(out, 0, sizeof *out);
+  if (fvg__check_cancelled(c)) return FVG_E_CANCELLED;
   errno = 0;
   file = fopen(path, "rb");
   if (!file) return fvg__fail(c, FVG_E_IO, "%s: cannot open: %s", path, strerror(errno));
@@ -1317,17 +1399,6 @@ static void fvg__json_skip_blanks(fvg__json_reader *r) {
 static void fvg__json_put(fvg__json_reader *r, unsigned byte) {
   if (r->strings) r->strings[r->n_string] = (char)byte;
   r->n_string++;
-}
-
-/* Length of the UTF-8 sequence at s, 1..4; 0 if it is cut off, overlong, a surrogate or beyond U+10FFFF. */
-static size_t fvg__utf8_length(const unsigned char *s, size_t n) {
-  unsigned first = n ? s[0] : 0xFFu;
-  size_t length = first < 0x80 ? 1 : first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 0, i;
-  if (length > n) return 0;
-  for (i = 1; i < length; i++) if ((s[i] & 0xC0) != 0x80) return 0;
-  if (length > 2 && ((first == 0xE0 && s[1] < 0xA0) || (first == 0xED && s[1] > 0x9F) ||
-                     (first == 0xF0 && s[1] < 0x90) || (first == 0xF4 && s[1] > 0x8F))) return 0;
-  return length;
 }
 
 static void fvg__json_put_utf8(fvg__json_reader *r, unsigned code) {
@@ -3342,9 +3413,11 @@ static void fvg__gemm_run(void *arg, int index) {
   }
 }
 
-/* out [m,n] = A [m,k] B [k,n] + bias + from.  c NULL: in this thread, for use inside a job. */
-static void fvg__gemm(fvg_ctx *c, const fvg__product *p) {
+/* out [m,n] = A [m,k] B [k,n] + bias + from.  c NULL: in this thread, for use inside a job.  FVG_E_CANCELLED if the
+   caller wants to stop; out is then not finished. */
+static fvg_status fvg__gemm(fvg_ctx *c, const fvg__product *p) {
   fvg__gemm_job g;
+  fvg_status s = FVG_OK;
   int tile_rows = p->kernels->tile_rows, most, block_rows, pass_rows, n_jobs, n_tiles, i;
   int spread = c && (double)p->m * p->n * p->k > FVG__WORTH_THREADS;
   g.p = *p;
@@ -3354,18 +3427,19 @@ static void fvg__gemm(fvg_ctx *c, const fvg__product *p) {
   g.n_panels = fvg__ceil_div(p->n, p->kernels->tile_cols);
   block_rows = g.block_tiles * tile_rows;
   pass_rows = FVG__PASS_ROWS / block_rows * block_rows;
-  for (g.row0 = 0; g.row0 < p->m; g.row0 += g.rows) {
+  for (g.row0 = 0; !s && g.row0 < p->m; g.row0 += g.rows) {
     g.rows = fvg__min(pass_rows, p->m - g.row0);
     n_tiles = p->packed ? fvg__ceil_div(g.rows, tile_rows) : 0;
     n_jobs = fvg__ceil_div(g.rows, block_rows) * g.n_panels;
     if (spread) {
-      fvg__parallel(c, fvg__pack_rows, &g, n_tiles);
-      fvg__parallel(c, fvg__gemm_run, &g, n_jobs);
+      s = fvg__parallel(c, fvg__pack_rows, &g, n_tiles);
+      if (!s) s = fvg__parallel(c, fvg__gemm_run, &g, n_jobs);
     } else {
       for (i = 0; i < n_tiles; i++) fvg__pack_rows(&g, i);
       for (i = 0; i < n_jobs; i++) fvg__gemm_run(&g, i);
     }
   }
+  return s;
 }
 
 /* ---- weights in panels ---- */
@@ -3599,6 +3673,7 @@ static fvg_node *fvg__mismatch(const char *what, const fvg_node *a, const fvg_no
 static fvg_node *fvg__leaf(fvg_tape *t, int rows, int cols) {
   fvg_node *y;
   if (!t || t->failed) return NULL;
+  if (fvg__check_cancelled(t->ctx)) return fvg__give_up(t);
   if (rows < 1 || cols < 1) {
     fvg__fail(t->ctx, FVG_E_SHAPE, "a node of shape [%d,%d] has no elements", rows, cols);
     return fvg__give_up(t);
@@ -3982,12 +4057,15 @@ static void fvg__rows_run(void *arg, int index) {
   j->rows(j->y, from, to);
 }
 
-static void fvg__each_row(fvg_node *y, void (*rows)(fvg_node *y, int from, int to)) {
+/* y once `rows` has worked on all of its rows; NULL if y is, or if the work was stopped. */
+static fvg_node *fvg__each_row(fvg_node *y, void (*rows)(fvg_node *y, int from, int to)) {
   fvg__rows_job j;
+  if (!y) return NULL;
   j.y = y;
   j.rows = rows;
   j.group = fvg__count(y) < 32768 ? y->rows : 1 + 4096 / y->cols;      /* little is done faster by one thread      */
-  fvg__parallel(y->tape->ctx, fvg__rows_run, &j, (y->rows + j.group - 1) / j.group);
+  if (fvg__parallel(y->tape->ctx, fvg__rows_run, &j, (y->rows + j.group - 1) / j.group)) return fvg__give_up(y->tape);
+  return y;
 }
 
 static void fvg__add_to(const fvg_ctx *c, float *to, const float *from, size_t n) {
@@ -4038,8 +4116,7 @@ FVG_DEF fvg_node *fvg_add(fvg_node *a, fvg_node *b) {
   if (!a || !b) return NULL;
   if (!fvg__broadcasts(a, b)) return fvg__mismatch("add", a, b);
   y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__add_backward);
-  if (y) fvg__each_row(y, fvg__add_rows);
-  return y;
+  return fvg__each_row(y, fvg__add_rows);
 }
 
 static void fvg__mul_backward(fvg_node *y) {
@@ -4094,7 +4171,7 @@ static void fvg__multiply(fvg_tape *t, fvg__product *p) {
     p->packed = (float *)fvg__tape_alloc(t, fvg__packed_floats(p->kernels, p->m, p->k) * sizeof(float));
     if (!p->packed) return;                      /* the tape remembers                                              */
   }
-  fvg__gemm(t->ctx, p);
+  if (fvg__gemm(t->ctx, p)) t->failed = 1;
   fvg__tape_rewind(t, mark);
 }
 
@@ -4196,16 +4273,14 @@ FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, fl
   /* saved: mean, rstd */
   if (!y || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)y->rows * 2 * sizeof(float)))) return NULL;
   y->number = eps;
-  fvg__each_row(y, fvg__layer_norm_rows);
-  return y;
+  return fvg__each_row(y, fvg__layer_norm_rows);
 }
 
 /* ---- activations, element by element ---- */
 static fvg_node *fvg__elementwise(fvg_node *x, void (*rows)(fvg_node *y, int from, int to),
                                   void (*backward)(fvg_node *y)) {
   fvg_node *y = x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, backward) : NULL;
-  if (y) fvg__each_row(y, rows);
-  return y;
+  return fvg__each_row(y, rows);
 }
 
 /* ---- exp: dx = dy y;  relu: dx = dy [y > 0];  sigmoid: dx = dy y (1 - y) ---- */
@@ -4754,10 +4829,12 @@ static void fvg__attention_backward_head(const fvg__attention_job *j, int head, 
   }
 }
 
-/* Piece i of the scratch memory serves the jobs i, i + n_scratch, i + 2 n_scratch, ... */
+/* Piece i of the scratch memory serves the jobs i, i + n_scratch, i + 2 n_scratch, ...; or, being the only one, a job
+   at a time. */
 static void fvg__attention_jobs(void *arg, int piece) {
   const fvg__attention_job *j = (const fvg__attention_job *)arg;
   int i;
+  if (j->n_scratch == 1) { j->run(j, piece, j->scratch); return; }
   for (i = piece; i < j->n_jobs; i += j->n_scratch) j->run(j, i, j->scratch + (size_t)piece * j->scratch_size);
 }
 
@@ -4773,7 +4850,7 @@ static void fvg__attention_run(fvg__attention_job *j, size_t (*scratch)(const fv
   }
   j->scratch = (float *)fvg__tape_alloc(t, (size_t)j->n_scratch * j->scratch_size * sizeof(float));
   if (!j->scratch) return;                       /* the tape remembers                                              */
-  fvg__parallel(t->ctx, fvg__attention_jobs, j, j->n_scratch);
+  if (fvg__parallel(t->ctx, fvg__attention_jobs, j, j->n_scratch == 1 ? j->n_jobs : j->n_scratch)) t->failed = 1;
   fvg__tape_rewind(t, mark);
 }
 

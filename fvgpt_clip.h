@@ -717,16 +717,8 @@ static uint32_t fvg__lower_code(uint32_t code) {
   return code;
 }
 
-/* ---- UTF-8; fvg__utf8_length of fvgpt.h checks ---- */
+/* ---- UTF-8; fvg__utf8_length of fvgpt.h checks and fvg__utf8_read reads ---- */
 static int fvg__utf8_bytes(uint32_t code) { return 1 + (code >= 0x80) + (code >= 0x800) + (code >= 0x10000); }
-
-/* The character in the first n bytes of s, n being what fvg__utf8_length found. */
-static uint32_t fvg__utf8_read(const uint8_t *s, size_t n) {
-  uint32_t code = n < 2 ? s[0] : s[0] & (0x7Fu >> n);
-  size_t i;
-  for (i = 1; i < n; i++) code = code << 6 | (s[i] & 0x3Fu);
-  return code;
-}
 
 static int fvg__utf8_write(uint8_t *s, uint32_t code) {
   static const uint8_t lead[5] = {0, 0, 0xC0, 0xE0, 0xF0};
@@ -6242,6 +6234,7 @@ static void fvg__collect(void *arg, const char *name, int is_folder) {
   fvg__collector *k = (fvg__collector *)arg;
   fvg__names *x = k->names;
   size_t n = strlen(name) + 1;
+  if (!k->status) k->status = fvg__check_cancelled(k->c);
   if (k->status || name[0] == '.' || name[0] == 0 || !k->keep(name, is_folder)) return;      /* hidden: not ours  */
   if (x->n == INT32_MAX) {
     k->status = fvg__fail(k->c, FVG_E_UNSUPPORTED, "a folder holds more than %d names", INT32_MAX);
@@ -7384,7 +7377,7 @@ static fvg_status fvg__batch_pixels(fvg__pixels_job *j, int n) {
     return s;
   }
   for (i = 0; i < n; i++) j->ctx[i] = fvg__helper_context(c);
-  fvg__parallel(c, fvg__pixels_run, j, n);
+  s = fvg__parallel(c, fvg__pixels_run, j, n);
   for (i = 0; i < n; i++) {
     peak += j->ctx[i].peak;                      /* as if all had been at their largest at once                     */
     if (!s && j->ctx[i].status) s = fvg__fail(c, j->ctx[i].status, "%s", j->ctx[i].message);
@@ -8370,7 +8363,7 @@ FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int 
   p.b = fvg__matrix(k->branch == FVG_ZERO_SHOT ? k->g_clip : k->g, 1, m->embed_dim);
   p.out = logits;
   p.ld_out = k->n_class;
-  fvg__gemm(m->ctx, &p);
+  if (fvg__gemm(m->ctx, &p)) return FVG_E_CANCELLED;
   for (i = 0; i < count; i++) logits[i] *= m->logit_scale;
   return FVG_OK;
 }

@@ -1,20 +1,38 @@
 /* fvgpt - CLIP and prompt tuning from the command line.
    `fvgpt` alone prints the manual; the work is in the headers. */
-#define _POSIX_C_SOURCE 199309L                     /* clock_gettime, for the time left                             */
+#define _POSIX_C_SOURCE 200809L                     /* what system.h asks of the operating system                   */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
 
-#include <errno.h>
-#include <signal.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
-#ifdef _WIN32
-#include <direct.h>
-#define make_folder(path) _mkdir(path)
-#else
-#define make_folder(path) mkdir(path, 0777)
-#endif
+#include "system.h"
+
+/* ---- printing ---- */
+/* What holds names goes to stdout and stderr through here: names come out of files and may hold what a terminal obeys
+   (fvg__printable).  Line ends at the beginning and at the end of the text are meant. */
+FVG__PRINTF(2, 3)
+static void print(FILE *to, const char *format, ...) {
+  char brief[1000], *text = brief, *first, *end;
+  va_list list;
+  int n;
+  va_start(list, format);
+  n = vsnprintf(brief, sizeof brief, format, list);
+  va_end(list);
+  if (n >= (int)sizeof brief && (text = (char *)malloc((size_t)n + 1)) != NULL) {
+    va_start(list, format);
+    vsnprintf(text, (size_t)n + 1, format, list);
+    va_end(list);
+  }
+  if (!text) text = brief;                          /* no memory: its beginning                                     */
+
+  for (first = text; *first == '\n'; first++) fputc('\n', to);
+  for (end = first + strlen(first); end > first && end[-1] == '\n'; end--) {}
+  n = (int)strlen(end);
+  *end = 0;
+  fvg__printable(first);
+  fputs(first, to);
+  while (n--) fputc('\n', to);
+  if (text != brief) free(text);
+}
 
 static const char manual[] =
   "fvgpt info       --model DIR\n"
@@ -64,7 +82,7 @@ typedef struct options {
 } options;
 
 static int fail(const char *message) {
-  fprintf(stderr, "fvgpt: %s\n", message);
+  print(stderr, "fvgpt: %s\n", message);
   return 1;
 }
 
@@ -73,7 +91,7 @@ static int number(const char *name, const char *text, double low, double high, d
   char *end;
   double x = strtod(text, &end);
   if (*text && !*end && x >= low && x <= high) { *out = x; return 1; }
-  fprintf(stderr, "fvgpt: %s %s: a number from %g to %g is expected\n", name, text, low, high);
+  print(stderr, "fvgpt: %s %s: a number from %g to %g is expected\n", name, text, low, high);
   return 0;
 }
 
@@ -82,7 +100,7 @@ static int whole(const char *name, const char *text, int low, int high, int *out
   if (!number(name, text, low, high, &x)) return 0;
   *out = (int)x;
   if (*out == x) return 1;
-  fprintf(stderr, "fvgpt: %s %s: a whole number is expected\n", name, text);
+  print(stderr, "fvgpt: %s %s: a whole number is expected\n", name, text);
   return 0;
 }
 
@@ -96,7 +114,7 @@ static int one_of(const char *name, const char *value, const char *words, int *o
     if (length == n && !strncmp(at, value, n)) return 1;
     at += length;
   }
-  fprintf(stderr, "fvgpt: %s %s: one of %s is expected\n", name, value, words);
+  print(stderr, "fvgpt: %s %s: one of %s is expected\n", name, value, words);
   return 0;
 }
 
@@ -106,7 +124,7 @@ static int take_shots(options *o, const char *text) {
   do {
     long n = strtol(text, &end, 10);
     if (end == text || n < 1 || n > 100000 || (*end && *end != ',') || o->n_shots == 16) {
-      fprintf(stderr, "fvgpt: --shots %s: up to 16 whole numbers from 1 to 100000 with commas are expected\n", text);
+      print(stderr, "fvgpt: --shots %s: up to 16 whole numbers from 1 to 100000 with commas are expected\n", text);
       return 0;
     }
     o->all_shots[o->n_shots++] = (int)n;
@@ -123,7 +141,7 @@ static int take_set(options *o, const char *text) {
     strtod(equals + 1, &end);
     if (end > equals + 1 && !*end) { o->set[o->n_set++] = text; return 1; }
   }
-  fprintf(stderr, "fvgpt: --set %s: NAME=VALUE with a number is expected, at most %d times\n", text, MAX_SET);
+  print(stderr, "fvgpt: --set %s: NAME=VALUE with a number is expected, at most %d times\n", text, MAX_SET);
   return 0;
 }
 
@@ -169,7 +187,7 @@ static int check_rest(const options *o) {
   size_t i;
   for (i = 0; i < sizeof taker / sizeof *taker; i++) if (!strcmp(o->command, taker[i])) return 1;
   if (!o->n_rest) return 1;
-  fprintf(stderr, "fvgpt: %s: \"%s\" belongs to no option (one value each; quote values with blanks)\n",
+  print(stderr, "fvgpt: %s: \"%s\" belongs to no option (one value each; quote values with blanks)\n",
           o->command, o->rest[0]);
   return 0;
 }
@@ -229,9 +247,9 @@ static int parse_options(options *o, int argc, char **argv) {
     if (!strcmp(argv[i], "--fill-black")) { o->fill_black = 1; continue; }
     if (!strcmp(argv[i], "--ablate")) { o->ablate = 1; continue; }
     if (!strcmp(argv[i], "--few-shot")) { o->few_shot = 1; continue; }
-    if (i + 1 == argc) { fprintf(stderr, "fvgpt: %s needs a value\n", argv[i]); return 0; }
+    if (i + 1 == argc) { print(stderr, "fvgpt: %s needs a value\n", argv[i]); return 0; }
     taken = take(o, argv[i], argv[i + 1]);
-    if (taken < 0) fprintf(stderr, "fvgpt: unknown option %s (`fvgpt help` lists them)\n", argv[i]);
+    if (taken < 0) print(stderr, "fvgpt: unknown option %s (`fvgpt help` lists them)\n", argv[i]);
     if (taken <= 0) return 0;
     i++;
   }
@@ -245,15 +263,6 @@ typedef struct display {
   int terminal, open_line;
   const char *what;
 } display;
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int signal_number) { (void)signal_number; interrupted = 1; }
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int show_progress(void *user, const fvg_progress *p) {
   display *d = (display *)user;
@@ -268,7 +277,7 @@ static int show_progress(void *user, const fvg_progress *p) {
   d->last = p->step;
   spent = now() - d->start;
   rate = spent > 0 ? (double)(p->step - d->first) / spent : 0;
-  if (d->terminal ? p->step % 20 && p->step != p->n_steps : tenth == d->last_tenth) return interrupted;
+  if (d->terminal ? p->step % 20 && p->step != p->n_steps : tenth == d->last_tenth) return 0;
   d->last_tenth = tenth;
   fprintf(stderr, d->terminal ? "\r\033[K" : "");
   fprintf(stderr, "%-10s %ld/%ld", p->what, p->step, p->n_steps);
@@ -276,13 +285,13 @@ static int show_progress(void *user, const fvg_progress *p) {
   if (rate > 0) fprintf(stderr, "  %.0f/s  %.0f s left", rate, (double)(p->n_steps - p->step) / rate);
   d->open_line = d->terminal && p->step != p->n_steps;
   if (!d->open_line) fputc('\n', stderr);
-  return interrupted;
+  return 0;
 }
 
 static void show_log(void *user, int level, const char *message) {
   display *d = (display *)user;
   (void)level;
-  fprintf(stderr, "%sfvgpt: %s\n", d->open_line ? "\n" : "", message);
+  print(stderr, "%sfvgpt: %s\n", d->open_line ? "\n" : "", message);
   d->open_line = 0;
 }
 
@@ -291,22 +300,6 @@ static fvg_status open_model(fvg_ctx *c, const options *o, fvg_clip **m) {
   *m = NULL;
   if (!o->model) return fvg__fail(c, FVG_E_ARG, "%s needs --model DIR", o->command);
   return fvg_clip_open(c, m, o->model, o->merges, FVG_F32);
-}
-
-/* All folders of a path. */
-static fvg_status make_folders(fvg_ctx *c, const char *path) {
-  char part[1200];
-  size_t i;
-  snprintf(part, sizeof part, "%s", path);
-  for (i = 1; i <= strlen(path); i++) {
-    char ch = part[i];
-    if (ch != '/' && ch != 0) continue;
-    part[i] = 0;
-    if (make_folder(part) && errno != EEXIST)
-      return fvg__fail(c, FVG_E_IO, "%s: cannot make this folder: %s", part, strerror(errno));
-    part[i] = ch;
-  }
-  return FVG_OK;
 }
 
 /* ---- a text that grows; running out of memory is remembered until the end ---- */
@@ -341,6 +334,28 @@ static void put(document *t, const char *format, ...) {
   vsnprintf(at, (size_t)n + 1, format, list);
   va_end(list);
   t->n += (size_t)n;
+}
+
+/* A text out of a file, inside quotes of JSON or in HTML.  What is not UTF-8 becomes a question mark; control
+   characters (fvg__is_control) are written as escapes, or in HTML, which has none for them, as U+FFFD. */
+static void put_escaped(document *t, const char *text, int html) {
+  const unsigned char *at = (const unsigned char *)text;
+  size_t left = strlen(text);
+  while (left) {
+    size_t n = fvg__utf8_length(at, left);
+    uint32_t ch = n ? fvg__utf8_read(at, n) : '?';
+    if (html && ch == '<') put(t, "&lt;");
+    else if (html && ch == '>') put(t, "&gt;");
+    else if (html && ch == '&') put(t, "&amp;");
+    else if (html && ch == '"') put(t, "&quot;");
+    else if (html && fvg__is_control(ch)) put(t, ch == '\n' || ch == '\t' ? " " : "&#xFFFD;");
+    else if (fvg__is_control(ch)) put(t, "\\u%04x", (unsigned)ch);
+    else if (!html && (ch == '"' || ch == '\\')) put(t, "\\%c", (int)ch);
+    else put(t, "%.*s", n ? (int)n : 1, n ? (const char *)at : "?");
+    n = n ? n : 1;
+    at += n;
+    left -= n;
+  }
 }
 
 static fvg_status save_document(document *t, const char *path) {
@@ -388,7 +403,8 @@ static fvg_status info(fvg_ctx *c, const options *o) {
 }
 
 /* ---- tokenize ---- */
-/* A line of stdin without its end, grown as needed; NULL at the end of the input. */
+/* A line of stdin without its end, grown as needed; NULL at the end of the input, and without feof when it cannot be
+   read or held. */
 static char *read_line(char **buffer, size_t *capacity) {
   size_t n = 0;
   int ch;
@@ -401,7 +417,7 @@ static char *read_line(char **buffer, size_t *capacity) {
     if (ch == '\n') break;
     (*buffer)[n++] = (char)ch;
   }
-  if (ch == EOF && n == 0) return NULL;
+  if (ch == EOF && (n == 0 || !feof(stdin))) return NULL;
   if (n && (*buffer)[n - 1] == '\r') n--;
   (*buffer)[n] = 0;
   return *buffer;
@@ -424,6 +440,7 @@ static fvg_status tokenize(fvg_ctx *c, const options *o) {
     if (!s) putchar('\n');
     free(ids);
   }
+  if (!s && !feof(stdin)) s = fvg__fail(c, FVG_E_IO, "standard input: cannot be read to its end");
   free(buffer);
   fvg_clip_free(m);
   return s;
@@ -684,10 +701,10 @@ static int cut_names(char *list, const char **name) {
 
 static void print_scores(const char *file, const char *const *name, int n, float *p, float b, int wide) {
   int shown, i, best;
-  printf("%s\n", file);
+  print(stdout, "%s\n", file);
   for (shown = 0; shown < n && shown < 5; shown++) {
     for (best = 0, i = 1; i < n; i++) if (p[i] > p[best]) best = i;
-    printf("  %6.2f %%  %-*s\n", 100 * (double)p[best], wide, name[best]);
+    print(stdout, "  %6.2f %%  %-*s\n", 100 * (double)p[best], wide, name[best]);
     p[best] = -1;
   }
   if (b > 0) printf("  weight of plain CLIP b = %.3f\n", (double)b);
@@ -794,7 +811,7 @@ static fvg_status attend_file(fvg_clip *m, fvg_learner *l, fvg_classifier *k, in
   if (!s) s = save_overlay(c, &view, map, folder, name, "gradcam", grad_cam, sizeof grad_cam);
   if (!s) s = fvg_attention_map(k, chw, label, FVG_CLS_ATTENTION, map);
   if (!s) s = save_overlay(c, &view, map, folder, name, "attention", attention, sizeof attention);
-  if (!s) printf("%s  %.4f  %s\n", file, (double)logits[label], grad_cam);
+  if (!s) print(stdout, "%s  %.4f  %s\n", file, (double)logits[label], grad_cam);
   fvg_image_free(c, &view);
   fvg__release(c, logits);
   fvg__release(c, f);
@@ -869,6 +886,31 @@ static fvg_status attend(fvg_ctx *c, const options *o) {
 #include "report.h"
 #include "report_page.h"
 
+/* What was printed has arrived only when the stream is closed: a full disk, a closed pipe.  1, or 0 after a message. */
+static int finish_output(void) {
+  int failed = ferror(stdout), reason = 0;
+  errno = 0;
+  if (fclose(stdout)) {
+    failed = 1;
+    reason = errno;
+  }
+  if (!failed) return 1;
+  print(stderr, "fvgpt: standard output: cannot write%s%s\n", reason ? ": " : "", reason ? strerror(reason) : "");
+  return 0;
+}
+
+/* Says how a command ended: 0; 1 after an error; 128 and the signal's number when it was told to stop. */
+static int exit_status(fvg_ctx *c, display *d, const options *o, fvg_status s) {
+  if (s && stop_signal) {
+    show_log(d, 0, !strcmp(o->command, "tune") ?
+             "stopped; the same command given again goes on where it stopped, at most an epoch is lost" :
+             "stopped; the same command given again begins anew");
+    return 128 + stop_signal;
+  }
+  if (s) show_log(d, 0, fvg_error(c));
+  return finish_output() && !s ? 0 : 1;
+}
+
 int main(int argc, char **argv) {
   static const struct { const char *name; fvg_status (*run)(fvg_ctx *c, const options *o); } command[] = {
     {"info", info}, {"tokenize", tokenize}, {"preprocess", preprocess}, {"encode", encode}, {"classify", classify},
@@ -880,30 +922,34 @@ int main(int argc, char **argv) {
   fvg_status s = FVG_E_ARG;
   options o;
   size_t i;
+  int status;
+  prepare_streams();
   if (!parse_options(&o, argc, argv)) { options_free(&o); return 1; }
   if (!strcmp(o.command, "help") || !strcmp(o.command, "--help")) {
     fputs(manual, stdout);
     options_free(&o);
-    return 0;
+    return finish_output() ? 0 : 1;
   }
   memset(&desc, 0, sizeof desc);
   memset(&d, 0, sizeof d);
-  d.terminal = isatty(2);
+  d.terminal = is_terminal(stderr);
   desc.user = &d;
   desc.progress = show_progress;
   desc.log = show_log;
-  desc.n_threads = o.threads ? o.threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
+  desc.cancelled = is_stopped;
+  desc.n_threads = o.threads ? o.threads : processors();
   for (i = 0; o.simd && fvg_simd_name((int)i) && strcmp(o.simd, fvg_simd_name((int)i)); i++) {}
   if (!fvg_simd_name((int)i)) {
-    fprintf(stderr, "fvgpt: --simd %s: scalar, sse2, avx2, avx512, neon, wasm or best is expected\n", o.simd);
+    print(stderr, "fvgpt: --simd %s: scalar, sse2, avx2, avx512, neon, wasm or best is expected\n", o.simd);
     options_free(&o);
     return 1;
   }
   desc.simd = (int)i;
-  signal(SIGINT, on_interrupt);
+  catch_stop(SIGINT);
+  catch_stop(SIGTERM);
   if (fvg_init(&c, &desc)) { options_free(&o); return fail("out of memory"); }
   if (desc.simd && fvg_simd_level(c) != desc.simd) {
-    fprintf(stderr, "fvgpt: --simd %s: not on this CPU or in this build, which have %s\n", o.simd,
+    print(stderr, "fvgpt: --simd %s: not on this CPU or in this build, which have %s\n", o.simd,
             fvg_simd_name(fvg_simd_level(c)));
     fvg_free(c);
     options_free(&o);
@@ -912,8 +958,8 @@ int main(int argc, char **argv) {
   for (i = 0; i < sizeof command / sizeof *command && strcmp(o.command, command[i].name); i++) {}
   if (i < sizeof command / sizeof *command) s = command[i].run(c, &o);
   else fvg__fail(c, s, "unknown command %s (`fvgpt help` lists them)", o.command);
-  if (s) show_log(&d, 0, fvg_error(c));
+  status = exit_status(c, &d, &o, s);
   fvg_free(c);
   options_free(&o);
-  return s != FVG_OK;
+  return status;
 }

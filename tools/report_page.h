@@ -54,28 +54,6 @@ static const char page_head[] =
   "</style>\n</head>\n<body>\n<main>\n";
 
 /* ---- words and numbers ---- */
-/* Text for HTML or for a JSON string; bytes that are not UTF-8 become question marks. */
-static void put_escaped(document *t, const char *text, int html) {
-  const unsigned char *at = (const unsigned char *)text;
-  size_t left = strlen(text);
-  while (left) {
-    size_t n = fvg__utf8_length(at, left);
-    int ch = n ? *at : '?';
-    if (html && ch == '<') put(t, "&lt;");
-    else if (html && ch == '>') put(t, "&gt;");
-    else if (html && ch == '&') put(t, "&amp;");
-    else if (html && ch == '"') put(t, "&quot;");
-    else if (!html && ch < 32) put(t, "\\u%04x", (unsigned)ch);
-    else if (!html && (ch == '"' || ch == '\\')) put(t, "\\%c", ch);
-    else if (n < 2) put(t, "%c", ch);
-    else put(t, "%.*s", (int)n, (const char *)at);
-    n = n ? n : 1;
-    at += n;
-    left -= n;
-  }
-}
-
-/* A "key": "value" of results.json. */
 static void put_string(document *t, const char *key, const char *value) {
   put(t, "\"%s\": \"", key);
   put_escaped(t, value, 0);
@@ -538,7 +516,7 @@ static void print_summary(const study *x, int n) {
   for (i = 0; i < n; i++)
     for (method = 0; method < N_METHOD; method++) {
       const double *score = x[i].score[method];
-      printf("%-14s %-11s %6.2f %6.2f   %6.2f %6.2f   %6.2f %6.2f   %5.1f\n", method ? "" : x[i].name,
+      print(stdout, "%-14s %-11s %6.2f %6.2f   %6.2f %6.2f   %6.2f %6.2f   %5.1f\n", method ? "" : x[i].name,
              method_name[method], score[0], score[1], score[2], score[3], score[4], score[5] < 0 ? 0 : score[5],
              x[i].share[method].mean);
     }
@@ -550,6 +528,7 @@ static void print_summary(const study *x, int n) {
 
 static fvg_status report(fvg_ctx *c, const options *o) {
   char json[1200];
+  folder_lock lock;
   fvg_clip *m = NULL;
   study *x;
   fvg_status s;
@@ -564,18 +543,21 @@ static fvg_status report(fvg_ctx *c, const options *o) {
   if (strlen(o->out) > 1000) return fvg__fail(c, FVG_E_ARG, "--out: the path is too long");
   snprintf(json, sizeof json, "%s/results.json", o->out);
   s = check_out(c, json);
+  memset(&lock, 0, sizeof lock);
+  if (!s && is_folder(o->out)) s = lock_folder(c, &lock, o->out);      /* a tune may be at work there               */
   if (s) return s;
   x = (study *)fvg__alloc_array(c, (size_t)o->n_runs, sizeof *x);
-  if (!x) return FVG_E_NOMEM;
-  s = open_model(c, o, &m);
+  s = x ? open_model(c, o, &m) : FVG_E_NOMEM;
   if (!s && !(m->has_vision && m->has_text))
     s = fvg__fail(c, FVG_E_ARG, "%s: report needs a model with both towers", o->model);
   for (i = 0; !s && i < o->n_runs; i++) s = study_new(&x[i], m, o, i);
   if (!s) s = make_folders(c, o->out);
+  if (!s && !lock.file) s = lock_folder(c, &lock, o->out);
   if (!s) s = write_report(c, o, x, json);
+  unlock_folder(&lock);
   if (!s) print_summary(x, o->n_runs);
-  if (!s) printf("\n%s/index.html\n", o->out);
-  for (i = 0; i < o->n_runs; i++) study_free(c, &x[i]);
+  if (!s) print(stdout, "\n%s/index.html\n", o->out);
+  for (i = 0; x && i < o->n_runs; i++) study_free(c, &x[i]);
   fvg_clip_free(m);
   fvg__release(c, x);
   return s;

@@ -14,8 +14,8 @@ static fvg_branch branch_for(const table_row *r, int seen) {
 static void print_row(const tuning *t, int row, int run) {
   const double *result = t->result[row][run];
   int i;
-  printf("%-11s seed %-3d", t->row[row].name, t->seed[run]);
-  for (i = 0; i < t->n_test; i++) printf("  %s %6.2f", t->test[i].name, result[i]);
+  print(stdout, "%-11s seed %-3d", t->row[row].name, t->seed[run]);
+  for (i = 0; i < t->n_test; i++) print(stdout, "  %s %6.2f", t->test[i].name, result[i]);
   if (t->train_half == FVG_BASE) printf("  H %6.2f", fvg_harmonic_mean(result[0], result[1]));
   printf("\n");
   fflush(stdout);
@@ -202,6 +202,20 @@ static void close_entry(tuning *t) {
     }
 }
 
+/* --out, and in a list the folder of every entry, which may be another run's --out. */
+static fvg_status lock_out(tuning *t, fvg_ctx *c) {
+  char folder[1100];
+  fvg_status s = make_folders(c, t->o->out);
+  int e;
+  if (!s) s = lock_folder(c, &t->lock[0], t->o->out);
+  for (e = 0; !s && t->n_entry > 1 && e < t->n_entry; e++) {
+    snprintf(folder, sizeof folder, "%s/%s", t->o->out, t->entry[e].key);
+    s = make_folders(c, folder);
+    if (!s) s = lock_folder(c, &t->lock[e + 1], folder);
+  }
+  return s;
+}
+
 static fvg_status tune_all(tuning *t) {
   fvg_status s = FVG_OK;
   int e, run;
@@ -220,6 +234,7 @@ static fvg_status tune(fvg_ctx *c, const options *o) {
   tuning *t;
   fvg_position position;
   fvg_status s;
+  int e;
   if (!o->trainer || !*o->trainer || !o->out || !*o->out)
     return fvg__fail(c, FVG_E_ARG, "tune needs --trainer NAME,... and --out DIR");
   if (strlen(o->out) > 900) return fvg__fail(c, FVG_E_ARG, "--out: the path is too long");
@@ -236,9 +251,10 @@ static fvg_status tune(fvg_ctx *c, const options *o) {
   if (!s) s = parse_position(c, o->position, &position);
   if (!s) s = check_set(t, c);
   if (!s) s = parse_entries(t, c);
+  if (!s) s = lock_out(t, c);
   if (!s) s = open_model(c, o, &t->m);
-  if (!s) s = make_folders(c, o->out);
   if (!s) s = tune_all(t);
+  for (e = 0; e <= MAX_ENTRIES; e++) unlock_folder(&t->lock[e]);
   fvg_clip_free(t->m);
   fvg__release(c, t);
   return s;

@@ -25,6 +25,7 @@ typedef struct tuning {
   table_row row[MAX_ROWS];
   table_entry entry[MAX_ENTRIES];
   int n_row, n_entry, seed[MAX_SEEDS], n_seed;
+  folder_lock lock[MAX_ENTRIES + 1];
   fvg_views_desc augment;
   /* of the entry at work */
   char out[1100];

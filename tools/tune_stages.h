@@ -249,7 +249,7 @@ static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const cha
   if (!s) s = reuse(t, g->path, &g->settings, like, l, f, curve);
   if (s) return s;
   if (*l) {
-    fprintf(stderr, "%-10s seed %d: reusing %s\n", name, seed, g->path);
+    print(stderr, "%-10s seed %d: reusing %s\n", name, seed, g->path);
     return FVG_OK;
   }
   snprintf(g->state, sizeof g->state, "%s.part", g->path);

@@ -15,6 +15,13 @@ static double mean_of(const tuning *t, int row, int column, double *deviation) {
   return mean;
 }
 
+/* "NAME": VALUE behind `lead`; names of data sets are names of folders, which may hold anything. */
+static void put_number(document *d, const char *lead, const char *name, const char *suffix, double value) {
+  put(d, "%s\"", lead);
+  put_escaped(d, name, 0);
+  put(d, "%s\": %.4f", suffix, value);
+}
+
 static void put_rows(document *d, const tuning *t) {
   int row, i, k;
   put(d, " \"rows\": [\n");
@@ -22,7 +29,7 @@ static void put_rows(document *d, const tuning *t) {
     for (row = 0; row < t->n_row; row++) {
       const double *r = t->result[row][i];
       put(d, "  {\"method\": \"%s\", \"seed\": %d", t->row[row].name, t->seed[i]);
-      for (k = 0; k < t->n_test; k++) put(d, ", \"%s\": %.4f", t->test[k].name, r[k]);
+      for (k = 0; k < t->n_test; k++) put_number(d, ", ", t->test[k].name, "", r[k]);
       if (t->train_half == FVG_BASE) put(d, ", \"H\": %.4f", fvg_harmonic_mean(r[0], r[1]));
       put(d, "}%s\n", i == t->n_seed - 1 && row == t->n_row - 1 ? "" : ",");
     }
@@ -61,8 +68,8 @@ static fvg_status write_results(tuning *t, int entry) {
   put_rows(&d, t);
   put_curves(&d, t);
   put(&d, " \"mean\": [\n");
-  printf("\n%-24s", t->at->key);
-  for (i = 0; i < t->n_test; i++) printf(" %6.6s %6s", t->test[i].name, "+-");
+  print(stdout, "\n%-24s", t->at->key);
+  for (i = 0; i < t->n_test; i++) print(stdout, " %6.6s %6s", t->test[i].name, "+-");
   printf("%s   mean of %d seed%s%s\n", h ? "      H" : "", t->n_seed, t->n_seed > 1 ? "s" : "",
          h ? ", H of the means" : "");
   for (row = 0; row < t->n_row; row++) {
@@ -71,7 +78,8 @@ static fvg_status write_results(tuning *t, int entry) {
     printf("%-24s", t->row[row].name);
     for (i = 0; i < t->n_test; i++) {
       mean[i] = mean_of(t, row, i, &deviation);
-      put(&d, ", \"%s\": %.4f, \"%s_std\": %.4f", t->test[i].name, mean[i], t->test[i].name, deviation);
+      put_number(&d, ", ", t->test[i].name, "", mean[i]);
+      put_number(&d, ", ", t->test[i].name, "_std", deviation);
       printf(" %6.2f %6.2f", mean[i], deviation);
     }
     if (h) {
@@ -101,7 +109,7 @@ static fvg_status write_table(tuning *t) {
   for (i = 0; i < t->n_seed; i++) put(&d, i ? ", %d" : "%d", t->seed[i]);
   put(&d, "],\n \"table\": [\n");
   printf("%-24s", "");
-  for (e = 0; e < t->n_entry; e++) printf(" %-*.*s", width, width, t->entry[e].key);
+  for (e = 0; e < t->n_entry; e++) print(stdout, " %-*.*s", width, width, t->entry[e].key);
   printf(" average\n");
   for (row = 0; row < t->n_row; row++) {
     double average[MAX_TESTS] = {0};
@@ -109,10 +117,12 @@ static fvg_status write_table(tuning *t) {
     printf("%-24s", t->row[row].name);
     for (e = 0; e < t->n_entry; e++) {
       const double *mean = t->mean[e][row];
-      put(&d, ", \"%s\": {", t->entry[e].key);
+      put(&d, ", \"");
+      put_escaped(&d, t->entry[e].key, 0);
+      put(&d, "\": {");
       for (i = 0; i < t->n_test; i++) {
         average[i] += mean[i] / t->n_entry;
-        put(&d, "%s\"%s\": %.4f", i ? ", " : "", t->test[i].name, mean[i]);
+        put_number(&d, i ? ", " : "", t->test[i].name, "", mean[i]);
         printf(" %6.2f", mean[i]);
       }
       if (h) put(&d, ", \"H\": %.4f", fvg_harmonic_mean(mean[0], mean[1]));
