@@ -64,7 +64,64 @@ static const char manual[] =
   "                 [--pictures 6] [--split F]\n"
   "                 RUNS is the --out of a finished tune --trainer FVGPT_CoOp on ROOT; writes DIR/index.html with\n"
   "                 tables, curves and attention maps, and DIR/results.json, every number on it\n"
-  "common           --threads N (default: all cores)   --simd scalar|sse2|avx2|avx512   --merges FILE\n";
+  "fvgpt help       [COMMAND]                         this text, or its part on one command\n"
+  "common           --threads N (default: all cores)   --simd scalar|sse2|avx2|avx512   --merges FILE\n"
+  "                 --NAME=VALUE is --NAME VALUE; behind -- all arguments are files.  Exit status: 0; 1 after an error,\n"
+  "                 which is one line on stderr; 130 after Ctrl-C, 143 after SIGTERM\n";
+
+/* The manual's lines on a command, and those on all of them; 0: there is none of that name. */
+static int print_manual(const char *command) {
+  const char *line, *next;
+  int ours = 0, found = 0;
+  for (line = manual; *line; line = next) {
+    next = strchr(line, '\n') + 1;
+    if (*line != ' ') {                             /* the first line of a command; those that go on are indented   */
+      const size_t n = strlen(command);
+      ours = !strncmp(line, "fvgpt ", 6) && !strncmp(line + 6, command, n) && line[6 + n] == ' ';
+      found |= ours;
+      if (found && !strncmp(line, "common", 6)) ours = 1;
+    }
+    if (ours) print(stdout, "%.*s", (int)(next - line), line);
+  }
+  return found;
+}
+
+/* Letters to put in, leave out, change, or swap with the next, to make a word of n letters another of m (restricted
+   Damerau-Levenshtein distance); words are cut at WORD letters. */
+enum { WORD = 40 };
+static int distance(const char *a, int n, const char *b, int m) {
+  int d[WORD + 1][WORD + 1], i, j;
+  if (n > WORD) n = WORD;
+  if (m > WORD) m = WORD;
+  for (i = 0; i <= n; i++) d[i][0] = i;
+  for (j = 0; j <= m; j++) d[0][j] = j;
+  for (i = 1; i <= n; i++)
+    for (j = 1; j <= m; j++) {
+      int best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
+      if (d[i - 1][j] + 1 < best) best = d[i - 1][j] + 1;
+      if (d[i][j - 1] + 1 < best) best = d[i][j - 1] + 1;
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && d[i - 2][j - 2] + 1 < best)
+        best = d[i - 2][j - 2] + 1;
+      d[i][j] = best;
+    }
+  return d[n][m];
+}
+
+/* "; did you mean tune?" with the nearest to `word` of the manual's commands, or of its options if word begins as one;
+   "" when none is near. */
+static const char *hint(const char *word, char text[WORD + 20]) {
+  const char *start = *word == '-' ? "--" : "fvgpt ", *at;
+  int n = (int)strlen(word), best = n < 4 ? 2 : 3;
+  text[0] = 0;
+  for (at = strstr(manual, start); at; at = strstr(at + 1, start)) {
+    const char *name = *word == '-' ? at : at + strlen(start);
+    int m = (int)strspn(name, "-abcdefghijklmnopqrstuvwxyz"), far = distance(word, n, name, m);
+    if (m < 3 || m > WORD || far >= best) continue;
+    best = far;
+    snprintf(text, WORD + 20, "; did you mean %.*s?", m, name);
+  }
+  return text;
+}
 
 /* ---- options ---- */
 enum { MAX_SET = 32 };                              /* times that --set is taken                                */
@@ -183,7 +240,7 @@ static int take(options *o, const char *name, const char *value) {
 
 /* Only these take arguments that are not options; elsewhere one is a mistake, such as a forgotten quote. */
 static int check_rest(const options *o) {
-  static const char *const taker[] = {"preprocess", "classify", "attend"};
+  static const char *const taker[] = {"preprocess", "classify", "attend", "help"};
   size_t i;
   for (i = 0; i < sizeof taker / sizeof *taker; i++) if (!strcmp(o->command, taker[i])) return 1;
   if (!o->n_rest) return 1;
@@ -215,7 +272,27 @@ static void options_free(options *o) {
   free(o->dataset_names);
 }
 
+/* The option that argument *i names and its value, behind = or in the next argument; *i is then the last of the two.
+   As take. */
+static int take_next(options *o, int *i) {
+  char name[WORD + 1];
+  const char *argument = o->argv[*i], *equals = strchr(argument, '=');
+  int taken;
+  if (equals && equals - argument <= WORD) {
+    snprintf(name, sizeof name, "%.*s", (int)(equals - argument), argument);
+    return take(o, name, equals + 1);
+  }
+  if (*i + 1 == o->argc) {
+    print(stderr, "fvgpt: %s needs a value\n", argument);
+    return 0;
+  }
+  taken = take(o, argument, o->argv[*i + 1]);
+  if (taken > 0) ++*i;
+  return taken;
+}
+
 static int parse_options(options *o, int argc, char **argv) {
+  char advice[WORD + 20];
   int i, taken;
   memset(o, 0, sizeof *o);
   o->image = (const char **)calloc((size_t)argc * 6, sizeof *o->image);
@@ -238,20 +315,29 @@ static int parse_options(options *o, int argc, char **argv) {
   o->augment = "crop";
   o->position = "end";
   o->command = argc > 1 ? argv[1] : "help";
+  if (!strcmp(o->command, "-h") || !strcmp(o->command, "--help")) o->command = "help";
   for (i = 2; i < argc; i++) {
+    if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) {
+      o->rest[0] = o->command;
+      o->n_rest = 1;
+      o->command = "help";
+      return 1;
+    }
+    if (!strcmp(argv[i], "--")) {
+      while (++i < argc) o->rest[o->n_rest++] = argv[i];
+      break;
+    }
     if (argv[i][0] != '-' || argv[i][1] != '-') { o->rest[o->n_rest++] = argv[i]; continue; }
-    if (!strcmp(argv[i], "--help")) { o->command = "help"; return 1; }
     if (!strcmp(argv[i], "--flip")) { o->flip = 1; continue; }
     if (!strcmp(argv[i], "--nearest")) { o->nearest = 1; continue; }
     if (!strcmp(argv[i], "--csc")) { o->csc = 1; continue; }
     if (!strcmp(argv[i], "--fill-black")) { o->fill_black = 1; continue; }
     if (!strcmp(argv[i], "--ablate")) { o->ablate = 1; continue; }
     if (!strcmp(argv[i], "--few-shot")) { o->few_shot = 1; continue; }
-    if (i + 1 == argc) { print(stderr, "fvgpt: %s needs a value\n", argv[i]); return 0; }
-    taken = take(o, argv[i], argv[i + 1]);
-    if (taken < 0) print(stderr, "fvgpt: unknown option %s (`fvgpt help` lists them)\n", argv[i]);
+    taken = take_next(o, &i);
+    if (taken < 0)
+      print(stderr, "fvgpt: unknown option %s%s (`fvgpt help` lists them)\n", argv[i], hint(argv[i], advice));
     if (taken <= 0) return 0;
-    i++;
   }
   return check_rest(o) && cut_datasets(o);
 }
@@ -899,6 +985,17 @@ static int finish_output(void) {
   return 0;
 }
 
+static int help(const options *o) {
+  char advice[WORD + 20];
+  if (!o->n_rest || !strcmp(o->rest[0], "help")) {
+    fputs(manual, stdout);
+  } else if (!print_manual(o->rest[0])) {
+    print(stderr, "fvgpt: help %s: no such command%s\n", o->rest[0], hint(o->rest[0], advice));
+    return 1;
+  }
+  return finish_output() ? 0 : 1;
+}
+
 /* Says how a command ended: 0; 1 after an error; 128 and the signal's number when it was told to stop. */
 static int exit_status(fvg_ctx *c, display *d, const options *o, fvg_status s) {
   if (s && stop_signal) {
@@ -920,15 +1017,16 @@ int main(int argc, char **argv) {
   fvg_desc desc;
   fvg_ctx *c;
   fvg_status s = FVG_E_ARG;
+  char advice[WORD + 20];
   options o;
   size_t i;
   int status;
   prepare_streams();
   if (!parse_options(&o, argc, argv)) { options_free(&o); return 1; }
-  if (!strcmp(o.command, "help") || !strcmp(o.command, "--help")) {
-    fputs(manual, stdout);
+  if (!strcmp(o.command, "help")) {
+    status = help(&o);
     options_free(&o);
-    return finish_output() ? 0 : 1;
+    return status;
   }
   memset(&desc, 0, sizeof desc);
   memset(&d, 0, sizeof d);
@@ -957,7 +1055,7 @@ int main(int argc, char **argv) {
   }
   for (i = 0; i < sizeof command / sizeof *command && strcmp(o.command, command[i].name); i++) {}
   if (i < sizeof command / sizeof *command) s = command[i].run(c, &o);
-  else fvg__fail(c, s, "unknown command %s (`fvgpt help` lists them)", o.command);
+  else fvg__fail(c, s, "unknown command %s%s (`fvgpt help` lists them)", o.command, hint(o.command, advice));
   status = exit_status(c, &d, &o, s);
   fvg_free(c);
   options_free(&o);
