@@ -16,7 +16,7 @@ slowest = 0.0
 
 def begin(out, seed="1", shots="4"):
     command = [os.path.join(build, "fvgpt"), "tune", "--model", "examples/tiny-clip", "--data", data, "--trainer", "FVGPT_CoOp",
-               "--shots", shots, "--seeds", seed, "--epochs", "3", "--augment", "none", "--threads", "1", "--out", out]
+               "--shots", shots, "--seeds", seed, "--epochs", "2", "--augment", "none", "--threads", "1", "--out", out]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True), time.monotonic()
 
 
@@ -36,7 +36,7 @@ def check(what, right, message=""):
 
 shutil.rmtree(work, ignore_errors=True)
 os.makedirs(work)
-subprocess.run([os.path.join(build, "world"), os.path.join(work, "world"), "--set", "things", "--train", "8", "--test", "4"],
+subprocess.run([os.path.join(build, "world"), os.path.join(work, "world"), "--set", "things", "--train", "4", "--test", "1"],
                check=True, stdout=subprocess.DEVNULL)
 data = os.path.join(work, "world", "things")
 alone = {}
