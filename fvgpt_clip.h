@@ -99,12 +99,17 @@ extern "C" {
    Tokenizer
    --------------------------------------------------------------------------------------------------------- */
 typedef struct fvg_tokenizer fvg_tokenizer;
-/* `merges` is HF's merges.txt or OpenAI's bpe_simple_vocab_16e6.txt (unpacked): a first line that is skipped, then
-   one merge a line. vocab_size is the model's number of token embeddings: 512 byte symbols, the merges, start and
-   end; 0: as many merges as the file has. A file with fewer merges than that is an error, more are ignored. */
+/* `merges` is HF's merges.txt or OpenAI's bpe_simple_vocab_16e6.txt (unpacked): a first line that is
+   skipped, then one merge a line.  vocab_size is the model's number of token embeddings: 512 byte
+   symbols, the merges, start and end; 0: as many merges as the file has.  Rows behind CLIP's 49408 are
+   tokens that somebody added, and no text here holds them: they move neither merges nor marks.  A file
+   with fewer merges than needed is an error; more are ignored. */
 FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg_source *merges, int vocab_size);
 FVG_DEF void       fvg_tokenizer_free(fvg_tokenizer *k);
-FVG_DEF int        fvg_tokenizer_vocab_size(const fvg_tokenizer *k);     /* start is vocab_size-2, end vocab_size-1 */
+/* The tokenizer's own vocabulary, at most as large as the model's: the start mark has the id
+   fvg_tokenizer_vocab_size - 2, the end mark fvg_tokenizer_vocab_size - 1 (49406 and 49407 in the
+   published models, however many tokens were added). */
+FVG_DEF int        fvg_tokenizer_vocab_size(const fvg_tokenizer *k);
 /* Token ids of a text without start and end marks. *n is the full count even when it exceeds `capacity`; at most
    `capacity` ids are stored (ids may be NULL when capacity is 0). Bytes that are not UTF-8 are FVG_E_FORMAT. */
 FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, const char *utf8, int *ids, int capacity, int *n);
@@ -235,7 +240,9 @@ typedef struct fvg_vision_tower {
   fvg_transformer transformer;
 } fvg_vision_tower;
 typedef struct fvg_text_tower {
-  int context_length, vocab_size, width;
+  int context_length, vocab_size, width;         /* vocab_size: rows of token_embedding, added tokens and all       */
+  int end_token;                                 /* the end mark's id as config.json says it, the start mark being
+                                                    one less; 0: it says none that a tokenizer of CLIP could have   */
   fvg_tensor token_embedding, position_embedding;              /* [vocab_size, width], [context_length, width]      */
   fvg_tensor ln_final_weight, ln_final_bias, projection;       /* [embed_dim, width]                                */
   fvg_transformer transformer;
@@ -528,193 +535,150 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path);
    Sennrich, Haddow and Birch, arXiv 1508.07909) writes a word as single symbols and then joins neighbours, always
    by the earliest merge in a learned list, until no pair is in the list:  c a t</w>  ->  ca t</w>  ->  cat</w>.
    GPT-2 lets the symbols be the 256 bytes, so that every text has a spelling; CLIP marks the end of a word by </w>
-   and lower-cases.  Token ids, V = vocab_size (49408 in the published models):
+   and lower-cases.  Token ids, with n merges (48894 in the published models):
 
-       0..255  bytes, in GPT-2's order     256..511  the same with </w>     512+i  what merge i makes
-       V-2     <|startoftext|>             V-1       <|endoftext|>
+       0..255   bytes, in GPT-2's order     256..511  the same with </w>     512 + i  what merge i makes
+       512 + n  <|startoftext|>             513 + n   <|endoftext|>
 
-   The text goes through five steps:  decode UTF-8 and HTML references  ->  collapse white space  ->  lower case  ->
-   cut into pieces (letters | one digit | other signs)  ->  merge each piece.  White space, lower case and the
-   classes L and N are those of Python's str and its `regex` module, over the whole of Unicode.
+   The same text can be written in many ways, and each way has other bytes.  So OpenAI's clip.tokenize first tidies
+   it, and the steps here are its own:
 
-   Not covered: ftfy's repair of wrongly decoded text and its straight quotes; HTML names other than amp, lt, gt,
-   quot, apos and nbsp (references by number are complete); normalisation to NFC, which some tokenizers add. */
+     repair     what ftfy.fix_text does: HTML references become characters; curly quotes become straight ones,
+                ligatures letters, East Asian widths the usual ones; byte-order marks, control characters and
+                terminal escapes are dropped
+     compose    an "e" and an accent become one character: Unicode's NFC (Unicode Standard Annex 15)
+     unescape   HTML references again, twice, as Python's html.unescape reads them
+     tidy       runs of white space become one blank; lower case
 
-/* ---- Unicode: tables printed by tools/unicode_tables.py ---- */
-/* Unicode 15.1.0.  Characters from U+0080: how many to skip, how many are members, how many to skip, ... */
-static const uint16_t fvg__unicode_letter[1316] = {                                                            /* L */
-  42, 1, 10, 1, 4, 1, 5, 23, 1, 31, 1, 458, 4, 12, 14, 5, 7, 1, 1, 1, 129, 5, 1, 2, 2, 4, 1, 1, 6, 1, 1, 3, 1, 1, 1,
-  20, 1, 83, 1, 139, 8, 166, 1, 38, 2, 1, 6, 41, 71, 27, 4, 4, 45, 43, 35, 2, 1, 99, 1, 1, 15, 2, 7, 2, 10, 3, 2, 1,
-  16, 1, 1, 30, 29, 89, 11, 1, 24, 33, 9, 2, 4, 1, 5, 22, 4, 1, 9, 1, 3, 1, 23, 25, 7, 11, 5, 24, 1, 6, 17, 42, 58,
-  54, 3, 1, 18, 1, 7, 10, 15, 16, 4, 8, 2, 2, 2, 22, 1, 7, 1, 1, 3, 4, 3, 1, 16, 1, 13, 2, 1, 3, 14, 2, 10, 1, 8, 6,
-  4, 2, 2, 22, 1, 7, 1, 2, 1, 2, 1, 2, 31, 4, 1, 1, 19, 3, 16, 9, 1, 3, 1, 22, 1, 7, 1, 2, 1, 5, 3, 1, 18, 1, 15, 2,
-  23, 1, 11, 8, 2, 2, 2, 22, 1, 7, 1, 2, 1, 5, 3, 1, 30, 2, 1, 3, 15, 1, 17, 1, 1, 6, 3, 3, 1, 4, 3, 2, 1, 1, 1, 2, 3,
-  2, 3, 3, 3, 12, 22, 1, 52, 8, 1, 3, 1, 23, 1, 16, 3, 1, 26, 3, 2, 1, 2, 2, 30, 1, 4, 8, 1, 3, 1, 23, 1, 10, 1, 5, 3,
-  1, 31, 2, 1, 2, 15, 2, 17, 9, 1, 3, 1, 41, 2, 1, 16, 1, 5, 3, 8, 3, 24, 6, 5, 18, 3, 24, 1, 9, 1, 1, 2, 7, 58, 48,
-  1, 2, 12, 7, 58, 2, 1, 1, 1, 5, 1, 24, 1, 1, 1, 10, 1, 2, 9, 1, 2, 5, 1, 1, 21, 4, 32, 1, 63, 8, 1, 36, 27, 5, 115,
-  43, 20, 1, 16, 6, 4, 4, 3, 1, 3, 2, 7, 3, 4, 13, 12, 1, 17, 38, 1, 1, 5, 1, 2, 43, 1, 333, 1, 4, 2, 7, 1, 1, 1, 4,
-  2, 41, 1, 4, 2, 33, 1, 4, 2, 7, 1, 1, 1, 4, 2, 15, 1, 57, 1, 4, 2, 67, 37, 16, 16, 86, 2, 6, 3, 620, 2, 17, 1, 26,
-  5, 75, 6, 8, 7, 18, 13, 19, 14, 18, 14, 13, 1, 3, 15, 52, 35, 1, 4, 1, 67, 89, 7, 5, 2, 34, 1, 1, 5, 70, 10, 31, 49,
-  30, 2, 5, 11, 44, 4, 26, 54, 23, 9, 53, 82, 1, 93, 47, 17, 8, 54, 30, 13, 2, 10, 44, 26, 36, 41, 3, 10, 36, 2, 9, 7,
-  43, 2, 3, 41, 4, 1, 6, 1, 2, 3, 1, 5, 192, 64, 278, 2, 6, 2, 38, 2, 6, 2, 8, 1, 1, 1, 1, 1, 1, 1, 31, 2, 53, 1, 7,
-  1, 1, 3, 3, 1, 7, 3, 4, 2, 6, 4, 13, 5, 3, 1, 7, 116, 1, 13, 1, 16, 13, 101, 1, 4, 1, 2, 10, 1, 1, 3, 5, 6, 1, 1, 1,
-  1, 1, 1, 4, 1, 11, 2, 4, 5, 5, 4, 1, 52, 2, 2683, 229, 6, 4, 3, 2, 12, 38, 1, 1, 5, 1, 2, 56, 7, 1, 16, 23, 9, 7, 1,
-  7, 1, 7, 1, 7, 1, 7, 1, 7, 1, 7, 1, 7, 80, 1, 469, 2, 42, 5, 5, 2, 4, 86, 6, 3, 1, 90, 1, 4, 5, 43, 1, 94, 17, 32,
-  48, 16, 512, 6592, 64, 22157, 67, 46, 2, 269, 3, 16, 10, 2, 20, 47, 16, 31, 2, 70, 49, 9, 2, 103, 2, 64, 5, 2, 1, 1,
-  1, 5, 24, 16, 1, 3, 1, 4, 1, 23, 29, 52, 14, 50, 62, 6, 3, 1, 1, 2, 11, 28, 10, 23, 25, 29, 7, 47, 28, 1, 16, 5, 1,
-  10, 10, 5, 1, 41, 23, 3, 1, 8, 20, 23, 3, 1, 3, 50, 1, 1, 3, 2, 2, 5, 2, 1, 1, 1, 24, 3, 2, 11, 7, 3, 12, 6, 2, 6,
-  2, 6, 9, 7, 1, 7, 1, 43, 1, 14, 6, 115, 29, 11172, 12, 23, 4, 49, 8452, 366, 2, 106, 38, 7, 12, 5, 5, 1, 1, 10, 1,
-  13, 1, 5, 1, 1, 1, 2, 1, 2, 1, 108, 33, 363, 18, 64, 2, 54, 40, 12, 116, 5, 1, 135, 36, 26, 6, 26, 11, 89, 3, 6, 2,
-  6, 2, 6, 2, 3, 35, 12, 1, 26, 1, 19, 1, 2, 1, 15, 2, 14, 34, 123, 389, 29, 3, 49, 47, 32, 13, 20, 1, 8, 6, 38, 10,
-  30, 2, 36, 4, 8, 48, 158, 18, 36, 4, 36, 4, 40, 8, 52, 12, 11, 1, 15, 1, 7, 1, 2, 1, 11, 1, 15, 1, 7, 1, 2, 67, 311,
-  9, 22, 10, 8, 24, 6, 1, 42, 1, 9, 69, 6, 2, 1, 1, 44, 1, 2, 3, 1, 2, 23, 10, 23, 9, 31, 65, 19, 1, 2, 10, 22, 10,
-  26, 70, 56, 6, 2, 64, 1, 15, 4, 1, 3, 1, 29, 42, 29, 3, 29, 35, 8, 1, 28, 27, 54, 10, 22, 10, 19, 13, 18, 110, 73,
-  55, 51, 13, 51, 13, 36, 348, 42, 6, 2, 78, 29, 10, 1, 8, 22, 42, 18, 46, 21, 27, 23, 12, 53, 57, 2, 2, 1, 13, 45,
-  32, 25, 26, 36, 29, 1, 2, 1, 8, 35, 3, 1, 12, 48, 14, 4, 21, 1, 1, 1, 35, 18, 1, 25, 19, 2, 63, 7, 1, 1, 1, 4, 1,
-  15, 1, 10, 7, 47, 38, 8, 2, 2, 2, 22, 1, 7, 1, 2, 1, 5, 3, 1, 18, 1, 12, 5, 158, 53, 18, 4, 20, 3, 30, 48, 20, 2, 1,
-  1, 184, 47, 41, 4, 36, 48, 20, 1, 59, 43, 13, 1, 71, 27, 37, 7, 185, 44, 116, 64, 31, 8, 2, 1, 2, 8, 1, 2, 1, 24,
-  15, 1, 1, 1, 94, 8, 2, 39, 16, 1, 1, 1, 28, 1, 10, 40, 7, 1, 21, 1, 11, 46, 19, 1, 18, 73, 263, 9, 1, 37, 17, 1, 49,
-  30, 112, 7, 1, 2, 1, 38, 21, 1, 25, 6, 1, 2, 1, 32, 14, 1, 327, 19, 15, 1, 1, 13, 1, 34, 124, 1, 79, 922, 230, 196,
-  2636, 97, 15, 1072, 17, 6, 4025, 583, 8633, 569, 7, 31, 17, 79, 17, 30, 18, 48, 16, 4, 31, 21, 5, 19, 688, 64, 128,
-  75, 5, 1, 66, 13, 64, 2, 1, 1, 28, 6136, 8, 1238, 42, 9, 8935, 4, 1, 7, 1, 2, 1, 291, 15, 1, 29, 3, 2, 1, 14, 4, 8,
-  396, 2308, 107, 5, 13, 3, 9, 7, 10, 5990, 85, 1, 71, 1, 2, 2, 1, 2, 2, 2, 4, 1, 12, 1, 1, 1, 7, 1, 65, 1, 4, 2, 8,
-  1, 7, 1, 28, 1, 4, 1, 5, 1, 1, 3, 7, 1, 340, 2, 25, 1, 25, 1, 31, 1, 25, 1, 31, 1, 25, 1, 31, 1, 25, 1, 31, 1, 25,
-  1, 8, 1844, 31, 6, 6, 261, 62, 146, 45, 10, 7, 16, 1, 321, 30, 18, 44, 484, 28, 756, 7, 1, 4, 1, 2, 1, 15, 1, 197,
-  59, 68, 7, 1, 1204, 4, 1, 27, 1, 2, 1, 1, 2, 1, 1, 10, 1, 4, 1, 1, 1, 1, 6, 1, 4, 1, 1, 1, 1, 1, 1, 3, 1, 2, 1, 1,
-  2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 2, 4, 1, 7, 1, 4, 1, 4, 1, 1, 1, 10, 1, 17, 5, 3, 1, 5, 1, 17, 4420,
-  42720, 32, 4154, 6, 222, 2, 5762, 14, 7473, 15, 622, 2466, 542, 1506, 4939, 5, 4192
-};
-static const uint16_t fvg__unicode_number[272] = {                                                             /* N */
-  50, 2, 5, 1, 2, 3, 1441, 10, 134, 10, 198, 10, 412, 10, 118, 10, 4, 6, 108, 10, 118, 10, 118, 10, 2, 6, 110, 13,
-  115, 10, 8, 7, 103, 10, 104, 7, 7, 19, 109, 10, 96, 10, 118, 10, 70, 20, 268, 10, 70, 10, 719, 20, 881, 3, 239, 10,
-  6, 10, 22, 10, 300, 10, 128, 11, 165, 10, 6, 10, 182, 10, 86, 10, 134, 10, 6, 10, 1046, 1, 3, 6, 6, 10, 198, 51, 2,
-  5, 726, 60, 78, 22, 630, 30, 1385, 1, 777, 1, 25, 9, 14, 3, 343, 4, 138, 10, 30, 8, 1, 15, 32, 10, 39, 15, 29536,
-  10, 188, 10, 320, 6, 154, 10, 38, 10, 198, 10, 22, 10, 86, 10, 406, 10, 21270, 10, 493, 45, 12, 57, 17, 2, 341, 27,
-  36, 4, 29, 1, 8, 1, 134, 5, 202, 10, 942, 8, 25, 7, 39, 9, 75, 5, 22, 6, 160, 2, 2, 16, 2, 46, 64, 9, 52, 2, 30, 3,
-  75, 5, 104, 8, 24, 8, 41, 7, 330, 6, 48, 10, 294, 31, 158, 10, 42, 4, 112, 7, 134, 30, 128, 10, 60, 10, 144, 10, 7,
-  20, 251, 10, 342, 10, 118, 10, 374, 10, 102, 10, 102, 12, 420, 19, 93, 10, 758, 29, 227, 10, 70, 10, 422, 10, 102,
-  21, 1067, 111, 17905, 10, 86, 10, 134, 10, 1, 7, 798, 23, 25641, 20, 12, 20, 108, 25, 1109, 50, 2368, 10, 422, 10,
-  502, 10, 973, 9, 128, 10, 791, 59, 1, 3, 1, 4, 76, 45, 1, 15, 962, 13, 2787, 10
-};
-static const uint16_t fvg__unicode_cased[310] = {                                                          /* Cased */
-  42, 1, 10, 1, 4, 1, 5, 23, 1, 31, 1, 195, 1, 4, 4, 208, 1, 36, 7, 2, 30, 5, 96, 1, 42, 4, 2, 2, 2, 4, 1, 1, 6, 1, 1,
-  3, 1, 1, 1, 20, 1, 83, 1, 139, 8, 166, 1, 38, 9, 41, 2839, 38, 1, 1, 5, 1, 2, 43, 1, 4, 672, 86, 2, 6, 2178, 9, 7,
-  43, 2, 3, 64, 192, 64, 278, 2, 6, 2, 38, 2, 6, 2, 8, 1, 1, 1, 1, 1, 1, 1, 31, 2, 53, 1, 7, 1, 1, 3, 3, 1, 7, 3, 4,
-  2, 6, 4, 13, 5, 3, 1, 7, 116, 1, 13, 1, 16, 13, 101, 1, 4, 1, 2, 10, 1, 1, 3, 5, 6, 1, 1, 1, 1, 1, 1, 4, 1, 6, 4, 1,
-  2, 4, 5, 5, 4, 1, 17, 32, 3, 2, 817, 52, 1814, 229, 6, 4, 3, 2, 12, 38, 1, 1, 5, 1, 30994, 46, 18, 30, 132, 102, 3,
-  4, 1, 59, 5, 2, 1, 1, 1, 5, 24, 5, 1, 3, 821, 43, 1, 14, 6, 80, 20288, 7, 12, 5, 1033, 26, 6, 26, 1189, 80, 96, 36,
-  4, 36, 116, 11, 1, 15, 1, 7, 1, 2, 1, 11, 1, 15, 1, 7, 1, 2, 451, 1, 2, 3, 1, 42, 1, 9, 1221, 51, 13, 51, 2989, 64,
-  21856, 64, 25984, 85, 1, 71, 1, 2, 2, 1, 2, 2, 2, 4, 1, 12, 1, 1, 1, 7, 1, 65, 1, 4, 2, 8, 1, 7, 1, 28, 1, 4, 1, 5,
-  1, 1, 3, 7, 1, 340, 2, 25, 1, 25, 1, 31, 1, 25, 1, 31, 1, 25, 1, 31, 1, 25, 1, 31, 1, 25, 1, 8, 1844, 10, 1, 20, 6,
-  6, 261, 62, 2194, 68, 2028, 26, 6, 26, 6, 26
-};
-static const uint16_t fvg__unicode_ignorable[888] = {                                             /* Case_Ignorable */
-  40, 1, 4, 1, 1, 1, 4, 1, 2, 2, 503, 192, 4, 2, 4, 1, 9, 2, 1, 1, 251, 7, 207, 1, 5, 1, 49, 45, 1, 1, 1, 2, 1, 2, 1,
-  1, 44, 1, 11, 6, 10, 11, 1, 1, 35, 1, 10, 21, 16, 1, 101, 8, 1, 10, 1, 4, 33, 1, 1, 1, 30, 27, 91, 11, 58, 11, 4, 1,
-  2, 1, 24, 24, 43, 3, 44, 1, 7, 2, 6, 8, 41, 58, 55, 1, 1, 1, 4, 8, 4, 1, 3, 7, 10, 2, 13, 1, 15, 1, 58, 1, 4, 4, 8,
-  1, 20, 2, 26, 1, 2, 2, 57, 1, 4, 2, 4, 2, 2, 3, 3, 1, 30, 2, 3, 1, 11, 2, 57, 1, 4, 5, 1, 2, 4, 1, 20, 2, 22, 6, 1,
-  1, 58, 1, 2, 1, 1, 4, 8, 1, 7, 2, 11, 2, 30, 1, 61, 1, 12, 1, 50, 1, 3, 1, 55, 1, 1, 3, 5, 3, 1, 4, 7, 2, 11, 2, 29,
-  1, 58, 1, 2, 1, 6, 1, 5, 2, 20, 2, 28, 2, 57, 2, 4, 4, 8, 1, 20, 2, 29, 1, 72, 1, 7, 3, 1, 1, 90, 1, 2, 7, 11, 9,
-  98, 1, 2, 9, 9, 1, 1, 7, 73, 2, 27, 1, 1, 1, 1, 1, 55, 14, 1, 5, 1, 2, 5, 11, 1, 36, 9, 1, 102, 4, 1, 6, 1, 2, 2, 2,
-  25, 2, 4, 3, 16, 4, 13, 1, 2, 2, 6, 1, 15, 1, 94, 1, 608, 3, 946, 3, 29, 2, 30, 2, 30, 2, 64, 2, 1, 7, 8, 1, 2, 11,
-  3, 1, 5, 1, 45, 5, 51, 1, 65, 2, 34, 1, 118, 3, 4, 2, 9, 1, 6, 3, 219, 2, 2, 1, 58, 1, 1, 7, 1, 1, 1, 1, 2, 8, 6,
-  10, 2, 1, 39, 1, 8, 31, 49, 4, 48, 1, 1, 5, 1, 1, 5, 1, 40, 9, 12, 2, 32, 4, 2, 2, 1, 3, 56, 1, 1, 2, 3, 1, 1, 3,
-  58, 8, 2, 2, 64, 6, 82, 3, 1, 13, 1, 7, 4, 1, 6, 1, 3, 2, 50, 63, 13, 1, 34, 101, 445, 1, 1, 3, 11, 3, 13, 3, 13, 3,
-  13, 2, 12, 5, 8, 2, 10, 1, 2, 1, 2, 5, 49, 5, 1, 10, 1, 1, 13, 1, 16, 13, 51, 33, 2955, 2, 113, 3, 125, 1, 15, 1,
-  96, 32, 47, 1, 469, 1, 36, 4, 3, 5, 5, 1, 93, 6, 93, 3, 28438, 1, 1250, 6, 270, 1, 98, 4, 1, 10, 1, 1, 28, 4, 80, 2,
-  14, 34, 78, 1, 23, 3, 103, 3, 3, 2, 8, 1, 3, 1, 4, 1, 25, 2, 5, 1, 151, 2, 26, 18, 13, 1, 38, 8, 25, 11, 46, 3, 48,
-  1, 2, 4, 2, 2, 17, 1, 21, 2, 66, 6, 2, 2, 2, 2, 12, 1, 8, 1, 35, 1, 11, 1, 51, 1, 1, 3, 2, 2, 5, 2, 1, 1, 27, 1, 14,
-  2, 5, 2, 1, 1, 100, 5, 9, 3, 121, 1, 2, 1, 4, 1, 20272, 1, 147, 17, 573, 16, 3, 1, 12, 16, 34, 1, 2, 1, 169, 1, 7,
-  1, 6, 1, 11, 1, 35, 1, 1, 1, 47, 1, 45, 2, 67, 1, 21, 3, 513, 1, 226, 1, 149, 5, 1029, 6, 1, 42, 1, 9, 582, 3, 1, 2,
-  5, 4, 40, 3, 4, 1, 165, 2, 573, 4, 387, 2, 80, 3, 70, 11, 49, 4, 123, 1, 54, 15, 41, 1, 2, 2, 10, 3, 49, 4, 2, 2, 2,
-  1, 4, 1, 10, 1, 50, 3, 36, 5, 1, 8, 62, 1, 12, 2, 52, 9, 10, 4, 2, 1, 95, 3, 2, 1, 1, 2, 6, 1, 2, 1, 157, 1, 3, 8,
-  21, 2, 57, 2, 3, 1, 37, 7, 3, 5, 195, 8, 2, 3, 1, 1, 23, 1, 84, 6, 1, 1, 4, 2, 1, 2, 238, 4, 6, 2, 1, 2, 27, 2, 85,
-  8, 2, 1, 1, 2, 106, 1, 1, 1, 2, 6, 1, 1, 101, 3, 2, 4, 1, 5, 259, 9, 1, 2, 256, 2, 1, 1, 4, 1, 144, 4, 2, 2, 4, 1,
-  32, 10, 40, 6, 2, 4, 8, 1, 9, 6, 2, 3, 46, 13, 1, 2, 406, 7, 1, 6, 1, 1, 82, 22, 2, 7, 1, 2, 1, 2, 122, 6, 3, 1, 1,
-  2, 1, 7, 1, 1, 72, 2, 3, 1, 1, 1, 347, 2, 11, 2, 52, 5, 5, 1, 1, 1, 5357, 17, 6, 15, 13978, 5, 59, 7, 9, 4, 1035, 1,
-  63, 17, 64, 2, 1, 2, 16395, 4, 1, 7, 1, 2, 3230, 2, 1, 4, 4700, 46, 2, 23, 544, 3, 9, 16, 2, 7, 30, 4, 148, 3, 1979,
-  55, 4, 50, 8, 1, 14, 1, 22, 5, 1, 15, 1360, 7, 1, 17, 2, 7, 1, 2, 1, 5, 5, 62, 33, 1, 160, 14, 368, 1, 61, 4, 507,
-  5, 992, 7, 109, 8, 2735, 5, 65535, 0, 65535, 0, 65535, 0, 65535, 0, 65535, 0, 65535, 0, 65535, 0, 65535, 0, 65535,
-  0, 65535, 0, 65535, 0, 65535, 0, 3085, 1, 30, 96, 128, 240
-};
-/* Lower case: first, first + stride, ... (count of them) become themselves + delta. */
-static const struct { int32_t first, count, delta, stride; } fvg__unicode_lower[180] = {
-  {192,23,32,1}, {216,7,32,1}, {256,24,1,2}, {306,3,1,2}, {313,8,1,2}, {330,23,1,2}, {376,1,-121,1}, {377,3,1,2},
-  {385,1,210,1}, {386,2,1,2}, {390,1,206,1}, {391,1,1,1}, {393,2,205,1}, {395,1,1,1}, {398,1,79,1}, {399,1,202,1},
-  {400,1,203,1}, {401,1,1,1}, {403,1,205,1}, {404,1,207,1}, {406,1,211,1}, {407,1,209,1}, {408,1,1,1}, {412,1,211,1},
-  {413,1,213,1}, {415,1,214,1}, {416,3,1,2}, {422,1,218,1}, {423,1,1,1}, {425,1,218,1}, {428,1,1,1}, {430,1,218,1},
-  {431,1,1,1}, {433,2,217,1}, {435,2,1,2}, {439,1,219,1}, {440,1,1,1}, {444,1,1,1}, {452,1,2,1}, {453,1,1,1},
-  {455,1,2,1}, {456,1,1,1}, {458,1,2,1}, {459,9,1,2}, {478,9,1,2}, {497,1,2,1}, {498,2,1,2}, {502,1,-97,1},
-  {503,1,-56,1}, {504,20,1,2}, {544,1,-130,1}, {546,9,1,2}, {570,1,10795,1}, {571,1,1,1}, {573,1,-163,1},
-  {574,1,10792,1}, {577,1,1,1}, {579,1,-195,1}, {580,1,69,1}, {581,1,71,1}, {582,5,1,2}, {880,2,1,2}, {886,1,1,1},
-  {895,1,116,1}, {902,1,38,1}, {904,3,37,1}, {908,1,64,1}, {910,2,63,1}, {913,17,32,1}, {931,9,32,1}, {975,1,8,1},
-  {984,12,1,2}, {1012,1,-60,1}, {1015,1,1,1}, {1017,1,-7,1}, {1018,1,1,1}, {1021,3,-130,1}, {1024,16,80,1},
-  {1040,32,32,1}, {1120,17,1,2}, {1162,27,1,2}, {1216,1,15,1}, {1217,7,1,2}, {1232,48,1,2}, {1329,38,48,1},
-  {4256,38,7264,1}, {4295,1,7264,1}, {4301,1,7264,1}, {5024,80,38864,1}, {5104,6,8,1}, {7312,43,-3008,1},
-  {7357,3,-3008,1}, {7680,75,1,2}, {7838,1,-7615,1}, {7840,48,1,2}, {7944,8,-8,1}, {7960,6,-8,1}, {7976,8,-8,1},
-  {7992,8,-8,1}, {8008,6,-8,1}, {8025,4,-8,2}, {8040,8,-8,1}, {8072,8,-8,1}, {8088,8,-8,1}, {8104,8,-8,1},
-  {8120,2,-8,1}, {8122,2,-74,1}, {8124,1,-9,1}, {8136,4,-86,1}, {8140,1,-9,1}, {8152,2,-8,1}, {8154,2,-100,1},
-  {8168,2,-8,1}, {8170,2,-112,1}, {8172,1,-7,1}, {8184,2,-128,1}, {8186,2,-126,1}, {8188,1,-9,1}, {8486,1,-7517,1},
-  {8490,1,-8383,1}, {8491,1,-8262,1}, {8498,1,28,1}, {8544,16,16,1}, {8579,1,1,1}, {9398,26,26,1}, {11264,48,48,1},
-  {11360,1,1,1}, {11362,1,-10743,1}, {11363,1,-3814,1}, {11364,1,-10727,1}, {11367,3,1,2}, {11373,1,-10780,1},
-  {11374,1,-10749,1}, {11375,1,-10783,1}, {11376,1,-10782,1}, {11378,1,1,1}, {11381,1,1,1}, {11390,2,-10815,1},
-  {11392,50,1,2}, {11499,2,1,2}, {11506,1,1,1}, {42560,23,1,2}, {42624,14,1,2}, {42786,7,1,2}, {42802,31,1,2},
-  {42873,2,1,2}, {42877,1,-35332,1}, {42878,5,1,2}, {42891,1,1,1}, {42893,1,-42280,1}, {42896,2,1,2}, {42902,10,1,2},
-  {42922,1,-42308,1}, {42923,1,-42319,1}, {42924,1,-42315,1}, {42925,1,-42305,1}, {42926,1,-42308,1},
-  {42928,1,-42258,1}, {42929,1,-42282,1}, {42930,1,-42261,1}, {42931,1,928,1}, {42932,8,1,2}, {42948,1,-48,1},
-  {42949,1,-42307,1}, {42950,1,-35384,1}, {42951,2,1,2}, {42960,1,1,1}, {42966,2,1,2}, {42997,1,1,1}, {65313,26,32,1},
-  {66560,40,40,1}, {66736,36,40,1}, {66928,11,39,1}, {66940,15,39,1}, {66956,7,39,1}, {66964,2,39,1}, {68736,51,64,1},
-  {71840,32,32,1}, {93760,32,32,1}, {125184,34,34,1}
-};
+   Then the text is cut into pieces (letters | one digit | other signs), and each piece is merged.  White space, lower
+   case and the classes L and N are those of Python's str and its `regex` module, over the whole of Unicode.
+   Hugging Face's tokenizers compose and tidy but do not repair, so they read curly quotes and ligatures otherwise.
 
-static int fvg__in_runs(const uint16_t *runs, size_t n, uint32_t code) {
-  uint32_t position = 128;
-  size_t i;
-  for (i = 0; i < n; i += 2) {
-    position += runs[i];
-    if (code < position) return 0;
-    position += runs[i + 1];
-    if (code < position) return 1;
+   Not covered: ftfy's guess at text that was decoded with the wrong encoding (an e with acute that became a capital
+   A with tilde and a copyright sign stays so), and the names of HTML 5 beyond U+017F that HTML 4 has not. */
+
+/* ---- Unicode: the tables of the last chapter, unpacked ---- */
+enum { FVG__LETTER = 1, FVG__NUMBER = 2, FVG__CASED = 4, FVG__CASE_IGNORABLE = 8, FVG__COMBINING = 16 };
+enum { FVG__LOWER, FVG__COMPOSED, FVG__DECOMPOSED, FVG__REPAIRED, FVG__N_MAPPING,
+       FVG__PROPERTIES = FVG__N_MAPPING, FVG__HTML_OLD_NAMES, FVG__HTML_NAMES };
+
+static const char *const *fvg__unicode_table(int table);                      /* lines, NULL behind the last      */
+
+typedef struct fvg__mapping { uint32_t from, to[3]; } fvg__mapping;           /* fewer than three: 0 behind them  */
+
+typedef struct fvg__unicode {
+  uint32_t *run, *property; int n_run;           /* [n_run] where a run of one property begins; the property        */
+  fvg__mapping *mapping[FVG__N_MAPPING];         /* sorted by `from`                                                */
+  int n_mapping[FVG__N_MAPPING];
+} fvg__unicode;
+
+/* The numbers of a table, or only how many there are if `number` is NULL. */
+static int fvg__unpack(const char *const *line, uint32_t *number) {
+  uint32_t high = 0;
+  const char *at;
+  int n = 0;
+  for (; *line; line++)
+    for (at = *line; *at; at++) {
+      if (*at > '\\') { high = 34 * high + (uint32_t)(*at - '\\'); continue; }            /* a leading digit      */
+      if (number) number[n] = 56 * high + (uint32_t)(*at - '#' - (*at > '?'));            /* the last one         */
+      high = 0;
+      n++;
+    }
+  return n;
+}
+
+/* The mapping that n numbers x describe, or only its length if `out` is NULL. */
+static int fvg__unpack_mapping(const uint32_t *x, int n, fvg__mapping *out) {
+  uint32_t from = 0, to[3] = {0, 0, 0}, k;
+  int i = 0, n_out = 0;
+
+  while (i < n) {
+    uint32_t gap = x[i] / 4, length = x[i] % 4, repeats = length ? 1 : x[i + 1];
+
+    for (k = 0; k < length; k++) to[k] += x[i + 1 + (int)k] >> 1 ^ (0u - (x[i + 1 + (int)k] & 1));
+    i += length ? 1 + (int)length : 2;
+
+    for (; repeats > 0; repeats--, n_out++) {
+      from += gap;
+      if (!length) to[0] += gap;
+      if (!out) continue;
+      memset(&out[n_out], 0, sizeof *out);
+      out[n_out].from = from;
+      memcpy(out[n_out].to, to, (length ? length : 1) * sizeof *to);
+    }
   }
-  return 0;
-}
-#define FVG__IN_TABLE(table, code) fvg__in_runs(table, sizeof(table) / sizeof *(table), code)
-
-static int fvg__is_letter(uint32_t code) {
-  if (code < 128) return (code | 32) >= 'a' && (code | 32) <= 'z';
-  return FVG__IN_TABLE(fvg__unicode_letter, code);
+  return n_out;
 }
 
-static int fvg__is_number(uint32_t code) {
-  if (code < 128) return code >= '0' && code <= '9';
-  return FVG__IN_TABLE(fvg__unicode_number, code);
+static void fvg__unicode_free(fvg_ctx *c, fvg__unicode *u) {
+  int table;
+  for (table = 0; table < FVG__N_MAPPING; table++) fvg__release(c, u->mapping[table]);
+  fvg__release(c, u->run);
+  memset(u, 0, sizeof *u);
 }
 
-static int fvg__is_cased(uint32_t code) {
-  return code < 128 ? fvg__is_letter(code) : FVG__IN_TABLE(fvg__unicode_cased, code);
+static fvg_status fvg__unicode_read(fvg_ctx *c, fvg__unicode *u, int table) {
+  int n = fvg__unpack(fvg__unicode_table(table), NULL), i;
+  uint32_t *number = (uint32_t *)fvg__alloc_array(c, (size_t)n, sizeof *number);
+  if (!number) return FVG_E_NOMEM;
+  fvg__unpack(fvg__unicode_table(table), number);
+
+  if (table == FVG__PROPERTIES) {                /* lengths and properties take turns: made beginnings and properties */
+    u->n_run = n / 2;
+    u->run = (uint32_t *)fvg__alloc_array(c, (size_t)n, sizeof *u->run);
+    u->property = u->run ? u->run + u->n_run : NULL;
+    for (i = 0; u->run && i < u->n_run; i++) {
+      if (i) u->run[i] = u->run[i - 1] + number[2 * i - 2];
+      u->property[i] = number[2 * i + 1];
+    }
+    fvg__release(c, number);
+    return u->run ? FVG_OK : FVG_E_NOMEM;
+  }
+
+  u->n_mapping[table] = fvg__unpack_mapping(number, n, NULL);
+  u->mapping[table] = (fvg__mapping *)fvg__alloc_array(c, (size_t)u->n_mapping[table], sizeof(fvg__mapping));
+  if (u->mapping[table]) fvg__unpack_mapping(number, n, u->mapping[table]);
+  fvg__release(c, number);
+  return u->mapping[table] ? FVG_OK : FVG_E_NOMEM;
 }
 
-static int fvg__is_case_ignorable(uint32_t code) {
-  if (code < 128) return code == '\'' || code == '.' || code == ':' || code == '^' || code == '`';
-  return FVG__IN_TABLE(fvg__unicode_ignorable, code);
+static fvg_status fvg__unicode_open(fvg_ctx *c, fvg__unicode *u) {
+  fvg_status s = FVG_OK;
+  int table;
+  memset(u, 0, sizeof *u);
+  for (table = 0; !s && table <= FVG__PROPERTIES; table++) s = fvg__unicode_read(c, u, table);
+  if (s) fvg__unicode_free(c, u);
+  return s;
+}
+
+static uint32_t fvg__property(const fvg__unicode *u, uint32_t code) {
+  int low = 0, high = u->n_run;                  /* the run is one of low .. high - 1                               */
+  while (high - low > 1) {
+    int middle = low + (high - low) / 2;
+    if (u->run[middle] <= code) low = middle; else high = middle;
+  }
+  return u->property[low];
+}
+
+static int fvg__is_letter(const fvg__unicode *u, uint32_t code) { return (fvg__property(u, code) & FVG__LETTER) != 0; }
+static int fvg__is_number(const fvg__unicode *u, uint32_t code) { return (fvg__property(u, code) & FVG__NUMBER) != 0; }
+static uint32_t fvg__combining_class(const fvg__unicode *u, uint32_t code) { return fvg__property(u, code) / FVG__COMBINING; }
+
+/* What the table has for a character, or NULL. */
+static const fvg__mapping *fvg__mapping_of(const fvg__unicode *u, int table, uint32_t code) {
+  const fvg__mapping *m = u->mapping[table];
+  int low = 0, high = u->n_mapping[table];
+  while (high - low > 1) {
+    int middle = low + (high - low) / 2;
+    if (m[middle].from <= code) low = middle; else high = middle;
+  }
+  return m[low].from == code ? &m[low] : NULL;
 }
 
 static int fvg__is_space(uint32_t code) {
   if (code < 128) return (code >= 9 && code <= 13) || (code >= 28 && code <= 32);
   return code == 0x85 || code == 0xA0 || code == 0x1680 || (code >= 0x2000 && code <= 0x200A) || code == 0x2028 ||
          code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
-}
-
-static uint32_t fvg__lower_code(uint32_t code) {
-  size_t i;
-  if (code < 128) return code >= 'A' && code <= 'Z' ? code + 32 : code;
-  for (i = 0; i < sizeof fvg__unicode_lower / sizeof *fvg__unicode_lower; i++) {
-    int32_t beyond = (int32_t)code - fvg__unicode_lower[i].first, stride = fvg__unicode_lower[i].stride;
-    if (beyond < 0) break;
-    if (beyond % stride == 0 && beyond / stride < fvg__unicode_lower[i].count)
-      return (uint32_t)((int32_t)code + fvg__unicode_lower[i].delta);
-  }
-  return code;
 }
 
 /* ---- UTF-8; fvg__utf8_length of fvgpt.h checks and fvg__utf8_read reads ---- */
@@ -730,6 +694,7 @@ static int fvg__utf8_write(uint8_t *s, uint32_t code) {
 
 /* ---- HTML references, as Python's html.unescape reads them ---- */
 #define FVG__NO_CHARACTER 0xFFFFFFFFu
+#define FVG__HTML_LONGEST 26                     /* of the references that ftfy looks at, with "&" and ";"          */
 
 /* What the number in a reference stands for: 128..159 are Windows-1252, control characters vanish. */
 static uint32_t fvg__html_character(uint32_t number) {
@@ -745,9 +710,10 @@ static uint32_t fvg__html_character(uint32_t number) {
   return number;
 }
 
+/* Of a digit in bases up to 36; 99 for other characters. */
 static uint32_t fvg__digit_value(uint32_t code) {
   if (code >= '0' && code <= '9') return code - '0';
-  return code < 128 && fvg__is_letter(code) ? (code | 32) - 'a' + 10 : 99;
+  return (code | 32) >= 'a' && (code | 32) <= 'z' ? (code | 32) - 'a' + 10 : 99;
 }
 
 /* "&#38;" "&#x26;" and the same without ';'.  Returns the length, 0 if t is nothing of the kind. */
@@ -763,20 +729,54 @@ static int fvg__html_number(const uint32_t *t, int n, uint32_t *code) {
   return i < n && t[i] == ';' ? i + 1 : i;
 }
 
-/* "&amp;" and, as HTML allows for the old names, "&amp"; but "&ltimes;" is a longer name, which we leave alone. */
-static int fvg__html_name(const uint32_t *t, int n, uint32_t *code) {
-  static const struct { const char *name; uint32_t code; } known[6] = {
-    {"amp", '&'}, {"lt", '<'}, {"gt", '>'}, {"quot", '"'}, {"apos", '\''}, {"nbsp", 0xA0}};
-  int i, k, end;
-  for (k = 0; k < 6; k++) {
-    const char *name = known[k].name;
-    for (i = 0; name[i] && i + 1 < n && t[i + 1] == (uint32_t)name[i]; i++) {}
-    if (name[i]) continue;
-    for (end = ++i; end < n && fvg__digit_value(t[end]) < 36; end++) {}
-    if (end < n && t[end] == ';' ? end > i : known[k].code == '\'') continue;
-    *code = known[k].code;
-    return i < n && t[i] == ';' ? i + 1 : i;
+/* The character that a name of n letters stands for, or 0. */
+static uint32_t fvg__html_search(const char *const *line, const uint32_t *name, int n) {
+  uint32_t code = 0;
+  for (; *line; line++) {
+    const char *word = *line, *end;
+    for (; *word; word = *end ? end + 1 : end) {
+      int i = 0;
+      end = word + strcspn(word, " ");
+      if (*word <= '9') { code = (uint32_t)strtoul(word, NULL, 10); continue; }
+      if (end - word == n) while (i < n && (uint32_t)word[i] == name[i]) i++;
+      if (i == n) return code;
+      code++;
+    }
   }
+  return 0;
+}
+
+/* The same for names that a semicolon closes. */
+static uint32_t fvg__html_named(const uint32_t *name, int n) {
+  uint32_t code = fvg__html_search(fvg__unicode_table(FVG__HTML_OLD_NAMES), name, n);
+  return code ? code : fvg__html_search(fvg__unicode_table(FVG__HTML_NAMES), name, n);
+}
+
+/* ftfy takes small names in capitals too, since whole texts are put into capitals. */
+static uint32_t fvg__html_capital(const uint32_t *name, int n) {
+  uint32_t small[FVG__HTML_LONGEST];
+  int i;
+  for (i = 0; i < n; i++) {
+    if (name[i] >= 'a') return 0;
+    small[i] = name[i] >= 'A' ? name[i] + 32 : name[i];
+  }
+  return fvg__html_named(small, n);
+}
+
+/* "&eacute;" and, as HTML allows for its oldest names, "&eacute"; but "&ltimes;" is a longer name, which is left as it
+   is if we do not know it.  Returns the length, 0 if t is nothing of the kind. */
+static int fvg__html_name(const uint32_t *t, int n, uint32_t *code) {
+  int end = 1, length;
+  while (end < n && end < FVG__HTML_LONGEST && fvg__digit_value(t[end]) < 36) end++;
+
+  if (end > 1 && end < n && t[end] == ';') {
+    *code = fvg__html_named(t + 1, end - 1);
+    return *code ? end + 1 : 0;
+  }
+
+  for (length = end - 1 < 6 ? end - 1 : 6; length >= 2; length--)      /* none of these is longer than 6           */
+    if ((*code = fvg__html_search(fvg__unicode_table(FVG__HTML_OLD_NAMES), t + 1, length)) != 0)
+      return length + 1;
   return 0;
 }
 
@@ -784,16 +784,152 @@ static int fvg__html_name(const uint32_t *t, int n, uint32_t *code) {
 static int fvg__html_unescape(uint32_t *t, int n) {
   int read = 0, write = 0;
   while (read < n) {
-    uint32_t code = t[read];
-    int used = code == '&' ? fvg__html_number(t + read, n - read, &code) : 1;
-    if (!used) used = fvg__html_name(t + read, n - read, &code);
+    uint32_t code = t[read], found = 0;
+    int used = code == '&' ? fvg__html_number(t + read, n - read, &found) : 0;
+    if (!used && code == '&') used = fvg__html_name(t + read, n - read, &found);
+    if (used) code = found;
     read += used ? used : 1;
     if (code != FVG__NO_CHARACTER) t[write++] = code;
   }
   return write;
 }
 
-/* ---- cleaning ---- */
+/* ---- repair: what ftfy.fix_text does to the characters ---- */
+static int fvg__is_removed(uint32_t code) {
+  return code < 9 || code == 11 || (code >= 14 && code < 32) || code == 127 || (code >= 0x206A && code <= 0x206F) ||
+         code == 0xFEFF || (code >= 0xFFF9 && code <= 0xFFFC);
+}
+
+/* The length of an escape sequence for terminals, "ESC [ 31 m", at t; 0 if there is none. */
+static int fvg__terminal_escape(const uint32_t *t, int n) {
+  int i = 2;
+  if (n < 3 || t[0] != 27 || t[1] != '[') return 0;
+  while (i < n && ((t[i] >= '0' && t[i] <= '9') || t[i] == ';')) i++;
+  return i < n && fvg__digit_value(t[i]) >= 10 && fvg__digit_value(t[i]) < 36 ? i + 1 : 0;
+}
+
+/* Appends a character, repaired, to the n of t; returns the new length. */
+static int fvg__put_repaired(const fvg__unicode *u, uint32_t *t, int n, uint32_t code) {
+  const fvg__mapping *m = code < 128 ? NULL : fvg__mapping_of(u, FVG__REPAIRED, code);
+  int k;
+  if (code == FVG__NO_CHARACTER || fvg__is_removed(code)) return n;
+  if (!m) { t[n] = code; return n + 1; }
+  for (k = 0; k < 3 && m->to[k]; k++) t[n++] = m->to[k];
+  return n;
+}
+
+/* While the n characters of t end with a whole reference, what it stands for takes its place.  ftfy goes over the text
+   again until nothing changes; looking back at each semicolon comes to the same in one go. */
+static int fvg__close_reference(const fvg__unicode *u, uint32_t *t, int n) {
+  while (n > 2 && t[n - 1] == ';') {
+    uint32_t code = 0;
+    int start = n - 2, length;
+    while (start > 0 && n - start < FVG__HTML_LONGEST && (fvg__digit_value(t[start]) < 36 || t[start] == '#')) start--;
+    length = n - start;
+    if (t[start] != '&' || length < 3) break;
+
+    if (t[start + 1] == '#') {
+      if (fvg__html_number(t + start, length, &code) != length) break;
+    } else {
+      code = fvg__html_named(t + start + 1, length - 2);
+      if (!code) code = fvg__html_capital(t + start + 1, length - 2);
+      if (!code) break;
+    }
+    n = fvg__put_repaired(u, t, start, code);
+  }
+  return n;
+}
+
+/* t of m characters to dst, which takes at most as many as t has bytes.  From the first line with a "<" on, ftfy takes
+   a text for HTML and leaves its references alone. */
+static int fvg__repair(const fvg__unicode *u, uint32_t *dst, const uint32_t *t, int m) {
+  int i, n = 0, n_plain = 0;
+  for (i = 0; i < m && t[i] != '<'; i++) if (t[i] == '\n') n_plain = i + 1;
+  if (i == m) n_plain = m;
+
+  for (i = 0; i < m; i++) {
+    int escape = fvg__terminal_escape(t + i, m - i);
+    if (escape) { i += escape - 1; continue; }
+    n = fvg__put_repaired(u, dst, n, t[i]);
+    if (i < n_plain) n = fvg__close_reference(u, dst, n);
+  }
+  return n;
+}
+
+/* ---- compose: NFC ---- */
+enum { FVG__HANGUL_L = 0x1100, FVG__HANGUL_V = 0x1161, FVG__HANGUL_T = 0x11A7, FVG__HANGUL = 0xAC00,
+       FVG__N_HANGUL_L = 19, FVG__N_HANGUL_V = 21, FVG__N_HANGUL_T = 28 };
+
+/* Writes the full canonical decomposition of a character, at most four; returns how many. */
+static int fvg__decompose(const fvg__unicode *u, uint32_t *dst, uint32_t code) {
+  const fvg__mapping *m;
+  uint32_t hangul = code - FVG__HANGUL, pair = hangul / FVG__N_HANGUL_T, tail = hangul % FVG__N_HANGUL_T;
+  int n;
+  if (hangul < FVG__N_HANGUL_L * FVG__N_HANGUL_V * FVG__N_HANGUL_T) {
+    dst[0] = FVG__HANGUL_L + pair / FVG__N_HANGUL_V;
+    dst[1] = FVG__HANGUL_V + pair % FVG__N_HANGUL_V;
+    dst[2] = FVG__HANGUL_T + tail;
+    return tail ? 3 : 2;
+  }
+
+  m = fvg__mapping_of(u, FVG__COMPOSED, code);
+  if (!m) m = fvg__mapping_of(u, FVG__DECOMPOSED, code);
+  if (!m) { dst[0] = code; return 1; }
+  n = fvg__decompose(u, dst, m->to[0]);                                /* the second never goes on                 */
+  if (m->to[1]) dst[n++] = m->to[1];
+  return n;
+}
+
+/* The character that two make, or 0. */
+static uint32_t fvg__compose_pair(const fvg__unicode *u, uint32_t first, uint32_t second) {
+  const fvg__mapping *m = u->mapping[FVG__COMPOSED];
+  uint32_t l = first - FVG__HANGUL_L, v = second - FVG__HANGUL_V, lv = first - FVG__HANGUL, t = second - FVG__HANGUL_T;
+  int i;
+  if (l < FVG__N_HANGUL_L && v < FVG__N_HANGUL_V) return FVG__HANGUL + (l * FVG__N_HANGUL_V + v) * FVG__N_HANGUL_T;
+  if (lv < FVG__N_HANGUL_L * FVG__N_HANGUL_V * FVG__N_HANGUL_T && lv % FVG__N_HANGUL_T == 0 && t > 0 &&
+      t < FVG__N_HANGUL_T) return first + t;
+  if (second < 0x300) return 0;                                        /* the first combining mark                 */
+  for (i = 0; i < u->n_mapping[FVG__COMPOSED]; i++) if (m[i].to[1] == second && m[i].to[0] == first) return m[i].from;
+  return 0;
+}
+
+/* n marks in a row into the order of their classes, equal ones as they were.  Room [n] is overwritten. */
+static void fvg__order_marks(const fvg__unicode *u, uint32_t *t, int n, uint32_t *room) {
+  int count[257], i, sorted = 1;
+  for (i = 1; i < n; i++) sorted = sorted && fvg__combining_class(u, t[i - 1]) <= fvg__combining_class(u, t[i]);
+  if (sorted) return;
+
+  memset(count, 0, sizeof count);
+  for (i = 0; i < n; i++) count[fvg__combining_class(u, t[i]) + 1]++;
+  for (i = 1; i < 257; i++) count[i] += count[i - 1];
+  for (i = 0; i < n; i++) room[count[fvg__combining_class(u, t[i])]++] = t[i];
+  memcpy(t, room, (size_t)n * sizeof *t);
+}
+
+/* dst [2 bytes of t]: t in NFC.  t itself is overwritten.  Returns the length. */
+static int fvg__compose(const fvg__unicode *u, uint32_t *dst, uint32_t *t, int m) {
+  uint32_t before = 0;                           /* class of the character written last                             */
+  int i, n = 0, first, written = 0, starter = -1;
+  for (i = 0; i < m; i++) n += fvg__decompose(u, dst + n, t[i]);
+
+  for (first = 0; first < n; first = i + 1) {
+    for (i = first; i < n && fvg__combining_class(u, dst[i]); i++) {}
+    fvg__order_marks(u, dst + first, i - first, t);
+  }
+
+  for (i = 0; i < n; i++) {                      /* a mark joins its starter unless one of its class is in between  */
+    uint32_t of = fvg__combining_class(u, dst[i]);
+    uint32_t joined = starter >= 0 && (written == starter + 1 || before < of) ?
+                      fvg__compose_pair(u, dst[starter], dst[i]) : 0;
+    if (joined) { dst[starter] = joined; continue; }
+    if (!of) starter = written;
+    before = of;
+    dst[written++] = dst[i];
+  }
+  return written;
+}
+
+/* ---- tidy: white space and lower case ---- */
 static int fvg__collapse_space(uint32_t *t, int n) {
   int read, write = 0;
   for (read = 0; read < n; read++) {
@@ -805,54 +941,77 @@ static int fvg__collapse_space(uint32_t *t, int n) {
 }
 
 /* Is the nearest character from i in steps of `step` that is not case-ignorable a cased one? */
-static int fvg__cased_beyond(const uint32_t *t, int n, int i, int step) {
-  for (i += step; i >= 0 && i < n; i += step)
-    if (!fvg__is_case_ignorable(t[i])) return fvg__is_cased(t[i]);
+static int fvg__cased_beyond(const fvg__unicode *u, const uint32_t *t, int n, int i, int step) {
+  for (i += step; i >= 0 && i < n; i += step) {
+    uint32_t property = fvg__property(u, t[i]);
+    if (!(property & FVG__CASE_IGNORABLE)) return (property & FVG__CASED) != 0;
+  }
   return 0;
 }
 
 /* dst [2 n]: one character, U+0130, becomes two.  A sigma that ends a word has a form of its own. */
-static int fvg__lower(uint32_t *dst, const uint32_t *t, int n) {
+static int fvg__lower(const fvg__unicode *u, uint32_t *dst, const uint32_t *t, int n) {
   int i, m = 0;
   for (i = 0; i < n; i++) {
     if (t[i] == 0x3A3) {
-      dst[m++] = fvg__cased_beyond(t, n, i, -1) && !fvg__cased_beyond(t, n, i, 1) ? 0x3C2 : 0x3C3;
+      dst[m++] = fvg__cased_beyond(u, t, n, i, -1) && !fvg__cased_beyond(u, t, n, i, 1) ? 0x3C2 : 0x3C3;
     } else if (t[i] == 0x130) {
       dst[m++] = 'i';
       dst[m++] = 0x307;
     } else {
-      dst[m++] = fvg__lower_code(t[i]);
+      const fvg__mapping *lower = fvg__mapping_of(u, FVG__LOWER, t[i]);
+      dst[m++] = lower ? lower->to[0] : t[i];
     }
   }
   return m;
 }
 
-/* The text as characters, clean and in lower case, in a new array *out of *n (NULL and 0 when there are none). */
-static fvg_status fvg__clean_text(fvg_ctx *c, const char *utf8, uint32_t **out, int *n) {
-  const uint8_t *s = (const uint8_t *)utf8;
-  size_t bytes = strlen(utf8), at, used;
-  uint32_t *raw;
+/* The characters of `bytes` bytes of UTF-8 into t; *bad is where they stop being UTF-8, or `bytes`. */
+static int fvg__utf8_decode(const uint8_t *s, size_t bytes, uint32_t *t, size_t *bad) {
+  size_t at, used;
   int m = 0;
+  for (at = 0; at < bytes && (used = fvg__utf8_length(s + at, bytes - at)) != 0; at += used)
+    t[m++] = fvg__utf8_read(s + at, used);
+  *bad = at;
+  return m;
+}
+
+/* The text as characters, clean and in lower case, in a new array *out of *n (NULL and 0 when there are none).
+   A text of B bytes has at most B characters when it comes, after each step, and in the end; half way through
+   composing it has at most 2 B (tools/unicode_tables.py looks at every character). */
+static fvg_status fvg__clean_text(fvg_ctx *c, const fvg__unicode *u, const char *utf8, uint32_t **out, int *n) {
+  size_t bytes = strlen(utf8), bad;
+  uint32_t *t, *behind, highest = 0;
+  int m, i;
   *out = NULL;
   *n = 0;
   if (bytes > 100000000)
     return fvg__fail(c, FVG_E_UNSUPPORTED, "text: %.0f bytes; 100000000 is the limit", (double)bytes);
   if (!bytes) return FVG_OK;
-  raw = (uint32_t *)fvg__alloc_array(c, bytes, 3 * sizeof *raw);     /* [bytes] as written, then [2 bytes] lowered */
-  if (!raw) return FVG_E_NOMEM;
-  for (at = 0; at < bytes; at += used) {
-    used = fvg__utf8_length(s + at, bytes - at);
-    if (used) { raw[m++] = fvg__utf8_read(s + at, used); continue; }
-    fvg__release(c, raw);
+  t = (uint32_t *)fvg__alloc_array(c, bytes, 3 * sizeof *t);
+  if (!t) return FVG_E_NOMEM;
+  behind = t + bytes;
+
+  m = fvg__utf8_decode((const uint8_t *)utf8, bytes, behind + bytes, &bad);
+  if (bad < bytes) {
+    fvg__release(c, t);
     return fvg__fail(c, FVG_E_FORMAT, "text: byte 0x%02X at offset %.0f is not UTF-8; convert the text first",
-                     (unsigned)s[at], (double)at);
+                     (unsigned)(uint8_t)utf8[bad], (double)bad);
   }
-  m = fvg__html_unescape(raw, m);
-  m = fvg__html_unescape(raw, m);                                      /* as CLIP does, for text escaped twice     */
-  m = fvg__collapse_space(raw, m);
-  *n = fvg__lower(raw + bytes, raw, m);
-  memmove(raw, raw + bytes, (size_t)*n * sizeof *raw);
-  *out = raw;
+
+  m = fvg__repair(u, t, behind + bytes, m);
+  for (i = 0; i < m; i++) if (t[i] > highest) highest = t[i];
+  if (highest >= 0x300) {                        /* below the first combining mark everything is composed           */
+    m = fvg__compose(u, behind, t, m);
+    memcpy(t, behind, (size_t)m * sizeof *t);
+  }
+  m = fvg__html_unescape(t, m);
+  m = fvg__html_unescape(t, m);                  /* as CLIP does, for text escaped twice                            */
+  m = fvg__collapse_space(t, m);
+
+  *n = fvg__lower(u, behind, t, m);
+  memmove(t, behind, (size_t)*n * sizeof *t);
+  *out = t;
   return FVG_OK;
 }
 
@@ -876,7 +1035,7 @@ static int fvg__contraction(const uint32_t *t, int n) {
 static int fvg__is_dropped(uint32_t code) { return code == ' ' || code == 0x345; }
 
 /* Length of the piece that starts at t. *special: 0 start mark, 1 end mark, else -1. */
-static int fvg__next_piece(const uint32_t *t, int n, int *special) {
+static int fvg__next_piece(const fvg__unicode *u, const uint32_t *t, int n, int *special) {
   int i;
   *special = 0;
   if ((i = fvg__starts_with(t, n, "<|startoftext|>")) > 0) return i;
@@ -884,11 +1043,12 @@ static int fvg__next_piece(const uint32_t *t, int n, int *special) {
   if ((i = fvg__starts_with(t, n, "<|endoftext|>")) > 0) return i;
   *special = -1;
   if ((i = fvg__contraction(t, n)) > 0) return i;
-  if (fvg__is_number(t[0])) return 1;
-  if (fvg__is_letter(t[0])) {
-    for (i = 1; i < n && fvg__is_letter(t[i]); i++) {}
+  if (fvg__is_number(u, t[0])) return 1;
+  if (fvg__is_letter(u, t[0])) {
+    for (i = 1; i < n && fvg__is_letter(u, t[i]); i++) {}
   } else {
-    for (i = 1; i < n && !fvg__is_dropped(t[i]) && !fvg__is_letter(t[i]) && !fvg__is_number(t[i]); i++) {}
+    for (i = 1; i < n && !fvg__is_dropped(t[i]) &&
+                !(fvg__property(u, t[i]) & (FVG__LETTER | FVG__NUMBER)); i++) {}
   }
   return i;
 }
@@ -896,12 +1056,16 @@ static int fvg__next_piece(const uint32_t *t, int n, int *special) {
 /* ---- the merges ---- */
 struct fvg_tokenizer {
   fvg_ctx *ctx;
+  fvg__unicode unicode;
   int n_merges;
   int byte_id[256];
   int *left, *right;         /* [n_merges] ids that merge i joins; what it makes is 512 + i                       */
   int *slot;                 /* [mask + 1] open-addressing hash of the pairs: 1 + merge, 0 where free             */
   uint32_t mask;
 };
+
+static int fvg__start_mark(const fvg_tokenizer *k) { return 512 + k->n_merges; }
+static int fvg__end_mark(const fvg_tokenizer *k) { return 513 + k->n_merges; }
 
 /* No entry is further than this from where its hash says: with half the slots free, random keys stay below 100.
    The limit is what keeps a file made of colliding keys from being slow. */
@@ -1039,14 +1203,17 @@ FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, const char *utf8, int *i
   if (!k) return FVG_E_ARG;
   if (!utf8 || !n || capacity < 0 || (capacity > 0 && !ids))
     return fvg__fail(k->ctx, FVG_E_ARG, "fvg_tokenize: needs a text, a place for the count and for %d ids", capacity);
-  if ((status = fvg__clean_text(k->ctx, utf8, &text, &length)) != FVG_OK) return status;
+  if ((status = fvg__clean_text(k->ctx, &k->unicode, utf8, &text, &length)) != FVG_OK) return status;
   memset(&pieces, 0, sizeof pieces);
   for (at = 0; at < length; at += used) {
     int n_symbols = 0;
     used = 1;
     if (fvg__is_dropped(text[at])) continue;
-    used = fvg__next_piece(text + at, length - at, &special);
-    if (special >= 0) { fvg__emit_token(512 + k->n_merges + special, ids, capacity, &count); continue; }
+    used = fvg__next_piece(&k->unicode, text + at, length - at, &special);
+    if (special >= 0) {
+      fvg__emit_token(special ? fvg__end_mark(k) : fvg__start_mark(k), ids, capacity, &count);
+      continue;
+    }
     if ((n_symbols = fvg__spell_piece(k, &pieces, text + at, used)) < 0) { status = FVG_E_NOMEM; break; }
     fvg__merge_piece(k, &pieces, n_symbols);
     for (i = 0; i < n_symbols; i = pieces.after[i]) fvg__emit_token(pieces.id[i], ids, capacity, &count);
@@ -1166,13 +1333,23 @@ static int fvg__count_merges(fvg__merge_file *f) {
   return n;
 }
 
-static fvg_status fvg__read_merges(fvg_tokenizer *k, fvg__merge_file *f, int vocab_size) {
+#define FVG__CLIP_MERGES 48894       /* of the published vocabulary: 49408 tokens                                  */
+
+/* How many merges of a file that holds n_file are a model's of n_row token embeddings (0: of any).  More rows than
+   merges, byte symbols and marks are tokens that were added behind the end mark: so says `end`, its id (0: nobody
+   knows), or so it is because the published vocabulary ends there. */
+static int fvg__merges_used(int n_file, int n_row, int end) {
+  if (!n_row || n_file == n_row - 514) return n_file;
+  if (end && end < n_row && n_file >= end - 513) return end - 513;
+  return n_row - 514 > FVG__CLIP_MERGES && n_file >= FVG__CLIP_MERGES ? FVG__CLIP_MERGES : n_row - 514;
+}
+
+static fvg_status fvg__read_merges(fvg_tokenizer *k, fvg__merge_file *f, int vocab_size, int end) {
   fvg_status status = FVG_OK;
-  int n = fvg__count_merges(f), n_ids, i;
-  if (vocab_size ? n < vocab_size - 514 : !n)
+  int n_file = fvg__count_merges(f), n = fvg__merges_used(n_file, vocab_size, end), n_ids, i;
+  if (vocab_size ? n_file < n : !n)
     return fvg__fail(k->ctx, FVG_E_FORMAT, "%s: holds %d merges, the model's vocabulary of %d tokens needs %d",
-                     f->name, n, vocab_size ? vocab_size : 515, vocab_size ? vocab_size - 514 : 1);
-  if (vocab_size) n = vocab_size - 514;
+                     f->name, n_file, vocab_size ? vocab_size : 515, vocab_size ? vocab_size - 514 : 1);
   n_ids = 512 + n;
   k->n_merges = n;
   k->mask = fvg__hash_mask(n);
@@ -1193,7 +1370,9 @@ static fvg_status fvg__read_merges(fvg_tokenizer *k, fvg__merge_file *f, int voc
   return status;
 }
 
-FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg_source *merges, int vocab_size) {
+/* end: the id of the end mark where the model's configuration tells it, else 0 */
+static fvg_status fvg__tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg_source *merges,
+                                      int vocab_size, int end) {
   fvg__merge_file f;
   fvg_tokenizer *k;
   fvg_status status;
@@ -1216,7 +1395,8 @@ FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg
   } else {
     f.at = (char *)bytes;
     f.end = f.at + n;
-    status = fvg__read_merges(k, &f, vocab_size);
+    status = fvg__read_merges(k, &f, vocab_size, end);
+    if (!status) status = fvg__unicode_open(c, &k->unicode);
   }
   fvg_bytes_free(c, bytes);
   if (status) { fvg_tokenizer_free(k); return status; }
@@ -1224,11 +1404,16 @@ FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg
   return FVG_OK;
 }
 
+FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg_source *merges, int vocab_size) {
+  return fvg__tokenizer_open(c, out, merges, vocab_size, 0);
+}
+
 FVG_DEF void fvg_tokenizer_free(fvg_tokenizer *k) {
   if (!k) return;
   fvg__release(k->ctx, k->left);
   fvg__release(k->ctx, k->right);
   fvg__release(k->ctx, k->slot);
+  fvg__unicode_free(k->ctx, &k->unicode);
   fvg__release(k->ctx, k);
 }
 
@@ -3434,6 +3619,17 @@ static fvg_status fvg__load_vision(fvg__clip_loader *l) {
   return s;
 }
 
+/* The id of the end mark, or 0 where the configuration has none that could be one: the end mark comes right
+   behind the start mark, and both behind the 512 byte symbols.  OpenAI's own files say 2 and 0. */
+static int fvg__config_end_token(const fvg__config *config, int section, int vocab_size) {
+  int start = fvg__config_find(config, section, "bos_token_id");
+  int end = fvg__config_find(config, section, "eos_token_id");
+  double first = start >= 0 ? config->json.value[start].number : 0;
+  double second = end >= 0 ? config->json.value[end].number : 0;
+  if (!(first >= 512 && second < vocab_size) || second != first + 1 || first != floor(first)) return 0;
+  return (int)second;
+}
+
 static fvg_status fvg__load_text(fvg__clip_loader *l) {
   const char *file = fvg_weights_file(l->weights);
   const char *token_name = fvg__name(l, FVG__TOKEN), *position_name = fvg__name(l, FVG__TEXT_POSITION);
@@ -3453,6 +3649,7 @@ static fvg_status fvg__load_text(fvg__clip_loader *l) {
   x->vocab_size = token.dim[0];
   x->width = token.dim[1];
   x->context_length = position.dim[0];
+  x->end_token = fvg__config_end_token(l->config, section, x->vocab_size);
   s = fvg__config_agrees(l->config, section, "vocab_size", x->vocab_size);
   if (!s) s = fvg__config_agrees(l->config, section, "max_position_embeddings", x->context_length);
   if (!s) s = fvg__config_agrees(l->config, section, "context_length", x->context_length);
@@ -3691,7 +3888,7 @@ static fvg_status fvg__open_tokenizer(fvg_clip *m, const char *path) {
   fvg_source source;
   fvg_status s = fvg_source_file(m->ctx, &source, path);
   if (s) return s;
-  s = fvg_tokenizer_open(m->ctx, &m->tokenizer, &source, m->text.vocab_size);
+  s = fvg__tokenizer_open(m->ctx, &m->tokenizer, &source, m->text.vocab_size, m->text.end_token);
   fvg_source_close(&source);
   return s;
 }
@@ -4247,6 +4444,9 @@ static fvg_status fvg__texts_new(const fvg_clip *m, fvg__texts *x, int n) {
   if (!m->tokenizer)
     return fvg__fail(m->ctx, FVG_E_ARG, "the model's vocabulary (merges.txt or bpe_simple_vocab_16e6.txt) was not "
                                         "found; put it beside the weights");
+  if (fvg_tokenizer_vocab_size(m->tokenizer) > m->text.vocab_size)
+    return fvg__fail(m->ctx, FVG_E_ARG, "the tokenizer has %d tokens, the model embeddings of %d",
+                     fvg_tokenizer_vocab_size(m->tokenizer), m->text.vocab_size);
   x->capacity = m->text.context_length;
   x->symbol = (int *)fvg__alloc_array(m->ctx, (size_t)n * (size_t)x->capacity, sizeof *x->symbol);
   x->start = (int *)fvg__alloc_array(m->ctx, (size_t)n + 1, sizeof *x->start);
@@ -4264,19 +4464,27 @@ static fvg_status fvg__tokens(const fvg_clip *m, const char *text, int *ids, int
   return s;
 }
 
-static void fvg__texts_end(fvg__texts *x) { x->start[++x->n] = x->n_symbol; }
 static void fvg__texts_add(fvg__texts *x, int symbol) { x->symbol[x->n_symbol++] = symbol; }
+
+/* Adds the end mark.  A text may hold that mark itself; its feature is read at the first one, which sees nothing of
+   what follows, and so the text ends there. */
+static void fvg__texts_end(const fvg_clip *m, fvg__texts *x) {
+  int end = fvg__end_mark(m->tokenizer), i = x->start[x->n];
+  fvg__texts_add(x, end);
+  while (x->symbol[i] != end) i++;
+  x->n_symbol = i + 1;
+  x->start[++x->n] = x->n_symbol;
+}
 
 /* [start] tokens [end] */
 static fvg_status fvg__texts_add_plain(const fvg_clip *m, fvg__texts *x, const char *text) {
   int n;
   fvg_status s;
-  fvg__texts_add(x, m->text.vocab_size - 2);
+  fvg__texts_add(x, fvg__start_mark(m->tokenizer));
   s = fvg__tokens(m, text, x->symbol + x->n_symbol, m->text.context_length - 2, &n);
   if (s) return s;
   x->n_symbol += n;
-  fvg__texts_add(x, m->text.vocab_size - 1);
-  fvg__texts_end(x);
+  fvg__texts_end(m, x);
   return FVG_OK;
 }
 
@@ -4716,14 +4924,13 @@ static fvg_status fvg__learner_add_class(const fvg_learner *l, fvg__texts *x, co
   if (!s) {
     if (l->desc.class_token_position == FVG_END) n_name = 0;                         /* all of the name comes after */
     if (n_name > n) n_name = n;
-    fvg__texts_add(x, m->text.vocab_size - 2);
+    fvg__texts_add(x, fvg__start_mark(m->tokenizer));
     for (i = 0; i < before; i++) fvg__texts_add(x, -1 - (first + i));
     for (i = 0; i < n_rest; i++) fvg__texts_add(x, l->word[n_ctx + i]);
     for (i = 0; i < n_name; i++) fvg__texts_add(x, token[i]);
     for (i = before; i < n_ctx; i++) fvg__texts_add(x, -1 - (first + i));
     for (i = n_name; i < n; i++) fvg__texts_add(x, token[i]);
-    fvg__texts_add(x, m->text.vocab_size - 1);
-    fvg__texts_end(x);
+    fvg__texts_end(m, x);
   }
   fvg__release(m->ctx, token);
   fvg__release(m->ctx, text);
@@ -9205,5 +9412,249 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
     for (j = 0; j < 3; j++) to[j] = (uint8_t)(grey + cover * (rgb[j] - grey) + 0.5f);
   }
   return FVG_OK;
+}
+
+/*===========================================================================================================
+ * CHAPTER 24  UNICODE: the tables of chapter 1
+ *===========================================================================================================
+   They come last, since nobody reads them.  A table is a list of whole numbers, packed into letters: a number ends
+   with one of the 56 from "#" to "[" without "?", which is its last digit; letters above the backslash before it are
+   leading digits in base 34, counted from 1.
+
+   Properties are runs: a length and a property in turn.  A mapping is a list of steps, of two forms:
+
+     4 gap + n, d1 .. dn    `gap` further on is a character that becomes n (1 to 3); each d is the difference to what
+                            stood there in the step before, 0 -1 1 -2 2 ... as 0 1 2 3 4 ...
+     4 gap, count           the last step `count` times more, character and what it becomes `gap` further on each time */
+
+/* Unicode 15.1.0, printed by tools/unicode_tables.py. */
+
+/* Runs from U+0000, length and property: 1 L, 2 N, 4 Cased, 8 Case_Ignorable, 16 combining class. */
+static const char *const fvg__unicode_properties[] = {
+  "K#$+)#$+$#-%$+)#=(&#$+$#$+=(Q#$+$#$(%#$+$#$+%#%%$+$($#%+$%$($#&%$#:($#C($#_>($$'('$_L($$>(,0*,",
+  "%0'+/,1+(0*+$,$+$,4+8]{T$]|;']y#$]|;$]wT(]y#%]sT']y#%]sT.]y#(;']y#+]{T$]~P$]{T&]y#&]{T%]y#$+&",
+  "]{T']y#$]{T$]|;%]y#$]{T$]|L%]}#$]|L%]}#$]|L0]{T'($,$+%(%#$0&($#$('#%+$($+&($#$($#7($#]>($#^>($",
+  "#(]{T%+^Z($#J(%#$,(#$+M(+#$]y#']{T$]y#&]{T$]yD$]y#)]{T)]y#%]{T$]y#%]{T$]yD$]{3$]{T$_#$_3$_D$_T",
+  "$`+$`;$`L$a#$a3%aD$aT$b+$b;$#$bL$#$c#$c3$#$]{T$]y#$#$a3+#>$'#'$$#$+.#)+-#+]{T$dL$e#$e3$#$+&#D$",
+  "$,-$$cT$d+$d;$dL$e#$e3$eD$eT%]{T%]y#(]{T$]y#%]{T$]y#-%'#%$$f+]O$$#$$*]{T$+$#']{T$]y#$]{T%,%]{T",
+  "$#$]y#%]{T$]y#%$-%&$%#$$2#$+$$$f;B$$]{T$]y#%]{T$]y#%]{T&]y#$]{T%]y#$]{T$]y#&]{T$]y#$]{T$]y#$",
+  "]{T$]y#$]{T$]y#%]{T%#]E$.+$$1#-%E$*]{T$]y#$]{T%,'#$,%#$]y#%#9$']{T$,,]{T$,&]{T$,(]{T5#<$&]y#'#",
+  ".$(#;$$+)$$#%+)#$]{T&]y#']{TM$$,(]{T(]y#1]{T$+$]y#%]{T$]y#%]{T$]y#&]{T&]y#$cT$d+$d;&]{T$]y#%",
+  "]{T%]y#(]{T&+$#Z$$+$#$^+$$&#++'#$^L%#$$$]{T$]y#%]{T&+-$%+%#-%$#$,2$$+&#+$%#%$%#9$$#*$$#$$&#'$%",
+  "#$^+$$&#'++#$^L$$0#%$$#&$%+%#-%%$%#)%%#$$$#$]{T%#%+%#)$'#%$%#9$$#*$$#%$$#%$$#%$%#$^+'#%+'#%+%#",
+  "%+$^L&#$+*#'$$#$$*#-%%+&$$+.#%+%#,$$#&$$#9$$#*$$#%$$#($%#$^+$$&#(+$#%+'#$^L%#$$2#%$%+%#-%,#$$)",
+  "+$#$+&#+$%#%$%#9$$#*$$#%$$#($%#$^+$$$#$+$#'++#$^L*#%+(#%$$#&$%+%#-%$#$$)%-#$+$$$#)$&#&$$#'$&#%",
+  "$$#$$$#%$&#%$&#&$&#/$)#$+/#$^L%#$$8#0%0#$+&#$++$$#&$$#:$$#3$%#$^+$$&+(#&+$#&+$^L*#$t+$v+$#&$%#",
+  "$$%#%$%+%#-%+#*%$#$$$+&#+$$#&$$#:$$#-$$#($%#$^+$$$#$+)#$+(#$+$^L2#%$$#%$%+%#-%$#%$0#%+%#,$$#&$",
+  "$#M$%^L$$&#'++#$^L$$(#&$$#*%&$%+%#6%$#)$$#$+&#5$&#;$$#,$$#$$%#*$&#$^L*#&+$#$+2#-%4#T$$+%$'+%yD",
+  "$^L(#)$$,$+'zL&+$#-%K#%$$#$$$#($$#;$$#$$$#-$$+%$'+%}T$^L%+$$%#($$#$,$#']]#&+$#-%%#'$D#$$:#%]y#",
+  ")#7%$#$]y#$#$]y#$#$]wT)#+$$#H$'#$]_#$]_3$+$]_T(+']_3$+$#$]_3$+%]{T$^L$#%]{T($.+$#H+,#$]y#]$#O$",
+  "%#'+$#(+$^+$#%^L%#%+$$-%)#)$%#%+'$&+$$&#%$*#&$'+0$$+%#%+)#$]y#$$$#-%&#$+%#J($#$((#$(%#O($#$0&(",
+  "aU$$#'$%#*$$#$$$#'$%#M$$#'$%#E$$#'$%#*$$#$$$#'$%#2$$#]$$$#'$%#].$%#&]{T,#7%&#3$3#]B(%#)(&#g'$%",
+  "#4$$#=$(#]6$&#&%+$*#5$%+$^L$^D,#6$%+$^D.#5$%+/#0$$#&$$#%+/#X$%+$#*++#$+%#,+$^L$+&#$,'#$$$]{T%#",
+  "-%)#-%4#(+-%)#G$$,Y$*#($%+F$$]{3$$(#]1$-#C$$#&+'#%+,#$+)#$]yD$]{T$]y#-#-%B$%#($.#P$'#=$)#.%I#:",
+  "$$]{T$]y#%#$+'#Y$$#$+$#*+$#$^L$#$+%#++)#%++]{T%#$]y#-%)#-%0#$,+#(]{T)]y#%]{T$]y#$+%]y#%]{T%]y#",
+  "(]{T$]y#']{TU#'+$#S$$^+$#(+$#$+(#$+$#$^D+$&#-%4#$]{T$]y#*]{T/#%+$#B$$#'+%#%+$^D$^L%+%$-%P$$^+$",
+  "#%+&#$+$#&+%^D/#H$+#++%#$+$^++#-%&#&$-%B$),%#,(*#O(%#&(3#&]{T$#$;(]y#%]{T']y#$]{T$#*;'$$]y#)$$",
+  "]{T%$$#%]{T$$(#P(]*00($0F(I0%]{T$]y#*]{T$]y#%]{T$]}#$]w3$]y#$]sTI]{T$]|;%]{3$]y#$]x;$]{T$]|L$",
+  "]y#$]{T$]y#`Z(%#)(%#J(%#)(%#+($#$($#$($#$($#C(%#Y($#*($+$(&+&($#*(&+'(%#)($#&+0(&+%#&($#*(%+/#",
+  "(++#%+-#$+%#$+%#(+U#(+$#-+$%$0%#)%(#$0-%)#00W#%]{T%;']{T&;%]{T'+$]{T&+%;$]{T$]y#$]{T%;']y#$]{T",
+  "4#$('#$(%#-($#$(&#(()#$($#$($#$($#'($#)('$$(%#'((#(('#$($#3%D)&%%((%hZ#]'%=#X'9%g1#B%p/#^/(%0",
+  "]S()#'(&]{T%(,#$%%#J($#$((#$(%#]#$*#$,2#$^L:$,#*$$#*$$#*$$#*$$#*$$#*$$#*$$#*$$#D]{TS#$,d8#$,$$",
+  "$%<#,%$]x;$]{3$]|;$]yD%]z#$#(,%#&%$,$$'#]B$%#%^;%+%,$$$#]F$$#&,$$(#O$$#]J$&#'%-#D$T#3$D#-%B#+%",
+  "$#2%D#-%K#2%aL#_kL$]+#g]0$$,p:$].#L$),%#`P$$,&#3$-%%$7#R($$$]{T&+$#-]{T$#$,@(%0%]{T]1$-%%]{T1#",
+  ":+,,%+]9($0:($,%+'($$]&((#%($#$($#((;#&0%($$%0$(*$$+&$$^L'$$+:$%#%+(#$^L&#)%-#X$1#V$3#$^L$+-#-",
+  "%)#5]{T)$&#$$$#%$$+-%@$(+&]y#%#:$.+$#$^D/#A$&#&+$#S$$^+%#'+%#%+%#$^D1#$,-%)#($$+$,,$-%($$#M$)+",
+  "%#%+%#%+,#&$$++$$+&#-%)#3$$,)$&#$$$#$+$#V$$]{T$$%]{T$]y#%$%]{T($%]{T$$$]{T$$;#%$$,%#.$$#%+'#$$",
+  "%,$#$^L-#)$%#)$%#)$,#*$$#*$$#O($+'0,($0%+'#];(G$%#$+%#$+'#$^L%#-%)#ay@$/#:$'#U$`jX#bB$%#]V$J#*",
+  "(/#(((#$$$cD-$$#0$$#($$#$$$#%$$#%$$#]X$4+3#b>$5#]+$%#Z$L#/$'#3+&#$+/#*]{T*]y#%]{TF#$+%#$+=#($$",
+  "#^:$%#$+*#$+)#$+$#-%$+)#=(&#$+$#$+=(.#-$$,Q$%,C$&#)$%#)$%#)$%#&$)#$+8#&+'#/$$#=$$#6$$#%$$#2$%#",
+  "1$F#^.$/#Q%/#]$%4#%%^$#$]y#^5#A$&#U$2#$]y#>%'#D$'%,#7$$%+$$%(#J$(]{T(#B$%#H$'#+$$#(%N#];(]9$%#",
+  "-%)#H('#H('#L$+#X$/#.($#2($#*($#%($#.($#2($#*($#%(].#aC$,#9$-#+$;#$0%,&0$#N0$#,0]0#)$%#$$$#P$$",
+  "#%$&#$$%#:$%#+%:$%#*%C$+#,%T#6$$#%$(#(%9$)%'#=$]1#]#$'#%%%$3%%#R%$$&+$#%+(#$+$]y#$+$]{T'$$#&$$",
+  "#A$%#$]{T$;$]y#'#$^L,%:#A$%%$#A$&%D#+$$#@$$]{T$]y#'#(%3#Z$-#9$%#+%6$(#+%5$:#*%];#]4$[#W(0#W(*#",
+  ")%H$']{T+#-%a1#C%$#N$$#%]{T&#%$]6#&]y#A$-%$$+#9$%]y#&]{T$]y#$]{T']y#'%>#5$$]{T$]y#$]{T$]y#N#8$",
+  "*%7#:$-#$+$#Y$1+$^L.#B%$^L%$%+$$,#$^L%+$#Q$&#'+%#$^L$^+%#$+'#$+-#$+%#<$*#-%)#&]{TH$(+$#)+%^L$#",
+  "-%'#$$%#$$+#G$$^+%#$$,#%+$#T$&#,+$#$^D'$'#$+$^+%+%#$+-%$$$#$$'#7%.#5$$#<$&#&+%#$+$^D$^+$+)#$+%",
+  "$$+])#*$$#$$$#'$$#2$$#-$*#S$$+&#)+$^+$^L(#-%)#%+&#+$%#%$%#9$$#*$$#%$$#($$#%^+$$%#$+/#$^D%#$$/#",
+  "($'#*]{T&#(]{T^>#Y$&#++%#$^L%+$#$^+'$(#-%'#$]{T&$B#T$&#)+$#$+'#%+$#$^L$^+%$$#$$+#-%^Z#S$&#'+)#",
+  "%+$#$^L$^+:#'$%+F#T$&#++%#$+$#$^L$+&#$$.#-%J#O$$+$#$+%#)+$^D$^+$$*#-%Z#>$%#&+%#'+$#'+$^L'#/%'#",
+  "*$_4#P$&#,+$#$^L$^+]Q#]+(6%/#+$%#$$%#+$$#%$$#;$.#%+$^D$^L$$$#$$$#$^+/#-%]1#+$%#K$&#'+%#%+'#$^L",
+  "$$$#$$@#$$-+L$$+$^L'+$#$$'++#$^L+#$$)+%#&+R$0+$#$+$^L&#$$5#]4$`K#,$$#I$$#*+$#)+$#$^L$$2#A%(#B$",
+  "%#9+%#*+$#%+$#%+]4#*$$#%$$#J$)+&#$+$#%+$#&+$^+$+%^L$$$++#-%)#)$$#%$$#D$)#%+&#$+$#$^L$$*#-%aB#6",
+  "$%+.#%+$$$#0$$#F$%#(+(#$+$^D$^L0#-%]B#$$2#8%O#l=$]R#][%4#_@$]i'#]M$2#o+$4+)$2+^_F#f:$`n,#f,$*#",
+  "C$$#-%)#]:$$#-%)#B$%#(;.#T$*]{T,#',/#-%$#*%$#8$(#6$h3#]+(:%]U#]6$'#$+$$])#'+0,]+#%,$#$,$+.#%]L",
+  "1#_cD$+#r)$N#,$`sC#',$#*,$#%,$#a.$2#$$A#&$%#$$1#'$+#c'$]c/#]W$(#0$&#,$*#-$&#$+$;$#'+^kX#R+%#:+",
+  "eJ#%]wL&;&#$]zD(]wL+++]y#%#(]{T%]y#B#']{T^H#&]{T^.#7%/#7%]X#<%^:#]A($#]2($#%(%#$(%#%(%#'($#/($",
+  "#$($#*($#],($#'(%#+($#*($#@($#'($#(($#$(&#*($#b'(%#<($#<($#C($#<($#C($#<($#C($#<($#C($#<($#+(%",
+  "#V%e+#[+'#V++#$+1#$+9#(+$#2+oL#-($$7()#)(_Q#*]{T$#4]{T%#*]{T$#%]{T$#(]{T(#])0E#$]{T^##Q$&#*]{T",
+  "*,%#-%'#$$aM#B$$]{T4#P$']{T-%d9#>$$,%]|;$]y#$]{T-%i1#*$$#'$$#%$$#2$$#_A$%#,%*]y#M#]/()]{T$^+$,",
+  "'#-%j*#]&%$#&%$#'%]7#Q%$#2%_=#'$$#>$$#%$$#$$%#$$$#-$$#'$$#$$$#$$)#$$'#$$$#$$$#$$$#&$$#%$$#$$%#",
+  "$$$#$$$#$$$#$$$#$$$#%$$#$$%#'$$#*$$#'$$#'$$#$$$#-$$#4$(#&$$#($$#4$f7#0%G#=')#=')#='g,#(+]^3#-%",
+  "n9#rjT$D#^b-$)#_Z$%#^~V$1#_{<$2#g)$]f%#eJ$vV#^p.$(#^bT$f}x$#$+B#]L+^3#`3+^~~##", NULL
+};
+
+/* Characters to those of lower case. */
+static const char *const fvg__unicode_lower[] = {
+  "`I_='<c3$'9+$')^<)+:3$+%/$+*/$+9,`2(`9+%4cF(c:+$,c9(c2,c7'$(c00^V(`;('(c,,c7(),/($(c84cH(),)(",
+  "cC+%,cR(cK,cR0cG,cR(cK,cP'$(cI+$,cT(cM3$E5(#,)(#,)(#++/$++0+(#+$,_:(]@(^'+6,`E,`N++EggP(gg<,aO",
+  "(gm30gg2,bW(e=()(^<+'pL$+$3$I`;A^A,%'%,]%,%'$,]$'3+$'+^E;I'+.<]Y0^3,.(50`C'%(cB'2(]I'C_AH+3L$+",
+  "=,D(<+)/$+S0]P'Ib^<fpX'I+$;$]mI}|9']:(]bwI'(`q8y$'N/$'%rY_lX+]5Mc}G,c~'+SM%'*H$'(P$'*H$'*H$'(T",
+  "$+&H$'*]P$'*H$'*H$'*H$'$(^4'$(^7U^4'&(^PU='$(_0'$Y_N'$(_I'$(_PU_U'$()'$(`/q4co>4zO(`7Adt5_4]/'",
+  "2]<-]tAz+'<_yA]|B'S_A',geG(ce@(cdS0ge1+%,gfY(]+(],(',gg-/$IggY'$(gh5+UH$+$7$]{d+$+9];$+0eL$+)3",
+  "$+BP$+$,]__Q(]__X+'7$,]fiY0]fj++$3$+,,]fjY(6(-(9(&,]T(Q(P(]gh@(}&+*,]I(]fi.(ce3(]_aP+$@$;$+$^'",
+  "$]hz$sl)'<^o4]eX'KeP$'Gg0aD'-+$'1+$')+$'$_tA]z+'Vbj,_aX'C]g}@$'C]{|8|}1'E", NULL
+};
+
+/* Characters to the pairs that NFC makes them of. */
+static const char *const fvg__unicode_composed[] = {
+  "iN^5w;)#%)#%)#%)#-)#'-']%)']8)#%)#%)#/)+2)#%)#%)#/--,)%()#%)#%)#%)#-1/2)#%)#%)#/)+013$)#%)#%)#",
+  "%)#-)#'-']%)']8)#%)#%)#/)+2)#%)#%)#/--,)%()#%)#%)#%)#-1/2)#%)#%)#/)+0-#1)][*)]+#)]*')]+#)]*]/)",
+  "]+#)]&]8)]+#)]*%)]+#)]*-)]+#)]*-)]+#)](#)]+#1](2)]+#)]*')]+#)]*%)]+#)]*]-)]+#)]*[)]+#)]&6)]+#)",
+  "]*+)]+#)]*%)]+#)]*]+)]+#)](]4)]+#1](%)]+#)]*%)]+#)]*')]+#)]*]/)]+#)]*],5%,)]+#)](]5)]+#-](]6)",
+  "]+#)]*]7)]+#)]*Y)]+#9]&8)]+#)]*]7)]+#)]*Y)]+#5](2)]+#)]*')]+#)]*-)]+#1]$6)]+#)]*]7)]+#)]*Y)]+#",
+  ")](8)]+#)]*%)]+#)]*]5)]+#)]*Y)]+#)](Z)]+#)]*Y)]+#1](4)]+#)]*%)]+#)]*')]+#)]*+)]+#)]*%)]+#)]*]%",
+  ")]+#)]&]6)]+#)]&#)]+#)]*/)%0)]+#)]*/)]+#)]*-)]+#^=]AB)]+#]%W#)]+#^)]SA)]+#)S#)]+#)W#)]+#)W#)]+",
+  "#)_J2)]+#)]*()]+#)]*9)]+#)]*:)]+#-][+)]+#)g@#)%#)hE#)]+#1aI3)]+#)[#)]+#)[]#)]+#)iB]2)%#)]S3)cR",
+  "#)oK#5]08)]+#1U$)]+#)_)%)]+#)](#)]+#)>#)]+#)bA@)]+#)]*')]+#)[&)]+#)]*')]+#)[&)]+#)]*')]+#)W&)",
+  "]+#)]*')]+#)]$&)]+#)]*')]+#)]$&)]+#)]*')]+#)].N)]+#)](#)]+#1]CW)]+#B]8,)]+#)[]+)]+#)`%]0)]+#)",
+  "],#)]+#)aW))]+#)kZ()%#)lO#)]+#t-]J()vF#-+#)'#)'#-/#-/#)+#)]-#]V]M1);#);0)+#)'#)'#)H#]VG1);#).0",
+  ")/#)+#95#)#1_-^92)#3-&05<19L0)&$)9/R8#^5]+#]J(.)#3-&05]119[0)&$)9/]N]N5)%#a5_84)]+#]%]6#)]+#)",
+  "]*')]+#1Y&)]+#1aR')%#)bY#)]+#)](#)]+#1](*)]+#)]*+)]+#)W#)]+#1b'#)%#)bK#)]+#)]>*)]+#)]*+)]+#)]*",
+  "))]+#)[()]+#1[#)]+#q1m#z))#%)]-#)],%)]1$g%`Z#-K#]1F#]dNq7vDF3#1)#fRa3`H)#Vw-iLiJ1#S)#Va-^J`D_V",
+  "]TU)%#)$VdV`D`BdF`5`BB1#)#%-#K)+Je)`;_N)%#)$Vf-a1`)-#-)),)(N]cNq#q)axV^{;^|R-'#-'#-'#-'#5+#^Z",
+  "]=#-'#1'#)%#-)#]l)cdUbk[)]+#)](]&)]+#)]*]#)]+#)]*@)]+#)_F]K)]+#)aQ/)]+#)]*]#)]+#)]*@)]+#)]*6)",
+  "]+#)]*/)]+#)b/]E)%#)$%)%#)c6]D)]+#)]*))]+#)l)]>)%#)m0%)]+#)](()]+#)]())]+#)]*]#)]+#)]*Y)]+#)]*",
+  "]))]+#)]*1)]+#)](')]+#)_H]I)]+#)aS#)]+#)]*]/)]+#)]*@)]+#)](>)]+#)c~7]()%#)d]A]F)]+#)]**)]+#)](",
+  "]C)]+#)]*/)]+#)]*]#)]+#)]([)]+#)]*]#)]+#)]*@)]+#)]**)]+#)_J]C)]+#)]*1)]+#)_)2)%#)$%)%#)e$#)]+#",
+  ")]*/)]+#)]&#)]+#)]*]#)]+#)d];]()%#)d^E]F)]+#)](]>)]+#)]*]#)]+#)d1[)%#)-#)%#)cw-#)%#)d^Q#)]+#)",
+  "]*]#)]+#)]*@)]+#)]**)]+#)](4)]+#)]*;)]+#)]*()]+#)dJ]C)%#)%1)%#)eU,)]+#)]*]+)]+#)](]0)]+#)]*%)",
+  "]+#)]*1)]+#)]*$)]+#)]*]#)]+#)]([)]+#)]*%)]+#)]($)]+#)](,)]+#)]*]-)]+#)]*@)]+#)G#);]<))')'#-e7(",
+  "9g6]#)]+#)]*W)]+#)_=2)]+#)]*$)]+#)]*5)]+#)]*.)]+#)c}X$)%#)c|Q$)%#)$$)%#)$5)%#)$.)%#)c|N))%#)",
+  "daC]%)]+#)]*W)]+#)]*.)]+#)_F&)]+#)]*$)]+#)]*5)]+#)]*.)]+#)c~@$)%#)db21)]+#)]*X)]+#)W#)]+#)]*W)",
+  "]+#)_F2)]+#)]*$)]+#)]*5)]+#)]*.)]+#)c~T$)%#)cxM$)%#)$$)%#)$5)%#)$.)%#)$]+)%#)gS#)]+#)]*W)]+#)",
+  "g/2)%#)$$)%#)$5)%#)$.)%#)$]+)%#)h0]0)]+#)]*]1)]+#)]*W)]+#)]*.)]+#By;D)#%)cgJK)%#)$%)%#)$^5)%#)",
+  "chS]I)#%)ci)K)%#)$%)%#)$^5)%#)cgS]I)#%)ch)K)%#)$%)%#1ci2H)#%)ciBK)%#)$%)%#1ch6H)#%)chFK)%#)$%)",
+  "%#)$^5)%#)ciO]I)#%)cj%K)%#)$%)%#)$^5)%#)chS]I)#%)ci)K)%#)$%)%#)$^5)%#)cj2]I)#%)cjBK)%#)$%)%#)$",
+  "^5)%#)ci.]I)#%)ci=K)%#)$%)%#1cjGH)#%)cjVK)%#)$%)%#1ciCH)#%)ciRK)%#)$%)%#)$^5)%#-cj[]G-ck3K-#%-",
+  "#^5)ci[]I)#%)cj1K)%#)$%)%#)$^5)%#)ck:]I)#%)ckJK)%#)$%)%#)$^5)%#)ck:^6-+#-'#-'#-/#-/#-+#5cfR^=)",
+  "%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)F#)%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)",
+  "]N#)%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)%#)ckG^0)#&)ckJ^5)ckI#),#--()cn-))co4^0)#&)#*-#",
+  "^=9vE()deD))ckE#)4#-5()cnB))coM^<-'#-#^=)co;^<)#%)#^5)cn.^*)#&)F*5E^7)F#)]M^*)#&)#*1cqF#)#%)#",
+  "^5)cp$^*)#&)/*-6J)#%)+]H)/#)]6^*)#&)#*-*L)w,K9deT^=)ck0#)-#-,()coF))cq(^<-7#-#^=yFd]9<)'#]9'#",
+  "^1^+#)+#)&#_R]N#9-#1)#]NT#-'#]ZR#11#1'#-)#]Jea0#-eb+#RK#)ea<#)'#)eb/#)%#1=#)%#1)#)%#B)#)%#11#)",
+  "%#1)#)%#^BZ#)/#)%#)'#_B]I#)%#)L#)%#B]+#)%#)%#)%#cbB_r/hbV-'#-'#-'#-'#-'#-'#-'#-'#-'#-'#-'#1)#-",
+  "'#-'#B1#)#%-)$)#%-)$)#%-)$)#%-)$)#%]J]U$N_)#]%@#-'#-'#-'#-'#-'#-'#-'#-'#-'#-'#-'#1)#-'#-'#B1#)",
+  "#%-)$)#%-)$)#%-)$)#%-)$)#%]J]U$1^F#)%#)%#)%#59#_ndV]v`;]ve--'#])7#e9a#_V)%#]`Fo%o))#Vv1i/hJ)#6",
+  "-#=n%e)dH)%#]yR{T|%", NULL
+};
+
+/* Characters to what NFC has in their place. */
+static const char *const fvg__unicode_decomposed[] = {
+  "]u<w;'$,H)8w=_<^QMrOI`;_`9^d@]rZ)%#)%#)-#)-#)%#)5#)+#dZ`'`D)%#-=#b%`J`D1/#^B].#)%#)-#1B#n-dPe+",
+  ")%#^_5]_L]bZN7#9-#9-#9-#ZY&N]N^8-#')^5;-%#J^6#]5]-]ZN7#9-#9-#9-#ZY&dk<_bK,%,%,%,]%,%,%`<^C0]RQ",
+  "]M,%E1E.E]7E].04(xMMy#,),v(0dj/'$pYcq.4zO(`7]^<ht)'$``N]i2_h,_dy<vbJ(f]2(ft/(n6(d]Y(dv0(]n)(",
+  "ph1(#(nzI(kbD(lc.(~5(^g7(alZ(^k3(]w@(iB(g7(^]9(fh<(x5(~/(wF(`iJ(_n=(^eZ(peI(]g1(bg9(]zR(ai@(",
+  "bjV(mj>(`~)(az'(|R(fhY(dgZ(]s9(g_U(^cV(]sR(]lX(c~H(mnS(p%(fB(`wH(]q9(]|-(]f1(^k/(]q%(_'(^]1(",
+  "^lJ(]`N(s1(f^.(dJ(]_N(]r5(`_1(_^Z(aeM(ijQ(]r-(cz;(]_H(_v[(]tD(ahD(^u5(lsY(|7(_s-(~B(g%(_w+(e;(",
+  "bl+(n`U(hf%(hnQ(C(fxD(}/(]rJ(`}3(^|,(f|$(]{R(dyD(lgE(_s'(]`)(acV(m=(ed$(fb;(g^[(`e@(`t[(de)(",
+  "]|[(bh7(g`0(]d)(dd)(_o;(]t5(dfS(erP(ek:(^o.(doJ(diU(`v=(fiY(tZ(_;(b_L(al@(]lD(^dJ(]yV(lzG(gV(",
+  "]i=(]l%(]xF(^u=(^kT(crJ(]e5(]`-(]Z(plI(aj9(]dV(er9(ia6(x;(`#(sP(^x5(oH(yL(]j%(]`'(rJ(_|B(^u:(",
+  "^~=(xR(mn((a#(o/(cn9(bk/(m;(gw,(fL(|/(^bZ(`k;(^h4(ex4(^aV(]g'(lJ(qP(ae'(bB(^~5(b+(`wX(]e@(^X(",
+  "c;(om4(gg1(bkH(]gT(jl0(`{Q(q3(^}3(^V(^m@(]b5(^_3(]bL(_|H(__+(`]N(kg4(hwH(nb<(aq@(`3(]j@(h9(]kF",
+  "(h#(x'(]d=(cgH(o^E(`m-(j^'(nzM(_l/(`mN(d|#(hw8(kN(]x9(_^D(eiZ(ni$(m7(^d/(^p@(g1(h7(]`N(]{-(m#(",
+  "^oJ(^m7(H(^iB(]h@(nb8(ci1(ca4(c}B(u;(`rX(`l5(]n+(pT(jw*(]rL(aiV(]{$(_%(i/(^qO(oI(cbB(le[(j_H(",
+  "iaS(]Q(_i9(]`-(b}R(d|E(`tV(]tG(fzB(]y8(_v%(_jG(glC(_r((]c+0sP,_vX0an.(d|;(}+(r7(]/(1(]@(c~1(",
+  "ca*(w9,]sV,]fP0]j#(c%4^`H(=(]D(]cD(_k6(]o=(o_<(g-(_H(iD(Z(_V(q#(_N(_@(lT(_L(~+(7(]_X(cD(]7(_D(",
+  "zN(a1(b1(mT(]g/(aR(e;(q#(bN(mZ(]bB(b-(9($(3(/(1(]L'$(b7(^5(g9(p+(N(^#(fV(a1(m;(a#(#(m'(]e-(`P(",
+  "hZ(^#(jH(]V(t@(`H(]vZ(f+(^+(j}W(_wu-(_nsG0i|W(|B(^M(m:(l-(^)(gJ(]R(t)(^C(^;(^F(rD(_-(a-(D(eH(",
+  "c'(}@(1(a+(^;(fJ(`/(^>(`P(]G(a/(^7(j3(_+(]X(e3(f/(aR(+(^)(]_R(^5(iZ(jH(C(_)(e#(h#(]rV(]kO(`7(",
+  "`9(gJ(a5(]V(d'('(b)(F(V(_'(6(j+(m5(eJ(bJ(d#(a=(gP(c)(z-(aF(|7(l3(^=(D(fF(^%(]E(]X(((E(^L(^V(iH",
+  "(p#(g/(fB(cV(]^P(_J(`)(`N(]3(;(]L(uZ(]c@(__p/(.(__N(_}o[(]bZ(]-(`bn3(^x1(e`Z(_v|C(^J`V]cg4rL-V",
+  ")R47)#%)]{};$)#%)]{~48)#%)#+)%#)%#)%#)%#)%#)%#-'#)%#)%#)%#)%#-'#-'#)%#-'#)%#-'#)%#)%#)%#)%#)M(",
+  ")*/)7#)5#_i`5_qnJ_qp@)%#)15)#%)#%)#%)#%b1_/<)%#)%5)%#)$%)%#`rdE_^bQ(,(5(_j|%(_jqO(^P(=(^B(`3(",
+  "])(^P(S(coM(_sc#(_klM(1(D(J(_ka%(_ryQ(ct/(]7(_kaX(_kaC(=(u[(v3(5(`n{P(`ny>(@(cx:(cz;(9(]D(-(",
+  "czG(c}@('(Z(P(9'$(F(]P(3(5(V(7('(#(#(_k|N(_db*(csW(N(_lb;(_la[(/(N(a;(_G(D(]+(^'(_#(X(^9(D(]-(",
+  "#(N(H(3(B(h+(eK(eN(c&(]1(]b<(]y)(f2(]7(V(`G(aZ($(`9(_mk;(_mhW(-(B(L(3(^3(_mu'(^7(_mr>(]J(;(^Q(",
+  "a'(en2(@(esD(]X(#(_n^H(_m{U(N(B(;(_nd-(_ncM(1(z-(y,(exU(e{)(@(^X(]Q(_nx1(_nqM(_nqR(_np2(((F(_F",
+  "'$(f`I(faH(]B(N(]D(fcI(_yn%(_ym((fe3()()(L(`pb#(`p`*(_op9(#(_fb2(ehQ(#(ffI(_~]N(hrX(`^gK(5(fh2",
+  "(fiZ(]R(7(]/(`T(fo((]&(fpT(_pa+(_p_4(`F(+('(&(]H(L(]3(>(9(]J(L(+(X(9(^7(_#(]1(`;(_pnL(_po8(^4(",
+  "_T(Z(_=(_pqF(_po8(_4([(ga0(gh)(N(])(]6(gf8(gn)(]%(_qg'(_qbQ(eV(b0(gpS(gs;(gt$(]2(b_7()(auR(_C(",
+  "b~5(lh*(el/(+(/(^-(8(_qwL(_}r6(g~F(`,(c5(]R(_qrT(_qrA(_Y(dN(hcI(he5(_=(^B(bP(_qsB(_qqK(hoA(hr%",
+  "(_r_H(_r]Q(hqW(hs#(]F(Z'$(_rk@(c{O(d]J(_rj*(_rz/(_rv,(@(_G(b1(];(^%(]W(];(B(=(_rrF(_ru>(dZ(^1(",
+  "id((ig;(*(_rvH(_r}[(i5(_ruL(]L(_rt2(`)(Y(((ioU(iqD(]R(.(]X(_bv#(_bpC(_s^@(_r}8(_sg)(_sb((=(Z(",
+  "_sv3(_stC(N(_s~D(cZ(_s~6(F(jc8(jd5(jcU(#(jiJ(N(N(L(^=(jjQ(jn%(_trX(_tq[(_tu3(_ts>(_i`R(_h}((",
+  "_ugN(R(a#(`b][(;(jv+(_ukJ($(]9(X(_ul<'$(#(]B(jw<(jyP(jy4(^T(`b{J(_u|0(^/(^3(k],(`ciB(_vc:(_vgD",
+  "(]B(_vg&(_3(kdK(kgN(7(-(_vy%(fJ(#(_v~$(kf:(`doN(_w]E()(klW(`dv%(_v}G(kr&(krT(,(]%(_wuH(_wr((",
+  "ksO(kw7(^)(^9(kz$(`e~+(])(`e}W(`fa+(_w}8(_x_#(_x^$(_F(9(_xhN(^F(_xh((_xlT(_xl2(_j|B(_{dG(lh=(",
+  "^V(li:(lkB(fh4(`aa@(@(i~G(5(_jp8()(_r7(pcA(lt/(.(H(hz&(hzP('(7(]=(_yfP(_yfQ(^#(^@(^H(`W(a@(]@(",
+  "`#(e2(`1('(D(_yfX(g%(a6(`hgO(ma'('(]1(_{]#(_z|.(_yt#(`h{8(+(`i^#(f5(`igY(mk5(;(9('(^3(],(`P(]C",
+  "(a9(^U(^9(Z(mrA(muP(]+(muK(my)()(_zxL(_ztC(1(m{<(m|=(rr0(`o|9(bD(`kf2(5(nd5(^N(aF(c1(_{kR(_{hM",
+  "(P(_/(_3(_{xD(|]A(^}t$(A(]T(^}z@(^}r6(_D(_}a/(Z(_|wM(_5(]+(_|~N(_|~8(f-(aJ'$(_2(iF(]#(_}m%(",
+  "_}_I(pj>(pl'(_}kL(`oxU(prN(kgM(kk-(_~_@(cF(`p|:(3(pwP(_~r'(`qiK(`qnL(_~uA(#(]'(_~~N(_~x*(pz0(",
+  "p|P(`@(Z(^+(p~S(`r~X(`]t.(fP(bN(qo((])(qqP(`^p1(`tcG(`teF(e=(`J(`^t.(qz,(q|9(-(1(7(1(]5(`_m%", NULL
+};
+
+/* Quotes, ligatures, widths, Windows-1252: to what ftfy makes of them. */
+static const char *const fvg__unicode_repaired[] = {
+  "e,dvL,du4(hZ(i*(dpL(.'$(cz8(czX(deK(df%(dfA,]B0h.(#(,(#(dpD(A'$(cy*(d`P(dn4(df%(dfA,]B(.fBfQ^H",
+  ")]+]+]F^6+dR]%eJ)#%)]+#)Sf[)#]+)]+#)]&]*)#]+)]+#^J]>C)#]+)]+#j8^,kvU#(#(#(#(,(#(#(#_kt9^;K)#))",
+  "#)*#._N*##))f%@)eC#^`Q^W']I(g])'$(]u3(7'$(:(dX(4(^U('('('('(^'('('(]2(^%(_.('('('(''$('('('('(",
+  "'('('('('('('()('('(''(()()()()()''('('(''(('(+(_.'$(di>(_:'$(b%(a[(b''$(b&'%(b)'((aA(K'%(V(S'",
+  ",4^R'(0%'(0%'(0%'%4`mQ'$(5)`[s;(`P($(dpL,]aN({>'&(]_%(]B", NULL
+};
+
+/* HTML's names that need no semicolon; a number is the next name's character. */
+static const char *const fvg__html_old_names[] = {
+  "34 QUOT 34 quot 38 AMP 38 amp 60 LT 60 lt 62 GT 62 gt 160 nbsp iexcl cent pound curren yen",
+  "brvbar sect uml COPY 169 copy ordf laquo not shy REG 174 reg macr deg plusmn sup2 sup3 acute",
+  "micro para middot cedil sup1 ordm raquo frac14 frac12 frac34 iquest Agrave Aacute Acirc Atilde",
+  "Auml Aring AElig Ccedil Egrave Eacute Ecirc Euml Igrave Iacute Icirc Iuml ETH Ntilde Ograve",
+  "Oacute Ocirc Otilde Ouml times Oslash Ugrave Uacute Ucirc Uuml Yacute THORN szlig agrave",
+  "aacute acirc atilde auml aring aelig ccedil egrave eacute ecirc euml igrave iacute icirc iuml",
+  "eth ntilde ograve oacute ocirc otilde ouml divide oslash ugrave uacute ucirc uuml yacute thorn",
+  "yuml", NULL
+};
+
+/* Names that do: the others of HTML 4, and of HTML 5 up to U+017F. */
+static const char *const fvg__html_names[] = {
+  "9 Tab NewLine 33 excl 35 num dollar percnt 39 apos lpar rpar ast 42 midast plus comma 46",
+  "period sol 58 colon semi 61 equals 63 quest commat 91 lbrack 91 lsqb bsol rbrack 93 rsqb Hat",
+  "UnderBar 95 lowbar DiacriticalGrave 96 grave 123 lbrace 123 lcub VerticalLine 124 verbar 124",
+  "vert rbrace 125 rcub 160 NonBreakingSpace 168 Dot 168 DoubleDot 168 die 174 circledR strns 177",
+  "PlusMinus 177 pm 180 DiacriticalAcute 183 CenterDot 183 centerdot Cedilla 189 half 197 angst",
+  "247 div 256 Amacr amacr Abreve abreve Aogon aogon Cacute cacute Ccirc ccirc Cdot cdot Ccaron",
+  "ccaron Dcaron dcaron Dstrok dstrok Emacr emacr 278 Edot edot Eogon eogon Ecaron ecaron Gcirc",
+  "gcirc Gbreve gbreve Gdot gdot Gcedil 292 Hcirc hcirc Hstrok hstrok Itilde itilde Imacr imacr",
+  "302 Iogon iogon Idot imath 305 inodot IJlig ijlig Jcirc jcirc Kcedil kcedil kgreen Lacute",
+  "lacute Lcedil lcedil Lcaron lcaron Lmidot lmidot Lstrok lstrok Nacute nacute Ncedil ncedil",
+  "Ncaron ncaron napos ENG eng Omacr omacr 336 Odblac odblac OElig oelig Racute racute Rcedil",
+  "rcedil Rcaron rcaron Sacute sacute Scirc scirc Scedil scedil Scaron scaron Tcedil tcedil",
+  "Tcaron tcaron Tstrok tstrok Utilde utilde Umacr umacr Ubreve ubreve Uring uring Udblac udblac",
+  "Uogon uogon Wcirc wcirc Ycirc ycirc Yuml Zacute zacute Zdot zdot Zcaron zcaron 402 fnof 710",
+  "circ 732 tilde 913 Alpha Beta Gamma Delta Epsilon Zeta Eta Theta Iota Kappa Lambda Mu Nu Xi",
+  "Omicron Pi Rho 931 Sigma Tau Upsilon Phi Chi Psi Omega 945 alpha beta gamma delta epsilon zeta",
+  "eta theta iota kappa lambda mu nu xi omicron pi rho sigmaf sigma tau upsilon phi chi psi omega",
+  "977 thetasym upsih 982 piv 8194 ensp emsp 8201 thinsp 8204 zwnj zwj lrm rlm 8211 ndash mdash",
+  "8216 lsquo rsquo sbquo 8220 ldquo rdquo bdquo 8224 dagger Dagger bull 8230 hellip 8240 permil",
+  "8242 prime Prime 8249 lsaquo rsaquo 8254 oline 8260 frasl 8364 euro 8465 image 8472 weierp",
+  "8476 real 8482 trade 8501 alefsym 8592 larr uarr rarr darr harr 8629 crarr 8656 lArr uArr rArr",
+  "dArr hArr 8704 forall 8706 part exist 8709 empty 8711 nabla isin notin 8715 ni 8719 prod 8721",
+  "sum minus 8727 lowast 8730 radic 8733 prop infin 8736 ang 8743 and or cap cup int 8756 there4",
+  "8764 sim 8773 cong 8776 asymp 8800 ne equiv 8804 le ge 8834 sub sup nsub 8838 sube supe 8853",
+  "oplus 8855 otimes 8869 perp 8901 sdot 8968 lceil rceil lfloor rfloor 9674 loz 9824 spades 9827",
+  "clubs 9829 hearts diams 10216 lang rang", NULL
+};
+
+static const char *const *fvg__unicode_table(int table) {
+  switch (table) {
+    case FVG__LOWER:          return fvg__unicode_lower;
+    case FVG__COMPOSED:       return fvg__unicode_composed;
+    case FVG__DECOMPOSED:     return fvg__unicode_decomposed;
+    case FVG__REPAIRED:       return fvg__unicode_repaired;
+    case FVG__PROPERTIES:     return fvg__unicode_properties;
+    case FVG__HTML_OLD_NAMES: return fvg__html_old_names;
+    default:                  return fvg__html_names;
+  }
 }
 #endif /* FVG__CLIP_IMPLEMENTED */

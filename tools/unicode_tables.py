@@ -1,129 +1,235 @@
 #!/usr/bin/env python3
-"""Prints the Unicode tables of fvgpt_clip.h, chapter 1, as C text; paste its output over the old tables.
+"""Prints the tables of the last chapter of fvgpt_clip.h as C text; paste its output over the old ones.
 
 Needs nothing but Python's own library, whose version of Unicode is the one that comes out:
 
     python3 tools/unicode_tables.py
 
-The properties are asked of str.lower itself where unicodedata does not name them: a character is "case-ignorable"
-if the final-sigma rule looks through it.  Every table is decoded again and compared before anything is printed.
+A table is a list of whole numbers, written as text: letters above the backslash are leading digits, counted from 1
+in base 34, and the letter that closes the number is a digit in base 56.  Every table is decoded again and compared
+before anything is printed.  The properties are asked of str.lower itself where unicodedata does not name them: a
+character is "case-ignorable" if the final-sigma rule looks through it.
 """
+import html.entities
 import sys
 import unicodedata
 
-WIDTH = 118
+WIDTH = 100
 LIMIT = 0x110000
 SURROGATES = range(0xD800, 0xE000)
 CAPITAL_SIGMA, FINAL_SIGMA = "\u03a3", "\u03c2"
+LETTER, NUMBER, CASED, IGNORABLE, CLASS = 1, 2, 4, 8, 16
+CODES = [code for code in range(LIMIT) if code not in SURROGATES]
 
 
+# ---- numbers as text ----
+def pack(number):
+    high, last = divmod(number, 56)
+    text = chr(35 + last + (last >= 28))                   # "#" to "[", without "?", which could make trigraphs
+    while high:
+        high, digit = divmod(high - 1, 34)
+        text = chr(93 + digit) + text                      # "]" to "~"
+    return text
+
+
+def unpack(lines):
+    numbers, high = [], 0
+    for letter in "".join(lines):
+        code = ord(letter)
+        if code > 92:
+            high = high * 34 + code - 92
+        else:
+            numbers.append(high * 56 + code - 35 - (code > 63))
+            high = 0
+    return numbers
+
+
+def zigzag(delta):
+    """0, -1, 1, -2, 2 ... as 0, 1, 2, 3, 4 ..."""
+    return 2 * delta if delta >= 0 else -2 * delta - 1
+
+
+def unzigzag(number):
+    return number // 2 if number % 2 == 0 else -(number + 1) // 2
+
+
+# ---- properties ----
 def is_final(before):
     """Does str.lower take a capital sigma after `before` for the end of a word?"""
     return (before + CAPITAL_SIGMA).lower().endswith(FINAL_SIGMA)
 
 
-def is_cased(ch):
-    return ch.islower() or ch.isupper() or ch.istitle()
+def property_of(code):
+    if code in SURROGATES:
+        return 0
+    ch = chr(code)
+    category = unicodedata.category(ch)[0]
+    return ((category == "L") * LETTER + (category == "N") * NUMBER +
+            (ch.islower() or ch.isupper() or ch.istitle()) * CASED +
+            (is_final("A" + ch) and not is_final(ch)) * IGNORABLE + unicodedata.combining(ch) * CLASS)
 
 
-def is_ignorable(ch):
-    return is_final("A" + ch) and not is_final(ch)
-
-
-def runs_of(test):
-    """Half-open intervals of the characters that pass the test."""
-    runs = []
-    for code in range(128, LIMIT):
-        if code in SURROGATES or not test(chr(code)):
-            continue
-        if runs and runs[-1][1] == code:
-            runs[-1][1] = code + 1
-        else:
-            runs.append([code, code + 1])
-    return runs
-
-
-def gaps_and_lengths(runs):
-    """Numbers of 16 bits: how many characters to skip, how many to take, and so on, from U+0080."""
-    numbers, position = [], 128
-    for first, end in runs:
-        gap = first - position
-        while gap > 0xFFFF:
-            numbers += [0xFFFF, 0]
-            gap -= 0xFFFF
-        assert end - first <= 0xFFFF
-        numbers += [gap, end - first]
-        position = end
+def properties():
+    """Runs of characters with one property, from U+0000: length, property, length, property, ..."""
+    values = [property_of(code) for code in range(LIMIT)]
+    numbers = []
+    for code, value in enumerate(values):
+        if code == 0 or value != values[code - 1]:
+            numbers += [0, value]
+        numbers[-2] += 1
+    decoded = []
+    for length, value in zip(numbers[::2], numbers[1::2]):
+        decoded += [value] * length
+    assert decoded == values
     return numbers
 
 
-def decode(numbers):
-    members, position = set(), 128
-    for gap, length in zip(numbers[::2], numbers[1::2]):
-        position += gap
-        members.update(range(position, position + length))
-        position += length
-    return members
-
-
-def lower_rules():
-    """(first, count, delta, stride): first, first + stride, ... (count of them) go to themselves + delta."""
-    change = {}
-    for code in range(128, LIMIT):
-        if code in SURROGATES:
+# ---- mappings ----
+def encode_mapping(mapping):
+    """4 gap + n, then each of the n characters; 4 step, count: the same once more, `count` times, `step` further on."""
+    numbers, entries, at, last, i = [], sorted(mapping.items()), 0, [0, 0, 0], 0
+    while i < len(entries):
+        code, to = entries[i]
+        count, step = 0, 0
+        if i and len(to) == 1 and len(entries[i - 1][1]) == 1:
+            step = code - at
+            while (i + count < len(entries) and entries[i + count][0] == at + step * (count + 1) and
+                   entries[i + count][1] == [last[0] + step * (count + 1)]):
+                count += 1
+        if count:
+            numbers += [4 * step, count]
+            at, last[0] = at + step * count, last[0] + step * count
+            i += count
             continue
-        lower = chr(code).lower()
-        if code == 0x130:
-            assert lower == "i\u0307"          # the one character that becomes two; the code treats it by itself
-        elif lower != chr(code):
-            assert len(lower) == 1
-            change[code] = ord(lower) - code
-    rules = []
-    for code in sorted(change):
-        delta = change[code]
-        if rules and rules[-1][2] == delta:
-            first, count, _, stride = rules[-1]
-            step = code - (first + (count - 1) * stride)
-            if step == stride or (count == 1 and step <= 2):
-                rules[-1][1], rules[-1][3] = count + 1, step
-                continue
-        rules.append([code, 1, delta, 1])
-    assert {f + i * s: d for f, n, d, s in rules for i in range(n)} == change
-    return rules
+        numbers.append(4 * (code - at) + len(to))
+        for k, ch in enumerate(to):
+            numbers.append(zigzag(ch - last[k]))
+            last[k] = ch
+        at = code
+        i += 1
+    assert decode_mapping(numbers) == mapping
+    return numbers
 
 
-def wrap(words):
-    lines, line = [], " "
+def decode_mapping(numbers):
+    mapping, at, last, rest = {}, 0, [0, 0, 0], iter(numbers)
+    for number in rest:
+        gap, n = divmod(number, 4)
+        if n == 0:
+            for _ in range(next(rest)):
+                at, last[0] = at + gap, last[0] + gap
+                mapping[at] = [last[0]]
+            continue
+        at += gap
+        for k in range(n):
+            last[k] += unzigzag(next(rest))
+        mapping[at] = last[:n]
+    return mapping
+
+
+def lower_case():
+    """Characters with another lower case, but U+0130, which becomes two; the code treats it by itself."""
+    return {code: [ord(chr(code).lower())] for code in CODES if chr(code).lower() != chr(code) and code != 0x130}
+
+
+def canonical():
+    """Pairs that NFC joins, and what it only takes apart.  Hangul goes by rule."""
+    composed, decomposed = {}, {}
+    for code in CODES:
+        text = unicodedata.decomposition(chr(code))
+        if not text or text[0] == "<":
+            continue
+        to = [int(x, 16) for x in text.split()]
+        joined = unicodedata.normalize("NFC", "".join(map(chr, to)))
+        (composed if len(to) == 2 and joined == chr(code) else decomposed)[code] = to
+    for to in [*composed.values(), *decomposed.values()]:
+        assert len(to) == 1 or not unicodedata.decomposition(chr(to[1]))            # only the first goes on
+    for code in CODES:                                     # the code's buffers rely on this
+        size = len(chr(code).encode())
+        assert len(unicodedata.normalize("NFC", chr(code))) <= size
+        assert len(unicodedata.normalize("NFD", chr(code))) <= 2 * size
+    return composed, decomposed
+
+
+def repaired():
+    """What ftfy.fix_text replaces by itself: straight quotes, Latin ligatures and digraphs, the widths of East Asia,
+    and control characters that Windows-1252 has a sign for."""
+    to = {0x2BC: "'"}
+    to.update({code: "'" for code in range(0x2018, 0x201C)})
+    to.update({code: '"' for code in range(0x201C, 0x2020)})
+    for code in [0x132, 0x133, 0x149, *range(0x1C4, 0x1CD), *range(0x1F1, 0x1F4), 0xFB00, 0xFB01, 0xFB02, 0xFB03,
+                 0xFB04, 0xFB05, 0xFB06, *range(0xFF01, 0xFFF0)]:
+        text = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", chr(code)))
+        if text != chr(code):
+            to[code] = text
+    to[0x149] = "'n"                                       # by way of U+02BC, which is a quote to ftfy
+    to[0xFB05] = "\u017ft"
+    for code in range(0x80, 0xA0):
+        text = bytes([code]).decode("cp1252", "ignore")
+        if text:
+            to[code] = to.get(ord(text), text)
+    assert all(len(text) <= len(chr(code).encode()) for code, text in to.items())
+    return {code: [ord(ch) for ch in text] for code, text in to.items()}
+
+
+# ---- HTML ----
+def html_names(names):
+    """Words: a number is the code of the name that follows it, the next name's is one more."""
+    words, at = [], None
+    for code, name in sorted((ord(html.entities.html5[name]), name.rstrip(";")) for name in names):
+        if code != at:
+            words.append(str(code))
+        words.append(name)
+        at = code + 1
+    return words
+
+
+def old_and_new_names():
+    """The names that need no semicolon; and those of HTML 4, and of HTML 5 up to U+017F, that do."""
+    html5 = html.entities.html5
+    old = [name for name in html5 if not name.endswith(";")]
+    new = [name for name, text in html5.items() if name.endswith(";") and name[:-1] not in old and len(text) == 1 and
+           (ord(text) < 0x180 or name[:-1] in html.entities.name2codepoint)]
+    return old, new
+
+
+# ---- C ----
+def print_table(name, comment, words, between):
+    print("\n/* %s */" % comment)
+    print("static const char *const %s[] = {" % name)
+    lines, line = [], ""
     for word in words:
-        if len(line) + len(word) + 2 > WIDTH:
+        if len(line) + len(between) + len(word) > WIDTH - 6:
             lines.append(line)
-            line = " "
-        line += " " + word + ","
-    lines.append(line.rstrip(","))
+            line = ""
+        line += between * bool(line) + word
+    lines.append(line)
+    print(",\n".join('  "%s"' % line for line in lines) + ", NULL")
+    print("};")
     return lines
 
 
-def print_set(name, comment, test):
-    numbers = gaps_and_lengths(runs_of(test))
-    assert decode(numbers) == {c for c in range(128, LIMIT) if c not in SURROGATES and test(chr(c))}
-    head, comment = "static const uint16_t %s[%d] = {" % (name, len(numbers)), "/* %s */" % comment
-    print(head + comment.rjust(WIDTH - len(head)))
-    print("\n".join(wrap([str(n) for n in numbers])))
-    print("};")
+def print_numbers(name, comment, numbers):
+    assert unpack(print_table(name, comment, [pack(number) for number in numbers], "")) == numbers
 
 
 def main():
-    print("/* Unicode %s.  Characters from U+0080: how many to skip, how many are members, how many to skip, ... */"
-          % unicodedata.unidata_version)
-    print_set("fvg__unicode_letter", "L", lambda ch: unicodedata.category(ch)[0] == "L")
-    print_set("fvg__unicode_number", "N", lambda ch: unicodedata.category(ch)[0] == "N")
-    print_set("fvg__unicode_cased", "Cased", is_cased)
-    print_set("fvg__unicode_ignorable", "Case_Ignorable", is_ignorable)
-    rules = lower_rules()
-    print("/* Lower case: first, first + stride, ... (count of them) become themselves + delta. */")
-    print("static const struct { int32_t first, count, delta, stride; } fvg__unicode_lower[%d] = {" % len(rules))
-    print("\n".join(wrap(["{%d,%d,%d,%d}" % tuple(r) for r in rules])))
-    print("};")
+    composed, decomposed = canonical()
+    old, new = old_and_new_names()
+    print("/* Unicode %s, printed by tools/unicode_tables.py. */" % unicodedata.unidata_version)
+    print_numbers("fvg__unicode_properties",
+                  "Runs from U+0000, length and property: 1 L, 2 N, 4 Cased, 8 Case_Ignorable, 16 combining class.",
+                  properties())
+    print_numbers("fvg__unicode_lower", "Characters to those of lower case.", encode_mapping(lower_case()))
+    print_numbers("fvg__unicode_composed", "Characters to the pairs that NFC makes them of.",
+                  encode_mapping(composed))
+    print_numbers("fvg__unicode_decomposed", "Characters to what NFC has in their place.", encode_mapping(decomposed))
+    print_numbers("fvg__unicode_repaired", "Quotes, ligatures, widths, Windows-1252: to what ftfy makes of them.",
+                  encode_mapping(repaired()))
+    print_table("fvg__html_old_names", "HTML's names that need no semicolon; a number is the next name's character.",
+                html_names(old), " ")
+    print_table("fvg__html_names", "Names that do: the others of HTML 4, and of HTML 5 up to U+017F.",
+                html_names(new), " ")
 
 
 if __name__ == "__main__":
