@@ -114,6 +114,16 @@ FVG_DEF int        fvg_tokenizer_vocab_size(const fvg_tokenizer *k);
    `capacity` ids are stored (ids may be NULL when capacity is 0). Bytes that are not UTF-8 are FVG_E_FORMAT. */
 FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, const char *utf8, int *ids, int capacity, int *n);
 
+/* 1 if two class names mean the same, which is to say that the tokenizer reads the same in them:
+   underscores are blanks, and letter case, blanks at the ends and runs of blanks (tabs and line ends
+   too), decomposed letters, curly quotes and HTML references make no difference.  Names that are not
+   UTF-8 are the same only byte by byte.  A name that means the same as "" is empty. */
+FVG_DEF int        fvg_same_name(fvg_ctx *c, const char *a, const char *b);
+/* The same for lists, in one go: match[i] becomes the index of the first of the n_among names `among`
+   that means the same as name[i], or -1. */
+FVG_DEF fvg_status fvg_match_names(fvg_ctx *c, const char *const *name, int n,
+                                   const char *const *among, int n_among, int *match);
+
 /* ---------------------------------------------------------------------------------------------------------
    Images
    --------------------------------------------------------------------------------------------------------- */
@@ -1418,6 +1428,101 @@ FVG_DEF void fvg_tokenizer_free(fvg_tokenizer *k) {
 }
 
 FVG_DEF int fvg_tokenizer_vocab_size(const fvg_tokenizer *k) { return 514 + k->n_merges; }
+
+/* ---- class names ---- */
+/* Class names are folder names as often as not: "great_pyrenees" is read as "great pyrenees". */
+static void fvg__blank_underscores(char *name) {
+  for (; *name; name++) if (*name == '_') *name = ' ';
+}
+
+/* In place: underscores become blanks.  White space and what the tokenizer drops go from both ends, so
+   that a template puts no blank between the name and its full stop. */
+static void fvg__tidy_name(char *name) {
+  const uint8_t *s = (const uint8_t *)name;
+  size_t n = strlen(name), at, used, first = n, end = 0;
+
+  fvg__blank_underscores(name);
+  for (at = 0; at < n; at += used) {
+    uint32_t code;
+    used = fvg__utf8_length(s + at, n - at);
+    code = used ? fvg__utf8_read(s + at, used) : 0xFFFD;
+    if (!used) used = 1;
+    if (fvg__is_space(code) || fvg__is_removed(code)) continue;
+    if (first == n) first = at;
+    end = at + used;
+  }
+
+  if (end > first) memmove(name, name + first, end - first);
+  name[end > first ? end - first : 0] = 0;
+}
+
+typedef struct fvg__name_key { uint32_t *text, hash; int n; } fvg__name_key;    /* what the tokenizer reads     */
+
+static fvg_status fvg__name_key_new(fvg_ctx *c, const fvg__unicode *u, const char *name, fvg__name_key *key) {
+  char *copy = fvg__copy_string(c, name);
+  fvg_status s = FVG_E_NOMEM;
+  uint64_t hash = 0;
+  int i;
+  memset(key, 0, sizeof *key);
+  if (!copy) return s;
+  fvg__tidy_name(copy);
+  s = fvg__clean_text(c, u, copy, &key->text, &key->n);
+  fvg__release(c, copy);
+
+  if (s == FVG_E_FORMAT) {                       /* not UTF-8: bytes, beyond all characters                         */
+    key->n = (int)strlen(name);
+    key->text = (uint32_t *)fvg__alloc_array(c, (size_t)key->n, sizeof *key->text);
+    for (i = 0; key->text && i < key->n; i++) key->text[i] = 0x110000u + (uint8_t)name[i];
+    s = key->text ? FVG_OK : FVG_E_NOMEM;
+  }
+
+  for (i = 0; !s && i < key->n; i++) hash = (hash ^ key->text[i]) * 0x100000001B3u;
+  key->hash = fvg__hash_mix(hash);
+  return s;
+}
+
+static int fvg__same_key(const fvg__name_key *a, const fvg__name_key *b) {
+  return a->hash == b->hash && a->n == b->n && (!a->n || !memcmp(a->text, b->text, (size_t)a->n * sizeof *a->text));
+}
+
+FVG_DEF fvg_status fvg_match_names(fvg_ctx *c, const char *const *name, int n, const char *const *among, int n_among,
+                                   int *match) {
+  fvg__name_key *key, own;
+  fvg__unicode u;
+  fvg_status s;
+  int i, k;
+  if (n < 0 || n_among < 0) return fvg__fail(c, FVG_E_ARG, "fvg_match_names: %d names among %d", n, n_among);
+  key = (fvg__name_key *)fvg__alloc_array(c, (size_t)n_among + 1, sizeof *key);
+  if (!key) return FVG_E_NOMEM;
+
+  s = fvg__unicode_open(c, &u);
+  for (k = 0; !s && k < n_among; k++) s = fvg__name_key_new(c, &u, among[k], &key[k]);
+  for (i = 0; !s && i < n; i++) {
+    s = fvg__name_key_new(c, &u, name[i], &own);
+    for (k = 0; !s && k < n_among && !fvg__same_key(&key[k], &own); k++) {}
+    match[i] = !s && k < n_among ? k : -1;
+    fvg__release(c, own.text);
+  }
+
+  fvg__unicode_free(c, &u);
+  for (k = 0; k < n_among; k++) fvg__release(c, key[k].text);
+  fvg__release(c, key);
+  return s;
+}
+
+FVG_DEF int fvg_same_name(fvg_ctx *c, const char *a, const char *b) {
+  int match = -1;
+  return !strcmp(a, b) || (!fvg_match_names(c, &a, 1, &b, 1, &match) && match == 0);
+}
+
+/* A class without a name cannot be meant; which of them it is, the message tells. */
+static fvg_status fvg__check_not_empty(fvg_ctx *c, const char *who, const char *const *name, int n) {
+  const char *const empty = "";
+  int first = -1;
+  fvg_status s = fvg_match_names(c, &empty, 1, name, n < 0 ? 0 : n, &first);
+  if (s || first < 0) return s;
+  return fvg__fail(c, FVG_E_ARG, "%s: the name of class %d of %d is empty", who, first + 1, n);
+}
 
 /*===========================================================================================================
  * CHAPTER 2  IMAGES: reading and writing pictures
@@ -4662,11 +4767,6 @@ FVG_DEF void fvg_normalize_rows(float *x, int n, int d) {
   }
 }
 
-/* Class names are folder names as often as not: "great_pyrenees" is read as "great pyrenees". */
-static void fvg__blank_underscores(char *name) {
-  for (; *name; name++) if (*name == '_') *name = ' ';
-}
-
 /* The template with the class's name in the place of {}, to be released; NULL: no {}, or out of memory. */
 static char *fvg__fill_template(fvg_ctx *c, const char *form, const char *name) {
   const char *hole = strstr(form, "{}");
@@ -4680,8 +4780,8 @@ static char *fvg__fill_template(fvg_ctx *c, const char *form, const char *name) 
   if (!text) return NULL;
   memcpy(text, form, before);
   snprintf(text + before, size - before, "%s", name);
-  fvg__blank_underscores(text + before);
-  memcpy(text + before + strlen(name), hole + 2, strlen(hole + 2) + 1);
+  fvg__tidy_name(text + before);
+  memcpy(text + before + strlen(text + before), hole + 2, strlen(hole + 2) + 1);
   return text;
 }
 
@@ -4703,8 +4803,9 @@ static fvg_status fvg__encode_filled(fvg_clip *m, const char *form, const char *
 
 FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_template, const char *const *class_name,
                                            int n_class, float *features) {
-  fvg_status s = fvg__encode_filled(m, prompt_template ? prompt_template : "a photo of a {}.", class_name, n_class,
-                                    features);
+  fvg_status s = fvg__check_not_empty(m->ctx, "encoding classes", class_name, n_class);
+  if (!s)
+    s = fvg__encode_filled(m, prompt_template ? prompt_template : "a photo of a {}.", class_name, n_class, features);
   if (!s) fvg_normalize_rows(features, n_class, m->embed_dim);
   return s;
 }
@@ -4916,9 +5017,9 @@ static fvg_status fvg__learner_add_class(const fvg_learner *l, fvg__texts *x, co
   if (!token) s = FVG_E_NOMEM;
   if (!s) {
     snprintf(text, size, "%s", name);
-    fvg__blank_underscores(text);
+    fvg__tidy_name(text);
     s = fvg_tokenize(m->tokenizer, text, NULL, 0, &n_name);
-    memcpy(text + size - 2, ".", 2);
+    memcpy(text + strlen(text), ".", 2);
   }
   if (!s) s = fvg__tokens(m, text, token, room, &n);
   if (!s) {
@@ -4951,8 +5052,10 @@ static fvg_status fvg__learner_pack(const fvg_learner *l, fvg__packed *packed, c
   fvg_status s;
   int i;
   if (n_class < 1) return fvg__fail(c, FVG_E_ARG, "%s: %d classes", l->method->name, n_class);
+  s = fvg__check_not_empty(c, l->method->name, class_name, n_class);
+  if (s) return s;
   for (i = 0; l->desc.class_specific && i < n_class; i++)
-    if (n_class != l->n_class || strcmp(class_name[i], l->class_name[i]))
+    if (n_class != l->n_class || !fvg_same_name(c, class_name[i], l->class_name[i]))
       return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: class-specific context knows only the %d classes it was "
                                              "trained on; \"%s\" is not in its place", l->method->name, l->n_class,
                        class_name[i]);
@@ -6553,6 +6656,28 @@ static char *fvg__put_string(char *at, const char *text) {
   return at + n;
 }
 
+/* Every class has a name.  Two that mean the same stay two, since folders may be called Cat and cat,
+   but nothing can tell them apart by their names. */
+static fvg_status fvg__check_class_names(fvg_ctx *c, const fvg_dataset *d) {
+  const char *const *name = (const char *const *)d->class_name, *root = d->root ? d->root : "data set";
+  int *match = (int *)fvg__alloc_array(c, (size_t)d->n_class, sizeof *match);
+  char said[320];
+  int i, n_same = 0, last = 0;
+  fvg_status s = match ? FVG_OK : FVG_E_NOMEM;
+
+  snprintf(said, sizeof said, "%.300s", root);
+  if (!s) s = fvg__check_not_empty(c, said, name, d->n_class);
+  if (!s) s = fvg_match_names(c, name, d->n_class, name, d->n_class, match);
+  for (i = 0; !s && i < d->n_class; i++) if (match[i] != i) { n_same++; last = i; }
+
+  if (n_same)
+    fvg__log(c, 0, "%.150s: class %d \"%.60s\" means the same as class %d \"%.60s\"%s: names cannot tell "
+             "them apart", root, last + 1, name[last], match[last] + 1, name[match[last]],
+             n_same > 1 ? ", and there are more such pairs" : "");
+  fvg__release(c, match);
+  return s;
+}
+
 static fvg_status fvg__dataset_build(fvg_ctx *c, fvg_dataset *out, const fvg__draft *d) {
   fvg_items *list[FVG__PARTS];
   const fvg__entry *e = d->entry;
@@ -6584,9 +6709,9 @@ static fvg_status fvg__dataset_build(fvg_ctx *c, fvg_dataset *out, const fvg__dr
   for (i = 0; i < d->n_class; i++) {
     p = out->class_name[i] = at;
     at = fvg__put_string(at, d->class_name[i]);
-    for (; *p; p++) if (*p == '_') *p = ' ';
+    fvg__tidy_name(p);
   }
-  return FVG_OK;
+  return fvg__check_class_names(c, out);
 }
 
 /* ---- split files ---- */
@@ -6623,7 +6748,7 @@ static fvg_status fvg__draft_item(fvg_ctx *c, fvg__draft *d, fvg__entry *e, cons
   e->name = path;
   e->label = label;
   if (!d->class_name[label]) d->class_name[label] = name;
-  if (strcmp(d->class_name[label], name))
+  if (!fvg_same_name(c, d->class_name[label], name))
     return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s: label %d is called \"%.80s\" here, but \"%.80s\" before", file,
                      where, label, name, d->class_name[label]);
   if (label >= d->n_class) d->n_class = label + 1;

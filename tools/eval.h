@@ -124,6 +124,8 @@ static fvg_status eval(fvg_ctx *c, const options *o) {
     s = open_checkpoint(m, o, d.card, class_name, n_class, &l, &f, &settings);
   }
   if (!s)
+    s = half_of_names(c, o, l, class_name, n_class, &half);
+  if (!s)
     s = fvg_classifier_new(m, &k, branch_of(l, f, half), l, f, template_of(o, settings), class_name, n_class);
   if (!s) s = fvg_classifier_test(k, &d, &items, &score);
   if (!s)

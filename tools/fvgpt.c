@@ -41,6 +41,7 @@ static const char manual[] =
   "fvgpt encode     --model DIR [--pixels F.safetensors] [--image FILE]... [--text STR]... --out F.safetensors\n"
   "                 --pixels reads images [N,3,H,W]; writes image_features and text_features, not normalised\n"
   "fvgpt classify   --model DIR [--checkpoint DIR] --classes A,B,C [--template STR] FILE...\n"
+  "                 a comma inside a name is written \\,; with a checkpoint --classes may be left out: its own names\n"
   "fvgpt attend     --model DIR [--checkpoint DIR] --text STR --out DIR FILE...\n"
   "                 writes DIR/NAME_gradcam.png, what speaks for the text (with a checkpoint: for that class), and\n"
   "                 DIR/NAME_attention.png, what the class token attends to; prints file, score, first picture\n"
@@ -759,32 +760,91 @@ static const char *template_of(const options *o, const fvg_weights *settings) {
   return o->prompt_template ? o->prompt_template : tuned ? tuned : "a photo of a {}.";
 }
 
-/* ---- classify ---- */
-static int all_base(fvg_learner *l, const char *const *name, int n) {
-  int i, k, n_base;
-  const char *const *base = fvg_learner_class_names(l, &n_base);
+/* ---- class names ---- */
+enum { LIST_BYTES = 190 };                          /* of a message, for a list of names                            */
+
+/* The names that are tuned ones, or those that are not; "..." for what does not fit. */
+static void list_names(const char *const *name, int n, const int *match, int tuned, char text[LIST_BYTES]) {
+  size_t at = 0;
+  int i;
+  snprintf(text, LIST_BYTES, "none");
   for (i = 0; i < n; i++) {
-    for (k = 0; k < n_base && strcmp(base[k], name[i]); k++) {}
-    if (k == n_base) return 0;
+    if ((match[i] >= 0) != tuned) continue;
+    if (at + strlen(name[i]) + 10 > LIST_BYTES) { snprintf(text + at, LIST_BYTES - at, "%s...", at ? ", " : ""); return; }
+    at += (size_t)snprintf(text + at, LIST_BYTES - at, "%s%s", at ? ", " : "", name[i]);
   }
-  return 1;
 }
 
-/* Names from a comma-separated list, cut in place. */
+/* FVG_BASE if all of n names are among those that l was tuned on, else FVG_NEW; says which are which.  A published
+   trainer's file does not tell its classes: there *half stays as it is. */
+static fvg_status half_of_names(fvg_ctx *c, const options *o, fvg_learner *l, const char *const *name, int n,
+                                fvg_half *half) {
+  char base[LIST_BYTES], fresh[LIST_BYTES];
+  int n_tuned, n_base = 0, i, *match;
+  const char *const *tuned;
+  fvg_status s;
+  if (!l || o->trainer) return FVG_OK;
+
+  tuned = fvg_learner_class_names(l, &n_tuned);
+  match = (int *)fvg__alloc_array(c, (size_t)n, sizeof *match);
+  s = match ? fvg_match_names(c, name, n, tuned, n_tuned, match) : FVG_E_NOMEM;
+  for (i = 0; !s && i < n; i++) n_base += match[i] >= 0;
+
+  if (!s) {
+    list_names(name, n, match, 1, base);
+    list_names(name, n, match, 0, fresh);
+    *half = n_base == n ? FVG_BASE : FVG_NEW;
+    fvg__log(c, 1, "note: of the classes given %d were tuned on (base): %s; %d are new: %s", n_base, base,
+             n - n_base, fresh);
+  }
+  fvg__release(c, match);
+  return s;
+}
+
+/* Names from a comma-separated list, cut in place; a comma behind a backslash belongs to the name.  Returns how many. */
 static int cut_names(char *list, const char **name) {
-  int n = 0;
+  int n = 0, more = 1;
   char *at = list;
-  while (at) {
-    char *comma = strchr(at, ',');
-    if (comma) *comma = 0;
-    while (*at == ' ') at++;
-    fvg__blank_underscores(at);                     /* as data sets do: great_pyrenees is great pyrenees            */
-    if (*at) name[n++] = at;
-    at = comma ? comma + 1 : NULL;
+  while (more) {
+    char *start = at, *to = at;
+    for (; *at && *at != ','; at++) {
+      if (at[0] == '\\' && at[1] == ',') at++;
+      *to++ = *at;
+    }
+    more = *at++ == ',';
+    *to = 0;
+    fvg__tidy_name(start);
+    name[n++] = start;
   }
   return n;
 }
 
+/* The names of --classes: in *list, to be released with *name, which points into it. */
+static fvg_status names_given(fvg_ctx *c, const options *o, char **list, const char ***name, int *n) {
+  const char *const empty = "";
+  int *match = NULL, first = -1, i;
+  fvg_status s;
+  *list = fvg__copy_string(c, o->classes);
+  *name = (const char **)fvg__alloc_array(c, strlen(o->classes) + 1, sizeof **name);
+  if (!*list || !*name) return FVG_E_NOMEM;
+  *n = cut_names(*list, *name);
+
+  s = fvg_match_names(c, &empty, 1, *name, *n, &first);
+  if (!s && first >= 0)
+    s = fvg__fail(c, FVG_E_ARG, "--classes %.200s: name %d of %d is empty (a comma inside a name is written \\,)",
+                  o->classes, first + 1, *n);
+
+  match = (int *)fvg__alloc_array(c, (size_t)*n, sizeof *match);
+  if (!s) s = match ? fvg_match_names(c, *name, *n, *name, *n, match) : FVG_E_NOMEM;
+  for (i = 0; !s && i < *n; i++)
+    if (match[i] != i)
+      s = fvg__fail(c, FVG_E_ARG, "--classes: name %d \"%.80s\" means the same as name %d \"%.80s\"; leave one out",
+                    i + 1, (*name)[i], match[i] + 1, (*name)[match[i]]);
+  fvg__release(c, match);
+  return s;
+}
+
+/* ---- classify ---- */
 static void print_scores(const char *file, const char *const *name, int n, float *p, float b, int wide) {
   int shown, i, best;
   print(stdout, "%s\n", file);
@@ -804,21 +864,19 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
   fvg_weights *settings = NULL;
   float *features = NULL, *logits = NULL, *b = NULL;
   char *list = NULL;
-  const char **name = NULL;
+  const char **given = NULL, *const *name;
+  fvg_half half = FVG_BASE;
   int n = 0, i, wide = 1;
   fvg_status s;
-  if (!o->classes || !o->n_rest) return fvg__fail(c, FVG_E_ARG, "classify needs --classes A,B,C and pictures");
+  if (!o->n_rest || (!o->classes && (!o->checkpoint || o->trainer)))
+    return fvg__fail(c, FVG_E_ARG, "classify needs pictures, and --classes A,B,C or a --checkpoint that tune made");
   s = open_model(c, o, &m);
-  if (!s) {
-    list = fvg__copy_string(c, o->classes);
-    name = (const char **)fvg__alloc_array(c, strlen(o->classes) + 1, sizeof *name);
-    if (!list || !name) s = FVG_E_NOMEM;
-    else if ((n = cut_names(list, name)) < 1) s = fvg__fail(c, FVG_E_ARG, "--classes %s: no names", o->classes);
-  }
+  if (!s && o->classes) s = names_given(c, o, &list, &given, &n);
+  name = given;
   if (!s && o->checkpoint) s = open_checkpoint(m, o, NULL, name, n, &l, &f, &settings);
-  if (!s)
-    s = fvg_classifier_new(m, &k, branch_of(l, f, l && all_base(l, name, n) ? FVG_BASE : FVG_NEW), l, f,
-                           template_of(o, settings), name, n);
+  if (!s && !o->classes) name = fvg_learner_class_names(l, &n);
+  if (!s) s = half_of_names(c, o, l, name, n, &half);
+  if (!s) s = fvg_classifier_new(m, &k, branch_of(l, f, half), l, f, template_of(o, settings), name, n);
   if (!s) {
     features = (float *)fvg__alloc_array(c, (size_t)o->n_rest * (size_t)fvg_learner_feature_width(m, l),
                                          sizeof *features);
@@ -837,7 +895,7 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
   fvg__release(c, b);
   fvg__release(c, logits);
   fvg__release(c, features);
-  fvg__release(c, name);
+  fvg__release(c, given);
   fvg__release(c, list);
   fvg_classifier_free(k);
   fvg_weights_close(settings);
@@ -912,20 +970,24 @@ static fvg_status attend_classifier(fvg_clip *m, const options *o, char *text, f
                                     const fvg_weights *settings, fvg_classifier **k, int *label) {
   const char *const only = text, *const *tuned;
   const char **name;
-  int n, base;
+  fvg_half half = FVG_BASE;
+  int n, match;
   fvg_status s;
   *label = 0;
   if (!l) return fvg_classifier_new(m, k, FVG_ZERO_SHOT, NULL, NULL, "{}", &only, 1);
-  fvg__blank_underscores(text);
-  base = all_base(l, &only, 1);
+  fvg__tidy_name(text);
   tuned = fvg_learner_class_names(l, &n);
+  s = half_of_names(m->ctx, o, l, &only, 1, &half);
+  if (!s) s = fvg_match_names(m->ctx, &only, 1, tuned, n, &match);
   name = (const char **)fvg__alloc_array(m->ctx, (size_t)n + 1, sizeof *name);
-  if (!name) return FVG_E_NOMEM;
-  memcpy(name, tuned, (size_t)n * sizeof *name);
-  name[n] = text;
-  while (strcmp(name[*label], text)) ++*label;
-  s = fvg_classifier_new(m, k, branch_of(l, f, base ? FVG_BASE : FVG_NEW), l, f, template_of(o, settings), name,
-                         base ? n : n + 1);
+  if (!s && !name) s = FVG_E_NOMEM;
+
+  if (!s) {
+    memcpy(name, tuned, (size_t)n * sizeof *name);
+    name[n] = text;
+    *label = match >= 0 ? match : n;
+    s = fvg_classifier_new(m, k, branch_of(l, f, half), l, f, template_of(o, settings), name, match >= 0 ? n : n + 1);
+  }
   fvg__release(m->ctx, name);
   return s;
 }

@@ -494,7 +494,7 @@ static fvg_status check_checkpoint(const study *x, const fvg_learner *p, const f
   mine.n = 0;
   set_model(&mine, x->m);
   name = fvg_learner_class_names(p, &n);
-  for (i = 0, same = n == x->n_base; same && i < n; i++) same = !strcmp(name[i], x->d.class_name[i]);
+  for (i = 0, same = n == x->n_base; same && i < n; i++) same = fvg_same_name(c, name[i], x->d.class_name[i]);
   if (strcmp(fvg_learner_method(p), "CoOp"))
     return fvg__fail(c, FVG_E_ARG, "%s: tuned with %s, the report compares CoOp", fvg_weights_file(w),
                      fvg_learner_method(p));

@@ -114,7 +114,7 @@ static fvg_status check_same(fvg_ctx *c, const char *path, const fvg_learner *ha
   int i;
   if (have->method != want->method) return other_settings(c, path, "by another method");
   for (i = 0; i < want->n_class; i++)
-    if (have->n_class != want->n_class || strcmp(have->class_name[i], want->class_name[i]))
+    if (have->n_class != want->n_class || !fvg_same_name(c, have->class_name[i], want->class_name[i]))
       return other_settings(c, path, "on other classes");
   if (have->desc.n_ctx != want->desc.n_ctx || have->desc.class_specific != want->desc.class_specific ||
       have->desc.class_token_position != want->desc.class_token_position)
