@@ -31,6 +31,9 @@
         FVGPT_NO_SIMD          scalar code only.  Else, with gcc or clang: SSE2, AVX2 or AVX-512 on x86-64, chosen at
                                run time without any -m flag; NEON on 64-bit ARM; WASM SIMD128 under emcc -msimd128
         FVGPT_NO_STDIO         no fopen: files come as fvg_source callbacks or as bytes
+        FVGPT_ONLY_STDIO       nothing of the platform but <stdio.h>.  Else, on POSIX and Windows, a few calls (in
+                               chapter 2, "the platform") see to it that files written survive a power failure,
+                               follow no link that was laid for them, and never take the place of a device
 
       The header includes itself, once per SIMD level (chapter 4): it must keep the name fvgpt.h, or be compiled with
       FVGPT_NO_SIMD, and cannot be pasted into another file.
@@ -249,7 +252,8 @@ FVG_DEF fvg_status  fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fv
    a tensor of the same name. */
 FVG_DEF fvg_status  fvg_weights_join(fvg_ctx *c, fvg_weights **out, fvg_weights *const *part, int n, const char *name);
 
-/* safetensors, writing.  The file appears complete or not at all: it is written beside `path` and renamed. */
+/* safetensors, writing.  A file at `path` appears complete and on the disk, or not at all: it is written beside it,
+   under a name of its own, and renamed.  A link there is followed; a pipe or device is written to as it is. */
 typedef struct fvg_named_tensor { const char *name; fvg_tensor tensor; } fvg_named_tensor;
 typedef struct fvg_metadata { const char *key, *value; } fvg_metadata;
 typedef int (*fvg_write_fn)(void *user, const void *bytes, size_t n);               /* non-zero: failure          */
@@ -510,6 +514,13 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *batch, f
 
 #if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__PART_ONE)
 #define FVG__PART_ONE
+#if !defined(FVGPT_NO_STDIO) && !defined(FVGPT_ONLY_STDIO)       /* chapter 2, section "the platform"             */
+#if defined(_WIN32)
+#define FVG__WINDOWS_FILES
+#elif defined(__unix__) || defined(__APPLE__)
+#define FVG__POSIX_FILES
+#endif
+#endif
 #include <errno.h>
 #include <float.h>
 #include <limits.h>
@@ -518,8 +529,18 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *batch, f
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #ifdef FVGPT_PTHREADS
 #include <pthread.h>
+#endif
+#ifdef FVG__WINDOWS_FILES
+#include <io.h>
+#include <sys/stat.h>
+#endif
+#ifdef FVG__POSIX_FILES
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #endif
 #if !defined(FVGPT_NO_SIMD) && defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
 #define FVG__X86_SIMD
@@ -1143,6 +1164,12 @@ FVG_DEF void fvg_rng_permute(fvg_rng *r, int *index, int n) {
  *===========================================================================================================
    Bytes come from an fvg_source, a read callback with a size; a file and a block of memory are two of them.
 
+   A file that is written appears complete or not at all, whatever happens on the way.  The bytes go to a temporary
+   file beside it, PATH.tmp-XXXXXXXX with eight digits that nobody has used yet; they are forced onto the disk; then
+   the temporary file takes the name, and the folder is forced onto the disk as well.  A program that is killed leaves
+   at most a temporary file, which no reader ever takes for anything else.  A link is followed, so that it stays a
+   link, and what is no plain file (a pipe, a terminal, a device) is written to as it is, never replaced.
+
    Half precision is IEEE binary16, bfloat16 the upper half of a float; rounding is to nearest, ties to even.
 
    A file is somebody else's claim.  So the JSON parser runs twice: the first run checks every byte and counts, the
@@ -1314,6 +1341,109 @@ FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, const fvg_source *s, uint8_t 
 FVG_DEF void fvg_bytes_free(fvg_ctx *c, uint8_t *bytes) { fvg__release(c, bytes); }
 
 #ifndef FVGPT_NO_STDIO
+/* ---- the platform: what C99 cannot say of files ---- */
+/* C99 does not know what lies at a path, links, the way from memory to the disk, or files longer than a long counts.
+   These few functions ask POSIX or Windows.  With FVGPT_ONLY_STDIO, and on other systems, the third version of each
+   uses <stdio.h> alone: a temporary file might then follow a link that somebody has put there, a power failure may
+   lose what was written last, and a link or device at the place of an output is replaced. */
+typedef enum fvg__kind { FVG__ABSENT = 0, FVG__PLAIN_FILE, FVG__SPECIAL_FILE } fvg__kind;
+
+#if defined(FVG__POSIX_FILES)
+#ifdef _POSIX_C_SOURCE
+#define FVG__POSIX_YEAR _POSIX_C_SOURCE
+#elif defined(__STRICT_ANSI__)
+#define FVG__POSIX_YEAR 0
+#else
+#define FVG__POSIX_YEAR 200809L
+#endif
+#if FVG__POSIX_YEAR < 200112L && !defined(__cplusplus)
+/* Under -std=c99 <stdio.h> and <unistd.h> keep these to themselves; a second declaration is allowed. */
+int (fileno)(FILE *file);
+int (fsync)(int file);
+ssize_t (readlink)(const char *path, char *target, size_t n);
+#endif
+#define FVG__CREATE "wbx"                                        /* fails if there is anything, be it a link      */
+
+/* What cannot be looked at is for fopen to complain of. */
+static fvg__kind fvg__kind_of(const char *path) {
+  struct stat x;
+  if (stat(path, &x) == 0) return S_ISREG(x.st_mode) ? FVG__PLAIN_FILE : FVG__SPECIAL_FILE;
+  return errno == ENOENT || errno == ENOTDIR ? FVG__ABSENT : FVG__PLAIN_FILE;
+}
+
+static unsigned long fvg__process(void) { return (unsigned long)getpid(); }
+
+/* The length of what a link says, which is not ended by a 0; below 0: there is no link. */
+static long fvg__read_link(const char *path, char *target, size_t n) { return (long)readlink(path, target, n); }
+
+/* Onto the disk; some file systems have none and say that the call is invalid. */
+static int fvg__sync(FILE *file) { return fsync(fileno(file)) && errno != EINVAL && errno != ENOSYS; }
+
+static int fvg__replace(const char *from, const char *to) { return rename(from, to); }
+
+/* A folder that cannot be forced onto the disk is no reason to fail: the file itself is there. */
+static void fvg__sync_folder(const char *folder) {
+  int file = open(folder, O_RDONLY);
+  if (file < 0) return;
+  (void)fsync(file);
+  (void)close(file);
+}
+
+#elif defined(FVG__WINDOWS_FILES)
+#define FVG__CREATE "wb"
+#ifdef __cplusplus
+extern "C"
+#endif
+__declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);
+
+static fvg__kind fvg__kind_of(const char *path) {
+  struct _stat64 x;
+  if (_stat64(path, &x) == 0) return (x.st_mode & _S_IFMT) == _S_IFREG ? FVG__PLAIN_FILE : FVG__SPECIAL_FILE;
+  return errno == ENOENT ? FVG__ABSENT : FVG__PLAIN_FILE;
+}
+
+static unsigned long fvg__process(void) { return 0; }
+static long fvg__read_link(const char *path, char *target, size_t n) { (void)path, (void)target, (void)n; return -1; }
+static int fvg__sync(FILE *file) { return _commit(_fileno(file)); }
+
+static int fvg__replace(const char *from, const char *to) {
+  const unsigned long replace_existing = 1, write_through = 8;
+  if (MoveFileExA(from, to, replace_existing | write_through)) return 0;
+  errno = EACCES;                                                /* the usual reason: another program holds it    */
+  return 1;
+}
+
+static void fvg__sync_folder(const char *folder) { (void)folder; }
+
+#else
+#define FVG__CREATE "wb"
+
+/* Some systems open a folder as a file but none reads it, hence the byte.  An empty file is a file. */
+static fvg__kind fvg__kind_of(const char *path) {
+  FILE *file = fopen(path, "rb");
+  fvg__kind kind;
+  if (!file) return FVG__ABSENT;
+  (void)fgetc(file);
+  kind = ferror(file) ? FVG__SPECIAL_FILE : FVG__PLAIN_FILE;
+  fclose(file);
+  return kind;
+}
+
+static unsigned long fvg__process(void) { return 0; }
+static long fvg__read_link(const char *path, char *target, size_t n) { (void)path, (void)target, (void)n; return -1; }
+static int fvg__sync(FILE *file) { (void)file; return 0; }
+
+/* Some systems do not rename over a file that is there. */
+static int fvg__replace(const char *from, const char *to) {
+  if (rename(from, to) == 0) return 0;
+  remove(to);
+  return rename(from, to);
+}
+
+static void fvg__sync_folder(const char *folder) { (void)folder; }
+#endif
+
+/* ---- files as sources ---- */
 static int fvg__file_read(void *user, void *dst, uint64_t offset, size_t n) {
   FILE *file = (FILE *)user;
   return fseek(file, (long)offset, SEEK_SET) || fread(dst, 1, n, file) != n;
@@ -1321,18 +1451,19 @@ static int fvg__file_read(void *user, void *dst, uint64_t offset, size_t n) {
 
 static void fvg__file_close(void *user) { fclose((FILE *)user); }
 
-/* A folder can be opened and sought in on some systems, so the proof of a file is that reading does not fail. */
+/* A pipe would make fopen wait, and a folder can be opened and sought in on some systems: both are refused first. */
 FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path) {
   const long longest = (long)(~0ul >> 1);
   FILE *file;
   long size = -1;
   memset(out, 0, sizeof *out);
   if (fvg__check_cancelled(c)) return FVG_E_CANCELLED;
+  if (fvg__kind_of(path) == FVG__SPECIAL_FILE)
+    return fvg__fail(c, FVG_E_IO, "%s: cannot read: a folder, pipe or device, not a plain file", path);
   errno = 0;
   file = fopen(path, "rb");
   if (!file) return fvg__fail(c, FVG_E_IO, "%s: cannot open: %s", path, strerror(errno));
-  if (fgetc(file) != EOF || !ferror(file))
-    if (fseek(file, 0, SEEK_END) == 0) size = ftell(file);
+  if (fseek(file, 0, SEEK_END) == 0) size = ftell(file);
   if (size < 0 || size == longest) {
     fvg__fail(c, FVG_E_IO, "%s: cannot read: %s", path, errno ? strerror(errno) : "not a file with a known size");
     fclose(file);
@@ -1344,6 +1475,133 @@ FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path
   out->size = (uint64_t)size;
   out->name = path;
   return FVG_OK;
+}
+
+/* ---- files written ---- */
+typedef struct fvg__output {
+  FILE *file;
+  char *place;                       /* where the file will be: the path, or what the links there lead to          */
+  char *temporary;                   /* beside it; NULL: `place` is no plain file and is written to as it is      */
+  int error;
+} fvg__output;
+
+static size_t fvg__folder_length(const char *path) {             /* up to the last slash, which counts            */
+  size_t n = strlen(path);
+#ifdef FVG__WINDOWS_FILES
+  while (n && path[n - 1] != '/' && path[n - 1] != '\\' && path[n - 1] != ':') n--;
+#else
+  while (n && path[n - 1] != '/') n--;
+#endif
+  return n;
+}
+
+/* The place that links at the end of the path lead to, where there need not be anything; NULL with the message set. */
+static char *fvg__follow_links(fvg_ctx *c, const char *path) {
+  char target[4096], *place = fvg__copy_string(c, path), *next;
+  int steps = 0;
+  while (place) {
+    long n = fvg__read_link(place, target, sizeof target);
+    size_t folder = n > 0 && target[0] != '/' ? fvg__folder_length(place) : 0;
+    if (n <= 0) break;
+    next = NULL;
+    if (++steps > 40 || n == (long)sizeof target) fvg__fail(c, FVG_E_IO, "%s: cannot write: too many links", path);
+    else next = (char *)fvg__alloc(c, folder + (size_t)n + 1);
+    if (next) {
+      memcpy(next, place, folder);
+      memcpy(next + folder, target, (size_t)n);
+    }
+    fvg__release(c, place);
+    place = next;
+  }
+  return place;
+}
+
+#define FVG__TEMPORARY ".tmp-"                                   /* and eight hexadecimal digits                  */
+
+/* Is that a name that fvg__temporary_open gives?  Who owns a folder may remove what killed programs left in it. */
+FVG__FOR_CLIP static int fvg__is_temporary(const char *name) {
+  const size_t n = strlen(name), tail = sizeof FVG__TEMPORARY - 1 + 8;
+  return n > tail && !memcmp(name + n - tail, FVG__TEMPORARY, sizeof FVG__TEMPORARY - 1) &&
+         strspn(name + n - 8, "0123456789abcdef") == 8;
+}
+
+/* Opens a temporary file beside p->place.  Its digits need not be secret: on POSIX the file is opened only if there
+   is nothing of that name, not even a link. */
+static fvg_status fvg__temporary_open(fvg_ctx *c, fvg__output *p) {
+  const size_t n = strlen(p->place), more = sizeof FVG__TEMPORARY + 8;
+  fvg_rng rng;
+  int attempt;
+  p->temporary = (char *)fvg__alloc(c, n + more);
+  if (!p->temporary) return FVG_E_NOMEM;
+  memcpy(p->temporary, p->place, n);
+  fvg_rng_seed(&rng, (uint64_t)time(NULL) ^ (uint64_t)clock() << 32, fvg__process() ^ (uint64_t)(uintptr_t)p->place);
+  for (attempt = 0; attempt < 100 && !p->file; attempt++) {
+    snprintf(p->temporary + n, more, FVG__TEMPORARY "%08lx", (unsigned long)(fvg_rng_next(&rng) >> 32));
+    if (fvg__kind_of(p->temporary) != FVG__ABSENT) continue;
+    errno = 0;
+    p->file = fopen(p->temporary, FVG__CREATE);
+    if (!p->file && errno != EEXIST) break;
+  }
+  return FVG_OK;
+}
+
+static void fvg__output_release(fvg_ctx *c, fvg__output *p) {
+  fvg__release(c, p->place);
+  fvg__release(c, p->temporary);
+}
+
+static fvg_status fvg__output_open(fvg_ctx *c, fvg__output *p, const char *path) {
+  fvg_status s = FVG_OK;
+  memset(p, 0, sizeof *p);
+  if (fvg__kind_of(path) == FVG__SPECIAL_FILE) {
+    errno = 0;
+    p->file = fopen(path, "wb");
+  } else {
+    p->place = fvg__follow_links(c, path);
+    s = p->place ? fvg__temporary_open(c, p) : c->status;
+  }
+  if (!s && !p->file) s = fvg__fail(c, FVG_E_IO, "%s: cannot write: %s", path, strerror(errno));
+  if (s) fvg__output_release(c, p);
+  return s;
+}
+
+static int fvg__output_write(void *user, const void *bytes, size_t n) {
+  fvg__output *p = (fvg__output *)user;
+  errno = 0;
+  if (fwrite(bytes, 1, n, p->file) == n) return 0;
+  p->error = errno;
+  return 1;
+}
+
+/* From here the file is on the disk under its own name; non-zero if not. */
+static int fvg__output_name(fvg__output *p) {
+  size_t n = fvg__folder_length(p->place);
+  if (fvg__replace(p->temporary, p->place)) return 1;
+  p->temporary[n] = 0;                                           /* now only the folder is of interest            */
+  fvg__sync_folder(n ? p->temporary : ".");
+  return 0;
+}
+
+/* `s` is how the writing went. */
+static fvg_status fvg__output_close(fvg_ctx *c, fvg__output *p, const char *path, fvg_status s) {
+  int failed = s == FVG_E_IO;
+  if (!failed) errno = 0;
+  if (!failed && (fflush(p->file) || (!s && p->temporary && fvg__sync(p->file)))) { failed = 1; p->error = errno; }
+  if (fclose(p->file) && !failed) { failed = 1; p->error = errno; }
+  if (!s && !failed && p->temporary && fvg__output_name(p)) { failed = 1; p->error = errno; }
+  if ((s || failed) && p->temporary) remove(p->temporary);
+  if (failed)
+    s = fvg__fail(c, FVG_E_IO, "%s: cannot write: %s", path, p->error ? strerror(p->error) : "unknown reason");
+  fvg__output_release(c, p);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes, size_t n) {
+  fvg__output p;
+  fvg_status s = fvg__output_open(c, &p, path);
+  if (s) return s;
+  if (n && fvg__output_write(&p, bytes, n)) s = FVG_E_IO;
+  return fvg__output_close(c, &p, path, s);
 }
 #endif
 
@@ -1672,8 +1930,7 @@ static void fvg__sort(const void **item, size_t n, int (*compare)(const void *a,
                          "__metadata__": {"KEY": "VALUE", ...}}, blanks at its end allowed
        the rest   the tensors, row-major and little-endian; offsets count from here
 
-   No tensor may leave the file or lie over another one; shape, type and offsets must agree before a byte is read.
-   Files are written beside their place and renamed, so that no half-written file bears a good name. */
+   No tensor may leave the file or lie over another one; shape, type and offsets must agree before a byte is read. */
 
 /* ---- reading ---- */
 #define FVG__HEADER_LIMIT 100000000u                             /* the reference reader's limit                  */
@@ -2332,6 +2589,88 @@ static int fvg__write_data(fvg_write_fn write, void *user, const fvg_tensor *x) 
   return 0;
 }
 
+/* ---- a checksum of what a file says ---- */
+/* 64 bits (FNV-1a) of each tensor, with its name, type and shape, and of each entry of the metadata but the checksum
+   itself; their sum, which does not depend on the order.  Every step maps different states to different states, so
+   that one changed bit of an item always changes its number. */
+#define FVG__CHECKSUM "checksum"
+#define FVG__CHECKSUM_TEXT 17                                    /* 16 digits and the closing 0                   */
+
+static uint64_t fvg__hash(uint64_t h, const void *bytes, size_t n) {
+  const uint8_t *b = (const uint8_t *)bytes;
+  for (; n; n--, b++) h = (h ^ *b) * 1099511628211u;
+  return h;
+}
+
+static int fvg__hash_write(void *user, const void *bytes, size_t n) {          /* an fvg_write_fn                 */
+  uint64_t *h = (uint64_t *)user;
+  *h = fvg__hash(*h, bytes, n);
+  return 0;
+}
+
+static uint64_t fvg__hash_words(const char *kind, const char *first, const char *second) {
+  uint64_t h = fvg__hash(14695981039346656037u, kind, strlen(kind) + 1);
+  h = fvg__hash(h, first, strlen(first) + 1);
+  return fvg__hash(h, second, strlen(second) + 1);
+}
+
+static uint64_t fvg__hash_tensor_head(const char *name, const char *dtype, const fvg_tensor *x) {
+  char shape[FVG__SHAPE_TEXT];
+  uint64_t h = fvg__hash_words("tensor", name, dtype);
+  fvg__shape_text(x, shape);
+  return fvg__hash(h, shape, strlen(shape) + 1);
+}
+
+static uint64_t fvg__hash_metadata(const char *key, const char *value) {
+  uint64_t h = fvg__hash_words("metadata", key, value);
+  return strcmp(key, FVG__CHECKSUM) == 0 ? 0 : fvg__splitmix(&h);
+}
+
+/* Of what is to be written, as 16 digits. */
+FVG__FOR_CLIP static void fvg__checksum(const fvg_named_tensor *tensors, int n, const fvg_metadata *metadata,
+                                        int n_metadata, char text[FVG__CHECKSUM_TEXT]) {
+  uint64_t sum = 0;
+  int i;
+  for (i = 0; i < n_metadata; i++) sum += fvg__hash_metadata(metadata[i].key, metadata[i].value);
+  for (i = 0; i < n; i++) {
+    const fvg_tensor *x = &tensors[i].tensor;
+    uint64_t h = fvg__hash_tensor_head(tensors[i].name, fvg__dtype_name(x->type), x);
+    fvg__write_data(fvg__hash_write, &h, x);
+    sum += fvg__splitmix(&h);
+  }
+  snprintf(text, FVG__CHECKSUM_TEXT, "%08lx%08lx", (unsigned long)(sum >> 32), (unsigned long)(sum & 0xFFFFFFFFu));
+}
+
+/* The same of an open file, compared with what its metadata say; a file without a checksum is not looked at. */
+FVG__FOR_CLIP static fvg_status fvg__weights_verify(fvg_weights *w) {
+  const char *said = fvg_weights_metadata(w, FVG__CHECKSUM);
+  uint8_t *buffer = said ? (uint8_t *)fvg__alloc(w->c, FVG__CHUNK) : NULL;
+  char found[FVG__CHECKSUM_TEXT];
+  uint64_t sum = 0, at;
+  size_t n;
+  int i;
+  fvg_status s = FVG_OK;
+  if (!said) return FVG_OK;
+  if (!buffer) return FVG_E_NOMEM;
+  for (i = w->metadata < 0 ? -1 : w->json.value[w->metadata].first; i >= 0; i = w->json.value[i].next)
+    sum += fvg__hash_metadata(w->json.value[i].key, w->json.value[i].string);
+  for (i = 0; i < w->n && !s; i++) {
+    const fvg__weight *e = &w->weight[i];
+    uint64_t h = fvg__hash_tensor_head(e->name, e->dtype, &e->shape);
+    for (at = e->begin; at < e->end && !s; at += n) {
+      n = e->end - at < FVG__CHUNK ? (size_t)(e->end - at) : FVG__CHUNK;
+      s = fvg__source_read(w->c, &w->source, buffer, at, n);
+      if (!s) h = fvg__hash(h, buffer, n);
+    }
+    sum += fvg__splitmix(&h);
+  }
+  fvg__release(w->c, buffer);
+  snprintf(found, sizeof found, "%08lx%08lx", (unsigned long)(sum >> 32), (unsigned long)(sum & 0xFFFFFFFFu));
+  if (s || strcmp(said, found) == 0) return s;
+  return fvg__fail(w->c, FVG_E_FORMAT, "%s: damaged: its metadata give the checksum %.16s, its contents have %s; take "
+                   "another copy (if you changed it on purpose, remove the checksum)", w->file, said, found);
+}
+
 static fvg_status fvg__safetensors_emit(fvg_ctx *c, const char *file, fvg_write_fn write, void *user,
                                         const fvg_named_tensor *tensors, int n, const fvg_metadata *metadata,
                                         int n_metadata) {
@@ -2362,66 +2701,13 @@ FVG_DEF fvg_status fvg_safetensors_write(fvg_ctx *c, fvg_write_fn write, void *u
 }
 
 #ifndef FVGPT_NO_STDIO
-/* A file in the making: PATH.part, which becomes PATH at the end or vanishes. */
-typedef struct fvg__part { FILE *file; char *name; int error; } fvg__part;
-
-static fvg_status fvg__part_open(fvg_ctx *c, fvg__part *p, const char *path) {
-  size_t n = strlen(path);
-  memset(p, 0, sizeof *p);
-  p->name = (char *)fvg__alloc(c, n + sizeof ".part");
-  if (!p->name) return FVG_E_NOMEM;
-  memcpy(p->name, path, n);
-  memcpy(p->name + n, ".part", sizeof ".part");
-  errno = 0;
-  p->file = fopen(p->name, "wb");
-  if (p->file) return FVG_OK;
-  fvg__fail(c, FVG_E_IO, "%s: cannot create: %s", p->name, strerror(errno));
-  fvg__release(c, p->name);
-  return FVG_E_IO;
-}
-
-static int fvg__part_write(void *user, const void *bytes, size_t n) {
-  fvg__part *p = (fvg__part *)user;
-  errno = 0;
-  if (fwrite(bytes, 1, n, p->file) == n) return 0;
-  p->error = errno;
-  return 1;
-}
-
-/* `s` is how the writing went. POSIX rename replaces the old file in one step; Windows wants it out of the way. */
-static fvg_status fvg__part_close(fvg_ctx *c, fvg__part *p, const char *path, fvg_status s) {
-  int failed = s == FVG_E_IO;
-  if (!failed) errno = 0;
-  if (fflush(p->file) && !failed) { failed = 1; p->error = errno; }
-  if (fclose(p->file) && !failed) { failed = 1; p->error = errno; }
-  if (!s && !failed) {
-#ifdef _WIN32
-    remove(path);
-#endif
-    if (rename(p->name, path)) { failed = 1; p->error = errno; }
-  }
-  if (s || failed) remove(p->name);
-  if (failed)
-    s = fvg__fail(c, FVG_E_IO, "%s: cannot write: %s", path, p->error ? strerror(p->error) : "unknown reason");
-  fvg__release(c, p->name);
-  return s;
-}
-
 FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path, const fvg_named_tensor *tensors, int n,
                                         const fvg_metadata *metadata, int n_metadata) {
-  fvg__part p;
-  fvg_status s = fvg__part_open(c, &p, path);
+  fvg__output p;
+  fvg_status s = fvg__output_open(c, &p, path);
   if (s) return s;
-  s = fvg__safetensors_emit(c, path, fvg__part_write, &p, tensors, n, metadata, n_metadata);
-  return fvg__part_close(c, &p, path, s);
-}
-
-FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes, size_t n) {
-  fvg__part p;
-  fvg_status s = fvg__part_open(c, &p, path);
-  if (s) return s;
-  if (n && fvg__part_write(&p, bytes, n)) s = FVG_E_IO;
-  return fvg__part_close(c, &p, path, s);
+  s = fvg__safetensors_emit(c, path, fvg__output_write, &p, tensors, n, metadata, n_metadata);
+  return fvg__output_close(c, &p, path, s);
 }
 #endif
 

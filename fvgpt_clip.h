@@ -433,8 +433,10 @@ typedef struct fvg_train_desc {
   uint64_t seed;                     /* of the order of the images                                             */
   double *epoch_loss;                /* [epochs] receives the mean loss of each; NULL: not wanted              */
   const char *state, *state_mark;    /* a file that holds the run after every epoch; NULL: none.  A run that finds
-                                        it goes on from there and ends bit for bit as if it had never stopped; it
-                                        is removed in the end.  It must bear the same mark (NULL: "")          */
+                                        it goes on from there and ends bit for bit as if it had never stopped.  It
+                                        must bear the same mark (NULL: ""); a damaged one is reported, and the run
+                                        begins anew.  The state of a finished run stays: remove it yourself once
+                                        what was trained is saved, so that nothing is lost between the two     */
 } fvg_train_desc;
 /* Stage 1: the method's vectors; v's features are plain CLIP's.  Stage 2: gates and adapters on the tuned learner l,
    whose tower makes v's features if it prompts it; the classes of plain CLIP are written into prompt_template (NULL:
@@ -3978,16 +3980,7 @@ static const char *const fvg__vocabulary_places[] = {
   "/../../model/bpe_simple_vocab_16e6.txt", NULL
 };
 
-/* Some systems open a folder as a file but none reads it, hence the byte. An empty file exists. */
-static int fvg__file_exists(const char *path) {
-  FILE *f = fopen(path, "rb");
-  int ok;
-  if (!f) return 0;
-  (void)fgetc(f);
-  ok = !ferror(f);
-  fclose(f);
-  return ok;
-}
+static int fvg__file_exists(const char *path) { return fvg__kind_of(path) == FVG__PLAIN_FILE; }
 
 static fvg_status fvg__open_tokenizer(fvg_clip *m, const char *path) {
   fvg_source source;
@@ -7968,7 +7961,8 @@ FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, const fvg_datas
 
    After an epoch the run's state may be kept in a file: tensors, the optimiser's memory, how far it is.  A run that
    finds such a state goes on from there, bit for bit as if it had never been cut off.  The file bears a mark of the
-   settings, and another run's state is an error. */
+   settings, and another run's state is an error.  A state that is damaged is not: the run begins anew, and says so.
+   The state of a finished run stays until its owner, who has to save the result first, removes it. */
 
 typedef struct fvg__dpc fvg__dpc;               /* chapter 21                                                      */
 
@@ -8099,6 +8093,15 @@ static fvg_status fvg__restore(fvg_ctx *c, fvg_weights *w, fvg_parameter *p) {
   return FVG_OK;
 }
 
+/* Writes the file with a checksum in its metadata, for which the settings must have a place left. */
+static fvg_status fvg__save_checked(fvg_ctx *c, const char *path, const fvg_named_tensor *tensor, int n,
+                                    fvg__settings *x) {
+  char sum[FVG__CHECKSUM_TEXT];
+  fvg__checksum(tensor, n, x->entry, x->n, sum);
+  fvg__set(x, FVG__CHECKSUM, sum);
+  return fvg_safetensors_save(c, path, tensor, n, x->entry, x->n);
+}
+
 /* ---- a run's state between epochs ---- */
 /* A run as tensors: parameters, the optimiser's moments under "momentum." and "variance.", what the method keeps
    ("average.").  The names live in `name`, 128 bytes each. */
@@ -8143,73 +8146,91 @@ static void fvg__state_free(fvg_ctx *c, fvg__state *x) {
 static fvg_status fvg__state_save(fvg__trainer *t, const fvg_train_desc *desc, int epoch) {
   fvg_ctx *c = t->clip->ctx;
   size_t size = (size_t)t->schedule.epochs * 32 + 1, at = 0;
-  char number[2][32], *losses = (char *)fvg__alloc(c, size);
-  fvg_metadata entry[4];
-  fvg__state x;
-  fvg_status s = fvg__state_new(t, &x);
+  char *losses = (char *)fvg__alloc(c, size);
+  fvg__settings *x = (fvg__settings *)fvg__alloc(c, sizeof *x);
+  fvg__state state;
+  fvg_status s = fvg__state_new(t, &state);
   int i;
-  if (!losses) s = FVG_E_NOMEM;
+  if (!losses || !x) s = FVG_E_NOMEM;
   for (i = 0; !s && i < epoch; i++) at += (size_t)snprintf(losses + at, size - at, "%.17g ", t->loss_sum[i]);
-  snprintf(number[0], sizeof number[0], "%d", epoch);
-  snprintf(number[1], sizeof number[1], "%ld", t->optimizer->step);
-  entry[0].key = "mark";
-  entry[0].value = desc->state_mark ? desc->state_mark : "";
-  entry[1].key = "epoch";
-  entry[1].value = number[0];
-  entry[2].key = "step";
-  entry[2].value = number[1];
-  entry[3].key = "losses";
-  entry[3].value = losses;
-  if (!s) s = fvg_safetensors_save(c, desc->state, x.tensor, x.n, entry, 4);
-  fvg__state_free(c, &x);
+  if (!s) {
+    fvg__set(x, "mark", desc->state_mark ? desc->state_mark : "");
+    fvg__set(x, "stage", t->what);
+    fvg__set_number(x, "epoch", epoch);
+    fvg__set_number(x, "step", (double)t->optimizer->step);
+    fvg__set(x, "losses", losses);
+    s = fvg__save_checked(c, desc->state, state.tensor, state.n, x);
+  }
+  fvg__state_free(c, &state);
   fvg__release(c, losses);
+  fvg__release(c, x);
   return s;
 }
 
-static fvg_status fvg__state_restore(fvg__trainer *t, fvg_weights *w, const fvg_train_desc *desc, int *epoch) {
+/* A whole state of another run is left alone: whoever made it wants to go on with it. */
+static fvg_status fvg__state_is_ours(const fvg__trainer *t, const fvg_weights *w, const fvg_train_desc *desc) {
+  const char *mark = fvg_weights_metadata(w, "mark"), *stage = fvg_weights_metadata(w, "stage");
+  if (mark && !strcmp(mark, desc->state_mark ? desc->state_mark : "") && (!stage || !strcmp(stage, t->what)))
+    return FVG_OK;
+  if (!mark && fvg_weights_metadata(w, "trainer"))               /* older versions wrote checkpoints by this name    */
+    return fvg__fail(t->clip->ctx, FVG_E_FORMAT, "%s: a checkpoint that was not finished", desc->state);
+  return fvg__fail(t->clip->ctx, FVG_E_ARG, "%s: a run with other settings was begun there; remove it to begin anew",
+                   desc->state);
+}
+
+/* Reads everything before it changes anything: what trains is either as it was after *epoch epochs or untouched. */
+static fvg_status fvg__state_restore(fvg__trainer *t, fvg_weights *w, const char *path, int *epoch) {
   fvg_ctx *c = t->clip->ctx;
-  const char *mark = fvg_weights_metadata(w, "mark"), *at = fvg_weights_metadata(w, "losses");
+  const char *at = fvg_weights_metadata(w, "losses");
+  fvg_tensor *read;
   fvg__state x;
-  fvg_status s;
   double step = 0;
-  int i;
-  if (!mark || !at || strcmp(mark, desc->state_mark ? desc->state_mark : ""))
-    return fvg__fail(c, FVG_E_ARG, "%s: a run with other settings was begun there; remove it to begin anew",
-                     desc->state);
-  s = fvg__get_whole(c, w, "epoch", 0, epoch);
-  if (!s && *epoch > t->schedule.epochs)
-    s = fvg__fail(c, FVG_E_FORMAT, "%s: epoch %d of %d", desc->state, *epoch, t->schedule.epochs);
+  int done = 0, i;
+  fvg_status s = fvg__get_whole(c, w, "epoch", 0, &done);
+  if (!s && (done > t->schedule.epochs || !at))
+    s = fvg__fail(c, FVG_E_FORMAT, "%s: epoch %d of %d, or no losses", path, done, t->schedule.epochs);
   if (!s) s = fvg__get_number(c, w, "step", &step);
   if (s) return s;
-  t->optimizer->step = (long)step;
-  for (i = 0; i < *epoch; i++) {
+  s = fvg__state_new(t, &x);
+  read = (fvg_tensor *)fvg__alloc_array(c, (size_t)x.n, sizeof *read);
+  if (!read) s = FVG_E_NOMEM;
+  for (i = 0; !s && i < x.n; i++) {
+    s = fvg__check_shape(c, w, x.tensor[i].name, x.tensor[i].tensor.n_dim, x.tensor[i].tensor.dim);
+    if (!s) s = fvg_weights_get(w, x.tensor[i].name, FVG_F32, &read[i]);
+  }
+  for (i = 0; !s && i < x.n; i++)
+    memcpy(x.tensor[i].tensor.data, read[i].data, fvg_tensor_count(&read[i]) * sizeof(float));
+  for (i = 0; !s && i < done; i++) {
     char *end;
     t->loss_sum[i] = strtod(at, &end);
     at = end;
   }
-  s = fvg__state_new(t, &x);
-  for (i = 0; !s && i < x.n; i++) {
-    fvg_parameter p;
-    memset(&p, 0, sizeof p);
-    p.name = x.tensor[i].name;
-    p.value = x.tensor[i].tensor;
-    s = fvg__restore(c, w, &p);
+  if (!s) {
+    t->optimizer->step = (long)step;
+    *epoch = done;
   }
+  for (i = 0; read && i < x.n; i++) fvg_tensor_free(c, &read[i]);
+  fvg__release(c, read);
   fvg__state_free(c, &x);
   return s;
 }
 
-/* *epoch is where to go on. */
+/* *epoch is where to go on.  The only faults that end the run are those that trying again may mend. */
 static fvg_status fvg__state_load(fvg__trainer *t, const fvg_train_desc *desc, int *epoch) {
+  fvg_ctx *c = t->clip->ctx;
   fvg_weights *w = NULL;
   fvg_source source;
   fvg_status s;
   if (!fvg__file_exists(desc->state)) return FVG_OK;
-  s = fvg_source_file(t->clip->ctx, &source, desc->state);
-  if (!s) s = fvg_weights_open(t->clip->ctx, &w, &source);
-  if (!s) s = fvg__state_restore(t, w, desc, epoch);
+  s = fvg_source_file(c, &source, desc->state);
+  if (!s) s = fvg_weights_open(c, &w, &source);
+  if (!s) s = fvg__weights_verify(w);
+  if (!s) s = fvg__state_is_ours(t, w, desc);
+  if (!s) s = fvg__state_restore(t, w, desc->state, epoch);
   fvg_weights_close(w);
-  return s;
+  if (!s || s == FVG_E_NOMEM || s == FVG_E_ARG) return s;
+  fvg__log(c, 0, "%s; %s begins anew", fvg_error(c), t->what);
+  return FVG_OK;
 }
 #endif
 
@@ -8259,9 +8280,6 @@ static fvg_status fvg__train_epochs(fvg__trainer *t, const fvg_train_desc *desc,
   }
   for (epoch = 0; !s && desc && desc->epoch_loss && epoch < t->schedule.epochs; epoch++)
     desc->epoch_loss[epoch] = t->loss_sum[epoch] / (double)per_epoch;
-#ifndef FVGPT_NO_STDIO
-  if (!s && desc && desc->state) remove(desc->state);
-#endif
   return s;
 }
 
@@ -9022,7 +9040,7 @@ static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
 FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_learner *l, fvg_fvgpt *f,
                                        const fvg_metadata *settings, int n_settings) {
   fvg_ctx *c = l->clip->ctx;
-  int n_own = 10 + 12, n_tensor = l->n_param + (f ? f->n_params : 0), n = 0, i;
+  int n_own = 11 + 12, n_tensor = l->n_param + (f ? f->n_params : 0), n = 0, i;
   fvg_named_tensor *tensor = (fvg_named_tensor *)fvg__alloc_array(c, (size_t)n_tensor, sizeof *tensor);
   char *names = fvg__names_json(c, l->class_name, l->n_class), trainer[64];
   fvg__settings *x = (fvg__settings *)fvg__alloc(c, sizeof *x);
@@ -9067,7 +9085,7 @@ FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_learner *l, fvg_fvg
     fvg__set_number(x, "normalise_entropy", d->normalise_entropy);
   }
   for (i = 0; !s && i < n_settings; i++) fvg__set(x, settings[i].key, settings[i].value);
-  if (!s) s = fvg_safetensors_save(c, path, tensor, n, x->entry, x->n);
+  if (!s) s = fvg__save_checked(c, path, tensor, n, x);
   fvg__release(c, tensor);
   fvg__release(c, names);
   fvg__release(c, x);
@@ -9221,6 +9239,7 @@ FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, const char *path, fvg_learne
   if (settings) *settings = NULL;
   s = fvg_source_file(m->ctx, &source, path);
   if (!s) s = fvg_weights_open(m->ctx, &w, &source);
+  if (!s) s = fvg__weights_verify(w);
   if (!s) s = fvg__restore_learner(m, w, l);
   if (!s) s = fvg__restore_fvgpt(m, w, f);
   if (s) {

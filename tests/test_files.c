@@ -535,13 +535,169 @@ static void test_stdio(void) {
   remove(path);
 }
 
+/* What is written to a link goes where it leads, and the link stays; a pipe gets the bytes; no temporary file stays. */
+#ifdef FVG__POSIX_FILES
+#include <dirent.h>
+#include <pthread.h>
+int symlink(const char *target, const char *link_path);
+int mkfifo(const char *fifo, mode_t mode);
+
+static int temporaries(const char *folder) {
+  DIR *d = opendir(folder);
+  struct dirent *e;
+  int n = 0;
+  while (d && (e = readdir(d)) != NULL) n += fvg__is_temporary(e->d_name) && strstr(e->d_name, "test_files") != NULL;
+  if (d) closedir(d);
+  return n;
+}
+
+static int holds(const char *name, const char *text) {
+  fvg_source s;
+  uint8_t *all = NULL;
+  size_t n = 0;
+  int ok = !fvg_source_file(c, &s, name) && !fvg_source_read_all(c, &s, &all, &n) && n == strlen(text) &&
+           !memcmp(all, text, n);
+  fvg_bytes_free(c, all);
+  fvg_source_close(&s);
+  return ok;
+}
+
+static int is_link(const char *name) { char to[8]; return readlink(name, to, sizeof to) > 0; }
+
+typedef struct pipe_reader { const char *name; char got[64]; size_t n; } pipe_reader;
+static void *read_pipe(void *user) {
+  pipe_reader *r = (pipe_reader *)user;
+  FILE *f = fopen(r->name, "rb");
+  if (f) { r->n = fread(r->got, 1, sizeof r->got, f); fclose(f); }
+  return NULL;
+}
+
+static void test_links(const char *folder) {
+  char link_1[1040], link_2[1040], to[1040];
+  const char *base = strrchr(path, '/') + 1;
+  sprintf(link_1, "%s.link-1", path);
+  sprintf(link_2, "%s.link-2", path);
+  sprintf(to, "%s.link-2", base);                    /* the first relative, the second absolute                     */
+  remove(link_1);
+  remove(link_2);
+  remove(path);
+  check(!symlink(to, link_1) && !symlink(path[0] == '/' ? path : base, link_2), "two links in a row");
+  check(!fvg_file_save(c, link_1, "one", 3) && is_link(link_1) && is_link(link_2) && holds(path, "one"),
+        "through two links to a file that was not there: the links stay");
+  check(!fvg_file_save(c, link_1, "two", 3) && is_link(link_1) && is_link(link_2) && holds(path, "two"),
+        "and to one that is");
+  remove(link_2);
+  check(!symlink(strrchr(link_1, '/') + 1, link_2) && fvg_file_save(c, link_1, "three", 5) == FVG_E_IO &&
+        says(link_1) && is_link(link_1) && is_link(link_2), "links in a circle are refused");
+  remove(link_1);
+  remove(link_2);
+  check(temporaries(folder) == 0, "no temporary file stays");
+}
+
+static void test_pipe(const char *folder) {
+  pipe_reader r;
+  pthread_t thread;
+  fvg_source s;
+  fvg_named_tensor t = named("a", FVG_F32, f32, 2, 3, 2);
+  struct stat x;
+  memset(&r, 0, sizeof r);
+  r.name = part;
+  remove(part);
+  check(!mkfifo(part, 0600), "a pipe with a name");
+  check(fvg_source_file(c, &s, part) == FVG_E_IO && says(part) && says("not a plain file"),
+        "it is not read from, and nobody waits for it");
+  if (pthread_create(&thread, NULL, read_pipe, &r)) { check(0, "a thread"); return; }
+  check(!fvg_file_save(c, part, "through the pipe", 16), "written to");
+  pthread_join(thread, NULL);
+  check(r.n == 16 && !memcmp(r.got, "through the pipe", 16), "the other end has the bytes");
+  check(!stat(part, &x) && S_ISFIFO(x.st_mode), "and it is a pipe still");
+  if (pthread_create(&thread, NULL, read_pipe, &r)) { check(0, "a thread"); return; }
+  check(!fvg_safetensors_save(c, part, &t, 1, NULL, 0), "so are safetensors");
+  pthread_join(thread, NULL);
+  check(r.n == 64 && !memcmp(r.got + 8, "{\"a\"", 4) && !stat(part, &x) && S_ISFIFO(x.st_mode), "and it stays");
+  remove(part);
+  check(temporaries(folder) == 0, "no temporary file stays");
+}
+
+/* Somebody who knows the names of temporary files lays a link there: they are opened only where nothing is. */
+static void test_no_link_is_followed(void) {
+  char victim[1040];
+  FILE *f;
+  sprintf(victim, "%s.victim", path);
+  check(!fvg_file_save(c, victim, "precious", 8), "a file that must stay");
+  remove(part);
+  check(!symlink(path[0] == '/' ? victim : strrchr(victim, '/') + 1, part), "a link to it");
+  f = fopen(part, FVG__CREATE);
+  check(!f && errno == EEXIST && holds(victim, "precious"), "a temporary file is never opened through a link");
+  if (f) fclose(f);
+  remove(part);
+  remove(victim);
+}
+#endif
+
+/* Several writers of one file at once: each whole file that is seen there is one of theirs. */
+static void test_names_differ(void) {
+  fvg__output one, two;
+  memset(&one, 0, sizeof one);
+  check(!fvg__output_open(c, &one, path) && !fvg__output_open(c, &two, path) && strcmp(one.temporary, two.temporary),
+        "two writers of one file have two temporary files");
+  check(fvg__is_temporary(one.temporary) && strcmp(one.temporary, part) && !fvg__is_temporary(path) &&
+        !fvg__is_temporary(part) && !fvg__is_temporary("x.tmp-0123456") && !fvg__is_temporary("x.tmp-0123456g"),
+        "whose names are known by their look");
+  check(!fvg__output_write(&one, "11", 2) && !fvg__output_write(&two, "2", 1) &&
+        !fvg__output_close(c, &one, path, FVG_OK) && !fvg__output_close(c, &two, path, FVG_OK), "both are written");
+  remove(path);
+}
+
+/* A file of floats with settings, then each of its bits flipped. */
+static void test_checksum(void) {
+  static bytes b;
+  fvg_named_tensor t[2];
+  fvg_metadata m[3];
+  char sum[FVG__CHECKSUM_TEXT], again[FVG__CHECKSUM_TEXT];
+  fvg_weights *w = NULL;
+  size_t at, silent = 0, harmless = 0;
+  t[0] = named("a", FVG_F32, f32, 2, 2, 3);
+  t[1] = named("half", FVG_F16, f16, 1, 3, 0);
+  m[0].key = "trainer"; m[0].value = "CoOp";
+  m[1].key = "n_ctx"; m[1].value = "4";
+  fvg__checksum(t, 2, m, 2, sum);
+  m[2].key = FVG__CHECKSUM; m[2].value = sum;
+  memset(&b, 0, sizeof b);
+  check(!fvg_safetensors_write(c, append, &b, t, 2, m, 3) && !open_bytes(&w, b.data, b.n) && !fvg__weights_verify(w),
+        "a checksum fits its file");
+  fvg_weights_close(w);
+  fvg__checksum(t, 2, m, 3, again);
+  check(!strcmp(sum, again), "and does not count itself");
+  for (at = 0; at < 8 * b.n; at++) {
+    fvg_status s;
+    b.data[at / 8] = (uint8_t)(b.data[at / 8] ^ 1u << at % 8);
+    w = NULL;
+    s = open_bytes(&w, b.data, b.n);
+    if (!s) s = fvg__weights_verify(w);
+    if (!s && fvg_weights_metadata(w, "trainer") && !strcmp(fvg_weights_metadata(w, "trainer"), "CoOp") &&
+        fvg_weights_metadata(w, "n_ctx") && !strcmp(fvg_weights_metadata(w, "n_ctx"), "4") &&
+        same(w, "a", FVG_F32, f32, 24) && same(w, "half", FVG_F16, f16, 6)) harmless++;
+    else if (!s) silent++;
+    fvg_weights_close(w);
+    b.data[at / 8] = (uint8_t)(b.data[at / 8] ^ 1u << at % 8);
+  }
+  printf("%lu single bits flipped, %lu without effect (the word checksum itself)\n", (unsigned long)(8 * b.n),
+         (unsigned long)harmless);
+  check(silent == 0 && harmless <= 64, "each flipped bit is found, or changes nothing");
+  b.data[b.n - 1]++;
+  check(!open_bytes(&w, b.data, b.n) && fvg__weights_verify(w) == FVG_E_FORMAT && says("m.safetensors: damaged"),
+        "and the message names the file");
+  fvg_weights_close(w);
+}
+
 static void test_stdio_errors(void) {
   fvg_source s;
   check(fvg_source_file(c, &s, "no/such/file.x") == FVG_E_IO && says("no/such/file.x: ") && !s.read,
         "a file that is not there");
   check(fvg_source_file(c, &s, ".") == FVG_E_IO && says(".: cannot"), "a folder is not a file");
   check(fvg_file_save(c, "no/such/folder.x", "a", 1) == FVG_E_IO && says("no/such/folder.x") &&
-        !exists("no/such/folder.x.part"),
+        !exists("no/such/folder.x"),
         "a folder that is not there");
   check(fvg_file_save(c, ".", "a", 1) == FVG_E_IO && says(".: cannot write") && !exists("..part"),
         "a place where a folder is");
@@ -592,6 +748,13 @@ int main(void) {
   test_out_of_memory();
   test_stdio();
   test_stdio_errors();
+#ifdef FVG__POSIX_FILES
+  test_links(folder);
+  test_pipe(folder);
+  test_no_link_is_followed();
+#endif
+  test_names_differ();
+  test_checksum();
   test_shared_model();
   check(fvg_mem_used(c) == 0, "no memory stays");
   fvg_free(c);

@@ -1070,7 +1070,7 @@ static int count_down(void *user, const fvg_progress *p) {
   return p->n_epochs > 0 && --*left == 0;        /* encoding has no epochs                                          */
 }
 
-/* Four epochs of a method and of FVG-PT on it, both from one state file; every stop takes `steps` more steps. */
+/* Four epochs of a method and of FVG-PT on it, each with a state file; every stop takes `steps` more steps. */
 static fvg_status run_with_state(world *w, const char *method, int *left, int steps, fvg_learner **l, fvg_fvgpt **f,
                                  double *loss, const char *mark) {
   fvg_learner_desc d;
@@ -1097,6 +1097,7 @@ static fvg_status run_with_state(world *w, const char *method, int *left, int st
   if (!s) s = fvg_views_new(w->m, &v, &w->set, &vd);
   if (!s) s = fvg_learner_train(*l, v, &w->train, &t);
   vd.learner = *l;
+  t.state = mark ? STATE "-2" : NULL;
   t.epoch_loss = loss + 4;
   if (!s) s = fvg_fvgpt_new(w->c, f, &fd);
   if (!s) s = fvg_views_new(w->m, &own, &w->set, &vd);
@@ -1145,12 +1146,94 @@ static void test_resume(void) {
     check(same_parameters(whole->param, cut->param, n), "to the same parameters, bit for bit");
     check(same_parameters(f_whole->params, f_cut->params, f_whole->n_params), "and so does what follows");
     check(same(loss, again, sizeof loss), "and the same losses");
-    check(!exists(STATE), "and leaves no state");
+    check(exists(STATE) && exists(STATE "-2"), "and its states stay until what was trained is saved");
+    fvg_learner_free(cut);
+    fvg_fvgpt_free(f_cut);
+    check(!run_with_state(&w, method[i], &left, 1, &cut, &f_cut, again, "a") &&
+              same_parameters(whole->param, cut->param, n) &&
+              same_parameters(f_whole->params, f_cut->params, f_whole->n_params) && same(loss, again, sizeof loss),
+          "from them the finished run comes back without a step");
+    remove(STATE);
+    remove(STATE "-2");
     fvg_learner_free(cut);
     fvg_fvgpt_free(f_cut);
     fvg_learner_free(whole);
     fvg_fvgpt_free(f_whole);
   }
+  world_close(&w);
+}
+
+/* A state that was spoiled costs the epochs in it, and a warning, never the run. */
+static char warned[600];
+static void keep_warning(void *user, int level, const char *message) {
+  (void)user;
+  if (level == 0) snprintf(warned, sizeof warned, "%s", message);
+}
+
+static fvg_status one_stage(world *w, fvg_views *v, int *left, int steps, fvg_learner **l, const char *mark) {
+  fvg_train_desc t = train_desc(4);
+  fvg_learner_desc d;
+  fvg_status s;
+  memset(&d, 0, sizeof d);
+  d.method = fvg_method_named("CoOp");
+  t.state = STATE;
+  t.state_mark = mark;
+  *left = steps;
+  warned[0] = 0;
+  s = fvg_learner_new(w->m, l, &d, names, BASE);
+  return s ? s : fvg_learner_train(*l, v, &w->train, &t);
+}
+
+static void test_spoiled_states(void) {
+  static const char *const what[] = {
+    "empty", "cut at half", "one bit of a number flipped", "one bit of the header flipped", "another program's text",
+    "a checkpoint that an older version was writing"};
+  enum { N_WAYS = sizeof what / sizeof *what };
+  world w;
+  fvg_desc d;
+  fvg_views *v;
+  fvg_learner *whole, *l = NULL;
+  fvg_source s;
+  uint8_t *bytes = NULL;
+  size_t n = 0;
+  int left, i;
+  memset(&d, 0, sizeof d);
+  d.progress = count_down;
+  d.log = keep_warning;
+  d.user = &left;
+  if (world_open(&w, &d)) { check(0, "a world to spoil"); return; }
+  v = new_views(&w, FVG_AUGMENT_FIXED_CROPS, 2, 1, 0);
+  remove(STATE);
+  check(!one_stage(&w, v, &left, 100000, &whole, "a") && !warned[0], fvg_error(w.c));
+  remove(STATE);
+  check(one_stage(&w, v, &left, N / 4 * 5 / 2, &l, "a") == FVG_E_CANCELLED && exists(STATE), "one that was stopped");
+  fvg_learner_free(l);
+  need(!fvg_source_file(w.c, &s, STATE) && !fvg_source_read_all(w.c, &s, &bytes, &n), "its state");
+  fvg_source_close(&s);
+  for (i = 0; i < N_WAYS; i++) {
+    fvg_metadata old = {"trainer", "PromptSRC"};
+    size_t place = i == 2 ? n - 2 : 40;
+    if (i == 2 || i == 3) bytes[place] ^= 4;
+    if (i < 4) need(!fvg_file_save(w.c, STATE, bytes, i == 0 ? 0 : i == 1 ? n / 2 : n), "a spoiled state");
+    if (i == 2 || i == 3) bytes[place] ^= 4;
+    if (i == 4) need(!fvg_file_save(w.c, STATE, "hello", 5), "a text");
+    if (i == 5) need(!fvg_safetensors_save(w.c, STATE, NULL, 0, &old, 1), "a checkpoint");
+    check(!one_stage(&w, v, &left, 100000, &l, "a") && strstr(warned, STATE) && strstr(warned, "begins anew"),
+          what[i]);
+    check(same_parameters(whole->param, l->param, l->n_param), "it ends as it should");
+    fvg_learner_free(l);
+  }
+  need(!fvg_file_save(w.c, STATE, bytes, n), "the whole state");
+  check(one_stage(&w, v, &left, 100000, &l, "b") == FVG_E_ARG && one_line(w.c, STATE, "other settings"),
+        "a whole state of other settings is left alone");
+  fvg_learner_free(l);
+  check(!one_stage(&w, v, &left, N / 4 * 2 + 1, &l, "a") && !warned[0] &&
+        same_parameters(whole->param, l->param, l->n_param), "and gone on with by its own run");
+  fvg_learner_free(l);
+  fvg_learner_free(whole);
+  fvg_bytes_free(w.c, bytes);
+  fvg_views_free(v);
+  remove(STATE);
   world_close(&w);
 }
 
@@ -1485,7 +1568,8 @@ static void test_dpc_training(void) {
   fvg_learner_free(cut);
   left = 100000;
   need(!fvg_learner_copy(&cut, tuned), "a copy");
-  check(!fvg_dpc_train(cut, tuned, v, &w.train, &dpc, &t) && !exists(STATE), "it goes on");
+  check(!fvg_dpc_train(cut, tuned, v, &w.train, &dpc, &t) && exists(STATE), "it goes on");
+  remove(STATE);
   check(same_parameters(whole->param, cut->param, 1) && same(loss, again, sizeof loss),
         "to the same end, bit for bit");
   check(!fvg_dpc_reweigh(cut, tuned, 0.5f, 0) && same_parameters(cut->param, tuned->param, 1),
@@ -1564,6 +1648,7 @@ int main(void) {
   fvg_fvgpt_free(f);
   world_close(&w);
   test_resume();
+  test_spoiled_states();
   test_dpc_training();
   test_threads();
   test_allocation_failures();

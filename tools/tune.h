@@ -176,6 +176,7 @@ static fvg_status open_entry(tuning *t, const table_entry *e) {
   else snprintf(t->out, sizeof t->out, "%s", t->o->out);
   s = open_root(c, t->o, e->root, e->dataset, &t->d);
   if (!s) s = make_folders(c, t->out);
+  if (!s) remove_temporaries(t->out);
   if (!s && t->train_half == FVG_BASE) {
     s = add_test(t, &t->d, FVG_BASE, "base", 1);
     if (!s) s = add_test(t, &t->d, FVG_NEW, "new", 0);
@@ -253,6 +254,7 @@ static fvg_status tune(fvg_ctx *c, const options *o) {
   if (!s) s = parse_entries(t, c);
   if (!s) s = lock_out(t, c);
   if (!s) s = open_model(c, o, &t->m);
+  if (!s) remove_temporaries(o->out);
   if (!s) s = tune_all(t);
   for (e = 0; e <= MAX_ENTRIES; e++) unlock_folder(&t->lock[e]);
   fvg_clip_free(t->m);

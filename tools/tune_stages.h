@@ -1,6 +1,6 @@
 /* fvgpt tune, second part: a stage of training, from its checkpoint if it is finished, from its last epoch if it was
    cut off.  Whatever determines a stage is kept in its checkpoint and marks its state, and another value is an error:
-   nothing is lost. */
+   nothing is lost.  A state is removed only when the checkpoint is on the disk. */
 
 /* ---- what determines a stage ---- */
 /* A short mark of what was tuned on what, wherever the files lie:
@@ -155,11 +155,29 @@ static fvg_status reuse(tuning *t, const char *path, const fvg__settings *x, fvg
   return s;
 }
 
+/* What a killed run left of files that it was writing; nobody else writes to these folders. */
+#ifdef FVGPT_DIRENT
+static void remove_if_temporary(void *folder, const char *name, int is_folder) {
+  char path[1400];
+  int n = snprintf(path, sizeof path, "%s/%s", (const char *)folder, name);
+  if (!is_folder && fvg__is_temporary(name) && n > 0 && (size_t)n < sizeof path) remove(path);
+}
+
+static void remove_temporaries(const char *folder) {
+  (void)fvg__list_dirent(NULL, folder, remove_if_temporary, (void *)folder);
+}
+#else
+static void remove_temporaries(const char *folder) { (void)folder; }
+#endif
+
 static fvg_status checkpoint_path(const tuning *t, const char *name, int seed, char *path, size_t n) {
   char folder[1180];
+  fvg_status s;
   snprintf(folder, sizeof folder, "%s/%s/seed%d", t->out, name, seed);
+  s = make_folders(t->m->ctx, folder);
+  if (!s) remove_temporaries(folder);
   path_in(folder, path, n);
-  return make_folders(t->m->ctx, folder);
+  return s;
 }
 
 /* FVG-PT's foreground modules, and methods that train on the foreground. */
@@ -229,12 +247,17 @@ static fvg_status learner_for(tuning *t, const table_row *r, const char *const *
   return s ? s : fvg_learner_new(t->m, l, &desc, name, n_class);
 }
 
-/* A stage at work: its checkpoint, its state while it lasts, and what determines it. */
+/* A stage at work: its checkpoint, its state while it lasts, that of the cross-fitted gate, and what determines it. */
 typedef struct stage {
   fvg__settings settings;
-  char path[1280], state[1300], mark[32];
+  char path[1280], state[1300], gate_state[1300], mark[32];
   fvg_train_desc desc;
 } stage;
+
+static void remove_states(const stage *g) {
+  remove(g->state);
+  remove(g->gate_state);
+}
 
 /* Its finished result in *l and *f, or both NULL and `g` ready to train.  like: the learner that it should be. */
 static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const char *name, int seed,
@@ -248,11 +271,13 @@ static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const cha
   mark_of(&g->settings, like, r, g->mark);
   if (!s) s = reuse(t, g->path, &g->settings, like, l, f, curve);
   if (s) return s;
+  snprintf(g->state, sizeof g->state, "%s.part", g->path);
+  snprintf(g->gate_state, sizeof g->gate_state, "%s.gate.part", g->path);
   if (*l) {
+    remove_states(g);                               /* the run may have ended between the checkpoint and this        */
     print(stderr, "%-10s seed %d: reusing %s\n", name, seed, g->path);
     return FVG_OK;
   }
-  snprintf(g->state, sizeof g->state, "%s.part", g->path);
   g->desc.state = g->state;
   g->desc.state_mark = g->mark;
   g->desc.epoch_loss = (double *)fvg__alloc_array(t->m->ctx, (size_t)g->desc.optimizer.epochs, sizeof(double));
@@ -263,6 +288,7 @@ static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const cha
 static fvg_status stage_end(tuning *t, stage *g, fvg_status s, fvg_learner *l, fvg_fvgpt *f, char **curve) {
   if (!s) s = keep_curve(t, g->desc.epoch_loss, g->desc.optimizer.epochs, &g->settings, curve);
   if (!s) s = fvg_checkpoint_save(g->path, l, f, g->settings.entry, g->settings.n);
+  if (!s) remove_states(g);
   fvg__release(t->m->ctx, g->desc.epoch_loss);
   return s;
 }
@@ -310,7 +336,7 @@ static const double guard = 2.33;
    the classes, and the gate learns from the other half.  Guarded, it does so only if plain CLIP scores these pictures
    better than the halves' learners, by more than chance explains. */
 static fvg_status calibrate(tuning *t, const table_row *r, int seed, const fvg_items *items, fvg_learner *tuned,
-                            fvg_fvgpt *f) {
+                            fvg_fvgpt *f, const stage *g) {
   fvg_ctx *c = t->m->ctx;
   const table_row *backbone = &t->row[r->backbone];
   fvg_train_desc desc = train_desc_of(t, r, seed);
@@ -322,6 +348,8 @@ static fvg_status calibrate(tuning *t, const table_row *r, int seed, const fvg_i
   double evidence = HUGE_VAL;
   int n[2], i;
   fvg_status s = FVG_OK;
+  desc.state = g->gate_state;
+  desc.state_mark = g->mark;
   memset(half, 0, sizeof half);
   for (i = 0; i < 2; i++) {
     name[i] = (const char **)fvg__alloc_array(c, (size_t)tuned->n_class, sizeof *name[i]);
@@ -384,7 +412,7 @@ static fvg_status stage_fvgpt(tuning *t, int row, int run, const fvg_items *item
   s = fvg_fvgpt_new(t->m->ctx, f, &modules);
   if (!s) s = views_for(t, seed, STAGE_2, l, &views);
   if (!s) s = fvg_fvgpt_train(*f, l, views, items, t->o->prompt_template, &g.desc);
-  if (!s && calibration_of(t->o, r) != PUBLISHED) s = calibrate(t, r, seed, items, l, *f);
+  if (!s && calibration_of(t->o, r) != PUBLISHED) s = calibrate(t, r, seed, items, l, *f, &g);
   views_done(t, views);
   return stage_end(t, &g, s, l, *f, &t->curve[row][run]);
 }
@@ -418,6 +446,7 @@ static fvg_status stage_dpc(tuning *t, int row, int run, const fvg_items *items,
   snprintf(folder, sizeof folder, "%s/%s/seed%d/new", t->out, r->name, seed);
   path_in(folder, path, sizeof path);
   if (!s) s = make_folders(t->m->ctx, folder);
+  if (!s) remove_temporaries(folder);
   fvg__set_number(&g.settings, "dpc_weight_for_new", t->o->dpc_weight_for_new);
   return s ? s : fvg_checkpoint_save(path, *for_new, NULL, g.settings.entry, g.settings.n);
 }
