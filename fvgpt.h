@@ -503,8 +503,8 @@ FVG_DEF fvg_status fvg_fvgpt_base_logits(fvg_fvgpt *m, const float *f, int n, co
    With no_pc the base branch's logits, and b = 0. */
 FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const float *f_clip, int n, const float *g,
                                         const float *g_clip, int n_class, float *logits, float *b);
-/* The foreground trust r [n] of images with masks (batch->label is not used): 0 where a mask does not count under
-   area_rule; with no_frg 1 where it does. */
+/* The foreground trust r [n] of images with masks, the same bits as the loss's r (batch->label is not used): 0 where a
+   mask does not count under area_rule; with no_frg 1 where it does. */
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *batch, float *r);
 
 #ifdef __cplusplus
@@ -5754,6 +5754,13 @@ static fvg_status fvg__fvgpt_check(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
 /* sum + term, sum being NULL when there is none yet */
 static fvg_node *fvg__add_term(fvg_node *sum, fvg_node *term) { return sum ? fvg_add(sum, term) : term; }
 
+/* What FRG compares: scores of the picture or of its foreground view, by the feature that scores base classes.  The
+   loss and fvg_fvgpt_trust share it, so that both see the same r. */
+static fvg_node *fvg__view_logits(fvg_fvgpt *m, const fvg_fvgpt_batch *x, int foreground, fvg_node *g) {
+  const float *full = x->f_score ? x->f_score : x->f, *fg = x->f_score_fg ? x->f_score_fg : x->f_fg;
+  return g ? fvg__logits(m, fvg_const(g->tape, x->n, m->desc.width, foreground ? fg : full), g) : NULL;
+}
+
 FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *x, fvg_fvgpt_report *report) {
   const fvg_fvgpt_desc *d = &m->desc;
   float kl_factor = d->kl_tau2 ? d->tau * d->tau : 1;
@@ -5766,8 +5773,8 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
   f = fvg_const(t, x->n, width, x->f);
   g = fvg_const(t, x->n_class, width, x->g);
   z = fvg__logits(m, f, g);
-  z_full = x->f_score ? fvg__logits(m, fvg_const(t, x->n, width, x->f_score), g) : z;
-  z_fg = fvg__logits(m, fvg_const(t, x->n, width, x->f_score_fg ? x->f_score_fg : x->f_fg), g);
+  z_full = x->f_score ? fvg__view_logits(m, x, 0, g) : z;
+  z_fg = fvg__view_logits(m, x, 1, g);
   z_clip = fvg__logits(m, x->f_clip ? fvg_const(t, x->n, width, x->f_clip) : f,
                        fvg_const(t, x->n_class, width, x->g_clip));
   p_full = fvg_softmax(z_full, d->tau);
@@ -5879,10 +5886,10 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *x, float
     return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: trust needs f, f_fg, g and area");
   fvg_tape_clear(t);
   g = fvg_const(t, x->n_class, m->desc.width, x->g);
-  p_full = fvg_softmax(fvg__logits(m, fvg_const(t, x->n, m->desc.width, x->f), g), m->desc.tau);
-  p_fg = fvg_softmax(fvg__logits(m, fvg_const(t, x->n, m->desc.width, x->f_fg), g), m->desc.tau);
+  p_full = fvg_softmax(fvg__view_logits(m, x, 0, g), m->desc.tau);
+  p_fg = fvg_softmax(fvg__view_logits(m, x, 1, g), m->desc.tau);
   counts = fvg_zeros(t, x->n, 1);
-  if (!counts) return m->ctx->status;
+  if (!counts || !p_full || !p_fg) return m->ctx->status;
   q = fvg__frg_logit(m, p_full, p_fg, x->area, fvg_fill(counts));
   return fvg__copy_out(m, m->desc.no_frg ? counts : fvg_mul(fvg_sigmoid(q), counts), r);
 }

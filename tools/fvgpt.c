@@ -48,8 +48,13 @@ static const char manual[] =
   "fvgpt tune       --model DIR --data ROOT [--data ROOT2]... --trainer NAME,... --out DIR\n"
   "                 NAME: CoOp KgCoOp ProGrad CoCoOp PromptSRC MaPLe DAPT MMRL, or FVGPT_ or DPC_ before one\n"
   "                 [--split F] [--shots 16] [--seeds 1,2,3] [--augment crop|none|squash|crop:K]\n"
-  "                 [--epochs N] [--lr X] [--batch N] (else each method's own) [--set NAME=VALUE]...\n"
+  "                 [--preset fork|original] published settings of each method, for the protocol and the data set:\n"
+  "                 those of FVG-PT's fork (default: the paper's tables come from it) or of the method's own code;\n"
+  "                 where a source says nothing, the fork's for base to new.  FVG-PT and DPC have one of their own\n"
+  "                 [--epochs N] [--lr X] [--batch N] [--set NAME=VALUE]... go before the preset's\n"
   "                 [--n-ctx 4] [--ctx-init WORDS] [--class-token-position end|middle|front]\n"
+  "                 WORDS: CoOp, KgCoOp, CoCoOp learn a vector for each word; MaPLe, DAPT, PromptSRC the first\n"
+  "                 n-ctx tokens; ProGrad n-ctx vectors, the words last; tokens that are left stay fixed words\n"
   "                 [--lambda-base 10] [--lambda-new 1] [--template \"a photo of a {}.\"] [--fill-black]\n"
   "                 [--calibration published|crossfit|guarded] [--entropy raw|normalised] [--ablate]\n"
   "                 [--dpc-weight 0.5] [--dpc-weight-for-new 0] [--dpc-top-k 8]\n"
@@ -60,7 +65,7 @@ static const char manual[] =
   "                 off goes on where it stopped when the same command is given again\n"
   "fvgpt eval       --model DIR --data ROOT --checkpoint DIR --split-half base|new|all [--split F] [--template STR]\n"
   "                 with --trainer NAME, --checkpoint is a published trainer's file (model.pth.tar-N), and --set,\n"
-  "                 --n-ctx, --class-token-position say how it was trained\n"
+  "                 --preset, --few-shot, --n-ctx, --ctx-init, --class-token-position say how it was trained\n"
   "fvgpt report     --model DIR --data ROOT --runs RUNS [--data ROOT2 --runs RUNS2]... --out DIR\n"
   "                 [--pictures 6] [--split F]\n"
   "                 RUNS is the --out of a finished tune --trainer FVGPT_CoOp on ROOT; writes DIR/index.html with\n"
@@ -126,6 +131,8 @@ static const char *hint(const char *word, char text[WORD + 20]) {
 
 /* ---- options ---- */
 enum { MAX_SET = 32 };                              /* times that --set is taken                                */
+enum { MAX_OPTIONS = MAX_SET + FVG_RECIPE_OPTIONS };                /* of a learner: --set's and its preset's   */
+static const char *const preset_name[] = {"fork", "original"};     /* fvg_preset                               */
 
 typedef struct options {
   const char *command, *model, *merges, *data, *split, *trainer, *out, *checkpoint, *half, *classes, *pixels, *crop;
@@ -135,7 +142,7 @@ typedef struct options {
   char *dataset_names;                              /* all_dataset points into it                               */
   int argc, n_image, n_text, n_rest, n_data, n_runs, n_set, n_dataset, n_shots, all_shots[16], pictures;
   int size, flip, nearest, epochs, batch, threads, n_ctx, csc, fill_black, ablate, few_shot, normalised;
-  int calibration, dpc_top_k;
+  int calibration, dpc_top_k, preset;
   double lr, lambda_base, lambda_new, dpc_weight, dpc_weight_for_new;
 } options;
 
@@ -225,6 +232,7 @@ static int take(options *o, const char *name, const char *value) {
   if (!strcmp(name, "--set")) return take_set(o, value);
   if (!strcmp(name, "--shots")) return take_shots(o, value);
   if (!strcmp(name, "--calibration")) return one_of(name, value, "published crossfit guarded", &o->calibration);
+  if (!strcmp(name, "--preset")) return one_of(name, value, "fork original", &o->preset);
   if (!strcmp(name, "--entropy")) return one_of(name, value, "raw normalised", &o->normalised);
   if (!strcmp(name, "--epochs")) return whole(name, value, 1, 65536, &o->epochs);
   if (!strcmp(name, "--batch")) return whole(name, value, 1, 100000, &o->batch);
@@ -694,18 +702,29 @@ static int option_named(const fvg_method *method, const char *text, fvg_option *
   return 0;
 }
 
-/* option: room for desc->option. */
+/* What the method trains with: the preset's recipe for the protocol, the published set and the shots, under what the
+   command line says itself. */
+static void recipe_of(const options *o, const fvg_method *method, const fvg_dataset_card *card, int shots,
+                      fvg_recipe *r) {
+  fvg_protocol protocol = o->transfer_to ? FVG_CROSS_DATA : o->few_shot ? FVG_FEW_SHOT : FVG_BASE_TO_NEW;
+  fvg_method_recipe(method, (fvg_preset)o->preset, protocol, card, shots, r);
+  if (o->n_ctx) r->n_ctx = o->n_ctx;
+}
+
+/* option: room for desc->option; --set's come last and go before the recipe's. */
 static fvg_status learner_desc(fvg_ctx *c, const options *o, const fvg_method *method, const fvg_dataset_card *card,
-                               fvg_option option[MAX_SET], fvg_learner_desc *desc) {
+                               int shots, fvg_option option[MAX_OPTIONS], fvg_learner_desc *desc) {
+  fvg_recipe recipe;
   int i;
+  recipe_of(o, method, card, shots, &recipe);
   memset(desc, 0, sizeof *desc);
   desc->method = method;
-  desc->n_ctx = o->n_ctx;
+  desc->n_ctx = recipe.n_ctx;
   desc->ctx_init = o->ctx_init;
   desc->prompt_template = o->prompt_template;
-  if (card && !o->prompt_template)
-    desc->prompt_template = strcmp(fvg_method_name(method), "KgCoOp") ? card->prompt_template : card->kgcoop_template;
+  if (!o->prompt_template) desc->prompt_template = fvg_method_template(method, card);
   desc->option = option;
+  for (; desc->n_option < recipe.n_option; desc->n_option++) option[desc->n_option] = recipe.option[desc->n_option];
   for (i = 0; i < o->n_set; i++)
     if (option_named(method, o->set[i], &option[desc->n_option]))
       option[desc->n_option++].value = strtod(strchr(o->set[i], '=') + 1, NULL);
@@ -731,7 +750,7 @@ static fvg_status open_checkpoint(fvg_clip *m, const options *o, const fvg_datas
                                   const char *const *name, int n, fvg_learner **l, fvg_fvgpt **f,
                                   fvg_weights **settings) {
   const fvg_method *method;
-  fvg_option option[MAX_SET];
+  fvg_option option[MAX_OPTIONS];
   fvg_learner_desc desc;
   fvg_status s;
   int i;
@@ -743,7 +762,7 @@ static fvg_status open_checkpoint(fvg_clip *m, const options *o, const fvg_datas
   for (i = 0; i < o->n_set; i++)
     if (!option_named(method, o->set[i], option))
       return fvg__fail(m->ctx, FVG_E_ARG, "--set %s: %s has no such option", o->set[i], o->trainer);
-  s = learner_desc(m->ctx, o, method, card, option, &desc);
+  s = learner_desc(m->ctx, o, method, card, o->all_shots[0], option, &desc);
   if (!s) s = fvg_learner_new(m, l, &desc, name, n);
   return s ? s : fvg_learner_load(*l, o->checkpoint);
 }

@@ -223,6 +223,7 @@ static fvg_status tune_all(tuning *t) {
   for (e = 0; !s && e < t->n_entry; e++) {
     t->n_test = t->n_target = 0;
     s = open_entry(t, &t->entry[e]);
+    if (!s) s = print_settings(t);
     for (run = 0; !s && run < t->n_seed; run++) s = run_seed(t, run);
     if (!s) s = write_results(t, e);
     if (!s && e == t->n_entry - 1 && t->n_entry > 1) s = write_table(t);

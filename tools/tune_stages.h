@@ -36,12 +36,15 @@ static void set_model(fvg__settings *x, const fvg_clip *m) {
   set_mark(x, "model", h);
 }
 
-/* Rate, epochs and batch: as asked, else the method's own; FVG-PT and DPC have ten epochs on every backbone. */
+/* Rate, epochs, warm-up and batch: as asked, else as the recipe of the row's stage has them. */
 static fvg_train_desc train_desc_of(const tuning *t, const table_row *r, int seed) {
   fvg_train_desc d;
+  fvg_recipe recipe;
   memset(&d, 0, sizeof d);
-  d.optimizer = fvg_method_optimizer(r->method, &d.batch);
-  if (r->backbone >= 0) d.optimizer.epochs = 10;
+  if (r->backbone < 0) recipe_of(t->o, r->method, t->d.card, t->at->shots, &recipe);
+  else fvg_fvgpt_recipe(r->method, t->d.card, &recipe);
+  d.optimizer = recipe.optimizer;
+  d.batch = recipe.batch;
   if (r->dpc) d.optimizer = fvg_dpc_optimizer(&d.batch);
   if (t->o->lr > 0) d.optimizer.lr = (float)t->o->lr;
   if (t->o->epochs) d.optimizer.epochs = t->o->epochs;
@@ -49,6 +52,36 @@ static fvg_train_desc train_desc_of(const tuning *t, const table_row *r, int see
   d.seed = (uint64_t)seed + (r->backbone >= 0 ? 1000000u : 0u);        /* not stage 1's order again */
   return d;
 }
+
+/* One line for each row that trains: what with.  Options that a recipe or --set changes are named. */
+static fvg_status print_settings(tuning *t) {
+  static const char *const protocol[] = {"base to new", "few-shot", "cross-data"};
+  int row, i;
+  for (row = 1; row < t->n_row; row++) {
+    const table_row *r = &t->row[row];
+    fvg_train_desc d = train_desc_of(t, r, 0);
+    fvg_option option[MAX_OPTIONS];
+    fvg_learner_desc desc;
+    char more[400] = "";
+    size_t at = 0;
+    fvg_status s = learner_desc(t->m->ctx, t->o, r->method, t->d.card, t->at->shots, option, &desc);
+    if (s) return s;
+    if (d.optimizer.warmup_epochs < 0) at += (size_t)snprintf(more, sizeof more, ", no warm-up");
+    if (r->backbone < 0 && desc.n_ctx)
+      at += (size_t)snprintf(more + at, sizeof more - at, ", n_ctx %d", desc.n_ctx);
+    for (i = 0; r->backbone < 0 && i < desc.n_option && at < sizeof more - 60; i++)
+      at += (size_t)snprintf(more + at, sizeof more - at, ", %.30s %g", option[i].name, option[i].value);
+    fvg__log(t->m->ctx, 1, "%s on %s: preset %s, %s, %s, lr %g, %d epochs, batch %d%s", r->name, t->at->key,
+             r->backbone < 0 ? preset_name[t->o->preset] : r->dpc ? "dpc" : "fvgpt",
+             protocol[t->o->transfer_to ? FVG_CROSS_DATA : t->o->few_shot ? FVG_FEW_SHOT : FVG_BASE_TO_NEW],
+             d.optimizer.kind == FVG_ADAMW ? "AdamW" : "SGD", (double)d.optimizer.lr, d.optimizer.epochs, d.batch,
+             more);
+  }
+  return FVG_OK;
+}
+
+/* Files of before have no setting of this name: what they were made with. */
+static const char *value_before(const char *key) { return !strcmp(key, "warmup") ? "1" : NULL; }
 
 static void describe(const tuning *t, const table_row *r, int seed, const fvg_items *items, fvg__settings *x) {
   const options *o = t->o;
@@ -67,6 +100,7 @@ static void describe(const tuning *t, const table_row *r, int seed, const fvg_it
   fvg__set_number(x, "epochs", d.optimizer.epochs);
   fvg__set_number(x, "lr", (double)d.optimizer.lr);
   fvg__set_number(x, "batch", d.batch);
+  fvg__set_number(x, "warmup", d.optimizer.warmup_epochs < 0 ? 0 : d.optimizer.warmup_epochs);
   fvg__set(x, "augment", o->augment);
   fvg__set(x, "ctx_init", o->ctx_init ? o->ctx_init : "");
   if (r->backbone < 0) return;
@@ -88,10 +122,14 @@ static void mark_of(const fvg__settings *x, const fvg_learner *l, const table_ro
   uint64_t h = mark_start;
   int i, number[7];
   for (i = 0; i < x->n; i++) {
+    const char *before = value_before(x->entry[i].key);
+    if (before && !strcmp(before, x->entry[i].value)) continue;        /* states of before stay valid             */
     h = mark_bytes(h, x->entry[i].key, strlen(x->entry[i].key) + 1);
     h = mark_bytes(h, x->entry[i].value, strlen(x->entry[i].value) + 1);
   }
   h = mark_bytes(h, l->method->name, strlen(l->method->name) + 1);
+  if (l->words && l->method->start == FVG__LAST_SLOTS)              /* ProGrad once started from noise            */
+    h = mark_bytes(h, l->words, strlen(l->words) + 1);
   h = mark_bytes(h, l->prompt_template, strlen(l->prompt_template) + 1);
   for (i = 0; l->method->option[i].name; i++) h = mark_bytes(h, &l->option[i], sizeof l->option[i]);
   number[0] = l->desc.n_ctx;
@@ -117,8 +155,10 @@ static fvg_status check_same(fvg_ctx *c, const char *path, const fvg_learner *ha
     if (have->n_class != want->n_class || !fvg_same_name(c, have->class_name[i], want->class_name[i]))
       return other_settings(c, path, "on other classes");
   if (have->desc.n_ctx != want->desc.n_ctx || have->desc.class_specific != want->desc.class_specific ||
-      have->desc.class_token_position != want->desc.class_token_position)
+      have->desc.class_token_position != want->desc.class_token_position || have->n_fixed != want->n_fixed)
     return other_settings(c, path, "with another shape of context");
+  if (strcmp(have->words ? have->words : "", want->words ? want->words : ""))
+    return other_settings(c, path, "from other words");
   if ((want->g_clip || !want->method->n_ctx) && strcmp(have->prompt_template, want->prompt_template))
     return other_settings(c, path, "with another template");
   for (i = 0; want->method->option[i].name; i++)
@@ -142,6 +182,7 @@ static fvg_status reuse(tuning *t, const char *path, const fvg__settings *x, fvg
   s = check_same(c, path, *l, like);
   for (i = 0; !s && i < x->n; i++) {
     const char *value = fvg_weights_metadata(w, x->entry[i].key);
+    if (!value) value = value_before(x->entry[i].key);
     if (!value || strcmp(value, x->entry[i].value))
       s = fvg__fail(c, FVG_E_ARG, "%s was tuned with %s %s, not %s; choose another --out or remove it",
                     path, x->entry[i].key, value ? value : "unset", x->entry[i].value);
@@ -241,8 +282,8 @@ static fvg_status keep_curve(tuning *t, const double *loss, int n, fvg__settings
 static fvg_status learner_for(tuning *t, const table_row *r, const char *const *name, int n_class, int seed,
                               fvg_learner **l) {
   fvg_learner_desc desc;
-  fvg_option option[MAX_SET];
-  fvg_status s = learner_desc(t->m->ctx, t->o, r->method, t->d.card, option, &desc);
+  fvg_option option[MAX_OPTIONS];
+  fvg_status s = learner_desc(t->m->ctx, t->o, r->method, t->d.card, t->at->shots, option, &desc);
   desc.seed = (uint64_t)seed;
   return s ? s : fvg_learner_new(t->m, l, &desc, name, n_class);
 }
@@ -287,6 +328,7 @@ static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const cha
 /* s: how training went. */
 static fvg_status stage_end(tuning *t, stage *g, fvg_status s, fvg_learner *l, fvg_fvgpt *f, char **curve) {
   if (!s) s = keep_curve(t, g->desc.epoch_loss, g->desc.optimizer.epochs, &g->settings, curve);
+  fvg__set(&g->settings, "preset", preset_name[t->o->preset]);       /* told, not compared: the numbers count      */
   if (!s) s = fvg_checkpoint_save(g->path, l, f, g->settings.entry, g->settings.n);
   if (!s) remove_states(g);
   fvg__release(t->m->ctx, g->desc.epoch_loss);
