@@ -359,8 +359,8 @@ typedef struct fvg_learner_desc {
   const char *ctx_init;              /* words that the context starts from; NULL: the method's ("a photo of a";
                                         ProGrad's are those of prompt_template before {}, CoOp has none); "" or
                                         none: N(0, 0.02^2).  Chapter 6 says which of their tokens are learned  */
-  int n_ctx;                         /* the method's: 4; ProGrad 16, MaPLe and DAPT 2.  CoOp, KgCoOp and CoCoOp
-                                        have one vector for each word when there are words; of no use to MMRL  */
+  int n_ctx;                         /* the method's: 4; ProGrad 16, MaPLe and DAPT 2.  With ctx_init CoOp, KgCoOp
+                                        and CoCoOp have one vector for each word; of no use to MMRL            */
   int class_specific;                /* 1: a context of its own for each class (CSC)                           */
   fvg_position class_token_position; /* end; both only for CoOp, KgCoOp, ProGrad and CoCoOp                    */
   const char *prompt_template;       /* the data set's, for methods that stay near plain CLIP; NULL:
@@ -4854,7 +4854,7 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_templ
 
      [SOT] v_1 v_2 v_3 v_4  - hdr of a  name . [EOT]        v_1..v_4 start as:  a  photo  realistic ...
 
-   CoOp, KgCoOp and CoCoOp take n_ctx from the words.  PromptSRC, MaPLe and DAPT keep n_ctx and learn the first n_ctx
+   CoOp, KgCoOp and CoCoOp take n_ctx from the words that they are given.  PromptSRC, MaPLe and DAPT keep n_ctx and learn the first n_ctx
    tokens; with more than four vectors they start at random.  ProGrad keeps n_ctx too, puts the first tokens, one for
    each word, into the last slots and zeros before them. */
 
@@ -5219,8 +5219,12 @@ static fvg_status fvg__apply_start_rule(fvg_learner *l, const fvg_learner_desc *
                      l->words);
   if (n_words > l->n_word) n_words = l->n_word;  /* a word of nothing but signs that are dropped                    */
 
+  if (l->method->start == FVG__ONE_EACH && !desc->ctx_init && desc->n_ctx > 0) {
+    if (n_ctx > l->n_word) l->n_word = 0;        /* more vectors than the method's own words: they start at random  */
+    else l->n_fixed = l->n_word - n_ctx;
+    return FVG_OK;
+  }
   if (l->method->start == FVG__ONE_EACH) {
-    if (desc->n_ctx > l->clip->text.context_length - 3) return FVG_OK;               /* refused with its bounds     */
     if (desc->n_ctx > 0 && desc->n_ctx != n_words)
       fvg__log(c, 1, "%s: \"%.80s\" has %d words, so there are %d context vectors, not %d", method, l->words, n_words,
                n_words, desc->n_ctx);

@@ -230,6 +230,71 @@ static void test_positions(void) {
       }
 }
 
+/* [SOT] and the vectors; behind these the words' tokens that are left over, the name and the dot, of which as many as
+   the name has tokens stand before the second half, or before all, of the vectors. */
+static void words_by_hand(const char *words, int n_words, const char *name, const float *ctx, int position, float *g) {
+  int before = position == FVG_END ? n_words : position == FVG_MIDDLE ? n_words / 2 : 0;
+  int token[CONTEXT + 8], id[2 * CONTEXT], at = 0, n_word, n_name, n, i;
+  const float *vector[CONTEXT + 8];
+  char plain[60];
+  need(!fvg_tokenize(m->tokenizer, words, id, CONTEXT, &n_word), "the words");
+  for (i = n_words; i < n_word; i++) id[i - n_words] = id[i];
+  snprintf(plain, sizeof plain, "%s", name);
+  for (i = 0; plain[i]; i++) if (plain[i] == '_') plain[i] = ' ';
+  need(!fvg_tokenize(m->tokenizer, plain, NULL, 0, &n_name), "a name alone");
+  strcpy(plain + i, ".");
+  need(!fvg_tokenize(m->tokenizer, plain, id + n_word - n_words, CONTEXT, &n), "a name with its dot");
+  n += n_word - n_words;
+  if (position == FVG_END) n_name = 0;
+  lay(token, vector, &at, VOCAB - 2, NULL);
+  for (i = 0; i < before; i++) lay(token, vector, &at, 0, ctx + i * W);
+  for (i = 0; i < n_name; i++) lay(token, vector, &at, id[i], NULL);
+  for (i = before; i < n_words; i++) lay(token, vector, &at, 0, ctx + i * W);
+  for (i = n_name; i < n; i++) lay(token, vector, &at, id[i], NULL);
+  lay(token, vector, &at, VOCAB - 1, NULL);
+  by_hand(token, vector, at, g);
+}
+
+/* Words of several tokens: as many vectors as words, from the first tokens; the others stay behind them.  Only "photo",
+   "of" and ". ." are merged here, every other letter is a token. */
+static void test_words(void) {
+  static const struct { const char *init, *plain; int n_words, n_tokens; } x[] = {
+    {"a photo of a", "a photo of a", 4, 4},
+    {"cat photo of a", "cat photo of a", 4, 6},                          /* at the beginning                       */
+    {"a cat of a", "a cat of a", 4, 6},                                  /* in the middle                          */
+    {"photo of xyz", "photo of xyz", 3, 5},                              /* at the end                             */
+    {"a c-d, photo", "a c-d, photo", 3, 6},                              /* signs inside and after a word          */
+    {"a , photo", "a , photo", 3, 3},                                    /* a sign that is a word                  */
+    {"  a_cat\t photo_of ", "a cat photo of", 4, 6}                      /* other blanks                           */
+  };
+  float g[CLASSES * EMBED], expected[CLASSES * EMBED];
+  char form[60], what[100];
+  size_t k;
+  int position, csc, i, n;
+  for (k = 0; k < sizeof x / sizeof *x; k++)
+    for (position = FVG_END; position <= FVG_FRONT; position++)
+      for (csc = 0; csc < 2; csc++) {
+        fvg_learner_desc d = desc_of(csc ? 5 : 0, csc, position, x[k].init);
+        fvg_learner *p = new_coop(&d);
+        float *ctx = (float *)ctx_of(p)->value.data;
+        snprintf(what, sizeof what, "\"%s\", position %d, csc %d", x[k].init, position, csc);
+        check(!fvg_tokenize(m->tokenizer, x[k].plain, NULL, 0, &n) && n == x[k].n_tokens &&
+                  fvg_tensor_count(&ctx_of(p)->value) == (size_t)((csc ? CLASSES : 1) * x[k].n_words * W), what);
+        snprintf(form, sizeof form, "%s {}.", x[k].plain);
+        if (position == FVG_END)
+          check(!fvg_learner_text_features(p, names, CLASSES, g) &&
+                    !fvg_clip_encode_classes(m, form, names, CLASSES, expected) &&
+                    difference(g, expected, CLASSES * EMBED, 0) < 1e-6, "untrained it is the sentence");
+        for (i = 0; i < (csc ? CLASSES : 1) * x[k].n_words * W; i++) ctx[i] += (float)(0.3 * sin(i));
+        for (i = 0; i < CLASSES; i++)
+          words_by_hand(x[k].plain, x[k].n_words, names[i], ctx + (csc ? i * x[k].n_words * W : 0), position,
+                        expected + i * EMBED);
+        check(!fvg_learner_text_features(p, names, CLASSES, g) && difference(g, expected, CLASSES * EMBED, 0) < 1e-6,
+              what);
+        fvg_learner_free(p);
+      }
+}
+
 static void test_start(void) {
   fvg_learner_desc d = desc_of(10, 1, FVG_END, NULL);
   const float *a, *b;
@@ -634,6 +699,7 @@ int main(void) {
   if (load(c, &m, FVG_F32)) { printf("FAILED to load: %s\n", fvg_error(c)); return 1; }
   test_zero_shot();
   test_positions();
+  test_words();
   test_start();
   test_gradient();
   test_chunks();

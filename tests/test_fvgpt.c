@@ -128,24 +128,27 @@ static naive_loss naive(const fvg_fvgpt_desc *desc, double *const *w, const fvg_
   fvg_fvgpt_desc d = fvg_fvgpt_defaults(desc);
   naive_loss out;
   double tau = (double)d.tau, s = (double)d.logit_scale, factor = d.kl_tau2 ? tau * tau : 1, used = 0, frg = 0;
-  const float *clip = x->f_clip ? x->f_clip : x->f;
+  const float *clip = x->f_clip ? x->f_clip : x->f, *score = x->f_score ? x->f_score : x->f,
+              *score_fg = x->f_score_fg ? x->f_score_fg : x->f_fg;
   int i, k, j;
   memset(&out, 0, sizeof out);
   for (i = 0; i < N; i++) {
-    double zf[CLASSES], zg[CLASSES], zc[CLASSES], zt[CLASSES], zp[CLASSES], pf[CLASSES], pg[CLASSES], pc[CLASSES],
-        u[3], ft[D], gt[D], q, r, a = (double)x->area[i];
+    double z[CLASSES], zf[CLASSES], zg[CLASSES], zc[CLASSES], zt[CLASSES], zp[CLASSES], p[CLASSES], pf[CLASSES],
+        pg[CLASSES], pc[CLASSES], u[3], ft[D], gt[D], q, r, a = (double)x->area[i];
     int counts = a >= 0;
     naive_adapt(w, d.fdc_hidden, x->f + i * D, ft);
     for (k = 0; k < CLASSES; k++) {
-      zf[k] = zg[k] = zc[k] = zt[k] = 0;
+      z[k] = zf[k] = zg[k] = zc[k] = zt[k] = 0;
       naive_adapt(w + 4, d.fdc_hidden, x->g + k * D, gt);
       for (j = 0; j < D; j++) {
-        zf[k] += s * (double)x->f[i * D + j] * (double)x->g[k * D + j];
-        zg[k] += s * (double)x->f_fg[i * D + j] * (double)x->g[k * D + j];
+        z[k] += s * (double)x->f[i * D + j] * (double)x->g[k * D + j];                /* of new classes        */
+        zf[k] += s * (double)score[i * D + j] * (double)x->g[k * D + j];
+        zg[k] += s * (double)score_fg[i * D + j] * (double)x->g[k * D + j];
         zc[k] += s * (double)clip[i * D + j] * (double)x->g_clip[k * D + j];
         zt[k] += s * ft[j] * gt[j];
       }
     }
+    naive_softmax(z, tau, p);
     naive_softmax(zf, tau, pf);
     naive_softmax(zg, tau, pg);
     naive_softmax(zc, tau, pc);
@@ -161,11 +164,11 @@ static naive_loss naive(const fvg_fvgpt_desc *desc, double *const *w, const fvg_
     if (fixed_r) r = fixed_r[i];
     out.ce_fdc += naive_ce(zt, x->label[i]) / N;
     out.dist += factor * (r * naive_kl(pg, zt, tau) + (1 - r) * naive_kl(pf, zt, tau)) / N;
-    u[0] = entropy(pf);
+    u[0] = entropy(p);
     u[1] = entropy(pc);
-    u[2] = cosine(pf, pc);
+    u[2] = cosine(p, pc);
     out.b[i] = 1 / (1 + exp(-naive_gate(w + 8 + 2 * d.gate_layers, d.gate_layers, d.gate_hidden, u)));
-    for (k = 0; k < CLASSES; k++) zp[k] = (1 - out.b[i]) * zf[k] + out.b[i] * zc[k];
+    for (k = 0; k < CLASSES; k++) zp[k] = (1 - out.b[i]) * z[k] + out.b[i] * zc[k];
     out.ce_pc += naive_ce(zp, x->label[i]) / N;
     if (!d.no_kl) out.kl_pc += factor * naive_kl(pc, zp, tau) / N;
   }
@@ -276,6 +279,16 @@ static void test_variants(void) {
   variant(&d, &x, "no_pc");
   d.no_frg = d.no_fdc = 1;
   variant(&d, &x, "no module at all");
+  d = small_desc();                              /* MMRL: base classes are scored by other vectors than f          */
+  x.f_score = x.f_clip;
+  variant(&d, &x, "another vector scores the picture");
+  x.f_score_fg = x.f;
+  variant(&d, &x, "and another its foreground");
+  d.no_frg = 1;
+  variant(&d, &x, "without a gate");
+  d = small_desc(); d.area_rule = FVG_AREA_IGNORE;
+  x.f_score = NULL;
+  variant(&d, &x, "the foreground alone has another vector");
   printf("loss against double: values %.2e, gradients %.2e of the largest\n", value_worst, gradient_worst);
 }
 

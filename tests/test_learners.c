@@ -1283,7 +1283,7 @@ static void refuse_file(fvg_clip *k, fvg_status status, const char *a, const cha
   fvg_fvgpt_free(f);
 }
 
-/* The file once more with one setting changed. */
+/* The file once more with one setting changed, or without it (NULL). */
 static void save_changed(const char *key, const char *value) {
   fvg_weights *w = NULL;
   fvg_source source;
@@ -1292,12 +1292,13 @@ static void save_changed(const char *key, const char *value) {
   static const char *const keys[] = {"format", "trainer", "classes", "class_token_position", "prompt_template",
                                      "ctx_words", "n_ctx", "class_specific", "embed_dim", "n_ctx_vision",
                                      "depth_text", "depth_vision", "text_loss_weight", "image_loss_weight",
-                                     "gpa_mean", "gpa_std"};
+                                     "gpa_mean", "gpa_std", "prompt_depth", "W", "lambda", "ctx_fixed"};
+  enum { N_KEYS = (int)(sizeof keys / sizeof *keys) };
   int i, n = 0, k = 0;
   memset(tensor, 0, sizeof tensor);
   need(!fvg_source_file(c, &source, FILE_NAME) && !fvg_weights_open(c, &w, &source), "a checkpoint");
-  for (i = 0; i < 16; i++)
-    if (fvg_weights_metadata(w, keys[i])) {
+  for (i = 0; i < N_KEYS; i++)
+    if (fvg_weights_metadata(w, keys[i]) && (value || strcmp(keys[i], key))) {
       meta[k].key = keys[i];
       meta[k++].value = strcmp(keys[i], key) ? fvg_weights_metadata(w, keys[i]) : value;
     }
@@ -1310,6 +1311,368 @@ static void save_changed(const char *key, const char *value) {
   fvg_weights_close(w);
   remove(FILE_NAME);
   need(!rename("build/test-learners/changed.safetensors", FILE_NAME), "its name");
+}
+
+/* ---- words to start from ---- */
+/* Row `row` of a shared context: 0 zeros, 1 + t the embedding of token t, -1 anything else. */
+static int start_of(const fvg_learner *l, int row) {
+  const float *x = values(l->param[0]) + row * TEXT;
+  int token, k, zeros = 0;
+  for (k = 0; k < TEXT; k++) zeros += x[k] == 0;
+  if (zeros == TEXT) return 0;
+  for (token = 0; token < VOCAB; token++) {
+    for (k = 0; k < TEXT && x[k] == fvg__token_embedding(m, token, (size_t)k); k++) {}
+    if (k == TEXT) return 1 + token;
+  }
+  return -1;
+}
+
+/* How each method takes words, as its published code does; all but "photo" and "of" are letters here. */
+static const struct {
+  const char *method, *init, *form;
+  int n_ctx, want, fixed;                        /* asked; made, and tokens that stay words                         */
+  const char *start;                             /* a row of the context each: 0, a word's token, or - for noise    */
+  const char *says;                              /* or refused                                                      */
+} word_case[] = {
+  {"CoOp", "a cat photo", NULL, 0, 3, 2, "a c a", NULL},
+  {"CoOp", "a cat photo", NULL, 9, 3, 2, "a c a", NULL},
+  {"CoOp", "a {} photo", NULL, 0, 0, 0, NULL, "holds {}"},
+  {"CoOp", "", NULL, 0, 4, 0, "- - - -", NULL},
+  {"KgCoOp", NULL, NULL, 0, 4, 0, "a photo of a", NULL},
+  {"KgCoOp", "a cat photo", NULL, 0, 3, 2, "a c a", NULL},
+  {"KgCoOp", NULL, NULL, 3, 3, 1, "a photo of", NULL},
+  {"KgCoOp", NULL, NULL, 6, 6, 0, "- - - - - -", NULL},
+  {"CoCoOp", "of cat", NULL, 0, 2, 2, "of c", NULL},
+  {"PromptSRC", "a cat photo", NULL, 0, 4, 1, "a c a t", NULL},
+  {"PromptSRC", "a cat photo", NULL, 5, 5, 0, "- - - - -", NULL},
+  {"PromptSRC", "photo of", NULL, 0, 0, 0, NULL, "2 tokens for 4 context vectors"},
+  {"MaPLe", NULL, NULL, 0, 2, 2, "a photo", NULL},
+  {"MaPLe", "cat photo", NULL, 0, 2, 2, "c a", NULL},
+  {"MaPLe", "cat photo", NULL, 3, 3, 1, "c a t", NULL},
+  {"DAPT", "photo", NULL, 0, 0, 0, NULL, "1 tokens for 2 context vectors"},
+  {"ProGrad", NULL, NULL, 0, 16, 0, "0 0 0 0 0 0 0 0 0 0 0 0 a photo of a", NULL},
+  {"ProGrad", NULL, "of a cat, a photo of {}.", 7, 7, 3, "0 of a c a t ,", NULL},
+  {"ProGrad", NULL, "of a cat, a photo of {}.", 5, 0, 0, NULL, "6 words for 5 context vectors"},
+  {"ProGrad", NULL, "{} photo.", 2, 2, 0, "- -", NULL},
+  {"ProGrad", "", NULL, 2, 2, 0, "- -", NULL},
+  {"ProGrad", "a cat photo", NULL, 5, 5, 2, "0 0 a c a", NULL},
+  {"ProGrad", "a cat photo", NULL, 2, 0, 0, NULL, "3 words for 2 context vectors"}
+};
+
+static int starts_as(const fvg_learner *l, const char *start) {
+  int row, ok = 1;
+  for (row = 0; *start; row++) {
+    size_t n = strcspn(start, " ");
+    char piece[20];
+    int token = -1, count = 1, found = start_of(l, row), k = 0;
+    snprintf(piece, sizeof piece, "%.*s", (int)n, start);
+    /* A letter in the middle of a word is another token than the letter alone. */
+    if (strcmp(piece, "0") && strcmp(piece, "-")) need(!fvg_tokenize(m->tokenizer, piece, &token, 1, &count), piece);
+    if (!strcmp(piece, "0")) ok &= found == 0;
+    else if (!strcmp(piece, "-")) ok &= found == -1;
+    else {
+      int next[CONTEXT];
+      for (k = 0; k < l->n_word && k < CONTEXT; k++) next[k] = l->word[k];
+      ok &= found > 0 && count == 1 &&
+            (found - 1 == token || found - 1 == token - 256) &&
+            found - 1 == next[row - (l->desc.n_ctx - (l->n_word - l->n_fixed))];
+    }
+    start += n + (start[n] == ' ');
+  }
+  return ok && row == l->desc.n_ctx;
+}
+
+static int same_features(fvg_learner *a, fvg_learner *b) {
+  float g[2][CLASSES * D], z[2][N * CLASSES];
+  fvg_node *x;
+  int i;
+  fvg_learner *l[2];
+  l[0] = a;
+  l[1] = b;
+  for (i = 0; i < 2; i++) {
+    if (!l[i]->method->scores) {
+      if (fvg_learner_text_features(l[i], names, CLASSES, g[i])) return 0;
+      continue;
+    }
+    fvg_tape_clear(l[i]->tape);
+    x = l[i]->method->scores(l[i], l[i]->tape, &l[i]->packed, fvg_const(l[i]->tape, N, D, plain));
+    if (!x) return 0;
+    memcpy(z[i], fvg_value(x), sizeof z[i]);
+  }
+  return a->method->scores ? !memcmp(z[0], z[1], sizeof z[0]) : !memcmp(g[0], g[1], sizeof g[0]);
+}
+
+/* The rules, then copies and checkpoints with words that stay. */
+static void test_words(void) {
+  size_t i;
+  mkdir("build", 0777);
+  mkdir("build/test-learners", 0777);
+  for (i = 0; i < sizeof word_case / sizeof *word_case; i++) {
+    fvg_learner_desc d = desc_of(word_case[i].method);
+    fvg_learner *l = NULL, *copy = NULL, *again = NULL;
+    fvg_fvgpt *none = NULL;
+    char what[100];
+    snprintf(what, sizeof what, "\"%s\", %d vectors", word_case[i].init ? word_case[i].init : "its own",
+             word_case[i].n_ctx);
+    d.ctx_init = word_case[i].init;
+    d.n_ctx = word_case[i].n_ctx;
+    d.prompt_template = word_case[i].form;
+    if (word_case[i].says) {
+      check_of(fvg_learner_new(m, &l, &d, names, CLASSES) == FVG_E_ARG && !l &&
+                   one_line(word_case[i].says, word_case[i].method), word_case[i].method, what);
+      continue;
+    }
+    l = learner_of(&d);
+    check_of(l->desc.n_ctx == word_case[i].want && l->n_fixed == word_case[i].fixed &&
+                 starts_as(l, word_case[i].start), word_case[i].method, what);
+    shake(l);
+    check_of(!fvg_learner_copy(&copy, l) && copy->n_fixed == l->n_fixed && same_features(l, copy),
+             word_case[i].method, "copied");
+    check_of(!fvg_checkpoint_save(FILE_NAME, l, NULL, NULL, 0) &&
+                 !fvg_checkpoint_load(m, FILE_NAME, &again, &none, NULL) && again->n_fixed == l->n_fixed &&
+                 same_features(l, again), word_case[i].method, "saved and loaded");
+    fvg_learner_free(l);
+    fvg_learner_free(copy);
+    fvg_learner_free(again);
+  }
+}
+
+/* Files of before say nothing of fixed words: KgCoOp's and MaPLe's own words kept what came after n_ctx tokens, CoOp's
+   were all learned. */
+static void test_old_words(void) {
+  static const struct { const char *method, *init; int n_ctx; const char *words; } old[] = {
+    {"MaPLe", NULL, 2, NULL}, {"KgCoOp", NULL, 3, NULL}, {"PromptSRC", NULL, 4, NULL}, {"CoOp", "", 5, "a cat photo"},
+    {"ProGrad", "", 5, "a cat photo"}
+  };
+  fvg_learner_desc d;
+  fvg_learner *l, *again = NULL;
+  fvg_fvgpt *none = NULL;
+  size_t i;
+  for (i = 0; i < sizeof old / sizeof *old; i++) {
+    d = desc_of(old[i].method);
+    d.ctx_init = old[i].init;
+    d.n_ctx = old[i].n_ctx;
+    l = learner_of(&d);
+    shake(l);
+    need(!fvg_checkpoint_save(FILE_NAME, l, NULL, NULL, 0), "a checkpoint");
+    save_changed("ctx_fixed", NULL);
+    if (old[i].words) save_changed("ctx_words", old[i].words);
+    check_of(!fvg_checkpoint_load(m, FILE_NAME, &again, &none, NULL) && same_features(l, again), old[i].method,
+             "a file of before");
+    if (!again) printf("  %s\n", fvg_error(c));
+    fvg_learner_free(again);
+    again = NULL;
+    fvg_learner_free(l);
+  }
+  d = desc_of("KgCoOp");
+  d.n_ctx = 3;
+  d.class_token_position = FVG_MIDDLE;
+  l = learner_of(&d);
+  need(!fvg_checkpoint_save(FILE_NAME, l, NULL, NULL, 0), "a checkpoint");
+  check(!fvg_checkpoint_load(m, FILE_NAME, &again, &none, NULL) && same_features(l, again), "words in the middle");
+  fvg_learner_free(again);
+  save_changed("ctx_fixed", "7");
+  refuse_file(m, FVG_E_FORMAT, "ctx_fixed is 7", "4 tokens", "more fixed tokens than there are");
+  save_changed("ctx_fixed", "-1");
+  refuse_file(m, FVG_E_FORMAT, "ctx_fixed", "whole number", "fewer than none");
+  save_changed("ctx_fixed", NULL);
+  refuse_file(m, FVG_E_UNSUPPORTED, "not at the end", "a photo of a", "an order that has changed");
+  fvg_learner_free(l);
+}
+
+/* ---- settings as published ---- */
+/* Written down from the publications once more, apart from the table of chapter 19. */
+static const struct {
+  const char *method;
+  fvg_preset preset;
+  fvg_protocol protocol;
+  const char *set;
+  int shots, batch, epochs;
+  double lr;
+  int warmup, n_ctx, n_option;
+  fvg_option option[4];
+} recipe_case[] = {
+  {"CoOp", FVG_FORK, FVG_BASE_TO_NEW, NULL, 16, 4, 10, 0.0035, 1, 0, 0, {{NULL, 0}}},
+  {"CoOp", FVG_FORK, FVG_BASE_TO_NEW, "eurosat", 16, 4, 20, 0.002, 1, 0, 0, {{NULL, 0}}},
+  {"CoOp", FVG_FORK, FVG_FEW_SHOT, NULL, 1, 4, 10, 0.0035, 1, 0, 0, {{NULL, 0}}},
+  {"CoOp", FVG_ORIGINAL, FVG_BASE_TO_NEW, "oxford_pets", 16, 32, 200, 0.002, 1, 0, 0, {{NULL, 0}}},
+  {"CoOp", FVG_ORIGINAL, FVG_BASE_TO_NEW, "imagenet", 16, 32, 50, 0.002, 1, 0, 0, {{NULL, 0}}},
+  {"CoOp", FVG_ORIGINAL, FVG_CROSS_DATA, "imagenet", 0, 32, 50, 0.002, 1, 0, 0, {{NULL, 0}}},
+  {"CoOp", FVG_ORIGINAL, FVG_FEW_SHOT, NULL, 1, 32, 50, 0.002, 1, 16, 0, {{NULL, 0}}},
+  {"CoOp", FVG_ORIGINAL, FVG_FEW_SHOT, NULL, 2, 32, 100, 0.002, 1, 16, 0, {{NULL, 0}}},
+  {"CoOp", FVG_ORIGINAL, FVG_FEW_SHOT, "eurosat", 4, 32, 100, 0.002, 1, 16, 0, {{NULL, 0}}},
+  {"CoOp", FVG_ORIGINAL, FVG_FEW_SHOT, NULL, 8, 32, 200, 0.002, 1, 16, 0, {{NULL, 0}}},
+  {"KgCoOp", FVG_FORK, FVG_BASE_TO_NEW, "dtd", 16, 4, 10, 0.0035, 1, 0, 0, {{NULL, 0}}},
+  {"KgCoOp", FVG_FORK, FVG_BASE_TO_NEW, "eurosat", 16, 4, 20, 0.0035, 1, 0, 0, {{NULL, 0}}},
+  {"KgCoOp", FVG_ORIGINAL, FVG_BASE_TO_NEW, "eurosat", 16, 128, 100, 0.002, 1, 0, 1, {{"W", 8}}},
+  {"KgCoOp", FVG_ORIGINAL, FVG_CROSS_DATA, NULL, 4, 128, 100, 0.002, 1, 0, 1, {{"W", 8}}},
+  {"ProGrad", FVG_FORK, FVG_BASE_TO_NEW, NULL, 16, 32, 100, 0.002, 1, 0, 0, {{NULL, 0}}},
+  {"ProGrad", FVG_ORIGINAL, FVG_BASE_TO_NEW, "imagenet", 4, 32, 50, 0.002, 1, 0, 0, {{NULL, 0}}},
+  {"ProGrad", FVG_FORK, FVG_FEW_SHOT, "dtd", 4, 32, 100, 0.002, 1, 0, 0, {{NULL, 0}}},
+  {"ProGrad", FVG_FORK, FVG_FEW_SHOT, "dtd", 8, 32, 200, 0.002, 1, 0, 1, {{"lambda", 0.8}}},
+  {"ProGrad", FVG_ORIGINAL, FVG_FEW_SHOT, "sun397", 16, 32, 200, 0.002, 1, 0, 0, {{NULL, 0}}},
+  {"ProGrad", FVG_ORIGINAL, FVG_FEW_SHOT, NULL, 1, 32, 50, 0.002, 1, 0, 0, {{NULL, 0}}},
+  {"CoCoOp", FVG_FORK, FVG_BASE_TO_NEW, NULL, 16, 1, 10, 0.002, 1, 0, 0, {{NULL, 0}}},
+  {"CoCoOp", FVG_ORIGINAL, FVG_CROSS_DATA, "imagenet", 16, 1, 10, 0.002, 1, 0, 0, {{NULL, 0}}},
+  {"PromptSRC", FVG_FORK, FVG_BASE_TO_NEW, NULL, 16, 32, 10, 0.0025, 1, 0, 0, {{NULL, 0}}},
+  {"PromptSRC", FVG_FORK, FVG_BASE_TO_NEW, "eurosat", 16, 32, 20, 0.0025, 1, 0, 0, {{NULL, 0}}},
+  {"PromptSRC", FVG_ORIGINAL, FVG_BASE_TO_NEW, "ucf101", 16, 4, 20, 0.0025, 1, 0, 0, {{NULL, 0}}},
+  {"PromptSRC", FVG_FORK, FVG_FEW_SHOT, "ucf101", 4, 8, 50, 0.005, 1, 0, 2, {{"gpa_mean", 30}, {"gpa_std", 30}}},
+  {"PromptSRC", FVG_FORK, FVG_FEW_SHOT, "eurosat", 4, 8, 50, 0.005, 1, 0, 2, {{"gpa_mean", 45}, {"gpa_std", 5}}},
+  {"PromptSRC", FVG_ORIGINAL, FVG_FEW_SHOT, NULL, 4, 4, 50, 0.0025, 1, 0, 2, {{"gpa_mean", 30}, {"gpa_std", 30}}},
+  {"PromptSRC", FVG_FORK, FVG_CROSS_DATA, "imagenet", 16, 4, 5, 0.0035, 1, 0, 4,
+   {{"depth_text", 3}, {"depth_vision", 3}, {"gpa_mean", 6}, {"gpa_std", 10}}},
+  {"PromptSRC", FVG_ORIGINAL, FVG_CROSS_DATA, "imagenet", 16, 4, 20, 0.0025, 1, 0, 4,
+   {{"depth_text", 3}, {"depth_vision", 3}, {"gpa_mean", 6}, {"gpa_std", 10}}},
+  {"MaPLe", FVG_FORK, FVG_BASE_TO_NEW, "eurosat", 16, 4, 5, 0.0035, 1, 0, 0, {{NULL, 0}}},
+  {"MaPLe", FVG_ORIGINAL, FVG_CROSS_DATA, "imagenet", 16, 4, 2, 0.0026, 1, 0, 1, {{"prompt_depth", 3}}},
+  {"DAPT", FVG_FORK, FVG_BASE_TO_NEW, NULL, 16, 4, 10, 0.0035, 1, 0, 0, {{NULL, 0}}},
+  {"DAPT", FVG_ORIGINAL, FVG_BASE_TO_NEW, NULL, 16, 1, 5, 0.0035, 1, 0, 0, {{NULL, 0}}},
+  {"DAPT", FVG_ORIGINAL, FVG_FEW_SHOT, NULL, 16, 4, 10, 0.0035, 1, 0, 0, {{NULL, 0}}},
+  {"DAPT", FVG_FORK, FVG_CROSS_DATA, NULL, 16, 4, 10, 0.0026, 1, 0, 0, {{NULL, 0}}},
+  {"MMRL", FVG_FORK, FVG_BASE_TO_NEW, "oxford_pets", 16, 4, 10, 0.001, 1, 0, 0, {{NULL, 0}}},
+  {"MMRL", FVG_FORK, FVG_BASE_TO_NEW, "eurosat", 16, 4, 20, 0.001, 1, 0, 0, {{NULL, 0}}},
+  {"MMRL", FVG_FORK, FVG_BASE_TO_NEW, "imagenet", 16, 32, 5, 0.001, 1, 0, 0, {{NULL, 0}}},
+  {"MMRL", FVG_FORK, FVG_FEW_SHOT, "dtd", 16, 32, 50, 0.001, 1, 0, 1, {{"reg_weight", 0.5}}},
+  {"MMRL", FVG_FORK, FVG_CROSS_DATA, "imagenet", 16, 32, 5, 0.001, 0, 0, 1, {{"reg_weight", 0.2}}},
+  {"MMRL", FVG_ORIGINAL, FVG_BASE_TO_NEW, NULL, 16, 4, 10, 0.001, 1, 0, 0, {{NULL, 0}}},
+  {"MMRL", FVG_ORIGINAL, FVG_BASE_TO_NEW, "stanford_cars", 16, 4, 10, 0.001, 1, 0, 1, {{"reg_weight", 7}}},
+  {"MMRL", FVG_ORIGINAL, FVG_BASE_TO_NEW, "fgvc_aircraft", 16, 4, 10, 0.001, 1, 0, 1, {{"reg_weight", 6}}},
+  {"MMRL", FVG_ORIGINAL, FVG_BASE_TO_NEW, "sun397", 16, 4, 10, 0.001, 1, 0, 1, {{"reg_weight", 6}}},
+  {"MMRL", FVG_ORIGINAL, FVG_BASE_TO_NEW, "dtd", 16, 4, 10, 0.001, 1, 0, 1, {{"reg_weight", 6}}},
+  {"MMRL", FVG_ORIGINAL, FVG_BASE_TO_NEW, "food101", 16, 4, 10, 0.001, 1, 0, 1, {{"reg_weight", 5}}},
+  {"MMRL", FVG_ORIGINAL, FVG_BASE_TO_NEW, "flowers102", 16, 4, 10, 0.001, 1, 0, 1, {{"reg_weight", 4}}},
+  {"MMRL", FVG_ORIGINAL, FVG_BASE_TO_NEW, "ucf101", 16, 4, 10, 0.001, 1, 0, 1, {{"reg_weight", 3}}},
+  {"MMRL", FVG_ORIGINAL, FVG_BASE_TO_NEW, "imagenet", 16, 32, 5, 0.001, 1, 0, 1, {{"reg_weight", 0.5}}},
+  {"MMRL", FVG_ORIGINAL, FVG_BASE_TO_NEW, "caltech101", 16, 4, 10, 0.001, 1, 0, 1, {{"reg_weight", 0.5}}},
+  {"MMRL", FVG_ORIGINAL, FVG_BASE_TO_NEW, "oxford_pets", 16, 4, 10, 0.001, 1, 0, 1, {{"reg_weight", 0.2}}},
+  {"MMRL", FVG_ORIGINAL, FVG_BASE_TO_NEW, "eurosat", 16, 4, 10, 0.001, 1, 0, 2,
+   {{"reg_weight", 0.01}, {"rep_dim", 2048}}},
+  {"MMRL", FVG_ORIGINAL, FVG_FEW_SHOT, "stanford_cars", 16, 32, 50, 0.001, 1, 0, 1, {{"reg_weight", 7}}},
+  {"MMRL", FVG_ORIGINAL, FVG_FEW_SHOT, NULL, 16, 32, 50, 0.001, 1, 0, 1, {{"reg_weight", 0.5}}},
+  {"MMRL", FVG_ORIGINAL, FVG_CROSS_DATA, NULL, 16, 32, 1, 0.001, 0, 0, 1, {{"reg_weight", 0.2}}}
+};
+
+static int recipe_is(const fvg_recipe *r, int batch, int epochs, double lr, int warmup, int n_ctx) {
+  int w = r->optimizer.warmup_epochs;
+  return r->batch == batch && r->optimizer.epochs == epochs && fabs((double)r->optimizer.lr - lr) < 1e-8 &&
+         (w < 0 ? 0 : w) == warmup && r->n_ctx == n_ctx;
+}
+
+static void test_recipes(void) {
+  static const struct { const char *method, *set; int batch, epochs; double lr; } stage_2[] = {
+    {"CoOp", NULL, 4, 10, 0.0035}, {"CoOp", "eurosat", 4, 20, 0.002}, {"KgCoOp", "eurosat", 4, 20, 0.0035},
+    {"PromptSRC", NULL, 32, 10, 0.0025}, {"MMRL", "imagenet", 4, 10, 0.001}, {"MaPLe", NULL, 4, 10, 0.0035},
+    {"ProGrad", NULL, 4, 10, 0.002}
+  };
+  fvg_recipe r;
+  fvg_option known;
+  double low, high;
+  size_t i;
+  int k, j, method, found;
+  for (i = 0; i < sizeof recipe_case / sizeof *recipe_case; i++) {
+    const fvg_dataset_card *card = fvg_dataset_card_of(recipe_case[i].set);
+    char what[100];
+    need(!recipe_case[i].set || card, "a card");
+    fvg_method_recipe(fvg_method_named(recipe_case[i].method), recipe_case[i].preset, recipe_case[i].protocol, card,
+                      recipe_case[i].shots, &r);
+    snprintf(what, sizeof what, "recipe %d, %s, batch %d, %d epochs, %g", (int)i,
+             recipe_case[i].set ? recipe_case[i].set : "any set", r.batch, r.optimizer.epochs,
+             (double)r.optimizer.lr);
+    found = recipe_is(&r, recipe_case[i].batch, recipe_case[i].epochs, recipe_case[i].lr, recipe_case[i].warmup,
+                      recipe_case[i].n_ctx) && r.n_option == recipe_case[i].n_option;
+    for (k = 0; found && k < r.n_option; k++) {
+      for (j = 0; j < r.n_option && strcmp(r.option[k].name, recipe_case[i].option[j].name); j++) {}
+      found = j < r.n_option && r.option[k].value == recipe_case[i].option[j].value;
+    }
+    check_of(found, recipe_case[i].method, what);
+  }
+  for (i = 0; i < sizeof stage_2 / sizeof *stage_2; i++) {
+    fvg_fvgpt_recipe(fvg_method_named(stage_2[i].method), fvg_dataset_card_of(stage_2[i].set), &r);
+    check_of(recipe_is(&r, stage_2[i].batch, stage_2[i].epochs, stage_2[i].lr, 1, 0), stage_2[i].method, "stage 2");
+  }
+  for (i = 0; i < (size_t)FVG__N_RECIPE; i++) {  /* every row names a method, its options, and sets that there are  */
+    const fvg__recipe_row *row = &fvg__recipe[i];
+    const fvg_method *of = fvg_method_named(row->method);
+    const char *at = row->sets;
+    char key[40];
+    check_of(of != NULL, row->method, "a row of the table");
+    for (k = 0; k < 4 && row->option[k].name; k++) {
+      for (j = 0; fvg_method_option(of, j, &known, &low, &high) && strcmp(known.name, row->option[k].name); j++) {}
+      check_of(fvg_method_option(of, j, &known, &low, &high) && row->option[k].value >= low &&
+                   row->option[k].value <= high, row->method, row->option[k].name);
+    }
+    for (; at && *at; at += strcspn(at, " "), at += *at == ' ') {
+      snprintf(key, sizeof key, "%.*s", (int)strcspn(at, " "), at);
+      check_of(fvg_dataset_card_of(key) && !strcmp(fvg_dataset_card_of(key)->key, key), row->method, key);
+    }
+  }
+  for (method = 0; method < METHODS; method++) {
+    int batch;
+    fvg_optimizer_desc o = fvg_method_optimizer(fvg_method_number(method), &batch);
+    fvg_method_recipe(fvg_method_number(method), FVG_FORK, FVG_BASE_TO_NEW, NULL, 0, &r);
+    check_of(recipe_is(&r, batch, o.epochs, (double)o.lr, o.warmup_epochs, 0) && !r.n_option, method_names[method],
+             "the default is the fork, base to new");
+  }
+  check(!fvg__among("dtd", "dt") && !fvg__among("dtd eurosat", "euro") && fvg__among("dtd eurosat", "eurosat") &&
+            fvg__among("dtd eurosat", "dtd"), "whole words among words");
+  check(!fvg_method_template(fvg_method_named("CoOp"), NULL) &&
+            !strcmp(fvg_method_template(fvg_method_named("ProGrad"), fvg_dataset_card_of("dtd")), "a texture of {}.") &&
+            !strcmp(fvg_method_template(fvg_method_named("ProGrad"), fvg_dataset_card_of("food101")),
+                    "a type of food, a photo of {}.") &&
+            !strcmp(fvg_method_template(fvg_method_named("KgCoOp"), fvg_dataset_card_of("dtd")),
+                    "a photo of a {}, a type of texture.") &&
+            !strcmp(fvg_method_template(fvg_method_named("MMRL"), fvg_dataset_card_of("dtd")), "{} texture."),
+        "each method's own templates");
+}
+
+/* ---- r in the loss and r told ---- */
+/* The gate reads what scores base classes: of MMRL the mix of both features, not f. */
+static void test_trust(void) {
+  static const float area[N] = {0.3f, 0.5f, 0.7f};
+  static float rows[2][3 * N * D], part[2][3][N * D];
+  int i, view, k, n;
+  for (i = 0; i < METHODS; i++) {
+    fvg_learner *l = small_learner(method_names[i], 0, 0);
+    float g[CLASSES * D], g_clip[CLASSES * D], r[N], trust[N], other[N];
+    fvg_fvgpt_desc fd;
+    fvg_fvgpt_batch b;
+    fvg_fvgpt_report report;
+    fvg_fvgpt *f = NULL;
+    fvg_tape *t = fvg_tape_new(c);
+    if (l->method->scores) { fvg_learner_free(l); fvg_tape_free(t); continue; }
+    n = fvg__learner_parts(l);
+    memset(&fd, 0, sizeof fd);
+    fd.width = D;
+    fd.logit_scale = m->logit_scale;
+    need(!fvg_fvgpt_new(c, &f, &fd) && !fvg_learner_text_features(l, names, CLASSES, g) &&
+             !fvg_clip_encode_classes(m, NULL, names, CLASSES, g_clip) &&
+             !fvg_learner_encode_images(m, l, pixels, N, rows[0]) &&
+             !fvg_learner_encode_images(m, l, pixels_fg, N, rows[1]), "features");
+    for (view = 0; view < 2; view++)
+      for (k = 0; k < n; k++) fvg__feature_part(rows[view], N, D, n, k, part[view][k]);
+    memset(&b, 0, sizeof b);
+    b.n = N;
+    b.n_class = CLASSES;
+    b.f = part[0][0];
+    b.f_fg = part[1][0];
+    if (n > 1) b.f_clip = part[0][1];
+    if (n > 2) { b.f_score = part[0][2]; b.f_score_fg = part[1][2]; }
+    b.g = g;
+    b.g_clip = g_clip;
+    b.area = area;
+    b.label = label;
+    memset(&report, 0, sizeof report);
+    report.r = r;
+    check_of(fvg_fvgpt_loss(f, t, &b, &report) && !fvg_fvgpt_trust(f, &b, trust) && !memcmp(r, trust, sizeof r),
+             method_names[i], "trust is the loss's r, bit for bit");
+    b.f_score = b.f_score_fg = NULL;
+    check_of(!fvg_fvgpt_trust(f, &b, other) && (n > 2) == (memcmp(r, other, sizeof r) != 0), method_names[i],
+             "which reads what scores base classes");
+    fvg_fvgpt_free(f);
+    fvg_tape_free(t);
+    fvg_learner_free(l);
+  }
 }
 
 static void test_checkpoints(void) {
@@ -1435,6 +1798,10 @@ int main(void) {
   test_cocoop_scores();
   test_maps();
   test_refused();
+  test_words();
+  test_old_words();
+  test_recipes();
+  test_trust();
   test_checkpoints();
   test_training();
   fvg_clip_free(m);

@@ -702,16 +702,19 @@ static int option_named(const fvg_method *method, const char *text, fvg_option *
   return 0;
 }
 
+static fvg_protocol protocol_of(const options *o) {
+  return o->transfer_to ? FVG_CROSS_DATA : o->few_shot ? FVG_FEW_SHOT : FVG_BASE_TO_NEW;
+}
+
 /* What the method trains with: the preset's recipe for the protocol, the published set and the shots, under what the
    command line says itself. */
 static void recipe_of(const options *o, const fvg_method *method, const fvg_dataset_card *card, int shots,
                       fvg_recipe *r) {
-  fvg_protocol protocol = o->transfer_to ? FVG_CROSS_DATA : o->few_shot ? FVG_FEW_SHOT : FVG_BASE_TO_NEW;
-  fvg_method_recipe(method, (fvg_preset)o->preset, protocol, card, shots, r);
+  fvg_method_recipe(method, (fvg_preset)o->preset, protocol_of(o), card, shots, r);
   if (o->n_ctx) r->n_ctx = o->n_ctx;
 }
 
-/* option: room for desc->option; --set's come last and go before the recipe's. */
+/* option: room for desc->option; --set's values go before the recipe's. */
 static fvg_status learner_desc(fvg_ctx *c, const options *o, const fvg_method *method, const fvg_dataset_card *card,
                                int shots, fvg_option option[MAX_OPTIONS], fvg_learner_desc *desc) {
   fvg_recipe recipe;
@@ -725,9 +728,15 @@ static fvg_status learner_desc(fvg_ctx *c, const options *o, const fvg_method *m
   if (!o->prompt_template) desc->prompt_template = fvg_method_template(method, card);
   desc->option = option;
   for (; desc->n_option < recipe.n_option; desc->n_option++) option[desc->n_option] = recipe.option[desc->n_option];
-  for (i = 0; i < o->n_set; i++)
-    if (option_named(method, o->set[i], &option[desc->n_option]))
-      option[desc->n_option++].value = strtod(strchr(o->set[i], '=') + 1, NULL);
+  for (i = 0; i < o->n_set; i++) {
+    fvg_option set;
+    int k = 0;
+    if (!option_named(method, o->set[i], &set)) continue;
+    while (k < desc->n_option && strcmp(option[k].name, set.name)) k++;
+    option[k].name = set.name;
+    option[k].value = strtod(strchr(o->set[i], '=') + 1, NULL);
+    if (k == desc->n_option) desc->n_option++;
+  }
   return parse_position(c, o->position, &desc->class_token_position);
 }
 

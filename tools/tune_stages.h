@@ -71,12 +71,12 @@ static fvg_status print_settings(tuning *t) {
       at += (size_t)snprintf(more + at, sizeof more - at, ", n_ctx %d", desc.n_ctx);
     for (i = 0; r->backbone < 0 && i < desc.n_option && at < sizeof more - 60; i++)
       at += (size_t)snprintf(more + at, sizeof more - at, ", %.30s %g", option[i].name, option[i].value);
-    fvg__log(t->m->ctx, 1, "%s on %s: preset %s, %s, %s, lr %g, %d epochs, batch %d%s", r->name, t->at->key,
-             r->backbone < 0 ? preset_name[t->o->preset] : r->dpc ? "dpc" : "fvgpt",
-             protocol[t->o->transfer_to ? FVG_CROSS_DATA : t->o->few_shot ? FVG_FEW_SHOT : FVG_BASE_TO_NEW],
-             d.optimizer.kind == FVG_ADAMW ? "AdamW" : "SGD", (double)d.optimizer.lr, d.optimizer.epochs, d.batch,
-             more);
+    printf("settings    %s: preset %s, %s, %s, lr %g, %d epochs, batch %d%s\n", r->name,
+           r->backbone < 0 ? preset_name[t->o->preset] : r->dpc ? "DPC's" : "FVG-PT's",
+           protocol[protocol_of(t->o)], d.optimizer.kind == FVG_ADAMW ? "AdamW" : "SGD", (double)d.optimizer.lr,
+           d.optimizer.epochs, d.batch, more);
   }
+  fflush(stdout);
   return FVG_OK;
 }
 
