@@ -5177,14 +5177,14 @@ static fvg_status fvg__learner_options(fvg_learner *l, const fvg_learner_desc *d
 }
 
 /* Words as the tokenizer sees them, which takes any white space for one blank. */
-static fvg_status fvg__count_words(fvg_ctx *c, const char *text, int *n_words) {
+static fvg_status fvg__count_words(const fvg_tokenizer *k, const char *text, int *n_words) {
   uint32_t *clean;
   int n, i;
-  fvg_status s = fvg__clean_text(c, text, &clean, &n);
+  fvg_status s = fvg__clean_text(k->ctx, &k->unicode, text, &clean, &n);
   if (s) return s;
   *n_words = n > 0;
   for (i = 0; i < n; i++) *n_words += clean[i] == ' ';
-  fvg__release(c, clean);
+  fvg__release(k->ctx, clean);
   return FVG_OK;
 }
 
@@ -5212,7 +5212,7 @@ static fvg_status fvg__apply_start_rule(fvg_learner *l, const fvg_learner_desc *
   fvg_ctx *c = l->clip->ctx;
   const char *method = l->method->name;
   int n_words, n_ctx = l->desc.n_ctx;
-  fvg_status s = fvg__count_words(c, l->words, &n_words);
+  fvg_status s = fvg__count_words(l->clip->tokenizer, l->words, &n_words);
   if (s) return s;
   if (strstr(l->words, "{}"))
     return fvg__fail(c, FVG_E_ARG, "%s: ctx_init \"%.80s\" holds {}; it wants the words before the name alone", method,
