@@ -2108,10 +2108,12 @@ static fvg_status fvg__weights_check(fvg_weights *w) {
   return fvg__weights_sort_names(w);
 }
 
+#define FVG__LFS_POINTER "version https://git-lfs.github.com/"    /* how what stands in for a large file begins      */
+
 /* What a file that holds no weights is, by how it begins; NULL: not known. */
 static const char *fvg__not_weights(const uint8_t *first, size_t n, fvg_status *status) {
   static const struct { const char *begin, *what; } known[] = {
-    {"version https://git-lfs.github.com/", "a Git LFS pointer, not the weights, which were not downloaded: run "
+    {FVG__LFS_POINTER, "a Git LFS pointer, not the weights, which were not downloaded: run "
                                             "`git lfs pull`, or download the file itself"},
     {"<!DOCTYPE", "an HTML page, not weights: download the file itself"},
     {"<!doctype", "an HTML page, not weights: download the file itself"},

@@ -4040,6 +4040,8 @@ static fvg_status fvg__read_text(fvg_ctx *c, const char *folder, const char *nam
   if (s) return s;
   s = fvg_source_read_all(c, &source, text, &n);
   fvg_source_close(&source);
+  if (!s && !strncmp((const char *)*text, FVG__LFS_POINTER, strlen(FVG__LFS_POINTER)))
+    s = fvg__fail(c, FVG_E_FORMAT, "%s: this is a Git LFS pointer; run `git lfs pull`, or download the file itself", path);
   return s;
 }
 
@@ -4047,8 +4049,8 @@ static fvg_status fvg__read_config(fvg_ctx *c, const char *folder, const char *n
   char path[FVG__PATH_BYTES + 64];
   uint8_t *text = NULL;
   fvg_status s = fvg__read_text(c, folder, name, &text, path);
-  if (s) { memset(config, 0, sizeof *config); return s; }
-  s = fvg__config_parse(c, config, (const char *)text, path);
+  memset(config, 0, sizeof *config);
+  if (!s) s = fvg__config_parse(c, config, (const char *)text, path);
   fvg_bytes_free(c, text);
   return s;
 }

@@ -312,6 +312,9 @@ static void test_not_models(void) {
     does_not_open(path, file[i].name, file[i].says);
   }
   does_not_open("none", "no model.safetensors", "build/test-models/none");
+  write_weights("pointer", "model.safetensors", hf.tensor, hf.n);
+  write_text("pointer", "config.json", "version https://git-lfs.github.com/spec/v1\noid sha256:2\nsize 9\n");
+  does_not_open("pointer", "config.json", "Git LFS");
   does_not_open("nowhere", "nowhere", "folder");
   check(fvg_clip_open(c, &(fvg_clip *){NULL}, NULL, NULL, FVG_F32) == FVG_E_ARG, "no path at all");
 }
