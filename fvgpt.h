@@ -503,8 +503,8 @@ FVG_DEF fvg_status fvg_fvgpt_base_logits(fvg_fvgpt *m, const float *f, int n, co
    With no_pc the base branch's logits, and b = 0. */
 FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const float *f_clip, int n, const float *g,
                                         const float *g_clip, int n_class, float *logits, float *b);
-/* The foreground trust r [n] of images with masks, the same bits as the loss's r (batch->label is not used): 0 where a
-   mask does not count under area_rule; with no_frg 1 where it does. */
+/* The foreground trust r [n] of images with masks, the same bits as the loss's r (batch->label
+   is not used): 0 where a mask does not count under area_rule; with no_frg 1 where it does. */
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *batch, float *r);
 
 #ifdef __cplusplus
@@ -5756,8 +5756,8 @@ static fvg_status fvg__fvgpt_check(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
 /* sum + term, sum being NULL when there is none yet */
 static fvg_node *fvg__add_term(fvg_node *sum, fvg_node *term) { return sum ? fvg_add(sum, term) : term; }
 
-/* What FRG compares: scores of the picture or of its foreground view, by the feature that scores base classes.  The
-   loss and fvg_fvgpt_trust share it, so that both see the same r. */
+/* What FRG compares: scores of the picture or of its foreground view, by the feature that scores
+   base classes.  The loss and fvg_fvgpt_trust share it, so that both see the same r. */
 static fvg_node *fvg__view_logits(fvg_fvgpt *m, const fvg_fvgpt_batch *x, int foreground, fvg_node *g) {
   const float *full = x->f_score ? x->f_score : x->f, *fg = x->f_score_fg ? x->f_score_fg : x->f_fg;
   return g ? fvg__logits(m, fvg_const(g->tape, x->n, m->desc.width, foreground ? fg : full), g) : NULL;

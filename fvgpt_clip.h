@@ -71,6 +71,8 @@
       that prompt the image tower (PromptSRC, MaPLe, DAPT, MMRL) train on pixels; what they make of a picture is a row
       of two or three features (fvg_learner_feature_width), and views of a tuned learner hold such rows.  DPC makes of
       a tuned learner two, for base and for new classes.
+      Settings are published for each protocol and some data sets, by FVG-PT's fork and by the methods' own code:
+      fvg_method_recipe and fvg_fvgpt_recipe look them up.  A learner by itself has the fork's for base to new.
 
    8. MEMORY.  Images pass the tower 8 at a time whatever the size of the set, texts some 320 tokens at a time; the
       model keeps that working memory for the next call (fvg_clip_image_bytes bounds it for images) and gives it back
@@ -184,7 +186,7 @@ typedef struct fvg_dataset_card {
   const char *split_file;               /* in DATA/<folder>; NULL: made from the set's own lists or folders         */
   const char *prompt_template;          /* hand-made, for zero-shot CLIP                                            */
   const char *kgcoop_template;          /* the same in KgCoOp                                                       */
-  const char *prograd_template;         /* and in ProGrad, whose context starts from its words                      */
+  const char *prograd_template;         /* and in ProGrad, whose context starts from its words */
 } fvg_dataset_card;
 FVG_DEF const fvg_dataset_card *fvg_dataset_card_of(const char *key);    /* key or name, in any case; NULL: unknown */
 FVG_DEF const fvg_dataset_card *fvg_dataset_cards(int *n);
@@ -324,8 +326,9 @@ FVG_DEF const fvg_method *fvg_method_named(const char *name);
 FVG_DEF const fvg_method *fvg_method_number(int i);                        /* 0, 1, ...; NULL after the last        */
 FVG_DEF const char *fvg_method_name(const fvg_method *method);
 FVG_DEF int fvg_method_needs(const fvg_method *method);                    /* see fvg_learner_needs                 */
-/* How it is trained unless you say otherwise, in FVG-PT's fork where that has it: optimiser, rate, epochs, batch.  The
-   same as its recipe for FVG_FORK, base to new, a set that is not a published one. */
+/* How it is trained unless you say otherwise, in FVG-PT's fork where that has it: optimiser,
+   rate, epochs, batch.  The same as its recipe for FVG_FORK, base to new, a set that is not a
+   published one. */
 FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *batch);
 /* Least share of a picture's area in the random crops that it is trained with: 0.08, MMRL's is 0.5. */
 FVG_DEF float fvg_method_crop_scale(const fvg_method *method);
@@ -335,22 +338,24 @@ FVG_DEF const char *fvg_method_template(const fvg_method *method, const fvg_data
 typedef struct fvg_option { const char *name; double value; } fvg_option;
 FVG_DEF int fvg_method_option(const fvg_method *method, int i, fvg_option *option, double *low, double *high);
 
-/* Settings as published, by whom and for what (chapter 19 has the table and its sources).  FVG_FORK is FVG-PT's fork of
-   the trainers, which the paper's tables come from; FVG_ORIGINAL are the methods' own repositories.  What one of them
-   does not say is as in the fork for base to new, and methods that the fork has not are their authors' in both. */
+/* Settings as published, by whom and for what (chapter 19 has the table and its sources).
+   FVG_FORK is FVG-PT's fork of the trainers, which the paper's tables come from; FVG_ORIGINAL
+   are the methods' own repositories.  What one of them does not say is as in the fork for base
+   to new, and methods that the fork has not are their authors' in both. */
 typedef enum fvg_preset { FVG_FORK = 0, FVG_ORIGINAL } fvg_preset;
 typedef enum fvg_protocol { FVG_BASE_TO_NEW = 0, FVG_FEW_SHOT, FVG_CROSS_DATA } fvg_protocol;
 enum { FVG_RECIPE_OPTIONS = 12 };
 typedef struct fvg_recipe {
-  fvg_optimizer_desc optimizer;      /* no member is 0: what is meant is there                                 */
+  fvg_optimizer_desc optimizer;      /* no member is 0: what is meant is there */
   int batch;
-  int n_ctx;                         /* 0: the method's                                                        */
-  fvg_option option[FVG_RECIPE_OPTIONS]; int n_option;       /* those that are not the method's published ones */
+  int n_ctx;                         /* 0: the method's */
+  fvg_option option[FVG_RECIPE_OPTIONS]; int n_option;       /* other than the method's own values */
 } fvg_recipe;
 /* Stage 1 of a method on a published set (card NULL: any other) with so many shots (0: 16). */
 FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_preset preset, fvg_protocol protocol,
                                const fvg_dataset_card *card, int shots, fvg_recipe *out);
-/* Stage 2, FVG-PT on that method: its FVGPT file's settings, the same under every preset and protocol. */
+/* Stage 2, FVG-PT on that method: its FVGPT file's settings, the same under every preset and
+   protocol. */
 FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, const fvg_dataset_card *card, fvg_recipe *out);
 
 typedef enum fvg_position { FVG_END = 0, FVG_MIDDLE, FVG_FRONT } fvg_position;
@@ -358,9 +363,9 @@ typedef struct fvg_learner_desc {
   const fvg_method *method;          /* CoOp                                                                   */
   const char *ctx_init;              /* words that the context starts from; NULL: the method's ("a photo of a";
                                         ProGrad's are those of prompt_template before {}, CoOp has none); "" or
-                                        none: N(0, 0.02^2).  Chapter 6 says which of their tokens are learned  */
+                                        none: N(0, 0.02^2).  Chapter 6 says which of their tokens are learned */
   int n_ctx;                         /* the method's: 4; ProGrad 16, MaPLe and DAPT 2.  With ctx_init CoOp, KgCoOp
-                                        and CoCoOp have one vector for each word; of no use to MMRL            */
+                                        and CoCoOp have one vector for each word; of no use to MMRL */
   int class_specific;                /* 1: a context of its own for each class (CSC)                           */
   fvg_position class_token_position; /* end; both only for CoOp, KgCoOp, ProGrad and CoCoOp                    */
   const char *prompt_template;       /* the data set's, for methods that stay near plain CLIP; NULL:
@@ -452,7 +457,7 @@ FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, const fvg_datas
 
 typedef struct fvg_train_desc {
   fvg_optimizer_desc optimizer;      /* lr 0: the method's kind and rate; epochs 0: the method's, FVG-PT's is 10 */
-  int batch;                         /* the method's, 4 as a rule; FVG-PT's: fvg_fvgpt_recipe                  */
+  int batch;                         /* the method's, 4 as a rule; FVG-PT's: fvg_fvgpt_recipe */
   uint64_t seed;                     /* of the order of the images                                             */
   double *epoch_loss;                /* [epochs] receives the mean loss of each; NULL: not wanted              */
   const char *state, *state_mark;    /* a file that holds the run after every epoch; NULL: none.  A run that finds
@@ -4846,19 +4851,20 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_templ
    tower's, the scores are z = s f g^T.  Training, checkpoints, classifiers and FVG-PT (chapters 18 to 22) see no
    more of a method than this table, so a new one is a new chapter and a line in the list behind the last of them.
 
-   A class is written as [SOT], the context, what is left of the given words, name, dot, [EOT], or, by methods
-   without context words (MMRL), as a filled template.
+   A class is written as [SOT], the context, what is left of the given words, name, dot, [EOT], or,
+   by methods without context words (MMRL), as a filled template.
 
-   A context may start from words.  A word may have several tokens ("photorealistic-HDR" has five), but the published
-   trainers count WORDS: they learn as many vectors as there are words, from the first tokens, and the tokens that are
-   left over stay fixed behind the vectors, as they are in the vocabulary.  So "a photorealistic-HDR of a" makes of
-   CoOp's prompt
+   A context may start from words.  A word may have several tokens ("photorealistic-HDR" has five),
+   but the published trainers count WORDS: they learn as many vectors as there are words, from the
+   first tokens, and the tokens that are left over stay fixed behind the vectors.  So of "a
+   photorealistic-HDR of a" CoOp makes the prompt
 
-     [SOT] v_1 v_2 v_3 v_4  - hdr of a  name . [EOT]        v_1..v_4 start as:  a  photo  realistic ...
+     [SOT] v_1 v_2 v_3 v_4  - hdr of a  name . [EOT]     v_1..v_4 start as: a  photo  realistic ...
 
-   CoOp, KgCoOp and CoCoOp take n_ctx from the words that they are given.  PromptSRC, MaPLe and DAPT keep n_ctx and learn the first n_ctx
-   tokens; with more than four vectors they start at random.  ProGrad keeps n_ctx too, puts the first tokens, one for
-   each word, into the last slots and zeros before them. */
+   CoOp, KgCoOp and CoCoOp take n_ctx from the words that they are given.  PromptSRC, MaPLe and DAPT
+   keep n_ctx and learn the first n_ctx tokens; with more than four vectors they start at random.
+   ProGrad keeps n_ctx too, puts the first tokens, one for each word, into the last slots and zeros
+   before them. */
 
 #define FVG__MOST_OPTIONS 12
 
@@ -4877,9 +4883,9 @@ typedef struct fvg__step {
 /* What a method's published code makes of the words to start from; T is their number of tokens, see
    fvg__learner_words. */
 typedef enum fvg__start_rule {
-  FVG__ONE_EACH,                                 /* n_ctx becomes the number of words                               */
-  FVG__FIRST_FEW,                                /* n_ctx stays; above 4 the words are not used                     */
-  FVG__LAST_SLOTS                                /* n_ctx stays, at least the number of words; zeros before them    */
+  FVG__ONE_EACH,                                 /* n_ctx becomes the number of words */
+  FVG__FIRST_FEW,                                /* n_ctx stays; above 4 the words are not used */
+  FVG__LAST_SLOTS                                /* n_ctx stays, at least the number of words; zeros before them */
 } fvg__start_rule;
 
 struct fvg_method {
@@ -4914,8 +4920,8 @@ struct fvg_learner {
   fvg_parameter **state; int n_state;            /* what else a resumed run must know                               */
   char **class_name; int n_class;
   char *words;                                   /* to start from, or NULL                                          */
-  int *word, n_word;                             /* their tokens, 0 when they are not used                          */
-  int n_fixed;                                   /* how many of these, the last ones, stay words behind the context */
+  int *word, n_word;                             /* their tokens, 0 when they are not used */
+  int n_fixed;                                   /* the last of these, which stay words */
   fvg__plan plan[2];                             /* of the text tower, of the image tower                           */
   int n_read;                                    /* rows behind the class token that are read in the end            */
   fvg__packed packed;                            /* the training classes                                            */
@@ -5001,8 +5007,9 @@ static fvg_node *fvg__learner_layer(fvg_learner *l, fvg_node *x, int first) {
   return x ? fvg_linear(x, fvg_param(x->tape, l->param[first]), fvg_param(x->tape, l->param[first + 1])) : NULL;
 }
 
-/* The context, and where it stands.  Without words it is N(0, 0.02^2); else its last rows are the embeddings of the
-   words' first tokens, and any rows before them, which only ProGrad has, are zeros. */
+/* The context, and where it stands.  Without words it is N(0, 0.02^2); else its last rows are
+   the embeddings of the words' first tokens, and any rows before them, which only ProGrad has,
+   are zeros. */
 static fvg_status fvg__learner_ctx(fvg_learner *l, const char *name) {
   int n = l->desc.n_ctx, width = l->clip->text.width, dim[3], n_start = l->n_word - l->n_fixed;
   size_t w = (size_t)width, k;
@@ -5018,7 +5025,7 @@ static fvg_status fvg__learner_ctx(fvg_learner *l, const char *name) {
 
   fvg__draw_normal(l, p, 0.02);
   x = (float *)p->value.data;
-  if (n_start > n) n_start = 0;                  /* settings of a file that contradict each other: the shapes tell  */
+  if (n_start > n) n_start = 0;                  /* a file's settings may contradict each other */
   for (k = 0; n_start > 0 && k < fvg_tensor_count(&p->value); k++) {
     int from = (int)(k / w % (size_t)n) - (n - n_start);
     x[k] = from < 0 ? 0 : fvg__token_embedding(l->clip, l->word[from], k % w);
@@ -5048,21 +5055,22 @@ static fvg_status fvg__learner_prior(fvg_learner *l) {
 }
 
 /* ---- classes as texts ---- */
-/* The context and, behind it, the fixed words, the name and the dot.  In the middle or in front of the context stand as
-   many of these as the name alone has tokens, counted from the first: with fixed words that is not the name, but it is
-   what CoOp's published code does. */
+/* The context and, behind it, the fixed words, the name and the dot.  In the middle or in front
+   of the context stand as many of these as the name alone has tokens, counted from the first:
+   with fixed words that is not the name, but it is what CoOp's published code does. */
 static fvg_status fvg__learner_add_class(const fvg_learner *l, fvg__texts *x, const char *name, int class_index) {
   fvg_clip *m = l->clip;
   int n_ctx = l->desc.n_ctx, n_fixed = l->n_fixed,
       before = l->desc.class_token_position == FVG_END ? n_ctx :
                l->desc.class_token_position == FVG_MIDDLE ? n_ctx / 2 : 0;
-  int first = l->desc.class_specific ? class_index * n_ctx : 0, room = m->text.context_length - 2 - n_ctx - n_fixed;
+  int first = l->desc.class_specific ? class_index * n_ctx : 0;
+  int room = m->text.context_length - 2 - n_ctx - n_fixed, n_token = m->text.context_length + n_fixed;
   int n_name, n, i, *token;
   size_t size = strlen(name) + 2;
   char *text = (char *)fvg__alloc(m->ctx, size);
   fvg_status s = text ? FVG_OK : FVG_E_NOMEM;
 
-  token = text ? (int *)fvg__alloc_array(m->ctx, (size_t)(m->text.context_length + n_fixed), sizeof *token) : NULL;
+  token = text ? (int *)fvg__alloc_array(m->ctx, (size_t)n_token, sizeof *token) : NULL;
   if (!token) s = FVG_E_NOMEM;
   if (!s) {
     snprintf(text, size, "%s", name);
@@ -5197,11 +5205,12 @@ static fvg_status fvg__choose_words(fvg_learner *l, const char *ctx_init) {
   size_t n;
 
   if (!ctx_init) ctx_init = method->ctx_init;
-  if (!ctx_init && method->start == FVG__LAST_SLOTS && (hole = strstr(l->prompt_template, "{}")) != NULL) {
-    l->words = fvg__copy_string(l->clip->ctx, l->prompt_template);       /* "a texture of {}." -> "a texture of"    */
+  hole = strstr(l->prompt_template, "{}");
+  if (!ctx_init && method->start == FVG__LAST_SLOTS && hole) {
+    l->words = fvg__copy_string(l->clip->ctx, l->prompt_template);
     if (!l->words) return FVG_E_NOMEM;
     for (n = (size_t)(hole - l->prompt_template); n && l->words[n - 1] == ' ';) n--;
-    l->words[n] = 0;
+    l->words[n] = 0;                             /* of "a texture of {}." stays "a texture of" */
     return FVG_OK;
   }
   if (!ctx_init || !ctx_init[0] || !method->n_ctx) return FVG_OK;
@@ -5209,7 +5218,8 @@ static fvg_status fvg__choose_words(fvg_learner *l, const char *ctx_init) {
   return l->words ? FVG_OK : FVG_E_NOMEM;
 }
 
-/* How many tokens of the words are learned and how many stay fixed, by the rule of the method's published code. */
+/* How many tokens of the words are learned and how many stay fixed, by the rule of the method's
+   published code. */
 static fvg_status fvg__apply_start_rule(fvg_learner *l, const fvg_learner_desc *desc) {
   fvg_ctx *c = l->clip->ctx;
   const char *method = l->method->name;
@@ -5217,19 +5227,19 @@ static fvg_status fvg__apply_start_rule(fvg_learner *l, const fvg_learner_desc *
   fvg_status s = fvg__count_words(l->clip->tokenizer, l->words, &n_words);
   if (s) return s;
   if (strstr(l->words, "{}"))
-    return fvg__fail(c, FVG_E_ARG, "%s: ctx_init \"%.80s\" holds {}; it wants the words before the name alone", method,
-                     l->words);
-  if (n_words > l->n_word) n_words = l->n_word;  /* a word of nothing but signs that are dropped                    */
+    return fvg__fail(c, FVG_E_ARG, "%s: ctx_init \"%.80s\" holds {}; it wants the words before the "
+                                   "name alone", method, l->words);
+  if (n_words > l->n_word) n_words = l->n_word;  /* a word of nothing but signs that are dropped */
 
   if (l->method->start == FVG__ONE_EACH && !desc->ctx_init && desc->n_ctx > 0) {
-    if (n_ctx > l->n_word) l->n_word = 0;        /* more vectors than the method's own words: they start at random  */
+    if (n_ctx > l->n_word) l->n_word = 0;        /* more vectors than own words: a start at random */
     else l->n_fixed = l->n_word - n_ctx;
     return FVG_OK;
   }
   if (l->method->start == FVG__ONE_EACH) {
     if (desc->n_ctx > 0 && desc->n_ctx != n_words)
-      fvg__log(c, 1, "%s: \"%.80s\" has %d words, so there are %d context vectors, not %d", method, l->words, n_words,
-               n_words, desc->n_ctx);
+      fvg__log(c, 1, "%s: \"%.80s\" has %d words, so there are %d context vectors, not %d", method,
+               l->words, n_words, n_words, desc->n_ctx);
     l->desc.n_ctx = n_words;
     l->n_fixed = l->n_word - n_words;
     return FVG_OK;
@@ -5237,33 +5247,35 @@ static fvg_status fvg__apply_start_rule(fvg_learner *l, const fvg_learner_desc *
 
   if (l->method->start == FVG__LAST_SLOTS) {
     if (n_ctx < n_words)
-      return fvg__fail(c, FVG_E_ARG, "%s: \"%.80s\" has %d words for %d context vectors; n_ctx must be at least %d",
-                       method, l->words, n_words, n_ctx, n_words);
+      return fvg__fail(c, FVG_E_ARG, "%s: \"%.80s\" has %d words for %d context vectors; n_ctx must be "
+                                     "at least %d", method, l->words, n_words, n_ctx, n_words);
     l->n_fixed = l->n_word - n_words;
     return FVG_OK;
   }
 
   if (n_ctx > 4) {
     if (desc->ctx_init)
-      fvg__log(c, 1, "%s: more than 4 context vectors start at random, as published; \"%.80s\" is not used", method,
-               l->words);
+      fvg__log(c, 1, "%s: more than 4 context vectors start at random, as published; \"%.80s\" is not "
+                     "used", method, l->words);
     l->n_word = 0;
     return FVG_OK;
   }
   if (l->n_word < n_ctx)
-    return fvg__fail(c, FVG_E_ARG, "%s: \"%.80s\" has %d tokens for %d context vectors; give more words, or \"\" to "
-                                   "start at random", method, l->words, l->n_word, n_ctx);
+    return fvg__fail(c, FVG_E_ARG, "%s: \"%.80s\" has %d tokens for %d context vectors; give more "
+                                   "words, or \"\" to start at random", method, l->words, l->n_word,
+                     n_ctx);
   l->n_fixed = l->n_word - n_ctx;
   return FVG_OK;
 }
 
-/* The words to start from as tokens.  n_fixed: how many of them stay fixed if that is known (of a learner that is
-   copied or comes from a file), else -1. */
+/* The words to start from as tokens.  n_fixed: how many of them stay fixed if that is known (of
+   a learner that is copied or comes from a file), else -1. */
 static fvg_status fvg__learner_words(fvg_learner *l, const fvg_learner_desc *desc, int n_fixed) {
   fvg_clip *m = l->clip;
   fvg_status s = fvg__choose_words(l, desc->ctx_init);
   if (!s && !l->words && n_fixed > 0)
-    s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: ctx_fixed is %d, but there are no words", l->method->name, n_fixed);
+    s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: ctx_fixed is %d, but there are no words", l->method->name,
+                  n_fixed);
   if (s || !l->words) return s;
   l->word = (int *)fvg__alloc_array(m->ctx, (size_t)m->text.context_length, sizeof *l->word);
   if (!l->word) return FVG_E_NOMEM;
@@ -5271,10 +5283,11 @@ static fvg_status fvg__learner_words(fvg_learner *l, const fvg_learner_desc *des
   s = fvg__tokens(m, l->words, l->word, m->text.context_length - 3, &l->n_word);
   if (s || n_fixed < 0) return s ? s : fvg__apply_start_rule(l, desc);
   if (n_fixed > l->n_word)
-    return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: ctx_fixed is %d, but \"%.80s\" has %d tokens", l->method->name, n_fixed,
-                     l->words, l->n_word);
+    return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: ctx_fixed is %d, but \"%.80s\" has %d tokens",
+                     l->method->name, n_fixed, l->words, l->n_word);
   l->n_fixed = n_fixed;
-  if (l->method->start == FVG__ONE_EACH && !l->method->ctx_init) l->desc.n_ctx = l->n_word - n_fixed;
+  if (l->method->start == FVG__ONE_EACH && !l->method->ctx_init)
+    l->desc.n_ctx = l->n_word - n_fixed;         /* CoOp's is nothing else */
   return FVG_OK;
 }
 
@@ -5310,16 +5323,17 @@ static fvg_status fvg__learner_start(fvg_learner *l, const fvg_learner_desc *des
     s = fvg__fail(m->ctx, FVG_E_ARG, "%s: %d context vectors, the model's context of %d has room for 1 to %d",
                   method->name, l->desc.n_ctx, m->text.context_length, m->text.context_length - 3);
   if (!s && l->n_fixed > m->text.context_length - 3 - l->desc.n_ctx)
-    s = fvg__fail(m->ctx, FVG_E_ARG, "%s: %d context vectors and %d fixed tokens of \"%.80s\" leave no room for a name in "
-                                     "the model's context of %d", method->name, l->desc.n_ctx, l->n_fixed, l->words,
-                  m->text.context_length);
+    s = fvg__fail(m->ctx, FVG_E_ARG, "%s: %d context vectors and %d fixed tokens of \"%.80s\" leave no "
+                                     "room for a name in the model's context of %d", method->name,
+                  l->desc.n_ctx, l->n_fixed, l->words, m->text.context_length);
   if (!s) s = method->init(l);
   if (!s) s = fvg__learner_pack(l, &l->packed, class_name, n_class);
   if (!s && !(l->tape = fvg_tape_new(m->ctx))) s = FVG_E_NOMEM;
   return s;
 }
 
-/* file: the checkpoint that the values will come from, or NULL.  n_fixed: see fvg__learner_words. */
+/* file: the checkpoint that the values will come from, or NULL.  n_fixed: see
+   fvg__learner_words. */
 static fvg_status fvg__learner_new(fvg_clip *m, fvg_learner **out, const fvg_learner_desc *desc,
                                    const char *const *class_name, int n_class, const fvg_weights *file,
                                    int n_fixed) {
@@ -5566,8 +5580,8 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, const 
 
 static fvg_status fvg__coop_init(fvg_learner *l) { return fvg__learner_ctx(l, "ctx"); }
 
-/* name, words, their rule, n_ctx; needs, parts, batch; optimiser; options; the functions in the order of fvg_method; crops,
-   prompts only */
+/* name, words, their rule, n_ctx; needs, parts, batch; optimiser; options; the functions in the
+   order of fvg_method; crops, prompts only */
 static const fvg_method fvg__coop = {
   "CoOp", NULL, FVG__ONE_EACH, 4, FVG_NEEDS_FEATURES, 1, 4, {0.0035f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0}, {{NULL, 0, 0, 0}},
   fvg__coop_init, fvg__ctx_vectors, NULL, NULL, NULL, NULL, NULL, NULL, 0, 1
@@ -5625,8 +5639,6 @@ static const fvg_method fvg__kgcoop = {
    (n = 16; 0 is a vector of zeros, [a] the embedding of "a"):
 
      [SOT]  0 ... 0  [a] [photo] [of] [a]  name . [EOT]
-
-   Zeros, not noise: from N(0, 0.02^2) in all 16 slots H on the small Pets of the README is 30 points lower.
 
    Defaults: n = 16 context vectors; SGD 0.002, 100 epochs, batch 32.  Parameters: 8,192 for ViT-B. */
 
@@ -5727,8 +5739,8 @@ static const fvg_method fvg__cocoop = {
    The average (Gaussian prompt aggregation, GPA): after the last of E epochs every prompt becomes the sum over epochs
    e = 1..E of w_e times its value after epoch e, w_e proportional to exp(-(e - mu)^2 / (2 sigma^2)), their sum 1.
 
-   Defaults: n = 4 in both towers, depth 9; SGD 0.0025, 10 epochs (FVG-PT's fork; originally 20), batch 4 (the fork
-   has 32); mu 15, sigma 1, which were published for E = 20 and leave for E = 10 the last epoch, in effect.
+   Defaults (FVG-PT's fork): n = 4 in both towers, depth 9; SGD 0.0025, 10 epochs, batch 32 (originally 20 epochs,
+   batch 4); mu 15, sigma 1, which were published for E = 20 and leave for E = 10 the last epoch, in effect.
    Parameters: 18,432 + 27,648 for ViT-B/16. */
 
 /* The sentences of CLIP's prompt ensemble for ImageNet that PromptSRC averages over (their order does not matter). */
@@ -6117,8 +6129,8 @@ static const fvg_method fvg__dapt = {
    for the tokens know base classes only.
 
    Defaults (FVG-PT's fork): K = 5, D = 512, alpha 0.7, lambda 1; AdamW 0.001, 10 epochs, batch 4, crops of at least
-   half of the picture.  (Originally D = 2048 and lambda from 0.01 to 7 by data set.)  Parameters: 4,992,256 for
-   ViT-B/16. */
+   half of the picture.  (Originally lambda from 0.01 to 7 by data set, and D = 2048 on EuroSAT.)  Parameters:
+   4,992,256 for ViT-B/16. */
 
 enum { FVG__MMRL_TOKENS, FVG__MMRL_WIDTH, FVG__MMRL_FIRST, FVG__MMRL_ALPHA, FVG__MMRL_REG };
 
@@ -7225,8 +7237,8 @@ static const char fvg__photo[] = "a photo of a {}.", fvg__pet[] = "a photo of a 
   fvg__aircraft[] = "a photo of a {}, a type of aircraft.", fvg__space[] = "a centered satellite photo of {}.",
   fvg__action[] = "a photo of a person doing {}.";
 
-/* Names, folders and split files, then the templates of zero-shot CLIP, of KgCoOp and of ProGrad.  ProGrad's end with
-   the name, for its words stand before it. */
+/* Names, folders and split files, then the templates of zero-shot CLIP, of KgCoOp and of
+   ProGrad.  ProGrad's end with the name, for its words stand before it. */
 static const fvg_dataset_card fvg__cards[FVG__N_CARDS] = {
   {"imagenet", "ImageNet", "imagenet", "images", NULL, fvg__photo, fvg__photo, fvg__photo},
   {"caltech101", "Caltech101", "caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json",
@@ -8133,30 +8145,32 @@ FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, const fvg_datas
    settings, and another run's state is an error.  A state that is damaged is not: the run begins anew, and says so.
    The state of a finished run stays until its owner, who has to save the result first, removes it.
 
-   How long, how fast and in what batches a method trains is published for each protocol, sometimes for each data set.
-   The table below is all of it that we know. */
+   How long, how fast and in what batches a method trains is published for each protocol, sometimes
+   for each data set.  The table below is all of it that we know. */
 
 /* ---- settings as published: method x preset x protocol x data set ----
-   A recipe begins as the method's own settings, which are those of FVG-PT's fork for base to new, or the authors' where
-   the fork has no such method.  Then every row that fits is laid over it, from top to bottom; 0 leaves a number as it
-   is.  A row fits any published set unless it names some, and any number of shots unless it asks for a least one. */
-enum { FVG__FORK = 1, FVG__ORIGINAL = 2, FVG__BOTH = 3 };              /* presets: 1 << fvg_preset                  */
-enum { FVG__B2N = 1, FVG__FEW = 2, FVG__CROSS = 4, FVG__ALL = 7 };     /* protocols: 1 << fvg_protocol              */
+   A recipe begins as the method's own settings, which are those of FVG-PT's fork for base to new, or
+   the authors' where the fork has no such method.  Then every row that fits is laid over it, from top
+   to bottom; 0 leaves a number as it is.  A row fits any published set unless it names some, and any
+   number of shots unless it asks for a least one. */
+enum { FVG__FORK = 1, FVG__ORIGINAL = 2, FVG__BOTH = 3 }; /* presets: 1 << fvg_preset */
+enum { FVG__B2N = 1, FVG__FEW = 2, FVG__CROSS = 4, FVG__ALL = 7 }; /* protocols: 1 << fvg_protocol */
 
 typedef struct fvg__recipe_row {
   const char *method;
   int presets, protocols;
-  const char *sets;                              /* keys of cards with blanks between, or NULL                      */
+  const char *sets;                              /* keys of cards with blanks between, or NULL */
   int shots, batch, epochs;
   float lr;
-  int warmup, n_ctx;                             /* warmup -1: none                                                 */
+  int warmup, n_ctx;                             /* warmup -1: none */
   fvg_option option[4];
 } fvg__recipe_row;
 
 /* method, presets, protocols, sets, least shots, batch, epochs, rate, warm-up, n_ctx, options */
 static const fvg__recipe_row fvg__recipe[] = {
-  /* CoOp.  The fork has vit_b16_ep10 and, for EuroSAT, vit_b16_ep20.  The original has batches of 32
-     and epochs by shots: 50 for 1, 100 for 2 and 4, 200 from 8 on, 50 on ImageNet (COOP.md). */
+  /* CoOp.  The fork has vit_b16_ep10 and, for EuroSAT, vit_b16_ep20.  The original has batches
+     of 32 and epochs by shots: 50 for 1, 100 for 2 and 4, 200 from 8 on, 50 on ImageNet
+     (COOP.md). */
   {"CoOp",      FVG__FORK,     FVG__ALL,   "eurosat", 0, 0, 20, 0.002f, 0, 0, {{NULL, 0}}},
   {"CoOp",      FVG__ORIGINAL, FVG__ALL,   NULL, 0, 32, 50, 0.002f, 0, 0, {{NULL, 0}}},
   {"CoOp",      FVG__ORIGINAL, FVG__ALL,   NULL, 2, 0, 100, 0, 0, 0, {{NULL, 0}}},
@@ -8193,8 +8207,9 @@ static const fvg__recipe_row fvg__recipe[] = {
   /* MaPLe is not in the fork; its own repository has a second file for cross-data. */
   {"MaPLe",     FVG__BOTH,     FVG__CROSS, NULL, 0, 0, 2, 0.0026f, 0, 0, {{"prompt_depth", 3}}},
 
-  /* DAPT is not in the fork.  Its file for base to new has batches of 1 and 5 epochs, with which its
-     second phase never comes; unless the original is asked for, its file for few shots serves both. */
+  /* DAPT is not in the fork.  Its file for base to new has batches of 1 and 5 epochs, with which
+     its second phase never comes; unless the original is asked for, its file for few shots
+     serves both. */
   {"DAPT",      FVG__ORIGINAL, FVG__B2N,   NULL, 0, 1, 5, 0, 0, 0, {{NULL, 0}}},
   {"DAPT",      FVG__BOTH,     FVG__CROSS, NULL, 0, 0, 0, 0.0026f, 0, 0, {{NULL, 0}}},
 
@@ -8248,8 +8263,8 @@ FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_preset preset, fvg_
 
   for (i = 0; i < FVG__N_RECIPE; i++) {
     const fvg__recipe_row *row = &fvg__recipe[i];
-    if (strcmp(row->method, method->name) || !(row->presets >> preset & 1) || !(row->protocols >> protocol & 1))
-      continue;
+    if (strcmp(row->method, method->name) || !(row->presets >> preset & 1)) continue;
+    if (!(row->protocols >> protocol & 1)) continue;
     if (shots < row->shots || (row->sets && !(card && fvg__among(row->sets, card->key)))) continue;
     if (row->batch) out->batch = row->batch;
     if (row->epochs) out->optimizer.epochs = row->epochs;
@@ -8260,9 +8275,9 @@ FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_preset preset, fvg_
   }
 }
 
-/* The FVGPT files of the fork: CoOp, KgCoOp and MMRL in batches of 4, PromptSRC of 32, each with its backbone's
-   optimiser, 10 epochs; on EuroSAT 20, CoOp's then at 0.002.  For other backbones there is none: their optimiser, and
-   batches of 4, which only ProGrad itself has not. */
+/* The FVGPT files of the fork: CoOp, KgCoOp and MMRL in batches of 4, PromptSRC of 32, each with
+   its backbone's optimiser, 10 epochs; on EuroSAT 20, CoOp's then at 0.002.  For other backbones
+   there is none: their optimiser, and batches of 4, which only ProGrad itself has not. */
 FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, const fvg_dataset_card *card, fvg_recipe *out) {
   int eurosat = card && !strcmp(card->key, "eurosat");
   memset(out, 0, sizeof *out);
@@ -9461,8 +9476,9 @@ static fvg_status fvg__name_file(fvg_ctx *c, const fvg_weights *w, fvg_status s)
   return fvg__fail(c, s, "%s: %s", fvg_weights_file(w), said);
 }
 
-/* How many tokens of the words stay fixed.  Files of before have no such setting: there the words of methods that have
-   some by default kept what came after n_ctx tokens, and the others learned every token. */
+/* How many tokens of the words stay fixed.  Files of before have no such setting: there the words of
+   methods that have some by default kept what came after n_ctx tokens, and the others learned every
+   token. */
 static fvg_status fvg__read_fixed(fvg_clip *m, const fvg_weights *w, const fvg_learner_desc *d, int *n_fixed) {
   fvg_status s;
   int n = 0;
@@ -9472,8 +9488,9 @@ static fvg_status fvg__read_fixed(fvg_clip *m, const fvg_weights *w, const fvg_l
   s = fvg_tokenize(m->tokenizer, d->ctx_init, NULL, 0, &n);
   if (!s && n > d->n_ctx) *n_fixed = n - d->n_ctx;
   if (!s && *n_fixed && d->class_token_position != FVG_END)
-    return fvg__fail(m->ctx, FVG_E_UNSUPPORTED, "%s: words are left over of \"%.80s\" beside a name that is not at the "
-                                                "end; their order has changed since, tune it again",
+    return fvg__fail(m->ctx, FVG_E_UNSUPPORTED, "%s: words are left over of \"%.80s\" beside a name that "
+                                                "is not at the end; their order has changed since, "
+                                                "tune it again",
                      fvg_weights_file(w), d->ctx_init);
   return s;
 }

@@ -273,6 +273,50 @@ refused "an option that the method has not" "--set W=2" eval --model "$model" --
 refused "a checkpoint of other depth" "has shape" eval --model "$model" --data "$data" --trainer PromptSRC --set n_ctx_vision=2 --checkpoint "$tuned/checkpoint.safetensors" --split-half base
 refused "a checkpoint of another method" "representation_learner" eval --model "$model" --data "$data" --trainer MMRL --checkpoint "$tuned/checkpoint.safetensors" --split-half base
 
+# settings: a line for each row, the preset's numbers under the command's own, and in the checkpoint
+settings() {                                             # settings "text of a line" arguments of tune...
+  text=$1
+  shift
+  "$fvgpt" tune --model "$model" --seeds 1 --augment none --out "$work/settings" "$@" >"$work/stdout" 2>&1
+  grep -q -F -x -e "settings    $text" "$work/stdout"
+}
+holds() { grep -aq -F -e "$2" "$work/settings/$1/seed1/checkpoint.safetensors"; }
+one="--data $data --shots 1"
+check "the fork's settings" settings "CoOp: preset fork, base to new, SGD, lr 0.0035, 10 epochs, batch 4" $one --trainer CoOp
+check "go into the checkpoint" holds CoOp '"epochs":"10"'
+check "with the preset's name" holds CoOp '"preset":"fork"'
+check "the same numbers are the same run" sh -c "'$fvgpt' tune --model '$model' --seeds 1 --augment none --out '$work/settings' $one --trainer CoOp --preset original --batch 4 --epochs 10 --lr 0.0035 2>&1 | grep -q reusing"
+refused "other numbers are not" "epochs 10, not 50" tune --model "$model" --seeds 1 --augment none --out "$work/settings" $one --trainer CoOp --preset original
+refused "no such preset" "--preset paper" tune --preset paper
+check "the command goes before the preset" settings "KgCoOp: preset original, base to new, SGD, lr 0.002, 2 epochs, batch 3, W 4" $one --trainer KgCoOp --preset original --batch 3 --epochs 2 --set W=4
+check "few shots" settings "MMRL: preset fork, few-shot, AdamW, lr 0.001, 1 epochs, batch 32, reg_weight 0.5" $one --trainer MMRL --few-shot --epochs 1
+rm -rf "$work/settings/MMRL"
+check "cross-data" settings "MMRL: preset fork, cross-data, AdamW, lr 0.001, 1 epochs, batch 32, no warm-up, reg_weight 0.2" $one --trainer MMRL --transfer-to "$work/other" --epochs 1
+check "without warm-up" holds MMRL '"warmup":"0"'
+check "its weight" holds MMRL '"reg_weight":"0.2"'
+check "FVG-PT's batches on PromptSRC" settings "FVGPT_PromptSRC: preset FVG-PT's, base to new, SGD, lr 0.0025, 1 epochs, batch 32" $one --trainer FVGPT_PromptSRC --epochs 1
+mkdir -p "$work/published/eurosat/2750"
+set -- AnnualCrop Forest HerbaceousVegetation Highway Industrial Pasture PermanentCrop Residential River SeaLake
+for class in $(ls "$w/four/things/images" | head -n 10); do
+  mkdir "$work/published/eurosat/2750/$1"
+  for n in 0 1 2 3 4; do cp "$w/four/things/images/$class/000.ppm" "$work/published/eurosat/2750/$1/$n.ppm"; done
+  shift
+done
+published="--dataset-root $work/published --dataset eurosat --shots 1 --template {}."   # the tiny context is short
+rm -rf "$work/settings"
+check "a published set's exception" settings "CoOp: preset fork, base to new, SGD, lr 0.002, 20 epochs, batch 4, n_ctx 1" $published --trainer CoOp --n-ctx 1
+check "reaches the training" holds CoOp '"epochs":"20"'
+check "and FVG-PT's" sh -c "'$fvgpt' tune --model '$model' --seeds 1 --augment none --out '$work/settings' $published --trainer FVGPT_KgCoOp 2>/dev/null | grep -q -F 'FVGPT_KgCoOp: preset FVG-PT'\''s, base to new, SGD, lr 0.0035, 20 epochs, batch 4'"
+rm -rf "$work/settings"
+
+# words to start from
+check "words of several tokens" settings "CoOp: preset fork, base to new, SGD, lr 0.0035, 1 epochs, batch 4" $one --trainer CoOp --epochs 1 --ctx-init "a re-d disc of"
+check "a vector for each" holds CoOp '"n_ctx":"4"'
+check "ProGrad starts from the template's words" settings "ProGrad: preset fork, base to new, SGD, lr 0.002, 1 epochs, batch 32, n_ctx 5" $one --trainer ProGrad --epochs 1 --n-ctx 5 --template "a picture of {}, of course."
+check "those before the name" holds ProGrad '"ctx_words":"a picture of"'
+refused "more words than vectors" "4 words for 3 context vectors" tune --model "$model" --seeds 1 --augment none --out "$work/x" $one --trainer ProGrad --n-ctx 3 --ctx-init "a photo of a"
+refused "words with a hole" "holds {}" tune --model "$model" --seeds 1 --augment none --out "$work/x" $one --trainer CoOp --ctx-init "a photo of a {}."
+
 # arguments
 refused "no such command" "unknown command frobnicate" frobnicate
 refused "unknown option" "--frobnicate" info --frobnicate 1

@@ -131,8 +131,8 @@ static const char *hint(const char *word, char text[WORD + 20]) {
 
 /* ---- options ---- */
 enum { MAX_SET = 32 };                              /* times that --set is taken                                */
-enum { MAX_OPTIONS = MAX_SET + FVG_RECIPE_OPTIONS };                /* of a learner: --set's and its preset's   */
-static const char *const preset_name[] = {"fork", "original"};     /* fvg_preset                               */
+enum { MAX_OPTIONS = MAX_SET + FVG_RECIPE_OPTIONS }; /* of a learner: --set's and its preset's */
+static const char *const preset_name[] = {"fork", "original"};     /* fvg_preset */
 
 typedef struct options {
   const char *command, *model, *merges, *data, *split, *trainer, *out, *checkpoint, *half, *classes, *pixels, *crop;
@@ -706,8 +706,8 @@ static fvg_protocol protocol_of(const options *o) {
   return o->transfer_to ? FVG_CROSS_DATA : o->few_shot ? FVG_FEW_SHOT : FVG_BASE_TO_NEW;
 }
 
-/* What the method trains with: the preset's recipe for the protocol, the published set and the shots, under what the
-   command line says itself. */
+/* What the method trains with: the preset's recipe for the protocol, the published set and the
+   shots, under what the command line says itself. */
 static void recipe_of(const options *o, const fvg_method *method, const fvg_dataset_card *card, int shots,
                       fvg_recipe *r) {
   fvg_method_recipe(method, (fvg_preset)o->preset, protocol_of(o), card, shots, r);

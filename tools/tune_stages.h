@@ -53,7 +53,8 @@ static fvg_train_desc train_desc_of(const tuning *t, const table_row *r, int see
   return d;
 }
 
-/* One line for each row that trains: what with.  Options that a recipe or --set changes are named. */
+/* One line for each row that trains: what with.  Options that a recipe or --set changes are
+   named. */
 static fvg_status print_settings(tuning *t) {
   static const char *const protocol[] = {"base to new", "few-shot", "cross-data"};
   int row, i;
@@ -123,12 +124,12 @@ static void mark_of(const fvg__settings *x, const fvg_learner *l, const table_ro
   int i, number[7];
   for (i = 0; i < x->n; i++) {
     const char *before = value_before(x->entry[i].key);
-    if (before && !strcmp(before, x->entry[i].value)) continue;        /* states of before stay valid             */
+    if (before && !strcmp(before, x->entry[i].value)) continue; /* states of before stay valid */
     h = mark_bytes(h, x->entry[i].key, strlen(x->entry[i].key) + 1);
     h = mark_bytes(h, x->entry[i].value, strlen(x->entry[i].value) + 1);
   }
   h = mark_bytes(h, l->method->name, strlen(l->method->name) + 1);
-  if (l->words && l->method->start == FVG__LAST_SLOTS)              /* ProGrad once started from noise            */
+  if (l->words && l->method->start == FVG__LAST_SLOTS) /* ProGrad once started from noise */
     h = mark_bytes(h, l->words, strlen(l->words) + 1);
   h = mark_bytes(h, l->prompt_template, strlen(l->prompt_template) + 1);
   for (i = 0; l->method->option[i].name; i++) h = mark_bytes(h, &l->option[i], sizeof l->option[i]);
@@ -328,7 +329,7 @@ static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const cha
 /* s: how training went. */
 static fvg_status stage_end(tuning *t, stage *g, fvg_status s, fvg_learner *l, fvg_fvgpt *f, char **curve) {
   if (!s) s = keep_curve(t, g->desc.epoch_loss, g->desc.optimizer.epochs, &g->settings, curve);
-  fvg__set(&g->settings, "preset", preset_name[t->o->preset]);       /* told, not compared: the numbers count      */
+  fvg__set(&g->settings, "preset", preset_name[t->o->preset]); /* told, not compared: the numbers count */
   if (!s) s = fvg_checkpoint_save(g->path, l, f, g->settings.entry, g->settings.n);
   if (!s) remove_states(g);
   fvg__release(t->m->ctx, g->desc.epoch_loss);
