@@ -803,18 +803,15 @@ static uint32_t fvg__html_capital(const uint32_t *name, int n) {
   return fvg__html_named(small, n);
 }
 
-/* "&eacute;" and, as HTML allows for its oldest names, "&eacute"; but "&ltimes;" is a longer name, which is left as it
-   is if we do not know it.  Returns the length, 0 if t is nothing of the kind. */
+/* "&eacute;", and, as HTML allows for its oldest names, "&eacute" with whatever letters may follow.
+   Returns the length, 0 if t is nothing of the kind. */
 static int fvg__html_name(const uint32_t *t, int n, uint32_t *code) {
   int end = 1, length;
   while (end < n && end < FVG__HTML_LONGEST && fvg__digit_value(t[end]) < 36) end++;
 
-  if (end > 1 && end < n && t[end] == ';') {
-    *code = fvg__html_named(t + 1, end - 1);
-    return *code ? end + 1 : 0;
-  }
+  if (end > 1 && end < n && t[end] == ';' && (*code = fvg__html_named(t + 1, end - 1)) != 0) return end + 1;
 
-  for (length = end - 1 < 6 ? end - 1 : 6; length >= 2; length--)      /* none of these is longer than 6           */
+  for (length = end - 1 < 6 ? end - 1 : 6; length >= 2; length--)     /* the oldest have 2 to 6 letters */
     if ((*code = fvg__html_search(fvg__unicode_table(FVG__HTML_OLD_NAMES), t + 1, length)) != 0)
       return length + 1;
   return 0;
@@ -862,7 +859,7 @@ static int fvg__put_repaired(const fvg__unicode *u, uint32_t *t, int n, uint32_t
    again until nothing changes; looking back at each semicolon comes to the same in one go. */
 static int fvg__close_reference(const fvg__unicode *u, uint32_t *t, int n) {
   while (n > 2 && t[n - 1] == ';') {
-    uint32_t code = 0;
+    uint32_t code = 0, old;
     int start = n - 2, length;
     while (start > 0 && n - start < FVG__HTML_LONGEST && (fvg__digit_value(t[start]) < 36 || t[start] == '#')) start--;
     length = n - start;
@@ -872,7 +869,8 @@ static int fvg__close_reference(const fvg__unicode *u, uint32_t *t, int n) {
       if (fvg__html_number(t + start, length, &code) != length) break;
     } else {
       code = fvg__html_named(t + start + 1, length - 2);
-      if (!code) code = fvg__html_capital(t + start + 1, length - 2);
+      if (!code && !fvg__html_name(t + start, length, &old))
+        code = fvg__html_capital(t + start + 1, length - 2);
       if (!code) break;
     }
     n = fvg__put_repaired(u, t, start, code);
@@ -10109,7 +10107,7 @@ static const char *const fvg__html_old_names[] = {
   "yuml", NULL
 };
 
-/* Names that do: the others of HTML 4, and of HTML 5 up to U+017F. */
+/* Names that do: the others of HTML 4, and a part of HTML 5's. */
 static const char *const fvg__html_names[] = {
   "9 Tab NewLine 33 excl 35 num dollar percnt 39 apos lpar rpar ast 42 midast plus comma 46",
   "period sol 58 colon semi 61 equals 63 quest commat 91 lbrack 91 lsqb bsol rbrack 93 rsqb Hat",
@@ -10130,13 +10128,17 @@ static const char *const fvg__html_names[] = {
   "eta theta iota kappa lambda mu nu xi omicron pi rho sigmaf sigma tau upsilon phi chi psi omega",
   "977 thetasym upsih 982 piv 8194 ensp emsp 8201 thinsp 8204 zwnj zwj lrm rlm 8211 ndash mdash",
   "8216 lsquo rsquo sbquo 8220 ldquo rdquo bdquo 8224 dagger Dagger bull 8230 hellip 8240 permil",
-  "8242 prime Prime 8249 lsaquo rsaquo 8254 oline 8260 frasl 8364 euro 8465 image 8472 weierp",
-  "8476 real 8482 trade 8501 alefsym 8592 larr uarr rarr darr harr 8629 crarr 8656 lArr uArr rArr",
-  "dArr hArr 8704 forall 8706 part exist 8709 empty 8711 nabla isin notin 8715 ni 8719 prod 8721",
-  "sum minus 8727 lowast 8730 radic 8733 prop infin 8736 ang 8743 and or cap cup int 8756 there4",
-  "8764 sim 8773 cong 8776 asymp 8800 ne equiv 8804 le ge 8834 sub sup nsub 8838 sube supe 8853",
-  "oplus 8855 otimes 8869 perp 8901 sdot 8968 lceil rceil lfloor rfloor 9674 loz 9824 spades 9827",
-  "clubs 9829 hearts diams 10216 lang rang", NULL
+  "8242 prime Prime 8249 lsaquo rsaquo 8254 oline 8260 frasl 8364 euro 8465 image 8471 copysr",
+  "weierp 8476 real 8482 trade 8501 alefsym 8592 larr uarr rarr darr harr 8629 crarr 8656 lArr",
+  "uArr rArr dArr hArr 8704 forall 8706 part exist 8709 empty 8711 nabla isin notin 8713 notinva",
+  "8715 ni notni 8716 notniva 8719 prod 8721 sum minus 8727 lowast 8730 radic 8733 prop infin",
+  "8736 ang 8741 parallel 8743 and or cap cup int 8756 there4 8764 sim 8773 cong 8776 asymp 8800",
+  "ne equiv 8804 le ge 8819 gtrsim 8823 gtrless 8834 sub sup nsub 8838 sube supe 8853 oplus 8855",
+  "otimes 8864 timesb 8869 perp 8884 ltrie 8901 sdot 8903 divideontimes 8905 ltimes 8907 lthree",
+  "8918 ltdot gtdot 8919 gtrdot 8923 gtreqless 8950 notinvc notinvb 8957 notnivc notnivb 8968",
+  "lceil rceil lfloor rfloor 9666 ltrif ltri 9674 loz 9824 spades 9827 clubs 9829 hearts diams",
+  "10216 lang rang 10614 ltlarr 10616 gtrarr 10645 gtlPar ltrPar 10800 timesd timesbar 10873",
+  "ltcir gtcir ltquest gtquest 10886 gtrapprox 10892 gtreqqless 10918 ltcc gtcc", NULL
 };
 
 static const char *const *fvg__unicode_table(int table) {

@@ -148,6 +148,7 @@ def canonical():
         size = len(chr(code).encode())
         assert len(unicodedata.normalize("NFC", chr(code))) <= size
         assert len(unicodedata.normalize("NFD", chr(code))) <= 2 * size
+        assert sum(unicodedata.combining(ch) > 0 for ch in unicodedata.normalize("NFD", chr(code))) <= size
     return composed, decomposed
 
 
@@ -168,6 +169,7 @@ def repaired():
         text = bytes([code]).decode("cp1252", "ignore")
         if text:
             to[code] = to.get(ord(text), text)
+    assert all(len(unicodedata.normalize("NFD", text)) <= 2 * len(chr(code).encode()) for code, text in to.items())
     assert all(len(text) <= len(chr(code).encode()) for code, text in to.items())
     return {code: [ord(ch) for ch in text] for code, text in to.items()}
 
@@ -185,11 +187,12 @@ def html_names(names):
 
 
 def old_and_new_names():
-    """The names that need no semicolon; and those of HTML 4, and of HTML 5 up to U+017F, that do."""
+    """The names that need no semicolon; and those that do: HTML 4's, HTML 5's up to U+017F, and those of HTML 5 that
+    begin with an old one, since else the old one would be read there."""
     html5 = html.entities.html5
     old = [name for name in html5 if not name.endswith(";")]
     new = [name for name, text in html5.items() if name.endswith(";") and name[:-1] not in old and len(text) == 1 and
-           (ord(text) < 0x180 or name[:-1] in html.entities.name2codepoint)]
+           (ord(text) < 0x180 or name[:-1] in html.entities.name2codepoint or name.startswith(tuple(old)))]
     return old, new
 
 
@@ -228,7 +231,7 @@ def main():
                   encode_mapping(repaired()))
     print_table("fvg__html_old_names", "HTML's names that need no semicolon; a number is the next name's character.",
                 html_names(old), " ")
-    print_table("fvg__html_names", "Names that do: the others of HTML 4, and of HTML 5 up to U+017F.",
+    print_table("fvg__html_names", "Names that do: the others of HTML 4, and a part of HTML 5's.",
                 html_names(new), " ")
 
 
