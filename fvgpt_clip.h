@@ -607,6 +607,7 @@ static const char *const *fvg__unicode_table(int table);                      /*
 typedef struct fvg__mapping { uint32_t from, to[3]; } fvg__mapping;           /* fewer than three: 0 behind them  */
 
 typedef struct fvg__unicode {
+  uint32_t ascii[128];                           /* properties, for speed                                           */
   uint32_t *run, *property; int n_run;           /* [n_run] where a run of one property begins; the property        */
   fvg__mapping *mapping[FVG__N_MAPPING];         /* sorted by `from`                                                */
   int n_mapping[FVG__N_MAPPING];
@@ -682,22 +683,28 @@ static fvg_status fvg__unicode_read(fvg_ctx *c, fvg__unicode *u, int table) {
   return u->mapping[table] ? FVG_OK : FVG_E_NOMEM;
 }
 
-static fvg_status fvg__unicode_open(fvg_ctx *c, fvg__unicode *u) {
-  fvg_status s = FVG_OK;
-  int table;
-  memset(u, 0, sizeof *u);
-  for (table = 0; !s && table <= FVG__PROPERTIES; table++) s = fvg__unicode_read(c, u, table);
-  if (s) fvg__unicode_free(c, u);
-  return s;
-}
-
-static uint32_t fvg__property(const fvg__unicode *u, uint32_t code) {
+static uint32_t fvg__search_property(const fvg__unicode *u, uint32_t code) {
   int low = 0, high = u->n_run;                  /* the run is one of low .. high - 1                               */
   while (high - low > 1) {
     int middle = low + (high - low) / 2;
     if (u->run[middle] <= code) low = middle; else high = middle;
   }
   return u->property[low];
+}
+
+static fvg_status fvg__unicode_open(fvg_ctx *c, fvg__unicode *u) {
+  fvg_status s = FVG_OK;
+  uint32_t code;
+  int table;
+  memset(u, 0, sizeof *u);
+  for (table = 0; !s && table <= FVG__PROPERTIES; table++) s = fvg__unicode_read(c, u, table);
+  for (code = 0; !s && code < 128; code++) u->ascii[code] = fvg__search_property(u, code);
+  if (s) fvg__unicode_free(c, u);
+  return s;
+}
+
+static uint32_t fvg__property(const fvg__unicode *u, uint32_t code) {
+  return code < 128 ? u->ascii[code] : fvg__search_property(u, code);
 }
 
 static int fvg__is_letter(const fvg__unicode *u, uint32_t code) { return (fvg__property(u, code) & FVG__LETTER) != 0; }
@@ -773,14 +780,18 @@ static int fvg__html_number(const uint32_t *t, int n, uint32_t *code) {
 static uint32_t fvg__html_search(const char *const *line, const uint32_t *name, int n) {
   uint32_t code = 0;
   for (; *line; line++) {
-    const char *word = *line, *end;
-    for (; *word; word = *end ? end + 1 : end) {
+    const char *at = *line;
+    while (*at) {
       int i = 0;
-      end = word + strcspn(word, " ");
-      if (*word <= '9') { code = (uint32_t)strtoul(word, NULL, 10); continue; }
-      if (end - word == n) while (i < n && (uint32_t)word[i] == name[i]) i++;
-      if (i == n) return code;
-      code++;
+      if (*at <= '9') {
+        for (code = 0; *at > ' '; at++) code = 10 * code + (uint32_t)(*at - '0');
+      } else {
+        while (i < n && (uint32_t)*at == name[i]) { i++; at++; }
+        if (i == n && *at <= ' ') return code;
+        while (*at > ' ') at++;
+        code++;
+      }
+      if (*at) at++;
     }
   }
   return 0;
@@ -859,7 +870,7 @@ static int fvg__put_repaired(const fvg__unicode *u, uint32_t *t, int n, uint32_t
    again until nothing changes; looking back at each semicolon comes to the same in one go. */
 static int fvg__close_reference(const fvg__unicode *u, uint32_t *t, int n) {
   while (n > 2 && t[n - 1] == ';') {
-    uint32_t code = 0, old;
+    uint32_t code = 0, capital, old;
     int start = n - 2, length;
     while (start > 0 && n - start < FVG__HTML_LONGEST && (fvg__digit_value(t[start]) < 36 || t[start] == '#')) start--;
     length = n - start;
@@ -869,8 +880,8 @@ static int fvg__close_reference(const fvg__unicode *u, uint32_t *t, int n) {
       if (fvg__html_number(t + start, length, &code) != length) break;
     } else {
       code = fvg__html_named(t + start + 1, length - 2);
-      if (!code && !fvg__html_name(t + start, length, &old))
-        code = fvg__html_capital(t + start + 1, length - 2);
+      capital = code ? 0 : fvg__html_capital(t + start + 1, length - 2);
+      if (capital && !fvg__html_name(t + start, length, &old)) code = capital;
       if (!code) break;
     }
     n = fvg__put_repaired(u, t, start, code);
@@ -991,7 +1002,9 @@ static int fvg__cased_beyond(const fvg__unicode *u, const uint32_t *t, int n, in
 static int fvg__lower(const fvg__unicode *u, uint32_t *dst, const uint32_t *t, int n) {
   int i, m = 0;
   for (i = 0; i < n; i++) {
-    if (t[i] == 0x3A3) {
+    if (t[i] < 128) {
+      dst[m++] = t[i] >= 'A' && t[i] <= 'Z' ? t[i] + 32 : t[i];
+    } else if (t[i] == 0x3A3) {
       dst[m++] = fvg__cased_beyond(u, t, n, i, -1) && !fvg__cased_beyond(u, t, n, i, 1) ? 0x3C2 : 0x3C3;
     } else if (t[i] == 0x130) {
       dst[m++] = 'i';

@@ -75,6 +75,60 @@ static void test_cleaning(const fvg_tokenizer *k) {
   expect(k, "&apos", "&_ a p o s_");
 }
 
+/* Every pair is a text as it may come and the same in NFC, which must give the same tokens. */
+static void test_composing(const fvg_tokenizer *k) {
+  static const char *const pair[][2] = {
+    {"Cafe\xCC\x81 cre\xCC\x80me", "caf\xC3\xA9 cr\xC3\xA8me"},             /* folder names from macOS            */
+    {"\xE1\x84\x92\xE1\x85\xA1\xE1\x86\xAB\xE1\x84\x80\xE1\x85\xB3\xE1\x86\xAF",
+     "\xED\x95\x9C\xEA\xB8\x80"},                                            /* Hangul, three letters a syllable   */
+    {"\xEA\xB0\x80\xE1\x86\xA8", "\xEA\xB0\x81"},                           /* a syllable and one more letter     */
+    {"\xEA\xB0\x81\xE1\x86\xA8", "\xEA\xB0\x81\xE1\x86\xA8"},               /* which takes no second              */
+    {"a\xCC\x82\xCC\xA3", "\xE1\xBA\xAD"},                                   /* marks in either order              */
+    {"a\xCC\xA3\xCC\x82", "\xE1\xBA\xAD"},
+    {"a\xCC\x81\xCC\x82", "\xC3\xA1\xCC\x82"},                               /* of one class: the first is nearer  */
+    {"\xC3\xA2\xCC\xA3", "\xE1\xBA\xAD"},                                    /* taken apart first                  */
+    {"q\xCC\x87\xCC\xA3", "q\xCC\xA3\xCC\x87"},                              /* nothing to join, but an order      */
+    {"\xE2\x84\xAB", "\xC3\xA5"}, {"\xE2\x84\xA6", "\xCF\x89"},             /* signs that are letters             */
+    {"\xE0\xA5\x98", "\xE0\xA4\x95\xE0\xA4\xBC"},                            /* excluded from composition          */
+    {"\xEF\xAC\xAA", "\xD7\xA9\xD7\x81"},
+    {"\xCD\x84x", "\xCC\x88\xCC\x81x"},                                       /* a mark that is two                 */
+    {"\xE3\x81\x8B\xE3\x82\x99", "\xE3\x81\x8C"},                            /* ka and its voicing                 */
+    {"\xE0\xA7\x87\xE0\xA6\xBE", "\xE0\xA7\x8B"},                            /* two vowel signs of Bengali         */
+    {"\xEF\xA4\x80", "\xE8\xB1\x88"}, {"\xF0\xAF\xA0\x80", "\xE4\xB8\xBD"},  /* ideographs of old standards        */
+    {"\xF0\x91\x82\x99\xF0\x91\x82\xBA", "\xF0\x91\x82\x9A"},                /* Kaithi, beyond U+FFFF              */
+    {"\xCD\xBE", ";"}, {"e \xCC\x81", "e \xCC\x81"}};
+  size_t i;
+  for (i = 0; i < sizeof pair / sizeof *pair; i++) same(k, pair[i][0], pair[i][1]);
+}
+
+/* ftfy's repairs, and what it leaves alone. */
+static void test_repair(const fvg_tokenizer *k) {
+  static const char *const pair[][2] = {
+    {"x\xE2\x80\x99s \xE2\x80\x9Cq\xE2\x80\x9D \xE2\x80\x98\xE2\x80\x9A\xE2\x80\x9E \xCA\xBC", "x's \"q\" ''\" '"},
+    {"\xC2\xAB" "a\xC2\xBB", "\xC2\xAB" "a\xC2\xBB"},                         /* these quotes are not curly         */
+    {"\xEF\xAC\x81sh \xEF\xAC\x84\xEF\xAC\x86", "fish fflst"},
+    {"\xC4\xB2ssel \xC7\x84 \xC5\x89", "ijssel d\xC5\xBE 'n"},
+    {"\xC3\x86 \xC5\x93", "\xC3\xA6 \xC5\x93"},                              /* nor are these typesetters'         */
+    {"\xEF\xBC\xA3\xEF\xBC\xA1\xEF\xBC\xB4\xE3\x80\x80\xEF\xBC\x91", "cat 1"},
+    {"\xEF\xBD\xB6\xEF\xBE\x9E \xEF\xBF\xA5", "\xE3\x82\xAC \xC2\xA5"},      /* half a ga, and its sign            */
+    {"\xEF\xBB\xBF" "cat c\xEF\xBB\xBF" "at", "cat cat"},                        /* byte-order marks                   */
+    {"a\x01" "b\x0B" "c\x7F" "d\x1F" "e\xE2\x81\xAA", "abcde"},
+    {"\x1B[1;31mred\x1B[0m \x1B[x\x1B[3", "red [3"},
+    {"a\xC2\x92" "b \xC2\x85", "a'b \xE2\x80\xA6"},                            /* Windows-1252 as control signs      */
+    {"a\xE2\x80\xA8" "b\rc", "a b c"},
+    {"caf&eacute; &Scaron;koda &hellip; &rsquo;s", "caf\xC3\xA9 \xC5\xA1koda \xE2\x80\xA6 's"},
+    {"&amp;amp;eacute; &NTILDE; &#x92;s", "\xC3\xA9 \xC3\xB1 's"},
+    {"&am&#112;; &\xEF\xBC\xA1MP; &#xFB01;sh", "& & fish"},                       /* references that others complete    */
+    {"e&#x301;", "\xC3\xA9"},
+    {"&rsquo;\n<", "'\n<"},
+    {"&copy2023 &notin; &eacute &nosuch; &;", "\xC2\xA9" "2023 \xE2\x88\x89 \xC3\xA9 &nosuch; &;"},
+    {"\xC3\x83\xC2\xA9", "\xC3\xA3\xC2\xA9"}};                               /* a wrong decoding is not guessed    */
+  size_t i;
+  for (i = 0; i < sizeof pair / sizeof *pair; i++) same(k, pair[i][0], pair[i][1]);
+  expect(k, "\xE2\x80\x99s", "522");
+  expect(k, "b\n<a> &rsquo; e&#x301;", "b_ <_ a_ >_ 158 222 503 e_ 136 479");       /* behind a "<" only unescaped      */
+}
+
 static void test_lower_case(const fvg_tokenizer *k) {
   same(k, "\xC3\x84\xC3\x96 \xD0\x9F \xE1\xBA\x9E \xF0\x90\x90\x80",
        "\xC3\xA4\xC3\xB6 \xD0\xBF \xC3\x9F \xF0\x90\x90\xA8");
@@ -159,6 +213,64 @@ static void test_files(fvg_ctx *c) {
   fvg_tokenizer_free(NULL);
 }
 
+/* Files and models of many sizes: how many merges count, and so which ids the marks have. */
+static void test_marks(fvg_ctx *c) {
+  enum { CLIP = 48894 };
+  fvg_tokenizer *k;
+  fvg_source s = fvg_source_memory(list, sizeof list - 1, "list.txt");
+  check(fvg__merges_used(CLIP, CLIP + 514, 0) == CLIP && fvg__merges_used(262144, CLIP + 514, 0) == CLIP,
+        "the published vocabulary, from either file");
+  check(fvg__merges_used(CLIP, CLIP + 517, 0) == CLIP && fvg__merges_used(262144, CLIP + 517, 0) == CLIP,
+        "three tokens added to it, whatever the file");
+  check(fvg__merges_used(CLIP + 3, CLIP + 517, 0) == CLIP + 3, "a vocabulary that has three merges more");
+  check(fvg__merges_used(CLIP - 1, CLIP + 517, 0) == CLIP + 3, "a file that has too few is short of merges");
+  check(fvg__merges_used(300, 514 + 300, 0) == 300 && fvg__merges_used(400, 514 + 300, 0) == 300,
+        "a small vocabulary");
+  check(fvg__merges_used(300, 514 + 307, 512 + 301) == 300, "seven tokens added to that, as the configuration says");
+  check(fvg__merges_used(900, 514 + 307, 512 + 301) == 300, "also with a longer file");
+  check(fvg__merges_used(307, 514 + 307, 512 + 301) == 307, "a file that fits the rows is right against it");
+  check(fvg__merges_used(200, 514 + 307, 512 + 301) == 307, "a file too short for either");
+  check(fvg__merges_used(300, 0, 0) == 300, "no model");
+  check(!fvg__tokenizer_open(c, &k, &s, VOCAB + 5, VOCAB - 1) && fvg_tokenizer_vocab_size(k) == VOCAB,
+        "added rows behind the end mark");
+  expect(k, "cat<|endoftext|>", "513 524");
+  fvg_tokenizer_free(k);
+}
+
+static void test_names(fvg_ctx *c) {
+  static const char *const alike[][2] = {
+    {"great_pyrenees", "Great Pyrenees"}, {"blue", "blue "}, {"blue\r", "\tBLUE"}, {"a  b", "a\tb"}, {"_a_", "a"},
+    {"cre\xCC\x80me", "Cr\xC3\xA8me"}, {"lion\xE2\x80\x99s", "lion's"}, {"", " _\r"}, {"\xEF\xBB\xBF" "cat", "cat"},
+    {"\xC2\xA0x\xE3\x80\x80", "x"}, {"rock &amp; roll", "rock & roll"}, {"\xFF", "\xFF"}, {"\xEF\xAC\x81sh", "fish"}};
+  static const char *const unlike[][2] = {
+    {"cat", "cats"}, {"a b", "ab"}, {"", "x"}, {"\xFF", "\xFE"}, {"caf\xC3\xA9", "cafe"}, {"\xFF", "\xC3\xBF"}, {"a.", "a"}};
+  static const char *const name[] = {"Red ", "sky_blue", "pink", "red"}, *const among[] = {"sky blue", "red", "RED"};
+  size_t used = fvg_mem_used(c), i;
+  int match[4] = {7, 7, 7, 7};
+  for (i = 0; i < sizeof alike / sizeof *alike; i++)
+    check(fvg_same_name(c, alike[i][0], alike[i][1]) && fvg_same_name(c, alike[i][1], alike[i][0]), alike[i][0]);
+  for (i = 0; i < sizeof unlike / sizeof *unlike; i++)
+    check(!fvg_same_name(c, unlike[i][0], unlike[i][1]) && !fvg_same_name(c, unlike[i][1], unlike[i][0]), unlike[i][0]);
+  check(!fvg_match_names(c, name, 4, among, 3, match) && match[0] == 1 && match[1] == 0 && match[2] == -1 && match[3] == 1,
+        "a list among a list: the first that means the same");
+  check(!fvg_match_names(c, name, 1, among, 0, match) && match[0] == -1 && !fvg_match_names(c, NULL, 0, among, 3, NULL),
+        "empty lists");
+  check(fvg_match_names(c, name, -1, among, 3, match) == FVG_E_ARG, "no list of -1 names");
+  check(fvg_mem_used(c) == used, "names leave no memory");
+}
+
+static void test_tidy(void) {
+  static const char *const pair[][2] = {{"great_pyrenees", "great pyrenees"}, {" St. \r", "St."}, {"", ""}, {" _\t", ""},
+    {"\xC2\xA0\xEF\xBB\xBFx y\xE2\x80\x83", "x y"}, {"\xFF ", "\xFF"}};
+  char text[64];
+  size_t i;
+  for (i = 0; i < sizeof pair / sizeof *pair; i++) {
+    strcpy(text, pair[i][0]);
+    fvg__tidy_name(text);
+    check(!strcmp(text, pair[i][1]), pair[i][0]);
+  }
+}
+
 /* ---- hostile input ---- */
 static double tokenize_long(const fvg_tokenizer *k, const char *unit, size_t n_bytes, int *n) {
   size_t length = strlen(unit), count = n_bytes / length, i;
@@ -175,10 +287,11 @@ static double tokenize_long(const fvg_tokenizer *k, const char *unit, size_t n_b
 
 static void test_long_words(const fvg_tokenizer *k) {
   static const char *const unit[] = {"a", "q", "ab", "!", "&", "&lt", "&#", "'", "\xCE\xA3", "\xCE\xA3'", "\xCC\x81",
-                                     " ", "\xF0\xAF\xA0\x80", "<|startoftext|>"};
+                                     " ", "\xF0\xAF\xA0\x80", "<|startoftext|>", "amp;", "&amp;", "&qq;",
+                                     "\xCC\x81\xCC\xA3\xCC\x95", "\xE1\x84\x80", "\xEF\xAC\x83", "\x1B[1;1"};
   double worst = 0;
   int i, n, ok = 1;
-  for (i = 0; i < 14; i++) {
+  for (i = 0; i < (int)(sizeof unit / sizeof *unit); i++) {
     double seconds = tokenize_long(k, unit[i], 1000000, &n);
     if (seconds > worst) worst = seconds;
     ok = ok && n >= 0;
@@ -242,6 +355,7 @@ static void test_no_memory(void) {
   fvg_ctx *c;
   long allowed;
   int ok = 1, done = 0;
+  static const char *const names[2] = {"Cre\xCC\x80me ", "cr\xC3\xA8me"};
   char word[400];
   memset(word, 'b', sizeof word);                               /* a short piece, then one that outgrows it */
   memcpy(word, "cat ", 4);
@@ -259,7 +373,9 @@ static void test_no_memory(void) {
     s = open_text(c, &k, list, 0);
     ok = ok && !s == (k != NULL);
     if (!s) s = fvg_tokenize(k, word, NULL, 0, &n);
-    ok = ok && (s == FVG_OK || (s == FVG_E_NOMEM && n == 0 && strstr(fvg_error(c), "out of memory")));
+    if (!s) s = fvg_match_names(c, &names[0], 1, &names[1], 1, &n);
+    ok = ok && (s || n == 0);
+    ok = ok && (s == FVG_OK || (s == FVG_E_NOMEM && strstr(fvg_error(c), "out of memory")));
     fvg_tokenizer_free(k);
     ok = ok && fvg_mem_used(c) == 0;
     done = s == FVG_OK;
@@ -329,6 +445,8 @@ int main(void) {
   if (open_text(c, &k, list, 0)) { printf("FAILED %s\n", fvg_error(c)); return 1; }
   test_merging(k);
   test_cleaning(k);
+  test_composing(k);
+  test_repair(k);
   test_lower_case(k);
   test_pieces(k);
   test_capacity(c, k);
@@ -336,6 +454,9 @@ int main(void) {
   test_long_words(k);
   fvg_tokenizer_free(k);
   test_files(c);
+  test_marks(c);
+  test_names(c);
+  test_tidy();
   test_damaged_lists(c);
   test_doubling_list(c);
   test_no_memory();
