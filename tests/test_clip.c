@@ -254,6 +254,13 @@ static void test_texts(const features *plain) {
         "other templates");
   check(fvg_clip_encode_classes(m, "a photo", names, 2, f) == FVG_E_ARG && one_line("a photo", "{}"),
         "a template without {}");
+  for (i = 0; i < 4; i++) {
+    static const char *const nothing[] = {"", " \t", "__", "\xC2\xA0\xEF\xBB\xBF\r"};
+    too_long[0] = "cat";
+    too_long[1] = nothing[i];
+    check(fvg_clip_encode_classes(m, NULL, too_long, 2, f) == FVG_E_ARG && one_line("class 2 of 2", "empty"),
+          "a class without a name");
+  }
   check(fvg_clip_encode_classes(m, NULL, names, 0, f) == FVG_E_ARG &&
             fvg_clip_encode_texts(m, texts, 0, f) == FVG_E_ARG,
         "no texts");
@@ -500,6 +507,71 @@ static int opens_as(const char *path, const char *words, const features *expecte
     printf("  %s\n", fvg_error(c));
   fvg_clip_free(m);
   return same_images(&f, expected) && same_texts(&f, expected);
+}
+
+/* Marks that a text holds: the end mark ends it, the start mark is a token like others. */
+static void test_marks_in_text(void) {
+  static const char *const held[] = {"photo of <|endoftext|> a cat", "<|EndOfText|>", "photo <|startoftext|>of",
+                                     "<|endoftext|> of <|endoftext|> photo"};
+  static const char *const cut[] = {"photo of", "", "photo of", ""};
+  static const char *const name[] = {"photo<|endoftext|>of"}, *const short_name[] = {"photo"};
+  fvg_clip *m = must_load(&hf, NULL, FVG_F32);
+  float f[4 * EMBED], g[4 * EMBED];
+  fvg_tape *t = fvg_tape_new(c);
+  fvg_node *node;
+  need(!fvg_clip_encode_texts(m, held, 4, f) && !fvg_clip_encode_texts(m, cut, 4, g), "texts with marks");
+  check(difference(f, g, 2 * EMBED) < 2e-6 && difference(f + 3 * EMBED, g + 3 * EMBED, EMBED) < 2e-6,
+        "a text's feature is read at its first end mark");
+  check(difference(f + 2 * EMBED, g + 2 * EMBED, EMBED) > 1e-3, "a start mark is a token of the text");
+  need(!fvg_clip_encode_classes(m, "a {} of", name, 1, f) && !fvg_clip_encode_classes(m, "a {}", short_name, 1, g),
+       "classes with marks");
+  check(difference(f, g, EMBED) < 2e-6, "and so is a class's");
+  node = fvg_clip_text_features(t, m, held, 1);
+  need(!fvg_clip_encode_texts(m, cut, 1, g), "the text without its end");
+  check(node && difference(fvg_value(node), g, EMBED) < 2e-6, "and a text's that trains");
+  fvg_tape_free(t);
+  fvg_clip_free(m);
+}
+
+static const char *with_ids(const char *ids) {
+  static char json[300];
+  snprintf(json, sizeof json, "{\"text_config\": {\"num_attention_heads\": 1, \"hidden_act\": \"quick_gelu\", "
+           "\"vocab_size\": %d%s}, \"vision_config\": {\"num_attention_heads\": 2, \"hidden_act\": "
+           "\"quick_gelu\"}}", VOCAB + 3, ids);
+  return json;
+}
+
+/* Three rows behind the end mark, as textual inversion adds them; the vocabulary knows nothing of them. */
+static void test_added_tokens(const features *plain) {
+  static float rows[(VOCAB + 3) * TEXT];
+  static const char folder[] = "build/test-clip/added";
+  model added = hf;
+  size_t i;
+  int k;
+  fvg_clip *m;
+  for (k = 0; strcmp(added.tensor[k].name, "text_model.embeddings.token_embedding.weight"); k++) {}
+  memcpy(rows, added.tensor[k].tensor.data, VOCAB * TEXT * sizeof *rows);
+  for (i = VOCAB * TEXT; i < (VOCAB + 3) * TEXT; i++) rows[i] = 9;
+  added.tensor[k].tensor.data = rows;
+  added.tensor[k].tensor.dim[0] = VOCAB + 3;
+
+  write_model(folder, "model.safetensors", &added, "merges.txt", "config.json",
+              with_ids(", \"bos_token_id\": 517, \"eos_token_id\": 518"));
+  check(opens_as(folder, NULL, plain), "rows added behind the marks that config.json tells");
+  need(!fvg_clip_open(c, &m, folder, NULL, FVG_F32), "the model with added rows");
+  check(m->text.vocab_size == VOCAB + 3 && m->text.end_token == VOCAB - 1 &&
+            fvg_tokenizer_vocab_size(m->tokenizer) == VOCAB,
+        "do not move them");
+  fvg_clip_free(m);
+
+  for (k = 0; k < 5; k++) {                      /* nothing that marks could be: the vocabulary is short of merges */
+    static const char *const ids[] = {"", ", \"bos_token_id\": 0, \"eos_token_id\": 2", ", \"bos_token_id\": 518, "
+      "\"eos_token_id\": 517", ", \"bos_token_id\": 521, \"eos_token_id\": 522",
+      ", \"bos_token_id\": \"517\", \"eos_token_id\": [518]"};
+    write_model(folder, "model.safetensors", &added, "merges.txt", "config.json", with_ids(ids[k]));
+    check(fvg_clip_open(c, &m, folder, NULL, FVG_F32) == FVG_E_FORMAT && !m && one_line("merges.txt", "needs 8"),
+          k ? ids[k] : "without ids the file must have a merge for every row");
+  }
 }
 
 static void test_files(const features *plain) {
@@ -755,7 +827,9 @@ int main(void) {
   test_texts(&plain);
   test_feature_nodes(&plain);
   test_tower_gradients();
+  test_marks_in_text();
   test_files(&plain);
+  test_added_tokens(&plain);
   test_spoiled();
   test_lies();
   test_allocation_failures();

@@ -505,17 +505,20 @@ static void refuse(const fvg_learner_desc *d, const char *const *name, int n, fv
 
 static void test_refused(void) {
   static const char *const long_name[] = {"cat", "abcdefghijk"}, *const no_text[] = {"a\xFF"},
-                           *const swapped[] = {"c_ab", "cat", "st."};
+                           *const swapped[] = {"c_ab", "cat", "st."}, *const no_name[] = {"cat", " _\r"},
+                           *const respelt[] = {" Cat\r", "c  AB", "_st.\t"};
   fvg_learner_desc d = desc_of(4, 1, FVG_END, NULL), shared = desc_of(4, 0, FVG_END, NULL);
   fvg_text_tower saved = m->text;
   fvg_learner *p = new_coop(&d);
-  float g[CLASSES * EMBED];
+  float g[CLASSES * EMBED], h[CLASSES * EMBED];
   check(!fvg_learner_text_features(p, names, CLASSES, g), "class-specific vectors know their classes");
   check(fvg_learner_text_features(p, other, 2, g) == FVG_E_UNSUPPORTED && one_line("class-specific", "photo"),
         "but no others");
   check(fvg_learner_text_features(p, swapped, CLASSES, g) == FVG_E_UNSUPPORTED && one_line("class-specific", "c_ab"),
         "nor in another order");
   check(fvg_learner_text_features(p, names, 2, g) == FVG_E_UNSUPPORTED, "nor fewer");
+  check(!fvg_learner_text_features(p, respelt, CLASSES, h) && !memcmp(g, h, sizeof g),
+        "names that mean the same are the same classes");
   check(fvg_learner_text_features(p, names, 0, g) == FVG_E_ARG, "no classes to encode");
   fvg_learner_free(p);
   p = new_coop(&shared);
@@ -525,6 +528,7 @@ static void test_refused(void) {
   refuse(&shared, names, 0, FVG_E_ARG, "0 classes", "CoOp");
   refuse(&shared, long_name, 2, FVG_E_ARG, "12 tokens", "room for 10");
   refuse(&shared, no_text, 1, FVG_E_FORMAT, "UTF-8", "");
+  refuse(&shared, no_name, 2, FVG_E_ARG, "class 2 of 2 is empty", "CoOp");
   shared.n_ctx = CONTEXT - 2;
   refuse(&shared, names, CLASSES, FVG_E_ARG, "14 context vectors", "1 to 13");
   shared.n_ctx = -1;

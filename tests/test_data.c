@@ -852,6 +852,58 @@ static void test_made(void) {
   fvg_free(c);
 }
 
+/* ---- class names ---- */
+static void test_class_names(void) {
+  static const char *const twins[] = {"Cat", "cat", "dog", "caf\xC3\xA9", "Cafe\xCC\x81"};
+  fvg_ctx *c;
+  fvg_desc desc;
+  fvg_dataset d;
+  listener heard;
+  char path[200];
+  int i, k;
+  memset(&desc, 0, sizeof desc);
+  memset(&heard, 0, sizeof heard);
+  desc.log = listen_log;
+  desc.user = &heard;
+  if (fvg_init(&c, &desc)) { check(0, "class names: no context"); return; }
+
+  for (i = 0; i < 5; i++)
+    for (k = 0; k < 10; k++) {
+      snprintf(path, sizeof path, BASE "/twins/%s", twins[i]);
+      write_image(path, "x", k);
+      if (i != 1 && i != 4) { snprintf(path, sizeof path, BASE "/single/%s_", twins[i]); write_image(path, "x", k); }
+      if (i < 2) { snprintf(path, sizeof path, BASE "/blank/%s", i ? "__" : "dog"); write_image(path, "x", k); }
+    }
+  check(open_set(c, &d, BASE "/twins", NULL) == FVG_OK && d.n_class == 5 && heard.n == 1
+        && strstr(heard.last, "0 " BASE "/twins") && strstr(heard.last, "means the same as class")
+        && strstr(heard.last, "more such pairs"), "class names: folders that differ in case stay, with a warning");
+  fvg_dataset_free(&d);
+  heard.n = 0;
+  check(open_set(c, &d, BASE "/single", NULL) == FVG_OK && d.n_class == 3 && heard.n == 0
+        && !strcmp(d.class_name[0], "Cat"), "class names: without the blank that a last underscore makes");
+  fvg_dataset_free(&d);
+  check(open_set(c, &d, BASE "/blank", NULL) != FVG_OK && says(c, BASE "/blank", "class 1 of 2 is empty"),
+        "class names: a folder whose name is blank");
+
+  write_image(BASE "/names/a", "x", 0);
+  write_text(BASE "/names/split.json", "{\"train\": [[\"a/x_00.jpg\", 0, \"great_pyrenees\"], [\"a/x_00.jpg\", 1, \"b\"],"
+             "[\"a/x_00.jpg\", 0, \"Great  Pyrenees \"]], \"test\": []}");
+  check(open_set(c, &d, BASE "/names", NULL) == FVG_OK && d.n_class == 2 && !strcmp(d.class_name[0], "great pyrenees"),
+        "class names: one label, two spellings");
+  fvg_dataset_free(&d);
+  write_text(BASE "/names/split.json", "{\"train\": [[\"a/x_00.jpg\", 0, \" _ \"]], \"test\": []}");
+  check(open_set(c, &d, BASE "/names", NULL) != FVG_OK && says(c, BASE "/names", "empty"), "class names: blank in a split");
+  write_text(BASE "/names/split.json", "{\"train\": [[\"a/x_00.jpg\", 0, \"b\"], [\"a/x_00.jpg\", 1, \"B_\"],"
+             "[\"a/x_00.jpg\", 2, \"a\"]], \"test\": []}");
+  heard.n = 0;
+  check(open_set(c, &d, BASE "/names", NULL) == FVG_OK && heard.n == 1
+        && strstr(heard.last, "class 2 \"B\" means the same as class 1 \"b\": names cannot"),
+        "class names: two labels, one meaning");
+  fvg_dataset_free(&d);
+  check(fvg_mem_used(c) == 0, "class names: nothing stays");
+  fvg_free(c);
+}
+
 /* ---- running out of memory at every allocation ---- */
 typedef struct miser { int left; } miser;
 static void *miser_alloc(void *user,
@@ -1200,6 +1252,7 @@ int main(void) {
   test_wrong_lists(c);
   test_hostile_lists(c);
   test_made();
+  test_class_names();
   test_published_masks(c);
   test_no_memory();
   test_large(c);
