@@ -42,8 +42,12 @@
       (fvg_tensor_pack), so their data are not rows; fvg_clip_unpack turns them back, for training whole towers.
       FVG_F16 and FVG_BF16 halve their memory and are slower; arithmetic is f32 all the same.
 
-   3. WORDS.  CLIP's byte-pair encoding for all of Unicode.  Not done: repair of wrongly decoded text (ftfy), and HTML
-      entities but the common ones.  Text that does not fit the context is an error that says how many tokens it has.
+   3. WORDS.  CLIP's byte-pair encoding for all of Unicode, behind what clip.tokenize does first: NFC,
+      straight quotes, ligatures, widths, HTML references (those of HTML 4 and some of HTML 5).  Not
+      done: ftfy's repair of wrongly decoded text.  Text that does not fit the context is an error that
+      says how many tokens it has; a text ends at its first end mark.  Class names that mean the same
+      (blanks, case, underscores) are the same class wherever they are compared (fvg_same_name); an empty
+      one is an error.
 
    4. PICTURES.  Resizing is byte-equal to Pillow's, so a model sees what it saw in Python.  JPEG decoders differ from
       one another by a grey level here and there; stb_image's is no exception.  EXIF rotation is not applied, as in
@@ -253,9 +257,9 @@ typedef struct fvg_vision_tower {
   fvg_transformer transformer;
 } fvg_vision_tower;
 typedef struct fvg_text_tower {
-  int context_length, vocab_size, width;         /* vocab_size: rows of token_embedding, added tokens and all       */
-  int end_token;                                 /* the end mark's id as config.json says it, the start mark being
-                                                    one less; 0: it says none that a tokenizer of CLIP could have   */
+  int context_length, vocab_size, width;     /* vocab_size: all rows of token_embedding */
+  int end_token;                             /* the end mark's id as config.json says it, the start
+                                                mark being one less; 0: it says none that could be */
   fvg_tensor token_embedding, position_embedding;              /* [vocab_size, width], [context_length, width]      */
   fvg_tensor ln_final_weight, ln_final_bias, projection;       /* [embed_dim, width]                                */
   fvg_transformer transformer;
@@ -580,36 +584,40 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path);
        0..255   bytes, in GPT-2's order     256..511  the same with </w>     512 + i  what merge i makes
        512 + n  <|startoftext|>             513 + n   <|endoftext|>
 
-   The same text can be written in many ways, and each way has other bytes.  So OpenAI's clip.tokenize first tidies
-   it, and the steps here are its own:
+   The same text can be written in many ways, and each way has other bytes.  So OpenAI's clip.tokenize
+   tidies it first, and the steps here are its own:
 
-     repair     what ftfy.fix_text does: HTML references become characters; curly quotes become straight ones,
-                ligatures letters, East Asian widths the usual ones; byte-order marks, control characters and
-                terminal escapes are dropped
-     compose    an "e" and an accent become one character: Unicode's NFC (Unicode Standard Annex 15)
+     repair     what ftfy.fix_text does: HTML references become characters; curly quotes become
+                straight, ligatures letters, East Asian widths the usual ones; byte-order marks, control
+                characters and terminal escapes are dropped
+     compose    an "e" and an accent become one character: NFC (Unicode Standard Annex 15)
      unescape   HTML references again, twice, as Python's html.unescape reads them
      tidy       runs of white space become one blank; lower case
 
-   Then the text is cut into pieces (letters | one digit | other signs), and each piece is merged.  White space, lower
-   case and the classes L and N are those of Python's str and its `regex` module, over the whole of Unicode.
-   Hugging Face's tokenizers compose and tidy but do not repair, so they read curly quotes and ligatures otherwise.
+   Then the text is cut into pieces (letters | one digit | other signs), and each piece is merged.  White
+   space, lower case and the classes L and N are those of Python's str and its `regex` module, over the
+   whole of Unicode.  Hugging Face's tokenizers compose and tidy but do not repair, so they read curly
+   quotes and ligatures otherwise.
 
-   Not covered: ftfy's guess at text that was decoded with the wrong encoding (an e with acute that became a capital
-   A with tilde and a copyright sign stays so), and the names of HTML 5 beyond U+017F that HTML 4 has not. */
+   Not covered: ftfy's guess at text that was decoded with the wrong encoding (where an e with acute has
+   become a capital A with tilde and a copyright sign, it stays so), and most of the names that HTML 5
+   added to HTML 4's.  They are left as they stand. */
 
 /* ---- Unicode: the tables of the last chapter, unpacked ---- */
 enum { FVG__LETTER = 1, FVG__NUMBER = 2, FVG__CASED = 4, FVG__CASE_IGNORABLE = 8, FVG__COMBINING = 16 };
 enum { FVG__LOWER, FVG__COMPOSED, FVG__DECOMPOSED, FVG__REPAIRED, FVG__N_MAPPING,
        FVG__PROPERTIES = FVG__N_MAPPING, FVG__HTML_OLD_NAMES, FVG__HTML_NAMES };
 
-static const char *const *fvg__unicode_table(int table);                      /* lines, NULL behind the last      */
+/* A table's lines, NULL behind the last. */
+static const char *const *fvg__unicode_table(int table);
 
-typedef struct fvg__mapping { uint32_t from, to[3]; } fvg__mapping;           /* fewer than three: 0 behind them  */
+/* A character becomes one, two or three; what is not used of `to` is 0. */
+typedef struct fvg__mapping { uint32_t from, to[3]; } fvg__mapping;
 
 typedef struct fvg__unicode {
-  uint32_t ascii[128];                           /* properties, for speed                                           */
-  uint32_t *run, *property; int n_run;           /* [n_run] where a run of one property begins; the property        */
-  fvg__mapping *mapping[FVG__N_MAPPING];         /* sorted by `from`                                                */
+  uint32_t ascii[128];                       /* properties of ASCII, for speed                   */
+  uint32_t *run, *property; int n_run;       /* [n_run] where runs of one property begin         */
+  fvg__mapping *mapping[FVG__N_MAPPING];     /* [n_mapping] sorted by `from`                     */
   int n_mapping[FVG__N_MAPPING];
 } fvg__unicode;
 
@@ -620,8 +628,8 @@ static int fvg__unpack(const char *const *line, uint32_t *number) {
   int n = 0;
   for (; *line; line++)
     for (at = *line; *at; at++) {
-      if (*at > '\\') { high = 34 * high + (uint32_t)(*at - '\\'); continue; }            /* a leading digit      */
-      if (number) number[n] = 56 * high + (uint32_t)(*at - '#' - (*at > '?'));            /* the last one         */
+      if (*at > '\\') { high = 34 * high + (uint32_t)(*at - '\\'); continue; }   /* a leading digit */
+      if (number) number[n] = 56 * high + (uint32_t)(*at - '#' - (*at > '?'));   /* the last one */
       high = 0;
       n++;
     }
@@ -664,7 +672,7 @@ static fvg_status fvg__unicode_read(fvg_ctx *c, fvg__unicode *u, int table) {
   if (!number) return FVG_E_NOMEM;
   fvg__unpack(fvg__unicode_table(table), number);
 
-  if (table == FVG__PROPERTIES) {                /* lengths and properties take turns: made beginnings and properties */
+  if (table == FVG__PROPERTIES) {            /* length, property, length, property, ... */
     u->n_run = n / 2;
     u->run = (uint32_t *)fvg__alloc_array(c, (size_t)n, sizeof *u->run);
     u->property = u->run ? u->run + u->n_run : NULL;
@@ -677,14 +685,15 @@ static fvg_status fvg__unicode_read(fvg_ctx *c, fvg__unicode *u, int table) {
   }
 
   u->n_mapping[table] = fvg__unpack_mapping(number, n, NULL);
-  u->mapping[table] = (fvg__mapping *)fvg__alloc_array(c, (size_t)u->n_mapping[table], sizeof(fvg__mapping));
+  u->mapping[table] = (fvg__mapping *)fvg__alloc_array(c, (size_t)u->n_mapping[table],
+                                                       sizeof(fvg__mapping));
   if (u->mapping[table]) fvg__unpack_mapping(number, n, u->mapping[table]);
   fvg__release(c, number);
   return u->mapping[table] ? FVG_OK : FVG_E_NOMEM;
 }
 
 static uint32_t fvg__search_property(const fvg__unicode *u, uint32_t code) {
-  int low = 0, high = u->n_run;                  /* the run is one of low .. high - 1                               */
+  int low = 0, high = u->n_run;              /* the run is one of low .. high - 1 */
   while (high - low > 1) {
     int middle = low + (high - low) / 2;
     if (u->run[middle] <= code) low = middle; else high = middle;
@@ -707,9 +716,17 @@ static uint32_t fvg__property(const fvg__unicode *u, uint32_t code) {
   return code < 128 ? u->ascii[code] : fvg__search_property(u, code);
 }
 
-static int fvg__is_letter(const fvg__unicode *u, uint32_t code) { return (fvg__property(u, code) & FVG__LETTER) != 0; }
-static int fvg__is_number(const fvg__unicode *u, uint32_t code) { return (fvg__property(u, code) & FVG__NUMBER) != 0; }
-static uint32_t fvg__combining_class(const fvg__unicode *u, uint32_t code) { return fvg__property(u, code) / FVG__COMBINING; }
+static int fvg__is_letter(const fvg__unicode *u, uint32_t code) {
+  return (fvg__property(u, code) & FVG__LETTER) != 0;
+}
+
+static int fvg__is_number(const fvg__unicode *u, uint32_t code) {
+  return (fvg__property(u, code) & FVG__NUMBER) != 0;
+}
+
+static uint32_t fvg__combining_class(const fvg__unicode *u, uint32_t code) {
+  return fvg__property(u, code) / FVG__COMBINING;
+}
 
 /* What the table has for a character, or NULL. */
 static const fvg__mapping *fvg__mapping_of(const fvg__unicode *u, int table, uint32_t code) {
@@ -741,7 +758,7 @@ static int fvg__utf8_write(uint8_t *s, uint32_t code) {
 
 /* ---- HTML references, as Python's html.unescape reads them ---- */
 #define FVG__NO_CHARACTER 0xFFFFFFFFu
-#define FVG__HTML_LONGEST 26                     /* of the references that ftfy looks at, with "&" and ";"          */
+#define FVG__HTML_LONGEST 26                 /* of the references that ftfy looks at, with "&" and ";" */
 
 /* What the number in a reference stands for: 128..159 are Windows-1252, control characters vanish. */
 static uint32_t fvg__html_character(uint32_t number) {
@@ -820,9 +837,10 @@ static int fvg__html_name(const uint32_t *t, int n, uint32_t *code) {
   int end = 1, length;
   while (end < n && end < FVG__HTML_LONGEST && fvg__digit_value(t[end]) < 36) end++;
 
-  if (end > 1 && end < n && t[end] == ';' && (*code = fvg__html_named(t + 1, end - 1)) != 0) return end + 1;
+  if (end > 1 && end < n && t[end] == ';' && (*code = fvg__html_named(t + 1, end - 1)) != 0)
+    return end + 1;
 
-  for (length = end - 1 < 6 ? end - 1 : 6; length >= 2; length--)     /* the oldest have 2 to 6 letters */
+  for (length = end - 1 < 6 ? end - 1 : 6; length >= 2; length--)   /* the oldest have 2 to 6 letters */
     if ((*code = fvg__html_search(fvg__unicode_table(FVG__HTML_OLD_NAMES), t + 1, length)) != 0)
       return length + 1;
   return 0;
@@ -844,8 +862,8 @@ static int fvg__html_unescape(uint32_t *t, int n) {
 
 /* ---- repair: what ftfy.fix_text does to the characters ---- */
 static int fvg__is_removed(uint32_t code) {
-  return code < 9 || code == 11 || (code >= 14 && code < 32) || code == 127 || (code >= 0x206A && code <= 0x206F) ||
-         code == 0xFEFF || (code >= 0xFFF9 && code <= 0xFFFC);
+  return code < 9 || code == 11 || (code >= 14 && code < 32) || code == 127 || code == 0xFEFF ||
+         (code >= 0x206A && code <= 0x206F) || (code >= 0xFFF9 && code <= 0xFFFC);
 }
 
 /* The length of an escape sequence for terminals, "ESC [ 31 m", at t; 0 if there is none. */
@@ -866,13 +884,14 @@ static int fvg__put_repaired(const fvg__unicode *u, uint32_t *t, int n, uint32_t
   return n;
 }
 
-/* While the n characters of t end with a whole reference, what it stands for takes its place.  ftfy goes over the text
-   again until nothing changes; looking back at each semicolon comes to the same in one go. */
+/* While the n characters of t end with a whole reference, what it stands for takes its place.  ftfy goes
+   over the text again until nothing changes; looking back at each semicolon comes to the same. */
 static int fvg__close_reference(const fvg__unicode *u, uint32_t *t, int n) {
   while (n > 2 && t[n - 1] == ';') {
     uint32_t code = 0, capital, old;
     int start = n - 2, length;
-    while (start > 0 && n - start < FVG__HTML_LONGEST && (fvg__digit_value(t[start]) < 36 || t[start] == '#')) start--;
+    while (start > 0 && n - start < FVG__HTML_LONGEST &&
+           (fvg__digit_value(t[start]) < 36 || t[start] == '#')) start--;
     length = n - start;
     if (t[start] != '&' || length < 3) break;
 
@@ -889,8 +908,8 @@ static int fvg__close_reference(const fvg__unicode *u, uint32_t *t, int n) {
   return n;
 }
 
-/* t of m characters to dst, which takes at most as many as t has bytes.  From the first line with a "<" on, ftfy takes
-   a text for HTML and leaves its references alone. */
+/* t of m characters to dst, which takes at most as many as t has bytes.  From the first line with a "<"
+   on, ftfy takes a text for HTML and leaves its references alone. */
 static int fvg__repair(const fvg__unicode *u, uint32_t *dst, const uint32_t *t, int m) {
   int i, n = 0, n_plain = 0;
   for (i = 0; i < m && t[i] != '<'; i++) if (t[i] == '\n') n_plain = i + 1;
@@ -906,25 +925,28 @@ static int fvg__repair(const fvg__unicode *u, uint32_t *dst, const uint32_t *t, 
 }
 
 /* ---- compose: NFC ---- */
-enum { FVG__HANGUL_L = 0x1100, FVG__HANGUL_V = 0x1161, FVG__HANGUL_T = 0x11A7, FVG__HANGUL = 0xAC00,
-       FVG__N_HANGUL_L = 19, FVG__N_HANGUL_V = 21, FVG__N_HANGUL_T = 28 };
+/* A syllable of Hangul is a leading consonant, a vowel and perhaps a tail; their numbers make its own. */
+enum { FVG__LEAD = 0x1100, FVG__VOWEL = 0x1161, FVG__TAIL = 0x11A7, FVG__SYLLABLE = 0xAC00,
+       FVG__N_LEAD = 19, FVG__N_VOWEL = 21, FVG__N_TAIL = 28,
+       FVG__N_SYLLABLE = FVG__N_LEAD * FVG__N_VOWEL * FVG__N_TAIL };
 
 /* Writes the full canonical decomposition of a character, at most four; returns how many. */
 static int fvg__decompose(const fvg__unicode *u, uint32_t *dst, uint32_t code) {
+  const uint32_t syllable = code - FVG__SYLLABLE;
   const fvg__mapping *m;
-  uint32_t hangul = code - FVG__HANGUL, pair = hangul / FVG__N_HANGUL_T, tail = hangul % FVG__N_HANGUL_T;
   int n;
-  if (hangul < FVG__N_HANGUL_L * FVG__N_HANGUL_V * FVG__N_HANGUL_T) {
-    dst[0] = FVG__HANGUL_L + pair / FVG__N_HANGUL_V;
-    dst[1] = FVG__HANGUL_V + pair % FVG__N_HANGUL_V;
-    dst[2] = FVG__HANGUL_T + tail;
-    return tail ? 3 : 2;
+
+  if (syllable < FVG__N_SYLLABLE) {
+    dst[0] = FVG__LEAD + syllable / FVG__N_TAIL / FVG__N_VOWEL;
+    dst[1] = FVG__VOWEL + syllable / FVG__N_TAIL % FVG__N_VOWEL;
+    dst[2] = FVG__TAIL + syllable % FVG__N_TAIL;
+    return syllable % FVG__N_TAIL ? 3 : 2;
   }
 
   m = fvg__mapping_of(u, FVG__COMPOSED, code);
   if (!m) m = fvg__mapping_of(u, FVG__DECOMPOSED, code);
   if (!m) { dst[0] = code; return 1; }
-  n = fvg__decompose(u, dst, m->to[0]);                                /* the second never goes on                 */
+  n = fvg__decompose(u, dst, m->to[0]);      /* only the first may be a pair itself */
   if (m->to[1]) dst[n++] = m->to[1];
   return n;
 }
@@ -932,20 +954,26 @@ static int fvg__decompose(const fvg__unicode *u, uint32_t *dst, uint32_t code) {
 /* The character that two make, or 0. */
 static uint32_t fvg__compose_pair(const fvg__unicode *u, uint32_t first, uint32_t second) {
   const fvg__mapping *m = u->mapping[FVG__COMPOSED];
-  uint32_t l = first - FVG__HANGUL_L, v = second - FVG__HANGUL_V, lv = first - FVG__HANGUL, t = second - FVG__HANGUL_T;
+  const uint32_t lead = first - FVG__LEAD, vowel = second - FVG__VOWEL;
+  const uint32_t syllable = first - FVG__SYLLABLE, tail = second - FVG__TAIL;
   int i;
-  if (l < FVG__N_HANGUL_L && v < FVG__N_HANGUL_V) return FVG__HANGUL + (l * FVG__N_HANGUL_V + v) * FVG__N_HANGUL_T;
-  if (lv < FVG__N_HANGUL_L * FVG__N_HANGUL_V * FVG__N_HANGUL_T && lv % FVG__N_HANGUL_T == 0 && t > 0 &&
-      t < FVG__N_HANGUL_T) return first + t;
-  if (second < 0x300) return 0;                                        /* the first combining mark                 */
-  for (i = 0; i < u->n_mapping[FVG__COMPOSED]; i++) if (m[i].to[1] == second && m[i].to[0] == first) return m[i].from;
+
+  if (lead < FVG__N_LEAD && vowel < FVG__N_VOWEL)
+    return FVG__SYLLABLE + (lead * FVG__N_VOWEL + vowel) * FVG__N_TAIL;
+  if (syllable < FVG__N_SYLLABLE && syllable % FVG__N_TAIL == 0 && tail > 0 && tail < FVG__N_TAIL)
+    return first + tail;
+
+  if (second < 0x300) return 0;              /* before the first combining mark */
+  for (i = 0; i < u->n_mapping[FVG__COMPOSED]; i++)
+    if (m[i].to[1] == second && m[i].to[0] == first) return m[i].from;
   return 0;
 }
 
-/* n marks in a row into the order of their classes, equal ones as they were.  Room [n] is overwritten. */
+/* Sorts n marks in a row by class; equal ones stay as they were.  Room [n] is overwritten. */
 static void fvg__order_marks(const fvg__unicode *u, uint32_t *t, int n, uint32_t *room) {
   int count[257], i, sorted = 1;
-  for (i = 1; i < n; i++) sorted = sorted && fvg__combining_class(u, t[i - 1]) <= fvg__combining_class(u, t[i]);
+  for (i = 1; i < n; i++)
+    sorted = sorted && fvg__combining_class(u, t[i - 1]) <= fvg__combining_class(u, t[i]);
   if (sorted) return;
 
   memset(count, 0, sizeof count);
@@ -957,7 +985,7 @@ static void fvg__order_marks(const fvg__unicode *u, uint32_t *t, int n, uint32_t
 
 /* dst [2 bytes of t]: t in NFC.  t itself is overwritten.  Returns the length. */
 static int fvg__compose(const fvg__unicode *u, uint32_t *dst, uint32_t *t, int m) {
-  uint32_t before = 0;                           /* class of the character written last                             */
+  uint32_t before = 0;                       /* class of the character written last */
   int i, n = 0, first, written = 0, starter = -1;
   for (i = 0; i < m; i++) n += fvg__decompose(u, dst + n, t[i]);
 
@@ -966,7 +994,7 @@ static int fvg__compose(const fvg__unicode *u, uint32_t *dst, uint32_t *t, int m
     fvg__order_marks(u, dst + first, i - first, t);
   }
 
-  for (i = 0; i < n; i++) {                      /* a mark joins its starter unless one of its class is in between  */
+  for (i = 0; i < n; i++) {                  /* marks join their starter, but not over one of their class */
     uint32_t of = fvg__combining_class(u, dst[i]);
     uint32_t joined = starter >= 0 && (written == starter + 1 || before < of) ?
                       fvg__compose_pair(u, dst[starter], dst[i]) : 0;
@@ -1005,7 +1033,8 @@ static int fvg__lower(const fvg__unicode *u, uint32_t *dst, const uint32_t *t, i
     if (t[i] < 128) {
       dst[m++] = t[i] >= 'A' && t[i] <= 'Z' ? t[i] + 32 : t[i];
     } else if (t[i] == 0x3A3) {
-      dst[m++] = fvg__cased_beyond(u, t, n, i, -1) && !fvg__cased_beyond(u, t, n, i, 1) ? 0x3C2 : 0x3C3;
+      int ends_word = fvg__cased_beyond(u, t, n, i, -1) && !fvg__cased_beyond(u, t, n, i, 1);
+      dst[m++] = ends_word ? 0x3C2 : 0x3C3;
     } else if (t[i] == 0x130) {
       dst[m++] = 'i';
       dst[m++] = 0x307;
@@ -1017,7 +1046,7 @@ static int fvg__lower(const fvg__unicode *u, uint32_t *dst, const uint32_t *t, i
   return m;
 }
 
-/* The characters of `bytes` bytes of UTF-8 into t; *bad is where they stop being UTF-8, or `bytes`. */
+/* The characters of that many bytes into t; *bad is where they stop being UTF-8, or `bytes`. */
 static int fvg__utf8_decode(const uint8_t *s, size_t bytes, uint32_t *t, size_t *bad) {
   size_t at, used;
   int m = 0;
@@ -1027,10 +1056,11 @@ static int fvg__utf8_decode(const uint8_t *s, size_t bytes, uint32_t *t, size_t 
   return m;
 }
 
-/* The text as characters, clean and in lower case, in a new array *out of *n (NULL and 0 when there are none).
-   A text of B bytes has at most B characters when it comes, after each step, and in the end; half way through
-   composing it has at most 2 B (tools/unicode_tables.py looks at every character). */
-static fvg_status fvg__clean_text(fvg_ctx *c, const fvg__unicode *u, const char *utf8, uint32_t **out, int *n) {
+/* The text as characters, clean and in lower case, in a new array *out of *n (NULL and 0 when there are
+   none).  A text of B bytes has at most B characters before and after every step, and at most 2 B half
+   way through composing: tools/unicode_tables.py has looked at every character. */
+static fvg_status fvg__clean_text(fvg_ctx *c, const fvg__unicode *u, const char *utf8,
+                                  uint32_t **out, int *n) {
   size_t bytes = strlen(utf8), bad;
   uint32_t *t, *behind, highest = 0;
   int m, i;
@@ -1052,12 +1082,12 @@ static fvg_status fvg__clean_text(fvg_ctx *c, const fvg__unicode *u, const char 
 
   m = fvg__repair(u, t, behind + bytes, m);
   for (i = 0; i < m; i++) if (t[i] > highest) highest = t[i];
-  if (highest >= 0x300) {                        /* below the first combining mark everything is composed           */
+  if (highest >= 0x300) {                    /* up to the first combining mark all is composed */
     m = fvg__compose(u, behind, t, m);
     memcpy(t, behind, (size_t)m * sizeof *t);
   }
   m = fvg__html_unescape(t, m);
-  m = fvg__html_unescape(t, m);                  /* as CLIP does, for text escaped twice                            */
+  m = fvg__html_unescape(t, m);              /* as CLIP does, for text escaped twice */
   m = fvg__collapse_space(t, m);
 
   *n = fvg__lower(u, behind, t, m);
@@ -1254,7 +1284,8 @@ FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, const char *utf8, int *i
   if (!k) return FVG_E_ARG;
   if (!utf8 || !n || capacity < 0 || (capacity > 0 && !ids))
     return fvg__fail(k->ctx, FVG_E_ARG, "fvg_tokenize: needs a text, a place for the count and for %d ids", capacity);
-  if ((status = fvg__clean_text(k->ctx, &k->unicode, utf8, &text, &length)) != FVG_OK) return status;
+  status = fvg__clean_text(k->ctx, &k->unicode, utf8, &text, &length);
+  if (status) return status;
   memset(&pieces, 0, sizeof pieces);
   for (at = 0; at < length; at += used) {
     int n_symbols = 0;
@@ -1384,15 +1415,16 @@ static int fvg__count_merges(fvg__merge_file *f) {
   return n;
 }
 
-#define FVG__CLIP_MERGES 48894       /* of the published vocabulary: 49408 tokens                                  */
+#define FVG__CLIP_MERGES 48894               /* of the published vocabulary, 49408 tokens */
 
-/* How many merges of a file that holds n_file are a model's of n_row token embeddings (0: of any).  More rows than
-   merges, byte symbols and marks are tokens that were added behind the end mark: so says `end`, its id (0: nobody
-   knows), or so it is because the published vocabulary ends there. */
+/* How many merges of a file with n_file belong to a model of n_row token embeddings (0: any model).  Rows
+   beyond merges, byte symbols and marks are tokens that were added behind the end mark.  They are told
+   by `end`, the end mark's id (0: nobody knows it), or by where the published vocabulary ends. */
 static int fvg__merges_used(int n_file, int n_row, int end) {
   if (!n_row || n_file == n_row - 514) return n_file;
   if (end && end < n_row && n_file >= end - 513) return end - 513;
-  return n_row - 514 > FVG__CLIP_MERGES && n_file >= FVG__CLIP_MERGES ? FVG__CLIP_MERGES : n_row - 514;
+  if (n_row - 514 > FVG__CLIP_MERGES && n_file >= FVG__CLIP_MERGES) return FVG__CLIP_MERGES;
+  return n_row - 514;
 }
 
 static fvg_status fvg__read_merges(fvg_tokenizer *k, fvg__merge_file *f, int vocab_size, int end) {
@@ -1477,7 +1509,7 @@ static void fvg__blank_underscores(char *name) {
 }
 
 /* In place: underscores become blanks.  White space and what the tokenizer drops go from both ends, so
-   that a template puts no blank between the name and its full stop. */
+   that no blank comes between the name and the full stop of its sentence. */
 static void fvg__tidy_name(char *name) {
   const uint8_t *s = (const uint8_t *)name;
   size_t n = strlen(name), at, used, first = n, end = 0;
@@ -1497,7 +1529,8 @@ static void fvg__tidy_name(char *name) {
   name[end > first ? end - first : 0] = 0;
 }
 
-typedef struct fvg__name_key { uint32_t *text, hash; int n; } fvg__name_key;    /* what the tokenizer reads     */
+/* What the tokenizer reads in a name. */
+typedef struct fvg__name_key { uint32_t *text, hash; int n; } fvg__name_key;
 
 static fvg_status fvg__name_key_new(fvg_ctx *c, const fvg__unicode *u, const char *name, fvg__name_key *key) {
   char *copy = fvg__copy_string(c, name);
@@ -1510,7 +1543,7 @@ static fvg_status fvg__name_key_new(fvg_ctx *c, const fvg__unicode *u, const cha
   s = fvg__clean_text(c, u, copy, &key->text, &key->n);
   fvg__release(c, copy);
 
-  if (s == FVG_E_FORMAT) {                       /* not UTF-8: bytes, beyond all characters                         */
+  if (s == FVG_E_FORMAT) {                   /* not UTF-8: its bytes, as numbers beyond all characters */
     key->n = (int)strlen(name);
     key->text = (uint32_t *)fvg__alloc_array(c, (size_t)key->n, sizeof *key->text);
     for (i = 0; key->text && i < key->n; i++) key->text[i] = 0x110000u + (uint8_t)name[i];
@@ -1523,11 +1556,12 @@ static fvg_status fvg__name_key_new(fvg_ctx *c, const fvg__unicode *u, const cha
 }
 
 static int fvg__same_key(const fvg__name_key *a, const fvg__name_key *b) {
-  return a->hash == b->hash && a->n == b->n && (!a->n || !memcmp(a->text, b->text, (size_t)a->n * sizeof *a->text));
+  return a->hash == b->hash && a->n == b->n &&
+         (!a->n || !memcmp(a->text, b->text, (size_t)a->n * sizeof *a->text));
 }
 
-FVG_DEF fvg_status fvg_match_names(fvg_ctx *c, const char *const *name, int n, const char *const *among, int n_among,
-                                   int *match) {
+FVG_DEF fvg_status fvg_match_names(fvg_ctx *c, const char *const *name, int n,
+                                   const char *const *among, int n_among, int *match) {
   fvg__name_key *key, own;
   fvg__unicode u;
   fvg_status s;
@@ -4027,6 +4061,11 @@ static fvg_status fvg__open_tokenizer(fvg_clip *m, const char *path) {
   if (s) return s;
   s = fvg__tokenizer_open(m->ctx, &m->tokenizer, &source, m->text.vocab_size, m->text.end_token);
   fvg_source_close(&source);
+  if (!s && fvg_tokenizer_vocab_size(m->tokenizer) < m->text.vocab_size)
+    fvg__log(m->ctx, 1, "note: the model has %d tokens that were added to its vocabulary of %d; %.300s does "
+             "not name them, so no text can hold them",
+             m->text.vocab_size - fvg_tokenizer_vocab_size(m->tokenizer),
+             fvg_tokenizer_vocab_size(m->tokenizer), path);
   return s;
 }
 
@@ -4605,8 +4644,8 @@ static fvg_status fvg__tokens(const fvg_clip *m, const char *text, int *ids, int
 
 static void fvg__texts_add(fvg__texts *x, int symbol) { x->symbol[x->n_symbol++] = symbol; }
 
-/* Adds the end mark.  A text may hold that mark itself; its feature is read at the first one, which sees nothing of
-   what follows, and so the text ends there. */
+/* Adds the end mark.  A text may hold that mark itself: its feature is read at the first one, which sees
+   nothing of what follows, so the text ends there. */
 static void fvg__texts_end(const fvg_clip *m, fvg__texts *x) {
   int end = fvg__end_mark(m->tokenizer), i = x->start[x->n];
   fvg__texts_add(x, end);
@@ -9921,15 +9960,17 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
 /*===========================================================================================================
  * CHAPTER 24  UNICODE: the tables of chapter 1
  *===========================================================================================================
-   They come last, since nobody reads them.  A table is a list of whole numbers, packed into letters: a number ends
-   with one of the 56 from "#" to "[" without "?", which is its last digit; letters above the backslash before it are
-   leading digits in base 34, counted from 1.
+   They come last, since nobody reads them.  A table is a list of whole numbers, packed into letters: a
+   number ends with one of the 56 letters from "#" to "[" without "?", which is its last digit; letters
+   above the backslash before it are leading digits in base 34, counted from 1.
 
    Properties are runs: a length and a property in turn.  A mapping is a list of steps, of two forms:
 
-     4 gap + n, d1 .. dn    `gap` further on is a character that becomes n (1 to 3); each d is the difference to what
-                            stood there in the step before, 0 -1 1 -2 2 ... as 0 1 2 3 4 ...
-     4 gap, count           the last step `count` times more, character and what it becomes `gap` further on each time */
+     4 gap + n, d1 .. dn    `gap` further on is a character that becomes n others (1 to 3); each d is the
+                            difference to what stood in its place in the step before, 0 -1 1 -2 2 ...
+                            written as 0 1 2 3 4 ...
+     4 gap, count           the step before `count` times more: the character and what it becomes are
+                            `gap` further on each time */
 
 /* Unicode 15.1.0, printed by tools/unicode_tables.py. */
 
