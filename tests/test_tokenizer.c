@@ -99,6 +99,7 @@ static void test_composing(const fvg_tokenizer *k) {
     {"\xCD\xBE", ";"}, {"e \xCC\x81", "e \xCC\x81"}};
   size_t i;
   for (i = 0; i < sizeof pair / sizeof *pair; i++) same(k, pair[i][0], pair[i][1]);
+  expect(k, "a\xCC\x85\xCC\x81", "a_ 136 227 136 479");     /* no mark joins over one of its class */
 }
 
 /* ftfy's repairs, and what it leaves alone. */
