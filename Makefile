@@ -5,7 +5,7 @@ WARN    = -std=c99 -Wall -Wextra -Wpedantic -Wshadow -Wconversion
 STB    := $(shell for h in stb/stb_image.h stb_image.h; do echo "\#include <$$h>" | $(CC) -E - >/dev/null 2>&1 && echo -DFVGPT_STB_IMAGE && break; done)
 BUILD   = build
 HEADERS = fvgpt.h fvgpt_clip.h
-FVGPT_PARTS = $(wildcard tools/eval.h tools/tune*.h tools/report*.h)
+FVGPT_PARTS = $(wildcard tools/system.h tools/eval.h tools/tune*.h tools/report*.h)
 TOOLS   = $(BUILD)/fvgpt $(BUILD)/world $(BUILD)/pretrain $(BUILD)/replay $(BUILD)/random_clip $(BUILD)/bench
 EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
 TESTS   = $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c tests/fuzz_*.c))

@@ -428,6 +428,90 @@ mv "$work/renamed/mask/$base" "$work/renamed/mask/a_ruby"
 refused "report on other classes" "other classes" report --model "$model" --data "$work/renamed" --runs "$work/t1" --out "$work/no-report"
 check "no report was begun" [ ! -e "$work/no-report" ]
 
+# what is printed: errors there are errors; nothing of a name reaches the terminal as a command to it
+full() { "$fvgpt" "$@" >/dev/full 2>"$work/errors"; [ $? -eq 1 ] && [ "$(wc -l <"$work/errors")" -eq 1 ] && grep -q 'standard output' "$work/errors"; }
+shut() { "$fvgpt" "$@" >&- 2>"$work/errors"; [ $? -eq 1 ] && [ "$(wc -l <"$work/errors")" -eq 1 ] && grep -q 'standard output' "$work/errors"; }
+if [ -c /dev/full ]; then
+  check "classify to a full disk" full classify --model "$model" --classes "$words,blue square" "$picture"
+  check "info to a full disk" full info --model "$model"
+  check "help to a full disk" full help
+  check "help on a command to a full disk" full help tune
+  check "tokenize to a full disk" sh -c "yes 'a red disc' | head -n 5000 | '$fvgpt' tokenize --model '$model' >/dev/full 2>'$work/errors'; [ \$? -eq 1 ] && grep -q 'standard output' '$work/errors'"
+else
+  echo "skipped: no /dev/full"
+fi
+check "classify with stdout closed" shut classify --model "$model" --classes "$words,blue square" "$picture"
+check "encode with stdout closed writes its file" sh -c "'$fvgpt' encode --model '$model' --text red --out '$work/closed.safetensors' >&- 2>/dev/null; head -c 9 '$work/closed.safetensors' | tail -c 1 | grep -q '{'"
+check "a reader that goes away" sh -c "[ \"\$(yes 'a red disc' | '$fvgpt' tokenize --model '$model' 2>'$work/errors' | head -n 1 | wc -l)\" -eq 1 ] && [ ! -s '$work/errors' ]"
+check "an input that cannot be read" sh -c "'$fvgpt' tokenize --model '$model' <'$work' 2>'$work/errors'; [ \$? -eq 1 ] && grep -q 'standard input' '$work/errors'"
+
+# ESC, C1's CSI, a right-to-left override, a byte that is no UTF-8, DEL, a line feed
+bad=$(printf 'x\033[31my\302\233mz\342\200\256w\377v\177u\nt')
+clean() { ! LC_ALL=C grep -q "$(printf '[\001-\010\013-\037\177\377]\\|\302[\200-\237]\\|\342\200[\250-\256]\\|\342\201[\246-\251]')" "$@"; }
+cp "$picture" "$work/$bad.ppm"
+check "classify a file of that name" sh -c "'$fvgpt' classify --model '$model' --classes '$words,blue square' \"\$1\" >'$work/out.txt' 2>&1 && grep -q 'x?\[31my??mz???w?v?u?t.ppm' '$work/out.txt'" _ "$work/$bad.ppm"
+check "prints nothing of it raw" clean "$work/out.txt"
+check "and a class" sh -c "'$fvgpt' classify --model '$model' --classes \"red,\$1\" '$picture' >'$work/out.txt' 2>&1; grep -q 'x?\[31my' '$work/out.txt'" _ "$bad"
+check "prints nothing of that raw" clean "$work/out.txt"
+check "attend" sh -c "'$fvgpt' attend --model '$model' --text red --out '$work/badmaps' \"\$1\" >'$work/out.txt' 2>&1; grep -q 'x?\[31my' '$work/out.txt'" _ "$work/$bad.ppm"
+check "prints nothing raw" clean "$work/out.txt"
+for option in --seeds --set --augment --simd --frobnicate --trainer --shots; do
+  check "$option with such a value" sh -c "! '$fvgpt' tune $option \"\$1\" --model '$model' --data '$data' --out '$work/x' >'$work/out.txt' 2>&1 && grep -q 'x?\[31my' '$work/out.txt'" _ "$bad"
+  check "$option prints nothing raw" clean "$work/out.txt"
+done
+mkdir -p "$work/sets"
+cp -r "$data" "$work/sets/$bad"
+cp -r "$data" "$work/sets/quote\"d"
+check "a table of sets of such names" sh -c "'$fvgpt' tune --model '$model' --data '$work/sets/quote\"d' --data \"\$1\" --trainer CoOp --shots 1 --seeds 1 --epochs 1 --augment none --out '$work/sets-out' >'$work/out.txt' 2>&1" _ "$work/sets/$bad"
+check "prints nothing raw of them" clean "$work/out.txt"
+check "and writes JSON" clean "$work/sets-out/results.json"
+check "with escapes" grep -q -F 'x\u001b[31my\u009bmz\u202ew?v\u007fu\u000at": {"base"' "$work/sets-out/results.json"
+check "and quotes" grep -q -F '"quote\"d": {"base"' "$work/sets-out/results.json"
+
+# the command line's small things
+check "help on a command" sh -c "'$fvgpt' help eval | head -n 1 | grep -q '^fvgpt eval ' && ! '$fvgpt' help eval | grep -q '^fvgpt tune'"
+check "-h" sh -c "[ \"\$('$fvgpt' tune -h)\" = \"\$('$fvgpt' help tune)\" ] && [ \"\$('$fvgpt' -h)\" = \"\$('$fvgpt' help)\" ]"
+refused "help on nothing" "no such command" help frobnicate
+refused "a misspelt command" "did you mean tune?" tnue
+refused "a misspelt option" "did you mean --epochs?" tune --epoch 3
+check "--name=value" sh -c "'$fvgpt' info --model='$model' | grep -q '^image'"
+refused "--name=value, checked" "--lr x" tune --lr=x
+refused "a file behind --" "--red.ppm" classify --model "$model" --classes red,blue -- --red.ppm
+
+# stopping, and two runs into one folder
+stopped() {                                              # stopped SIGNAL STATUS "text" arguments...: after it has begun
+  signal=$1; expected=$2; text=$3
+  shift 3
+  "$fvgpt" "$@" >"$work/stdout" 2>"$work/stderr" &
+  id=$!
+  for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do [ -s "$work/stderr" ] || sleep 0.1; done
+  kill "-$signal" $id
+  wait $id
+  status=$?
+  [ $status -eq "$expected" ] && [ "$(grep -c '^fvgpt: ' "$work/stderr")" -eq 1 ] && grep -q "^fvgpt: stopped; .*$text" "$work/stderr"
+}
+long="--model $model --data $data --trainer CoOp --seeds 1 --epochs 2000 --shots 4 --augment none"
+check "SIGINT" stopped INT 130 "goes on" tune $long --out "$work/long"
+check "SIGTERM" stopped TERM 143 "goes on" tune $long --out "$work/long"
+check "a stopped run keeps its state and no lock" sh -c "[ -e '$work/long/CoOp/seed1/checkpoint.safetensors.part' ] && [ ! -e '$work/long/.fvgpt.lock' ]"
+"$fvgpt" tune $long --out "$work/long" >/dev/null 2>"$work/stderr1" &
+id=$!
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do [ -e "$work/long/.fvgpt.lock" ] || sleep 0.1; done
+refused "a second run" "$work/long: another fvgpt (process $id) is writing into this folder" tune $long --out "$work/long"
+refused "a second run, of a list" "$work/long: another fvgpt (process $id)" tune $long --data "$work/other" --out "$work/long"
+refused "a report there" "$work/long: another fvgpt (process $id)" report --model "$model" --data "$data" --runs "$work/t1" --out "$work/long"
+kill -9 $id
+wait $id 2>/dev/null
+check "a killed run leaves its lock file" [ -e "$work/long/.fvgpt.lock" ]
+check "which locks nobody out" stopped INT 130 "goes on" tune $long --out "$work/long"
+mkdir -p "$work/linked" "$work/fifo"
+ln -s "$work/target" "$work/linked/.fvgpt.lock"
+refused "a lock that is a link" "linked/.fvgpt.lock" tune $long --out "$work/linked"
+check "is not followed" [ ! -e "$work/target" ]
+mkfifo "$work/fifo/.fvgpt.lock"
+refused "a lock that is a pipe" "fifo/.fvgpt.lock" tune $long --out "$work/fifo"
+refused "a folder that is a file" "$work/file" tune $long --out "$work/file"
+
 # outputs and checkpoints
 refused "output folder that cannot be" "$work/file" tune --model "$model" --data "$data" $quick --out "$work/file/out"
 refused "maps' folder that cannot be" "$work/file" attend --model "$model" --out "$work/file/maps" --text red "$picture"

@@ -1112,6 +1112,7 @@ int main(int argc, char **argv) {
   size_t i;
   int status;
   prepare_streams();
+  if (!check_arguments(argc, argv)) return 1;
   if (!parse_options(&o, argc, argv)) { options_free(&o); return 1; }
   if (!strcmp(o.command, "help")) {
     status = help(&o);

@@ -77,6 +77,25 @@ static int processors(void) {
 #endif
 }
 
+/* Windows hands arguments over in its code page, which the C library's fopen expects as well, while texts here are
+   UTF-8: an accented letter would become other tokens than the same letter out of a file.  Where the code page is not
+   UTF-8 (Settings, Language, Administrative, "Use Unicode UTF-8"), such arguments are refused. */
+static int check_arguments(int argc, char **argv) {
+#ifdef _WIN32
+  int i;
+  for (i = 1; i < argc; i++) {
+    const unsigned char *at = (const unsigned char *)argv[i];
+    size_t left = strlen(argv[i]), n = 1;
+    for (; left && (n = fvg__utf8_length(at, left)) > 0; left -= n) at += n;
+    if (n) continue;
+    fprintf(stderr, "fvgpt: argument %d is not UTF-8; use ASCII, or make UTF-8 the system's code page\n", i);
+    return 0;
+  }
+#endif
+  (void)argc, (void)argv;
+  return 1;
+}
+
 /* ---- folders ---- */
 static int is_folder(const char *path) {
   struct stat about;
