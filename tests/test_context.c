@@ -250,6 +250,29 @@ static void log_line(void *user, int level, const char *message) {
 }
 static int stop_at_three(void *user, const fvg_progress *p) { (void)user; reported_steps++; return p->step >= 3; }
 
+/* What a terminal would obey, or cannot show, becomes question marks, byte by byte; everything else stays. */
+static void test_harmless(fvg_ctx *c) {
+  static const struct { const char *what, *name, *shown; } x[] = {
+    {"letters of all kinds", "red \xC3\xA9 \xE7\x8C\xAB \xF0\x9F\x90\x88 ~", "red \xC3\xA9 \xE7\x8C\xAB \xF0\x9F\x90\x88 ~"},
+    {"ESC and BEL", "a\x1B[31mb\x07", "a?[31mb?"}, {"line ends and tabs", "a\nb\rc\td", "a?b?c?d"},
+    {"DEL", "a\x7F" "b", "a?b"}, {"C1, which begins with C2", "a\xC2\x9B" "31m \xC2\xA0", "a??31m \xC2\xA0"},
+    {"a C1 byte alone", "a\x9B" "31m", "a?31m"}, {"marks of direction", "a\xE2\x80\x8F\xE2\x80\x8E\xD8\x9C", "a????????"},
+    {"embeddings and overrides", "\xE2\x80\xAA\xE2\x80\xAE.", "??????."}, {"isolates", "\xE2\x81\xA6\xE2\x81\xA9", "??????"},
+    {"separators of lines", "\xE2\x80\xA8\xE2\x80\xA9", "??????"}, {"neighbours of those", "\xE2\x80\xA7\xE2\x80\xAF\xE2\x81\xA5\xE2\x81\xAA",
+     "\xE2\x80\xA7\xE2\x80\xAF\xE2\x81\xA5\xE2\x81\xAA"}, {"Latin-1", "caf\xE9 x", "caf? x"},
+    {"overlong ESC", "\xC0\x9B", "??"}, {"a surrogate", "\xED\xA0\x80", "???"}, {"a letter that is cut off", "a\xE7\x8C", "a??"}
+  };
+  char expected[64];
+  size_t i;
+  for (i = 0; i < sizeof x / sizeof *x; i++) {
+    fvg__fail(c, FVG_E_IO, "%s", x[i].name);
+    check(!strcmp(fvg_error(c), x[i].shown), x[i].what);
+    fvg__log(c, 1, "%s", x[i].name);
+    snprintf(expected, sizeof expected, "1 %s", x[i].shown);
+    check(!strcmp(logged, expected), x[i].what);
+  }
+}
+
 static void test_messages(void) {
   fvg_ctx *c;
   fvg_desc d;
@@ -271,6 +294,7 @@ static void test_messages(void) {
   check(named == 9 && !strcmp(fvg_status_name((fvg_status)5), "unknown status"), "every status has a name");
   check(fvg__fail(c, FVG_E_IO, "%0700d", 1) == FVG_E_IO && strlen(fvg_error(c)) < 512, "a long message is cut");
   check(fvg_error(NULL) != NULL, "fvg_error accepts NULL");
+  test_harmless(c);
   fvg_free(c);
 }
 
