@@ -451,12 +451,13 @@ clean() { ! LC_ALL=C grep -q "$(printf '[\001-\010\013-\037\177\377]\\|\302[\200
 cp "$picture" "$work/$bad.ppm"
 check "classify a file of that name" sh -c "'$fvgpt' classify --model '$model' --classes '$words,blue square' \"\$1\" >'$work/out.txt' 2>&1 && grep -q 'x?\[31my??mz???w?v?u?t.ppm' '$work/out.txt'" _ "$work/$bad.ppm"
 check "prints nothing of it raw" clean "$work/out.txt"
-check "and a class" sh -c "'$fvgpt' classify --model '$model' --classes \"red,\$1\" '$picture' >'$work/out.txt' 2>&1; grep -q 'x?\[31my' '$work/out.txt'" _ "$bad"
+letters=$(printf 'x\033[31my\302\233mz\342\200\256w\177u')
+check "and a class" sh -c "'$fvgpt' classify --model '$model' --classes \"red,\$1\" '$picture' >'$work/out.txt' 2>&1; grep -q 'x?\[31my' '$work/out.txt'" _ "$letters"
 check "prints nothing of that raw" clean "$work/out.txt"
 check "attend" sh -c "'$fvgpt' attend --model '$model' --text red --out '$work/badmaps' \"\$1\" >'$work/out.txt' 2>&1; grep -q 'x?\[31my' '$work/out.txt'" _ "$work/$bad.ppm"
 check "prints nothing raw" clean "$work/out.txt"
-for option in --seeds --set --augment --simd --frobnicate --trainer --shots; do
-  check "$option with such a value" sh -c "! '$fvgpt' tune $option \"\$1\" --model '$model' --data '$data' --out '$work/x' >'$work/out.txt' 2>&1 && grep -q 'x?\[31my' '$work/out.txt'" _ "$bad"
+for option in --seeds --set --augment --simd --trainer --shots "--$letters"; do
+  check "$option with such a value" sh -c "! '$fvgpt' tune --trainer CoOp \"\$2\" \"\$1\" --model '$model' --data '$data' --out '$work/x' >'$work/out.txt' 2>&1 && grep -q 'x?\[31my' '$work/out.txt'" _ "$bad" "$option"
   check "$option prints nothing raw" clean "$work/out.txt"
 done
 mkdir -p "$work/sets"
@@ -479,20 +480,21 @@ refused "--name=value, checked" "--lr x" tune --lr=x
 refused "a file behind --" "--red.ppm" classify --model "$model" --classes red,blue -- --red.ppm
 
 # stopping, and two runs into one folder
-stopped() {                                              # stopped SIGNAL STATUS "text" arguments...: after it has begun
-  signal=$1; expected=$2; text=$3
-  shift 3
+stopped() {                                              # stopped SIGNAL STATUS "text" FILE arguments...: once FILE is there
+  signal=$1; expected=$2; text=$3; sign=$4
+  shift 4
+  rm -f "$work/stderr"
   "$fvgpt" "$@" >"$work/stdout" 2>"$work/stderr" &
   id=$!
-  for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do [ -s "$work/stderr" ] || sleep 0.1; done
+  for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do [ -s "$sign" ] || sleep 0.1; done
   kill "-$signal" $id
   wait $id
   status=$?
   [ $status -eq "$expected" ] && [ "$(grep -c '^fvgpt: ' "$work/stderr")" -eq 1 ] && grep -q "^fvgpt: stopped; .*$text" "$work/stderr"
 }
 long="--model $model --data $data --trainer CoOp --seeds 1 --epochs 2000 --shots 4 --augment none"
-check "SIGINT" stopped INT 130 "goes on" tune $long --out "$work/long"
-check "SIGTERM" stopped TERM 143 "goes on" tune $long --out "$work/long"
+check "SIGINT" stopped INT 130 "goes on" "$work/long/CoOp/seed1/checkpoint.safetensors.part" tune $long --out "$work/long"
+check "SIGTERM" stopped TERM 143 "goes on" "$work/stderr" tune $long --out "$work/long"
 check "a stopped run keeps its state and no lock" sh -c "[ -e '$work/long/CoOp/seed1/checkpoint.safetensors.part' ] && [ ! -e '$work/long/.fvgpt.lock' ]"
 "$fvgpt" tune $long --out "$work/long" >/dev/null 2>"$work/stderr1" &
 id=$!
@@ -503,7 +505,7 @@ refused "a report there" "$work/long: another fvgpt (process $id)" report --mode
 kill -9 $id
 wait $id 2>/dev/null
 check "a killed run leaves its lock file" [ -e "$work/long/.fvgpt.lock" ]
-check "which locks nobody out" stopped INT 130 "goes on" tune $long --out "$work/long"
+check "which locks nobody out" stopped INT 130 "goes on" "$work/stderr" tune $long --out "$work/long"
 mkdir -p "$work/linked" "$work/fifo"
 ln -s "$work/target" "$work/linked/.fvgpt.lock"
 refused "a lock that is a link" "linked/.fvgpt.lock" tune $long --out "$work/linked"
