@@ -513,6 +513,7 @@ check "is not followed" [ ! -e "$work/target" ]
 mkfifo "$work/fifo/.fvgpt.lock"
 refused "a lock that is a pipe" "fifo/.fvgpt.lock" tune $long --out "$work/fifo"
 refused "a folder that is a file" "$work/file" tune $long --out "$work/file"
+rm -rf "$work/long"                                      # with its state
 
 # outputs and checkpoints
 refused "output folder that cannot be" "$work/file" tune --model "$model" --data "$data" $quick --out "$work/file/out"

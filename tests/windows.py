@@ -2,7 +2,7 @@
 """windows.py BUILD: BUILD/windows/fvgpt.exe under wine does what BUILD/fvgpt does here: the same text, pictures and table,
 byte for byte, and the same numbers but for the last bits, since exp, log and cos are the C library's.
 """
-import json, os, shutil, struct, subprocess, sys
+import json, os, shutil, struct, subprocess, sys, time
 
 build = sys.argv[1]
 work = os.path.join(build, "windows", "work")
@@ -88,8 +88,8 @@ check("nothing else is left", sorted(os.listdir(os.path.join(work, "b"))) == ["C
       os.listdir(os.path.join(work, "b")))
 
 first = subprocess.Popen([*there, *tune, "--epochs", "4000", "--out", os.path.join(work, "locked")],
-                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-first.stderr.readline()                                     # it has begun
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+while first.poll() is None and not os.path.exists(os.path.join(work, "locked", ".fvgpt.lock")): time.sleep(0.05)
 second = run(there, *tune, "--epochs", "4000", "--out", os.path.join(work, "locked"))
 check("a second run into its folder stops", second.returncode == 1 and b"another fvgpt" in second.stderr, second.stderr[-300:])
 first.kill()
