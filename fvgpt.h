@@ -50,6 +50,8 @@
       keeps what it has reserved: a training loop that clears it each step allocates nothing once it has warmed up.
       fvg_mem_used and fvg_mem_peak count the bytes.  Under AddressSanitizer each tape tensor becomes a block of its
       own, so that one byte too far is seen.
+      While a file of n bytes is read (weights, a model, a checkpoint, a vocabulary), no more than 64 n bytes and
+      64 MiB are given out for it, tapes apart: what its numbers claim is never believed.
 
    4. THREADS.  Kernels are cut into chunks whose borders depend on the shapes alone, and no sum is ever split
       over chunks: results have the same bits for any number of threads.  A context is used by one thread at a time.
@@ -59,7 +61,7 @@
 
    5. RANDOM NUMBERS.  fvg_rng computes with integers and exactly rounded operations only; one seed gives one
       sequence on every machine, normal deviates included.  (Except x87 code, gcc -m32 without -mfpmath=sse, which
-      carries more digits than a double has.)
+      carries more digits than a double has: there decimal numbers in JSON may differ in their last bit as well.)
 
    6. DESC STRUCTS.  Zero means the published default, which is written beside the field.  Where zero itself is a
       meaningful wish, a negative number asks for it, and the comment says so.
@@ -87,6 +89,9 @@
 #ifndef FVGPT_H
 #define FVGPT_H
 
+#if defined(FVGPT_IMPLEMENTATION) && !defined(_FILE_OFFSET_BITS)
+#define _FILE_OFFSET_BITS 64         /* glibc on 32 bits: files of more than 2 GB can be opened                       */
+#endif
 #include <stddef.h>
 #include <stdint.h>
 
@@ -150,7 +155,8 @@ typedef struct fvg_desc {
   int  (*cancelled)(void *user);                        /* non-zero: stop.  Asked every few milliseconds, see 10 */
   void  *user;                                                                /* handed to the four above    */
   int    n_threads;   /* threads of the built-in pool, the caller's included, when `parallel` is NULL; 0: one.
-                         Without FVGPT_PTHREADS there is always one                                          */
+                         Without FVGPT_PTHREADS there is always one.  If the system gives fewer, fewer
+                         work, and there is a warning                                                         */
   int    simd;        /* an fvg_simd; 0: the best that this CPU has                                          */
 } fvg_desc;
 
@@ -325,7 +331,7 @@ FVG_DEF fvg_node *fvg_relu(fvg_node *x);                                        
 FVG_DEF fvg_node *fvg_gelu(fvg_node *x);                                           /* x Phi(x)                     */
 FVG_DEF fvg_node *fvg_quick_gelu(fvg_node *x);                                     /* x sigmoid(1.702 x)           */
 FVG_DEF fvg_node *fvg_sigmoid(fvg_node *x);                                        /* 1 / (1 + exp(-x))            */
-FVG_DEF fvg_node *fvg_softmax(fvg_node *x, float tau);                             /* softmax(x / tau) of each row */
+FVG_DEF fvg_node *fvg_softmax(fvg_node *x, float tau);                             /* softmax(x / tau) of each row; tau > 0 */
 FVG_DEF fvg_node *fvg_normalize(fvg_node *x);                                      /* x / |x|_2 of each row        */
 FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b);                            /* rows of a, then rows of b    */
 FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n);                  /* row[i] of x; row is copied   */
@@ -575,7 +581,8 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *batch, f
 
    Memory.  Every block is preceded by its size, so that the allocator callback is told what it gets back, and is
    aligned to 64 bytes, one cache line and one AVX-512 vector.  With a fixed arena a first-fit list of free
-   blocks, sorted by address and merged on release, stands in for the heap.
+   blocks, sorted by address and merged on release, stands in for the heap.  A file is somebody else's claim: while
+   one of n bytes is read, no more than 64 n bytes and 64 MiB are given out for it, whatever its numbers say.
 
    Threads.  fvg__parallel(c, job, arg, n) runs job(arg, 0) .. job(arg, n-1) in any order and waits.  The chunks
    are chosen by the caller from the shapes alone, which is why results do not depend on the number of threads.
@@ -617,12 +624,16 @@ typedef struct fvg__free_block { size_t bytes; struct fvg__free_block *next; } f
 typedef struct fvg__kernels fvg__kernels;
 typedef struct fvg__pool fvg__pool;
 
+/* While a file is read: how much memory may be in use, for how large a file.  most 0: as much as there is. */
+typedef struct fvg__budget { size_t most; uint64_t bytes; const char *file; } fvg__budget;
+
 struct fvg_ctx {
   fvg_desc desc;
   fvg__free_block *arena_free;
   const fvg__kernels *kernels;
   fvg__pool *pool;
   size_t used, peak;
+  fvg__budget budget;
   fvg_status status;                             /* of the last failure                                             */
   char message[512];
 };
@@ -727,11 +738,32 @@ static void fvg__log(fvg_ctx *c, int level, const char *format, ...) {
   c->desc.log(c->desc.user, level, line);
 }
 
+/* From here to fvg__budget_end the context gives out 64 bytes for each byte of the file and 64 MiB, beyond what is in
+   use, or less if it reads a file within another one's budget.  Returns what fvg__budget_end takes. */
+static fvg__budget fvg__budget_begin(fvg_ctx *c, const char *file, uint64_t bytes) {
+  const size_t all = (size_t)-1 / 2, fixed = (size_t)64 << 20;
+  const fvg__budget before = c->budget;
+  size_t room = c->used < all - fixed ? all - fixed - c->used : 0, most = all;
+  if (bytes < room / 64) most = c->used + fixed + 64 * (size_t)bytes;
+  if (before.most && before.most < most) return before;
+  c->budget.most = most;
+  c->budget.bytes = bytes;
+  c->budget.file = file;
+  return before;
+}
+
+static void fvg__budget_end(fvg_ctx *c, fvg__budget before) { c->budget = before; }
+
 /* Aligned memory, or NULL with the message set; and the same zeroed. */
 static void *fvg__alloc_raw(fvg_ctx *c, size_t bytes) {
   size_t total = bytes + sizeof(fvg__block_head) + FVG__ALIGN;
   char *base, *block;
   fvg__block_head head;
+  if (c->budget.most && (bytes > c->budget.most || c->used + total > c->budget.most)) {
+    fvg__fail(c, FVG_E_NOMEM, "%s: %.0f bytes of memory asked for, for a file of %.0f; more than 64 times its size and "
+              "64 MiB is not given", c->budget.file, (double)bytes, (double)c->budget.bytes);
+    return NULL;
+  }
   if (bytes > (size_t)-1 / 2 || (base = (char *)c->desc.allocator.alloc(c->desc.allocator.user, total)) == NULL) {
     fvg__fail(c, FVG_E_NOMEM, "out of memory: %.0f bytes asked for, %.0f in use", (double)bytes, (double)c->used);
     return NULL;
@@ -967,14 +999,11 @@ static fvg_status fvg__pool_new(fvg_ctx *c, int n_threads) {
   pthread_cond_init(&p->wake, NULL);
   pthread_cond_init(&p->done, NULL);
   c->pool = p;
-  while (p->n_thread < n_threads - 1) {                                       /* the caller is the last one       */
-    if (pthread_create(&p->thread[p->n_thread], NULL, fvg__pool_worker, p)) {
-      int started = p->n_thread;
-      fvg__pool_free(c);
-      return fvg__fail(c, FVG_E_NOMEM, "cannot start thread %d of %d", started + 1, n_threads);
-    }
-    p->n_thread++;
-  }
+  while (p->n_thread < n_threads - 1 &&                                       /* the caller is the last one       */
+         pthread_create(&p->thread[p->n_thread], NULL, fvg__pool_worker, p) == 0) p->n_thread++;
+  if (p->n_thread < n_threads - 1)                     /* a limit of the system: slower, with the same results     */
+    fvg__log(c, 0, "only %d of %d threads could be started", p->n_thread + 1, n_threads);
+  if (p->n_thread == 0) fvg__pool_free(c);
   return FVG_OK;
 }
 #endif
@@ -1077,6 +1106,7 @@ FVG_DEF const char *fvg_status_name(fvg_status s) {
 FVG__FOR_CLIP static fvg_ctx fvg__helper_context(const fvg_ctx *c) {
   fvg_ctx helper = *c;
   helper.used = helper.peak = 0;
+  helper.budget.most = 0;
   helper.pool = NULL;
   helper.desc.parallel = NULL;
   helper.desc.cancelled = NULL;                        /* only the caller's own thread asks                        */
@@ -1444,18 +1474,61 @@ static void fvg__sync_folder(const char *folder) { (void)folder; }
 #endif
 
 /* ---- files as sources ---- */
+/* Where a long has 32 bits, fseek takes several steps to a place beyond 2 GB, and ftell cannot say it. */
+#ifdef FVG__WINDOWS_FILES
+static int fvg__file_seek(FILE *file, uint64_t offset) { return _fseeki64(file, (int64_t)offset, SEEK_SET); }
+
+static int fvg__file_size(FILE *file, uint64_t *size) {
+  int64_t end = _fseeki64(file, 0, SEEK_END) ? -1 : _ftelli64(file);
+  *size = end < 0 ? 0 : (uint64_t)end;
+  return end < 0;
+}
+#else
+static int fvg__file_seek(FILE *file, uint64_t offset) {
+  uint64_t step = offset < LONG_MAX ? offset : LONG_MAX;
+  int failed = fseek(file, (long)step, SEEK_SET);
+  for (offset -= step; offset && !failed; offset -= step) {
+    step = offset < LONG_MAX ? offset : LONG_MAX;
+    failed = fseek(file, (long)step, SEEK_CUR);
+  }
+  return failed;
+}
+
+static int fvg__file_reaches(FILE *file, uint64_t offset) {      /* is there a byte?                              */
+  return fvg__file_seek(file, offset) == 0 && fgetc(file) != EOF;
+}
+
+/* A size that ftell cannot say is found by trying, from the highest bit down: the number of the last byte. */
+static uint64_t fvg__long_size(FILE *file) {
+  uint64_t last = 0;
+  int bit;
+  for (bit = 52; bit >= 0; bit--)
+    if (fvg__file_reaches(file, last | (uint64_t)1 << bit)) last |= (uint64_t)1 << bit;
+  return last + 1;
+}
+
+static int fvg__file_size(FILE *file, uint64_t *size) {
+  long end = fseek(file, 0, SEEK_END) ? -1 : ftell(file);
+  *size = end < 0 ? 0 : (uint64_t)end;
+  if (end >= 0 && end < LONG_MAX) return 0;
+  if (!fvg__file_reaches(file, LONG_MAX)) return 1;              /* no such file: there is another fault          */
+  *size = fvg__long_size(file);
+  clearerr(file);
+  return 0;
+}
+#endif
+
 static int fvg__file_read(void *user, void *dst, uint64_t offset, size_t n) {
   FILE *file = (FILE *)user;
-  return fseek(file, (long)offset, SEEK_SET) || fread(dst, 1, n, file) != n;
+  return fvg__file_seek(file, offset) || fread(dst, 1, n, file) != n;
 }
 
 static void fvg__file_close(void *user) { fclose((FILE *)user); }
 
 /* A pipe would make fopen wait, and a folder can be opened and sought in on some systems: both are refused first. */
 FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path) {
-  const long longest = (long)(~0ul >> 1);
   FILE *file;
-  long size = -1;
+  uint64_t size;
   memset(out, 0, sizeof *out);
   if (fvg__check_cancelled(c)) return FVG_E_CANCELLED;
   if (fvg__kind_of(path) == FVG__SPECIAL_FILE)
@@ -1463,8 +1536,7 @@ FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path
   errno = 0;
   file = fopen(path, "rb");
   if (!file) return fvg__fail(c, FVG_E_IO, "%s: cannot open: %s", path, strerror(errno));
-  if (fseek(file, 0, SEEK_END) == 0) size = ftell(file);
-  if (size < 0 || size == longest) {
+  if (fvg__file_size(file, &size)) {
     fvg__fail(c, FVG_E_IO, "%s: cannot read: %s", path, errno ? strerror(errno) : "not a file with a known size");
     fclose(file);
     return FVG_E_IO;
@@ -1472,7 +1544,7 @@ FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path
   out->read = fvg__file_read;
   out->close = fvg__file_close;
   out->user = file;
-  out->size = (uint64_t)size;
+  out->size = size;
   out->name = path;
   return FVG_OK;
 }
@@ -2208,7 +2280,11 @@ static fvg_status fvg__weights_open(fvg_ctx *c, fvg_weights **out, const fvg_sou
   w->metadata = -1;
   w->file = fvg__copy_string(c, source.name ? source.name : "source");
   w->source.name = w->file;
-  if (w->file) status = read(w);
+  if (w->file) {
+    fvg__budget budget = fvg__budget_begin(c, w->file, w->source.size);
+    status = read(w);
+    fvg__budget_end(c, budget);
+  }
   if (status) { fvg_weights_close(w); return status; }
   *out = w;
   return FVG_OK;
@@ -2281,6 +2357,13 @@ static const fvg__weight *fvg__weights_find(const fvg_weights *w, const char *na
   return NULL;
 }
 
+FVG__FOR_CLIP static uint64_t fvg__weights_bytes(const fvg_weights *w) {          /* of all joined files          */
+  uint64_t n = w->source.size;
+  int i;
+  for (i = 0; i < w->n_part; i++) n += fvg__weights_bytes(w->part[i]);
+  return n;
+}
+
 FVG_DEF const char *fvg_weights_file(const fvg_weights *w) { return w->file; }
 FVG_DEF int fvg_weights_count(const fvg_weights *w) { return w->n; }
 
@@ -2300,6 +2383,20 @@ FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key) 
   if (w->n_part) return fvg_weights_metadata(w->part[0], key);
   int i = fvg__json_find(&w->json, w->metadata, key);
   return i < 0 ? NULL : w->json.value[i].string;
+}
+
+/* A tensor of a file must have the shape that the file's settings, or the model, make it. */
+static fvg_status fvg__check_shape(fvg_ctx *c, const fvg_weights *w, const char *name, int n_dim, const int *dim) {
+  char expected[FVG__SHAPE_TEXT], found[FVG__SHAPE_TEXT];
+  fvg_tensor x, needed;
+  memset(&needed, 0, sizeof needed);
+  needed.n_dim = n_dim;
+  memcpy(needed.dim, dim, (size_t)n_dim * sizeof *dim);
+  if (!fvg_weights_info(w, name, &x))
+    return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(w), name);
+  if (x.n_dim == n_dim && !memcmp(x.dim, dim, (size_t)n_dim * sizeof *dim)) return FVG_OK;
+  return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, this model needs %s", fvg_weights_file(w), name,
+                   fvg__shape_text(&x, found), fvg__shape_text(&needed, expected));
 }
 
 /* ---- conversion on the way in ---- */
@@ -3856,10 +3953,14 @@ static size_t fvg__chunk_size(const fvg__chunk *last, size_t bytes) {
 }
 
 static fvg__chunk *fvg__chunk_new(fvg_tape *t, size_t bytes) {
+  const fvg__budget budget = t->ctx->budget;
   fvg__chunk *k = (fvg__chunk *)fvg__alloc(t->ctx, sizeof *k);
   if (!k) return NULL;
   k->capacity = bytes;
+  t->ctx->budget.most = 0;                       /* what a tape takes is the model's doing, not a file's           */
   k->bytes = (char *)fvg__alloc_raw(t->ctx, bytes);
+  t->ctx->budget = budget;
+  if (budget.most) t->ctx->budget.most += bytes;
   if (!k->bytes) { fvg__release(t->ctx, k); return NULL; }
   return k;
 }
@@ -4648,9 +4749,19 @@ static void fvg__softmax_backward(fvg_node *y) {
   }
 }
 
+/* By a temperature is divided. */
+static int fvg__bad_temperature(fvg_node *x, const char *what, float tau) {
+  if (tau > 0) return 0;
+  fvg__fail(x->tape->ctx, FVG_E_ARG, "%s: the temperature is %g, it must be above 0", what, (double)tau);
+  fvg__give_up(x->tape);
+  return 1;
+}
+
 FVG_DEF fvg_node *fvg_softmax(fvg_node *x, float tau) {
-  fvg_node *y = x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, fvg__softmax_backward) : NULL;
+  fvg_node *y;
   int i;
+  if (!x || fvg__bad_temperature(x, "softmax", tau)) return NULL;
+  y = fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, fvg__softmax_backward);
   if (!y) return NULL;
   y->number = tau;
   for (i = 0; i < y->rows; i++) {
@@ -4848,6 +4959,7 @@ FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau) {
   int i, j;
   if (!p || !logits) return NULL;
   if (p->rows != logits->rows || p->cols != logits->cols) return fvg__mismatch("kl_rows", p, logits);
+  if (fvg__bad_temperature(p, "kl_rows", tau)) return NULL;
   y = fvg__node(p->tape, p->rows, 1, fvg_detach(p), logits, NULL, fvg__kl_rows_backward);
   if (!y || !y->a || !(y->saved = (float *)fvg__tape_alloc(y->tape, fvg__count(p) * sizeof(float)))) return NULL;
   y->number = tau;
@@ -5524,7 +5636,8 @@ struct fvg_fvgpt {
   fvg_parameter *params[8 + 4 * FVG__MAX_GATE_LAYERS];
   int n_params;
   fvg_tape *tape;
-};
+  const fvg_weights *file;           /* while it is made from a checkpoint: every shape is checked against the     */
+};                                   /* file's before there is memory for it                                       */
 
 FVG_DEF fvg_fvgpt_desc fvg_fvgpt_defaults(const fvg_fvgpt_desc *desc) {
   fvg_fvgpt_desc d;
@@ -5556,7 +5669,8 @@ static fvg_status fvg__add_parameter(fvg_fvgpt *m, fvg_parameter *p, const char 
   fvg_status s;
   dim[0] = rows;
   dim[1] = cols;
-  s = fvg_parameter_new(m->ctx, p, name, n_dim, dim);
+  s = m->file ? fvg__check_shape(m->ctx, m->file, name, n_dim, dim) : FVG_OK;
+  if (!s) s = fvg_parameter_new(m->ctx, p, name, n_dim, dim);
   if (s) return s;
   fvg_rng_seed(&rng, m->desc.seed, 100 + (uint64_t)m->n_params);
   n = fvg_tensor_count(&p->value);
@@ -5593,7 +5707,8 @@ static fvg_status fvg__gate_new(fvg_fvgpt *m, fvg__gate *g, const char *const na
   return s;
 }
 
-FVG_DEF fvg_status fvg_fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_desc *desc) {
+/* file: the checkpoint that the values will come from, or NULL */
+static fvg_status fvg__fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_desc *desc, const fvg_weights *file) {
   static const char *const image_name[] = {"fdc_image.down.weight", "fdc_image.down.bias",
                                            "fdc_image.up.weight", "fdc_image.up.bias"};
   static const char *const text_name[] = {"fdc_text.down.weight", "fdc_text.down.bias",
@@ -5616,15 +5731,21 @@ FVG_DEF fvg_status fvg_fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_de
   if (!m) return FVG_E_NOMEM;
   m->ctx = c;
   m->desc = d;
+  m->file = file;
   m->tape = fvg_tape_new(c);
   s = m->tape ? FVG_OK : FVG_E_NOMEM;
   if (!s) s = fvg__adapter_new(m, &m->fdc_image, image_name);
   if (!s) s = fvg__adapter_new(m, &m->fdc_text, text_name);
   if (!s) s = fvg__gate_new(m, &m->frg, frg_name);
   if (!s) s = fvg__gate_new(m, &m->brg, brg_name);
+  m->file = NULL;
   if (s) { fvg_fvgpt_free(m); return s; }
   *out = m;
   return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_desc *desc) {
+  return fvg__fvgpt_new(c, out, desc, NULL);
 }
 
 FVG_DEF void fvg_fvgpt_free(fvg_fvgpt *m) {

@@ -1458,6 +1458,7 @@ static fvg_status fvg__tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg
                                       int vocab_size, int end) {
   fvg__merge_file f;
   fvg_tokenizer *k;
+  fvg__budget budget;
   fvg_status status;
   uint8_t *bytes = NULL;
   size_t n = 0;
@@ -1471,6 +1472,7 @@ static fvg_status fvg__tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg
   k = (fvg_tokenizer *)fvg__alloc(c, sizeof *k);
   if (!k) { fvg_bytes_free(c, bytes); return FVG_E_NOMEM; }
   k->ctx = c;
+  budget = fvg__budget_begin(c, f.name, n);
   if (n >= 2 && bytes[0] == 0x1F && bytes[1] == 0x8B) {
     status = fvg__fail(c, FVG_E_FORMAT, "%s: is packed by gzip; unpack it with gunzip first", f.name);
   } else if (n > 1000000000) {
@@ -1481,6 +1483,7 @@ static fvg_status fvg__tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg
     status = fvg__read_merges(k, &f, vocab_size, end);
     if (!status) status = fvg__unicode_open(c, &k->unicode);
   }
+  fvg__budget_end(c, budget);
   fvg_bytes_free(c, bytes);
   if (status) { fvg_tokenizer_free(k); return status; }
   *out = k;
@@ -3333,6 +3336,7 @@ typedef struct fvg__model_tensor {
 
 typedef struct fvg__clip_loader {
   fvg_clip *m;
+  fvg__budget budget;                            /* the context's, from before                                      */
   fvg_weights *weights;
   const fvg__config *config;
   fvg_dtype keep_as;
@@ -3927,6 +3931,7 @@ static fvg_status fvg__loader_begin(fvg__clip_loader *l, fvg_ctx *c, fvg_weights
   l->m->ctx = c;
   l->weights = weights;
   l->keep_as = keep_as;
+  l->budget = fvg__budget_begin(c, fvg_weights_file(weights), fvg__weights_bytes(weights));
   return fvg__list_tensors(l);
 }
 
@@ -3945,6 +3950,7 @@ static fvg_status fvg__loader_run(fvg__clip_loader *l, const fvg__config *config
 /* The model if all went well, which s says. */
 static fvg_status fvg__loader_end(fvg__clip_loader *l, fvg_status s, fvg_clip **out) {
   if (l->m) {
+    fvg__budget_end(l->m->ctx, l->budget);
     fvg__release(l->m->ctx, l->tensor);
     fvg__release(l->m->ctx, l->text);
   }
@@ -4983,20 +4989,6 @@ struct fvg_learner {
 };
 
 /* ---- parameters ---- */
-/* A tensor of a checkpoint must have the shape that its settings and the model make it. */
-static fvg_status fvg__check_shape(fvg_ctx *c, const fvg_weights *w, const char *name, int n_dim, const int *dim) {
-  char expected[FVG__SHAPE_TEXT], found[FVG__SHAPE_TEXT];
-  fvg_tensor x, needed;
-  memset(&needed, 0, sizeof needed);
-  needed.n_dim = n_dim;
-  memcpy(needed.dim, dim, (size_t)n_dim * sizeof *dim);
-  if (!fvg_weights_info(w, name, &x))
-    return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(w), name);
-  if (x.n_dim == n_dim && !memcmp(x.dim, dim, (size_t)n_dim * sizeof *dim)) return FVG_OK;
-  return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, this model needs %s", fvg_weights_file(w), name,
-                   fvg__shape_text(&x, found), fvg__shape_text(&needed, expected));
-}
-
 static fvg_parameter *fvg__learner_list(fvg_learner *l, fvg_parameter ***list, int *n, const char *name, int n_dim,
                                         const int *dim) {
   fvg_ctx *c = l->clip->ctx;
@@ -8607,6 +8599,43 @@ static fvg_status fvg__state_load(fvg__trainer *t, const fvg_train_desc *desc, i
 }
 #endif
 
+/* ---- numbers that are none ---- */
+static int fvg__is_finite(double x) { return fabs(x) <= DBL_MAX; }
+
+static fvg_status fvg__check_finite(fvg_ctx *c, const char *what, const fvg_parameter *p, const float *x) {
+  size_t n = fvg_tensor_count(&p->value), i;
+  for (i = 0; x && i < n; i++)
+    if (!fvg__is_finite((double)x[i]))
+      return fvg__fail(c, FVG_E_NUMERIC, "%s: %s has become %g", what, p->name, (double)x[i]);
+  return FVG_OK;
+}
+
+/* Adds to a message of FVG_E_NUMERIC where the training was, and what helps. */
+static fvg_status fvg__diverged(const fvg__trainer *t, const fvg_progress *p) {
+  fvg_ctx *c = t->clip->ctx;
+  char said[sizeof c->message];
+  memcpy(said, c->message, sizeof said);
+  return fvg__fail(c, FVG_E_NUMERIC, "%s, epoch %d of %d, step %ld of %ld, learning rate %g: %.200s; try a lower rate "
+                   "(a tenth), more warm-up epochs or a larger batch", t->what, p->epoch + 1, p->n_epochs, p->step + 1,
+                   p->n_steps, p->lr, said);
+}
+
+/* At the end of an epoch, before anything is saved: a file with infinities could never be read again. */
+static fvg_status fvg__check_trained(const fvg__trainer *t, const fvg_progress *p) {
+  const fvg_optimizer *o = t->optimizer;
+  fvg_ctx *c = t->clip->ctx;
+  fvg_status s = FVG_OK;
+  fvg_progress at = *p;
+  int i;
+  for (i = 0; !s && i < o->n; i++) {
+    s = fvg__check_finite(c, "parameter", o->params[i], (const float *)o->params[i]->value.data);
+    if (!s) s = fvg__check_finite(c, "the optimiser's first moment", o->params[i], o->momentum[i]);
+    if (!s) s = fvg__check_finite(c, "the optimiser's second moment", o->params[i], o->variance[i]);
+  }
+  at.step--;                                     /* the step that was done last                                     */
+  return s ? fvg__diverged(t, &at) : FVG_OK;
+}
+
 /* An epoch over one source: a new order, whole batches only. */
 static fvg_status fvg__train_source(fvg__trainer *t, const fvg__source *x, uint64_t seed, fvg_progress *progress) {
   fvg_ctx *c = t->clip->ctx;
@@ -8621,6 +8650,8 @@ static fvg_status fvg__train_source(fvg__trainer *t, const fvg__source *x, uint6
     float loss = 0;
     for (i = 0; i < t->batch; i++) t->label[i] = x->items->item[index[i]].label;
     s = t->step(t, x, index, progress->epoch, progress->lr, &loss);
+    if (!s && !fvg__is_finite((double)loss)) s = fvg__fail(c, FVG_E_NUMERIC, "the loss is %g", (double)loss);
+    if (s == FVG_E_NUMERIC) return fvg__diverged(t, progress);
     t->loss_sum[progress->epoch] += (double)loss;
     progress->step++;
     progress->loss = (double)loss;
@@ -8647,6 +8678,7 @@ static fvg_status fvg__train_epochs(fvg__trainer *t, const fvg_train_desc *desc,
     for (i = 0; !s && i < t->n_source; i++)
       s = fvg__train_source(t, &t->source[i], (desc ? desc->seed : 0) + 500000u * (uint64_t)i, &progress);
     if (!s && fvg__is_stage_1(t)) s = fvg_learner_epoch(t->source[0].learner, epoch, t->schedule.epochs);
+    if (!s) s = fvg__check_trained(t, &progress);
 #ifndef FVGPT_NO_STDIO
     if (!s && desc && desc->state) s = fvg__state_save(t, desc, epoch + 1);
 #endif
@@ -9426,6 +9458,10 @@ FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_learner *l, fvg_fvg
   for (i = 0; l->method->option[i].name; i++) n_own++;
   if (!s && n_settings > FVG__MAX_SETTINGS - n_own)
     s = fvg__fail(c, FVG_E_ARG, "%s: %d settings, %d is the limit", path, n_settings, FVG__MAX_SETTINGS - n_own);
+  for (i = 0; !s && i < l->n_param; i++)
+    s = fvg__check_finite(c, path, l->param[i], (const float *)l->param[i]->value.data);
+  for (i = 0; !s && f && i < f->n_params; i++)
+    s = fvg__check_finite(c, path, f->params[i], (const float *)f->params[i]->value.data);
   for (i = 0; !s && i < l->n_param; i++, n++) {
     tensor[n].name = l->param[i]->name;
     tensor[n].tensor = l->param[i]->value;
@@ -9572,17 +9608,6 @@ static fvg_status fvg__restore_learner(fvg_clip *m, fvg_weights *w, fvg_learner 
   return s;
 }
 
-/* A number in the metadata must not ask for memory that the file has no numbers for. */
-static fvg_status fvg__check_rows(fvg_ctx *c, const fvg_weights *w, const char *name, int rows) {
-  char found[FVG__SHAPE_TEXT];
-  fvg_tensor x;
-  if (!fvg_weights_info(w, name, &x))
-    return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(w), name);
-  if (x.n_dim == 2 && x.dim[0] == rows) return FVG_OK;
-  return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, but the settings say %d rows", fvg_weights_file(w), name,
-                   fvg__shape_text(&x, found), rows);
-}
-
 static fvg_status fvg__restore_fvgpt(fvg_clip *m, fvg_weights *w, fvg_fvgpt **out) {
   const char *trainer = fvg_weights_metadata(w, "trainer");
   double logit_scale = 0, tau = 0, area_min = 0, area_max = 0;
@@ -9619,12 +9644,37 @@ static fvg_status fvg__restore_fvgpt(fvg_clip *m, fvg_weights *w, fvg_fvgpt **ou
   if (!s && desc.gate_layers > FVG__MAX_GATE_LAYERS)
     s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: gate_layers is %d, 1 to %d are possible", fvg_weights_file(w),
                   desc.gate_layers, FVG__MAX_GATE_LAYERS);
-  if (!s) s = fvg__check_rows(m->ctx, w, "fdc_image.down.weight", desc.fdc_hidden);
-  if (!s) s = fvg__check_rows(m->ctx, w, "frg.fc1.weight", desc.gate_layers == 1 ? 1 : desc.gate_hidden);
   desc.logit_scale = (float)logit_scale;
   desc.tau = (float)tau;
-  if (!s) s = fvg_fvgpt_new(m->ctx, out, &desc);
+  if (!s) s = fvg__fvgpt_new(m->ctx, out, &desc, w);
   for (i = 0; !s && i < (*out)->n_params; i++) s = fvg__restore(m->ctx, w, (*out)->params[i]);
+  return s;
+}
+
+static int fvg__has_parameter(fvg_parameter *const *list, int n, const char *name) {
+  while (n-- > 0) if (!strcmp(list[n]->name, name)) return 1;
+  return 0;
+}
+
+/* Each tensor of the file is one of the parameters: else the settings are not those that it was made with. */
+static fvg_status fvg__nothing_left(const fvg_weights *w, const fvg_learner *l, const fvg_fvgpt *f) {
+  int i;
+  for (i = 0; i < fvg_weights_count(w); i++) {
+    const char *name = fvg_weights_name(w, i);
+    if (!fvg__has_parameter(l->param, l->n_param, name) && !(f && fvg__has_parameter(f->params, f->n_params, name)))
+      return fvg__fail(l->clip->ctx, FVG_E_FORMAT, "%s: tensor %.100s belongs to nothing that the settings name",
+                       fvg_weights_file(w), name);
+  }
+  return FVG_OK;
+}
+
+static fvg_status fvg__restore_checkpoint(fvg_clip *m, fvg_weights *w, fvg_learner **l, fvg_fvgpt **f) {
+  fvg__budget budget = fvg__budget_begin(m->ctx, fvg_weights_file(w), fvg__weights_bytes(w));
+  fvg_status s = fvg__weights_verify(w);
+  if (!s) s = fvg__restore_learner(m, w, l);
+  if (!s) s = fvg__restore_fvgpt(m, w, f);
+  if (!s) s = fvg__nothing_left(w, *l, *f);
+  fvg__budget_end(m->ctx, budget);
   return s;
 }
 
@@ -9638,9 +9688,7 @@ FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, const char *path, fvg_learne
   if (settings) *settings = NULL;
   s = fvg_source_file(m->ctx, &source, path);
   if (!s) s = fvg_weights_open(m->ctx, &w, &source);
-  if (!s) s = fvg__weights_verify(w);
-  if (!s) s = fvg__restore_learner(m, w, l);
-  if (!s) s = fvg__restore_fvgpt(m, w, f);
+  if (!s) s = fvg__restore_checkpoint(m, w, l, f);
   if (s) {
     fvg_learner_free(*l);
     fvg_fvgpt_free(*f);

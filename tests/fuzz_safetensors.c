@@ -1,7 +1,7 @@
 /* Fuzzer for fvg_weights_open_any, safetensors and PyTorch's zip and pickle alike, and fvg_weights_get.
    With libFuzzer:  clang -g -fsanitize=fuzzer,address,undefined -DFVG_LIBFUZZER fuzz_safetensors.c -lm
    Without it, main mutates two good files argv[1] times (default 20000).  A fault is a sanitizer's report, memory
-   that stays, or memory out of proportion to the input. */
+   that stays, or memory out of proportion to the input: no more than 64 n + 64 MiB are ever asked for. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
 
@@ -16,14 +16,26 @@ extern "C"
 #endif
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+static void *count_alloc(void *user, size_t bytes) {
+  if (bytes > *(size_t *)user) fault("more than 64 n + 64 MiB is asked for");
+  return malloc(bytes);
+}
+static void count_release(void *user, void *block, size_t bytes) { (void)user; (void)bytes; free(block); }
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   static const fvg_dtype types[] = {FVG_F32, FVG_F16, FVG_I32, FVG_U8};
   fvg_source s = fvg_source_memory(data, size, "fuzz");
   fvg_weights *w;
   fvg_tensor x;
   fvg_ctx *c;
+  size_t allowed = 64 * size + ((size_t)64 << 20);
+  fvg_desc d;
   int i, k, opened;
-  if (fvg_init(&c, NULL)) return 0;
+  memset(&d, 0, sizeof d);
+  d.allocator.alloc = count_alloc;
+  d.allocator.release = count_release;
+  d.allocator.user = &allowed;
+  if (fvg_init(&c, &d)) return 0;
   opened = fvg_weights_open_any(c, &w, &s) == FVG_OK;
   if (opened != (w != NULL)) fault("status and result disagree");
   for (i = 0; w && i < fvg_weights_count(w); i++) {

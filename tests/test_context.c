@@ -5,8 +5,19 @@ static void *counted_malloc(size_t n) { heap_calls++; return malloc(n); }
 static void counted_free(void *p) { if (p) heap_calls++; free(p); }
 #define malloc counted_malloc
 #define free counted_free
+#include <errno.h>
+#include <pthread.h>
+static int threads_left = 1000;                        /* so many are still given                                   */
+static int limited_create(pthread_t *thread, const pthread_attr_t *attr, void *(*f)(void *), void *arg) {
+  if (threads_left <= 0) return EAGAIN;
+  threads_left--;
+  return pthread_create(thread, attr, f, arg);
+}
+#define pthread_create limited_create
+#define FVGPT_PTHREADS
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
+#undef pthread_create
 #undef malloc
 #undef free
 
@@ -373,6 +384,40 @@ static void test_rng_statistics(void) {
   check(even, "rng: all six orders of three are equally likely");
 }
 
+/* ---- a system that gives few threads ---- */
+static char warning[200];
+static int n_warning;
+static void keep_warning(void *user, int level, const char *message) {
+  (void)user;
+  if (level == 0) n_warning++;
+  snprintf(warning, sizeof warning, "%s", message);
+}
+static void square(void *arg, int i) { ((int *)arg)[i] = i * i; }
+
+static void test_few_threads(void) {
+  static const int given[] = {0, 1, 2, 7};
+  int i, k;
+  for (i = 0; i < 4; i++) {
+    int result[100], ok = 1;
+    fvg_desc d;
+    fvg_ctx *c;
+    memset(&d, 0, sizeof d);
+    d.n_threads = 8;
+    d.log = keep_warning;
+    threads_left = given[i];
+    n_warning = 0;
+    warning[0] = 0;
+    if (fvg_init(&c, &d)) { check(0, "a context with fewer threads than were asked for"); continue; }
+    memset(result, 0, sizeof result);
+    fvg__parallel(c, square, result, 100);
+    for (k = 0; k < 100; k++) ok = ok && result[k] == k * k;
+    check(ok && (c->pool ? c->pool->n_thread : 0) == given[i], "it works with those it got");
+    check(n_warning == (given[i] < 7) && (given[i] == 7 || strstr(warning, "of 8 threads")), "and says so once");
+    fvg_free(c);
+  }
+  threads_left = 1000;
+}
+
 int main(void) {
   float result[5];
   test_counting();
@@ -383,6 +428,7 @@ int main(void) {
   test_messages();
   test_rng_values();
   test_rng_statistics();
+  test_few_threads();
   printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
 }

@@ -85,11 +85,15 @@ static void test_json_values(void) {
   check(fvg__json_find(&j, 0, "zz") == -1 && fvg__json_find(&j, a, "a") == -1 && fvg__json_find(&j, -1, "a") == -1,
         "find says -1 for what is not there");
   fvg__json_free(c, &j);
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD == 2   /* x87: see 5 of the manual in fvgpt.h                         */
+  printf("skipped: x87 does not round as a double does\n");
+#else
   check(json_number("0.1") == 0.1 && json_number("1e-5") == 1e-5 && json_number("-0") == 0 &&
         json_number("2.6592") == 2.6592 &&
         json_number("9007199254740991") == 9007199254740991.0 && json_number("1E+22") == 1e22 &&
         json_number("123456789e-10") == 123456789e-10,
         "numbers round exactly");
+#endif
   check(json_number("1e-99999999999999999999") == 0 && json_number("0e999999999") == 0,
         "hopelessly small numbers are 0");
   check(fabs(json_number("0.12345678901234567890123") / 0.12345678901234567890123 - 1) < 1e-15 &&
@@ -691,6 +695,33 @@ static void test_checksum(void) {
   fvg_weights_close(w);
 }
 
+/* A file of more than 2 and of more than 4 GB, almost all of it holes. */
+static void test_long_file(void) {
+  const uint64_t place[3] = {2147483647u, 2147483648u, 4294967296u + 12345u};
+  FILE *f = fopen(path, "wb");
+  fvg_source s;
+  uint8_t got[4] = {0};
+  int i, ok = f != NULL;
+  for (i = 0; ok && i < 3; i++)
+    ok = !fvg__file_seek(f, place[i]) && fwrite("mark", 1, i == 2 ? 4 : 1, f) == (i == 2 ? 4u : 1u);
+  if (f && fclose(f)) ok = 0;
+  if (!ok) printf("skipped: no file of 4 GB can be made here\n");
+  else if (fvg_source_file(c, &s, path)) check(0, fvg_error(c));
+  else {
+    check(s.size == place[2] + 4, "the size of a file of 4 GB");
+#ifndef FVG__WINDOWS_FILES
+    check(fvg__long_size((FILE *)s.user) == s.size, "and found by trying, as where a long has 32 bits");
+#endif
+    check(!fvg__source_read(c, &s, got, place[2], 4) && !memcmp(got, "mark", 4), "its end");
+    check(!fvg__source_read(c, &s, got, place[1], 2) && got[0] == 'm' && got[1] == 0, "what lies beyond 2 GB");
+    check(!fvg__source_read(c, &s, got, place[0] - 1, 3) && got[0] == 0 && got[1] == 'm' && got[2] == 'm',
+          "across 2 GB");
+    check(fvg__source_read(c, &s, got, place[2] + 1, 4) == FVG_E_FORMAT, "and nothing behind its end");
+    fvg_source_close(&s);
+  }
+  remove(path);
+}
+
 static void test_stdio_errors(void) {
   fvg_source s;
   check(fvg_source_file(c, &s, "no/such/file.x") == FVG_E_IO && says("no/such/file.x: ") && !s.read,
@@ -754,6 +785,7 @@ int main(void) {
   test_no_link_is_followed();
 #endif
   test_names_differ();
+  test_long_file();
   test_checksum();
   test_shared_model();
   check(fvg_mem_used(c) == 0, "no memory stays");

@@ -285,6 +285,21 @@ static void test_values(void) {
   printf("values: worst error %.2e\n", value_error);
 }
 
+/* A temperature that cannot be divided by is an argument that makes no sense, not a row of NaN. */
+static void test_temperatures(void) {
+  static const float x[4] = {1, 2, 3, 4}, bad[3] = {0, -1, NAN};
+  int i;
+  for (i = 0; i < 3; i++) {
+    fvg_tape_clear(t);
+    check(!fvg_softmax(fvg_const(t, 1, 4, x), bad[i]) && fvg_last_status(c) == FVG_E_ARG &&
+              strstr(fvg_error(c), "temperature"), "softmax by no temperature");
+    fvg_tape_clear(t);
+    check(!fvg_kl_rows(fvg_const(t, 1, 4, x), fvg_const(t, 1, 4, x), bad[i]) && fvg_last_status(c) == FVG_E_ARG,
+          "nor kl_rows");
+  }
+  fvg_tape_clear(t);
+}
+
 static void test_special_values(void) {
   const float steep[3] = {-200, 200, -INFINITY};   /* not static: to tcc, this is no constant */
   static const float nan_row[3] = {1, NAN, 2}, zeros[3] = {0, 0, 0}, sharp[2] = {1, 0}, far[2] = {200, -200},
@@ -805,6 +820,7 @@ int main(void) {
   test_gradient_check_itself();
   test_values();
   test_special_values();
+  test_temperatures();
   test_attentions();
   test_wrong_shapes();
   fvg_tape_clear(t);

@@ -1237,6 +1237,64 @@ static void test_spoiled_states(void) {
   world_close(&w);
 }
 
+static fvg_learner *learner_of(world *w, const char *method, int n_class);
+
+/* Rates that no training survives: the message says where, and what to try, and nothing is saved. */
+static void test_divergence(void) {
+  static const char *const method[] = {"CoOp", "MaPLe", "MMRL"};
+  enum { N_METHODS = sizeof method / sizeof *method };
+  world w;
+  fvg_views *v;
+  fvg_learner *l, *tuned;
+  fvg_fvgpt_desc fd = fvgpt_desc();
+  fvg_fvgpt *f = NULL;
+  fvg_train_desc t = train_desc(3);
+  int i;
+  if (world_open(&w, NULL)) { check(0, "a world to diverge in"); return; }
+  v = new_views(&w, FVG_AUGMENT_FIXED_CROPS, 2, 1, 0);
+  t.state = STATE;
+  t.optimizer.warmup_epochs = -1;
+  for (i = 0; i < N_METHODS; i++) {
+    fvg_status s;
+    t.optimizer.lr = 1e38f;
+    remove(STATE);
+    l = learner_of(&w, method[i], BASE);
+    s = fvg_learner_train(l, v, &w.train, &t);
+    check(s == FVG_E_NUMERIC && one_line(w.c, method[i], ", epoch 1 of 3, step ") && one_line(w.c, "lower rate", ""),
+          "a rate far too high");
+    check(!exists(STATE), "and no state is left that could not be read");
+    fvg_learner_free(l);
+  }
+
+  l = learner_of(&w, "CoOp", BASE);                    /* one step, whose loss is finite: what it leaves is not     */
+  t.optimizer.lr = HUGE_VALF;
+  t.optimizer.epochs = 1;
+  t.batch = N;
+  check(fvg_learner_train(l, v, &w.train, &t) == FVG_E_NUMERIC && one_line(w.c, "CoOp", "ctx has become") &&
+            one_line(w.c, "epoch 1 of 1, step 1 of 1", ""), "the last step");
+  check(!exists(STATE), "is not kept");
+  check(fvg_checkpoint_save(ROOT "/none.safetensors", l, NULL, NULL, 0) == FVG_E_NUMERIC &&
+            one_line(w.c, ROOT "/none.safetensors", "ctx has become") && !exists(ROOT "/none.safetensors"),
+        "nor saved");
+  fvg_learner_free(l);
+
+  tuned = learner_of(&w, "CoOp", BASE);
+  t = train_desc(2);
+  t.optimizer.lr = 1e38f;
+  t.optimizer.warmup_epochs = -1;
+  need(!fvg_fvgpt_new(w.c, &f, &fd), "modules");
+  check(fvg_fvgpt_train(f, tuned, v, &w.train, NULL, &t) == FVG_E_NUMERIC &&
+            one_line(w.c, "FVGPT_CoOp, epoch 1 of 2, step", "lower rate"), "FVG-PT's stage");
+  fvg_fvgpt_free(f);
+  need(!fvg_learner_copy(&l, tuned), "a copy");
+  check(fvg_dpc_train(l, tuned, v, &w.train, NULL, &t) == FVG_E_NUMERIC &&
+            one_line(w.c, "DPC_CoOp, epoch 1 of 2, step", "lower rate"), "DPC's");
+  fvg_learner_free(l);
+  fvg_learner_free(tuned);
+  fvg_views_free(v);
+  world_close(&w);
+}
+
 static fvg_learner *learner_of(world *w, const char *method, int n_class) {
   fvg_learner_desc d;
   fvg_learner *l = NULL;
@@ -1649,6 +1707,7 @@ int main(void) {
   world_close(&w);
   test_resume();
   test_spoiled_states();
+  test_divergence();
   test_dpc_training();
   test_threads();
   test_allocation_failures();
