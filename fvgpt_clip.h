@@ -194,6 +194,16 @@ typedef struct fvg_dataset_card {
 } fvg_dataset_card;
 FVG_DEF const fvg_dataset_card *fvg_dataset_card_of(const char *key);    /* key or name, in any case; NULL: unknown */
 FVG_DEF const fvg_dataset_card *fvg_dataset_cards(int *n);
+/* What in a mask is foreground.  Published masks are grey pictures; others say by their values what they are, and one
+   that does not is an error that names these readings. */
+typedef enum fvg_mask_reading {
+  FVG_MASK_AUTO = 0,
+  FVG_MASK_GREY,                        /* the mean of the channels is above half of full white                     */
+  FVG_MASK_INVERTED,                    /* it is not                                                                */
+  FVG_MASK_LABELS,                      /* all but black; not the border of VOC, 255 beside labels or (224,224,192) */
+  FVG_MASK_TRIMAP,                      /* 1; 2 is background and 3 the border, which does not count (Oxford-IIIT)  */
+  FVG_MASK_ALPHA                        /* opaque, above half                                                       */
+} fvg_mask_reading;
 typedef struct fvg_dataset {
   fvg_ctx *ctx;
   char *root;
@@ -202,9 +212,11 @@ typedef struct fvg_dataset {
   fvg_items train, val, test;
   char **class_name; int n_class;       /* underscores are blanks already; index = label                            */
   char *paths;                          /* storage of the strings                                                   */
+  fvg_mask_reading mask_reading;
+  int *masks_told;                      /* how masks are read has been logged, once for the set                     */
 } fvg_dataset;
-/* Lists a folder: calls entry(arg, name, is_folder) for each name but . and .. ;
-   non-zero result: cannot be opened. */
+/* Lists a folder: calls entry(arg, name, is_folder) for each name but . and .. ; is_folder is 0 for a file, negative
+   for what is neither (a pipe, a device).  Non-zero result: cannot be opened. */
 typedef int (*fvg_list_fn)(void *user, const char *folder,
                            void (*entry)(void *arg, const char *name, int is_folder), void *arg);
 typedef struct fvg_dataset_desc {
@@ -213,8 +225,18 @@ typedef struct fvg_dataset_desc {
                                            folder); NULL: the one found there                                       */
   fvg_list_fn list; void *list_user;    /* NULL: <dirent.h> if built with FVGPT_DIRENT, else only split files work  */
   const char *dataset;                  /* key or name of a published set, whose DATA is root; NULL: a plain root   */
+  int val_percent;                      /* 20: of a class's pictures, where class folders are cut; negative: none, so
+                                           that train gets them.  The test pictures are the same for every value    */
+  fvg_mask_reading mask_reading;        /* as each mask's own values say                                            */
 } fvg_dataset_desc;
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc);
+/* Is every picture of these parts there, a plain file, and of a kind that can be read?  Their first bytes tell, for
+   10,000 of them in a fraction of a second; a broken one behind a good head is found only by decoding.  Bad ones are
+   logged, the first 20, and it is an error.  skip_bad: all are decoded (as many at once as there are threads; it takes
+   about as long as encoding with a small tower), bad ones leave the lists with a warning, and few-shot draws are made
+   from what remains.  FVG_CHECK_MASKS: their masks as well, where they have them. */
+enum { FVG_CHECK_TRAIN = 1, FVG_CHECK_VAL = 2, FVG_CHECK_TEST = 4, FVG_CHECK_MASKS = 8 };
+FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad);
 FVG_DEF void       fvg_dataset_free(fvg_dataset *d);
 
 typedef enum fvg_half { FVG_ALL = 0, FVG_BASE, FVG_NEW } fvg_half;
@@ -231,8 +253,9 @@ FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, const fvg_item
 FVG_DEF fvg_status fvg_items_few_shot_val(fvg_ctx *c, fvg_items *out, const fvg_items *train, const fvg_items *val,
                                           int n_class, int shots, uint64_t seed);
 FVG_DEF void       fvg_items_free(fvg_ctx *c, fvg_items *items);
-/* The image, and its mask at ROOT/mask/<path> (same name, or same stem with .png/.jpg/.jpeg/.pgm), binarised and of
-   the image's size (nearest when it was not). A published set's mask may also lie in ROOT/<folder>/mask, and in
+/* The image, and its mask at ROOT/mask/<path> (same name, or same stem with .png/.jpg/.jpeg/.pgm/.bmp/.gif), as 0 and
+   255 (fvg_mask_reading; mask_threshold, 0: 0.5, is that of grey masks) and of the image's size (nearest when it was
+   not; FVG_E_FORMAT if its sides are swapped). A published set's mask may also lie in ROOT/<folder>/mask, and in
    either place below one more <images>, as SUN397's do. A mask that does not exist gives mask->pixels NULL and
    FVG_OK. mask may be NULL. */
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, fvg_image *image,
@@ -6625,7 +6648,13 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
      a published set     of the next chapter.
 
    All of it ends in one fvg__draft, a list of borrowed strings, from which fvg__dataset_build makes the data set.
-   Whatever order a folder is listed in, the result is the same, because names are sorted first. */
+   Whatever order a folder is listed in, the result is the same, because names are sorted first.
+
+   Folders hold more than pictures.  What systems and archivers leave behind (.DS_Store, Thumbs.db, __MACOSX) is
+   passed over in silence; everything else that is no picture by its ending is counted and told in one warning, for
+   half a class may be in a format that nobody reads.  A class without a picture to train on and one to test is left
+   out with a warning.  The val list is for choosing among models, which base-to-new does not do; a small set can
+   give its share to train, and its test pictures stay the same. */
 
 #define FVG__PARTS 3                                                          /* train, val, test                 */
 
@@ -6639,6 +6668,7 @@ FVG_DEF void fvg_dataset_free(fvg_dataset *d) {
   fvg_items_free(d->ctx, &d->test);
   fvg__release(d->ctx, d->paths);
   fvg__release(d->ctx, d->split_file);
+  fvg__release(d->ctx, d->masks_told);
   fvg__release(d->ctx, d->root);
   memset(d, 0, sizeof *d);
 }
@@ -6657,6 +6687,12 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, 
   if (mask) memset(mask, 0, sizeof *mask);
   return fvg__fail(d->ctx, FVG_E_UNSUPPORTED, "%.300s: built with FVGPT_NO_STDIO, so pictures cannot be read",
                    item->path);
+}
+
+FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
+  (void)what;
+  (void)skip_bad;
+  return fvg__fail(d->ctx, FVG_E_UNSUPPORTED, "built with FVGPT_NO_STDIO, so pictures cannot be checked");
 }
 #else
 
@@ -6690,20 +6726,22 @@ static fvg_status fvg__find_file(fvg_ctx *c, char **out, const char *folder, con
 /* ---- listing folders ---- */
 #ifdef FVGPT_DIRENT
 #include <dirent.h>
+#include <sys/stat.h>
 static int fvg__list_dirent(void *user, const char *folder, void (*entry)(void *arg, const char *name, int is_folder),
                             void *arg) {
-  DIR *dir = opendir(folder), *below;
+  DIR *dir = opendir(folder);
   struct dirent *e;
   char path[4096];
   (void)user;
   if (!dir) return -1;
   while ((e = readdir(dir)) != NULL) {
-    int n;
+    struct stat found;                                                        /* d_type is not in C99's dirent    */
+    int n, kind = 0;
     if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
     n = snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
-    below = n > 0 && (size_t)n < sizeof path ? opendir(path) : NULL;          /* d_type is not in C99's dirent    */
-    if (below) closedir(below);
-    entry(arg, e->d_name, below != NULL);
+    if (n > 0 && (size_t)n < sizeof path && !stat(path, &found))
+      kind = S_ISDIR(found.st_mode) ? 1 : S_ISREG(found.st_mode) ? 0 : -1;
+    entry(arg, e->d_name, kind);
   }
   closedir(dir);
   return 0;
@@ -6711,10 +6749,10 @@ static int fvg__list_dirent(void *user, const char *folder, void (*entry)(void *
 #endif
 
 typedef int (*fvg__keep_fn)(const char *name, int is_folder);
-static int fvg__keep_folder(const char *name, int is_folder) { (void)name; return is_folder; }
-static int fvg__keep_folder_but_mask(const char *name, int is_folder) { return is_folder && strcmp(name, "mask"); }
+static int fvg__keep_folder(const char *name, int is_folder) { (void)name; return is_folder > 0; }
+static int fvg__keep_folder_but_mask(const char *name, int is_folder) { return is_folder > 0 && strcmp(name, "mask"); }
 static int fvg__keep_caltech_class(const char *name, int is_folder) {
-  return is_folder && strcmp(name, "BACKGROUND_Google") && strcmp(name, "Faces_easy");
+  return is_folder > 0 && strcmp(name, "BACKGROUND_Google") && strcmp(name, "Faces_easy");
 }
 
 static int fvg__keep_split(const char *name, int is_folder) {
@@ -6723,8 +6761,10 @@ static int fvg__keep_split(const char *name, int is_folder) {
   return !strcmp(name, "split.json") || (!strncmp(name, start, sizeof start - 1) && fvg__ends_with(name, ".json"));
 }
 
+/* The ending chooses what is listed; what a file really holds is found out when it is read. */
 static int fvg__keep_image(const char *name, int is_folder) {
-  static const char *const suffix[] = {".jpg", ".jpeg", ".png", ".ppm", ".pgm"};
+  static const char *const suffix[] = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".ppm", ".pgm",
+                                       ".pbm", ".pnm"};
   size_t i;
   if (is_folder) return 0;
   for (i = 0; i < sizeof suffix / sizeof *suffix; i++)
@@ -6732,9 +6772,75 @@ static int fvg__keep_image(const char *name, int is_folder) {
   return 0;
 }
 
+/* Hidden names, and what macOS, Windows and network drives leave in folders. */
+static int fvg__is_litter(const char *name) {
+  static const char *const litter[] = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir",
+                                       "$recycle.bin", "system volume information", "icon\r"};
+  size_t i, k;
+  if (name[0] == '.' || name[0] == 0) return 1;
+  for (i = 0; i < sizeof litter / sizeof *litter; i++) {
+    for (k = 0; litter[i][k] && fvg__lower_case(name[k]) == litter[i][k]; k++) {}
+    if (!litter[i][k] && !name[k]) return 1;
+  }
+  return 0;
+}
+
+/* What the folders of a data set hold beside pictures, to be told in one line. */
+enum { FVG__ENDINGS = 12 };
+typedef struct fvg__left_out {
+  struct { char ending[8]; int n; } kind[FVG__ENDINGS];                       /* in lower case, with the dot      */
+  int n_kind, n_other, n_folder, n_special, n_loose;  /* other endings; pipes and devices; pictures outside classes */
+  char first[100];
+} fvg__left_out;
+
+static void fvg__count_left_out(fvg__left_out *x, const char *name, int is_folder, int in_class) {
+  const char *dot = strrchr(name, '.');
+  char ending[8];
+  size_t i;
+  int k;
+  if (!in_class && !fvg__keep_image(name, is_folder)) return;                 /* a read-me, a list                */
+  if (!x->first[0]) snprintf(x->first, sizeof x->first, "%s", name);
+  if (!in_class) { x->n_loose++; return; }
+  if (is_folder) { ++*(is_folder > 0 ? &x->n_folder : &x->n_special); return; }
+  if (!dot || dot == name || !dot[1] || strlen(dot) >= sizeof ending) { x->n_other++; return; }
+  for (i = 0; dot[i]; i++) ending[i] = fvg__lower_case(dot[i]);
+  ending[i] = 0;
+  for (k = 0; k < x->n_kind && strcmp(x->kind[k].ending, ending); k++) {}
+  if (k == FVG__ENDINGS) { x->n_other++; return; }
+  if (k == x->n_kind) memcpy(x->kind[x->n_kind++].ending, ending, i + 1);
+  x->kind[k].n++;
+}
+
+/* Adds ", n what" to a list. */
+static void fvg__add_count(char *list, size_t size, int n, const char *one, const char *many) {
+  size_t used = strlen(list);
+  if (n) snprintf(list + used, size - used, "%s%d %s", used ? ", " : "", n, n == 1 ? one : many);
+}
+
+static void fvg__tell_left_out(fvg_ctx *c, const fvg__left_out *x, const char *root) {
+  char list[256];
+  int k, n = x->n_other + x->n_folder + x->n_special + x->n_loose;
+  list[0] = 0;
+  for (k = 0; k < x->n_kind; n += x->kind[k++].n)
+    fvg__add_count(list, sizeof list, x->kind[k].n, x->kind[k].ending, x->kind[k].ending);
+  fvg__add_count(list, sizeof list, x->n_other, "other file", "other files");
+  fvg__add_count(list, sizeof list, x->n_folder, "sub-folder", "sub-folders");
+  fvg__add_count(list, sizeof list, x->n_special, "pipe or device", "pipes or devices");
+  fvg__add_count(list, sizeof list, x->n_loose, "picture in no class folder", "pictures in no class folder");
+  if (n)
+    fvg__log(c, 0, "%.140s: left out because they are no pictures that can be read, by their endings or places: %s "
+             "(the first is %s)", root, list, x->first);
+}
+
 /* Sorted names of a folder; `text` holds them one after the other, each with its closing 0. */
 typedef struct fvg__names { const char **name; int n; char *text; size_t used, capacity; } fvg__names;
-typedef struct fvg__collector { fvg_ctx *c; fvg__names *names; fvg__keep_fn keep; fvg_status status; } fvg__collector;
+typedef struct fvg__collector {
+  fvg_ctx *c;
+  fvg__names *names;
+  fvg__keep_fn keep;
+  fvg__left_out *left_out;                                                    /* NULL: not counted                */
+  fvg_status status;
+} fvg__collector;
 
 static void fvg__names_free(fvg_ctx *c, fvg__names *x) {
   fvg__release(c, (void *)x->name);
@@ -6747,7 +6853,11 @@ static void fvg__collect(void *arg, const char *name, int is_folder) {
   fvg__names *x = k->names;
   size_t n = strlen(name) + 1;
   if (!k->status) k->status = fvg__check_cancelled(k->c);
-  if (k->status || name[0] == '.' || name[0] == 0 || !k->keep(name, is_folder)) return;      /* hidden: not ours  */
+  if (k->status || fvg__is_litter(name)) return;
+  if (!k->keep(name, is_folder)) {
+    if (k->left_out) fvg__count_left_out(k->left_out, name, is_folder, k->keep == fvg__keep_image);
+    return;
+  }
   if (x->n == INT32_MAX) {
     k->status = fvg__fail(k->c, FVG_E_UNSUPPORTED, "a folder holds more than %d names", INT32_MAX);
     return;
@@ -6791,7 +6901,7 @@ static int fvg__names_find(const fvg__names *x, const char *name) {           /*
 }
 
 static fvg_status fvg__list(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc *desc, const char *folder,
-                            fvg__keep_fn keep) {
+                            fvg__keep_fn keep, fvg__left_out *left_out) {
   fvg__collector k;
   memset(out, 0, sizeof *out);
   if (!desc->list)
@@ -6800,6 +6910,7 @@ static fvg_status fvg__list(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc 
   k.c = c;
   k.names = out;
   k.keep = keep;
+  k.left_out = left_out;
   k.status = FVG_OK;
   if (desc->list(desc->list_user, folder, fvg__collect, &k) && !k.status)
     k.status = fvg__fail(c, FVG_E_IO, "%.400s: cannot be opened as a folder", folder);
@@ -6817,6 +6928,8 @@ typedef struct fvg__draft {
   const char **class_name;                   /* [n_class]                                                         */
   const char *home;                          /* "" or a folder below the root                                     */
   const char *prefix[FVG__PARTS];            /* "" or a folder below home; NULL: the part is empty                */
+  int from_windows;                          /* backslashes in names are slashes                                  */
+  fvg__left_out left_out;
 } fvg__draft;
 
 static const char *const fvg__part_name[FVG__PARTS] = {"train", "val", "test"};
@@ -6880,6 +6993,10 @@ static fvg_status fvg__check_class_names(fvg_ctx *c, const fvg_dataset *d) {
   return s;
 }
 
+static void fvg__turn_backslashes(char *path) {
+  for (; *path; path++) if (*path == '\\') *path = '/';
+}
+
 static fvg_status fvg__dataset_build(fvg_ctx *c, fvg_dataset *out, const fvg__draft *d) {
   fvg_items *list[FVG__PARTS];
   const fvg__entry *e = d->entry;
@@ -6901,7 +7018,9 @@ static fvg_status fvg__dataset_build(fvg_ctx *c, fvg_dataset *out, const fvg__dr
       list[part]->item[i].path = at;
       list[part]->item[i].label = e->label;
       at = fvg__put_folder(fvg__put_folder(at, d->home), d->prefix[part]);
-      at = fvg__put_string(fvg__put_folder(at, e->folder), e->name);
+      p = at = fvg__put_folder(at, e->folder);
+      at = fvg__put_string(at, e->name);
+      if (d->from_windows) fvg__turn_backslashes(p);
     }
     list[part]->n = d->n[part];
   }
@@ -7023,6 +7142,7 @@ static fvg_status fvg__try_prefix(fvg_ctx *c, char **out, const fvg__draft *d, c
     if (!d->n[part]) continue;
     path = fvg__path_join(c, folder, d->entry[first].name);
     if (!path) break;
+    if (d->from_windows) fvg__turn_backslashes(path + strlen(folder));
     found = fvg__file_exists(path);
     fvg__release(c, path);
   }
@@ -7043,7 +7163,7 @@ static fvg_status fvg__find_prefix(fvg_ctx *c, char **out, const fvg__draft *d, 
   *out = NULL;
   memset(&folders, 0, sizeof folders);
   for (i = 0; i < n_usual && !*out && !s; i++) s = fvg__try_prefix(c, out, d, desc->root, usual[i]);
-  if (!*out && !s && desc->list) s = fvg__list(c, &folders, desc, desc->root, fvg__keep_folder_but_mask);
+  if (!*out && !s && desc->list) s = fvg__list(c, &folders, desc, desc->root, fvg__keep_folder_but_mask, NULL);
   for (i = 0; i < folders.n && !*out && !s; i++) s = fvg__try_prefix(c, out, d, desc->root, folders.name[i]);
   fvg__names_free(c, &folders);
   if (s || *out) return s;
@@ -7081,6 +7201,19 @@ static fvg_status fvg__read_file(fvg_ctx *c, const char *path, uint8_t **bytes, 
   return s;
 }
 
+static fvg_status fvg__find_any_prefix(fvg_ctx *c, char **out, const fvg__draft *d, const fvg_dataset_desc *desc,
+                                       const fvg_dataset_card *card, const char *file) {
+  return card ? fvg__find_published_prefix(c, out, d, desc->root, card, file)
+              : fvg__find_prefix(c, out, d, desc, file);
+}
+
+/* Does a path hold a backslash? */
+static int fvg__has_backslash(const fvg__draft *d) {
+  int i, n = d->n[0] + d->n[1] + d->n[2];
+  for (i = 0; i < n; i++) if (strchr(d->entry[i].name, '\\')) return 1;
+  return 0;
+}
+
 static fvg_status fvg__open_split(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
   const char *file = out->split_file;
   fvg__json json;
@@ -7096,8 +7229,11 @@ static fvg_status fvg__open_split(fvg_ctx *c, fvg_dataset *out, const fvg_datase
   fvg_bytes_free(c, bytes);
   if (s) return s;
   s = fvg__draft_from_json(c, &draft, &json, file);
-  if (!s) s = out->card ? fvg__find_published_prefix(c, &prefix, &draft, desc->root, out->card, file)
-                        : fvg__find_prefix(c, &prefix, &draft, desc, file);
+  if (!s) {
+    s = fvg__find_any_prefix(c, &prefix, &draft, desc, out->card, file);
+    draft.from_windows = s == FVG_E_IO && fvg__has_backslash(&draft);
+    if (draft.from_windows) s = fvg__find_any_prefix(c, &prefix, &draft, desc, out->card, file);
+  }
   if (!s) {
     draft.home = "";
     draft.prefix[0] = draft.prefix[1] = draft.prefix[2] = prefix;
@@ -7143,7 +7279,7 @@ static fvg_status fvg__find_split(fvg_ctx *c, char **out, const fvg_dataset_desc
     return fvg__fail(c, FVG_E_IO, "%.200s: no such split file, neither as given nor inside %.200s", desc->split,
                      desc->root);
   if (card) return FVG_OK;
-  if ((s = fvg__list(c, &found, desc, desc->root, fvg__keep_split)) != FVG_OK) return s;
+  if ((s = fvg__list(c, &found, desc, desc->root, fvg__keep_split, NULL)) != FVG_OK) return s;
   if (found.n > 1) s = fvg__too_many_splits(c, &found, desc->root);
   if (found.n == 1 && (*out = fvg__path_join(c, desc->root, found.name[0])) == NULL) s = FVG_E_NOMEM;
   fvg__names_free(c, &found);
@@ -7152,46 +7288,108 @@ static fvg_status fvg__find_split(fvg_ctx *c, char **out, const fvg_dataset_desc
 
 /* ---- class folders ---- */
 /* Of n pictures of a class: Python's round(n * 0.5), halves to even, for train, round(n * 0.2) for val, the rest for
-   test; val gives way when test would be left without any. */
-static void fvg__cut(int n, int cut[FVG__PARTS]) {
-  cut[0] = n / 2 + (n % 2 && n / 2 % 2);
-  cut[1] = n / 5 + (n % 5 > 2);
-  if (cut[1] && cut[0] + cut[1] == n) cut[1]--;
-  cut[2] = n - cut[0] - cut[1];
+   test; val gives way when test would be left without any.  Another share of val is taken from train or given to it,
+   so that the test pictures, which come last, are the same. */
+static void fvg__cut(int n, int val_percent, int cut[FVG__PARTS]) {
+  int train = n / 2 + (n % 2 && n / 2 % 2), val = n / 5 + (n % 5 > 2);
+  if (val && train + val == n) val--;
+  cut[2] = n - train - val;
+  if (val_percent) val = val_percent < 0 ? 0 : (int)(((double)n * val_percent + 50) / 100);
+  if (val > n - cut[2] - 1) val = n - cut[2] - 1;
+  cut[1] = val > 0 ? val : 0;
+  cut[0] = n - cut[1] - cut[2];
 }
 
 /* The pictures in ROOT/part/name; `part` may be "". */
 static fvg_status fvg__list_images(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc *desc, const char *part,
-                                   const char *name) {
+                                   const char *name, fvg__left_out *left_out) {
   char *folder = fvg__path_join(c, desc->root, part), *path = folder ? fvg__path_join(c, folder, name) : NULL;
-  fvg_status s = path ? fvg__list(c, out, desc, path, fvg__keep_image) : FVG_E_NOMEM;
+  fvg_status s = path ? fvg__list(c, out, desc, path, fvg__keep_image, left_out) : FVG_E_NOMEM;
   fvg__release(c, folder);
   fvg__release(c, path);
   return s;
 }
 
+/* Leaves out the classes that `poor` marks, from classes and from images [n_part][class], and says which. */
+static fvg_status fvg__drop_classes(fvg_ctx *c, fvg__names *classes, fvg__names *images, int n_part,
+                                    const char *poor, const char *root) {
+  const int n = classes->n;
+  char list[200];
+  int label, part, n_poor = 0, kept = 0;
+  size_t used = 0, at = 0, k;
+
+  for (label = 0; label < n; label++) {
+    if (!poor[label]) { classes->name[kept++] = classes->name[label]; continue; }
+    if (++n_poor > 5) continue;
+    snprintf(list + used, sizeof list - used, "%s%.30s", n_poor > 1 ? ", " : "", classes->name[label]);
+    used += strlen(list + used);
+  }
+  if (!n_poor) return FVG_OK;
+
+  for (part = 0; part < n_part; part++)
+    for (label = 0; label < n; label++) {
+      fvg__names *x = &images[(size_t)part * (size_t)n + (size_t)label];
+      if (poor[label]) fvg__names_free(c, x);
+      else images[at++] = *x;
+    }
+  for (k = at; k < (size_t)n_part * (size_t)n; k++) memset(&images[k], 0, sizeof *images);
+
+  classes->n = kept;
+  if (!kept)
+    return fvg__fail(c, FVG_E_FORMAT, "%.200s: none of the %d class folders (such as %s) holds a picture to train on "
+                     "and one to test", root, n, list);
+  fvg__log(c, 0, "%.140s: %d of %d class folders are left out, for a class needs a picture to train on and one to "
+           "test: %s%s", root, n_poor, n, list, n_poor > 5 ? ", ..." : "");
+  return FVG_OK;
+}
+
+/* The pictures of all classes, images [class]; a class needs two. */
+static fvg_status fvg__list_whole_classes(fvg_ctx *c, fvg__draft *d, fvg__names *classes, fvg__names *images,
+                                          const fvg_dataset_desc *desc) {
+  char *poor = (char *)fvg__alloc(c, (size_t)classes->n);
+  fvg_status s = poor ? FVG_OK : FVG_E_NOMEM;
+  int label;
+  for (label = 0; label < classes->n && !s; label++) {
+    s = fvg__list_images(c, &images[label], desc, d->prefix[0], classes->name[label], &d->left_out);
+    if (!s) poor[label] = images[label].n < 2;
+  }
+  if (!s) s = fvg__drop_classes(c, classes, images, 1, poor, desc->root);
+  fvg__release(c, poor);
+  return s;
+}
+
+/* Ten pictures a class are five to train on, and whoever reads "only 5" must know why. */
+static void fvg__tell_cut(fvg_ctx *c, const fvg__draft *d, const fvg_dataset_desc *desc, int n_class, int fewest,
+                          int most) {
+  char each[40], how[80];
+  snprintf(each, sizeof each, fewest < most ? "%d to %d" : "%d", fewest, most);
+  if (desc->val_percent) snprintf(how, sizeof how, "val's share was set to %d %%", desc->val_percent > 0 ?
+                                  desc->val_percent : 0);
+  else snprintf(how, sizeof how, "50/20/30 %%; --val 0, or val_percent, gives val's share to train");
+  fvg__log(c, 1, "%.200s: %d classes of %s pictures are cut into %d to train, %d for val, %d to test (%s)", desc->root,
+           n_class, each, d->n[0], d->n[1], d->n[2], how);
+}
+
 /* ROOT/PREFIX/<class>/<picture>.  The label is the stream of the shuffle. */
-static fvg_status fvg__draft_cut(fvg_ctx *c, fvg__draft *d, const fvg__names *classes, fvg__names *images,
+static fvg_status fvg__draft_cut(fvg_ctx *c, fvg__draft *d, fvg__names *classes, fvg__names *images,
                                  const fvg_dataset_desc *desc) {
-  int label, i, part, cut[FVG__PARTS], at[FVG__PARTS], most = 0, *order;
-  fvg_status s;
+  int label, i, part, cut[FVG__PARTS], at[FVG__PARTS], most = 0, fewest = INT32_MAX, *order;
+  fvg_status s = fvg__list_whole_classes(c, d, classes, images, desc);
   fvg_rng rng;
+  if (s) return s;
   for (label = 0; label < classes->n; label++) {
-    if ((s = fvg__list_images(c, &images[label], desc, d->prefix[0], classes->name[label])) != FVG_OK) return s;
-    fvg__cut(images[label].n, cut);
-    if (!cut[0] || !cut[2])
-      return fvg__fail(c, FVG_E_FORMAT, "%.200s: class folder \"%.100s\" holds too few pictures: %d; at least 2 are "
-                       "needed, one to train on and one to test", desc->root, classes->name[label], images[label].n);
+    fvg__cut(images[label].n, desc->val_percent, cut);
     for (part = 0; part < FVG__PARTS; part++)
       if ((s = fvg__draft_count(c, d, part, cut[part], desc->root)) != FVG_OK) return s;
     if (images[label].n > most) most = images[label].n;
+    if (images[label].n < fewest) fewest = images[label].n;
   }
   if ((s = fvg__draft_reserve(c, d, desc->root)) != FVG_OK) return s;
   if ((order = (int *)fvg__alloc_array(c, (size_t)most, sizeof *order)) == NULL) return FVG_E_NOMEM;
   for (part = 0, i = 0; part < FVG__PARTS; i += d->n[part++]) at[part] = i;
   for (label = 0; label < classes->n; label++) {
     const fvg__names *x = &images[label];
-    fvg__cut(x->n, cut);
+    fvg__cut(x->n, desc->val_percent, cut);
     for (i = 0; i < x->n; i++) order[i] = i;
     fvg_rng_seed(&rng, 1, (uint64_t)label);
     fvg_rng_permute(&rng, order, x->n);
@@ -7203,14 +7401,15 @@ static fvg_status fvg__draft_cut(fvg_ctx *c, fvg__draft *d, const fvg__names *cl
     }
   }
   fvg__release(c, order);
+  fvg__tell_cut(c, d, desc, classes->n, fewest, most);
   return FVG_OK;
 }
 
 /* The class folders of ROOT/part.  A folder that train does not have is an error, since it has no label. */
 static fvg_status fvg__list_classes(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc *desc, const char *part,
-                                    fvg__keep_fn keep, const fvg__names *train) {
+                                    fvg__keep_fn keep, const fvg__names *train, fvg__left_out *left_out) {
   char *folder = fvg__path_join(c, desc->root, part);
-  fvg_status s = folder ? fvg__list(c, out, desc, folder, keep) : FVG_E_NOMEM;
+  fvg_status s = folder ? fvg__list(c, out, desc, folder, keep, left_out) : FVG_E_NOMEM;
   int i;
   fvg__release(c, folder);
   if (s) return s;
@@ -7223,29 +7422,41 @@ static fvg_status fvg__list_classes(fvg_ctx *c, fvg__names *out, const fvg_datas
   return s;
 }
 
-/* ROOT/train/<class>/<picture> and so on, the parts' folders being the prefixes: images is [parts][class]. */
-static fvg_status fvg__draft_parts(fvg_ctx *c, fvg__draft *d, const fvg__names *classes, fvg__names *images,
-                                   const fvg_dataset_desc *desc) {
-  fvg__entry *e;
+/* The pictures of all parts, images [parts][class]; a class needs one in train and one in test. */
+static fvg_status fvg__list_parts(fvg_ctx *c, fvg__draft *d, fvg__names *classes, fvg__names *images,
+                                  const fvg_dataset_desc *desc) {
+  char *poor = (char *)fvg__alloc(c, (size_t)classes->n);
+  fvg_status s = poor ? FVG_OK : FVG_E_NOMEM;
   fvg__names here;
-  fvg_status s = FVG_OK;
-  int part, label, i;
-  for (part = 0; part < FVG__PARTS; part++) {
+  int part, label;
+  for (part = 0; part < FVG__PARTS && !s; part++) {
     if (!d->prefix[part]) continue;
-    if ((s = fvg__list_classes(c, &here, desc, d->prefix[part], fvg__keep_folder, classes)) != FVG_OK) return s;
+    s = fvg__list_classes(c, &here, desc, d->prefix[part], fvg__keep_folder, classes, part ? &d->left_out : NULL);
+    if (s) break;
     for (label = 0; label < classes->n && !s; label++) {
       fvg__names *x = &images[(size_t)part * (size_t)classes->n + (size_t)label];
       if (fvg__names_find(&here, classes->name[label]) >= 0)
-        s = fvg__list_images(c, x, desc, d->prefix[part], classes->name[label]);
-      if (!s && !x->n && part != 1)
-        s = fvg__fail(c, FVG_E_FORMAT, "%.200s: class \"%.100s\" has no pictures in \"%s\"", desc->root,
-                      classes->name[label], d->prefix[part]);
-      if (!s) s = fvg__draft_count(c, d, part, x->n, desc->root);
+        s = fvg__list_images(c, x, desc, d->prefix[part], classes->name[label], &d->left_out);
+      if (!s && !x->n && part != 1) poor[label] = 1;
     }
     fvg__names_free(c, &here);
-    if (s) return s;
   }
-  if ((s = fvg__draft_reserve(c, d, desc->root)) != FVG_OK) return s;
+  if (!s) s = fvg__drop_classes(c, classes, images, FVG__PARTS, poor, desc->root);
+  fvg__release(c, poor);
+  return s;
+}
+
+/* ROOT/train/<class>/<picture> and so on, the parts' folders being the prefixes. */
+static fvg_status fvg__draft_parts(fvg_ctx *c, fvg__draft *d, fvg__names *classes, fvg__names *images,
+                                   const fvg_dataset_desc *desc) {
+  fvg__entry *e;
+  fvg_status s = fvg__list_parts(c, d, classes, images, desc);
+  int part, label, i;
+  for (part = 0; part < FVG__PARTS && !s; part++)
+    for (label = 0; label < classes->n && !s; label++)
+      s = fvg__draft_count(c, d, part, images[(size_t)part * (size_t)classes->n + (size_t)label].n, desc->root);
+  if (!s) s = fvg__draft_reserve(c, d, desc->root);
+  if (s) return s;
   for (part = 0, e = d->entry; part < FVG__PARTS; part++)
     for (label = 0; label < classes->n; label++) {
       const fvg__names *x = &images[(size_t)part * (size_t)classes->n + (size_t)label];
@@ -7267,7 +7478,21 @@ static fvg_status fvg__draft_parts(fvg_ctx *c, fvg__draft *d, const fvg__names *
    CoOp's data set classes make it from: class folders, or lists of pictures whose train part gives a fifth of each
    class to val.  The shuffle is our own, so results on such a split do not compare with published ones.
 
-   A mask lies in ROOT/mask under its picture's path, or for a published set where its folders have them. */
+   A mask lies in ROOT/mask under its picture's path, or for a published set where its folders have them.
+
+   Foreground is what lies above half of full white: so the published loader reads masks, and so do we wherever a mask
+   holds black and white.  But tools write masks in other ways, which that rule takes for all black or, worse, for
+   the border alone.  So a file that holds few values is looked at first:
+
+     black and one dark value    (0/1 masks) or several, or colours on black (label pictures, VOC's palette): all but
+                                 black is foreground.  255 beside small labels, and (224,224,192), are VOC's border
+     1 and 2, or 1, 2, 3         an Oxford-IIIT trimap: 1 is foreground
+     an alpha channel that cuts  a cut-out: what is opaque is foreground, whatever its colours
+     more than 32 values, JPEG   a soft mask: half of full white
+
+   What these rules cannot tell (a photograph, white beside other labels, no black) is an error, not a guess, and the
+   data set's mask_reading decides.  All this is decided file by file, so it does not depend on which files are drawn,
+   and told once for the set. */
 
 enum {                                                                        /* indices into fvg__cards          */
   FVG__IMAGENET = 0, FVG__CALTECH101, FVG__OXFORD_PETS, FVG__STANFORD_CARS, FVG__FLOWERS102, FVG__FOOD101,
@@ -7363,7 +7588,8 @@ static fvg_status fvg__lines_read(fvg_ctx *c, fvg__lines *out, const char *folde
   out->line = (char **)fvg__alloc_array(c, n_line, sizeof *out->line);
   out->room = (char *)fvg__alloc_array(c, n + 2 * n_line, 4);
   if (!out->line || !out->room) return FVG_E_NOMEM;
-  for (at = out->text; at; at = end) {
+  at = out->text + (strncmp(out->text, "\xEF\xBB\xBF", 3) ? 0 : 3);             /* a byte-order mark, from Windows */
+  for (; at; at = end) {
     if ((end = strchr(at, '\n')) != NULL) *end++ = 0;
     out->line[out->n++] = fvg__trim(at);
   }
@@ -7437,7 +7663,7 @@ static fvg_status fvg__name_class(fvg_ctx *c, const char **out, const char *fold
 }
 
 /* A data set from a draft that has its home and prefixes only.  The draft is freed. */
-static fvg_status fvg__build_from_folders(fvg_ctx *c, fvg_dataset *out, fvg__draft *d, const fvg__names *classes,
+static fvg_status fvg__build_from_folders(fvg_ctx *c, fvg_dataset *out, fvg__draft *d, fvg__names *classes,
                                           const fvg_dataset_desc *desc, int has_parts, const fvg__lines *names) {
   size_t n = FVG__PARTS * (size_t)classes->n, k;
   fvg__names *images = (fvg__names *)fvg__alloc_array(c, n, sizeof *images);
@@ -7445,6 +7671,7 @@ static fvg_status fvg__build_from_folders(fvg_ctx *c, fvg_dataset *out, fvg__dra
   int i;
   if (images)
     s = has_parts ? fvg__draft_parts(c, d, classes, images, desc) : fvg__draft_cut(c, d, classes, images, desc);
+  fvg__tell_left_out(c, &d->left_out, desc->root);
   if (!s) d->n_class = classes->n;
   for (i = 0; i < classes->n && !s; i++)
     s = fvg__name_class(c, &d->class_name[i], classes->name[i], out->card, names);
@@ -7455,26 +7682,54 @@ static fvg_status fvg__build_from_folders(fvg_ctx *c, fvg_dataset *out, fvg__dra
   return s;
 }
 
+/* The folder of a part under the names that people give it, in any case; NULL without one. */
+static const char *fvg__part_folder(const fvg__names *folders, int part) {
+  static const char *const known[FVG__PARTS][3] = {{"train", "training", NULL}, {"val", "valid", "validation"},
+                                                   {"test", "testing", NULL}};
+  int i, k;
+  for (k = 0; k < 3; k++)
+    for (i = 0; known[part][k] && i < folders->n; i++)
+      if (fvg__same_word(known[part][k], folders->name[i])) return folders->name[i];
+  return NULL;
+}
+
+static fvg_status fvg__no_classes(fvg_ctx *c, const fvg__left_out *left_out, const char *root) {
+  if (left_out->n_loose)
+    return fvg__fail(c, FVG_E_FORMAT, "%.300s: neither a split file (split_zhou_*.json or split.json) nor class "
+                     "folders; its %d pictures must lie in a folder for each class", root, left_out->n_loose);
+  return fvg__fail(c, FVG_E_FORMAT, "%.300s: neither a split file (split_zhou_*.json or split.json) nor class folders",
+                   root);
+}
+
+/* What is not cut has no share to choose. */
+static void fvg__tell_no_cut(const fvg_dataset *d, const fvg_dataset_desc *desc) {
+  if (desc->val_percent)
+    fvg__log(d->ctx, 0, "%.200s: train, val and test are given here%s%.100s, so --val (val_percent) changes nothing",
+             d->root, d->split_file ? ", by " : "", d->split_file ? d->split_file : "");
+}
+
 static fvg_status fvg__open_folders(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
-  fvg__names classes;
+  fvg__names folders, inside, *classes = &folders;
   fvg__draft draft;
   fvg_status s;
   int has_parts, part;
   memset(&draft, 0, sizeof draft);
+  memset(&inside, 0, sizeof inside);
   draft.home = "";
-  if ((s = fvg__list(c, &classes, desc, desc->root, fvg__keep_folder_but_mask)) != FVG_OK) return s;
-  has_parts = fvg__names_find(&classes, "train") >= 0 && fvg__names_find(&classes, "test") >= 0;
-  for (part = 0; part < FVG__PARTS; part++) draft.prefix[part] = has_parts ? fvg__part_name[part] : "";
-  if (has_parts && fvg__names_find(&classes, "val") < 0) draft.prefix[1] = NULL;
-  if (!classes.n)
-    s = fvg__fail(c, FVG_E_FORMAT, "%.300s: neither a split file (split_zhou_*.json or split.json) nor class folders",
-                  desc->root);
+  s = fvg__list(c, &folders, desc, desc->root, fvg__keep_folder_but_mask, &draft.left_out);
+  if (s) return s;
+
+  has_parts = fvg__part_folder(&folders, 0) && fvg__part_folder(&folders, 2);
+  if (has_parts) fvg__tell_no_cut(out, desc);
+  for (part = 0; part < FVG__PARTS; part++) draft.prefix[part] = has_parts ? fvg__part_folder(&folders, part) : "";
+  if (!folders.n) s = fvg__no_classes(c, &draft.left_out, desc->root);
   if (!s && has_parts) {
-    fvg__names_free(c, &classes);
-    s = fvg__list_classes(c, &classes, desc, "train", fvg__keep_folder, NULL);
+    classes = &inside;
+    s = fvg__list_classes(c, classes, desc, draft.prefix[0], fvg__keep_folder, NULL, &draft.left_out);
   }
-  if (!s) s = fvg__build_from_folders(c, out, &draft, &classes, desc, has_parts, NULL);
-  fvg__names_free(c, &classes);
+  if (!s) s = fvg__build_from_folders(c, out, &draft, classes, desc, has_parts, NULL);
+  fvg__names_free(c, &inside);
+  fvg__names_free(c, &folders);
   return s;
 }
 
@@ -7679,7 +7934,8 @@ static fvg_status fvg__make_split(fvg_ctx *c, fvg_dataset *out, const fvg_datase
     if (!s && !lists->part[1]) s = fvg__cut_val(c, out);
   } else if (!s) {
     s = fvg__list_classes(c, &classes, &here, draft.prefix[0],
-                          set == FVG__CALTECH101 ? fvg__keep_caltech_class : fvg__keep_folder, NULL);
+                          set == FVG__CALTECH101 ? fvg__keep_caltech_class : fvg__keep_folder, NULL,
+                          &draft.left_out);
     if (!s) s = fvg__build_from_folders(c, out, &draft, &classes, &here, set == FVG__IMAGENET, &list[0]);
     if (!s && set == FVG__IMAGENET) s = fvg__val_from_test(c, out);
   }
@@ -7710,18 +7966,21 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
   if (d.dataset && !fvg_dataset_card_of(d.dataset)) return fvg__unknown_set(c, d.dataset);
   out->ctx = c;
   out->card = fvg_dataset_card_of(d.dataset);
-  if ((out->root = fvg__copy_string(c, d.root)) == NULL) s = FVG_E_NOMEM;
+  out->mask_reading = d.mask_reading;
+  out->masks_told = (int *)fvg__alloc(c, sizeof *out->masks_told);
+  if (!out->masks_told || (out->root = fvg__copy_string(c, d.root)) == NULL) s = FVG_E_NOMEM;
   else if ((s = fvg__find_split(c, &out->split_file, &d, out->card)) == FVG_OK)
     s = out->split_file ? fvg__open_split(c, out, &d) : out->card ? fvg__make_split(c, out, &d)
                                                                   : fvg__open_folders(c, out, &d);
+  if (!s && out->split_file) fvg__tell_no_cut(out, &d);
   if (s) fvg_dataset_free(out);
   return s;
 }
 
-/* ---- pictures and masks ---- */
+/* ---- where masks are ---- */
 /* Does `name` exist, or the same with another extension?  It has room for a longer one. */
 static int fvg__mask_exists(char *name) {
-  static const char *const suffix[] = {".png", ".jpg", ".jpeg", ".pgm"};
+  static const char *const suffix[] = {".png", ".jpg", ".jpeg", ".pgm", ".bmp", ".gif", ".PNG", ".JPG"};
   char *slash = strrchr(name, '/'), *dot = strrchr(name, '.');
   size_t i;
   if (fvg__file_exists(name)) return 1;
@@ -7760,40 +8019,537 @@ static fvg_status fvg__find_mask(const fvg_dataset *d, char **out, const char *p
   return name ? FVG_OK : FVG_E_NOMEM;
 }
 
-/* Thresholding and nearest resizing commute, so the cheaper order is taken: one channel is resized, not three. */
-static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const char *path, int width, int height,
-                                 float threshold) {
-  fvg_image resized;
-  fvg_status s = fvg_image_load(d->ctx, mask, path, 3);
-  if (!s) s = fvg_image_binarise(d->ctx, mask, threshold);
-  if (!s && (mask->width != width || mask->height != height)) {
-    s = fvg_image_resize(d->ctx, &resized, mask, width, height, FVG_NEAREST);
-    if (!s) {
-      fvg_image_free(d->ctx, mask);
-      *mask = resized;
-    }
+/* ---- what in a mask is foreground ---- */
+enum { FVG__MASK_COLOURS = 32 };                 /* a picture with more of them is no picture of labels             */
+enum { FVG__BLACK = 0, FVG__WHITE = 0xFFFFFF, FVG__VOC_BORDER = 0xE0E0C0 };
+
+/* The colours of a picture without its alpha, 0xRRGGBB, and how many pixels each has. */
+typedef struct fvg__palette {
+  uint32_t colour[FVG__MASK_COLOURS];
+  size_t count[FVG__MASK_COLOURS];
+  int n;                                         /* FVG__MASK_COLOURS + 1: more than these                          */
+} fvg__palette;
+
+static uint32_t fvg__colour_at(const fvg_image *m, size_t i) {
+  const uint8_t *p = m->pixels + i * (size_t)m->channels;
+  return m->channels < 3 ? (uint32_t)p[0] * 0x010101u : (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
+}
+
+/* Above half of full white in the mean, as the published loader has it. */
+static int fvg__is_light(uint32_t colour) { return 2 * ((colour >> 16) + (colour >> 8 & 255) + (colour & 255)) > 765; }
+
+static int fvg__is_grey(uint32_t colour) { return colour % 0x010101u == 0; }
+
+static void fvg__palette_of(fvg__palette *x, const fvg_image *m) {
+  size_t i, n = (size_t)m->width * (size_t)m->height;
+  int k = 0;
+  memset(x, 0, sizeof *x);
+  for (i = 0; i < n && x->n <= FVG__MASK_COLOURS; i++) {
+    uint32_t colour = fvg__colour_at(m, i);
+    if (!x->n || x->colour[k] != colour) for (k = 0; k < x->n && x->colour[k] != colour; k++) {}
+    if (k == FVG__MASK_COLOURS) { x->n++; break; }
+    if (k == x->n) x->colour[x->n++] = colour;
+    x->count[k]++;
   }
+}
+
+/* Is more than a fiftieth of the picture clearly coloured?  JPEG tinges greys, but not so far. */
+static int fvg__is_coloured(const fvg_image *m) {
+  size_t i, n = (size_t)m->width * (size_t)m->height, coloured = 0;
+  for (i = 0; m->channels > 2 && i < n; i++) {
+    const uint8_t *p = m->pixels + i * (size_t)m->channels;
+    int low = p[0] < p[1] ? p[0] : p[1], high = p[0] > p[1] ? p[0] : p[1];
+    if (p[2] < low) low = p[2];
+    if (p[2] > high) high = p[2];
+    coloured += high - low > 40;
+  }
+  return coloured > n / 50;
+}
+
+/* What the colours of a mask are, in pixels. */
+typedef struct fvg__mask_tally { size_t black, white, border, dark, bright; int grey, trimap; } fvg__mask_tally;
+
+static fvg__mask_tally fvg__count_mask(const fvg__palette *x) {
+  fvg__mask_tally is;
+  int k;
+  memset(&is, 0, sizeof is);
+  is.grey = is.trimap = 1;
+  for (k = 0; k < x->n; k++) {
+    uint32_t colour = x->colour[k];
+    if (!fvg__is_grey(colour)) is.grey = 0;
+    if (colour != 0x010101u && colour != 0x020202u && colour != 0x030303u) is.trimap = 0;
+    if (colour == FVG__BLACK) is.black = x->count[k];
+    else if (colour == FVG__WHITE) is.white = x->count[k];
+    else if (colour == FVG__VOC_BORDER) is.border = x->count[k];
+    else *(fvg__is_light(colour) ? &is.bright : &is.dark) += x->count[k];
+  }
+  return is;
+}
+
+/* How a picture of few colours, without alpha, is meant; *why: that it cannot be told. */
+static fvg_mask_reading fvg__meaning_of_colours(const fvg__palette *x, const char **why) {
+  const fvg__mask_tally is = fvg__count_mask(x);
+  const size_t light = is.white + is.bright;
+  if (is.trimap && x->n > 1) return FVG_MASK_TRIMAP;
+  if (x->n == 1) {
+    if (is.grey && (!is.dark || x->colour[0] == 0x010101u)) return is.dark ? FVG_MASK_LABELS : FVG_MASK_GREY;
+    *why = "every pixel has the same value, neither black nor white";
+    return FVG_MASK_GREY;
+  }
+  if (!is.dark && !is.border && is.black) return FVG_MASK_GREY;               /* black, and all else is light      */
+  if (x->n == 2 && is.dark && light) return FVG_MASK_GREY;                    /* dark and light                    */
+  if (light && is.dark <= light / 50) return FVG_MASK_GREY;                   /* specks                            */
+  if (!is.black) {
+    *why = "it holds no black, which would be the background";
+    return FVG_MASK_GREY;
+  }
+  if (!is.grey && !is.white) return FVG_MASK_LABELS;
+  if (!is.grey) {
+    *why = "it holds white beside other colours";
+    return FVG_MASK_GREY;
+  }
+  if (!light) return FVG_MASK_LABELS;
+  if (is.white && is.bright) return FVG_MASK_GREY;                            /* soft, of few levels               */
+  if (is.white && is.dark / 2 > is.white) return FVG_MASK_LABELS;             /* 255 is VOC's border               */
+  *why = is.white ? "it holds dark values that may be labels beside 255, which may be white or VOC's border"
+                  : "it holds dark and light values but no white: labels, or a soft mask";
+  return FVG_MASK_GREY;
+}
+
+static fvg_mask_reading fvg__meaning_of(const fvg_image *m, int lossy, const char **why) {
+  fvg__palette x;
+  fvg__palette_of(&x, m);
+  if (!lossy && x.n <= FVG__MASK_COLOURS) return fvg__meaning_of_colours(&x, why);
+  if (fvg__is_coloured(m)) *why = "it is a picture in many colours";
+  return FVG_MASK_GREY;
+}
+
+/* Is the mask in the alpha channel?  A channel that nowhere falls to half cuts nothing out.  Where it does, the colours
+   may be a mask as well, black and white, and then both must be the same. */
+static int fvg__alpha_is_mask(const fvg_image *m, const char **why) {
+  const size_t n = (size_t)m->width * (size_t)m->height, step = (size_t)m->channels;
+  size_t i, differ = 0;
+  int low = 255, high = 0;
+  fvg__palette x;
+  fvg__mask_tally is;
+  if (m->channels % 2) return 0;
+  for (i = 0; i < n; i++) {
+    int alpha = m->pixels[(i + 1) * step - 1];
+    if (alpha < low) low = alpha;
+    if (alpha > high) high = alpha;
+  }
+  if (low == high || low >= 128) return 0;
+
+  fvg__palette_of(&x, m);
+  if (x.n == 1 || x.n > FVG__MASK_COLOURS) return 1;
+  is = fvg__count_mask(&x);
+  if (!is.grey || !(is.white + is.bright) || !(is.black + is.dark)) return 1;
+  for (i = 0; i < n; i++)
+    differ += fvg__is_light(fvg__colour_at(m, i)) != (m->pixels[(i + 1) * step - 1] >= 128);
+  if (differ > n / 100) *why = "its colours and its alpha channel are two different masks";
+  return 1;
+}
+
+/* What loading finds out about a mask. */
+typedef struct fvg__mask_facts {
+  fvg_mask_reading reading;                      /* never auto or alpha                                             */
+  int alpha, stretched, framed;                  /* resized to other proportions; foreground all along its edge     */
+  double share;                                  /* of foreground                                                   */
+} fvg__mask_facts;
+
+static void fvg__take_alpha(fvg_image *m) {      /* becomes the only channel                                        */
+  size_t i, n = (size_t)m->width * (size_t)m->height, step = (size_t)m->channels;
+  for (i = 0; i < n; i++) m->pixels[i] = m->pixels[(i + 1) * step - 1];
+  m->channels = 1;
+}
+
+/* Chooses the reading of m, as told or from what it holds, and leaves only the channels that it is about. */
+static const char *fvg__choose_reading(fvg_image *m, fvg_mask_reading told, int lossy, fvg__mask_facts *x) {
+  const char *why = NULL;
+  x->reading = told;
+  if (told == FVG_MASK_ALPHA) x->alpha = m->channels % 2 == 0;
+  else if (told == FVG_MASK_AUTO) x->alpha = fvg__alpha_is_mask(m, &why);
+  if (told == FVG_MASK_ALPHA && !x->alpha) return "it has no alpha channel";
+  if (x->alpha) fvg__take_alpha(m);
+  if (told == FVG_MASK_ALPHA || (told == FVG_MASK_AUTO && !why)) x->reading = fvg__meaning_of(m, lossy, &why);
+  return why;
+}
+
+static void fvg__pick_labels(fvg_image *m, fvg_mask_reading reading) {
+  const size_t n = (size_t)m->width * (size_t)m->height;
+  int has_labels = 0;
+  size_t i;
+  for (i = 0; i < n && !has_labels; i++) {
+    uint32_t colour = fvg__colour_at(m, i);
+    has_labels = colour != FVG__BLACK && colour != FVG__WHITE && colour != FVG__VOC_BORDER;
+  }
+  for (i = 0; i < n; i++) {
+    uint32_t colour = fvg__colour_at(m, i);
+    int in = reading == FVG_MASK_TRIMAP ? colour == 0x010101u :
+             colour != FVG__BLACK && colour != FVG__VOC_BORDER && (!has_labels || colour != FVG__WHITE);
+    m->pixels[i] = in ? 255 : 0;
+  }
+  m->channels = 1;
+}
+
+/* To 0 and 255 in one channel, by a reading that has been chosen. */
+static fvg_status fvg__apply_reading(fvg_ctx *c, fvg_image *m, fvg_mask_reading reading, float threshold) {
+  size_t i, n = (size_t)m->width * (size_t)m->height;
+  fvg_status s = FVG_OK;
+  if (reading == FVG_MASK_LABELS || reading == FVG_MASK_TRIMAP) fvg__pick_labels(m, reading);
+  else s = fvg_image_binarise(c, m, threshold);
+  for (i = 0; !s && reading == FVG_MASK_INVERTED && i < n; i++) m->pixels[i] = (uint8_t)(255 - m->pixels[i]);
   return s;
 }
 
-FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, fvg_image *image, fvg_image *mask,
-                                    float mask_threshold) {
+static void fvg__measure_mask(const fvg_image *m, fvg__mask_facts *x) {
+  const size_t w = (size_t)m->width, h = (size_t)m->height, n = w * h;
+  size_t inside = 0, i;
+  int edge = 0;
+  for (i = 0; i < n; i++) inside += m->pixels[i] != 0;
+  for (i = 0; i < w; i++) edge += (m->pixels[i] != 0) + (m->pixels[n - w + i] != 0);
+  for (i = 0; i < h; i++) edge += (m->pixels[i * w] != 0) + (m->pixels[(i + 1) * w - 1] != 0);
+  x->share = (double)inside / (double)n;
+  x->framed = inside < n && edge > 0.9 * 2 * (double)(w + h);
+}
+
+/* A mask of a lying picture on a standing one belongs to the picture before somebody turned it. */
+static fvg_status fvg__check_sides(fvg_ctx *c, const fvg_image *m, const char *path, int width, int height,
+                                   fvg__mask_facts *x) {
+  const double picture = (double)width / height, mask = (double)m->width / m->height;
+  const double same = mask > picture ? mask / picture : picture / mask;
+  const double turned = mask * picture > 1 ? mask * picture : 1 / (mask * picture);
+  const double one_pixel = 1 + 1.0 / (m->width < m->height ? m->width : m->height);
+  x->stretched = same > 1.02 * one_pixel;
+  if (turned > 1.02 || same <= 1.1) return FVG_OK;
+  return fvg__fail(c, FVG_E_FORMAT, "%.300s: the mask has %d x %d pixels, its picture %d x %d: the sides are swapped; "
+                   "one of the two was turned (EXIF)", path, m->width, m->height, width, height);
+}
+
+/* ---- pictures and masks ---- */
+/* All channels of the file, and whether it is JPEG, whose values are not exact. */
+static fvg_status fvg__load_channels(fvg_ctx *c, fvg_image *m, const char *path, int *lossy) {
+  uint8_t head[3] = {0, 0, 0};
+  fvg_source source;
+  fvg_status s = fvg_source_file(c, &source, path);
+  memset(m, 0, sizeof *m);
+  if (s) return s;
+  if (source.size >= sizeof head) s = fvg__source_read(c, &source, head, 0, sizeof head);
+  *lossy = head[0] == 0xFF && head[1] == 0xD8 && head[2] == 0xFF;
+  if (!s) s = fvg_image_decode(c, m, &source, 0);
+  fvg_source_close(&source);
+  return s;
+}
+
+/* Thresholding and nearest resizing commute, so the cheaper order is taken: one channel is resized, not three. */
+static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const char *path, int width, int height,
+                                 float threshold, fvg__mask_facts *facts) {
+  fvg_image resized;
+  const char *why;
+  int lossy = 0;
+  fvg_status s = fvg__load_channels(d->ctx, mask, path, &lossy);
+  memset(facts, 0, sizeof *facts);
+  if (!s) s = fvg__check_sides(d->ctx, mask, path, width, height, facts);
+  if (!s && (why = fvg__choose_reading(mask, d->mask_reading, lossy, facts)) != NULL)
+    s = fvg__fail(d->ctx, FVG_E_FORMAT, "%.300s: cannot tell what in this mask is foreground: %s; choose with --masks "
+                  "grey, inverted, labels, trimap or alpha (mask_reading)", path, why);
+  if (!s) s = fvg__apply_reading(d->ctx, mask, facts->reading, threshold);
+  if (s) return s;
+  fvg__measure_mask(mask, facts);
+  if (mask->width == width && mask->height == height) return FVG_OK;
+  s = fvg_image_resize(d->ctx, &resized, mask, width, height, FVG_NEAREST);
+  if (s) return s;
+  fvg_image_free(d->ctx, mask);
+  *mask = resized;
+  return FVG_OK;
+}
+
+/* facts->reading stays FVG_MASK_AUTO without a mask. */
+static fvg_status fvg__load_pair(const fvg_dataset *d, const fvg_item *item, fvg_image *image, fvg_image *mask,
+                                 float threshold, fvg__mask_facts *facts) {
   char *path;
   fvg_status s;
   memset(image, 0, sizeof *image);
+  memset(facts, 0, sizeof *facts);
   if (mask) memset(mask, 0, sizeof *mask);
   if ((path = fvg__path_join(d->ctx, d->root, item->path)) == NULL) return FVG_E_NOMEM;
   s = fvg_image_load(d->ctx, image, path, 3);
   fvg__release(d->ctx, path);
   if (s || !mask) return s;
   if ((s = fvg__find_mask(d, &path, item->path)) == FVG_OK && path) {
-    s = fvg__load_mask(d, mask, path, image->width, image->height, mask_threshold);
+    s = fvg__load_mask(d, mask, path, image->width, image->height, threshold, facts);
     fvg__release(d->ctx, path);
   }
   if (s) {
     fvg_image_free(d->ctx, mask);
     fvg_image_free(d->ctx, image);
   }
+  return s;
+}
+
+FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, fvg_image *image, fvg_image *mask,
+                                    float mask_threshold) {
+  fvg__mask_facts facts;
+  return fvg__load_pair(d, item, image, mask, mask_threshold, &facts);
+}
+#endif
+
+/* ---- pictures side by side ---- */
+/* A batch of pictures is worked on by as many threads as there are, each in a context of its own that shares nothing
+   but malloc; without that, by one after the other.  Every picture's own status and message are kept. */
+typedef struct fvg__batch_job {
+  fvg_status (*work)(void *arg, fvg_ctx *c, int i);
+  void *arg;
+  fvg_ctx ctx[FVG__IMAGE_BATCH];
+} fvg__batch_job;
+
+static void fvg__batch_run(void *user, int i) {
+  fvg__batch_job *j = (fvg__batch_job *)user;
+  j->ctx[i].status = j->work(j->arg, &j->ctx[i], i);
+}
+
+static fvg_status fvg__batch(fvg_ctx *c, fvg__batch_job *j, int n) {
+  size_t peak = c->used;
+  fvg_status s = FVG_OK;
+  int i;
+  if (!fvg__may_share_heap(c)) {
+    for (i = 0; i < n; i++) {
+      if ((s = fvg__check_cancelled(c)) != FVG_OK) return s;
+      j->ctx[i].status = j->work(j->arg, c, i);
+      if (j->ctx[i].status) memcpy(j->ctx[i].message, c->message, sizeof c->message);
+    }
+    return FVG_OK;
+  }
+  for (i = 0; i < n; i++) j->ctx[i] = fvg__helper_context(c);
+  s = fvg__parallel(c, fvg__batch_run, j, n);
+  for (i = 0; i < n; i++) peak += j->ctx[i].peak;                 /* as if all had been at their largest at once     */
+  if (peak > c->peak) c->peak = peak;
+  return s;
+}
+
+#ifndef FVGPT_NO_STDIO
+/* ---- what is checked before a run begins ---- */
+/* A fault that is not the picture's own ends the work: no memory, or somebody wants it to stop. */
+static fvg_status fvg__batch_fault(fvg_ctx *c, const fvg__batch_job *j, int n) {
+  int i;
+  for (i = 0; i < n; i++)
+    if (j->ctx[i].status == FVG_E_NOMEM || j->ctx[i].status == FVG_E_CANCELLED)
+      return fvg__fail(c, j->ctx[i].status, "%s", j->ctx[i].message);
+  return FVG_OK;
+}
+
+/* Bad files are all named, up to a bound: each is logged when the next one turns up, and the last becomes the error,
+   so that a single one is a single line. */
+enum { FVG__MOST_NAMED = 20 };
+typedef struct fvg__bad { int n; fvg_status status; char last[512]; } fvg__bad;
+
+static void fvg__bad_add(fvg_ctx *c, fvg__bad *bad, fvg_status status, const char *message) {
+  if (bad->n && bad->n < FVG__MOST_NAMED) fvg__log(c, 0, "%s", bad->last);
+  if (bad->n++ < FVG__MOST_NAMED) snprintf(bad->last, sizeof bad->last, "%s", message);
+  bad->status = status;
+}
+
+static fvg_status fvg__bad_end(fvg_ctx *c, const fvg__bad *bad, const char *root, int n_checked, int skip) {
+  if (!bad->n) return FVG_OK;
+  if (bad->n == 1 && !skip)
+    return fvg__fail(c, bad->status, "%.380s; --skip-bad (fvg_dataset_check) goes on without it", bad->last);
+  fvg__log(c, 0, "%s", bad->last);
+  if (!skip)
+    return fvg__fail(c, bad->status, "%.200s: %d of %d files cannot be used, %s; --skip-bad (fvg_dataset_check) goes "
+                     "on without them", root, bad->n, n_checked,
+                     bad->n > FVG__MOST_NAMED ? "the first 20 are named above" : "as named above");
+  fvg__log(c, 0, "%.200s: %d of %d pictures are left out%s", root, bad->n, n_checked,
+           bad->n > FVG__MOST_NAMED ? ", the first 20 are named above" : "");
+  return FVG_OK;
+}
+
+/* Is it a plain file that begins as a picture does that can be read here?  Nothing is decoded. */
+static fvg_status fvg__check_head(fvg_ctx *c, const char *path) {
+  static const uint8_t png[8] = {0x89, 'P', 'N', 'G', 13, 10, 26, 10}, jpeg[3] = {0xFF, 0xD8, 0xFF};
+  uint8_t head[32];
+  size_t n;
+  fvg_source source;
+  fvg_image none;
+  fvg_status s = fvg_source_file(c, &source, path);
+  if (s) return s;
+  n = source.size < sizeof head ? (size_t)source.size : sizeof head;
+  s = fvg__source_read(c, &source, head, 0, n);
+  fvg_source_close(&source);
+  if (s || (n > 2 && head[0] == 'P' && head[1] >= '1' && head[1] <= '6')) return s;
+#if defined(FVGPT_STB_IMAGE) || defined(FVGPT_STB_IMAGE_LINKED)
+  if (n >= 8 && (!memcmp(head, png, 8) || !memcmp(head, jpeg, 3))) return FVG_OK;
+#else
+  (void)png;
+  (void)jpeg;
+#endif
+  memset(&none, 0, sizeof none);
+  s = fvg__image_decode_bytes(c, &none, head, n, 3, path);                    /* says what it is instead           */
+  fvg_image_free(c, &none);
+  return s;
+}
+
+typedef struct fvg__check_job {
+  const fvg_dataset *d;
+  const fvg_item *item;                          /* the batch                                                       */
+  int masks, decode;
+  fvg__mask_facts facts[FVG__IMAGE_BATCH];       /* where masks are decoded                                         */
+} fvg__check_job;
+
+static fvg_status fvg__check_work(void *arg, fvg_ctx *c, int i) {
+  fvg__check_job *j = (fvg__check_job *)arg;
+  fvg_dataset d = *j->d;
+  fvg_image image, mask;
+  char *path;
+  fvg_status s;
+  d.ctx = c;
+  if (j->decode) {
+    s = fvg__load_pair(&d, &j->item[i], &image, j->masks ? &mask : NULL, 0, &j->facts[i]);
+    if (s) return s;
+    fvg_image_free(c, &image);
+    if (j->masks) fvg_image_free(c, &mask);
+    return FVG_OK;
+  }
+  if ((path = fvg__path_join(c, d.root, j->item[i].path)) == NULL) return FVG_E_NOMEM;
+  s = fvg__check_head(c, path);
+  fvg__release(c, path);
+  if (s || !j->masks || (s = fvg__find_mask(&d, &path, j->item[i].path)) != FVG_OK || !path) return s;
+  s = fvg__check_head(c, path);
+  fvg__release(c, path);
+  return s;
+}
+
+/* Checks all items; keep: bad ones leave the list. */
+static fvg_status fvg__check_items_of(fvg_dataset *d, fvg_items *items, fvg__check_job *j, fvg__batch_job *batch,
+                                      fvg_progress *progress, fvg__bad *bad, int skip) {
+  int i, k, n, kept = 0;
+  fvg_status s = FVG_OK;
+  for (i = 0; i < items->n; i += n) {
+    n = items->n - i < FVG__IMAGE_BATCH ? items->n - i : FVG__IMAGE_BATCH;
+    j->item = &items->item[i];
+    s = fvg__batch(d->ctx, batch, n);
+    if (!s) s = fvg__batch_fault(d->ctx, batch, n);
+    if (s) return s;
+    for (k = 0; k < n; k++) {
+      fvg_status status = batch->ctx[k].status;
+      if (status) fvg__bad_add(d->ctx, bad, status, batch->ctx[k].message);
+      if (!status || !skip) items->item[kept++] = items->item[i + k];
+    }
+    progress->step += n;
+    if (j->decode && (s = fvg__report(d->ctx, progress)) != FVG_OK) return s;
+  }
+  items->n = kept;
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
+  fvg_items *part[FVG__PARTS];
+  fvg__batch_job *batch = (fvg__batch_job *)fvg__alloc(d->ctx, sizeof *batch);
+  fvg__check_job *j = (fvg__check_job *)fvg__alloc(d->ctx, sizeof *j);
+  fvg__bad bad;
+  fvg_progress progress;
+  fvg_status s = batch && j ? FVG_OK : FVG_E_NOMEM;
+  int i;
+  part[0] = &d->train;
+  part[1] = &d->val;
+  part[2] = &d->test;
+  memset(&bad, 0, sizeof bad);
+  memset(&progress, 0, sizeof progress);
+  progress.what = "check";
+  for (i = 0; i < FVG__PARTS; i++) if (what >> i & 1) progress.n_steps += part[i]->n;
+  for (i = 0; i < FVG__PARTS && !s; i++) {
+    if (!(what >> i & 1)) continue;
+    batch->work = fvg__check_work;
+    batch->arg = j;
+    j->d = d;
+    j->decode = skip_bad;
+    j->masks = (what & FVG_CHECK_MASKS) != 0;
+    s = fvg__check_items_of(d, part[i], j, batch, &progress, &bad, skip_bad);
+  }
+  fvg__release(d->ctx, j);
+  fvg__release(d->ctx, batch);
+  return s ? s : fvg__bad_end(d->ctx, &bad, d->root, (int)progress.n_steps, skip_bad);
+}
+
+/* ---- what the masks of a set are ---- */
+typedef struct fvg__mask_survey {
+  int n, none, empty, full, framed, stretched, labels, trimap, alpha;
+  const char *first_empty, *first_stretched;
+} fvg__mask_survey;
+
+static void fvg__survey_add(fvg__mask_survey *x, const fvg__mask_facts *facts, const char *path) {
+  if (facts->reading == FVG_MASK_AUTO) { x->none++; return; }
+  x->n++;
+  x->alpha += facts->alpha;
+  x->labels += facts->reading == FVG_MASK_LABELS;
+  x->trimap += facts->reading == FVG_MASK_TRIMAP;
+  x->framed += facts->framed;
+  x->empty += facts->share < 0.001;
+  x->full += facts->share > 0.999;
+  x->stretched += facts->stretched;
+  if (!x->first_stretched && facts->stretched) x->first_stretched = path;
+  if (!x->first_empty && (facts->share < 0.001 || facts->share > 0.999)) x->first_empty = path;
+}
+
+/* One note on how the masks of the set were read, and a warning for each way in which most of them look wrong. */
+static void fvg__survey_tell(const fvg_dataset *d, const fvg__mask_survey *x) {
+  fvg_ctx *c = d->ctx;
+  char list[300];
+  list[0] = 0;
+  if (d->mask_reading == FVG_MASK_AUTO) {
+    fvg__add_count(list, sizeof list, x->alpha, "by its alpha channel", "by their alpha channel");
+    fvg__add_count(list, sizeof list, x->labels, "as labels (0/1, small numbers or colours on black; all but black is "
+                   "foreground)", "as labels (0/1, small numbers or colours on black; all but black is foreground)");
+    fvg__add_count(list, sizeof list, x->trimap, "as a trimap (1 is foreground, 2 and the border 3 are not)",
+                   "as trimaps (1 is foreground, 2 and the border 3 are not)");
+    if (list[0]) fvg__log(c, 1, "%.120s/mask: of %d masks are read %s", d->root, x->n, list);
+  }
+  if (2 * (x->empty + x->full) > x->n)
+    fvg__log(c, 0, "%.120s/mask: of %d masks %d hold no foreground and %d nothing else (the first is that of %.100s); "
+             "FVG-PT learns from foreground", d->root, x->n, x->empty, x->full, x->first_empty);
+  if (2 * x->framed > x->n)
+    fvg__log(c, 0, "%.120s/mask: in %d of %d masks the foreground runs along the whole edge; are they inverted? "
+             "(--masks inverted, or mask_reading)", d->root, x->framed, x->n);
+  if (x->stretched)
+    fvg__log(c, 0, "%.120s/mask: %d of %d masks have other proportions than their pictures and are stretched over them "
+             "(the first is that of %.100s)", d->root, x->stretched, x->n, x->first_stretched);
+}
+
+/* Loads every picture of `items` with its mask: bad ones are named together, and what the masks are is told, once for
+   a data set.  Decoding a few shots takes seconds, and the training that they would spoil hours. */
+static fvg_status fvg__survey_masks(const fvg_dataset *d, const fvg_items *items) {
+  fvg_ctx *c = d->ctx;
+  fvg__mask_survey survey;
+  fvg__batch_job *batch;
+  fvg__check_job *j;
+  fvg__bad bad;
+  int i, k, n;
+  fvg_status s;
+  if (d->masks_told && *d->masks_told) return FVG_OK;
+  batch = (fvg__batch_job *)fvg__alloc(c, sizeof *batch);
+  j = (fvg__check_job *)fvg__alloc(c, sizeof *j);
+  s = batch && j ? FVG_OK : FVG_E_NOMEM;
+  memset(&survey, 0, sizeof survey);
+  memset(&bad, 0, sizeof bad);
+  for (i = 0; i < items->n && !s; i += n) {
+    n = items->n - i < FVG__IMAGE_BATCH ? items->n - i : FVG__IMAGE_BATCH;
+    batch->work = fvg__check_work;
+    batch->arg = j;
+    j->d = d;
+    j->item = &items->item[i];
+    j->masks = j->decode = 1;
+    s = fvg__batch(c, batch, n);
+    if (!s) s = fvg__batch_fault(c, batch, n);
+    for (k = 0; k < n && !s; k++) {
+      fvg_status status = batch->ctx[k].status;
+      if (status) fvg__bad_add(c, &bad, status, batch->ctx[k].message);
+      else fvg__survey_add(&survey, &j->facts[k], items->item[i + k].path);
+    }
+  }
+  fvg__release(c, j);
+  fvg__release(c, batch);
+  if (!s) s = fvg__bad_end(c, &bad, d->root, items->n, 0);
+  if (!s && d->masks_told) *d->masks_told = 1;
+  if (!s) fvg__survey_tell(d, &survey);
   return s;
 }
 #endif
@@ -7895,43 +8651,38 @@ static fvg_status fvg__view_pixels(fvg_ctx *c, const fvg_views *v, const fvg_ite
   return s;
 }
 
-/* Pictures of a batch are read, decoded and cut side by side, each in a context of its own. */
+/* Pictures of a batch are read, decoded and cut side by side. */
 typedef struct fvg__pixels_job {
   const fvg_views *v;
   const fvg_item *const *item;
   int epoch;
   float *whole, *fg, *area;                      /* a batch of each; fg NULL: not wanted                            */
-  fvg_ctx ctx[FVG__IMAGE_BATCH];
 } fvg__pixels_job;
 
-static fvg_status fvg__pixels_of(fvg__pixels_job *j, fvg_ctx *c, int i) {
+static fvg_status fvg__pixels_work(void *arg, fvg_ctx *c, int i) {
+  fvg__pixels_job *j = (fvg__pixels_job *)arg;
   size_t pixels = 3 * (size_t)j->v->clip->vision.image_size * (size_t)j->v->clip->vision.image_size;
   return fvg__view_pixels(c, j->v, j->item[i], j->epoch, j->whole + (size_t)i * pixels,
                           j->fg ? j->fg + (size_t)i * pixels : NULL, &j->area[i]);
 }
 
-static void fvg__pixels_run(void *arg, int i) {
-  fvg__pixels_job *j = (fvg__pixels_job *)arg;
-  j->ctx[i].status = fvg__pixels_of(j, &j->ctx[i], i);
-}
-
 static fvg_status fvg__batch_pixels(fvg__pixels_job *j, int n) {
   fvg_ctx *c = j->v->clip->ctx;
-  size_t peak = c->used;
-  fvg_status s = FVG_OK;
+  fvg__batch_job batch;
+  fvg_status s;
   int i;
-  if (!fvg__may_share_heap(c)) {
-    for (i = 0; !s && i < n; i++) s = fvg__pixels_of(j, c, i);
-    return s;
-  }
-  for (i = 0; i < n; i++) j->ctx[i] = fvg__helper_context(c);
-  s = fvg__parallel(c, fvg__pixels_run, j, n);
+  batch.work = fvg__pixels_work;
+  batch.arg = j;
+  s = fvg__batch(c, &batch, n);
+  if (s) return s;
   for (i = 0; i < n; i++) {
-    peak += j->ctx[i].peak;                      /* as if all had been at their largest at once                     */
-    if (!s && j->ctx[i].status) s = fvg__fail(c, j->ctx[i].status, "%s", j->ctx[i].message);
+    int is_bad_file;
+    s = batch.ctx[i].status;
+    is_bad_file = s == FVG_E_IO || s == FVG_E_FORMAT || s == FVG_E_UNSUPPORTED;
+    if (s) return fvg__fail(c, s, is_bad_file ? "%.400s; --skip-bad (fvg_dataset_check) goes on without such pictures" :
+                            "%s", batch.ctx[i].message);
   }
-  if (peak > c->peak) c->peak = peak;
-  return s;
+  return FVG_OK;
 }
 
 /* At most FVG__IMAGE_BATCH views, encoded now. Without a mask the foreground's feature is the image's own. */
@@ -8829,10 +9580,10 @@ static fvg_status fvg__check_masks(const fvg_dataset *d, const fvg_items *items)
     return fvg__fail(d->ctx, FVG_E_IO,
                      "%s/mask: no mask for any of the %d training images (the first is %s); FVG-PT learns from them",
                      d->root, missing, items->item[0].path);
-  if (missing)
+  if (missing && !(d->masks_told && *d->masks_told))
     fvg__log(d->ctx, 0, "%s/mask: no mask for %d of %d training images (the first is %s)",
              d->root, missing, items->n, items->item[first].path);
-  return FVG_OK;
+  return fvg__survey_masks(d, items);
 }
 #endif
 
