@@ -8363,28 +8363,27 @@ static fvg_status fvg__bad_end(fvg_ctx *c, const fvg__bad *bad, const char *root
   return FVG_OK;
 }
 
-/* Is it a plain file that begins as a picture does that can be read here?  Nothing is decoded. */
+/* Is it a plain file that begins as a picture does that can be read here?  Only what begins otherwise is decoded, so
+   that the decoder may say what it is. */
 static fvg_status fvg__check_head(fvg_ctx *c, const char *path) {
   static const uint8_t png[8] = {0x89, 'P', 'N', 'G', 13, 10, 26, 10}, jpeg[3] = {0xFF, 0xD8, 0xFF};
-  uint8_t head[32];
-  size_t n;
+#if defined(FVGPT_STB_IMAGE) || defined(FVGPT_STB_IMAGE_LINKED)
+  const int has_stb = 1;
+#else
+  const int has_stb = 0;
+#endif
+  uint8_t head[8];
   fvg_source source;
-  fvg_image none;
+  fvg_image image;
   fvg_status s = fvg_source_file(c, &source, path);
   if (s) return s;
-  n = source.size < sizeof head ? (size_t)source.size : sizeof head;
-  s = fvg__source_read(c, &source, head, 0, n);
+  memset(head, 0, sizeof head);
+  s = fvg__source_read(c, &source, head, 0, source.size < sizeof head ? (size_t)source.size : sizeof head);
   fvg_source_close(&source);
-  if (s || (n > 2 && head[0] == 'P' && head[1] >= '1' && head[1] <= '6')) return s;
-#if defined(FVGPT_STB_IMAGE) || defined(FVGPT_STB_IMAGE_LINKED)
-  if (n >= 8 && (!memcmp(head, png, 8) || !memcmp(head, jpeg, 3))) return FVG_OK;
-#else
-  (void)png;
-  (void)jpeg;
-#endif
-  memset(&none, 0, sizeof none);
-  s = fvg__image_decode_bytes(c, &none, head, n, 3, path);                    /* says what it is instead           */
-  fvg_image_free(c, &none);
+  if (s || (head[0] == 'P' && head[1] >= '1' && head[1] <= '6')) return s;
+  if (has_stb && (!memcmp(head, png, sizeof png) || !memcmp(head, jpeg, sizeof jpeg))) return FVG_OK;
+  s = fvg_image_load(c, &image, path, 3);
+  fvg_image_free(c, &image);
   return s;
 }
 
@@ -8492,16 +8491,17 @@ static void fvg__survey_add(fvg__mask_survey *x, const fvg__mask_facts *facts, c
 
 /* One note on how the masks of the set were read, and a warning for each way in which most of them look wrong. */
 static void fvg__survey_tell(const fvg_dataset *d, const fvg__mask_survey *x) {
+  static const char alpha[] = "by alpha channel (opaque is foreground)", labels[] = "as labels (0/1, small numbers or "
+    "colours; all but black is foreground)", trimap[] = "as trimap (1 is foreground, 2 and the border 3 are not)";
   fvg_ctx *c = d->ctx;
   char list[300];
   list[0] = 0;
   if (d->mask_reading == FVG_MASK_AUTO) {
-    fvg__add_count(list, sizeof list, x->alpha, "by its alpha channel", "by their alpha channel");
-    fvg__add_count(list, sizeof list, x->labels, "as labels (0/1, small numbers or colours on black; all but black is "
-                   "foreground)", "as labels (0/1, small numbers or colours on black; all but black is foreground)");
-    fvg__add_count(list, sizeof list, x->trimap, "as a trimap (1 is foreground, 2 and the border 3 are not)",
-                   "as trimaps (1 is foreground, 2 and the border 3 are not)");
-    if (list[0]) fvg__log(c, 1, "%.120s/mask: of %d masks are read %s", d->root, x->n, list);
+    fvg__add_count(list, sizeof list, x->alpha, alpha, alpha);
+    fvg__add_count(list, sizeof list, x->labels, labels, labels);
+    fvg__add_count(list, sizeof list, x->trimap, trimap, trimap);
+    if (list[0])
+      fvg__log(c, 1, "%.120s/mask: of %d masks, not all of them black and white, %s", d->root, x->n, list);
   }
   if (2 * (x->empty + x->full) > x->n)
     fvg__log(c, 0, "%.120s/mask: of %d masks %d hold no foreground and %d nothing else (the first is that of %.100s); "

@@ -26,7 +26,7 @@ one_line() {                                             # one_line "what" "text
   shift 2
   "$@" >"$work/stdout" 2>"$work/stderr"
   status=$?
-  grep -v -E '^(encode|[A-Za-z_]*CoOp|PromptSRC|report) ' "$work/stderr" >"$work/errors"
+  grep -v -E '^(encode|[A-Za-z_]*CoOp|PromptSRC|report|fvgpt: note:) ' "$work/stderr" >"$work/errors"
   lines=$(wc -l <"$work/errors")
   if [ $status -eq 1 ] && [ "$lines" -eq 1 ] && grep -q -F -e "$text" "$work/errors"; then passed=$((passed + 1)); else
     failed=$((failed + 1))

@@ -9,6 +9,9 @@ static fvg_status open_root(fvg_ctx *c, const options *o, const char *root, cons
   desc.root = root;
   desc.dataset = dataset;
   desc.split = o->split;
+  desc.val_percent = o->val ? o->val : -1;
+  if (o->val < 0) desc.val_percent = 0;
+  desc.mask_reading = (fvg_mask_reading)o->masks;
   return fvg_dataset_open(c, d, &desc);
 }
 
@@ -117,6 +120,7 @@ static fvg_status eval(fvg_ctx *c, const options *o) {
   memset(&items, 0, sizeof items);
   s = open_model(c, o, &m);
   if (!s) s = open_data(c, o, &d);
+  if (!s) s = fvg_dataset_check(&d, FVG_CHECK_TEST, o->skip_bad);
   if (!s) s = test_items(c, &d, half, &items);
   if (!s) {
     n_class = fvg_half_classes(d.n_class, half, &first);

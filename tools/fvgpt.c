@@ -38,9 +38,11 @@ static const char manual[] =
   "fvgpt info       --model DIR\n"
   "fvgpt tokenize   --model DIR                       a line of text in, its token ids out\n"
   "fvgpt preprocess --size N|--model DIR [--crop TOP,LEFT,HEIGHT,WIDTH [--flip]] [--nearest] IN OUT\n"
-  "fvgpt encode     --model DIR [--pixels F.safetensors] [--image FILE]... [--text STR]... --out F.safetensors\n"
-  "                 --pixels reads images [N,3,H,W]; writes image_features and text_features, not normalised\n"
-  "fvgpt classify   --model DIR [--checkpoint DIR] --classes A,B,C [--template STR] FILE...\n"
+  "                 FILE below may also be a folder: all its pictures.  A bad file is named, and the others go on\n"
+  "fvgpt encode     --model DIR [--pixels F.safetensors] [--image FILE...] [--text STR]... --out F.safetensors\n"
+  "                 --pixels reads images [N,3,H,W]; writes image_features and text_features, not normalised, and\n"
+  "                 what their rows are of into the metadata image_files and texts, as JSON lists\n"
+  "fvgpt classify   --model DIR [--checkpoint DIR] --classes A,B,C [--template STR] [--top 5] FILE...\n"
   "                 a comma inside a name is written \\,; with a checkpoint --classes may be left out: its own names\n"
   "fvgpt attend     --model DIR [--checkpoint DIR] --text STR --out DIR FILE...\n"
   "                 writes DIR/NAME_gradcam.png, what speaks for the text (with a checkpoint: for that class), and\n"
@@ -70,6 +72,9 @@ static const char manual[] =
   "                 [--pictures 6] [--split F]\n"
   "                 RUNS is the --out of a finished tune --trainer FVGPT_CoOp on ROOT; writes DIR/index.html with\n"
   "                 tables, curves and attention maps, and DIR/results.json, every number on it\n"
+  "data sets        --skip-bad goes on without pictures that cannot be read (all are decoded before the start)\n"
+  "                 --val PERCENT of class folders that are cut into train, val and test (20; 0: train gets them)\n"
+  "                 --masks auto|grey|inverted|labels|trimap|alpha says what in a mask is foreground\n"
   "fvgpt help       [COMMAND]                         this text, or its part on one command\n"
   "common           --threads N (default: all cores)   --simd scalar|sse2|avx2|avx512   --merges FILE\n"
   "                 --NAME=VALUE is --NAME VALUE; behind -- all arguments are files.  Exit status: 0; 1 after an error,\n"
@@ -143,6 +148,7 @@ typedef struct options {
   int argc, n_image, n_text, n_rest, n_data, n_runs, n_set, n_dataset, n_shots, all_shots[16], pictures;
   int size, flip, nearest, epochs, batch, threads, n_ctx, csc, fill_black, ablate, few_shot, normalised;
   int calibration, dpc_top_k, preset;
+  int skip_bad, val, masks, top;                    /* val: -1 when not given                                      */
   double lr, lambda_base, lambda_new, dpc_weight, dpc_weight_for_new;
 } options;
 
@@ -228,6 +234,9 @@ static int take(options *o, const char *name, const char *value) {
   if (!strcmp(name, "--text")) { o->text[o->n_text++] = value; return 1; }
   if (!strcmp(name, "--runs")) { o->runs[o->n_runs++] = value; return 1; }
   if (!strcmp(name, "--pictures")) return whole(name, value, 1, 100, &o->pictures);
+  if (!strcmp(name, "--top")) return whole(name, value, 1, 100000, &o->top);
+  if (!strcmp(name, "--val")) return whole(name, value, 0, 60, &o->val);
+  if (!strcmp(name, "--masks")) return one_of(name, value, "auto grey inverted labels trimap alpha", &o->masks);
   if (!strcmp(name, "--size")) return whole(name, value, 1, 4096, &o->size);
   if (!strcmp(name, "--set")) return take_set(o, value);
   if (!strcmp(name, "--shots")) return take_shots(o, value);
@@ -300,9 +309,15 @@ static int take_next(options *o, int *i) {
   return taken;
 }
 
+/* An argument that belongs to no option: of encode a picture, as in --image *.jpg. */
+static void take_plain(options *o, const char *argument, int after_text) {
+  if (!strcmp(o->command, "encode") && !after_text) o->image[o->n_image++] = argument;
+  else o->rest[o->n_rest++] = argument;
+}
+
 static int parse_options(options *o, int argc, char **argv) {
   char advice[WORD + 20];
-  int i, taken;
+  int i, taken, after_text = 0;
   memset(o, 0, sizeof *o);
   o->image = (const char **)calloc((size_t)argc * 6, sizeof *o->image);
   if (!o->image) return 0;
@@ -314,6 +329,8 @@ static int parse_options(options *o, int argc, char **argv) {
   o->argc = argc;
   o->argv = argv;
   o->pictures = 6;
+  o->top = 5;
+  o->val = -1;
   o->n_shots = 1;
   o->all_shots[0] = 16;
   o->seeds = "1,2,3";
@@ -333,16 +350,18 @@ static int parse_options(options *o, int argc, char **argv) {
       return 1;
     }
     if (!strcmp(argv[i], "--")) {
-      while (++i < argc) o->rest[o->n_rest++] = argv[i];
+      while (++i < argc) take_plain(o, argv[i], 0);
       break;
     }
-    if (argv[i][0] != '-' || argv[i][1] != '-') { o->rest[o->n_rest++] = argv[i]; continue; }
+    if (argv[i][0] != '-' || argv[i][1] != '-') { take_plain(o, argv[i], after_text); continue; }
+    after_text = !strcmp(argv[i], "--text");        /* what follows its value is a forgotten quote                 */
     if (!strcmp(argv[i], "--flip")) { o->flip = 1; continue; }
     if (!strcmp(argv[i], "--nearest")) { o->nearest = 1; continue; }
     if (!strcmp(argv[i], "--csc")) { o->csc = 1; continue; }
     if (!strcmp(argv[i], "--fill-black")) { o->fill_black = 1; continue; }
     if (!strcmp(argv[i], "--ablate")) { o->ablate = 1; continue; }
     if (!strcmp(argv[i], "--few-shot")) { o->few_shot = 1; continue; }
+    if (!strcmp(argv[i], "--skip-bad")) { o->skip_bad = 1; continue; }
     taken = take_next(o, &i);
     if (taken < 0)
       print(stderr, "fvgpt: unknown option %s%s (`fvgpt help` lists them)\n", argv[i], hint(argv[i], advice));
@@ -385,8 +404,7 @@ static int show_progress(void *user, const fvg_progress *p) {
 
 static void show_log(void *user, int level, const char *message) {
   display *d = (display *)user;
-  (void)level;
-  print(stderr, "%sfvgpt: %s\n", d->open_line ? "\n" : "", message);
+  print(stderr, "%sfvgpt: %s%s\n", d->open_line ? "\n" : "", level ? "note: " : "", message);
   d->open_line = 0;
 }
 
@@ -395,6 +413,40 @@ static fvg_status open_model(fvg_ctx *c, const options *o, fvg_clip **m) {
   *m = NULL;
   if (!o->model) return fvg__fail(c, FVG_E_ARG, "%s needs --model DIR", o->command);
   return fvg_clip_open(c, m, o->model, o->merges, FVG_F32);
+}
+
+/* ---- what can be known before the work begins ---- */
+/* Checks go on after one has failed: its message is shown when the next one fails, and the last remains the error. */
+typedef struct findings { fvg_status status; char message[512]; } findings;
+
+/* FVG_OK, or what no further check makes sense after. */
+static fvg_status found(fvg_ctx *c, findings *f, fvg_status s) {
+  if (!s || s == FVG_E_NOMEM || s == FVG_E_CANCELLED) return s;
+  if (f->status) fvg__log(c, 0, "%s", f->message);
+  snprintf(f->message, sizeof f->message, "%s", fvg_error(c));
+  f->status = s;
+  return FVG_OK;
+}
+
+static fvg_status end_findings(fvg_ctx *c, const findings *f) {
+  return f->status ? fvg__fail(c, f->status, "%s", f->message) : FVG_OK;
+}
+
+/* Can this folder be written to, or made?  Nothing is made: the deepest part that exists decides. */
+static fvg_status check_out_folder(fvg_ctx *c, const char *path) {
+  char part[1300];
+  size_t n;
+  snprintf(part, sizeof part, "%s", path);
+  n = strlen(part);
+  while (n && fvg__kind_of(part) == FVG__ABSENT) {
+    while (n && !is_slash(part[n - 1])) n--;
+    while (n > 1 && is_slash(part[n - 1])) n--;
+    part[n] = 0;
+  }
+  if (!n) snprintf(part, sizeof part, ".");
+  if (!is_folder(part)) return fvg__fail(c, FVG_E_IO, "%s: cannot make this folder: %s is a file", path, part);
+  if (!can_write(part)) return fvg__fail(c, FVG_E_IO, "%s: cannot write here: %s", part, strerror(errno));
+  return FVG_OK;
 }
 
 /* ---- a text that grows; running out of memory is remembered until the end ---- */
@@ -458,6 +510,92 @@ static fvg_status save_document(document *t, const char *path) {
   fvg__release(t->c, t->text);
   memset(t, 0, sizeof *t);
   return s;
+}
+
+/* A string as JSON has it; bytes that are no UTF-8, which file names may hold, become U+FFFD. */
+static void put_json_string(document *t, const char *text) {
+  const unsigned char *p = (const unsigned char *)text;
+  put(t, "\"");
+  while (*p) {
+    size_t n = fvg__utf8_length(p, strlen((const char *)p));
+    if (!n) put(t, "\\ufffd");
+    else if (*p < 32 || *p == '"' || *p == '\\') put(t, "\\u%04x", *p);
+    else put(t, "%.*s", (int)n, (const char *)p);
+    p += n ? n : 1;
+  }
+  put(t, "\"");
+}
+
+/* ---- pictures that the arguments name ---- */
+/* Files, and in place of folders their pictures; the strings are owned. */
+typedef struct picture_list { char **file; int n, size; } picture_list;
+
+static void pictures_free(fvg_ctx *c, picture_list *x) {
+  int i;
+  for (i = 0; i < x->n; i++) fvg__release(c, x->file[i]);
+  fvg__release(c, x->file);
+  memset(x, 0, sizeof *x);
+}
+
+static fvg_status add_picture(fvg_ctx *c, picture_list *x, const char *folder, const char *name) {
+  if (x->n == x->size) {
+    int size = 2 * x->size + 64;
+    char **more = (char **)fvg__alloc_array(c, (size_t)size, sizeof *more);
+    if (!more) return FVG_E_NOMEM;
+    if (x->n) memcpy(more, x->file, (size_t)x->n * sizeof *more);
+    fvg__release(c, x->file);
+    x->file = more;
+    x->size = size;
+  }
+  x->file[x->n] = *folder ? fvg__path_join(c, folder, name) : fvg__copy_string(c, name);
+  if (!x->file[x->n]) return FVG_E_NOMEM;
+  x->n++;
+  return FVG_OK;
+}
+
+/* The pictures of a folder, sorted; none is an error, for somebody expects some. */
+static fvg_status add_folder(fvg_ctx *c, picture_list *x, const char *folder) {
+  fvg_dataset_desc desc;
+  fvg__left_out left_out;
+  fvg__names names;
+  fvg_status s;
+  int i;
+  memset(&desc, 0, sizeof desc);
+  memset(&left_out, 0, sizeof left_out);
+#ifdef FVGPT_DIRENT
+  desc.list = fvg__list_dirent;
+#endif
+  s = fvg__list(c, &names, &desc, folder, fvg__keep_image, &left_out);
+  if (s) return s;
+  fvg__tell_left_out(c, &left_out, folder);
+  if (!names.n) s = fvg__fail(c, FVG_E_IO, "%s: no pictures in this folder", folder);
+  for (i = 0; !s && i < names.n; i++) s = add_picture(c, x, folder, names.name[i]);
+  fvg__names_free(c, &names);
+  return s;
+}
+
+static fvg_status gather_pictures(fvg_ctx *c, const char *const *argument, int n, picture_list *x) {
+  fvg_status s = FVG_OK;
+  int i;
+  memset(x, 0, sizeof *x);
+  for (i = 0; !s && i < n; i++)
+    s = is_folder(argument[i]) ? add_folder(c, x, argument[i]) : add_picture(c, x, "", argument[i]);
+  return s;
+}
+
+/* One of n pictures had the status s.  Its own fault is told and counted, and the others go on; what is not its own,
+   or that of the only one, ends the command. */
+static fvg_status go_on(fvg_ctx *c, fvg_status s, int n, int *n_bad) {
+  const int its_own = s == FVG_E_IO || s == FVG_E_FORMAT || s == FVG_E_UNSUPPORTED;
+  if (!its_own || n == 1) return s;
+  fvg__log(c, 0, "%s", fvg_error(c));
+  ++*n_bad;
+  return FVG_OK;
+}
+
+static fvg_status end_with_bad(fvg_ctx *c, int n_bad, int n) {
+  if (!n_bad) return FVG_OK;
+  return fvg__fail(c, FVG_E_IO, "%d of %d pictures could not be read, as said above", n_bad, n);
 }
 
 /* ---- info ---- */
@@ -599,28 +737,6 @@ static fvg_status load_view(fvg_clip *m, const char *path, fvg_image *view, floa
   return s;
 }
 
-/* Rows of features as a classifier on l reads them; raw: the image tower's output as it is, not normalised. */
-static fvg_status encode_files(fvg_clip *m, fvg_learner *l, int raw, const char *const *file, int n,
-                               float *features) {
-  size_t width = (size_t)fvg_learner_feature_width(m, l), size = (size_t)m->vision.image_size;
-  size_t pixels = 3 * size * size;
-  float *chw;
-  fvg_image view;
-  fvg_status s = FVG_OK;
-  int i;
-  if (!m->has_vision) return fvg__fail(m->ctx, FVG_E_ARG, "this model has no image tower");
-  chw = (float *)fvg__alloc_array(m->ctx, pixels, sizeof *chw);
-  if (!chw) return FVG_E_NOMEM;
-  for (i = 0; !s && i < n; i++) {
-    s = load_view(m, file[i], &view, chw);
-    if (!s) s = raw ? fvg_clip_encode_images(m, chw, 1, features + (size_t)i * width) :
-                      fvg_learner_encode_images(m, l, chw, 1, features + (size_t)i * width);
-    fvg_image_free(m->ctx, &view);
-  }
-  fvg__release(m->ctx, chw);
-  return s;
-}
-
 /* `images` [N, 3, H, W] of a safetensors file */
 static fvg_status load_pixels(fvg_clip *m, const char *path, fvg_tensor *images) {
   int size = m->vision.image_size;
@@ -647,38 +763,110 @@ static fvg_tensor matrix(float *data, int rows, int cols) {
   return x;
 }
 
-static fvg_status encode(fvg_ctx *c, const options *o) {
+/* The good ones of some pictures to rows of features, and their names behind those in `names`, a JSON list. */
+static fvg_status encode_pictures(fvg_clip *m, const picture_list *x, float *features, int *n_row, document *names,
+                                  int *n_bad) {
+  fvg_ctx *c = m->ctx;
+  size_t size = (size_t)m->vision.image_size;
+  float *chw;
+  fvg_status s = FVG_OK;
+  int i;
+  if (!m->has_vision) return fvg__fail(c, FVG_E_ARG, "this model has no image tower");
+  chw = (float *)fvg__alloc_array(c, 3 * size * size, sizeof *chw);
+  if (!chw) return FVG_E_NOMEM;
+  for (i = 0; !s && i < x->n; i++) {
+    fvg_image view;
+    s = load_view(m, x->file[i], &view, chw);
+    fvg_image_free(c, &view);
+    if (s) { s = go_on(c, s, x->n, n_bad); continue; }
+    s = fvg_clip_encode_images(m, chw, 1, features + (size_t)*n_row * (size_t)m->embed_dim);
+    put(names, *n_row ? ", " : "");
+    put_json_string(names, x->file[i]);
+    ++*n_row;
+  }
+  fvg__release(c, chw);
+  return s;
+}
+
+/* Where the rows of the output come from, as JSON lists for its metadata. */
+static void name_pixels(document *names, const char *file, int n) {
+  char name[1100];
+  int i;
+  for (i = 0; i < n; i++) {
+    snprintf(name, sizeof name, "%.1000s[%d]", file, i);
+    put(names, i ? ", " : "");
+    put_json_string(names, name);
+  }
+}
+
+static fvg_status save_features(fvg_ctx *c, const options *o, float *f, int n_image, float *g, int width,
+                                document *files, document *texts) {
   fvg_named_tensor out[2];
+  fvg_metadata metadata[2];
+  int n_out = 0, i;
+  put(files, "]");
+  put(texts, "[");
+  for (i = 0; i < o->n_text; i++) {
+    put(texts, i ? ", " : "");
+    put_json_string(texts, o->text[i]);
+  }
+  put(texts, "]");
+  if (files->status || texts->status) return FVG_E_NOMEM;
+  if (n_image) {
+    metadata[n_out].key = "image_files";
+    metadata[n_out].value = files->text;
+    out[n_out].name = "image_features";
+    out[n_out++].tensor = matrix(f, n_image, width);
+  }
+  if (o->n_text) {
+    metadata[n_out].key = "texts";
+    metadata[n_out].value = texts->text;
+    out[n_out].name = "text_features";
+    out[n_out++].tensor = matrix(g, o->n_text, width);
+  }
+  return fvg_safetensors_save(c, o->out, out, n_out, metadata, n_out);
+}
+
+static fvg_status encode(fvg_ctx *c, const options *o) {
   fvg_tensor pixels;
-  fvg_clip *m;
+  picture_list pictures;
+  document files, texts;
+  fvg_clip *m = NULL;
   float *f = NULL, *g = NULL;
-  int n_pixels = 0, n_image = 0, n_out = 0;
+  int n_image = 0, n_bad = 0;
   fvg_status s;
   if (!o->out || (!o->pixels && !o->n_image && !o->n_text))
     return fvg__fail(c, FVG_E_ARG, "encode needs --out F.safetensors and something to encode: "
                                    "--pixels, --image or --text");
-  s = open_model(c, o, &m);
   memset(&pixels, 0, sizeof pixels);
+  memset(&files, 0, sizeof files);
+  files.c = c;
+  texts = files;
+  s = gather_pictures(c, o->image, o->n_image, &pictures);
+  if (!s) s = open_model(c, o, &m);
   if (!s && o->pixels) s = load_pixels(m, o->pixels, &pixels);
   if (!s) {
-    n_pixels = pixels.data ? pixels.dim[0] : 0;
-    n_image = n_pixels + o->n_image;
-    f = (float *)fvg__alloc_array(c, (size_t)n_image * (size_t)m->embed_dim + 1, sizeof *f);
+    n_image = pixels.data ? pixels.dim[0] : 0;
+    f = (float *)fvg__alloc_array(c, ((size_t)n_image + (size_t)pictures.n) * (size_t)m->embed_dim + 1, sizeof *f);
     g = (float *)fvg__alloc_array(c, (size_t)o->n_text * (size_t)m->embed_dim + 1, sizeof *g);
     if (!f || !g) s = FVG_E_NOMEM;
   }
-  if (!s && n_pixels) s = fvg_clip_encode_images(m, (const float *)pixels.data, n_pixels, f);
-  if (!s && o->n_image)
-    s = encode_files(m, NULL, 1, o->image, o->n_image, f + (size_t)n_pixels * (size_t)m->embed_dim);
-  if (!s && o->n_text) s = fvg_clip_encode_texts(m, o->text, o->n_text, g);
-  if (!s) {
-    if (n_image) { out[n_out].name = "image_features"; out[n_out++].tensor = matrix(f, n_image, m->embed_dim); }
-    if (o->n_text) { out[n_out].name = "text_features"; out[n_out++].tensor = matrix(g, o->n_text, m->embed_dim); }
-    s = fvg_safetensors_save(c, o->out, out, n_out, NULL, 0);
+
+  put(&files, "[");
+  if (!s && n_image) {
+    s = fvg_clip_encode_images(m, (const float *)pixels.data, n_image, f);
+    name_pixels(&files, o->pixels, n_image);
   }
+  if (!s && pictures.n) s = encode_pictures(m, &pictures, f, &n_image, &files, &n_bad);
+  if (!s && o->n_text) s = fvg_clip_encode_texts(m, o->text, o->n_text, g);
+  if (!s && (n_image || o->n_text)) s = save_features(c, o, f, n_image, g, m->embed_dim, &files, &texts);
+  if (!s) s = end_with_bad(c, n_bad, pictures.n);
+  fvg__release(c, files.text);
+  fvg__release(c, texts.text);
   fvg__release(c, f);
   fvg__release(c, g);
   fvg_tensor_free(c, &pixels);
+  pictures_free(c, &pictures);
   fvg_clip_free(m);
   return s;
 }
@@ -873,15 +1061,45 @@ static fvg_status names_given(fvg_ctx *c, const options *o, char **list, const c
 }
 
 /* ---- classify ---- */
-static void print_scores(const char *file, const char *const *name, int n, float *p, float b, int wide) {
+static void print_scores(const char *file, const char *const *name, int n, float *p, float b, int wide, int top) {
   int shown, i, best;
   print(stdout, "%s\n", file);
-  for (shown = 0; shown < n && shown < 5; shown++) {
+  for (shown = 0; shown < n && shown < top; shown++) {
     for (best = 0, i = 1; i < n; i++) if (p[i] > p[best]) best = i;
     print(stdout, "  %6.2f %%  %-*s\n", 100 * (double)p[best], wide, name[best]);
     p[best] = -1;
   }
   if (b > 0) printf("  weight of plain CLIP b = %.3f\n", (double)b);
+}
+
+/* The good ones of some pictures, each printed as soon as it is scored. */
+static fvg_status classify_pictures(fvg_clip *m, fvg_learner *l, fvg_classifier *k, const picture_list *x,
+                                    const char *const *name, int n, int top) {
+  fvg_ctx *c = m->ctx;
+  const size_t size = (size_t)m->vision.image_size;
+  float *chw = (float *)fvg__alloc_array(c, 3 * size * size, sizeof *chw);
+  float *f = (float *)fvg__alloc_array(c, (size_t)fvg_learner_feature_width(m, l), sizeof *f);
+  float *logits = (float *)fvg__alloc_array(c, (size_t)n, sizeof *logits), b = 0;
+  int i, wide = 1, n_bad = 0;
+  fvg_status s = chw && f && logits ? FVG_OK : FVG_E_NOMEM;
+  for (i = 0; i < n; i++) if ((int)strlen(name[i]) > wide) wide = (int)strlen(name[i]);
+
+  for (i = 0; !s && i < x->n; i++) {
+    fvg_image view;
+    s = load_view(m, x->file[i], &view, chw);
+    fvg_image_free(c, &view);
+    if (s) { s = go_on(c, s, x->n, &n_bad); continue; }
+    s = fvg_learner_encode_images(m, l, chw, 1, f);
+    if (!s) s = fvg_classifier_logits(k, f, 1, logits, &b);
+    if (s) break;
+    c->kernels->softmax(n, logits, 1, logits);
+    print_scores(x->file[i], name, n, logits, b, wide, top);
+  }
+  if (!s) s = end_with_bad(c, n_bad, x->n);
+  fvg__release(c, logits);
+  fvg__release(c, f);
+  fvg__release(c, chw);
+  return s;
 }
 
 static fvg_status classify(fvg_ctx *c, const options *o) {
@@ -890,41 +1108,27 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
   fvg_fvgpt *f = NULL;
   fvg_classifier *k = NULL;
   fvg_weights *settings = NULL;
-  float *features = NULL, *logits = NULL, *b = NULL;
+  picture_list pictures;
   char *list = NULL;
   const char **given = NULL, *const *name;
   fvg_half half = FVG_BASE;
-  int n = 0, i, wide = 1;
+  int n = 0;
   fvg_status s;
   if (!o->n_rest || (!o->classes && (!o->checkpoint || o->trainer)))
     return fvg__fail(c, FVG_E_ARG, "classify needs pictures, and --classes A,B,C or a --checkpoint that tune made");
-  s = open_model(c, o, &m);
+  s = gather_pictures(c, o->rest, o->n_rest, &pictures);
+  if (!s) s = open_model(c, o, &m);
+  if (!s && !m->has_vision) s = fvg__fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);
   if (!s && o->classes) s = names_given(c, o, &list, &given, &n);
   name = given;
   if (!s && o->checkpoint) s = open_checkpoint(m, o, NULL, name, n, &l, &f, &settings);
   if (!s && !o->classes) name = fvg_learner_class_names(l, &n);
   if (!s) s = half_of_names(c, o, l, name, n, &half);
   if (!s) s = fvg_classifier_new(m, &k, branch_of(l, f, half), l, f, template_of(o, settings), name, n);
-  if (!s) {
-    features = (float *)fvg__alloc_array(c, (size_t)o->n_rest * (size_t)fvg_learner_feature_width(m, l),
-                                         sizeof *features);
-    logits = (float *)fvg__alloc_array(c, (size_t)o->n_rest * (size_t)n, sizeof *logits);
-    b = (float *)fvg__alloc_array(c, (size_t)o->n_rest, sizeof *b);
-    if (!features || !logits || !b) s = FVG_E_NOMEM;
-  }
-  if (!s) s = encode_files(m, l, 0, o->rest, o->n_rest, features);
-  if (!s) s = fvg_classifier_logits(k, features, o->n_rest, logits, b);
-  for (i = 0; i < n; i++) if ((int)strlen(name[i]) > wide) wide = (int)strlen(name[i]);
-  for (i = 0; !s && i < o->n_rest; i++) {
-    float *row = logits + (size_t)i * (size_t)n;
-    c->kernels->softmax(n, row, 1, row);
-    print_scores(o->rest[i], name, n, row, b[i], wide);
-  }
-  fvg__release(c, b);
-  fvg__release(c, logits);
-  fvg__release(c, features);
+  if (!s) s = classify_pictures(m, l, k, &pictures, name, n, o->top);
   fvg__release(c, given);
   fvg__release(c, list);
+  pictures_free(c, &pictures);
   fvg_classifier_free(k);
   fvg_weights_close(settings);
   fvg_fvgpt_free(f);
@@ -962,33 +1166,41 @@ static fvg_status save_overlay(fvg_ctx *c, const fvg_image *view, const float *m
   return s;
 }
 
-/* Both maps of one picture, and a line with its score. */
-static fvg_status attend_file(fvg_clip *m, fvg_learner *l, fvg_classifier *k, int label, const char *file,
-                              const char *folder, const char *name) {
+/* Both maps of a picture, and a line with its score. */
+static fvg_status attend_view(fvg_clip *m, fvg_learner *l, fvg_classifier *k, int label, const fvg_image *view,
+                              const float *chw, const char *file, const char *folder, const char *name) {
   fvg_ctx *c = m->ctx;
   size_t pixels = (size_t)m->vision.image_size * (size_t)m->vision.image_size;
-  float *chw = (float *)fvg__alloc_array(c, 3 * pixels, sizeof *chw);
   float *map = (float *)fvg__alloc_array(c, pixels, sizeof *map);
   float *f = (float *)fvg__alloc_array(c, (size_t)fvg_learner_feature_width(m, l), sizeof *f);
   float *logits = (float *)fvg__alloc_array(c, (size_t)k->n_class, sizeof *logits);
   char grad_cam[1400], attention[1400];
-  fvg_image view;
-  fvg_status s = FVG_OK;
-  memset(&view, 0, sizeof view);
-  if (!chw || !map || !f || !logits) s = FVG_E_NOMEM;
-  if (!s) s = load_view(m, file, &view, chw);
+  fvg_status s = map && f && logits ? FVG_OK : FVG_E_NOMEM;
   if (!s) s = fvg_learner_encode_images(m, l, chw, 1, f);
   if (!s) s = fvg_classifier_logits(k, f, 1, logits, NULL);
   if (!s) s = fvg_attention_map(k, chw, label, FVG_GRAD_CAM, map);
-  if (!s) s = save_overlay(c, &view, map, folder, name, "gradcam", grad_cam, sizeof grad_cam);
+  if (!s) s = save_overlay(c, view, map, folder, name, "gradcam", grad_cam, sizeof grad_cam);
   if (!s) s = fvg_attention_map(k, chw, label, FVG_CLS_ATTENTION, map);
-  if (!s) s = save_overlay(c, &view, map, folder, name, "attention", attention, sizeof attention);
+  if (!s) s = save_overlay(c, view, map, folder, name, "attention", attention, sizeof attention);
   if (!s) print(stdout, "%s  %.4f  %s\n", file, (double)logits[label], grad_cam);
-  fvg_image_free(c, &view);
   fvg__release(c, logits);
   fvg__release(c, f);
   fvg__release(c, map);
-  fvg__release(c, chw);
+  return s;
+}
+
+/* The same for one of n files; a bad one is counted. */
+static fvg_status attend_file(fvg_clip *m, fvg_learner *l, fvg_classifier *k, int label, const char *file,
+                              const char *folder, const char *name, int n, int *n_bad) {
+  size_t size = (size_t)m->vision.image_size;
+  float *chw = (float *)fvg__alloc_array(m->ctx, 3 * size * size, sizeof *chw);
+  fvg_image view;
+  fvg_status s;
+  if (!chw) return FVG_E_NOMEM;
+  s = load_view(m, file, &view, chw);
+  s = s ? go_on(m->ctx, s, n, n_bad) : attend_view(m, l, k, label, &view, chw, file, folder, name);
+  fvg_image_free(m->ctx, &view);
+  fvg__release(m->ctx, chw);
   return s;
 }
 
@@ -1026,27 +1238,32 @@ static fvg_status attend(fvg_ctx *c, const options *o) {
   fvg_fvgpt *f = NULL;
   fvg_classifier *k = NULL;
   fvg_weights *settings = NULL;
+  picture_list pictures;
   char *text = NULL, (*name)[NAME_BYTES] = NULL;
-  int i, label = 0;
+  int i, label = 0, n_bad = 0;
   fvg_status s;
   if (!o->n_text || !o->out || !*o->out || !o->n_rest)
     return fvg__fail(c, FVG_E_ARG, "attend needs --text STR, --out DIR and pictures");
   if (o->n_text > 1)
     return fvg__fail(c, FVG_E_ARG, "attend takes one --text, there are %d; run it once for each", o->n_text);
   if (strlen(o->out) > 1000) return fvg__fail(c, FVG_E_ARG, "--out: the path is too long");
-  s = open_model(c, o, &m);
+  s = gather_pictures(c, o->rest, o->n_rest, &pictures);
+  if (!s) s = check_out_folder(c, o->out);
+  if (!s) s = open_model(c, o, &m);
   if (!s && !m->has_vision) s = fvg__fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);
   if (!s && o->checkpoint) s = open_checkpoint(m, o, NULL, &o->text[0], 1, &l, &f, &settings);
   if (!s) {
     text = fvg__copy_string(c, o->text[0]);
-    name = (char (*)[NAME_BYTES])fvg__alloc_array(c, (size_t)o->n_rest, sizeof *name);
+    name = (char (*)[NAME_BYTES])fvg__alloc_array(c, (size_t)pictures.n, sizeof *name);
     s = text && name ? attend_classifier(m, o, text, l, f, settings, &k, &label) : FVG_E_NOMEM;
   }
   if (!s) s = make_folders(c, o->out);
-  for (i = 0; !s && i < o->n_rest; i++) {
-    name_of(o->rest[i], (const char (*)[NAME_BYTES])name, i, name[i]);
-    s = attend_file(m, l, k, label, o->rest[i], o->out, name[i]);
+  for (i = 0; !s && i < pictures.n; i++) {
+    name_of(pictures.file[i], (const char (*)[NAME_BYTES])name, i, name[i]);
+    s = attend_file(m, l, k, label, pictures.file[i], o->out, name[i], pictures.n, &n_bad);
   }
+  if (!s) s = end_with_bad(c, n_bad, pictures.n);
+  pictures_free(c, &pictures);
   fvg__release(c, name);
   fvg__release(c, text);
   fvg_classifier_free(k);

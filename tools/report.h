@@ -555,22 +555,28 @@ static void name_study(study *x) {
   snprintf(x->name, sizeof x->name, "%.*s", (int)(end - start), start);
 }
 
-static fvg_status study_new(study *x, fvg_clip *m, const options *o, int i) {
-  fvg_ctx *c = m->ctx;
+/* The runs and their data set, both looked through before anything is measured. */
+static fvg_status study_open(study *x, fvg_clip *m, const options *o, int i) {
   options one = *o;
-  size_t values;
-  int run, bin, most = 0;
   fvg_status s;
   one.data = o->all_data[i];
   x->m = m;
   x->runs = o->runs[i];
   s = read_runs(x);
-  if (!s) s = open_data(c, &one, &x->d);
-  if (s) return s;
+  if (!s) s = open_data(m->ctx, &one, &x->d);
+  return s ? s : fvg_dataset_check(&x->d, FVG_CHECK_TEST | FVG_CHECK_MASKS, o->skip_bad);
+}
+
+static fvg_status study_new(study *x, fvg_clip *m, const options *o) {
+  fvg_ctx *c = m->ctx;
+  size_t values;
+  int run, bin, most = 0;
+  fvg_status s;
   name_study(x);
   x->n_base = fvg_half_classes(x->d.n_class, FVG_BASE, &run);
   x->n_new = x->d.n_class - x->n_base;
   s = choose_items(x);
+  if (!s) s = fvg__survey_masks(&x->d, &x->items);
   values = (size_t)x->items.n * (size_t)m->embed_dim;
   x->f = (float *)fvg__alloc_array(c, 3 * values + (size_t)x->items.n, sizeof *x->f);
   x->shown = (shown *)fvg__alloc_array(c, (size_t)o->pictures + 2, sizeof *x->shown);

@@ -531,8 +531,10 @@ static fvg_status report(fvg_ctx *c, const options *o) {
   folder_lock lock;
   fvg_clip *m = NULL;
   study *x;
+  findings f;
   fvg_status s;
   int i;
+  memset(&f, 0, sizeof f);
   if (!o->n_data || !o->n_runs || !o->out || !*o->out)
     return fvg__fail(c, FVG_E_ARG, "report needs --data ROOT, --runs RUNS and --out DIR");
   if (o->n_data != o->n_runs)
@@ -550,7 +552,10 @@ static fvg_status report(fvg_ctx *c, const options *o) {
   s = x ? open_model(c, o, &m) : FVG_E_NOMEM;
   if (!s && !(m->has_vision && m->has_text))
     s = fvg__fail(c, FVG_E_ARG, "%s: report needs a model with both towers", o->model);
-  for (i = 0; !s && i < o->n_runs; i++) s = study_new(&x[i], m, o, i);
+  if (!s) s = found(c, &f, check_out_folder(c, o->out));
+  for (i = 0; !s && i < o->n_runs; i++) s = found(c, &f, study_open(&x[i], m, o, i));
+  if (!s) s = end_findings(c, &f);
+  for (i = 0; !s && i < o->n_runs; i++) s = study_new(&x[i], m, o);
   if (!s) s = make_folders(c, o->out);
   if (!s && !lock.file) s = lock_folder(c, &lock, o->out);
   if (!s) s = write_report(c, o, x, json);

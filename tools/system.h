@@ -109,6 +109,15 @@ static int is_slash(char ch) {
   return ch == '/';
 }
 
+/* Into an existing folder. */
+static int can_write(const char *path) {
+#ifdef _WIN32
+  return !_access(path, 2);
+#else
+  return !access(path, W_OK);
+#endif
+}
+
 /* All folders of a path. */
 static fvg_status make_folders(fvg_ctx *c, const char *path) {
   char part[1200];

@@ -92,48 +92,131 @@ static fvg_status run_backbone(tuning *t, int row, int run, const fvg_items *ite
   return s;
 }
 
-/* Fewer images than shots are used as they are; a class without any cannot be learned. */
-static fvg_status check_shots(tuning *t, const fvg_items *items, const char *const *class_name, int n_class,
-                              int warn) {
+/* The pictures that a seed trains on: the draw of all classes, and of it those of the half that is tuned. */
+static fvg_status draw(const tuning *t, const fvg_dataset *d, int shots, int seed, fvg_items *items) {
   fvg_ctx *c = t->m->ctx;
-  int label, i, fewest = t->at->shots, poorest = 0;
+  fvg_items few;
+  fvg_status s = fvg_items_few_shot(c, &few, &d->train, d->n_class, shots, (uint64_t)seed, NULL);
+  memset(items, 0, sizeof *items);
+  if (!s) s = fvg_items_half(c, items, &few, d->n_class, t->train_half);
+  fvg_items_free(c, &few);
+  return s;
+}
+
+static fvg_status run_seed(tuning *t, int run) {
+  fvg_ctx *c = t->m->ctx;
+  int first, n_class = fvg_half_classes(t->d.n_class, t->train_half, &first), row, i;
+  const char *const *class_name = (const char *const *)t->d.class_name + first;
+  float *plain[MAX_TESTS];
+  fvg_items items;
+  fvg_status s = draw(t, &t->d, t->at->shots, t->seed[run], &items);
+  for (i = 0; i < t->n_test; i++) plain[i] = t->test[i].f;
+  if (!s) s = test_row(t, 0, run, plain, NULL, NULL);
+  for (row = 1; !s && row < t->n_row; row++)
+    if (t->row[row].backbone < 0) s = run_backbone(t, row, run, &items, class_name, n_class);
+  fvg_items_free(c, &items);
+  return s;
+}
+
+/* ---- what is checked before the first picture is encoded ---- */
+/* Fewer images than shots are used as they are; a class without any cannot be learned. */
+static fvg_status check_shots(const tuning *t, const table_entry *e, const fvg_items *items, int warn) {
+  fvg_ctx *c = t->m->ctx;
+  const fvg_dataset *d = &t->set[e->set];
+  int label, i, first, n_class = fvg_half_classes(d->n_class, t->train_half, &first);
+  int fewest = e->shots, poorest = 0;
   for (label = 0; label < n_class; label++) {
     int n = 0;
     for (i = 0; i < items->n; i++) n += items->item[i].label == label;
     if (n < fewest) { fewest = n; poorest = label; }
   }
   if (fewest == 0)
-    return fvg__fail(c, FVG_E_ARG, "%s: class \"%s\" has no training images", t->d.root, class_name[poorest]);
-  if (fewest < t->at->shots && warn)
+    return fvg__fail(c, FVG_E_ARG, "%s: class \"%s\" has no training images", d->root, d->class_name[first + poorest]);
+  if (fewest < e->shots && warn)
     fvg__log(c, 0, "%s: class \"%s\" has only %d training images for %d shots; all of them are used",
-             t->d.root, class_name[poorest], fewest, t->at->shots);
+             d->root, d->class_name[first + poorest], fewest, e->shots);
+  if (t->o->calibration && n_class < 4)
+    return fvg__fail(c, FVG_E_ARG, "--calibration crossfit and guarded need two classes in each half of the base "
+                                   "classes; there are %d", n_class);
   return FVG_OK;
 }
 
-static fvg_status run_seed(tuning *t, int run) {
+/* Adds the items of `more` to `all`. */
+static fvg_status add_items(fvg_ctx *c, fvg_items *all, const fvg_items *more) {
+  fvg_item *item = (fvg_item *)fvg__alloc_array(c, (size_t)all->n + (size_t)more->n, sizeof *item);
+  if (!item) return FVG_E_NOMEM;
+  if (all->n) memcpy(item, all->item, (size_t)all->n * sizeof *item);
+  if (more->n) memcpy(item + all->n, more->item, (size_t)more->n * sizeof *item);
+  fvg__release(c, all->item);
+  all->item = item;
+  all->n += more->n;
+  return FVG_OK;
+}
+
+static int compare_items(const void *a, const void *b) {
+  return strcmp(((const fvg_item *)a)->path, ((const fvg_item *)b)->path);
+}
+
+/* Class counts of everything that trains on a data set, and the masks of all of it, each once. */
+static fvg_status check_draws(const tuning *t, int set, findings *f) {
   fvg_ctx *c = t->m->ctx;
-  int first, n_class = fvg_half_classes(t->d.n_class, t->train_half, &first), row, i, masks = 0;
-  const char *const *class_name = (const char *const *)t->d.class_name + first;
-  float *plain[MAX_TESTS];
-  fvg_items few, items;
-  fvg_status s;
-  memset(&few, 0, sizeof few);
-  memset(&items, 0, sizeof items);
-  for (i = 0; i < t->n_test; i++) plain[i] = t->test[i].f;
+  fvg_items all, items;
+  int e, run, row, masks = 0, i, kept = 0;
+  fvg_status s = FVG_OK;
+  memset(&all, 0, sizeof all);
   for (row = 0; row < t->n_row; row++) masks |= needs_masks(&t->row[row]);
-  s = fvg_items_few_shot(c, &few, &t->d.train, t->d.n_class, t->at->shots, (uint64_t)t->seed[run], NULL);
-  if (!s) s = fvg_items_half(c, &items, &few, t->d.n_class, t->train_half);
-  if (!s) s = check_shots(t, &items, class_name, n_class, run == 0);
-  if (!s && t->o->calibration && n_class < 4)
-    s = fvg__fail(c, FVG_E_ARG, "--calibration crossfit and guarded need two classes in each half of the base "
-                                "classes; there are %d", n_class);
-  if (!s && masks) s = fvg__check_masks(&t->d, &items);                /* before stage 1's work, not after it */
-  if (!s) s = test_row(t, 0, run, plain, NULL, NULL);
-  for (row = 1; !s && row < t->n_row; row++)
-    if (t->row[row].backbone < 0) s = run_backbone(t, row, run, &items, class_name, n_class);
-  fvg_items_free(c, &items);
-  fvg_items_free(c, &few);
+  for (e = 0; !s && e < t->n_entry; e++) {
+    if (t->entry[e].set != set) continue;
+    for (run = 0; !s && run < t->n_seed; run++) {
+      s = draw(t, &t->set[set], t->entry[e].shots, t->seed[run], &items);
+      if (!s && run == 0) s = found(c, f, check_shots(t, &t->entry[e], &items, 1));
+      if (!s) s = add_items(c, &all, &items);
+      fvg_items_free(c, &items);
+    }
+  }
+  if (!s && all.n) qsort(all.item, (size_t)all.n, sizeof *all.item, compare_items);
+  for (i = 0; i < all.n; i++)
+    if (!kept || strcmp(all.item[i].path, all.item[kept - 1].path)) all.item[kept++] = all.item[i];
+  all.n = kept;
+  if (!s && masks && all.n) s = found(c, f, fvg__check_masks(&t->set[set], &all));
+  fvg_items_free(c, &all);
   return s;
+}
+
+/* The folders of an entry's rows and seeds. */
+static fvg_status check_outputs(const tuning *t, findings *f) {
+  char path[1300];
+  int e, row, run;
+  fvg_status s = found(t->m->ctx, f, check_out_folder(t->m->ctx, t->o->out));
+  if (s || f->status) return s;
+  for (e = 0; e < t->n_entry; e++)
+    for (row = 1; row < t->n_row; row++)
+      for (run = 0; !s && run < t->n_seed; run++) {
+        snprintf(path, sizeof path, "%s%s%s/%s/seed%d", t->o->out, t->n_entry > 1 ? "/" : "",
+                 t->n_entry > 1 ? t->entry[e].key : "", t->row[row].name, t->seed[run]);
+        s = found(t->m->ctx, f, check_out_folder(t->m->ctx, path));
+      }
+  return s;
+}
+
+/* Everything cheap, all of it even when some is wrong: a run takes hours, and its files are mended in one go. */
+static fvg_status check_run(tuning *t) {
+  fvg_ctx *c = t->m->ctx;
+  int row, masks = 0, i;
+  findings f;
+  fvg_status s;
+  memset(&f, 0, sizeof f);
+  for (row = 0; row < t->n_row; row++) if (needs_masks(&t->row[row])) masks = FVG_CHECK_MASKS;
+  s = check_outputs(t, &f);
+  for (i = 0; !s && i < t->n_set; i++) {
+    fvg_status files = fvg_dataset_check(&t->set[i], FVG_CHECK_TRAIN | masks, t->o->skip_bad);
+    s = found(c, &f, files);
+    if (!s) s = found(c, &f, fvg_dataset_check(&t->set[i], FVG_CHECK_VAL | FVG_CHECK_TEST, t->o->skip_bad));
+    if (!s && !files) s = check_draws(t, i, &f);
+  }
+  for (i = 0; !s && i < t->n_target; i++)
+    s = found(c, &f, fvg_dataset_check(&t->target[i], FVG_CHECK_TEST, t->o->skip_bad));
+  return s ? s : end_findings(c, &f);
 }
 
 /* ---- tune ---- */
@@ -146,11 +229,11 @@ static fvg_status add_test(tuning *t, const fvg_dataset *d, fvg_half half, const
 }
 
 /* The data sets of --transfer-to: roots, or names under --dataset-root. */
-static fvg_status add_targets(tuning *t) {
+static fvg_status open_targets(tuning *t) {
   const char *at = t->o->transfer_to;
   fvg_status s = FVG_OK;
   while (!s && at && *at) {
-    char name[1000], key[KEY_BYTES];
+    char name[1000];
     size_t n = strcspn(at, ",");
     fvg_dataset *d = &t->target[t->n_target];
     if (n >= sizeof name || t->n_target == MAX_TESTS - 1)
@@ -158,31 +241,48 @@ static fvg_status add_targets(tuning *t) {
                        MAX_TESTS - 1);
     memcpy(name, at, n);
     name[n] = 0;
-    key_of_path(name, key, sizeof key);
+    key_of_path(name, t->target_name[t->n_target], KEY_BYTES);
     s = t->o->dataset_root ? open_root(t->m->ctx, t->o, t->o->dataset_root, name, d) :
                              open_root(t->m->ctx, t->o, name, NULL, d);
     if (!s) t->n_target++;
-    if (!s) s = add_test(t, d, FVG_ALL, key, 0);
     at += n + (at[n] == ',');
   }
   return s;
 }
 
+/* All data sets of the run, each once. */
+static fvg_status open_sets(tuning *t) {
+  fvg_status s = FVG_OK;
+  int e;
+  for (e = 0; !s && e < t->n_entry; e++) {
+    if (t->entry[e].set < t->n_set) continue;
+    s = open_root(t->m->ctx, t->o, t->entry[e].root, t->entry[e].dataset, &t->set[t->n_set]);
+    if (!s) t->n_set++;
+  }
+  return s ? s : open_targets(t);
+}
+
+static void close_sets(tuning *t) {
+  int i;
+  for (i = 0; i < t->n_target; i++) fvg_dataset_free(&t->target[i]);
+  for (i = 0; i < t->n_set; i++) fvg_dataset_free(&t->set[i]);
+}
+
 static fvg_status open_entry(tuning *t, const table_entry *e) {
-  fvg_ctx *c = t->m->ctx;
   fvg_status s;
+  int i;
   t->at = e;
+  t->d = t->set[e->set];
   if (t->n_entry > 1) snprintf(t->out, sizeof t->out, "%s/%s", t->o->out, e->key);
   else snprintf(t->out, sizeof t->out, "%s", t->o->out);
-  s = open_root(c, t->o, e->root, e->dataset, &t->d);
-  if (!s) s = make_folders(c, t->out);
+  s = make_folders(t->m->ctx, t->out);
   if (!s) remove_temporaries(t->out);
   if (!s && t->train_half == FVG_BASE) {
     s = add_test(t, &t->d, FVG_BASE, "base", 1);
     if (!s) s = add_test(t, &t->d, FVG_NEW, "new", 0);
   } else if (!s) {
     s = add_test(t, &t->d, FVG_ALL, t->o->transfer_to ? "source" : "all", 1);
-    if (!s) s = add_targets(t);
+    for (i = 0; !s && i < t->n_target; i++) s = add_test(t, &t->target[i], FVG_ALL, t->target_name[i], 0);
   }
   return s;
 }
@@ -193,9 +293,6 @@ static void close_entry(tuning *t) {
   fvg_views_free(t->views);
   t->views = NULL;
   for (i = 0; i < t->n_test; i++) test_free(c, &t->test[i]);
-  for (i = 0; i < t->n_target; i++) fvg_dataset_free(&t->target[i]);
-  fvg_dataset_free(&t->d);
-  memset(&t->d, 0, sizeof t->d);
   for (i = 0; i < t->n_row; i++)
     for (k = 0; k < t->n_seed; k++) {
       fvg__release(c, t->curve[i][k]);
@@ -221,7 +318,7 @@ static fvg_status tune_all(tuning *t) {
   fvg_status s = FVG_OK;
   int e, run;
   for (e = 0; !s && e < t->n_entry; e++) {
-    t->n_test = t->n_target = 0;
+    t->n_test = 0;
     s = open_entry(t, &t->entry[e]);
     if (!s) s = print_settings(t);
     for (run = 0; !s && run < t->n_seed; run++) s = run_seed(t, run);
@@ -255,8 +352,11 @@ static fvg_status tune(fvg_ctx *c, const options *o) {
   if (!s) s = parse_entries(t, c);
   if (!s) s = lock_out(t, c);
   if (!s) s = open_model(c, o, &t->m);
+  if (!s) s = open_sets(t);
+  if (!s) s = check_run(t);
   if (!s) remove_temporaries(o->out);
   if (!s) s = tune_all(t);
+  close_sets(t);
   for (e = 0; e <= MAX_ENTRIES; e++) unlock_folder(&t->lock[e]);
   fvg_clip_free(t->m);
   fvg__release(c, t);

@@ -16,6 +16,7 @@ typedef struct table_row {
 typedef struct table_entry {
   char key[KEY_BYTES + 16];                         /* its folder in --out when there are several */
   const char *root, *dataset;
+  int set;                                          /* its number in tuning.set; shots share a data set */
   int shots;
 } table_entry;
 
@@ -27,12 +28,15 @@ typedef struct tuning {
   int n_row, n_entry, seed[MAX_SEEDS], n_seed;
   folder_lock lock[MAX_ENTRIES + 1];
   fvg_views_desc augment;
+  fvg_dataset set[MAX_ENTRIES], target[MAX_TESTS];  /* open and checked before the first entry begins */
+  char target_name[MAX_TESTS][KEY_BYTES];
+  int n_set, n_target;
   /* of the entry at work */
   char out[1100];
   const table_entry *at;
-  fvg_dataset d, target[MAX_TESTS];
+  fvg_dataset d;                                    /* one of set, which keeps what it owns */
   test_set test[MAX_TESTS];
-  int n_test, n_target;
+  int n_test;
   fvg_half train_half;
   double result[MAX_ROWS][MAX_SEEDS][MAX_TESTS];
   char *curve[MAX_ROWS][MAX_SEEDS];                 /* losses per epoch as text: numbers with blanks between */
@@ -198,6 +202,7 @@ static fvg_status add_entry(tuning *t, fvg_ctx *c, const char *root, const char 
   e->root = root;
   e->dataset = dataset;
   e->shots = shots;
+  if (t->n_entry) e->set = e[-1].set + (e[-1].root != root || e[-1].dataset != dataset);
   for (i = 0; i < t->n_entry; i++)
     if (!strcmp(t->entry[i].key, e->key))
       return fvg__fail(c, FVG_E_ARG, "two data sets are called %s; their folders in --out would be the same", e->key);
