@@ -1096,6 +1096,489 @@ static void test_published_masks(fvg_ctx *c) {
   fvg_dataset_free(&d);
 }
 
+/* ---- what in a mask is foreground ---- */
+/* Masks of 4 x 4 pixels by letters, and what they must become, or the refusal. */
+typedef struct written_mask { const char *what, *rows, *alpha, *want, *says; } written_mask;
+
+static uint32_t colour_of(char letter) {
+  static const struct { char letter; uint32_t colour; } known[] = {
+    {'k', 0}, {'w', 0xFFFFFF}, {'1', 0x010101}, {'2', 0x020202}, {'3', 0x030303}, {'7', 0x070707}, {'f', 0x0F0F0F},
+    {'m', 0x7F7F7F}, {'h', 0x808080}, {'g', 0xC8C8C8}, {'r', 0x800000}, {'n', 0x008000}, {'p', 0xC08080},
+    {'v', 0xE0E0C0}, {'y', 0xFFFF00}, {'u', 0x440154}, {'j', 0xFDE725}, {'d', 0x404080}};
+  size_t i;
+  for (i = 0; known[i].letter != letter; i++) {}
+  return known[i].colour;
+}
+
+/* Grey PGM, RGB PPM, or PNG with alpha ('.' transparent, '#' opaque, 'h' a third). */
+static void write_mask(fvg_ctx *c, const char *root, const written_mask *m) {
+  uint8_t pixels[64];
+  fvg_image image;
+  char path[300];
+  int i, grey = 1;
+  memset(&image, 0, sizeof image);
+  for (i = 0; i < 16; i++) if (colour_of(m->rows[i]) % 0x010101u) grey = 0;
+  image.width = image.height = 4;
+  image.channels = m->alpha ? 4 : grey ? 1 : 3;
+  image.pixels = pixels;
+  for (i = 0; i < 16; i++) {
+    uint32_t colour = colour_of(m->rows[i]);
+    uint8_t *p = pixels + i * image.channels;
+    p[0] = (uint8_t)(colour >> 16);
+    if (image.channels < 3) continue;
+    p[1] = (uint8_t)(colour >> 8);
+    p[2] = (uint8_t)colour;
+    if (m->alpha) p[3] = (uint8_t)(m->alpha[i] == '#' ? 255 : m->alpha[i] == 'h' ? 85 : 0);
+  }
+  snprintf(path, sizeof path, "%s/mask/a/x.png", root);
+  remove(path);
+  snprintf(path, sizeof path, "%s/mask/a/x.pgm", root);
+  remove(path);
+  if (image.channels == 1) { write_grey(path, 4, 4, pixels); return; }
+  strcpy(strrchr(path, '.'), m->alpha ? ".png" : ".ppm");
+  check(fvg_image_save(c, &image, path) == FVG_OK, "masks: written");
+  if (!m->alpha) {                                                   /* listed by content, whatever it is called    */
+    char png[300];
+    snprintf(png, sizeof png, "%s/mask/a/x.png", root);
+    remove(png);
+    rename(path, png);
+  }
+}
+
+static int read_mask(fvg_ctx *c, const char *root, fvg_mask_reading reading, const char *want, const char *words) {
+  fvg_dataset_desc desc;
+  fvg_dataset d;
+  fvg_image image, mask;
+  fvg_status s;
+  int ok;
+  memset(&desc, 0, sizeof desc);
+  desc.root = root;
+  desc.mask_reading = reading;
+  if (fvg_dataset_open(c, &d, &desc)) return 0;
+  s = fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0);
+  ok = want ? s == FVG_OK && mask_is(&mask, 4, 4, want)
+            : s == FVG_E_FORMAT && says(c, "/mask/a/x.p", words) && is_zero(&mask, sizeof mask);
+  if (want && s) printf("  %s\n", fvg_error(c));
+  if (!s) { fvg_image_free(c, &image); fvg_image_free(c, &mask); }
+  fvg_dataset_free(&d);
+  return ok;
+}
+
+#define MASKED BASE "/masked"
+#define CUT ".....##..##....."
+
+static void test_mask_readings(fvg_ctx *c) {
+  static const written_mask cases[] = {
+    {"0 and 255", "kkkkkwwkkwwkkkkk", NULL, CUT, NULL},
+    {"a soft one", "kfmfkwwhkgwmkfkk", NULL, ".....###.##.....", NULL},
+    {"0 and 1", "kkkkk11kk11kkkkk", NULL, CUT, NULL},
+    {"0 and 15", "kkkkkffkkffkkkkk", NULL, CUT, NULL},
+    {"0 and 127", "kkkkkmmkkmmkkkkk", NULL, CUT, NULL},
+    {"0 and 128", "kkkkkhhkkhhkkkkk", NULL, CUT, NULL},
+    {"three labels", "kkkkk12kk73kkkkk", NULL, CUT, NULL},
+    {"labels with VOC's border 255", "kwkkkffkkffkffff", NULL, ".....##..##.####", NULL},
+    {"all 1", "1111111111111111", NULL, "################", NULL},
+    {"all black", "kkkkkkkkkkkkkkkk", NULL, "................", NULL},
+    {"all white", "wwwwwwwwwwwwwwww", NULL, "################", NULL},
+    {"a trimap of 1 and 2", "2222211221122222", NULL, CUT, NULL},
+    {"a trimap with its border", "2332311331132332", NULL, CUT, NULL},
+    {"VOC: one dark class", "kkkkkrrkkrrkkkkk", NULL, CUT, NULL},
+    {"VOC: dark and light classes", "kkkkkpnkkrpkkkkk", NULL, CUT, NULL},
+    {"VOC: and their border", "vvvvvrrvvrrvvkkk", NULL, CUT, NULL},
+    {"two colours, dark and light", "uuuuujjuujjuuuuu", NULL, CUT, NULL},
+    {"dark and light without black", "fffffggffggfffff", NULL, CUT, NULL},
+    {"every pixel 7", "7777777777777777", NULL, NULL, "every pixel has the same value"},
+    {"1 and 7", "1111177117711111", NULL, NULL, "no black"},
+    {"white beside colours", "kkkkkwwkkrrkkkkk", NULL, NULL, "white beside other colours"},
+    {"colours without black", "rrrrrnnrrnnrrrrr", NULL, NULL, "no black"},
+    {"labels or a border", "kkwwkffkkffkwwkk", NULL, NULL, "may be labels beside 255"},
+    {"labels or soft", "kkkkkffkkggkkkkk", NULL, NULL, "labels, or a soft mask"}
+  };
+  static const unsigned char grey[16] = {9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 1, 2, 3, 4, 5, 6};
+  char what[100];
+  size_t i;
+  write_grey(MASKED "/a/x.pgm", 4, 4, grey);
+  write_text(MASKED "/split.json", "{\"train\": [[\"a/x.pgm\", 0, \"x\"]], \"test\": []}");
+  write_grey(MASKED "/mask/a/x.pgm", 4, 4, grey);
+  for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+    write_mask(c, MASKED, &cases[i]);
+    snprintf(what, sizeof what, "masks: %s", cases[i].what);
+    check(read_mask(c, MASKED, FVG_MASK_AUTO, cases[i].want, cases[i].says), what);
+  }
+  write_mask(c, MASKED, &cases[23]);
+  check(read_mask(c, MASKED, FVG_MASK_GREY, ".........##.....", NULL), "masks: told to be grey");
+  check(read_mask(c, MASKED, FVG_MASK_LABELS, CUT, NULL), "masks: told to be labels");
+  check(read_mask(c, MASKED, FVG_MASK_INVERTED, "#########..#####", NULL), "masks: told to be inverted");
+  check(read_mask(c, MASKED, FVG_MASK_ALPHA, NULL, "no alpha channel"), "masks: told of an alpha channel that is none");
+}
+
+#ifdef FVGPT_STB_IMAGE
+static void test_mask_alpha(fvg_ctx *c) {
+  static const written_mask cases[] = {
+    {"alpha: a cut-out of one colour", "kkkkkkkkkkkkkkkk", CUT, CUT, NULL},
+    {"alpha: a cut-out in colours", "rnpydrnpydrnpydr", CUT, CUT, NULL},
+    {"alpha: white where it is opaque", "kkkkkwwkkwwkkkkk", CUT, CUT, NULL},
+    {"alpha: opaque all over", "kkkkkwwkkwwkkkkk", "################", CUT, NULL},
+    {"alpha: a veil", "wwwwwwwwwwwwwwww", ".....hh..hh.....", CUT, NULL},
+    {"alpha: two masks", "wwwwkkkkkkkkkkkk", CUT, NULL, "two different masks"}
+  };
+  char what[100];
+  size_t i;
+  for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+    write_mask(c, MASKED, &cases[i]);
+    snprintf(what, sizeof what, "masks: %s", cases[i].what);
+    check(read_mask(c, MASKED, FVG_MASK_AUTO, cases[i].want, cases[i].says), what);
+  }
+  check(read_mask(c, MASKED, FVG_MASK_ALPHA, CUT, NULL), "masks: told to be alpha");
+  remove(MASKED "/mask/a/x.png");
+}
+#endif
+
+/* Pictures of many values: JPEG and soft masks are cut at half, photographs are no masks. */
+static void test_mask_many(fvg_ctx *c) {
+  static uint8_t pixels[64 * 64 * 3];
+  const char *why = NULL;
+  fvg_image m;
+  int i, k;
+  (void)c;
+  m.width = m.height = 64;
+  m.channels = 1;
+  m.pixels = pixels;
+  for (i = 0; i < 64 * 64; i++) pixels[i] = (uint8_t)(i % 100);
+  check(fvg__meaning_of(&m, 0, &why) == FVG_MASK_GREY && !why, "masks: a soft one that is dark stays dark");
+  for (i = 0; i < 64 * 64; i++) pixels[i] = (uint8_t)(i % 4);
+  check(fvg__meaning_of(&m, 1, &why) == FVG_MASK_GREY && !why, "masks: JPEG's noise is no label");
+  check(fvg__meaning_of(&m, 0, &why) == FVG_MASK_LABELS && !why, "masks: the same values in PNG are");
+  for (i = 0; i < 64 * 64; i++) pixels[i] = (uint8_t)(i == 77 ? 3 : i > 2000 ? 255 : 0);
+  check(fvg__meaning_of(&m, 0, &why) == FVG_MASK_GREY && !why, "masks: a speck beside white is no label");
+  m.channels = 3;
+  for (i = 0; i < 64 * 64; i++)
+    for (k = 0; k < 3; k++) pixels[3 * i + k] = (uint8_t)((i % 64 < 32 ? 230 : 10) + i % 9 + k);
+  check(fvg__meaning_of(&m, 1, &why) == FVG_MASK_GREY && !why, "masks: a tinge of JPEG is no colour");
+  for (i = 0; i < 64 * 64; i++)
+    for (k = 0; k < 3; k++) pixels[3 * i + k] = (uint8_t)(i * (k + 1));
+  check(fvg__meaning_of(&m, 0, &why) == FVG_MASK_GREY && why && strstr(why, "many colours"), "masks: a photograph");
+  why = NULL;
+  check(fvg__meaning_of(&m, 1, &why) == FVG_MASK_GREY && why && strstr(why, "many colours"), "masks: and as JPEG");
+}
+
+static void test_mask_sides(fvg_ctx *c) {
+  static const struct { int w, h; const char *says; int stretched; } cases[] = {
+    {30, 20, NULL, 0}, {60, 40, NULL, 0}, {20, 30, "sides are swapped", 0}, {8, 12, "sides are swapped", 0},
+    {20, 20, NULL, 1}, {31, 20, NULL, 0}};
+  fvg__mask_facts facts;
+  fvg_image m;
+  char what[64];
+  size_t i;
+  memset(&m, 0, sizeof m);
+  for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+    fvg_status s;
+    memset(&facts, 0, sizeof facts);
+    m.width = cases[i].w;
+    m.height = cases[i].h;
+    s = fvg__check_sides(c, &m, "mask/x.png", 30, 20, &facts);
+    snprintf(what, sizeof what, "masks: %d x %d on a picture of 30 x 20", m.width, m.height);
+    check(cases[i].says ? s == FVG_E_FORMAT && says(c, "mask/x.png", cases[i].says)
+                        : s == FVG_OK && facts.stretched == cases[i].stretched, what);
+  }
+}
+
+/* Sixteen pictures in two classes, whose masks are written as `rows` but for the first n, which are `others`. */
+static void write_surveyed(fvg_ctx *c, const char *root, const char *rows, int n, const char *others) {
+  static const unsigned char grey[16] = {9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 1, 2, 3, 4, 5, 6};
+  char path[300], text[4096];
+  unsigned char pixels[16];
+  size_t used;
+  int i, k;
+  (void)c;
+  strcpy(text, "{\"train\": [");
+  for (i = 0; i < 16; i++) {
+    const char *letters = i < n ? others : rows;
+    snprintf(path, sizeof path, "%s/%d.pgm", root, i);
+    write_grey(path, 4, 4, grey);
+    for (k = 0; k < 16; k++) pixels[k] = (unsigned char)(colour_of(letters[k]) & 255);
+    snprintf(path, sizeof path, "%s/mask/%d.pgm", root, i);
+    write_grey(path, 4, 4, pixels);
+    used = strlen(text);
+    snprintf(text + used, sizeof text - used, "%s[\"%d.pgm\", %d, \"class %d\"]", i ? ", " : "", i, i % 2, i % 2);
+  }
+  strcat(text, "], \"test\": []}");
+  snprintf(path, sizeof path, "%s/split.json", root);
+  write_text(path, text);
+}
+
+static void survey(const char *root, fvg_mask_reading reading, listener *heard, fvg_status *s, char *error, size_t n) {
+  fvg_dataset_desc set;
+  fvg_dataset d;
+  fvg_desc desc;
+  fvg_ctx *c;
+  memset(&desc, 0, sizeof desc);
+  memset(heard, 0, sizeof *heard);
+  memset(&set, 0, sizeof set);
+  desc.log = listen_log;
+  desc.user = heard;
+  set.root = root;
+  set.mask_reading = reading;
+  *error = 0;
+  if (fvg_init(&c, &desc)) { *s = FVG_E_NOMEM; return; }
+  *s = fvg_dataset_open(c, &d, &set);
+  if (!*s) *s = fvg__check_masks(&d, &d.train);
+  if (!*s) *s = fvg__check_masks(&d, &d.train);                    /* says nothing a second time                    */
+  if (*s) snprintf(error, n, "%s", fvg_error(c));
+  fvg_dataset_free(&d);
+  check(fvg_mem_used(c) == 0, "survey: nothing stays");
+  fvg_free(c);
+}
+
+static void test_survey(fvg_ctx *c) {
+  static const char plain[] = "kkkkkwwkkwwkkkkk", ones[] = "kkkkk11kk11kkkkk", black[] = "kkkkkkkkkkkkkkkk",
+    white[] = "wwwwwwwwwwwwwwww", inverted[] = "wwwwwkkwwkkwwwww", trimap[] = "2222211221122222", odd[] = "1111177117711111";
+  listener heard;
+  fvg_status s;
+  char error[512];
+  write_surveyed(c, BASE "/survey/plain", plain, 3, black);
+  survey(BASE "/survey/plain", FVG_MASK_AUTO, &heard, &s, error, sizeof error);
+  check(!s && heard.n == 0, "survey: black and white says nothing, three empty ones neither");
+  write_surveyed(c, BASE "/survey/ones", ones, 6, plain);
+  survey(BASE "/survey/ones", FVG_MASK_AUTO, &heard, &s, error, sizeof error);
+  check(!s && heard.n == 1 && !strncmp(heard.last, "1 ", 2) && strstr(heard.last, "of 16 masks")
+        && strstr(heard.last, "10 as labels (0/1"), "survey: one note on 0/1 masks");
+  write_surveyed(c, BASE "/survey/mixed", ones, 4, trimap);
+  survey(BASE "/survey/mixed", FVG_MASK_AUTO, &heard, &s, error, sizeof error);
+  check(!s && heard.n == 1 && strstr(heard.last, "12 as labels") && strstr(heard.last, "4 as trimap"),
+        "survey: one note on two kinds");
+  survey(BASE "/survey/ones", FVG_MASK_GREY, &heard, &s, error, sizeof error);
+  check(!s && heard.n == 1 && !strncmp(heard.last, "0 ", 2)
+        && strstr(heard.last, "of 16 masks 10 hold no foreground and 0 nothing else (the first is that of 6.pgm)"),
+        "survey: mostly empty");
+  write_surveyed(c, BASE "/survey/white", white, 4, black);
+  survey(BASE "/survey/white", FVG_MASK_AUTO, &heard, &s, error, sizeof error);
+  check(!s && heard.n == 1 && strstr(heard.last, "4 hold no foreground and 12 nothing else"), "survey: full and empty");
+  write_surveyed(c, BASE "/survey/inverted", inverted, 2, plain);
+  survey(BASE "/survey/inverted", FVG_MASK_AUTO, &heard, &s, error, sizeof error);
+  check(!s && heard.n == 1 && strstr(heard.last, "in 14 of 16 masks") && strstr(heard.last, "inverted"),
+        "survey: inverted");
+  survey(BASE "/survey/inverted", FVG_MASK_INVERTED, &heard, &s, error, sizeof error);
+  check(!s && heard.n == 0, "survey: and told so");
+  write_surveyed(c, BASE "/survey/odd", plain, 3, odd);
+  survey(BASE "/survey/odd", FVG_MASK_AUTO, &heard, &s, error, sizeof error);
+  check(s == FVG_E_FORMAT && heard.n == 3 && strstr(heard.all, "/mask/0.pgm") && strstr(heard.all, "/mask/1.pgm")
+        && strstr(heard.all, "/mask/2.pgm") && strstr(error, "3 of 16 files cannot be used"),
+        "survey: all that cannot be told, at once");
+  write_surveyed(c, BASE "/survey/one", plain, 1, odd);
+  survey(BASE "/survey/one", FVG_MASK_AUTO, &heard, &s, error, sizeof error);
+  check(s == FVG_E_FORMAT && heard.n == 0 && strstr(error, "/mask/0.pgm") && strstr(error, "--masks grey"),
+        "survey: a single one is a single line");
+}
+
+/* ---- what folders hold beside pictures, and files that are none ---- */
+static void write_small(const char *path) {
+  static const unsigned char grey[2] = {1, 2};
+  write_grey(path, 2, 1, grey);
+}
+
+static fvg_status open_heard(const char *root, int val_percent, listener *heard, fvg_ctx **c, fvg_dataset *d) {
+  fvg_dataset_desc set;
+  fvg_desc desc;
+  memset(&desc, 0, sizeof desc);
+  memset(heard, 0, sizeof *heard);
+  memset(&set, 0, sizeof set);
+  memset(d, 0, sizeof *d);
+  desc.log = listen_log;
+  desc.user = heard;
+  set.root = root;
+  set.val_percent = val_percent;
+  if (fvg_init(c, &desc)) return FVG_E_NOMEM;
+  return fvg_dataset_open(*c, d, &set);
+}
+
+static void close_heard(fvg_ctx *c, fvg_dataset *d) {
+  fvg_dataset_free(d);
+  check(fvg_mem_used(c) == 0, "heard: nothing stays");
+  fvg_free(c);
+}
+
+/* To open one would wait for ever. */
+#ifdef _WIN32
+#define HAS_PIPES 0
+static void make_pipe(const char *path) { remove(path); }
+#else
+#define HAS_PIPES 1
+static void make_pipe(const char *path) {
+  remove(path);
+  check(mkfifo(path, 0600) == 0, "a pipe");
+}
+#endif
+
+static void write_class(const char *root, const char *name, int n) {
+  char path[300];
+  int i;
+  for (i = 0; i < n; i++) {
+    snprintf(path, sizeof path, "%s/%s/%02d.pgm", root, name, i);
+    write_small(path);
+  }
+}
+
+static void test_left_out(void) {
+  static const char *const others[] = {"ant/a.webp", "ant/b.WEBP", "bee/c.heic", "bee/notes", "bee/deep/x.pgm", "loose.jpg",
+    "readme.txt", "ant/.DS_Store", "ant/Thumbs.db", "bee/desktop.ini", "__MACOSX/ant/._a.pgm"};
+  listener heard;
+  fvg_dataset d;
+  fvg_ctx *c;
+  char path[300];
+  size_t i;
+  write_class(BASE "/left", "ant", 4);
+  write_class(BASE "/left", "bee", 4);
+  for (i = 0; i < sizeof others / sizeof *others; i++) {
+    snprintf(path, sizeof path, BASE "/left/%s", others[i]);
+    write_text(path, "");
+  }
+  make_pipe(BASE "/left/ant/pipe.pgm");
+  check(open_heard(BASE "/left", 0, &heard, &c, &d) == FVG_OK && d.n_class == 2 && d.train.n == 4, "left out: goes on");
+  check(heard.n == 2 && strstr(heard.all, "2 .webp") && strstr(heard.all, "1 .heic") && strstr(heard.all, "1 other file")
+        && strstr(heard.all, "1 sub-folder") && (!HAS_PIPES || strstr(heard.all, "1 pipe or device"))
+        && strstr(heard.all, "1 picture in no class folder"), "left out: counted by kind in one warning");
+  check(!strstr(heard.all, "DS_Store") && !strstr(heard.all, ".db") && !strstr(heard.all, ".ini")
+        && !strstr(heard.all, ".txt") && !strstr(heard.all, "MACOSX"), "left out: litter is not worth a word");
+  close_heard(c, &d);
+
+  write_class(BASE "/poor", "ant", 5);
+  write_class(BASE "/poor", "bee", 1);
+  write_class(BASE "/poor", "cat", 2);
+  write_text(BASE "/poor/dog/readme.txt", "");
+  check(open_heard(BASE "/poor", 0, &heard, &c, &d) == FVG_OK && d.n_class == 2 && !strcmp(d.class_name[1], "cat")
+        && d.train.n == 3 && has_path(&d.test, d.test.item[d.test.n - 1].path, 1)
+        && strstr(heard.all, "2 of 4 class folders are left out") && strstr(heard.all, "bee, dog"),
+        "poor classes: left out with a warning, labels without a gap");
+  close_heard(c, &d);
+
+  write_class(BASE "/cased", "Train/Ant", 2);
+  write_class(BASE "/cased", "Train/Bee", 2);
+  write_class(BASE "/cased", "Validation/Ant", 1);
+  write_class(BASE "/cased", "TEST/Ant", 1);
+  write_class(BASE "/cased", "TEST/Bee", 2);
+  check(open_heard(BASE "/cased", 0, &heard, &c, &d) == FVG_OK && part_counts(&d, 4, 1, 3) && heard.n == 0
+        && !strncmp(d.val.item[0].path, "Validation/Ant/", 15), "parts: Train, Validation and TEST");
+  close_heard(c, &d);
+  check(open_heard(BASE "/cased", -1, &heard, &c, &d) == FVG_OK && heard.n == 1 && strstr(heard.last, "changes nothing"),
+        "parts: nothing to cut");
+  close_heard(c, &d);
+  write_small(BASE "/flat/1.pgm");
+  write_small(BASE "/flat/2.pgm");
+  check(open_heard(BASE "/flat", 0, &heard, &c, &d) == FVG_E_FORMAT && strstr(fvg_error(c), "its 2 pictures"),
+        "a folder of pictures without classes");
+  close_heard(c, &d);
+}
+
+static void test_val(void) {
+  static const int cases[][5] = {{10, 0, 5, 2, 3}, {10, -1, 7, 0, 3}, {10, 10, 6, 1, 3}, {10, 40, 3, 4, 3}, {4, -1, 3, 0, 1},
+    {2, -1, 1, 0, 1}, {2, 60, 1, 0, 1}, {3, 60, 1, 1, 1}, {7, 0, 4, 1, 2}, {7, -1, 5, 0, 2}};
+  listener heard;
+  fvg_dataset a, b;
+  fvg_ctx *c, *e;
+  char what[64];
+  size_t i;
+  for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+    int cut[FVG__PARTS];
+    fvg__cut(cases[i][0], cases[i][1], cut);
+    snprintf(what, sizeof what, "val: %d pictures, %d %%", cases[i][0], cases[i][1]);
+    check(cut[0] == cases[i][2] && cut[1] == cases[i][3] && cut[2] == cases[i][4], what);
+  }
+  write_class(BASE "/val", "ant", 10);
+  write_class(BASE "/val", "bee", 10);
+  check(open_heard(BASE "/val", 0, &heard, &c, &a) == FVG_OK && part_counts(&a, 10, 4, 6)
+        && strstr(heard.last, "2 classes of 10 pictures are cut into 10 to train, 4 for val, 6 to test (50/20/30"),
+        "val: the cut is said");
+  check(open_heard(BASE "/val", -1, &heard, &e, &b) == FVG_OK && part_counts(&b, 14, 0, 6) && same_items(&a.test, &b.test)
+        && strstr(heard.last, "14 to train, 0 for val, 6 to test"), "val: none, and the same test pictures");
+  close_heard(c, &a);
+  close_heard(e, &b);
+}
+
+/* Split files and lists from Windows. */
+static void test_from_windows(fvg_ctx *c) {
+  fvg_dataset d;
+  write_small(BASE "/windows/images/cat/1.pgm");
+  write_small(BASE "/windows/images/caf\xC3\xA9 noir/2.pgm");
+  write_text(BASE "/windows/split.json", "\xEF\xBB\xBF{\r\n\"train\": [[\"cat\\\\1.pgm\", 0, \"cat\"],\r\n"
+             "[\"caf\xC3\xA9 noir\\\\2.pgm\", 1, \"dog\"]],\r\n\"test\": [[\"cat\\\\1.pgm\", 0, \"cat\"]]}\r\n");
+  check(open_set(c, &d, BASE "/windows", NULL) == FVG_OK && !strcmp(d.train.item[0].path, "images/cat/1.pgm")
+        && !strcmp(d.train.item[1].path, "images/caf\xC3\xA9 noir/2.pgm") && !strcmp(d.test.item[0].path, "images/cat/1.pgm")
+        && fvg_dataset_check(&d, FVG_CHECK_TRAIN | FVG_CHECK_TEST, 0) == FVG_OK,
+        "windows: a byte-order mark, CRLF and backslashes in a split file");
+  fvg_dataset_free(&d);
+  write_small(BASE "/windows2/b\\c.pgm");
+  write_text(BASE "/windows2/split.json", "{\"train\": [[\"b\\\\c.pgm\", 0, \"x\"]], \"test\": []}");
+  check(open_set(c, &d, BASE "/windows2", NULL) == FVG_OK && !strcmp(d.train.item[0].path, "b\\c.pgm"),
+        "windows: a backslash that is part of a name here");
+  fvg_dataset_free(&d);
+  write_text(BASE "/windows3/split.json", "{\"train\": [[\"b\\\\..\\\\..\\\\c.pgm\", 0, \"x\"]], \"test\": []}");
+  check(open_set(c, &d, BASE "/windows3", NULL) == FVG_E_FORMAT && says(c, "windows3/split.json", "\"..\""),
+        "windows: none leaves the root");
+  write_text(BASE "/windows4/fgvc_aircraft/variants.txt", "\xEF\xBB\xBF" "707\r\n727\r\n");
+  write_text(BASE "/windows4/fgvc_aircraft/images_variant_train.txt", "\xEF\xBB\xBF" "1 707\r\n2 727\r\n");
+  write_text(BASE "/windows4/fgvc_aircraft/images_variant_val.txt", "3 707\r\n");
+  write_text(BASE "/windows4/fgvc_aircraft/images_variant_test.txt", "4 727\r\n");
+  check(open_named(c, &d, BASE "/windows4", "fgvc_aircraft", NULL) == FVG_OK && d.n_class == 2
+        && !strcmp(d.class_name[0], "707") && ends(d.train.item[0].path, "images/1.jpg"), "windows: lists");
+  fvg_dataset_free(&d);
+}
+
+static void test_check(void) {
+  listener heard;
+  fvg_dataset d;
+  fvg_ctx *c;
+  char path[300], text[40000];
+  size_t used;
+  int i;
+  static const struct { const char *name, *text, *says; } bad[] = {
+    {"page.pgm", "<!DOCTYPE html><html>", "page.pgm"}, {"none.pgm", "", "none.pgm"}, {"text.pgm", "hello", "text.pgm"}};
+  strcpy(text, "{\"train\": [");
+  for (i = 0; i < 60; i++) {
+    snprintf(path, sizeof path, BASE "/check/%d.pgm", i);
+    write_small(path);
+    used = strlen(text);
+    snprintf(text + used, sizeof text - used, "%s[\"%d.pgm\", %d, \"c%d\"]", i ? ", " : "", i, i % 2, i % 2);
+  }
+  strcat(text, ", [\"page.pgm\", 0, \"c0\"], [\"gone.pgm\", 1, \"c1\"], [\"pipe.pgm\", 1, \"c1\"], [\"folder.pgm\", 0, \"c0\"]], "
+         "\"val\": [[\"none.pgm\", 0, \"c0\"]], \"test\": [[\"0.pgm\", 0, \"c0\"], [\"text.pgm\", 1, \"c1\"]]}");
+  write_text(BASE "/check/split.json", text);
+  for (i = 0; i < 3; i++) {
+    snprintf(path, sizeof path, BASE "/check/%s", bad[i].name);
+    write_text(path, bad[i].text);
+  }
+  make_pipe(BASE "/check/pipe.pgm");
+  write_text(BASE "/check/folder.pgm/x", "");
+  check(open_heard(BASE "/check", 0, &heard, &c, &d) == FVG_OK && d.train.n == 64, "check: opens");
+  check(fvg_dataset_check(&d, FVG_CHECK_TRAIN | FVG_CHECK_VAL | FVG_CHECK_TEST, 0) != FVG_OK && heard.n == 6
+        && strstr(heard.all, "page.pgm") && strstr(heard.all, "gone.pgm: cannot open")
+        && strstr(heard.all, HAS_PIPES ? "pipe.pgm: a pipe" : "pipe.pgm: cannot open") && strstr(heard.all, "folder.pgm: cannot read")
+        && strstr(heard.all, "none.pgm") && strstr(heard.all, "text.pgm") && d.train.n == 64
+        && strstr(fvg_error(c), "6 of 67 files cannot be used") && strstr(fvg_error(c), "--skip-bad"),
+        "check: all bad files of all parts are named at once");
+  heard.n = 0;
+  check(fvg_dataset_check(&d, FVG_CHECK_TEST, 0) == FVG_E_FORMAT && heard.n == 0 && strstr(fvg_error(c), "text.pgm")
+        && strstr(fvg_error(c), "--skip-bad"), "check: a single one is the error itself");
+  write_text(BASE "/check/7.pgm", "P5\n2 1\n255\n");                 /* a good head, and nothing behind              */
+  check(fvg_dataset_check(&d, FVG_CHECK_TRAIN | FVG_CHECK_TEST, 1) == FVG_OK && d.train.n == 59 && d.test.n == 1
+        && !has_path(&d.train, "7.pgm", 1) && has_path(&d.train, "8.pgm", 0) && strstr(heard.all, "7.pgm")
+        && strstr(heard.last, "6 of 66 pictures are left out"), "check: with skip_bad they leave the lists");
+  close_heard(c, &d);
+
+  strcpy(text, "{\"train\": [[\"0.pgm\", 0, \"c\"]");
+  for (i = 0; i < 100; i++) {
+    used = strlen(text);
+    snprintf(text + used, sizeof text - used, ", [\"missing%03d.pgm\", 0, \"c\"]", i);
+  }
+  strcat(text, "], \"test\": []}");
+  write_text(BASE "/check/split.json", text);
+  check(open_heard(BASE "/check", 0, &heard, &c, &d) == FVG_OK
+        && fvg_dataset_check(&d, FVG_CHECK_TRAIN, 0) == FVG_E_IO && heard.n == 20
+        && strstr(heard.last, "missing019.pgm") && strstr(fvg_error(c), "100 of 101 files")
+        && strstr(fvg_error(c), "the first 20"), "check: a hundred bad ones are twenty lines and a number");
+  close_heard(c, &d);
+}
+
 static void test_large(fvg_ctx *c) {
   FILE *f;
   fvg_dataset d;
@@ -1266,6 +1749,17 @@ int main(void) {
   test_made();
   test_class_names();
   test_published_masks(c);
+  test_mask_readings(c);
+#ifdef FVGPT_STB_IMAGE
+  test_mask_alpha(c);
+#endif
+  test_mask_many(c);
+  test_mask_sides(c);
+  test_survey(c);
+  test_left_out();
+  test_val();
+  test_from_windows(c);
+  test_check();
   test_no_memory();
   test_large(c);
   test_shared(c);
