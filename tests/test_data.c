@@ -1552,7 +1552,7 @@ static void test_check(void) {
   check(open_heard(BASE "/check", 0, &heard, &c, &d) == FVG_OK && d.train.n == 64, "check: opens");
   check(fvg_dataset_check(&d, FVG_CHECK_TRAIN | FVG_CHECK_VAL | FVG_CHECK_TEST, 0) != FVG_OK && heard.n == 6
         && strstr(heard.all, "page.pgm") && strstr(heard.all, "gone.pgm: cannot open")
-        && strstr(heard.all, HAS_PIPES ? "pipe.pgm: a pipe" : "pipe.pgm: cannot open") && strstr(heard.all, "folder.pgm: cannot read")
+        && strstr(heard.all, HAS_PIPES ? "pipe.pgm: cannot read: a folder, pipe or device" : "pipe.pgm: cannot open") && strstr(heard.all, "folder.pgm: cannot read")
         && strstr(heard.all, "none.pgm") && strstr(heard.all, "text.pgm") && d.train.n == 64
         && strstr(fvg_error(c), "6 of 67 files cannot be used") && strstr(fvg_error(c), "--skip-bad"),
         "check: all bad files of all parts are named at once");

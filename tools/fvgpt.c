@@ -34,7 +34,8 @@ static void print(FILE *to, const char *format, ...) {
   if (text != brief) free(text);
 }
 
-static const char manual[] =
+/* In two parts, for a string of more than 4095 letters is too long for C99. */
+static const char *const manual[] = {
   "fvgpt info       --model DIR\n"
   "fvgpt tokenize   --model DIR                       a line of text in, its token ids out\n"
   "fvgpt preprocess --size N|--model DIR [--crop TOP,LEFT,HEIGHT,WIDTH [--flip]] [--nearest] IN OUT\n"
@@ -64,7 +65,7 @@ static const char manual[] =
   "                 [--few-shot] all classes, every number of --shots 1,2,4,8,16\n"
   "                 [--transfer-to ROOT,...] all classes, then tested on those of other data sets\n"
   "                 --ablate adds rows for FVG-PT without some of its modules (FRG, FDC, PC).  A list that was cut\n"
-  "                 off goes on where it stopped when the same command is given again\n"
+  "                 off goes on where it stopped when the same command is given again\n",
   "fvgpt eval       --model DIR --data ROOT --checkpoint DIR --split-half base|new|all [--split F] [--template STR]\n"
   "                 with --trainer NAME, --checkpoint is a published trainer's file (model.pth.tar-N), and --set,\n"
   "                 --preset, --few-shot, --n-ctx, --ctx-init, --class-token-position say how it was trained\n"
@@ -78,22 +79,25 @@ static const char manual[] =
   "fvgpt help       [COMMAND]                         this text, or its part on one command\n"
   "common           --threads N (default: all cores)   --simd scalar|sse2|avx2|avx512   --merges FILE\n"
   "                 --NAME=VALUE is --NAME VALUE; behind -- all arguments are files.  Exit status: 0; 1 after an error,\n"
-  "                 which is one line on stderr; 130 after Ctrl-C, 143 after SIGTERM\n";
+  "                 which is one line on stderr; 130 after Ctrl-C, 143 after SIGTERM\n"
+};
+enum { MANUAL_PARTS = sizeof manual / sizeof *manual };
 
 /* The manual's lines on a command, and those on all of them; 0: there is none of that name. */
 static int print_manual(const char *command) {
   const char *line, *next;
-  int ours = 0, found = 0;
-  for (line = manual; *line; line = next) {
-    next = strchr(line, '\n') + 1;
-    if (*line != ' ') {                             /* the first line of a command; those that go on are indented   */
-      const size_t n = strlen(command);
-      ours = !strncmp(line, "fvgpt ", 6) && !strncmp(line + 6, command, n) && line[6 + n] == ' ';
-      found |= ours;
-      if (found && !strncmp(line, "common", 6)) ours = 1;
+  int ours = 0, found = 0, part;
+  for (part = 0; part < MANUAL_PARTS; part++)
+    for (line = manual[part]; *line; line = next) {
+      next = strchr(line, '\n') + 1;
+      if (*line != ' ') {                           /* the first line of a command; those that go on are indented   */
+        const size_t n = strlen(command);
+        ours = !strncmp(line, "fvgpt ", 6) && !strncmp(line + 6, command, n) && line[6 + n] == ' ';
+        found |= ours;
+        if (found && (!strncmp(line, "common", 6) || !strncmp(line, "data sets", 9))) ours = 1;
+      }
+      if (ours) print(stdout, "%.*s", (int)(next - line), line);
     }
-    if (ours) print(stdout, "%.*s", (int)(next - line), line);
-  }
   return found;
 }
 
@@ -122,15 +126,16 @@ static int distance(const char *a, int n, const char *b, int m) {
    "" when none is near. */
 static const char *hint(const char *word, char text[WORD + 20]) {
   const char *start = *word == '-' ? "--" : "fvgpt ", *at;
-  int n = (int)strlen(word), best = n < 4 ? 2 : 3;
+  int n = (int)strlen(word), best = n < 4 ? 2 : 3, part;
   text[0] = 0;
-  for (at = strstr(manual, start); at; at = strstr(at + 1, start)) {
-    const char *name = *word == '-' ? at : at + strlen(start);
-    int m = (int)strspn(name, "-abcdefghijklmnopqrstuvwxyz"), far = distance(word, n, name, m);
-    if (m < 3 || m > WORD || far >= best) continue;
-    best = far;
-    snprintf(text, WORD + 20, "; did you mean %.*s?", m, name);
-  }
+  for (part = 0; part < MANUAL_PARTS; part++)
+    for (at = strstr(manual[part], start); at; at = strstr(at + 1, start)) {
+      const char *name = *word == '-' ? at : at + strlen(start);
+      int m = (int)strspn(name, "-abcdefghijklmnopqrstuvwxyz"), far = distance(word, n, name, m);
+      if (m < 3 || m > WORD || far >= best) continue;
+      best = far;
+      snprintf(text, WORD + 20, "; did you mean %.*s?", m, name);
+    }
   return text;
 }
 
@@ -1294,8 +1299,9 @@ static int finish_output(void) {
 
 static int help(const options *o) {
   char advice[WORD + 20];
+  int part;
   if (!o->n_rest || !strcmp(o->rest[0], "help")) {
-    fputs(manual, stdout);
+    for (part = 0; part < MANUAL_PARTS; part++) fputs(manual[part], stdout);
   } else if (!print_manual(o->rest[0])) {
     print(stderr, "fvgpt: help %s: no such command%s\n", o->rest[0], hint(o->rest[0], advice));
     return 1;
