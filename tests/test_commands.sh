@@ -397,7 +397,70 @@ refused "broken split" "split.json" tune --model "$model" --data "$work/split" $
 mkdir -p "$work/single/a" "$work/single/b"
 cp "$picture" "$work/single/a/"
 cp "$picture" "$data/$new/001.ppm" "$data/$new/002.ppm" "$work/single/b/"
-refused "a class with one picture" "single" tune --model "$model" --data "$work/single" $quick --out "$work/x"
+check "a class with one picture is left out" sh -c "! '$fvgpt' tune --model '$model' --data '$work/single' $quick --out '$work/x' 2>'$work/errors' && grep -q '1 of 2 class folders are left out.*: a\$' '$work/errors' && grep -q 'no test images of new classes' '$work/errors'"
+
+# bad files among good ones: named together before the start, left out with --skip-bad, stepped over by encode and others
+bad=$work/badfiles
+cp -r "$data" "$bad"
+printf '<html>' >"$bad/$base/000.ppm"
+: >"$bad/$new/001.ppm"
+head -c 100 "$picture" >"$bad/$new/002.ppm"
+mkfifo "$bad/$new/pipe.ppm"
+: >"$bad/$new/.DS_Store"
+: >"$bad/$new/a.webp"
+prompts="tune --model $model --data $bad --trainer CoOp --seeds 1 --epochs 1 --shots 4 --augment none"
+says() { grep -q -e "$1" "$work/stderr"; }
+stops() { "$fvgpt" "$@" >"$work/stdout" 2>"$work/stderr"; [ $? -eq 1 ]; }
+check "bad files stop a run" stops $prompts --out "$work/badout"
+check "the first is named" says "$base/000.ppm: "
+check "the second too" says "$new/001.ppm: "
+check "before anything is encoded" sh -c "! grep -q '^encode' '$work/stderr'"
+check "with the way on" says '; --skip-bad'
+check "what is no picture is counted" says '1 \.webp, 1 pipe or device'
+check "--skip-bad" sh -c "'$fvgpt' $prompts --skip-bad --out '$work/badout' >'$work/skip1' 2>'$work/stderr'"
+check "finds the broken one by decoding" says "$new/002.ppm: "
+check "twice the same" sh -c "'$fvgpt' $prompts --skip-bad --out '$work/badout2' 2>/dev/null | cmp - '$work/skip1' && cmp '$work/badout/CoOp/seed1/checkpoint.safetensors' '$work/badout2/CoOp/seed1/checkpoint.safetensors'"
+check "nothing to skip, nothing changes" sh -c "'$fvgpt' tune --model '$model' --data '$data' $quick --skip-bad --out '$work/skipnone' 2>/dev/null | cmp - '$work/table1'"
+cp "$picture" "$bad/$new/001.ppm"
+cp "$picture" "$bad/$base/000.ppm"
+check "a broken one behind a good head stops a run" stops $prompts --out "$work/badout3"
+check "by name, with the way on" says "$new/002.ppm: .*; --skip-bad"
+check "val and the cut" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer CoOp --seeds 1 --epochs 1 --shots 1 --augment none --val 0 --out '$work/val0' 2>&1 >'$work/stdout' | grep -q 'note: .* 0 for val'"
+check "the same test pictures" sh -c "[ \"\$(grep '^zero_shot *seed' '$work/stdout')\" = \"\$(grep '^zero_shot *seed 1' '$work/table1')\" ]"
+check "classify goes on" stops classify --model "$model" --classes red,blue --top 1 "$picture" "$work/nowhere.ppm" "$bad/$new/002.ppm" "$picture"
+check "prints the good ones" [ "$(grep -c % "$work/stdout")" -eq 2 ]
+check "names the bad ones and how many" sh -c "grep -q 'nowhere.ppm: cannot open' '$work/stderr' && grep -q '2 of 4 pictures' '$work/stderr'"
+check "encode goes on" stops encode --model "$model" --image "$picture" "$work/nowhere.ppm" "$data/$base/000.ppm" --out "$work/good.safetensors"
+check "and says whose rows they are" sh -c "head -c 400 '$work/good.safetensors' | grep -a -q 'image_files\":\"\[.*$new/000.ppm.*, .*$base/000.ppm.*\]\".*\[2,'"
+check "encode without a good one" stops encode --model "$model" --image "$work/nowhere.ppm" "$bad/$new/002.ppm" --out "$work/none.safetensors"
+check "writes nothing" [ ! -e "$work/none.safetensors" ]
+check "attend goes on" stops attend --model "$model" --text red --out "$work/some" "$picture" "$work/nowhere.ppm"
+check "with the maps of the good one" [ "$(ls "$work/some" | wc -l)" -eq 2 ]
+check "a folder of pictures" sh -c "[ \$('$fvgpt' classify --model '$model' --classes red,blue --top 1 '$data/$base' | grep -c %) -eq $(ls "$data/$base" | wc -l) ]"
+check "--top" sh -c "[ \$('$fvgpt' classify --model '$model' --classes a,b,c,d,e,f,g --top 6 '$picture' | grep -c %) -eq 6 ]"
+refused "a pipe for a picture" "not a plain file" classify --model "$model" --classes red,blue "$bad/$new/pipe.ppm"
+mkdir -p "$work/nofiles"
+refused "a folder without pictures" "no pictures in this folder" classify --model "$model" --classes red,blue "$work/nofiles"
+
+# masks in other encodings give the checkpoint of the plain ones
+foreground="tune --model $model --trainer FVGPT_CoOp --seeds 1 --epochs 1 --shots 2 --augment none"
+recode() {                                               # recode NAME SCRIPT: the data set with masks of other values
+  cp -r "$data" "$work/$1"
+  for f in "$work/$1"/mask/*/*.pgm; do LC_ALL=C tr '\000\377' "$2" <"$f" >"$work/mask.pgm"; mv "$work/mask.pgm" "$f"; done
+  "$fvgpt" $foreground --data "$work/$1" $3 --out "$work/$1-out" >"$work/stdout" 2>"$work/stderr" &&
+    cmp "$work/plainmasks-out/FVGPT_CoOp/seed1/checkpoint.safetensors" "$work/$1-out/FVGPT_CoOp/seed1/checkpoint.safetensors"
+}
+check "plain masks" recode plainmasks '\000\377'
+check "say nothing" sh -c "! grep -q 'fvgpt:.*mask' '$work/stderr'"
+check "masks of 0 and 1" recode ones '\000\001'
+check "one note" [ "$(grep -c 'note: .*mask.*as labels' "$work/stderr")" -eq 1 ]
+check "trimaps" recode trimaps '\002\001'
+check "one note" [ "$(grep -c 'note: .*mask.*as trimap' "$work/stderr")" -eq 1 ]
+check "inverted, told so" recode inverted '\377\000' "--masks inverted"
+cp -r "$work/plainmasks" "$work/blackmasks"
+for f in "$work/blackmasks"/mask/*/*.pgm; do LC_ALL=C tr '\377' '\000' <"$f" >"$work/mask.pgm"; mv "$work/mask.pgm" "$f"; done
+check "black masks" quiet "$fvgpt" $foreground --data "$work/blackmasks" --out "$work/blackmasks-out"
+check "warn before training" grep -q 'of 8 masks 8 hold no foreground' "$work/stdout"
 cp -r "$data" "$work/nomask"
 rm -r "$work/nomask/mask"
 refused "no masks at all" "nomask/mask: no mask for any" tune --model "$model" --data "$work/nomask" $quick --out "$work/nomask-out"

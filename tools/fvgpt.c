@@ -532,8 +532,8 @@ static void put_json_string(document *t, const char *text) {
 }
 
 /* ---- pictures that the arguments name ---- */
-/* Files, and in place of folders their pictures; the strings are owned. */
-typedef struct picture_list { char **file; int n, size; } picture_list;
+/* Files, and in place of folders their pictures; the strings are owned.  n_bad: folders and files that gave nothing. */
+typedef struct picture_list { char **file; int n, size, n_empty, n_bad; } picture_list;
 
 static void pictures_free(fvg_ctx *c, picture_list *x) {
   int i;
@@ -579,29 +579,34 @@ static fvg_status add_folder(fvg_ctx *c, picture_list *x, const char *folder) {
   return s;
 }
 
+/* One of the pictures, or a folder, had the status s.  Its own fault is told and counted, and the others go on; what is
+   not its own, or that of the only one, ends the command. */
+static fvg_status go_on(fvg_ctx *c, fvg_status s, picture_list *x, int alone) {
+  const int its_own = s == FVG_E_IO || s == FVG_E_FORMAT || s == FVG_E_UNSUPPORTED;
+  if (!its_own || alone) return s;
+  fvg__log(c, 0, "%s", fvg_error(c));
+  x->n_bad++;
+  return FVG_OK;
+}
+
 static fvg_status gather_pictures(fvg_ctx *c, const char *const *argument, int n, picture_list *x) {
   fvg_status s = FVG_OK;
   int i;
   memset(x, 0, sizeof *x);
-  for (i = 0; !s && i < n; i++)
-    s = is_folder(argument[i]) ? add_folder(c, x, argument[i]) : add_picture(c, x, "", argument[i]);
+  for (i = 0; !s && i < n; i++) {
+    if (is_folder(argument[i])) s = go_on(c, add_folder(c, x, argument[i]), x, n == 1);
+    else s = add_picture(c, x, "", argument[i]);
+  }
+  x->n_empty = x->n_bad;
   return s;
 }
 
-/* One of n pictures had the status s.  Its own fault is told and counted, and the others go on; what is not its own,
-   or that of the only one, ends the command. */
-static fvg_status go_on(fvg_ctx *c, fvg_status s, int n, int *n_bad) {
-  const int its_own = s == FVG_E_IO || s == FVG_E_FORMAT || s == FVG_E_UNSUPPORTED;
-  if (!its_own || n == 1) return s;
-  fvg__log(c, 0, "%s", fvg_error(c));
-  ++*n_bad;
-  return FVG_OK;
+static fvg_status end_with_bad(fvg_ctx *c, const picture_list *x) {
+  if (!x->n_bad) return FVG_OK;
+  return fvg__fail(c, FVG_E_IO, "%d of %d pictures could not be read, as said above", x->n_bad, x->n + x->n_empty);
 }
 
-static fvg_status end_with_bad(fvg_ctx *c, int n_bad, int n) {
-  if (!n_bad) return FVG_OK;
-  return fvg__fail(c, FVG_E_IO, "%d of %d pictures could not be read, as said above", n_bad, n);
-}
+static int is_alone(const picture_list *x) { return x->n + x->n_empty == 1; }
 
 /* ---- info ---- */
 static void print_tower(const char *name, const fvg_transformer *t, int width) {
@@ -769,8 +774,7 @@ static fvg_tensor matrix(float *data, int rows, int cols) {
 }
 
 /* The good ones of some pictures to rows of features, and their names behind those in `names`, a JSON list. */
-static fvg_status encode_pictures(fvg_clip *m, const picture_list *x, float *features, int *n_row, document *names,
-                                  int *n_bad) {
+static fvg_status encode_pictures(fvg_clip *m, picture_list *x, float *features, int *n_row, document *names) {
   fvg_ctx *c = m->ctx;
   size_t size = (size_t)m->vision.image_size;
   float *chw;
@@ -783,7 +787,7 @@ static fvg_status encode_pictures(fvg_clip *m, const picture_list *x, float *fea
     fvg_image view;
     s = load_view(m, x->file[i], &view, chw);
     fvg_image_free(c, &view);
-    if (s) { s = go_on(c, s, x->n, n_bad); continue; }
+    if (s) { s = go_on(c, s, x, is_alone(x)); continue; }
     s = fvg_clip_encode_images(m, chw, 1, features + (size_t)*n_row * (size_t)m->embed_dim);
     put(names, *n_row ? ", " : "");
     put_json_string(names, x->file[i]);
@@ -838,7 +842,7 @@ static fvg_status encode(fvg_ctx *c, const options *o) {
   document files, texts;
   fvg_clip *m = NULL;
   float *f = NULL, *g = NULL;
-  int n_image = 0, n_bad = 0;
+  int n_image = 0;
   fvg_status s;
   if (!o->out || (!o->pixels && !o->n_image && !o->n_text))
     return fvg__fail(c, FVG_E_ARG, "encode needs --out F.safetensors and something to encode: "
@@ -862,10 +866,10 @@ static fvg_status encode(fvg_ctx *c, const options *o) {
     s = fvg_clip_encode_images(m, (const float *)pixels.data, n_image, f);
     name_pixels(&files, o->pixels, n_image);
   }
-  if (!s && pictures.n) s = encode_pictures(m, &pictures, f, &n_image, &files, &n_bad);
+  if (!s && pictures.n) s = encode_pictures(m, &pictures, f, &n_image, &files);
   if (!s && o->n_text) s = fvg_clip_encode_texts(m, o->text, o->n_text, g);
   if (!s && (n_image || o->n_text)) s = save_features(c, o, f, n_image, g, m->embed_dim, &files, &texts);
-  if (!s) s = end_with_bad(c, n_bad, pictures.n);
+  if (!s) s = end_with_bad(c, &pictures);
   fvg__release(c, files.text);
   fvg__release(c, texts.text);
   fvg__release(c, f);
@@ -1078,14 +1082,14 @@ static void print_scores(const char *file, const char *const *name, int n, float
 }
 
 /* The good ones of some pictures, each printed as soon as it is scored. */
-static fvg_status classify_pictures(fvg_clip *m, fvg_learner *l, fvg_classifier *k, const picture_list *x,
+static fvg_status classify_pictures(fvg_clip *m, fvg_learner *l, fvg_classifier *k, picture_list *x,
                                     const char *const *name, int n, int top) {
   fvg_ctx *c = m->ctx;
   const size_t size = (size_t)m->vision.image_size;
   float *chw = (float *)fvg__alloc_array(c, 3 * size * size, sizeof *chw);
   float *f = (float *)fvg__alloc_array(c, (size_t)fvg_learner_feature_width(m, l), sizeof *f);
   float *logits = (float *)fvg__alloc_array(c, (size_t)n, sizeof *logits), b = 0;
-  int i, wide = 1, n_bad = 0;
+  int i, wide = 1;
   fvg_status s = chw && f && logits ? FVG_OK : FVG_E_NOMEM;
   for (i = 0; i < n; i++) if ((int)strlen(name[i]) > wide) wide = (int)strlen(name[i]);
 
@@ -1093,14 +1097,14 @@ static fvg_status classify_pictures(fvg_clip *m, fvg_learner *l, fvg_classifier 
     fvg_image view;
     s = load_view(m, x->file[i], &view, chw);
     fvg_image_free(c, &view);
-    if (s) { s = go_on(c, s, x->n, &n_bad); continue; }
+    if (s) { s = go_on(c, s, x, is_alone(x)); continue; }
     s = fvg_learner_encode_images(m, l, chw, 1, f);
     if (!s) s = fvg_classifier_logits(k, f, 1, logits, &b);
     if (s) break;
     c->kernels->softmax(n, logits, 1, logits);
     print_scores(x->file[i], name, n, logits, b, wide, top);
   }
-  if (!s) s = end_with_bad(c, n_bad, x->n);
+  if (!s) s = end_with_bad(c, x);
   fvg__release(c, logits);
   fvg__release(c, f);
   fvg__release(c, chw);
@@ -1194,16 +1198,16 @@ static fvg_status attend_view(fvg_clip *m, fvg_learner *l, fvg_classifier *k, in
   return s;
 }
 
-/* The same for one of n files; a bad one is counted. */
-static fvg_status attend_file(fvg_clip *m, fvg_learner *l, fvg_classifier *k, int label, const char *file,
-                              const char *folder, const char *name, int n, int *n_bad) {
+/* The same for file i of x; a bad one is counted. */
+static fvg_status attend_file(fvg_clip *m, fvg_learner *l, fvg_classifier *k, int label, picture_list *x, int i,
+                              const char *folder, const char *name) {
   size_t size = (size_t)m->vision.image_size;
   float *chw = (float *)fvg__alloc_array(m->ctx, 3 * size * size, sizeof *chw);
   fvg_image view;
   fvg_status s;
   if (!chw) return FVG_E_NOMEM;
-  s = load_view(m, file, &view, chw);
-  s = s ? go_on(m->ctx, s, n, n_bad) : attend_view(m, l, k, label, &view, chw, file, folder, name);
+  s = load_view(m, x->file[i], &view, chw);
+  s = s ? go_on(m->ctx, s, x, is_alone(x)) : attend_view(m, l, k, label, &view, chw, x->file[i], folder, name);
   fvg_image_free(m->ctx, &view);
   fvg__release(m->ctx, chw);
   return s;
@@ -1245,7 +1249,7 @@ static fvg_status attend(fvg_ctx *c, const options *o) {
   fvg_weights *settings = NULL;
   picture_list pictures;
   char *text = NULL, (*name)[NAME_BYTES] = NULL;
-  int i, label = 0, n_bad = 0;
+  int i, label = 0;
   fvg_status s;
   if (!o->n_text || !o->out || !*o->out || !o->n_rest)
     return fvg__fail(c, FVG_E_ARG, "attend needs --text STR, --out DIR and pictures");
@@ -1265,9 +1269,9 @@ static fvg_status attend(fvg_ctx *c, const options *o) {
   if (!s) s = make_folders(c, o->out);
   for (i = 0; !s && i < pictures.n; i++) {
     name_of(pictures.file[i], (const char (*)[NAME_BYTES])name, i, name[i]);
-    s = attend_file(m, l, k, label, pictures.file[i], o->out, name[i], pictures.n, &n_bad);
+    s = attend_file(m, l, k, label, &pictures, i, o->out, name[i]);
   }
-  if (!s) s = end_with_bad(c, n_bad, pictures.n);
+  if (!s) s = end_with_bad(c, &pictures);
   pictures_free(c, &pictures);
   fvg__release(c, name);
   fvg__release(c, text);
