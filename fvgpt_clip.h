@@ -60,8 +60,13 @@
       them as CoOp lays them out: DATA/caltech-101/split_zhou_Caltech101.json, and the pictures in
       DATA/caltech-101/101_ObjectCategories.  Without its split file a set is cut anew, with a warning (StanfordCars
       and OxfordFlowers cannot be).
-      Masks: ROOT/mask/<path of the image relative to ROOT>, same name or same stem with .png, .jpg, .jpeg or .pgm;
-      white is foreground.  A published set's masks may also lie in DATA/<its folder>/mask.  An image without a mask
+      What folders hold beside pictures is counted in one warning; classes without a picture for train and one for
+      test are left out.  val_percent changes the share of val, and the test pictures stay the same.
+      fvg_dataset_check finds all files that cannot be read before a run begins, or leaves them out.
+      Masks: ROOT/mask/<path of the image relative to ROOT>, same name or same stem with .png, .jpg, .jpeg, .pgm, .bmp
+      or .gif.  White is foreground; masks of 0 and 1, label pictures, trimaps and cut-outs with an alpha channel are
+      read as they are meant, with one note, and what cannot be told is an error (fvg_mask_reading, and the story of
+      chapter 17).  A published set's masks may also lie in DATA/<its folder>/mask.  An image without a mask
       trains as one whose mask is of no use: its distillation follows the full view; a training set without any is an
       error.
 

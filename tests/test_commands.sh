@@ -397,7 +397,7 @@ refused "broken split" "split.json" tune --model "$model" --data "$work/split" $
 mkdir -p "$work/single/a" "$work/single/b"
 cp "$picture" "$work/single/a/"
 cp "$picture" "$data/$new/001.ppm" "$data/$new/002.ppm" "$work/single/b/"
-check "a class with one picture is left out" sh -c "! '$fvgpt' tune --model '$model' --data '$work/single' $quick --out '$work/x' 2>'$work/errors' && grep -q '1 of 2 class folders are left out.*: a\$' '$work/errors' && grep -q 'no test images of new classes' '$work/errors'"
+check "a class with one picture is left out" sh -c "! '$fvgpt' tune --model '$model' --data '$work/single' $quick --out '$work/x' 2>'$work/errors' && grep -q '1 of 2 class folders are left out.*: a\$' '$work/errors'"
 
 # bad files among good ones: named together before the start, left out with --skip-bad, stepped over by encode and others
 bad=$work/badfiles
@@ -423,9 +423,10 @@ check "twice the same" sh -c "'$fvgpt' $prompts --skip-bad --out '$work/badout2'
 check "nothing to skip, nothing changes" sh -c "'$fvgpt' tune --model '$model' --data '$data' $quick --skip-bad --out '$work/skipnone' 2>/dev/null | cmp - '$work/table1'"
 cp "$picture" "$bad/$new/001.ppm"
 cp "$picture" "$bad/$base/000.ppm"
+for f in "$bad/$base"/0*.ppm; do head -c 100 "$picture" >"$f"; done
 check "a broken one behind a good head stops a run" stops $prompts --out "$work/badout3"
-check "by name, with the way on" says "$new/002.ppm: .*; --skip-bad"
-check "val and the cut" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer CoOp --seeds 1 --epochs 1 --shots 1 --augment none --val 0 --out '$work/val0' 2>&1 >'$work/stdout' | grep -q 'note: .* 0 for val'"
+check "by name, with the way on" says "$base/0.*.ppm: .*; --skip-bad"
+check "val and the cut" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer CoOp --seeds 1 --epochs 1 --shots 1 --augment none --val 0 --out '$work/val0' >'$work/stdout' 2>'$work/stderr' && grep -q 'note: .* 0 for val' '$work/stderr'"
 check "the same test pictures" sh -c "[ \"\$(grep '^zero_shot *seed' '$work/stdout')\" = \"\$(grep '^zero_shot *seed 1' '$work/table1')\" ]"
 check "classify goes on" stops classify --model "$model" --classes red,blue --top 1 "$picture" "$work/nowhere.ppm" "$bad/$new/002.ppm" "$picture"
 check "prints the good ones" [ "$(grep -c % "$work/stdout")" -eq 2 ]
@@ -451,7 +452,7 @@ recode() {                                               # recode NAME SCRIPT: t
     cmp "$work/plainmasks-out/FVGPT_CoOp/seed1/checkpoint.safetensors" "$work/$1-out/FVGPT_CoOp/seed1/checkpoint.safetensors"
 }
 check "plain masks" recode plainmasks '\000\377'
-check "say nothing" sh -c "! grep -q 'fvgpt:.*mask' '$work/stderr'"
+check "say nothing" sh -c "! grep -q '/mask: ' '$work/stderr'"
 check "masks of 0 and 1" recode ones '\000\001'
 check "one note" [ "$(grep -c 'note: .*mask.*as labels' "$work/stderr")" -eq 1 ]
 check "trimaps" recode trimaps '\002\001'
