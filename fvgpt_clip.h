@@ -60,13 +60,15 @@
       them as CoOp lays them out: DATA/caltech-101/split_zhou_Caltech101.json, and the pictures in
       DATA/caltech-101/101_ObjectCategories.  Without its split file a set is cut anew, with a warning (StanfordCars
       and OxfordFlowers cannot be).
-      What folders hold beside pictures is counted in one warning; classes without a picture for train and one for
-      test are left out.  val_percent changes the share of val, and the test pictures stay the same.
-      fvg_dataset_check finds all files that cannot be read before a run begins, or leaves them out.
-      Masks: ROOT/mask/<path of the image relative to ROOT>, same name or same stem with .png, .jpg, .jpeg, .pgm, .bmp
-      or .gif.  White is foreground; masks of 0 and 1, label pictures, trimaps and cut-outs with an alpha channel are
-      read as they are meant, with one note, and what cannot be told is an error (fvg_mask_reading, and the story of
-      chapter 17).  A published set's masks may also lie in DATA/<its folder>/mask.  An image without a mask
+      What folders hold beside pictures is counted in one warning; classes without a picture for
+      train and one for test are left out.  val_percent changes the share of val, and the test
+      pictures stay the same.  fvg_dataset_check finds all files that cannot be read before a run
+      begins, or leaves them out.
+      Masks: ROOT/mask/<path of the image relative to ROOT>, same name or same stem with .png, .jpg,
+      .jpeg, .pgm, .bmp or .gif.  White is foreground; masks of 0 and 1, label pictures, trimaps and
+      cut-outs with an alpha channel are read as they are meant, with one note, and what cannot be
+      told is an error (fvg_mask_reading, and the story of chapter 17).
+      A published set's masks may also lie in DATA/<its folder>/mask.  An image without a mask
       trains as one whose mask is of no use: its distillation follows the full view; a training set without any is an
       error.
 
@@ -199,15 +201,15 @@ typedef struct fvg_dataset_card {
 } fvg_dataset_card;
 FVG_DEF const fvg_dataset_card *fvg_dataset_card_of(const char *key);    /* key or name, in any case; NULL: unknown */
 FVG_DEF const fvg_dataset_card *fvg_dataset_cards(int *n);
-/* What in a mask is foreground.  Published masks are grey pictures; others say by their values what they are, and one
-   that does not is an error that names these readings. */
+/* What in a mask is foreground.  Published masks are grey pictures; others say by their values
+   what they are, and one that does not is an error that names these readings. */
 typedef enum fvg_mask_reading {
   FVG_MASK_AUTO = 0,
-  FVG_MASK_GREY,                        /* the mean of the channels is above half of full white                     */
-  FVG_MASK_INVERTED,                    /* it is not                                                                */
-  FVG_MASK_LABELS,                      /* all but black; not the border of VOC, 255 beside labels or (224,224,192) */
-  FVG_MASK_TRIMAP,                      /* 1; 2 is background and 3 the border, which does not count (Oxford-IIIT)  */
-  FVG_MASK_ALPHA                        /* opaque, above half                                                       */
+  FVG_MASK_GREY,                        /* the mean of the channels is above half of full white */
+  FVG_MASK_INVERTED,                    /* it is not */
+  FVG_MASK_LABELS,    /* all but black; not the border of VOC, 255 beside labels or (224,224,192) */
+  FVG_MASK_TRIMAP,     /* 1; 2 is background and 3 the border, which does not count (Oxford-IIIT) */
+  FVG_MASK_ALPHA                        /* opaque, above half */
 } fvg_mask_reading;
 typedef struct fvg_dataset {
   fvg_ctx *ctx;
@@ -218,10 +220,11 @@ typedef struct fvg_dataset {
   char **class_name; int n_class;       /* underscores are blanks already; index = label                            */
   char *paths;                          /* storage of the strings                                                   */
   fvg_mask_reading mask_reading;
-  int *masks_told;                      /* how masks are read has been logged, once for the set                     */
+  int *masks_told;                      /* how masks are read has been logged, once for the set */
 } fvg_dataset;
-/* Lists a folder: calls entry(arg, name, is_folder) for each name but . and .. ; is_folder is 0 for a file, negative
-   for what is neither (a pipe, a device).  Non-zero result: cannot be opened. */
+/* Lists a folder: calls entry(arg, name, is_folder) for each name but . and .. ; is_folder is 0
+   for a file, negative for what is neither (a pipe, a device).  Non-zero result: cannot be
+   opened. */
 typedef int (*fvg_list_fn)(void *user, const char *folder,
                            void (*entry)(void *arg, const char *name, int is_folder), void *arg);
 typedef struct fvg_dataset_desc {
@@ -230,16 +233,17 @@ typedef struct fvg_dataset_desc {
                                            folder); NULL: the one found there                                       */
   fvg_list_fn list; void *list_user;    /* NULL: <dirent.h> if built with FVGPT_DIRENT, else only split files work  */
   const char *dataset;                  /* key or name of a published set, whose DATA is root; NULL: a plain root   */
-  int val_percent;                      /* 20: of a class's pictures, where class folders are cut; negative: none, so
+  int val_percent; /* 20: of a class's pictures, where class folders are cut; negative: none, so
                                            that train gets them.  The test pictures are the same for every value    */
-  fvg_mask_reading mask_reading;        /* as each mask's own values say                                            */
+  fvg_mask_reading mask_reading;        /* as each mask's own values say */
 } fvg_dataset_desc;
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc);
-/* Is every picture of these parts there, a plain file, and of a kind that can be read?  Their first bytes tell, for
-   10,000 of them in a fraction of a second; a broken one behind a good head is found only by decoding.  Bad ones are
-   logged, the first 20, and it is an error.  skip_bad: all are decoded (as many at once as there are threads; it takes
-   about as long as encoding with a small tower), bad ones leave the lists with a warning, and few-shot draws are made
-   from what remains.  FVG_CHECK_MASKS: their masks as well, where they have them. */
+/* Is every picture of these parts there, a plain file, and of a kind that can be read?  Their
+   first bytes tell, for 10,000 of them in a fraction of a second; a broken one behind a good
+   head is found only by decoding.  Bad ones are logged, the first 20, and it is an
+   error.  skip_bad: all are decoded (as many at once as there are threads; it takes about as
+   long as encoding with a small tower), bad ones leave the lists with a warning, and few-shot
+   draws are made from what remains.  FVG_CHECK_MASKS: their masks as well, where they have them. */
 enum { FVG_CHECK_TRAIN = 1, FVG_CHECK_VAL = 2, FVG_CHECK_TEST = 4, FVG_CHECK_MASKS = 8 };
 FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad);
 FVG_DEF void       fvg_dataset_free(fvg_dataset *d);
@@ -258,11 +262,12 @@ FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, const fvg_item
 FVG_DEF fvg_status fvg_items_few_shot_val(fvg_ctx *c, fvg_items *out, const fvg_items *train, const fvg_items *val,
                                           int n_class, int shots, uint64_t seed);
 FVG_DEF void       fvg_items_free(fvg_ctx *c, fvg_items *items);
-/* The image, and its mask at ROOT/mask/<path> (same name, or same stem with .png/.jpg/.jpeg/.pgm/.bmp/.gif), as 0 and
-   255 (fvg_mask_reading; mask_threshold, 0: 0.5, is that of grey masks) and of the image's size (nearest when it was
-   not; FVG_E_FORMAT if its sides are swapped). A published set's mask may also lie in ROOT/<folder>/mask, and in
-   either place below one more <images>, as SUN397's do. A mask that does not exist gives mask->pixels NULL and
-   FVG_OK. mask may be NULL. */
+/* The image, and its mask at ROOT/mask/<path> (same name, or same stem with
+   .png/.jpg/.jpeg/.pgm/.bmp/.gif), as 0 and 255 (fvg_mask_reading; mask_threshold, 0: 0.5, is
+   that of grey masks) and of the image's size (nearest when it was not; FVG_E_FORMAT if its
+   sides are swapped). A published set's mask may also lie in ROOT/<folder>/mask, and in either
+   place below one more <images>, as SUN397's do. A mask that does not exist gives mask->pixels
+   NULL and FVG_OK. mask may be NULL. */
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, fvg_image *image,
                                     fvg_image *mask, float mask_threshold);
 
@@ -6655,11 +6660,12 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
    All of it ends in one fvg__draft, a list of borrowed strings, from which fvg__dataset_build makes the data set.
    Whatever order a folder is listed in, the result is the same, because names are sorted first.
 
-   Folders hold more than pictures.  What systems and archivers leave behind (.DS_Store, Thumbs.db, __MACOSX) is
-   passed over in silence; everything else that is no picture by its ending is counted and told in one warning, for
-   half a class may be in a format that nobody reads.  A class without a picture to train on and one to test is left
-   out with a warning.  The val list is for choosing among models, which base-to-new does not do; a small set can
-   give its share to train, and its test pictures stay the same. */
+   Folders hold more than pictures.  What systems and archivers leave behind (.DS_Store, Thumbs.db,
+   __MACOSX) is passed over in silence; everything else that is no picture by its ending is counted
+   and told in one warning, for half a class may be in a format that nobody reads.  A class without
+   a picture to train on and one to test is left out with a warning.  The val list is for choosing
+   among models, which base-to-new does not do; a small set can give its share to train, and its
+   test pictures stay the same. */
 
 #define FVG__PARTS 3                                                          /* train, val, test                 */
 
@@ -6697,7 +6703,8 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, 
 FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
   (void)what;
   (void)skip_bad;
-  return fvg__fail(d->ctx, FVG_E_UNSUPPORTED, "built with FVGPT_NO_STDIO, so pictures cannot be checked");
+  return fvg__fail(d->ctx, FVG_E_UNSUPPORTED,
+                   "built with FVGPT_NO_STDIO, so pictures cannot be checked");
 }
 #else
 
@@ -6740,7 +6747,7 @@ static int fvg__list_dirent(void *user, const char *folder, void (*entry)(void *
   (void)user;
   if (!dir) return -1;
   while ((e = readdir(dir)) != NULL) {
-    struct stat found;                                                        /* d_type is not in C99's dirent    */
+    struct stat found;                                           /* d_type is not in C99's dirent */
     int n, kind = 0;
     if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
     n = snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
@@ -6755,7 +6762,9 @@ static int fvg__list_dirent(void *user, const char *folder, void (*entry)(void *
 
 typedef int (*fvg__keep_fn)(const char *name, int is_folder);
 static int fvg__keep_folder(const char *name, int is_folder) { (void)name; return is_folder > 0; }
-static int fvg__keep_folder_but_mask(const char *name, int is_folder) { return is_folder > 0 && strcmp(name, "mask"); }
+static int fvg__keep_folder_but_mask(const char *name, int is_folder) {
+  return is_folder > 0 && strcmp(name, "mask");
+}
 static int fvg__keep_caltech_class(const char *name, int is_folder) {
   return is_folder > 0 && strcmp(name, "BACKGROUND_Google") && strcmp(name, "Faces_easy");
 }
@@ -6768,8 +6777,8 @@ static int fvg__keep_split(const char *name, int is_folder) {
 
 /* The ending chooses what is listed; what a file really holds is found out when it is read. */
 static int fvg__keep_image(const char *name, int is_folder) {
-  static const char *const suffix[] = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".ppm", ".pgm",
-                                       ".pbm", ".pnm"};
+  static const char *const suffix[] = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp",
+                                       ".gif", ".ppm",  ".pgm", ".pbm",  ".pnm"};
   size_t i;
   if (is_folder) return 0;
   for (i = 0; i < sizeof suffix / sizeof *suffix; i++)
@@ -6779,8 +6788,9 @@ static int fvg__keep_image(const char *name, int is_folder) {
 
 /* Hidden names, and what macOS, Windows and network drives leave in folders. */
 static int fvg__is_litter(const char *name) {
-  static const char *const litter[] = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir",
-                                       "$recycle.bin", "system volume information", "icon\r"};
+  static const char *const litter[] = {
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin",
+    "system volume information", "icon\r"};
   size_t i, k;
   if (name[0] == '.' || name[0] == 0) return 1;
   for (i = 0; i < sizeof litter / sizeof *litter; i++) {
@@ -6793,8 +6803,9 @@ static int fvg__is_litter(const char *name) {
 /* What the folders of a data set hold beside pictures, to be told in one line. */
 enum { FVG__ENDINGS = 12 };
 typedef struct fvg__left_out {
-  struct { char ending[8]; int n; } kind[FVG__ENDINGS];                       /* in lower case, with the dot      */
-  int n_kind, n_other, n_folder, n_special, n_loose;  /* other endings; pipes and devices; pictures outside classes */
+  struct { char ending[8]; int n; } kind[FVG__ENDINGS];            /* in lower case, with the dot */
+  int n_kind, n_other;                           /* n_other: other endings */
+  int n_folder, n_special, n_loose;              /* pipes and devices; pictures outside classes */
   char first[100];
 } fvg__left_out;
 
@@ -6803,7 +6814,7 @@ static void fvg__count_left_out(fvg__left_out *x, const char *name, int is_folde
   char ending[8];
   size_t i;
   int k;
-  if (!in_class && !fvg__keep_image(name, is_folder)) return;                 /* a read-me, a list                */
+  if (!in_class && !fvg__keep_image(name, is_folder)) return;                /* a read-me, a list */
   if (!x->first[0]) snprintf(x->first, sizeof x->first, "%s", name);
   if (!in_class) { x->n_loose++; return; }
   if (is_folder) { ++*(is_folder > 0 ? &x->n_folder : &x->n_special); return; }
@@ -6831,10 +6842,14 @@ static void fvg__tell_left_out(fvg_ctx *c, const fvg__left_out *x, const char *r
   fvg__add_count(list, sizeof list, x->n_other, "other file", "other files");
   fvg__add_count(list, sizeof list, x->n_folder, "sub-folder", "sub-folders");
   fvg__add_count(list, sizeof list, x->n_special, "pipe or device", "pipes or devices");
-  fvg__add_count(list, sizeof list, x->n_loose, "picture in no class folder", "pictures in no class folder");
+  fvg__add_count(list, sizeof list, x->n_loose, "picture in no class folder",
+                 "pictures in no class folder");
   if (n)
-    fvg__log(c, 0, "%.140s: left out because they are no pictures that can be read, by their endings or places: %s "
-             "(the first is %s)", root, list, x->first);
+    fvg__log(c, 0,
+             "%.140s: left out because they are no pictures that can be read, by their endings or "
+             "places: %s "
+             "(the first is %s)",
+             root, list, x->first);
 }
 
 /* Sorted names of a folder; `text` holds them one after the other, each with its closing 0. */
@@ -6843,7 +6858,7 @@ typedef struct fvg__collector {
   fvg_ctx *c;
   fvg__names *names;
   fvg__keep_fn keep;
-  fvg__left_out *left_out;                                                    /* NULL: not counted                */
+  fvg__left_out *left_out;                                                   /* NULL: not counted */
   fvg_status status;
 } fvg__collector;
 
@@ -6933,7 +6948,7 @@ typedef struct fvg__draft {
   const char **class_name;                   /* [n_class]                                                         */
   const char *home;                          /* "" or a folder below the root                                     */
   const char *prefix[FVG__PARTS];            /* "" or a folder below home; NULL: the part is empty                */
-  int from_windows;                          /* backslashes in names are slashes                                  */
+  int from_windows;                          /* backslashes in names are slashes */
   fvg__left_out left_out;
 } fvg__draft;
 
@@ -7168,7 +7183,8 @@ static fvg_status fvg__find_prefix(fvg_ctx *c, char **out, const fvg__draft *d, 
   *out = NULL;
   memset(&folders, 0, sizeof folders);
   for (i = 0; i < n_usual && !*out && !s; i++) s = fvg__try_prefix(c, out, d, desc->root, usual[i]);
-  if (!*out && !s && desc->list) s = fvg__list(c, &folders, desc, desc->root, fvg__keep_folder_but_mask, NULL);
+  if (!*out && !s && desc->list)
+    s = fvg__list(c, &folders, desc, desc->root, fvg__keep_folder_but_mask, NULL);
   for (i = 0; i < folders.n && !*out && !s; i++) s = fvg__try_prefix(c, out, d, desc->root, folders.name[i]);
   fvg__names_free(c, &folders);
   if (s || *out) return s;
@@ -7206,8 +7222,9 @@ static fvg_status fvg__read_file(fvg_ctx *c, const char *path, uint8_t **bytes, 
   return s;
 }
 
-static fvg_status fvg__find_any_prefix(fvg_ctx *c, char **out, const fvg__draft *d, const fvg_dataset_desc *desc,
-                                       const fvg_dataset_card *card, const char *file) {
+static fvg_status fvg__find_any_prefix(fvg_ctx *c, char **out, const fvg__draft *d,
+                                       const fvg_dataset_desc *desc, const fvg_dataset_card *card,
+                                       const char *file) {
   return card ? fvg__find_published_prefix(c, out, d, desc->root, card, file)
               : fvg__find_prefix(c, out, d, desc, file);
 }
@@ -7292,9 +7309,10 @@ static fvg_status fvg__find_split(fvg_ctx *c, char **out, const fvg_dataset_desc
 }
 
 /* ---- class folders ---- */
-/* Of n pictures of a class: Python's round(n * 0.5), halves to even, for train, round(n * 0.2) for val, the rest for
-   test; val gives way when test would be left without any.  Another share of val is taken from train or given to it,
-   so that the test pictures, which come last, are the same. */
+/* Of n pictures of a class: Python's round(n * 0.5), halves to even, for train, round(n * 0.2)
+   for val, the rest for test; val gives way when test would be left without any.  Another share
+   of val is taken from train or given to it, so that the test pictures, which come last, are the
+   same. */
 static void fvg__cut(int n, int val_percent, int cut[FVG__PARTS]) {
   int train = n / 2 + (n % 2 && n / 2 % 2), val = n / 5 + (n % 5 > 2);
   if (val && train + val == n) val--;
@@ -7315,7 +7333,8 @@ static fvg_status fvg__list_images(fvg_ctx *c, fvg__names *out, const fvg_datase
   return s;
 }
 
-/* Leaves out the classes that `poor` marks, from classes and from images [n_part][class], and says which. */
+/* Leaves out the classes that `poor` marks, from classes and from images [n_part][class], and
+   says which. */
 static fvg_status fvg__drop_classes(fvg_ctx *c, fvg__names *classes, fvg__names *images, int n_part,
                                     const char *poor, const char *root) {
   const int n = classes->n;
@@ -7326,7 +7345,8 @@ static fvg_status fvg__drop_classes(fvg_ctx *c, fvg__names *classes, fvg__names 
   for (label = 0; label < n; label++) {
     if (!poor[label]) { classes->name[kept++] = classes->name[label]; continue; }
     if (++n_poor > 5) continue;
-    snprintf(list + used, sizeof list - used, "%s%.30s", n_poor > 1 ? ", " : "", classes->name[label]);
+    snprintf(list + used, sizeof list - used, "%s%.30s", n_poor > 1 ? ", " : "",
+             classes->name[label]);
     used += strlen(list + used);
   }
   if (!n_poor) return FVG_OK;
@@ -7341,16 +7361,22 @@ static fvg_status fvg__drop_classes(fvg_ctx *c, fvg__names *classes, fvg__names 
 
   classes->n = kept;
   if (!kept)
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: none of the %d class folders (such as %s) holds a picture to train on "
-                     "and one to test", root, n, list);
-  fvg__log(c, 0, "%.140s: %d of %d class folders are left out, for a class needs a picture to train on and one to "
-           "test: %s%s", root, n_poor, n, list, n_poor > 5 ? ", ..." : "");
+    return fvg__fail(
+        c, FVG_E_FORMAT,
+        "%.200s: none of the %d class folders (such as %s) holds a picture to train on "
+        "and one to test",
+        root, n, list);
+  fvg__log(c, 0,
+           "%.140s: %d of %d class folders are left out, for a class needs a picture to train on "
+           "and one to "
+           "test: %s%s",
+           root, n_poor, n, list, n_poor > 5 ? ", ..." : "");
   return FVG_OK;
 }
 
 /* The pictures of all classes, images [class]; a class needs two. */
-static fvg_status fvg__list_whole_classes(fvg_ctx *c, fvg__draft *d, fvg__names *classes, fvg__names *images,
-                                          const fvg_dataset_desc *desc) {
+static fvg_status fvg__list_whole_classes(fvg_ctx *c, fvg__draft *d, fvg__names *classes,
+                                          fvg__names *images, const fvg_dataset_desc *desc) {
   char *poor = (char *)fvg__alloc(c, (size_t)classes->n);
   fvg_status s = poor ? FVG_OK : FVG_E_NOMEM;
   int label;
@@ -7364,15 +7390,19 @@ static fvg_status fvg__list_whole_classes(fvg_ctx *c, fvg__draft *d, fvg__names 
 }
 
 /* Ten pictures a class are five to train on, and whoever reads "only 5" must know why. */
-static void fvg__tell_cut(fvg_ctx *c, const fvg__draft *d, const fvg_dataset_desc *desc, int n_class, int fewest,
-                          int most) {
+static void fvg__tell_cut(fvg_ctx *c, const fvg__draft *d, const fvg_dataset_desc *desc,
+                          int n_class, int fewest, int most) {
   char each[40], how[80];
   snprintf(each, sizeof each, fewest < most ? "%d to %d" : "%d", fewest, most);
-  if (desc->val_percent) snprintf(how, sizeof how, "val's share was set to %d %%", desc->val_percent > 0 ?
-                                  desc->val_percent : 0);
-  else snprintf(how, sizeof how, "50/20/30 %%; --val 0, or val_percent, gives val's share to train");
-  fvg__log(c, 1, "%.200s: %d classes of %s pictures are cut into %d to train, %d for val, %d to test (%s)", desc->root,
-           n_class, each, d->n[0], d->n[1], d->n[2], how);
+  if (desc->val_percent)
+    snprintf(how, sizeof how, "val's share was set to %d %%",
+             desc->val_percent > 0 ? desc->val_percent : 0);
+  else
+    snprintf(how, sizeof how, "50/20/30 %%; --val 0, or val_percent, gives val's share to train");
+  fvg__log(
+      c, 1,
+      "%.200s: %d classes of %s pictures are cut into %d to train, %d for val, %d to test (%s)",
+      desc->root, n_class, each, d->n[0], d->n[1], d->n[2], how);
 }
 
 /* ROOT/PREFIX/<class>/<picture>.  The label is the stream of the shuffle. */
@@ -7411,8 +7441,9 @@ static fvg_status fvg__draft_cut(fvg_ctx *c, fvg__draft *d, fvg__names *classes,
 }
 
 /* The class folders of ROOT/part.  A folder that train does not have is an error, since it has no label. */
-static fvg_status fvg__list_classes(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc *desc, const char *part,
-                                    fvg__keep_fn keep, const fvg__names *train, fvg__left_out *left_out) {
+static fvg_status fvg__list_classes(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc *desc,
+                                    const char *part, fvg__keep_fn keep, const fvg__names *train,
+                                    fvg__left_out *left_out) {
   char *folder = fvg__path_join(c, desc->root, part);
   fvg_status s = folder ? fvg__list(c, out, desc, folder, keep, left_out) : FVG_E_NOMEM;
   int i;
@@ -7428,15 +7459,16 @@ static fvg_status fvg__list_classes(fvg_ctx *c, fvg__names *out, const fvg_datas
 }
 
 /* The pictures of all parts, images [parts][class]; a class needs one in train and one in test. */
-static fvg_status fvg__list_parts(fvg_ctx *c, fvg__draft *d, fvg__names *classes, fvg__names *images,
-                                  const fvg_dataset_desc *desc) {
+static fvg_status fvg__list_parts(fvg_ctx *c, fvg__draft *d, fvg__names *classes,
+                                  fvg__names *images, const fvg_dataset_desc *desc) {
   char *poor = (char *)fvg__alloc(c, (size_t)classes->n);
   fvg_status s = poor ? FVG_OK : FVG_E_NOMEM;
   fvg__names here;
   int part, label;
   for (part = 0; part < FVG__PARTS && !s; part++) {
     if (!d->prefix[part]) continue;
-    s = fvg__list_classes(c, &here, desc, d->prefix[part], fvg__keep_folder, classes, part ? &d->left_out : NULL);
+    s = fvg__list_classes(c, &here, desc, d->prefix[part], fvg__keep_folder, classes,
+                          part ? &d->left_out : NULL);
     if (s) break;
     for (label = 0; label < classes->n && !s; label++) {
       fvg__names *x = &images[(size_t)part * (size_t)classes->n + (size_t)label];
@@ -7452,14 +7484,15 @@ static fvg_status fvg__list_parts(fvg_ctx *c, fvg__draft *d, fvg__names *classes
 }
 
 /* ROOT/train/<class>/<picture> and so on, the parts' folders being the prefixes. */
-static fvg_status fvg__draft_parts(fvg_ctx *c, fvg__draft *d, fvg__names *classes, fvg__names *images,
-                                   const fvg_dataset_desc *desc) {
+static fvg_status fvg__draft_parts(fvg_ctx *c, fvg__draft *d, fvg__names *classes,
+                                   fvg__names *images, const fvg_dataset_desc *desc) {
   fvg__entry *e;
   fvg_status s = fvg__list_parts(c, d, classes, images, desc);
   int part, label, i;
   for (part = 0; part < FVG__PARTS && !s; part++)
     for (label = 0; label < classes->n && !s; label++)
-      s = fvg__draft_count(c, d, part, images[(size_t)part * (size_t)classes->n + (size_t)label].n, desc->root);
+      s = fvg__draft_count(c, d, part, images[(size_t)part * (size_t)classes->n + (size_t)label].n,
+                           desc->root);
   if (!s) s = fvg__draft_reserve(c, d, desc->root);
   if (s) return s;
   for (part = 0, e = d->entry; part < FVG__PARTS; part++)
@@ -7485,19 +7518,20 @@ static fvg_status fvg__draft_parts(fvg_ctx *c, fvg__draft *d, fvg__names *classe
 
    A mask lies in ROOT/mask under its picture's path, or for a published set where its folders have them.
 
-   Foreground is what lies above half of full white: so the published loader reads masks, and so do we wherever a mask
-   holds black and white.  But tools write masks in other ways, which that rule takes for all black or, worse, for
-   the border alone.  So a file that holds few values is looked at first:
+   Foreground is what lies above half of full white: so the published loader reads masks, and so do
+   we wherever a mask holds black and white.  But tools write masks in other ways, which that rule
+   takes for all black or, worse, for the border alone.  So a file of few values is looked at first:
 
-     black and one dark value    (0/1 masks) or several, or colours on black (label pictures, VOC's palette): all but
-                                 black is foreground.  255 beside small labels, and (224,224,192), are VOC's border
+     black and dark values       0/1 masks and label pictures, or colours on black, as VOC's palette:
+                                 all but black is foreground.  255 beside small labels, and
+                                 (224,224,192), are VOC's border, which is not
      1 and 2, or 1, 2, 3         an Oxford-IIIT trimap: 1 is foreground
      an alpha channel that cuts  a cut-out: what is opaque is foreground, whatever its colours
      more than 32 values, JPEG   a soft mask: half of full white
 
-   What these rules cannot tell (a photograph, white beside other labels, no black) is an error, not a guess, and the
-   data set's mask_reading decides.  All this is decided file by file, so it does not depend on which files are drawn,
-   and told once for the set. */
+   What these rules cannot tell (a photograph, white beside other labels, no black) is an error, not
+   a guess, and the data set's mask_reading decides.  All this is decided file by file, so it does
+   not depend on which files are drawn, and told once for the set. */
 
 enum {                                                                        /* indices into fvg__cards          */
   FVG__IMAGENET = 0, FVG__CALTECH101, FVG__OXFORD_PETS, FVG__STANFORD_CARS, FVG__FLOWERS102, FVG__FOOD101,
@@ -7593,7 +7627,8 @@ static fvg_status fvg__lines_read(fvg_ctx *c, fvg__lines *out, const char *folde
   out->line = (char **)fvg__alloc_array(c, n_line, sizeof *out->line);
   out->room = (char *)fvg__alloc_array(c, n + 2 * n_line, 4);
   if (!out->line || !out->room) return FVG_E_NOMEM;
-  at = out->text + (strncmp(out->text, "\xEF\xBB\xBF", 3) ? 0 : 3);             /* a byte-order mark, from Windows */
+  at = out->text;
+  if (!strncmp(at, "\xEF\xBB\xBF", 3)) at += 3;     /* a byte-order mark, from Windows */
   for (; at; at = end) {
     if ((end = strchr(at, '\n')) != NULL) *end++ = 0;
     out->line[out->n++] = fvg__trim(at);
@@ -7668,8 +7703,9 @@ static fvg_status fvg__name_class(fvg_ctx *c, const char **out, const char *fold
 }
 
 /* A data set from a draft that has its home and prefixes only.  The draft is freed. */
-static fvg_status fvg__build_from_folders(fvg_ctx *c, fvg_dataset *out, fvg__draft *d, fvg__names *classes,
-                                          const fvg_dataset_desc *desc, int has_parts, const fvg__lines *names) {
+static fvg_status fvg__build_from_folders(fvg_ctx *c, fvg_dataset *out, fvg__draft *d,
+                                          fvg__names *classes, const fvg_dataset_desc *desc,
+                                          int has_parts, const fvg__lines *names) {
   size_t n = FVG__PARTS * (size_t)classes->n, k;
   fvg__names *images = (fvg__names *)fvg__alloc_array(c, n, sizeof *images);
   fvg_status s = FVG_E_NOMEM;
@@ -7689,8 +7725,8 @@ static fvg_status fvg__build_from_folders(fvg_ctx *c, fvg_dataset *out, fvg__dra
 
 /* The folder of a part under the names that people give it, in any case; NULL without one. */
 static const char *fvg__part_folder(const fvg__names *folders, int part) {
-  static const char *const known[FVG__PARTS][3] = {{"train", "training", NULL}, {"val", "valid", "validation"},
-                                                   {"test", "testing", NULL}};
+  static const char *const known[FVG__PARTS][3] = {
+      {"train", "training", NULL}, {"val", "valid", "validation"}, {"test", "testing", NULL}};
   int i, k;
   for (k = 0; k < 3; k++)
     for (i = 0; known[part][k] && i < folders->n; i++)
@@ -7700,16 +7736,21 @@ static const char *fvg__part_folder(const fvg__names *folders, int part) {
 
 static fvg_status fvg__no_classes(fvg_ctx *c, const fvg__left_out *left_out, const char *root) {
   if (left_out->n_loose)
-    return fvg__fail(c, FVG_E_FORMAT, "%.300s: neither a split file (split_zhou_*.json or split.json) nor class "
-                     "folders; its %d pictures must lie in a folder for each class", root, left_out->n_loose);
-  return fvg__fail(c, FVG_E_FORMAT, "%.300s: neither a split file (split_zhou_*.json or split.json) nor class folders",
-                   root);
+    return fvg__fail(c, FVG_E_FORMAT,
+                     "%.300s: neither a split file (split_zhou_*.json or split.json) nor class "
+                     "folders; its %d pictures must lie in a folder for each class",
+                     root, left_out->n_loose);
+  return fvg__fail(
+      c, FVG_E_FORMAT,
+      "%.300s: neither a split file (split_zhou_*.json or split.json) nor class folders", root);
 }
 
 /* What is not cut has no share to choose. */
 static void fvg__tell_no_cut(const fvg_dataset *d, const fvg_dataset_desc *desc) {
   if (desc->val_percent)
-    fvg__log(d->ctx, 0, "%.200s: train, val and test are given here%s%.100s, so --val (val_percent) changes nothing",
+    fvg__log(d->ctx, 0,
+             "%.200s: train, val and test are given here%s%.100s, so --val (val_percent) changes "
+             "nothing",
              d->root, d->split_file ? ", by " : "", d->split_file ? d->split_file : "");
 }
 
@@ -7726,11 +7767,13 @@ static fvg_status fvg__open_folders(fvg_ctx *c, fvg_dataset *out, const fvg_data
 
   has_parts = fvg__part_folder(&folders, 0) && fvg__part_folder(&folders, 2);
   if (has_parts) fvg__tell_no_cut(out, desc);
-  for (part = 0; part < FVG__PARTS; part++) draft.prefix[part] = has_parts ? fvg__part_folder(&folders, part) : "";
+  for (part = 0; part < FVG__PARTS; part++)
+    draft.prefix[part] = has_parts ? fvg__part_folder(&folders, part) : "";
   if (!folders.n) s = fvg__no_classes(c, &draft.left_out, desc->root);
   if (!s && has_parts) {
     classes = &inside;
-    s = fvg__list_classes(c, classes, desc, draft.prefix[0], fvg__keep_folder, NULL, &draft.left_out);
+    s = fvg__list_classes(c, classes, desc, draft.prefix[0], fvg__keep_folder, NULL,
+                          &draft.left_out);
   }
   if (!s) s = fvg__build_from_folders(c, out, &draft, classes, desc, has_parts, NULL);
   fvg__names_free(c, &inside);
@@ -7985,7 +8028,8 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
 /* ---- where masks are ---- */
 /* Does `name` exist, or the same with another extension?  It has room for a longer one. */
 static int fvg__mask_exists(char *name) {
-  static const char *const suffix[] = {".png", ".jpg", ".jpeg", ".pgm", ".bmp", ".gif", ".PNG", ".JPG"};
+  static const char *const suffix[] = {".png", ".jpg", ".jpeg", ".pgm",
+                                       ".bmp", ".gif", ".PNG",  ".JPG"};
   char *slash = strrchr(name, '/'), *dot = strrchr(name, '.');
   size_t i;
   if (fvg__file_exists(name)) return 1;
@@ -8025,23 +8069,26 @@ static fvg_status fvg__find_mask(const fvg_dataset *d, char **out, const char *p
 }
 
 /* ---- what in a mask is foreground ---- */
-enum { FVG__MASK_COLOURS = 32 };                 /* a picture with more of them is no picture of labels             */
+enum { FVG__MASK_COLOURS = 32 };           /* a picture with more of them is no picture of labels */
 enum { FVG__BLACK = 0, FVG__WHITE = 0xFFFFFF, FVG__VOC_BORDER = 0xE0E0C0 };
 
 /* The colours of a picture without its alpha, 0xRRGGBB, and how many pixels each has. */
 typedef struct fvg__palette {
   uint32_t colour[FVG__MASK_COLOURS];
   size_t count[FVG__MASK_COLOURS];
-  int n;                                         /* FVG__MASK_COLOURS + 1: more than these                          */
+  int n;                                         /* FVG__MASK_COLOURS + 1: more than these */
 } fvg__palette;
 
 static uint32_t fvg__colour_at(const fvg_image *m, size_t i) {
   const uint8_t *p = m->pixels + i * (size_t)m->channels;
-  return m->channels < 3 ? (uint32_t)p[0] * 0x010101u : (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
+  return m->channels < 3 ? (uint32_t)p[0] * 0x010101u
+                         : (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
 }
 
 /* Above half of full white in the mean, as the published loader has it. */
-static int fvg__is_light(uint32_t colour) { return 2 * ((colour >> 16) + (colour >> 8 & 255) + (colour & 255)) > 765; }
+static int fvg__is_light(uint32_t colour) {
+  return 2 * ((colour >> 16) + (colour >> 8 & 255) + (colour & 255)) > 765;
+}
 
 static int fvg__is_grey(uint32_t colour) { return colour % 0x010101u == 0; }
 
@@ -8072,7 +8119,10 @@ static int fvg__is_coloured(const fvg_image *m) {
 }
 
 /* What the colours of a mask are, in pixels. */
-typedef struct fvg__mask_tally { size_t black, white, border, dark, bright; int grey, trimap; } fvg__mask_tally;
+typedef struct fvg__mask_tally {
+  size_t black, white, border, dark, bright;
+  int grey, trimap;
+} fvg__mask_tally;
 
 static fvg__mask_tally fvg__count_mask(const fvg__palette *x) {
   fvg__mask_tally is;
@@ -8097,13 +8147,14 @@ static fvg_mask_reading fvg__meaning_of_colours(const fvg__palette *x, const cha
   const size_t light = is.white + is.bright;
   if (is.trimap && x->n > 1) return FVG_MASK_TRIMAP;
   if (x->n == 1) {
-    if (is.grey && (!is.dark || x->colour[0] == 0x010101u)) return is.dark ? FVG_MASK_LABELS : FVG_MASK_GREY;
+    if (is.grey && (!is.dark || x->colour[0] == 0x010101u))
+      return is.dark ? FVG_MASK_LABELS : FVG_MASK_GREY;
     *why = "every pixel has the same value, neither black nor white";
     return FVG_MASK_GREY;
   }
-  if (!is.dark && !is.border && is.black) return FVG_MASK_GREY;               /* black, and all else is light      */
-  if (x->n == 2 && is.dark && light) return FVG_MASK_GREY;                    /* dark and light                    */
-  if (light && is.dark <= light / 50) return FVG_MASK_GREY;                   /* specks                            */
+  if (!is.dark && !is.border && is.black) return FVG_MASK_GREY;   /* black, and all else is light */
+  if (x->n == 2 && is.dark && light) return FVG_MASK_GREY;                    /* dark and light */
+  if (light && is.dark <= light / 50) return FVG_MASK_GREY;                   /* specks */
   if (!is.black) {
     *why = "it holds no black, which would be the background";
     return FVG_MASK_GREY;
@@ -8114,10 +8165,12 @@ static fvg_mask_reading fvg__meaning_of_colours(const fvg__palette *x, const cha
     return FVG_MASK_GREY;
   }
   if (!light) return FVG_MASK_LABELS;
-  if (is.white && is.bright) return FVG_MASK_GREY;                            /* soft, of few levels               */
-  if (is.white && is.dark / 2 > is.white) return FVG_MASK_LABELS;             /* 255 is VOC's border               */
-  *why = is.white ? "it holds dark values that may be labels beside 255, which may be white or VOC's border"
-                  : "it holds dark and light values but no white: labels, or a soft mask";
+  if (is.white && is.bright) return FVG_MASK_GREY;                         /* soft, of few levels */
+  if (is.white && is.dark / 2 > is.white) return FVG_MASK_LABELS;          /* 255 is VOC's border */
+  *why =
+      is.white
+          ? "it holds dark values that may be labels beside 255, which may be white or VOC's border"
+          : "it holds dark and light values but no white: labels, or a soft mask";
   return FVG_MASK_GREY;
 }
 
@@ -8129,8 +8182,9 @@ static fvg_mask_reading fvg__meaning_of(const fvg_image *m, int lossy, const cha
   return FVG_MASK_GREY;
 }
 
-/* Is the mask in the alpha channel?  A channel that nowhere falls to half cuts nothing out.  Where it does, the colours
-   may be a mask as well, black and white, and then both must be the same. */
+/* Is the mask in the alpha channel?  A channel that nowhere falls to half cuts nothing
+   out.  Where it does, the colours may be a mask as well, black and white, and then both must be
+   the same. */
 static int fvg__alpha_is_mask(const fvg_image *m, const char **why) {
   const size_t n = (size_t)m->width * (size_t)m->height, step = (size_t)m->channels;
   size_t i, differ = 0;
@@ -8157,26 +8211,29 @@ static int fvg__alpha_is_mask(const fvg_image *m, const char **why) {
 
 /* What loading finds out about a mask. */
 typedef struct fvg__mask_facts {
-  fvg_mask_reading reading;                      /* never auto or alpha                                             */
-  int alpha, stretched, framed;                  /* resized to other proportions; foreground all along its edge     */
-  double share;                                  /* of foreground                                                   */
+  fvg_mask_reading reading;                      /* never auto or alpha */
+  int alpha, stretched, framed;    /* resized to other proportions; foreground all along its edge */
+  double share;                                  /* of foreground */
 } fvg__mask_facts;
 
-static void fvg__take_alpha(fvg_image *m) {      /* becomes the only channel                                        */
+static void fvg__take_alpha(fvg_image *m) {      /* becomes the only channel */
   size_t i, n = (size_t)m->width * (size_t)m->height, step = (size_t)m->channels;
   for (i = 0; i < n; i++) m->pixels[i] = m->pixels[(i + 1) * step - 1];
   m->channels = 1;
 }
 
-/* Chooses the reading of m, as told or from what it holds, and leaves only the channels that it is about. */
-static const char *fvg__choose_reading(fvg_image *m, fvg_mask_reading told, int lossy, fvg__mask_facts *x) {
+/* Chooses the reading of m, as told or from what it holds, and leaves only the channels that it
+   is about. */
+static const char *fvg__choose_reading(fvg_image *m, fvg_mask_reading told, int lossy,
+                                       fvg__mask_facts *x) {
   const char *why = NULL;
   x->reading = told;
   if (told == FVG_MASK_ALPHA) x->alpha = m->channels % 2 == 0;
   else if (told == FVG_MASK_AUTO) x->alpha = fvg__alpha_is_mask(m, &why);
   if (told == FVG_MASK_ALPHA && !x->alpha) return "it has no alpha channel";
   if (x->alpha) fvg__take_alpha(m);
-  if (told == FVG_MASK_ALPHA || (told == FVG_MASK_AUTO && !why)) x->reading = fvg__meaning_of(m, lossy, &why);
+  if (told == FVG_MASK_ALPHA || (told == FVG_MASK_AUTO && !why))
+    x->reading = fvg__meaning_of(m, lossy, &why);
   return why;
 }
 
@@ -8190,20 +8247,23 @@ static void fvg__pick_labels(fvg_image *m, fvg_mask_reading reading) {
   }
   for (i = 0; i < n; i++) {
     uint32_t colour = fvg__colour_at(m, i);
-    int in = reading == FVG_MASK_TRIMAP ? colour == 0x010101u :
-             colour != FVG__BLACK && colour != FVG__VOC_BORDER && (!has_labels || colour != FVG__WHITE);
+    int in = reading == FVG_MASK_TRIMAP ? colour == 0x010101u
+                                        : colour != FVG__BLACK && colour != FVG__VOC_BORDER &&
+                                              (!has_labels || colour != FVG__WHITE);
     m->pixels[i] = in ? 255 : 0;
   }
   m->channels = 1;
 }
 
 /* To 0 and 255 in one channel, by a reading that has been chosen. */
-static fvg_status fvg__apply_reading(fvg_ctx *c, fvg_image *m, fvg_mask_reading reading, float threshold) {
+static fvg_status fvg__apply_reading(fvg_ctx *c, fvg_image *m, fvg_mask_reading reading,
+                                     float threshold) {
   size_t i, n = (size_t)m->width * (size_t)m->height;
   fvg_status s = FVG_OK;
   if (reading == FVG_MASK_LABELS || reading == FVG_MASK_TRIMAP) fvg__pick_labels(m, reading);
   else s = fvg_image_binarise(c, m, threshold);
-  for (i = 0; !s && reading == FVG_MASK_INVERTED && i < n; i++) m->pixels[i] = (uint8_t)(255 - m->pixels[i]);
+  for (i = 0; !s && reading == FVG_MASK_INVERTED && i < n; i++)
+    m->pixels[i] = (uint8_t)(255 - m->pixels[i]);
   return s;
 }
 
@@ -8219,16 +8279,19 @@ static void fvg__measure_mask(const fvg_image *m, fvg__mask_facts *x) {
 }
 
 /* A mask of a lying picture on a standing one belongs to the picture before somebody turned it. */
-static fvg_status fvg__check_sides(fvg_ctx *c, const fvg_image *m, const char *path, int width, int height,
-                                   fvg__mask_facts *x) {
+static fvg_status fvg__check_sides(fvg_ctx *c, const fvg_image *m, const char *path, int width,
+                                   int height, fvg__mask_facts *x) {
   const double picture = (double)width / height, mask = (double)m->width / m->height;
   const double same = mask > picture ? mask / picture : picture / mask;
   const double turned = mask * picture > 1 ? mask * picture : 1 / (mask * picture);
   const double one_pixel = 1 + 1.0 / (m->width < m->height ? m->width : m->height);
   x->stretched = same > 1.02 * one_pixel;
   if (turned > 1.02 || same <= 1.1) return FVG_OK;
-  return fvg__fail(c, FVG_E_FORMAT, "%.300s: the mask has %d x %d pixels, its picture %d x %d: the sides are swapped; "
-                   "one of the two was turned (EXIF)", path, m->width, m->height, width, height);
+  return fvg__fail(
+      c, FVG_E_FORMAT,
+      "%.300s: the mask has %d x %d pixels, its picture %d x %d: the sides are swapped; "
+      "one of the two was turned (EXIF)",
+      path, m->width, m->height, width, height);
 }
 
 /* ---- pictures and masks ---- */
@@ -8256,8 +8319,10 @@ static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const ch
   memset(facts, 0, sizeof *facts);
   if (!s) s = fvg__check_sides(d->ctx, mask, path, width, height, facts);
   if (!s && (why = fvg__choose_reading(mask, d->mask_reading, lossy, facts)) != NULL)
-    s = fvg__fail(d->ctx, FVG_E_FORMAT, "%.300s: cannot tell what in this mask is foreground: %s; choose with --masks "
-                  "grey, inverted, labels, trimap or alpha (mask_reading)", path, why);
+    s = fvg__fail(d->ctx, FVG_E_FORMAT,
+                  "%.300s: cannot tell what in this mask is foreground: %s; choose with --masks "
+                  "grey, inverted, labels, trimap or alpha (mask_reading)",
+                  path, why);
   if (!s) s = fvg__apply_reading(d->ctx, mask, facts->reading, threshold);
   if (s) return s;
   fvg__measure_mask(mask, facts);
@@ -8270,8 +8335,8 @@ static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const ch
 }
 
 /* facts->reading stays FVG_MASK_AUTO without a mask. */
-static fvg_status fvg__load_pair(const fvg_dataset *d, const fvg_item *item, fvg_image *image, fvg_image *mask,
-                                 float threshold, fvg__mask_facts *facts) {
+static fvg_status fvg__load_pair(const fvg_dataset *d, const fvg_item *item, fvg_image *image,
+                                 fvg_image *mask, float threshold, fvg__mask_facts *facts) {
   char *path;
   fvg_status s;
   memset(image, 0, sizeof *image);
@@ -8292,16 +8357,17 @@ static fvg_status fvg__load_pair(const fvg_dataset *d, const fvg_item *item, fvg
   return s;
 }
 
-FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, fvg_image *image, fvg_image *mask,
-                                    float mask_threshold) {
+FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, fvg_image *image,
+                                    fvg_image *mask, float mask_threshold) {
   fvg__mask_facts facts;
   return fvg__load_pair(d, item, image, mask, mask_threshold, &facts);
 }
 #endif
 
 /* ---- pictures side by side ---- */
-/* A batch of pictures is worked on by as many threads as there are, each in a context of its own that shares nothing
-   but malloc; without that, by one after the other.  Every picture's own status and message are kept. */
+/* A batch of pictures is worked on by as many threads as there are, each in a context of its own
+   that shares nothing but malloc; without that, by one after the other.  Every picture's own
+   status and message are kept. */
 typedef struct fvg__batch_job {
   fvg_status (*work)(void *arg, fvg_ctx *c, int i);
   void *arg;
@@ -8327,7 +8393,7 @@ static fvg_status fvg__batch(fvg_ctx *c, fvg__batch_job *j, int n) {
   }
   for (i = 0; i < n; i++) j->ctx[i] = fvg__helper_context(c);
   s = fvg__parallel(c, fvg__batch_run, j, n);
-  for (i = 0; i < n; i++) peak += j->ctx[i].peak;                 /* as if all had been at their largest at once     */
+  for (i = 0; i < n; i++) peak += j->ctx[i].peak;  /* as if all had been at their largest at once */
   if (peak > c->peak) c->peak = peak;
   return s;
 }
@@ -8343,8 +8409,8 @@ static fvg_status fvg__batch_fault(fvg_ctx *c, const fvg__batch_job *j, int n) {
   return FVG_OK;
 }
 
-/* Bad files are all named, up to a bound: each is logged when the next one turns up, and the last becomes the error,
-   so that a single one is a single line. */
+/* Bad files are all named, up to a bound: each is logged when the next one turns up, and the
+   last becomes the error, so that a single one is a single line. */
 enum { FVG__MOST_NAMED = 20 };
 typedef struct fvg__bad { int n; fvg_status status; char last[512]; } fvg__bad;
 
@@ -8354,22 +8420,27 @@ static void fvg__bad_add(fvg_ctx *c, fvg__bad *bad, fvg_status status, const cha
   bad->status = status;
 }
 
-static fvg_status fvg__bad_end(fvg_ctx *c, const fvg__bad *bad, const char *root, int n_checked, int skip) {
+static fvg_status fvg__bad_end(fvg_ctx *c, const fvg__bad *bad, const char *root, int n_checked,
+                               int skip) {
   if (!bad->n) return FVG_OK;
   if (bad->n == 1 && !skip)
-    return fvg__fail(c, bad->status, "%.380s; --skip-bad (fvg_dataset_check) goes on without it", bad->last);
+    return fvg__fail(c, bad->status, "%.380s; --skip-bad (fvg_dataset_check) goes on without it",
+                     bad->last);
   fvg__log(c, 0, "%s", bad->last);
   if (!skip)
-    return fvg__fail(c, bad->status, "%.200s: %d of %d files cannot be used, %s; --skip-bad (fvg_dataset_check) goes "
-                     "on without them", root, bad->n, n_checked,
-                     bad->n > FVG__MOST_NAMED ? "the first 20 are named above" : "as named above");
+    return fvg__fail(
+        c, bad->status,
+        "%.200s: %d of %d files cannot be used, %s; --skip-bad (fvg_dataset_check) goes "
+        "on without them",
+        root, bad->n, n_checked,
+        bad->n > FVG__MOST_NAMED ? "the first 20 are named above" : "as named above");
   fvg__log(c, 0, "%.200s: %d of %d pictures are left out%s", root, bad->n, n_checked,
            bad->n > FVG__MOST_NAMED ? ", the first 20 are named above" : "");
   return FVG_OK;
 }
 
-/* Is it a plain file that begins as a picture does that can be read here?  Only what begins otherwise is decoded, so
-   that the decoder may say what it is. */
+/* Is it a plain file that begins as a picture does that can be read here?  Only what begins
+   otherwise is decoded, so that the decoder may say what it is. */
 static fvg_status fvg__check_head(fvg_ctx *c, const char *path) {
   static const uint8_t png[8] = {0x89, 'P', 'N', 'G', 13, 10, 26, 10}, jpeg[3] = {0xFF, 0xD8, 0xFF};
 #if defined(FVGPT_STB_IMAGE) || defined(FVGPT_STB_IMAGE_LINKED)
@@ -8383,10 +8454,12 @@ static fvg_status fvg__check_head(fvg_ctx *c, const char *path) {
   fvg_status s = fvg_source_file(c, &source, path);
   if (s) return s;
   memset(head, 0, sizeof head);
-  s = fvg__source_read(c, &source, head, 0, source.size < sizeof head ? (size_t)source.size : sizeof head);
+  s = fvg__source_read(c, &source, head, 0,
+                       source.size < sizeof head ? (size_t)source.size : sizeof head);
   fvg_source_close(&source);
   if (s || (head[0] == 'P' && head[1] >= '1' && head[1] <= '6')) return s;
-  if (has_stb && (!memcmp(head, png, sizeof png) || !memcmp(head, jpeg, sizeof jpeg))) return FVG_OK;
+  if (has_stb && (!memcmp(head, png, sizeof png) || !memcmp(head, jpeg, sizeof jpeg)))
+    return FVG_OK;
   s = fvg_image_load(c, &image, path, 3);
   fvg_image_free(c, &image);
   return s;
@@ -8394,9 +8467,9 @@ static fvg_status fvg__check_head(fvg_ctx *c, const char *path) {
 
 typedef struct fvg__check_job {
   const fvg_dataset *d;
-  const fvg_item *item;                          /* the batch                                                       */
+  const fvg_item *item;                          /* the batch */
   int masks, decode;
-  fvg__mask_facts facts[FVG__IMAGE_BATCH];       /* where masks are decoded                                         */
+  fvg__mask_facts facts[FVG__IMAGE_BATCH];       /* where masks are decoded */
 } fvg__check_job;
 
 static fvg_status fvg__check_work(void *arg, fvg_ctx *c, int i) {
@@ -8416,15 +8489,17 @@ static fvg_status fvg__check_work(void *arg, fvg_ctx *c, int i) {
   if ((path = fvg__path_join(c, d.root, j->item[i].path)) == NULL) return FVG_E_NOMEM;
   s = fvg__check_head(c, path);
   fvg__release(c, path);
-  if (s || !j->masks || (s = fvg__find_mask(&d, &path, j->item[i].path)) != FVG_OK || !path) return s;
+  if (s || !j->masks || (s = fvg__find_mask(&d, &path, j->item[i].path)) != FVG_OK || !path)
+    return s;
   s = fvg__check_head(c, path);
   fvg__release(c, path);
   return s;
 }
 
 /* Checks all items; keep: bad ones leave the list. */
-static fvg_status fvg__check_items_of(fvg_dataset *d, fvg_items *items, fvg__check_job *j, fvg__batch_job *batch,
-                                      fvg_progress *progress, fvg__bad *bad, int skip) {
+static fvg_status fvg__check_items_of(fvg_dataset *d, fvg_items *items, fvg__check_job *j,
+                                      fvg__batch_job *batch, fvg_progress *progress, fvg__bad *bad,
+                                      int skip) {
   int i, k, n, kept = 0;
   fvg_status s = FVG_OK;
   for (i = 0; i < items->n; i += n) {
@@ -8494,10 +8569,13 @@ static void fvg__survey_add(fvg__mask_survey *x, const fvg__mask_facts *facts, c
   if (!x->first_empty && (facts->share < 0.001 || facts->share > 0.999)) x->first_empty = path;
 }
 
-/* One note on how the masks of the set were read, and a warning for each way in which most of them look wrong. */
+/* One note on how the masks of the set were read, and a warning for each way in which most of
+   them look wrong. */
 static void fvg__survey_tell(const fvg_dataset *d, const fvg__mask_survey *x) {
-  static const char alpha[] = "by alpha channel (opaque is foreground)", labels[] = "as labels (0/1, small numbers or "
-    "colours; all but black is foreground)", trimap[] = "as trimap (1 is foreground, 2 and the border 3 are not)";
+  static const char alpha[] = "by alpha channel (opaque is foreground)",
+                    labels[] = "as labels (0/1, small numbers or "
+                               "colours; all but black is foreground)",
+                    trimap[] = "as trimap (1 is foreground, 2 and the border 3 are not)";
   fvg_ctx *c = d->ctx;
   char list[300];
   list[0] = 0;
@@ -8506,21 +8584,32 @@ static void fvg__survey_tell(const fvg_dataset *d, const fvg__mask_survey *x) {
     fvg__add_count(list, sizeof list, x->labels, labels, labels);
     fvg__add_count(list, sizeof list, x->trimap, trimap, trimap);
     if (list[0])
-      fvg__log(c, 1, "%.120s/mask: of %d masks, not all of them black and white, %s", d->root, x->n, list);
+      fvg__log(c, 1, "%.120s/mask: of %d masks, not all of them black and white, %s", d->root, x->n,
+               list);
   }
   if (2 * (x->empty + x->full) > x->n)
-    fvg__log(c, 0, "%.120s/mask: of %d masks %d hold no foreground and %d nothing else (the first is that of %.100s); "
-             "FVG-PT learns from foreground", d->root, x->n, x->empty, x->full, x->first_empty);
+    fvg__log(c, 0,
+             "%.120s/mask: of %d masks %d hold no foreground and %d nothing else (the first is "
+             "that of %.100s); "
+             "FVG-PT learns from foreground",
+             d->root, x->n, x->empty, x->full, x->first_empty);
   if (2 * x->framed > x->n)
-    fvg__log(c, 0, "%.120s/mask: in %d of %d masks the foreground runs along the whole edge; are they inverted? "
-             "(--masks inverted, or mask_reading)", d->root, x->framed, x->n);
+    fvg__log(c, 0,
+             "%.120s/mask: in %d of %d masks the foreground runs along the whole edge; are they "
+             "inverted? "
+             "(--masks inverted, or mask_reading)",
+             d->root, x->framed, x->n);
   if (x->stretched)
-    fvg__log(c, 0, "%.120s/mask: %d of %d masks have other proportions than their pictures and are stretched over them "
-             "(the first is that of %.100s)", d->root, x->stretched, x->n, x->first_stretched);
+    fvg__log(c, 0,
+             "%.120s/mask: %d of %d masks have other proportions than their pictures and are "
+             "stretched over them "
+             "(the first is that of %.100s)",
+             d->root, x->stretched, x->n, x->first_stretched);
 }
 
-/* Loads every picture of `items` with its mask: bad ones are named together, and what the masks are is told, once for
-   a data set.  Decoding a few shots takes seconds, and the training that they would spoil hours. */
+/* Loads every picture of `items` with its mask: bad ones are named together, and what the masks
+   are is told, once for a data set.  Decoding a few shots takes seconds, and the training that
+   they would spoil hours. */
 static fvg_status fvg__survey_masks(const fvg_dataset *d, const fvg_items *items) {
   fvg_ctx *c = d->ctx;
   fvg__mask_survey survey;
@@ -8684,8 +8773,12 @@ static fvg_status fvg__batch_pixels(fvg__pixels_job *j, int n) {
     int is_bad_file;
     s = batch.ctx[i].status;
     is_bad_file = s == FVG_E_IO || s == FVG_E_FORMAT || s == FVG_E_UNSUPPORTED;
-    if (s) return fvg__fail(c, s, is_bad_file ? "%.400s; --skip-bad (fvg_dataset_check) goes on without such pictures" :
-                            "%s", batch.ctx[i].message);
+    if (s)
+      return fvg__fail(c, s,
+                       is_bad_file
+                           ? "%.400s; --skip-bad (fvg_dataset_check) goes on without such pictures"
+                           : "%s",
+                       batch.ctx[i].message);
   }
   return FVG_OK;
 }

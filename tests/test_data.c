@@ -310,8 +310,9 @@ static void test_cut(fvg_ctx *c) {
   fvg_dataset_free(&a);
   f.n_class = 1;
   f.empty_class = 0;
-  check(open_fake(c, &a, &f) == FVG_E_FORMAT && says(c, "root: none of the 1 class folders", "a_class_000")
-        && is_zero(&a, sizeof a), "folders: unless it is the only one");
+  check(open_fake(c, &a, &f) == FVG_E_FORMAT &&
+            says(c, "root: none of the 1 class folders", "a_class_000") && is_zero(&a, sizeof a),
+        "folders: unless it is the only one");
   f.deny = 1;
   check(open_fake(c, &a, &f) == FVG_E_IO && says(c, "root/a_class_000", "cannot be opened"),
         "folders: one that cannot be listed");
@@ -354,8 +355,9 @@ static void test_disk_folders(fvg_ctx *c) {
   write_text(BASE "/parts3/train/ant/0.png", "");
   write_text(BASE "/parts3/train/bee/0.png", "");
   write_text(BASE "/parts3/test/ant/0.png", "");
-  check(open_set(c, &d, BASE "/parts3", NULL) == FVG_OK && d.n_class == 1 && d.train.n == 1 && d.test.n == 1
-        && !strcmp(d.class_name[0], "ant"), "dirent: a class without test is left out");
+  check(open_set(c, &d, BASE "/parts3", NULL) == FVG_OK && d.n_class == 1 && d.train.n == 1 &&
+            d.test.n == 1 && !strcmp(d.class_name[0], "ant"),
+        "dirent: a class without test is left out");
   fvg_dataset_free(&d);
   write_text(BASE "/parts4/train/x.png", "");
   write_text(BASE "/parts4/test/x.png", "");
@@ -464,7 +466,8 @@ static void test_splits(fvg_ctx *c) {
     check(fvg__find_split(c, &found, &desc, NULL) == FVG_E_UNSUPPORTED && !found
           && says(c, BASE "/split", "FVGPT_DIRENT"),
           "no lister: no search");
-    check(fvg__list(c, &names, &desc, "x", fvg__keep_folder, NULL) == FVG_E_UNSUPPORTED && is_zero(&names, sizeof names),
+    check(fvg__list(c, &names, &desc, "x", fvg__keep_folder, NULL) == FVG_E_UNSUPPORTED &&
+              is_zero(&names, sizeof names),
           "no lister: no list");
     desc.root = BASE "/several";
     check(fvg__find_split(c, &found, &desc, NULL) == FVG_OK && found && ends(found, "/split.json"),
@@ -807,10 +810,13 @@ static void test_made(void) {
         && !strcmp(d.class_name[4], "yin yang") && apart(&d.train, &d.test) && apart(&d.train, &d.val)
         && !strncmp(d.train.item[0].path, "caltech-101/101_ObjectCategories/Faces/image_", 45),
         "made: Caltech-101 drops two folders and renames four");
-  check(heard.n == 2 && !strncmp(heard.all, "0 ", 2) && strstr(heard.all, "split_zhou_Caltech101.json")
-        && strstr(heard.all, "cannot be compared"), "made: with a warning");
-  check(!strncmp(heard.last, "1 ", 2)
-        && strstr(heard.last, "5 classes of 10 pictures are cut into 25 to train, 10 for val, 15 to test (50/20/30 %"),
+  check(heard.n == 2 && !strncmp(heard.all, "0 ", 2) &&
+            strstr(heard.all, "split_zhou_Caltech101.json") &&
+            strstr(heard.all, "cannot be compared"),
+        "made: with a warning");
+  check(!strncmp(heard.last, "1 ", 2) &&
+            strstr(heard.last, "5 classes of 10 pictures are cut into 25 to train, 10 for val, 15 "
+                               "to test (50/20/30 %"),
         "made: and a note on the cut");
   check(open_named(c, &e, BASE "/made/caltech-101", "caltech101", NULL) == FVG_OK && e.train.n == d.train.n
         && !strcmp(e.train.item[9].path, d.train.item[9].path + 12), "made: the same from the set's own folder");
@@ -826,7 +832,8 @@ static void test_made(void) {
   check(open_named(c, &d, BASE "/made", "food101", NULL) == FVG_OK && !strcmp(d.class_name[0], "apple pie"),
         "made: Food-101");
   fvg_dataset_free(&d);
-  check(open_named(c, &d, BASE "/made", "dtd", NULL) == FVG_E_FORMAT && says(c, "none of the 1 class folders", "banded"),
+  check(open_named(c, &d, BASE "/made", "dtd", NULL) == FVG_E_FORMAT &&
+            says(c, "none of the 1 class folders", "banded"),
         "made: too few pictures");
   check(open_named(c, &d, BASE "/made", "oxford_pets", NULL) == FVG_OK && d.n_class == 2 && part_counts(&d, 16, 4, 2)
         && !strcmp(d.class_name[0], "abyssinian") && !strcmp(d.class_name[1], "american bulldog")
@@ -1101,10 +1108,11 @@ static void test_published_masks(fvg_ctx *c) {
 typedef struct written_mask { const char *what, *rows, *alpha, *want, *says; } written_mask;
 
 static uint32_t colour_of(char letter) {
-  static const struct { char letter; uint32_t colour; } known[] = {
-    {'k', 0}, {'w', 0xFFFFFF}, {'1', 0x010101}, {'2', 0x020202}, {'3', 0x030303}, {'7', 0x070707}, {'f', 0x0F0F0F},
-    {'m', 0x7F7F7F}, {'h', 0x808080}, {'g', 0xC8C8C8}, {'r', 0x800000}, {'n', 0x008000}, {'p', 0xC08080},
-    {'v', 0xE0E0C0}, {'y', 0xFFFF00}, {'u', 0x440154}, {'j', 0xFDE725}, {'d', 0x404080}};
+  static const struct { char letter; uint32_t colour;
+  } known[] = {{'k', 0},        {'w', 0xFFFFFF}, {'1', 0x010101}, {'2', 0x020202}, {'3', 0x030303},
+               {'7', 0x070707}, {'f', 0x0F0F0F}, {'m', 0x7F7F7F}, {'h', 0x808080}, {'g', 0xC8C8C8},
+               {'r', 0x800000}, {'n', 0x008000}, {'p', 0xC08080}, {'v', 0xE0E0C0}, {'y', 0xFFFF00},
+               {'u', 0x440154}, {'j', 0xFDE725}, {'d', 0x404080}};
   size_t i;
   for (i = 0; known[i].letter != letter; i++) {}
   return known[i].colour;
@@ -1137,7 +1145,7 @@ static void write_mask(fvg_ctx *c, const char *root, const written_mask *m) {
   if (image.channels == 1) { write_grey(path, 4, 4, pixels); return; }
   strcpy(strrchr(path, '.'), m->alpha ? ".png" : ".ppm");
   check(fvg_image_save(c, &image, path) == FVG_OK, "masks: written");
-  if (!m->alpha) {                                                   /* listed by content, whatever it is called    */
+  if (!m->alpha) { /* listed by content, whatever it is called    */
     char png[300];
     snprintf(png, sizeof png, "%s/mask/a/x.png", root);
     remove(png);
@@ -1145,7 +1153,8 @@ static void write_mask(fvg_ctx *c, const char *root, const written_mask *m) {
   }
 }
 
-static int read_mask(fvg_ctx *c, const char *root, fvg_mask_reading reading, const char *want, const char *words) {
+static int read_mask(fvg_ctx *c, const char *root, fvg_mask_reading reading, const char *want,
+                     const char *words) {
   fvg_dataset_desc desc;
   fvg_dataset d;
   fvg_image image, mask;
@@ -1208,8 +1217,10 @@ static void test_mask_readings(fvg_ctx *c) {
   write_mask(c, MASKED, &cases[23]);
   check(read_mask(c, MASKED, FVG_MASK_GREY, ".........##.....", NULL), "masks: told to be grey");
   check(read_mask(c, MASKED, FVG_MASK_LABELS, CUT, NULL), "masks: told to be labels");
-  check(read_mask(c, MASKED, FVG_MASK_INVERTED, "#########..#####", NULL), "masks: told to be inverted");
-  check(read_mask(c, MASKED, FVG_MASK_ALPHA, NULL, "no alpha channel"), "masks: told of an alpha channel that is none");
+  check(read_mask(c, MASKED, FVG_MASK_INVERTED, "#########..#####", NULL),
+        "masks: told to be inverted");
+  check(read_mask(c, MASKED, FVG_MASK_ALPHA, NULL, "no alpha channel"),
+        "masks: told of an alpha channel that is none");
 }
 
 #ifdef FVGPT_STB_IMAGE
@@ -1245,27 +1256,37 @@ static void test_mask_many(fvg_ctx *c) {
   m.channels = 1;
   m.pixels = pixels;
   for (i = 0; i < 64 * 64; i++) pixels[i] = (uint8_t)(i % 100);
-  check(fvg__meaning_of(&m, 0, &why) == FVG_MASK_GREY && !why, "masks: a soft one that is dark stays dark");
+  check(fvg__meaning_of(&m, 0, &why) == FVG_MASK_GREY && !why,
+        "masks: a soft one that is dark stays dark");
   for (i = 0; i < 64 * 64; i++) pixels[i] = (uint8_t)(i % 4);
   check(fvg__meaning_of(&m, 1, &why) == FVG_MASK_GREY && !why, "masks: JPEG's noise is no label");
-  check(fvg__meaning_of(&m, 0, &why) == FVG_MASK_LABELS && !why, "masks: the same values in PNG are");
+  check(fvg__meaning_of(&m, 0, &why) == FVG_MASK_LABELS && !why,
+        "masks: the same values in PNG are");
   for (i = 0; i < 64 * 64; i++) pixels[i] = (uint8_t)(i == 77 ? 3 : i > 2000 ? 255 : 0);
-  check(fvg__meaning_of(&m, 0, &why) == FVG_MASK_GREY && !why, "masks: a speck beside white is no label");
+  check(fvg__meaning_of(&m, 0, &why) == FVG_MASK_GREY && !why,
+        "masks: a speck beside white is no label");
   m.channels = 3;
   for (i = 0; i < 64 * 64; i++)
     for (k = 0; k < 3; k++) pixels[3 * i + k] = (uint8_t)((i % 64 < 32 ? 230 : 10) + i % 9 + k);
-  check(fvg__meaning_of(&m, 1, &why) == FVG_MASK_GREY && !why, "masks: a tinge of JPEG is no colour");
+  check(fvg__meaning_of(&m, 1, &why) == FVG_MASK_GREY && !why,
+        "masks: a tinge of JPEG is no colour");
   for (i = 0; i < 64 * 64; i++)
     for (k = 0; k < 3; k++) pixels[3 * i + k] = (uint8_t)(i * (k + 1));
-  check(fvg__meaning_of(&m, 0, &why) == FVG_MASK_GREY && why && strstr(why, "many colours"), "masks: a photograph");
+  check(fvg__meaning_of(&m, 0, &why) == FVG_MASK_GREY && why && strstr(why, "many colours"),
+        "masks: a photograph");
   why = NULL;
-  check(fvg__meaning_of(&m, 1, &why) == FVG_MASK_GREY && why && strstr(why, "many colours"), "masks: and as JPEG");
+  check(fvg__meaning_of(&m, 1, &why) == FVG_MASK_GREY && why && strstr(why, "many colours"),
+        "masks: and as JPEG");
 }
 
 static void test_mask_sides(fvg_ctx *c) {
-  static const struct { int w, h; const char *says; int stretched; } cases[] = {
-    {30, 20, NULL, 0}, {60, 40, NULL, 0}, {20, 30, "sides are swapped", 0}, {8, 12, "sides are swapped", 0},
-    {20, 20, NULL, 1}, {31, 20, NULL, 0}};
+  static const struct { int w, h; const char *says; int stretched;
+  } cases[] = {{30, 20, NULL, 0},
+               {60, 40, NULL, 0},
+               {20, 30, "sides are swapped", 0},
+               {8, 12, "sides are swapped", 0},
+               {20, 20, NULL, 1},
+               {31, 20, NULL, 0}};
   fvg__mask_facts facts;
   fvg_image m;
   char what[64];
@@ -1283,8 +1304,10 @@ static void test_mask_sides(fvg_ctx *c) {
   }
 }
 
-/* Sixteen pictures in two classes, whose masks are written as `rows` but for the first n, which are `others`. */
-static void write_surveyed(fvg_ctx *c, const char *root, const char *rows, int n, const char *others) {
+/* Sixteen pictures in two classes, whose masks are written as `rows` but for the first n, which
+   are `others`. */
+static void write_surveyed(fvg_ctx *c, const char *root, const char *rows, int n,
+                           const char *others) {
   static const unsigned char grey[16] = {9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 1, 2, 3, 4, 5, 6};
   char path[300], text[4096];
   unsigned char pixels[16];
@@ -1300,14 +1323,16 @@ static void write_surveyed(fvg_ctx *c, const char *root, const char *rows, int n
     snprintf(path, sizeof path, "%s/mask/%d.pgm", root, i);
     write_grey(path, 4, 4, pixels);
     used = strlen(text);
-    snprintf(text + used, sizeof text - used, "%s[\"%d.pgm\", %d, \"class %d\"]", i ? ", " : "", i, i % 2, i % 2);
+    snprintf(text + used, sizeof text - used, "%s[\"%d.pgm\", %d, \"class %d\"]", i ? ", " : "", i,
+             i % 2, i % 2);
   }
   strcat(text, "], \"test\": []}");
   snprintf(path, sizeof path, "%s/split.json", root);
   write_text(path, text);
 }
 
-static void survey(const char *root, fvg_mask_reading reading, listener *heard, fvg_status *s, char *error, size_t n) {
+static void survey(const char *root, fvg_mask_reading reading, listener *heard, fvg_status *s,
+                   char *error, size_t n) {
   fvg_dataset_desc set;
   fvg_dataset d;
   fvg_desc desc;
@@ -1323,7 +1348,7 @@ static void survey(const char *root, fvg_mask_reading reading, listener *heard, 
   if (fvg_init(&c, &desc)) { *s = FVG_E_NOMEM; return; }
   *s = fvg_dataset_open(c, &d, &set);
   if (!*s) *s = fvg__check_masks(&d, &d.train);
-  if (!*s) *s = fvg__check_masks(&d, &d.train);                    /* says nothing a second time                    */
+  if (!*s) *s = fvg__check_masks(&d, &d.train); /* says nothing a second time                    */
   if (*s) snprintf(error, n, "%s", fvg_error(c));
   fvg_dataset_free(&d);
   check(fvg_mem_used(c) == 0, "survey: nothing stays");
@@ -1331,8 +1356,10 @@ static void survey(const char *root, fvg_mask_reading reading, listener *heard, 
 }
 
 static void test_survey(fvg_ctx *c) {
-  static const char plain[] = "kkkkkwwkkwwkkkkk", ones[] = "kkkkk11kk11kkkkk", black[] = "kkkkkkkkkkkkkkkk",
-    white[] = "wwwwwwwwwwwwwwww", inverted[] = "wwwwwkkwwkkwwwww", trimap[] = "2222211221122222", odd[] = "1111177117711111";
+  static const char plain[] = "kkkkkwwkkwwkkkkk", ones[] = "kkkkk11kk11kkkkk",
+                    black[] = "kkkkkkkkkkkkkkkk", white[] = "wwwwwwwwwwwwwwww",
+                    inverted[] = "wwwwwkkwwkkwwwww", trimap[] = "2222211221122222",
+                    odd[] = "1111177117711111";
   listener heard;
   fvg_status s;
   char error[512];
@@ -1345,29 +1372,37 @@ static void test_survey(fvg_ctx *c) {
         && strstr(heard.last, "10 as labels (0/1"), "survey: one note on 0/1 masks");
   write_surveyed(c, BASE "/survey/mixed", ones, 4, trimap);
   survey(BASE "/survey/mixed", FVG_MASK_AUTO, &heard, &s, error, sizeof error);
-  check(!s && heard.n == 1 && strstr(heard.last, "12 as labels") && strstr(heard.last, "4 as trimap"),
+  check(!s && heard.n == 1 && strstr(heard.last, "12 as labels") &&
+            strstr(heard.last, "4 as trimap"),
         "survey: one note on two kinds");
   survey(BASE "/survey/ones", FVG_MASK_GREY, &heard, &s, error, sizeof error);
-  check(!s && heard.n == 1 && !strncmp(heard.last, "0 ", 2)
-        && strstr(heard.last, "of 16 masks 10 hold no foreground and 0 nothing else (the first is that of 6.pgm)"),
-        "survey: mostly empty");
+  check(
+      !s && heard.n == 1 && !strncmp(heard.last, "0 ", 2) &&
+          strstr(
+              heard.last,
+              "of 16 masks 10 hold no foreground and 0 nothing else (the first is that of 6.pgm)"),
+      "survey: mostly empty");
   write_surveyed(c, BASE "/survey/white", white, 4, black);
   survey(BASE "/survey/white", FVG_MASK_AUTO, &heard, &s, error, sizeof error);
-  check(!s && heard.n == 1 && strstr(heard.last, "4 hold no foreground and 12 nothing else"), "survey: full and empty");
+  check(!s && heard.n == 1 && strstr(heard.last, "4 hold no foreground and 12 nothing else"),
+        "survey: full and empty");
   write_surveyed(c, BASE "/survey/inverted", inverted, 2, plain);
   survey(BASE "/survey/inverted", FVG_MASK_AUTO, &heard, &s, error, sizeof error);
-  check(!s && heard.n == 1 && strstr(heard.last, "in 14 of 16 masks") && strstr(heard.last, "inverted"),
+  check(!s && heard.n == 1 && strstr(heard.last, "in 14 of 16 masks") &&
+            strstr(heard.last, "inverted"),
         "survey: inverted");
   survey(BASE "/survey/inverted", FVG_MASK_INVERTED, &heard, &s, error, sizeof error);
   check(!s && heard.n == 0, "survey: and told so");
   write_surveyed(c, BASE "/survey/odd", plain, 3, odd);
   survey(BASE "/survey/odd", FVG_MASK_AUTO, &heard, &s, error, sizeof error);
-  check(s == FVG_E_FORMAT && heard.n == 3 && strstr(heard.all, "/mask/0.pgm") && strstr(heard.all, "/mask/1.pgm")
-        && strstr(heard.all, "/mask/2.pgm") && strstr(error, "3 of 16 files cannot be used"),
+  check(s == FVG_E_FORMAT && heard.n == 3 && strstr(heard.all, "/mask/0.pgm") &&
+            strstr(heard.all, "/mask/1.pgm") && strstr(heard.all, "/mask/2.pgm") &&
+            strstr(error, "3 of 16 files cannot be used"),
         "survey: all that cannot be told, at once");
   write_surveyed(c, BASE "/survey/one", plain, 1, odd);
   survey(BASE "/survey/one", FVG_MASK_AUTO, &heard, &s, error, sizeof error);
-  check(s == FVG_E_FORMAT && heard.n == 0 && strstr(error, "/mask/0.pgm") && strstr(error, "--masks grey"),
+  check(s == FVG_E_FORMAT && heard.n == 0 && strstr(error, "/mask/0.pgm") &&
+            strstr(error, "--masks grey"),
         "survey: a single one is a single line");
 }
 
@@ -1377,7 +1412,8 @@ static void write_small(const char *path) {
   write_grey(path, 2, 1, grey);
 }
 
-static fvg_status open_heard(const char *root, int val_percent, listener *heard, fvg_ctx **c, fvg_dataset *d) {
+static fvg_status open_heard(const char *root, int val_percent, listener *heard, fvg_ctx **c,
+                             fvg_dataset *d) {
   fvg_dataset_desc set;
   fvg_desc desc;
   memset(&desc, 0, sizeof desc);
@@ -1420,8 +1456,10 @@ static void write_class(const char *root, const char *name, int n) {
 }
 
 static void test_left_out(void) {
-  static const char *const others[] = {"ant/a.webp", "ant/b.WEBP", "bee/c.heic", "bee/notes", "bee/deep/x.pgm", "loose.jpg",
-    "readme.txt", "ant/.DS_Store", "ant/Thumbs.db", "bee/desktop.ini", "__MACOSX/ant/._a.pgm"};
+  static const char *const others[] = {"ant/a.webp",      "ant/b.WEBP",          "bee/c.heic",
+                                       "bee/notes",       "bee/deep/x.pgm",      "loose.jpg",
+                                       "readme.txt",      "ant/.DS_Store",       "ant/Thumbs.db",
+                                       "bee/desktop.ini", "__MACOSX/ant/._a.pgm"};
   listener heard;
   fvg_dataset d;
   fvg_ctx *c;
@@ -1434,21 +1472,26 @@ static void test_left_out(void) {
     write_text(path, "");
   }
   make_pipe(BASE "/left/ant/pipe.pgm");
-  check(open_heard(BASE "/left", 0, &heard, &c, &d) == FVG_OK && d.n_class == 2 && d.train.n == 4, "left out: goes on");
-  check(heard.n == 2 && strstr(heard.all, "2 .webp") && strstr(heard.all, "1 .heic") && strstr(heard.all, "1 other file")
-        && strstr(heard.all, "1 sub-folder") && (!HAS_PIPES || strstr(heard.all, "1 pipe or device"))
-        && strstr(heard.all, "1 picture in no class folder"), "left out: counted by kind in one warning");
-  check(!strstr(heard.all, "DS_Store") && !strstr(heard.all, ".db") && !strstr(heard.all, ".ini")
-        && !strstr(heard.all, ".txt") && !strstr(heard.all, "MACOSX"), "left out: litter is not worth a word");
+  check(open_heard(BASE "/left", 0, &heard, &c, &d) == FVG_OK && d.n_class == 2 && d.train.n == 4,
+        "left out: goes on");
+  check(heard.n == 2 && strstr(heard.all, "2 .webp") && strstr(heard.all, "1 .heic") &&
+            strstr(heard.all, "1 other file") && strstr(heard.all, "1 sub-folder") &&
+            (!HAS_PIPES || strstr(heard.all, "1 pipe or device")) &&
+            strstr(heard.all, "1 picture in no class folder"),
+        "left out: counted by kind in one warning");
+  check(!strstr(heard.all, "DS_Store") && !strstr(heard.all, ".db") && !strstr(heard.all, ".ini") &&
+            !strstr(heard.all, ".txt") && !strstr(heard.all, "MACOSX"),
+        "left out: litter is not worth a word");
   close_heard(c, &d);
 
   write_class(BASE "/poor", "ant", 5);
   write_class(BASE "/poor", "bee", 1);
   write_class(BASE "/poor", "cat", 2);
   write_text(BASE "/poor/dog/readme.txt", "");
-  check(open_heard(BASE "/poor", 0, &heard, &c, &d) == FVG_OK && d.n_class == 2 && !strcmp(d.class_name[1], "cat")
-        && d.train.n == 3 && has_path(&d.test, d.test.item[d.test.n - 1].path, 1)
-        && strstr(heard.all, "2 of 4 class folders are left out") && strstr(heard.all, "bee, dog"),
+  check(open_heard(BASE "/poor", 0, &heard, &c, &d) == FVG_OK && d.n_class == 2 &&
+            !strcmp(d.class_name[1], "cat") && d.train.n == 3 &&
+            has_path(&d.test, d.test.item[d.test.n - 1].path, 1) &&
+            strstr(heard.all, "2 of 4 class folders are left out") && strstr(heard.all, "bee, dog"),
         "poor classes: left out with a warning, labels without a gap");
   close_heard(c, &d);
 
@@ -1457,22 +1500,26 @@ static void test_left_out(void) {
   write_class(BASE "/cased", "Validation/Ant", 1);
   write_class(BASE "/cased", "TEST/Ant", 1);
   write_class(BASE "/cased", "TEST/Bee", 2);
-  check(open_heard(BASE "/cased", 0, &heard, &c, &d) == FVG_OK && part_counts(&d, 4, 1, 3) && heard.n == 0
-        && !strncmp(d.val.item[0].path, "Validation/Ant/", 15), "parts: Train, Validation and TEST");
+  check(open_heard(BASE "/cased", 0, &heard, &c, &d) == FVG_OK && part_counts(&d, 4, 1, 3) &&
+            heard.n == 0 && !strncmp(d.val.item[0].path, "Validation/Ant/", 15),
+        "parts: Train, Validation and TEST");
   close_heard(c, &d);
-  check(open_heard(BASE "/cased", -1, &heard, &c, &d) == FVG_OK && heard.n == 1 && strstr(heard.last, "changes nothing"),
+  check(open_heard(BASE "/cased", -1, &heard, &c, &d) == FVG_OK && heard.n == 1 &&
+            strstr(heard.last, "changes nothing"),
         "parts: nothing to cut");
   close_heard(c, &d);
   write_small(BASE "/flat/1.pgm");
   write_small(BASE "/flat/2.pgm");
-  check(open_heard(BASE "/flat", 0, &heard, &c, &d) == FVG_E_FORMAT && strstr(fvg_error(c), "its 2 pictures"),
+  check(open_heard(BASE "/flat", 0, &heard, &c, &d) == FVG_E_FORMAT &&
+            strstr(fvg_error(c), "its 2 pictures"),
         "a folder of pictures without classes");
   close_heard(c, &d);
 }
 
 static void test_val(void) {
-  static const int cases[][5] = {{10, 0, 5, 2, 3}, {10, -1, 7, 0, 3}, {10, 10, 6, 1, 3}, {10, 40, 3, 4, 3}, {4, -1, 3, 0, 1},
-    {2, -1, 1, 0, 1}, {2, 60, 1, 0, 1}, {3, 60, 1, 1, 1}, {7, 0, 4, 1, 2}, {7, -1, 5, 0, 2}};
+  static const int cases[][5] = {
+      {10, 0, 5, 2, 3}, {10, -1, 7, 0, 3}, {10, 10, 6, 1, 3}, {10, 40, 3, 4, 3}, {4, -1, 3, 0, 1},
+      {2, -1, 1, 0, 1}, {2, 60, 1, 0, 1},  {3, 60, 1, 1, 1},  {7, 0, 4, 1, 2},   {7, -1, 5, 0, 2}};
   listener heard;
   fvg_dataset a, b;
   fvg_ctx *c, *e;
@@ -1486,11 +1533,15 @@ static void test_val(void) {
   }
   write_class(BASE "/val", "ant", 10);
   write_class(BASE "/val", "bee", 10);
-  check(open_heard(BASE "/val", 0, &heard, &c, &a) == FVG_OK && part_counts(&a, 10, 4, 6)
-        && strstr(heard.last, "2 classes of 10 pictures are cut into 10 to train, 4 for val, 6 to test (50/20/30"),
-        "val: the cut is said");
-  check(open_heard(BASE "/val", -1, &heard, &e, &b) == FVG_OK && part_counts(&b, 14, 0, 6) && same_items(&a.test, &b.test)
-        && strstr(heard.last, "14 to train, 0 for val, 6 to test"), "val: none, and the same test pictures");
+  check(
+      open_heard(BASE "/val", 0, &heard, &c, &a) == FVG_OK && part_counts(&a, 10, 4, 6) &&
+          strstr(
+              heard.last,
+              "2 classes of 10 pictures are cut into 10 to train, 4 for val, 6 to test (50/20/30"),
+      "val: the cut is said");
+  check(open_heard(BASE "/val", -1, &heard, &e, &b) == FVG_OK && part_counts(&b, 14, 0, 6) &&
+            same_items(&a.test, &b.test) && strstr(heard.last, "14 to train, 0 for val, 6 to test"),
+        "val: none, and the same test pictures");
   close_heard(c, &a);
   close_heard(e, &b);
 }
@@ -1500,27 +1551,37 @@ static void test_from_windows(fvg_ctx *c) {
   fvg_dataset d;
   write_small(BASE "/windows/images/cat/1.pgm");
   write_small(BASE "/windows/images/caf\xC3\xA9 noir/2.pgm");
-  write_text(BASE "/windows/split.json", "\xEF\xBB\xBF{\r\n\"train\": [[\"cat\\\\1.pgm\", 0, \"cat\"],\r\n"
-             "[\"caf\xC3\xA9 noir\\\\2.pgm\", 1, \"dog\"]],\r\n\"test\": [[\"cat\\\\1.pgm\", 0, \"cat\"]]}\r\n");
-  check(open_set(c, &d, BASE "/windows", NULL) == FVG_OK && !strcmp(d.train.item[0].path, "images/cat/1.pgm")
-        && !strcmp(d.train.item[1].path, "images/caf\xC3\xA9 noir/2.pgm") && !strcmp(d.test.item[0].path, "images/cat/1.pgm")
-        && fvg_dataset_check(&d, FVG_CHECK_TRAIN | FVG_CHECK_TEST, 0) == FVG_OK,
+  write_text(BASE "/windows/split.json",
+             "\xEF\xBB\xBF{\r\n\"train\": [[\"cat\\\\1.pgm\", 0, \"cat\"],\r\n"
+             "[\"caf\xC3\xA9 noir\\\\2.pgm\", 1, \"dog\"]],\r\n\"test\": [[\"cat\\\\1.pgm\", 0, "
+             "\"cat\"]]}\r\n");
+  check(open_set(c, &d, BASE "/windows", NULL) == FVG_OK &&
+            !strcmp(d.train.item[0].path, "images/cat/1.pgm") &&
+            !strcmp(d.train.item[1].path, "images/caf\xC3\xA9 noir/2.pgm") &&
+            !strcmp(d.test.item[0].path, "images/cat/1.pgm") &&
+            fvg_dataset_check(&d, FVG_CHECK_TRAIN | FVG_CHECK_TEST, 0) == FVG_OK,
         "windows: a byte-order mark, CRLF and backslashes in a split file");
   fvg_dataset_free(&d);
   write_small(BASE "/windows2/b\\c.pgm");
-  write_text(BASE "/windows2/split.json", "{\"train\": [[\"b\\\\c.pgm\", 0, \"x\"]], \"test\": []}");
-  check(open_set(c, &d, BASE "/windows2", NULL) == FVG_OK && !strcmp(d.train.item[0].path, "b\\c.pgm"),
+  write_text(BASE "/windows2/split.json",
+             "{\"train\": [[\"b\\\\c.pgm\", 0, \"x\"]], \"test\": []}");
+  check(open_set(c, &d, BASE "/windows2", NULL) == FVG_OK &&
+            !strcmp(d.train.item[0].path, "b\\c.pgm"),
         "windows: a backslash that is part of a name here");
   fvg_dataset_free(&d);
-  write_text(BASE "/windows3/split.json", "{\"train\": [[\"b\\\\..\\\\..\\\\c.pgm\", 0, \"x\"]], \"test\": []}");
-  check(open_set(c, &d, BASE "/windows3", NULL) == FVG_E_FORMAT && says(c, "windows3/split.json", "\"..\""),
+  write_text(BASE "/windows3/split.json",
+             "{\"train\": [[\"b\\\\..\\\\..\\\\c.pgm\", 0, \"x\"]], \"test\": []}");
+  check(open_set(c, &d, BASE "/windows3", NULL) == FVG_E_FORMAT &&
+            says(c, "windows3/split.json", "\"..\""),
         "windows: none leaves the root");
   write_text(BASE "/windows4/fgvc_aircraft/variants.txt", "\xEF\xBB\xBF" "707\r\n727\r\n");
-  write_text(BASE "/windows4/fgvc_aircraft/images_variant_train.txt", "\xEF\xBB\xBF" "1 707\r\n2 727\r\n");
+  write_text(BASE "/windows4/fgvc_aircraft/images_variant_train.txt", "\xEF\xBB\xBF"
+                                                                      "1 707\r\n2 727\r\n");
   write_text(BASE "/windows4/fgvc_aircraft/images_variant_val.txt", "3 707\r\n");
   write_text(BASE "/windows4/fgvc_aircraft/images_variant_test.txt", "4 727\r\n");
-  check(open_named(c, &d, BASE "/windows4", "fgvc_aircraft", NULL) == FVG_OK && d.n_class == 2
-        && !strcmp(d.class_name[0], "707") && ends(d.train.item[0].path, "images/1.jpg"), "windows: lists");
+  check(open_named(c, &d, BASE "/windows4", "fgvc_aircraft", NULL) == FVG_OK && d.n_class == 2 &&
+            !strcmp(d.class_name[0], "707") && ends(d.train.item[0].path, "images/1.jpg"),
+        "windows: lists");
   fvg_dataset_free(&d);
 }
 
@@ -1531,17 +1592,22 @@ static void test_check(void) {
   char path[300], text[40000];
   size_t used;
   int i;
-  static const struct { const char *name, *text, *says; } bad[] = {
-    {"page.pgm", "<!DOCTYPE html><html>", "page.pgm"}, {"none.pgm", "", "none.pgm"}, {"text.pgm", "hello", "text.pgm"}};
+  static const struct { const char *name, *text, *says;
+  } bad[] = {{"page.pgm", "<!DOCTYPE html><html>", "page.pgm"},
+             {"none.pgm", "", "none.pgm"},
+             {"text.pgm", "hello", "text.pgm"}};
   strcpy(text, "{\"train\": [");
   for (i = 0; i < 60; i++) {
     snprintf(path, sizeof path, BASE "/check/%d.pgm", i);
     write_small(path);
     used = strlen(text);
-    snprintf(text + used, sizeof text - used, "%s[\"%d.pgm\", %d, \"c%d\"]", i ? ", " : "", i, i % 2, i % 2);
+    snprintf(text + used, sizeof text - used, "%s[\"%d.pgm\", %d, \"c%d\"]", i ? ", " : "", i,
+             i % 2, i % 2);
   }
-  strcat(text, ", [\"page.pgm\", 0, \"c0\"], [\"gone.pgm\", 1, \"c1\"], [\"pipe.pgm\", 1, \"c1\"], [\"folder.pgm\", 0, \"c0\"]], "
-         "\"val\": [[\"none.pgm\", 0, \"c0\"]], \"test\": [[\"0.pgm\", 0, \"c0\"], [\"text.pgm\", 1, \"c1\"]]}");
+  strcat(text, ", [\"page.pgm\", 0, \"c0\"], [\"gone.pgm\", 1, \"c1\"], [\"pipe.pgm\", 1, \"c1\"], "
+               "[\"folder.pgm\", 0, \"c0\"]], "
+               "\"val\": [[\"none.pgm\", 0, \"c0\"]], \"test\": [[\"0.pgm\", 0, \"c0\"], "
+               "[\"text.pgm\", 1, \"c1\"]]}");
   write_text(BASE "/check/split.json", text);
   for (i = 0; i < 3; i++) {
     snprintf(path, sizeof path, BASE "/check/%s", bad[i].name);
@@ -1550,19 +1616,26 @@ static void test_check(void) {
   make_pipe(BASE "/check/pipe.pgm");
   write_text(BASE "/check/folder.pgm/x", "");
   check(open_heard(BASE "/check", 0, &heard, &c, &d) == FVG_OK && d.train.n == 64, "check: opens");
-  check(fvg_dataset_check(&d, FVG_CHECK_TRAIN | FVG_CHECK_VAL | FVG_CHECK_TEST, 0) != FVG_OK && heard.n == 6
-        && strstr(heard.all, "page.pgm") && strstr(heard.all, "gone.pgm: cannot open")
-        && strstr(heard.all, HAS_PIPES ? "pipe.pgm: cannot read: a folder, pipe or device" : "pipe.pgm: cannot open") && strstr(heard.all, "folder.pgm: cannot read")
-        && strstr(heard.all, "none.pgm") && strstr(heard.all, "text.pgm") && d.train.n == 64
-        && strstr(fvg_error(c), "6 of 67 files cannot be used") && strstr(fvg_error(c), "--skip-bad"),
+  check(fvg_dataset_check(&d, FVG_CHECK_TRAIN | FVG_CHECK_VAL | FVG_CHECK_TEST, 0) != FVG_OK &&
+            heard.n == 6 && strstr(heard.all, "page.pgm") &&
+            strstr(heard.all, "gone.pgm: cannot open") &&
+            strstr(heard.all, HAS_PIPES ? "pipe.pgm: cannot read: a folder, pipe or device"
+                                        : "pipe.pgm: cannot open") &&
+            strstr(heard.all, "folder.pgm: cannot read") && strstr(heard.all, "none.pgm") &&
+            strstr(heard.all, "text.pgm") && d.train.n == 64 &&
+            strstr(fvg_error(c), "6 of 67 files cannot be used") &&
+            strstr(fvg_error(c), "--skip-bad"),
         "check: all bad files of all parts are named at once");
   heard.n = 0;
-  check(fvg_dataset_check(&d, FVG_CHECK_TEST, 0) == FVG_E_FORMAT && heard.n == 0 && strstr(fvg_error(c), "text.pgm")
-        && strstr(fvg_error(c), "--skip-bad"), "check: a single one is the error itself");
-  write_text(BASE "/check/7.pgm", "P5\n2 1\n255\n");                 /* a good head, and nothing behind              */
-  check(fvg_dataset_check(&d, FVG_CHECK_TRAIN | FVG_CHECK_TEST, 1) == FVG_OK && d.train.n == 59 && d.test.n == 1
-        && !has_path(&d.train, "7.pgm", 1) && has_path(&d.train, "8.pgm", 0) && strstr(heard.all, "7.pgm")
-        && strstr(heard.last, "6 of 66 pictures are left out"), "check: with skip_bad they leave the lists");
+  check(fvg_dataset_check(&d, FVG_CHECK_TEST, 0) == FVG_E_FORMAT && heard.n == 0 &&
+            strstr(fvg_error(c), "text.pgm") && strstr(fvg_error(c), "--skip-bad"),
+        "check: a single one is the error itself");
+  write_text(BASE "/check/7.pgm",
+             "P5\n2 1\n255\n"); /* a good head, and nothing behind              */
+  check(fvg_dataset_check(&d, FVG_CHECK_TRAIN | FVG_CHECK_TEST, 1) == FVG_OK && d.train.n == 59 &&
+            d.test.n == 1 && !has_path(&d.train, "7.pgm", 1) && has_path(&d.train, "8.pgm", 0) &&
+            strstr(heard.all, "7.pgm") && strstr(heard.last, "6 of 66 pictures are left out"),
+        "check: with skip_bad they leave the lists");
   close_heard(c, &d);
 
   strcpy(text, "{\"train\": [[\"0.pgm\", 0, \"c\"]");
@@ -1572,10 +1645,11 @@ static void test_check(void) {
   }
   strcat(text, "], \"test\": []}");
   write_text(BASE "/check/split.json", text);
-  check(open_heard(BASE "/check", 0, &heard, &c, &d) == FVG_OK
-        && fvg_dataset_check(&d, FVG_CHECK_TRAIN, 0) == FVG_E_IO && heard.n == 20
-        && strstr(heard.last, "missing019.pgm") && strstr(fvg_error(c), "100 of 101 files")
-        && strstr(fvg_error(c), "the first 20"), "check: a hundred bad ones are twenty lines and a number");
+  check(open_heard(BASE "/check", 0, &heard, &c, &d) == FVG_OK &&
+            fvg_dataset_check(&d, FVG_CHECK_TRAIN, 0) == FVG_E_IO && heard.n == 20 &&
+            strstr(heard.last, "missing019.pgm") && strstr(fvg_error(c), "100 of 101 files") &&
+            strstr(fvg_error(c), "the first 20"),
+        "check: a hundred bad ones are twenty lines and a number");
   close_heard(c, &d);
 }
 

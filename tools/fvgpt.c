@@ -90,7 +90,7 @@ static int print_manual(const char *command) {
   for (part = 0; part < MANUAL_PARTS; part++)
     for (line = manual[part]; *line; line = next) {
       next = strchr(line, '\n') + 1;
-      if (*line != ' ') {                           /* the first line of a command; those that go on are indented   */
+      if (*line != ' ') {           /* the first line of a command; those that go on are indented */
         const size_t n = strlen(command);
         ours = !strncmp(line, "fvgpt ", 6) && !strncmp(line + 6, command, n) && line[6 + n] == ' ';
         found |= ours;
@@ -153,7 +153,7 @@ typedef struct options {
   int argc, n_image, n_text, n_rest, n_data, n_runs, n_set, n_dataset, n_shots, all_shots[16], pictures;
   int size, flip, nearest, epochs, batch, threads, n_ctx, csc, fill_black, ablate, few_shot, normalised;
   int calibration, dpc_top_k, preset;
-  int skip_bad, val, masks, top;                    /* val: -1 when not given                                      */
+  int skip_bad, val, masks, top;                    /* val: -1 when not given */
   double lr, lambda_base, lambda_new, dpc_weight, dpc_weight_for_new;
 } options;
 
@@ -241,7 +241,8 @@ static int take(options *o, const char *name, const char *value) {
   if (!strcmp(name, "--pictures")) return whole(name, value, 1, 100, &o->pictures);
   if (!strcmp(name, "--top")) return whole(name, value, 1, 100000, &o->top);
   if (!strcmp(name, "--val")) return whole(name, value, 0, 60, &o->val);
-  if (!strcmp(name, "--masks")) return one_of(name, value, "auto grey inverted labels trimap alpha", &o->masks);
+  if (!strcmp(name, "--masks"))
+    return one_of(name, value, "auto grey inverted labels trimap alpha", &o->masks);
   if (!strcmp(name, "--size")) return whole(name, value, 1, 4096, &o->size);
   if (!strcmp(name, "--set")) return take_set(o, value);
   if (!strcmp(name, "--shots")) return take_shots(o, value);
@@ -359,7 +360,7 @@ static int parse_options(options *o, int argc, char **argv) {
       break;
     }
     if (argv[i][0] != '-' || argv[i][1] != '-') { take_plain(o, argv[i], after_text); continue; }
-    after_text = !strcmp(argv[i], "--text");        /* what follows its value is a forgotten quote                 */
+    after_text = !strcmp(argv[i], "--text");       /* what follows its value is a forgotten quote */
     if (!strcmp(argv[i], "--flip")) { o->flip = 1; continue; }
     if (!strcmp(argv[i], "--nearest")) { o->nearest = 1; continue; }
     if (!strcmp(argv[i], "--csc")) { o->csc = 1; continue; }
@@ -421,7 +422,8 @@ static fvg_status open_model(fvg_ctx *c, const options *o, fvg_clip **m) {
 }
 
 /* ---- what can be known before the work begins ---- */
-/* Checks go on after one has failed: its message is shown when the next one fails, and the last remains the error. */
+/* Checks go on after one has failed: its message is shown when the next one fails, and the last
+   remains the error. */
 typedef struct findings { fvg_status status; char message[512]; } findings;
 
 /* FVG_OK, or what no further check makes sense after. */
@@ -437,7 +439,8 @@ static fvg_status end_findings(fvg_ctx *c, const findings *f) {
   return f->status ? fvg__fail(c, f->status, "%s", f->message) : FVG_OK;
 }
 
-/* Can this folder be written to, or made?  Nothing is made: the deepest part that exists decides. */
+/* Can this folder be written to, or made?  Nothing is made: the deepest part that exists
+   decides. */
 static fvg_status check_out_folder(fvg_ctx *c, const char *path) {
   char part[1300];
   size_t n;
@@ -449,8 +452,10 @@ static fvg_status check_out_folder(fvg_ctx *c, const char *path) {
     part[n] = 0;
   }
   if (!n) snprintf(part, sizeof part, ".");
-  if (!is_folder(part)) return fvg__fail(c, FVG_E_IO, "%s: cannot make this folder: %s is a file", path, part);
-  if (!can_write(part)) return fvg__fail(c, FVG_E_IO, "%s: cannot write here: %s", part, strerror(errno));
+  if (!is_folder(part))
+    return fvg__fail(c, FVG_E_IO, "%s: cannot make this folder: %s is a file", path, part);
+  if (!can_write(part))
+    return fvg__fail(c, FVG_E_IO, "%s: cannot write here: %s", part, strerror(errno));
   return FVG_OK;
 }
 
@@ -532,7 +537,8 @@ static void put_json_string(document *t, const char *text) {
 }
 
 /* ---- pictures that the arguments name ---- */
-/* Files, and in place of folders their pictures; the strings are owned.  n_bad: folders and files that gave nothing. */
+/* Files, and in place of folders their pictures; the strings are owned.  n_bad: folders and
+   files that gave nothing. */
 typedef struct picture_list { char **file; int n, size, n_empty, n_bad; } picture_list;
 
 static void pictures_free(fvg_ctx *c, picture_list *x) {
@@ -579,8 +585,8 @@ static fvg_status add_folder(fvg_ctx *c, picture_list *x, const char *folder) {
   return s;
 }
 
-/* One of the pictures, or a folder, had the status s.  Its own fault is told and counted, and the others go on; what is
-   not its own, or that of the only one, ends the command. */
+/* One of the pictures, or a folder, had the status s.  Its own fault is told and counted, and
+   the others go on; what is not its own, or that of the only one, ends the command. */
 static fvg_status go_on(fvg_ctx *c, fvg_status s, picture_list *x, int alone) {
   const int its_own = s == FVG_E_IO || s == FVG_E_FORMAT || s == FVG_E_UNSUPPORTED;
   if (!its_own || alone) return s;
@@ -603,7 +609,8 @@ static fvg_status gather_pictures(fvg_ctx *c, const char *const *argument, int n
 
 static fvg_status end_with_bad(fvg_ctx *c, const picture_list *x) {
   if (!x->n_bad) return FVG_OK;
-  return fvg__fail(c, FVG_E_IO, "%d of %d pictures could not be read, as said above", x->n_bad, x->n + x->n_empty);
+  return fvg__fail(c, FVG_E_IO, "%d of %d pictures could not be read, as said above", x->n_bad,
+                   x->n + x->n_empty);
 }
 
 static int is_alone(const picture_list *x) { return x->n + x->n_empty == 1; }
@@ -773,8 +780,10 @@ static fvg_tensor matrix(float *data, int rows, int cols) {
   return x;
 }
 
-/* The good ones of some pictures to rows of features, and their names behind those in `names`, a JSON list. */
-static fvg_status encode_pictures(fvg_clip *m, picture_list *x, float *features, int *n_row, document *names) {
+/* The good ones of some pictures to rows of features, and their names behind those in `names`, a
+   JSON list. */
+static fvg_status encode_pictures(fvg_clip *m, picture_list *x, float *features, int *n_row,
+                                  document *names) {
   fvg_ctx *c = m->ctx;
   size_t size = (size_t)m->vision.image_size;
   float *chw;
@@ -808,8 +817,8 @@ static void name_pixels(document *names, const char *file, int n) {
   }
 }
 
-static fvg_status save_features(fvg_ctx *c, const options *o, float *f, int n_image, float *g, int width,
-                                document *files, document *texts) {
+static fvg_status save_features(fvg_ctx *c, const options *o, float *f, int n_image, float *g,
+                                int width, document *files, document *texts) {
   fvg_named_tensor out[2];
   fvg_metadata metadata[2];
   int n_out = 0, i;
@@ -856,7 +865,8 @@ static fvg_status encode(fvg_ctx *c, const options *o) {
   if (!s && o->pixels) s = load_pixels(m, o->pixels, &pixels);
   if (!s) {
     n_image = pixels.data ? pixels.dim[0] : 0;
-    f = (float *)fvg__alloc_array(c, ((size_t)n_image + (size_t)pictures.n) * (size_t)m->embed_dim + 1, sizeof *f);
+    f = (float *)fvg__alloc_array(
+        c, ((size_t)n_image + (size_t)pictures.n) * (size_t)m->embed_dim + 1, sizeof *f);
     g = (float *)fvg__alloc_array(c, (size_t)o->n_text * (size_t)m->embed_dim + 1, sizeof *g);
     if (!f || !g) s = FVG_E_NOMEM;
   }
@@ -868,7 +878,8 @@ static fvg_status encode(fvg_ctx *c, const options *o) {
   }
   if (!s && pictures.n) s = encode_pictures(m, &pictures, f, &n_image, &files);
   if (!s && o->n_text) s = fvg_clip_encode_texts(m, o->text, o->n_text, g);
-  if (!s && (n_image || o->n_text)) s = save_features(c, o, f, n_image, g, m->embed_dim, &files, &texts);
+  if (!s && (n_image || o->n_text))
+    s = save_features(c, o, f, n_image, g, m->embed_dim, &files, &texts);
   if (!s) s = end_with_bad(c, &pictures);
   fvg__release(c, files.text);
   fvg__release(c, texts.text);
@@ -1070,7 +1081,8 @@ static fvg_status names_given(fvg_ctx *c, const options *o, char **list, const c
 }
 
 /* ---- classify ---- */
-static void print_scores(const char *file, const char *const *name, int n, float *p, float b, int wide, int top) {
+static void print_scores(const char *file, const char *const *name, int n, float *p, float b,
+                         int wide, int top) {
   int shown, i, best;
   print(stdout, "%s\n", file);
   for (shown = 0; shown < n && shown < top; shown++) {
@@ -1127,7 +1139,8 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
     return fvg__fail(c, FVG_E_ARG, "classify needs pictures, and --classes A,B,C or a --checkpoint that tune made");
   s = gather_pictures(c, o->rest, o->n_rest, &pictures);
   if (!s) s = open_model(c, o, &m);
-  if (!s && !m->has_vision) s = fvg__fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);
+  if (!s && !m->has_vision)
+    s = fvg__fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);
   if (!s && o->classes) s = names_given(c, o, &list, &given, &n);
   name = given;
   if (!s && o->checkpoint) s = open_checkpoint(m, o, NULL, name, n, &l, &f, &settings);
@@ -1176,8 +1189,9 @@ static fvg_status save_overlay(fvg_ctx *c, const fvg_image *view, const float *m
 }
 
 /* Both maps of a picture, and a line with its score. */
-static fvg_status attend_view(fvg_clip *m, fvg_learner *l, fvg_classifier *k, int label, const fvg_image *view,
-                              const float *chw, const char *file, const char *folder, const char *name) {
+static fvg_status attend_view(fvg_clip *m, fvg_learner *l, fvg_classifier *k, int label,
+                              const fvg_image *view, const float *chw, const char *file,
+                              const char *folder, const char *name) {
   fvg_ctx *c = m->ctx;
   size_t pixels = (size_t)m->vision.image_size * (size_t)m->vision.image_size;
   float *map = (float *)fvg__alloc_array(c, pixels, sizeof *map);
@@ -1199,15 +1213,16 @@ static fvg_status attend_view(fvg_clip *m, fvg_learner *l, fvg_classifier *k, in
 }
 
 /* The same for file i of x; a bad one is counted. */
-static fvg_status attend_file(fvg_clip *m, fvg_learner *l, fvg_classifier *k, int label, picture_list *x, int i,
-                              const char *folder, const char *name) {
+static fvg_status attend_file(fvg_clip *m, fvg_learner *l, fvg_classifier *k, int label,
+                              picture_list *x, int i, const char *folder, const char *name) {
   size_t size = (size_t)m->vision.image_size;
   float *chw = (float *)fvg__alloc_array(m->ctx, 3 * size * size, sizeof *chw);
   fvg_image view;
   fvg_status s;
   if (!chw) return FVG_E_NOMEM;
   s = load_view(m, x->file[i], &view, chw);
-  s = s ? go_on(m->ctx, s, x, is_alone(x)) : attend_view(m, l, k, label, &view, chw, x->file[i], folder, name);
+  s = s ? go_on(m->ctx, s, x, is_alone(x))
+        : attend_view(m, l, k, label, &view, chw, x->file[i], folder, name);
   fvg_image_free(m->ctx, &view);
   fvg__release(m->ctx, chw);
   return s;

@@ -92,8 +92,10 @@ static fvg_status run_backbone(tuning *t, int row, int run, const fvg_items *ite
   return s;
 }
 
-/* The pictures that a seed trains on: the draw of all classes, and of it those of the half that is tuned. */
-static fvg_status draw(const tuning *t, const fvg_dataset *d, int shots, int seed, fvg_items *items) {
+/* The pictures that a seed trains on: the draw of all classes, and of it those of the half that
+   is tuned. */
+static fvg_status draw(const tuning *t, const fvg_dataset *d, int shots, int seed,
+                       fvg_items *items) {
   fvg_ctx *c = t->m->ctx;
   fvg_items few;
   fvg_status s = fvg_items_few_shot(c, &few, &d->train, d->n_class, shots, (uint64_t)seed, NULL);
@@ -120,7 +122,8 @@ static fvg_status run_seed(tuning *t, int run) {
 
 /* ---- what is checked before the first picture is encoded ---- */
 /* Fewer images than shots are used as they are; a class without any cannot be learned. */
-static fvg_status check_shots(const tuning *t, const table_entry *e, const fvg_items *items, int warn) {
+static fvg_status check_shots(const tuning *t, const table_entry *e, const fvg_items *items,
+                              int warn) {
   fvg_ctx *c = t->m->ctx;
   const fvg_dataset *d = &t->set[e->set];
   int label, i, first, n_class = fvg_half_classes(d->n_class, t->train_half, &first);
@@ -131,13 +134,16 @@ static fvg_status check_shots(const tuning *t, const table_entry *e, const fvg_i
     if (n < fewest) { fewest = n; poorest = label; }
   }
   if (fewest == 0)
-    return fvg__fail(c, FVG_E_ARG, "%s: class \"%s\" has no training images", d->root, d->class_name[first + poorest]);
+    return fvg__fail(c, FVG_E_ARG, "%s: class \"%s\" has no training images", d->root,
+                     d->class_name[first + poorest]);
   if (fewest < e->shots && warn)
     fvg__log(c, 0, "%s: class \"%s\" has only %d training images for %d shots; all of them are used",
              d->root, d->class_name[first + poorest], fewest, e->shots);
   if (t->o->calibration && n_class < 4)
-    return fvg__fail(c, FVG_E_ARG, "--calibration crossfit and guarded need two classes in each half of the base "
-                                   "classes; there are %d", n_class);
+    return fvg__fail(c, FVG_E_ARG,
+                     "--calibration crossfit and guarded need two classes in each half of the base "
+                     "classes; there are %d",
+                     n_class);
   return FVG_OK;
 }
 
@@ -199,7 +205,8 @@ static fvg_status check_outputs(const tuning *t, findings *f) {
   return s;
 }
 
-/* Everything cheap, all of it even when some is wrong: a run takes hours, and its files are mended in one go. */
+/* Everything cheap, all of it even when some is wrong: a run takes hours, and its files are
+   mended in one go. */
 static fvg_status check_run(tuning *t) {
   fvg_ctx *c = t->m->ctx;
   int row, masks = 0, i;
@@ -211,7 +218,9 @@ static fvg_status check_run(tuning *t) {
   for (i = 0; !s && i < t->n_set; i++) {
     fvg_status files = fvg_dataset_check(&t->set[i], FVG_CHECK_TRAIN | masks, t->o->skip_bad);
     s = found(c, &f, files);
-    if (!s) s = found(c, &f, fvg_dataset_check(&t->set[i], FVG_CHECK_VAL | FVG_CHECK_TEST, t->o->skip_bad));
+    if (!s)
+      s = found(c, &f,
+                fvg_dataset_check(&t->set[i], FVG_CHECK_VAL | FVG_CHECK_TEST, t->o->skip_bad));
     if (!s && !files) s = check_draws(t, i, &f);
   }
   for (i = 0; !s && i < t->n_target; i++)
@@ -282,7 +291,8 @@ static fvg_status open_entry(tuning *t, const table_entry *e) {
     if (!s) s = add_test(t, &t->d, FVG_NEW, "new", 0);
   } else if (!s) {
     s = add_test(t, &t->d, FVG_ALL, t->o->transfer_to ? "source" : "all", 1);
-    for (i = 0; !s && i < t->n_target; i++) s = add_test(t, &t->target[i], FVG_ALL, t->target_name[i], 0);
+    for (i = 0; !s && i < t->n_target; i++)
+      s = add_test(t, &t->target[i], FVG_ALL, t->target_name[i], 0);
   }
   return s;
 }

@@ -16,7 +16,7 @@ typedef struct table_row {
 typedef struct table_entry {
   char key[KEY_BYTES + 16];                         /* its folder in --out when there are several */
   const char *root, *dataset;
-  int set;                                          /* its number in tuning.set; shots share a data set */
+  int set;                                    /* its number in tuning.set; shots share a data set */
   int shots;
 } table_entry;
 
@@ -28,7 +28,8 @@ typedef struct tuning {
   int n_row, n_entry, seed[MAX_SEEDS], n_seed;
   folder_lock lock[MAX_ENTRIES + 1];
   fvg_views_desc augment;
-  fvg_dataset set[MAX_ENTRIES], target[MAX_TESTS];  /* open and checked before the first entry begins */
+  fvg_dataset set[MAX_ENTRIES],
+      target[MAX_TESTS]; /* open and checked before the first entry begins */
   char target_name[MAX_TESTS][KEY_BYTES];
   int n_set, n_target;
   /* of the entry at work */
