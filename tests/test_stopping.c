@@ -234,6 +234,17 @@ static void test_operations(fvg_ctx *c) {
     snprintf(label, sizeof label, "%s that is stopped is no node", what[i]);
     check(stopped, label);
   }
+  stop_at = 0;
+  fvg_tape_clear(t);
+  {
+    fvg_node *y = fvg_const(t, 1, 3, x);
+    asked = 0;
+    for (i = 0; i < 50; i++) y = fvg_scale(y, 1);
+    check(y && asked >= 50, "before each node, however small");
+    stop_at = 1;
+    check(!fvg_scale(y, 1), "and makes none");
+  }
+  stop_at = 0;
   fvg_tape_free(t);
 }
 
