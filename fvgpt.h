@@ -1941,10 +1941,6 @@ static fvg_status fvg__json_parse(fvg_ctx *c, fvg__json *out, const char *text, 
   memset(&r, 0, sizeof r);
   if (n > INT32_MAX)
     return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: %.0f bytes of JSON; 2 GiB is the limit", file, (double)n);
-  if (n >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3)) {            /* a byte-order mark, from Windows */
-    text += 3;
-    n -= 3;
-  }
   r.c = c;
   r.file = file;
   r.text = (const unsigned char *)text;

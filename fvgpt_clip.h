@@ -7241,13 +7241,14 @@ static fvg_status fvg__open_split(fvg_ctx *c, fvg_dataset *out, const fvg_datase
   fvg__json json;
   fvg__draft draft;
   uint8_t *bytes = NULL;
-  size_t n = 0;
+  size_t n = 0, from = 0;
   char *prefix = NULL;
   fvg_status s;
   memset(&json, 0, sizeof json);
   memset(&draft, 0, sizeof draft);
   if ((s = fvg__read_file(c, file, &bytes, &n)) != FVG_OK) return s;
-  s = fvg__json_parse(c, &json, (const char *)bytes, n, file);
+  if (n >= 3 && !memcmp(bytes, "\xEF\xBB\xBF", 3)) from = 3;   /* a byte-order mark, from Windows */
+  s = fvg__json_parse(c, &json, (const char *)bytes + from, n - from, file);
   fvg_bytes_free(c, bytes);
   if (s) return s;
   s = fvg__draft_from_json(c, &draft, &json, file);

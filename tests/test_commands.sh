@@ -316,8 +316,11 @@ check "FVG-PT's batches on PromptSRC" settings "FVGPT_PromptSRC: preset FVG-PT's
 mkdir -p "$work/published/eurosat/2750"
 set -- AnnualCrop Forest HerbaceousVegetation Highway Industrial Pasture PermanentCrop Residential River SeaLake
 for class in $(ls "$w/four/things/images" | head -n 10); do
-  mkdir "$work/published/eurosat/2750/$1"
-  for n in 0 1 2 3 4; do cp "$w/four/things/images/$class/000.ppm" "$work/published/eurosat/2750/$1/$n.ppm"; done
+  mkdir -p "$work/published/eurosat/2750/$1" "$work/published/mask/eurosat/2750/$1"
+  for n in 0 1 2 3 4; do
+    cp "$w/four/things/images/$class/000.ppm" "$work/published/eurosat/2750/$1/$n.ppm"
+    cp "$w/four/things/mask/images/$class/000.pgm" "$work/published/mask/eurosat/2750/$1/$n.pgm"
+  done
   shift
 done
 published="--dataset-root $work/published --dataset eurosat --shots 1 --template {}."   # the tiny context is short
@@ -388,7 +391,8 @@ for f in "$work/bad/$new"/*.ppm; do head -c 100 "$picture" >"$f"; done
 refused "truncated pictures" "bad/$new" tune --model "$model" --data "$work/bad" $quick --out "$work/x"
 cp -r "$data" "$work/badmask"
 for f in "$work"/badmask/mask/*/*.pgm; do printf 'P5\n64 64\n255\n' >"$f"; done
-refused "truncated masks" "badmask/mask" tune --model "$model" --data "$work/badmask" $quick --out "$work/x"
+check "truncated masks" sh -c "! '$fvgpt' tune --model '$model' --data '$work/badmask' $quick --out '$work/x' >'$work/stdout' 2>'$work/errors'"
+check "all of them, before anything is encoded" sh -c "[ \$(grep -c 'badmask/mask/.*PNM' '$work/errors') -eq 20 ] && grep -q 'files cannot be used' '$work/errors' && ! grep -q '^encode' '$work/errors'"
 cp -r "$data" "$work/split"
 printf '{"train": [["%s/000.ppm", 0, "one"], ["nowhere.ppm", 2, "gap"]], "val": [], "test": []}' "$new" >"$work/split/split.json"
 refused "split with a gap" "split.json" tune --model "$model" --data "$work/split" $quick --out "$work/x"
@@ -554,7 +558,7 @@ stopped() {                                              # stopped SIGNAL STATUS
   kill "-$signal" $id
   wait $id
   status=$?
-  [ $status -eq "$expected" ] && [ "$(grep -c '^fvgpt: ' "$work/stderr")" -eq 1 ] && grep -q "^fvgpt: stopped; .*$text" "$work/stderr"
+  [ $status -eq "$expected" ] && [ "$(grep -v '^fvgpt: note: ' "$work/stderr" | grep -c '^fvgpt: ')" -eq 1 ] && grep -q "^fvgpt: stopped; .*$text" "$work/stderr"
 }
 long="--model $model --data $data --trainer CoOp --seeds 1 --epochs 2000 --shots 4 --augment none"
 check "SIGINT" stopped INT 130 "goes on" "$work/long/CoOp/seed1/checkpoint.safetensors.part" tune $long --out "$work/long"

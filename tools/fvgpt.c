@@ -1082,12 +1082,12 @@ static fvg_status names_given(fvg_ctx *c, const options *o, char **list, const c
 
 /* ---- classify ---- */
 static void print_scores(const char *file, const char *const *name, int n, float *p, float b,
-                         int wide, int top) {
+                         int top) {
   int shown, i, best;
   print(stdout, "%s\n", file);
   for (shown = 0; shown < n && shown < top; shown++) {
     for (best = 0, i = 1; i < n; i++) if (p[i] > p[best]) best = i;
-    print(stdout, "  %6.2f %%  %-*s\n", 100 * (double)p[best], wide, name[best]);
+    print(stdout, "  %6.2f %%  %s\n", 100 * (double)p[best], name[best]);
     p[best] = -1;
   }
   if (b > 0) printf("  weight of plain CLIP b = %.3f\n", (double)b);
@@ -1101,10 +1101,8 @@ static fvg_status classify_pictures(fvg_clip *m, fvg_learner *l, fvg_classifier 
   float *chw = (float *)fvg__alloc_array(c, 3 * size * size, sizeof *chw);
   float *f = (float *)fvg__alloc_array(c, (size_t)fvg_learner_feature_width(m, l), sizeof *f);
   float *logits = (float *)fvg__alloc_array(c, (size_t)n, sizeof *logits), b = 0;
-  int i, wide = 1;
+  int i;
   fvg_status s = chw && f && logits ? FVG_OK : FVG_E_NOMEM;
-  for (i = 0; i < n; i++) if ((int)strlen(name[i]) > wide) wide = (int)strlen(name[i]);
-
   for (i = 0; !s && i < x->n; i++) {
     fvg_image view;
     s = load_view(m, x->file[i], &view, chw);
@@ -1114,7 +1112,7 @@ static fvg_status classify_pictures(fvg_clip *m, fvg_learner *l, fvg_classifier 
     if (!s) s = fvg_classifier_logits(k, f, 1, logits, &b);
     if (s) break;
     c->kernels->softmax(n, logits, 1, logits);
-    print_scores(x->file[i], name, n, logits, b, wide, top);
+    print_scores(x->file[i], name, n, logits, b, top);
   }
   if (!s) s = end_with_bad(c, x);
   fvg__release(c, logits);
