@@ -569,8 +569,9 @@ static void test_layouts(fvg_ctx *c) {
          && d.test.n == 1 && !strcmp(d.train.item[0].path, want) && ends(d.split_file, card->split_file)
          && !strcmp(d.root, DATA) && !strcmp(d.class_name[0], "a one");
     fvg_dataset_free(&d);
+    /* where letter case does not count in file names, SUN397/one is sun397/one */
     ok = ok && open_named(c, &d, folder, card->name, NULL) == FVG_OK
-         && !strcmp(d.train.item[0].path, want + strlen(card->folder) + 1);
+         && fvg__same_word(d.train.item[0].path, want + strlen(card->folder) + 1);
     fvg_dataset_free(&d);
     write_small_split(DATA "-flat", card->split_file);
     snprintf(want, sizeof want, "%s/one/x.jpg", card->folder);
