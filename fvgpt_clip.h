@@ -7253,9 +7253,14 @@ static fvg_status fvg__open_split(fvg_ctx *c, fvg_dataset *out, const fvg_datase
   if (s) return s;
   s = fvg__draft_from_json(c, &draft, &json, file);
   if (!s) {
+#ifdef _WIN32
+    draft.from_windows = fvg__has_backslash(&draft);            /* never part of a name; views go by paths         */
+#endif
     s = fvg__find_any_prefix(c, &prefix, &draft, desc, out->card, file);
-    draft.from_windows = s == FVG_E_IO && fvg__has_backslash(&draft);
-    if (draft.from_windows) s = fvg__find_any_prefix(c, &prefix, &draft, desc, out->card, file);
+    if (s == FVG_E_IO && !draft.from_windows && fvg__has_backslash(&draft)) {
+      draft.from_windows = 1;
+      s = fvg__find_any_prefix(c, &prefix, &draft, desc, out->card, file);
+    }
   }
   if (!s) {
     draft.home = "";

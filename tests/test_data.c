@@ -894,10 +894,12 @@ static void test_class_names(void) {
       if (i != 1 && i != 4) { snprintf(path, sizeof path, BASE "/single/%s_", twins[i]); write_image(path, "x", k); }
       if (i < 2) { snprintf(path, sizeof path, BASE "/blank/%s", i ? "__" : "dog"); write_image(path, "x", k); }
     }
+#ifndef _WIN32                                           /* there "Dog" and "dog" are one folder */
   check(open_set(c, &d, BASE "/twins", NULL) == FVG_OK && d.n_class == 5 && heard.n == 2  /* a note on the cut */
         && strstr(heard.last, "0 " BASE "/twins") && strstr(heard.last, "means the same as class")
         && strstr(heard.last, "more such pairs"), "class names: folders that differ in case stay, with a warning");
   fvg_dataset_free(&d);
+#endif
   heard.n = 0;
   check(open_set(c, &d, BASE "/single", NULL) == FVG_OK && d.n_class == 3 && heard.n == 1
         && strstr(heard.last, "are cut into") && !strcmp(d.class_name[0], "Cat"), "class names: without the blank that a last underscore makes");
@@ -1563,6 +1565,7 @@ static void test_from_windows(fvg_ctx *c) {
             fvg_dataset_check(&d, FVG_CHECK_TRAIN | FVG_CHECK_TEST, 0) == FVG_OK,
         "windows: a byte-order mark, CRLF and backslashes in a split file");
   fvg_dataset_free(&d);
+#ifndef _WIN32                                           /* there a backslash is never part of a name */
   write_small(BASE "/windows2/b\\c.pgm");
   write_text(BASE "/windows2/split.json",
              "{\"train\": [[\"b\\\\c.pgm\", 0, \"x\"]], \"test\": []}");
@@ -1570,6 +1573,7 @@ static void test_from_windows(fvg_ctx *c) {
             !strcmp(d.train.item[0].path, "b\\c.pgm"),
         "windows: a backslash that is part of a name here");
   fvg_dataset_free(&d);
+#endif
   write_text(BASE "/windows3/split.json",
              "{\"train\": [[\"b\\\\..\\\\..\\\\c.pgm\", 0, \"x\"]], \"test\": []}");
   check(open_set(c, &d, BASE "/windows3", NULL) == FVG_E_FORMAT &&
