@@ -1,4 +1,4 @@
-# `make` prints this help. Only a C compiler and make are needed; stb_image (Debian: libstb-dev) adds PNG and JPEG.
+# `make` prints this help. Only a C compiler and make are needed; stb_image (Debian: libstb-dev) adds PNG, JPEG, BMP and GIF.
 CC     ?= cc
 CFLAGS ?= -O2
 WARN    = -std=c99 -Wall -Wextra -Wpedantic -Wshadow -Wconversion
@@ -38,6 +38,8 @@ $(BUILD)/fvgpt: tools/fvgpt.c $(FVGPT_PARTS) $(HEADERS)
 $(BUILD)/pretrain $(BUILD)/bench: $(BUILD)/%: tools/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
 	$(CC) $(WARN) $(CFLAGS) -DFVGPT_PTHREADS $< -o $@ -lm -lpthread
+
+$(BUILD)/test_formats $(BUILD)/fuzz_images $(BUILD)/test_data: tests/make_pictures.h
 
 $(BUILD)/world $(BUILD)/pretrain $(BUILD)/test_world $(BUILD)/test_tiny_clip: tools/world.h
 

@@ -147,7 +147,7 @@ typedef struct fvg_progress {
 
 typedef struct fvg_desc {
   fvg_allocator allocator;                                                    /* zero: malloc and free       */
-  void  *arena;  size_t arena_bytes;                                          /* set: the heap is not touched */
+  void  *arena;  size_t arena_bytes;                  /* set: the heap is not touched, but by stb_image */
   void (*log)(void *user, int level, const char *message);                    /* level 0 warning, 1 note     */
   int  (*progress)(void *user, const fvg_progress *p);                        /* non-zero result: cancel     */
   void (*parallel)(void *user, void (*job)(void *arg, int index), void *arg, int n);   /* job(arg, 0..n-1), in any
@@ -636,6 +636,8 @@ struct fvg_ctx {
   fvg__budget budget;
   fvg_status status;                             /* of the last failure                                             */
   char message[512];
+  unsigned said;                                 /* what fvg__log_once has said, a bit each                         */
+  int is_helper, waiting;                        /* a helper's message waits to be logged; at level waiting - 1     */
 };
 
 static void *fvg__heap_alloc(void *user, size_t bytes) { (void)user; return malloc(bytes); }
@@ -753,6 +755,21 @@ static fvg__budget fvg__budget_begin(fvg_ctx *c, const char *file, uint64_t byte
 }
 
 static void fvg__budget_end(fvg_ctx *c, fvg__budget before) { c->budget = before; }
+
+/* Says something once in a context; `what` is one bit.  desc.log is called by one thread at a time, so in a helper the
+   text waits in its message until fvg__helper_done; a second one is left to be said by the next who meets its cause. */
+FVG__FOR_CLIP FVG__PRINTF(4, 5)
+static void fvg__log_once(fvg_ctx *c, unsigned what, int level, const char *format, ...) {
+  char line[512];
+  va_list args;
+  if ((c->said & what) || c->waiting) return;
+  c->said |= what;
+  va_start(args, format);
+  vsnprintf(c->is_helper ? c->message : line, sizeof line, format, args);
+  va_end(args);
+  if (c->is_helper) c->waiting = level + 1;
+  else if (c->desc.log) c->desc.log(c->desc.user, level, line);
+}
 
 /* Aligned memory, or NULL with the message set; and the same zeroed. */
 static void *fvg__alloc_raw(fvg_ctx *c, size_t bytes) {
@@ -1111,9 +1128,17 @@ FVG__FOR_CLIP static fvg_ctx fvg__helper_context(const fvg_ctx *c) {
   helper.desc.parallel = NULL;
   helper.desc.cancelled = NULL;                        /* only the caller's own thread asks                        */
   helper.desc.log = NULL;
+  helper.is_helper = 1;
   helper.status = FVG_OK;
   helper.message[0] = 0;
   return helper;
+}
+
+/* Says for c what a helper had to say; to be called when its job is over.  A failure took the message's place. */
+FVG__FOR_CLIP static void fvg__helper_done(fvg_ctx *c, const fvg_ctx *helper) {
+  if (!helper->waiting || helper->status || !(helper->said & ~c->said)) return;
+  c->said |= helper->said;
+  fvg__log(c, helper->waiting - 1, "%s", helper->message);
 }
 
 /* Are there threads, and memory for them?  malloc may be called by several at once, of other allocators that is not

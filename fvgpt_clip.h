@@ -25,10 +25,12 @@
    =========================================================================================================
    1. BUILD.  As fvgpt.h, with these macros besides:
 
-        FVGPT_STB_IMAGE         read PNG and JPEG through the stb_image.h on your include path (Debian: libstb-dev),
-                                which is compiled in here; without it PNM works and others give a clear error
+        FVGPT_STB_IMAGE         read PNG, JPEG, BMP and GIF through the stb_image.h on your include path (Debian:
+                                libstb-dev), which is compiled in here; without it only PNM is read, and a file of
+                                another kind is an error that names kind and macro
         FVGPT_STB_IMAGE_LINKED  the program has stb_image's implementation elsewhere: declare only; with threads it is
-                                called by several at once, so its STBI_MALLOC must allow that
+                                called by several at once, so its STBI_MALLOC must allow that.  Not needed where
+                                stb_image.h was included before: what it was compiled with then holds
         FVGPT_DIRENT            list folders through <dirent.h> (POSIX and MinGW), for data sets without a split file
 
    2. MODELS.  A folder as Hugging Face serves it (config.json, model.safetensors, merges.txt), or one safetensors
@@ -49,9 +51,16 @@
       (blanks, case, underscores) are the same class wherever they are compared (fvg_same_name); an empty
       one is an error.
 
-   4. PICTURES.  Resizing is byte-equal to Pillow's, so a model sees what it saw in Python.  JPEG decoders differ from
-      one another by a grey level here and there; stb_image's is no exception.  EXIF rotation is not applied, as in
-      CLIP.
+   4. PICTURES.  PNM is read here; PNG, JPEG, BMP and GIF (its first picture) by stb_image, behind checks.  What the
+      bytes hold counts, not the file's name; WebP, AVIF, HEIC, TIFF and others are refused by name, and so is what is
+      no picture (a Git LFS pointer, a web page, an empty file).  Pixels are those of Pillow's convert("RGB"), and
+      resizing is byte-equal to Pillow's, so a model sees what it saw in Python, but for two things: JPEG decoders
+      differ from one another by a grey level here and there, and grey of 16 bits is scaled, with one warning, where
+      Pillow 9.4 cuts off at 255.  A wrong checksum (PNG's CRC), an early end, a restart marker that is not there: the
+      file is refused, and the message says where.  Refused by name, too: JPEG that is arithmetic-coded, lossless or of
+      12 bits, BMP with run lengths or OS/2's header, and PNG that Apple's tools wrote for a telephone.
+      EXIF rotation is not applied, as in CLIP, but said once when it is met; fvg_dataset_desc.exif_rotate applies it,
+      fvg_image_turn does so for single pictures.
 
    5. DATA SETS.  ROOT holds either a split file of CoOp's form, {"train": [["path", label, "name"], ...], "val",
       "test"} (split_zhou_*.json), whose paths are looked up in ROOT and its sub-folders; or a folder per class, cut
@@ -89,12 +98,15 @@
       model keeps that working memory for the next call (fvg_clip_image_bytes bounds it for images) and gives it back
       with fvg_clip_free.  With threads and malloc up to 8 files are decoded at once, and their pixels are in memory
       together; with an arena or an allocator of your own, one.  Learners compute their classes in chunks
-      (chunk_rows), and the image tower's blocks once more for backward if recompute asks for it.  A step of DPC has
+      (chunk_rows), and the image tower's blocks once more for backward if recompute asks for it.  stb_image takes its
+      memory from malloc, also where the context has an arena or an allocator of its own, because it has no
+      way to be told of one; all else keeps to the context's.  A step of DPC has
       all pictures of its grown batch, up to batch times 1 + top_k, in memory at once.
       Features kept for training take 8 bytes x width x images x crops (the view and its foreground).
 
    9. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h`):
-        1 Tokenizer    2 Images     3 Resizing   4 Models    5 Towers     6 Learners
+        1 Tokenizer    2 Images    2b Picture files        2c Writing pictures
+        3 Resizing   4 Models    5 Towers     6 Learners
         7 CoOp         8 KgCoOp     9 ProGrad   10 CoCoOp   11 PromptSRC  12 MaPLe   13 DAPT   14 MMRL
        15 Protocol    16 Data sets 17 Published sets        18 Views      19 Training          20 Tuning
        21 DPC         22 Checkpoints            23 Attention maps
@@ -140,19 +152,27 @@ FVG_DEF fvg_status fvg_match_names(fvg_ctx *c, const char *const *name, int n,
 /* ---------------------------------------------------------------------------------------------------------
    Images
    --------------------------------------------------------------------------------------------------------- */
-/* Pixels: rows top down, interleaved; owned. */
-typedef struct fvg_image { int width, height, channels; uint8_t *pixels; } fvg_image;
+/* Pixels: rows top down, interleaved; owned.  orientation: EXIF's, 1 to 8, of a picture as it was
+   decoded; 1 is upright, 0 is not told. */
+typedef struct fvg_image { int width, height, channels; uint8_t *pixels; int orientation; } fvg_image;
 typedef enum fvg_filter { FVG_BICUBIC = 0, FVG_NEAREST, FVG_BILINEAR } fvg_filter;
 typedef struct fvg_crop { int top, left, height, width, flip; } fvg_crop;               /* flip: mirror left-right */
 
-/* channels 3: RGB as Pillow's convert("RGB") gives it (alpha dropped, grey repeated, no EXIF turn); channels 1: grey
-   (the mean of R, G, B); 0: as in the file. PNM always; PNG and JPEG when built with FVGPT_STB_IMAGE. */
+/* channels 3: RGB as Pillow's convert("RGB") gives it (alpha dropped, grey repeated, no EXIF turn;
+   but 16-bit grey is scaled, with a warning, not cut off); channels 1: grey (the mean of R, G, B);
+   0: as in the file, a palette as RGB.  PNM always; PNG, JPEG, BMP and GIF (its first picture) when
+   built with FVGPT_STB_IMAGE.  What the bytes hold counts, not the name.  Damage that a file shows
+   (a CRC, an early end) is FVG_E_FORMAT, other formats and forms are FVG_E_UNSUPPORTED. */
 FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source *s, int channels);
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, int channels);
 FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char *path);   /* .ppm .pgm .pnm .png  */
 #endif
 FVG_DEF void       fvg_image_free(fvg_ctx *c, fvg_image *image);
+/* Turns and mirrors as an EXIF orientation (0 and 1: nothing) asks for, so that the picture stands
+   upright: fvg_image_turn(c, &image, image.orientation).  In place; sides may change places; the
+   orientation is 1 then. */
+FVG_DEF fvg_status fvg_image_turn(fvg_ctx *c, fvg_image *image, int orientation);
 /* Mask to 0/255, one channel: 255 where the mean of the channels / 255 > threshold (0: 0.5; negative: 0).
    In place. */
 FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float threshold);
@@ -221,6 +241,7 @@ typedef struct fvg_dataset {
   char *paths;                          /* storage of the strings                                                   */
   fvg_mask_reading mask_reading;
   int *masks_told;                      /* how masks are read has been logged, once for the set */
+  int exif_rotate;                      /* as in the desc; may be changed at any time */
 } fvg_dataset;
 /* Lists a folder: calls entry(arg, name, is_folder) for each name but . and .. ; is_folder is 0
    for a file, negative for what is neither (a pipe, a device).  Non-zero result: cannot be
@@ -236,6 +257,8 @@ typedef struct fvg_dataset_desc {
   int val_percent; /* 20: of a class's pictures, where class folders are cut; negative: none, so
                                            that train gets them.  The test pictures are the same for every value    */
   fvg_mask_reading mask_reading;        /* as each mask's own values say */
+  int exif_rotate;                      /* 1: pictures are turned upright as their EXIF data ask, and masks that lie
+                                           as the file does with them; 0: as stored, which CLIP's own loader does   */
 } fvg_dataset_desc;
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc);
 /* Is every picture of these parts there, a plain file, and of a kind that can be read?  Their
@@ -1636,13 +1659,15 @@ static fvg_status fvg__check_not_empty(fvg_ctx *c, const char *who, const char *
 }
 
 /*===========================================================================================================
- * CHAPTER 2  IMAGES: reading and writing pictures
+ * CHAPTER 2  IMAGES: pixels, PNM, and what kind of file it is
  *===========================================================================================================
-   PNM is read here, PNG and JPEG by stb_image where the build has it; PNM and PNG are written.  Pixels are bytes,
-   rows top down, channels interleaved.
+   Pixels are bytes, rows top down, channels interleaved.  PNM is read here, PNG, JPEG, BMP and GIF in the next chapter
+   by stb_image where the build has it.  Each reader gives the picture as it is in the file; what is asked for (RGB,
+   grey) is made of that at the end.
 
    Files are hostile until checked: sides, pixels and the bytes that they would need are compared with the file's
-   length before memory is asked for, and PNG and JPEG are walked once before stb_image may see them. */
+   length before memory is asked for.  A picture that a file shows to be damaged or cut off is an error, never a
+   picture with grey in it. */
 
 #define FVG__IMAGE_SIDE   (1 << 20)        /* longest side                                                         */
 #define FVG__IMAGE_PIXELS (1 << 27)        /* most pixels, of a picture and of what resizing keeps between passes  */
@@ -1691,6 +1716,19 @@ static void fvg__convert_pixels(uint8_t *dst, int to, const uint8_t *src, int fr
       dst[2] = src[blue];
     }
   }
+}
+
+/* What is said once in a context, however many files it is true of. */
+enum { FVG__SAID_16_BIT = 1, FVG__SAID_TURNED = 2 };
+
+/* Pillow's convert("RGB") cuts grey of 16 bits off at 255, which leaves most of such a picture
+   white. */
+static void fvg__say_16_bit(fvg_ctx *c, const char *file) {
+  fvg__log_once(c, FVG__SAID_16_BIT, 0,
+                "%s: grey of 16 bits is scaled to 8 (Pillow's convert(\"RGB\") would cut it off "
+                "at 255); if fewer bits are used, it is dark: scale it first.  Others are not "
+                "mentioned",
+                file);
 }
 
 /* ---- PNM: "P1".."P6", width, height, the largest value (not for bits), then text (1-3) or bytes (4-6) ---- */
@@ -1811,6 +1849,7 @@ static fvg_status fvg__pnm_decode(fvg_ctx *c, fvg_image *out, const uint8_t *byt
   s = fvg__image_new(c, out, p.width, p.height, p.kind % 3 == 0 ? 3 : 1);
   if (s) return s;
   values = (size_t)out->width * (size_t)out->height * (size_t)out->channels;
+  if (p.max > 255 && out->channels == 1) fvg__say_16_bit(c, file);
   if (p.kind < 4) s = fvg__pnm_read_text(c, &p, out->pixels, values, file);
   else if (p.kind == 4) fvg__pnm_read_bits(&p, out->pixels);
   else fvg__pnm_read_binary(&p, out->pixels, values);
@@ -1818,9 +1857,249 @@ static fvg_status fvg__pnm_decode(fvg_ctx *c, fvg_image *out, const uint8_t *byt
   return s;
 }
 
-/* ---- PNG and JPEG: stb_image, not part of fvgpt, behind checks of our own ---- */
+/* ---- kinds of files, told by their first bytes, since names are easily changed ---- */
+typedef enum fvg__image_code {
+  FVG__NOT_READ = 0, FVG__PNM, FVG__PNG, FVG__JPEG, FVG__BMP, FVG__GIF
+} fvg__image_code;
+
+/* What is more than a name: kinds that are read, with the endings of their files' names, in lower
+   case, each behind a dot; and kinds that want something else than to be converted. */
+typedef struct fvg__image_kind {
+  const char *name, *endings;
+  fvg__image_code code;
+  const char *cure;
+} fvg__image_kind;
+
+static const fvg__image_kind fvg__image_kinds[] = {
+  {"PNM", ".ppm.pgm.pbm.pnm", FVG__PNM, NULL},
+  {"PNG", ".png.apng", FVG__PNG, NULL},
+  {"JPEG", ".jpg.jpeg.jpe.jfif", FVG__JPEG, NULL},
+  {"BMP", ".bmp.dib", FVG__BMP, NULL},
+  {"GIF", ".gif", FVG__GIF, NULL},
+  {"SVG", "", FVG__NOT_READ, "a drawing, not pixels; render it to PNG"},
+  {"PDF", "", FVG__NOT_READ, "a document, not pixels; render its page to PNG"},
+  {"PostScript", "", FVG__NOT_READ, "a document, not pixels; render its page to PNG"},
+  {"NumPy array", "", FVG__NOT_READ, "not a picture; save it as PNG"},
+  {"video", "", FVG__NOT_READ, "not a picture; take single frames as PNG or JPEG"},
+  {"ZIP archive", "", FVG__NOT_READ, "not a picture; unpack it first"},
+  {"gzip archive", "", FVG__NOT_READ, "not a picture; unpack it first"},
+  {"AppleDouble", "", FVG__NOT_READ, "what macOS keeps beside a file, not the picture; remove it"},
+  {"Git LFS pointer", "", FVG__NOT_READ, "the picture was not downloaded; run `git lfs pull`"},
+  {"HTML page", "", FVG__NOT_READ, "not a picture, perhaps a server's answer; download it again"},
+  {"damaged PNG", "", FVG__NOT_READ, "its line ends were changed, as in text mode; copy it again"}
+};
+#define FVG__N_IMAGE_KIND (sizeof fvg__image_kinds / sizeof *fvg__image_kinds)
+
+/* Are the k letters of `text`, all in lower case, at the start of the n bytes, whatever their case
+   there? */
+static int fvg__begins(const uint8_t *bytes, size_t n, const char *text, size_t k) {
+  size_t i;
+  if (n < k) return 0;
+  for (i = 0; i < k; i++)
+    if ((bytes[i] >= 'A' && bytes[i] <= 'Z' ? bytes[i] - 'A' + 'a' : bytes[i]) != text[i]) return 0;
+  return 1;
+}
+
+/* Text in pointed brackets: "SVG", "HTML page", or NULL.  Before it may stand a byte-order mark,
+   white space, and, in SVG, declarations and comments, so that <svg is looked for within the first
+   4096 bytes. */
+static const char *fvg__markup_name(const uint8_t *bytes, size_t n) {
+  size_t at = 0, end = n < 4096 ? n : 4096;
+  if (n >= 3 && !memcmp(bytes, "\xEF\xBB\xBF", 3)) at = 3;
+  while (at < end && (bytes[at] == ' ' || (bytes[at] >= 9 && bytes[at] <= 13))) at++;
+  if (at == end || bytes[at] != '<') return NULL;
+  if (fvg__begins(bytes + at, n - at, "<!doctype html", 14)
+      || fvg__begins(bytes + at, n - at, "<html", 5))
+    return "HTML page";
+  for (; at < end; at++) {
+    if (fvg__begins(bytes + at, n - at, "<svg", 4)) return "SVG";
+    if (fvg__begins(bytes + at, n - at, "<html", 5) || fvg__begins(bytes + at, n - at, "<head", 5))
+      return "HTML page";
+  }
+  return NULL;
+}
+
+/* The boxes that ISO media files begin with bear a brand. */
+static const char *fvg__media_name(const uint8_t *brand) {
+  static const char heic[] = "heic heix heim heis hevc hevx hevm hevs mif1 msf1";
+  size_t i;
+  if (!memcmp(brand, "avif", 4) || !memcmp(brand, "avis", 4)) return "AVIF";
+  if (!memcmp(brand, "crx ", 4)) return "camera raw";
+  if (!memcmp(brand, "jp2 ", 4) || !memcmp(brand, "jpx ", 4)) return "JPEG 2000";
+  for (i = 0; i + 4 <= sizeof heic - 1; i += 5) if (!memcmp(brand, heic + i, 4)) return "HEIC";
+  return "video";
+}
+
+/* BMP's "BM" alone could begin a text, so the size of the header behind the file's own must be one
+   there is. */
+static int fvg__is_bmp(const uint8_t *bytes, size_t n) {
+  return n >= 18 && bytes[0] == 'B' && bytes[1] == 'M' && !bytes[15] && !bytes[16] && !bytes[17]
+         && (bytes[14] == 12 || bytes[14] == 16 || bytes[14] == 40 || bytes[14] == 52
+             || bytes[14] == 56 || bytes[14] == 64 || bytes[14] == 108 || bytes[14] == 124);
+}
+
+static int fvg__is_pnm(const uint8_t *bytes, size_t n) {
+  return n >= 3 && bytes[0] == 'P' && bytes[1] >= '1' && bytes[1] <= '6'
+         && (fvg__pnm_is_space(bytes[2]) || bytes[2] == '#');
+}
+
+/* What a file that begins with these bytes is called; NULL: nothing known. */
+static const char *fvg__image_name_of_bytes(const uint8_t *bytes, size_t n) {
+  static const struct { const char *name; int at, n; const char *bytes; } signature[] = {
+    {"PNG", 0, 8, "\x89PNG\r\n\x1A\n"}, {"damaged PNG", 0, 6, "\x89PNG\n\x1A"},
+    {"damaged PNG", 0, 6, "\x89PNG\r\r"}, {"damaged PNG", 0, 6, "\xEF\xBF\xBDPNG"},
+    {"damaged PNG", 0, 4, "\tPNG"}, {"JPEG", 0, 3, "\xFF\xD8\xFF"}, {"GIF", 0, 6, "GIF87a"},
+    {"GIF", 0, 6, "GIF89a"}, {"WebP", 8, 4, "WEBP"}, {"TIFF", 0, 4, "II*\0"},
+    {"TIFF", 0, 4, "MM\0*"}, {"TIFF", 0, 4, "II+\0"}, {"TIFF", 0, 4, "MM\0+"},
+    {"JPEG 2000", 0, 8, "\0\0\0\x0CjP  "}, {"JPEG 2000", 0, 4, "\xFF\x4F\xFF\x51"},
+    {"JPEG XL", 0, 8, "\0\0\0\x0CJXL "}, {"JPEG XL", 0, 2, "\xFF\x0A"}, {"JPEG XR", 0, 3, "II\xBC"},
+    {"PDF", 0, 5, "%PDF-"}, {"PostScript", 0, 4, "%!PS"}, {"ICO", 0, 4, "\0\0\1\0"},
+    {"ICO", 0, 4, "\0\0\2\0"}, {"PSD", 0, 4, "8BPS"}, {"XCF", 0, 9, "gimp xcf "},
+    {"OpenEXR", 0, 4, "\x76\x2F\x31\x01"}, {"Radiance HDR", 0, 10, "#?RADIANCE"},
+    {"Radiance HDR", 0, 6, "#?RGBE"}, {"DDS", 0, 4, "DDS "}, {"QOI", 0, 4, "qoif"},
+    {"MNG", 0, 4, "\x8AMNG"}, {"PAM", 0, 3, "P7\n"}, {"PFM", 0, 3, "PF\n"}, {"PFM", 0, 3, "Pf\n"},
+    {"camera raw", 0, 4, "IIRO"}, {"camera raw", 0, 4, "IIU\0"}, {"camera raw", 0, 8, "FUJIFILM"},
+    {"NumPy array", 0, 6, "\x93NUMPY"}, {"ZIP archive", 0, 4, "PK\3\4"},
+    {"gzip archive", 0, 2, "\x1F\x8B"}, {"video", 8, 4, "AVI "},
+    {"video", 0, 4, "\x1A\x45\xDF\xA3"}, {"AppleDouble", 0, 4, "\0\5\x16\7"},
+    {"Git LFS pointer", 0, 23, "version https://git-lfs"}
+  };
+  size_t i;
+  if (fvg__is_pnm(bytes, n)) return "PNM";
+  if (fvg__is_bmp(bytes, n)) return "BMP";
+  if (n >= 12 && !memcmp(bytes + 4, "ftyp", 4)) return fvg__media_name(bytes + 8);
+  for (i = 0; i < sizeof signature / sizeof *signature; i++)
+    if (n >= (size_t)(signature[i].at + signature[i].n)
+        && !memcmp(bytes + signature[i].at, signature[i].bytes, (size_t)signature[i].n))
+      return signature[i].name;
+  return fvg__markup_name(bytes, n);
+}
+
+/* What is known of that name, or NULL. */
+static const fvg__image_kind *fvg__image_kind_called(const char *name) {
+  size_t i;
+  for (i = 0; name && i < FVG__N_IMAGE_KIND; i++)
+    if (!strcmp(name, fvg__image_kinds[i].name)) return &fvg__image_kinds[i];
+  return NULL;
+}
+
+/* Column x, row y of the turned picture come from column u, row v of the stored one: orientations
+   from 5 on swap the sides; 2, 3, 7 and 8 then mirror columns; 3, 4, 6 and 7 mirror rows. */
+FVG_DEF fvg_status fvg_image_turn(fvg_ctx *c, fvg_image *image, int orientation) {
+  const int swap = orientation > 4,
+            across = orientation == 2 || orientation == 3 || orientation > 6;
+  const int down = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+  size_t channels = (size_t)image->channels;
+  fvg_image out;
+  int x, y;
+  fvg_status s = fvg__image_check(c, image, "turn");
+  if (!s && (orientation < 0 || orientation > 8))
+    s = fvg__fail(c, FVG_E_ARG, "turn: orientation %d; EXIF has 1 to 8, and 0 is not told",
+                  orientation);
+  if (s) return s;
+  if (orientation > 1) {
+    s = fvg__image_new(c, &out, swap ? image->height : image->width,
+                       swap ? image->width : image->height, image->channels);
+    if (s) return s;
+    for (y = 0; y < out.height; y++)
+      for (x = 0; x < out.width; x++) {
+        int u = swap ? y : x, v = swap ? x : y;
+        if (across) u = image->width - 1 - u;
+        if (down) v = image->height - 1 - v;
+        memcpy(out.pixels + ((size_t)y * (size_t)out.width + (size_t)x) * channels,
+               image->pixels + ((size_t)v * (size_t)image->width + (size_t)u) * channels, channels);
+      }
+    fvg_image_free(c, image);
+    *image = out;
+  }
+  image->orientation = 1;
+  return FVG_OK;
+}
+
+#ifndef FVGPT_NO_STDIO
+/* The kind that a file's name promises by its ending; NULL: none that is read. */
+static const fvg__image_kind *fvg__image_kind_of_name(const char *path) {
+  const char *dot = strrchr(path, '.');
+  size_t i, n = dot ? strlen(dot) : 0;
+  if (n < 2 || strpbrk(dot, "/\\")) return NULL;
+  for (i = 0; i < FVG__N_IMAGE_KIND; i++) {
+    const char *at = fvg__image_kinds[i].endings;
+    for (; *at; at += 1 + strcspn(at + 1, "."))
+      if (strcspn(at + 1, ".") == n - 1 && fvg__begins((const uint8_t *)dot, n, at, n))
+        return &fvg__image_kinds[i];
+  }
+  return NULL;
+}
+
+/* Turns a picture as its file tells, or says once that it has not been turned. */
+static fvg_status fvg__image_upright(fvg_ctx *c, fvg_image *image, const char *file, int turn) {
+  if (image->orientation < 2) return FVG_OK;
+  if (turn) return fvg_image_turn(c, image, image->orientation);
+  fvg__log_once(c, FVG__SAID_TURNED, 1,
+                "%s: its EXIF data say that the camera was turned (orientation %d); it is taken "
+                "as stored, as in CLIP's own preprocessing, and so are others; --exif-rotate turns "
+                "such pictures upright",
+                file, image->orientation);
+  return FVG_OK;
+}
+
+#endif
+
+/*===========================================================================================================
+ * CHAPTER 2b  PICTURE FILES: PNG, JPEG, BMP and GIF, and how a camera was held
+ *===========================================================================================================
+   stb_image, which is not part of fvgpt, makes the pixels.  Before it sees a file, the file is walked
+   here: checksums and lengths, sides against the number of bytes, how the camera was held.  Where
+   stb_image would read something else than Pillow, the bytes are mended in memory first (a palette
+   that is too short, CMYK without a marker), or the form is refused by name. */
+
+#if defined(FVGPT_STB_IMAGE) || !defined(FVGPT_NO_STDIO)
+static uint8_t *fvg__put_u32(uint8_t *at, uint32_t value) {
+  int shift;
+  for (shift = 24; shift >= 0; shift -= 8) *at++ = (uint8_t)(value >> shift);
+  return at;
+}
+
+/* CRC-32 (polynomial EDB88320), eight bytes a step: of[k][b] is the remainder that byte b leaves
+   when k zero bytes follow it. */
+typedef struct fvg__crc { uint32_t of[8][256]; } fvg__crc;
+
+static void fvg__crc_init(fvg__crc *t) {
+  uint32_t i, k;
+  for (i = 0; i < 256; i++) {
+    t->of[0][i] = i;
+    for (k = 0; k < 8; k++) t->of[0][i] = t->of[0][i] >> 1 ^ (t->of[0][i] & 1 ? 0xEDB88320u : 0);
+  }
+  for (k = 1; k < 8; k++)
+    for (i = 0; i < 256; i++) t->of[k][i] = t->of[k - 1][i] >> 8 ^ t->of[0][t->of[k - 1][i] & 255];
+}
+
+static uint32_t fvg__crc32(const fvg__crc *t, const uint8_t *b, size_t n) {
+  uint32_t crc = 0xFFFFFFFFu;
+  for (; n >= 8; n -= 8, b += 8) {
+    crc ^= (uint32_t)b[3] << 24 | (uint32_t)b[2] << 16 | (uint32_t)b[1] << 8 | b[0];
+    crc = t->of[7][crc & 255] ^ t->of[6][crc >> 8 & 255] ^ t->of[5][crc >> 16 & 255]
+          ^ t->of[4][crc >> 24] ^ t->of[3][b[4]] ^ t->of[2][b[5]] ^ t->of[1][b[6]] ^ t->of[0][b[7]];
+  }
+  for (; n; n--, b++) crc = crc >> 8 ^ t->of[0][(crc ^ *b) & 255];
+  return crc ^ 0xFFFFFFFFu;
+}
+#endif
+
+/* A file that is being read.  Its bytes are ours, and may be mended for stb_image. */
+typedef struct fvg__picture {
+  const char *name, *kind;                 /* the file's; NULL: of no kind that is known */
+  const char *hint;                        /* what else to say if stb_image fails, or NULL */
+  uint8_t *bytes;
+  size_t n;
+  int orientation;
+} fvg__picture;
+
 #ifdef FVGPT_STB_IMAGE
-#ifndef FVGPT_STB_IMAGE_LINKED             /* define it when another file of the program holds stb_image's code    */
+/* A program that has stb_image's code elsewhere says so by FVGPT_STB_IMAGE_LINKED, or has included
+   it before us. */
+#if !defined(FVGPT_STB_IMAGE_LINKED) && !defined(STBI_INCLUDE_STB_IMAGE_H)
+#define FVG__STB_IMAGE_HERE
 /* Zeroed, because a JPEG that skips blocks or tables would else show what the memory held before. */
 static void *fvg__stb_alloc(size_t bytes) { return bytes <= FVG__IMAGE_BYTES ? calloc(1, bytes) : NULL; }
 static void *fvg__stb_realloc(void *block, size_t bytes) {
@@ -1828,11 +2107,12 @@ static void *fvg__stb_realloc(void *block, size_t bytes) {
 }
 #define STB_IMAGE_STATIC
 #define STB_IMAGE_IMPLEMENTATION
-#define STBI_ONLY_JPEG
 #define STBI_ONLY_PNG
+#define STBI_ONLY_JPEG
+#define STBI_ONLY_BMP
+#define STBI_ONLY_GIF
 #define STBI_NO_STDIO
 #define STBI_NO_LINEAR
-#define STBI_NO_GIF
 #define STBI_MAX_DIMENSIONS FVG__IMAGE_SIDE
 #define STBI_MALLOC(bytes) fvg__stb_alloc(bytes)
 #define STBI_REALLOC(block, bytes) fvg__stb_realloc(block, bytes)
@@ -1864,148 +2144,656 @@ static void *fvg__stb_realloc(void *block, size_t bytes) {
 #if defined(__GNUC__) || defined(__clang__)
 #pragma GCC diagnostic pop
 #endif
-#ifndef FVGPT_STB_IMAGE_LINKED             /* a later include of stb_image.h must not emit the code again          */
+#ifdef FVG__STB_IMAGE_HERE         /* a later include of stb_image.h must not emit the code again */
 #undef stbi_set_unpremultiply_on_load_thread
 #undef STB_IMAGE_STATIC
 #undef STB_IMAGE_IMPLEMENTATION
 #endif
 
-static uint32_t fvg__get_u32(const uint8_t *p) {
+static uint32_t fvg__get_u32(const uint8_t *p) {                              /* big-endian */
   return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-/* PNG is a signature and chunks of length, type, data, CRC.  Every chunk must lie within the file, and deflate, which
-   gains at most a factor of 1032, must be able to make the pixels out of the IDAT bytes. */
-static fvg_status fvg__png_check(fvg_ctx *c, const uint8_t *bytes, size_t n, const char *file) {
-  static const int samples[7] = {1, 0, 3, 1, 2, 0, 4};                       /* per pixel, by colour type        */
-  size_t at = 8, data = 0, length = 0;
-  double width, height, raw;
-  if (n < 33 || memcmp(bytes + 12, "IHDR", 4) || bytes[25] > 6)
-    return fvg__fail(c, FVG_E_FORMAT, "%s: PNG without a header chunk", file);
-  do {
-    length = n - at < 12 ? n : fvg__get_u32(bytes + at);
-    if (n - at < 12 || length > n - at - 12)
-      return fvg__fail(c, FVG_E_FORMAT, "%s: PNG truncated at byte %.0f, within the chunk at byte %.0f", file,
-                       (double)n, (double)at);
-    if (!memcmp(bytes + at + 4, "IDAT", 4)) data += length;
-    at += length + 12;
-  } while (memcmp(bytes + at - length - 8, "IEND", 4));
-  width = fvg__get_u32(bytes + 16);
-  height = fvg__get_u32(bytes + 20);
-  raw = height * (1 + ceil(width * bytes[24] * samples[bytes[25]] / 8));
-  if (raw > 1032.0 * (double)data + 1032)
-    return fvg__fail(c, FVG_E_FORMAT, "%s: PNG of %.0f x %.0f pixels cannot come from %.0f bytes of data", file,
-                     width, height, (double)data);
+/* Puts n bytes in the place of the `cut` ones at `at`. */
+static fvg_status fvg__splice(fvg_ctx *c, fvg__picture *p, size_t at, size_t cut,
+                              const uint8_t *bytes, size_t n) {
+  uint8_t *out = (uint8_t *)fvg__alloc_raw(c, p->n - cut + n);
+  if (!out) return FVG_E_NOMEM;
+  memcpy(out, p->bytes, at);
+  memcpy(out + at, bytes, n);
+  memcpy(out + at + n, p->bytes + at + cut, p->n - at - cut);
+  fvg_bytes_free(c, p->bytes);
+  p->bytes = out;
+  p->n += n - cut;
   return FVG_OK;
 }
 
-/* A Huffman segment: tables of a class byte, 16 counts and that many symbols.  stb_image 2.27 trusts the counts. */
-static int fvg__jpeg_huffman_ok(const uint8_t *p, size_t n) {
-  while (n) {
-    size_t symbols = 0;
-    int i;
-    if (n < 17) return 0;
-    for (i = 1; i <= 16; i++) symbols += p[i];
-    if (symbols > 256 || symbols > n - 17) return 0;
-    p += 17 + symbols;
-    n -= 17 + symbols;
-  }
-  return 1;
+/* What a palette does not hold is the grey of its number, as in Pillow; stb_image would take what its
+   memory holds.  So palettes get 256 colours, of `entry` bytes each. */
+static void fvg__grey_palette(uint8_t *palette, size_t entry) {
+  size_t i;
+  for (i = 0; i < 256; i++) memset(palette + entry * i, (int)i, entry);
 }
 
-static int fvg__jpeg_is_marker(int byte) { return byte != 0 && byte != 0xFF && (byte & 0xF8) != 0xD0; }
-
-/* JPEG is markers FF xx, most followed by a segment with its length, and after a scan's segment entropy-coded bytes
-   in which FF is followed by 0 or a restart marker. */
-static fvg_status fvg__jpeg_check(fvg_ctx *c, const uint8_t *bytes, size_t n, const char *file) {
-  size_t at = 2, length;
-  int scans = 0;
-  for (;;) {
-    int marker;
-    while (at + 1 < n && !(bytes[at] == 0xFF && fvg__jpeg_is_marker(bytes[at + 1]))) at++;
-    if (at + 1 >= n)
-      return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG without its end mark: truncated at byte %.0f", file, (double)n);
-    marker = bytes[at + 1];
-    at += 2;
-    if (marker == 0xD9) return FVG_OK;
-    length = n - at < 2 ? 0 : (size_t)bytes[at] << 8 | bytes[at + 1];
-    if (length < 2 || length > n - at)
-      return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG segment FF%02X at byte %.0f has %.0f bytes, the file %.0f more",
-                       file, (unsigned)marker, (double)at - 2, (double)length, (double)(n - at));
-    if (marker == 0xC4 && !fvg__jpeg_huffman_ok(bytes + at + 2, length - 2))
-      return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG Huffman table at byte %.0f is damaged", file, (double)at - 2);
-    if (marker == 0xDA && ++scans > FVG__JPEG_SCANS)
-      return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: JPEG of more than %d scans", file, FVG__JPEG_SCANS);
-    at += length;
-  }
-}
-
-static fvg_status fvg__stb_decode(fvg_ctx *c, fvg_image *out, const uint8_t *bytes, size_t n, int channels,
-                                  const char *file) {
-  int is_png = bytes[0] == 0x89, width, height, from;
-  fvg_status s = is_png ? fvg__png_check(c, bytes, n, file) : fvg__jpeg_check(c, bytes, n, file);
-  stbi_uc *pixels;
-  if (s) return s;
-  if (!stbi_info_from_memory(bytes, (int)n, &width, &height, &from))
-    return fvg__fail(c, FVG_E_FORMAT, "%s: %s", file, stbi_failure_reason());
-  if (!fvg__image_fits(width, height))
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: %d x %d pixels; sides up to %d and %d pixels in all are read", file,
-                     width, height, FVG__IMAGE_SIDE, FVG__IMAGE_PIXELS);
-  /* a block of 64 pixels costs at least one bit */
-  if (!is_png && (double)width * height > 1024.0 * (double)n)
-    return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG of %d x %d pixels cannot come from %.0f bytes", file, width, height,
-                     (double)n);
-  pixels = stbi_load_from_memory(bytes, (int)n, &width, &height, &from, 0);
-  if (!pixels) return fvg__fail(c, FVG_E_FORMAT, "%s: %s", file, stbi_failure_reason());
-  if (!channels) channels = from;
-  s = fvg__image_new(c, out, width, height, channels);
-  if (!s) fvg__convert_pixels(out->pixels, channels, pixels, from, (size_t)width * (size_t)height);
+/* The pixels as stb_image makes them, of so many channels (0: as it finds them). */
+static fvg_status fvg__stb_decode(fvg_ctx *c, fvg_image *out, const fvg__picture *p, int channels) {
+  int width, height, found;
+  stbi_uc *pixels = stbi_load_from_memory(p->bytes, (int)p->n, &width, &height, &found, channels);
+  const char *reason = pixels ? NULL : stbi_failure_reason();
+  fvg_status s;
+  if (!pixels)
+    return fvg__fail(c, FVG_E_FORMAT, "%s: %s whose data are damaged (stb_image: %s%s)", p->name,
+                     p->kind, reason ? reason : "no reason", p->hint ? p->hint : "");
+  s = fvg__image_new(c, out, width, height, channels ? channels : found);
+  if (!s) memcpy(out->pixels, pixels, (size_t)width * (size_t)height * (size_t)out->channels);
   stbi_image_free(pixels);
   return s;
 }
-#else
-static fvg_status fvg__stb_decode(fvg_ctx *c, fvg_image *out, const uint8_t *bytes, size_t n, int channels,
-                                  const char *file) {
-  (void)out; (void)bytes; (void)n; (void)channels;
+
+static fvg_status fvg__picture_fits(fvg_ctx *c, const fvg__picture *p, int64_t width,
+                                    int64_t height) {
+  if (fvg__image_fits(width, height)) return FVG_OK;
   return fvg__fail(c, FVG_E_UNSUPPORTED,
-                   "%s: PNG/JPEG needs a build with FVGPT_STB_IMAGE (Debian package libstb-dev)", file);
+                   "%s: %s of %.0f x %.0f pixels; sides of 1 to %d and %d pixels in all are read",
+                   p->name, p->kind, (double)width, (double)height, FVG__IMAGE_SIDE,
+                   FVG__IMAGE_PIXELS);
+}
+
+/* ---- EXIF ---- */
+/* A small TIFF file, perhaps behind "Exif": byte order, 42, the place of the first list of fields.
+   A field is a tag, a type (3: 16 bits, 4: 32), a count and a value; tag 0x0112 is the orientation.
+   Returns 1 to 8, 0: it is not told. */
+static uint32_t fvg__exif_number(const uint8_t *p, size_t n, int big) {
+  uint32_t x = 0;
+  size_t i;
+  for (i = 0; i < n; i++) x = x << 8 | p[big ? i : n - 1 - i];
+  return x;
+}
+
+static int fvg__exif_orientation(const uint8_t *p, size_t n) {
+  size_t at, count, i;
+  int big;
+  if (n > 6 && !memcmp(p, "Exif\0", 5)) { p += 6; n -= 6; }
+  if (n < 10 || (memcmp(p, "II*\0", 4) && memcmp(p, "MM\0*", 4))) return 0;
+  big = p[0] == 'M';
+  at = fvg__exif_number(p + 4, 4, big);
+  if (at > n - 2) return 0;
+  count = fvg__exif_number(p + at, 2, big);
+  for (at += 2, i = 0; i < count && n - at >= 12; i++, at += 12) {
+    uint32_t value;
+    if (fvg__exif_number(p + at, 2, big) != 0x0112) continue;
+    value = fvg__exif_number(p + at + 8, fvg__exif_number(p + at + 2, 2, big) == 3 ? 2 : 4, big);
+    return value >= 1 && value <= 8 ? (int)value : 0;
+  }
+  return 0;
+}
+
+/* ---- PNG (RFC 2083): a signature, and chunks of length, type, data, CRC ----
+   IHDR tells sides, depth and colour, PLTE holds a palette, tRNS what is transparent, the IDAT
+   chunks together the compressed rows.  The Adler-32 behind those is not looked at: it speaks of
+   the same bytes as the chunks' CRC. */
+typedef struct fvg__png {
+  double raw;                              /* bytes that the rows have at least */
+  size_t n_data, palette, n_palette;       /* bytes in IDAT; where the palette is, its colours */
+  int colour, depth;                       /* 0 grey, 2 RGB, 3 palette, 4 grey alpha, 6 RGB alpha */
+} fvg__png;
+
+static fvg_status fvg__png_header(fvg_ctx *c, fvg__picture *p, fvg__png *g) {
+  static const int samples[7] = {1, 0, 3, 1, 2, 0, 4};                        /* by colour */
+  static const int depths[7] = {1 | 2 | 4 | 8 | 16, 0, 8 | 16, 1 | 2 | 4 | 8, 8 | 16, 0, 8 | 16};
+  const uint8_t *d = p->bytes + 16;
+  if (fvg__get_u32(p->bytes + 8) != 13 || d[9] > 6 || !(depths[d[9]] & d[8])
+      || (d[8] & (d[8] - 1)) || d[10] || d[11] || d[12] > 1)
+    return fvg__fail(c, FVG_E_FORMAT, "%s: PNG header that no PNG has: the file is damaged",
+                     p->name);
+  g->depth = d[8];
+  g->colour = d[9];
+  g->raw = fvg__get_u32(d + 4)
+           * (1 + ceil((double)fvg__get_u32(d) * g->depth * samples[g->colour] / 8));
+  return fvg__picture_fits(c, p, fvg__get_u32(d), fvg__get_u32(d + 4));
+}
+
+/* The chunk of n bytes at `at`.  Pillow reads over errors in chunks behind the pixels that no pixel
+   depends on, whose types begin in lower case. */
+static fvg_status fvg__png_chunk(fvg_ctx *c, fvg__picture *p, fvg__png *g, const fvg__crc *crc,
+                                 size_t at, size_t n) {
+  const uint8_t *d = p->bytes + at + 8;
+  const int extra = d[-4] >= 'a';
+  char type[5];
+  int i;
+  for (i = 0; i < 4; i++) {
+    const int lower = d[i - 4] | 32;
+    type[i] = lower >= 'a' && lower <= 'z' ? (char)d[i - 4] : '?';
+  }
+  type[4] = 0;
+
+  if (fvg__crc32(crc, d - 4, n + 4) != fvg__get_u32(d + n) && !(extra && g->n_data))
+    return fvg__fail(c, FVG_E_FORMAT,
+                     "%s: the CRC of PNG chunk %s at byte %.0f is wrong: the file is damaged; copy "
+                     "or download it again", p->name, type, (double)at);
+  if ((at == 8) != !strcmp(type, "IHDR"))
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: PNG with a chunk %s at byte %.0f%s", p->name, type,
+                     (double)at, strcmp(type, "CgBI") ? ", which cannot stand there" :
+                     ": Apple's own form of PNG; convert it to PNG");
+  if (at == 8) return fvg__png_header(c, p, g);
+  if (!strcmp(type, "IDAT")) {
+    g->n_data += n;
+  } else if (!strcmp(type, "PLTE")) {
+    g->palette = at + 8;
+    g->n_palette = n / 3;
+  } else if (!strcmp(type, "eXIf")) {
+    p->orientation = fvg__exif_orientation(d, n);
+  } else if (!extra && strcmp(type, "IEND")) {
+    return fvg__fail(c, FVG_E_UNSUPPORTED,
+                     "%s: PNG with a chunk %s, which is not known; convert it to plain PNG",
+                     p->name, type);
+  }
+  return FVG_OK;
+}
+
+static fvg_status fvg__png_check(fvg_ctx *c, fvg__picture *p) {
+  size_t at = 8, length;
+  uint8_t grey[768];
+  fvg__crc crc;
+  fvg__png g;
+  fvg_status s = FVG_OK;
+  memset(&g, 0, sizeof g);
+  fvg__crc_init(&crc);
+  do {
+    length = p->n - at < 12 ? p->n : fvg__get_u32(p->bytes + at);
+    if (p->n - at < 12 || length > p->n - at - 12)
+      return fvg__fail(c, FVG_E_FORMAT,
+                       "%s: PNG truncated at byte %.0f, within the chunk at byte %.0f", p->name,
+                       (double)p->n, (double)at);
+    s = fvg__png_chunk(c, p, &g, &crc, at, length);
+    at += length + 12;
+  } while (!s && memcmp(p->bytes + at - length - 8, "IEND", 4));
+  if (s) return s;
+
+  if (!g.n_data || (g.colour == 3 && !g.n_palette))
+    return fvg__fail(c, FVG_E_FORMAT, "%s: PNG without %s: the file is damaged", p->name,
+                     g.n_data ? "its palette" : "pixels");
+  /* deflate gains at most a factor of 1032: fewer bytes cannot be the picture */
+  if (g.raw > 1032.0 * (double)g.n_data + 1032)
+    return fvg__fail(c, FVG_E_FORMAT,
+                     "%s: PNG of %.0f x %.0f pixels cannot come from %.0f bytes of data", p->name,
+                     (double)fvg__get_u32(p->bytes + 16), (double)fvg__get_u32(p->bytes + 20),
+                     (double)g.n_data);
+  if (!g.colour && g.depth == 16) fvg__say_16_bit(c, p->name);
+  if (g.colour != 3 || g.n_palette >= 1u << g.depth) return FVG_OK;
+  length = fvg__get_u32(p->bytes + g.palette - 8);
+  fvg__put_u32(p->bytes + g.palette - 8, 768);
+  fvg__grey_palette(grey, 3);
+  return fvg__splice(c, p, g.palette + 3 * g.n_palette, length - 3 * g.n_palette,
+                     grey + 3 * g.n_palette, 768 - 3 * g.n_palette);
+}
+
+/* ---- BMP: headers, then masks or a palette (blue, green, red, 0), and rows of whole 4 bytes ---- */
+static const char *fvg__bmp_unread(unsigned header, unsigned bits, unsigned compression) {
+  if (compression == 1 || compression == 2) return "with run lengths (RLE)";
+  if (compression == 4 || compression == 5) return "with a JPEG or PNG within";
+  if (compression && (compression != 3 || header == 64)) return "with a compression";
+  if (bits > 8 ? bits != 16 && bits != 24 && bits != 32 : bits != 1 && bits != 4 && bits != 8)
+    return "of other than 1, 4, 8, 16, 24 or 32 bits a pixel";
+  return compression && bits != 16 && bits != 32 ? "with masks for other than 16 or 32 bits" : NULL;
+}
+
+/* How many bits a mask has; -1: it is not one stretch of at most 8. */
+static int fvg__bmp_mask_bits(uint32_t mask) {
+  int n = 0;
+  while (mask && !(mask & 1)) mask >>= 1;
+  for (; mask & 1; mask >>= 1) n++;
+  return mask || n > 8 ? -1 : n;
+}
+
+/* stb_image knows headers of 40, 108 and 124 bytes; the others from 40 on begin with the same 40, and
+   are cut to them.  Between header and pixels comes a whole palette, or nothing.  depth: bits of
+   red, green, blue, alpha. */
+static fvg_status fvg__bmp_check(fvg_ctx *c, fvg__picture *p, int depth[4]) {
+  const size_t header = p->bytes[14];
+  const char *unread = header < 40 ? "with OS/2's header" : NULL;
+  unsigned bits = 0, compression = 0, i;
+  size_t pixels = (size_t)fvg__little(p->bytes + 10, 4), begin = 14 + header, n = 0, row;
+  int64_t width, height;
+  uint8_t palette[1024];
+  fvg_status s;
+  if (!unread && p->n >= 14 + header) {
+    bits = (unsigned)fvg__little(p->bytes + 28, 2);
+    compression = (unsigned)fvg__little(p->bytes + 30, 4);
+    unread = fvg__bmp_unread((unsigned)header, bits, compression);
+    if (header == 40 && compression) begin += 12;
+  }
+  for (i = 0; i < 4 && !unread && p->n >= begin; i++) {
+    depth[i] = i == 3 ? 0 : bits == 16 ? 5 : 8;
+    if (compression && (i < 3 || header >= 108))
+      depth[i] = fvg__bmp_mask_bits((uint32_t)fvg__little(p->bytes + 54 + 4 * i, 4));
+    if (depth[i] < (i < 3)) unread = "with masks that are not a stretch of up to 8 bits each";
+  }
+  if (unread)
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: BMP %s: not read; save it as PNG", p->name, unread);
+  if (p->n < begin)
+    return fvg__fail(c, FVG_E_FORMAT, "%s: BMP truncated at byte %.0f, within its header", p->name,
+                     (double)p->n);
+
+  width = (int32_t)fvg__little(p->bytes + 18, 4);
+  height = (int32_t)fvg__little(p->bytes + 22, 4);
+  if (height < 0) height = -height;                          /* rows are stored from the top down */
+  s = fvg__picture_fits(c, p, width, height);
+  if (s) return s;
+  if (bits <= 8) {
+    n = (size_t)fvg__little(p->bytes + 46, 4);
+    if (!n || n > (size_t)1 << bits) n = (size_t)1 << bits;
+    if (pixels == begin) pixels += 4 * n;                      /* some writers forget the palette */
+  }
+  row = (size_t)width * bits;                                    /* the last one may lack its end */
+  if (pixels < begin || pixels > p->n
+      || (row + 31) / 32 * 4 * (size_t)(height - 1) + (row + 7) / 8 > p->n - pixels)
+    return fvg__fail(c, FVG_E_FORMAT,
+                     "%s: BMP of %.0f x %.0f pixels of %u bits, truncated at byte %.0f", p->name,
+                     (double)width, (double)height, bits, (double)p->n);
+
+  if (n > (pixels - begin) / 4) n = (pixels - begin) / 4;
+  fvg__grey_palette(palette, 4);
+  memcpy(palette, p->bytes + begin, 4 * n);
+  if (header < 108) {
+    p->bytes[14] = 40;
+    begin = compression ? 66 : 54;
+  }
+  n = bits <= 8 ? sizeof palette : 0;
+  p->bytes[10] = (uint8_t)(begin + n);
+  p->bytes[11] = (uint8_t)((begin + n) >> 8);
+  p->bytes[12] = p->bytes[13] = 0;
+  return fvg__splice(c, p, begin, pixels - begin, palette, n);
+}
+
+/* stb_image stretches short samples by repeating their bits; Pillow takes 255 value / largest. */
+static fvg_status fvg__bmp_decode(fvg_ctx *c, fvg_image *out, fvg__picture *p) {
+  int depth[4] = {8, 8, 8, 0}, k;
+  size_t i, n;
+  fvg_status s = fvg__bmp_check(c, p, depth);
+  if (!s) s = fvg__stb_decode(c, out, p, depth[3] ? 4 : 3);
+  if (s) return s;
+  n = (size_t)out->width * (size_t)out->height * (size_t)out->channels;
+  for (k = 0; k < out->channels; k++)
+    for (i = (size_t)k; i < n && depth[k] < 8; i += (size_t)out->channels)
+      out->pixels[i] = (uint8_t)((out->pixels[i] >> (8 - depth[k])) * 255 / ((1 << depth[k]) - 1));
+  return FVG_OK;
+}
+
+/* ---- GIF: a screen, and pictures of palette numbers upon it, of which the first is read ----
+   Pillow's convert("RGB") paints what is transparent in its palette's colour, and with it, or else
+   with colour 0, what the picture leaves free of the screen, which grows with it.  So transparency
+   is turned off, and all that stb_image then leaves transparent was not painted. */
+typedef struct fvg__gif {
+  int left, top, columns, rows;            /* of the picture on the screen */
+  uint8_t ground[3];
+} fvg__gif;
+
+/* Behind the blocks of up to 255 bytes from `at` on, of which the last is empty; 0: cut off. */
+static size_t fvg__gif_skip(const fvg__picture *p, size_t at) {
+  while (at < p->n && p->bytes[at]) at += (size_t)p->bytes[at] + 1;
+  return at < p->n ? at + 1 : 0;
+}
+
+/* Where the first picture's descriptor is; 0: cut off, -1: there is none, or an unknown block. */
+static int64_t fvg__gif_find(const fvg__picture *p, size_t at, int *transparent) {
+  while (at && at + 10 < p->n && p->bytes[at] == 0x21) {                      /* an extension */
+    uint8_t *control = p->bytes + at + 3;
+    if (p->bytes[at + 1] == 0xF9 && p->bytes[at + 2] == 4 && (*control & 1)) {
+      *transparent = control[3];
+      *control = (uint8_t)(*control & ~1);
+    }
+    at = fvg__gif_skip(p, at + 2);
+  }
+  if (!at || at >= p->n) return 0;
+  return p->bytes[at] == 0x2C ? (int64_t)at : at + 10 < p->n || p->bytes[at] == 0x3B ? -1 : 0;
+}
+
+static fvg_status fvg__gif_check(fvg_ctx *c, fvg__picture *p, fvg__gif *g) {
+  const size_t n = p->n;
+  size_t colours = n < 13 || !(p->bytes[10] & 128) ? 0 : (size_t)2 << (p->bytes[10] & 7), codes = 0;
+  int64_t at = 0;
+  int ground = 0, width, height;
+  uint8_t grey[768], *d;
+  fvg__grey_palette(grey, 3);
+  if (n >= 13 + 3 * colours) {
+    if (fvg__splice(c, p, 13 + 3 * colours, 0, grey + 3 * colours, 768 - 3 * colours))
+      return FVG_E_NOMEM;
+    p->bytes[10] |= 0x87;
+    at = fvg__gif_find(p, 13 + 768, &ground);
+  }
+  if (at < 0) return fvg__fail(c, FVG_E_FORMAT, "%s: GIF that holds no picture", p->name);
+  d = p->bytes + at + 1;
+  colours = at && (d[8] & 128) ? (size_t)2 << (d[8] & 7) : 0;                 /* its own palette */
+  if (at) codes = (size_t)at + 10 + 3 * colours;
+  if (!at || codes >= p->n || !fvg__gif_skip(p, codes + 1))
+    return fvg__fail(c, FVG_E_FORMAT,
+                     "%s: GIF truncated at byte %.0f, before the end of its first picture", p->name,
+                     (double)n);
+
+  g->left = d[0] | d[1] << 8;
+  g->top = d[2] | d[3] << 8;
+  g->columns = d[4] | d[5] << 8;
+  g->rows = d[6] | d[7] << 8;
+  width = p->bytes[6] | p->bytes[7] << 8;
+  height = p->bytes[8] | p->bytes[9] << 8;
+  if (width < g->left + g->columns) width = g->left + g->columns;
+  if (height < g->top + g->rows) height = g->top + g->rows;
+  /* A code of 12 bits says at most 4096 pixels; a screen around a small picture has more. */
+  if (!g->columns || !g->rows || width > 65535 || height > 65535 || p->bytes[codes] < 1
+      || p->bytes[codes] > 8 || (double)width * height > 2731.0 * (double)n + (1 << 20))
+    return fvg__fail(c, FVG_E_FORMAT,
+                     "%s: GIF of %d x %d pixels (a picture of %d x %d, in codes of %d bits and "
+                     "more) cannot come from %.0f bytes",
+                     p->name, width, height, g->columns, g->rows, p->bytes[codes], (double)n);
+  memcpy(g->ground, grey + 3 * ground, 3);
+  if (!colours) memcpy(g->ground, p->bytes + 13 + 3 * ground, 3);
+  else if ((size_t)ground < colours) memcpy(g->ground, d + 9 + 3 * ground, 3);
+  p->bytes[6] = (uint8_t)width;
+  p->bytes[7] = (uint8_t)(width >> 8);
+  p->bytes[8] = (uint8_t)height;
+  p->bytes[9] = (uint8_t)(height >> 8);
+  p->bytes[11] = 0;                        /* the ground stays transparent, too */
+  return fvg__picture_fits(c, p, width, height);
+}
+
+static fvg_status fvg__gif_decode(fvg_ctx *c, fvg_image *out, fvg__picture *p) {
+  const uint8_t *from;
+  uint8_t *to;
+  int x, y, missing = 0;
+  fvg_image screen;
+  fvg__gif g;
+  fvg_status s = fvg__gif_check(c, p, &g);
+  if (!s) s = fvg__stb_decode(c, &screen, p, 4);
+  if (s) return s;
+  s = fvg__image_new(c, out, screen.width, screen.height, 3);
+  for (from = screen.pixels, to = out->pixels, y = 0; !s && y < out->height; y++)
+    for (x = 0; x < out->width; x++, from += 4, to += 3) {
+      memcpy(to, from[3] ? from : g.ground, 3);
+      missing += !from[3] && x >= g.left && x < g.left + g.columns && y >= g.top
+                 && y < g.top + g.rows;
+    }
+  if (missing)
+    s = fvg__fail(c, FVG_E_FORMAT,
+                  "%s: GIF whose first picture lacks %d of its %d x %d pixels: the file is damaged",
+                  p->name, missing, g.columns, g.rows);
+  fvg_image_free(c, &screen);
+  return s;
+}
+
+/* ---- JPEG: markers FF xx, most followed by a segment with its length, and after a scan's segment
+   entropy-coded bytes in which FF is followed by 0 or by a restart marker ---- */
+typedef struct fvg__jpeg {
+  fvg__picture *file;
+  size_t at, first_scan;                   /* where the walk is; where the first scan's marker is */
+  int width, height, n_part, progressive, interval, scans;
+  int restarts;                            /* markers that the present scan must have */
+  int jfif, adobe;           /* is there a JFIF segment; Adobe's colour transform, -1: no segment */
+  uint8_t part[4][3];                      /* of a component: name, sampling, quantisation table */
+  unsigned huffman, quantised;             /* tables so far, a bit each */
+} fvg__jpeg;
+
+static fvg_status fvg__jpeg_damaged(fvg_ctx *c, const fvg__jpeg *j, const char *what) {
+  return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG %s at byte %.0f is damaged", j->file->name, what,
+                   (double)(j->at - 2));
+}
+
+/* Huffman tables are a number, 16 counts, and that many symbols, which stb_image 2.27 takes on
+   trust; tables of quantisation a number, and 64 values of one or two bytes. */
+static fvg_status fvg__jpeg_tables(fvg_ctx *c, fvg__jpeg *j, int huffman, const uint8_t *p,
+                                   size_t n) {
+  while (n) {
+    size_t size = huffman ? 17 : p[0] >> 4 ? 129 : 65, i;
+    for (i = 1; huffman && n >= 17 && i < 17; i++) size += p[i];
+    if (n < size || size > 17 + 256 || (p[0] & 0xEC))
+      return fvg__jpeg_damaged(c, j, huffman ? "Huffman table" : "quantisation table");
+    if (huffman) j->huffman |= 1u << (4 * (p[0] >> 4) + (p[0] & 3));
+    else j->quantised |= 1u << (p[0] & 3);
+    p += size;
+    n -= size;
+  }
+  return FVG_OK;
+}
+
+static fvg_status fvg__jpeg_frame(fvg_ctx *c, fvg__jpeg *j, int marker, const uint8_t *p,
+                                  size_t n) {
+  const char *unread = marker == 0xC3 ? "in lossless form" : marker == 0xF7 ? "in JPEG-LS form"
+                     : marker >= 0xC9 && marker != 0xDE ? "with arithmetic-coded data"
+                     : marker > 0xC2 ? "in hierarchical form" : NULL;
+  int i;
+  if (!unread && n >= 6)
+    unread = p[0] == 12 ? "of 12-bit samples" : p[5] == 2 ? "of 2 components"
+           : !(p[1] | p[2]) ? "whose header tells no height" : NULL;
+  if (unread)
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: JPEG %s: not read; save it as plain JPEG or PNG",
+                     j->file->name, unread);
+  if (n < 6 || p[0] != 8 || !(p[3] | p[4]) || (p[5] != 1 && p[5] != 3 && p[5] != 4)
+      || n < 6 + 3 * (size_t)p[5] || j->n_part)
+    return fvg__jpeg_damaged(c, j, "frame header");
+  j->height = p[1] << 8 | p[2];
+  j->width = p[3] << 8 | p[4];
+  j->n_part = p[5];
+  j->progressive = marker == 0xC2;
+  for (i = 0; i < j->n_part; i++) {
+    const int across = p[7 + 3 * i] >> 4, down = p[7 + 3 * i] & 15;
+    memcpy(j->part[i], p + 6 + 3 * i, 3);
+    if (across < 1 || down < 1 || across > 4 || down > 4 || p[8 + 3 * i] > 3)
+      return fvg__jpeg_damaged(c, j, "frame header");
+  }
+  return FVG_OK;
+}
+
+/* How many restart markers a scan of these components holds: one between every `interval` units of
+   blocks. */
+static int fvg__jpeg_restarts(const fvg__jpeg *j, int n_part, const uint8_t *part) {
+  int h = 1, v = 1, i;
+  double across, down;
+  if (!j->interval) return 0;
+  for (i = 0; i < j->n_part; i++) {
+    if (j->part[i][1] >> 4 > h) h = j->part[i][1] >> 4;
+    if ((j->part[i][1] & 15) > v) v = j->part[i][1] & 15;
+  }
+  across = ceil(j->width / (8.0 * h));
+  down = ceil(j->height / (8.0 * v));
+  if (n_part == 1) {                      /* a component alone has no blocks beyond its own sides */
+    across = ceil(ceil((double)j->width * (part[1] >> 4) / h) / 8);
+    down = ceil(ceil((double)j->height * (part[1] & 15) / v) / 8);
+  }
+  return (int)ceil(across * down / j->interval) - 1;
+}
+
+/* The tables of all components in a scan must be there: stb_image would go on without. */
+static fvg_status fvg__jpeg_scan(fvg_ctx *c, fvg__jpeg *j, const uint8_t *p, size_t n) {
+  const int n_part = n ? p[0] : 0;
+  int i, k, first, last, refines;
+  if (n_part < 1 || n_part > j->n_part || n < 4 + 2 * (size_t)n_part)
+    return fvg__jpeg_damaged(c, j, "scan header");
+  if (++j->scans > FVG__JPEG_SCANS)
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: JPEG of more than %d scans", j->file->name,
+                     FVG__JPEG_SCANS);
+  if (j->scans == 1) j->first_scan = j->at - 2;
+  first = j->progressive ? p[1 + 2 * n_part] : 0;
+  last = j->progressive ? p[2 + 2 * n_part] : 63;
+  refines = j->progressive && p[3 + 2 * n_part] >> 4;
+  for (i = 0; i < n_part; i++) {
+    const int dc = p[2 + 2 * i] >> 4, ac = p[2 + 2 * i] & 15;
+    for (k = 0; k < j->n_part && j->part[k][0] != p[1 + 2 * i]; k++) {}
+    if (k == j->n_part || dc > 3 || ac > 3) return fvg__jpeg_damaged(c, j, "scan header");
+    if (!(j->quantised >> j->part[k][2] & 1))
+      return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG without quantisation table %d", j->file->name,
+                       j->part[k][2]);
+    if ((!first && !refines && !(j->huffman >> dc & 1)) || (last && !(j->huffman >> (4 + ac) & 1)))
+      return fvg__fail(c, FVG_E_UNSUPPORTED,
+                       "%s: JPEG without Huffman tables (DHT), as frames of Motion JPEG are; save "
+                       "it again as plain JPEG or PNG", j->file->name);
+    j->restarts = fvg__jpeg_restarts(j, n_part, j->part[k]);
+  }
+  return FVG_OK;
+}
+
+static fvg_status fvg__jpeg_segment(fvg_ctx *c, fvg__jpeg *j, int marker, const uint8_t *p,
+                                    size_t n) {
+  if (marker == 0xC4 || marker == 0xDB) return fvg__jpeg_tables(c, j, marker == 0xC4, p, n);
+  if (marker == 0xDA) return fvg__jpeg_scan(c, j, p, n);
+  if ((marker >= 0xC0 && marker <= 0xCF && marker != 0xC8) || marker == 0xDE || marker == 0xF7)
+    return fvg__jpeg_frame(c, j, marker, p, n);
+  if (marker == 0xDD && n >= 2) j->interval = p[0] << 8 | p[1];
+  if (marker == 0xE0 && n >= 5 && !memcmp(p, "JFIF", 5)) j->jfif = 1;
+  if (marker == 0xE1 && !j->file->orientation && n > 6 && !memcmp(p, "Exif", 5))
+    j->file->orientation = fvg__exif_orientation(p, n);
+  if (marker == 0xEE && n >= 12 && !memcmp(p, "Adobe", 5)) j->adobe = p[11];
+  return FVG_OK;
+}
+
+/* Goes on to the next marker, over a scan's data, and returns it.  The scan's restart markers must
+   come in turn, and all: stb_image would fill with grey what is missing, or shift what follows. */
+static fvg_status fvg__jpeg_marker(fvg_ctx *c, fvg__jpeg *j, int *marker) {
+  const fvg__picture *f = j->file;
+  int found = 0;
+  for (; j->at + 1 < f->n; j->at++) {
+    *marker = f->bytes[j->at + 1];
+    if (f->bytes[j->at] != 0xFF || !*marker || *marker == 0xFF) continue;
+    if ((*marker & 0xF8) != 0xD0) break;
+    if (*marker != 0xD0 + found++ % 8 || !j->interval)
+      return fvg__fail(c, FVG_E_FORMAT,
+                       "%s: JPEG restart marker RST%d at byte %.0f is not the one due there: the "
+                       "data are damaged", f->name, *marker & 7, (double)j->at);
+  }
+  if (j->at + 1 >= f->n)
+    return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG without its end mark: truncated at byte %.0f",
+                     f->name, (double)f->n);
+  if (found < j->restarts)
+    return fvg__fail(c, FVG_E_FORMAT,
+                     "%s: JPEG scan of %d restart markers in place of %d: the data are damaged, a "
+                     "part is missing", f->name, found, j->restarts);
+  j->restarts = 0;
+  j->at += 2;
+  return FVG_OK;
+}
+
+static fvg_status fvg__jpeg_walk(fvg_ctx *c, fvg__jpeg *j) {
+  const fvg__picture *f = j->file;
+  int marker = 0;
+  fvg_status s = fvg__jpeg_marker(c, j, &marker);
+  while (!s && marker != 0xD9) {
+    const uint8_t *p = f->bytes + j->at;
+    size_t length = f->n - j->at < 2 ? 0 : (size_t)p[0] << 8 | p[1];
+    if (length < 2 || length > f->n - j->at)
+      return fvg__fail(c, FVG_E_FORMAT,
+                       "%s: JPEG segment FF%02X at byte %.0f has %.0f bytes, the file %.0f more",
+                       f->name, (unsigned)marker, (double)j->at - 2, (double)length,
+                       (double)(f->n - j->at));
+    s = fvg__jpeg_segment(c, j, marker, p + 2, length - 2);
+    j->at += length;
+    if (!s) s = fvg__jpeg_marker(c, j, &marker);
+  }
+  if (s) return s;
+  if (!j->scans) return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG without a picture", f->name);
+  /* a block of 64 pixels costs at least one bit */
+  if ((double)j->width * j->height > 1024.0 * (double)f->n)
+    return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG of %d x %d pixels cannot come from %.0f bytes",
+                     f->name, j->width, j->height, (double)f->n);
+  return fvg__picture_fits(c, f, j->width, j->height);
+}
+
+/* Four components are CMYK or, with Adobe's transform 2, YCCK, both with white as 255, as libjpeg
+   and Pillow read them.  Without Adobe's segment stb_image would take them to be YCbCr and something
+   else, so that segment goes in before the first scan. */
+static fvg_status fvg__jpeg_check(fvg_ctx *c, fvg__picture *p) {
+  uint8_t adobe[16] = {0xFF, 0xEE, 0, 14, 'A', 'd', 'o', 'b', 'e', 0, 100, 0, 0, 0, 0, 0};
+  fvg__jpeg j;
+  fvg_status s;
+  memset(&j, 0, sizeof j);
+  j.file = p;
+  j.at = 2;
+  j.adobe = -1;
+  s = fvg__jpeg_walk(c, &j);
+  if (s) return s;
+  if (j.interval) p->hint = "; perhaps bytes too many before a restart marker";
+  if (j.n_part == 3 && j.part[0][0] == 'R' && j.part[1][0] == 'G' && j.part[2][0] == 'B'
+      && (j.jfif || j.adobe > 0))
+    return fvg__fail(c, FVG_E_UNSUPPORTED,
+                     "%s: JPEG whose components are called R, G, B while its %s segment says "
+                     "YCbCr; save it again", p->name, j.jfif ? "JFIF" : "Adobe");
+  if (j.n_part != 4 || j.adobe == 0 || j.adobe == 2) return FVG_OK;
+  if (j.adobe > 0) adobe[15] = 2;
+  return fvg__splice(c, p, j.first_scan, 0, adobe, sizeof adobe);
+}
+
+static fvg_status fvg__stb_read(fvg_ctx *c, fvg_image *out, fvg__picture *p, fvg__image_code code) {
+  fvg_status s = FVG_OK;
+  if (code == FVG__BMP) return fvg__bmp_decode(c, out, p);
+  if (code == FVG__GIF) return fvg__gif_decode(c, out, p);
+  s = code == FVG__PNG ? fvg__png_check(c, p) : fvg__jpeg_check(c, p);
+  return s ? s : fvg__stb_decode(c, out, p, 0);
+}
+#else
+static fvg_status fvg__stb_read(fvg_ctx *c, fvg_image *out, fvg__picture *p, fvg__image_code code) {
+  (void)out; (void)code;
+  return fvg__fail(c, FVG_E_UNSUPPORTED,
+                   "%s: %s needs a build with FVGPT_STB_IMAGE (Debian package libstb-dev)", p->name,
+                   p->kind);
 }
 #endif
 
-static fvg_status fvg__image_decode_bytes(fvg_ctx *c, fvg_image *out, const uint8_t *bytes, size_t n, int channels,
-                                          const char *file) {
-  static const uint8_t png[8] = {0x89, 'P', 'N', 'G', 13, 10, 26, 10}, jpeg[3] = {0xFF, 0xD8, 0xFF};
+/* ---- reading, whatever it is ---- */
+/* Why a file of no kind that is read here is none. */
+static fvg_status fvg__image_refuse(fvg_ctx *c, const fvg__picture *p, const char *cure) {
+  size_t i = 0;
+  if (p->kind)
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: %s: %s", p->name, p->kind,
+                     cure ? cure : "fvgpt does not read this format; convert it to PNG or JPEG");
+  while (i < p->n && !p->bytes[i]) i++;
+  if (i == p->n)
+    return fvg__fail(c, FVG_E_FORMAT, "%s: %s (%.0f bytes); copy or download it again", p->name,
+                     p->n ? "a file of zeros" : "an empty file", (double)p->n);
+  return fvg__fail(c, FVG_E_FORMAT,
+                   "%s: %.0f bytes, neither PNM (P1 to P6) nor PNG, JPEG, BMP or GIF; if it is a "
+                   "picture, convert it to PNG or JPEG", p->name, (double)p->n);
+}
+
+/* The picture as it is in the file, and then of so many channels. */
+static fvg_status fvg__image_read(fvg_ctx *c, fvg_image *out, fvg__picture *p, int channels) {
+  const char *name = fvg__image_name_of_bytes(p->bytes, p->n);
+  const fvg__image_kind *kind = fvg__image_kind_called(name);
+  fvg__image_code code = kind ? kind->code : FVG__NOT_READ;
   fvg_image in;
   fvg_status s;
-  if (n >= 8 && (!memcmp(bytes, png, 8) || !memcmp(bytes, jpeg, 3)))
-    return fvg__stb_decode(c, out, bytes, n, channels, file);
-  if (n < 3 || bytes[0] != 'P' || bytes[1] < '1' || bytes[1] > '6'
-      || !(fvg__pnm_is_space(bytes[2]) || bytes[2] == '#'))
-    return fvg__fail(c, FVG_E_FORMAT, "%s: %.0f bytes, neither PNM (P1 to P6) nor PNG nor JPEG", file, (double)n);
   memset(&in, 0, sizeof in);
-  s = fvg__pnm_decode(c, &in, bytes, n, file);
-  if (s || !channels || channels == in.channels) { *out = in; return s; }
-  s = fvg__image_new(c, out, in.width, in.height, channels);
-  if (!s) fvg__convert_pixels(out->pixels, channels, in.pixels, in.channels, (size_t)in.width * (size_t)in.height);
+  p->kind = name;
+  s = code == FVG__NOT_READ ? fvg__image_refuse(c, p, kind ? kind->cure : NULL)
+    : code == FVG__PNM ? fvg__pnm_decode(c, &in, p->bytes, p->n, p->name)
+                       : fvg__stb_read(c, &in, p, code);
+  if (!s && channels && channels != in.channels) {
+    s = fvg__image_new(c, out, in.width, in.height, channels);
+    if (!s)
+      fvg__convert_pixels(out->pixels, channels, in.pixels, in.channels,
+                          (size_t)in.width * (size_t)in.height);
+  } else if (!s) {
+    *out = in;
+    in.pixels = NULL;
+  }
+  out->orientation = s ? 0 : p->orientation;
   fvg_image_free(c, &in);
   return s;
 }
 
 FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source *s, int channels) {
-  const char *file = s->name ? s->name : "image";
-  uint8_t *bytes = NULL;
-  size_t n = 0;
+  fvg__picture p;
   fvg_status status;
   memset(out, 0, sizeof *out);
+  memset(&p, 0, sizeof p);
+  p.name = s->name ? s->name : "image";
   if (channels != 0 && channels != 1 && channels != 3)
-    return fvg__fail(c, FVG_E_ARG, "%s: %d channels asked for; 1 is grey, 3 RGB, 0 as in the file", file, channels);
+    return fvg__fail(c, FVG_E_ARG,
+                     "%s: %d channels asked for; 1 is grey, 3 RGB, 0 as in the file", p.name,
+                     channels);
   if (s->size > FVG__IMAGE_BYTES)
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: %.0f bytes; image files of up to %d bytes are read", file,
-                     (double)s->size, FVG__IMAGE_BYTES);
-  status = fvg_source_read_all(c, s, &bytes, &n);
-  if (status) return status;
-  status = fvg__image_decode_bytes(c, out, bytes, n, channels, file);
-  fvg_bytes_free(c, bytes);
+    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: %.0f bytes; image files of up to %d bytes are read",
+                     p.name, (double)s->size, FVG__IMAGE_BYTES);
+  status = fvg_source_read_all(c, s, &p.bytes, &p.n);
+  if (!status) status = fvg__image_read(c, out, &p, channels);
+  fvg_bytes_free(c, p.bytes);
   return status;
 }
 
@@ -2021,7 +2809,10 @@ FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, 
   return s;
 }
 
-/* ---- deflate (RFC 1951): what stands in the last 32 KiB is pointed to, not written again ----
+/*===========================================================================================================
+ * CHAPTER 2c  WRITING PICTURES: PNM, and PNG with a deflate of our own
+ *===========================================================================================================
+   Deflate (RFC 1951) points to what stands in the last 32 KiB, and does not write it again.
    At each place goes either one byte, or "copy `length` bytes from `distance` back".  Such text is found by a hash of
    the next three bytes: it leads to the latest position with that hash, from there to the one before, and so on, 32
    at most.  The codes are the RFC's fixed ones: 8 or 9 bits a byte, 7 or 8 and some more a length, 5 and some more a
@@ -2037,6 +2828,7 @@ typedef struct fvg__deflate {
   int n_bits;
   int32_t latest[1 << FVG__HASH_BITS];     /* 1 + the latest position of a hash; 0: none                           */
   int32_t before[FVG__WINDOW];             /* by position: 1 + the one before with the same hash                   */
+  fvg__crc crc;                           /* not deflate's own, but of the file that it goes into */
 } fvg__deflate;
 
 static void fvg__put_bits(fvg__deflate *z, uint32_t value, int n) {
@@ -2124,41 +2916,30 @@ static void fvg__deflate_bytes(fvg__deflate *z, const uint8_t *bytes, int32_t n)
 }
 
 /* ---- writing: PGM, PPM, and PNG (RFC 2083): rows less what their neighbours tell, as zlib stream (RFC 1950) ---- */
-static uint32_t fvg__crc32(const uint8_t *bytes, size_t n) {                  /* polynomial EDB88320, 4 bits a step */
-  static const uint32_t table[16] = {
-    0x00000000, 0x1DB71064, 0x3B6E20C8, 0x26D930AC, 0x76DC4190, 0x6B6B51F4, 0x4DB26158, 0x5005713C,
-    0xEDB88320, 0xF00F9344, 0xD6D6A3E8, 0xCB61B38C, 0x9B64C2B0, 0x86D3D2D4, 0xA00AE278, 0xBDBDF21C };
-  uint32_t crc = 0xFFFFFFFFu;
-  size_t i;
-  for (i = 0; i < n; i++) {
-    crc = (crc >> 4) ^ table[(crc ^ bytes[i]) & 15];
-    crc = (crc >> 4) ^ table[(crc ^ (uint32_t)(bytes[i] >> 4)) & 15];
-  }
-  return crc ^ 0xFFFFFFFFu;
-}
-
-static uint32_t fvg__adler32(const uint8_t *bytes, size_t n) {                /* 1 + the sum; the sum of the sums */
+/* 1 + the sum, and the sum of the sums, both modulo 65521; 5552 bytes cannot overflow 32 bits. */
+static uint32_t fvg__adler32(const uint8_t *bytes, size_t n) {
   uint32_t a = 1, b = 0;
-  size_t i;
-  for (i = 0; i < n; i++) {
-    a = (a + bytes[i]) % 65521;
-    b = (b + a) % 65521;
+  while (n) {
+    size_t k = n < 5552 ? n : 5552;
+    n -= k;
+    for (; k; k--) {
+      a += *bytes++;
+      b += a;
+    }
+    a %= 65521;
+    b %= 65521;
   }
   return b << 16 | a;
 }
 
-static uint8_t *fvg__put_u32(uint8_t *at, uint32_t value) {
-  int shift;
-  for (shift = 24; shift >= 0; shift -= 8) *at++ = (uint8_t)(value >> shift);
-  return at;
-}
-
-/* What a filter takes a byte to be: 0 nothing, 1 the left one, 2 the one above, 4 (Paeth's) that of left, above
-   and corner which is nearest to left + above - corner. */
+/* What a filter takes a byte to be: 0 nothing, 1 the left one, 2 the one above, 4 (Paeth's) that of
+   left, above and corner which is nearest to left + above - corner. */
 static int fvg__png_guess(int filter, int left, int above, int corner) {
-  int to_left = abs(above - corner), to_above = abs(left - corner), to_corner = abs(left + above - 2 * corner);
+  int to_left = abs(above - corner), to_above = abs(left - corner),
+      to_corner = abs(left + above - 2 * corner);
   if (filter < 4) return filter == 1 ? left : filter == 2 ? above : 0;
-  return to_left <= to_above && to_left <= to_corner ? left : to_above <= to_corner ? above : corner;
+  if (to_left <= to_above && to_left <= to_corner) return left;
+  return to_above <= to_corner ? above : corner;
 }
 
 /* The filter's number and the row less what the filter takes it to be; returns the sum of the differences' sizes. */
@@ -2193,9 +2974,9 @@ static void fvg__png_rows(uint8_t *out, const fvg_image *image) {
 }
 
 /* Closes the chunk whose type stands at `type` and whose data end at `end`: length before, CRC behind. */
-static uint8_t *fvg__png_close_chunk(uint8_t *type, uint8_t *end) {
+static uint8_t *fvg__png_close_chunk(const fvg__crc *crc, uint8_t *type, uint8_t *end) {
   fvg__put_u32(type - 4, (uint32_t)(end - type - 4));
-  return fvg__put_u32(end, fvg__crc32(type, (size_t)(end - type)));
+  return fvg__put_u32(end, fvg__crc32(crc, type, (size_t)(end - type)));
 }
 
 /* From filtered rows to the file; returns its end. */
@@ -2209,15 +2990,15 @@ static uint8_t *fvg__png_file(uint8_t *at, const fvg_image *image, fvg__deflate 
   at = fvg__put_u32(at, (uint32_t)image->height);
   at[0] = 8;                                                                  /* bits a sample; at[2..4] stay 0   */
   at[1] = colour_type[image->channels];
-  type = fvg__png_close_chunk(type, at + 5) + 4;
+  type = fvg__png_close_chunk(&z->crc, type, at + 5) + 4;
   memcpy(type, "IDAT", 4);
   type[4] = 0x78;                                                             /* deflate, window of 32 KiB        */
   type[5] = 0x01;
   z->at = type + 6;
   fvg__deflate_bytes(z, rows, (int32_t)n_rows);
-  type = fvg__png_close_chunk(type, fvg__put_u32(z->at, fvg__adler32(rows, n_rows))) + 4;
+  type = fvg__png_close_chunk(&z->crc, type, fvg__put_u32(z->at, fvg__adler32(rows, n_rows))) + 4;
   memcpy(type, "IEND", 4);
-  return fvg__png_close_chunk(type, type + 4);
+  return fvg__png_close_chunk(&z->crc, type, type + 4);
 }
 
 static fvg_status fvg__png_encode(fvg_ctx *c, const fvg_image *image, uint8_t **bytes, size_t *n) {
@@ -2228,6 +3009,7 @@ static fvg_status fvg__png_encode(fvg_ctx *c, const fvg_image *image, uint8_t **
   *bytes = rows && z ? (uint8_t *)fvg__alloc(c, most) : NULL;
   if (*bytes) {
     fvg__png_rows(rows, image);
+    fvg__crc_init(&z->crc);
     *n = (size_t)(fvg__png_file(*bytes, image, z, rows, n_rows) - *bytes);
   }
   fvg__release(c, z);
@@ -6777,13 +7559,7 @@ static int fvg__keep_split(const char *name, int is_folder) {
 
 /* The ending chooses what is listed; what a file really holds is found out when it is read. */
 static int fvg__keep_image(const char *name, int is_folder) {
-  static const char *const suffix[] = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp",
-                                       ".gif", ".ppm",  ".pgm", ".pbm",  ".pnm"};
-  size_t i;
-  if (is_folder) return 0;
-  for (i = 0; i < sizeof suffix / sizeof *suffix; i++)
-    if (fvg__ends_with(name, suffix[i])) return 1;
-  return 0;
+  return !is_folder && fvg__image_kind_of_name(name) != NULL;
 }
 
 /* Hidden names, and what macOS, Windows and network drives leave in folders. */
@@ -8019,6 +8795,7 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
 #endif
   if (d.dataset && !fvg_dataset_card_of(d.dataset)) return fvg__unknown_set(c, d.dataset);
   out->ctx = c;
+  out->exif_rotate = d.exif_rotate;
   out->card = fvg_dataset_card_of(d.dataset);
   out->mask_reading = d.mask_reading;
   out->masks_told = (int *)fvg__alloc(c, sizeof *out->masks_told);
@@ -8315,14 +9092,31 @@ static fvg_status fvg__load_channels(fvg_ctx *c, fvg_image *m, const char *path,
   return s;
 }
 
-/* Thresholding and nearest resizing commute, so the cheaper order is taken: one channel is resized, not three. */
-static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const char *path, int width, int height,
-                                 float threshold, fvg__mask_facts *facts) {
+/* A mask is drawn on the picture as it is stored or as it is seen.  When the picture has been
+   turned, a mask that lies as the stored one does (sides alone tell, so that one without a change
+   of sides always does) is turned with it. */
+static fvg_status fvg__mask_upright(fvg_ctx *c, fvg_image *mask, const fvg_image *stored,
+                                    const fvg_image *image) {
+  int is_turned = image->orientation == 1 && stored->orientation > 1;
+  int swaps = image->width != stored->width || image->height != stored->height;
+  if (!is_turned || (swaps && (mask->width > mask->height) != (stored->width > stored->height)))
+    return FVG_OK;
+  return fvg_image_turn(c, mask, stored->orientation);
+}
+
+/* Thresholding and nearest resizing commute, so the cheaper order is taken: one channel is resized,
+   not three.  `stored` has the sides and the orientation of the picture's file, `image` is the
+   picture, perhaps turned. */
+static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const char *path,
+                                 const fvg_image *stored, const fvg_image *image, float threshold,
+                                 fvg__mask_facts *facts) {
+  const int width = image->width, height = image->height;
   fvg_image resized;
   const char *why;
   int lossy = 0;
   fvg_status s = fvg__load_channels(d->ctx, mask, path, &lossy);
   memset(facts, 0, sizeof *facts);
+  if (!s) s = fvg__mask_upright(d->ctx, mask, stored, image);
   if (!s) s = fvg__check_sides(d->ctx, mask, path, width, height, facts);
   if (!s && (why = fvg__choose_reading(mask, d->mask_reading, lossy, facts)) != NULL)
     s = fvg__fail(d->ctx, FVG_E_FORMAT,
@@ -8343,6 +9137,7 @@ static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const ch
 /* facts->reading stays FVG_MASK_AUTO without a mask. */
 static fvg_status fvg__load_pair(const fvg_dataset *d, const fvg_item *item, fvg_image *image,
                                  fvg_image *mask, float threshold, fvg__mask_facts *facts) {
+  fvg_image stored;
   char *path;
   fvg_status s;
   memset(image, 0, sizeof *image);
@@ -8350,14 +9145,15 @@ static fvg_status fvg__load_pair(const fvg_dataset *d, const fvg_item *item, fvg
   if (mask) memset(mask, 0, sizeof *mask);
   if ((path = fvg__path_join(d->ctx, d->root, item->path)) == NULL) return FVG_E_NOMEM;
   s = fvg_image_load(d->ctx, image, path, 3);
+  stored = *image;
+  if (!s) s = fvg__image_upright(d->ctx, image, path, d->exif_rotate);
   fvg__release(d->ctx, path);
-  if (s || !mask) return s;
-  if ((s = fvg__find_mask(d, &path, item->path)) == FVG_OK && path) {
-    s = fvg__load_mask(d, mask, path, image->width, image->height, threshold, facts);
+  if (!s && mask && (s = fvg__find_mask(d, &path, item->path)) == FVG_OK && path) {
+    s = fvg__load_mask(d, mask, path, &stored, image, threshold, facts);
     fvg__release(d->ctx, path);
   }
   if (s) {
-    fvg_image_free(d->ctx, mask);
+    if (mask) fvg_image_free(d->ctx, mask);
     fvg_image_free(d->ctx, image);
   }
   return s;
@@ -8399,7 +9195,10 @@ static fvg_status fvg__batch(fvg_ctx *c, fvg__batch_job *j, int n) {
   }
   for (i = 0; i < n; i++) j->ctx[i] = fvg__helper_context(c);
   s = fvg__parallel(c, fvg__batch_run, j, n);
-  for (i = 0; i < n; i++) peak += j->ctx[i].peak;  /* as if all had been at their largest at once */
+  for (i = 0; i < n; i++) {
+    peak += j->ctx[i].peak;                        /* as if all had been at their largest at once */
+    fvg__helper_done(c, &j->ctx[i]);
+  }
   if (peak > c->peak) c->peak = peak;
   return s;
 }
@@ -8445,16 +9244,16 @@ static fvg_status fvg__bad_end(fvg_ctx *c, const fvg__bad *bad, const char *root
   return FVG_OK;
 }
 
-/* Is it a plain file that begins as a picture does that can be read here?  Only what begins
-   otherwise is decoded, so that the decoder may say what it is. */
+/* Is it a plain file of a kind that can be read?  Only others are decoded, so that the decoder may
+   say what they are. */
 static fvg_status fvg__check_head(fvg_ctx *c, const char *path) {
-  static const uint8_t png[8] = {0x89, 'P', 'N', 'G', 13, 10, 26, 10}, jpeg[3] = {0xFF, 0xD8, 0xFF};
-#if defined(FVGPT_STB_IMAGE) || defined(FVGPT_STB_IMAGE_LINKED)
+#ifdef FVGPT_STB_IMAGE
   const int has_stb = 1;
 #else
   const int has_stb = 0;
 #endif
-  uint8_t head[8];
+  const fvg__image_kind *kind;
+  uint8_t head[32];
   fvg_source source;
   fvg_image image;
   fvg_status s = fvg_source_file(c, &source, path);
@@ -8463,9 +9262,9 @@ static fvg_status fvg__check_head(fvg_ctx *c, const char *path) {
   s = fvg__source_read(c, &source, head, 0,
                        source.size < sizeof head ? (size_t)source.size : sizeof head);
   fvg_source_close(&source);
-  if (s || (head[0] == 'P' && head[1] >= '1' && head[1] <= '6')) return s;
-  if (has_stb && (!memcmp(head, png, sizeof png) || !memcmp(head, jpeg, sizeof jpeg)))
-    return FVG_OK;
+  if (s) return s;
+  kind = fvg__image_kind_called(fvg__image_name_of_bytes(head, sizeof head));
+  if (kind && (kind->code == FVG__PNM || (kind->code && has_stb))) return FVG_OK;
   s = fvg_image_load(c, &image, path, 3);
   fvg_image_free(c, &image);
   return s;

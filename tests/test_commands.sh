@@ -176,6 +176,44 @@ check "preprocess" "$fvgpt" preprocess --size 32 "$picture" "$work/out.ppm"
 check "preprocess writes 32 x 32" sh -c "head -c 11 '$work/out.ppm' | tr '\n' ' ' | grep -q 'P6 32 32'"
 check "preprocess crop, flip, PNG" "$fvgpt" preprocess --size 16 --crop 4,8,40,32 --flip "$picture" "$work/out.png"
 check "preprocess mask" "$fvgpt" preprocess --size 16 --crop 4,8,40,32 --nearest "$data/mask/$new/000.pgm" "$work/out.pgm"
+# 2 x 2 pixels, 16 96 / 160 240, in a PNG that says the camera was turned to the right
+turned=$work/turned.png
+printf %b "$(printf %s '\211\120\116\107\015\012\032\012\000\000\000\015\111\110\104\122\000\000\000\002\000\000\000\002' \
+  '\010\000\000\000\000\127\335\122\370\000\000\000\064\145\130\111\146\115\115\000\052\000\000\000' \
+  '\012\077\077\000\003\001\017\000\002\000\000\000\004\143\141\155\000\001\021\000\003\000\000\000' \
+  '\001\000\005\000\000\001\022\000\003\000\000\000\001\000\006\000\000\000\000\000\000\022\207\231' \
+  '\247\000\000\000\010\111\104\101\124\170\001\001\006\000\371\377\000\132\247\117\076\000\000\000' \
+  '\011\111\104\101\124\020\140\000\240\360\004\006\002\001\102\355\253\333\000\000\000\000\111\105' \
+  '\116\104\256\102\140\202')" >"$turned"
+noted() { what=$1; times=$2; shift 2; check "$what" sh -c "n=\$(\"\$@\" 2>&1 >'$work/stdout' | grep -c exif-rotate); [ \$n -eq $times ]" _ "$@"; }
+grey_is() { [ "$(tail -c 4 "$1" | od -A n -t u1 | tr -s ' ' ' ')" = "$2" ]; }
+upright="preprocess --size 2 --crop 0,0,2,2 --nearest"
+if "$fvgpt" $upright "$turned" "$work/stored.pgm" 2>&1 | grep -q FVGPT_STB_IMAGE; then
+  echo "skipped: turned pictures are PNG, which needs FVGPT_STB_IMAGE"
+else
+noted "a turned picture is noted" 1 "$fvgpt" $upright "$turned" "$work/stored.pgm"
+check "and taken as stored" grey_is "$work/stored.pgm" " 16 96 160 240"
+noted "or turned" 0 "$fvgpt" $upright --exif-rotate "$turned" "$work/upright.pgm"
+check "as EXIF says" grey_is "$work/upright.pgm" " 160 16 240 96"
+noted "classify: one note for three" 1 "$fvgpt" classify --model "$model" --classes red,blue "$turned" "$picture" "$turned"
+noted "classify --exif-rotate" 0 "$fvgpt" classify --model "$model" --classes red,blue --exif-rotate "$turned"
+noted "encode" 1 "$fvgpt" encode --model "$model" --image "$turned" --out "$work/stored.safetensors"
+noted "encode --exif-rotate" 0 "$fvgpt" encode --model "$model" --image "$turned" --exif-rotate --out "$work/upright.safetensors"
+check "gives other features" differ "$work/stored.safetensors" "$work/upright.safetensors"
+noted "attend" 1 "$fvgpt" attend --model "$model" --text red --out "$work/turned" "$turned"
+noted "attend --exif-rotate" 0 "$fvgpt" attend --model "$model" --text red --exif-rotate --out "$work/turned" "$turned"
+for class in a b; do
+  mkdir -p "$work/camera/$class"
+  for number in 0 1 2 3 4 5; do cp "$turned" "$work/camera/$class/$number.png"; done
+done
+camera="tune --model $model --data $work/camera --trainer CoOp --seeds 1 --epochs 1 --shots 2 --augment none --threads 3"
+noted "tune: one note, whatever the threads" 1 "$fvgpt" $camera --out "$work/camera1"
+noted "tune --exif-rotate" 0 "$fvgpt" $camera --exif-rotate --out "$work/camera2"
+noted "eval" 1 "$fvgpt" eval --model "$model" --data "$work/camera" --checkpoint "$work/camera1/CoOp/seed1" --split-half all
+noted "eval --exif-rotate" 0 "$fvgpt" eval --model "$model" --data "$work/camera" --checkpoint "$work/camera2/CoOp/seed1" --split-half all --exif-rotate
+refused "a stage tuned as stored" "exif_rotate unset" $camera --exif-rotate --out "$work/camera1"
+check "a stage tuned upright" sh -c "! $fvgpt $camera --out '$work/camera2' 2>&1 | grep -q reusing && $fvgpt $camera --out '$work/camera2' 2>&1 | grep -q 'tuned with --exif-rotate'"
+fi
 check "encode" "$fvgpt" encode --model "$model" --image "$picture" --text "$words" --text "blue square" --out "$work/features.safetensors"
 check "classify" sh -c "'$fvgpt' classify --model '$model' --classes '$words, blue square' '$picture' | grep -c % | grep -q 2"
 check "tune" sh -c "'$fvgpt' tune --model '$model' --data '$data' $quick --threads 1 --out '$work/t1' >'$work/table1' 2>/dev/null"

@@ -3,6 +3,9 @@
 #define FVGPT_IMPLEMENTATION
 #define FVGPT_DIRENT
 #include "../fvgpt_clip.h"
+#ifdef FVGPT_STB_IMAGE
+#include "make_pictures.h"
+#endif
 #include <sys/stat.h>
 
 static int passed, failed;
@@ -1050,6 +1053,73 @@ static void test_load(fvg_ctx *c) {
   fvg_dataset_free(&d);
 }
 
+#ifdef FVGPT_STB_IMAGE
+/* Pictures that EXIF says are turned: as stored, with one note, or upright and their masks with them. */
+static int n_note;
+static char note[512];
+static void keep_note(void *user, int level, const char *text) {
+  (void)user;
+  n_note += level == 1;
+  snprintf(note, sizeof note, "%s", text);
+}
+
+static void write_turned(const char *path, int orientation, int width, int height, const char *rows) {
+  made exif, m;
+  make_exif(&exif, orientation % 2, orientation, 3);
+  png_begin(&m, width, height, 8, 0, 0);
+  png_chunk(&m, "eXIf", exif.bytes, exif.n);
+  png_end(&m, rows, (size_t)((width + 1) * height), 0);
+  write_bytes(path, m.bytes, m.n);
+}
+
+static int loads(fvg_dataset *d, int i, int width, const char *grey, const char *inside) {
+  fvg_image image, mask;
+  int k, n = (int)strlen(grey), ok = !fvg_dataset_load(d, &d->train.item[i], &image, &mask, 0);
+  ok = ok && image.width == width && image.height == n / width;
+  for (k = 0; ok && k < n; k++) ok = image.pixels[3 * k] == (unsigned char)grey[k];
+  ok = ok && (inside ? mask_is(&mask, width, n / width, inside) : !mask.pixels);
+  fvg_image_free(d->ctx, &image);
+  fvg_image_free(d->ctx, &mask);
+  return ok;
+}
+
+static void test_turned(void) {
+  static const unsigned char as_stored[6] = {255, 0, 0, 0, 0, 0}, as_seen[6] = {0, 255, 0, 0, 0, 0}, twice[24] = {255, 255, 0, 0, 0, 0, 255, 255};
+  fvg_dataset d;
+  fvg_desc desc;
+  fvg_ctx *c;
+  memset(&desc, 0, sizeof desc);
+  desc.log = keep_note;
+  write_turned(BASE "/turned/images/a.png", 6, 3, 2, "\0abc\0def");
+  write_turned(BASE "/turned/images/b.png", 6, 3, 2, "\0abc\0def");
+  write_turned(BASE "/turned/images/c.png", 3, 3, 2, "\0abc\0def");
+  write_turned(BASE "/turned/images/d.png", 8, 3, 2, "\0abc\0def");
+  write_turned(BASE "/turned/images/e.png", 1, 3, 2, "\0abc\0def");
+  write_grey(BASE "/turned/mask/images/a.pgm", 3, 2, as_stored);
+  write_grey(BASE "/turned/mask/images/b.pgm", 2, 3, as_seen);
+  write_grey(BASE "/turned/mask/images/c.pgm", 3, 2, as_stored);
+  write_grey(BASE "/turned/mask/images/d.pgm", 6, 4, twice);       /* of another size, and lying as the file does   */
+  write_text(BASE "/turned/split.json", "{\"train\": [[\"a.png\", 0, \"x\"], [\"b.png\", 0, \"x\"], [\"c.png\", 0, \"x\"], "
+             "[\"d.png\", 0, \"x\"], [\"e.png\", 0, \"x\"]], \"test\": []}");
+  if (fvg_init(&c, &desc)) return;
+  if (open_set(c, &d, BASE "/turned", NULL)) { check(0, fvg_error(c)); return; }
+  check(loads(&d, 4, 3, "abcdef", NULL) && !n_note, "turned: upright anyway, no note");
+  check(loads(&d, 0, 3, "abcdef", "#....."), "turned: as stored");
+  check(n_note == 1 && strstr(note, "turned/images/a.png") && strstr(note, "--exif-rotate") && strstr(note, "orientation 6"),
+        "turned: a note that names the file");
+  check(loads(&d, 2, 3, "abcdef", "#.....") && n_note == 1, "turned: one note only");
+  d.exif_rotate = 1;
+  check(loads(&d, 0, 2, "daebfc", ".#...."), "turned: the picture, and a mask as stored");
+  check(loads(&d, 1, 2, "daebfc", ".#...."), "turned: a mask that was drawn on the turned picture stays");
+  check(loads(&d, 2, 3, "fedcba", ".....#"), "turned: upside down, the mask with it");
+  check(loads(&d, 3, 2, "cfbead", "....#."), "turned: a mask of another size");
+  check(loads(&d, 4, 3, "abcdef", NULL), "turned: upright already");
+  fvg_dataset_free(&d);
+  check(fvg_mem_used(c) == 0, "turned: nothing stays");
+  fvg_free(c);
+}
+#endif
+
 /* A published set's masks: each place in turn, the last one written being the first one looked at. */
 static void test_published_masks(fvg_ctx *c) {
   static const unsigned char grey[2] = {200, 100};
@@ -1839,6 +1909,9 @@ int main(void) {
   test_val();
   test_from_windows(c);
   test_check();
+#ifdef FVGPT_STB_IMAGE
+  test_turned();
+#endif
   test_no_memory();
   test_large(c);
   test_shared(c);

@@ -12,6 +12,7 @@ static fvg_status open_root(fvg_ctx *c, const options *o, const char *root, cons
   desc.val_percent = o->val ? o->val : -1;
   if (o->val < 0) desc.val_percent = 0;
   desc.mask_reading = (fvg_mask_reading)o->masks;
+  desc.exif_rotate = o->exif_rotate;
   return fvg_dataset_open(c, d, &desc);
 }
 

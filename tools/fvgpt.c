@@ -76,6 +76,9 @@ static const char *const manual[] = {
   "data sets        --skip-bad goes on without pictures that cannot be read (all are decoded before the start)\n"
   "                 --val PERCENT of class folders that are cut into train, val and test (20; 0: train gets them)\n"
   "                 --masks auto|grey|inverted|labels|trimap|alpha says what in a mask is foreground\n"
+  "pictures         PNM; PNG, JPEG, BMP and GIF (the first picture) where stb_image was there to build with\n"
+  "                 --exif-rotate  turns pictures upright as their cameras tell; without it they are taken as stored,\n"
+  "                 as CLIP's own preprocessing does\n"
   "fvgpt help       [COMMAND]                         this text, or its part on one command\n"
   "common           --threads N (default: all cores)   --simd scalar|sse2|avx2|avx512   --merges FILE\n"
   "                 --NAME=VALUE is --NAME VALUE; behind -- all arguments are files.  Exit status: 0; 1 after an error,\n"
@@ -94,7 +97,7 @@ static int print_manual(const char *command) {
         const size_t n = strlen(command);
         ours = !strncmp(line, "fvgpt ", 6) && !strncmp(line + 6, command, n) && line[6 + n] == ' ';
         found |= ours;
-        if (found && (!strncmp(line, "common", 6) || !strncmp(line, "data sets", 9))) ours = 1;
+        if (found && (!strncmp(line, "common", 6) || !strncmp(line, "data sets", 9) || !strncmp(line, "pictures", 8))) ours = 1;
       }
       if (ours) print(stdout, "%.*s", (int)(next - line), line);
     }
@@ -153,7 +156,7 @@ typedef struct options {
   int argc, n_image, n_text, n_rest, n_data, n_runs, n_set, n_dataset, n_shots, all_shots[16], pictures;
   int size, flip, nearest, epochs, batch, threads, n_ctx, csc, fill_black, ablate, few_shot, normalised;
   int calibration, dpc_top_k, preset;
-  int skip_bad, val, masks, top;                    /* val: -1 when not given */
+  int skip_bad, val, masks, top, exif_rotate;                    /* val: -1 when not given */
   double lr, lambda_base, lambda_new, dpc_weight, dpc_weight_for_new;
 } options;
 
@@ -363,6 +366,7 @@ static int parse_options(options *o, int argc, char **argv) {
     after_text = !strcmp(argv[i], "--text");       /* what follows its value is a forgotten quote */
     if (!strcmp(argv[i], "--flip")) { o->flip = 1; continue; }
     if (!strcmp(argv[i], "--nearest")) { o->nearest = 1; continue; }
+    if (!strcmp(argv[i], "--exif-rotate")) { o->exif_rotate = 1; continue; }
     if (!strcmp(argv[i], "--csc")) { o->csc = 1; continue; }
     if (!strcmp(argv[i], "--fill-black")) { o->fill_black = 1; continue; }
     if (!strcmp(argv[i], "--ablate")) { o->ablate = 1; continue; }
@@ -539,7 +543,7 @@ static void put_json_string(document *t, const char *text) {
 /* ---- pictures that the arguments name ---- */
 /* Files, and in place of folders their pictures; the strings are owned.  n_bad: folders and
    files that gave nothing. */
-typedef struct picture_list { char **file; int n, size, n_empty, n_bad; } picture_list;
+typedef struct picture_list { char **file; int n, size, n_empty, n_bad, exif_rotate; } picture_list;
 
 static void pictures_free(fvg_ctx *c, picture_list *x) {
   int i;
@@ -595,10 +599,12 @@ static fvg_status go_on(fvg_ctx *c, fvg_status s, picture_list *x, int alone) {
   return FVG_OK;
 }
 
-static fvg_status gather_pictures(fvg_ctx *c, const char *const *argument, int n, picture_list *x) {
+static fvg_status gather_pictures(fvg_ctx *c, const options *o, const char *const *argument, int n,
+                                  picture_list *x) {
   fvg_status s = FVG_OK;
   int i;
   memset(x, 0, sizeof *x);
+  x->exif_rotate = o->exif_rotate;
   for (i = 0; !s && i < n; i++) {
     if (is_folder(argument[i])) s = go_on(c, add_folder(c, x, argument[i]), x, n == 1);
     else s = add_picture(c, x, "", argument[i]);
@@ -727,6 +733,7 @@ static fvg_status preprocess(fvg_ctx *c, const options *o) {
   /* alpha dropped */
   if (!s && in.channels == 2) { fvg_image_free(c, &in); s = fvg_image_load(c, &in, o->rest[0], 1); }
   if (!s && in.channels == 4) { fvg_image_free(c, &in); s = fvg_image_load(c, &in, o->rest[0], 3); }
+  if (!s) s = fvg__image_upright(c, &in, o->rest[0], o->exif_rotate);
   if (!s && o->crop && (crop.top < 0 || crop.left < 0 || crop.height < 1 || crop.width < 1 ||
                         crop.height > in.height - crop.top || crop.width > in.width - crop.left))
     s = fvg__fail(c, FVG_E_ARG, "--crop %s does not lie within %s, which has %d x %d pixels",
@@ -740,13 +747,14 @@ static fvg_status preprocess(fvg_ctx *c, const options *o) {
 }
 
 /* ---- encode ---- */
-/* One picture through the test transform into a view and its [3, size, size] floats. */
-static fvg_status load_view(fvg_clip *m, const char *path, fvg_image *view, float *chw) {
+/* Picture i of x through the test transform into a view and its [3, size, size] floats. */
+static fvg_status load_view(fvg_clip *m, const picture_list *x, int i, fvg_image *view, float *chw) {
   fvg_ctx *c = m->ctx;
   fvg_image image;
   fvg_status s;
   memset(view, 0, sizeof *view);
-  s = fvg_image_load(c, &image, path, 3);
+  s = fvg_image_load(c, &image, x->file[i], 3);
+  if (!s) s = fvg__image_upright(c, &image, x->file[i], x->exif_rotate);
   if (!s) s = fvg_image_test_transform(c, view, &image, &m->preprocess);
   if (!s) s = fvg_image_normalize(c, view, &m->preprocess, chw);
   if (s) fvg_image_free(c, view);
@@ -794,7 +802,7 @@ static fvg_status encode_pictures(fvg_clip *m, picture_list *x, float *features,
   if (!chw) return FVG_E_NOMEM;
   for (i = 0; !s && i < x->n; i++) {
     fvg_image view;
-    s = load_view(m, x->file[i], &view, chw);
+    s = load_view(m, x, i, &view, chw);
     fvg_image_free(c, &view);
     if (s) { s = go_on(c, s, x, is_alone(x)); continue; }
     s = fvg_clip_encode_images(m, chw, 1, features + (size_t)*n_row * (size_t)m->embed_dim);
@@ -860,7 +868,7 @@ static fvg_status encode(fvg_ctx *c, const options *o) {
   memset(&files, 0, sizeof files);
   files.c = c;
   texts = files;
-  s = gather_pictures(c, o->image, o->n_image, &pictures);
+  s = gather_pictures(c, o, o->image, o->n_image, &pictures);
   if (!s) s = open_model(c, o, &m);
   if (!s && o->pixels) s = load_pixels(m, o->pixels, &pixels);
   if (!s) {
@@ -1105,7 +1113,7 @@ static fvg_status classify_pictures(fvg_clip *m, fvg_learner *l, fvg_classifier 
   fvg_status s = chw && f && logits ? FVG_OK : FVG_E_NOMEM;
   for (i = 0; !s && i < x->n; i++) {
     fvg_image view;
-    s = load_view(m, x->file[i], &view, chw);
+    s = load_view(m, x, i, &view, chw);
     fvg_image_free(c, &view);
     if (s) { s = go_on(c, s, x, is_alone(x)); continue; }
     s = fvg_learner_encode_images(m, l, chw, 1, f);
@@ -1135,7 +1143,7 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
   fvg_status s;
   if (!o->n_rest || (!o->classes && (!o->checkpoint || o->trainer)))
     return fvg__fail(c, FVG_E_ARG, "classify needs pictures, and --classes A,B,C or a --checkpoint that tune made");
-  s = gather_pictures(c, o->rest, o->n_rest, &pictures);
+  s = gather_pictures(c, o, o->rest, o->n_rest, &pictures);
   if (!s) s = open_model(c, o, &m);
   if (!s && !m->has_vision)
     s = fvg__fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);
@@ -1218,7 +1226,7 @@ static fvg_status attend_file(fvg_clip *m, fvg_learner *l, fvg_classifier *k, in
   fvg_image view;
   fvg_status s;
   if (!chw) return FVG_E_NOMEM;
-  s = load_view(m, x->file[i], &view, chw);
+  s = load_view(m, x, i, &view, chw);
   s = s ? go_on(m->ctx, s, x, is_alone(x))
         : attend_view(m, l, k, label, &view, chw, x->file[i], folder, name);
   fvg_image_free(m->ctx, &view);
@@ -1269,7 +1277,7 @@ static fvg_status attend(fvg_ctx *c, const options *o) {
   if (o->n_text > 1)
     return fvg__fail(c, FVG_E_ARG, "attend takes one --text, there are %d; run it once for each", o->n_text);
   if (strlen(o->out) > 1000) return fvg__fail(c, FVG_E_ARG, "--out: the path is too long");
-  s = gather_pictures(c, o->rest, o->n_rest, &pictures);
+  s = gather_pictures(c, o, o->rest, o->n_rest, &pictures);
   if (!s) s = check_out_folder(c, o->out);
   if (!s) s = open_model(c, o, &m);
   if (!s && !m->has_vision) s = fvg__fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);

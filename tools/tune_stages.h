@@ -104,6 +104,7 @@ static void describe(const tuning *t, const table_row *r, int seed, const fvg_it
   fvg__set_number(x, "warmup", d.optimizer.warmup_epochs < 0 ? 0 : d.optimizer.warmup_epochs);
   fvg__set(x, "augment", o->augment);
   fvg__set(x, "ctx_init", o->ctx_init ? o->ctx_init : "");
+  if (o->exif_rotate) fvg__set(x, "exif_rotate", "on");                /* unset in older checkpoints too */
   if (r->backbone < 0) return;
   if (r->dpc) {
     fvg__set_number(x, "dpc_weight", o->dpc_weight);
@@ -188,6 +189,8 @@ static fvg_status reuse(tuning *t, const char *path, const fvg__settings *x, fvg
       s = fvg__fail(c, FVG_E_ARG, "%s was tuned with %s %s, not %s; choose another --out or remove it",
                     path, x->entry[i].key, value ? value : "unset", x->entry[i].value);
   }
+  if (!s && !t->o->exif_rotate && fvg_weights_metadata(w, "exif_rotate"))
+    s = other_settings(c, path, "with --exif-rotate");
   if (!s && curve && fvg_weights_metadata(w, "epoch_loss")) {
     *curve = fvg__copy_string(c, fvg_weights_metadata(w, "epoch_loss"));
     if (!*curve) s = FVG_E_NOMEM;
