@@ -76,7 +76,7 @@
       Masks: ROOT/mask/<path of the image relative to ROOT>, same name or same stem with .png, .jpg,
       .jpeg, .pgm, .bmp or .gif.  White is foreground; masks of 0 and 1, label pictures, trimaps and
       cut-outs with an alpha channel are read as they are meant, with one note, and what cannot be
-      told is an error (fvg_mask_reading, and the story of chapter 17).
+      told is an error (fvg_mask_reading, and the story of chapter 23).
       A published set's masks may also lie in DATA/<its folder>/mask.  An image without a mask
       trains as one whose mask is of no use: its distillation follows the full view; a training set without any is an
       error.
@@ -105,11 +105,11 @@
       Features kept for training take 8 bytes x width x images x crops (the view and its foreground).
 
    9. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h`):
-        1 Tokenizer    2 Images    2b Picture files        2c Writing pictures
-        3 Resizing   4 Models    5 Towers     6 Learners
-        7 CoOp         8 KgCoOp     9 ProGrad   10 CoCoOp   11 PromptSRC  12 MaPLe   13 DAPT   14 MMRL
-       15 Protocol    16 Data sets 17 Published sets        18 Views      19 Training          20 Tuning
-       21 DPC         22 Checkpoints            23 Attention maps
+        1 Text         2 Tokenizer  3 Images     4 Picture files         5 Writing pictures    6 Resizing
+        7 Configurations            8 Models     9 Opening              10 Towers             11 Learners
+       12 CoOp        13 KgCoOp    14 ProGrad   15 CoCoOp  16 PromptSRC 17 MaPLe  18 DAPT     19 MMRL
+       20 Protocol    21 Data sets 22 Published sets       23 Masks     24 Views              25 Training
+       26 Tuning      27 DPC       28 Checkpoints          29 Attention maps                  30 Unicode
 */
 #ifndef FVGPT_CLIP_H
 #define FVGPT_CLIP_H
@@ -398,7 +398,7 @@ FVG_DEF const char *fvg_method_template(const fvg_method *method, const fvg_data
 typedef struct fvg_option { const char *name; double value; } fvg_option;
 FVG_DEF int fvg_method_option(const fvg_method *method, int i, fvg_option *option, double *low, double *high);
 
-/* Settings as published, by whom and for what (chapter 19 has the table and its sources).
+/* Settings as published, by whom and for what (chapter 25 has the table and its sources).
    FVG_FORK is FVG-PT's fork of the trainers, which the paper's tables come from; FVG_ORIGINAL
    are the methods' own repositories.  What one of them does not say is as in the fork for base
    to new, and methods that the fork has not are their authors' in both. */
@@ -423,7 +423,7 @@ typedef struct fvg_learner_desc {
   const fvg_method *method;          /* CoOp                                                                   */
   const char *ctx_init;              /* words that the context starts from; NULL: the method's ("a photo of a";
                                         ProGrad's are those of prompt_template before {}, CoOp has none); "" or
-                                        none: N(0, 0.02^2).  Chapter 6 says which of their tokens are learned */
+                                        none: N(0, 0.02^2).  Chapter 11 says which of their tokens are learned */
   int n_ctx;                         /* the method's: 4; ProGrad 16, MaPLe and DAPT 2.  With ctx_init CoOp, KgCoOp
                                         and CoCoOp have one vector for each word; of no use to MMRL */
   int class_specific;                /* 1: a context of its own for each class (CSC)                           */
@@ -629,35 +629,25 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path);
 #define FVG__CLIP_IMPLEMENTED
 
 /*===========================================================================================================
- * CHAPTER 1  TOKENIZER: from text to byte-pair tokens
+ * CHAPTER 1  TEXT: one spelling for every text
  *===========================================================================================================
-   A text encoder looks up one embedding per token, and tokens are frequent strings.  Byte-pair encoding (Gage 1994;
-   Sennrich, Haddow and Birch, arXiv 1508.07909) writes a word as single symbols and then joins neighbours, always
-   by the earliest merge in a learned list, until no pair is in the list:  c a t</w>  ->  ca t</w>  ->  cat</w>.
-   GPT-2 lets the symbols be the 256 bytes, so that every text has a spelling; CLIP marks the end of a word by </w>
-   and lower-cases.  Token ids, with n merges (48894 in the published models):
+   The same text can be written in many ways, and each way has other bytes.  So OpenAI's clip.tokenize first tidies
+   it, and the steps here are its own:
 
-       0..255   bytes, in GPT-2's order     256..511  the same with </w>     512 + i  what merge i makes
-       512 + n  <|startoftext|>             513 + n   <|endoftext|>
-
-   The same text can be written in many ways, and each way has other bytes.  So OpenAI's clip.tokenize
-   tidies it first, and the steps here are its own:
-
-     repair     what ftfy.fix_text does: HTML references become characters; curly quotes become
-                straight, ligatures letters, East Asian widths the usual ones; byte-order marks, control
-                characters and terminal escapes are dropped
-     compose    an "e" and an accent become one character: NFC (Unicode Standard Annex 15)
+     repair     what ftfy.fix_text does: HTML references become characters; curly quotes become straight ones,
+                ligatures letters, East Asian widths the usual ones; byte-order marks, control characters and
+                terminal escapes are dropped
+     compose    an "e" and an accent become one character: Unicode's NFC (Unicode Standard Annex 15)
      unescape   HTML references again, twice, as Python's html.unescape reads them
      tidy       runs of white space become one blank; lower case
 
-   Then the text is cut into pieces (letters | one digit | other signs), and each piece is merged.  White
-   space, lower case and the classes L and N are those of Python's str and its `regex` module, over the
-   whole of Unicode.  Hugging Face's tokenizers compose and tidy but do not repair, so they read curly
-   quotes and ligatures otherwise.
+   White space, lower case and the classes of letters and numbers are those of Python's str and its `regex` module,
+   over the whole of Unicode.  Hugging Face's tokenizers compose and tidy but do not repair, so they read curly quotes
+   and ligatures otherwise.
 
-   Not covered: ftfy's guess at text that was decoded with the wrong encoding (where an e with acute has
-   become a capital A with tilde and a copyright sign, it stays so), and most of the names that HTML 5
-   added to HTML 4's.  They are left as they stand. */
+   Not covered: ftfy's guess at text that was decoded with the wrong encoding (where an e with acute has become a
+   capital A with tilde and a copyright sign, it stays so), and most of the names that HTML 5 added to HTML 4's.  They
+   are left as they stand. */
 
 /* ---- Unicode: the tables of the last chapter, unpacked ---- */
 enum { FVG__LETTER = 1, FVG__NUMBER = 2, FVG__CASED = 4, FVG__CASE_IGNORABLE = 8, FVG__COMBINING = 16 };
@@ -1151,6 +1141,20 @@ static fvg_status fvg__clean_text(fvg_ctx *c, const fvg__unicode *u, const char 
   *out = t;
   return FVG_OK;
 }
+
+/*===========================================================================================================
+ * CHAPTER 2  TOKENIZER: from text to byte-pair tokens
+ *===========================================================================================================
+   A text encoder looks up one embedding per token, and tokens are frequent strings.  Byte-pair encoding (Gage 1994;
+   Sennrich, Haddow and Birch, arXiv 1508.07909) writes a word as single symbols and then joins neighbours, always
+   by the earliest merge in a learned list, until no pair is in the list:  c a t</w>  ->  ca t</w>  ->  cat</w>.
+   GPT-2 lets the symbols be the 256 bytes, so that every text has a spelling; CLIP marks the end of a word by </w>
+   and lower-cases.  Token ids, with n merges (48894 in the published models):
+
+       0..255   bytes, in GPT-2's order     256..511  the same with </w>     512 + i  what merge i makes
+       512 + n  <|startoftext|>             513 + n   <|endoftext|>
+
+   What chapter 1 has tidied is cut into pieces (letters | one digit | other signs), and each piece is merged. */
 
 /* ---- pieces ---- */
 static int fvg__starts_with(const uint32_t *t, int n, const char *word) {
@@ -1659,7 +1663,7 @@ static fvg_status fvg__check_not_empty(fvg_ctx *c, const char *who, const char *
 }
 
 /*===========================================================================================================
- * CHAPTER 2  IMAGES: pixels, PNM, and what kind of file it is
+ * CHAPTER 3  IMAGES: pixels, PNM, and what kind of file it is
  *===========================================================================================================
    Pixels are bytes, rows top down, channels interleaved.  PNM is read here, PNG, JPEG, BMP and GIF in the next chapter
    by stb_image where the build has it.  Each reader gives the picture as it is in the file; what is asked for (RGB,
@@ -2046,7 +2050,7 @@ static fvg_status fvg__image_upright(fvg_ctx *c, fvg_image *image, const char *f
 #endif
 
 /*===========================================================================================================
- * CHAPTER 2b  PICTURE FILES: PNG, JPEG, BMP and GIF, and how a camera was held
+ * CHAPTER 4  PICTURE FILES: PNG, JPEG, BMP and GIF, and how a camera was held
  *===========================================================================================================
    stb_image, which is not part of fvgpt, makes the pixels.  Before it sees a file, the file is walked
    here: checksums and lengths, sides against the number of bytes, how the camera was held.  Where
@@ -2810,7 +2814,7 @@ FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, 
 }
 
 /*===========================================================================================================
- * CHAPTER 2c  WRITING PICTURES: PNM, and PNG with a deflate of our own
+ * CHAPTER 5  WRITING PICTURES: PNM, and PNG with a deflate of our own
  *===========================================================================================================
    Deflate (RFC 1951) points to what stands in the last 32 KiB, and does not write it again.
    At each place goes either one byte, or "copy `length` bytes from `distance` back".  Such text is found by a hash of
@@ -3058,7 +3062,7 @@ FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char
 #endif
 
 /*===========================================================================================================
- * CHAPTER 3  RESIZING: Pillow's bytes, crops and masks
+ * CHAPTER 6  RESIZING: Pillow's bytes, crops and masks
  *===========================================================================================================
    What CLIP sees depends on the resampling as much as on the weights, so the geometry here gives the bytes that
    Pillow 9.4 and torchvision give; only JPEG decoders may differ from each other by a grey level.
@@ -3600,7 +3604,7 @@ FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, const
 }
 
 /*===========================================================================================================
- * CHAPTER 4  CONFIGURATIONS: what the files beside the weights say
+ * CHAPTER 7  CONFIGURATIONS: what the files beside the weights say
  *===========================================================================================================
    The tensors' shapes tell how wide and how deep a tower is.  What they cannot tell stands in a JSON file beside the
    weights: heads, activation, the epsilon of layer norm.  Three programs write such files, each in its own form:
@@ -4076,7 +4080,7 @@ static fvg_status fvg__preprocess_hugging_face(const fvg__config *config, int se
 }
 
 /*===========================================================================================================
- * CHAPTER 5  MODELS: one CLIP under three sets of names
+ * CHAPTER 8  MODELS: one CLIP under three sets of names
  *===========================================================================================================
    A CLIP is published as OpenAI wrote it, as open_clip does, or in Hugging Face's form: the same tensors, called
    differently.  One table says which file calls what how.  OpenAI's in_proj_weight holds the q, k and v matrices one
@@ -4087,7 +4091,7 @@ static fvg_status fvg__preprocess_hugging_face(const fvg__config *config, int se
    before the patch or token embedding, whose names everybody keeps.  A file that holds two CLIPs is refused.
 
    Sizes are read off the shapes: widths and patches from the embeddings of patches and tokens, the image's size and
-   the context from the position embeddings, layers by counting.  The configuration (chapter 4) must not disagree, and
+   the context from the position embeddings, layers by counting.  The configuration (chapter 7) must not disagree, and
    says what shapes do not tell.  Matrices are put into panels one by one as they are read (fvgpt.h, chapter 5), so
    that no second copy of the model is ever needed.
 
@@ -4865,6 +4869,14 @@ FVG_DEF size_t fvg_clip_parameter_count(const fvg_clip *m) {
   return n;
 }
 
+/*===========================================================================================================
+ * CHAPTER 9  OPENING: which of a folder's files hold the model
+ *===========================================================================================================
+   A folder as publishers serve it holds weights, in one file or in several with an index; one or two configurations;
+   what the model wants of pictures; and a vocabulary.  Of two configurations the one by the publisher of the tensors'
+   names counts, and so it is with the description of pixels.  A file may be given in place of the folder; what lies
+   beside it then counts. */
+
 #ifndef FVGPT_NO_STDIO
 #define FVG__PATH_BYTES 1024
 
@@ -5105,7 +5117,7 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, c
 #endif
 
 /*===========================================================================================================
- * CHAPTER 5  TOWERS: images and texts in one space
+ * CHAPTER 10  TOWERS: images and texts in one space
  *===========================================================================================================
    CLIP (Radford et al. 2021, arXiv 2103.00020) embeds images and texts in one space of width d.
 
@@ -5705,12 +5717,12 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_templ
 }
 
 /*===========================================================================================================
- * CHAPTER 6  LEARNERS: what all methods of prompt tuning share
+ * CHAPTER 11  LEARNERS: what all methods of prompt tuning share
  *===========================================================================================================
    Every method here freezes CLIP and learns a few vectors that it writes into the towers' sequences.  What differs is
    little enough for one table entry, a fvg_method:
 
-     init       its parameters and constants, and in `plan` where its vectors stand (chapter 5)
+     init       its parameters and constants, and in `plan` where its vectors stand (chapter 10)
      vectors    the vectors as nodes, made from the parameters
      loss       what it minimises; by default CE(s f g^T, y)
      mixed      the vector that scores base classes, where it is not f
@@ -5719,7 +5731,7 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_templ
      release    gives back what init left in `own`
 
    The rest is the same for all: class names become packed texts, g is the text tower's normalised answer, f the image
-   tower's, the scores are z = s f g^T.  Training, checkpoints, classifiers and FVG-PT (chapters 18 to 22) see no
+   tower's, the scores are z = s f g^T.  Training, checkpoints, classifiers and FVG-PT (chapters 24 to 28) see no
    more of a method than this table, so a new one is a new chapter and a line in the list behind the last of them.
 
    A class is written as [SOT], the context, what is left of the given words, name, dot, [EOT], or,
@@ -6415,7 +6427,7 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, const 
 }
 
 /*===========================================================================================================
- * CHAPTER 7  COOP: learned words in place of "a photo of a"
+ * CHAPTER 12  COOP: learned words in place of "a photo of a"
  *===========================================================================================================
    Context optimisation (CoOp, Zhou et al. 2022, arXiv 2109.01134) replaces the words around a class's name by free
    vectors and learns these by gradient descent through the frozen text tower:
@@ -6445,7 +6457,7 @@ static const fvg_method fvg__coop = {
 };
 
 /*===========================================================================================================
- * CHAPTER 8  KGCOOP: learned words that stay near "a photo of a"
+ * CHAPTER 13  KGCOOP: learned words that stay near "a photo of a"
  *===========================================================================================================
    CoOp forgets: the words that fit the base classes best say little of new ones.  Knowledge-guided CoOp (KgCoOp, Yao
    et al. 2023, arXiv 2303.13283) starts from "a photo of a" and keeps every class near what plain CLIP makes of the
@@ -6477,7 +6489,7 @@ static const fvg_method fvg__kgcoop = {
 };
 
 /*===========================================================================================================
- * CHAPTER 9  PROGRAD: no step against what CLIP knows
+ * CHAPTER 14  PROGRAD: no step against what CLIP knows
  *===========================================================================================================
    ProGrad (Zhu et al. 2023, arXiv 2205.14865) trains CoOp, but never against what plain CLIP knows.  It has two
    losses,
@@ -6539,7 +6551,7 @@ static const fvg_method fvg__prograd = {
 };
 
 /*===========================================================================================================
- * CHAPTER 10  COCOOP: words for every picture
+ * CHAPTER 15  COCOOP: words for every picture
  *===========================================================================================================
    Conditional CoOp (CoCoOp, Zhou et al. 2022, arXiv 2203.05557) lets the words depend on the picture.  A small net,
    the meta-net, turns the picture's feature into one vector, which is added to all of the context:
@@ -6581,7 +6593,7 @@ static const fvg_method fvg__cocoop = {
 };
 
 /*===========================================================================================================
- * CHAPTER 11  PROMPTSRC: deep prompts in both towers, held near plain CLIP
+ * CHAPTER 16  PROMPTSRC: deep prompts in both towers, held near plain CLIP
  *===========================================================================================================
    PromptSRC (Khattak et al. 2023, arXiv 2307.06948) learns vectors in both towers, independent of one another:
    context words and n rows of the image from the start, and new ones for the same rows before each of the blocks
@@ -6765,7 +6777,7 @@ static const fvg_method fvg__promptsrc = {
 };
 
 /*===========================================================================================================
- * CHAPTER 12  MAPLE: prompts that see with the words' eyes
+ * CHAPTER 17  MAPLE: prompts that see with the words' eyes
  *===========================================================================================================
    MaPLe (Khattak et al. 2023, arXiv 2210.03117) prompts both towers as deeply as PromptSRC, but couples them: only
    the text's vectors are free, and the image sees them through linear layers, one for each depth,
@@ -6826,7 +6838,7 @@ static const fvg_method fvg__maple = {
 };
 
 /*===========================================================================================================
- * CHAPTER 13  DAPT: foreground and background views for MaPLe
+ * CHAPTER 18  DAPT: foreground and background views for MaPLe
  *===========================================================================================================
    DAPT (Zhang et al. 2025, arXiv 2508.00395) trains MaPLe's parameters with the picture cut in two by its mask, and
    has sentences about backgrounds ("a clean origami sky.") pass the prompted text tower beside the classes.  First
@@ -6967,7 +6979,7 @@ static const fvg_method fvg__dapt = {
 };
 
 /*===========================================================================================================
- * CHAPTER 14  MMRL: representation tokens that both towers take in late
+ * CHAPTER 19  MMRL: representation tokens that both towers take in late
  *===========================================================================================================
    MMRL (Guo and Gu 2025, arXiv 2503.08497) learns K tokens in a space of their own.  From the middle of the towers
    on (the 6th of 12 blocks) they stand behind the class token and [SOT], through a linear layer for each block and
@@ -7148,7 +7160,7 @@ FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
 }
 
 /*===========================================================================================================
- * CHAPTER 15  PROTOCOL: few-shot draws, base and new halves, scores
+ * CHAPTER 20  PROTOCOL: few-shot draws, base and new halves, scores
  *===========================================================================================================
    The protocol (CoCoOp, Zhou et al. 2022, arXiv 2203.05557): K pictures a class are drawn from the WHOLE train list,
    and only then are the classes cut into a base half, ceil(n/2) of them, and a new half, renumbered from 0.  The draw
@@ -7429,7 +7441,7 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
 }
 
 /*===========================================================================================================
- * CHAPTER 16  DATA SETS: split files and folders of classes
+ * CHAPTER 21  DATA SETS: split files and folders of classes
  *===========================================================================================================
    A data set is three lists of (picture, label), train, val and test, and a name for each label.  It comes from
 
@@ -8291,29 +8303,12 @@ static fvg_status fvg__draft_parts(fvg_ctx *c, fvg__draft *d, fvg__names *classe
 #endif
 
 /*===========================================================================================================
- * CHAPTER 17  PUBLISHED SETS: the eleven of CoOp, and masks
+ * CHAPTER 22  PUBLISHED SETS: the eleven of CoOp
  *===========================================================================================================
    CoOp (Zhou et al. 2022, arXiv 2109.01134) fixed eleven data sets, their folders, templates and splits; a card says
    what each is called and where DATA holds it.  When a set's split file is missing, the split is made from what
    CoOp's data set classes make it from: class folders, or lists of pictures whose train part gives a fifth of each
-   class to val.  The shuffle is our own, so results on such a split do not compare with published ones.
-
-   A mask lies in ROOT/mask under its picture's path, or for a published set where its folders have them.
-
-   Foreground is what lies above half of full white: so the published loader reads masks, and so do
-   we wherever a mask holds black and white.  But tools write masks in other ways, which that rule
-   takes for all black or, worse, for the border alone.  So a file of few values is looked at first:
-
-     black and dark values       0/1 masks and label pictures, or colours on black, as VOC's palette:
-                                 all but black is foreground.  255 beside small labels, and
-                                 (224,224,192), are VOC's border, which is not
-     1 and 2, or 1, 2, 3         an Oxford-IIIT trimap: 1 is foreground
-     an alpha channel that cuts  a cut-out: what is opaque is foreground, whatever its colours
-     more than 32 values, JPEG   a soft mask: half of full white
-
-   What these rules cannot tell (a photograph, white beside other labels, no black) is an error, not
-   a guess, and the data set's mask_reading decides.  All this is decided file by file, so it does
-   not depend on which files are drawn, and told once for the set. */
+   class to val.  The shuffle is our own, so results on such a split do not compare with published ones. */
 
 enum {                                                                        /* indices into fvg__cards          */
   FVG__IMAGENET = 0, FVG__CALTECH101, FVG__OXFORD_PETS, FVG__STANFORD_CARS, FVG__FLOWERS102, FVG__FOOD101,
@@ -8807,6 +8802,26 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
   if (s) fvg_dataset_free(out);
   return s;
 }
+
+/*===========================================================================================================
+ * CHAPTER 23  MASKS: what of a picture is its object
+ *===========================================================================================================
+   A mask lies in ROOT/mask under its picture's path, or for a published set where its folders have them.
+
+   Foreground is what lies above half of full white: so the published loader reads masks, and so do
+   we wherever a mask holds black and white.  But tools write masks in other ways, which that rule
+   takes for all black or, worse, for the border alone.  So a file of few values is looked at first:
+
+     black and dark values       0/1 masks and label pictures, or colours on black, as VOC's palette:
+                                 all but black is foreground.  255 beside small labels, and
+                                 (224,224,192), are VOC's border, which is not
+     1 and 2, or 1, 2, 3         an Oxford-IIIT trimap: 1 is foreground
+     an alpha channel that cuts  a cut-out: what is opaque is foreground, whatever its colours
+     more than 32 values, JPEG   a soft mask: half of full white
+
+   What these rules cannot tell (a photograph, white beside other labels, no black) is an error, not
+   a guess, and the data set's mask_reading decides.  All this is decided file by file, so it does
+   not depend on which files are drawn, and told once for the set. */
 
 /* ---- where masks are ---- */
 /* Does `name` exist, or the same with another extension?  It has room for a longer one. */
@@ -9454,7 +9469,7 @@ static fvg_status fvg__survey_masks(const fvg_dataset *d, const fvg_items *items
 #endif
 
 /*===========================================================================================================
- * CHAPTER 18  VIEWS: what training sees of a picture
+ * CHAPTER 24  VIEWS: what training sees of a picture
  *===========================================================================================================
    Methods that leave the image tower alone, and FVG-PT on any of them, never need pictures, only what the tower makes
    of them (methods that prompt it see pixels in every step): for each image a view of it, f = norm(tower(x)), of its
@@ -9831,7 +9846,7 @@ FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, const fvg_datas
 }
 
 /*===========================================================================================================
- * CHAPTER 19  TRAINING: one loop, and a run kept in a file
+ * CHAPTER 25  TRAINING: one loop, and a run kept in a file
  *===========================================================================================================
    One loop serves every stage: an epoch is a new order of the pictures, batches of (as a rule) 4, the last incomplete
    batch left out, the rate of the schedule.  What a step does is the stage's own affair (the next two chapters).
@@ -9983,7 +9998,7 @@ FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, const fvg_dataset_card *
   if (!strcmp(method->name, "ProGrad")) out->batch = 4;
 }
 
-typedef struct fvg__dpc fvg__dpc;               /* chapter 21                                                      */
+typedef struct fvg__dpc fvg__dpc;               /* chapter 27                                                      */
 
 typedef struct fvg__source {                     /* pictures, and what scores them                                  */
   fvg_learner *learner;
@@ -10381,7 +10396,7 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
 }
 
 /*===========================================================================================================
- * CHAPTER 20  TUNING: from views to a tuned classifier
+ * CHAPTER 26  TUNING: from views to a tuned classifier
  *===========================================================================================================
    Stage 1 learns a method's vectors, stage 2 the gates and adapters of FVG-PT on the tuned learner.
 
@@ -10801,7 +10816,7 @@ FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, const fvg_dataset *d, 
 }
 
 /*===========================================================================================================
- * CHAPTER 21  DPC: a second prompt for the base classes
+ * CHAPTER 27  DPC: a second prompt for the base classes
  *===========================================================================================================
    What pulls prompts further toward the base classes costs new ones.  Dual-prompt collaboration (DPC, Li et al. 2025,
    arXiv 2503.13443) keeps the tuned prompts P, trains a copy P' on harder tasks, and mixes the two by what is asked:
@@ -11066,7 +11081,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
 }
 
 /*===========================================================================================================
- * CHAPTER 22  CHECKPOINTS: a tuned model in one file
+ * CHAPTER 28  CHECKPOINTS: a tuned model in one file
  *===========================================================================================================
    A checkpoint is a safetensors file: the learner's tensors under the names that the published trainers give them,
    FVG-PT's, and in the metadata everything that is needed to build both again: the trainer, the classes, the words
@@ -11377,7 +11392,7 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
 #endif
 
 /*===========================================================================================================
- * CHAPTER 23  ATTENTION MAPS: where a classifier looks
+ * CHAPTER 29  ATTENTION MAPS: where a classifier looks
  *===========================================================================================================
    Which patches speak for a class?  Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) asks the gradient of its
    score z.  Of a layer's output A [T,w], a row a token, only the rows of the P patches count:
@@ -11660,7 +11675,7 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
 }
 
 /*===========================================================================================================
- * CHAPTER 24  UNICODE: the tables of chapter 1
+ * CHAPTER 30  UNICODE: the tables of chapter 1
  *===========================================================================================================
    They come last, since nobody reads them.  A table is a list of whole numbers, packed into letters: a
    number ends with one of the 56 letters from "#" to "[" without "?", which is its last digit; letters
