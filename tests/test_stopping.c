@@ -34,7 +34,7 @@ static fvg_items items;
 
 static void make_pictures(fvg_ctx *c) {
   uint8_t rgb[3 * WORLD_SIDE * WORLD_SIDE], mask[WORLD_SIDE * WORLD_SIDE];
-  fvg_image image = {WORLD_SIDE, WORLD_SIDE, 3, NULL}, cover = {WORLD_SIDE, WORLD_SIDE, 1, NULL};
+  fvg_image image = {WORLD_SIDE, WORLD_SIDE, 3, NULL, 0}, cover = {WORLD_SIDE, WORLD_SIDE, 1, NULL, 0};
   char file[80];
   int i, ok = 1;
   mkdir("build", 0777);

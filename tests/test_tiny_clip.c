@@ -60,7 +60,7 @@ static void list_classes(void) {
 /* A picture of the class as the image tower wants it, and its foreground view when foreground is not NULL. */
 static fvg_status draw(const class_of *x, int number, float *chw, float *foreground, float *area) {
   uint8_t rgb[3 * AREA], mask[AREA];
-  fvg_image image = {WORLD_SIDE, WORLD_SIDE, 3, NULL}, cover = {WORLD_SIDE, WORLD_SIDE, 1, NULL}, view, inside;
+  fvg_image image = {WORLD_SIDE, WORLD_SIDE, 3, NULL, 0}, cover = {WORLD_SIDE, WORLD_SIDE, 1, NULL, 0}, view, inside;
   size_t i, n = pixels() / 3;
   fvg_preprocess for_mask;
   world_scene s;

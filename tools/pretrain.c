@@ -495,7 +495,7 @@ static void workers_free(pretraining *p) {
 /* Pair `number` of the endless world, its picture as the tower wants it. */
 static void draw_pair(const pretraining *p, fvg_ctx *c, long number, float *pixels, char *caption) {
   uint8_t rgb[3 * WORLD_SIDE * WORLD_SIDE];
-  fvg_image image = {WORLD_SIDE, WORLD_SIDE, 3, NULL};
+  fvg_image image = {WORLD_SIDE, WORLD_SIDE, 3, NULL, 0};
   world_scene scene;
   fvg_rng r;
   fvg_rng_seed(&r, (uint64_t)p->seed, STREAM_PICTURES + (uint64_t)number);
@@ -674,7 +674,7 @@ static fvg_status zero_shot(pretraining *p, const pair *pairs, int n, const char
   for (i = 0; !s && i < n; i++) {
     for (j = 0; j < EACH; j++) {
       uint8_t rgb[3 * WORLD_SIDE * WORLD_SIDE];
-      fvg_image image = {WORLD_SIDE, WORLD_SIDE, 3, NULL};
+      fvg_image image = {WORLD_SIDE, WORLD_SIDE, 3, NULL, 0};
       world_scene scene;
       fvg_rng r;
       fvg_rng_seed(&r, (uint64_t)(i * EACH + j), STREAM_TEST);

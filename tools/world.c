@@ -203,7 +203,7 @@ static fvg_status write_set(fvg_ctx *c, const options *o, int set) {
 static fvg_status write_sheet(fvg_ctx *c, const options *o) {
   enum { ACROSS = 16, DOWN = 10, STEP = WORLD_SIDE + 2 };
   static uint8_t pixels[ACROSS * STEP * DOWN * STEP * 3];
-  fvg_image sheet = {ACROSS * STEP, DOWN * STEP, 3, NULL};
+  fvg_image sheet = {ACROSS * STEP, DOWN * STEP, 3, NULL, 0};
   int i, y;
   for (i = 0; i < ACROSS * DOWN; i++) {
     uint8_t rgb[3 * WORLD_SIDE * WORLD_SIDE],
