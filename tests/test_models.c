@@ -66,6 +66,7 @@ static void test_forms(const features *plain) {
   encode_once(&hf, "{\"vision_config\": {\"num_attention_heads\": 2, \"layer_norm_eps\": 0.25}, "
               "\"text_config\": {\"num_attention_heads\": 1, \"layer_norm_eps\": 0.25}}", &eps);
   check(!same_images(&sharp, plain) && !same_texts(&sharp, plain), "heads and activation matter");
+  check(!same_images(&eps, plain) && !same_texts(&eps, plain), "and so does the epsilon of layer norm");
 
   check(gives(&vision, "{\"model_type\": \"clip_vision_model\", \"num_attention_heads\": 8, \"hidden_act\": \"gelu\", "
               "\"hidden_size\": 128, \"image_size\": 12}", &sharp, NULL), "an image tower saved alone");
