@@ -2449,8 +2449,9 @@ static int64_t fvg__gif_find(const fvg__picture *p, size_t at, int *transparent)
     }
     at = fvg__gif_skip(p, at + 2);
   }
-  if (!at || at >= p->n) return 0;
-  return p->bytes[at] == 0x2C ? (int64_t)at : at + 10 < p->n || p->bytes[at] == 0x3B ? -1 : 0;
+  if (at && at < p->n && p->bytes[at] == 0x3B) return -1;                      /* the file's end */
+  if (!at || at + 10 >= p->n) return 0;
+  return p->bytes[at] == 0x2C ? (int64_t)at : -1;
 }
 
 static fvg_status fvg__gif_check(fvg_ctx *c, fvg__picture *p, fvg__gif *g) {

@@ -303,6 +303,9 @@ static void test_gif(fvg_ctx *c) {
   m.bytes[25] = ';';
   m.n = 26;
   check(refused(c, m.bytes, m.n, FVG_E_FORMAT, "no picture"), "GIF: no picture");
+  make_gif(&m, 4, 2, 0, 0, 4, 2, 0, -1, "01230123");
+  m.n--;                                                            /* the file's end mark is not missed            */
+  check(refused_short(c, &m), "GIF: cut off anywhere");
 }
 
 /* ---- JPEG ---- */
