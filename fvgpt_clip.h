@@ -4896,7 +4896,7 @@ static fvg_status fvg__open_tokenizer(fvg_clip *m, const char *path) {
   s = fvg__tokenizer_open(m->ctx, &m->tokenizer, &source, m->text.vocab_size, m->text.end_token);
   fvg_source_close(&source);
   if (!s && fvg_tokenizer_vocab_size(m->tokenizer) < m->text.vocab_size)
-    fvg__log(m->ctx, 1, "note: the model has %d tokens that were added to its vocabulary of %d; %.300s does "
+    fvg__log(m->ctx, 1, "the model has %d tokens that were added to its vocabulary of %d; %.300s does "
              "not name them, so no text can hold them",
              m->text.vocab_size - fvg_tokenizer_vocab_size(m->tokenizer),
              fvg_tokenizer_vocab_size(m->tokenizer), path);

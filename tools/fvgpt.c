@@ -1038,7 +1038,7 @@ static fvg_status half_of_names(fvg_ctx *c, const options *o, fvg_learner *l, co
     list_names(name, n, match, 1, base);
     list_names(name, n, match, 0, fresh);
     *half = n_base == n ? FVG_BASE : FVG_NEW;
-    fvg__log(c, 1, "note: %d of %d names taken for base (tuned on): %s; %d for new: %s", n_base, n, base,
+    fvg__log(c, 1, "%d of %d names taken for base (tuned on): %s; %d for new: %s", n_base, n, base,
              n - n_base, fresh);
   }
   fvg__release(c, match);
