@@ -767,6 +767,7 @@ static void fvg__log_once(fvg_ctx *c, unsigned what, int level, const char *form
   va_start(args, format);
   vsnprintf(c->is_helper ? c->message : line, sizeof line, format, args);
   va_end(args);
+  fvg__printable(c->is_helper ? c->message : line);
   if (c->is_helper) c->waiting = level + 1;
   else if (c->desc.log) c->desc.log(c->desc.user, level, line);
 }
@@ -1988,11 +1989,12 @@ static void fvg__json_free(fvg_ctx *c, fvg__json *j) {
   memset(j, 0, sizeof *j);
 }
 
+/* The last of equal keys, as in Python. */
 static int fvg__json_find(const fvg__json *j, int object, const char *key) {
-  int i;
+  int i, found = -1;
   if (object < 0 || object >= j->n || j->value[object].type != FVG__JSON_OBJECT) return -1;
-  for (i = j->value[object].first; i >= 0; i = j->value[i].next) if (strcmp(j->value[i].key, key) == 0) return i;
-  return -1;
+  for (i = j->value[object].first; i >= 0; i = j->value[i].next) if (strcmp(j->value[i].key, key) == 0) found = i;
+  return found;
 }
 
 /* Heap sort: in place, n log n whatever the input, and the same order on every machine. */
@@ -2215,6 +2217,7 @@ static const char *fvg__not_weights(const uint8_t *first, size_t n, fvg_status *
     {"<!DOCTYPE", "an HTML page, not weights: download the file itself"},
     {"<!doctype", "an HTML page, not weights: download the file itself"},
     {"<html", "an HTML page, not weights: download the file itself"},
+    {"<HTML", "an HTML page, not weights: download the file itself"},
     {"<?xml", "an XML page, not weights: download the file itself"},
     {"{\"error\"", "a server's message of an error, not weights: download the file again"},
     {"{", "JSON text, not weights"},
@@ -2227,11 +2230,16 @@ static const char *fvg__not_weights(const uint8_t *first, size_t n, fvg_status *
     {"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e", "in torch.save's format of before PyTorch 1.6; "
      "save it again with a newer one: torch.save(torch.load(FILE, map_location=\"cpu\"), FILE)"},
     {"\x80\x02", "a Python pickle and no archive; save it again with torch.save"},
+    {"\x80\x03", "a Python pickle and no archive; save it again with torch.save"},
     {"\x80\x04", "a Python pickle and no archive; save it again with torch.save"},
+    {"\x80\x05", "a Python pickle and no archive; save it again with torch.save"},
     {NULL, NULL}
   };
+  size_t k;
   int i;
   *status = FVG_E_FORMAT;
+  if (n >= 3 && memcmp(first, "\xEF\xBB\xBF", 3) == 0) { first += 3; n -= 3; }     /* a byte-order mark             */
+  while (n && (*first == ' ' || (*first >= 9 && *first <= 13))) { first++; n--; }
   if (!n) return "empty";
   if (n > 8 && first[8] == '{') return NULL;                     /* safetensors that are cut off                  */
   if (first[0] == 0x80 || first[0] == 'G' || first[0] >= 0x89 || first[0] == 0x1f || first[0] == 0x28)
@@ -2240,7 +2248,9 @@ static const char *fvg__not_weights(const uint8_t *first, size_t n, fvg_status *
     size_t length = strlen(known[i].begin);
     if (n >= length && memcmp(first, known[i].begin, length) == 0) return known[i].what;
   }
-  return NULL;
+
+  for (k = 0; k < n && first[k] >= ' ' && first[k] < 127; k++) {}
+  return k == n ? "text, such as a server's answer, not weights: download the file again" : NULL;
 }
 
 /* A file whose header, of n bytes if it is safetensors, cannot be there. */
@@ -2551,8 +2561,8 @@ FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, const char *name, fvg_dtype a
   if (!e) return fvg__fail(w->c, FVG_E_FORMAT, "%s: no tensor %s", w->file, name);
   if (e->part) return fvg_weights_get(e->part, name, as, out);
   if (!e->supported || !fvg__convertible(e->shape.type, as))
-    return fvg__fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: dtype %.20s cannot be read as %s", w->file, e->name,
-                     e->dtype, fvg__dtype_name(as));
+    return fvg__fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: dtype %.20s cannot be read as %s; save it as float32",
+                     w->file, e->name, e->dtype, fvg__dtype_name(as));
   *out = e->shape;
   out->type = as;
   out->data = fvg__alloc_array(w->c, fvg_tensor_count(out), fvg_dtype_size(as));

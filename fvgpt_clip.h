@@ -1475,6 +1475,13 @@ static int fvg__count_merges(fvg__merge_file *f) {
   return n;
 }
 
+/* CLIP's merges soon make whole words, which end with </w>; GPT-2's and RoBERTa's have no such mark. */
+static int fvg__ends_words(const fvg__merge_file *f, int n) {
+  const char *at;
+  for (at = f->at; f->end - at >= 4; at++) if (!memcmp(at, "</w>", 4)) return 1;
+  return n < 64;
+}
+
 #define FVG__CLIP_MERGES 48894               /* of the published vocabulary, 49408 tokens */
 
 /* How many merges of a file with n_file belong to a model of n_row token embeddings (0: any model).  Rows
@@ -1493,6 +1500,9 @@ static fvg_status fvg__read_merges(fvg_tokenizer *k, fvg__merge_file *f, int voc
   if (vocab_size ? n_file < n : !n)
     return fvg__fail(k->ctx, FVG_E_FORMAT, "%s: holds %d merges, the model's vocabulary of %d tokens needs %d",
                      f->name, n_file, vocab_size ? vocab_size : 515, vocab_size ? vocab_size - 514 : 1);
+  if (!fvg__ends_words(f, n_file))
+    return fvg__fail(k->ctx, FVG_E_FORMAT, "%s: no merge ends a word with </w>, so this is not CLIP's vocabulary, but one "
+                     "such as GPT-2's", f->name);
   n_ids = 512 + n;
   k->n_merges = n;
   k->mask = fvg__hash_mask(n);
@@ -3740,7 +3750,8 @@ static const fvg__config_key fvg__open_clip_keys[] = {
   {"attentional_pool", ""}, {"no_ln_pre", ""}, {"final_ln_after_pool", ""}, {"no_causal_mask", ""},
   {"embed_cls", ""}, {"proj_bias", ""}, {"act_kwargs", ""}, {"input_patchnorm", ""}, {"global_average_pool", ""},
   {"block_type", ""}, {"qk_norm", ""}, {"scaled_cosine_attn", ""}, {"scale_heads", ""}, {"scale_attn_inner", ""},
-  {"scale_attn", ""}, {"scale_fc", ""}, {"proj_type", "linear"}, {"pool_type", "tok"}, {NULL, NULL}
+  {"scale_attn", ""}, {"scale_fc", ""}, {"proj_type", "linear"}, {"pool_type", "tok"},
+  {NULL, NULL}
 };
 
 /* What says in Hugging Face's form that a model is not computed as its classes CLIPTextModel and CLIPVisionModel do. */
@@ -3749,11 +3760,11 @@ static const fvg__config_key fvg__hugging_face_keys[] = {
 };
 
 /* pool_type is "tok" in an image tower and "argmax" in a text tower. */
-static fvg_status fvg__config_check_key(const fvg__config *config, const fvg__config_key *known, int i) {
+static fvg_status fvg__config_check_key(const fvg__config *config, const fvg__config_key *known, int section, int i) {
   const char *key = config->json.value[i].key, *neutral = known->neutral;
   char text[48];
+  if (!strcmp(key, "pool_type") && section == config->text && section != config->vision) neutral = "argmax";
   if (!neutral || fvg__config_is_empty(config, i) || fvg__config_is(config, i, neutral)) return FVG_OK;
-  if (!strcmp(key, "pool_type") && fvg__config_is(config, i, "argmax")) return FVG_OK;
   return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: %s %s changes what the model computes, and is not supported",
                    config->file, key, fvg__config_text(config, i, text));
 }
@@ -3771,7 +3782,7 @@ static fvg_status fvg__config_check_section(const fvg__config *config, int secti
     while (known->key && strcmp(known->key, key)) known++;
     if (!known->key && !open_clip)
       for (known = fvg__hugging_face_keys; known->key && strcmp(known->key, key); known++) {}
-    if (known->key) s = fvg__config_check_key(config, known, i);
+    if (known->key) s = fvg__config_check_key(config, known, section, i);
     else if (open_clip && !fvg__config_is_empty(config, i))
       s = fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: the setting %.60s is not known; it may change what the model "
                     "computes", config->file, key);
@@ -3890,9 +3901,11 @@ static fvg_status fvg__config_heads(const fvg__config *config, int is_text, int 
   }
 
   if (config->form == FVG__OPEN_CLIP) {
+    if (!is_text && fvg__config_find(config, section, "heads") >= 0)
+      return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: the setting heads is not known in vision_cfg, which has "
+                       "head_width", config->file);
     if (is_text) *n_head = 8;                    /* CLIPTextCfg's default; CLIPVisionCfg has head_width, 64         */
-    s = fvg__config_size(config, section, "heads", n_head);
-    if (!s) s = fvg__config_size(config, section, "head_width", &head_width);
+    s = fvg__config_size(config, section, is_text ? "heads" : "head_width", is_text ? n_head : &head_width);
   }
   if (!s && !*n_head) *n_head = w / head_width;
   return s;
@@ -3972,10 +3985,13 @@ static fvg_status fvg__config_filter(const fvg__config *config, int section, con
   return FVG_OK;
 }
 
-/* A step that the file may switch on or off, with a default. */
-static int fvg__config_flag(const fvg__config *config, int section, const char *key, int by_default) {
+/* A step that the file may switch on or off, into *on, which keeps its value where the section has no such key. */
+static fvg_status fvg__config_flag(const fvg__config *config, int section, const char *key, int *on) {
   int i = fvg__config_find(config, section, key);
-  return i >= 0 ? !fvg__config_is_empty(config, i) : by_default;
+  if (i < 0) return FVG_OK;
+  *on = config->json.value[i].number != 0;
+  if (config->json.value[i].type == FVG__JSON_BOOL || config->json.value[i].type == FVG__JSON_NUMBER) return FVG_OK;
+  return fvg__fail(config->c, FVG_E_FORMAT, "%s: %s must be true or false", config->file, key);
 }
 
 static fvg_status fvg__preprocess_fits(const fvg__config *config, const char *key, int said, int size) {
@@ -4015,6 +4031,9 @@ static fvg_status fvg__config_side(const fvg__config *config, int section, const
   if (i < 0) return fvg__config_size(config, section, key, side);
   *square = fvg__config_find(config, i, "shortest_edge") < 0;
   if (!*square) return fvg__config_size(config, i, "shortest_edge", side);
+  if (fvg__config_find(config, i, "height") < 0 || fvg__config_find(config, i, "width") < 0)
+    return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: %s must be a number, {\"shortest_edge\": N} or {\"height\": N, "
+                     "\"width\": N}", config->file, key);
 
   height = width = *side;
   s = fvg__config_size(config, i, "height", &height);
@@ -4026,15 +4045,18 @@ static fvg_status fvg__config_side(const fvg__config *config, int section, const
   return s;
 }
 
-/* ViT's processors take a number for a square and do not crop, CLIP's take it for the shorter side and do. */
-static fvg_status fvg__processor_squashes(const fvg__config *config, int section, int *squashes) {
-  int type = fvg__config_find(config, section, "image_processor_type");
+/* ViT's and SigLIP's processors take a number for a square and do not crop, CLIP's take it for the shorter side and do.
+   Each class has defaults of its own, which go into p. */
+static fvg_status fvg__processor_defaults(const fvg__config *config, int section, int *squashes, fvg_preprocess *p) {
+  int type = fvg__config_find(config, section, "image_processor_type"), is_vit, k;
   const char *name;
   char text[48];
   if (type < 0) type = fvg__config_find(config, section, "feature_extractor_type");
   name = type >= 0 ? config->json.value[type].string : "CLIPImageProcessor";
-  *squashes = !strncmp(name, "ViTImageProcessor", 17) || !strcmp(name, "ViTFeatureExtractor") ||
-              !strncmp(name, "SiglipImageProcessor", 20);
+  is_vit = !strncmp(name, "ViTImageProcessor", 17) || !strcmp(name, "ViTFeatureExtractor");
+  *squashes = is_vit || !strncmp(name, "SiglipImageProcessor", 20);
+  if (is_vit) p->filter = FVG_BILINEAR;
+  for (k = 0; *squashes && k < 3; k++) p->mean[k] = p->std[k] = 0.5f;
   if (*squashes || !strncmp(name, "CLIPImageProcessor", 18) || !strcmp(name, "CLIPFeatureExtractor")) return FVG_OK;
   return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: image_processor_type %s is not known; CLIPImageProcessor is",
                    config->file, fvg__config_text(config, type, text));
@@ -4042,9 +4064,17 @@ static fvg_status fvg__processor_squashes(const fvg__config *config, int section
 
 /* Hugging Face's preprocessor_config.json (section 0), or the image_processor of a processor_config.json. */
 static fvg_status fvg__preprocess_hugging_face(const fvg__config *config, int section, fvg_preprocess *p) {
-  int square = 0, crop_square, crop_size = p->size, side = p->size, factor, crops;
-  fvg_status s = fvg__processor_squashes(config, section, &square);
-  crops = fvg__config_flag(config, section, "do_center_crop", !square);
+  int square = 0, crop_square, crop_size = p->size, side = p->size, factor, crops, i;
+  int resizes = 1, rescales = 1, pads = 0, normalizes = 1;
+  fvg_status s = fvg__processor_defaults(config, section, &square, p);
+  const int never_crops = square;
+  crops = !square;
+  if (!s) s = fvg__config_flag(config, section, "do_center_crop", &crops);
+  if (!s) s = fvg__config_flag(config, section, "do_resize", &resizes);
+  if (!s) s = fvg__config_flag(config, section, "do_rescale", &rescales);
+  if (!s) s = fvg__config_flag(config, section, "do_pad", &pads);
+  if (!s) s = fvg__config_flag(config, section, "do_normalize", &normalizes);
+  if (never_crops) crops = 0;
   if (!s) s = fvg__config_side(config, section, "size", &side, &square);
   if (!s) s = fvg__config_side(config, section, "crop_size", &crop_size, &crop_square);
   if (!s) s = fvg__config_filter(config, section, "resample", &p->filter);
@@ -4052,17 +4082,16 @@ static fvg_status fvg__preprocess_hugging_face(const fvg__config *config, int se
   if (!s) s = fvg__config_channels(config, section, "image_std", 0.0f, p->std);
   if (s) return s;
 
-  if (!fvg__config_flag(config, section, "do_resize", 1) || fvg__config_flag(config, section, "do_pad", 0) ||
-      !fvg__config_flag(config, section, "do_rescale", 1))
+  if (!resizes || pads || !rescales)
     return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: do_resize and do_rescale must be true and do_pad false",
                      config->file);
   factor = fvg__config_find(config, section, "rescale_factor");
   if (factor >= 0 && !(fabs(config->json.value[factor].number * 255 - 1) < 1e-6))
     return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: rescale_factor %g; only 1/255 is supported", config->file,
                      config->json.value[factor].number);
-  if (!fvg__config_flag(config, section, "do_normalize", 1)) {
-    int k;
-    for (k = 0; k < 3; k++) { p->mean[k] = 0; p->std[k] = 1; }
+  for (i = 0; i < 3 && !normalizes; i++) {
+    p->mean[i] = 0;
+    p->std[i] = 1;
   }
 
   p->resize_mode = square ? FVG_RESIZE_SQUASH : FVG_RESIZE_SHORTEST;
@@ -4267,8 +4296,8 @@ static fvg_status fvg__find_wrapper(fvg__clip_loader *l, const char **prefix, si
     if (!fvg__anchor(name, &end, &openai, &custom)) continue;
 
     if (found && ((size_t)(end - name) != *n || memcmp(name, *prefix, *n) || openai != l->openai))
-      return fvg__fail(l->m->ctx, FVG_E_UNSUPPORTED, "%s: holds more than one CLIP, under \"%.*s\" and \"%.*s\"; save "
-                       "the one that you want", file, (int)*n, *prefix, (int)(end - name), name);
+      return fvg__fail(l->m->ctx, FVG_E_UNSUPPORTED, "%s: towers under two prefixes, \"%.*s\" and \"%.*s\"; save one "
+                       "CLIP in a file of its own", file, (int)*n, *prefix, (int)(end - name), name);
     found = 1;
     *prefix = name;
     *n = (size_t)(end - name);
@@ -4628,8 +4657,10 @@ static fvg_status fvg__load_vision(fvg__clip_loader *l) {
 static int fvg__config_end_token(const fvg__config *config, int section, int vocab_size) {
   int start = fvg__config_find(config, section, "bos_token_id");
   int end = fvg__config_find(config, section, "eos_token_id");
-  double first = start >= 0 ? config->json.value[start].number : 0;
-  double second = end >= 0 ? config->json.value[end].number : 0;
+  double first, second;
+  if (end >= 0 && config->json.value[end].type == FVG__JSON_ARRAY) end = config->json.value[end].first;
+  second = end >= 0 ? config->json.value[end].number : 0;
+  first = start >= 0 ? config->json.value[start].number : second - 1;
   if (!(first >= 512 && second < vocab_size) || second != first + 1 || first != floor(first)) return 0;
   return (int)second;
 }
@@ -4666,6 +4697,24 @@ static fvg_status fvg__load_text(fvg__clip_loader *l) {
   return s;
 }
 
+/* s of a file without one: what its configuration starts training from, or OpenAI's 100.  One tower alone has no use
+   for it. */
+static fvg_status fvg__default_scale(fvg__clip_loader *l) {
+  const fvg__config *config = l->config;
+  int i = fvg__config_find(config, config->model, config->form == FVG__OPEN_CLIP ? "init_logit_scale" :
+                                                                                   "logit_scale_init_value");
+  double scale = i >= 0 && config->json.value[i].type == FVG__JSON_NUMBER ? exp(config->json.value[i].number) : 100;
+  fvg_tensor one, other;
+  if (!fvg__tensor_info(l, fvg__name(l, FVG__PATCH), &one) || !fvg__tensor_info(l, fvg__name(l, FVG__TOKEN), &other))
+    return FVG_OK;
+  if (!(scale > 0 && scale < 1e6))
+    return fvg__fail(l->m->ctx, FVG_E_NUMERIC, "%s: the scale of the logits would be %g", config->file, scale);
+  l->m->logit_scale = (float)scale;
+  fvg__log(l->m->ctx, 0, "%s: no logit_scale; %.4g is taken %s", fvg_weights_file(l->weights), scale,
+           i >= 0 ? "from its configuration" : "as in OpenAI's models");
+  return FVG_OK;
+}
+
 /* d and s are shared by the towers. */
 static fvg_status fvg__load_shared(fvg__clip_loader *l) {
   static const fvg__tensor_role projection[] = {FVG__IMAGE_PROJECTION, FVG__TEXT_PROJECTION};
@@ -4686,7 +4735,7 @@ static fvg_status fvg__load_shared(fvg__clip_loader *l) {
   if (s) return s;
 
   l->m->logit_scale = 100;
-  if (!x) return FVG_OK;
+  if (!x) return fvg__default_scale(l);
   x->used = 1;
   s = fvg_weights_get(l->weights, x->in_file, FVG_F32, &scale);
   if (s) return s;
@@ -4755,16 +4804,14 @@ static fvg_status fvg__loader_begin(fvg__clip_loader *l, fvg_ctx *c, fvg_weights
   return fvg__list_tensors(l);
 }
 
-/* Both towers as `config` says, and what it says of pixels. */
+/* Both towers as `config` says. */
 static fvg_status fvg__loader_run(fvg__clip_loader *l, const fvg__config *config) {
   fvg_status s;
   l->config = config;
   s = fvg__load_shared(l);
   if (!s) s = fvg__load_vision(l);
   if (!s) s = fvg__load_text(l);
-  if (!s) s = fvg__check_leftovers(l);
-  if (!s && l->m->has_vision && config->preprocess >= 0) s = fvg__preprocess_open_clip(config, &l->m->preprocess);
-  return s;
+  return s ? s : fvg__check_leftovers(l);
 }
 
 /* The model if all went well, which s says. */
@@ -4791,6 +4838,7 @@ FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weight
   if (s) { fvg__config_free(&config); return s; }
   s = fvg__loader_begin(&l, c, weights, keep_as);
   if (!s) s = fvg__loader_run(&l, &config);
+  if (!s && l.m->has_vision && config.preprocess >= 0) s = fvg__preprocess_open_clip(&config, &l.m->preprocess);
   fvg__config_free(&config);
   return fvg__loader_end(&l, s, out);
 }
@@ -4806,6 +4854,10 @@ FVG_DEF fvg_status fvg_clip_set_preprocess(fvg_clip *m, const char *json, const 
   config.c = m->ctx;
   snprintf(config.file, sizeof config.file, "%.400s", name ? name : "preprocessor_config.json");
   s = fvg__json_parse(m->ctx, &config.json, json, strlen(json), config.file);
+  if (!s && config.json.value[0].type != FVG__JSON_OBJECT)
+    s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: not an object with settings", config.file);
+  if (!s && fvg__config_find(&config, 0, "error") >= 0)
+    s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: a server's message of an error; download the file again", config.file);
   if (!s) {
     int processor = fvg__config_section(&config, 0, "image_processor");
     config.preprocess = fvg__config_section(&config, 0, "preprocess_cfg");
@@ -5042,6 +5094,7 @@ typedef struct fvg__clip_files {
 
 /* Which file holds the weights, and the configurations beside it. */
 static fvg_status fvg__find_files(fvg_ctx *c, fvg__clip_files *x, const char *path) {
+  char adapter[FVG__PATH_BYTES + 64];
   size_t n = strlen(path), slash;
   int single;
   fvg_status s;
@@ -5058,6 +5111,10 @@ static fvg_status fvg__find_files(fvg_ctx *c, fvg__clip_files *x, const char *pa
 
   s = fvg__read_config(c, x->folder, "config.json", &x->config);
   if (!s) s = fvg__read_config(c, x->folder, "open_clip_config.json", &x->open_clip);
+  snprintf(adapter, sizeof adapter, "%s/adapter_config.json", x->folder);
+  if (!s && fvg__file_exists(adapter))
+    fvg__log(c, 0, "%s: an adapter (peft) lies beside the model and is not applied; merge it into the weights first",
+             adapter);
   if (!s && !single && !fvg__find_weights(x->folder, x->config.form == FVG__TIMM, x->file, &x->sharded))
     s = fvg__fail(c, FVG_E_IO, "%s: no model.safetensors or pytorch_model.bin there; give a folder that holds one, or a "
                   "file of weights (.safetensors, .pt, .bin, .ckpt, ...)", path);
@@ -5072,17 +5129,35 @@ static const fvg__config *fvg__choose_config(const fvg__clip_files *x, int opena
   return x->open_clip.form != FVG__NO_CONFIG ? &x->open_clip : &x->config;
 }
 
-/* What Hugging Face's files say of pixels, where open_clip's configuration was not the one in use. */
-static fvg_status fvg__find_preprocess(fvg_clip *m, const char *folder, const fvg__config *config) {
+/* What Hugging Face's files say of pixels; *found: there is one of them. */
+static fvg_status fvg__hugging_face_pixels(fvg_clip *m, const char *folder, int *found) {
   static const char *const name[] = {"preprocessor_config.json", "processor_config.json"};
   char path[FVG__PATH_BYTES + 64];
   uint8_t *text = NULL;
   fvg_status s = FVG_OK;
   int i;
-  if (!m->has_vision || config->form == FVG__OPEN_CLIP) return FVG_OK;
   for (i = 0; !s && !text && i < 2; i++) s = fvg__read_text(m->ctx, folder, name[i], &text, path);
+  *found = text != NULL;
   if (!s && text) s = fvg_clip_set_preprocess(m, (const char *)text, path);
   fvg_bytes_free(m->ctx, text);
+  return s;
+}
+
+/* The same of open_clip's. */
+static fvg_status fvg__open_clip_pixels(fvg_clip *m, const fvg__clip_files *x, int *found) {
+  const fvg__config *config = x->open_clip.preprocess >= 0 ? &x->open_clip : &x->config;
+  *found = config->form == FVG__OPEN_CLIP && config->preprocess >= 0;
+  return *found ? fvg__preprocess_open_clip(config, &m->preprocess) : FVG_OK;
+}
+
+/* The description of pixels by the publisher of the tensors' names, else the other's, else CLIP's own way. */
+static fvg_status fvg__find_preprocess(fvg_clip *m, const fvg__clip_files *x, int openai) {
+  int found = 0;
+  fvg_status s = FVG_OK;
+  if (!m->has_vision) return FVG_OK;
+  if (openai) s = fvg__open_clip_pixels(m, x, &found);
+  if (!s && !found) s = fvg__hugging_face_pixels(m, x->folder, &found);
+  if (!s && !found && !openai) s = fvg__open_clip_pixels(m, x, &found);
   return s;
 }
 
@@ -5103,10 +5178,10 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, c
   if (!s) {
     config = fvg__choose_config(&x, l.openai);
     if ((config->form == FVG__NO_CONFIG || config->form == FVG__TIMM) && !fvg__find_tensor(&l, "input_resolution"))
-      fvg__log(c, 1, "%s: no configuration beside it; heads of 64 columns and quick_gelu are taken, as in OpenAI's "
-               "models", x.file);
+      fvg__log(c, 1, "%s: no configuration beside it that speaks of a CLIP; heads of 64 columns and quick_gelu are "
+               "taken, as in OpenAI's models", x.file);
     s = fvg__loader_run(&l, config);
-    if (!s) s = fvg__find_preprocess(l.m, x.folder, config);
+    if (!s) s = fvg__find_preprocess(l.m, &x, l.openai);
     if (!s) s = fvg__find_tokenizer(l.m, x.folder, merges);
   }
   fvg__config_free(&x.config);
@@ -9280,7 +9355,7 @@ static fvg_status fvg__check_head(fvg_ctx *c, const char *path) {
   fvg_source_close(&source);
   if (s) return s;
   kind = fvg__image_kind_called(fvg__image_name_of_bytes(head, sizeof head));
-  if (kind && (kind->code == FVG__PNM || (kind->code && has_stb))) return FVG_OK;
+  if (kind && (kind->code == FVG__PNM || (has_stb ? kind->code : 0))) return FVG_OK;
   s = fvg_image_load(c, &image, path, 3);
   fvg_image_free(c, &image);
   return s;

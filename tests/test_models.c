@@ -107,8 +107,9 @@ static void test_unknown_settings(void) {
     {"\"act_kwargs\": {\"approximate\": \"tanh\"}", "act_kwargs"}, {"\"no_ln_pre\": true", "no_ln_pre"},
     {"\"hf_tokenizer_name\": \"bert-base-uncased\"", "hf_tokenizer_name"}, {"\"proj_bias\": true", "proj_bias"},
     {"\"timm_model_name\": \"vit_base\"", "timm_model_name"}, {"\"proj_type\": \"none\"", "proj_type"},
-    {"\"embed_cls\": true", "embed_cls"}, {"\"a_new_setting\": 3", "a_new_setting"},
-    {"\"layers\": [3, 4, 6, 3]", "ResNet"}, {"\"image_size\": [12, 24]", "squares"}, {"\"layers\": 9", "says 9"}
+    {"\"embed_cls\": true", "embed_cls"}, {"\"pool_type\": \"tok\"", "pool_type"}, {"\"a_new_setting\": 3", "a_new_setting"},
+    {"\"layers\": [3, 4, 6, 3]", "ResNet"}, {"\"image_size\": [12, 24]", "squares"}, {"\"heads\": 2", "head_width"},
+    {"\"layers\": 9", "says 9"}
   };
   static const char *const hugging_face[][2] = {
     {"\"model_type\": \"siglip\"", "siglip"}, {"\"model_type\": \"chinese_clip\"", "chinese_clip"},
@@ -120,7 +121,7 @@ static void test_unknown_settings(void) {
   size_t i;
   int vision;
   for (i = 0; i < sizeof open_clip / sizeof *open_clip; i++) {
-    vision = i >= 16;
+    vision = i >= 17;
     snprintf(json, sizeof json, "{\"embed_dim\": 40, \"vision_cfg\": {%s}, \"text_cfg\": {%s}}",
              vision ? open_clip[i][0] : "", vision ? "\"heads\": 1" : open_clip[i][0]);
     refused(&openai, json, strstr(open_clip[i][0], "\"layers\": 9") ? FVG_E_SHAPE :
@@ -201,7 +202,20 @@ static void test_wrappers(const features *plain) {
       rename_tensor(&x, x.n, "ema.vision_model.embeddings.patch_embedding.weight");
       x.n++;
     }
-  refused(&x, NULL, FVG_E_UNSUPPORTED, "more than one CLIP", "\"ema.\"");
+  refused(&x, NULL, FVG_E_UNSUPPORTED, "under two prefixes", "\"ema.\"");
+
+  x = hf;                                        /* no logit_scale */
+  for (k = 0; k < x.n && strcmp(x.name[k], "logit_scale"); k++) {}
+  rename_tensor(&x, k, "classifier.weight");
+  {
+    fvg_clip *m = must_load(&x, "{\"logit_scale_init_value\": 2, \"vision_config\": {" VISION_HEADS "}, "
+                            "\"text_config\": {" TEXT_HEADS "}}", FVG_F32);
+    check(fabs((double)m->logit_scale - exp(2.0)) < 1e-5, "the scale that the configuration starts from");
+    fvg_clip_free(m);
+    m = must_load(&x, plain_config, FVG_F32);
+    check(fabs((double)m->logit_scale - 100) < 1e-5, "or 100");
+    fvg_clip_free(m);
+  }
 }
 
 static void test_leftovers(const features *plain) {
@@ -302,7 +316,8 @@ static void test_not_models(void) {
     {"weights.h5", "\211HDF\r\n\032\n\001\001\001\001\001\001\001\001\001\001", "HDF5"},
     {"packed.pt", "\037\213\010\010\001\001\001\001\001\001\001\001\001\001\001\001\001", "gzip"},
     {"pickle.pth", "\200\004\225\001\001\001\001\001\001\001\001\001\001\001\001\001\001\001", "pickle"},
-    {"empty.safetensors", "", "empty"}, {"short.pt", "abc", "header"}
+    {"empty.safetensors", "", "empty"}, {"short.pt", "abc", "text"}, {"absent.bin", "Entry not found", "download"},
+    {"blank.bin", "\n \n<HTML><body>", "HTML"}, {"five.pkl", "\200\005\225\001\001\001\001\001\001", "pickle"}
   };
   char path[200];
   size_t i;
@@ -318,6 +333,23 @@ static void test_not_models(void) {
   does_not_open("pointer", "config.json", "Git LFS");
   does_not_open("nowhere", "nowhere", "folder");
   check(fvg_clip_open(c, &(fvg_clip *){NULL}, NULL, NULL, FVG_F32) == FVG_E_ARG, "no path at all");
+}
+
+/* GPT-2's list of merges has no mark for the end of a word. */
+static void test_other_vocabulary(void) {
+  char list[2000] = "#version: 0.2\n";
+  size_t n = strlen(list), used = fvg_mem_used(c);
+  fvg_tokenizer *k = NULL;
+  fvg_source source;
+  int i;
+  for (i = 0; i < 90; i++) n += (size_t)snprintf(list + n, sizeof list - n, "%c %c\n", 'a' + i / 26, 'a' + i % 26);
+  source = fvg_source_memory(list, n, "vocab.bpe");
+  check(fvg_tokenizer_open(c, &k, &source, 0) == FVG_E_FORMAT && !k && one_line("vocab.bpe", "GPT-2") &&
+        fvg_mem_used(c) == used, "a vocabulary that is not CLIP's");
+  snprintf(list + n, sizeof list - n, "ab c</w>\n");
+  source = fvg_source_memory(list, strlen(list), "vocab.bpe");
+  check(!fvg_tokenizer_open(c, &k, &source, 0), "and one that ends a word");
+  fvg_tokenizer_free(k);
 }
 
 static void test_folders(const features *plain) {
@@ -407,6 +439,10 @@ static void test_preprocess(void) {
     {"{\"preprocess_cfg\": {\"interpolation\": \"lanczos\"}}", "lanczos", FVG_E_UNSUPPORTED},
     {"{\"preprocess_cfg\": ", "JSON", FVG_E_FORMAT}
   };
+  static const char *const malformed[] = {
+    "{\"size\": {\"longest_edge\": 12}}", "{\"size\": {}}", "[1, 2]", "{\"error\": \"Entry not found\"}",
+    "{\"do_normalize\": \"false\"}"
+  };
   static const char half_mean[] = "\"image_mean\": [0.5, 0.25, 0.125], \"image_std\": [0.5, 1, 2]";
   char json[300];
   fvg_clip *m = must_load(&hf, NULL, FVG_F32);
@@ -418,12 +454,20 @@ static void test_preprocess(void) {
     check(fvg_clip_set_preprocess(m, bad[i].json, "preprocessor_config.json") == bad[i].status &&
           one_line("preprocessor_config.json", bad[i].says) && !memcmp(p, &before, sizeof before), bad[i].json);
 
+  for (i = 0; i < sizeof malformed / sizeof *malformed; i++)
+    check(fvg_clip_set_preprocess(m, malformed[i], "preprocessor_config.json") &&
+          one_line("preprocessor_config.json", "") && !memcmp(p, &before, sizeof before), malformed[i]);
+
   snprintf(json, sizeof json, "{%s, \"size\": {\"shortest_edge\": 16}, \"crop_size\": {\"height\": 12, \"width\": 12}, "
            "\"resample\": 2, \"feature_extractor_type\": \"CLIPFeatureExtractor\"}", half_mean);
   check(!fvg_clip_set_preprocess(m, json, NULL) && p->resize == 16 && p->size == 12 && p->filter == FVG_BILINEAR &&
         p->resize_mode == FVG_RESIZE_SHORTEST && is(0.25, p->mean[1]) && is(2, p->std[2]), "Hugging Face's");
   check(!fvg_clip_set_preprocess(m, "{\"size\": 12, \"image_processor_type\": \"ViTImageProcessor\"}", NULL) &&
-        p->resize_mode == FVG_RESIZE_SQUASH && p->resize == 12 && is(0.48145466, p->mean[0]), "a ViT's: a square");
+        p->resize_mode == FVG_RESIZE_SQUASH && p->resize == 12 && p->filter == FVG_BILINEAR && is(0.5, p->mean[0]) &&
+        is(0.5, p->std[2]), "a ViT's: a square, with defaults of its own");
+  check(!fvg_clip_set_preprocess(m, "{\"size\": {\"height\": 12, \"width\": 12}, \"do_center_crop\": true, "
+        "\"image_processor_type\": \"SiglipImageProcessor\"}", NULL) && p->filter == FVG_BICUBIC && is(0.5, p->mean[1]),
+        "SigLIP's");
   check(!fvg_clip_set_preprocess(m, "{\"image_processor\": {\"size\": {\"height\": 20, \"width\": 20}, \"crop_size\": 12, "
         "\"do_center_crop\": true, \"do_normalize\": false}}", NULL) && p->resize_mode == FVG_RESIZE_SQUASH &&
         p->resize == 20 && p->size == 12 && is(0, p->mean[0]) && is(1, p->std[0]), "a processor_config.json");
@@ -452,6 +496,15 @@ static void test_preprocess_files(void) {
   fvg_clip_free(m);
   check(!fvg_clip_open(c, &m, "build/test-models/pixels/open_clip_model.safetensors", NULL, FVG_F32) &&
         is(0.1, m->preprocess.mean[0]), "preprocess_cfg beside open_clip's");
+  fvg_clip_free(m);
+  remove("build/test-models/pixels/preprocessor_config.json");
+  check(!fvg_clip_open(c, &m, "build/test-models/pixels", NULL, FVG_F32) && is(0.1, m->preprocess.mean[0]),
+        "open_clip's preprocess_cfg where Hugging Face's file is not there");
+  fvg_clip_free(m);
+  write_text("pixels", "preprocessor_config.json", "{\"image_mean\": [0.4, 0.5, 0.6]}");
+  write_text("pixels", "open_clip_config.json", "{\"model_cfg\": {\"text_cfg\": {\"heads\": 1}}}");
+  check(!fvg_clip_open(c, &m, "build/test-models/pixels/open_clip_model.safetensors", NULL, FVG_F32) &&
+        is(0.4, m->preprocess.mean[0]), "and the other way round");
   fvg_clip_free(m);
   write_text("pixels", "preprocessor_config.json", "{\"resample\": 5}");
   does_not_open("pixels", "preprocessor_config.json", "resample 5");
@@ -499,6 +552,7 @@ int main(void) {
   test_wrappers(&plain);
   test_leftovers(&plain);
   test_not_models();
+  test_other_vocabulary();
   test_folders(&plain);
   test_preprocess();
   test_preprocess_files();
