@@ -2248,7 +2248,8 @@ static int fvg__exif_orientation(const uint8_t *p, size_t n) {
    the same bytes as the chunks' CRC. */
 typedef struct fvg__png {
   double raw;                              /* bytes that the rows have at least */
-  size_t n_data, palette, n_palette;       /* bytes in IDAT; where the palette is, its colours */
+  size_t n_data, data_end;                 /* bytes in IDAT; where the last of these chunks ends */
+  size_t palette, n_palette;               /* where the palette is, its colours */
   int colour, depth;                       /* 0 grey, 2 RGB, 3 palette, 4 grey alpha, 6 RGB alpha */
 } fvg__png;
 
@@ -2291,6 +2292,10 @@ static fvg_status fvg__png_chunk(fvg_ctx *c, fvg__picture *p, fvg__png *g, const
                      ": Apple's own form of PNG; convert it to PNG");
   if (at == 8) return fvg__png_header(c, p, g);
   if (!strcmp(type, "IDAT")) {
+    if (g->n_data && at != g->data_end)
+      return fvg__fail(c, FVG_E_FORMAT, "%s: PNG whose pixels are interrupted by another chunk before byte %.0f: the "
+                       "file is damaged", p->name, (double)at);
+    g->data_end = at + n + 12;
     g->n_data += n;
   } else if (!strcmp(type, "PLTE")) {
     g->palette = at + 8;
@@ -9100,14 +9105,19 @@ static void fvg__take_alpha(fvg_image *m) {      /* becomes the only channel */
    is about. */
 static const char *fvg__choose_reading(fvg_image *m, fvg_mask_reading told, int lossy,
                                        fvg__mask_facts *x) {
+  const int looks = told == FVG_MASK_AUTO || told == FVG_MASK_INVERTED;        /* inverted: of what the values say */
   const char *why = NULL;
   x->reading = told;
   if (told == FVG_MASK_ALPHA) x->alpha = m->channels % 2 == 0;
-  else if (told == FVG_MASK_AUTO) x->alpha = fvg__alpha_is_mask(m, &why);
+  else if (looks) x->alpha = fvg__alpha_is_mask(m, &why);
   if (told == FVG_MASK_ALPHA && !x->alpha) return "it has no alpha channel";
   if (x->alpha) fvg__take_alpha(m);
-  if (told == FVG_MASK_ALPHA || (told == FVG_MASK_AUTO && !why))
+  if (told == FVG_MASK_ALPHA || (looks && !why))
     x->reading = fvg__meaning_of(m, lossy, &why);
+  if (told == FVG_MASK_INVERTED && why) {
+    x->reading = FVG_MASK_GREY;                  /* as grey, since it was asked for                               */
+    why = NULL;
+  }
   return why;
 }
 
@@ -9129,14 +9139,20 @@ static void fvg__pick_labels(fvg_image *m, fvg_mask_reading reading) {
   m->channels = 1;
 }
 
-/* To 0 and 255 in one channel, by a reading that has been chosen. */
+static int fvg__is_black(const fvg_image *m) {
+  size_t i, n = (size_t)m->width * (size_t)m->height;
+  for (i = 0; i < n && fvg__colour_at(m, i) == FVG__BLACK; i++) {}
+  return i == n;
+}
+
+/* To 0 and 255 in one channel, by a reading that has been chosen, and then perhaps the other way round. */
 static fvg_status fvg__apply_reading(fvg_ctx *c, fvg_image *m, fvg_mask_reading reading,
-                                     float threshold) {
+                                     float threshold, int inverted) {
   size_t i, n = (size_t)m->width * (size_t)m->height;
   fvg_status s = FVG_OK;
   if (reading == FVG_MASK_LABELS || reading == FVG_MASK_TRIMAP) fvg__pick_labels(m, reading);
   else s = fvg_image_binarise(c, m, threshold);
-  for (i = 0; !s && reading == FVG_MASK_INVERTED && i < n; i++)
+  for (i = 0; !s && inverted && i < n; i++)
     m->pixels[i] = (uint8_t)(255 - m->pixels[i]);
   return s;
 }
@@ -9164,20 +9180,22 @@ static fvg_status fvg__check_sides(fvg_ctx *c, const fvg_image *m, const char *p
   return fvg__fail(
       c, FVG_E_FORMAT,
       "%.300s: the mask has %d x %d pixels, its picture %d x %d: the sides are swapped; "
-      "one of the two was turned (EXIF)",
+      "one of the two was turned (EXIF); turn it back, or try --exif-rotate",
       path, m->width, m->height, width, height);
 }
 
 /* ---- pictures and masks ---- */
-/* All channels of the file, and whether it is JPEG, whose values are not exact. */
-static fvg_status fvg__load_channels(fvg_ctx *c, fvg_image *m, const char *path, int *lossy) {
-  uint8_t head[3] = {0, 0, 0};
+/* All channels of the file; whether it is JPEG, whose values are not exact, or PNG of 16 bits, of which the decoder keeps
+   the high byte. */
+static fvg_status fvg__load_channels(fvg_ctx *c, fvg_image *m, const char *path, int *lossy, int *is_16_bit) {
+  uint8_t head[26] = {0};
   fvg_source source;
   fvg_status s = fvg_source_file(c, &source, path);
   memset(m, 0, sizeof *m);
   if (s) return s;
   if (source.size >= sizeof head) s = fvg__source_read(c, &source, head, 0, sizeof head);
   *lossy = head[0] == 0xFF && head[1] == 0xD8 && head[2] == 0xFF;
+  *is_16_bit = head[0] == 0x89 && head[1] == 'P' && head[24] == 16;
   if (!s) s = fvg_image_decode(c, m, &source, 0);
   fvg_source_close(&source);
   return s;
@@ -9204,8 +9222,8 @@ static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const ch
   const int width = image->width, height = image->height;
   fvg_image resized;
   const char *why;
-  int lossy = 0;
-  fvg_status s = fvg__load_channels(d->ctx, mask, path, &lossy);
+  int lossy = 0, is_16_bit = 0;
+  fvg_status s = fvg__load_channels(d->ctx, mask, path, &lossy, &is_16_bit);
   memset(facts, 0, sizeof *facts);
   if (!s) s = fvg__mask_upright(d->ctx, mask, stored, image);
   if (!s) s = fvg__check_sides(d->ctx, mask, path, width, height, facts);
@@ -9214,7 +9232,10 @@ static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const ch
                   "%.300s: cannot tell what in this mask is foreground: %s; choose with --masks "
                   "grey, inverted, labels, trimap or alpha (mask_reading)",
                   path, why);
-  if (!s) s = fvg__apply_reading(d->ctx, mask, facts->reading, threshold);
+  if (!s && is_16_bit && (facts->reading == FVG_MASK_LABELS || facts->reading == FVG_MASK_TRIMAP || fvg__is_black(mask)))
+    s = fvg__fail(d->ctx, FVG_E_UNSUPPORTED, "%.300s: a mask of 16 bits that is not black and white: of labels only the "
+                  "high byte would be read; save it with 8 bits", path);
+  if (!s) s = fvg__apply_reading(d->ctx, mask, facts->reading, threshold, d->mask_reading == FVG_MASK_INVERTED);
   if (s) return s;
   fvg__measure_mask(mask, facts);
   if (mask->width == width && mask->height == height) return FVG_OK;

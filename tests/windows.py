@@ -2,7 +2,7 @@
 """windows.py BUILD: BUILD/windows/fvgpt.exe under wine does what BUILD/fvgpt does here: the same text, pictures and table,
 byte for byte, and the same numbers but for the last bits, since exp, log and cos are the C library's.
 """
-import json, os, shutil, struct, subprocess, sys, time
+import json, os, shutil, struct, subprocess, sys, tempfile, time
 
 build = sys.argv[1]
 work = os.path.join(build, "windows", "work")
@@ -18,8 +18,15 @@ def check(what, right, message=""):
     if not right: print(f"FAILED {what}: {message}")
 
 
-def run(program, *arguments, **more):
-    return subprocess.run([*program, *arguments], capture_output=True, timeout=600, **more)
+def run(program, *arguments, input=b""):
+    """As subprocess.run with capture_output, but through files: what wine starts beside a program would hold pipes open."""
+    with tempfile.TemporaryFile() as i, tempfile.TemporaryFile() as o, tempfile.TemporaryFile() as e:
+        i.write(input)
+        i.seek(0)
+        status = subprocess.run([*program, *arguments], stdin=i, stdout=o, stderr=e, timeout=600).returncode
+        o.seek(0)
+        e.seek(0)
+        return subprocess.CompletedProcess(arguments, status, o.read(), e.read())
 
 
 def both(what, *arguments, **more):

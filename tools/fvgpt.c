@@ -979,7 +979,13 @@ static fvg_status open_checkpoint(fvg_clip *m, const options *o, const fvg_datas
   fvg_learner_desc desc;
   fvg_status s;
   int i;
-  if (!o->trainer) return open_tuned(m, o->checkpoint, l, f, settings);
+  if (!o->trainer) {
+    s = open_tuned(m, o->checkpoint, l, f, settings);
+    if (!s && !o->exif_rotate && fvg_weights_metadata(*settings, "exif_rotate"))
+      fvg__log(m->ctx, 0, "%s was tuned with --exif-rotate; without it turned pictures are seen otherwise than in training",
+               o->checkpoint);
+    return s;
+  }
   method = fvg_method_named(o->trainer);
   if (!method)
     return fvg__fail(m->ctx, FVG_E_ARG, "--trainer %s: with --checkpoint FILE the name of a method is expected",
@@ -1262,6 +1268,25 @@ static fvg_status attend_classifier(fvg_clip *m, const options *o, char *text, f
   return s;
 }
 
+/* No map may be written over a picture that is still to be read. */
+static fvg_status keep_inputs(fvg_ctx *c, const picture_list *pictures, const char *out, const char (*name)[NAME_BYTES]) {
+  static const char *const kind[] = {"gradcam", "attention"};
+  const size_t n = strlen(out);
+  char path[1400];
+  int i, k, part;
+  for (i = 0; i < pictures->n; i++) {
+    if (strncmp(pictures->file[i], out, n)) continue;               /* elsewhere                                    */
+    for (k = 0; k < pictures->n; k++)
+      for (part = 0; part < 2; part++) {
+        snprintf(path, sizeof path, "%s/%s_%s.png", out, name[k], kind[part]);
+        if (!strcmp(path, pictures->file[i]))
+          return fvg__fail(c, FVG_E_ARG, "%s is a picture and would be the map of %s; choose another --out", path,
+                           pictures->file[k]);
+      }
+  }
+  return FVG_OK;
+}
+
 static fvg_status attend(fvg_ctx *c, const options *o) {
   fvg_clip *m = NULL;
   fvg_learner *l = NULL;
@@ -1288,8 +1313,9 @@ static fvg_status attend(fvg_ctx *c, const options *o) {
     s = text && name ? attend_classifier(m, o, text, l, f, settings, &k, &label) : FVG_E_NOMEM;
   }
   if (!s) s = make_folders(c, o->out);
+  for (i = 0; !s && i < pictures.n; i++) name_of(pictures.file[i], (const char (*)[NAME_BYTES])name, i, name[i]);
+  if (!s) s = keep_inputs(c, &pictures, o->out, (const char (*)[NAME_BYTES])name);
   for (i = 0; !s && i < pictures.n; i++) {
-    name_of(pictures.file[i], (const char (*)[NAME_BYTES])name, i, name[i]);
     s = attend_file(m, l, k, label, &pictures, i, o->out, name[i]);
   }
   if (!s) s = end_with_bad(c, &pictures);

@@ -205,6 +205,19 @@ static fvg_status check_outputs(const tuning *t, findings *f) {
   return s;
 }
 
+/* Classes that --skip-bad leaves without a picture to test are named: their accuracy would be missing in silence. */
+static void tell_untested(fvg_ctx *c, const fvg_dataset *d) {
+  int label, i, n = 0, first = 0;
+  for (label = 0; label < d->n_class; label++) {
+    for (i = 0; i < d->test.n && d->test.item[i].label != label; i++) {}
+    if (i < d->test.n) continue;
+    if (!n++) first = label;
+  }
+  if (n)
+    fvg__log(c, 0, "%.200s: %d of %d classes have no test picture left, such as \"%.60s\"; accuracy is that of the others",
+             d->root, n, d->n_class, d->class_name[first]);
+}
+
 /* Everything cheap, all of it even when some is wrong: a run takes hours, and its files are
    mended in one go. */
 static fvg_status check_run(tuning *t) {
@@ -222,6 +235,7 @@ static fvg_status check_run(tuning *t) {
       s = found(c, &f,
                 fvg_dataset_check(&t->set[i], FVG_CHECK_VAL | FVG_CHECK_TEST, t->o->skip_bad));
     if (!s && !files) s = check_draws(t, i, &f);
+    if (!s && t->o->skip_bad) tell_untested(c, &t->set[i]);
   }
   for (i = 0; !s && i < t->n_target; i++)
     s = found(c, &f, fvg_dataset_check(&t->target[i], FVG_CHECK_TEST, t->o->skip_bad));

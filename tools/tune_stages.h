@@ -81,8 +81,61 @@ static fvg_status print_settings(tuning *t) {
   return FVG_OK;
 }
 
+/* Whatever has a part in the image and text features: norms, biases, positions, heads and activation.  (The matrices
+   lie in panels, in another order on other CPUs; who tunes them tunes these as well.) */
+static uint64_t mark_tensor(uint64_t h, const fvg_tensor *x) {
+  return x->type == FVG_F32 && x->n_dim ? mark_bytes(h, x->data, fvg_tensor_count(x) * sizeof(float)) : h;
+}
+
+static uint64_t mark_tower(uint64_t h, const fvg_transformer *t) {
+  const int shape[3] = {t->n_layer, t->n_head, (int)t->activation};
+  int i;
+  h = mark_bytes(h, shape, sizeof shape);
+  h = mark_bytes(h, &t->eps, sizeof t->eps);
+  for (i = 0; i < t->n_layer; i++) {
+    const fvg_tensor *x = &t->block[i].ln_1_weight, *end = &t->block[i].proj_bias + 1;
+    for (; x < end; x++) if (x->n_dim == 1) h = mark_tensor(h, x);
+  }
+  return h;
+}
+
+static void set_towers(fvg__settings *x, const fvg_clip *m) {
+  const fvg_tensor *first = &m->vision.class_embedding, *end = &m->vision.ln_post_bias + 1;
+  uint64_t h = mark_tower(mark_start, &m->vision.transformer);
+  for (; first < end; first++) h = mark_tensor(h, first);
+  h = mark_tower(h, &m->text.transformer);
+  h = mark_tensor(h, &m->text.position_embedding);
+  h = mark_tensor(h, &m->text.ln_final_weight);
+  set_mark(x, "towers", mark_tensor(h, &m->text.ln_final_bias));
+}
+
+/* The masks' files, byte by byte, and how they are to be read.  A file that cannot be read is told of elsewhere. */
+static void set_masks(fvg__settings *x, const fvg_dataset *d, const fvg_items *items) {
+  uint64_t h = mark_bytes(mark_start, &d->mask_reading, sizeof d->mask_reading);
+  int i;
+  for (i = 0; i < items->n; i++) {
+    fvg_source source;
+    uint8_t *bytes = NULL;
+    size_t n = 0;
+    char *path = NULL;
+    if (!fvg__find_mask(d, &path, items->item[i].path) && path && !fvg_source_file(d->ctx, &source, path)) {
+      if (!fvg_source_read_all(d->ctx, &source, &bytes, &n)) h = mark_bytes(h, bytes, n);
+      fvg_bytes_free(d->ctx, bytes);
+      fvg_source_close(&source);
+    }
+    h = mark_bytes(h, &n, sizeof n);
+    fvg__release(d->ctx, path);
+  }
+  set_mark(x, "masks", h);
+}
+
+static int needs_masks(const table_row *r);
+
 /* Files of before have no setting of this name: what they were made with. */
 static const char *value_before(const char *key) { return !strcmp(key, "warmup") ? "1" : NULL; }
+
+/* Marks that older files lack altogether, which then say nothing. */
+static int is_newer_mark(const char *key) { return !strcmp(key, "towers") || !strcmp(key, "masks"); }
 
 static void describe(const tuning *t, const table_row *r, int seed, const fvg_items *items, fvg__settings *x) {
   const options *o = t->o;
@@ -105,6 +158,8 @@ static void describe(const tuning *t, const table_row *r, int seed, const fvg_it
   fvg__set(x, "augment", o->augment);
   fvg__set(x, "ctx_init", o->ctx_init ? o->ctx_init : "");
   if (o->exif_rotate) fvg__set(x, "exif_rotate", "on");                /* unset in older checkpoints too */
+  set_towers(x, t->m);
+  if (needs_masks(r)) set_masks(x, &t->d, items);
   if (r->backbone < 0) return;
   if (r->dpc) {
     fvg__set_number(x, "dpc_weight", o->dpc_weight);
@@ -149,6 +204,17 @@ static fvg_status other_settings(fvg_ctx *c, const char *path, const char *what)
   return fvg__fail(c, FVG_E_ARG, "%s was tuned %s; choose another --out or remove it", path, what);
 }
 
+/* What another value of a mark means, whose digits would tell nobody anything; NULL: it is no mark. */
+static const char *of_mark(const char *key) {
+  static const char *const mark[][2] = {
+    {"model", "on another model"}, {"towers", "on another model"}, {"images", "on other pictures"},
+    {"masks", "with other masks or another --masks"}
+  };
+  size_t i;
+  for (i = 0; i < sizeof mark / sizeof *mark; i++) if (!strcmp(mark[i][0], key)) return mark[i][1];
+  return NULL;
+}
+
 /* Is the learner in the checkpoint the one we would tune? */
 static fvg_status check_same(fvg_ctx *c, const char *path, const fvg_learner *have, const fvg_learner *want) {
   int i;
@@ -184,8 +250,11 @@ static fvg_status reuse(tuning *t, const char *path, const fvg__settings *x, fvg
   s = check_same(c, path, *l, like);
   for (i = 0; !s && i < x->n; i++) {
     const char *value = fvg_weights_metadata(w, x->entry[i].key);
+    if (!value && is_newer_mark(x->entry[i].key)) continue;
     if (!value) value = value_before(x->entry[i].key);
-    if (!value || strcmp(value, x->entry[i].value))
+    if (value && strcmp(value, x->entry[i].value) && of_mark(x->entry[i].key))
+      s = other_settings(c, path, of_mark(x->entry[i].key));
+    else if (!value || strcmp(value, x->entry[i].value))
       s = fvg__fail(c, FVG_E_ARG, "%s was tuned with %s %s, not %s; choose another --out or remove it",
                     path, x->entry[i].key, value ? value : "unset", x->entry[i].value);
   }
