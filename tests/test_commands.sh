@@ -478,6 +478,10 @@ check "and says whose rows they are" sh -c "head -c 400 '$work/good.safetensors'
 check "encode without a good one" stops encode --model "$model" --image "$work/nowhere.ppm" "$bad/$new/002.ppm" --out "$work/none.safetensors"
 check "writes nothing" [ ! -e "$work/none.safetensors" ]
 check "attend goes on" stops attend --model "$model" --text red --out "$work/some" "$picture" "$work/nowhere.ppm"
+mkdir "$work/over"
+"$fvgpt" preprocess --size 32 "$picture" "$work/over/a.png" && cp "$work/over/a.png" "$work/over/a_gradcam.png"
+refused "a map over a picture" "would be the map of" attend --model "$model" --text red --out "$work/over" "$work/over"
+check "leaves the picture" cmp "$work/over/a.png" "$work/over/a_gradcam.png"
 check "with the maps of the good one" [ "$(ls "$work/some" | wc -l)" -eq 2 ]
 check "a folder of pictures" sh -c "[ \$('$fvgpt' classify --model '$model' --classes red,blue --top 1 '$data/$base' | grep -c %) -eq $(ls "$data/$base" | wc -l) ]"
 check "--top" sh -c "[ \$('$fvgpt' classify --model '$model' --classes a,b,c,d,e,f,g --top 6 '$picture' | grep -c %) -eq 6 ]"
@@ -500,6 +504,8 @@ check "one note" [ "$(grep -c 'note: .*mask.*as labels' "$work/stderr")" -eq 1 ]
 check "trimaps" recode trimaps '\002\001'
 check "one note" [ "$(grep -c 'note: .*mask.*as trimap' "$work/stderr")" -eq 1 ]
 check "inverted, told so" recode inverted '\377\000' "--masks inverted"
+check "inverted labels, told so" recode inverted1 '\001\000' "--masks inverted"
+refused "a stage tuned with other masks" "with other masks" $foreground --data "$work/plainmasks" --masks inverted --out "$work/plainmasks-out"
 cp -r "$work/plainmasks" "$work/blackmasks"
 for f in "$work/blackmasks"/mask/*/*.pgm; do LC_ALL=C tr '\377' '\000' <"$f" >"$work/mask.pgm"; mv "$work/mask.pgm" "$f"; done
 check "black masks" quiet "$fvgpt" $foreground --data "$work/blackmasks" --out "$work/blackmasks-out"

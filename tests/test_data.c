@@ -1287,16 +1287,42 @@ static void test_mask_readings(fvg_ctx *c) {
     snprintf(what, sizeof what, "masks: %s", cases[i].what);
     check(read_mask(c, MASKED, FVG_MASK_AUTO, cases[i].want, cases[i].says), what);
   }
-  write_mask(c, MASKED, &cases[23]);
+  write_mask(c, MASKED, &cases[23]);                                  /* nobody can tell: inverted means grey         */
   check(read_mask(c, MASKED, FVG_MASK_GREY, ".........##.....", NULL), "masks: told to be grey");
   check(read_mask(c, MASKED, FVG_MASK_LABELS, CUT, NULL), "masks: told to be labels");
   check(read_mask(c, MASKED, FVG_MASK_INVERTED, "#########..#####", NULL),
         "masks: told to be inverted");
   check(read_mask(c, MASKED, FVG_MASK_ALPHA, NULL, "no alpha channel"),
         "masks: told of an alpha channel that is none");
+  write_mask(c, MASKED, &cases[2]);
+  check(read_mask(c, MASKED, FVG_MASK_INVERTED, "#####..##..#####", NULL), "masks: 0 and 1, told to be inverted");
 }
 
 #ifdef FVGPT_STB_IMAGE
+/* Labels of 16 bits: of 301 the decoder keeps 1, of 200 nothing. */
+static void test_mask_16_bit(fvg_ctx *c) {
+  static const int value[3][2] = {{65535, 65535}, {301, 200}, {1, 1}};
+  int k, i;
+  for (k = 0; k < 3; k++) {
+    uint8_t rows[4 * 9];
+    made m;
+    memset(rows, 0, sizeof rows);
+    memset(&m, 0, sizeof m);
+    for (i = 0; i < 4; i++) {
+      const int v = value[k][i % 2], inside = i == 1 || i == 2;
+      if (inside) { rows[9 * i + 3] = rows[9 * i + 5] = (uint8_t)(v >> 8); rows[9 * i + 4] = rows[9 * i + 6] = (uint8_t)v; }
+    }
+    png_begin(&m, 4, 4, 16, 0, 0);
+    png_end(&m, rows, sizeof rows, 0);
+    remove(MASKED "/mask/a/x.pgm");
+    check(!fvg_file_save(c, MASKED "/mask/a/x.png", m.bytes, m.n), "masks: 16 bits, written");
+    if (!k) check(read_mask(c, MASKED, FVG_MASK_AUTO, CUT, NULL), "masks: 16 bits, black and white");
+    else check(!read_mask(c, MASKED, FVG_MASK_AUTO, CUT, NULL) && says(c, "save it with 8 bits", "/mask/a/x.png"),
+               "masks: 16 bits of labels are refused");
+  }
+  remove(MASKED "/mask/a/x.png");
+}
+
 static void test_mask_alpha(fvg_ctx *c) {
   static const written_mask cases[] = {
     {"alpha: a cut-out of one colour", "kkkkkkkkkkkkkkkk", CUT, CUT, NULL},
@@ -1900,6 +1926,7 @@ int main(void) {
   test_published_masks(c);
   test_mask_readings(c);
 #ifdef FVGPT_STB_IMAGE
+  test_mask_16_bit(c);
   test_mask_alpha(c);
 #endif
   test_mask_many(c);

@@ -109,21 +109,26 @@ static void set_towers(fvg__settings *x, const fvg_clip *m) {
   set_mark(x, "towers", mark_tensor(h, &m->text.ln_final_bias));
 }
 
-/* The masks' files, byte by byte, and how they are to be read.  A file that cannot be read is told of elsewhere. */
+/* What the masks say, in whatever way it is written.  A file that cannot be read is told of elsewhere. */
 static void set_masks(fvg__settings *x, const fvg_dataset *d, const fvg_items *items) {
-  uint64_t h = mark_bytes(mark_start, &d->mask_reading, sizeof d->mask_reading);
+  const int inverted = d->mask_reading == FVG_MASK_INVERTED;
+  uint64_t h = mark_start;
   int i;
   for (i = 0; i < items->n; i++) {
-    fvg_source source;
-    uint8_t *bytes = NULL;
-    size_t n = 0;
+    fvg__mask_facts facts;
+    fvg_image m;
     char *path = NULL;
-    if (!fvg__find_mask(d, &path, items->item[i].path) && path && !fvg_source_file(d->ctx, &source, path)) {
-      if (!fvg_source_read_all(d->ctx, &source, &bytes, &n)) h = mark_bytes(h, bytes, n);
-      fvg_bytes_free(d->ctx, bytes);
-      fvg_source_close(&source);
-    }
-    h = mark_bytes(h, &n, sizeof n);
+    int lossy, is_16_bit;
+    memset(&m, 0, sizeof m);
+    memset(&facts, 0, sizeof facts);
+    if (!fvg__find_mask(d, &path, items->item[i].path) && path &&
+        !fvg__load_channels(d->ctx, &m, path, &lossy, &is_16_bit) &&
+        !fvg__choose_reading(&m, d->mask_reading, lossy, &facts) &&
+        !fvg__apply_reading(d->ctx, &m, facts.reading, 0, inverted))
+      h = mark_bytes(h, m.pixels, (size_t)m.width * (size_t)m.height);
+    h = mark_bytes(h, &m.width, sizeof m.width);
+    h = mark_bytes(h, &m.height, sizeof m.height);
+    fvg_image_free(d->ctx, &m);
     fvg__release(d->ctx, path);
   }
   set_mark(x, "masks", h);
