@@ -8,6 +8,8 @@ HEADERS = fvgpt.h fvgpt_clip.h
 FVGPT_PARTS = $(wildcard tools/system.h tools/eval.h tools/tune*.h tools/report*.h)
 TOOLS   = $(BUILD)/fvgpt $(BUILD)/world $(BUILD)/pretrain $(BUILD)/replay $(BUILD)/random_clip $(BUILD)/bench
 EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
+QUICK   = $(patsubst %,$(BUILD)/%,test_context test_data test_files test_formats test_models test_optimizers test_pytorch \
+            test_world fuzz_checkpoints fuzz_images fuzz_safetensors)
 TESTS   = $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c tests/fuzz_*.c))
 
 help:
@@ -40,6 +42,7 @@ $(BUILD)/pretrain $(BUILD)/bench: $(BUILD)/%: tools/%.c $(HEADERS)
 	$(CC) $(WARN) $(CFLAGS) -DFVGPT_PTHREADS $< -o $@ -lm -lpthread
 
 $(BUILD)/test_formats $(BUILD)/fuzz_images $(BUILD)/test_data: tests/make_pictures.h
+$(BUILD)/test_clip $(BUILD)/test_models: tests/random_model.h
 
 $(BUILD)/world $(BUILD)/pretrain $(BUILD)/test_world $(BUILD)/test_tiny_clip: tools/world.h
 
@@ -53,7 +56,11 @@ $(BUILD)/%: examples/%.c $(HEADERS)
 
 $(BUILD)/%: tests/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
-	$(CC) -std=c99 $(CFLAGS) -O1 $(STB) $< -o $@ -lm -lpthread
+	$(CC) -std=c99 $(CFLAGS) $(LEVEL) $(STB) $< -o $@ -lm -lpthread
+
+# Compiling is most of a test's time where little is computed.
+LEVEL = -O1
+$(QUICK): LEVEL = -O0
 
 clean:
 	rm -rf $(BUILD)

@@ -505,7 +505,7 @@ check "trimaps" recode trimaps '\002\001'
 check "one note" [ "$(grep -c 'note: .*mask.*as trimap' "$work/stderr")" -eq 1 ]
 check "inverted, told so" recode inverted '\377\000' "--masks inverted"
 check "inverted labels, told so" recode inverted1 '\001\000' "--masks inverted"
-refused "a stage tuned with other masks" "with other masks" $foreground --data "$work/plainmasks" --masks inverted --out "$work/plainmasks-out"
+check "a stage tuned with other masks" sh -c "! '$fvgpt' $foreground --data '$work/plainmasks' --masks inverted --out '$work/plainmasks-out' >'$work/stdout' 2>'$work/stderr' && tail -n 1 '$work/stderr' | grep -q 'was tuned with other masks'"
 cp -r "$work/plainmasks" "$work/blackmasks"
 for f in "$work/blackmasks"/mask/*/*.pgm; do LC_ALL=C tr '\377' '\000' <"$f" >"$work/mask.pgm"; mv "$work/mask.pgm" "$f"; done
 check "black masks" quiet "$fvgpt" $foreground --data "$work/blackmasks" --out "$work/blackmasks-out"
