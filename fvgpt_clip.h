@@ -59,6 +59,8 @@
       Pillow 9.4 cuts off at 255.  A wrong checksum (PNG's CRC), an early end, a restart marker that is not there: the
       file is refused, and the message says where.  Refused by name, too: JPEG that is arithmetic-coded, lossless or of
       12 bits, BMP with run lengths or OS/2's header, and PNG that Apple's tools wrote for a telephone.
+      The centre crop rounds as torchvision does, which OpenAI and open_clip use; Hugging Face's older processor cuts a
+      pixel further up or left where three pixels of four are left over.
       EXIF rotation is not applied, as in CLIP, but said once when it is met; fvg_dataset_desc.exif_rotate applies it,
       fvg_image_turn does so for single pictures.
 
@@ -4932,8 +4934,8 @@ FVG_DEF size_t fvg_clip_parameter_count(const fvg_clip *m) {
  *===========================================================================================================
    A folder as publishers serve it holds weights, in one file or in several with an index; one or two configurations;
    what the model wants of pictures; and a vocabulary.  Of two configurations the one by the publisher of the tensors'
-   names counts, and so it is with the description of pixels.  A file may be given in place of the folder; what lies
-   beside it then counts. */
+   names counts; so does its description of pixels, or the other publisher's where that has none.  A file may be given in
+   place of the folder; what lies beside it then counts. */
 
 #ifndef FVGPT_NO_STDIO
 #define FVG__PATH_BYTES 1024
