@@ -59,8 +59,8 @@
       Pillow 9.4 cuts off at 255.  A wrong checksum (PNG's CRC), an early end, a restart marker that is not there: the
       file is refused, and the message says where.  Refused by name, too: JPEG that is arithmetic-coded, lossless or of
       12 bits, BMP with run lengths or OS/2's header, and PNG that Apple's tools wrote for a telephone.
-      The centre crop rounds as torchvision does, which OpenAI and open_clip use; Hugging Face's older processor cuts a
-      pixel further up or left where three pixels of four are left over.
+      The centre crop rounds as torchvision does, which OpenAI and open_clip use; Hugging Face's older processor cuts one
+      pixel further up or left where the pixels to cut off are 3, 7, 11, ...
       EXIF rotation is not applied, as in CLIP, but said once when it is met; fvg_dataset_desc.exif_rotate applies it,
       fvg_image_turn does so for single pictures.
 
