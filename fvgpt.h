@@ -812,6 +812,10 @@ static void *fvg__alloc_array(fvg_ctx *c, size_t n, size_t size) {
   return fvg__alloc(c, n * size);
 }
 
+/* Room for one object of a type, or for n in a row: zeros, or NULL with the message set.  (C++ wants the cast.) */
+#define FVG__NEW(c, type)             ((type *)fvg__alloc(c, sizeof(type)))
+#define FVG__NEW_ARRAY(c, type, n)    ((type *)fvg__alloc_array(c, n, sizeof(type)))
+
 static void fvg__release(fvg_ctx *c, void *block) {
   fvg__block_head head;
   if (!block) return;
@@ -820,6 +824,9 @@ static void fvg__release(fvg_ctx *c, void *block) {
   c->used -= head.bytes;
   c->desc.allocator.release(c->desc.allocator.user, head.base, head.bytes);
 }
+
+/* Where row i of a matrix begins: the elements before it. */
+static size_t fvg__row(int i, int width) { return (size_t)i * (size_t)width; }
 
 static char *fvg__copy_string(fvg_ctx *c, const char *s) {
   size_t n = strlen(s) + 1;
@@ -1000,10 +1007,10 @@ static void fvg__pool_free(fvg_ctx *c) {
 }
 
 static fvg_status fvg__pool_new(fvg_ctx *c, int n_threads) {
-  fvg__pool *p = (fvg__pool *)fvg__alloc(c, sizeof *p);
+  fvg__pool *p = FVG__NEW(c, fvg__pool);
   if (!p) return FVG_E_NOMEM;
-  p->thread = (pthread_t *)fvg__alloc_array(c, (size_t)n_threads, sizeof *p->thread);
-  p->range = (fvg__range *)fvg__alloc_array(c, (size_t)n_threads, sizeof *p->range);
+  p->thread = FVG__NEW_ARRAY(c, pthread_t, (size_t)n_threads);
+  p->range = FVG__NEW_ARRAY(c, fvg__range, (size_t)n_threads);
   if (!p->thread || !p->range) {
     fvg__release(c, p->thread);
     fvg__release(c, p->range);
@@ -1069,7 +1076,7 @@ FVG_DEF fvg_status fvg_init(fvg_ctx **out, const fvg_desc *desc) {
     fvg_ctx first;                                     /* only to allocate, and so align, the context itself      */
     memset(&first, 0, sizeof first);
     first.desc = d;
-    c = (fvg_ctx *)fvg__alloc(&first, sizeof *c);
+    c = FVG__NEW(&first, fvg_ctx);
     if (!c) return FVG_E_NOMEM;
   }
   c->desc = d;
@@ -1973,7 +1980,7 @@ static fvg_status fvg__json_parse(fvg_ctx *c, fvg__json *out, const char *text, 
   r.n = n;
   s = fvg__json_run(&r);
   if (s) return s;
-  r.value = (fvg__json_value *)fvg__alloc_array(c, (size_t)r.n_value, sizeof *r.value);
+  r.value = FVG__NEW_ARRAY(c, fvg__json_value, (size_t)r.n_value);
   r.strings = r.value ? (char *)fvg__alloc(c, r.n_string + 1) : NULL;
   if (!r.strings) { fvg__release(c, r.value); return FVG_E_NOMEM; }
   s = fvg__json_run(&r);
@@ -2180,7 +2187,7 @@ static int fvg__weight_by_offset(const void *a, const void *b) {
 /* Fills by_name and sorts it; no two tensors share a name. */
 static fvg_status fvg__weights_sort_names(fvg_weights *w) {
   int i;
-  if (!w->by_name) w->by_name = (const void **)fvg__alloc_array(w->c, (size_t)w->n, sizeof *w->by_name);
+  if (!w->by_name) w->by_name = FVG__NEW_ARRAY(w->c, const void *, (size_t)w->n);
   if (!w->by_name) return FVG_E_NOMEM;
   for (i = 0; i < w->n; i++) w->by_name[i] = &w->weight[i];
   fvg__sort(w->by_name, (size_t)w->n, fvg__weight_by_name);
@@ -2194,7 +2201,7 @@ static fvg_status fvg__weights_sort_names(fvg_weights *w) {
 /* No two tensors share bytes or a name. Leaves by_name sorted. Gaps between tensors do no harm and are allowed. */
 static fvg_status fvg__weights_check(fvg_weights *w) {
   int i;
-  w->by_name = (const void **)fvg__alloc_array(w->c, (size_t)w->n, sizeof *w->by_name);
+  w->by_name = FVG__NEW_ARRAY(w->c, const void *, (size_t)w->n);
   if (!w->by_name) return FVG_E_NOMEM;
   for (i = 0; i < w->n; i++) w->by_name[i] = &w->weight[i];
   fvg__sort(w->by_name, (size_t)w->n, fvg__weight_by_offset);
@@ -2293,7 +2300,7 @@ static fvg_status fvg__weights_read_header(fvg_weights *w) {
   int i;
   fvg_status s = fvg__weights_read_json(w, &header_bytes);
   if (s) return s;
-  w->weight = (fvg__weight *)fvg__alloc_array(w->c, (size_t)w->json.value[0].n_child, sizeof *w->weight);
+  w->weight = FVG__NEW_ARRAY(w->c, fvg__weight, (size_t)w->json.value[0].n_child);
   if (!w->weight) return FVG_E_NOMEM;
   for (i = w->json.value[0].first; i >= 0 && !s; i = w->json.value[i].next) {
     if (strcmp(w->json.value[i].key, FVG__METADATA) == 0) s = fvg__weights_read_metadata(w, i);
@@ -2306,7 +2313,7 @@ static fvg_status fvg__weights_read_header(fvg_weights *w) {
 static fvg_status fvg__weights_open(fvg_ctx *c, fvg_weights **out, const fvg_source *s,
                                     fvg_status (*read)(fvg_weights *w)) {
   fvg_source source = *s;
-  fvg_weights *w = (fvg_weights *)fvg__alloc(c, sizeof *w);
+  fvg_weights *w = FVG__NEW(c, fvg_weights);
   fvg_status status = FVG_E_NOMEM;
   *out = NULL;
   if (!w) { fvg_source_close(&source); return status; }
@@ -2346,7 +2353,7 @@ static fvg_status fvg__weights_join(fvg_weights *w, fvg_weights *const *part, in
   int i, k, count = 0;
   for (i = 0; i < n; i++) count += part[i]->n;
   w->file = fvg__copy_string(w->c, name);
-  w->weight = (fvg__weight *)fvg__alloc_array(w->c, (size_t)count, sizeof *w->weight);
+  w->weight = FVG__NEW_ARRAY(w->c, fvg__weight, (size_t)count);
   if (!w->file || !w->weight) return FVG_E_NOMEM;
   for (i = 0; i < n; i++)
     for (k = 0; k < part[i]->n; k++) {
@@ -2357,14 +2364,14 @@ static fvg_status fvg__weights_join(fvg_weights *w, fvg_weights *const *part, in
 }
 
 FVG_DEF fvg_status fvg_weights_join(fvg_ctx *c, fvg_weights **out, fvg_weights *const *part, int n, const char *name) {
-  fvg_weights *w = (fvg_weights *)fvg__alloc(c, sizeof *w);
+  fvg_weights *w = FVG__NEW(c, fvg_weights);
   fvg_status s = FVG_E_NOMEM;
   int i;
   *out = NULL;
   if (w) {
     w->c = c;
     w->metadata = -1;
-    w->part = (fvg_weights **)fvg__alloc_array(c, (size_t)n, sizeof *w->part);
+    w->part = FVG__NEW_ARRAY(c, fvg_weights *, (size_t)n);
   }
   if (!w || !w->part) {
     for (i = 0; i < n; i++) fvg_weights_close(part[i]);
@@ -2693,7 +2700,7 @@ static fvg_status fvg__check_output(fvg_ctx *c, const char *file, const fvg_name
   for (i = 0; i < n_metadata; i++)
     if (!metadata[i].key || !metadata[i].value) return fvg__fail(c, FVG_E_ARG, "%s: metadata %d is NULL", file, i);
   if (s) return s;
-  name = (const void **)fvg__alloc_array(c, (size_t)(n > n_metadata ? n : n_metadata), sizeof *name);
+  name = FVG__NEW_ARRAY(c, const void *, (size_t)(n > n_metadata ? n : n_metadata));
   if (!name) return FVG_E_NOMEM;
   for (i = 0; i < n; i++) name[i] = tensors[i].name;
   s = fvg__check_names(c, file, name, n);
@@ -3877,7 +3884,7 @@ static fvg_status fvg__rearrange(fvg_ctx *c, fvg_tensor *x, fvg_dtype from, fvg_
                      fvg__shape_text(x, text), fvg__dtype_name(from));
   n = x->dim[0];
   k = (int)(fvg_tensor_count(x) / (size_t)n);
-  data = (float *)fvg__alloc_array(c, (size_t)fvg__ceil_div(n, width) * (size_t)width * (size_t)k, sizeof *data);
+  data = FVG__NEW_ARRAY(c, float, (size_t)fvg__ceil_div(n, width) * (size_t)width * (size_t)k);
   if (!data) return FVG_E_NOMEM;
   for (j = 0; j < n; j += width) {
     const float *source = (const float *)x->data + (ptrdiff_t)j * k;
@@ -3969,7 +3976,7 @@ static size_t fvg__count(const fvg_node *x) { return (size_t)x->rows * (size_t)x
 static float *fvg__values(const fvg_node *x) { return (float *)x->value; }
 
 FVG_DEF fvg_tape *fvg_tape_new(fvg_ctx *c) {
-  fvg_tape *t = (fvg_tape *)fvg__alloc(c, sizeof *t);
+  fvg_tape *t = FVG__NEW(c, fvg_tape);
   if (t) t->ctx = c;
   return t;
 }
@@ -3989,7 +3996,7 @@ static size_t fvg__chunk_size(const fvg__chunk *last, size_t bytes) {
 
 static fvg__chunk *fvg__chunk_new(fvg_tape *t, size_t bytes) {
   const fvg__budget budget = t->ctx->budget;
-  fvg__chunk *k = (fvg__chunk *)fvg__alloc(t->ctx, sizeof *k);
+  fvg__chunk *k = FVG__NEW(t->ctx, fvg__chunk);
   if (!k) return NULL;
   k->capacity = bytes;
   t->ctx->budget.most = 0;                       /* what a tape takes is the model's doing, not a file's           */
@@ -4280,7 +4287,7 @@ FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char 
     return fvg__fail(c, FVG_E_NOMEM, "%s: shape %s does not fit in memory", name, fvg__shape_text(&x, text));
   count = fvg_tensor_count(&x);
   x.data = fvg__alloc_array(c, count, sizeof(float));
-  out->grad = (float *)fvg__alloc_array(c, count, sizeof(float));
+  out->grad = FVG__NEW_ARRAY(c, float, count);
   out->name = name;
   out->value = x;
   if (x.data && out->grad) return FVG_OK;
@@ -4528,8 +4535,8 @@ static void fvg__add_rows(fvg_node *y, int from, int to) {
   const float *b = fvg__values(y->b);
   int i, j;
   for (i = from; i < to; i++) {
-    const float *a_i = fvg__values(y->a) + (size_t)i * (size_t)y->cols, *b_i = b + fvg__broadcast_at(y->b, i, 0);
-    float *y_i = fvg__values(y) + (size_t)i * (size_t)y->cols;
+    const float *a_i = fvg__values(y->a) + fvg__row(i, y->cols), *b_i = b + fvg__broadcast_at(y->b, i, 0);
+    float *y_i = fvg__values(y) + fvg__row(i, y->cols);
     if (y->b->cols == 1) for (j = 0; j < y->cols; j++) y_i[j] = a_i[j] + b_i[0];
     else for (j = 0; j < y->cols; j++) y_i[j] = a_i[j] + b_i[j];
   }
@@ -4630,7 +4637,7 @@ static void fvg__linear_backward(fvg_node *y) {
   }
   if (b && b->needs_grad)
     for (i = 0; i < y->rows; i++)
-      y->tape->ctx->kernels->add(y->cols, y->grad + (size_t)i * (size_t)y->cols, b->grad);
+      y->tape->ctx->kernels->add(y->cols, y->grad + fvg__row(i, y->cols), b->grad);
   if (y->d && y->d->needs_grad) fvg__add_to(y->tape->ctx, y->d->grad, y->grad, fvg__count(y));
 }
 
@@ -4672,7 +4679,7 @@ static void fvg__layer_norm_backward(fvg_node *y) {
   int i, j, d = y->cols;
   if (y->a->needs_grad) fvg__each_row(y, fvg__layer_norm_backward_rows);
   for (i = 0; i < y->rows; i++) {
-    const float *x = fvg__values(y->a) + (size_t)i * (size_t)d, *dy = y->grad + (size_t)i * (size_t)d;
+    const float *x = fvg__values(y->a) + fvg__row(i, d), *dy = y->grad + fvg__row(i, d);
     if (y->b->needs_grad) for (j = 0; j < d; j++)
       y->b->grad[j] += dy[j] * (x[j] - y->saved[2 * i]) * y->saved[2 * i + 1];
     if (y->c->needs_grad) for (j = 0; j < d; j++) y->c->grad[j] += dy[j];
@@ -4682,9 +4689,9 @@ static void fvg__layer_norm_backward(fvg_node *y) {
 static void fvg__layer_norm_rows(fvg_node *y, int from, int to) {
   int i;
   for (i = from; i < to; i++)
-    y->tape->ctx->kernels->layer_norm(y->cols, fvg__values(y->a) + (size_t)i * (size_t)y->cols, fvg__values(y->b),
+    y->tape->ctx->kernels->layer_norm(y->cols, fvg__values(y->a) + fvg__row(i, y->cols), fvg__values(y->b),
                                       fvg__values(y->c), y->number,
-                                      fvg__values(y) + (size_t)i * (size_t)y->cols,
+                                      fvg__values(y) + fvg__row(i, y->cols),
                                       &y->saved[2 * i], &y->saved[2 * i + 1]);
 }
 
@@ -4778,8 +4785,8 @@ FVG_DEF fvg_node *fvg_quick_gelu(fvg_node *x) {
 static void fvg__softmax_backward(fvg_node *y) {
   int i, j, n = y->cols;
   for (i = 0; i < y->rows; i++) {
-    const float *p = fvg__values(y) + (size_t)i * (size_t)n, *dy = y->grad + (size_t)i * (size_t)n;
-    float *dx = y->a->grad + (size_t)i * (size_t)n, p_dy = y->tape->ctx->kernels->dot(n, p, dy);
+    const float *p = fvg__values(y) + fvg__row(i, n), *dy = y->grad + fvg__row(i, n);
+    float *dx = y->a->grad + fvg__row(i, n), p_dy = y->tape->ctx->kernels->dot(n, p, dy);
     for (j = 0; j < n; j++) dx[j] += p[j] * (dy[j] - p_dy) / y->number;
   }
 }
@@ -4811,8 +4818,8 @@ FVG_DEF fvg_node *fvg_softmax(fvg_node *x, float tau) {
 static void fvg__normalize_backward(fvg_node *y) {
   int i, j, n = y->cols;
   for (i = 0; i < y->rows; i++) {
-    const float *v = fvg__values(y) + (size_t)i * (size_t)n, *dy = y->grad + (size_t)i * (size_t)n;
-    float *dx = y->a->grad + (size_t)i * (size_t)n, v_dy = y->tape->ctx->kernels->dot(n, v, dy);
+    const float *v = fvg__values(y) + fvg__row(i, n), *dy = y->grad + fvg__row(i, n);
+    float *dx = y->a->grad + fvg__row(i, n), v_dy = y->tape->ctx->kernels->dot(n, v, dy);
     for (j = 0; j < n; j++) dx[j] += (dy[j] - v[j] * v_dy) * y->saved[i];
   }
 }
@@ -4823,8 +4830,8 @@ FVG_DEF fvg_node *fvg_normalize(fvg_node *x) {
   /* saved: 1 / |x| */
   if (!y || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)y->rows * sizeof(float)))) return NULL;
   for (i = 0; i < y->rows; i++) {
-    const float *x_i = fvg__values(x) + (size_t)i * (size_t)y->cols;
-    float *y_i = fvg__values(y) + (size_t)i * (size_t)y->cols, norm2 = y->tape->ctx->kernels->dot(y->cols, x_i, x_i);
+    const float *x_i = fvg__values(x) + fvg__row(i, y->cols);
+    float *y_i = fvg__values(y) + fvg__row(i, y->cols), norm2 = y->tape->ctx->kernels->dot(y->cols, x_i, x_i);
     y->saved[i] = norm2 > 0 || isnan(norm2) ? 1 / sqrtf(norm2) : 0;
     for (j = 0; j < y->cols; j++) y_i[j] = x_i[j] * y->saved[i];
   }
@@ -4877,7 +4884,7 @@ FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n) {
   if (!y || !(table = (int *)fvg__tape_alloc(y->tape, (size_t)n * sizeof(int)))) return NULL;
   memcpy(table, row, (size_t)n * sizeof(int));
   y->table = table;
-  for (i = 0; i < n; i++) fvg__row_to_float(x, row[i], fvg__values(y) + (size_t)i * (size_t)y->cols);
+  for (i = 0; i < n; i++) fvg__row_to_float(x, row[i], fvg__values(y) + fvg__row(i, y->cols));
   return y;
 }
 
@@ -4949,8 +4956,8 @@ static void fvg__cross_entropy_backward(fvg_node *y) {
   int i, j, n = y->a->rows, classes = y->a->cols;
   float share = y->grad[0] / (float)n;
   for (i = 0; i < n; i++) {
-    const float *p = y->saved + (size_t)i * (size_t)classes;
-    float *dz = y->a->grad + (size_t)i * (size_t)classes;
+    const float *p = y->saved + fvg__row(i, classes);
+    float *dz = y->a->grad + fvg__row(i, classes);
     for (j = 0; j < classes; j++) dz[j] += share * (p[j] - (j == label[i] ? 1.0f : 0.0f));
   }
 }
@@ -5165,7 +5172,7 @@ static void fvg__attention_segment(const fvg__attention_job *j, const fvg__head 
   const fvg_segment *s = h->segment;
   const fvg__kernels *kernels = h->kernels;
   fvg_node *y = j->y;
-  float *v = k_turned + (size_t)h->padded * (size_t)h->d, *p = v + fvg__panels_size(h, h->keys);
+  float *v = k_turned + fvg__row(h->padded, h->d), *p = v + fvg__panels_size(h, h->keys);
   float scale = 1 / sqrtf((float)h->d);
   int query, i, n;
   fvg__all_rows_turned(h, fvg__values(y->b), k_turned);
@@ -5177,7 +5184,7 @@ static void fvg__attention_segment(const fvg__attention_job *j, const fvg__head 
     fvg__times_panels(kernels, n, seen, h->d, fvg__head_matrix(h, fvg__values(y->a), row), k_turned, h->d,
                       p, h->padded, 0);
     for (i = 0; i < n; i++) {
-      float *p_i = p + (size_t)i * (size_t)h->padded;
+      float *p_i = p + fvg__row(i, h->padded);
       int visible = fvg__visible(s, query + i);
       y->saved[(size_t)(row + i) * (size_t)j->n_head + h->column / (size_t)h->d] =
         kernels->softmax(visible, p_i, scale, p_i);
@@ -5216,7 +5223,7 @@ static void fvg__attention_segment_backward(const fvg__attention_job *j, const f
   const fvg_segment *s = h->segment;
   const fvg__kernels *kernels = h->kernels;
   const fvg_node *y = j->y;
-  float *v_turned = k_turned + (size_t)h->padded * (size_t)h->d, *k = v_turned + (size_t)h->padded * (size_t)h->d,
+  float *v_turned = k_turned + fvg__row(h->padded, h->d), *k = v_turned + fvg__row(h->padded, h->d),
         *q = k + fvg__panels_size(h, h->keys), *d_o = q + fvg__panels_size(h, FVG__QUERIES),
         *p = d_o + fvg__panels_size(h, FVG__QUERIES), *ds = p + FVG__QUERIES * (size_t)h->padded;
   float scale = 1 / sqrtf((float)h->d);
@@ -5233,7 +5240,7 @@ static void fvg__attention_segment_backward(const fvg__attention_job *j, const f
     fvg__times_panels(kernels, n, seen, h->d, fvg__head_matrix(h, y->grad, row), v_turned, h->d,
                       ds, h->padded, 0);                                                           /* dP            */
     for (i = 0; i < n; i++) {
-      float *p_i = p + (size_t)i * (size_t)h->padded, *ds_i = ds + (size_t)i * (size_t)h->padded;
+      float *p_i = p + fvg__row(i, h->padded), *ds_i = ds + fvg__row(i, h->padded);
       float o_do = kernels->dot(h->d, fvg__head_rows(h, fvg__values(y), row + i),
                                 fvg__head_rows(h, y->grad, row + i));
       int visible = fvg__visible(s, query + i);
@@ -5560,7 +5567,7 @@ FVG_DEF void fvg_optimizer_free(fvg_optimizer *o) {
 
 FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, const fvg_optimizer_desc *desc,
                                      fvg_parameter *const *params, int n) {
-  fvg_optimizer *o = (fvg_optimizer *)fvg__alloc(c, sizeof *o);
+  fvg_optimizer *o = FVG__NEW(c, fvg_optimizer);
   int i;
   *out = NULL;
   if (!o) return FVG_E_NOMEM;
@@ -5569,15 +5576,15 @@ FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, const fvg_
   o->desc.momentum = fvg__none_if_negative(o->desc.momentum);
   o->desc.weight_decay = fvg__none_if_negative(o->desc.weight_decay);
   o->n = n;
-  o->params = (fvg_parameter **)fvg__alloc_array(c, (size_t)n, sizeof *o->params);
-  o->momentum = (float **)fvg__alloc_array(c, (size_t)n, sizeof *o->momentum);
-  o->variance = (float **)fvg__alloc_array(c, (size_t)n, sizeof *o->variance);
+  o->params = FVG__NEW_ARRAY(c, fvg_parameter *, (size_t)n);
+  o->momentum = FVG__NEW_ARRAY(c, float *, (size_t)n);
+  o->variance = FVG__NEW_ARRAY(c, float *, (size_t)n);
   if (!o->params || !o->momentum || !o->variance) { fvg_optimizer_free(o); return FVG_E_NOMEM; }
   for (i = 0; i < n; i++) {
     size_t count = fvg_tensor_count(&params[i]->value);
     o->params[i] = params[i];
-    o->momentum[i] = (float *)fvg__alloc_array(c, count, sizeof(float));
-    if (o->desc.kind == FVG_ADAMW) o->variance[i] = (float *)fvg__alloc_array(c, count, sizeof(float));
+    o->momentum[i] = FVG__NEW_ARRAY(c, float, count);
+    if (o->desc.kind == FVG_ADAMW) o->variance[i] = FVG__NEW_ARRAY(c, float, count);
     if (!o->momentum[i] || (o->desc.kind == FVG_ADAMW && !o->variance[i])) {
       fvg_optimizer_free(o);
       return FVG_E_NOMEM;
@@ -5762,7 +5769,7 @@ static fvg_status fvg__fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_de
                      d.gate_layers, FVG__MAX_GATE_LAYERS);
   if (!(d.tau > 0) || !(d.logit_scale > 0))
     return fvg__fail(c, FVG_E_ARG, "FVG-PT: tau and logit_scale must be positive");
-  m = (fvg_fvgpt *)fvg__alloc(c, sizeof *m);
+  m = FVG__NEW(c, fvg_fvgpt);
   if (!m) return FVG_E_NOMEM;
   m->ctx = c;
   m->desc = d;
@@ -5850,7 +5857,7 @@ static fvg_node *fvg__frg_logit(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_fg, 
   int i, n;
   if (!u) return NULL;
   for (i = 0, n = p_full->cols; i < u->rows; i++) {
-    const float *full = fvg__values(p_full) + (size_t)i * (size_t)n, *fg = fvg__values(p_fg) + (size_t)i * (size_t)n;
+    const float *full = fvg__values(p_full) + fvg__row(i, n), *fg = fvg__values(p_fg) + fvg__row(i, n);
     float *u_i = fvg__values(u) + (size_t)i * 3;
     u_i[0] = (float)(fvg__entropy(m, full, n) - fvg__entropy(m, fg, n));
     u_i[1] = (float)fvg__cosine(full, fg, n);
@@ -5866,8 +5873,8 @@ static fvg_node *fvg__brg(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_clip) {
   int i, n;
   if (!v) return NULL;
   for (i = 0, n = p_full->cols; i < v->rows; i++) {
-    const float *full = fvg__values(p_full) + (size_t)i * (size_t)n,
-                *clip = fvg__values(p_clip) + (size_t)i * (size_t)n;
+    const float *full = fvg__values(p_full) + fvg__row(i, n),
+                *clip = fvg__values(p_clip) + fvg__row(i, n);
     float *v_i = fvg__values(v) + (size_t)i * 3;
     v_i[0] = (float)fvg__entropy(m, full, n);
     v_i[1] = (float)fvg__entropy(m, clip, n);
@@ -5890,7 +5897,7 @@ static void fvg__frg_target(const fvg_node *z_full, const fvg_node *z_fg, const 
                             double delta, float *target) {
   int i, n = z_full->cols;
   for (i = 0; i < z_full->rows; i++) {
-    const float *full = fvg__values(z_full) + (size_t)i * (size_t)n, *fg = fvg__values(z_fg) + (size_t)i * (size_t)n;
+    const float *full = fvg__values(z_full) + fvg__row(i, n), *fg = fvg__values(z_fg) + fvg__row(i, n);
     target[i] =
       fvg__row_cross_entropy(fg, n, label[i]) < fvg__row_cross_entropy(full, n, label[i]) - delta ? 1.0f : 0.0f;
   }
@@ -6281,8 +6288,8 @@ static fvg_status fvg__zip_open(fvg__zip *z) {
   fvg_status s = fvg__zip_find_end(z, &count);
   if (s) return s;
   z->directory = (uint8_t *)fvg__alloc(w->c, (size_t)z->directory_bytes);
-  z->entry = (fvg__zip_entry *)fvg__alloc_array(w->c, (size_t)count, sizeof *z->entry);
-  z->by_name = (const void **)fvg__alloc_array(w->c, (size_t)count, sizeof *z->by_name);
+  z->entry = FVG__NEW_ARRAY(w->c, fvg__zip_entry, (size_t)count);
+  z->by_name = FVG__NEW_ARRAY(w->c, const void *, (size_t)count);
   if (!z->directory || !z->entry || !z->by_name) return FVG_E_NOMEM;
   s = fvg__source_read(w->c, &w->source, z->directory, z->directory_at, (size_t)z->directory_bytes);
   while (!s && (uint64_t)z->n < count) s = fvg__zip_read_entry(z, &z->entry[z->n++], &at);
@@ -6750,11 +6757,11 @@ static fvg_status fvg__pickle_load(fvg__pickle *p, int *root) {
   s = fvg__source_read(c, &p->w->source, p->byte, e->begin, p->n);
   if (!s) s = fvg__pickle_run(p, root);
   if (s) return s;
-  p->cell = (fvg__pickle_cell *)fvg__alloc_array(c, (size_t)p->most, sizeof *p->cell);
-  p->stack = (int *)fvg__alloc_array(c, (size_t)p->most, sizeof *p->stack);
-  p->mark = (int *)fvg__alloc_array(c, (size_t)p->most, sizeof *p->mark);
-  p->memo = (int *)fvg__alloc_array(c, (size_t)p->most, sizeof *p->memo);
-  p->value = (fvg__pickle_value *)fvg__alloc_array(c, (size_t)p->most, sizeof *p->value);
+  p->cell = FVG__NEW_ARRAY(c, fvg__pickle_cell, (size_t)p->most);
+  p->stack = FVG__NEW_ARRAY(c, int, (size_t)p->most);
+  p->mark = FVG__NEW_ARRAY(c, int, (size_t)p->most);
+  p->memo = FVG__NEW_ARRAY(c, int, (size_t)p->most);
+  p->value = FVG__NEW_ARRAY(c, fvg__pickle_value, (size_t)p->most);
   if (!p->cell || !p->stack || !p->mark || !p->memo || !p->value) return FVG_E_NOMEM;
   return fvg__pickle_run(p, root);
 }
@@ -7068,8 +7075,8 @@ static fvg_status fvg__name_tensors(const fvg__pickle *p, int root) {
   t.w = w;
   s = fvg__naming_run(&t, root);
   if (s) return s;
-  w->weight = (fvg__weight *)fvg__alloc_array(w->c, (size_t)t.n_tensor, sizeof *w->weight);
-  w->json.value = (fvg__json_value *)fvg__alloc_array(w->c, 1 + (size_t)t.n_metadata, sizeof *w->json.value);
+  w->weight = FVG__NEW_ARRAY(w->c, fvg__weight, (size_t)t.n_tensor);
+  w->json.value = FVG__NEW_ARRAY(w->c, fvg__json_value, 1 + (size_t)t.n_metadata);
   w->json.strings = (char *)fvg__alloc(w->c, t.n_text + 1);
   if (!w->weight || !w->json.value || !w->json.strings) return FVG_E_NOMEM;
   w->json.n = 1 + t.n_metadata;

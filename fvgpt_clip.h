@@ -716,13 +716,13 @@ static void fvg__unicode_free(fvg_ctx *c, fvg__unicode *u) {
 
 static fvg_status fvg__unicode_read(fvg_ctx *c, fvg__unicode *u, int table) {
   int n = fvg__unpack(fvg__unicode_table(table), NULL), i;
-  uint32_t *number = (uint32_t *)fvg__alloc_array(c, (size_t)n, sizeof *number);
+  uint32_t *number = FVG__NEW_ARRAY(c, uint32_t, (size_t)n);
   if (!number) return FVG_E_NOMEM;
   fvg__unpack(fvg__unicode_table(table), number);
 
   if (table == FVG__PROPERTIES) {            /* length, property, length, property, ... */
     u->n_run = n / 2;
-    u->run = (uint32_t *)fvg__alloc_array(c, (size_t)n, sizeof *u->run);
+    u->run = FVG__NEW_ARRAY(c, uint32_t, (size_t)n);
     u->property = u->run ? u->run + u->n_run : NULL;
     for (i = 0; u->run && i < u->n_run; i++) {
       if (i) u->run[i] = u->run[i - 1] + number[2 * i - 2];
@@ -733,8 +733,7 @@ static fvg_status fvg__unicode_read(fvg_ctx *c, fvg__unicode *u, int table) {
   }
 
   u->n_mapping[table] = fvg__unpack_mapping(number, n, NULL);
-  u->mapping[table] = (fvg__mapping *)fvg__alloc_array(c, (size_t)u->n_mapping[table],
-                                                       sizeof(fvg__mapping));
+  u->mapping[table] = FVG__NEW_ARRAY(c, fvg__mapping, (size_t)u->n_mapping[table]);
   if (u->mapping[table]) fvg__unpack_mapping(number, n, u->mapping[table]);
   fvg__release(c, number);
   return u->mapping[table] ? FVG_OK : FVG_E_NOMEM;
@@ -1509,11 +1508,11 @@ static fvg_status fvg__read_merges(fvg_tokenizer *k, fvg__merge_file *f, int voc
   k->n_merges = n;
   k->mask = fvg__hash_mask(n);
   f->mask = fvg__hash_mask(n_ids);
-  k->left = (int *)fvg__alloc_array(k->ctx, (size_t)n, sizeof *k->left);
-  k->right = (int *)fvg__alloc_array(k->ctx, (size_t)n, sizeof *k->right);
-  k->slot = (int *)fvg__alloc_array(k->ctx, (size_t)k->mask + 1, sizeof *k->slot);
-  f->symbol = (fvg__symbol *)fvg__alloc_array(k->ctx, (size_t)n_ids, sizeof *f->symbol);
-  f->slot = (int *)fvg__alloc_array(k->ctx, (size_t)f->mask + 1, sizeof *f->slot);
+  k->left = FVG__NEW_ARRAY(k->ctx, int, (size_t)n);
+  k->right = FVG__NEW_ARRAY(k->ctx, int, (size_t)n);
+  k->slot = FVG__NEW_ARRAY(k->ctx, int, (size_t)k->mask + 1);
+  f->symbol = FVG__NEW_ARRAY(k->ctx, fvg__symbol, (size_t)n_ids);
+  f->slot = FVG__NEW_ARRAY(k->ctx, int, (size_t)f->mask + 1);
   if (k->left && k->right && k->slot && f->symbol && f->slot) {
     fvg__add_byte_symbols(k, f);
     for (i = 0; i < n && !status; i++) status = fvg__read_merge(k, f, i);
@@ -1541,7 +1540,7 @@ static fvg_status fvg__tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg
     return fvg__fail(c, FVG_E_ARG, "%s: a vocabulary of %d tokens is too small: byte symbols, start and end are 514",
                      f.name, vocab_size);
   if ((status = fvg_source_read_all(c, merges, &bytes, &n)) != FVG_OK) return status;
-  k = (fvg_tokenizer *)fvg__alloc(c, sizeof *k);
+  k = FVG__NEW(c, fvg_tokenizer);
   if (!k) { fvg_bytes_free(c, bytes); return FVG_E_NOMEM; }
   k->ctx = c;
   budget = fvg__budget_begin(c, f.name, n);
@@ -1620,7 +1619,7 @@ static fvg_status fvg__name_key_new(fvg_ctx *c, const fvg__unicode *u, const cha
 
   if (s == FVG_E_FORMAT) {                   /* not UTF-8: its bytes, as numbers beyond all characters */
     key->n = (int)strlen(name);
-    key->text = (uint32_t *)fvg__alloc_array(c, (size_t)key->n, sizeof *key->text);
+    key->text = FVG__NEW_ARRAY(c, uint32_t, (size_t)key->n);
     for (i = 0; key->text && i < key->n; i++) key->text[i] = 0x110000u + (uint8_t)name[i];
     s = key->text ? FVG_OK : FVG_E_NOMEM;
   }
@@ -1642,7 +1641,7 @@ FVG_DEF fvg_status fvg_match_names(fvg_ctx *c, const char *const *name, int n,
   fvg_status s;
   int i, k;
   if (n < 0 || n_among < 0) return fvg__fail(c, FVG_E_ARG, "fvg_match_names: %d names among %d", n, n_among);
-  key = (fvg__name_key *)fvg__alloc_array(c, (size_t)n_among + 1, sizeof *key);
+  key = FVG__NEW_ARRAY(c, fvg__name_key, (size_t)n_among + 1);
   if (!key) return FVG_E_NOMEM;
 
   s = fvg__unicode_open(c, &u);
@@ -3027,7 +3026,7 @@ static fvg_status fvg__png_encode(fvg_ctx *c, const fvg_image *image, uint8_t **
   size_t n_rows = ((size_t)image->width * (size_t)image->channels + 1) * (size_t)image->height;    /* below 2^30 */
   size_t most = 8 + (12 + 13) + (12 + 2 + n_rows + n_rows / 8 + 3 + 4) + 12;
   uint8_t *rows = (uint8_t *)fvg__alloc(c, n_rows);
-  fvg__deflate *z = (fvg__deflate *)fvg__alloc(c, sizeof *z);
+  fvg__deflate *z = FVG__NEW(c, fvg__deflate);
   *bytes = rows && z ? (uint8_t *)fvg__alloc(c, most) : NULL;
   if (*bytes) {
     fvg__png_rows(rows, image);
@@ -3140,7 +3139,7 @@ static fvg_status fvg__taps_new(fvg_ctx *c, fvg__taps *t, fvg_filter filter, int
   for (i = 0; i < n; i++) {
     double centre = fvg__exact_product(first + i + 0.5, ratio), sum = 0;
     int low = (int)(centre - support + 0.5), high = (int)(centre + support + 0.5);
-    int *weight = t->weight + (size_t)i * (size_t)t->stride;
+    int *weight = t->weight + fvg__row(i, t->stride);
     if (low < 0) low = 0;
     if (high > n_in) high = n_in;
     t->first[i] = low;
@@ -3158,7 +3157,7 @@ static void fvg__row_pass_rgb(uint8_t *dst, const uint8_t *src, const fvg__taps 
   int i, k;
   for (i = 0; i < t->n; i++, dst += 3) {
     const uint8_t *p = src + 3 * (size_t)t->first[i];
-    const int *weight = t->weight + (size_t)i * (size_t)t->stride;
+    const int *weight = t->weight + fvg__row(i, t->stride);
     int n = t->count[i], r = FVG__WEIGHT_HALF, g = FVG__WEIGHT_HALF, b = FVG__WEIGHT_HALF;
     for (k = 0; k < n; k++, p += 3) {
       r += weight[k] * p[0];
@@ -3176,8 +3175,8 @@ static void fvg__row_pass(uint8_t *dst, const uint8_t *src, const fvg__taps *t, 
   if (channels == 3) { fvg__row_pass_rgb(dst, src, t); return; }
   for (i = 0; i < t->n; i++)
     for (j = 0; j < channels; j++) {
-      const uint8_t *p = src + (size_t)t->first[i] * (size_t)channels + j;
-      const int *weight = t->weight + (size_t)i * (size_t)t->stride;
+      const uint8_t *p = src + fvg__row(t->first[i], channels) + j;
+      const int *weight = t->weight + fvg__row(i, t->stride);
       int n = t->count[i], sum = FVG__WEIGHT_HALF;
       for (k = 0; k < n; k++, p += channels) sum += weight[k] * *p;
       *dst++ = fvg__weighted_byte(sum);
@@ -3266,8 +3265,8 @@ FVG__AVX2 static void fvg__row_pass_avx2(uint8_t *dst, size_t dst_row, const uin
     index[i] = (uint8_t)(i % 2 == 0 && i / 8 < channels ? i % 8 / 2 * channels + i / 8 : 0x80);
   pick = fvg__32_bytes(index);
   for (i = 0; i < t->n; i++, dst += channels) {
-    const uint8_t *p = src + (size_t)t->first[i] * (size_t)channels;
-    const int *weight = t->weight + (size_t)i * (size_t)t->stride;
+    const uint8_t *p = src + fvg__row(t->first[i], channels);
+    const int *weight = t->weight + fvg__row(i, t->stride);
     size_t bytes = i + 4 <= t->n ? 4 : (size_t)channels;
     fvg__digits sum0, sum1, sum2, sum3, w;
     __m256i v;
@@ -3385,7 +3384,7 @@ static fvg_status fvg__two_passes(fvg_ctx *c, uint8_t *dst, const fvg__view *in,
 #endif
   for (y = 0; y < w->height && !s; y++)
     column_pass(dst + (size_t)y * row, middle + (size_t)(t.first[y] - first) * row, row,
-                t.weight + (size_t)y * (size_t)t.stride, t.count[y], row);
+                t.weight + fvg__row(y, t.stride), t.count[y], row);
   fvg__release(c, middle);
   fvg__release(c, t.first);
   return s;
@@ -3402,14 +3401,14 @@ static void fvg__nearest_indices(int *index, int n_in, int n_out, int first, int
 
 static fvg_status fvg__nearest(fvg_ctx *c, uint8_t *dst, const fvg__view *in, int width, int height,
                                const fvg__window *w) {
-  int *column = (int *)fvg__alloc_array(c, (size_t)w->width + (size_t)w->height, sizeof *column), *line, x, y, j;
+  int *column = FVG__NEW_ARRAY(c, int, (size_t)w->width + (size_t)w->height), *line, x, y, j;
   if (!column) return FVG_E_NOMEM;
   line = column + w->width;
   fvg__nearest_indices(column, in->width, width, w->left, w->width);
   fvg__nearest_indices(line, in->height, height, w->top, w->height);
   for (y = 0; y < w->height; y++)
     for (x = 0; x < w->width; x++) {
-      const uint8_t *p = in->pixels + (size_t)line[y] * in->row + (size_t)column[x] * (size_t)in->channels;
+      const uint8_t *p = in->pixels + (size_t)line[y] * in->row + fvg__row(column[x], in->channels);
       for (j = 0; j < in->channels; j++) *dst++ = p[j];
     }
   fvg__release(c, column);
@@ -3444,7 +3443,7 @@ static fvg_status fvg__resize_begin(fvg_ctx *c, fvg_image *out, const fvg_image 
 static fvg__view fvg__image_view(const fvg_image *image, int left, int top, int width, int height) {
   fvg__view v;
   v.row = (size_t)image->width * (size_t)image->channels;
-  v.pixels = image->pixels + (size_t)top * v.row + (size_t)left * (size_t)image->channels;
+  v.pixels = image->pixels + (size_t)top * v.row + fvg__row(left, image->channels);
   v.width = width;
   v.height = height;
   v.channels = image->channels;
@@ -3512,7 +3511,7 @@ static void fvg__mirror(fvg_image *image) {
   for (y = 0; y < image->height; y++) {
     uint8_t *row = image->pixels + (size_t)y * (size_t)image->width * (size_t)ch;
     for (x = 0; x < image->width / 2; x++) {
-      uint8_t *a = row + (size_t)x * (size_t)ch, *b = row + (size_t)(image->width - 1 - x) * (size_t)ch;
+      uint8_t *a = row + fvg__row(x, ch), *b = row + fvg__row(image->width - 1 - x, ch);
       for (j = 0; j < ch; j++) {
         uint8_t swap = a[j];
         a[j] = b[j];
@@ -4346,7 +4345,7 @@ static fvg_status fvg__list_tensors(fvg__clip_loader *l) {
   l->n = fvg_weights_count(l->weights);
   for (i = 0; i < l->n; i++) bytes += strlen(fvg_weights_name(l->weights, i)) + 1;
   l->text = at = (char *)fvg__alloc(c, bytes);
-  l->tensor = (fvg__model_tensor *)fvg__alloc_array(c, (size_t)l->n, sizeof *l->tensor);
+  l->tensor = FVG__NEW_ARRAY(c, fvg__model_tensor, (size_t)l->n);
   if (!l->text || !l->tensor) return FVG_E_NOMEM;
   for (i = 0; i < l->n; i++) {
     l->tensor[i].in_file = fvg_weights_name(l->weights, i);
@@ -4358,8 +4357,8 @@ static fvg_status fvg__list_tensors(fvg__clip_loader *l) {
   if (s) return s;
   fvg__cut_wrapper(l, prefix, n_prefix, custom_text);
 
-  order = (const void **)fvg__alloc_array(c, (size_t)l->n, sizeof *order);
-  sorted = (fvg__model_tensor *)fvg__alloc_array(c, (size_t)l->n, sizeof *sorted);
+  order = FVG__NEW_ARRAY(c, const void *, (size_t)l->n);
+  sorted = FVG__NEW_ARRAY(c, fvg__model_tensor, (size_t)l->n);
   if (order && sorted) {
     for (i = 0; i < l->n; i++) order[i] = &l->tensor[i];
     fvg__sort(order, (size_t)l->n, fvg__model_tensor_order);
@@ -4410,7 +4409,7 @@ static fvg_status fvg__no_tensor(const fvg__clip_loader *l, const char *name) {
 static fvg_status fvg__clip_own(fvg_clip *m, void *block) {
   void **owned;
   if ((m->n_owned & (m->n_owned + 1)) == 0) {    /* the list doubles at 0, 1, 3, 7, ...                             */
-    owned = (void **)fvg__alloc_array(m->ctx, (size_t)m->n_owned * 2 + 1, sizeof *owned);
+    owned = FVG__NEW_ARRAY(m->ctx, void *, (size_t)m->n_owned * 2 + 1);
     if (!owned) { fvg__release(m->ctx, block); return FVG_E_NOMEM; }
     if (m->n_owned) memcpy(owned, m->owned, (size_t)m->n_owned * sizeof *owned);
     fvg__release(m->ctx, m->owned);
@@ -4491,7 +4490,7 @@ static fvg_status fvg__load_projection(fvg__clip_loader *l, fvg__tensor_role rol
 
   s = fvg__load(l, name, width, d, FVG_F32, &given);
   if (s) return s;
-  turned = (float *)fvg__alloc_array(c, (size_t)width * (size_t)d, sizeof *turned);
+  turned = FVG__NEW_ARRAY(c, float, (size_t)width * (size_t)d);
   if (!turned) return FVG_E_NOMEM;
   c->kernels->transpose(width, d, (const float *)given.data, d, turned, width);
   fvg__clip_disown(l->m, given.data);
@@ -4602,7 +4601,7 @@ static fvg_status fvg__load_transformer(fvg__clip_loader *l, int is_text, int w,
   if (t->n_head < 1 || w % t->n_head)
     return fvg__fail(c, FVG_E_SHAPE, "%s: width %d of %s... cannot be cut into %d heads", file, w, prefix, t->n_head);
 
-  t->block = (fvg_block *)fvg__alloc_array(c, (size_t)t->n_layer, sizeof *t->block);
+  t->block = FVG__NEW_ARRAY(c, fvg_block, (size_t)t->n_layer);
   if (!t->block) return FVG_E_NOMEM;
   for (i = 0; !s && i < t->n_layer; i++) s = fvg__load_block(l, prefix, i, w, fc.dim[0], &t->block[i]);
   return s;
@@ -4802,7 +4801,7 @@ static fvg_status fvg__loader_begin(fvg__clip_loader *l, fvg_ctx *c, fvg_weights
   memset(l, 0, sizeof *l);
   if (keep_as > FVG_BF16)
     return fvg__fail(c, FVG_E_ARG, "%s: weights can be kept as F32, F16 or BF16", fvg_weights_file(weights));
-  l->m = (fvg_clip *)fvg__alloc(c, sizeof *l->m);
+  l->m = FVG__NEW(c, fvg_clip);
   if (!l->m) return FVG_E_NOMEM;
   l->m->ctx = c;
   l->weights = weights;
@@ -5071,7 +5070,7 @@ static fvg_status fvg__open_shards(fvg_ctx *c, fvg_weights **out, const char *fo
   if (!s) s = fvg__json_parse(c, &index, (const char *)text, bytes, path);
   fvg_bytes_free(c, text);
   if (!s) s = fvg__shard_files(c, &index, path, &file, &n);
-  if (!s && !(part = (fvg_weights **)fvg__alloc_array(c, (size_t)n, sizeof *part))) s = FVG_E_NOMEM;
+  if (!s && !(part = FVG__NEW_ARRAY(c, fvg_weights *, (size_t)n))) s = FVG_E_NOMEM;
   for (; !s && opened < n; opened += !s) {
     snprintf(part_path, sizeof part_path, "%.1000s/%.900s", folder, file[opened]);
     s = fvg__open_weights(c, &part[opened], part_path);
@@ -5274,10 +5273,10 @@ static fvg_status fvg__splicing_new(fvg_ctx *c, fvg__splicing *x, const fvg__pla
   memset(x, 0, sizeof *x);
   for (r = 0; r < n_row; r++) n_first += place[r] == 0;
   most = (size_t)n_row + (size_t)n_first * (size_t)inserted;
-  x->splice = (fvg_splice *)fvg__alloc_array(c, (size_t)plan->n_layer + 1, sizeof *x->splice);
-  x->segment = (fvg_segment *)fvg__alloc_array(c, (size_t)n_segment, sizeof *x->segment);
-  x->index = (int *)fvg__alloc_array(c, (size_t)n_row + 1, sizeof *x->index);
-  x->rows = (int *)fvg__alloc_array(c, most * ((size_t)plan->n_layer + 2), sizeof *x->rows);
+  x->splice = FVG__NEW_ARRAY(c, fvg_splice, (size_t)plan->n_layer + 1);
+  x->segment = FVG__NEW_ARRAY(c, fvg_segment, (size_t)n_segment);
+  x->index = FVG__NEW_ARRAY(c, int, (size_t)n_row + 1);
+  x->rows = FVG__NEW_ARRAY(c, int, most * ((size_t)plan->n_layer + 2));
   if (!x->splice || !x->segment || !x->index || !x->rows) { fvg__splicing_free(c, x); return FVG_E_NOMEM; }
   x->n_row = (int)most;
   x->n_splice = plan->n_layer;
@@ -5354,9 +5353,9 @@ static fvg_status fvg__image_rows_new(const fvg_clip *m, fvg__image_rows *x, int
   if (n < 1 || n > INT_MAX / 4 / (x->n_token + x->plan.n))
     return fvg__fail(m->ctx, FVG_E_ARG, "%d images to encode", n);
   rows = (size_t)n * (size_t)x->n_token;
-  x->segment = (fvg_segment *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *x->segment);
-  x->place = (int *)fvg__alloc_array(m->ctx, rows, sizeof *x->place);
-  x->row = (int *)fvg__alloc_array(m->ctx, rows + (size_t)n * (size_t)(x->plan.n + 1), sizeof *x->row);
+  x->segment = FVG__NEW_ARRAY(m->ctx, fvg_segment, (size_t)n);
+  x->place = FVG__NEW_ARRAY(m->ctx, int, rows);
+  x->row = FVG__NEW_ARRAY(m->ctx, int, rows + (size_t)n * (size_t)(x->plan.n + 1));
   if (!x->segment || !x->place || !x->row) s = FVG_E_NOMEM;
   for (i = 0; !s && i < (int)rows; i++) x->place[i] = i % x->n_token;
   for (i = 0; !s && i < n; i++) {
@@ -5542,8 +5541,8 @@ static fvg_status fvg__texts_new(const fvg_clip *m, fvg__texts *x, int n) {
     return fvg__fail(m->ctx, FVG_E_ARG, "the tokenizer has %d tokens, the model embeddings of %d",
                      fvg_tokenizer_vocab_size(m->tokenizer), m->text.vocab_size);
   x->capacity = m->text.context_length;
-  x->symbol = (int *)fvg__alloc_array(m->ctx, (size_t)n * (size_t)x->capacity, sizeof *x->symbol);
-  x->start = (int *)fvg__alloc_array(m->ctx, (size_t)n + 1, sizeof *x->start);
+  x->symbol = FVG__NEW_ARRAY(m->ctx, int, (size_t)n * (size_t)x->capacity);
+  x->start = FVG__NEW_ARRAY(m->ctx, int, (size_t)n + 1);
   if (x->symbol && x->start) return FVG_OK;
   fvg__texts_free(m->ctx, x);
   return FVG_E_NOMEM;
@@ -5617,9 +5616,9 @@ static fvg_status fvg__pack_part(const fvg_clip *m, fvg__packed *p, const fvg__t
   fvg_status s = FVG_OK;
   memset(p, 0, sizeof *p);
   p->clip = m;
-  p->token = (int *)fvg__alloc_array(m->ctx, 3 * rows, sizeof *p->token);
-  p->end_row = (int *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *p->end_row);
-  p->segment = (fvg_segment *)fvg__alloc_array(m->ctx, (size_t)n + 1, sizeof *p->segment);
+  p->token = FVG__NEW_ARRAY(m->ctx, int, 3 * rows);
+  p->end_row = FVG__NEW_ARRAY(m->ctx, int, (size_t)n);
+  p->segment = FVG__NEW_ARRAY(m->ctx, fvg_segment, (size_t)n + 1);
   if (!p->token || !p->end_row || !p->segment) { fvg__packed_free(m->ctx, p); return FVG_E_NOMEM; }
   p->from = p->token + rows;
   p->place = p->from + rows;
@@ -5660,7 +5659,7 @@ static fvg_status fvg__pack(const fvg_clip *m, fvg__packed *p, const fvg__texts 
     s = fvg__pack_part(m, part, x, first, n, plan);
     first += n;
     if (!s && first == x->n) return FVG_OK;
-    if (!s && !(part->next = (fvg__packed *)fvg__alloc(m->ctx, sizeof *part))) s = FVG_E_NOMEM;
+    if (!s && !(part->next = FVG__NEW(m->ctx, fvg__packed))) s = FVG_E_NOMEM;
     if (s) { fvg__packed_free(m->ctx, p); return s; }
     part = part->next;
   }
@@ -5777,7 +5776,7 @@ static char *fvg__fill_template(fvg_ctx *c, const char *form, const char *name) 
 /* Features of class names in a template, not normalised. */
 static fvg_status fvg__encode_filled(fvg_clip *m, const char *form, const char *const *class_name, int n_class,
                                      float *features) {
-  char **text = (char **)fvg__alloc_array(m->ctx, (size_t)(n_class < 1 ? 1 : n_class), sizeof *text);
+  char **text = FVG__NEW_ARRAY(m->ctx, char *, (size_t)(n_class < 1 ? 1 : n_class));
   fvg_status s = text ? FVG_OK : FVG_E_NOMEM;
   int i;
   for (i = 0; !s && i < n_class; i++) {
@@ -5904,12 +5903,12 @@ static fvg_parameter *fvg__learner_list(fvg_learner *l, fvg_parameter ***list, i
   fvg_ctx *c = l->clip->ctx;
   fvg_parameter **longer, *p;
   if (l->file && list == &l->param && fvg__check_shape(c, l->file, name, n_dim, dim)) return NULL;
-  longer = (fvg_parameter **)fvg__alloc_array(c, (size_t)*n + 1, sizeof *longer);
+  longer = FVG__NEW_ARRAY(c, fvg_parameter *, (size_t)*n + 1);
   if (!longer) return NULL;
   if (*n) memcpy(longer, *list, (size_t)*n * sizeof *longer);
   fvg__release(c, *list);
   *list = longer;
-  p = (fvg_parameter *)fvg__alloc(c, sizeof *p);
+  p = FVG__NEW(c, fvg_parameter);
   if (!p) return NULL;
   longer[(*n)++] = p;
   if (fvg_parameter_new(c, p, NULL, n_dim, dim)) return NULL;
@@ -6000,7 +5999,7 @@ static fvg_node *fvg__ctx_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower)
 
 /* Plain CLIP's features of the training classes in the data set's template. */
 static fvg_status fvg__learner_prior(fvg_learner *l) {
-  l->g_clip = (float *)fvg__alloc_array(l->clip->ctx, (size_t)l->n_class * (size_t)l->clip->embed_dim, sizeof(float));
+  l->g_clip = FVG__NEW_ARRAY(l->clip->ctx, float, (size_t)l->n_class * (size_t)l->clip->embed_dim);
   if (!l->g_clip) return FVG_E_NOMEM;
   return fvg_clip_encode_classes(l->clip, l->prompt_template, (const char *const *)l->class_name, l->n_class,
                                  l->g_clip);
@@ -6022,7 +6021,7 @@ static fvg_status fvg__learner_add_class(const fvg_learner *l, fvg__texts *x, co
   char *text = (char *)fvg__alloc(m->ctx, size);
   fvg_status s = text ? FVG_OK : FVG_E_NOMEM;
 
-  token = text ? (int *)fvg__alloc_array(m->ctx, (size_t)n_token, sizeof *token) : NULL;
+  token = text ? FVG__NEW_ARRAY(m->ctx, int, (size_t)n_token) : NULL;
   if (!token) s = FVG_E_NOMEM;
   if (!s) {
     snprintf(text, size, "%s", name);
@@ -6229,7 +6228,7 @@ static fvg_status fvg__learner_words(fvg_learner *l, const fvg_learner_desc *des
     s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: ctx_fixed is %d, but there are no words", l->method->name,
                   n_fixed);
   if (s || !l->words) return s;
-  l->word = (int *)fvg__alloc_array(m->ctx, (size_t)m->text.context_length, sizeof *l->word);
+  l->word = FVG__NEW_ARRAY(m->ctx, int, (size_t)m->text.context_length);
   if (!l->word) return FVG_E_NOMEM;
   fvg__blank_underscores(l->words);
   s = fvg__tokens(m, l->words, l->word, m->text.context_length - 3, &l->n_word);
@@ -6263,7 +6262,7 @@ static fvg_status fvg__learner_start(fvg_learner *l, const fvg_learner_desc *des
   if ((desc->class_specific || desc->class_token_position) && method->vectors != fvg__ctx_vectors)
     return fvg__fail(m->ctx, FVG_E_ARG, "%s: its context is shared and stands before the name", method->name);
   l->prompt_template = fvg__copy_string(m->ctx, desc->prompt_template ? desc->prompt_template : "a photo of a {}.");
-  l->class_name = (char **)fvg__alloc_array(m->ctx, (size_t)n_class, sizeof *l->class_name);
+  l->class_name = FVG__NEW_ARRAY(m->ctx, char *, (size_t)n_class);
   if (!l->prompt_template || !l->class_name) return FVG_E_NOMEM;
   for (; l->n_class < n_class; l->n_class++) {
     l->class_name[l->n_class] = fvg__copy_string(m->ctx, class_name[l->n_class]);
@@ -6289,7 +6288,7 @@ static fvg_status fvg__learner_start(fvg_learner *l, const fvg_learner_desc *des
 static fvg_status fvg__learner_new(fvg_clip *m, fvg_learner **out, const fvg_learner_desc *desc,
                                    const char *const *class_name, int n_class, const fvg_weights *file,
                                    int n_fixed) {
-  fvg_learner *l = (fvg_learner *)fvg__alloc(m->ctx, sizeof *l);
+  fvg_learner *l = FVG__NEW(m->ctx, fvg_learner);
   fvg_status s;
   *out = NULL;
   if (!l) return FVG_E_NOMEM;
@@ -6493,7 +6492,7 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, const 
     return s;
   }
   width = d * (size_t)l->method->n_part;
-  plain = (float *)fvg__alloc_array(m->ctx, FVG__IMAGE_BATCH * d, sizeof *plain);
+  plain = FVG__NEW_ARRAY(m->ctx, float, FVG__IMAGE_BATCH * d);
   s = plain ? FVG_OK : FVG_E_NOMEM;
   for (i = 0; !s && i < n; i += FVG__IMAGE_BATCH) {
     int count = n - i < FVG__IMAGE_BATCH ? n - i : FVG__IMAGE_BATCH;
@@ -6600,7 +6599,7 @@ static fvg_status fvg__prograd_gradients(fvg_learner *l, const fvg_batch *batch,
   fvg_ctx *c = l->clip->ctx;
   fvg_parameter *p = l->param[0];
   size_t count = fvg_tensor_count(&p->value), k;
-  float *kept = (float *)fvg__alloc_array(c, count, sizeof *kept);
+  float *kept = FVG__NEW_ARRAY(c, float, count);
   double along = 0, norm2 = 0;
   fvg_node *f, *z, *z0, *ce;
   fvg_status s = kept ? fvg__check_batch(l, batch) : FVG_E_NOMEM;
@@ -6722,7 +6721,7 @@ enum { FVG__SRC_CTX, FVG__SRC_TEXT_DEPTH, FVG__SRC_IMAGE_DEPTH, FVG__SRC_TEXT, F
 static fvg_status fvg__sentence_mean(const fvg_learner *l, float *mean) {
   fvg_clip *m = l->clip;
   size_t count = (size_t)l->n_class * (size_t)m->embed_dim, k;
-  float *one = (float *)fvg__alloc_array(m->ctx, count, sizeof *one);
+  float *one = FVG__NEW_ARRAY(m->ctx, float, count);
   fvg_status s = one ? FVG_OK : FVG_E_NOMEM;
   int i;
   memset(mean, 0, count * sizeof *mean);
@@ -6740,7 +6739,7 @@ static const float *fvg__sentence_prior(fvg_learner *l) {
   size_t count = (size_t)l->n_class * (size_t)l->clip->embed_dim;
   float *g0;
   if (l->g_clip) return l->g_clip;
-  g0 = (float *)fvg__alloc_array(l->clip->ctx, count, sizeof *g0);
+  g0 = FVG__NEW_ARRAY(l->clip->ctx, float, count);
   if (!g0 || fvg__sentence_mean(l, g0)) { fvg__release(l->clip->ctx, g0); return NULL; }
   fvg_normalize_rows(g0, l->n_class, l->clip->embed_dim);
   return l->g_clip = g0;
@@ -6960,7 +6959,7 @@ static fvg_status fvg__dapt_init(fvg_learner *l) {
   fvg_status s = fvg__maple_init(l);
   int i;
   if (s) return s;
-  packed = (fvg__packed *)fvg__alloc(l->clip->ctx, sizeof *packed);
+  packed = FVG__NEW(l->clip->ctx, fvg__packed);
   if (!packed) return FVG_E_NOMEM;
   l->own = packed;
   s = fvg__texts_new(l->clip, &x, FVG__N_BACKGROUND);
@@ -7015,7 +7014,7 @@ static fvg_node *fvg__self_labelled(fvg_node *z) {
   label = (int *)fvg__tape_alloc(z->tape, (size_t)z->rows * sizeof *label);
   if (!label) return NULL;
   for (i = 0; i < z->rows; i++) {
-    const float *row = fvg_value(z) + (size_t)i * (size_t)z->cols;
+    const float *row = fvg_value(z) + fvg__row(i, z->cols);
     label[i] = 0;
     for (k = 1; k < z->cols; k++) if (row[k] > row[label[i]]) label[i] = k;
   }
@@ -7342,7 +7341,7 @@ FVG_DEF void fvg_items_free(fvg_ctx *c, fvg_items *items) {
 
 static fvg_status fvg__items_new(fvg_ctx *c, fvg_items *out, int n) {
   out->n = 0;
-  out->item = (fvg_item *)fvg__alloc_array(c, (size_t)n, sizeof *out->item);
+  out->item = FVG__NEW_ARRAY(c, fvg_item, (size_t)n);
   return out->item ? FVG_OK : FVG_E_NOMEM;
 }
 
@@ -7395,10 +7394,10 @@ static void fvg__groups_free(fvg_ctx *c, fvg__groups *g) {
 static fvg_status fvg__groups_new(fvg_ctx *c, fvg__groups *g, const fvg_items *in, int n_class) {
   int i, k, at = 0;
   memset(g, 0, sizeof *g);
-  if ((g->count = (int *)fvg__alloc_array(c, (size_t)n_class, sizeof(int))) == NULL ||
-      (g->start = (int *)fvg__alloc_array(c, (size_t)n_class, sizeof(int))) == NULL ||
-      (g->order = (int *)fvg__alloc_array(c, (size_t)n_class, sizeof(int))) == NULL ||
-      (g->member = (int *)fvg__alloc_array(c, (size_t)in->n, sizeof(int))) == NULL) {
+  if ((g->count = FVG__NEW_ARRAY(c, int, (size_t)n_class)) == NULL ||
+      (g->start = FVG__NEW_ARRAY(c, int, (size_t)n_class)) == NULL ||
+      (g->order = FVG__NEW_ARRAY(c, int, (size_t)n_class)) == NULL ||
+      (g->member = FVG__NEW_ARRAY(c, int, (size_t)in->n)) == NULL) {
     fvg__groups_free(c, g);
     return FVG_E_NOMEM;
   }
@@ -7428,8 +7427,8 @@ static fvg_status fvg__draw_shots(fvg_ctx *c, fvg__mt *mt, fvg_items *out, const
   if (n_class < 1) return fvg__fail(c, FVG_E_ARG, "few-shot sampling: %d classes", n_class);
   if ((s = fvg__items_check(c, in, n_class)) != FVG_OK) return s;
   if ((s = fvg__groups_new(c, &g, in, n_class)) != FVG_OK) return s;
-  chosen = (int *)fvg__alloc_array(c, (size_t)in->n, sizeof(int));
-  scratch = (int *)fvg__alloc_array(c, (size_t)in->n, sizeof(int));
+  chosen = FVG__NEW_ARRAY(c, int, (size_t)in->n);
+  scratch = FVG__NEW_ARRAY(c, int, (size_t)in->n);
   s = chosen && scratch ? fvg__items_new(c, out, in->n) : FVG_E_NOMEM;
   for (k = 0; !s && k < g.n_order; k++) {
     int label = g.order[k], n = g.count[label], n_draw = n;
@@ -7768,10 +7767,10 @@ static void fvg__collect(void *arg, const char *name, int is_folder) {
 }
 
 static fvg_status fvg__names_sort(fvg_ctx *c, fvg__names *x) {
-  const void **sorted = (const void **)fvg__alloc_array(c, (size_t)x->n, sizeof *sorted);
+  const void **sorted = FVG__NEW_ARRAY(c, const void *, (size_t)x->n);
   const char *at = x->text;
   int i;
-  x->name = (const char **)fvg__alloc_array(c, (size_t)x->n, sizeof *x->name);
+  x->name = FVG__NEW_ARRAY(c, const char *, (size_t)x->n);
   if (sorted && x->name) {
     for (i = 0; i < x->n; i++, at += strlen(at) + 1) sorted[i] = at;
     fvg__sort(sorted, (size_t)x->n, fvg__compare_strings);
@@ -7835,8 +7834,8 @@ static void fvg__draft_free(fvg_ctx *c, fvg__draft *d) {
 static fvg_status fvg__draft_reserve(fvg_ctx *c, fvg__draft *d, const char *root) {
   size_t n = (size_t)d->n[0] + (size_t)d->n[1] + (size_t)d->n[2];
   if (n > INT32_MAX) return fvg__fail(c, FVG_E_UNSUPPORTED, "%.300s: more than %d pictures", root, INT32_MAX);
-  d->entry = (fvg__entry *)fvg__alloc_array(c, n, sizeof *d->entry);
-  d->class_name = (const char **)fvg__alloc_array(c, n, sizeof *d->class_name);
+  d->entry = FVG__NEW_ARRAY(c, fvg__entry, n);
+  d->class_name = FVG__NEW_ARRAY(c, const char *, n);
   return d->entry && d->class_name ? FVG_OK : FVG_E_NOMEM;
 }
 
@@ -7866,7 +7865,7 @@ static char *fvg__put_string(char *at, const char *text) {
    but nothing can tell them apart by their names. */
 static fvg_status fvg__check_class_names(fvg_ctx *c, const fvg_dataset *d) {
   const char *const *name = (const char *const *)d->class_name, *root = d->root ? d->root : "data set";
-  int *match = (int *)fvg__alloc_array(c, (size_t)d->n_class, sizeof *match);
+  int *match = FVG__NEW_ARRAY(c, int, (size_t)d->n_class);
   char said[320];
   int i, n_same = 0, last = 0;
   fvg_status s = match ? FVG_OK : FVG_E_NOMEM;
@@ -7915,7 +7914,7 @@ static fvg_status fvg__dataset_build(fvg_ctx *c, fvg_dataset *out, const fvg__dr
     }
     list[part]->n = d->n[part];
   }
-  out->class_name = (char **)fvg__alloc_array(c, (size_t)d->n_class, sizeof *out->class_name);
+  out->class_name = FVG__NEW_ARRAY(c, char *, (size_t)d->n_class);
   if (!out->class_name) return FVG_E_NOMEM;
   out->n_class = d->n_class;
   for (i = 0; i < d->n_class; i++) {
@@ -8297,7 +8296,7 @@ static fvg_status fvg__draft_cut(fvg_ctx *c, fvg__draft *d, fvg__names *classes,
     if (images[label].n < fewest) fewest = images[label].n;
   }
   if ((s = fvg__draft_reserve(c, d, desc->root)) != FVG_OK) return s;
-  if ((order = (int *)fvg__alloc_array(c, (size_t)most, sizeof *order)) == NULL) return FVG_E_NOMEM;
+  if ((order = FVG__NEW_ARRAY(c, int, (size_t)most)) == NULL) return FVG_E_NOMEM;
   for (part = 0, i = 0; part < FVG__PARTS; i += d->n[part++]) at[part] = i;
   for (label = 0; label < classes->n; label++) {
     const fvg__names *x = &images[label];
@@ -8484,7 +8483,7 @@ static fvg_status fvg__lines_read(fvg_ctx *c, fvg__lines *out, const char *folde
       return fvg__fail(c, FVG_E_FORMAT, "%.300s: line %d holds a zero byte: not a text", out->file, (int)n_line);
     n_line += bytes[i] == '\n';
   }
-  out->line = (char **)fvg__alloc_array(c, n_line, sizeof *out->line);
+  out->line = FVG__NEW_ARRAY(c, char *, n_line);
   out->room = (char *)fvg__alloc_array(c, n + 2 * n_line, 4);
   if (!out->line || !out->room) return FVG_E_NOMEM;
   at = out->text;
@@ -8567,7 +8566,7 @@ static fvg_status fvg__build_from_folders(fvg_ctx *c, fvg_dataset *out, fvg__dra
                                           fvg__names *classes, const fvg_dataset_desc *desc,
                                           int has_parts, const fvg__lines *names) {
   size_t n = FVG__PARTS * (size_t)classes->n, k;
-  fvg__names *images = (fvg__names *)fvg__alloc_array(c, n, sizeof *images);
+  fvg__names *images = FVG__NEW_ARRAY(c, fvg__names, n);
   fvg_status s = FVG_E_NOMEM;
   int i;
   if (images)
@@ -8750,8 +8749,8 @@ static fvg_status fvg__draft_from_lists(fvg_ctx *c, fvg__draft *d, const fvg__se
 /* Gives Python's round(n * 0.2) of each label's n train items to val; a label is negative while its item moves. */
 static fvg_status fvg__cut_val(fvg_ctx *c, fvg_dataset *d) {
   const int n = d->train.n;
-  int *order = (int *)fvg__alloc_array(c, (size_t)n, sizeof *order);
-  int *n_val = (int *)fvg__alloc_array(c, (size_t)d->n_class, sizeof *n_val);
+  int *order = FVG__NEW_ARRAY(c, int, (size_t)n);
+  int *n_val = FVG__NEW_ARRAY(c, int, (size_t)d->n_class);
   fvg_status s;
   fvg_rng rng;
   int i;
@@ -8876,7 +8875,7 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
   out->exif_rotate = d.exif_rotate;
   out->card = fvg_dataset_card_of(d.dataset);
   out->mask_reading = d.mask_reading;
-  out->masks_told = (int *)fvg__alloc(c, sizeof *out->masks_told);
+  out->masks_told = FVG__NEW(c, int);
   if (!out->masks_told || (out->root = fvg__copy_string(c, d.root)) == NULL) s = FVG_E_NOMEM;
   else if ((s = fvg__find_split(c, &out->split_file, &d, out->card)) == FVG_OK)
     s = out->split_file ? fvg__open_split(c, out, &d) : out->card ? fvg__make_split(c, out, &d)
@@ -9441,8 +9440,8 @@ static fvg_status fvg__check_items_of(fvg_dataset *d, fvg_items *items, fvg__che
 
 FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
   fvg_items *part[FVG__PARTS];
-  fvg__batch_job *batch = (fvg__batch_job *)fvg__alloc(d->ctx, sizeof *batch);
-  fvg__check_job *j = (fvg__check_job *)fvg__alloc(d->ctx, sizeof *j);
+  fvg__batch_job *batch = FVG__NEW(d->ctx, fvg__batch_job);
+  fvg__check_job *j = FVG__NEW(d->ctx, fvg__check_job);
   fvg__bad bad;
   fvg_progress progress;
   fvg_status s = batch && j ? FVG_OK : FVG_E_NOMEM;
@@ -9538,8 +9537,8 @@ static fvg_status fvg__survey_masks(const fvg_dataset *d, const fvg_items *items
   int i, k, n;
   fvg_status s;
   if (d->masks_told && *d->masks_told) return FVG_OK;
-  batch = (fvg__batch_job *)fvg__alloc(c, sizeof *batch);
-  j = (fvg__check_job *)fvg__alloc(c, sizeof *j);
+  batch = FVG__NEW(c, fvg__batch_job);
+  j = FVG__NEW(c, fvg__check_job);
   s = batch && j ? FVG_OK : FVG_E_NOMEM;
   memset(&survey, 0, sizeof survey);
   memset(&bad, 0, sizeof bad);
@@ -9746,7 +9745,7 @@ static fvg_status fvg__views_reserve(fvg_views *v, int n) {
   fvg__view_slot *old = v->slot;
   int n_old = v->n_slot, i;
   if (v->slot && 2 * n <= v->n_slot) return FVG_OK;
-  v->slot = (fvg__view_slot *)fvg__alloc_array(v->clip->ctx, 4 * (size_t)n + 16, sizeof *v->slot);
+  v->slot = FVG__NEW_ARRAY(v->clip->ctx, fvg__view_slot, 4 * (size_t)n + 16);
   if (!v->slot) { v->slot = old; return FVG_E_NOMEM; }
   v->n_slot = 4 * n + 16;
   for (i = 0; i < n_old; i++) if (old[i].path) *fvg__view_find(v, old[i].path) = old[i];
@@ -9763,12 +9762,12 @@ static fvg_status fvg__views_keep(fvg_views *v, const fvg_item *const *item, int
   float *f, *area = NULL;
   int i, view;
   memset(fresh, 0, sizeof fresh);
-  f = (float *)fvg__alloc_array(c, 2 * (size_t)n * d + (size_t)n, sizeof *f);
+  f = FVG__NEW_ARRAY(c, float, 2 * (size_t)n * d + (size_t)n);
   if (!f) return FVG_E_NOMEM;
   area = f + 2 * (size_t)n * d;
   for (i = 0; !s && i < n; i++) {
     fresh[i].path = item[i]->path;
-    fresh[i].f = (float *)fvg__alloc_array(c, kept * (2 * d + 1), sizeof *f);
+    fresh[i].f = FVG__NEW_ARRAY(c, float, kept * (2 * d + 1));
     if (!fresh[i].f) { s = FVG_E_NOMEM; break; }
     fresh[i].f_fg = fresh[i].f + kept * d;
     fresh[i].area = fresh[i].f_fg + kept * d;
@@ -9819,7 +9818,7 @@ FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset
   fvg_views *v;
   *out = NULL;
   if (!m->has_vision) return fvg__fail(m->ctx, FVG_E_ARG, "this model has no image tower");
-  v = (fvg_views *)fvg__alloc(m->ctx, sizeof *v);
+  v = FVG__NEW(m->ctx, fvg_views);
   if (!v) return FVG_E_NOMEM;
   v->clip = m;
   v->dataset = d;
@@ -9830,8 +9829,8 @@ FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset
   v->n_kept = v->desc.augment == FVG_AUGMENT_CROP ? 0 :
               v->desc.augment == FVG_AUGMENT_FIXED_CROPS ? v->desc.n_crops : 1;
   v->width = (size_t)fvg_learner_feature_width(m, v->desc.learner);
-  v->pixels = (float *)fvg__alloc_array(m->ctx, 2 * FVG__IMAGE_BATCH * pixels, sizeof *v->pixels);
-  v->encoded = (float *)fvg__alloc_array(m->ctx, FVG__IMAGE_BATCH * v->width, sizeof *v->encoded);
+  v->pixels = FVG__NEW_ARRAY(m->ctx, float, 2 * FVG__IMAGE_BATCH * pixels);
+  v->encoded = FVG__NEW_ARRAY(m->ctx, float, FVG__IMAGE_BATCH * v->width);
   if (!v->pixels || !v->encoded) { fvg_views_free(v); return FVG_E_NOMEM; }
   *out = v;
   return FVG_OK;
@@ -10136,15 +10135,15 @@ static fvg_status fvg__trainer_alloc(fvg__trainer *t) {
   size_t n = (size_t)t->batch, size = (size_t)t->clip->vision.image_size, pixels = 3 * n * size * size,
          width = t->source[0].views->width;      /* of all of them: see fvg_fvgpt_calibrate                         */
   for (i = 0; i < t->n_source; i++) if (t->source[i].items->n > most) most = t->source[i].items->n;
-  t->order = (int *)fvg__alloc_array(c, (size_t)most, sizeof *t->order);
-  t->label = (int *)fvg__alloc_array(c, n, sizeof *t->label);
-  t->f = (float *)fvg__alloc_array(c, n * width, sizeof *t->f);
-  t->f_fg = (float *)fvg__alloc_array(c, n * width, sizeof *t->f_fg);
-  t->part = (float *)fvg__alloc_array(c, 2 * n * width, sizeof *t->part);
-  t->area = (float *)fvg__alloc_array(c, n, sizeof *t->area);
-  t->loss_sum = (double *)fvg__alloc_array(c, (size_t)t->schedule.epochs, sizeof *t->loss_sum);
-  if (needs & FVG_NEEDS_PIXELS) t->pixels = (float *)fvg__alloc_array(c, pixels, sizeof *t->pixels);
-  if (needs & FVG_NEEDS_FOREGROUND) t->pixels_fg = (float *)fvg__alloc_array(c, pixels, sizeof *t->pixels_fg);
+  t->order = FVG__NEW_ARRAY(c, int, (size_t)most);
+  t->label = FVG__NEW_ARRAY(c, int, n);
+  t->f = FVG__NEW_ARRAY(c, float, n * width);
+  t->f_fg = FVG__NEW_ARRAY(c, float, n * width);
+  t->part = FVG__NEW_ARRAY(c, float, 2 * n * width);
+  t->area = FVG__NEW_ARRAY(c, float, n);
+  t->loss_sum = FVG__NEW_ARRAY(c, double, (size_t)t->schedule.epochs);
+  if (needs & FVG_NEEDS_PIXELS) t->pixels = FVG__NEW_ARRAY(c, float, pixels);
+  if (needs & FVG_NEEDS_FOREGROUND) t->pixels_fg = FVG__NEW_ARRAY(c, float, pixels);
   return t->order && t->label && t->f && t->f_fg && t->part && t->area && t->loss_sum &&
          (t->pixels || !(needs & FVG_NEEDS_PIXELS)) && (t->pixels_fg || !(needs & FVG_NEEDS_FOREGROUND)) ?
          FVG_OK : FVG_E_NOMEM;
@@ -10257,7 +10256,7 @@ static fvg_status fvg__state_new(const fvg__trainer *t, fvg__state *x) {
   const fvg_learner *l = t->source[0].learner;
   int most = 3 * o->n + l->n_state, i;
   memset(x, 0, sizeof *x);
-  x->tensor = (fvg_named_tensor *)fvg__alloc_array(t->clip->ctx, (size_t)most, sizeof *x->tensor);
+  x->tensor = FVG__NEW_ARRAY(t->clip->ctx, fvg_named_tensor, (size_t)most);
   x->name = (char *)fvg__alloc_array(t->clip->ctx, (size_t)most, 128);
   if (!x->tensor || !x->name) return FVG_E_NOMEM;
   for (i = 0; i < o->n; i++) {
@@ -10280,7 +10279,7 @@ static fvg_status fvg__state_save(fvg__trainer *t, const fvg_train_desc *desc, i
   fvg_ctx *c = t->clip->ctx;
   size_t size = (size_t)t->schedule.epochs * 32 + 1, at = 0;
   char *losses = (char *)fvg__alloc(c, size);
-  fvg__settings *x = (fvg__settings *)fvg__alloc(c, sizeof *x);
+  fvg__settings *x = FVG__NEW(c, fvg__settings);
   fvg__state state;
   fvg_status s = fvg__state_new(t, &state);
   int i;
@@ -10325,7 +10324,7 @@ static fvg_status fvg__state_restore(fvg__trainer *t, fvg_weights *w, const char
   if (!s) s = fvg__get_number(c, w, "step", &step);
   if (s) return s;
   s = fvg__state_new(t, &x);
-  read = (fvg_tensor *)fvg__alloc_array(c, (size_t)x.n, sizeof *read);
+  read = FVG__NEW_ARRAY(c, fvg_tensor, (size_t)x.n);
   if (!read) s = FVG_E_NOMEM;
   for (i = 0; !s && i < x.n; i++) {
     s = fvg__check_shape(c, w, x.tensor[i].name, x.tensor[i].tensor.n_dim, x.tensor[i].tensor.dim);
@@ -10658,8 +10657,8 @@ static fvg_status fvg__source_new(fvg__source *x, const fvg_fvgpt *f, fvg_learne
   x->views = v;
   x->items = items;
   x->n_class = n_class;
-  x->g = (float *)fvg__alloc_array(c, values, sizeof *x->g);
-  x->g_clip = (float *)fvg__alloc_array(c, values, sizeof *x->g_clip);
+  x->g = FVG__NEW_ARRAY(c, float, values);
+  x->g_clip = FVG__NEW_ARRAY(c, float, values);
   if (!x->g || !x->g_clip) return FVG_E_NOMEM;
   s = fvg_learner_text_features(l, name, n_class, x->g);
   return s ? s : fvg_clip_encode_classes(l->clip, prompt_template, name, n_class, x->g_clip);
@@ -10715,7 +10714,7 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_sourc
   t.step = fvg__fvgpt_train_step;
   t.clip = source[0].learner->clip;
   t.n_source = n_source;
-  t.source = (fvg__source *)fvg__alloc_array(c, (size_t)n_source, sizeof *t.source);
+  t.source = FVG__NEW_ARRAY(c, fvg__source, (size_t)n_source);
   s = t.source ? fvg_fvgpt_new(c, &fresh, &only_gate) : FVG_E_NOMEM;
   t.fvgpt = fresh;
   for (i = 0; !s && i < n_source; i++)
@@ -10756,8 +10755,8 @@ static fvg_status fvg__source_compare(const fvg__source *x, int *clip_alone, int
   fvg_clip *m = x->learner->clip;
   size_t d = (size_t)m->embed_dim;
   int n_part = fvg__learner_parts(x->learner), n = x->items->n, i;
-  float *rows = (float *)fvg__alloc_array(m->ctx, (size_t)n * x->views->width, sizeof *rows);
-  int *index = (int *)fvg__alloc_array(m->ctx, (size_t)n, sizeof *index);
+  float *rows = FVG__NEW_ARRAY(m->ctx, float, (size_t)n * x->views->width);
+  int *index = FVG__NEW_ARRAY(m->ctx, int, (size_t)n);
   fvg_status s = rows && index ? FVG_OK : FVG_E_NOMEM;
   for (i = 0; !s && i < n; i++) index[i] = i;
   if (!s) s = fvg_views_get(x->views, x->items, index, n, 0, rows, NULL, NULL);
@@ -10813,15 +10812,15 @@ FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out, fvg_bra
     return fvg__fail(m->ctx, FVG_E_ARG, "this branch needs %s", l ? "FVG-PT's modules" : "tuned prompts");
   if (f && f->desc.width != m->embed_dim)
     return fvg__fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width, m->embed_dim);
-  k = (fvg_classifier *)fvg__alloc(m->ctx, sizeof *k);
+  k = FVG__NEW(m->ctx, fvg_classifier);
   if (!k) return FVG_E_NOMEM;
   k->clip = m;
   k->learner = l;
   k->fvgpt = f;
   k->branch = branch;
   k->n_class = n_class;
-  k->g = (float *)fvg__alloc_array(m->ctx, values, sizeof *k->g);
-  k->g_clip = (float *)fvg__alloc_array(m->ctx, values, sizeof *k->g_clip);
+  k->g = FVG__NEW_ARRAY(m->ctx, float, values);
+  k->g_clip = FVG__NEW_ARRAY(m->ctx, float, values);
   if (!k->g || !k->g_clip) s = FVG_E_NOMEM;
   if (!s && branch != FVG_ZERO_SHOT)
     s = l->method->scores && branch < FVG_BRANCH_BASE ? fvg__learner_pack(l, &k->packed, class_name, n_class) :
@@ -10851,10 +10850,10 @@ static fvg_status fvg__scores_by_picture(fvg_classifier *k, const float *f, int 
     fvg_tape_clear(t);
     t->no_grad++;
     z = k->learner->method->scores(k->learner, t, &k->packed,
-                                   fvg_const(t, 1, k->clip->embed_dim, f + (size_t)i * (size_t)k->clip->embed_dim));
+                                   fvg_const(t, 1, k->clip->embed_dim, f + fvg__row(i, k->clip->embed_dim)));
     t->no_grad--;
     if (!z) { fvg_tape_clear(t); return k->clip->ctx->status; }
-    memcpy(logits + (size_t)i * (size_t)k->n_class, fvg_value(z), (size_t)k->n_class * sizeof *logits);
+    memcpy(logits + fvg__row(i, k->n_class), fvg_value(z), (size_t)k->n_class * sizeof *logits);
   }
   fvg_tape_clear(t);
   return FVG_OK;
@@ -10869,7 +10868,7 @@ FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int 
   if (k->branch != FVG_ZERO_SHOT && k->packed.n_text) return fvg__scores_by_picture(k, f, n, logits);
   if (k->branch == FVG_BRANCH_BASE && k->fvgpt->desc.no_fdc && n_part > 2) tuned = 1;    /* z_full: the mix's     */
   if (k->branch >= FVG_BRANCH_BASE && !tuned) {
-    float *part = (float *)fvg__alloc_array(m->ctx, 2 * (size_t)n * d, sizeof *part), *f_clip = part + (size_t)n * d;
+    float *part = FVG__NEW_ARRAY(m->ctx, float, 2 * (size_t)n * d), *f_clip = part + (size_t)n * d;
     fvg_status s;
     if (!part) return FVG_E_NOMEM;
     fvg__feature_part(f, n, d, n_part, 0, part);
@@ -10900,9 +10899,9 @@ FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, const fvg_dataset *d, 
                                        fvg_score *score) {
   fvg_clip *m = k->clip;
   size_t n = (size_t)(items->n < 1 ? 1 : items->n);
-  float *f = (float *)fvg__alloc_array(m->ctx, n * (size_t)fvg_learner_feature_width(m, k->learner), sizeof *f);
-  float *logits = (float *)fvg__alloc_array(m->ctx, n * (size_t)k->n_class, sizeof *logits);
-  int *label = (int *)fvg__alloc_array(m->ctx, n, sizeof *label), i;
+  float *f = FVG__NEW_ARRAY(m->ctx, float, n * (size_t)fvg_learner_feature_width(m, k->learner));
+  float *logits = FVG__NEW_ARRAY(m->ctx, float, n * (size_t)k->n_class);
+  int *label = FVG__NEW_ARRAY(m->ctx, int, n), i;
   fvg_status s = f && logits && label ? FVG_OK : FVG_E_NOMEM;
   for (i = 0; !s && i < items->n; i++) label[i] = items->item[i].label;
   if (!s) s = fvg_encode_items(m, k->learner, d, items, f);
@@ -11114,14 +11113,14 @@ static fvg_status fvg__dpc_new(fvg__dpc *d, const fvg_learner *l, int batch) {
   size_t width = (size_t)fvg_learner_feature_width(m, d->tuned), size = (size_t)m->vision.image_size;
   int i, prompts_image = l->method->needs & FVG_NEEDS_PIXELS;
   for (i = 0; i < l->n_param; i++) total += fvg_tensor_count(&l->param[i]->value);
-  d->g = (float *)fvg__alloc_array(m->ctx, (size_t)l->n_class * (size_t)m->embed_dim, sizeof *d->g);
-  d->mixture = (float *)fvg__alloc_array(m->ctx, total, sizeof *d->mixture);
-  d->index = (int *)fvg__alloc_array(m->ctx, most, sizeof *d->index);
-  d->label = (int *)fvg__alloc_array(m->ctx, most, sizeof *d->label);
-  d->own = (int *)fvg__alloc_array(m->ctx, most, sizeof *d->own);
-  d->present = (int *)fvg__alloc_array(m->ctx, (size_t)l->n_class, sizeof *d->present);
-  d->score = (double *)fvg__alloc_array(m->ctx, (size_t)l->n_class, sizeof *d->score);
-  d->f = (float *)fvg__alloc_array(m->ctx, most * width, sizeof *d->f);
+  d->g = FVG__NEW_ARRAY(m->ctx, float, (size_t)l->n_class * (size_t)m->embed_dim);
+  d->mixture = FVG__NEW_ARRAY(m->ctx, float, total);
+  d->index = FVG__NEW_ARRAY(m->ctx, int, most);
+  d->label = FVG__NEW_ARRAY(m->ctx, int, most);
+  d->own = FVG__NEW_ARRAY(m->ctx, int, most);
+  d->present = FVG__NEW_ARRAY(m->ctx, int, (size_t)l->n_class);
+  d->score = FVG__NEW_ARRAY(m->ctx, double, (size_t)l->n_class);
+  d->f = FVG__NEW_ARRAY(m->ctx, float, most * width);
   if (prompts_image) d->pixels = (float *)fvg__alloc_array(m->ctx, most, 3 * size * size * sizeof *d->pixels);
   if (!d->g || !d->mixture || !d->index || !d->label || !d->own || !d->present || !d->score || !d->f ||
       (prompts_image && !d->pixels)) return FVG_E_NOMEM;
@@ -11219,9 +11218,9 @@ FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_learner *l, fvg_fvg
                                        const fvg_metadata *settings, int n_settings) {
   fvg_ctx *c = l->clip->ctx;
   int n_own = 11 + 12, n_tensor = l->n_param + (f ? f->n_params : 0), n = 0, i;
-  fvg_named_tensor *tensor = (fvg_named_tensor *)fvg__alloc_array(c, (size_t)n_tensor, sizeof *tensor);
+  fvg_named_tensor *tensor = FVG__NEW_ARRAY(c, fvg_named_tensor, (size_t)n_tensor);
   char *names = fvg__names_json(c, l->class_name, l->n_class), trainer[64];
-  fvg__settings *x = (fvg__settings *)fvg__alloc(c, sizeof *x);
+  fvg__settings *x = FVG__NEW(c, fvg__settings);
   fvg_status s = tensor && names && x ? FVG_OK : FVG_E_NOMEM;
   for (i = 0; l->method->option[i].name; i++) n_own++;
   if (!s && n_settings > FVG__MAX_SETTINGS - n_own)
@@ -11362,7 +11361,7 @@ static fvg_status fvg__restore_learner(fvg_clip *m, fvg_weights *w, fvg_learner 
   if (s) return s;
   if (j.value[0].type != FVG__JSON_ARRAY || j.value[0].n_child < 1)
     s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: classes must be a list of names", fvg_weights_file(w));
-  name = (const char **)fvg__alloc_array(m->ctx, (size_t)j.value[0].n_child + 1, sizeof *name);
+  name = FVG__NEW_ARRAY(m->ctx, const char *, (size_t)j.value[0].n_child + 1);
   if (!s && !name) s = FVG_E_NOMEM;
   for (i = j.value[0].first; !s && i >= 0; i = j.value[i].next) {
     name[n++] = j.value[i].string;
@@ -11469,7 +11468,7 @@ FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, const char *path, fvg_learne
 }
 FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
   fvg_ctx *c = l->clip->ctx;
-  fvg_parameter *read = (fvg_parameter *)fvg__alloc_array(c, (size_t)l->n_param, sizeof *read);
+  fvg_parameter *read = FVG__NEW_ARRAY(c, fvg_parameter, (size_t)l->n_param);
   fvg_weights *w = NULL;
   fvg_source source;
   fvg_status s = read ? fvg_source_file(c, &source, path) : FVG_E_NOMEM;
@@ -11654,7 +11653,7 @@ static fvg_status fvg__cls_attention(const fvg_clip *m, const fvg__last_block *l
   for (head = 0; head < n_head; head++) {
     const float *q_head = fvg_value(q) + head * d, *k_head = fvg_value(keys) + head * d;
     float *p = fvg_fill(row);
-    for (i = 0; i < n_token; i++) p[i] = kernels->dot(d, q_head, k_head + (size_t)i * (size_t)width);
+    for (i = 0; i < n_token; i++) p[i] = kernels->dot(d, q_head, k_head + fvg__row(i, width));
     kernels->softmax(n_token, p, 1 / sqrtf((float)d), p);
     for (i = first; i < n_token; i++) grid[i - first] += p[i] / (float)n_head;
   }
@@ -11706,9 +11705,9 @@ FVG_DEF fvg_status fvg_attention_map(fvg_classifier *k, const float *chw, int la
   pixels = (size_t)m->vision.image_size * (size_t)m->vision.image_size;
   l = k->branch == FVG_ZERO_SHOT ? NULL : k->learner;
   prompted = fvg__learner_parts(l) > 1;
-  grid = (float *)fvg__alloc_array(m->ctx, (size_t)n_patch, sizeof *grid);
-  f_clip = (float *)fvg__alloc_array(m->ctx, (size_t)m->embed_dim, sizeof *f_clip);
-  gradients = (float **)fvg__alloc_array(m->ctx, l ? (size_t)l->n_param : 1, sizeof *gradients);
+  grid = FVG__NEW_ARRAY(m->ctx, float, (size_t)n_patch);
+  f_clip = FVG__NEW_ARRAY(m->ctx, float, (size_t)m->embed_dim);
+  gradients = FVG__NEW_ARRAY(m->ctx, float *, l ? (size_t)l->n_param : 1);
   t = fvg_tape_new(m->ctx);
   s = grid && f_clip && gradients && t ? FVG_OK : FVG_E_NOMEM;
   if (!s && prompted && k->branch == FVG_BRANCH_NEW) s = fvg_learner_encode_images(m, NULL, chw, 1, f_clip);

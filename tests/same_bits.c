@@ -2,7 +2,7 @@
    CPU, plain features; for each method, what was learned, the bytes of its checkpoint, its features, logits and FVG-PT.
    A change that is meant to keep all bits prints the same lines before and after; tests/same_bits.sh compares them.
 
-     same_bits MODEL_DIR DATA_ROOT FOLDER       writes a checkpoint into FOLDER and removes it */
+     same_bits MODEL_DIR DATA_ROOT FOLDER [LEVEL]     writes a checkpoint into FOLDER and removes it; LEVEL: that one alone */
 #define FVGPT_PTHREADS
 #define FVGPT_DIRENT
 #define FVGPT_IMPLEMENTATION
@@ -208,7 +208,7 @@ static int run(int simd, const char *model, const char *root, const char *checkp
 }
 
 int main(int argc, char **argv) {
-  if (argc != 4) { fprintf(stderr, "usage: same_bits MODEL_DIR DATA_ROOT FOLDER\n"); return 1; }
+  if (argc < 4) { fprintf(stderr, "usage: same_bits MODEL_DIR DATA_ROOT FOLDER [LEVEL]\n"); return 1; }
   char checkpoint[4096];
   snprintf(checkpoint, sizeof checkpoint, "%s/same_bits.safetensors", argv[3]);
   int failed = 0;
@@ -220,6 +220,7 @@ int main(int argc, char **argv) {
     if (fvg_init(&c, &desc)) continue;
     int runs = fvg_simd_level(c) == level;       /* a level that this CPU lacks gives a lower one, or an error      */
     fvg_free(c);
+    if (runs && argc > 4) runs = !strcmp(argv[4], fvg_simd_name(level));
     if (runs) failed |= run(level, argv[1], argv[2], checkpoint);
   }
   return failed;
