@@ -502,16 +502,17 @@ FVG_DEF fvg_node  *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_bat
 /* One training step: gradients, then the optimiser at rate lr. */
 FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_optimizer *o, double lr, const fvg_fvgpt_batch *batch,
                                   fvg_fvgpt_report *report);
-/* z_FDC [n, n_class]: the base branch, which needs no mask; z_full with no_fdc. */
-FVG_DEF fvg_status fvg_fvgpt_base_logits(fvg_fvgpt *m, const float *f, int n, const float *g,
-                                         int n_class, float *logits);
-/* z_PC [n, n_class]: the new branch; b [n] receives the weight of plain CLIP (NULL: not wanted). f_clip NULL: f.
-   With no_pc the base branch's logits, and b = 0. */
-FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const float *f_clip, int n, const float *g,
-                                        const float *g_clip, int n_class, float *logits, float *b);
-/* The foreground trust r [n] of images with masks, the same bits as the loss's r (batch->label
-   is not used): 0 where a mask does not count under area_rule; with no_frg 1 where it does. */
-FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *batch, float *r);
+/* What a trained FVG-PT says of x->n pictures among x->n_class classes: logits [n, n_class].  Of the batch only the
+   members that are named here are read.
+   score_base: z_FDC from f and g, for classes that it was tuned on; it needs no mask.  With no_fdc: z_full.
+   score_new: z_PC from f, f_clip, g and g_clip, for classes that it has not seen; b [n] receives the weight of plain
+   CLIP (NULL: not wanted).  With no_pc: as score_base, and b is 0.
+   trust: r [n] of pictures with masks, from f, f_fg, f_score, f_score_fg, g and area, the same bits as the loss's r:
+   0 where a mask does not count under area_rule; with no_frg 1 where it does.
+   FVG_E_ARG if one that is needed is NULL, or for less than one picture or class; FVG_E_NOMEM. */
+FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_fvgpt_batch *x);
+FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b, const fvg_fvgpt_batch *x);
+FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch *x);
 
 #ifdef __cplusplus
 }
@@ -5642,29 +5643,55 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
 /*===========================================================================================================
  * CHAPTER 10  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)
  *===========================================================================================================
-   Tuned prompts look away from the object.  FVG-PT freezes the tuned model and learns from foreground masks:
+   Tuned prompts fit the classes that they have seen, lose on new ones, and their attention slips off the object.
+   FVG-PT freezes the tuned model and learns three small modules from pictures with foreground masks.
 
-     f, f_fg   features of image x and of its foreground view x * mask;  g_c  text features of the tuned prompts
-     z_full = s f g^T,  z_fg = s f_fg g^T,  z_CLIP = s f0 g0^T  (plain CLIP);   p. = softmax(z. / tau)
+   What is given.  Image x has the feature f, and its foreground view x * mask has f_fg, both from the tuned image
+   encoder; class c has the text feature g_c of the tuned prompts.  f0 and g0 are the features of plain CLIP.  All have
+   unit length, s is CLIP's logit scale, y the label, H(p) the entropy of p in nats.
 
-   FRG, may the foreground be trusted?  u = [H(p_full) - H(p_fg), cos(p_full, p_fg), area of the mask],
-     r = sigmoid(MLP(u)),  target r* = 1 if CE(z_fg, y) < CE(z_full, y) - delta, else 0;  L_FRG = BCE(r, r*).
-   FDC, adapters pulled toward whichever view is trusted:  f~ = norm(f + MLP(f)),  g~ = norm(g + MLP(g)),
-     z_FDC = s f~ g~^T,  L_dist = mean_i [ r_i KL(p_fg || p_FDC) + (1 - r_i) KL(p_full || p_FDC) ],  r a constant.
-   PC, how much plain CLIP for classes never seen?  v = [H(p_full), H(p_CLIP), cos(p_full, p_CLIP)],
-     b = sigmoid(MLP(v)),  z_PC = (1 - b) z_full + b z_CLIP,  L_PC = CE(z_PC, y) + KL(p_CLIP || softmax(z_PC / tau)).
+     (1)  z_full = s f g^T      z_fg = s f_fg g^T      z_CLIP = s f0 g0^T      p_* = softmax(z_* / tau)
 
-     L = CE(z_FDC, y) + lambda_rg L_FRG + lambda_base L_dist + lambda_new L_PC
+   FRG, the foreground reliability gate: how far may the foreground view of this picture be trusted?
 
-   Base classes are scored by z_FDC, new ones by z_PC.  H is the entropy in nats.  The three modules share neither
-   parameters nor (unless attach_r lets the distillation into the gate) gradients, so training them together or apart
-   gives the same weights.  no_frg, no_fdc and no_pc leave a module out, as the rows of the paper's Table 3 do:
-   without FRG r = 1, without FDC z_FDC is z_full, without PC new classes are scored by z_FDC as well. */
+     (2)  u = [ H(p_full) - H(p_fg),  cos(p_full, p_fg),  share of the picture that is foreground ]
+     (3)  r = sigmoid(MLP_FRG(u))
+     (4)  L_FRG = BCE(r, r*),      r* = 1 if CE(z_fg, y) < CE(z_full, y) - delta, else 0
+
+   FDC, foreground distillation compensation: two adapters, drawn toward the view that is trusted.
+
+     (5)  f~ = norm(f + MLP_image(f))      g~ = norm(g + MLP_text(g))      z_FDC = s f~ g~^T
+     (6)  L_dist = mean_i [ r_i KL(p_fg || p_FDC) + (1 - r_i) KL(p_full || p_FDC) ],      r taken as a constant
+
+   PC, prior calibration: how much of plain CLIP do classes need that were never seen?
+
+     (7)  v = [ H(p_full),  H(p_CLIP),  cos(p_full, p_CLIP) ]      b = sigmoid(MLP_BRG(v))
+     (8)  z_PC = (1 - b) z_full + b z_CLIP      L_PC = CE(z_PC, y) + KL(p_CLIP || softmax(z_PC / tau))
+
+   Training minimises
+
+     (9)  L = CE(z_FDC, y) + lambda_base L_dist + lambda_rg L_FRG + lambda_new L_PC
+
+   and testing scores base classes by z_FDC, which needs no mask, and new classes by z_PC.  The modules share neither
+   parameters nor gradients (unless attach_r lets the distillation into the gate), so training them together or one by
+   one gives the same weights.
+
+   MMRL has two image features: it scores base classes by a mixture f_score, new ones by f.  So z_full of (1) to (6)
+   is made of f_score; the z_full of (7) and (8), which the code calls z_tuned, is made of f, and so is z_FDC.  For
+   all other methods f_score is f, and z_tuned is z_full.
+
+   The functions below come in this order: the parameters; (1); each module with its loss; the loss (9); the step; and
+   what a trained model is asked for.  Their names are those of the equations. */
 
 #define FVG__MAX_GATE_LAYERS 3
 
-/* d -> hidden -> d */
-typedef struct fvg__adapter { fvg_parameter down_weight, down_bias, up_weight, up_bias; } fvg__adapter;
+/* A residual multi-layer perceptron, d -> hidden -> d, of equation (5). */
+typedef struct fvg__adapter {
+  fvg_parameter down_weight, down_bias;          /* [hidden, d], [hidden]                            */
+  fvg_parameter up_weight, up_bias;              /* [d, hidden], [d]                                 */
+} fvg__adapter;
+
+/* A multi-layer perceptron, 3 -> hidden -> 1, of equations (3) and (7). */
 typedef struct fvg__gate {
   fvg_parameter weight[FVG__MAX_GATE_LAYERS], bias[FVG__MAX_GATE_LAYERS];
   int n_layer;
@@ -5678,13 +5705,14 @@ struct fvg_fvgpt {
   fvg_parameter *params[8 + 4 * FVG__MAX_GATE_LAYERS];
   int n_params;
   fvg_tape *tape;
-  const fvg_weights *file;           /* while it is made from a checkpoint: every shape is checked against the     */
-};                                   /* file's before there is memory for it                                       */
+  const fvg_weights *file;   /* Set while loading: shapes are checked against the file before anything is allocated. */
+};
 
 FVG_DEF fvg_fvgpt_desc fvg_fvgpt_defaults(const fvg_fvgpt_desc *desc) {
   fvg_fvgpt_desc d;
   memset(&d, 0, sizeof d);
   if (desc) d = *desc;
+
   d.fdc_hidden = d.fdc_hidden <= 0 ? 64 : d.fdc_hidden;
   d.gate_hidden = d.gate_hidden <= 0 ? 32 : d.gate_hidden;
   d.gate_layers = d.gate_layers <= 0 ? 2 : d.gate_layers;
@@ -5700,56 +5728,63 @@ FVG_DEF fvg_fvgpt_desc fvg_fvgpt_defaults(const fvg_fvgpt_desc *desc) {
 }
 
 /* ---- parameters ---- */
+
 typedef enum fvg__init { FVG__INIT_ZERO = 0, FVG__INIT_UNIFORM, FVG__INIT_NORMAL } fvg__init;
 
-/* Adds one parameter to the list. Uniform: +-scale; normal: standard deviation scale. */
+/* Adds the parameter p, [rows, cols] or, with cols 0, [rows], to the list of what trains.  It starts uniform in
+   +-scale, or normal with the standard deviation scale, or zero; every parameter has a random stream of its own. */
 static fvg_status fvg__add_parameter(fvg_fvgpt *m, fvg_parameter *p, const char *name, int rows, int cols,
                                      fvg__init init, double scale) {
-  int dim[2], n_dim = cols ? 2 : 1;
-  size_t k, n;
-  fvg_rng rng;
-  fvg_status s;
-  dim[0] = rows;
-  dim[1] = cols;
-  s = m->file ? fvg__check_shape(m->ctx, m->file, name, n_dim, dim) : FVG_OK;
+  const int dim[2] = {rows, cols};
+  int n_dim = cols ? 2 : 1;
+  fvg_status s = FVG_OK;
+  if (m->file) s = fvg__check_shape(m->ctx, m->file, name, n_dim, dim);
   if (!s) s = fvg_parameter_new(m->ctx, p, name, n_dim, dim);
   if (s) return s;
+
+  fvg_rng rng;
   fvg_rng_seed(&rng, m->desc.seed, 100 + (uint64_t)m->n_params);
-  n = fvg_tensor_count(&p->value);
-  for (k = 0; k < n && init != FVG__INIT_ZERO; k++)
-    ((float *)p->value.data)[k] =
-      (float)(scale * (init == FVG__INIT_NORMAL ? fvg_rng_normal(&rng) : 2 * fvg_rng_uniform(&rng) - 1));
+  float *value = (float *)p->value.data;
+  size_t n = fvg_tensor_count(&p->value);
+  for (size_t k = 0; k < n && init != FVG__INIT_ZERO; k++) {
+    double drawn = init == FVG__INIT_NORMAL ? fvg_rng_normal(&rng) : 2 * fvg_rng_uniform(&rng) - 1;
+    value[k] = (float)(scale * drawn);
+  }
+
   m->params[m->n_params++] = p;
   return FVG_OK;
 }
 
-/* PyTorch's linear layer starts uniform in +-1/sqrt(inputs);
-   the up layer starts near zero, so that z_FDC starts as z_full. */
+/* The layer down starts as PyTorch's linear layers do, uniform in +-1/sqrt(inputs).  The layer up starts near zero, so
+   that z_FDC starts as z_full. */
 static fvg_status fvg__adapter_new(fvg_fvgpt *m, fvg__adapter *a, const char *const name[4]) {
   int d = m->desc.width, hidden = m->desc.fdc_hidden;
   double bound = 1 / sqrt((double)d);
+  double near_zero = (double)fvg__none_if_negative(m->desc.fdc_init_scale);
+
   fvg_status s = fvg__add_parameter(m, &a->down_weight, name[0], hidden, d, FVG__INIT_UNIFORM, bound);
   if (!s) s = fvg__add_parameter(m, &a->down_bias, name[1], hidden, 0, FVG__INIT_UNIFORM, bound);
-  if (!s) s = fvg__add_parameter(m, &a->up_weight, name[2], d, hidden, FVG__INIT_NORMAL,
-                                 (double)fvg__none_if_negative(m->desc.fdc_init_scale));
+  if (!s) s = fvg__add_parameter(m, &a->up_weight, name[2], d, hidden, FVG__INIT_NORMAL, near_zero);
   if (!s) s = fvg__add_parameter(m, &a->up_bias, name[3], d, 0, FVG__INIT_ZERO, 0);
   return s;
 }
 
+/* Every layer of a gate starts as PyTorch's linear layers do. */
 static fvg_status fvg__gate_new(fvg_fvgpt *m, fvg__gate *g, const char *const name[2 * FVG__MAX_GATE_LAYERS]) {
   fvg_status s = FVG_OK;
   for (g->n_layer = 0; !s && g->n_layer < m->desc.gate_layers; g->n_layer++) {
-    int i = g->n_layer, inputs = i == 0 ? 3 : m->desc.gate_hidden,
-        outputs = i == m->desc.gate_layers - 1 ? 1 : m->desc.gate_hidden;
-    s = fvg__add_parameter(m, &g->weight[i], name[2 * i], outputs, inputs, FVG__INIT_UNIFORM,
-                           1 / sqrt((double)inputs));
-    if (!s) s = fvg__add_parameter(m, &g->bias[i], name[2 * i + 1], outputs, 0, FVG__INIT_UNIFORM,
-                                   1 / sqrt((double)inputs));
+    int i = g->n_layer;
+    int inputs = i == 0 ? 3 : m->desc.gate_hidden;
+    int outputs = i == m->desc.gate_layers - 1 ? 1 : m->desc.gate_hidden;
+    double bound = 1 / sqrt((double)inputs);
+
+    s = fvg__add_parameter(m, &g->weight[i], name[2 * i], outputs, inputs, FVG__INIT_UNIFORM, bound);
+    if (!s) s = fvg__add_parameter(m, &g->bias[i], name[2 * i + 1], outputs, 0, FVG__INIT_UNIFORM, bound);
   }
   return s;
 }
 
-/* file: the checkpoint that the values will come from, or NULL */
+/* All modules with their first values.  file is the checkpoint that other values will come from, or NULL. */
 static fvg_status fvg__fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_desc *desc, const fvg_weights *file) {
   static const char *const image_name[] = {"fdc_image.down.weight", "fdc_image.down.bias",
                                            "fdc_image.up.weight", "fdc_image.up.bias"};
@@ -5759,29 +5794,34 @@ static fvg_status fvg__fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_de
                                          "frg.fc3.weight", "frg.fc3.bias"};
   static const char *const brg_name[] = {"brg.fc1.weight", "brg.fc1.bias", "brg.fc2.weight", "brg.fc2.bias",
                                          "brg.fc3.weight", "brg.fc3.bias"};
-  fvg_fvgpt_desc d = fvg_fvgpt_defaults(desc);
-  fvg_fvgpt *m;
-  fvg_status s;
   *out = NULL;
-  if (d.width < 1) return fvg__fail(c, FVG_E_ARG, "FVG-PT: width is %d, it must be that of the features", d.width);
+
+  fvg_fvgpt_desc d = fvg_fvgpt_defaults(desc);
+  if (d.width < 1)
+    return fvg__fail(c, FVG_E_ARG, "FVG-PT: width is %d, it must be that of the features", d.width);
   if (d.gate_layers > FVG__MAX_GATE_LAYERS)
     return fvg__fail(c, FVG_E_ARG, "FVG-PT: gate_layers is %d, 1 to %d are possible",
                      d.gate_layers, FVG__MAX_GATE_LAYERS);
   if (!(d.tau > 0) || !(d.logit_scale > 0))
     return fvg__fail(c, FVG_E_ARG, "FVG-PT: tau and logit_scale must be positive");
-  m = FVG__NEW(c, fvg_fvgpt);
+
+  fvg_fvgpt *m = FVG__NEW(c, fvg_fvgpt);
   if (!m) return FVG_E_NOMEM;
   m->ctx = c;
   m->desc = d;
   m->file = file;
   m->tape = fvg_tape_new(c);
-  s = m->tape ? FVG_OK : FVG_E_NOMEM;
+
+  fvg_status s = m->tape ? FVG_OK : FVG_E_NOMEM;
   if (!s) s = fvg__adapter_new(m, &m->fdc_image, image_name);
   if (!s) s = fvg__adapter_new(m, &m->fdc_text, text_name);
   if (!s) s = fvg__gate_new(m, &m->frg, frg_name);
   if (!s) s = fvg__gate_new(m, &m->brg, brg_name);
   m->file = NULL;
-  if (s) { fvg_fvgpt_free(m); return s; }
+  if (s) {
+    fvg_fvgpt_free(m);
+    return s;
+  }
   *out = m;
   return FVG_OK;
 }
@@ -5791,9 +5831,8 @@ FVG_DEF fvg_status fvg_fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_de
 }
 
 FVG_DEF void fvg_fvgpt_free(fvg_fvgpt *m) {
-  int i;
   if (!m) return;
-  for (i = 0; i < m->n_params; i++) fvg_parameter_free(m->ctx, m->params[i]);
+  for (int i = 0; i < m->n_params; i++) fvg_parameter_free(m->ctx, m->params[i]);
   fvg_tape_free(m->tape);
   fvg__release(m->ctx, m);
 }
@@ -5803,38 +5842,54 @@ FVG_DEF fvg_parameter *const *fvg_fvgpt_parameters(const fvg_fvgpt *m, int *n) {
   return m->params;
 }
 
-/* ---- forward ---- */
-static fvg_node *fvg__adapt(fvg__adapter *a, fvg_node *f) {                         /* norm(f + up relu(down f))    */
-  fvg_tape *t = f ? f->tape : NULL;
-  fvg_node *hidden = fvg_relu(fvg_linear(f, fvg_param(t, &a->down_weight), fvg_param(t, &a->down_bias)));
-  return fvg_normalize(fvg_add(f, fvg_linear(hidden, fvg_param(t, &a->up_weight), fvg_param(t, &a->up_bias))));
-}
+/* ---- (1) what the frozen models say of a batch of n pictures and C classes ---- */
 
-static fvg_node *fvg__gate_logit(fvg__gate *g, fvg_node *x) {                       /* [n,3] -> [n,1]               */
-  int i;
-  for (i = 0; x && i < g->n_layer; i++) {
-    x = fvg_linear(x, fvg_param(x->tape, &g->weight[i]), fvg_param(x->tape, &g->bias[i]));
-    if (i < g->n_layer - 1) x = fvg_relu(x);
-  }
-  return x;
-}
-
+/* s f g^T: [n,d] [C,d] -> [n,C] */
 static fvg_node *fvg__logits(const fvg_fvgpt *m, fvg_node *f, fvg_node *g) {
   return fvg_scale(fvg_linear(f, g, NULL), m->desc.logit_scale);
 }
 
-/* H(p) in nats, or as a share of the most that n classes allow */
+/* Features of the caller's as a constant node, [rows, d]. */
+static fvg_node *fvg__features(const fvg_fvgpt *m, fvg_tape *t, const float *f, int rows) {
+  return fvg_const(t, rows, m->desc.width, f);
+}
+
+/* p = softmax(z / tau): [n,C] */
+static fvg_node *fvg__probabilities(const fvg_fvgpt *m, fvg_node *z) { return fvg_softmax(z, m->desc.tau); }
+
+/* z_full of (1) to (6), or z_fg where foreground is 1: scores by the feature that scores base classes */
+static fvg_node *fvg__view_logits(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *x, int foreground) {
+  const float *f = x->f_score ? x->f_score : x->f;
+  const float *f_fg = x->f_score_fg ? x->f_score_fg : x->f_fg;
+  fvg_node *g = fvg__features(m, t, x->g, x->n_class);
+  return fvg__logits(m, fvg__features(m, t, foreground ? f_fg : f, x->n), g);
+}
+
+/* z_tuned, the z_full of (7) and (8): scores by the feature that scores new classes */
+static fvg_node *fvg__tuned_logits(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *x) {
+  return fvg__logits(m, fvg__features(m, t, x->f, x->n), fvg__features(m, t, x->g, x->n_class));
+}
+
+static fvg_node *fvg__clip_logits(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *x) {
+  const float *f0 = x->f_clip ? x->f_clip : x->f;
+  return fvg__logits(m, fvg__features(m, t, f0, x->n), fvg__features(m, t, x->g_clip, x->n_class));
+}
+
+/* ---- what both gates look at ---- */
+
+/* H(p) of n probabilities in nats, or, with normalise_entropy, as a share of its greatest value ln n */
 static double fvg__entropy(const fvg_fvgpt *m, const float *p, int n) {
   double sum = 0;
-  int i;
-  for (i = 0; i < n; i++) if (p[i] != 0) sum -= (double)p[i] * (double)logf(p[i]);
+  for (int i = 0; i < n; i++) {
+    if (p[i] != 0) sum -= (double)p[i] * (double)logf(p[i]);
+  }
   return m->desc.normalise_entropy && n > 1 ? sum / log((double)n) : sum;
 }
 
+/* cos(p, q) of two vectors of n probabilities */
 static double fvg__cosine(const float *p, const float *q, int n) {
   double pq = 0, pp = 0, qq = 0;
-  int i;
-  for (i = 0; i < n; i++) {
+  for (int i = 0; i < n; i++) {
     pq += (double)p[i] * (double)q[i];
     pp += (double)p[i] * (double)p[i];
     qq += (double)q[i] * (double)q[i];
@@ -5842,221 +5897,309 @@ static double fvg__cosine(const float *p, const float *q, int n) {
   return pq / sqrt(pp * qq);
 }
 
-/* An image's mask is used if it has one of sensible size; *area is then what the gate sees. */
+/* MLP(x): [n,3] -> [n,1], with a relu between the layers.  Sigmoid of it is the gate's answer. */
+static fvg_node *fvg__gate_logit(fvg__gate *g, fvg_node *x) {
+  for (int i = 0; x && i < g->n_layer; i++) {
+    x = fvg_linear(x, fvg_param(x->tape, &g->weight[i]), fvg_param(x->tape, &g->bias[i]));
+    if (i < g->n_layer - 1) x = fvg_relu(x);
+  }
+  return x;
+}
+
+/* ---- FRG, the foreground reliability gate: (2) to (4) ---- */
+
+/* Says whether an image's mask is used: it has one, and of a sensible size.  *area becomes what the gate sees. */
 static int fvg__mask_counts(const fvg_fvgpt_desc *d, float *area) {
-  if (!(*area >= 0)) { *area = 0; return 0; }
+  if (!(*area >= 0)) {
+    *area = 0;
+    return 0;
+  }
   if (d->area_rule == FVG_AREA_ZERO_R) return *area >= d->area_min && *area <= d->area_max;
-  if (d->area_rule == FVG_AREA_CLAMP)
-    *area = *area < d->area_min ? d->area_min : *area > d->area_max ? d->area_max : *area;
+  if (d->area_rule == FVG_AREA_CLAMP) {
+    if (*area < d->area_min) *area = d->area_min;
+    if (*area > d->area_max) *area = d->area_max;
+  }
   return 1;
 }
 
-/* The gate's logit q from u = [H(p_full) - H(p_fg), cos(p_full, p_fg), area]; counts [n] tells whose mask is used. */
-static fvg_node *fvg__frg_logit(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_fg, const float *area, float *counts) {
-  fvg_node *u = p_full && p_fg ? fvg_zeros(p_full->tape, p_full->rows, 3) : NULL;
-  int i, n;
-  if (!u) return NULL;
-  for (i = 0, n = p_full->cols; i < u->rows; i++) {
-    const float *full = fvg__values(p_full) + fvg__row(i, n), *fg = fvg__values(p_fg) + fvg__row(i, n);
-    float *u_i = fvg__values(u) + (size_t)i * 3;
-    u_i[0] = (float)(fvg__entropy(m, full, n) - fvg__entropy(m, fg, n));
-    u_i[1] = (float)fvg__cosine(full, fg, n);
+typedef struct fvg__frg_nodes {
+  fvg_node *q;                       /* [n,1] the gate's logit, r = sigmoid(q) before masks are looked at      */
+  fvg_node *counts;                  /* [n,1] 1 for an image whose mask is used, else 0                        */
+  fvg_node *r;                       /* [n,1] the trust, 0 where the mask is not used                          */
+} fvg__frg_nodes;
+
+/* (2) and (3): p_full, p_fg [n,C] and area [n] -> r.  An image whose mask is not used has r = 0: (6) then distils from
+   the full view.  Members are NULL if a node cannot be made. */
+static fvg__frg_nodes fvg__frg(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_fg, const float *area) {
+  fvg__frg_nodes frg = {NULL, NULL, NULL};
+  if (!p_full || !p_fg) return frg;
+  int n = p_full->rows, n_class = p_full->cols;
+  fvg_node *u = fvg_zeros(p_full->tape, n, 3);
+  frg.counts = fvg_zeros(p_full->tape, n, 1);
+  if (!u || !frg.counts) return frg;
+
+  for (int i = 0; i < n; i++) {
+    const float *full = fvg_value(p_full) + fvg__row(i, n_class);
+    const float *fg = fvg_value(p_fg) + fvg__row(i, n_class);
+    float *u_i = fvg_fill(u) + fvg__row(i, 3);
+    u_i[0] = (float)(fvg__entropy(m, full, n_class) - fvg__entropy(m, fg, n_class));       /* (2) */
+    u_i[1] = (float)fvg__cosine(full, fg, n_class);
     u_i[2] = area[i];
-    counts[i] = fvg__mask_counts(&m->desc, &u_i[2]) ? 1.0f : 0.0f;
+    fvg_fill(frg.counts)[i] = fvg__mask_counts(&m->desc, &u_i[2]) ? 1.0f : 0.0f;
   }
-  return fvg__gate_logit(&m->frg, u);
+
+  frg.q = fvg__gate_logit(&m->frg, u);
+  frg.r = fvg_mul(fvg_sigmoid(frg.q), frg.counts);                                         /* (3) */
+  return frg;
 }
 
-/* b = sigmoid(BRG(v)), v = [H(p_full), H(p_CLIP), cos(p_full, p_CLIP)] */
+/* CE(z, label) of one row of n logits, as a plain number */
+static double fvg__row_cross_entropy(const float *z, int n, int label) {
+  double max = (double)z[0];
+  for (int i = 1; i < n; i++) {
+    if ((double)z[i] > max) max = (double)z[i];
+  }
+  double sum = 0;
+  for (int i = 0; i < n; i++) sum += exp((double)z[i] - max);
+  return max + log(sum) - (double)z[label];
+}
+
+/* r* of (4), [n,1]: 1 where the foreground view gives the label a smaller cross-entropy by more than delta, else 0 */
+static fvg_node *fvg__frg_target(const fvg_fvgpt *m, fvg_node *z_full, fvg_node *z_fg, const int *label) {
+  if (!z_full || !z_fg) return NULL;
+  int n_class = z_full->cols;
+  fvg_node *target = fvg_zeros(z_full->tape, z_full->rows, 1);
+
+  for (int i = 0; target && i < z_full->rows; i++) {
+    double full = fvg__row_cross_entropy(fvg_value(z_full) + fvg__row(i, n_class), n_class, label[i]);
+    double fg = fvg__row_cross_entropy(fvg_value(z_fg) + fvg__row(i, n_class), n_class, label[i]);
+    fvg_fill(target)[i] = fg < full - (double)m->desc.delta ? 1.0f : 0.0f;
+  }
+  return target;
+}
+
+/* L_FRG of (4), over the images whose masks are used */
+static fvg_node *fvg__frg_loss(fvg__frg_nodes frg, fvg_node *target) {
+  if (!target || !frg.counts) return NULL;
+  return fvg_bce_with_logits(frg.q, fvg_value(target), fvg_value(frg.counts));
+}
+
+/* ---- FDC, foreground distillation compensation: (5) and (6) ---- */
+
+/* norm(f + MLP(f)): [n,d] -> [n,d] */
+static fvg_node *fvg__adapt(fvg__adapter *a, fvg_node *f) {
+  if (!f) return NULL;
+  fvg_tape *t = f->tape;
+  fvg_node *hidden = fvg_relu(fvg_linear(f, fvg_param(t, &a->down_weight), fvg_param(t, &a->down_bias)));
+  fvg_node *correction = fvg_linear(hidden, fvg_param(t, &a->up_weight), fvg_param(t, &a->up_bias));
+  return fvg_normalize(fvg_add(f, correction));
+}
+
+/* (5): f [n,d], g [C,d] -> z_FDC [n,C] */
+static fvg_node *fvg__fdc(fvg_fvgpt *m, fvg_node *f, fvg_node *g) {
+  fvg_node *f_adapted = fvg__adapt(&m->fdc_image, f);
+  fvg_node *g_adapted = fvg__adapt(&m->fdc_text, g);
+  return fvg__logits(m, f_adapted, g_adapted);
+}
+
+/* L_dist of (6): the student z_FDC follows the foreground view as far as r trusts it, else the full view. */
+static fvg_node *fvg__fdc_loss(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_fg, fvg_node *z_fdc, fvg_node *r) {
+  fvg_node *from_fg = fvg_kl_rows(p_fg, z_fdc, m->desc.tau);                              /* [n,1] */
+  fvg_node *from_full = fvg_kl_rows(p_full, z_fdc, m->desc.tau);
+  return fvg_mean(fvg_lerp(from_full, from_fg, m->desc.attach_r ? r : fvg_detach(r)));
+}
+
+/* ---- PC, prior calibration: (7) and (8) ---- */
+
+/* (7): p_full, p_CLIP [n,C] -> b [n,1], the weight of plain CLIP */
 static fvg_node *fvg__brg(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_clip) {
-  fvg_node *v = p_full && p_clip ? fvg_zeros(p_full->tape, p_full->rows, 3) : NULL;
-  int i, n;
+  if (!p_full || !p_clip) return NULL;
+  int n_class = p_full->cols;
+  fvg_node *v = fvg_zeros(p_full->tape, p_full->rows, 3);
   if (!v) return NULL;
-  for (i = 0, n = p_full->cols; i < v->rows; i++) {
-    const float *full = fvg__values(p_full) + fvg__row(i, n),
-                *clip = fvg__values(p_clip) + fvg__row(i, n);
-    float *v_i = fvg__values(v) + (size_t)i * 3;
-    v_i[0] = (float)fvg__entropy(m, full, n);
-    v_i[1] = (float)fvg__entropy(m, clip, n);
-    v_i[2] = (float)fvg__cosine(full, clip, n);
+
+  for (int i = 0; i < v->rows; i++) {
+    const float *full = fvg_value(p_full) + fvg__row(i, n_class);
+    const float *clip = fvg_value(p_clip) + fvg__row(i, n_class);
+    float *v_i = fvg_fill(v) + fvg__row(i, 3);
+    v_i[0] = (float)fvg__entropy(m, full, n_class);
+    v_i[1] = (float)fvg__entropy(m, clip, n_class);
+    v_i[2] = (float)fvg__cosine(full, clip, n_class);
   }
   return fvg_sigmoid(fvg__gate_logit(&m->brg, v));
 }
 
-/* CE(z_i, y_i) of one row, as a plain number */
-static double fvg__row_cross_entropy(const float *z, int n, int label) {
-  double max = (double)z[0], sum = 0;
-  int i;
-  for (i = 1; i < n; i++) if ((double)z[i] > max) max = (double)z[i];
-  for (i = 0; i < n; i++) sum += exp((double)z[i] - max);
-  return max + log(sum) - (double)z[label];
+/* (7) and the first half of (8): z_tuned, z_CLIP [n,C] -> z_PC [n,C], and b [n,1] in *b */
+static fvg_node *fvg__pc(fvg_fvgpt *m, fvg_node *z_tuned, fvg_node *z_clip, fvg_node **b) {
+  *b = fvg__brg(m, fvg__probabilities(m, z_tuned), fvg__probabilities(m, z_clip));
+  return fvg_lerp(z_tuned, z_clip, *b);
 }
 
-/* r*_i = 1 if CE(z_fg, y) < CE(z_full, y) - delta, else 0 */
-static void fvg__frg_target(const fvg_node *z_full, const fvg_node *z_fg, const int *label,
-                            double delta, float *target) {
-  int i, n = z_full->cols;
-  for (i = 0; i < z_full->rows; i++) {
-    const float *full = fvg__values(z_full) + fvg__row(i, n), *fg = fvg__values(z_fg) + fvg__row(i, n);
-    target[i] =
-      fvg__row_cross_entropy(fg, n, label[i]) < fvg__row_cross_entropy(full, n, label[i]) - delta ? 1.0f : 0.0f;
-  }
+/* L_PC of (8) is the sum of two terms.  This is the second, which holds z_PC near plain CLIP; the factor of no_kl and
+   kl_tau2 is fvg__kl_factor. */
+static fvg_node *fvg__pc_kl(fvg_fvgpt *m, fvg_node *z_clip, fvg_node *z_pc) {
+  return fvg_mean(fvg_kl_rows(fvg__probabilities(m, z_clip), z_pc, m->desc.tau));
 }
+
+/* ---- (9) the loss ---- */
+
+/* The weights of (9).  A module that is left out, as in the rows of the paper's Table 3, weighs nothing. */
+typedef struct fvg__loss_weights { float ce_fdc, dist, frg, pc; } fvg__loss_weights;
+
+static fvg__loss_weights fvg__weights_of_loss(const fvg_fvgpt_desc *d) {
+  fvg__loss_weights w;
+  w.ce_fdc = d->no_fdc ? 0.0f : 1.0f;
+  w.dist = d->no_fdc ? 0.0f : fvg__none_if_negative(d->lambda_base);
+  w.frg = d->no_frg ? 0.0f : fvg__none_if_negative(d->lambda_rg);
+  w.pc = d->no_pc ? 0.0f : fvg__none_if_negative(d->lambda_new);
+  return w;
+}
+
+/* Published losses have no factor before a KL; Hinton's distillation has tau^2. */
+static float fvg__kl_factor(const fvg_fvgpt_desc *d) { return d->kl_tau2 ? d->tau * d->tau : 1.0f; }
+
+/* The trust that (6) uses.  Without FRG every mask that counts is trusted wholly. */
+static fvg_node *fvg__trust(const fvg_fvgpt *m, fvg__frg_nodes frg) { return m->desc.no_frg ? frg.counts : frg.r; }
 
 static fvg_status fvg__fvgpt_check(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
-  int i;
   if (x->n < 1 || x->n_class < 1)
     return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: a batch of %d images and %d classes", x->n, x->n_class);
   if (!x->f || !x->f_fg || !x->g || !x->g_clip || !x->area || !x->label)
     return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: a training batch needs f, f_fg, g, g_clip, area and label");
-  for (i = 0; i < x->n; i++)
+  for (int i = 0; i < x->n; i++) {
     if (x->label[i] < 0 || x->label[i] >= x->n_class)
       return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: image %d has label %d among %d classes", i,
                        x->label[i], x->n_class);
+  }
   return FVG_OK;
 }
 
-/* sum + term, sum being NULL when there is none yet */
-static fvg_node *fvg__add_term(fvg_node *sum, fvg_node *term) { return sum ? fvg_add(sum, term) : term; }
-
-/* What FRG compares: scores of the picture or of its foreground view, by the feature that scores
-   base classes.  The loss and fvg_fvgpt_trust share it, so that both see the same r. */
-static fvg_node *fvg__view_logits(fvg_fvgpt *m, const fvg_fvgpt_batch *x, int foreground, fvg_node *g) {
-  const float *full = x->f_score ? x->f_score : x->f, *fg = x->f_score_fg ? x->f_score_fg : x->f_fg;
-  return g ? fvg__logits(m, fvg_const(g->tape, x->n, m->desc.width, foreground ? fg : full), g) : NULL;
+static void fvg__copy_values(float *out, const fvg_node *x) {
+  if (out) memcpy(out, fvg_value(x), fvg__count(x) * sizeof *out);
 }
 
+/* The loss (9) as a node [1,1], made from the modules one after the other. */
 FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *x, fvg_fvgpt_report *report) {
-  const fvg_fvgpt_desc *d = &m->desc;
-  float kl_factor = d->kl_tau2 ? d->tau * d->tau : 1;
-  fvg_node *f, *g, *z, *z_full, *z_fg, *z_clip, *p_full, *p_fg, *p_clip, *z_fdc, *z_pc, *q, *r, *b, *counts, *target;
-  fvg_node *ce_fdc, *frg, *dist, *ce_pc, *kl_pc, *loss;
-  int width = d->width;
   if (!t) return NULL;
   if (fvg__fvgpt_check(m, x)) return fvg__give_up(t);
 
-  f = fvg_const(t, x->n, width, x->f);
-  g = fvg_const(t, x->n_class, width, x->g);
-  z = fvg__logits(m, f, g);
-  z_full = x->f_score ? fvg__view_logits(m, x, 0, g) : z;
-  z_fg = fvg__view_logits(m, x, 1, g);
-  z_clip = fvg__logits(m, x->f_clip ? fvg_const(t, x->n, width, x->f_clip) : f,
-                       fvg_const(t, x->n_class, width, x->g_clip));
-  p_full = fvg_softmax(z_full, d->tau);
-  p_fg = fvg_softmax(z_fg, d->tau);
-  p_clip = fvg_softmax(z_clip, d->tau);
+  /* (1) */
+  fvg_node *z_full = fvg__view_logits(m, t, x, 0), *p_full = fvg__probabilities(m, z_full);
+  fvg_node *z_fg = fvg__view_logits(m, t, x, 1), *p_fg = fvg__probabilities(m, z_fg);
+  fvg_node *z_tuned = x->f_score ? fvg__tuned_logits(m, t, x) : z_full;
+  fvg_node *z_clip = fvg__clip_logits(m, t, x);
 
-  counts = fvg_zeros(t, x->n, 1);
-  target = fvg_zeros(t, x->n, 1);
-  if (!p_full || !p_fg || !p_clip || !counts || !target) return NULL;
-  q = fvg__frg_logit(m, p_full, p_fg, x->area, fvg_fill(counts));
-  fvg__frg_target(z_full, z_fg, x->label, (double)d->delta, fvg_fill(target));
-  frg = fvg_bce_with_logits(q, fvg_value(target), fvg_value(counts));
-  r = d->no_frg ? counts : fvg_mul(fvg_sigmoid(q), counts);
+  /* (2) to (4) */
+  fvg__frg_nodes frg = fvg__frg(m, p_full, p_fg, x->area);
+  fvg_node *r = fvg__trust(m, frg);
+  fvg_node *r_target = fvg__frg_target(m, z_full, z_fg, x->label);
+  fvg_node *l_frg = fvg__frg_loss(frg, r_target);
 
-  z_fdc = fvg__logits(m, fvg__adapt(&m->fdc_image, f), fvg__adapt(&m->fdc_text, g));
-  ce_fdc = fvg_cross_entropy(z_fdc, x->label);
-  dist = fvg_lerp(fvg_kl_rows(p_full, z_fdc, d->tau), fvg_kl_rows(p_fg, z_fdc, d->tau),
-                  d->attach_r ? r : fvg_detach(r));
-  dist = fvg_scale(fvg_mean(dist), kl_factor);
+  /* (5) and (6) */
+  fvg_node *z_fdc = fvg__fdc(m, fvg__features(m, t, x->f, x->n), fvg__features(m, t, x->g, x->n_class));
+  fvg_node *ce_fdc = fvg_cross_entropy(z_fdc, x->label);
+  fvg_node *l_dist = fvg_scale(fvg__fdc_loss(m, p_full, p_fg, z_fdc, r), fvg__kl_factor(&m->desc));
 
-  b = fvg__brg(m, x->f_score ? fvg_softmax(z, d->tau) : p_full, p_clip);
-  z_pc = fvg_lerp(z, z_clip, b);
-  ce_pc = fvg_cross_entropy(z_pc, x->label);
-  kl_pc = fvg_scale(fvg_mean(fvg_kl_rows(p_clip, z_pc, d->tau)), d->no_kl ? 0 : kl_factor);
+  /* (7) and (8) */
+  fvg_node *b;
+  fvg_node *z_pc = fvg__pc(m, z_tuned, z_clip, &b);
+  fvg_node *ce_pc = fvg_cross_entropy(z_pc, x->label);
+  fvg_node *kl_pc = fvg_scale(fvg__pc_kl(m, z_clip, z_pc), m->desc.no_kl ? 0 : fvg__kl_factor(&m->desc));
+  fvg_node *l_pc = fvg_add(ce_pc, kl_pc);
 
-  if (!ce_fdc || !frg || !dist || !ce_pc || !kl_pc) return NULL;
-  loss = d->no_fdc ? NULL : fvg_add(ce_fdc, fvg_scale(dist, fvg__none_if_negative(d->lambda_base)));
-  if (!d->no_frg) loss = fvg__add_term(loss, fvg_scale(frg, fvg__none_if_negative(d->lambda_rg)));
-  if (!d->no_pc) loss = fvg__add_term(loss, fvg_scale(fvg_add(ce_pc, kl_pc), fvg__none_if_negative(d->lambda_new)));
-  if (!loss) loss = fvg_scale(ce_fdc, 0);        /* without any module there is nothing to learn                    */
-  if (!loss || !report) return loss;
-  report->loss = fvg_value(loss)[0];
-  report->ce_fdc = fvg_value(ce_fdc)[0];
-  report->frg = fvg_value(frg)[0];
-  report->dist = fvg_value(dist)[0];
-  report->ce_pc = fvg_value(ce_pc)[0];
-  report->kl_pc = fvg_value(kl_pc)[0];
-  if (report->r) memcpy(report->r, fvg_value(r), (size_t)x->n * sizeof(float));
-  if (report->r_target) memcpy(report->r_target, fvg_value(target), (size_t)x->n * sizeof(float));
-  if (report->b) memcpy(report->b, fvg_value(b), (size_t)x->n * sizeof(float));
-  if (report->b && d->no_pc) memset(report->b, 0, (size_t)x->n * sizeof(float));
+  /* (9) */
+  const fvg__loss_weights w = fvg__weights_of_loss(&m->desc);
+  fvg_node *loss = fvg_scale(ce_fdc, w.ce_fdc);
+  loss = fvg_add(loss, fvg_scale(l_dist, w.dist));
+  loss = fvg_add(loss, fvg_scale(l_frg, w.frg));
+  loss = fvg_add(loss, fvg_scale(l_pc, w.pc));
+
+  if (loss && report) {
+    report->loss = fvg_value(loss)[0];
+    report->ce_fdc = fvg_value(ce_fdc)[0];
+    report->frg = fvg_value(l_frg)[0];
+    report->dist = fvg_value(l_dist)[0];
+    report->ce_pc = fvg_value(ce_pc)[0];
+    report->kl_pc = fvg_value(kl_pc)[0];
+    fvg__copy_values(report->r, r);
+    fvg__copy_values(report->r_target, r_target);
+    fvg__copy_values(report->b, b);
+    if (report->b && m->desc.no_pc) memset(report->b, 0, (size_t)x->n * sizeof(float));
+  }
   return loss;
 }
 
 FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_optimizer *o, double lr, const fvg_fvgpt_batch *batch,
                                   fvg_fvgpt_report *report) {
-  fvg_node *loss;
   fvg_status s = fvg__fvgpt_check(m, batch);
   if (s) return s;
   fvg_tape_clear(m->tape);
   fvg_optimizer_zero_grad(o);
-  loss = fvg_fvgpt_loss(m, m->tape, batch, report);
+
+  fvg_node *loss = fvg_fvgpt_loss(m, m->tape, batch, report);
   s = loss ? fvg_backward(loss) : m->ctx->status;
   if (!s) fvg_optimizer_step(o, lr);
   return s;
 }
 
-/* ---- inference ---- */
-static fvg_node *fvg__fdc_logits(fvg_fvgpt *m, fvg_node *f, fvg_node *g) {
-  return m->desc.no_fdc ? fvg__logits(m, f, g) :
-         fvg__logits(m, fvg__adapt(&m->fdc_image, f), fvg__adapt(&m->fdc_text, g));
-}
+/* ---- what a trained FVG-PT is asked for: the same modules, without their losses ---- */
 
-static fvg_status fvg__check_counts(fvg_fvgpt *m, int n, int n_class) {
-  return n < 1 || n_class < 1 ? fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: %d images and %d classes", n, n_class) : FVG_OK;
+static fvg_status fvg__check_counts(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
+  if (x->n >= 1 && x->n_class >= 1) return FVG_OK;
+  return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: %d images and %d classes", x->n, x->n_class);
 }
 
 static fvg_status fvg__copy_out(const fvg_fvgpt *m, const fvg_node *x, float *out) {
   if (!x) return m->ctx->status;
-  memcpy(out, fvg_value(x), fvg__count(x) * sizeof *out);
+  fvg__copy_values(out, x);
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_fvgpt_base_logits(fvg_fvgpt *m, const float *f, int n, const float *g,
-                                         int n_class, float *logits) {
-  fvg_tape *t = m->tape;
-  fvg_status s = fvg__check_counts(m, n, n_class);
-  if (s) return s;
-  fvg_tape_clear(t);
-  return fvg__copy_out(m, fvg__fdc_logits(m, fvg_const(t, n, m->desc.width, f),
-                                          fvg_const(t, n_class, m->desc.width, g)), logits);
+/* Scores for base classes: z_FDC (5), or z_full without that module. */
+static fvg_node *fvg__base_scores(fvg_fvgpt *m, fvg_node *f, fvg_node *g) {
+  return m->desc.no_fdc ? fvg__logits(m, f, g) : fvg__fdc(m, f, g);
 }
 
-FVG_DEF fvg_status fvg_fvgpt_new_logits(fvg_fvgpt *m, const float *f, const float *f_clip, int n, const float *g,
-                                        const float *g_clip, int n_class, float *logits, float *b) {
-  fvg_tape *t = m->tape;
-  fvg_node *z_full, *z_clip, *gate;
-  fvg_status s = fvg__check_counts(m, n, n_class);
+FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_fvgpt_batch *x) {
+  fvg_status s = fvg__check_counts(m, x);
   if (s) return s;
-  if (m->desc.no_pc) {
-    if (b) memset(b, 0, (size_t)n * sizeof *b);
-    return fvg_fvgpt_base_logits(m, f, n, g, n_class, logits);
-  }
+  if (!x->f || !x->g) return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: scores for base classes need f and g");
+
+  fvg_tape *t = m->tape;
   fvg_tape_clear(t);
-  z_full = fvg__logits(m, fvg_const(t, n, m->desc.width, f), fvg_const(t, n_class, m->desc.width, g));
-  z_clip = fvg__logits(m, fvg_const(t, n, m->desc.width, f_clip ? f_clip : f),
-                       fvg_const(t, n_class, m->desc.width, g_clip));
-  gate = fvg__brg(m, fvg_softmax(z_full, m->desc.tau), fvg_softmax(z_clip, m->desc.tau));
-  s = fvg__copy_out(m, fvg_lerp(z_full, z_clip, gate), logits);
+  fvg_node *f = fvg__features(m, t, x->f, x->n), *g = fvg__features(m, t, x->g, x->n_class);
+  return fvg__copy_out(m, fvg__base_scores(m, f, g), logits);
+}
+
+FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b, const fvg_fvgpt_batch *x) {
+  if (m->desc.no_pc) {
+    if (b && x->n > 0) memset(b, 0, (size_t)x->n * sizeof *b);
+    return fvg_fvgpt_score_base(m, logits, x);
+  }
+  fvg_status s = fvg__check_counts(m, x);
+  if (s) return s;
+  if (!x->f || !x->g || !x->g_clip)
+    return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: scores for new classes need f, g and g_clip");
+
+  fvg_tape *t = m->tape;
+  fvg_tape_clear(t);
+  fvg_node *gate;
+  fvg_node *z_pc = fvg__pc(m, fvg__tuned_logits(m, t, x), fvg__clip_logits(m, t, x), &gate);
+  s = fvg__copy_out(m, z_pc, logits);
   return s || !b ? s : fvg__copy_out(m, gate, b);
 }
 
-FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, const fvg_fvgpt_batch *x, float *r) {
-  fvg_tape *t = m->tape;
-  fvg_node *g, *p_full, *p_fg, *counts, *q;
-  fvg_status s = fvg__check_counts(m, x->n, x->n_class);
+FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch *x) {
+  fvg_status s = fvg__check_counts(m, x);
   if (s) return s;
   if (!x->f || !x->f_fg || !x->g || !x->area)
     return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: trust needs f, f_fg, g and area");
+
+  fvg_tape *t = m->tape;
   fvg_tape_clear(t);
-  g = fvg_const(t, x->n_class, m->desc.width, x->g);
-  p_full = fvg_softmax(fvg__view_logits(m, x, 0, g), m->desc.tau);
-  p_fg = fvg_softmax(fvg__view_logits(m, x, 1, g), m->desc.tau);
-  counts = fvg_zeros(t, x->n, 1);
-  if (!counts || !p_full || !p_fg) return m->ctx->status;
-  q = fvg__frg_logit(m, p_full, p_fg, x->area, fvg_fill(counts));
-  return fvg__copy_out(m, m->desc.no_frg ? counts : fvg_mul(fvg_sigmoid(q), counts), r);
+  fvg_node *p_full = fvg__probabilities(m, fvg__view_logits(m, t, x, 0));
+  fvg_node *p_fg = fvg__probabilities(m, fvg__view_logits(m, t, x, 1));
+  return fvg__copy_out(m, fvg__trust(m, fvg__frg(m, p_full, p_fg, x->area)), r);
 }
 
 /*===========================================================================================================

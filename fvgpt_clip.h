@@ -10873,9 +10873,16 @@ FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int 
     if (!part) return FVG_E_NOMEM;
     fvg__feature_part(f, n, d, n_part, 0, part);
     if (n_part > 1) fvg__feature_part(f, n, d, n_part, 1, f_clip);
-    s = k->branch == FVG_BRANCH_BASE ?
-        fvg_fvgpt_base_logits(k->fvgpt, part, n, k->g, k->n_class, logits) :
-        fvg_fvgpt_new_logits(k->fvgpt, part, n_part > 1 ? f_clip : NULL, n, k->g, k->g_clip, k->n_class, logits, b);
+    fvg_fvgpt_batch batch;
+    memset(&batch, 0, sizeof batch);
+    batch.n = n;
+    batch.n_class = k->n_class;
+    batch.f = part;
+    batch.f_clip = n_part > 1 ? f_clip : NULL;
+    batch.g = k->g;
+    batch.g_clip = k->g_clip;
+    s = k->branch == FVG_BRANCH_BASE ? fvg_fvgpt_score_base(k->fvgpt, logits, &batch)
+                                     : fvg_fvgpt_score_new(k->fvgpt, logits, b, &batch);
     fvg__release(m->ctx, part);
     return s;
   }
@@ -11600,7 +11607,7 @@ static fvg_node *fvg__class_score(const fvg_classifier *k, const fvg__step *step
     fvg_fvgpt apart = *k->fvgpt;
     fvg__set_apart(&apart.fdc_image);
     fvg__set_apart(&apart.fdc_text);
-    z = fvg__fdc_logits(&apart, f, g);
+    z = fvg__base_scores(&apart, f, g);
   } else if (branch == FVG_BRANCH_NEW) {
     fvg_node *z_clip = fvg__logits(k->fvgpt, f_clip ? fvg_const(t, 1, width, f_clip) : f,
                                    fvg_const(t, k->n_class, width, k->g_clip)), *b;

@@ -24,6 +24,30 @@ static int limited_create(pthread_t *thread, const pthread_attr_t *attr, void *(
 static int passed, failed;
 static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
 
+/* What the base branch and the new branch say of n pictures among n_class classes. */
+static fvg_status base_logits(fvg_fvgpt *m, const float *f_, int n, const float *g_, int n_class, float *logits) {
+  fvg_fvgpt_batch x;
+  memset(&x, 0, sizeof x);
+  x.n = n;
+  x.n_class = n_class;
+  x.f = f_;
+  x.g = g_;
+  return fvg_fvgpt_score_base(m, logits, &x);
+}
+
+static fvg_status new_logits(fvg_fvgpt *m, const float *f_, const float *f_clip_, int n, const float *g_,
+                             const float *g_clip_, int n_class, float *logits, float *b) {
+  fvg_fvgpt_batch x;
+  memset(&x, 0, sizeof x);
+  x.n = n;
+  x.n_class = n_class;
+  x.f = f_;
+  x.f_clip = f_clip_;
+  x.g = g_;
+  x.g_clip = g_clip_;
+  return fvg_fvgpt_score_new(m, logits, b, &x);
+}
+
 /* ---- an allocator that counts, remembers sizes, and fails on demand ---- */
 typedef struct allocator_log { long n_alloc, fail_at, fail_from, live, wrong_size; size_t live_bytes; } allocator_log;
 
@@ -124,9 +148,9 @@ static fvg_status whole_step(const fvg_desc *desc, float result[5], size_t *left
   s = fvg_fvgpt_new(c, &m, &d);
   if (!s) { p = fvg_fvgpt_parameters(m, &n); s = fvg_optimizer_new(c, &o, &od, p, n); }
   if (!s) s = fvg_fvgpt_step(m, o, 0.01, &x, &report);
-  if (!s) s = fvg_fvgpt_base_logits(m, f, 3, g, 4, logits);
+  if (!s) s = base_logits(m, f, 3, g, 4, logits);
   if (!s) { result[0] = report.loss; result[1] = report.dist; result[2] = logits[5]; }
-  if (!s) s = fvg_fvgpt_new_logits(m, f, NULL, 3, g, g_clip, 4, logits, b);
+  if (!s) s = new_logits(m, f, NULL, 3, g, g_clip, 4, logits, b);
   if (!s) { result[3] = logits[7]; result[4] = b[2]; }
   if (!s) s = attend(c);
   if (s && !fvg_error(c)[0]) s = FVG_OK;                              /* a failure must leave a message */

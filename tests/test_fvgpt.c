@@ -5,6 +5,30 @@
 static int passed, failed;
 static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
 
+/* What the base branch and the new branch say of n pictures among n_class classes. */
+static fvg_status base_logits(fvg_fvgpt *m, const float *f_, int n, const float *g_, int n_class, float *logits) {
+  fvg_fvgpt_batch x;
+  memset(&x, 0, sizeof x);
+  x.n = n;
+  x.n_class = n_class;
+  x.f = f_;
+  x.g = g_;
+  return fvg_fvgpt_score_base(m, logits, &x);
+}
+
+static fvg_status new_logits(fvg_fvgpt *m, const float *f_, const float *f_clip_, int n, const float *g_,
+                             const float *g_clip_, int n_class, float *logits, float *b) {
+  fvg_fvgpt_batch x;
+  memset(&x, 0, sizeof x);
+  x.n = n;
+  x.n_class = n_class;
+  x.f = f_;
+  x.f_clip = f_clip_;
+  x.g = g_;
+  x.g_clip = g_clip_;
+  return fvg_fvgpt_score_new(m, logits, b, &x);
+}
+
 static fvg_ctx *c;
 static fvg_rng rng;
 static double larger(double a, double b) { return !(b <= a) ? b : a; }               /* a NaN is the largest */
@@ -231,7 +255,7 @@ static void variant(const fvg_fvgpt_desc *d, const fvg_fvgpt_batch *x, const cha
   check(values < 3e-6, what);
   check(gradients < 2e-5, what);
   if (!(values < 3e-6) || !(gradients < 2e-5)) printf("  values %g, gradients %g\n", values, gradients);
-  check(fvg_fvgpt_trust(m, x, trust) == FVG_OK && !memcmp(trust, r, sizeof r), "trust is the report's r");
+  check(fvg_fvgpt_trust(m, trust, x) == FVG_OK && !memcmp(trust, r, sizeof r), "trust is the report's r");
   fvg_tape_free(t);
   fvg_fvgpt_free(m);
 }
@@ -404,13 +428,13 @@ static void test_start_and_limits(void) {
   m = new_model(&d);
   for (i = 0; i < N; i++)
     for (k = 0; k < CLASSES; k++) z_full[i * CLASSES + k] = (float)logit(f + i * D, g + k * D, 100);
-  check(fvg_fvgpt_base_logits(m, f, N, g, CLASSES, z) == FVG_OK, "base logits");
+  check(base_logits(m, f, N, g, CLASSES, z) == FVG_OK, "base logits");
   for (i = 0; i < N * CLASSES; i++) worst = fmax(worst, fabs((double)(z[i] - z_full[i])));
   printf("z_FDC at the start: at most %.3f from z_full\n", worst);
   check(worst > 0 && worst < 3, "z_FDC starts near z_full");
   memset(values_of(m, "fdc_image.up.weight"), 0, D * 64 * 4);
   memset(values_of(m, "fdc_text.up.weight"), 0, D * 64 * 4);
-  check(fvg_fvgpt_base_logits(m, f, N, g, CLASSES, z) == FVG_OK, "base logits");
+  check(base_logits(m, f, N, g, CLASSES, z) == FVG_OK, "base logits");
   for (worst = 0, i = 0; i < N * CLASSES; i++) worst = fmax(worst, fabs((double)(z[i] - z_full[i])));
   check(worst < 1e-4, "with the up layers 0, z_FDC is z_full");
   report.r = r;
@@ -428,12 +452,12 @@ static void test_start_and_limits(void) {
   check(off(report.dist, expected) < 1e-4, "and L_dist is r KL(p_fg || p_full)");
 
   values_of(m, "brg.fc2.bias")[0] = -1e4f;                            /* b = 0 */
-  check(fvg_fvgpt_new_logits(m, f, f_clip, N, g, g_clip, CLASSES, z, b) == FVG_OK, "new logits");
+  check(new_logits(m, f, f_clip, N, g, g_clip, CLASSES, z, b) == FVG_OK, "new logits");
   for (i = 0; i < N; i++)
     for (k = 0; k < CLASSES; k++)
       zero &= b[i] == 0 && off(z[i * CLASSES + k], (double)z_full[i * CLASSES + k]) < 1e-6;
   values_of(m, "brg.fc2.bias")[0] = 1e4f;
-  check(fvg_fvgpt_new_logits(m, f, f_clip, N, g, g_clip, CLASSES, z, NULL) == FVG_OK, "new logits without b");
+  check(new_logits(m, f, f_clip, N, g, g_clip, CLASSES, z, NULL) == FVG_OK, "new logits without b");
   for (i = 0; i < N; i++)
     for (k = 0; k < CLASSES; k++) one &= off(z[i * CLASSES + k], logit(f_clip + i * D, g_clip + k * D, 100)) < 1e-6;
   check(zero && one, "b = 0 gives z_full, b = 1 gives z_CLIP");
@@ -539,7 +563,7 @@ static fvg_optimizer *optimizer_of(fvg_fvgpt *m, fvg_optimizer_kind kind) {
   return o;
 }
 
-static void train(const fvg_fvgpt_desc *d, float *base, float *new_logits, double *first, double *last) {
+static void train(const fvg_fvgpt_desc *d, float *base, float *z_new, double *first, double *last) {
   fvg_fvgpt *m = new_model(d);
   fvg_optimizer *o = optimizer_of(m, FVG_SGD);
   fvg_fvgpt_batch x = small_batch();
@@ -551,8 +575,8 @@ static void train(const fvg_fvgpt_desc *d, float *base, float *new_logits, doubl
     if (i == 0) *first = (double)report.loss;
   }
   *last = (double)report.loss;
-  ok &= fvg_fvgpt_base_logits(m, f, N, g, CLASSES, base) == FVG_OK &&
-        fvg_fvgpt_new_logits(m, f, f_clip, N, g, g_clip, CLASSES, new_logits, NULL) == FVG_OK;
+  ok &= base_logits(m, f, N, g, CLASSES, base) == FVG_OK &&
+        new_logits(m, f, f_clip, N, g, g_clip, CLASSES, z_new, NULL) == FVG_OK;
   check(ok, "forty steps and both logits");
   fvg_optimizer_free(o);
   fvg_fvgpt_free(m);
@@ -622,9 +646,9 @@ static void test_ablation(void) {
     memset(b, 1, sizeof b);
     memset(&report, 0, sizeof report);
     report.r = step_r;
-    ok &= !fvg_fvgpt_new_logits(m, f, f_clip, N, g, g_clip, CLASSES, mixed, b) &&
-          !fvg_fvgpt_base_logits(m, f, N, g, CLASSES, base[0]) && !memcmp(mixed, base[0], BYTES);
-    ok &= !fvg_fvgpt_trust(m, &x, r) && fvg_fvgpt_loss(m, t, &x, &report) != NULL;
+    ok &= !new_logits(m, f, f_clip, N, g, g_clip, CLASSES, mixed, b) &&
+          !base_logits(m, f, N, g, CLASSES, base[0]) && !memcmp(mixed, base[0], BYTES);
+    ok &= !fvg_fvgpt_trust(m, r, &x) && fvg_fvgpt_loss(m, t, &x, &report) != NULL;
     for (k = 0; k < N; k++) {
       float expected = area[k] >= (i ? 0 : 0.02f) && area[k] <= (i ? 1 : 0.98f);
       zero &= b[k] == 0;
@@ -673,11 +697,11 @@ static void test_errors(void) {
   x = small_batch();
   x.n = 0;
   check(fvg_fvgpt_step(m, o, 0.01, &x, NULL) == FVG_E_ARG, "an empty batch is an error");
-  s = fvg_fvgpt_base_logits(m, f, 0, g, CLASSES, z);
+  s = base_logits(m, f, 0, g, CLASSES, z);
   check(s == FVG_E_ARG || s == FVG_E_SHAPE, "base logits of no images: not called out of memory");
-  s = fvg_fvgpt_new_logits(m, f, NULL, N, g, g_clip, 0, z, NULL);
+  s = new_logits(m, f, NULL, N, g, g_clip, 0, z, NULL);
   check(s == FVG_E_ARG || s == FVG_E_SHAPE, "new logits of no classes: not called out of memory");
-  s = fvg_fvgpt_trust(m, &x, r);
+  s = fvg_fvgpt_trust(m, r, &x);
   check(s == FVG_E_ARG || s == FVG_E_SHAPE, "trust of no images: not called out of memory");
   for (i = 0; i < 4; i++) {                                           /* a NaN in any input must be noticed */
     x = small_batch();
@@ -698,7 +722,7 @@ static void test_errors(void) {
         "a batch without a usable mask trains, with r = 0");
   x = small_batch();
   x.label = NULL;
-  check(fvg_fvgpt_trust(m, &x, r) == FVG_OK, "trust needs no labels");
+  check(fvg_fvgpt_trust(m, r, &x) == FVG_OK, "trust needs no labels");
   fflush(stdout);
   check(fvg_fvgpt_step(m, o, 0.01, &x, NULL) == FVG_E_ARG, "a step without labels is an error");
   fvg_optimizer_free(o);
@@ -803,10 +827,10 @@ static void golden(const char *file, fvg_optimizer_kind kind, double final_toler
     fvg_tensor_free(c, &e);
   }
   logits = (float *)malloc((fvg_tensor_count(&x[14]) + fvg_tensor_count(&x[15])) * 4);
-  check(fvg_fvgpt_base_logits(m, (float *)x[0].data, batch, (float *)x[5].data, x[5].dim[0], logits) == FVG_OK,
+  check(base_logits(m, (float *)x[0].data, batch, (float *)x[5].data, x[5].dim[0], logits) == FVG_OK,
         "golden base logits");
   base = apart(logits, &x[14], 0);
-  check(fvg_fvgpt_new_logits(m, (float *)x[0].data, (float *)x[2].data, batch, (float *)x[7].data, (float *)x[8].data,
+  check(new_logits(m, (float *)x[0].data, (float *)x[2].data, batch, (float *)x[7].data, (float *)x[8].data,
                              x[7].dim[0], logits, NULL) == FVG_OK,
         "golden new logits");
   news = apart(logits, &x[15], 0);

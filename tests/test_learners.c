@@ -1664,10 +1664,10 @@ static void test_trust(void) {
     b.label = label;
     memset(&report, 0, sizeof report);
     report.r = r;
-    check_of(fvg_fvgpt_loss(f, t, &b, &report) && !fvg_fvgpt_trust(f, &b, trust) && !memcmp(r, trust, sizeof r),
+    check_of(fvg_fvgpt_loss(f, t, &b, &report) && !fvg_fvgpt_trust(f, trust, &b) && !memcmp(r, trust, sizeof r),
              method_names[i], "trust is the loss's r, bit for bit");
     b.f_score = b.f_score_fg = NULL;
-    check_of(!fvg_fvgpt_trust(f, &b, other) && (n > 2) == (memcmp(r, other, sizeof r) != 0), method_names[i],
+    check_of(!fvg_fvgpt_trust(f, other, &b) && (n > 2) == (memcmp(r, other, sizeof r) != 0), method_names[i],
              "which reads what scores base classes");
     fvg_fvgpt_free(f);
     fvg_tape_free(t);

@@ -9,6 +9,30 @@ static int passed, failed;
 static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
 static void need(int ok, const char *what) { if (!ok) check(0, what); }  /* to get on; not counted */
 
+/* What the base branch and the new branch say of n pictures among n_class classes. */
+static fvg_status base_logits(fvg_fvgpt *m, const float *f_, int n, const float *g_, int n_class, float *logits) {
+  fvg_fvgpt_batch x;
+  memset(&x, 0, sizeof x);
+  x.n = n;
+  x.n_class = n_class;
+  x.f = f_;
+  x.g = g_;
+  return fvg_fvgpt_score_base(m, logits, &x);
+}
+
+static fvg_status new_logits(fvg_fvgpt *m, const float *f_, const float *f_clip_, int n, const float *g_,
+                             const float *g_clip_, int n_class, float *logits, float *b) {
+  fvg_fvgpt_batch x;
+  memset(&x, 0, sizeof x);
+  x.n = n;
+  x.n_class = n_class;
+  x.f = f_;
+  x.f_clip = f_clip_;
+  x.g = g_;
+  x.g_clip = g_clip_;
+  return fvg_fvgpt_score_new(m, logits, b, &x);
+}
+
 static int one_line(fvg_ctx *c, const char *a, const char *b) {  /* the last message is a line with both parts */
   const char *e = fvg_error(c);
   int ok = strstr(e, a) && strstr(e, b) && !strchr(e, '\n');
@@ -684,10 +708,10 @@ static void test_branches(world *w, fvg_learner *p, fvg_fvgpt *f, const float *x
       tuned = fmax(tuned, fabs(t * (double)w->m->logit_scale - (double)s.tuned[i * BASE + j]));
     }
   check(zero_shot < 1e-4 && tuned < 1e-4, "zero-shot and tuned are s f g^T");
-  check(!fvg_fvgpt_base_logits(f, x, N, g, BASE, z) && same(z, s.base, sizeof s.base), "the base branch is z_FDC");
+  check(!base_logits(f, x, N, g, BASE, z) && same(z, s.base, sizeof s.base), "the base branch is z_FDC");
   check(!fvg_learner_text_features(p, names + BASE, 2, g) &&
             !fvg_clip_encode_classes(w->m, NULL, names + BASE, 2, g_clip) &&
-            !fvg_fvgpt_new_logits(f, x, NULL, N, g, g_clip, 2, z, b) && same(z, s.new_, sizeof s.new_) &&
+            !new_logits(f, x, NULL, N, g, g_clip, 2, z, b) && same(z, s.new_, sizeof s.new_) &&
             same(b, s.b, sizeof b),
         "the new branch is z_PC");
   check(fvg_classifier_new(w->m, &k, FVG_TUNED, NULL, f, NULL, names, BASE) == FVG_E_ARG && !k &&

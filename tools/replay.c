@@ -404,11 +404,20 @@ static fvg_status fvgpt_test(replay *r, fvg_fvgpt *m, const fvg_tensor *x) {
   most = base[1] > new_[1] ? base[1] : new_[1];
   logits = (float *)fvg__alloc_array(r->c, (size_t)base[0] * (size_t)most, sizeof *logits);
   if (!logits) return FVG_E_NOMEM;
-  s = fvg_fvgpt_base_logits(m, (const float *)x[F].data, base[0], (const float *)x[G].data, base[1], logits);
+  fvg_fvgpt_batch batch;
+  memset(&batch, 0, sizeof batch);
+  batch.n = base[0];
+  batch.n_class = base[1];
+  batch.f = (const float *)x[F].data;
+  batch.f_clip = (const float *)x[F_CLIP].data;
+  batch.g = (const float *)x[G].data;
+  s = fvg_fvgpt_score_base(m, logits, &batch);
   if (!s) s = put(r, "", "test_base_logits", logits, 2, base);
-  if (!s) s = fvg_fvgpt_new_logits(m, (const float *)x[F].data, (const float *)x[F_CLIP].data, new_[0],
-                                   (const float *)x[G_NEW].data,
-                                   (const float *)x[G_CLIP_NEW].data, new_[1], logits, NULL);
+
+  batch.n_class = new_[1];
+  batch.g = (const float *)x[G_NEW].data;
+  batch.g_clip = (const float *)x[G_CLIP_NEW].data;
+  if (!s) s = fvg_fvgpt_score_new(m, logits, NULL, &batch);
   if (!s) s = put(r, "", "test_new_logits", logits, 2, new_);
   fvg__release(r->c, logits);
   return s;

@@ -341,7 +341,7 @@ static fvg_status measure_trust(study *x, fvg_fvgpt *f, const fvg_classifier *tu
   for (bad = 0; !s && bad < 2; bad++) {
     batch.f_fg = bad ? x->f_bg : x->f_fg;
     for (i = 0; bad && i < n; i++) x->area[i] = 1 - x->area[i];
-    s = fvg_fvgpt_trust(f, &batch, r + bad * n);
+    s = fvg_fvgpt_trust(f, r + bad * n, &batch);
     for (i = 0; bad && i < n; i++) x->area[i] = 1 - x->area[i];
     for (i = 0; !s && i < n; i++) {
       float r_i = r[bad * n + i];
@@ -413,7 +413,7 @@ static fvg_status judge(study *x, shown *p, const panel *q, fvg_fvgpt *f, int la
   batch.f_fg = feature + d;
   batch.g = q->gate->g;
   batch.area = &area;
-  if (!s && !p->is_new && mask->pixels) s = fvg_fvgpt_trust(f, &batch, &r);
+  if (!s && !p->is_new && mask->pixels) s = fvg_fvgpt_trust(f, &r, &batch);
   if (!s && !p->is_new && mask->pixels) p->r = (double)r;
   fvg__release(c, z);
   return s;
