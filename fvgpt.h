@@ -107,6 +107,15 @@
 #define FVG_DEF extern
 #endif
 
+/* The compiler checks the arguments of functions like printf, if it can. */
+#if defined(__GNUC__) || defined(__clang__)
+#define FVG__PRINTF(form, args) __attribute__((format(printf, form, args)))
+#else
+#define FVG__PRINTF(form, args)
+#endif
+
+#define FVGPT_VERSION "1.0.0"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -182,6 +191,60 @@ FVG_DEF double   fvg_rng_normal(fvg_rng *r);                         /* N(0, 1) 
 FVG_DEF void     fvg_rng_permute(fvg_rng *r, int *index, int n);     /* Fisher-Yates over index[0..n-1]           */
 
 /* ---------------------------------------------------------------------------------------------------------
+   For programs: what the headers use themselves, and what tools/ is made of
+   --------------------------------------------------------------------------------------------------------- */
+/* Records a message of one line and returns the status, so that failing is one statement:
+       return fvg_fail(c, FVG_E_IO, "%s: cannot be opened", path);
+   Control characters in it become question marks. */
+FVG__PRINTF(3, 4)
+FVG_DEF fvg_status fvg_fail(fvg_ctx *c, fvg_status status, const char *format, ...);
+/* Hands a line to desc.log: level 0 is a warning, 1 a note. */
+FVG__PRINTF(3, 4)
+FVG_DEF void       fvg_log(fvg_ctx *c, int level, const char *format, ...);
+/* Hands p to desc.progress; FVG_E_CANCELLED if that wants to stop. */
+FVG_DEF fvg_status fvg_report_progress(fvg_ctx *c, const fvg_progress *p);
+/* Runs job(arg, 0) .. job(arg, n - 1), by all threads of the context and in any order, and waits for them.
+   FVG_E_CANCELLED if the caller wants to stop; some jobs have then not been run. */
+FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n);
+
+/* Memory from the context's allocator, zeroed and aligned to 64 bytes; NULL, with the message set, if there is none.
+   fvg_alloc_array checks the product.  fvg_release takes NULL too. */
+FVG_DEF void *fvg_alloc(fvg_ctx *c, size_t bytes);
+FVG_DEF void *fvg_alloc_array(fvg_ctx *c, size_t n, size_t size);
+FVG_DEF void  fvg_release(fvg_ctx *c, void *block);
+FVG_DEF char *fvg_copy_string(fvg_ctx *c, const char *s);
+#define FVG_NEW(c, type)          ((type *)fvg_alloc(c, sizeof(type)))              /* one object                  */
+#define FVG_NEW_ARRAY(c, type, n) ((type *)fvg_alloc_array(c, n, sizeof(type)))     /* n of them                   */
+
+/* UTF-8.  length: of the sequence at s, 1 to 4; 0 if it is cut off, overlong, a surrogate or beyond U+10FFFF.
+   read: the character in the n bytes that fvg_utf8_length found.  is_control: characters that a terminal obeys, or
+   that turn the order of text.  printable: in place, such characters, and bytes that are not UTF-8, become question
+   marks. */
+FVG_DEF size_t   fvg_utf8_length(const unsigned char *s, size_t n);
+FVG_DEF uint32_t fvg_utf8_read(const uint8_t *s, size_t n);
+FVG_DEF int      fvg_is_control(uint32_t code);
+FVG_DEF void     fvg_printable(char *text);
+
+/* JSON (RFC 8259), read as a whole into an array of values; value[0] is the root.  file: a name for messages.
+   FVG_E_FORMAT tells the byte at which the text stops being JSON. */
+typedef enum fvg_json_type {
+  FVG_JSON_NULL = 0, FVG_JSON_BOOL, FVG_JSON_NUMBER, FVG_JSON_STRING, FVG_JSON_ARRAY, FVG_JSON_OBJECT
+} fvg_json_type;
+typedef struct fvg_json_value {
+  fvg_json_type type;
+  const char *key;                   /* of a member of an object, else NULL                                    */
+  const char *string;                /* unescaped UTF-8; "" unless a string                                    */
+  double number;                     /* of a boolean: 0 or 1                                                   */
+  int n_child;                       /* of an array or object                                                  */
+  int first, next;                   /* indices of the first child and of the next sibling; -1: none           */
+} fvg_json_value;
+typedef struct fvg_json { fvg_json_value *value; int n; char *strings; } fvg_json;
+FVG_DEF fvg_status fvg_json_parse(fvg_ctx *c, fvg_json *out, const char *text, size_t n, const char *file);
+FVG_DEF void       fvg_json_free(fvg_ctx *c, fvg_json *j);
+/* The index of a member of the object at index `object`; -1: there is none, or it is no object. */
+FVG_DEF int        fvg_json_find(const fvg_json *j, int object, const char *key);
+
+/* ---------------------------------------------------------------------------------------------------------
    Tensors and files
    --------------------------------------------------------------------------------------------------------- */
 typedef enum fvg_dtype {
@@ -225,7 +288,7 @@ FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path
 #endif
 FVG_DEF void       fvg_source_close(fvg_source *s);
 /* The whole source as bytes plus a closing 0, from the context's allocator; give back with fvg_bytes_free.       */
-FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, const fvg_source *s, uint8_t **bytes, size_t *n);
+FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, uint8_t **bytes, size_t *n, const fvg_source *s);
 FVG_DEF void       fvg_bytes_free(fvg_ctx *c, uint8_t *bytes);
 
 /* safetensors, reading: open parses and checks the header, get reads one tensor.  The weights take the source
@@ -237,11 +300,12 @@ FVG_DEF void        fvg_weights_close(fvg_weights *w);
 FVG_DEF const char *fvg_weights_file(const fvg_weights *w);                         /* name for messages          */
 FVG_DEF int         fvg_weights_count(const fvg_weights *w);
 FVG_DEF const char *fvg_weights_name(const fvg_weights *w, int i);
-FVG_DEF int         fvg_weights_info(const fvg_weights *w, const char *name, fvg_tensor *shape); /* see above */
+FVG_DEF int         fvg_weights_info(const fvg_weights *w, fvg_tensor *shape, const char *name); /* see above */
 FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key);    /* NULL when absent           */
 /* Reads `name`, converted to `as` (F32, F16, BF16 from one another, I32 and I64 from I32/I64/U8, U8 from U8), into
    new memory; floats are checked to be finite (FVG_E_NUMERIC).  Give back with fvg_tensor_free. */
-FVG_DEF fvg_status  fvg_weights_get(fvg_weights *w, const char *name, fvg_dtype as, fvg_tensor *out);
+FVG_DEF fvg_status  fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *name,
+                                    fvg_dtype as);
 FVG_DEF void        fvg_tensor_free(fvg_ctx *c, fvg_tensor *x);
 
 /* fvg_weights_open, or, if the first bytes are a zip archive's, the same for what torch.save and torch.jit.save
@@ -269,6 +333,9 @@ FVG_DEF fvg_status fvg_safetensors_write(fvg_ctx *c, fvg_write_fn write, void *u
 FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path, const fvg_named_tensor *tensors, int n,
                                         const fvg_metadata *metadata, int n_metadata);
 FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes, size_t n);  /* all or nothing    */
+FVG_DEF int        fvg_file_exists(const char *path);                /* 1: a plain file, whatever it holds         */
+/* Is that the name of a temporary file?  Whoever owns a folder may remove what killed programs left in it. */
+FVG_DEF int        fvg_file_is_temporary(const char *name);
 #endif
 
 /* ---------------------------------------------------------------------------------------------------------
@@ -498,10 +565,11 @@ typedef struct fvg_fvgpt_report {    /* filled by loss and step                 
                                         all the same                                                           */
 } fvg_fvgpt_report;
 /* L_base + lambda_new L_PC as a node; report may be NULL. */
-FVG_DEF fvg_node  *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *batch, fvg_fvgpt_report *report);
+FVG_DEF fvg_node  *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg_fvgpt_report *report,
+                                  const fvg_fvgpt_batch *batch);
 /* One training step: gradients, then the optimiser at rate lr. */
-FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_optimizer *o, double lr, const fvg_fvgpt_batch *batch,
-                                  fvg_fvgpt_report *report);
+FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_fvgpt_report *report, fvg_optimizer *o,
+                                  double lr, const fvg_fvgpt_batch *batch);
 /* What a trained FVG-PT says of x->n pictures among x->n_class classes: logits [n, n_class].  Of the batch only the
    members that are named here are read.
    score_base: z_FDC from f and g, for classes that it was tuned on; it needs no mask.  With no_fdc: z_full.
@@ -585,7 +653,7 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
    blocks, sorted by address and merged on release, stands in for the heap.  A file is somebody else's claim: while
    one of n bytes is read, no more than 64 n bytes and 64 MiB are given out for it, whatever its numbers say.
 
-   Threads.  fvg__parallel(c, job, arg, n) runs job(arg, 0) .. job(arg, n-1) in any order and waits.  The chunks
+   Threads.  fvg_parallel(c, job, arg, n) runs job(arg, 0) .. job(arg, n-1) in any order and waits.  The chunks
    are chosen by the caller from the shapes alone, which is why results do not depend on the number of threads.
 
    Random numbers.  xoshiro256** (Blackman and Vigna, 2018).  Normal deviates by Marsaglia's polar method need a
@@ -594,10 +662,8 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
 
 #define FVG__ALIGN 64
 #if defined(__GNUC__) || defined(__clang__)
-#define FVG__PRINTF(form, args) __attribute__((format(printf, form, args)))
 #define FVG__FOR_CLIP __attribute__((unused))       /* a private function that only fvgpt_clip.h uses              */
 #else
-#define FVG__PRINTF(form, args)
 #define FVG__FOR_CLIP
 #endif
 
@@ -678,7 +744,7 @@ static void fvg__arena_release(void *user, void *block, size_t bytes) {
 }
 
 /* Length of the UTF-8 sequence at s, 1..4; 0 if it is cut off, overlong, a surrogate or beyond U+10FFFF. */
-static size_t fvg__utf8_length(const unsigned char *s, size_t n) {
+FVG_DEF size_t fvg_utf8_length(const unsigned char *s, size_t n) {
   unsigned first = n ? s[0] : 0xFFu;
   size_t length = first < 0x80 ? 1 : first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 0, i;
   if (length > n) return 0;
@@ -688,8 +754,8 @@ static size_t fvg__utf8_length(const unsigned char *s, size_t n) {
   return length;
 }
 
-/* The character in the first n bytes of s, n being what fvg__utf8_length found. */
-static uint32_t fvg__utf8_read(const uint8_t *s, size_t n) {
+/* The character in the first n bytes of s, n being what fvg_utf8_length found. */
+FVG_DEF uint32_t fvg_utf8_read(const uint8_t *s, size_t n) {
   uint32_t code = n < 2 ? s[0] : s[0] & (0x7Fu >> n);
   size_t i;
   for (i = 1; i < n; i++) code = code << 6 | (s[i] & 0x3Fu);
@@ -699,45 +765,43 @@ static uint32_t fvg__utf8_read(const uint8_t *s, size_t n) {
 /* Characters that a terminal obeys instead of showing them: C0 and C1 controls, DEL, the separators of lines and
    paragraphs, and the marks, embeddings, overrides and isolates that turn the order of what stands around them
    (Unicode Standard Annex 9). */
-static int fvg__is_control(uint32_t code) {
+FVG_DEF int fvg_is_control(uint32_t code) {
   return code < 0x20 || (code >= 0x7F && code < 0xA0) || code == 0x61C || code == 0x200E || code == 0x200F ||
          (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069);
 }
 
 /* Names come out of files, and a name may hold anything.  In place, every byte of a control character, and every byte
    that is not UTF-8, becomes a question mark, as `ls` prints them, so that a message stays one harmless line. */
-static void fvg__printable(char *text) {
+FVG_DEF void fvg_printable(char *text) {
   unsigned char *at = (unsigned char *)text;
   size_t left = strlen(text);
   while (left) {
-    size_t length = fvg__utf8_length(at, left);
-    if (!length || fvg__is_control(fvg__utf8_read(at, length))) memset(at, '?', length = length ? length : 1);
+    size_t length = fvg_utf8_length(at, left);
+    if (!length || fvg_is_control(fvg_utf8_read(at, length))) memset(at, '?', length = length ? length : 1);
     at += length;
     left -= length;
   }
 }
 
-/* Records a message and hands the status back, so that failing is one line: return fvg__fail(c, FVG_E_IO, ...). */
-FVG__PRINTF(3, 4)
-static fvg_status fvg__fail(fvg_ctx *c, fvg_status status, const char *format, ...) {
+/* Records a message and hands the status back, so that failing is one line: return fvg_fail(c, FVG_E_IO, ...). */
+FVG_DEF fvg_status fvg_fail(fvg_ctx *c, fvg_status status, const char *format, ...) {
   va_list args;
   va_start(args, format);
   vsnprintf(c->message, sizeof c->message, format, args);
   va_end(args);
-  fvg__printable(c->message);
+  fvg_printable(c->message);
   c->status = status;
   return status;
 }
 
-FVG__FOR_CLIP FVG__PRINTF(3, 4)
-static void fvg__log(fvg_ctx *c, int level, const char *format, ...) {
+FVG_DEF void fvg_log(fvg_ctx *c, int level, const char *format, ...) {
   char line[512];
   va_list args;
   if (!c->desc.log) return;
   va_start(args, format);
   vsnprintf(line, sizeof line, format, args);
   va_end(args);
-  fvg__printable(line);
+  fvg_printable(line);
   c->desc.log(c->desc.user, level, line);
 }
 
@@ -768,7 +832,7 @@ static void fvg__log_once(fvg_ctx *c, unsigned what, int level, const char *form
   va_start(args, format);
   vsnprintf(c->is_helper ? c->message : line, sizeof line, format, args);
   va_end(args);
-  fvg__printable(c->is_helper ? c->message : line);
+  fvg_printable(c->is_helper ? c->message : line);
   if (c->is_helper) c->waiting = level + 1;
   else if (c->desc.log) c->desc.log(c->desc.user, level, line);
 }
@@ -779,12 +843,12 @@ static void *fvg__alloc_raw(fvg_ctx *c, size_t bytes) {
   char *base, *block;
   fvg__block_head head;
   if (c->budget.most && (bytes > c->budget.most || c->used + total > c->budget.most)) {
-    fvg__fail(c, FVG_E_NOMEM, "%s: %.0f bytes of memory asked for, for a file of %.0f; more than 64 times its size and "
-              "64 MiB is not given", c->budget.file, (double)bytes, (double)c->budget.bytes);
+    fvg_fail(c, FVG_E_NOMEM, "%s: %.0f bytes of memory asked for, for a file of %.0f; more than 64 times its size and "
+             "64 MiB is not given", c->budget.file, (double)bytes, (double)c->budget.bytes);
     return NULL;
   }
   if (bytes > (size_t)-1 / 2 || (base = (char *)c->desc.allocator.alloc(c->desc.allocator.user, total)) == NULL) {
-    fvg__fail(c, FVG_E_NOMEM, "out of memory: %.0f bytes asked for, %.0f in use", (double)bytes, (double)c->used);
+    fvg_fail(c, FVG_E_NOMEM, "out of memory: %.0f bytes asked for, %.0f in use", (double)bytes, (double)c->used);
     return NULL;
   }
   block = base + sizeof head;
@@ -798,26 +862,22 @@ static void *fvg__alloc_raw(fvg_ctx *c, size_t bytes) {
   return block;
 }
 
-static void *fvg__alloc(fvg_ctx *c, size_t bytes) {
+FVG_DEF void *fvg_alloc(fvg_ctx *c, size_t bytes) {
   void *block = fvg__alloc_raw(c, bytes);
   if (block) memset(block, 0, bytes);
   return block;
 }
 
 /* n elements of `size` bytes, with the product checked. */
-static void *fvg__alloc_array(fvg_ctx *c, size_t n, size_t size) {
+FVG_DEF void *fvg_alloc_array(fvg_ctx *c, size_t n, size_t size) {
   if (size && n > (size_t)-1 / 2 / size) {
-    fvg__fail(c, FVG_E_NOMEM, "out of memory: %.0f elements of %.0f bytes", (double)n, (double)size);
+    fvg_fail(c, FVG_E_NOMEM, "out of memory: %.0f elements of %.0f bytes", (double)n, (double)size);
     return NULL;
   }
-  return fvg__alloc(c, n * size);
+  return fvg_alloc(c, n * size);
 }
 
-/* Room for one object of a type, or for n in a row: zeros, or NULL with the message set.  (C++ wants the cast.) */
-#define FVG__NEW(c, type)             ((type *)fvg__alloc(c, sizeof(type)))
-#define FVG__NEW_ARRAY(c, type, n)    ((type *)fvg__alloc_array(c, n, sizeof(type)))
-
-static void fvg__release(fvg_ctx *c, void *block) {
+FVG_DEF void fvg_release(fvg_ctx *c, void *block) {
   fvg__block_head head;
   if (!block) return;
   memcpy(&head, (char *)block - sizeof head, sizeof head);
@@ -829,23 +889,23 @@ static void fvg__release(fvg_ctx *c, void *block) {
 /* Where row i of a matrix begins: the elements before it. */
 static size_t fvg__row(int i, int width) { return (size_t)i * (size_t)width; }
 
-static char *fvg__copy_string(fvg_ctx *c, const char *s) {
+FVG_DEF char *fvg_copy_string(fvg_ctx *c, const char *s) {
   size_t n = strlen(s) + 1;
-  char *copy = (char *)fvg__alloc(c, n);
+  char *copy = (char *)fvg_alloc(c, n);
   if (copy) memcpy(copy, s, n);
   return copy;
 }
 
 /* FVG_E_CANCELLED once the caller wants to stop; asked wherever there may be work for long. */
 static fvg_status fvg__check_cancelled(fvg_ctx *c) {
-  if (c->desc.cancelled && c->desc.cancelled(c->desc.user)) return fvg__fail(c, FVG_E_CANCELLED, "stopped");
+  if (c->desc.cancelled && c->desc.cancelled(c->desc.user)) return fvg_fail(c, FVG_E_CANCELLED, "stopped");
   return FVG_OK;
 }
 
 /* Tells the progress callback; FVG_E_CANCELLED if it wants to stop. */
-FVG__FOR_CLIP static fvg_status fvg__report(fvg_ctx *c, const fvg_progress *p) {
+FVG_DEF fvg_status fvg_report_progress(fvg_ctx *c, const fvg_progress *p) {
   if (c->desc.progress && c->desc.progress(c->desc.user, p))
-    return fvg__fail(c, FVG_E_CANCELLED, "%s: cancelled at step %ld of %ld", p->what, p->step, p->n_steps);
+    return fvg_fail(c, FVG_E_CANCELLED, "%s: cancelled at step %ld of %ld", p->what, p->step, p->n_steps);
   return FVG_OK;
 }
 
@@ -1001,21 +1061,21 @@ static void fvg__pool_free(fvg_ctx *c) {
 #ifdef FVG__LOCKED_ATOMICS
   pthread_mutex_destroy(&p->atomic);
 #endif
-  fvg__release(c, p->thread);
-  fvg__release(c, p->range);
-  fvg__release(c, p);
+  fvg_release(c, p->thread);
+  fvg_release(c, p->range);
+  fvg_release(c, p);
   c->pool = NULL;
 }
 
 static fvg_status fvg__pool_new(fvg_ctx *c, int n_threads) {
-  fvg__pool *p = FVG__NEW(c, fvg__pool);
+  fvg__pool *p = FVG_NEW(c, fvg__pool);
   if (!p) return FVG_E_NOMEM;
-  p->thread = FVG__NEW_ARRAY(c, pthread_t, (size_t)n_threads);
-  p->range = FVG__NEW_ARRAY(c, fvg__range, (size_t)n_threads);
+  p->thread = FVG_NEW_ARRAY(c, pthread_t, (size_t)n_threads);
+  p->range = FVG_NEW_ARRAY(c, fvg__range, (size_t)n_threads);
   if (!p->thread || !p->range) {
-    fvg__release(c, p->thread);
-    fvg__release(c, p->range);
-    fvg__release(c, p);
+    fvg_release(c, p->thread);
+    fvg_release(c, p->range);
+    fvg_release(c, p);
     return FVG_E_NOMEM;
   }
   pthread_mutex_init(&p->lock, NULL);
@@ -1028,14 +1088,14 @@ static fvg_status fvg__pool_new(fvg_ctx *c, int n_threads) {
   while (p->n_thread < n_threads - 1 &&                                       /* the caller is the last one       */
          pthread_create(&p->thread[p->n_thread], NULL, fvg__pool_worker, p) == 0) p->n_thread++;
   if (p->n_thread < n_threads - 1)                     /* a limit of the system: slower, with the same results     */
-    fvg__log(c, 0, "only %d of %d threads could be started", p->n_thread + 1, n_threads);
+    fvg_log(c, 0, "only %d of %d threads could be started", p->n_thread + 1, n_threads);
   if (p->n_thread == 0) fvg__pool_free(c);
   return FVG_OK;
 }
 #endif
 
 /* FVG_E_CANCELLED if the caller wants to stop; some of the jobs have then not been run. */
-static fvg_status fvg__parallel(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n) {
+FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n) {
   fvg_status s = fvg__check_cancelled(c);
   int i;
   if (s) return s;
@@ -1077,7 +1137,7 @@ FVG_DEF fvg_status fvg_init(fvg_ctx **out, const fvg_desc *desc) {
     fvg_ctx first;                                     /* only to allocate, and so align, the context itself      */
     memset(&first, 0, sizeof first);
     first.desc = d;
-    c = FVG__NEW(&first, fvg_ctx);
+    c = FVG_NEW(&first, fvg_ctx);
     if (!c) return FVG_E_NOMEM;
   }
   c->desc = d;
@@ -1099,7 +1159,7 @@ FVG_DEF void fvg_free(fvg_ctx *c) {
 #endif
   if (!c->desc.arena) {
     fvg_ctx last = *c;                                 /* the allocator is in the block that goes                 */
-    fvg__release(&last, c);
+    fvg_release(&last, c);
   }
 }
 
@@ -1147,7 +1207,7 @@ FVG__FOR_CLIP static fvg_ctx fvg__helper_context(const fvg_ctx *c) {
 FVG__FOR_CLIP static void fvg__helper_done(fvg_ctx *c, const fvg_ctx *helper) {
   if (!helper->waiting || helper->status || !(helper->said & ~c->said)) return;
   c->said |= helper->said;
-  fvg__log(c, helper->waiting - 1, "%s", helper->message);
+  fvg_log(c, helper->waiting - 1, "%s", helper->message);
 }
 
 /* Are there threads, and memory for them?  malloc may be called by several at once, of other allocators that is not
@@ -1313,7 +1373,7 @@ FVG_DEF size_t fvg_tensor_count(const fvg_tensor *x) {
 
 FVG_DEF void fvg_tensor_free(fvg_ctx *c, fvg_tensor *x) {
   if (!x) return;
-  fvg__release(c, x->data);
+  fvg_release(c, x->data);
   memset(x, 0, sizeof *x);
 }
 
@@ -1371,13 +1431,13 @@ FVG_DEF void fvg_source_close(fvg_source *s) {
 static fvg_status fvg__source_read(fvg_ctx *c, const fvg_source *s, void *dst, uint64_t offset, size_t n) {
   const char *name = s->name ? s->name : "source";
   if (offset > s->size || n > s->size - offset)
-    return fvg__fail(c, FVG_E_FORMAT, "%s: ends after %.0f bytes, but %.0f bytes are expected at %.0f", name,
-                     (double)s->size, (double)n, (double)offset);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: ends after %.0f bytes, but %.0f bytes are expected at %.0f", name,
+                    (double)s->size, (double)n, (double)offset);
   while (n) {
     size_t piece = n < FVG__READ_BYTES ? n : FVG__READ_BYTES;
     if (fvg__check_cancelled(c)) return FVG_E_CANCELLED;
     if (s->read(s->user, dst, offset, piece))
-      return fvg__fail(c, FVG_E_IO, "%s: cannot read %.0f bytes at %.0f", name, (double)piece, (double)offset);
+      return fvg_fail(c, FVG_E_IO, "%s: cannot read %.0f bytes at %.0f", name, (double)piece, (double)offset);
     dst = (char *)dst + piece;
     offset += piece;
     n -= piece;
@@ -1385,24 +1445,24 @@ static fvg_status fvg__source_read(fvg_ctx *c, const fvg_source *s, void *dst, u
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, const fvg_source *s, uint8_t **bytes, size_t *n) {
+FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, uint8_t **bytes, size_t *n, const fvg_source *s) {
   fvg_status status;
   uint8_t *block;
   *bytes = NULL;
   *n = 0;
   if (s->size >= (size_t)-1 / 2)
-    return fvg__fail(c, FVG_E_NOMEM, "%s: %.0f bytes do not fit in memory", s->name ? s->name : "source",
-                     (double)s->size);
-  block = (uint8_t *)fvg__alloc(c, (size_t)s->size + 1);
+    return fvg_fail(c, FVG_E_NOMEM, "%s: %.0f bytes do not fit in memory", s->name ? s->name : "source",
+                    (double)s->size);
+  block = (uint8_t *)fvg_alloc(c, (size_t)s->size + 1);
   if (!block) return FVG_E_NOMEM;
   status = fvg__source_read(c, s, block, 0, (size_t)s->size);
-  if (status) { fvg__release(c, block); return status; }
+  if (status) { fvg_release(c, block); return status; }
   *bytes = block;
   *n = (size_t)s->size;
   return FVG_OK;
 }
 
-FVG_DEF void fvg_bytes_free(fvg_ctx *c, uint8_t *bytes) { fvg__release(c, bytes); }
+FVG_DEF void fvg_bytes_free(fvg_ctx *c, uint8_t *bytes) { fvg_release(c, bytes); }
 
 #ifndef FVGPT_NO_STDIO
 /* ---- the platform: what C99 cannot say of files ---- */
@@ -1566,12 +1626,12 @@ FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path
   memset(out, 0, sizeof *out);
   if (fvg__check_cancelled(c)) return FVG_E_CANCELLED;
   if (fvg__kind_of(path) == FVG__SPECIAL_FILE)
-    return fvg__fail(c, FVG_E_IO, "%s: cannot read: a folder, pipe or device, not a plain file", path);
+    return fvg_fail(c, FVG_E_IO, "%s: cannot read: a folder, pipe or device, not a plain file", path);
   errno = 0;
   file = fopen(path, "rb");
-  if (!file) return fvg__fail(c, FVG_E_IO, "%s: cannot open: %s", path, strerror(errno));
+  if (!file) return fvg_fail(c, FVG_E_IO, "%s: cannot open: %s", path, strerror(errno));
   if (fvg__file_size(file, &size)) {
-    fvg__fail(c, FVG_E_IO, "%s: cannot read: %s", path, errno ? strerror(errno) : "not a file with a known size");
+    fvg_fail(c, FVG_E_IO, "%s: cannot read: %s", path, errno ? strerror(errno) : "not a file with a known size");
     fclose(file);
     return FVG_E_IO;
   }
@@ -1603,29 +1663,31 @@ static size_t fvg__folder_length(const char *path) {             /* up to the la
 
 /* The place that links at the end of the path lead to, where there need not be anything; NULL with the message set. */
 static char *fvg__follow_links(fvg_ctx *c, const char *path) {
-  char target[4096], *place = fvg__copy_string(c, path), *next;
+  char target[4096], *place = fvg_copy_string(c, path), *next;
   int steps = 0;
   while (place) {
     long n = fvg__read_link(place, target, sizeof target);
     size_t folder = n > 0 && target[0] != '/' ? fvg__folder_length(place) : 0;
     if (n <= 0) break;
     next = NULL;
-    if (++steps > 40 || n == (long)sizeof target) fvg__fail(c, FVG_E_IO, "%s: cannot write: too many links", path);
-    else next = (char *)fvg__alloc(c, folder + (size_t)n + 1);
+    if (++steps > 40 || n == (long)sizeof target) fvg_fail(c, FVG_E_IO, "%s: cannot write: too many links", path);
+    else next = (char *)fvg_alloc(c, folder + (size_t)n + 1);
     if (next) {
       memcpy(next, place, folder);
       memcpy(next + folder, target, (size_t)n);
     }
-    fvg__release(c, place);
+    fvg_release(c, place);
     place = next;
   }
   return place;
 }
 
+FVG_DEF int fvg_file_exists(const char *path) { return fvg__kind_of(path) == FVG__PLAIN_FILE; }
+
 #define FVG__TEMPORARY ".tmp-"                                   /* and eight hexadecimal digits                  */
 
 /* Is that a name that fvg__temporary_open gives?  Who owns a folder may remove what killed programs left in it. */
-FVG__FOR_CLIP static int fvg__is_temporary(const char *name) {
+FVG_DEF int fvg_file_is_temporary(const char *name) {
   const size_t n = strlen(name), tail = sizeof FVG__TEMPORARY - 1 + 8;
   return n > tail && !memcmp(name + n - tail, FVG__TEMPORARY, sizeof FVG__TEMPORARY - 1) &&
          strspn(name + n - 8, "0123456789abcdef") == 8;
@@ -1637,7 +1699,7 @@ static fvg_status fvg__temporary_open(fvg_ctx *c, fvg__output *p) {
   const size_t n = strlen(p->place), more = sizeof FVG__TEMPORARY + 8;
   fvg_rng rng;
   int attempt;
-  p->temporary = (char *)fvg__alloc(c, n + more);
+  p->temporary = (char *)fvg_alloc(c, n + more);
   if (!p->temporary) return FVG_E_NOMEM;
   memcpy(p->temporary, p->place, n);
   fvg_rng_seed(&rng, (uint64_t)time(NULL) ^ (uint64_t)clock() << 32, fvg__process() ^ (uint64_t)(uintptr_t)p->place);
@@ -1652,8 +1714,8 @@ static fvg_status fvg__temporary_open(fvg_ctx *c, fvg__output *p) {
 }
 
 static void fvg__output_release(fvg_ctx *c, fvg__output *p) {
-  fvg__release(c, p->place);
-  fvg__release(c, p->temporary);
+  fvg_release(c, p->place);
+  fvg_release(c, p->temporary);
 }
 
 static fvg_status fvg__output_open(fvg_ctx *c, fvg__output *p, const char *path) {
@@ -1666,7 +1728,7 @@ static fvg_status fvg__output_open(fvg_ctx *c, fvg__output *p, const char *path)
     p->place = fvg__follow_links(c, path);
     s = p->place ? fvg__temporary_open(c, p) : c->status;
   }
-  if (!s && !p->file) s = fvg__fail(c, FVG_E_IO, "%s: cannot write: %s", path, strerror(errno));
+  if (!s && !p->file) s = fvg_fail(c, FVG_E_IO, "%s: cannot write: %s", path, strerror(errno));
   if (s) fvg__output_release(c, p);
   return s;
 }
@@ -1697,7 +1759,7 @@ static fvg_status fvg__output_close(fvg_ctx *c, fvg__output *p, const char *path
   if (!s && !failed && p->temporary && fvg__output_name(p)) { failed = 1; p->error = errno; }
   if ((s || failed) && p->temporary) remove(p->temporary);
   if (failed)
-    s = fvg__fail(c, FVG_E_IO, "%s: cannot write: %s", path, p->error ? strerror(p->error) : "unknown reason");
+    s = fvg_fail(c, FVG_E_IO, "%s: cannot write: %s", path, p->error ? strerror(p->error) : "unknown reason");
   fvg__output_release(c, p);
   return s;
 }
@@ -1712,23 +1774,6 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
 #endif
 
 /* ---- JSON (RFC 8259) ---- */
-/* Private, but used by fvgpt_clip.h as well. */
-typedef enum fvg__json_type {
-  FVG__JSON_NULL = 0, FVG__JSON_BOOL, FVG__JSON_NUMBER, FVG__JSON_STRING, FVG__JSON_ARRAY, FVG__JSON_OBJECT
-} fvg__json_type;
-typedef struct fvg__json_value {
-  fvg__json_type type;
-  const char *key;        /* inside an object, else NULL                                */
-  const char *string;     /* unescaped UTF-8, NUL-terminated; "" unless a string       */
-  double number;          /* also 0/1 for booleans                                     */
-  int n_child;            /* arrays and objects                                        */
-  int first, next;        /* indices of first child and next sibling, -1 for none      */
-} fvg__json_value;
-typedef struct fvg__json { fvg__json_value *value; int n; char *strings; } fvg__json;   /* value[0] is the root */
-static fvg_status fvg__json_parse(fvg_ctx *c, fvg__json *out, const char *text, size_t n, const char *file);
-static void fvg__json_free(fvg_ctx *c, fvg__json *j);
-static int  fvg__json_find(const fvg__json *j, int object, const char *key);   /* index; -1: absent or no object */
-
 #define FVG__JSON_DEPTH 64
 
 typedef struct fvg__json_reader {
@@ -1736,15 +1781,15 @@ typedef struct fvg__json_reader {
   const char *file;
   const unsigned char *text;
   size_t n, at;
-  fvg__json_value *value;            /* NULL in the first run, as is strings                                     */
+  fvg_json_value *value;            /* NULL in the first run, as is strings                                     */
   char *strings;
   int n_value;
   size_t n_string;
 } fvg__json_reader;
 
 static fvg_status fvg__json_error(fvg__json_reader *r, const char *what) {
-  return fvg__fail(r->c, FVG_E_FORMAT, "%s: byte %.0f: not valid JSON: %s%s", r->file, (double)r->at,
-                   what, r->at >= r->n ? ", but the text ends" : "");
+  return fvg_fail(r->c, FVG_E_FORMAT, "%s: byte %.0f: not valid JSON: %s%s", r->file, (double)r->at,
+                  what, r->at >= r->n ? ", but the text ends" : "");
 }
 
 static int fvg__json_peek(const fvg__json_reader *r) { return r->at < r->n ? r->text[r->at] : -1; }
@@ -1831,7 +1876,7 @@ static fvg_status fvg__json_string(fvg__json_reader *r, const char **out) {
       if (s) return s;
       continue;
     }
-    length = fvg__utf8_length(r->text + r->at, r->n - r->at);
+    length = fvg_utf8_length(r->text + r->at, r->n - r->at);
     if (!length) return fvg__json_error(r, "string is not UTF-8");
     while (length--) fvg__json_put(r, r->text[r->at++]);
   }
@@ -1895,8 +1940,8 @@ static int fvg__json_word(fvg__json_reader *r, const char *word) {
 static fvg_status fvg__json_read(fvg__json_reader *r, const char *key, int depth);
 
 /* The inside of an array or object, whose opening bracket has been read. */
-static fvg_status fvg__json_children(fvg__json_reader *r, fvg__json_value *v, int depth) {
-  const int object = v->type == FVG__JSON_OBJECT, closing = object ? '}' : ']';
+static fvg_status fvg__json_children(fvg__json_reader *r, fvg_json_value *v, int depth) {
+  const int object = v->type == FVG_JSON_OBJECT, closing = object ? '}' : ']';
   int last = -1;
   fvg_status s;
   if (depth >= FVG__JSON_DEPTH) return fvg__json_error(r, "nested too deeply, more than 64 levels");
@@ -1927,7 +1972,7 @@ static fvg_status fvg__json_children(fvg__json_reader *r, fvg__json_value *v, in
 }
 
 static fvg_status fvg__json_read(fvg__json_reader *r, const char *key, int depth) {
-  fvg__json_value v;
+  fvg_json_value v;
   fvg_status s = FVG_OK;
   int index = r->n_value++, letter;
   memset(&v, 0, sizeof v);
@@ -1938,19 +1983,19 @@ static fvg_status fvg__json_read(fvg__json_reader *r, const char *key, int depth
   letter = fvg__json_peek(r);
   if (letter == '{' || letter == '[') {
     r->at++;
-    v.type = letter == '{' ? FVG__JSON_OBJECT : FVG__JSON_ARRAY;
+    v.type = letter == '{' ? FVG_JSON_OBJECT : FVG_JSON_ARRAY;
     s = fvg__json_children(r, &v, depth);
   } else if (letter == '"') {
-    v.type = FVG__JSON_STRING;
+    v.type = FVG_JSON_STRING;
     s = fvg__json_string(r, &v.string);
   } else if (letter == '-' || (letter >= '0' && letter <= '9')) {
-    v.type = FVG__JSON_NUMBER;
+    v.type = FVG_JSON_NUMBER;
     s = fvg__json_number(r, &v.number);
   } else if (fvg__json_word(r, "true")) {
-    v.type = FVG__JSON_BOOL;
+    v.type = FVG_JSON_BOOL;
     v.number = 1;
   } else if (fvg__json_word(r, "false")) {
-    v.type = FVG__JSON_BOOL;
+    v.type = FVG_JSON_BOOL;
   } else if (!fvg__json_word(r, "null")) {
     s = fvg__json_error(r, "expected a value");
   }
@@ -1968,22 +2013,22 @@ static fvg_status fvg__json_run(fvg__json_reader *r) {
   return r->at < r->n ? fvg__json_error(r, "something follows the value") : FVG_OK;
 }
 
-static fvg_status fvg__json_parse(fvg_ctx *c, fvg__json *out, const char *text, size_t n, const char *file) {
+FVG_DEF fvg_status fvg_json_parse(fvg_ctx *c, fvg_json *out, const char *text, size_t n, const char *file) {
   fvg__json_reader r;
   fvg_status s;
   memset(out, 0, sizeof *out);
   memset(&r, 0, sizeof r);
   if (n > INT32_MAX)
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: %.0f bytes of JSON; 2 GiB is the limit", file, (double)n);
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: %.0f bytes of JSON; 2 GiB is the limit", file, (double)n);
   r.c = c;
   r.file = file;
   r.text = (const unsigned char *)text;
   r.n = n;
   s = fvg__json_run(&r);
   if (s) return s;
-  r.value = FVG__NEW_ARRAY(c, fvg__json_value, (size_t)r.n_value);
-  r.strings = r.value ? (char *)fvg__alloc(c, r.n_string + 1) : NULL;
-  if (!r.strings) { fvg__release(c, r.value); return FVG_E_NOMEM; }
+  r.value = FVG_NEW_ARRAY(c, fvg_json_value, (size_t)r.n_value);
+  r.strings = r.value ? (char *)fvg_alloc(c, r.n_string + 1) : NULL;
+  if (!r.strings) { fvg_release(c, r.value); return FVG_E_NOMEM; }
   s = fvg__json_run(&r);
   out->value = r.value;
   out->n = r.n_value;
@@ -1991,16 +2036,16 @@ static fvg_status fvg__json_parse(fvg_ctx *c, fvg__json *out, const char *text, 
   return s;
 }
 
-static void fvg__json_free(fvg_ctx *c, fvg__json *j) {
-  fvg__release(c, j->value);
-  fvg__release(c, j->strings);
+FVG_DEF void fvg_json_free(fvg_ctx *c, fvg_json *j) {
+  fvg_release(c, j->value);
+  fvg_release(c, j->strings);
   memset(j, 0, sizeof *j);
 }
 
 /* The last of equal keys, as in Python. */
-static int fvg__json_find(const fvg__json *j, int object, const char *key) {
+FVG_DEF int fvg_json_find(const fvg_json *j, int object, const char *key) {
   int i, found = -1;
-  if (object < 0 || object >= j->n || j->value[object].type != FVG__JSON_OBJECT) return -1;
+  if (object < 0 || object >= j->n || j->value[object].type != FVG_JSON_OBJECT) return -1;
   for (i = j->value[object].first; i >= 0; i = j->value[i].next) if (strcmp(j->value[i].key, key) == 0) found = i;
   return found;
 }
@@ -2057,7 +2102,7 @@ struct fvg_weights {
   fvg_ctx *c;
   fvg_source source;
   char *file;
-  fvg__json json;                    /* the header: names and metadata live here; chapter 12 makes one up        */
+  fvg_json json;                    /* the header: names and metadata live here; chapter 12 makes one up        */
   int metadata;                      /* index in json, -1 for none                                               */
   int n;
   fvg__weight *weight;               /* [n] in the header's order                                                */
@@ -2092,42 +2137,42 @@ static size_t fvg__weight_dtype(fvg__weight *e, const char *name) {
 }
 
 /* A whole number from 0 to `most`, which is below 2^53, into *out; non-zero if the value is anything else. */
-static int fvg__json_whole(const fvg__json_value *v, double most, uint64_t *out) {
+static int fvg__json_whole(const fvg_json_value *v, double most, uint64_t *out) {
   *out = 0;
-  if (v->type != FVG__JSON_NUMBER || !(v->number >= 0 && v->number <= most) || floor(v->number) < v->number) return 1;
+  if (v->type != FVG_JSON_NUMBER || !(v->number >= 0 && v->number <= most) || floor(v->number) < v->number) return 1;
   *out = (uint64_t)v->number;
   return 0;
 }
 
-static fvg_status fvg__weight_shape(fvg_weights *w, fvg__weight *e, const fvg__json_value *shape) {
+static fvg_status fvg__weight_shape(fvg_weights *w, fvg__weight *e, const fvg_json_value *shape) {
   int i;
   if (shape->n_child > FVG_MAX_DIM)
-    return fvg__fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: %d dimensions, %d is the limit", w->file, e->name,
-                     shape->n_child, FVG_MAX_DIM);
+    return fvg_fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: %d dimensions, %d is the limit", w->file, e->name,
+                    shape->n_child, FVG_MAX_DIM);
   for (i = shape->first; i >= 0; i = w->json.value[i].next) {
     uint64_t size;
     if (fvg__json_whole(&w->json.value[i], INT32_MAX, &size))
-      return fvg__fail(w->c, FVG_E_FORMAT,
-                       "%s: tensor %.100s: dimension %d is not a whole number from 0 to 2147483647", w->file, e->name,
-                       e->shape.n_dim);
+      return fvg_fail(w->c, FVG_E_FORMAT,
+                      "%s: tensor %.100s: dimension %d is not a whole number from 0 to 2147483647", w->file, e->name,
+                      e->shape.n_dim);
     e->shape.dim[e->shape.n_dim++] = (int)size;
   }
   return FVG_OK;
 }
 
-static fvg_status fvg__weight_offsets(fvg_weights *w, fvg__weight *e, const fvg__json_value *pair,
+static fvg_status fvg__weight_offsets(fvg_weights *w, fvg__weight *e, const fvg_json_value *pair,
                                       uint64_t data_start) {
   const double most = 9007199254740991.0;
-  const fvg__json_value *first = pair->n_child == 2 ? &w->json.value[pair->first] : NULL;
+  const fvg_json_value *first = pair->n_child == 2 ? &w->json.value[pair->first] : NULL;
   uint64_t available = w->source.size - data_start;
   if (!first || fvg__json_whole(first, most, &e->begin) ||
       fvg__json_whole(&w->json.value[first->next], most, &e->end))
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: data_offsets are not two whole numbers", w->file,
-                     e->name);
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: data_offsets are not two whole numbers", w->file,
+                    e->name);
   if (e->begin > e->end || e->end > available)
-    return fvg__fail(w->c, FVG_E_FORMAT,
-                     "%s: tensor %.100s: data_offsets [%.0f, %.0f], but the file holds %.0f bytes of data", w->file,
-                     e->name, (double)e->begin, (double)e->end, (double)available);
+    return fvg_fail(w->c, FVG_E_FORMAT,
+                    "%s: tensor %.100s: data_offsets [%.0f, %.0f], but the file holds %.0f bytes of data", w->file,
+                    e->name, (double)e->begin, (double)e->end, (double)available);
   e->begin += data_start;
   e->end += data_start;
   return FVG_OK;
@@ -2135,42 +2180,42 @@ static fvg_status fvg__weight_offsets(fvg_weights *w, fvg__weight *e, const fvg_
 
 /* One member of the header object, json.value[index], into e. */
 static fvg_status fvg__weight_read(fvg_weights *w, fvg__weight *e, int index, uint64_t data_start) {
-  const fvg__json_value *v = w->json.value;
-  int dtype = fvg__json_find(&w->json, index, "dtype"), shape = fvg__json_find(&w->json, index, "shape");
-  int offsets = fvg__json_find(&w->json, index, "data_offsets");
+  const fvg_json_value *v = w->json.value;
+  int dtype = fvg_json_find(&w->json, index, "dtype"), shape = fvg_json_find(&w->json, index, "shape");
+  int offsets = fvg_json_find(&w->json, index, "data_offsets");
   char text[FVG__SHAPE_TEXT];
   uint64_t bytes;
   size_t size;
   fvg_status s;
   e->name = v[index].key;
-  if (dtype < 0 || v[dtype].type != FVG__JSON_STRING || shape < 0 || v[shape].type != FVG__JSON_ARRAY ||
-      offsets < 0 || v[offsets].type != FVG__JSON_ARRAY)
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: not an object with dtype, shape and data_offsets",
-                     w->file, e->name);
+  if (dtype < 0 || v[dtype].type != FVG_JSON_STRING || shape < 0 || v[shape].type != FVG_JSON_ARRAY ||
+      offsets < 0 || v[offsets].type != FVG_JSON_ARRAY)
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: not an object with dtype, shape and data_offsets",
+                    w->file, e->name);
   size = fvg__weight_dtype(e, v[dtype].string);
   s = fvg__weight_shape(w, e, &v[shape]);
   if (!s) s = fvg__weight_offsets(w, e, &v[offsets], data_start);
   if (s) return s;
   if (fvg__checked_bytes(&e->shape, size ? size : 1, &bytes))
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: shape %s is too large", w->file, e->name,
-                     fvg__shape_text(&e->shape, text));
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: shape %s is too large", w->file, e->name,
+                    fvg__shape_text(&e->shape, text));
   if (size && bytes != e->end - e->begin)
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: %s of shape %s takes %.0f bytes, data_offsets give %.0f",
-                     w->file, e->name, e->dtype, fvg__shape_text(&e->shape, text), (double)bytes,
-                     (double)(e->end - e->begin));
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: %s of shape %s takes %.0f bytes, data_offsets give %.0f",
+                    w->file, e->name, e->dtype, fvg__shape_text(&e->shape, text), (double)bytes,
+                    (double)(e->end - e->begin));
   return FVG_OK;
 }
 
 static fvg_status fvg__weights_read_metadata(fvg_weights *w, int index) {
-  const fvg__json_value *v = w->json.value;
+  const fvg_json_value *v = w->json.value;
   int i;
-  if (w->metadata >= 0) return fvg__fail(w->c, FVG_E_FORMAT, "%s: " FVG__METADATA " appears twice", w->file);
-  if (v[index].type != FVG__JSON_OBJECT)
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: " FVG__METADATA " is not an object", w->file);
+  if (w->metadata >= 0) return fvg_fail(w->c, FVG_E_FORMAT, "%s: " FVG__METADATA " appears twice", w->file);
+  if (v[index].type != FVG_JSON_OBJECT)
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: " FVG__METADATA " is not an object", w->file);
   for (i = v[index].first; i >= 0; i = v[i].next)
-    if (v[i].type != FVG__JSON_STRING)
-      return fvg__fail(w->c, FVG_E_FORMAT, "%s: " FVG__METADATA ": the value of %.100s is not a string", w->file,
-                       v[i].key);
+    if (v[i].type != FVG_JSON_STRING)
+      return fvg_fail(w->c, FVG_E_FORMAT, "%s: " FVG__METADATA ": the value of %.100s is not a string", w->file,
+                      v[i].key);
   w->metadata = index;
   return FVG_OK;
 }
@@ -2188,29 +2233,29 @@ static int fvg__weight_by_offset(const void *a, const void *b) {
 /* Fills by_name and sorts it; no two tensors share a name. */
 static fvg_status fvg__weights_sort_names(fvg_weights *w) {
   int i;
-  if (!w->by_name) w->by_name = FVG__NEW_ARRAY(w->c, const void *, (size_t)w->n);
+  if (!w->by_name) w->by_name = FVG_NEW_ARRAY(w->c, const void *, (size_t)w->n);
   if (!w->by_name) return FVG_E_NOMEM;
   for (i = 0; i < w->n; i++) w->by_name[i] = &w->weight[i];
   fvg__sort(w->by_name, (size_t)w->n, fvg__weight_by_name);
   for (i = 1; i < w->n; i++)
     if (fvg__weight_by_name(w->by_name[i - 1], w->by_name[i]) == 0)
-      return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s appears twice", w->file,
-                       ((const fvg__weight *)w->by_name[i])->name);
+      return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s appears twice", w->file,
+                      ((const fvg__weight *)w->by_name[i])->name);
   return FVG_OK;
 }
 
 /* No two tensors share bytes or a name. Leaves by_name sorted. Gaps between tensors do no harm and are allowed. */
 static fvg_status fvg__weights_check(fvg_weights *w) {
   int i;
-  w->by_name = FVG__NEW_ARRAY(w->c, const void *, (size_t)w->n);
+  w->by_name = FVG_NEW_ARRAY(w->c, const void *, (size_t)w->n);
   if (!w->by_name) return FVG_E_NOMEM;
   for (i = 0; i < w->n; i++) w->by_name[i] = &w->weight[i];
   fvg__sort(w->by_name, (size_t)w->n, fvg__weight_by_offset);
   for (i = 1; i < w->n; i++) {
     const fvg__weight *a = (const fvg__weight *)w->by_name[i - 1], *b = (const fvg__weight *)w->by_name[i];
     if (a->end > b->begin)
-      return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensors %.100s and %.100s overlap at byte %.0f", w->file, a->name,
-                       b->name, (double)b->begin);
+      return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensors %.100s and %.100s overlap at byte %.0f", w->file, a->name,
+                      b->name, (double)b->begin);
   }
   return fvg__weights_sort_names(w);
 }
@@ -2269,9 +2314,9 @@ static fvg_status fvg__refuse_weights(fvg_weights *w, uint64_t n) {
   fvg_status kind;
   const char *what = s ? NULL : fvg__not_weights(first, n_first, &kind);
   if (s) return s;
-  if (what) return fvg__fail(w->c, kind, "%s: this is %s", w->file, what);
-  return fvg__fail(w->c, FVG_E_FORMAT, "%s: not a safetensors file: header of %.0f bytes in a file of %.0f",
-                   w->file, (double)n, (double)w->source.size);
+  if (what) return fvg_fail(w->c, kind, "%s: this is %s", w->file, what);
+  return fvg_fail(w->c, FVG_E_FORMAT, "%s: not a safetensors file: header of %.0f bytes in a file of %.0f",
+                  w->file, (double)n, (double)w->source.size);
 }
 
 static fvg_status fvg__weights_read_json(fvg_weights *w, size_t *header_bytes) {
@@ -2284,14 +2329,14 @@ static fvg_status fvg__weights_read_json(fvg_weights *w, size_t *header_bytes) {
   if (s) return s;
   for (i = 7; i >= 0; i--) n = n << 8 | length[i];
   if (n > w->source.size - 8 || n > FVG__HEADER_LIMIT) return fvg__refuse_weights(w, n);
-  text = (char *)fvg__alloc(w->c, 8 + (size_t)n);
+  text = (char *)fvg_alloc(w->c, 8 + (size_t)n);
   if (!text) return FVG_E_NOMEM;
   memset(text, ' ', 8);              /* blanks for the length: then messages count from the file's start            */
   s = fvg__source_read(w->c, &w->source, text + 8, 8, (size_t)n);
-  if (!s) s = fvg__json_parse(w->c, &w->json, text, 8 + (size_t)n, w->file);
-  fvg__release(w->c, text);
-  if (!s && w->json.value[0].type != FVG__JSON_OBJECT)
-    s = fvg__fail(w->c, FVG_E_FORMAT, "%s: not a safetensors file: the header is not a JSON object", w->file);
+  if (!s) s = fvg_json_parse(w->c, &w->json, text, 8 + (size_t)n, w->file);
+  fvg_release(w->c, text);
+  if (!s && w->json.value[0].type != FVG_JSON_OBJECT)
+    s = fvg_fail(w->c, FVG_E_FORMAT, "%s: not a safetensors file: the header is not a JSON object", w->file);
   *header_bytes = (size_t)n;
   return s;
 }
@@ -2301,7 +2346,7 @@ static fvg_status fvg__weights_read_header(fvg_weights *w) {
   int i;
   fvg_status s = fvg__weights_read_json(w, &header_bytes);
   if (s) return s;
-  w->weight = FVG__NEW_ARRAY(w->c, fvg__weight, (size_t)w->json.value[0].n_child);
+  w->weight = FVG_NEW_ARRAY(w->c, fvg__weight, (size_t)w->json.value[0].n_child);
   if (!w->weight) return FVG_E_NOMEM;
   for (i = w->json.value[0].first; i >= 0 && !s; i = w->json.value[i].next) {
     if (strcmp(w->json.value[i].key, FVG__METADATA) == 0) s = fvg__weights_read_metadata(w, i);
@@ -2314,14 +2359,14 @@ static fvg_status fvg__weights_read_header(fvg_weights *w) {
 static fvg_status fvg__weights_open(fvg_ctx *c, fvg_weights **out, const fvg_source *s,
                                     fvg_status (*read)(fvg_weights *w)) {
   fvg_source source = *s;
-  fvg_weights *w = FVG__NEW(c, fvg_weights);
+  fvg_weights *w = FVG_NEW(c, fvg_weights);
   fvg_status status = FVG_E_NOMEM;
   *out = NULL;
   if (!w) { fvg_source_close(&source); return status; }
   w->c = c;
   w->source = source;
   w->metadata = -1;
-  w->file = fvg__copy_string(c, source.name ? source.name : "source");
+  w->file = fvg_copy_string(c, source.name ? source.name : "source");
   w->source.name = w->file;
   if (w->file) {
     fvg__budget budget = fvg__budget_begin(c, w->file, w->source.size);
@@ -2341,20 +2386,20 @@ FVG_DEF void fvg_weights_close(fvg_weights *w) {
   int i;
   if (!w) return;
   for (i = 0; i < w->n_part; i++) fvg_weights_close(w->part[i]);
-  fvg__release(w->c, w->part);
+  fvg_release(w->c, w->part);
   fvg_source_close(&w->source);
-  fvg__json_free(w->c, &w->json);
-  fvg__release(w->c, w->weight);
-  fvg__release(w->c, w->by_name);
-  fvg__release(w->c, w->file);
-  fvg__release(w->c, w);
+  fvg_json_free(w->c, &w->json);
+  fvg_release(w->c, w->weight);
+  fvg_release(w->c, w->by_name);
+  fvg_release(w->c, w->file);
+  fvg_release(w->c, w);
 }
 
 static fvg_status fvg__weights_join(fvg_weights *w, fvg_weights *const *part, int n, const char *name) {
   int i, k, count = 0;
   for (i = 0; i < n; i++) count += part[i]->n;
-  w->file = fvg__copy_string(w->c, name);
-  w->weight = FVG__NEW_ARRAY(w->c, fvg__weight, (size_t)count);
+  w->file = fvg_copy_string(w->c, name);
+  w->weight = FVG_NEW_ARRAY(w->c, fvg__weight, (size_t)count);
   if (!w->file || !w->weight) return FVG_E_NOMEM;
   for (i = 0; i < n; i++)
     for (k = 0; k < part[i]->n; k++) {
@@ -2365,18 +2410,18 @@ static fvg_status fvg__weights_join(fvg_weights *w, fvg_weights *const *part, in
 }
 
 FVG_DEF fvg_status fvg_weights_join(fvg_ctx *c, fvg_weights **out, fvg_weights *const *part, int n, const char *name) {
-  fvg_weights *w = FVG__NEW(c, fvg_weights);
+  fvg_weights *w = FVG_NEW(c, fvg_weights);
   fvg_status s = FVG_E_NOMEM;
   int i;
   *out = NULL;
   if (w) {
     w->c = c;
     w->metadata = -1;
-    w->part = FVG__NEW_ARRAY(c, fvg_weights *, (size_t)n);
+    w->part = FVG_NEW_ARRAY(c, fvg_weights *, (size_t)n);
   }
   if (!w || !w->part) {
     for (i = 0; i < n; i++) fvg_weights_close(part[i]);
-    fvg__release(c, w);
+    fvg_release(c, w);
     return s;
   }
 
@@ -2414,7 +2459,7 @@ FVG_DEF const char *fvg_weights_name(const fvg_weights *w, int i) {
   return i < 0 || i >= w->n ? NULL : w->weight[i].name;
 }
 
-FVG_DEF int fvg_weights_info(const fvg_weights *w, const char *name, fvg_tensor *shape) {
+FVG_DEF int fvg_weights_info(const fvg_weights *w, fvg_tensor *shape, const char *name) {
   const fvg__weight *e = fvg__weights_find(w, name);
   if (shape) memset(shape, 0, sizeof *shape);
   if (!e) return 0;
@@ -2424,7 +2469,7 @@ FVG_DEF int fvg_weights_info(const fvg_weights *w, const char *name, fvg_tensor 
 
 FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key) {
   if (w->n_part) return fvg_weights_metadata(w->part[0], key);
-  int i = fvg__json_find(&w->json, w->metadata, key);
+  int i = fvg_json_find(&w->json, w->metadata, key);
   return i < 0 ? NULL : w->json.value[i].string;
 }
 
@@ -2435,11 +2480,11 @@ static fvg_status fvg__check_shape(fvg_ctx *c, const fvg_weights *w, const char 
   memset(&needed, 0, sizeof needed);
   needed.n_dim = n_dim;
   memcpy(needed.dim, dim, (size_t)n_dim * sizeof *dim);
-  if (!fvg_weights_info(w, name, &x))
-    return fvg__fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(w), name);
+  if (!fvg_weights_info(w, &x, name))
+    return fvg_fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(w), name);
   if (x.n_dim == n_dim && !memcmp(x.dim, dim, (size_t)n_dim * sizeof *dim)) return FVG_OK;
-  return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, this model needs %s", fvg_weights_file(w), name,
-                   fvg__shape_text(&x, found), fvg__shape_text(&needed, expected));
+  return fvg_fail(c, FVG_E_SHAPE, "%s: %s has shape %s, this model needs %s", fvg_weights_file(w), name,
+                  fvg__shape_text(&x, found), fvg__shape_text(&needed, expected));
 }
 
 /* ---- conversion on the way in ---- */
@@ -2519,10 +2564,10 @@ static size_t fvg__convert(const uint8_t *src, fvg_dtype from, uint8_t *dst, fvg
 static fvg_status fvg__bad_element(fvg_weights *w, const fvg__weight *e, const uint8_t *p, fvg_dtype as,
                                    size_t index) {
   if (!fvg__is_float(as))
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: element %.0f, about %.0f, does not fit in 32 bits",
-                     w->file, e->name, (double)index, (double)fvg__load_integer(p, e->shape.type));
-  return fvg__fail(w->c, FVG_E_NUMERIC, "%s: tensor %.100s: element %.0f is %g, not a finite %s", w->file, e->name,
-                   (double)index, (double)fvg__load_float(p, e->shape.type), fvg__dtype_name(as));
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: element %.0f, about %.0f, does not fit in 32 bits",
+                    w->file, e->name, (double)index, (double)fvg__load_integer(p, e->shape.type));
+  return fvg_fail(w->c, FVG_E_NUMERIC, "%s: tensor %.100s: element %.0f is %g, not a finite %s", w->file, e->name,
+                  (double)index, (double)fvg__load_float(p, e->shape.type), fvg__dtype_name(as));
 }
 
 /* n elements of a strided tensor, from number `first` on, to out; span holds the bytes from begin to end. */
@@ -2561,26 +2606,26 @@ static fvg_status fvg__weight_load(fvg_weights *w, const fvg__weight *e, uint8_t
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, const char *name, fvg_dtype as, fvg_tensor *out) {
+FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *name, fvg_dtype as) {
   const fvg__weight *e = fvg__weights_find(w, name);
   fvg_status s = FVG_OK;
   uint8_t *buffer = NULL, *span = NULL;
   memset(out, 0, sizeof *out);
-  if (!e) return fvg__fail(w->c, FVG_E_FORMAT, "%s: no tensor %s", w->file, name);
-  if (e->part) return fvg_weights_get(e->part, name, as, out);
+  if (!e) return fvg_fail(w->c, FVG_E_FORMAT, "%s: no tensor %s", w->file, name);
+  if (e->part) return fvg_weights_get(e->part, out, name, as);
   if (!e->supported || !fvg__convertible(e->shape.type, as))
-    return fvg__fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: dtype %.20s cannot be read as %s; save it as float32",
-                     w->file, e->name, e->dtype, fvg__dtype_name(as));
+    return fvg_fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: dtype %.20s cannot be read as %s; save it as float32",
+                    w->file, e->name, e->dtype, fvg__dtype_name(as));
   *out = e->shape;
   out->type = as;
-  out->data = fvg__alloc_array(w->c, fvg_tensor_count(out), fvg_dtype_size(as));
-  if (out->data && as != e->shape.type) buffer = (uint8_t *)fvg__alloc(w->c, FVG__CHUNK);
-  if (out->data && e->strided) span = (uint8_t *)fvg__alloc(w->c, (size_t)(e->end - e->begin));
+  out->data = fvg_alloc_array(w->c, fvg_tensor_count(out), fvg_dtype_size(as));
+  if (out->data && as != e->shape.type) buffer = (uint8_t *)fvg_alloc(w->c, FVG__CHUNK);
+  if (out->data && e->strided) span = (uint8_t *)fvg_alloc(w->c, (size_t)(e->end - e->begin));
   if (!out->data || (!buffer && as != e->shape.type) || (!span && e->strided)) s = FVG_E_NOMEM;
   if (!s && span) s = fvg__source_read(w->c, &w->source, span, e->begin, (size_t)(e->end - e->begin));
   if (!s) s = fvg__weight_load(w, e, (uint8_t *)out->data, as, buffer, span);
-  fvg__release(w->c, buffer);
-  fvg__release(w->c, span);
+  fvg_release(w->c, buffer);
+  fvg_release(w->c, span);
   if (s) fvg_tensor_free(w->c, out);
   return s;
 }
@@ -2658,15 +2703,15 @@ static fvg_status fvg__check_names(fvg_ctx *c, const char *file, const void **na
     const unsigned char *s = (const unsigned char *)name[i];
     size_t length = strlen((const char *)s), step;
     for (; length; s += step, length -= step) {
-      step = fvg__utf8_length(s, length);
+      step = fvg_utf8_length(s, length);
       if (!step)
-        return fvg__fail(c, FVG_E_ARG, "%s: name or metadata \"%.100s\" is not UTF-8", file, (const char *)name[i]);
+        return fvg_fail(c, FVG_E_ARG, "%s: name or metadata \"%.100s\" is not UTF-8", file, (const char *)name[i]);
     }
   }
   fvg__sort(name, (size_t)n, fvg__compare_strings);
   for (i = 1; i < n; i++)
     if (fvg__compare_strings(name[i - 1], name[i]) == 0)
-      return fvg__fail(c, FVG_E_ARG, "%s: the name \"%.100s\" is given twice", file, (const char *)name[i]);
+      return fvg_fail(c, FVG_E_ARG, "%s: the name \"%.100s\" is given twice", file, (const char *)name[i]);
   return FVG_OK;
 }
 
@@ -2674,19 +2719,19 @@ static fvg_status fvg__check_named_tensor(fvg_ctx *c, const char *file, const fv
   char text[FVG__SHAPE_TEXT];
   uint64_t bytes;
   if (!t->name || strcmp(t->name, FVG__METADATA) == 0)
-    return fvg__fail(c, FVG_E_ARG, "%s: a tensor needs a name other than " FVG__METADATA, file);
+    return fvg_fail(c, FVG_E_ARG, "%s: a tensor needs a name other than " FVG__METADATA, file);
   if (fvg_dtype_size(t->tensor.type) == 0)
-    return fvg__fail(c, FVG_E_ARG, "%s: tensor %.100s: type %d is not an fvg_dtype", file, t->name,
-                     (int)t->tensor.type);
+    return fvg_fail(c, FVG_E_ARG, "%s: tensor %.100s: type %d is not an fvg_dtype", file, t->name,
+                    (int)t->tensor.type);
   if (t->tensor.n_dim < 0 || t->tensor.n_dim > FVG_MAX_DIM)
-    return fvg__fail(c, FVG_E_ARG, "%s: tensor %.100s: %d dimensions, %d is the limit", file, t->name,
-                     t->tensor.n_dim, FVG_MAX_DIM);
+    return fvg_fail(c, FVG_E_ARG, "%s: tensor %.100s: %d dimensions, %d is the limit", file, t->name,
+                    t->tensor.n_dim, FVG_MAX_DIM);
   if (fvg__checked_bytes(&t->tensor, fvg_dtype_size(t->tensor.type), &bytes))
-    return fvg__fail(c, FVG_E_ARG, "%s: tensor %.100s: shape %s is negative or too large", file, t->name,
-                     fvg__shape_text(&t->tensor, text));
+    return fvg_fail(c, FVG_E_ARG, "%s: tensor %.100s: shape %s is negative or too large", file, t->name,
+                    fvg__shape_text(&t->tensor, text));
   if (bytes && !t->tensor.data)
-    return fvg__fail(c, FVG_E_ARG, "%s: tensor %.100s: shape %s but no data", file, t->name,
-                     fvg__shape_text(&t->tensor, text));
+    return fvg_fail(c, FVG_E_ARG, "%s: tensor %.100s: shape %s but no data", file, t->name,
+                    fvg__shape_text(&t->tensor, text));
   return FVG_OK;
 }
 
@@ -2696,12 +2741,12 @@ static fvg_status fvg__check_output(fvg_ctx *c, const char *file, const fvg_name
   fvg_status s = FVG_OK;
   int i;
   if (n < 0 || n_metadata < 0 || (n && !tensors) || (n_metadata && !metadata))
-    return fvg__fail(c, FVG_E_ARG, "%s: %d tensors, %d metadata: the list is missing", file, n, n_metadata);
+    return fvg_fail(c, FVG_E_ARG, "%s: %d tensors, %d metadata: the list is missing", file, n, n_metadata);
   for (i = 0; i < n && !s; i++) s = fvg__check_named_tensor(c, file, &tensors[i]);
   for (i = 0; i < n_metadata; i++)
-    if (!metadata[i].key || !metadata[i].value) return fvg__fail(c, FVG_E_ARG, "%s: metadata %d is NULL", file, i);
+    if (!metadata[i].key || !metadata[i].value) return fvg_fail(c, FVG_E_ARG, "%s: metadata %d is NULL", file, i);
   if (s) return s;
-  name = FVG__NEW_ARRAY(c, const void *, (size_t)(n > n_metadata ? n : n_metadata));
+  name = FVG_NEW_ARRAY(c, const void *, (size_t)(n > n_metadata ? n : n_metadata));
   if (!name) return FVG_E_NOMEM;
   for (i = 0; i < n; i++) name[i] = tensors[i].name;
   s = fvg__check_names(c, file, name, n);
@@ -2711,7 +2756,7 @@ static fvg_status fvg__check_output(fvg_ctx *c, const char *file, const fvg_name
     name[0] = metadata[i].value;
     s = fvg__check_names(c, file, name, 1);
   }
-  fvg__release(c, name);
+  fvg_release(c, name);
   return s;
 }
 
@@ -2786,7 +2831,7 @@ FVG__FOR_CLIP static void fvg__checksum(const fvg_named_tensor *tensors, int n, 
 /* The same of an open file, compared with what its metadata say; a file without a checksum is not looked at. */
 FVG__FOR_CLIP static fvg_status fvg__weights_verify(fvg_weights *w) {
   const char *said = fvg_weights_metadata(w, FVG__CHECKSUM);
-  uint8_t *buffer = said ? (uint8_t *)fvg__alloc(w->c, FVG__CHUNK) : NULL;
+  uint8_t *buffer = said ? (uint8_t *)fvg_alloc(w->c, FVG__CHUNK) : NULL;
   char found[FVG__CHECKSUM_TEXT];
   uint64_t sum = 0, at;
   size_t n;
@@ -2806,11 +2851,11 @@ FVG__FOR_CLIP static fvg_status fvg__weights_verify(fvg_weights *w) {
     }
     sum += fvg__splitmix(&h);
   }
-  fvg__release(w->c, buffer);
+  fvg_release(w->c, buffer);
   snprintf(found, sizeof found, "%08lx%08lx", (unsigned long)(sum >> 32), (unsigned long)(sum & 0xFFFFFFFFu));
   if (s || strcmp(said, found) == 0) return s;
-  return fvg__fail(w->c, FVG_E_FORMAT, "%s: damaged: its metadata give the checksum %.16s, its contents have %s; take "
-                   "another copy (if you changed it on purpose, remove the checksum)", w->file, said, found);
+  return fvg_fail(w->c, FVG_E_FORMAT, "%s: damaged: its metadata give the checksum %.16s, its contents have %s; take "
+                  "another copy (if you changed it on purpose, remove the checksum)", w->file, said, found);
 }
 
 static fvg_status fvg__safetensors_emit(fvg_ctx *c, const char *file, fvg_write_fn write, void *user,
@@ -2824,17 +2869,17 @@ static fvg_status fvg__safetensors_emit(fvg_ctx *c, const char *file, fvg_write_
   memset(&t, 0, sizeof t);
   fvg__write_header(&t, tensors, n, metadata, n_metadata);
   if (t.n > FVG__HEADER_LIMIT)
-    return fvg__fail(c, FVG_E_ARG, "%s: a header of %.0f bytes; %.0f is the limit", file, (double)t.n,
-                     (double)FVG__HEADER_LIMIT);
-  t.out = (char *)fvg__alloc(c, t.n);
+    return fvg_fail(c, FVG_E_ARG, "%s: a header of %.0f bytes; %.0f is the limit", file, (double)t.n,
+                    (double)FVG__HEADER_LIMIT);
+  t.out = (char *)fvg_alloc(c, t.n);
   if (!t.out) return FVG_E_NOMEM;
   t.n = 0;
   fvg__write_header(&t, tensors, n, metadata, n_metadata);
   for (i = 0; i < 8; i++) length[i] = (uint8_t)((uint64_t)t.n >> 8 * i & 255u);
   failed = write(user, length, sizeof length) || write(user, t.out, t.n);
-  fvg__release(c, t.out);
+  fvg_release(c, t.out);
   for (i = 0; i < n && !failed; i++) failed = fvg__write_data(write, user, &tensors[i].tensor);
-  return failed ? fvg__fail(c, FVG_E_IO, "%s: the write callback failed", file) : FVG_OK;
+  return failed ? fvg_fail(c, FVG_E_IO, "%s: the write callback failed", file) : FVG_OK;
 }
 
 FVG_DEF fvg_status fvg_safetensors_write(fvg_ctx *c, fvg_write_fn write, void *user, const fvg_named_tensor *tensors,
@@ -3860,8 +3905,8 @@ static fvg_status fvg__gemm(fvg_ctx *c, const fvg__product *p) {
     n_tiles = p->packed ? fvg__ceil_div(g.rows, tile_rows) : 0;
     n_jobs = fvg__ceil_div(g.rows, block_rows) * g.n_panels;
     if (spread) {
-      s = fvg__parallel(c, fvg__pack_rows, &g, n_tiles);
-      if (!s) s = fvg__parallel(c, fvg__gemm_run, &g, n_jobs);
+      s = fvg_parallel(c, fvg__pack_rows, &g, n_tiles);
+      if (!s) s = fvg_parallel(c, fvg__gemm_run, &g, n_jobs);
     } else {
       for (i = 0; i < n_tiles; i++) fvg__pack_rows(&g, i);
       for (i = 0; i < n_jobs; i++) fvg__gemm_run(&g, i);
@@ -3881,11 +3926,11 @@ static fvg_status fvg__rearrange(fvg_ctx *c, fvg_tensor *x, fvg_dtype from, fvg_
   float *data;
   if (x->type == to) return FVG_OK;
   if (x->type != from || x->n_dim < 2 || !x->data || fvg_tensor_count(x) == 0)
-    return fvg__fail(c, FVG_E_ARG, "%s: %s of shape %s is not a matrix of %s", who, fvg__dtype_name(x->type),
-                     fvg__shape_text(x, text), fvg__dtype_name(from));
+    return fvg_fail(c, FVG_E_ARG, "%s: %s of shape %s is not a matrix of %s", who, fvg__dtype_name(x->type),
+                    fvg__shape_text(x, text), fvg__dtype_name(from));
   n = x->dim[0];
   k = (int)(fvg_tensor_count(x) / (size_t)n);
-  data = FVG__NEW_ARRAY(c, float, (size_t)fvg__ceil_div(n, width) * (size_t)width * (size_t)k);
+  data = FVG_NEW_ARRAY(c, float, (size_t)fvg__ceil_div(n, width) * (size_t)width * (size_t)k);
   if (!data) return FVG_E_NOMEM;
   for (j = 0; j < n; j += width) {
     const float *source = (const float *)x->data + (ptrdiff_t)j * k;
@@ -3893,7 +3938,7 @@ static fvg_status fvg__rearrange(fvg_ctx *c, fvg_tensor *x, fvg_dtype from, fvg_
     if (to == FVG_F32_PANELS) kernels->transpose(fvg__min(width, n - j), k, source, k, panel, width);
     else kernels->transpose(k, fvg__min(width, n - j), source, width, panel, k);
   }
-  fvg__release(c, x->data);
+  fvg_release(c, x->data);
   x->data = data;
   x->type = to;
   return FVG_OK;
@@ -3977,14 +4022,14 @@ static size_t fvg__count(const fvg_node *x) { return (size_t)x->rows * (size_t)x
 static float *fvg__values(const fvg_node *x) { return (float *)x->value; }
 
 FVG_DEF fvg_tape *fvg_tape_new(fvg_ctx *c) {
-  fvg_tape *t = FVG__NEW(c, fvg_tape);
+  fvg_tape *t = FVG_NEW(c, fvg_tape);
   if (t) t->ctx = c;
   return t;
 }
 
 static void fvg__chunk_free(fvg_tape *t, fvg__chunk *k) {
-  fvg__release(t->ctx, k->bytes);
-  fvg__release(t->ctx, k);
+  fvg_release(t->ctx, k->bytes);
+  fvg_release(t->ctx, k);
 }
 
 /* A chunk as large as all before it, within 1 to 16 MB: few chunks, and the tape at most twice what it needs. */
@@ -3997,14 +4042,14 @@ static size_t fvg__chunk_size(const fvg__chunk *last, size_t bytes) {
 
 static fvg__chunk *fvg__chunk_new(fvg_tape *t, size_t bytes) {
   const fvg__budget budget = t->ctx->budget;
-  fvg__chunk *k = FVG__NEW(t->ctx, fvg__chunk);
+  fvg__chunk *k = FVG_NEW(t->ctx, fvg__chunk);
   if (!k) return NULL;
   k->capacity = bytes;
   t->ctx->budget.most = 0;                       /* what a tape takes is the model's doing, not a file's           */
   k->bytes = (char *)fvg__alloc_raw(t->ctx, bytes);
   t->ctx->budget = budget;
   if (budget.most) t->ctx->budget.most += bytes;
-  if (!k->bytes) { fvg__release(t->ctx, k); return NULL; }
+  if (!k->bytes) { fvg_release(t->ctx, k); return NULL; }
   return k;
 }
 
@@ -4093,12 +4138,12 @@ FVG_DEF void fvg_tape_free(fvg_tape *t) {
     t->first = k->next;
     fvg__chunk_free(t, k);
   }
-  fvg__release(t->ctx, t);
+  fvg_release(t->ctx, t);
 }
 
 static fvg_node *fvg__mismatch(const char *what, const fvg_node *a, const fvg_node *b) {
-  fvg__fail(a->tape->ctx, FVG_E_SHAPE, "%s: shapes [%d,%d] and [%d,%d] do not fit", what, a->rows,
-            a->cols, b->rows, b->cols);
+  fvg_fail(a->tape->ctx, FVG_E_SHAPE, "%s: shapes [%d,%d] and [%d,%d] do not fit", what, a->rows,
+           a->cols, b->rows, b->cols);
   return fvg__give_up(a->tape);
 }
 
@@ -4107,11 +4152,11 @@ static fvg_node *fvg__leaf(fvg_tape *t, int rows, int cols) {
   if (!t || t->failed) return NULL;
   if (fvg__check_cancelled(t->ctx)) return fvg__give_up(t);
   if (rows < 1 || cols < 1) {
-    fvg__fail(t->ctx, FVG_E_SHAPE, "a node of shape [%d,%d] has no elements", rows, cols);
+    fvg_fail(t->ctx, FVG_E_SHAPE, "a node of shape [%d,%d] has no elements", rows, cols);
     return fvg__give_up(t);
   }
   if ((size_t)rows > (size_t)-1 / 2 / sizeof(float) / (size_t)cols) {
-    fvg__fail(t->ctx, FVG_E_NOMEM, "a node of shape [%d,%d] does not fit in memory", rows, cols);
+    fvg_fail(t->ctx, FVG_E_NOMEM, "a node of shape [%d,%d] does not fit in memory", rows, cols);
     return fvg__give_up(t);
   }
   y = (fvg_node *)fvg__tape_alloc(t, sizeof *y);
@@ -4134,12 +4179,12 @@ static fvg_node *fvg__node(fvg_tape *t, int rows, int cols, fvg_node *a, fvg_nod
   fvg_node *y;
   if ((a && a->type != FVG_F32 && (backward != fvg__gather_backward || a->type == FVG_F32_PANELS)) ||
       (b && b->type != FVG_F32 && backward != fvg__linear_backward) || (c && c->type != FVG_F32)) {
-    fvg__fail(t->ctx, FVG_E_ARG, "F16, BF16 and F32_PANELS are storage for the weights of a linear layer, the first "
-                                 "two also for rows to gather; every other operand must be F32");
+    fvg_fail(t->ctx, FVG_E_ARG, "F16, BF16 and F32_PANELS are storage for the weights of a linear layer, the first "
+                                "two also for rows to gather; every other operand must be F32");
     return fvg__give_up(t);
   }
   if ((a && a->tape != t) || (b && b->tape != t) || (c && c->tape != t)) {
-    fvg__fail(t->ctx, FVG_E_ARG, "the operands of a node must be on one tape");
+    fvg_fail(t->ctx, FVG_E_ARG, "the operands of a node must be on one tape");
     return fvg__give_up(t);
   }
   y = fvg__leaf(t, rows, cols);
@@ -4156,7 +4201,7 @@ static fvg_node *fvg__node(fvg_tape *t, int rows, int cols, fvg_node *a, fvg_nod
 
 static fvg_node *fvg__fourth_input(fvg_node *y, fvg_node *d) {
   if (d->type != FVG_F32 || d->tape != y->tape) {
-    fvg__fail(y->tape->ctx, FVG_E_ARG, "the operands of a node must be F32 and on one tape");
+    fvg_fail(y->tape->ctx, FVG_E_ARG, "the operands of a node must be F32 and on one tape");
     return fvg__give_up(y->tape);
   }
   y->d = d;
@@ -4174,7 +4219,7 @@ FVG_DEF fvg_node *fvg_tape_keep(fvg_tape *t, fvg_mark mark, fvg_node *x) {
   bytes = fvg__count(x) * fvg_dtype_size(x->type);
   from = x->value;
 #if FVG__SEPARATE_BLOCKS
-  from = fvg__alloc(t->ctx, bytes);              /* the block it is in is about to be freed                         */
+  from = fvg_alloc(t->ctx, bytes);              /* the block it is in is about to be freed                         */
   if (!from) return fvg__give_up(t);
   memcpy(from, x->value, bytes);
 #endif
@@ -4189,7 +4234,7 @@ FVG_DEF fvg_node *fvg_tape_keep(fvg_tape *t, fvg_mark mark, fvg_node *x) {
     t->last = y;
   } else y = NULL;
 #if FVG__SEPARATE_BLOCKS
-  fvg__release(t->ctx, from);
+  fvg_release(t->ctx, from);
 #endif
   return y;
 }
@@ -4227,7 +4272,7 @@ FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
   int i, rows = w->n_dim > 1 ? w->dim[0] : 1, cols = 1;
   if (!t) return NULL;
   if (!w->data || (w->type > FVG_BF16 && w->type != FVG_F32_PANELS)) {
-    fvg__fail(t->ctx, FVG_E_ARG, "a frozen tensor must hold floats");
+    fvg_fail(t->ctx, FVG_E_ARG, "a frozen tensor must hold floats");
     return fvg__give_up(t);
   }
   for (i = w->n_dim > 1; i < w->n_dim; i++)
@@ -4239,9 +4284,9 @@ FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
   for (i = 0; i < t->n_train; i++)
     if (t->train[i]->value.data == w->data) {
       if (w->type != FVG_F32 || fvg_tensor_count(w) != fvg_tensor_count(&t->train[i]->value)) {
-        fvg__fail(t->ctx, FVG_E_SHAPE, w->type == FVG_F32_PANELS ?
-                  "fvg_tape_train: %s is packed for the kernels; fvg_tensor_unpack or fvg_clip_unpack comes first" :
-                  "fvg_tape_train: %s does not fit its tensor", t->train[i]->name);
+        fvg_fail(t->ctx, FVG_E_SHAPE, w->type == FVG_F32_PANELS ?
+                 "fvg_tape_train: %s is packed for the kernels; fvg_tensor_unpack or fvg_clip_unpack comes first" :
+                 "fvg_tape_train: %s does not fit its tensor", t->train[i]->name);
         return fvg__give_up(t);
       }
       y->needs_grad = 1;
@@ -4254,8 +4299,8 @@ FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p) {
   fvg_node *y = fvg_frozen(t, &p->value);
   if (!y) return NULL;
   if (y->type != FVG_F32) {
-    fvg__fail(t->ctx, FVG_E_ARG, "parameter %s is not F32 in rows; fvg_tensor_unpack comes first if it is packed",
-              p->name);
+    fvg_fail(t->ctx, FVG_E_ARG, "parameter %s is not F32 in rows; fvg_tensor_unpack comes first if it is packed",
+             p->name);
     return fvg__give_up(t);
   }
   y->needs_grad = 1;
@@ -4278,17 +4323,17 @@ FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char 
   memset(out, 0, sizeof *out);
   memset(&x, 0, sizeof x);
   if (n_dim < 0 || n_dim > FVG_MAX_DIM)
-    return fvg__fail(c, FVG_E_SHAPE, "%s: %d dimensions, at most %d are possible", name, n_dim, FVG_MAX_DIM);
+    return fvg_fail(c, FVG_E_SHAPE, "%s: %d dimensions, at most %d are possible", name, n_dim, FVG_MAX_DIM);
   x.n_dim = n_dim;
   for (i = 0; i < n_dim; i++) {
-    if (dim[i] < 1) return fvg__fail(c, FVG_E_SHAPE, "%s: dimension %d is %d", name, i, dim[i]);
+    if (dim[i] < 1) return fvg_fail(c, FVG_E_SHAPE, "%s: dimension %d is %d", name, i, dim[i]);
     x.dim[i] = dim[i];
   }
   if (fvg__checked_bytes(&x, sizeof(float), &bytes))
-    return fvg__fail(c, FVG_E_NOMEM, "%s: shape %s does not fit in memory", name, fvg__shape_text(&x, text));
+    return fvg_fail(c, FVG_E_NOMEM, "%s: shape %s does not fit in memory", name, fvg__shape_text(&x, text));
   count = fvg_tensor_count(&x);
-  x.data = fvg__alloc_array(c, count, sizeof(float));
-  out->grad = FVG__NEW_ARRAY(c, float, count);
+  x.data = fvg_alloc_array(c, count, sizeof(float));
+  out->grad = FVG_NEW_ARRAY(c, float, count);
   out->name = name;
   out->value = x;
   if (x.data && out->grad) return FVG_OK;
@@ -4297,8 +4342,8 @@ FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char 
 }
 
 FVG_DEF void fvg_parameter_free(fvg_ctx *c, fvg_parameter *p) {
-  fvg__release(c, p->value.data);
-  fvg__release(c, p->grad);
+  fvg_release(c, p->value.data);
+  fvg_release(c, p->grad);
   memset(p, 0, sizeof *p);
 }
 
@@ -4358,10 +4403,10 @@ FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
   t = loss->tape;
   if (t->failed) return t->ctx->status;
   if (loss->rows != 1 || loss->cols != 1)
-    return fvg__fail(t->ctx, FVG_E_SHAPE, "a loss must have shape [1,1], not [%d,%d]", loss->rows, loss->cols);
+    return fvg_fail(t->ctx, FVG_E_SHAPE, "a loss must have shape [1,1], not [%d,%d]", loss->rows, loss->cols);
   if (!isfinite(fvg__values(loss)[0]))
-    return fvg__fail(t->ctx, FVG_E_NUMERIC, "the loss is %g", (double)fvg__values(loss)[0]);
-  if (!loss->needs_grad) return fvg__fail(t->ctx, FVG_E_ARG, "the loss depends on no parameter");
+    return fvg_fail(t->ctx, FVG_E_NUMERIC, "the loss is %g", (double)fvg__values(loss)[0]);
+  if (!loss->needs_grad) return fvg_fail(t->ctx, FVG_E_ARG, "the loss depends on no parameter");
   for (y = t->last; y; y = y->previous) if (y->backward) y->grad = NULL;   /* left by an earlier loss on this tape  */
   t->spare = NULL;
   if (!fvg__grad_of(loss)) return FVG_E_NOMEM;
@@ -4389,7 +4434,7 @@ static void fvg__recompute_backward(fvg_node *y) {
   again = r->f(t, x, r->user);
   if (again && !again->backward) again = fvg_scale(again, 1);     /* x itself, a parameter: their grad is theirs    */
   if (!again || t->failed || again->rows != y->rows || again->cols != y->cols) {
-    if (!t->failed) fvg__fail(t->ctx, FVG_E_ARG, "recompute: the function did not make the same node again");
+    if (!t->failed) fvg_fail(t->ctx, FVG_E_ARG, "recompute: the function did not make the same node again");
     fvg__give_up(t);
     return;
   }
@@ -4417,7 +4462,7 @@ FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
   y = fvg_tape_keep(t, mark, f(t, fvg_detach(x), user));
   t->no_grad--;
   if (!y) {
-    if (!t->failed) fvg__fail(t->ctx, FVG_E_ARG, "recompute: the function returned no node");
+    if (!t->failed) fvg_fail(t->ctx, FVG_E_ARG, "recompute: the function returned no node");
     return fvg__give_up(t);
   }
   y->a = x;
@@ -4496,7 +4541,7 @@ static fvg_node *fvg__each_row(fvg_node *y, void (*rows)(fvg_node *y, int from, 
   j.y = y;
   j.rows = rows;
   j.group = fvg__count(y) < 32768 ? y->rows : 1 + 4096 / y->cols;      /* little is done faster by one thread      */
-  if (fvg__parallel(y->tape->ctx, fvg__rows_run, &j, (y->rows + j.group - 1) / j.group)) return fvg__give_up(y->tape);
+  if (fvg_parallel(y->tape->ctx, fvg__rows_run, &j, (y->rows + j.group - 1) / j.group)) return fvg__give_up(y->tape);
   return y;
 }
 
@@ -4795,7 +4840,7 @@ static void fvg__softmax_backward(fvg_node *y) {
 /* By a temperature is divided. */
 static int fvg__bad_temperature(fvg_node *x, const char *what, float tau) {
   if (tau > 0) return 0;
-  fvg__fail(x->tape->ctx, FVG_E_ARG, "%s: the temperature is %g, it must be above 0", what, (double)tau);
+  fvg_fail(x->tape->ctx, FVG_E_ARG, "%s: the temperature is %g, it must be above 0", what, (double)tau);
   fvg__give_up(x->tape);
   return 1;
 }
@@ -4878,7 +4923,7 @@ FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n) {
   if (!x) return NULL;
   for (i = 0; i < n; i++)
     if (row[i] < 0 || row[i] >= x->rows) {
-      fvg__fail(x->tape->ctx, FVG_E_ARG, "gather: row %d of a matrix of %d rows", row[i], x->rows);
+      fvg_fail(x->tape->ctx, FVG_E_ARG, "gather: row %d of a matrix of %d rows", row[i], x->rows);
       return fvg__give_up(x->tape);
     }
   y = fvg__node(x->tape, n, x->cols, x, NULL, NULL, fvg__gather_backward);
@@ -4970,7 +5015,7 @@ FVG_DEF fvg_node *fvg_cross_entropy(fvg_node *logits, const int *label) {
   if (!logits) return NULL;
   for (i = 0; i < logits->rows; i++)
     if (label[i] < 0 || label[i] >= logits->cols) {
-      fvg__fail(logits->tape->ctx, FVG_E_ARG, "cross_entropy: label %d among %d classes", label[i], logits->cols);
+      fvg_fail(logits->tape->ctx, FVG_E_ARG, "cross_entropy: label %d among %d classes", label[i], logits->cols);
       return fvg__give_up(logits->tape);
     }
   y = fvg__node(logits->tape, 1, 1, logits, NULL, NULL, fvg__cross_entropy_backward);
@@ -5032,7 +5077,7 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
   int i;
   if (!q) return NULL;
   if (q->cols != 1) {
-    fvg__fail(q->tape->ctx, FVG_E_SHAPE, "bce_with_logits: q must be [n,1], not [%d,%d]", q->rows, q->cols);
+    fvg_fail(q->tape->ctx, FVG_E_SHAPE, "bce_with_logits: q must be [n,1], not [%d,%d]", q->rows, q->cols);
     return fvg__give_up(q->tape);
   }
   y = fvg__node(q->tape, 1, 1, q, NULL, NULL, fvg__bce_backward);
@@ -5293,7 +5338,7 @@ static void fvg__attention_run(fvg__attention_job *j, size_t (*scratch)(const fv
   }
   j->scratch = (float *)fvg__tape_alloc(t, (size_t)j->n_scratch * j->scratch_size * sizeof(float));
   if (!j->scratch) return;                       /* the tape remembers                                              */
-  if (fvg__parallel(t->ctx, fvg__attention_jobs, j, j->n_scratch == 1 ? j->n_jobs : j->n_scratch)) t->failed = 1;
+  if (fvg_parallel(t->ctx, fvg__attention_jobs, j, j->n_scratch == 1 ? j->n_jobs : j->n_scratch)) t->failed = 1;
   fvg__tape_rewind(t, mark);
 }
 
@@ -5326,26 +5371,26 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
   if (q->cols != k->cols) return fvg__mismatch("attention", q, k);
   if (k->rows != v->rows || k->cols != v->cols) return fvg__mismatch("attention", k, v);
   if (n_head < 1 || q->cols % n_head) {
-    fvg__fail(c, FVG_E_SHAPE, "attention: width %d is not a multiple of %d heads", q->cols, n_head);
+    fvg_fail(c, FVG_E_SHAPE, "attention: width %d is not a multiple of %d heads", q->cols, n_head);
     return fvg__give_up(q->tape);
   }
   for (i = 0; i < n_segment; i++) {
     if (!fvg__segment_fits(&segment[i], q, k)) {
-      fvg__fail(c, FVG_E_SHAPE, "attention: segment %d (queries %d+%d, keys %d+%d, prefix %d+%d) does not fit "
-                                "%d query and %d key rows", i,
-                segment[i].query, segment[i].n_query, segment[i].key, segment[i].n_key,
-                segment[i].prefix, segment[i].n_prefix, q->rows, k->rows);
+      fvg_fail(c, FVG_E_SHAPE, "attention: segment %d (queries %d+%d, keys %d+%d, prefix %d+%d) does not fit "
+                               "%d query and %d key rows", i,
+               segment[i].query, segment[i].n_query, segment[i].key, segment[i].n_key,
+               segment[i].prefix, segment[i].n_prefix, q->rows, k->rows);
       return fvg__give_up(q->tape);
     }
     if (segment[i].query != covered) {
-      fvg__fail(c, FVG_E_SHAPE, "attention: segment %d starts at query %d, the one before ended at %d", i,
-                segment[i].query, covered);
+      fvg_fail(c, FVG_E_SHAPE, "attention: segment %d starts at query %d, the one before ended at %d", i,
+               segment[i].query, covered);
       return fvg__give_up(q->tape);
     }
     covered += segment[i].n_query;
   }
   if (covered != q->rows) {
-    fvg__fail(c, FVG_E_SHAPE, "attention: the segments hold %d queries, q has %d rows", covered, q->rows);
+    fvg_fail(c, FVG_E_SHAPE, "attention: the segments hold %d queries, q has %d rows", covered, q->rows);
     return fvg__give_up(q->tape);
   }
   y = fvg__node(q->tape, q->rows, q->cols, q, k, v, fvg__attention_backward);
@@ -5426,8 +5471,8 @@ static fvg_segment *fvg__keep_queries(fvg_tape *t, const fvg_segment *segment, i
   }
   for (; n < n_segment; n++) kept[n].n_query = 0;
   if (at == n_keep) return kept;
-  fvg__fail(t->ctx, FVG_E_ARG,
-            "transform: kept row %d is not the end of its segment, or the kept rows are not in order", keep[at]);
+  fvg_fail(t->ctx, FVG_E_ARG,
+           "transform: kept row %d is not the end of its segment, or the kept rows are not in order", keep[at]);
   fvg__give_up(t);
   return NULL;
 }
@@ -5557,18 +5602,18 @@ FVG_DEF void fvg_optimizer_free(fvg_optimizer *o) {
   int i;
   if (!o) return;
   for (i = 0; i < o->n; i++) {
-    if (o->momentum) fvg__release(o->ctx, o->momentum[i]);
-    if (o->variance) fvg__release(o->ctx, o->variance[i]);
+    if (o->momentum) fvg_release(o->ctx, o->momentum[i]);
+    if (o->variance) fvg_release(o->ctx, o->variance[i]);
   }
-  fvg__release(o->ctx, o->momentum);
-  fvg__release(o->ctx, o->variance);
-  fvg__release(o->ctx, o->params);
-  fvg__release(o->ctx, o);
+  fvg_release(o->ctx, o->momentum);
+  fvg_release(o->ctx, o->variance);
+  fvg_release(o->ctx, o->params);
+  fvg_release(o->ctx, o);
 }
 
 FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, const fvg_optimizer_desc *desc,
                                      fvg_parameter *const *params, int n) {
-  fvg_optimizer *o = FVG__NEW(c, fvg_optimizer);
+  fvg_optimizer *o = FVG_NEW(c, fvg_optimizer);
   int i;
   *out = NULL;
   if (!o) return FVG_E_NOMEM;
@@ -5577,15 +5622,15 @@ FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, const fvg_
   o->desc.momentum = fvg__none_if_negative(o->desc.momentum);
   o->desc.weight_decay = fvg__none_if_negative(o->desc.weight_decay);
   o->n = n;
-  o->params = FVG__NEW_ARRAY(c, fvg_parameter *, (size_t)n);
-  o->momentum = FVG__NEW_ARRAY(c, float *, (size_t)n);
-  o->variance = FVG__NEW_ARRAY(c, float *, (size_t)n);
+  o->params = FVG_NEW_ARRAY(c, fvg_parameter *, (size_t)n);
+  o->momentum = FVG_NEW_ARRAY(c, float *, (size_t)n);
+  o->variance = FVG_NEW_ARRAY(c, float *, (size_t)n);
   if (!o->params || !o->momentum || !o->variance) { fvg_optimizer_free(o); return FVG_E_NOMEM; }
   for (i = 0; i < n; i++) {
     size_t count = fvg_tensor_count(&params[i]->value);
     o->params[i] = params[i];
-    o->momentum[i] = FVG__NEW_ARRAY(c, float, count);
-    if (o->desc.kind == FVG_ADAMW) o->variance[i] = FVG__NEW_ARRAY(c, float, count);
+    o->momentum[i] = FVG_NEW_ARRAY(c, float, count);
+    if (o->desc.kind == FVG_ADAMW) o->variance[i] = FVG_NEW_ARRAY(c, float, count);
     if (!o->momentum[i] || (o->desc.kind == FVG_ADAMW && !o->variance[i])) {
       fvg_optimizer_free(o);
       return FVG_E_NOMEM;
@@ -5798,14 +5843,14 @@ static fvg_status fvg__fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_de
 
   fvg_fvgpt_desc d = fvg_fvgpt_defaults(desc);
   if (d.width < 1)
-    return fvg__fail(c, FVG_E_ARG, "FVG-PT: width is %d, it must be that of the features", d.width);
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT: width is %d, it must be that of the features", d.width);
   if (d.gate_layers > FVG__MAX_GATE_LAYERS)
-    return fvg__fail(c, FVG_E_ARG, "FVG-PT: gate_layers is %d, 1 to %d are possible",
-                     d.gate_layers, FVG__MAX_GATE_LAYERS);
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT: gate_layers is %d, 1 to %d are possible",
+                    d.gate_layers, FVG__MAX_GATE_LAYERS);
   if (!(d.tau > 0) || !(d.logit_scale > 0))
-    return fvg__fail(c, FVG_E_ARG, "FVG-PT: tau and logit_scale must be positive");
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT: tau and logit_scale must be positive");
 
-  fvg_fvgpt *m = FVG__NEW(c, fvg_fvgpt);
+  fvg_fvgpt *m = FVG_NEW(c, fvg_fvgpt);
   if (!m) return FVG_E_NOMEM;
   m->ctx = c;
   m->desc = d;
@@ -5834,7 +5879,7 @@ FVG_DEF void fvg_fvgpt_free(fvg_fvgpt *m) {
   if (!m) return;
   for (int i = 0; i < m->n_params; i++) fvg_parameter_free(m->ctx, m->params[i]);
   fvg_tape_free(m->tape);
-  fvg__release(m->ctx, m);
+  fvg_release(m->ctx, m);
 }
 
 FVG_DEF fvg_parameter *const *fvg_fvgpt_parameters(const fvg_fvgpt *m, int *n) {
@@ -6063,13 +6108,13 @@ static fvg_node *fvg__trust(const fvg_fvgpt *m, fvg__frg_nodes frg) { return m->
 
 static fvg_status fvg__fvgpt_check(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
   if (x->n < 1 || x->n_class < 1)
-    return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: a batch of %d images and %d classes", x->n, x->n_class);
+    return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: a batch of %d images and %d classes", x->n, x->n_class);
   if (!x->f || !x->f_fg || !x->g || !x->g_clip || !x->area || !x->label)
-    return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: a training batch needs f, f_fg, g, g_clip, area and label");
+    return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: a training batch needs f, f_fg, g, g_clip, area and label");
   for (int i = 0; i < x->n; i++) {
     if (x->label[i] < 0 || x->label[i] >= x->n_class)
-      return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: image %d has label %d among %d classes", i,
-                       x->label[i], x->n_class);
+      return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: image %d has label %d among %d classes", i,
+                      x->label[i], x->n_class);
   }
   return FVG_OK;
 }
@@ -6079,7 +6124,8 @@ static void fvg__copy_values(float *out, const fvg_node *x) {
 }
 
 /* The loss (9) as a node [1,1], made from the modules one after the other. */
-FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *x, fvg_fvgpt_report *report) {
+FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg_fvgpt_report *report,
+                                 const fvg_fvgpt_batch *x) {
   if (!t) return NULL;
   if (fvg__fvgpt_check(m, x)) return fvg__give_up(t);
 
@@ -6129,14 +6175,14 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batc
   return loss;
 }
 
-FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_optimizer *o, double lr, const fvg_fvgpt_batch *batch,
-                                  fvg_fvgpt_report *report) {
+FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_fvgpt_report *report, fvg_optimizer *o,
+                                  double lr, const fvg_fvgpt_batch *batch) {
   fvg_status s = fvg__fvgpt_check(m, batch);
   if (s) return s;
   fvg_tape_clear(m->tape);
   fvg_optimizer_zero_grad(o);
 
-  fvg_node *loss = fvg_fvgpt_loss(m, m->tape, batch, report);
+  fvg_node *loss = fvg_fvgpt_loss(m, m->tape, report, batch);
   s = loss ? fvg_backward(loss) : m->ctx->status;
   if (!s) fvg_optimizer_step(o, lr);
   return s;
@@ -6146,7 +6192,7 @@ FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_optimizer *o, double lr, con
 
 static fvg_status fvg__check_counts(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
   if (x->n >= 1 && x->n_class >= 1) return FVG_OK;
-  return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: %d images and %d classes", x->n, x->n_class);
+  return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: %d images and %d classes", x->n, x->n_class);
 }
 
 static fvg_status fvg__copy_out(const fvg_fvgpt *m, const fvg_node *x, float *out) {
@@ -6163,7 +6209,7 @@ static fvg_node *fvg__base_scores(fvg_fvgpt *m, fvg_node *f, fvg_node *g) {
 FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_fvgpt_batch *x) {
   fvg_status s = fvg__check_counts(m, x);
   if (s) return s;
-  if (!x->f || !x->g) return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: scores for base classes need f and g");
+  if (!x->f || !x->g) return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: scores for base classes need f and g");
 
   fvg_tape *t = m->tape;
   fvg_tape_clear(t);
@@ -6179,7 +6225,7 @@ FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b, co
   fvg_status s = fvg__check_counts(m, x);
   if (s) return s;
   if (!x->f || !x->g || !x->g_clip)
-    return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: scores for new classes need f, g and g_clip");
+    return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: scores for new classes need f, g and g_clip");
 
   fvg_tape *t = m->tape;
   fvg_tape_clear(t);
@@ -6193,7 +6239,7 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
   fvg_status s = fvg__check_counts(m, x);
   if (s) return s;
   if (!x->f || !x->f_fg || !x->g || !x->area)
-    return fvg__fail(m->ctx, FVG_E_ARG, "FVG-PT: trust needs f, f_fg, g and area");
+    return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: trust needs f, f_fg, g and area");
 
   fvg_tape *t = m->tape;
   fvg_tape_clear(t);
@@ -6272,7 +6318,7 @@ static fvg_status fvg__zip_find_end64(fvg__zip *z, uint64_t position, uint64_t *
     s = fvg__source_read(w->c, &w->source, record, fvg__little(locator + 8, 8), sizeof record);
   if (s) return s;
   if (fvg__little(record, 4) != 0x06064b50u)
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: not a whole zip archive: its zip64 record is missing", w->file);
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: not a whole zip archive: its zip64 record is missing", w->file);
   *count = fvg__little(record + 32, 8);
   z->directory_bytes = fvg__little(record + 40, 8);
   z->directory_at = fvg__little(record + 48, 8);
@@ -6283,7 +6329,7 @@ static fvg_status fvg__zip_find_end64(fvg__zip *z, uint64_t position, uint64_t *
 static fvg_status fvg__zip_find_end(fvg__zip *z, uint64_t *count) {
   fvg_weights *w = z->w;
   const size_t longest = FVG__ZIP_END + 65535, n = w->source.size < longest ? (size_t)w->source.size : longest;
-  uint8_t *tail = (uint8_t *)fvg__alloc(w->c, n), *end;
+  uint8_t *tail = (uint8_t *)fvg_alloc(w->c, n), *end;
   uint64_t position = 0;
   size_t comment = 0;
   fvg_status s = tail ? fvg__source_read(w->c, &w->source, tail, w->source.size - n, n) : FVG_E_NOMEM;
@@ -6295,17 +6341,17 @@ static fvg_status fvg__zip_find_end(fvg__zip *z, uint64_t *count) {
     z->directory_bytes = fvg__little(end + 12, 4);
     z->directory_at = fvg__little(end + 16, 4);
   }
-  fvg__release(w->c, tail);
+  fvg_release(w->c, tail);
   if (s) return s;
   if (!position)
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: not a whole zip archive: its last record is missing", w->file);
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: not a whole zip archive: its last record is missing", w->file);
   if (*count == 0xFFFFu || z->directory_bytes == 0xFFFFFFFFu || z->directory_at == 0xFFFFFFFFu)
     s = fvg__zip_find_end64(z, position, count);
   if (s) return s;
   if (z->directory_at > position || z->directory_bytes > position - z->directory_at ||
       *count > z->directory_bytes / FVG__ZIP_ENTRY || *count > INT32_MAX)
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: zip directory of %.0f entries in %.0f bytes at %.0f does not fit",
-                     w->file, (double)*count, (double)z->directory_bytes, (double)z->directory_at);
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: zip directory of %.0f entries in %.0f bytes at %.0f does not fit",
+                    w->file, (double)*count, (double)z->directory_bytes, (double)z->directory_at);
   return FVG_OK;
 }
 
@@ -6342,8 +6388,8 @@ static fvg_status fvg__zip_read_entry(fvg__zip *z, fvg__zip_entry *e, size_t *at
   fvg_weights *w = z->w;
   fvg_status s;
   if (left < FVG__ZIP_ENTRY || fvg__little(p, 4) != 0x02014b50u)
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: zip directory is broken at byte %.0f", w->file,
-                     (double)(z->directory_at + *at));
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: zip directory is broken at byte %.0f", w->file,
+                    (double)(z->directory_at + *at));
   value[0] = fvg__little(p + 24, 4);
   value[1] = fvg__little(p + 20, 4);
   value[2] = fvg__little(p + 42, 4);
@@ -6353,8 +6399,8 @@ static fvg_status fvg__zip_read_entry(fvg__zip *z, fvg__zip_entry *e, size_t *at
   n_extra = (size_t)fvg__little(p + 30, 2);
   n_comment = (size_t)fvg__little(p + 32, 2);
   if (e->n_name + n_extra + n_comment > left - FVG__ZIP_ENTRY || fvg__zip_wide(e->name + e->n_name, n_extra, value))
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: zip directory is broken at byte %.0f", w->file,
-                     (double)(z->directory_at + *at));
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: zip directory is broken at byte %.0f", w->file,
+                    (double)(z->directory_at + *at));
   *at += FVG__ZIP_ENTRY + e->n_name + n_extra + n_comment;
   s = fvg__source_read(w->c, &w->source, local, value[2], sizeof local);
   if (s) return s;
@@ -6362,8 +6408,8 @@ static fvg_status fvg__zip_read_entry(fvg__zip *z, fvg__zip_entry *e, size_t *at
   e->begin = e->header + sizeof local + fvg__little(local + 26, 2) + fvg__little(local + 28, 2);
   if (fvg__little(local, 4) != 0x04034b50u || e->begin > z->directory_at || value[1] > z->directory_at - e->begin ||
       (e->stored && value[0] != value[1]))
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: zip member %s: %.0f bytes at %.0f are not there", w->file,
-                     fvg__legible(e->name, e->n_name, text), (double)value[1], (double)value[2]);
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: zip member %s: %.0f bytes at %.0f are not there", w->file,
+                    fvg__legible(e->name, e->n_name, text), (double)value[1], (double)value[2]);
   e->end = e->begin + value[1];
   return FVG_OK;
 }
@@ -6391,16 +6437,16 @@ static fvg_status fvg__zip_check(fvg__zip *z) {
     a = (const fvg__zip_entry *)z->by_name[i - 1];
     b = (const fvg__zip_entry *)z->by_name[i];
     if (a->end > b->header)
-      return fvg__fail(w->c, FVG_E_FORMAT, "%s: zip members %s and %s overlap at byte %.0f", w->file,
-                       fvg__legible(a->name, a->n_name, one), fvg__legible(b->name, b->n_name, two),
-                       (double)b->header);
+      return fvg_fail(w->c, FVG_E_FORMAT, "%s: zip members %s and %s overlap at byte %.0f", w->file,
+                      fvg__legible(a->name, a->n_name, one), fvg__legible(b->name, b->n_name, two),
+                      (double)b->header);
   }
   fvg__sort(z->by_name, (size_t)z->n, fvg__zip_by_name);
   for (i = 1; i < z->n; i++) {
     a = (const fvg__zip_entry *)z->by_name[i];
     if (fvg__zip_by_name(z->by_name[i - 1], a) == 0)
-      return fvg__fail(w->c, FVG_E_FORMAT, "%s: zip member %s appears twice", w->file,
-                       fvg__legible(a->name, a->n_name, one));
+      return fvg_fail(w->c, FVG_E_FORMAT, "%s: zip member %s appears twice", w->file,
+                      fvg__legible(a->name, a->n_name, one));
   }
   return FVG_OK;
 }
@@ -6416,12 +6462,12 @@ static fvg_status fvg__zip_find_pickle(fvg__zip *z) {
     const fvg__zip_entry *e = &z->entry[i];
     if (e->n_name <= n || memcmp(e->name + e->n_name - n, "/" FVG__PICKLE_NAME, n) != 0 ||
         memchr(e->name, '/', e->n_name - n)) continue;
-    if (z->pickle) return fvg__fail(w->c, FVG_E_FORMAT, "%s: two folders with a " FVG__PICKLE_NAME, w->file);
+    if (z->pickle) return fvg_fail(w->c, FVG_E_FORMAT, "%s: two folders with a " FVG__PICKLE_NAME, w->file);
     z->pickle = e;
   }
   if (z->pickle) return FVG_OK;
-  return fvg__fail(w->c, FVG_E_FORMAT, "%s: a zip archive without a folder that holds a " FVG__PICKLE_NAME
-                   ", so not a PyTorch file", w->file);
+  return fvg_fail(w->c, FVG_E_FORMAT, "%s: a zip archive without a folder that holds a " FVG__PICKLE_NAME
+                  ", so not a PyTorch file", w->file);
 }
 
 static fvg_status fvg__zip_open(fvg__zip *z) {
@@ -6430,9 +6476,9 @@ static fvg_status fvg__zip_open(fvg__zip *z) {
   size_t at = 0;
   fvg_status s = fvg__zip_find_end(z, &count);
   if (s) return s;
-  z->directory = (uint8_t *)fvg__alloc(w->c, (size_t)z->directory_bytes);
-  z->entry = FVG__NEW_ARRAY(w->c, fvg__zip_entry, (size_t)count);
-  z->by_name = FVG__NEW_ARRAY(w->c, const void *, (size_t)count);
+  z->directory = (uint8_t *)fvg_alloc(w->c, (size_t)z->directory_bytes);
+  z->entry = FVG_NEW_ARRAY(w->c, fvg__zip_entry, (size_t)count);
+  z->by_name = FVG_NEW_ARRAY(w->c, const void *, (size_t)count);
   if (!z->directory || !z->entry || !z->by_name) return FVG_E_NOMEM;
   s = fvg__source_read(w->c, &w->source, z->directory, z->directory_at, (size_t)z->directory_bytes);
   while (!s && (uint64_t)z->n < count) s = fvg__zip_read_entry(z, &z->entry[z->n++], &at);
@@ -6465,9 +6511,9 @@ static const fvg__zip_entry *fvg__zip_find(const fvg__zip *z, const char *folder
 static fvg_status fvg__zip_must_be_stored(const fvg__zip *z, const fvg__zip_entry *e) {
   char text[FVG__LEGIBLE];
   if (e->stored) return FVG_OK;
-  return fvg__fail(z->w->c, FVG_E_UNSUPPORTED,
-                   "%s: zip member %s is compressed or encrypted; torch.save would store it as it is", z->w->file,
-                   fvg__legible(e->name, e->n_name, text));
+  return fvg_fail(z->w->c, FVG_E_UNSUPPORTED,
+                  "%s: zip member %s is compressed or encrypted; torch.save would store it as it is", z->w->file,
+                  fvg__legible(e->name, e->n_name, text));
 }
 
 static fvg_status fvg__zip_byte_order(const fvg__zip *z) {
@@ -6481,14 +6527,14 @@ static fvg_status fvg__zip_byte_order(const fvg__zip *z) {
   n = e->end - e->begin < sizeof word ? (size_t)(e->end - e->begin) : sizeof word;
   if (!s) s = fvg__source_read(w->c, &w->source, word, e->begin, n);
   if (s || memcmp(word, "little", 6) == 0) return s;
-  return fvg__fail(w->c, FVG_E_UNSUPPORTED,
-                   "%s: its numbers are not little-endian; save it again on a little-endian machine", w->file);
+  return fvg_fail(w->c, FVG_E_UNSUPPORTED,
+                  "%s: its numbers are not little-endian; save it again on a little-endian machine", w->file);
 }
 
 static void fvg__zip_close(fvg__zip *z) {
-  fvg__release(z->w->c, z->directory);
-  fvg__release(z->w->c, z->entry);
-  fvg__release(z->w->c, z->by_name);
+  fvg_release(z->w->c, z->directory);
+  fvg_release(z->w->c, z->entry);
+  fvg_release(z->w->c, z->by_name);
 }
 
 /* ---- the names a pickle may use ---- */
@@ -6598,8 +6644,8 @@ typedef struct fvg__pickle {
 } fvg__pickle;
 
 static fvg_status fvg__pickle_error(const fvg__pickle *p, const char *what) {
-  return fvg__fail(p->w->c, FVG_E_FORMAT, "%s: " FVG__PICKLE_NAME ", before byte %.0f: %s", p->w->file,
-                   (double)p->at, what);
+  return fvg_fail(p->w->c, FVG_E_FORMAT, "%s: " FVG__PICKLE_NAME ", before byte %.0f: %s", p->w->file,
+                  (double)p->at, what);
 }
 
 /* Bytes of the number that follows an instruction; -1: not an instruction that PyTorch writes. */
@@ -6739,8 +6785,8 @@ static fvg_status fvg__pickle_global(fvg__pickle *p, const uint8_t *module, size
   snprintf(joined, sizeof joined, "%s.%s", fvg__legible(module, n_module, one), fvg__legible(name, n_name, two));
   found = fvg__find_global(joined);
   if (found < 0)
-    return fvg__fail(p->w->c, FVG_E_FORMAT, "%s: the pickle asks for %s; only tensors and plain containers are read",
-                     p->w->file, joined);
+    return fvg_fail(p->w->c, FVG_E_FORMAT, "%s: the pickle asks for %s; only tensors and plain containers are read",
+                    p->w->file, joined);
   fvg__pickle_push(p, FVG__PICKLE_GLOBAL)->whole = found;
   return FVG_OK;
 }
@@ -6892,31 +6938,31 @@ static fvg_status fvg__pickle_load(fvg__pickle *p, int *root) {
   fvg_status s = fvg__zip_must_be_stored(p->zip, e);
   if (s) return s;
   if (e->end - e->begin > INT32_MAX / 2)
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: a pickle of %.0f bytes; 1 GiB is the limit", p->w->file,
-                     (double)(e->end - e->begin));
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: a pickle of %.0f bytes; 1 GiB is the limit", p->w->file,
+                    (double)(e->end - e->begin));
   p->n = (size_t)(e->end - e->begin);
-  p->byte = (uint8_t *)fvg__alloc(c, p->n);
+  p->byte = (uint8_t *)fvg_alloc(c, p->n);
   if (!p->byte) return FVG_E_NOMEM;
   s = fvg__source_read(c, &p->w->source, p->byte, e->begin, p->n);
   if (!s) s = fvg__pickle_run(p, root);
   if (s) return s;
-  p->cell = FVG__NEW_ARRAY(c, fvg__pickle_cell, (size_t)p->most);
-  p->stack = FVG__NEW_ARRAY(c, int, (size_t)p->most);
-  p->mark = FVG__NEW_ARRAY(c, int, (size_t)p->most);
-  p->memo = FVG__NEW_ARRAY(c, int, (size_t)p->most);
-  p->value = FVG__NEW_ARRAY(c, fvg__pickle_value, (size_t)p->most);
+  p->cell = FVG_NEW_ARRAY(c, fvg__pickle_cell, (size_t)p->most);
+  p->stack = FVG_NEW_ARRAY(c, int, (size_t)p->most);
+  p->mark = FVG_NEW_ARRAY(c, int, (size_t)p->most);
+  p->memo = FVG_NEW_ARRAY(c, int, (size_t)p->most);
+  p->value = FVG_NEW_ARRAY(c, fvg__pickle_value, (size_t)p->most);
   if (!p->cell || !p->stack || !p->mark || !p->memo || !p->value) return FVG_E_NOMEM;
   return fvg__pickle_run(p, root);
 }
 
 static void fvg__pickle_free(fvg__pickle *p) {
   fvg_ctx *c = p->w->c;
-  fvg__release(c, p->byte);
-  fvg__release(c, p->value);
-  fvg__release(c, p->cell);
-  fvg__release(c, p->stack);
-  fvg__release(c, p->mark);
-  fvg__release(c, p->memo);
+  fvg_release(c, p->byte);
+  fvg_release(c, p->value);
+  fvg_release(c, p->cell);
+  fvg_release(c, p->stack);
+  fvg_release(c, p->mark);
+  fvg_release(c, p->memo);
 }
 
 /*===========================================================================================================
@@ -6958,17 +7004,17 @@ static fvg_status fvg__tensor_storage(const fvg__pickle *p, fvg__weight *e, cons
   fvg_weights *w = p->w;
   if (!word || word->n != 7 || memcmp(p->byte + word->whole, "storage", 7) != 0 || !kind ||
       fvg__globals[kind->whole].role != FVG__IS_STORAGE || !key || !elements || elements->whole < 0)
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: its storage is not ('storage', type, key, place, count)",
-                     w->file, e->name);
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: its storage is not ('storage', type, key, place, count)",
+                    w->file, e->name);
   *size = fvg__weight_dtype(e, fvg__globals[kind->whole].dtype);
   *count = (uint64_t)elements->whole;
   fvg__legible(p->byte + key->whole, (size_t)key->n, text);
   *member = fvg__zip_find(p->zip, "data/", p->byte + key->whole, (size_t)key->n);
   if (!*member)
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: the archive has no data/%s", w->file, e->name, text);
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: the archive has no data/%s", w->file, e->name, text);
   if (*count > ((*member)->end - (*member)->begin) / *size)
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: a storage of %.0f %s, but data/%s has %.0f bytes",
-                     w->file, e->name, (double)*count, e->dtype, text, (double)((*member)->end - (*member)->begin));
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: a storage of %.0f %s, but data/%s has %.0f bytes",
+                    w->file, e->name, (double)*count, e->dtype, text, (double)((*member)->end - (*member)->begin));
   return fvg__zip_must_be_stored(p->zip, *member);
 }
 
@@ -6979,18 +7025,18 @@ static fvg_status fvg__tensor_shape(const fvg__pickle *p, fvg__weight *e, const 
   uint64_t expected = 1;
   int i;
   if (!shape || !stride || shape->n != stride->n)
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: shape and strides are not two tuples of one length",
-                     w->file, e->name);
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: shape and strides are not two tuples of one length",
+                    w->file, e->name);
   if (shape->n > FVG_MAX_DIM)
-    return fvg__fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: %d dimensions, %d is the limit", w->file, e->name,
-                     shape->n, FVG_MAX_DIM);
+    return fvg_fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: %d dimensions, %d is the limit", w->file, e->name,
+                    shape->n, FVG_MAX_DIM);
   e->shape.n_dim = shape->n;
   for (i = shape->n - 1; i >= 0; i--) {
     const fvg__pickle_value *dim = fvg__pickle_element(p, shape, i, FVG__PICKLE_WHOLE);
     const fvg__pickle_value *step = fvg__pickle_element(p, stride, i, FVG__PICKLE_WHOLE);
     if (!dim || dim->whole < 0 || dim->whole > INT32_MAX || !step || step->whole < 0)
-      return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: dimension %d or its stride makes no sense", w->file,
-                       e->name, i);
+      return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: dimension %d or its stride makes no sense", w->file,
+                      e->name, i);
     e->shape.dim[i] = (int)dim->whole;
     e->stride[i] = (uint64_t)step->whole;
     if (e->shape.dim[i] != 1 && e->stride[i] != expected) e->strided = 1;
@@ -7026,23 +7072,23 @@ static fvg_status fvg__tensor_place(const fvg__pickle *p, fvg__weight *e, const 
   if (s) return s;
   offset = fvg__pickle_element(p, arguments, 1, FVG__PICKLE_WHOLE);
   if (!offset || offset->whole < 0 || fvg__checked_bytes(&e->shape, size, &bytes))
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: shape %s is too large, or its offset is no whole number",
-                     w->file, e->name, fvg__shape_text(&e->shape, text));
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: shape %s is too large, or its offset is no whole number",
+                    w->file, e->name, fvg__shape_text(&e->shape, text));
   e->begin = e->end = member->begin;
   if (!bytes) e->strided = 0;
   if (!bytes) return FVG_OK;
   last = fvg__tensor_furthest(e, (uint64_t)offset->whole, count);
   if (last >= count)
-    return fvg__fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: shape %s with its strides, from element %.0f on, leaves "
-                     "its storage of %.0f", w->file, e->name, fvg__shape_text(&e->shape, text),
-                     (double)offset->whole, (double)count);
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: shape %s with its strides, from element %.0f on, leaves "
+                    "its storage of %.0f", w->file, e->name, fvg__shape_text(&e->shape, text),
+                    (double)offset->whole, (double)count);
   if (bytes > w->source.size)                                    /* strides of 0 repeat elements                    */
-    return fvg__fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: shape %s repeats its elements to more bytes than "
-                     "the file has; save its contiguous copy", w->file, e->name, fvg__shape_text(&e->shape, text));
+    return fvg_fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: shape %s repeats its elements to more bytes than "
+                    "the file has; save its contiguous copy", w->file, e->name, fvg__shape_text(&e->shape, text));
   e->begin += (uint64_t)offset->whole * size;
   e->end = member->begin + (last + 1) * size;
   if (e->end - e->begin > (size_t)-1 / 2)
-    return fvg__fail(w->c, FVG_E_NOMEM, "%s: tensor %.100s: its storage does not fit in memory", w->file, e->name);
+    return fvg_fail(w->c, FVG_E_NOMEM, "%s: tensor %.100s: its storage does not fit in memory", w->file, e->name);
   return FVG_OK;
 }
 
@@ -7085,10 +7131,10 @@ static const char *fvg__naming_copy(fvg__naming *t, const char *s, size_t n) {
 static fvg_status fvg__naming_check(const fvg__naming *t, const char *s, size_t n) {
   char text[FVG__LEGIBLE];
   size_t at = 0, step = 1;
-  for (; at < n && step && s[at]; at += step) step = fvg__utf8_length((const unsigned char *)s + at, n - at);
+  for (; at < n && step && s[at]; at += step) step = fvg_utf8_length((const unsigned char *)s + at, n - at);
   if (at >= n) return FVG_OK;
-  return fvg__fail(t->w->c, FVG_E_FORMAT, "%s: \"%s\" in the pickle is not UTF-8, or holds a zero", t->w->file,
-                   fvg__legible((const uint8_t *)s, n, text));
+  return fvg_fail(t->w->c, FVG_E_FORMAT, "%s: \"%s\" in the pickle is not UTF-8, or holds a zero", t->w->file,
+                  fvg__legible((const uint8_t *)s, n, text));
 }
 
 /* The path grows by a key, a string or a whole number. */
@@ -7099,13 +7145,13 @@ static fvg_status fvg__naming_descend(fvg__naming *t, const fvg__pickle_value *k
           fvg__pickle_text(t->p, key, number, &s);
   fvg_status status;
   if (n < 0)
-    return fvg__fail(t->w->c, FVG_E_FORMAT,
-                     "%s: a dictionary in the pickle has a key that is no string or whole number", t->w->file);
+    return fvg_fail(t->w->c, FVG_E_FORMAT,
+                    "%s: a dictionary in the pickle has a key that is no string or whole number", t->w->file);
   status = fvg__naming_check(t, s, (size_t)n);
   if (status) return status;
   if (t->n_path + 1 + (size_t)n > sizeof t->path)
-    return fvg__fail(t->w->c, FVG_E_FORMAT, "%s: a name in the pickle is longer than %d bytes", t->w->file,
-                     FVG__NAME_BYTES);
+    return fvg_fail(t->w->c, FVG_E_FORMAT, "%s: a name in the pickle is longer than %d bytes", t->w->file,
+                    FVG__NAME_BYTES);
   if (t->n_path) t->path[t->n_path++] = '.';
   memcpy(t->path + t->n_path, s, (size_t)n);
   t->n_path += (size_t)n;
@@ -7135,9 +7181,9 @@ static fvg_status fvg__naming_walk(fvg__naming *t, int index, int depth) {
   int cell;
   t->work += v->type == FVG__PICKLE_TENSOR ? 4 : 1;
   if (t->work > p->most || depth > FVG__PICKLE_DEPTH || t->n_text > 4096 + 8 * p->n)
-    return fvg__fail(t->w->c, FVG_E_FORMAT,
-                     "%s: the pickle is nested more than %d deep, or repeats its parts too often", t->w->file,
-                     FVG__PICKLE_DEPTH);
+    return fvg_fail(t->w->c, FVG_E_FORMAT,
+                    "%s: the pickle is nested more than %d deep, or repeats its parts too often", t->w->file,
+                    FVG__PICKLE_DEPTH);
   if (v->type == FVG__PICKLE_TENSOR) return fvg__naming_tensor(t, v);
   if (v->type == FVG__PICKLE_OBJECT) return v->first < 0 ? FVG_OK : fvg__naming_walk(t, v->first, depth + 1);
   if (v->type != FVG__PICKLE_TUPLE && v->type != FVG__PICKLE_LIST && v->type != FVG__PICKLE_DICT) return FVG_OK;
@@ -7157,7 +7203,7 @@ static fvg_status fvg__naming_metadata(fvg__naming *t, const fvg__pickle_value *
   char number[32];
   const char *text;
   int n = fvg__pickle_text(t->p, v, number, &text);
-  fvg__json_value *entry = t->fill ? &t->w->json.value[1 + t->n_metadata] : NULL;
+  fvg_json_value *entry = t->fill ? &t->w->json.value[1 + t->n_metadata] : NULL;
   const char *key, *value;
   fvg_status s = n < 0 ? FVG_OK : fvg__naming_check(t, text, (size_t)n);
   if (n < 0 || s) return s;
@@ -7165,7 +7211,7 @@ static fvg_status fvg__naming_metadata(fvg__naming *t, const fvg__pickle_value *
   value = fvg__naming_copy(t, text, (size_t)n);
   t->n_metadata++;
   if (!entry) return FVG_OK;
-  entry->type = FVG__JSON_STRING;
+  entry->type = FVG_JSON_STRING;
   entry->key = key;
   entry->string = value;
   entry->first = -1;
@@ -7218,12 +7264,12 @@ static fvg_status fvg__name_tensors(const fvg__pickle *p, int root) {
   t.w = w;
   s = fvg__naming_run(&t, root);
   if (s) return s;
-  w->weight = FVG__NEW_ARRAY(w->c, fvg__weight, (size_t)t.n_tensor);
-  w->json.value = FVG__NEW_ARRAY(w->c, fvg__json_value, 1 + (size_t)t.n_metadata);
-  w->json.strings = (char *)fvg__alloc(w->c, t.n_text + 1);
+  w->weight = FVG_NEW_ARRAY(w->c, fvg__weight, (size_t)t.n_tensor);
+  w->json.value = FVG_NEW_ARRAY(w->c, fvg_json_value, 1 + (size_t)t.n_metadata);
+  w->json.strings = (char *)fvg_alloc(w->c, t.n_text + 1);
   if (!w->weight || !w->json.value || !w->json.strings) return FVG_E_NOMEM;
   w->json.n = 1 + t.n_metadata;
-  w->json.value[0].type = FVG__JSON_OBJECT;
+  w->json.value[0].type = FVG_JSON_OBJECT;
   w->json.value[0].string = "";
   w->json.value[0].n_child = t.n_metadata;
   w->json.value[0].first = t.n_metadata ? 1 : -1;

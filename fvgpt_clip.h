@@ -14,11 +14,11 @@
              const char *name[] = {"cat", "dog", "horse"};
              float g[3 * 512], f[512], *pixels = malloc(3 * 224 * 224 * sizeof(float));
              fvg_image picture, view;
-             fvg_clip_encode_classes(m, NULL, name, 3, g);                          // "a photo of a cat.", ...
+             fvg_clip_encode_classes(m, g, NULL, name, 3);                          // "a photo of a cat.", ...
              fvg_image_load(c, &picture, "pet.ppm", 3);
              fvg_image_test_transform(c, &view, &picture, &m->preprocess);
-             fvg_image_normalize(c, &view, &m->preprocess, pixels);
-             fvg_clip_encode_images(m, pixels, 1, f);                               // score: s cos(f, g)
+             fvg_image_normalize(c, pixels, &view, &m->preprocess);
+             fvg_clip_encode_images(m, f, pixels, 1);                               // score: s cos(f, g)
 
    =========================================================================================================
    MANUAL
@@ -139,7 +139,8 @@ FVG_DEF void       fvg_tokenizer_free(fvg_tokenizer *k);
 FVG_DEF int        fvg_tokenizer_vocab_size(const fvg_tokenizer *k);
 /* Token ids of a text without start and end marks. *n is the full count even when it exceeds `capacity`; at most
    `capacity` ids are stored (ids may be NULL when capacity is 0). Bytes that are not UTF-8 are FVG_E_FORMAT. */
-FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, const char *utf8, int *ids, int capacity, int *n);
+FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, int *ids, int capacity, int *n,
+                                const char *utf8);
 
 /* 1 if two class names mean the same, which is to say that the tokenizer reads the same in them:
    underscores are blanks, and letter case, blanks at the ends and runs of blanks (tabs and line ends
@@ -148,8 +149,10 @@ FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, const char *utf8, int *i
 FVG_DEF int        fvg_same_name(fvg_ctx *c, const char *a, const char *b);
 /* The same for lists, in one go: match[i] becomes the index of the first of the n_among names `among`
    that means the same as name[i], or -1. */
-FVG_DEF fvg_status fvg_match_names(fvg_ctx *c, const char *const *name, int n,
-                                   const char *const *among, int n_among, int *match);
+FVG_DEF fvg_status fvg_match_names(fvg_ctx *c, int *match, const char *const *name, int n,
+                                   const char *const *among, int n_among);
+/* In place: underscores become blanks; white space, and what the tokenizer drops, goes from both ends. */
+FVG_DEF void       fvg_tidy_name(char *name);
 
 /* ---------------------------------------------------------------------------------------------------------
    Images
@@ -170,11 +173,15 @@ FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source
 FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, int channels);
 FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char *path);   /* .ppm .pgm .pnm .png  */
 #endif
+/* The bytes of a PNG file (grey or RGB, 8 bits); give them back with fvg_bytes_free. */
+FVG_DEF fvg_status fvg_image_encode_png(fvg_ctx *c, uint8_t **bytes, size_t *n, const fvg_image *image);
 FVG_DEF void       fvg_image_free(fvg_ctx *c, fvg_image *image);
 /* Turns and mirrors as an EXIF orientation (0 and 1: nothing) asks for, so that the picture stands
    upright: fvg_image_turn(c, &image, image.orientation).  In place; sides may change places; the
    orientation is 1 then. */
 FVG_DEF fvg_status fvg_image_turn(fvg_ctx *c, fvg_image *image, int orientation);
+/* Turns a picture as its file tells, or, with turn 0, says once in a context that it was not turned. */
+FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *file, int turn);
 /* Mask to 0/255, one channel: 255 where the mean of the channels / 255 > threshold (0: 0.5; negative: 0).
    In place. */
 FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float threshold);
@@ -201,11 +208,15 @@ FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fv
 /* Crop a box, resize it to size x size, mirror if told. */
 FVG_DEF fvg_status fvg_image_resized_crop(fvg_ctx *c, fvg_image *out, const fvg_image *in, const fvg_crop *crop,
                                           int size, fvg_filter filter);
+/* The foreground view of a normalised image x [3, height, width]: fg = x inside the mask, and outside 0, which is the
+   mean colour, or black in p's units (p NULL: 0).  Returns the share of foreground. */
+FVG_DEF float      fvg_foreground_view(float *fg, const float *x, const fvg_image *mask, const fvg_preprocess *p);
 /* torchvision's RandomResizedCrop box (ratio 3/4..4/3) for a width x height image, and a fair coin for the flip. The
    crop's share of the area lies in scale_min..scale_max; the published setting is 0.08, 1. */
 FVG_DEF fvg_crop   fvg_crop_random(fvg_rng *r, int width, int height, double scale_min, double scale_max);
 /* [3, height, width] floats: (pixel / 255 - mean) / std with p's constants.  image must have 3 channels. */
-FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, const fvg_preprocess *p, float *chw);
+FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *image,
+                                       const fvg_preprocess *p);
 
 /* ---------------------------------------------------------------------------------------------------------
    Data sets and protocol
@@ -221,7 +232,7 @@ typedef struct fvg_dataset_card {
   const char *kgcoop_template;          /* the same in KgCoOp                                                       */
   const char *prograd_template;         /* and in ProGrad, whose context starts from its words */
 } fvg_dataset_card;
-FVG_DEF const fvg_dataset_card *fvg_dataset_card_of(const char *key);    /* key or name, in any case; NULL: unknown */
+FVG_DEF const fvg_dataset_card *fvg_dataset_card_find(const char *key);    /* key or name, in any case; NULL: unknown */
 FVG_DEF const fvg_dataset_card *fvg_dataset_cards(int *n);
 /* What in a mask is foreground.  Published masks are grey pictures; others say by their values
    what they are, and one that does not is an error that names these readings. */
@@ -250,6 +261,11 @@ typedef struct fvg_dataset {
    opened. */
 typedef int (*fvg_list_fn)(void *user, const char *folder,
                            void (*entry)(void *arg, const char *name, int is_folder), void *arg);
+FVG_DEF char      *fvg_path_join(fvg_ctx *c, const char *folder, const char *name);      /* give back with fvg_release */
+#ifdef FVGPT_DIRENT
+FVG_DEF int        fvg_list_folder(void *user, const char *folder,                       /* the one of <dirent.h>     */
+                                   void (*entry)(void *arg, const char *name, int is_folder), void *arg);
+#endif
 typedef struct fvg_dataset_desc {
   const char *root;
   const char *split;                    /* split JSON (path as given, else in root or, of a published set, in its
@@ -273,15 +289,15 @@ enum { FVG_CHECK_TRAIN = 1, FVG_CHECK_VAL = 2, FVG_CHECK_TEST = 4, FVG_CHECK_MAS
 FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad);
 FVG_DEF void       fvg_dataset_free(fvg_dataset *d);
 
-typedef enum fvg_half { FVG_ALL = 0, FVG_BASE, FVG_NEW } fvg_half;
+typedef enum fvg_group { FVG_ALL = 0, FVG_BASE, FVG_NEW } fvg_group;
 /* Base: the first ceil(n/2) labels; new: the rest, renumbered from 0. *first receives the half's first label. */
-FVG_DEF int        fvg_half_classes(int n_class, fvg_half half, int *first);                   /* number of classes */
-FVG_DEF fvg_status fvg_items_half(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, fvg_half half);
+FVG_DEF int        fvg_group_classes(int n_class, fvg_group half, int *first);                   /* number of classes */
+FVG_DEF fvg_status fvg_items_group(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, fvg_group half);
 /* K items a label, chosen as Dassl does: CPython's random.seed(seed), then random.sample per label in order of first
    appearance. All of a label's items if it has fewer, or if shots < 1; *fewest receives the smallest number of items
    that a label has. */
-FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, int shots,
-                                      uint64_t seed, int *fewest);
+FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, int *fewest, const fvg_items *in,
+                                      int n_class, int shots, uint64_t seed);
 /* The few-shot val list: min(shots, 4) items a label of `val`, from the generator as the draw from `train` leaves it.
    The few-shot protocol (all classes, no new ones) chooses among models by it; base-to-new has no use for it. */
 FVG_DEF fvg_status fvg_items_few_shot_val(fvg_ctx *c, fvg_items *out, const fvg_items *train, const fvg_items *val,
@@ -293,8 +309,17 @@ FVG_DEF void       fvg_items_free(fvg_ctx *c, fvg_items *items);
    sides are swapped). A published set's mask may also lie in ROOT/<folder>/mask, and in either
    place below one more <images>, as SUN397's do. A mask that does not exist gives mask->pixels
    NULL and FVG_OK. mask may be NULL. */
-FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, fvg_image *image,
-                                    fvg_image *mask, float mask_threshold);
+FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
+                                    const fvg_item *item, float mask_threshold);
+/* Where the mask of a picture lies, path being relative to the root: *out is to be given back with fvg_release, NULL
+   if there is none. */
+FVG_DEF fvg_status fvg_dataset_mask_path(const fvg_dataset *d, char **out, const char *path);
+/* An image without a mask is allowed, a list without any is FVG_E_ARG; how many are missing is logged. */
+FVG_DEF fvg_status fvg_dataset_check_masks(const fvg_dataset *d, const fvg_items *items);
+/* Loads every picture of the list with its mask: bad ones are named together, and how masks are read is logged once
+   for a data set.  It takes seconds for a few shots, and spares hours of training on masks that are not what they
+   seem. */
+FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_items *items);
 
 /* Accuracy and macro F1 in percent from scores [n, n_class] (arg max, first maximum; F1 over the labels present). */
 typedef struct fvg_score { int n, n_correct; double accuracy, macro_f1; } fvg_score;
@@ -362,12 +387,13 @@ FVG_DEF fvg_status fvg_clip_unpack(fvg_clip *m);
 FVG_DEF size_t     fvg_clip_parameter_count(const fvg_clip *m);
 /* images [n, 3, image_size, image_size] -> features [n, embed_dim], not normalised; 8 images at a time.  FVG_E_ARG
    without an image tower, FVG_E_NUMERIC if a feature is not finite. */
-FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int n, float *features);
+FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, float *features, const float *images, int n);
 /* Bytes that encode_images takes at most besides the model, which keeps them; from n = 8 on they do not grow.  0
    without an image tower.  (Working memory is shared with encode_texts, which may have taken more.) */
 FVG_DEF size_t     fvg_clip_image_bytes(const fvg_clip *m, int n);
 /* texts -> features [n, embed_dim], not normalised. A text of more tokens than the context holds is an error. */
-FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, const char *const *texts, int n, float *features);
+FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, float *features, const char *const *texts,
+                                         int n);
 /* Both as nodes [n, embed_dim], not normalised, for training whole towers: with fvg_tape_train, gradients reach every
    weight that is listed there.  images and texts are copied.  NULL on failure, with the message in m's context, which
    must be the tape's. */
@@ -375,8 +401,9 @@ FVG_DEF fvg_node  *fvg_clip_image_features(fvg_tape *t, const fvg_clip *m, const
 FVG_DEF fvg_node  *fvg_clip_text_features(fvg_tape *t, const fvg_clip *m, const char *const *texts, int n);
 /* fvg_clip_encode_texts for class names (underscores become blanks) in a template with one {}; NULL:
    "a photo of a {}."  Normalised: these are the weights of the zero-shot classifier. */
-FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_template, const char *const *class_name,
-                                           int n_class, float *features);
+FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
+                                           const char *prompt_template,
+                                           const char *const *class_name, int n_class);
 FVG_DEF void       fvg_normalize_rows(float *x, int n, int d);
 
 /* ---------------------------------------------------------------------------------------------------------
@@ -384,8 +411,8 @@ FVG_DEF void       fvg_normalize_rows(float *x, int n, int d);
    --------------------------------------------------------------------------------------------------------- */
 /* "CoOp", "KgCoOp", "ProGrad", "CoCoOp", "PromptSRC", "MaPLe", "DAPT", "MMRL"; NULL: there is none of that name. */
 typedef struct fvg_method fvg_method;
-FVG_DEF const fvg_method *fvg_method_named(const char *name);
-FVG_DEF const fvg_method *fvg_method_number(int i);                        /* 0, 1, ...; NULL after the last        */
+FVG_DEF const fvg_method *fvg_method_find(const char *name);
+FVG_DEF const fvg_method *fvg_method_at(int i);                        /* 0, 1, ...; NULL after the last        */
 FVG_DEF const char *fvg_method_name(const fvg_method *method);
 FVG_DEF int fvg_method_needs(const fvg_method *method);                    /* see fvg_learner_needs                 */
 /* How it is trained unless you say otherwise, in FVG-PT's fork where that has it: optimiser,
@@ -398,7 +425,8 @@ FVG_DEF float fvg_method_crop_scale(const fvg_method *method);
 FVG_DEF const char *fvg_method_template(const fvg_method *method, const fvg_dataset_card *card);
 /* Numbers that belong to one method: name, published value, bounds; 0 after the last. */
 typedef struct fvg_option { const char *name; double value; } fvg_option;
-FVG_DEF int fvg_method_option(const fvg_method *method, int i, fvg_option *option, double *low, double *high);
+FVG_DEF int fvg_method_option(const fvg_method *method, fvg_option *option, double *low,
+                              double *high, int i);
 
 /* Settings as published, by whom and for what (chapter 25 has the table and its sources).
    FVG_FORK is FVG-PT's fork of the trainers, which the paper's tables come from; FVG_ORIGINAL
@@ -414,11 +442,12 @@ typedef struct fvg_recipe {
   fvg_option option[FVG_RECIPE_OPTIONS]; int n_option;       /* other than the method's own values */
 } fvg_recipe;
 /* Stage 1 of a method on a published set (card NULL: any other) with so many shots (0: 16). */
-FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_preset preset, fvg_protocol protocol,
-                               const fvg_dataset_card *card, int shots, fvg_recipe *out);
+FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_recipe *out, fvg_preset preset,
+                               fvg_protocol protocol, const fvg_dataset_card *card, int shots);
 /* Stage 2, FVG-PT on that method: its FVGPT file's settings, the same under every preset and
    protocol. */
-FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, const fvg_dataset_card *card, fvg_recipe *out);
+FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, fvg_recipe *out,
+                              const fvg_dataset_card *card);
 
 typedef enum fvg_position { FVG_END = 0, FVG_MIDDLE, FVG_FRONT } fvg_position;
 typedef struct fvg_learner_desc {
@@ -441,8 +470,8 @@ typedef struct fvg_learner_desc {
   uint64_t seed;
 } fvg_learner_desc;
 typedef struct fvg_learner fvg_learner;
-FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const fvg_learner_desc *desc,
-                                   const char *const *class_name, int n_class);
+FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *const *class_name,
+                                   int n_class, const fvg_learner_desc *desc);
 /* Another with the same settings, classes and values, on the same CLIP. */
 FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l);
 FVG_DEF void       fvg_learner_free(fvg_learner *l);
@@ -465,19 +494,21 @@ typedef struct fvg_batch {
 /* The method's whole loss as a node (ProGrad's cross-entropy: only a step mends its gradient). */
 FVG_DEF fvg_node  *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch *batch);
 /* A training step: gradients, then the optimiser at rate lr. */
-FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, fvg_optimizer *o, double lr, const fvg_batch *batch, float *loss);
+FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, float *loss, fvg_optimizer *o, double lr,
+                                    const fvg_batch *batch);
 /* What a method does at the end of epoch 0 .. n_epochs - 1 (PromptSRC averages its prompts over them, and has the
    average after the last).  A training loop of your own calls it; fvg_learner_train does so itself. */
 FVG_DEF fvg_status fvg_learner_epoch(fvg_learner *l, int epoch, int n_epochs);
 
 /* Normalised text features [n_class, embed_dim] of any class names (with CSC: of the trained ones). */
-FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, const char *const *class_name, int n_class, float *g);
+FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, float *g,
+                                             const char *const *class_name, int n_class);
 /* What a learner's classifier reads of a picture is a row of this width, of 1 to 3 parts: f, normalised; then, if the
    method prompts the image tower, plain CLIP's feature, normalised; then, if base classes are scored by another
    vector than f (MMRL's mix of class and representation features), that.  l NULL: plain CLIP's feature alone. */
 FVG_DEF int        fvg_learner_feature_width(const fvg_clip *m, const fvg_learner *l);
-FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, const float *images, int n,
-                                             float *features);
+FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float *features,
+                                             const float *images, int n);
 
 /* ---------------------------------------------------------------------------------------------------------
    Tuning: views, the two training stages, classifiers, checkpoints
@@ -508,14 +539,14 @@ FVG_DEF void       fvg_views_free(fvg_views *v);
 FVG_DEF fvg_status fvg_views_load(fvg_views *v, const fvg_items *items);
 /* Views of items index[0..n-1] in `epoch`: f, f_fg [n, feature width], area [n] (-1: no mask).
    f_fg and area may be NULL. */
-FVG_DEF fvg_status fvg_views_get(fvg_views *v, const fvg_items *items, const int *index, int n, int epoch, float *f,
-                                 float *f_fg, float *area);
+FVG_DEF fvg_status fvg_views_get(fvg_views *v, float *f, float *f_fg, float *area,
+                                 const fvg_items *items, const int *index, int n, int epoch);
 /* The same views before any tower: pixels, pixels_fg [n, 3, image_size, image_size]; pixels_fg may be NULL. */
-FVG_DEF fvg_status fvg_views_pixels(fvg_views *v, const fvg_items *items, const int *index, int n, int epoch,
-                                    float *pixels, float *pixels_fg);
+FVG_DEF fvg_status fvg_views_pixels(fvg_views *v, float *pixels, float *pixels_fg,
+                                    const fvg_items *items, const int *index, int n, int epoch);
 /* Rows of features [items->n, feature width] under the test transform; l NULL: plain CLIP's, normalised. */
-FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, const fvg_dataset *d, const fvg_items *items,
-                                    float *f);
+FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, float *f, const fvg_dataset *d,
+                                    const fvg_items *items);
 
 typedef struct fvg_train_desc {
   fvg_optimizer_desc optimizer;      /* lr 0: the method's kind and rate; epochs 0: the method's, FVG-PT's is 10 */
@@ -551,8 +582,8 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_sourc
 /* Is there need of that?  *evidence, McNemar's statistic, says how surely plain CLIP scores these pictures better
    than the learners: (n0 - n1) / sqrt(n0 + n1), with n0 pictures that CLIP alone gets right and n1 those that the
    learners alone do; 0 if there are none.  Chance exceeds 2.33 once in a hundred times. */
-FVG_DEF fvg_status fvg_calibration_evidence(const fvg_calibration_source *source, int n_source,
-                                            const char *prompt_template, double *evidence);
+FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibration_source *source,
+                                            int n_source, const char *prompt_template);
 
 /* DPC (Li et al. 2025, arXiv 2503.13443): beside the tuned prompts P, for base classes, prompts P' that harder tasks
    have trained.  You make l, a copy of `tuned` (fvg_learner_copy); it becomes weight P' + (1 - weight) P.
@@ -585,10 +616,11 @@ FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out, fvg_bra
 FVG_DEF void       fvg_classifier_free(fvg_classifier *k);
 /* f [n, feature width of the classifier's learner] -> logits [n, n_class]; b [n]: the weight of plain CLIP (new
    branch only, else 0), or NULL. */
-FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int n, float *logits, float *b);
+FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, float *logits, float *b, const float *f,
+                                         int n);
 /* How well it does on pictures, whose labels count within its list of classes. */
-FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, const fvg_dataset *d, const fvg_items *items,
-                                       fvg_score *score);
+FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score, const fvg_dataset *d,
+                                       const fvg_items *items);
 
 /* ---------------------------------------------------------------------------------------------------------
    Attention maps: where a classifier looks
@@ -599,7 +631,8 @@ typedef enum fvg_map_kind {
 } fvg_map_kind;
 /* label: index in the classifier's list, ignored by FVG_CLS_ATTENTION.  chw [3, image_size, image_size] normalised
    -> map [image_size, image_size] in 0..1, its greatest value 1 (all 0 when no patch speaks for the class). */
-FVG_DEF fvg_status fvg_attention_map(fvg_classifier *k, const float *chw, int label, fvg_map_kind kind, float *map);
+FVG_DEF fvg_status fvg_attention_map(fvg_classifier *k, float *map, const float *chw, int label,
+                                     fvg_map_kind kind);
 /* Sum of the map inside the mask (one channel, 255 inside, of the map's size) over its whole sum; 0 for an empty map,
    -1 without a mask of one channel. */
 FVG_DEF double     fvg_foreground_share(const float *map, const fvg_image *mask);
@@ -607,15 +640,26 @@ FVG_DEF double     fvg_foreground_share(const float *map, const fvg_image *mask)
    owned. */
 FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image *image, const float *map);
 
+/* Metadata being collected, for fvg_checkpoint_save.  Keys and values are not copied; numbers are printed into text.
+   What does not fit is left out. */
+enum { FVG_MAX_SETTINGS = 80 };
+typedef struct fvg_settings {
+  fvg_metadata entry[FVG_MAX_SETTINGS];
+  char text[FVG_MAX_SETTINGS][32];
+  int n;
+} fvg_settings;
+FVG_DEF void fvg_settings_set(fvg_settings *x, const char *key, const char *value);
+FVG_DEF void fvg_settings_set_number(fvg_settings *x, const char *key, double value);
+
 #ifndef FVGPT_NO_STDIO
 /* A tuned model in one safetensors file: the learner's tensors under their published names, and FVG-PT's when f is
    not NULL; what is needed to build them again, and `settings`, are in the metadata.  Loading needs the CLIP that it
    was tuned on; *f is NULL when the file has no FVG-PT part.  *settings (may be NULL) receives the open file for
    fvg_weights_metadata; close it with fvg_weights_close. */
-FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_learner *l, fvg_fvgpt *f,
+FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *f, const char *path,
                                        const fvg_metadata *settings, int n_settings);
-FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, const char *path, fvg_learner **l, fvg_fvgpt **f,
-                                       fvg_weights **settings);
+FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
+                                       fvg_weights **settings, const char *path);
 /* The parameters' values from a checkpoint of the published trainers (model.pth.tar-N of prompt_learner,
    VLPromptLearner or MultiModalRepresentationLearner), or from a safetensors file with those names.  What l does not
    train is passed over; l stays as it was if anything is missing or of another shape. */
@@ -709,33 +753,33 @@ static int fvg__unpack_mapping(const uint32_t *x, int n, fvg__mapping *out) {
 
 static void fvg__unicode_free(fvg_ctx *c, fvg__unicode *u) {
   int table;
-  for (table = 0; table < FVG__N_MAPPING; table++) fvg__release(c, u->mapping[table]);
-  fvg__release(c, u->run);
+  for (table = 0; table < FVG__N_MAPPING; table++) fvg_release(c, u->mapping[table]);
+  fvg_release(c, u->run);
   memset(u, 0, sizeof *u);
 }
 
 static fvg_status fvg__unicode_read(fvg_ctx *c, fvg__unicode *u, int table) {
   int n = fvg__unpack(fvg__unicode_table(table), NULL), i;
-  uint32_t *number = FVG__NEW_ARRAY(c, uint32_t, (size_t)n);
+  uint32_t *number = FVG_NEW_ARRAY(c, uint32_t, (size_t)n);
   if (!number) return FVG_E_NOMEM;
   fvg__unpack(fvg__unicode_table(table), number);
 
   if (table == FVG__PROPERTIES) {            /* length, property, length, property, ... */
     u->n_run = n / 2;
-    u->run = FVG__NEW_ARRAY(c, uint32_t, (size_t)n);
+    u->run = FVG_NEW_ARRAY(c, uint32_t, (size_t)n);
     u->property = u->run ? u->run + u->n_run : NULL;
     for (i = 0; u->run && i < u->n_run; i++) {
       if (i) u->run[i] = u->run[i - 1] + number[2 * i - 2];
       u->property[i] = number[2 * i + 1];
     }
-    fvg__release(c, number);
+    fvg_release(c, number);
     return u->run ? FVG_OK : FVG_E_NOMEM;
   }
 
   u->n_mapping[table] = fvg__unpack_mapping(number, n, NULL);
-  u->mapping[table] = FVG__NEW_ARRAY(c, fvg__mapping, (size_t)u->n_mapping[table]);
+  u->mapping[table] = FVG_NEW_ARRAY(c, fvg__mapping, (size_t)u->n_mapping[table]);
   if (u->mapping[table]) fvg__unpack_mapping(number, n, u->mapping[table]);
-  fvg__release(c, number);
+  fvg_release(c, number);
   return u->mapping[table] ? FVG_OK : FVG_E_NOMEM;
 }
 
@@ -792,7 +836,7 @@ static int fvg__is_space(uint32_t code) {
          code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
 }
 
-/* ---- UTF-8; fvg__utf8_length of fvgpt.h checks and fvg__utf8_read reads ---- */
+/* ---- UTF-8; fvg_utf8_length of fvgpt.h checks and fvg_utf8_read reads ---- */
 static int fvg__utf8_bytes(uint32_t code) { return 1 + (code >= 0x80) + (code >= 0x800) + (code >= 0x10000); }
 
 static int fvg__utf8_write(uint8_t *s, uint32_t code) {
@@ -1097,8 +1141,8 @@ static int fvg__lower(const fvg__unicode *u, uint32_t *dst, const uint32_t *t, i
 static int fvg__utf8_decode(const uint8_t *s, size_t bytes, uint32_t *t, size_t *bad) {
   size_t at, used;
   int m = 0;
-  for (at = 0; at < bytes && (used = fvg__utf8_length(s + at, bytes - at)) != 0; at += used)
-    t[m++] = fvg__utf8_read(s + at, used);
+  for (at = 0; at < bytes && (used = fvg_utf8_length(s + at, bytes - at)) != 0; at += used)
+    t[m++] = fvg_utf8_read(s + at, used);
   *bad = at;
   return m;
 }
@@ -1114,17 +1158,17 @@ static fvg_status fvg__clean_text(fvg_ctx *c, const fvg__unicode *u, const char 
   *out = NULL;
   *n = 0;
   if (bytes > 100000000)
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "text: %.0f bytes; 100000000 is the limit", (double)bytes);
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "text: %.0f bytes; 100000000 is the limit", (double)bytes);
   if (!bytes) return FVG_OK;
-  t = (uint32_t *)fvg__alloc_array(c, bytes, 3 * sizeof *t);
+  t = (uint32_t *)fvg_alloc_array(c, bytes, 3 * sizeof *t);
   if (!t) return FVG_E_NOMEM;
   behind = t + bytes;
 
   m = fvg__utf8_decode((const uint8_t *)utf8, bytes, behind + bytes, &bad);
   if (bad < bytes) {
-    fvg__release(c, t);
-    return fvg__fail(c, FVG_E_FORMAT, "text: byte 0x%02X at offset %.0f is not UTF-8; convert the text first",
-                     (unsigned)(uint8_t)utf8[bad], (double)bad);
+    fvg_release(c, t);
+    return fvg_fail(c, FVG_E_FORMAT, "text: byte 0x%02X at offset %.0f is not UTF-8; convert the text first",
+                    (unsigned)(uint8_t)utf8[bad], (double)bad);
   }
 
   m = fvg__repair(u, t, behind + bytes, m);
@@ -1278,9 +1322,9 @@ typedef struct fvg__pieces {          /* work space, as large as the longest pie
 static fvg_status fvg__pieces_reserve(fvg_ctx *c, fvg__pieces *p, int n) {
   size_t capacity = (size_t)(n < 64 ? 64 : n) * 2;
   if (n <= p->capacity) return FVG_OK;
-  fvg__release(c, p->tree);
+  fvg_release(c, p->tree);
   p->capacity = 0;
-  p->tree = (uint64_t *)fvg__alloc_array(c, capacity, 2 * sizeof *p->tree + 3 * sizeof *p->id);
+  p->tree = (uint64_t *)fvg_alloc_array(c, capacity, 2 * sizeof *p->tree + 3 * sizeof *p->id);
   if (!p->tree) return FVG_E_NOMEM;
   p->id = (int *)(void *)(p->tree + 2 * capacity);
   p->before = p->id + capacity;
@@ -1336,7 +1380,8 @@ static void fvg__emit_token(int id, int *ids, int capacity, int *n) {
   ++*n;
 }
 
-FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, const char *utf8, int *ids, int capacity, int *n) {
+FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, int *ids, int capacity, int *n,
+                                const char *utf8) {
   fvg__pieces pieces;
   uint32_t *text;
   fvg_status status;
@@ -1344,7 +1389,7 @@ FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, const char *utf8, int *i
   if (n) *n = 0;
   if (!k) return FVG_E_ARG;
   if (!utf8 || !n || capacity < 0 || (capacity > 0 && !ids))
-    return fvg__fail(k->ctx, FVG_E_ARG, "fvg_tokenize: needs a text, a place for the count and for %d ids", capacity);
+    return fvg_fail(k->ctx, FVG_E_ARG, "fvg_tokenize: needs a text, a place for the count and for %d ids", capacity);
   status = fvg__clean_text(k->ctx, &k->unicode, utf8, &text, &length);
   if (status) return status;
   memset(&pieces, 0, sizeof pieces);
@@ -1361,8 +1406,8 @@ FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, const char *utf8, int *i
     fvg__merge_piece(k, &pieces, n_symbols);
     for (i = 0; i < n_symbols; i = pieces.after[i]) fvg__emit_token(pieces.id[i], ids, capacity, &count);
   }
-  fvg__release(k->ctx, pieces.tree);
-  fvg__release(k->ctx, text);
+  fvg_release(k->ctx, pieces.tree);
+  fvg_release(k->ctx, text);
   if (!status) *n = count;
   return status;
 }
@@ -1431,8 +1476,8 @@ static char *fvg__next_word(char **at, char *end, int *n) {
 }
 
 static fvg_status fvg__unknown_symbol(const fvg_tokenizer *k, const fvg__merge_file *f, const char *s, int n) {
-  return fvg__fail(k->ctx, FVG_E_FORMAT, "%s: line %d: \"%.*s\" is no symbol yet: neither a byte nor made before",
-                   f->name, f->line, n < 40 ? n : 40, s);
+  return fvg_fail(k->ctx, FVG_E_FORMAT, "%s: line %d: \"%.*s\" is no symbol yet: neither a byte nor made before",
+                  f->name, f->line, n < 40 ? n : 40, s);
 }
 
 /* Reads merge i, "left right", and closes the gap between the two: that is the string of the new token. */
@@ -1443,8 +1488,8 @@ static fvg_status fvg__read_merge(fvg_tokenizer *k, fvg__merge_file *f, int i) {
   right = fvg__next_word(&at, end, &n_right);
   fvg__next_word(&at, end, &n_more);
   if (!n_right || n_more)
-    return fvg__fail(k->ctx, FVG_E_FORMAT, "%s: line %d: \"%.*s\" is not a merge: two symbols with a blank between",
-                     f->name, f->line, (int)(end - line < 40 ? end - line : 40), line);
+    return fvg_fail(k->ctx, FVG_E_FORMAT, "%s: line %d: \"%.*s\" is not a merge: two symbols with a blank between",
+                    f->name, f->line, (int)(end - line < 40 ? end - line : 40), line);
   k->left[i] = fvg__find_symbol(f, left, n_left);
   k->right[i] = fvg__find_symbol(f, right, n_right);
   if (k->left[i] < 0) return fvg__unknown_symbol(k, f, left, n_left);
@@ -1453,12 +1498,12 @@ static fvg_status fvg__read_merge(fvg_tokenizer *k, fvg__merge_file *f, int i) {
   memmove(left + n_left, right, (size_t)n_right);
   earlier = fvg__find_symbol(f, left, n);
   if (earlier >= 0)
-    return fvg__fail(k->ctx, FVG_E_FORMAT, "%s: line %d: \"%.*s\" is token %d already; a merge must make a new one",
-                     f->name, f->line, n < 40 ? n : 40, left, earlier);
+    return fvg_fail(k->ctx, FVG_E_FORMAT, "%s: line %d: \"%.*s\" is token %d already; a merge must make a new one",
+                    f->name, f->line, n < 40 ? n : 40, left, earlier);
   if (!fvg__add_symbol(f, 512 + i, left, n) ||
       !fvg__hash_insert(k->slot, k->mask, fvg__hash_pair(k->left[i], k->right[i]), i))
-    return fvg__fail(k->ctx, FVG_E_FORMAT, "%s: line %d: %d symbols share a hash; this is no learned list of merges",
-                     f->name, f->line, FVG__MAX_PROBES);
+    return fvg_fail(k->ctx, FVG_E_FORMAT, "%s: line %d: %d symbols share a hash; this is no learned list of merges",
+                    f->name, f->line, FVG__MAX_PROBES);
   f->at = end < f->end ? end + 1 : end;
   f->line++;
   return FVG_OK;
@@ -1499,28 +1544,28 @@ static fvg_status fvg__read_merges(fvg_tokenizer *k, fvg__merge_file *f, int voc
   fvg_status status = FVG_OK;
   int n_file = fvg__count_merges(f), n = fvg__merges_used(n_file, vocab_size, end), n_ids, i;
   if (vocab_size ? n_file < n : !n)
-    return fvg__fail(k->ctx, FVG_E_FORMAT, "%s: holds %d merges, the model's vocabulary of %d tokens needs %d",
-                     f->name, n_file, vocab_size ? vocab_size : 515, vocab_size ? vocab_size - 514 : 1);
+    return fvg_fail(k->ctx, FVG_E_FORMAT, "%s: holds %d merges, the model's vocabulary of %d tokens needs %d",
+                    f->name, n_file, vocab_size ? vocab_size : 515, vocab_size ? vocab_size - 514 : 1);
   if (!fvg__ends_words(f, n_file))
-    return fvg__fail(k->ctx, FVG_E_FORMAT, "%s: no merge ends a word with </w>, so this is not CLIP's vocabulary, but one "
-                     "such as GPT-2's", f->name);
+    return fvg_fail(k->ctx, FVG_E_FORMAT, "%s: no merge ends a word with </w>, so this is not CLIP's vocabulary, but one "
+                    "such as GPT-2's", f->name);
   n_ids = 512 + n;
   k->n_merges = n;
   k->mask = fvg__hash_mask(n);
   f->mask = fvg__hash_mask(n_ids);
-  k->left = FVG__NEW_ARRAY(k->ctx, int, (size_t)n);
-  k->right = FVG__NEW_ARRAY(k->ctx, int, (size_t)n);
-  k->slot = FVG__NEW_ARRAY(k->ctx, int, (size_t)k->mask + 1);
-  f->symbol = FVG__NEW_ARRAY(k->ctx, fvg__symbol, (size_t)n_ids);
-  f->slot = FVG__NEW_ARRAY(k->ctx, int, (size_t)f->mask + 1);
+  k->left = FVG_NEW_ARRAY(k->ctx, int, (size_t)n);
+  k->right = FVG_NEW_ARRAY(k->ctx, int, (size_t)n);
+  k->slot = FVG_NEW_ARRAY(k->ctx, int, (size_t)k->mask + 1);
+  f->symbol = FVG_NEW_ARRAY(k->ctx, fvg__symbol, (size_t)n_ids);
+  f->slot = FVG_NEW_ARRAY(k->ctx, int, (size_t)f->mask + 1);
   if (k->left && k->right && k->slot && f->symbol && f->slot) {
     fvg__add_byte_symbols(k, f);
     for (i = 0; i < n && !status; i++) status = fvg__read_merge(k, f, i);
   } else {
     status = FVG_E_NOMEM;
   }
-  fvg__release(k->ctx, f->symbol);
-  fvg__release(k->ctx, f->slot);
+  fvg_release(k->ctx, f->symbol);
+  fvg_release(k->ctx, f->slot);
   return status;
 }
 
@@ -1537,17 +1582,17 @@ static fvg_status fvg__tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg
   memset(&f, 0, sizeof f);
   f.name = merges->name ? merges->name : "merges";
   if (vocab_size < 0 || (vocab_size > 0 && vocab_size < 514))
-    return fvg__fail(c, FVG_E_ARG, "%s: a vocabulary of %d tokens is too small: byte symbols, start and end are 514",
-                     f.name, vocab_size);
-  if ((status = fvg_source_read_all(c, merges, &bytes, &n)) != FVG_OK) return status;
-  k = FVG__NEW(c, fvg_tokenizer);
+    return fvg_fail(c, FVG_E_ARG, "%s: a vocabulary of %d tokens is too small: byte symbols, start and end are 514",
+                    f.name, vocab_size);
+  if ((status = fvg_source_read_all(c, &bytes, &n, merges)) != FVG_OK) return status;
+  k = FVG_NEW(c, fvg_tokenizer);
   if (!k) { fvg_bytes_free(c, bytes); return FVG_E_NOMEM; }
   k->ctx = c;
   budget = fvg__budget_begin(c, f.name, n);
   if (n >= 2 && bytes[0] == 0x1F && bytes[1] == 0x8B) {
-    status = fvg__fail(c, FVG_E_FORMAT, "%s: is packed by gzip; unpack it with gunzip first", f.name);
+    status = fvg_fail(c, FVG_E_FORMAT, "%s: is packed by gzip; unpack it with gunzip first", f.name);
   } else if (n > 1000000000) {
-    status = fvg__fail(c, FVG_E_UNSUPPORTED, "%s: %.0f bytes; 1000000000 is the limit", f.name, (double)n);
+    status = fvg_fail(c, FVG_E_UNSUPPORTED, "%s: %.0f bytes; 1000000000 is the limit", f.name, (double)n);
   } else {
     f.at = (char *)bytes;
     f.end = f.at + n;
@@ -1567,11 +1612,11 @@ FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg
 
 FVG_DEF void fvg_tokenizer_free(fvg_tokenizer *k) {
   if (!k) return;
-  fvg__release(k->ctx, k->left);
-  fvg__release(k->ctx, k->right);
-  fvg__release(k->ctx, k->slot);
+  fvg_release(k->ctx, k->left);
+  fvg_release(k->ctx, k->right);
+  fvg_release(k->ctx, k->slot);
   fvg__unicode_free(k->ctx, &k->unicode);
-  fvg__release(k->ctx, k);
+  fvg_release(k->ctx, k);
 }
 
 FVG_DEF int fvg_tokenizer_vocab_size(const fvg_tokenizer *k) { return 514 + k->n_merges; }
@@ -1584,15 +1629,15 @@ static void fvg__blank_underscores(char *name) {
 
 /* In place: underscores become blanks.  White space and what the tokenizer drops go from both ends, so
    that no blank comes between the name and the full stop of its sentence. */
-static void fvg__tidy_name(char *name) {
+FVG_DEF void fvg_tidy_name(char *name) {
   const uint8_t *s = (const uint8_t *)name;
   size_t n = strlen(name), at, used, first = n, end = 0;
 
   fvg__blank_underscores(name);
   for (at = 0; at < n; at += used) {
     uint32_t code;
-    used = fvg__utf8_length(s + at, n - at);
-    code = used ? fvg__utf8_read(s + at, used) : 0xFFFD;
+    used = fvg_utf8_length(s + at, n - at);
+    code = used ? fvg_utf8_read(s + at, used) : 0xFFFD;
     if (!used) used = 1;
     if (fvg__is_space(code) || fvg__is_removed(code)) continue;
     if (first == n) first = at;
@@ -1607,19 +1652,19 @@ static void fvg__tidy_name(char *name) {
 typedef struct fvg__name_key { uint32_t *text, hash; int n; } fvg__name_key;
 
 static fvg_status fvg__name_key_new(fvg_ctx *c, const fvg__unicode *u, const char *name, fvg__name_key *key) {
-  char *copy = fvg__copy_string(c, name);
+  char *copy = fvg_copy_string(c, name);
   fvg_status s = FVG_E_NOMEM;
   uint64_t hash = 0;
   int i;
   memset(key, 0, sizeof *key);
   if (!copy) return s;
-  fvg__tidy_name(copy);
+  fvg_tidy_name(copy);
   s = fvg__clean_text(c, u, copy, &key->text, &key->n);
-  fvg__release(c, copy);
+  fvg_release(c, copy);
 
   if (s == FVG_E_FORMAT) {                   /* not UTF-8: its bytes, as numbers beyond all characters */
     key->n = (int)strlen(name);
-    key->text = FVG__NEW_ARRAY(c, uint32_t, (size_t)key->n);
+    key->text = FVG_NEW_ARRAY(c, uint32_t, (size_t)key->n);
     for (i = 0; key->text && i < key->n; i++) key->text[i] = 0x110000u + (uint8_t)name[i];
     s = key->text ? FVG_OK : FVG_E_NOMEM;
   }
@@ -1634,14 +1679,14 @@ static int fvg__same_key(const fvg__name_key *a, const fvg__name_key *b) {
          (!a->n || !memcmp(a->text, b->text, (size_t)a->n * sizeof *a->text));
 }
 
-FVG_DEF fvg_status fvg_match_names(fvg_ctx *c, const char *const *name, int n,
-                                   const char *const *among, int n_among, int *match) {
+FVG_DEF fvg_status fvg_match_names(fvg_ctx *c, int *match, const char *const *name, int n,
+                                   const char *const *among, int n_among) {
   fvg__name_key *key, own;
   fvg__unicode u;
   fvg_status s;
   int i, k;
-  if (n < 0 || n_among < 0) return fvg__fail(c, FVG_E_ARG, "fvg_match_names: %d names among %d", n, n_among);
-  key = FVG__NEW_ARRAY(c, fvg__name_key, (size_t)n_among + 1);
+  if (n < 0 || n_among < 0) return fvg_fail(c, FVG_E_ARG, "fvg_match_names: %d names among %d", n, n_among);
+  key = FVG_NEW_ARRAY(c, fvg__name_key, (size_t)n_among + 1);
   if (!key) return FVG_E_NOMEM;
 
   s = fvg__unicode_open(c, &u);
@@ -1650,27 +1695,27 @@ FVG_DEF fvg_status fvg_match_names(fvg_ctx *c, const char *const *name, int n,
     s = fvg__name_key_new(c, &u, name[i], &own);
     for (k = 0; !s && k < n_among && !fvg__same_key(&key[k], &own); k++) {}
     match[i] = !s && k < n_among ? k : -1;
-    fvg__release(c, own.text);
+    fvg_release(c, own.text);
   }
 
   fvg__unicode_free(c, &u);
-  for (k = 0; k < n_among; k++) fvg__release(c, key[k].text);
-  fvg__release(c, key);
+  for (k = 0; k < n_among; k++) fvg_release(c, key[k].text);
+  fvg_release(c, key);
   return s;
 }
 
 FVG_DEF int fvg_same_name(fvg_ctx *c, const char *a, const char *b) {
   int match = -1;
-  return !strcmp(a, b) || (!fvg_match_names(c, &a, 1, &b, 1, &match) && match == 0);
+  return !strcmp(a, b) || (!fvg_match_names(c, &match, &a, 1, &b, 1) && match == 0);
 }
 
 /* A class without a name cannot be meant; which of them it is, the message tells. */
 static fvg_status fvg__check_not_empty(fvg_ctx *c, const char *who, const char *const *name, int n) {
   const char *const empty = "";
   int first = -1;
-  fvg_status s = fvg_match_names(c, &empty, 1, name, n < 0 ? 0 : n, &first);
+  fvg_status s = fvg_match_names(c, &first, &empty, 1, name, n < 0 ? 0 : n);
   if (s || first < 0) return s;
-  return fvg__fail(c, FVG_E_ARG, "%s: the name of class %d of %d is empty", who, first + 1, n);
+  return fvg_fail(c, FVG_E_ARG, "%s: the name of class %d of %d is empty", who, first + 1, n);
 }
 
 /*===========================================================================================================
@@ -1696,7 +1741,7 @@ static int fvg__image_fits(int64_t width, int64_t height) {
 
 static fvg_status fvg__image_new(fvg_ctx *c, fvg_image *out, int width, int height, int channels) {
   memset(out, 0, sizeof *out);
-  out->pixels = (uint8_t *)fvg__alloc_array(c, (size_t)width * (size_t)height, (size_t)channels);
+  out->pixels = (uint8_t *)fvg_alloc_array(c, (size_t)width * (size_t)height, (size_t)channels);
   if (!out->pixels) return FVG_E_NOMEM;
   out->width = width;
   out->height = height;
@@ -1706,15 +1751,15 @@ static fvg_status fvg__image_new(fvg_ctx *c, fvg_image *out, int width, int heig
 
 FVG_DEF void fvg_image_free(fvg_ctx *c, fvg_image *image) {
   if (!image) return;
-  fvg__release(c, image->pixels);
+  fvg_release(c, image->pixels);
   memset(image, 0, sizeof *image);
 }
 
 static fvg_status fvg__image_check(fvg_ctx *c, const fvg_image *image, const char *who) {
   if (image->pixels && image->channels >= 1 && image->channels <= 4 && fvg__image_fits(image->width, image->height))
     return FVG_OK;
-  return fvg__fail(c, FVG_E_ARG, "%s: not an image: %d x %d pixels of %d channels%s", who, image->width,
-                   image->height, image->channels, image->pixels ? "" : ", no pixel memory");
+  return fvg_fail(c, FVG_E_ARG, "%s: not an image: %d x %d pixels of %d channels%s", who, image->width,
+                  image->height, image->channels, image->pixels ? "" : ", no pixel memory");
 }
 
 /* Pixels of `from` channels (1 grey, 2 grey alpha, 3 RGB, 4 RGB alpha) to 1 (grey) or 3 (RGB). */
@@ -1785,14 +1830,14 @@ static fvg_status fvg__pnm_header(fvg_ctx *c, fvg__pnm *p, const char *file) {
   p->height = fvg__pnm_number(p);
   p->max = p->kind % 3 == 1 ? 1 : fvg__pnm_number(p);
   if (!fvg__image_fits(p->width, p->height))
-    return fvg__fail(c, FVG_E_FORMAT, "%s: PNM header without a usable size: sides 1 to %d, at most %d pixels", file,
-                     FVG__IMAGE_SIDE, FVG__IMAGE_PIXELS);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: PNM header without a usable size: sides 1 to %d, at most %d pixels", file,
+                    FVG__IMAGE_SIDE, FVG__IMAGE_PIXELS);
   if (p->max < 1 || p->max > 65535)
-    return fvg__fail(c, FVG_E_FORMAT, "%s: PNM header without a largest value of 1 to 65535", file);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: PNM header without a largest value of 1 to 65535", file);
   if (p->kind < 4) return FVG_OK;
   fvg__pnm_skip_comment(p);
   if (p->at == p->end || !fvg__pnm_is_space(*p->at))
-    return fvg__fail(c, FVG_E_FORMAT, "%s: PNM header does not end in white space", file);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: PNM header does not end in white space", file);
   p->at++;
   return FVG_OK;
 }
@@ -1842,8 +1887,8 @@ static fvg_status fvg__pnm_read_text(fvg_ctx *c, fvg__pnm *p, uint8_t *dst, size
       value = fvg__pnm_number(p);
     }
     if (value < 0 || value > p->max)
-      return fvg__fail(c, FVG_E_FORMAT, "%s: PNM value %.0f of %.0f is missing or not within 0..%d", file,
-                       (double)i + 1, (double)n, p->max);
+      return fvg_fail(c, FVG_E_FORMAT, "%s: PNM value %.0f of %.0f is missing or not within 0..%d", file,
+                      (double)i + 1, (double)n, p->max);
     dst[i] = fvg__pnm_scale(value, p->max);
   }
   return FVG_OK;
@@ -1859,8 +1904,8 @@ static fvg_status fvg__pnm_decode(fvg_ctx *c, fvg_image *out, const uint8_t *byt
   if (s) return s;
   needed = fvg__pnm_bytes(&p);
   if ((size_t)(p.end - p.at) < needed)
-    return fvg__fail(c, FVG_E_FORMAT, "%s: %d x %d pixels need at least %.0f bytes after the PNM header, not %.0f",
-                     file, p.width, p.height, (double)needed, (double)(p.end - p.at));
+    return fvg_fail(c, FVG_E_FORMAT, "%s: %d x %d pixels need at least %.0f bytes after the PNM header, not %.0f",
+                    file, p.width, p.height, (double)needed, (double)(p.end - p.at));
   s = fvg__image_new(c, out, p.width, p.height, p.kind % 3 == 0 ? 3 : 1);
   if (s) return s;
   values = (size_t)out->width * (size_t)out->height * (size_t)out->channels;
@@ -2009,8 +2054,8 @@ FVG_DEF fvg_status fvg_image_turn(fvg_ctx *c, fvg_image *image, int orientation)
   int x, y;
   fvg_status s = fvg__image_check(c, image, "turn");
   if (!s && (orientation < 0 || orientation > 8))
-    s = fvg__fail(c, FVG_E_ARG, "turn: orientation %d; EXIF has 1 to 8, and 0 is not told",
-                  orientation);
+    s = fvg_fail(c, FVG_E_ARG, "turn: orientation %d; EXIF has 1 to 8, and 0 is not told",
+                 orientation);
   if (s) return s;
   if (orientation > 1) {
     s = fvg__image_new(c, &out, swap ? image->height : image->width,
@@ -2047,7 +2092,7 @@ static const fvg__image_kind *fvg__image_kind_of_name(const char *path) {
 }
 
 /* Turns a picture as its file tells, or says once that it has not been turned. */
-static fvg_status fvg__image_upright(fvg_ctx *c, fvg_image *image, const char *file, int turn) {
+FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *file, int turn) {
   if (image->orientation < 2) return FVG_OK;
   if (turn) return fvg_image_turn(c, image, image->orientation);
   fvg__log_once(c, FVG__SAID_TURNED, 1,
@@ -2197,8 +2242,8 @@ static fvg_status fvg__stb_decode(fvg_ctx *c, fvg_image *out, const fvg__picture
   const char *reason = pixels ? NULL : stbi_failure_reason();
   fvg_status s;
   if (!pixels)
-    return fvg__fail(c, FVG_E_FORMAT, "%s: %s whose data are damaged (stb_image: %s%s)", p->name,
-                     p->kind, reason ? reason : "no reason", p->hint ? p->hint : "");
+    return fvg_fail(c, FVG_E_FORMAT, "%s: %s whose data are damaged (stb_image: %s%s)", p->name,
+                    p->kind, reason ? reason : "no reason", p->hint ? p->hint : "");
   s = fvg__image_new(c, out, width, height, channels ? channels : found);
   if (!s) memcpy(out->pixels, pixels, (size_t)width * (size_t)height * (size_t)out->channels);
   stbi_image_free(pixels);
@@ -2208,10 +2253,10 @@ static fvg_status fvg__stb_decode(fvg_ctx *c, fvg_image *out, const fvg__picture
 static fvg_status fvg__picture_fits(fvg_ctx *c, const fvg__picture *p, int64_t width,
                                     int64_t height) {
   if (fvg__image_fits(width, height)) return FVG_OK;
-  return fvg__fail(c, FVG_E_UNSUPPORTED,
-                   "%s: %s of %.0f x %.0f pixels; sides of 1 to %d and %d pixels in all are read",
-                   p->name, p->kind, (double)width, (double)height, FVG__IMAGE_SIDE,
-                   FVG__IMAGE_PIXELS);
+  return fvg_fail(c, FVG_E_UNSUPPORTED,
+                  "%s: %s of %.0f x %.0f pixels; sides of 1 to %d and %d pixels in all are read",
+                  p->name, p->kind, (double)width, (double)height, FVG__IMAGE_SIDE,
+                  FVG__IMAGE_PIXELS);
 }
 
 /* ---- EXIF ---- */
@@ -2260,8 +2305,8 @@ static fvg_status fvg__png_header(fvg_ctx *c, fvg__picture *p, fvg__png *g) {
   const uint8_t *d = p->bytes + 16;
   if (fvg__get_u32(p->bytes + 8) != 13 || d[9] > 6 || !(depths[d[9]] & d[8])
       || (d[8] & (d[8] - 1)) || d[10] || d[11] || d[12] > 1)
-    return fvg__fail(c, FVG_E_FORMAT, "%s: PNG header that no PNG has: the file is damaged",
-                     p->name);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: PNG header that no PNG has: the file is damaged",
+                    p->name);
   g->depth = d[8];
   g->colour = d[9];
   g->raw = fvg__get_u32(d + 4)
@@ -2284,18 +2329,18 @@ static fvg_status fvg__png_chunk(fvg_ctx *c, fvg__picture *p, fvg__png *g, const
   type[4] = 0;
 
   if (fvg__crc32(crc, d - 4, n + 4) != fvg__get_u32(d + n) && !(extra && g->n_data))
-    return fvg__fail(c, FVG_E_FORMAT,
-                     "%s: the CRC of PNG chunk %s at byte %.0f is wrong: the file is damaged; copy "
-                     "or download it again", p->name, type, (double)at);
+    return fvg_fail(c, FVG_E_FORMAT,
+                    "%s: the CRC of PNG chunk %s at byte %.0f is wrong: the file is damaged; copy "
+                    "or download it again", p->name, type, (double)at);
   if ((at == 8) != !strcmp(type, "IHDR"))
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: PNG with a chunk %s at byte %.0f%s", p->name, type,
-                     (double)at, strcmp(type, "CgBI") ? ", which cannot stand there" :
-                     ": Apple's own form of PNG; convert it to PNG");
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: PNG with a chunk %s at byte %.0f%s", p->name, type,
+                    (double)at, strcmp(type, "CgBI") ? ", which cannot stand there" :
+                    ": Apple's own form of PNG; convert it to PNG");
   if (at == 8) return fvg__png_header(c, p, g);
   if (!strcmp(type, "IDAT")) {
     if (g->n_data && at != g->data_end)
-      return fvg__fail(c, FVG_E_FORMAT, "%s: PNG whose pixels are interrupted by another chunk before byte %.0f: the "
-                       "file is damaged", p->name, (double)at);
+      return fvg_fail(c, FVG_E_FORMAT, "%s: PNG whose pixels are interrupted by another chunk before byte %.0f: the "
+                      "file is damaged", p->name, (double)at);
     g->data_end = at + n + 12;
     g->n_data += n;
   } else if (!strcmp(type, "PLTE")) {
@@ -2304,9 +2349,9 @@ static fvg_status fvg__png_chunk(fvg_ctx *c, fvg__picture *p, fvg__png *g, const
   } else if (!strcmp(type, "eXIf")) {
     p->orientation = fvg__exif_orientation(d, n);
   } else if (!extra && strcmp(type, "IEND")) {
-    return fvg__fail(c, FVG_E_UNSUPPORTED,
-                     "%s: PNG with a chunk %s, which is not known; convert it to plain PNG",
-                     p->name, type);
+    return fvg_fail(c, FVG_E_UNSUPPORTED,
+                    "%s: PNG with a chunk %s, which is not known; convert it to plain PNG",
+                    p->name, type);
   }
   return FVG_OK;
 }
@@ -2322,23 +2367,23 @@ static fvg_status fvg__png_check(fvg_ctx *c, fvg__picture *p) {
   do {
     length = p->n - at < 12 ? p->n : fvg__get_u32(p->bytes + at);
     if (p->n - at < 12 || length > p->n - at - 12)
-      return fvg__fail(c, FVG_E_FORMAT,
-                       "%s: PNG truncated at byte %.0f, within the chunk at byte %.0f", p->name,
-                       (double)p->n, (double)at);
+      return fvg_fail(c, FVG_E_FORMAT,
+                      "%s: PNG truncated at byte %.0f, within the chunk at byte %.0f", p->name,
+                      (double)p->n, (double)at);
     s = fvg__png_chunk(c, p, &g, &crc, at, length);
     at += length + 12;
   } while (!s && memcmp(p->bytes + at - length - 8, "IEND", 4));
   if (s) return s;
 
   if (!g.n_data || (g.colour == 3 && !g.n_palette))
-    return fvg__fail(c, FVG_E_FORMAT, "%s: PNG without %s: the file is damaged", p->name,
-                     g.n_data ? "its palette" : "pixels");
+    return fvg_fail(c, FVG_E_FORMAT, "%s: PNG without %s: the file is damaged", p->name,
+                    g.n_data ? "its palette" : "pixels");
   /* deflate gains at most a factor of 1032: fewer bytes cannot be the picture */
   if (g.raw > 1032.0 * (double)g.n_data + 1032)
-    return fvg__fail(c, FVG_E_FORMAT,
-                     "%s: PNG of %.0f x %.0f pixels cannot come from %.0f bytes of data", p->name,
-                     (double)fvg__get_u32(p->bytes + 16), (double)fvg__get_u32(p->bytes + 20),
-                     (double)g.n_data);
+    return fvg_fail(c, FVG_E_FORMAT,
+                    "%s: PNG of %.0f x %.0f pixels cannot come from %.0f bytes of data", p->name,
+                    (double)fvg__get_u32(p->bytes + 16), (double)fvg__get_u32(p->bytes + 20),
+                    (double)g.n_data);
   if (!g.colour && g.depth == 16) fvg__say_16_bit(c, p->name);
   if (g.colour != 3 || g.n_palette >= 1u << g.depth) return FVG_OK;
   length = fvg__get_u32(p->bytes + g.palette - 8);
@@ -2390,10 +2435,10 @@ static fvg_status fvg__bmp_check(fvg_ctx *c, fvg__picture *p, int depth[4]) {
     if (depth[i] < (i < 3)) unread = "with masks that are not a stretch of up to 8 bits each";
   }
   if (unread)
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: BMP %s: not read; save it as PNG", p->name, unread);
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: BMP %s: not read; save it as PNG", p->name, unread);
   if (p->n < begin)
-    return fvg__fail(c, FVG_E_FORMAT, "%s: BMP truncated at byte %.0f, within its header", p->name,
-                     (double)p->n);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: BMP truncated at byte %.0f, within its header", p->name,
+                    (double)p->n);
 
   width = (int32_t)fvg__little(p->bytes + 18, 4);
   height = (int32_t)fvg__little(p->bytes + 22, 4);
@@ -2408,9 +2453,9 @@ static fvg_status fvg__bmp_check(fvg_ctx *c, fvg__picture *p, int depth[4]) {
   row = (size_t)width * bits;                                    /* the last one may lack its end */
   if (pixels < begin || pixels > p->n
       || (row + 31) / 32 * 4 * (size_t)(height - 1) + (row + 7) / 8 > p->n - pixels)
-    return fvg__fail(c, FVG_E_FORMAT,
-                     "%s: BMP of %.0f x %.0f pixels of %u bits, truncated at byte %.0f", p->name,
-                     (double)width, (double)height, bits, (double)p->n);
+    return fvg_fail(c, FVG_E_FORMAT,
+                    "%s: BMP of %.0f x %.0f pixels of %u bits, truncated at byte %.0f", p->name,
+                    (double)width, (double)height, bits, (double)p->n);
 
   if (n > (pixels - begin) / 4) n = (pixels - begin) / 4;
   fvg__grey_palette(palette, 4);
@@ -2483,14 +2528,14 @@ static fvg_status fvg__gif_check(fvg_ctx *c, fvg__picture *p, fvg__gif *g) {
     p->bytes[10] |= 0x87;
     at = fvg__gif_find(p, 13 + 768, &ground);
   }
-  if (at < 0) return fvg__fail(c, FVG_E_FORMAT, "%s: GIF that holds no picture", p->name);
+  if (at < 0) return fvg_fail(c, FVG_E_FORMAT, "%s: GIF that holds no picture", p->name);
   d = p->bytes + at + 1;
   colours = at && (d[8] & 128) ? (size_t)2 << (d[8] & 7) : 0;                 /* its own palette */
   if (at) codes = (size_t)at + 10 + 3 * colours;
   if (!at || codes >= p->n || !fvg__gif_skip(p, codes + 1))
-    return fvg__fail(c, FVG_E_FORMAT,
-                     "%s: GIF truncated at byte %.0f, before the end of its first picture", p->name,
-                     (double)n);
+    return fvg_fail(c, FVG_E_FORMAT,
+                    "%s: GIF truncated at byte %.0f, before the end of its first picture", p->name,
+                    (double)n);
 
   g->left = d[0] | d[1] << 8;
   g->top = d[2] | d[3] << 8;
@@ -2503,10 +2548,10 @@ static fvg_status fvg__gif_check(fvg_ctx *c, fvg__picture *p, fvg__gif *g) {
   /* A code of 12 bits says at most 4096 pixels; a screen around a small picture has more. */
   if (!g->columns || !g->rows || width > 65535 || height > 65535 || p->bytes[codes] < 1
       || p->bytes[codes] > 8 || (double)width * height > 2731.0 * (double)n + (1 << 20))
-    return fvg__fail(c, FVG_E_FORMAT,
-                     "%s: GIF of %d x %d pixels (a picture of %d x %d, in codes of %d bits and "
-                     "more) cannot come from %.0f bytes",
-                     p->name, width, height, g->columns, g->rows, p->bytes[codes], (double)n);
+    return fvg_fail(c, FVG_E_FORMAT,
+                    "%s: GIF of %d x %d pixels (a picture of %d x %d, in codes of %d bits and "
+                    "more) cannot come from %.0f bytes",
+                    p->name, width, height, g->columns, g->rows, p->bytes[codes], (double)n);
   memcpy(g->ground, grey + 3 * ground, 3);
   if (!colours) memcpy(g->ground, p->bytes + 13 + 3 * ground, 3);
   else if ((size_t)ground < colours) memcpy(g->ground, d + 9 + 3 * ground, 3);
@@ -2535,9 +2580,9 @@ static fvg_status fvg__gif_decode(fvg_ctx *c, fvg_image *out, fvg__picture *p) {
                  && y < g.top + g.rows;
     }
   if (missing)
-    s = fvg__fail(c, FVG_E_FORMAT,
-                  "%s: GIF whose first picture lacks %d of its %d x %d pixels: the file is damaged",
-                  p->name, missing, g.columns, g.rows);
+    s = fvg_fail(c, FVG_E_FORMAT,
+                 "%s: GIF whose first picture lacks %d of its %d x %d pixels: the file is damaged",
+                 p->name, missing, g.columns, g.rows);
   fvg_image_free(c, &screen);
   return s;
 }
@@ -2555,8 +2600,8 @@ typedef struct fvg__jpeg {
 } fvg__jpeg;
 
 static fvg_status fvg__jpeg_damaged(fvg_ctx *c, const fvg__jpeg *j, const char *what) {
-  return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG %s at byte %.0f is damaged", j->file->name, what,
-                   (double)(j->at - 2));
+  return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG %s at byte %.0f is damaged", j->file->name, what,
+                  (double)(j->at - 2));
 }
 
 /* Huffman tables are a number, 16 counts, and that many symbols, which stb_image 2.27 takes on
@@ -2586,8 +2631,8 @@ static fvg_status fvg__jpeg_frame(fvg_ctx *c, fvg__jpeg *j, int marker, const ui
     unread = p[0] == 12 ? "of 12-bit samples" : p[5] == 2 ? "of 2 components"
            : !(p[1] | p[2]) ? "whose header tells no height" : NULL;
   if (unread)
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: JPEG %s: not read; save it as plain JPEG or PNG",
-                     j->file->name, unread);
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: JPEG %s: not read; save it as plain JPEG or PNG",
+                    j->file->name, unread);
   if (n < 6 || p[0] != 8 || !(p[3] | p[4]) || (p[5] != 1 && p[5] != 3 && p[5] != 4)
       || n < 6 + 3 * (size_t)p[5] || j->n_part)
     return fvg__jpeg_damaged(c, j, "frame header");
@@ -2630,8 +2675,8 @@ static fvg_status fvg__jpeg_scan(fvg_ctx *c, fvg__jpeg *j, const uint8_t *p, siz
   if (n_part < 1 || n_part > j->n_part || n < 4 + 2 * (size_t)n_part)
     return fvg__jpeg_damaged(c, j, "scan header");
   if (++j->scans > FVG__JPEG_SCANS)
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: JPEG of more than %d scans", j->file->name,
-                     FVG__JPEG_SCANS);
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: JPEG of more than %d scans", j->file->name,
+                    FVG__JPEG_SCANS);
   if (j->scans == 1) j->first_scan = j->at - 2;
   first = j->progressive ? p[1 + 2 * n_part] : 0;
   last = j->progressive ? p[2 + 2 * n_part] : 63;
@@ -2641,12 +2686,12 @@ static fvg_status fvg__jpeg_scan(fvg_ctx *c, fvg__jpeg *j, const uint8_t *p, siz
     for (k = 0; k < j->n_part && j->part[k][0] != p[1 + 2 * i]; k++) {}
     if (k == j->n_part || dc > 3 || ac > 3) return fvg__jpeg_damaged(c, j, "scan header");
     if (!(j->quantised >> j->part[k][2] & 1))
-      return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG without quantisation table %d", j->file->name,
-                       j->part[k][2]);
+      return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG without quantisation table %d", j->file->name,
+                      j->part[k][2]);
     if ((!first && !refines && !(j->huffman >> dc & 1)) || (last && !(j->huffman >> (4 + ac) & 1)))
-      return fvg__fail(c, FVG_E_UNSUPPORTED,
-                       "%s: JPEG without Huffman tables (DHT), as frames of Motion JPEG are; save "
-                       "it again as plain JPEG or PNG", j->file->name);
+      return fvg_fail(c, FVG_E_UNSUPPORTED,
+                      "%s: JPEG without Huffman tables (DHT), as frames of Motion JPEG are; save "
+                      "it again as plain JPEG or PNG", j->file->name);
     j->restarts = fvg__jpeg_restarts(j, n_part, j->part[k]);
   }
   return FVG_OK;
@@ -2676,17 +2721,17 @@ static fvg_status fvg__jpeg_marker(fvg_ctx *c, fvg__jpeg *j, int *marker) {
     if (f->bytes[j->at] != 0xFF || !*marker || *marker == 0xFF) continue;
     if ((*marker & 0xF8) != 0xD0) break;
     if (*marker != 0xD0 + found++ % 8 || !j->interval)
-      return fvg__fail(c, FVG_E_FORMAT,
-                       "%s: JPEG restart marker RST%d at byte %.0f is not the one due there: the "
-                       "data are damaged", f->name, *marker & 7, (double)j->at);
+      return fvg_fail(c, FVG_E_FORMAT,
+                      "%s: JPEG restart marker RST%d at byte %.0f is not the one due there: the "
+                      "data are damaged", f->name, *marker & 7, (double)j->at);
   }
   if (j->at + 1 >= f->n)
-    return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG without its end mark: truncated at byte %.0f",
-                     f->name, (double)f->n);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG without its end mark: truncated at byte %.0f",
+                    f->name, (double)f->n);
   if (found < j->restarts)
-    return fvg__fail(c, FVG_E_FORMAT,
-                     "%s: JPEG scan of %d restart markers in place of %d: the data are damaged, a "
-                     "part is missing", f->name, found, j->restarts);
+    return fvg_fail(c, FVG_E_FORMAT,
+                    "%s: JPEG scan of %d restart markers in place of %d: the data are damaged, a "
+                    "part is missing", f->name, found, j->restarts);
   j->restarts = 0;
   j->at += 2;
   return FVG_OK;
@@ -2700,20 +2745,20 @@ static fvg_status fvg__jpeg_walk(fvg_ctx *c, fvg__jpeg *j) {
     const uint8_t *p = f->bytes + j->at;
     size_t length = f->n - j->at < 2 ? 0 : (size_t)p[0] << 8 | p[1];
     if (length < 2 || length > f->n - j->at)
-      return fvg__fail(c, FVG_E_FORMAT,
-                       "%s: JPEG segment FF%02X at byte %.0f has %.0f bytes, the file %.0f more",
-                       f->name, (unsigned)marker, (double)j->at - 2, (double)length,
-                       (double)(f->n - j->at));
+      return fvg_fail(c, FVG_E_FORMAT,
+                      "%s: JPEG segment FF%02X at byte %.0f has %.0f bytes, the file %.0f more",
+                      f->name, (unsigned)marker, (double)j->at - 2, (double)length,
+                      (double)(f->n - j->at));
     s = fvg__jpeg_segment(c, j, marker, p + 2, length - 2);
     j->at += length;
     if (!s) s = fvg__jpeg_marker(c, j, &marker);
   }
   if (s) return s;
-  if (!j->scans) return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG without a picture", f->name);
+  if (!j->scans) return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG without a picture", f->name);
   /* a block of 64 pixels costs at least one bit */
   if ((double)j->width * j->height > 1024.0 * (double)f->n)
-    return fvg__fail(c, FVG_E_FORMAT, "%s: JPEG of %d x %d pixels cannot come from %.0f bytes",
-                     f->name, j->width, j->height, (double)f->n);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG of %d x %d pixels cannot come from %.0f bytes",
+                    f->name, j->width, j->height, (double)f->n);
   return fvg__picture_fits(c, f, j->width, j->height);
 }
 
@@ -2733,9 +2778,9 @@ static fvg_status fvg__jpeg_check(fvg_ctx *c, fvg__picture *p) {
   if (j.interval) p->hint = "; perhaps bytes too many before a restart marker";
   if (j.n_part == 3 && j.part[0][0] == 'R' && j.part[1][0] == 'G' && j.part[2][0] == 'B'
       && (j.jfif || j.adobe > 0))
-    return fvg__fail(c, FVG_E_UNSUPPORTED,
-                     "%s: JPEG whose components are called R, G, B while its %s segment says "
-                     "YCbCr; save it again", p->name, j.jfif ? "JFIF" : "Adobe");
+    return fvg_fail(c, FVG_E_UNSUPPORTED,
+                    "%s: JPEG whose components are called R, G, B while its %s segment says "
+                    "YCbCr; save it again", p->name, j.jfif ? "JFIF" : "Adobe");
   if (j.n_part != 4 || j.adobe == 0 || j.adobe == 2) return FVG_OK;
   if (j.adobe > 0) adobe[15] = 2;
   return fvg__splice(c, p, j.first_scan, 0, adobe, sizeof adobe);
@@ -2751,9 +2796,9 @@ static fvg_status fvg__stb_read(fvg_ctx *c, fvg_image *out, fvg__picture *p, fvg
 #else
 static fvg_status fvg__stb_read(fvg_ctx *c, fvg_image *out, fvg__picture *p, fvg__image_code code) {
   (void)out; (void)code;
-  return fvg__fail(c, FVG_E_UNSUPPORTED,
-                   "%s: %s needs a build with FVGPT_STB_IMAGE (Debian package libstb-dev)", p->name,
-                   p->kind);
+  return fvg_fail(c, FVG_E_UNSUPPORTED,
+                  "%s: %s needs a build with FVGPT_STB_IMAGE (Debian package libstb-dev)", p->name,
+                  p->kind);
 }
 #endif
 
@@ -2762,15 +2807,15 @@ static fvg_status fvg__stb_read(fvg_ctx *c, fvg_image *out, fvg__picture *p, fvg
 static fvg_status fvg__image_refuse(fvg_ctx *c, const fvg__picture *p, const char *cure) {
   size_t i = 0;
   if (p->kind)
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: %s: %s", p->name, p->kind,
-                     cure ? cure : "fvgpt does not read this format; convert it to PNG or JPEG");
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: %s: %s", p->name, p->kind,
+                    cure ? cure : "fvgpt does not read this format; convert it to PNG or JPEG");
   while (i < p->n && !p->bytes[i]) i++;
   if (i == p->n)
-    return fvg__fail(c, FVG_E_FORMAT, "%s: %s (%.0f bytes); copy or download it again", p->name,
-                     p->n ? "a file of zeros" : "an empty file", (double)p->n);
-  return fvg__fail(c, FVG_E_FORMAT,
-                   "%s: %.0f bytes, neither PNM (P1 to P6) nor PNG, JPEG, BMP or GIF; if it is a "
-                   "picture, convert it to PNG or JPEG", p->name, (double)p->n);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: %s (%.0f bytes); copy or download it again", p->name,
+                    p->n ? "a file of zeros" : "an empty file", (double)p->n);
+  return fvg_fail(c, FVG_E_FORMAT,
+                  "%s: %.0f bytes, neither PNM (P1 to P6) nor PNG, JPEG, BMP or GIF; if it is a "
+                  "picture, convert it to PNG or JPEG", p->name, (double)p->n);
 }
 
 /* The picture as it is in the file, and then of so many channels. */
@@ -2806,13 +2851,13 @@ FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source
   memset(&p, 0, sizeof p);
   p.name = s->name ? s->name : "image";
   if (channels != 0 && channels != 1 && channels != 3)
-    return fvg__fail(c, FVG_E_ARG,
-                     "%s: %d channels asked for; 1 is grey, 3 RGB, 0 as in the file", p.name,
-                     channels);
+    return fvg_fail(c, FVG_E_ARG,
+                    "%s: %d channels asked for; 1 is grey, 3 RGB, 0 as in the file", p.name,
+                    channels);
   if (s->size > FVG__IMAGE_BYTES)
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: %.0f bytes; image files of up to %d bytes are read",
-                     p.name, (double)s->size, FVG__IMAGE_BYTES);
-  status = fvg_source_read_all(c, s, &p.bytes, &p.n);
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: %.0f bytes; image files of up to %d bytes are read",
+                    p.name, (double)s->size, FVG__IMAGE_BYTES);
+  status = fvg_source_read_all(c, &p.bytes, &p.n, s);
   if (!status) status = fvg__image_read(c, out, &p, channels);
   fvg_bytes_free(c, p.bytes);
   return status;
@@ -3022,19 +3067,20 @@ static uint8_t *fvg__png_file(uint8_t *at, const fvg_image *image, fvg__deflate 
   return fvg__png_close_chunk(&z->crc, type, type + 4);
 }
 
-static fvg_status fvg__png_encode(fvg_ctx *c, const fvg_image *image, uint8_t **bytes, size_t *n) {
+FVG_DEF fvg_status fvg_image_encode_png(fvg_ctx *c, uint8_t **bytes, size_t *n,
+                                        const fvg_image *image) {
   size_t n_rows = ((size_t)image->width * (size_t)image->channels + 1) * (size_t)image->height;    /* below 2^30 */
   size_t most = 8 + (12 + 13) + (12 + 2 + n_rows + n_rows / 8 + 3 + 4) + 12;
-  uint8_t *rows = (uint8_t *)fvg__alloc(c, n_rows);
-  fvg__deflate *z = FVG__NEW(c, fvg__deflate);
-  *bytes = rows && z ? (uint8_t *)fvg__alloc(c, most) : NULL;
+  uint8_t *rows = (uint8_t *)fvg_alloc(c, n_rows);
+  fvg__deflate *z = FVG_NEW(c, fvg__deflate);
+  *bytes = rows && z ? (uint8_t *)fvg_alloc(c, most) : NULL;
   if (*bytes) {
     fvg__png_rows(rows, image);
     fvg__crc_init(&z->crc);
     *n = (size_t)(fvg__png_file(*bytes, image, z, rows, n_rows) - *bytes);
   }
-  fvg__release(c, z);
-  fvg__release(c, rows);
+  fvg_release(c, z);
+  fvg_release(c, rows);
   return *bytes ? FVG_OK : FVG_E_NOMEM;
 }
 
@@ -3044,7 +3090,7 @@ static fvg_status fvg__pnm_encode(fvg_ctx *c, const fvg_image *image, uint8_t **
   snprintf(head, sizeof head, "P%d\n%d %d\n255\n", image->channels == 3 ? 6 : 5, image->width, image->height);
   h = strlen(head);
   *n = h + pixels;
-  *bytes = (uint8_t *)fvg__alloc(c, *n);
+  *bytes = (uint8_t *)fvg_alloc(c, *n);
   if (!*bytes) return FVG_E_NOMEM;
   memcpy(*bytes, head, h);
   memcpy(*bytes + h, image->pixels, pixels);
@@ -3066,14 +3112,14 @@ FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char
   fvg_status s = fvg__image_check(c, image, path);
   if (s) return s;
   if (!png && !grey && !rgb && !fvg__has_suffix(path, ".pnm"))
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: images are written as .png, .ppm, .pgm or .pnm", path);
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: images are written as .png, .ppm, .pgm or .pnm", path);
   if (!png && image->channels != (grey ? 1 : 3) && (grey || rgb || image->channels != 1))
-    return fvg__fail(c, FVG_E_ARG, "%s: an image of %d channels does not go into this format; use .png", path,
-                     image->channels);
-  s = png ? fvg__png_encode(c, image, &bytes, &n) : fvg__pnm_encode(c, image, &bytes, &n);
+    return fvg_fail(c, FVG_E_ARG, "%s: an image of %d channels does not go into this format; use .png", path,
+                    image->channels);
+  s = png ? fvg_image_encode_png(c, &bytes, &n, image) : fvg__pnm_encode(c, image, &bytes, &n);
   if (s) return s;
   s = fvg_file_save(c, path, bytes, n);
-  fvg__release(c, bytes);
+  fvg_release(c, bytes);
   return s;
 }
 #endif
@@ -3132,7 +3178,7 @@ static fvg_status fvg__taps_new(fvg_ctx *c, fvg__taps *t, fvg_filter filter, int
   int i, k;
   t->n = n;
   t->stride = (2 * (int)ceil(support) + 1 + 3) / 4 * 4;
-  t->first = (int *)fvg__alloc_array(c, (size_t)n, ((size_t)t->stride + 2) * sizeof(int));
+  t->first = (int *)fvg_alloc_array(c, (size_t)n, ((size_t)t->stride + 2) * sizeof(int));
   if (!t->first) return FVG_E_NOMEM;
   t->count = t->first + n;
   t->weight = t->count + n;
@@ -3357,7 +3403,7 @@ static fvg_status fvg__horizontal(fvg_ctx *c, uint8_t *dst, const fvg__view *in,
   if (fvg__uses_avx2(c)) y = fvg__row_passes_avx2(dst, in, &t, first, n);
 #endif
   for (; y < n; y++) fvg__row_pass(dst + (size_t)y * row, src + (size_t)y * in->row, &t, in->channels);
-  fvg__release(c, t.first);
+  fvg_release(c, t.first);
   return FVG_OK;
 }
 
@@ -3375,9 +3421,9 @@ static fvg_status fvg__two_passes(fvg_ctx *c, uint8_t *dst, const fvg__view *in,
   first = t.first[0];
   n = t.first[t.n - 1] + t.count[t.n - 1] - first;
   if ((int64_t)n * w->width > FVG__IMAGE_PIXELS)
-    s = fvg__fail(c, FVG_E_UNSUPPORTED, "resize %d x %d to %d x %d: %d x %d pixels between the passes are too many",
-                  in->width, in->height, width, height, w->width, n);
-  else if ((middle = (uint8_t *)fvg__alloc_array(c, (size_t)n, row)) == NULL) s = FVG_E_NOMEM;
+    s = fvg_fail(c, FVG_E_UNSUPPORTED, "resize %d x %d to %d x %d: %d x %d pixels between the passes are too many",
+                 in->width, in->height, width, height, w->width, n);
+  else if ((middle = (uint8_t *)fvg_alloc_array(c, (size_t)n, row)) == NULL) s = FVG_E_NOMEM;
   else s = fvg__horizontal(c, middle, in, width, w, filter, first, n);
 #ifdef FVG__X86_SIMD
   if (fvg__uses_avx2(c) && row >= 32) column_pass = fvg__column_pass_avx2;
@@ -3385,8 +3431,8 @@ static fvg_status fvg__two_passes(fvg_ctx *c, uint8_t *dst, const fvg__view *in,
   for (y = 0; y < w->height && !s; y++)
     column_pass(dst + (size_t)y * row, middle + (size_t)(t.first[y] - first) * row, row,
                 t.weight + fvg__row(y, t.stride), t.count[y], row);
-  fvg__release(c, middle);
-  fvg__release(c, t.first);
+  fvg_release(c, middle);
+  fvg_release(c, t.first);
   return s;
 }
 
@@ -3401,7 +3447,7 @@ static void fvg__nearest_indices(int *index, int n_in, int n_out, int first, int
 
 static fvg_status fvg__nearest(fvg_ctx *c, uint8_t *dst, const fvg__view *in, int width, int height,
                                const fvg__window *w) {
-  int *column = FVG__NEW_ARRAY(c, int, (size_t)w->width + (size_t)w->height), *line, x, y, j;
+  int *column = FVG_NEW_ARRAY(c, int, (size_t)w->width + (size_t)w->height), *line, x, y, j;
   if (!column) return FVG_E_NOMEM;
   line = column + w->width;
   fvg__nearest_indices(column, in->width, width, w->left, w->width);
@@ -3411,7 +3457,7 @@ static fvg_status fvg__nearest(fvg_ctx *c, uint8_t *dst, const fvg__view *in, in
       const uint8_t *p = in->pixels + (size_t)line[y] * in->row + fvg__row(column[x], in->channels);
       for (j = 0; j < in->channels; j++) *dst++ = p[j];
     }
-  fvg__release(c, column);
+  fvg_release(c, column);
   return FVG_OK;
 }
 
@@ -3421,10 +3467,10 @@ static fvg_status fvg__resample(fvg_ctx *c, fvg_image *out, const fvg__view *in,
   fvg_status s;
   memset(out, 0, sizeof *out);
   if (filter != FVG_BICUBIC && filter != FVG_NEAREST && filter != FVG_BILINEAR)
-    return fvg__fail(c, FVG_E_ARG, "resize: no filter %d", (int)filter);
+    return fvg_fail(c, FVG_E_ARG, "resize: no filter %d", (int)filter);
   if (!fvg__image_fits(w->width, w->height))
-    return fvg__fail(c, FVG_E_ARG, "resize %d x %d to %d x %d: sides must be 1 to %d, pixels at most %d", in->width,
-                     in->height, w->width, w->height, FVG__IMAGE_SIDE, FVG__IMAGE_PIXELS);
+    return fvg_fail(c, FVG_E_ARG, "resize %d x %d to %d x %d: sides must be 1 to %d, pixels at most %d", in->width,
+                    in->height, w->width, w->height, FVG__IMAGE_SIDE, FVG__IMAGE_PIXELS);
   s = fvg__image_new(c, out, w->width, w->height, in->channels);
   if (s) return s;
   if (filter == FVG_NEAREST) s = fvg__nearest(c, out->pixels, in, width, height, w);
@@ -3435,7 +3481,7 @@ static fvg_status fvg__resample(fvg_ctx *c, fvg_image *out, const fvg__view *in,
 
 /* What the three resizing functions do first. */
 static fvg_status fvg__resize_begin(fvg_ctx *c, fvg_image *out, const fvg_image *in, const char *who) {
-  if (out == in) return fvg__fail(c, FVG_E_ARG, "%s: the result cannot replace its own source", who);
+  if (out == in) return fvg_fail(c, FVG_E_ARG, "%s: the result cannot replace its own source", who);
   memset(out, 0, sizeof *out);
   return fvg__image_check(c, in, who);
 }
@@ -3490,14 +3536,14 @@ FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fv
     int tall = in->height > in->width;
     double longer = tall ? (double)side * in->height / in->width : (double)side * in->width / in->height;
     if (!fvg__image_fits(side, side) || longer > FVG__IMAGE_PIXELS)
-      return fvg__fail(c, FVG_E_ARG, "test transform of %d x %d: sides of %d and %.0f pixels cannot be made", in->width,
-                       in->height, side, longer);
+      return fvg_fail(c, FVG_E_ARG, "test transform of %d x %d: sides of %d and %.0f pixels cannot be made", in->width,
+                      in->height, side, longer);
     if (tall) height = (int)longer;
     else width = (int)longer;
   }
   if (!fvg__image_fits(size, size) || size > width || size > height)
-    return fvg__fail(c, FVG_E_ARG, "test transform: the centre of %d pixels a side does not lie within %d x %d", size,
-                     width, height);
+    return fvg_fail(c, FVG_E_ARG, "test transform: the centre of %d pixels a side does not lie within %d x %d", size,
+                    width, height);
 
   centre.left = fvg__half_to_even(width - size);
   centre.top = fvg__half_to_even(height - size);
@@ -3529,8 +3575,8 @@ FVG_DEF fvg_status fvg_image_resized_crop(fvg_ctx *c, fvg_image *out, const fvg_
   if (s) return s;
   if (crop->left < 0 || crop->top < 0 || crop->width < 1 || crop->height < 1 || crop->left > in->width - crop->width
       || crop->top > in->height - crop->height)
-    return fvg__fail(c, FVG_E_ARG, "resized crop: box of %d x %d at left %d, top %d is not inside %d x %d pixels",
-                     crop->width, crop->height, crop->left, crop->top, in->width, in->height);
+    return fvg_fail(c, FVG_E_ARG, "resized crop: box of %d x %d at left %d, top %d is not inside %d x %d pixels",
+                    crop->width, crop->height, crop->left, crop->top, in->width, in->height);
   view = fvg__image_view(in, crop->left, crop->top, crop->width, crop->height);
   all.left = all.top = 0;
   all.width = all.height = size;
@@ -3590,7 +3636,7 @@ FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float thresh
   fvg_status s = fvg__image_check(c, image, "binarise");
   if (s) return s;
   if (!(threshold < 1))
-    return fvg__fail(c, FVG_E_ARG, "binarise: threshold %g; it is a share of full white, below 1", (double)threshold);
+    return fvg_fail(c, FVG_E_ARG, "binarise: threshold %g; it is a share of full white, below 1", (double)threshold);
   colours = from < 3 ? 1 : 3;
   limit = (threshold > 0 ? (double)threshold : threshold < 0 ? 0.0 : 0.5) * 255 * colours;
   n = (size_t)image->width * (size_t)image->height;
@@ -3603,15 +3649,16 @@ FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float thresh
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, const fvg_image *image, const fvg_preprocess *p, float *chw) {
+FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *image,
+                                       const fvg_preprocess *p) {
   float table[256];
   size_t i, n;
   int j, v;
   fvg_status s = fvg__image_check(c, image, "normalize");
   if (s) return s;
   if (image->channels != 3)
-    return fvg__fail(c, FVG_E_SHAPE, "normalize: CLIP wants [3, %d, %d], the image has %d channels; decode it with 3",
-                     image->height, image->width, image->channels);
+    return fvg_fail(c, FVG_E_SHAPE, "normalize: CLIP wants [3, %d, %d], the image has %d channels; decode it with 3",
+                    image->height, image->width, image->channels);
   n = (size_t)image->width * (size_t)image->height;
   for (j = 0; j < 3; j++) {
     for (v = 0; v < 256; v++) table[v] = ((float)v / 255.0f - p->mean[j]) / p->std[j];
@@ -3647,7 +3694,7 @@ typedef enum fvg__config_form { FVG__NO_CONFIG = 0, FVG__HUGGING_FACE, FVG__OPEN
 
 typedef struct fvg__config {
   fvg_ctx *c;
-  fvg__json json;
+  fvg_json json;
   char file[FVG__CONFIG_NAME];                   /* for messages                                                    */
   fvg__config_form form;
   int model, vision, text;                       /* indices of the sections, -1 for one that is not there           */
@@ -3655,20 +3702,20 @@ typedef struct fvg__config {
 } fvg__config;
 
 static void fvg__config_free(fvg__config *config) {
-  if (config->c) fvg__json_free(config->c, &config->json);
+  if (config->c) fvg_json_free(config->c, &config->json);
   memset(config, 0, sizeof *config);
   config->model = config->vision = config->text = config->preprocess = -1;
 }
 
 /* The value for a message, cut to a few words. */
 static const char *fvg__config_text(const fvg__config *config, int i, char text[48]) {
-  const fvg__json_value *v = &config->json.value[i];
+  const fvg_json_value *v = &config->json.value[i];
   switch (v->type) {
-    case FVG__JSON_STRING: snprintf(text, 48, "\"%.40s\"", v->string); break;
-    case FVG__JSON_NUMBER: snprintf(text, 48, "%g", v->number); break;
-    case FVG__JSON_BOOL:   snprintf(text, 48, "%s", v->number != 0 ? "true" : "false"); break;
-    case FVG__JSON_ARRAY:  snprintf(text, 48, "[...]"); break;
-    case FVG__JSON_OBJECT: snprintf(text, 48, "{...}"); break;
+    case FVG_JSON_STRING: snprintf(text, 48, "\"%.40s\"", v->string); break;
+    case FVG_JSON_NUMBER: snprintf(text, 48, "%g", v->number); break;
+    case FVG_JSON_BOOL:   snprintf(text, 48, "%s", v->number != 0 ? "true" : "false"); break;
+    case FVG_JSON_ARRAY:  snprintf(text, 48, "[...]"); break;
+    case FVG_JSON_OBJECT: snprintf(text, 48, "{...}"); break;
     default:               snprintf(text, 48, "null"); break;
   }
   return text;
@@ -3676,26 +3723,26 @@ static const char *fvg__config_text(const fvg__config *config, int i, char text[
 
 /* The index of a key whose value is not null, or -1. */
 static int fvg__config_find(const fvg__config *config, int section, const char *key) {
-  int i = section >= 0 ? fvg__json_find(&config->json, section, key) : -1;
-  return i >= 0 && config->json.value[i].type != FVG__JSON_NULL ? i : -1;
+  int i = section >= 0 ? fvg_json_find(&config->json, section, key) : -1;
+  return i >= 0 && config->json.value[i].type != FVG_JSON_NULL ? i : -1;
 }
 
 /* The object of that name, or -1. */
 static int fvg__config_section(const fvg__config *config, int parent, const char *key) {
   int i = fvg__config_find(config, parent, key);
-  return i >= 0 && config->json.value[i].type == FVG__JSON_OBJECT ? i : -1;
+  return i >= 0 && config->json.value[i].type == FVG_JSON_OBJECT ? i : -1;
 }
 
 /* Is it the text `word`? */
 static int fvg__config_is(const fvg__config *config, int i, const char *word) {
-  return i >= 0 && config->json.value[i].type == FVG__JSON_STRING && !strcmp(config->json.value[i].string, word);
+  return i >= 0 && config->json.value[i].type == FVG_JSON_STRING && !strcmp(config->json.value[i].string, word);
 }
 
 /* Is it a value that asks for nothing: null, false, 0, "", [] or {}? */
 static int fvg__config_is_empty(const fvg__config *config, int i) {
-  const fvg__json_value *v = &config->json.value[i];
-  if (v->type == FVG__JSON_STRING) return v->string[0] == 0;
-  if (v->type == FVG__JSON_ARRAY || v->type == FVG__JSON_OBJECT) return v->n_child == 0;
+  const fvg_json_value *v = &config->json.value[i];
+  if (v->type == FVG_JSON_STRING) return v->string[0] == 0;
+  if (v->type == FVG_JSON_ARRAY || v->type == FVG_JSON_OBJECT) return v->n_child == 0;
   return v->number == 0;
 }
 
@@ -3706,17 +3753,17 @@ static fvg_status fvg__config_size(const fvg__config *config, int section, const
   if (i < 0) return FVG_OK;
 
   first = config->json.value[i].first;
-  if (config->json.value[i].type == FVG__JSON_ARRAY && config->json.value[i].n_child == 2) {
-    const fvg__json_value *a = &config->json.value[first], *b = &config->json.value[a->next];
-    if (a->type == FVG__JSON_NUMBER && b->type == FVG__JSON_NUMBER && a->number != b->number)
-      return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: %s is [%g, %g]; only squares are supported", config->file,
-                       key, a->number, b->number);
+  if (config->json.value[i].type == FVG_JSON_ARRAY && config->json.value[i].n_child == 2) {
+    const fvg_json_value *a = &config->json.value[first], *b = &config->json.value[a->next];
+    if (a->type == FVG_JSON_NUMBER && b->type == FVG_JSON_NUMBER && a->number != b->number)
+      return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: %s is [%g, %g]; only squares are supported", config->file,
+                      key, a->number, b->number);
     i = first;
   }
 
   const double x = config->json.value[i].number;
-  if (config->json.value[i].type != FVG__JSON_NUMBER || !(x >= 1 && x <= 1e6) || x != floor(x))
-    return fvg__fail(config->c, FVG_E_FORMAT, "%s: %s must be a whole number from 1 to 1000000", config->file, key);
+  if (config->json.value[i].type != FVG_JSON_NUMBER || !(x >= 1 && x <= 1e6) || x != floor(x))
+    return fvg_fail(config->c, FVG_E_FORMAT, "%s: %s must be a whole number from 1 to 1000000", config->file, key);
   *out = (int)x;
   return FVG_OK;
 }
@@ -3726,8 +3773,8 @@ static fvg_status fvg__config_agrees(const fvg__config *config, int section, con
   int said = found;
   fvg_status s = fvg__config_size(config, section, key, &said);
   if (s || said == found) return s;
-  return fvg__fail(config->c, FVG_E_SHAPE, "the tensors' shapes give %s = %d, but %s says %d", key, found,
-                   config->file, said);
+  return fvg_fail(config->c, FVG_E_SHAPE, "the tensors' shapes give %s = %d, but %s says %d", key, found,
+                  config->file, said);
 }
 
 /* ---- keys that change the arithmetic ---- */
@@ -3771,8 +3818,8 @@ static fvg_status fvg__config_check_key(const fvg__config *config, const fvg__co
   char text[48];
   if (!strcmp(key, "pool_type") && section == config->text && section != config->vision) neutral = "argmax";
   if (!neutral || fvg__config_is_empty(config, i) || fvg__config_is(config, i, neutral)) return FVG_OK;
-  return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: %s %s changes what the model computes, and is not supported",
-                   config->file, key, fvg__config_text(config, i, text));
+  return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: %s %s changes what the model computes, and is not supported",
+                  config->file, key, fvg__config_text(config, i, text));
 }
 
 /* Every key of a section.  In Hugging Face's form open_clip's keys count only where they would change something. */
@@ -3790,8 +3837,8 @@ static fvg_status fvg__config_check_section(const fvg__config *config, int secti
       for (known = fvg__hugging_face_keys; known->key && strcmp(known->key, key); known++) {}
     if (known->key) s = fvg__config_check_key(config, known, section, i);
     else if (open_clip && !fvg__config_is_empty(config, i))
-      s = fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: the setting %.60s is not known; it may change what the model "
-                    "computes", config->file, key);
+      s = fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: the setting %.60s is not known; it may change what the model "
+                   "computes", config->file, key);
   }
   return s;
 }
@@ -3805,15 +3852,15 @@ static fvg_status fvg__config_check_type(const fvg__config *config, int section)
   size_t k;
   if (i < 0) return FVG_OK;
   for (k = 0; k < sizeof known / sizeof *known; k++) if (fvg__config_is(config, i, known[k])) return FVG_OK;
-  return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: model_type %s is not a CLIP (clip, clip_text_model or "
-                   "clip_vision_model)", config->file, fvg__config_text(config, i, text));
+  return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: model_type %s is not a CLIP (clip, clip_text_model or "
+                  "clip_vision_model)", config->file, fvg__config_text(config, i, text));
 }
 
 /* A tower's section into *out, -1 if there is none; anything but an object is an error. */
 static fvg_status fvg__config_tower(const fvg__config *config, int parent, const char *name, int *out) {
   *out = fvg__config_section(config, parent, name);
   if (*out >= 0 || fvg__config_find(config, parent, name) < 0) return FVG_OK;
-  return fvg__fail(config->c, FVG_E_FORMAT, "%s: %s is not an object with settings", config->file, name);
+  return fvg_fail(config->c, FVG_E_FORMAT, "%s: %s is not an object with settings", config->file, name);
 }
 
 /* transformers fills *_config_dict up with defaults and puts that over *_config, so it holds alone. */
@@ -3859,9 +3906,9 @@ static fvg_status fvg__config_open_clip(fvg__config *config) {
   if (s) return s;
 
   layers = fvg__config_find(config, config->vision, "layers");
-  if (layers >= 0 && config->json.value[layers].type == FVG__JSON_ARRAY)
-    return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: the image tower is a modified ResNet (layers is a list); only "
-                     "vision transformers are supported", config->file);
+  if (layers >= 0 && config->json.value[layers].type == FVG_JSON_ARRAY)
+    return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: the image tower is a modified ResNet (layers is a list); only "
+                    "vision transformers are supported", config->file);
   s = fvg__config_check_section(config, config->vision);
   if (!s) s = fvg__config_check_section(config, config->text);
   return s ? s : fvg__config_check_section(config, config->model);
@@ -3869,7 +3916,7 @@ static fvg_status fvg__config_open_clip(fvg__config *config) {
 
 /* Has the file's object one of these keys? */
 static int fvg__config_has(const fvg__config *config, const char *const *key) {
-  for (; *key; key++) if (fvg__json_find(&config->json, 0, *key) >= 0) return 1;
+  for (; *key; key++) if (fvg_json_find(&config->json, 0, *key) >= 0) return 1;
   return 0;
 }
 
@@ -3886,13 +3933,13 @@ static fvg_status fvg__config_parse(fvg_ctx *c, fvg__config *config, const char 
 
   config->c = c;
   snprintf(config->file, sizeof config->file, "%.400s", file);
-  s = fvg__json_parse(c, &config->json, text, strlen(text), config->file);
+  s = fvg_json_parse(c, &config->json, text, strlen(text), config->file);
   if (s) return s;
   if (fvg__config_has(config, open_clip)) return fvg__config_open_clip(config);
   if (fvg__config_has(config, hugging_face)) return fvg__config_hugging_face(config);
   if (fvg__config_has(config, timm)) { config->form = FVG__TIMM; return FVG_OK; }
-  return fvg__fail(c, FVG_E_FORMAT, "%s: says nothing of a CLIP in Hugging Face's or open_clip's form; move it away "
-                   "if it belongs to something else", config->file);
+  return fvg_fail(c, FVG_E_FORMAT, "%s: says nothing of a CLIP in Hugging Face's or open_clip's form; move it away "
+                  "if it belongs to something else", config->file);
 }
 
 /* ---- what shapes do not tell ---- */
@@ -3908,8 +3955,8 @@ static fvg_status fvg__config_heads(const fvg__config *config, int is_text, int 
 
   if (config->form == FVG__OPEN_CLIP) {
     if (!is_text && fvg__config_find(config, section, "heads") >= 0)
-      return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: the setting heads is not known in vision_cfg, which has "
-                       "head_width", config->file);
+      return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: the setting heads is not known in vision_cfg, which has "
+                      "head_width", config->file);
     if (is_text) *n_head = 8;                    /* CLIPTextCfg's default; CLIPVisionCfg has head_width, 64         */
     s = fvg__config_size(config, section, is_text ? "heads" : "head_width", is_text ? n_head : &head_width);
   }
@@ -3929,8 +3976,8 @@ static fvg_status fvg__config_activation(const fvg__config *config, int is_text,
   if (config->form != FVG__HUGGING_FACE || i < 0 || fvg__config_is(config, i, "quick_gelu")) return FVG_OK;
   *activation = FVG_GELU;
   if (fvg__config_is(config, i, "gelu")) return FVG_OK;
-  return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: hidden_act %s; only \"gelu\" and \"quick_gelu\" are supported",
-                   config->file, fvg__config_text(config, i, text));
+  return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: hidden_act %s; only \"gelu\" and \"quick_gelu\" are supported",
+                  config->file, fvg__config_text(config, i, text));
 }
 
 /* open_clip's norm_kwargs holds eps, and nothing else that is known. */
@@ -3941,14 +3988,14 @@ static fvg_status fvg__config_eps(const fvg__config *config, int is_text, float 
     int settings = fvg__config_section(config, section, "norm_kwargs");
     i = fvg__config_find(config, settings, "eps");
     if (settings >= 0 && config->json.value[settings].n_child != (i >= 0))
-      return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: norm_kwargs holds more than eps, and only that is "
-                       "supported", config->file);
+      return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: norm_kwargs holds more than eps, and only that is "
+                      "supported", config->file);
   }
   if (i < 0) return FVG_OK;
-  if (config->json.value[i].type != FVG__JSON_NUMBER || !(config->json.value[i].number > 0) ||
+  if (config->json.value[i].type != FVG_JSON_NUMBER || !(config->json.value[i].number > 0) ||
       config->json.value[i].number > 1)
-    return fvg__fail(config->c, FVG_E_FORMAT, "%s: the epsilon of layer norm must be a number above 0, at most 1",
-                     config->file);
+    return fvg_fail(config->c, FVG_E_FORMAT, "%s: the epsilon of layer norm must be a number above 0, at most 1",
+                    config->file);
   *eps = (float)config->json.value[i].number;
   return FVG_OK;
 }
@@ -3958,36 +4005,36 @@ static fvg_status fvg__config_eps(const fvg__config *config, int is_text, float 
 static fvg_status fvg__config_channels(const fvg__config *config, int section, const char *key, float low,
                                        float out[3]) {
   int i = fvg__config_find(config, section, key), k;
-  const fvg__json_value *v = i >= 0 ? &config->json.value[i] : NULL;
-  int one = v && v->type == FVG__JSON_NUMBER;
+  const fvg_json_value *v = i >= 0 ? &config->json.value[i] : NULL;
+  int one = v && v->type == FVG_JSON_NUMBER;
   if (!v) return FVG_OK;
-  if (!one) i = v->type == FVG__JSON_ARRAY && v->n_child == 3 ? v->first : -1;
+  if (!one) i = v->type == FVG_JSON_ARRAY && v->n_child == 3 ? v->first : -1;
   for (k = 0; k < 3 && i >= 0; k++) {
     v = &config->json.value[i];
-    if (v->type != FVG__JSON_NUMBER || !(v->number > (double)low && v->number <= 255)) break;
+    if (v->type != FVG_JSON_NUMBER || !(v->number > (double)low && v->number <= 255)) break;
     out[k] = (float)v->number;
     if (!one) i = v->next;
   }
   if (k == 3) return FVG_OK;
-  return fvg__fail(config->c, FVG_E_FORMAT, "%s: %s must be three numbers from %g to 255, for R, G and B", config->file,
-                   key, (double)low);
+  return fvg_fail(config->c, FVG_E_FORMAT, "%s: %s must be three numbers from %g to 255, for R, G and B", config->file,
+                  key, (double)low);
 }
 
 /* Pillow's numbers of the filters, and torchvision's names. */
 static fvg_status fvg__config_filter(const fvg__config *config, int section, const char *key, fvg_filter *filter) {
   int i = fvg__config_find(config, section, key);
-  const fvg__json_value *v = i >= 0 ? &config->json.value[i] : NULL;
+  const fvg_json_value *v = i >= 0 ? &config->json.value[i] : NULL;
   char text[48];
   if (!v) return FVG_OK;
   if (fvg__config_is(config, i, "bicubic") || fvg__config_is(config, i, "random") ||      /* of training alone      */
-      (v->type == FVG__JSON_NUMBER && v->number == 3)) *filter = FVG_BICUBIC;
-  else if (fvg__config_is(config, i, "bilinear") || (v->type == FVG__JSON_NUMBER && v->number == 2))
+      (v->type == FVG_JSON_NUMBER && v->number == 3)) *filter = FVG_BICUBIC;
+  else if (fvg__config_is(config, i, "bilinear") || (v->type == FVG_JSON_NUMBER && v->number == 2))
     *filter = FVG_BILINEAR;
-  else if (fvg__config_is(config, i, "nearest") || (v->type == FVG__JSON_NUMBER && v->number == 0))
+  else if (fvg__config_is(config, i, "nearest") || (v->type == FVG_JSON_NUMBER && v->number == 0))
     *filter = FVG_NEAREST;
   else
-    return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: %s %s; bicubic (3), bilinear (2) and nearest (0) are "
-                     "supported", config->file, key, fvg__config_text(config, i, text));
+    return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: %s %s; bicubic (3), bilinear (2) and nearest (0) are "
+                    "supported", config->file, key, fvg__config_text(config, i, text));
   return FVG_OK;
 }
 
@@ -3996,14 +4043,14 @@ static fvg_status fvg__config_flag(const fvg__config *config, int section, const
   int i = fvg__config_find(config, section, key);
   if (i < 0) return FVG_OK;
   *on = config->json.value[i].number != 0;
-  if (config->json.value[i].type == FVG__JSON_BOOL || config->json.value[i].type == FVG__JSON_NUMBER) return FVG_OK;
-  return fvg__fail(config->c, FVG_E_FORMAT, "%s: %s must be true or false", config->file, key);
+  if (config->json.value[i].type == FVG_JSON_BOOL || config->json.value[i].type == FVG_JSON_NUMBER) return FVG_OK;
+  return fvg_fail(config->c, FVG_E_FORMAT, "%s: %s must be true or false", config->file, key);
 }
 
 static fvg_status fvg__preprocess_fits(const fvg__config *config, const char *key, int said, int size) {
   if (said == size) return FVG_OK;
-  return fvg__fail(config->c, FVG_E_SHAPE, "%s: %s makes pictures of %d pixels a side, but the image tower sees %d",
-                   config->file, key, said, size);
+  return fvg_fail(config->c, FVG_E_SHAPE, "%s: %s makes pictures of %d pixels a side, but the image tower sees %d",
+                  config->file, key, said, size);
 }
 
 /* open_clip's preprocess_cfg.  p comes with the tower's size and CLIP's constants. */
@@ -4020,13 +4067,13 @@ static fvg_status fvg__preprocess_open_clip(const fvg__config *config, fvg_prepr
   if (s) return s;
 
   if (colours >= 0 && !fvg__config_is(config, colours, "RGB"))
-    return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: mode %s; only RGB is supported", config->file,
-                     fvg__config_text(config, colours, text));
+    return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: mode %s; only RGB is supported", config->file,
+                    fvg__config_text(config, colours, text));
   if (mode < 0 || fvg__config_is(config, mode, "shortest")) return FVG_OK;
   p->resize_mode = FVG_RESIZE_SQUASH;
   if (fvg__config_is(config, mode, "squash")) return FVG_OK;
-  return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: resize_mode %s; shortest and squash are supported", config->file,
-                   fvg__config_text(config, mode, text));
+  return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: resize_mode %s; shortest and squash are supported", config->file,
+                  fvg__config_text(config, mode, text));
 }
 
 /* A side from "size" or "crop_size", which is a number, {"shortest_edge": n} or {"height": n, "width": n}; *square is
@@ -4038,15 +4085,15 @@ static fvg_status fvg__config_side(const fvg__config *config, int section, const
   *square = fvg__config_find(config, i, "shortest_edge") < 0;
   if (!*square) return fvg__config_size(config, i, "shortest_edge", side);
   if (fvg__config_find(config, i, "height") < 0 || fvg__config_find(config, i, "width") < 0)
-    return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: %s must be a number, {\"shortest_edge\": N} or {\"height\": N, "
-                     "\"width\": N}", config->file, key);
+    return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: %s must be a number, {\"shortest_edge\": N} or {\"height\": N, "
+                    "\"width\": N}", config->file, key);
 
   height = width = *side;
   s = fvg__config_size(config, i, "height", &height);
   if (!s) s = fvg__config_size(config, i, "width", &width);
   if (!s && height != width)
-    s = fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: %s of %d x %d; only squares are supported", config->file, key,
-                  height, width);
+    s = fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: %s of %d x %d; only squares are supported", config->file, key,
+                 height, width);
   *side = height;
   return s;
 }
@@ -4064,8 +4111,8 @@ static fvg_status fvg__processor_defaults(const fvg__config *config, int section
   if (is_vit) p->filter = FVG_BILINEAR;
   for (k = 0; *squashes && k < 3; k++) p->mean[k] = p->std[k] = 0.5f;
   if (*squashes || !strncmp(name, "CLIPImageProcessor", 18) || !strcmp(name, "CLIPFeatureExtractor")) return FVG_OK;
-  return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: image_processor_type %s is not known; CLIPImageProcessor is",
-                   config->file, fvg__config_text(config, type, text));
+  return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: image_processor_type %s is not known; CLIPImageProcessor is",
+                  config->file, fvg__config_text(config, type, text));
 }
 
 /* Hugging Face's preprocessor_config.json (section 0), or the image_processor of a processor_config.json. */
@@ -4089,12 +4136,12 @@ static fvg_status fvg__preprocess_hugging_face(const fvg__config *config, int se
   if (s) return s;
 
   if (!resizes || pads || !rescales)
-    return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: do_resize and do_rescale must be true and do_pad false",
-                     config->file);
+    return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: do_resize and do_rescale must be true and do_pad false",
+                    config->file);
   factor = fvg__config_find(config, section, "rescale_factor");
   if (factor >= 0 && !(fabs(config->json.value[factor].number * 255 - 1) < 1e-6))
-    return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: rescale_factor %g; only 1/255 is supported", config->file,
-                     config->json.value[factor].number);
+    return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: rescale_factor %g; only 1/255 is supported", config->file,
+                    config->json.value[factor].number);
   for (i = 0; i < 3 && !normalizes; i++) {
     p->mean[i] = 0;
     p->std[i] = 1;
@@ -4105,13 +4152,13 @@ static fvg_status fvg__preprocess_hugging_face(const fvg__config *config, int se
   if (crops) {
     s = fvg__preprocess_fits(config, "crop_size", crop_size, p->size);
     if (!s && side < p->size)
-      s = fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: size %d is smaller than crop_size %d; a crop with a border is "
-                    "not supported", config->file, side, p->size);
+      s = fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: size %d is smaller than crop_size %d; a crop with a border is "
+                   "not supported", config->file, side, p->size);
     return s;
   }
   if (!square)
-    return fvg__fail(config->c, FVG_E_UNSUPPORTED, "%s: do_center_crop is false and size keeps the picture's aspect, "
-                     "so pictures would not be square", config->file);
+    return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: do_center_crop is false and size keeps the picture's aspect, "
+                    "so pictures would not be square", config->file);
   return fvg__preprocess_fits(config, "size", side, p->size);
 }
 
@@ -4298,12 +4345,12 @@ static fvg_status fvg__find_wrapper(fvg__clip_loader *l, const char **prefix, si
   for (i = 0; i < l->n; i++) {
     const char *name = l->tensor[i].name;
     what = fvg__foreign_model(name);
-    if (what) return fvg__fail(l->m->ctx, FVG_E_UNSUPPORTED, "%s: %s (tensor %.100s)", file, what, name);
+    if (what) return fvg_fail(l->m->ctx, FVG_E_UNSUPPORTED, "%s: %s (tensor %.100s)", file, what, name);
     if (!fvg__anchor(name, &end, &openai, &custom)) continue;
 
     if (found && ((size_t)(end - name) != *n || memcmp(name, *prefix, *n) || openai != l->openai))
-      return fvg__fail(l->m->ctx, FVG_E_UNSUPPORTED, "%s: towers under two prefixes, \"%.*s\" and \"%.*s\"; save one "
-                       "CLIP in a file of its own", file, (int)*n, *prefix, (int)(end - name), name);
+      return fvg_fail(l->m->ctx, FVG_E_UNSUPPORTED, "%s: towers under two prefixes, \"%.*s\" and \"%.*s\"; save one "
+                      "CLIP in a file of its own", file, (int)*n, *prefix, (int)(end - name), name);
     found = 1;
     *prefix = name;
     *n = (size_t)(end - name);
@@ -4311,9 +4358,9 @@ static fvg_status fvg__find_wrapper(fvg__clip_loader *l, const char **prefix, si
     l->openai = openai;
   }
   if (found) return FVG_OK;
-  return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no CLIP in Hugging Face's, OpenAI's or open_clip's names: neither a "
-                   "patch nor a token embedding among its %d tensors%s%.100s", file, l->n,
-                   l->n ? ", such as " : "", l->n ? l->tensor[0].name : "");
+  return fvg_fail(l->m->ctx, FVG_E_FORMAT, "%s: no CLIP in Hugging Face's, OpenAI's or open_clip's names: neither a "
+                  "patch nor a token embedding among its %d tensors%s%.100s", file, l->n,
+                  l->n ? ", such as " : "", l->n ? l->tensor[0].name : "");
 }
 
 /* Names without `prefix` and without "text."; others are counted and left out. */
@@ -4344,8 +4391,8 @@ static fvg_status fvg__list_tensors(fvg__clip_loader *l) {
   fvg_status s;
   l->n = fvg_weights_count(l->weights);
   for (i = 0; i < l->n; i++) bytes += strlen(fvg_weights_name(l->weights, i)) + 1;
-  l->text = at = (char *)fvg__alloc(c, bytes);
-  l->tensor = FVG__NEW_ARRAY(c, fvg__model_tensor, (size_t)l->n);
+  l->text = at = (char *)fvg_alloc(c, bytes);
+  l->tensor = FVG_NEW_ARRAY(c, fvg__model_tensor, (size_t)l->n);
   if (!l->text || !l->tensor) return FVG_E_NOMEM;
   for (i = 0; i < l->n; i++) {
     l->tensor[i].in_file = fvg_weights_name(l->weights, i);
@@ -4357,23 +4404,23 @@ static fvg_status fvg__list_tensors(fvg__clip_loader *l) {
   if (s) return s;
   fvg__cut_wrapper(l, prefix, n_prefix, custom_text);
 
-  order = FVG__NEW_ARRAY(c, const void *, (size_t)l->n);
-  sorted = FVG__NEW_ARRAY(c, fvg__model_tensor, (size_t)l->n);
+  order = FVG_NEW_ARRAY(c, const void *, (size_t)l->n);
+  sorted = FVG_NEW_ARRAY(c, fvg__model_tensor, (size_t)l->n);
   if (order && sorted) {
     for (i = 0; i < l->n; i++) order[i] = &l->tensor[i];
     fvg__sort(order, (size_t)l->n, fvg__model_tensor_order);
     for (i = 0; i < l->n; i++) sorted[i] = *(const fvg__model_tensor *)order[i];
-    fvg__release(c, l->tensor);
+    fvg_release(c, l->tensor);
     l->tensor = sorted;
   } else {
-    fvg__release(c, sorted);
+    fvg_release(c, sorted);
     s = FVG_E_NOMEM;
   }
-  fvg__release(c, order);
+  fvg_release(c, order);
   for (i = 1; !s && i < l->n; i++)
     if (!strcmp(l->tensor[i].name, l->tensor[i - 1].name))
-      s = fvg__fail(c, FVG_E_FORMAT, "%s: %.100s and %.100s are the same tensor under two names",
-                    fvg_weights_file(l->weights), l->tensor[i - 1].in_file, l->tensor[i].in_file);
+      s = fvg_fail(c, FVG_E_FORMAT, "%s: %.100s and %.100s are the same tensor under two names",
+                   fvg_weights_file(l->weights), l->tensor[i - 1].in_file, l->tensor[i].in_file);
   return s;
 }
 
@@ -4392,7 +4439,7 @@ static fvg__model_tensor *fvg__find_tensor(const fvg__clip_loader *l, const char
 static int fvg__tensor_info(const fvg__clip_loader *l, const char *name, fvg_tensor *shape) {
   const fvg__model_tensor *x = fvg__find_tensor(l, name);
   memset(shape, 0, sizeof *shape);
-  return x ? fvg_weights_info(l->weights, x->in_file, shape) : 0;
+  return x ? fvg_weights_info(l->weights, shape, x->in_file) : 0;
 }
 
 static int fvg__any_tensor(const fvg__clip_loader *l, const char *prefix) {
@@ -4402,17 +4449,17 @@ static int fvg__any_tensor(const fvg__clip_loader *l, const char *prefix) {
 }
 
 static fvg_status fvg__no_tensor(const fvg__clip_loader *l, const char *name) {
-  return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(l->weights), name);
+  return fvg_fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(l->weights), name);
 }
 
 /* ---- one tensor ---- */
 static fvg_status fvg__clip_own(fvg_clip *m, void *block) {
   void **owned;
   if ((m->n_owned & (m->n_owned + 1)) == 0) {    /* the list doubles at 0, 1, 3, 7, ...                             */
-    owned = FVG__NEW_ARRAY(m->ctx, void *, (size_t)m->n_owned * 2 + 1);
-    if (!owned) { fvg__release(m->ctx, block); return FVG_E_NOMEM; }
+    owned = FVG_NEW_ARRAY(m->ctx, void *, (size_t)m->n_owned * 2 + 1);
+    if (!owned) { fvg_release(m->ctx, block); return FVG_E_NOMEM; }
     if (m->n_owned) memcpy(owned, m->owned, (size_t)m->n_owned * sizeof *owned);
-    fvg__release(m->ctx, m->owned);
+    fvg_release(m->ctx, m->owned);
     m->owned = owned;
   }
   m->owned[m->n_owned++] = block;
@@ -4423,7 +4470,7 @@ static fvg_status fvg__clip_own(fvg_clip *m, void *block) {
 static void fvg__clip_disown(fvg_clip *m, void *block) {
   int i;
   for (i = 0; i < m->n_owned; i++) if (m->owned[i] == block) m->owned[i] = NULL;
-  fvg__release(m->ctx, block);
+  fvg_release(m->ctx, block);
 }
 
 /* Tensor `name` as [rows, cols] (cols 0: [rows]); dimensions beyond the second count into cols. */
@@ -4438,17 +4485,17 @@ static fvg_status fvg__load(fvg__clip_loader *l, const char *name, int rows, int
   memset(out, 0, sizeof *out);
   if (!x) return fvg__no_tensor(l, name);
 
-  fvg_weights_info(l->weights, x->in_file, &shape);
+  fvg_weights_info(l->weights, &shape, x->in_file);
   if (shape.n_dim < (cols ? 2 : 1) || shape.dim[0] != rows ||
       fvg_tensor_count(&shape) != (size_t)rows * (size_t)(cols ? cols : 1)) {
     fvg__shape_text(&shape, found);
     if (cols)
-      return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d, %d]", file, x->in_file, found, rows, cols);
-    return fvg__fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d]", file, x->in_file, found, rows);
+      return fvg_fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d, %d]", file, x->in_file, found, rows, cols);
+    return fvg_fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d]", file, x->in_file, found, rows);
   }
 
   x->used = 1;
-  s = fvg_weights_get(l->weights, x->in_file, as, out);
+  s = fvg_weights_get(l->weights, out, x->in_file, as);
   if (s) return s;
   out->n_dim = cols ? 2 : 1;
   out->dim[0] = rows;
@@ -4490,7 +4537,7 @@ static fvg_status fvg__load_projection(fvg__clip_loader *l, fvg__tensor_role rol
 
   s = fvg__load(l, name, width, d, FVG_F32, &given);
   if (s) return s;
-  turned = FVG__NEW_ARRAY(c, float, (size_t)width * (size_t)d);
+  turned = FVG_NEW_ARRAY(c, float, (size_t)width * (size_t)d);
   if (!turned) return FVG_E_NOMEM;
   c->kernels->transpose(width, d, (const float *)given.data, d, turned, width);
   fvg__clip_disown(l->m, given.data);
@@ -4524,7 +4571,7 @@ static fvg_status fvg__load_thirds(fvg__clip_loader *l, const char *prefix, int 
   s = fvg__load(l, name, 3 * w, w, l->keep_as, &whole);
   for (i = 0; !s && i < 3; i++) {
     fvg_tensor third = fvg__part_of(&whole, i, w);
-    void *data = fvg__alloc(l->m->ctx, bytes);
+    void *data = fvg_alloc(l->m->ctx, bytes);
     if (!data) return FVG_E_NOMEM;
     memcpy(data, third.data, bytes);
     *weight[i] = third;
@@ -4588,10 +4635,10 @@ static fvg_status fvg__load_transformer(fvg__clip_loader *l, int is_text, int w,
   if (s) return s;
 
   t->n_layer = fvg__count_layers(l, prefix);
-  if (t->n_layer < 1) return fvg__fail(c, FVG_E_FORMAT, "%s: no layers named %s0...", file, prefix);
+  if (t->n_layer < 1) return fvg_fail(c, FVG_E_FORMAT, "%s: no layers named %s0...", file, prefix);
   snprintf(name, sizeof name, "%s0.%s", prefix, fvg__block_names[12].name[l->openai]);
   if (!fvg__tensor_info(l, name, &fc) || fc.n_dim != 2)
-    return fvg__fail(c, FVG_E_FORMAT, "%s: no matrix %s", file, name);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: no matrix %s", file, name);
   s = fvg__config_agrees(l->config, section, "num_hidden_layers", t->n_layer);
   if (!s) s = fvg__config_agrees(l->config, section, "layers", t->n_layer);
   if (!s) s = fvg__config_agrees(l->config, section, "hidden_size", w);
@@ -4599,9 +4646,9 @@ static fvg_status fvg__load_transformer(fvg__clip_loader *l, int is_text, int w,
   if (!s) s = fvg__config_agrees(l->config, section, "intermediate_size", fc.dim[0]);
   if (s) return s;
   if (t->n_head < 1 || w % t->n_head)
-    return fvg__fail(c, FVG_E_SHAPE, "%s: width %d of %s... cannot be cut into %d heads", file, w, prefix, t->n_head);
+    return fvg_fail(c, FVG_E_SHAPE, "%s: width %d of %s... cannot be cut into %d heads", file, w, prefix, t->n_head);
 
-  t->block = FVG__NEW_ARRAY(c, fvg_block, (size_t)t->n_layer);
+  t->block = FVG_NEW_ARRAY(c, fvg_block, (size_t)t->n_layer);
   if (!t->block) return FVG_E_NOMEM;
   for (i = 0; !s && i < t->n_layer; i++) s = fvg__load_block(l, prefix, i, w, fc.dim[0], &t->block[i]);
   return s;
@@ -4618,8 +4665,8 @@ static fvg_status fvg__vision_sizes(fvg__clip_loader *l, fvg_vision_tower *v) {
   fvg__tensor_info(l, fvg__name(l, FVG__PATCH), &patch);
   if (patch.n_dim != 4 || patch.dim[1] != 3 || patch.dim[2] != patch.dim[3] || patch.dim[0] < 1 ||
       patch.dim[2] < 1 || patch.dim[2] > 4096)
-    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s must have shape [width,3,patch,patch]", file,
-                     fvg__name(l, FVG__PATCH));
+    return fvg_fail(l->m->ctx, FVG_E_SHAPE, "%s: %s must have shape [width,3,patch,patch]", file,
+                    fvg__name(l, FVG__PATCH));
   if (!fvg__tensor_info(l, position_name, &position)) return fvg__no_tensor(l, position_name);
 
   v->width = patch.dim[0];
@@ -4627,8 +4674,8 @@ static fvg_status fvg__vision_sizes(fvg__clip_loader *l, fvg_vision_tower *v) {
   v->n_token = position.n_dim == 2 ? position.dim[0] : 0;
   while (grid < 4096 && grid * grid < v->n_token - 1) grid++;
   if (grid * grid + 1 != v->n_token)
-    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s has %d rows, not one and a square number", file, position_name,
-                     v->n_token);
+    return fvg_fail(l->m->ctx, FVG_E_SHAPE, "%s: %s has %d rows, not one and a square number", file, position_name,
+                    v->n_token);
   v->image_size = grid * v->patch_size;
   s = fvg__config_agrees(l->config, section, "image_size", v->image_size);
   return s ? s : fvg__config_agrees(l->config, section, "patch_size", v->patch_size);
@@ -4664,7 +4711,7 @@ static int fvg__config_end_token(const fvg__config *config, int section, int voc
   int start = fvg__config_find(config, section, "bos_token_id");
   int end = fvg__config_find(config, section, "eos_token_id");
   double first, second;
-  if (end >= 0 && config->json.value[end].type == FVG__JSON_ARRAY) end = config->json.value[end].first;
+  if (end >= 0 && config->json.value[end].type == FVG_JSON_ARRAY) end = config->json.value[end].first;
   second = end >= 0 ? config->json.value[end].number : 0;
   first = start >= 0 ? config->json.value[start].number : second - 1;
   if (!(first >= 512 && second < vocab_size) || second != first + 1 || first != floor(first)) return 0;
@@ -4684,8 +4731,8 @@ static fvg_status fvg__load_text(fvg__clip_loader *l) {
   l->m->has_text = 1;
   if (!fvg__tensor_info(l, position_name, &position)) return fvg__no_tensor(l, position_name);
   if (token.n_dim != 2 || position.n_dim != 2 || token.dim[0] < 515 || token.dim[1] < 1 || position.dim[0] < 3)
-    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: %s and %s must be matrices of at least 515 and 3 rows", file,
-                     token_name, position_name);
+    return fvg_fail(l->m->ctx, FVG_E_SHAPE, "%s: %s and %s must be matrices of at least 515 and 3 rows", file,
+                    token_name, position_name);
 
   x->vocab_size = token.dim[0];
   x->width = token.dim[1];
@@ -4709,15 +4756,15 @@ static fvg_status fvg__default_scale(fvg__clip_loader *l) {
   const fvg__config *config = l->config;
   int i = fvg__config_find(config, config->model, config->form == FVG__OPEN_CLIP ? "init_logit_scale" :
                                                                                    "logit_scale_init_value");
-  double scale = i >= 0 && config->json.value[i].type == FVG__JSON_NUMBER ? exp(config->json.value[i].number) : 100;
+  double scale = i >= 0 && config->json.value[i].type == FVG_JSON_NUMBER ? exp(config->json.value[i].number) : 100;
   fvg_tensor one, other;
   if (!fvg__tensor_info(l, fvg__name(l, FVG__PATCH), &one) || !fvg__tensor_info(l, fvg__name(l, FVG__TOKEN), &other))
     return FVG_OK;
   if (!(scale > 0 && scale < 1e6))
-    return fvg__fail(l->m->ctx, FVG_E_NUMERIC, "%s: the scale of the logits would be %g", config->file, scale);
+    return fvg_fail(l->m->ctx, FVG_E_NUMERIC, "%s: the scale of the logits would be %g", config->file, scale);
   l->m->logit_scale = (float)scale;
-  fvg__log(l->m->ctx, 0, "%s: no logit_scale; %.4g is taken %s", fvg_weights_file(l->weights), scale,
-           i >= 0 ? "from its configuration" : "as in OpenAI's models");
+  fvg_log(l->m->ctx, 0, "%s: no logit_scale; %.4g is taken %s", fvg_weights_file(l->weights), scale,
+          i >= 0 ? "from its configuration" : "as in OpenAI's models");
   return FVG_OK;
 }
 
@@ -4733,9 +4780,9 @@ static fvg_status fvg__load_shared(fvg__clip_loader *l) {
     if (fvg__tensor_info(l, fvg__name(l, projection[i]), &shape) && shape.n_dim == 2)
       l->m->embed_dim = shape.dim[l->openai];
   if (l->m->embed_dim < 1)
-    return fvg__fail(l->m->ctx, FVG_E_FORMAT, "%s: neither %s nor %s: a tower without its projection, as in Stable "
-                     "Diffusion or LLaVA, makes no features that can be compared", file,
-                     fvg__name(l, projection[0]), fvg__name(l, projection[1]));
+    return fvg_fail(l->m->ctx, FVG_E_FORMAT, "%s: neither %s nor %s: a tower without its projection, as in Stable "
+                    "Diffusion or LLaVA, makes no features that can be compared", file,
+                    fvg__name(l, projection[0]), fvg__name(l, projection[1]));
   s = fvg__config_agrees(l->config, l->config->model, l->config->form == FVG__OPEN_CLIP ? "embed_dim" :
                          "projection_dim", l->m->embed_dim);
   if (s) return s;
@@ -4743,16 +4790,16 @@ static fvg_status fvg__load_shared(fvg__clip_loader *l) {
   l->m->logit_scale = 100;
   if (!x) return fvg__default_scale(l);
   x->used = 1;
-  s = fvg_weights_get(l->weights, x->in_file, FVG_F32, &scale);
+  s = fvg_weights_get(l->weights, &scale, x->in_file, FVG_F32);
   if (s) return s;
   if (fvg_tensor_count(&scale) != 1) {
     fvg_tensor_free(l->m->ctx, &scale);
-    return fvg__fail(l->m->ctx, FVG_E_SHAPE, "%s: logit_scale must be one number", file);
+    return fvg_fail(l->m->ctx, FVG_E_SHAPE, "%s: logit_scale must be one number", file);
   }
   l->m->logit_scale = expf(((const float *)scale.data)[0]);
   fvg_tensor_free(l->m->ctx, &scale);
   if (!(l->m->logit_scale > 0 && l->m->logit_scale < 1e6f))
-    return fvg__fail(l->m->ctx, FVG_E_NUMERIC, "%s: exp(logit_scale) is %g", file, (double)l->m->logit_scale);
+    return fvg_fail(l->m->ctx, FVG_E_NUMERIC, "%s: exp(logit_scale) is %g", file, (double)l->m->logit_scale);
   return FVG_OK;
 }
 
@@ -4786,13 +4833,13 @@ static fvg_status fvg__check_leftovers(fvg__clip_loader *l) {
     const fvg__model_tensor *x = &l->tensor[i];
     if (x->used || fvg__carries_nothing(x->name)) continue;
     if (fvg__inside_tower(l, x->name))
-      return fvg__fail(l->m->ctx, FVG_E_UNSUPPORTED, "%s: tensor %.100s is no part of a CLIP as it is computed here; "
-                       "without it the results would be wrong", file, x->in_file);
+      return fvg_fail(l->m->ctx, FVG_E_UNSUPPORTED, "%s: tensor %.100s is no part of a CLIP as it is computed here; "
+                      "without it the results would be wrong", file, x->in_file);
     if (!l->n_outside++) l->first_outside = x->in_file;
   }
   if (l->n_outside)
-    fvg__log(l->m->ctx, 1, "%s: %d tensor%s outside the CLIP, such as %.100s, not used", file, l->n_outside,
-             l->n_outside == 1 ? " is" : "s are", l->first_outside);
+    fvg_log(l->m->ctx, 1, "%s: %d tensor%s outside the CLIP, such as %.100s, not used", file, l->n_outside,
+            l->n_outside == 1 ? " is" : "s are", l->first_outside);
   return FVG_OK;
 }
 
@@ -4800,8 +4847,8 @@ static fvg_status fvg__check_leftovers(fvg__clip_loader *l) {
 static fvg_status fvg__loader_begin(fvg__clip_loader *l, fvg_ctx *c, fvg_weights *weights, fvg_dtype keep_as) {
   memset(l, 0, sizeof *l);
   if (keep_as > FVG_BF16)
-    return fvg__fail(c, FVG_E_ARG, "%s: weights can be kept as F32, F16 or BF16", fvg_weights_file(weights));
-  l->m = FVG__NEW(c, fvg_clip);
+    return fvg_fail(c, FVG_E_ARG, "%s: weights can be kept as F32, F16 or BF16", fvg_weights_file(weights));
+  l->m = FVG_NEW(c, fvg_clip);
   if (!l->m) return FVG_E_NOMEM;
   l->m->ctx = c;
   l->weights = weights;
@@ -4824,8 +4871,8 @@ static fvg_status fvg__loader_run(fvg__clip_loader *l, const fvg__config *config
 static fvg_status fvg__loader_end(fvg__clip_loader *l, fvg_status s, fvg_clip **out) {
   if (l->m) {
     fvg__budget_end(l->m->ctx, l->budget);
-    fvg__release(l->m->ctx, l->tensor);
-    fvg__release(l->m->ctx, l->text);
+    fvg_release(l->m->ctx, l->tensor);
+    fvg_release(l->m->ctx, l->text);
   }
   if (s) fvg_clip_free(l->m);
   *out = s ? NULL : l->m;
@@ -4855,15 +4902,15 @@ FVG_DEF fvg_status fvg_clip_set_preprocess(fvg_clip *m, const char *json, const 
   fvg_status s;
   memset(&config, 0, sizeof config);
   fvg__config_free(&config);
-  if (!json) return fvg__fail(m->ctx, FVG_E_ARG, "set_preprocess: no text");
-  if (!m->has_vision) return fvg__fail(m->ctx, FVG_E_ARG, "this model has no image tower");
+  if (!json) return fvg_fail(m->ctx, FVG_E_ARG, "set_preprocess: no text");
+  if (!m->has_vision) return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
   config.c = m->ctx;
   snprintf(config.file, sizeof config.file, "%.400s", name ? name : "preprocessor_config.json");
-  s = fvg__json_parse(m->ctx, &config.json, json, strlen(json), config.file);
-  if (!s && config.json.value[0].type != FVG__JSON_OBJECT)
-    s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: not an object with settings", config.file);
+  s = fvg_json_parse(m->ctx, &config.json, json, strlen(json), config.file);
+  if (!s && config.json.value[0].type != FVG_JSON_OBJECT)
+    s = fvg_fail(m->ctx, FVG_E_FORMAT, "%s: not an object with settings", config.file);
   if (!s && fvg__config_find(&config, 0, "error") >= 0)
-    s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: a server's message of an error; download the file again", config.file);
+    s = fvg_fail(m->ctx, FVG_E_FORMAT, "%s: a server's message of an error; download the file again", config.file);
   if (!s) {
     int processor = fvg__config_section(&config, 0, "image_processor");
     config.preprocess = fvg__config_section(&config, 0, "preprocess_cfg");
@@ -4878,13 +4925,13 @@ FVG_DEF fvg_status fvg_clip_set_preprocess(fvg_clip *m, const char *json, const 
 FVG_DEF void fvg_clip_free(fvg_clip *m) {
   int i;
   if (!m) return;
-  for (i = 0; i < m->n_owned; i++) fvg__release(m->ctx, m->owned[i]);
-  fvg__release(m->ctx, m->owned);
-  fvg__release(m->ctx, m->vision.transformer.block);
-  fvg__release(m->ctx, m->text.transformer.block);
+  for (i = 0; i < m->n_owned; i++) fvg_release(m->ctx, m->owned[i]);
+  fvg_release(m->ctx, m->owned);
+  fvg_release(m->ctx, m->vision.transformer.block);
+  fvg_release(m->ctx, m->text.transformer.block);
   fvg_tokenizer_free(m->tokenizer);
   fvg_tape_free(m->tape);
-  fvg__release(m->ctx, m);
+  fvg_release(m->ctx, m);
 }
 
 FVG_DEF fvg_status fvg_clip_unpack(fvg_clip *m) {
@@ -4945,8 +4992,6 @@ static const char *const fvg__vocabulary_places[] = {
   "/../../model/bpe_simple_vocab_16e6.txt", NULL
 };
 
-static int fvg__file_exists(const char *path) { return fvg__kind_of(path) == FVG__PLAIN_FILE; }
-
 static fvg_status fvg__open_tokenizer(fvg_clip *m, const char *path) {
   fvg_source source;
   fvg_status s = fvg_source_file(m->ctx, &source, path);
@@ -4954,10 +4999,10 @@ static fvg_status fvg__open_tokenizer(fvg_clip *m, const char *path) {
   s = fvg__tokenizer_open(m->ctx, &m->tokenizer, &source, m->text.vocab_size, m->text.end_token);
   fvg_source_close(&source);
   if (!s && fvg_tokenizer_vocab_size(m->tokenizer) < m->text.vocab_size)
-    fvg__log(m->ctx, 1, "the model has %d tokens that were added to its vocabulary of %d; %.300s does "
-             "not name them, so no text can hold them",
-             m->text.vocab_size - fvg_tokenizer_vocab_size(m->tokenizer),
-             fvg_tokenizer_vocab_size(m->tokenizer), path);
+    fvg_log(m->ctx, 1, "the model has %d tokens that were added to its vocabulary of %d; %.300s does "
+            "not name them, so no text can hold them",
+            m->text.vocab_size - fvg_tokenizer_vocab_size(m->tokenizer),
+            fvg_tokenizer_vocab_size(m->tokenizer), path);
   return s;
 }
 
@@ -4968,7 +5013,7 @@ static fvg_status fvg__find_tokenizer(fvg_clip *m, const char *folder, const cha
   if (merges) return fvg__open_tokenizer(m, merges);
   for (i = 0; fvg__vocabulary_places[i]; i++) {
     snprintf(path, sizeof path, "%s%s", folder, fvg__vocabulary_places[i]);
-    if (fvg__file_exists(path)) return fvg__open_tokenizer(m, path);
+    if (fvg_file_exists(path)) return fvg__open_tokenizer(m, path);
   }
   return FVG_OK;
 }
@@ -4982,13 +5027,13 @@ static fvg_status fvg__read_text(fvg_ctx *c, const char *folder, const char *nam
   size_t n;
   *text = NULL;
   snprintf(path, FVG__PATH_BYTES + 64, "%s/%s", folder, name);
-  if (!fvg__file_exists(path)) return FVG_OK;
+  if (!fvg_file_exists(path)) return FVG_OK;
   s = fvg_source_file(c, &source, path);
   if (s) return s;
-  s = fvg_source_read_all(c, &source, text, &n);
+  s = fvg_source_read_all(c, text, &n, &source);
   fvg_source_close(&source);
   if (!s && !strncmp((const char *)*text, FVG__LFS_POINTER, strlen(FVG__LFS_POINTER)))
-    s = fvg__fail(c, FVG_E_FORMAT, "%s: this is a Git LFS pointer; run `git lfs pull`, or download the file itself", path);
+    s = fvg_fail(c, FVG_E_FORMAT, "%s: this is a Git LFS pointer; run `git lfs pull`, or download the file itself", path);
   return s;
 }
 
@@ -5017,29 +5062,29 @@ static int fvg__find_weights(const char *folder, int timm, char file[FVG__PATH_B
     if (timm && open_clip != (i < n)) continue;                  /* open_clip's in the first round                  */
     snprintf(file, FVG__PATH_BYTES + 64, "%s/%s", folder, name[i % n]);
     *sharded = i % n >= 4;
-    if (fvg__file_exists(file)) return 1;
+    if (fvg_file_exists(file)) return 1;
   }
   return 0;
 }
 
 /* The files of an index, {"weight_map": {"tensor": "file", ...}}, in order of their first tensor: file [n] names, which
    point into the index. */
-static fvg_status fvg__shard_files(fvg_ctx *c, const fvg__json *index, const char *path, const char ***file, int *n) {
-  int map = fvg__json_find(index, 0, "weight_map"), i, k;
+static fvg_status fvg__shard_files(fvg_ctx *c, const fvg_json *index, const char *path, const char ***file, int *n) {
+  int map = fvg_json_find(index, 0, "weight_map"), i, k;
   *n = 0;
   *file = NULL;
-  if (map < 0 || index->value[map].type != FVG__JSON_OBJECT)
-    return fvg__fail(c, FVG_E_FORMAT, "%s: an index without weight_map", path);
-  *file = (const char **)fvg__alloc_array(c, (size_t)index->value[map].n_child, sizeof **file);
+  if (map < 0 || index->value[map].type != FVG_JSON_OBJECT)
+    return fvg_fail(c, FVG_E_FORMAT, "%s: an index without weight_map", path);
+  *file = (const char **)fvg_alloc_array(c, (size_t)index->value[map].n_child, sizeof **file);
   if (!*file) return FVG_E_NOMEM;
   for (i = index->value[map].first; i >= 0; i = index->value[i].next) {
     const char *name = index->value[i].string;
     if (!*name || strchr(name, '/') || strchr(name, '\\'))
-      return fvg__fail(c, FVG_E_FORMAT, "%s: weight_map gives %.100s the file \"%.100s\"; a name in the same folder is "
-                       "expected", path, index->value[i].key, name);
+      return fvg_fail(c, FVG_E_FORMAT, "%s: weight_map gives %.100s the file \"%.100s\"; a name in the same folder is "
+                      "expected", path, index->value[i].key, name);
     for (k = 0; k < *n && strcmp((*file)[k], name); k++) {}
     if (k == *n) (*file)[(*n)++] = name;
-    if (*n > 1000) return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: more than 1000 files", path);
+    if (*n > 1000) return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: more than 1000 files", path);
   }
   return FVG_OK;
 }
@@ -5056,7 +5101,7 @@ static fvg_status fvg__open_shards(fvg_ctx *c, fvg_weights **out, const char *fo
   char part_path[2 * FVG__PATH_BYTES];
   const char **file = NULL;
   fvg_weights **part = NULL;
-  fvg__json index;
+  fvg_json index;
   uint8_t *text = NULL;
   fvg_source source;
   size_t bytes;
@@ -5065,12 +5110,12 @@ static fvg_status fvg__open_shards(fvg_ctx *c, fvg_weights **out, const char *fo
   *out = NULL;
   memset(&index, 0, sizeof index);
   if (s) return s;
-  s = fvg_source_read_all(c, &source, &text, &bytes);
+  s = fvg_source_read_all(c, &text, &bytes, &source);
   fvg_source_close(&source);
-  if (!s) s = fvg__json_parse(c, &index, (const char *)text, bytes, path);
+  if (!s) s = fvg_json_parse(c, &index, (const char *)text, bytes, path);
   fvg_bytes_free(c, text);
   if (!s) s = fvg__shard_files(c, &index, path, &file, &n);
-  if (!s && !(part = FVG__NEW_ARRAY(c, fvg_weights *, (size_t)n))) s = FVG_E_NOMEM;
+  if (!s && !(part = FVG_NEW_ARRAY(c, fvg_weights *, (size_t)n))) s = FVG_E_NOMEM;
   for (; !s && opened < n; opened += !s) {
     snprintf(part_path, sizeof part_path, "%.1000s/%.900s", folder, file[opened]);
     s = fvg__open_weights(c, &part[opened], part_path);
@@ -5079,15 +5124,15 @@ static fvg_status fvg__open_shards(fvg_ctx *c, fvg_weights **out, const char *fo
   if (!s) s = fvg_weights_join(c, out, part, n, path);
   else for (i = 0; i < opened; i++) fvg_weights_close(part[i]);
   if (!s) {
-    int map = fvg__json_find(&index, 0, "weight_map");
+    int map = fvg_json_find(&index, 0, "weight_map");
     for (i = index.value[map].first; !s && i >= 0; i = index.value[i].next)
-      if (!fvg_weights_info(*out, index.value[i].key, NULL))
-        s = fvg__fail(c, FVG_E_FORMAT, "%s: tensor %.100s is in none of the files", path, index.value[i].key);
+      if (!fvg_weights_info(*out, NULL, index.value[i].key))
+        s = fvg_fail(c, FVG_E_FORMAT, "%s: tensor %.100s is in none of the files", path, index.value[i].key);
     if (s) { fvg_weights_close(*out); *out = NULL; }
   }
-  fvg__release(c, part);
-  fvg__release(c, file);
-  fvg__json_free(c, &index);
+  fvg_release(c, part);
+  fvg_release(c, file);
+  fvg_json_free(c, &index);
   return s;
 }
 
@@ -5104,10 +5149,10 @@ static fvg_status fvg__find_files(fvg_ctx *c, fvg__clip_files *x, const char *pa
   size_t n = strlen(path), slash;
   int single;
   fvg_status s;
-  if (n >= sizeof x->folder) return fvg__fail(c, FVG_E_ARG, "%.60s...: the path is too long", path);
+  if (n >= sizeof x->folder) return fvg_fail(c, FVG_E_ARG, "%.60s...: the path is too long", path);
   snprintf(x->folder, sizeof x->folder, "%s", path);
   snprintf(x->file, sizeof x->file, "%s", path);
-  single = fvg__file_exists(path);
+  single = fvg_file_exists(path);
   if (single) {
     for (slash = n; slash > 0 && path[slash] != '/' && path[slash] != '\\'; slash--) {}
     if (slash || path[0] == '/') x->folder[slash ? slash : 1] = 0;
@@ -5118,12 +5163,12 @@ static fvg_status fvg__find_files(fvg_ctx *c, fvg__clip_files *x, const char *pa
   s = fvg__read_config(c, x->folder, "config.json", &x->config);
   if (!s) s = fvg__read_config(c, x->folder, "open_clip_config.json", &x->open_clip);
   snprintf(adapter, sizeof adapter, "%s/adapter_config.json", x->folder);
-  if (!s && fvg__file_exists(adapter))
-    fvg__log(c, 0, "%s: an adapter (peft) lies beside the model and is not applied; merge it into the weights first",
-             adapter);
+  if (!s && fvg_file_exists(adapter))
+    fvg_log(c, 0, "%s: an adapter (peft) lies beside the model and is not applied; merge it into the weights first",
+            adapter);
   if (!s && !single && !fvg__find_weights(x->folder, x->config.form == FVG__TIMM, x->file, &x->sharded))
-    s = fvg__fail(c, FVG_E_IO, "%s: no model.safetensors or pytorch_model.bin there; give a folder that holds one, or a "
-                  "file of weights (.safetensors, .pt, .bin, .ckpt, ...)", path);
+    s = fvg_fail(c, FVG_E_IO, "%s: no model.safetensors or pytorch_model.bin there; give a folder that holds one, or a "
+                 "file of weights (.safetensors, .pt, .bin, .ckpt, ...)", path);
   return s;
 }
 
@@ -5175,7 +5220,7 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, c
   const fvg__config *config;
   fvg_status s;
   *out = NULL;
-  if (!path || !*path) return fvg__fail(c, FVG_E_ARG, "a model's folder or file is needed");
+  if (!path || !*path) return fvg_fail(c, FVG_E_ARG, "a model's folder or file is needed");
   memset(&x, 0, sizeof x);
   memset(&l, 0, sizeof l);
   s = fvg__find_files(c, &x, path);
@@ -5184,8 +5229,8 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, c
   if (!s) {
     config = fvg__choose_config(&x, l.openai);
     if ((config->form == FVG__NO_CONFIG || config->form == FVG__TIMM) && !fvg__find_tensor(&l, "input_resolution"))
-      fvg__log(c, 1, "%s: no configuration beside it that speaks of a CLIP; heads of 64 columns and quick_gelu are "
-               "taken, as in OpenAI's models", x.file);
+      fvg_log(c, 1, "%s: no configuration beside it that speaks of a CLIP; heads of 64 columns and quick_gelu are "
+              "taken, as in OpenAI's models", x.file);
     s = fvg__loader_run(&l, config);
     if (!s) s = fvg__find_preprocess(l.m, &x, l.openai);
     if (!s) s = fvg__find_tokenizer(l.m, x.folder, merges);
@@ -5241,10 +5286,10 @@ typedef struct fvg__splicing {
 } fvg__splicing;
 
 static void fvg__splicing_free(fvg_ctx *c, fvg__splicing *x) {
-  fvg__release(c, x->splice);
-  fvg__release(c, x->segment);
-  fvg__release(c, x->index);
-  fvg__release(c, x->rows);
+  fvg_release(c, x->splice);
+  fvg_release(c, x->segment);
+  fvg_release(c, x->index);
+  fvg_release(c, x->rows);
   memset(x, 0, sizeof *x);
 }
 
@@ -5273,10 +5318,10 @@ static fvg_status fvg__splicing_new(fvg_ctx *c, fvg__splicing *x, const fvg__pla
   memset(x, 0, sizeof *x);
   for (r = 0; r < n_row; r++) n_first += place[r] == 0;
   most = (size_t)n_row + (size_t)n_first * (size_t)inserted;
-  x->splice = FVG__NEW_ARRAY(c, fvg_splice, (size_t)plan->n_layer + 1);
-  x->segment = FVG__NEW_ARRAY(c, fvg_segment, (size_t)n_segment);
-  x->index = FVG__NEW_ARRAY(c, int, (size_t)n_row + 1);
-  x->rows = FVG__NEW_ARRAY(c, int, most * ((size_t)plan->n_layer + 2));
+  x->splice = FVG_NEW_ARRAY(c, fvg_splice, (size_t)plan->n_layer + 1);
+  x->segment = FVG_NEW_ARRAY(c, fvg_segment, (size_t)n_segment);
+  x->index = FVG_NEW_ARRAY(c, int, (size_t)n_row + 1);
+  x->rows = FVG_NEW_ARRAY(c, int, most * ((size_t)plan->n_layer + 2));
   if (!x->splice || !x->segment || !x->index || !x->rows) { fvg__splicing_free(c, x); return FVG_E_NOMEM; }
   x->n_row = (int)most;
   x->n_splice = plan->n_layer;
@@ -5333,9 +5378,9 @@ typedef struct fvg__image_rows {
 
 static void fvg__image_rows_free(fvg__image_rows *x) {
   fvg_ctx *c = x->clip->ctx;
-  fvg__release(c, x->segment);
-  fvg__release(c, x->place);
-  fvg__release(c, x->row);
+  fvg_release(c, x->segment);
+  fvg_release(c, x->place);
+  fvg_release(c, x->row);
   fvg__splicing_free(c, &x->splicing);
 }
 
@@ -5346,16 +5391,16 @@ static fvg_status fvg__image_rows_new(const fvg_clip *m, fvg__image_rows *x, int
   int i;
   memset(x, 0, sizeof *x);
   x->clip = m;
-  if (!m->has_vision) return fvg__fail(m->ctx, FVG_E_ARG, "this model has no image tower");
+  if (!m->has_vision) return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
   if (plan) x->plan = *plan;
   x->n = n;
   x->n_token = m->vision.n_token + x->plan.n_start;
   if (n < 1 || n > INT_MAX / 4 / (x->n_token + x->plan.n))
-    return fvg__fail(m->ctx, FVG_E_ARG, "%d images to encode", n);
+    return fvg_fail(m->ctx, FVG_E_ARG, "%d images to encode", n);
   rows = (size_t)n * (size_t)x->n_token;
-  x->segment = FVG__NEW_ARRAY(m->ctx, fvg_segment, (size_t)n);
-  x->place = FVG__NEW_ARRAY(m->ctx, int, rows);
-  x->row = FVG__NEW_ARRAY(m->ctx, int, rows + (size_t)n * (size_t)(x->plan.n + 1));
+  x->segment = FVG_NEW_ARRAY(m->ctx, fvg_segment, (size_t)n);
+  x->place = FVG_NEW_ARRAY(m->ctx, int, rows);
+  x->row = FVG_NEW_ARRAY(m->ctx, int, rows + (size_t)n * (size_t)(x->plan.n + 1));
   if (!x->segment || !x->place || !x->row) s = FVG_E_NOMEM;
   for (i = 0; !s && i < (int)rows; i++) x->place[i] = i % x->n_token;
   for (i = 0; !s && i < n; i++) {
@@ -5443,8 +5488,8 @@ static fvg_status fvg__check_features(const fvg_clip *m, const char *what, const
   size_t width = (size_t)n_part * (size_t)m->embed_dim, k;
   for (k = 0; k < (size_t)n * width; k++)
     if (!isfinite(x[k]))
-      return fvg__fail(m->ctx, FVG_E_NUMERIC, "the feature of %s %d of %d is %g", what, (int)(k / width), n,
-                       (double)x[k]);
+      return fvg_fail(m->ctx, FVG_E_NUMERIC, "the feature of %s %d of %d is %g", what, (int)(k / width), n,
+                      (double)x[k]);
   return FVG_OK;
 }
 
@@ -5473,11 +5518,11 @@ FVG_DEF size_t fvg_clip_image_bytes(const fvg_clip *m, int n) {
   return live + (live < FVG__CHUNK_MOST ? live : FVG__CHUNK_MOST) + FVG__CHUNK_BYTES;
 }
 
-FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, const float *images, int n, float *features) {
+FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, float *features, const float *images, int n) {
   size_t pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size, d = (size_t)m->embed_dim;
   fvg_tape *t;
   int i;
-  if (!m->has_vision) return fvg__fail(m->ctx, FVG_E_ARG, "this model has no image tower");
+  if (!m->has_vision) return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
   t = fvg__clip_tape(m);
   if (!t) return FVG_E_NOMEM;
   for (i = 0; i < n; i += FVG__IMAGE_BATCH) {
@@ -5509,8 +5554,8 @@ typedef struct fvg__packed {
 #define FVG__PART_ROWS 320                       /* rows of a part: packed texts that pass the tower together       */
 
 static void fvg__texts_free(fvg_ctx *c, fvg__texts *x) {
-  fvg__release(c, x->symbol);
-  fvg__release(c, x->start);
+  fvg_release(c, x->symbol);
+  fvg_release(c, x->start);
   memset(x, 0, sizeof *x);
 }
 
@@ -5519,11 +5564,11 @@ static void fvg__packed_free(fvg_ctx *c, fvg__packed *p) {
   void *block = NULL;                            /* the first part belongs to the caller                            */
   memset(p, 0, sizeof *p);
   for (;;) {
-    fvg__release(c, part.token);
-    fvg__release(c, part.end_row);
-    fvg__release(c, part.segment);
+    fvg_release(c, part.token);
+    fvg_release(c, part.end_row);
+    fvg_release(c, part.segment);
     fvg__splicing_free(c, &part.splicing);
-    fvg__release(c, block);
+    fvg_release(c, block);
     block = part.next;
     if (!block) return;
     part = *part.next;
@@ -5533,16 +5578,16 @@ static void fvg__packed_free(fvg_ctx *c, fvg__packed *p) {
 /* Room for n texts of at most context_length symbols. */
 static fvg_status fvg__texts_new(const fvg_clip *m, fvg__texts *x, int n) {
   memset(x, 0, sizeof *x);
-  if (!m->has_text) return fvg__fail(m->ctx, FVG_E_ARG, "this model has no text tower");
+  if (!m->has_text) return fvg_fail(m->ctx, FVG_E_ARG, "this model has no text tower");
   if (!m->tokenizer)
-    return fvg__fail(m->ctx, FVG_E_ARG, "the model's vocabulary (merges.txt or bpe_simple_vocab_16e6.txt) was not "
-                                        "found; put it beside the weights");
+    return fvg_fail(m->ctx, FVG_E_ARG, "the model's vocabulary (merges.txt or bpe_simple_vocab_16e6.txt) was not "
+                                       "found; put it beside the weights");
   if (fvg_tokenizer_vocab_size(m->tokenizer) > m->text.vocab_size)
-    return fvg__fail(m->ctx, FVG_E_ARG, "the tokenizer has %d tokens, the model embeddings of %d",
-                     fvg_tokenizer_vocab_size(m->tokenizer), m->text.vocab_size);
+    return fvg_fail(m->ctx, FVG_E_ARG, "the tokenizer has %d tokens, the model embeddings of %d",
+                    fvg_tokenizer_vocab_size(m->tokenizer), m->text.vocab_size);
   x->capacity = m->text.context_length;
-  x->symbol = FVG__NEW_ARRAY(m->ctx, int, (size_t)n * (size_t)x->capacity);
-  x->start = FVG__NEW_ARRAY(m->ctx, int, (size_t)n + 1);
+  x->symbol = FVG_NEW_ARRAY(m->ctx, int, (size_t)n * (size_t)x->capacity);
+  x->start = FVG_NEW_ARRAY(m->ctx, int, (size_t)n + 1);
   if (x->symbol && x->start) return FVG_OK;
   fvg__texts_free(m->ctx, x);
   return FVG_E_NOMEM;
@@ -5550,10 +5595,10 @@ static fvg_status fvg__texts_new(const fvg_clip *m, fvg__texts *x, int n) {
 
 /* The tokens of a text, without marks, into ids[capacity]; room: how many fit beside what else the text holds. */
 static fvg_status fvg__tokens(const fvg_clip *m, const char *text, int *ids, int room, int *n) {
-  fvg_status s = fvg_tokenize(m->tokenizer, text, ids, room < 0 ? 0 : room, n);
+  fvg_status s = fvg_tokenize(m->tokenizer, ids, room < 0 ? 0 : room, n, text);
   if (!s && *n > room)
-    return fvg__fail(m->ctx, FVG_E_ARG, "\"%.80s%s\": %d tokens, but the model's context of %d leaves room for %d",
-                     text, strlen(text) > 80 ? "..." : "", *n, m->text.context_length, room < 0 ? 0 : room);
+    return fvg_fail(m->ctx, FVG_E_ARG, "\"%.80s%s\": %d tokens, but the model's context of %d leaves room for %d",
+                    text, strlen(text) > 80 ? "..." : "", *n, m->text.context_length, room < 0 ? 0 : room);
   return s;
 }
 
@@ -5616,9 +5661,9 @@ static fvg_status fvg__pack_part(const fvg_clip *m, fvg__packed *p, const fvg__t
   fvg_status s = FVG_OK;
   memset(p, 0, sizeof *p);
   p->clip = m;
-  p->token = FVG__NEW_ARRAY(m->ctx, int, 3 * rows);
-  p->end_row = FVG__NEW_ARRAY(m->ctx, int, (size_t)n);
-  p->segment = FVG__NEW_ARRAY(m->ctx, fvg_segment, (size_t)n + 1);
+  p->token = FVG_NEW_ARRAY(m->ctx, int, 3 * rows);
+  p->end_row = FVG_NEW_ARRAY(m->ctx, int, (size_t)n);
+  p->segment = FVG_NEW_ARRAY(m->ctx, fvg_segment, (size_t)n + 1);
   if (!p->token || !p->end_row || !p->segment) { fvg__packed_free(m->ctx, p); return FVG_E_NOMEM; }
   p->from = p->token + rows;
   p->place = p->from + rows;
@@ -5659,7 +5704,7 @@ static fvg_status fvg__pack(const fvg_clip *m, fvg__packed *p, const fvg__texts 
     s = fvg__pack_part(m, part, x, first, n, plan);
     first += n;
     if (!s && first == x->n) return FVG_OK;
-    if (!s && !(part->next = FVG__NEW(m->ctx, fvg__packed))) s = FVG_E_NOMEM;
+    if (!s && !(part->next = FVG_NEW(m->ctx, fvg__packed))) s = FVG_E_NOMEM;
     if (s) { fvg__packed_free(m->ctx, p); return s; }
     part = part->next;
   }
@@ -5721,7 +5766,7 @@ static fvg_status fvg__pack_plain(const fvg_clip *m, fvg__packed *p, const char 
   fvg_status s;
   int i;
   memset(p, 0, sizeof *p);
-  if (n < 1) return fvg__fail(m->ctx, FVG_E_ARG, "%d texts to encode", n);
+  if (n < 1) return fvg_fail(m->ctx, FVG_E_ARG, "%d texts to encode", n);
   s = fvg__texts_new(m, &x, n);
   for (i = 0; !s && i < n; i++) s = fvg__texts_add_plain(m, &x, texts[i]);
   if (!s) s = fvg__pack(m, p, &x, chunk_rows, NULL);
@@ -5729,7 +5774,8 @@ static fvg_status fvg__pack_plain(const fvg_clip *m, fvg__packed *p, const char 
   return s;
 }
 
-FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, const char *const *texts, int n, float *features) {
+FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, float *features, const char *const *texts,
+                                         int n) {
   fvg__packed p;
   fvg_status s = fvg__pack_plain(m, &p, texts, n, FVG__PART_ROWS);
   if (!s) s = fvg__encode_packed(m, &p, NULL, 0, features);
@@ -5761,14 +5807,14 @@ static char *fvg__fill_template(fvg_ctx *c, const char *form, const char *name) 
   size_t size = strlen(form) + strlen(name) + 1, before = hole ? (size_t)(hole - form) : 0;
   char *text;
   if (!hole) {
-    fvg__fail(c, FVG_E_ARG, "template \"%s\": it must hold {} where the class name goes", form);
+    fvg_fail(c, FVG_E_ARG, "template \"%s\": it must hold {} where the class name goes", form);
     return NULL;
   }
-  text = (char *)fvg__alloc(c, size);
+  text = (char *)fvg_alloc(c, size);
   if (!text) return NULL;
   memcpy(text, form, before);
   snprintf(text + before, size - before, "%s", name);
-  fvg__tidy_name(text + before);
+  fvg_tidy_name(text + before);
   memcpy(text + before + strlen(text + before), hole + 2, strlen(hole + 2) + 1);
   return text;
 }
@@ -5776,21 +5822,22 @@ static char *fvg__fill_template(fvg_ctx *c, const char *form, const char *name) 
 /* Features of class names in a template, not normalised. */
 static fvg_status fvg__encode_filled(fvg_clip *m, const char *form, const char *const *class_name, int n_class,
                                      float *features) {
-  char **text = FVG__NEW_ARRAY(m->ctx, char *, (size_t)(n_class < 1 ? 1 : n_class));
+  char **text = FVG_NEW_ARRAY(m->ctx, char *, (size_t)(n_class < 1 ? 1 : n_class));
   fvg_status s = text ? FVG_OK : FVG_E_NOMEM;
   int i;
   for (i = 0; !s && i < n_class; i++) {
     text[i] = fvg__fill_template(m->ctx, form, class_name[i]);
     if (!text[i]) s = m->ctx->status;
   }
-  if (!s) s = fvg_clip_encode_texts(m, (const char *const *)text, n_class, features);
-  for (i = 0; text && i < n_class; i++) fvg__release(m->ctx, text[i]);
-  fvg__release(m->ctx, text);
+  if (!s) s = fvg_clip_encode_texts(m, features, (const char *const *)text, n_class);
+  for (i = 0; text && i < n_class; i++) fvg_release(m->ctx, text[i]);
+  fvg_release(m->ctx, text);
   return s;
 }
 
-FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, const char *prompt_template, const char *const *class_name,
-                                           int n_class, float *features) {
+FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
+                                           const char *prompt_template,
+                                           const char *const *class_name, int n_class) {
   fvg_status s = fvg__check_not_empty(m->ctx, "encoding classes", class_name, n_class);
   if (!s)
     s = fvg__encode_filled(m, prompt_template ? prompt_template : "a photo of a {}.", class_name, n_class, features);
@@ -5903,16 +5950,16 @@ static fvg_parameter *fvg__learner_list(fvg_learner *l, fvg_parameter ***list, i
   fvg_ctx *c = l->clip->ctx;
   fvg_parameter **longer, *p;
   if (l->file && list == &l->param && fvg__check_shape(c, l->file, name, n_dim, dim)) return NULL;
-  longer = FVG__NEW_ARRAY(c, fvg_parameter *, (size_t)*n + 1);
+  longer = FVG_NEW_ARRAY(c, fvg_parameter *, (size_t)*n + 1);
   if (!longer) return NULL;
   if (*n) memcpy(longer, *list, (size_t)*n * sizeof *longer);
-  fvg__release(c, *list);
+  fvg_release(c, *list);
   *list = longer;
-  p = FVG__NEW(c, fvg_parameter);
+  p = FVG_NEW(c, fvg_parameter);
   if (!p) return NULL;
   longer[(*n)++] = p;
   if (fvg_parameter_new(c, p, NULL, n_dim, dim)) return NULL;
-  p->name = fvg__copy_string(c, name);
+  p->name = fvg_copy_string(c, name);
   return p->name ? p : NULL;
 }
 
@@ -5999,10 +6046,10 @@ static fvg_node *fvg__ctx_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower)
 
 /* Plain CLIP's features of the training classes in the data set's template. */
 static fvg_status fvg__learner_prior(fvg_learner *l) {
-  l->g_clip = FVG__NEW_ARRAY(l->clip->ctx, float, (size_t)l->n_class * (size_t)l->clip->embed_dim);
+  l->g_clip = FVG_NEW_ARRAY(l->clip->ctx, float, (size_t)l->n_class * (size_t)l->clip->embed_dim);
   if (!l->g_clip) return FVG_E_NOMEM;
-  return fvg_clip_encode_classes(l->clip, l->prompt_template, (const char *const *)l->class_name, l->n_class,
-                                 l->g_clip);
+  return fvg_clip_encode_classes(l->clip, l->g_clip, l->prompt_template,
+                                 (const char *const *)l->class_name, l->n_class);
 }
 
 /* ---- classes as texts ---- */
@@ -6018,15 +6065,15 @@ static fvg_status fvg__learner_add_class(const fvg_learner *l, fvg__texts *x, co
   int room = m->text.context_length - 2 - n_ctx - n_fixed, n_token = m->text.context_length + n_fixed;
   int n_name, n, i, *token;
   size_t size = strlen(name) + 2;
-  char *text = (char *)fvg__alloc(m->ctx, size);
+  char *text = (char *)fvg_alloc(m->ctx, size);
   fvg_status s = text ? FVG_OK : FVG_E_NOMEM;
 
-  token = text ? FVG__NEW_ARRAY(m->ctx, int, (size_t)n_token) : NULL;
+  token = text ? FVG_NEW_ARRAY(m->ctx, int, (size_t)n_token) : NULL;
   if (!token) s = FVG_E_NOMEM;
   if (!s) {
     snprintf(text, size, "%s", name);
-    fvg__tidy_name(text);
-    s = fvg_tokenize(m->tokenizer, text, NULL, 0, &n_name);
+    fvg_tidy_name(text);
+    s = fvg_tokenize(m->tokenizer, NULL, 0, &n_name, text);
     memcpy(text + strlen(text), ".", 2);
   }
   if (!s) s = fvg__tokens(m, text, token + n_fixed, room, &n);
@@ -6043,15 +6090,15 @@ static fvg_status fvg__learner_add_class(const fvg_learner *l, fvg__texts *x, co
     for (i = n_name; i < n; i++) fvg__texts_add(x, token[i]);
     fvg__texts_end(m, x);
   }
-  fvg__release(m->ctx, token);
-  fvg__release(m->ctx, text);
+  fvg_release(m->ctx, token);
+  fvg_release(m->ctx, text);
   return s;
 }
 
 static fvg_status fvg__texts_add_filled(const fvg_clip *m, fvg__texts *x, const char *form, const char *name) {
   char *text = fvg__fill_template(m->ctx, form, name);
   fvg_status s = text ? fvg__texts_add_plain(m, x, text) : m->ctx->status;
-  fvg__release(m->ctx, text);
+  fvg_release(m->ctx, text);
   return s;
 }
 
@@ -6061,14 +6108,14 @@ static fvg_status fvg__learner_pack(const fvg_learner *l, fvg__packed *packed, c
   fvg__texts x;
   fvg_status s;
   int i;
-  if (n_class < 1) return fvg__fail(c, FVG_E_ARG, "%s: %d classes", l->method->name, n_class);
+  if (n_class < 1) return fvg_fail(c, FVG_E_ARG, "%s: %d classes", l->method->name, n_class);
   s = fvg__check_not_empty(c, l->method->name, class_name, n_class);
   if (s) return s;
   for (i = 0; l->desc.class_specific && i < n_class; i++)
     if (n_class != l->n_class || !fvg_same_name(c, class_name[i], l->class_name[i]))
-      return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: class-specific context knows only the %d classes it was "
-                                             "trained on; \"%s\" is not in its place", l->method->name, l->n_class,
-                       class_name[i]);
+      return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: class-specific context knows only the %d classes it was "
+                                            "trained on; \"%s\" is not in its place", l->method->name, l->n_class,
+                      class_name[i]);
   s = fvg__texts_new(l->clip, &x, n_class);
   for (i = 0; !s && i < n_class; i++)
     s = l->method->n_ctx ? fvg__learner_add_class(l, &x, class_name[i], i) :
@@ -6128,11 +6175,11 @@ static fvg_status fvg__learner_options(fvg_learner *l, const fvg_learner_desc *d
   for (k = 0; k < desc->n_option; k++) {
     for (i = 0; card[i].name && strcmp(card[i].name, desc->option[k].name); i++) {}
     if (!card[i].name)
-      return fvg__fail(l->clip->ctx, FVG_E_ARG, "%s has no option %.60s", l->method->name, desc->option[k].name);
+      return fvg_fail(l->clip->ctx, FVG_E_ARG, "%s has no option %.60s", l->method->name, desc->option[k].name);
     l->option[i] = desc->option[k].value;
     if (!(l->option[i] >= card[i].low && l->option[i] <= card[i].high))
-      return fvg__fail(l->clip->ctx, FVG_E_ARG, "%s: %s is %g, from %g to %g is possible", l->method->name,
-                       card[i].name, l->option[i], card[i].low, card[i].high);
+      return fvg_fail(l->clip->ctx, FVG_E_ARG, "%s: %s is %g, from %g to %g is possible", l->method->name,
+                      card[i].name, l->option[i], card[i].low, card[i].high);
   }
   return FVG_OK;
 }
@@ -6145,7 +6192,7 @@ static fvg_status fvg__count_words(const fvg_tokenizer *k, const char *text, int
   if (s) return s;
   *n_words = n > 0;
   for (i = 0; i < n; i++) *n_words += clean[i] == ' ';
-  fvg__release(k->ctx, clean);
+  fvg_release(k->ctx, clean);
   return FVG_OK;
 }
 
@@ -6158,14 +6205,14 @@ static fvg_status fvg__choose_words(fvg_learner *l, const char *ctx_init) {
   if (!ctx_init) ctx_init = method->ctx_init;
   hole = strstr(l->prompt_template, "{}");
   if (!ctx_init && method->start == FVG__LAST_SLOTS && hole) {
-    l->words = fvg__copy_string(l->clip->ctx, l->prompt_template);
+    l->words = fvg_copy_string(l->clip->ctx, l->prompt_template);
     if (!l->words) return FVG_E_NOMEM;
     for (n = (size_t)(hole - l->prompt_template); n && l->words[n - 1] == ' ';) n--;
     l->words[n] = 0;                             /* of "a texture of {}." stays "a texture of" */
     return FVG_OK;
   }
   if (!ctx_init || !ctx_init[0] || !method->n_ctx) return FVG_OK;
-  l->words = fvg__copy_string(l->clip->ctx, ctx_init);
+  l->words = fvg_copy_string(l->clip->ctx, ctx_init);
   return l->words ? FVG_OK : FVG_E_NOMEM;
 }
 
@@ -6178,8 +6225,8 @@ static fvg_status fvg__apply_start_rule(fvg_learner *l, const fvg_learner_desc *
   fvg_status s = fvg__count_words(l->clip->tokenizer, l->words, &n_words);
   if (s) return s;
   if (strstr(l->words, "{}"))
-    return fvg__fail(c, FVG_E_ARG, "%s: ctx_init \"%.80s\" holds {}; it wants the words before the "
-                                   "name alone", method, l->words);
+    return fvg_fail(c, FVG_E_ARG, "%s: ctx_init \"%.80s\" holds {}; it wants the words before the "
+                                  "name alone", method, l->words);
   if (n_words > l->n_word) n_words = l->n_word;  /* a word of nothing but signs that are dropped */
 
   if (l->method->start == FVG__ONE_EACH && !desc->ctx_init && desc->n_ctx > 0) {
@@ -6189,8 +6236,8 @@ static fvg_status fvg__apply_start_rule(fvg_learner *l, const fvg_learner_desc *
   }
   if (l->method->start == FVG__ONE_EACH) {
     if (desc->n_ctx > 0 && desc->n_ctx != n_words)
-      fvg__log(c, 1, "%s: \"%.80s\" has %d words, so there are %d context vectors, not %d", method,
-               l->words, n_words, n_words, desc->n_ctx);
+      fvg_log(c, 1, "%s: \"%.80s\" has %d words, so there are %d context vectors, not %d", method,
+              l->words, n_words, n_words, desc->n_ctx);
     l->desc.n_ctx = n_words;
     l->n_fixed = l->n_word - n_words;
     return FVG_OK;
@@ -6198,23 +6245,23 @@ static fvg_status fvg__apply_start_rule(fvg_learner *l, const fvg_learner_desc *
 
   if (l->method->start == FVG__LAST_SLOTS) {
     if (n_ctx < n_words)
-      return fvg__fail(c, FVG_E_ARG, "%s: \"%.80s\" has %d words for %d context vectors; n_ctx must be "
-                                     "at least %d", method, l->words, n_words, n_ctx, n_words);
+      return fvg_fail(c, FVG_E_ARG, "%s: \"%.80s\" has %d words for %d context vectors; n_ctx must be "
+                                    "at least %d", method, l->words, n_words, n_ctx, n_words);
     l->n_fixed = l->n_word - n_words;
     return FVG_OK;
   }
 
   if (n_ctx > 4) {
     if (desc->ctx_init)
-      fvg__log(c, 1, "%s: more than 4 context vectors start at random, as published; \"%.80s\" is not "
-                     "used", method, l->words);
+      fvg_log(c, 1, "%s: more than 4 context vectors start at random, as published; \"%.80s\" is not "
+                    "used", method, l->words);
     l->n_word = 0;
     return FVG_OK;
   }
   if (l->n_word < n_ctx)
-    return fvg__fail(c, FVG_E_ARG, "%s: \"%.80s\" has %d tokens for %d context vectors; give more "
-                                   "words, or \"\" to start at random", method, l->words, l->n_word,
-                     n_ctx);
+    return fvg_fail(c, FVG_E_ARG, "%s: \"%.80s\" has %d tokens for %d context vectors; give more "
+                                  "words, or \"\" to start at random", method, l->words, l->n_word,
+                    n_ctx);
   l->n_fixed = l->n_word - n_ctx;
   return FVG_OK;
 }
@@ -6225,17 +6272,17 @@ static fvg_status fvg__learner_words(fvg_learner *l, const fvg_learner_desc *des
   fvg_clip *m = l->clip;
   fvg_status s = fvg__choose_words(l, desc->ctx_init);
   if (!s && !l->words && n_fixed > 0)
-    s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: ctx_fixed is %d, but there are no words", l->method->name,
-                  n_fixed);
+    s = fvg_fail(m->ctx, FVG_E_FORMAT, "%s: ctx_fixed is %d, but there are no words", l->method->name,
+                 n_fixed);
   if (s || !l->words) return s;
-  l->word = FVG__NEW_ARRAY(m->ctx, int, (size_t)m->text.context_length);
+  l->word = FVG_NEW_ARRAY(m->ctx, int, (size_t)m->text.context_length);
   if (!l->word) return FVG_E_NOMEM;
   fvg__blank_underscores(l->words);
   s = fvg__tokens(m, l->words, l->word, m->text.context_length - 3, &l->n_word);
   if (s || n_fixed < 0) return s ? s : fvg__apply_start_rule(l, desc);
   if (n_fixed > l->n_word)
-    return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: ctx_fixed is %d, but \"%.80s\" has %d tokens",
-                     l->method->name, n_fixed, l->words, l->n_word);
+    return fvg_fail(m->ctx, FVG_E_FORMAT, "%s: ctx_fixed is %d, but \"%.80s\" has %d tokens",
+                    l->method->name, n_fixed, l->words, l->n_word);
   l->n_fixed = n_fixed;
   if (l->method->start == FVG__ONE_EACH && !l->method->ctx_init)
     l->desc.n_ctx = l->n_word - n_fixed;         /* CoOp's is nothing else */
@@ -6247,36 +6294,36 @@ static fvg_status fvg__learner_start(fvg_learner *l, const fvg_learner_desc *des
   const fvg_method *method = l->method;
   fvg_clip *m = l->clip;
   fvg_status s;
-  if (n_class < 1) return fvg__fail(m->ctx, FVG_E_ARG, "%s: %d classes", method->name, n_class);
+  if (n_class < 1) return fvg_fail(m->ctx, FVG_E_ARG, "%s: %d classes", method->name, n_class);
   if (!m->has_text || !m->tokenizer)
-    return fvg__fail(m->ctx, FVG_E_ARG, "%s needs a model with a text tower and its vocabulary", method->name);
+    return fvg_fail(m->ctx, FVG_E_ARG, "%s needs a model with a text tower and its vocabulary", method->name);
   if ((method->needs & FVG_NEEDS_PIXELS) && !m->has_vision)
-    return fvg__fail(m->ctx, FVG_E_ARG, "%s needs a model with an image tower", method->name);
+    return fvg_fail(m->ctx, FVG_E_ARG, "%s needs a model with an image tower", method->name);
   if (desc->chunk_rows < 0)
-    return fvg__fail(m->ctx, FVG_E_ARG, "%s: chunks of %d rows", method->name, desc->chunk_rows);
+    return fvg_fail(m->ctx, FVG_E_ARG, "%s: chunks of %d rows", method->name, desc->chunk_rows);
   if (l->desc.n_ctx == 0) l->desc.n_ctx = method->n_ctx;
   if (l->desc.chunk_rows == 0) l->desc.chunk_rows = FVG__PART_ROWS;
   if ((int)desc->class_token_position < FVG_END || (int)desc->class_token_position > FVG_FRONT)
-    return fvg__fail(m->ctx, FVG_E_ARG, "%s: there is no class_token_position %d", method->name,
-                     (int)desc->class_token_position);
+    return fvg_fail(m->ctx, FVG_E_ARG, "%s: there is no class_token_position %d", method->name,
+                    (int)desc->class_token_position);
   if ((desc->class_specific || desc->class_token_position) && method->vectors != fvg__ctx_vectors)
-    return fvg__fail(m->ctx, FVG_E_ARG, "%s: its context is shared and stands before the name", method->name);
-  l->prompt_template = fvg__copy_string(m->ctx, desc->prompt_template ? desc->prompt_template : "a photo of a {}.");
-  l->class_name = FVG__NEW_ARRAY(m->ctx, char *, (size_t)n_class);
+    return fvg_fail(m->ctx, FVG_E_ARG, "%s: its context is shared and stands before the name", method->name);
+  l->prompt_template = fvg_copy_string(m->ctx, desc->prompt_template ? desc->prompt_template : "a photo of a {}.");
+  l->class_name = FVG_NEW_ARRAY(m->ctx, char *, (size_t)n_class);
   if (!l->prompt_template || !l->class_name) return FVG_E_NOMEM;
   for (; l->n_class < n_class; l->n_class++) {
-    l->class_name[l->n_class] = fvg__copy_string(m->ctx, class_name[l->n_class]);
+    l->class_name[l->n_class] = fvg_copy_string(m->ctx, class_name[l->n_class]);
     if (!l->class_name[l->n_class]) return FVG_E_NOMEM;
   }
   s = fvg__learner_options(l, desc);
   if (!s) s = fvg__learner_words(l, desc, n_fixed);
   if (!s && method->n_ctx && (l->desc.n_ctx < 1 || l->desc.n_ctx > m->text.context_length - 3))
-    s = fvg__fail(m->ctx, FVG_E_ARG, "%s: %d context vectors, the model's context of %d has room for 1 to %d",
-                  method->name, l->desc.n_ctx, m->text.context_length, m->text.context_length - 3);
+    s = fvg_fail(m->ctx, FVG_E_ARG, "%s: %d context vectors, the model's context of %d has room for 1 to %d",
+                 method->name, l->desc.n_ctx, m->text.context_length, m->text.context_length - 3);
   if (!s && l->n_fixed > m->text.context_length - 3 - l->desc.n_ctx)
-    s = fvg__fail(m->ctx, FVG_E_ARG, "%s: %d context vectors and %d fixed tokens of \"%.80s\" leave no "
-                                     "room for a name in the model's context of %d", method->name,
-                  l->desc.n_ctx, l->n_fixed, l->words, m->text.context_length);
+    s = fvg_fail(m->ctx, FVG_E_ARG, "%s: %d context vectors and %d fixed tokens of \"%.80s\" leave no "
+                                    "room for a name in the model's context of %d", method->name,
+                 l->desc.n_ctx, l->n_fixed, l->words, m->text.context_length);
   if (!s) s = method->init(l);
   if (!s) s = fvg__learner_pack(l, &l->packed, class_name, n_class);
   if (!s && !(l->tape = fvg_tape_new(m->ctx))) s = FVG_E_NOMEM;
@@ -6288,7 +6335,7 @@ static fvg_status fvg__learner_start(fvg_learner *l, const fvg_learner_desc *des
 static fvg_status fvg__learner_new(fvg_clip *m, fvg_learner **out, const fvg_learner_desc *desc,
                                    const char *const *class_name, int n_class, const fvg_weights *file,
                                    int n_fixed) {
-  fvg_learner *l = FVG__NEW(m->ctx, fvg_learner);
+  fvg_learner *l = FVG_NEW(m->ctx, fvg_learner);
   fvg_status s;
   *out = NULL;
   if (!l) return FVG_E_NOMEM;
@@ -6309,11 +6356,11 @@ static void fvg__learner_free_list(fvg_ctx *c, fvg_parameter **list, int n) {
   int i;
   for (i = 0; i < n; i++) {
     if (!list[i]) continue;
-    fvg__release(c, (void *)(uintptr_t)list[i]->name);
+    fvg_release(c, (void *)(uintptr_t)list[i]->name);
     fvg_parameter_free(c, list[i]);
-    fvg__release(c, list[i]);
+    fvg_release(c, list[i]);
   }
-  fvg__release(c, list);
+  fvg_release(c, list);
 }
 
 FVG_DEF void fvg_learner_free(fvg_learner *l) {
@@ -6322,17 +6369,17 @@ FVG_DEF void fvg_learner_free(fvg_learner *l) {
   if (!l) return;
   c = l->clip->ctx;
   if (l->method->release) l->method->release(l);
-  for (i = 0; i < l->n_class; i++) fvg__release(c, l->class_name[i]);
-  fvg__release(c, l->class_name);
-  fvg__release(c, l->prompt_template);
-  fvg__release(c, l->words);
-  fvg__release(c, l->word);
-  fvg__release(c, l->g_clip);
+  for (i = 0; i < l->n_class; i++) fvg_release(c, l->class_name[i]);
+  fvg_release(c, l->class_name);
+  fvg_release(c, l->prompt_template);
+  fvg_release(c, l->words);
+  fvg_release(c, l->word);
+  fvg_release(c, l->g_clip);
   fvg__learner_free_list(c, l->param, l->n_param);
   fvg__learner_free_list(c, l->state, l->n_state);
   fvg__packed_free(c, &l->packed);
   fvg_tape_free(l->tape);
-  fvg__release(c, l);
+  fvg_release(c, l);
 }
 
 FVG_DEF const char *fvg_learner_method(const fvg_learner *l) { return l->method->name; }
@@ -6361,7 +6408,7 @@ static fvg_status fvg__check_batch(const fvg_learner *l, const fvg_batch *batch)
                         (l->method->needs & FVG_NEEDS_FEATURES) && !batch->f ? "features" :
                         (l->method->needs & FVG_NEEDS_PIXELS) && !batch->pixels ? "pixels" :
                         (l->method->needs & FVG_NEEDS_FOREGROUND) && !batch->pixels_fg ? "foreground pixels" : NULL;
-  return missing ? fvg__fail(c, FVG_E_ARG, "%s: a step without %s", l->method->name, missing) : FVG_OK;
+  return missing ? fvg_fail(c, FVG_E_ARG, "%s: a step without %s", l->method->name, missing) : FVG_OK;
 }
 
 FVG_DEF fvg_node *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch *batch) {
@@ -6391,8 +6438,8 @@ static fvg_status fvg__learner_gradients(fvg_learner *l, const fvg_batch *batch,
   return fvg_backward(y);
 }
 
-FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, fvg_optimizer *o, double lr, const fvg_batch *batch,
-                                    float *loss) {
+FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, float *loss, fvg_optimizer *o, double lr,
+                                    const fvg_batch *batch) {
   float value = 0;
   fvg_status s = fvg__check_batch(l, batch);
   if (s) return s;
@@ -6424,27 +6471,28 @@ static fvg_status fvg__learner_vectors(fvg_learner *l, fvg__tower tower, float *
   if (!x) { fvg_tape_clear(t); return l->clip->ctx->status; }
   *n = x->rows;
   bytes = fvg__count(x) * sizeof **vectors;
-  *vectors = (float *)fvg__alloc(l->clip->ctx, bytes);
+  *vectors = (float *)fvg_alloc(l->clip->ctx, bytes);
   if (*vectors) memcpy(*vectors, fvg_value(x), bytes);
   fvg_tape_clear(t);
   return *vectors ? FVG_OK : FVG_E_NOMEM;
 }
 
-FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, const char *const *class_name, int n_class, float *g) {
+FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, float *g,
+                                             const char *const *class_name, int n_class) {
   fvg_ctx *c = l->clip->ctx;
   fvg__packed packed;
   float *vectors = NULL;
   fvg_status s;
   int n = 0;
   if (l->method->scores)
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "%s writes other words for every picture; it has no text features of "
-                                           "classes alone", l->method->name);
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s writes other words for every picture; it has no text features of "
+                                          "classes alone", l->method->name);
   s = fvg__learner_pack(l, &packed, class_name, n_class);
   if (s) return s;
   s = fvg__learner_vectors(l, FVG__TEXT, &vectors, &n);
   if (!s) s = fvg__encode_packed(l->clip, &packed, vectors, n, g);
   if (!s) fvg_normalize_rows(g, n_class, l->clip->embed_dim);
-  fvg__release(c, vectors);
+  fvg_release(c, vectors);
   fvg__packed_free(c, &packed);
   return s;
 }
@@ -6480,30 +6528,30 @@ static fvg_status fvg__learner_encode(fvg_learner *l, const float *images, int n
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, const float *images, int n,
-                                             float *features) {
+FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float *features,
+                                             const float *images, int n) {
   size_t pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size, d = (size_t)m->embed_dim, width;
   float *plain;
   fvg_status s;
   int i, k;
   if (fvg__learner_parts(l) == 1) {
-    s = fvg_clip_encode_images(m, images, n, features);
+    s = fvg_clip_encode_images(m, features, images, n);
     if (!s) fvg_normalize_rows(features, n, m->embed_dim);
     return s;
   }
   width = d * (size_t)l->method->n_part;
-  plain = FVG__NEW_ARRAY(m->ctx, float, FVG__IMAGE_BATCH * d);
+  plain = FVG_NEW_ARRAY(m->ctx, float, FVG__IMAGE_BATCH * d);
   s = plain ? FVG_OK : FVG_E_NOMEM;
   for (i = 0; !s && i < n; i += FVG__IMAGE_BATCH) {
     int count = n - i < FVG__IMAGE_BATCH ? n - i : FVG__IMAGE_BATCH;
-    s = fvg_clip_encode_images(m, images + (size_t)i * pixels, count, plain);
+    s = fvg_clip_encode_images(m, plain, images + (size_t)i * pixels, count);
     if (s) break;
     fvg_normalize_rows(plain, count, m->embed_dim);
     s = fvg__learner_encode(l, images + (size_t)i * pixels, count, features + (size_t)i * width);
     for (k = 0; !s && k < count; k++)
       memcpy(features + (size_t)(i + k) * width + d, plain + (size_t)k * d, d * sizeof *features);
   }
-  fvg__release(m->ctx, plain);
+  fvg_release(m->ctx, plain);
   if (!s && n > 0) s = fvg__check_features(m, "image", features, n, l->method->n_part);
   return s;
 }
@@ -6599,11 +6647,11 @@ static fvg_status fvg__prograd_gradients(fvg_learner *l, const fvg_batch *batch,
   fvg_ctx *c = l->clip->ctx;
   fvg_parameter *p = l->param[0];
   size_t count = fvg_tensor_count(&p->value), k;
-  float *kept = FVG__NEW_ARRAY(c, float, count);
+  float *kept = FVG_NEW_ARRAY(c, float, count);
   double along = 0, norm2 = 0;
   fvg_node *f, *z, *z0, *ce;
   fvg_status s = kept ? fvg__check_batch(l, batch) : FVG_E_NOMEM;
-  if (s) { fvg__release(c, kept); return s; }
+  if (s) { fvg_release(c, kept); return s; }
   f = fvg_const(l->tape, batch->n, l->clip->embed_dim, batch->f);
   z = fvg__learner_scores(l, f, fvg__learner_texts(l, l->tape, &l->packed));
   z0 = fvg__learner_scores(l, f, fvg_const(l->tape, l->n_class, l->clip->embed_dim, l->g_clip));
@@ -6622,7 +6670,7 @@ static fvg_status fvg__prograd_gradients(fvg_learner *l, const fvg_batch *batch,
   }
   for (k = 0; !s && along < 0 && k < count; k++)
     p->grad[k] -= (float)(l->option[FVG__PROGRAD_LAMBDA] * along / norm2 * (double)kept[k]);
-  fvg__release(c, kept);
+  fvg_release(c, kept);
   return s;
 }
 
@@ -6721,7 +6769,7 @@ enum { FVG__SRC_CTX, FVG__SRC_TEXT_DEPTH, FVG__SRC_IMAGE_DEPTH, FVG__SRC_TEXT, F
 static fvg_status fvg__sentence_mean(const fvg_learner *l, float *mean) {
   fvg_clip *m = l->clip;
   size_t count = (size_t)l->n_class * (size_t)m->embed_dim, k;
-  float *one = FVG__NEW_ARRAY(m->ctx, float, count);
+  float *one = FVG_NEW_ARRAY(m->ctx, float, count);
   fvg_status s = one ? FVG_OK : FVG_E_NOMEM;
   int i;
   memset(mean, 0, count * sizeof *mean);
@@ -6729,7 +6777,7 @@ static fvg_status fvg__sentence_mean(const fvg_learner *l, float *mean) {
     s = fvg__encode_filled(m, fvg__sentence[i], (const char *const *)l->class_name, l->n_class, one);
     for (k = 0; k < count; k++) mean[k] += one[k] / (float)FVG__N_SENTENCE;
   }
-  fvg__release(m->ctx, one);
+  fvg_release(m->ctx, one);
   return s;
 }
 
@@ -6739,8 +6787,8 @@ static const float *fvg__sentence_prior(fvg_learner *l) {
   size_t count = (size_t)l->n_class * (size_t)l->clip->embed_dim;
   float *g0;
   if (l->g_clip) return l->g_clip;
-  g0 = FVG__NEW_ARRAY(l->clip->ctx, float, count);
-  if (!g0 || fvg__sentence_mean(l, g0)) { fvg__release(l->clip->ctx, g0); return NULL; }
+  g0 = FVG_NEW_ARRAY(l->clip->ctx, float, count);
+  if (!g0 || fvg__sentence_mean(l, g0)) { fvg_release(l->clip->ctx, g0); return NULL; }
   fvg_normalize_rows(g0, l->n_class, l->clip->embed_dim);
   return l->g_clip = g0;
 }
@@ -6959,7 +7007,7 @@ static fvg_status fvg__dapt_init(fvg_learner *l) {
   fvg_status s = fvg__maple_init(l);
   int i;
   if (s) return s;
-  packed = FVG__NEW(l->clip->ctx, fvg__packed);
+  packed = FVG_NEW(l->clip->ctx, fvg__packed);
   if (!packed) return FVG_E_NOMEM;
   l->own = packed;
   s = fvg__texts_new(l->clip, &x, FVG__N_BACKGROUND);
@@ -6972,7 +7020,7 @@ static fvg_status fvg__dapt_init(fvg_learner *l) {
 
 static void fvg__dapt_release(fvg_learner *l) {
   if (l->own) fvg__packed_free(l->clip->ctx, (fvg__packed *)l->own);
-  fvg__release(l->clip->ctx, l->own);
+  fvg_release(l->clip->ctx, l->own);
 }
 
 /* Rows first .. first + n - 1 */
@@ -7090,7 +7138,7 @@ static fvg_status fvg__mmrl_aligners(fvg_learner *l, fvg__tower tower, int n_lay
   int asked = (int)l->option[FVG__MMRL_FIRST], first = (asked ? asked : n_layer / 2) - 1, i, from;
   if (first < 0) first = 0;
   if (first >= n_layer)
-    return fvg__fail(l->clip->ctx, FVG_E_ARG, "MMRL: first_layer is %d, a tower has %d", asked, n_layer);
+    return fvg_fail(l->clip->ctx, FVG_E_ARG, "MMRL: first_layer is %d, a tower has %d", asked, n_layer);
   from = l->n_param;
   for (i = 0; i < n_layer - first; i++) {
     char name[96];
@@ -7178,11 +7226,11 @@ static const fvg_method *const fvg__method[] = {
   &fvg__coop, &fvg__kgcoop, &fvg__prograd, &fvg__cocoop, &fvg__promptsrc, &fvg__maple, &fvg__dapt, &fvg__mmrl, NULL
 };
 
-FVG_DEF const fvg_method *fvg_method_number(int i) {
+FVG_DEF const fvg_method *fvg_method_at(int i) {
   return i >= 0 && i < (int)(sizeof fvg__method / sizeof *fvg__method) ? fvg__method[i] : NULL;
 }
 
-FVG_DEF const fvg_method *fvg_method_named(const char *name) {
+FVG_DEF const fvg_method *fvg_method_find(const char *name) {
   int i;
   for (i = 0; fvg__method[i]; i++) if (!strcmp(fvg__method[i]->name, name)) return fvg__method[i];
   return NULL;
@@ -7198,7 +7246,8 @@ FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *b
 
 FVG_DEF float fvg_method_crop_scale(const fvg_method *method) { return fvg__default(method->crop_scale_min, 0.08f); }
 
-FVG_DEF int fvg_method_option(const fvg_method *method, int i, fvg_option *option, double *low, double *high) {
+FVG_DEF int fvg_method_option(const fvg_method *method, fvg_option *option, double *low,
+                              double *high, int i) {
   const fvg__option_card *card;
   if (i < 0 || i >= FVG__MOST_OPTIONS || !method->option[i].name) return 0;
   card = &method->option[i];
@@ -7209,8 +7258,8 @@ FVG_DEF int fvg_method_option(const fvg_method *method, int i, fvg_option *optio
   return 1;
 }
 
-FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const fvg_learner_desc *desc,
-                                   const char *const *class_name, int n_class) {
+FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *const *class_name,
+                                   int n_class, const fvg_learner_desc *desc) {
   fvg_learner_desc d;
   memset(&d, 0, sizeof d);
   if (desc) d = *desc;
@@ -7334,14 +7383,14 @@ static void fvg__python_sample(fvg__mt *m, int n, int k, int *chosen, int *scrat
 
 /* ---- lists of items ---- */
 FVG_DEF void fvg_items_free(fvg_ctx *c, fvg_items *items) {
-  fvg__release(c, items->item);
+  fvg_release(c, items->item);
   items->item = NULL;
   items->n = 0;
 }
 
 static fvg_status fvg__items_new(fvg_ctx *c, fvg_items *out, int n) {
   out->n = 0;
-  out->item = FVG__NEW_ARRAY(c, fvg_item, (size_t)n);
+  out->item = FVG_NEW_ARRAY(c, fvg_item, (size_t)n);
   return out->item ? FVG_OK : FVG_E_NOMEM;
 }
 
@@ -7349,20 +7398,20 @@ static fvg_status fvg__items_check(fvg_ctx *c, const fvg_items *in, int n_class)
   int i;
   for (i = 0; i < in->n; i++)
     if (in->item[i].label < 0 || in->item[i].label >= n_class)
-      return fvg__fail(c, FVG_E_ARG, "item %d (%.200s): label %d, but there are %d classes", i, in->item[i].path,
-                       in->item[i].label, n_class);
+      return fvg_fail(c, FVG_E_ARG, "item %d (%.200s): label %d, but there are %d classes", i, in->item[i].path,
+                      in->item[i].label, n_class);
   return FVG_OK;
 }
 
-FVG_DEF int fvg_half_classes(int n_class, fvg_half half, int *first) {
+FVG_DEF int fvg_group_classes(int n_class, fvg_group half, int *first) {
   int n_base = n_class > 0 ? n_class - n_class / 2 : 0;
   int n_all = n_class > 0 ? n_class : 0;
   if (first) *first = half == FVG_NEW ? n_base : 0;
   return half == FVG_BASE ? n_base : half == FVG_NEW ? n_all - n_base : n_all;
 }
 
-FVG_DEF fvg_status fvg_items_half(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, fvg_half half) {
-  int i, first, n = fvg_half_classes(n_class, half, &first), n_item = 0;
+FVG_DEF fvg_status fvg_items_group(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, fvg_group half) {
+  int i, first, n = fvg_group_classes(n_class, half, &first), n_item = 0;
   fvg_status s;
   memset(out, 0, sizeof *out);
   if ((s = fvg__items_check(c, in, n_class)) != FVG_OK) return s;
@@ -7384,20 +7433,20 @@ typedef struct fvg__groups {
 } fvg__groups;
 
 static void fvg__groups_free(fvg_ctx *c, fvg__groups *g) {
-  fvg__release(c, g->count);
-  fvg__release(c, g->start);
-  fvg__release(c, g->order);
-  fvg__release(c, g->member);
+  fvg_release(c, g->count);
+  fvg_release(c, g->start);
+  fvg_release(c, g->order);
+  fvg_release(c, g->member);
   memset(g, 0, sizeof *g);
 }
 
 static fvg_status fvg__groups_new(fvg_ctx *c, fvg__groups *g, const fvg_items *in, int n_class) {
   int i, k, at = 0;
   memset(g, 0, sizeof *g);
-  if ((g->count = FVG__NEW_ARRAY(c, int, (size_t)n_class)) == NULL ||
-      (g->start = FVG__NEW_ARRAY(c, int, (size_t)n_class)) == NULL ||
-      (g->order = FVG__NEW_ARRAY(c, int, (size_t)n_class)) == NULL ||
-      (g->member = FVG__NEW_ARRAY(c, int, (size_t)in->n)) == NULL) {
+  if ((g->count = FVG_NEW_ARRAY(c, int, (size_t)n_class)) == NULL ||
+      (g->start = FVG_NEW_ARRAY(c, int, (size_t)n_class)) == NULL ||
+      (g->order = FVG_NEW_ARRAY(c, int, (size_t)n_class)) == NULL ||
+      (g->member = FVG_NEW_ARRAY(c, int, (size_t)in->n)) == NULL) {
     fvg__groups_free(c, g);
     return FVG_E_NOMEM;
   }
@@ -7424,11 +7473,11 @@ static fvg_status fvg__draw_shots(fvg_ctx *c, fvg__mt *mt, fvg_items *out, const
   fvg_status s;
   memset(out, 0, sizeof *out);
   if (fewest) *fewest = 0;
-  if (n_class < 1) return fvg__fail(c, FVG_E_ARG, "few-shot sampling: %d classes", n_class);
+  if (n_class < 1) return fvg_fail(c, FVG_E_ARG, "few-shot sampling: %d classes", n_class);
   if ((s = fvg__items_check(c, in, n_class)) != FVG_OK) return s;
   if ((s = fvg__groups_new(c, &g, in, n_class)) != FVG_OK) return s;
-  chosen = FVG__NEW_ARRAY(c, int, (size_t)in->n);
-  scratch = FVG__NEW_ARRAY(c, int, (size_t)in->n);
+  chosen = FVG_NEW_ARRAY(c, int, (size_t)in->n);
+  scratch = FVG_NEW_ARRAY(c, int, (size_t)in->n);
   s = chosen && scratch ? fvg__items_new(c, out, in->n) : FVG_E_NOMEM;
   for (k = 0; !s && k < g.n_order; k++) {
     int label = g.order[k], n = g.count[label], n_draw = n;
@@ -7443,14 +7492,14 @@ static fvg_status fvg__draw_shots(fvg_ctx *c, fvg__mt *mt, fvg_items *out, const
   if (!s && fewest)
     for (*fewest = g.count[0], k = 1; k < n_class; k++)
       if (g.count[k] < *fewest) *fewest = g.count[k];
-  fvg__release(c, chosen);
-  fvg__release(c, scratch);
+  fvg_release(c, chosen);
+  fvg_release(c, scratch);
   fvg__groups_free(c, &g);
   return s;
 }
 
-FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, int shots,
-                                      uint64_t seed, int *fewest) {
+FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, int *fewest, const fvg_items *in,
+                                      int n_class, int shots, uint64_t seed) {
   fvg__mt mt;
   fvg__mt_seed(&mt, seed);
   return fvg__draw_shots(c, &mt, out, in, n_class, shots, fewest);
@@ -7490,19 +7539,19 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
   int i, k, *tally;
   fvg_status s = FVG_OK;
   memset(out, 0, sizeof *out);
-  if (n < 1 || n_class < 1) return fvg__fail(c, FVG_E_ARG, "score: nothing to score: %d items, %d classes", n,
-                                             n_class);
-  tally = (int *)fvg__alloc_array(c, (size_t)n_class, 3 * sizeof(int));
+  if (n < 1 || n_class < 1) return fvg_fail(c, FVG_E_ARG, "score: nothing to score: %d items, %d classes", n,
+                                            n_class);
+  tally = (int *)fvg_alloc_array(c, (size_t)n_class, 3 * sizeof(int));
   if (!tally) return FVG_E_NOMEM;
   for (i = 0; i < n && !s; i++, scores += n_class) {
     int best = 0;
     if (labels[i] < 0 || labels[i] >= n_class) {
-      s = fvg__fail(c, FVG_E_ARG, "score: item %d has label %d, but there are %d classes", i, labels[i], n_class);
+      s = fvg_fail(c, FVG_E_ARG, "score: item %d has label %d, but there are %d classes", i, labels[i], n_class);
       break;
     }
     for (k = 0; k < n_class; k++) {
       if (scores[k] != scores[k]) {
-        s = fvg__fail(c, FVG_E_NUMERIC, "score: item %d, class %d: the score is NaN", i, k);
+        s = fvg_fail(c, FVG_E_NUMERIC, "score: item %d, class %d: the score is NaN", i, k);
         break;
       }
       if (scores[k] > scores[best]) best = k;
@@ -7518,7 +7567,7 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
   } else {
     memset(out, 0, sizeof *out);
   }
-  fvg__release(c, tally);
+  fvg_release(c, tally);
   return s;
 }
 
@@ -7549,38 +7598,38 @@ static char fvg__lower_case(char a) { return a >= 'A' && a <= 'Z' ? (char)(a - '
 
 FVG_DEF void fvg_dataset_free(fvg_dataset *d) {
   if (!d || !d->ctx) return;
-  fvg__release(d->ctx, d->class_name);
+  fvg_release(d->ctx, d->class_name);
   fvg_items_free(d->ctx, &d->train);
   fvg_items_free(d->ctx, &d->val);
   fvg_items_free(d->ctx, &d->test);
-  fvg__release(d->ctx, d->paths);
-  fvg__release(d->ctx, d->split_file);
-  fvg__release(d->ctx, d->masks_told);
-  fvg__release(d->ctx, d->root);
+  fvg_release(d->ctx, d->paths);
+  fvg_release(d->ctx, d->split_file);
+  fvg_release(d->ctx, d->masks_told);
+  fvg_release(d->ctx, d->root);
   memset(d, 0, sizeof *d);
 }
 
 #ifdef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
   memset(out, 0, sizeof *out);
-  return fvg__fail(c, FVG_E_UNSUPPORTED, "%.300s: built with FVGPT_NO_STDIO, so data sets cannot be read from files",
-                   desc && desc->root ? desc->root : "data set");
+  return fvg_fail(c, FVG_E_UNSUPPORTED, "%.300s: built with FVGPT_NO_STDIO, so data sets cannot be read from files",
+                  desc && desc->root ? desc->root : "data set");
 }
 
-FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, fvg_image *image, fvg_image *mask,
-                                    float mask_threshold) {
+FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
+                                    const fvg_item *item, float mask_threshold) {
   (void)mask_threshold;
   memset(image, 0, sizeof *image);
   if (mask) memset(mask, 0, sizeof *mask);
-  return fvg__fail(d->ctx, FVG_E_UNSUPPORTED, "%.300s: built with FVGPT_NO_STDIO, so pictures cannot be read",
-                   item->path);
+  return fvg_fail(d->ctx, FVG_E_UNSUPPORTED, "%.300s: built with FVGPT_NO_STDIO, so pictures cannot be read",
+                  item->path);
 }
 
 FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
   (void)what;
   (void)skip_bad;
-  return fvg__fail(d->ctx, FVG_E_UNSUPPORTED,
-                   "built with FVGPT_NO_STDIO, so pictures cannot be checked");
+  return fvg_fail(d->ctx, FVG_E_UNSUPPORTED,
+                  "built with FVGPT_NO_STDIO, so pictures cannot be checked");
 }
 #else
 
@@ -7592,9 +7641,9 @@ static int fvg__ends_with(const char *name, const char *suffix) {             /*
   return 1;
 }
 
-static char *fvg__path_join(fvg_ctx *c, const char *folder, const char *name) {
+FVG_DEF char *fvg_path_join(fvg_ctx *c, const char *folder, const char *name) {
   size_t n = strlen(folder), m = strlen(name) + 1, slash = n && folder[n - 1] != '/' ? 1 : 0;
-  char *path = (char *)fvg__alloc(c, n + slash + m);
+  char *path = (char *)fvg_alloc(c, n + slash + m);
   if (!path) return NULL;
   memcpy(path, folder, n);
   if (slash) path[n] = '/';
@@ -7604,9 +7653,9 @@ static char *fvg__path_join(fvg_ctx *c, const char *folder, const char *name) {
 
 /* *out: folder/name, or NULL when there is no such file. */
 static fvg_status fvg__find_file(fvg_ctx *c, char **out, const char *folder, const char *name) {
-  if ((*out = fvg__path_join(c, folder, name)) == NULL) return FVG_E_NOMEM;
-  if (fvg__file_exists(*out)) return FVG_OK;
-  fvg__release(c, *out);
+  if ((*out = fvg_path_join(c, folder, name)) == NULL) return FVG_E_NOMEM;
+  if (fvg_file_exists(*out)) return FVG_OK;
+  fvg_release(c, *out);
   *out = NULL;
   return FVG_OK;
 }
@@ -7615,8 +7664,8 @@ static fvg_status fvg__find_file(fvg_ctx *c, char **out, const char *folder, con
 #ifdef FVGPT_DIRENT
 #include <dirent.h>
 #include <sys/stat.h>
-static int fvg__list_dirent(void *user, const char *folder, void (*entry)(void *arg, const char *name, int is_folder),
-                            void *arg) {
+FVG_DEF int fvg_list_folder(void *user, const char *folder, void (*entry)(void *arg, const char *name, int is_folder),
+                           void *arg) {
   DIR *dir = opendir(folder);
   struct dirent *e;
   char path[4096];
@@ -7715,11 +7764,11 @@ static void fvg__tell_left_out(fvg_ctx *c, const fvg__left_out *x, const char *r
   fvg__add_count(list, sizeof list, x->n_loose, "picture in no class folder",
                  "pictures in no class folder");
   if (n)
-    fvg__log(c, 0,
-             "%.140s: left out because they are no pictures that can be read, by their endings or "
-             "places: %s "
-             "(the first is %s)",
-             root, list, x->first);
+    fvg_log(c, 0,
+            "%.140s: left out because they are no pictures that can be read, by their endings or "
+            "places: %s "
+            "(the first is %s)",
+            root, list, x->first);
 }
 
 /* Sorted names of a folder; `text` holds them one after the other, each with its closing 0. */
@@ -7733,8 +7782,8 @@ typedef struct fvg__collector {
 } fvg__collector;
 
 static void fvg__names_free(fvg_ctx *c, fvg__names *x) {
-  fvg__release(c, (void *)x->name);
-  fvg__release(c, x->text);
+  fvg_release(c, (void *)x->name);
+  fvg_release(c, x->text);
   memset(x, 0, sizeof *x);
 }
 
@@ -7749,15 +7798,15 @@ static void fvg__collect(void *arg, const char *name, int is_folder) {
     return;
   }
   if (x->n == INT32_MAX) {
-    k->status = fvg__fail(k->c, FVG_E_UNSUPPORTED, "a folder holds more than %d names", INT32_MAX);
+    k->status = fvg_fail(k->c, FVG_E_UNSUPPORTED, "a folder holds more than %d names", INT32_MAX);
     return;
   }
   if (n > x->capacity - x->used) {
     size_t capacity = 2 * x->capacity + n + 256;
-    char *text = (char *)fvg__alloc(k->c, capacity);
+    char *text = (char *)fvg_alloc(k->c, capacity);
     if (!text) { k->status = FVG_E_NOMEM; return; }
     if (x->used) memcpy(text, x->text, x->used);
-    fvg__release(k->c, x->text);
+    fvg_release(k->c, x->text);
     x->text = text;
     x->capacity = capacity;
   }
@@ -7767,16 +7816,16 @@ static void fvg__collect(void *arg, const char *name, int is_folder) {
 }
 
 static fvg_status fvg__names_sort(fvg_ctx *c, fvg__names *x) {
-  const void **sorted = FVG__NEW_ARRAY(c, const void *, (size_t)x->n);
+  const void **sorted = FVG_NEW_ARRAY(c, const void *, (size_t)x->n);
   const char *at = x->text;
   int i;
-  x->name = FVG__NEW_ARRAY(c, const char *, (size_t)x->n);
+  x->name = FVG_NEW_ARRAY(c, const char *, (size_t)x->n);
   if (sorted && x->name) {
     for (i = 0; i < x->n; i++, at += strlen(at) + 1) sorted[i] = at;
     fvg__sort(sorted, (size_t)x->n, fvg__compare_strings);
     for (i = 0; i < x->n; i++) x->name[i] = (const char *)sorted[i];
   }
-  fvg__release(c, (void *)sorted);
+  fvg_release(c, (void *)sorted);
   return sorted && x->name ? FVG_OK : FVG_E_NOMEM;
 }
 
@@ -7795,15 +7844,15 @@ static fvg_status fvg__list(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc 
   fvg__collector k;
   memset(out, 0, sizeof *out);
   if (!desc->list)
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "%.300s: folders cannot be listed: give desc.list, build with "
-                     "FVGPT_DIRENT or name a split file in desc.split", folder);
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%.300s: folders cannot be listed: give desc.list, build with "
+                    "FVGPT_DIRENT or name a split file in desc.split", folder);
   k.c = c;
   k.names = out;
   k.keep = keep;
   k.left_out = left_out;
   k.status = FVG_OK;
   if (desc->list(desc->list_user, folder, fvg__collect, &k) && !k.status)
-    k.status = fvg__fail(c, FVG_E_IO, "%.400s: cannot be opened as a folder", folder);
+    k.status = fvg_fail(c, FVG_E_IO, "%.400s: cannot be opened as a folder", folder);
   if (!k.status) k.status = fvg__names_sort(c, out);
   if (k.status) fvg__names_free(c, out);
   return k.status;
@@ -7825,24 +7874,24 @@ typedef struct fvg__draft {
 static const char *const fvg__part_name[FVG__PARTS] = {"train", "val", "test"};
 
 static void fvg__draft_free(fvg_ctx *c, fvg__draft *d) {
-  fvg__release(c, d->entry);
-  fvg__release(c, (void *)d->class_name);
+  fvg_release(c, d->entry);
+  fvg_release(c, (void *)d->class_name);
   memset(d, 0, sizeof *d);
 }
 
 /* Room for the entries, whose numbers are in d->n, and for as many class names. */
 static fvg_status fvg__draft_reserve(fvg_ctx *c, fvg__draft *d, const char *root) {
   size_t n = (size_t)d->n[0] + (size_t)d->n[1] + (size_t)d->n[2];
-  if (n > INT32_MAX) return fvg__fail(c, FVG_E_UNSUPPORTED, "%.300s: more than %d pictures", root, INT32_MAX);
-  d->entry = FVG__NEW_ARRAY(c, fvg__entry, n);
-  d->class_name = FVG__NEW_ARRAY(c, const char *, n);
+  if (n > INT32_MAX) return fvg_fail(c, FVG_E_UNSUPPORTED, "%.300s: more than %d pictures", root, INT32_MAX);
+  d->entry = FVG_NEW_ARRAY(c, fvg__entry, n);
+  d->class_name = FVG_NEW_ARRAY(c, const char *, n);
   return d->entry && d->class_name ? FVG_OK : FVG_E_NOMEM;
 }
 
 /* Adds n to one of the counts. */
 static fvg_status fvg__draft_count(fvg_ctx *c, fvg__draft *d, int part, int n, const char *root) {
   if (n > INT32_MAX - d->n[part])
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "%.300s: more than %d pictures", root, INT32_MAX);
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%.300s: more than %d pictures", root, INT32_MAX);
   d->n[part] += n;
   return FVG_OK;
 }
@@ -7865,21 +7914,21 @@ static char *fvg__put_string(char *at, const char *text) {
    but nothing can tell them apart by their names. */
 static fvg_status fvg__check_class_names(fvg_ctx *c, const fvg_dataset *d) {
   const char *const *name = (const char *const *)d->class_name, *root = d->root ? d->root : "data set";
-  int *match = FVG__NEW_ARRAY(c, int, (size_t)d->n_class);
+  int *match = FVG_NEW_ARRAY(c, int, (size_t)d->n_class);
   char said[320];
   int i, n_same = 0, last = 0;
   fvg_status s = match ? FVG_OK : FVG_E_NOMEM;
 
   snprintf(said, sizeof said, "%.300s", root);
   if (!s) s = fvg__check_not_empty(c, said, name, d->n_class);
-  if (!s) s = fvg_match_names(c, name, d->n_class, name, d->n_class, match);
+  if (!s) s = fvg_match_names(c, match, name, d->n_class, name, d->n_class);
   for (i = 0; !s && i < d->n_class; i++) if (match[i] != i) { n_same++; last = i; }
 
   if (n_same)
-    fvg__log(c, 0, "%.150s: class %d \"%.60s\" means the same as class %d \"%.60s\"%s: names cannot tell "
-             "them apart", root, last + 1, name[last], match[last] + 1, name[match[last]],
-             n_same > 1 ? ", and there are more such pairs" : "");
-  fvg__release(c, match);
+    fvg_log(c, 0, "%.150s: class %d \"%.60s\" means the same as class %d \"%.60s\"%s: names cannot tell "
+            "them apart", root, last + 1, name[last], match[last] + 1, name[match[last]],
+            n_same > 1 ? ", and there are more such pairs" : "");
+  fvg_release(c, match);
   return s;
 }
 
@@ -7900,7 +7949,7 @@ static fvg_status fvg__dataset_build(fvg_ctx *c, fvg_dataset *out, const fvg__dr
     for (i = 0; i < d->n[part]; i++, e++)
       bytes += strlen(d->home) + strlen(d->prefix[part]) + strlen(e->folder) + strlen(e->name) + 4;
   for (i = 0; i < d->n_class; i++) bytes += strlen(d->class_name[i]) + 1;
-  if ((out->paths = (char *)fvg__alloc(c, bytes)) == NULL) return FVG_E_NOMEM;
+  if ((out->paths = (char *)fvg_alloc(c, bytes)) == NULL) return FVG_E_NOMEM;
   at = out->paths;
   for (part = 0, e = d->entry; part < FVG__PARTS; part++) {
     if (fvg__items_new(c, list[part], d->n[part])) return FVG_E_NOMEM;
@@ -7914,13 +7963,13 @@ static fvg_status fvg__dataset_build(fvg_ctx *c, fvg_dataset *out, const fvg__dr
     }
     list[part]->n = d->n[part];
   }
-  out->class_name = FVG__NEW_ARRAY(c, char *, (size_t)d->n_class);
+  out->class_name = FVG_NEW_ARRAY(c, char *, (size_t)d->n_class);
   if (!out->class_name) return FVG_E_NOMEM;
   out->n_class = d->n_class;
   for (i = 0; i < d->n_class; i++) {
     p = out->class_name[i] = at;
     at = fvg__put_string(at, d->class_name[i]);
-    fvg__tidy_name(p);
+    fvg_tidy_name(p);
   }
   return fvg__check_class_names(c, out);
 }
@@ -7948,20 +7997,20 @@ static int fvg__has_control(const char *s) {
 static fvg_status fvg__draft_item(fvg_ctx *c, fvg__draft *d, fvg__entry *e, const char *path, int label,
                                   const char *name, const char *file, const char *where) {
   if (!*path || fvg__has_control(path))
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s: the path is empty or holds control characters", file, where);
+    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: the path is empty or holds control characters", file, where);
   if (!*name || fvg__has_control(name))
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s: the class name is empty or holds control characters", file,
-                     where);
+    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: the class name is empty or holds control characters", file,
+                    where);
   if (!fvg__path_is_safe(path))
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s: path \"%.120s\" is absolute or has a part \"..\"", file, where,
-                     path);
+    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: path \"%.120s\" is absolute or has a part \"..\"", file, where,
+                    path);
   e->folder = "";
   e->name = path;
   e->label = label;
   if (!d->class_name[label]) d->class_name[label] = name;
   if (!fvg_same_name(c, d->class_name[label], name))
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s: label %d is called \"%.80s\" here, but \"%.80s\" before", file,
-                     where, label, name, d->class_name[label]);
+    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: label %d is called \"%.80s\" here, but \"%.80s\" before", file,
+                    where, label, name, d->class_name[label]);
   if (label >= d->n_class) d->n_class = label + 1;
   return FVG_OK;
 }
@@ -7970,50 +8019,50 @@ static fvg_status fvg__draft_check_labels(fvg_ctx *c, const fvg__draft *d, const
   int i;
   for (i = 0; i < d->n_class; i++)
     if (!d->class_name[i])
-      return fvg__fail(c, FVG_E_FORMAT, "%.300s: label %d has no entry; labels 0..%d must all be there", file, i,
-                       d->n_class - 1);
+      return fvg_fail(c, FVG_E_FORMAT, "%.300s: label %d has no entry; labels 0..%d must all be there", file, i,
+                      d->n_class - 1);
   return FVG_OK;
 }
 
 /* One [path, label, class name]; its index among its part is for messages, n_total bounds the labels. */
-static fvg_status fvg__read_entry(fvg_ctx *c, fvg__draft *d, fvg__entry *e, const fvg__json *j, int value, int part,
+static fvg_status fvg__read_entry(fvg_ctx *c, fvg__draft *d, fvg__entry *e, const fvg_json *j, int value, int part,
                                   int index, int n_total, const char *file) {
-  const fvg__json_value *v = &j->value[value], *x[3];
+  const fvg_json_value *v = &j->value[value], *x[3];
   char where[32];
   double label;
   int i, at = v->first;
   snprintf(where, sizeof where, "%s[%d]", fvg__part_name[part], index);
-  if (v->type != FVG__JSON_ARRAY || v->n_child != 3)
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s is not a list [path, label, class name]", file, where);
+  if (v->type != FVG_JSON_ARRAY || v->n_child != 3)
+    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s is not a list [path, label, class name]", file, where);
   for (i = 0; i < 3; i++, at = x[i - 1]->next) x[i] = &j->value[at];
-  if (x[0]->type != FVG__JSON_STRING || x[1]->type != FVG__JSON_NUMBER || x[2]->type != FVG__JSON_STRING)
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s must be [string, number, string] = [path, label, class name]",
-                     file, where);
+  if (x[0]->type != FVG_JSON_STRING || x[1]->type != FVG_JSON_NUMBER || x[2]->type != FVG_JSON_STRING)
+    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s must be [string, number, string] = [path, label, class name]",
+                    file, where);
   label = x[1]->number;
   if (!(label >= 0) || label != floor(label))
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s: label %g is not a whole number from 0", file, where, label);
+    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: label %g is not a whole number from 0", file, where, label);
   if (label >= n_total)
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s: label %g, but the file has only %d entries; labels must be "
-                     "0, 1, 2 ... without a gap", file, where, label, n_total);
+    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: label %g, but the file has only %d entries; labels must be "
+                    "0, 1, 2 ... without a gap", file, where, label, n_total);
   return fvg__draft_item(c, d, e, x[0]->string, (int)label, x[2]->string, file, where);
 }
 
 /* The strings of the draft stay in `j`. */
-static fvg_status fvg__draft_from_json(fvg_ctx *c, fvg__draft *d, const fvg__json *j, const char *file) {
+static fvg_status fvg__draft_from_json(fvg_ctx *c, fvg__draft *d, const fvg_json *j, const char *file) {
   int part, i, value, list[FVG__PARTS], n_total = 0, at = 0;
   fvg_status s;
-  if (j->n < 1 || j->value[0].type != FVG__JSON_OBJECT)
-    return fvg__fail(c, FVG_E_FORMAT, "%.300s: not a split file, which is an object with train, val and test", file);
+  if (j->n < 1 || j->value[0].type != FVG_JSON_OBJECT)
+    return fvg_fail(c, FVG_E_FORMAT, "%.300s: not a split file, which is an object with train, val and test", file);
   for (part = 0; part < FVG__PARTS; part++) {
-    list[part] = fvg__json_find(j, 0, fvg__part_name[part]);
+    list[part] = fvg_json_find(j, 0, fvg__part_name[part]);
     if (part == 1 && list[part] < 0) continue;                                /* val is not needed                */
-    if (list[part] < 0 || j->value[list[part]].type != FVG__JSON_ARRAY)
-      return fvg__fail(c, FVG_E_FORMAT, "%.300s: not a split file: \"%s\" is missing or not a list", file,
-                       fvg__part_name[part]);
+    if (list[part] < 0 || j->value[list[part]].type != FVG_JSON_ARRAY)
+      return fvg_fail(c, FVG_E_FORMAT, "%.300s: not a split file: \"%s\" is missing or not a list", file,
+                      fvg__part_name[part]);
     d->n[part] = j->value[list[part]].n_child;
     n_total += d->n[part];
   }
-  if (!d->n[0]) return fvg__fail(c, FVG_E_FORMAT, "%.300s: \"train\" is empty", file);
+  if (!d->n[0]) return fvg_fail(c, FVG_E_FORMAT, "%.300s: \"train\" is empty", file);
   if ((s = fvg__draft_reserve(c, d, file)) != FVG_OK) return s;
   for (part = 0; part < FVG__PARTS; part++) {
     value = d->n[part] ? j->value[list[part]].first : -1;
@@ -8025,20 +8074,20 @@ static fvg_status fvg__draft_from_json(fvg_ctx *c, fvg__draft *d, const fvg__jso
 
 /* *out becomes a copy of this prefix if the first item of every part is there, under it. */
 static fvg_status fvg__try_prefix(fvg_ctx *c, char **out, const fvg__draft *d, const char *root, const char *prefix) {
-  char *folder = fvg__path_join(c, root, prefix), *path;
+  char *folder = fvg_path_join(c, root, prefix), *path;
   int part, first = 0, found = 1;
   if (!folder) return FVG_E_NOMEM;
   for (part = 0; part < FVG__PARTS && found; first += d->n[part++]) {
     if (!d->n[part]) continue;
-    path = fvg__path_join(c, folder, d->entry[first].name);
+    path = fvg_path_join(c, folder, d->entry[first].name);
     if (!path) break;
     if (d->from_windows) fvg__turn_backslashes(path + strlen(folder));
-    found = fvg__file_exists(path);
-    fvg__release(c, path);
+    found = fvg_file_exists(path);
+    fvg_release(c, path);
   }
-  fvg__release(c, folder);
+  fvg_release(c, folder);
   if (!found) return FVG_OK;
-  return part == FVG__PARTS && (*out = fvg__copy_string(c, prefix)) != NULL ? FVG_OK : FVG_E_NOMEM;
+  return part == FVG__PARTS && (*out = fvg_copy_string(c, prefix)) != NULL ? FVG_OK : FVG_E_NOMEM;
 }
 
 /* The folder that the paths of a split file are relative to: the usual places, then every sub-folder of the root. */
@@ -8058,14 +8107,14 @@ static fvg_status fvg__find_prefix(fvg_ctx *c, char **out, const fvg__draft *d, 
   for (i = 0; i < folders.n && !*out && !s; i++) s = fvg__try_prefix(c, out, d, desc->root, folders.name[i]);
   fvg__names_free(c, &folders);
   if (s || *out) return s;
-  return fvg__fail(c, FVG_E_IO, "%.150s: the first items of %.150s (such as %.100s) are neither in it nor together "
-                   "in one of its sub-folders; is it the right root?", desc->root, file, d->entry[0].name);
+  return fvg_fail(c, FVG_E_IO, "%.150s: the first items of %.150s (such as %.100s) are neither in it nor together "
+                  "in one of its sub-folders; is it the right root?", desc->root, file, d->entry[0].name);
 }
 
 /* The same for a published set: where it belongs, or without the folder of pictures, or either in the root itself. */
 static fvg_status fvg__find_published_prefix(fvg_ctx *c, char **out, const fvg__draft *d, const char *root,
                                              const fvg_dataset_card *card, const char *file) {
-  char *home = fvg__path_join(c, card->folder, card->images);
+  char *home = fvg_path_join(c, card->folder, card->images);
   const char *place[4];
   fvg_status s = home ? FVG_OK : FVG_E_NOMEM;
   int i;
@@ -8076,9 +8125,9 @@ static fvg_status fvg__find_published_prefix(fvg_ctx *c, char **out, const fvg__
   place[3] = "";
   for (i = 0; i < 4 && !*out && !s; i++) s = fvg__try_prefix(c, out, d, root, place[i]);
   if (!*out && !s)
-    s = fvg__fail(c, FVG_E_IO, "%.120s: the first items of %.120s (such as %.100s) are not in its folder %s; is "
-                  "it the right root?", root, file, d->entry[0].name, place[0]);
-  fvg__release(c, home);
+    s = fvg_fail(c, FVG_E_IO, "%.120s: the first items of %.120s (such as %.100s) are not in its folder %s; is "
+                 "it the right root?", root, file, d->entry[0].name, place[0]);
+  fvg_release(c, home);
   return s;
 }
 
@@ -8087,7 +8136,7 @@ static fvg_status fvg__read_file(fvg_ctx *c, const char *path, uint8_t **bytes, 
   fvg_source source;
   fvg_status s = fvg_source_file(c, &source, path);
   if (s) return s;
-  s = fvg_source_read_all(c, &source, bytes, n);
+  s = fvg_source_read_all(c, bytes, n, &source);
   fvg_source_close(&source);
   return s;
 }
@@ -8108,7 +8157,7 @@ static int fvg__has_backslash(const fvg__draft *d) {
 
 static fvg_status fvg__open_split(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
   const char *file = out->split_file;
-  fvg__json json;
+  fvg_json json;
   fvg__draft draft;
   uint8_t *bytes = NULL;
   size_t n = 0, from = 0;
@@ -8118,7 +8167,7 @@ static fvg_status fvg__open_split(fvg_ctx *c, fvg_dataset *out, const fvg_datase
   memset(&draft, 0, sizeof draft);
   if ((s = fvg__read_file(c, file, &bytes, &n)) != FVG_OK) return s;
   if (n >= 3 && !memcmp(bytes, "\xEF\xBB\xBF", 3)) from = 3;   /* a byte-order mark, from Windows */
-  s = fvg__json_parse(c, &json, (const char *)bytes + from, n - from, file);
+  s = fvg_json_parse(c, &json, (const char *)bytes + from, n - from, file);
   fvg_bytes_free(c, bytes);
   if (s) return s;
   s = fvg__draft_from_json(c, &draft, &json, file);
@@ -8137,9 +8186,9 @@ static fvg_status fvg__open_split(fvg_ctx *c, fvg_dataset *out, const fvg_datase
     draft.prefix[0] = draft.prefix[1] = draft.prefix[2] = prefix;
     s = fvg__dataset_build(c, out, &draft);
   }
-  fvg__release(c, prefix);
+  fvg_release(c, prefix);
   fvg__draft_free(c, &draft);
-  fvg__json_free(c, &json);
+  fvg_json_free(c, &json);
   return s;
 }
 
@@ -8152,7 +8201,7 @@ static fvg_status fvg__too_many_splits(fvg_ctx *c, const fvg__names *names, cons
     int n = snprintf(line + used, sizeof line - used, "%s%.80s", i ? ", " : "", names->name[i]);
     used += n > 0 ? (size_t)n : sizeof line;
   }
-  return fvg__fail(c, FVG_E_ARG, "%.150s: %d split files: %s; choose one with desc.split", root, names->n, line);
+  return fvg_fail(c, FVG_E_ARG, "%.150s: %d split files: %s; choose one with desc.split", root, names->n, line);
 }
 
 /* The split file to use; *out stays NULL when there is none and none was asked for.  A published set's may also lie
@@ -8163,23 +8212,23 @@ static fvg_status fvg__find_split(fvg_ctx *c, char **out, const fvg_dataset_desc
   fvg__names found;
   char *folder;
   fvg_status s = FVG_OK;
-  if (desc->split && fvg__file_exists(desc->split))
-    return (*out = fvg__copy_string(c, desc->split)) != NULL ? FVG_OK : FVG_E_NOMEM;
+  if (desc->split && fvg_file_exists(desc->split))
+    return (*out = fvg_copy_string(c, desc->split)) != NULL ? FVG_OK : FVG_E_NOMEM;
   if (card && name) {
-    if ((folder = fvg__path_join(c, desc->root, card->folder)) == NULL) return FVG_E_NOMEM;
+    if ((folder = fvg_path_join(c, desc->root, card->folder)) == NULL) return FVG_E_NOMEM;
     s = fvg__find_file(c, out, folder, name);
-    fvg__release(c, folder);
+    fvg_release(c, folder);
     if (s || *out) return s;
   }
   if (name && (desc->split || card || !desc->list))
     if ((s = fvg__find_file(c, out, desc->root, name)) != FVG_OK || *out) return s;
   if (desc->split)
-    return fvg__fail(c, FVG_E_IO, "%.200s: no such split file, neither as given nor inside %.200s", desc->split,
-                     desc->root);
+    return fvg_fail(c, FVG_E_IO, "%.200s: no such split file, neither as given nor inside %.200s", desc->split,
+                    desc->root);
   if (card) return FVG_OK;
   if ((s = fvg__list(c, &found, desc, desc->root, fvg__keep_split, NULL)) != FVG_OK) return s;
   if (found.n > 1) s = fvg__too_many_splits(c, &found, desc->root);
-  if (found.n == 1 && (*out = fvg__path_join(c, desc->root, found.name[0])) == NULL) s = FVG_E_NOMEM;
+  if (found.n == 1 && (*out = fvg_path_join(c, desc->root, found.name[0])) == NULL) s = FVG_E_NOMEM;
   fvg__names_free(c, &found);
   return s;
 }
@@ -8202,10 +8251,10 @@ static void fvg__cut(int n, int val_percent, int cut[FVG__PARTS]) {
 /* The pictures in ROOT/part/name; `part` may be "". */
 static fvg_status fvg__list_images(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc *desc, const char *part,
                                    const char *name, fvg__left_out *left_out) {
-  char *folder = fvg__path_join(c, desc->root, part), *path = folder ? fvg__path_join(c, folder, name) : NULL;
+  char *folder = fvg_path_join(c, desc->root, part), *path = folder ? fvg_path_join(c, folder, name) : NULL;
   fvg_status s = path ? fvg__list(c, out, desc, path, fvg__keep_image, left_out) : FVG_E_NOMEM;
-  fvg__release(c, folder);
-  fvg__release(c, path);
+  fvg_release(c, folder);
+  fvg_release(c, path);
   return s;
 }
 
@@ -8237,23 +8286,23 @@ static fvg_status fvg__drop_classes(fvg_ctx *c, fvg__names *classes, fvg__names 
 
   classes->n = kept;
   if (!kept)
-    return fvg__fail(
+    return fvg_fail(
         c, FVG_E_FORMAT,
         "%.200s: none of the %d class folders (such as %s) holds a picture to train on "
         "and one to test",
         root, n, list);
-  fvg__log(c, 0,
-           "%.140s: %d of %d class folders are left out, for a class needs a picture to train on "
-           "and one to "
-           "test: %s%s",
-           root, n_poor, n, list, n_poor > 5 ? ", ..." : "");
+  fvg_log(c, 0,
+          "%.140s: %d of %d class folders are left out, for a class needs a picture to train on "
+          "and one to "
+          "test: %s%s",
+          root, n_poor, n, list, n_poor > 5 ? ", ..." : "");
   return FVG_OK;
 }
 
 /* The pictures of all classes, images [class]; a class needs two. */
 static fvg_status fvg__list_whole_classes(fvg_ctx *c, fvg__draft *d, fvg__names *classes,
                                           fvg__names *images, const fvg_dataset_desc *desc) {
-  char *poor = (char *)fvg__alloc(c, (size_t)classes->n);
+  char *poor = (char *)fvg_alloc(c, (size_t)classes->n);
   fvg_status s = poor ? FVG_OK : FVG_E_NOMEM;
   int label;
   for (label = 0; label < classes->n && !s; label++) {
@@ -8261,7 +8310,7 @@ static fvg_status fvg__list_whole_classes(fvg_ctx *c, fvg__draft *d, fvg__names 
     if (!s) poor[label] = images[label].n < 2;
   }
   if (!s) s = fvg__drop_classes(c, classes, images, 1, poor, desc->root);
-  fvg__release(c, poor);
+  fvg_release(c, poor);
   return s;
 }
 
@@ -8275,7 +8324,7 @@ static void fvg__tell_cut(fvg_ctx *c, const fvg__draft *d, const fvg_dataset_des
              desc->val_percent > 0 ? desc->val_percent : 0);
   else
     snprintf(how, sizeof how, "50/20/30 %%; --val 0, or val_percent, gives val's share to train");
-  fvg__log(
+  fvg_log(
       c, 1,
       "%.200s: %d classes of %s pictures are cut into %d to train, %d for val, %d to test (%s)",
       desc->root, n_class, each, d->n[0], d->n[1], d->n[2], how);
@@ -8296,7 +8345,7 @@ static fvg_status fvg__draft_cut(fvg_ctx *c, fvg__draft *d, fvg__names *classes,
     if (images[label].n < fewest) fewest = images[label].n;
   }
   if ((s = fvg__draft_reserve(c, d, desc->root)) != FVG_OK) return s;
-  if ((order = FVG__NEW_ARRAY(c, int, (size_t)most)) == NULL) return FVG_E_NOMEM;
+  if ((order = FVG_NEW_ARRAY(c, int, (size_t)most)) == NULL) return FVG_E_NOMEM;
   for (part = 0, i = 0; part < FVG__PARTS; i += d->n[part++]) at[part] = i;
   for (label = 0; label < classes->n; label++) {
     const fvg__names *x = &images[label];
@@ -8311,7 +8360,7 @@ static fvg_status fvg__draft_cut(fvg_ctx *c, fvg__draft *d, fvg__names *classes,
       e->label = label;
     }
   }
-  fvg__release(c, order);
+  fvg_release(c, order);
   fvg__tell_cut(c, d, desc, classes->n, fewest, most);
   return FVG_OK;
 }
@@ -8320,16 +8369,16 @@ static fvg_status fvg__draft_cut(fvg_ctx *c, fvg__draft *d, fvg__names *classes,
 static fvg_status fvg__list_classes(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc *desc,
                                     const char *part, fvg__keep_fn keep, const fvg__names *train,
                                     fvg__left_out *left_out) {
-  char *folder = fvg__path_join(c, desc->root, part);
+  char *folder = fvg_path_join(c, desc->root, part);
   fvg_status s = folder ? fvg__list(c, out, desc, folder, keep, left_out) : FVG_E_NOMEM;
   int i;
-  fvg__release(c, folder);
+  fvg_release(c, folder);
   if (s) return s;
-  if (!out->n) s = fvg__fail(c, FVG_E_FORMAT, "%.300s: folder \"%s\" has no class folders", desc->root, part);
+  if (!out->n) s = fvg_fail(c, FVG_E_FORMAT, "%.300s: folder \"%s\" has no class folders", desc->root, part);
   for (i = 0; train && i < out->n && !s; i++)
     if (fvg__names_find(train, out->name[i]) < 0)
-      s = fvg__fail(c, FVG_E_FORMAT, "%.200s: class folder \"%.100s\" is in \"%s\" but not in \"train\"", desc->root,
-                    out->name[i], part);
+      s = fvg_fail(c, FVG_E_FORMAT, "%.200s: class folder \"%.100s\" is in \"%s\" but not in \"train\"", desc->root,
+                   out->name[i], part);
   if (s) fvg__names_free(c, out);
   return s;
 }
@@ -8337,7 +8386,7 @@ static fvg_status fvg__list_classes(fvg_ctx *c, fvg__names *out, const fvg_datas
 /* The pictures of all parts, images [parts][class]; a class needs one in train and one in test. */
 static fvg_status fvg__list_parts(fvg_ctx *c, fvg__draft *d, fvg__names *classes,
                                   fvg__names *images, const fvg_dataset_desc *desc) {
-  char *poor = (char *)fvg__alloc(c, (size_t)classes->n);
+  char *poor = (char *)fvg_alloc(c, (size_t)classes->n);
   fvg_status s = poor ? FVG_OK : FVG_E_NOMEM;
   fvg__names here;
   int part, label;
@@ -8355,7 +8404,7 @@ static fvg_status fvg__list_parts(fvg_ctx *c, fvg__draft *d, fvg__names *classes
     fvg__names_free(c, &here);
   }
   if (!s) s = fvg__drop_classes(c, classes, images, FVG__PARTS, poor, desc->root);
-  fvg__release(c, poor);
+  fvg_release(c, poor);
   return s;
 }
 
@@ -8436,7 +8485,7 @@ static int fvg__same_word(const char *a, const char *b) {                     /*
   return !*a && !*b;
 }
 
-FVG_DEF const fvg_dataset_card *fvg_dataset_card_of(const char *key) {
+FVG_DEF const fvg_dataset_card *fvg_dataset_card_find(const char *key) {
   int i;
   for (i = 0; key && i < FVG__N_CARDS; i++)
     if (fvg__same_word(key, fvg__cards[i].key) || fvg__same_word(key, fvg__cards[i].name)) return &fvg__cards[i];
@@ -8455,10 +8504,10 @@ FVG_DEF const char *fvg_method_template(const fvg_method *method, const fvg_data
 typedef struct fvg__lines { char *file, *text, *room, **line; int n; } fvg__lines;
 
 static void fvg__lines_free(fvg_ctx *c, fvg__lines *x) {
-  fvg__release(c, x->file);
-  fvg__release(c, x->text);
-  fvg__release(c, x->room);
-  fvg__release(c, x->line);
+  fvg_release(c, x->file);
+  fvg_release(c, x->text);
+  fvg_release(c, x->room);
+  fvg_release(c, x->line);
   memset(x, 0, sizeof *x);
 }
 
@@ -8474,17 +8523,17 @@ static fvg_status fvg__lines_read(fvg_ctx *c, fvg__lines *out, const char *folde
   size_t n = 0, n_line = 1, i;
   char *at, *end;
   fvg_status s;
-  if ((out->file = fvg__path_join(c, folder, name)) == NULL) return FVG_E_NOMEM;
+  if ((out->file = fvg_path_join(c, folder, name)) == NULL) return FVG_E_NOMEM;
   if ((s = fvg__read_file(c, out->file, &bytes, &n)) != FVG_OK) return s;
   out->text = (char *)bytes;
-  if (n > INT32_MAX / 16) return fvg__fail(c, FVG_E_FORMAT, "%.300s: too long for a list of pictures", out->file);
+  if (n > INT32_MAX / 16) return fvg_fail(c, FVG_E_FORMAT, "%.300s: too long for a list of pictures", out->file);
   for (i = 0; i < n; i++) {
     if (!bytes[i])
-      return fvg__fail(c, FVG_E_FORMAT, "%.300s: line %d holds a zero byte: not a text", out->file, (int)n_line);
+      return fvg_fail(c, FVG_E_FORMAT, "%.300s: line %d holds a zero byte: not a text", out->file, (int)n_line);
     n_line += bytes[i] == '\n';
   }
-  out->line = FVG__NEW_ARRAY(c, char *, n_line);
-  out->room = (char *)fvg__alloc_array(c, n + 2 * n_line, 4);
+  out->line = FVG_NEW_ARRAY(c, char *, n_line);
+  out->room = (char *)fvg_alloc_array(c, n + 2 * n_line, 4);
   if (!out->line || !out->room) return FVG_E_NOMEM;
   at = out->text;
   if (!strncmp(at, "\xEF\xBB\xBF", 3)) at += 3;     /* a byte-order mark, from Windows */
@@ -8534,7 +8583,7 @@ static fvg_status fvg__read_classes(fvg_ctx *c, fvg__lines *out, const char *roo
     if (set->set == FVG__SUN397) good = *(*line)++ == '/' && strchr(*line, '/');
     else if (set->set != FVG__FGVC_AIRCRAFT) good = blank != NULL;
     if (!good)
-      s = fvg__fail(c, FVG_E_FORMAT, "%.300s: line %d is not of the form \"%s\"", out->file, i + 1, set->class_form);
+      s = fvg_fail(c, FVG_E_FORMAT, "%.300s: line %d is not of the form \"%s\"", out->file, i + 1, set->class_form);
     else if (set->set == FVG__IMAGENET) *blank = 0;
     else if (set->set == FVG__UCF101) *line = blank + 1;
   }
@@ -8556,7 +8605,7 @@ static fvg_status fvg__name_class(fvg_ctx *c, const char **out, const char *fold
     if (!strcmp(folder, renamed[i][0])) *out = renamed[i][1];
   if (!classes || !classes->n) return FVG_OK;
   if ((at = fvg__lines_find(classes, folder)) < 0)
-    return fvg__fail(c, FVG_E_FORMAT, "%.200s: no line for class folder \"%.100s\"", classes->file, folder);
+    return fvg_fail(c, FVG_E_FORMAT, "%.200s: no line for class folder \"%.100s\"", classes->file, folder);
   *out = classes->line[at] + strlen(classes->line[at]) + 1;
   return FVG_OK;
 }
@@ -8566,7 +8615,7 @@ static fvg_status fvg__build_from_folders(fvg_ctx *c, fvg_dataset *out, fvg__dra
                                           fvg__names *classes, const fvg_dataset_desc *desc,
                                           int has_parts, const fvg__lines *names) {
   size_t n = FVG__PARTS * (size_t)classes->n, k;
-  fvg__names *images = FVG__NEW_ARRAY(c, fvg__names, n);
+  fvg__names *images = FVG_NEW_ARRAY(c, fvg__names, n);
   fvg_status s = FVG_E_NOMEM;
   int i;
   if (images)
@@ -8577,7 +8626,7 @@ static fvg_status fvg__build_from_folders(fvg_ctx *c, fvg_dataset *out, fvg__dra
     s = fvg__name_class(c, &d->class_name[i], classes->name[i], out->card, names);
   if (!s) s = fvg__dataset_build(c, out, d);
   for (k = 0; images && k < n; k++) fvg__names_free(c, &images[k]);
-  fvg__release(c, images);
+  fvg_release(c, images);
   fvg__draft_free(c, d);
   return s;
 }
@@ -8595,11 +8644,11 @@ static const char *fvg__part_folder(const fvg__names *folders, int part) {
 
 static fvg_status fvg__no_classes(fvg_ctx *c, const fvg__left_out *left_out, const char *root) {
   if (left_out->n_loose)
-    return fvg__fail(c, FVG_E_FORMAT,
-                     "%.300s: neither a split file (split_zhou_*.json or split.json) nor class "
-                     "folders; its %d pictures must lie in a folder for each class",
-                     root, left_out->n_loose);
-  return fvg__fail(
+    return fvg_fail(c, FVG_E_FORMAT,
+                    "%.300s: neither a split file (split_zhou_*.json or split.json) nor class "
+                    "folders; its %d pictures must lie in a folder for each class",
+                    root, left_out->n_loose);
+  return fvg_fail(
       c, FVG_E_FORMAT,
       "%.300s: neither a split file (split_zhou_*.json or split.json) nor class folders", root);
 }
@@ -8607,10 +8656,10 @@ static fvg_status fvg__no_classes(fvg_ctx *c, const fvg__left_out *left_out, con
 /* What is not cut has no share to choose. */
 static void fvg__tell_no_cut(const fvg_dataset *d, const fvg_dataset_desc *desc) {
   if (desc->val_percent)
-    fvg__log(d->ctx, 0,
-             "%.200s: train, val and test are given here%s%.100s, so --val (val_percent) changes "
-             "nothing",
-             d->root, d->split_file ? ", by " : "", d->split_file ? d->split_file : "");
+    fvg_log(d->ctx, 0,
+            "%.200s: train, val and test are given here%s%.100s, so --val (val_percent) changes "
+            "nothing",
+            d->root, d->split_file ? ", by " : "", d->split_file ? d->split_file : "");
 }
 
 static fvg_status fvg__open_folders(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
@@ -8713,14 +8762,14 @@ static fvg_status fvg__draft_list(fvg_ctx *c, fvg__draft *d, fvg__entry *e, cons
     snprintf(where, sizeof where, "line %d", i + 1);
     path = end;
     if ((name = fvg__parse_picture(set->set, list->line[i], path, &key, &label)) == NULL)
-      return fvg__fail(c, FVG_E_FORMAT, "%.300s: %s is not of the form \"%s\"", list->file, where, set->form);
+      return fvg_fail(c, FVG_E_FORMAT, "%.300s: %s is not of the form \"%s\"", list->file, where, set->form);
     end = fvg__put_class_name(name, set->set, key);
     if (classes && (label = fvg__lines_find(classes, key)) < 0)
-      return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s: class \"%.80s\" is not in %s", list->file, where, key,
-                       set->classes);
+      return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: class \"%.80s\" is not in %s", list->file, where, key,
+                      set->classes);
     if (label >= n_total)
-      return fvg__fail(c, FVG_E_FORMAT, "%.200s: %s: label %d, but the lists have only %d pictures", list->file,
-                       where, label, n_total);
+      return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: label %d, but the lists have only %d pictures", list->file,
+                      where, label, n_total);
     s = fvg__draft_item(c, d, e++, path, label, name, list->file, where);
   }
   return s;
@@ -8737,7 +8786,7 @@ static fvg_status fvg__draft_from_lists(fvg_ctx *c, fvg__draft *d, const fvg__se
     if (!set->part[part]) continue;
     if ((s = fvg__lines_read(c, &list[1 + part], root, set->part[part])) != FVG_OK) return s;
     for (i = n = 0; i < list[1 + part].n; i++) n += *list[1 + part].line[i] != 0;
-    if (!n) return fvg__fail(c, FVG_E_FORMAT, "%.300s: no pictures in it", list[1 + part].file);
+    if (!n) return fvg_fail(c, FVG_E_FORMAT, "%.300s: no pictures in it", list[1 + part].file);
     s = fvg__draft_count(c, d, part, n, root);
   }
   if (!s) s = fvg__draft_reserve(c, d, root);
@@ -8749,8 +8798,8 @@ static fvg_status fvg__draft_from_lists(fvg_ctx *c, fvg__draft *d, const fvg__se
 /* Gives Python's round(n * 0.2) of each label's n train items to val; a label is negative while its item moves. */
 static fvg_status fvg__cut_val(fvg_ctx *c, fvg_dataset *d) {
   const int n = d->train.n;
-  int *order = FVG__NEW_ARRAY(c, int, (size_t)n);
-  int *n_val = FVG__NEW_ARRAY(c, int, (size_t)d->n_class);
+  int *order = FVG_NEW_ARRAY(c, int, (size_t)n);
+  int *n_val = FVG_NEW_ARRAY(c, int, (size_t)d->n_class);
   fvg_status s;
   fvg_rng rng;
   int i;
@@ -8771,8 +8820,8 @@ static fvg_status fvg__cut_val(fvg_ctx *c, fvg_dataset *d) {
     item.label = -1 - item.label;
     d->val.item[d->val.n++] = item;
   }
-  fvg__release(c, order);
-  fvg__release(c, n_val);
+  fvg_release(c, order);
+  fvg_release(c, n_val);
   return s;
 }
 
@@ -8795,17 +8844,17 @@ static fvg_status fvg__find_home(fvg_ctx *c, const char **home, char **root, con
   int i, found;
   for (i = 0; i < 2; i++) {
     *home = i ? "" : card->folder;
-    *root = fvg__path_join(c, desc->root, *home);
-    if ((path = *root ? fvg__path_join(c, *root, sign) : NULL) == NULL) break;
-    if (file) found = fvg__file_exists(path);
+    *root = fvg_path_join(c, desc->root, *home);
+    if ((path = *root ? fvg_path_join(c, *root, sign) : NULL) == NULL) break;
+    if (file) found = fvg_file_exists(path);
     else found = !desc->list || !desc->list(desc->list_user, path, fvg__ignore_entry, NULL);
-    fvg__release(c, path);
+    fvg_release(c, path);
     if (found) return FVG_OK;
-    fvg__release(c, *root);
+    fvg_release(c, *root);
   }
-  if (i < 2) { fvg__release(c, *root); return FVG_E_NOMEM; }
-  return fvg__fail(c, FVG_E_IO, "%.200s: no data set %s there: %s/%s is missing%s", desc->root, card->key,
-                   card->folder, sign, card->split_file ? ", and so is its split file" : "");
+  if (i < 2) { fvg_release(c, *root); return FVG_E_NOMEM; }
+  return fvg_fail(c, FVG_E_IO, "%.200s: no data set %s there: %s/%s is missing%s", desc->root, card->key,
+                  card->folder, sign, card->split_file ? ", and so is its split file" : "");
 }
 
 static fvg_status fvg__make_split(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
@@ -8821,8 +8870,8 @@ static fvg_status fvg__make_split(fvg_ctx *c, fvg_dataset *out, const fvg_datase
   fvg_status s;
   int i;
   if (set == FVG__STANFORD_CARS || set == FVG__FLOWERS102)
-    return fvg__fail(c, FVG_E_IO, "%.200s: data set %s needs %s/%s, which CoOp's page on data sets has: its own "
-                     "lists are .mat files", desc->root, card->key, card->folder, card->split_file);
+    return fvg_fail(c, FVG_E_IO, "%.200s: data set %s needs %s/%s, which CoOp's page on data sets has: its own "
+                    "lists are .mat files", desc->root, card->key, card->folder, card->split_file);
   memset(list, 0, sizeof list);
   memset(&classes, 0, sizeof classes);
   memset(&draft, 0, sizeof draft);
@@ -8831,8 +8880,8 @@ static fvg_status fvg__make_split(fvg_ctx *c, fvg_dataset *out, const fvg_datase
   if (s) return s;
   here.root = root;
   if (card->split_file)
-    fvg__log(c, 0, "%.200s: %s is not there; a split is made in its place, so results cannot be compared with "
-             "published ones", root, card->split_file);
+    fvg_log(c, 0, "%.200s: %s is not there; a split is made in its place, so results cannot be compared with "
+            "published ones", root, card->split_file);
   for (i = 0; i < FVG__PARTS; i++) draft.prefix[i] = set == FVG__IMAGENET ? imagenet[i] : card->images;
   if (lists && lists->classes) s = fvg__read_classes(c, &list[0], root, lists);
   if (!s && lists && lists->part[0]) {
@@ -8849,7 +8898,7 @@ static fvg_status fvg__make_split(fvg_ctx *c, fvg_dataset *out, const fvg_datase
   fvg__draft_free(c, &draft);
   fvg__names_free(c, &classes);
   for (i = 0; i <= FVG__PARTS; i++) fvg__lines_free(c, &list[i]);
-  fvg__release(c, root);
+  fvg_release(c, root);
   return s;
 }
 
@@ -8858,25 +8907,25 @@ static fvg_status fvg__unknown_set(fvg_ctx *c, const char *key) {
   int i, n = 0;
   for (i = 0; i < FVG__N_CARDS; i++)
     n += snprintf(known + n, sizeof known - (size_t)n, "%s%s", i ? ", " : "", fvg__cards[i].key);
-  return fvg__fail(c, FVG_E_ARG, "data set \"%.80s\" is none of %s", key, known);
+  return fvg_fail(c, FVG_E_ARG, "data set \"%.80s\" is none of %s", key, known);
 }
 
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
   fvg_dataset_desc d;
   fvg_status s;
   memset(out, 0, sizeof *out);
-  if (!desc || !desc->root || !*desc->root) return fvg__fail(c, FVG_E_ARG, "data set: desc.root is not given");
+  if (!desc || !desc->root || !*desc->root) return fvg_fail(c, FVG_E_ARG, "data set: desc.root is not given");
   d = *desc;
 #ifdef FVGPT_DIRENT
-  if (!d.list) d.list = fvg__list_dirent;
+  if (!d.list) d.list = fvg_list_folder;
 #endif
-  if (d.dataset && !fvg_dataset_card_of(d.dataset)) return fvg__unknown_set(c, d.dataset);
+  if (d.dataset && !fvg_dataset_card_find(d.dataset)) return fvg__unknown_set(c, d.dataset);
   out->ctx = c;
   out->exif_rotate = d.exif_rotate;
-  out->card = fvg_dataset_card_of(d.dataset);
+  out->card = fvg_dataset_card_find(d.dataset);
   out->mask_reading = d.mask_reading;
-  out->masks_told = FVG__NEW(c, int);
-  if (!out->masks_told || (out->root = fvg__copy_string(c, d.root)) == NULL) s = FVG_E_NOMEM;
+  out->masks_told = FVG_NEW(c, int);
+  if (!out->masks_told || (out->root = fvg_copy_string(c, d.root)) == NULL) s = FVG_E_NOMEM;
   else if ((s = fvg__find_split(c, &out->split_file, &d, out->card)) == FVG_OK)
     s = out->split_file ? fvg__open_split(c, out, &d) : out->card ? fvg__make_split(c, out, &d)
                                                                   : fvg__open_folders(c, out, &d);
@@ -8912,23 +8961,23 @@ static int fvg__mask_exists(char *name) {
                                        ".bmp", ".gif", ".PNG",  ".JPG"};
   char *slash = strrchr(name, '/'), *dot = strrchr(name, '.');
   size_t i;
-  if (fvg__file_exists(name)) return 1;
+  if (fvg_file_exists(name)) return 1;
   if (!dot || (slash && dot < slash)) dot = name + strlen(name);
   for (i = 0; i < sizeof suffix / sizeof *suffix; i++) {
     strcpy(dot, suffix[i]);
-    if (fvg__file_exists(name)) return 1;
+    if (fvg_file_exists(name)) return 1;
   }
   return 0;
 }
 
 /* ROOT/mask/<path>; *out stays NULL when there is none.  A published set's may be in ROOT/<folder>/mask, and below
    another <images> than the path says: pictures and masks of SUN397 go around with and without it. */
-static fvg_status fvg__find_mask(const fvg_dataset *d, char **out, const char *path) {
+FVG_DEF fvg_status fvg_dataset_mask_path(const fvg_dataset *d, char **out, const char *path) {
   const char *folder = d->card ? d->card->folder : "", *images = d->card ? d->card->images : "", *rest = path;
   const size_t n = strlen(folder);
   const char *place[4][3];
-  char *root = fvg__path_join(d->ctx, d->root, "");
-  char *name = root ? (char *)fvg__alloc(d->ctx, strlen(root) + n + strlen(images) + strlen(path) + 16) : NULL;
+  char *root = fvg_path_join(d->ctx, d->root, "");
+  char *name = root ? (char *)fvg_alloc(d->ctx, strlen(root) + n + strlen(images) + strlen(path) + 16) : NULL;
   char *at;
   int i, k;
   *out = NULL;
@@ -8943,8 +8992,8 @@ static fvg_status fvg__find_mask(const fvg_dataset *d, char **out, const char *p
     fvg__put_string(at, rest);
     if (fvg__mask_exists(name)) *out = name;
   }
-  fvg__release(d->ctx, root);
-  if (name && !*out) fvg__release(d->ctx, name);
+  fvg_release(d->ctx, root);
+  if (name && !*out) fvg_release(d->ctx, name);
   return name ? FVG_OK : FVG_E_NOMEM;
 }
 
@@ -9178,7 +9227,7 @@ static fvg_status fvg__check_sides(fvg_ctx *c, const fvg_image *m, const char *p
   const double one_pixel = 1 + 1.0 / (m->width < m->height ? m->width : m->height);
   x->stretched = same > 1.02 * one_pixel;
   if (turned > 1.02 || same <= 1.1) return FVG_OK;
-  return fvg__fail(
+  return fvg_fail(
       c, FVG_E_FORMAT,
       "%.300s: the mask has %d x %d pixels, its picture %d x %d: the sides are swapped; "
       "one of the two was turned (EXIF); turn it back, or try --exif-rotate",
@@ -9229,13 +9278,13 @@ static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const ch
   if (!s) s = fvg__mask_upright(d->ctx, mask, stored, image);
   if (!s) s = fvg__check_sides(d->ctx, mask, path, width, height, facts);
   if (!s && (why = fvg__choose_reading(mask, d->mask_reading, lossy, facts)) != NULL)
-    s = fvg__fail(d->ctx, FVG_E_FORMAT,
-                  "%.300s: cannot tell what in this mask is foreground: %s; choose with --masks "
-                  "grey, inverted, labels, trimap or alpha (mask_reading)",
-                  path, why);
+    s = fvg_fail(d->ctx, FVG_E_FORMAT,
+                 "%.300s: cannot tell what in this mask is foreground: %s; choose with --masks "
+                 "grey, inverted, labels, trimap or alpha (mask_reading)",
+                 path, why);
   if (!s && is_16_bit && (facts->reading == FVG_MASK_LABELS || facts->reading == FVG_MASK_TRIMAP || fvg__is_black(mask)))
-    s = fvg__fail(d->ctx, FVG_E_UNSUPPORTED, "%.300s: a mask of 16 bits that is not black and white: of labels only the "
-                  "high byte would be read; save it with 8 bits", path);
+    s = fvg_fail(d->ctx, FVG_E_UNSUPPORTED, "%.300s: a mask of 16 bits that is not black and white: of labels only the "
+                 "high byte would be read; save it with 8 bits", path);
   if (!s) s = fvg__apply_reading(d->ctx, mask, facts->reading, threshold, d->mask_reading == FVG_MASK_INVERTED);
   if (s) return s;
   fvg__measure_mask(mask, facts);
@@ -9256,14 +9305,14 @@ static fvg_status fvg__load_pair(const fvg_dataset *d, const fvg_item *item, fvg
   memset(image, 0, sizeof *image);
   memset(facts, 0, sizeof *facts);
   if (mask) memset(mask, 0, sizeof *mask);
-  if ((path = fvg__path_join(d->ctx, d->root, item->path)) == NULL) return FVG_E_NOMEM;
+  if ((path = fvg_path_join(d->ctx, d->root, item->path)) == NULL) return FVG_E_NOMEM;
   s = fvg_image_load(d->ctx, image, path, 3);
   stored = *image;
-  if (!s) s = fvg__image_upright(d->ctx, image, path, d->exif_rotate);
-  fvg__release(d->ctx, path);
-  if (!s && mask && (s = fvg__find_mask(d, &path, item->path)) == FVG_OK && path) {
+  if (!s) s = fvg_image_upright(d->ctx, image, path, d->exif_rotate);
+  fvg_release(d->ctx, path);
+  if (!s && mask && (s = fvg_dataset_mask_path(d, &path, item->path)) == FVG_OK && path) {
     s = fvg__load_mask(d, mask, path, &stored, image, threshold, facts);
-    fvg__release(d->ctx, path);
+    fvg_release(d->ctx, path);
   }
   if (s) {
     if (mask) fvg_image_free(d->ctx, mask);
@@ -9272,8 +9321,8 @@ static fvg_status fvg__load_pair(const fvg_dataset *d, const fvg_item *item, fvg
   return s;
 }
 
-FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, const fvg_item *item, fvg_image *image,
-                                    fvg_image *mask, float mask_threshold) {
+FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
+                                    const fvg_item *item, float mask_threshold) {
   fvg__mask_facts facts;
   return fvg__load_pair(d, item, image, mask, mask_threshold, &facts);
 }
@@ -9307,7 +9356,7 @@ static fvg_status fvg__batch(fvg_ctx *c, fvg__batch_job *j, int n) {
     return FVG_OK;
   }
   for (i = 0; i < n; i++) j->ctx[i] = fvg__helper_context(c);
-  s = fvg__parallel(c, fvg__batch_run, j, n);
+  s = fvg_parallel(c, fvg__batch_run, j, n);
   for (i = 0; i < n; i++) {
     peak += j->ctx[i].peak;                        /* as if all had been at their largest at once */
     fvg__helper_done(c, &j->ctx[i]);
@@ -9323,7 +9372,7 @@ static fvg_status fvg__batch_fault(fvg_ctx *c, const fvg__batch_job *j, int n) {
   int i;
   for (i = 0; i < n; i++)
     if (j->ctx[i].status == FVG_E_NOMEM || j->ctx[i].status == FVG_E_CANCELLED)
-      return fvg__fail(c, j->ctx[i].status, "%s", j->ctx[i].message);
+      return fvg_fail(c, j->ctx[i].status, "%s", j->ctx[i].message);
   return FVG_OK;
 }
 
@@ -9333,7 +9382,7 @@ enum { FVG__MOST_NAMED = 20 };
 typedef struct fvg__bad { int n; fvg_status status; char last[512]; } fvg__bad;
 
 static void fvg__bad_add(fvg_ctx *c, fvg__bad *bad, fvg_status status, const char *message) {
-  if (bad->n && bad->n < FVG__MOST_NAMED) fvg__log(c, 0, "%s", bad->last);
+  if (bad->n && bad->n < FVG__MOST_NAMED) fvg_log(c, 0, "%s", bad->last);
   if (bad->n++ < FVG__MOST_NAMED) snprintf(bad->last, sizeof bad->last, "%s", message);
   bad->status = status;
 }
@@ -9342,18 +9391,18 @@ static fvg_status fvg__bad_end(fvg_ctx *c, const fvg__bad *bad, const char *root
                                int skip) {
   if (!bad->n) return FVG_OK;
   if (bad->n == 1 && !skip)
-    return fvg__fail(c, bad->status, "%.380s; --skip-bad (fvg_dataset_check) goes on without it",
-                     bad->last);
-  fvg__log(c, 0, "%s", bad->last);
+    return fvg_fail(c, bad->status, "%.380s; --skip-bad (fvg_dataset_check) goes on without it",
+                    bad->last);
+  fvg_log(c, 0, "%s", bad->last);
   if (!skip)
-    return fvg__fail(
+    return fvg_fail(
         c, bad->status,
         "%.200s: %d of %d files cannot be used, %s; --skip-bad (fvg_dataset_check) goes "
         "on without them",
         root, bad->n, n_checked,
         bad->n > FVG__MOST_NAMED ? "the first 20 are named above" : "as named above");
-  fvg__log(c, 0, "%.200s: %d of %d pictures are left out%s", root, bad->n, n_checked,
-           bad->n > FVG__MOST_NAMED ? ", the first 20 are named above" : "");
+  fvg_log(c, 0, "%.200s: %d of %d pictures are left out%s", root, bad->n, n_checked,
+          bad->n > FVG__MOST_NAMED ? ", the first 20 are named above" : "");
   return FVG_OK;
 }
 
@@ -9404,13 +9453,13 @@ static fvg_status fvg__check_work(void *arg, fvg_ctx *c, int i) {
     if (j->masks) fvg_image_free(c, &mask);
     return FVG_OK;
   }
-  if ((path = fvg__path_join(c, d.root, j->item[i].path)) == NULL) return FVG_E_NOMEM;
+  if ((path = fvg_path_join(c, d.root, j->item[i].path)) == NULL) return FVG_E_NOMEM;
   s = fvg__check_head(c, path);
-  fvg__release(c, path);
-  if (s || !j->masks || (s = fvg__find_mask(&d, &path, j->item[i].path)) != FVG_OK || !path)
+  fvg_release(c, path);
+  if (s || !j->masks || (s = fvg_dataset_mask_path(&d, &path, j->item[i].path)) != FVG_OK || !path)
     return s;
   s = fvg__check_head(c, path);
-  fvg__release(c, path);
+  fvg_release(c, path);
   return s;
 }
 
@@ -9432,7 +9481,7 @@ static fvg_status fvg__check_items_of(fvg_dataset *d, fvg_items *items, fvg__che
       if (!status || !skip) items->item[kept++] = items->item[i + k];
     }
     progress->step += n;
-    if (j->decode && (s = fvg__report(d->ctx, progress)) != FVG_OK) return s;
+    if (j->decode && (s = fvg_report_progress(d->ctx, progress)) != FVG_OK) return s;
   }
   items->n = kept;
   return FVG_OK;
@@ -9440,8 +9489,8 @@ static fvg_status fvg__check_items_of(fvg_dataset *d, fvg_items *items, fvg__che
 
 FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
   fvg_items *part[FVG__PARTS];
-  fvg__batch_job *batch = FVG__NEW(d->ctx, fvg__batch_job);
-  fvg__check_job *j = FVG__NEW(d->ctx, fvg__check_job);
+  fvg__batch_job *batch = FVG_NEW(d->ctx, fvg__batch_job);
+  fvg__check_job *j = FVG_NEW(d->ctx, fvg__check_job);
   fvg__bad bad;
   fvg_progress progress;
   fvg_status s = batch && j ? FVG_OK : FVG_E_NOMEM;
@@ -9462,8 +9511,8 @@ FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
     j->masks = (what & FVG_CHECK_MASKS) != 0;
     s = fvg__check_items_of(d, part[i], j, batch, &progress, &bad, skip_bad);
   }
-  fvg__release(d->ctx, j);
-  fvg__release(d->ctx, batch);
+  fvg_release(d->ctx, j);
+  fvg_release(d->ctx, batch);
   return s ? s : fvg__bad_end(d->ctx, &bad, d->root, (int)progress.n_steps, skip_bad);
 }
 
@@ -9502,33 +9551,33 @@ static void fvg__survey_tell(const fvg_dataset *d, const fvg__mask_survey *x) {
     fvg__add_count(list, sizeof list, x->labels, labels, labels);
     fvg__add_count(list, sizeof list, x->trimap, trimap, trimap);
     if (list[0])
-      fvg__log(c, 1, "%.120s/mask: of %d masks, not all of them black and white, %s", d->root, x->n,
-               list);
+      fvg_log(c, 1, "%.120s/mask: of %d masks, not all of them black and white, %s", d->root, x->n,
+              list);
   }
   if (2 * (x->empty + x->full) > x->n)
-    fvg__log(c, 0,
-             "%.120s/mask: of %d masks %d hold no foreground and %d nothing else (the first is "
-             "that of %.100s); "
-             "FVG-PT learns from foreground",
-             d->root, x->n, x->empty, x->full, x->first_empty);
+    fvg_log(c, 0,
+            "%.120s/mask: of %d masks %d hold no foreground and %d nothing else (the first is "
+            "that of %.100s); "
+            "FVG-PT learns from foreground",
+            d->root, x->n, x->empty, x->full, x->first_empty);
   if (2 * x->framed > x->n)
-    fvg__log(c, 0,
-             "%.120s/mask: in %d of %d masks the foreground runs along the whole edge; are they "
-             "inverted? "
-             "(--masks inverted, or mask_reading)",
-             d->root, x->framed, x->n);
+    fvg_log(c, 0,
+            "%.120s/mask: in %d of %d masks the foreground runs along the whole edge; are they "
+            "inverted? "
+            "(--masks inverted, or mask_reading)",
+            d->root, x->framed, x->n);
   if (x->stretched)
-    fvg__log(c, 0,
-             "%.120s/mask: %d of %d masks have other proportions than their pictures and are "
-             "stretched over them "
-             "(the first is that of %.100s)",
-             d->root, x->stretched, x->n, x->first_stretched);
+    fvg_log(c, 0,
+            "%.120s/mask: %d of %d masks have other proportions than their pictures and are "
+            "stretched over them "
+            "(the first is that of %.100s)",
+            d->root, x->stretched, x->n, x->first_stretched);
 }
 
 /* Loads every picture of `items` with its mask: bad ones are named together, and what the masks
    are is told, once for a data set.  Decoding a few shots takes seconds, and the training that
    they would spoil hours. */
-static fvg_status fvg__survey_masks(const fvg_dataset *d, const fvg_items *items) {
+FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_items *items) {
   fvg_ctx *c = d->ctx;
   fvg__mask_survey survey;
   fvg__batch_job *batch;
@@ -9537,8 +9586,8 @@ static fvg_status fvg__survey_masks(const fvg_dataset *d, const fvg_items *items
   int i, k, n;
   fvg_status s;
   if (d->masks_told && *d->masks_told) return FVG_OK;
-  batch = FVG__NEW(c, fvg__batch_job);
-  j = FVG__NEW(c, fvg__check_job);
+  batch = FVG_NEW(c, fvg__batch_job);
+  j = FVG_NEW(c, fvg__check_job);
   s = batch && j ? FVG_OK : FVG_E_NOMEM;
   memset(&survey, 0, sizeof survey);
   memset(&bad, 0, sizeof bad);
@@ -9557,8 +9606,8 @@ static fvg_status fvg__survey_masks(const fvg_dataset *d, const fvg_items *items
       else fvg__survey_add(&survey, &j->facts[k], items->item[i + k].path);
     }
   }
-  fvg__release(c, j);
-  fvg__release(c, batch);
+  fvg_release(c, j);
+  fvg_release(c, batch);
   if (!s) s = fvg__bad_end(c, &bad, d->root, items->n, 0);
   if (!s && d->masks_told) *d->masks_told = 1;
   if (!s) fvg__survey_tell(d, &survey);
@@ -9620,7 +9669,8 @@ static fvg_status fvg__augmented(fvg_ctx *c, const fvg_views *v, const fvg_image
 
 /* fg = x * mask [size*size] per channel; returns the share of foreground.
    fill_black, when not NULL: black, which is pixel 0 normalised, in place of the mean colour. */
-static float fvg__foreground(const float *x, const fvg_image *mask, const fvg_preprocess *fill_black, float *fg) {
+FVG_DEF float fvg_foreground_view(float *fg, const float *x, const fvg_image *mask,
+                                  const fvg_preprocess *fill_black) {
   size_t n = (size_t)mask->width * (size_t)mask->height, k, inside = 0;
   int channel;
   for (channel = 0; channel < 3; channel++) {
@@ -9644,16 +9694,17 @@ static fvg_status fvg__view_pixels(fvg_ctx *c, const fvg_views *v, const fvg_ite
   memset(&image, 0, sizeof image);
   mask = view = mask_view = image;
   dataset.ctx = c;
-  s = fvg_dataset_load(&dataset, item, &image, fg ? &mask : NULL, v->desc.mask_threshold);
+  s = fvg_dataset_load(&dataset, &image, fg ? &mask : NULL, item, v->desc.mask_threshold);
   if (s) return s;
   fvg_rng_seed(&rng, v->desc.seed, fvg__path_hash(item->path) + (uint64_t)epoch);
   crop = fvg_crop_random(&rng, image.width, image.height, (double)v->desc.crop_scale_min, 1.0);
   s = fvg__augmented(c, v, &image, &crop, v->clip->preprocess.filter, &view);
-  if (!s) s = fvg_image_normalize(c, &view, &v->clip->preprocess, x);
+  if (!s) s = fvg_image_normalize(c, x, &view, &v->clip->preprocess);
   if (!s && fg) {
     *area = -1;
     if (mask.pixels) s = fvg__augmented(c, v, &mask, &crop, FVG_NEAREST, &mask_view);
-    if (!s && mask.pixels) *area = fvg__foreground(x, &mask_view, v->desc.fill_black ? &v->clip->preprocess : NULL, fg);
+    if (!s && mask.pixels) *area = fvg_foreground_view(fg, x, &mask_view,
+                                                       v->desc.fill_black ? &v->clip->preprocess : NULL);
     else memcpy(fg, x, 3 * (size_t)view.width * (size_t)view.height * sizeof *fg);
   }
   fvg_image_free(c, &mask_view);
@@ -9692,11 +9743,11 @@ static fvg_status fvg__batch_pixels(fvg__pixels_job *j, int n) {
     s = batch.ctx[i].status;
     is_bad_file = s == FVG_E_IO || s == FVG_E_FORMAT || s == FVG_E_UNSUPPORTED;
     if (s)
-      return fvg__fail(c, s,
-                       is_bad_file
-                           ? "%.400s; --skip-bad (fvg_dataset_check) goes on without such pictures"
-                           : "%s",
-                       batch.ctx[i].message);
+      return fvg_fail(c, s,
+                      is_bad_file
+                          ? "%.400s; --skip-bad (fvg_dataset_check) goes on without such pictures"
+                          : "%s",
+                      batch.ctx[i].message);
   }
   return FVG_OK;
 }
@@ -9718,7 +9769,7 @@ static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, i
   j.fg = fg;
   j.area = areas;
   s = fvg__batch_pixels(&j, n);
-  if (!s) s = fvg_learner_encode_images(m, v->desc.learner, whole, n, f);
+  if (!s) s = fvg_learner_encode_images(m, v->desc.learner, f, whole, n);
   if (s || !f_fg) return s;
   memcpy(f_fg, f, (size_t)n * d * sizeof *f_fg);
   if (area) memcpy(area, areas, (size_t)n * sizeof *area);
@@ -9728,7 +9779,7 @@ static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, i
     with_mask[n_masked++] = i;
   }
   if (!n_masked) return FVG_OK;
-  s = fvg_learner_encode_images(m, v->desc.learner, fg, n_masked, v->encoded);
+  s = fvg_learner_encode_images(m, v->desc.learner, v->encoded, fg, n_masked);
   for (i = 0; !s && i < n_masked; i++)
     memcpy(f_fg + (size_t)with_mask[i] * d, v->encoded + (size_t)i * d, d * sizeof *f_fg);
   return s;
@@ -9745,11 +9796,11 @@ static fvg_status fvg__views_reserve(fvg_views *v, int n) {
   fvg__view_slot *old = v->slot;
   int n_old = v->n_slot, i;
   if (v->slot && 2 * n <= v->n_slot) return FVG_OK;
-  v->slot = FVG__NEW_ARRAY(v->clip->ctx, fvg__view_slot, 4 * (size_t)n + 16);
+  v->slot = FVG_NEW_ARRAY(v->clip->ctx, fvg__view_slot, 4 * (size_t)n + 16);
   if (!v->slot) { v->slot = old; return FVG_E_NOMEM; }
   v->n_slot = 4 * n + 16;
   for (i = 0; i < n_old; i++) if (old[i].path) *fvg__view_find(v, old[i].path) = old[i];
-  fvg__release(v->clip->ctx, old);
+  fvg_release(v->clip->ctx, old);
   return FVG_OK;
 }
 
@@ -9762,12 +9813,12 @@ static fvg_status fvg__views_keep(fvg_views *v, const fvg_item *const *item, int
   float *f, *area = NULL;
   int i, view;
   memset(fresh, 0, sizeof fresh);
-  f = FVG__NEW_ARRAY(c, float, 2 * (size_t)n * d + (size_t)n);
+  f = FVG_NEW_ARRAY(c, float, 2 * (size_t)n * d + (size_t)n);
   if (!f) return FVG_E_NOMEM;
   area = f + 2 * (size_t)n * d;
   for (i = 0; !s && i < n; i++) {
     fresh[i].path = item[i]->path;
-    fresh[i].f = FVG__NEW_ARRAY(c, float, kept * (2 * d + 1));
+    fresh[i].f = FVG_NEW_ARRAY(c, float, kept * (2 * d + 1));
     if (!fresh[i].f) { s = FVG_E_NOMEM; break; }
     fresh[i].f_fg = fresh[i].f + kept * d;
     fresh[i].area = fresh[i].f_fg + kept * d;
@@ -9783,11 +9834,11 @@ static fvg_status fvg__views_keep(fvg_views *v, const fvg_item *const *item, int
   for (i = 0; i < n; i++) {
     fvg__view_slot *slot = s ? NULL : fvg__view_find(v, fresh[i].path);
     /* failed, or an image that the list names twice */
-    if (s || slot->path) { fvg__release(c, fresh[i].f); continue; }
+    if (s || slot->path) { fvg_release(c, fresh[i].f); continue; }
     *slot = fresh[i];
     v->n_used++;
   }
-  fvg__release(c, f);
+  fvg_release(c, f);
   return s;
 }
 
@@ -9807,7 +9858,7 @@ FVG_DEF fvg_status fvg_views_load(fvg_views *v, const fvg_items *items) {
       s = fvg__views_keep(v, missing, n);
       n = 0;
       progress.step = i + 1;
-      if (!s) s = fvg__report(v->clip->ctx, &progress);
+      if (!s) s = fvg_report_progress(v->clip->ctx, &progress);
     }
   }
   return s;
@@ -9817,8 +9868,8 @@ FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset
   size_t pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size;
   fvg_views *v;
   *out = NULL;
-  if (!m->has_vision) return fvg__fail(m->ctx, FVG_E_ARG, "this model has no image tower");
-  v = FVG__NEW(m->ctx, fvg_views);
+  if (!m->has_vision) return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
+  v = FVG_NEW(m->ctx, fvg_views);
   if (!v) return FVG_E_NOMEM;
   v->clip = m;
   v->dataset = d;
@@ -9829,8 +9880,8 @@ FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset
   v->n_kept = v->desc.augment == FVG_AUGMENT_CROP ? 0 :
               v->desc.augment == FVG_AUGMENT_FIXED_CROPS ? v->desc.n_crops : 1;
   v->width = (size_t)fvg_learner_feature_width(m, v->desc.learner);
-  v->pixels = FVG__NEW_ARRAY(m->ctx, float, 2 * FVG__IMAGE_BATCH * pixels);
-  v->encoded = FVG__NEW_ARRAY(m->ctx, float, FVG__IMAGE_BATCH * v->width);
+  v->pixels = FVG_NEW_ARRAY(m->ctx, float, 2 * FVG__IMAGE_BATCH * pixels);
+  v->encoded = FVG_NEW_ARRAY(m->ctx, float, FVG__IMAGE_BATCH * v->width);
   if (!v->pixels || !v->encoded) { fvg_views_free(v); return FVG_E_NOMEM; }
   *out = v;
   return FVG_OK;
@@ -9839,11 +9890,11 @@ FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset
 FVG_DEF void fvg_views_free(fvg_views *v) {
   int i;
   if (!v) return;
-  for (i = 0; i < v->n_slot; i++) fvg__release(v->clip->ctx, v->slot[i].f);
-  fvg__release(v->clip->ctx, v->slot);
-  fvg__release(v->clip->ctx, v->pixels);
-  fvg__release(v->clip->ctx, v->encoded);
-  fvg__release(v->clip->ctx, v);
+  for (i = 0; i < v->n_slot; i++) fvg_release(v->clip->ctx, v->slot[i].f);
+  fvg_release(v->clip->ctx, v->slot);
+  fvg_release(v->clip->ctx, v->pixels);
+  fvg_release(v->clip->ctx, v->encoded);
+  fvg_release(v->clip->ctx, v);
 }
 
 /* Items index[0..n-1] encoded now, a batch at a time. */
@@ -9866,16 +9917,16 @@ static fvg_status fvg__check_views(const fvg_views *v, const fvg_items *items, c
                                    int foreground) {
   int i;
   if (foreground && v->desc.no_foreground)
-    return fvg__fail(v->clip->ctx, FVG_E_ARG, "these views were made without the foreground");
-  if (epoch < 0) return fvg__fail(v->clip->ctx, FVG_E_ARG, "views of epoch %d; epochs count from 0", epoch);
+    return fvg_fail(v->clip->ctx, FVG_E_ARG, "these views were made without the foreground");
+  if (epoch < 0) return fvg_fail(v->clip->ctx, FVG_E_ARG, "views of epoch %d; epochs count from 0", epoch);
   for (i = 0; i < n; i++)
     if (index[i] < 0 || index[i] >= items->n)
-      return fvg__fail(v->clip->ctx, FVG_E_ARG, "view %d of %d images", index[i], items->n);
+      return fvg_fail(v->clip->ctx, FVG_E_ARG, "view %d of %d images", index[i], items->n);
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_views_pixels(fvg_views *v, const fvg_items *items, const int *index, int n, int epoch,
-                                    float *pixels, float *pixels_fg) {
+FVG_DEF fvg_status fvg_views_pixels(fvg_views *v, float *pixels, float *pixels_fg,
+                                    const fvg_items *items, const int *index, int n, int epoch) {
   size_t image = 3 * (size_t)v->clip->vision.image_size * (size_t)v->clip->vision.image_size;
   const fvg_item *item[FVG__IMAGE_BATCH];
   float area[FVG__IMAGE_BATCH];
@@ -9895,8 +9946,8 @@ FVG_DEF fvg_status fvg_views_pixels(fvg_views *v, const fvg_items *items, const 
   return s;
 }
 
-FVG_DEF fvg_status fvg_views_get(fvg_views *v, const fvg_items *items, const int *index, int n, int epoch, float *f,
-                                 float *f_fg, float *area) {
+FVG_DEF fvg_status fvg_views_get(fvg_views *v, float *f, float *f_fg, float *area,
+                                 const fvg_items *items, const int *index, int n, int epoch) {
   size_t d = v->width;
   fvg_status checked = fvg__check_views(v, items, index, n, epoch, f_fg != NULL);
   int i;
@@ -9917,8 +9968,8 @@ FVG_DEF fvg_status fvg_views_get(fvg_views *v, const fvg_items *items, const int
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, const fvg_dataset *d, const fvg_items *items,
-                                    float *f) {
+FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, float *f, const fvg_dataset *d,
+                                    const fvg_items *items) {
   fvg_views_desc desc;
   fvg_progress progress;
   fvg_views *v;
@@ -9937,7 +9988,7 @@ FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, const fvg_datas
     for (k = 0; k < count; k++) index[k] = i + k;
     s = fvg__views_encode_items(v, items, index, count, 0, f + (size_t)i * v->width, NULL, NULL);
     progress.step = i + count;
-    if (!s) s = fvg__report(m->ctx, &progress);
+    if (!s) s = fvg_report_progress(m->ctx, &progress);
   }
   fvg_views_free(v);
   return s;
@@ -10063,8 +10114,8 @@ static void fvg__recipe_option(fvg_recipe *r, const fvg_option *option) {
   if (i == r->n_option) r->n_option++;
 }
 
-FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_preset preset, fvg_protocol protocol,
-                               const fvg_dataset_card *card, int shots, fvg_recipe *out) {
+FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_recipe *out, fvg_preset preset,
+                               fvg_protocol protocol, const fvg_dataset_card *card, int shots) {
   int i, k;
   memset(out, 0, sizeof *out);
   out->optimizer = fvg_method_optimizer(method, &out->batch);
@@ -10087,7 +10138,8 @@ FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_preset preset, fvg_
 /* The FVGPT files of the fork: CoOp, KgCoOp and MMRL in batches of 4, PromptSRC of 32, each with
    its backbone's optimiser, 10 epochs; on EuroSAT 20, CoOp's then at 0.002.  For other backbones
    there is none: their optimiser, and batches of 4, which only ProGrad itself has not. */
-FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, const fvg_dataset_card *card, fvg_recipe *out) {
+FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, fvg_recipe *out,
+                              const fvg_dataset_card *card) {
   int eurosat = card && !strcmp(card->key, "eurosat");
   memset(out, 0, sizeof *out);
   out->optimizer = fvg_method_optimizer(method, &out->batch);
@@ -10098,21 +10150,21 @@ FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, const fvg_dataset_card *
 
 typedef struct fvg__dpc fvg__dpc;               /* chapter 27                                                      */
 
-typedef struct fvg__source {                     /* pictures, and what scores them                                  */
+typedef struct fvg__train_set {                     /* pictures, and what scores them                                  */
   fvg_learner *learner;
   fvg_views *views;
   const fvg_items *items;
   int n_class;
   float *g, *g_clip;                             /* [n_class, d] stage 2's constants                                */
-} fvg__source;
+} fvg__train_set;
 
 /* A stage is a step on the pictures index[0..batch-1] of a source, whose labels lie in `label`, and what it needs. */
 typedef struct fvg__trainer fvg__trainer;
 struct fvg__trainer {
   const char *what;
-  fvg_status (*step)(fvg__trainer *t, const fvg__source *x, const int *index, int epoch, double lr, float *loss);
+  fvg_status (*step)(fvg__trainer *t, const fvg__train_set *x, const int *index, int epoch, double lr, float *loss);
   fvg_clip *clip;
-  fvg__source *source;                           /* one, but for calibration                                        */
+  fvg__train_set *source;                           /* one, but for calibration                                        */
   int n_source;
   fvg_optimizer *optimizer;
   fvg_optimizer_desc schedule;
@@ -10135,15 +10187,15 @@ static fvg_status fvg__trainer_alloc(fvg__trainer *t) {
   size_t n = (size_t)t->batch, size = (size_t)t->clip->vision.image_size, pixels = 3 * n * size * size,
          width = t->source[0].views->width;      /* of all of them: see fvg_fvgpt_calibrate                         */
   for (i = 0; i < t->n_source; i++) if (t->source[i].items->n > most) most = t->source[i].items->n;
-  t->order = FVG__NEW_ARRAY(c, int, (size_t)most);
-  t->label = FVG__NEW_ARRAY(c, int, n);
-  t->f = FVG__NEW_ARRAY(c, float, n * width);
-  t->f_fg = FVG__NEW_ARRAY(c, float, n * width);
-  t->part = FVG__NEW_ARRAY(c, float, 2 * n * width);
-  t->area = FVG__NEW_ARRAY(c, float, n);
-  t->loss_sum = FVG__NEW_ARRAY(c, double, (size_t)t->schedule.epochs);
-  if (needs & FVG_NEEDS_PIXELS) t->pixels = FVG__NEW_ARRAY(c, float, pixels);
-  if (needs & FVG_NEEDS_FOREGROUND) t->pixels_fg = FVG__NEW_ARRAY(c, float, pixels);
+  t->order = FVG_NEW_ARRAY(c, int, (size_t)most);
+  t->label = FVG_NEW_ARRAY(c, int, n);
+  t->f = FVG_NEW_ARRAY(c, float, n * width);
+  t->f_fg = FVG_NEW_ARRAY(c, float, n * width);
+  t->part = FVG_NEW_ARRAY(c, float, 2 * n * width);
+  t->area = FVG_NEW_ARRAY(c, float, n);
+  t->loss_sum = FVG_NEW_ARRAY(c, double, (size_t)t->schedule.epochs);
+  if (needs & FVG_NEEDS_PIXELS) t->pixels = FVG_NEW_ARRAY(c, float, pixels);
+  if (needs & FVG_NEEDS_FOREGROUND) t->pixels_fg = FVG_NEW_ARRAY(c, float, pixels);
   return t->order && t->label && t->f && t->f_fg && t->part && t->area && t->loss_sum &&
          (t->pixels || !(needs & FVG_NEEDS_PIXELS)) && (t->pixels_fg || !(needs & FVG_NEEDS_FOREGROUND)) ?
          FVG_OK : FVG_E_NOMEM;
@@ -10151,55 +10203,48 @@ static fvg_status fvg__trainer_alloc(fvg__trainer *t) {
 
 static void fvg__trainer_release(fvg__trainer *t) {
   fvg_ctx *c = t->clip->ctx;
-  fvg__release(c, t->order);
-  fvg__release(c, t->label);
-  fvg__release(c, t->f);
-  fvg__release(c, t->f_fg);
-  fvg__release(c, t->part);
-  fvg__release(c, t->area);
-  fvg__release(c, t->loss_sum);
-  fvg__release(c, t->pixels);
-  fvg__release(c, t->pixels_fg);
+  fvg_release(c, t->order);
+  fvg_release(c, t->label);
+  fvg_release(c, t->f);
+  fvg_release(c, t->f_fg);
+  fvg_release(c, t->part);
+  fvg_release(c, t->area);
+  fvg_release(c, t->loss_sum);
+  fvg_release(c, t->pixels);
+  fvg_release(c, t->pixels_fg);
   fvg_optimizer_free(t->optimizer);
 }
 
 /* ---- settings and tensors in files ---- */
 #ifndef FVGPT_NO_STDIO
-#define FVG__MAX_SETTINGS 80
 static const char *const fvg__position_name[] = {"end", "middle", "front"};
 
-typedef struct fvg__settings {                   /* metadata being collected; numbers are printed into `text`       */
-  fvg_metadata entry[FVG__MAX_SETTINGS];
-  char text[FVG__MAX_SETTINGS][32];
-  int n;
-} fvg__settings;
-
-static void fvg__set(fvg__settings *x, const char *key, const char *value) {
-  if (x->n == FVG__MAX_SETTINGS) return;
+FVG_DEF void fvg_settings_set(fvg_settings *x, const char *key, const char *value) {
+  if (x->n == FVG_MAX_SETTINGS) return;
   x->entry[x->n].key = key;
   x->entry[x->n++].value = value;
 }
 
-static void fvg__set_number(fvg__settings *x, const char *key, double value) {
-  if (x->n == FVG__MAX_SETTINGS) return;
+FVG_DEF void fvg_settings_set_number(fvg_settings *x, const char *key, double value) {
+  if (x->n == FVG_MAX_SETTINGS) return;
   snprintf(x->text[x->n], sizeof x->text[0], "%.9g", value);
   if (strchr(x->text[x->n], ',')) *strchr(x->text[x->n], ',') = '.';                 /* some locales' decimal point */
-  fvg__set(x, key, x->text[x->n]);
+  fvg_settings_set(x, key, x->text[x->n]);
 }
 
 static fvg_status fvg__get_number(fvg_ctx *c, const fvg_weights *w, const char *key, double *out) {
   const char *value = fvg_weights_metadata(w, key);
-  fvg__json j;
+  fvg_json j;
   fvg_status s;
   int is_number;
-  if (!value) return fvg__fail(c, FVG_E_FORMAT, "%s: no setting %s", fvg_weights_file(w), key);
-  s = fvg__json_parse(c, &j, value, strlen(value), key);
+  if (!value) return fvg_fail(c, FVG_E_FORMAT, "%s: no setting %s", fvg_weights_file(w), key);
+  s = fvg_json_parse(c, &j, value, strlen(value), key);
   if (s == FVG_E_NOMEM) return s;
-  is_number = !s && j.value[0].type == FVG__JSON_NUMBER;
+  is_number = !s && j.value[0].type == FVG_JSON_NUMBER;
   if (is_number) *out = j.value[0].number;
-  fvg__json_free(c, &j);
-  return is_number ? FVG_OK : fvg__fail(c, FVG_E_FORMAT, "%s: setting %s is \"%.40s\", not a number",
-                                        fvg_weights_file(w), key, value);
+  fvg_json_free(c, &j);
+  return is_number ? FVG_OK : fvg_fail(c, FVG_E_FORMAT, "%s: setting %s is \"%.40s\", not a number",
+                                       fvg_weights_file(w), key, value);
 }
 
 /* A whole number from low to 65536 of a checkpoint's metadata. */
@@ -10208,8 +10253,8 @@ static fvg_status fvg__get_whole(fvg_ctx *c, const fvg_weights *w, const char *k
   fvg_status s = fvg__get_number(c, w, key, &x);
   if (s) return s;
   if (!(x >= low && x <= 65536) || x != floor(x))
-    return fvg__fail(c, FVG_E_FORMAT, "%s: %s must be a whole number from %d to 65536",
-                     fvg_weights_file(w), key, low);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: %s must be a whole number from %d to 65536",
+                    fvg_weights_file(w), key, low);
   *out = (int)x;
   return FVG_OK;
 }
@@ -10218,7 +10263,7 @@ static fvg_status fvg__get_whole(fvg_ctx *c, const fvg_weights *w, const char *k
 static fvg_status fvg__restore(fvg_ctx *c, fvg_weights *w, fvg_parameter *p) {
   fvg_tensor x;
   fvg_status s = fvg__check_shape(c, w, p->name, p->value.n_dim, p->value.dim);
-  if (!s) s = fvg_weights_get(w, p->name, FVG_F32, &x);
+  if (!s) s = fvg_weights_get(w, &x, p->name, FVG_F32);
   if (s) return s;
   memcpy(p->value.data, x.data, fvg_tensor_count(&x) * sizeof(float));
   fvg_tensor_free(c, &x);
@@ -10227,10 +10272,10 @@ static fvg_status fvg__restore(fvg_ctx *c, fvg_weights *w, fvg_parameter *p) {
 
 /* Writes the file with a checksum in its metadata, for which the settings must have a place left. */
 static fvg_status fvg__save_checked(fvg_ctx *c, const char *path, const fvg_named_tensor *tensor, int n,
-                                    fvg__settings *x) {
+                                    fvg_settings *x) {
   char sum[FVG__CHECKSUM_TEXT];
   fvg__checksum(tensor, n, x->entry, x->n, sum);
-  fvg__set(x, FVG__CHECKSUM, sum);
+  fvg_settings_set(x, FVG__CHECKSUM, sum);
   return fvg_safetensors_save(c, path, tensor, n, x->entry, x->n);
 }
 
@@ -10256,8 +10301,8 @@ static fvg_status fvg__state_new(const fvg__trainer *t, fvg__state *x) {
   const fvg_learner *l = t->source[0].learner;
   int most = 3 * o->n + l->n_state, i;
   memset(x, 0, sizeof *x);
-  x->tensor = FVG__NEW_ARRAY(t->clip->ctx, fvg_named_tensor, (size_t)most);
-  x->name = (char *)fvg__alloc_array(t->clip->ctx, (size_t)most, 128);
+  x->tensor = FVG_NEW_ARRAY(t->clip->ctx, fvg_named_tensor, (size_t)most);
+  x->name = (char *)fvg_alloc_array(t->clip->ctx, (size_t)most, 128);
   if (!x->tensor || !x->name) return FVG_E_NOMEM;
   for (i = 0; i < o->n; i++) {
     fvg__state_add(x, "", o->params[i], (float *)o->params[i]->value.data);
@@ -10270,32 +10315,32 @@ static fvg_status fvg__state_new(const fvg__trainer *t, fvg__state *x) {
 }
 
 static void fvg__state_free(fvg_ctx *c, fvg__state *x) {
-  fvg__release(c, x->tensor);
-  fvg__release(c, x->name);
+  fvg_release(c, x->tensor);
+  fvg_release(c, x->name);
 }
 
 /* After `epoch` epochs. */
 static fvg_status fvg__state_save(fvg__trainer *t, const fvg_train_desc *desc, int epoch) {
   fvg_ctx *c = t->clip->ctx;
   size_t size = (size_t)t->schedule.epochs * 32 + 1, at = 0;
-  char *losses = (char *)fvg__alloc(c, size);
-  fvg__settings *x = FVG__NEW(c, fvg__settings);
+  char *losses = (char *)fvg_alloc(c, size);
+  fvg_settings *x = FVG_NEW(c, fvg_settings);
   fvg__state state;
   fvg_status s = fvg__state_new(t, &state);
   int i;
   if (!losses || !x) s = FVG_E_NOMEM;
   for (i = 0; !s && i < epoch; i++) at += (size_t)snprintf(losses + at, size - at, "%.17g ", t->loss_sum[i]);
   if (!s) {
-    fvg__set(x, "mark", desc->state_mark ? desc->state_mark : "");
-    fvg__set(x, "stage", t->what);
-    fvg__set_number(x, "epoch", epoch);
-    fvg__set_number(x, "step", (double)t->optimizer->step);
-    fvg__set(x, "losses", losses);
+    fvg_settings_set(x, "mark", desc->state_mark ? desc->state_mark : "");
+    fvg_settings_set(x, "stage", t->what);
+    fvg_settings_set_number(x, "epoch", epoch);
+    fvg_settings_set_number(x, "step", (double)t->optimizer->step);
+    fvg_settings_set(x, "losses", losses);
     s = fvg__save_checked(c, desc->state, state.tensor, state.n, x);
   }
   fvg__state_free(c, &state);
-  fvg__release(c, losses);
-  fvg__release(c, x);
+  fvg_release(c, losses);
+  fvg_release(c, x);
   return s;
 }
 
@@ -10305,9 +10350,9 @@ static fvg_status fvg__state_is_ours(const fvg__trainer *t, const fvg_weights *w
   if (mark && !strcmp(mark, desc->state_mark ? desc->state_mark : "") && (!stage || !strcmp(stage, t->what)))
     return FVG_OK;
   if (!mark && fvg_weights_metadata(w, "trainer"))               /* older versions wrote checkpoints by this name    */
-    return fvg__fail(t->clip->ctx, FVG_E_FORMAT, "%s: a checkpoint that was not finished", desc->state);
-  return fvg__fail(t->clip->ctx, FVG_E_ARG, "%s: a run with other settings was begun there; remove it to begin anew",
-                   desc->state);
+    return fvg_fail(t->clip->ctx, FVG_E_FORMAT, "%s: a checkpoint that was not finished", desc->state);
+  return fvg_fail(t->clip->ctx, FVG_E_ARG, "%s: a run with other settings was begun there; remove it to begin anew",
+                  desc->state);
 }
 
 /* Reads everything before it changes anything: what trains is either as it was after *epoch epochs or untouched. */
@@ -10320,15 +10365,15 @@ static fvg_status fvg__state_restore(fvg__trainer *t, fvg_weights *w, const char
   int done = 0, i;
   fvg_status s = fvg__get_whole(c, w, "epoch", 0, &done);
   if (!s && (done > t->schedule.epochs || !at))
-    s = fvg__fail(c, FVG_E_FORMAT, "%s: epoch %d of %d, or no losses", path, done, t->schedule.epochs);
+    s = fvg_fail(c, FVG_E_FORMAT, "%s: epoch %d of %d, or no losses", path, done, t->schedule.epochs);
   if (!s) s = fvg__get_number(c, w, "step", &step);
   if (s) return s;
   s = fvg__state_new(t, &x);
-  read = FVG__NEW_ARRAY(c, fvg_tensor, (size_t)x.n);
+  read = FVG_NEW_ARRAY(c, fvg_tensor, (size_t)x.n);
   if (!read) s = FVG_E_NOMEM;
   for (i = 0; !s && i < x.n; i++) {
     s = fvg__check_shape(c, w, x.tensor[i].name, x.tensor[i].tensor.n_dim, x.tensor[i].tensor.dim);
-    if (!s) s = fvg_weights_get(w, x.tensor[i].name, FVG_F32, &read[i]);
+    if (!s) s = fvg_weights_get(w, &read[i], x.tensor[i].name, FVG_F32);
   }
   for (i = 0; !s && i < x.n; i++)
     memcpy(x.tensor[i].tensor.data, read[i].data, fvg_tensor_count(&read[i]) * sizeof(float));
@@ -10342,7 +10387,7 @@ static fvg_status fvg__state_restore(fvg__trainer *t, fvg_weights *w, const char
     *epoch = done;
   }
   for (i = 0; read && i < x.n; i++) fvg_tensor_free(c, &read[i]);
-  fvg__release(c, read);
+  fvg_release(c, read);
   fvg__state_free(c, &x);
   return s;
 }
@@ -10353,7 +10398,7 @@ static fvg_status fvg__state_load(fvg__trainer *t, const fvg_train_desc *desc, i
   fvg_weights *w = NULL;
   fvg_source source;
   fvg_status s;
-  if (!fvg__file_exists(desc->state)) return FVG_OK;
+  if (!fvg_file_exists(desc->state)) return FVG_OK;
   s = fvg_source_file(c, &source, desc->state);
   if (!s) s = fvg_weights_open(c, &w, &source);
   if (!s) s = fvg__weights_verify(w);
@@ -10361,7 +10406,7 @@ static fvg_status fvg__state_load(fvg__trainer *t, const fvg_train_desc *desc, i
   if (!s) s = fvg__state_restore(t, w, desc->state, epoch);
   fvg_weights_close(w);
   if (!s || s == FVG_E_NOMEM || s == FVG_E_ARG) return s;
-  fvg__log(c, 0, "%s; %s begins anew", fvg_error(c), t->what);
+  fvg_log(c, 0, "%s; %s begins anew", fvg_error(c), t->what);
   return FVG_OK;
 }
 #endif
@@ -10373,7 +10418,7 @@ static fvg_status fvg__check_finite(fvg_ctx *c, const char *what, const fvg_para
   size_t n = fvg_tensor_count(&p->value), i;
   for (i = 0; x && i < n; i++)
     if (!fvg__is_finite((double)x[i]))
-      return fvg__fail(c, FVG_E_NUMERIC, "%s: %s has become %g", what, p->name, (double)x[i]);
+      return fvg_fail(c, FVG_E_NUMERIC, "%s: %s has become %g", what, p->name, (double)x[i]);
   return FVG_OK;
 }
 
@@ -10382,9 +10427,9 @@ static fvg_status fvg__diverged(const fvg__trainer *t, const fvg_progress *p) {
   fvg_ctx *c = t->clip->ctx;
   char said[sizeof c->message];
   memcpy(said, c->message, sizeof said);
-  return fvg__fail(c, FVG_E_NUMERIC, "%s, epoch %d of %d, step %ld of %ld, learning rate %g: %.200s; try a lower rate "
-                   "(a tenth), more warm-up epochs or a larger batch", t->what, p->epoch + 1, p->n_epochs, p->step + 1,
-                   p->n_steps, p->lr, said);
+  return fvg_fail(c, FVG_E_NUMERIC, "%s, epoch %d of %d, step %ld of %ld, learning rate %g: %.200s; try a lower rate "
+                  "(a tenth), more warm-up epochs or a larger batch", t->what, p->epoch + 1, p->n_epochs, p->step + 1,
+                  p->n_steps, p->lr, said);
 }
 
 /* At the end of an epoch, before anything is saved: a file with infinities could never be read again. */
@@ -10404,7 +10449,7 @@ static fvg_status fvg__check_trained(const fvg__trainer *t, const fvg_progress *
 }
 
 /* An epoch over one source: a new order, whole batches only. */
-static fvg_status fvg__train_source(fvg__trainer *t, const fvg__source *x, uint64_t seed, fvg_progress *progress) {
+static fvg_status fvg__train_source(fvg__trainer *t, const fvg__train_set *x, uint64_t seed, fvg_progress *progress) {
   fvg_ctx *c = t->clip->ctx;
   int n_step = x->items->n / t->batch, step, i;
   fvg_status s = FVG_OK;
@@ -10417,12 +10462,12 @@ static fvg_status fvg__train_source(fvg__trainer *t, const fvg__source *x, uint6
     float loss = 0;
     for (i = 0; i < t->batch; i++) t->label[i] = x->items->item[index[i]].label;
     s = t->step(t, x, index, progress->epoch, progress->lr, &loss);
-    if (!s && !fvg__is_finite((double)loss)) s = fvg__fail(c, FVG_E_NUMERIC, "the loss is %g", (double)loss);
+    if (!s && !fvg__is_finite((double)loss)) s = fvg_fail(c, FVG_E_NUMERIC, "the loss is %g", (double)loss);
     if (s == FVG_E_NUMERIC) return fvg__diverged(t, progress);
     t->loss_sum[progress->epoch] += (double)loss;
     progress->step++;
     progress->loss = (double)loss;
-    if (!s) s = fvg__report(c, progress);
+    if (!s) s = fvg_report_progress(c, progress);
   }
   return s;
 }
@@ -10462,8 +10507,8 @@ static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_t
   fvg_recipe recipe;
   memset(&d, 0, sizeof d);
   if (asked) d = asked->optimizer;
-  if (stage_1) fvg_method_recipe(method, FVG_FORK, FVG_BASE_TO_NEW, NULL, 0, &recipe);
-  else fvg_fvgpt_recipe(method, NULL, &recipe);
+  if (stage_1) fvg_method_recipe(method, &recipe, FVG_FORK, FVG_BASE_TO_NEW, NULL, 0);
+  else fvg_fvgpt_recipe(method, &recipe, NULL);
 
   if (d.lr == 0) {
     d.lr = recipe.optimizer.lr;
@@ -10513,15 +10558,16 @@ static void fvg__feature_part(const float *rows, int n, size_t d, int n_part, in
 }
 
 /* Stage 1 on the images index[0..batch-1]. */
-static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__source *x, const int *index, int epoch,
+static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__train_set *x, const int *index, int epoch,
                                           double lr, float *loss) {
   fvg_batch batch;
   fvg_status s = FVG_OK;
-  if (t->pixels) s = fvg_views_pixels(x->views, x->items, index, t->batch, epoch, t->pixels, t->pixels_fg);
+  if (t->pixels) s = fvg_views_pixels(x->views, t->pixels, t->pixels_fg, x->items, index, t->batch,
+                                      epoch);
   if (!s && (x->learner->method->needs & FVG_NEEDS_FEATURES)) {
     s = t->pixels && !x->views->n_kept ?         /* no picture is read and cut twice                                */
-        fvg_learner_encode_images(t->clip, NULL, t->pixels, t->batch, t->f) :
-        fvg_views_get(x->views, x->items, index, t->batch, epoch, t->f, NULL, NULL);
+        fvg_learner_encode_images(t->clip, NULL, t->f, t->pixels, t->batch) :
+        fvg_views_get(x->views, t->f, NULL, NULL, x->items, index, t->batch, epoch);
   }
   if (s) return s;
   memset(&batch, 0, sizeof batch);
@@ -10531,19 +10577,19 @@ static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__source *x,
   batch.f = t->f;
   batch.pixels = t->pixels;
   batch.pixels_fg = t->pixels_fg;
-  return fvg_learner_step(x->learner, t->optimizer, lr, &batch, loss);
+  return fvg_learner_step(x->learner, loss, t->optimizer, lr, &batch);
 }
 
 /* Stage 2: f and the vector that scores base classes, of the picture and its foreground, and plain CLIP's f. */
-static fvg_status fvg__fvgpt_train_step(fvg__trainer *t, const fvg__source *x, const int *index, int epoch, double lr,
+static fvg_status fvg__fvgpt_train_step(fvg__trainer *t, const fvg__train_set *x, const int *index, int epoch, double lr,
                                         float *loss) {
   int n = t->batch, n_part = fvg__learner_parts(x->learner), part;
   size_t d = (size_t)t->clip->embed_dim, size = (size_t)n * d;
   fvg_fvgpt_batch batch;
   fvg_fvgpt_report report;
   int foreground = !t->fvgpt->desc.no_frg || !t->fvgpt->desc.no_fdc, i;
-  fvg_status s = fvg_views_get(x->views, x->items, index, n, epoch, t->f, foreground ? t->f_fg : NULL,
-                               foreground ? t->area : NULL);
+  fvg_status s = fvg_views_get(x->views, t->f, foreground ? t->f_fg : NULL,
+                               foreground ? t->area : NULL, x->items, index, n, epoch);
   if (s) return s;
   for (i = 0; !foreground && i < n; i++) t->area[i] = -1;
   if (!foreground) memcpy(t->f_fg, t->f, (size_t)n * x->views->width * sizeof *t->f_fg);
@@ -10566,45 +10612,45 @@ static fvg_status fvg__fvgpt_train_step(fvg__trainer *t, const fvg__source *x, c
   batch.g_clip = x->g_clip;
   batch.area = t->area;
   batch.label = t->label;
-  s = fvg_fvgpt_step(t->fvgpt, t->optimizer, lr, &batch, &report);
+  s = fvg_fvgpt_step(t->fvgpt, &report, t->optimizer, lr, &batch);
   *loss = report.loss;
   return s;
 }
 
 static fvg_status fvg__check_items(fvg_learner *l, const fvg_items *items, int n_class) {
   int i;
-  if (items->n < 1) return fvg__fail(l->clip->ctx, FVG_E_ARG, "no images to train on");
+  if (items->n < 1) return fvg_fail(l->clip->ctx, FVG_E_ARG, "no images to train on");
   for (i = 0; i < items->n; i++)
     if (items->item[i].label < 0 || items->item[i].label >= n_class)
-      return fvg__fail(l->clip->ctx, FVG_E_ARG, "%s: label %d, but the prompts know %d classes", items->item[i].path,
-                       items->item[i].label, n_class);
+      return fvg_fail(l->clip->ctx, FVG_E_ARG, "%s: label %d, but the prompts know %d classes", items->item[i].path,
+                      items->item[i].label, n_class);
   return FVG_OK;
 }
 
 #ifndef FVGPT_NO_STDIO
 /* An image without a mask is allowed, a set without masks is a mistake. */
-static fvg_status fvg__check_masks(const fvg_dataset *d, const fvg_items *items) {
+FVG_DEF fvg_status fvg_dataset_check_masks(const fvg_dataset *d, const fvg_items *items) {
   int i, missing = 0, first = 0;
   for (i = items->n - 1; i >= 0; i--) {
     char *path;
-    fvg_status s = fvg__find_mask(d, &path, items->item[i].path);
+    fvg_status s = fvg_dataset_mask_path(d, &path, items->item[i].path);
     if (s) return s;
     if (!path) { missing++; first = i; }
-    fvg__release(d->ctx, path);
+    fvg_release(d->ctx, path);
   }
   if (missing == items->n)
-    return fvg__fail(d->ctx, FVG_E_IO,
-                     "%s/mask: no mask for any of the %d training images (the first is %s); FVG-PT learns from them",
-                     d->root, missing, items->item[0].path);
+    return fvg_fail(d->ctx, FVG_E_IO,
+                    "%s/mask: no mask for any of the %d training images (the first is %s); FVG-PT learns from them",
+                    d->root, missing, items->item[0].path);
   if (missing && !(d->masks_told && *d->masks_told))
-    fvg__log(d->ctx, 0, "%s/mask: no mask for %d of %d training images (the first is %s)",
-             d->root, missing, items->n, items->item[first].path);
-  return fvg__survey_masks(d, items);
+    fvg_log(d->ctx, 0, "%s/mask: no mask for %d of %d training images (the first is %s)",
+            d->root, missing, items->n, items->item[first].path);
+  return fvg_dataset_survey_masks(d, items);
 }
 #endif
 
 /* The trainer's only source. */
-static void fvg__set_source(fvg__trainer *t, fvg__source *x, fvg_learner *l, fvg_views *v, const fvg_items *items) {
+static void fvg__set_source(fvg__trainer *t, fvg__train_set *x, fvg_learner *l, fvg_views *v, const fvg_items *items) {
   memset(x, 0, sizeof *x);
   x->learner = l;
   x->views = v;
@@ -10617,16 +10663,16 @@ static void fvg__set_source(fvg__trainer *t, fvg__source *x, fvg_learner *l, fvg
 FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_items *items,
                                      const fvg_train_desc *desc) {
   fvg_status s = fvg__check_items(l, items, l->n_class);
-  fvg__source source;
+  fvg__train_set source;
   fvg__trainer t;
   if (s) return s;
   if (v->desc.learner)
-    return fvg__fail(l->clip->ctx, FVG_E_ARG, "%s trains on views of plain CLIP, not of a learner", l->method->name);
+    return fvg_fail(l->clip->ctx, FVG_E_ARG, "%s trains on views of plain CLIP, not of a learner", l->method->name);
   if ((l->method->needs & FVG_NEEDS_FOREGROUND) && v->desc.fill_black)
-    return fvg__fail(l->clip->ctx, FVG_E_ARG, "%s needs a background of 0, the data set's mean colour, not black",
-                     l->method->name);
+    return fvg_fail(l->clip->ctx, FVG_E_ARG, "%s needs a background of 0, the data set's mean colour, not black",
+                    l->method->name);
 #ifndef FVGPT_NO_STDIO
-  if ((l->method->needs & FVG_NEEDS_FOREGROUND) && (s = fvg__check_masks(v->dataset, items)) != FVG_OK) return s;
+  if ((l->method->needs & FVG_NEEDS_FOREGROUND) && (s = fvg_dataset_check_masks(v->dataset, items)) != FVG_OK) return s;
 #endif
   memset(&t, 0, sizeof t);
   t.what = l->method->name;
@@ -10636,39 +10682,39 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_ite
   return fvg__train(&t, l->param, l->n_param, desc);
 }
 
-static void fvg__source_free(fvg_ctx *c, fvg__source *x) {
-  fvg__release(c, x->g);
-  fvg__release(c, x->g_clip);
+static void fvg__train_set_free(fvg_ctx *c, fvg__train_set *x) {
+  fvg_release(c, x->g);
+  fvg_release(c, x->g_clip);
 }
 
 /* Pictures of classes `name`, scored by l and by plain CLIP.  f: modules that must fit, or NULL. */
-static fvg_status fvg__source_new(fvg__source *x, const fvg_fvgpt *f, fvg_learner *l, fvg_views *v,
-                                  const fvg_items *items, const char *const *name, int n_class,
-                                  const char *prompt_template) {
+static fvg_status fvg__train_set_new(fvg__train_set *x, const fvg_fvgpt *f, fvg_learner *l, fvg_views *v,
+                                     const fvg_items *items, const char *const *name, int n_class,
+                                     const char *prompt_template) {
   fvg_ctx *c = l->clip->ctx;
   size_t values = (size_t)n_class * (size_t)l->clip->embed_dim;
   fvg_status s = fvg__check_items(l, items, n_class);
   if (s) return s;
   if (f && f->desc.width != l->clip->embed_dim)
-    return fvg__fail(c, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width, l->clip->embed_dim);
+    return fvg_fail(c, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width, l->clip->embed_dim);
   if (v->desc.learner != l && (l->method->n_part > 1 || fvg__learner_parts(v->desc.learner) > 1))
-    return fvg__fail(c, FVG_E_ARG, "FVG-PT on %s needs views of that learner", l->method->name);
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT on %s needs views of that learner", l->method->name);
   x->learner = l;
   x->views = v;
   x->items = items;
   x->n_class = n_class;
-  x->g = FVG__NEW_ARRAY(c, float, values);
-  x->g_clip = FVG__NEW_ARRAY(c, float, values);
+  x->g = FVG_NEW_ARRAY(c, float, values);
+  x->g_clip = FVG_NEW_ARRAY(c, float, values);
   if (!x->g || !x->g_clip) return FVG_E_NOMEM;
-  s = fvg_learner_text_features(l, name, n_class, x->g);
-  return s ? s : fvg_clip_encode_classes(l->clip, prompt_template, name, n_class, x->g_clip);
+  s = fvg_learner_text_features(l, x->g, name, n_class);
+  return s ? s : fvg_clip_encode_classes(l->clip, x->g_clip, prompt_template, name, n_class);
 }
 
 FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, const fvg_items *items,
                                    const char *prompt_template, const fvg_train_desc *desc) {
   fvg_ctx *c = l->clip->ctx;
   char what[64];
-  fvg__source source;
+  fvg__train_set source;
   fvg__trainer t;
   fvg_status s = fvg__check_items(l, items, l->n_class);
   int n;
@@ -10684,12 +10730,12 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, c
   t.n_source = 1;
   memset(&source, 0, sizeof source);
 #ifndef FVGPT_NO_STDIO
-  if (!f->desc.no_frg || !f->desc.no_fdc) s = fvg__check_masks(v->dataset, items);
+  if (!f->desc.no_frg || !f->desc.no_fdc) s = fvg_dataset_check_masks(v->dataset, items);
 #endif
-  if (!s) s = fvg__source_new(&source, f, l, v, items, (const char *const *)l->class_name, l->n_class,
-                              prompt_template);
+  if (!s) s = fvg__train_set_new(&source, f, l, v, items, (const char *const *)l->class_name, l->n_class,
+                                 prompt_template);
   if (!s) s = fvg__train(&t, params, n, desc);
-  fvg__source_free(c, &source);
+  fvg__train_set_free(c, &source);
   return s;
 }
 
@@ -10701,11 +10747,11 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_sourc
   fvg__trainer t;
   fvg_status s;
   int i, n_gate = 2 * f->brg.n_layer, first;     /* the backbone gate's are the last of the parameters              */
-  if (n_source < 1) return fvg__fail(c, FVG_E_ARG, "calibration: %d sources", n_source);
+  if (n_source < 1) return fvg_fail(c, FVG_E_ARG, "calibration: %d sources", n_source);
   for (i = 1; i < n_source; i++)
     if (source[i].learner->method != source[0].learner->method ||
         source[i].learner->clip != source[0].learner->clip)
-      return fvg__fail(c, FVG_E_ARG, "calibration: the sources' learners must be of one method and one CLIP");
+      return fvg_fail(c, FVG_E_ARG, "calibration: the sources' learners must be of one method and one CLIP");
   memset(&t, 0, sizeof t);
   only_gate.no_frg = only_gate.no_fdc = 1;
   only_gate.no_pc = 0;
@@ -10714,19 +10760,19 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_sourc
   t.step = fvg__fvgpt_train_step;
   t.clip = source[0].learner->clip;
   t.n_source = n_source;
-  t.source = FVG__NEW_ARRAY(c, fvg__source, (size_t)n_source);
+  t.source = FVG_NEW_ARRAY(c, fvg__train_set, (size_t)n_source);
   s = t.source ? fvg_fvgpt_new(c, &fresh, &only_gate) : FVG_E_NOMEM;
   t.fvgpt = fresh;
   for (i = 0; !s && i < n_source; i++)
-    s = fvg__source_new(&t.source[i], fresh, source[i].learner, source[i].views, source[i].items,
-                        source[i].class_name, source[i].n_class, prompt_template);
+    s = fvg__train_set_new(&t.source[i], fresh, source[i].learner, source[i].views, source[i].items,
+                           source[i].class_name, source[i].n_class, prompt_template);
   first = f->n_params - n_gate;
   if (!s) s = fvg__train(&t, fresh->params + fresh->n_params - n_gate, n_gate, desc);
   for (i = first; !s && i < f->n_params; i++)
     memcpy(f->params[i]->value.data, fresh->params[i]->value.data,
            fvg_tensor_count(&f->params[i]->value) * sizeof(float));
-  for (i = 0; t.source && i < n_source; i++) fvg__source_free(c, &t.source[i]);
-  fvg__release(c, t.source);
+  for (i = 0; t.source && i < n_source; i++) fvg__train_set_free(c, &t.source[i]);
+  fvg_release(c, t.source);
   fvg_fvgpt_free(fresh);
   return s;
 }
@@ -10751,15 +10797,15 @@ static int fvg__best_class(const float *f, const float *g, int n_class, size_t d
 }
 
 /* A source's pictures, as they are in epoch 0, that plain CLIP alone gets right, and that the learner alone does. */
-static fvg_status fvg__source_compare(const fvg__source *x, int *clip_alone, int *learner_alone) {
+static fvg_status fvg__train_set_compare(const fvg__train_set *x, int *clip_alone, int *learner_alone) {
   fvg_clip *m = x->learner->clip;
   size_t d = (size_t)m->embed_dim;
   int n_part = fvg__learner_parts(x->learner), n = x->items->n, i;
-  float *rows = FVG__NEW_ARRAY(m->ctx, float, (size_t)n * x->views->width);
-  int *index = FVG__NEW_ARRAY(m->ctx, int, (size_t)n);
+  float *rows = FVG_NEW_ARRAY(m->ctx, float, (size_t)n * x->views->width);
+  int *index = FVG_NEW_ARRAY(m->ctx, int, (size_t)n);
   fvg_status s = rows && index ? FVG_OK : FVG_E_NOMEM;
   for (i = 0; !s && i < n; i++) index[i] = i;
-  if (!s) s = fvg_views_get(x->views, x->items, index, n, 0, rows, NULL, NULL);
+  if (!s) s = fvg_views_get(x->views, rows, NULL, NULL, x->items, index, n, 0);
   for (i = 0; !s && i < n; i++) {
     const float *f = rows + (size_t)i * x->views->width;
     int label = x->items->item[i].label, tuned = fvg__best_class(f, x->g, x->n_class, d) == label;
@@ -10767,23 +10813,23 @@ static fvg_status fvg__source_compare(const fvg__source *x, int *clip_alone, int
     *clip_alone += plain && !tuned;
     *learner_alone += tuned && !plain;
   }
-  fvg__release(m->ctx, rows);
-  fvg__release(m->ctx, index);
+  fvg_release(m->ctx, rows);
+  fvg_release(m->ctx, index);
   return s;
 }
 
-FVG_DEF fvg_status fvg_calibration_evidence(const fvg_calibration_source *source, int n_source,
-                                            const char *prompt_template, double *evidence) {
+FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibration_source *source,
+                                            int n_source, const char *prompt_template) {
   int clip_alone = 0, learner_alone = 0, i;
   fvg_status s = FVG_OK;
   *evidence = 0;
   for (i = 0; !s && i < n_source; i++) {
-    fvg__source x;
+    fvg__train_set x;
     memset(&x, 0, sizeof x);
-    s = fvg__source_new(&x, NULL, source[i].learner, source[i].views, source[i].items, source[i].class_name,
-                        source[i].n_class, prompt_template);
-    if (!s) s = fvg__source_compare(&x, &clip_alone, &learner_alone);
-    fvg__source_free(source[i].learner->clip->ctx, &x);
+    s = fvg__train_set_new(&x, NULL, source[i].learner, source[i].views, source[i].items, source[i].class_name,
+                           source[i].n_class, prompt_template);
+    if (!s) s = fvg__train_set_compare(&x, &clip_alone, &learner_alone);
+    fvg__train_set_free(source[i].learner->clip->ctx, &x);
   }
   if (!s && clip_alone + learner_alone)
     *evidence = (clip_alone - learner_alone) / sqrt((double)(clip_alone + learner_alone));
@@ -10809,24 +10855,26 @@ FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out, fvg_bra
   size_t values = (size_t)(n_class < 1 ? 1 : n_class) * (size_t)m->embed_dim;
   *out = NULL;
   if ((branch != FVG_ZERO_SHOT && !l) || (branch >= FVG_BRANCH_BASE && !f))
-    return fvg__fail(m->ctx, FVG_E_ARG, "this branch needs %s", l ? "FVG-PT's modules" : "tuned prompts");
+    return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs %s", l ? "FVG-PT's modules" : "tuned prompts");
   if (f && f->desc.width != m->embed_dim)
-    return fvg__fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width, m->embed_dim);
-  k = FVG__NEW(m->ctx, fvg_classifier);
+    return fvg_fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width, m->embed_dim);
+  k = FVG_NEW(m->ctx, fvg_classifier);
   if (!k) return FVG_E_NOMEM;
   k->clip = m;
   k->learner = l;
   k->fvgpt = f;
   k->branch = branch;
   k->n_class = n_class;
-  k->g = FVG__NEW_ARRAY(m->ctx, float, values);
-  k->g_clip = FVG__NEW_ARRAY(m->ctx, float, values);
+  k->g = FVG_NEW_ARRAY(m->ctx, float, values);
+  k->g_clip = FVG_NEW_ARRAY(m->ctx, float, values);
   if (!k->g || !k->g_clip) s = FVG_E_NOMEM;
   if (!s && branch != FVG_ZERO_SHOT)
     s = l->method->scores && branch < FVG_BRANCH_BASE ? fvg__learner_pack(l, &k->packed, class_name, n_class) :
-                                                        fvg_learner_text_features(l, class_name, n_class, k->g);
+                                                        fvg_learner_text_features(l, k->g,
+                                                                                  class_name,
+                                                                                  n_class);
   if (!s && (branch == FVG_ZERO_SHOT || branch == FVG_BRANCH_NEW))
-    s = fvg_clip_encode_classes(m, prompt_template, class_name, n_class, k->g_clip);
+    s = fvg_clip_encode_classes(m, k->g_clip, prompt_template, class_name, n_class);
   if (s) { fvg_classifier_free(k); return s; }
   *out = k;
   return FVG_OK;
@@ -10834,10 +10882,10 @@ FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out, fvg_bra
 
 FVG_DEF void fvg_classifier_free(fvg_classifier *k) {
   if (!k) return;
-  fvg__release(k->clip->ctx, k->g);
-  fvg__release(k->clip->ctx, k->g_clip);
+  fvg_release(k->clip->ctx, k->g);
+  fvg_release(k->clip->ctx, k->g_clip);
   fvg__packed_free(k->clip->ctx, &k->packed);
-  fvg__release(k->clip->ctx, k);
+  fvg_release(k->clip->ctx, k);
 }
 
 /* Scores of a method that writes other words for every picture. */
@@ -10859,7 +10907,8 @@ static fvg_status fvg__scores_by_picture(fvg_classifier *k, const float *f, int 
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int n, float *logits, float *b) {
+FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, float *logits, float *b, const float *f,
+                                         int n) {
   fvg_clip *m = k->clip;
   size_t d = (size_t)m->embed_dim, i, count = (size_t)n * (size_t)k->n_class;
   int n_part = fvg__learner_parts(k->learner), tuned = k->branch == FVG_TUNED;
@@ -10868,7 +10917,7 @@ FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int 
   if (k->branch != FVG_ZERO_SHOT && k->packed.n_text) return fvg__scores_by_picture(k, f, n, logits);
   if (k->branch == FVG_BRANCH_BASE && k->fvgpt->desc.no_fdc && n_part > 2) tuned = 1;    /* z_full: the mix's     */
   if (k->branch >= FVG_BRANCH_BASE && !tuned) {
-    float *part = FVG__NEW_ARRAY(m->ctx, float, 2 * (size_t)n * d), *f_clip = part + (size_t)n * d;
+    float *part = FVG_NEW_ARRAY(m->ctx, float, 2 * (size_t)n * d), *f_clip = part + (size_t)n * d;
     fvg_status s;
     if (!part) return FVG_E_NOMEM;
     fvg__feature_part(f, n, d, n_part, 0, part);
@@ -10883,7 +10932,7 @@ FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int 
     batch.g_clip = k->g_clip;
     s = k->branch == FVG_BRANCH_BASE ? fvg_fvgpt_score_base(k->fvgpt, logits, &batch)
                                      : fvg_fvgpt_score_new(k->fvgpt, logits, b, &batch);
-    fvg__release(m->ctx, part);
+    fvg_release(m->ctx, part);
     return s;
   }
   if (k->branch == FVG_ZERO_SHOT && n_part > 1) f += d;
@@ -10902,21 +10951,21 @@ FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, const float *f, int 
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, const fvg_dataset *d, const fvg_items *items,
-                                       fvg_score *score) {
+FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score, const fvg_dataset *d,
+                                       const fvg_items *items) {
   fvg_clip *m = k->clip;
   size_t n = (size_t)(items->n < 1 ? 1 : items->n);
-  float *f = FVG__NEW_ARRAY(m->ctx, float, n * (size_t)fvg_learner_feature_width(m, k->learner));
-  float *logits = FVG__NEW_ARRAY(m->ctx, float, n * (size_t)k->n_class);
-  int *label = FVG__NEW_ARRAY(m->ctx, int, n), i;
+  float *f = FVG_NEW_ARRAY(m->ctx, float, n * (size_t)fvg_learner_feature_width(m, k->learner));
+  float *logits = FVG_NEW_ARRAY(m->ctx, float, n * (size_t)k->n_class);
+  int *label = FVG_NEW_ARRAY(m->ctx, int, n), i;
   fvg_status s = f && logits && label ? FVG_OK : FVG_E_NOMEM;
   for (i = 0; !s && i < items->n; i++) label[i] = items->item[i].label;
-  if (!s) s = fvg_encode_items(m, k->learner, d, items, f);
-  if (!s) s = fvg_classifier_logits(k, f, items->n, logits, NULL);
+  if (!s) s = fvg_encode_items(m, k->learner, f, d, items);
+  if (!s) s = fvg_classifier_logits(k, logits, NULL, f, items->n);
   if (!s) s = fvg_score_of(m->ctx, score, logits, label, items->n, k->n_class);
-  fvg__release(m->ctx, label);
-  fvg__release(m->ctx, logits);
-  fvg__release(m->ctx, f);
+  fvg_release(m->ctx, label);
+  fvg_release(m->ctx, logits);
+  fvg_release(m->ctx, f);
   return s;
 }
 
@@ -10961,15 +11010,15 @@ struct fvg__dpc {
 };
 
 static void fvg__dpc_free(fvg_ctx *c, fvg__dpc *d) {
-  fvg__release(c, d->g);
-  fvg__release(c, d->mixture);
-  fvg__release(c, d->index);
-  fvg__release(c, d->label);
-  fvg__release(c, d->own);
-  fvg__release(c, d->present);
-  fvg__release(c, d->score);
-  fvg__release(c, d->f);
-  fvg__release(c, d->pixels);
+  fvg_release(c, d->g);
+  fvg_release(c, d->mixture);
+  fvg_release(c, d->index);
+  fvg_release(c, d->label);
+  fvg_release(c, d->own);
+  fvg_release(c, d->present);
+  fvg_release(c, d->score);
+  fvg_release(c, d->f);
+  fvg_release(c, d->pixels);
 }
 
 FVG_DEF int fvg_dpc_knows(const fvg_method *method) { return method->prompts_only; }
@@ -10978,13 +11027,13 @@ static fvg_status fvg__dpc_check(const fvg_learner *l, const fvg_learner *tuned)
   fvg_ctx *c = l->clip->ctx;
   int i;
   if (!fvg_dpc_knows(l->method))
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "DPC_%s: DPC mixes prompts, and %s does not learn these alone",
-                     l->method->name, l->method->name);
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "DPC_%s: DPC mixes prompts, and %s does not learn these alone",
+                    l->method->name, l->method->name);
   if (tuned == l || tuned->method != l->method || tuned->n_param != l->n_param || tuned->n_class != l->n_class)
-    return fvg__fail(c, FVG_E_ARG, "DPC needs a learner and a copy of it");
+    return fvg_fail(c, FVG_E_ARG, "DPC needs a learner and a copy of it");
   for (i = 0; i < l->n_param; i++)
     if (fvg_tensor_count(&l->param[i]->value) != fvg_tensor_count(&tuned->param[i]->value))
-      return fvg__fail(c, FVG_E_SHAPE, "DPC: %s has another size in the tuned learner", l->param[i]->name);
+      return fvg_fail(c, FVG_E_SHAPE, "DPC: %s has another size in the tuned learner", l->param[i]->name);
   return FVG_OK;
 }
 
@@ -10992,7 +11041,7 @@ static fvg_status fvg__dpc_check(const fvg_learner *l, const fvg_learner *tuned)
 FVG_DEF fvg_status fvg_dpc_reweigh(fvg_learner *l, const fvg_learner *tuned, float from, float to) {
   fvg_status s = fvg__dpc_check(l, tuned);
   int i;
-  if (!s && !(from > 0)) s = fvg__fail(l->clip->ctx, FVG_E_ARG, "DPC: the weight of P' must be above 0");
+  if (!s && !(from > 0)) s = fvg_fail(l->clip->ctx, FVG_E_ARG, "DPC: the weight of P' must be above 0");
   for (i = 0; !s && i < l->n_param; i++) {
     float *q = (float *)l->param[i]->value.data;
     const float *p = (const float *)tuned->param[i]->value.data;
@@ -11041,7 +11090,7 @@ static void fvg__dpc_negatives(fvg__dpc *d, const fvg_items *items, int picture,
 }
 
 /* The batch and, behind it, what it brings.  f [n, stride]: features of its pictures by the tuned prompts' tower. */
-static void fvg__dpc_grow(fvg__dpc *d, const fvg__source *x, const int *index, int n, const float *f, size_t stride,
+static void fvg__dpc_grow(fvg__dpc *d, const fvg__train_set *x, const int *index, int n, const float *f, size_t stride,
                           int epoch) {
   const fvg_items *items = x->items;
   int i;
@@ -11056,25 +11105,27 @@ static void fvg__dpc_grow(fvg__dpc *d, const fvg__source *x, const int *index, i
 }
 
 /* Into d: the batch, what it brings, and features or pixels of all of them. */
-static fvg_status fvg__dpc_gather(fvg__dpc *d, const fvg__source *x, const int *index, int n, int epoch) {
+static fvg_status fvg__dpc_gather(fvg__dpc *d, const fvg__train_set *x, const int *index, int n, int epoch) {
   const fvg_clip *m = x->learner->clip;
   size_t width = (size_t)fvg_learner_feature_width(m, d->tuned);
   size_t size = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size;
   int i;
   fvg_status s;
   if (!d->pixels) {
-    s = fvg_views_get(x->views, x->items, index, n, epoch, d->f, NULL, NULL);
+    s = fvg_views_get(x->views, d->f, NULL, NULL, x->items, index, n, epoch);
     if (s) return s;
     fvg__dpc_grow(d, x, index, n, d->f, width, epoch);
-    return fvg_views_get(x->views, x->items, d->index + n, d->n - n, epoch, d->f + (size_t)n * width, NULL, NULL);
+    return fvg_views_get(x->views, d->f + (size_t)n * width, NULL, NULL, x->items, d->index + n,
+                         d->n - n, epoch);
   }
-  s = fvg_views_pixels(x->views, x->items, index, n, epoch, d->pixels, NULL);
+  s = fvg_views_pixels(x->views, d->pixels, NULL, x->items, index, n, epoch);
   for (i = 0; !s && i < n; i += FVG__IMAGE_BATCH)
     s = fvg__learner_encode(d->tuned, d->pixels + (size_t)i * size, fvg__min(n - i, FVG__IMAGE_BATCH),
                             d->f + (size_t)i * width);
   if (s) return s;
   fvg__dpc_grow(d, x, index, n, d->f, width, epoch);
-  return fvg_views_pixels(x->views, x->items, d->index + n, d->n - n, epoch, d->pixels + (size_t)n * size, NULL);
+  return fvg_views_pixels(x->views, d->pixels + (size_t)n * size, NULL, x->items, d->index + n,
+                          d->n - n, epoch);
 }
 
 /* L on the grown batch, with P' in l's parameters. */
@@ -11087,7 +11138,7 @@ static fvg_node *fvg__dpc_loss(fvg__dpc *d, fvg_learner *l) {
 }
 
 /* While the loss is computed the parameters hold P'; before and after, Q. */
-static fvg_status fvg__dpc_step(fvg__trainer *t, const fvg__source *x, const int *index, int epoch, double lr,
+static fvg_status fvg__dpc_step(fvg__trainer *t, const fvg__train_set *x, const int *index, int epoch, double lr,
                                 float *loss) {
   fvg__dpc *d = t->dpc;
   fvg_learner *l = x->learner;
@@ -11120,19 +11171,19 @@ static fvg_status fvg__dpc_new(fvg__dpc *d, const fvg_learner *l, int batch) {
   size_t width = (size_t)fvg_learner_feature_width(m, d->tuned), size = (size_t)m->vision.image_size;
   int i, prompts_image = l->method->needs & FVG_NEEDS_PIXELS;
   for (i = 0; i < l->n_param; i++) total += fvg_tensor_count(&l->param[i]->value);
-  d->g = FVG__NEW_ARRAY(m->ctx, float, (size_t)l->n_class * (size_t)m->embed_dim);
-  d->mixture = FVG__NEW_ARRAY(m->ctx, float, total);
-  d->index = FVG__NEW_ARRAY(m->ctx, int, most);
-  d->label = FVG__NEW_ARRAY(m->ctx, int, most);
-  d->own = FVG__NEW_ARRAY(m->ctx, int, most);
-  d->present = FVG__NEW_ARRAY(m->ctx, int, (size_t)l->n_class);
-  d->score = FVG__NEW_ARRAY(m->ctx, double, (size_t)l->n_class);
-  d->f = FVG__NEW_ARRAY(m->ctx, float, most * width);
-  if (prompts_image) d->pixels = (float *)fvg__alloc_array(m->ctx, most, 3 * size * size * sizeof *d->pixels);
+  d->g = FVG_NEW_ARRAY(m->ctx, float, (size_t)l->n_class * (size_t)m->embed_dim);
+  d->mixture = FVG_NEW_ARRAY(m->ctx, float, total);
+  d->index = FVG_NEW_ARRAY(m->ctx, int, most);
+  d->label = FVG_NEW_ARRAY(m->ctx, int, most);
+  d->own = FVG_NEW_ARRAY(m->ctx, int, most);
+  d->present = FVG_NEW_ARRAY(m->ctx, int, (size_t)l->n_class);
+  d->score = FVG_NEW_ARRAY(m->ctx, double, (size_t)l->n_class);
+  d->f = FVG_NEW_ARRAY(m->ctx, float, most * width);
+  if (prompts_image) d->pixels = (float *)fvg_alloc_array(m->ctx, most, 3 * size * size * sizeof *d->pixels);
   if (!d->g || !d->mixture || !d->index || !d->label || !d->own || !d->present || !d->score || !d->f ||
       (prompts_image && !d->pixels)) return FVG_E_NOMEM;
   for (k = 0; k < most; k++) d->own[k] = (int)k;
-  return fvg_learner_text_features(d->tuned, (const char *const *)l->class_name, l->n_class, d->g);
+  return fvg_learner_text_features(d->tuned, d->g, (const char *const *)l->class_name, l->n_class);
 }
 
 FVG_DEF fvg_optimizer_desc fvg_dpc_optimizer(int *batch) {
@@ -11149,7 +11200,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
   fvg_optimizer_desc published;
   fvg_train_desc own;
   int batch;
-  fvg__source source;
+  fvg__train_set source;
   fvg__trainer t;
   fvg__dpc d;
   char what[64];
@@ -11157,8 +11208,8 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
   if (!s) s = fvg__check_items(l, items, l->n_class);
   if (s) return s;
   if (v->desc.learner)
-    return fvg__fail(l->clip->ctx, FVG_E_ARG, "DPC_%s trains on views of plain CLIP, not of a learner",
-                     l->method->name);
+    return fvg_fail(l->clip->ctx, FVG_E_ARG, "DPC_%s trains on views of plain CLIP, not of a learner",
+                    l->method->name);
   memset(&own, 0, sizeof own);
   if (desc) own = *desc;
   published = fvg_dpc_optimizer(&batch);
@@ -11171,7 +11222,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
   d.top_k = dpc && dpc->top_k ? dpc->top_k : 8;
   d.seed = own.seed;
   if (!(d.weight > 0) || d.top_k < 1)
-    return fvg__fail(l->clip->ctx, FVG_E_ARG, "DPC: the weight of P' must be above 0, and top_k at least 1");
+    return fvg_fail(l->clip->ctx, FVG_E_ARG, "DPC: the weight of P' must be above 0, and top_k at least 1");
   snprintf(what, sizeof what, "DPC_%s", l->method->name);
   memset(&t, 0, sizeof t);
   t.what = what;
@@ -11202,7 +11253,7 @@ static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
   char *text;
   int i;
   for (i = 0; i < n; i++) size += 6 * strlen(name[i]) + 4;
-  text = (char *)fvg__alloc(c, size);
+  text = (char *)fvg_alloc(c, size);
   if (!text) return NULL;
   text[at++] = '[';
   for (i = 0; i < n; i++) {
@@ -11221,17 +11272,17 @@ static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
   return text;
 }
 
-FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_learner *l, fvg_fvgpt *f,
+FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *f, const char *path,
                                        const fvg_metadata *settings, int n_settings) {
   fvg_ctx *c = l->clip->ctx;
   int n_own = 11 + 12, n_tensor = l->n_param + (f ? f->n_params : 0), n = 0, i;
-  fvg_named_tensor *tensor = FVG__NEW_ARRAY(c, fvg_named_tensor, (size_t)n_tensor);
+  fvg_named_tensor *tensor = FVG_NEW_ARRAY(c, fvg_named_tensor, (size_t)n_tensor);
   char *names = fvg__names_json(c, l->class_name, l->n_class), trainer[64];
-  fvg__settings *x = FVG__NEW(c, fvg__settings);
+  fvg_settings *x = FVG_NEW(c, fvg_settings);
   fvg_status s = tensor && names && x ? FVG_OK : FVG_E_NOMEM;
   for (i = 0; l->method->option[i].name; i++) n_own++;
-  if (!s && n_settings > FVG__MAX_SETTINGS - n_own)
-    s = fvg__fail(c, FVG_E_ARG, "%s: %d settings, %d is the limit", path, n_settings, FVG__MAX_SETTINGS - n_own);
+  if (!s && n_settings > FVG_MAX_SETTINGS - n_own)
+    s = fvg_fail(c, FVG_E_ARG, "%s: %d settings, %d is the limit", path, n_settings, FVG_MAX_SETTINGS - n_own);
   for (i = 0; !s && i < l->n_param; i++)
     s = fvg__check_finite(c, path, l->param[i], (const float *)l->param[i]->value.data);
   for (i = 0; !s && f && i < f->n_params; i++)
@@ -11246,38 +11297,38 @@ FVG_DEF fvg_status fvg_checkpoint_save(const char *path, fvg_learner *l, fvg_fvg
   }
   if (!s) {
     snprintf(trainer, sizeof trainer, "%s%s", f ? "FVGPT_" : "", l->method->name);
-    fvg__set(x, "format", "fvgpt 1");
-    fvg__set(x, "trainer", trainer);
-    fvg__set(x, "classes", names);
-    fvg__set(x, "class_token_position", fvg__position_name[l->desc.class_token_position]);
-    fvg__set(x, "prompt_template", l->prompt_template);
-    fvg__set(x, "ctx_words", l->words ? l->words : "");
-    fvg__set_number(x, "ctx_fixed", l->n_fixed);
-    fvg__set_number(x, "n_ctx", l->desc.n_ctx);
-    fvg__set_number(x, "class_specific", l->desc.class_specific);
-    fvg__set_number(x, "embed_dim", l->clip->embed_dim);
-    for (i = 0; l->method->option[i].name; i++) fvg__set_number(x, l->method->option[i].name, l->option[i]);
+    fvg_settings_set(x, "format", "fvgpt 1");
+    fvg_settings_set(x, "trainer", trainer);
+    fvg_settings_set(x, "classes", names);
+    fvg_settings_set(x, "class_token_position", fvg__position_name[l->desc.class_token_position]);
+    fvg_settings_set(x, "prompt_template", l->prompt_template);
+    fvg_settings_set(x, "ctx_words", l->words ? l->words : "");
+    fvg_settings_set_number(x, "ctx_fixed", l->n_fixed);
+    fvg_settings_set_number(x, "n_ctx", l->desc.n_ctx);
+    fvg_settings_set_number(x, "class_specific", l->desc.class_specific);
+    fvg_settings_set_number(x, "embed_dim", l->clip->embed_dim);
+    for (i = 0; l->method->option[i].name; i++) fvg_settings_set_number(x, l->method->option[i].name, l->option[i]);
   }
   if (!s && f) {
     const fvg_fvgpt_desc *d = &f->desc;
-    fvg__set_number(x, "fdc_hidden", d->fdc_hidden);
-    fvg__set_number(x, "gate_hidden", d->gate_hidden);
-    fvg__set_number(x, "gate_layers", d->gate_layers);
-    fvg__set_number(x, "logit_scale", (double)d->logit_scale);
-    fvg__set_number(x, "tau", (double)d->tau);
-    fvg__set_number(x, "no_frg", d->no_frg);
-    fvg__set_number(x, "no_fdc", d->no_fdc);
-    fvg__set_number(x, "no_pc", d->no_pc);
-    fvg__set_number(x, "area_rule", d->area_rule);
-    fvg__set_number(x, "area_min", (double)d->area_min);
-    fvg__set_number(x, "area_max", (double)d->area_max);
-    fvg__set_number(x, "normalise_entropy", d->normalise_entropy);
+    fvg_settings_set_number(x, "fdc_hidden", d->fdc_hidden);
+    fvg_settings_set_number(x, "gate_hidden", d->gate_hidden);
+    fvg_settings_set_number(x, "gate_layers", d->gate_layers);
+    fvg_settings_set_number(x, "logit_scale", (double)d->logit_scale);
+    fvg_settings_set_number(x, "tau", (double)d->tau);
+    fvg_settings_set_number(x, "no_frg", d->no_frg);
+    fvg_settings_set_number(x, "no_fdc", d->no_fdc);
+    fvg_settings_set_number(x, "no_pc", d->no_pc);
+    fvg_settings_set_number(x, "area_rule", d->area_rule);
+    fvg_settings_set_number(x, "area_min", (double)d->area_min);
+    fvg_settings_set_number(x, "area_max", (double)d->area_max);
+    fvg_settings_set_number(x, "normalise_entropy", d->normalise_entropy);
   }
-  for (i = 0; !s && i < n_settings; i++) fvg__set(x, settings[i].key, settings[i].value);
+  for (i = 0; !s && i < n_settings; i++) fvg_settings_set(x, settings[i].key, settings[i].value);
   if (!s) s = fvg__save_checked(c, path, tensor, n, x);
-  fvg__release(c, tensor);
-  fvg__release(c, names);
-  fvg__release(c, x);
+  fvg_release(c, tensor);
+  fvg_release(c, names);
+  fvg_release(c, x);
   return s;
 }
 
@@ -11290,7 +11341,7 @@ static int fvg__position_of(const char *name) {
 
 /* The method behind a trainer's name, with or without FVG-PT; NULL: unknown. */
 static const fvg_method *fvg__method_of_trainer(const char *trainer) {
-  return fvg_method_named(strncmp(trainer, "FVGPT_", 6) ? trainer : trainer + 6);
+  return fvg_method_find(strncmp(trainer, "FVGPT_", 6) ? trainer : trainer + 6);
 }
 
 /* What a learner was made of, from the metadata; option [FVG__MOST_OPTIONS] takes its numbers. */
@@ -11302,28 +11353,28 @@ static fvg_status fvg__read_desc(fvg_clip *m, const fvg_weights *w, fvg_learner_
   int width;
   memset(d, 0, sizeof *d);
   if (!format || !trainer || !position || !fvg_weights_metadata(w, "classes"))
-    return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: not a checkpoint of tuned prompts (no format, trainer, classes and "
-                                           "class_token_position)", fvg_weights_file(w));
+    return fvg_fail(m->ctx, FVG_E_FORMAT, "%s: not a checkpoint of tuned prompts (no format, trainer, classes and "
+                                          "class_token_position)", fvg_weights_file(w));
   if (strcmp(format, "fvgpt 1"))
-    return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: format \"%.40s\", only \"fvgpt 1\" is known",
-                     fvg_weights_file(w), format);
+    return fvg_fail(m->ctx, FVG_E_FORMAT, "%s: format \"%.40s\", only \"fvgpt 1\" is known",
+                    fvg_weights_file(w), format);
   d->method = fvg__method_of_trainer(trainer);
   if (!d->method)
-    return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: trainer \"%.40s\" is not known", fvg_weights_file(w), trainer);
+    return fvg_fail(m->ctx, FVG_E_FORMAT, "%s: trainer \"%.40s\" is not known", fvg_weights_file(w), trainer);
   if (fvg__position_of(position) < 0)
-    return fvg__fail(m->ctx, FVG_E_FORMAT, "%s: class_token_position \"%.40s\" is not end, middle or front",
-                     fvg_weights_file(w), position);
+    return fvg_fail(m->ctx, FVG_E_FORMAT, "%s: class_token_position \"%.40s\" is not end, middle or front",
+                    fvg_weights_file(w), position);
   d->class_token_position = (fvg_position)fvg__position_of(position);
   s = fvg__get_whole(m->ctx, w, "embed_dim", 1, &width);
   if (!s && width != m->embed_dim)
-    s = fvg__fail(m->ctx, FVG_E_SHAPE, "%s: tuned on a CLIP of width %d, this one has %d",
-                  fvg_weights_file(w), width, m->embed_dim);
+    s = fvg_fail(m->ctx, FVG_E_SHAPE, "%s: tuned on a CLIP of width %d, this one has %d",
+                 fvg_weights_file(w), width, m->embed_dim);
   if (!s) s = fvg__get_whole(m->ctx, w, "n_ctx", d->method->n_ctx ? 1 : 0, &d->n_ctx);
   if (!s) s = fvg__get_whole(m->ctx, w, "class_specific", 0, &d->class_specific);
   d->prompt_template = fvg_weights_metadata(w, "prompt_template");
   d->ctx_init = fvg_weights_metadata(w, "ctx_words");
   d->option = option;
-  for (; !s && fvg_method_option(d->method, d->n_option, &option[d->n_option], &low, &high); d->n_option++)
+  for (; !s && fvg_method_option(d->method, &option[d->n_option], &low, &high, d->n_option); d->n_option++)
     s = fvg__get_number(m->ctx, w, option[d->n_option].name, &option[d->n_option].value);
   return s;
 }
@@ -11333,7 +11384,7 @@ static fvg_status fvg__name_file(fvg_ctx *c, const fvg_weights *w, fvg_status s)
   char said[sizeof c->message];
   if (!s || s == FVG_E_NOMEM || strstr(c->message, fvg_weights_file(w))) return s;
   memcpy(said, c->message, sizeof said);
-  return fvg__fail(c, s, "%s: %s", fvg_weights_file(w), said);
+  return fvg_fail(c, s, "%s: %s", fvg_weights_file(w), said);
 }
 
 /* How many tokens of the words stay fixed.  Files of before have no such setting: there the words of
@@ -11345,13 +11396,13 @@ static fvg_status fvg__read_fixed(fvg_clip *m, const fvg_weights *w, const fvg_l
   *n_fixed = 0;
   if (fvg_weights_metadata(w, "ctx_fixed")) return fvg__get_whole(m->ctx, w, "ctx_fixed", 0, n_fixed);
   if (!d->method->ctx_init || !d->ctx_init || !d->ctx_init[0]) return FVG_OK;
-  s = fvg_tokenize(m->tokenizer, d->ctx_init, NULL, 0, &n);
+  s = fvg_tokenize(m->tokenizer, NULL, 0, &n, d->ctx_init);
   if (!s && n > d->n_ctx) *n_fixed = n - d->n_ctx;
   if (!s && *n_fixed && d->class_token_position != FVG_END)
-    return fvg__fail(m->ctx, FVG_E_UNSUPPORTED, "%s: words are left over of \"%.80s\" beside a name that "
-                                                "is not at the end; their order has changed since, "
-                                                "tune it again",
-                     fvg_weights_file(w), d->ctx_init);
+    return fvg_fail(m->ctx, FVG_E_UNSUPPORTED, "%s: words are left over of \"%.80s\" beside a name that "
+                                               "is not at the end; their order has changed since, "
+                                               "tune it again",
+                    fvg_weights_file(w), d->ctx_init);
   return s;
 }
 
@@ -11359,25 +11410,25 @@ static fvg_status fvg__restore_learner(fvg_clip *m, fvg_weights *w, fvg_learner 
   fvg_option option[FVG__MOST_OPTIONS];
   const char *classes = fvg_weights_metadata(w, "classes"), **name;
   fvg_learner_desc desc;
-  fvg__json j;
+  fvg_json j;
   fvg_status s = fvg__read_desc(m, w, &desc, option);
   int i, n = 0, n_fixed = 0;
   if (!s && m->tokenizer) s = fvg__read_fixed(m, w, &desc, &n_fixed);
   if (s) return s;
-  s = fvg__json_parse(m->ctx, &j, classes, strlen(classes), fvg_weights_file(w));
+  s = fvg_json_parse(m->ctx, &j, classes, strlen(classes), fvg_weights_file(w));
   if (s) return s;
-  if (j.value[0].type != FVG__JSON_ARRAY || j.value[0].n_child < 1)
-    s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: classes must be a list of names", fvg_weights_file(w));
-  name = FVG__NEW_ARRAY(m->ctx, const char *, (size_t)j.value[0].n_child + 1);
+  if (j.value[0].type != FVG_JSON_ARRAY || j.value[0].n_child < 1)
+    s = fvg_fail(m->ctx, FVG_E_FORMAT, "%s: classes must be a list of names", fvg_weights_file(w));
+  name = FVG_NEW_ARRAY(m->ctx, const char *, (size_t)j.value[0].n_child + 1);
   if (!s && !name) s = FVG_E_NOMEM;
   for (i = j.value[0].first; !s && i >= 0; i = j.value[i].next) {
     name[n++] = j.value[i].string;
-    if (j.value[i].type != FVG__JSON_STRING)
-      s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: classes[%d] is not a string", fvg_weights_file(w), n - 1);
+    if (j.value[i].type != FVG_JSON_STRING)
+      s = fvg_fail(m->ctx, FVG_E_FORMAT, "%s: classes[%d] is not a string", fvg_weights_file(w), n - 1);
   }
   if (!s) s = fvg__name_file(m->ctx, w, fvg__learner_new(m, out, &desc, name, n, w, n_fixed));
-  fvg__release(m->ctx, name);
-  fvg__json_free(m->ctx, &j);
+  fvg_release(m->ctx, name);
+  fvg_json_free(m->ctx, &j);
   for (i = 0; !s && i < (*out)->n_param; i++) s = fvg__restore(m->ctx, w, (*out)->param[i]);
   return s;
 }
@@ -11406,18 +11457,18 @@ static fvg_status fvg__restore_fvgpt(fvg_clip *m, fvg_weights *w, fvg_fvgpt **ou
     if (!s) s = fvg__get_number(m->ctx, w, "area_min", &area_min);
     if (!s) s = fvg__get_number(m->ctx, w, "area_max", &area_max);
     if (!s && (area_rule > FVG_AREA_IGNORE || !(area_min >= 0 && area_min <= area_max && area_max <= 1)))
-      s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: area_rule %d, area_min %g, area_max %g make no sense",
-                    fvg_weights_file(w), area_rule, area_min, area_max);
+      s = fvg_fail(m->ctx, FVG_E_FORMAT, "%s: area_rule %d, area_min %g, area_max %g make no sense",
+                   fvg_weights_file(w), area_rule, area_min, area_max);
     desc.area_rule = (fvg_area_rule)area_rule;
     desc.area_min = (float)area_min;
     desc.area_max = (float)area_max;
   }
   if (!s && !(logit_scale > 0 && logit_scale < 1e6 && tau > 0 && tau < 1e6))
-    s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: logit_scale %g and tau %g must be positive and below 1e6",
-                  fvg_weights_file(w), logit_scale, tau);
+    s = fvg_fail(m->ctx, FVG_E_FORMAT, "%s: logit_scale %g and tau %g must be positive and below 1e6",
+                 fvg_weights_file(w), logit_scale, tau);
   if (!s && desc.gate_layers > FVG__MAX_GATE_LAYERS)
-    s = fvg__fail(m->ctx, FVG_E_FORMAT, "%s: gate_layers is %d, 1 to %d are possible", fvg_weights_file(w),
-                  desc.gate_layers, FVG__MAX_GATE_LAYERS);
+    s = fvg_fail(m->ctx, FVG_E_FORMAT, "%s: gate_layers is %d, 1 to %d are possible", fvg_weights_file(w),
+                 desc.gate_layers, FVG__MAX_GATE_LAYERS);
   desc.logit_scale = (float)logit_scale;
   desc.tau = (float)tau;
   if (!s) s = fvg__fvgpt_new(m->ctx, out, &desc, w);
@@ -11436,8 +11487,8 @@ static fvg_status fvg__nothing_left(const fvg_weights *w, const fvg_learner *l, 
   for (i = 0; i < fvg_weights_count(w); i++) {
     const char *name = fvg_weights_name(w, i);
     if (!fvg__has_parameter(l->param, l->n_param, name) && !(f && fvg__has_parameter(f->params, f->n_params, name)))
-      return fvg__fail(l->clip->ctx, FVG_E_FORMAT, "%s: tensor %.100s belongs to nothing that the settings name",
-                       fvg_weights_file(w), name);
+      return fvg_fail(l->clip->ctx, FVG_E_FORMAT, "%s: tensor %.100s belongs to nothing that the settings name",
+                      fvg_weights_file(w), name);
   }
   return FVG_OK;
 }
@@ -11452,8 +11503,8 @@ static fvg_status fvg__restore_checkpoint(fvg_clip *m, fvg_weights *w, fvg_learn
   return s;
 }
 
-FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, const char *path, fvg_learner **l, fvg_fvgpt **f,
-                                       fvg_weights **settings) {
+FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
+                                       fvg_weights **settings, const char *path) {
   fvg_source source;
   fvg_weights *w = NULL;
   fvg_status s;
@@ -11475,7 +11526,7 @@ FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, const char *path, fvg_learne
 }
 FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
   fvg_ctx *c = l->clip->ctx;
-  fvg_parameter *read = FVG__NEW_ARRAY(c, fvg_parameter, (size_t)l->n_param);
+  fvg_parameter *read = FVG_NEW_ARRAY(c, fvg_parameter, (size_t)l->n_param);
   fvg_weights *w = NULL;
   fvg_source source;
   fvg_status s = read ? fvg_source_file(c, &source, path) : FVG_E_NOMEM;
@@ -11484,13 +11535,13 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
   for (i = 0; !s && i < l->n_param; i++) {       /* all of them first, so that nothing is half done                 */
     read[i].name = l->param[i]->name;
     read[i].value = l->param[i]->value;
-    read[i].value.data = fvg__alloc_array(c, fvg_tensor_count(&l->param[i]->value), sizeof(float));
+    read[i].value.data = fvg_alloc_array(c, fvg_tensor_count(&l->param[i]->value), sizeof(float));
     s = read[i].value.data ? fvg__restore(c, w, &read[i]) : FVG_E_NOMEM;
   }
   for (i = 0; !s && i < l->n_param; i++)
     memcpy(l->param[i]->value.data, read[i].value.data, fvg_tensor_count(&l->param[i]->value) * sizeof(float));
-  for (i = 0; read && i < l->n_param; i++) if (read[i].name) fvg__release(c, read[i].value.data);
-  fvg__release(c, read);
+  for (i = 0; read && i < l->n_param; i++) if (read[i].name) fvg_release(c, read[i].value.data);
+  fvg_release(c, read);
   fvg_weights_close(w);
   return s;
 }
@@ -11686,16 +11737,17 @@ static void fvg__spread(const float *grid, int n, float *map, int size) {
 static fvg_status fvg__map_check(const fvg_classifier *k, const float *chw, int label, fvg_map_kind kind,
                                  const float *map) {
   fvg_ctx *c = k->clip->ctx;
-  if (!k->clip->has_vision) return fvg__fail(c, FVG_E_ARG, "attention map: this model has no image tower");
-  if (!chw || !map) return fvg__fail(c, FVG_E_ARG, "attention map: no %s", chw ? "place for the map" : "picture");
+  if (!k->clip->has_vision) return fvg_fail(c, FVG_E_ARG, "attention map: this model has no image tower");
+  if (!chw || !map) return fvg_fail(c, FVG_E_ARG, "attention map: no %s", chw ? "place for the map" : "picture");
   if (kind != FVG_GRAD_CAM && kind != FVG_CLS_ATTENTION)
-    return fvg__fail(c, FVG_E_ARG, "attention map: there is no kind %d", (int)kind);
+    return fvg_fail(c, FVG_E_ARG, "attention map: there is no kind %d", (int)kind);
   if (kind == FVG_GRAD_CAM && (label < 0 || label >= k->n_class))
-    return fvg__fail(c, FVG_E_ARG, "attention map: label %d among %d classes", label, k->n_class);
+    return fvg_fail(c, FVG_E_ARG, "attention map: label %d among %d classes", label, k->n_class);
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_attention_map(fvg_classifier *k, const float *chw, int label, fvg_map_kind kind, float *map) {
+FVG_DEF fvg_status fvg_attention_map(fvg_classifier *k, float *map, const float *chw, int label,
+                                     fvg_map_kind kind) {
   size_t i, pixels;
   fvg__last_block last;
   float *grid, *f_clip, **gradients, max = 0;
@@ -11712,12 +11764,13 @@ FVG_DEF fvg_status fvg_attention_map(fvg_classifier *k, const float *chw, int la
   pixels = (size_t)m->vision.image_size * (size_t)m->vision.image_size;
   l = k->branch == FVG_ZERO_SHOT ? NULL : k->learner;
   prompted = fvg__learner_parts(l) > 1;
-  grid = FVG__NEW_ARRAY(m->ctx, float, (size_t)n_patch);
-  f_clip = FVG__NEW_ARRAY(m->ctx, float, (size_t)m->embed_dim);
-  gradients = FVG__NEW_ARRAY(m->ctx, float *, l ? (size_t)l->n_param : 1);
+  grid = FVG_NEW_ARRAY(m->ctx, float, (size_t)n_patch);
+  f_clip = FVG_NEW_ARRAY(m->ctx, float, (size_t)m->embed_dim);
+  gradients = FVG_NEW_ARRAY(m->ctx, float *, l ? (size_t)l->n_param : 1);
   t = fvg_tape_new(m->ctx);
   s = grid && f_clip && gradients && t ? FVG_OK : FVG_E_NOMEM;
-  if (!s && prompted && k->branch == FVG_BRANCH_NEW) s = fvg_learner_encode_images(m, NULL, chw, 1, f_clip);
+  if (!s && prompted && k->branch == FVG_BRANCH_NEW) s = fvg_learner_encode_images(m, NULL, f_clip,
+                                                                                   chw, 1);
   if (!s && l) fvg__swap_gradients(l, gradients);
   if (!s) {
     s = fvg__reach_last_block(t, m, l, chw, &last);
@@ -11726,16 +11779,16 @@ FVG_DEF fvg_status fvg_attention_map(fvg_classifier *k, const float *chw, int la
     if (l) fvg__swap_gradients(l, gradients);
   }
   for (p = 0; !s && p < n_patch; p++)
-    if (!isfinite(grid[p])) s = fvg__fail(m->ctx, FVG_E_NUMERIC, "attention map: patch %d is %g", p, (double)grid[p]);
+    if (!isfinite(grid[p])) s = fvg_fail(m->ctx, FVG_E_NUMERIC, "attention map: patch %d is %g", p, (double)grid[p]);
   if (!s) {
     fvg__spread(grid, m->vision.image_size / m->vision.patch_size, map, m->vision.image_size);
     for (i = 0; i < pixels; i++) if (map[i] > max) max = map[i];
     for (i = 0; i < pixels && max > 0; i++) map[i] /= max;
   }
   fvg_tape_free(t);
-  fvg__release(m->ctx, grid);
-  fvg__release(m->ctx, f_clip);
-  fvg__release(m->ctx, (void *)gradients);
+  fvg_release(m->ctx, grid);
+  fvg_release(m->ctx, f_clip);
+  fvg_release(m->ctx, (void *)gradients);
   return s;
 }
 
@@ -11763,7 +11816,7 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
   size_t i, n;
   int j;
   fvg_status s = fvg__resize_begin(c, out, image, "overlay");
-  if (!s && !map) s = fvg__fail(c, FVG_E_ARG, "overlay: no map");
+  if (!s && !map) s = fvg_fail(c, FVG_E_ARG, "overlay: no map");
   if (!s) s = fvg__image_new(c, out, image->width, image->height, 3);
   if (s) return s;
   n = (size_t)image->width * (size_t)image->height;

@@ -15,8 +15,8 @@ static fvg_status picture_feature(fvg_clip *m, const char *path, float *f) {
   memset(&view, 0, sizeof view);
   s = fvg_image_load(c, &picture, path, 3);
   if (!s) s = fvg_image_test_transform(c, &view, &picture, &m->preprocess);
-  if (!s) s = fvg_image_normalize(c, &view, &m->preprocess, pixels);
-  if (!s) s = fvg_clip_encode_images(m, pixels, 1, f);
+  if (!s) s = fvg_image_normalize(c, pixels, &view, &m->preprocess);
+  if (!s) s = fvg_clip_encode_images(m, f, pixels, 1);
   if (!s) fvg_normalize_rows(f, 1, m->embed_dim);
   fvg_image_free(c, &view);
   fvg_image_free(c, &picture);
@@ -39,7 +39,7 @@ int main(int argc, char **argv) {
   g = (float *)malloc((size_t)n * (size_t)m->embed_dim * sizeof *g);
   p = (float *)malloc((size_t)n * sizeof *p);
   s = picture_feature(m, argv[2], f);
-  if (!s) s = fvg_clip_encode_classes(m, "a photo of a {}.", word, n, g);
+  if (!s) s = fvg_clip_encode_classes(m, g, "a photo of a {}.", word, n);
   if (!s) {
     float sum = 0;
     for (i = 0; i < n; i++) {

@@ -54,7 +54,7 @@ static double test(world *w, fvg_fvgpt *m) {
   for (i = 0; i < TESTS; i++) {
     int y = i % CLASSES, best = 0;
     draw(w, y, (int)fvg_rng_below(&w->rng, CLASSES), f, f_fg);
-    if (m) fvg_fvgpt_base_logits(m, f, 1, w->g, CLASSES, z);
+    if (m) fvg_fvgpt_score_base(m, z, &x);
     else for (c = 0; c < CLASSES; c++) for (z[c] = 0, k = 0; k < D; k++) z[c] += f[k] * w->g[c * D + k];
     for (c = 1; c < CLASSES; c++) if (z[c] > z[best]) best = c;
     right += best == y;
@@ -100,7 +100,7 @@ int main(void) {
       good[i] = draw(&w, label[i], fvg_rng_below(&w.rng, 3) ? label[i] : (int)fvg_rng_below(&w.rng, CLASSES), f + i * D, f_fg + i * D);
       area[i] = good[i] ? 0.3f : 0.1f;
     }
-    if (fvg_fvgpt_step(m, optimizer, 0.0035, &batch, &report)) { fprintf(stderr, "%s\n", fvg_error(c)); return 1; }
+    if (fvg_fvgpt_step(m, &report, optimizer, 0.0035, &batch)) { fprintf(stderr, "%s\n", fvg_error(c)); return 1; }
     if (step % 500 == 499) printf("step %4d  loss %.3f  of it distillation %.3f\n", step + 1, report.loss, report.dist);
     for (i = 0; i < BATCH && step >= STEPS / 2; i++) { trust[good[i]] += r[i]; count[good[i]]++; }
   }

@@ -8,15 +8,15 @@
 #include "fvgpt_clip.h"
 
 /* Accuracy in percent of a learner (NULL: zero-shot CLIP) on one half of the test images. */
-static fvg_status test(fvg_clip *m, const fvg_dataset *d, fvg_half half, fvg_branch branch, fvg_learner *l,
+static fvg_status test(fvg_clip *m, const fvg_dataset *d, fvg_group half, fvg_branch branch, fvg_learner *l,
                        double *accuracy) {
-  int first, n_class = fvg_half_classes(d->n_class, half, &first);
+  int first, n_class = fvg_group_classes(d->n_class, half, &first);
   fvg_classifier *k = NULL;
   fvg_items items;
   fvg_score score;
-  fvg_status s = fvg_items_half(m->ctx, &items, &d->test, d->n_class, half);
+  fvg_status s = fvg_items_group(m->ctx, &items, &d->test, d->n_class, half);
   if (!s) s = fvg_classifier_new(m, &k, branch, l, NULL, NULL, (const char *const *)d->class_name + first, n_class);
-  if (!s) s = fvg_classifier_test(k, d, &items, &score);
+  if (!s) s = fvg_classifier_test(k, &score, d, &items);
   if (!s) *accuracy = score.accuracy;
   fvg_classifier_free(k);
   fvg_items_free(m->ctx, &items);
@@ -32,7 +32,7 @@ static fvg_status report(fvg_clip *m, const fvg_dataset *d, const char *name, fv
 }
 
 static fvg_status tune(fvg_clip *m, const fvg_dataset *d, const fvg_items *base) {
-  int first, n_base = fvg_half_classes(d->n_class, FVG_BASE, &first), half;
+  int first, n_base = fvg_group_classes(d->n_class, FVG_BASE, &first), half;
   double mix, alone;
   fvg_learner *l = NULL;
   fvg_views *v = NULL;
@@ -41,15 +41,15 @@ static fvg_status tune(fvg_clip *m, const fvg_dataset *d, const fvg_items *base)
   fvg_status s;
   memset(&desc, 0, sizeof desc);
   memset(&views, 0, sizeof views);
-  desc.method = fvg_method_named("MMRL");
+  desc.method = fvg_method_find("MMRL");
   views.augment = FVG_AUGMENT_NONE;
   views.no_foreground = 1;
-  s = fvg_learner_new(m, &l, &desc, (const char *const *)d->class_name + first, n_base);
+  s = fvg_learner_new(m, &l, (const char *const *)d->class_name + first, n_base, &desc);
   if (!s) s = fvg_views_new(m, &v, d, &views);
   if (!s) s = fvg_learner_train(l, v, base, NULL);
   for (half = FVG_BASE; !s && half <= FVG_NEW; half++) {
-    s = test(m, d, (fvg_half)half, FVG_TUNED, l, &mix);
-    if (!s) s = test(m, d, (fvg_half)half, FVG_TUNED_NEW, l, &alone);
+    s = test(m, d, (fvg_group)half, FVG_TUNED, l, &mix);
+    if (!s) s = test(m, d, (fvg_group)half, FVG_TUNED_NEW, l, &alone);
     if (!s)
       printf("%-4s classes   both features %6.2f   class feature %6.2f\n", half == FVG_BASE ? "base" : "new", mix,
              alone);
@@ -74,8 +74,8 @@ static fvg_status run(fvg_ctx *c, const char *model, const char *root) {
   where.root = root;
   s = fvg_clip_open(c, &m, model, NULL, FVG_F32);
   if (!s) s = fvg_dataset_open(c, &d, &where);
-  if (!s) s = fvg_items_few_shot(c, &few, &d.train, d.n_class, 16, 1, &fewest);        /* 16 a class, seed 1        */
-  if (!s) s = fvg_items_half(c, &base, &few, d.n_class, FVG_BASE);
+  if (!s) s = fvg_items_few_shot(c, &few, &fewest, &d.train, d.n_class, 16, 1);        /* 16 a class, seed 1        */
+  if (!s) s = fvg_items_group(c, &base, &few, d.n_class, FVG_BASE);
   if (!s) s = report(m, &d, "zero-shot", NULL);
   if (!s) s = tune(m, &d, &base);
   fvg_items_free(c, &base);

@@ -197,18 +197,18 @@ static void make_checkpoint(file *f, const char *method, int with_fvgpt, int wit
   int n = 0, n_metadata = 0, i;
   memset(&d, 0, sizeof d);
   memset(&fd, 0, sizeof fd);
-  d.method = fvg_method_named(method);
+  d.method = fvg_method_find(method);
   fd.width = W;
   fd.fdc_hidden = 4;
   fd.gate_hidden = 3;
   d.n_ctx = 2;
   d.prompt_template = "{}.";
-  if (fvg_learner_new(good_clip, &l, &d, class_name, 3) || (with_fvgpt && fvg_fvgpt_new(own, &m, &fd)) ||
-      fvg_checkpoint_save(path, l, m, NULL, 0) || fvg_source_file(own, &s, path) || fvg_weights_open(own, &w, &s))
+  if (fvg_learner_new(good_clip, &l, class_name, 3, &d) || (with_fvgpt && fvg_fvgpt_new(own, &m, &fd)) ||
+      fvg_checkpoint_save(l, m, path, NULL, 0) || fvg_source_file(own, &s, path) || fvg_weights_open(own, &w, &s))
     fault(fvg_error(own));
   for (i = 0; i < fvg_weights_count(w); i++, n++) {
     tensor[n].name = fvg_weights_name(w, i);
-    if (fvg_weights_get(w, tensor[n].name, FVG_F32, &tensor[n].tensor)) fault(fvg_error(own));
+    if (fvg_weights_get(w, &tensor[n].tensor, tensor[n].name, FVG_F32)) fault(fvg_error(own));
   }
   for (i = w->json.value[w->metadata].first; i >= 0; i = w->json.value[i].next) {
     if (!with_checksum && !strcmp(w->json.value[i].key, FVG__CHECKSUM)) continue;

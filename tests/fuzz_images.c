@@ -94,9 +94,9 @@ static int seed_png(made *s, int channels) {
   if (fvg_init(&c, NULL)) return 1;
   if (fvg__image_new(c, &image, 6, 4, channels)) return 1;
   for (i = 0; i < 24u * (size_t)channels; i++) image.pixels[i] = (uint8_t)(i * 7);
-  if (fvg__png_encode(c, &image, &bytes, &s->n) || s->n > sizeof s->bytes) return 1;
+  if (fvg_image_encode_png(c, &bytes, &s->n, &image) || s->n > sizeof s->bytes) return 1;
   memcpy(s->bytes, bytes, s->n);
-  fvg__release(c, bytes);
+  fvg_release(c, bytes);
   fvg_image_free(c, &image);
   fvg_free(c);
   return 0;

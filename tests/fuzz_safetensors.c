@@ -40,9 +40,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (opened != (w != NULL)) fault("status and result disagree");
   for (i = 0; w && i < fvg_weights_count(w); i++) {
     const char *name = fvg_weights_name(w, i);
-    if (!fvg_weights_info(w, name, &x)) fault("a tensor that is listed cannot be found");
+    if (!fvg_weights_info(w, &x, name)) fault("a tensor that is listed cannot be found");
     for (k = 0; k < 4; k++) {
-      if (!fvg_weights_get(w, name, types[k], &x) == !x.data) fault("status and data disagree");
+      if (!fvg_weights_get(w, &x, name, types[k]) == !x.data) fault("status and data disagree");
       fvg_tensor_free(c, &x);
     }
   }

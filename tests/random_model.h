@@ -210,8 +210,8 @@ typedef struct features { float image[IMAGES * EMBED], text[TEXTS * EMBED]; } fe
 
 static void encode(fvg_clip *m, features *f) {
   memset(f, 0, sizeof *f);
-  need(!m->has_vision || !fvg_clip_encode_images(m, images, IMAGES, f->image), "images are encoded");
-  need(!m->has_text || !fvg_clip_encode_texts(m, texts, TEXTS, f->text), "texts are encoded");
+  need(!m->has_vision || !fvg_clip_encode_images(m, f->image, images, IMAGES), "images are encoded");
+  need(!m->has_text || !fvg_clip_encode_texts(m, f->text, texts, TEXTS), "texts are encoded");
 }
 
 static void encode_once(const model *x, const char *config, features *f) {

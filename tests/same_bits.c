@@ -46,7 +46,7 @@ static uint64_t hash_of_file(const study *x) {
   size_t n = 0;
   fvg_source source;
   if (fails(x, fvg_source_file(x->c, &source, x->checkpoint), "open the checkpoint")) return 0;
-  if (fails(x, fvg_source_read_all(x->c, &source, &bytes, &n), "read the checkpoint")) n = 0;
+  if (fails(x, fvg_source_read_all(x->c, &bytes, &n, &source), "read the checkpoint")) n = 0;
   uint64_t hash = mixed(nothing, bytes, n);
   fvg_bytes_free(x->c, bytes);
   fvg_source_close(&source);
@@ -63,7 +63,7 @@ static void hash_learned(const study *x, const char *method, const char *what, f
   for (int i = 0; f && i < n; i++)
     hash = mixed(hash, p[i]->value.data, fvg_tensor_count(&p[i]->value) * sizeof(float));
   print(x, method, what, hash);
-  if (!fails(x, fvg_checkpoint_save(x->checkpoint, l, f, NULL, 0), "save"))
+  if (!fails(x, fvg_checkpoint_save(l, f, x->checkpoint, NULL, 0), "save"))
     print(x, method, "checkpoint file", hash_of_file(x));
 }
 
@@ -77,9 +77,9 @@ static void hash_branch(const study *x, const char *method, fvg_branch branch, i
   float *pixels = floats(3 * side * side), *map = floats(side * side);
   fvg_classifier *k = NULL;
   fvg_image picture, view;
-  fvg_status s = fvg_encode_items(x->m, l, &x->d, items, features);
+  fvg_status s = fvg_encode_items(x->m, l, features, &x->d, items);
   if (!s) s = fvg_classifier_new(x->m, &k, branch, l, f, NULL, x->name[half], x->n_class[half]);
-  if (!s) s = fvg_classifier_logits(k, features, items->n, logits, b);
+  if (!s) s = fvg_classifier_logits(k, logits, b, features, items->n);
   char what[64];
   snprintf(what, sizeof what, "%s %s", half ? "new" : "base", called[branch]);
   if (!fails(x, s, what)) {
@@ -87,11 +87,11 @@ static void hash_branch(const study *x, const char *method, fvg_branch branch, i
     hash = mixed(hash, logits, n * (size_t)x->n_class[half] * sizeof(float));
     print(x, method, what, mixed(hash, b, n * sizeof(float)));
   }
-  if (!s) s = fvg_dataset_load(&x->d, &items->item[0], &picture, NULL, 0);
+  if (!s) s = fvg_dataset_load(&x->d, &picture, NULL, &items->item[0], 0);
   if (!s) {
     s = fvg_image_test_transform(x->c, &view, &picture, &x->m->preprocess);
-    if (!s) s = fvg_image_normalize(x->c, &view, &x->m->preprocess, pixels);
-    if (!s) s = fvg_attention_map(k, pixels, 0, FVG_GRAD_CAM, map);
+    if (!s) s = fvg_image_normalize(x->c, pixels, &view, &x->m->preprocess);
+    if (!s) s = fvg_attention_map(k, map, pixels, 0, FVG_GRAD_CAM);
     if (!fails(x, s, "map")) print(x, method, "map", mixed(nothing, map, side * side * sizeof(float)));
     fvg_image_free(x->c, &view);
     fvg_image_free(x->c, &picture);
@@ -123,7 +123,7 @@ static void tune(const study *x, const fvg_method *method) {
   train.optimizer.epochs = 2;
   train.seed = 3;
 
-  fvg_status s = fvg_learner_new(x->m, &l, &desc, x->name[0], x->n_class[0]);
+  fvg_status s = fvg_learner_new(x->m, &l, x->name[0], x->n_class[0], &desc);
   if (!s) s = fvg_views_new(x->m, &v, &x->d, &views);
   if (!s) s = fvg_learner_train(l, v, &x->base, &train);
   if (!fails(x, s, name)) {
@@ -183,19 +183,19 @@ static int run(int simd, const char *model, const char *root, const char *checkp
   int fewest;
   fvg_status s = fvg_clip_open(x.c, &x.m, model, NULL, FVG_F32);
   if (!s) s = fvg_dataset_open(x.c, &x.d, &where);
-  if (!s) s = fvg_items_few_shot(x.c, &few, &x.d.train, x.d.n_class, 2, 1, &fewest);
-  if (!s) s = fvg_items_half(x.c, &x.base, &few, x.d.n_class, FVG_BASE);
+  if (!s) s = fvg_items_few_shot(x.c, &few, &fewest, &x.d.train, x.d.n_class, 2, 1);
+  if (!s) s = fvg_items_group(x.c, &x.base, &few, x.d.n_class, FVG_BASE);
   for (int half = 0; half < 2 && !s; half++) {
     int first;
-    x.n_class[half] = fvg_half_classes(x.d.n_class, half ? FVG_NEW : FVG_BASE, &first);
+    x.n_class[half] = fvg_group_classes(x.d.n_class, half ? FVG_NEW : FVG_BASE, &first);
     x.name[half] = (const char *const *)x.d.class_name + first;
-    s = fvg_items_half(x.c, &x.test[half], &x.d.test, x.d.n_class, half ? FVG_NEW : FVG_BASE);
+    s = fvg_items_group(x.c, &x.test[half], &x.d.test, x.d.n_class, half ? FVG_NEW : FVG_BASE);
   }
   int failed = fails(&x, s, "open");
   if (!failed) {
     hash_branch(&x, "CLIP", FVG_ZERO_SHOT, 0, NULL, NULL);
     hash_branch(&x, "CLIP", FVG_ZERO_SHOT, 1, NULL, NULL);
-    for (int i = 0; fvg_method_number(i); i++) tune(&x, fvg_method_number(i));
+    for (int i = 0; fvg_method_at(i); i++) tune(&x, fvg_method_at(i));
   }
   fvg_items_free(x.c, &few);
   fvg_items_free(x.c, &x.base);

@@ -139,7 +139,7 @@ static void world_open(world *w, fvg_ctx *c, const model *x, fvg_dtype keep_as) 
   fd.fdc_init_scale = 0.3f;                      /* adapters that do something                                     */
   fd.logit_scale = 17;                           /* not the model's                                                */
   fd.seed = 5;
-  ok = !fvg_learner_new(w->m, &w->p, &cd, names, BASE) && !fvg_fvgpt_new(c, &w->f, &fd);
+  ok = !fvg_learner_new(w->m, &w->p, names, BASE, &cd) && !fvg_fvgpt_new(c, &w->f, &fd);
   for (i = 0; ok && i < BRANCHES; i++)
     ok = !fvg_classifier_new(w->m, &w->k[i], (fvg_branch)i, w->p, w->f, NULL, names, CLASSES);
   if (!ok) { printf("FAILED %s\n", fvg_error(c)); exit(1); }
@@ -343,10 +343,10 @@ static void test_grad_cam(world *w, int n_label) {
   static exact e;
   int branch, label, i, j, n_lit = 0, n_dark = 0;
   enter(w, &e);
-  need(!fvg_clip_encode_images(w->m, picture, 1, f), "a feature");
+  need(!fvg_clip_encode_images(w->m, f, picture, 1), "a feature");
   fvg_normalize_rows(f, 1, D);
   for (branch = 0; branch < BRANCHES; branch++) {
-    need(!fvg_classifier_logits(w->k[branch], f, 1, logits, &weight), "logits");
+    need(!fvg_classifier_logits(w->k[branch], logits, &weight, f, 1), "logits");
     b = (double)weight;
     for (label = 0; label < n_label; label++) {
       check(fabs(score(w, branch, label, b, &e) - (double)logits[label]) < 1e-4, branch_name[branch]);
@@ -363,10 +363,10 @@ static void test_grad_cam(world *w, int n_label) {
         grid[i] = fmax(grid[i], 0);
       }
       spread(grid, expected);
-      check(!fvg_attention_map(w->k[branch], picture, label, FVG_GRAD_CAM, map) &&
+      check(!fvg_attention_map(w->k[branch], map, picture, label, FVG_GRAD_CAM) &&
                 furthest(map, expected, PIXELS) < 1e-3,
             "Grad-CAM is relu(A alpha), spread and divided by its greatest");
-      check(!fvg_attention_map(w->k[branch], picture, label, FVG_GRAD_CAM, other) &&
+      check(!fvg_attention_map(w->k[branch], other, picture, label, FVG_GRAD_CAM) &&
                 !memcmp(map, other, sizeof map),
             "and the same each time");
     }
@@ -384,8 +384,8 @@ static void test_panels(fvg_ctx *c, const world *rows) {
   in_rows = 1;
   for (branch = 0; branch < BRANCHES; branch++) {
     double worst = 0;
-    check(!fvg_attention_map(rows->k[branch], picture, 1, FVG_GRAD_CAM, expected) &&
-          !fvg_attention_map(w.k[branch], picture, 1, FVG_GRAD_CAM, map), "maps of both");
+    check(!fvg_attention_map(rows->k[branch], expected, picture, 1, FVG_GRAD_CAM) &&
+          !fvg_attention_map(w.k[branch], map, picture, 1, FVG_GRAD_CAM), "maps of both");
     for (i = 0; i < PIXELS; i++) worst = fmax(worst, fabs((double)map[i] - (double)expected[i]));
     check(worst < 1e-4, "weights in panels and in rows give one map");
   }
@@ -404,11 +404,11 @@ static void test_no_gradient(fvg_ctx *c) {
   memset(b->proj_weight.data, 0, W * MLP * sizeof(float));
   for (branch = 0; branch < BRANCHES; branch++) {
     memset(map, 1, sizeof map);
-    check(!fvg_attention_map(w.k[branch], picture, 1, FVG_GRAD_CAM, map), "a map without gradient");
+    check(!fvg_attention_map(w.k[branch], map, picture, 1, FVG_GRAD_CAM), "a map without gradient");
     for (i = 0; i < PIXELS && map[i] == 0; i++) {}
     check(i == PIXELS, "is 0 everywhere");
   }
-  check(!fvg_attention_map(w.k[0], picture, 1, FVG_CLS_ATTENTION, map) && map[0] > 0,
+  check(!fvg_attention_map(w.k[0], map, picture, 1, FVG_CLS_ATTENTION) && map[0] > 0,
         "attention is there all the same");
   world_close(&w);
 }
@@ -424,13 +424,13 @@ static void test_variants(fvg_ctx *c) {
   int branch, i, kind;
   world_open(&w, c, &two_layers, FVG_F32);
   for (branch = 0; branch < BRANCHES; branch++)
-    need(!fvg_attention_map(w.k[branch], picture, 2, FVG_GRAD_CAM, map[branch]), "a map");
+    need(!fvg_attention_map(w.k[branch], map[branch], picture, 2, FVG_GRAD_CAM), "a map");
   world_close(&w);
   for (kind = 0; kind < 2; kind++) {
     world_open(&w, c, &two_layers, half[kind]);
     for (branch = 0; branch < BRANCHES; branch++) {
       for (i = 0; i < PIXELS; i++) expected[i] = (double)map[branch][i];
-      check(!fvg_attention_map(w.k[branch], picture, 2, FVG_GRAD_CAM, other) &&
+      check(!fvg_attention_map(w.k[branch], other, picture, 2, FVG_GRAD_CAM) &&
                 furthest(other, expected, PIXELS) < 0.15,
             "matrices of half precision give nearly the same map");
     }
@@ -441,7 +441,7 @@ static void test_variants(fvg_ctx *c) {
   if (fvg_init(&many, &d)) { check(0, "threads"); return; }
   world_open(&w, many, &two_layers, FVG_F32);
   for (branch = 0; branch < BRANCHES; branch++)
-    check(!fvg_attention_map(w.k[branch], picture, 2, FVG_GRAD_CAM, other) &&
+    check(!fvg_attention_map(w.k[branch], other, picture, 2, FVG_GRAD_CAM) &&
               !memcmp(other, map[branch], sizeof other),
           "threads change no bit");
   world_close(&w);
@@ -471,10 +471,10 @@ static void test_attention(world *w) {
   check(fabs(whole + own - 1) < 1e-5, "and with the class token's own column sums to 1");
   fvg_tape_free(t);
   spread(grid, expected);
-  check(!fvg_attention_map(w->k[0], picture, 0, FVG_CLS_ATTENTION, map) && furthest(map, expected, PIXELS) < 1e-5,
+  check(!fvg_attention_map(w->k[0], map, picture, 0, FVG_CLS_ATTENTION) && furthest(map, expected, PIXELS) < 1e-5,
         "spread and divided by its greatest");
   for (branch = 1; branch < BRANCHES; branch++)
-    check(!fvg_attention_map(w->k[branch], picture, -7, FVG_CLS_ATTENTION, other) &&
+    check(!fvg_attention_map(w->k[branch], other, picture, -7, FVG_CLS_ATTENTION) &&
               !memcmp(map, other, sizeof map),
           "the same for any branch and label");
 }
@@ -562,7 +562,7 @@ static void test_overlay(fvg_ctx *c) {
 /* ---- errors, and what must not change ---- */
 static int refused(world *w, fvg_classifier *k, const float *x, int label, int kind, float *map, fvg_status expected,
                    const char *a, const char *b) {
-  return fvg_attention_map(k, x, label, (fvg_map_kind)kind, map) == expected && one_line(w->c, a, b);
+  return fvg_attention_map(k, map, x, label, (fvg_map_kind)kind) == expected && one_line(w->c, a, b);
 }
 
 static void test_errors(world *w) {
@@ -571,7 +571,7 @@ static void test_errors(world *w) {
   fvg_clip *m;
   memcpy(bad, picture, sizeof bad);
   bad[17] = NAN;
-  check(fvg_attention_map(NULL, picture, 0, FVG_GRAD_CAM, map) == FVG_E_ARG, "no classifier");
+  check(fvg_attention_map(NULL, map, picture, 0, FVG_GRAD_CAM) == FVG_E_ARG, "no classifier");
   check(refused(w, k, picture, -1, FVG_GRAD_CAM, map, FVG_E_ARG, "label -1", "5 classes"), "label below");
   check(refused(w, k, picture, 5, FVG_GRAD_CAM, map, FVG_E_ARG, "label 5", "5 classes"), "label beyond");
   check(refused(w, k, picture, 0, 2, map, FVG_E_ARG, "kind 2", ""), "no such kind");
@@ -579,7 +579,7 @@ static void test_errors(world *w) {
   check(refused(w, k, picture, 0, FVG_GRAD_CAM, NULL, FVG_E_ARG, "no place", ""), "no place for the map");
   check(refused(w, k, bad, 0, FVG_GRAD_CAM, map, FVG_E_NUMERIC, "nan", ""), "NaN in the picture");
   check(refused(w, k, bad, 0, FVG_CLS_ATTENTION, map, FVG_E_NUMERIC, "nan", ""), "for both kinds");
-  check(!fvg_attention_map(k, picture, 0, FVG_GRAD_CAM, map), "a failure spoils nothing");
+  check(!fvg_attention_map(k, map, picture, 0, FVG_GRAD_CAM), "a failure spoils nothing");
   m = load(w->c, &no_vision, FVG_F32);
   need(!fvg_classifier_new(m, &blind, FVG_ZERO_SHOT, NULL, NULL, NULL, names, 2), "texts alone");
   check(refused(w, blind, picture, 0, FVG_GRAD_CAM, map, FVG_E_ARG, "no image tower", ""), "no image tower");
@@ -603,7 +603,7 @@ static void test_undisturbed(world *w) {
     }
   need(at > COUNT, "more than the adapters");
   for (branch = 0; branch < BRANCHES; branch++)
-    check(!fvg_attention_map(w->k[branch], picture, 1, FVG_GRAD_CAM, map), "a map between backward and step");
+    check(!fvg_attention_map(w->k[branch], map, picture, 1, FVG_GRAD_CAM), "a map between backward and step");
   for (at = 0, i = 0; i < n; i++)
     for (j = 0; j < fvg_tensor_count(&p[i]->value); j++, at++)
       ok = ok && p[i]->grad[j] == (float)at && (at >= COUNT || ((float *)p[i]->value.data)[j] == values[at]);
@@ -640,8 +640,8 @@ static void test_allocation_failures(void) {
     for (k = 0;; k++) {
       fvg_status s;
       until_failure = k;
-      s = fvg_attention_map(w.k[branch], picture, 0, FVG_GRAD_CAM, map);
-      if (!s) s = fvg_attention_map(w.k[branch], picture, 0, FVG_CLS_ATTENTION, map);
+      s = fvg_attention_map(w.k[branch], map, picture, 0, FVG_GRAD_CAM);
+      if (!s) s = fvg_attention_map(w.k[branch], map, picture, 0, FVG_CLS_ATTENTION);
       if (!s) s = fvg_image_overlay(c, &out, &view, map);
       if (!s) fvg_image_free(c, &out);
       ok = ok && fvg_mem_used(c) == used;

@@ -104,7 +104,8 @@ static void test_towers(const features *plain) {
       check(!vision || m->logit_scale == 100, "without logit_scale s is 100");
       encode(m, &f);
       check(vision ? same_images(&f, plain) : same_texts(&f, plain), "one tower alone has the features of both");
-      s = vision ? fvg_clip_encode_texts(m, texts, 1, f.text) : fvg_clip_encode_images(m, images, 1, f.image);
+      s = vision ? fvg_clip_encode_texts(m, f.text, texts, 1) : fvg_clip_encode_images(m, f.image,
+                                                                                       images, 1);
       check(s == FVG_E_ARG && one_line("tower", vision ? "text" : "image"), "the other tower is missed");
       fvg_clip_free(m);
     }
@@ -151,7 +152,7 @@ static void text_by_hand(const fvg_clip *m, const char *text, float *f) {
   int id[CONTEXT], n = 0, i, k, end;
   fvg_segment s;
   fvg_node *y;
-  need(!fvg_tokenize(m->tokenizer, text, id + 1, CONTEXT - 2, &n), "tokens");
+  need(!fvg_tokenize(m->tokenizer, id + 1, CONTEXT - 2, &n, text), "tokens");
   id[0] = VOCAB - 2;
   id[n + 1] = VOCAB - 1;
   end = n + 1;
@@ -180,7 +181,7 @@ static void test_image_memory(void) {
   for (n = 1; n <= 40; n = n < 8 ? 2 * n : n + 16) {
     fvg_clip *m = must_load(&hf, NULL, FVG_F32);
     size_t before = fvg_mem_used(c), used;
-    need(!fvg_clip_encode_images(m, many, n, f), "images");
+    need(!fvg_clip_encode_images(m, f, many, n), "images");
     used = fvg_mem_used(c) - before;
     check(used <= fvg_clip_image_bytes(m, n), "fvg_clip_image_bytes is a bound");
     if (n == 8) grown = used;
@@ -225,11 +226,11 @@ static void test_texts(const features *plain) {
   int i, ok = 1;
   size_t used;
   for (i = 0; i < TEXTS; i++) {
-    need(!fvg_clip_encode_texts(m, &texts[i], 1, f), "a text alone");
+    need(!fvg_clip_encode_texts(m, f, &texts[i], 1), "a text alone");
     alone = fmax(alone, difference(f, plain->text + i * EMBED, EMBED));
     reversed[i] = texts[TEXTS - 1 - i];
   }
-  need(!fvg_clip_encode_texts(m, reversed, TEXTS, g) && !fvg_clip_encode_texts(m, texts, 2, f),
+  need(!fvg_clip_encode_texts(m, g, reversed, TEXTS) && !fvg_clip_encode_texts(m, f, texts, 2),
        "texts in other company");
   for (i = 0; i < TEXTS; i++)
     turned = fmax(turned, difference(g + (TEXTS - 1 - i) * EMBED, plain->text + i * EMBED, EMBED));
@@ -239,52 +240,52 @@ static void test_texts(const features *plain) {
         "a text's feature does not depend on its company");
   for (i = 0; i < IMAGES; i++)
     memcpy(backwards + i * PIXELS, images + (IMAGES - 1 - i) * PIXELS, PIXELS * sizeof *images);
-  need(!fvg_clip_encode_images(m, backwards, IMAGES, h), "images backwards");
+  need(!fvg_clip_encode_images(m, h, backwards, IMAGES), "images backwards");
   for (i = 0; i < IMAGES; i++) ok = ok && same(h + i * EMBED, plain->image + (IMAGES - 1 - i) * EMBED, EMBED);
-  check(ok && !fvg_clip_encode_images(m, images + 3 * PIXELS, 1, h) && same(h, plain->image + 3 * EMBED, EMBED),
+  check(ok && !fvg_clip_encode_images(m, h, images + 3 * PIXELS, 1) && same(h, plain->image + 3 * EMBED, EMBED),
         "an image's feature has the same bits wherever it stands, and alone");
 
-  check(!fvg_clip_encode_classes(m, NULL, names, 2, f) && !fvg_clip_encode_texts(m, full, 2, g),
+  check(!fvg_clip_encode_classes(m, f, NULL, names, 2) && !fvg_clip_encode_texts(m, g, full, 2),
         "class names in the usual template");
   fvg_normalize_rows(g, 2, EMBED);
   for (norm2 = 0, i = 0; i < EMBED; i++) norm2 += (double)f[i] * (double)f[i];
   check(same(f, g, 2 * EMBED) && fabs(norm2 - 1) < 1e-6, "are texts, normalised");
-  check(!fvg_clip_encode_classes(m, "a {} of a c ab.", photo, 1, f) &&
-            !fvg_clip_encode_classes(m, "{}", full + 1, 1, g) && same(f, g, EMBED),
+  check(!fvg_clip_encode_classes(m, f, "a {} of a c ab.", photo, 1) &&
+            !fvg_clip_encode_classes(m, g, "{}", full + 1, 1) && same(f, g, EMBED),
         "other templates");
-  check(fvg_clip_encode_classes(m, "a photo", names, 2, f) == FVG_E_ARG && one_line("a photo", "{}"),
+  check(fvg_clip_encode_classes(m, f, "a photo", names, 2) == FVG_E_ARG && one_line("a photo", "{}"),
         "a template without {}");
   for (i = 0; i < 4; i++) {
     static const char *const nothing[] = {"", " \t", "__", "\xC2\xA0\xEF\xBB\xBF\r"};
     too_long[0] = "cat";
     too_long[1] = nothing[i];
-    check(fvg_clip_encode_classes(m, NULL, too_long, 2, f) == FVG_E_ARG && one_line("class 2 of 2", "empty"),
+    check(fvg_clip_encode_classes(m, f, NULL, too_long, 2) == FVG_E_ARG && one_line("class 2 of 2", "empty"),
           "a class without a name");
   }
-  check(fvg_clip_encode_classes(m, NULL, names, 0, f) == FVG_E_ARG &&
-            fvg_clip_encode_texts(m, texts, 0, f) == FVG_E_ARG,
+  check(fvg_clip_encode_classes(m, f, NULL, names, 0) == FVG_E_ARG &&
+            fvg_clip_encode_texts(m, f, texts, 0) == FVG_E_ARG,
         "no texts");
-  check(!fvg_clip_encode_texts(m, same_twice, 2, f) && same(f, f + EMBED, EMBED) &&
+  check(!fvg_clip_encode_texts(m, f, same_twice, 2) && same(f, f + EMBED, EMBED) &&
             difference(f, plain->text + 2 * EMBED, EMBED) < 2e-6,
         "a text twice");
-  check(!fvg_clip_encode_texts(m, &longest, 1, f), "a text that fills the context");
+  check(!fvg_clip_encode_texts(m, f, &longest, 1), "a text that fills the context");
   too_long[0] = longest;
   too_long[1] = long_text;
-  check(fvg_clip_encode_texts(m, too_long, 2, f) == FVG_E_ARG && one_line(long_text, "19 tokens") &&
+  check(fvg_clip_encode_texts(m, f, too_long, 2) == FVG_E_ARG && one_line(long_text, "19 tokens") &&
             one_line("context of 20", "room for 18"),
         "a text that does not fit is an error with its number of tokens");
   for (i = 0; i < 5000; i++) many[i] = i % 2 ? ' ' : 'q';
   too_long[0] = many;
-  check(fvg_clip_encode_classes(m, NULL, too_long, 1, f) == FVG_E_ARG && one_line("...", "2505 tokens"),
+  check(fvg_clip_encode_classes(m, f, NULL, too_long, 1) == FVG_E_ARG && one_line("...", "2505 tokens"),
         "so is a very long class name");
   too_long[0] = "ab\xFF";
-  check(fvg_clip_encode_texts(m, too_long, 1, f) == FVG_E_FORMAT, "bytes that are not UTF-8");
+  check(fvg_clip_encode_texts(m, f, too_long, 1) == FVG_E_FORMAT, "bytes that are not UTF-8");
   used = fvg_mem_used(c);
-  for (i = 0; i < 3; i++) need(!fvg_clip_encode_texts(m, &longest, 1, f), "the longest text again");
+  for (i = 0; i < 3; i++) need(!fvg_clip_encode_texts(m, f, &longest, 1), "the longest text again");
   check(fvg_mem_used(c) == used, "encoding again takes no more memory");
   fvg_tokenizer_free(m->tokenizer);
   m->tokenizer = NULL;
-  check(fvg_clip_encode_texts(m, texts, 1, f) == FVG_E_ARG && one_line("vocabulary", "merges.txt"), "no vocabulary");
+  check(fvg_clip_encode_texts(m, f, texts, 1) == FVG_E_ARG && one_line("vocabulary", "merges.txt"), "no vocabulary");
   fvg_clip_free(m);
 }
 
@@ -302,7 +303,7 @@ static void add_trained(training *x, const char *tower, int layer, const char *n
   fvg_parameter *p = &x->parameter[x->n];
   snprintf(x->name[x->n], sizeof x->name[0], "%s %d %s", tower, layer, name);
   need(!fvg_parameter_new(c, p, x->name[x->n], tensor->n_dim, tensor->dim), "a parameter");
-  fvg__release(c, p->value.data);                                       /* it lies in the clip's own tensor */
+  fvg_release(c, p->value.data);                                       /* it lies in the clip's own tensor */
   p->value.data = tensor->data;
   x->list[x->n++] = p;
 }
@@ -503,7 +504,8 @@ static int opens_as(const char *path, const char *words, const features *expecte
   fvg_clip *m;
   if (fvg_clip_open(c, &m, path, words, FVG_F32)) { printf("  %s: %s\n", path, fvg_error(c)); return 0; }
   memset(&f, 0, sizeof f);
-  if (fvg_clip_encode_images(m, images, IMAGES, f.image) || fvg_clip_encode_texts(m, texts, TEXTS, f.text))
+  if (fvg_clip_encode_images(m, f.image, images, IMAGES) || fvg_clip_encode_texts(m, f.text, texts,
+                                                                                  TEXTS))
     printf("  %s\n", fvg_error(c));
   fvg_clip_free(m);
   return same_images(&f, expected) && same_texts(&f, expected);
@@ -519,15 +521,17 @@ static void test_marks_in_text(void) {
   float f[4 * EMBED], g[4 * EMBED];
   fvg_tape *t = fvg_tape_new(c);
   fvg_node *node;
-  need(!fvg_clip_encode_texts(m, held, 4, f) && !fvg_clip_encode_texts(m, cut, 4, g), "texts with marks");
+  need(!fvg_clip_encode_texts(m, f, held, 4) && !fvg_clip_encode_texts(m, g, cut, 4), "texts with marks");
   check(difference(f, g, 2 * EMBED) < 2e-6 && difference(f + 3 * EMBED, g + 3 * EMBED, EMBED) < 2e-6,
         "a text's feature is read at its first end mark");
   check(difference(f + 2 * EMBED, g + 2 * EMBED, EMBED) > 1e-3, "a start mark is a token of the text");
-  need(!fvg_clip_encode_classes(m, "a {} of", name, 1, f) && !fvg_clip_encode_classes(m, "a {}", short_name, 1, g),
+  need(!fvg_clip_encode_classes(m, f, "a {} of", name, 1) && !fvg_clip_encode_classes(m, g, "a {}",
+                                                                                      short_name,
+                                                                                      1),
        "classes with marks");
   check(difference(f, g, EMBED) < 2e-6, "and so is a class's");
   node = fvg_clip_text_features(t, m, held, 1);
-  need(!fvg_clip_encode_texts(m, cut, 1, g), "the text without its end");
+  need(!fvg_clip_encode_texts(m, g, cut, 1), "the text without its end");
   check(node && difference(fvg_value(node), g, EMBED) < 2e-6, "and a text's that trains");
   fvg_tape_free(t);
   fvg_clip_free(m);
@@ -596,7 +600,7 @@ static void test_files(const features *plain) {
   check(!fvg_clip_open(c, &m, "build/test-clip/single/vit.safetensors", NULL, FVG_F32),
         "a single file without a vocabulary opens");
   if (m)
-    check(fvg_clip_encode_texts(m, texts, 1, f.text) == FVG_E_ARG && one_line("vocabulary", ""),
+    check(fvg_clip_encode_texts(m, f.text, texts, 1) == FVG_E_ARG && one_line("vocabulary", ""),
           "but encodes no text");
   fvg_clip_free(m);
   check(fvg_clip_open(c, &m, "build/test-clip/empty", NULL, FVG_F32) == FVG_E_IO && !m &&
@@ -736,9 +740,9 @@ static fvg_status load_and_encode(const buffer *b, features *f) {
   s = fvg_init(&k, &d);
   if (s) return s;
   s = load_bytes(k, &m, b, config, FVG_F32);
-  if (!s) s = fvg_clip_encode_images(m, images, 2, f->image);
-  if (!s) s = fvg_clip_encode_texts(m, texts, TEXTS, f->text);
-  if (!s) s = fvg_clip_encode_classes(m, NULL, names, 2, f->text);
+  if (!s) s = fvg_clip_encode_images(m, f->image, images, 2);
+  if (!s) s = fvg_clip_encode_texts(m, f->text, texts, TEXTS);
+  if (!s) s = fvg_clip_encode_classes(m, f->text, NULL, names, 2);
   fvg_clip_free(m);
   if (s && !strstr(fvg_error(k), "out of memory")) { printf("  message: %s\n", fvg_error(k)); s = FVG_E_ARG; }
   fvg_free(k);
@@ -780,25 +784,26 @@ static void golden(const char *model_path, const char *recording) {
   fvg_source source;
   fvg_weights *w = NULL;
   fvg_clip *m = NULL;
-  fvg__json j;
+  fvg_json j;
   float *f;
   double image, text;
   int i, n = 0, d, ok;
   snprintf(path, sizeof path, "%s/golden/%s.safetensors", shared(), recording);
-  if (!fvg__file_exists(path)) { printf("skipped: %s is not there\n", path); return; }
+  if (!fvg_file_exists(path)) { printf("skipped: %s is not there\n", path); return; }
   ok = !fvg_source_file(c, &source, path) && !fvg_weights_open(c, &w, &source);
   snprintf(path, sizeof path, "%s/%s", shared(), model_path);
-  ok = ok && !fvg_clip_open(c, &m, path, NULL, FVG_F32) && !fvg_weights_get(w, "images", FVG_F32, &x) &&
-       !fvg_weights_get(w, "image_features", FVG_F32, &image_features) &&
-       !fvg_weights_get(w, "text_features", FVG_F32, &text_features) &&
-       !fvg__json_parse(c, &j, fvg_weights_metadata(w, "texts"), strlen(fvg_weights_metadata(w, "texts")), recording);
+  ok = ok && !fvg_clip_open(c, &m, path, NULL, FVG_F32) && !fvg_weights_get(w, &x, "images",
+                                                                            FVG_F32) &&
+       !fvg_weights_get(w, &image_features, "image_features", FVG_F32) &&
+       !fvg_weights_get(w, &text_features, "text_features", FVG_F32) &&
+       !fvg_json_parse(c, &j, fvg_weights_metadata(w, "texts"), strlen(fvg_weights_metadata(w, "texts")), recording);
   if (!ok) { check(0, fvg_error(c)); return; }
   for (i = j.value[0].first; i >= 0 && n < 32; i = j.value[i].next) list[n++] = j.value[i].string;
   d = m->embed_dim;
   f = (float *)malloc((size_t)(x.dim[0] + n) * (size_t)d * sizeof *f);
   ok = f && d == text_features.dim[1] && n == text_features.dim[0] &&
-       !fvg_clip_encode_images(m, (const float *)x.data, x.dim[0], f) &&
-       !fvg_clip_encode_texts(m, list, n, f + x.dim[0] * d);
+       !fvg_clip_encode_images(m, f, (const float *)x.data, x.dim[0]) &&
+       !fvg_clip_encode_texts(m, f + x.dim[0] * d, list, n);
   image = ok ? difference(f, (const float *)image_features.data, x.dim[0] * d) : NAN;
   text = ok ? difference(f + x.dim[0] * d, (const float *)text_features.data, n * d) : NAN;
   snprintf(what, sizeof what, "golden %s: %d images off by %.1e, %d texts by %.1e", recording, x.dim[0], image, n,
@@ -806,7 +811,7 @@ static void golden(const char *model_path, const char *recording) {
   puts(what);
   check(image < 2e-4 && text < 2e-4, what);
   free(f);
-  fvg__json_free(c, &j);
+  fvg_json_free(c, &j);
   fvg_tensor_free(c, &x);
   fvg_tensor_free(c, &image_features);
   fvg_tensor_free(c, &text_features);

@@ -147,7 +147,7 @@ static fvg_status whole_step(const fvg_desc *desc, float result[5], size_t *left
   od.kind = FVG_ADAMW;
   s = fvg_fvgpt_new(c, &m, &d);
   if (!s) { p = fvg_fvgpt_parameters(m, &n); s = fvg_optimizer_new(c, &o, &od, p, n); }
-  if (!s) s = fvg_fvgpt_step(m, o, 0.01, &x, &report);
+  if (!s) s = fvg_fvgpt_step(m, &report, o, 0.01, &x);
   if (!s) s = base_logits(m, f, 3, g, 4, logits);
   if (!s) { result[0] = report.loss; result[1] = report.dist; result[2] = logits[5]; }
   if (!s) s = new_logits(m, f, NULL, 3, g, g_clip, 4, logits, b);
@@ -235,21 +235,21 @@ static void test_arena_blocks(void) {
     i = (int)fvg_rng_below(&r, 64);
     if (block[i]) {
       for (k = 0; k < size[i]; k++) if (block[i][k] != (unsigned char)(i + 1)) bad = 1;
-      fvg__release(c, block[i]);
+      fvg_release(c, block[i]);
       block[i] = NULL;
     } else {
       size[i] = fvg_rng_below(&r, 12000);
-      block[i] = (unsigned char *)fvg__alloc(c, size[i]);
+      block[i] = (unsigned char *)fvg_alloc(c, size[i]);
       if (!block[i]) { refused++; continue; }
       if ((uintptr_t)block[i] % 64) bad = 1;
       for (k = 0; k < size[i]; k++) if (block[i][k]) bad = 1;
       memset(block[i], i + 1, size[i]);
     }
   }
-  for (i = 0; i < 64; i++) fvg__release(c, block[i]);
+  for (i = 0; i < 64; i++) fvg_release(c, block[i]);
   check(!bad && refused > 0, "arena blocks are zeroed, aligned and keep their bytes, also when it runs full");
   check(c->used == 0 && c->arena_free->bytes == before && !c->arena_free->next, "arena blocks merge into one again");
-  check(fvg__alloc(c, (size_t)-1 - 100) == NULL && fvg__alloc_array(c, (size_t)-1 / 4, 8) == NULL,
+  check(fvg_alloc(c, (size_t)-1 - 100) == NULL && fvg_alloc_array(c, (size_t)-1 / 4, 8) == NULL,
         "absurd sizes are refused");
   check(c->arena_free->bytes == before && strstr(fvg_error(c), "out of memory") != NULL,
         "and leave the arena as it was");
@@ -262,15 +262,15 @@ static void test_counting(void) {
   void *x, *y;
   size_t one;
   check(fvg_init(&c, NULL) == FVG_OK && fvg_mem_used(c) == 0 && fvg_mem_peak(c) == 0, "init with NULL");
-  x = fvg__alloc(c, 1000);
+  x = fvg_alloc(c, 1000);
   one = fvg_mem_used(c);
-  y = fvg__alloc(c, 5000);
+  y = fvg_alloc(c, 5000);
   check(one >= 1000 && one < 1200 && fvg_mem_used(c) >= one + 5000, "fvg_mem_used counts");
   check((uintptr_t)x % 64 == 0 && (uintptr_t)y % 64 == 0, "blocks are aligned to 64 bytes");
-  fvg__release(c, y);
+  fvg_release(c, y);
   check(fvg_mem_used(c) == one && fvg_mem_peak(c) >= one + 5000, "fvg_mem_peak remembers");
-  fvg__release(c, x);
-  fvg__release(c, NULL);
+  fvg_release(c, x);
+  fvg_release(c, NULL);
   check(fvg_mem_used(c) == 0 && fvg_error(c)[0] == 0, "all released, no message");
   fvg_free(c);
   fvg_free(NULL);
@@ -300,9 +300,9 @@ static void test_harmless(fvg_ctx *c) {
   char expected[64];
   size_t i;
   for (i = 0; i < sizeof x / sizeof *x; i++) {
-    fvg__fail(c, FVG_E_IO, "%s", x[i].name);
+    fvg_fail(c, FVG_E_IO, "%s", x[i].name);
     check(!strcmp(fvg_error(c), x[i].shown), x[i].what);
-    fvg__log(c, 1, "%s", x[i].name);
+    fvg_log(c, 1, "%s", x[i].name);
     snprintf(expected, sizeof expected, "1 %s", x[i].shown);
     check(!strcmp(logged, expected), x[i].what);
   }
@@ -318,16 +318,16 @@ static void test_messages(void) {
   d.log = log_line;
   d.progress = stop_at_three;
   check(fvg_init(&c, &d) == FVG_OK, "init with callbacks");
-  fvg__log(c, 0, "%d classes", 7);
+  fvg_log(c, 0, "%d classes", 7);
   check(!strcmp(logged, "0 7 classes"), "log callback");
   p.what = "encode";
   p.n_steps = 5;
-  for (p.step = 1; p.step < 5 && fvg__report(c, &p) == FVG_OK; p.step++) {}
+  for (p.step = 1; p.step < 5 && fvg_report_progress(c, &p) == FVG_OK; p.step++) {}
   check(p.step == 3 && reported_steps == 3 && strstr(fvg_error(c), "encode") && strstr(fvg_error(c), "3 of 5"),
         "progress cancels, by name and step");
   for (s = FVG_E_CANCELLED; s <= FVG_OK; s++) named += strcmp(fvg_status_name((fvg_status)s), "unknown status") != 0;
   check(named == 9 && !strcmp(fvg_status_name((fvg_status)5), "unknown status"), "every status has a name");
-  check(fvg__fail(c, FVG_E_IO, "%0700d", 1) == FVG_E_IO && strlen(fvg_error(c)) < 512, "a long message is cut");
+  check(fvg_fail(c, FVG_E_IO, "%0700d", 1) == FVG_E_IO && strlen(fvg_error(c)) < 512, "a long message is cut");
   check(fvg_error(NULL) != NULL, "fvg_error accepts NULL");
   test_harmless(c);
   fvg_free(c);
@@ -433,7 +433,7 @@ static void test_few_threads(void) {
     warning[0] = 0;
     if (fvg_init(&c, &d)) { check(0, "a context with fewer threads than were asked for"); continue; }
     memset(result, 0, sizeof result);
-    fvg__parallel(c, square, result, 100);
+    fvg_parallel(c, square, result, 100);
     for (k = 0; k < 100; k++) ok = ok && result[k] == k * k;
     check(ok && (c->pool ? c->pool->n_thread : 0) == given[i], "it works with those it got");
     check(n_warning == (given[i] < 7) && (given[i] == 7 || strstr(warning, "of 8 threads")), "and says so once");

@@ -132,7 +132,7 @@ static fvg_batch batch_of(const float *f, const int *label, int n) {
 
 static fvg_learner *new_coop(const fvg_learner_desc *d) {
   fvg_learner *p;
-  if (fvg_learner_new(m, &p, d, names, CLASSES)) { printf("FAILED fvg_learner_new: %s\n", fvg_error(c)); exit(1); }
+  if (fvg_learner_new(m, &p, names, CLASSES, d)) { printf("FAILED fvg_learner_new: %s\n", fvg_error(c)); exit(1); }
   return p;
 }
 
@@ -146,10 +146,10 @@ static void test_zero_shot(void) {
       fvg_learner_desc d = desc_of(9, csc, FVG_END, "a photo of a");       /* four words, whatever n_ctx says */
       fvg_clip *k;
       fvg_learner *p = NULL;
-      int ok = !load(c, &k, type[i]) && !fvg_learner_new(k, &p, &d, names, CLASSES);
+      int ok = !load(c, &k, type[i]) && !fvg_learner_new(k, &p, names, CLASSES, &d);
       ok = ok && fvg_tensor_count(&ctx_of(p)->value) == (csc ? CLASSES : 1) * 4 * W;
-      ok = ok && !fvg_learner_text_features(p, names, CLASSES, g) &&
-           !fvg_clip_encode_classes(k, NULL, names, CLASSES, expected);
+      ok = ok && !fvg_learner_text_features(p, g, names, CLASSES) &&
+           !fvg_clip_encode_classes(k, expected, NULL, names, CLASSES);
       check(ok && (csc ? difference(g, expected, CLASSES * EMBED, 0) < 1e-6 : !memcmp(g, expected, sizeof g)),
             "the embeddings of \"a photo of a\" give the features of \"a photo of a {}.\", bit for bit when shared");
       fvg_learner_free(p);
@@ -192,9 +192,9 @@ static void prompt_by_hand(const char *name, const float *ctx, int n_ctx, int po
   char plain[40];
   for (i = 0; name[i]; i++) plain[i] = (char)(name[i] == '_' ? ' ' : name[i]);
   plain[i] = 0;
-  need(!fvg_tokenize(m->tokenizer, plain, NULL, 0, &n_name), "a name alone");
+  need(!fvg_tokenize(m->tokenizer, NULL, 0, &n_name, plain), "a name alone");
   strcpy(plain + i, ".");
-  need(!fvg_tokenize(m->tokenizer, plain, id, CONTEXT, &n), "a name with its dot");
+  need(!fvg_tokenize(m->tokenizer, id, CONTEXT, &n, plain), "a name with its dot");
   lay(token, vector, &at, VOCAB - 2, NULL);
   for (i = 0; i < before; i++) lay(token, vector, &at, 0, ctx + i * W);
   for (i = 0; i < n_name; i++) lay(token, vector, &at, id[i], NULL);
@@ -219,11 +219,11 @@ static void test_positions(void) {
               "number of parameters");
         for (i = 0; i < CLASSES; i++)
           prompt_by_hand(names[i], ctx + (csc ? i * n_ctx * W : 0), n_ctx, position, expected + i * EMBED);
-        worst = fvg_learner_text_features(p, names, CLASSES, g) ? NAN : difference(g, expected, CLASSES * EMBED, 0);
+        worst = fvg_learner_text_features(p, g, names, CLASSES) ? NAN : difference(g, expected, CLASSES * EMBED, 0);
         check(worst < 1e-6, what[position]);
         if (!csc) {
           for (i = 0; i < 2; i++) prompt_by_hand(other[i], ctx, n_ctx, position, expected + i * EMBED);
-          worst = fvg_learner_text_features(p, other, 2, g) ? NAN : difference(g, expected, 2 * EMBED, 0);
+          worst = fvg_learner_text_features(p, g, other, 2) ? NAN : difference(g, expected, 2 * EMBED, 0);
           check(worst < 1e-6, "new names with the same vectors");
         }
         fvg_learner_free(p);
@@ -237,13 +237,13 @@ static void words_by_hand(const char *words, int n_words, const char *name, cons
   int token[CONTEXT + 8], id[2 * CONTEXT], at = 0, n_word, n_name, n, i;
   const float *vector[CONTEXT + 8];
   char plain[60];
-  need(!fvg_tokenize(m->tokenizer, words, id, CONTEXT, &n_word), "the words");
+  need(!fvg_tokenize(m->tokenizer, id, CONTEXT, &n_word, words), "the words");
   for (i = n_words; i < n_word; i++) id[i - n_words] = id[i];
   snprintf(plain, sizeof plain, "%s", name);
   for (i = 0; plain[i]; i++) if (plain[i] == '_') plain[i] = ' ';
-  need(!fvg_tokenize(m->tokenizer, plain, NULL, 0, &n_name), "a name alone");
+  need(!fvg_tokenize(m->tokenizer, NULL, 0, &n_name, plain), "a name alone");
   strcpy(plain + i, ".");
-  need(!fvg_tokenize(m->tokenizer, plain, id + n_word - n_words, CONTEXT, &n), "a name with its dot");
+  need(!fvg_tokenize(m->tokenizer, id + n_word - n_words, CONTEXT, &n, plain), "a name with its dot");
   n += n_word - n_words;
   if (position == FVG_END) n_name = 0;
   lay(token, vector, &at, VOCAB - 2, NULL);
@@ -278,18 +278,18 @@ static void test_words(void) {
         fvg_learner *p = new_coop(&d);
         float *ctx = (float *)ctx_of(p)->value.data;
         snprintf(what, sizeof what, "\"%s\", position %d, csc %d", x[k].init, position, csc);
-        check(!fvg_tokenize(m->tokenizer, x[k].plain, NULL, 0, &n) && n == x[k].n_tokens &&
+        check(!fvg_tokenize(m->tokenizer, NULL, 0, &n, x[k].plain) && n == x[k].n_tokens &&
                   fvg_tensor_count(&ctx_of(p)->value) == (size_t)((csc ? CLASSES : 1) * x[k].n_words * W), what);
         snprintf(form, sizeof form, "%s {}.", x[k].plain);
         if (position == FVG_END)
-          check(!fvg_learner_text_features(p, names, CLASSES, g) &&
-                    !fvg_clip_encode_classes(m, form, names, CLASSES, expected) &&
+          check(!fvg_learner_text_features(p, g, names, CLASSES) &&
+                    !fvg_clip_encode_classes(m, expected, form, names, CLASSES) &&
                     difference(g, expected, CLASSES * EMBED, 0) < 1e-6, "untrained it is the sentence");
         for (i = 0; i < (csc ? CLASSES : 1) * x[k].n_words * W; i++) ctx[i] += (float)(0.3 * sin(i));
         for (i = 0; i < CLASSES; i++)
           words_by_hand(x[k].plain, x[k].n_words, names[i], ctx + (csc ? i * x[k].n_words * W : 0), position,
                         expected + i * EMBED);
-        check(!fvg_learner_text_features(p, names, CLASSES, g) && difference(g, expected, CLASSES * EMBED, 0) < 1e-6,
+        check(!fvg_learner_text_features(p, g, names, CLASSES) && difference(g, expected, CLASSES * EMBED, 0) < 1e-6,
               what);
         fvg_learner_free(p);
       }
@@ -319,7 +319,7 @@ static void test_start(void) {
   kept = fvg_learner_class_names(p, &n);
   check(n == CLASSES && kept[1] != names[1] && !strcmp(kept[1], names[1]), "class names are copied");
   fvg_learner_free(p);
-  if (fvg_learner_new(m, &p, NULL, names, CLASSES)) { check(0, "no desc"); return; }
+  if (fvg_learner_new(m, &p, names, CLASSES, NULL)) { check(0, "no desc"); return; }
   check(ctx_of(p)->value.n_dim == 2 && ctx_of(p)->value.dim[0] == 4 &&
             !strcmp(ctx_of(p)->name, "ctx"),
         "four shared vectors by default");
@@ -401,7 +401,7 @@ static void test_gradient(void) {
       x.p = new_coop(&d);
       ctx = ctx_of(x.p);
       loss = build(t, &x);
-      check(loss && !fvg_learner_text_features(x.p, names, CLASSES, g) &&
+      check(loss && !fvg_learner_text_features(x.p, g, names, CLASSES) &&
                 fabs((double)fvg_value(loss)[0] - loss_by_hand(g)) < 1e-5,
             "the loss is CE(s f g^T, y)");
       fvg_tape_free(t);
@@ -423,7 +423,7 @@ static fvg_status train(fvg_learner *p, int steps, float *losses) {
   fvg_batch b = batch_of(f, label, N);
   fvg_status s = fvg_optimizer_new(p->clip->ctx, &o, NULL, &ctx, 1);
   int i;
-  for (i = 0; !s && i < steps; i++) s = fvg_learner_step(p, o, 0.002, &b, &losses[i]);
+  for (i = 0; !s && i < steps; i++) s = fvg_learner_step(p, &losses[i], o, 0.002, &b);
   fvg_optimizer_free(o);
   return s;
 }
@@ -446,7 +446,7 @@ static void test_chunks(void) {
       ctx = ctx_of(x.p);
       n = fvg_tensor_count(&ctx->value);
       l = build(t, &x);
-      check(!fvg_backward(l) && !fvg_learner_text_features(x.p, names, CLASSES, g[rows > 0]), "a step in chunks");
+      check(!fvg_backward(l) && !fvg_learner_text_features(x.p, g[rows > 0], names, CLASSES), "a step in chunks");
       if (!rows) { loss = (double)fvg_value(l)[0]; memcpy(whole, ctx->grad, n * sizeof *whole); }
       else {
         worst = difference(ctx->grad, whole, n, 1);
@@ -476,19 +476,19 @@ static void test_training(void) {
   check(!memcmp(losses[0], losses[1], sizeof losses[0]) &&
             !memcmp(ctx_of(p[0])->value.data, ctx_of(p[1])->value.data, 4 * W * sizeof(float)),
         "one seed, one result");
-  check(!fvg_learner_text_features(p[0], names, CLASSES, g) && fabs(loss_by_hand(g) - (double)losses[0][29]) < 0.2,
+  check(!fvg_learner_text_features(p[0], g, names, CLASSES) && fabs(loss_by_hand(g) - (double)losses[0][29]) < 0.2,
         "the features are those of the trained vectors");
   ctx = ctx_of(p[0]);
   memcpy(kept, ctx->value.data, sizeof kept);
   if (fvg_optimizer_new(c, &o, NULL, &ctx, 1)) return;
   used = fvg_mem_used(c);
-  check(fvg_learner_step(p[0], o, 0.1, &too_large, NULL) == FVG_E_ARG && one_line("label 3", "3"),
+  check(fvg_learner_step(p[0], NULL, o, 0.1, &too_large) == FVG_E_ARG && one_line("label 3", "3"),
         "a label beyond the classes");
-  check(fvg_learner_step(p[0], o, 0.1, &too_small, NULL) == FVG_E_ARG && one_line("label -1", ""),
+  check(fvg_learner_step(p[0], NULL, o, 0.1, &too_small) == FVG_E_ARG && one_line("label -1", ""),
         "a negative label");
   check(!memcmp(kept, ctx->value.data, sizeof kept), "a failed step changes nothing");
   for (i = 0; i < 3; i++)
-    check(!fvg_learner_step(p[0], o, 0.1, &good, NULL), "a step that does not ask for its loss");
+    check(!fvg_learner_step(p[0], NULL, o, 0.1, &good), "a step that does not ask for its loss");
   check(fvg_mem_used(c) == used, "further steps take no further memory");
   fvg_optimizer_free(o);
   for (i = 0; i < 2; i++) fvg_learner_free(p[i]);
@@ -499,7 +499,7 @@ static void refuse(const fvg_learner_desc *d, const char *const *name, int n, fv
                    const char *b) {
   size_t used = fvg_mem_used(c);
   fvg_learner *p;
-  check(fvg_learner_new(m, &p, d, name, n) == status && !p && one_line(a, b) && fvg_mem_used(c) == used, a);
+  check(fvg_learner_new(m, &p, name, n, d) == status && !p && one_line(a, b) && fvg_mem_used(c) == used, a);
   fvg_learner_free(p);
 }
 
@@ -511,18 +511,18 @@ static void test_refused(void) {
   fvg_text_tower saved = m->text;
   fvg_learner *p = new_coop(&d);
   float g[CLASSES * EMBED], h[CLASSES * EMBED];
-  check(!fvg_learner_text_features(p, names, CLASSES, g), "class-specific vectors know their classes");
-  check(fvg_learner_text_features(p, other, 2, g) == FVG_E_UNSUPPORTED && one_line("class-specific", "photo"),
+  check(!fvg_learner_text_features(p, g, names, CLASSES), "class-specific vectors know their classes");
+  check(fvg_learner_text_features(p, g, other, 2) == FVG_E_UNSUPPORTED && one_line("class-specific", "photo"),
         "but no others");
-  check(fvg_learner_text_features(p, swapped, CLASSES, g) == FVG_E_UNSUPPORTED && one_line("class-specific", "c_ab"),
+  check(fvg_learner_text_features(p, g, swapped, CLASSES) == FVG_E_UNSUPPORTED && one_line("class-specific", "c_ab"),
         "nor in another order");
-  check(fvg_learner_text_features(p, names, 2, g) == FVG_E_UNSUPPORTED, "nor fewer");
-  check(!fvg_learner_text_features(p, respelt, CLASSES, h) && !memcmp(g, h, sizeof g),
+  check(fvg_learner_text_features(p, g, names, 2) == FVG_E_UNSUPPORTED, "nor fewer");
+  check(!fvg_learner_text_features(p, h, respelt, CLASSES) && !memcmp(g, h, sizeof g),
         "names that mean the same are the same classes");
-  check(fvg_learner_text_features(p, names, 0, g) == FVG_E_ARG, "no classes to encode");
+  check(fvg_learner_text_features(p, g, names, 0) == FVG_E_ARG, "no classes to encode");
   fvg_learner_free(p);
   p = new_coop(&shared);
-  check(fvg_learner_text_features(p, long_name, 2, g) == FVG_E_ARG && one_line("abcdefghijk", "12 tokens"),
+  check(fvg_learner_text_features(p, g, long_name, 2) == FVG_E_ARG && one_line("abcdefghijk", "12 tokens"),
         "a new name that does not fit");
   fvg_learner_free(p);
   refuse(&shared, names, 0, FVG_E_ARG, "0 classes", "CoOp");
@@ -574,10 +574,10 @@ static void test_allocation_failures(void) {
     if (!s) s = load(own, &clip, FVG_F32);
     if (!s) {
       fvg_learner_desc desc = desc_of(4, 0, FVG_MIDDLE, k % 2 ? "a photo" : NULL);
-      s = fvg_learner_new(clip, &p, &desc, names, CLASSES);
+      s = fvg_learner_new(clip, &p, names, CLASSES, &desc);
     }
     if (!s) s = train(p, 2, losses);
-    if (!s) s = fvg_learner_text_features(p, other, 2, g);
+    if (!s) s = fvg_learner_text_features(p, g, other, 2);
     fvg_learner_free(p);
     fvg_clip_free(clip);
     fvg_free(own);
@@ -608,7 +608,7 @@ static int golden_read(golden *x) {
                               "final.ctx", "losses", "test_images", "test_logits"};
   fvg_tensor *t = &x->images;
   int i;
-  for (i = 0; i < 8; i++) if (fvg_weights_get(x->w, name[i], i == 1 ? FVG_I32 : FVG_F32, t + i)) return 0;
+  for (i = 0; i < 8; i++) if (fvg_weights_get(x->w, t + i, name[i], i == 1 ? FVG_I32 : FVG_F32)) return 0;
   return 1;
 }
 
@@ -629,20 +629,20 @@ static void golden_run(const golden *x, fvg_clip *clip, fvg_learner *p, const ch
   float *feature = (float *)malloc((size_t)(n + n_test) * (size_t)d * sizeof *feature), step_loss;
   float *z = (float *)malloc((size_t)(n_test * n_class) * sizeof *z);
   memcpy(ctx->value.data, x->init.data, fvg_tensor_count(&x->init) * sizeof(float));
-  ok = !fvg_clip_encode_images(clip, (const float *)x->images.data, n, feature) &&
+  ok = !fvg_clip_encode_images(clip, feature, (const float *)x->images.data, n) &&
        !fvg_optimizer_new(c, &o, NULL, &ctx, 1) &&
-       !fvg_clip_encode_images(clip, (const float *)x->test_images.data, n_test, feature + n * d);
+       !fvg_clip_encode_images(clip, feature + n * d, (const float *)x->test_images.data, n_test);
   fvg_normalize_rows(feature, n + n_test, d);
   for (i = 0; ok && i < steps; i++) {
     fvg_batch b = batch_of(feature + i * batch * d, (const int *)x->labels.data + i * batch, batch);
-    ok = !fvg_learner_step(p, o, atof(fvg_weights_metadata(x->w, "lr")), &b, &step_loss);
+    ok = !fvg_learner_step(p, &step_loss, o, atof(fvg_weights_metadata(x->w, "lr")), &b);
     loss = fmax(loss, fabs((double)step_loss / (double)((const float *)x->losses.data)[i] - 1));
     if (i == 0) grad = difference(ctx->grad, (const float *)x->grad0.data, fvg_tensor_count(&x->grad0), 1);
   }
   last = difference((const float *)ctx->value.data, (const float *)x->final.data, fvg_tensor_count(&x->final), 0);
   ok = ok &&
        !fvg_classifier_new(clip, &k, FVG_TUNED, p, NULL, NULL, (const char *const *)p->class_name, p->n_class) &&
-       !fvg_classifier_logits(k, feature + n * d, n_test, z, NULL);
+       !fvg_classifier_logits(k, z, NULL, feature + n * d, n_test);
   logits = ok ? difference(z, (const float *)x->test_logits.data, (size_t)(n_test * n_class), 1) : NAN;
   printf("golden %s: losses off by %.1e, grad0 %.1e, final %.1e, logits %.1e\n", what, loss, grad, last, logits);
   check(ok && loss < 1e-4, what);
@@ -668,14 +668,14 @@ static void test_golden(void) {
     fvg_source source;
     fvg_learner_desc d;
     const char *name[16];
-    fvg__json j;
+    fvg_json j;
     fvg_learner *p = NULL;
     golden x;
     memset(&x, 0, sizeof x);
     snprintf(path, sizeof path, "%s/golden/backbones/%s.safetensors", shared ? shared : "../shared", file[i]);
     if (fvg_source_file(c, &source, path) || fvg_weights_open(c, &x.w, &source) || !golden_read(&x) ||
-        fvg__json_parse(c, &j, fvg_weights_metadata(x.w, "classes"), strlen(fvg_weights_metadata(x.w, "classes")),
-                        path)) {
+        fvg_json_parse(c, &j, fvg_weights_metadata(x.w, "classes"), strlen(fvg_weights_metadata(x.w, "classes")),
+                       path)) {
       check(0, fvg_error(c));
       continue;
     }
@@ -683,10 +683,10 @@ static void test_golden(void) {
     position = has(&x, "class_token_position", "middle") ? FVG_MIDDLE : FVG_END;
     if (has(&x, "class_token_position", "front")) position = FVG_FRONT;
     d = desc_of(atoi(fvg_weights_metadata(x.w, "n_ctx")), has(&x, "csc", "True"), position, NULL);
-    if (fvg_learner_new(clip, &p, &d, name, n)) check(0, fvg_error(c));
+    if (fvg_learner_new(clip, &p, name, n, &d)) check(0, fvg_error(c));
     else golden_run(&x, clip, p, file[i]);
     fvg_learner_free(p);
-    fvg__json_free(c, &j);
+    fvg_json_free(c, &j);
     golden_free(&x);
   }
   fvg_clip_free(clip);

@@ -109,7 +109,7 @@ static void test_few_shot(fvg_ctx *c) {
     char what[64];
     in.n = d->n;
     for (i = 0; i < in.n; i++) item[i].label = i >= d->n_zero;
-    ok = fvg_items_few_shot(c, &out, &in, n_class, d->shots, d->seed, &fewest) == FVG_OK && out.n == d->n_out
+    ok = fvg_items_few_shot(c, &out, &fewest, &in, n_class, d->shots, d->seed) == FVG_OK && out.n == d->n_out
          && fewest == d->fewest;
     for (i = 0; ok && i < out.n; i++) ok = atoi(out.item[i].path) == d->index[i]
             && out.item[i].label == (d->index[i] >= d->n_zero);
@@ -121,19 +121,19 @@ static void test_few_shot(fvg_ctx *c) {
   for (i = 0; i < 30; i++) item[i].label = (i + 2) % 3;
   item[30].label = item[31].label = 3;
   item[32].label = 0;
-  ok = fvg_items_few_shot(c, &out, &in, 4, 4, 1, &fewest) == FVG_OK && out.n == 14 && fewest == 2;
+  ok = fvg_items_few_shot(c, &out, &fewest, &in, 4, 4, 1) == FVG_OK && out.n == 14 && fewest == 2;
   for (i = 0; ok && i < out.n; i++) ok = atoi(out.item[i].path) == mixed[i];
   check(ok, "few-shot: labels in order of first appearance, a short one whole");
   fvg_items_free(c, &out);
-  check(fvg_items_few_shot(c, &out, &in, 5, 4, 1, &fewest) == FVG_OK && fewest == 0,
+  check(fvg_items_few_shot(c, &out, &fewest, &in, 5, 4, 1) == FVG_OK && fewest == 0,
         "few-shot: a label without items is the fewest");
   fvg_items_free(c, &out);
-  check(fvg_items_few_shot(c, &out, &in, 4, 0, 1, NULL) == FVG_OK && out.n == 33, "few-shot: no shots means all");
+  check(fvg_items_few_shot(c, &out, NULL, &in, 4, 0, 1) == FVG_OK && out.n == 33, "few-shot: no shots means all");
   fvg_items_free(c, &out);
-  check(fvg_items_few_shot(c, &out, &in, 3, 4, 1, NULL) == FVG_E_ARG && says(c, "item 30", "label 3")
+  check(fvg_items_few_shot(c, &out, NULL, &in, 3, 4, 1) == FVG_E_ARG && says(c, "item 30", "label 3")
         && is_zero(&out, sizeof out),
         "few-shot: a label beyond the classes");
-  check(fvg_items_few_shot(c, &out, &in, 0, 4, 1, NULL) == FVG_E_ARG && says(c, "0 classes", ""),
+  check(fvg_items_few_shot(c, &out, NULL, &in, 0, 4, 1) == FVG_E_ARG && says(c, "0 classes", ""),
         "few-shot: no classes");
 }
 
@@ -176,23 +176,23 @@ static void test_halves(fvg_ctx *c) {
   fvg_item item[7];
   fvg_items in, out;
   int i, first;
-  check(fvg_half_classes(37, FVG_BASE, NULL) == 19 && fvg_half_classes(37, FVG_NEW, &first) == 18 && first == 19,
+  check(fvg_group_classes(37, FVG_BASE, NULL) == 19 && fvg_group_classes(37, FVG_NEW, &first) == 18 && first == 19,
         "halves: 37 = 19 + 18");
-  check(fvg_half_classes(10, FVG_BASE, &first) == 5 && first == 0 && fvg_half_classes(10, FVG_NEW, &first) == 5
+  check(fvg_group_classes(10, FVG_BASE, &first) == 5 && first == 0 && fvg_group_classes(10, FVG_NEW, &first) == 5
         && first == 5,
         "halves: 10 = 5 + 5");
-  check(fvg_half_classes(1, FVG_NEW, NULL) == 0 && fvg_half_classes(9, FVG_ALL, &first) == 9 && first == 0
-        && fvg_half_classes(INT32_MAX, FVG_BASE, NULL) == 1073741824, "halves: 1, all, and no overflow");
+  check(fvg_group_classes(1, FVG_NEW, NULL) == 0 && fvg_group_classes(9, FVG_ALL, &first) == 9 && first == 0
+        && fvg_group_classes(INT32_MAX, FVG_BASE, NULL) == 1073741824, "halves: 1, all, and no overflow");
   for (i = 0; i < 7; i++) { item[i].path = a; item[i].label = 6 - i; }
   in.item = item;
   in.n = 7;
-  check(fvg_items_half(c, &out, &in, 7, FVG_NEW) == FVG_OK && out.n == 3 && out.item[0].label == 2
+  check(fvg_items_group(c, &out, &in, 7, FVG_NEW) == FVG_OK && out.n == 3 && out.item[0].label == 2
         && out.item[2].label == 0,
         "halves: new labels start at 0");
   fvg_items_free(c, &out);
-  check(fvg_items_half(c, &out, &in, 7, FVG_BASE) == FVG_OK && out.n == 4 && out.item[0].label == 3, "halves: base");
+  check(fvg_items_group(c, &out, &in, 7, FVG_BASE) == FVG_OK && out.n == 4 && out.item[0].label == 3, "halves: base");
   fvg_items_free(c, &out);
-  check(fvg_items_half(c, &out, &in, 6, FVG_BASE) == FVG_E_ARG && says(c, "label 6", "6 classes"),
+  check(fvg_items_group(c, &out, &in, 6, FVG_BASE) == FVG_E_ARG && says(c, "label 6", "6 classes"),
         "halves: a label beyond the classes");
 }
 
@@ -475,7 +475,7 @@ static void test_splits(fvg_ctx *c) {
     desc.root = BASE "/several";
     check(fvg__find_split(c, &found, &desc, NULL) == FVG_OK && found && ends(found, "/split.json"),
           "no lister: split.json is tried");
-    fvg__release(c, found);
+    fvg_release(c, found);
   }
 }
 
@@ -534,16 +534,16 @@ static void test_cards(fvg_ctx *c) {
   card = fvg_dataset_cards(&n);
   check(n == 11 && !strcmp(card[0].key, "imagenet") && fvg_dataset_cards(NULL) == card, "cards: eleven");
   for (i = 0; i < n; i++)
-    ok = ok && fvg_dataset_card_of(card[i].key) == &card[i] && fvg_dataset_card_of(card[i].name) == &card[i]
+    ok = ok && fvg_dataset_card_find(card[i].key) == &card[i] && fvg_dataset_card_find(card[i].name) == &card[i]
          && strstr(card[i].prompt_template, "{}") && strstr(card[i].kgcoop_template, "{}")
          && !!strcmp(card[i].prompt_template, card[i].kgcoop_template) == !strcmp(card[i].key, "dtd");
   check(ok, "cards: found by key and by name, one template each but for DTD");
-  check(fvg_dataset_card_of("dESCRIBABLEtextures") == fvg_dataset_card_of("DTD")
-        && !strcmp(fvg_dataset_card_of("DTD")->prompt_template, "{} texture.")
-        && !strcmp(fvg_dataset_card_of("dtd")->kgcoop_template, "a photo of a {}, a type of texture.")
-        && !strcmp(fvg_dataset_card_of("food101")->prompt_template, "a photo of {}, a type of food.")
-        && !fvg_dataset_card_of("caltech") && !fvg_dataset_card_of("caltech1011") && !fvg_dataset_card_of("")
-        && !fvg_dataset_card_of(NULL), "cards: any case, whole words only");
+  check(fvg_dataset_card_find("dESCRIBABLEtextures") == fvg_dataset_card_find("DTD")
+        && !strcmp(fvg_dataset_card_find("DTD")->prompt_template, "{} texture.")
+        && !strcmp(fvg_dataset_card_find("dtd")->kgcoop_template, "a photo of a {}, a type of texture.")
+        && !strcmp(fvg_dataset_card_find("food101")->prompt_template, "a photo of {}, a type of food.")
+        && !fvg_dataset_card_find("caltech") && !fvg_dataset_card_find("caltech1011") && !fvg_dataset_card_find("")
+        && !fvg_dataset_card_find(NULL), "cards: any case, whole words only");
   check(open_named(c, &d, DATA, "cifar10", NULL) == FVG_E_ARG && says(c, "\"cifar10\"", "imagenet, caltech101")
         && says(c, "stanford_cars, flowers102", "ucf101") && is_zero(&d, sizeof d), "published: an unknown set");
 }
@@ -953,7 +953,7 @@ static fvg_status use_everything(fvg_ctx *c) {
     fvg_dataset_free(&d);
   }
   if (!s && (s = open_named(c, &d, BASE "/masks", "sun397", NULL)) == FVG_OK) {
-    s = fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0);
+    s = fvg_dataset_load(&d, &image, &mask, &d.train.item[0], 0);
     if (!s) { fvg_image_free(c, &image); fvg_image_free(c, &mask); }
   }
   fvg_dataset_free(&d);
@@ -961,10 +961,10 @@ static fvg_status use_everything(fvg_ctx *c) {
   fvg_dataset_free(&d);
   if (!s) s = open_set(c, &d, BASE "/load", NULL);
   if (s) return s;
-  s = fvg_dataset_load(&d, &d.train.item[1], &image, &mask, 0);
+  s = fvg_dataset_load(&d, &image, &mask, &d.train.item[1], 0);
   if (!s) { fvg_image_free(c, &image); fvg_image_free(c, &mask); }
-  if (!s && (s = fvg_items_half(c, &half, &d.train, d.n_class, FVG_ALL)) == FVG_OK) {
-    if ((s = fvg_items_few_shot(c, &few, &half, d.n_class, 1, 1, NULL)) == FVG_OK) fvg_items_free(c, &few);
+  if (!s && (s = fvg_items_group(c, &half, &d.train, d.n_class, FVG_ALL)) == FVG_OK) {
+    if ((s = fvg_items_few_shot(c, &few, NULL, &half, d.n_class, 1, 1)) == FVG_OK) fvg_items_free(c, &few);
     if (!s && (s = fvg_items_few_shot_val(c, &few, &half, &half, d.n_class, 1, 1)) == FVG_OK) fvg_items_free(c, &few);
     fvg_items_free(c, &half);
   }
@@ -1020,33 +1020,33 @@ static void test_load(fvg_ctx *c) {
              "[\"e.pgm\", 0, \"x\"], [\"f.pgm\", 0, \"x\"], [\"gone.pgm\", 0, \"x\"]], \"test\": []}");
   if (open_set(c, &d, BASE "/load", NULL)) { check(0, fvg_error(c)); return; }
   used = fvg_mem_used(c);
-  check(fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0) == FVG_OK && image.width == 3 && image.height == 2
+  check(fvg_dataset_load(&d, &image, &mask, &d.train.item[0], 0) == FVG_OK && image.width == 3 && image.height == 2
         && image.channels == 3
         && image.pixels[3] == 20 && image.pixels[5] == 20 && mask_is(&mask, 3, 2, "..###."),
         "load: the picture in RGB, the mask of the same name cut at 0.5");
   fvg_image_free(c, &image);
   fvg_image_free(c, &mask);
-  check(fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0.9f) == FVG_OK && mask_is(&mask, 3, 2, "...#.."),
+  check(fvg_dataset_load(&d, &image, &mask, &d.train.item[0], 0.9f) == FVG_OK && mask_is(&mask, 3, 2, "...#.."),
         "load: another threshold");
   fvg_image_free(c, &image);
   fvg_image_free(c, &mask);
-  check(fvg_dataset_load(&d, &d.train.item[1], &image, &mask, 0) == FVG_OK && mask_is(&mask, 3, 2, "###..."),
+  check(fvg_dataset_load(&d, &image, &mask, &d.train.item[1], 0) == FVG_OK && mask_is(&mask, 3, 2, "###..."),
         "load: the mask of the same stem, resized");
   fvg_image_free(c, &image);
   fvg_image_free(c, &mask);
-  check(fvg_dataset_load(&d, &d.train.item[2], &image, &mask, 0) == FVG_OK && image.pixels && !mask.pixels,
+  check(fvg_dataset_load(&d, &image, &mask, &d.train.item[2], 0) == FVG_OK && image.pixels && !mask.pixels,
         "load: no mask is no error");
   fvg_image_free(c, &image);
-  check(fvg_dataset_load(&d, &d.train.item[4], &image, NULL, 0) == FVG_OK && image.pixels,
+  check(fvg_dataset_load(&d, &image, NULL, &d.train.item[4], 0) == FVG_OK && image.pixels,
         "load: the mask is not wanted");
   fvg_image_free(c, &image);
-  check(fvg_dataset_load(&d, &d.train.item[4], &image, &mask, 0) != FVG_OK
+  check(fvg_dataset_load(&d, &image, &mask, &d.train.item[4], 0) != FVG_OK
         && says(c, BASE "/load/mask/images/f.png", "")
         && is_zero(&image, sizeof image) && is_zero(&mask, sizeof mask), "load: a broken mask is an error");
-  check(fvg_dataset_load(&d, &d.train.item[3], &image, &mask, 0) == FVG_E_FORMAT
+  check(fvg_dataset_load(&d, &image, &mask, &d.train.item[3], 0) == FVG_E_FORMAT
         && says(c, BASE "/load/images/e.pgm", ""),
         "load: a broken picture");
-  check(fvg_dataset_load(&d, &d.train.item[5], &image, &mask, 0) == FVG_E_IO
+  check(fvg_dataset_load(&d, &image, &mask, &d.train.item[5], 0) == FVG_E_IO
         && says(c, BASE "/load/images/gone.pgm", "")
         && is_zero(&image, sizeof image), "load: a missing picture");
   check(fvg_mem_used(c) == used, "load: nothing stays");
@@ -1074,7 +1074,7 @@ static void write_turned(const char *path, int orientation, int width, int heigh
 
 static int loads(fvg_dataset *d, int i, int width, const char *grey, const char *inside) {
   fvg_image image, mask;
-  int k, n = (int)strlen(grey), ok = !fvg_dataset_load(d, &d->train.item[i], &image, &mask, 0);
+  int k, n = (int)strlen(grey), ok = !fvg_dataset_load(d, &image, &mask, &d->train.item[i], 0);
   ok = ok && image.width == width && image.height == n / width;
   for (k = 0; ok && k < n; k++) ok = image.pixels[3 * k] == (unsigned char)grey[k];
   ok = ok && (inside ? mask_is(&mask, width, n / width, inside) : !mask.pixels);
@@ -1134,7 +1134,7 @@ static void test_published_masks(fvg_ctx *c) {
   for (i = 0; i < 4; i++) { snprintf(path, sizeof path, BASE "/masks/%s", place[i]); remove(path); }
   remove(BASE "/masks/sun397/mask/SUN397/a/x.png");
   if (open_named(c, &d, BASE "/masks", "sun397", NULL)) { check(0, fvg_error(c)); return; }
-  check(fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0) == FVG_OK && image.pixels && !mask.pixels,
+  check(fvg_dataset_load(&d, &image, &mask, &d.train.item[0], 0) == FVG_OK && image.pixels && !mask.pixels,
         "published masks: none is no error");
   fvg_image_free(c, &image);
   for (i = 0; i < 4; i++) {
@@ -1144,7 +1144,7 @@ static void test_published_masks(fvg_ctx *c) {
     snprintf(path, sizeof path, BASE "/masks/%s", place[i]);
     write_grey(path, 2, 1, rows);
     snprintf(what, sizeof what, "published masks: %s", place[i]);
-    check(fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0) == FVG_OK
+    check(fvg_dataset_load(&d, &image, &mask, &d.train.item[0], 0) == FVG_OK
           && mask_is(&mask, 2, 1, i == 0 ? ".." : i == 1 ? "#." : i == 2 ? ".#" : "##"), what);
     fvg_image_free(c, &image);
     fvg_image_free(c, &mask);
@@ -1153,7 +1153,7 @@ static void test_published_masks(fvg_ctx *c) {
   for (i = 0; i < 4; i++) { snprintf(path, sizeof path, BASE "/masks/%s", place[i]); remove(path); }
   write_grey(BASE "/masks/sun397/mask/SUN397/a/x.png", 1, 1, grey);
   if (open_named(c, &d, BASE "/masks", "sun397", NULL)) { check(0, fvg_error(c)); return; }
-  check(fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0) == FVG_OK && mask_is(&mask, 2, 1, "##"),
+  check(fvg_dataset_load(&d, &image, &mask, &d.train.item[0], 0) == FVG_OK && mask_is(&mask, 2, 1, "##"),
         "published masks: another extension, another size");
   fvg_image_free(c, &image);
   fvg_image_free(c, &mask);
@@ -1163,13 +1163,13 @@ static void test_published_masks(fvg_ctx *c) {
   write_text(BASE "/masks2/sun397/split_zhou_SUN397.json", "{\"train\": [[\"a/x.pgm\", 0, \"x\"]], \"test\": []}");
   if (open_named(c, &d, BASE "/masks2", "sun397", NULL)) { check(0, fvg_error(c)); return; }
   check(!strcmp(d.train.item[0].path, "sun397/a/x.pgm")
-        && fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0) == FVG_OK && mask_is(&mask, 2, 1, "#."),
+        && fvg_dataset_load(&d, &image, &mask, &d.train.item[0], 0) == FVG_OK && mask_is(&mask, 2, 1, "#."),
         "published masks: an extra level that the picture has not");
   fvg_image_free(c, &image);
   fvg_image_free(c, &mask);
   fvg_dataset_free(&d);
   if (open_named(c, &d, BASE "/masks/sun397", "sun397", NULL)) { check(0, fvg_error(c)); return; }
-  check(fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0) == FVG_OK && mask_is(&mask, 2, 1, "##"),
+  check(fvg_dataset_load(&d, &image, &mask, &d.train.item[0], 0) == FVG_OK && mask_is(&mask, 2, 1, "##"),
         "published masks: from the set's own folder");
   fvg_image_free(c, &image);
   fvg_image_free(c, &mask);
@@ -1237,7 +1237,7 @@ static int read_mask(fvg_ctx *c, const char *root, fvg_mask_reading reading, con
   desc.root = root;
   desc.mask_reading = reading;
   if (fvg_dataset_open(c, &d, &desc)) return 0;
-  s = fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0);
+  s = fvg_dataset_load(&d, &image, &mask, &d.train.item[0], 0);
   ok = want ? s == FVG_OK && mask_is(&mask, 4, 4, want)
             : s == FVG_E_FORMAT && says(c, "/mask/a/x.p", words) && is_zero(&mask, sizeof mask);
   if (want && s) printf("  %s\n", fvg_error(c));
@@ -1446,8 +1446,8 @@ static void survey(const char *root, fvg_mask_reading reading, listener *heard, 
   *error = 0;
   if (fvg_init(&c, &desc)) { *s = FVG_E_NOMEM; return; }
   *s = fvg_dataset_open(c, &d, &set);
-  if (!*s) *s = fvg__check_masks(&d, &d.train);
-  if (!*s) *s = fvg__check_masks(&d, &d.train); /* says nothing a second time                    */
+  if (!*s) *s = fvg_dataset_check_masks(&d, &d.train);
+  if (!*s) *s = fvg_dataset_check_masks(&d, &d.train); /* says nothing a second time                    */
   if (*s) snprintf(error, n, "%s", fvg_error(c));
   fvg_dataset_free(&d);
   check(fvg_mem_used(c) == 0, "survey: nothing stays");
@@ -1770,7 +1770,7 @@ static void test_large(fvg_ctx *c) {
   check(ok && d.train.n == 100000 && d.n_class == 1000 && !strcmp(d.train.item[99999].path, "p/099999.jpg")
         && !strcmp(d.class_name[999], "class 999"), "100,000 entries");
   if (ok) {
-    check(fvg_items_few_shot(c, &few, &d.train, 1000, 16, 1, NULL) == FVG_OK && few.n == 16000,
+    check(fvg_items_few_shot(c, &few, NULL, &d.train, 1000, 16, 1) == FVG_OK && few.n == 16000,
           "16 shots of 1000 classes");
     fvg_items_free(c, &few);
   }
@@ -1789,23 +1789,23 @@ static FILE *open_shared(const char *shared, const char *rest, char *path, size_
 static int make_first_items(fvg_ctx *c, const char *root, const char *prefix, const char *file) {
   static const char *const part[] = {"train", "val", "test"};
   fvg_source s;
-  fvg__json j;
+  fvg_json j;
   uint8_t *bytes;
   char path[400];
   size_t n;
   int i;
   if (fvg_source_file(c, &s, file)) return 0;
-  if (fvg_source_read_all(c, &s, &bytes, &n)) { fvg_source_close(&s); return 0; }
+  if (fvg_source_read_all(c, &bytes, &n, &s)) { fvg_source_close(&s); return 0; }
   fvg_source_close(&s);
-  i = fvg__json_parse(c, &j, (const char *)bytes, n, file);
+  i = fvg_json_parse(c, &j, (const char *)bytes, n, file);
   fvg_bytes_free(c, bytes);
   if (i) return 0;
   for (i = 0; i < 3; i++) {
-    int entry = j.value[fvg__json_find(&j, 0, part[i])].first;
+    int entry = j.value[fvg_json_find(&j, 0, part[i])].first;
     snprintf(path, sizeof path, "%s/%s%s%s", root, prefix, *prefix ? "/" : "", j.value[j.value[entry].first].string);
     write_text(path, "");
   }
-  fvg__json_free(c, &j);
+  fvg_json_free(c, &j);
   return 1;
 }
 
@@ -1854,11 +1854,11 @@ static void test_shared(fvg_ctx *c) {
     ok = make_first_items(c, root, p->prefix, path) && open_set(c, &d, root, path) == FVG_OK;
     snprintf(what, sizeof what, "%s: the published numbers", p->name);
     check(ok && d.n_class == p->n_class && d.train.n == p->train && d.val.n == p->val && d.test.n == p->test
-          && fvg_half_classes(d.n_class, FVG_BASE, NULL) == p->n_base && !strncmp(d.test.item[0].path, p->prefix, n),
+          && fvg_group_classes(d.n_class, FVG_BASE, NULL) == p->n_base && !strncmp(d.test.item[0].path, p->prefix, n),
           what);
     if (ok) fvg_dataset_free(&d); else printf("  %s\n", fvg_error(c));
-    snprintf(root, sizeof root, BASE "/full/%s", fvg_dataset_card_of(p->name)->folder);
-    ok = !strcmp(fvg_dataset_card_of(p->name)->images, p->prefix) && make_first_items(c, root, p->prefix, path)
+    snprintf(root, sizeof root, BASE "/full/%s", fvg_dataset_card_find(p->name)->folder);
+    ok = !strcmp(fvg_dataset_card_find(p->name)->images, p->prefix) && make_first_items(c, root, p->prefix, path)
          && open_named(c, &d, BASE "/full", p->name, path) == FVG_OK;
     snprintf(what, sizeof what, "%s: the published numbers, by its card", p->name);
     check(ok && d.n_class == p->n_class && d.train.n == p->train && d.val.n == p->val && d.test.n == p->test
@@ -1876,7 +1876,7 @@ static void test_shared(fvg_ctx *c) {
   snprintf(root, sizeof root, "%s/data/oxford_pets", shared);
   check(open_set(c, &d, root, NULL) == FVG_OK && d.n_class == 19 && d.train.n == 76 && d.val.n == 19 && d.test.n == 95
         && !strcmp(d.class_name[1], "american pit bull terrier"), "shared: Oxford pets, small");
-  check(fvg_items_half(c, &half, &d.test, d.n_class, FVG_NEW) == FVG_OK && half.n == 45,
+  check(fvg_items_group(c, &half, &d.test, d.n_class, FVG_NEW) == FVG_OK && half.n == 45,
         "shared: new half of the pets");
   fvg_items_free(c, &half);
   fvg_dataset_free(&d);
@@ -1890,7 +1890,7 @@ static void test_shared(fvg_ctx *c) {
 #ifdef FVGPT_STB_IMAGE
   {
     fvg_image image, mask;
-    check(fvg_dataset_load(&d, &d.train.item[0], &image, &mask, 0) == FVG_OK && mask.pixels
+    check(fvg_dataset_load(&d, &image, &mask, &d.train.item[0], 0) == FVG_OK && mask.pixels
           && mask.width == image.width
           && mask.height == image.height, "shared: a pet and its mask");
     fvg_image_free(c, &image);

@@ -47,44 +47,44 @@ static void test_half(void) {
 }
 
 /* ---- JSON ---- */
-static fvg_status json(fvg__json *j, const char *text) { return fvg__json_parse(c, j, text, strlen(text), "t.json"); }
+static fvg_status json(fvg_json *j, const char *text) { return fvg_json_parse(c, j, text, strlen(text), "t.json"); }
 
 static int json_fails(const char *text, const char *words) {
-  fvg__json j;
+  fvg_json j;
   fvg_status s = json(&j, text);
-  if (s == FVG_OK) fvg__json_free(c, &j);
+  if (s == FVG_OK) fvg_json_free(c, &j);
   else if (j.value || j.strings || !says("t.json") || !says(words)) s = FVG_OK;
   if (s != FVG_E_FORMAT) printf("  %s -> %s\n", text, fvg_error(c));
   return s == FVG_E_FORMAT;
 }
 
 static double json_number(const char *text) {
-  fvg__json j;
+  fvg_json j;
   double x = -777;
   if (json(&j, text) == FVG_OK) x = j.value[0].number;
-  fvg__json_free(c, &j);
+  fvg_json_free(c, &j);
   return x;
 }
 
 static void test_json_values(void) {
-  fvg__json j;
+  fvg_json j;
   const char *text = " {\"a\" : [1, -2.5e1 ,true,false,null,\"x\"], \"b\":{} ,"
                      "\"\\u00e9\\ud83d\\ude00\\n\\/\":\"q\xC3\xA9\"}\r\n\t";
   int a, i;
   check(json(&j, text) == FVG_OK && j.n == 10, "a JSON text with everything in it");
-  a = fvg__json_find(&j, 0, "a");
-  check(a > 0 && j.value[a].type == FVG__JSON_ARRAY && j.value[a].n_child == 6, "array of six");
+  a = fvg_json_find(&j, 0, "a");
+  check(a > 0 && j.value[a].type == FVG_JSON_ARRAY && j.value[a].n_child == 6, "array of six");
   if (a > 0) {
     const double expect[] = {1, -25, 1, 0, 0, 0};
     int ok = 1, n = 0, k;
     for (k = j.value[a].first; k >= 0; k = j.value[k].next) ok &= n < 6 && j.value[k].number == expect[n++];
     check(ok && n == 6, "its members in order");
   }
-  i = fvg__json_find(&j, 0, "\xC3\xA9\xF0\x9F\x98\x80\n/");
+  i = fvg_json_find(&j, 0, "\xC3\xA9\xF0\x9F\x98\x80\n/");
   check(i > 0 && strcmp(j.value[i].string, "q\xC3\xA9") == 0, "escapes and surrogates become UTF-8");
-  check(fvg__json_find(&j, 0, "zz") == -1 && fvg__json_find(&j, a, "a") == -1 && fvg__json_find(&j, -1, "a") == -1,
+  check(fvg_json_find(&j, 0, "zz") == -1 && fvg_json_find(&j, a, "a") == -1 && fvg_json_find(&j, -1, "a") == -1,
         "find says -1 for what is not there");
-  fvg__json_free(c, &j);
+  fvg_json_free(c, &j);
 #if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD == 2   /* x87: see 5 of the manual in fvgpt.h                         */
   printf("skipped: x87 does not round as a double does\n");
 #else
@@ -114,16 +114,16 @@ static void test_json_errors(void) {
     "UTF-8"},
     {"\"\xE2\x82", "UTF-8"}, {"\xEF\xBB\xBF{}", "byte 0"}, {"]", "byte 0"}, {"[1}", "byte 2"}, {"'a'", "byte 0"}};
   char deep[140];
-  fvg__json j;
+  fvg_json j;
   size_t i, ok = 0, n = sizeof bad / sizeof *bad;
   for (i = 0; i < n; i++) ok += (size_t)json_fails(bad[i][0], bad[i][1]);
   check(ok == n, "36 wrong JSON texts are refused, file and place named");
-  check(fvg__json_parse(c, &j, "1\0", 2, "t.json") == FVG_E_FORMAT && says("byte 1"), "a zero byte after the value");
+  check(fvg_json_parse(c, &j, "1\0", 2, "t.json") == FVG_E_FORMAT && says("byte 1"), "a zero byte after the value");
   memset(deep, '[', 70);
   memset(deep + 70, ']', 70);
-  check(fvg__json_parse(c, &j, deep, 140, "t.json") == FVG_E_FORMAT && says("deep"), "70 levels are too deep");
-  check(fvg__json_parse(c, &j, deep + 6, 128, "t.json") == FVG_OK && j.n == 64, "64 levels are allowed");
-  fvg__json_free(c, &j);
+  check(fvg_json_parse(c, &j, deep, 140, "t.json") == FVG_E_FORMAT && says("deep"), "70 levels are too deep");
+  check(fvg_json_parse(c, &j, deep + 6, 128, "t.json") == FVG_OK && j.n == 64, "64 levels are allowed");
+  fvg_json_free(c, &j);
 }
 
 /* A list as large as the split file of ImageNet, 40 MB: must take no more than a moment. */
@@ -131,16 +131,16 @@ static void test_json_large(void) {
   const char *item = "[\"n01440764/n01440764_10026.JPEG\", 17, \"tench\"],";
   size_t n = 40000000 / strlen(item), length = strlen(item), i;
   char *text = (char *)malloc(n * length + 1);
-  fvg__json j;
+  fvg_json j;
   if (!text) { printf("skipped: no memory for a large JSON text\n"); return; }
   for (i = 0; i < n; i++) memcpy(text + 1 + i * length, item, length);
   text[0] = '[';
   text[n * length] = ']';
-  check(fvg__json_parse(c, &j, text, n * length + 1, "t.json") == FVG_OK && j.value[0].n_child == (int)n,
+  check(fvg_json_parse(c, &j, text, n * length + 1, "t.json") == FVG_OK && j.value[0].n_child == (int)n,
         "40 MB of JSON");
-  fvg__json_free(c, &j);
+  fvg_json_free(c, &j);
   memset(text, '[', n * length);
-  check(fvg__json_parse(c, &j, text, n * length, "t.json") == FVG_E_FORMAT, "40 MB of opening brackets");
+  check(fvg_json_parse(c, &j, text, n * length, "t.json") == FVG_E_FORMAT, "40 MB of opening brackets");
   free(text);
 }
 
@@ -220,7 +220,7 @@ static fvg_status write_sample(bytes *b) {
 
 static int same(fvg_weights *w, const char *name, fvg_dtype as, const void *data, size_t n) {
   fvg_tensor x;
-  int ok = fvg_weights_get(w, name, as, &x) == FVG_OK && x.type == as &&
+  int ok = fvg_weights_get(w, &x, name, as) == FVG_OK && x.type == as &&
   fvg_tensor_count(&x) * fvg_dtype_size(as) == n;
   ok = ok && memcmp(x.data, data, n) == 0;
   fvg_tensor_free(c, &x);
@@ -253,17 +253,17 @@ static void test_round_trip(void) {
   for (i = 0; i < 3; i++) back[i] = fvg_bfloat_to_float(bf16[i]);
   check(same(w, "half", FVG_F32, half, 12) && same(w, "bfloat", FVG_F32, back, 12), "F16 and BF16 read as F32");
   check(same(w, "u8", FVG_I32, u8_wide, 20) && same(w, "i32", FVG_I64, wide, 16), "whole numbers widen");
-  check(fvg_weights_get(w, "i64", FVG_I32, &x) == FVG_E_FORMAT && says("i64") && says("element 1") && !x.data,
+  check(fvg_weights_get(w, &x, "i64", FVG_I32) == FVG_E_FORMAT && says("i64") && says("element 1") && !x.data,
         "an I64 too large for I32");
-  check(fvg_weights_get(w, "text.\"weight\"\n", FVG_F16, &x) == FVG_E_NUMERIC && says("element 4") && !x.data,
+  check(fvg_weights_get(w, &x, "text.\"weight\"\n", FVG_F16) == FVG_E_NUMERIC && says("element 4") && !x.data,
         "an F32 too large for F16");
-  check(fvg_weights_get(w, "u8", FVG_F32, &x) == FVG_E_UNSUPPORTED && says("U8") && says("F32"), "U8 is not F32");
-  check(fvg_weights_get(w, "i32", FVG_U8, &x) == FVG_E_UNSUPPORTED, "I32 is not U8");
-  check(fvg_weights_get(w, "nobody", FVG_F32, &x) == FVG_E_FORMAT && !strcmp(fvg_error(c),
+  check(fvg_weights_get(w, &x, "u8", FVG_F32) == FVG_E_UNSUPPORTED && says("U8") && says("F32"), "U8 is not F32");
+  check(fvg_weights_get(w, &x, "i32", FVG_U8) == FVG_E_UNSUPPORTED, "I32 is not U8");
+  check(fvg_weights_get(w, &x, "nobody", FVG_F32) == FVG_E_FORMAT && !strcmp(fvg_error(c),
         "m.safetensors: no tensor nobody") &&
         !x.data, "a tensor that is not there");
-  check(fvg_weights_info(w, "u8", &x) == 1 && x.n_dim == 2 && x.dim[1] == 5 && x.type == FVG_U8 && !x.data &&
-        fvg_weights_info(w, "nobody", &x) == 0 && fvg_weights_info(w, "u8", NULL) == 1, "info");
+  check(fvg_weights_info(w, &x, "u8") == 1 && x.n_dim == 2 && x.dim[1] == 5 && x.type == FVG_U8 && !x.data &&
+        fvg_weights_info(w, &x, "nobody") == 0 && fvg_weights_info(w, NULL, "u8") == 1, "info");
   check(!strcmp(fvg_weights_metadata(w, "format"), "fvgpt \\ \"1\"") && !strcmp(fvg_weights_metadata(w,
         "caf\xC3\xA9"), "") &&
         !fvg_weights_metadata(w, "other"), "metadata");
@@ -281,14 +281,14 @@ static void test_chunks(void) {
   if (!file) return;
   memcpy(file, b.data, b.n);
   for (i = 0; i < n; i++) { uint16_t h = fvg_float_to_half((float)(i % 2048)); memcpy(file + b.n + 2 * i, &h, 2); }
-  ok = open_bytes(&w, file, b.n + (size_t)n * 2) == FVG_OK && fvg_weights_get(w, "a", FVG_F32, &x) == FVG_OK;
+  ok = open_bytes(&w, file, b.n + (size_t)n * 2) == FVG_OK && fvg_weights_get(w, &x, "a", FVG_F32) == FVG_OK;
   for (i = 0; ok && i < n; i++) ok = ((float *)x.data)[i] == (float)(i % 2048);
   check(ok, "a tensor longer than a chunk is converted");
   if (ok) fvg_tensor_free(c, &x);
   file[b.n + 2 * 70000 + 1] = 0x7C;
-  check(w && fvg_weights_get(w, "a", FVG_F32, &x) == FVG_E_NUMERIC && says("m.safetensors") && says("tensor a") &&
+  check(w && fvg_weights_get(w, &x, "a", FVG_F32) == FVG_E_NUMERIC && says("m.safetensors") && says("tensor a") &&
         says("element 70000"), "infinity in the third chunk is found and named");
-  check(w && fvg_weights_get(w, "a", FVG_F16, &x) == FVG_E_NUMERIC && says("element 70000"),
+  check(w && fvg_weights_get(w, &x, "a", FVG_F16) == FVG_E_NUMERIC && says("element 70000"),
         "and without conversion as well");
   fvg_weights_close(w);
   free(file);
@@ -343,15 +343,15 @@ static void test_other_dtypes_and_nan(void) {
   bytes b = file_of(A T("F64", "[1]", "[0,8]") ",\"b\":" T("F4_NEW", "[3]", "[8,10]") ",\"c\":"
                     T("U8", "[1]", "[15,16]")
                     "}   ", 16, 0);
-  check(open_bytes(&w, b.data, b.n) == FVG_OK && fvg_weights_info(w, "a", &x) == 2 &&
-        fvg_weights_info(w, "c", &x) == 1 && fvg_weights_count(w) == 3, "other dtypes are kept");
-  check(w && fvg_weights_get(w, "a", FVG_F32, &x) == FVG_E_UNSUPPORTED && says("m.safetensors") && says("F64") &&
-        !x.data && fvg_weights_get(w, "b", FVG_U8, &x) == FVG_E_UNSUPPORTED && says("F4_NEW"),
+  check(open_bytes(&w, b.data, b.n) == FVG_OK && fvg_weights_info(w, &x, "a") == 2 &&
+        fvg_weights_info(w, &x, "c") == 1 && fvg_weights_count(w) == 3, "other dtypes are kept");
+  check(w && fvg_weights_get(w, &x, "a", FVG_F32) == FVG_E_UNSUPPORTED && says("m.safetensors") && says("F64") &&
+        !x.data && fvg_weights_get(w, &x, "b", FVG_U8) == FVG_E_UNSUPPORTED && says("F4_NEW"),
         "and refused when asked for");
   fvg_weights_close(w);
 
   b = file_of(A T("F32", "[2]", "[0,8]") "}", 8, 0xFF);
-  check(open_bytes(&w, b.data, b.n) == FVG_OK && fvg_weights_get(w, "a", FVG_F32, &x) == FVG_E_NUMERIC &&
+  check(open_bytes(&w, b.data, b.n) == FVG_OK && fvg_weights_get(w, &x, "a", FVG_F32) == FVG_E_NUMERIC &&
         says("m.safetensors") && says("tensor a") && says("element 0") && !x.data, "NaN is refused");
   fvg_weights_close(w);
 
@@ -400,7 +400,7 @@ static void test_many_names(void) {
   ok = open_bytes(&w, text, at) == FVG_OK;
   for (i = 0; ok && i <= n; i++) {
     sprintf(name, "block.%d", i);
-    ok = fvg_weights_info(w, name, NULL) == (i < n / 2 || i > n / 2);
+    ok = fvg_weights_info(w, NULL, name) == (i < n / 2 || i > n / 2);
   }
   check(ok, "20000 names are all found");
   check(fvg_mem_used(c) - used < 20 * at, "memory in proportion to the header");
@@ -418,7 +418,7 @@ static void test_sources(void) {
   uint8_t *all = NULL;
   size_t n = 0;
   int closed = 0;
-  check(fvg_source_read_all(c, &s, &all, &n) == FVG_OK && n == 3 && !memcmp(all, "abc", 4),
+  check(fvg_source_read_all(c, &all, &n, &s) == FVG_OK && n == 3 && !memcmp(all, "abc", 4),
         "read_all appends a zero");
   fvg_bytes_free(c, all);
   s.read = no_read;
@@ -426,9 +426,9 @@ static void test_sources(void) {
   s.user = &closed;
   s.size = 100;
   s.name = "broken";
-  check(fvg_source_read_all(c, &s, &all, &n) == FVG_E_IO && says("broken") && !all && !n, "a read that fails");
+  check(fvg_source_read_all(c, &all, &n, &s) == FVG_E_IO && says("broken") && !all && !n, "a read that fails");
   s.size = UINT64_MAX;
-  check(fvg_source_read_all(c, &s, &all, &n) == FVG_E_NOMEM && says("broken") && !all,
+  check(fvg_source_read_all(c, &all, &n, &s) == FVG_E_NOMEM && says("broken") && !all,
         "a source as large as the world");
   check(fvg_weights_open(c, &w, &s) == FVG_E_IO && !w && closed == 1, "open closes the source when it fails");
   fvg_source_close(&s);
@@ -493,7 +493,7 @@ static void test_out_of_memory(void) {
     countdown = k;
     memset(&x, 0, sizeof x);
     status = fvg_weights_open(scarce, &w, &s);
-    if (!status) status = fvg_weights_get(w, "half", FVG_F32, &x);
+    if (!status) status = fvg_weights_get(w, &x, "half", FVG_F32);
     ok &= status == FVG_E_NOMEM ? !x.data && strstr(fvg_error(scarce), "out of memory") != NULL : status == FVG_OK;
     done = status == FVG_OK;
     fvg_tensor_free(scarce, &x);
@@ -529,7 +529,7 @@ static void test_stdio(void) {
   check(fvg_safetensors_save(c, path, &t, 1, NULL, 0) == FVG_E_ARG && says(path) && !exists(part) && exists(path),
         "a failed save names the file and keeps the old one");
   check(fvg_file_save(c, path, "new", 3) == FVG_OK && fvg_source_file(c, &s, path) == FVG_OK &&
-        fvg_source_read_all(c, &s, &all, &n) == FVG_OK, "save bytes over an old file");
+        fvg_source_read_all(c, &all, &n, &s) == FVG_OK, "save bytes over an old file");
   check(n == 3 && !memcmp(all, "new", 4), "and read them");
   fvg_bytes_free(c, all);
   fvg_source_close(&s);
@@ -550,7 +550,7 @@ static int temporaries(const char *folder) {
   DIR *d = opendir(folder);
   struct dirent *e;
   int n = 0;
-  while (d && (e = readdir(d)) != NULL) n += fvg__is_temporary(e->d_name) && strstr(e->d_name, "test_files") != NULL;
+  while (d && (e = readdir(d)) != NULL) n += fvg_file_is_temporary(e->d_name) && strstr(e->d_name, "test_files") != NULL;
   if (d) closedir(d);
   return n;
 }
@@ -559,7 +559,7 @@ static int holds(const char *name, const char *text) {
   fvg_source s;
   uint8_t *all = NULL;
   size_t n = 0;
-  int ok = !fvg_source_file(c, &s, name) && !fvg_source_read_all(c, &s, &all, &n) && n == strlen(text) &&
+  int ok = !fvg_source_file(c, &s, name) && !fvg_source_read_all(c, &all, &n, &s) && n == strlen(text) &&
            !memcmp(all, text, n);
   fvg_bytes_free(c, all);
   fvg_source_close(&s);
@@ -645,8 +645,8 @@ static void test_names_differ(void) {
   memset(&one, 0, sizeof one);
   check(!fvg__output_open(c, &one, path) && !fvg__output_open(c, &two, path) && strcmp(one.temporary, two.temporary),
         "two writers of one file have two temporary files");
-  check(fvg__is_temporary(one.temporary) && strcmp(one.temporary, part) && !fvg__is_temporary(path) &&
-        !fvg__is_temporary(part) && !fvg__is_temporary("x.tmp-0123456") && !fvg__is_temporary("x.tmp-0123456g"),
+  check(fvg_file_is_temporary(one.temporary) && strcmp(one.temporary, part) && !fvg_file_is_temporary(path) &&
+        !fvg_file_is_temporary(part) && !fvg_file_is_temporary("x.tmp-0123456") && !fvg_file_is_temporary("x.tmp-0123456g"),
         "whose names are known by their look");
   check(!fvg__output_write(&one, "11", 2) && !fvg__output_write(&two, "2", 1) &&
         !fvg__output_close(c, &one, path, FVG_OK) && !fvg__output_close(c, &two, path, FVG_OK), "both are written");
@@ -749,8 +749,8 @@ static void test_shared_model(void) {
         "the golden model");
   for (i = 0; i < fvg_weights_count(w) && ok; i++) {
     fvg_tensor x;
-    fvg_weights_info(w, fvg_weights_name(w, i), &x);
-    ok = fvg_weights_get(w, fvg_weights_name(w, i), x.type, &x) == FVG_OK;
+    fvg_weights_info(w, &x, fvg_weights_name(w, i));
+    ok = fvg_weights_get(w, &x, fvg_weights_name(w, i), x.type) == FVG_OK;
     fvg_tensor_free(c, &x);
   }
   check(ok, "each of its tensors is read");

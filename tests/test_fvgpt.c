@@ -228,7 +228,7 @@ static void variant(const fvg_fvgpt_desc *d, const fvg_fvgpt_batch *x, const cha
   report.r = r;
   report.r_target = target;
   report.b = b;
-  check(fvg_backward(fvg_fvgpt_loss(m, t, x, &report)) == FVG_OK, what);
+  check(fvg_backward(fvg_fvgpt_loss(m, t, &report, x)) == FVG_OK, what);
   e = naive(d, w, x, NULL);
   values = larger(off(report.loss, e.loss), larger(off(report.ce_fdc, e.ce_fdc), off(report.frg, e.frg)));
   values = larger(values,
@@ -320,7 +320,7 @@ static void test_variants(void) {
 typedef struct loss_of { fvg_fvgpt *m; fvg_fvgpt_batch x; } loss_of;
 static fvg_node *build_loss(fvg_tape *t, void *user) {
   loss_of *l = (loss_of *)user;
-  return fvg_fvgpt_loss(l->m, t, &l->x, NULL);
+  return fvg_fvgpt_loss(l->m, t, NULL, &l->x);
 }
 
 static void test_gradient_check(void) {
@@ -438,7 +438,7 @@ static void test_start_and_limits(void) {
   for (worst = 0, i = 0; i < N * CLASSES; i++) worst = fmax(worst, fabs((double)(z[i] - z_full[i])));
   check(worst < 1e-4, "with the up layers 0, z_FDC is z_full");
   report.r = r;
-  check(fvg_fvgpt_loss(m, t, &x, &report) != NULL, "loss");
+  check(fvg_fvgpt_loss(m, t, &report, &x) != NULL, "loss");
   for (i = 0; i < N; i++) {
     double zf[CLASSES], zg[CLASSES], p[CLASSES];
     for (k = 0; k < CLASSES; k++) {
@@ -484,7 +484,7 @@ static void test_all_foreground(void) {
   report.r_target = target;
   m = new_model(&d);
   p = fvg_fvgpt_parameters(m, &n);
-  check(fvg_fvgpt_loss(m, t, &x, &report) != NULL, "loss");
+  check(fvg_fvgpt_loss(m, t, &report, &x) != NULL, "loss");
   for (i = 0; i < n; i++) {
     w[i] = (double *)malloc(fvg_tensor_count(&p[i]->value) * sizeof(double));
     for (k = 0; k < (int)fvg_tensor_count(&p[i]->value); k++) w[i][k] = (double)((float *)p[i]->value.data)[k];
@@ -514,10 +514,10 @@ static void test_target_shift(void) {
   x.g = text;
   x.area = areas;
   report.r_target = before;
-  check(fvg_fvgpt_loss(m, t, &x, &report) != NULL, "loss");
+  check(fvg_fvgpt_loss(m, t, &report, &x) != NULL, "loss");
   x.f_fg = shifted;
   report.r_target = after;
-  check(fvg_fvgpt_loss(m, t, &x, &report) != NULL, "loss");
+  check(fvg_fvgpt_loss(m, t, &report, &x) != NULL, "loss");
   for (i = 0; i < N; i++) wins += before[i] == 1;
   check(!memcmp(before, after, sizeof before) && wins > 0 && wins < N,
         "r* is invariant to a constant added to the logits");
@@ -571,7 +571,7 @@ static void train(const fvg_fvgpt_desc *d, float *base, float *z_new, double *fi
   int i, ok = 1;
   memset(&report, 0, sizeof report);
   for (i = 0; i < 40; i++) {
-    ok &= fvg_fvgpt_step(m, o, 0.01, &x, &report) == FVG_OK;
+    ok &= fvg_fvgpt_step(m, &report, o, 0.01, &x) == FVG_OK;
     if (i == 0) *first = (double)report.loss;
   }
   *last = (double)report.loss;
@@ -648,7 +648,7 @@ static void test_ablation(void) {
     report.r = step_r;
     ok &= !new_logits(m, f, f_clip, N, g, g_clip, CLASSES, mixed, b) &&
           !base_logits(m, f, N, g, CLASSES, base[0]) && !memcmp(mixed, base[0], BYTES);
-    ok &= !fvg_fvgpt_trust(m, r, &x) && fvg_fvgpt_loss(m, t, &x, &report) != NULL;
+    ok &= !fvg_fvgpt_trust(m, r, &x) && fvg_fvgpt_loss(m, t, &report, &x) != NULL;
     for (k = 0; k < N; k++) {
       float expected = area[k] >= (i ? 0 : 0.02f) && area[k] <= (i ? 1 : 0.98f);
       zero &= b[k] == 0;
@@ -692,11 +692,11 @@ static void test_errors(void) {
   o = optimizer_of(m, FVG_ADAMW);
   before = values_of(m, "frg.fc1.weight")[0];
   x.label = wrong;
-  check(fvg_fvgpt_step(m, o, 0.01, &x, NULL) == FVG_E_ARG && strstr(fvg_error(c), "image 3 has label 4 among 4"),
+  check(fvg_fvgpt_step(m, NULL, o, 0.01, &x) == FVG_E_ARG && strstr(fvg_error(c), "image 3 has label 4 among 4"),
         "a label beyond the classes is named");
   x = small_batch();
   x.n = 0;
-  check(fvg_fvgpt_step(m, o, 0.01, &x, NULL) == FVG_E_ARG, "an empty batch is an error");
+  check(fvg_fvgpt_step(m, NULL, o, 0.01, &x) == FVG_E_ARG, "an empty batch is an error");
   s = base_logits(m, f, 0, g, CLASSES, z);
   check(s == FVG_E_ARG || s == FVG_E_SHAPE, "base logits of no images: not called out of memory");
   s = new_logits(m, f, NULL, N, g, g_clip, 0, z, NULL);
@@ -711,20 +711,20 @@ static void test_errors(void) {
     if (i == 1) x.f_fg = bad;
     if (i == 2) x.f_clip = bad;
     if (i == 3) x.g = bad;
-    nan_ok &= fvg_fvgpt_step(m, o, 0.01, &x, NULL) == FVG_E_NUMERIC;
+    nan_ok &= fvg_fvgpt_step(m, NULL, o, 0.01, &x) == FVG_E_NUMERIC;
   }
   check(nan_ok, "a NaN in f, f_fg, f_clip or g is FVG_E_NUMERIC");
   check(values_of(m, "frg.fc1.weight")[0] == before, "a failed step leaves the parameters");
   x = small_batch();
   x.area = none;
   report.r = r;
-  check(fvg_fvgpt_step(m, o, 0.01, &x, &report) == FVG_OK && report.frg == 0 && r[0] == 0 && r[3] == 0 && r[5] == 0,
+  check(fvg_fvgpt_step(m, &report, o, 0.01, &x) == FVG_OK && report.frg == 0 && r[0] == 0 && r[3] == 0 && r[5] == 0,
         "a batch without a usable mask trains, with r = 0");
   x = small_batch();
   x.label = NULL;
   check(fvg_fvgpt_trust(m, r, &x) == FVG_OK, "trust needs no labels");
   fflush(stdout);
-  check(fvg_fvgpt_step(m, o, 0.01, &x, NULL) == FVG_E_ARG, "a step without labels is an error");
+  check(fvg_fvgpt_step(m, NULL, o, 0.01, &x) == FVG_E_ARG, "a step without labels is an error");
   fvg_optimizer_free(o);
   fvg_fvgpt_free(m);
   fvg_fvgpt_free(NULL);
@@ -735,7 +735,7 @@ static fvg_tensor get(fvg_weights *w, const char *prefix, const char *name, fvg_
   fvg_tensor x;
   char full[100];
   snprintf(full, sizeof full, "%s%s", prefix, name);
-  if (fvg_weights_get(w, full, as, &x)) { printf("%s\n", fvg_error(c)); exit(1); }
+  if (fvg_weights_get(w, &x, full, as)) { printf("%s\n", fvg_error(c)); exit(1); }
   return x;
 }
 
@@ -802,7 +802,7 @@ static void golden(const char *file, fvg_optimizer_kind kind, double final_toler
     now.label = (int *)x[4].data + step * batch;
     now.g = (float *)x[5].data;
     now.g_clip = (float *)x[6].data;
-    if (fvg_fvgpt_step(m, o, lr, &now, &report)) { check(0, fvg_error(c)); return; }
+    if (fvg_fvgpt_step(m, &report, o, lr, &now)) { check(0, fvg_error(c)); return; }
     losses = larger(losses, fabs((double)report.loss / (double)((float *)x[9].data)[step] - 1));
     parts[0] = report.ce_fdc;
     parts[1] = report.frg;

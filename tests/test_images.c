@@ -32,7 +32,7 @@ static fvg_status transform(fvg_ctx *c, fvg_image *out, const fvg_image *in, int
 
 static fvg_status normalize(fvg_ctx *c, const fvg_image *in, float *chw) {
   fvg_preprocess p = fvg_preprocess_defaults(in->width);
-  return fvg_image_normalize(c, in, &p, chw);
+  return fvg_image_normalize(c, chw, in, &p);
 }
 
 static int same(const fvg_image *a, const fvg_image *b) {
@@ -233,9 +233,9 @@ static void test_png_writer(fvg_ctx *c) {
       for (kind = 0; kind < 4; kind++) {
         fvg_image image = draw(c, size[i][0], size[i][1], channels, kind);
         uint8_t *bytes;
-        bad += fvg__png_encode(c, &image, &bytes, &n) || !png_holds(bytes, n, &image, &kinds);
+        bad += fvg_image_encode_png(c, &bytes, &n, &image) || !png_holds(bytes, n, &image, &kinds);
         if (i == 4 && channels == 3) drawn[kind] = n;
-        fvg__release(c, bytes);
+        fvg_release(c, bytes);
         fvg_image_free(c, &image);
       }
   check(!bad, "PNG: 96 pictures come back from deflate and filters");
@@ -260,7 +260,7 @@ static void test_png(fvg_ctx *c) {
   uint8_t *bytes;
   size_t n, k, peak, bad = 0;
   fvg_status s;
-  check(!fvg__png_encode(c, &image, &bytes, &n) && n > 8 + 25 + 12 + 12 && n < 8 + 25 + 12 + 110 * 9 / 8 + 9 + 12,
+  check(!fvg_image_encode_png(c, &bytes, &n, &image) && n > 8 + 25 + 12 + 12 && n < 8 + 25 + 12 + 110 * 9 / 8 + 9 + 12,
         "size of a PNG");
   s = decode(c, &back, bytes, n, 3);
 #ifdef FVGPT_STB_IMAGE
@@ -274,10 +274,10 @@ static void test_png(fvg_ctx *c) {
   peak = fvg_mem_peak(c);
   check(decode(c, &back, bytes, n, 0) == FVG_E_FORMAT && says(c, "picture.ppm", "65287 x 5"), "PNG bomb");
   check(fvg_mem_peak(c) == peak && peak < 500000, "no memory for a PNG bomb");
-  fvg__release(c, bytes);
+  fvg_release(c, bytes);
   fvg_image_free(c, &image);
   image = make(c, 300, 250, 4, -1);
-  check(!fvg__png_encode(c, &image, &bytes, &n) && !decode(c, &back, bytes, n, 0) && same(&image, &back),
+  check(!fvg_image_encode_png(c, &bytes, &n, &image) && !decode(c, &back, bytes, n, 0) && same(&image, &back),
         "PNG, a larger one with alpha");
 #else
   (void)k; (void)bad; (void)peak;
@@ -285,7 +285,7 @@ static void test_png(fvg_ctx *c) {
 #endif
   fvg_image_free(c, &back);
   fvg_image_free(c, &image);
-  fvg__release(c, bytes);
+  fvg_release(c, bytes);
 }
 
 static void test_jpeg(fvg_ctx *c) {
@@ -470,7 +470,7 @@ static fvg_image low_digits(fvg_ctx *c, int width, int height, int channels, int
       if (k < t.count[0] && (t.weight[k] & 0x8000) == 0)
         memset(image.pixels + ((size_t)y * (size_t)width + (size_t)x) * (size_t)channels, 255, (size_t)channels);
     }
-  fvg__release(c, t.first);
+  fvg_release(c, t.first);
   return image;
 }
 
@@ -706,8 +706,8 @@ static fvg_status whole_path(fvg_ctx *c) {
   if (!s) s = fvg_image_resize(c, &b, &a, 9, 4, FVG_BICUBIC);
   if (!s) s = transform(c, &d, &b, 3, FVG_NEAREST);
   if (!s) s = fvg_image_resized_crop(c, &e, &a, &box, 6, FVG_BICUBIC);
-  if (!s) s = fvg__png_encode(c, &e, &bytes, &n);
-  fvg__release(c, bytes);
+  if (!s) s = fvg_image_encode_png(c, &bytes, &n, &e);
+  fvg_release(c, bytes);
   fvg_image_free(c, &a);
   fvg_image_free(c, &b);
   fvg_image_free(c, &d);
@@ -740,15 +740,15 @@ static void test_failing_allocator(void) {
 
 /* ---- Pillow's results on photographs ---- */
 #ifdef FVGPT_STB_IMAGE
-static double number(const fvg__json *j, int object, const char *key) {
-  int at = fvg__json_find(j, object, key);
+static double number(const fvg_json *j, int object, const char *key) {
+  int at = fvg_json_find(j, object, key);
   return at < 0 ? -1 : j->value[at].number;
 }
 
-static int load_golden(fvg_ctx *c, fvg_image *out, const char *folder, const fvg__json *j, int object,
+static int load_golden(fvg_ctx *c, fvg_image *out, const char *folder, const fvg_json *j, int object,
                        const char *key, int ch) {
   char path[1024];
-  int at = fvg__json_find(j, object, key);
+  int at = fvg_json_find(j, object, key);
   memset(out, 0, sizeof *out);
   if (at < 0) return 0;
   snprintf(path, sizeof path, "%s/golden/preprocess/%s", folder, j->value[at].string);
@@ -757,8 +757,8 @@ static int load_golden(fvg_ctx *c, fvg_image *out, const char *folder, const fvg
   return 0;
 }
 
-static int golden_case(fvg_ctx *c, const char *folder, const fvg__json *j, int object, int mask) {
-  int op = fvg__json_find(j, object, "op"), size = (int)number(j, object, "size"), ok;
+static int golden_case(fvg_ctx *c, const char *folder, const fvg_json *j, int object, int mask) {
+  int op = fvg_json_find(j, object, "op"), size = (int)number(j, object, "size"), ok;
   fvg_crop box;
   fvg_image in, wanted, got;
   box.top = (int)number(j, object, "top");
@@ -788,25 +788,25 @@ static void test_golden(fvg_ctx *c) {
   const char *folder = getenv("FVGPT_SHARED");
   char path[1024];
   fvg_source s;
-  fvg__json j;
+  fvg_json j;
   uint8_t *bytes;
   size_t n;
   int at, cases = 0, bad = 0;
   if (!folder) folder = "../shared";
   snprintf(path, sizeof path, "%s/golden/preprocess/cases.json", folder);
   if (fvg_source_file(c, &s, path)) { printf("skipped: %s\n", fvg_error(c)); return; }
-  check(!fvg_source_read_all(c, &s, &bytes, &n), "read cases.json");
+  check(!fvg_source_read_all(c, &bytes, &n, &s), "read cases.json");
   fvg_source_close(&s);
-  check(!fvg__json_parse(c, &j, (const char *)bytes, n, path), "parse cases.json");
+  check(!fvg_json_parse(c, &j, (const char *)bytes, n, path), "parse cases.json");
   for (at = j.n ? j.value[0].first : -1; at >= 0; at = j.value[at].next) {
     int mask;
-    for (mask = 0; mask <= (fvg__json_find(&j, at, "mask_in") >= 0); mask++) {
+    for (mask = 0; mask <= (fvg_json_find(&j, at, "mask_in") >= 0); mask++) {
       cases++;
       if (!golden_case(c, folder, &j, at, mask)) { bad++; printf("  case %d, mask %d\n", cases, mask); }
     }
   }
   check(cases > 100 && !bad, "golden cases equal to Pillow's, byte by byte");
-  fvg__json_free(c, &j);
+  fvg_json_free(c, &j);
   fvg_bytes_free(c, bytes);
 #endif
 }

@@ -160,7 +160,7 @@ static void draw_pictures(void) {
     pixels_fg[i] = inside ? pixels[i] : 0;
     pixels_bg[i] = inside ? 0 : pixels[i];
   }
-  need(!fvg_learner_encode_images(m, NULL, pixels, N, plain), "plain features");
+  need(!fvg_learner_encode_images(m, NULL, plain, pixels, N), "plain features");
 }
 
 static fvg_batch batch_of(int epoch) {
@@ -178,14 +178,14 @@ static fvg_batch batch_of(int epoch) {
 static fvg_learner_desc desc_of(const char *method) {
   fvg_learner_desc d;
   memset(&d, 0, sizeof d);
-  d.method = fvg_method_named(method);
+  d.method = fvg_method_find(method);
   d.seed = 7;
   return d;
 }
 
 static fvg_learner *learner_of(const fvg_learner_desc *d) {
   fvg_learner *l;
-  if (fvg_learner_new(m, &l, d, names, CLASSES)) { printf("FAILED fvg_learner_new: %s\n", fvg_error(c)); exit(1); }
+  if (fvg_learner_new(m, &l, names, CLASSES, d)) { printf("FAILED fvg_learner_new: %s\n", fvg_error(c)); exit(1); }
   return l;
 }
 
@@ -346,7 +346,7 @@ static int tokens_by_hand(const char *text, int *symbol, int at) {
   int n = 0, i;
   for (i = 0; text[i] && i < 99; i++) clean[i] = (char)(text[i] == '_' ? ' ' : text[i]);
   clean[i] = 0;
-  need(!fvg_tokenize(m->tokenizer, clean, symbol + at, CONTEXT - at, &n), "tokens");
+  need(!fvg_tokenize(m->tokenizer, symbol + at, CONTEXT - at, &n, clean), "tokens");
   return at + n;
 }
 
@@ -429,16 +429,16 @@ static void test_towers(void) {
     int width = fvg_learner_feature_width(m, l), parts = width / D;
     if (!is(l, "CoCoOp")) {
       classes_by_hand(l, names, CLASSES, expected);
-      worst_g = fvg_learner_text_features(l, names, CLASSES, g) ? NAN : difference(g, expected, CLASSES * D);
+      worst_g = fvg_learner_text_features(l, g, names, CLASSES) ? NAN : difference(g, expected, CLASSES * D);
       check_of(worst_g < 2e-6, method_names[i], "text features are those of rows laid down by hand");
       classes_by_hand(l, new_names, 2, expected);
-      worst_g = fvg_learner_text_features(l, new_names, 2, g) ? NAN : difference(g, expected, 2 * D);
+      worst_g = fvg_learner_text_features(l, g, new_names, 2) ? NAN : difference(g, expected, 2 * D);
       check_of(worst_g < 2e-6, method_names[i], "and of new names");
-      worst_g = fvg_learner_text_features(l, new_names, 1, g) ? NAN : difference(g, expected, D);
+      worst_g = fvg_learner_text_features(l, g, new_names, 1) ? NAN : difference(g, expected, D);
       check_of(worst_g < 2e-6, method_names[i], "and of a single class, which shares no prefix");
     }
     check_of(parts == (is(l, "MMRL") ? 3 : prompts_image(l) ? 2 : 1), method_names[i], "width of features");
-    if (fvg_learner_encode_images(m, l, pixels, N, f)) check(0, fvg_error(c));
+    if (fvg_learner_encode_images(m, l, f, pixels, N)) check(0, fvg_error(c));
     for (k = 0, worst_f = 0; k < N; k++) {
       picture_by_hand(l, pixels + k * PIXELS, f_hand, is(l, "MMRL") ? f_r : NULL);
       worst_f = fmax(worst_f, difference(f + k * width, f_hand, D));
@@ -587,7 +587,7 @@ static void mean_of_sentences(float *g0) {
                hole + 2);
       text[k] = filled[k];
     }
-    need(!fvg_clip_encode_texts(m, text, CLASSES, one), "a sentence");
+    need(!fvg_clip_encode_texts(m, one, text, CLASSES), "a sentence");
     for (k = 0; k < CLASSES * D; k++) mean[k] += (double)one[k] / 60;
   }
   for (k = 0; k < CLASSES * D; k++) g0[k] = (float)mean[k];
@@ -601,7 +601,7 @@ static problem problem_of(const char *method, int epoch) {
   x.l = small_learner(method, 0, 0);
   x.epoch = epoch;
   if (!strcmp(method, "PromptSRC")) mean_of_sentences(x.g0);
-  else need(!fvg_clip_encode_classes(m, NULL, names, CLASSES, x.g0), "zero-shot features");
+  else need(!fvg_clip_encode_classes(m, x.g0, NULL, names, CLASSES), "zero-shot features");
   for (i = 0; i < N; i++) {
     picture_by_hand(x.l, pixels_fg + i * PIXELS, x.f_fg + i * D, NULL);
     picture_by_hand(x.l, pixels_bg + i * PIXELS, x.f_bg + i * D, NULL);
@@ -755,7 +755,8 @@ static void prograd_case(int conflict, double lambda) {
   check(conflict ? along < 0 : along >= 0, conflict ? "the two gradients disagree" : "the two gradients agree");
   factor = along < 0 ? lambda * along / product(g_kl, g_kl, n) : 0;
   for (k = 0; k < n; k++) expected[k] = (float)((double)g_ce[k] - factor * (double)g_kl[k]);
-  check(!fvg_optimizer_new(c, &o, NULL, l->param, l->n_param) && !fvg_learner_step(l, o, 0, &b, &loss),
+  check(!fvg_optimizer_new(c, &o, NULL, l->param, l->n_param) && !fvg_learner_step(l, &loss, o, 0,
+                                                                                   &b),
         "ProGrad's step");
   check(relative(p->grad, expected, n) < 1e-5, "ProGrad: g = g_ce - lambda (g_ce . n) n where they disagree");
   if (conflict && lambda == 1)
@@ -772,8 +773,8 @@ static void test_counts(void) {
   static const long expected[METHODS] = {2048, 2048, 8192, 35360, 46080, 3555072, 3555072, 4992256};
   int i, k;
   for (i = 0; i < METHODS; i++) {
-    fvg_clip *vit = (fvg_clip *)fvg__alloc(c, sizeof *vit);
-    fvg_learner *l = (fvg_learner *)fvg__alloc(c, sizeof *l);
+    fvg_clip *vit = (fvg_clip *)fvg_alloc(c, sizeof *vit);
+    fvg_learner *l = (fvg_learner *)fvg_alloc(c, sizeof *l);
     long count = 0;
     fvg_status s;
     if (!vit || !l) { check(0, "memory"); return; }
@@ -784,17 +785,17 @@ static void test_counts(void) {
     vit->text.context_length = 77;
     vit->text.transformer.n_layer = vit->vision.transformer.n_layer = 12;
     l->clip = vit;
-    l->method = fvg_method_named(method_names[i]);
+    l->method = fvg_method_find(method_names[i]);
     l->desc.n_ctx = l->method->n_ctx;
     l->n_class = 0;
-    l->prompt_template = fvg__copy_string(c, "a photo of a {}.");
+    l->prompt_template = fvg_copy_string(c, "a photo of a {}.");
     for (k = 0; l->method->option[k].name; k++) l->option[k] = l->method->option[k].published;
     s = l->method->init(l);
     for (k = 0; k < l->n_param; k++) count += (long)fvg_tensor_count(&l->param[k]->value);
     check_of(count == expected[i] && (!s || s == FVG_E_ARG), method_names[i], "parameters for ViT-B/16");
     if (count != expected[i]) printf("  %ld, expected %ld\n", count, expected[i]);
     fvg_learner_free(l);
-    fvg__release(c, vit);
+    fvg_release(c, vit);
   }
 }
 
@@ -804,14 +805,14 @@ static void test_identities(void) {
   fvg_learner *l, *coop;
   float g[CLASSES * D], expected[CLASSES * D], f[3 * N * D], turned[N * PIXELS], f_turned[3 * N * D];
   int i, k, width;
-  need(!fvg_clip_encode_classes(m, NULL, names, CLASSES, expected), "zero-shot features");
+  need(!fvg_clip_encode_classes(m, expected, NULL, names, CLASSES), "zero-shot features");
   for (i = 0; i < 3; i++) {
     static const char *const what[] = {"CoOp", "KgCoOp", "PromptSRC"};
     d = desc_of(what[i]);
     d.ctx_init = i ? NULL : "a photo of a";
     if (i == 2) { d.option = shallow; d.n_option = 2; }
     l = learner_of(&d);
-    check_of(!fvg_learner_text_features(l, names, CLASSES, g) && !memcmp(g, expected, sizeof g), what[i],
+    check_of(!fvg_learner_text_features(l, g, names, CLASSES) && !memcmp(g, expected, sizeof g), what[i],
              "the embeddings of \"a photo of a\" give the zero-shot features, bit for bit");
     fvg_learner_free(l);
   }
@@ -826,8 +827,8 @@ static void test_identities(void) {
   d.n_ctx = 3;
   coop = learner_of(&d);
   memcpy(coop->param[0]->value.data, l->param[0]->value.data, 3 * TEXT * sizeof(float));
-  check(!fvg_learner_text_features(l, names, CLASSES, g) &&
-            !fvg_learner_text_features(coop, names, CLASSES, expected) && !memcmp(g, expected, sizeof g),
+  check(!fvg_learner_text_features(l, g, names, CLASSES) &&
+            !fvg_learner_text_features(coop, expected, names, CLASSES) && !memcmp(g, expected, sizeof g),
         "depth 1 of the text tower is CoOp");
   fvg_learner_free(coop);
   fvg_learner_free(l);
@@ -835,7 +836,9 @@ static void test_identities(void) {
     l = small_learner(method_names[i], 0, 0);
     width = fvg_learner_feature_width(m, l);
     for (k = 0; k < N; k++) memcpy(turned + k * PIXELS, pixels + (N - 1 - k) * PIXELS, PIXELS * sizeof *turned);
-    need(!fvg_learner_encode_images(m, l, pixels, N, f) && !fvg_learner_encode_images(m, l, turned, N, f_turned),
+    need(!fvg_learner_encode_images(m, l, f, pixels, N) && !fvg_learner_encode_images(m, l,
+                                                                                      f_turned,
+                                                                                      turned, N),
          "features");
     for (k = 0; k < N; k++)
       check_of(difference(f + k * width, f_turned + (N - 1 - k) * width, (size_t)width) < 1e-6, method_names[i],
@@ -857,14 +860,14 @@ static void test_identities(void) {
     d = desc_of("MMRL");
     d.option = late;
     d.n_option = 1;
-    if (fvg_learner_new(deaf, &l, &d, names, CLASSES)) { check(0, fvg_error(c)); return; }
+    if (fvg_learner_new(deaf, &l, names, CLASSES, &d)) { check(0, fvg_error(c)); return; }
     check(l->packed.splicing.index[1] == 6 &&
               l->packed.end_row[0] == l->packed.segment[0].n_key + l->packed.segment[1].n_key - 1 + 5,
           "MMRL: the end marks move by five rows");
-    check(!fvg_learner_text_features(l, names, CLASSES, g) &&
-              !fvg_clip_encode_classes(deaf, NULL, names, CLASSES, expected) && !memcmp(g, expected, sizeof g),
+    check(!fvg_learner_text_features(l, g, names, CLASSES) &&
+              !fvg_clip_encode_classes(deaf, expected, NULL, names, CLASSES) && !memcmp(g, expected, sizeof g),
           "MMRL: a text tower that attends to nothing gives plain CLIP's features");
-    check(!fvg_learner_encode_images(deaf, l, pixels, N, f) && difference(f, f + D, D) < 1e-6 &&
+    check(!fvg_learner_encode_images(deaf, l, f, pixels, N) && difference(f, f + D, D) < 1e-6 &&
               difference(f + 3 * D, f + 4 * D, D) < 1e-6,
           "MMRL: so does the image tower");
     fvg_learner_free(l);
@@ -897,9 +900,9 @@ static void test_ways(void) {
         fvg_optimizer *o = NULL;
         check_of((l->packed.next != NULL) == (way == 2), method_names[i], "parts");
         check_of(!fvg_optimizer_new(c, &o, NULL, l->param, l->n_param) &&
-                     !fvg_learner_step(l, o, 0, &b, &loss[way]), method_names[i], "a step");
+                     !fvg_learner_step(l, &loss[way], o, 0, &b), method_names[i], "a step");
         memset(g[way], 0, sizeof g[way]);
-        if (!is(l, "CoCoOp")) need(!fvg_learner_text_features(l, names, CLASSES, g[way]), "features");
+        if (!is(l, "CoCoOp")) need(!fvg_learner_text_features(l, g[way], names, CLASSES), "features");
         grad[way] = all_gradients(l, &n);
         fvg_optimizer_free(o);
         fvg_learner_free(l);
@@ -958,8 +961,12 @@ static void test_mmrl_scores(void) {
   int i, k;
   check(!fvg_classifier_new(m, &base, FVG_TUNED, l, NULL, NULL, names, CLASSES) &&
             !fvg_classifier_new(m, &fresh, FVG_TUNED_NEW, l, NULL, NULL, names, CLASSES) &&
-            !fvg_learner_encode_images(m, l, pixels, N, row) && !fvg_classifier_logits(base, row, N, z[0], NULL) &&
-            !fvg_classifier_logits(fresh, row, N, z[1], NULL) && !fvg_learner_text_features(l, names, CLASSES, g),
+            !fvg_learner_encode_images(m, l, row, pixels, N) && !fvg_classifier_logits(base, z[0],
+                                                                                       NULL, row,
+                                                                                       N) &&
+            !fvg_classifier_logits(fresh, z[1], NULL, row, N) && !fvg_learner_text_features(l, g,
+                                                                                            names,
+                                                                                            CLASSES),
         "MMRL's two classifiers");
   for (i = 0; i < N; i++) {
     picture_by_hand(l, pixels + i * PIXELS, f, f_r);
@@ -984,7 +991,7 @@ static void test_cocoop_scores(void) {
   fvg_node *y;
   int i, j;
   check(!fvg_classifier_new(m, &k, FVG_TUNED, l, NULL, NULL, names, CLASSES) &&
-            !fvg_classifier_logits(k, plain, N, z, NULL), "CoCoOp's classifier");
+            !fvg_classifier_logits(k, z, NULL, plain, N), "CoCoOp's classifier");
   y = l->method->scores(l, t, &l->packed, fvg_const(t, N, D, plain));
   check(y && difference(z, fvg_value(y), N * CLASSES) < 1e-5, "CoCoOp: its logits are those of the training step");
   for (i = 0; i < N; i++) {
@@ -994,7 +1001,7 @@ static void test_cocoop_scores(void) {
                                (double)m->logit_scale * dot(plain + i * D, g + j * D)));
   }
   check(worst < 3e-5, "CoCoOp: words of each picture's own");
-  check(fvg_learner_text_features(l, names, CLASSES, g) == FVG_E_UNSUPPORTED && one_line("CoCoOp", "every picture"),
+  check(fvg_learner_text_features(l, g, names, CLASSES) == FVG_E_UNSUPPORTED && one_line("CoCoOp", "every picture"),
         "CoCoOp has no text features");
   fvg_tape_free(t);
   fvg_classifier_free(k);
@@ -1015,7 +1022,8 @@ static void test_maps(void) {
     used = fvg_mem_used(c);
     for (kind = FVG_GRAD_CAM; kind <= FVG_CLS_ATTENTION; kind++) {
       for (tuned = 0; tuned < 2; tuned++)
-        check_of(!fvg_attention_map(tuned ? k_tuned : k_plain, pixels, 1, (fvg_map_kind)kind, map[tuned]),
+        check_of(!fvg_attention_map(tuned ? k_tuned : k_plain, map[tuned], pixels, 1,
+                                    (fvg_map_kind)kind),
                  method_names[i], "a map");
       for (most = 0, k = 0; k < width; k++) if (map[1][k] > most) most = map[1][k];
       check_of(most == 1 || most == 0, method_names[i], "its greatest value is 1, or all are 0");
@@ -1042,7 +1050,7 @@ static void refuse(fvg_clip *k, const fvg_learner_desc *d, const char *const *na
   fvg_tape_free(k->tape);
   k->tape = NULL;
   used = fvg_mem_used(c);
-  check(fvg_learner_new(k, &l, d, name, n) == FVG_E_ARG && !l && one_line(a, b), a);
+  check(fvg_learner_new(k, &l, name, n, d) == FVG_E_ARG && !l && one_line(a, b), a);
   fvg_tape_free(k->tape);
   k->tape = NULL;
   check(fvg_mem_used(c) == used, "and no memory stays");
@@ -1080,7 +1088,7 @@ static void test_refused(void) {
     if (i >= 4) refuse(words, &d, names, CLASSES, "image tower", method_names[i]);
     else {
       fvg_learner *l = NULL;
-      check_of(!fvg_learner_new(words, &l, &d, names, CLASSES), method_names[i], "needs no image tower");
+      check_of(!fvg_learner_new(words, &l, names, CLASSES, &d), method_names[i], "needs no image tower");
       fvg_learner_free(l);
     }
     d.chunk_rows = -1;
@@ -1132,9 +1140,9 @@ static void test_refused(void) {
       if ((missing == 2 && !(fvg_learner_needs(l) & FVG_NEEDS_FEATURES)) ||
           (missing == 3 && !prompts_image(l)) ||
           (missing == 4 && !(fvg_learner_needs(l) & FVG_NEEDS_FOREGROUND))) {
-        check_of(!fvg_learner_step(l, o, 0, &b, NULL), method_names[i], "does without");
+        check_of(!fvg_learner_step(l, NULL, o, 0, &b), method_names[i], "does without");
       } else {
-        check_of(fvg_learner_step(l, o, 0, &b, NULL) == FVG_E_ARG && one_line("a step without", what[missing]),
+        check_of(fvg_learner_step(l, NULL, o, 0, &b) == FVG_E_ARG && one_line("a step without", what[missing]),
                  method_names[i], what[missing]);
         check_of(!fvg_learner_loss(l, t, &b) && one_line("a step without", what[missing]), method_names[i],
                  "nor is there a loss");
@@ -1144,11 +1152,11 @@ static void test_refused(void) {
     {
       fvg_batch b = batch_of(0);
       b.label = far_label;
-      check_of(fvg_learner_step(l, o, 0, &b, NULL) == FVG_E_ARG && one_line("label 3", ""), method_names[i],
+      check_of(fvg_learner_step(l, NULL, o, 0, &b) == FVG_E_ARG && one_line("label 3", ""), method_names[i],
                "a label beyond the classes");
     }
     check_of(!fvg_learner_loss(l, NULL, NULL), method_names[i], "no tape, no loss");
-    if (i != 3) check_of(fvg_learner_text_features(l, names, 0, g) == FVG_E_ARG, method_names[i], "0 classes");
+    if (i != 3) check_of(fvg_learner_text_features(l, g, names, 0) == FVG_E_ARG, method_names[i], "0 classes");
     fvg_optimizer_free(o);
     fvg_learner_free(l);
   }
@@ -1163,18 +1171,18 @@ static void test_refused(void) {
     check(l->n_param == 3 * TEXT_LAYERS, "MaPLe: as deep as the lower tower");
     fvg_learner_free(l);
   }
-  check(!fvg_method_named("CoOP") && !fvg_method_named("") && !fvg_method_number(METHODS) && !fvg_method_number(-1),
+  check(!fvg_method_find("CoOP") && !fvg_method_find("") && !fvg_method_at(METHODS) && !fvg_method_at(-1),
         "there is no such method");
   for (i = 0; i < METHODS; i++) {
     static const int published[METHODS] = {4, 4, 32, 1, 32, 4, 4, 4};
-    const fvg_method *method = fvg_method_number(i);
+    const fvg_method *method = fvg_method_at(i);
     fvg_optimizer_desc o = fvg_method_optimizer(method, &batch);
-    check(!strcmp(fvg_method_name(method), method_names[i]) && fvg_method_named(method_names[i]) == method &&
+    check(!strcmp(fvg_method_name(method), method_names[i]) && fvg_method_find(method_names[i]) == method &&
               batch == published[i] && o.kind == (i == 7 ? FVG_ADAMW : FVG_SGD), method_names[i]);
-    for (j = 0; fvg_method_option(method, j, &option, &low, &high); j++)
+    for (j = 0; fvg_method_option(method, &option, &low, &high, j); j++)
       check_of(low <= option.value && option.value <= high, method_names[i], option.name);
-    check_of(!fvg_method_option(method, -1, &option, &low, &high) &&
-                 !fvg_method_option(method, 1000, &option, &low, &high), method_names[i], "no such option");
+    check_of(!fvg_method_option(method, &option, &low, &high, -1) &&
+                 !fvg_method_option(method, &option, &low, &high, 1000), method_names[i], "no such option");
   }
   fvg_clip_free(words);
   fvg_clip_free(pictures);
@@ -1204,14 +1212,14 @@ static fvg_status everything(fvg_clip *k, const char *method) {
   d.chunk_rows = !strcmp(method, "MMRL") ? 1 : 0;
   if (!strcmp(method, "MMRL")) { d.option = mmrl; d.n_option = 2; }
   if (!strcmp(method, "PromptSRC")) { d.option = deep; d.n_option = 2; }
-  s = fvg_learner_new(k, &l, &d, names, 2);
+  s = fvg_learner_new(k, &l, names, 2, &d);
   if (!s) s = fvg_optimizer_new(k->ctx, &o, NULL, l->param, l->n_param);
-  if (!s) s = fvg_learner_step(l, o, 0.01, &b, NULL);
+  if (!s) s = fvg_learner_step(l, NULL, o, 0.01, &b);
   if (!s) s = fvg_learner_epoch(l, 0, 1);
-  if (!s && strcmp(method, "CoCoOp")) s = fvg_learner_text_features(l, new_names, 2, g);
-  if (!s) s = fvg_learner_encode_images(k, l, pixels, 1, f);
+  if (!s && strcmp(method, "CoCoOp")) s = fvg_learner_text_features(l, g, new_names, 2);
+  if (!s) s = fvg_learner_encode_images(k, l, f, pixels, 1);
   if (!s) s = fvg_classifier_new(k, &tuned, FVG_TUNED, l, NULL, NULL, new_names, 2);
-  if (!s) s = fvg_classifier_logits(tuned, f, 1, z, NULL);
+  if (!s) s = fvg_classifier_logits(tuned, z, NULL, f, 1);
   fvg_classifier_free(tuned);
   fvg_optimizer_free(o);
   fvg_learner_free(l);
@@ -1264,11 +1272,11 @@ static void test_allocation_failures(void) {
 #define FILE_NAME "build/test-learners/learner.safetensors"
 static int scores_of(fvg_learner *l, fvg_fvgpt *f, float *z) {
   static float row[3 * N * D];
-  int branch, ok = !fvg_learner_encode_images(m, l, pixels, N, row);
+  int branch, ok = !fvg_learner_encode_images(m, l, row, pixels, N);
   for (branch = FVG_TUNED; ok && branch <= (f ? FVG_BRANCH_NEW : FVG_TUNED_NEW); branch++) {
     fvg_classifier *k = NULL;
     ok = !fvg_classifier_new(m, &k, (fvg_branch)branch, l, f, NULL, names, CLASSES) &&
-         !fvg_classifier_logits(k, row, N, z, NULL);
+         !fvg_classifier_logits(k, z, NULL, row, N);
     fvg_classifier_free(k);
     z += N * CLASSES;
   }
@@ -1278,7 +1286,7 @@ static int scores_of(fvg_learner *l, fvg_fvgpt *f, float *z) {
 static void refuse_file(fvg_clip *k, fvg_status status, const char *a, const char *b, const char *what) {
   fvg_learner *l;
   fvg_fvgpt *f;
-  check(fvg_checkpoint_load(k, FILE_NAME, &l, &f, NULL) == status && !l && !f && one_line(a, b), what);
+  check(fvg_checkpoint_load(k, &l, &f, NULL, FILE_NAME) == status && !l && !f && one_line(a, b), what);
   fvg_learner_free(l);
   fvg_fvgpt_free(f);
 }
@@ -1304,7 +1312,7 @@ static void save_changed(const char *key, const char *value) {
     }
   for (i = 0; i < fvg_weights_count(w) && n < 80; i++, n++) {
     tensor[n].name = fvg_weights_name(w, i);
-    need(!fvg_weights_get(w, tensor[n].name, FVG_F32, &tensor[n].tensor), "a tensor");
+    need(!fvg_weights_get(w, &tensor[n].tensor, tensor[n].name, FVG_F32), "a tensor");
   }
   need(!fvg_safetensors_save(c, "build/test-learners/changed.safetensors", tensor, n, meta, k), "a changed file");
   for (i = 0; i < n; i++) fvg_tensor_free(c, &tensor[i].tensor);
@@ -1367,7 +1375,8 @@ static int starts_as(const fvg_learner *l, const char *start) {
     int token = -1, count = 1, found = start_of(l, row), k = 0;
     snprintf(piece, sizeof piece, "%.*s", (int)n, start);
     /* A letter in the middle of a word is another token than the letter alone. */
-    if (strcmp(piece, "0") && strcmp(piece, "-")) need(!fvg_tokenize(m->tokenizer, piece, &token, 1, &count), piece);
+    if (strcmp(piece, "0") && strcmp(piece, "-")) need(!fvg_tokenize(m->tokenizer, &token, 1,
+                                                                     &count, piece), piece);
     if (!strcmp(piece, "0")) ok &= found == 0;
     else if (!strcmp(piece, "-")) ok &= found == -1;
     else {
@@ -1391,7 +1400,7 @@ static int same_features(fvg_learner *a, fvg_learner *b) {
   l[1] = b;
   for (i = 0; i < 2; i++) {
     if (!l[i]->method->scores) {
-      if (fvg_learner_text_features(l[i], names, CLASSES, g[i])) return 0;
+      if (fvg_learner_text_features(l[i], g[i], names, CLASSES)) return 0;
       continue;
     }
     fvg_tape_clear(l[i]->tape);
@@ -1418,7 +1427,7 @@ static void test_words(void) {
     d.n_ctx = word_case[i].n_ctx;
     d.prompt_template = word_case[i].form;
     if (word_case[i].says) {
-      check_of(fvg_learner_new(m, &l, &d, names, CLASSES) == FVG_E_ARG && !l &&
+      check_of(fvg_learner_new(m, &l, names, CLASSES, &d) == FVG_E_ARG && !l &&
                    one_line(word_case[i].says, word_case[i].method), word_case[i].method, what);
       continue;
     }
@@ -1428,8 +1437,8 @@ static void test_words(void) {
     shake(l);
     check_of(!fvg_learner_copy(&copy, l) && copy->n_fixed == l->n_fixed && same_features(l, copy),
              word_case[i].method, "copied");
-    check_of(!fvg_checkpoint_save(FILE_NAME, l, NULL, NULL, 0) &&
-                 !fvg_checkpoint_load(m, FILE_NAME, &again, &none, NULL) && again->n_fixed == l->n_fixed &&
+    check_of(!fvg_checkpoint_save(l, NULL, FILE_NAME, NULL, 0) &&
+                 !fvg_checkpoint_load(m, &again, &none, NULL, FILE_NAME) && again->n_fixed == l->n_fixed &&
                  same_features(l, again), word_case[i].method, "saved and loaded");
     fvg_learner_free(l);
     fvg_learner_free(copy);
@@ -1454,10 +1463,10 @@ static void test_old_words(void) {
     d.n_ctx = old[i].n_ctx;
     l = learner_of(&d);
     shake(l);
-    need(!fvg_checkpoint_save(FILE_NAME, l, NULL, NULL, 0), "a checkpoint");
+    need(!fvg_checkpoint_save(l, NULL, FILE_NAME, NULL, 0), "a checkpoint");
     save_changed("ctx_fixed", NULL);
     if (old[i].words) save_changed("ctx_words", old[i].words);
-    check_of(!fvg_checkpoint_load(m, FILE_NAME, &again, &none, NULL) && same_features(l, again), old[i].method,
+    check_of(!fvg_checkpoint_load(m, &again, &none, NULL, FILE_NAME) && same_features(l, again), old[i].method,
              "a file of before");
     if (!again) printf("  %s\n", fvg_error(c));
     fvg_learner_free(again);
@@ -1468,8 +1477,8 @@ static void test_old_words(void) {
   d.n_ctx = 3;
   d.class_token_position = FVG_MIDDLE;
   l = learner_of(&d);
-  need(!fvg_checkpoint_save(FILE_NAME, l, NULL, NULL, 0), "a checkpoint");
-  check(!fvg_checkpoint_load(m, FILE_NAME, &again, &none, NULL) && same_features(l, again), "words in the middle");
+  need(!fvg_checkpoint_save(l, NULL, FILE_NAME, NULL, 0), "a checkpoint");
+  check(!fvg_checkpoint_load(m, &again, &none, NULL, FILE_NAME) && same_features(l, again), "words in the middle");
   fvg_learner_free(again);
   save_changed("ctx_fixed", "7");
   refuse_file(m, FVG_E_FORMAT, "ctx_fixed is 7", "4 tokens", "more fixed tokens than there are");
@@ -1571,11 +1580,11 @@ static void test_recipes(void) {
   size_t i;
   int k, j, method, found;
   for (i = 0; i < sizeof recipe_case / sizeof *recipe_case; i++) {
-    const fvg_dataset_card *card = fvg_dataset_card_of(recipe_case[i].set);
+    const fvg_dataset_card *card = fvg_dataset_card_find(recipe_case[i].set);
     char what[100];
     need(!recipe_case[i].set || card, "a card");
-    fvg_method_recipe(fvg_method_named(recipe_case[i].method), recipe_case[i].preset, recipe_case[i].protocol, card,
-                      recipe_case[i].shots, &r);
+    fvg_method_recipe(fvg_method_find(recipe_case[i].method), &r, recipe_case[i].preset,
+                      recipe_case[i].protocol, card, recipe_case[i].shots);
     snprintf(what, sizeof what, "recipe %d, %s, batch %d, %d epochs, %g", (int)i,
              recipe_case[i].set ? recipe_case[i].set : "any set", r.batch, r.optimizer.epochs,
              (double)r.optimizer.lr);
@@ -1588,41 +1597,41 @@ static void test_recipes(void) {
     check_of(found, recipe_case[i].method, what);
   }
   for (i = 0; i < sizeof stage_2 / sizeof *stage_2; i++) {
-    fvg_fvgpt_recipe(fvg_method_named(stage_2[i].method), fvg_dataset_card_of(stage_2[i].set), &r);
+    fvg_fvgpt_recipe(fvg_method_find(stage_2[i].method), &r, fvg_dataset_card_find(stage_2[i].set));
     check_of(recipe_is(&r, stage_2[i].batch, stage_2[i].epochs, stage_2[i].lr, 1, 0), stage_2[i].method, "stage 2");
   }
   for (i = 0; i < (size_t)FVG__N_RECIPE; i++) {  /* every row names a method, its options, and sets that there are  */
     const fvg__recipe_row *row = &fvg__recipe[i];
-    const fvg_method *of = fvg_method_named(row->method);
+    const fvg_method *of = fvg_method_find(row->method);
     const char *at = row->sets;
     char key[40];
     check_of(of != NULL, row->method, "a row of the table");
     for (k = 0; k < 4 && row->option[k].name; k++) {
-      for (j = 0; fvg_method_option(of, j, &known, &low, &high) && strcmp(known.name, row->option[k].name); j++) {}
-      check_of(fvg_method_option(of, j, &known, &low, &high) && row->option[k].value >= low &&
+      for (j = 0; fvg_method_option(of, &known, &low, &high, j) && strcmp(known.name, row->option[k].name); j++) {}
+      check_of(fvg_method_option(of, &known, &low, &high, j) && row->option[k].value >= low &&
                    row->option[k].value <= high, row->method, row->option[k].name);
     }
     for (; at && *at; at += strcspn(at, " "), at += *at == ' ') {
       snprintf(key, sizeof key, "%.*s", (int)strcspn(at, " "), at);
-      check_of(fvg_dataset_card_of(key) && !strcmp(fvg_dataset_card_of(key)->key, key), row->method, key);
+      check_of(fvg_dataset_card_find(key) && !strcmp(fvg_dataset_card_find(key)->key, key), row->method, key);
     }
   }
   for (method = 0; method < METHODS; method++) {
     int batch;
-    fvg_optimizer_desc o = fvg_method_optimizer(fvg_method_number(method), &batch);
-    fvg_method_recipe(fvg_method_number(method), FVG_FORK, FVG_BASE_TO_NEW, NULL, 0, &r);
+    fvg_optimizer_desc o = fvg_method_optimizer(fvg_method_at(method), &batch);
+    fvg_method_recipe(fvg_method_at(method), &r, FVG_FORK, FVG_BASE_TO_NEW, NULL, 0);
     check_of(recipe_is(&r, batch, o.epochs, (double)o.lr, o.warmup_epochs, 0) && !r.n_option, method_names[method],
              "the default is the fork, base to new");
   }
   check(!fvg__among("dtd", "dt") && !fvg__among("dtd eurosat", "euro") && fvg__among("dtd eurosat", "eurosat") &&
             fvg__among("dtd eurosat", "dtd"), "whole words among words");
-  check(!fvg_method_template(fvg_method_named("CoOp"), NULL) &&
-            !strcmp(fvg_method_template(fvg_method_named("ProGrad"), fvg_dataset_card_of("dtd")), "a texture of {}.") &&
-            !strcmp(fvg_method_template(fvg_method_named("ProGrad"), fvg_dataset_card_of("food101")),
+  check(!fvg_method_template(fvg_method_find("CoOp"), NULL) &&
+            !strcmp(fvg_method_template(fvg_method_find("ProGrad"), fvg_dataset_card_find("dtd")), "a texture of {}.") &&
+            !strcmp(fvg_method_template(fvg_method_find("ProGrad"), fvg_dataset_card_find("food101")),
                     "a type of food, a photo of {}.") &&
-            !strcmp(fvg_method_template(fvg_method_named("KgCoOp"), fvg_dataset_card_of("dtd")),
+            !strcmp(fvg_method_template(fvg_method_find("KgCoOp"), fvg_dataset_card_find("dtd")),
                     "a photo of a {}, a type of texture.") &&
-            !strcmp(fvg_method_template(fvg_method_named("MMRL"), fvg_dataset_card_of("dtd")), "{} texture."),
+            !strcmp(fvg_method_template(fvg_method_find("MMRL"), fvg_dataset_card_find("dtd")), "{} texture."),
         "each method's own templates");
 }
 
@@ -1645,10 +1654,10 @@ static void test_trust(void) {
     memset(&fd, 0, sizeof fd);
     fd.width = D;
     fd.logit_scale = m->logit_scale;
-    need(!fvg_fvgpt_new(c, &f, &fd) && !fvg_learner_text_features(l, names, CLASSES, g) &&
-             !fvg_clip_encode_classes(m, NULL, names, CLASSES, g_clip) &&
-             !fvg_learner_encode_images(m, l, pixels, N, rows[0]) &&
-             !fvg_learner_encode_images(m, l, pixels_fg, N, rows[1]), "features");
+    need(!fvg_fvgpt_new(c, &f, &fd) && !fvg_learner_text_features(l, g, names, CLASSES) &&
+             !fvg_clip_encode_classes(m, g_clip, NULL, names, CLASSES) &&
+             !fvg_learner_encode_images(m, l, rows[0], pixels, N) &&
+             !fvg_learner_encode_images(m, l, rows[1], pixels_fg, N), "features");
     for (view = 0; view < 2; view++)
       for (k = 0; k < n; k++) fvg__feature_part(rows[view], N, D, n, k, part[view][k]);
     memset(&b, 0, sizeof b);
@@ -1664,7 +1673,7 @@ static void test_trust(void) {
     b.label = label;
     memset(&report, 0, sizeof report);
     report.r = r;
-    check_of(fvg_fvgpt_loss(f, t, &b, &report) && !fvg_fvgpt_trust(f, trust, &b) && !memcmp(r, trust, sizeof r),
+    check_of(fvg_fvgpt_loss(f, t, &report, &b) && !fvg_fvgpt_trust(f, trust, &b) && !memcmp(r, trust, sizeof r),
              method_names[i], "trust is the loss's r, bit for bit");
     b.f_score = b.f_score_fg = NULL;
     check_of(!fvg_fvgpt_trust(f, other, &b) && (n > 2) == (memcmp(r, other, sizeof r) != 0), method_names[i],
@@ -1694,8 +1703,8 @@ static void test_checkpoints(void) {
       own.key = "remark";
       own.value = "of mine";
       if (with) need(!fvg_fvgpt_new(c, &f, &fd), "modules");
-      check_of(!fvg_checkpoint_save(FILE_NAME, l, f, &own, 1), method_names[i], "a checkpoint is saved");
-      check_of(!fvg_checkpoint_load(m, FILE_NAME, &again, &f_again, &settings) && !f_again == !f, method_names[i],
+      check_of(!fvg_checkpoint_save(l, f, FILE_NAME, &own, 1), method_names[i], "a checkpoint is saved");
+      check_of(!fvg_checkpoint_load(m, &again, &f_again, &settings, FILE_NAME) && !f_again == !f, method_names[i],
                "and loaded");
       if (!again) { printf("  %s\n", fvg_error(c)); fvg_learner_free(l); fvg_fvgpt_free(f); continue; }
       check_of(!strcmp(fvg_weights_metadata(settings, "remark"), "of mine"), method_names[i], "with its settings");
@@ -1725,7 +1734,7 @@ static void test_checkpoints(void) {
       {"n_ctx", "3", FVG_E_SHAPE, "[4, 32]", "[3, 32]"},
       {"class_specific", "1", FVG_E_ARG, "its context is shared", "PromptSRC"}};
     fvg_learner *l = small_learner("PromptSRC", 0, 0);
-    need(!fvg_checkpoint_save(FILE_NAME, l, NULL, NULL, 0), "a checkpoint");
+    need(!fvg_checkpoint_save(l, NULL, FILE_NAME, NULL, 0), "a checkpoint");
     fvg_learner_free(l);
     save_changed(wrong[k].key, wrong[k].value);
     refuse_file(m, wrong[k].status, wrong[k].a, wrong[k].b, wrong[k].value);
@@ -1735,7 +1744,7 @@ static void test_checkpoints(void) {
     fvg_learner *l;
     d.class_specific = 1;
     l = learner_of(&d);
-    need(!fvg_checkpoint_save(FILE_NAME, l, NULL, NULL, 0), "a checkpoint");
+    need(!fvg_checkpoint_save(l, NULL, FILE_NAME, NULL, 0), "a checkpoint");
     fvg_learner_free(l);
     save_changed("classes", "[\"cat\", \"dog\"]");
     refuse_file(m, FVG_E_SHAPE, "[3, 4, 32]", "[2, 4, 32]", "a wrong number of classes");
@@ -1759,7 +1768,7 @@ static void test_training(void) {
       l[run] = learner_of(&d);
       need(!fvg_optimizer_new(c, &o, NULL, l[run]->param, l[run]->n_param), "an optimiser");
       for (step = 0; step < 12; step++) {
-        fvg_status s = fvg_learner_step(l[run], o, 0.002, &b, &last[run]);
+        fvg_status s = fvg_learner_step(l[run], &last[run], o, 0.002, &b);
         if (s) { check_of(0, method_names[i], fvg_error(c)); break; }
         if (!step) first = last[run];
       }

@@ -194,7 +194,7 @@ static void test_golden_schedule(void) {
   int settings = 0;
   snprintf(path, sizeof path, "%s/golden/schedule.json", shared ? shared : "../shared");
   if (fvg_source_file(c, &s, path)) { printf("skipped: %s is not there\n", path); return; }
-  if (fvg_source_read_all(c, &s, &bytes, &n)) { check(0, "read the golden schedule"); return; }
+  if (fvg_source_read_all(c, &bytes, &n, &s)) { check(0, "read the golden schedule"); return; }
   fvg_source_close(&s);
   for (at = (char *)bytes; (at = strstr(at, "\"epochs\"")) != NULL; settings++) {
     fvg_optimizer_desc d;

@@ -133,7 +133,7 @@ static fvg_weights *opened(const void *pickle, size_t n, const void *more, size_
 
 static int same(fvg_weights *w, const char *name, fvg_dtype as, int n_dim, int a, int b, const void *data) {
   fvg_tensor x;
-  int ok = w && fvg_weights_get(w, name, as, &x) == FVG_OK;
+  int ok = w && fvg_weights_get(w, &x, name, as) == FVG_OK;
   if (!ok) { printf("  %s: %s\n", name, fvg_error(c)); return 0; }
   ok = x.n_dim == n_dim && (n_dim < 1 || x.dim[0] == a) && (n_dim < 2 || x.dim[1] == b) && x.type == as &&
        !memcmp(x.data, data, fvg_tensor_count(&x) * fvg_dtype_size(as));
@@ -175,7 +175,9 @@ static void test_checkpoint(void) {
   check(same(w, "ctx0", FVG_F32, 1, 6, 0, six) && same(w, "tied", FVG_F32, 1, 6, 0, six), "its numbers, shared ones");
   check(same(w, "gamma", FVG_F16, 2, 2, 2, halves) && same(w, "gamma", FVG_F32, 2, 2, 2, halves_float),
         "a parameter in halves");
-  check(fvg_weights_info(w, "gamma", &x) == 1 && x.type == FVG_F16 && !x.data && !fvg_weights_info(w, "m", NULL),
+  check(fvg_weights_info(w, &x, "gamma") == 1 && x.type == FVG_F16 && !x.data && !fvg_weights_info(w,
+                                                                                                   NULL,
+                                                                                                   "m"),
         "info");
   check(metadata(w, "epoch", "7") && metadata(w, "val_result", "84.68") && metadata(w, "none", NULL) &&
         metadata(w, "state_dict", NULL) && metadata(w, "np64", NULL), "numbers beside it are metadata");
@@ -246,7 +248,7 @@ static void test_large_transpose(void) {
   int i, k, ok;
   for (i = 0; i < 300 * 400; i++) half[i] = fvg_float_to_half((float)(i % 2039));
   make(a, P(LARGE), half, sizeof half);
-  ok = open_bytes(&w, a->file.data, a->file.n) == FVG_OK && fvg_weights_get(w, "t", FVG_F32, &x) == FVG_OK;
+  ok = open_bytes(&w, a->file.data, a->file.n) == FVG_OK && fvg_weights_get(w, &x, "t", FVG_F32) == FVG_OK;
   for (i = 0; ok && i < 400; i++)
     for (k = 0; k < 300; k++) ok &= ((float *)x.data)[i * 300 + k] == (float)((k * 400 + i) % 2039);
   check(ok, "a transposed matrix longer than a chunk, converted");
@@ -256,7 +258,7 @@ static void test_large_transpose(void) {
   a = fresh();
   w = NULL;
   make(a, P(LARGE), half, sizeof half);
-  check(open_bytes(&w, a->file.data, a->file.n) == FVG_OK && fvg_weights_get(w, "t", FVG_F32, &x) == FVG_E_NUMERIC &&
+  check(open_bytes(&w, a->file.data, a->file.n) == FVG_OK && fvg_weights_get(w, &x, "t", FVG_F32) == FVG_E_NUMERIC &&
         says("tensor t") && says("element 0 is inf") && !x.data, "infinity in it is found");
   fvg_weights_close(w);
 }
@@ -281,8 +283,8 @@ static void test_dtypes(void) {
   check(same(w, "b", FVG_F32, 1, 2, 0, bfloat) && same(w, "i", FVG_I32, 1, 2, 0, ints) &&
         same(w, "u", FVG_U8, 1, 16, 0, raw) && same(w, "l", FVG_I64, 1, 1, 0, raw), "dtypes that can be read");
   for (i = 0; i < 8; i += 2)
-    ok &= fvg_weights_info(w, foreign[i], NULL) == 2 &&
-          fvg_weights_get(w, foreign[i], FVG_F32, &x) == FVG_E_UNSUPPORTED && says(foreign[i + 1]) && !x.data;
+    ok &= fvg_weights_info(w, NULL, foreign[i]) == 2 &&
+          fvg_weights_get(w, &x, foreign[i], FVG_F32) == FVG_E_UNSUPPORTED && says(foreign[i + 1]) && !x.data;
   check(ok, "dtypes that cannot, as in safetensors");
   fvg_weights_close(w);
 }
@@ -322,7 +324,7 @@ static void test_instructions(void) {
   check(fvg_weights_count(w) == 1 && same(w, "tensor", FVG_F32, 1, 6, 0, six), "a tensor alone");
   fvg_weights_close(w);
   w = opened(P("\200\002N."), NULL, 0);
-  check(fvg_weights_count(w) == 0 && !fvg_weights_info(w, "tensor", NULL) && !fvg_weights_metadata(w, "a"),
+  check(fvg_weights_count(w) == 0 && !fvg_weights_info(w, NULL, "tensor") && !fvg_weights_metadata(w, "a"),
         "nothing");
   fvg_weights_close(w);
   w = opened(P("\200\002ctorch\nSize\n(K\001K\002\206tR."), NULL, 0);
@@ -331,7 +333,9 @@ static void test_instructions(void) {
   w = opened(P("\200\002}(" U1("a") REBUILD "(" STORAGE("Float", "0", "\006") "K\000ctorch\nSize\n"
                PAIR("\002", "\003") "\205R" PAIR("\003", "\001") "\211NtR"
                U6("optimi") LINE "X\011\000\000\000optimizer" LINE "u."), NULL, 0);
-  check(fvg_weights_count(w) == 3 && same(w, "a", FVG_F32, 2, 2, 3, six) && fvg_weights_info(w, "optimizer", NULL),
+  check(fvg_weights_count(w) == 3 && same(w, "a", FVG_F32, 2, 2, 3, six) && fvg_weights_info(w,
+                                                                                             NULL,
+                                                                                             "optimizer"),
         "torch.Size; without a state_dict nothing is left out");
   fvg_weights_close(w);
 }
@@ -697,8 +701,8 @@ static fvg_status read_all(fvg_ctx *context, const uint8_t *data, size_t n, int 
   status = fvg_weights_open_any(context, &w, &source);
   *wrong += (status == FVG_OK) != (w != NULL) || (status && !fvg_error(context)[0]);
   for (i = 0; w && i < fvg_weights_count(w); i++) {
-    *wrong += !fvg_weights_info(w, fvg_weights_name(w, i), &x);
-    s = fvg_weights_get(w, fvg_weights_name(w, i), FVG_F32, &x);
+    *wrong += !fvg_weights_info(w, &x, fvg_weights_name(w, i));
+    s = fvg_weights_get(w, &x, fvg_weights_name(w, i), FVG_F32);
     *wrong += (s == FVG_OK) != (x.data != NULL);
     if (s == FVG_E_NOMEM) status = s;
     fvg_tensor_free(context, &x);
@@ -798,7 +802,7 @@ static void test_reading_fails(void) {
     if (!status) {
       fvg_tensor x;
       f.reads = 0;
-      ok &= fvg_weights_get(w, "a", FVG_F32, &x) == FVG_E_IO && !x.data;
+      ok &= fvg_weights_get(w, &x, "a", FVG_F32) == FVG_E_IO && !x.data;
       fvg_weights_close(w);
       ok &= f.closed == 1;
     }

@@ -77,13 +77,14 @@ static fvg_status load_model(work *w) {
   return s;
 }
 
-static fvg_status encode_pictures(work *w) { return fvg_encode_items(w->m, NULL, &dataset, &items, w->out); }
+static fvg_status encode_pictures(work *w) { return fvg_encode_items(w->m, NULL, w->out, &dataset,
+                                                                     &items); }
 
 static fvg_status classify(work *w) {
   fvg_classifier *k = NULL;
   fvg_status s = fvg_classifier_new(w->m, &k, FVG_ZERO_SHOT, NULL, NULL, "a photo of a {}.", names, CLASSES);
   if (!s) s = encode_pictures(w);
-  if (!s) s = fvg_classifier_logits(k, w->out, PICTURES, w->out + OUT / 2, NULL);
+  if (!s) s = fvg_classifier_logits(k, w->out + OUT / 2, NULL, w->out, PICTURES);
   fvg_classifier_free(k);
   return s;
 }
@@ -94,7 +95,7 @@ static fvg_status map_attention(work *w) {
   size_t i;
   fvg_status s = fvg_classifier_new(w->m, &k, FVG_ZERO_SHOT, NULL, NULL, "a photo of a {}.", names, CLASSES);
   for (i = 0; i < sizeof chw / sizeof *chw; i++) chw[i] = (float)(i % 97) / 97;
-  if (!s) s = fvg_attention_map(k, chw, 1, FVG_GRAD_CAM, w->out);
+  if (!s) s = fvg_attention_map(k, w->out, chw, 1, FVG_GRAD_CAM);
   fvg_classifier_free(k);
   return s;
 }
@@ -113,12 +114,12 @@ static fvg_status train(work *w, const char *method, int fvgpt, const char *stat
   memset(&td, 0, sizeof td);
   memset(&vd, 0, sizeof vd);
   memset(&fd, 0, sizeof fd);
-  ld.method = fvg_method_named(method);
+  ld.method = fvg_method_find(method);
   vd.augment = FVG_AUGMENT_NONE;
   td.optimizer.epochs = 2;
   td.batch = 4;
   td.state = state;
-  s = fvg_learner_new(w->m, &l, &ld, names, CLASSES);
+  s = fvg_learner_new(w->m, &l, names, CLASSES, &ld);
   if (!s) s = fvg_views_new(w->m, &v, &dataset, &vd);
   if (!s && !fvgpt) s = fvg_learner_train(l, v, &items, &td);
   if (!s && fvgpt) {
@@ -127,7 +128,7 @@ static fvg_status train(work *w, const char *method, int fvgpt, const char *stat
     s = fvg_fvgpt_new(w->c, &f, &fd);
     if (!s) s = fvg_fvgpt_train(f, l, v, &items, NULL, &td);
   }
-  if (!s) s = fvg_learner_text_features(l, names, CLASSES, w->out);
+  if (!s) s = fvg_learner_text_features(l, w->out, names, CLASSES);
   if (!s && fvgpt) {
     int n;
     fvg_parameter *const *list = fvg_fvgpt_parameters(f, &n);

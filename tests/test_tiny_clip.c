@@ -80,7 +80,7 @@ static fvg_status draw(const class_of *x, int number, float *chw, float *foregro
   for_mask = m->preprocess;
   for_mask.filter = FVG_NEAREST;
   if (!status) status = fvg_image_test_transform(c, &inside, &cover, &for_mask);
-  if (!status) status = fvg_image_normalize(c, &view, &m->preprocess, chw);
+  if (!status) status = fvg_image_normalize(c, chw, &view, &m->preprocess);
   if (!status && foreground) {
     *area = 0;
     for (i = 0; i < n; i++) *area += inside.pixels[i] ? 1.0f / (float)n : 0;
@@ -99,8 +99,8 @@ static fvg_status encode(const class_of *x, int n_class, int each, int first, fl
   int i;
   for (i = 0; !s && i < n_class * each; i++) {
     s = draw(&x[i / each], first + i, chw, f_fg ? chw + pixels() : NULL, area ? area + i : NULL);
-    if (!s) s = fvg_clip_encode_images(m, chw, 1, f + (size_t)i * width());
-    if (!s && f_fg) s = fvg_clip_encode_images(m, chw + pixels(), 1, f_fg + (size_t)i * width());
+    if (!s) s = fvg_clip_encode_images(m, f + (size_t)i * width(), chw, 1);
+    if (!s && f_fg) s = fvg_clip_encode_images(m, f_fg + (size_t)i * width(), chw + pixels(), 1);
     label[i] = i / each;
   }
   fvg_normalize_rows(f, n_class * each, m->embed_dim);
@@ -120,7 +120,7 @@ static double zero_shot(const class_of *x, int n_class, int each) {
   for (i = 0; i < n_class; i++) name[i] = x[i].name;
   s = fvg_classifier_new(m, &k, FVG_ZERO_SHOT, NULL, NULL, NULL, name, n_class);
   if (!s) s = encode(x, n_class, each, 0, f, NULL, NULL, label);
-  if (!s) s = fvg_classifier_logits(k, f, n, z, NULL);
+  if (!s) s = fvg_classifier_logits(k, z, NULL, f, n);
   if (!s) s = fvg_score_of(c, &score, z, label, n, n_class);
   if (s) printf("  %s\n", fvg_error(c));
   fvg_classifier_free(k);
@@ -143,9 +143,9 @@ static void test_model(void) {
   check(m->has_vision && m->has_text && m->tokenizer && m->embed_dim > 0, "both towers and a vocabulary");
   check(m->logit_scale > 1 && m->logit_scale < 101, "a scale that was learned");
   for (i = 0; i < WORLD_THINGS; i++)
-    words &= !fvg_tokenize(m->tokenizer, world_things[i].name, NULL, 0, &n) && n == 1;
+    words &= !fvg_tokenize(m->tokenizer, NULL, 0, &n, world_things[i].name) && n == 1;
   for (i = 0; i < WORLD_COLOURS; i++)
-    words &= !fvg_tokenize(m->tokenizer, world_colours[i].name, NULL, 0, &n) && n == 1;
+    words &= !fvg_tokenize(m->tokenizer, NULL, 0, &n, world_colours[i].name) && n == 1;
   check(words, "every thing and every colour is one token");
   for (i = 0; i < 5000; i++) {
     fvg_rng r;
@@ -153,7 +153,7 @@ static void test_model(void) {
     fvg_rng_seed(&r, (uint64_t)i, 4243);
     s = world_scene_draw(&r);
     world_caption(&s, &r, caption);
-    if (fvg_tokenize(m->tokenizer, caption, NULL, 0, &n)) n = 999;
+    if (fvg_tokenize(m->tokenizer, NULL, 0, &n, caption)) n = 999;
     if (n > longest) longest = n;
   }
   check(longest <= m->text.context_length - 2, "every caption fits the context");
@@ -173,9 +173,10 @@ static void test_kernels(void) {
   d.simd = FVG_SIMD_SCALAR;
   for (i = 0; i < 2; i++) { f[i] = new_floats(N * width()); g[i] = new_floats(N * width()); }
   for (i = 0; i < N; i++) ok &= !draw(&pair_class[7 * i], 9000 + i, chw + (size_t)i * pixels(), NULL, NULL);
-  ok = ok && !fvg_clip_encode_images(m, chw, N, f[0]) && !fvg_clip_encode_texts(m, text, N, g[0]);
+  ok = ok && !fvg_clip_encode_images(m, f[0], chw, N) && !fvg_clip_encode_texts(m, g[0], text, N);
   ok = ok && !fvg_init(&scalar, &d) && !fvg_clip_open(scalar, &plain, MODEL, NULL, FVG_F32);
-  ok = ok && !fvg_clip_encode_images(plain, chw, N, f[1]) && !fvg_clip_encode_texts(plain, text, N, g[1]);
+  ok = ok && !fvg_clip_encode_images(plain, f[1], chw, N) && !fvg_clip_encode_texts(plain, g[1],
+                                                                                    text, N);
   check(ok, "features by both kinds of kernels");
   image = difference(f[0], f[1], N * width());
   words = difference(g[0], g[1], N * width());
@@ -200,9 +201,10 @@ static void test_packing(void) {
     "a photo of two brown moths in the snow.", "a picture of a flag.", "two cacti."};
   float *together = new_floats(N * width()), *alone = new_floats(width()), *three = new_floats(3 * width());
   double worst = 0;
-  int i, ok = !fvg_clip_encode_texts(m, text, N, together) && !fvg_clip_encode_texts(m, text, 3, three);
+  int i, ok = !fvg_clip_encode_texts(m, together, text, N) && !fvg_clip_encode_texts(m, three, text,
+                                                                                     3);
   for (i = 0; i < N; i++) {
-    ok &= !fvg_clip_encode_texts(m, text + i, 1, alone);
+    ok &= !fvg_clip_encode_texts(m, alone, text + i, 1);
     worst = fmax(worst, difference(together + (size_t)i * width(), alone, width()));
     if (i < 3) worst = fmax(worst, difference(three + (size_t)i * width(), alone, width()));
   }
@@ -254,7 +256,7 @@ static fvg_status train_coop(fvg_learner *p, const lesson *l) {
         memcpy(f + (size_t)i * width(), l->f + (size_t)k * width(), width() * sizeof *f);
         label[i] = l->label[k];
       }
-      s = fvg_learner_step(p, o, 0.001, &batch, &loss);
+      s = fvg_learner_step(p, &loss, o, 0.001, &batch);
     }
   fvg_optimizer_free(o);
   free(f);
@@ -286,7 +288,8 @@ static void test_fvgpt(fvg_learner *p, const lesson *l) {
   x.label = l->label;
   last.r = r;
   last.b = b;
-  ok = !fvg_learner_text_features(p, l->name, BASE, g) && !fvg_clip_encode_classes(m, NULL, l->name, BASE, g_clip) &&
+  ok = !fvg_learner_text_features(p, g, l->name, BASE) && !fvg_clip_encode_classes(m, g_clip, NULL,
+                                                                                   l->name, BASE) &&
        !fvg_fvgpt_new(c, &f, &d);
   if (ok) list = fvg_fvgpt_parameters(f, &n);
   ok = ok && !fvg_optimizer_new(c, &o, NULL, list, n);
@@ -296,7 +299,7 @@ static void test_fvgpt(fvg_learner *p, const lesson *l) {
   }
   first = last;
   for (step = 0; ok && step < 30; step++) {
-    ok = !fvg_fvgpt_step(f, o, 0.0035, &x, &last);
+    ok = !fvg_fvgpt_step(f, &last, o, 0.0035, &x);
     if (step == 0) first = last;
   }
   check(ok, "thirty steps of FVG-PT");
@@ -338,7 +341,10 @@ static void test_training(void) {
     base[i] = pair_class[i * (PAIRS / BASE)];
     l.name[i] = base[i].name;
   }
-  ok = !encode(base, BASE, SHOTS, 20000, l.f, l.f_fg, l.area, l.label) && !fvg_learner_new(m, &p, &d, l.name, BASE);
+  ok = !encode(base, BASE, SHOTS, 20000, l.f, l.f_fg, l.area, l.label) && !fvg_learner_new(m, &p,
+                                                                                           l.name,
+                                                                                           BASE,
+                                                                                           &d);
   check(ok, "features of eight base classes, and prompts");
   for (i = 0; i < BASE * SHOTS; i++) inside &= l.area[i] > 0.002f && l.area[i] < 0.6f;
   check(inside && difference(l.f, l.f_fg, n * width()) > 0.01, "the foreground is another view");

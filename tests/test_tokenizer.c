@@ -25,7 +25,7 @@ static fvg_status open_text(fvg_ctx *c, fvg_tokenizer **k, const char *text, int
 static const char *spell(const fvg_tokenizer *k, const char *text) {
   static char out[2048];
   int ids[128], n, i, at = 0;
-  if (fvg_tokenize(k, text, ids, 128, &n) || n > 128) return "failed";
+  if (fvg_tokenize(k, ids, 128, &n, text) || n > 128) return "failed";
   for (i = 0, out[0] = 0; i < n; i++)
     if (ids[i] < 94) at += sprintf(out + at, "%c ", ids[i] + 33);
     else if (ids[i] >= 256 && ids[i] < 350) at += sprintf(out + at, "%c_ ", ids[i] - 256 + 33);
@@ -155,12 +155,12 @@ static void test_pieces(const fvg_tokenizer *k) {
 
 static void test_capacity(fvg_ctx *c, const fvg_tokenizer *k) {
   int ids[3] = {-1, -1, -1}, n = -1;
-  check(!fvg_tokenize(k, "cat x y z", ids, 2, &n) && n == 4, "the full count");
+  check(!fvg_tokenize(k, ids, 2, &n, "cat x y z") && n == 4, "the full count");
   check(ids[0] == CAT && ids[1] == 256 + 'x' - 33 && ids[2] == -1,
         "a short array gets the first ids");
-  check(!fvg_tokenize(k, "cat x y z", NULL, 0, &n) && n == 4, "counting alone");
-  check(fvg_tokenize(k, NULL, ids, 3, &n) == FVG_E_ARG && n == 0, "no text");
-  check(fvg_tokenize(k, "cat", NULL, 3, &n) == FVG_E_ARG && strstr(fvg_error(c), "fvg_tokenize"), "no array");
+  check(!fvg_tokenize(k, NULL, 0, &n, "cat x y z") && n == 4, "counting alone");
+  check(fvg_tokenize(k, ids, 3, &n, NULL) == FVG_E_ARG && n == 0, "no text");
+  check(fvg_tokenize(k, NULL, 3, &n, "cat") == FVG_E_ARG && strstr(fvg_error(c), "fvg_tokenize"), "no array");
 }
 
 static void test_text_errors(fvg_ctx *c, const fvg_tokenizer *k) {
@@ -172,7 +172,7 @@ static void test_text_errors(fvg_ctx *c, const fvg_tokenizer *k) {
   for (i = 0; i < 10; i++) {
     char wanted[64];
     sprintf(wanted, "byte 0x%02X at offset 2", (unsigned)(unsigned char)bad[i][2]);
-    ok = ok && fvg_tokenize(k, bad[i], NULL, 0, &n) == FVG_E_FORMAT && n == 0 && strstr(fvg_error(c), wanted) != NULL;
+    ok = ok && fvg_tokenize(k, NULL, 0, &n, bad[i]) == FVG_E_FORMAT && n == 0 && strstr(fvg_error(c), wanted) != NULL;
   }
   check(ok, "bytes that are not UTF-8 are named with their offset");
   check(fvg_mem_used(c) == used, "a refused text leaves no memory");
@@ -252,11 +252,14 @@ static void test_names(fvg_ctx *c) {
     check(fvg_same_name(c, alike[i][0], alike[i][1]) && fvg_same_name(c, alike[i][1], alike[i][0]), alike[i][0]);
   for (i = 0; i < sizeof unlike / sizeof *unlike; i++)
     check(!fvg_same_name(c, unlike[i][0], unlike[i][1]) && !fvg_same_name(c, unlike[i][1], unlike[i][0]), unlike[i][0]);
-  check(!fvg_match_names(c, name, 4, among, 3, match) && match[0] == 1 && match[1] == 0 && match[2] == -1 && match[3] == 1,
+  check(!fvg_match_names(c, match, name, 4, among, 3) && match[0] == 1 && match[1] == 0 && match[2] == -1 && match[3] == 1,
         "a list among a list: the first that means the same");
-  check(!fvg_match_names(c, name, 1, among, 0, match) && match[0] == -1 && !fvg_match_names(c, NULL, 0, among, 3, NULL),
+  check(!fvg_match_names(c, match, name, 1, among, 0) && match[0] == -1 && !fvg_match_names(c, NULL,
+                                                                                            NULL, 0,
+                                                                                            among,
+                                                                                            3),
         "empty lists");
-  check(fvg_match_names(c, name, -1, among, 3, match) == FVG_E_ARG, "no list of -1 names");
+  check(fvg_match_names(c, match, name, -1, among, 3) == FVG_E_ARG, "no list of -1 names");
   check(fvg_mem_used(c) == used, "names leave no memory");
 }
 
@@ -267,7 +270,7 @@ static void test_tidy(void) {
   size_t i;
   for (i = 0; i < sizeof pair / sizeof *pair; i++) {
     strcpy(text, pair[i][0]);
-    fvg__tidy_name(text);
+    fvg_tidy_name(text);
     check(!strcmp(text, pair[i][1]), pair[i][0]);
   }
 }
@@ -281,7 +284,7 @@ static double tokenize_long(const fvg_tokenizer *k, const char *unit, size_t n_b
   if (!text) return 1e9;
   for (i = 0; i < count; i++) memcpy(text + i * length, unit, length);
   text[count * length] = 0;
-  if (fvg_tokenize(k, text, NULL, 0, n)) *n = -1;
+  if (fvg_tokenize(k, NULL, 0, n, text)) *n = -1;
   free(text);
   return (double)(clock() - start) / CLOCKS_PER_SEC;
 }
@@ -319,7 +322,7 @@ static void test_damaged_lists(fvg_ctx *c) {
     text[sizeof text - 1] = 0;
     if (open_bytes(c, &k, bytes, fvg_rng_below(&r, (uint32_t)n) + 1, 0)) continue;
     n_open++;
-    fvg_tokenize(k, text, NULL, 0, &count);
+    fvg_tokenize(k, NULL, 0, &count, text);
     fvg_tokenizer_free(k);
   }
   check(n_open > 1000 && n_open < 19000 && fvg_mem_used(c) == used, "damaged lists");
@@ -373,8 +376,8 @@ static void test_no_memory(void) {
     if (fvg_init(&c, &d)) { ok = 0; break; }
     s = open_text(c, &k, list, 0);
     ok = ok && !s == (k != NULL);
-    if (!s) s = fvg_tokenize(k, word, NULL, 0, &n);
-    if (!s) s = fvg_match_names(c, &names[0], 1, &names[1], 1, &n);
+    if (!s) s = fvg_tokenize(k, NULL, 0, &n, word);
+    if (!s) s = fvg_match_names(c, &n, &names[0], 1, &names[1], 1);
     ok = ok && (s || n == 0);
     ok = ok && (s == FVG_OK || (s == FVG_E_NOMEM && strstr(fvg_error(c), "out of memory")));
     fvg_tokenizer_free(k);
@@ -387,16 +390,16 @@ static void test_no_memory(void) {
 
 /* ---- the published vocabulary ---- */
 static int golden_line(fvg_ctx *c, const fvg_tokenizer *k, const char *line, size_t n) {
-  fvg__json j;
+  fvg_json j;
   int ids[512], count, i, id, ok;
-  if (fvg__json_parse(c, &j, line, n, "bpe.jsonl")) return 0;
-  id = fvg__json_find(&j, 0, "ids");
-  i = fvg__json_find(&j, 0, "text");
-  ok = id >= 0 && i >= 0 && !fvg_tokenize(k, j.value[i].string, ids, 512, &count) &&
+  if (fvg_json_parse(c, &j, line, n, "bpe.jsonl")) return 0;
+  id = fvg_json_find(&j, 0, "ids");
+  i = fvg_json_find(&j, 0, "text");
+  ok = id >= 0 && i >= 0 && !fvg_tokenize(k, ids, 512, &count, j.value[i].string) &&
        count <= 512 && count == j.value[id].n_child;
   for (i = 0, id = ok ? j.value[id].first : -1; id >= 0; id = j.value[id].next)
     ok = ok && ids[i++] == (int)j.value[id].number;
-  fvg__json_free(c, &j);
+  fvg_json_free(c, &j);
   return ok;
 }
 
@@ -407,7 +410,7 @@ static fvg_status read_file(fvg_ctx *c, const char *shared, const char *name, ui
   *bytes = NULL;
   sprintf(path, "%.800s/%s", shared, name);
   if ((status = fvg_source_file(c, &s, path)) != FVG_OK) return status;
-  status = fvg_source_read_all(c, &s, bytes, n);
+  status = fvg_source_read_all(c, bytes, n, &s);
   fvg_source_close(&s);
   return status;
 }

@@ -242,7 +242,7 @@ static void all_views(fvg_views *v, const fvg_items *items, int epoch, view *out
   float f[N * D], f_fg[N * D], area[N];
   int index[N], i;
   for (i = 0; i < items->n; i++) index[i] = i;
-  if (fvg_views_get(v, items, index, items->n, epoch, f, f_fg, area)) { check(0, fvg_error(v->clip->ctx)); return; }
+  if (fvg_views_get(v, f, f_fg, area, items, index, items->n, epoch)) { check(0, fvg_error(v->clip->ctx)); return; }
   for (i = 0; i < items->n; i++) {
     memcpy(out[i].f, f + i * D, sizeof out[i].f);
     memcpy(out[i].f_fg, f_fg + i * D, sizeof out[i].f_fg);
@@ -271,16 +271,18 @@ static void view_by_hand(world *w, const fvg_item *it, fvg_augment how, uint64_t
   int i, inside = 0, ok;
   memset(out, 0, sizeof *out);
   memset(&b, 0, sizeof b);
-  ok = !fvg_dataset_load(&w->set, it, &picture, &mask, 0.5f);
+  ok = !fvg_dataset_load(&w->set, &picture, &mask, it, 0.5f);
   fvg_rng_seed(&rng, seed, fvg__path_hash(it->path) + (uint64_t)epoch);
   crop = fvg_crop_random(&rng, picture.width, picture.height, 0.08f, 1);
-  ok = ok && !augment(w, how, &picture, &crop, FVG_BICUBIC, &a) && !fvg_image_normalize(w->c, &a, &clip_way, x);
+  ok = ok && !augment(w, how, &picture, &crop, FVG_BICUBIC, &a) && !fvg_image_normalize(w->c, x, &a,
+                                                                                        &clip_way);
   out->area = -1;
   memcpy(fg, x, sizeof fg);
   if (ok && mask.pixels) {
     dark = a;
     dark.pixels = zeros;
-    ok = !augment(w, how, &mask, &crop, FVG_NEAREST, &b) && !fvg_image_normalize(w->c, &dark, &clip_way, black);
+    ok = !augment(w, how, &mask, &crop, FVG_NEAREST, &b) && !fvg_image_normalize(w->c, black, &dark,
+                                                                                 &clip_way);
     for (i = 0; ok && i < PIXELS; i++) {
       int white = b.pixels[i % (IMAGE * IMAGE)] == 255;
       fg[i] = white ? x[i] : fill_black ? black[i] : 0;
@@ -288,7 +290,8 @@ static void view_by_hand(world *w, const fvg_item *it, fvg_augment how, uint64_t
     }
     out->area = (float)inside / (IMAGE * IMAGE);
   }
-  need(ok && !fvg_clip_encode_images(w->m, x, 1, out->f) && !fvg_clip_encode_images(w->m, fg, 1, out->f_fg),
+  need(ok && !fvg_clip_encode_images(w->m, out->f, x, 1) && !fvg_clip_encode_images(w->m, out->f_fg,
+                                                                                    fg, 1),
        "a view by hand");
   fvg_normalize_rows(out->f, 1, D);
   fvg_normalize_rows(out->f_fg, 1, D);
@@ -368,19 +371,19 @@ static void test_view_rest(world *w) {
   fvg_views *v;
   int index[2] = {0, 1}, i, ok = 1;
   size_t used = fvg_mem_used(w->c);
-  check(!fvg_encode_items(w->m, NULL, &w->set, &w->all, f), "fvg_encode_items");
+  check(!fvg_encode_items(w->m, NULL, f, &w->set, &w->all), "fvg_encode_items");
   v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
   all_views(v, &w->train, 0, a);
   for (i = 0; i < N; i++) ok = ok && same(a[i].f, f + i * D, sizeof a[i].f);
   check(ok, "sees the test transform");
-  check(!fvg_views_get(v, &w->train, index, 2, 0, f, NULL, NULL) && same(f, a[0].f, sizeof a[0].f), "f alone");
+  check(!fvg_views_get(v, f, NULL, NULL, &w->train, index, 2, 0) && same(f, a[0].f, sizeof a[0].f), "f alone");
   index[1] = N;
-  check(fvg_views_get(v, &w->train, index, 2, 0, f, NULL, NULL) == FVG_E_ARG && one_line(w->c, "18", "images"),
+  check(fvg_views_get(v, f, NULL, NULL, &w->train, index, 2, 0) == FVG_E_ARG && one_line(w->c, "18", "images"),
         "an index beyond the list");
   index[1] = -1;
-  check(fvg_views_get(v, &w->train, index, 2, 0, f, NULL, NULL) == FVG_E_ARG, "a negative index");
+  check(fvg_views_get(v, f, NULL, NULL, &w->train, index, 2, 0) == FVG_E_ARG, "a negative index");
   index[1] = 1;
-  check(fvg_views_get(v, &w->train, index, 2, -1, f, NULL, NULL) == FVG_E_ARG && one_line(w->c, "epoch -1", ""),
+  check(fvg_views_get(v, f, NULL, NULL, &w->train, index, 2, -1) == FVG_E_ARG && one_line(w->c, "epoch -1", ""),
         "a negative epoch");
   fvg_views_free(v);
 
@@ -398,10 +401,10 @@ static void test_view_rest(world *w) {
   d.augment = FVG_AUGMENT_NONE;
   if (fvg_views_new(w->m, &v, &w->set, &d)) return;
   index[1] = 1;
-  check(fvg_views_get(v, &w->train, index, 2, 0, f, f + N * D, NULL) == FVG_E_ARG &&
+  check(fvg_views_get(v, f, f + N * D, NULL, &w->train, index, 2, 0) == FVG_E_ARG &&
             one_line(w->c, "without the foreground", ""),
         "no foreground where none was wanted");
-  check(!fvg_views_get(v, &w->train, index, 2, 0, f, NULL, NULL) && same(f, a[0].f, sizeof a[0].f), "but the same f");
+  check(!fvg_views_get(v, f, NULL, NULL, &w->train, index, 2, 0) && same(f, a[0].f, sizeof a[0].f), "but the same f");
   fvg_views_free(v);
   for (i = 0; i < 2; i++) {                                             /* kept and not */
     char gone[] = "0/gone.ppm", bad[] = "0/bad.ppm";
@@ -409,21 +412,21 @@ static void test_view_rest(world *w) {
     used = fvg_mem_used(w->c);
     twice[2].path = gone;
     index[0] = 2;
-    check(fvg_views_get(v, &items, index, 1, 0, f, f + D, f + 2 * D) == FVG_E_IO &&
+    check(fvg_views_get(v, f, f + D, f + 2 * D, &items, index, 1, 0) == FVG_E_IO &&
               one_line(w->c, ROOT "/0/gone.ppm", ""),
           "a picture that is gone");
     twice[2].path = bad;
     need(!fvg_file_save(w->c, ROOT "/0/bad.ppm", "P6\n9 9\n255\n", 11) &&
              !fvg_file_save(w->c, ROOT "/mask/0/bad.pgm", "P5", 2),
          "a bad picture");
-    check(fvg_views_get(v, &items, index, 1, 0, f, f + D, f + 2 * D) == FVG_E_FORMAT &&
+    check(fvg_views_get(v, f, f + D, f + 2 * D, &items, index, 1, 0) == FVG_E_FORMAT &&
               one_line(w->c, ROOT "/0/bad.ppm", ""),
           "a picture that is cut off");
     need(!fvg_file_save(w->c, ROOT "/0/bad.ppm", "P6\n1 1\n255\nabc", 14), "a good picture");
-    check(fvg_views_get(v, &items, index, 1, 0, f, f + D, f + 2 * D) == FVG_E_FORMAT &&
+    check(fvg_views_get(v, f, f + D, f + 2 * D, &items, index, 1, 0) == FVG_E_FORMAT &&
               one_line(w->c, ROOT "/mask/0/bad.pgm", ""),
           "a bad mask");
-    check(!fvg_views_get(v, &items, index, 0, 0, f, NULL, NULL), "no views");
+    check(!fvg_views_get(v, f, NULL, NULL, &items, index, 0, 0), "no views");
     if (i) check(fvg_mem_used(w->c) == used, "no memory stays after bad pictures");
     fvg_views_free(v);
   }
@@ -488,7 +491,7 @@ static fvg_status tune(world *w, const fvg_items *items, int epochs, const fvg_f
   *f = NULL;
   memset(&vd, 0, sizeof vd);
   vd.seed = 9;
-  s = fvg_learner_new(w->m, p, NULL, names, BASE);
+  s = fvg_learner_new(w->m, p, names, BASE, NULL);
   if (!s) s = fvg_fvgpt_new(w->c, f, fd);
   if (!s) s = fvg_views_new(w->m, &v, &w->set, &vd);
   if (!s) s = fvg_learner_train(*p, v, items, &d);
@@ -551,7 +554,7 @@ static void test_order(world *w, diary *notes) {
   d.batch = 3;
   d.optimizer.lr = 1e-20f;
   d.optimizer.warmup_epochs = -1;
-  if (fvg_learner_new(w->m, &p, NULL, names, BASE)) return;
+  if (fvg_learner_new(w->m, &p, names, BASE, NULL)) return;
   memset(notes, 0, sizeof *notes);
   notes->what = "CoOp";
   check(!fvg_learner_train(p, v, &w->train, &d) && notes->n == 18, "three epochs of six batches");
@@ -581,7 +584,7 @@ static void test_training_rest(world *w) {
   few.n = 3;
   none.n = 0;
   for (i = 0; i < 3; i++) {
-    if (fvg_learner_new(w->m, &p, NULL, names, BASE)) return;
+    if (fvg_learner_new(w->m, &p, names, BASE, NULL)) return;
     d.batch = i == 2 ? 4 : 18;                                          /* one step; the order then does not matter */
     d.seed = (uint64_t)i;
     need(!fvg_learner_train(p, v, &w->train, &d), "trained");
@@ -649,7 +652,7 @@ static void test_threads(void) {
     d.n_threads = threads[i];
     if (!threads[i]) d.parallel = backwards;
     if (world_open(&w, &d) || tune(&w, &w.train, 2, &fd, &p, &f)) { check(0, "tuned with threads"); return; }
-    check(!fvg_checkpoint_save(ROOT "/threads.safetensors", p, f, NULL, 0), "saved");
+    check(!fvg_checkpoint_save(p, f, ROOT "/threads.safetensors", NULL, 0), "saved");
     if (i == 0) n = read_file(ROOT "/threads.safetensors", first, sizeof first);
     else
       check(n > 1000 && n < sizeof first && read_file(ROOT "/threads.safetensors", other, sizeof other) == n &&
@@ -668,7 +671,7 @@ static int score(fvg_clip *m, fvg_branch branch, fvg_learner *p, fvg_fvgpt *f, i
                  float *logits, float *b) {
   fvg_classifier *k;
   fvg_status s = fvg_classifier_new(m, &k, branch, p, f, NULL, names + first, n_class);
-  if (!s) s = fvg_classifier_logits(k, x, N, logits, b);
+  if (!s) s = fvg_classifier_logits(k, logits, b, x, N);
   if (s) printf("  %s\n", fvg_error(m->ctx));
   fvg_classifier_free(k);
   return !s;
@@ -695,7 +698,8 @@ static void test_branches(world *w, fvg_learner *p, fvg_fvgpt *f, const float *x
   double zero_shot = 0, tuned = 0;
   int i, j, e;
   all_scores(w->m, p, f, x, &s);
-  need(!fvg_learner_text_features(p, names, BASE, g) && !fvg_clip_encode_classes(w->m, NULL, names, BASE, g_clip),
+  need(!fvg_learner_text_features(p, g, names, BASE) && !fvg_clip_encode_classes(w->m, g_clip, NULL,
+                                                                                 names, BASE),
        "text features");
   for (i = 0; i < N; i++)
     for (j = 0; j < BASE; j++) {
@@ -709,8 +713,8 @@ static void test_branches(world *w, fvg_learner *p, fvg_fvgpt *f, const float *x
     }
   check(zero_shot < 1e-4 && tuned < 1e-4, "zero-shot and tuned are s f g^T");
   check(!base_logits(f, x, N, g, BASE, z) && same(z, s.base, sizeof s.base), "the base branch is z_FDC");
-  check(!fvg_learner_text_features(p, names + BASE, 2, g) &&
-            !fvg_clip_encode_classes(w->m, NULL, names + BASE, 2, g_clip) &&
+  check(!fvg_learner_text_features(p, g, names + BASE, 2) &&
+            !fvg_clip_encode_classes(w->m, g_clip, NULL, names + BASE, 2) &&
             !new_logits(f, x, NULL, N, g, g_clip, 2, z, b) && same(z, s.new_, sizeof s.new_) &&
             same(b, s.b, sizeof b),
         "the new branch is z_PC");
@@ -781,10 +785,10 @@ static void spoil(fvg_ctx *c, const char *drop, const char *grow, const char *ke
     const char *name = fvg_weights_name(w, i);
     if (drop && !strcmp(name, drop)) continue;
     tensor[n].name = name;
-    need(!fvg_weights_get(w, name, FVG_F32, &tensor[n].tensor), "a tensor of the checkpoint");
+    need(!fvg_weights_get(w, &tensor[n].tensor, name, FVG_F32), "a tensor of the checkpoint");
     if (grow && !strcmp(name, grow)) {
       fvg_tensor_free(c, &tensor[n].tensor);
-      need(fvg_weights_info(w, name, &tensor[n].tensor) == 1, "a shape of the checkpoint");
+      need(fvg_weights_info(w, &tensor[n].tensor, name) == 1, "a shape of the checkpoint");
       tensor[n].tensor.dim[0]++;
       tensor[n].tensor.data = zeros;
     }
@@ -806,7 +810,7 @@ static int refused(fvg_clip *m, const char *file, fvg_status status, const char 
   fvg_weights *settings;
   fvg_learner *p;
   fvg_fvgpt *f;
-  fvg_status s = fvg_checkpoint_load(m, file, &p, &f, &settings);
+  fvg_status s = fvg_checkpoint_load(m, &p, &f, &settings, file);
   int ok = s && (s == status || status == FVG_OK) && !p && !f && !settings && fvg_mem_used(m->ctx) == used &&
            one_line(m->ctx, file, a);
   if (!ok)
@@ -872,14 +876,14 @@ static void test_spoiled(world *w) {
     static const char *const later[] = {"no_frg",    "no_fdc",            "no_pc",          "area_rule",
                                         "ctx_words", "normalise_entropy", "prompt_template"};
     spoil(w->c, NULL, NULL, later[i], NULL);
-    check(!fvg_checkpoint_load(w->m, BAD, &p, &f, NULL) && f && !f->desc.no_frg && !f->desc.no_fdc &&
+    check(!fvg_checkpoint_load(w->m, &p, &f, NULL, BAD) && f && !f->desc.no_frg && !f->desc.no_fdc &&
               !f->desc.no_pc && !f->desc.area_rule && !f->desc.normalise_entropy,
           "checkpoints from before there were switches have all modules");
     fvg_learner_free(p);
     fvg_fvgpt_free(f);
   }
   spoil(w->c, NULL, NULL, "dataset", NULL);
-  check(!fvg_checkpoint_load(w->m, BAD, &p, &f, NULL) && p && f, "the program's own settings may be missing");
+  check(!fvg_checkpoint_load(w->m, &p, &f, NULL, BAD) && p && f, "the program's own settings may be missing");
   fvg_learner_free(p);
   fvg_fvgpt_free(f);
 }
@@ -920,7 +924,8 @@ static void test_round_trip(world *w, fvg_learner *p, fvg_fvgpt *f, const float 
   int i, n;
   const char *const *kept;
   all_scores(w->m, p, f, x, &before);
-  check(!fvg_checkpoint_save(GOOD, p, f, settings, 2) && !fvg_checkpoint_load(w->m, GOOD, &q, &g, &open) && q && g &&
+  check(!fvg_checkpoint_save(p, f, GOOD, settings, 2) && !fvg_checkpoint_load(w->m, &q, &g, &open,
+                                                                              GOOD) && q && g &&
             open,
         "saved and loaded");
   if (!q || !g || !open) { printf("  %s\n", fvg_error(w->c)); return; }
@@ -934,15 +939,16 @@ static void test_round_trip(world *w, fvg_learner *p, fvg_fvgpt *f, const float 
   fvg_weights_close(open);
   fvg_learner_free(q);
   fvg_fvgpt_free(g);
-  check(!fvg_checkpoint_save(BAD, p, NULL, NULL, 0) && !fvg_checkpoint_load(w->m, BAD, &q, &g, NULL) && q && !g,
+  check(!fvg_checkpoint_save(p, NULL, BAD, NULL, 0) && !fvg_checkpoint_load(w->m, &q, &g, NULL,
+                                                                            BAD) && q && !g,
         "prompts alone");
   fvg_learner_free(q);
-  check(fvg_checkpoint_save(BAD, p, f, twice, 1) == FVG_E_ARG && one_line(w->c, BAD, "tau"),
+  check(fvg_checkpoint_save(p, f, BAD, twice, 1) == FVG_E_ARG && one_line(w->c, BAD, "tau"),
         "a setting must not be one of ours");
   for (i = 0; i < 100; i++) { snprintf(key[i], sizeof key[i], "key %d", i); many[i].key = many[i].value = key[i]; }
-  check(fvg_checkpoint_save(BAD, p, f, many, 100) == FVG_E_ARG && one_line(w->c, BAD, "100 settings"),
+  check(fvg_checkpoint_save(p, f, BAD, many, 100) == FVG_E_ARG && one_line(w->c, BAD, "100 settings"),
         "too many settings are an error, not a loss");
-  check(fvg_checkpoint_save(ROOT "/no/folder.safetensors", p, f, NULL, 0) == FVG_E_IO &&
+  check(fvg_checkpoint_save(p, f, ROOT "/no/folder.safetensors", NULL, 0) == FVG_E_IO &&
             one_line(w->c, ROOT "/no/folder", ""),
         "a folder that is not there");
 }
@@ -962,8 +968,8 @@ static void test_other_shapes(world *w, const float *x) {
   fd.fdc_init_scale = 0.1f;
   fd.tau = 1.3f;
   fd.logit_scale = 33.3f;
-  check(!fvg_learner_new(w->m, &p, &cd, names, BASE) && !fvg_fvgpt_new(w->c, &f, &fd), "other shapes");
-  check(!fvg_checkpoint_save(BAD, p, f, NULL, 0) && !fvg_checkpoint_load(w->m, BAD, &q, &g, NULL),
+  check(!fvg_learner_new(w->m, &p, names, BASE, &cd) && !fvg_fvgpt_new(w->c, &f, &fd), "other shapes");
+  check(!fvg_checkpoint_save(p, f, BAD, NULL, 0) && !fvg_checkpoint_load(w->m, &q, &g, NULL, BAD),
         "saved and loaded");
   check(score(w->m, FVG_BRANCH_BASE, p, f, 0, BASE, x, before[0], NULL) &&
             score(w->m, FVG_BRANCH_NEW, p, f, 0, BASE, x, before[1], NULL) &&
@@ -987,7 +993,7 @@ static void test_switches(world *w, const float *x) {
     float b[N];
     *(i == 0 ? &d.no_frg : i == 1 ? &d.no_fdc : &d.no_pc) = 1;
     if (tune(w, &w->train, 1, &d, &p, &f)) { check(0, fvg_error(w->c)); continue; }
-    check(!fvg_checkpoint_save(BAD, p, f, NULL, 0) && !fvg_checkpoint_load(w->m, BAD, &q, &g, NULL) && q && g &&
+    check(!fvg_checkpoint_save(p, f, BAD, NULL, 0) && !fvg_checkpoint_load(w->m, &q, &g, NULL, BAD) && q && g &&
               g->desc.no_frg == (i == 0) && g->desc.no_fdc == (i == 1) && g->desc.no_pc == (i == 2),
           "a module left out stays out when loaded");
     memset(&before, 0, sizeof before);
@@ -1045,15 +1051,15 @@ static fvg_status everything(void) {
   two.n = 2;
   s = world_open(&w, &d);
   if (!s) s = tune(&w, &two, 1, &fd, &p, &f);
-  if (!s) s = fvg_checkpoint_save(ROOT "/memory.safetensors", p, f, NULL, 0);
+  if (!s) s = fvg_checkpoint_save(p, f, ROOT "/memory.safetensors", NULL, 0);
   fvg_learner_free(p);
   fvg_fvgpt_free(f);
   p = NULL;
   f = NULL;
-  if (!s) s = fvg_checkpoint_load(w.m, ROOT "/memory.safetensors", &p, &f, &settings);
-  if (!s) s = fvg_encode_items(w.m, NULL, &w.set, &two, x);
+  if (!s) s = fvg_checkpoint_load(w.m, &p, &f, &settings, ROOT "/memory.safetensors");
+  if (!s) s = fvg_encode_items(w.m, NULL, x, &w.set, &two);
   if (!s) s = fvg_classifier_new(w.m, &k, FVG_BRANCH_NEW, p, f, NULL, names, BASE);
-  if (!s) s = fvg_classifier_logits(k, x, 2, z, NULL);
+  if (!s) s = fvg_classifier_logits(k, z, NULL, x, 2);
   if (!s) s = fvg_learner_copy(&copy, p);
   if (!s) s = fvg_views_new(w.m, &v, &w.set, &vd);
   if (!s) s = fvg_dpc_train(copy, p, v, &two, NULL, &t);
@@ -1106,7 +1112,7 @@ static fvg_status run_with_state(world *w, const char *method, int *left, int st
   memset(&d, 0, sizeof d);
   memset(&fd, 0, sizeof fd);
   memset(&vd, 0, sizeof vd);
-  d.method = fvg_method_named(method);
+  d.method = fvg_method_find(method);
   fd.width = D;
   vd.augment = FVG_AUGMENT_FIXED_CROPS;
   vd.n_crops = 2;
@@ -1117,7 +1123,7 @@ static fvg_status run_with_state(world *w, const char *method, int *left, int st
   t.epoch_loss = loss;
   *left = steps;
   *f = NULL;
-  s = fvg_learner_new(w->m, l, &d, names, BASE);
+  s = fvg_learner_new(w->m, l, names, BASE, &d);
   if (!s) s = fvg_views_new(w->m, &v, &w->set, &vd);
   if (!s) s = fvg_learner_train(*l, v, &w->train, &t);
   vd.learner = *l;
@@ -1199,12 +1205,12 @@ static fvg_status one_stage(world *w, fvg_views *v, int *left, int steps, fvg_le
   fvg_learner_desc d;
   fvg_status s;
   memset(&d, 0, sizeof d);
-  d.method = fvg_method_named("CoOp");
+  d.method = fvg_method_find("CoOp");
   t.state = STATE;
   t.state_mark = mark;
   *left = steps;
   warned[0] = 0;
-  s = fvg_learner_new(w->m, l, &d, names, BASE);
+  s = fvg_learner_new(w->m, l, names, BASE, &d);
   return s ? s : fvg_learner_train(*l, v, &w->train, &t);
 }
 
@@ -1232,7 +1238,7 @@ static void test_spoiled_states(void) {
   remove(STATE);
   check(one_stage(&w, v, &left, N / 4 * 5 / 2, &l, "a") == FVG_E_CANCELLED && exists(STATE), "one that was stopped");
   fvg_learner_free(l);
-  need(!fvg_source_file(w.c, &s, STATE) && !fvg_source_read_all(w.c, &s, &bytes, &n), "its state");
+  need(!fvg_source_file(w.c, &s, STATE) && !fvg_source_read_all(w.c, &bytes, &n, &s), "its state");
   fvg_source_close(&s);
   for (i = 0; i < N_WAYS; i++) {
     fvg_metadata old = {"trainer", "PromptSRC"};
@@ -1297,7 +1303,7 @@ static void test_divergence(void) {
   check(fvg_learner_train(l, v, &w.train, &t) == FVG_E_NUMERIC && one_line(w.c, "CoOp", "ctx has become") &&
             one_line(w.c, "epoch 1 of 1, step 1 of 1", ""), "the last step");
   check(!exists(STATE), "is not kept");
-  check(fvg_checkpoint_save(ROOT "/none.safetensors", l, NULL, NULL, 0) == FVG_E_NUMERIC &&
+  check(fvg_checkpoint_save(l, NULL, ROOT "/none.safetensors", NULL, 0) == FVG_E_NUMERIC &&
             one_line(w.c, ROOT "/none.safetensors", "ctx has become") && !exists(ROOT "/none.safetensors"),
         "nor saved");
   fvg_learner_free(l);
@@ -1323,9 +1329,9 @@ static fvg_learner *learner_of(world *w, const char *method, int n_class) {
   fvg_learner_desc d;
   fvg_learner *l = NULL;
   memset(&d, 0, sizeof d);
-  d.method = fvg_method_named(method);
+  d.method = fvg_method_find(method);
   d.seed = 3;
-  need(!fvg_learner_new(w->m, &l, &d, names, n_class), fvg_error(w->c));
+  need(!fvg_learner_new(w->m, &l, names, n_class, &d), fvg_error(w->c));
   return l;
 }
 
@@ -1336,11 +1342,11 @@ static double evidence_by_hand(world *w, const fvg_calibration_source *source, i
     float f[N * D], logits[2][N * BASE];
     fvg_classifier *k;
     int side;
-    need(!fvg_encode_items(w->m, NULL, &w->set, source[h].items, f), "features");
+    need(!fvg_encode_items(w->m, NULL, f, &w->set, source[h].items), "features");
     for (side = 0; side < 2; side++) {
       need(!fvg_classifier_new(w->m, &k, side ? FVG_TUNED_NEW : FVG_ZERO_SHOT, source[h].learner, NULL, NULL,
                                source[h].class_name, source[h].n_class), "a classifier");
-      need(!fvg_classifier_logits(k, f, source[h].items->n, logits[side], NULL), "scores");
+      need(!fvg_classifier_logits(k, logits[side], NULL, f, source[h].items->n), "scores");
       fvg_classifier_free(k);
     }
     for (i = 0; i < source[h].items->n; i++) {
@@ -1385,7 +1391,7 @@ static void test_calibration(world *w, fvg_learner *p, fvg_fvgpt *f) {
   }
   for (h = 0; h < 2; h++) {
     half[h].item = items[h];
-    need(!fvg_learner_new(w->m, &l[h], NULL, half_name[h], n[h]), "a learner of a half");
+    need(!fvg_learner_new(w->m, &l[h], half_name[h], n[h], NULL), "a learner of a half");
     source[h].learner = l[h];                    /* it sees the other half's pictures                               */
     source[h].views = views;
     source[h].items = &half[1 - h];
@@ -1397,7 +1403,7 @@ static void test_calibration(world *w, fvg_learner *p, fvg_fvgpt *f) {
   source[2].items = &w->train;
   source[2].class_name = names;
   source[2].n_class = BASE;
-  need(!fvg_encode_items(w->m, NULL, &w->set, &w->train, rows), "features");
+  need(!fvg_encode_items(w->m, NULL, rows, &w->set, &w->train), "features");
   for (n_source = 2; n_source <= 3; n_source++) {
     need(!fvg_fvgpt_new(w->c, &g, &d), "modules");
     for (i = 0; i < f->n_params; i++)
@@ -1406,8 +1412,8 @@ static void test_calibration(world *w, fvg_learner *p, fvg_fvgpt *f) {
     check(same_parameters(g->params, f->params, first), "calibration touches the gate alone");
     check(!same_parameters(g->params + first, f->params + first, f->n_params - first), "and does");
     need(!fvg_classifier_new(w->m, &k, FVG_BRANCH_NEW, p, g, NULL, names, BASE), "a classifier");
-    check(!fvg_classifier_logits(k, rows, N, logits, b[n_source - 2]), "its weights of plain CLIP");
-    check(!fvg_classifier_test(k, &w->set, &w->train, &score) && score.n == N, "fvg_classifier_test");
+    check(!fvg_classifier_logits(k, logits, b[n_source - 2], rows, N), "its weights of plain CLIP");
+    check(!fvg_classifier_test(k, &score, &w->set, &w->train) && score.n == N, "fvg_classifier_test");
     for (ok = 0, i = 0; i < N; i++) {
       int best = 0, c;
       for (c = 1; c < BASE; c++) if (logits[i * BASE + c] > logits[i * BASE + best]) best = c;
@@ -1420,7 +1426,7 @@ static void test_calibration(world *w, fvg_learner *p, fvg_fvgpt *f) {
   check(!same(b[0], b[1], sizeof b[0]), "a third source makes another gate");
   for (n_source = 0; n_source <= 3; n_source++) {
     double evidence = 9;
-    check(!fvg_calibration_evidence(source, n_source, NULL, &evidence) &&
+    check(!fvg_calibration_evidence(&evidence, source, n_source, NULL) &&
               fabs(evidence - evidence_by_hand(w, source, n_source)) < 1e-12, "evidence as by hand");
   }
   {
@@ -1483,10 +1489,10 @@ static double contrast(const float *f, const float *g, const int *label, int n, 
 static void test_dpc_batch(world *w) {
   static float f[CLASSES * SHOTS * D];
   fvg_learner *tuned = learner_of(w, "CoOp", CLASSES), *l = NULL;
-  fvg__source x;
+  fvg__train_set x;
   fvg__dpc d;
   int index[2] = {2, 4}, top_k, i, k, brought[CLASSES];
-  need(!fvg_encode_items(w->m, NULL, &w->set, &w->all, f), "features");
+  need(!fvg_encode_items(w->m, NULL, f, &w->set, &w->all), "features");
   need(!fvg_learner_copy(&l, tuned), "a copy");
   memset(&x, 0, sizeof x);
   memset(&d, 0, sizeof d);
@@ -1556,7 +1562,7 @@ static void test_dpc_step(world *w, const char *method) {
   fvg_learner *tuned = learner_of(w, method, BASE), *l = NULL;
   fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
   fvg_optimizer_desc od;
-  fvg__source source;
+  fvg__train_set source;
   fvg__trainer t;
   fvg__dpc d;
   int index[4] = {1, 7, 8, 14}, i, k, bad = 0;
@@ -1583,12 +1589,12 @@ static void test_dpc_step(world *w, const char *method) {
     fvg_item few[N];
     int width = fvg_learner_feature_width(w->m, l);
     need(!fvg_learner_copy(&sharp, l) && !fvg_dpc_reweigh(sharp, tuned, 0.25f, 1), "P'");
-    need(!fvg_learner_text_features(sharp, names, BASE, g), "texts");
+    need(!fvg_learner_text_features(sharp, g, names, BASE), "texts");
     grown = (float *)calloc((size_t)d.n * (size_t)width, sizeof *grown);
     items.item = few;
     items.n = d.n;
     for (i = 0; i < d.n; i++) few[i] = item[d.index[i]];
-    need(grown && !fvg_encode_items(w->m, sharp, &w->set, &items, grown), "pictures");
+    need(grown && !fvg_encode_items(w->m, sharp, grown, &w->set, &items), "pictures");
     for (i = 0; i < d.n; i++) memcpy(f + i * D, grown + i * width, D * sizeof *f);
     free(grown);
     fvg_learner_free(sharp);
@@ -1711,7 +1717,7 @@ int main(void) {
   test_training(&w, &notes);
   test_order(&w, &notes);
   test_training_rest(&w);
-  if (fvg_encode_items(w.m, NULL, &w.set, &w.train, x) || tune(&w, &w.train, 2, &fd, &p, &f)) {
+  if (fvg_encode_items(w.m, NULL, x, &w.set, &w.train) || tune(&w, &w.train, 2, &fd, &p, &f)) {
     printf("FAILED: %s\n", fvg_error(w.c));
     return 1;
   }

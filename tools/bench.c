@@ -383,7 +383,7 @@ static fvg_status setup_gemm(job *j) {
   return fvg_tensor_pack(j->c, &j->weights.value);
 }
 
-static fvg_status step_image(job *j) { return fvg_clip_encode_images(j->m, j->x, j->n, j->y); }
+static fvg_status step_image(job *j) { return fvg_clip_encode_images(j->m, j->y, j->x, j->n); }
 
 static fvg_status setup_image(job *j) {
   int patch = j->number[0], grid = IMAGE / patch;
@@ -420,13 +420,14 @@ static fvg_status setup_text_tower(job *j, const char *form, int more, double li
     j->name[i] = names + 16 * i;
     class_name(names + 16 * i, i);
     snprintf(text, sizeof text, form, j->name[i]);
-    s = fvg_tokenize(j->m->tokenizer, text, NULL, 0, &tokens);
+    s = fvg_tokenize(j->m->tokenizer, NULL, 0, &tokens, text);
     j->gflop += text_gflop(tokens + more, linear, attention);
   }
   return s;
 }
 
-static fvg_status step_text(job *j) { return fvg_clip_encode_classes(j->m, NULL, j->name, j->n, j->y); }
+static fvg_status step_text(job *j) { return fvg_clip_encode_classes(j->m, j->y, NULL, j->name,
+                                                                     j->n); }
 
 static fvg_status setup_text(job *j) {
   j->step = step_text;
@@ -444,7 +445,7 @@ static fvg_status step_coop(job *j) {
   batch.n = BATCH;
   batch.label = labels;
   batch.f = j->x;
-  return fvg_learner_step(j->coop, j->optimizer, 0.0035, &batch, &loss);
+  return fvg_learner_step(j->coop, &loss, j->optimizer, 0.0035, &batch);
 }
 
 static fvg_status setup_coop(job *j) {
@@ -456,13 +457,14 @@ static fvg_status setup_coop(job *j) {
   j->step = step_coop;
   j->x = random_features(BATCH, 0);
   if (!s && !j->x) s = FVG_E_NOMEM;
-  if (!s) s = fvg_learner_new(j->m, &j->coop, &desc, j->name, j->n);
+  if (!s) s = fvg_learner_new(j->m, &j->coop, j->name, j->n, &desc);
   if (s) return s;
   ctx = fvg_learner_parameter(j->coop, "ctx");
   return fvg_optimizer_new(j->c, &j->optimizer, NULL, &ctx, 1);
 }
 
-static fvg_status step_fvg(job *j) { return fvg_fvgpt_step(j->fvgpt, j->optimizer, 0.0035, &j->batch, NULL); }
+static fvg_status step_fvg(job *j) { return fvg_fvgpt_step(j->fvgpt, NULL, j->optimizer, 0.0035,
+                                                           &j->batch); }
 
 static fvg_status setup_fvg(job *j) {
   static const float area[BATCH] = {0.3f, 0.5f, 0.2f, 0.4f};

@@ -8,7 +8,7 @@
 
 /* ---- printing ---- */
 /* What holds names goes to stdout and stderr through here: names come out of files and may hold what a terminal obeys
-   (fvg__printable).  Line ends at the beginning and at the end of the text are meant. */
+   (fvg_printable).  Line ends at the beginning and at the end of the text are meant. */
 FVG__PRINTF(2, 3)
 static void print(FILE *to, const char *format, ...) {
   char brief[1000], *text = brief, *first, *end;
@@ -28,7 +28,7 @@ static void print(FILE *to, const char *format, ...) {
   for (end = first + strlen(first); end > first && end[-1] == '\n'; end--) {}
   n = (int)strlen(end);
   *end = 0;
-  fvg__printable(first);
+  fvg_printable(first);
   fputs(first, to);
   while (n--) fputc('\n', to);
   if (text != brief) free(text);
@@ -421,7 +421,7 @@ static void show_log(void *user, int level, const char *message) {
 /* ---- what most commands begin with ---- */
 static fvg_status open_model(fvg_ctx *c, const options *o, fvg_clip **m) {
   *m = NULL;
-  if (!o->model) return fvg__fail(c, FVG_E_ARG, "%s needs --model DIR", o->command);
+  if (!o->model) return fvg_fail(c, FVG_E_ARG, "%s needs --model DIR", o->command);
   return fvg_clip_open(c, m, o->model, o->merges, FVG_F32);
 }
 
@@ -433,14 +433,14 @@ typedef struct findings { fvg_status status; char message[512]; } findings;
 /* FVG_OK, or what no further check makes sense after. */
 static fvg_status found(fvg_ctx *c, findings *f, fvg_status s) {
   if (!s || s == FVG_E_NOMEM || s == FVG_E_CANCELLED) return s;
-  if (f->status) fvg__log(c, 0, "%s", f->message);
+  if (f->status) fvg_log(c, 0, "%s", f->message);
   snprintf(f->message, sizeof f->message, "%s", fvg_error(c));
   f->status = s;
   return FVG_OK;
 }
 
 static fvg_status end_findings(fvg_ctx *c, const findings *f) {
-  return f->status ? fvg__fail(c, f->status, "%s", f->message) : FVG_OK;
+  return f->status ? fvg_fail(c, f->status, "%s", f->message) : FVG_OK;
 }
 
 /* Can this folder be written to, or made?  Nothing is made: the deepest part that exists
@@ -457,9 +457,9 @@ static fvg_status check_out_folder(fvg_ctx *c, const char *path) {
   }
   if (!n) snprintf(part, sizeof part, ".");
   if (!is_folder(part))
-    return fvg__fail(c, FVG_E_IO, "%s: cannot make this folder: %s is a file", path, part);
+    return fvg_fail(c, FVG_E_IO, "%s: cannot make this folder: %s is a file", path, part);
   if (!can_write(part))
-    return fvg__fail(c, FVG_E_IO, "%s: cannot write here: %s", part, strerror(errno));
+    return fvg_fail(c, FVG_E_IO, "%s: cannot write here: %s", part, strerror(errno));
   return FVG_OK;
 }
 
@@ -469,10 +469,10 @@ typedef struct document { fvg_ctx *c; char *text; size_t n, size; fvg_status sta
 static char *room_for(document *t, size_t n) {
   if (!t->status && t->n + n + 1 > t->size) {
     size_t size = 2 * (t->n + n) + 4096;
-    char *more = (char *)fvg__alloc(t->c, size);
+    char *more = (char *)fvg_alloc(t->c, size);
     if (more && t->n) memcpy(more, t->text, t->n);
     if (more) {
-      fvg__release(t->c, t->text);
+      fvg_release(t->c, t->text);
       t->text = more;
       t->size = size;
     } else {
@@ -498,19 +498,19 @@ static void put(document *t, const char *format, ...) {
 }
 
 /* A text out of a file, inside quotes of JSON or in HTML.  What is not UTF-8 becomes a question mark; control
-   characters (fvg__is_control) are written as escapes, or in HTML, which has none for them, as U+FFFD. */
+   characters (fvg_is_control) are written as escapes, or in HTML, which has none for them, as U+FFFD. */
 static void put_escaped(document *t, const char *text, int html) {
   const unsigned char *at = (const unsigned char *)text;
   size_t left = strlen(text);
   while (left) {
-    size_t n = fvg__utf8_length(at, left);
-    uint32_t ch = n ? fvg__utf8_read(at, n) : '?';
+    size_t n = fvg_utf8_length(at, left);
+    uint32_t ch = n ? fvg_utf8_read(at, n) : '?';
     if (html && ch == '<') put(t, "&lt;");
     else if (html && ch == '>') put(t, "&gt;");
     else if (html && ch == '&') put(t, "&amp;");
     else if (html && ch == '"') put(t, "&quot;");
-    else if (html && fvg__is_control(ch)) put(t, ch == '\n' || ch == '\t' ? " " : "&#xFFFD;");
-    else if (fvg__is_control(ch)) put(t, "\\u%04x", (unsigned)ch);
+    else if (html && fvg_is_control(ch)) put(t, ch == '\n' || ch == '\t' ? " " : "&#xFFFD;");
+    else if (fvg_is_control(ch)) put(t, "\\u%04x", (unsigned)ch);
     else if (!html && (ch == '"' || ch == '\\')) put(t, "\\%c", (int)ch);
     else put(t, "%.*s", n ? (int)n : 1, n ? (const char *)at : "?");
     n = n ? n : 1;
@@ -521,7 +521,7 @@ static void put_escaped(document *t, const char *text, int html) {
 
 static fvg_status save_document(document *t, const char *path) {
   fvg_status s = t->status ? t->status : fvg_file_save(t->c, path, t->text, t->n);
-  fvg__release(t->c, t->text);
+  fvg_release(t->c, t->text);
   memset(t, 0, sizeof *t);
   return s;
 }
@@ -531,7 +531,7 @@ static void put_json_string(document *t, const char *text) {
   const unsigned char *p = (const unsigned char *)text;
   put(t, "\"");
   while (*p) {
-    size_t n = fvg__utf8_length(p, strlen((const char *)p));
+    size_t n = fvg_utf8_length(p, strlen((const char *)p));
     if (!n) put(t, "\\ufffd");
     else if (*p < 32 || *p == '"' || *p == '\\') put(t, "\\u%04x", *p);
     else put(t, "%.*s", (int)n, (const char *)p);
@@ -547,22 +547,22 @@ typedef struct picture_list { char **file; int n, size, n_empty, n_bad, exif_rot
 
 static void pictures_free(fvg_ctx *c, picture_list *x) {
   int i;
-  for (i = 0; i < x->n; i++) fvg__release(c, x->file[i]);
-  fvg__release(c, x->file);
+  for (i = 0; i < x->n; i++) fvg_release(c, x->file[i]);
+  fvg_release(c, x->file);
   memset(x, 0, sizeof *x);
 }
 
 static fvg_status add_picture(fvg_ctx *c, picture_list *x, const char *folder, const char *name) {
   if (x->n == x->size) {
     int size = 2 * x->size + 64;
-    char **more = (char **)fvg__alloc_array(c, (size_t)size, sizeof *more);
+    char **more = (char **)fvg_alloc_array(c, (size_t)size, sizeof *more);
     if (!more) return FVG_E_NOMEM;
     if (x->n) memcpy(more, x->file, (size_t)x->n * sizeof *more);
-    fvg__release(c, x->file);
+    fvg_release(c, x->file);
     x->file = more;
     x->size = size;
   }
-  x->file[x->n] = *folder ? fvg__path_join(c, folder, name) : fvg__copy_string(c, name);
+  x->file[x->n] = *folder ? fvg_path_join(c, folder, name) : fvg_copy_string(c, name);
   if (!x->file[x->n]) return FVG_E_NOMEM;
   x->n++;
   return FVG_OK;
@@ -578,12 +578,12 @@ static fvg_status add_folder(fvg_ctx *c, picture_list *x, const char *folder) {
   memset(&desc, 0, sizeof desc);
   memset(&left_out, 0, sizeof left_out);
 #ifdef FVGPT_DIRENT
-  desc.list = fvg__list_dirent;
+  desc.list = fvg_list_folder;
 #endif
   s = fvg__list(c, &names, &desc, folder, fvg__keep_image, &left_out);
   if (s) return s;
   fvg__tell_left_out(c, &left_out, folder);
-  if (!names.n) s = fvg__fail(c, FVG_E_IO, "%s: no pictures in this folder", folder);
+  if (!names.n) s = fvg_fail(c, FVG_E_IO, "%s: no pictures in this folder", folder);
   for (i = 0; !s && i < names.n; i++) s = add_picture(c, x, folder, names.name[i]);
   fvg__names_free(c, &names);
   return s;
@@ -594,7 +594,7 @@ static fvg_status add_folder(fvg_ctx *c, picture_list *x, const char *folder) {
 static fvg_status go_on(fvg_ctx *c, fvg_status s, picture_list *x, int alone) {
   const int its_own = s == FVG_E_IO || s == FVG_E_FORMAT || s == FVG_E_UNSUPPORTED;
   if (!its_own || alone) return s;
-  fvg__log(c, 0, "%s", fvg_error(c));
+  fvg_log(c, 0, "%s", fvg_error(c));
   x->n_bad++;
   return FVG_OK;
 }
@@ -615,8 +615,8 @@ static fvg_status gather_pictures(fvg_ctx *c, const options *o, const char *cons
 
 static fvg_status end_with_bad(fvg_ctx *c, const picture_list *x) {
   if (!x->n_bad) return FVG_OK;
-  return fvg__fail(c, FVG_E_IO, "%d of %d pictures could not be read, as said above", x->n_bad,
-                   x->n + x->n_empty);
+  return fvg_fail(c, FVG_E_IO, "%d of %d pictures could not be read, as said above", x->n_bad,
+                  x->n + x->n_empty);
 }
 
 static int is_alone(const picture_list *x) { return x->n + x->n_empty == 1; }
@@ -685,18 +685,18 @@ static fvg_status tokenize(fvg_ctx *c, const options *o) {
   fvg_clip *m;
   fvg_status s = open_model(c, o, &m);
   if (!s && !m->tokenizer)
-    s = fvg__fail(c, FVG_E_IO, "%s: no merges.txt or bpe_simple_vocab_16e6.txt; name one with --merges", o->model);
+    s = fvg_fail(c, FVG_E_IO, "%s: no merges.txt or bpe_simple_vocab_16e6.txt; name one with --merges", o->model);
   while (!s && (line = read_line(&buffer, &capacity)) != NULL) {
     int i, n = 0, *ids;
-    s = fvg_tokenize(m->tokenizer, line, NULL, 0, &n);
+    s = fvg_tokenize(m->tokenizer, NULL, 0, &n, line);
     ids = (int *)calloc((size_t)n + 1, sizeof *ids);
-    if (!s && !ids) s = fvg__fail(c, FVG_E_NOMEM, "out of memory");
-    if (!s) s = fvg_tokenize(m->tokenizer, line, ids, n, &n);
+    if (!s && !ids) s = fvg_fail(c, FVG_E_NOMEM, "out of memory");
+    if (!s) s = fvg_tokenize(m->tokenizer, ids, n, &n, line);
     for (i = 0; !s && i < n; i++) printf(i ? " %d" : "%d", ids[i]);
     if (!s) putchar('\n');
     free(ids);
   }
-  if (!s && !feof(stdin)) s = fvg__fail(c, FVG_E_IO, "standard input: cannot be read to its end");
+  if (!s && !feof(stdin)) s = fvg_fail(c, FVG_E_IO, "standard input: cannot be read to its end");
   free(buffer);
   fvg_clip_free(m);
   return s;
@@ -710,34 +710,34 @@ static fvg_status preprocess(fvg_ctx *c, const options *o) {
   fvg_status s;
   char tail;
   if ((!o->size && !o->model) || o->n_rest != 2)
-    return fvg__fail(c, FVG_E_ARG, "preprocess needs --size N or --model DIR, and two files, IN and OUT");
+    return fvg_fail(c, FVG_E_ARG, "preprocess needs --size N or --model DIR, and two files, IN and OUT");
   if (o->model) {
     fvg_clip *m;
     s = open_model(c, o, &m);
-    if (!s && !m->has_vision) s = fvg__fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);
+    if (!s && !m->has_vision) s = fvg_fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);
     if (!s) way = m->preprocess;
     fvg_clip_free(m);
     if (s) return s;
     if (o->size && o->size != way.size)
-      return fvg__fail(c, FVG_E_ARG, "--size %d: this model sees %d pixels a side", o->size, way.size);
+      return fvg_fail(c, FVG_E_ARG, "--size %d: this model sees %d pixels a side", o->size, way.size);
   }
   if (o->nearest) way.filter = FVG_NEAREST;
   memset(&in, 0, sizeof in);
   memset(&out, 0, sizeof out);
   memset(&crop, 0, sizeof crop);
   if (o->crop && sscanf(o->crop, "%d,%d,%d,%d%c", &crop.top, &crop.left, &crop.height, &crop.width, &tail) != 4)
-    return fvg__fail(c, FVG_E_ARG, "--crop %s: TOP,LEFT,HEIGHT,WIDTH is expected", o->crop);
-  if (!o->crop && o->flip) return fvg__fail(c, FVG_E_ARG, "--flip goes with --crop");
+    return fvg_fail(c, FVG_E_ARG, "--crop %s: TOP,LEFT,HEIGHT,WIDTH is expected", o->crop);
+  if (!o->crop && o->flip) return fvg_fail(c, FVG_E_ARG, "--flip goes with --crop");
   crop.flip = o->flip;
   s = fvg_image_load(c, &in, o->rest[0], 0);
   /* alpha dropped */
   if (!s && in.channels == 2) { fvg_image_free(c, &in); s = fvg_image_load(c, &in, o->rest[0], 1); }
   if (!s && in.channels == 4) { fvg_image_free(c, &in); s = fvg_image_load(c, &in, o->rest[0], 3); }
-  if (!s) s = fvg__image_upright(c, &in, o->rest[0], o->exif_rotate);
+  if (!s) s = fvg_image_upright(c, &in, o->rest[0], o->exif_rotate);
   if (!s && o->crop && (crop.top < 0 || crop.left < 0 || crop.height < 1 || crop.width < 1 ||
                         crop.height > in.height - crop.top || crop.width > in.width - crop.left))
-    s = fvg__fail(c, FVG_E_ARG, "--crop %s does not lie within %s, which has %d x %d pixels",
-                  o->crop, o->rest[0], in.width, in.height);
+    s = fvg_fail(c, FVG_E_ARG, "--crop %s does not lie within %s, which has %d x %d pixels",
+                 o->crop, o->rest[0], in.width, in.height);
   if (!s && o->crop) s = fvg_image_resized_crop(c, &out, &in, &crop, way.size, way.filter);
   if (!s && !o->crop) s = fvg_image_test_transform(c, &out, &in, &way);
   if (!s) s = fvg_image_save(c, &out, o->rest[1]);
@@ -754,9 +754,9 @@ static fvg_status load_view(fvg_clip *m, const picture_list *x, int i, fvg_image
   fvg_status s;
   memset(view, 0, sizeof *view);
   s = fvg_image_load(c, &image, x->file[i], 3);
-  if (!s) s = fvg__image_upright(c, &image, x->file[i], x->exif_rotate);
+  if (!s) s = fvg_image_upright(c, &image, x->file[i], x->exif_rotate);
   if (!s) s = fvg_image_test_transform(c, view, &image, &m->preprocess);
-  if (!s) s = fvg_image_normalize(c, view, &m->preprocess, chw);
+  if (!s) s = fvg_image_normalize(c, chw, view, &m->preprocess);
   if (s) fvg_image_free(c, view);
   fvg_image_free(c, &image);
   return s;
@@ -770,10 +770,10 @@ static fvg_status load_pixels(fvg_clip *m, const char *path, fvg_tensor *images)
   fvg_status s = fvg_source_file(m->ctx, &source, path);
   memset(images, 0, sizeof *images);
   if (!s) s = fvg_weights_open(m->ctx, &w, &source);
-  if (!s) s = fvg_weights_get(w, "images", FVG_F32, images);
+  if (!s) s = fvg_weights_get(w, images, "images", FVG_F32);
   if (!s && (images->n_dim != 4 || images->dim[0] < 1 || images->dim[1] != 3 ||
              images->dim[2] != size || images->dim[3] != size))
-    s = fvg__fail(m->ctx, FVG_E_SHAPE, "%s: images must have shape [N, 3, %d, %d] for this model", path, size, size);
+    s = fvg_fail(m->ctx, FVG_E_SHAPE, "%s: images must have shape [N, 3, %d, %d] for this model", path, size, size);
   fvg_weights_close(w);
   return s;
 }
@@ -797,20 +797,20 @@ static fvg_status encode_pictures(fvg_clip *m, picture_list *x, float *features,
   float *chw;
   fvg_status s = FVG_OK;
   int i;
-  if (!m->has_vision) return fvg__fail(c, FVG_E_ARG, "this model has no image tower");
-  chw = (float *)fvg__alloc_array(c, 3 * size * size, sizeof *chw);
+  if (!m->has_vision) return fvg_fail(c, FVG_E_ARG, "this model has no image tower");
+  chw = (float *)fvg_alloc_array(c, 3 * size * size, sizeof *chw);
   if (!chw) return FVG_E_NOMEM;
   for (i = 0; !s && i < x->n; i++) {
     fvg_image view;
     s = load_view(m, x, i, &view, chw);
     fvg_image_free(c, &view);
     if (s) { s = go_on(c, s, x, is_alone(x)); continue; }
-    s = fvg_clip_encode_images(m, chw, 1, features + (size_t)*n_row * (size_t)m->embed_dim);
+    s = fvg_clip_encode_images(m, features + (size_t)*n_row * (size_t)m->embed_dim, chw, 1);
     put(names, *n_row ? ", " : "");
     put_json_string(names, x->file[i]);
     ++*n_row;
   }
-  fvg__release(c, chw);
+  fvg_release(c, chw);
   return s;
 }
 
@@ -862,8 +862,8 @@ static fvg_status encode(fvg_ctx *c, const options *o) {
   int n_image = 0;
   fvg_status s;
   if (!o->out || (!o->pixels && !o->n_image && !o->n_text))
-    return fvg__fail(c, FVG_E_ARG, "encode needs --out F.safetensors and something to encode: "
-                                   "--pixels, --image or --text");
+    return fvg_fail(c, FVG_E_ARG, "encode needs --out F.safetensors and something to encode: "
+                                  "--pixels, --image or --text");
   memset(&pixels, 0, sizeof pixels);
   memset(&files, 0, sizeof files);
   files.c = c;
@@ -873,26 +873,26 @@ static fvg_status encode(fvg_ctx *c, const options *o) {
   if (!s && o->pixels) s = load_pixels(m, o->pixels, &pixels);
   if (!s) {
     n_image = pixels.data ? pixels.dim[0] : 0;
-    f = (float *)fvg__alloc_array(
+    f = (float *)fvg_alloc_array(
         c, ((size_t)n_image + (size_t)pictures.n) * (size_t)m->embed_dim + 1, sizeof *f);
-    g = (float *)fvg__alloc_array(c, (size_t)o->n_text * (size_t)m->embed_dim + 1, sizeof *g);
+    g = (float *)fvg_alloc_array(c, (size_t)o->n_text * (size_t)m->embed_dim + 1, sizeof *g);
     if (!f || !g) s = FVG_E_NOMEM;
   }
 
   put(&files, "[");
   if (!s && n_image) {
-    s = fvg_clip_encode_images(m, (const float *)pixels.data, n_image, f);
+    s = fvg_clip_encode_images(m, f, (const float *)pixels.data, n_image);
     name_pixels(&files, o->pixels, n_image);
   }
   if (!s && pictures.n) s = encode_pictures(m, &pictures, f, &n_image, &files);
-  if (!s && o->n_text) s = fvg_clip_encode_texts(m, o->text, o->n_text, g);
+  if (!s && o->n_text) s = fvg_clip_encode_texts(m, g, o->text, o->n_text);
   if (!s && (n_image || o->n_text))
     s = save_features(c, o, f, n_image, g, m->embed_dim, &files, &texts);
   if (!s) s = end_with_bad(c, &pictures);
-  fvg__release(c, files.text);
-  fvg__release(c, texts.text);
-  fvg__release(c, f);
-  fvg__release(c, g);
+  fvg_release(c, files.text);
+  fvg_release(c, texts.text);
+  fvg_release(c, f);
+  fvg_release(c, g);
   fvg_tensor_free(c, &pixels);
   pictures_free(c, &pictures);
   fvg_clip_free(m);
@@ -905,7 +905,7 @@ static fvg_status parse_position(fvg_ctx *c, const char *text, fvg_position *out
   int i;
   for (i = 0; i < 3; i++)
     if (!strcmp(text, name[i])) { *out = (fvg_position)i; return FVG_OK; }
-  return fvg__fail(c, FVG_E_ARG, "--class-token-position %s: end, middle or front is expected", text);
+  return fvg_fail(c, FVG_E_ARG, "--class-token-position %s: end, middle or front is expected", text);
 }
 
 /* Into `known` the option of the method that text, NAME=VALUE, names; 0: it has no such one. */
@@ -913,7 +913,7 @@ static int option_named(const fvg_method *method, const char *text, fvg_option *
   double low, high;
   size_t n = strcspn(text, "=");
   int k;
-  for (k = 0; method && fvg_method_option(method, k, known, &low, &high); k++)
+  for (k = 0; method && fvg_method_option(method, known, &low, &high, k); k++)
     if (strlen(known->name) == n && !strncmp(known->name, text, n)) return 1;
   return 0;
 }
@@ -926,7 +926,7 @@ static fvg_protocol protocol_of(const options *o) {
    shots, under what the command line says itself. */
 static void recipe_of(const options *o, const fvg_method *method, const fvg_dataset_card *card, int shots,
                       fvg_recipe *r) {
-  fvg_method_recipe(method, (fvg_preset)o->preset, protocol_of(o), card, shots, r);
+  fvg_method_recipe(method, r, (fvg_preset)o->preset, protocol_of(o), card, shots);
   if (o->n_ctx) r->n_ctx = o->n_ctx;
 }
 
@@ -966,7 +966,7 @@ static fvg_status open_tuned(fvg_clip *m, const char *folder, fvg_learner **l, f
                              fvg_weights **settings) {
   char path[1200];
   path_in(folder, path, sizeof path);
-  return fvg_checkpoint_load(m, path, l, f, settings);
+  return fvg_checkpoint_load(m, l, f, settings, path);
 }
 
 /* Such a folder, or, with --trainer, a file of the published trainers; its classes are `name`, of a published set if
@@ -982,23 +982,23 @@ static fvg_status open_checkpoint(fvg_clip *m, const options *o, const fvg_datas
   if (!o->trainer) {
     s = open_tuned(m, o->checkpoint, l, f, settings);
     if (!s && !o->exif_rotate && fvg_weights_metadata(*settings, "exif_rotate"))
-      fvg__log(m->ctx, 0, "%s was tuned with --exif-rotate; without it turned pictures are seen otherwise than in training",
-               o->checkpoint);
+      fvg_log(m->ctx, 0, "%s was tuned with --exif-rotate; without it turned pictures are seen otherwise than in training",
+              o->checkpoint);
     return s;
   }
-  method = fvg_method_named(o->trainer);
+  method = fvg_method_find(o->trainer);
   if (!method)
-    return fvg__fail(m->ctx, FVG_E_ARG, "--trainer %s: with --checkpoint FILE the name of a method is expected",
-                     o->trainer);
+    return fvg_fail(m->ctx, FVG_E_ARG, "--trainer %s: with --checkpoint FILE the name of a method is expected",
+                    o->trainer);
   for (i = 0; i < o->n_set; i++)
     if (!option_named(method, o->set[i], option))
-      return fvg__fail(m->ctx, FVG_E_ARG, "--set %s: %s has no such option", o->set[i], o->trainer);
+      return fvg_fail(m->ctx, FVG_E_ARG, "--set %s: %s has no such option", o->set[i], o->trainer);
   s = learner_desc(m->ctx, o, method, card, o->all_shots[0], option, &desc);
-  if (!s) s = fvg_learner_new(m, l, &desc, name, n);
+  if (!s) s = fvg_learner_new(m, l, name, n, &desc);
   return s ? s : fvg_learner_load(*l, o->checkpoint);
 }
 
-static fvg_branch branch_of(const fvg_learner *l, const fvg_fvgpt *f, fvg_half half) {
+static fvg_branch branch_of(const fvg_learner *l, const fvg_fvgpt *f, fvg_group half) {
   if (!l) return FVG_ZERO_SHOT;
   if (!f) return half == FVG_BASE ? FVG_TUNED : FVG_TUNED_NEW;
   return half == FVG_BASE ? FVG_BRANCH_BASE : FVG_BRANCH_NEW;
@@ -1028,7 +1028,7 @@ static void list_names(const char *const *name, int n, const int *match, int tun
 /* FVG_BASE if all of n names are among those that l was tuned on, else FVG_NEW; says which are which.  A published
    trainer's file does not tell its classes: there *half stays as it is. */
 static fvg_status half_of_names(fvg_ctx *c, const options *o, fvg_learner *l, const char *const *name, int n,
-                                fvg_half *half) {
+                                fvg_group *half) {
   char base[LIST_BYTES], fresh[LIST_BYTES];
   int n_tuned, n_base = 0, i, *match;
   const char *const *tuned;
@@ -1036,18 +1036,18 @@ static fvg_status half_of_names(fvg_ctx *c, const options *o, fvg_learner *l, co
   if (!l || o->trainer) return FVG_OK;
 
   tuned = fvg_learner_class_names(l, &n_tuned);
-  match = (int *)fvg__alloc_array(c, (size_t)n, sizeof *match);
-  s = match ? fvg_match_names(c, name, n, tuned, n_tuned, match) : FVG_E_NOMEM;
+  match = (int *)fvg_alloc_array(c, (size_t)n, sizeof *match);
+  s = match ? fvg_match_names(c, match, name, n, tuned, n_tuned) : FVG_E_NOMEM;
   for (i = 0; !s && i < n; i++) n_base += match[i] >= 0;
 
   if (!s) {
     list_names(name, n, match, 1, base);
     list_names(name, n, match, 0, fresh);
     *half = n_base == n ? FVG_BASE : FVG_NEW;
-    fvg__log(c, 1, "%d of %d names taken for base (tuned on): %s; %d for new: %s", n_base, n, base,
-             n - n_base, fresh);
+    fvg_log(c, 1, "%d of %d names taken for base (tuned on): %s; %d for new: %s", n_base, n, base,
+            n - n_base, fresh);
   }
-  fvg__release(c, match);
+  fvg_release(c, match);
   return s;
 }
 
@@ -1063,7 +1063,7 @@ static int cut_names(char *list, const char **name) {
     }
     more = *at++ == ',';
     *to = 0;
-    fvg__tidy_name(start);
+    fvg_tidy_name(start);
     name[n++] = start;
   }
   return n;
@@ -1074,23 +1074,23 @@ static fvg_status names_given(fvg_ctx *c, const options *o, char **list, const c
   const char *const empty = "";
   int *match = NULL, first = -1, i;
   fvg_status s;
-  *list = fvg__copy_string(c, o->classes);
-  *name = (const char **)fvg__alloc_array(c, strlen(o->classes) + 1, sizeof **name);
+  *list = fvg_copy_string(c, o->classes);
+  *name = (const char **)fvg_alloc_array(c, strlen(o->classes) + 1, sizeof **name);
   if (!*list || !*name) return FVG_E_NOMEM;
   *n = cut_names(*list, *name);
 
-  s = fvg_match_names(c, &empty, 1, *name, *n, &first);
+  s = fvg_match_names(c, &first, &empty, 1, *name, *n);
   if (!s && first >= 0)
-    s = fvg__fail(c, FVG_E_ARG, "--classes %.200s: name %d of %d is empty (a comma inside a name is written \\,)",
-                  o->classes, first + 1, *n);
+    s = fvg_fail(c, FVG_E_ARG, "--classes %.200s: name %d of %d is empty (a comma inside a name is written \\,)",
+                 o->classes, first + 1, *n);
 
-  match = (int *)fvg__alloc_array(c, (size_t)*n, sizeof *match);
-  if (!s) s = match ? fvg_match_names(c, *name, *n, *name, *n, match) : FVG_E_NOMEM;
+  match = (int *)fvg_alloc_array(c, (size_t)*n, sizeof *match);
+  if (!s) s = match ? fvg_match_names(c, match, *name, *n, *name, *n) : FVG_E_NOMEM;
   for (i = 0; !s && i < *n; i++)
     if (match[i] != i)
-      s = fvg__fail(c, FVG_E_ARG, "--classes: name %d \"%.80s\" means the same as name %d \"%.80s\"; leave one out",
-                    i + 1, (*name)[i], match[i] + 1, (*name)[match[i]]);
-  fvg__release(c, match);
+      s = fvg_fail(c, FVG_E_ARG, "--classes: name %d \"%.80s\" means the same as name %d \"%.80s\"; leave one out",
+                   i + 1, (*name)[i], match[i] + 1, (*name)[match[i]]);
+  fvg_release(c, match);
   return s;
 }
 
@@ -1112,9 +1112,9 @@ static fvg_status classify_pictures(fvg_clip *m, fvg_learner *l, fvg_classifier 
                                     const char *const *name, int n, int top) {
   fvg_ctx *c = m->ctx;
   const size_t size = (size_t)m->vision.image_size;
-  float *chw = (float *)fvg__alloc_array(c, 3 * size * size, sizeof *chw);
-  float *f = (float *)fvg__alloc_array(c, (size_t)fvg_learner_feature_width(m, l), sizeof *f);
-  float *logits = (float *)fvg__alloc_array(c, (size_t)n, sizeof *logits), b = 0;
+  float *chw = (float *)fvg_alloc_array(c, 3 * size * size, sizeof *chw);
+  float *f = (float *)fvg_alloc_array(c, (size_t)fvg_learner_feature_width(m, l), sizeof *f);
+  float *logits = (float *)fvg_alloc_array(c, (size_t)n, sizeof *logits), b = 0;
   int i;
   fvg_status s = chw && f && logits ? FVG_OK : FVG_E_NOMEM;
   for (i = 0; !s && i < x->n; i++) {
@@ -1122,16 +1122,16 @@ static fvg_status classify_pictures(fvg_clip *m, fvg_learner *l, fvg_classifier 
     s = load_view(m, x, i, &view, chw);
     fvg_image_free(c, &view);
     if (s) { s = go_on(c, s, x, is_alone(x)); continue; }
-    s = fvg_learner_encode_images(m, l, chw, 1, f);
-    if (!s) s = fvg_classifier_logits(k, f, 1, logits, &b);
+    s = fvg_learner_encode_images(m, l, f, chw, 1);
+    if (!s) s = fvg_classifier_logits(k, logits, &b, f, 1);
     if (s) break;
     c->kernels->softmax(n, logits, 1, logits);
     print_scores(x->file[i], name, n, logits, b, top);
   }
   if (!s) s = end_with_bad(c, x);
-  fvg__release(c, logits);
-  fvg__release(c, f);
-  fvg__release(c, chw);
+  fvg_release(c, logits);
+  fvg_release(c, f);
+  fvg_release(c, chw);
   return s;
 }
 
@@ -1144,15 +1144,15 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
   picture_list pictures;
   char *list = NULL;
   const char **given = NULL, *const *name;
-  fvg_half half = FVG_BASE;
+  fvg_group half = FVG_BASE;
   int n = 0;
   fvg_status s;
   if (!o->n_rest || (!o->classes && (!o->checkpoint || o->trainer)))
-    return fvg__fail(c, FVG_E_ARG, "classify needs pictures, and --classes A,B,C or a --checkpoint that tune made");
+    return fvg_fail(c, FVG_E_ARG, "classify needs pictures, and --classes A,B,C or a --checkpoint that tune made");
   s = gather_pictures(c, o, o->rest, o->n_rest, &pictures);
   if (!s) s = open_model(c, o, &m);
   if (!s && !m->has_vision)
-    s = fvg__fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);
+    s = fvg_fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);
   if (!s && o->classes) s = names_given(c, o, &list, &given, &n);
   name = given;
   if (!s && o->checkpoint) s = open_checkpoint(m, o, NULL, name, n, &l, &f, &settings);
@@ -1160,8 +1160,8 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
   if (!s) s = half_of_names(c, o, l, name, n, &half);
   if (!s) s = fvg_classifier_new(m, &k, branch_of(l, f, half), l, f, template_of(o, settings), name, n);
   if (!s) s = classify_pictures(m, l, k, &pictures, name, n, o->top);
-  fvg__release(c, given);
-  fvg__release(c, list);
+  fvg_release(c, given);
+  fvg_release(c, list);
   pictures_free(c, &pictures);
   fvg_classifier_free(k);
   fvg_weights_close(settings);
@@ -1206,21 +1206,21 @@ static fvg_status attend_view(fvg_clip *m, fvg_learner *l, fvg_classifier *k, in
                               const char *folder, const char *name) {
   fvg_ctx *c = m->ctx;
   size_t pixels = (size_t)m->vision.image_size * (size_t)m->vision.image_size;
-  float *map = (float *)fvg__alloc_array(c, pixels, sizeof *map);
-  float *f = (float *)fvg__alloc_array(c, (size_t)fvg_learner_feature_width(m, l), sizeof *f);
-  float *logits = (float *)fvg__alloc_array(c, (size_t)k->n_class, sizeof *logits);
+  float *map = (float *)fvg_alloc_array(c, pixels, sizeof *map);
+  float *f = (float *)fvg_alloc_array(c, (size_t)fvg_learner_feature_width(m, l), sizeof *f);
+  float *logits = (float *)fvg_alloc_array(c, (size_t)k->n_class, sizeof *logits);
   char grad_cam[1400], attention[1400];
   fvg_status s = map && f && logits ? FVG_OK : FVG_E_NOMEM;
-  if (!s) s = fvg_learner_encode_images(m, l, chw, 1, f);
-  if (!s) s = fvg_classifier_logits(k, f, 1, logits, NULL);
-  if (!s) s = fvg_attention_map(k, chw, label, FVG_GRAD_CAM, map);
+  if (!s) s = fvg_learner_encode_images(m, l, f, chw, 1);
+  if (!s) s = fvg_classifier_logits(k, logits, NULL, f, 1);
+  if (!s) s = fvg_attention_map(k, map, chw, label, FVG_GRAD_CAM);
   if (!s) s = save_overlay(c, view, map, folder, name, "gradcam", grad_cam, sizeof grad_cam);
-  if (!s) s = fvg_attention_map(k, chw, label, FVG_CLS_ATTENTION, map);
+  if (!s) s = fvg_attention_map(k, map, chw, label, FVG_CLS_ATTENTION);
   if (!s) s = save_overlay(c, view, map, folder, name, "attention", attention, sizeof attention);
   if (!s) print(stdout, "%s  %.4f  %s\n", file, (double)logits[label], grad_cam);
-  fvg__release(c, logits);
-  fvg__release(c, f);
-  fvg__release(c, map);
+  fvg_release(c, logits);
+  fvg_release(c, f);
+  fvg_release(c, map);
   return s;
 }
 
@@ -1228,7 +1228,7 @@ static fvg_status attend_view(fvg_clip *m, fvg_learner *l, fvg_classifier *k, in
 static fvg_status attend_file(fvg_clip *m, fvg_learner *l, fvg_classifier *k, int label,
                               picture_list *x, int i, const char *folder, const char *name) {
   size_t size = (size_t)m->vision.image_size;
-  float *chw = (float *)fvg__alloc_array(m->ctx, 3 * size * size, sizeof *chw);
+  float *chw = (float *)fvg_alloc_array(m->ctx, 3 * size * size, sizeof *chw);
   fvg_image view;
   fvg_status s;
   if (!chw) return FVG_E_NOMEM;
@@ -1236,7 +1236,7 @@ static fvg_status attend_file(fvg_clip *m, fvg_learner *l, fvg_classifier *k, in
   s = s ? go_on(m->ctx, s, x, is_alone(x))
         : attend_view(m, l, k, label, &view, chw, x->file[i], folder, name);
   fvg_image_free(m->ctx, &view);
-  fvg__release(m->ctx, chw);
+  fvg_release(m->ctx, chw);
   return s;
 }
 
@@ -1246,16 +1246,16 @@ static fvg_status attend_classifier(fvg_clip *m, const options *o, char *text, f
                                     const fvg_weights *settings, fvg_classifier **k, int *label) {
   const char *const only = text, *const *tuned;
   const char **name;
-  fvg_half half = FVG_BASE;
+  fvg_group half = FVG_BASE;
   int n, match;
   fvg_status s;
   *label = 0;
   if (!l) return fvg_classifier_new(m, k, FVG_ZERO_SHOT, NULL, NULL, "{}", &only, 1);
-  fvg__tidy_name(text);
+  fvg_tidy_name(text);
   tuned = fvg_learner_class_names(l, &n);
   s = half_of_names(m->ctx, o, l, &only, 1, &half);
-  if (!s) s = fvg_match_names(m->ctx, &only, 1, tuned, n, &match);
-  name = (const char **)fvg__alloc_array(m->ctx, (size_t)n + 1, sizeof *name);
+  if (!s) s = fvg_match_names(m->ctx, &match, &only, 1, tuned, n);
+  name = (const char **)fvg_alloc_array(m->ctx, (size_t)n + 1, sizeof *name);
   if (!s && !name) s = FVG_E_NOMEM;
 
   if (!s) {
@@ -1264,7 +1264,7 @@ static fvg_status attend_classifier(fvg_clip *m, const options *o, char *text, f
     *label = match >= 0 ? match : n;
     s = fvg_classifier_new(m, k, branch_of(l, f, half), l, f, template_of(o, settings), name, match >= 0 ? n : n + 1);
   }
-  fvg__release(m->ctx, name);
+  fvg_release(m->ctx, name);
   return s;
 }
 
@@ -1280,8 +1280,8 @@ static fvg_status keep_inputs(fvg_ctx *c, const picture_list *pictures, const ch
       for (part = 0; part < 2; part++) {
         snprintf(path, sizeof path, "%s/%s_%s.png", out, name[k], kind[part]);
         if (!strcmp(path, pictures->file[i]))
-          return fvg__fail(c, FVG_E_ARG, "%s is a picture and would be the map of %s; choose another --out", path,
-                           pictures->file[k]);
+          return fvg_fail(c, FVG_E_ARG, "%s is a picture and would be the map of %s; choose another --out", path,
+                          pictures->file[k]);
       }
   }
   return FVG_OK;
@@ -1298,18 +1298,18 @@ static fvg_status attend(fvg_ctx *c, const options *o) {
   int i, label = 0;
   fvg_status s;
   if (!o->n_text || !o->out || !*o->out || !o->n_rest)
-    return fvg__fail(c, FVG_E_ARG, "attend needs --text STR, --out DIR and pictures");
+    return fvg_fail(c, FVG_E_ARG, "attend needs --text STR, --out DIR and pictures");
   if (o->n_text > 1)
-    return fvg__fail(c, FVG_E_ARG, "attend takes one --text, there are %d; run it once for each", o->n_text);
-  if (strlen(o->out) > 1000) return fvg__fail(c, FVG_E_ARG, "--out: the path is too long");
+    return fvg_fail(c, FVG_E_ARG, "attend takes one --text, there are %d; run it once for each", o->n_text);
+  if (strlen(o->out) > 1000) return fvg_fail(c, FVG_E_ARG, "--out: the path is too long");
   s = gather_pictures(c, o, o->rest, o->n_rest, &pictures);
   if (!s) s = check_out_folder(c, o->out);
   if (!s) s = open_model(c, o, &m);
-  if (!s && !m->has_vision) s = fvg__fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);
+  if (!s && !m->has_vision) s = fvg_fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);
   if (!s && o->checkpoint) s = open_checkpoint(m, o, NULL, &o->text[0], 1, &l, &f, &settings);
   if (!s) {
-    text = fvg__copy_string(c, o->text[0]);
-    name = (char (*)[NAME_BYTES])fvg__alloc_array(c, (size_t)pictures.n, sizeof *name);
+    text = fvg_copy_string(c, o->text[0]);
+    name = (char (*)[NAME_BYTES])fvg_alloc_array(c, (size_t)pictures.n, sizeof *name);
     s = text && name ? attend_classifier(m, o, text, l, f, settings, &k, &label) : FVG_E_NOMEM;
   }
   if (!s) s = make_folders(c, o->out);
@@ -1320,8 +1320,8 @@ static fvg_status attend(fvg_ctx *c, const options *o) {
   }
   if (!s) s = end_with_bad(c, &pictures);
   pictures_free(c, &pictures);
-  fvg__release(c, name);
-  fvg__release(c, text);
+  fvg_release(c, name);
+  fvg_release(c, text);
   fvg_classifier_free(k);
   fvg_weights_close(settings);
   fvg_fvgpt_free(f);
@@ -1420,7 +1420,7 @@ int main(int argc, char **argv) {
   }
   for (i = 0; i < sizeof command / sizeof *command && strcmp(o.command, command[i].name); i++) {}
   if (i < sizeof command / sizeof *command) s = command[i].run(c, &o);
-  else fvg__fail(c, s, "unknown command %s%s (`fvgpt help` lists them)", o.command, hint(o.command, advice));
+  else fvg_fail(c, s, "unknown command %s%s (`fvgpt help` lists them)", o.command, hint(o.command, advice));
   status = exit_status(c, &d, &o, s);
   fvg_free(c);
   options_free(&o);

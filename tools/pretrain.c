@@ -245,7 +245,7 @@ static fvg_tensor shape_of(const tensor *t, void *data, fvg_dtype type) {
 
 static fvg_status save_path(const pretraining *p, char *path, size_t n, const char *name) {
   return snprintf(path, n, "%s/%s", p->out, name) < (int)n ? FVG_OK :
-         fvg__fail(p->c, FVG_E_ARG, "%.60s...: the path is too long", p->out);
+         fvg_fail(p->c, FVG_E_ARG, "%.60s...: the path is too long", p->out);
 }
 
 /* Positions as waves of both coordinates, so that neighbours are alike from the start (Beyer et al., arXiv
@@ -273,7 +273,7 @@ static fvg_status save_model(pretraining *p, int trained) {
     tensor *t = &p->tensor[n];
     fvg_tensor x = shape_of(t, NULL, trained ? FVG_F16 : FVG_F32);
     size_t count = fvg_tensor_count(&x);
-    x.data = fvg__alloc_array(p->c, count, fvg_dtype_size(x.type));
+    x.data = fvg_alloc_array(p->c, count, fvg_dtype_size(x.type));
     if (!x.data) { s = FVG_E_NOMEM; break; }
     for (k = 0; k < count; k++)
       if (trained) ((uint16_t *)x.data)[k] = fvg_float_to_half(((float *)t->parameter.value.data)[k]);
@@ -287,7 +287,7 @@ static fvg_status save_model(pretraining *p, int trained) {
     named[n].tensor = x;
   }
   if (!s) s = fvg_safetensors_save(p->c, path, named, p->n, NULL, 0);
-  for (i = 0; i < n; i++) fvg__release(p->c, named[i].tensor.data);
+  for (i = 0; i < n; i++) fvg_release(p->c, named[i].tensor.data);
   return s;
 }
 
@@ -305,7 +305,7 @@ static fvg_status open_model(pretraining *p) {
     s = fvg_parameter_new(p->c, parameter, p->tensor[i].name, p->tensor[i].n_dim, p->tensor[i].dim);
     if (s) break;
     if (x[i]) {
-      fvg__release(p->c, parameter->value.data);
+      fvg_release(p->c, parameter->value.data);
       parameter->value.data = x[i]->data;
     } else *(float *)parameter->value.data = p->tensor[i].mean;
     decays = p->tensor[i].n_dim >= 2;
@@ -381,7 +381,7 @@ static fvg_status metadata_number(pretraining *p, const fvg_weights *w, const ch
   char *end;
   *out = text ? strtod(text, &end) : 0;
   return text && *text && !*end ? FVG_OK :
-         fvg__fail(p->c, FVG_E_FORMAT, "%s: no number %s; remove the file to start anew", fvg_weights_file(w), key);
+         fvg_fail(p->c, FVG_E_FORMAT, "%s: no number %s; remove the file to start anew", fvg_weights_file(w), key);
 }
 
 /* The checkpoint of a run with the same settings, and its step; *w NULL when there is none. */
@@ -392,7 +392,7 @@ static fvg_status open_checkpoint(pretraining *p, fvg_weights **w, long *step) {
   fvg_status s = save_path(p, path, sizeof path, "checkpoint.safetensors");
   *w = NULL;
   *step = 0;
-  if (s || !fvg__file_exists(path)) return s;
+  if (s || !fvg_file_exists(path)) return s;
   s = fvg_source_file(p->c, &source, path);
   if (!s) s = fvg_weights_open(p->c, w, &source);
   if (!s) s = metadata_number(p, *w, "step", &at);
@@ -401,9 +401,9 @@ static fvg_status open_checkpoint(pretraining *p, fvg_weights **w, long *step) {
   if (!s) s = metadata_number(p, *w, "seed", &seed);
   if (!s) s = metadata_number(p, *w, "lr", &lr);
   if (!s && (steps != p->steps || batch != p->batch || seed != p->seed || lr != p->lr || !(at >= 0 && at <= steps)))
-    s = fvg__fail(p->c, FVG_E_ARG,
-                  "%s is of another run (%g steps, batch %g, seed %g, lr %g); choose another OUT or remove it",
-                  fvg_weights_file(*w), steps, batch, seed, lr);
+    s = fvg_fail(p->c, FVG_E_ARG,
+                 "%s is of another run (%g steps, batch %g, seed %g, lr %g); choose another OUT or remove it",
+                 fvg_weights_file(*w), steps, batch, seed, lr);
   *step = s ? 0 : (long)at;
   if (s) { fvg_weights_close(*w); *w = NULL; }
   return s;
@@ -428,13 +428,13 @@ static fvg_status load_checkpoint(pretraining *p, long *step) {
   if (s || !w) return s;
   list_saved(p, &x);
   for (i = 0; !s && i < x.n; i++) {
-    s = fvg_weights_get(w, x.tensor[i].name, FVG_F32, &found);
+    s = fvg_weights_get(w, &found, x.tensor[i].name, FVG_F32);
     if (s) break;
     if (fvg_tensor_count(&found) == fvg_tensor_count(&x.tensor[i].tensor))
       memcpy(x.tensor[i].tensor.data, found.data, fvg_tensor_count(&found) * sizeof(float));
     else
-      s = fvg__fail(p->c, FVG_E_SHAPE, "%s: %s has another size than this model's; remove the file to start anew",
-                    fvg_weights_file(w), x.tensor[i].name);
+      s = fvg_fail(p->c, FVG_E_SHAPE, "%s: %s has another size than this model's; remove the file to start anew",
+                   fvg_weights_file(w), x.tensor[i].name);
     fvg_tensor_free(p->c, &found);
   }
   fvg_weights_close(w);
@@ -454,23 +454,23 @@ static fvg_status workers_new(pretraining *p) {
   s = fvg_parameter_new(p->c, &p->f, "image features", 2, dim);
   if (!s) s = fvg_parameter_new(p->c, &p->g, "text features", 2, dim);
   p->n_worker = p->batch / CHUNK;
-  p->workers = (worker *)fvg__alloc_array(p->c, (size_t)p->n_worker, sizeof *p->workers);
+  p->workers = (worker *)fvg_alloc_array(p->c, (size_t)p->n_worker, sizeof *p->workers);
   if (!p->workers) return FVG_E_NOMEM;
   for (i = 0; !s && i < p->n_worker; i++) {
     worker *w = &p->workers[i];
     s = fvg_init(&w->c, &desc);
-    if (s) return fvg__fail(p->c, s, "out of memory");
+    if (s) return fvg_fail(p->c, s, "out of memory");
     w->m = *p->m;
     w->m.ctx = w->c;
     w->tokenizer = *p->m->tokenizer;
     w->tokenizer.ctx = w->c;
     w->m.tokenizer = &w->tokenizer;
     w->t = fvg_tape_new(w->c);
-    if (!w->t) return fvg__fail(p->c, FVG_E_NOMEM, "out of memory");
+    if (!w->t) return fvg_fail(p->c, FVG_E_NOMEM, "out of memory");
     for (k = 0; k < p->n; k++) {
       w->parameter[k] = p->tensor[k].parameter;
-      w->parameter[k].grad = (float *)fvg__alloc_array(w->c, fvg_tensor_count(&w->parameter[k].value), sizeof(float));
-      if (!w->parameter[k].grad) return fvg__fail(p->c, FVG_E_NOMEM, "out of memory");
+      w->parameter[k].grad = (float *)fvg_alloc_array(w->c, fvg_tensor_count(&w->parameter[k].value), sizeof(float));
+      if (!w->parameter[k].grad) return fvg_fail(p->c, FVG_E_NOMEM, "out of memory");
       w->list[k] = &w->parameter[k];
     }
     fvg_tape_train(w->t, w->list, p->n);
@@ -483,11 +483,11 @@ static void workers_free(pretraining *p) {
   for (i = 0; p->workers && i < p->n_worker; i++) {
     worker *w = &p->workers[i];
     if (!w->c) continue;
-    for (k = 0; k < p->n; k++) fvg__release(w->c, w->parameter[k].grad);
+    for (k = 0; k < p->n; k++) fvg_release(w->c, w->parameter[k].grad);
     fvg_tape_free(w->t);
     fvg_free(w->c);
   }
-  fvg__release(p->c, p->workers);
+  fvg_release(p->c, p->workers);
   fvg_parameter_free(p->c, &p->f);
   fvg_parameter_free(p->c, &p->g);
 }
@@ -510,7 +510,7 @@ static void draw_pair(const pretraining *p, fvg_ctx *c, long number, float *pixe
   world_caption(&scene, &r, caption);
   world_render(&scene, &r, rgb, NULL);
   image.pixels = rgb;
-  fvg_image_normalize(c, &image, &p->m->preprocess, pixels);
+  fvg_image_normalize(c, pixels, &image, &p->m->preprocess);
 }
 
 static void encode_part(void *arg, int i) {
@@ -562,23 +562,23 @@ static void add_gradients(void *arg, int i) {
 
 static fvg_status workers_run(pretraining *p, void (*job)(void *arg, int i)) {
   int i;
-  fvg__parallel(p->c, job, p, p->n_worker);
+  fvg_parallel(p->c, job, p, p->n_worker);
   for (i = 0; i < p->n_worker; i++)
-    if (p->workers[i].status) return fvg__fail(p->c, p->workers[i].status, "%s", fvg_error(p->workers[i].c));
+    if (p->workers[i].status) return fvg_fail(p->c, p->workers[i].status, "%s", fvg_error(p->workers[i].c));
   return FVG_OK;
 }
 
 static fvg_node *contrastive_loss(pretraining *p, fvg_tape *t, fvg_parameter *logit_scale) {
   fvg_node *f = fvg_param(t, &p->f), *g = fvg_param(t, &p->g),
            *scale = fvg_exp(fvg_param(t, logit_scale)), *loss = NULL;
-  int *label = (int *)fvg__alloc_array(p->c, (size_t)p->batch, sizeof *label), i;
+  int *label = (int *)fvg_alloc_array(p->c, (size_t)p->batch, sizeof *label), i;
   if (label) {
     for (i = 0; i < p->batch; i++) label[i] = i;
     loss = fvg_add(fvg_cross_entropy(fvg_mul(fvg_linear(f, g, NULL), scale), label),
                    fvg_cross_entropy(fvg_mul(fvg_linear(g, f, NULL), scale), label));
     loss = fvg_scale(loss, 0.5f);
   }
-  fvg__release(p->c, label);
+  fvg_release(p->c, label);
   return loss;
 }
 
@@ -595,7 +595,7 @@ static fvg_status train_step(pretraining *p, fvg_tape *t, fvg_parameter *logit_s
   s = l ? fvg_backward(l) : fvg_last_status(p->c);
   if (!s) s = workers_run(p, differentiate_part);
   if (s) return s;
-  fvg__parallel(p->c, add_gradients, p, p->n);
+  fvg_parallel(p->c, add_gradients, p, p->n);
   fvg_optimizer_step(p->decayed, lr);
   fvg_optimizer_step(p->plain, lr);
   if (*(float *)logit_scale->value.data > logf(100.0f)) *(float *)logit_scale->value.data = logf(100.0f);
@@ -661,9 +661,9 @@ static fvg_status zero_shot(pretraining *p, const pair *pairs, int n, const char
   enum { EACH = 10 };
   size_t pixels = 3 * WORLD_SIDE * WORLD_SIDE;
   const char *name[MAX_PAIRS];
-  float *f = (float *)fvg__alloc_array(p->c, EACH * EMBED, sizeof *f),
-        *x = (float *)fvg__alloc_array(p->c, EACH * pixels, sizeof *x);
-  float *logits = (float *)fvg__alloc_array(p->c, (size_t)n * EACH, sizeof *logits);
+  float *f = (float *)fvg_alloc_array(p->c, EACH * EMBED, sizeof *f),
+        *x = (float *)fvg_alloc_array(p->c, EACH * pixels, sizeof *x);
+  float *logits = (float *)fvg_alloc_array(p->c, (size_t)n * EACH, sizeof *logits);
   fvg_classifier *k = NULL;
   fvg_status s = f && x && logits ? FVG_OK : FVG_E_NOMEM;
   int i, j, c, correct = 0;
@@ -685,11 +685,11 @@ static fvg_status zero_shot(pretraining *p, const pair *pairs, int n, const char
       scene.count = 1;
       world_render(&scene, &r, rgb, NULL);
       image.pixels = rgb;
-      fvg_image_normalize(p->c, &image, &p->m->preprocess, x + (size_t)j * pixels);
+      fvg_image_normalize(p->c, x + (size_t)j * pixels, &image, &p->m->preprocess);
     }
-    s = fvg_clip_encode_images(p->m, x, EACH, f);
+    s = fvg_clip_encode_images(p->m, f, x, EACH);
     if (!s) fvg_normalize_rows(f, EACH, EMBED);
-    if (!s) s = fvg_classifier_logits(k, f, EACH, logits, NULL);
+    if (!s) s = fvg_classifier_logits(k, logits, NULL, f, EACH);
     for (j = 0; !s && j < EACH; j++) {
       const float *z = logits + (size_t)j * (size_t)n;
       int best = 0;
@@ -703,9 +703,9 @@ static fvg_status zero_shot(pretraining *p, const pair *pairs, int n, const char
     say(p, line);
   }
   fvg_classifier_free(k);
-  fvg__release(p->c, f);
-  fvg__release(p->c, x);
-  fvg__release(p->c, logits);
+  fvg_release(p->c, f);
+  fvg_release(p->c, x);
+  fvg_release(p->c, logits);
   return s;
 }
 
@@ -747,12 +747,12 @@ static fvg_status run(pretraining *p) {
   fvg_status s;
   int n;
   if (mkdir(p->out, 0777) && errno != EEXIST)
-    return fvg__fail(p->c, FVG_E_IO, "%s: cannot make this folder: %s", p->out, strerror(errno));
+    return fvg_fail(p->c, FVG_E_IO, "%s: cannot make this folder: %s", p->out, strerror(errno));
   s = check_checkpoint(p);
   if (!s) s = save_path(p, path, sizeof path, "log.txt");
   if (s) return s;
   p->log = fopen(path, "a");
-  if (!p->log) return fvg__fail(p->c, FVG_E_IO, "%s: cannot be written: %s", path, strerror(errno));
+  if (!p->log) return fvg_fail(p->c, FVG_E_IO, "%s: cannot be written: %s", path, strerror(errno));
   learn_merges(&v);
   p->vocab_size = 512 + v.n_merges + 2;
   list_tensors(p);
@@ -777,7 +777,7 @@ static fvg_status run(pretraining *p) {
   if (!s) s = fvg_clip_open(p->c, &p->m, p->out, NULL, FVG_F32);              /* the figure is that of the f16 file */
   if (!s) s = evaluate(p);
   fvg_clip_free(p->m);
-  if (fclose(p->log) && !s) s = fvg__fail(p->c, FVG_E_IO, "%s/log.txt: cannot be written", p->out);
+  if (fclose(p->log) && !s) s = fvg_fail(p->c, FVG_E_IO, "%s/log.txt: cannot be written", p->out);
   return s;
 }
 

@@ -104,8 +104,8 @@ int main(int argc, char **argv) {
   if (fvg_init(&c, NULL)) return 1;
   count = (size_t)VOCAB * (size_t)size[s].text + 64;
   k.openai = argv[2][0] == 'o';
-  k.noise = (uint16_t *)fvg__alloc_array(c, count, sizeof *k.noise);
-  k.ones = (uint16_t *)fvg__alloc_array(c, 4096, sizeof *k.ones);
+  k.noise = (uint16_t *)fvg_alloc_array(c, count, sizeof *k.noise);
+  k.ones = (uint16_t *)fvg_alloc_array(c, 4096, sizeof *k.ones);
   if (!k.noise || !k.ones) { fprintf(stderr, "random_clip: %s\n", fvg_error(c)); fvg_free(c); return 1; }
   fvg_rng_seed(&rng, 1, 0);
   /* 1/64 .. 1/32, either sign */
@@ -115,8 +115,8 @@ int main(int argc, char **argv) {
   add_text(&k, size[s].text, 12, size[s].d);
   status = fvg_safetensors_save(c, argv[3], k.tensor, k.n, NULL, 0);
   if (status) fprintf(stderr, "random_clip: %s\n", fvg_error(c));
-  fvg__release(c, k.ones);
-  fvg__release(c, k.noise);
+  fvg_release(c, k.ones);
+  fvg_release(c, k.noise);
   fvg_free(c);
   return status != FVG_OK;
 }

@@ -39,10 +39,10 @@ static fvg_optimizer_desc optimizer_of(const replay *r) {
 
 /* A tensor of the recording, of n_dim dimensions. */
 static fvg_status get(replay *r, const char *name, fvg_dtype type, int n_dim, fvg_tensor *x) {
-  fvg_status s = fvg_weights_get(r->in, name, type, x);
+  fvg_status s = fvg_weights_get(r->in, x, name, type);
   if (!s && x->n_dim != n_dim) {
-    s = fvg__fail(r->c, FVG_E_SHAPE, "%s: %s has %d dimensions, expected %d",
-                  fvg_weights_file(r->in), name, x->n_dim, n_dim);
+    s = fvg_fail(r->c, FVG_E_SHAPE, "%s: %s has %d dimensions, expected %d",
+                 fvg_weights_file(r->in), name, x->n_dim, n_dim);
     fvg_tensor_free(r->c, x);
   }
   return s;
@@ -54,13 +54,13 @@ static fvg_status put(replay *r, const char *prefix, const char *name, const flo
   size_t bytes;
   int i;
   if (r->n_out == (int)(sizeof r->out / sizeof *r->out))
-    return fvg__fail(r->c, FVG_E_UNSUPPORTED, "more than %d results", r->n_out);
+    return fvg_fail(r->c, FVG_E_UNSUPPORTED, "more than %d results", r->n_out);
   snprintf(r->name[r->n_out], sizeof r->name[0], "%s%s", prefix, name);
   r->out[r->n_out].name = r->name[r->n_out];
   x->n_dim = n_dim;
   for (i = 0; i < n_dim; i++) x->dim[i] = dim[i];
   bytes = fvg_tensor_count(x) * sizeof(float);
-  x->data = fvg__alloc(r->c, bytes);
+  x->data = fvg_alloc(r->c, bytes);
   if (!x->data) return FVG_E_NOMEM;
   memcpy(x->data, data, bytes);
   r->n_out++;
@@ -79,7 +79,7 @@ static fvg_status load_parameter(replay *r, fvg_parameter *p) {
   s = get(r, name, FVG_F32, p->value.n_dim, &x);
   if (s) return s;
   if (fvg_tensor_count(&x) != fvg_tensor_count(&p->value))
-    s = fvg__fail(r->c, FVG_E_SHAPE, "%s: %s does not fit the model", fvg_weights_file(r->in), name);
+    s = fvg_fail(r->c, FVG_E_SHAPE, "%s: %s does not fit the model", fvg_weights_file(r->in), name);
   else memcpy(p->value.data, x.data, fvg_tensor_count(&x) * sizeof(float));
   fvg_tensor_free(r->c, &x);
   return s;
@@ -102,15 +102,15 @@ static void recording_free(replay *r, recording *x) {
 static fvg_status check_size(replay *r, const fvg_clip *m, const fvg_tensor *x, const char *name, int channels) {
   int size = m->vision.image_size, last = x->n_dim - 1;
   if (x->dim[last] == size && x->dim[last - 1] == size && x->dim[last - 2] == channels) return FVG_OK;
-  return fvg__fail(r->c, FVG_E_SHAPE, "%s: %s is not [.., %d, %d, %d]", fvg_weights_file(r->in), name, channels, size,
-                   size);
+  return fvg_fail(r->c, FVG_E_SHAPE, "%s: %s is not [.., %d, %d, %d]", fvg_weights_file(r->in), name, channels, size,
+                  size);
 }
 
 static fvg_status recording_read(replay *r, const fvg_clip *m, recording *x) {
   fvg_status s = get(r, "images", FVG_F32, 5, &x->images);
   if (!s) s = get(r, "labels", FVG_I32, 2, &x->labels);
   if (!s) s = get(r, "test_images", FVG_F32, 4, &x->test);
-  if (!s && fvg_weights_info(r->in, "masks", NULL)) s = get(r, "masks", FVG_U8, 5, &x->masks);
+  if (!s && fvg_weights_info(r->in, NULL, "masks")) s = get(r, "masks", FVG_U8, 5, &x->masks);
   if (!s) s = check_size(r, m, &x->images, "images", 3);
   if (!s) s = check_size(r, m, &x->test, "test_images", 3);
   if (!s && x->masks.data) s = check_size(r, m, &x->masks, "masks", 1);
@@ -120,7 +120,7 @@ static fvg_status recording_read(replay *r, const fvg_clip *m, recording *x) {
   x->pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size;
   if (x->labels.dim[0] != x->steps || x->labels.dim[1] != x->batch ||
       (x->masks.data && (x->masks.dim[0] != x->steps || x->masks.dim[1] != x->batch)))
-    return fvg__fail(r->c, FVG_E_SHAPE, "%s: images, labels and masks differ in number", fvg_weights_file(r->in));
+    return fvg_fail(r->c, FVG_E_SHAPE, "%s: images, labels and masks differ in number", fvg_weights_file(r->in));
   return FVG_OK;
 }
 
@@ -128,7 +128,7 @@ static fvg_status recording_read(replay *r, const fvg_clip *m, recording *x) {
 static int read_options(const replay *r, const fvg_method *method, fvg_option *option) {
   double low, high;
   int i, n = 0;
-  for (i = 0; fvg_method_option(method, i, &option[n], &low, &high); i++) {
+  for (i = 0; fvg_method_option(method, &option[n], &low, &high, i); i++) {
     const char *name = !strcmp(option[n].name, "W") ? "w" :
                        !strcmp(option[n].name, "first_layer") ? "rep_layers" : option[n].name;
     if (fvg_weights_metadata(r->in, name)) option[n++].value = setting(r, name, 0);
@@ -140,11 +140,11 @@ static fvg_status learner_new(replay *r, fvg_clip *m, const fvg_method *method, 
   const char *classes = fvg_weights_metadata(r->in, "classes"), **name;
   fvg_option option[32];
   fvg_learner_desc d;
-  fvg__json j;
+  fvg_json j;
   fvg_status s;
   int i, n = 0;
-  if (!classes) return fvg__fail(r->c, FVG_E_FORMAT, "%s: no classes in the metadata", fvg_weights_file(r->in));
-  s = fvg__json_parse(r->c, &j, classes, strlen(classes), fvg_weights_file(r->in));
+  if (!classes) return fvg_fail(r->c, FVG_E_FORMAT, "%s: no classes in the metadata", fvg_weights_file(r->in));
+  s = fvg_json_parse(r->c, &j, classes, strlen(classes), fvg_weights_file(r->in));
   if (s) return s;
   memset(&d, 0, sizeof d);
   d.method = method;
@@ -156,12 +156,12 @@ static fvg_status learner_new(replay *r, fvg_clip *m, const fvg_method *method, 
   d.prompt_template = fvg_weights_metadata(r->in, "template");
   d.option = option;
   d.n_option = read_options(r, method, option);
-  name = (const char **)fvg__alloc_array(r->c, (size_t)j.value[0].n_child + 1, sizeof *name);
+  name = (const char **)fvg_alloc_array(r->c, (size_t)j.value[0].n_child + 1, sizeof *name);
   if (!name) s = FVG_E_NOMEM;
   for (i = j.value[0].first; !s && i >= 0; i = j.value[i].next) name[n++] = j.value[i].string;
-  if (!s) s = fvg_learner_new(m, l, &d, name, n);
-  fvg__release(r->c, name);
-  fvg__json_free(r->c, &j);
+  if (!s) s = fvg_learner_new(m, l, name, n, &d);
+  fvg_release(r->c, name);
+  fvg_json_free(r->c, &j);
   return s;
 }
 
@@ -188,9 +188,9 @@ static fvg_status learner_steps(replay *r, fvg_clip *m, fvg_learner *l, const re
   size_t values = (size_t)x->batch * x->pixels;
   int i, n;
   fvg_parameter *const *params = fvg_learner_parameters(l, &n);
-  float *losses = (float *)fvg__alloc_array(r->c, (size_t)x->steps, sizeof *losses);
-  float *f = (float *)fvg__alloc_array(r->c, (size_t)x->batch * (size_t)m->embed_dim, sizeof *f);
-  float *fg = (float *)fvg__alloc_array(r->c, values, sizeof *fg);
+  float *losses = (float *)fvg_alloc_array(r->c, (size_t)x->steps, sizeof *losses);
+  float *f = (float *)fvg_alloc_array(r->c, (size_t)x->batch * (size_t)m->embed_dim, sizeof *f);
+  float *fg = (float *)fvg_alloc_array(r->c, values, sizeof *fg);
   fvg_optimizer *o = NULL;
   fvg_status s = losses && f && fg ? fvg_optimizer_new(r->c, &o, &d, params, n) : FVG_E_NOMEM;
   for (i = 0; !s && i < x->steps; i++) {
@@ -203,16 +203,16 @@ static fvg_status learner_steps(replay *r, fvg_clip *m, fvg_learner *l, const re
     batch.pixels = (const float *)x->images.data + (size_t)i * values;
     batch.pixels_fg = fg;
     foreground(x, i, fg);
-    s = fvg_learner_encode_images(m, NULL, batch.pixels, batch.n, f);
-    if (!s) s = fvg_learner_step(l, o, setting(r, "lr", 0.0035), &batch, &losses[i]);
+    s = fvg_learner_encode_images(m, NULL, f, batch.pixels, batch.n);
+    if (!s) s = fvg_learner_step(l, &losses[i], o, setting(r, "lr", 0.0035), &batch);
     if (!s && i == 0) s = put_parameters(r, "grad0.", params, n, 1);
   }
   if (!s) s = put(r, "", "losses", losses, 1, &x->steps);
   if (!s) s = put_parameters(r, "final.", params, n, 0);
   fvg_optimizer_free(o);
-  fvg__release(r->c, losses);
-  fvg__release(r->c, f);
-  fvg__release(r->c, fg);
+  fvg_release(r->c, losses);
+  fvg_release(r->c, f);
+  fvg_release(r->c, fg);
   return s;
 }
 
@@ -220,8 +220,8 @@ static fvg_status learner_steps(replay *r, fvg_clip *m, fvg_learner *l, const re
 static fvg_status put_released(replay *r, fvg_clip *m, fvg_learner *l, const float *f, int n, const float *logits) {
   fvg__packed *backgrounds = (fvg__packed *)l->own;
   int d = m->embed_dim, n_vector, dim[2], i, k;
-  float *vectors = NULL, *g = (float *)fvg__alloc_array(r->c, (size_t)(FVG__N_BACKGROUND * d), sizeof *g);
-  float *z = (float *)fvg__alloc_array(r->c, (size_t)(n * (l->n_class + FVG__N_LEFT)), sizeof *z), *at = z;
+  float *vectors = NULL, *g = (float *)fvg_alloc_array(r->c, (size_t)(FVG__N_BACKGROUND * d), sizeof *g);
+  float *z = (float *)fvg_alloc_array(r->c, (size_t)(n * (l->n_class + FVG__N_LEFT)), sizeof *z), *at = z;
   fvg_status s = g && z ? fvg__learner_vectors(l, FVG__TEXT, &vectors, &n_vector) : FVG_E_NOMEM;
   if (!s) s = fvg__encode_packed(m, backgrounds, vectors, n_vector, g);
   if (!s) fvg_normalize_rows(g, FVG__N_BACKGROUND, d);
@@ -232,9 +232,9 @@ static fvg_status put_released(replay *r, fvg_clip *m, fvg_learner *l, const flo
   dim[0] = n;
   dim[1] = l->n_class + FVG__N_LEFT;
   if (!s) s = put(r, "", "test_logits", z, 2, dim);
-  fvg__release(r->c, vectors);
-  fvg__release(r->c, g);
-  fvg__release(r->c, z);
+  fvg_release(r->c, vectors);
+  fvg_release(r->c, g);
+  fvg_release(r->c, z);
   return s;
 }
 
@@ -243,19 +243,19 @@ static fvg_status classify(fvg_clip *m, fvg_learner *l, fvg_branch branch, const
   int n_class;
   const char *const *name = fvg_learner_class_names(l, &n_class);
   fvg_status s = fvg_classifier_new(m, &k, branch, l, NULL, NULL, name, n_class);
-  if (!s) s = fvg_classifier_logits(k, f, n, logits, NULL);
+  if (!s) s = fvg_classifier_logits(k, logits, NULL, f, n);
   fvg_classifier_free(k);
   return s;
 }
 
 static fvg_status put_sentence_mean(replay *r, const fvg_clip *m, fvg_learner *l) {
-  float *mean = (float *)fvg__alloc_array(r->c, (size_t)l->n_class * (size_t)m->embed_dim, sizeof *mean);
+  float *mean = (float *)fvg_alloc_array(r->c, (size_t)l->n_class * (size_t)m->embed_dim, sizeof *mean);
   fvg_status s = mean ? fvg__sentence_mean(l, mean) : FVG_E_NOMEM;
   int dim[2];
   dim[0] = l->n_class;
   dim[1] = m->embed_dim;
   if (!s) s = put(r, "", "test_fixed_text_embeddings", mean, 2, dim);
-  fvg__release(r->c, mean);
+  fvg_release(r->c, mean);
   return s;
 }
 
@@ -263,9 +263,9 @@ static fvg_status put_sentence_mean(replay *r, const fvg_clip *m, fvg_learner *l
 static fvg_status learner_test(replay *r, fvg_clip *m, fvg_learner *l, const recording *x) {
   int n = x->test.dim[0], dim[2], i;
   size_t count = (size_t)n * (size_t)l->n_class;
-  float *f = (float *)fvg__alloc_array(r->c, (size_t)n * (size_t)fvg_learner_feature_width(m, l), sizeof *f);
-  float *z = (float *)fvg__alloc_array(r->c, 2 * count, sizeof *z), *fused = z + count, alpha;
-  fvg_status s = f && z ? fvg_learner_encode_images(m, l, (const float *)x->test.data, n, f) : FVG_E_NOMEM;
+  float *f = (float *)fvg_alloc_array(r->c, (size_t)n * (size_t)fvg_learner_feature_width(m, l), sizeof *f);
+  float *z = (float *)fvg_alloc_array(r->c, 2 * count, sizeof *z), *fused = z + count, alpha;
+  fvg_status s = f && z ? fvg_learner_encode_images(m, l, f, (const float *)x->test.data, n) : FVG_E_NOMEM;
   dim[0] = n;
   dim[1] = l->n_class;
   if (!s) s = classify(m, l, FVG_TUNED_NEW, f, n, z);
@@ -279,8 +279,8 @@ static fvg_status learner_test(replay *r, fvg_clip *m, fvg_learner *l, const rec
     if (!s) s = put(r, "", "test_logits_rep", fused, 2, dim);
   }
   if (!s && is(r, "method", "PromptSRC")) s = put_sentence_mean(r, m, l);
-  fvg__release(r->c, f);
-  fvg__release(r->c, z);
+  fvg_release(r->c, f);
+  fvg_release(r->c, z);
   return s;
 }
 
@@ -347,7 +347,7 @@ static fvg_status fvgpt_steps(replay *r, fvg_fvgpt *m, const fvg_tensor *x) {
   fvg_optimizer_desc d = optimizer_of(r);
   int i, n, steps = x[F].dim[0], batch = x[F].dim[1], width = x[F].dim[2], parts[2], per_image[2];
   fvg_parameter *const *params = fvg_fvgpt_parameters(m, &n);
-  float *buffer = (float *)fvg__alloc_array(r->c, (size_t)steps * (size_t)(6 + 3 * batch), sizeof *buffer);
+  float *buffer = (float *)fvg_alloc_array(r->c, (size_t)steps * (size_t)(6 + 3 * batch), sizeof *buffer);
   float *loss = buffer, *part = loss + steps, *gate = part + 5 * steps, *target = gate + steps * batch,
         *b = target + steps * batch;
   fvg_optimizer *o = NULL;
@@ -370,7 +370,7 @@ static fvg_status fvgpt_steps(replay *r, fvg_fvgpt *m, const fvg_tensor *x) {
     report.r = gate + i * batch;
     report.r_target = target + i * batch;
     report.b = b + i * batch;
-    s = fvg_fvgpt_step(m, o, setting(r, "lr", 0.0035), &in, &report);
+    s = fvg_fvgpt_step(m, &report, o, setting(r, "lr", 0.0035), &in);
     if (!s && i == 0) s = put_all(r, "grad0.", m, 1);
     loss[i] = report.loss;
     part[5 * i] = report.ce_fdc;
@@ -389,7 +389,7 @@ static fvg_status fvgpt_steps(replay *r, fvg_fvgpt *m, const fvg_tensor *x) {
   if (!s) s = put(r, "", "b", b, 2, per_image);
   if (!s) s = put_all(r, "final.", m, 0);
   fvg_optimizer_free(o);
-  fvg__release(r->c, buffer);
+  fvg_release(r->c, buffer);
   return s;
 }
 
@@ -402,7 +402,7 @@ static fvg_status fvgpt_test(replay *r, fvg_fvgpt *m, const fvg_tensor *x) {
   base[1] = x[G].dim[0];
   new_[1] = x[G_NEW].dim[0];
   most = base[1] > new_[1] ? base[1] : new_[1];
-  logits = (float *)fvg__alloc_array(r->c, (size_t)base[0] * (size_t)most, sizeof *logits);
+  logits = (float *)fvg_alloc_array(r->c, (size_t)base[0] * (size_t)most, sizeof *logits);
   if (!logits) return FVG_E_NOMEM;
   fvg_fvgpt_batch batch;
   memset(&batch, 0, sizeof batch);
@@ -419,7 +419,7 @@ static fvg_status fvgpt_test(replay *r, fvg_fvgpt *m, const fvg_tensor *x) {
   batch.g_clip = (const float *)x[G_CLIP_NEW].data;
   if (!s) s = fvg_fvgpt_score_new(m, logits, NULL, &batch);
   if (!s) s = put(r, "", "test_new_logits", logits, 2, new_);
-  fvg__release(r->c, logits);
+  fvg_release(r->c, logits);
   return s;
 }
 
@@ -429,8 +429,8 @@ static fvg_status check_inputs(replay *r, const fvg_tensor *x) {
     ok = ok && x[i].dim[0] == x[F].dim[0] && x[i].dim[1] == x[F].dim[1] && (i > F_CLIP || x[i].dim[2] == x[F].dim[2]);
   for (i = G; i < N_INPUT; i++) ok = ok && x[i].dim[1] == x[F].dim[2];
   ok = ok && x[G].dim[0] == x[G_CLIP].dim[0] && x[G_NEW].dim[0] == x[G_CLIP_NEW].dim[0];
-  return ok ? FVG_OK : fvg__fail(r->c, FVG_E_SHAPE, "%s: f, f_fg, f_clip, area, labels, g, ... do not fit together",
-                                 fvg_weights_file(r->in));
+  return ok ? FVG_OK : fvg_fail(r->c, FVG_E_SHAPE, "%s: f, f_fg, f_clip, area, labels, g, ... do not fit together",
+                                fvg_weights_file(r->in));
 }
 
 static fvg_status replay_fvgpt(replay *r) {
@@ -459,11 +459,11 @@ static fvg_status run(replay *r, const char *path, const char *out) {
   if (s) return s;
   method = fvg_weights_metadata(r->in, "method");
   if (method && !strcmp(method, "FVGPT")) s = replay_fvgpt(r);
-  else if (method && fvg_method_named(method)) s = replay_learner(r, fvg_method_named(method));
-  else s = fvg__fail(r->c, FVG_E_UNSUPPORTED, "%s: method %s cannot be replayed", path,
-                     method ? method : "(none given)");
+  else if (method && fvg_method_find(method)) s = replay_learner(r, fvg_method_find(method));
+  else s = fvg_fail(r->c, FVG_E_UNSUPPORTED, "%s: method %s cannot be replayed", path,
+                    method ? method : "(none given)");
   if (!s) s = fvg_safetensors_save(r->c, out, r->out, r->n_out, NULL, 0);
-  for (i = 0; i < r->n_out; i++) fvg__release(r->c, r->out[i].tensor.data);
+  for (i = 0; i < r->n_out; i++) fvg_release(r->c, r->out[i].tensor.data);
   fvg_weights_close(r->in);
   return s;
 }

@@ -42,44 +42,44 @@ typedef struct study {                              /* one data set and its runs
 } study;
 
 /* ---- what tune left ---- */
-static int json_number(const fvg__json *j, int object, const char *key, double *out) {
-  int at = fvg__json_find(j, object, key);
-  if (at < 0 || j->value[at].type != FVG__JSON_NUMBER) return 0;
+static int json_number(const fvg_json *j, int object, const char *key, double *out) {
+  int at = fvg_json_find(j, object, key);
+  if (at < 0 || j->value[at].type != FVG_JSON_NUMBER) return 0;
   *out = j->value[at].number;
   return 1;
 }
 
-static int json_method(const fvg__json *j, int object) {
-  int at = fvg__json_find(j, object, "method"), method = at < 0 ? -1 : N_METHOD - 1;
+static int json_method(const fvg_json *j, int object) {
+  int at = fvg_json_find(j, object, "method"), method = at < 0 ? -1 : N_METHOD - 1;
   while (method >= 0 && strcmp(j->value[at].string, method_name[method])) method--;
   return method;
 }
 
-static fvg_status load_json(fvg_ctx *c, fvg__json *j, const char *path) {
+static fvg_status load_json(fvg_ctx *c, fvg_json *j, const char *path) {
   fvg_source source;
   uint8_t *bytes = NULL;
   size_t n;
   fvg_status s = fvg_source_file(c, &source, path);
   memset(j, 0, sizeof *j);
   if (s) return s;
-  s = fvg_source_read_all(c, &source, &bytes, &n);
-  if (!s) s = fvg__json_parse(c, j, (const char *)bytes, n, path);
+  s = fvg_source_read_all(c, &bytes, &n, &source);
+  if (!s) s = fvg_json_parse(c, j, (const char *)bytes, n, path);
   fvg_bytes_free(c, bytes);
   fvg_source_close(&source);
   return s;
 }
 
-static fvg_status read_curves(study *x, const fvg__json *j) {
-  int list = fvg__json_find(j, 0, "curves"), at, run, k;
+static fvg_status read_curves(study *x, const fvg_json *j) {
+  int list = fvg_json_find(j, 0, "curves"), at, run, k;
   for (at = list < 0 ? -1 : j->value[list].first; at >= 0; at = j->value[at].next) {
-    int method = json_method(j, at), loss = fvg__json_find(j, at, "loss");
+    int method = json_method(j, at), loss = fvg_json_find(j, at, "loss");
     double seed = -1;
     curve *to;
     json_number(j, at, "seed", &seed);
     for (run = 0; run < x->n_seed && x->seed[run] != seed; run++) {}
     if (method < COOP || loss < 0 || run == x->n_seed || x->loss[method][run].loss) continue;
     to = &x->loss[method][run];
-    to->loss = (double *)fvg__alloc_array(x->m->ctx, (size_t)j->value[loss].n_child + 1, sizeof *to->loss);
+    to->loss = (double *)fvg_alloc_array(x->m->ctx, (size_t)j->value[loss].n_child + 1, sizeof *to->loss);
     if (!to->loss) return FVG_E_NOMEM;
     for (k = j->value[loss].first; k >= 0; k = j->value[k].next) to->loss[to->n++] = j->value[k].number;
   }
@@ -87,14 +87,14 @@ static fvg_status read_curves(study *x, const fvg__json *j) {
 }
 
 /* Returns the name of what is missing or not a number, NULL when all is there. */
-static const char *read_scores(study *x, const fvg__json *j) {
-  int seeds = fvg__json_find(j, 0, "seeds"), list = fvg__json_find(j, 0, "mean"), at, k, seen = 0;
+static const char *read_scores(study *x, const fvg_json *j) {
+  int seeds = fvg_json_find(j, 0, "seeds"), list = fvg_json_find(j, 0, "mean"), at, k, seen = 0;
   double shots;
   if (!json_number(j, 0, "shots", &shots) || !(shots >= 1 && shots <= 100000)) return "shots";
   x->shots = (int)shots;
   for (at = seeds < 0 ? -1 : j->value[seeds].first; at >= 0; at = j->value[at].next) {
     double seed = j->value[at].number;
-    if (x->n_seed == MAX_SEEDS || j->value[at].type != FVG__JSON_NUMBER || !(seed >= 0 && seed <= 2147483647))
+    if (x->n_seed == MAX_SEEDS || j->value[at].type != FVG_JSON_NUMBER || !(seed >= 0 && seed <= 2147483647))
       return "seeds";
     x->seed[x->n_seed++] = (int)seed;
   }
@@ -116,17 +116,17 @@ static fvg_status read_runs(study *x) {
   fvg_ctx *c = x->m->ctx;
   const char *missing;
   char path[1200];
-  fvg__json j;
+  fvg_json j;
   fvg_status s;
   snprintf(path, sizeof path, "%s/results.json", x->runs);
-  if (!fvg__file_exists(path))
-    return fvg__fail(c, FVG_E_IO, "%s: no such file; --runs takes the --out folder of a finished tune --trainer "
-                     "FVGPT_CoOp", path);
+  if (!fvg_file_exists(path))
+    return fvg_fail(c, FVG_E_IO, "%s: no such file; --runs takes the --out folder of a finished tune --trainer "
+                    "FVGPT_CoOp", path);
   s = load_json(c, &j, path);
   if (!s && (missing = read_scores(x, &j)) != NULL)
-    s = fvg__fail(c, FVG_E_FORMAT, "%s: no %s; run tune --trainer FVGPT_CoOp --out %s again", path, missing, x->runs);
+    s = fvg_fail(c, FVG_E_FORMAT, "%s: no %s; run tune --trainer FVGPT_CoOp --out %s again", path, missing, x->runs);
   if (!s) s = read_curves(x, &j);
-  fvg__json_free(c, &j);
+  fvg_json_free(c, &j);
   return s;
 }
 
@@ -158,7 +158,7 @@ static fvg_status average_curves(study *x, int method) {
   double top = 0;
   int run, k;
   for (run = 0; run < x->n_seed; run++) if (x->loss[method][run].n > mean->n) mean->n = x->loss[method][run].n;
-  mean->loss = (double *)fvg__alloc_array(x->m->ctx, (size_t)mean->n + 1, sizeof *mean->loss);
+  mean->loss = (double *)fvg_alloc_array(x->m->ctx, (size_t)mean->n + 1, sizeof *mean->loss);
   if (!mean->loss) return FVG_E_NOMEM;
   for (k = 0; k < mean->n; k++) {
     int n = 0;
@@ -178,7 +178,7 @@ static fvg_status average_curves(study *x, int method) {
 /* ---- what is measured here ---- */
 static fvg_status advance(study *x) {
   x->progress.step++;
-  return fvg__report(x->m->ctx, &x->progress);
+  return fvg_report_progress(x->m->ctx, &x->progress);
 }
 
 /* The test transform of a picture and of its mask (no pixels: it has none), and the picture's numbers. */
@@ -187,14 +187,14 @@ static fvg_status load_pair(const study *x, const fvg_item *item, fvg_image *vie
   fvg_image whole, whole_mask;
   const fvg_preprocess *p = &x->m->preprocess;
   fvg_preprocess for_mask = *p;
-  fvg_status s = fvg_dataset_load(&x->d, item, &whole, &whole_mask, 0.5f);
+  fvg_status s = fvg_dataset_load(&x->d, &whole, &whole_mask, item, 0.5f);
   memset(view, 0, sizeof *view);
   memset(mask, 0, sizeof *mask);
   if (s) return s;
   for_mask.filter = FVG_NEAREST;
   s = fvg_image_test_transform(c, view, &whole, p);
   if (!s && whole_mask.pixels) s = fvg_image_test_transform(c, mask, &whole_mask, &for_mask);
-  if (!s) s = fvg_image_normalize(c, view, p, chw);
+  if (!s) s = fvg_image_normalize(c, chw, view, p);
   fvg_image_free(c, &whole);
   fvg_image_free(c, &whole_mask);
   if (s) { fvg_image_free(c, view); fvg_image_free(c, mask); }
@@ -206,20 +206,20 @@ static fvg_status choose_items(study *x) {
   fvg_ctx *c = x->m->ctx;
   fvg_items base;
   int i, n = 0, kept;
-  fvg_status s = fvg_items_half(c, &base, &x->d.test, x->d.n_class, FVG_BASE);
+  fvg_status s = fvg_items_group(c, &base, &x->d.test, x->d.n_class, FVG_BASE);
   if (s) return s;
-  x->items.item = (fvg_item *)fvg__alloc_array(c, (size_t)base.n + 1, sizeof *x->items.item);
+  x->items.item = (fvg_item *)fvg_alloc_array(c, (size_t)base.n + 1, sizeof *x->items.item);
   if (!x->items.item) s = FVG_E_NOMEM;
   for (i = 0; !s && i < base.n; i++) {
     char *path;
-    s = fvg__find_mask(&x->d, &path, base.item[i].path);
+    s = fvg_dataset_mask_path(&x->d, &path, base.item[i].path);
     if (!s && path) x->items.item[n++] = base.item[i];
-    if (!s) fvg__release(c, path);
+    if (!s) fvg_release(c, path);
   }
   fvg_items_free(c, &base);
   if (!s && !n)
-    s = fvg__fail(c, FVG_E_IO, "%s/mask: no mask for any base-class test picture; report measures what lies inside",
-                  x->d.root);
+    s = fvg_fail(c, FVG_E_IO, "%s/mask: no mask for any base-class test picture; report measures what lies inside",
+                 x->d.root);
   kept = n < MOST_MEASURED ? n : MOST_MEASURED;
   for (i = 0; !s && i < kept; i++) x->items.item[i] = x->items.item[(int)((double)i * n / kept)];
   x->items.n = kept;
@@ -228,7 +228,7 @@ static fvg_status choose_items(study *x) {
 
 static fvg_status map_share(fvg_classifier *k, const float *chw, int label, fvg_map_kind kind, const fvg_image *mask,
                             float *map, double *share) {
-  fvg_status s = fvg_attention_map(k, chw, label, kind, map);
+  fvg_status s = fvg_attention_map(k, map, chw, label, kind);
   if (!s) *share = 100 * fvg_foreground_share(map, mask);
   return s;
 }
@@ -236,20 +236,20 @@ static fvg_status map_share(fvg_classifier *k, const float *chw, int label, fvg_
 /* Features of picture i, of its foreground and of its background; the mask comes back inverted. */
 static fvg_status encode_three(study *x, int i, float *chw, fvg_image *mask) {
   size_t d = (size_t)x->m->embed_dim, size = (size_t)x->m->vision.image_size, one = 3 * size * size, at;
-  float *f[3], *three = (float *)fvg__alloc_array(x->m->ctx, 3 * d, sizeof *three);
+  float *f[3], *three = (float *)fvg_alloc_array(x->m->ctx, 3 * d, sizeof *three);
   fvg_status s;
   int k;
   if (!three) return FVG_E_NOMEM;
   f[0] = x->f;
   f[1] = x->f_fg;
   f[2] = x->f_bg;
-  x->area[i] = fvg__foreground(chw, mask, x->fill_black ? &x->m->preprocess : NULL, chw + one);
+  x->area[i] = fvg_foreground_view(chw + one, chw, mask, x->fill_black ? &x->m->preprocess : NULL);
   for (at = 0; at < size * size; at++) mask->pixels[at] = (uint8_t)~mask->pixels[at];
-  fvg__foreground(chw, mask, x->fill_black ? &x->m->preprocess : NULL, chw + 2 * one);
-  s = fvg_clip_encode_images(x->m, chw, 3, three);
+  fvg_foreground_view(chw + 2 * one, chw, mask, x->fill_black ? &x->m->preprocess : NULL);
+  s = fvg_clip_encode_images(x->m, three, chw, 3);
   fvg_normalize_rows(three, 3, x->m->embed_dim);
   for (k = 0; k < 3; k++) memcpy(f[k] + (size_t)i * d, three + (size_t)k * d, d * sizeof *three);
-  fvg__release(x->m->ctx, three);
+  fvg_release(x->m->ctx, three);
   return s;
 }
 
@@ -259,7 +259,7 @@ static fvg_status measure_maps(study *x, fvg_classifier *a, fvg_classifier *b, d
                                int encode) {
   fvg_ctx *c = x->m->ctx;
   size_t size = (size_t)x->m->vision.image_size;
-  float *chw = (float *)fvg__alloc_array(c, 10 * size * size, sizeof *chw);         /* three views and a map        */
+  float *chw = (float *)fvg_alloc_array(c, 10 * size * size, sizeof *chw);         /* three views and a map        */
   fvg_status s = chw ? FVG_OK : FVG_E_NOMEM;
   fvg_image view, mask;
   int i;
@@ -279,7 +279,7 @@ static fvg_status measure_maps(study *x, fvg_classifier *a, fvg_classifier *b, d
     fvg_image_free(c, &mask);
     if (!s) s = advance(x);
   }
-  fvg__release(c, chw);
+  fvg_release(c, chw);
   return s;
 }
 
@@ -306,13 +306,13 @@ static double shift_of(const float *p, const float *q, int n) {
 static fvg_status measure_shift(study *x, fvg_classifier *k, double *shift) {
   fvg_ctx *c = x->m->ctx;
   size_t n = (size_t)k->n_class, values = (size_t)x->items.n * n;
-  float *z = (float *)fvg__alloc_array(c, 2 * values, sizeof *z);
-  fvg_status s = z ? fvg_classifier_logits(k, x->f, x->items.n, z, NULL) : FVG_E_NOMEM;
+  float *z = (float *)fvg_alloc_array(c, 2 * values, sizeof *z);
+  fvg_status s = z ? fvg_classifier_logits(k, z, NULL, x->f, x->items.n) : FVG_E_NOMEM;
   int i;
-  if (!s) s = fvg_classifier_logits(k, x->f_fg, x->items.n, z + values, NULL);
+  if (!s) s = fvg_classifier_logits(k, z + values, NULL, x->f_fg, x->items.n);
   for (i = 0; !s && i < x->items.n; i++)
     *shift += shift_of(z + (size_t)i * n, z + values + (size_t)i * n, k->n_class) / x->items.n;
-  fvg__release(c, z);
+  fvg_release(c, z);
   return s;
 }
 
@@ -329,7 +329,7 @@ static double auc(const float *good, const float *bad, int n) {
 static fvg_status measure_trust(study *x, fvg_fvgpt *f, const fvg_classifier *tuned, int run) {
   fvg_ctx *c = x->m->ctx;
   int n = x->items.n, i, bad;
-  float *r = (float *)fvg__alloc_array(c, 2 * (size_t)n, sizeof *r);
+  float *r = (float *)fvg_alloc_array(c, 2 * (size_t)n, sizeof *r);
   fvg_fvgpt_batch batch;
   fvg_status s = r ? FVG_OK : FVG_E_NOMEM;
   memset(&batch, 0, sizeof batch);
@@ -350,7 +350,7 @@ static fvg_status measure_trust(study *x, fvg_fvgpt *f, const fvg_classifier *tu
     }
   }
   if (!s) x->trust[TRUST_AUC].seed[run] = auc(r, r + n, n);
-  fvg__release(c, r);
+  fvg_release(c, r);
   return s;
 }
 
@@ -365,10 +365,10 @@ static void panel_free(panel *q) {
   memset(q, 0, sizeof *q);
 }
 
-static fvg_status panel_new(study *x, panel *q, fvg_half half, fvg_learner *p, fvg_fvgpt *f,
+static fvg_status panel_new(study *x, panel *q, fvg_group half, fvg_learner *p, fvg_fvgpt *f,
                             const char *prompt_template) {
   const fvg_branch branch[N_METHOD] = {FVG_ZERO_SHOT, FVG_TUNED, half == FVG_BASE ? FVG_BRANCH_BASE : FVG_BRANCH_NEW};
-  int i, first, n = fvg_half_classes(x->d.n_class, half, &first);
+  int i, first, n = fvg_group_classes(x->d.n_class, half, &first);
   fvg_status s = FVG_OK;
   memset(q, 0, sizeof *q);
   q->name = (const char *const *)x->d.class_name + first;
@@ -391,20 +391,21 @@ static fvg_status judge(study *x, shown *p, const panel *q, fvg_fvgpt *f, int la
   fvg_ctx *c = x->m->ctx;
   size_t size = (size_t)x->m->vision.image_size, d = (size_t)x->m->embed_dim;
   int n = q->gate->n_class, method, i, best;
-  float area = -1, r, b, *z = (float *)fvg__alloc_array(c, (size_t)n + 2 * d, sizeof *z), *feature = z ? z + n : NULL;
+  float area = -1, r, b, *z = (float *)fvg_alloc_array(c, (size_t)n + 2 * d, sizeof *z), *feature = z ? z + n : NULL;
   fvg_fvgpt_batch batch;
   fvg_status s = z ? FVG_OK : FVG_E_NOMEM;
   if (!s && mask->pixels)
-    area = fvg__foreground(chw, mask, x->fill_black ? &x->m->preprocess : NULL, chw + 3 * size * size);
-  if (!s) s = fvg_clip_encode_images(x->m, chw, mask->pixels ? 2 : 1, feature);
+    area = fvg_foreground_view(chw + 3 * size * size, chw, mask,
+                               x->fill_black ? &x->m->preprocess : NULL);
+  if (!s) s = fvg_clip_encode_images(x->m, feature, chw, mask->pixels ? 2 : 1);
   if (!s) fvg_normalize_rows(feature, mask->pixels ? 2 : 1, x->m->embed_dim);
   for (method = 0; !s && method < N_METHOD; method++) {
-    s = fvg_classifier_logits(q->k[method], feature, 1, z, NULL);
+    s = fvg_classifier_logits(q->k[method], z, NULL, feature, 1);
     for (best = 0, i = 1; i < n; i++) if (z[i] > z[best]) best = i;
     p->guess[method] = q->name[best];
     p->right[method] = best == label;
   }
-  if (!s) s = fvg_classifier_logits(q->gate, feature, 1, z, &b);
+  if (!s) s = fvg_classifier_logits(q->gate, z, &b, feature, 1);
   if (!s) p->b = (double)b;
   memset(&batch, 0, sizeof batch);
   batch.n = 1;
@@ -415,18 +416,18 @@ static fvg_status judge(study *x, shown *p, const panel *q, fvg_fvgpt *f, int la
   batch.area = &area;
   if (!s && !p->is_new && mask->pixels) s = fvg_fvgpt_trust(f, &r, &batch);
   if (!s && !p->is_new && mask->pixels) p->r = (double)r;
-  fvg__release(c, z);
+  fvg_release(c, z);
   return s;
 }
 
 static fvg_status show(study *x, shown *p, const panel *q, fvg_fvgpt *f, const fvg_item *item, int label) {
   fvg_ctx *c = x->m->ctx;
   size_t size = (size_t)x->m->vision.image_size;
-  float *chw = (float *)fvg__alloc_array(c, 7 * size * size, sizeof *chw);           /* two views, a map      */
+  float *chw = (float *)fvg_alloc_array(c, 7 * size * size, sizeof *chw);           /* two views, a map      */
   fvg_image view, mask, overlay;
   fvg_status s = chw ? load_pair(x, item, &view, &mask, chw) : FVG_E_NOMEM;
   int i;
-  if (s) { fvg__release(c, chw); return s; }
+  if (s) { fvg_release(c, chw); return s; }
   p->path = item->path;
   p->truth = x->d.class_name[item->label];
   p->has_mask = mask.pixels != NULL;
@@ -445,7 +446,7 @@ static fvg_status show(study *x, shown *p, const panel *q, fvg_fvgpt *f, const f
   if (!s) s = judge(x, p, q, f, label, chw, &mask);
   fvg_image_free(c, &view);
   fvg_image_free(c, &mask);
-  fvg__release(c, chw);
+  fvg_release(c, chw);
   return s ? s : advance(x);
 }
 
@@ -457,9 +458,9 @@ static const fvg_item *first_of_class(const study *x, int label, fvg_status *s) 
     const fvg_item *item = &x->d.test.item[i];
     char *path = NULL;
     if (item->label != label) continue;
-    *s = fvg__find_mask(&x->d, &path, item->path);
+    *s = fvg_dataset_mask_path(&x->d, &path, item->path);
     has_mask = path != NULL;
-    fvg__release(x->m->ctx, path);
+    fvg_release(x->m->ctx, path);
     if (has_mask) return item;
     if (!first) first = item;
   }
@@ -467,9 +468,9 @@ static const fvg_item *first_of_class(const study *x, int label, fvg_status *s) 
 }
 
 /* Pictures of evenly spaced classes of one half. */
-static fvg_status show_half(study *x, fvg_half half, int n, fvg_learner *p, fvg_fvgpt *f,
+static fvg_status show_half(study *x, fvg_group half, int n, fvg_learner *p, fvg_fvgpt *f,
                             const char *prompt_template) {
-  int first, i, n_class = fvg_half_classes(x->d.n_class, half, &first);
+  int first, i, n_class = fvg_group_classes(x->d.n_class, half, &first);
   panel q;
   fvg_status s = panel_new(x, &q, half, p, f, prompt_template);
   if (n > n_class) n = n_class;
@@ -489,21 +490,21 @@ static fvg_status check_checkpoint(const study *x, const fvg_learner *p, const f
   const char *model = fvg_weights_metadata(w, "model");
   fvg_ctx *c = x->m->ctx;
   const char *const *name;
-  fvg__settings mine;
+  fvg_settings mine;
   int i, n, same;
   mine.n = 0;
   set_model(&mine, x->m);
   name = fvg_learner_class_names(p, &n);
   for (i = 0, same = n == x->n_base; same && i < n; i++) same = fvg_same_name(c, name[i], x->d.class_name[i]);
   if (strcmp(fvg_learner_method(p), "CoOp"))
-    return fvg__fail(c, FVG_E_ARG, "%s: tuned with %s, the report compares CoOp", fvg_weights_file(w),
-                     fvg_learner_method(p));
-  if (!f) return fvg__fail(c, FVG_E_ARG, "%s: no FVG-PT part; tune with --trainer FVGPT_CoOp", fvg_weights_file(w));
+    return fvg_fail(c, FVG_E_ARG, "%s: tuned with %s, the report compares CoOp", fvg_weights_file(w),
+                    fvg_learner_method(p));
+  if (!f) return fvg_fail(c, FVG_E_ARG, "%s: no FVG-PT part; tune with --trainer FVGPT_CoOp", fvg_weights_file(w));
   if (!same)
-    return fvg__fail(c, FVG_E_ARG, "%s: tuned on other classes than the base classes of %s; give --data and --runs "
-                     "in the same order", fvg_weights_file(w), x->d.root);
+    return fvg_fail(c, FVG_E_ARG, "%s: tuned on other classes than the base classes of %s; give --data and --runs "
+                    "in the same order", fvg_weights_file(w), x->d.root);
   if (model && strcmp(model, mine.text[0]))
-    return fvg__fail(c, FVG_E_ARG, "%s: tuned on another model; name that one with --model", fvg_weights_file(w));
+    return fvg_fail(c, FVG_E_ARG, "%s: tuned on another model; name that one with --model", fvg_weights_file(w));
   return FVG_OK;
 }
 
@@ -573,13 +574,13 @@ static fvg_status study_new(study *x, fvg_clip *m, const options *o) {
   int run, bin, most = 0;
   fvg_status s;
   name_study(x);
-  x->n_base = fvg_half_classes(x->d.n_class, FVG_BASE, &run);
+  x->n_base = fvg_group_classes(x->d.n_class, FVG_BASE, &run);
   x->n_new = x->d.n_class - x->n_base;
   s = choose_items(x);
-  if (!s) s = fvg__survey_masks(&x->d, &x->items);
+  if (!s) s = fvg_dataset_survey_masks(&x->d, &x->items);
   values = (size_t)x->items.n * (size_t)m->embed_dim;
-  x->f = (float *)fvg__alloc_array(c, 3 * values + (size_t)x->items.n, sizeof *x->f);
-  x->shown = (shown *)fvg__alloc_array(c, (size_t)o->pictures + 2, sizeof *x->shown);
+  x->f = (float *)fvg_alloc_array(c, 3 * values + (size_t)x->items.n, sizeof *x->f);
+  x->shown = (shown *)fvg_alloc_array(c, (size_t)o->pictures + 2, sizeof *x->shown);
   if (!s && (!x->f || !x->shown)) s = FVG_E_NOMEM;
   if (s) return s;
   x->f_fg = x->f + values;
@@ -602,16 +603,16 @@ static fvg_status study_new(study *x, fvg_clip *m, const options *o) {
 static void study_free(fvg_ctx *c, study *x) {
   int i, k;
   for (i = 0; i < N_METHOD; i++) {
-    for (k = 0; k < x->n_seed; k++) fvg__release(c, x->loss[i][k].loss);
-    fvg__release(c, x->mean_loss[i].loss);
+    for (k = 0; k < x->n_seed; k++) fvg_release(c, x->loss[i][k].loss);
+    fvg_release(c, x->mean_loss[i].loss);
   }
   for (i = 0; i < x->n_shown; i++) {
     fvg_image_free(c, &x->shown[i].picture);
     fvg_image_free(c, &x->shown[i].mask);
     for (k = 0; k < N_MAP; k++) fvg_image_free(c, &x->shown[i].overlay[k]);
   }
-  fvg__release(c, x->shown);
-  fvg__release(c, x->f);
-  fvg__release(c, x->items.item);
+  fvg_release(c, x->shown);
+  fvg_release(c, x->f);
+  fvg_release(c, x->items.item);
   fvg_dataset_free(&x->d);
 }

@@ -211,7 +211,7 @@ static void put_histogram(document *t, const study *x) {
 static void put_image(document *t, const fvg_image *image, const char *kind, const char *name) {
   uint8_t *bytes;
   size_t n;
-  fvg_status s = t->status ? t->status : fvg__png_encode(t->c, image, &bytes, &n);
+  fvg_status s = t->status ? t->status : fvg_image_encode_png(t->c, &bytes, &n, image);
   if (s) { t->status = s; return; }
   put(t, "<img%s width=\"%d\" height=\"%d\" alt=\"%s, ", image->width < 100 ? " class=\"small\"" : "", image->width,
       image->height, kind);
@@ -219,7 +219,7 @@ static void put_image(document *t, const fvg_image *image, const char *kind, con
   put(t, "\" src=\"data:image/png;base64,");
   put_base64(t, bytes, n);
   put(t, "\">");
-  fvg__release(t->c, bytes);
+  fvg_release(t->c, bytes);
 }
 
 static void put_map(document *t, const shown *p, int i) {
@@ -481,13 +481,13 @@ static void put_command(document *t, const options *o) {
 
 /* A folder with the results of tune in it keeps them. */
 static fvg_status check_out(fvg_ctx *c, const char *path) {
-  fvg__json j;
+  fvg_json j;
   int theirs;
-  if (!fvg__file_exists(path)) return FVG_OK;
-  theirs = load_json(c, &j, path) || fvg__json_find(&j, 0, "sets") < 0;
-  fvg__json_free(c, &j);
+  if (!fvg_file_exists(path)) return FVG_OK;
+  theirs = load_json(c, &j, path) || fvg_json_find(&j, 0, "sets") < 0;
+  fvg_json_free(c, &j);
   if (!theirs) return FVG_OK;
-  return fvg__fail(c, FVG_E_ARG, "%s is not a report's and would be overwritten; choose another --out", path);
+  return fvg_fail(c, FVG_E_ARG, "%s is not a report's and would be overwritten; choose another --out", path);
 }
 
 static fvg_status write_report(fvg_ctx *c, const options *o, const study *x, const char *json) {
@@ -501,7 +501,7 @@ static fvg_status write_report(fvg_ctx *c, const options *o, const study *x, con
   if (!command.status) put_page(&page, x, o->n_runs, command.text);
   if (!command.status) put_json(&numbers, x, o->n_runs, command.text);
   s = command.status ? command.status : numbers.status;
-  fvg__release(c, command.text);
+  fvg_release(c, command.text);
   snprintf(path, sizeof path, "%s/index.html", o->out);
   if (s) page.status = s;
   s = save_document(&page, path);
@@ -536,22 +536,22 @@ static fvg_status report(fvg_ctx *c, const options *o) {
   int i;
   memset(&f, 0, sizeof f);
   if (!o->n_data || !o->n_runs || !o->out || !*o->out)
-    return fvg__fail(c, FVG_E_ARG, "report needs --data ROOT, --runs RUNS and --out DIR");
+    return fvg_fail(c, FVG_E_ARG, "report needs --data ROOT, --runs RUNS and --out DIR");
   if (o->n_data != o->n_runs)
-    return fvg__fail(c, FVG_E_ARG, "%d --data but %d --runs; give one --runs for each --data, in the same order",
-                     o->n_data, o->n_runs);
+    return fvg_fail(c, FVG_E_ARG, "%d --data but %d --runs; give one --runs for each --data, in the same order",
+                    o->n_data, o->n_runs);
   for (i = 0; i < o->n_runs; i++)
-    if (strlen(o->runs[i]) > 1000) return fvg__fail(c, FVG_E_ARG, "--runs: the path is too long");
-  if (strlen(o->out) > 1000) return fvg__fail(c, FVG_E_ARG, "--out: the path is too long");
+    if (strlen(o->runs[i]) > 1000) return fvg_fail(c, FVG_E_ARG, "--runs: the path is too long");
+  if (strlen(o->out) > 1000) return fvg_fail(c, FVG_E_ARG, "--out: the path is too long");
   snprintf(json, sizeof json, "%s/results.json", o->out);
   s = check_out(c, json);
   memset(&lock, 0, sizeof lock);
   if (!s && is_folder(o->out)) s = lock_folder(c, &lock, o->out);      /* a tune may be at work there               */
   if (s) return s;
-  x = (study *)fvg__alloc_array(c, (size_t)o->n_runs, sizeof *x);
+  x = (study *)fvg_alloc_array(c, (size_t)o->n_runs, sizeof *x);
   s = x ? open_model(c, o, &m) : FVG_E_NOMEM;
   if (!s && !(m->has_vision && m->has_text))
-    s = fvg__fail(c, FVG_E_ARG, "%s: report needs a model with both towers", o->model);
+    s = fvg_fail(c, FVG_E_ARG, "%s: report needs a model with both towers", o->model);
   if (!s) s = found(c, &f, check_out_folder(c, o->out));
   for (i = 0; !s && i < o->n_runs; i++) s = found(c, &f, study_open(&x[i], m, o, i));
   if (!s) s = end_findings(c, &f);
@@ -564,6 +564,6 @@ static fvg_status report(fvg_ctx *c, const options *o) {
   if (!s) print(stdout, "\n%s/index.html\n", o->out);
   for (i = 0; x && i < o->n_runs; i++) study_free(c, &x[i]);
   fvg_clip_free(m);
-  fvg__release(c, x);
+  fvg_release(c, x);
   return s;
 }

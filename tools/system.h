@@ -86,7 +86,7 @@ static int check_arguments(int argc, char **argv) {
   for (i = 1; i < argc; i++) {
     const unsigned char *at = (const unsigned char *)argv[i];
     size_t left = strlen(argv[i]), n = 1;
-    for (; left && (n = fvg__utf8_length(at, left)) > 0; left -= n) at += n;
+    for (; left && (n = fvg_utf8_length(at, left)) > 0; left -= n) at += n;
     if (n) continue;
     fprintf(stderr, "fvgpt: argument %d is not UTF-8; use ASCII, or make UTF-8 the system's code page\n", i);
     return 0;
@@ -122,7 +122,7 @@ static int can_write(const char *path) {
 static fvg_status make_folders(fvg_ctx *c, const char *path) {
   char part[1200];
   size_t i, n = strlen(path);
-  if (n >= sizeof part) return fvg__fail(c, FVG_E_ARG, "%.200s...: the path is too long", path);
+  if (n >= sizeof part) return fvg_fail(c, FVG_E_ARG, "%.200s...: the path is too long", path);
   memcpy(part, path, n + 1);
   for (i = 1; i <= n; i++) {
     const char ch = part[i];
@@ -135,7 +135,7 @@ static fvg_status make_folders(fvg_ctx *c, const char *path) {
     failed = mkdir(part, 0777);
 #endif
     if (failed && !is_folder(part))
-      return fvg__fail(c, FVG_E_IO, "%s: cannot make this folder: %s", part, strerror(errno));
+      return fvg_fail(c, FVG_E_IO, "%s: cannot make this folder: %s", part, strerror(errno));
     part[i] = ch;
   }
   return FVG_OK;
@@ -157,8 +157,8 @@ typedef struct folder_lock {
 static fvg_status locked_out(fvg_ctx *c, const char *folder, long process) {
   char who[40] = "";
   if (process > 0) snprintf(who, sizeof who, " (process %ld)", process);
-  return fvg__fail(c, FVG_E_IO, "%s: another fvgpt%s is writing into this folder; wait for its end, or choose another "
-                                "--out", folder, who);
+  return fvg_fail(c, FVG_E_IO, "%s: another fvgpt%s is writing into this folder; wait for its end, or choose another "
+                               "--out", folder, who);
 }
 
 #ifdef _WIN32
@@ -167,7 +167,7 @@ static fvg_status lock_folder(fvg_ctx *c, folder_lock *x, const char *folder) {
   x->file = _fsopen(x->path, "w", _SH_DENYRW);      /* nobody else can open it until we close it                    */
   if (x->file) return FVG_OK;
   if (errno == EACCES && !_access(x->path, 0)) return locked_out(c, folder, 0);
-  return fvg__fail(c, FVG_E_IO, "%s: cannot create: %s", x->path, strerror(errno));
+  return fvg_fail(c, FVG_E_IO, "%s: cannot create: %s", x->path, strerror(errno));
 }
 
 static void unlock_folder(folder_lock *x) {
@@ -192,10 +192,10 @@ static fvg_status lock_folder(fvg_ctx *c, folder_lock *x, const char *folder) {
 
   for (;;) {
     int file = open(x->path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
-    if (file < 0) return fvg__fail(c, FVG_E_IO, "%s: cannot create: %s", x->path, strerror(errno));
+    if (file < 0) return fvg_fail(c, FVG_E_IO, "%s: cannot create: %s", x->path, strerror(errno));
     if (fstat(file, &about) || !S_ISREG(about.st_mode)) {
       close(file);
-      return fvg__fail(c, FVG_E_IO, "%s: is there and is no plain file; remove it", x->path);
+      return fvg_fail(c, FVG_E_IO, "%s: is there and is no plain file; remove it", x->path);
     }
 
     lock.l_type = F_WRLCK;
@@ -206,8 +206,8 @@ static fvg_status lock_folder(fvg_ctx *c, folder_lock *x, const char *folder) {
         close(file);
         return locked_out(c, folder, (long)lock.l_pid);
       }
-      fvg__log(c, 0, "%s: cannot be locked (%s): a second run into this folder would not be noticed", x->path,
-               strerror(reason));
+      fvg_log(c, 0, "%s: cannot be locked (%s): a second run into this folder would not be noticed", x->path,
+              strerror(reason));
     }
 
     x->file = file + 1;                             /* 0: none                                                      */

@@ -50,7 +50,7 @@ static fvg_status test_dpc(tuning *t, int row, int run, fvg_learner *base, fvg_l
     s = features_of(t->m, l, &t->test[i], &f);
     if (!s) s = score_set(t->m, &t->test[i], f, FVG_TUNED, l, NULL, t->o->prompt_template, &score);
     if (!s) t->result[row][run][i] = score.accuracy;
-    if (f != t->test[i].f) fvg__release(t->m->ctx, f);
+    if (f != t->test[i].f) fvg_release(t->m->ctx, f);
   }
   if (!s) print_row(t, row, run);
   return s;
@@ -85,7 +85,7 @@ static fvg_status run_backbone(tuning *t, int row, int run, const fvg_items *ite
     fvg_fvgpt_free(modules);
     modules = NULL;
   }
-  for (i = 0; i < t->n_test; i++) if (f[i] != t->test[i].f) fvg__release(t->m->ctx, f[i]);
+  for (i = 0; i < t->n_test; i++) if (f[i] != t->test[i].f) fvg_release(t->m->ctx, f[i]);
   fvg_views_free(t->own_views);
   t->own_views = NULL;
   fvg_learner_free(l);
@@ -98,16 +98,16 @@ static fvg_status draw(const tuning *t, const fvg_dataset *d, int shots, int see
                        fvg_items *items) {
   fvg_ctx *c = t->m->ctx;
   fvg_items few;
-  fvg_status s = fvg_items_few_shot(c, &few, &d->train, d->n_class, shots, (uint64_t)seed, NULL);
+  fvg_status s = fvg_items_few_shot(c, &few, NULL, &d->train, d->n_class, shots, (uint64_t)seed);
   memset(items, 0, sizeof *items);
-  if (!s) s = fvg_items_half(c, items, &few, d->n_class, t->train_half);
+  if (!s) s = fvg_items_group(c, items, &few, d->n_class, t->train_half);
   fvg_items_free(c, &few);
   return s;
 }
 
 static fvg_status run_seed(tuning *t, int run) {
   fvg_ctx *c = t->m->ctx;
-  int first, n_class = fvg_half_classes(t->d.n_class, t->train_half, &first), row, i;
+  int first, n_class = fvg_group_classes(t->d.n_class, t->train_half, &first), row, i;
   const char *const *class_name = (const char *const *)t->d.class_name + first;
   float *plain[MAX_TESTS];
   fvg_items items;
@@ -126,7 +126,7 @@ static fvg_status check_shots(const tuning *t, const table_entry *e, const fvg_i
                               int warn) {
   fvg_ctx *c = t->m->ctx;
   const fvg_dataset *d = &t->set[e->set];
-  int label, i, first, n_class = fvg_half_classes(d->n_class, t->train_half, &first);
+  int label, i, first, n_class = fvg_group_classes(d->n_class, t->train_half, &first);
   int fewest = e->shots, poorest = 0;
   for (label = 0; label < n_class; label++) {
     int n = 0;
@@ -134,26 +134,26 @@ static fvg_status check_shots(const tuning *t, const table_entry *e, const fvg_i
     if (n < fewest) { fewest = n; poorest = label; }
   }
   if (fewest == 0)
-    return fvg__fail(c, FVG_E_ARG, "%s: class \"%s\" has no training images", d->root,
-                     d->class_name[first + poorest]);
+    return fvg_fail(c, FVG_E_ARG, "%s: class \"%s\" has no training images", d->root,
+                    d->class_name[first + poorest]);
   if (fewest < e->shots && warn)
-    fvg__log(c, 0, "%s: class \"%s\" has only %d training images for %d shots; all of them are used",
-             d->root, d->class_name[first + poorest], fewest, e->shots);
+    fvg_log(c, 0, "%s: class \"%s\" has only %d training images for %d shots; all of them are used",
+            d->root, d->class_name[first + poorest], fewest, e->shots);
   if (t->o->calibration && n_class < 4)
-    return fvg__fail(c, FVG_E_ARG,
-                     "--calibration crossfit and guarded need two classes in each half of the base "
-                     "classes; there are %d",
-                     n_class);
+    return fvg_fail(c, FVG_E_ARG,
+                    "--calibration crossfit and guarded need two classes in each half of the base "
+                    "classes; there are %d",
+                    n_class);
   return FVG_OK;
 }
 
 /* Adds the items of `more` to `all`. */
 static fvg_status add_items(fvg_ctx *c, fvg_items *all, const fvg_items *more) {
-  fvg_item *item = (fvg_item *)fvg__alloc_array(c, (size_t)all->n + (size_t)more->n, sizeof *item);
+  fvg_item *item = (fvg_item *)fvg_alloc_array(c, (size_t)all->n + (size_t)more->n, sizeof *item);
   if (!item) return FVG_E_NOMEM;
   if (all->n) memcpy(item, all->item, (size_t)all->n * sizeof *item);
   if (more->n) memcpy(item + all->n, more->item, (size_t)more->n * sizeof *item);
-  fvg__release(c, all->item);
+  fvg_release(c, all->item);
   all->item = item;
   all->n += more->n;
   return FVG_OK;
@@ -184,7 +184,7 @@ static fvg_status check_draws(const tuning *t, int set, findings *f) {
   for (i = 0; i < all.n; i++)
     if (!kept || strcmp(all.item[i].path, all.item[kept - 1].path)) all.item[kept++] = all.item[i];
   all.n = kept;
-  if (!s && masks && all.n) s = found(c, f, fvg__check_masks(&t->set[set], &all));
+  if (!s && masks && all.n) s = found(c, f, fvg_dataset_check_masks(&t->set[set], &all));
   fvg_items_free(c, &all);
   return s;
 }
@@ -214,8 +214,8 @@ static void tell_untested(fvg_ctx *c, const fvg_dataset *d) {
     if (!n++) first = label;
   }
   if (n)
-    fvg__log(c, 0, "%.200s: %d of %d classes have no test picture left, such as \"%.60s\"; accuracy is that of the others",
-             d->root, n, d->n_class, d->class_name[first]);
+    fvg_log(c, 0, "%.200s: %d of %d classes have no test picture left, such as \"%.60s\"; accuracy is that of the others",
+            d->root, n, d->n_class, d->class_name[first]);
 }
 
 /* Everything cheap, all of it even when some is wrong: a run takes hours, and its files are
@@ -243,9 +243,9 @@ static fvg_status check_run(tuning *t) {
 }
 
 /* ---- tune ---- */
-static fvg_status add_test(tuning *t, const fvg_dataset *d, fvg_half half, const char *name, int seen) {
+static fvg_status add_test(tuning *t, const fvg_dataset *d, fvg_group half, const char *name, int seen) {
   fvg_status s;
-  if (t->n_test == MAX_TESTS) return fvg__fail(t->m->ctx, FVG_E_ARG, "more than %d test sets", MAX_TESTS);
+  if (t->n_test == MAX_TESTS) return fvg_fail(t->m->ctx, FVG_E_ARG, "more than %d test sets", MAX_TESTS);
   s = test_new(t->m, &t->test[t->n_test], d, half, name, seen);
   if (!s) t->n_test++;
   return s;
@@ -260,8 +260,8 @@ static fvg_status open_targets(tuning *t) {
     size_t n = strcspn(at, ",");
     fvg_dataset *d = &t->target[t->n_target];
     if (n >= sizeof name || t->n_target == MAX_TESTS - 1)
-      return fvg__fail(t->m->ctx, FVG_E_ARG, "--transfer-to: up to %d data sets with commas are expected",
-                       MAX_TESTS - 1);
+      return fvg_fail(t->m->ctx, FVG_E_ARG, "--transfer-to: up to %d data sets with commas are expected",
+                      MAX_TESTS - 1);
     memcpy(name, at, n);
     name[n] = 0;
     key_of_path(name, t->target_name[t->n_target], KEY_BYTES);
@@ -319,7 +319,7 @@ static void close_entry(tuning *t) {
   for (i = 0; i < t->n_test; i++) test_free(c, &t->test[i]);
   for (i = 0; i < t->n_row; i++)
     for (k = 0; k < t->n_seed; k++) {
-      fvg__release(c, t->curve[i][k]);
+      fvg_release(c, t->curve[i][k]);
       t->curve[i][k] = NULL;
     }
 }
@@ -359,12 +359,12 @@ static fvg_status tune(fvg_ctx *c, const options *o) {
   fvg_status s;
   int e;
   if (!o->trainer || !*o->trainer || !o->out || !*o->out)
-    return fvg__fail(c, FVG_E_ARG, "tune needs --trainer NAME,... and --out DIR");
-  if (strlen(o->out) > 900) return fvg__fail(c, FVG_E_ARG, "--out: the path is too long");
+    return fvg_fail(c, FVG_E_ARG, "tune needs --trainer NAME,... and --out DIR");
+  if (strlen(o->out) > 900) return fvg_fail(c, FVG_E_ARG, "--out: the path is too long");
   if (o->csc)
-    return fvg__fail(c, FVG_E_UNSUPPORTED, "--csc: class-specific context cannot name new classes, so it has no "
-                                           "base-to-new result; use the library (fvg_learner_desc)");
-  t = (tuning *)fvg__alloc(c, sizeof *t);
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "--csc: class-specific context cannot name new classes, so it has no "
+                                          "base-to-new result; use the library (fvg_learner_desc)");
+  t = (tuning *)fvg_alloc(c, sizeof *t);
   if (!t) return FVG_E_NOMEM;
   t->o = o;
   t->train_half = o->few_shot || o->transfer_to ? FVG_ALL : FVG_BASE;
@@ -383,6 +383,6 @@ static fvg_status tune(fvg_ctx *c, const options *o) {
   close_sets(t);
   for (e = 0; e <= MAX_ENTRIES; e++) unlock_folder(&t->lock[e]);
   fvg_clip_free(t->m);
-  fvg__release(c, t);
+  fvg_release(c, t);
   return s;
 }

@@ -38,7 +38,7 @@ typedef struct tuning {
   fvg_dataset d;                                    /* one of set, which keeps what it owns */
   test_set test[MAX_TESTS];
   int n_test;
-  fvg_half train_half;
+  fvg_group train_half;
   double result[MAX_ROWS][MAX_SEEDS][MAX_TESTS];
   char *curve[MAX_ROWS][MAX_SEEDS];                 /* losses per epoch as text: numbers with blanks between */
   fvg_views *views;                                 /* plain CLIP's, shared by seeds and stages, unless every epoch
@@ -120,16 +120,16 @@ static fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
     if (n >= sizeof name) n = sizeof name - 1;
     memcpy(name, at, n);
     name[n] = 0;
-    method = fvg_method_named(fvgpt ? name + 6 : dpc ? name + 4 : name);
+    method = fvg_method_find(fvgpt ? name + 6 : dpc ? name + 4 : name);
     if (!method)
-      return fvg__fail(c, FVG_E_ARG, "--trainer %s: CoOp, KgCoOp, ProGrad, CoCoOp, PromptSRC, MaPLe, DAPT, MMRL, or "
-                                     "one of them behind FVGPT_ or DPC_ is expected", name);
+      return fvg_fail(c, FVG_E_ARG, "--trainer %s: CoOp, KgCoOp, ProGrad, CoCoOp, PromptSRC, MaPLe, DAPT, MMRL, or "
+                                    "one of them behind FVGPT_ or DPC_ is expected", name);
     if (dpc && !fvg_dpc_knows(method))
-      return fvg__fail(c, FVG_E_UNSUPPORTED, "%s: DPC mixes prompts, and %s does not learn these alone", name,
-                       fvg_method_name(method));
+      return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: DPC mixes prompts, and %s does not learn these alone", name,
+                      fvg_method_name(method));
     if (fvgpt && !strcmp(fvg_method_name(method), "CoCoOp"))
-      return fvg__fail(c, FVG_E_UNSUPPORTED, "FVGPT_CoCoOp: CoCoOp has no text features of classes alone, which "
-                                             "FVG-PT adapts");
+      return fvg_fail(c, FVG_E_UNSUPPORTED, "FVGPT_CoCoOp: CoCoOp has no text features of classes alone, which "
+                                            "FVG-PT adapts");
     backbone = add_row(t, fvg_method_name(method), method, -1);
     if (dpc && (row = add_row(t, name, method, backbone)) >= 0) t->row[row].dpc = 1;
     if (fvgpt) {
@@ -142,7 +142,7 @@ static fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
     at += strcspn(at, ",");
     at += *at == ',';
   }
-  return t->n_row > 1 ? FVG_OK : fvg__fail(c, FVG_E_ARG, "--trainer: no trainer is named");
+  return t->n_row > 1 ? FVG_OK : fvg_fail(c, FVG_E_ARG, "--trainer: no trainer is named");
 }
 
 static fvg_status parse_seeds(tuning *t, fvg_ctx *c, const char *text) {
@@ -151,7 +151,7 @@ static fvg_status parse_seeds(tuning *t, fvg_ctx *c, const char *text) {
   do {
     long seed = strtol(text, &end, 10);
     if (end == text || seed < 0 || seed > 2147483647L || (*end && *end != ',') || t->n_seed == MAX_SEEDS)
-      return fvg__fail(c, FVG_E_ARG, "--seeds %s: up to %d whole numbers with commas are expected", all, MAX_SEEDS);
+      return fvg_fail(c, FVG_E_ARG, "--seeds %s: up to %d whole numbers with commas are expected", all, MAX_SEEDS);
     t->seed[t->n_seed++] = (int)seed;
     text = end + 1;
   } while (*end);
@@ -166,7 +166,7 @@ static fvg_status parse_augment(tuning *t, fvg_ctx *c, const char *text) {
   else if (sscanf(text, "crop:%d%c", &t->augment.n_crops, &tail) == 1 &&
            t->augment.n_crops >= 1 && t->augment.n_crops <= 10000)
     t->augment.augment = FVG_AUGMENT_FIXED_CROPS;
-  else return fvg__fail(c, FVG_E_ARG, "--augment %s: crop, none, squash or crop:K is expected", text);
+  else return fvg_fail(c, FVG_E_ARG, "--augment %s: crop, none, squash or crop:K is expected", text);
   t->augment.fill_black = t->o->fill_black;
   return FVG_OK;
 }
@@ -178,7 +178,7 @@ static fvg_status check_set(const tuning *t, fvg_ctx *c) {
   for (i = 0; i < t->o->n_set; i++) {
     for (r = 0; r < t->n_row && !option_named(t->row[r].method, t->o->set[i], &known); r++) {}
     if (r == t->n_row)
-      return fvg__fail(c, FVG_E_ARG, "--set %s: none of the trainers has this option", t->o->set[i]);
+      return fvg_fail(c, FVG_E_ARG, "--set %s: none of the trainers has this option", t->o->set[i]);
   }
   return FVG_OK;
 }
@@ -195,7 +195,7 @@ static fvg_status add_entry(tuning *t, fvg_ctx *c, const char *root, const char 
   table_entry *e = &t->entry[t->n_entry];
   char key[KEY_BYTES];
   int i;
-  if (t->n_entry == MAX_ENTRIES) return fvg__fail(c, FVG_E_ARG, "more than %d data sets times shots", MAX_ENTRIES);
+  if (t->n_entry == MAX_ENTRIES) return fvg_fail(c, FVG_E_ARG, "more than %d data sets times shots", MAX_ENTRIES);
   if (dataset) snprintf(key, sizeof key, "%s", dataset);
   else key_of_path(root, key, sizeof key);
   if (t->o->n_shots > 1) snprintf(e->key, sizeof e->key, "%s-shots%d", key, shots);
@@ -206,7 +206,7 @@ static fvg_status add_entry(tuning *t, fvg_ctx *c, const char *root, const char 
   if (t->n_entry) e->set = e[-1].set + (e[-1].root != root || e[-1].dataset != dataset);
   for (i = 0; i < t->n_entry; i++)
     if (!strcmp(t->entry[i].key, e->key))
-      return fvg__fail(c, FVG_E_ARG, "two data sets are called %s; their folders in --out would be the same", e->key);
+      return fvg_fail(c, FVG_E_ARG, "two data sets are called %s; their folders in --out would be the same", e->key);
   t->n_entry++;
   return FVG_OK;
 }
@@ -217,7 +217,7 @@ static fvg_status parse_entries(tuning *t, fvg_ctx *c) {
   fvg_status s = FVG_OK;
   int i, k;
   if (o->dataset_root ? !o->n_dataset : !o->n_data)
-    return fvg__fail(c, FVG_E_ARG, "tune needs --data ROOT, or --dataset-root DATA --dataset NAME,...");
+    return fvg_fail(c, FVG_E_ARG, "tune needs --data ROOT, or --dataset-root DATA --dataset NAME,...");
   for (i = 0; i < (o->dataset_root ? o->n_dataset : o->n_data); i++)
     for (k = 0; !s && k < o->n_shots; k++)
       s = add_entry(t, c, o->dataset_root ? o->dataset_root : o->all_data[i],

@@ -13,13 +13,13 @@ static uint64_t mark_bytes(uint64_t h, const void *bytes, size_t n) {
   return h;
 }
 
-static void set_mark(fvg__settings *x, const char *key, uint64_t h) {
+static void set_mark(fvg_settings *x, const char *key, uint64_t h) {
   snprintf(x->text[x->n], sizeof x->text[0], "%08lx%08lx",
            (unsigned long)(h >> 32), (unsigned long)(h & 0xffffffffu));
-  fvg__set(x, key, x->text[x->n]);
+  fvg_settings_set(x, key, x->text[x->n]);
 }
 
-static void set_model(fvg__settings *x, const fvg_clip *m) {
+static void set_model(fvg_settings *x, const fvg_clip *m) {
   const fvg_tensor *vision = &m->vision.projection, *text = &m->text.projection;
   const fvg_preprocess *p = &m->preprocess, usual = fvg_preprocess_defaults(p->size);
   uint64_t h = mark_bytes(mark_start, vision->data, fvg_tensor_count(vision) * sizeof(float));
@@ -42,7 +42,7 @@ static fvg_train_desc train_desc_of(const tuning *t, const table_row *r, int see
   fvg_recipe recipe;
   memset(&d, 0, sizeof d);
   if (r->backbone < 0) recipe_of(t->o, r->method, t->d.card, t->at->shots, &recipe);
-  else fvg_fvgpt_recipe(r->method, t->d.card, &recipe);
+  else fvg_fvgpt_recipe(r->method, &recipe, t->d.card);
   d.optimizer = recipe.optimizer;
   d.batch = recipe.batch;
   if (r->dpc) d.optimizer = fvg_dpc_optimizer(&d.batch);
@@ -99,7 +99,7 @@ static uint64_t mark_tower(uint64_t h, const fvg_transformer *t) {
   return h;
 }
 
-static void set_towers(fvg__settings *x, const fvg_clip *m) {
+static void set_towers(fvg_settings *x, const fvg_clip *m) {
   const fvg_tensor *first = &m->vision.class_embedding, *end = &m->vision.ln_post_bias + 1;
   uint64_t h = mark_tower(mark_start, &m->vision.transformer);
   for (; first < end; first++) h = mark_tensor(h, first);
@@ -110,7 +110,7 @@ static void set_towers(fvg__settings *x, const fvg_clip *m) {
 }
 
 /* What the masks say, in whatever way it is written.  A file that cannot be read is told of elsewhere. */
-static void set_masks(fvg__settings *x, const fvg_dataset *d, const fvg_items *items) {
+static void set_masks(fvg_settings *x, const fvg_dataset *d, const fvg_items *items) {
   const int inverted = d->mask_reading == FVG_MASK_INVERTED;
   uint64_t h = mark_start;
   int i;
@@ -121,7 +121,7 @@ static void set_masks(fvg__settings *x, const fvg_dataset *d, const fvg_items *i
     int lossy, is_16_bit;
     memset(&m, 0, sizeof m);
     memset(&facts, 0, sizeof facts);
-    if (!fvg__find_mask(d, &path, items->item[i].path) && path &&
+    if (!fvg_dataset_mask_path(d, &path, items->item[i].path) && path &&
         !fvg__load_channels(d->ctx, &m, path, &lossy, &is_16_bit) &&
         !fvg__choose_reading(&m, d->mask_reading, lossy, &facts) &&
         !fvg__apply_reading(d->ctx, &m, facts.reading, 0, inverted))
@@ -129,7 +129,7 @@ static void set_masks(fvg__settings *x, const fvg_dataset *d, const fvg_items *i
     h = mark_bytes(h, &m.width, sizeof m.width);
     h = mark_bytes(h, &m.height, sizeof m.height);
     fvg_image_free(d->ctx, &m);
-    fvg__release(d->ctx, path);
+    fvg_release(d->ctx, path);
   }
   set_mark(x, "masks", h);
 }
@@ -142,7 +142,7 @@ static const char *value_before(const char *key) { return !strcmp(key, "warmup")
 /* Marks that older files lack altogether, which then say nothing. */
 static int is_newer_mark(const char *key) { return !strcmp(key, "towers") || !strcmp(key, "masks"); }
 
-static void describe(const tuning *t, const table_row *r, int seed, const fvg_items *items, fvg__settings *x) {
+static void describe(const tuning *t, const table_row *r, int seed, const fvg_items *items, fvg_settings *x) {
   const options *o = t->o;
   fvg_train_desc d = train_desc_of(t, r, seed);
   uint64_t h = mark_start;
@@ -154,33 +154,33 @@ static void describe(const tuning *t, const table_row *r, int seed, const fvg_it
     h = mark_bytes(h, &items->item[i].label, sizeof items->item[i].label);
   }
   set_mark(x, "images", h);
-  fvg__set_number(x, "seed", seed);
-  fvg__set_number(x, "shots", t->at->shots);
-  fvg__set_number(x, "epochs", d.optimizer.epochs);
-  fvg__set_number(x, "lr", (double)d.optimizer.lr);
-  fvg__set_number(x, "batch", d.batch);
-  fvg__set_number(x, "warmup", d.optimizer.warmup_epochs < 0 ? 0 : d.optimizer.warmup_epochs);
-  fvg__set(x, "augment", o->augment);
-  fvg__set(x, "ctx_init", o->ctx_init ? o->ctx_init : "");
-  if (o->exif_rotate) fvg__set(x, "exif_rotate", "on");                /* unset in older checkpoints too */
+  fvg_settings_set_number(x, "seed", seed);
+  fvg_settings_set_number(x, "shots", t->at->shots);
+  fvg_settings_set_number(x, "epochs", d.optimizer.epochs);
+  fvg_settings_set_number(x, "lr", (double)d.optimizer.lr);
+  fvg_settings_set_number(x, "batch", d.batch);
+  fvg_settings_set_number(x, "warmup", d.optimizer.warmup_epochs < 0 ? 0 : d.optimizer.warmup_epochs);
+  fvg_settings_set(x, "augment", o->augment);
+  fvg_settings_set(x, "ctx_init", o->ctx_init ? o->ctx_init : "");
+  if (o->exif_rotate) fvg_settings_set(x, "exif_rotate", "on");                /* unset in older checkpoints too */
   set_towers(x, t->m);
   if (needs_masks(r)) set_masks(x, &t->d, items);
   if (r->backbone < 0) return;
   if (r->dpc) {
-    fvg__set_number(x, "dpc_weight", o->dpc_weight);
-    fvg__set_number(x, "dpc_top_k", o->dpc_top_k);
+    fvg_settings_set_number(x, "dpc_weight", o->dpc_weight);
+    fvg_settings_set_number(x, "dpc_top_k", o->dpc_top_k);
     return;
   }
-  fvg__set_number(x, "lambda_base", o->lambda_base);
-  fvg__set_number(x, "lambda_new", o->lambda_new);
-  fvg__set(x, "template", o->prompt_template ? o->prompt_template : "a photo of a {}.");
-  fvg__set(x, "fill", o->fill_black ? "black" : "mean");
-  fvg__set(x, "calibration", calibration_name[calibration_of(o, r)]);
-  fvg__set(x, "entropy", normalised_of(o, r) ? "normalised" : "raw");
+  fvg_settings_set_number(x, "lambda_base", o->lambda_base);
+  fvg_settings_set_number(x, "lambda_new", o->lambda_new);
+  fvg_settings_set(x, "template", o->prompt_template ? o->prompt_template : "a photo of a {}.");
+  fvg_settings_set(x, "fill", o->fill_black ? "black" : "mean");
+  fvg_settings_set(x, "calibration", calibration_name[calibration_of(o, r)]);
+  fvg_settings_set(x, "entropy", normalised_of(o, r) ? "normalised" : "raw");
 }
 
 /* Of all this, of the learner and of the modules, for the state of a stage that may be cut off. */
-static void mark_of(const fvg__settings *x, const fvg_learner *l, const table_row *r, char mark[32]) {
+static void mark_of(const fvg_settings *x, const fvg_learner *l, const table_row *r, char mark[32]) {
   uint64_t h = mark_start;
   int i, number[7];
   for (i = 0; i < x->n; i++) {
@@ -206,7 +206,7 @@ static void mark_of(const fvg__settings *x, const fvg_learner *l, const table_ro
 }
 
 static fvg_status other_settings(fvg_ctx *c, const char *path, const char *what) {
-  return fvg__fail(c, FVG_E_ARG, "%s was tuned %s; choose another --out or remove it", path, what);
+  return fvg_fail(c, FVG_E_ARG, "%s was tuned %s; choose another --out or remove it", path, what);
 }
 
 /* What another value of a mark means, whose digits would tell nobody anything; NULL: it is no mark. */
@@ -241,7 +241,7 @@ static fvg_status check_same(fvg_ctx *c, const char *path, const fvg_learner *ha
 
 /* A finished checkpoint made with the same settings, and its curve, or nothing; other settings are an error, so that
    nothing is lost. */
-static fvg_status reuse(tuning *t, const char *path, const fvg__settings *x, fvg_learner *like, fvg_learner **l,
+static fvg_status reuse(tuning *t, const char *path, const fvg_settings *x, fvg_learner *like, fvg_learner **l,
                         fvg_fvgpt **f, char **curve) {
   fvg_ctx *c = t->m->ctx;
   fvg_weights *w;
@@ -249,8 +249,8 @@ static fvg_status reuse(tuning *t, const char *path, const fvg__settings *x, fvg
   fvg_status s;
   *l = NULL;
   *f = NULL;
-  if (!fvg__file_exists(path)) return FVG_OK;
-  s = fvg_checkpoint_load(t->m, path, l, f, &w);
+  if (!fvg_file_exists(path)) return FVG_OK;
+  s = fvg_checkpoint_load(t->m, l, f, &w, path);
   if (s) return s;
   s = check_same(c, path, *l, like);
   for (i = 0; !s && i < x->n; i++) {
@@ -260,13 +260,13 @@ static fvg_status reuse(tuning *t, const char *path, const fvg__settings *x, fvg
     if (value && strcmp(value, x->entry[i].value) && of_mark(x->entry[i].key))
       s = other_settings(c, path, of_mark(x->entry[i].key));
     else if (!value || strcmp(value, x->entry[i].value))
-      s = fvg__fail(c, FVG_E_ARG, "%s was tuned with %s %s, not %s; choose another --out or remove it",
-                    path, x->entry[i].key, value ? value : "unset", x->entry[i].value);
+      s = fvg_fail(c, FVG_E_ARG, "%s was tuned with %s %s, not %s; choose another --out or remove it",
+                   path, x->entry[i].key, value ? value : "unset", x->entry[i].value);
   }
   if (!s && !t->o->exif_rotate && fvg_weights_metadata(w, "exif_rotate"))
     s = other_settings(c, path, "with --exif-rotate");
   if (!s && curve && fvg_weights_metadata(w, "epoch_loss")) {
-    *curve = fvg__copy_string(c, fvg_weights_metadata(w, "epoch_loss"));
+    *curve = fvg_copy_string(c, fvg_weights_metadata(w, "epoch_loss"));
     if (!*curve) s = FVG_E_NOMEM;
   }
   fvg_weights_close(w);
@@ -279,11 +279,11 @@ static fvg_status reuse(tuning *t, const char *path, const fvg__settings *x, fvg
 static void remove_if_temporary(void *folder, const char *name, int is_folder) {
   char path[1400];
   int n = snprintf(path, sizeof path, "%s/%s", (const char *)folder, name);
-  if (!is_folder && fvg__is_temporary(name) && n > 0 && (size_t)n < sizeof path) remove(path);
+  if (!is_folder && fvg_file_is_temporary(name) && n > 0 && (size_t)n < sizeof path) remove(path);
 }
 
 static void remove_temporaries(const char *folder) {
-  (void)fvg__list_dirent(NULL, folder, remove_if_temporary, (void *)folder);
+  (void)fvg_list_folder(NULL, folder, remove_if_temporary, (void *)folder);
 }
 #else
 static void remove_temporaries(const char *folder) { (void)folder; }
@@ -316,7 +316,7 @@ static fvg_status views_for(tuning *t, int seed, int stage, fvg_learner *l, fvg_
   int trains = stage == STAGE_1 || stage == STAGE_DPC, i;
   int plain = trains || fvg_learner_feature_width(t->m, l) == t->m->embed_dim;
   fvg_status s;
-  desc.crop_scale_min = fvg_method_crop_scale(fvg_method_named(fvg_learner_method(l)));
+  desc.crop_scale_min = fvg_method_crop_scale(fvg_method_find(fvg_learner_method(l)));
   desc.no_foreground = trains && !(fvg_learner_needs(l) & FVG_NEEDS_FOREGROUND);
   if (!plain) desc.learner = l;
   if (plain && desc.augment == FVG_AUGMENT_FIXED_CROPS && desc.crop_scale_min > 0.1f)      /* crops of its own      */
@@ -345,14 +345,14 @@ static void views_done(const tuning *t, fvg_views *views) {
 }
 
 /* The losses of the stage that has just trained become its curve and, behind the settings that count, metadata. */
-static fvg_status keep_curve(tuning *t, const double *loss, int n, fvg__settings *x, char **curve) {
+static fvg_status keep_curve(tuning *t, const double *loss, int n, fvg_settings *x, char **curve) {
   document d;
   int i;
   memset(&d, 0, sizeof d);
   d.c = t->m->ctx;
   for (i = 0; i < n; i++) put(&d, i ? " %.6g" : "%.6g", loss[i]);
   *curve = d.text;
-  if (!d.status) fvg__set(x, "epoch_loss", *curve);
+  if (!d.status) fvg_settings_set(x, "epoch_loss", *curve);
   return d.status;
 }
 
@@ -363,12 +363,12 @@ static fvg_status learner_for(tuning *t, const table_row *r, const char *const *
   fvg_option option[MAX_OPTIONS];
   fvg_status s = learner_desc(t->m->ctx, t->o, r->method, t->d.card, t->at->shots, option, &desc);
   desc.seed = (uint64_t)seed;
-  return s ? s : fvg_learner_new(t->m, l, &desc, name, n_class);
+  return s ? s : fvg_learner_new(t->m, l, name, n_class, &desc);
 }
 
 /* A stage at work: its checkpoint, its state while it lasts, that of the cross-fitted gate, and what determines it. */
 typedef struct stage {
-  fvg__settings settings;
+  fvg_settings settings;
   char path[1280], state[1300], gate_state[1300], mark[32];
   fvg_train_desc desc;
 } stage;
@@ -399,17 +399,17 @@ static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const cha
   }
   g->desc.state = g->state;
   g->desc.state_mark = g->mark;
-  g->desc.epoch_loss = (double *)fvg__alloc_array(t->m->ctx, (size_t)g->desc.optimizer.epochs, sizeof(double));
+  g->desc.epoch_loss = (double *)fvg_alloc_array(t->m->ctx, (size_t)g->desc.optimizer.epochs, sizeof(double));
   return g->desc.epoch_loss ? FVG_OK : FVG_E_NOMEM;
 }
 
 /* s: how training went. */
 static fvg_status stage_end(tuning *t, stage *g, fvg_status s, fvg_learner *l, fvg_fvgpt *f, char **curve) {
   if (!s) s = keep_curve(t, g->desc.epoch_loss, g->desc.optimizer.epochs, &g->settings, curve);
-  fvg__set(&g->settings, "preset", preset_name[t->o->preset]); /* told, not compared: the numbers count */
-  if (!s) s = fvg_checkpoint_save(g->path, l, f, g->settings.entry, g->settings.n);
+  fvg_settings_set(&g->settings, "preset", preset_name[t->o->preset]); /* told, not compared: the numbers count */
+  if (!s) s = fvg_checkpoint_save(l, f, g->path, g->settings.entry, g->settings.n);
   if (!s) remove_states(g);
-  fvg__release(t->m->ctx, g->desc.epoch_loss);
+  fvg_release(t->m->ctx, g->desc.epoch_loss);
   return s;
 }
 
@@ -438,7 +438,7 @@ static fvg_status stage_1(tuning *t, const table_row *r, const char *name, int s
 /* Pictures of every other class of `items`, from class `first` on, their labels counted anew. */
 static fvg_status every_other(fvg_ctx *c, const fvg_items *items, int first, fvg_items *out) {
   int i;
-  out->item = (fvg_item *)fvg__alloc_array(c, (size_t)items->n, sizeof *out->item);
+  out->item = (fvg_item *)fvg_alloc_array(c, (size_t)items->n, sizeof *out->item);
   out->n = 0;
   if (!out->item) return FVG_E_NOMEM;
   for (i = 0; i < items->n; i++)
@@ -472,7 +472,7 @@ static fvg_status calibrate(tuning *t, const table_row *r, int seed, const fvg_i
   desc.state_mark = g->mark;
   memset(half, 0, sizeof half);
   for (i = 0; i < 2; i++) {
-    name[i] = (const char **)fvg__alloc_array(c, (size_t)tuned->n_class, sizeof *name[i]);
+    name[i] = (const char **)fvg_alloc_array(c, (size_t)tuned->n_class, sizeof *name[i]);
     n[i] = 0;
     if (!name[i]) s = FVG_E_NOMEM;
   }
@@ -482,7 +482,7 @@ static fvg_status calibrate(tuning *t, const table_row *r, int seed, const fvg_i
     char part[96], *curve = NULL;
     snprintf(part, sizeof part, "%s.half%d", backbone->name, i + 1);
     s = stage_1(t, backbone, part, seed, &half[i], name[i], n[i], &l[i], &curve);
-    fvg__release(c, curve);
+    fvg_release(c, curve);
     if (!s) s = views_for(t, seed, i ? STAGE_HALF_2 : STAGE_HALF_1, l[i], &v[i]);
   }
   for (i = 0; i < 2; i++) {
@@ -493,17 +493,17 @@ static fvg_status calibrate(tuning *t, const table_row *r, int seed, const fvg_i
     source[i].n_class = n[1 - i];
   }
   if (!s && t->o->calibration == GUARDED) {
-    s = fvg_calibration_evidence(source, 2, t->o->prompt_template, &evidence);
+    s = fvg_calibration_evidence(&evidence, source, 2, t->o->prompt_template);
     if (!s)
-      fvg__log(c, 0, "%s seed %d: on unseen classes CLIP is better by %.2f deviations; the %s gate is taken", r->name,
-               seed, evidence, evidence > guard ? "cross-fitted" : "published");
+      fvg_log(c, 0, "%s seed %d: on unseen classes CLIP is better by %.2f deviations; the %s gate is taken", r->name,
+              seed, evidence, evidence > guard ? "cross-fitted" : "published");
   }
   if (!s && evidence > guard) s = fvg_fvgpt_calibrate(f, source, 2, t->o->prompt_template, &desc);
   for (i = 0; i < 2; i++) {
     views_done(t, v[i]);
     fvg_learner_free(l[i]);
     fvg_items_free(c, &half[i]);
-    fvg__release(c, name[i]);
+    fvg_release(c, name[i]);
   }
   return s;
 }
@@ -567,6 +567,6 @@ static fvg_status stage_dpc(tuning *t, int row, int run, const fvg_items *items,
   path_in(folder, path, sizeof path);
   if (!s) s = make_folders(t->m->ctx, folder);
   if (!s) remove_temporaries(folder);
-  fvg__set_number(&g.settings, "dpc_weight_for_new", t->o->dpc_weight_for_new);
-  return s ? s : fvg_checkpoint_save(path, *for_new, NULL, g.settings.entry, g.settings.n);
+  fvg_settings_set_number(&g.settings, "dpc_weight_for_new", t->o->dpc_weight_for_new);
+  return s ? s : fvg_checkpoint_save(*for_new, NULL, path, g.settings.entry, g.settings.n);
 }

@@ -92,7 +92,7 @@ static fvg_status folder(fvg_ctx *c, const char *form, const char *a, const char
   char path[PATH_BYTES];
   snprintf(path, sizeof path, form, a, b, d);
   return make_folder(path) && errno != EEXIST ?
-         fvg__fail(c, FVG_E_IO, "%s: cannot make this folder: %s", path, strerror(errno)) : FVG_OK;
+         fvg_fail(c, FVG_E_IO, "%s: cannot make this folder: %s", path, strerror(errno)) : FVG_OK;
 }
 
 static fvg_status save(fvg_ctx *c, int channels, uint8_t *pixels, const char *form, const char *root,
@@ -161,14 +161,14 @@ static FILE *create(fvg_ctx *c, const char *root, const char *name, fvg_status *
   FILE *f;
   snprintf(path, sizeof path, "%s/%s", root, name);
   f = fopen(path, "wb");
-  if (!f) *s = fvg__fail(c, FVG_E_IO, "%s: cannot be written: %s", path, strerror(errno));
+  if (!f) *s = fvg_fail(c, FVG_E_IO, "%s: cannot be written: %s", path, strerror(errno));
   return f;
 }
 
 static fvg_status close_file(fvg_ctx *c, FILE *f, const char *root, const char *name) {
   int bad = ferror(f) != 0;
   bad |= fclose(f) != 0;
-  return bad ? fvg__fail(c, FVG_E_IO, "%s/%s: cannot be written; is the disk full?", root, name) : FVG_OK;
+  return bad ? fvg_fail(c, FVG_E_IO, "%s/%s: cannot be written; is the disk full?", root, name) : FVG_OK;
 }
 
 static fvg_status write_set(fvg_ctx *c, const options *o, int set) {
@@ -266,7 +266,7 @@ int main(int argc, char **argv) {
   if (fvg_init(&c, NULL)) { fputs("world: out of memory\n", stderr); return 1; }
   for (set = 0; o.set && set < 4 && strcmp(o.set, set_name[set]); set++) {}
   if (o.set && set == 4)
-    s = fvg__fail(c, FVG_E_ARG, "--set %s: things, colours, textures or control is expected", o.set);
+    s = fvg_fail(c, FVG_E_ARG, "--set %s: things, colours, textures or control is expected", o.set);
   if (!s && o.sheet) s = write_sheet(c, &o);
   if (!s && o.out) s = folder(c, "%s%s%s", o.out, "", "");
   for (set = 0; !s && o.out && set < 4; set++) {
