@@ -673,6 +673,7 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path);
 
 #if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__CLIP_IMPLEMENTED)
 #define FVG__CLIP_IMPLEMENTED
+#include "fvgpt.h"                   /* the bodies, if it was first included without FVGPT_IMPLEMENTATION       */
 
 /*===========================================================================================================
  * CHAPTER 1  TEXT: one spelling for every text
