@@ -642,33 +642,38 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
 #include <wasm_simd128.h>
 #endif
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 1  CONTEXT: memory, messages, threads, random numbers
- *===========================================================================================================
-   A context carries what every other chapter needs: an allocator that counts, a place for the last error message,
-   a way to run jobs side by side, and the table of kernels that suits the CPU (chapter 4).
+ *==================================================================================================
+   A context carries what every other chapter needs: an allocator that counts, a place
+   for the last error message, a way to run jobs side by side, and the table of kernels
+   that suits the CPU (chapter 4).
 
-   Memory.  Every block is preceded by its size, so that the allocator callback is told what it gets back, and is
-   aligned to 64 bytes, one cache line and one AVX-512 vector.  With a fixed arena a first-fit list of free
-   blocks, sorted by address and merged on release, stands in for the heap.  A file is somebody else's claim: while
-   one of n bytes is read, no more than 64 n bytes and 64 MiB are given out for it, whatever its numbers say.
+   Memory.  Every block is preceded by its size, so that the allocator callback is told what it gets
+   back, and is aligned to 64 bytes, one cache line and one AVX-512 vector.  With a fixed arena, a
+   first-fit list of free blocks, sorted by address and merged on release, takes the place of the
+   heap.  A file's content is a claim that somebody else makes: while a file of n bytes is read, no
+   more than 64 n bytes and 64 MiB are given out for it, whatever its numbers say.
 
-   Threads.  fvg_parallel(c, job, arg, n) runs job(arg, 0) .. job(arg, n-1) in any order and waits.  The chunks
-   are chosen by the caller from the shapes alone, which is why results do not depend on the number of threads.
+   Threads.  fvg_parallel(c, job, arg, n) runs job(arg, 0) .. job(arg, n-1) in any order and
+   waits.  The caller cuts the work into chunks by the shapes alone, which is why results do not
+   depend on the number of threads.
 
-   Random numbers.  xoshiro256** (Blackman and Vigna, 2018).  Normal deviates by Marsaglia's polar method need a
-   logarithm; libm's may differ in the last bit from machine to machine, so we bring one made of +, -, *, / only,
-   with the products stored to memory, which keeps a compiler from contracting them into fused operations. */
+   Random numbers.  The generator is xoshiro256** (Blackman and Vigna, 2018).  Marsaglia's polar
+   method for normal deviates needs a logarithm.  That of libm may differ in the last bit from
+   machine to machine, so there is one here that uses only +, -, *, /.  Its products are stored to
+   memory, which keeps a compiler from contracting them into fused operations. */
 
 #define FVG__ALIGN 64
 #if defined(__GNUC__) || defined(__clang__)
-#define FVG__FOR_CLIP __attribute__((unused))       /* a private function that only fvgpt_clip.h uses              */
+/* A private function that only fvgpt_clip.h uses. */
+#define FVG__FOR_CLIP __attribute__((unused))
 #else
 #define FVG__FOR_CLIP
 #endif
 
-/* Under AddressSanitizer the bytes that alignment leaves over behind a block are forbidden, and the tape (chapter 6)
-   gives every tensor a block of its own. */
+/* Under AddressSanitizer the bytes that alignment leaves over behind a block are forbidden, and the
+   tape (chapter 6) gives every tensor a block of its own. */
 #if defined(__SANITIZE_ADDRESS__)
 #define FVG__SEPARATE_BLOCKS 1
 #elif defined(__has_feature)
@@ -686,133 +691,248 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
 #define FVG__ALLOW(from, bytes)  ((void)(from), (void)(bytes))
 #endif
 
-typedef struct fvg__block_head { void *base; size_t bytes; } fvg__block_head;     /* sits just before each block */
-typedef struct fvg__free_block { size_t bytes; struct fvg__free_block *next; } fvg__free_block;
+/* Stands directly before each block that the context gives out. */
+typedef struct fvg__block_head {
+  void *base;                        /* what the allocator gave                                  */
+  size_t bytes;                      /* and how much                                             */
+} fvg__block_head;
+
+typedef struct fvg__free_block {
+  size_t bytes;
+  struct fvg__free_block *next;      /* in order of addresses                                    */
+} fvg__free_block;
+
 typedef struct fvg__kernels fvg__kernels;
 typedef struct fvg__pool fvg__pool;
 
-/* While a file is read: how much memory may be in use, for how large a file.  most 0: as much as there is. */
-typedef struct fvg__budget { size_t most; uint64_t bytes; const char *file; } fvg__budget;
+/* The limit of memory while a file is read. */
+typedef struct fvg__budget {
+  size_t most;                       /* bytes that may be in use; 0: no limit                    */
+  uint64_t bytes;                    /* the file's size                                          */
+  const char *file;                  /* its name for messages                                    */
+} fvg__budget;
 
 struct fvg_ctx {
   fvg_desc desc;
-  fvg__free_block *arena_free;
+  fvg__free_block *arena_free;       /* the arena's free blocks                                  */
   const fvg__kernels *kernels;
-  fvg__pool *pool;
-  size_t used, peak;
+  fvg__pool *pool;                   /* NULL: no threads of its own                              */
+  size_t used, peak;                 /* bytes now, and at most so far                            */
   fvg__budget budget;
-  fvg_status status;                             /* of the last failure                                             */
+  fvg_status status;                 /* of the last failure                                      */
   char message[512];
-  unsigned said;                                 /* what fvg__log_once has said, a bit each                         */
-  int is_helper, waiting;                        /* a helper's message waits to be logged; at level waiting - 1     */
+  unsigned said;                     /* what fvg__log_once has said, one bit each                */
+  int is_helper;                     /* 1: made by fvg__helper_context                           */
+  int waiting;                       /* 1 + the level of a helper's message that is still to be
+                                        logged; 0: none                                          */
 };
 
-static void *fvg__heap_alloc(void *user, size_t bytes) { (void)user; return malloc(bytes); }
-static void fvg__heap_release(void *user, void *block, size_t bytes) { (void)user; (void)bytes; free(block); }
+static void *fvg__heap_alloc(void *user, size_t bytes) {
+  (void)user;
+  return malloc(bytes);
+}
 
-/* The arena's free list. Sizes are multiples of FVG__ALIGN, so every remainder can hold a list entry. */
+static void fvg__heap_release(void *user, void *block, size_t bytes) {
+  (void)user;
+  (void)bytes;
+  free(block);
+}
+
+/* The next multiple of FVG__ALIGN.  The arena's blocks have such sizes, so every
+   remainder can hold a list entry. */
+static size_t fvg__round_up(size_t bytes) {
+  return (bytes + FVG__ALIGN - 1) / FVG__ALIGN * FVG__ALIGN;
+}
+
+/* Takes the first free block that is large enough, and leaves the rest of it in the list. */
 static void *fvg__arena_alloc(void *user, size_t bytes) {
   fvg_ctx *c = (fvg_ctx *)user;
-  fvg__free_block **link;
-  bytes = (bytes + FVG__ALIGN - 1) / FVG__ALIGN * FVG__ALIGN;
-  for (link = &c->arena_free; *link; link = &(*link)->next) {
-    fvg__free_block *b = *link;
-    if (b->bytes < bytes) continue;
-    if (b->bytes == bytes) {
-      *link = b->next;
-    } else {
-      fvg__free_block *rest = (fvg__free_block *)(void *)((char *)b + bytes);
-      rest->bytes = b->bytes - bytes;
-      rest->next = b->next;
-      *link = rest;
-    }
+  bytes = fvg__round_up(bytes);
+
+  fvg__free_block **link = &c->arena_free;
+  while (*link && (*link)->bytes < bytes)
+    link = &(*link)->next;
+  fvg__free_block *b = *link;
+  if (!b) return NULL;
+
+  if (b->bytes == bytes) {
+    *link = b->next;
     return b;
   }
-  return NULL;
+  fvg__free_block *rest = (fvg__free_block *)(void *)((char *)b + bytes);
+  rest->bytes = b->bytes - bytes;
+  rest->next = b->next;
+  *link = rest;
+  return b;
 }
 
+/* Does b begin where a ends? */
+static int fvg__is_adjacent(const fvg__free_block *a, const fvg__free_block *b) {
+  return a && b && (const char *)a + a->bytes == (const char *)b;
+}
+
+/* Puts a block back into the list and merges it with its free neighbours. */
 static void fvg__arena_release(void *user, void *block, size_t bytes) {
   fvg_ctx *c = (fvg_ctx *)user;
-  fvg__free_block *b = (fvg__free_block *)block, *before = NULL, *after = c->arena_free;
-  while (after && after < b) { before = after; after = after->next; }
-  b->bytes = (bytes + FVG__ALIGN - 1) / FVG__ALIGN * FVG__ALIGN;
+  fvg__free_block *b = (fvg__free_block *)block;
+  fvg__free_block *before = NULL;
+  fvg__free_block *after = c->arena_free;
+  while (after && after < b) {
+    before = after;
+    after = after->next;
+  }
+
+  b->bytes = fvg__round_up(bytes);
   b->next = after;
-  if (after && (char *)b + b->bytes == (char *)after) { b->bytes += after->bytes; b->next = after->next; }
-  if (before && (char *)before + before->bytes == (char *)b) { before->bytes += b->bytes; before->next = b->next; }
-  else if (before) before->next = b;
+  if (before) before->next = b;
   else c->arena_free = b;
+
+  if (fvg__is_adjacent(b, after)) {
+    b->bytes += after->bytes;
+    b->next = after->next;
+  }
+  if (fvg__is_adjacent(before, b)) {
+    before->bytes += b->bytes;
+    before->next = b->next;
+  }
 }
 
-/* Length of the UTF-8 sequence at s, 1..4; 0 if it is cut off, overlong, a surrogate or beyond U+10FFFF. */
+/* ---- text ---- */
+/* The length of a UTF-8 sequence that begins with this byte, 1 to 4; 0 if none does. */
+static size_t fvg__utf8_announced(unsigned first) {
+  if (first < 0x80) return 1;
+  if (first < 0xC2) return 0;
+  if (first < 0xE0) return 2;
+  if (first < 0xF0) return 3;
+  if (first < 0xF5) return 4;
+  return 0;
+}
+
+/* The length of the UTF-8 sequence at s, 1 to 4; 0 if it is cut off after n bytes, longer than
+   needed, a surrogate or beyond U+10FFFF. */
 FVG_DEF size_t fvg_utf8_length(const unsigned char *s, size_t n) {
-  unsigned first = n ? s[0] : 0xFFu;
-  size_t length = first < 0x80 ? 1 : first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 0, i;
+  if (!n) return 0;
+  const unsigned first = s[0];
+  const size_t length = fvg__utf8_announced(first);
   if (length > n) return 0;
-  for (i = 1; i < length; i++) if ((s[i] & 0xC0) != 0x80) return 0;
-  if (length > 2 && ((first == 0xE0 && s[1] < 0xA0) || (first == 0xED && s[1] > 0x9F) ||
-                     (first == 0xF0 && s[1] < 0x90) || (first == 0xF4 && s[1] > 0x8F))) return 0;
+
+  for (size_t i = 1; i < length; i++)
+    if ((s[i] & 0xC0) != 0x80) return 0;
+
+  /* Longer than needed (E0, F0), a surrogate (ED), or beyond U+10FFFF (F4). */
+  if (first == 0xE0 && s[1] < 0xA0) return 0;
+  if (first == 0xED && s[1] > 0x9F) return 0;
+  if (first == 0xF0 && s[1] < 0x90) return 0;
+  if (first == 0xF4 && s[1] > 0x8F) return 0;
   return length;
 }
 
 /* The character in the first n bytes of s, n being what fvg_utf8_length found. */
 FVG_DEF uint32_t fvg_utf8_read(const uint8_t *s, size_t n) {
-  uint32_t code = n < 2 ? s[0] : s[0] & (0x7Fu >> n);
-  size_t i;
-  for (i = 1; i < n; i++) code = code << 6 | (s[i] & 0x3Fu);
+  if (n < 2) return s[0];
+  uint32_t code = s[0] & (0x7Fu >> n);
+  for (size_t i = 1; i < n; i++)
+    code = code << 6 | (s[i] & 0x3Fu);
   return code;
 }
 
-/* Characters that a terminal obeys instead of showing them: C0 and C1 controls, DEL, the separators of lines and
-   paragraphs, and the marks, embeddings, overrides and isolates that turn the order of what stands around them
-   (Unicode Standard Annex 9). */
+/* Characters that a terminal obeys instead of showing them: C0 and C1 controls, DEL, the separators
+   of lines and paragraphs, and the marks, embeddings, overrides and isolates that change the
+   direction of the text around them (Unicode Standard Annex 9). */
 FVG_DEF int fvg_is_control(uint32_t code) {
-  return code < 0x20 || (code >= 0x7F && code < 0xA0) || code == 0x61C || code == 0x200E || code == 0x200F ||
-         (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069);
+  if (code < 0x20) return 1;
+  if (code >= 0x7F && code < 0xA0) return 1;
+  if (code == 0x61C || code == 0x200E || code == 0x200F) return 1;
+  if (code >= 0x2028 && code <= 0x202E) return 1;
+  return code >= 0x2066 && code <= 0x2069;
 }
 
-/* Names come out of files, and a name may hold anything.  In place, every byte of a control character, and every byte
-   that is not UTF-8, becomes a question mark, as `ls` prints them, so that a message stays one harmless line. */
+/* Names come out of files and may hold anything.  In place, every byte of a control character, and
+   every byte that is not UTF-8, becomes a question mark, as `ls` prints them, so that a message
+   stays one harmless line. */
 FVG_DEF void fvg_printable(char *text) {
   unsigned char *at = (unsigned char *)text;
   size_t left = strlen(text);
+
   while (left) {
     size_t length = fvg_utf8_length(at, left);
-    if (!length || fvg_is_control(fvg_utf8_read(at, length))) memset(at, '?', length = length ? length : 1);
+    int bad = !length || fvg_is_control(fvg_utf8_read(at, length));
+    if (!length) length = 1;
+    if (bad) memset(at, '?', length);
     at += length;
     left -= length;
   }
 }
 
-/* Records a message and hands the status back, so that failing is one line: return fvg_fail(c, FVG_E_IO, ...). */
+/* Records a message and hands the status back, so that failing is one line: return
+   fvg_fail(c, FVG_E_IO, ...). */
 FVG_DEF fvg_status fvg_fail(fvg_ctx *c, fvg_status status, const char *format, ...) {
   va_list args;
   va_start(args, format);
   vsnprintf(c->message, sizeof c->message, format, args);
   va_end(args);
+
   fvg_printable(c->message);
   c->status = status;
   return status;
 }
 
+/* Refuses a call with a NULL argument; without a context there is no place for the message. */
+static fvg_status fvg__null_argument(fvg_ctx *c, const char *function, const char *argument) {
+  if (!c) return FVG_E_ARG;
+  return fvg_fail(c, FVG_E_ARG, "%s: %s is NULL", function, argument);
+}
+
 FVG_DEF void fvg_log(fvg_ctx *c, int level, const char *format, ...) {
+  if (!c->desc.log) return;
+
   char line[512];
   va_list args;
-  if (!c->desc.log) return;
   va_start(args, format);
   vsnprintf(line, sizeof line, format, args);
   va_end(args);
+
   fvg_printable(line);
   c->desc.log(c->desc.user, level, line);
 }
 
-/* From here to fvg__budget_end the context gives out 64 bytes for each byte of the file and 64 MiB, beyond what is in
-   use, or less if it reads a file within another one's budget.  Returns what fvg__budget_end takes. */
+/* Says something once in a context; `what` is one bit.  desc.log may be called by one thread at a
+   time, so a helper keeps the text in its message until fvg__helper_done.  It has room for one; a
+   second one is said by the next context that meets its cause. */
+FVG__FOR_CLIP FVG__PRINTF(4, 5)
+static void fvg__log_once(fvg_ctx *c, unsigned what, int level, const char *format, ...) {
+  if ((c->said & what) || c->waiting) return;
+  c->said |= what;
+
+  char line[512];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(line, sizeof line, format, args);
+  va_end(args);
+  fvg_printable(line);
+
+  if (c->is_helper) {
+    memcpy(c->message, line, sizeof line);
+    c->waiting = level + 1;
+  } else if (c->desc.log) {
+    c->desc.log(c->desc.user, level, line);
+  }
+}
+
+/* ---- memory ---- */
+/* From here to fvg__budget_end the context gives out 64 bytes for each byte of the file and 64
+   MiB, beyond what is in use, or less if it reads a file within another one's budget.  Returns
+   what fvg__budget_end takes. */
 static fvg__budget fvg__budget_begin(fvg_ctx *c, const char *file, uint64_t bytes) {
-  const size_t all = (size_t)-1 / 2, fixed = (size_t)64 << 20;
+  const size_t all = (size_t)-1 / 2;
+  const size_t fixed = (size_t)64 << 20;
   const fvg__budget before = c->budget;
-  size_t room = c->used < all - fixed ? all - fixed - c->used : 0, most = all;
+
+  size_t most = all;
+  size_t room = c->used < all - fixed ? all - fixed - c->used : 0;
   if (bytes < room / 64) most = c->used + fixed + 64 * (size_t)bytes;
   if (before.most && before.most < most) return before;
+
   c->budget.most = most;
   c->budget.bytes = bytes;
   c->budget.file = file;
@@ -821,72 +941,75 @@ static fvg__budget fvg__budget_begin(fvg_ctx *c, const char *file, uint64_t byte
 
 static void fvg__budget_end(fvg_ctx *c, fvg__budget before) { c->budget = before; }
 
-/* Says something once in a context; `what` is one bit.  desc.log is called by one thread at a time, so in a helper the
-   text waits in its message until fvg__helper_done; a second one is left to be said by the next who meets its cause. */
-FVG__FOR_CLIP FVG__PRINTF(4, 5)
-static void fvg__log_once(fvg_ctx *c, unsigned what, int level, const char *format, ...) {
-  char line[512];
-  va_list args;
-  if ((c->said & what) || c->waiting) return;
-  c->said |= what;
-  va_start(args, format);
-  vsnprintf(c->is_helper ? c->message : line, sizeof line, format, args);
-  va_end(args);
-  fvg_printable(c->is_helper ? c->message : line);
-  if (c->is_helper) c->waiting = level + 1;
-  else if (c->desc.log) c->desc.log(c->desc.user, level, line);
+static int fvg__over_budget(const fvg_ctx *c, size_t bytes, size_t total) {
+  const size_t most = c->budget.most;
+  if (!most) return 0;
+  return bytes > most || c->used + total > most;
 }
 
-/* Aligned memory, or NULL with the message set; and the same zeroed. */
+/* Aligned memory with any content, or NULL with the message set. */
 static void *fvg__alloc_raw(fvg_ctx *c, size_t bytes) {
-  size_t total = bytes + sizeof(fvg__block_head) + FVG__ALIGN;
-  char *base, *block;
+  const size_t total = bytes + sizeof(fvg__block_head) + FVG__ALIGN;
+  if (fvg__over_budget(c, bytes, total)) {
+    fvg_fail(c, FVG_E_NOMEM,
+             "%s: %.0f bytes of memory asked for, for a file of %.0f; "
+             "more than 64 times its size and 64 MiB is not given",
+             c->budget.file, (double)bytes, (double)c->budget.bytes);
+    return NULL;
+  }
+
+  const fvg_allocator *allocator = &c->desc.allocator;
+  char *base = NULL;
+  if (bytes <= (size_t)-1 / 2)
+    base = (char *)allocator->alloc(allocator->user, total);
+  if (!base) {
+    fvg_fail(c, FVG_E_NOMEM, "out of memory: %.0f bytes asked for, %.0f in use",
+             (double)bytes, (double)c->used);
+    return NULL;
+  }
+
   fvg__block_head head;
-  if (c->budget.most && (bytes > c->budget.most || c->used + total > c->budget.most)) {
-    fvg_fail(c, FVG_E_NOMEM, "%s: %.0f bytes of memory asked for, for a file of %.0f; more than 64 times its size and "
-             "64 MiB is not given", c->budget.file, (double)bytes, (double)c->budget.bytes);
-    return NULL;
-  }
-  if (bytes > (size_t)-1 / 2 || (base = (char *)c->desc.allocator.alloc(c->desc.allocator.user, total)) == NULL) {
-    fvg_fail(c, FVG_E_NOMEM, "out of memory: %.0f bytes asked for, %.0f in use", (double)bytes, (double)c->used);
-    return NULL;
-  }
-  block = base + sizeof head;
-  block += (FVG__ALIGN - (uintptr_t)block % FVG__ALIGN) % FVG__ALIGN;
   head.base = base;
   head.bytes = total;
+  char *block = base + sizeof head;
+  block += (FVG__ALIGN - (uintptr_t)block % FVG__ALIGN) % FVG__ALIGN;
   memcpy(block - sizeof head, &head, sizeof head);
-  FVG__FORBID(block + bytes, (size_t)(base + total - (block + bytes)));
+
+  char *end = block + bytes;
+  FVG__FORBID(end, (size_t)(base + total - end));
   c->used += total;
   if (c->used > c->peak) c->peak = c->used;
   return block;
 }
 
+/* The same, zeroed. */
 FVG_DEF void *fvg_alloc(fvg_ctx *c, size_t bytes) {
   void *block = fvg__alloc_raw(c, bytes);
   if (block) memset(block, 0, bytes);
   return block;
 }
 
-/* n elements of `size` bytes, with the product checked. */
+/* Zeros for n elements of `size` bytes; the product is checked. */
 FVG_DEF void *fvg_alloc_array(fvg_ctx *c, size_t n, size_t size) {
   if (size && n > (size_t)-1 / 2 / size) {
-    fvg_fail(c, FVG_E_NOMEM, "out of memory: %.0f elements of %.0f bytes", (double)n, (double)size);
+    fvg_fail(c, FVG_E_NOMEM, "out of memory: %.0f elements of %.0f bytes",
+             (double)n, (double)size);
     return NULL;
   }
   return fvg_alloc(c, n * size);
 }
 
 FVG_DEF void fvg_release(fvg_ctx *c, void *block) {
-  fvg__block_head head;
   if (!block) return;
+  fvg__block_head head;
   memcpy(&head, (char *)block - sizeof head, sizeof head);
+
   FVG__ALLOW(head.base, head.bytes);
   c->used -= head.bytes;
   c->desc.allocator.release(c->desc.allocator.user, head.base, head.bytes);
 }
 
-/* Where row i of a matrix begins: the elements before it. */
+/* Where row i of a matrix begins: the number of elements before it. */
 static size_t fvg__row(int i, int width) { return (size_t)i * (size_t)width; }
 
 FVG_DEF char *fvg_copy_string(fvg_ctx *c, const char *s) {
@@ -896,122 +1019,174 @@ FVG_DEF char *fvg_copy_string(fvg_ctx *c, const char *s) {
   return copy;
 }
 
-/* FVG_E_CANCELLED once the caller wants to stop; asked wherever there may be work for long. */
+/* ---- stopping ---- */
+/* FVG_E_CANCELLED once the caller wants to stop; asked wherever work may take long. */
 static fvg_status fvg__check_cancelled(fvg_ctx *c) {
-  if (c->desc.cancelled && c->desc.cancelled(c->desc.user)) return fvg_fail(c, FVG_E_CANCELLED, "stopped");
-  return FVG_OK;
+  if (!c->desc.cancelled) return FVG_OK;
+  if (!c->desc.cancelled(c->desc.user)) return FVG_OK;
+  return fvg_fail(c, FVG_E_CANCELLED, "stopped");
 }
 
 /* Tells the progress callback; FVG_E_CANCELLED if it wants to stop. */
 FVG_DEF fvg_status fvg_report_progress(fvg_ctx *c, const fvg_progress *p) {
-  if (c->desc.progress && c->desc.progress(c->desc.user, p))
-    return fvg_fail(c, FVG_E_CANCELLED, "%s: cancelled at step %ld of %ld", p->what, p->step, p->n_steps);
-  return FVG_OK;
+  if (!c->desc.progress) return FVG_OK;
+  if (!c->desc.progress(c->desc.user, p)) return FVG_OK;
+  return fvg_fail(c, FVG_E_CANCELLED, "%s: cancelled at step %ld of %ld",
+                  p->what, p->step, p->n_steps);
 }
 
 /* ---- threads ---- */
 #ifdef FVGPT_PTHREADS
-/* Jobs 0..n-1 are dealt out as one range to each thread, so that neighbours meet in one cache; whoever is done with
-   its own takes from the others.  A layer of a small model is over in microseconds, so nobody sleeps at once: a
-   worker looks for new work for a while, and so does the caller for the end, before they wait to be woken. */
+/* Each thread gets a range of the jobs 0..n-1, so that neighbouring jobs meet in one cache; a
+   thread that has finished its range takes jobs from the others.  A layer of a small model is over
+   in microseconds, so nobody sleeps at once: a worker looks for new work for a while, and the
+   caller for the end, before they wait to be woken. */
 #define FVG__SPINS 3000
 
-typedef struct fvg__range { int left; char padding[60]; } fvg__range;  /* jobs not yet taken; a cache line each     */
+/* One cache line each, so that threads that count down their ranges do not slow one another. */
+typedef struct fvg__range {
+  int left;                          /* jobs not yet taken                                       */
+  char padding[60];
+} fvg__range;
 
 #if !defined(__GNUC__) || defined(__TINYC__)
 #define FVG__LOCKED_ATOMICS
 #endif
 
 struct fvg__pool {
-  pthread_mutex_t lock;
+  pthread_mutex_t lock;              /* for the two conditions                                   */
 #ifdef FVG__LOCKED_ATOMICS
   pthread_mutex_t atomic;
 #endif
-  pthread_cond_t wake, done;
-  pthread_t *thread;
-  fvg__range *range;                             /* [n_thread + 1], the caller's is the last                        */
+  pthread_cond_t wake;               /* there is new work for a sleeping worker                  */
+  pthread_cond_t done;               /* the last job is finished                                 */
+  pthread_t *thread;                 /* [n_thread]                                               */
+  fvg__range *range;                 /* [n_thread + 1]; the caller's is the last                 */
   int n_thread, n_started;
-  int n, unfinished, sleeping, waiting, quit, ticket;
+  int n;                             /* jobs of this run                                         */
+  int unfinished;                    /* jobs not yet finished                                    */
+  int sleeping;                      /* workers that must be woken                               */
+  int waiting;                       /* 1: the caller must be woken                              */
+  int quit;
+  int ticket;                        /* number of the run; a new one means new work              */
   void (*job)(void *arg, int index);
   void *arg;
 };
 
+/* add and take return the value that *x had before; take subtracts 1 unless it is 0. */
 #ifndef FVG__LOCKED_ATOMICS
 static int fvg__atomic_add(fvg__pool *p, int *x, int v) {
   (void)p;
   return __atomic_fetch_add(x, v, __ATOMIC_SEQ_CST);
 }
-static int fvg__atomic_load(fvg__pool *p, int *x) { (void)p; return __atomic_load_n(x, __ATOMIC_SEQ_CST); }
-static int fvg__atomic_take(fvg__pool *p, int *x) {                           /* the value it had, 0: none is left */
-  int old = __atomic_load_n(x, __ATOMIC_SEQ_CST);
+
+static int fvg__atomic_load(fvg__pool *p, int *x) {
   (void)p;
-  while (old > 0 && !__atomic_compare_exchange_n(x, &old, old - 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
+  return __atomic_load_n(x, __ATOMIC_SEQ_CST);
+}
+
+static int fvg__atomic_take(fvg__pool *p, int *x) {
+  (void)p;
+  const int order = __ATOMIC_SEQ_CST;
+  int old = __atomic_load_n(x, __ATOMIC_SEQ_CST);
+  while (old > 0) {
+    int taken = __atomic_compare_exchange_n(x, &old, old - 1, 0, order, order);
+    if (taken) break;
+  }
   return old;
 }
-#else                                                                         /* the same under a lock              */
+#else
 static int fvg__atomic_add(fvg__pool *p, int *x, int v) {
-  int old;
   pthread_mutex_lock(&p->atomic);
-  old = *x;
+  int old = *x;
   *x += v;
   pthread_mutex_unlock(&p->atomic);
   return old;
 }
+
 static int fvg__atomic_load(fvg__pool *p, int *x) { return fvg__atomic_add(p, x, 0); }
+
 static int fvg__atomic_take(fvg__pool *p, int *x) {
-  int old;
   pthread_mutex_lock(&p->atomic);
-  old = *x;
+  int old = *x;
   if (old > 0) --*x;
   pthread_mutex_unlock(&p->atomic);
   return old;
 }
 #endif
+
+/* Tells the CPU that a loop only waits.  On ARM isb takes about as long as x86's pause; yield
+   does nothing on most cores. */
 static void fvg__pause(void) {
 #if defined(__GNUC__) && !defined(__TINYC__) && (defined(__x86_64__) || defined(__i386__))
   __builtin_ia32_pause();
 #elif defined(__GNUC__) && defined(__aarch64__)
-  __asm__ volatile("isb");                       /* as long as x86's pause; yield does nothing on most cores        */
+  __asm__ volatile("isb");
 #endif
 }
 
+/* The first job behind the range of thread `who`. */
 static int fvg__range_end(const fvg__pool *p, int who) {
-  return (int)((int64_t)p->n * (who + 1) / (p->n_thread + 1));
+  int64_t jobs = (int64_t)p->n * (who + 1);
+  return (int)(jobs / (p->n_thread + 1));
 }
 
-/* The fields of the pool stay as they are while a job that was taken is unfinished: only then are they read.  c is
-   the caller's context, NULL in a worker: when the caller learns that it should stop, it takes what is left of the
-   jobs and does not run them. */
+/* Counts a job as finished, and wakes the caller after the last one. */
+static void fvg__pool_finish_job(fvg__pool *p) {
+  int before = fvg__atomic_add(p, &p->unfinished, -1);
+  if (before != 1 || !fvg__atomic_load(p, &p->waiting)) return;
+
+  pthread_mutex_lock(&p->lock);
+  pthread_cond_signal(&p->done);
+  pthread_mutex_unlock(&p->lock);
+}
+
+/* Runs jobs until none is left, those of range `me` first.  The pool's fields stay as they are
+   while a job that was taken is unfinished, and they are read only then.  c is the caller's
+   context, NULL in a worker: when the caller learns that it should stop, it takes what is left of
+   the jobs and does not run them. */
 static fvg_status fvg__pool_drain(fvg__pool *p, int me, fvg_ctx *c) {
+  const int n_range = p->n_thread + 1;
   fvg_status s = FVG_OK;
-  int k, left;
-  for (k = 0; k <= p->n_thread; k++) {
-    int who = (me + k) % (p->n_thread + 1);
-    while ((left = fvg__atomic_take(p, &p->range[who].left)) > 0) {
+
+  for (int k = 0; k < n_range; k++) {
+    const int who = (me + k) % n_range;
+    int *left = &p->range[who].left;
+
+    int taken = fvg__atomic_take(p, left);
+    while (taken > 0) {
       if (c && !s) s = fvg__check_cancelled(c);
-      if (!s) p->job(p->arg, fvg__range_end(p, who) - left);
-      if (fvg__atomic_add(p, &p->unfinished, -1) == 1 && fvg__atomic_load(p, &p->waiting)) {
-        pthread_mutex_lock(&p->lock);
-        pthread_cond_signal(&p->done);
-        pthread_mutex_unlock(&p->lock);
-      }
+      if (!s)
+        p->job(p->arg, fvg__range_end(p, who) - taken);
+      fvg__pool_finish_job(p);
+      taken = fvg__atomic_take(p, left);
     }
   }
   return s;
 }
 
+/* Waits for a run later than `seen`, first in a loop and then asleep. */
+static void fvg__pool_wait_for_work(fvg__pool *p, int seen) {
+  for (int spins = 0; spins < FVG__SPINS; spins++) {
+    if (fvg__atomic_load(p, &p->ticket) != seen) return;
+    fvg__pause();
+  }
+
+  pthread_mutex_lock(&p->lock);
+  fvg__atomic_add(p, &p->sleeping, 1);
+  while (fvg__atomic_load(p, &p->ticket) == seen)
+    pthread_cond_wait(&p->wake, &p->lock);
+  fvg__atomic_add(p, &p->sleeping, -1);
+  pthread_mutex_unlock(&p->lock);
+}
+
 static void *fvg__pool_worker(void *user) {
   fvg__pool *p = (fvg__pool *)user;
-  int me = fvg__atomic_add(p, &p->n_started, 1), seen = 0, spins;
+  const int me = fvg__atomic_add(p, &p->n_started, 1);
+  int seen = 0;
+
   while (!fvg__atomic_load(p, &p->quit)) {
-    for (spins = 0; spins < FVG__SPINS && fvg__atomic_load(p, &p->ticket) == seen; spins++) fvg__pause();
-    if (spins == FVG__SPINS) {
-      pthread_mutex_lock(&p->lock);
-      fvg__atomic_add(p, &p->sleeping, 1);
-      while (fvg__atomic_load(p, &p->ticket) == seen) pthread_cond_wait(&p->wake, &p->lock);
-      fvg__atomic_add(p, &p->sleeping, -1);
-      pthread_mutex_unlock(&p->lock);
-    }
+    fvg__pool_wait_for_work(p, seen);
     seen = fvg__atomic_load(p, &p->ticket);
     fvg__pool_drain(p, me, NULL);
   }
@@ -1021,63 +1196,84 @@ static void *fvg__pool_worker(void *user) {
 static void fvg__pool_wake(fvg__pool *p) {
   fvg__atomic_add(p, &p->ticket, 1);
   if (!fvg__atomic_load(p, &p->sleeping)) return;
+
   pthread_mutex_lock(&p->lock);
   pthread_cond_broadcast(&p->wake);
   pthread_mutex_unlock(&p->lock);
 }
 
+/* Waits until all jobs are finished, in the same way. */
+static void fvg__pool_wait_for_end(fvg__pool *p) {
+  for (int spins = 0; spins < FVG__SPINS; spins++) {
+    if (!fvg__atomic_load(p, &p->unfinished)) return;
+    fvg__pause();
+  }
+
+  pthread_mutex_lock(&p->lock);
+  fvg__atomic_add(p, &p->waiting, 1);
+  while (fvg__atomic_load(p, &p->unfinished))
+    pthread_cond_wait(&p->done, &p->lock);
+  fvg__atomic_add(p, &p->waiting, -1);
+  pthread_mutex_unlock(&p->lock);
+}
+
+/* Runs n jobs on the pool's threads and the caller's own. */
 static fvg_status fvg__pool_run(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n) {
   fvg__pool *p = c->pool;
-  int who, spins;
-  fvg_status s;
   p->job = job;
   p->arg = arg;
   p->n = n;
+
+  /* As soon as a range is filled, workers take jobs from it. */
   fvg__atomic_add(p, &p->unfinished, n);
-  for (who = 0; who <= p->n_thread; who++)       /* from here on jobs are taken                                     */
-    fvg__atomic_add(p, &p->range[who].left, fvg__range_end(p, who) - fvg__range_end(p, who - 1));
+  for (int who = 0; who <= p->n_thread; who++) {
+    int jobs = fvg__range_end(p, who) - fvg__range_end(p, who - 1);
+    fvg__atomic_add(p, &p->range[who].left, jobs);
+  }
   fvg__pool_wake(p);
-  s = fvg__pool_drain(p, p->n_thread, c);
-  for (spins = 0; spins < FVG__SPINS && fvg__atomic_load(p, &p->unfinished); spins++) fvg__pause();
-  if (spins < FVG__SPINS) return s;
-  pthread_mutex_lock(&p->lock);
-  fvg__atomic_add(p, &p->waiting, 1);
-  while (fvg__atomic_load(p, &p->unfinished)) pthread_cond_wait(&p->done, &p->lock);
-  fvg__atomic_add(p, &p->waiting, -1);
-  pthread_mutex_unlock(&p->lock);
+
+  fvg_status s = fvg__pool_drain(p, p->n_thread, c);
+  fvg__pool_wait_for_end(p);
   return s;
+}
+
+static void fvg__pool_release(fvg_ctx *c, fvg__pool *p) {
+  fvg_release(c, p->thread);
+  fvg_release(c, p->range);
+  fvg_release(c, p);
 }
 
 static void fvg__pool_free(fvg_ctx *c) {
   fvg__pool *p = c->pool;
-  int i;
   if (!p) return;
+
   fvg__atomic_add(p, &p->quit, 1);
   fvg__pool_wake(p);
-  for (i = 0; i < p->n_thread; i++) pthread_join(p->thread[i], NULL);
+  for (int i = 0; i < p->n_thread; i++)
+    pthread_join(p->thread[i], NULL);
+
   pthread_cond_destroy(&p->done);
   pthread_cond_destroy(&p->wake);
   pthread_mutex_destroy(&p->lock);
 #ifdef FVG__LOCKED_ATOMICS
   pthread_mutex_destroy(&p->atomic);
 #endif
-  fvg_release(c, p->thread);
-  fvg_release(c, p->range);
-  fvg_release(c, p);
+  fvg__pool_release(c, p);
   c->pool = NULL;
 }
 
+/* Starts n_threads - 1 threads, because the caller works too.  If the system allows fewer, that is
+   slower, with the same results. */
 static fvg_status fvg__pool_new(fvg_ctx *c, int n_threads) {
   fvg__pool *p = FVG_NEW(c, fvg__pool);
   if (!p) return FVG_E_NOMEM;
   p->thread = FVG_NEW_ARRAY(c, pthread_t, (size_t)n_threads);
   p->range = FVG_NEW_ARRAY(c, fvg__range, (size_t)n_threads);
   if (!p->thread || !p->range) {
-    fvg_release(c, p->thread);
-    fvg_release(c, p->range);
-    fvg_release(c, p);
+    fvg__pool_release(c, p);
     return FVG_E_NOMEM;
   }
+
   pthread_mutex_init(&p->lock, NULL);
 #ifdef FVG__LOCKED_ATOMICS
   pthread_mutex_init(&p->atomic, NULL);
@@ -1085,25 +1281,34 @@ static fvg_status fvg__pool_new(fvg_ctx *c, int n_threads) {
   pthread_cond_init(&p->wake, NULL);
   pthread_cond_init(&p->done, NULL);
   c->pool = p;
-  while (p->n_thread < n_threads - 1 &&                                       /* the caller is the last one       */
-         pthread_create(&p->thread[p->n_thread], NULL, fvg__pool_worker, p) == 0) p->n_thread++;
-  if (p->n_thread < n_threads - 1)                     /* a limit of the system: slower, with the same results     */
+
+  while (p->n_thread < n_threads - 1) {
+    pthread_t *thread = &p->thread[p->n_thread];
+    if (pthread_create(thread, NULL, fvg__pool_worker, p) != 0) break;
+    p->n_thread++;
+  }
+  if (p->n_thread < n_threads - 1)
     fvg_log(c, 0, "only %d of %d threads could be started", p->n_thread + 1, n_threads);
   if (p->n_thread == 0) fvg__pool_free(c);
   return FVG_OK;
 }
 #endif
 
-/* FVG_E_CANCELLED if the caller wants to stop; some of the jobs have then not been run. */
+/* Runs job(arg, 0) .. job(arg, n-1) in any order and waits for all.  FVG_E_CANCELLED if the caller
+   wants to stop; some of the jobs have then not been run. */
 FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n) {
   fvg_status s = fvg__check_cancelled(c);
-  int i;
   if (s) return s;
-  if (n > 1 && c->desc.parallel) { c->desc.parallel(c->desc.user, job, arg, n); return FVG_OK; }
+
+  if (n > 1 && c->desc.parallel) {
+    c->desc.parallel(c->desc.user, job, arg, n);
+    return FVG_OK;
+  }
 #ifdef FVGPT_PTHREADS
   if (n > 1 && c->pool) return fvg__pool_run(c, job, arg, n);
 #endif
-  for (i = 0; !s && i < n; i++) {
+
+  for (int i = 0; i < n && !s; i++) {
     job(arg, i);
     if (i + 1 < n) s = fvg__check_cancelled(c);
   }
@@ -1111,41 +1316,63 @@ FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), v
 }
 
 /* ---- life cycle ---- */
-static const fvg__kernels *fvg__choose_kernels(int simd, int *level);          /* chapter 4                        */
+/* Chapter 4: the kernels for an fvg_simd; *level is the level that they have. */
+static const fvg__kernels *fvg__choose_kernels(int simd, int *level);
 
+/* Places the context at the start of its arena and makes the rest of it one free block;
+   NULL if it is too small. */
+static fvg_ctx *fvg__new_in_arena(fvg_desc *d) {
+  char *arena = (char *)d->arena;
+  const size_t skip = (FVG__ALIGN - (uintptr_t)arena % FVG__ALIGN) % FVG__ALIGN;
+  const size_t head = fvg__round_up(sizeof(fvg_ctx));
+  if (d->arena_bytes < skip + head + 2 * FVG__ALIGN) return NULL;
+
+  FVG__ALLOW(d->arena, d->arena_bytes);
+  fvg_ctx *c = (fvg_ctx *)(void *)(arena + skip);
+  memset(c, 0, sizeof *c);
+  c->arena_free = (fvg__free_block *)(void *)(arena + skip + head);
+  c->arena_free->bytes = (d->arena_bytes - skip - head) / FVG__ALIGN * FVG__ALIGN;
+  c->arena_free->next = NULL;
+
+  d->allocator.alloc = fvg__arena_alloc;
+  d->allocator.release = fvg__arena_release;
+  d->allocator.user = c;
+  return c;
+}
+
+/* Takes the context from its own allocator; NULL when out of memory. */
+static fvg_ctx *fvg__new_in_heap(fvg_desc *d) {
+  if (!d->allocator.alloc) {
+    d->allocator.alloc = fvg__heap_alloc;
+    d->allocator.release = fvg__heap_release;
+  }
+
+  fvg_ctx first;                     /* only to allocate, and so to align, the context itself    */
+  memset(&first, 0, sizeof first);
+  first.desc = *d;
+  return FVG_NEW(&first, fvg_ctx);
+}
+
+/* Without a context there is no place for a message, so the status alone says why this fails. */
 FVG_DEF fvg_status fvg_init(fvg_ctx **out, const fvg_desc *desc) {
-  fvg_desc d;
-  fvg_ctx *c;
+  if (!out) return FVG_E_ARG;
   *out = NULL;
+
+  fvg_desc d;
   memset(&d, 0, sizeof d);
   if (desc) d = *desc;
-  if (d.arena) {                                       /* the context itself takes the start of the arena         */
-    size_t skip = (FVG__ALIGN - (uintptr_t)d.arena % FVG__ALIGN) % FVG__ALIGN;
-    size_t head = (sizeof *c + FVG__ALIGN - 1) / FVG__ALIGN * FVG__ALIGN;
-    if (d.arena_bytes < skip + head + 2 * FVG__ALIGN) return FVG_E_NOMEM;
-    FVG__ALLOW(d.arena, d.arena_bytes);
-    c = (fvg_ctx *)(void *)((char *)d.arena + skip);
-    memset(c, 0, sizeof *c);
-    c->arena_free = (fvg__free_block *)(void *)((char *)c + head);
-    c->arena_free->bytes = (d.arena_bytes - skip - head) / FVG__ALIGN * FVG__ALIGN;
-    c->arena_free->next = NULL;
-    d.allocator.alloc = fvg__arena_alloc;
-    d.allocator.release = fvg__arena_release;
-    d.allocator.user = c;
-  } else {
-    if (!d.allocator.alloc) { d.allocator.alloc = fvg__heap_alloc; d.allocator.release = fvg__heap_release; }
-    fvg_ctx first;                                     /* only to allocate, and so align, the context itself      */
-    memset(&first, 0, sizeof first);
-    first.desc = d;
-    c = FVG_NEW(&first, fvg_ctx);
-    if (!c) return FVG_E_NOMEM;
-  }
+  fvg_ctx *c = d.arena ? fvg__new_in_arena(&d) : fvg__new_in_heap(&d);
+  if (!c) return FVG_E_NOMEM;
+
   c->desc = d;
   c->kernels = fvg__choose_kernels(d.simd, &c->desc.simd);
 #ifdef FVGPT_PTHREADS
   if (!d.parallel && d.n_threads > 1) {
     fvg_status s = fvg__pool_new(c, d.n_threads);
-    if (s) { fvg_free(c); return s; }
+    if (s) {
+      fvg_free(c);
+      return s;
+    }
   }
 #endif
   *out = c;
@@ -1157,19 +1384,27 @@ FVG_DEF void fvg_free(fvg_ctx *c) {
 #ifdef FVGPT_PTHREADS
   fvg__pool_free(c);
 #endif
-  if (!c->desc.arena) {
-    fvg_ctx last = *c;                                 /* the allocator is in the block that goes                 */
-    fvg_release(&last, c);
-  }
+  if (c->desc.arena) return;
+
+  fvg_ctx last = *c;                 /* the allocator is in the block that is released           */
+  fvg_release(&last, c);
 }
 
-FVG_DEF const char *fvg_error(const fvg_ctx *c) { return c ? c->message : "no context: out of memory"; }
+FVG_DEF const char *fvg_error(const fvg_ctx *c) {
+  return c ? c->message : "no context: out of memory, or fvg_init was given a NULL pointer";
+}
+
 FVG_DEF fvg_status fvg_last_status(const fvg_ctx *c) { return c ? c->status : FVG_E_NOMEM; }
 FVG_DEF int fvg_simd_level(const fvg_ctx *c) { return c->desc.simd; }
+
 FVG_DEF const char *fvg_simd_name(int level) {
-  static const char *const name[] = {"best", "scalar", "sse2", "avx2", "avx512", "neon", "wasm"};
-  return level >= FVG_SIMD_BEST && level <= FVG_SIMD_WASM ? name[level] : NULL;
+  static const char *const name[] = {
+    "best", "scalar", "sse2", "avx2", "avx512", "neon", "wasm"
+  };
+  if (level < FVG_SIMD_BEST || level > FVG_SIMD_WASM) return NULL;
+  return name[level];
 }
+
 FVG_DEF size_t fvg_mem_used(const fvg_ctx *c) { return c->used; }
 FVG_DEF size_t fvg_mem_peak(const fvg_ctx *c) { return c->peak; }
 
@@ -1188,37 +1423,47 @@ FVG_DEF const char *fvg_status_name(fvg_status s) {
   return "unknown status";
 }
 
-/* A context for a job of its own: same allocator and kernels, no threads, messages kept to itself. */
+/* A context for a job that runs on any thread: it has the same allocator and kernels, no
+   threads, and keeps its messages to itself.  Only the caller's own thread may ask whether to
+   stop, so the helper does not. */
 FVG__FOR_CLIP static fvg_ctx fvg__helper_context(const fvg_ctx *c) {
   fvg_ctx helper = *c;
-  helper.used = helper.peak = 0;
+  helper.used = 0;
+  helper.peak = 0;
   helper.budget.most = 0;
   helper.pool = NULL;
+
   helper.desc.parallel = NULL;
-  helper.desc.cancelled = NULL;                        /* only the caller's own thread asks                        */
+  helper.desc.cancelled = NULL;
   helper.desc.log = NULL;
+
   helper.is_helper = 1;
   helper.status = FVG_OK;
   helper.message[0] = 0;
   return helper;
 }
 
-/* Says for c what a helper had to say; to be called when its job is over.  A failure took the message's place. */
+/* Logs what a helper had to say, after its job is over.  If the helper failed, its
+   message is the failure instead. */
 FVG__FOR_CLIP static void fvg__helper_done(fvg_ctx *c, const fvg_ctx *helper) {
-  if (!helper->waiting || helper->status || !(helper->said & ~c->said)) return;
+  if (!helper->waiting || helper->status) return;
+  if (!(helper->said & ~c->said)) return;
+
   c->said |= helper->said;
   fvg_log(c, helper->waiting - 1, "%s", helper->message);
 }
 
-/* Are there threads, and memory for them?  malloc may be called by several at once, of other allocators that is not
-   known. */
+/* May jobs allocate side by side, and are there threads for them?  Only malloc is known to be
+   thread-safe; a custom allocator may not be. */
 FVG__FOR_CLIP static int fvg__may_share_heap(const fvg_ctx *c) {
-  return c->desc.allocator.alloc == fvg__heap_alloc && (c->pool || c->desc.parallel);
+  int has_threads = c->pool || c->desc.parallel;
+  return has_threads && c->desc.allocator.alloc == fvg__heap_alloc;
 }
 
 /* ---- random numbers ---- */
 static uint64_t fvg__splitmix(uint64_t *state) {
-  uint64_t z = (*state += 0x9E3779B97F4A7C15u);
+  *state += 0x9E3779B97F4A7C15u;
+  uint64_t z = *state;
   z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
   z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
   return z ^ (z >> 31);
@@ -1226,117 +1471,184 @@ static uint64_t fvg__splitmix(uint64_t *state) {
 
 FVG_DEF void fvg_rng_seed(fvg_rng *r, uint64_t seed, uint64_t stream) {
   uint64_t state = stream;
-  int i;
   state = seed ^ fvg__splitmix(&state);
-  for (i = 0; i < 4; i++) r->s[i] = fvg__splitmix(&state);
+  for (int i = 0; i < 4; i++)
+    r->s[i] = fvg__splitmix(&state);
 }
 
+static uint64_t fvg__rotate_left(uint64_t x, int bits) { return x << bits | x >> (64 - bits); }
+
 FVG_DEF uint64_t fvg_rng_next(fvg_rng *r) {
-  uint64_t *s = r->s, product = s[1] * 5, result = ((product << 7) | (product >> 57)) * 9, t = s[1] << 17;
+  uint64_t *s = r->s;
+  const uint64_t result = fvg__rotate_left(s[1] * 5, 7) * 9;
+  const uint64_t t = s[1] << 17;
+
   s[2] ^= s[0];
   s[3] ^= s[1];
   s[1] ^= s[2];
   s[0] ^= s[3];
   s[2] ^= t;
-  s[3] = (s[3] << 45) | (s[3] >> 19);
+  s[3] = fvg__rotate_left(s[3], 45);
   return result;
 }
 
-FVG_DEF double fvg_rng_uniform(fvg_rng *r) { return (double)(fvg_rng_next(r) >> 11) * (1.0 / 9007199254740992.0); }
+/* The upper 53 bits, times 2^-53. */
+FVG_DEF double fvg_rng_uniform(fvg_rng *r) {
+  return (double)(fvg_rng_next(r) >> 11) * (1.0 / 9007199254740992.0);
+}
 
+/* Numbers from the incomplete last copy of 0..n-1 below 2^32 are rejected, which
+   keeps the rest without bias. */
 FVG_DEF uint32_t fvg_rng_below(fvg_rng *r, uint32_t n) {
-  uint32_t limit = n ? UINT32_MAX - UINT32_MAX % n : 0, x;          /* reject the incomplete last copy of 0..n-1  */
   if (n < 2) return 0;
-  do x = (uint32_t)(fvg_rng_next(r) >> 32); while (x >= limit);
-  return x % n;
+  const uint32_t limit = UINT32_MAX - UINT32_MAX % n;
+  for (;;) {
+    uint32_t x = (uint32_t)(fvg_rng_next(r) >> 32);
+    if (x < limit) return x % n;
+  }
 }
 
-static double fvg__exact_product(double a, double b) { volatile double p = a * b; return p; }
+static double fvg__exact_product(double a, double b) {
+  volatile double p = a * b;
+  return p;
+}
 
-/* ln x for 0 < x < 1: scale x = m 2^e into [1/sqrt 2, sqrt 2], then ln m = 2 atanh((m-1)/(m+1)) as a series. */
+/* ln x for 0 < x < 1.  x = m 2^e with m in [1/sqrt 2, sqrt 2], and ln m = 2 atanh(y) with y =
+   (m-1)/(m+1), which is the series 2 y (1 + y^2 / 3 + y^4 / 5 + ...). */
 static double fvg__exact_ln(double x) {
-  double y, y2, sum = 0;
-  int e = 0, k;
-  while (x < 0.70710678118654752) { x *= 2; e--; }
-  y = (x - 1) / (x + 1);
-  y2 = fvg__exact_product(y, y);
-  for (k = 21; k >= 1; k -= 2) sum = fvg__exact_product(sum, y2) + 1.0 / k;
-  return fvg__exact_product(2 * y, sum) + fvg__exact_product(e, 0.69314718055994531);
+  int e = 0;
+  while (x < 0.70710678118654752) {
+    x *= 2;
+    e--;
+  }
+
+  double y = (x - 1) / (x + 1);
+  double y2 = fvg__exact_product(y, y);
+  double sum = 0;
+  for (int k = 21; k >= 1; k -= 2)
+    sum = fvg__exact_product(sum, y2) + 1.0 / k;
+
+  double ln_m = fvg__exact_product(2 * y, sum);
+  return ln_m + fvg__exact_product(e, 0.69314718055994531);
 }
 
+/* Marsaglia's polar method: a point (u, v) that is uniform in the unit disc gives u sqrt(-2
+   ln s / s), s = u^2 + v^2. */
 FVG_DEF double fvg_rng_normal(fvg_rng *r) {
-  double u, v, s;
+  double u, s;
   do {
     u = 2 * fvg_rng_uniform(r) - 1;
-    v = 2 * fvg_rng_uniform(r) - 1;
+    double v = 2 * fvg_rng_uniform(r) - 1;
     s = fvg__exact_product(u, u) + fvg__exact_product(v, v);
   } while (s >= 1 || s == 0);
   return fvg__exact_product(u, sqrt(-2 * fvg__exact_ln(s) / s));
 }
 
 FVG_DEF void fvg_rng_permute(fvg_rng *r, int *index, int n) {
-  int i;
-  for (i = n - 1; i > 0; i--) {
-    int j = (int)fvg_rng_below(r, (uint32_t)i + 1), swap = index[i];
+  for (int i = n - 1; i > 0; i--) {
+    int j = (int)fvg_rng_below(r, (uint32_t)i + 1);
+    int swap = index[i];
     index[i] = index[j];
     index[j] = swap;
   }
 }
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 2  FILES: number formats, sources, JSON
- *===========================================================================================================
-   Bytes come from an fvg_source, a read callback with a size; a file and a block of memory are two of them.
+ *==================================================================================================
+   Bytes come from an fvg_source, a read callback with a size; a file and a block of memory are two
+   of them.
 
-   A file that is written appears complete or not at all, whatever happens on the way.  The bytes go to a temporary
-   file beside it, PATH.tmp-XXXXXXXX with eight digits that nobody has used yet; they are forced onto the disk; then
-   the temporary file takes the name, and the folder is forced onto the disk as well.  A program that is killed leaves
-   at most a temporary file, which no reader ever takes for anything else.  A link is followed, so that it stays a
-   link, and what is no plain file (a pipe, a terminal, a device) is written to as it is, never replaced.
+   A file that is written appears complete or not at all, whatever happens on the way.  The bytes go
+   to a temporary file beside it, PATH.tmp-XXXXXXXX with eight digits that are not in use; they are
+   forced onto the disk; then the temporary file takes the name, and the folder is forced onto the
+   disk as well.  A program that is killed leaves at most a temporary file, which no reader takes
+   for anything else.  A link is followed, so that it stays a link, and what is not a plain file (a
+   pipe, a terminal, a device) is written to as it is and never replaced.
 
-   Half precision is IEEE binary16, bfloat16 the upper half of a float; rounding is to nearest, ties to even.
+   Half precision is IEEE binary16, bfloat16 the upper half of a float; rounding is to nearest, ties
+   to even.
 
-   A file is somebody else's claim.  So the JSON parser runs twice: the first run checks every byte and counts, the
-   second fills blocks of exactly that size; a bad file costs no memory and a good one none too much.  Depth is
-   limited, and sorting is heap sort (never quadratic). */
+   A file's content is a claim that somebody else makes.  So the JSON parser runs twice: the first
+   run checks every byte and counts, the second fills blocks of exactly that size.  A bad file thus
+   costs no memory, and a good one no more than it needs.  Depth is limited, and sorting is heap
+   sort, which is never quadratic. */
 
 /* ---- numbers: float, half, bfloat ---- */
-static uint32_t fvg__float_bits(float x) { uint32_t u; memcpy(&u, &x, sizeof u); return u; }
-static float fvg__bits_float(uint32_t u) { float x; memcpy(&x, &u, sizeof x); return x; }
+static uint32_t fvg__float_bits(float x) {
+  uint32_t u;
+  memcpy(&u, &x, sizeof u);
+  return u;
+}
+
+static float fvg__bits_float(uint32_t u) {
+  float x;
+  memcpy(&x, &u, sizeof x);
+  return x;
+}
 
 FVG_DEF float fvg_half_to_float(uint16_t h) {
-  uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u, fraction = h & 0x3FFu;
-  if (exponent == 31)                                            /* infinity, or a NaN, which is made quiet       */
-    return fvg__bits_float(sign | 0x7F800000u | (fraction ? 0x400000u : 0u) | fraction << 13);
-  if (exponent == 0) {                                           /* zero and subnormals: fraction * 2^-24, exact  */
+  uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
+  uint32_t exponent = (h >> 10) & 31u;
+  uint32_t fraction = h & 0x3FFu;
+
+  /* An infinity, or a NaN, which is made quiet. */
+  if (exponent == 31) {
+    uint32_t quiet = fraction ? 0x400000u : 0u;
+    return fvg__bits_float(sign | 0x7F800000u | quiet | fraction << 13);
+  }
+
+  /* Zero and subnormals are fraction * 2^-24, which a float holds exactly. */
+  if (exponent == 0) {
     float x = (float)fraction * (1.0f / 16777216.0f);
     return sign ? -x : x;
   }
   return fvg__bits_float(sign | (exponent + 112u) << 23 | fraction << 13);
 }
 
-FVG_DEF uint16_t fvg_float_to_half(float x) {
-  uint32_t u = fvg__float_bits(x), sign = u >> 16 & 0x8000u, size = u & 0x7FFFFFFFu, h;
-  if (size > 0x7F800000u) h = 0x7E00u | (size >> 13 & 0x3FFu);   /* NaN                                           */
-  else if (size >= 0x477FF000u) h = 0x7C00u;                     /* 65520 and more round to infinity              */
-  else if (size >= 0x38800000u) h = (size - 0x38000000u + 0xFFFu + (size >> 13 & 1u)) >> 13;
-  else if (size < 0x33000000u) h = 0;                            /* less than 2^-25, half the smallest subnormal  */
-  else {                                                         /* subnormal: shift by 14..24 and round          */
-    uint32_t shift = 126u - (size >> 23), m = (size & 0x7FFFFFu) | 0x800000u;
-    h = (m + (1u << (shift - 1)) - 1u + (m >> shift & 1u)) >> shift;
+/* The half's bits without its sign, of a float's bits without its sign. */
+static uint32_t fvg__half_of_magnitude(uint32_t u) {
+  const uint32_t infinity = 0x7F800000u;
+  const uint32_t rounds_to_infinity = 0x477FF000u;       /* 65520 */
+  const uint32_t smallest_normal = 0x38800000u;          /* 2^-14 */
+  const uint32_t half_smallest_subnormal = 0x33000000u;  /* 2^-25 */
+
+  if (u > infinity) return 0x7E00u | (u >> 13 & 0x3FFu);
+  if (u >= rounds_to_infinity) return 0x7C00u;
+  if (u < half_smallest_subnormal) return 0;
+
+  /* Adding half a unit less one, and one more if the result would be odd, rounds ties to even. */
+  if (u >= smallest_normal) {
+    uint32_t odd = u >> 13 & 1u;
+    return (u - 0x38000000u + 0xFFFu + odd) >> 13;
   }
-  return (uint16_t)(sign | h);
+
+  /* A subnormal is the fraction, with its leading one, shifted by 14 to 24 bits. */
+  uint32_t shift = 126u - (u >> 23);
+  uint32_t fraction = (u & 0x7FFFFFu) | 0x800000u;
+  uint32_t odd = fraction >> shift & 1u;
+  return (fraction + (1u << (shift - 1)) - 1u + odd) >> shift;
 }
+
+FVG_DEF uint16_t fvg_float_to_half(float x) {
+  uint32_t u = fvg__float_bits(x);
+  uint32_t sign = u >> 16 & 0x8000u;
+  return (uint16_t)(sign | fvg__half_of_magnitude(u & 0x7FFFFFFFu));
+}
+
+static int fvg__is_nan_bits(uint32_t u) { return (u & 0x7FFFFFFFu) > 0x7F800000u; }
 
 FVG_DEF float fvg_bfloat_to_float(uint16_t h) {
   uint32_t u = (uint32_t)h << 16;
-  return fvg__bits_float((u & 0x7FFFFFFFu) > 0x7F800000u ? u | 0x400000u : u);
+  return fvg__bits_float(fvg__is_nan_bits(u) ? u | 0x400000u : u);
 }
 
 FVG_DEF uint16_t fvg_float_to_bfloat(float x) {
   uint32_t u = fvg__float_bits(x);
-  if ((u & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)(u >> 16 | 0x40u);
-  return (uint16_t)((u + 0x7FFFu + (u >> 16 & 1u)) >> 16);
+  if (fvg__is_nan_bits(u)) return (uint16_t)(u >> 16 | 0x40u);
+
+  uint32_t odd = u >> 16 & 1u;
+  return (uint16_t)((u + 0x7FFFu + odd) >> 16);
 }
 
 /* ---- tensors ---- */
@@ -1355,19 +1667,21 @@ static const char *fvg__dtype_name(fvg_dtype type) {
 
 FVG_DEF size_t fvg_dtype_size(fvg_dtype type) {
   switch (type) {
-    case FVG_F32: case FVG_I32:  return 4;
-    case FVG_F16: case FVG_BF16: return 2;
-    case FVG_I64:                return 8;
-    case FVG_U8:                 return 1;
-    case FVG_F32_PANELS:         break;
+    case FVG_F32:  return 4;
+    case FVG_F16:  return 2;
+    case FVG_BF16: return 2;
+    case FVG_I32:  return 4;
+    case FVG_I64:  return 8;
+    case FVG_U8:   return 1;
+    case FVG_F32_PANELS: break;
   }
   return 0;
 }
 
 FVG_DEF size_t fvg_tensor_count(const fvg_tensor *x) {
   size_t count = 1;
-  int i;
-  for (i = 0; i < x->n_dim; i++) count *= (size_t)x->dim[i];
+  for (int i = 0; i < x->n_dim; i++)
+    count *= (size_t)x->dim[i];
   return count;
 }
 
@@ -1377,28 +1691,34 @@ FVG_DEF void fvg_tensor_free(fvg_ctx *c, fvg_tensor *x) {
   memset(x, 0, sizeof *x);
 }
 
-/* count * size, 0 and *bytes set; non-zero if a dimension is negative or memory could never hold the product. */
+/* Computes the bytes of a tensor with elements of that size.  Non-zero if a dimension is negative,
+   or if no memory could hold as many. */
 static int fvg__checked_bytes(const fvg_tensor *x, size_t size, uint64_t *bytes) {
   const size_t limit = (size_t)-1 / 2;
-  size_t product = size;
-  int i;
   *bytes = 0;
   if (x->n_dim < 0 || x->n_dim > FVG_MAX_DIM) return 1;
-  for (i = 0; i < x->n_dim; i++) {
-    if (x->dim[i] < 0 || (x->dim[i] > 0 && product > limit / (size_t)x->dim[i])) return 1;
-    product *= (size_t)x->dim[i];
+
+  size_t product = size;
+  for (int i = 0; i < x->n_dim; i++) {
+    if (x->dim[i] < 0) return 1;
+    size_t dim = (size_t)x->dim[i];
+    if (dim && product > limit / dim) return 1;
+    product *= dim;
   }
   *bytes = product;
   return 0;
 }
 
-#define FVG__SHAPE_TEXT 96                                       /* enough for FVG_MAX_DIM numbers of 11 letters  */
-static const char *fvg__shape_text(const fvg_tensor *x, char *text) {         /* "[77, 512]", for messages        */
+#define FVG__SHAPE_TEXT 96           /* room for FVG_MAX_DIM numbers of 11 characters            */
+
+/* "[77, 512]", for messages. */
+static const char *fvg__shape_text(const fvg_tensor *x, char *text) {
   size_t at = 1;
-  int i;
   memcpy(text, "[", 2);
-  for (i = 0; i < x->n_dim && i < FVG_MAX_DIM; i++)
-    at += (size_t)snprintf(text + at, FVG__SHAPE_TEXT - at, i ? ", %d" : "%d", x->dim[i]);
+  for (int i = 0; i < x->n_dim && i < FVG_MAX_DIM; i++) {
+    const char *format = i ? ", %d" : "%d";
+    at += (size_t)snprintf(text + at, FVG__SHAPE_TEXT - at, format, x->dim[i]);
+  }
   memcpy(text + at, "]", 2);
   return text;
 }
@@ -1412,7 +1732,7 @@ static int fvg__memory_read(void *user, void *dst, uint64_t offset, size_t n) {
 FVG_DEF fvg_source fvg_source_memory(const void *bytes, size_t n, const char *name) {
   fvg_source s;
   memset(&s, 0, sizeof s);
-  s.read = fvg__memory_read;
+  if (bytes) s.read = fvg__memory_read;
   s.user = (void *)bytes;
   s.size = n;
   s.name = name ? name : "memory";
@@ -1425,51 +1745,72 @@ FVG_DEF void fvg_source_close(fvg_source *s) {
   memset(s, 0, sizeof *s);
 }
 
-#define FVG__READ_BYTES ((size_t)4 << 20)                        /* read at a time: a slow disk can be given up    */
+/* Bytes read at a time, so that a slow disk can be given up. */
+#define FVG__READ_BYTES ((size_t)4 << 20)
 
-/* The one way to read: nothing outside the source is ever asked for. */
-static fvg_status fvg__source_read(fvg_ctx *c, const fvg_source *s, void *dst, uint64_t offset, size_t n) {
+/* Copies n bytes at `offset` to dst.  All reading goes through here, so that nothing outside
+   the source is asked for. */
+static fvg_status fvg__source_read(fvg_ctx *c, const fvg_source *s, void *dst, uint64_t offset,
+                                   size_t n) {
   const char *name = s->name ? s->name : "source";
   if (offset > s->size || n > s->size - offset)
-    return fvg_fail(c, FVG_E_FORMAT, "%s: ends after %.0f bytes, but %.0f bytes are expected at %.0f", name,
-                    (double)s->size, (double)n, (double)offset);
+    return fvg_fail(c, FVG_E_FORMAT,
+                    "%s: ends after %.0f bytes, but %.0f bytes are expected at %.0f",
+                    name, (double)s->size, (double)n, (double)offset);
+  if (n && !s->read)
+    return fvg_fail(c, FVG_E_ARG,
+                    "%s: cannot read: the source has no bytes or no read function",
+                    name);
+
+  uint8_t *to = (uint8_t *)dst;
   while (n) {
     size_t piece = n < FVG__READ_BYTES ? n : FVG__READ_BYTES;
     if (fvg__check_cancelled(c)) return FVG_E_CANCELLED;
-    if (s->read(s->user, dst, offset, piece))
-      return fvg_fail(c, FVG_E_IO, "%s: cannot read %.0f bytes at %.0f", name, (double)piece, (double)offset);
-    dst = (char *)dst + piece;
+    if (s->read(s->user, to, offset, piece))
+      return fvg_fail(c, FVG_E_IO,
+                      "%s: cannot read %.0f bytes at %.0f",
+                      name, (double)piece, (double)offset);
+    to += piece;
     offset += piece;
     n -= piece;
   }
   return FVG_OK;
 }
 
+/* The block is one byte longer than the source: fvg_alloc has set that closing byte to 0. */
 FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, uint8_t **bytes, size_t *n, const fvg_source *s) {
-  fvg_status status;
-  uint8_t *block;
+  if (!c || !s || !bytes || !n)
+    return fvg__null_argument(c, "fvg_source_read_all", "the source or the result");
   *bytes = NULL;
   *n = 0;
+
   if (s->size >= (size_t)-1 / 2)
-    return fvg_fail(c, FVG_E_NOMEM, "%s: %.0f bytes do not fit in memory", s->name ? s->name : "source",
-                    (double)s->size);
-  block = (uint8_t *)fvg_alloc(c, (size_t)s->size + 1);
+    return fvg_fail(c, FVG_E_NOMEM,
+                    "%s: %.0f bytes do not fit in memory",
+                    s->name ? s->name : "source", (double)s->size);
+  const size_t size = (size_t)s->size;
+  uint8_t *block = (uint8_t *)fvg_alloc(c, size + 1);
   if (!block) return FVG_E_NOMEM;
-  status = fvg__source_read(c, s, block, 0, (size_t)s->size);
-  if (status) { fvg_release(c, block); return status; }
+
+  fvg_status status = fvg__source_read(c, s, block, 0, size);
+  if (status) {
+    fvg_release(c, block);
+    return status;
+  }
   *bytes = block;
-  *n = (size_t)s->size;
+  *n = size;
   return FVG_OK;
 }
 
 FVG_DEF void fvg_bytes_free(fvg_ctx *c, uint8_t *bytes) { fvg_release(c, bytes); }
 
 #ifndef FVGPT_NO_STDIO
-/* ---- the platform: what C99 cannot say of files ---- */
-/* C99 does not know what lies at a path, links, the way from memory to the disk, or files longer than a long counts.
-   These few functions ask POSIX or Windows.  With FVGPT_ONLY_STDIO, and on other systems, the third version of each
-   uses <stdio.h> alone: a temporary file might then follow a link that somebody has put there, a power failure may
-   lose what was written last, and a link or device at the place of an output is replaced. */
+/* ---- the platform: what C99 does not know of files ---- */
+/* C99 cannot tell what lies at a path, knows no links, cannot force a file onto the disk, and
+   cannot seek beyond what a long counts.  These few functions ask POSIX or Windows.  With
+   FVGPT_ONLY_STDIO, and on other systems, the third version of each uses <stdio.h> alone.  A
+   temporary file might then follow a link that somebody has put there, a power failure may lose
+   what was written last, and a link or device in the place of an output is replaced. */
 typedef enum fvg__kind { FVG__ABSENT = 0, FVG__PLAIN_FILE, FVG__SPECIAL_FILE } fvg__kind;
 
 #if defined(FVG__POSIX_FILES)
@@ -1481,31 +1822,41 @@ typedef enum fvg__kind { FVG__ABSENT = 0, FVG__PLAIN_FILE, FVG__SPECIAL_FILE } f
 #define FVG__POSIX_YEAR 200809L
 #endif
 #if FVG__POSIX_YEAR < 200112L && !defined(__cplusplus)
-/* Under -std=c99 <stdio.h> and <unistd.h> keep these to themselves; a second declaration is allowed. */
+/* Under -std=c99 <stdio.h> and <unistd.h> do not declare these; a second declaration is allowed. */
 int (fileno)(FILE *file);
 int (fsync)(int file);
 ssize_t (readlink)(const char *path, char *target, size_t n);
 #endif
-#define FVG__CREATE "wbx"                                        /* fails if there is anything, be it a link      */
 
-/* What cannot be looked at is for fopen to complain of. */
+/* The mode in which fopen fails if anything has that name, even a link. */
+#define FVG__CREATE "wbx"
+
+/* What cannot be looked at counts as a plain file, so that fopen reports the reason. */
 static fvg__kind fvg__kind_of(const char *path) {
   struct stat x;
-  if (stat(path, &x) == 0) return S_ISREG(x.st_mode) ? FVG__PLAIN_FILE : FVG__SPECIAL_FILE;
+  if (stat(path, &x) == 0)
+    return S_ISREG(x.st_mode) ? FVG__PLAIN_FILE : FVG__SPECIAL_FILE;
   return errno == ENOENT || errno == ENOTDIR ? FVG__ABSENT : FVG__PLAIN_FILE;
 }
 
 static unsigned long fvg__process(void) { return (unsigned long)getpid(); }
 
-/* The length of what a link says, which is not ended by a 0; below 0: there is no link. */
-static long fvg__read_link(const char *path, char *target, size_t n) { return (long)readlink(path, target, n); }
+/* Reads where a link leads, without a closing 0; returns the length, below 0 if there is no
+   link. */
+static long fvg__read_link(const char *path, char *target, size_t n) {
+  return (long)readlink(path, target, n);
+}
 
-/* Onto the disk; some file systems have none and say that the call is invalid. */
-static int fvg__sync(FILE *file) { return fsync(fileno(file)) && errno != EINVAL && errno != ENOSYS; }
+/* Forces a file onto the disk.  Some file systems have no disk and call this invalid, which is no
+   failure. */
+static int fvg__sync(FILE *file) {
+  return fsync(fileno(file)) && errno != EINVAL && errno != ENOSYS;
+}
 
 static int fvg__replace(const char *from, const char *to) { return rename(from, to); }
 
-/* A folder that cannot be forced onto the disk is no reason to fail: the file itself is there. */
+/* A folder that cannot be forced onto the disk is no reason to fail, because the file itself is
+   there. */
 static void fvg__sync_folder(const char *folder) {
   int file = open(folder, O_RDONLY);
   if (file < 0) return;
@@ -1518,22 +1869,33 @@ static void fvg__sync_folder(const char *folder) {
 #ifdef __cplusplus
 extern "C"
 #endif
-__declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);
+__declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to,
+                                                unsigned long flags);
 
 static fvg__kind fvg__kind_of(const char *path) {
   struct _stat64 x;
-  if (_stat64(path, &x) == 0) return (x.st_mode & _S_IFMT) == _S_IFREG ? FVG__PLAIN_FILE : FVG__SPECIAL_FILE;
+  if (_stat64(path, &x) == 0) {
+    int is_plain = (x.st_mode & _S_IFMT) == _S_IFREG;
+    return is_plain ? FVG__PLAIN_FILE : FVG__SPECIAL_FILE;
+  }
   return errno == ENOENT ? FVG__ABSENT : FVG__PLAIN_FILE;
 }
 
 static unsigned long fvg__process(void) { return 0; }
-static long fvg__read_link(const char *path, char *target, size_t n) { (void)path, (void)target, (void)n; return -1; }
+
+static long fvg__read_link(const char *path, char *target, size_t n) {
+  (void)path;
+  (void)target;
+  (void)n;
+  return -1;
+}
+
 static int fvg__sync(FILE *file) { return _commit(_fileno(file)); }
 
 static int fvg__replace(const char *from, const char *to) {
   const unsigned long replace_existing = 1, write_through = 8;
   if (MoveFileExA(from, to, replace_existing | write_through)) return 0;
-  errno = EACCES;                                                /* the usual reason: another program holds it    */
+  errno = EACCES;                    /* the usual reason: another program holds it open          */
   return 1;
 }
 
@@ -1542,22 +1904,31 @@ static void fvg__sync_folder(const char *folder) { (void)folder; }
 #else
 #define FVG__CREATE "wb"
 
-/* Some systems open a folder as a file but none reads it, hence the byte.  An empty file is a file. */
+/* Some systems open a folder as a file, but none reads a byte of it.  An empty file is a file. */
 static fvg__kind fvg__kind_of(const char *path) {
   FILE *file = fopen(path, "rb");
-  fvg__kind kind;
   if (!file) return FVG__ABSENT;
   (void)fgetc(file);
-  kind = ferror(file) ? FVG__SPECIAL_FILE : FVG__PLAIN_FILE;
+  fvg__kind kind = ferror(file) ? FVG__SPECIAL_FILE : FVG__PLAIN_FILE;
   fclose(file);
   return kind;
 }
 
 static unsigned long fvg__process(void) { return 0; }
-static long fvg__read_link(const char *path, char *target, size_t n) { (void)path, (void)target, (void)n; return -1; }
-static int fvg__sync(FILE *file) { (void)file; return 0; }
 
-/* Some systems do not rename over a file that is there. */
+static long fvg__read_link(const char *path, char *target, size_t n) {
+  (void)path;
+  (void)target;
+  (void)n;
+  return -1;
+}
+
+static int fvg__sync(FILE *file) {
+  (void)file;
+  return 0;
+}
+
+/* Some systems do not rename over an existing file. */
 static int fvg__replace(const char *from, const char *to) {
   if (rename(from, to) == 0) return 0;
   remove(to);
@@ -1568,9 +1939,12 @@ static void fvg__sync_folder(const char *folder) { (void)folder; }
 #endif
 
 /* ---- files as sources ---- */
-/* Where a long has 32 bits, fseek takes several steps to a place beyond 2 GB, and ftell cannot say it. */
+/* Where a long has 32 bits, fseek takes several steps to a place beyond 2 GB, and ftell cannot say
+   it. */
 #ifdef FVG__WINDOWS_FILES
-static int fvg__file_seek(FILE *file, uint64_t offset) { return _fseeki64(file, (int64_t)offset, SEEK_SET); }
+static int fvg__file_seek(FILE *file, uint64_t offset) {
+  return _fseeki64(file, (int64_t)offset, SEEK_SET);
+}
 
 static int fvg__file_size(FILE *file, uint64_t *size) {
   int64_t end = _fseeki64(file, 0, SEEK_END) ? -1 : _ftelli64(file);
@@ -1581,31 +1955,40 @@ static int fvg__file_size(FILE *file, uint64_t *size) {
 static int fvg__file_seek(FILE *file, uint64_t offset) {
   uint64_t step = offset < LONG_MAX ? offset : LONG_MAX;
   int failed = fseek(file, (long)step, SEEK_SET);
-  for (offset -= step; offset && !failed; offset -= step) {
+  offset -= step;
+
+  while (offset && !failed) {
     step = offset < LONG_MAX ? offset : LONG_MAX;
     failed = fseek(file, (long)step, SEEK_CUR);
+    offset -= step;
   }
   return failed;
 }
 
-static int fvg__file_reaches(FILE *file, uint64_t offset) {      /* is there a byte?                              */
+/* Is there a byte at that offset? */
+static int fvg__file_reaches(FILE *file, uint64_t offset) {
   return fvg__file_seek(file, offset) == 0 && fgetc(file) != EOF;
 }
 
-/* A size that ftell cannot say is found by trying, from the highest bit down: the number of the last byte. */
+/* Finds a size that ftell cannot say by trying: the offset of the last byte, from the highest bit
+   down. */
 static uint64_t fvg__long_size(FILE *file) {
   uint64_t last = 0;
-  int bit;
-  for (bit = 52; bit >= 0; bit--)
-    if (fvg__file_reaches(file, last | (uint64_t)1 << bit)) last |= (uint64_t)1 << bit;
+  for (int bit = 52; bit >= 0; bit--) {
+    uint64_t further = last | (uint64_t)1 << bit;
+    if (fvg__file_reaches(file, further)) last = further;
+  }
   return last + 1;
 }
 
+/* Non-zero if the size cannot be found. */
 static int fvg__file_size(FILE *file, uint64_t *size) {
   long end = fseek(file, 0, SEEK_END) ? -1 : ftell(file);
   *size = end < 0 ? 0 : (uint64_t)end;
   if (end >= 0 && end < LONG_MAX) return 0;
-  if (!fvg__file_reaches(file, LONG_MAX)) return 1;              /* no such file: there is another fault          */
+
+  /* Either the file is longer than a long counts, or something else is wrong. */
+  if (!fvg__file_reaches(file, LONG_MAX)) return 1;
   *size = fvg__long_size(file);
   clearerr(file);
   return 0;
@@ -1614,27 +1997,37 @@ static int fvg__file_size(FILE *file, uint64_t *size) {
 
 static int fvg__file_read(void *user, void *dst, uint64_t offset, size_t n) {
   FILE *file = (FILE *)user;
-  return fvg__file_seek(file, offset) || fread(dst, 1, n, file) != n;
+  if (fvg__file_seek(file, offset)) return 1;
+  return fread(dst, 1, n, file) != n;
 }
 
 static void fvg__file_close(void *user) { fclose((FILE *)user); }
 
-/* A pipe would make fopen wait, and a folder can be opened and sought in on some systems: both are refused first. */
+/* Opens a file for reading.  Pipes and folders are refused first: fopen would wait for a pipe's
+   writer, and some systems open folders. */
 FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path) {
-  FILE *file;
-  uint64_t size;
-  memset(out, 0, sizeof *out);
+  if (out) memset(out, 0, sizeof *out);
+  if (!c || !out || !path)
+    return fvg__null_argument(c, "fvg_source_file", "the path or the result");
   if (fvg__check_cancelled(c)) return FVG_E_CANCELLED;
+
   if (fvg__kind_of(path) == FVG__SPECIAL_FILE)
-    return fvg_fail(c, FVG_E_IO, "%s: cannot read: a folder, pipe or device, not a plain file", path);
+    return fvg_fail(c, FVG_E_IO,
+                    "%s: cannot read: a folder, pipe or device, not a plain file",
+                    path);
   errno = 0;
-  file = fopen(path, "rb");
-  if (!file) return fvg_fail(c, FVG_E_IO, "%s: cannot open: %s", path, strerror(errno));
+  FILE *file = fopen(path, "rb");
+  if (!file)
+    return fvg_fail(c, FVG_E_IO, "%s: cannot open: %s", path, strerror(errno));
+
+  uint64_t size;
   if (fvg__file_size(file, &size)) {
-    fvg_fail(c, FVG_E_IO, "%s: cannot read: %s", path, errno ? strerror(errno) : "not a file with a known size");
+    const char *reason = errno ? strerror(errno) : "not a file with a known size";
+    fvg_fail(c, FVG_E_IO, "%s: cannot read: %s", path, reason);
     fclose(file);
     return FVG_E_IO;
   }
+
   out->read = fvg__file_read;
   out->close = fvg__file_close;
   out->user = file;
@@ -1646,66 +2039,93 @@ FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path
 /* ---- files written ---- */
 typedef struct fvg__output {
   FILE *file;
-  char *place;                       /* where the file will be: the path, or what the links there lead to          */
-  char *temporary;                   /* beside it; NULL: `place` is no plain file and is written to as it is      */
-  int error;
+  char *place;                       /* the final path: the one given, or where links there lead */
+  char *temporary;                   /* path beside it; NULL: `place` is not a plain file and is
+                                        written to as it is                                      */
+  int error;                         /* errno of the failure                                     */
 } fvg__output;
 
-static size_t fvg__folder_length(const char *path) {             /* up to the last slash, which counts            */
+/* The length of a path's folder, with the slash at its end. */
+static size_t fvg__folder_length(const char *path) {
   size_t n = strlen(path);
 #ifdef FVG__WINDOWS_FILES
-  while (n && path[n - 1] != '/' && path[n - 1] != '\\' && path[n - 1] != ':') n--;
+  while (n && path[n - 1] != '/' && path[n - 1] != '\\' && path[n - 1] != ':')
+    n--;
 #else
   while (n && path[n - 1] != '/') n--;
 #endif
   return n;
 }
 
-/* The place that links at the end of the path lead to, where there need not be anything; NULL with the message set. */
+/* The path that a link with this target, of n bytes, leads to: a relative target
+   counts from the link's folder. */
+static char *fvg__link_place(fvg_ctx *c, const char *link, const char *target, size_t n) {
+  const size_t folder = target[0] == '/' ? 0 : fvg__folder_length(link);
+  char *place = (char *)fvg_alloc(c, folder + n + 1);
+  if (!place) return NULL;
+
+  memcpy(place, link, folder);
+  memcpy(place + folder, target, n);
+  return place;
+}
+
+/* The place that links at the end of the path lead to, where nothing need be; NULL with the message
+   set. */
 static char *fvg__follow_links(fvg_ctx *c, const char *path) {
-  char target[4096], *place = fvg_copy_string(c, path), *next;
-  int steps = 0;
-  while (place) {
+  char target[4096];
+  char *place = fvg_copy_string(c, path);
+
+  for (int steps = 0; place; steps++) {
     long n = fvg__read_link(place, target, sizeof target);
-    size_t folder = n > 0 && target[0] != '/' ? fvg__folder_length(place) : 0;
     if (n <= 0) break;
-    next = NULL;
-    if (++steps > 40 || n == (long)sizeof target) fvg_fail(c, FVG_E_IO, "%s: cannot write: too many links", path);
-    else next = (char *)fvg_alloc(c, folder + (size_t)n + 1);
-    if (next) {
-      memcpy(next, place, folder);
-      memcpy(next + folder, target, (size_t)n);
-    }
+
+    char *next = NULL;
+    int too_long = n == (long)sizeof target;
+    if (steps >= 40 || too_long) fvg_fail(c, FVG_E_IO, "%s: cannot write: too many links", path);
+    else next = fvg__link_place(c, place, target, (size_t)n);
     fvg_release(c, place);
     place = next;
   }
   return place;
 }
 
-FVG_DEF int fvg_file_exists(const char *path) { return fvg__kind_of(path) == FVG__PLAIN_FILE; }
-
-#define FVG__TEMPORARY ".tmp-"                                   /* and eight hexadecimal digits                  */
-
-/* Is that a name that fvg__temporary_open gives?  Who owns a folder may remove what killed programs left in it. */
-FVG_DEF int fvg_file_is_temporary(const char *name) {
-  const size_t n = strlen(name), tail = sizeof FVG__TEMPORARY - 1 + 8;
-  return n > tail && !memcmp(name + n - tail, FVG__TEMPORARY, sizeof FVG__TEMPORARY - 1) &&
-         strspn(name + n - 8, "0123456789abcdef") == 8;
+FVG_DEF int fvg_file_exists(const char *path) {
+  return path && fvg__kind_of(path) == FVG__PLAIN_FILE;
 }
 
-/* Opens a temporary file beside p->place.  Its digits need not be secret: on POSIX the file is opened only if there
-   is nothing of that name, not even a link. */
+#define FVG__TEMPORARY ".tmp-"       /* and eight hexadecimal digits                             */
+
+/* Is that a name that fvg__temporary_open gives?  The owner of a folder may remove such files,
+   which killed programs have left there. */
+FVG_DEF int fvg_file_is_temporary(const char *name) {
+  const size_t n = strlen(name);
+  const size_t n_mark = sizeof FVG__TEMPORARY - 1;
+  if (n <= n_mark + 8) return 0;
+
+  const char *digits = name + n - 8;
+  int has_mark = memcmp(digits - n_mark, FVG__TEMPORARY, n_mark) == 0;
+  return has_mark && strspn(digits, "0123456789abcdef") == 8;
+}
+
+/* Opens a temporary file beside p->place.  Its digits need not be secret: on POSIX the file is
+   opened only if nothing has that name, not even a link. */
 static fvg_status fvg__temporary_open(fvg_ctx *c, fvg__output *p) {
-  const size_t n = strlen(p->place), more = sizeof FVG__TEMPORARY + 8;
-  fvg_rng rng;
-  int attempt;
-  p->temporary = (char *)fvg_alloc(c, n + more);
+  const size_t n = strlen(p->place);
+  const size_t n_more = sizeof FVG__TEMPORARY + 8;
+  p->temporary = (char *)fvg_alloc(c, n + n_more);
   if (!p->temporary) return FVG_E_NOMEM;
   memcpy(p->temporary, p->place, n);
-  fvg_rng_seed(&rng, (uint64_t)time(NULL) ^ (uint64_t)clock() << 32, fvg__process() ^ (uint64_t)(uintptr_t)p->place);
-  for (attempt = 0; attempt < 100 && !p->file; attempt++) {
-    snprintf(p->temporary + n, more, FVG__TEMPORARY "%08lx", (unsigned long)(fvg_rng_next(&rng) >> 32));
+
+  fvg_rng rng;
+  uint64_t now = (uint64_t)time(NULL) ^ (uint64_t)clock() << 32;
+  uint64_t who = fvg__process() ^ (uint64_t)(uintptr_t)p->place;
+  fvg_rng_seed(&rng, now, who);
+
+  for (int attempt = 0; attempt < 100 && !p->file; attempt++) {
+    unsigned long number = (unsigned long)(fvg_rng_next(&rng) >> 32);
+    snprintf(p->temporary + n, n_more, FVG__TEMPORARY "%08lx", number);
     if (fvg__kind_of(p->temporary) != FVG__ABSENT) continue;
+
     errno = 0;
     p->file = fopen(p->temporary, FVG__CREATE);
     if (!p->file && errno != EEXIST) break;
@@ -1718,9 +2138,11 @@ static void fvg__output_release(fvg_ctx *c, fvg__output *p) {
   fvg_release(c, p->temporary);
 }
 
+/* Opens a file for writing; fvg__output_close must follow if this succeeds. */
 static fvg_status fvg__output_open(fvg_ctx *c, fvg__output *p, const char *path) {
   fvg_status s = FVG_OK;
   memset(p, 0, sizeof *p);
+
   if (fvg__kind_of(path) == FVG__SPECIAL_FILE) {
     errno = 0;
     p->file = fopen(path, "wb");
@@ -1728,11 +2150,14 @@ static fvg_status fvg__output_open(fvg_ctx *c, fvg__output *p, const char *path)
     p->place = fvg__follow_links(c, path);
     s = p->place ? fvg__temporary_open(c, p) : c->status;
   }
-  if (!s && !p->file) s = fvg_fail(c, FVG_E_IO, "%s: cannot write: %s", path, strerror(errno));
+
+  if (!s && !p->file)
+    s = fvg_fail(c, FVG_E_IO, "%s: cannot write: %s", path, strerror(errno));
   if (s) fvg__output_release(c, p);
   return s;
 }
 
+/* An fvg_write_fn. */
 static int fvg__output_write(void *user, const void *bytes, size_t n) {
   fvg__output *p = (fvg__output *)user;
   errno = 0;
@@ -1741,30 +2166,51 @@ static int fvg__output_write(void *user, const void *bytes, size_t n) {
   return 1;
 }
 
-/* From here the file is on the disk under its own name; non-zero if not. */
+/* Gives the temporary file its final name and forces the folder onto the disk; non-zero on
+   failure. */
 static int fvg__output_name(fvg__output *p) {
-  size_t n = fvg__folder_length(p->place);
   if (fvg__replace(p->temporary, p->place)) return 1;
-  p->temporary[n] = 0;                                           /* now only the folder is of interest            */
+
+  size_t n = fvg__folder_length(p->place);
+  p->temporary[n] = 0;
   fvg__sync_folder(n ? p->temporary : ".");
   return 0;
 }
 
-/* `s` is how the writing went. */
+/* Closes the file and, if all went well, gives it its name; `s` is how the writing went. */
 static fvg_status fvg__output_close(fvg_ctx *c, fvg__output *p, const char *path, fvg_status s) {
   int failed = s == FVG_E_IO;
-  if (!failed) errno = 0;
-  if (!failed && (fflush(p->file) || (!s && p->temporary && fvg__sync(p->file)))) { failed = 1; p->error = errno; }
-  if (fclose(p->file) && !failed) { failed = 1; p->error = errno; }
-  if (!s && !failed && p->temporary && fvg__output_name(p)) { failed = 1; p->error = errno; }
+  if (!failed) {
+    errno = 0;
+    failed = fflush(p->file) != 0;
+    if (!failed && !s && p->temporary)
+      failed = fvg__sync(p->file);
+    if (failed) p->error = errno;
+  }
+  if (fclose(p->file) && !failed) {
+    failed = 1;
+    p->error = errno;
+  }
+
+  int complete = !s && !failed;
+  if (complete && p->temporary && fvg__output_name(p)) {
+    failed = 1;
+    p->error = errno;
+  }
   if ((s || failed) && p->temporary) remove(p->temporary);
-  if (failed)
-    s = fvg_fail(c, FVG_E_IO, "%s: cannot write: %s", path, p->error ? strerror(p->error) : "unknown reason");
+
+  if (failed) {
+    const char *reason = p->error ? strerror(p->error) : "unknown reason";
+    s = fvg_fail(c, FVG_E_IO, "%s: cannot write: %s", path, reason);
+  }
   fvg__output_release(c, p);
   return s;
 }
 
 FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes, size_t n) {
+  if (!c || !path || (n && !bytes))
+    return fvg__null_argument(c, "fvg_file_save", path ? "the bytes" : "the path");
+
   fvg__output p;
   fvg_status s = fvg__output_open(c, &p, path);
   if (s) return s;
@@ -1778,20 +2224,23 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
 
 typedef struct fvg__json_reader {
   fvg_ctx *c;
-  const char *file;
+  const char *file;                  /* name for messages                                        */
   const unsigned char *text;
-  size_t n, at;
-  fvg_json_value *value;            /* NULL in the first run, as is strings                                     */
-  char *strings;
+  size_t n, at;                      /* bytes of the text, and the next one to be read           */
+  fvg_json_value *value;            /* [n_value]; NULL in the first run, which only counts      */
+  char *strings;                     /* [n_string]; likewise                                     */
   int n_value;
   size_t n_string;
 } fvg__json_reader;
 
 static fvg_status fvg__json_error(fvg__json_reader *r, const char *what) {
-  return fvg_fail(r->c, FVG_E_FORMAT, "%s: byte %.0f: not valid JSON: %s%s", r->file, (double)r->at,
-                  what, r->at >= r->n ? ", but the text ends" : "");
+  const char *end = r->at >= r->n ? ", but the text ends" : "";
+  return fvg_fail(r->c, FVG_E_FORMAT,
+                  "%s: byte %.0f: not valid JSON: %s%s",
+                  r->file, (double)r->at, what, end);
 }
 
+/* The next byte, -1 at the end. */
 static int fvg__json_peek(const fvg__json_reader *r) { return r->at < r->n ? r->text[r->at] : -1; }
 
 static int fvg__json_accept(fvg__json_reader *r, int letter) {
@@ -1802,7 +2251,10 @@ static int fvg__json_accept(fvg__json_reader *r, int letter) {
 
 static void fvg__json_skip_blanks(fvg__json_reader *r) {
   int letter = fvg__json_peek(r);
-  while (letter == ' ' || letter == '\n' || letter == '\r' || letter == '\t') { r->at++; letter = fvg__json_peek(r); }
+  while (letter == ' ' || letter == '\n' || letter == '\r' || letter == '\t') {
+    r->at++;
+    letter = fvg__json_peek(r);
+  }
 }
 
 static void fvg__json_put(fvg__json_reader *r, unsigned byte) {
@@ -1810,29 +2262,39 @@ static void fvg__json_put(fvg__json_reader *r, unsigned byte) {
   r->n_string++;
 }
 
+/* Puts a character as UTF-8: a first byte that tells the length, then 6 bits in each further
+   byte. */
 static void fvg__json_put_utf8(fvg__json_reader *r, unsigned code) {
-  if (code < 0x80) { fvg__json_put(r, code); return; }
+  if (code < 0x80) {
+    fvg__json_put(r, code);
+    return;
+  }
+
   if (code < 0x800) {
     fvg__json_put(r, 0xC0 | code >> 6);
+  } else if (code < 0x10000) {
+    fvg__json_put(r, 0xE0 | code >> 12);
+    fvg__json_put(r, 0x80 | (code >> 6 & 0x3F));
   } else {
-    if (code < 0x10000) {
-      fvg__json_put(r, 0xE0 | code >> 12);
-    } else {
-      fvg__json_put(r, 0xF0 | code >> 18);
-      fvg__json_put(r, 0x80 | (code >> 12 & 0x3F));
-    }
+    fvg__json_put(r, 0xF0 | code >> 18);
+    fvg__json_put(r, 0x80 | (code >> 12 & 0x3F));
     fvg__json_put(r, 0x80 | (code >> 6 & 0x3F));
   }
   fvg__json_put(r, 0x80 | (code & 0x3F));
 }
 
-static int fvg__json_hex4(fvg__json_reader *r, unsigned *code) {               /* 1 if four hex digits follow     */
-  int i;
+/* The value of a hexadecimal digit; -1 if it is none. */
+static int fvg__hex_digit(int letter) {
+  if (letter >= '0' && letter <= '9') return letter - '0';
+  int lower = letter | 0x20;
+  return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+}
+
+/* Reads four hexadecimal digits; 0 if they are not there. */
+static int fvg__json_hex4(fvg__json_reader *r, unsigned *code) {
   *code = 0;
-  for (i = 0; i < 4; i++) {
-    int x = fvg__json_peek(r);
-    int lower = x | 0x20;
-    int digit = x >= '0' && x <= '9' ? x - '0' : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+  for (int i = 0; i < 4; i++) {
+    int digit = fvg__hex_digit(fvg__json_peek(r));
     if (digit < 0) return 0;
     *code = *code * 16 + (unsigned)digit;
     r->at++;
@@ -1840,23 +2302,38 @@ static int fvg__json_hex4(fvg__json_reader *r, unsigned *code) {               /
   return 1;
 }
 
-/* What follows a backslash. A character beyond U+FFFF is written as two escapes, a high and a low surrogate. */
+/* Reads the second half of a character beyond U+FFFF; 0 if it is not there. */
+static int fvg__json_low_surrogate(fvg__json_reader *r, unsigned *low) {
+  if (!fvg__json_accept(r, '\\')) return 0;
+  if (!fvg__json_accept(r, 'u')) return 0;
+  if (!fvg__json_hex4(r, low)) return 0;
+  return *low >= 0xDC00 && *low <= 0xDFFF;
+}
+
+/* Reads what follows a backslash.  A character beyond U+FFFF is written as two escapes, a
+   high and a low surrogate. */
 static fvg_status fvg__json_escape(fvg__json_reader *r) {
-  static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-  int letter = fvg__json_peek(r);
+  static const char from[] = "\"\\/bfnrt";
+  static const char to[] = "\"\\/\b\f\n\r\t";
+  const int letter = fvg__json_peek(r);
   const char *found = letter > 0 ? strchr(from, letter) : NULL;
-  unsigned code, low;
   if (found) {
     r->at++;
     fvg__json_put(r, (unsigned char)to[found - from]);
     return FVG_OK;
   }
-  if (!fvg__json_accept(r, 'u') || !fvg__json_hex4(r, &code)) return fvg__json_error(r, "bad escape in a string");
-  if (code == 0) return fvg__json_error(r, "\\u0000 in a string is not supported");
-  if (code >= 0xDC00 && code < 0xE000) return fvg__json_error(r, "low surrogate without a high one");
+
+  unsigned code;
+  if (!fvg__json_accept(r, 'u') || !fvg__json_hex4(r, &code))
+    return fvg__json_error(r, "bad escape in a string");
+  if (code == 0)
+    return fvg__json_error(r, "\\u0000 in a string is not supported");
+  if (code >= 0xDC00 && code < 0xE000)
+    return fvg__json_error(r, "low surrogate without a high one");
+
   if (code >= 0xD800 && code < 0xDC00) {
-    if (!fvg__json_accept(r, '\\') || !fvg__json_accept(r, 'u') || !fvg__json_hex4(r, &low) ||
-        low < 0xDC00 || low > 0xDFFF)
+    unsigned low;
+    if (!fvg__json_low_surrogate(r, &low))
       return fvg__json_error(r, "high surrogate without a low one");
     code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
   }
@@ -1864,106 +2341,155 @@ static fvg_status fvg__json_escape(fvg__json_reader *r) {
   return FVG_OK;
 }
 
+/* Reads a string, with its quotes; *out is the text in the second run. */
 static fvg_status fvg__json_string(fvg__json_reader *r, const char **out) {
-  size_t start = r->n_string, length;
+  const size_t start = r->n_string;
   if (!fvg__json_accept(r, '"')) return fvg__json_error(r, "expected a string");
+
   while (!fvg__json_accept(r, '"')) {
     int letter = fvg__json_peek(r);
     if (letter < 0) return fvg__json_error(r, "expected a closing quote");
     if (letter < 0x20) return fvg__json_error(r, "control character in a string");
+
     if (fvg__json_accept(r, '\\')) {
       fvg_status s = fvg__json_escape(r);
       if (s) return s;
       continue;
     }
-    length = fvg_utf8_length(r->text + r->at, r->n - r->at);
+
+    size_t length = fvg_utf8_length(r->text + r->at, r->n - r->at);
     if (!length) return fvg__json_error(r, "string is not UTF-8");
-    while (length--) fvg__json_put(r, r->text[r->at++]);
+    for (size_t i = 0; i < length; i++)
+      fvg__json_put(r, r->text[r->at++]);
   }
+
   fvg__json_put(r, 0);
   if (r->strings) *out = r->strings + start;
   return FVG_OK;
 }
 
-/* Decimal digits into mantissa * 10^exponent; 18 digits are kept, the others only move the exponent. */
+/* Reads decimal digits into mantissa * 10^exponent; 0 if there are none.  18 digits are kept, the
+   others only change the exponent.  fraction is 1 behind the decimal point. */
 static int fvg__json_digits(fvg__json_reader *r, int fraction, uint64_t *mantissa, long *exponent) {
-  int letter = fvg__json_peek(r), any = 0;
-  for (; letter >= '0' && letter <= '9'; r->at++, letter = fvg__json_peek(r), any = 1) {
+  const size_t start = r->at;
+  int letter = fvg__json_peek(r);
+  while (letter >= '0' && letter <= '9') {
     int kept = *mantissa < 100000000000000000u;
     if (kept) *mantissa = *mantissa * 10 + (uint64_t)(letter - '0');
     *exponent += !kept - fraction;
+
+    r->at++;
+    letter = fvg__json_peek(r);
   }
-  return any;
+  return r->at > start;
 }
 
-/* mantissa * 10^exponent without strtod, whose decimal point depends on the locale.  Exact rounding up to 2^53 and
-   10^22, which is all integers and the usual decimals; a few units in the last place beyond. */
+/* mantissa * 10^exponent without strtod, whose decimal point depends on the locale.  The result is
+   correctly rounded for mantissas up to 2^53 and exponents up to 22, which covers all integers and
+   the usual decimals; beyond, it is off by a few units in the last place. */
 static double fvg__json_scale(uint64_t mantissa, long exponent) {
-  static const double power[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
-                                 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-  double x = (double)mantissa;
+  static const double power[] = {
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11,
+    1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22
+  };
   if (mantissa == 0 || exponent < -400) return 0;
-  if (exponent > 400) exponent = 400;                                          /* infinite all the same           */
+  if (exponent > 400) exponent = 400;        /* infinite all the same                            */
+
+  double x = (double)mantissa;
   for (; exponent > 22; exponent -= 22) x *= 1e22;
   for (; exponent < -22; exponent += 22) x /= 1e22;
   return exponent < 0 ? x / power[-exponent] : x * power[exponent];
 }
 
+#define FVG__JSON_POWER 1000000000   /* larger exponents count as this one, which overflows too  */
+
+/* Reads an exponent behind its "e" and adds it to *exponent; 0 if it has no digits. */
+static int fvg__json_exponent(fvg__json_reader *r, long *exponent) {
+  int negative = 0;
+  if (!fvg__json_accept(r, '+')) negative = fvg__json_accept(r, '-');
+
+  uint64_t power = 0;
+  long dropped = 0;
+  if (!fvg__json_digits(r, 0, &power, &dropped)) return 0;
+  if (dropped || power > FVG__JSON_POWER) power = FVG__JSON_POWER;
+
+  if (*exponent > FVG__JSON_POWER) *exponent = FVG__JSON_POWER;
+  if (*exponent < -FVG__JSON_POWER) *exponent = -FVG__JSON_POWER;
+  *exponent += negative ? -(long)power : (long)power;
+  return 1;
+}
+
+/* Reads [-] digits [. digits] [e exponent]. */
 static fvg_status fvg__json_number(fvg__json_reader *r, double *out) {
-  int negative = fvg__json_accept(r, '-'), negative_power = 0;
-  uint64_t mantissa = 0, power = 0;
-  long exponent = 0, ignored = 0;
+  const int negative = fvg__json_accept(r, '-');
+  uint64_t mantissa = 0;
+  long exponent = 0;
+
+  /* No digit may follow a leading zero. */
   if (!fvg__json_accept(r, '0') && !fvg__json_digits(r, 0, &mantissa, &exponent))
     return fvg__json_error(r, "expected a digit");
   if (fvg__json_accept(r, '.') && !fvg__json_digits(r, 1, &mantissa, &exponent))
     return fvg__json_error(r, "expected a digit after the decimal point");
-  if (fvg__json_accept(r, 'e') || fvg__json_accept(r, 'E')) {
-    if (!fvg__json_accept(r, '+')) negative_power = fvg__json_accept(r, '-');
-    if (!fvg__json_digits(r, 0, &power, &ignored)) return fvg__json_error(r, "expected a digit in the exponent");
-    if (ignored || power > 1000000000u) power = 1000000000u;
-    exponent = (exponent > 1000000000 ? 1000000000 : exponent < -1000000000 ? -1000000000 : exponent) +
-               (negative_power ? -(long)power : (long)power);
-  }
+
+  int has_exponent = fvg__json_accept(r, 'e') || fvg__json_accept(r, 'E');
+  if (has_exponent && !fvg__json_exponent(r, &exponent))
+    return fvg__json_error(r, "expected a digit in the exponent");
+
   *out = fvg__json_scale(mantissa, exponent);
-  if (*out > 1.7976931348623157e308) return fvg__json_error(r, "number too large for a double");
+  if (*out > 1.7976931348623157e308)
+    return fvg__json_error(r, "number too large for a double");
   if (negative) *out = -*out;
   return FVG_OK;
 }
 
 static int fvg__json_word(fvg__json_reader *r, const char *word) {
   size_t n = strlen(word);
-  if (r->n - r->at < n || memcmp(r->text + r->at, word, n) != 0) return 0;
+  if (r->n - r->at < n) return 0;
+  if (memcmp(r->text + r->at, word, n) != 0)
+    return 0;
   r->at += n;
   return 1;
 }
 
 static fvg_status fvg__json_read(fvg__json_reader *r, const char *key, int depth);
 
-/* The inside of an array or object, whose opening bracket has been read. */
+/* Reads the key of an object's member and the colon behind it. */
+static fvg_status fvg__json_key(fvg__json_reader *r, const char **key) {
+  fvg_status s = fvg__json_string(r, key);
+  if (s) return s;
+
+  fvg__json_skip_blanks(r);
+  if (!fvg__json_accept(r, ':'))
+    return fvg__json_error(r, "expected ':'");
+  return FVG_OK;
+}
+
+/* Reads the inside of an array or object, whose opening bracket has been read, and links its
+   children. */
 static fvg_status fvg__json_children(fvg__json_reader *r, fvg_json_value *v, int depth) {
-  const int object = v->type == FVG_JSON_OBJECT, closing = object ? '}' : ']';
-  int last = -1;
-  fvg_status s;
+  const int object = v->type == FVG_JSON_OBJECT;
+  const int closing = object ? '}' : ']';
   if (depth >= FVG__JSON_DEPTH) return fvg__json_error(r, "nested too deeply, more than 64 levels");
+
   fvg__json_skip_blanks(r);
   if (fvg__json_accept(r, closing)) return FVG_OK;
+
+  int last = -1;
   for (;;) {
     const char *key = NULL;
-    int child;
+    fvg_status s = FVG_OK;
     fvg__json_skip_blanks(r);
-    if (object) {
-      s = fvg__json_string(r, &key);
-      if (s) return s;
-      fvg__json_skip_blanks(r);
-      if (!fvg__json_accept(r, ':')) return fvg__json_error(r, "expected ':'");
-    }
-    child = r->n_value;
-    s = fvg__json_read(r, key, depth + 1);
+    if (object) s = fvg__json_key(r, &key);
+
+    int child = r->n_value;
+    if (!s) s = fvg__json_read(r, key, depth + 1);
     if (s) return s;
+
     if (last < 0) v->first = child;
     else if (r->value) r->value[last].next = child;
     last = child;
     v->n_child++;
+
     fvg__json_skip_blanks(r);
     if (fvg__json_accept(r, closing)) return FVG_OK;
     if (!fvg__json_accept(r, ','))
@@ -1971,16 +2497,19 @@ static fvg_status fvg__json_children(fvg__json_reader *r, fvg_json_value *v, int
   }
 }
 
+/* Reads one value of any type, and all that is in it. */
 static fvg_status fvg__json_read(fvg__json_reader *r, const char *key, int depth) {
+  const int index = r->n_value++;
   fvg_json_value v;
-  fvg_status s = FVG_OK;
-  int index = r->n_value++, letter;
   memset(&v, 0, sizeof v);
   v.key = key;
   v.string = "";
-  v.first = v.next = -1;
+  v.first = -1;
+  v.next = -1;
+
+  fvg_status s = FVG_OK;
   fvg__json_skip_blanks(r);
-  letter = fvg__json_peek(r);
+  const int letter = fvg__json_peek(r);
   if (letter == '{' || letter == '[') {
     r->at++;
     v.type = letter == '{' ? FVG_JSON_OBJECT : FVG_JSON_ARRAY;
@@ -1999,36 +2528,51 @@ static fvg_status fvg__json_read(fvg__json_reader *r, const char *key, int depth
   } else if (!fvg__json_word(r, "null")) {
     s = fvg__json_error(r, "expected a value");
   }
+
   if (r->value) r->value[index] = v;
   return s;
 }
 
 static fvg_status fvg__json_run(fvg__json_reader *r) {
-  fvg_status s;
-  r->at = r->n_string = 0;
+  r->at = 0;
+  r->n_string = 0;
   r->n_value = 0;
-  s = fvg__json_read(r, NULL, 0);
+  fvg_status s = fvg__json_read(r, NULL, 0);
   if (s) return s;
+
   fvg__json_skip_blanks(r);
-  return r->at < r->n ? fvg__json_error(r, "something follows the value") : FVG_OK;
+  if (r->at < r->n)
+    return fvg__json_error(r, "something follows the value");
+  return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_json_parse(fvg_ctx *c, fvg_json *out, const char *text, size_t n, const char *file) {
-  fvg__json_reader r;
-  fvg_status s;
+/* Parses n bytes of text; `file` is the name for messages.  fvg_json_free gives the memory
+   back. */
+FVG_DEF fvg_status fvg_json_parse(fvg_ctx *c, fvg_json *out, const char *text, size_t n,
+                                 const char *file) {
   memset(out, 0, sizeof *out);
-  memset(&r, 0, sizeof r);
   if (n > INT32_MAX)
-    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: %.0f bytes of JSON; 2 GiB is the limit", file, (double)n);
+    return fvg_fail(c, FVG_E_UNSUPPORTED,
+                    "%s: %.0f bytes of JSON; 2 GiB is the limit",
+                    file, (double)n);
+
+  fvg__json_reader r;
+  memset(&r, 0, sizeof r);
   r.c = c;
   r.file = file;
   r.text = (const unsigned char *)text;
   r.n = n;
-  s = fvg__json_run(&r);
+  fvg_status s = fvg__json_run(&r);
   if (s) return s;
+
   r.value = FVG_NEW_ARRAY(c, fvg_json_value, (size_t)r.n_value);
-  r.strings = r.value ? (char *)fvg_alloc(c, r.n_string + 1) : NULL;
-  if (!r.strings) { fvg_release(c, r.value); return FVG_E_NOMEM; }
+  if (r.value)
+    r.strings = (char *)fvg_alloc(c, r.n_string + 1);
+  if (!r.strings) {
+    fvg_release(c, r.value);
+    return FVG_E_NOMEM;
+  }
+
   s = fvg__json_run(&r);
   out->value = r.value;
   out->n = r.n_value;
@@ -2042,92 +2586,115 @@ FVG_DEF void fvg_json_free(fvg_ctx *c, fvg_json *j) {
   memset(j, 0, sizeof *j);
 }
 
-/* The last of equal keys, as in Python. */
+/* The index of an object's member, the last of equal keys as in Python; -1 if it is absent,
+   or `object` is no object. */
 FVG_DEF int fvg_json_find(const fvg_json *j, int object, const char *key) {
-  int i, found = -1;
-  if (object < 0 || object >= j->n || j->value[object].type != FVG_JSON_OBJECT) return -1;
-  for (i = j->value[object].first; i >= 0; i = j->value[i].next) if (strcmp(j->value[i].key, key) == 0) found = i;
+  if (object < 0 || object >= j->n) return -1;
+  if (j->value[object].type != FVG_JSON_OBJECT) return -1;
+
+  int found = -1;
+  for (int i = j->value[object].first; i >= 0; i = j->value[i].next)
+    if (strcmp(j->value[i].key, key) == 0) found = i;
   return found;
 }
 
-/* Heap sort: in place, n log n whatever the input, and the same order on every machine. */
+/* Heap sort: in place, n log n steps whatever the input, and the same order on every
+   machine.  The first half of the rounds makes the array a heap, the second takes its
+   largest item out, one at a time. */
 static void fvg__sort(const void **item, size_t n, int (*compare)(const void *a, const void *b)) {
   size_t root = n / 2;
   while (n > 1) {
     const void *x;
-    size_t hole, child;
     if (root > 0) {
       x = item[--root];
     } else {
       x = item[--n];
       item[n] = item[0];
     }
-    for (hole = root; (child = 2 * hole + 1) < n; hole = child) {
-      if (child + 1 < n && compare(item[child + 1], item[child]) > 0) child++;
+
+    /* Move larger children up until x fits into the hole. */
+    size_t hole = root;
+    for (;;) {
+      size_t child = 2 * hole + 1;
+      if (child >= n) break;
+      if (child + 1 < n && compare(item[child + 1], item[child]) > 0)
+        child++;
       if (compare(item[child], x) <= 0) break;
       item[hole] = item[child];
+      hole = child;
     }
     item[hole] = x;
   }
 }
 
-
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 3  SAFETENSORS: the files that models come in
- *===========================================================================================================
+ *==================================================================================================
    The format in which models are published (github.com/huggingface/safetensors, section Format):
 
        8 bytes    N, the length of the header, little-endian
-       N bytes    JSON: {"NAME": {"dtype": "F16", "shape": [77, 512], "data_offsets": [BEGIN, END]}, ...,
-                         "__metadata__": {"KEY": "VALUE", ...}}, blanks at its end allowed
+       N bytes    JSON, which may end with blanks:
+                  {"NAME": {"dtype": "F16", "shape": [77, 512], "data_offsets": [BEGIN, END]}, ...,
+                   "__metadata__": {"KEY": "VALUE", ...}}
        the rest   the tensors, row-major and little-endian; offsets count from here
 
-   No tensor may leave the file or lie over another one; shape, type and offsets must agree before a byte is read. */
+   No tensor may reach beyond the file or overlap another one; shape, type and offsets must agree
+   before a byte of it is read. */
 
 /* ---- reading ---- */
-#define FVG__HEADER_LIMIT 100000000u                             /* the reference reader's limit                  */
+#define FVG__HEADER_LIMIT 100000000u /* bytes; the limit of the reference reader                 */
 #define FVG__METADATA "__metadata__"
 
 typedef struct fvg__weight {
-  const char *name, *dtype;          /* inside the JSON's strings                                                */
-  fvg_tensor shape;                  /* data NULL; type means something only if supported                        */
-  int supported;
-  uint64_t begin, end;               /* offsets in the file, not in the data section                             */
-  int strided;                       /* not row-major (chapter 12): an element lies at begin plus, for each         */
-  uint64_t stride[FVG_MAX_DIM];      /* dimension, index * stride elements, and ends at `end` or before             */
-  fvg_weights *part;                 /* of joined files: the one that holds it; else NULL                           */
+  const char *name, *dtype;          /* inside the JSON's strings                                */
+  fvg_tensor shape;                  /* data NULL; type is valid only if supported               */
+  int supported;                     /* 1: its dtype is an fvg_dtype                             */
+  uint64_t begin, end;               /* offsets in the file, not in the data section             */
+  int strided;                       /* 1: not row-major (chapter 12); element [i, j, ...] lies
+                                        i * stride[0] + j * stride[1] + ... elements behind
+                                        begin, and none ends behind `end`                        */
+  uint64_t stride[FVG_MAX_DIM];      /* in elements                                              */
+  fvg_weights *part;                 /* of joined files: the one that holds it; else NULL        */
 } fvg__weight;
 
 struct fvg_weights {
   fvg_ctx *c;
   fvg_source source;
-  char *file;
-  fvg_json json;                    /* the header: names and metadata live here; chapter 12 makes one up        */
-  int metadata;                      /* index in json, -1 for none                                               */
+  char *file;                        /* name for messages                                        */
+  fvg_json json;                    /* the header, which holds all names and the metadata;
+                                        chapter 12 makes one of its own                          */
+  int metadata;                      /* index in json, -1 for none                               */
   int n;
-  fvg__weight *weight;               /* [n] in the header's order                                                */
-  const void **by_name;              /* [n] pointers to them, sorted by strcmp                                   */
-  fvg_weights **part;                /* [n_part] the files that were joined, owned                               */
+  fvg__weight *weight;               /* [n] in the header's order                                */
+  const void **by_name;              /* [n] pointers to them, sorted by strcmp                   */
+  fvg_weights **part;                /* [n_part] the files that were joined, owned               */
   int n_part;
 };
 
-/* dtypes of the format beyond fvg_dtype: bytes per element, to check the file. Newer ones pass unchecked. */
+/* Bytes per element of the format's dtypes beyond fvg_dtype; 0 for a newer one, whose size is not
+   checked. */
 static size_t fvg__foreign_dtype_size(const char *name) {
   static const struct { const char *name; size_t bytes; } table[] = {
-    {"BOOL", 1}, {"I8", 1},  {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"I16", 2},
-    {"U16", 2},  {"U32", 4}, {"U64", 8},     {"F64", 8}};
-  size_t i;
-  for (i = 0; i < sizeof table / sizeof *table; i++) if (strcmp(table[i].name, name) == 0) return table[i].bytes;
+    {"BOOL", 1}, {"I8", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1},
+    {"I16", 2}, {"U16", 2}, {"U32", 4},
+    {"U64", 8}, {"F64", 8}
+  };
+  const size_t n = sizeof table / sizeof *table;
+
+  for (size_t i = 0; i < n; i++)
+    if (strcmp(table[i].name, name) == 0)
+      return table[i].bytes;
   return 0;
 }
 
-/* The dtype by name into e; returns bytes per element, 0 if unknown. */
+/* Writes the dtype of that name into e; returns bytes per element, 0 if it is unknown. */
 static size_t fvg__weight_dtype(fvg__weight *e, const char *name) {
   static const fvg_dtype type[] = {FVG_F32, FVG_F16, FVG_BF16, FVG_I32, FVG_I64, FVG_U8};
-  size_t i;
+  const size_t n = sizeof type / sizeof *type;
   e->dtype = name;
   e->shape.type = FVG_U8;
-  for (i = 0; i < sizeof type / sizeof *type; i++) {
+
+  for (size_t i = 0; i < n; i++) {
     if (strcmp(fvg__dtype_name(type[i]), name) != 0) continue;
     e->shape.type = type[i];
     e->supported = 1;
@@ -2136,244 +2703,360 @@ static size_t fvg__weight_dtype(fvg__weight *e, const char *name) {
   return fvg__foreign_dtype_size(name);
 }
 
-/* A whole number from 0 to `most`, which is below 2^53, into *out; non-zero if the value is anything else. */
+/* Reads a whole number from 0 to `most`, which is below 2^53; non-zero if the value is anything
+   else. */
 static int fvg__json_whole(const fvg_json_value *v, double most, uint64_t *out) {
   *out = 0;
-  if (v->type != FVG_JSON_NUMBER || !(v->number >= 0 && v->number <= most) || floor(v->number) < v->number) return 1;
+  if (v->type != FVG_JSON_NUMBER) return 1;
+  if (!(v->number >= 0 && v->number <= most))
+    return 1;
+  if (floor(v->number) < v->number) return 1;
+
   *out = (uint64_t)v->number;
   return 0;
 }
 
 static fvg_status fvg__weight_shape(fvg_weights *w, fvg__weight *e, const fvg_json_value *shape) {
-  int i;
   if (shape->n_child > FVG_MAX_DIM)
-    return fvg_fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: %d dimensions, %d is the limit", w->file, e->name,
-                    shape->n_child, FVG_MAX_DIM);
-  for (i = shape->first; i >= 0; i = w->json.value[i].next) {
+    return fvg_fail(w->c, FVG_E_UNSUPPORTED,
+                    "%s: tensor %.100s: %d dimensions, %d is the limit",
+                    w->file, e->name, shape->n_child, FVG_MAX_DIM);
+
+  const fvg_json_value *value = w->json.value;
+  for (int i = shape->first; i >= 0; i = value[i].next) {
     uint64_t size;
-    if (fvg__json_whole(&w->json.value[i], INT32_MAX, &size))
+    if (fvg__json_whole(&value[i], INT32_MAX, &size))
       return fvg_fail(w->c, FVG_E_FORMAT,
-                      "%s: tensor %.100s: dimension %d is not a whole number from 0 to 2147483647", w->file, e->name,
-                      e->shape.n_dim);
+                      "%s: tensor %.100s: dimension %d is not a whole number "
+                      "from 0 to 2147483647", w->file, e->name, e->shape.n_dim);
     e->shape.dim[e->shape.n_dim++] = (int)size;
   }
   return FVG_OK;
 }
 
+/* Reads data_offsets, which count from data_start on, and turns them into offsets in the file. */
 static fvg_status fvg__weight_offsets(fvg_weights *w, fvg__weight *e, const fvg_json_value *pair,
                                       uint64_t data_start) {
   const double most = 9007199254740991.0;
-  const fvg_json_value *first = pair->n_child == 2 ? &w->json.value[pair->first] : NULL;
+  const fvg_json_value *value = w->json.value;
+  int bad = pair->n_child != 2;
+  if (!bad) {
+    const fvg_json_value *first = &value[pair->first];
+    bad = fvg__json_whole(first, most, &e->begin) ||
+          fvg__json_whole(&value[first->next], most, &e->end);
+  }
+  if (bad)
+    return fvg_fail(w->c, FVG_E_FORMAT,
+                    "%s: tensor %.100s: data_offsets are not two whole numbers",
+                    w->file, e->name);
+
   uint64_t available = w->source.size - data_start;
-  if (!first || fvg__json_whole(first, most, &e->begin) ||
-      fvg__json_whole(&w->json.value[first->next], most, &e->end))
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: data_offsets are not two whole numbers", w->file,
-                    e->name);
   if (e->begin > e->end || e->end > available)
     return fvg_fail(w->c, FVG_E_FORMAT,
-                    "%s: tensor %.100s: data_offsets [%.0f, %.0f], but the file holds %.0f bytes of data", w->file,
-                    e->name, (double)e->begin, (double)e->end, (double)available);
+                    "%s: tensor %.100s: data_offsets [%.0f, %.0f], "
+                    "but the file holds %.0f bytes of data", w->file, e->name,
+                    (double)e->begin, (double)e->end, (double)available);
   e->begin += data_start;
   e->end += data_start;
   return FVG_OK;
 }
 
-/* One member of the header object, json.value[index], into e. */
-static fvg_status fvg__weight_read(fvg_weights *w, fvg__weight *e, int index, uint64_t data_start) {
-  const fvg_json_value *v = w->json.value;
-  int dtype = fvg_json_find(&w->json, index, "dtype"), shape = fvg_json_find(&w->json, index, "shape");
-  int offsets = fvg_json_find(&w->json, index, "data_offsets");
+/* Shape, type and the number of bytes must agree; `size` is bytes per element, 0 if the type is
+   unknown. */
+static fvg_status fvg__weight_check(fvg_weights *w, const fvg__weight *e, size_t size) {
   char text[FVG__SHAPE_TEXT];
+  fvg__shape_text(&e->shape, text);
+
   uint64_t bytes;
-  size_t size;
-  fvg_status s;
-  e->name = v[index].key;
-  if (dtype < 0 || v[dtype].type != FVG_JSON_STRING || shape < 0 || v[shape].type != FVG_JSON_ARRAY ||
-      offsets < 0 || v[offsets].type != FVG_JSON_ARRAY)
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: not an object with dtype, shape and data_offsets",
-                    w->file, e->name);
-  size = fvg__weight_dtype(e, v[dtype].string);
-  s = fvg__weight_shape(w, e, &v[shape]);
-  if (!s) s = fvg__weight_offsets(w, e, &v[offsets], data_start);
-  if (s) return s;
   if (fvg__checked_bytes(&e->shape, size ? size : 1, &bytes))
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: shape %s is too large", w->file, e->name,
-                    fvg__shape_text(&e->shape, text));
-  if (size && bytes != e->end - e->begin)
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: %s of shape %s takes %.0f bytes, data_offsets give %.0f",
-                    w->file, e->name, e->dtype, fvg__shape_text(&e->shape, text), (double)bytes,
-                    (double)(e->end - e->begin));
+    return fvg_fail(w->c, FVG_E_FORMAT,
+                    "%s: tensor %.100s: shape %s is too large",
+                    w->file, e->name, text);
+
+  uint64_t given = e->end - e->begin;
+  if (size && bytes != given)
+    return fvg_fail(w->c, FVG_E_FORMAT,
+                    "%s: tensor %.100s: %s of shape %s takes %.0f bytes, "
+                    "data_offsets give %.0f", w->file, e->name, e->dtype, text,
+                    (double)bytes, (double)given);
   return FVG_OK;
 }
 
+/* Reads one member of the header object, json.value[index], into e. */
+static fvg_status fvg__weight_read(fvg_weights *w, fvg__weight *e, int index, uint64_t data_start) {
+  const fvg_json_value *v = w->json.value;
+  e->name = v[index].key;
+
+  int dtype = fvg_json_find(&w->json, index, "dtype");
+  int shape = fvg_json_find(&w->json, index, "shape");
+  int offsets = fvg_json_find(&w->json, index, "data_offsets");
+  int has_dtype = dtype >= 0 && v[dtype].type == FVG_JSON_STRING;
+  int has_shape = shape >= 0 && v[shape].type == FVG_JSON_ARRAY;
+  int has_offsets = offsets >= 0 && v[offsets].type == FVG_JSON_ARRAY;
+  if (!has_dtype || !has_shape || !has_offsets)
+    return fvg_fail(w->c, FVG_E_FORMAT,
+                    "%s: tensor %.100s: not an object with dtype, shape "
+                    "and data_offsets", w->file, e->name);
+
+  size_t size = fvg__weight_dtype(e, v[dtype].string);
+  fvg_status s = fvg__weight_shape(w, e, &v[shape]);
+  if (!s) s = fvg__weight_offsets(w, e, &v[offsets], data_start);
+  if (!s) s = fvg__weight_check(w, e, size);
+  return s;
+}
+
+/* Checks the member __metadata__ of the header, json.value[index]: an object of strings. */
 static fvg_status fvg__weights_read_metadata(fvg_weights *w, int index) {
   const fvg_json_value *v = w->json.value;
-  int i;
-  if (w->metadata >= 0) return fvg_fail(w->c, FVG_E_FORMAT, "%s: " FVG__METADATA " appears twice", w->file);
+  if (w->metadata >= 0)
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: " FVG__METADATA " appears twice", w->file);
   if (v[index].type != FVG_JSON_OBJECT)
     return fvg_fail(w->c, FVG_E_FORMAT, "%s: " FVG__METADATA " is not an object", w->file);
-  for (i = v[index].first; i >= 0; i = v[i].next)
-    if (v[i].type != FVG_JSON_STRING)
-      return fvg_fail(w->c, FVG_E_FORMAT, "%s: " FVG__METADATA ": the value of %.100s is not a string", w->file,
-                      v[i].key);
+
+  for (int i = v[index].first; i >= 0; i = v[i].next) {
+    if (v[i].type == FVG_JSON_STRING) continue;
+    return fvg_fail(w->c, FVG_E_FORMAT,
+                    "%s: " FVG__METADATA ": the value of %.100s is not a string",
+                    w->file, v[i].key);
+  }
   w->metadata = index;
   return FVG_OK;
 }
 
 static int fvg__weight_by_name(const void *a, const void *b) {
-  return strcmp(((const fvg__weight *)a)->name, ((const fvg__weight *)b)->name);
+  const fvg__weight *x = (const fvg__weight *)a;
+  const fvg__weight *y = (const fvg__weight *)b;
+  return strcmp(x->name, y->name);
 }
 
 static int fvg__weight_by_offset(const void *a, const void *b) {
-  const fvg__weight *x = (const fvg__weight *)a, *y = (const fvg__weight *)b;
-  if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
-  return x->end < y->end ? -1 : x->end > y->end;
+  const fvg__weight *x = (const fvg__weight *)a;
+  const fvg__weight *y = (const fvg__weight *)b;
+  if (x->begin != y->begin)
+    return x->begin < y->begin ? -1 : 1;
+  if (x->end != y->end)
+    return x->end < y->end ? -1 : 1;
+  return 0;
 }
 
-/* Fills by_name and sorts it; no two tensors share a name. */
-static fvg_status fvg__weights_sort_names(fvg_weights *w) {
-  int i;
-  if (!w->by_name) w->by_name = FVG_NEW_ARRAY(w->c, const void *, (size_t)w->n);
+/* Fills by_name with all tensors in the order of `compare`. */
+static fvg_status fvg__weights_sort(fvg_weights *w, int (*compare)(const void *a, const void *b)) {
+  const size_t n = (size_t)w->n;
+  if (!w->by_name)
+    w->by_name = FVG_NEW_ARRAY(w->c, const void *, n);
   if (!w->by_name) return FVG_E_NOMEM;
-  for (i = 0; i < w->n; i++) w->by_name[i] = &w->weight[i];
-  fvg__sort(w->by_name, (size_t)w->n, fvg__weight_by_name);
-  for (i = 1; i < w->n; i++)
-    if (fvg__weight_by_name(w->by_name[i - 1], w->by_name[i]) == 0)
-      return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s appears twice", w->file,
-                      ((const fvg__weight *)w->by_name[i])->name);
+
+  for (size_t i = 0; i < n; i++)
+    w->by_name[i] = &w->weight[i];
+  fvg__sort(w->by_name, n, compare);
   return FVG_OK;
 }
 
-/* No two tensors share bytes or a name. Leaves by_name sorted. Gaps between tensors do no harm and are allowed. */
+/* Sorts by_name; no two tensors may share a name. */
+static fvg_status fvg__weights_sort_names(fvg_weights *w) {
+  fvg_status s = fvg__weights_sort(w, fvg__weight_by_name);
+  if (s) return s;
+
+  for (int i = 1; i < w->n; i++) {
+    const fvg__weight *e = (const fvg__weight *)w->by_name[i];
+    if (fvg__weight_by_name(w->by_name[i - 1], e) != 0) continue;
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s appears twice", w->file, e->name);
+  }
+  return FVG_OK;
+}
+
+/* Checks that no two tensors share bytes or a name; leaves by_name sorted.  Gaps
+   between tensors are allowed. */
 static fvg_status fvg__weights_check(fvg_weights *w) {
-  int i;
-  w->by_name = FVG_NEW_ARRAY(w->c, const void *, (size_t)w->n);
-  if (!w->by_name) return FVG_E_NOMEM;
-  for (i = 0; i < w->n; i++) w->by_name[i] = &w->weight[i];
-  fvg__sort(w->by_name, (size_t)w->n, fvg__weight_by_offset);
-  for (i = 1; i < w->n; i++) {
-    const fvg__weight *a = (const fvg__weight *)w->by_name[i - 1], *b = (const fvg__weight *)w->by_name[i];
-    if (a->end > b->begin)
-      return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensors %.100s and %.100s overlap at byte %.0f", w->file, a->name,
-                      b->name, (double)b->begin);
+  fvg_status s = fvg__weights_sort(w, fvg__weight_by_offset);
+  if (s) return s;
+
+  for (int i = 1; i < w->n; i++) {
+    const fvg__weight *a = (const fvg__weight *)w->by_name[i - 1];
+    const fvg__weight *b = (const fvg__weight *)w->by_name[i];
+    if (a->end <= b->begin) continue;
+    return fvg_fail(w->c, FVG_E_FORMAT,
+                    "%s: tensors %.100s and %.100s overlap at byte %.0f",
+                    w->file, a->name, b->name, (double)b->begin);
   }
   return fvg__weights_sort_names(w);
 }
 
-#define FVG__LFS_POINTER "version https://git-lfs.github.com/"    /* how what stands in for a large file begins      */
+/* ---- files that are no weights ---- */
+/* Git LFS leaves a small text in the place of a large file; it begins so. */
+#define FVG__LFS_POINTER "version https://git-lfs.github.com/"
 
-/* What a file that holds no weights is, by how it begins; NULL: not known. */
-static const char *fvg__not_weights(const uint8_t *first, size_t n, fvg_status *status) {
-  static const struct { const char *begin, *what; } known[] = {
-    {FVG__LFS_POINTER, "a Git LFS pointer, not the weights, which were not downloaded: run "
-                                            "`git lfs pull`, or download the file itself"},
-    {"<!DOCTYPE", "an HTML page, not weights: download the file itself"},
-    {"<!doctype", "an HTML page, not weights: download the file itself"},
-    {"<html", "an HTML page, not weights: download the file itself"},
-    {"<HTML", "an HTML page, not weights: download the file itself"},
-    {"<?xml", "an XML page, not weights: download the file itself"},
-    {"{\"error\"", "a server's message of an error, not weights: download the file again"},
-    {"{", "JSON text, not weights"},
-    {"GGUF", "a GGUF file; safetensors and PyTorch files are read"},
-    {"\x89HDF", "an HDF5 file (TensorFlow); safetensors and PyTorch files are read"},
-    {"\x93NUMPY", "a NumPy array; safetensors and PyTorch files are read"},
-    {"\x1f\x8b", "packed by gzip; unpack it first"},
-    {"\x28\xb5\x2f\xfd", "packed by zstd; unpack it first"},
-    {"\xfd" "7zXZ", "packed by xz; unpack it first"},
-    {"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e", "in torch.save's format of before PyTorch 1.6; "
-     "save it again with a newer one: torch.save(torch.load(FILE, map_location=\"cpu\"), FILE)"},
-    {"\x80\x02", "a Python pickle and no archive; save it again with torch.save"},
-    {"\x80\x03", "a Python pickle and no archive; save it again with torch.save"},
-    {"\x80\x04", "a Python pickle and no archive; save it again with torch.save"},
-    {"\x80\x05", "a Python pickle and no archive; save it again with torch.save"},
-    {NULL, NULL}
-  };
-  size_t k;
-  int i;
-  *status = FVG_E_FORMAT;
-  if (n >= 3 && memcmp(first, "\xEF\xBB\xBF", 3) == 0) { first += 3; n -= 3; }     /* a byte-order mark             */
-  while (n && (*first == ' ' || (*first >= 9 && *first <= 13))) { first++; n--; }
-  if (!n) return "empty";
-  if (n > 8 && first[8] == '{') return NULL;                     /* safetensors that are cut off                  */
-  if (first[0] == 0x80 || first[0] == 'G' || first[0] >= 0x89 || first[0] == 0x1f || first[0] == 0x28)
-    *status = FVG_E_UNSUPPORTED;                                 /* weights all the same, in another form         */
-  for (i = 0; known[i].begin; i++) {
-    size_t length = strlen(known[i].begin);
-    if (n >= length && memcmp(first, known[i].begin, length) == 0) return known[i].what;
-  }
+/* What a file is that begins so. */
+static const struct { const char *begin, *what; } fvg__not_weights[] = {
+  {FVG__LFS_POINTER, "a Git LFS pointer, not the weights, which were not downloaded: "
+                     "run `git lfs pull`, or download the file itself"},
+  {"<!DOCTYPE", "an HTML page, not weights: download the file itself"},
+  {"<!doctype", "an HTML page, not weights: download the file itself"},
+  {"<html", "an HTML page, not weights: download the file itself"},
+  {"<HTML", "an HTML page, not weights: download the file itself"},
+  {"<?xml", "an XML page, not weights: download the file itself"},
+  {"{\"error\"", "a server's message of an error, not weights: download the file again"},
+  {"{", "JSON text, not weights"},
+  {"GGUF", "a GGUF file; safetensors and PyTorch files are read"},
+  {"\x89HDF", "an HDF5 file (TensorFlow); safetensors and PyTorch files are read"},
+  {"\x93NUMPY", "a NumPy array; safetensors and PyTorch files are read"},
+  {"\x1f\x8b", "packed by gzip; unpack it first"},
+  {"\x28\xb5\x2f\xfd", "packed by zstd; unpack it first"},
+  {"\xfd" "7zXZ", "packed by xz; unpack it first"},
+  {"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e",
+   "in torch.save's format of before PyTorch 1.6; save it again with a newer one: "
+   "torch.save(torch.load(FILE, map_location=\"cpu\"), FILE)"},
+  {"\x80\x02", "a Python pickle and no archive; save it again with torch.save"},
+  {"\x80\x03", "a Python pickle and no archive; save it again with torch.save"},
+  {"\x80\x04", "a Python pickle and no archive; save it again with torch.save"},
+  {"\x80\x05", "a Python pickle and no archive; save it again with torch.save"}
+};
 
-  for (k = 0; k < n && first[k] >= ' ' && first[k] < 127; k++) {}
-  return k == n ? "text, such as a server's answer, not weights: download the file again" : NULL;
+/* Weights in another form begin with one of these: pickles, GGUF, HDF5 and the like, gzip, zstd. */
+static int fvg__begins_like_weights(uint8_t first) {
+  return first == 0x80 || first == 'G' || first >= 0x89 || first == 0x1f || first == 0x28;
 }
 
-/* A file whose header, of n bytes if it is safetensors, cannot be there. */
+/* A space, tab, newline, vertical tab, form feed or carriage return, in any locale. */
+static int fvg__is_blank(uint8_t byte) { return byte == ' ' || (byte >= '\t' && byte <= '\r'); }
+
+static int fvg__is_text(const uint8_t *s, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    if (s[i] < ' ' || s[i] >= 127) return 0;
+  return 1;
+}
+
+/* Says what a file is that is not safetensors, by its first n bytes, and how to fail;
+   NULL if it is not known. */
+static const char *fvg__describe_file(const uint8_t *first, size_t n, fvg_status *status) {
+  *status = FVG_E_FORMAT;
+
+  /* A byte-order mark and blanks may stand before a text. */
+  if (n >= 3 && memcmp(first, "\xEF\xBB\xBF", 3) == 0) {
+    first += 3;
+    n -= 3;
+  }
+  while (n && fvg__is_blank(*first)) {
+    first++;
+    n--;
+  }
+  if (!n) return "empty";
+
+  int truncated_safetensors = n > 8 && first[8] == '{';
+  if (truncated_safetensors) return NULL;
+  if (fvg__begins_like_weights(first[0])) *status = FVG_E_UNSUPPORTED;
+
+  const size_t n_known = sizeof fvg__not_weights / sizeof *fvg__not_weights;
+  for (size_t i = 0; i < n_known; i++) {
+    const char *begin = fvg__not_weights[i].begin;
+    size_t length = strlen(begin);
+    if (n >= length && memcmp(first, begin, length) == 0)
+      return fvg__not_weights[i].what;
+  }
+
+  if (!fvg__is_text(first, n)) return NULL;
+  return "text, such as a server's answer, not weights: download the file again";
+}
+
+/* Fails because the header, which would have n bytes if this were safetensors, does not fit in the
+   file. */
 static fvg_status fvg__refuse_weights(fvg_weights *w, uint64_t n) {
   uint8_t first[40];
-  size_t n_first = w->source.size < sizeof first ? (size_t)w->source.size : sizeof first;
+  const size_t n_first = w->source.size < sizeof first ? (size_t)w->source.size : sizeof first;
   fvg_status s = fvg__source_read(w->c, &w->source, first, 0, n_first);
-  fvg_status kind;
-  const char *what = s ? NULL : fvg__not_weights(first, n_first, &kind);
   if (s) return s;
-  if (what) return fvg_fail(w->c, kind, "%s: this is %s", w->file, what);
-  return fvg_fail(w->c, FVG_E_FORMAT, "%s: not a safetensors file: header of %.0f bytes in a file of %.0f",
+
+  fvg_status status;
+  const char *what = fvg__describe_file(first, n_first, &status);
+  if (what)
+    return fvg_fail(w->c, status, "%s: this is %s", w->file, what);
+  return fvg_fail(w->c, FVG_E_FORMAT,
+                  "%s: not a safetensors file: header of %.0f bytes in a file of %.0f",
                   w->file, (double)n, (double)w->source.size);
 }
 
-static fvg_status fvg__weights_read_json(fvg_weights *w, size_t *header_bytes) {
+/* Reads and parses the header; *data_start is where it ends in the file. */
+static fvg_status fvg__weights_read_json(fvg_weights *w, uint64_t *data_start) {
+  if (w->source.size < 8) return fvg__refuse_weights(w, 8);
   uint8_t length[8];
-  uint64_t n = 0;
-  char *text;
-  int i;
-  fvg_status s = w->source.size < 8 ? fvg__refuse_weights(w, 8) :
-                                      fvg__source_read(w->c, &w->source, length, 0, sizeof length);
+  fvg_status s = fvg__source_read(w->c, &w->source, length, 0, sizeof length);
   if (s) return s;
-  for (i = 7; i >= 0; i--) n = n << 8 | length[i];
-  if (n > w->source.size - 8 || n > FVG__HEADER_LIMIT) return fvg__refuse_weights(w, n);
-  text = (char *)fvg_alloc(w->c, 8 + (size_t)n);
+
+  uint64_t n = 0;
+  for (int i = 7; i >= 0; i--)
+    n = n << 8 | length[i];
+  if (n > w->source.size - 8 || n > FVG__HEADER_LIMIT)
+    return fvg__refuse_weights(w, n);
+  *data_start = 8 + n;
+
+  /* Blanks in place of the length make messages count bytes from the file's start. */
+  const size_t n_text = 8 + (size_t)n;
+  char *text = (char *)fvg_alloc(w->c, n_text);
   if (!text) return FVG_E_NOMEM;
-  memset(text, ' ', 8);              /* blanks for the length: then messages count from the file's start            */
+  memset(text, ' ', 8);
+
   s = fvg__source_read(w->c, &w->source, text + 8, 8, (size_t)n);
-  if (!s) s = fvg_json_parse(w->c, &w->json, text, 8 + (size_t)n, w->file);
+  if (!s)
+    s = fvg_json_parse(w->c, &w->json, text, n_text, w->file);
   fvg_release(w->c, text);
+
   if (!s && w->json.value[0].type != FVG_JSON_OBJECT)
-    s = fvg_fail(w->c, FVG_E_FORMAT, "%s: not a safetensors file: the header is not a JSON object", w->file);
-  *header_bytes = (size_t)n;
+    s = fvg_fail(w->c, FVG_E_FORMAT,
+                 "%s: not a safetensors file: the header is not a JSON object", w->file);
   return s;
 }
 
 static fvg_status fvg__weights_read_header(fvg_weights *w) {
-  size_t header_bytes = 0;
-  int i;
-  fvg_status s = fvg__weights_read_json(w, &header_bytes);
+  uint64_t data_start = 0;
+  fvg_status s = fvg__weights_read_json(w, &data_start);
   if (s) return s;
-  w->weight = FVG_NEW_ARRAY(w->c, fvg__weight, (size_t)w->json.value[0].n_child);
+
+  const fvg_json_value *header = &w->json.value[0];
+  w->weight = FVG_NEW_ARRAY(w->c, fvg__weight, (size_t)header->n_child);
   if (!w->weight) return FVG_E_NOMEM;
-  for (i = w->json.value[0].first; i >= 0 && !s; i = w->json.value[i].next) {
-    if (strcmp(w->json.value[i].key, FVG__METADATA) == 0) s = fvg__weights_read_metadata(w, i);
-    else s = fvg__weight_read(w, &w->weight[w->n++], i, 8 + (uint64_t)header_bytes);
+
+  for (int i = header->first; i >= 0 && !s; i = w->json.value[i].next) {
+    int is_metadata = strcmp(w->json.value[i].key, FVG__METADATA) == 0;
+    if (is_metadata) s = fvg__weights_read_metadata(w, i);
+    else s = fvg__weight_read(w, &w->weight[w->n++], i, data_start);
   }
-  return s ? s : fvg__weights_check(w);
+  if (s) return s;
+  return fvg__weights_check(w);
 }
 
-/* `read` finds the tensors and their names in w->source. */
+/* Opens weights; `read` finds the tensors and their names in w->source.  The source is taken over,
+   and closed also when this fails. */
 static fvg_status fvg__weights_open(fvg_ctx *c, fvg_weights **out, const fvg_source *s,
                                     fvg_status (*read)(fvg_weights *w)) {
+  if (out) *out = NULL;
+  if (!s) return fvg__null_argument(c, "fvg_weights_open", "the source");
   fvg_source source = *s;
+  if (!c || !out) {
+    fvg_source_close(&source);
+    return fvg__null_argument(c, "fvg_weights_open", "the result");
+  }
+
   fvg_weights *w = FVG_NEW(c, fvg_weights);
-  fvg_status status = FVG_E_NOMEM;
-  *out = NULL;
-  if (!w) { fvg_source_close(&source); return status; }
+  if (!w) {
+    fvg_source_close(&source);
+    return FVG_E_NOMEM;
+  }
   w->c = c;
   w->source = source;
   w->metadata = -1;
   w->file = fvg_copy_string(c, source.name ? source.name : "source");
   w->source.name = w->file;
+
+  fvg_status status = FVG_E_NOMEM;
   if (w->file) {
     fvg__budget budget = fvg__budget_begin(c, w->file, w->source.size);
     status = read(w);
     fvg__budget_end(c, budget);
   }
-  if (status) { fvg_weights_close(w); return status; }
+  if (status) {
+    fvg_weights_close(w);
+    return status;
+  }
   *out = w;
   return FVG_OK;
 }
@@ -2383,9 +3066,9 @@ FVG_DEF fvg_status fvg_weights_open(fvg_ctx *c, fvg_weights **out, const fvg_sou
 }
 
 FVG_DEF void fvg_weights_close(fvg_weights *w) {
-  int i;
   if (!w) return;
-  for (i = 0; i < w->n_part; i++) fvg_weights_close(w->part[i]);
+  for (int i = 0; i < w->n_part; i++)
+    fvg_weights_close(w->part[i]);
   fvg_release(w->c, w->part);
   fvg_source_close(&w->source);
   fvg_json_free(w->c, &w->json);
@@ -2395,43 +3078,66 @@ FVG_DEF void fvg_weights_close(fvg_weights *w) {
   fvg_release(w->c, w);
 }
 
-static fvg_status fvg__weights_join(fvg_weights *w, fvg_weights *const *part, int n, const char *name) {
-  int i, k, count = 0;
-  for (i = 0; i < n; i++) count += part[i]->n;
+/* Lists the tensors of all n parts in w. */
+static fvg_status fvg__weights_join(fvg_weights *w, fvg_weights *const *part, int n,
+                                    const char *name) {
+  int count = 0;
+  for (int i = 0; i < n; i++)
+    count += part[i]->n;
   w->file = fvg_copy_string(w->c, name);
   w->weight = FVG_NEW_ARRAY(w->c, fvg__weight, (size_t)count);
   if (!w->file || !w->weight) return FVG_E_NOMEM;
-  for (i = 0; i < n; i++)
-    for (k = 0; k < part[i]->n; k++) {
-      w->weight[w->n] = part[i]->weight[k];
-      w->weight[w->n++].part = part[i];
+
+  for (int i = 0; i < n; i++) {
+    for (int k = 0; k < part[i]->n; k++) {
+      fvg__weight *e = &w->weight[w->n++];
+      *e = part[i]->weight[k];
+      e->part = part[i];
     }
+  }
   return fvg__weights_sort_names(w);
 }
 
-FVG_DEF fvg_status fvg_weights_join(fvg_ctx *c, fvg_weights **out, fvg_weights *const *part, int n, const char *name) {
-  fvg_weights *w = FVG_NEW(c, fvg_weights);
-  fvg_status s = FVG_E_NOMEM;
-  int i;
-  *out = NULL;
-  if (w) {
-    w->c = c;
-    w->metadata = -1;
-    w->part = FVG_NEW_ARRAY(c, fvg_weights *, (size_t)n);
-  }
-  if (!w || !w->part) {
-    for (i = 0; i < n; i++) fvg_weights_close(part[i]);
-    fvg_release(c, w);
-    return s;
+static fvg_status fvg__weights_close_all(fvg_weights *const *part, int n, fvg_status s) {
+  for (int i = 0; i < n; i++) fvg_weights_close(part[i]);
+  return s;
+}
+
+/* Joins n opened files, which are taken over, and closed also when this fails. */
+FVG_DEF fvg_status fvg_weights_join(fvg_ctx *c, fvg_weights **out, fvg_weights *const *part, int n,
+                                    const char *name) {
+  if (out) *out = NULL;
+  int missing = n < 0 || (n && !part);
+  if (missing) n = 0;
+  for (int i = 0; i < n; i++)
+    if (!part[i]) missing = 1;
+  if (!c || !out || !name || missing) {
+    fvg_status bad = fvg__null_argument(c, "fvg_weights_join", "the result, the name or a part");
+    return fvg__weights_close_all(part, n, bad);
   }
 
-  for (i = 0; i < n; i++) w->part[w->n_part++] = part[i];
-  s = fvg__weights_join(w, part, n, name);
-  if (s) { fvg_weights_close(w); return s; }
+  fvg_weights *w = FVG_NEW(c, fvg_weights);
+  if (!w) return fvg__weights_close_all(part, n, FVG_E_NOMEM);
+  w->c = c;
+  w->metadata = -1;
+  w->part = FVG_NEW_ARRAY(c, fvg_weights *, (size_t)n);
+  if (!w->part) {
+    fvg_release(c, w);
+    return fvg__weights_close_all(part, n, FVG_E_NOMEM);
+  }
+
+  for (int i = 0; i < n; i++)
+    w->part[w->n_part++] = part[i];
+  fvg_status s = fvg__weights_join(w, part, n, name);
+  if (s) {
+    fvg_weights_close(w);
+    return s;
+  }
   *out = w;
   return FVG_OK;
 }
 
+/* NULL: there is no tensor of that name. */
 static const fvg__weight *fvg__weights_find(const fvg_weights *w, const char *name) {
   int low = 0, high = w->n;
   while (low < high) {
@@ -2445,10 +3151,11 @@ static const fvg__weight *fvg__weights_find(const fvg_weights *w, const char *na
   return NULL;
 }
 
-FVG__FOR_CLIP static uint64_t fvg__weights_bytes(const fvg_weights *w) {          /* of all joined files          */
+/* Bytes of the file, or of all joined files. */
+FVG__FOR_CLIP static uint64_t fvg__weights_bytes(const fvg_weights *w) {
   uint64_t n = w->source.size;
-  int i;
-  for (i = 0; i < w->n_part; i++) n += fvg__weights_bytes(w->part[i]);
+  for (int i = 0; i < w->n_part; i++)
+    n += fvg__weights_bytes(w->part[i]);
   return n;
 }
 
@@ -2463,6 +3170,7 @@ FVG_DEF int fvg_weights_info(const fvg_weights *w, fvg_tensor *shape, const char
   const fvg__weight *e = fvg__weights_find(w, name);
   if (shape) memset(shape, 0, sizeof *shape);
   if (!e) return 0;
+
   if (shape) *shape = e->shape;
   return e->supported ? 1 : 2;
 }
@@ -2473,18 +3181,28 @@ FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key) 
   return i < 0 ? NULL : w->json.value[i].string;
 }
 
-/* A tensor of a file must have the shape that the file's settings, or the model, make it. */
-static fvg_status fvg__check_shape(fvg_ctx *c, const fvg_weights *w, const char *name, int n_dim, const int *dim) {
-  char expected[FVG__SHAPE_TEXT], found[FVG__SHAPE_TEXT];
-  fvg_tensor x, needed;
+/* A tensor of a file must be there and have the shape that the file's settings, or the model, give
+   it. */
+static fvg_status fvg__check_shape(fvg_ctx *c, const fvg_weights *w, const char *name, int n_dim,
+                                   const int *dim) {
+  fvg_tensor needed;
+  const size_t dim_bytes = (size_t)n_dim * sizeof *dim;
   memset(&needed, 0, sizeof needed);
   needed.n_dim = n_dim;
-  memcpy(needed.dim, dim, (size_t)n_dim * sizeof *dim);
+  memcpy(needed.dim, dim, dim_bytes);
+
+  fvg_tensor x;
   if (!fvg_weights_info(w, &x, name))
     return fvg_fail(c, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(w), name);
-  if (x.n_dim == n_dim && !memcmp(x.dim, dim, (size_t)n_dim * sizeof *dim)) return FVG_OK;
-  return fvg_fail(c, FVG_E_SHAPE, "%s: %s has shape %s, this model needs %s", fvg_weights_file(w), name,
-                  fvg__shape_text(&x, found), fvg__shape_text(&needed, expected));
+  if (x.n_dim == n_dim && memcmp(x.dim, dim, dim_bytes) == 0)
+    return FVG_OK;
+
+  char expected[FVG__SHAPE_TEXT], found[FVG__SHAPE_TEXT];
+  fvg__shape_text(&x, found);
+  fvg__shape_text(&needed, expected);
+  return fvg_fail(c, FVG_E_SHAPE,
+                  "%s: %s has shape %s, this model needs %s",
+                  fvg_weights_file(w), name, found, expected);
 }
 
 /* ---- conversion on the way in ---- */
@@ -2495,143 +3213,218 @@ static int fvg__big_endian(void) {
   return first == 0;
 }
 
-static void fvg__swap_bytes(uint8_t *p, size_t n, size_t size) {               /* n elements of size bytes        */
-  size_t i, k;
-  for (i = 0; i < n; i++, p += size)
-    for (k = 0; k < size / 2; k++) {
-      uint8_t swap = p[k];
-      p[k] = p[size - 1 - k];
-      p[size - 1 - k] = swap;
+/* Reverses the bytes of each of n elements of `size` bytes. */
+static void fvg__swap_bytes(uint8_t *p, size_t n, size_t size) {
+  for (size_t i = 0; i < n; i++) {
+    uint8_t *element = p + i * size;
+    for (size_t k = 0; k < size / 2; k++) {
+      uint8_t swap = element[k];
+      element[k] = element[size - 1 - k];
+      element[size - 1 - k] = swap;
     }
+  }
 }
 
 static float fvg__load_float(const uint8_t *p, fvg_dtype type) {
+  if (type == FVG_F32) {
+    float x;
+    memcpy(&x, p, sizeof x);
+    return x;
+  }
   uint16_t half;
-  float x;
-  if (type == FVG_F32) { memcpy(&x, p, sizeof x); return x; }
   memcpy(&half, p, sizeof half);
   return type == FVG_F16 ? fvg_half_to_float(half) : fvg_bfloat_to_float(half);
 }
 
-static int fvg__store_float(uint8_t *p, fvg_dtype type, float x) {             /* 1 if the result is finite       */
-  uint32_t bits = fvg__float_bits(x);
-  uint16_t half;
-  if (type == FVG_F32) { memcpy(p, &bits, sizeof bits); return (bits & 0x7F800000u) != 0x7F800000u; }
-  half = type == FVG_F16 ? fvg_float_to_half(x) : fvg_float_to_bfloat(x);
+/* Stores x in that type; returns 1 if the result is finite, which is when not all bits
+   of its exponent are ones. */
+static int fvg__store_float(uint8_t *p, fvg_dtype type, float x) {
+  if (type == FVG_F32) {
+    uint32_t bits = fvg__float_bits(x);
+    memcpy(p, &bits, sizeof bits);
+    return (bits & 0x7F800000u) != 0x7F800000u;
+  }
+
+  uint16_t half = type == FVG_F16 ? fvg_float_to_half(x) : fvg_float_to_bfloat(x);
+  unsigned exponent = type == FVG_F16 ? 0x7C00u : 0x7F80u;
   memcpy(p, &half, sizeof half);
-  return type == FVG_F16 ? (half & 0x7C00u) != 0x7C00u : (half & 0x7F80u) != 0x7F80u;
+  return (half & exponent) != exponent;
 }
 
 static int64_t fvg__load_integer(const uint8_t *p, fvg_dtype type) {
-  int64_t wide;
-  int32_t x;
   if (type == FVG_U8) return *p;
-  if (type == FVG_I64) { memcpy(&wide, p, sizeof wide); return wide; }
+  if (type == FVG_I64) {
+    int64_t wide;
+    memcpy(&wide, p, sizeof wide);
+    return wide;
+  }
+  int32_t x;
   memcpy(&x, p, sizeof x);
   return x;
 }
 
-static int fvg__store_integer(uint8_t *p, fvg_dtype type, int64_t x) {         /* 1 if it fits; never U8 from wider */
+/* Stores x in that type; returns 1 if it fits.  Only bytes are ever stored as U8, so they do. */
+static int fvg__store_integer(uint8_t *p, fvg_dtype type, int64_t x) {
+  if (type == FVG_U8) {
+    *p = (uint8_t)x;
+    return 1;
+  }
+  if (type == FVG_I64) {
+    memcpy(p, &x, sizeof x);
+    return 1;
+  }
   int32_t narrow = (int32_t)x;
-  if (type == FVG_U8) { *p = (uint8_t)x; return 1; }
-  if (type == FVG_I64) { memcpy(p, &x, sizeof x); return 1; }
   memcpy(p, &narrow, sizeof narrow);
   return narrow == x;
 }
 
-static int fvg__is_float(fvg_dtype type) { return type == FVG_F32 || type == FVG_F16 || type == FVG_BF16; }
+static int fvg__is_float(fvg_dtype type) {
+  return type == FVG_F32 || type == FVG_F16 || type == FVG_BF16;
+}
 
 static int fvg__convertible(fvg_dtype from, fvg_dtype as) {
-  if (fvg_dtype_size(as) == 0 || fvg__is_float(from) != fvg__is_float(as)) return 0;
+  if (fvg_dtype_size(as) == 0) return 0;
+  if (fvg__is_float(from) != fvg__is_float(as)) return 0;
   return as != FVG_U8 || from == FVG_U8;
 }
 
-/* n elements from src to dst, which may be the same place if the types are; the index of the first element that
-   has no finite value there, n if all have. */
-static size_t fvg__convert(const uint8_t *src, fvg_dtype from, uint8_t *dst, fvg_dtype as, size_t n) {
-  const size_t step = fvg_dtype_size(from), step_out = fvg_dtype_size(as);
-  size_t i;
+/* Converts n elements from src to dst, which may be the same place if the types are the
+   same.  Returns the index of the first element that has no finite value in the new
+   type, n if all have one. */
+static size_t fvg__convert(const uint8_t *src, fvg_dtype from, uint8_t *dst, fvg_dtype as,
+                           size_t n) {
+  const size_t step = fvg_dtype_size(from);
+  const size_t step_out = fvg_dtype_size(as);
+
   if (fvg__is_float(as)) {
-    for (i = 0; i < n; i++)
-      if (!fvg__store_float(dst + i * step_out, as, fvg__load_float(src + i * step, from))) return i;
+    for (size_t i = 0; i < n; i++) {
+      float x = fvg__load_float(src + i * step, from);
+      if (!fvg__store_float(dst + i * step_out, as, x)) return i;
+    }
   } else {
-    for (i = 0; i < n; i++)
-      if (!fvg__store_integer(dst + i * step_out, as, fvg__load_integer(src + i * step, from))) return i;
+    for (size_t i = 0; i < n; i++) {
+      int64_t x = fvg__load_integer(src + i * step, from);
+      if (!fvg__store_integer(dst + i * step_out, as, x)) return i;
+    }
   }
   return n;
 }
 
-static fvg_status fvg__bad_element(fvg_weights *w, const fvg__weight *e, const uint8_t *p, fvg_dtype as,
-                                   size_t index) {
-  if (!fvg__is_float(as))
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: element %.0f, about %.0f, does not fit in 32 bits",
-                    w->file, e->name, (double)index, (double)fvg__load_integer(p, e->shape.type));
-  return fvg_fail(w->c, FVG_E_NUMERIC, "%s: tensor %.100s: element %.0f is %g, not a finite %s", w->file, e->name,
-                  (double)index, (double)fvg__load_float(p, e->shape.type), fvg__dtype_name(as));
+/* Fails because element `index`, which is at p, cannot be converted. */
+static fvg_status fvg__bad_element(fvg_weights *w, const fvg__weight *e, const uint8_t *p,
+                                   fvg_dtype as, size_t index) {
+  if (fvg__is_float(as)) {
+    double x = (double)fvg__load_float(p, e->shape.type);
+    return fvg_fail(w->c, FVG_E_NUMERIC,
+                    "%s: tensor %.100s: element %.0f is %g, not a finite %s",
+                    w->file, e->name, (double)index, x, fvg__dtype_name(as));
+  }
+  double x = (double)fvg__load_integer(p, e->shape.type);
+  return fvg_fail(w->c, FVG_E_FORMAT,
+                  "%s: tensor %.100s: element %.0f, about %.0f, does not fit in 32 bits",
+                  w->file, e->name, (double)index, x);
 }
 
-/* n elements of a strided tensor, from number `first` on, to out; span holds the bytes from begin to end. */
-static void fvg__weight_gather(const fvg__weight *e, const uint8_t *span, size_t first, size_t n, uint8_t *out) {
+/* Copies n elements of a strided tensor, from number `first` in row-major order on, to out; span
+   holds the file's bytes from begin to end. */
+static void fvg__weight_gather(const fvg__weight *e, const uint8_t *span, size_t first, size_t n,
+                               uint8_t *out) {
   const size_t size = fvg_dtype_size(e->shape.type);
-  size_t i;
-  int k;
-  for (i = 0; i < n; i++) {
-    size_t rest = first + i, at = 0;
-    for (k = e->shape.n_dim - 1; k >= 0; k--) {
-      at += rest % (size_t)e->shape.dim[k] * (size_t)e->stride[k];
-      rest /= (size_t)e->shape.dim[k];
+
+  for (size_t i = 0; i < n; i++) {
+    size_t rest = first + i;
+    size_t at = 0;
+    for (int k = e->shape.n_dim - 1; k >= 0; k--) {
+      size_t dim = (size_t)e->shape.dim[k];
+      at += rest % dim * (size_t)e->stride[k];
+      rest /= dim;
     }
     memcpy(out + i * size, span + at * size, size);
   }
 }
 
-#define FVG__CHUNK 65536                                         /* bytes read at a time                          */
-/* Reads e into dst piece by piece: through `buffer` [FVG__CHUNK], or straight into dst where it is NULL; from `span`
-   (see above) where that is not NULL. */
+#define FVG__CHUNK 65536             /* bytes read at a time                                     */
+
+/* Reads e into dst piece by piece, converted.  The pieces go through `buffer` [FVG__CHUNK], or
+   straight into dst where it is NULL; they come from `span`, the tensor's bytes from begin to
+   end, where that is not NULL. */
 static fvg_status fvg__weight_load(fvg_weights *w, const fvg__weight *e, uint8_t *dst, fvg_dtype as,
                                    uint8_t *buffer, const uint8_t *span) {
-  const size_t size = fvg_dtype_size(e->shape.type), count = fvg_tensor_count(&e->shape);
-  size_t done, n, good;
-  for (done = 0; done < count; done += n) {
-    uint8_t *to = dst + done * fvg_dtype_size(as), *raw = buffer ? buffer : to;
+  const size_t size = fvg_dtype_size(e->shape.type);
+  const size_t size_out = fvg_dtype_size(as);
+  const size_t count = fvg_tensor_count(&e->shape);
+  const size_t piece = FVG__CHUNK / size;
+
+  size_t done = 0;
+  while (done < count) {
+    size_t n = count - done < piece ? count - done : piece;
+    uint8_t *to = dst + done * size_out;
+    uint8_t *raw = buffer ? buffer : to;
+
     fvg_status s = FVG_OK;
-    n = count - done < FVG__CHUNK / size ? count - done : FVG__CHUNK / size;
+    uint64_t at = e->begin + (uint64_t)done * size;
     if (span) fvg__weight_gather(e, span, done, n, raw);
-    else s = fvg__source_read(w->c, &w->source, raw, e->begin + (uint64_t)done * size, n * size);
+    else s = fvg__source_read(w->c, &w->source, raw, at, n * size);
     if (s) return s;
+
     if (fvg__big_endian()) fvg__swap_bytes(raw, n, size);
-    good = fvg__convert(raw, e->shape.type, to, as, n);
-    if (good < n) return fvg__bad_element(w, e, raw + good * size, as, done + good);
+    size_t good = fvg__convert(raw, e->shape.type, to, as, n);
+    if (good < n)
+      return fvg__bad_element(w, e, raw + good * size, as, done + good);
+    done += n;
   }
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *name, fvg_dtype as) {
-  const fvg__weight *e = fvg__weights_find(w, name);
-  fvg_status s = FVG_OK;
+/* Reads e into dst, with the temporary memory that its type and strides ask for. */
+static fvg_status fvg__weight_convert(fvg_weights *w, const fvg__weight *e, uint8_t *dst,
+                                      fvg_dtype as) {
+  const size_t n_span = e->strided ? (size_t)(e->end - e->begin) : 0;
+  const int needs_buffer = as != e->shape.type;
   uint8_t *buffer = NULL, *span = NULL;
+  if (needs_buffer) buffer = (uint8_t *)fvg_alloc(w->c, FVG__CHUNK);
+  if (e->strided) span = (uint8_t *)fvg_alloc(w->c, n_span);
+
+  fvg_status s = FVG_OK;
+  if ((needs_buffer && !buffer) || (e->strided && !span))
+    s = FVG_E_NOMEM;
+  if (!s && span)
+    s = fvg__source_read(w->c, &w->source, span, e->begin, n_span);
+  if (!s) s = fvg__weight_load(w, e, dst, as, buffer, span);
+
+  fvg_release(w->c, buffer);
+  fvg_release(w->c, span);
+  return s;
+}
+
+/* Reads one tensor into new memory, converted to the type `as`. */
+FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *name, fvg_dtype as) {
   memset(out, 0, sizeof *out);
-  if (!e) return fvg_fail(w->c, FVG_E_FORMAT, "%s: no tensor %s", w->file, name);
+  const fvg__weight *e = fvg__weights_find(w, name);
+  if (!e)
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: no tensor %s", w->file, name);
   if (e->part) return fvg_weights_get(e->part, out, name, as);
+
   if (!e->supported || !fvg__convertible(e->shape.type, as))
-    return fvg_fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: dtype %.20s cannot be read as %s; save it as float32",
+    return fvg_fail(w->c, FVG_E_UNSUPPORTED,
+                    "%s: tensor %.100s: dtype %.20s cannot be read as %s; save it as float32",
                     w->file, e->name, e->dtype, fvg__dtype_name(as));
+
   *out = e->shape;
   out->type = as;
   out->data = fvg_alloc_array(w->c, fvg_tensor_count(out), fvg_dtype_size(as));
-  if (out->data && as != e->shape.type) buffer = (uint8_t *)fvg_alloc(w->c, FVG__CHUNK);
-  if (out->data && e->strided) span = (uint8_t *)fvg_alloc(w->c, (size_t)(e->end - e->begin));
-  if (!out->data || (!buffer && as != e->shape.type) || (!span && e->strided)) s = FVG_E_NOMEM;
-  if (!s && span) s = fvg__source_read(w->c, &w->source, span, e->begin, (size_t)(e->end - e->begin));
-  if (!s) s = fvg__weight_load(w, e, (uint8_t *)out->data, as, buffer, span);
-  fvg_release(w->c, buffer);
-  fvg_release(w->c, span);
+  fvg_status s = FVG_E_NOMEM;
+  if (out->data)
+    s = fvg__weight_convert(w, e, (uint8_t *)out->data, as);
   if (s) fvg_tensor_free(w->c, out);
   return s;
 }
 
 /* ---- writing ---- */
-typedef struct fvg__text { char *out; size_t n; } fvg__text;     /* out NULL: only count                          */
+typedef struct fvg__text {
+  char *out;                         /* NULL: only count                                         */
+  size_t n;
+} fvg__text;
 
 static void fvg__text_put(fvg__text *t, const char *s) {
   size_t n = strlen(s);
@@ -2642,117 +3435,165 @@ static void fvg__text_put(fvg__text *t, const char *s) {
 static void fvg__text_whole(fvg__text *t, uint64_t x) {
   char digits[21];
   int at = 20;
-  digits[20] = 0;
-  do { digits[--at] = (char)('0' + (int)(x % 10)); x /= 10; } while (x);
+  digits[at] = 0;
+  do {
+    digits[--at] = (char)('0' + (int)(x % 10));
+    x /= 10;
+  } while (x);
   fvg__text_put(t, digits + at);
 }
 
+/* A JSON string. */
 static void fvg__text_quoted(fvg__text *t, const char *s) {
   fvg__text_put(t, "\"");
   for (; *s; s++) {
     char one[8] = {0};
     one[0] = *s;
-    if ((unsigned char)*s < 0x20) snprintf(one, sizeof one, "\\u%04x", (unsigned)(unsigned char)*s);
+    unsigned byte = (unsigned char)*s;
+
+    if (byte < 0x20) snprintf(one, sizeof one, "\\u%04x", byte);
     else if (*s == '"' || *s == '\\') fvg__text_put(t, "\\");
     fvg__text_put(t, one);
   }
   fvg__text_put(t, "\"");
 }
 
-/* The header without its length, padded with blanks until the data starts at a multiple of 8. */
-static void fvg__write_header(fvg__text *t, const fvg_named_tensor *tensors, int n, const fvg_metadata *metadata,
-                              int n_metadata) {
-  uint64_t offset = 0;
-  int i, k;
+/* One member of the header; *offset moves behind the tensor's bytes. */
+static void fvg__text_tensor(fvg__text *t, const fvg_named_tensor *tensor, uint64_t *offset) {
+  const fvg_tensor *x = &tensor->tensor;
+  fvg__text_quoted(t, tensor->name);
+  fvg__text_put(t, ":{\"dtype\":\"");
+  fvg__text_put(t, fvg__dtype_name(x->type));
+
+  fvg__text_put(t, "\",\"shape\":[");
+  for (int k = 0; k < x->n_dim; k++) {
+    if (k) fvg__text_put(t, ",");
+    fvg__text_whole(t, (uint64_t)x->dim[k]);
+  }
+
+  fvg__text_put(t, "],\"data_offsets\":[");
+  fvg__text_whole(t, *offset);
+  *offset += fvg_tensor_count(x) * fvg_dtype_size(x->type);
+  fvg__text_put(t, ",");
+  fvg__text_whole(t, *offset);
+  fvg__text_put(t, "]}");
+}
+
+/* The header without its length, padded with blanks so that the data start at a multiple of 8. */
+static void fvg__write_header(fvg__text *t, const fvg_named_tensor *tensors, int n,
+                              const fvg_metadata *metadata, int n_metadata) {
   fvg__text_put(t, "{");
-  for (i = 0; i < n_metadata; i++) {
+  for (int i = 0; i < n_metadata; i++) {
     fvg__text_put(t, i ? "," : "\"" FVG__METADATA "\":{");
     fvg__text_quoted(t, metadata[i].key);
     fvg__text_put(t, ":");
     fvg__text_quoted(t, metadata[i].value);
   }
   if (n_metadata) fvg__text_put(t, "}");
-  for (i = 0; i < n; i++) {
-    const fvg_tensor *x = &tensors[i].tensor;
+
+  uint64_t offset = 0;
+  for (int i = 0; i < n; i++) {
     if (i || n_metadata) fvg__text_put(t, ",");
-    fvg__text_quoted(t, tensors[i].name);
-    fvg__text_put(t, ":{\"dtype\":\"");
-    fvg__text_put(t, fvg__dtype_name(x->type));
-    fvg__text_put(t, "\",\"shape\":[");
-    for (k = 0; k < x->n_dim; k++) {
-      if (k) fvg__text_put(t, ",");
-      fvg__text_whole(t, (uint64_t)x->dim[k]);
-    }
-    fvg__text_put(t, "],\"data_offsets\":[");
-    fvg__text_whole(t, offset);
-    offset += fvg_tensor_count(x) * fvg_dtype_size(x->type);
-    fvg__text_put(t, ",");
-    fvg__text_whole(t, offset);
-    fvg__text_put(t, "]}");
+    fvg__text_tensor(t, &tensors[i], &offset);
   }
   fvg__text_put(t, "}");
   while (t->n % 8) fvg__text_put(t, " ");
 }
 
-static int fvg__compare_strings(const void *a, const void *b) { return strcmp((const char *)a, (const char *)b); }
+static int fvg__compare_strings(const void *a, const void *b) {
+  return strcmp((const char *)a, (const char *)b);
+}
+
+static int fvg__is_utf8(const char *s) {
+  const unsigned char *at = (const unsigned char *)s;
+  size_t left = strlen(s);
+  while (left) {
+    size_t step = fvg_utf8_length(at, left);
+    if (!step) return 0;
+    at += step;
+    left -= step;
+  }
+  return 1;
+}
 
 /* Names must be UTF-8 and differ; sorts them. */
 static fvg_status fvg__check_names(fvg_ctx *c, const char *file, const void **name, int n) {
-  int i;
-  for (i = 0; i < n; i++) {
-    const unsigned char *s = (const unsigned char *)name[i];
-    size_t length = strlen((const char *)s), step;
-    for (; length; s += step, length -= step) {
-      step = fvg_utf8_length(s, length);
-      if (!step)
-        return fvg_fail(c, FVG_E_ARG, "%s: name or metadata \"%.100s\" is not UTF-8", file, (const char *)name[i]);
-    }
+  for (int i = 0; i < n; i++) {
+    const char *s = (const char *)name[i];
+    if (!fvg__is_utf8(s))
+      return fvg_fail(c, FVG_E_ARG, "%s: name or metadata \"%.100s\" is not UTF-8", file, s);
   }
+
   fvg__sort(name, (size_t)n, fvg__compare_strings);
-  for (i = 1; i < n; i++)
-    if (fvg__compare_strings(name[i - 1], name[i]) == 0)
-      return fvg_fail(c, FVG_E_ARG, "%s: the name \"%.100s\" is given twice", file, (const char *)name[i]);
+  for (int i = 1; i < n; i++) {
+    if (fvg__compare_strings(name[i - 1], name[i]) != 0) continue;
+    return fvg_fail(c, FVG_E_ARG,
+                    "%s: the name \"%.100s\" is given twice",
+                    file, (const char *)name[i]);
+  }
   return FVG_OK;
 }
 
+/* A tensor to be written needs a name, a type, a shape and data. */
 static fvg_status fvg__check_named_tensor(fvg_ctx *c, const char *file, const fvg_named_tensor *t) {
-  char text[FVG__SHAPE_TEXT];
-  uint64_t bytes;
+  const fvg_tensor *x = &t->tensor;
+  const size_t size = fvg_dtype_size(x->type);
   if (!t->name || strcmp(t->name, FVG__METADATA) == 0)
     return fvg_fail(c, FVG_E_ARG, "%s: a tensor needs a name other than " FVG__METADATA, file);
-  if (fvg_dtype_size(t->tensor.type) == 0)
-    return fvg_fail(c, FVG_E_ARG, "%s: tensor %.100s: type %d is not an fvg_dtype", file, t->name,
-                    (int)t->tensor.type);
-  if (t->tensor.n_dim < 0 || t->tensor.n_dim > FVG_MAX_DIM)
-    return fvg_fail(c, FVG_E_ARG, "%s: tensor %.100s: %d dimensions, %d is the limit", file, t->name,
-                    t->tensor.n_dim, FVG_MAX_DIM);
-  if (fvg__checked_bytes(&t->tensor, fvg_dtype_size(t->tensor.type), &bytes))
-    return fvg_fail(c, FVG_E_ARG, "%s: tensor %.100s: shape %s is negative or too large", file, t->name,
-                    fvg__shape_text(&t->tensor, text));
-  if (bytes && !t->tensor.data)
-    return fvg_fail(c, FVG_E_ARG, "%s: tensor %.100s: shape %s but no data", file, t->name,
-                    fvg__shape_text(&t->tensor, text));
+  if (size == 0)
+    return fvg_fail(c, FVG_E_ARG,
+                    "%s: tensor %.100s: type %d is not an fvg_dtype",
+                    file, t->name, (int)x->type);
+  if (x->n_dim < 0 || x->n_dim > FVG_MAX_DIM)
+    return fvg_fail(c, FVG_E_ARG,
+                    "%s: tensor %.100s: %d dimensions, %d is the limit",
+                    file, t->name, x->n_dim, FVG_MAX_DIM);
+
+  char text[FVG__SHAPE_TEXT];
+  fvg__shape_text(x, text);
+  uint64_t bytes;
+  if (fvg__checked_bytes(x, size, &bytes))
+    return fvg_fail(c, FVG_E_ARG,
+                    "%s: tensor %.100s: shape %s is negative or too large",
+                    file, t->name, text);
+  if (bytes && !x->data)
+    return fvg_fail(c, FVG_E_ARG,
+                    "%s: tensor %.100s: shape %s but no data",
+                    file, t->name, text);
   return FVG_OK;
 }
 
-static fvg_status fvg__check_output(fvg_ctx *c, const char *file, const fvg_named_tensor *tensors, int n,
-                                    const fvg_metadata *metadata, int n_metadata) {
-  const void **name;
+/* Checks all that is to be written before the first byte of it is. */
+static fvg_status fvg__check_output(fvg_ctx *c, const char *file, const fvg_named_tensor *tensors,
+                                    int n, const fvg_metadata *metadata, int n_metadata) {
+  int bad_list = n < 0 || (n && !tensors);
+  int bad_metadata = n_metadata < 0 || (n_metadata && !metadata);
+  if (bad_list || bad_metadata)
+    return fvg_fail(c, FVG_E_ARG,
+                    "%s: %d tensors, %d metadata: the list is missing",
+                    file, n, n_metadata);
+
   fvg_status s = FVG_OK;
-  int i;
-  if (n < 0 || n_metadata < 0 || (n && !tensors) || (n_metadata && !metadata))
-    return fvg_fail(c, FVG_E_ARG, "%s: %d tensors, %d metadata: the list is missing", file, n, n_metadata);
-  for (i = 0; i < n && !s; i++) s = fvg__check_named_tensor(c, file, &tensors[i]);
-  for (i = 0; i < n_metadata; i++)
-    if (!metadata[i].key || !metadata[i].value) return fvg_fail(c, FVG_E_ARG, "%s: metadata %d is NULL", file, i);
+  for (int i = 0; i < n && !s; i++)
+    s = fvg__check_named_tensor(c, file, &tensors[i]);
+  for (int i = 0; i < n_metadata; i++)
+    if (!metadata[i].key || !metadata[i].value)
+      return fvg_fail(c, FVG_E_ARG, "%s: metadata %d is NULL", file, i);
   if (s) return s;
-  name = FVG_NEW_ARRAY(c, const void *, (size_t)(n > n_metadata ? n : n_metadata));
+
+  const int longest = n > n_metadata ? n : n_metadata;
+  const void **name = FVG_NEW_ARRAY(c, const void *, (size_t)longest);
   if (!name) return FVG_E_NOMEM;
-  for (i = 0; i < n; i++) name[i] = tensors[i].name;
+
+  for (int i = 0; i < n; i++)
+    name[i] = tensors[i].name;
   s = fvg__check_names(c, file, name, n);
-  for (i = 0; i < n_metadata; i++) name[i] = metadata[i].key;
+  for (int i = 0; i < n_metadata; i++)
+    name[i] = metadata[i].key;
   if (!s) s = fvg__check_names(c, file, name, n_metadata);
-  for (i = 0; i < n_metadata && !s; i++) {                       /* values may repeat: one at a time              */
+
+  /* Values may repeat, so they are checked one at a time. */
+  for (int i = 0; i < n_metadata && !s; i++) {
     name[0] = metadata[i].value;
     s = fvg__check_names(c, file, name, 1);
   }
@@ -2760,36 +3601,43 @@ static fvg_status fvg__check_output(fvg_ctx *c, const char *file, const fvg_name
   return s;
 }
 
-/* Little-endian bytes of x through the callback; non-zero if that fails. */
+/* Writes the little-endian bytes of x through the callback; non-zero if that fails. */
 static int fvg__write_data(fvg_write_fn write, void *user, const fvg_tensor *x) {
-  const size_t size = fvg_dtype_size(x->type), bytes = fvg_tensor_count(x) * size;
+  const size_t size = fvg_dtype_size(x->type);
+  const size_t bytes = fvg_tensor_count(x) * size;
   const uint8_t *data = (const uint8_t *)x->data;
+  if (!bytes) return 0;
+  if (!fvg__big_endian()) return write(user, data, bytes);
+
   uint8_t buffer[4096];
-  size_t done, n;
-  if (!fvg__big_endian()) return bytes ? write(user, data, bytes) : 0;
-  for (done = 0; done < bytes; done += n) {
-    n = bytes - done < sizeof buffer ? bytes - done : sizeof buffer;
+  size_t done = 0;
+  while (done < bytes) {
+    size_t n = bytes - done < sizeof buffer ? bytes - done : sizeof buffer;
     memcpy(buffer, data + done, n);
     fvg__swap_bytes(buffer, n / size, size);
     if (write(user, buffer, n)) return 1;
+    done += n;
   }
   return 0;
 }
 
-/* ---- a checksum of what a file says ---- */
-/* 64 bits (FNV-1a) of each tensor, with its name, type and shape, and of each entry of the metadata but the checksum
-   itself; their sum, which does not depend on the order.  Every step maps different states to different states, so
-   that one changed bit of an item always changes its number. */
+/* ---- a checksum of a file's contents ---- */
+/* 64 bits (FNV-1a) of each tensor, with its name, type and shape, and of each entry of the
+   metadata but the checksum itself.  The checksum is their sum, which does not depend on the
+   order.  Every step maps different states to different states, so one changed bit of an item
+   always changes its number. */
 #define FVG__CHECKSUM "checksum"
-#define FVG__CHECKSUM_TEXT 17                                    /* 16 digits and the closing 0                   */
+#define FVG__CHECKSUM_TEXT 17        /* 16 digits and the closing 0                              */
 
 static uint64_t fvg__hash(uint64_t h, const void *bytes, size_t n) {
   const uint8_t *b = (const uint8_t *)bytes;
-  for (; n; n--, b++) h = (h ^ *b) * 1099511628211u;
+  for (size_t i = 0; i < n; i++)
+    h = (h ^ b[i]) * 1099511628211u;
   return h;
 }
 
-static int fvg__hash_write(void *user, const void *bytes, size_t n) {          /* an fvg_write_fn                 */
+/* An fvg_write_fn whose user data are the hash. */
+static int fvg__hash_write(void *user, const void *bytes, size_t n) {
   uint64_t *h = (uint64_t *)user;
   *h = fvg__hash(*h, bytes, n);
   return 0;
@@ -2803,100 +3651,1804 @@ static uint64_t fvg__hash_words(const char *kind, const char *first, const char 
 
 static uint64_t fvg__hash_tensor_head(const char *name, const char *dtype, const fvg_tensor *x) {
   char shape[FVG__SHAPE_TEXT];
-  uint64_t h = fvg__hash_words("tensor", name, dtype);
   fvg__shape_text(x, shape);
+  uint64_t h = fvg__hash_words("tensor", name, dtype);
   return fvg__hash(h, shape, strlen(shape) + 1);
 }
 
 static uint64_t fvg__hash_metadata(const char *key, const char *value) {
+  if (strcmp(key, FVG__CHECKSUM) == 0) return 0;
   uint64_t h = fvg__hash_words("metadata", key, value);
-  return strcmp(key, FVG__CHECKSUM) == 0 ? 0 : fvg__splitmix(&h);
+  return fvg__splitmix(&h);
 }
 
-/* Of what is to be written, as 16 digits. */
-FVG__FOR_CLIP static void fvg__checksum(const fvg_named_tensor *tensors, int n, const fvg_metadata *metadata,
-                                        int n_metadata, char text[FVG__CHECKSUM_TEXT]) {
+static void fvg__checksum_text(uint64_t sum, char text[FVG__CHECKSUM_TEXT]) {
+  unsigned long high = (unsigned long)(sum >> 32);
+  unsigned long low = (unsigned long)(sum & 0xFFFFFFFFu);
+  snprintf(text, FVG__CHECKSUM_TEXT, "%08lx%08lx", high, low);
+}
+
+/* The checksum of what is to be written. */
+FVG__FOR_CLIP static void fvg__checksum(const fvg_named_tensor *tensors, int n,
+                                        const fvg_metadata *metadata, int n_metadata,
+                                        char text[FVG__CHECKSUM_TEXT]) {
   uint64_t sum = 0;
-  int i;
-  for (i = 0; i < n_metadata; i++) sum += fvg__hash_metadata(metadata[i].key, metadata[i].value);
-  for (i = 0; i < n; i++) {
+  for (int i = 0; i < n_metadata; i++)
+    sum += fvg__hash_metadata(metadata[i].key, metadata[i].value);
+
+  for (int i = 0; i < n; i++) {
     const fvg_tensor *x = &tensors[i].tensor;
     uint64_t h = fvg__hash_tensor_head(tensors[i].name, fvg__dtype_name(x->type), x);
     fvg__write_data(fvg__hash_write, &h, x);
     sum += fvg__splitmix(&h);
   }
-  snprintf(text, FVG__CHECKSUM_TEXT, "%08lx%08lx", (unsigned long)(sum >> 32), (unsigned long)(sum & 0xFFFFFFFFu));
+  fvg__checksum_text(sum, text);
 }
 
-/* The same of an open file, compared with what its metadata say; a file without a checksum is not looked at. */
+/* Adds the hash of one tensor of an open file to *sum; buffer has FVG__CHUNK bytes. */
+static fvg_status fvg__weight_hash(fvg_weights *w, const fvg__weight *e, uint8_t *buffer,
+                                   uint64_t *sum) {
+  uint64_t h = fvg__hash_tensor_head(e->name, e->dtype, &e->shape);
+  uint64_t at = e->begin;
+  while (at < e->end) {
+    size_t n = e->end - at < FVG__CHUNK ? (size_t)(e->end - at) : FVG__CHUNK;
+    fvg_status s = fvg__source_read(w->c, &w->source, buffer, at, n);
+    if (s) return s;
+    h = fvg__hash(h, buffer, n);
+    at += n;
+  }
+  *sum += fvg__splitmix(&h);
+  return FVG_OK;
+}
+
+/* Compares the checksum of an open file with what its metadata say; a file without one passes. */
 FVG__FOR_CLIP static fvg_status fvg__weights_verify(fvg_weights *w) {
   const char *said = fvg_weights_metadata(w, FVG__CHECKSUM);
-  uint8_t *buffer = said ? (uint8_t *)fvg_alloc(w->c, FVG__CHUNK) : NULL;
-  char found[FVG__CHECKSUM_TEXT];
-  uint64_t sum = 0, at;
-  size_t n;
-  int i;
-  fvg_status s = FVG_OK;
   if (!said) return FVG_OK;
+  uint8_t *buffer = (uint8_t *)fvg_alloc(w->c, FVG__CHUNK);
   if (!buffer) return FVG_E_NOMEM;
-  for (i = w->metadata < 0 ? -1 : w->json.value[w->metadata].first; i >= 0; i = w->json.value[i].next)
-    sum += fvg__hash_metadata(w->json.value[i].key, w->json.value[i].string);
-  for (i = 0; i < w->n && !s; i++) {
-    const fvg__weight *e = &w->weight[i];
-    uint64_t h = fvg__hash_tensor_head(e->name, e->dtype, &e->shape);
-    for (at = e->begin; at < e->end && !s; at += n) {
-      n = e->end - at < FVG__CHUNK ? (size_t)(e->end - at) : FVG__CHUNK;
-      s = fvg__source_read(w->c, &w->source, buffer, at, n);
-      if (!s) h = fvg__hash(h, buffer, n);
-    }
-    sum += fvg__splitmix(&h);
-  }
+
+  uint64_t sum = 0;
+  const fvg_json_value *value = w->json.value;
+  int i = w->metadata < 0 ? -1 : value[w->metadata].first;
+  for (; i >= 0; i = value[i].next)
+    sum += fvg__hash_metadata(value[i].key, value[i].string);
+
+  fvg_status s = FVG_OK;
+  for (int k = 0; k < w->n && !s; k++)
+    s = fvg__weight_hash(w, &w->weight[k], buffer, &sum);
   fvg_release(w->c, buffer);
-  snprintf(found, sizeof found, "%08lx%08lx", (unsigned long)(sum >> 32), (unsigned long)(sum & 0xFFFFFFFFu));
-  if (s || strcmp(said, found) == 0) return s;
-  return fvg_fail(w->c, FVG_E_FORMAT, "%s: damaged: its metadata give the checksum %.16s, its contents have %s; take "
-                  "another copy (if you changed it on purpose, remove the checksum)", w->file, said, found);
+  if (s) return s;
+
+  char found[FVG__CHECKSUM_TEXT];
+  fvg__checksum_text(sum, found);
+  if (strcmp(said, found) == 0) return FVG_OK;
+  return fvg_fail(w->c, FVG_E_FORMAT,
+                  "%s: damaged: its metadata give the checksum %.16s, its "
+                  "contents have %s; take another copy (if you changed it on purpose, remove the "
+                  "checksum)", w->file, said, found);
 }
 
-static fvg_status fvg__safetensors_emit(fvg_ctx *c, const char *file, fvg_write_fn write, void *user,
-                                        const fvg_named_tensor *tensors, int n, const fvg_metadata *metadata,
-                                        int n_metadata) {
-  fvg__text t;
-  uint8_t length[8];
-  int i, failed;
+/* ---- a whole file ---- */
+/* Checks and writes all; `file` is the name for messages. */
+static fvg_status fvg__safetensors_emit(fvg_ctx *c, const char *file, fvg_write_fn write,
+                                        void *user, const fvg_named_tensor *tensors, int n,
+                                        const fvg_metadata *metadata, int n_metadata) {
   fvg_status s = fvg__check_output(c, file, tensors, n, metadata, n_metadata);
   if (s) return s;
+
+  /* The header is made twice: first only to count its bytes. */
+  fvg__text t;
   memset(&t, 0, sizeof t);
   fvg__write_header(&t, tensors, n, metadata, n_metadata);
   if (t.n > FVG__HEADER_LIMIT)
-    return fvg_fail(c, FVG_E_ARG, "%s: a header of %.0f bytes; %.0f is the limit", file, (double)t.n,
-                    (double)FVG__HEADER_LIMIT);
+    return fvg_fail(c, FVG_E_ARG,
+                    "%s: a header of %.0f bytes; %.0f is the limit",
+                    file, (double)t.n, (double)FVG__HEADER_LIMIT);
   t.out = (char *)fvg_alloc(c, t.n);
   if (!t.out) return FVG_E_NOMEM;
   t.n = 0;
   fvg__write_header(&t, tensors, n, metadata, n_metadata);
-  for (i = 0; i < 8; i++) length[i] = (uint8_t)((uint64_t)t.n >> 8 * i & 255u);
-  failed = write(user, length, sizeof length) || write(user, t.out, t.n);
+
+  uint8_t length[8];
+  for (int i = 0; i < 8; i++) {
+    uint64_t from_byte = (uint64_t)t.n >> 8 * i;
+    length[i] = (uint8_t)(from_byte & 255u);
+  }
+  int failed = write(user, length, sizeof length) || write(user, t.out, t.n);
   fvg_release(c, t.out);
-  for (i = 0; i < n && !failed; i++) failed = fvg__write_data(write, user, &tensors[i].tensor);
-  return failed ? fvg_fail(c, FVG_E_IO, "%s: the write callback failed", file) : FVG_OK;
+
+  for (int i = 0; i < n && !failed; i++)
+    failed = fvg__write_data(write, user, &tensors[i].tensor);
+  if (failed) return fvg_fail(c, FVG_E_IO, "%s: the write callback failed", file);
+  return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_safetensors_write(fvg_ctx *c, fvg_write_fn write, void *user, const fvg_named_tensor *tensors,
-                                         int n, const fvg_metadata *metadata, int n_metadata) {
+FVG_DEF fvg_status fvg_safetensors_write(fvg_ctx *c, fvg_write_fn write, void *user,
+                                         const fvg_named_tensor *tensors, int n,
+                                         const fvg_metadata *metadata, int n_metadata) {
+  if (!c || !write)
+    return fvg__null_argument(c, "fvg_safetensors_write", "the write function");
   return fvg__safetensors_emit(c, "safetensors", write, user, tensors, n, metadata, n_metadata);
 }
 
 #ifndef FVGPT_NO_STDIO
-FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path, const fvg_named_tensor *tensors, int n,
+FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path,
+                                        const fvg_named_tensor *tensors, int n,
                                         const fvg_metadata *metadata, int n_metadata) {
-  fvg__output p;
-  fvg_status s = fvg__output_open(c, &p, path);
+  if (!c || !path) return fvg__null_argument(c, "fvg_safetensors_save", "the path");
+
+  fvg__output file;
+  fvg_status s = fvg__output_open(c, &file, path);
   if (s) return s;
-  s = fvg__safetensors_emit(c, path, fvg__output_write, &p, tensors, n, metadata, n_metadata);
-  return fvg__output_close(c, &p, path, s);
+  s = fvg__safetensors_emit(c, path, fvg__output_write, &file, tensors, n, metadata, n_metadata);
+  return fvg__output_close(c, &file, path, s);
 }
 #endif
+
+/*==================================================================================================
+ * CHAPTER 11  ARCHIVES: zip and pickle, which PyTorch writes
+ *==================================================================================================
+   Since PyTorch 1.6 torch.save and torch.jit.save write a zip archive (APPNOTE.TXT 6.3).  The
+   members that matter here are stored without compression:
+
+       NAME/data.pkl      a pickle: dictionaries, lists, modules, and tensors' shapes and strides
+       NAME/data/KEY      the numbers of one storage
+       NAME/byteorder     "little" or "big"; only newer versions write it
+
+   A pickle is a program for a machine with a stack and a memo (Python's pickletools.py documents
+   each instruction), and Python runs whatever function it names.  This machine has no functions.  A
+   table holds the names that it knows, and a call of one of them gives a dictionary, an object
+   without behaviour, a tensor, the first argument, or a value that is ignored here.  Any other name
+   is an error.  PyTorch's optimisers are in the table because a checkpoint of Dassl holds one as a
+   live object, below `scheduler`.
+
+   As in chapter 2 there are two runs.  The first counts the instructions; the second has arrays of
+   that size, because an instruction makes at most one value, one cell and one place on the stack.
+   What remains is a tree, or a graph where the memo has put one value into several places. */
+
+/* ---- zip ---- */
+/* The fixed part of each record in bytes, and the four bytes with which it begins (APPNOTE 4.3). */
+#define FVG__ZIP_LOCAL            30
+#define FVG__ZIP_LOCAL_BEGINS     0x04034b50u
+#define FVG__ZIP_ENTRY            46
+#define FVG__ZIP_ENTRY_BEGINS     0x02014b50u
+#define FVG__ZIP_END              22
+#define FVG__ZIP_END_BEGINS       0x06054b50u
+#define FVG__ZIP_LOCATOR          20
+#define FVG__ZIP_LOCATOR_BEGINS   0x07064b50u
+#define FVG__ZIP_END64            56
+#define FVG__ZIP_END64_BEGINS     0x06064b50u
+
+/* A number of 16 or 32 bits that does not fit is written as all ones; a wider field then holds
+   it. */
+#define FVG__ZIP_WIDE16           0xFFFFu
+#define FVG__ZIP_WIDE32           0xFFFFFFFFu
+
+typedef struct fvg__zip_entry {
+  const uint8_t *name;               /* [n_name] inside the directory, without a closing 0       */
+  size_t n_name;
+  int stored;                        /* 1: neither compressed nor encrypted                      */
+  uint64_t header;                   /* offset in the file of the member's own header            */
+  uint64_t begin;                    /* offset in the file of the member's bytes                 */
+  uint64_t packed, unpacked;         /* bytes in the file, and after decompression               */
+} fvg__zip_entry;
+
+typedef struct fvg__zip {
+  fvg_weights *w;                    /* the source, and the name for messages                    */
+  uint8_t *directory;                /* [directory_bytes] the central directory                  */
+  uint64_t directory_at;             /* its offset in the file                                   */
+  uint64_t directory_bytes;
+  int n;                             /* members                                                  */
+  fvg__zip_entry *entry;             /* [n]                                                      */
+  const void **by_name;              /* [n] pointers to the entries, sorted by name              */
+  const fvg__zip_entry *pickle;      /* NAME/data.pkl                                            */
+} fvg__zip;
+
+/* The little-endian number in the n bytes at p, n <= 8. */
+static uint64_t fvg__little(const uint8_t *p, size_t n) {
+  uint64_t x = 0;
+  while (n--) x = x << 8 | p[n];
+  return x;
+}
+
+#define FVG__LEGIBLE 120             /* bytes of a text made by fvg__legible, with the closing 0 */
+
+/* Foreign bytes for a message: every byte that is not plain ASCII becomes '?'. */
+static const char *fvg__legible(const uint8_t *s, size_t n, char *text) {
+  if (n > FVG__LEGIBLE - 1) n = FVG__LEGIBLE - 1;
+
+  for (size_t i = 0; i < n; i++) {
+    int plain = s[i] >= 32 && s[i] < 127;
+    text[i] = plain ? (char)s[i] : '?';
+  }
+  text[n] = 0;
+  return text;
+}
+
+/* Reads the zip64 end record, which holds the numbers that are too large for the last record.  A
+   locator directly before the last record, which is at `position`, says where it is. */
+static fvg_status fvg__zip_find_end64(fvg__zip *z, uint64_t position, uint64_t *count) {
+  fvg_weights *w = z->w;
+  uint8_t locator[FVG__ZIP_LOCATOR] = {0};
+  uint8_t record[FVG__ZIP_END64] = {0};
+  fvg_status s = FVG_OK;
+
+  if (position >= sizeof locator)
+    s = fvg__source_read(w->c, &w->source, locator, position - sizeof locator, sizeof locator);
+
+  if (!s && fvg__little(locator, 4) == FVG__ZIP_LOCATOR_BEGINS) {
+    uint64_t offset = fvg__little(locator + 8, 8);
+    s = fvg__source_read(w->c, &w->source, record, offset, sizeof record);
+  }
+  if (s) return s;
+
+  if (fvg__little(record, 4) != FVG__ZIP_END64_BEGINS)
+    return fvg_fail(w->c, FVG_E_FORMAT,
+                    "%s: not a whole zip archive: its zip64 record is missing", w->file);
+
+  *count = fvg__little(record + 32, 8);
+  z->directory_bytes = fvg__little(record + 40, 8);
+  z->directory_at = fvg__little(record + 48, 8);
+  return FVG_OK;
+}
+
+/* Finds the archive's last record in its last n bytes; NULL if it is missing.  The record ends with
+   the length of a comment, which must reach exactly to the end of the file. */
+static const uint8_t *fvg__zip_last_record(const uint8_t *tail, size_t n) {
+  for (size_t comment = 0; FVG__ZIP_END + comment <= n; comment++) {
+    const uint8_t *record = tail + n - FVG__ZIP_END - comment;
+    int begins = fvg__little(record, 4) == FVG__ZIP_END_BEGINS;
+    if (begins && fvg__little(record + 20, 2) == comment) return record;
+  }
+  return NULL;
+}
+
+/* Reads the last record: *position is its offset in the file, *count the number of
+   members.  A comment of at most 65535 bytes may follow it, so it is looked for in that
+   many bytes from the end. */
+static fvg_status fvg__zip_read_last_record(fvg__zip *z, uint64_t *position, uint64_t *count) {
+  fvg_weights *w = z->w;
+  const size_t longest = FVG__ZIP_END + 65535;
+  const size_t n = w->source.size < longest ? (size_t)w->source.size : longest;
+  const uint64_t tail_at = w->source.size - n;
+
+  uint8_t *tail = (uint8_t *)fvg_alloc(w->c, n);
+  if (!tail) return FVG_E_NOMEM;
+  fvg_status s = fvg__source_read(w->c, &w->source, tail, tail_at, n);
+  const uint8_t *record = s ? NULL : fvg__zip_last_record(tail, n);
+
+  if (record) {
+    *position = tail_at + (uint64_t)(record - tail);
+    *count = fvg__little(record + 10, 2);
+    z->directory_bytes = fvg__little(record + 12, 4);
+    z->directory_at = fvg__little(record + 16, 4);
+  }
+  fvg_release(w->c, tail);
+
+  if (s || record) return s;
+  return fvg_fail(w->c, FVG_E_FORMAT,
+                  "%s: not a whole zip archive: its last record is missing", w->file);
+}
+
+/* Finds the directory and the number of its entries, and checks that both can be true. */
+static fvg_status fvg__zip_find_directory(fvg__zip *z, uint64_t *count) {
+  fvg_weights *w = z->w;
+  uint64_t position = 0;
+  fvg_status s = fvg__zip_read_last_record(z, &position, count);
+  if (s) return s;
+
+  if (*count == FVG__ZIP_WIDE16 || z->directory_bytes == FVG__ZIP_WIDE32 ||
+      z->directory_at == FVG__ZIP_WIDE32)
+    s = fvg__zip_find_end64(z, position, count);
+  if (s) return s;
+
+  int inside = z->directory_at <= position && z->directory_bytes <= position - z->directory_at;
+  int plausible = *count <= z->directory_bytes / FVG__ZIP_ENTRY && *count <= INT32_MAX;
+  if (inside && plausible) return FVG_OK;
+  return fvg_fail(w->c, FVG_E_FORMAT,
+                  "%s: zip directory of %.0f entries in %.0f bytes at %.0f does not fit", w->file,
+                  (double)*count, (double)z->directory_bytes, (double)z->directory_at);
+}
+
+/* Replaces a number that is all ones by the next 8 bytes of the zip64 field; non-zero
+   if the field is too short. */
+static int fvg__zip_widen(uint64_t *number, const uint8_t **field, size_t *n) {
+  if (*number != FVG__ZIP_WIDE32) return 0;
+  if (*n < 8) return 1;
+
+  *number = fvg__little(*field, 8);
+  *field += 8;
+  *n -= 8;
+  return 0;
+}
+
+/* Takes those of an entry's sizes and offset that do not fit in 32 bits from its extra field of
+   kind 1, where they stand in this order; non-zero if they are missing there. */
+static int fvg__zip_widen_entry(fvg__zip_entry *e, const uint8_t *extra, size_t n) {
+  if (e->unpacked != FVG__ZIP_WIDE32 && e->packed != FVG__ZIP_WIDE32 &&
+      e->header != FVG__ZIP_WIDE32) return 0;
+
+  /* Each extra field is a kind and a length of 2 bytes each, and its content. */
+  while (n >= 4 && fvg__little(extra, 2) != 1) {
+    size_t field = 4 + (size_t)fvg__little(extra + 2, 2);
+    if (field > n) return 1;
+    extra += field;
+    n -= field;
+  }
+  if (n < 4) return 1;
+
+  size_t n_field = (size_t)fvg__little(extra + 2, 2);
+  if (n_field > n - 4) return 1;
+  extra += 4;
+
+  return fvg__zip_widen(&e->unpacked, &extra, &n_field) ||
+         fvg__zip_widen(&e->packed, &extra, &n_field) ||
+         fvg__zip_widen(&e->header, &extra, &n_field);
+}
+
+static fvg_status fvg__zip_broken(const fvg__zip *z, size_t at) {
+  return fvg_fail(z->w->c, FVG_E_FORMAT,
+                  "%s: zip directory is broken at byte %.0f", z->w->file,
+                  (double)(z->directory_at + at));
+}
+
+/* Reads the directory's entry at byte *at of the directory and moves *at behind it. */
+static fvg_status fvg__zip_read_entry(fvg__zip *z, fvg__zip_entry *e, size_t *at) {
+  const uint8_t *p = z->directory + *at;
+  const size_t left = (size_t)z->directory_bytes - *at;
+  if (left < FVG__ZIP_ENTRY) return fvg__zip_broken(z, *at);
+  if (fvg__little(p, 4) != FVG__ZIP_ENTRY_BEGINS) return fvg__zip_broken(z, *at);
+
+  int encrypted = p[8] & 1;
+  e->stored = fvg__little(p + 10, 2) == 0 && !encrypted;
+  e->packed = fvg__little(p + 20, 4);
+  e->unpacked = fvg__little(p + 24, 4);
+  e->header = fvg__little(p + 42, 4);
+
+  /* The name, the extra fields and a comment follow the fixed part. */
+  e->name = p + FVG__ZIP_ENTRY;
+  e->n_name = (size_t)fvg__little(p + 28, 2);
+  size_t n_extra = (size_t)fvg__little(p + 30, 2);
+  size_t n_comment = (size_t)fvg__little(p + 32, 2);
+  size_t n_variable = e->n_name + n_extra + n_comment;
+
+  if (n_variable > left - FVG__ZIP_ENTRY) return fvg__zip_broken(z, *at);
+  if (fvg__zip_widen_entry(e, e->name + e->n_name, n_extra))
+    return fvg__zip_broken(z, *at);
+  *at += FVG__ZIP_ENTRY + n_variable;
+  return FVG_OK;
+}
+
+/* Finds the member's bytes, which come after its own header and must end before the directory. */
+static fvg_status fvg__zip_locate(fvg__zip *z, fvg__zip_entry *e) {
+  fvg_weights *w = z->w;
+  uint8_t local[FVG__ZIP_LOCAL];
+  fvg_status s = fvg__source_read(w->c, &w->source, local, e->header, sizeof local);
+  if (s) return s;
+
+  uint64_t n_name = fvg__little(local + 26, 2);
+  uint64_t n_extra = fvg__little(local + 28, 2);
+  e->begin = e->header + sizeof local + n_name + n_extra;
+
+  int is_header = fvg__little(local, 4) == FVG__ZIP_LOCAL_BEGINS;
+  int inside = e->begin <= z->directory_at && e->packed <= z->directory_at - e->begin;
+  int sizes_agree = !e->stored || e->unpacked == e->packed;
+  if (is_header && inside && sizes_agree) return FVG_OK;
+
+  char text[FVG__LEGIBLE];
+  return fvg_fail(w->c, FVG_E_FORMAT,
+                  "%s: zip member %s: %.0f bytes at %.0f are not there",
+                  w->file, fvg__legible(e->name, e->n_name, text),
+                  (double)e->packed, (double)e->header);
+}
+
+static int fvg__zip_by_name(const void *a, const void *b) {
+  const fvg__zip_entry *x = (const fvg__zip_entry *)a;
+  const fvg__zip_entry *y = (const fvg__zip_entry *)b;
+  size_t shorter = x->n_name < y->n_name ? x->n_name : y->n_name;
+
+  int order = memcmp(x->name, y->name, shorter);
+  if (order || x->n_name == y->n_name) return order;
+  return x->n_name < y->n_name ? -1 : 1;
+}
+
+static int fvg__zip_by_offset(const void *a, const void *b) {
+  const fvg__zip_entry *x = (const fvg__zip_entry *)a;
+  const fvg__zip_entry *y = (const fvg__zip_entry *)b;
+  if (x->header == y->header) return 0;
+  return x->header < y->header ? -1 : 1;
+}
+
+/* Checks that no two members share bytes or a name; leaves by_name sorted. */
+static fvg_status fvg__zip_check(fvg__zip *z) {
+  fvg_weights *w = z->w;
+  char one[FVG__LEGIBLE], two[FVG__LEGIBLE];
+  for (int i = 0; i < z->n; i++)
+    z->by_name[i] = &z->entry[i];
+
+  fvg__sort(z->by_name, (size_t)z->n, fvg__zip_by_offset);
+  for (int i = 1; i < z->n; i++) {
+    const fvg__zip_entry *a = (const fvg__zip_entry *)z->by_name[i - 1];
+    const fvg__zip_entry *b = (const fvg__zip_entry *)z->by_name[i];
+    if (a->begin + a->packed <= b->header) continue;
+    fvg__legible(a->name, a->n_name, one);
+    fvg__legible(b->name, b->n_name, two);
+    return fvg_fail(w->c, FVG_E_FORMAT,
+                    "%s: zip members %s and %s overlap at byte %.0f",
+                    w->file, one, two, (double)b->header);
+  }
+
+  fvg__sort(z->by_name, (size_t)z->n, fvg__zip_by_name);
+  for (int i = 1; i < z->n; i++) {
+    const fvg__zip_entry *e = (const fvg__zip_entry *)z->by_name[i];
+    if (fvg__zip_by_name(z->by_name[i - 1], e) != 0) continue;
+    fvg__legible(e->name, e->n_name, one);
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: zip member %s appears twice", w->file, one);
+  }
+  return FVG_OK;
+}
+
+#define FVG__PICKLE_NAME "data.pkl"
+
+/* Is the entry FOLDER/data.pkl, with any folder but exactly one? */
+static int fvg__zip_is_pickle(const fvg__zip_entry *e) {
+  const size_t n = sizeof "/" FVG__PICKLE_NAME - 1;
+  if (e->n_name <= n) return 0;
+
+  size_t n_folder = e->n_name - n;
+  if (memcmp(e->name + n_folder, "/" FVG__PICKLE_NAME, n) != 0)
+    return 0;
+  return memchr(e->name, '/', n_folder) == NULL;
+}
+
+static fvg_status fvg__zip_find_pickle(fvg__zip *z) {
+  fvg_weights *w = z->w;
+
+  for (int i = 0; i < z->n; i++) {
+    if (!fvg__zip_is_pickle(&z->entry[i])) continue;
+    if (z->pickle)
+      return fvg_fail(w->c, FVG_E_FORMAT, "%s: two folders with a " FVG__PICKLE_NAME, w->file);
+    z->pickle = &z->entry[i];
+  }
+  if (z->pickle) return FVG_OK;
+
+  return fvg_fail(w->c, FVG_E_FORMAT,
+                  "%s: a zip archive without a folder that holds a "
+                  FVG__PICKLE_NAME ", so not a PyTorch file", w->file);
+}
+
+/* Reads and checks the whole directory; what it allocates is given back by
+   fvg__zip_close, also after a failure. */
+static fvg_status fvg__zip_open(fvg__zip *z) {
+  fvg_weights *w = z->w;
+  uint64_t count = 0;
+  fvg_status s = fvg__zip_find_directory(z, &count);
+  if (s) return s;
+
+  const size_t bytes = (size_t)z->directory_bytes;
+  z->directory = (uint8_t *)fvg_alloc(w->c, bytes);
+  z->entry = FVG_NEW_ARRAY(w->c, fvg__zip_entry, (size_t)count);
+  z->by_name = FVG_NEW_ARRAY(w->c, const void *, (size_t)count);
+  if (!z->directory || !z->entry || !z->by_name)
+    return FVG_E_NOMEM;
+
+  s = fvg__source_read(w->c, &w->source, z->directory, z->directory_at, bytes);
+  size_t at = 0;
+  while (!s && (uint64_t)z->n < count) {
+    fvg__zip_entry *e = &z->entry[z->n++];
+    s = fvg__zip_read_entry(z, e, &at);
+    if (!s) s = fvg__zip_locate(z, e);
+  }
+
+  if (!s) s = fvg__zip_check(z);
+  if (!s) s = fvg__zip_find_pickle(z);
+  return s;
+}
+
+/* The member NAME/`folder``name`, where NAME is the folder that data.pkl is in; NULL if there is
+   none. */
+static const fvg__zip_entry *fvg__zip_find(const fvg__zip *z, const char *folder,
+                                           const uint8_t *name, size_t n) {
+  const size_t n_top = z->pickle->n_name - (sizeof FVG__PICKLE_NAME - 1);
+  const size_t n_folder = strlen(folder);
+  uint8_t path[FVG__LEGIBLE + 512];
+  if (n > FVG__LEGIBLE || n_folder > 16 || n_top + n_folder + n > sizeof path) return NULL;
+
+  memcpy(path, z->pickle->name, n_top);
+  memcpy(path + n_top, folder, n_folder);
+  memcpy(path + n_top + n_folder, name, n);
+
+  fvg__zip_entry wanted;
+  memset(&wanted, 0, sizeof wanted);
+  wanted.name = path;
+  wanted.n_name = n_top + n_folder + n;
+
+  int low = 0, high = z->n;
+  while (low < high) {
+    int middle = low + (high - low) / 2;
+    int order = fvg__zip_by_name(&wanted, z->by_name[middle]);
+    if (order == 0) return (const fvg__zip_entry *)z->by_name[middle];
+    if (order < 0) high = middle;
+    else low = middle + 1;
+  }
+  return NULL;
+}
+
+static fvg_status fvg__zip_must_be_stored(const fvg__zip *z, const fvg__zip_entry *e) {
+  if (e->stored) return FVG_OK;
+
+  char text[FVG__LEGIBLE];
+  fvg__legible(e->name, e->n_name, text);
+  return fvg_fail(z->w->c, FVG_E_UNSUPPORTED,
+                  "%s: zip member %s is compressed or encrypted; "
+                  "torch.save would store it as it is", z->w->file, text);
+}
+
+/* Refuses an archive that says that its numbers are big-endian; one that says nothing is
+   little-endian. */
+static fvg_status fvg__zip_byte_order(const fvg__zip *z) {
+  fvg_weights *w = z->w;
+  const fvg__zip_entry *e = fvg__zip_find(z, "", (const uint8_t *)"byteorder", 9);
+  if (!e) return FVG_OK;
+
+  uint8_t word[6] = {0};
+  const size_t n = e->packed < sizeof word ? (size_t)e->packed : sizeof word;
+  fvg_status s = fvg__zip_must_be_stored(z, e);
+  if (!s)
+    s = fvg__source_read(w->c, &w->source, word, e->begin, n);
+  if (s || memcmp(word, "little", 6) == 0) return s;
+
+  return fvg_fail(w->c, FVG_E_UNSUPPORTED,
+                  "%s: its numbers are not little-endian; "
+                  "save it again on a little-endian machine", w->file);
+}
+
+static void fvg__zip_close(fvg__zip *z) {
+  fvg_release(z->w->c, z->directory);
+  fvg_release(z->w->c, z->entry);
+  fvg_release(z->w->c, z->by_name);
+}
+
+/* ---- the names a pickle may use ---- */
+typedef enum fvg__global_role {
+  FVG__MAKES_DICT = 0,
+  FVG__MAKES_OBJECT,                 /* a set of attributes by name, without behaviour           */
+  FVG__MAKES_TENSOR,
+  FVG__GIVES_ARGUMENT,               /* a call gives its first argument                          */
+  FVG__MAKES_OTHER,                  /* a call gives a value that is ignored                     */
+  FVG__IS_STORAGE                    /* the type of a storage, which is not called               */
+} fvg__global_role;
+
+typedef struct fvg__global {
+  const char *name;                  /* a name that ends with a dot stands for all that begin so */
+  fvg__global_role role;
+  const char *dtype;                 /* of a storage, as in safetensors; else NULL               */
+} fvg__global;
+
+static const fvg__global fvg__globals[] = {
+  {"collections.OrderedDict", FVG__MAKES_DICT, NULL},
+  {"collections.defaultdict", FVG__MAKES_DICT, NULL},
+  {"__builtin__.dict", FVG__MAKES_DICT, NULL},
+  {"builtins.dict", FVG__MAKES_DICT, NULL},
+  {"__torch__.", FVG__MAKES_OBJECT, NULL},
+  {"torch.optim.", FVG__MAKES_OBJECT, NULL},
+  {"dassl.optim.", FVG__MAKES_OBJECT, NULL},
+  {"torch._utils._rebuild_tensor_v2", FVG__MAKES_TENSOR, NULL},
+  {"torch._utils._rebuild_parameter", FVG__GIVES_ARGUMENT, NULL},
+  {"torch._utils._rebuild_parameter_with_state", FVG__GIVES_ARGUMENT, NULL},
+  {"torch.Size", FVG__GIVES_ARGUMENT, NULL},
+  {"torch.jit._pickle.build_intlist", FVG__GIVES_ARGUMENT, NULL},
+  {"torch.jit._pickle.build_doublelist", FVG__GIVES_ARGUMENT, NULL},
+  {"torch.jit._pickle.build_boollist", FVG__GIVES_ARGUMENT, NULL},
+  {"torch.jit._pickle.build_tensorlist", FVG__GIVES_ARGUMENT, NULL},
+  {"torch.jit._pickle.restore_type_tag", FVG__GIVES_ARGUMENT, NULL},
+  {"torch.device", FVG__MAKES_OTHER, NULL},
+  {"collections.Counter", FVG__MAKES_OTHER, NULL},
+  {"numpy.core.multiarray.scalar", FVG__MAKES_OTHER, NULL},
+  {"numpy._core.multiarray.scalar", FVG__MAKES_OTHER, NULL},
+  {"numpy.dtype", FVG__MAKES_OTHER, NULL},
+  {"_codecs.encode", FVG__MAKES_OTHER, NULL},
+  {"torch.FloatStorage", FVG__IS_STORAGE, "F32"},
+  {"torch.HalfStorage", FVG__IS_STORAGE, "F16"},
+  {"torch.BFloat16Storage", FVG__IS_STORAGE, "BF16"},
+  {"torch.DoubleStorage", FVG__IS_STORAGE, "F64"},
+  {"torch.LongStorage", FVG__IS_STORAGE, "I64"},
+  {"torch.IntStorage", FVG__IS_STORAGE, "I32"},
+  {"torch.ShortStorage", FVG__IS_STORAGE, "I16"},
+  {"torch.CharStorage", FVG__IS_STORAGE, "I8"},
+  {"torch.ByteStorage", FVG__IS_STORAGE, "U8"},
+  {"torch.BoolStorage", FVG__IS_STORAGE, "BOOL"}
+};
+
+/* The name's index in the table; -1 if it is unknown. */
+static int fvg__find_global(const char *name) {
+  const int n_global = (int)(sizeof fvg__globals / sizeof *fvg__globals);
+
+  for (int i = 0; i < n_global; i++) {
+    const char *known = fvg__globals[i].name;
+    size_t n = strlen(known);
+    int is_prefix = known[n - 1] == '.';
+    int order = is_prefix ? strncmp(name, known, n) : strcmp(name, known);
+    if (order == 0) return i;
+  }
+  return -1;
+}
+
+/* ---- pickle: instructions ---- */
+enum {                               /* with pickletools' names                                  */
+  FVG__OP_MARK             = '(',
+  FVG__OP_STOP             = '.',
+  FVG__OP_POP              = '0',
+  FVG__OP_POP_MARK         = '1',
+  FVG__OP_DUP              = '2',
+  FVG__OP_NONE             = 'N',
+  FVG__OP_NEWTRUE          = 0x88,
+  FVG__OP_NEWFALSE         = 0x89,
+  FVG__OP_BININT1          = 'K',
+  FVG__OP_BININT2          = 'M',
+  FVG__OP_BININT           = 'J',
+  FVG__OP_LONG1            = 0x8a,
+  FVG__OP_LONG4            = 0x8b,
+  FVG__OP_BINFLOAT         = 'G',
+  FVG__OP_SHORT_BINSTRING  = 'U',
+  FVG__OP_BINSTRING        = 'T',
+  FVG__OP_SHORT_BINUNICODE = 0x8c,
+  FVG__OP_BINUNICODE       = 'X',
+  FVG__OP_BINUNICODE8      = 0x8d,
+  FVG__OP_SHORT_BINBYTES   = 'C',
+  FVG__OP_BINBYTES         = 'B',
+  FVG__OP_BINBYTES8        = 0x8e,
+  FVG__OP_EMPTY_TUPLE      = ')',
+  FVG__OP_TUPLE1           = 0x85,
+  FVG__OP_TUPLE2           = 0x86,
+  FVG__OP_TUPLE3           = 0x87,
+  FVG__OP_TUPLE            = 't',
+  FVG__OP_EMPTY_LIST       = ']',
+  FVG__OP_APPEND           = 'a',
+  FVG__OP_APPENDS          = 'e',
+  FVG__OP_EMPTY_DICT       = '}',
+  FVG__OP_SETITEM          = 's',
+  FVG__OP_SETITEMS         = 'u',
+  FVG__OP_GLOBAL           = 'c',
+  FVG__OP_STACK_GLOBAL     = 0x93,
+  FVG__OP_REDUCE           = 'R',
+  FVG__OP_NEWOBJ           = 0x81,
+  FVG__OP_BUILD            = 'b',
+  FVG__OP_BINPERSID        = 'Q',
+  FVG__OP_BINPUT           = 'q',
+  FVG__OP_LONG_BINPUT      = 'r',
+  FVG__OP_MEMOIZE          = 0x94,
+  FVG__OP_BINGET           = 'h',
+  FVG__OP_LONG_BINGET      = 'j',
+  FVG__OP_PROTO            = 0x80,
+  FVG__OP_FRAME            = 0x95
+};
+
+typedef struct fvg__opcode {
+  int code;
+  int argument;                      /* bytes of the number that follows the code                */
+  int is_length;                     /* 1: the number is the length of bytes that follow it      */
+  int needs;                         /* values that it uses on the stack, above the last mark    */
+} fvg__opcode;
+
+/* All instructions that PyTorch writes. */
+static const fvg__opcode fvg__opcodes[] = {
+  {FVG__OP_MARK,             0, 0, 0},
+  {FVG__OP_STOP,             0, 0, 1},
+  {FVG__OP_POP,              0, 0, 1},
+  {FVG__OP_POP_MARK,         0, 0, 0},
+  {FVG__OP_DUP,              0, 0, 1},
+  {FVG__OP_NONE,             0, 0, 0},
+  {FVG__OP_NEWTRUE,          0, 0, 0},
+  {FVG__OP_NEWFALSE,         0, 0, 0},
+  {FVG__OP_BININT1,          1, 0, 0},
+  {FVG__OP_BININT2,          2, 0, 0},
+  {FVG__OP_BININT,           4, 0, 0},
+  {FVG__OP_LONG1,            1, 1, 0},
+  {FVG__OP_LONG4,            4, 1, 0},
+  {FVG__OP_BINFLOAT,         8, 0, 0},
+  {FVG__OP_SHORT_BINSTRING,  1, 1, 0},
+  {FVG__OP_BINSTRING,        4, 1, 0},
+  {FVG__OP_SHORT_BINUNICODE, 1, 1, 0},
+  {FVG__OP_BINUNICODE,       4, 1, 0},
+  {FVG__OP_BINUNICODE8,      8, 1, 0},
+  {FVG__OP_SHORT_BINBYTES,   1, 1, 0},
+  {FVG__OP_BINBYTES,         4, 1, 0},
+  {FVG__OP_BINBYTES8,        8, 1, 0},
+  {FVG__OP_EMPTY_TUPLE,      0, 0, 0},
+  {FVG__OP_TUPLE1,           0, 0, 1},
+  {FVG__OP_TUPLE2,           0, 0, 2},
+  {FVG__OP_TUPLE3,           0, 0, 3},
+  {FVG__OP_TUPLE,            0, 0, 0},
+  {FVG__OP_EMPTY_LIST,       0, 0, 0},
+  {FVG__OP_APPEND,           0, 0, 2},
+  {FVG__OP_APPENDS,          0, 0, 0},
+  {FVG__OP_EMPTY_DICT,       0, 0, 0},
+  {FVG__OP_SETITEM,          0, 0, 3},
+  {FVG__OP_SETITEMS,         0, 0, 0},
+  {FVG__OP_GLOBAL,           0, 0, 0},
+  {FVG__OP_STACK_GLOBAL,     0, 0, 2},
+  {FVG__OP_REDUCE,           0, 0, 2},
+  {FVG__OP_NEWOBJ,           0, 0, 2},
+  {FVG__OP_BUILD,            0, 0, 2},
+  {FVG__OP_BINPERSID,        0, 0, 1},
+  {FVG__OP_BINPUT,           1, 0, 1},
+  {FVG__OP_LONG_BINPUT,      4, 0, 1},
+  {FVG__OP_MEMOIZE,          0, 0, 1},
+  {FVG__OP_BINGET,           1, 0, 0},
+  {FVG__OP_LONG_BINGET,      4, 0, 0},
+  {FVG__OP_PROTO,            1, 0, 0},
+  {FVG__OP_FRAME,            8, 0, 0}
+};
+
+/* NULL: not an instruction that PyTorch writes. */
+static const fvg__opcode *fvg__find_opcode(int code) {
+  const size_t n_opcode = sizeof fvg__opcodes / sizeof *fvg__opcodes;
+  for (size_t i = 0; i < n_opcode; i++)
+    if (fvg__opcodes[i].code == code) return &fvg__opcodes[i];
+  return NULL;
+}
+
+typedef enum fvg__pickle_type {
+  FVG__PICKLE_NONE = 0,
+  FVG__PICKLE_BOOL,
+  FVG__PICKLE_WHOLE,                 /* a whole number                                           */
+  FVG__PICKLE_REAL,
+  FVG__PICKLE_STRING,
+  FVG__PICKLE_TUPLE,
+  FVG__PICKLE_LIST,
+  FVG__PICKLE_DICT,
+  FVG__PICKLE_OBJECT,
+  FVG__PICKLE_GLOBAL,                /* a name in fvg__globals                                   */
+  FVG__PICKLE_STORAGE,
+  FVG__PICKLE_TENSOR,
+  FVG__PICKLE_OTHER                  /* a value that is ignored                                  */
+} fvg__pickle_type;
+
+/* Containers are linked lists of cells.  A dictionary's cells are in turn a key and its value. */
+typedef struct fvg__pickle_cell {
+  int value;                         /* index of a value                                         */
+  int next;                          /* index of the next cell, -1 for none                      */
+} fvg__pickle_cell;
+
+typedef struct fvg__pickle_value {
+  fvg__pickle_type type;
+  int first, last;                   /* a container's cells, -1 for none.  Of others `first` alone,
+                                        the index of a value: an object's attributes, a storage's
+                                        description, or a tensor's arguments                     */
+  int n;                             /* a container's cells; a string's bytes                    */
+  int64_t whole;                     /* a whole number; a boolean's 0 or 1; a string's offset in
+                                        the pickle; a name's index in fvg__globals               */
+  double real;
+} fvg__pickle_value;
+
+typedef struct fvg__instruction {
+  const fvg__opcode *op;
+  uint64_t number;                   /* the argument, or the length of the bytes that follow     */
+  size_t at;                         /* where those bytes begin; of GLOBAL: its first line       */
+  size_t second, end;                /* of GLOBAL: where its second line begins and ends         */
+} fvg__instruction;
+
+typedef struct fvg__pickle {
+  const fvg__zip *zip;
+  fvg_weights *w;
+  uint8_t *byte;                     /* [n] the whole pickle                                     */
+  size_t n;
+  size_t at;                         /* the next byte to be read                                 */
+  int capacity;                      /* instructions; every array below has room for as many     */
+  fvg__pickle_value *value;          /* [n_value]; NULL in the first run                         */
+  fvg__pickle_cell *cell;            /* [n_cell]                                                 */
+  int *stack;                        /* [n_stack] indices of values                              */
+  int *mark;                         /* [n_mark] heights of the stack                            */
+  int *memo;                         /* [capacity] index of a value plus 1, 0 for none           */
+  int n_value, n_cell, n_stack, n_mark;
+  int n_memo;                        /* places of the memo in use                                */
+} fvg__pickle;
+
+static fvg_status fvg__pickle_error(const fvg__pickle *p, const char *what) {
+  return fvg_fail(p->w->c, FVG_E_FORMAT,
+                  "%s: " FVG__PICKLE_NAME ", before byte %.0f: %s",
+                  p->w->file, (double)p->at, what);
+}
+
+/* Moves p->at behind the line that begins there; *end is the offset of its newline. */
+static fvg_status fvg__pickle_line(fvg__pickle *p, size_t *end) {
+  const void *newline = memchr(p->byte + p->at, '\n', p->n - p->at);
+  if (!newline) return fvg__pickle_error(p, "a name without an end");
+
+  *end = (size_t)((const uint8_t *)newline - p->byte);
+  p->at = *end + 1;
+  return FVG_OK;
+}
+
+/* Reads the instruction at p->at and moves behind it, with all that belongs to it. */
+static fvg_status fvg__pickle_next(fvg__pickle *p, fvg__instruction *i) {
+  memset(i, 0, sizeof *i);
+  if (p->at >= p->n)
+    return fvg__pickle_error(p, "the pickle ends too early");
+
+  const int code = p->byte[p->at];
+  i->op = fvg__find_opcode(code);
+  if (!i->op) {
+    char what[64];
+    snprintf(what, sizeof what, "instruction 0x%02x is not one that torch.save writes",
+             (unsigned)code);
+    return fvg__pickle_error(p, what);
+  }
+
+  const size_t n_argument = (size_t)i->op->argument;
+  if (n_argument > p->n - p->at - 1)
+    return fvg__pickle_error(p, "the pickle ends too early");
+  i->number = fvg__little(p->byte + p->at + 1, n_argument);
+  p->at += 1 + n_argument;
+  i->at = p->at;
+
+  if (i->op->is_length) {
+    if (i->number > p->n - p->at)
+      return fvg__pickle_error(p, "a string is longer than the pickle");
+    p->at += (size_t)i->number;
+  }
+  if (code != FVG__OP_GLOBAL) return FVG_OK;
+
+  /* A name is two lines: the module, and the name in it. */
+  size_t first_end = 0;
+  fvg_status s = fvg__pickle_line(p, &first_end);
+  if (s) return s;
+  i->number = first_end - i->at;
+  i->second = p->at;
+  return fvg__pickle_line(p, &i->end);
+}
+
+/* ---- pickle: the machine ---- */
+/* Makes a value and returns its index. */
+static int fvg__pickle_new(fvg__pickle *p, fvg__pickle_type type) {
+  fvg__pickle_value *v = &p->value[p->n_value];
+  v->type = type;
+  v->first = -1;
+  v->last = -1;
+  return p->n_value++;
+}
+
+static fvg__pickle_value *fvg__pickle_push(fvg__pickle *p, fvg__pickle_type type) {
+  int index = fvg__pickle_new(p, type);
+  p->stack[p->n_stack++] = index;
+  return &p->value[index];
+}
+
+static void fvg__pickle_append(fvg__pickle *p, fvg__pickle_value *container, int value) {
+  const int index = p->n_cell++;
+  fvg__pickle_cell *cell = &p->cell[index];
+  cell->value = value;
+  cell->next = -1;
+
+  if (container->last < 0) container->first = index;
+  else p->cell[container->last].next = index;
+  container->last = index;
+  container->n++;
+}
+
+/* Moves the values of the stack from `from` on into the container. */
+static void fvg__pickle_gather(fvg__pickle *p, fvg__pickle_value *container, int from) {
+  for (int i = from; i < p->n_stack; i++)
+    fvg__pickle_append(p, container, p->stack[i]);
+  p->n_stack = from;
+}
+
+static void fvg__pickle_tuple(fvg__pickle *p, int from) {
+  int index = fvg__pickle_new(p, FVG__PICKLE_TUPLE);
+  fvg__pickle_gather(p, &p->value[index], from);
+  p->stack[p->n_stack++] = index;
+}
+
+/* The value that lies so many places below the top of the stack. */
+static fvg__pickle_value *fvg__pickle_top(const fvg__pickle *p, int below) {
+  return &p->value[p->stack[p->n_stack - 1 - below]];
+}
+
+/* The signed number in the low `bits` bits of x, in two's complement. */
+static int64_t fvg__sign_extend(uint64_t x, unsigned bits) {
+  if (bits > 0 && bits < 64) {
+    int negative = x >> (bits - 1) != 0;
+    if (negative) x |= ~(uint64_t)0 << bits;
+  }
+  int64_t result;
+  memcpy(&result, &x, sizeof result);
+  return result;
+}
+
+/* A double, whose 8 bytes are the only big-endian ones in a pickle. */
+static void fvg__pickle_real(fvg__pickle *p, const fvg__instruction *i) {
+  const uint8_t *byte = p->byte + i->at - 8;
+  uint64_t bits = 0;
+  for (int k = 0; k < 8; k++)
+    bits = bits << 8 | byte[k];
+
+  fvg__pickle_value *v = fvg__pickle_push(p, FVG__PICKLE_REAL);
+  memcpy(&v->real, &bits, sizeof v->real);
+}
+
+/* A whole number of any length; one of more than 8 bytes is ignored. */
+static void fvg__pickle_long(fvg__pickle *p, const fvg__instruction *i) {
+  if (i->number > 8) {
+    fvg__pickle_push(p, FVG__PICKLE_OTHER);
+    return;
+  }
+  const size_t n = (size_t)i->number;
+  uint64_t bits = fvg__little(p->byte + i->at, n);
+  fvg__pickle_push(p, FVG__PICKLE_WHOLE)->whole = fvg__sign_extend(bits, 8 * (unsigned)n);
+}
+
+static void fvg__pickle_string(fvg__pickle *p, const fvg__instruction *i) {
+  fvg__pickle_value *v = fvg__pickle_push(p, FVG__PICKLE_STRING);
+  v->whole = (int64_t)i->at;
+  v->n = (int)i->number;
+}
+
+/* Pushes the table's entry for a name; a name that is not in the table is an error. */
+static fvg_status fvg__pickle_global(fvg__pickle *p, const uint8_t *module, size_t n_module,
+                                     const uint8_t *name, size_t n_name) {
+  char one[FVG__LEGIBLE], two[FVG__LEGIBLE], joined[2 * FVG__LEGIBLE];
+  fvg__legible(module, n_module, one);
+  fvg__legible(name, n_name, two);
+  snprintf(joined, sizeof joined, "%s.%s", one, two);
+
+  int found = fvg__find_global(joined);
+  if (found < 0)
+    return fvg_fail(p->w->c, FVG_E_FORMAT,
+                    "%s: the pickle asks for %s; only tensors and plain containers are read",
+                    p->w->file, joined);
+  fvg__pickle_push(p, FVG__PICKLE_GLOBAL)->whole = found;
+  return FVG_OK;
+}
+
+static fvg_status fvg__pickle_stack_global(fvg__pickle *p) {
+  const fvg__pickle_value *module = fvg__pickle_top(p, 1);
+  const fvg__pickle_value *name = fvg__pickle_top(p, 0);
+  p->n_stack -= 2;
+
+  if (module->type != FVG__PICKLE_STRING || name->type != FVG__PICKLE_STRING)
+    return fvg__pickle_error(p, "a name that is no string");
+  return fvg__pickle_global(p, p->byte + module->whole, (size_t)module->n,
+                            p->byte + name->whole, (size_t)name->n);
+}
+
+/* Replaces a name and the tuple of its arguments, on top of it, by what the table says that a call
+   gives. */
+static fvg_status fvg__pickle_call(fvg__pickle *p) {
+  const fvg__pickle_value *callee = fvg__pickle_top(p, 1);
+  const fvg__pickle_value *arguments = fvg__pickle_top(p, 0);
+  const int arguments_index = p->stack[p->n_stack - 1];
+  p->n_stack -= 2;
+
+  if (callee->type != FVG__PICKLE_GLOBAL || arguments->type != FVG__PICKLE_TUPLE)
+    return fvg__pickle_error(p, "a call of something that is no name, or without a tuple");
+  const int first = arguments->n ? p->cell[arguments->first].value : -1;
+
+  switch (fvg__globals[callee->whole].role) {
+    case FVG__MAKES_DICT:
+      /* A defaultdict is called with the class of its defaults; a dictionary's
+         content comes later. */
+      if (first >= 0 && p->value[first].type != FVG__PICKLE_GLOBAL)
+        return fvg__pickle_error(p, "a dictionary made from something else");
+      fvg__pickle_push(p, FVG__PICKLE_DICT);
+      return FVG_OK;
+
+    case FVG__MAKES_OBJECT:
+      fvg__pickle_push(p, FVG__PICKLE_OBJECT);
+      return FVG_OK;
+
+    case FVG__MAKES_TENSOR:
+      fvg__pickle_push(p, FVG__PICKLE_TENSOR)->first = arguments_index;
+      return FVG_OK;
+
+    case FVG__MAKES_OTHER:
+      fvg__pickle_push(p, FVG__PICKLE_OTHER);
+      return FVG_OK;
+
+    case FVG__GIVES_ARGUMENT:
+      if (first < 0) return fvg__pickle_error(p, "a call without arguments");
+      p->stack[p->n_stack++] = first;
+      return FVG_OK;
+
+    case FVG__IS_STORAGE:
+      break;
+  }
+  return fvg__pickle_error(p, "a call of a storage type");
+}
+
+/* Gives the attributes on top to the object below; those of a dictionary or tensor hold no
+   weights. */
+static void fvg__pickle_build(fvg__pickle *p) {
+  fvg__pickle_value *v = fvg__pickle_top(p, 1);
+  p->n_stack--;
+  if (v->type == FVG__PICKLE_OBJECT)
+    v->first = p->stack[p->n_stack];
+}
+
+/* Replaces the description of a storage on top by the storage. */
+static void fvg__pickle_storage(fvg__pickle *p) {
+  int description = p->stack[--p->n_stack];
+  fvg__pickle_push(p, FVG__PICKLE_STORAGE)->first = description;
+}
+
+/* Moves the values of the stack from `from` on into the container of that type below them. */
+static fvg_status fvg__pickle_items(fvg__pickle *p, int from, fvg__pickle_type type) {
+  fvg__pickle_value *container = &p->value[p->stack[from - 1]];
+  if (container->type == FVG__PICKLE_OTHER) {
+    p->n_stack = from;
+    return FVG_OK;
+  }
+
+  if (container->type != type)
+    return fvg__pickle_error(p, "items for something that is no container of their kind");
+  if (type == FVG__PICKLE_DICT && (p->n_stack - from) % 2)
+    return fvg__pickle_error(p, "a key without a value");
+  fvg__pickle_gather(p, container, from);
+  return FVG_OK;
+}
+
+/* The height of the stack at the last mark. */
+static int fvg__pickle_floor(const fvg__pickle *p) {
+  return p->n_mark ? p->mark[p->n_mark - 1] : 0;
+}
+
+/* Instructions that use all values above the last mark, and take the mark away. */
+static fvg_status fvg__pickle_marked(fvg__pickle *p, int code) {
+  if (!p->n_mark) return fvg__pickle_error(p, "no mark on the stack");
+  const int from = p->mark[--p->n_mark];
+
+  if (code == FVG__OP_TUPLE) {
+    fvg__pickle_tuple(p, from);
+    return FVG_OK;
+  }
+  if (code == FVG__OP_POP_MARK) {
+    p->n_stack = from;
+    return FVG_OK;
+  }
+
+  if (from <= fvg__pickle_floor(p)) return fvg__pickle_error(p, "too little on the stack");
+  int is_list = code == FVG__OP_APPENDS;
+  return fvg__pickle_items(p, from, is_list ? FVG__PICKLE_LIST : FVG__PICKLE_DICT);
+}
+
+/* Keeps the value on top in a place of the memo. */
+static fvg_status fvg__pickle_remember(fvg__pickle *p, uint64_t place) {
+  if (place >= (uint64_t)p->capacity)
+    return fvg__pickle_error(p, "the memo has fewer places than that");
+
+  if (!p->memo[place]) p->n_memo++;
+  p->memo[place] = p->stack[p->n_stack - 1] + 1;
+  return FVG_OK;
+}
+
+static fvg_status fvg__pickle_recall(fvg__pickle *p, uint64_t place) {
+  if (place >= (uint64_t)p->capacity || !p->memo[place])
+    return fvg__pickle_error(p, "the memo holds nothing there");
+  p->stack[p->n_stack++] = p->memo[place] - 1;
+  return FVG_OK;
+}
+
+/* Instructions that push one value, made from their argument alone.  FRAME, which says how much to
+   read at once, does nothing here, and neither does STOP. */
+static void fvg__pickle_push_literal(fvg__pickle *p, const fvg__instruction *i) {
+  switch (i->op->code) {
+    case FVG__OP_NONE:        fvg__pickle_push(p, FVG__PICKLE_NONE); break;
+    case FVG__OP_NEWTRUE:     fvg__pickle_push(p, FVG__PICKLE_BOOL)->whole = 1; break;
+    case FVG__OP_NEWFALSE:    fvg__pickle_push(p, FVG__PICKLE_BOOL); break;
+    case FVG__OP_EMPTY_LIST:  fvg__pickle_push(p, FVG__PICKLE_LIST); break;
+    case FVG__OP_EMPTY_DICT:  fvg__pickle_push(p, FVG__PICKLE_DICT); break;
+    case FVG__OP_EMPTY_TUPLE: fvg__pickle_push(p, FVG__PICKLE_TUPLE); break;
+
+    case FVG__OP_BININT1:
+    case FVG__OP_BININT2:
+      fvg__pickle_push(p, FVG__PICKLE_WHOLE)->whole = (int64_t)i->number;
+      break;
+    case FVG__OP_BININT:
+      fvg__pickle_push(p, FVG__PICKLE_WHOLE)->whole = fvg__sign_extend(i->number, 32);
+      break;
+    case FVG__OP_LONG1:
+    case FVG__OP_LONG4:
+      fvg__pickle_long(p, i);
+      break;
+    case FVG__OP_BINFLOAT:
+      fvg__pickle_real(p, i);
+      break;
+
+    case FVG__OP_SHORT_BINSTRING:
+    case FVG__OP_BINSTRING:
+    case FVG__OP_SHORT_BINUNICODE:
+    case FVG__OP_BINUNICODE:
+    case FVG__OP_BINUNICODE8:
+      fvg__pickle_string(p, i);
+      break;
+    case FVG__OP_SHORT_BINBYTES:
+    case FVG__OP_BINBYTES:
+    case FVG__OP_BINBYTES8:
+      fvg__pickle_push(p, FVG__PICKLE_OTHER);
+      break;
+    default:
+      break;
+  }
+}
+
+/* Instructions that only move values: on the stack, and between it and the memo; the others push a
+   literal. */
+static fvg_status fvg__pickle_move(fvg__pickle *p, const fvg__instruction *i) {
+  switch (i->op->code) {
+    case FVG__OP_MARK:
+      p->mark[p->n_mark++] = p->n_stack;
+      return FVG_OK;
+    case FVG__OP_POP:
+      p->n_stack--;
+      return FVG_OK;
+    case FVG__OP_DUP:
+      p->stack[p->n_stack] = p->stack[p->n_stack - 1];
+      p->n_stack++;
+      return FVG_OK;
+
+    case FVG__OP_BINPUT:
+    case FVG__OP_LONG_BINPUT:
+      return fvg__pickle_remember(p, i->number);
+    case FVG__OP_MEMOIZE:
+      return fvg__pickle_remember(p, (uint64_t)p->n_memo);
+    case FVG__OP_BINGET:
+    case FVG__OP_LONG_BINGET:
+      return fvg__pickle_recall(p, i->number);
+
+    default:
+      fvg__pickle_push_literal(p, i);
+      return FVG_OK;
+  }
+}
+
+/* Carries out one instruction. */
+static fvg_status fvg__pickle_execute(fvg__pickle *p, const fvg__instruction *i) {
+  const int code = i->op->code;
+  if (p->n_stack - fvg__pickle_floor(p) < i->op->needs)
+    return fvg__pickle_error(p, "too little on the stack");
+
+  switch (code) {
+    case FVG__OP_PROTO:
+      if (i->number >= 2 && i->number <= 5) return FVG_OK;
+      return fvg__pickle_error(p, "a protocol other than 2 to 5");
+
+    case FVG__OP_TUPLE1:
+    case FVG__OP_TUPLE2:
+    case FVG__OP_TUPLE3:
+      fvg__pickle_tuple(p, p->n_stack - i->op->needs);
+      return FVG_OK;
+    case FVG__OP_TUPLE:
+    case FVG__OP_APPENDS:
+    case FVG__OP_SETITEMS:
+    case FVG__OP_POP_MARK:
+      return fvg__pickle_marked(p, code);
+    case FVG__OP_APPEND:
+      return fvg__pickle_items(p, p->n_stack - 1, FVG__PICKLE_LIST);
+    case FVG__OP_SETITEM:
+      return fvg__pickle_items(p, p->n_stack - 2, FVG__PICKLE_DICT);
+
+    case FVG__OP_GLOBAL:
+      return fvg__pickle_global(p, p->byte + i->at, (size_t)i->number,
+                                p->byte + i->second, i->end - i->second);
+    case FVG__OP_STACK_GLOBAL:
+      return fvg__pickle_stack_global(p);
+    case FVG__OP_REDUCE:
+    case FVG__OP_NEWOBJ:
+      return fvg__pickle_call(p);
+    case FVG__OP_BUILD:
+      fvg__pickle_build(p);
+      return FVG_OK;
+    case FVG__OP_BINPERSID:
+      fvg__pickle_storage(p);
+      return FVG_OK;
+
+    default:
+      return fvg__pickle_move(p, i);
+  }
+}
+
+/* Runs the pickle: without arrays it counts instructions, with them it leaves the
+   result's index in *root. */
+static fvg_status fvg__pickle_run(fvg__pickle *p, int *root) {
+  const int counting = !p->value;
+  p->at = 0;
+  if (p->n == 0 || p->byte[0] != FVG__OP_PROTO)
+    return fvg__pickle_error(p, "not a pickle of protocol 2 or later");
+
+  for (;;) {
+    fvg__instruction i;
+    fvg_status s = fvg__pickle_next(p, &i);
+    if (!s && counting) p->capacity++;
+    if (!s && !counting) s = fvg__pickle_execute(p, &i);
+    if (s) return s;
+    if (i.op->code == FVG__OP_STOP) break;
+  }
+
+  if (!counting) *root = p->stack[p->n_stack - 1];
+  return FVG_OK;
+}
+
+/* Reads data.pkl and runs it; what it allocates is given back by fvg__pickle_free, also after a
+   failure. */
+static fvg_status fvg__pickle_load(fvg__pickle *p, int *root) {
+  const fvg__zip_entry *e = p->zip->pickle;
+  fvg_ctx *c = p->w->c;
+  fvg_status s = fvg__zip_must_be_stored(p->zip, e);
+  if (s) return s;
+
+  if (e->packed > INT32_MAX / 2)
+    return fvg_fail(c, FVG_E_UNSUPPORTED,
+                    "%s: a pickle of %.0f bytes; 1 GiB is the limit",
+                    p->w->file, (double)e->packed);
+  p->n = (size_t)e->packed;
+  p->byte = (uint8_t *)fvg_alloc(c, p->n);
+  if (!p->byte) return FVG_E_NOMEM;
+
+  s = fvg__source_read(c, &p->w->source, p->byte, e->begin, p->n);
+  if (!s) s = fvg__pickle_run(p, root);
+  if (s) return s;
+
+  const size_t capacity = (size_t)p->capacity;
+  p->cell = FVG_NEW_ARRAY(c, fvg__pickle_cell, capacity);
+  p->stack = FVG_NEW_ARRAY(c, int, capacity);
+  p->mark = FVG_NEW_ARRAY(c, int, capacity);
+  p->memo = FVG_NEW_ARRAY(c, int, capacity);
+  p->value = FVG_NEW_ARRAY(c, fvg__pickle_value, capacity);
+  if (!p->cell || !p->stack || !p->mark || !p->memo || !p->value)
+    return FVG_E_NOMEM;
+  return fvg__pickle_run(p, root);
+}
+
+static void fvg__pickle_free(fvg__pickle *p) {
+  fvg_ctx *c = p->w->c;
+  fvg_release(c, p->byte);
+  fvg_release(c, p->value);
+  fvg_release(c, p->cell);
+  fvg_release(c, p->stack);
+  fvg_release(c, p->mark);
+  fvg_release(c, p->memo);
+}
+
+/*==================================================================================================
+ * CHAPTER 12  PYTORCH FILES: tensors and their names in a pickle
+ *==================================================================================================
+   This chapter gives the pickle's tree its meaning.  A tensor is a storage, an offset, a shape and
+   strides.  The storage's numbers are a member of the archive (chapter 11), so a tensor becomes
+   what it is in a safetensors file: a name, a type, a shape and the bytes from begin to end, with
+   strides if it is not row-major.
+
+     name       the keys on the way down, joined by dots, without DataParallel's "module."
+     state_dict in the outermost dictionary adds nothing to the names; what only a continued
+                training needs, optimizer and scheduler, is then left out, so that a bare
+                dictionary of tensors and a checkpoint of Dassl read the same
+     metadata   the outermost dictionary's strings and numbers, such as Dassl's epoch
+
+   The walk goes down the tree twice, once to count and once to fill.  Its depth and length are
+   limited: a graph that would unfold into a huge tree, or that contains itself, is refused.
+
+   fvg_weights_open_any looks at the first bytes and opens what it finds: a safetensors file or such
+   an archive.  The format that torch.save wrote before 1.6 gives an error that says what to do. */
+
+/* ---- a tensor's place in the file ---- */
+static const fvg__pickle_value *fvg__pickle_cell_value(const fvg__pickle *p, int cell) {
+  return &p->value[p->cell[cell].value];
+}
+
+/* Element i of a tuple or list if it is of that type; else NULL. */
+static const fvg__pickle_value *fvg__pickle_element(const fvg__pickle *p,
+                                                    const fvg__pickle_value *v, int i,
+                                                    fvg__pickle_type type) {
+  if (!v) return NULL;
+  if (v->type != FVG__PICKLE_TUPLE && v->type != FVG__PICKLE_LIST) return NULL;
+
+  int cell = v->first;
+  for (int k = 0; k < i && cell >= 0; k++)
+    cell = p->cell[cell].next;
+  if (cell < 0) return NULL;
+
+  const fvg__pickle_value *element = fvg__pickle_cell_value(p, cell);
+  return element->type == type ? element : NULL;
+}
+
+static int fvg__pickle_is(const fvg__pickle *p, const fvg__pickle_value *v, const char *word) {
+  const size_t n = strlen(word);
+  if (v->type != FVG__PICKLE_STRING || (size_t)v->n != n)
+    return 0;
+  return memcmp(p->byte + v->whole, word, n) == 0;
+}
+
+typedef struct fvg__storage {
+  const fvg__zip_entry *member;      /* holds its bytes                                          */
+  uint64_t count;                    /* elements                                                 */
+  size_t size;                       /* bytes of an element                                      */
+} fvg__storage;
+
+/* Finds a tensor's storage, which the pickle describes as ('storage', type, key, place, count), and
+   writes its dtype into e. */
+static fvg_status fvg__tensor_storage(const fvg__pickle *p, fvg__weight *e,
+                                      const fvg__pickle_value *v, fvg__storage *storage) {
+  fvg_weights *w = p->w;
+  const fvg__pickle_value *id = v ? &p->value[v->first] : NULL;
+  const fvg__pickle_value *word = fvg__pickle_element(p, id, 0, FVG__PICKLE_STRING);
+  const fvg__pickle_value *type = fvg__pickle_element(p, id, 1, FVG__PICKLE_GLOBAL);
+  const fvg__pickle_value *key = fvg__pickle_element(p, id, 2, FVG__PICKLE_STRING);
+  const fvg__pickle_value *count = fvg__pickle_element(p, id, 4, FVG__PICKLE_WHOLE);
+
+  int is_storage = word && fvg__pickle_is(p, word, "storage");
+  int is_type = type && fvg__globals[type->whole].role == FVG__IS_STORAGE;
+  if (!is_storage || !is_type || !key || !count || count->whole < 0)
+    return fvg_fail(w->c, FVG_E_FORMAT,
+                    "%s: tensor %.100s: its storage is not "
+                    "('storage', type, key, place, count)", w->file, e->name);
+
+  storage->size = fvg__weight_dtype(e, fvg__globals[type->whole].dtype);
+  storage->count = (uint64_t)count->whole;
+
+  const uint8_t *name = p->byte + key->whole;
+  char text[FVG__LEGIBLE];
+  fvg__legible(name, (size_t)key->n, text);
+  storage->member = fvg__zip_find(p->zip, "data/", name, (size_t)key->n);
+  if (!storage->member)
+    return fvg_fail(w->c, FVG_E_FORMAT,
+                    "%s: tensor %.100s: the archive has no data/%s",
+                    w->file, e->name, text);
+
+  uint64_t bytes = storage->member->packed;
+  if (storage->count > bytes / storage->size)
+    return fvg_fail(w->c, FVG_E_FORMAT,
+                    "%s: tensor %.100s: a storage of %.0f %s, but data/%s has %.0f bytes",
+                    w->file, e->name, (double)storage->count, e->dtype, text, (double)bytes);
+  return fvg__zip_must_be_stored(p->zip, storage->member);
+}
+
+/* Writes shape and strides into e, and whether they mean another order than row-major. */
+static fvg_status fvg__tensor_shape(const fvg__pickle *p, fvg__weight *e,
+                                    const fvg__pickle_value *shape,
+                                    const fvg__pickle_value *stride) {
+  fvg_weights *w = p->w;
+  if (!shape || !stride || shape->n != stride->n)
+    return fvg_fail(w->c, FVG_E_FORMAT,
+                    "%s: tensor %.100s: shape and strides are not two tuples of one length",
+                    w->file, e->name);
+  if (shape->n > FVG_MAX_DIM)
+    return fvg_fail(w->c, FVG_E_UNSUPPORTED,
+                    "%s: tensor %.100s: %d dimensions, %d is the limit",
+                    w->file, e->name, shape->n, FVG_MAX_DIM);
+  e->shape.n_dim = shape->n;
+
+  /* In row-major order a dimension's stride is the product of the dimensions after it. */
+  uint64_t row_major = 1;
+  for (int i = shape->n - 1; i >= 0; i--) {
+    const fvg__pickle_value *dim = fvg__pickle_element(p, shape, i, FVG__PICKLE_WHOLE);
+    const fvg__pickle_value *step = fvg__pickle_element(p, stride, i, FVG__PICKLE_WHOLE);
+    int bad_dim = !dim || dim->whole < 0 || dim->whole > INT32_MAX;
+    int bad_step = !step || step->whole < 0;
+    if (bad_dim || bad_step)
+      return fvg_fail(w->c, FVG_E_FORMAT,
+                      "%s: tensor %.100s: dimension %d or its stride makes no sense",
+                      w->file, e->name, i);
+
+    e->shape.dim[i] = (int)dim->whole;
+    e->stride[i] = (uint64_t)step->whole;
+    if (e->shape.dim[i] != 1 && e->stride[i] != row_major)
+      e->strided = 1;
+    row_major *= (uint64_t)dim->whole;       /* this may wrap; such a shape is refused later     */
+  }
+  return FVG_OK;
+}
+
+/* The index in its storage of the last element that a tensor without empty dimensions reaches.
+   Returns `count`, which is one too far, if that or a step on the way lies outside the storage. */
+static uint64_t fvg__tensor_furthest(const fvg__weight *e, uint64_t offset, uint64_t count) {
+  uint64_t last = offset;
+  for (int i = 0; i < e->shape.n_dim && last < count; i++) {
+    uint64_t steps = (uint64_t)e->shape.dim[i] - 1;
+    uint64_t left = count - 1 - last;
+    if (steps && e->stride[i] > left / steps) return count;
+    last += steps * e->stride[i];
+  }
+  return last < count ? last : count;
+}
+
+/* Writes the bytes of the file that a tensor reaches, from its element `offset` of the storage on,
+   into e. */
+static fvg_status fvg__tensor_span(const fvg__pickle *p, fvg__weight *e,
+                                   const fvg__storage *storage, uint64_t offset, uint64_t bytes) {
+  fvg_weights *w = p->w;
+  char text[FVG__SHAPE_TEXT];
+  fvg__shape_text(&e->shape, text);
+
+  uint64_t last = fvg__tensor_furthest(e, offset, storage->count);
+  if (last >= storage->count)
+    return fvg_fail(w->c, FVG_E_FORMAT,
+                    "%s: tensor %.100s: shape %s with its strides, from element %.0f on, "
+                    "leaves its storage of %.0f",
+                    w->file, e->name, text, (double)offset, (double)storage->count);
+
+  /* A stride of 0 repeats elements, so a tensor can be larger than the file that it is in. */
+  if (bytes > w->source.size)
+    return fvg_fail(w->c, FVG_E_UNSUPPORTED,
+                    "%s: tensor %.100s: shape %s repeats its elements to more bytes than "
+                    "the file has; save its contiguous copy", w->file, e->name, text);
+
+  e->begin = storage->member->begin + offset * storage->size;
+  e->end = storage->member->begin + (last + 1) * storage->size;
+  if (e->end - e->begin > (size_t)-1 / 2)
+    return fvg_fail(w->c, FVG_E_NOMEM,
+                    "%s: tensor %.100s: its storage does not fit in memory",
+                    w->file, e->name);
+  return FVG_OK;
+}
+
+/* Fills e from a tensor in the pickle, whose arguments are (storage, offset, shape, strides,
+   ...). */
+static fvg_status fvg__tensor_place(const fvg__pickle *p, fvg__weight *e,
+                                    const fvg__pickle_value *v) {
+  fvg_weights *w = p->w;
+  const fvg__pickle_value *arguments = &p->value[v->first];
+  const fvg__pickle_value *from = fvg__pickle_element(p, arguments, 0, FVG__PICKLE_STORAGE);
+  const fvg__pickle_value *offset = fvg__pickle_element(p, arguments, 1, FVG__PICKLE_WHOLE);
+  const fvg__pickle_value *shape = fvg__pickle_element(p, arguments, 2, FVG__PICKLE_TUPLE);
+  const fvg__pickle_value *stride = fvg__pickle_element(p, arguments, 3, FVG__PICKLE_TUPLE);
+
+  fvg__storage storage;
+  memset(&storage, 0, sizeof storage);
+  fvg_status s = fvg__tensor_storage(p, e, from, &storage);
+  if (!s) s = fvg__tensor_shape(p, e, shape, stride);
+  if (s) return s;
+
+  uint64_t bytes = 0;
+  char text[FVG__SHAPE_TEXT];
+  if (!offset || offset->whole < 0 || fvg__checked_bytes(&e->shape, storage.size, &bytes))
+    return fvg_fail(w->c, FVG_E_FORMAT,
+                    "%s: tensor %.100s: shape %s is too large, or its offset is no whole number",
+                    w->file, e->name, fvg__shape_text(&e->shape, text));
+
+  /* An empty tensor reaches no element, so its offset may be anything. */
+  if (bytes)
+    return fvg__tensor_span(p, e, &storage, (uint64_t)offset->whole, bytes);
+  e->begin = storage.member->begin;
+  e->end = e->begin;
+  e->strided = 0;
+  return FVG_OK;
+}
+
+/* ---- names ---- */
+#define FVG__PICKLE_DEPTH 64         /* containers within containers                             */
+#define FVG__NAME_BYTES 512          /* of the longest name                                      */
+#define FVG__STATE_DICT "state_dict"
+
+typedef struct fvg__naming {
+  const fvg__pickle *p;
+  fvg_weights *w;                    /* receives tensors and metadata                            */
+  int fill;                          /* 0 in the first run, which counts                         */
+  int n_tensor, n_metadata;          /* found so far, as all counts here                         */
+  int work;                          /* values visited, a tensor counting as 4                   */
+  size_t n_text;                     /* bytes of all names and metadata, with closing zeros      */
+  size_t n_path;
+  char path[FVG__NAME_BYTES];        /* [n_path] the keys down to here, joined by dots           */
+} fvg__naming;
+
+/* The shortest decimal number of at least 15 digits that reads back as x; returns its length. */
+static int fvg__real_text(double x, char number[32]) {
+  int n = 0;
+  for (int digits = 15; digits <= 17; digits++) {
+    n = snprintf(number, 32, "%.*g", digits, x);
+    if (strtod(number, NULL) == x) break;
+  }
+
+  char *comma = strchr(number, ',');         /* the decimal point of some locales                */
+  if (comma) *comma = '.';
+  return n;
+}
+
+/* Sets *s to the text of a string or number and returns its length; -1 if the value is neither. */
+static int fvg__pickle_text(const fvg__pickle *p, const fvg__pickle_value *v, char number[32],
+                            const char **s) {
+  *s = number;
+  switch (v->type) {
+    case FVG__PICKLE_STRING:
+      *s = (const char *)p->byte + v->whole;
+      return v->n;
+    case FVG__PICKLE_WHOLE:
+    case FVG__PICKLE_BOOL:
+      return snprintf(number, 32, "%lld", (long long)v->whole);
+    case FVG__PICKLE_REAL:
+      return fvg__real_text(v->real, number);
+    default:
+      return -1;
+  }
+}
+
+/* Copies a text to w's strings, with a closing 0; NULL in the first run, which only counts. */
+static const char *fvg__naming_copy(fvg__naming *naming, const char *s, size_t n) {
+  char *to = NULL;
+  if (naming->fill) {
+    to = naming->w->json.strings + naming->n_text;
+    memcpy(to, s, n);
+  }
+  naming->n_text += n + 1;
+  return to;
+}
+
+/* A text must be UTF-8 without a zero in it. */
+static fvg_status fvg__naming_check(const fvg__naming *naming, const char *s, size_t n) {
+  size_t at = 0;
+  while (at < n && s[at]) {
+    size_t step = fvg_utf8_length((const unsigned char *)s + at, n - at);
+    if (!step) break;
+    at += step;
+  }
+  if (at >= n) return FVG_OK;
+
+  char text[FVG__LEGIBLE];
+  return fvg_fail(naming->w->c, FVG_E_FORMAT,
+                  "%s: \"%s\" in the pickle is not UTF-8, or holds a zero", naming->w->file,
+                  fvg__legible((const uint8_t *)s, n, text));
+}
+
+/* Adds a key, which is a string or a whole number, to the path. */
+static fvg_status fvg__naming_descend(fvg__naming *naming, const fvg__pickle_value *key) {
+  fvg_weights *w = naming->w;
+  char number[32];
+  const char *s = NULL;
+  int length = -1;
+  if (key->type == FVG__PICKLE_STRING || key->type == FVG__PICKLE_WHOLE)
+    length = fvg__pickle_text(naming->p, key, number, &s);
+  if (length < 0)
+    return fvg_fail(w->c, FVG_E_FORMAT,
+                    "%s: a dictionary in the pickle has a key that is no string or whole number",
+                    w->file);
+
+  const size_t n = (size_t)length;
+  fvg_status status = fvg__naming_check(naming, s, n);
+  if (status) return status;
+  if (naming->n_path + 1 + n > sizeof naming->path)
+    return fvg_fail(w->c, FVG_E_FORMAT,
+                    "%s: a name in the pickle is longer than %d bytes",
+                    w->file, FVG__NAME_BYTES);
+
+  if (naming->n_path) naming->path[naming->n_path++] = '.';
+  memcpy(naming->path + naming->n_path, s, n);
+  naming->n_path += n;
+  return FVG_OK;
+}
+
+/* Counts a tensor, or fills the next one of w. */
+static fvg_status fvg__naming_tensor(fvg__naming *naming, const fvg__pickle_value *v) {
+  const char *name = naming->path;
+  size_t n = naming->n_path;
+
+  /* DataParallel puts "module." before all names.  A file that is one tensor has no name for it. */
+  if (n > 7 && memcmp(name, "module.", 7) == 0) {
+    name += 7;
+    n -= 7;
+  }
+  if (!n) {
+    name = "tensor";
+    n = 6;
+  }
+
+  name = fvg__naming_copy(naming, name, n);
+  if (!naming->fill) {
+    naming->n_tensor++;
+    return FVG_OK;
+  }
+  fvg__weight *e = &naming->w->weight[naming->w->n++];
+  e->name = name;
+  return fvg__tensor_place(naming->p, e, v);
+}
+
+static fvg_status fvg__naming_walk(fvg__naming *naming, int index, int depth);
+
+/* Walks through a container's values; in tuples and lists the key is the value's number. */
+static fvg_status fvg__naming_walk_container(fvg__naming *naming, const fvg__pickle_value *v,
+                                             int depth) {
+  const fvg__pickle *p = naming->p;
+  const size_t n_path = naming->n_path;
+  fvg__pickle_value number;
+  memset(&number, 0, sizeof number);
+  number.type = FVG__PICKLE_WHOLE;
+
+  int cell = v->first;
+  while (cell >= 0) {
+    const fvg__pickle_value *key = &number;
+    if (v->type == FVG__PICKLE_DICT) {
+      key = fvg__pickle_cell_value(p, cell);
+      cell = p->cell[cell].next;
+    }
+
+    fvg_status s = fvg__naming_descend(naming, key);
+    if (!s)
+      s = fvg__naming_walk(naming, p->cell[cell].value, depth + 1);
+    if (s) return s;
+
+    naming->n_path = n_path;
+    cell = p->cell[cell].next;
+    number.whole++;
+  }
+  return FVG_OK;
+}
+
+/* Walks through the tree below a value.  A part that several containers share is visited once in
+   each, so the work is limited to what the pickle's instructions could have built: a tensor takes
+   more than 4, any other value one. */
+static fvg_status fvg__naming_walk(fvg__naming *naming, int index, int depth) {
+  const fvg__pickle *p = naming->p;
+  const fvg__pickle_value *v = &p->value[index];
+
+  naming->work += v->type == FVG__PICKLE_TENSOR ? 4 : 1;
+  int too_much = naming->work > p->capacity || naming->n_text > 4096 + 8 * p->n;
+  if (too_much || depth > FVG__PICKLE_DEPTH)
+    return fvg_fail(naming->w->c, FVG_E_FORMAT,
+                    "%s: the pickle is nested more than %d deep, or repeats its parts too often",
+                    naming->w->file, FVG__PICKLE_DEPTH);
+
+  switch (v->type) {
+    case FVG__PICKLE_TENSOR:
+      return fvg__naming_tensor(naming, v);
+    case FVG__PICKLE_OBJECT:
+      if (v->first < 0) return FVG_OK;
+      return fvg__naming_walk(naming, v->first, depth + 1);
+    case FVG__PICKLE_TUPLE:
+    case FVG__PICKLE_LIST:
+    case FVG__PICKLE_DICT:
+      return fvg__naming_walk_container(naming, v, depth);
+    default:
+      return FVG_OK;
+  }
+}
+
+/* Counts a string or number as metadata, with the path as its key, or writes it into w's header. */
+static fvg_status fvg__naming_metadata(fvg__naming *naming, const fvg__pickle_value *v) {
+  char number[32];
+  const char *text;
+  int n = fvg__pickle_text(naming->p, v, number, &text);
+  if (n < 0) return FVG_OK;
+  fvg_status s = fvg__naming_check(naming, text, (size_t)n);
+  if (s) return s;
+
+  const char *key = fvg__naming_copy(naming, naming->path, naming->n_path);
+  const char *value = fvg__naming_copy(naming, text, (size_t)n);
+  const int index = ++naming->n_metadata;    /* value 0 is the object that holds them all        */
+  if (!naming->fill) return FVG_OK;
+
+  fvg_json_value *object = &naming->w->json.value[0];
+  fvg_json_value *entry = &naming->w->json.value[index];
+  entry->type = FVG_JSON_STRING;
+  entry->key = key;
+  entry->string = value;
+  entry->first = -1;
+  entry->next = index < object->n_child ? index + 1 : -1;
+  return FVG_OK;
+}
+
+/* The index of a dictionary, or of the dictionary of an object's attributes; -1 if the value is
+   neither. */
+static int fvg__pickle_dictionary(const fvg__pickle *p, int index) {
+  if (p->value[index].type == FVG__PICKLE_OBJECT)
+    index = p->value[index].first;
+  if (index < 0) return -1;
+  return p->value[index].type == FVG__PICKLE_DICT ? index : -1;
+}
+
+static int fvg__has_state_dict(const fvg__pickle *p, int dictionary) {
+  int cell = p->value[dictionary].first;
+  while (cell >= 0) {
+    const fvg__pickle_value *key = fvg__pickle_cell_value(p, cell);
+    cell = p->cell[cell].next;
+    if (fvg__pickle_is(p, key, FVG__STATE_DICT) &&
+        fvg__pickle_dictionary(p, p->cell[cell].value) >= 0) return 1;
+    cell = p->cell[cell].next;
+  }
+  return 0;
+}
+
+/* Walks through the outermost dictionary, where there may be a state_dict and metadata. */
+static fvg_status fvg__naming_run(fvg__naming *naming, int root) {
+  const fvg__pickle *p = naming->p;
+  naming->n_text = 0;
+  naming->n_path = 0;
+  naming->n_tensor = 0;
+  naming->n_metadata = 0;
+  naming->work = 0;
+
+  const int top = fvg__pickle_dictionary(p, root);
+  if (top < 0) return fvg__naming_walk(naming, root, 0);
+  const int has_state = fvg__has_state_dict(p, top);
+
+  int cell = p->value[top].first;
+  while (cell >= 0) {
+    const fvg__pickle_value *key = fvg__pickle_cell_value(p, cell);
+    cell = p->cell[cell].next;
+    const int index = p->cell[cell].value;
+    cell = p->cell[cell].next;
+
+    int to_train_on = fvg__pickle_is(p, key, "optimizer") || fvg__pickle_is(p, key, "scheduler");
+    if (has_state && to_train_on) continue;
+
+    fvg_status s = FVG_OK;
+    int adds_no_name = has_state && fvg__pickle_is(p, key, FVG__STATE_DICT);
+    if (!adds_no_name) s = fvg__naming_descend(naming, key);
+    if (!s) s = fvg__naming_metadata(naming, &p->value[index]);
+    if (!s) s = fvg__naming_walk(naming, index, 1);
+    if (s) return s;
+    naming->n_path = 0;
+  }
+  return FVG_OK;
+}
+
+/* Fills w with the tree's tensors, and with a header of its own making for their names and the
+   metadata. */
+static fvg_status fvg__name_tensors(const fvg__pickle *p, int root) {
+  fvg_weights *w = p->w;
+  fvg__naming naming;
+  memset(&naming, 0, sizeof naming);
+  naming.p = p;
+  naming.w = w;
+  fvg_status s = fvg__naming_run(&naming, root);
+  if (s) return s;
+
+  const int n_value = 1 + naming.n_metadata;
+  w->weight = FVG_NEW_ARRAY(w->c, fvg__weight, (size_t)naming.n_tensor);
+  w->json.value = FVG_NEW_ARRAY(w->c, fvg_json_value, (size_t)n_value);
+  w->json.strings = (char *)fvg_alloc(w->c, naming.n_text + 1);
+  if (!w->weight || !w->json.value || !w->json.strings)
+    return FVG_E_NOMEM;
+
+  fvg_json_value *object = &w->json.value[0];
+  object->type = FVG_JSON_OBJECT;
+  object->string = "";
+  object->n_child = naming.n_metadata;
+  object->first = naming.n_metadata ? 1 : -1;
+  object->next = -1;
+  w->json.n = n_value;
+  w->metadata = 0;
+
+  naming.fill = 1;
+  s = fvg__naming_run(&naming, root);
+  if (s) return s;
+  return fvg__weights_sort_names(w);
+}
+
+/* Reads a zip archive's pickle and fills w from it. */
+static fvg_status fvg__weights_read_pytorch(fvg_weights *w) {
+  fvg__zip zip;
+  memset(&zip, 0, sizeof zip);
+  zip.w = w;
+
+  fvg__pickle p;
+  memset(&p, 0, sizeof p);
+  p.w = w;
+  p.zip = &zip;
+
+  int root = 0;
+  fvg_status s = fvg__zip_open(&zip);
+  if (!s) s = fvg__zip_byte_order(&zip);
+  if (!s) s = fvg__pickle_load(&p, &root);
+  if (!s) s = fvg__name_tensors(&p, root);
+
+  fvg__pickle_free(&p);
+  fvg__zip_close(&zip);
+  return s;
+}
+
+/* The length of a safetensors header may happen to read "PK\3\4", but its byte 8 is a brace, where
+   a zip archive has the number of its compression method. */
+static fvg_status fvg__weights_read_any(fvg_weights *w) {
+  uint8_t first[9] = {0};
+  const size_t n = w->source.size < sizeof first ? (size_t)w->source.size : sizeof first;
+  fvg_status s = fvg__source_read(w->c, &w->source, first, 0, n);
+  if (s) return s;
+
+  int is_zip = memcmp(first, "PK\3\4", 4) == 0 && first[8] != '{';
+  return is_zip ? fvg__weights_read_pytorch(w) : fvg__weights_read_header(w);
+}
+
+FVG_DEF fvg_status fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fvg_source *s) {
+  return fvg__weights_open(c, out, s, fvg__weights_read_any);
+}
 
 /*===========================================================================================================
  * CHAPTER 4  KERNELS: the product's tile, softmax, layer norm, gelu
@@ -6246,1068 +8798,5 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
   fvg_node *p_full = fvg__probabilities(m, fvg__view_logits(m, t, x, 0));
   fvg_node *p_fg = fvg__probabilities(m, fvg__view_logits(m, t, x, 1));
   return fvg__copy_out(m, fvg__trust(m, fvg__frg(m, p_full, p_fg, x->area)), r);
-}
-
-/*===========================================================================================================
- * CHAPTER 11  ARCHIVES: zip and pickle, which PyTorch writes
- *===========================================================================================================
-   What torch.save and torch.jit.save write since PyTorch 1.6 is a zip archive (APPNOTE.TXT 6.3) whose members that
-   matter here are stored, not compressed:
-
-       NAME/data.pkl      a pickle: dictionaries, lists and modules; each tensor as shape, strides and storage
-       NAME/data/KEY      the numbers of one storage
-       NAME/byteorder     "little" or "big"; newer versions only
-
-   A pickle is a program for a machine with a stack and a memo (Python's pickletools.py documents each instruction),
-   and Python runs whatever function it names.  This machine has no functions: a table holds the names it knows, and a
-   call of one gives a dictionary, an object without behaviour, a tensor, the first argument, or a thing of no use
-   here.  Another name is an error.  PyTorch's optimisers are in the table because Dassl's checkpoints hold one as a
-   live object, below `scheduler`.
-
-   As in chapter 2 there are two runs: the first counts instructions, the second has arrays of that size, for each
-   value, cell and place on the stack is the work of an instruction of its own.  What remains is a tree, or a net
-   where the memo made one thing a part of several. */
-
-/* ---- zip ---- */
-#define FVG__ZIP_END 22                                          /* bytes of the last record without its comment  */
-#define FVG__ZIP_ENTRY 46                                        /* bytes of a directory entry without its names  */
-
-typedef struct fvg__zip_entry {
-  const uint8_t *name;               /* in the directory, not ended by a 0                                       */
-  size_t n_name;
-  int stored;                        /* neither compressed nor encrypted                                         */
-  uint64_t header, begin, end;       /* offsets in the file: of its own header, and of its bytes                 */
-} fvg__zip_entry;
-
-typedef struct fvg__zip {
-  fvg_weights *w;
-  uint8_t *directory;
-  uint64_t directory_at, directory_bytes;
-  int n;
-  fvg__zip_entry *entry;             /* [n]                                                                      */
-  const void **by_name;              /* [n]                                                                      */
-  const fvg__zip_entry *pickle;      /* NAME/data.pkl                                                            */
-} fvg__zip;
-
-static uint64_t fvg__little(const uint8_t *p, size_t n) {                      /* n <= 8 bytes as a number        */
-  uint64_t x = 0;
-  while (n--) x = x << 8 | p[n];
-  return x;
-}
-
-/* Foreign bytes for a message: what is not plain ASCII becomes '?'. */
-#define FVG__LEGIBLE 120
-static const char *fvg__legible(const uint8_t *s, size_t n, char *text) {
-  size_t i;
-  for (i = 0; i < n && i < FVG__LEGIBLE - 1; i++) text[i] = s[i] >= 32 && s[i] < 127 ? (char)s[i] : '?';
-  text[i] = 0;
-  return text;
-}
-
-/* The last record gives a number as all ones when it does not fit: then a longer record says it, and a locator just
-   before the last record, which is at `position`, says where that is. */
-static fvg_status fvg__zip_find_end64(fvg__zip *z, uint64_t position, uint64_t *count) {
-  uint8_t locator[20], record[56];
-  fvg_weights *w = z->w;
-  fvg_status s = FVG_OK;
-  memset(locator, 0, sizeof locator);
-  memset(record, 0, sizeof record);
-  if (position >= sizeof locator)
-    s = fvg__source_read(w->c, &w->source, locator, position - sizeof locator, sizeof locator);
-  if (!s && fvg__little(locator, 4) == 0x07064b50u)
-    s = fvg__source_read(w->c, &w->source, record, fvg__little(locator + 8, 8), sizeof record);
-  if (s) return s;
-  if (fvg__little(record, 4) != 0x06064b50u)
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: not a whole zip archive: its zip64 record is missing", w->file);
-  *count = fvg__little(record + 32, 8);
-  z->directory_bytes = fvg__little(record + 40, 8);
-  z->directory_at = fvg__little(record + 48, 8);
-  return FVG_OK;
-}
-
-/* Where the directory is, from the archive's last record; only a comment of at most 65535 bytes may follow that. */
-static fvg_status fvg__zip_find_end(fvg__zip *z, uint64_t *count) {
-  fvg_weights *w = z->w;
-  const size_t longest = FVG__ZIP_END + 65535, n = w->source.size < longest ? (size_t)w->source.size : longest;
-  uint8_t *tail = (uint8_t *)fvg_alloc(w->c, n), *end;
-  uint64_t position = 0;
-  size_t comment = 0;
-  fvg_status s = tail ? fvg__source_read(w->c, &w->source, tail, w->source.size - n, n) : FVG_E_NOMEM;
-  for (; !s && FVG__ZIP_END + comment <= n && !position; comment++) {
-    end = tail + n - FVG__ZIP_END - comment;
-    if (fvg__little(end, 4) != 0x06054b50u || fvg__little(end + 20, 2) != comment) continue;
-    position = w->source.size - FVG__ZIP_END - comment;
-    *count = fvg__little(end + 10, 2);
-    z->directory_bytes = fvg__little(end + 12, 4);
-    z->directory_at = fvg__little(end + 16, 4);
-  }
-  fvg_release(w->c, tail);
-  if (s) return s;
-  if (!position)
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: not a whole zip archive: its last record is missing", w->file);
-  if (*count == 0xFFFFu || z->directory_bytes == 0xFFFFFFFFu || z->directory_at == 0xFFFFFFFFu)
-    s = fvg__zip_find_end64(z, position, count);
-  if (s) return s;
-  if (z->directory_at > position || z->directory_bytes > position - z->directory_at ||
-      *count > z->directory_bytes / FVG__ZIP_ENTRY || *count > INT32_MAX)
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: zip directory of %.0f entries in %.0f bytes at %.0f does not fit",
-                    w->file, (double)*count, (double)z->directory_bytes, (double)z->directory_at);
-  return FVG_OK;
-}
-
-/* Of value[3], in this order, those that are all ones stand in the entry's extra field of kind 1; non-zero if not. */
-static int fvg__zip_wide(const uint8_t *extra, size_t n, uint64_t value[3]) {
-  int i;
-  if (value[0] != 0xFFFFFFFFu && value[1] != 0xFFFFFFFFu && value[2] != 0xFFFFFFFFu) return 0;
-  while (n >= 4 && fvg__little(extra, 2) != 1) {
-    size_t skip = 4 + (size_t)fvg__little(extra + 2, 2);
-    if (skip > n) return 1;
-    extra += skip;
-    n -= skip;
-  }
-  if (n < 4 || fvg__little(extra + 2, 2) > n - 4) return 1;
-  n = (size_t)fvg__little(extra + 2, 2);
-  extra += 4;
-  for (i = 0; i < 3; i++) {
-    if (value[i] != 0xFFFFFFFFu) continue;
-    if (n < 8) return 1;
-    value[i] = fvg__little(extra, 8);
-    extra += 8;
-    n -= 8;
-  }
-  return 0;
-}
-
-/* The directory's entry at *at, which moves on, and the header before the member's bytes, whose length it needs. */
-static fvg_status fvg__zip_read_entry(fvg__zip *z, fvg__zip_entry *e, size_t *at) {
-  const uint8_t *p = z->directory + *at;
-  uint64_t value[3];                                             /* bytes unpacked, bytes packed, offset           */
-  size_t left = (size_t)z->directory_bytes - *at, n_extra, n_comment;
-  uint8_t local[30];
-  char text[FVG__LEGIBLE];
-  fvg_weights *w = z->w;
-  fvg_status s;
-  if (left < FVG__ZIP_ENTRY || fvg__little(p, 4) != 0x02014b50u)
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: zip directory is broken at byte %.0f", w->file,
-                    (double)(z->directory_at + *at));
-  value[0] = fvg__little(p + 24, 4);
-  value[1] = fvg__little(p + 20, 4);
-  value[2] = fvg__little(p + 42, 4);
-  e->stored = fvg__little(p + 10, 2) == 0 && (p[8] & 1) == 0;
-  e->name = p + FVG__ZIP_ENTRY;
-  e->n_name = (size_t)fvg__little(p + 28, 2);
-  n_extra = (size_t)fvg__little(p + 30, 2);
-  n_comment = (size_t)fvg__little(p + 32, 2);
-  if (e->n_name + n_extra + n_comment > left - FVG__ZIP_ENTRY || fvg__zip_wide(e->name + e->n_name, n_extra, value))
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: zip directory is broken at byte %.0f", w->file,
-                    (double)(z->directory_at + *at));
-  *at += FVG__ZIP_ENTRY + e->n_name + n_extra + n_comment;
-  s = fvg__source_read(w->c, &w->source, local, value[2], sizeof local);
-  if (s) return s;
-  e->header = value[2];
-  e->begin = e->header + sizeof local + fvg__little(local + 26, 2) + fvg__little(local + 28, 2);
-  if (fvg__little(local, 4) != 0x04034b50u || e->begin > z->directory_at || value[1] > z->directory_at - e->begin ||
-      (e->stored && value[0] != value[1]))
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: zip member %s: %.0f bytes at %.0f are not there", w->file,
-                    fvg__legible(e->name, e->n_name, text), (double)value[1], (double)value[2]);
-  e->end = e->begin + value[1];
-  return FVG_OK;
-}
-
-static int fvg__zip_by_name(const void *a, const void *b) {
-  const fvg__zip_entry *x = (const fvg__zip_entry *)a, *y = (const fvg__zip_entry *)b;
-  int order = memcmp(x->name, y->name, x->n_name < y->n_name ? x->n_name : y->n_name);
-  return order ? order : x->n_name < y->n_name ? -1 : x->n_name > y->n_name;
-}
-
-static int fvg__zip_by_offset(const void *a, const void *b) {
-  const fvg__zip_entry *x = (const fvg__zip_entry *)a, *y = (const fvg__zip_entry *)b;
-  return x->header < y->header ? -1 : x->header > y->header;
-}
-
-/* No two members share bytes or a name. Leaves by_name sorted. */
-static fvg_status fvg__zip_check(fvg__zip *z) {
-  char one[FVG__LEGIBLE], two[FVG__LEGIBLE];
-  const fvg__zip_entry *a, *b;
-  fvg_weights *w = z->w;
-  int i;
-  for (i = 0; i < z->n; i++) z->by_name[i] = &z->entry[i];
-  fvg__sort(z->by_name, (size_t)z->n, fvg__zip_by_offset);
-  for (i = 1; i < z->n; i++) {
-    a = (const fvg__zip_entry *)z->by_name[i - 1];
-    b = (const fvg__zip_entry *)z->by_name[i];
-    if (a->end > b->header)
-      return fvg_fail(w->c, FVG_E_FORMAT, "%s: zip members %s and %s overlap at byte %.0f", w->file,
-                      fvg__legible(a->name, a->n_name, one), fvg__legible(b->name, b->n_name, two),
-                      (double)b->header);
-  }
-  fvg__sort(z->by_name, (size_t)z->n, fvg__zip_by_name);
-  for (i = 1; i < z->n; i++) {
-    a = (const fvg__zip_entry *)z->by_name[i];
-    if (fvg__zip_by_name(z->by_name[i - 1], a) == 0)
-      return fvg_fail(w->c, FVG_E_FORMAT, "%s: zip member %s appears twice", w->file,
-                      fvg__legible(a->name, a->n_name, one));
-  }
-  return FVG_OK;
-}
-
-#define FVG__PICKLE_NAME "data.pkl"
-
-/* data.pkl lies one folder deep; what the folder is called does not matter. */
-static fvg_status fvg__zip_find_pickle(fvg__zip *z) {
-  const size_t n = sizeof "/" FVG__PICKLE_NAME - 1;
-  fvg_weights *w = z->w;
-  int i;
-  for (i = 0; i < z->n; i++) {
-    const fvg__zip_entry *e = &z->entry[i];
-    if (e->n_name <= n || memcmp(e->name + e->n_name - n, "/" FVG__PICKLE_NAME, n) != 0 ||
-        memchr(e->name, '/', e->n_name - n)) continue;
-    if (z->pickle) return fvg_fail(w->c, FVG_E_FORMAT, "%s: two folders with a " FVG__PICKLE_NAME, w->file);
-    z->pickle = e;
-  }
-  if (z->pickle) return FVG_OK;
-  return fvg_fail(w->c, FVG_E_FORMAT, "%s: a zip archive without a folder that holds a " FVG__PICKLE_NAME
-                  ", so not a PyTorch file", w->file);
-}
-
-static fvg_status fvg__zip_open(fvg__zip *z) {
-  fvg_weights *w = z->w;
-  uint64_t count = 0;
-  size_t at = 0;
-  fvg_status s = fvg__zip_find_end(z, &count);
-  if (s) return s;
-  z->directory = (uint8_t *)fvg_alloc(w->c, (size_t)z->directory_bytes);
-  z->entry = FVG_NEW_ARRAY(w->c, fvg__zip_entry, (size_t)count);
-  z->by_name = FVG_NEW_ARRAY(w->c, const void *, (size_t)count);
-  if (!z->directory || !z->entry || !z->by_name) return FVG_E_NOMEM;
-  s = fvg__source_read(w->c, &w->source, z->directory, z->directory_at, (size_t)z->directory_bytes);
-  while (!s && (uint64_t)z->n < count) s = fvg__zip_read_entry(z, &z->entry[z->n++], &at);
-  if (!s) s = fvg__zip_check(z);
-  return s ? s : fvg__zip_find_pickle(z);
-}
-
-/* The member `folder``name` beside data.pkl; NULL: there is none. */
-static const fvg__zip_entry *fvg__zip_find(const fvg__zip *z, const char *folder, const uint8_t *name, size_t n) {
-  const size_t n_top = z->pickle->n_name - (sizeof FVG__PICKLE_NAME - 1), n_folder = strlen(folder);
-  uint8_t path[FVG__LEGIBLE + 512];
-  fvg__zip_entry wanted;
-  int low = 0, high = z->n;
-  if (n > FVG__LEGIBLE || n_folder > 16 || n_top + n_folder + n > sizeof path) return NULL;
-  memcpy(path, z->pickle->name, n_top);
-  memcpy(path + n_top, folder, n_folder);
-  memcpy(path + n_top + n_folder, name, n);
-  memset(&wanted, 0, sizeof wanted);
-  wanted.name = path;
-  wanted.n_name = n_top + n_folder + n;
-  while (low < high) {
-    int middle = low + (high - low) / 2, order = fvg__zip_by_name(&wanted, z->by_name[middle]);
-    if (order == 0) return (const fvg__zip_entry *)z->by_name[middle];
-    if (order < 0) high = middle;
-    else low = middle + 1;
-  }
-  return NULL;
-}
-
-static fvg_status fvg__zip_must_be_stored(const fvg__zip *z, const fvg__zip_entry *e) {
-  char text[FVG__LEGIBLE];
-  if (e->stored) return FVG_OK;
-  return fvg_fail(z->w->c, FVG_E_UNSUPPORTED,
-                  "%s: zip member %s is compressed or encrypted; torch.save would store it as it is", z->w->file,
-                  fvg__legible(e->name, e->n_name, text));
-}
-
-static fvg_status fvg__zip_byte_order(const fvg__zip *z) {
-  const fvg__zip_entry *e = fvg__zip_find(z, "", (const uint8_t *)"byteorder", 9);
-  fvg_weights *w = z->w;
-  uint8_t word[6] = {0};
-  size_t n;
-  fvg_status s;
-  if (!e) return FVG_OK;
-  s = fvg__zip_must_be_stored(z, e);
-  n = e->end - e->begin < sizeof word ? (size_t)(e->end - e->begin) : sizeof word;
-  if (!s) s = fvg__source_read(w->c, &w->source, word, e->begin, n);
-  if (s || memcmp(word, "little", 6) == 0) return s;
-  return fvg_fail(w->c, FVG_E_UNSUPPORTED,
-                  "%s: its numbers are not little-endian; save it again on a little-endian machine", w->file);
-}
-
-static void fvg__zip_close(fvg__zip *z) {
-  fvg_release(z->w->c, z->directory);
-  fvg_release(z->w->c, z->entry);
-  fvg_release(z->w->c, z->by_name);
-}
-
-/* ---- the names a pickle may use ---- */
-typedef enum fvg__global_role {
-  FVG__MAKES_DICT = 0,
-  FVG__MAKES_OBJECT,                 /* attributes by name, no behaviour                                         */
-  FVG__MAKES_TENSOR,
-  FVG__GIVES_ARGUMENT,               /* its first argument                                                       */
-  FVG__MAKES_OTHER,                  /* something of no use here                                                 */
-  FVG__IS_STORAGE
-} fvg__global_role;
-typedef struct fvg__global { const char *name; fvg__global_role role; const char *dtype; } fvg__global;
-
-/* A name that ends with a dot stands for all that begin so. */
-static const fvg__global fvg__globals[] = {
-  {"collections.OrderedDict", FVG__MAKES_DICT, NULL},
-  {"collections.defaultdict", FVG__MAKES_DICT, NULL},
-  {"__builtin__.dict", FVG__MAKES_DICT, NULL},
-  {"builtins.dict", FVG__MAKES_DICT, NULL},
-  {"__torch__.", FVG__MAKES_OBJECT, NULL},
-  {"torch.optim.", FVG__MAKES_OBJECT, NULL},
-  {"dassl.optim.", FVG__MAKES_OBJECT, NULL},
-  {"torch._utils._rebuild_tensor_v2", FVG__MAKES_TENSOR, NULL},
-  {"torch._utils._rebuild_parameter", FVG__GIVES_ARGUMENT, NULL},
-  {"torch._utils._rebuild_parameter_with_state", FVG__GIVES_ARGUMENT, NULL},
-  {"torch.Size", FVG__GIVES_ARGUMENT, NULL},
-  {"torch.jit._pickle.build_intlist", FVG__GIVES_ARGUMENT, NULL},
-  {"torch.jit._pickle.build_doublelist", FVG__GIVES_ARGUMENT, NULL},
-  {"torch.jit._pickle.build_boollist", FVG__GIVES_ARGUMENT, NULL},
-  {"torch.jit._pickle.build_tensorlist", FVG__GIVES_ARGUMENT, NULL},
-  {"torch.jit._pickle.restore_type_tag", FVG__GIVES_ARGUMENT, NULL},
-  {"torch.device", FVG__MAKES_OTHER, NULL},
-  {"collections.Counter", FVG__MAKES_OTHER, NULL},
-  {"numpy.core.multiarray.scalar", FVG__MAKES_OTHER, NULL},
-  {"numpy._core.multiarray.scalar", FVG__MAKES_OTHER, NULL},
-  {"numpy.dtype", FVG__MAKES_OTHER, NULL},
-  {"_codecs.encode", FVG__MAKES_OTHER, NULL},
-  {"torch.FloatStorage", FVG__IS_STORAGE, "F32"},
-  {"torch.HalfStorage", FVG__IS_STORAGE, "F16"},
-  {"torch.BFloat16Storage", FVG__IS_STORAGE, "BF16"},
-  {"torch.DoubleStorage", FVG__IS_STORAGE, "F64"},
-  {"torch.LongStorage", FVG__IS_STORAGE, "I64"},
-  {"torch.IntStorage", FVG__IS_STORAGE, "I32"},
-  {"torch.ShortStorage", FVG__IS_STORAGE, "I16"},
-  {"torch.CharStorage", FVG__IS_STORAGE, "I8"},
-  {"torch.ByteStorage", FVG__IS_STORAGE, "U8"},
-  {"torch.BoolStorage", FVG__IS_STORAGE, "BOOL"}};
-
-static int fvg__find_global(const char *name) {                                /* -1: unknown                     */
-  int i;
-  for (i = 0; i < (int)(sizeof fvg__globals / sizeof *fvg__globals); i++) {
-    const char *known = fvg__globals[i].name;
-    size_t n = strlen(known);
-    if (known[n - 1] == '.' ? strncmp(name, known, n) == 0 : strcmp(name, known) == 0) return i;
-  }
-  return -1;
-}
-
-/* ---- pickle: instructions ---- */
-enum {                               /* in pickletools' names                                                    */
-  FVG__OP_MARK = '(', FVG__OP_STOP = '.', FVG__OP_POP = '0', FVG__OP_POP_MARK = '1', FVG__OP_DUP = '2',
-  FVG__OP_NONE = 'N', FVG__OP_NEWTRUE = 0x88, FVG__OP_NEWFALSE = 0x89,
-  FVG__OP_BININT1 = 'K', FVG__OP_BININT2 = 'M', FVG__OP_BININT = 'J', FVG__OP_LONG1 = 0x8a, FVG__OP_LONG4 = 0x8b,
-  FVG__OP_BINFLOAT = 'G', FVG__OP_SHORT_BINSTRING = 'U', FVG__OP_BINSTRING = 'T', FVG__OP_BINUNICODE = 'X',
-  FVG__OP_SHORT_BINUNICODE = 0x8c, FVG__OP_BINUNICODE8 = 0x8d, FVG__OP_SHORT_BINBYTES = 'C', FVG__OP_BINBYTES = 'B',
-  FVG__OP_BINBYTES8 = 0x8e, FVG__OP_EMPTY_TUPLE = ')', FVG__OP_TUPLE1 = 0x85, FVG__OP_TUPLE2 = 0x86,
-  FVG__OP_TUPLE3 = 0x87, FVG__OP_TUPLE = 't', FVG__OP_EMPTY_LIST = ']', FVG__OP_APPEND = 'a', FVG__OP_APPENDS = 'e',
-  FVG__OP_EMPTY_DICT = '}', FVG__OP_SETITEM = 's', FVG__OP_SETITEMS = 'u', FVG__OP_GLOBAL = 'c',
-  FVG__OP_STACK_GLOBAL = 0x93, FVG__OP_REDUCE = 'R', FVG__OP_NEWOBJ = 0x81, FVG__OP_BUILD = 'b',
-  FVG__OP_BINPERSID = 'Q', FVG__OP_BINPUT = 'q', FVG__OP_LONG_BINPUT = 'r', FVG__OP_MEMOIZE = 0x94,
-  FVG__OP_BINGET = 'h', FVG__OP_LONG_BINGET = 'j', FVG__OP_PROTO = 0x80, FVG__OP_FRAME = 0x95
-};
-
-typedef enum fvg__pickle_type {
-  FVG__PICKLE_NONE = 0, FVG__PICKLE_BOOL, FVG__PICKLE_WHOLE, FVG__PICKLE_REAL, FVG__PICKLE_STRING,
-  FVG__PICKLE_TUPLE, FVG__PICKLE_LIST, FVG__PICKLE_DICT, FVG__PICKLE_OBJECT,
-  FVG__PICKLE_GLOBAL, FVG__PICKLE_STORAGE, FVG__PICKLE_TENSOR, FVG__PICKLE_OTHER
-} fvg__pickle_type;
-
-typedef struct fvg__pickle_value {
-  fvg__pickle_type type;
-  int first, last;        /* cells of a container, -1 for none; first alone: the value of an object's attributes, of
-                             a storage's tuple, of a tensor's arguments                                            */
-  int n;                  /* cells of a container, twice the pairs of a dictionary; bytes of a string              */
-  int64_t whole;          /* also 0/1 for booleans, where a string begins, a global's place in the table           */
-  double real;
-} fvg__pickle_value;
-typedef struct fvg__pickle_cell { int value, next; } fvg__pickle_cell;
-
-typedef struct fvg__instruction {
-  int code;
-  uint64_t number;        /* its argument; of strings and of long numbers their count of bytes, which begin at      */
-  size_t at;
-  size_t second, end;     /* of a global: its second line, and where that ends                                     */
-} fvg__instruction;
-
-typedef struct fvg__pickle {
-  const fvg__zip *zip;
-  fvg_weights *w;
-  uint8_t *byte;                     /* [n]                                                                      */
-  size_t n, at;
-  int most;                          /* instructions; every array below has room for as many                     */
-  fvg__pickle_value *value;
-  fvg__pickle_cell *cell;
-  int *stack, *mark, *memo;          /* values; heights of the stack; values plus 1, 0 for none                   */
-  int n_value, n_cell, n_stack, n_mark, n_memo;
-} fvg__pickle;
-
-static fvg_status fvg__pickle_error(const fvg__pickle *p, const char *what) {
-  return fvg_fail(p->w->c, FVG_E_FORMAT, "%s: " FVG__PICKLE_NAME ", before byte %.0f: %s", p->w->file,
-                  (double)p->at, what);
-}
-
-/* Bytes of the number that follows an instruction; -1: not an instruction that PyTorch writes. */
-static int fvg__argument_bytes(int code) {
-  static const unsigned char none[] = ".(012N\x88\x89)\x85\x86\x87t]ae}su\x93R\x81" "bQ\x94" "c";
-  switch (code) {
-    case FVG__OP_BININT1: case FVG__OP_BINPUT: case FVG__OP_BINGET: case FVG__OP_PROTO: case FVG__OP_LONG1:
-    case FVG__OP_SHORT_BINSTRING: case FVG__OP_SHORT_BINUNICODE: case FVG__OP_SHORT_BINBYTES: return 1;
-    case FVG__OP_BININT2: return 2;
-    case FVG__OP_BININT: case FVG__OP_LONG_BINPUT: case FVG__OP_LONG_BINGET: case FVG__OP_LONG4:
-    case FVG__OP_BINSTRING: case FVG__OP_BINUNICODE: case FVG__OP_BINBYTES: return 4;
-    case FVG__OP_BINFLOAT: case FVG__OP_FRAME: case FVG__OP_BINUNICODE8: case FVG__OP_BINBYTES8: return 8;
-    default: return code && memchr(none, code, sizeof none - 1) ? 0 : -1;
-  }
-}
-
-static int fvg__counts_bytes(int code) {                                       /* is the argument a length?       */
-  return code == FVG__OP_LONG1 || code == FVG__OP_LONG4 || code == FVG__OP_SHORT_BINSTRING ||
-         code == FVG__OP_BINSTRING || code == FVG__OP_BINUNICODE || code == FVG__OP_SHORT_BINUNICODE ||
-         code == FVG__OP_BINUNICODE8 || code == FVG__OP_SHORT_BINBYTES || code == FVG__OP_BINBYTES ||
-         code == FVG__OP_BINBYTES8;
-}
-
-static fvg_status fvg__pickle_line(fvg__pickle *p, size_t *end) {
-  const uint8_t *newline = (const uint8_t *)memchr(p->byte + p->at, '\n', p->n - p->at);
-  if (!newline) return fvg__pickle_error(p, "a name without an end");
-  *end = (size_t)(newline - p->byte);
-  p->at = *end + 1;
-  return FVG_OK;
-}
-
-/* The instruction at p->at, which moves behind it. */
-static fvg_status fvg__pickle_next(fvg__pickle *p, fvg__instruction *i) {
-  fvg_status s;
-  int bytes;
-  memset(i, 0, sizeof *i);
-  if (p->at >= p->n) return fvg__pickle_error(p, "the pickle ends too early");
-  i->code = p->byte[p->at];
-  bytes = fvg__argument_bytes(i->code);
-  if (bytes < 0) {
-    char what[64];
-    snprintf(what, sizeof what, "instruction 0x%02x is not one that torch.save writes", (unsigned)i->code);
-    return fvg__pickle_error(p, what);
-  }
-  if ((size_t)bytes > p->n - p->at - 1) return fvg__pickle_error(p, "the pickle ends too early");
-  i->number = fvg__little(p->byte + p->at + 1, (size_t)bytes);
-  p->at += 1 + (size_t)bytes;
-  i->at = p->at;
-  if (fvg__counts_bytes(i->code)) {
-    if (i->number > p->n - p->at) return fvg__pickle_error(p, "a string is longer than the pickle");
-    p->at += (size_t)i->number;
-  }
-  if (i->code != FVG__OP_GLOBAL) return FVG_OK;
-  s = fvg__pickle_line(p, &i->second);
-  if (s) return s;
-  i->number = i->second - i->at;
-  i->second = p->at;
-  return fvg__pickle_line(p, &i->end);
-}
-
-/* ---- pickle: the machine ---- */
-static int fvg__pickle_new(fvg__pickle *p, fvg__pickle_type type) {
-  fvg__pickle_value *v = &p->value[p->n_value];
-  v->type = type;
-  v->first = v->last = -1;
-  return p->n_value++;
-}
-
-static fvg__pickle_value *fvg__pickle_push(fvg__pickle *p, fvg__pickle_type type) {
-  int index = fvg__pickle_new(p, type);
-  p->stack[p->n_stack++] = index;
-  return &p->value[index];
-}
-
-static void fvg__pickle_append(fvg__pickle *p, fvg__pickle_value *container, int value) {
-  fvg__pickle_cell *cell = &p->cell[p->n_cell];
-  cell->value = value;
-  cell->next = -1;
-  if (container->last < 0) container->first = p->n_cell;
-  else p->cell[container->last].next = p->n_cell;
-  container->last = p->n_cell++;
-  container->n++;
-}
-
-/* The stack from `from` on becomes the content of the container. */
-static void fvg__pickle_gather(fvg__pickle *p, fvg__pickle_value *container, int from) {
-  int i;
-  for (i = from; i < p->n_stack; i++) fvg__pickle_append(p, container, p->stack[i]);
-  p->n_stack = from;
-}
-
-static void fvg__pickle_tuple(fvg__pickle *p, int from) {
-  int index = fvg__pickle_new(p, FVG__PICKLE_TUPLE);
-  fvg__pickle_gather(p, &p->value[index], from);
-  p->stack[p->n_stack++] = index;
-}
-
-static fvg__pickle_value *fvg__pickle_top(const fvg__pickle *p, int below) {
-  return &p->value[p->stack[p->n_stack - 1 - below]];
-}
-
-/* Values an instruction takes from the stack, or looks at there, above the last mark. */
-static int fvg__pickle_needs(int code) {
-  switch (code) {
-    case FVG__OP_SETITEM: case FVG__OP_TUPLE3: return 3;
-    case FVG__OP_REDUCE: case FVG__OP_NEWOBJ: case FVG__OP_BUILD: case FVG__OP_APPEND: case FVG__OP_STACK_GLOBAL:
-    case FVG__OP_TUPLE2: return 2;
-    case FVG__OP_STOP: case FVG__OP_POP: case FVG__OP_DUP: case FVG__OP_TUPLE1: case FVG__OP_BINPERSID:
-    case FVG__OP_BINPUT: case FVG__OP_LONG_BINPUT: case FVG__OP_MEMOIZE: return 1;
-    default: return 0;
-  }
-}
-
-static void fvg__pickle_number(fvg__pickle *p, const fvg__instruction *i) {
-  fvg__pickle_value *v = fvg__pickle_push(p, FVG__PICKLE_WHOLE);
-  uint64_t bits = i->number;
-  size_t k, n = (size_t)i->number;
-  if (i->code == FVG__OP_BINFLOAT) {
-    for (bits = 0, k = 0; k < 8; k++) bits = bits << 8 | p->byte[i->at - 8 + k];
-    v->type = FVG__PICKLE_REAL;
-    memcpy(&v->real, &bits, sizeof v->real);
-    return;
-  }
-  if (i->code == FVG__OP_BININT && bits >> 31) bits |= 0xFFFFFFFF00000000u;
-  if (i->code == FVG__OP_LONG1 || i->code == FVG__OP_LONG4) {
-    if (n > 8) { v->type = FVG__PICKLE_OTHER; return; }
-    bits = fvg__little(p->byte + i->at, n);
-    if (n && n < 8 && bits >> (8 * n - 1)) bits |= ~(uint64_t)0 << 8 * n;
-  }
-  memcpy(&v->whole, &bits, sizeof v->whole);
-}
-
-static fvg_status fvg__pickle_global(fvg__pickle *p, const uint8_t *module, size_t n_module, const uint8_t *name,
-                                     size_t n_name) {
-  char one[FVG__LEGIBLE], two[FVG__LEGIBLE], joined[2 * FVG__LEGIBLE];
-  int found;
-  snprintf(joined, sizeof joined, "%s.%s", fvg__legible(module, n_module, one), fvg__legible(name, n_name, two));
-  found = fvg__find_global(joined);
-  if (found < 0)
-    return fvg_fail(p->w->c, FVG_E_FORMAT, "%s: the pickle asks for %s; only tensors and plain containers are read",
-                    p->w->file, joined);
-  fvg__pickle_push(p, FVG__PICKLE_GLOBAL)->whole = found;
-  return FVG_OK;
-}
-
-static fvg_status fvg__pickle_stack_global(fvg__pickle *p) {
-  const fvg__pickle_value *module = fvg__pickle_top(p, 1), *name = fvg__pickle_top(p, 0);
-  p->n_stack -= 2;
-  if (module->type != FVG__PICKLE_STRING || name->type != FVG__PICKLE_STRING)
-    return fvg__pickle_error(p, "a name that is no string");
-  return fvg__pickle_global(p, p->byte + module->whole, (size_t)module->n, p->byte + name->whole, (size_t)name->n);
-}
-
-/* A call of the global below the top with the tuple on top: nothing but what the table says. */
-static fvg_status fvg__pickle_call(fvg__pickle *p) {
-  const fvg__pickle_value *callee = fvg__pickle_top(p, 1), *arguments = fvg__pickle_top(p, 0);
-  int index = p->stack[p->n_stack - 1];
-  p->n_stack -= 2;
-  if (callee->type != FVG__PICKLE_GLOBAL || arguments->type != FVG__PICKLE_TUPLE)
-    return fvg__pickle_error(p, "a call of something that is no name, or without a tuple");
-  switch (fvg__globals[callee->whole].role) {
-    case FVG__MAKES_DICT:                                        /* defaultdict is given a class, nothing is filled */
-      if (arguments->n && p->value[p->cell[arguments->first].value].type != FVG__PICKLE_GLOBAL)
-        return fvg__pickle_error(p, "a dictionary made from something else");
-      fvg__pickle_push(p, FVG__PICKLE_DICT);
-      return FVG_OK;
-    case FVG__MAKES_OBJECT: fvg__pickle_push(p, FVG__PICKLE_OBJECT); return FVG_OK;
-    case FVG__MAKES_TENSOR: fvg__pickle_push(p, FVG__PICKLE_TENSOR)->first = index; return FVG_OK;
-    case FVG__MAKES_OTHER:  fvg__pickle_push(p, FVG__PICKLE_OTHER); return FVG_OK;
-    case FVG__GIVES_ARGUMENT:
-      if (!arguments->n) return fvg__pickle_error(p, "a call without arguments");
-      p->stack[p->n_stack++] = p->cell[arguments->first].value;
-      return FVG_OK;
-    case FVG__IS_STORAGE: break;
-  }
-  return fvg__pickle_error(p, "a call of a storage type");
-}
-
-/* Attributes make an object; those of a dictionary or tensor carry no weights. */
-static void fvg__pickle_build(fvg__pickle *p) {
-  fvg__pickle_value *v = fvg__pickle_top(p, 1);
-  p->n_stack--;
-  if (v->type == FVG__PICKLE_OBJECT) v->first = p->stack[p->n_stack];
-}
-
-/* Items of the stack from `from` on go into the container below them. */
-static fvg_status fvg__pickle_items(fvg__pickle *p, int from, fvg__pickle_type type) {
-  fvg__pickle_value *v = &p->value[p->stack[from - 1]];
-  if (v->type == FVG__PICKLE_OTHER) { p->n_stack = from; return FVG_OK; }
-  if (v->type != type) return fvg__pickle_error(p, "items for something that is no container of their kind");
-  if (type == FVG__PICKLE_DICT && (p->n_stack - from) % 2) return fvg__pickle_error(p, "a key without a value");
-  fvg__pickle_gather(p, v, from);
-  return FVG_OK;
-}
-
-/* Instructions that go back to the last mark. */
-static fvg_status fvg__pickle_marked(fvg__pickle *p, int code) {
-  int from, floor;
-  if (!p->n_mark) return fvg__pickle_error(p, "no mark on the stack");
-  from = p->mark[--p->n_mark];
-  floor = p->n_mark ? p->mark[p->n_mark - 1] : 0;
-  if (code == FVG__OP_TUPLE) { fvg__pickle_tuple(p, from); return FVG_OK; }
-  if (code == FVG__OP_POP_MARK) { p->n_stack = from; return FVG_OK; }
-  if (from <= floor) return fvg__pickle_error(p, "too little on the stack");
-  return fvg__pickle_items(p, from, code == FVG__OP_APPENDS ? FVG__PICKLE_LIST : FVG__PICKLE_DICT);
-}
-
-static fvg_status fvg__pickle_remember(fvg__pickle *p, uint64_t where) {
-  if (where >= (uint64_t)p->most) return fvg__pickle_error(p, "the memo has fewer places than that");
-  if (!p->memo[where]) p->n_memo++;
-  p->memo[where] = p->stack[p->n_stack - 1] + 1;
-  return FVG_OK;
-}
-
-static fvg_status fvg__pickle_recall(fvg__pickle *p, uint64_t where) {
-  if (where >= (uint64_t)p->most || !p->memo[where]) return fvg__pickle_error(p, "the memo holds nothing there");
-  p->stack[p->n_stack++] = p->memo[where] - 1;
-  return FVG_OK;
-}
-
-static void fvg__pickle_string(fvg__pickle *p, const fvg__instruction *i) {
-  fvg__pickle_value *v = fvg__pickle_push(p, FVG__PICKLE_STRING);
-  v->whole = (int64_t)i->at;
-  v->n = (int)i->number;
-}
-
-static fvg_status fvg__pickle_do(fvg__pickle *p, const fvg__instruction *i) {
-  const int floor = p->n_mark ? p->mark[p->n_mark - 1] : 0;
-  if (p->n_stack - floor < fvg__pickle_needs(i->code)) return fvg__pickle_error(p, "too little on the stack");
-  switch (i->code) {
-    case FVG__OP_PROTO:
-      return i->number >= 2 && i->number <= 5 ? FVG_OK : fvg__pickle_error(p, "a protocol other than 2 to 5");
-    case FVG__OP_MARK: p->mark[p->n_mark++] = p->n_stack; return FVG_OK;
-    case FVG__OP_POP:  p->n_stack--; return FVG_OK;
-    case FVG__OP_DUP:  p->stack[p->n_stack] = p->stack[p->n_stack - 1]; p->n_stack++; return FVG_OK;
-    case FVG__OP_NONE: fvg__pickle_push(p, FVG__PICKLE_NONE); return FVG_OK;
-    case FVG__OP_NEWTRUE: fvg__pickle_push(p, FVG__PICKLE_BOOL)->whole = 1; return FVG_OK;
-    case FVG__OP_NEWFALSE: fvg__pickle_push(p, FVG__PICKLE_BOOL); return FVG_OK;
-    case FVG__OP_BININT1: case FVG__OP_BININT2: case FVG__OP_BININT: case FVG__OP_LONG1: case FVG__OP_LONG4:
-    case FVG__OP_BINFLOAT: fvg__pickle_number(p, i); return FVG_OK;
-    case FVG__OP_BINUNICODE: case FVG__OP_SHORT_BINUNICODE: case FVG__OP_BINUNICODE8: case FVG__OP_BINSTRING:
-    case FVG__OP_SHORT_BINSTRING: fvg__pickle_string(p, i); return FVG_OK;
-    case FVG__OP_BINBYTES: case FVG__OP_SHORT_BINBYTES: case FVG__OP_BINBYTES8:
-      fvg__pickle_push(p, FVG__PICKLE_OTHER);
-      return FVG_OK;
-    case FVG__OP_EMPTY_LIST: fvg__pickle_push(p, FVG__PICKLE_LIST); return FVG_OK;
-    case FVG__OP_EMPTY_DICT: fvg__pickle_push(p, FVG__PICKLE_DICT); return FVG_OK;
-    case FVG__OP_EMPTY_TUPLE: fvg__pickle_push(p, FVG__PICKLE_TUPLE); return FVG_OK;
-    case FVG__OP_TUPLE1: case FVG__OP_TUPLE2: case FVG__OP_TUPLE3:
-      fvg__pickle_tuple(p, p->n_stack - fvg__pickle_needs(i->code));
-      return FVG_OK;
-    case FVG__OP_TUPLE: case FVG__OP_APPENDS: case FVG__OP_SETITEMS: case FVG__OP_POP_MARK:
-      return fvg__pickle_marked(p, i->code);
-    case FVG__OP_APPEND: return fvg__pickle_items(p, p->n_stack - 1, FVG__PICKLE_LIST);
-    case FVG__OP_SETITEM: return fvg__pickle_items(p, p->n_stack - 2, FVG__PICKLE_DICT);
-    case FVG__OP_GLOBAL:
-      return fvg__pickle_global(p, p->byte + i->at, (size_t)i->number, p->byte + i->second, i->end - i->second);
-    case FVG__OP_STACK_GLOBAL: return fvg__pickle_stack_global(p);
-    case FVG__OP_REDUCE: case FVG__OP_NEWOBJ: return fvg__pickle_call(p);
-    case FVG__OP_BUILD: fvg__pickle_build(p); return FVG_OK;
-    case FVG__OP_BINPERSID: {
-      int index = p->stack[--p->n_stack];
-      fvg__pickle_push(p, FVG__PICKLE_STORAGE)->first = index;
-      return FVG_OK;
-    }
-    case FVG__OP_BINPUT: case FVG__OP_LONG_BINPUT: return fvg__pickle_remember(p, i->number);
-    case FVG__OP_MEMOIZE: return fvg__pickle_remember(p, (uint64_t)p->n_memo);
-    case FVG__OP_BINGET: case FVG__OP_LONG_BINGET: return fvg__pickle_recall(p, i->number);
-    default: return FVG_OK;                                      /* FRAME only says how much to read at once       */
-  }
-}
-
-static fvg_status fvg__pickle_run(fvg__pickle *p, int *root) {
-  fvg__instruction i;
-  fvg_status s;
-  p->at = 0;
-  if (p->n == 0 || p->byte[0] != FVG__OP_PROTO) return fvg__pickle_error(p, "not a pickle of protocol 2 or later");
-  do {
-    s = fvg__pickle_next(p, &i);
-    if (!s && !p->value) p->most++;                              /* the first run                                  */
-    else if (!s) s = fvg__pickle_do(p, &i);
-  } while (!s && i.code != FVG__OP_STOP);
-  if (!s && p->value) *root = p->stack[p->n_stack - 1];
-  return s;
-}
-
-static fvg_status fvg__pickle_load(fvg__pickle *p, int *root) {
-  const fvg__zip_entry *e = p->zip->pickle;
-  fvg_ctx *c = p->w->c;
-  fvg_status s = fvg__zip_must_be_stored(p->zip, e);
-  if (s) return s;
-  if (e->end - e->begin > INT32_MAX / 2)
-    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: a pickle of %.0f bytes; 1 GiB is the limit", p->w->file,
-                    (double)(e->end - e->begin));
-  p->n = (size_t)(e->end - e->begin);
-  p->byte = (uint8_t *)fvg_alloc(c, p->n);
-  if (!p->byte) return FVG_E_NOMEM;
-  s = fvg__source_read(c, &p->w->source, p->byte, e->begin, p->n);
-  if (!s) s = fvg__pickle_run(p, root);
-  if (s) return s;
-  p->cell = FVG_NEW_ARRAY(c, fvg__pickle_cell, (size_t)p->most);
-  p->stack = FVG_NEW_ARRAY(c, int, (size_t)p->most);
-  p->mark = FVG_NEW_ARRAY(c, int, (size_t)p->most);
-  p->memo = FVG_NEW_ARRAY(c, int, (size_t)p->most);
-  p->value = FVG_NEW_ARRAY(c, fvg__pickle_value, (size_t)p->most);
-  if (!p->cell || !p->stack || !p->mark || !p->memo || !p->value) return FVG_E_NOMEM;
-  return fvg__pickle_run(p, root);
-}
-
-static void fvg__pickle_free(fvg__pickle *p) {
-  fvg_ctx *c = p->w->c;
-  fvg_release(c, p->byte);
-  fvg_release(c, p->value);
-  fvg_release(c, p->cell);
-  fvg_release(c, p->stack);
-  fvg_release(c, p->mark);
-  fvg_release(c, p->memo);
-}
-
-/*===========================================================================================================
- * CHAPTER 12  PYTORCH FILES: tensors and their names in a pickle
- *===========================================================================================================
-   What the pickle's tree means.  A tensor is a storage, an offset, a shape and strides; the storage's numbers are a
-   member of the archive (chapter 11), so a tensor becomes what it is in a safetensors file: a name, a type, a shape
-   and bytes from begin to end, with strides where it is not row-major.
-
-     name       the keys on the way down, joined by dots, without DataParallel's "module."
-     state_dict in the outermost dictionary adds nothing to the names, and what was kept to train on, optimizer and
-                scheduler, is then left out: a bare dictionary of tensors and Dassl's checkpoint read the same
-     metadata   the outermost dictionary's strings and numbers, such as Dassl's epoch
-
-   The walk goes down the tree twice, to count and to fill; its depth and length are limited, for a net that would
-   unfold into a forest, or never end, must be refused.
-
-   fvg_weights_open_any looks at the first bytes and opens what it finds: safetensors, such an archive, or, with an
-   error that says what to do, the format that torch.save had before 1.6. */
-
-/* ---- a tensor's place in the file ---- */
-/* Element i of a tuple or list, if it is of that type; else NULL. */
-static const fvg__pickle_value *fvg__pickle_element(const fvg__pickle *p, const fvg__pickle_value *v, int i,
-                                                    fvg__pickle_type type) {
-  int cell = v && (v->type == FVG__PICKLE_TUPLE || v->type == FVG__PICKLE_LIST) ? v->first : -1;
-  while (cell >= 0 && i-- > 0) cell = p->cell[cell].next;
-  return cell >= 0 && p->value[p->cell[cell].value].type == type ? &p->value[p->cell[cell].value] : NULL;
-}
-
-/* The storage's member of the archive, its dtype into e, its elements into *count and their size into *size. */
-static fvg_status fvg__tensor_storage(const fvg__pickle *p, fvg__weight *e, const fvg__pickle_value *storage,
-                                      const fvg__zip_entry **member, uint64_t *count, size_t *size) {
-  const fvg__pickle_value *id = storage ? &p->value[storage->first] : NULL;
-  const fvg__pickle_value *word = fvg__pickle_element(p, id, 0, FVG__PICKLE_STRING);
-  const fvg__pickle_value *kind = fvg__pickle_element(p, id, 1, FVG__PICKLE_GLOBAL);
-  const fvg__pickle_value *key = fvg__pickle_element(p, id, 2, FVG__PICKLE_STRING);
-  const fvg__pickle_value *elements = fvg__pickle_element(p, id, 4, FVG__PICKLE_WHOLE);
-  char text[FVG__LEGIBLE];
-  fvg_weights *w = p->w;
-  if (!word || word->n != 7 || memcmp(p->byte + word->whole, "storage", 7) != 0 || !kind ||
-      fvg__globals[kind->whole].role != FVG__IS_STORAGE || !key || !elements || elements->whole < 0)
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: its storage is not ('storage', type, key, place, count)",
-                    w->file, e->name);
-  *size = fvg__weight_dtype(e, fvg__globals[kind->whole].dtype);
-  *count = (uint64_t)elements->whole;
-  fvg__legible(p->byte + key->whole, (size_t)key->n, text);
-  *member = fvg__zip_find(p->zip, "data/", p->byte + key->whole, (size_t)key->n);
-  if (!*member)
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: the archive has no data/%s", w->file, e->name, text);
-  if (*count > ((*member)->end - (*member)->begin) / *size)
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: a storage of %.0f %s, but data/%s has %.0f bytes",
-                    w->file, e->name, (double)*count, e->dtype, text, (double)((*member)->end - (*member)->begin));
-  return fvg__zip_must_be_stored(p->zip, *member);
-}
-
-/* Shape and strides; *strided: is any other order than row-major meant? */
-static fvg_status fvg__tensor_shape(const fvg__pickle *p, fvg__weight *e, const fvg__pickle_value *shape,
-                                    const fvg__pickle_value *stride) {
-  fvg_weights *w = p->w;
-  uint64_t expected = 1;
-  int i;
-  if (!shape || !stride || shape->n != stride->n)
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: shape and strides are not two tuples of one length",
-                    w->file, e->name);
-  if (shape->n > FVG_MAX_DIM)
-    return fvg_fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: %d dimensions, %d is the limit", w->file, e->name,
-                    shape->n, FVG_MAX_DIM);
-  e->shape.n_dim = shape->n;
-  for (i = shape->n - 1; i >= 0; i--) {
-    const fvg__pickle_value *dim = fvg__pickle_element(p, shape, i, FVG__PICKLE_WHOLE);
-    const fvg__pickle_value *step = fvg__pickle_element(p, stride, i, FVG__PICKLE_WHOLE);
-    if (!dim || dim->whole < 0 || dim->whole > INT32_MAX || !step || step->whole < 0)
-      return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: dimension %d or its stride makes no sense", w->file,
-                      e->name, i);
-    e->shape.dim[i] = (int)dim->whole;
-    e->stride[i] = (uint64_t)step->whole;
-    if (e->shape.dim[i] != 1 && e->stride[i] != expected) e->strided = 1;
-    expected *= (uint64_t)dim->whole;                            /* may wrap; such a shape is refused later         */
-  }
-  return FVG_OK;
-}
-
-/* The last element that a tensor without empty dimensions reaches, counted from the storage's start; `count`, which
-   is too far, if it or a step on the way lies outside. */
-static uint64_t fvg__tensor_furthest(const fvg__weight *e, uint64_t offset, uint64_t count) {
-  uint64_t last = offset;
-  int i;
-  for (i = 0; i < e->shape.n_dim && last < count; i++) {
-    uint64_t steps = (uint64_t)e->shape.dim[i] - 1, left = count - 1 - last;
-    if (steps && e->stride[i] > left / steps) return count;
-    last += steps * e->stride[i];
-  }
-  return last < count ? last : count;
-}
-
-static fvg_status fvg__tensor_place(const fvg__pickle *p, fvg__weight *e, const fvg__pickle_value *v) {
-  const fvg__pickle_value *arguments = &p->value[v->first], *offset;
-  const fvg__zip_entry *member = NULL;
-  char text[FVG__SHAPE_TEXT];
-  uint64_t count = 0, bytes, last;
-  size_t size = 1;
-  fvg_weights *w = p->w;
-  fvg_status s = fvg__tensor_storage(p, e, fvg__pickle_element(p, arguments, 0, FVG__PICKLE_STORAGE), &member, &count,
-                                     &size);
-  if (!s) s = fvg__tensor_shape(p, e, fvg__pickle_element(p, arguments, 2, FVG__PICKLE_TUPLE),
-                                fvg__pickle_element(p, arguments, 3, FVG__PICKLE_TUPLE));
-  if (s) return s;
-  offset = fvg__pickle_element(p, arguments, 1, FVG__PICKLE_WHOLE);
-  if (!offset || offset->whole < 0 || fvg__checked_bytes(&e->shape, size, &bytes))
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: shape %s is too large, or its offset is no whole number",
-                    w->file, e->name, fvg__shape_text(&e->shape, text));
-  e->begin = e->end = member->begin;
-  if (!bytes) e->strided = 0;
-  if (!bytes) return FVG_OK;
-  last = fvg__tensor_furthest(e, (uint64_t)offset->whole, count);
-  if (last >= count)
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: tensor %.100s: shape %s with its strides, from element %.0f on, leaves "
-                    "its storage of %.0f", w->file, e->name, fvg__shape_text(&e->shape, text),
-                    (double)offset->whole, (double)count);
-  if (bytes > w->source.size)                                    /* strides of 0 repeat elements                    */
-    return fvg_fail(w->c, FVG_E_UNSUPPORTED, "%s: tensor %.100s: shape %s repeats its elements to more bytes than "
-                    "the file has; save its contiguous copy", w->file, e->name, fvg__shape_text(&e->shape, text));
-  e->begin += (uint64_t)offset->whole * size;
-  e->end = member->begin + (last + 1) * size;
-  if (e->end - e->begin > (size_t)-1 / 2)
-    return fvg_fail(w->c, FVG_E_NOMEM, "%s: tensor %.100s: its storage does not fit in memory", w->file, e->name);
-  return FVG_OK;
-}
-
-/* ---- names ---- */
-#define FVG__PICKLE_DEPTH 64
-#define FVG__NAME_BYTES 512
-#define FVG__STATE_DICT "state_dict"
-
-typedef struct fvg__naming {
-  const fvg__pickle *p;
-  fvg_weights *w;
-  int fill;                          /* 0 in the first run, which counts                                         */
-  int n_tensor, n_metadata, work;
-  size_t n_text, n_path;
-  char path[FVG__NAME_BYTES];        /* the way down to here, [n_path]                                           */
-} fvg__naming;
-
-/* The text of a string or number at *s; its length, or -1 if the value is neither. */
-static int fvg__pickle_text(const fvg__pickle *p, const fvg__pickle_value *v, char number[32], const char **s) {
-  int digits = 15, n = -1;
-  *s = number;
-  if (v->type == FVG__PICKLE_STRING) { *s = (const char *)p->byte + v->whole; return v->n; }
-  if (v->type == FVG__PICKLE_WHOLE || v->type == FVG__PICKLE_BOOL)
-    n = snprintf(number, 32, "%lld", (long long)v->whole);
-  if (v->type != FVG__PICKLE_REAL) return n;
-  do n = snprintf(number, 32, "%.*g", digits, v->real);         /* as short as gives the same number               */
-  while (digits++ < 17 && strtod(number, NULL) != v->real);
-  if (strchr(number, ',')) *strchr(number, ',') = '.';                         /* some locales' decimal point     */
-  return n;
-}
-
-/* A copy among w's strings, ended by 0; NULL in the first run. */
-static const char *fvg__naming_copy(fvg__naming *t, const char *s, size_t n) {
-  char *to = t->fill ? t->w->json.strings + t->n_text : NULL;
-  if (to) memcpy(to, s, n);
-  t->n_text += n + 1;
-  return to;
-}
-
-static fvg_status fvg__naming_check(const fvg__naming *t, const char *s, size_t n) {
-  char text[FVG__LEGIBLE];
-  size_t at = 0, step = 1;
-  for (; at < n && step && s[at]; at += step) step = fvg_utf8_length((const unsigned char *)s + at, n - at);
-  if (at >= n) return FVG_OK;
-  return fvg_fail(t->w->c, FVG_E_FORMAT, "%s: \"%s\" in the pickle is not UTF-8, or holds a zero", t->w->file,
-                  fvg__legible((const uint8_t *)s, n, text));
-}
-
-/* The path grows by a key, a string or a whole number. */
-static fvg_status fvg__naming_descend(fvg__naming *t, const fvg__pickle_value *key) {
-  char number[32];
-  const char *s;
-  int n = key->type == FVG__PICKLE_BOOL || key->type == FVG__PICKLE_REAL ? -1 :
-          fvg__pickle_text(t->p, key, number, &s);
-  fvg_status status;
-  if (n < 0)
-    return fvg_fail(t->w->c, FVG_E_FORMAT,
-                    "%s: a dictionary in the pickle has a key that is no string or whole number", t->w->file);
-  status = fvg__naming_check(t, s, (size_t)n);
-  if (status) return status;
-  if (t->n_path + 1 + (size_t)n > sizeof t->path)
-    return fvg_fail(t->w->c, FVG_E_FORMAT, "%s: a name in the pickle is longer than %d bytes", t->w->file,
-                    FVG__NAME_BYTES);
-  if (t->n_path) t->path[t->n_path++] = '.';
-  memcpy(t->path + t->n_path, s, (size_t)n);
-  t->n_path += (size_t)n;
-  return FVG_OK;
-}
-
-static fvg_status fvg__naming_tensor(fvg__naming *t, const fvg__pickle_value *v) {
-  const char *name = t->path;
-  fvg__weight *e;
-  size_t n = t->n_path;
-  if (n > 7 && memcmp(name, "module.", 7) == 0) { name += 7; n -= 7; }         /* what DataParallel puts before   */
-  if (!n) { name = "tensor"; n = 6; }
-  name = fvg__naming_copy(t, name, n);
-  if (!t->fill) { t->n_tensor++; return FVG_OK; }
-  e = &t->w->weight[t->w->n++];
-  e->name = name;
-  return fvg__tensor_place(t->p, e, v);
-}
-
-/* Parts that hang in several places are met in each.  A tensor takes more than 4 instructions, anything else one. */
-static fvg_status fvg__naming_walk(fvg__naming *t, int index, int depth) {
-  const fvg__pickle *p = t->p;
-  const fvg__pickle_value *v = &p->value[index];
-  const size_t n_path = t->n_path;
-  fvg__pickle_value number;
-  fvg_status s = FVG_OK;
-  int cell;
-  t->work += v->type == FVG__PICKLE_TENSOR ? 4 : 1;
-  if (t->work > p->most || depth > FVG__PICKLE_DEPTH || t->n_text > 4096 + 8 * p->n)
-    return fvg_fail(t->w->c, FVG_E_FORMAT,
-                    "%s: the pickle is nested more than %d deep, or repeats its parts too often", t->w->file,
-                    FVG__PICKLE_DEPTH);
-  if (v->type == FVG__PICKLE_TENSOR) return fvg__naming_tensor(t, v);
-  if (v->type == FVG__PICKLE_OBJECT) return v->first < 0 ? FVG_OK : fvg__naming_walk(t, v->first, depth + 1);
-  if (v->type != FVG__PICKLE_TUPLE && v->type != FVG__PICKLE_LIST && v->type != FVG__PICKLE_DICT) return FVG_OK;
-  memset(&number, 0, sizeof number);
-  number.type = FVG__PICKLE_WHOLE;
-  for (cell = v->first; cell >= 0 && !s; cell = p->cell[cell].next, number.whole++) {
-    const fvg__pickle_value *key = &number;
-    if (v->type == FVG__PICKLE_DICT) { key = &p->value[p->cell[cell].value]; cell = p->cell[cell].next; }
-    s = fvg__naming_descend(t, key);
-    if (!s) s = fvg__naming_walk(t, p->cell[cell].value, depth + 1);
-    t->n_path = n_path;
-  }
-  return s;
-}
-
-static fvg_status fvg__naming_metadata(fvg__naming *t, const fvg__pickle_value *v) {
-  char number[32];
-  const char *text;
-  int n = fvg__pickle_text(t->p, v, number, &text);
-  fvg_json_value *entry = t->fill ? &t->w->json.value[1 + t->n_metadata] : NULL;
-  const char *key, *value;
-  fvg_status s = n < 0 ? FVG_OK : fvg__naming_check(t, text, (size_t)n);
-  if (n < 0 || s) return s;
-  key = fvg__naming_copy(t, t->path, t->n_path);
-  value = fvg__naming_copy(t, text, (size_t)n);
-  t->n_metadata++;
-  if (!entry) return FVG_OK;
-  entry->type = FVG_JSON_STRING;
-  entry->key = key;
-  entry->string = value;
-  entry->first = -1;
-  entry->next = t->n_metadata < t->w->json.value[0].n_child ? 1 + t->n_metadata : -1;
-  return FVG_OK;
-}
-
-static int fvg__pickle_is(const fvg__pickle *p, const fvg__pickle_value *key, const char *word) {
-  return key->type == FVG__PICKLE_STRING && (size_t)key->n == strlen(word) &&
-         memcmp(p->byte + key->whole, word, (size_t)key->n) == 0;
-}
-
-/* The dictionary of a dictionary or object, -1 if the value is neither. */
-static int fvg__pickle_dictionary(const fvg__pickle *p, int index) {
-  if (p->value[index].type == FVG__PICKLE_OBJECT) index = p->value[index].first;
-  return index >= 0 && p->value[index].type == FVG__PICKLE_DICT ? index : -1;
-}
-
-/* The file's top: what lies in state_dict loses that name, and then what was kept to train on is left out. */
-static fvg_status fvg__naming_run(fvg__naming *t, int root) {
-  const fvg__pickle *p = t->p;
-  const int top = fvg__pickle_dictionary(p, root);
-  int cell, has_state = 0;
-  fvg_status s = FVG_OK;
-  t->n_text = t->n_path = 0;
-  t->n_tensor = t->n_metadata = t->work = 0;
-  if (top < 0) return fvg__naming_walk(t, root, 0);
-  for (cell = p->value[top].first; cell >= 0; cell = p->cell[p->cell[cell].next].next)
-    if (fvg__pickle_is(p, &p->value[p->cell[cell].value], FVG__STATE_DICT))
-      has_state |= fvg__pickle_dictionary(p, p->cell[p->cell[cell].next].value) >= 0;
-  for (cell = p->value[top].first; cell >= 0 && !s; cell = p->cell[cell].next) {
-    const fvg__pickle_value *key = &p->value[p->cell[cell].value];
-    cell = p->cell[cell].next;
-    if (has_state && (fvg__pickle_is(p, key, "optimizer") || fvg__pickle_is(p, key, "scheduler"))) continue;
-    if (!has_state || !fvg__pickle_is(p, key, FVG__STATE_DICT)) s = fvg__naming_descend(t, key);
-    if (!s) s = fvg__naming_metadata(t, &p->value[p->cell[cell].value]);
-    if (!s) s = fvg__naming_walk(t, p->cell[cell].value, 1);
-    t->n_path = 0;
-  }
-  return s;
-}
-
-/* The tensors of the tree into w, and a header made up for their names and the metadata. */
-static fvg_status fvg__name_tensors(const fvg__pickle *p, int root) {
-  fvg_weights *w = p->w;
-  fvg__naming t;
-  fvg_status s;
-  memset(&t, 0, sizeof t);
-  t.p = p;
-  t.w = w;
-  s = fvg__naming_run(&t, root);
-  if (s) return s;
-  w->weight = FVG_NEW_ARRAY(w->c, fvg__weight, (size_t)t.n_tensor);
-  w->json.value = FVG_NEW_ARRAY(w->c, fvg_json_value, 1 + (size_t)t.n_metadata);
-  w->json.strings = (char *)fvg_alloc(w->c, t.n_text + 1);
-  if (!w->weight || !w->json.value || !w->json.strings) return FVG_E_NOMEM;
-  w->json.n = 1 + t.n_metadata;
-  w->json.value[0].type = FVG_JSON_OBJECT;
-  w->json.value[0].string = "";
-  w->json.value[0].n_child = t.n_metadata;
-  w->json.value[0].first = t.n_metadata ? 1 : -1;
-  w->json.value[0].next = -1;
-  w->metadata = 0;
-  t.fill = 1;
-  s = fvg__naming_run(&t, root);
-  return s ? s : fvg__weights_sort_names(w);
-}
-
-static fvg_status fvg__weights_read_pytorch(fvg_weights *w) {
-  fvg__zip zip;
-  fvg__pickle p;
-  fvg_status s;
-  int root = 0;
-  memset(&zip, 0, sizeof zip);
-  memset(&p, 0, sizeof p);
-  zip.w = p.w = w;
-  p.zip = &zip;
-  s = fvg__zip_open(&zip);
-  if (!s) s = fvg__zip_byte_order(&zip);
-  if (!s) s = fvg__pickle_load(&p, &root);
-  if (!s) s = fvg__name_tensors(&p, root);
-  fvg__pickle_free(&p);
-  fvg__zip_close(&zip);
-  return s;
-}
-
-/* A safetensors header may have a length that reads "PK", but at byte 8 it has a brace, zip its way of packing. */
-static fvg_status fvg__weights_read_any(fvg_weights *w) {
-  uint8_t first[9] = {0};
-  fvg_status s = fvg__source_read(w->c, &w->source, first, 0, w->source.size < 9 ? (size_t)w->source.size : 9);
-  if (s) return s;
-  if (memcmp(first, "PK\3\4", 4) == 0 && first[8] != '{') return fvg__weights_read_pytorch(w);
-  return fvg__weights_read_header(w);
-}
-
-FVG_DEF fvg_status fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fvg_source *s) {
-  return fvg__weights_open(c, out, s, fvg__weights_read_any);
 }
 #endif /* FVG__PART_TWO */

@@ -329,6 +329,7 @@ static void test_messages(void) {
   check(named == 9 && !strcmp(fvg_status_name((fvg_status)5), "unknown status"), "every status has a name");
   check(fvg_fail(c, FVG_E_IO, "%0700d", 1) == FVG_E_IO && strlen(fvg_error(c)) < 512, "a long message is cut");
   check(fvg_error(NULL) != NULL, "fvg_error accepts NULL");
+  check(fvg_init(NULL, &d) == FVG_E_ARG && fvg_init(NULL, NULL) == FVG_E_ARG, "a context to nowhere is an argument error");
   test_harmless(c);
   fvg_free(c);
 }

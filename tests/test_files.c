@@ -436,6 +436,42 @@ static void test_sources(void) {
   check(closed == 2, "closing twice closes once");
 }
 
+/* ---- NULL where something is needed: an argument error that says where, and what was handed over is closed ---- */
+static int argument_error(fvg_status s, const char *words) { return s == FVG_E_ARG && says(words); }
+
+static void test_null_arguments(void) {
+  char text[] = "text";
+  int closed = 0;
+  fvg_source none;
+  memset(&none, 0, sizeof none);
+  fvg_source s = fvg_source_memory(text, 4, "four");
+  s.close = count_close;
+  s.user = &closed;
+  fvg_weights *w = NULL, *part[1] = {NULL};
+  uint8_t *all = NULL;
+  size_t n = 0;
+
+  check(argument_error(fvg_weights_open(c, &w, NULL), "NULL") && !w, "weights from no source");
+  check(argument_error(fvg_weights_open_any(c, &w, NULL), "NULL") && !w, "weights of any kind from no source");
+  check(argument_error(fvg_weights_open(c, NULL, &s), "NULL") && closed == 1, "weights to nowhere: the source is closed");
+  check(argument_error(fvg_weights_open_any(c, NULL, &s), "NULL") && closed == 2, "weights of any kind to nowhere");
+  check(fvg_weights_open(NULL, &w, &s) == FVG_E_ARG && closed == 3, "weights without a context");
+  check(argument_error(fvg_weights_join(c, &w, part, 1, "joined"), "NULL") && !w, "a part that is missing");
+  check(argument_error(fvg_weights_join(c, &w, NULL, 1, "joined"), "NULL"), "parts that are missing");
+  check(argument_error(fvg_source_read_all(c, &all, &n, NULL), "NULL"), "all bytes of no source");
+  none.size = 4;
+  check(argument_error(fvg_source_read_all(c, &all, &n, &none), "source") && !all, "a source that cannot read");
+  none = fvg_source_memory(NULL, 4, "nothing");
+  check(argument_error(fvg_source_read_all(c, &all, &n, &none), "nothing") && !all, "memory that is not there");
+  check(argument_error(fvg_safetensors_write(c, NULL, NULL, NULL, 0, NULL, 0), "NULL"), "no write function");
+  check(argument_error(fvg_source_file(c, &none, NULL), "path") && !none.read, "a source without a path");
+  check(argument_error(fvg_source_file(c, NULL, "x"), "NULL"), "a source to nowhere");
+  check(fvg_source_file(NULL, &none, "x") == FVG_E_ARG, "a source without a context");
+  check(argument_error(fvg_safetensors_save(c, NULL, NULL, 0, NULL, 0), "path"), "safetensors without a path");
+  check(argument_error(fvg_file_save(c, NULL, text, 4), "path"), "a file without a path");
+  check(argument_error(fvg_file_save(c, "x", NULL, 4), "bytes") && !strchr(fvg_error(c), '\n'), "a file without bytes");
+}
+
 static void test_write_errors(void) {
   static bytes b;
   fvg_named_tensor t[2];
@@ -775,6 +811,7 @@ int main(void) {
   test_truncated();
   test_many_names();
   test_sources();
+  test_null_arguments();
   test_write_errors();
   test_out_of_memory();
   test_stdio();
