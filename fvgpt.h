@@ -572,7 +572,8 @@ FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_fvgpt_report *report, fvg_op
                                   double lr, const fvg_fvgpt_batch *batch);
 /* What a trained FVG-PT says of x->n pictures among x->n_class classes: logits [n, n_class].  Of the batch only the
    members that are named here are read.
-   score_base: z_FDC from f and g, for classes that it was tuned on; it needs no mask.  With no_fdc: z_full.
+   score_base: z_FDC from f and g, for classes that it was tuned on; it needs no mask.  With no_fdc: z_full, from
+   f_score and g.
    score_new: z_PC from f, f_clip, g and g_clip, for classes that it has not seen; b [n] receives the weight of plain
    CLIP (NULL: not wanted).  With no_pc: as score_base, and b is 0.
    trust: r [n] of pictures with masks, from f, f_fg, f_score, f_score_fg, g and area, the same bits as the loss's r:
@@ -8765,8 +8766,10 @@ FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_f
 
   fvg_tape *t = m->tape;
   fvg_tape_clear(t);
-  fvg_node *f = fvg__features(m, t, x->f, x->n), *g = fvg__features(m, t, x->g, x->n_class);
-  return fvg__copy_out(m, fvg__base_scores(m, f, g), logits);
+  fvg_node *z;
+  if (m->desc.no_fdc) z = fvg__view_logits(m, t, x, 0);
+  else z = fvg__fdc(m, fvg__features(m, t, x->f, x->n), fvg__features(m, t, x->g, x->n_class));
+  return fvg__copy_out(m, z, logits);
 }
 
 FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b, const fvg_fvgpt_batch *x) {

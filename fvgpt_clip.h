@@ -507,6 +507,16 @@ FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, float *g,
    method prompts the image tower, plain CLIP's feature, normalised; then, if base classes are scored by another
    vector than f (MMRL's mix of class and representation features), that.  l NULL: plain CLIP's feature alone. */
 FVG_DEF int        fvg_learner_feature_width(const fvg_clip *m, const fvg_learner *l);
+/* The parts of such a row by name, [embed_dim] each and normalised.  A part that the method does not
+   have is f. */
+typedef struct fvg_features {
+  const float *f;                    /* the picture's feature, from the learner's own image tower */
+  const float *f_clip;               /* plain CLIP's; another one if the method prompts the tower */
+  const float *f_score;              /* what base classes are scored by: MMRL's mix of features   */
+} fvg_features;
+/* The parts of one row, which they point into.  Where n rows lie one behind the other, each part of
+   the next row is one feature width further on.  l NULL: rows of plain CLIP. */
+FVG_DEF fvg_features fvg_learner_features(const fvg_clip *m, const fvg_learner *l, const float *row);
 FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float *features,
                                              const float *images, int n);
 
@@ -8938,98 +8948,141 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
 /*===========================================================================================================
  * CHAPTER 23  MASKS: what of a picture is its object
  *===========================================================================================================
-   A mask lies in ROOT/mask under its picture's path, or for a published set where its folders have them.
+   A mask lies in ROOT/mask under its picture's path, or for a published set where its folders have
+   them.
 
    Foreground is what lies above half of full white: so the published loader reads masks, and so do
    we wherever a mask holds black and white.  But tools write masks in other ways, which that rule
    takes for all black or, worse, for the border alone.  So a file of few values is looked at first:
 
-     black and dark values       0/1 masks and label pictures, or colours on black, as VOC's palette:
-                                 all but black is foreground.  255 beside small labels, and
-                                 (224,224,192), are VOC's border, which is not
+     black and dark values       0/1 masks and label pictures, or colours on black, as VOC's
+                                 palette: all but black is foreground.  255 beside small labels,
+                                 and (224,224,192), are VOC's border, which is not
      1 and 2, or 1, 2, 3         an Oxford-IIIT trimap: 1 is foreground
      an alpha channel that cuts  a cut-out: what is opaque is foreground, whatever its colours
      more than 32 values, JPEG   a soft mask: half of full white
 
    What these rules cannot tell (a photograph, white beside other labels, no black) is an error, not
-   a guess, and the data set's mask_reading decides.  All this is decided file by file, so it does
-   not depend on which files are drawn, and told once for the set. */
+   a guess, and the data set's mask_reading decides.  Each file is judged by itself, so the result
+   does not depend on which files are drawn.  How the masks were read is logged once for the set. */
 
 /* ---- where masks are ---- */
-/* Does `name` exist, or the same with another extension?  It has room for a longer one. */
+/* Does `name` exist, or the same with another extension?  `name` becomes the one that does; it has
+   room for a longer extension. */
 static int fvg__mask_exists(char *name) {
   static const char *const suffix[] = {".png", ".jpg", ".jpeg", ".pgm",
                                        ".bmp", ".gif", ".PNG",  ".JPG"};
-  char *slash = strrchr(name, '/'), *dot = strrchr(name, '.');
-  size_t i;
+  const size_t n_suffix = sizeof suffix / sizeof *suffix;
   if (fvg_file_exists(name)) return 1;
+
+  char *slash = strrchr(name, '/');
+  char *dot = strrchr(name, '.');
   if (!dot || (slash && dot < slash)) dot = name + strlen(name);
-  for (i = 0; i < sizeof suffix / sizeof *suffix; i++) {
+  for (size_t i = 0; i < n_suffix; i++) {
     strcpy(dot, suffix[i]);
     if (fvg_file_exists(name)) return 1;
   }
   return 0;
 }
 
-/* ROOT/mask/<path>; *out stays NULL when there is none.  A published set's may be in ROOT/<folder>/mask, and below
-   another <images> than the path says: pictures and masks of SUN397 go around with and without it. */
+/* Finds ROOT/mask/<path>; *out stays NULL when there is none.  The mask of a published set may also
+   be in ROOT/<folder>/mask, and below another <images> than the path says: pictures and masks of
+   SUN397 are distributed with and without it. */
 FVG_DEF fvg_status fvg_dataset_mask_path(const fvg_dataset *d, char **out, const char *path) {
-  const char *folder = d->card ? d->card->folder : "", *images = d->card ? d->card->images : "", *rest = path;
+  const char *folder = d->card ? d->card->folder : "";
+  const char *images = d->card ? d->card->images : "";
   const size_t n = strlen(folder);
-  const char *place[4][3];
-  char *root = fvg_path_join(d->ctx, d->root, "");
-  char *name = root ? (char *)fvg_alloc(d->ctx, strlen(root) + n + strlen(images) + strlen(path) + 16) : NULL;
-  char *at;
-  int i, k;
   *out = NULL;
-  if (n && !strncmp(path, folder, n) && path[n] == '/') rest = path + n + 1;
-  place[0][0] = "mask";  place[0][1] = rest == path ? "" : folder;  place[0][2] = "";
-  place[1][0] = folder;  place[1][1] = "mask";                      place[1][2] = "";
-  place[2][0] = "mask";  place[2][1] = folder;                      place[2][2] = images;
-  place[3][0] = folder;  place[3][1] = "mask";                      place[3][2] = images;
-  for (i = 0; name && !*out && i < (d->card ? 4 : 1); i++) {
-    at = fvg__put_string(name, root) - 1;
-    for (k = 0; k < 3; k++) at = fvg__put_folder(at, place[i][k]);
+
+  /* `rest` is the path below the published set's folder. */
+  const int in_folder = n && !strncmp(path, folder, n) && path[n] == '/';
+  const char *rest = in_folder ? path + n + 1 : path;
+  const char *const place[4][3] = {
+    {"mask", in_folder ? folder : "", ""},
+    {folder, "mask",                  ""},
+    {"mask", folder,                  images},
+    {folder, "mask",                  images}
+  };
+  const int n_place = d->card ? 4 : 1;
+
+  char *root = fvg_path_join(d->ctx, d->root, "");
+  if (!root) return FVG_E_NOMEM;
+  const size_t longest = strlen(root) + n + strlen(images) + strlen(path) + 16;
+  char *name = FVG_NEW_ARRAY(d->ctx, char, longest);
+  for (int i = 0; name && !*out && i < n_place; i++) {
+    char *at = fvg__put_string(name, root) - 1;
+    for (int k = 0; k < 3; k++)
+      at = fvg__put_folder(at, place[i][k]);
     fvg__put_string(at, rest);
     if (fvg__mask_exists(name)) *out = name;
   }
+
   fvg_release(d->ctx, root);
-  if (name && !*out) fvg_release(d->ctx, name);
-  return name ? FVG_OK : FVG_E_NOMEM;
+  if (!name) return FVG_E_NOMEM;
+  if (!*out) fvg_release(d->ctx, name);
+  return FVG_OK;
 }
 
-/* ---- what in a mask is foreground ---- */
-enum { FVG__MASK_COLOURS = 32 };           /* a picture with more of them is no picture of labels */
+/* ---- the colours of a mask ---- */
+enum { FVG__MASK_COLOURS = 32 };         /* a picture with more of them is no picture of labels */
 enum { FVG__BLACK = 0, FVG__WHITE = 0xFFFFFF, FVG__VOC_BORDER = 0xE0E0C0 };
 
 /* The colours of a picture without its alpha, 0xRRGGBB, and how many pixels each has. */
 typedef struct fvg__palette {
   uint32_t colour[FVG__MASK_COLOURS];
   size_t count[FVG__MASK_COLOURS];
-  int n;                                         /* FVG__MASK_COLOURS + 1: more than these */
+  int n;                      /* FVG__MASK_COLOURS + 1: there are more than these               */
 } fvg__palette;
 
-static uint32_t fvg__colour_at(const fvg_image *m, size_t i) {
-  const uint8_t *p = m->pixels + i * (size_t)m->channels;
-  return m->channels < 3 ? (uint32_t)p[0] * 0x010101u
-                         : (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
+static size_t fvg__pixel_count(const fvg_image *m) {
+  return (size_t)m->width * (size_t)m->height;
 }
 
-/* Above half of full white in the mean, as the published loader has it. */
+/* The colour of pixel i; a grey value becomes the colour of three equal channels. */
+static uint32_t fvg__colour_at(const fvg_image *m, size_t i) {
+  const uint8_t *p = m->pixels + i * (size_t)m->channels;
+  const uint32_t first = p[0];
+  if (m->channels < 3) return first * 0x010101u;
+  return first << 16 | (uint32_t)p[1] << 8 | p[2];
+}
+
+/* The alpha of pixel i of a picture with 2 or 4 channels. */
+static int fvg__alpha_at(const fvg_image *m, size_t i) {
+  const size_t channels = (size_t)m->channels;
+  return m->pixels[(i + 1) * channels - 1];
+}
+
+/* Is the mean of the channels above half of full white?  The published loader asks the same. */
 static int fvg__is_light(uint32_t colour) {
-  return 2 * ((colour >> 16) + (colour >> 8 & 255) + (colour & 255)) > 765;
+  const uint32_t red = colour >> 16;
+  const uint32_t green = colour >> 8 & 255;
+  const uint32_t blue = colour & 255;
+  return 2 * (red + green + blue) > 765;
 }
 
 static int fvg__is_grey(uint32_t colour) { return colour % 0x010101u == 0; }
 
-static void fvg__palette_of(fvg__palette *x, const fvg_image *m) {
-  size_t i, n = (size_t)m->width * (size_t)m->height;
+/* The colour's place in the palette, or x->n if it is not there. */
+static int fvg__palette_find(const fvg__palette *x, uint32_t colour) {
   int k = 0;
+  while (k < x->n && x->colour[k] != colour)
+    k++;
+  return k;
+}
+
+static void fvg__palette_of(fvg__palette *x, const fvg_image *m) {
+  const size_t n = fvg__pixel_count(m);
   memset(x, 0, sizeof *x);
-  for (i = 0; i < n && x->n <= FVG__MASK_COLOURS; i++) {
-    uint32_t colour = fvg__colour_at(m, i);
-    if (!x->n || x->colour[k] != colour) for (k = 0; k < x->n && x->colour[k] != colour; k++) {}
-    if (k == FVG__MASK_COLOURS) { x->n++; break; }
+
+  int k = 0;                  /* the colour of the pixel before, which is often this one's too */
+  for (size_t i = 0; i < n; i++) {
+    const uint32_t colour = fvg__colour_at(m, i);
+    if (!x->n || x->colour[k] != colour)
+      k = fvg__palette_find(x, colour);
+    if (k == FVG__MASK_COLOURS) {
+      x->n = FVG__MASK_COLOURS + 1;
+      return;
+    }
     if (k == x->n) x->colour[x->n++] = colour;
     x->count[k]++;
   }
@@ -9037,10 +9090,13 @@ static void fvg__palette_of(fvg__palette *x, const fvg_image *m) {
 
 /* Is more than a fiftieth of the picture clearly coloured?  JPEG tinges greys, but not so far. */
 static int fvg__is_coloured(const fvg_image *m) {
-  size_t i, n = (size_t)m->width * (size_t)m->height, coloured = 0;
-  for (i = 0; m->channels > 2 && i < n; i++) {
+  if (m->channels < 3) return 0;
+  const size_t n = fvg__pixel_count(m);
+  size_t coloured = 0;
+  for (size_t i = 0; i < n; i++) {
     const uint8_t *p = m->pixels + i * (size_t)m->channels;
-    int low = p[0] < p[1] ? p[0] : p[1], high = p[0] > p[1] ? p[0] : p[1];
+    int low = p[0] < p[1] ? p[0] : p[1];
+    int high = p[0] > p[1] ? p[0] : p[1];
     if (p[2] < low) low = p[2];
     if (p[2] > high) high = p[2];
     coloured += high - low > 40;
@@ -9048,186 +9104,252 @@ static int fvg__is_coloured(const fvg_image *m) {
   return coloured > n / 50;
 }
 
-/* What the colours of a mask are, in pixels. */
+/* ---- what in a mask is foreground ---- */
+/* The pixels of a mask by colour. */
 typedef struct fvg__mask_tally {
-  size_t black, white, border, dark, bright;
-  int grey, trimap;
+  size_t black, white, border;
+  size_t dark, bright;        /* other colours, below and above half of full white              */
+  int grey;                   /* 1: all colours are greys                                       */
+  int trimap;                 /* 1: the values are 1, 2, 3 and no others                        */
 } fvg__mask_tally;
 
 static fvg__mask_tally fvg__count_mask(const fvg__palette *x) {
   fvg__mask_tally is;
-  int k;
   memset(&is, 0, sizeof is);
   is.grey = is.trimap = 1;
-  for (k = 0; k < x->n; k++) {
-    uint32_t colour = x->colour[k];
+  for (int k = 0; k < x->n; k++) {
+    const uint32_t colour = x->colour[k];
+    const size_t count = x->count[k];
     if (!fvg__is_grey(colour)) is.grey = 0;
     if (colour != 0x010101u && colour != 0x020202u && colour != 0x030303u) is.trimap = 0;
-    if (colour == FVG__BLACK) is.black = x->count[k];
-    else if (colour == FVG__WHITE) is.white = x->count[k];
-    else if (colour == FVG__VOC_BORDER) is.border = x->count[k];
-    else *(fvg__is_light(colour) ? &is.bright : &is.dark) += x->count[k];
+
+    if (colour == FVG__BLACK) is.black = count;
+    else if (colour == FVG__WHITE) is.white = count;
+    else if (colour == FVG__VOC_BORDER) is.border = count;
+    else if (fvg__is_light(colour)) is.bright += count;
+    else is.dark += count;
   }
   return is;
 }
 
-/* How a picture of few colours, without alpha, is meant; *why: that it cannot be told. */
-static fvg_mask_reading fvg__meaning_of_colours(const fvg__palette *x, const char **why) {
-  const fvg__mask_tally is = fvg__count_mask(x);
-  const size_t light = is.white + is.bright;
-  if (is.trimap && x->n > 1) return FVG_MASK_TRIMAP;
-  if (x->n == 1) {
-    if (is.grey && (!is.dark || x->colour[0] == 0x010101u))
-      return is.dark ? FVG_MASK_LABELS : FVG_MASK_GREY;
-    *why = "every pixel has the same value, neither black nor white";
-    return FVG_MASK_GREY;
-  }
-  if (!is.dark && !is.border && is.black) return FVG_MASK_GREY;   /* black, and all else is light */
-  if (x->n == 2 && is.dark && light) return FVG_MASK_GREY;                    /* dark and light */
-  if (light && is.dark <= light / 50) return FVG_MASK_GREY;                   /* specks */
-  if (!is.black) {
-    *why = "it holds no black, which would be the background";
-    return FVG_MASK_GREY;
-  }
-  if (!is.grey && !is.white) return FVG_MASK_LABELS;
-  if (!is.grey) {
-    *why = "it holds white beside other colours";
-    return FVG_MASK_GREY;
-  }
-  if (!light) return FVG_MASK_LABELS;
-  if (is.white && is.bright) return FVG_MASK_GREY;                         /* soft, of few levels */
-  if (is.white && is.dark / 2 > is.white) return FVG_MASK_LABELS;          /* 255 is VOC's border */
-  *why =
-      is.white
-          ? "it holds dark values that may be labels beside 255, which may be white or VOC's border"
-          : "it holds dark and light values but no white: labels, or a soft mask";
+/* A reading when none can be chosen: *why is the reason. */
+static fvg_mask_reading fvg__cannot_tell(const char **why, const char *reason) {
+  *why = reason;
   return FVG_MASK_GREY;
 }
 
+/* How a picture of a single colour is meant. */
+static fvg_mask_reading fvg__meaning_of_one_colour(uint32_t colour, const fvg__mask_tally *is,
+                                                   const char **why) {
+  if (is->grey && !is->dark) return FVG_MASK_GREY;
+  if (colour == 0x010101u) return FVG_MASK_LABELS;
+  return fvg__cannot_tell(why, "every pixel has the same value, neither black nor white");
+}
+
+/* How a picture of few greys is meant that holds black, dark values and others. */
+static fvg_mask_reading fvg__meaning_of_greys(const fvg__mask_tally *is, const char **why) {
+  if (!is->white && !is->bright) return FVG_MASK_LABELS;
+  if (!is->white) {
+    return fvg__cannot_tell(
+        why, "it holds dark and light values but no white: labels, or a soft mask");
+  }
+  if (is->bright) return FVG_MASK_GREY;                     /* a soft mask of few levels */
+  if (is->dark / 2 > is->white) return FVG_MASK_LABELS;     /* 255 is VOC's border */
+  return fvg__cannot_tell(why, "it holds dark values that may be labels beside 255, which may be "
+                               "white or VOC's border");
+}
+
+/* How a picture of few colours, without alpha, is meant.  *why, if it cannot be told, is the
+   reason. */
+static fvg_mask_reading fvg__meaning_of_colours(const fvg__palette *x, const char **why) {
+  const fvg__mask_tally is = fvg__count_mask(x);
+  if (x->n == 1)
+    return fvg__meaning_of_one_colour(x->colour[0], &is, why);
+  if (is.trimap && x->n > 1) return FVG_MASK_TRIMAP;
+
+  /* Black where all else is light; two colours, one dark and one light; dark specks. */
+  const size_t light = is.white + is.bright;
+  if (is.black && !is.dark && !is.border) return FVG_MASK_GREY;
+  if (x->n == 2 && is.dark && light) return FVG_MASK_GREY;
+  if (light && is.dark <= light / 50) return FVG_MASK_GREY;
+
+  if (!is.black)
+    return fvg__cannot_tell(why, "it holds no black, which would be the background");
+  if (is.grey) return fvg__meaning_of_greys(&is, why);
+  if (!is.white) return FVG_MASK_LABELS;
+  return fvg__cannot_tell(why, "it holds white beside other colours");
+}
+
+/* How a picture without alpha is meant.  lossy: a JPEG, whose values are not exact. */
 static fvg_mask_reading fvg__meaning_of(const fvg_image *m, int lossy, const char **why) {
   fvg__palette x;
   fvg__palette_of(&x, m);
   if (!lossy && x.n <= FVG__MASK_COLOURS) return fvg__meaning_of_colours(&x, why);
-  if (fvg__is_coloured(m)) *why = "it is a picture in many colours";
+  if (fvg__is_coloured(m)) return fvg__cannot_tell(why, "it is a picture in many colours");
   return FVG_MASK_GREY;
 }
 
-/* Is the mask in the alpha channel?  A channel that nowhere falls to half cuts nothing
-   out.  Where it does, the colours may be a mask as well, black and white, and then both must be
-   the same. */
-static int fvg__alpha_is_mask(const fvg_image *m, const char **why) {
-  const size_t n = (size_t)m->width * (size_t)m->height, step = (size_t)m->channels;
-  size_t i, differ = 0;
-  int low = 255, high = 0;
-  fvg__palette x;
-  fvg__mask_tally is;
-  if (m->channels % 2) return 0;
-  for (i = 0; i < n; i++) {
-    int alpha = m->pixels[(i + 1) * step - 1];
+/* Does the alpha channel cut something out: is it below half somewhere, and not everywhere the
+   same? */
+static int fvg__alpha_cuts(const fvg_image *m) {
+  const size_t n = fvg__pixel_count(m);
+  int low = 255;
+  int high = 0;
+  for (size_t i = 0; i < n; i++) {
+    const int alpha = fvg__alpha_at(m, i);
     if (alpha < low) low = alpha;
     if (alpha > high) high = alpha;
   }
-  if (low == high || low >= 128) return 0;
+  return low < 128 && low < high;
+}
 
+/* Is the mask in the alpha channel?  Where that cuts something out, the colours may be a mask as
+   well, black and white, and then both must be the same. */
+static int fvg__alpha_is_mask(const fvg_image *m, const char **why) {
+  const int has_alpha = m->channels % 2 == 0;
+  if (!has_alpha || !fvg__alpha_cuts(m)) return 0;
+
+  fvg__palette x;
   fvg__palette_of(&x, m);
   if (x.n == 1 || x.n > FVG__MASK_COLOURS) return 1;
-  is = fvg__count_mask(&x);
-  if (!is.grey || !(is.white + is.bright) || !(is.black + is.dark)) return 1;
-  for (i = 0; i < n; i++)
-    differ += fvg__is_light(fvg__colour_at(m, i)) != (m->pixels[(i + 1) * step - 1] >= 128);
+  const fvg__mask_tally is = fvg__count_mask(&x);
+  const int has_light = is.white || is.bright;
+  const int has_dark = is.black || is.dark;
+  if (!is.grey || !has_light || !has_dark) return 1;
+
+  const size_t n = fvg__pixel_count(m);
+  size_t differ = 0;
+  for (size_t i = 0; i < n; i++) {
+    const int is_opaque = fvg__alpha_at(m, i) >= 128;
+    differ += fvg__is_light(fvg__colour_at(m, i)) != is_opaque;
+  }
   if (differ > n / 100) *why = "its colours and its alpha channel are two different masks";
   return 1;
 }
 
 /* What loading finds out about a mask. */
 typedef struct fvg__mask_facts {
-  fvg_mask_reading reading;                      /* never auto or alpha */
-  int alpha, stretched, framed;    /* resized to other proportions; foreground all along its edge */
-  double share;                                  /* of foreground */
+  fvg_mask_reading reading;   /* never alpha; FVG_MASK_AUTO: there is no mask                   */
+  int alpha;                  /* 1: the alpha channel was read                                  */
+  int stretched;              /* 1: resized to other proportions                                */
+  int framed;                 /* 1: there is foreground all along the edge                      */
+  double share;               /* of foreground, 0..1                                            */
 } fvg__mask_facts;
 
-static void fvg__take_alpha(fvg_image *m) {      /* becomes the only channel */
-  size_t i, n = (size_t)m->width * (size_t)m->height, step = (size_t)m->channels;
-  for (i = 0; i < n; i++) m->pixels[i] = m->pixels[(i + 1) * step - 1];
+/* Makes the alpha channel the only one. */
+static void fvg__take_alpha(fvg_image *m) {
+  const size_t n = fvg__pixel_count(m);
+  for (size_t i = 0; i < n; i++)
+    m->pixels[i] = (uint8_t)fvg__alpha_at(m, i);
   m->channels = 1;
 }
 
-/* Chooses the reading of m, as told or from what it holds, and leaves only the channels that it
-   is about. */
+/* Chooses the reading of m, as told or from what it holds, and leaves only the channels that it is
+   about.  Returns why it cannot be told, or NULL. */
 static const char *fvg__choose_reading(fvg_image *m, fvg_mask_reading told, int lossy,
                                        fvg__mask_facts *x) {
-  const int looks = told == FVG_MASK_AUTO || told == FVG_MASK_INVERTED;        /* inverted: of what the values say */
+  const int from_values = told == FVG_MASK_AUTO || told == FVG_MASK_INVERTED;
   const char *why = NULL;
   x->reading = told;
   if (told == FVG_MASK_ALPHA) x->alpha = m->channels % 2 == 0;
-  else if (looks) x->alpha = fvg__alpha_is_mask(m, &why);
+  else if (from_values) x->alpha = fvg__alpha_is_mask(m, &why);
   if (told == FVG_MASK_ALPHA && !x->alpha) return "it has no alpha channel";
+
   if (x->alpha) fvg__take_alpha(m);
-  if (told == FVG_MASK_ALPHA || (looks && !why))
+  if (told == FVG_MASK_ALPHA || (from_values && !why))
     x->reading = fvg__meaning_of(m, lossy, &why);
+
+  /* Who asks for an inverted mask knows that it is one: in doubt it is grey. */
   if (told == FVG_MASK_INVERTED && why) {
-    x->reading = FVG_MASK_GREY;                  /* as grey, since it was asked for                               */
-    why = NULL;
+    x->reading = FVG_MASK_GREY;
+    return NULL;
   }
   return why;
 }
 
+/* ---- applying a reading ---- */
+/* Makes m 255 where a picture of labels, or a trimap, has foreground.  White is a label of its own
+   only where there is no other. */
 static void fvg__pick_labels(fvg_image *m, fvg_mask_reading reading) {
-  const size_t n = (size_t)m->width * (size_t)m->height;
+  const size_t n = fvg__pixel_count(m);
   int has_labels = 0;
-  size_t i;
-  for (i = 0; i < n && !has_labels; i++) {
-    uint32_t colour = fvg__colour_at(m, i);
+  for (size_t i = 0; i < n && !has_labels; i++) {
+    const uint32_t colour = fvg__colour_at(m, i);
     has_labels = colour != FVG__BLACK && colour != FVG__WHITE && colour != FVG__VOC_BORDER;
   }
-  for (i = 0; i < n; i++) {
-    uint32_t colour = fvg__colour_at(m, i);
-    int in = reading == FVG_MASK_TRIMAP ? colour == 0x010101u
-                                        : colour != FVG__BLACK && colour != FVG__VOC_BORDER &&
-                                              (!has_labels || colour != FVG__WHITE);
-    m->pixels[i] = in ? 255 : 0;
+
+  for (size_t i = 0; i < n; i++) {
+    const uint32_t colour = fvg__colour_at(m, i);
+    int inside = colour != FVG__BLACK && colour != FVG__VOC_BORDER;
+    if (has_labels && colour == FVG__WHITE) inside = 0;
+    if (reading == FVG_MASK_TRIMAP) inside = colour == 0x010101u;
+    m->pixels[i] = inside ? 255 : 0;
   }
   m->channels = 1;
 }
 
 static int fvg__is_black(const fvg_image *m) {
-  size_t i, n = (size_t)m->width * (size_t)m->height;
-  for (i = 0; i < n && fvg__colour_at(m, i) == FVG__BLACK; i++) {}
-  return i == n;
+  const size_t n = fvg__pixel_count(m);
+  for (size_t i = 0; i < n; i++) {
+    if (fvg__colour_at(m, i) != FVG__BLACK) return 0;
+  }
+  return 1;
 }
 
-/* To 0 and 255 in one channel, by a reading that has been chosen, and then perhaps the other way round. */
+/* Makes m one channel of 0 and 255 by a reading that has been chosen.  inverted: swaps the two. */
 static fvg_status fvg__apply_reading(fvg_ctx *c, fvg_image *m, fvg_mask_reading reading,
                                      float threshold, int inverted) {
-  size_t i, n = (size_t)m->width * (size_t)m->height;
-  fvg_status s = FVG_OK;
-  if (reading == FVG_MASK_LABELS || reading == FVG_MASK_TRIMAP) fvg__pick_labels(m, reading);
-  else s = fvg_image_binarise(c, m, threshold);
-  for (i = 0; !s && inverted && i < n; i++)
+  if (reading == FVG_MASK_LABELS || reading == FVG_MASK_TRIMAP) {
+    fvg__pick_labels(m, reading);
+  } else {
+    fvg_status s = fvg_image_binarise(c, m, threshold);
+    if (s) return s;
+  }
+  if (!inverted) return FVG_OK;
+
+  const size_t n = fvg__pixel_count(m);
+  for (size_t i = 0; i < n; i++)
     m->pixels[i] = (uint8_t)(255 - m->pixels[i]);
-  return s;
+  return FVG_OK;
 }
 
+/* The share of foreground of a mask of 0 and 255, and whether it is framed by it. */
 static void fvg__measure_mask(const fvg_image *m, fvg__mask_facts *x) {
-  const size_t w = (size_t)m->width, h = (size_t)m->height, n = w * h;
-  size_t inside = 0, i;
+  const size_t w = (size_t)m->width;
+  const size_t h = (size_t)m->height;
+  const size_t n = w * h;
+  const uint8_t *last_row = m->pixels + n - w;
+  size_t inside = 0;
+  for (size_t i = 0; i < n; i++)
+    inside += m->pixels[i] != 0;
+
   int edge = 0;
-  for (i = 0; i < n; i++) inside += m->pixels[i] != 0;
-  for (i = 0; i < w; i++) edge += (m->pixels[i] != 0) + (m->pixels[n - w + i] != 0);
-  for (i = 0; i < h; i++) edge += (m->pixels[i * w] != 0) + (m->pixels[(i + 1) * w - 1] != 0);
+  for (size_t i = 0; i < w; i++)
+    edge += (m->pixels[i] != 0) + (last_row[i] != 0);
+  for (size_t i = 0; i < h; i++) {
+    const uint8_t *row = m->pixels + i * w;
+    edge += (row[0] != 0) + (row[w - 1] != 0);
+  }
   x->share = (double)inside / (double)n;
   x->framed = inside < n && edge > 0.9 * 2 * (double)(w + h);
 }
 
-/* A mask of a lying picture on a standing one belongs to the picture before somebody turned it. */
+/* The ratio of two proportions, 1 or more. */
+static double fvg__ratio(double a, double b) { return a > b ? a / b : b / a; }
+
+/* Fails if the mask's sides are the picture's, swapped: one of the two has been turned.  Other
+   proportions only make it stretched; a pixel of rounding does not. */
 static fvg_status fvg__check_sides(fvg_ctx *c, const fvg_image *m, const char *path, int width,
                                    int height, fvg__mask_facts *x) {
-  const double picture = (double)width / height, mask = (double)m->width / m->height;
-  const double same = mask > picture ? mask / picture : picture / mask;
+  const double picture = (double)width / height;
+  const double mask = (double)m->width / m->height;
+  const double as_it_is = fvg__ratio(mask, picture);
   const double turned = mask * picture > 1 ? mask * picture : 1 / (mask * picture);
-  const double one_pixel = 1 + 1.0 / (m->width < m->height ? m->width : m->height);
-  x->stretched = same > 1.02 * one_pixel;
-  if (turned > 1.02 || same <= 1.1) return FVG_OK;
+  const int shorter = fvg__min(m->width, m->height);
+  const double one_pixel = 1 + 1.0 / shorter;
+  x->stretched = as_it_is > 1.02 * one_pixel;
+  if (turned > 1.02 || as_it_is <= 1.1) return FVG_OK;
+
   return fvg_fail(
       c, FVG_E_FORMAT,
       "%.300s: the mask has %d x %d pixels, its picture %d x %d: the sides are swapped; "
@@ -9236,15 +9358,18 @@ static fvg_status fvg__check_sides(fvg_ctx *c, const fvg_image *m, const char *p
 }
 
 /* ---- pictures and masks ---- */
-/* All channels of the file; whether it is JPEG, whose values are not exact, or PNG of 16 bits, of which the decoder keeps
-   the high byte. */
-static fvg_status fvg__load_channels(fvg_ctx *c, fvg_image *m, const char *path, int *lossy, int *is_16_bit) {
-  uint8_t head[26] = {0};
+/* Loads all channels of a file, and finds out whether it is JPEG, whose values are not exact, or
+   PNG of 16 bits, of which the decoder keeps the high byte. */
+static fvg_status fvg__load_channels(fvg_ctx *c, fvg_image *m, const char *path, int *lossy,
+                                     int *is_16_bit) {
   fvg_source source;
-  fvg_status s = fvg_source_file(c, &source, path);
   memset(m, 0, sizeof *m);
+  fvg_status s = fvg_source_file(c, &source, path);
   if (s) return s;
-  if (source.size >= sizeof head) s = fvg__source_read(c, &source, head, 0, sizeof head);
+
+  uint8_t head[26] = {0};
+  if (source.size >= sizeof head)
+    s = fvg__source_read(c, &source, head, 0, sizeof head);
   *lossy = head[0] == 0xFF && head[1] == 0xD8 && head[2] == 0xFF;
   *is_16_bit = head[0] == 0x89 && head[1] == 'P' && head[24] == 16;
   if (!s) s = fvg_image_decode(c, m, &source, 0);
@@ -9252,72 +9377,103 @@ static fvg_status fvg__load_channels(fvg_ctx *c, fvg_image *m, const char *path,
   return s;
 }
 
-/* A mask is drawn on the picture as it is stored or as it is seen.  When the picture has been
-   turned, a mask that lies as the stored one does (sides alone tell, so that one without a change
-   of sides always does) is turned with it. */
+/* Turns the mask as its picture has been turned, if it was drawn on the stored picture and not on
+   the picture as it is seen.  Where turning swaps the sides, the mask's own sides tell which of the
+   two it was; a mask is turned always where it does not. */
 static fvg_status fvg__mask_upright(fvg_ctx *c, fvg_image *mask, const fvg_image *stored,
                                     const fvg_image *image) {
-  int is_turned = image->orientation == 1 && stored->orientation > 1;
-  int swaps = image->width != stored->width || image->height != stored->height;
-  if (!is_turned || (swaps && (mask->width > mask->height) != (stored->width > stored->height)))
-    return FVG_OK;
+  const int is_turned = image->orientation == 1 && stored->orientation > 1;
+  if (!is_turned) return FVG_OK;
+
+  const int swaps = image->width != stored->width || image->height != stored->height;
+  const int mask_lies = mask->width > mask->height;
+  const int stored_lies = stored->width > stored->height;
+  if (swaps && mask_lies != stored_lies) return FVG_OK;
   return fvg_image_turn(c, mask, stored->orientation);
 }
 
-/* Thresholding and nearest resizing commute, so the cheaper order is taken: one channel is resized,
-   not three.  `stored` has the sides and the orientation of the picture's file, `image` is the
-   picture, perhaps turned. */
-static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const char *path,
-                                 const fvg_image *stored, const fvg_image *image, float threshold,
-                                 fvg__mask_facts *facts) {
-  const int width = image->width, height = image->height;
-  fvg_image resized;
-  const char *why;
-  int lossy = 0, is_16_bit = 0;
-  fvg_status s = fvg__load_channels(d->ctx, mask, path, &lossy, &is_16_bit);
-  memset(facts, 0, sizeof *facts);
-  if (!s) s = fvg__mask_upright(d->ctx, mask, stored, image);
-  if (!s) s = fvg__check_sides(d->ctx, mask, path, width, height, facts);
-  if (!s && (why = fvg__choose_reading(mask, d->mask_reading, lossy, facts)) != NULL)
-    s = fvg_fail(d->ctx, FVG_E_FORMAT,
-                 "%.300s: cannot tell what in this mask is foreground: %s; choose with --masks "
-                 "grey, inverted, labels, trimap or alpha (mask_reading)",
-                 path, why);
-  if (!s && is_16_bit && (facts->reading == FVG_MASK_LABELS || facts->reading == FVG_MASK_TRIMAP || fvg__is_black(mask)))
-    s = fvg_fail(d->ctx, FVG_E_UNSUPPORTED, "%.300s: a mask of 16 bits that is not black and white: of labels only the "
-                 "high byte would be read; save it with 8 bits", path);
-  if (!s) s = fvg__apply_reading(d->ctx, mask, facts->reading, threshold, d->mask_reading == FVG_MASK_INVERTED);
-  if (s) return s;
-  fvg__measure_mask(mask, facts);
+/* Chooses how the mask is read, and fails if that cannot be told or would not be exact. */
+static fvg_status fvg__settle_reading(const fvg_dataset *d, fvg_image *mask, const char *path,
+                                      int lossy, int is_16_bit, fvg__mask_facts *facts) {
+  const char *why = fvg__choose_reading(mask, d->mask_reading, lossy, facts);
+  if (why) {
+    return fvg_fail(d->ctx, FVG_E_FORMAT,
+                    "%.300s: cannot tell what in this mask is foreground: %s; choose with --masks "
+                    "grey, inverted, labels, trimap or alpha (mask_reading)",
+                    path, why);
+  }
+
+  const int needs_labels =
+      facts->reading == FVG_MASK_LABELS || facts->reading == FVG_MASK_TRIMAP;
+  if (is_16_bit && (needs_labels || fvg__is_black(mask))) {
+    return fvg_fail(d->ctx, FVG_E_UNSUPPORTED,
+                    "%.300s: a mask of 16 bits that is not black and white: of labels only the "
+                    "high byte would be read; save it with 8 bits",
+                    path);
+  }
+  return FVG_OK;
+}
+
+/* Resizes the mask to the picture's sides. */
+static fvg_status fvg__fit_mask(fvg_ctx *c, fvg_image *mask, int width, int height) {
   if (mask->width == width && mask->height == height) return FVG_OK;
-  s = fvg_image_resize(d->ctx, &resized, mask, width, height, FVG_NEAREST);
+  fvg_image resized;
+  fvg_status s = fvg_image_resize(c, &resized, mask, width, height, FVG_NEAREST);
   if (s) return s;
-  fvg_image_free(d->ctx, mask);
+  fvg_image_free(c, mask);
   *mask = resized;
   return FVG_OK;
 }
 
-/* facts->reading stays FVG_MASK_AUTO without a mask. */
+/* Loads a mask as one channel of 0 and 255 with the sides of `image`, the picture, perhaps turned.
+   `stored` has the sides and the orientation of the picture's file.  Thresholding and nearest
+   resizing commute, so the cheaper order is taken: one channel is resized, not three. */
+static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const char *path,
+                                 const fvg_image *stored, const fvg_image *image, float threshold,
+                                 fvg__mask_facts *facts) {
+  fvg_ctx *c = d->ctx;
+  const int inverted = d->mask_reading == FVG_MASK_INVERTED;
+  int lossy = 0;
+  int is_16_bit = 0;
+  memset(facts, 0, sizeof *facts);
+  fvg_status s = fvg__load_channels(c, mask, path, &lossy, &is_16_bit);
+  if (!s) s = fvg__mask_upright(c, mask, stored, image);
+  if (!s)
+    s = fvg__check_sides(c, mask, path, image->width, image->height, facts);
+  if (!s) s = fvg__settle_reading(d, mask, path, lossy, is_16_bit, facts);
+  if (!s) s = fvg__apply_reading(c, mask, facts->reading, threshold, inverted);
+  if (s) return s;
+
+  fvg__measure_mask(mask, facts);
+  return fvg__fit_mask(c, mask, image->width, image->height);
+}
+
+/* Loads a picture and, unless `mask` is NULL, its mask.  Where there is no mask, facts->reading is
+   FVG_MASK_AUTO and mask->pixels NULL. */
 static fvg_status fvg__load_pair(const fvg_dataset *d, const fvg_item *item, fvg_image *image,
                                  fvg_image *mask, float threshold, fvg__mask_facts *facts) {
-  fvg_image stored;
-  char *path;
-  fvg_status s;
+  fvg_ctx *c = d->ctx;
   memset(image, 0, sizeof *image);
   memset(facts, 0, sizeof *facts);
   if (mask) memset(mask, 0, sizeof *mask);
-  if ((path = fvg_path_join(d->ctx, d->root, item->path)) == NULL) return FVG_E_NOMEM;
-  s = fvg_image_load(d->ctx, image, path, 3);
-  stored = *image;
-  if (!s) s = fvg_image_upright(d->ctx, image, path, d->exif_rotate);
-  fvg_release(d->ctx, path);
-  if (!s && mask && (s = fvg_dataset_mask_path(d, &path, item->path)) == FVG_OK && path) {
-    s = fvg__load_mask(d, mask, path, &stored, image, threshold, facts);
-    fvg_release(d->ctx, path);
+  char *path = fvg_path_join(c, d->root, item->path);
+  if (!path) return FVG_E_NOMEM;
+
+  fvg_status s = fvg_image_load(c, image, path, 3);
+  const fvg_image stored = *image;
+  if (!s) s = fvg_image_upright(c, image, path, d->exif_rotate);
+  fvg_release(c, path);
+
+  if (!s && mask) {
+    char *mask_path = NULL;
+    s = fvg_dataset_mask_path(d, &mask_path, item->path);
+    if (!s && mask_path)
+      s = fvg__load_mask(d, mask, mask_path, &stored, image, threshold, facts);
+    fvg_release(c, mask_path);
   }
   if (s) {
-    if (mask) fvg_image_free(d->ctx, mask);
-    fvg_image_free(d->ctx, image);
+    if (mask) fvg_image_free(c, mask);
+    fvg_image_free(c, image);
   }
   return s;
 }
@@ -9331,8 +9487,8 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_
 
 /* ---- pictures side by side ---- */
 /* A batch of pictures is worked on by as many threads as there are, each in a context of its own
-   that shares nothing but malloc; without that, by one after the other.  Every picture's own
-   status and message are kept. */
+   that shares nothing but malloc; without threads, or with another allocator, by one after the
+   other.  Every picture's own status and message are kept. */
 typedef struct fvg__batch_job {
   fvg_status (*work)(void *arg, fvg_ctx *c, int i);
   void *arg;
@@ -9344,22 +9500,30 @@ static void fvg__batch_run(void *user, int i) {
   j->ctx[i].status = j->work(j->arg, &j->ctx[i], i);
 }
 
-static fvg_status fvg__batch(fvg_ctx *c, fvg__batch_job *j, int n) {
-  size_t peak = c->used;
-  fvg_status s = FVG_OK;
-  int i;
-  if (!fvg__may_share_heap(c)) {
-    for (i = 0; i < n; i++) {
-      if ((s = fvg__check_cancelled(c)) != FVG_OK) return s;
-      j->ctx[i].status = j->work(j->arg, c, i);
-      if (j->ctx[i].status) memcpy(j->ctx[i].message, c->message, sizeof c->message);
-    }
-    return FVG_OK;
+/* The batch in the caller's own context, one picture after the other. */
+static fvg_status fvg__batch_in_turn(fvg_ctx *c, fvg__batch_job *j, int n) {
+  for (int i = 0; i < n; i++) {
+    fvg_status s = fvg__check_cancelled(c);
+    if (s) return s;
+    j->ctx[i].status = j->work(j->arg, c, i);
+    if (j->ctx[i].status)
+      memcpy(j->ctx[i].message, c->message, sizeof c->message);
   }
-  for (i = 0; i < n; i++) j->ctx[i] = fvg__helper_context(c);
-  s = fvg_parallel(c, fvg__batch_run, j, n);
-  for (i = 0; i < n; i++) {
-    peak += j->ctx[i].peak;                        /* as if all had been at their largest at once */
+  return FVG_OK;
+}
+
+/* Works on n pictures, n <= FVG__IMAGE_BATCH.  An error is that of the whole batch, not of one
+   picture. */
+static fvg_status fvg__batch(fvg_ctx *c, fvg__batch_job *j, int n) {
+  if (!fvg__may_share_heap(c)) return fvg__batch_in_turn(c, j, n);
+  for (int i = 0; i < n; i++)
+    j->ctx[i] = fvg__helper_context(c);
+  fvg_status s = fvg_parallel(c, fvg__batch_run, j, n);
+
+  /* The peak of memory is counted as if all jobs had been at their largest at once. */
+  size_t peak = c->used;
+  for (int i = 0; i < n; i++) {
+    peak += j->ctx[i].peak;
     fvg__helper_done(c, &j->ctx[i]);
   }
   if (peak > c->peak) c->peak = peak;
@@ -9368,66 +9532,83 @@ static fvg_status fvg__batch(fvg_ctx *c, fvg__batch_job *j, int n) {
 
 #ifndef FVGPT_NO_STDIO
 /* ---- what is checked before a run begins ---- */
-/* A fault that is not the picture's own ends the work: no memory, or somebody wants it to stop. */
+/* Fails for a fault that is not the picture's own: no memory, or the caller wants to stop. */
 static fvg_status fvg__batch_fault(fvg_ctx *c, const fvg__batch_job *j, int n) {
-  int i;
-  for (i = 0; i < n; i++)
-    if (j->ctx[i].status == FVG_E_NOMEM || j->ctx[i].status == FVG_E_CANCELLED)
-      return fvg_fail(c, j->ctx[i].status, "%s", j->ctx[i].message);
+  for (int i = 0; i < n; i++) {
+    const fvg_ctx *of = &j->ctx[i];
+    if (of->status == FVG_E_NOMEM || of->status == FVG_E_CANCELLED)
+      return fvg_fail(c, of->status, "%s", of->message);
+  }
   return FVG_OK;
 }
 
-/* Bad files are all named, up to a bound: each is logged when the next one turns up, and the
-   last becomes the error, so that a single one is a single line. */
+/* All bad files are named, up to a bound: each is logged when the next one turns up, and the last
+   becomes the error, so that a single one is a single line. */
 enum { FVG__MOST_NAMED = 20 };
-typedef struct fvg__bad { int n; fvg_status status; char last[512]; } fvg__bad;
+typedef struct fvg__bad {
+  int n;
+  fvg_status status;          /* of the last                                                    */
+  char last[512];             /* message that has not been logged yet                           */
+} fvg__bad;
 
 static void fvg__bad_add(fvg_ctx *c, fvg__bad *bad, fvg_status status, const char *message) {
-  if (bad->n && bad->n < FVG__MOST_NAMED) fvg_log(c, 0, "%s", bad->last);
-  if (bad->n++ < FVG__MOST_NAMED) snprintf(bad->last, sizeof bad->last, "%s", message);
+  if (bad->n && bad->n < FVG__MOST_NAMED)
+    fvg_log(c, 0, "%s", bad->last);
+  if (bad->n < FVG__MOST_NAMED)
+    snprintf(bad->last, sizeof bad->last, "%s", message);
+  bad->n++;
   bad->status = status;
 }
 
+/* Ends a check of n_checked files: fails if there were bad ones, unless they are to be skipped. */
 static fvg_status fvg__bad_end(fvg_ctx *c, const fvg__bad *bad, const char *root, int n_checked,
                                int skip) {
+  const int too_many = bad->n > FVG__MOST_NAMED;
   if (!bad->n) return FVG_OK;
-  if (bad->n == 1 && !skip)
+  if (bad->n == 1 && !skip) {
     return fvg_fail(c, bad->status, "%.380s; --skip-bad (fvg_dataset_check) goes on without it",
                     bad->last);
+  }
+
   fvg_log(c, 0, "%s", bad->last);
-  if (!skip)
+  if (!skip) {
     return fvg_fail(
         c, bad->status,
         "%.200s: %d of %d files cannot be used, %s; --skip-bad (fvg_dataset_check) goes "
         "on without them",
-        root, bad->n, n_checked,
-        bad->n > FVG__MOST_NAMED ? "the first 20 are named above" : "as named above");
+        root, bad->n, n_checked, too_many ? "the first 20 are named above" : "as named above");
+  }
   fvg_log(c, 0, "%.200s: %d of %d pictures are left out%s", root, bad->n, n_checked,
-          bad->n > FVG__MOST_NAMED ? ", the first 20 are named above" : "");
+          too_many ? ", the first 20 are named above" : "");
   return FVG_OK;
 }
 
-/* Is it a plain file of a kind that can be read?  Only others are decoded, so that the decoder may
-   say what they are. */
-static fvg_status fvg__check_head(fvg_ctx *c, const char *path) {
+/* Can files of this kind be read?  Without stb_image only PNM can. */
+static int fvg__kind_is_readable(const fvg__image_kind *kind) {
+  if (!kind) return 0;
 #ifdef FVGPT_STB_IMAGE
-  const int has_stb = 1;
+  return kind->code != FVG__NOT_READ;
 #else
-  const int has_stb = 0;
+  return kind->code == FVG__PNM;
 #endif
-  const fvg__image_kind *kind;
-  uint8_t head[32];
+}
+
+/* Fails unless `path` is a plain file of a kind that can be read.  Only other files are decoded, so
+   that the decoder may say what they are. */
+static fvg_status fvg__check_head(fvg_ctx *c, const char *path) {
   fvg_source source;
-  fvg_image image;
   fvg_status s = fvg_source_file(c, &source, path);
   if (s) return s;
+  uint8_t head[32];
   memset(head, 0, sizeof head);
-  s = fvg__source_read(c, &source, head, 0,
-                       source.size < sizeof head ? (size_t)source.size : sizeof head);
+  const size_t n = source.size < sizeof head ? (size_t)source.size : sizeof head;
+  s = fvg__source_read(c, &source, head, 0, n);
   fvg_source_close(&source);
   if (s) return s;
-  kind = fvg__image_kind_called(fvg__image_name_of_bytes(head, sizeof head));
-  if (kind && (kind->code == FVG__PNM || (has_stb ? kind->code : 0))) return FVG_OK;
+
+  const char *name = fvg__image_name_of_bytes(head, sizeof head);
+  if (fvg__kind_is_readable(fvg__image_kind_called(name))) return FVG_OK;
+  fvg_image image;
   s = fvg_image_load(c, &image, path, 3);
   fvg_image_free(c, &image);
   return s;
@@ -9435,82 +9616,103 @@ static fvg_status fvg__check_head(fvg_ctx *c, const char *path) {
 
 typedef struct fvg__check_job {
   const fvg_dataset *d;
-  const fvg_item *item;                          /* the batch */
-  int masks, decode;
-  fvg__mask_facts facts[FVG__IMAGE_BATCH];       /* where masks are decoded */
+  const fvg_item *item;       /* the first of the batch                                         */
+  int masks;                  /* 1: masks are checked too                                       */
+  int decode;                 /* 1: files are decoded, else only their first bytes are read     */
+  fvg__mask_facts facts[FVG__IMAGE_BATCH];       /* filled if masks are decoded */
 } fvg__check_job;
 
-static fvg_status fvg__check_work(void *arg, fvg_ctx *c, int i) {
-  fvg__check_job *j = (fvg__check_job *)arg;
-  fvg_dataset d = *j->d;
-  fvg_image image, mask;
-  char *path;
-  fvg_status s;
-  d.ctx = c;
-  if (j->decode) {
-    s = fvg__load_pair(&d, &j->item[i], &image, j->masks ? &mask : NULL, 0, &j->facts[i]);
-    if (s) return s;
-    fvg_image_free(c, &image);
-    if (j->masks) fvg_image_free(c, &mask);
-    return FVG_OK;
-  }
-  if ((path = fvg_path_join(c, d.root, j->item[i].path)) == NULL) return FVG_E_NOMEM;
-  s = fvg__check_head(c, path);
+/* Checks the beginning of a picture's file, and of its mask's if that is asked for. */
+static fvg_status fvg__check_heads(const fvg_dataset *d, const fvg_item *item, int masks) {
+  fvg_ctx *c = d->ctx;
+  char *path = fvg_path_join(c, d->root, item->path);
+  if (!path) return FVG_E_NOMEM;
+  fvg_status s = fvg__check_head(c, path);
   fvg_release(c, path);
-  if (s || !j->masks || (s = fvg_dataset_mask_path(&d, &path, j->item[i].path)) != FVG_OK || !path)
-    return s;
+  if (s || !masks) return s;
+
+  s = fvg_dataset_mask_path(d, &path, item->path);
+  if (s || !path) return s;
   s = fvg__check_head(c, path);
   fvg_release(c, path);
   return s;
 }
 
-/* Checks all items; keep: bad ones leave the list. */
+/* Checks picture i of the batch, in the context c. */
+static fvg_status fvg__check_work(void *arg, fvg_ctx *c, int i) {
+  fvg__check_job *j = (fvg__check_job *)arg;
+  fvg_dataset d = *j->d;
+  d.ctx = c;
+  if (!j->decode)
+    return fvg__check_heads(&d, &j->item[i], j->masks);
+
+  fvg_image image, mask;
+  fvg_image *wanted = j->masks ? &mask : NULL;
+  fvg_status s = fvg__load_pair(&d, &j->item[i], &image, wanted, 0, &j->facts[i]);
+  if (s) return s;
+  fvg_image_free(c, &image);
+  if (wanted) fvg_image_free(c, wanted);
+  return FVG_OK;
+}
+
+/* Checks the n items from j->item on, n <= FVG__IMAGE_BATCH; batch->ctx has each one's status.  An
+   error is a fault that is not a picture's own. */
+static fvg_status fvg__check_batch_of(fvg_ctx *c, fvg__check_job *j, fvg__batch_job *batch, int n) {
+  batch->work = fvg__check_work;
+  batch->arg = j;
+  fvg_status s = fvg__batch(c, batch, n);
+  return s ? s : fvg__batch_fault(c, batch, n);
+}
+
+/* Checks all items of a list.  skip: bad ones leave the list. */
 static fvg_status fvg__check_items_of(fvg_dataset *d, fvg_items *items, fvg__check_job *j,
                                       fvg__batch_job *batch, fvg_progress *progress, fvg__bad *bad,
                                       int skip) {
-  int i, k, n, kept = 0;
-  fvg_status s = FVG_OK;
-  for (i = 0; i < items->n; i += n) {
-    n = items->n - i < FVG__IMAGE_BATCH ? items->n - i : FVG__IMAGE_BATCH;
+  int kept = 0;
+  for (int i = 0; i < items->n; i += FVG__IMAGE_BATCH) {
+    const int n = fvg__min(items->n - i, FVG__IMAGE_BATCH);
     j->item = &items->item[i];
-    s = fvg__batch(d->ctx, batch, n);
-    if (!s) s = fvg__batch_fault(d->ctx, batch, n);
+    fvg_status s = fvg__check_batch_of(d->ctx, j, batch, n);
     if (s) return s;
-    for (k = 0; k < n; k++) {
-      fvg_status status = batch->ctx[k].status;
-      if (status) fvg__bad_add(d->ctx, bad, status, batch->ctx[k].message);
-      if (!status || !skip) items->item[kept++] = items->item[i + k];
+
+    for (int k = 0; k < n; k++) {
+      const fvg_status status = batch->ctx[k].status;
+      if (status)
+        fvg__bad_add(d->ctx, bad, status, batch->ctx[k].message);
+      if (!status || !skip)
+        items->item[kept++] = items->item[i + k];
     }
     progress->step += n;
-    if (j->decode && (s = fvg_report_progress(d->ctx, progress)) != FVG_OK) return s;
+    if (j->decode) s = fvg_report_progress(d->ctx, progress);
+    if (s) return s;
   }
   items->n = kept;
   return FVG_OK;
 }
 
+/* Files are decoded only if bad ones are to be left out; else only their first bytes are read. */
 FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
-  fvg_items *part[FVG__PARTS];
-  fvg__batch_job *batch = FVG_NEW(d->ctx, fvg__batch_job);
-  fvg__check_job *j = FVG_NEW(d->ctx, fvg__check_job);
-  fvg__bad bad;
+  fvg_items *const part[FVG__PARTS] = {&d->train, &d->val, &d->test};
   fvg_progress progress;
-  fvg_status s = batch && j ? FVG_OK : FVG_E_NOMEM;
-  int i;
-  part[0] = &d->train;
-  part[1] = &d->val;
-  part[2] = &d->test;
-  memset(&bad, 0, sizeof bad);
   memset(&progress, 0, sizeof progress);
   progress.what = "check";
-  for (i = 0; i < FVG__PARTS; i++) if (what >> i & 1) progress.n_steps += part[i]->n;
-  for (i = 0; i < FVG__PARTS && !s; i++) {
-    if (!(what >> i & 1)) continue;
-    batch->work = fvg__check_work;
-    batch->arg = j;
+  for (int i = 0; i < FVG__PARTS; i++) {
+    if (what >> i & 1) progress.n_steps += part[i]->n;
+  }
+
+  fvg__bad bad;
+  memset(&bad, 0, sizeof bad);
+  fvg__batch_job *batch = FVG_NEW(d->ctx, fvg__batch_job);
+  fvg__check_job *j = FVG_NEW(d->ctx, fvg__check_job);
+  fvg_status s = batch && j ? FVG_OK : FVG_E_NOMEM;
+  if (!s) {
     j->d = d;
     j->decode = skip_bad;
     j->masks = (what & FVG_CHECK_MASKS) != 0;
-    s = fvg__check_items_of(d, part[i], j, batch, &progress, &bad, skip_bad);
+  }
+  for (int i = 0; i < FVG__PARTS && !s; i++) {
+    if (what >> i & 1)
+      s = fvg__check_items_of(d, part[i], j, batch, &progress, &bad, skip_bad);
   }
   fvg_release(d->ctx, j);
   fvg_release(d->ctx, batch);
@@ -9518,344 +9720,474 @@ FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
 }
 
 /* ---- what the masks of a set are ---- */
+/* Masks are counted by how they were read and by what is odd about them. */
 typedef struct fvg__mask_survey {
-  int n, none, empty, full, framed, stretched, labels, trimap, alpha;
-  const char *first_empty, *first_stretched;
+  int n, none;                /* masks, and pictures without one                                */
+  int labels, trimap, alpha;
+  int empty, full, framed, stretched;
+  const char *first_empty;    /* path of the first picture whose mask is empty or full          */
+  const char *first_stretched;
 } fvg__mask_survey;
 
 static void fvg__survey_add(fvg__mask_survey *x, const fvg__mask_facts *facts, const char *path) {
-  if (facts->reading == FVG_MASK_AUTO) { x->none++; return; }
+  if (facts->reading == FVG_MASK_AUTO) {
+    x->none++;
+    return;
+  }
+  const int is_empty = facts->share < 0.001;
+  const int is_full = facts->share > 0.999;
   x->n++;
   x->alpha += facts->alpha;
   x->labels += facts->reading == FVG_MASK_LABELS;
   x->trimap += facts->reading == FVG_MASK_TRIMAP;
   x->framed += facts->framed;
-  x->empty += facts->share < 0.001;
-  x->full += facts->share > 0.999;
+  x->empty += is_empty;
+  x->full += is_full;
   x->stretched += facts->stretched;
   if (!x->first_stretched && facts->stretched) x->first_stretched = path;
-  if (!x->first_empty && (facts->share < 0.001 || facts->share > 0.999)) x->first_empty = path;
+  if (!x->first_empty && (is_empty || is_full)) x->first_empty = path;
 }
 
-/* One note on how the masks of the set were read, and a warning for each way in which most of
-   them look wrong. */
-static void fvg__survey_tell(const fvg_dataset *d, const fvg__mask_survey *x) {
-  static const char alpha[] = "by alpha channel (opaque is foreground)",
-                    labels[] = "as labels (0/1, small numbers or "
-                               "colours; all but black is foreground)",
-                    trimap[] = "as trimap (1 is foreground, 2 and the border 3 are not)";
-  fvg_ctx *c = d->ctx;
+/* Notes how the masks of the set were read, if they were not all black and white. */
+static void fvg__survey_tell_readings(const fvg_dataset *d, const fvg__mask_survey *x) {
+  static const char alpha[] = "by alpha channel (opaque is foreground)";
+  static const char labels[] = "as labels (0/1, small numbers or colours; all but black is "
+                               "foreground)";
+  static const char trimap[] = "as trimap (1 is foreground, 2 and the border 3 are not)";
   char list[300];
   list[0] = 0;
-  if (d->mask_reading == FVG_MASK_AUTO) {
-    fvg__add_count(list, sizeof list, x->alpha, alpha, alpha);
-    fvg__add_count(list, sizeof list, x->labels, labels, labels);
-    fvg__add_count(list, sizeof list, x->trimap, trimap, trimap);
-    if (list[0])
-      fvg_log(c, 1, "%.120s/mask: of %d masks, not all of them black and white, %s", d->root, x->n,
-              list);
-  }
-  if (2 * (x->empty + x->full) > x->n)
-    fvg_log(c, 0,
-            "%.120s/mask: of %d masks %d hold no foreground and %d nothing else (the first is "
-            "that of %.100s); "
-            "FVG-PT learns from foreground",
-            d->root, x->n, x->empty, x->full, x->first_empty);
-  if (2 * x->framed > x->n)
-    fvg_log(c, 0,
-            "%.120s/mask: in %d of %d masks the foreground runs along the whole edge; are they "
-            "inverted? "
-            "(--masks inverted, or mask_reading)",
-            d->root, x->framed, x->n);
-  if (x->stretched)
-    fvg_log(c, 0,
-            "%.120s/mask: %d of %d masks have other proportions than their pictures and are "
-            "stretched over them "
-            "(the first is that of %.100s)",
-            d->root, x->stretched, x->n, x->first_stretched);
+  fvg__add_count(list, sizeof list, x->alpha, alpha, alpha);
+  fvg__add_count(list, sizeof list, x->labels, labels, labels);
+  fvg__add_count(list, sizeof list, x->trimap, trimap, trimap);
+  if (!list[0]) return;
+  fvg_log(d->ctx, 1, "%.120s/mask: of %d masks, not all of them black and white, %s", d->root,
+          x->n, list);
 }
 
-/* Loads every picture of `items` with its mask: bad ones are named together, and what the masks
-   are is told, once for a data set.  Decoding a few shots takes seconds, and the training that
-   they would spoil hours. */
+/* Logs how the masks of the set were read, and a warning for each way in which most of them look
+   wrong. */
+static void fvg__survey_tell(const fvg_dataset *d, const fvg__mask_survey *x) {
+  fvg_ctx *c = d->ctx;
+  if (d->mask_reading == FVG_MASK_AUTO) fvg__survey_tell_readings(d, x);
+
+  if (2 * (x->empty + x->full) > x->n) {
+    fvg_log(c, 0,
+            "%.120s/mask: of %d masks %d hold no foreground and %d nothing else (the first is "
+            "that of %.100s); FVG-PT learns from foreground",
+            d->root, x->n, x->empty, x->full, x->first_empty);
+  }
+  if (2 * x->framed > x->n) {
+    fvg_log(c, 0,
+            "%.120s/mask: in %d of %d masks the foreground runs along the whole edge; are they "
+            "inverted? (--masks inverted, or mask_reading)",
+            d->root, x->framed, x->n);
+  }
+  if (x->stretched) {
+    fvg_log(c, 0,
+            "%.120s/mask: %d of %d masks have other proportions than their pictures and are "
+            "stretched over them (the first is that of %.100s)",
+            d->root, x->stretched, x->n, x->first_stretched);
+  }
+}
+
+/* Adds the n pictures from `item` on, which have been checked, to the bad ones or to the survey. */
+static void fvg__survey_batch(fvg_ctx *c, const fvg__check_job *j, const fvg__batch_job *batch,
+                              int n, fvg__mask_survey *survey, fvg__bad *bad) {
+  for (int k = 0; k < n; k++) {
+    const fvg_ctx *of = &batch->ctx[k];
+    if (of->status) fvg__bad_add(c, bad, of->status, of->message);
+    else fvg__survey_add(survey, &j->facts[k], j->item[k].path);
+  }
+}
+
+/* Loads every picture of `items` with its mask: bad ones are named together, and what the masks are
+   is logged, once for a data set.  Decoding a few shots takes seconds, and the training that they
+   would spoil takes hours. */
 FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_items *items) {
+  if (d->masks_told && *d->masks_told) return FVG_OK;
   fvg_ctx *c = d->ctx;
   fvg__mask_survey survey;
-  fvg__batch_job *batch;
-  fvg__check_job *j;
   fvg__bad bad;
-  int i, k, n;
-  fvg_status s;
-  if (d->masks_told && *d->masks_told) return FVG_OK;
-  batch = FVG_NEW(c, fvg__batch_job);
-  j = FVG_NEW(c, fvg__check_job);
-  s = batch && j ? FVG_OK : FVG_E_NOMEM;
   memset(&survey, 0, sizeof survey);
   memset(&bad, 0, sizeof bad);
-  for (i = 0; i < items->n && !s; i += n) {
-    n = items->n - i < FVG__IMAGE_BATCH ? items->n - i : FVG__IMAGE_BATCH;
-    batch->work = fvg__check_work;
-    batch->arg = j;
+
+  fvg__batch_job *batch = FVG_NEW(c, fvg__batch_job);
+  fvg__check_job *j = FVG_NEW(c, fvg__check_job);
+  fvg_status s = batch && j ? FVG_OK : FVG_E_NOMEM;
+  for (int i = 0; i < items->n && !s; i += FVG__IMAGE_BATCH) {
+    const int n = fvg__min(items->n - i, FVG__IMAGE_BATCH);
     j->d = d;
     j->item = &items->item[i];
     j->masks = j->decode = 1;
-    s = fvg__batch(c, batch, n);
-    if (!s) s = fvg__batch_fault(c, batch, n);
-    for (k = 0; k < n && !s; k++) {
-      fvg_status status = batch->ctx[k].status;
-      if (status) fvg__bad_add(c, &bad, status, batch->ctx[k].message);
-      else fvg__survey_add(&survey, &j->facts[k], items->item[i + k].path);
-    }
+    s = fvg__check_batch_of(c, j, batch, n);
+    if (!s) fvg__survey_batch(c, j, batch, n, &survey, &bad);
   }
   fvg_release(c, j);
   fvg_release(c, batch);
-  if (!s) s = fvg__bad_end(c, &bad, d->root, items->n, 0);
-  if (!s && d->masks_told) *d->masks_told = 1;
-  if (!s) fvg__survey_tell(d, &survey);
-  return s;
+
+  if (!s)
+    s = fvg__bad_end(c, &bad, d->root, items->n, 0);
+  if (s) return s;
+  if (d->masks_told) *d->masks_told = 1;
+  fvg__survey_tell(d, &survey);
+  return FVG_OK;
 }
 #endif
 
 /*===========================================================================================================
  * CHAPTER 24  VIEWS: what training sees of a picture
  *===========================================================================================================
-   Methods that leave the image tower alone, and FVG-PT on any of them, never need pictures, only what the tower makes
-   of them (methods that prompt it see pixels in every step): for each image a view of it, f = norm(tower(x)), of its
-   foreground, f_fg = norm(tower(x * mask)), and the share of foreground in the view.  Unless every epoch crops anew,
-   a view is encoded once and kept, and a training step costs microseconds.  The pictures of a batch are read, decoded
-   and cut by as many threads as there are, each in a context of its own that shares nothing but malloc; the tower
-   then sees them together.
+   Methods that leave the image tower alone, and FVG-PT on any method, never read pictures, only
+   what the tower makes of them (methods that prompt the tower read pixels in every step): for each
+   image the feature of a view of it, f = norm(tower(x)), of its foreground,
+   f_fg = norm(tower(x * mask)), and the share of foreground in the view.  Unless every epoch crops
+   anew, a view is encoded once and kept, and a training step costs microseconds.  The pictures of a
+   batch are read, decoded and cut by as many threads as there are; the tower then encodes them
+   together.
 
-   The mask (FVG-PT, arXiv 2603.08708) is applied to the normalised picture, so that what is removed becomes the data
-   set's mean colour (0), and it goes through the same crop and flip as the picture (nearest pixel).
+   The mask (FVG-PT, arXiv 2603.08708) is applied to the normalised picture, so that what is removed
+   becomes the data set's mean colour (0), and it goes through the same crop and flip as the picture
+   (nearest pixel).
 
-   Every random choice draws from a stream of its own, numbered by purpose, epoch and image: a run is repeated bit for
-   bit by its seed, whatever ran before it. */
+   Every random choice draws from a stream of its own, numbered by purpose, epoch and image: a seed
+   repeats a run bit for bit, whatever ran before it. */
 
-typedef struct fvg__view_slot {                  /* an image's kept views, found by its path                        */
-  const char *path;
-  float *f, *f_fg, *area;                        /* [n_kept, w] twice and [n_kept], one block                       */
+/* ---- the parts of a row of features ---- */
+FVG_DEF fvg_features fvg_learner_features(const fvg_clip *m, const fvg_learner *l,
+                                          const float *row) {
+  const int n_part = fvg__learner_parts(l);
+  fvg_features x;
+  x.f = row;
+  x.f_clip = n_part > 1 ? row + m->embed_dim : row;
+  x.f_score = n_part > 2 ? row + 2 * m->embed_dim : row;
+  return x;
+}
+
+/* ---- views and their context ---- */
+/* The kept views of an image, found by its path. */
+typedef struct fvg__view_slot {
+  const char *path;           /* NULL: the slot is empty                                        */
+  float *f, *f_fg;            /* [n_kept, width] each; one block, which begins at f             */
+  float *area;                /* [n_kept], in the same block                                    */
 } fvg__view_slot;
 
 struct fvg_views {
   fvg_clip *clip;
-  size_t width;                                  /* of a row of features, w below                                   */
+  int width;                  /* of a row of features                                           */
   const fvg_dataset *dataset;
   fvg_views_desc desc;
-  int n_kept;                                    /* views kept per image; 0: encoded on demand                      */
-  fvg__view_slot *slot;                          /* a hash table with open addressing, at most half full            */
+  int n_kept;                 /* views kept of each image; 0: all are encoded when asked for    */
+  fvg__view_slot *slot;       /* [n_slot] hash table, open addressing, at most half full        */
   int n_slot, n_used;
-  float *pixels;                                 /* two batches of images: whole, foreground                        */
-  float *encoded;                                /* [FVG__IMAGE_BATCH, w]                                           */
+  float *pixels;              /* [2, FVG__IMAGE_BATCH, one image]: whole, foreground            */
+  float *encoded;             /* [FVG__IMAGE_BATCH, width]                                      */
 };
 
 enum { FVG__STREAM_ORDER = 1000 };
 
-/* FNV-1a: an image's random stream depends on its path alone, not on the list that it stands in. */
+/* The context of whichever is there; NULL if neither is. */
+static fvg_ctx *fvg__context_of(const fvg_learner *l, const fvg_views *v) {
+  if (l) return l->clip->ctx;
+  return v ? v->clip->ctx : NULL;
+}
+
+/* Fails because an argument that `who` needs is NULL.  c NULL: no context can hold the message. */
+static fvg_status fvg__missing(fvg_ctx *c, const char *who, const char *what) {
+  return c ? fvg_fail(c, FVG_E_ARG, "%s needs %s, not NULL", who, what) : FVG_E_ARG;
+}
+
+/* Values of one image as the tower reads it: [3, image_size, image_size]. */
+static size_t fvg__image_values(const fvg_clip *m) {
+  const size_t size = (size_t)m->vision.image_size;
+  return 3 * size * size;
+}
+
+/* ---- one view: crop, normalise, mask ---- */
+/* FNV-1a.  An image's random stream depends on its path alone, not on the list it stands in. */
 static uint64_t fvg__path_hash(const char *path) {
   uint64_t h = 14695981039346656037u;
-  for (; *path; path++) h = (h ^ (unsigned char)*path) * 1099511628211u;
+  for (; *path; path++)
+    h = (h ^ (unsigned char)*path) * 1099511628211u;
   return h;
 }
 
-static fvg_status fvg__augmented(fvg_ctx *c, const fvg_views *v, const fvg_image *in, const fvg_crop *crop,
-                                 fvg_filter filter, fvg_image *out) {
+/* Cuts a picture or its mask to the tower's size, as desc.augment says. */
+static fvg_status fvg__augmented(fvg_ctx *c, const fvg_views *v, const fvg_image *in,
+                                 const fvg_crop *crop, fvg_filter filter, fvg_image *out) {
   fvg_preprocess p = v->clip->preprocess;
-  const int size = p.size;
   p.filter = filter;
   if (v->desc.augment == FVG_AUGMENT_NONE) return fvg_image_test_transform(c, out, in, &p);
-  if (v->desc.augment == FVG_AUGMENT_SQUASH) return fvg_image_resize(c, out, in, size, size, filter);
-  return fvg_image_resized_crop(c, out, in, crop, size, filter);
+  if (v->desc.augment == FVG_AUGMENT_SQUASH)
+    return fvg_image_resize(c, out, in, p.size, p.size, filter);
+  return fvg_image_resized_crop(c, out, in, crop, p.size, filter);
 }
 
-/* fg = x * mask [size*size] per channel; returns the share of foreground.
-   fill_black, when not NULL: black, which is pixel 0 normalised, in place of the mean colour. */
+/* fg = x * mask, for each of the three channels; returns the share of foreground.  What is removed
+   becomes 0, the mean colour, or with fill_black the value that a black pixel has in x. */
 FVG_DEF float fvg_foreground_view(float *fg, const float *x, const fvg_image *mask,
                                   const fvg_preprocess *fill_black) {
-  size_t n = (size_t)mask->width * (size_t)mask->height, k, inside = 0;
-  int channel;
-  for (channel = 0; channel < 3; channel++) {
-    const float black = fill_black ? (0.0f - fill_black->mean[channel]) / fill_black->std[channel] : 0;
-    for (k = 0; k < n; k++)
-      fg[(size_t)channel * n + k] = mask->pixels[k] ? x[(size_t)channel * n + k] : black;
+  const size_t n = (size_t)mask->width * (size_t)mask->height;
+  for (int channel = 0; channel < 3; channel++) {
+    const float *x_c = x + (size_t)channel * n;
+    float *fg_c = fg + (size_t)channel * n;
+    float removed = 0;
+    if (fill_black)
+      removed = (0.0f - fill_black->mean[channel]) / fill_black->std[channel];
+    for (size_t k = 0; k < n; k++)
+      fg_c[k] = mask->pixels[k] ? x_c[k] : removed;
   }
-  for (k = 0; k < n; k++) inside += mask->pixels[k] != 0;
+
+  size_t inside = 0;
+  for (size_t k = 0; k < n; k++)
+    inside += mask->pixels[k] != 0;
   return (float)inside / (float)n;
 }
 
-/* One view's pixels: x, and with foreground wanted fg and *area (-1 without a mask, fg is then x).  c stands in for
-   the clip's context. */
-static fvg_status fvg__view_pixels(fvg_ctx *c, const fvg_views *v, const fvg_item *item, int epoch, float *x,
-                                   float *fg, float *area) {
-  fvg_dataset dataset = *v->dataset;
-  fvg_image image, mask, view, mask_view;
-  fvg_crop crop;
-  fvg_rng rng;
-  fvg_status s;
-  memset(&image, 0, sizeof image);
-  mask = view = mask_view = image;
-  dataset.ctx = c;
-  s = fvg_dataset_load(&dataset, &image, fg ? &mask : NULL, item, v->desc.mask_threshold);
-  if (s) return s;
-  fvg_rng_seed(&rng, v->desc.seed, fvg__path_hash(item->path) + (uint64_t)epoch);
-  crop = fvg_crop_random(&rng, image.width, image.height, (double)v->desc.crop_scale_min, 1.0);
-  s = fvg__augmented(c, v, &image, &crop, v->clip->preprocess.filter, &view);
-  if (!s) s = fvg_image_normalize(c, x, &view, &v->clip->preprocess);
-  if (!s && fg) {
-    *area = -1;
-    if (mask.pixels) s = fvg__augmented(c, v, &mask, &crop, FVG_NEAREST, &mask_view);
-    if (!s && mask.pixels) *area = fvg_foreground_view(fg, x, &mask_view,
-                                                       v->desc.fill_black ? &v->clip->preprocess : NULL);
-    else memcpy(fg, x, 3 * (size_t)view.width * (size_t)view.height * sizeof *fg);
+/* fg and *area of a view whose pixels are x; without a mask fg is x, and *area -1. */
+static fvg_status fvg__view_foreground(fvg_ctx *c, const fvg_views *v, const fvg_image *mask,
+                                       const fvg_crop *crop, const float *x, float *fg,
+                                       float *area) {
+  *area = -1;
+  if (!mask->pixels) {
+    memcpy(fg, x, fvg__image_values(v->clip) * sizeof *fg);
+    return FVG_OK;
   }
+
+  fvg_image mask_view;
+  fvg_status s = fvg__augmented(c, v, mask, crop, FVG_NEAREST, &mask_view);
+  if (s) return s;
+  const fvg_preprocess *fill_black = v->desc.fill_black ? &v->clip->preprocess : NULL;
+  *area = fvg_foreground_view(fg, x, &mask_view, fill_black);
   fvg_image_free(c, &mask_view);
+  return FVG_OK;
+}
+
+/* The pixels x [3, image_size, image_size] of one view, and unless fg is NULL those of its
+   foreground, with *area.  c stands in for the clip's context. */
+static fvg_status fvg__view_pixels(fvg_ctx *c, const fvg_views *v, const fvg_item *item, int epoch,
+                                   float *x, float *fg, float *area) {
+  const fvg_preprocess *how = &v->clip->preprocess;
+  fvg_dataset dataset = *v->dataset;
+  dataset.ctx = c;
+  fvg_image image, mask;
+  memset(&mask, 0, sizeof mask);
+  fvg_status s = fvg_dataset_load(&dataset, &image, fg ? &mask : NULL, item,
+                                  v->desc.mask_threshold);
+  if (s) return s;
+
+  fvg_rng rng;
+  fvg_rng_seed(&rng, v->desc.seed, fvg__path_hash(item->path) + (uint64_t)epoch);
+  const fvg_crop crop = fvg_crop_random(&rng, image.width, image.height,
+                                        (double)v->desc.crop_scale_min, 1.0);
+  fvg_image view;
+  memset(&view, 0, sizeof view);
+  s = fvg__augmented(c, v, &image, &crop, how->filter, &view);
+  if (!s) s = fvg_image_normalize(c, x, &view, how);
+  if (!s && fg)
+    s = fvg__view_foreground(c, v, &mask, &crop, x, fg, area);
   fvg_image_free(c, &view);
   fvg_image_free(c, &mask);
   fvg_image_free(c, &image);
   return s;
 }
 
-/* Pictures of a batch are read, decoded and cut side by side. */
+/* ---- a batch of views ---- */
+/* The pictures of a batch are read, decoded and cut side by side. */
 typedef struct fvg__pixels_job {
   const fvg_views *v;
   const fvg_item *const *item;
   int epoch;
-  float *whole, *fg, *area;                      /* a batch of each; fg NULL: not wanted                            */
+  float *whole, *fg;          /* [batch, one image]; fg NULL: not wanted                        */
+  float *area;                /* [batch]                                                        */
 } fvg__pixels_job;
 
 static fvg_status fvg__pixels_work(void *arg, fvg_ctx *c, int i) {
-  fvg__pixels_job *j = (fvg__pixels_job *)arg;
-  size_t pixels = 3 * (size_t)j->v->clip->vision.image_size * (size_t)j->v->clip->vision.image_size;
-  return fvg__view_pixels(c, j->v, j->item[i], j->epoch, j->whole + (size_t)i * pixels,
-                          j->fg ? j->fg + (size_t)i * pixels : NULL, &j->area[i]);
+  const fvg__pixels_job *j = (const fvg__pixels_job *)arg;
+  const size_t at = (size_t)i * fvg__image_values(j->v->clip);
+  float *fg = j->fg ? j->fg + at : NULL;
+  return fvg__view_pixels(c, j->v, j->item[i], j->epoch, j->whole + at, fg, &j->area[i]);
 }
 
+/* Makes the pixels of n views, n <= FVG__IMAGE_BATCH.  The first failure is the error. */
 static fvg_status fvg__batch_pixels(fvg__pixels_job *j, int n) {
   fvg_ctx *c = j->v->clip->ctx;
   fvg__batch_job batch;
-  fvg_status s;
-  int i;
   batch.work = fvg__pixels_work;
   batch.arg = j;
-  s = fvg__batch(c, &batch, n);
+  fvg_status s = fvg__batch(c, &batch, n);
   if (s) return s;
-  for (i = 0; i < n; i++) {
-    int is_bad_file;
-    s = batch.ctx[i].status;
-    is_bad_file = s == FVG_E_IO || s == FVG_E_FORMAT || s == FVG_E_UNSUPPORTED;
-    if (s)
-      return fvg_fail(c, s,
-                      is_bad_file
-                          ? "%.400s; --skip-bad (fvg_dataset_check) goes on without such pictures"
-                          : "%s",
-                      batch.ctx[i].message);
+
+  for (int i = 0; i < n; i++) {
+    const fvg_status of = batch.ctx[i].status;
+    const char *message = batch.ctx[i].message;
+    if (of == FVG_E_IO || of == FVG_E_FORMAT || of == FVG_E_UNSUPPORTED) {
+      return fvg_fail(
+          c, of, "%.400s; --skip-bad (fvg_dataset_check) goes on without such pictures", message);
+    }
+    if (of)
+      return fvg_fail(c, of, "%s", message);
   }
   return FVG_OK;
 }
 
-/* At most FVG__IMAGE_BATCH views, encoded now. Without a mask the foreground's feature is the image's own. */
-static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, int n, int epoch, float *f,
-                                    float *f_fg, float *area) {
-  fvg_clip *m = v->clip;
-  size_t d = v->width, pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size;
-  float *whole = v->pixels, *fg = f_fg ? v->pixels + FVG__IMAGE_BATCH * pixels : NULL;
+/* Encodes the foregrounds fg [n, one image] of the views that have a mask (area >= 0) into f_fg
+   [n, width]; the other rows of f_fg stay.  The foregrounds move together in fg. */
+static fvg_status fvg__encode_foregrounds(fvg_views *v, float *fg, const float *area, int n,
+                                          float *f_fg) {
+  const size_t values = fvg__image_values(v->clip);
+  int with_mask[FVG__IMAGE_BATCH];
+  int n_masked = 0;
+  for (int i = 0; i < n; i++) {
+    if (area[i] < 0) continue;
+    float *to = fg + (size_t)n_masked * values;
+    const float *from = fg + (size_t)i * values;
+    memmove(to, from, values * sizeof *fg);
+    with_mask[n_masked] = i;
+    n_masked++;
+  }
+  if (!n_masked) return FVG_OK;
+
+  fvg_status s = fvg_learner_encode_images(v->clip, v->desc.learner, v->encoded, fg, n_masked);
+  for (int i = 0; !s && i < n_masked; i++) {
+    float *to = f_fg + fvg__row(with_mask[i], v->width);
+    const float *from = v->encoded + fvg__row(i, v->width);
+    memcpy(to, from, (size_t)v->width * sizeof *f_fg);
+  }
+  return s;
+}
+
+/* Encodes n views, n <= FVG__IMAGE_BATCH: f, f_fg [n, width], area [n]; f_fg and area may be NULL.
+   Without a mask the feature of the foreground is that of the image. */
+static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, int n, int epoch,
+                                    float *f, float *f_fg, float *area) {
   float areas[FVG__IMAGE_BATCH];
-  int with_mask[FVG__IMAGE_BATCH], n_masked = 0, i;
   fvg__pixels_job j;
-  fvg_status s;
   j.v = v;
   j.item = item;
   j.epoch = epoch;
-  j.whole = whole;
-  j.fg = fg;
+  j.whole = v->pixels;
+  j.fg = f_fg ? v->pixels + FVG__IMAGE_BATCH * fvg__image_values(v->clip) : NULL;
   j.area = areas;
-  s = fvg__batch_pixels(&j, n);
-  if (!s) s = fvg_learner_encode_images(m, v->desc.learner, f, whole, n);
+  fvg_status s = fvg__batch_pixels(&j, n);
+  if (!s)
+    s = fvg_learner_encode_images(v->clip, v->desc.learner, f, j.whole, n);
   if (s || !f_fg) return s;
-  memcpy(f_fg, f, (size_t)n * d * sizeof *f_fg);
+
   if (area) memcpy(area, areas, (size_t)n * sizeof *area);
-  for (i = 0; i < n; i++) {                      /* views with a mask move together                                 */
-    if (areas[i] < 0) continue;
-    memmove(fg + (size_t)n_masked * pixels, fg + (size_t)i * pixels, pixels * sizeof *fg);
-    with_mask[n_masked++] = i;
-  }
-  if (!n_masked) return FVG_OK;
-  s = fvg_learner_encode_images(m, v->desc.learner, v->encoded, fg, n_masked);
-  for (i = 0; !s && i < n_masked; i++)
-    memcpy(f_fg + (size_t)with_mask[i] * d, v->encoded + (size_t)i * d, d * sizeof *f_fg);
-  return s;
+  const size_t features = fvg__row(n, v->width);
+  memcpy(f_fg, f, features * sizeof *f_fg);
+  return fvg__encode_foregrounds(v, j.fg, areas, n, f_fg);
 }
 
-/* The image's place in the table: its slot, or the empty one where it belongs. */
+/* ---- views that are kept ---- */
+/* The slot of an image in the table, or the empty one where it belongs. */
 static fvg__view_slot *fvg__view_find(const fvg_views *v, const char *path) {
   uint64_t at = fvg__path_hash(path);
-  while (v->slot[at % (uint64_t)v->n_slot].path && strcmp(v->slot[at % (uint64_t)v->n_slot].path, path)) at++;
-  return &v->slot[at % (uint64_t)v->n_slot];
+  for (;;) {
+    fvg__view_slot *slot = &v->slot[at % (uint64_t)v->n_slot];
+    if (!slot->path || !strcmp(slot->path, path)) return slot;
+    at++;
+  }
 }
 
+/* Makes the table large enough for n images, at most half full. */
 static fvg_status fvg__views_reserve(fvg_views *v, int n) {
-  fvg__view_slot *old = v->slot;
-  int n_old = v->n_slot, i;
   if (v->slot && 2 * n <= v->n_slot) return FVG_OK;
-  v->slot = FVG_NEW_ARRAY(v->clip->ctx, fvg__view_slot, 4 * (size_t)n + 16);
-  if (!v->slot) { v->slot = old; return FVG_E_NOMEM; }
-  v->n_slot = 4 * n + 16;
-  for (i = 0; i < n_old; i++) if (old[i].path) *fvg__view_find(v, old[i].path) = old[i];
-  fvg_release(v->clip->ctx, old);
+  fvg_ctx *c = v->clip->ctx;
+  fvg__view_slot *old = v->slot;
+  const int n_old = v->n_slot;
+  const int n_new = 4 * n + 16;
+  fvg__view_slot *slot = FVG_NEW_ARRAY(c, fvg__view_slot, (size_t)n_new);
+  if (!slot) return FVG_E_NOMEM;
+
+  v->slot = slot;
+  v->n_slot = n_new;
+  for (int i = 0; i < n_old; i++) {
+    if (old[i].path)
+      *fvg__view_find(v, old[i].path) = old[i];
+  }
+  fvg_release(c, old);
   return FVG_OK;
 }
 
-/* Encodes and keeps the views of at most FVG__IMAGE_BATCH images that have none yet. */
-static fvg_status fvg__views_keep(fvg_views *v, const fvg_item *const *item, int n) {
-  size_t d = v->width, kept = (size_t)v->n_kept;
-  fvg__view_slot fresh[FVG__IMAGE_BATCH];
-  fvg_ctx *c = v->clip->ctx;
-  fvg_status s = FVG_OK;
-  float *f, *area = NULL;
-  int i, view;
-  memset(fresh, 0, sizeof fresh);
-  f = FVG_NEW_ARRAY(c, float, 2 * (size_t)n * d + (size_t)n);
-  if (!f) return FVG_E_NOMEM;
-  area = f + 2 * (size_t)n * d;
-  for (i = 0; !s && i < n; i++) {
-    fresh[i].path = item[i]->path;
-    fresh[i].f = FVG_NEW_ARRAY(c, float, kept * (2 * d + 1));
-    if (!fresh[i].f) { s = FVG_E_NOMEM; break; }
-    fresh[i].f_fg = fresh[i].f + kept * d;
-    fresh[i].area = fresh[i].f_fg + kept * d;
+/* Makes room for the kept views of one image. */
+static fvg_status fvg__view_slot_new(const fvg_views *v, fvg__view_slot *slot, const char *path) {
+  const size_t values = fvg__row(v->n_kept, v->width);
+  slot->path = path;
+  slot->f = FVG_NEW_ARRAY(v->clip->ctx, float, 2 * values + (size_t)v->n_kept);
+  if (!slot->f) return FVG_E_NOMEM;
+  slot->f_fg = slot->f + values;
+  slot->area = slot->f_fg + values;
+  return FVG_OK;
+}
+
+/* Encodes view number `view` of n images into their slots, by way of `room` [n, 2 width + 1]. */
+static fvg_status fvg__view_slots_fill(fvg_views *v, const fvg_item *const *item, int n, int view,
+                                       fvg__view_slot *slot, float *room) {
+  const size_t bytes = (size_t)v->width * sizeof(float);
+  float *f = room;
+  float *f_fg = f + fvg__row(n, v->width);
+  float *area = f_fg + fvg__row(n, v->width);
+  float *wanted = v->desc.no_foreground ? NULL : f_fg;
+  fvg_status s = fvg__views_encode(v, item, n, view, f, wanted, area);
+
+  const size_t to = fvg__row(view, v->width);
+  for (int i = 0; !s && i < n; i++) {
+    const size_t from = fvg__row(i, v->width);
+    memcpy(slot[i].f + to, f + from, bytes);
+    memcpy(slot[i].f_fg + to, f_fg + from, bytes);
+    slot[i].area[view] = area[i];
   }
-  for (view = 0; !s && view < v->n_kept; view++) {
-    s = fvg__views_encode(v, item, n, view, f, v->desc.no_foreground ? NULL : f + (size_t)n * d, area);
-    for (i = 0; !s && i < n; i++) {
-      memcpy(fresh[i].f + (size_t)view * d, f + (size_t)i * d, d * sizeof *f);
-      memcpy(fresh[i].f_fg + (size_t)view * d, f + (size_t)(n + i) * d, d * sizeof *f);
-      fresh[i].area[view] = area[i];
-    }
-  }
-  for (i = 0; i < n; i++) {
-    fvg__view_slot *slot = s ? NULL : fvg__view_find(v, fresh[i].path);
-    /* failed, or an image that the list names twice */
-    if (s || slot->path) { fvg_release(c, fresh[i].f); continue; }
-    *slot = fresh[i];
-    v->n_used++;
-  }
-  fvg_release(c, f);
   return s;
 }
 
+/* Encodes and keeps all views of n images that have none yet, n <= FVG__IMAGE_BATCH. */
+static fvg_status fvg__views_keep(fvg_views *v, const fvg_item *const *item, int n) {
+  fvg_ctx *c = v->clip->ctx;
+  fvg__view_slot fresh[FVG__IMAGE_BATCH];
+  memset(fresh, 0, sizeof fresh);
+  float *room = FVG_NEW_ARRAY(c, float, fvg__row(n, 2 * v->width + 1));
+  if (!room) return FVG_E_NOMEM;
+
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < n; i++)
+    s = fvg__view_slot_new(v, &fresh[i], item[i]->path);
+  for (int view = 0; !s && view < v->n_kept; view++)
+    s = fvg__view_slots_fill(v, item, n, view, fresh, room);
+
+  /* An image that the list names twice is kept once; after a failure nothing is. */
+  for (int i = 0; i < n; i++) {
+    fvg__view_slot *slot = s ? NULL : fvg__view_find(v, fresh[i].path);
+    if (slot && !slot->path) {
+      *slot = fresh[i];
+      v->n_used++;
+    } else {
+      fvg_release(c, fresh[i].f);
+    }
+  }
+  fvg_release(c, room);
+  return s;
+}
+
+/* Collects the items that have no views yet and encodes them a batch at a time. */
 FVG_DEF fvg_status fvg_views_load(fvg_views *v, const fvg_items *items) {
-  const fvg_item *missing[FVG__IMAGE_BATCH];
-  fvg_progress progress;
-  fvg_status s;
-  int i, n = 0;
+  if (!v) return FVG_E_ARG;
+  if (!items)
+    return fvg__missing(v->clip->ctx, "fvg_views_load", "items");
   if (v->n_kept == 0) return FVG_OK;
-  s = fvg__views_reserve(v, v->n_used + items->n);
+  fvg_status s = fvg__views_reserve(v, v->n_used + items->n);
+
+  fvg_progress progress;
   memset(&progress, 0, sizeof progress);
   progress.what = "encode";
   progress.n_steps = items->n;
-  for (i = 0; !s && i < items->n; i++) {
-    if (!fvg__view_find(v, items->item[i].path)->path) missing[n++] = &items->item[i];
-    if (n == FVG__IMAGE_BATCH || (n && i == items->n - 1)) {
+  const fvg_item *missing[FVG__IMAGE_BATCH];
+  int n = 0;
+  for (int i = 0; !s && i < items->n; i++) {
+    if (!fvg__view_find(v, items->item[i].path)->path)
+      missing[n++] = &items->item[i];
+    const int is_last = i == items->n - 1;
+    if (n == FVG__IMAGE_BATCH || (n && is_last)) {
       s = fvg__views_keep(v, missing, n);
       n = 0;
       progress.step = i + 1;
@@ -9865,12 +10197,27 @@ FVG_DEF fvg_status fvg_views_load(fvg_views *v, const fvg_items *items) {
   return s;
 }
 
-FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset *d, const fvg_views_desc *desc) {
-  size_t pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size;
-  fvg_views *v;
-  *out = NULL;
-  if (!m->has_vision) return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
-  v = FVG_NEW(m->ctx, fvg_views);
+/* ---- the public face ---- */
+/* How many views of each image are kept: none of those that every epoch crops anew. */
+static int fvg__views_kept(const fvg_views_desc *desc) {
+  if (desc->augment == FVG_AUGMENT_CROP) return 0;
+  return desc->augment == FVG_AUGMENT_FIXED_CROPS ? desc->n_crops : 1;
+}
+
+/* Fills in the defaults and makes room for one batch; views themselves come with use. */
+FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset *d,
+                                 const fvg_views_desc *desc) {
+  if (out) *out = NULL;
+  if (!m)
+    return fvg__missing(d ? d->ctx : NULL, "fvg_views_new", "a CLIP");
+  if (!out)
+    return fvg__missing(m->ctx, "fvg_views_new", "a place for the views");
+  if (!d)
+    return fvg__missing(m->ctx, "fvg_views_new", "a data set");
+  if (!m->has_vision)
+    return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
+
+  fvg_views *v = FVG_NEW(m->ctx, fvg_views);
   if (!v) return FVG_E_NOMEM;
   v->clip = m;
   v->dataset = d;
@@ -9878,118 +10225,163 @@ FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset
   if (v->desc.n_crops <= 0) v->desc.n_crops = 8;
   v->desc.crop_scale_min = fvg__default(v->desc.crop_scale_min, 0.08f);
   v->desc.mask_threshold = fvg__default(v->desc.mask_threshold, 0.5f);
-  v->n_kept = v->desc.augment == FVG_AUGMENT_CROP ? 0 :
-              v->desc.augment == FVG_AUGMENT_FIXED_CROPS ? v->desc.n_crops : 1;
-  v->width = (size_t)fvg_learner_feature_width(m, v->desc.learner);
-  v->pixels = FVG_NEW_ARRAY(m->ctx, float, 2 * FVG__IMAGE_BATCH * pixels);
-  v->encoded = FVG_NEW_ARRAY(m->ctx, float, FVG__IMAGE_BATCH * v->width);
-  if (!v->pixels || !v->encoded) { fvg_views_free(v); return FVG_E_NOMEM; }
+  v->n_kept = fvg__views_kept(&v->desc);
+  v->width = fvg_learner_feature_width(m, v->desc.learner);
+
+  v->pixels = FVG_NEW_ARRAY(m->ctx, float, 2 * FVG__IMAGE_BATCH * fvg__image_values(m));
+  v->encoded = FVG_NEW_ARRAY(m->ctx, float, fvg__row(FVG__IMAGE_BATCH, v->width));
+  if (!v->pixels || !v->encoded) {
+    fvg_views_free(v);
+    return FVG_E_NOMEM;
+  }
   *out = v;
   return FVG_OK;
 }
 
 FVG_DEF void fvg_views_free(fvg_views *v) {
-  int i;
   if (!v) return;
-  for (i = 0; i < v->n_slot; i++) fvg_release(v->clip->ctx, v->slot[i].f);
-  fvg_release(v->clip->ctx, v->slot);
-  fvg_release(v->clip->ctx, v->pixels);
-  fvg_release(v->clip->ctx, v->encoded);
-  fvg_release(v->clip->ctx, v);
+  fvg_ctx *c = v->clip->ctx;
+  for (int i = 0; i < v->n_slot; i++)
+    fvg_release(c, v->slot[i].f);
+  fvg_release(c, v->slot);
+  fvg_release(c, v->pixels);
+  fvg_release(c, v->encoded);
+  fvg_release(c, v);
 }
 
-/* Items index[0..n-1] encoded now, a batch at a time. */
-static fvg_status fvg__views_encode_items(fvg_views *v, const fvg_items *items, const int *index, int n, int epoch,
-                                          float *f, float *f_fg, float *area) {
-  size_t d = v->width;
+/* Encodes the items index[0..n-1] now, a batch at a time, and keeps nothing. */
+static fvg_status fvg__views_encode_items(fvg_views *v, const fvg_items *items, const int *index,
+                                          int n, int epoch, float *f, float *f_fg, float *area) {
   const fvg_item *item[FVG__IMAGE_BATCH];
   fvg_status s = FVG_OK;
-  int i, k;
-  for (i = 0; !s && i < n; i += FVG__IMAGE_BATCH) {
-    int count = n - i < FVG__IMAGE_BATCH ? n - i : FVG__IMAGE_BATCH;
-    for (k = 0; k < count; k++) item[k] = &items->item[index[i + k]];
-    s = fvg__views_encode(v, item, count, epoch, f + (size_t)i * d, f_fg ? f_fg + (size_t)i * d : NULL,
+  for (int i = 0; !s && i < n; i += FVG__IMAGE_BATCH) {
+    const int count = fvg__min(n - i, FVG__IMAGE_BATCH);
+    for (int k = 0; k < count; k++)
+      item[k] = &items->item[index[i + k]];
+
+    const size_t at = fvg__row(i, v->width);
+    s = fvg__views_encode(v, item, count, epoch, f + at, f_fg ? f_fg + at : NULL,
                           area ? area + i : NULL);
   }
   return s;
 }
 
-static fvg_status fvg__check_views(const fvg_views *v, const fvg_items *items, const int *index, int n, int epoch,
+/* Fails unless n views of items can be written to `out`.  foreground: theirs are wanted too. */
+static fvg_status fvg__check_views(const fvg_views *v, const char *who, const fvg_items *items,
+                                   const int *index, int n, int epoch, const float *out,
                                    int foreground) {
-  int i;
+  fvg_ctx *c = v->clip->ctx;
+  if (!items)
+    return fvg__missing(c, who, "items");
+  if (n > 0 && !index)
+    return fvg__missing(c, who, "the items' numbers");
+  if (n > 0 && !out)
+    return fvg__missing(c, who, "a place for the views");
   if (foreground && v->desc.no_foreground)
-    return fvg_fail(v->clip->ctx, FVG_E_ARG, "these views were made without the foreground");
-  if (epoch < 0) return fvg_fail(v->clip->ctx, FVG_E_ARG, "views of epoch %d; epochs count from 0", epoch);
-  for (i = 0; i < n; i++)
+    return fvg_fail(c, FVG_E_ARG, "these views were made without the foreground");
+  if (epoch < 0)
+    return fvg_fail(c, FVG_E_ARG, "views of epoch %d; epochs count from 0", epoch);
+
+  for (int i = 0; i < n; i++) {
     if (index[i] < 0 || index[i] >= items->n)
-      return fvg_fail(v->clip->ctx, FVG_E_ARG, "view %d of %d images", index[i], items->n);
+      return fvg_fail(c, FVG_E_ARG, "view %d of %d images", index[i], items->n);
+  }
   return FVG_OK;
 }
 
+/* Kept views repeat after n_kept epochs, and so do their pixels, which are always made anew. */
 FVG_DEF fvg_status fvg_views_pixels(fvg_views *v, float *pixels, float *pixels_fg,
                                     const fvg_items *items, const int *index, int n, int epoch) {
-  size_t image = 3 * (size_t)v->clip->vision.image_size * (size_t)v->clip->vision.image_size;
+  if (!v) return FVG_E_ARG;
+  const int foreground = pixels_fg != NULL;
+  fvg_status s = fvg__check_views(v, "fvg_views_pixels", items, index, n, epoch, pixels,
+                                  foreground);
+
   const fvg_item *item[FVG__IMAGE_BATCH];
   float area[FVG__IMAGE_BATCH];
-  fvg_status s = fvg__check_views(v, items, index, n, epoch, pixels_fg != NULL);
-  int i, k;
-  for (i = 0; !s && i < n; i += FVG__IMAGE_BATCH) {
-    fvg__pixels_job j;
-    for (k = 0; k < FVG__IMAGE_BATCH && i + k < n; k++) item[k] = &items->item[index[i + k]];
-    j.v = v;
-    j.item = item;
-    j.epoch = v->n_kept ? epoch % v->n_kept : epoch;
-    j.whole = pixels + (size_t)i * image;
-    j.fg = pixels_fg ? pixels_fg + (size_t)i * image : NULL;
-    j.area = area;
-    s = fvg__batch_pixels(&j, k);
+  fvg__pixels_job j;
+  j.v = v;
+  j.item = item;
+  j.epoch = v->n_kept ? epoch % v->n_kept : epoch;
+  j.area = area;
+  for (int i = 0; !s && i < n; i += FVG__IMAGE_BATCH) {
+    const int count = fvg__min(n - i, FVG__IMAGE_BATCH);
+    const size_t at = (size_t)i * fvg__image_values(v->clip);
+    for (int k = 0; k < count; k++)
+      item[k] = &items->item[index[i + k]];
+    j.whole = pixels + at;
+    j.fg = foreground ? pixels_fg + at : NULL;
+    s = fvg__batch_pixels(&j, count);
   }
   return s;
 }
 
+/* The slot of an image whose views are kept, which are encoded now if they have not been yet. */
+static fvg_status fvg__view_kept(fvg_views *v, const fvg_item *item, const fvg__view_slot **slot) {
+  fvg_status s = fvg__views_reserve(v, v->n_used + 1);
+  if (!s && !fvg__view_find(v, item->path)->path)
+    s = fvg__views_keep(v, &item, 1);
+  if (!s) *slot = fvg__view_find(v, item->path);
+  return s;
+}
+
+/* Copies rows from the kept views, or encodes the items now when none are kept. */
 FVG_DEF fvg_status fvg_views_get(fvg_views *v, float *f, float *f_fg, float *area,
                                  const fvg_items *items, const int *index, int n, int epoch) {
-  size_t d = v->width;
-  fvg_status checked = fvg__check_views(v, items, index, n, epoch, f_fg != NULL);
-  int i;
-  if (checked) return checked;
-  if (v->n_kept == 0) return fvg__views_encode_items(v, items, index, n, epoch, f, f_fg, area);
-  for (i = 0; i < n; i++) {
-    const fvg_item *item = &items->item[index[i]];
-    const fvg__view_slot *slot;
-    size_t view = (size_t)(epoch % v->n_kept);
-    fvg_status s = fvg__views_reserve(v, v->n_used + 1);
-    if (!s && !fvg__view_find(v, item->path)->path) s = fvg__views_keep(v, &item, 1);
+  if (!v) return FVG_E_ARG;
+  fvg_status s = fvg__check_views(v, "fvg_views_get", items, index, n, epoch, f, f_fg != NULL);
+  if (s) return s;
+  if (v->n_kept == 0)
+    return fvg__views_encode_items(v, items, index, n, epoch, f, f_fg, area);
+
+  const int view = epoch % v->n_kept;
+  const size_t from = fvg__row(view, v->width);
+  const size_t bytes = (size_t)v->width * sizeof *f;
+  for (int i = 0; i < n; i++) {
+    const fvg__view_slot *slot = NULL;
+    s = fvg__view_kept(v, &items->item[index[i]], &slot);
     if (s) return s;
-    slot = fvg__view_find(v, item->path);
-    memcpy(f + (size_t)i * d, slot->f + view * d, d * sizeof *f);
-    if (f_fg) memcpy(f_fg + (size_t)i * d, slot->f_fg + view * d, d * sizeof *f_fg);
+
+    const size_t to = fvg__row(i, v->width);
+    memcpy(f + to, slot->f + from, bytes);
+    if (f_fg) memcpy(f_fg + to, slot->f_fg + from, bytes);
     if (f_fg && area) area[i] = slot->area[view];
   }
   return FVG_OK;
 }
 
+/* A view without foreground under the test transform is the item itself. */
 FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, float *f, const fvg_dataset *d,
                                     const fvg_items *items) {
+  fvg_ctx *c = m ? m->ctx : NULL;
+  if (!m || !d)
+    return fvg__missing(d ? d->ctx : c, "fvg_encode_items", "a CLIP and a data set");
+  if (!items)
+    return fvg__missing(c, "fvg_encode_items", "items");
+  if (items->n > 0 && !f)
+    return fvg__missing(c, "fvg_encode_items", "a place for features");
+
   fvg_views_desc desc;
-  fvg_progress progress;
-  fvg_views *v;
-  fvg_status s;
-  int i, k, index[FVG__IMAGE_BATCH];
   memset(&desc, 0, sizeof desc);
   desc.augment = FVG_AUGMENT_NONE;
   desc.no_foreground = 1;
   desc.learner = l;
+  fvg_progress progress;
   memset(&progress, 0, sizeof progress);
   progress.what = "encode";
   progress.n_steps = items->n;
-  s = fvg_views_new(m, &v, d, &desc);
-  for (i = 0; !s && i < items->n; i += FVG__IMAGE_BATCH) {
-    int count = items->n - i < FVG__IMAGE_BATCH ? items->n - i : FVG__IMAGE_BATCH;
-    for (k = 0; k < count; k++) index[k] = i + k;
-    s = fvg__views_encode_items(v, items, index, count, 0, f + (size_t)i * v->width, NULL, NULL);
+
+  fvg_views *v;
+  fvg_status s = fvg_views_new(m, &v, d, &desc);
+  for (int i = 0; !s && i < items->n; i += FVG__IMAGE_BATCH) {
+    const int count = fvg__min(items->n - i, FVG__IMAGE_BATCH);
+    int index[FVG__IMAGE_BATCH];
+    for (int k = 0; k < count; k++)
+      index[k] = i + k;
+    float *f_i = f + fvg__row(i, v->width);
+    s = fvg__views_encode_items(v, items, index, count, 0, f_i, NULL, NULL);
     progress.step = i + count;
-    if (!s) s = fvg_report_progress(m->ctx, &progress);
+    if (!s) s = fvg_report_progress(c, &progress);
   }
   fvg_views_free(v);
   return s;
@@ -9998,208 +10390,279 @@ FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, float *f, const
 /*===========================================================================================================
  * CHAPTER 25  TRAINING: one loop, and a run kept in a file
  *===========================================================================================================
-   One loop serves every stage: an epoch is a new order of the pictures, batches of (as a rule) 4, the last incomplete
-   batch left out, the rate of the schedule.  What a step does is the stage's own affair (the next two chapters).
+   One loop serves every stage.  An epoch is a new order of the pictures, cut into batches of (as a
+   rule) 4; an incomplete last batch is left out.  The rate follows the schedule.  What a step
+   computes is up to the stage (the next two chapters).
 
-   After an epoch the run's state may be kept in a file: tensors, the optimiser's memory, how far it is.  A run that
-   finds such a state goes on from there, bit for bit as if it had never been cut off.  The file bears a mark of the
-   settings, and another run's state is an error.  A state that is damaged is not: the run begins anew, and says so.
-   The state of a finished run stays until its owner, who has to save the result first, removes it.
+   After an epoch the state of the run may be kept in a file: tensors, the optimiser's memory, how
+   many epochs are done.  A run that finds such a file goes on from there, bit for bit as if it had
+   never been cut off.  The file bears a mark of the settings, and the state of another run is an
+   error.  A damaged state is not: the run begins anew, and says so.  The state of a finished run
+   stays until the caller, who has to save the result first, removes it.
 
-   How long, how fast and in what batches a method trains is published for each protocol, sometimes
-   for each data set.  The table below is all of it that we know. */
+   How long, how fast and in what batches a method trains is published for each protocol, and
+   sometimes for each data set.  The two tables below hold all of it that is known. */
 
 /* ---- settings as published: method x preset x protocol x data set ----
-   A recipe begins as the method's own settings, which are those of FVG-PT's fork for base to new, or
-   the authors' where the fork has no such method.  Then every row that fits is laid over it, from top
-   to bottom; 0 leaves a number as it is.  A row fits any published set unless it names some, and any
-   number of shots unless it asks for a least one. */
-enum { FVG__FORK = 1, FVG__ORIGINAL = 2, FVG__BOTH = 3 }; /* presets: 1 << fvg_preset */
-enum { FVG__B2N = 1, FVG__FEW = 2, FVG__CROSS = 4, FVG__ALL = 7 }; /* protocols: 1 << fvg_protocol */
+   A recipe begins as the method's own settings, which are those of FVG-PT's fork for base to new,
+   or the authors' where the fork does not have the method.  Then every row that fits is laid over
+   it, from top to bottom.  A row fits any published set unless it names some, and any number of
+   shots unless it asks for a least one.  Sources:
 
-typedef struct fvg__recipe_row {
+     CoOp       fork: vit_b16_ep10, for EuroSAT vit_b16_ep20.  Original (COOP.md): batches of 32 and
+                epochs by shots, 50 for 1, 100 for 2 and 4, 200 from 8 on, 50 on ImageNet
+     KgCoOp     original: vit_b16_ep100_ctxv1, its only file, and W 8 in all its scripts
+     ProGrad    not in the fork.  For few shots its README has epochs by their number, as CoOp, and
+                on three sets another lambda from 8 shots on
+     PromptSRC  its average over the epochs has a mean and a deviation for each protocol
+     MaPLe      not in the fork; its repository has a second file for cross-data
+     DAPT       not in the fork.  Its file for base to new has batches of 1 and 5 epochs, with
+                which its second phase never comes; unless the original is asked for, its file for
+                few shots serves both
+     MMRL       original (trainers/config.py): weights for each data set, which go before those of
+                any protocol, and one epoch for cross-data */
+enum { FVG__FORK = 1, FVG__ORIGINAL = 2, FVG__BOTH = 3 };           /* 1 << fvg_preset   */
+enum { FVG__B2N = 1, FVG__FEW = 2, FVG__CROSS = 4, FVG__ALL = 7 };  /* 1 << fvg_protocol */
+
+/* What a row is for. */
+typedef struct fvg__recipe_scope {
   const char *method;
   int presets, protocols;
-  const char *sets;                              /* keys of cards with blanks between, or NULL */
-  int shots, batch, epochs;
+  const char *sets;           /* keys of cards with blanks between; NULL: any set               */
+  int shots;                  /* the least number of shots; 0: any                              */
+} fvg__recipe_scope;
+
+typedef struct fvg__recipe_row {
+  fvg__recipe_scope scope;
+  int batch, epochs;          /* 0 leaves a number as it is, here and below                     */
   float lr;
-  int warmup, n_ctx;                             /* warmup -1: none */
-  fvg_option option[4];
+  int warmup;                 /* epochs; -1: none                                               */
+  int n_ctx;
 } fvg__recipe_row;
 
-/* method, presets, protocols, sets, least shots, batch, epochs, rate, warm-up, n_ctx, options */
 static const fvg__recipe_row fvg__recipe[] = {
-  /* CoOp.  The fork has vit_b16_ep10 and, for EuroSAT, vit_b16_ep20.  The original has batches
-     of 32 and epochs by shots: 50 for 1, 100 for 2 and 4, 200 from 8 on, 50 on ImageNet
-     (COOP.md). */
-  {"CoOp",      FVG__FORK,     FVG__ALL,   "eurosat", 0, 0, 20, 0.002f, 0, 0, {{NULL, 0}}},
-  {"CoOp",      FVG__ORIGINAL, FVG__ALL,   NULL, 0, 32, 50, 0.002f, 0, 0, {{NULL, 0}}},
-  {"CoOp",      FVG__ORIGINAL, FVG__ALL,   NULL, 2, 0, 100, 0, 0, 0, {{NULL, 0}}},
-  {"CoOp",      FVG__ORIGINAL, FVG__ALL,   NULL, 8, 0, 200, 0, 0, 0, {{NULL, 0}}},
-  {"CoOp",      FVG__ORIGINAL, FVG__ALL,   "imagenet", 0, 0, 50, 0, 0, 0, {{NULL, 0}}},
-  {"CoOp",      FVG__ORIGINAL, FVG__FEW,   NULL, 0, 0, 0, 0, 0, 16, {{NULL, 0}}},
+  /*method       presets        protocols   sets      shots  batch epochs lr   warmup n_ctx */
+  {{"CoOp",      FVG__FORK,     FVG__ALL,   "eurosat",  0},   0,  20, 0.002f,   0,  0},
+  {{"CoOp",      FVG__ORIGINAL, FVG__ALL,   NULL,       0},  32,  50, 0.002f,   0,  0},
+  {{"CoOp",      FVG__ORIGINAL, FVG__ALL,   NULL,       2},   0, 100, 0,        0,  0},
+  {{"CoOp",      FVG__ORIGINAL, FVG__ALL,   NULL,       8},   0, 200, 0,        0,  0},
+  {{"CoOp",      FVG__ORIGINAL, FVG__ALL,   "imagenet", 0},   0,  50, 0,        0,  0},
+  {{"CoOp",      FVG__ORIGINAL, FVG__FEW,   NULL,       0},   0,   0, 0,        0, 16},
 
-  /* KgCoOp.  The original has one file, vit_b16_ep100_ctxv1, and W 8 in all its scripts. */
-  {"KgCoOp",    FVG__FORK,     FVG__ALL,   "eurosat", 0, 0, 20, 0, 0, 0, {{NULL, 0}}},
-  {"KgCoOp",    FVG__ORIGINAL, FVG__ALL,   NULL, 0, 128, 100, 0.002f, 0, 0, {{"W", 8}}},
+  {{"KgCoOp",    FVG__FORK,     FVG__ALL,   "eurosat",  0},   0,  20, 0,        0,  0},
+  {{"KgCoOp",    FVG__ORIGINAL, FVG__ALL,   NULL,       0}, 128, 100, 0.002f,   0,  0},
 
-  /* ProGrad is not in the fork.  For few shots it has epochs by their number, as CoOp, and on three
-     sets another lambda from 8 shots on (its README). */
-  {"ProGrad",   FVG__BOTH,     FVG__B2N,   "imagenet", 0, 0, 50, 0, 0, 0, {{NULL, 0}}},
-  {"ProGrad",   FVG__BOTH,     FVG__FEW,   NULL, 0, 0, 50, 0, 0, 0, {{NULL, 0}}},
-  {"ProGrad",   FVG__BOTH,     FVG__FEW,   NULL, 2, 0, 100, 0, 0, 0, {{NULL, 0}}},
-  {"ProGrad",   FVG__BOTH,     FVG__FEW,   NULL, 8, 0, 200, 0, 0, 0, {{NULL, 0}}},
-  {"ProGrad",   FVG__BOTH,     FVG__FEW,   "flowers102 dtd eurosat", 8, 0, 0, 0, 0, 0,
-   {{"lambda", 0.8}}},
+  {{"ProGrad",   FVG__BOTH,     FVG__B2N,   "imagenet", 0},   0,  50, 0,        0,  0},
+  {{"ProGrad",   FVG__BOTH,     FVG__FEW,   NULL,       0},   0,  50, 0,        0,  0},
+  {{"ProGrad",   FVG__BOTH,     FVG__FEW,   NULL,       2},   0, 100, 0,        0,  0},
+  {{"ProGrad",   FVG__BOTH,     FVG__FEW,   NULL,       8},   0, 200, 0,        0,  0},
 
-  /* PromptSRC.  Its average over the epochs has a mean and a deviation for each protocol. */
-  {"PromptSRC", FVG__FORK,     FVG__B2N,   "eurosat", 0, 0, 20, 0, 0, 0, {{NULL, 0}}},
-  {"PromptSRC", FVG__FORK,     FVG__FEW,   NULL, 0, 8, 50, 0.005f, 0, 0, {{NULL, 0}}},
-  {"PromptSRC", FVG__FORK,     FVG__CROSS, NULL, 0, 4, 5, 0.0035f, 0, 0, {{NULL, 0}}},
-  {"PromptSRC", FVG__ORIGINAL, FVG__ALL,   NULL, 0, 4, 20, 0, 0, 0, {{NULL, 0}}},
-  {"PromptSRC", FVG__ORIGINAL, FVG__FEW,   NULL, 0, 0, 50, 0, 0, 0, {{NULL, 0}}},
-  {"PromptSRC", FVG__BOTH,     FVG__FEW,   NULL, 0, 0, 0, 0, 0, 0,
-   {{"gpa_mean", 30}, {"gpa_std", 30}}},
-  {"PromptSRC", FVG__BOTH,     FVG__FEW,   "stanford_cars flowers102 fgvc_aircraft dtd eurosat",
-   0, 0, 0, 0, 0, 0, {{"gpa_mean", 45}, {"gpa_std", 5}}},
-  {"PromptSRC", FVG__BOTH,     FVG__CROSS, NULL, 0, 0, 0, 0, 0, 0,
-   {{"depth_text", 3}, {"depth_vision", 3}, {"gpa_mean", 6}, {"gpa_std", 10}}},
+  {{"PromptSRC", FVG__FORK,     FVG__B2N,   "eurosat",  0},   0,  20, 0,        0,  0},
+  {{"PromptSRC", FVG__FORK,     FVG__FEW,   NULL,       0},   8,  50, 0.005f,   0,  0},
+  {{"PromptSRC", FVG__FORK,     FVG__CROSS, NULL,       0},   4,   5, 0.0035f,  0,  0},
+  {{"PromptSRC", FVG__ORIGINAL, FVG__ALL,   NULL,       0},   4,  20, 0,        0,  0},
+  {{"PromptSRC", FVG__ORIGINAL, FVG__FEW,   NULL,       0},   0,  50, 0,        0,  0},
 
-  /* MaPLe is not in the fork; its own repository has a second file for cross-data. */
-  {"MaPLe",     FVG__BOTH,     FVG__CROSS, NULL, 0, 0, 2, 0.0026f, 0, 0, {{"prompt_depth", 3}}},
+  {{"MaPLe",     FVG__BOTH,     FVG__CROSS, NULL,       0},   0,   2, 0.0026f,  0,  0},
 
-  /* DAPT is not in the fork.  Its file for base to new has batches of 1 and 5 epochs, with which
-     its second phase never comes; unless the original is asked for, its file for few shots
-     serves both. */
-  {"DAPT",      FVG__ORIGINAL, FVG__B2N,   NULL, 0, 1, 5, 0, 0, 0, {{NULL, 0}}},
-  {"DAPT",      FVG__BOTH,     FVG__CROSS, NULL, 0, 0, 0, 0.0026f, 0, 0, {{NULL, 0}}},
+  {{"DAPT",      FVG__ORIGINAL, FVG__B2N,   NULL,       0},   1,   5, 0,        0,  0},
+  {{"DAPT",      FVG__BOTH,     FVG__CROSS, NULL,       0},   0,   0, 0.0026f,  0,  0},
 
-  /* MMRL.  The original has weights for each data set, which go before any protocol's own
-     (trainers/config.py), and one epoch for cross-data. */
-  {"MMRL",      FVG__FORK,     FVG__B2N,   "eurosat", 0, 0, 20, 0, 0, 0, {{NULL, 0}}},
-  {"MMRL",      FVG__BOTH,     FVG__FEW,   NULL, 0, 32, 50, 0, 0, 0, {{"reg_weight", 0.5}}},
-  {"MMRL",      FVG__BOTH,     FVG__B2N | FVG__FEW, "imagenet", 0, 32, 5, 0, 0, 0, {{NULL, 0}}},
-  {"MMRL",      FVG__BOTH,     FVG__CROSS, NULL, 0, 32, 5, 0, -1, 0, {{"reg_weight", 0.2}}},
-  {"MMRL",      FVG__ORIGINAL, FVG__CROSS, NULL, 0, 0, 1, 0, 0, 0, {{NULL, 0}}},
-  {"MMRL",      FVG__ORIGINAL, FVG__ALL,   "stanford_cars", 0, 0, 0, 0, 0, 0, {{"reg_weight", 7}}},
-  {"MMRL",      FVG__ORIGINAL, FVG__ALL,   "fgvc_aircraft sun397 dtd", 0, 0, 0, 0, 0, 0,
-   {{"reg_weight", 6}}},
-  {"MMRL",      FVG__ORIGINAL, FVG__ALL,   "food101", 0, 0, 0, 0, 0, 0, {{"reg_weight", 5}}},
-  {"MMRL",      FVG__ORIGINAL, FVG__ALL,   "flowers102", 0, 0, 0, 0, 0, 0, {{"reg_weight", 4}}},
-  {"MMRL",      FVG__ORIGINAL, FVG__ALL,   "ucf101", 0, 0, 0, 0, 0, 0, {{"reg_weight", 3}}},
-  {"MMRL",      FVG__ORIGINAL, FVG__ALL,   "imagenet caltech101", 0, 0, 0, 0, 0, 0,
-   {{"reg_weight", 0.5}}},
-  {"MMRL",      FVG__ORIGINAL, FVG__ALL,   "oxford_pets", 0, 0, 0, 0, 0, 0, {{"reg_weight", 0.2}}},
-  {"MMRL",      FVG__ORIGINAL, FVG__ALL,   "eurosat", 0, 0, 0, 0, 0, 0,
-   {{"reg_weight", 0.01}, {"rep_dim", 2048}}}
+  {{"MMRL",      FVG__FORK,     FVG__B2N,   "eurosat",  0},   0,  20, 0,        0,  0},
+  {{"MMRL",      FVG__BOTH,     FVG__FEW,   NULL,       0},  32,  50, 0,        0,  0},
+  {{"MMRL",      FVG__BOTH,     FVG__B2N,   "imagenet", 0},  32,   5, 0,        0,  0},
+  {{"MMRL",      FVG__BOTH,     FVG__FEW,   "imagenet", 0},  32,   5, 0,        0,  0},
+  {{"MMRL",      FVG__BOTH,     FVG__CROSS, NULL,       0},  32,   5, 0,       -1,  0},
+  {{"MMRL",      FVG__ORIGINAL, FVG__CROSS, NULL,       0},   0,   1, 0,        0,  0}
 };
 enum { FVG__N_RECIPE = (int)(sizeof fvg__recipe / sizeof *fvg__recipe) };
 
+typedef struct fvg__recipe_option_row {
+  fvg__recipe_scope scope;
+  fvg_option option;
+} fvg__recipe_option_row;
+
+/* The sets for which PromptSRC averages the prompts of later epochs. */
+static const char fvg__late_sets[] = "stanford_cars flowers102 fgvc_aircraft dtd eurosat";
+
+static const fvg__recipe_option_row fvg__recipe_options[] = {
+  /*method       presets        protocols   sets                   shots  option     value */
+  {{"KgCoOp",    FVG__ORIGINAL, FVG__ALL,   NULL,                     0}, {"W",            8}},
+
+  {{"ProGrad",   FVG__BOTH,     FVG__FEW,   "flowers102 dtd eurosat", 8}, {"lambda",       0.8}},
+
+  {{"PromptSRC", FVG__BOTH,     FVG__FEW,   NULL,                     0}, {"gpa_mean",     30}},
+  {{"PromptSRC", FVG__BOTH,     FVG__FEW,   NULL,                     0}, {"gpa_std",      30}},
+  {{"PromptSRC", FVG__BOTH,     FVG__FEW,   fvg__late_sets,           0}, {"gpa_mean",     45}},
+  {{"PromptSRC", FVG__BOTH,     FVG__FEW,   fvg__late_sets,           0}, {"gpa_std",      5}},
+  {{"PromptSRC", FVG__BOTH,     FVG__CROSS, NULL,                     0}, {"depth_text",   3}},
+  {{"PromptSRC", FVG__BOTH,     FVG__CROSS, NULL,                     0}, {"depth_vision", 3}},
+  {{"PromptSRC", FVG__BOTH,     FVG__CROSS, NULL,                     0}, {"gpa_mean",     6}},
+  {{"PromptSRC", FVG__BOTH,     FVG__CROSS, NULL,                     0}, {"gpa_std",      10}},
+
+  {{"MaPLe",     FVG__BOTH,     FVG__CROSS, NULL,                     0}, {"prompt_depth", 3}},
+
+  {{"MMRL",      FVG__BOTH,     FVG__FEW,   NULL,                     0}, {"reg_weight",   0.5}},
+  {{"MMRL",      FVG__BOTH,     FVG__CROSS, NULL,                     0}, {"reg_weight",   0.2}},
+  {{"MMRL",      FVG__ORIGINAL, FVG__ALL,   "stanford_cars",          0}, {"reg_weight",   7}},
+  {{"MMRL",      FVG__ORIGINAL, FVG__ALL,   "fgvc_aircraft",          0}, {"reg_weight",   6}},
+  {{"MMRL",      FVG__ORIGINAL, FVG__ALL,   "sun397 dtd",             0}, {"reg_weight",   6}},
+  {{"MMRL",      FVG__ORIGINAL, FVG__ALL,   "food101",                0}, {"reg_weight",   5}},
+  {{"MMRL",      FVG__ORIGINAL, FVG__ALL,   "flowers102",             0}, {"reg_weight",   4}},
+  {{"MMRL",      FVG__ORIGINAL, FVG__ALL,   "ucf101",                 0}, {"reg_weight",   3}},
+  {{"MMRL",      FVG__ORIGINAL, FVG__ALL,   "imagenet caltech101",    0}, {"reg_weight",   0.5}},
+  {{"MMRL",      FVG__ORIGINAL, FVG__ALL,   "oxford_pets",            0}, {"reg_weight",   0.2}},
+  {{"MMRL",      FVG__ORIGINAL, FVG__ALL,   "eurosat",                0}, {"reg_weight",   0.01}},
+  {{"MMRL",      FVG__ORIGINAL, FVG__ALL,   "eurosat",                0}, {"rep_dim",      2048}}
+};
+enum { FVG__N_RECIPE_OPTIONS = (int)(sizeof fvg__recipe_options / sizeof *fvg__recipe_options) };
+
 /* Is the word one of those with blanks between? */
 static int fvg__among(const char *words, const char *word) {
-  size_t n = strlen(word);
-  const char *at = words;
-  while ((at = strstr(at, word)) != NULL) {
-    if ((at == words || at[-1] == ' ') && (at[n] == ' ' || !at[n])) return 1;
-    at += n;
+  const size_t n = strlen(word);
+  const char *at = strstr(words, word);
+  while (at) {
+    const int begins = at == words || at[-1] == ' ';
+    const int ends = at[n] == ' ' || !at[n];
+    if (begins && ends) return 1;
+    at = strstr(at + n, word);
   }
   return 0;
 }
 
-/* One more option, or another value of one that is there. */
-static void fvg__recipe_option(fvg_recipe *r, const fvg_option *option) {
-  int i;
-  for (i = 0; i < r->n_option && strcmp(r->option[i].name, option->name); i++) {}
+/* Adds an option to a recipe, or gives one that is there another value. */
+static void fvg__recipe_set(fvg_recipe *r, const fvg_option *option) {
+  int i = 0;
+  while (i < r->n_option && strcmp(r->option[i].name, option->name))
+    i++;
   if (i == FVG_RECIPE_OPTIONS) return;
+
   r->option[i] = *option;
   if (i == r->n_option) r->n_option++;
 }
 
+/* Does a row apply?  preset and protocol are bits, as in the rows; card NULL: no published set. */
+static int fvg__scope_fits(const fvg__recipe_scope *x, const fvg_method *method, int preset,
+                           int protocol, const fvg_dataset_card *card, int shots) {
+  if (strcmp(x->method, method->name)) return 0;
+  if (!(x->presets & preset) || !(x->protocols & protocol))
+    return 0;
+  if (shots < x->shots) return 0;
+  return !x->sets || (card && fvg__among(x->sets, card->key));
+}
+
+/* Lays every row that fits over the method's own settings; 0 in a row leaves a number as it is. */
 FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_recipe *out, fvg_preset preset,
                                fvg_protocol protocol, const fvg_dataset_card *card, int shots) {
-  int i, k;
+  const int presets = 1 << preset;
+  const int protocols = 1 << protocol;
+  if (shots <= 0) shots = 16;
   memset(out, 0, sizeof *out);
   out->optimizer = fvg_method_optimizer(method, &out->batch);
-  if (shots <= 0) shots = 16;
 
-  for (i = 0; i < FVG__N_RECIPE; i++) {
+  for (int i = 0; i < FVG__N_RECIPE; i++) {
     const fvg__recipe_row *row = &fvg__recipe[i];
-    if (strcmp(row->method, method->name) || !(row->presets >> preset & 1)) continue;
-    if (!(row->protocols >> protocol & 1)) continue;
-    if (shots < row->shots || (row->sets && !(card && fvg__among(row->sets, card->key)))) continue;
+    if (!fvg__scope_fits(&row->scope, method, presets, protocols, card, shots)) continue;
     if (row->batch) out->batch = row->batch;
     if (row->epochs) out->optimizer.epochs = row->epochs;
     if (row->lr > 0) out->optimizer.lr = row->lr;
     if (row->warmup) out->optimizer.warmup_epochs = row->warmup;
     if (row->n_ctx) out->n_ctx = row->n_ctx;
-    for (k = 0; k < 4 && row->option[k].name; k++) fvg__recipe_option(out, &row->option[k]);
+  }
+  for (int i = 0; i < FVG__N_RECIPE_OPTIONS; i++) {
+    const fvg__recipe_option_row *row = &fvg__recipe_options[i];
+    if (fvg__scope_fits(&row->scope, method, presets, protocols, card, shots))
+      fvg__recipe_set(out, &row->option);
   }
 }
 
 /* The FVGPT files of the fork: CoOp, KgCoOp and MMRL in batches of 4, PromptSRC of 32, each with
-   its backbone's optimiser, 10 epochs; on EuroSAT 20, CoOp's then at 0.002.  For other backbones
-   there is none: their optimiser, and batches of 4, which only ProGrad itself has not. */
+   the optimiser of its backbone, 10 epochs; on EuroSAT 20, CoOp's then at 0.002.  Other backbones
+   have no such file: they get their own optimiser and batches of 4, which only ProGrad's own are
+   not. */
 FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, fvg_recipe *out,
                               const fvg_dataset_card *card) {
-  int eurosat = card && !strcmp(card->key, "eurosat");
+  const int eurosat = card && !strcmp(card->key, "eurosat");
   memset(out, 0, sizeof *out);
   out->optimizer = fvg_method_optimizer(method, &out->batch);
   out->optimizer.epochs = eurosat ? 20 : 10;
-  if (eurosat && !strcmp(method->name, "CoOp")) out->optimizer.lr = 0.002f;
+  if (eurosat && !strcmp(method->name, "CoOp"))
+    out->optimizer.lr = 0.002f;
   if (!strcmp(method->name, "ProGrad")) out->batch = 4;
 }
 
-typedef struct fvg__dpc fvg__dpc;               /* chapter 27                                                      */
+/* ---- a stage and what it trains on ---- */
+typedef struct fvg__dpc fvg__dpc;        /* chapter 27 */
 
-typedef struct fvg__train_set {                     /* pictures, and what scores them                                  */
+/* Pictures, and what scores them. */
+typedef struct fvg__train_set {
   fvg_learner *learner;
   fvg_views *views;
   const fvg_items *items;
   int n_class;
-  float *g, *g_clip;                             /* [n_class, d] stage 2's constants                                */
+  float *g, *g_clip;          /* [n_class, embed_dim] text features that stage 2 keeps fixed    */
 } fvg__train_set;
 
-/* A stage is a step on the pictures index[0..batch-1] of a source, whose labels lie in `label`, and what it needs. */
+/* A stage: its step on the pictures index[0..batch-1] of a source, and what that needs.  The labels
+   of the pictures are in `label` when the step is called. */
 typedef struct fvg__trainer fvg__trainer;
 struct fvg__trainer {
-  const char *what;
-  fvg_status (*step)(fvg__trainer *t, const fvg__train_set *x, const int *index, int epoch, double lr, float *loss);
+  const char *what;           /* the name of the stage in messages                              */
+  fvg_status (*step)(fvg__trainer *t, const fvg__train_set *x, const int *index, int epoch, double lr,
+                     float *loss);
   fvg_clip *clip;
-  fvg__train_set *source;                           /* one, but for calibration                                        */
+  fvg__train_set *source;        /* [n_source]; calibration alone may have more than one           */
   int n_source;
   fvg_optimizer *optimizer;
   fvg_optimizer_desc schedule;
-  fvg_fvgpt *fvgpt;                              /* what FVG-PT's stage trains                                      */
-  fvg__dpc *dpc;                                 /* what DPC's stage knows                                          */
-  float *f, *f_fg, *area;                        /* one batch: rows of features; stage 2: parts of them in `part`   */
-  float *part;
-  float *pixels, *pixels_fg;
-  int *label, *order, batch;
-  double *loss_sum;                              /* [epochs]                                                        */
+  fvg_fvgpt *fvgpt;           /* what stage 2 trains, else NULL                                 */
+  fvg__dpc *dpc;              /* what DPC's stage knows, else NULL                              */
+  float *f, *f_fg, *area;     /* [batch, width] twice and [batch]: a batch's views              */
+  float *part;                /* [2, batch, width]: stage 2 takes rows of features apart here   */
+  float *pixels, *pixels_fg;  /* [batch, 3, image_size, image_size], if the method reads them   */
+  int *label;                 /* [batch]                                                        */
+  int *order;                 /* the pictures of the largest source in this epoch's order       */
+  int batch;
+  double *loss_sum;           /* [epochs]                                                       */
 };
 
-/* Only stage 1 gives a step what the method needs, ends epochs as the method wants, and keeps the method's state. */
+/* Only stage 1 reads what the method needs, ends epochs as the method wants, and keeps the method's
+   own state. */
 static int fvg__is_stage_1(const fvg__trainer *t) { return !t->fvgpt && !t->dpc; }
 
-/* Room for a batch. */
+/* Makes room for a batch.  All sources have rows of the width of the first: their learners are of
+   one method (fvg_fvgpt_calibrate). */
 static fvg_status fvg__trainer_alloc(fvg__trainer *t) {
   fvg_ctx *c = t->clip->ctx;
-  int needs = fvg__is_stage_1(t) ? t->source[0].learner->method->needs : 0, most = 0, i;
-  size_t n = (size_t)t->batch, size = (size_t)t->clip->vision.image_size, pixels = 3 * n * size * size,
-         width = t->source[0].views->width;      /* of all of them: see fvg_fvgpt_calibrate                         */
-  for (i = 0; i < t->n_source; i++) if (t->source[i].items->n > most) most = t->source[i].items->n;
+  const size_t batch = (size_t)t->batch;
+  const size_t size = (size_t)t->clip->vision.image_size;
+  const size_t features = fvg__row(t->batch, t->source[0].views->width);
+  int most = 0;
+  for (int i = 0; i < t->n_source; i++) {
+    if (t->source[i].items->n > most)
+      most = t->source[i].items->n;
+  }
+
   t->order = FVG_NEW_ARRAY(c, int, (size_t)most);
-  t->label = FVG_NEW_ARRAY(c, int, n);
-  t->f = FVG_NEW_ARRAY(c, float, n * width);
-  t->f_fg = FVG_NEW_ARRAY(c, float, n * width);
-  t->part = FVG_NEW_ARRAY(c, float, 2 * n * width);
-  t->area = FVG_NEW_ARRAY(c, float, n);
+  t->label = FVG_NEW_ARRAY(c, int, batch);
+  t->f = FVG_NEW_ARRAY(c, float, features);
+  t->f_fg = FVG_NEW_ARRAY(c, float, features);
+  t->part = FVG_NEW_ARRAY(c, float, 2 * features);
+  t->area = FVG_NEW_ARRAY(c, float, batch);
   t->loss_sum = FVG_NEW_ARRAY(c, double, (size_t)t->schedule.epochs);
-  if (needs & FVG_NEEDS_PIXELS) t->pixels = FVG_NEW_ARRAY(c, float, pixels);
-  if (needs & FVG_NEEDS_FOREGROUND) t->pixels_fg = FVG_NEW_ARRAY(c, float, pixels);
-  return t->order && t->label && t->f && t->f_fg && t->part && t->area && t->loss_sum &&
-         (t->pixels || !(needs & FVG_NEEDS_PIXELS)) && (t->pixels_fg || !(needs & FVG_NEEDS_FOREGROUND)) ?
-         FVG_OK : FVG_E_NOMEM;
+  if (!t->order || !t->label || !t->loss_sum) return FVG_E_NOMEM;
+  if (!t->f || !t->f_fg || !t->part || !t->area) return FVG_E_NOMEM;
+
+  const int needs = fvg__is_stage_1(t) ? t->source[0].learner->method->needs : 0;
+  if (needs & FVG_NEEDS_PIXELS) {
+    t->pixels = FVG_NEW_ARRAY(c, float, 3 * batch * size * size);
+    if (!t->pixels) return FVG_E_NOMEM;
+  }
+  if (needs & FVG_NEEDS_FOREGROUND) {
+    t->pixels_fg = FVG_NEW_ARRAY(c, float, 3 * batch * size * size);
+    if (!t->pixels_fg) return FVG_E_NOMEM;
+  }
+  return FVG_OK;
 }
 
 static void fvg__trainer_release(fvg__trainer *t) {
@@ -10223,44 +10686,53 @@ static const char *const fvg__position_name[] = {"end", "middle", "front"};
 FVG_DEF void fvg_settings_set(fvg_settings *x, const char *key, const char *value) {
   if (x->n == FVG_MAX_SETTINGS) return;
   x->entry[x->n].key = key;
-  x->entry[x->n++].value = value;
+  x->entry[x->n].value = value;
+  x->n++;
 }
 
 FVG_DEF void fvg_settings_set_number(fvg_settings *x, const char *key, double value) {
   if (x->n == FVG_MAX_SETTINGS) return;
-  snprintf(x->text[x->n], sizeof x->text[0], "%.9g", value);
-  if (strchr(x->text[x->n], ',')) *strchr(x->text[x->n], ',') = '.';                 /* some locales' decimal point */
-  fvg_settings_set(x, key, x->text[x->n]);
+  char *text = x->text[x->n];
+  snprintf(text, sizeof x->text[0], "%.9g", value);
+
+  /* Some locales print a comma for the decimal point. */
+  char *comma = strchr(text, ',');
+  if (comma) *comma = '.';
+  fvg_settings_set(x, key, text);
 }
 
+/* Reads a number of a checkpoint's metadata. */
 static fvg_status fvg__get_number(fvg_ctx *c, const fvg_weights *w, const char *key, double *out) {
+  const char *file = fvg_weights_file(w);
   const char *value = fvg_weights_metadata(w, key);
+  if (!value)
+    return fvg_fail(c, FVG_E_FORMAT, "%s: no setting %s", file, key);
+
   fvg_json j;
-  fvg_status s;
-  int is_number;
-  if (!value) return fvg_fail(c, FVG_E_FORMAT, "%s: no setting %s", fvg_weights_file(w), key);
-  s = fvg_json_parse(c, &j, value, strlen(value), key);
+  fvg_status s = fvg_json_parse(c, &j, value, strlen(value), key);
   if (s == FVG_E_NOMEM) return s;
-  is_number = !s && j.value[0].type == FVG_JSON_NUMBER;
+  const int is_number = !s && j.value[0].type == FVG_JSON_NUMBER;
   if (is_number) *out = j.value[0].number;
   fvg_json_free(c, &j);
-  return is_number ? FVG_OK : fvg_fail(c, FVG_E_FORMAT, "%s: setting %s is \"%.40s\", not a number",
-                                       fvg_weights_file(w), key, value);
+  if (is_number) return FVG_OK;
+  return fvg_fail(c, FVG_E_FORMAT, "%s: setting %s is \"%.40s\", not a number", file, key, value);
 }
 
-/* A whole number from low to 65536 of a checkpoint's metadata. */
-static fvg_status fvg__get_whole(fvg_ctx *c, const fvg_weights *w, const char *key, int low, int *out) {
+/* Reads a whole number from `low` to 65536 of a checkpoint's metadata. */
+static fvg_status fvg__get_whole(fvg_ctx *c, const fvg_weights *w, const char *key, int low,
+                                 int *out) {
   double x = 0;
   fvg_status s = fvg__get_number(c, w, key, &x);
   if (s) return s;
-  if (!(x >= low && x <= 65536) || x != floor(x))
+  if (!(x >= low && x <= 65536) || x != floor(x)) {
     return fvg_fail(c, FVG_E_FORMAT, "%s: %s must be a whole number from %d to 65536",
                     fvg_weights_file(w), key, low);
+  }
   *out = (int)x;
   return FVG_OK;
 }
 
-/* Values of a parameter from the file, whose shape must be the parameter's. */
+/* Reads the values of a parameter; their shape in the file must be the parameter's. */
 static fvg_status fvg__restore(fvg_ctx *c, fvg_weights *w, fvg_parameter *p) {
   fvg_tensor x;
   fvg_status s = fvg__check_shape(c, w, p->name, p->value.n_dim, p->value.dim);
@@ -10271,9 +10743,9 @@ static fvg_status fvg__restore(fvg_ctx *c, fvg_weights *w, fvg_parameter *p) {
   return FVG_OK;
 }
 
-/* Writes the file with a checksum in its metadata, for which the settings must have a place left. */
-static fvg_status fvg__save_checked(fvg_ctx *c, const char *path, const fvg_named_tensor *tensor, int n,
-                                    fvg_settings *x) {
+/* Writes a file with a checksum in its metadata, for which the settings must have a place left. */
+static fvg_status fvg__save_checked(fvg_ctx *c, const char *path, const fvg_named_tensor *tensor,
+                                    int n, fvg_settings *x) {
   char sum[FVG__CHECKSUM_TEXT];
   fvg__checksum(tensor, n, x->entry, x->n, sum);
   fvg_settings_set(x, FVG__CHECKSUM, sum);
@@ -10281,37 +10753,50 @@ static fvg_status fvg__save_checked(fvg_ctx *c, const char *path, const fvg_name
 }
 
 /* ---- a run's state between epochs ---- */
-/* A run as tensors: parameters, the optimiser's moments under "momentum." and "variance.", what the method keeps
-   ("average.").  The names live in `name`, 128 bytes each. */
+enum { FVG__STATE_NAME = 128 };          /* room for the name of a tensor, with its closing 0 */
+
+/* A run as tensors, which are views of the values themselves: the parameters, the optimiser's
+   moments under "momentum." and "variance.", and what the method keeps ("average."). */
 typedef struct fvg__state {
-  fvg_named_tensor *tensor;
-  char *name;
+  fvg_named_tensor *tensor;   /* [n]                                                            */
+  char *name;                 /* [n, FVG__STATE_NAME] their names                               */
   int n;
 } fvg__state;
 
-static void fvg__state_add(fvg__state *x, const char *prefix, const fvg_parameter *p, float *values) {
-  char *name = x->name + (size_t)x->n * 128;
-  snprintf(name, 128, "%s%s", prefix, p->name);
-  x->tensor[x->n].name = name;
-  x->tensor[x->n].tensor = p->value;
-  x->tensor[x->n++].tensor.data = values;
+/* Adds a tensor of the parameter's shape. */
+static void fvg__state_add(fvg__state *x, const char *prefix, const fvg_parameter *p,
+                           float *values) {
+  char *name = x->name + fvg__row(x->n, FVG__STATE_NAME);
+  snprintf(name, FVG__STATE_NAME, "%s%s", prefix, p->name);
+
+  fvg_named_tensor *to = &x->tensor[x->n++];
+  to->name = name;
+  to->tensor = p->value;
+  to->tensor.data = values;
 }
 
+/* All that a run changes; only stage 1 changes what the method keeps. */
 static fvg_status fvg__state_new(const fvg__trainer *t, fvg__state *x) {
   const fvg_optimizer *o = t->optimizer;
   const fvg_learner *l = t->source[0].learner;
-  int most = 3 * o->n + l->n_state, i;
+  const size_t most = (size_t)(3 * o->n + l->n_state);
   memset(x, 0, sizeof *x);
-  x->tensor = FVG_NEW_ARRAY(t->clip->ctx, fvg_named_tensor, (size_t)most);
-  x->name = (char *)fvg_alloc_array(t->clip->ctx, (size_t)most, 128);
+  x->tensor = FVG_NEW_ARRAY(t->clip->ctx, fvg_named_tensor, most);
+  x->name = FVG_NEW_ARRAY(t->clip->ctx, char, most * FVG__STATE_NAME);
   if (!x->tensor || !x->name) return FVG_E_NOMEM;
-  for (i = 0; i < o->n; i++) {
-    fvg__state_add(x, "", o->params[i], (float *)o->params[i]->value.data);
-    fvg__state_add(x, "momentum.", o->params[i], o->momentum[i]);
-    if (o->variance[i]) fvg__state_add(x, "variance.", o->params[i], o->variance[i]);
+
+  for (int i = 0; i < o->n; i++) {
+    const fvg_parameter *p = o->params[i];
+    fvg__state_add(x, "", p, (float *)p->value.data);
+    fvg__state_add(x, "momentum.", p, o->momentum[i]);
+    if (o->variance[i])
+      fvg__state_add(x, "variance.", p, o->variance[i]);
   }
-  for (i = 0; fvg__is_stage_1(t) && i < l->n_state; i++)
-    fvg__state_add(x, "", l->state[i], (float *)l->state[i]->value.data);
+  if (!fvg__is_stage_1(t)) return FVG_OK;
+  for (int i = 0; i < l->n_state; i++) {
+    const fvg_parameter *p = l->state[i];
+    fvg__state_add(x, "", p, (float *)p->value.data);
+  }
   return FVG_OK;
 }
 
@@ -10320,18 +10805,20 @@ static void fvg__state_free(fvg_ctx *c, fvg__state *x) {
   fvg_release(c, x->name);
 }
 
-/* After `epoch` epochs. */
+/* Writes the state after `epoch` epochs. */
 static fvg_status fvg__state_save(fvg__trainer *t, const fvg_train_desc *desc, int epoch) {
   fvg_ctx *c = t->clip->ctx;
-  size_t size = (size_t)t->schedule.epochs * 32 + 1, at = 0;
-  char *losses = (char *)fvg_alloc(c, size);
+  const size_t size = (size_t)t->schedule.epochs * 32 + 1;
+  char *losses = FVG_NEW_ARRAY(c, char, size);
   fvg_settings *x = FVG_NEW(c, fvg_settings);
   fvg__state state;
   fvg_status s = fvg__state_new(t, &state);
-  int i;
   if (!losses || !x) s = FVG_E_NOMEM;
-  for (i = 0; !s && i < epoch; i++) at += (size_t)snprintf(losses + at, size - at, "%.17g ", t->loss_sum[i]);
+
   if (!s) {
+    size_t at = 0;
+    for (int i = 0; i < epoch; i++)
+      at += (size_t)snprintf(losses + at, size - at, "%.17g ", t->loss_sum[i]);
     fvg_settings_set(x, "mark", desc->state_mark ? desc->state_mark : "");
     fvg_settings_set(x, "stage", t->what);
     fvg_settings_set_number(x, "epoch", epoch);
@@ -10345,81 +10832,108 @@ static fvg_status fvg__state_save(fvg__trainer *t, const fvg_train_desc *desc, i
   return s;
 }
 
-/* A whole state of another run is left alone: whoever made it wants to go on with it. */
-static fvg_status fvg__state_is_ours(const fvg__trainer *t, const fvg_weights *w, const fvg_train_desc *desc) {
-  const char *mark = fvg_weights_metadata(w, "mark"), *stage = fvg_weights_metadata(w, "stage");
-  if (mark && !strcmp(mark, desc->state_mark ? desc->state_mark : "") && (!stage || !strcmp(stage, t->what)))
+/* Fails if the state is that of another run, which is left alone: whoever made it wants to go on
+   with it.  A file without a mark, but with a trainer, is a checkpoint that an older version wrote
+   under this name. */
+static fvg_status fvg__state_is_ours(const fvg__trainer *t, const fvg_weights *w,
+                                     const fvg_train_desc *desc) {
+  fvg_ctx *c = t->clip->ctx;
+  const char *our_mark = desc->state_mark ? desc->state_mark : "";
+  const char *mark = fvg_weights_metadata(w, "mark");
+  const char *stage = fvg_weights_metadata(w, "stage");
+  if (mark && !strcmp(mark, our_mark) && (!stage || !strcmp(stage, t->what)))
     return FVG_OK;
-  if (!mark && fvg_weights_metadata(w, "trainer"))               /* older versions wrote checkpoints by this name    */
-    return fvg_fail(t->clip->ctx, FVG_E_FORMAT, "%s: a checkpoint that was not finished", desc->state);
-  return fvg_fail(t->clip->ctx, FVG_E_ARG, "%s: a run with other settings was begun there; remove it to begin anew",
+
+  if (!mark && fvg_weights_metadata(w, "trainer"))
+    return fvg_fail(c, FVG_E_FORMAT, "%s: a checkpoint that was not finished", desc->state);
+  return fvg_fail(c, FVG_E_ARG,
+                  "%s: a run with other settings was begun there; remove it to begin anew",
                   desc->state);
 }
 
-/* Reads everything before it changes anything: what trains is either as it was after *epoch epochs or untouched. */
-static fvg_status fvg__state_restore(fvg__trainer *t, fvg_weights *w, const char *path, int *epoch) {
-  fvg_ctx *c = t->clip->ctx;
-  const char *at = fvg_weights_metadata(w, "losses");
-  fvg_tensor *read;
-  fvg__state x;
-  double step = 0;
-  int done = 0, i;
-  fvg_status s = fvg__get_whole(c, w, "epoch", 0, &done);
-  if (!s && (done > t->schedule.epochs || !at))
-    s = fvg_fail(c, FVG_E_FORMAT, "%s: epoch %d of %d, or no losses", path, done, t->schedule.epochs);
-  if (!s) s = fvg__get_number(c, w, "step", &step);
-  if (s) return s;
-  s = fvg__state_new(t, &x);
-  read = FVG_NEW_ARRAY(c, fvg_tensor, (size_t)x.n);
-  if (!read) s = FVG_E_NOMEM;
-  for (i = 0; !s && i < x.n; i++) {
-    s = fvg__check_shape(c, w, x.tensor[i].name, x.tensor[i].tensor.n_dim, x.tensor[i].tensor.dim);
-    if (!s) s = fvg_weights_get(w, &read[i], x.tensor[i].name, FVG_F32);
+/* Copies the tensors of a state from the file.  All are read before the first is changed. */
+static fvg_status fvg__state_read(fvg_ctx *c, fvg_weights *w, const fvg__state *x) {
+  fvg_tensor *read = FVG_NEW_ARRAY(c, fvg_tensor, (size_t)x->n);
+  fvg_status s = read ? FVG_OK : FVG_E_NOMEM;
+  for (int i = 0; !s && i < x->n; i++) {
+    const fvg_named_tensor *to = &x->tensor[i];
+    s = fvg__check_shape(c, w, to->name, to->tensor.n_dim, to->tensor.dim);
+    if (!s) s = fvg_weights_get(w, &read[i], to->name, FVG_F32);
   }
-  for (i = 0; !s && i < x.n; i++)
-    memcpy(x.tensor[i].tensor.data, read[i].data, fvg_tensor_count(&read[i]) * sizeof(float));
-  for (i = 0; !s && i < done; i++) {
-    char *end;
-    t->loss_sum[i] = strtod(at, &end);
-    at = end;
+
+  for (int i = 0; !s && i < x->n; i++) {
+    const size_t bytes = fvg_tensor_count(&read[i]) * sizeof(float);
+    memcpy(x->tensor[i].tensor.data, read[i].data, bytes);
   }
-  if (!s) {
-    t->optimizer->step = (long)step;
-    *epoch = done;
-  }
-  for (i = 0; read && i < x.n; i++) fvg_tensor_free(c, &read[i]);
+  for (int i = 0; read && i < x->n; i++)
+    fvg_tensor_free(c, &read[i]);
   fvg_release(c, read);
-  fvg__state_free(c, &x);
   return s;
 }
 
-/* *epoch is where to go on.  The only faults that end the run are those that trying again may mend. */
+/* Restores a run: what trains is then as it was after *epoch epochs, or untouched on failure. */
+static fvg_status fvg__state_restore(fvg__trainer *t, fvg_weights *w, const char *path,
+                                     int *epoch) {
+  fvg_ctx *c = t->clip->ctx;
+  const char *losses = fvg_weights_metadata(w, "losses");
+  int done = 0;
+  double step = 0;
+  fvg_status s = fvg__get_whole(c, w, "epoch", 0, &done);
+  if (!s && (done > t->schedule.epochs || !losses)) {
+    s = fvg_fail(c, FVG_E_FORMAT, "%s: epoch %d of %d, or no losses", path, done,
+                 t->schedule.epochs);
+  }
+  if (!s) s = fvg__get_number(c, w, "step", &step);
+  if (s) return s;
+
+  fvg__state x;
+  s = fvg__state_new(t, &x);
+  if (!s) s = fvg__state_read(c, w, &x);
+  fvg__state_free(c, &x);
+  if (s) return s;
+
+  for (int i = 0; i < done; i++) {
+    char *end;
+    t->loss_sum[i] = strtod(losses, &end);
+    losses = end;
+  }
+  t->optimizer->step = (long)step;
+  *epoch = done;
+  return FVG_OK;
+}
+
+/* Goes on with the run in the file, if there is one: *epoch becomes the number of epochs done.  A
+   fault ends the run only if it may be gone at the next attempt, or the file is another run's. */
 static fvg_status fvg__state_load(fvg__trainer *t, const fvg_train_desc *desc, int *epoch) {
+  if (!fvg_file_exists(desc->state)) return FVG_OK;
   fvg_ctx *c = t->clip->ctx;
   fvg_weights *w = NULL;
   fvg_source source;
-  fvg_status s;
-  if (!fvg_file_exists(desc->state)) return FVG_OK;
-  s = fvg_source_file(c, &source, desc->state);
+  fvg_status s = fvg_source_file(c, &source, desc->state);
   if (!s) s = fvg_weights_open(c, &w, &source);
   if (!s) s = fvg__weights_verify(w);
   if (!s) s = fvg__state_is_ours(t, w, desc);
   if (!s) s = fvg__state_restore(t, w, desc->state, epoch);
   fvg_weights_close(w);
   if (!s || s == FVG_E_NOMEM || s == FVG_E_ARG) return s;
+
   fvg_log(c, 0, "%s; %s begins anew", fvg_error(c), t->what);
   return FVG_OK;
 }
 #endif
 
-/* ---- numbers that are none ---- */
+/* ---- infinities and NaN ---- */
 static int fvg__is_finite(double x) { return fabs(x) <= DBL_MAX; }
 
-static fvg_status fvg__check_finite(fvg_ctx *c, const char *what, const fvg_parameter *p, const float *x) {
-  size_t n = fvg_tensor_count(&p->value), i;
-  for (i = 0; x && i < n; i++)
+/* Fails if one of the values x of a parameter (NULL: there are none) is not finite. */
+static fvg_status fvg__check_finite(fvg_ctx *c, const char *what, const fvg_parameter *p,
+                                    const float *x) {
+  if (!x) return FVG_OK;
+  const size_t n = fvg_tensor_count(&p->value);
+  for (size_t i = 0; i < n; i++) {
     if (!fvg__is_finite((double)x[i]))
       return fvg_fail(c, FVG_E_NUMERIC, "%s: %s has become %g", what, p->name, (double)x[i]);
+  }
   return FVG_OK;
 }
 
@@ -10428,44 +10942,60 @@ static fvg_status fvg__diverged(const fvg__trainer *t, const fvg_progress *p) {
   fvg_ctx *c = t->clip->ctx;
   char said[sizeof c->message];
   memcpy(said, c->message, sizeof said);
-  return fvg_fail(c, FVG_E_NUMERIC, "%s, epoch %d of %d, step %ld of %ld, learning rate %g: %.200s; try a lower rate "
-                  "(a tenth), more warm-up epochs or a larger batch", t->what, p->epoch + 1, p->n_epochs, p->step + 1,
-                  p->n_steps, p->lr, said);
+  return fvg_fail(c, FVG_E_NUMERIC,
+                  "%s, epoch %d of %d, step %ld of %ld, learning rate %g: %.200s; try a lower "
+                  "rate (a tenth), more warm-up epochs or a larger batch",
+                  t->what, p->epoch + 1, p->n_epochs, p->step + 1, p->n_steps, p->lr, said);
 }
 
-/* At the end of an epoch, before anything is saved: a file with infinities could never be read again. */
+/* Checks what trains at the end of an epoch, before anything is saved: a file with infinities
+   could never be read again. */
 static fvg_status fvg__check_trained(const fvg__trainer *t, const fvg_progress *p) {
-  const fvg_optimizer *o = t->optimizer;
   fvg_ctx *c = t->clip->ctx;
+  const fvg_optimizer *o = t->optimizer;
   fvg_status s = FVG_OK;
-  fvg_progress at = *p;
-  int i;
-  for (i = 0; !s && i < o->n; i++) {
-    s = fvg__check_finite(c, "parameter", o->params[i], (const float *)o->params[i]->value.data);
-    if (!s) s = fvg__check_finite(c, "the optimiser's first moment", o->params[i], o->momentum[i]);
-    if (!s) s = fvg__check_finite(c, "the optimiser's second moment", o->params[i], o->variance[i]);
+  for (int i = 0; !s && i < o->n; i++) {
+    const fvg_parameter *of = o->params[i];
+    s = fvg__check_finite(c, "parameter", of, (const float *)of->value.data);
+    if (!s)
+      s = fvg__check_finite(c, "the optimiser's first moment", of, o->momentum[i]);
+    if (!s)
+      s = fvg__check_finite(c, "the optimiser's second moment", of, o->variance[i]);
   }
-  at.step--;                                     /* the step that was done last                                     */
-  return s ? fvg__diverged(t, &at) : FVG_OK;
+  if (!s) return FVG_OK;
+
+  /* The message names the step that was done last. */
+  fvg_progress at = *p;
+  at.step--;
+  return fvg__diverged(t, &at);
 }
 
-/* An epoch over one source: a new order, whole batches only. */
-static fvg_status fvg__train_source(fvg__trainer *t, const fvg__train_set *x, uint64_t seed, fvg_progress *progress) {
+/* ---- the loop ---- */
+/* One epoch over one source: a new order, whole batches only. */
+static fvg_status fvg__train_source(fvg__trainer *t, const fvg__train_set *x, uint64_t seed,
+                                    fvg_progress *progress) {
   fvg_ctx *c = t->clip->ctx;
-  int n_step = x->items->n / t->batch, step, i;
-  fvg_status s = FVG_OK;
+  const int epoch = progress->epoch;
   fvg_rng rng;
-  fvg_rng_seed(&rng, seed, FVG__STREAM_ORDER + (uint64_t)progress->epoch);
-  for (i = 0; i < x->items->n; i++) t->order[i] = i;
+  fvg_rng_seed(&rng, seed, FVG__STREAM_ORDER + (uint64_t)epoch);
+  for (int i = 0; i < x->items->n; i++)
+    t->order[i] = i;
   fvg_rng_permute(&rng, t->order, x->items->n);
-  for (step = 0; !s && step < n_step; step++) {
+
+  const int n_step = x->items->n / t->batch;
+  fvg_status s = FVG_OK;
+  for (int step = 0; !s && step < n_step; step++) {
     const int *index = t->order + step * t->batch;
+    for (int i = 0; i < t->batch; i++)
+      t->label[i] = x->items->item[index[i]].label;
+
     float loss = 0;
-    for (i = 0; i < t->batch; i++) t->label[i] = x->items->item[index[i]].label;
-    s = t->step(t, x, index, progress->epoch, progress->lr, &loss);
-    if (!s && !fvg__is_finite((double)loss)) s = fvg_fail(c, FVG_E_NUMERIC, "the loss is %g", (double)loss);
+    s = t->step(t, x, index, epoch, progress->lr, &loss);
+    if (!s && !fvg__is_finite((double)loss))
+      s = fvg_fail(c, FVG_E_NUMERIC, "the loss is %g", (double)loss);
     if (s == FVG_E_NUMERIC) return fvg__diverged(t, progress);
-    t->loss_sum[progress->epoch] += (double)loss;
+
+    t->loss_sum[epoch] += (double)loss;
     progress->step++;
     progress->loss = (double)loss;
     if (!s) s = fvg_report_progress(c, progress);
@@ -10473,67 +11003,88 @@ static fvg_status fvg__train_source(fvg__trainer *t, const fvg__train_set *x, ui
   return s;
 }
 
+/* Epoch `epoch` over all sources, one after the other, and what belongs to its end. */
+static fvg_status fvg__train_epoch(fvg__trainer *t, const fvg_train_desc *desc, int epoch,
+                                   fvg_progress *progress) {
+  const uint64_t seed = desc ? desc->seed : 0;
+  fvg_status s = FVG_OK;
+  progress->epoch = epoch;
+  progress->lr = fvg_learning_rate(&t->schedule, epoch);
+  for (int i = 0; !s && i < t->n_source; i++)
+    s = fvg__train_source(t, &t->source[i], seed + 500000u * (uint64_t)i, progress);
+
+  if (!s && fvg__is_stage_1(t))
+    s = fvg_learner_epoch(t->source[0].learner, epoch, t->schedule.epochs);
+  if (!s) s = fvg__check_trained(t, progress);
+#ifndef FVGPT_NO_STDIO
+  if (!s && desc && desc->state)
+    s = fvg__state_save(t, desc, epoch + 1);
+#endif
+  return s;
+}
+
+/* All epochs that are not done yet, of per_epoch steps each; the mean losses go to the caller. */
 static fvg_status fvg__train_epochs(fvg__trainer *t, const fvg_train_desc *desc, long per_epoch) {
-  int from = 0, epoch, i;
-  fvg_progress progress;
+  const int n_epochs = t->schedule.epochs;
+  int from = 0;
   fvg_status s = FVG_OK;
 #ifndef FVGPT_NO_STDIO
   if (desc && desc->state) s = fvg__state_load(t, desc, &from);
 #endif
+
+  fvg_progress progress;
   memset(&progress, 0, sizeof progress);
   progress.what = t->what;
-  progress.n_epochs = t->schedule.epochs;
-  progress.n_steps = per_epoch * t->schedule.epochs;
+  progress.n_epochs = n_epochs;
+  progress.n_steps = per_epoch * n_epochs;
   progress.step = per_epoch * from;
-  for (epoch = from; !s && epoch < t->schedule.epochs; epoch++) {
-    progress.epoch = epoch;
-    progress.lr = fvg_learning_rate(&t->schedule, epoch);
-    for (i = 0; !s && i < t->n_source; i++)
-      s = fvg__train_source(t, &t->source[i], (desc ? desc->seed : 0) + 500000u * (uint64_t)i, &progress);
-    if (!s && fvg__is_stage_1(t)) s = fvg_learner_epoch(t->source[0].learner, epoch, t->schedule.epochs);
-    if (!s) s = fvg__check_trained(t, &progress);
-#ifndef FVGPT_NO_STDIO
-    if (!s && desc && desc->state) s = fvg__state_save(t, desc, epoch + 1);
-#endif
-  }
-  for (epoch = 0; !s && desc && desc->epoch_loss && epoch < t->schedule.epochs; epoch++)
+  for (int epoch = from; !s && epoch < n_epochs; epoch++)
+    s = fvg__train_epoch(t, desc, epoch, &progress);
+  if (s || !desc || !desc->epoch_loss) return s;
+
+  for (int epoch = 0; epoch < n_epochs; epoch++)
     desc->epoch_loss[epoch] = t->loss_sum[epoch] / (double)per_epoch;
-  return s;
+  return FVG_OK;
 }
 
-/* What is left open is as the stage's recipe has it: *batch and the schedule of `asked`. */
-static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_train_desc *asked, int stage_1,
-                                           int *batch) {
-  fvg_optimizer_desc d;
+/* The schedule and *batch that were asked for; what is left open comes from the stage's recipe. */
+static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_train_desc *asked,
+                                           int stage_1, int *batch) {
   fvg_recipe recipe;
-  memset(&d, 0, sizeof d);
-  if (asked) d = asked->optimizer;
   if (stage_1) fvg_method_recipe(method, &recipe, FVG_FORK, FVG_BASE_TO_NEW, NULL, 0);
   else fvg_fvgpt_recipe(method, &recipe, NULL);
+  *batch = asked && asked->batch > 0 ? asked->batch : recipe.batch;
 
+  fvg_optimizer_desc d;
+  memset(&d, 0, sizeof d);
+  if (asked) d = asked->optimizer;
   if (d.lr == 0) {
     d.lr = recipe.optimizer.lr;
     d.kind = recipe.optimizer.kind;
   }
   if (d.epochs == 0) d.epochs = recipe.optimizer.epochs;
-  *batch = asked && asked->batch > 0 ? asked->batch : recipe.batch;
   return fvg_optimizer_defaults(&d);
 }
 
+/* Trains params on the sources of a trainer, whose members of this call it allocates and frees. */
 static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int n_params,
                              const fvg_train_desc *desc) {
   const fvg_method *method = t->source[0].learner->method;
-  fvg_status s = FVG_OK;
-  long per_epoch = 0;
-  int i;
   t->schedule = fvg__schedule_of(method, desc, fvg__is_stage_1(t), &t->batch);
-  for (i = 0; i < t->n_source; i++) if (t->batch > t->source[i].items->n) t->batch = t->source[i].items->n;
-  for (i = 0; !s && i < t->n_source; i++) {
-    per_epoch += t->source[i].items->n / t->batch;
-    if (t->fvgpt || !(method->needs & FVG_NEEDS_PIXELS)) s = fvg_views_load(t->source[i].views, t->source[i].items);
+  for (int i = 0; i < t->n_source; i++)
+    t->batch = fvg__min(t->batch, t->source[i].items->n);
+
+  const int reads_features = t->fvgpt || !(method->needs & FVG_NEEDS_PIXELS);
+  long per_epoch = 0;
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < t->n_source; i++) {
+    const fvg__train_set *x = &t->source[i];
+    per_epoch += x->items->n / t->batch;
+    if (reads_features) s = fvg_views_load(x->views, x->items);
   }
   if (!s) s = fvg__trainer_alloc(t);
-  if (!s) s = fvg_optimizer_new(t->clip->ctx, &t->optimizer, &t->schedule, params, n_params);
+  if (!s)
+    s = fvg_optimizer_new(t->clip->ctx, &t->optimizer, &t->schedule, params, n_params);
   if (!s) s = fvg__train_epochs(t, desc, per_epoch);
   fvg__trainer_release(t);
   return s;
@@ -10542,116 +11093,104 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
 /*===========================================================================================================
  * CHAPTER 26  TUNING: from views to a tuned classifier
  *===========================================================================================================
-   Stage 1 learns a method's vectors, stage 2 the gates and adapters of FVG-PT on the tuned learner.
+   Stage 1 trains the vectors of a method, stage 2 the gates and adapters of FVG-PT on the tuned
+   learner.
 
-   The backbone gate may be found on other pictures than published: on classes that its prompts have not seen, with a
-   learner for each half of the base classes that scores the other half (cross-fitted calibration).  It may also stay
-   as published unless plain CLIP is clearly better there (guarded).
+   FVG-PT's backbone gate can be trained on other pictures than the published ones: on classes that
+   the prompts have not seen, with one learner for each half of the base classes, which scores the
+   other half (cross-fitted calibration).  It can also stay as published unless plain CLIP is
+   clearly better on those pictures (guarded calibration).
 
-   A classifier then scores pictures by one branch: plain CLIP, the tuned learner (as it scores base or new classes),
-   or FVG-PT's base or new branch. */
+   A classifier then scores pictures in one of five ways, with s CLIP's logit scale and each f, g
+   normalised:
 
-/* Part `part` of n rows of features -> [n, d] one behind the other. */
-static void fvg__feature_part(const float *rows, int n, size_t d, int n_part, int part, float *out) {
-  int i;
-  for (i = 0; i < n; i++) memcpy(out + (size_t)i * d, rows + ((size_t)i * (size_t)n_part + (size_t)part) * d,
-                                 d * sizeof *out);
+     zero-shot           s f_clip g_clip^T
+     tuned               s f_score g^T          classes that the learner was tuned on
+     tuned, new          s f g^T                classes that are new to it
+     FVG-PT's base       z_FDC(f, g)                  fvg_fvgpt_score_base
+     FVG-PT's new        z_PC(f, f_clip, g, g_clip)   fvg_fvgpt_score_new */
+
+/* ---- the parts of many rows of features ---- */
+/* One part of n rows as a matrix [n, d].  `part` is where the first row has it, and the next row
+   begins `width` values later.  Copies into `room` [n, d] unless the rows hold nothing else. */
+static const float *fvg__gather_part(const float *part, int n, int d, int width, float *room) {
+  if (width == d) return part;
+  const size_t bytes = (size_t)d * sizeof *room;
+  for (int i = 0; i < n; i++)
+    memcpy(room + fvg__row(i, d), part + fvg__row(i, width), bytes);
+  return room;
 }
 
-/* Stage 1 on the images index[0..batch-1]. */
-static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__train_set *x, const int *index, int epoch,
-                                          double lr, float *loss) {
-  fvg_batch batch;
-  fvg_status s = FVG_OK;
-  if (t->pixels) s = fvg_views_pixels(x->views, t->pixels, t->pixels_fg, x->items, index, t->batch,
-                                      epoch);
-  if (!s && (x->learner->method->needs & FVG_NEEDS_FEATURES)) {
-    s = t->pixels && !x->views->n_kept ?         /* no picture is read and cut twice                                */
-        fvg_learner_encode_images(t->clip, NULL, t->f, t->pixels, t->batch) :
-        fvg_views_get(x->views, t->f, NULL, NULL, x->items, index, t->batch, epoch);
-  }
-  if (s) return s;
-  memset(&batch, 0, sizeof batch);
-  batch.n = t->batch;
-  batch.epoch = epoch;
-  batch.label = t->label;
-  batch.f = t->f;
-  batch.pixels = t->pixels;
-  batch.pixels_fg = t->pixels_fg;
-  return fvg_learner_step(x->learner, loss, t->optimizer, lr, &batch);
+/* The parts of n rows of features as matrices [n, embed_dim].  They lie in `room` [n, width]; rows
+   of one part stay where they are, and then room may be NULL. */
+static fvg_features fvg__feature_matrices(const fvg_clip *m, const fvg_learner *l,
+                                          const float *rows, int n, float *room) {
+  const int d = m->embed_dim;
+  const int width = fvg_learner_feature_width(m, l);
+  const fvg_features row = fvg_learner_features(m, l, rows);
+  fvg_features x;
+
+  x.f = fvg__gather_part(row.f, n, d, width, room);
+  x.f_clip = x.f;
+  x.f_score = x.f;
+  const size_t values = fvg__row(n, d);
+  if (row.f_clip != row.f)
+    x.f_clip = fvg__gather_part(row.f_clip, n, d, width, room + values);
+  if (row.f_score != row.f)
+    x.f_score = fvg__gather_part(row.f_score, n, d, width, room + 2 * values);
+  return x;
 }
 
-/* Stage 2: f and the vector that scores base classes, of the picture and its foreground, and plain CLIP's f. */
-static fvg_status fvg__fvgpt_train_step(fvg__trainer *t, const fvg__train_set *x, const int *index, int epoch, double lr,
-                                        float *loss) {
-  int n = t->batch, n_part = fvg__learner_parts(x->learner), part;
-  size_t d = (size_t)t->clip->embed_dim, size = (size_t)n * d;
-  fvg_fvgpt_batch batch;
-  fvg_fvgpt_report report;
-  int foreground = !t->fvgpt->desc.no_frg || !t->fvgpt->desc.no_fdc, i;
-  fvg_status s = fvg_views_get(x->views, t->f, foreground ? t->f_fg : NULL,
-                               foreground ? t->area : NULL, x->items, index, n, epoch);
-  if (s) return s;
-  for (i = 0; !foreground && i < n; i++) t->area[i] = -1;
-  if (!foreground) memcpy(t->f_fg, t->f, (size_t)n * x->views->width * sizeof *t->f_fg);
-  memset(&batch, 0, sizeof batch);
-  memset(&report, 0, sizeof report);
-  for (part = 0; part < n_part; part++) {
-    fvg__feature_part(t->f, n, d, n_part, part, t->part + (size_t)part * size);
-    fvg__feature_part(t->f_fg, n, d, n_part, part, t->part + (size_t)(n_part + part) * size);
-  }
-  batch.n = n;
-  batch.n_class = x->n_class;
-  batch.f = t->part;
-  batch.f_fg = t->part + (size_t)n_part * size;
-  if (n_part > 1) batch.f_clip = t->part + size;
-  if (n_part > 2) {
-    batch.f_score = t->part + 2 * size;
-    batch.f_score_fg = t->part + (size_t)(n_part + 2) * size;
-  }
-  batch.g = x->g;
-  batch.g_clip = x->g_clip;
-  batch.area = t->area;
-  batch.label = t->label;
-  s = fvg_fvgpt_step(t->fvgpt, &report, t->optimizer, lr, &batch);
-  *loss = report.loss;
-  return s;
-}
-
+/* ---- what both stages check ---- */
+/* Fails unless there are pictures and every label is one of n_class classes. */
 static fvg_status fvg__check_items(fvg_learner *l, const fvg_items *items, int n_class) {
-  int i;
-  if (items->n < 1) return fvg_fail(l->clip->ctx, FVG_E_ARG, "no images to train on");
-  for (i = 0; i < items->n; i++)
-    if (items->item[i].label < 0 || items->item[i].label >= n_class)
-      return fvg_fail(l->clip->ctx, FVG_E_ARG, "%s: label %d, but the prompts know %d classes", items->item[i].path,
-                      items->item[i].label, n_class);
+  fvg_ctx *c = l->clip->ctx;
+  if (!items || !items->item || items->n < 1)
+    return fvg_fail(c, FVG_E_ARG, "no images to train on");
+
+  for (int i = 0; i < items->n; i++) {
+    const fvg_item *item = &items->item[i];
+    if (item->label < 0 || item->label >= n_class) {
+      return fvg_fail(c, FVG_E_ARG, "%s: label %d, but the prompts know %d classes", item->path,
+                      item->label, n_class);
+    }
+  }
   return FVG_OK;
 }
 
 #ifndef FVGPT_NO_STDIO
-/* An image without a mask is allowed, a set without masks is a mistake. */
+/* Fails if no picture has a mask, which must be a mistake; logs how many have none otherwise. */
 FVG_DEF fvg_status fvg_dataset_check_masks(const fvg_dataset *d, const fvg_items *items) {
-  int i, missing = 0, first = 0;
-  for (i = items->n - 1; i >= 0; i--) {
+  int missing = 0;
+  int first = 0;
+  for (int i = items->n - 1; i >= 0; i--) {
     char *path;
     fvg_status s = fvg_dataset_mask_path(d, &path, items->item[i].path);
     if (s) return s;
-    if (!path) { missing++; first = i; }
+    if (!path) {
+      missing++;
+      first = i;
+    }
     fvg_release(d->ctx, path);
   }
-  if (missing == items->n)
+
+  if (missing == items->n) {
     return fvg_fail(d->ctx, FVG_E_IO,
-                    "%s/mask: no mask for any of the %d training images (the first is %s); FVG-PT learns from them",
+                    "%s/mask: no mask for any of the %d training images (the first is %s); "
+                    "FVG-PT learns from them",
                     d->root, missing, items->item[0].path);
-  if (missing && !(d->masks_told && *d->masks_told))
-    fvg_log(d->ctx, 0, "%s/mask: no mask for %d of %d training images (the first is %s)",
-            d->root, missing, items->n, items->item[first].path);
+  }
+  if (missing && !(d->masks_told && *d->masks_told)) {
+    fvg_log(d->ctx, 0, "%s/mask: no mask for %d of %d training images (the first is %s)", d->root,
+            missing, items->n, items->item[first].path);
+  }
   return fvg_dataset_survey_masks(d, items);
 }
 #endif
 
-/* The trainer's only source. */
-static void fvg__set_source(fvg__trainer *t, fvg__train_set *x, fvg_learner *l, fvg_views *v, const fvg_items *items) {
+/* Makes x the only source of a trainer. */
+static void fvg__set_source(fvg__trainer *t, fvg__train_set *x, fvg_learner *l, fvg_views *v,
+                            const fvg_items *items) {
   memset(x, 0, sizeof *x);
   x->learner = l;
   x->views = v;
@@ -10661,20 +11200,66 @@ static void fvg__set_source(fvg__trainer *t, fvg__train_set *x, fvg_learner *l, 
   t->n_source = 1;
 }
 
+/* ---- stage 1: the vectors of a method ---- */
+/* One step on the images index[0..batch-1], with the features and pixels that the method reads. */
+static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__train_set *x, const int *index,
+                                          int epoch, double lr, float *loss) {
+  const int n = t->batch;
+  fvg_status s = FVG_OK;
+  if (t->pixels)
+    s = fvg_views_pixels(x->views, t->pixels, t->pixels_fg, x->items, index, n, epoch);
+
+  if (!s && (x->learner->method->needs & FVG_NEEDS_FEATURES)) {
+    /* The pixels of views that are not kept are here already: no picture is read and cut twice. */
+    if (t->pixels && !x->views->n_kept)
+      s = fvg_learner_encode_images(t->clip, NULL, t->f, t->pixels, n);
+    else
+      s = fvg_views_get(x->views, t->f, NULL, NULL, x->items, index, n, epoch);
+  }
+  if (s) return s;
+
+  fvg_batch batch;
+  memset(&batch, 0, sizeof batch);
+  batch.n = n;
+  batch.epoch = epoch;
+  batch.label = t->label;
+  batch.f = t->f;
+  batch.pixels = t->pixels;
+  batch.pixels_fg = t->pixels_fg;
+  return fvg_learner_step(x->learner, loss, t->optimizer, lr, &batch);
+}
+
+/* Fails unless the views are what the method trains on. */
+static fvg_status fvg__check_views_of(const fvg_learner *l, const fvg_views *v) {
+  fvg_ctx *c = l->clip->ctx;
+  const char *name = l->method->name;
+  if (v->desc.learner)
+    return fvg_fail(c, FVG_E_ARG, "%s trains on views of plain CLIP, not of a learner", name);
+  if ((l->method->needs & FVG_NEEDS_FOREGROUND) && v->desc.fill_black) {
+    return fvg_fail(c, FVG_E_ARG,
+                    "%s needs a background of 0, the data set's mean colour, not black", name);
+  }
+  return FVG_OK;
+}
+
+/* Checks what the method asks of its views, then trains its parameters alone. */
 FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_items *items,
                                      const fvg_train_desc *desc) {
+  if (!l)
+    return fvg__missing(fvg__context_of(l, v), "fvg_learner_train", "a learner");
+  if (!v)
+    return fvg__missing(fvg__context_of(l, v), "fvg_learner_train", "views");
+
   fvg_status s = fvg__check_items(l, items, l->n_class);
+  if (!s) s = fvg__check_views_of(l, v);
+#ifndef FVGPT_NO_STDIO
+  if (!s && (l->method->needs & FVG_NEEDS_FOREGROUND))
+    s = fvg_dataset_check_masks(v->dataset, items);
+#endif
+  if (s) return s;
+
   fvg__train_set source;
   fvg__trainer t;
-  if (s) return s;
-  if (v->desc.learner)
-    return fvg_fail(l->clip->ctx, FVG_E_ARG, "%s trains on views of plain CLIP, not of a learner", l->method->name);
-  if ((l->method->needs & FVG_NEEDS_FOREGROUND) && v->desc.fill_black)
-    return fvg_fail(l->clip->ctx, FVG_E_ARG, "%s needs a background of 0, the data set's mean colour, not black",
-                    l->method->name);
-#ifndef FVGPT_NO_STDIO
-  if ((l->method->needs & FVG_NEEDS_FOREGROUND) && (s = fvg_dataset_check_masks(v->dataset, items)) != FVG_OK) return s;
-#endif
   memset(&t, 0, sizeof t);
   t.what = l->method->name;
   t.step = fvg__learner_train_step;
@@ -10683,80 +11268,194 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_ite
   return fvg__train(&t, l->param, l->n_param, desc);
 }
 
+/* ---- stage 2: FVG-PT's gates and adapters ---- */
+/* Fills t->f, t->f_fg [batch, width] and t->area [batch].  When neither the trust gate nor the
+   adapters train, no foreground is read: f_fg is f, and no picture has a mask. */
+static fvg_status fvg__fvgpt_views(fvg__trainer *t, const fvg__train_set *x, const int *index,
+                                   int epoch) {
+  const int n = t->batch;
+  if (!t->fvgpt->desc.no_frg || !t->fvgpt->desc.no_fdc)
+    return fvg_views_get(x->views, t->f, t->f_fg, t->area, x->items, index, n, epoch);
+
+  fvg_status s = fvg_views_get(x->views, t->f, NULL, NULL, x->items, index, n, epoch);
+  if (s) return s;
+  const size_t features = fvg__row(n, x->views->width);
+  memcpy(t->f_fg, t->f, features * sizeof *t->f_fg);
+  for (int i = 0; i < n; i++)
+    t->area[i] = -1;
+  return FVG_OK;
+}
+
+/* One step on the images index[0..batch-1]. */
+static fvg_status fvg__fvgpt_train_step(fvg__trainer *t, const fvg__train_set *x, const int *index,
+                                        int epoch, double lr, float *loss) {
+  const int n = t->batch;
+  fvg_status s = fvg__fvgpt_views(t, x, index, epoch);
+  if (s) return s;
+  float *const room_fg = t->part + fvg__row(n, x->views->width);
+  const fvg_clip *m = t->clip;
+  const fvg_features whole = fvg__feature_matrices(m, x->learner, t->f, n, t->part);
+  const fvg_features fg = fvg__feature_matrices(m, x->learner, t->f_fg, n, room_fg);
+
+  fvg_fvgpt_batch batch;
+  memset(&batch, 0, sizeof batch);
+  batch.n = n;
+  batch.n_class = x->n_class;
+  batch.f = whole.f;
+  batch.f_fg = fg.f;
+  batch.g = x->g;
+  batch.g_clip = x->g_clip;
+  batch.area = t->area;
+  batch.label = t->label;
+  /* NULL says that a part is f, so that the loss computes nothing twice. */
+  if (whole.f_clip != whole.f) batch.f_clip = whole.f_clip;
+  if (whole.f_score != whole.f) {
+    batch.f_score = whole.f_score;
+    batch.f_score_fg = fg.f_score;
+  }
+
+  fvg_fvgpt_report report;
+  memset(&report, 0, sizeof report);
+  s = fvg_fvgpt_step(t->fvgpt, &report, t->optimizer, lr, &batch);
+  *loss = report.loss;
+  return s;
+}
+
 static void fvg__train_set_free(fvg_ctx *c, fvg__train_set *x) {
   fvg_release(c, x->g);
   fvg_release(c, x->g_clip);
 }
 
-/* Pictures of classes `name`, scored by l and by plain CLIP.  f: modules that must fit, or NULL. */
+/* Pictures of the classes `name`, with the text features g of l and g_clip of plain CLIP.  Features
+   of several parts must come from l's own tower.  f: the modules that must fit, or NULL.  The
+   caller zeroes x before and frees it after, also on failure. */
 static fvg_status fvg__train_set_new(fvg__train_set *x, const fvg_fvgpt *f, fvg_learner *l, fvg_views *v,
                                      const fvg_items *items, const char *const *name, int n_class,
                                      const char *prompt_template) {
   fvg_ctx *c = l->clip->ctx;
-  size_t values = (size_t)n_class * (size_t)l->clip->embed_dim;
+  const int width = l->clip->embed_dim;
   fvg_status s = fvg__check_items(l, items, n_class);
   if (s) return s;
-  if (f && f->desc.width != l->clip->embed_dim)
-    return fvg_fail(c, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width, l->clip->embed_dim);
-  if (v->desc.learner != l && (l->method->n_part > 1 || fvg__learner_parts(v->desc.learner) > 1))
+  if (f && f->desc.width != width) {
+    return fvg_fail(c, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width,
+                    width);
+  }
+  const int has_parts = fvg__learner_parts(l) > 1 || fvg__learner_parts(v->desc.learner) > 1;
+  if (has_parts && v->desc.learner != l)
     return fvg_fail(c, FVG_E_ARG, "FVG-PT on %s needs views of that learner", l->method->name);
+
   x->learner = l;
   x->views = v;
   x->items = items;
   x->n_class = n_class;
-  x->g = FVG_NEW_ARRAY(c, float, values);
-  x->g_clip = FVG_NEW_ARRAY(c, float, values);
+  x->g = FVG_NEW_ARRAY(c, float, fvg__row(n_class, width));
+  x->g_clip = FVG_NEW_ARRAY(c, float, fvg__row(n_class, width));
   if (!x->g || !x->g_clip) return FVG_E_NOMEM;
+
   s = fvg_learner_text_features(l, x->g, name, n_class);
-  return s ? s : fvg_clip_encode_classes(l->clip, x->g_clip, prompt_template, name, n_class);
+  if (!s)
+    s = fvg_clip_encode_classes(l->clip, x->g_clip, prompt_template, name, n_class);
+  return s;
 }
 
-FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, const fvg_items *items,
-                                   const char *prompt_template, const fvg_train_desc *desc) {
-  fvg_ctx *c = l->clip->ctx;
+/* The learner and CLIP stay fixed: their text features are computed once, before the first step. */
+FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v,
+                                   const fvg_items *items, const char *prompt_template,
+                                   const fvg_train_desc *desc) {
+  if (!f)
+    return fvg__missing(fvg__context_of(l, v), "fvg_fvgpt_train", "FVG-PT's modules");
+  if (!l)
+    return fvg__missing(f->ctx, "fvg_fvgpt_train", "a learner");
+  if (!v)
+    return fvg__missing(f->ctx, "fvg_fvgpt_train", "views");
+
+  fvg_status s = fvg__check_items(l, items, l->n_class);
+#ifndef FVGPT_NO_STDIO
+  if (!s && (!f->desc.no_frg || !f->desc.no_fdc))
+    s = fvg_dataset_check_masks(v->dataset, items);
+#endif
+  if (s) return s;
+
   char what[64];
+  snprintf(what, sizeof what, "FVGPT_%s", l->method->name);
   fvg__train_set source;
   fvg__trainer t;
-  fvg_status s = fvg__check_items(l, items, l->n_class);
-  int n;
-  fvg_parameter *const *params = fvg_fvgpt_parameters(f, &n);
-  if (s) return s;
-  snprintf(what, sizeof what, "FVGPT_%s", l->method->name);
   memset(&t, 0, sizeof t);
   t.what = what;
   t.step = fvg__fvgpt_train_step;
   t.clip = l->clip;
   t.fvgpt = f;
-  t.source = &source;
-  t.n_source = 1;
-  memset(&source, 0, sizeof source);
-#ifndef FVGPT_NO_STDIO
-  if (!f->desc.no_frg || !f->desc.no_fdc) s = fvg_dataset_check_masks(v->dataset, items);
-#endif
-  if (!s) s = fvg__train_set_new(&source, f, l, v, items, (const char *const *)l->class_name, l->n_class,
-                                 prompt_template);
-  if (!s) s = fvg__train(&t, params, n, desc);
-  fvg__train_set_free(c, &source);
+  fvg__set_source(&t, &source, l, v, items);
+
+  int n_params;
+  fvg_parameter *const *params = fvg_fvgpt_parameters(f, &n_params);
+  const char *const *name = (const char *const *)l->class_name;
+  s = fvg__train_set_new(&source, f, l, v, items, name, l->n_class, prompt_template);
+  if (!s) s = fvg__train(&t, params, n_params, desc);
+  fvg__train_set_free(l->clip->ctx, &source);
   return s;
 }
 
-FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_source *source, int n_source,
-                                       const char *prompt_template, const fvg_train_desc *desc) {
-  fvg_ctx *c = f->ctx;
-  fvg_fvgpt_desc only_gate = f->desc;
-  fvg_fvgpt *fresh = NULL;
-  fvg__trainer t;
-  fvg_status s;
-  int i, n_gate = 2 * f->brg.n_layer, first;     /* the backbone gate's are the last of the parameters              */
-  if (n_source < 1) return fvg_fail(c, FVG_E_ARG, "calibration: %d sources", n_source);
-  for (i = 1; i < n_source; i++)
+/* ---- calibration: the backbone gate on other pictures ---- */
+/* Fails unless every source has a learner, views and class names. */
+static fvg_status fvg__check_sources(fvg_ctx *c, const fvg_calibration_source *source,
+                                     int n_source) {
+  if (!source)
+    return fvg__missing(c, "calibration", "sources");
+  for (int i = 0; i < n_source; i++) {
+    if (!source[i].learner)
+      return fvg__missing(c, "calibration", "the learner of every source");
+    if (!source[i].views)
+      return fvg__missing(c, "calibration", "the views of every source");
+    if (!source[i].class_name)
+      return fvg__missing(c, "calibration", "the class names of every source");
+  }
+  return FVG_OK;
+}
+
+/* Fails unless there are sources whose learners are all of one method and on one CLIP. */
+static fvg_status fvg__check_calibration(fvg_ctx *c, const fvg_calibration_source *source,
+                                         int n_source) {
+  if (n_source < 1)
+    return fvg_fail(c, FVG_E_ARG, "calibration: %d sources", n_source);
+  fvg_status s = fvg__check_sources(c, source, n_source);
+  if (s) return s;
+
+  for (int i = 1; i < n_source; i++) {
     if (source[i].learner->method != source[0].learner->method ||
-        source[i].learner->clip != source[0].learner->clip)
-      return fvg_fail(c, FVG_E_ARG, "calibration: the sources' learners must be of one method and one CLIP");
-  memset(&t, 0, sizeof t);
+        source[i].learner->clip != source[0].learner->clip) {
+      return fvg_fail(c, FVG_E_ARG,
+                      "calibration: the sources' learners must be of one method and one CLIP");
+    }
+  }
+  return FVG_OK;
+}
+
+/* A source as training wants it; what fvg__train_set_new says holds. */
+static fvg_status fvg__source_of(fvg__train_set *x, const fvg_fvgpt *f,
+                                 const fvg_calibration_source *from, const char *prompt_template) {
+  return fvg__train_set_new(x, f, from->learner, from->views, from->items, from->class_name,
+                            from->n_class, prompt_template);
+}
+
+/* Trains a new backbone gate on all the sources, with every other module switched off, and copies
+   it into f once it has succeeded. */
+FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_source *source,
+                                       int n_source, const char *prompt_template,
+                                       const fvg_train_desc *desc) {
+  if (!f) return FVG_E_ARG;
+  fvg_ctx *c = f->ctx;
+  fvg_status s = fvg__check_calibration(c, source, n_source);
+  if (s) return s;
+
+  fvg_fvgpt_desc only_gate = f->desc;
   only_gate.no_frg = only_gate.no_fdc = 1;
   only_gate.no_pc = 0;
-  only_gate.seed++;                              /* the gate begins anew                                            */
+  only_gate.seed++;           /* other random weights than those that f's gate began from       */
+
+  fvg_fvgpt *fresh = NULL;
+  fvg__trainer t;
+  memset(&t, 0, sizeof t);
   t.what = "calibrate";
   t.step = fvg__fvgpt_train_step;
   t.clip = source[0].learner->clip;
@@ -10764,119 +11463,177 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_sourc
   t.source = FVG_NEW_ARRAY(c, fvg__train_set, (size_t)n_source);
   s = t.source ? fvg_fvgpt_new(c, &fresh, &only_gate) : FVG_E_NOMEM;
   t.fvgpt = fresh;
-  for (i = 0; !s && i < n_source; i++)
-    s = fvg__train_set_new(&t.source[i], fresh, source[i].learner, source[i].views, source[i].items,
-                           source[i].class_name, source[i].n_class, prompt_template);
-  first = f->n_params - n_gate;
-  if (!s) s = fvg__train(&t, fresh->params + fresh->n_params - n_gate, n_gate, desc);
-  for (i = first; !s && i < f->n_params; i++)
-    memcpy(f->params[i]->value.data, fresh->params[i]->value.data,
-           fvg_tensor_count(&f->params[i]->value) * sizeof(float));
-  for (i = 0; t.source && i < n_source; i++) fvg__train_set_free(c, &t.source[i]);
+  for (int i = 0; !s && i < n_source; i++)
+    s = fvg__source_of(&t.source[i], fresh, &source[i], prompt_template);
+
+  /* The gate's parameters are the last ones: a weight and a bias for each of its layers. */
+  const int n_gate = 2 * f->brg.n_layer;
+  const int first = f->n_params - n_gate;
+  if (!s) s = fvg__train(&t, fresh->params + first, n_gate, desc);
+  for (int i = first; !s && i < f->n_params; i++) {
+    fvg_tensor *to = &f->params[i]->value;
+    const fvg_tensor *from = &fresh->params[i]->value;
+    memcpy(to->data, from->data, fvg_tensor_count(to) * sizeof(float));
+  }
+
+  for (int i = 0; t.source && i < n_source; i++)
+    fvg__train_set_free(c, &t.source[i]);
   fvg_release(c, t.source);
   fvg_fvgpt_free(fresh);
   return s;
 }
 
-/* f g in double, which no level of kernels rounds differently. */
+/* ---- the evidence for calibration ---- */
+/* f g in double precision, which every level of kernels rounds alike. */
 static double fvg__inner_product(const float *f, const float *g, size_t d) {
   double sum = 0;
-  size_t k;
-  for (k = 0; k < d; k++) sum += (double)f[k] * (double)g[k];
+  for (size_t k = 0; k < d; k++)
+    sum += (double)f[k] * (double)g[k];
   return sum;
 }
 
-/* argmax_c f g_c; g [n_class, d] */
-static int fvg__best_class(const float *f, const float *g, int n_class, size_t d) {
+/* argmax_c f g_c; f [d], g [n_class, d] */
+static int fvg__best_class(const float *f, const float *g, int n_class, int d) {
   double most = -HUGE_VAL;
-  int best = 0, c;
-  for (c = 0; c < n_class; c++) {
-    double score = fvg__inner_product(f, g + (size_t)c * d, d);
-    if (score > most) { most = score; best = c; }
+  int best = 0;
+  for (int c = 0; c < n_class; c++) {
+    const double score = fvg__inner_product(f, g + fvg__row(c, d), (size_t)d);
+    if (score > most) {
+      most = score;
+      best = c;
+    }
   }
   return best;
 }
 
-/* A source's pictures, as they are in epoch 0, that plain CLIP alone gets right, and that the learner alone does. */
+/* Counts a source's pictures, seen as in epoch 0, that only plain CLIP gets right, and those that
+   only the learner does. */
 static fvg_status fvg__train_set_compare(const fvg__train_set *x, int *clip_alone, int *learner_alone) {
-  fvg_clip *m = x->learner->clip;
-  size_t d = (size_t)m->embed_dim;
-  int n_part = fvg__learner_parts(x->learner), n = x->items->n, i;
-  float *rows = FVG_NEW_ARRAY(m->ctx, float, (size_t)n * x->views->width);
+  const fvg_clip *m = x->learner->clip;
+  const int d = m->embed_dim;
+  const int n = x->items->n;
+  float *rows = FVG_NEW_ARRAY(m->ctx, float, fvg__row(n, x->views->width));
   int *index = FVG_NEW_ARRAY(m->ctx, int, (size_t)n);
   fvg_status s = rows && index ? FVG_OK : FVG_E_NOMEM;
-  for (i = 0; !s && i < n; i++) index[i] = i;
-  if (!s) s = fvg_views_get(x->views, rows, NULL, NULL, x->items, index, n, 0);
-  for (i = 0; !s && i < n; i++) {
-    const float *f = rows + (size_t)i * x->views->width;
-    int label = x->items->item[i].label, tuned = fvg__best_class(f, x->g, x->n_class, d) == label;
-    int plain = fvg__best_class(n_part > 1 ? f + d : f, x->g_clip, x->n_class, d) == label;
-    *clip_alone += plain && !tuned;
-    *learner_alone += tuned && !plain;
+
+  for (int i = 0; !s && i < n; i++)
+    index[i] = i;
+  if (!s)
+    s = fvg_views_get(x->views, rows, NULL, NULL, x->items, index, n, 0);
+
+  for (int i = 0; !s && i < n; i++) {
+    const float *row = rows + fvg__row(i, x->views->width);
+    const fvg_features of = fvg_learner_features(m, x->learner, row);
+    const int label = x->items->item[i].label;
+    const int tuned_is_right = fvg__best_class(of.f, x->g, x->n_class, d) == label;
+    const int clip_is_right = fvg__best_class(of.f_clip, x->g_clip, x->n_class, d) == label;
+    *clip_alone += clip_is_right && !tuned_is_right;
+    *learner_alone += tuned_is_right && !clip_is_right;
   }
   fvg_release(m->ctx, rows);
   fvg_release(m->ctx, index);
   return s;
 }
 
+/* McNemar's statistic (n0 - n1) / sqrt(n0 + n1) over all sources together. */
 FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibration_source *source,
                                             int n_source, const char *prompt_template) {
-  int clip_alone = 0, learner_alone = 0, i;
-  fvg_status s = FVG_OK;
+  if (!evidence) return FVG_E_ARG;
   *evidence = 0;
-  for (i = 0; !s && i < n_source; i++) {
+  if (n_source < 1) return FVG_OK;
+  fvg_ctx *c = source ? fvg__context_of(source[0].learner, source[0].views) : NULL;
+  fvg_status s = fvg__check_sources(c, source, n_source);
+
+  int clip_alone = 0;
+  int learner_alone = 0;
+  for (int i = 0; !s && i < n_source; i++) {
     fvg__train_set x;
     memset(&x, 0, sizeof x);
-    s = fvg__train_set_new(&x, NULL, source[i].learner, source[i].views, source[i].items, source[i].class_name,
-                           source[i].n_class, prompt_template);
+    s = fvg__source_of(&x, NULL, &source[i], prompt_template);
     if (!s) s = fvg__train_set_compare(&x, &clip_alone, &learner_alone);
-    fvg__train_set_free(source[i].learner->clip->ctx, &x);
+    fvg__train_set_free(c, &x);
   }
-  if (!s && clip_alone + learner_alone)
-    *evidence = (clip_alone - learner_alone) / sqrt((double)(clip_alone + learner_alone));
+
+  const double differ = (double)(clip_alone + learner_alone);
+  if (!s && differ > 0) *evidence = (clip_alone - learner_alone) / sqrt(differ);
   return s;
 }
 
 /* ---- classifiers ---- */
 struct fvg_classifier {
   fvg_clip *clip;
-  fvg_learner *learner;
-  fvg_fvgpt *fvgpt;
+  fvg_learner *learner;       /* NULL: features of plain CLIP                                   */
+  fvg_fvgpt *fvgpt;           /* NULL unless the branch is one of FVG-PT's                      */
   fvg_branch branch;
   int n_class;
-  float *g, *g_clip;                             /* tuned and plain text features, as the branch needs them         */
-  fvg__packed packed;                            /* the classes, for methods whose words depend on the picture      */
+  float *g, *g_clip;          /* [n_class, embed_dim] text features: the learner's, plain CLIP's */
+  fvg__packed packed;         /* the classes, for methods whose words depend on the picture     */
 };
 
-FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l,
-                                      fvg_fvgpt *f, const char *prompt_template, const char *const *class_name,
-                                      int n_class) {
-  fvg_classifier *k;
+/* Fails unless everything that the branch needs is there, and fits. */
+static fvg_status fvg__check_branch(const fvg_clip *m, fvg_branch branch, const fvg_learner *l,
+                                    const fvg_fvgpt *f) {
+  if (branch != FVG_ZERO_SHOT && !l)
+    return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs tuned prompts");
+  if (branch >= FVG_BRANCH_BASE && !f)
+    return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs FVG-PT's modules");
+  if (f && f->desc.width != m->embed_dim) {
+    return fvg_fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d",
+                    f->desc.width, m->embed_dim);
+  }
+  return FVG_OK;
+}
+
+/* The classes as the branch needs them: text features, or tokens for a method that writes other
+   words for every picture. */
+static fvg_status fvg__classifier_texts(fvg_classifier *k, const char *prompt_template,
+                                        const char *const *class_name) {
+  fvg_learner *l = k->learner;
+  const int n = k->n_class;
+  const int needs_clip = k->branch == FVG_ZERO_SHOT || k->branch == FVG_BRANCH_NEW;
   fvg_status s = FVG_OK;
-  size_t values = (size_t)(n_class < 1 ? 1 : n_class) * (size_t)m->embed_dim;
-  *out = NULL;
-  if ((branch != FVG_ZERO_SHOT && !l) || (branch >= FVG_BRANCH_BASE && !f))
-    return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs %s", l ? "FVG-PT's modules" : "tuned prompts");
-  if (f && f->desc.width != m->embed_dim)
-    return fvg_fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width, m->embed_dim);
-  k = FVG_NEW(m->ctx, fvg_classifier);
+
+  if (k->branch != FVG_ZERO_SHOT) {
+    if (l->method->scores && k->branch < FVG_BRANCH_BASE)
+      s = fvg__learner_pack(l, &k->packed, class_name, n);
+    else
+      s = fvg_learner_text_features(l, k->g, class_name, n);
+  }
+  if (!s && needs_clip)
+    s = fvg_clip_encode_classes(k->clip, k->g_clip, prompt_template, class_name, n);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out, fvg_branch branch,
+                                      fvg_learner *l, fvg_fvgpt *f, const char *prompt_template,
+                                      const char *const *class_name, int n_class) {
+  if (out) *out = NULL;
+  if (!m)
+    return fvg__missing(fvg__context_of(l, NULL), "fvg_classifier_new", "a CLIP");
+  if (!out)
+    return fvg__missing(m->ctx, "fvg_classifier_new", "a place for the classifier");
+  if (!class_name)
+    return fvg__missing(m->ctx, "fvg_classifier_new", "class names");
+  fvg_status s = fvg__check_branch(m, branch, l, f);
+  if (s) return s;
+
+  fvg_classifier *k = FVG_NEW(m->ctx, fvg_classifier);
   if (!k) return FVG_E_NOMEM;
   k->clip = m;
   k->learner = l;
   k->fvgpt = f;
   k->branch = branch;
   k->n_class = n_class;
+
+  /* There is always room for a class; having none is an error of the texts. */
+  const size_t values = fvg__row(n_class < 1 ? 1 : n_class, m->embed_dim);
   k->g = FVG_NEW_ARRAY(m->ctx, float, values);
   k->g_clip = FVG_NEW_ARRAY(m->ctx, float, values);
-  if (!k->g || !k->g_clip) s = FVG_E_NOMEM;
-  if (!s && branch != FVG_ZERO_SHOT)
-    s = l->method->scores && branch < FVG_BRANCH_BASE ? fvg__learner_pack(l, &k->packed, class_name, n_class) :
-                                                        fvg_learner_text_features(l, k->g,
-                                                                                  class_name,
-                                                                                  n_class);
-  if (!s && (branch == FVG_ZERO_SHOT || branch == FVG_BRANCH_NEW))
-    s = fvg_clip_encode_classes(m, k->g_clip, prompt_template, class_name, n_class);
-  if (s) { fvg_classifier_free(k); return s; }
+  s = k->g && k->g_clip ? fvg__classifier_texts(k, prompt_template, class_name) : FVG_E_NOMEM;
+  if (s) {
+    fvg_classifier_free(k);
+    return s;
+  }
   *out = k;
   return FVG_OK;
 }
@@ -10889,81 +11646,147 @@ FVG_DEF void fvg_classifier_free(fvg_classifier *k) {
   fvg_release(k->clip->ctx, k);
 }
 
-/* Scores of a method that writes other words for every picture. */
+/* Scores of a method that writes other words for every picture: f [n, embed_dim] -> [n, n_class] */
 static fvg_status fvg__scores_by_picture(fvg_classifier *k, const float *f, int n, float *logits) {
+  const fvg_method *method = k->learner->method;
+  const int d = k->clip->embed_dim;
   fvg_tape *t = fvg__clip_tape(k->clip);
-  fvg_node *z;
-  int i;
   if (!t) return FVG_E_NOMEM;
-  for (i = 0; i < n; i++) {
+
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < n; i++) {
     fvg_tape_clear(t);
     t->no_grad++;
-    z = k->learner->method->scores(k->learner, t, &k->packed,
-                                   fvg_const(t, 1, k->clip->embed_dim, f + fvg__row(i, k->clip->embed_dim)));
+    fvg_node *f_i = fvg_const(t, 1, d, f + fvg__row(i, d));
+    fvg_node *z = method->scores(k->learner, t, &k->packed, f_i);
     t->no_grad--;
-    if (!z) { fvg_tape_clear(t); return k->clip->ctx->status; }
-    memcpy(logits + fvg__row(i, k->n_class), fvg_value(z), (size_t)k->n_class * sizeof *logits);
+    float *to = logits + fvg__row(i, k->n_class);
+    if (z) memcpy(to, fvg_value(z), fvg__count(z) * sizeof *to);
+    else s = k->clip->ctx->status;
   }
   fvg_tape_clear(t);
-  return FVG_OK;
+  return s;
 }
+
+/* s f g^T -> logits [n, n_class]; f [n, embed_dim], g [n_class, embed_dim] */
+static fvg_status fvg__cosine_logits(fvg_classifier *k, const float *f, int n, const float *g,
+                                     float *logits) {
+  const int d = k->clip->embed_dim;
+  fvg_tape *t = fvg__clip_tape(k->clip);
+  if (!t) return FVG_E_NOMEM;
+
+  fvg_tape_clear(t);
+  fvg_node *images = fvg_const(t, n, d, f);
+  fvg_node *texts = fvg_const(t, k->n_class, d, g);
+  fvg_node *z = fvg_scale(fvg_linear(images, texts, NULL), k->clip->logit_scale);
+  if (z) memcpy(logits, fvg_value(z), fvg__count(z) * sizeof *logits);
+  fvg_tape_clear(t);
+  return z ? FVG_OK : k->clip->ctx->status;
+}
+
+/* The batch of FVG-PT's two branches: the parts of n pictures' features, and the classes. */
+static fvg_fvgpt_batch fvg__branch_batch(const fvg_classifier *k, const fvg_features *x, int n) {
+  fvg_fvgpt_batch batch;
+  memset(&batch, 0, sizeof batch);
+  batch.n = n;
+  batch.n_class = k->n_class;
+  batch.f = x->f;
+  batch.f_clip = x->f_clip;
+  batch.f_score = x->f_score;
+  batch.g = k->g;
+  batch.g_clip = k->g_clip;
+  return batch;
+}
+
+/* FVG-PT's base branch, z_FDC, or without adapters (no_fdc) z_full. */
+static fvg_status fvg__base_branch(fvg_classifier *k, const fvg_features *x, int n,
+                                   float *logits) {
+  const fvg_fvgpt_batch batch = fvg__branch_batch(k, x, n);
+  return fvg_fvgpt_score_base(k->fvgpt, logits, &batch);
+}
+
+/* FVG-PT's new branch, z_PC, and the weight b [n] that it gives plain CLIP. */
+static fvg_status fvg__new_branch(fvg_classifier *k, const fvg_features *x, int n, float *logits,
+                                  float *b) {
+  const fvg_fvgpt_batch batch = fvg__branch_batch(k, x, n);
+  return fvg_fvgpt_score_new(k->fvgpt, logits, b, &batch);
+}
+
+/* Scores n pictures whose features are matrices [n, embed_dim]. */
+static fvg_status fvg__branch_logits(fvg_classifier *k, const fvg_features *x, int n, float *logits,
+                                     float *b) {
+  switch (k->branch) {
+    case FVG_ZERO_SHOT:   return fvg__cosine_logits(k, x->f_clip, n, k->g_clip, logits);
+    case FVG_TUNED:       return fvg__cosine_logits(k, x->f_score, n, k->g, logits);
+    case FVG_TUNED_NEW:   return fvg__cosine_logits(k, x->f, n, k->g, logits);
+    case FVG_BRANCH_BASE: return fvg__base_branch(k, x, n, logits);
+    case FVG_BRANCH_NEW:  return fvg__new_branch(k, x, n, logits, b);
+  }
+  return fvg_fail(k->clip->ctx, FVG_E_ARG, "there is no branch %d", (int)k->branch);
+}
+
+/* Pictures are scored this many at a time, which bounds the memory: more would not be faster. */
+enum { FVG__SCORE_ROWS = 2048 };
 
 FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, float *logits, float *b, const float *f,
                                          int n) {
+  if (!k) return FVG_E_ARG;
   fvg_clip *m = k->clip;
-  size_t d = (size_t)m->embed_dim, i, count = (size_t)n * (size_t)k->n_class;
-  int n_part = fvg__learner_parts(k->learner), tuned = k->branch == FVG_TUNED;
-  fvg__product p;
+  if (!f)
+    return fvg__missing(m->ctx, "fvg_classifier_logits", "features");
+  if (!logits)
+    return fvg__missing(m->ctx, "fvg_classifier_logits", "a place for the logits");
+  if (n < 0)
+    return fvg_fail(m->ctx, FVG_E_ARG, "the scores of %d images", n);
   if (b) memset(b, 0, (size_t)n * sizeof *b);
-  if (k->branch != FVG_ZERO_SHOT && k->packed.n_text) return fvg__scores_by_picture(k, f, n, logits);
-  if (k->branch == FVG_BRANCH_BASE && k->fvgpt->desc.no_fdc && n_part > 2) tuned = 1;    /* z_full: the mix's     */
-  if (k->branch >= FVG_BRANCH_BASE && !tuned) {
-    float *part = FVG_NEW_ARRAY(m->ctx, float, 2 * (size_t)n * d), *f_clip = part + (size_t)n * d;
-    fvg_status s;
-    if (!part) return FVG_E_NOMEM;
-    fvg__feature_part(f, n, d, n_part, 0, part);
-    if (n_part > 1) fvg__feature_part(f, n, d, n_part, 1, f_clip);
-    fvg_fvgpt_batch batch;
-    memset(&batch, 0, sizeof batch);
-    batch.n = n;
-    batch.n_class = k->n_class;
-    batch.f = part;
-    batch.f_clip = n_part > 1 ? f_clip : NULL;
-    batch.g = k->g;
-    batch.g_clip = k->g_clip;
-    s = k->branch == FVG_BRANCH_BASE ? fvg_fvgpt_score_base(k->fvgpt, logits, &batch)
-                                     : fvg_fvgpt_score_new(k->fvgpt, logits, b, &batch);
-    fvg_release(m->ctx, part);
-    return s;
+  if (k->packed.n_text) return fvg__scores_by_picture(k, f, n, logits);
+
+  /* Rows of several parts are taken apart here. */
+  const int width = fvg_learner_feature_width(m, k->learner);
+  float *room = NULL;
+  if (width > m->embed_dim) {
+    room = FVG_NEW_ARRAY(m->ctx, float, fvg__row(fvg__min(n, FVG__SCORE_ROWS), width));
+    if (!room) return FVG_E_NOMEM;
   }
-  if (k->branch == FVG_ZERO_SHOT && n_part > 1) f += d;
-  if (tuned && n_part > 2) f += 2 * d;
-  memset(&p, 0, sizeof p);
-  p.kernels = m->ctx->kernels;
-  p.m = n;
-  p.n = k->n_class;
-  p.k = m->embed_dim;
-  p.a = fvg__matrix(f, (ptrdiff_t)d * n_part, 1);
-  p.b = fvg__matrix(k->branch == FVG_ZERO_SHOT ? k->g_clip : k->g, 1, m->embed_dim);
-  p.out = logits;
-  p.ld_out = k->n_class;
-  if (fvg__gemm(m->ctx, &p)) return FVG_E_CANCELLED;
-  for (i = 0; i < count; i++) logits[i] *= m->logit_scale;
-  return FVG_OK;
+
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < n; i += FVG__SCORE_ROWS) {
+    const int rows = fvg__min(n - i, FVG__SCORE_ROWS);
+    const float *f_i = f + fvg__row(i, width);
+    const fvg_features x = fvg__feature_matrices(m, k->learner, f_i, rows, room);
+    float *to = logits + fvg__row(i, k->n_class);
+    s = fvg__branch_logits(k, &x, rows, to, b ? b + i : NULL);
+  }
+  fvg_release(m->ctx, room);
+  return s;
 }
 
+/* Encodes all items, scores them, and compares the scores with the labels. */
 FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score, const fvg_dataset *d,
                                        const fvg_items *items) {
+  if (!k) return FVG_E_ARG;
   fvg_clip *m = k->clip;
-  size_t n = (size_t)(items->n < 1 ? 1 : items->n);
-  float *f = FVG_NEW_ARRAY(m->ctx, float, n * (size_t)fvg_learner_feature_width(m, k->learner));
-  float *logits = FVG_NEW_ARRAY(m->ctx, float, n * (size_t)k->n_class);
-  int *label = FVG_NEW_ARRAY(m->ctx, int, n), i;
+  if (!d)
+    return fvg__missing(m->ctx, "fvg_classifier_test", "a data set");
+  if (!items)
+    return fvg__missing(m->ctx, "fvg_classifier_test", "items");
+  if (!score)
+    return fvg__missing(m->ctx, "fvg_classifier_test", "a place for the score");
+
+  const int n = items->n;
+  const int room = n < 1 ? 1 : n;
+  const int width = fvg_learner_feature_width(m, k->learner);
+  float *f = FVG_NEW_ARRAY(m->ctx, float, fvg__row(room, width));
+  float *logits = FVG_NEW_ARRAY(m->ctx, float, fvg__row(room, k->n_class));
+  int *label = FVG_NEW_ARRAY(m->ctx, int, (size_t)room);
   fvg_status s = f && logits && label ? FVG_OK : FVG_E_NOMEM;
-  for (i = 0; !s && i < items->n; i++) label[i] = items->item[i].label;
+
+  for (int i = 0; !s && i < n; i++)
+    label[i] = items->item[i].label;
   if (!s) s = fvg_encode_items(m, k->learner, f, d, items);
-  if (!s) s = fvg_classifier_logits(k, logits, NULL, f, items->n);
-  if (!s) s = fvg_score_of(m->ctx, score, logits, label, items->n, k->n_class);
+  if (!s) s = fvg_classifier_logits(k, logits, NULL, f, n);
+  if (!s)
+    s = fvg_score_of(m->ctx, score, logits, label, n, k->n_class);
   fvg_release(m->ctx, label);
   fvg_release(m->ctx, logits);
   fvg_release(m->ctx, f);

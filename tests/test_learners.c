@@ -1568,6 +1568,17 @@ static int recipe_is(const fvg_recipe *r, int batch, int epochs, double lr, int 
          (w < 0 ? 0 : w) == warmup && r->n_ctx == n_ctx;
 }
 
+/* Every row of the tables names a method, and sets that there are. */
+static void check_scope(const fvg__recipe_scope *x) {
+  const char *at = x->sets;
+  char key[40];
+  check_of(fvg_method_find(x->method) != NULL, x->method, "a row of the table");
+  for (; at && *at; at += strcspn(at, " "), at += *at == ' ') {
+    snprintf(key, sizeof key, "%.*s", (int)strcspn(at, " "), at);
+    check_of(fvg_dataset_card_find(key) && !strcmp(fvg_dataset_card_find(key)->key, key), x->method, key);
+  }
+}
+
 static void test_recipes(void) {
   static const struct { const char *method, *set; int batch, epochs; double lr; } stage_2[] = {
     {"CoOp", NULL, 4, 10, 0.0035}, {"CoOp", "eurosat", 4, 20, 0.002}, {"KgCoOp", "eurosat", 4, 20, 0.0035},
@@ -1600,21 +1611,15 @@ static void test_recipes(void) {
     fvg_fvgpt_recipe(fvg_method_find(stage_2[i].method), &r, fvg_dataset_card_find(stage_2[i].set));
     check_of(recipe_is(&r, stage_2[i].batch, stage_2[i].epochs, stage_2[i].lr, 1, 0), stage_2[i].method, "stage 2");
   }
-  for (i = 0; i < (size_t)FVG__N_RECIPE; i++) {  /* every row names a method, its options, and sets that there are  */
-    const fvg__recipe_row *row = &fvg__recipe[i];
-    const fvg_method *of = fvg_method_find(row->method);
-    const char *at = row->sets;
-    char key[40];
-    check_of(of != NULL, row->method, "a row of the table");
-    for (k = 0; k < 4 && row->option[k].name; k++) {
-      for (j = 0; fvg_method_option(of, &known, &low, &high, j) && strcmp(known.name, row->option[k].name); j++) {}
-      check_of(fvg_method_option(of, &known, &low, &high, j) && row->option[k].value >= low &&
-                   row->option[k].value <= high, row->method, row->option[k].name);
-    }
-    for (; at && *at; at += strcspn(at, " "), at += *at == ' ') {
-      snprintf(key, sizeof key, "%.*s", (int)strcspn(at, " "), at);
-      check_of(fvg_dataset_card_find(key) && !strcmp(fvg_dataset_card_find(key)->key, key), row->method, key);
-    }
+  for (i = 0; i < (size_t)FVG__N_RECIPE; i++) check_scope(&fvg__recipe[i].scope);
+  for (i = 0; i < (size_t)FVG__N_RECIPE_OPTIONS; i++) {
+    const fvg_option *option = &fvg__recipe_options[i].option;
+    const char *name = fvg__recipe_options[i].scope.method;
+    const fvg_method *of = fvg_method_find(name);
+    check_scope(&fvg__recipe_options[i].scope);
+    for (j = 0; fvg_method_option(of, &known, &low, &high, j) && strcmp(known.name, option->name); j++) {}
+    check_of(fvg_method_option(of, &known, &low, &high, j) && option->value >= low && option->value <= high, name,
+             option->name);
   }
   for (method = 0; method < METHODS; method++) {
     int batch;
@@ -1639,12 +1644,13 @@ static void test_recipes(void) {
 /* The gate reads what scores base classes: of MMRL the mix of both features, not f. */
 static void test_trust(void) {
   static const float area[N] = {0.3f, 0.5f, 0.7f};
-  static float rows[2][3 * N * D], part[2][3][N * D];
-  int i, view, k, n;
+  static float rows[2][3 * N * D], room[2][3 * N * D];
+  int i, n;
   for (i = 0; i < METHODS; i++) {
     fvg_learner *l = small_learner(method_names[i], 0, 0);
     float g[CLASSES * D], g_clip[CLASSES * D], r[N], trust[N], other[N];
     fvg_fvgpt_desc fd;
+    fvg_features x, x_fg;
     fvg_fvgpt_batch b;
     fvg_fvgpt_report report;
     fvg_fvgpt *f = NULL;
@@ -1658,15 +1664,15 @@ static void test_trust(void) {
              !fvg_clip_encode_classes(m, g_clip, NULL, names, CLASSES) &&
              !fvg_learner_encode_images(m, l, rows[0], pixels, N) &&
              !fvg_learner_encode_images(m, l, rows[1], pixels_fg, N), "features");
-    for (view = 0; view < 2; view++)
-      for (k = 0; k < n; k++) fvg__feature_part(rows[view], N, D, n, k, part[view][k]);
+    x = fvg__feature_matrices(m, l, rows[0], N, room[0]);
+    x_fg = fvg__feature_matrices(m, l, rows[1], N, room[1]);
     memset(&b, 0, sizeof b);
     b.n = N;
     b.n_class = CLASSES;
-    b.f = part[0][0];
-    b.f_fg = part[1][0];
-    if (n > 1) b.f_clip = part[0][1];
-    if (n > 2) { b.f_score = part[0][2]; b.f_score_fg = part[1][2]; }
+    b.f = x.f;
+    b.f_fg = x_fg.f;
+    if (n > 1) b.f_clip = x.f_clip;
+    if (n > 2) { b.f_score = x.f_score; b.f_score_fg = x_fg.f_score; }
     b.g = g;
     b.g_clip = g_clip;
     b.area = area;

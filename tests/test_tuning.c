@@ -1622,6 +1622,148 @@ static void test_dpc_step(world *w, const char *method) {
   fvg_learner_free(tuned);
 }
 
+/* ---- arguments that are missing, and the parts of a row of features ---- */
+static int needs_argument(fvg_ctx *c, fvg_status s, const char *who, const char *what) {
+  int ok = s == FVG_E_ARG && one_line(c, who, what) && strstr(fvg_error(c), "needs") != NULL;
+  c->message[0] = 0;
+  return ok;
+}
+
+static void test_missing_arguments(world *w, fvg_learner *l, fvg_fvgpt *f) {
+  static float x[2 * PIXELS];
+  fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0), *no_views = NULL;
+  fvg_calibration_source source;
+  fvg_items empty = w->train;
+  fvg_train_desc t = train_desc(1);
+  fvg_classifier *k;
+  fvg_score result;
+  fvg_ctx *c = w->c;
+  double evidence;
+  int index[1] = {0};
+  size_t used = fvg_mem_used(c);
+  check(needs_argument(c, fvg_views_new(NULL, &no_views, &w->set, NULL), "fvg_views_new", "CLIP") && !no_views &&
+            needs_argument(c, fvg_views_new(w->m, NULL, &w->set, NULL), "fvg_views_new", "place") &&
+            needs_argument(c, fvg_views_new(w->m, &no_views, NULL, NULL), "fvg_views_new", "data set") && !no_views,
+        "fvg_views_new without an argument");
+  check(fvg_views_new(NULL, NULL, NULL, NULL) == FVG_E_ARG && fvg_views_load(NULL, &w->train) == FVG_E_ARG &&
+            fvg_views_get(NULL, x, NULL, NULL, &w->train, index, 1, 0) == FVG_E_ARG &&
+            fvg_views_pixels(NULL, x, NULL, &w->train, index, 1, 0) == FVG_E_ARG,
+        "no views, and no context for a message");
+  check(needs_argument(c, fvg_views_load(v, NULL), "fvg_views_load", "items") &&
+            needs_argument(c, fvg_views_get(v, x, NULL, NULL, NULL, index, 1, 0), "fvg_views_get", "items") &&
+            needs_argument(c, fvg_views_get(v, x, NULL, NULL, &w->train, NULL, 1, 0), "fvg_views_get", "numbers") &&
+            needs_argument(c, fvg_views_get(v, NULL, NULL, NULL, &w->train, index, 1, 0), "fvg_views_get", "place") &&
+            needs_argument(c, fvg_views_pixels(v, x, NULL, NULL, index, 1, 0), "fvg_views_pixels", "items") &&
+            needs_argument(c, fvg_views_pixels(v, x, NULL, &w->train, NULL, 1, 0), "fvg_views_pixels", "numbers") &&
+            needs_argument(c, fvg_views_pixels(v, NULL, NULL, &w->train, index, 1, 0), "fvg_views_pixels", "place"),
+        "fvg_views_* without an argument");
+  check(needs_argument(c, fvg_encode_items(NULL, l, x, &w->set, &w->train), "fvg_encode_items", "CLIP") &&
+            needs_argument(c, fvg_encode_items(w->m, l, x, NULL, &w->train), "fvg_encode_items", "data set") &&
+            needs_argument(c, fvg_encode_items(w->m, l, x, &w->set, NULL), "fvg_encode_items", "items") &&
+            needs_argument(c, fvg_encode_items(w->m, l, NULL, &w->set, &w->train), "fvg_encode_items", "place"),
+        "fvg_encode_items without an argument");
+  empty.item = NULL;
+  check(needs_argument(c, fvg_learner_train(NULL, v, &w->train, &t), "fvg_learner_train", "a learner") &&
+            needs_argument(c, fvg_learner_train(l, NULL, &w->train, &t), "fvg_learner_train", "views") &&
+            fvg_learner_train(NULL, NULL, &w->train, &t) == FVG_E_ARG &&
+            fvg_learner_train(l, v, NULL, &t) == FVG_E_ARG && one_line(c, "no images", "") &&
+            fvg_learner_train(l, v, &empty, &t) == FVG_E_ARG && one_line(c, "no images", ""),
+        "fvg_learner_train without an argument");
+  check(needs_argument(c, fvg_fvgpt_train(NULL, l, v, &w->train, NULL, &t), "fvg_fvgpt_train", "modules") &&
+            needs_argument(c, fvg_fvgpt_train(f, NULL, v, &w->train, NULL, &t), "fvg_fvgpt_train", "a learner") &&
+            needs_argument(c, fvg_fvgpt_train(f, l, NULL, &w->train, NULL, &t), "fvg_fvgpt_train", "views") &&
+            fvg_fvgpt_train(f, l, v, NULL, NULL, &t) == FVG_E_ARG && one_line(c, "no images", ""),
+        "fvg_fvgpt_train without an argument");
+  memset(&source, 0, sizeof source);
+  source.n_class = BASE;
+  check(fvg_fvgpt_calibrate(NULL, &source, 1, NULL, &t) == FVG_E_ARG &&
+            fvg_calibration_evidence(&evidence, NULL, 1, NULL) == FVG_E_ARG &&
+            fvg_calibration_evidence(NULL, &source, 1, NULL) == FVG_E_ARG &&
+            needs_argument(c, fvg_fvgpt_calibrate(f, NULL, 1, NULL, &t), "calibration", "sources") &&
+            needs_argument(c, fvg_fvgpt_calibrate(f, &source, 1, NULL, &t), "calibration", "learner"),
+        "calibration without sources");
+  source.learner = l;
+  check(needs_argument(c, fvg_fvgpt_calibrate(f, &source, 1, NULL, &t), "calibration", "views") &&
+            needs_argument(c, fvg_calibration_evidence(&evidence, &source, 1, NULL), "calibration", "views"),
+        "or without their views");
+  source.views = v;
+  check(needs_argument(c, fvg_fvgpt_calibrate(f, &source, 1, NULL, &t), "calibration", "class names"),
+        "or without their classes");
+  source.class_name = names;
+  check(fvg_fvgpt_calibrate(f, &source, 1, NULL, &t) == FVG_E_ARG && one_line(c, "no images", "") &&
+            fvg_calibration_evidence(&evidence, &source, 1, NULL) == FVG_E_ARG && one_line(c, "no images", ""),
+        "or without their pictures");
+  check(needs_argument(c, fvg_classifier_new(NULL, &k, FVG_TUNED, l, NULL, NULL, names, BASE), "fvg_classifier_new",
+                       "CLIP") && !k &&
+            needs_argument(c, fvg_classifier_new(w->m, NULL, FVG_TUNED, l, NULL, NULL, names, BASE),
+                           "fvg_classifier_new", "place") &&
+            needs_argument(c, fvg_classifier_new(w->m, &k, FVG_TUNED, l, NULL, NULL, NULL, BASE),
+                           "fvg_classifier_new", "class names") && !k,
+        "fvg_classifier_new without an argument");
+  need(!fvg_classifier_new(w->m, &k, FVG_TUNED, l, NULL, NULL, names, BASE), "a classifier");
+  check(fvg_classifier_logits(NULL, x, NULL, x, 1) == FVG_E_ARG &&
+            needs_argument(c, fvg_classifier_logits(k, x, NULL, NULL, 1), "fvg_classifier_logits", "features") &&
+            needs_argument(c, fvg_classifier_logits(k, NULL, NULL, x, 1), "fvg_classifier_logits", "place") &&
+            fvg_classifier_logits(k, x, NULL, x, -1) == FVG_E_ARG && one_line(c, "-1 images", "") &&
+            fvg_classifier_test(NULL, &result, &w->set, &w->train) == FVG_E_ARG &&
+            needs_argument(c, fvg_classifier_test(k, &result, NULL, &w->train), "fvg_classifier_test", "data set") &&
+            needs_argument(c, fvg_classifier_test(k, &result, &w->set, NULL), "fvg_classifier_test", "items") &&
+            needs_argument(c, fvg_classifier_test(k, NULL, &w->set, &w->train), "fvg_classifier_test", "place"),
+        "a classifier's functions without an argument");
+  fvg_classifier_free(k);
+  check(fvg_mem_used(c) == used, "no memory stays");
+  fvg_views_free(v);
+}
+
+/* Each branch scores the part that is meant, also where pictures come in more than one portion. */
+static void test_parts(world *w, const char *method) {
+  enum { COPIES = 2100 };
+  fvg_learner *l = learner_of(w, method, BASE);
+  int width = fvg_learner_feature_width(w->m, l), i, e, bad = 0;
+  float *rows = (float *)calloc((size_t)COPIES * (size_t)width, sizeof *rows);
+  float *z[4], g[BASE * D], g_clip[BASE * D];
+  fvg_fvgpt_desc fd = fvgpt_desc();
+  fvg_fvgpt *f = NULL;
+  fvg_features of;
+  for (i = 0; i < 4; i++) z[i] = (float *)calloc(COPIES * BASE, sizeof **z);
+  if (!rows || !z[0] || !z[1] || !z[2] || !z[3]) { check(0, "memory"); return; }
+  need(!fvg_encode_items(w->m, l, rows, &w->set, &w->train), "features");
+  for (i = N; i < COPIES; i++) memcpy(rows + i * width, rows + i % N * width, (size_t)width * sizeof *rows);
+  of = fvg_learner_features(w->m, l, rows);
+  check(of.f == rows && of.f_clip == rows + (width > D ? D : 0) && of.f_score == rows + (width > 2 * D ? 2 * D : 0),
+        "the parts of a row");
+  of = fvg_learner_features(w->m, NULL, rows);
+  check(of.f == rows && of.f_clip == rows && of.f_score == rows, "plain CLIP has one");
+  fd.no_fdc = 1;
+  fd.logit_scale = 2 * w->m->logit_scale;
+  need(!fvg_fvgpt_new(w->c, &f, &fd) && !fvg_learner_text_features(l, g, names, BASE) &&
+           !fvg_clip_encode_classes(w->m, g_clip, NULL, names, BASE), "modules and texts");
+  for (i = 0; i < 4; i++) {
+    static const fvg_branch branch[] = {FVG_ZERO_SHOT, FVG_TUNED, FVG_TUNED_NEW, FVG_BRANCH_BASE};
+    fvg_classifier *k;
+    need(!fvg_classifier_new(w->m, &k, branch[i], l, f, NULL, names, BASE), "a classifier");
+    check(!fvg_classifier_logits(k, z[i], NULL, rows, COPIES), fvg_error(w->c));
+    fvg_classifier_free(k);
+  }
+  for (i = 0; i < COPIES * BASE; i++) {
+    double scale = (double)w->m->logit_scale, sum[4] = {0, 0, 0, 0};
+    const float *g_i = g + i % BASE * D;
+    of = fvg_learner_features(w->m, l, rows + i / BASE * width);
+    for (e = 0; e < D; e++) {
+      sum[0] += scale * (double)of.f_clip[e] * (double)g_clip[i % BASE * D + e];
+      sum[1] += scale * (double)of.f_score[e] * (double)g_i[e];
+      sum[2] += scale * (double)of.f[e] * (double)g_i[e];
+      sum[3] += 2 * scale * (double)of.f_score[e] * (double)g_i[e];
+    }
+    for (e = 0; e < 4; e++) bad += fabs(sum[e] - (double)z[e][i]) > 2e-4;
+  }
+  check(!bad, "every branch scores its part, without adapters the base branch at FVG-PT's own scale");
+  for (i = 0; i < 4; i++) free(z[i]);
+  free(rows);
+  fvg_fvgpt_free(f);
+  fvg_learner_free(l);
+}
+
 /* Two prompts, mixed: P comes back whole, the loss falls, a run that was cut off ends as if it had not been. */
 static void test_dpc_training(void) {
   world w;
@@ -1729,6 +1871,10 @@ int main(void) {
   test_spoiled(&w);
   test_other_files(&w);
   test_calibration(&w, p, f);
+  test_missing_arguments(&w, p, f);
+  test_parts(&w, "CoOp");
+  test_parts(&w, "PromptSRC");
+  test_parts(&w, "MMRL");
   test_dpc_batch(&w);
   test_dpc_step(&w, "CoOp");
   test_dpc_step(&w, "PromptSRC");
