@@ -2117,65 +2117,85 @@ FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *f
 #endif
 
 /*===========================================================================================================
- * CHAPTER 4  PICTURE FILES: PNG, JPEG, BMP and GIF, and how a camera was held
+ * CHAPTER 4  PICTURE FILES: PNG, BMP and GIF, and how a camera was held
  *===========================================================================================================
-   stb_image, which is not part of fvgpt, makes the pixels.  Before it sees a file, the file is walked
-   here: checksums and lengths, sides against the number of bytes, how the camera was held.  Where
-   stb_image would read something else than Pillow, the bytes are mended in memory first (a palette
-   that is too short, CMYK without a marker), or the form is refused by name. */
+   stb_image, which is not part of fvgpt, makes the pixels.  Before it gets a file, this chapter
+   (for JPEG, chapter 4b) walks through the file: it verifies checksums and lengths, compares the
+   sides with the number of bytes, and reads how the camera was held.  Where stb_image would read
+   something else than Pillow does, the bytes are mended in memory first (a palette that is too
+   short, CMYK without a marker), or the form is refused by name. */
 
 #if defined(FVGPT_STB_IMAGE) || !defined(FVGPT_NO_STDIO)
+/* Writes 4 bytes, the highest first; returns the place behind them. */
 static uint8_t *fvg__put_u32(uint8_t *at, uint32_t value) {
-  int shift;
-  for (shift = 24; shift >= 0; shift -= 8) *at++ = (uint8_t)(value >> shift);
+  for (int shift = 24; shift >= 0; shift -= 8) *at++ = (uint8_t)(value >> shift);
   return at;
 }
 
-/* CRC-32 (polynomial EDB88320), eight bytes a step: of[k][b] is the remainder that byte b leaves
-   when k zero bytes follow it. */
+/* Tables for CRC-32 (polynomial EDB88320), eight bytes a step: of[k][b] is the remainder that
+   byte b leaves when k zero bytes follow it. */
 typedef struct fvg__crc { uint32_t of[8][256]; } fvg__crc;
 
 static void fvg__crc_init(fvg__crc *t) {
-  uint32_t i, k;
-  for (i = 0; i < 256; i++) {
-    t->of[0][i] = i;
-    for (k = 0; k < 8; k++) t->of[0][i] = t->of[0][i] >> 1 ^ (t->of[0][i] & 1 ? 0xEDB88320u : 0);
+  for (uint32_t i = 0; i < 256; i++) {
+    uint32_t rest = i;
+    for (int bit = 0; bit < 8; bit++) rest = rest >> 1 ^ (rest & 1 ? 0xEDB88320u : 0);
+    t->of[0][i] = rest;
   }
-  for (k = 1; k < 8; k++)
-    for (i = 0; i < 256; i++) t->of[k][i] = t->of[k - 1][i] >> 8 ^ t->of[0][t->of[k - 1][i] & 255];
+
+  for (int k = 1; k < 8; k++)
+    for (int i = 0; i < 256; i++) {
+      const uint32_t rest = t->of[k - 1][i];
+      t->of[k][i] = rest >> 8 ^ t->of[0][rest & 255];
+    }
 }
 
 static uint32_t fvg__crc32(const fvg__crc *t, const uint8_t *b, size_t n) {
   uint32_t crc = 0xFFFFFFFFu;
-  for (; n >= 8; n -= 8, b += 8) {
+  while (n >= 8) {
     crc ^= (uint32_t)b[3] << 24 | (uint32_t)b[2] << 16 | (uint32_t)b[1] << 8 | b[0];
-    crc = t->of[7][crc & 255] ^ t->of[6][crc >> 8 & 255] ^ t->of[5][crc >> 16 & 255]
-          ^ t->of[4][crc >> 24] ^ t->of[3][b[4]] ^ t->of[2][b[5]] ^ t->of[1][b[6]] ^ t->of[0][b[7]];
+    crc = t->of[7][crc & 255] ^ t->of[6][crc >> 8 & 255]
+          ^ t->of[5][crc >> 16 & 255] ^ t->of[4][crc >> 24]
+          ^ t->of[3][b[4]] ^ t->of[2][b[5]] ^ t->of[1][b[6]] ^ t->of[0][b[7]];
+    b += 8;
+    n -= 8;
   }
-  for (; n; n--, b++) crc = crc >> 8 ^ t->of[0][(crc ^ *b) & 255];
+
+  for (; n; n--) {
+    crc = crc >> 8 ^ t->of[0][(crc ^ *b) & 255];
+    b++;
+  }
   return crc ^ 0xFFFFFFFFu;
 }
 #endif
 
-/* A file that is being read.  Its bytes are ours, and may be mended for stb_image. */
+/* A file that is being read.  Its bytes are a copy, which may be mended for stb_image. */
 typedef struct fvg__picture {
-  const char *name, *kind;                 /* the file's; NULL: of no kind that is known */
-  const char *hint;                        /* what else to say if stb_image fails, or NULL */
-  uint8_t *bytes;
+  const char *name;                      /* of the file, for messages */
+  const char *kind;                      /* such as "PNG"; NULL: none that is known */
+  const char *hint;                      /* what else to say if stb_image fails, or NULL */
+  uint8_t *bytes;                        /* [n] */
   size_t n;
-  int orientation;
+  int orientation;                       /* EXIF's, 1 to 8; 0: the file does not tell */
 } fvg__picture;
 
 #ifdef FVGPT_STB_IMAGE
-/* A program that has stb_image's code elsewhere says so by FVGPT_STB_IMAGE_LINKED, or has included
-   it before us. */
+/* ---- stb_image ---- */
+/* We compile stb_image's code, unless the program has it elsewhere: it says so by
+   FVGPT_STB_IMAGE_LINKED, or has included stb_image.h before this header. */
 #if !defined(FVGPT_STB_IMAGE_LINKED) && !defined(STBI_INCLUDE_STB_IMAGE_H)
 #define FVG__STB_IMAGE_HERE
-/* Zeroed, because a JPEG that skips blocks or tables would else show what the memory held before. */
-static void *fvg__stb_alloc(size_t bytes) { return bytes <= FVG__IMAGE_BYTES ? calloc(1, bytes) : NULL; }
+
+/* Memory starts as zeros, because a JPEG that omits blocks or tables would otherwise show what the
+   memory held before. */
+static void *fvg__stb_alloc(size_t bytes) {
+  return bytes <= FVG__IMAGE_BYTES ? calloc(1, bytes) : NULL;
+}
+
 static void *fvg__stb_realloc(void *block, size_t bytes) {
   return bytes <= FVG__IMAGE_BYTES ? realloc(block, bytes) : NULL;
 }
+
 #define STB_IMAGE_STATIC
 #define STB_IMAGE_IMPLEMENTATION
 #define STBI_ONLY_PNG
@@ -2189,13 +2209,15 @@ static void *fvg__stb_realloc(void *block, size_t bytes) {
 #define STBI_REALLOC(block, bytes) fvg__stb_realloc(block, bytes)
 #define STBI_FREE(block) free(block)
 #define STBI_ASSERT(condition) ((void)0)
-/* 2.27 defines this function under the second name only; so every version has one of each */
+/* Version 2.27 declares this function under one name and defines it under the other. */
 #define stbi_set_unpremultiply_on_load_thread stbi__unpremultiply_on_load_thread
 #ifdef __TINYC__
 #define STBI_NO_SIMD
 #endif
 #endif
-#if defined(__GNUC__) || defined(__clang__)                                   /* its warnings are not ours         */
+
+/* Warnings within stb_image are not ours to mend. */
+#if defined(__GNUC__) || defined(__clang__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wconversion"
 #pragma GCC diagnostic ignored "-Wsign-conversion"
@@ -2215,55 +2237,65 @@ static void *fvg__stb_realloc(void *block, size_t bytes) {
 #if defined(__GNUC__) || defined(__clang__)
 #pragma GCC diagnostic pop
 #endif
-#ifdef FVG__STB_IMAGE_HERE         /* a later include of stb_image.h must not emit the code again */
+
+/* A later include of stb_image.h must not compile the code again. */
+#ifdef FVG__STB_IMAGE_HERE
 #undef stbi_set_unpremultiply_on_load_thread
 #undef STB_IMAGE_STATIC
 #undef STB_IMAGE_IMPLEMENTATION
 #endif
 
-static uint32_t fvg__get_u32(const uint8_t *p) {                              /* big-endian */
-  return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+/* Decodes the file with stb_image, to so many channels (0: as many as the file has). */
+static fvg_status fvg__stb_decode(fvg_ctx *c, fvg_image *out, const fvg__picture *p, int channels) {
+  int width, height, found;
+  stbi_uc *pixels = stbi_load_from_memory(p->bytes, (int)p->n, &width, &height, &found, channels);
+  if (!pixels) {
+    const char *reason = stbi_failure_reason();
+    return fvg_fail(c, FVG_E_FORMAT, "%s: %s whose data are damaged (stb_image: %s%s)", p->name,
+                    p->kind, reason ? reason : "no reason", p->hint ? p->hint : "");
+  }
+
+  const fvg_status s = fvg__image_new(c, out, width, height, channels ? channels : found);
+  if (!s) memcpy(out->pixels, pixels, fvg__row(height, width) * (size_t)out->channels);
+  stbi_image_free(pixels);
+  return s;
 }
 
-/* Puts n bytes in the place of the `cut` ones at `at`. */
+/* ---- what all kinds of files need ---- */
+/* Reads 2 or 4 bytes, the highest first. */
+static int fvg__get_u16(const uint8_t *p) { return p[0] << 8 | p[1]; }
+
+static uint32_t fvg__get_u32(const uint8_t *p) {
+  return (uint32_t)fvg__get_u16(p) << 16 | (uint32_t)fvg__get_u16(p + 2);
+}
+
+/* Replaces the `cut` bytes of the file at `at` by n others. */
 static fvg_status fvg__splice(fvg_ctx *c, fvg__picture *p, size_t at, size_t cut,
                               const uint8_t *bytes, size_t n) {
   uint8_t *out = (uint8_t *)fvg__alloc_raw(c, p->n - cut + n);
   if (!out) return FVG_E_NOMEM;
+
   memcpy(out, p->bytes, at);
   memcpy(out + at, bytes, n);
   memcpy(out + at + n, p->bytes + at + cut, p->n - at - cut);
+
   fvg_bytes_free(c, p->bytes);
   p->bytes = out;
   p->n += n - cut;
   return FVG_OK;
 }
 
-/* What a palette does not hold is the grey of its number, as in Pillow; stb_image would take what its
-   memory holds.  So palettes get 256 colours, of `entry` bytes each. */
+/* Fills a palette of 256 colours, of `entry` bytes each, with the greys of their numbers.  Pillow
+   takes those for colours that a file's palette lacks; stb_image would take whatever its memory
+   holds.  So we complete every palette from this one. */
 static void fvg__grey_palette(uint8_t *palette, size_t entry) {
-  size_t i;
-  for (i = 0; i < 256; i++) memset(palette + entry * i, (int)i, entry);
-}
-
-/* The pixels as stb_image makes them, of so many channels (0: as it finds them). */
-static fvg_status fvg__stb_decode(fvg_ctx *c, fvg_image *out, const fvg__picture *p, int channels) {
-  int width, height, found;
-  stbi_uc *pixels = stbi_load_from_memory(p->bytes, (int)p->n, &width, &height, &found, channels);
-  const char *reason = pixels ? NULL : stbi_failure_reason();
-  fvg_status s;
-  if (!pixels)
-    return fvg_fail(c, FVG_E_FORMAT, "%s: %s whose data are damaged (stb_image: %s%s)", p->name,
-                    p->kind, reason ? reason : "no reason", p->hint ? p->hint : "");
-  s = fvg__image_new(c, out, width, height, channels ? channels : found);
-  if (!s) memcpy(out->pixels, pixels, (size_t)width * (size_t)height * (size_t)out->channels);
-  stbi_image_free(pixels);
-  return s;
+  for (int i = 0; i < 256; i++) memset(palette + entry * (size_t)i, i, entry);
 }
 
 static fvg_status fvg__picture_fits(fvg_ctx *c, const fvg__picture *p, int64_t width,
                                     int64_t height) {
   if (fvg__image_fits(width, height)) return FVG_OK;
+
   return fvg_fail(c, FVG_E_UNSUPPORTED,
                   "%s: %s of %.0f x %.0f pixels; sides of 1 to %d and %d pixels in all are read",
                   p->name, p->kind, (double)width, (double)height, FVG__IMAGE_SIDE,
@@ -2271,87 +2303,117 @@ static fvg_status fvg__picture_fits(fvg_ctx *c, const fvg__picture *p, int64_t w
 }
 
 /* ---- EXIF ---- */
-/* A small TIFF file, perhaps behind "Exif": byte order, 42, the place of the first list of fields.
-   A field is a tag, a type (3: 16 bits, 4: 32), a count and a value; tag 0x0112 is the orientation.
-   Returns 1 to 8, 0: it is not told. */
+/* Reads a number of n bytes, with the highest byte first (big) or last. */
 static uint32_t fvg__exif_number(const uint8_t *p, size_t n, int big) {
   uint32_t x = 0;
-  size_t i;
-  for (i = 0; i < n; i++) x = x << 8 | p[big ? i : n - 1 - i];
+  for (size_t i = 0; i < n; i++) x = x << 8 | p[big ? i : n - 1 - i];
   return x;
 }
 
+/* Returns the orientation, 1 to 8, or 0 if it is not told.  EXIF data are a small TIFF file, which
+   may follow "Exif": byte order, 42, the place of the first list of fields.  A field has 12 bytes:
+   a tag, a type (3: 16 bits, 4: 32), a count and a value.  Tag 0x0112 is the orientation. */
 static int fvg__exif_orientation(const uint8_t *p, size_t n) {
-  size_t at, count, i;
-  int big;
-  if (n > 6 && !memcmp(p, "Exif\0", 5)) { p += 6; n -= 6; }
+  if (n > 6 && !memcmp(p, "Exif\0", 5)) {
+    p += 6;
+    n -= 6;
+  }
   if (n < 10 || (memcmp(p, "II*\0", 4) && memcmp(p, "MM\0*", 4))) return 0;
-  big = p[0] == 'M';
-  at = fvg__exif_number(p + 4, 4, big);
+
+  const int big = p[0] == 'M';
+  size_t at = fvg__exif_number(p + 4, 4, big);
   if (at > n - 2) return 0;
-  count = fvg__exif_number(p + at, 2, big);
-  for (at += 2, i = 0; i < count && n - at >= 12; i++, at += 12) {
-    uint32_t value;
-    if (fvg__exif_number(p + at, 2, big) != 0x0112) continue;
-    value = fvg__exif_number(p + at + 8, fvg__exif_number(p + at + 2, 2, big) == 3 ? 2 : 4, big);
+  const size_t count = fvg__exif_number(p + at, 2, big);
+  at += 2;
+
+  for (size_t i = 0; i < count && n - at >= 12; i++) {
+    const uint8_t *field = p + at;
+    at += 12;
+    if (fvg__exif_number(field, 2, big) != 0x0112) continue;
+
+    const int is_short = fvg__exif_number(field + 2, 2, big) == 3;
+    const uint32_t value = fvg__exif_number(field + 8, is_short ? 2 : 4, big);
     return value >= 1 && value <= 8 ? (int)value : 0;
   }
   return 0;
 }
 
 /* ---- PNG (RFC 2083): a signature, and chunks of length, type, data, CRC ----
-   IHDR tells sides, depth and colour, PLTE holds a palette, tRNS what is transparent, the IDAT
-   chunks together the compressed rows.  The Adler-32 behind those is not looked at: it speaks of
-   the same bytes as the chunks' CRC. */
+   IHDR holds sides, depth and colour, PLTE a palette, tRNS what is transparent, and the IDAT chunks
+   together the compressed rows.  We do not check the Adler-32 at their end: it covers the same
+   bytes as the chunks' CRC. */
 typedef struct fvg__png {
-  double raw;                              /* bytes that the rows have at least */
-  size_t n_data, data_end;                 /* bytes in IDAT; where the last of these chunks ends */
-  size_t palette, n_palette;               /* where the palette is, its colours */
-  int colour, depth;                       /* 0 grey, 2 RGB, 3 palette, 4 grey alpha, 6 RGB alpha */
+  int colour;                            /* 0 grey, 2 RGB, 3 palette, 4 grey alpha, 6 RGB alpha */
+  int depth;                             /* bits of a sample */
+  double raw;                            /* the least number of bytes of all rows */
+  size_t n_data, data_end;               /* bytes in IDAT chunks; where the last of them ends */
+  size_t palette, n_palette;             /* where the palette is, and its number of colours */
 } fvg__png;
 
-static fvg_status fvg__png_header(fvg_ctx *c, fvg__picture *p, fvg__png *g) {
-  static const int samples[7] = {1, 0, 3, 1, 2, 0, 4};                        /* by colour */
+/* Tells whether a depth goes with a colour, and the three methods of compression, filter and
+   interlacing are among those that the standard has. */
+static int fvg__png_form_exists(int depth, int colour, const uint8_t method[3]) {
   static const int depths[7] = {1 | 2 | 4 | 8 | 16, 0, 8 | 16, 1 | 2 | 4 | 8, 8 | 16, 0, 8 | 16};
-  const uint8_t *d = p->bytes + 16;
-  if (fvg__get_u32(p->bytes + 8) != 13 || d[9] > 6 || !(depths[d[9]] & d[8])
-      || (d[8] & (d[8] - 1)) || d[10] || d[11] || d[12] > 1)
-    return fvg_fail(c, FVG_E_FORMAT, "%s: PNG header that no PNG has: the file is damaged",
-                    p->name);
-  g->depth = d[8];
-  g->colour = d[9];
-  g->raw = fvg__get_u32(d + 4)
-           * (1 + ceil((double)fvg__get_u32(d) * g->depth * samples[g->colour] / 8));
-  return fvg__picture_fits(c, p, fvg__get_u32(d), fvg__get_u32(d + 4));
+
+  if (colour > 6 || !(depths[colour] & depth)) return 0;
+  if (depth & (depth - 1)) return 0;                         /* more than one bit, such as 12 */
+  return method[0] == 0 && method[1] == 0 && method[2] <= 1;
 }
 
-/* The chunk of n bytes at `at`.  Pillow reads over errors in chunks behind the pixels that no pixel
-   depends on, whose types begin in lower case. */
+/* Reads the chunk IHDR, which is the first: width, height, depth, colour and methods. */
+static fvg_status fvg__png_header(fvg_ctx *c, fvg__picture *p, fvg__png *g) {
+  static const int samples[7] = {1, 0, 3, 1, 2, 0, 4};       /* in a pixel, by colour */
+  const uint8_t *d = p->bytes + 16;
+  const uint32_t length = fvg__get_u32(p->bytes + 8);
+  if (length != 13 || !fvg__png_form_exists(d[8], d[9], d + 10))
+    return fvg_fail(c, FVG_E_FORMAT, "%s: PNG header that no PNG has: the file is damaged",
+                    p->name);
+
+  const uint32_t width = fvg__get_u32(d), height = fvg__get_u32(d + 4);
+  g->depth = d[8];
+  g->colour = d[9];
+  const double row_bits = (double)width * g->depth * samples[g->colour];
+  g->raw = height * (1 + ceil(row_bits / 8));                /* 1: a row's filter takes a byte */
+  return fvg__picture_fits(c, p, width, height);
+}
+
+/* Writes a chunk's type for a message and for comparisons, with anything but letters as '?'. */
+static void fvg__png_type(const uint8_t *bytes, char type[5]) {
+  for (int i = 0; i < 4; i++) {
+    const int lower = bytes[i] | 32;
+    type[i] = lower >= 'a' && lower <= 'z' ? (char)bytes[i] : '?';
+  }
+  type[4] = 0;
+}
+
+/* Reads the chunk at `at`, with n bytes of data.  A type that begins in lower case marks a chunk
+   that no pixel depends on.  Like Pillow, we ignore a wrong CRC of such a chunk if it follows the
+   pixels. */
 static fvg_status fvg__png_chunk(fvg_ctx *c, fvg__picture *p, fvg__png *g, const fvg__crc *crc,
                                  size_t at, size_t n) {
   const uint8_t *d = p->bytes + at + 8;
-  const int extra = d[-4] >= 'a';
+  const int optional = d[-4] >= 'a';
   char type[5];
-  int i;
-  for (i = 0; i < 4; i++) {
-    const int lower = d[i - 4] | 32;
-    type[i] = lower >= 'a' && lower <= 'z' ? (char)d[i - 4] : '?';
-  }
-  type[4] = 0;
+  fvg__png_type(d - 4, type);
 
-  if (fvg__crc32(crc, d - 4, n + 4) != fvg__get_u32(d + n) && !(extra && g->n_data))
+  const int damaged = fvg__crc32(crc, d - 4, n + 4) != fvg__get_u32(d + n);
+  if (damaged && !(optional && g->n_data))
     return fvg_fail(c, FVG_E_FORMAT,
                     "%s: the CRC of PNG chunk %s at byte %.0f is wrong: the file is damaged; copy "
                     "or download it again", p->name, type, (double)at);
-  if ((at == 8) != !strcmp(type, "IHDR"))
+
+  const int first = at == 8;
+  if (first != !strcmp(type, "IHDR"))
     return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: PNG with a chunk %s at byte %.0f%s", p->name, type,
                     (double)at, strcmp(type, "CgBI") ? ", which cannot stand there" :
                     ": Apple's own form of PNG; convert it to PNG");
-  if (at == 8) return fvg__png_header(c, p, g);
+  if (first) return fvg__png_header(c, p, g);
+
   if (!strcmp(type, "IDAT")) {
     if (g->n_data && at != g->data_end)
-      return fvg_fail(c, FVG_E_FORMAT, "%s: PNG whose pixels are interrupted by another chunk before byte %.0f: the "
-                      "file is damaged", p->name, (double)at);
+      return fvg_fail(c, FVG_E_FORMAT,
+                      "%s: PNG whose pixels are interrupted by another chunk before byte %.0f: "
+                      "the file is damaged", p->name, (double)at);
     g->data_end = at + n + 12;
     g->n_data += n;
   } else if (!strcmp(type, "PLTE")) {
@@ -2359,7 +2421,7 @@ static fvg_status fvg__png_chunk(fvg_ctx *c, fvg__picture *p, fvg__png *g, const
     g->n_palette = n / 3;
   } else if (!strcmp(type, "eXIf")) {
     p->orientation = fvg__exif_orientation(d, n);
-  } else if (!extra && strcmp(type, "IEND")) {
+  } else if (!optional && strcmp(type, "IEND")) {
     return fvg_fail(c, FVG_E_UNSUPPORTED,
                     "%s: PNG with a chunk %s, which is not known; convert it to plain PNG",
                     p->name, type);
@@ -2367,229 +2429,371 @@ static fvg_status fvg__png_chunk(fvg_ctx *c, fvg__picture *p, fvg__png *g, const
   return FVG_OK;
 }
 
-static fvg_status fvg__png_check(fvg_ctx *c, fvg__picture *p) {
-  size_t at = 8, length;
-  uint8_t grey[768];
+/* Reads all chunks, to IEND. */
+static fvg_status fvg__png_walk(fvg_ctx *c, fvg__picture *p, fvg__png *g) {
   fvg__crc crc;
-  fvg__png g;
-  fvg_status s = FVG_OK;
-  memset(&g, 0, sizeof g);
   fvg__crc_init(&crc);
-  do {
-    length = p->n - at < 12 ? p->n : fvg__get_u32(p->bytes + at);
-    if (p->n - at < 12 || length > p->n - at - 12)
+
+  size_t at = 8;
+  for (;;) {
+    const size_t left = p->n - at;
+    const size_t length = left < 12 ? 0 : fvg__get_u32(p->bytes + at);
+    if (left < 12 || length > left - 12)
       return fvg_fail(c, FVG_E_FORMAT,
                       "%s: PNG truncated at byte %.0f, within the chunk at byte %.0f", p->name,
                       (double)p->n, (double)at);
-    s = fvg__png_chunk(c, p, &g, &crc, at, length);
+
+    const fvg_status s = fvg__png_chunk(c, p, g, &crc, at, length);
+    if (s || !memcmp(p->bytes + at + 4, "IEND", 4)) return s;
     at += length + 12;
-  } while (!s && memcmp(p->bytes + at - length - 8, "IEND", 4));
+  }
+}
+
+/* Checks a PNG, and completes a palette that is too short for its depth. */
+static fvg_status fvg__png_check(fvg_ctx *c, fvg__picture *p) {
+  fvg__png g;
+  memset(&g, 0, sizeof g);
+  const fvg_status s = fvg__png_walk(c, p, &g);
   if (s) return s;
 
   if (!g.n_data || (g.colour == 3 && !g.n_palette))
     return fvg_fail(c, FVG_E_FORMAT, "%s: PNG without %s: the file is damaged", p->name,
                     g.n_data ? "its palette" : "pixels");
-  /* deflate gains at most a factor of 1032: fewer bytes cannot be the picture */
+
+  /* deflate compresses at most by a factor of 1032, so fewer bytes cannot be the picture */
   if (g.raw > 1032.0 * (double)g.n_data + 1032)
     return fvg_fail(c, FVG_E_FORMAT,
                     "%s: PNG of %.0f x %.0f pixels cannot come from %.0f bytes of data", p->name,
                     (double)fvg__get_u32(p->bytes + 16), (double)fvg__get_u32(p->bytes + 20),
                     (double)g.n_data);
-  if (!g.colour && g.depth == 16) fvg__say_16_bit(c, p->name);
+
+  if (g.colour == 0 && g.depth == 16) fvg__say_16_bit(c, p->name);
   if (g.colour != 3 || g.n_palette >= 1u << g.depth) return FVG_OK;
-  length = fvg__get_u32(p->bytes + g.palette - 8);
-  fvg__put_u32(p->bytes + g.palette - 8, 768);
+
+  uint8_t grey[3 * 256];
   fvg__grey_palette(grey, 3);
-  return fvg__splice(c, p, g.palette + 3 * g.n_palette, length - 3 * g.n_palette,
-                     grey + 3 * g.n_palette, 768 - 3 * g.n_palette);
+  const size_t length = fvg__get_u32(p->bytes + g.palette - 8);
+  const size_t known = 3 * g.n_palette;
+  fvg__put_u32(p->bytes + g.palette - 8, sizeof grey);
+  return fvg__splice(c, p, g.palette + known, length - known, grey + known, sizeof grey - known);
 }
 
-/* ---- BMP: headers, then masks or a palette (blue, green, red, 0), and rows of whole 4 bytes ---- */
-static const char *fvg__bmp_unread(unsigned header, unsigned bits, unsigned compression) {
+/* ---- BMP: headers, masks or a palette (blue, green, red, 0), and rows of whole 4 bytes ---- */
+typedef struct fvg__bmp {
+  size_t header;                         /* bytes of the second header, behind the first 14 bytes */
+  unsigned bits;                         /* of a pixel */
+  unsigned compression;                  /* 0: none, 3: masks say where the colours are */
+  int depth[4];                          /* bits of red, green, blue, alpha */
+  size_t begin;                          /* where headers and masks end */
+  size_t pixels;                         /* where the pixels begin */
+  size_t n_colour;                       /* colours of the palette that the file should have */
+  int64_t width, height;
+} fvg__bmp;
+
+/* What makes a BMP one that is not read, or NULL. */
+static const char *fvg__bmp_unread(const fvg__bmp *b) {
+  const unsigned bits = b->bits, compression = b->compression;
+  const int whole_bytes = bits == 16 || bits == 24 || bits == 32;
+  const int palette = bits == 1 || bits == 4 || bits == 8;
+
   if (compression == 1 || compression == 2) return "with run lengths (RLE)";
   if (compression == 4 || compression == 5) return "with a JPEG or PNG within";
-  if (compression && (compression != 3 || header == 64)) return "with a compression";
-  if (bits > 8 ? bits != 16 && bits != 24 && bits != 32 : bits != 1 && bits != 4 && bits != 8)
-    return "of other than 1, 4, 8, 16, 24 or 32 bits a pixel";
-  return compression && bits != 16 && bits != 32 ? "with masks for other than 16 or 32 bits" : NULL;
+  if (compression && (compression != 3 || b->header == 64)) return "with a compression";
+  if (!whole_bytes && !palette) return "of other than 1, 4, 8, 16, 24 or 32 bits a pixel";
+  if (compression && bits != 16 && bits != 32) return "with masks for other than 16 or 32 bits";
+  return NULL;
 }
 
 /* How many bits a mask has; -1: it is not one stretch of at most 8. */
 static int fvg__bmp_mask_bits(uint32_t mask) {
-  int n = 0;
   while (mask && !(mask & 1)) mask >>= 1;
-  for (; mask & 1; mask >>= 1) n++;
+
+  int n = 0;
+  while (mask & 1) {
+    mask >>= 1;
+    n++;
+  }
   return mask || n > 8 ? -1 : n;
 }
 
-/* stb_image knows headers of 40, 108 and 124 bytes; the others from 40 on begin with the same 40, and
-   are cut to them.  Between header and pixels comes a whole palette, or nothing.  depth: bits of
-   red, green, blue, alpha. */
-static fvg_status fvg__bmp_check(fvg_ctx *c, fvg__picture *p, int depth[4]) {
-  const size_t header = p->bytes[14];
-  const char *unread = header < 40 ? "with OS/2's header" : NULL;
-  unsigned bits = 0, compression = 0, i;
-  size_t pixels = (size_t)fvg__little(p->bytes + 10, 4), begin = 14 + header, n = 0, row;
-  int64_t width, height;
-  uint8_t palette[1024];
-  fvg_status s;
-  if (!unread && p->n >= 14 + header) {
-    bits = (unsigned)fvg__little(p->bytes + 28, 2);
-    compression = (unsigned)fvg__little(p->bytes + 30, 4);
-    unread = fvg__bmp_unread((unsigned)header, bits, compression);
-    if (header == 40 && compression) begin += 12;
-  }
-  for (i = 0; i < 4 && !unread && p->n >= begin; i++) {
-    depth[i] = i == 3 ? 0 : bits == 16 ? 5 : 8;
-    if (compression && (i < 3 || header >= 108))
-      depth[i] = fvg__bmp_mask_bits((uint32_t)fvg__little(p->bytes + 54 + 4 * i, 4));
-    if (depth[i] < (i < 3)) unread = "with masks that are not a stretch of up to 8 bits each";
-  }
-  if (unread)
-    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: BMP %s: not read; save it as PNG", p->name, unread);
-  if (p->n < begin)
-    return fvg_fail(c, FVG_E_FORMAT, "%s: BMP truncated at byte %.0f, within its header", p->name,
-                    (double)p->n);
+/* Reads the bits of the four channels.  Returns what makes a file one that is not read, or NULL. */
+static const char *fvg__bmp_depths(const fvg__picture *p, fvg__bmp *b) {
+  for (int i = 0; i < 4; i++) {
+    const int is_alpha = i == 3;
+    if (is_alpha) b->depth[i] = 0;
+    else b->depth[i] = b->bits == 16 ? 5 : 8;
 
-  width = (int32_t)fvg__little(p->bytes + 18, 4);
-  height = (int32_t)fvg__little(p->bytes + 22, 4);
-  if (height < 0) height = -height;                          /* rows are stored from the top down */
-  s = fvg__picture_fits(c, p, width, height);
-  if (s) return s;
-  if (bits <= 8) {
-    n = (size_t)fvg__little(p->bytes + 46, 4);
-    if (!n || n > (size_t)1 << bits) n = (size_t)1 << bits;
-    if (pixels == begin) pixels += 4 * n;                      /* some writers forget the palette */
+    if (b->compression && (!is_alpha || b->header >= 108))
+      b->depth[i] = fvg__bmp_mask_bits((uint32_t)fvg__little(p->bytes + 54 + 4 * i, 4));
+    if (b->depth[i] < (is_alpha ? 0 : 1))
+      return "with masks that are not a stretch of up to 8 bits each";
   }
-  row = (size_t)width * bits;                                    /* the last one may lack its end */
-  if (pixels < begin || pixels > p->n
-      || (row + 31) / 32 * 4 * (size_t)(height - 1) + (row + 7) / 8 > p->n - pixels)
-    return fvg_fail(c, FVG_E_FORMAT,
-                    "%s: BMP of %.0f x %.0f pixels of %u bits, truncated at byte %.0f", p->name,
-                    (double)width, (double)height, bits, (double)p->n);
-
-  if (n > (pixels - begin) / 4) n = (pixels - begin) / 4;
-  fvg__grey_palette(palette, 4);
-  memcpy(palette, p->bytes + begin, 4 * n);
-  if (header < 108) {
-    p->bytes[14] = 40;
-    begin = compression ? 66 : 54;
-  }
-  n = bits <= 8 ? sizeof palette : 0;
-  p->bytes[10] = (uint8_t)(begin + n);
-  p->bytes[11] = (uint8_t)((begin + n) >> 8);
-  p->bytes[12] = p->bytes[13] = 0;
-  return fvg__splice(c, p, begin, pixels - begin, palette, n);
+  return NULL;
 }
 
-/* stb_image stretches short samples by repeating their bits; Pillow takes 255 value / largest. */
-static fvg_status fvg__bmp_decode(fvg_ctx *c, fvg_image *out, fvg__picture *p) {
-  int depth[4] = {8, 8, 8, 0}, k;
-  size_t i, n;
-  fvg_status s = fvg__bmp_check(c, p, depth);
-  if (!s) s = fvg__stb_decode(c, out, p, depth[3] ? 4 : 3);
+/* Reads the headers and masks. */
+static fvg_status fvg__bmp_header(fvg_ctx *c, const fvg__picture *p, fvg__bmp *b) {
+  memset(b, 0, sizeof *b);
+  b->header = p->bytes[14];
+  b->begin = 14 + b->header;
+  b->pixels = (size_t)fvg__little(p->bytes + 10, 4);
+
+  const char *unread = b->header < 40 ? "with OS/2's header" : NULL;
+  if (!unread && p->n >= b->begin) {
+    b->bits = (unsigned)fvg__little(p->bytes + 28, 2);
+    b->compression = (unsigned)fvg__little(p->bytes + 30, 4);
+    if (b->header == 40 && b->compression) b->begin += 12;   /* the three masks */
+    unread = fvg__bmp_unread(b);
+  }
+  if (!unread && p->n >= b->begin) unread = fvg__bmp_depths(p, b);
+  if (unread)
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: BMP %s: not read; save it as PNG", p->name, unread);
+
+  if (p->n < b->begin)
+    return fvg_fail(c, FVG_E_FORMAT, "%s: BMP truncated at byte %.0f, within its header", p->name,
+                    (double)p->n);
+  return FVG_OK;
+}
+
+/* Reads the sides and the size of the palette, and checks them against the number of bytes. */
+static fvg_status fvg__bmp_sides(fvg_ctx *c, const fvg__picture *p, fvg__bmp *b) {
+  b->width = (int32_t)fvg__little(p->bytes + 18, 4);
+  b->height = (int32_t)fvg__little(p->bytes + 22, 4);
+  if (b->height < 0) b->height = -b->height;                 /* rows are stored from the top down */
+  const fvg_status s = fvg__picture_fits(c, p, b->width, b->height);
   if (s) return s;
-  n = (size_t)out->width * (size_t)out->height * (size_t)out->channels;
-  for (k = 0; k < out->channels; k++)
-    for (i = (size_t)k; i < n && depth[k] < 8; i += (size_t)out->channels)
-      out->pixels[i] = (uint8_t)((out->pixels[i] >> (8 - depth[k])) * 255 / ((1 << depth[k]) - 1));
+
+  if (b->bits <= 8) {
+    const size_t most = (size_t)1 << b->bits;
+    b->n_colour = (size_t)fvg__little(p->bytes + 46, 4);
+    if (!b->n_colour || b->n_colour > most) b->n_colour = most;
+
+    /* some writers forget the palette in the place where they say the pixels begin */
+    if (b->pixels == b->begin) b->pixels += 4 * b->n_colour;
+  }
+
+  /* a row is filled up to whole 4 bytes, but the last one may lack that end */
+  const size_t row_bits = (size_t)b->width * b->bits;
+  const size_t rows_before = (row_bits + 31) / 32 * 4 * (size_t)(b->height - 1);
+  const size_t last_row = (row_bits + 7) / 8;
+  if (b->pixels < b->begin || b->pixels > p->n || rows_before + last_row > p->n - b->pixels)
+    return fvg_fail(c, FVG_E_FORMAT,
+                    "%s: BMP of %.0f x %.0f pixels of %u bits, truncated at byte %.0f", p->name,
+                    (double)b->width, (double)b->height, b->bits, (double)p->n);
+  return FVG_OK;
+}
+
+/* Checks a BMP and brings it into the form that stb_image knows.  Of headers from 40 bytes on it
+   knows those of 40, 108 and 124 bytes; others begin with the same 40, and are cut to them.
+   Between header and pixels it gets a whole palette, or nothing. */
+static fvg_status fvg__bmp_check(fvg_ctx *c, fvg__picture *p, fvg__bmp *b) {
+  fvg_status s = fvg__bmp_header(c, p, b);
+  if (!s) s = fvg__bmp_sides(c, p, b);
+  if (s) return s;
+
+  uint8_t palette[4 * 256];
+  const size_t room = (b->pixels - b->begin) / 4;
+  const size_t n_colour = b->n_colour < room ? b->n_colour : room;
+  fvg__grey_palette(palette, 4);
+  memcpy(palette, p->bytes + b->begin, 4 * n_colour);
+
+  size_t end = b->begin;
+  if (b->header < 108) {
+    p->bytes[14] = 40;
+    end = b->compression ? 66 : 54;
+  }
+
+  const size_t n = b->bits <= 8 ? sizeof palette : 0;
+  p->bytes[10] = (uint8_t)(end + n);
+  p->bytes[11] = (uint8_t)((end + n) >> 8);
+  p->bytes[12] = 0;
+  p->bytes[13] = 0;
+  return fvg__splice(c, p, end, b->pixels - end, palette, n);
+}
+
+/* Decodes a BMP.  stb_image stretches samples of fewer than 8 bits by repeating their bits; Pillow
+   takes 255 value / largest, and so do we. */
+static fvg_status fvg__bmp_decode(fvg_ctx *c, fvg_image *out, fvg__picture *p) {
+  fvg__bmp b;
+  fvg_status s = fvg__bmp_check(c, p, &b);
+  if (!s) s = fvg__stb_decode(c, out, p, b.depth[3] ? 4 : 3);
+  if (s) return s;
+
+  const size_t channels = (size_t)out->channels;
+  const size_t n = fvg__row(out->height, out->width) * channels;
+  for (size_t k = 0; k < channels; k++) {
+    const int depth = b.depth[k];
+    if (depth >= 8) continue;
+
+    const int largest = (1 << depth) - 1;
+    for (size_t i = k; i < n; i += channels)
+      out->pixels[i] = (uint8_t)((out->pixels[i] >> (8 - depth)) * 255 / largest);
+  }
   return FVG_OK;
 }
 
 /* ---- GIF: a screen, and pictures of palette numbers upon it, of which the first is read ----
-   Pillow's convert("RGB") paints what is transparent in its palette's colour, and with it, or else
-   with colour 0, what the picture leaves free of the screen, which grows with it.  So transparency
-   is turned off, and all that stb_image then leaves transparent was not painted. */
+   Pillow's convert("RGB") shows transparent pixels in the colour that the palette has for them.
+   The part of the screen that the picture leaves free gets the same colour, or colour 0 if nothing
+   is transparent, and the screen grows with the picture.  So we turn transparency off; all that
+   stb_image then leaves transparent has not been painted. */
 typedef struct fvg__gif {
-  int left, top, columns, rows;            /* of the picture on the screen */
-  uint8_t ground[3];
+  size_t begin;                          /* where the first picture's descriptor is */
+  size_t codes;                          /* where its compressed data begin */
+  size_t own_colours;                    /* colours of the picture's own palette, 0: it has none */
+  int left, top, columns, rows;          /* of the picture on the screen */
+  int width, height;                     /* of the screen */
+  int ground_colour;                     /* the number of the screen's colour */
+  uint8_t ground[3];                     /* that colour */
 } fvg__gif;
 
-/* Behind the blocks of up to 255 bytes from `at` on, of which the last is empty; 0: cut off. */
+/* The number of colours of a palette, 0 without one, from the byte that announces it. */
+static size_t fvg__gif_colours(uint8_t flags) {
+  return flags & 128 ? (size_t)2 << (flags & 7) : 0;
+}
+
+/* Reads 2 bytes, the lowest first. */
+static int fvg__get_u16_little(const uint8_t *p) { return p[0] | p[1] << 8; }
+
+static void fvg__put_u16_little(uint8_t *p, int value) {
+  p[0] = (uint8_t)value;
+  p[1] = (uint8_t)(value >> 8);
+}
+
+/* Returns the place behind the blocks of up to 255 bytes that begin at `at`, of which the last is
+   empty; 0 if the file is cut off. */
 static size_t fvg__gif_skip(const fvg__picture *p, size_t at) {
   while (at < p->n && p->bytes[at]) at += (size_t)p->bytes[at] + 1;
   return at < p->n ? at + 1 : 0;
 }
 
-/* Where the first picture's descriptor is; 0: cut off, -1: there is none, or an unknown block. */
+/* Finds the first picture's descriptor, and turns transparency off on the way.  Returns its place;
+   0: the file is cut off; -1: there is no picture, or an unknown block. */
 static int64_t fvg__gif_find(const fvg__picture *p, size_t at, int *transparent) {
-  while (at && at + 10 < p->n && p->bytes[at] == 0x21) {                      /* an extension */
+  const int extension = 0x21, graphic_control = 0xF9, picture = 0x2C, end = 0x3B;
+
+  while (at && at + 10 < p->n && p->bytes[at] == extension) {
     uint8_t *control = p->bytes + at + 3;
-    if (p->bytes[at + 1] == 0xF9 && p->bytes[at + 2] == 4 && (*control & 1)) {
+    const int is_control = p->bytes[at + 1] == graphic_control && p->bytes[at + 2] == 4;
+    if (is_control && (*control & 1)) {
       *transparent = control[3];
       *control = (uint8_t)(*control & ~1);
     }
     at = fvg__gif_skip(p, at + 2);
   }
-  if (at && at < p->n && p->bytes[at] == 0x3B) return -1;                      /* the file's end */
+
+  if (at && at < p->n && p->bytes[at] == end) return -1;
   if (!at || at + 10 >= p->n) return 0;
-  return p->bytes[at] == 0x2C ? (int64_t)at : -1;
+  return p->bytes[at] == picture ? (int64_t)at : -1;
 }
 
-static fvg_status fvg__gif_check(fvg_ctx *c, fvg__picture *p, fvg__gif *g) {
+/* Completes the screen's palette and finds the first picture and its data. */
+static fvg_status fvg__gif_open(fvg_ctx *c, fvg__picture *p, fvg__gif *g) {
   const size_t n = p->n;
-  size_t colours = n < 13 || !(p->bytes[10] & 128) ? 0 : (size_t)2 << (p->bytes[10] & 7), codes = 0;
+  const size_t colours = n < 13 ? 0 : fvg__gif_colours(p->bytes[10]);
   int64_t at = 0;
-  int ground = 0, width, height;
-  uint8_t grey[768], *d;
-  fvg__grey_palette(grey, 3);
   if (n >= 13 + 3 * colours) {
-    if (fvg__splice(c, p, 13 + 3 * colours, 0, grey + 3 * colours, 768 - 3 * colours))
-      return FVG_E_NOMEM;
-    p->bytes[10] |= 0x87;
-    at = fvg__gif_find(p, 13 + 768, &ground);
+    uint8_t grey[3 * 256];
+    const size_t known = 3 * colours;
+    fvg__grey_palette(grey, 3);
+    if (fvg__splice(c, p, 13 + known, 0, grey + known, sizeof grey - known)) return FVG_E_NOMEM;
+
+    p->bytes[10] |= 0x87;                                    /* a palette of 256 colours */
+    at = fvg__gif_find(p, 13 + sizeof grey, &g->ground_colour);
   }
   if (at < 0) return fvg_fail(c, FVG_E_FORMAT, "%s: GIF that holds no picture", p->name);
-  d = p->bytes + at + 1;
-  colours = at && (d[8] & 128) ? (size_t)2 << (d[8] & 7) : 0;                 /* its own palette */
-  if (at) codes = (size_t)at + 10 + 3 * colours;
-  if (!at || codes >= p->n || !fvg__gif_skip(p, codes + 1))
+
+  if (at) {
+    g->begin = (size_t)at;
+    g->own_colours = fvg__gif_colours(p->bytes[at + 9]);
+    g->codes = g->begin + 10 + 3 * g->own_colours;
+  }
+  if (!at || g->codes >= p->n || !fvg__gif_skip(p, g->codes + 1))
     return fvg_fail(c, FVG_E_FORMAT,
                     "%s: GIF truncated at byte %.0f, before the end of its first picture", p->name,
                     (double)n);
-
-  g->left = d[0] | d[1] << 8;
-  g->top = d[2] | d[3] << 8;
-  g->columns = d[4] | d[5] << 8;
-  g->rows = d[6] | d[7] << 8;
-  width = p->bytes[6] | p->bytes[7] << 8;
-  height = p->bytes[8] | p->bytes[9] << 8;
-  if (width < g->left + g->columns) width = g->left + g->columns;
-  if (height < g->top + g->rows) height = g->top + g->rows;
-  /* A code of 12 bits says at most 4096 pixels; a screen around a small picture has more. */
-  if (!g->columns || !g->rows || width > 65535 || height > 65535 || p->bytes[codes] < 1
-      || p->bytes[codes] > 8 || (double)width * height > 2731.0 * (double)n + (1 << 20))
-    return fvg_fail(c, FVG_E_FORMAT,
-                    "%s: GIF of %d x %d pixels (a picture of %d x %d, in codes of %d bits and "
-                    "more) cannot come from %.0f bytes",
-                    p->name, width, height, g->columns, g->rows, p->bytes[codes], (double)n);
-  memcpy(g->ground, grey + 3 * ground, 3);
-  if (!colours) memcpy(g->ground, p->bytes + 13 + 3 * ground, 3);
-  else if ((size_t)ground < colours) memcpy(g->ground, d + 9 + 3 * ground, 3);
-  p->bytes[6] = (uint8_t)width;
-  p->bytes[7] = (uint8_t)(width >> 8);
-  p->bytes[8] = (uint8_t)height;
-  p->bytes[9] = (uint8_t)(height >> 8);
-  p->bytes[11] = 0;                        /* the ground stays transparent, too */
-  return fvg__picture_fits(c, p, width, height);
+  return FVG_OK;
 }
 
+/* Reads the sides of picture and screen, which the file of n bytes must be able to hold. */
+static fvg_status fvg__gif_sides(fvg_ctx *c, const fvg__picture *p, fvg__gif *g, size_t n) {
+  const uint8_t *d = p->bytes + g->begin + 1;
+  g->left = fvg__get_u16_little(d);
+  g->top = fvg__get_u16_little(d + 2);
+  g->columns = fvg__get_u16_little(d + 4);
+  g->rows = fvg__get_u16_little(d + 6);
+
+  g->width = fvg__get_u16_little(p->bytes + 6);
+  g->height = fvg__get_u16_little(p->bytes + 8);
+  if (g->width < g->left + g->columns) g->width = g->left + g->columns;
+  if (g->height < g->top + g->rows) g->height = g->top + g->rows;
+
+  /* a code of 12 bits stands for at most 4096 pixels: 2731 pixels a byte, and 2^20 more for a
+     screen around a small picture */
+  const int code_bits = p->bytes[g->codes];
+  const double most_pixels = 2731.0 * (double)n + (1 << 20);
+  const int empty = !g->columns || !g->rows;
+  if (empty || g->width > 65535 || g->height > 65535 || code_bits < 1 || code_bits > 8
+      || (double)g->width * g->height > most_pixels)
+    return fvg_fail(c, FVG_E_FORMAT,
+                    "%s: GIF of %d x %d pixels (a picture of %d x %d, in codes of %d bits and "
+                    "more) cannot come from %.0f bytes", p->name, g->width, g->height, g->columns,
+                    g->rows, code_bits, (double)n);
+  return FVG_OK;
+}
+
+/* Checks a GIF, and writes into it the sides of the screen that Pillow takes. */
+static fvg_status fvg__gif_check(fvg_ctx *c, fvg__picture *p, fvg__gif *g) {
+  const size_t n = p->n;
+  memset(g, 0, sizeof *g);
+  fvg_status s = fvg__gif_open(c, p, g);
+  if (!s) s = fvg__gif_sides(c, p, g, n);
+  if (s) return s;
+
+  const uint8_t *own_palette = p->bytes + g->begin + 10;
+  const uint8_t *screen_palette = p->bytes + 13;
+  const int ground = g->ground_colour;
+  memset(g->ground, ground, 3);                              /* the grey of its number */
+  if (!g->own_colours) memcpy(g->ground, screen_palette + 3 * ground, 3);
+  else if ((size_t)ground < g->own_colours) memcpy(g->ground, own_palette + 3 * ground, 3);
+
+  fvg__put_u16_little(p->bytes + 6, g->width);
+  fvg__put_u16_little(p->bytes + 8, g->height);
+  p->bytes[11] = 0;                                          /* the ground stays transparent, too */
+  return fvg__picture_fits(c, p, g->width, g->height);
+}
+
+/* Copies the screen [height, width, 4] to RGB, with the ground where nothing was painted; returns
+   how many pixels of the picture were not. */
+static int fvg__gif_paint(fvg_image *out, const fvg_image *screen, const fvg__gif *g) {
+  const uint8_t *from = screen->pixels;
+  uint8_t *to = out->pixels;
+  int missing = 0;
+
+  for (int y = 0; y < out->height; y++)
+    for (int x = 0; x < out->width; x++) {
+      const int painted = from[3] != 0;
+      memcpy(to, painted ? from : g->ground, 3);
+
+      const int in_columns = x >= g->left && x < g->left + g->columns;
+      const int in_rows = y >= g->top && y < g->top + g->rows;
+      if (!painted && in_columns && in_rows) missing++;
+      from += 4;
+      to += 3;
+    }
+  return missing;
+}
+
+/* Decodes the first picture of a GIF, on its screen. */
 static fvg_status fvg__gif_decode(fvg_ctx *c, fvg_image *out, fvg__picture *p) {
-  const uint8_t *from;
-  uint8_t *to;
-  int x, y, missing = 0;
-  fvg_image screen;
   fvg__gif g;
+  fvg_image screen;
   fvg_status s = fvg__gif_check(c, p, &g);
   if (!s) s = fvg__stb_decode(c, &screen, p, 4);
   if (s) return s;
+
   s = fvg__image_new(c, out, screen.width, screen.height, 3);
-  for (from = screen.pixels, to = out->pixels, y = 0; !s && y < out->height; y++)
-    for (x = 0; x < out->width; x++, from += 4, to += 3) {
-      memcpy(to, from[3] ? from : g.ground, 3);
-      missing += !from[3] && x >= g.left && x < g.left + g.columns && y >= g.top
-                 && y < g.top + g.rows;
-    }
+  const int missing = s ? 0 : fvg__gif_paint(out, &screen, &g);
   if (missing)
     s = fvg_fail(c, FVG_E_FORMAT,
                  "%s: GIF whose first picture lacks %d of its %d x %d pixels: the file is damaged",
@@ -2597,17 +2801,51 @@ static fvg_status fvg__gif_decode(fvg_ctx *c, fvg_image *out, fvg__picture *p) {
   fvg_image_free(c, &screen);
   return s;
 }
+#endif
 
-/* ---- JPEG: markers FF xx, most followed by a segment with its length, and after a scan's segment
-   entropy-coded bytes in which FF is followed by 0 or by a restart marker ---- */
+/*===========================================================================================================
+ * CHAPTER 4b  JPEG: markers and scans, and one way in for every kind of picture
+ *===========================================================================================================
+   A JPEG is a row of markers FF xx.  Most are followed by a segment that begins with its length.  A
+   scan's segment is followed by entropy-coded bytes, in which FF is followed by 0 or belongs to a
+   restart marker.  The markers that matter here are
+
+     C0 to CF   a frame: how many pixels, of how many components (but C4: Huffman tables)
+     DB         quantisation tables
+     DA         a scan, with the data of some components
+     DD         how many units of blocks lie between restart markers
+     D0 to D7   restart markers, which come in turn
+     E0 E1 EE   segments of JFIF, EXIF and Adobe
+     D9         the end of the file
+
+   stb_image decodes what it can and fills up the rest, so a damaged file would become a picture
+   with grey or shifted parts.  Here every table, restart marker and length is checked first.
+
+   After that comes the way in: the first bytes of a file tell its kind, and each kind has its
+   decoder. */
+
+#ifdef FVGPT_STB_IMAGE
+/* A component: grey, or one of the colour channels. */
+typedef struct fvg__jpeg_part {
+  int name;
+  int across, down;                      /* samples in a unit of blocks: 1 to 4 */
+  int table;                             /* number of its quantisation table */
+} fvg__jpeg_part;
+
 typedef struct fvg__jpeg {
   fvg__picture *file;
-  size_t at, first_scan;                   /* where the walk is; where the first scan's marker is */
-  int width, height, n_part, progressive, interval, scans;
-  int restarts;                            /* markers that the present scan must have */
-  int jfif, adobe;           /* is there a JFIF segment; Adobe's colour transform, -1: no segment */
-  uint8_t part[4][3];                      /* of a component: name, sampling, quantisation table */
-  unsigned huffman, quantised;             /* tables so far, a bit each */
+  size_t at;                             /* where the walk is */
+  size_t first_scan;                     /* where the first scan's marker is */
+  int width, height;
+  int progressive;                       /* 1: several scans refine the picture */
+  fvg__jpeg_part part[4];
+  int n_part;
+  unsigned huffman, quantised;           /* tables that have come so far, a bit each */
+  int interval;                          /* units of blocks between restart markers, 0: none */
+  int restarts;                          /* markers that the present scan must have */
+  int scans;                             /* scans so far */
+  int jfif;                              /* 1: there is a JFIF segment */
+  int adobe;                             /* Adobe's colour transform, -1: no such segment */
 } fvg__jpeg;
 
 static fvg_status fvg__jpeg_damaged(fvg_ctx *c, const fvg__jpeg *j, const char *what) {
@@ -2615,127 +2853,192 @@ static fvg_status fvg__jpeg_damaged(fvg_ctx *c, const fvg__jpeg *j, const char *
                   (double)(j->at - 2));
 }
 
-/* Huffman tables are a number, 16 counts, and that many symbols, which stb_image 2.27 takes on
-   trust; tables of quantisation a number, and 64 values of one or two bytes. */
+/* Reads a segment of tables.  A Huffman table is a number, 16 counts and that many symbols, which
+   stb_image 2.27 does not check; a quantisation table is a number and 64 values of one or two
+   bytes. */
 static fvg_status fvg__jpeg_tables(fvg_ctx *c, fvg__jpeg *j, int huffman, const uint8_t *p,
                                    size_t n) {
   while (n) {
-    size_t size = huffman ? 17 : p[0] >> 4 ? 129 : 65, i;
-    for (i = 1; huffman && n >= 17 && i < 17; i++) size += p[i];
+    const int high = p[0] >> 4, low = p[0] & 3;
+    size_t size = high ? 129 : 65;
+    if (huffman) {
+      size = 17;
+      for (int i = 1; n >= 17 && i < 17; i++) size += p[i];
+    }
     if (n < size || size > 17 + 256 || (p[0] & 0xEC))
       return fvg__jpeg_damaged(c, j, huffman ? "Huffman table" : "quantisation table");
-    if (huffman) j->huffman |= 1u << (4 * (p[0] >> 4) + (p[0] & 3));
-    else j->quantised |= 1u << (p[0] & 3);
+
+    if (huffman) j->huffman |= 1u << (4 * high + low);
+    else j->quantised |= 1u << low;
     p += size;
     n -= size;
   }
   return FVG_OK;
 }
 
+/* What makes a frame one that is not read, or NULL. */
+static const char *fvg__jpeg_unread(int marker, const uint8_t *p, size_t n) {
+  if (marker == 0xC3) return "in lossless form";
+  if (marker == 0xF7) return "in JPEG-LS form";
+  if (marker >= 0xC9 && marker != 0xDE) return "with arithmetic-coded data";
+  if (marker > 0xC2) return "in hierarchical form";
+
+  if (n < 6) return NULL;
+  if (p[0] == 12) return "of 12-bit samples";
+  if (p[5] == 2) return "of 2 components";
+  if (!(p[1] | p[2])) return "whose header tells no height";
+  return NULL;
+}
+
+/* Reads a frame header: depth, height, width, and for each component a name, the sampling across
+   and down, and the number of its quantisation table. */
 static fvg_status fvg__jpeg_frame(fvg_ctx *c, fvg__jpeg *j, int marker, const uint8_t *p,
                                   size_t n) {
-  const char *unread = marker == 0xC3 ? "in lossless form" : marker == 0xF7 ? "in JPEG-LS form"
-                     : marker >= 0xC9 && marker != 0xDE ? "with arithmetic-coded data"
-                     : marker > 0xC2 ? "in hierarchical form" : NULL;
-  int i;
-  if (!unread && n >= 6)
-    unread = p[0] == 12 ? "of 12-bit samples" : p[5] == 2 ? "of 2 components"
-           : !(p[1] | p[2]) ? "whose header tells no height" : NULL;
+  const char *unread = fvg__jpeg_unread(marker, p, n);
   if (unread)
     return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: JPEG %s: not read; save it as plain JPEG or PNG",
                     j->file->name, unread);
-  if (n < 6 || p[0] != 8 || !(p[3] | p[4]) || (p[5] != 1 && p[5] != 3 && p[5] != 4)
-      || n < 6 + 3 * (size_t)p[5] || j->n_part)
-    return fvg__jpeg_damaged(c, j, "frame header");
-  j->height = p[1] << 8 | p[2];
-  j->width = p[3] << 8 | p[4];
+
+  if (n < 6 || j->n_part) return fvg__jpeg_damaged(c, j, "frame header");
+  const int depth = p[0];
+  j->height = fvg__get_u16(p + 1);
+  j->width = fvg__get_u16(p + 3);
   j->n_part = p[5];
   j->progressive = marker == 0xC2;
-  for (i = 0; i < j->n_part; i++) {
-    const int across = p[7 + 3 * i] >> 4, down = p[7 + 3 * i] & 15;
-    memcpy(j->part[i], p + 6 + 3 * i, 3);
-    if (across < 1 || down < 1 || across > 4 || down > 4 || p[8 + 3 * i] > 3)
-      return fvg__jpeg_damaged(c, j, "frame header");
+  const int n_known = j->n_part == 1 || j->n_part == 3 || j->n_part == 4;
+  if (depth != 8 || !j->width || !n_known || n < 6 + 3 * (size_t)j->n_part)
+    return fvg__jpeg_damaged(c, j, "frame header");
+
+  p += 6;
+  for (int i = 0; i < j->n_part; i++) {
+    fvg__jpeg_part *part = &j->part[i];
+    part->name = p[0];
+    part->across = p[1] >> 4;
+    part->down = p[1] & 15;
+    part->table = p[2];
+    p += 3;
+
+    const int sampled = part->across >= 1 && part->across <= 4
+                        && part->down >= 1 && part->down <= 4;
+    if (!sampled || part->table > 3) return fvg__jpeg_damaged(c, j, "frame header");
   }
   return FVG_OK;
 }
 
-/* How many restart markers a scan of these components holds: one between every `interval` units of
-   blocks. */
-static int fvg__jpeg_restarts(const fvg__jpeg *j, int n_part, const uint8_t *part) {
-  int h = 1, v = 1, i;
-  double across, down;
+/* How many restart markers a scan of n_part components holds: one between every `interval` units of
+   blocks.  part is the last of the components. */
+static int fvg__jpeg_restarts(const fvg__jpeg *j, int n_part, const fvg__jpeg_part *part) {
   if (!j->interval) return 0;
-  for (i = 0; i < j->n_part; i++) {
-    if (j->part[i][1] >> 4 > h) h = j->part[i][1] >> 4;
-    if ((j->part[i][1] & 15) > v) v = j->part[i][1] & 15;
+
+  int most_across = 1, most_down = 1;
+  for (int i = 0; i < j->n_part; i++) {
+    if (j->part[i].across > most_across) most_across = j->part[i].across;
+    if (j->part[i].down > most_down) most_down = j->part[i].down;
   }
-  across = ceil(j->width / (8.0 * h));
-  down = ceil(j->height / (8.0 * v));
-  if (n_part == 1) {                      /* a component alone has no blocks beyond its own sides */
-    across = ceil(ceil((double)j->width * (part[1] >> 4) / h) / 8);
-    down = ceil(ceil((double)j->height * (part[1] & 15) / v) / 8);
+
+  double units_across = ceil(j->width / (8.0 * most_across));
+  double units_down = ceil(j->height / (8.0 * most_down));
+  if (n_part == 1) {                     /* a component alone has no blocks beyond its own sides */
+    units_across = ceil(ceil((double)j->width * part->across / most_across) / 8);
+    units_down = ceil(ceil((double)j->height * part->down / most_down) / 8);
   }
-  return (int)ceil(across * down / j->interval) - 1;
+  return (int)ceil(units_across * units_down / j->interval) - 1;
 }
 
-/* The tables of all components in a scan must be there: stb_image would go on without. */
+/* Checks that the tables of a scan's component are there, because stb_image would go on without
+   them.  dc, ac: numbers of its Huffman tables.  bands: the first and last coefficient of a block
+   that the scan holds, and whether it refines them. */
+static fvg_status fvg__jpeg_scan_tables(fvg_ctx *c, const fvg__jpeg *j, const fvg__jpeg_part *part,
+                                        int dc, int ac, const uint8_t *bands) {
+  if (!(j->quantised >> part->table & 1))
+    return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG without quantisation table %d", j->file->name,
+                    part->table);
+
+  const int first = j->progressive ? bands[0] : 0;
+  const int last = j->progressive ? bands[1] : 63;
+  const int refines = j->progressive && bands[2] >> 4;
+  const int has_dc = j->huffman >> dc & 1;
+  const int has_ac = j->huffman >> (4 + ac) & 1;
+  const int needs_dc = !first && !refines;
+  if ((needs_dc && !has_dc) || (last && !has_ac))
+    return fvg_fail(c, FVG_E_UNSUPPORTED,
+                    "%s: JPEG without Huffman tables (DHT), as frames of Motion JPEG are; save "
+                    "it again as plain JPEG or PNG", j->file->name);
+  return FVG_OK;
+}
+
+/* Reads a scan header: the number of components; for each its name and its two Huffman tables; and
+   three bytes that say which part of the coefficients follows. */
 static fvg_status fvg__jpeg_scan(fvg_ctx *c, fvg__jpeg *j, const uint8_t *p, size_t n) {
   const int n_part = n ? p[0] : 0;
-  int i, k, first, last, refines;
   if (n_part < 1 || n_part > j->n_part || n < 4 + 2 * (size_t)n_part)
     return fvg__jpeg_damaged(c, j, "scan header");
-  if (++j->scans > FVG__JPEG_SCANS)
+
+  j->scans++;
+  if (j->scans > FVG__JPEG_SCANS)
     return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: JPEG of more than %d scans", j->file->name,
                     FVG__JPEG_SCANS);
   if (j->scans == 1) j->first_scan = j->at - 2;
-  first = j->progressive ? p[1 + 2 * n_part] : 0;
-  last = j->progressive ? p[2 + 2 * n_part] : 63;
-  refines = j->progressive && p[3 + 2 * n_part] >> 4;
-  for (i = 0; i < n_part; i++) {
-    const int dc = p[2 + 2 * i] >> 4, ac = p[2 + 2 * i] & 15;
-    for (k = 0; k < j->n_part && j->part[k][0] != p[1 + 2 * i]; k++) {}
+
+  const uint8_t *bands = p + 1 + 2 * n_part;
+  for (p++; p < bands; p += 2) {
+    const int name = p[0], dc = p[1] >> 4, ac = p[1] & 15;
+
+    int k = 0;
+    while (k < j->n_part && j->part[k].name != name) k++;
     if (k == j->n_part || dc > 3 || ac > 3) return fvg__jpeg_damaged(c, j, "scan header");
-    if (!(j->quantised >> j->part[k][2] & 1))
-      return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG without quantisation table %d", j->file->name,
-                      j->part[k][2]);
-    if ((!first && !refines && !(j->huffman >> dc & 1)) || (last && !(j->huffman >> (4 + ac) & 1)))
-      return fvg_fail(c, FVG_E_UNSUPPORTED,
-                      "%s: JPEG without Huffman tables (DHT), as frames of Motion JPEG are; save "
-                      "it again as plain JPEG or PNG", j->file->name);
-    j->restarts = fvg__jpeg_restarts(j, n_part, j->part[k]);
+
+    const fvg_status s = fvg__jpeg_scan_tables(c, j, &j->part[k], dc, ac, bands);
+    if (s) return s;
+    j->restarts = fvg__jpeg_restarts(j, n_part, &j->part[k]);
   }
   return FVG_OK;
 }
 
+static int fvg__jpeg_is_frame(int marker) {
+  if (marker == 0xDE || marker == 0xF7) return 1;
+  return marker >= 0xC0 && marker <= 0xCF && marker != 0xC8;
+}
+
+/* Reads the n bytes of a segment.  Segments that are not listed here do not matter. */
 static fvg_status fvg__jpeg_segment(fvg_ctx *c, fvg__jpeg *j, int marker, const uint8_t *p,
                                     size_t n) {
-  if (marker == 0xC4 || marker == 0xDB) return fvg__jpeg_tables(c, j, marker == 0xC4, p, n);
+  if (marker == 0xC4) return fvg__jpeg_tables(c, j, 1, p, n);
+  if (marker == 0xDB) return fvg__jpeg_tables(c, j, 0, p, n);
   if (marker == 0xDA) return fvg__jpeg_scan(c, j, p, n);
-  if ((marker >= 0xC0 && marker <= 0xCF && marker != 0xC8) || marker == 0xDE || marker == 0xF7)
-    return fvg__jpeg_frame(c, j, marker, p, n);
-  if (marker == 0xDD && n >= 2) j->interval = p[0] << 8 | p[1];
+  if (fvg__jpeg_is_frame(marker)) return fvg__jpeg_frame(c, j, marker, p, n);
+
+  fvg__picture *f = j->file;
+  if (marker == 0xDD && n >= 2) j->interval = fvg__get_u16(p);
   if (marker == 0xE0 && n >= 5 && !memcmp(p, "JFIF", 5)) j->jfif = 1;
-  if (marker == 0xE1 && !j->file->orientation && n > 6 && !memcmp(p, "Exif", 5))
-    j->file->orientation = fvg__exif_orientation(p, n);
+  if (marker == 0xE1 && n > 6 && !memcmp(p, "Exif", 5) && !f->orientation)
+    f->orientation = fvg__exif_orientation(p, n);
   if (marker == 0xEE && n >= 12 && !memcmp(p, "Adobe", 5)) j->adobe = p[11];
   return FVG_OK;
 }
 
-/* Goes on to the next marker, over a scan's data, and returns it.  The scan's restart markers must
-   come in turn, and all: stb_image would fill with grey what is missing, or shift what follows. */
+/* Advances to the next marker, over a scan's data, and returns it.  The scan must have all its
+   restart markers, in order: stb_image would fill in grey for missing data, or shift what
+   follows. */
 static fvg_status fvg__jpeg_marker(fvg_ctx *c, fvg__jpeg *j, int *marker) {
   const fvg__picture *f = j->file;
   int found = 0;
+
   for (; j->at + 1 < f->n; j->at++) {
     *marker = f->bytes[j->at + 1];
     if (f->bytes[j->at] != 0xFF || !*marker || *marker == 0xFF) continue;
-    if ((*marker & 0xF8) != 0xD0) break;
-    if (*marker != 0xD0 + found++ % 8 || !j->interval)
+
+    const int is_restart = (*marker & 0xF8) == 0xD0;
+    if (!is_restart) break;
+
+    const int due = 0xD0 + found % 8;
+    found++;
+    if (*marker != due || !j->interval)
       return fvg_fail(c, FVG_E_FORMAT,
                       "%s: JPEG restart marker RST%d at byte %.0f is not the one due there: the "
                       "data are damaged", f->name, *marker & 7, (double)j->at);
   }
+
   if (j->at + 1 >= f->n)
     return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG without its end mark: truncated at byte %.0f",
                     f->name, (double)f->n);
@@ -2748,80 +3051,92 @@ static fvg_status fvg__jpeg_marker(fvg_ctx *c, fvg__jpeg *j, int *marker) {
   return FVG_OK;
 }
 
+/* Walks over all segments to the end mark. */
 static fvg_status fvg__jpeg_walk(fvg_ctx *c, fvg__jpeg *j) {
   const fvg__picture *f = j->file;
   int marker = 0;
   fvg_status s = fvg__jpeg_marker(c, j, &marker);
   while (!s && marker != 0xD9) {
     const uint8_t *p = f->bytes + j->at;
-    size_t length = f->n - j->at < 2 ? 0 : (size_t)p[0] << 8 | p[1];
-    if (length < 2 || length > f->n - j->at)
+    const size_t left = f->n - j->at;
+    const size_t length = left < 2 ? 0 : (size_t)fvg__get_u16(p);
+    if (length < 2 || length > left)
       return fvg_fail(c, FVG_E_FORMAT,
                       "%s: JPEG segment FF%02X at byte %.0f has %.0f bytes, the file %.0f more",
-                      f->name, (unsigned)marker, (double)j->at - 2, (double)length,
-                      (double)(f->n - j->at));
+                      f->name, (unsigned)marker, (double)j->at - 2, (double)length, (double)left);
+
     s = fvg__jpeg_segment(c, j, marker, p + 2, length - 2);
     j->at += length;
     if (!s) s = fvg__jpeg_marker(c, j, &marker);
   }
   if (s) return s;
-  if (!j->scans) return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG without a picture", f->name);
+
   /* a block of 64 pixels costs at least one bit */
+  if (!j->scans) return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG without a picture", f->name);
   if ((double)j->width * j->height > 1024.0 * (double)f->n)
     return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG of %d x %d pixels cannot come from %.0f bytes",
                     f->name, j->width, j->height, (double)f->n);
   return fvg__picture_fits(c, f, j->width, j->height);
 }
 
-/* Four components are CMYK or, with Adobe's transform 2, YCCK, both with white as 255, as libjpeg
-   and Pillow read them.  Without Adobe's segment stb_image would take them to be YCbCr and something
-   else, so that segment goes in before the first scan. */
+/* Checks a JPEG.  Four components are CMYK or, with Adobe's transform 2, YCCK, both with 255 as
+   white: so libjpeg and Pillow read them.  Without Adobe's segment stb_image would take them for
+   YCbCr with something else, so that segment is put before the first scan. */
 static fvg_status fvg__jpeg_check(fvg_ctx *c, fvg__picture *p) {
-  uint8_t adobe[16] = {0xFF, 0xEE, 0, 14, 'A', 'd', 'o', 'b', 'e', 0, 100, 0, 0, 0, 0, 0};
   fvg__jpeg j;
-  fvg_status s;
   memset(&j, 0, sizeof j);
   j.file = p;
   j.at = 2;
   j.adobe = -1;
-  s = fvg__jpeg_walk(c, &j);
+  const fvg_status s = fvg__jpeg_walk(c, &j);
   if (s) return s;
+
   if (j.interval) p->hint = "; perhaps bytes too many before a restart marker";
-  if (j.n_part == 3 && j.part[0][0] == 'R' && j.part[1][0] == 'G' && j.part[2][0] == 'B'
-      && (j.jfif || j.adobe > 0))
+
+  const fvg__jpeg_part *part = j.part;
+  const int names_rgb = part[0].name == 'R' && part[1].name == 'G' && part[2].name == 'B';
+  if (j.n_part == 3 && names_rgb && (j.jfif || j.adobe > 0))
     return fvg_fail(c, FVG_E_UNSUPPORTED,
                     "%s: JPEG whose components are called R, G, B while its %s segment says "
                     "YCbCr; save it again", p->name, j.jfif ? "JFIF" : "Adobe");
   if (j.n_part != 4 || j.adobe == 0 || j.adobe == 2) return FVG_OK;
+
+  /* marker and length, "Adobe", version 100, two flags, and the transform: 2 for YCCK */
+  uint8_t adobe[16] = {
+    0xFF, 0xEE, 0, 14, 'A', 'd', 'o', 'b', 'e', 0, 100, 0, 0, 0, 0, 0
+  };
   if (j.adobe > 0) adobe[15] = 2;
   return fvg__splice(c, p, j.first_scan, 0, adobe, sizeof adobe);
 }
 
+/* ---- reading, whatever it is ---- */
+/* Decodes a file of one of stb_image's kinds. */
 static fvg_status fvg__stb_read(fvg_ctx *c, fvg_image *out, fvg__picture *p, fvg__image_code code) {
-  fvg_status s = FVG_OK;
   if (code == FVG__BMP) return fvg__bmp_decode(c, out, p);
   if (code == FVG__GIF) return fvg__gif_decode(c, out, p);
-  s = code == FVG__PNG ? fvg__png_check(c, p) : fvg__jpeg_check(c, p);
+
+  const fvg_status s = code == FVG__PNG ? fvg__png_check(c, p) : fvg__jpeg_check(c, p);
   return s ? s : fvg__stb_decode(c, out, p, 0);
 }
 #else
 static fvg_status fvg__stb_read(fvg_ctx *c, fvg_image *out, fvg__picture *p, fvg__image_code code) {
-  (void)out; (void)code;
+  (void)out;
+  (void)code;
   return fvg_fail(c, FVG_E_UNSUPPORTED,
                   "%s: %s needs a build with FVGPT_STB_IMAGE (Debian package libstb-dev)", p->name,
                   p->kind);
 }
 #endif
 
-/* ---- reading, whatever it is ---- */
-/* Why a file of no kind that is read here is none. */
+/* Says why a file that is not read is not; cure: what helps against its kind, or NULL. */
 static fvg_status fvg__image_refuse(fvg_ctx *c, const fvg__picture *p, const char *cure) {
-  size_t i = 0;
   if (p->kind)
     return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: %s: %s", p->name, p->kind,
                     cure ? cure : "fvgpt does not read this format; convert it to PNG or JPEG");
-  while (i < p->n && !p->bytes[i]) i++;
-  if (i == p->n)
+
+  size_t zeros = 0;
+  while (zeros < p->n && !p->bytes[zeros]) zeros++;
+  if (zeros == p->n)
     return fvg_fail(c, FVG_E_FORMAT, "%s: %s (%.0f bytes); copy or download it again", p->name,
                     p->n ? "a file of zeros" : "an empty file", (double)p->n);
   return fvg_fail(c, FVG_E_FORMAT,
@@ -2829,27 +3144,32 @@ static fvg_status fvg__image_refuse(fvg_ctx *c, const fvg__picture *p, const cha
                   "picture, convert it to PNG or JPEG", p->name, (double)p->n);
 }
 
-/* The picture as it is in the file, and then of so many channels. */
+/* Decodes the picture as it is in the file, by the kind that its first bytes tell. */
+static fvg_status fvg__image_of_kind(fvg_ctx *c, fvg_image *out, fvg__picture *p) {
+  p->kind = fvg__image_name_of_bytes(p->bytes, p->n);
+  const fvg__image_kind *kind = fvg__image_kind_called(p->kind);
+
+  if (!kind) return fvg__image_refuse(c, p, NULL);
+  if (kind->code == FVG__NOT_READ) return fvg__image_refuse(c, p, kind->cure);
+  if (kind->code == FVG__PNM) return fvg__pnm_decode(c, out, p->bytes, p->n, p->name);
+  return fvg__stb_read(c, out, p, kind->code);
+}
+
+/* Decodes the picture and converts it to so many channels (0: as in the file). */
 static fvg_status fvg__image_read(fvg_ctx *c, fvg_image *out, fvg__picture *p, int channels) {
-  const char *name = fvg__image_name_of_bytes(p->bytes, p->n);
-  const fvg__image_kind *kind = fvg__image_kind_called(name);
-  fvg__image_code code = kind ? kind->code : FVG__NOT_READ;
   fvg_image in;
-  fvg_status s;
   memset(&in, 0, sizeof in);
-  p->kind = name;
-  s = code == FVG__NOT_READ ? fvg__image_refuse(c, p, kind ? kind->cure : NULL)
-    : code == FVG__PNM ? fvg__pnm_decode(c, &in, p->bytes, p->n, p->name)
-                       : fvg__stb_read(c, &in, p, code);
+  fvg_status s = fvg__image_of_kind(c, &in, p);
+
   if (!s && channels && channels != in.channels) {
     s = fvg__image_new(c, out, in.width, in.height, channels);
-    if (!s)
-      fvg__convert_pixels(out->pixels, channels, in.pixels, in.channels,
-                          (size_t)in.width * (size_t)in.height);
+    const size_t n = fvg__row(in.height, in.width);
+    if (!s) fvg__convert_pixels(out->pixels, channels, in.pixels, in.channels, n);
   } else if (!s) {
     *out = in;
-    in.pixels = NULL;
+    in.pixels = NULL;                    /* `out` owns them now */
   }
+
   out->orientation = s ? 0 : p->orientation;
   fvg_image_free(c, &in);
   return s;
@@ -2857,10 +3177,10 @@ static fvg_status fvg__image_read(fvg_ctx *c, fvg_image *out, fvg__picture *p, i
 
 FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source *s, int channels) {
   fvg__picture p;
-  fvg_status status;
   memset(out, 0, sizeof *out);
   memset(&p, 0, sizeof p);
   p.name = s->name ? s->name : "image";
+
   if (channels != 0 && channels != 1 && channels != 3)
     return fvg_fail(c, FVG_E_ARG,
                     "%s: %d channels asked for; 1 is grey, 3 RGB, 0 as in the file", p.name,
@@ -2868,7 +3188,8 @@ FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source
   if (s->size > FVG__IMAGE_BYTES)
     return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: %.0f bytes; image files of up to %d bytes are read",
                     p.name, (double)s->size, FVG__IMAGE_BYTES);
-  status = fvg_source_read_all(c, &p.bytes, &p.n, s);
+
+  fvg_status status = fvg_source_read_all(c, &p.bytes, &p.n, s);
   if (!status) status = fvg__image_read(c, out, &p, channels);
   fvg_bytes_free(c, p.bytes);
   return status;
@@ -2876,48 +3197,63 @@ FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source
 
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, int channels) {
-  fvg_source source;
-  fvg_status s;
   memset(out, 0, sizeof *out);
-  s = fvg_source_file(c, &source, path);
+  fvg_source source;
+  fvg_status s = fvg_source_file(c, &source, path);
   if (s) return s;
+
   s = fvg_image_decode(c, out, &source, channels);
   fvg_source_close(&source);
   return s;
 }
+#endif
 
 /*===========================================================================================================
  * CHAPTER 5  WRITING PICTURES: PNM, and PNG with a deflate of our own
  *===========================================================================================================
-   Deflate (RFC 1951) points to what stands in the last 32 KiB, and does not write it again.
-   At each place goes either one byte, or "copy `length` bytes from `distance` back".  Such text is found by a hash of
-   the next three bytes: it leads to the latest position with that hash, from there to the one before, and so on, 32
-   at most.  The codes are the RFC's fixed ones: 8 or 9 bits a byte, 7 or 8 and some more a length, 5 and some more a
-   distance.  (Codes of a picture's own would save a fifth more of a photograph, and take as many lines again.)  At
-   worst, for noise, the stream is an eighth longer than the bytes. */
-#define FVG__WINDOW    32768               /* farthest distance                                                    */
+   Deflate (RFC 1951) does not write again what stands in the last 32 KiB, but points to it.  Each
+   step writes either one byte, or "copy `length` bytes from `distance` back".  A hash of the next
+   three bytes finds such text: it leads to the latest position with that hash, from there to the
+   one before, and so on, 32 at most.
+
+   The codes are the RFC's fixed ones: a byte takes 8 or 9 bits, a length 7 or 8 and some more, a
+   distance 5 and some more.  (Codes made for each picture would save another fifth of a photograph,
+   and take as many lines again.)  At worst, for noise, the stream is an eighth longer than the
+   bytes. */
+
+#ifndef FVGPT_NO_STDIO
+#define FVG__WINDOW    32768             /* the farthest distance, in bytes */
 #define FVG__HASH_BITS 13
-#define FVG__LONGEST   258                 /* bytes in one copy                                                    */
+#define FVG__LONGEST   258               /* bytes in one copy */
 
 typedef struct fvg__deflate {
-  uint8_t *at;
-  uint32_t bits;                           /* still to be written, the first one lowest                            */
+  uint8_t *at;                           /* where the next byte goes */
+  uint32_t bits;                         /* bits that are not yet written, the first one lowest */
   int n_bits;
-  int32_t latest[1 << FVG__HASH_BITS];     /* 1 + the latest position of a hash; 0: none                           */
-  int32_t before[FVG__WINDOW];             /* by position: 1 + the one before with the same hash                   */
-  fvg__crc crc;                           /* not deflate's own, but of the file that it goes into */
+  int32_t latest[1 << FVG__HASH_BITS];   /* by hash: 1 + its latest position; 0: none */
+  int32_t before[FVG__WINDOW];           /* by position: 1 + the one before with the same hash */
+  fvg__crc crc;                          /* tables for the PNG file that the stream goes into */
 } fvg__deflate;
 
+/* ---- bits and codes ---- */
+/* Writes the n lowest bits of a number, the lowest first. */
 static void fvg__put_bits(fvg__deflate *z, uint32_t value, int n) {
   z->bits |= value << z->n_bits;
-  for (z->n_bits += n; z->n_bits >= 8; z->n_bits -= 8, z->bits >>= 8) *z->at++ = (uint8_t)z->bits;
+  z->n_bits += n;
+
+  while (z->n_bits >= 8) {
+    *z->at++ = (uint8_t)z->bits;
+    z->bits >>= 8;
+    z->n_bits -= 8;
+  }
 }
 
-static void fvg__put_code(fvg__deflate *z, uint32_t code, int n) {            /* highest bit first, unlike numbers */
-  while (n--) fvg__put_bits(z, code >> n & 1, 1);
+/* Writes a code of n bits, which goes highest bit first, unlike numbers. */
+static void fvg__put_code(fvg__deflate *z, uint32_t code, int n) {
+  for (int bit = n - 1; bit >= 0; bit--) fvg__put_bits(z, code >> bit & 1, 1);
 }
 
-/* 0..255: a byte; 256: the end; 257..285: a length */
+/* Writes a symbol: 0 to 255 is a byte, 256 the end, 257 to 285 a group of lengths. */
 static void fvg__put_symbol(fvg__deflate *z, uint32_t symbol) {
   if (symbol < 144) fvg__put_code(z, 48 + symbol, 8);
   else if (symbol < 256) fvg__put_code(z, 400 + symbol - 144, 9);
@@ -2925,39 +3261,55 @@ static void fvg__put_symbol(fvg__deflate *z, uint32_t symbol) {
   else fvg__put_code(z, 192 + symbol - 280, 8);
 }
 
-/* Lengths and distances come in groups, whose width doubles after every 2^(lead-1) of them, as in a floating-point
-   number of `lead` bits: returns the group of x; the place in it are the lowest *extra bits of x. */
+/* Returns the group of a length or a distance x.  The width of the groups doubles after every
+   2^(lead-1) of them, as in a floating-point number of `lead` bits; the lowest *extra bits of x say
+   where in its group x is. */
 static uint32_t fvg__group(uint32_t x, int lead, int *extra) {
   *extra = 0;
   while (x >> (*extra + lead)) ++*extra;
   return ((uint32_t)*extra << (lead - 1)) + (x >> *extra);
 }
 
+static void fvg__put_extra(fvg__deflate *z, uint32_t x, int extra) {
+  fvg__put_bits(z, x & ((1u << extra) - 1), extra);
+}
+
+/* Writes "copy `length` bytes from `distance` back".  The greatest length is a group by itself. */
 static void fvg__put_copy(fvg__deflate *z, int length, int distance) {
-  uint32_t x = (uint32_t)length - 3, y = (uint32_t)distance - 1, group;
   int extra;
-  if (length == FVG__LONGEST) {                                               /* has a group of its own           */
+  if (length == FVG__LONGEST) {
     fvg__put_symbol(z, 285);
   } else {
-    group = fvg__group(x, 3, &extra);
-    fvg__put_symbol(z, 257 + group);
-    fvg__put_bits(z, x & ((1u << extra) - 1), extra);
+    const uint32_t x = (uint32_t)length - 3;
+    fvg__put_symbol(z, 257 + fvg__group(x, 3, &extra));
+    fvg__put_extra(z, x, extra);
   }
-  group = fvg__group(y, 2, &extra);
-  fvg__put_code(z, group, 5);
-  fvg__put_bits(z, y & ((1u << extra) - 1), extra);
+
+  const uint32_t y = (uint32_t)distance - 1;
+  fvg__put_code(z, fvg__group(y, 2, &extra), 5);
+  fvg__put_extra(z, y, extra);
 }
 
+/* ---- text that was there before ---- */
+/* The hash of three bytes, by the golden ratio (Knuth, The Art of Computer Programming, 6.4). */
 static uint32_t fvg__hash3(const uint8_t *b) {
-  return ((uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16) * 2654435761u >> (32 - FVG__HASH_BITS);
+  const uint32_t x = (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16;
+  return x * 2654435761u >> (32 - FVG__HASH_BITS);
 }
 
-/* Length of the longest earlier text that equals the bytes from `at` on (`left` of them), and how far back it is. */
-static int fvg__find_copy(const fvg__deflate *z, const uint8_t *bytes, int32_t at, int32_t left, int *distance) {
-  int most = left < FVG__LONGEST ? (int)left : FVG__LONGEST, best = 0, tries = 32, k;
+/* Returns the length of the longest earlier text that equals the `left` bytes from `at` on, and how
+   far back it begins. */
+static int fvg__find_copy(const fvg__deflate *z, const uint8_t *bytes, int32_t at, int32_t left,
+                          int *distance) {
+  const int most = left < FVG__LONGEST ? (int)left : FVG__LONGEST;
   int32_t old = z->latest[fvg__hash3(bytes + at)] - 1;
-  for (; tries && old >= 0 && at - old <= FVG__WINDOW && best < most; tries--) {
-    for (k = 0; k < most && bytes[old + k] == bytes[at + k]; k++) {}
+  int best = 0;
+
+  for (int tries = 32; tries && best < most; tries--) {
+    if (old < 0 || at - old > FVG__WINDOW) break;
+
+    int k = 0;
+    while (k < most && bytes[old + k] == bytes[at + k]) k++;
     if (k > best) {
       best = k;
       *distance = (int)(at - old);
@@ -2967,166 +3319,234 @@ static int fvg__find_copy(const fvg__deflate *z, const uint8_t *bytes, int32_t a
   return best;
 }
 
-/* All bytes as one block, which takes at most 9/8 n + 3 bytes. */
+/* Enters the position `at` as the latest with its hash. */
+static void fvg__enter_hash(fvg__deflate *z, const uint8_t *bytes, int32_t at) {
+  const uint32_t hash = fvg__hash3(bytes + at);
+  z->before[at % FVG__WINDOW] = z->latest[hash];
+  z->latest[hash] = at + 1;
+}
+
+/* Writes n bytes as one block, which takes at most 9/8 n + 3 bytes. */
 static void fvg__deflate_bytes(fvg__deflate *z, const uint8_t *bytes, int32_t n) {
+  fvg__put_bits(z, 1, 1);                /* this is the last block */
+  fvg__put_bits(z, 1, 2);                /* with the fixed codes */
+
   int32_t at = 0;
-  fvg__put_bits(z, 1, 1);                                                     /* the last block                   */
-  fvg__put_bits(z, 1, 2);                                                     /* fixed codes                      */
   while (at < n) {
-    int distance = 0, length = n - at < 3 ? 0 : fvg__find_copy(z, bytes, at, n - at, &distance);
+    int distance = 0, length = 0;
+    if (n - at >= 3) length = fvg__find_copy(z, bytes, at, n - at, &distance);
     if (length >= 3) {
       fvg__put_copy(z, length, distance);
     } else {
       fvg__put_symbol(z, bytes[at]);
       length = 1;
     }
-    for (; length; length--, at++) {
-      uint32_t hash;
-      if (n - at < 3) continue;
-      hash = fvg__hash3(bytes + at);
-      z->before[at % FVG__WINDOW] = z->latest[hash];
-      z->latest[hash] = at + 1;
-    }
+
+    const int32_t end = at + length;
+    for (; at < end; at++)
+      if (n - at >= 3) fvg__enter_hash(z, bytes, at);
   }
+
   fvg__put_symbol(z, 256);
-  fvg__put_bits(z, 0, 7);                                                     /* pushes the last bits out         */
+  fvg__put_bits(z, 0, 7);                /* fills up the last byte, so that it is written */
 }
 
-/* ---- writing: PGM, PPM, and PNG (RFC 2083): rows less what their neighbours tell, as zlib stream (RFC 1950) ---- */
-/* 1 + the sum, and the sum of the sums, both modulo 65521; 5552 bytes cannot overflow 32 bits. */
+/* ---- PNG (RFC 2083): differences between neighbours, in a zlib stream (RFC 1950) ---- */
+/* The zlib stream's checksum: 1 + the sum of the bytes, and the sum of these sums, both modulo
+   65521.  The sums of 5552 bytes cannot overflow 32 bits. */
 static uint32_t fvg__adler32(const uint8_t *bytes, size_t n) {
   uint32_t a = 1, b = 0;
   while (n) {
-    size_t k = n < 5552 ? n : 5552;
-    n -= k;
-    for (; k; k--) {
-      a += *bytes++;
+    const size_t part = n < 5552 ? n : 5552;
+    for (size_t i = 0; i < part; i++) {
+      a += bytes[i];
       b += a;
     }
+
     a %= 65521;
     b %= 65521;
+    bytes += part;
+    n -= part;
   }
   return b << 16 | a;
 }
 
-/* What a filter takes a byte to be: 0 nothing, 1 the left one, 2 the one above, 4 (Paeth's) that of
-   left, above and corner which is nearest to left + above - corner. */
+/* What a filter predicts for a byte: 0 nothing, 1 the left one, 2 the one above, 4 (Paeth's) the
+   one of left, above and corner that is nearest to left + above - corner. */
 static int fvg__png_guess(int filter, int left, int above, int corner) {
-  int to_left = abs(above - corner), to_above = abs(left - corner),
-      to_corner = abs(left + above - 2 * corner);
-  if (filter < 4) return filter == 1 ? left : filter == 2 ? above : 0;
+  if (filter == 0) return 0;
+  if (filter == 1) return left;
+  if (filter == 2) return above;
+
+  const int to_left = abs(above - corner);
+  const int to_above = abs(left - corner);
+  const int to_corner = abs(left + above - 2 * corner);
   if (to_left <= to_above && to_left <= to_corner) return left;
   return to_above <= to_corner ? above : corner;
 }
 
-/* The filter's number and the row less what the filter takes it to be; returns the sum of the differences' sizes. */
-static long fvg__png_filter(uint8_t *out, int filter, const uint8_t *row, const uint8_t *above, size_t n,
-                            size_t channels) {
+/* Writes the filter's number and the row [n] less what the filter predicts; returns the sum of the
+   absolute differences.  above: the row before, or NULL. */
+static long fvg__png_filter(uint8_t *out, int filter, const uint8_t *row, const uint8_t *above,
+                            size_t n, size_t channels) {
   long sum = 0;
-  size_t i;
   *out++ = (uint8_t)filter;
-  for (i = 0; i < n; i++) {
-    int left = i < channels ? 0 : row[i - channels], corner = !above || i < channels ? 0 : above[i - channels];
-    out[i] = (uint8_t)(row[i] - fvg__png_guess(filter, left, above ? above[i] : 0, corner));
+  for (size_t i = 0; i < n; i++) {
+    const int has_left = i >= channels;
+    const int left = has_left ? row[i - channels] : 0;
+    const int up = above ? above[i] : 0;
+    const int corner = above && has_left ? above[i - channels] : 0;
+
+    out[i] = (uint8_t)(row[i] - fvg__png_guess(filter, left, up, corner));
     sum += out[i] < 128 ? out[i] : 256 - out[i];
   }
   return sum;
 }
 
-/* Small differences repeat more often than colours, so each row takes the filter that leaves the smallest ones. */
+/* Filters all rows: [height, 1 + width channels].  Small differences repeat more often than
+   colours, so each row takes the filter that leaves the smallest ones.  (Filter 3, the average of
+   left and above, seldom wins.) */
 static void fvg__png_rows(uint8_t *out, const fvg_image *image) {
-  static const int filters[4] = {0, 1, 2, 4};                                 /* 3, the average, seldom wins      */
-  size_t channels = (size_t)image->channels, n = (size_t)image->width * channels;
-  int y, k;
-  for (y = 0; y < image->height; y++, out += n + 1) {
-    const uint8_t *row = image->pixels + (size_t)y * n, *above = y ? row - n : NULL;
-    long least = -1, sum;
+  static const int filters[4] = {0, 1, 2, 4};
+  const size_t channels = (size_t)image->channels;
+  const size_t n = (size_t)image->width * channels;
+
+  const uint8_t *row = image->pixels, *above = NULL;
+  for (int y = 0; y < image->height; y++) {
+    long least = -1;
     int best = 0;
-    for (k = 0; k < 4; k++) {
-      sum = fvg__png_filter(out, filters[k], row, above, n, channels);
-      if (least < 0 || sum < least) { least = sum; best = k; }
+    for (int k = 0; k < 4; k++) {
+      const long sum = fvg__png_filter(out, filters[k], row, above, n, channels);
+      if (least >= 0 && sum >= least) continue;
+      least = sum;
+      best = k;
     }
+
+    /* the last filter's row is in `out` already */
     if (best != 3) fvg__png_filter(out, filters[best], row, above, n, channels);
+    out += n + 1;
+    above = row;
+    row += n;
   }
 }
 
-/* Closes the chunk whose type stands at `type` and whose data end at `end`: length before, CRC behind. */
+/* Closes the chunk whose type is at `type` and whose data end at `end`, with its length before the
+   type and its CRC behind the data.  Returns the chunk's end. */
 static uint8_t *fvg__png_close_chunk(const fvg__crc *crc, uint8_t *type, uint8_t *end) {
   fvg__put_u32(type - 4, (uint32_t)(end - type - 4));
   return fvg__put_u32(end, fvg__crc32(crc, type, (size_t)(end - type)));
 }
 
-/* From filtered rows to the file; returns its end. */
-static uint8_t *fvg__png_file(uint8_t *at, const fvg_image *image, fvg__deflate *z, const uint8_t *rows,
-                              size_t n_rows) {
-  static const uint8_t signature[8] = {0x89, 'P', 'N', 'G', 13, 10, 26, 10}, colour_type[5] = {0, 0, 4, 2, 6};
-  uint8_t *type = at + 12;
-  memcpy(at, signature, 8);
+/* Writes signature, header, filtered rows and end into memory that holds zeros; returns the file's
+   end. */
+static uint8_t *fvg__png_file(uint8_t *file, const fvg_image *image, fvg__deflate *z,
+                              const uint8_t *rows, size_t n_rows) {
+  static const uint8_t signature[8] = {0x89, 'P', 'N', 'G', 13, 10, 26, 10};
+  static const uint8_t colour_of_channels[5] = {0, 0, 4, 2, 6};
+  memcpy(file, signature, 8);
+
+  /* five bytes follow the sides: bits of a sample, colour, and three methods, which are 0 */
+  uint8_t *type = file + 8 + 4;
   memcpy(type, "IHDR", 4);
-  at = fvg__put_u32(type + 4, (uint32_t)image->width);
+  uint8_t *at = fvg__put_u32(type + 4, (uint32_t)image->width);
   at = fvg__put_u32(at, (uint32_t)image->height);
-  at[0] = 8;                                                                  /* bits a sample; at[2..4] stay 0   */
-  at[1] = colour_type[image->channels];
-  type = fvg__png_close_chunk(&z->crc, type, at + 5) + 4;
+  at[0] = 8;
+  at[1] = colour_of_channels[image->channels];
+  at = fvg__png_close_chunk(&z->crc, type, at + 5);
+
+  /* 78 01: deflate with a window of 32 KiB */
+  type = at + 4;
   memcpy(type, "IDAT", 4);
-  type[4] = 0x78;                                                             /* deflate, window of 32 KiB        */
+  type[4] = 0x78;
   type[5] = 0x01;
   z->at = type + 6;
   fvg__deflate_bytes(z, rows, (int32_t)n_rows);
-  type = fvg__png_close_chunk(&z->crc, type, fvg__put_u32(z->at, fvg__adler32(rows, n_rows))) + 4;
+  at = fvg__put_u32(z->at, fvg__adler32(rows, n_rows));
+  at = fvg__png_close_chunk(&z->crc, type, at);
+
+  type = at + 4;
   memcpy(type, "IEND", 4);
   return fvg__png_close_chunk(&z->crc, type, type + 4);
 }
 
+/* Encodes a picture as a PNG file in memory: (*bytes)[*n], which the caller releases. */
 FVG_DEF fvg_status fvg_image_encode_png(fvg_ctx *c, uint8_t **bytes, size_t *n,
                                         const fvg_image *image) {
-  size_t n_rows = ((size_t)image->width * (size_t)image->channels + 1) * (size_t)image->height;    /* below 2^30 */
-  size_t most = 8 + (12 + 13) + (12 + 2 + n_rows + n_rows / 8 + 3 + 4) + 12;
+  /* fvg__image_check bounds the sides, so that the rows have fewer than 2^30 bytes */
+  const size_t row = fvg__row(image->width, image->channels) + 1;
+  const size_t n_rows = row * (size_t)image->height;
+  const size_t header = 12 + 13, end = 12;
+  const size_t data = 12 + 2 + (n_rows + n_rows / 8 + 3) + 4;
+
   uint8_t *rows = (uint8_t *)fvg_alloc(c, n_rows);
   fvg__deflate *z = FVG_NEW(c, fvg__deflate);
-  *bytes = rows && z ? (uint8_t *)fvg_alloc(c, most) : NULL;
+  *bytes = NULL;
+  if (rows && z) *bytes = (uint8_t *)fvg_alloc(c, 8 + header + data + end);
   if (*bytes) {
     fvg__png_rows(rows, image);
     fvg__crc_init(&z->crc);
     *n = (size_t)(fvg__png_file(*bytes, image, z, rows, n_rows) - *bytes);
   }
+
   fvg_release(c, z);
   fvg_release(c, rows);
   return *bytes ? FVG_OK : FVG_E_NOMEM;
 }
 
+/* ---- PNM, and saving ---- */
+/* Encodes a picture as PPM (P6) or PGM (P5): kind, sides and maximum as text, then the pixels. */
 static fvg_status fvg__pnm_encode(fvg_ctx *c, const fvg_image *image, uint8_t **bytes, size_t *n) {
   char head[64];
-  size_t pixels = (size_t)image->width * (size_t)image->height * (size_t)image->channels, h;
-  snprintf(head, sizeof head, "P%d\n%d %d\n255\n", image->channels == 3 ? 6 : 5, image->width, image->height);
-  h = strlen(head);
-  *n = h + pixels;
+  snprintf(head, sizeof head, "P%d\n%d %d\n255\n", image->channels == 3 ? 6 : 5, image->width,
+           image->height);
+
+  const size_t n_head = strlen(head);
+  const size_t n_pixels = fvg__row(image->height, image->width) * (size_t)image->channels;
+  *n = n_head + n_pixels;
   *bytes = (uint8_t *)fvg_alloc(c, *n);
   if (!*bytes) return FVG_E_NOMEM;
-  memcpy(*bytes, head, h);
-  memcpy(*bytes + h, image->pixels, pixels);
+
+  memcpy(*bytes, head, n_head);
+  memcpy(*bytes + n_head, image->pixels, n_pixels);
   return FVG_OK;
 }
 
-static int fvg__has_suffix(const char *path, const char *suffix) {            /* suffix in lower case             */
-  size_t n = strlen(path), k = strlen(suffix);
+/* Tells whether a path ends with a suffix, which is given in lower case. */
+static int fvg__has_suffix(const char *path, const char *suffix) {
+  const size_t n = strlen(path), k = strlen(suffix);
   if (n < k) return 0;
-  for (path += n - k; *path; path++, suffix++)
-    if ((*path >= 'A' && *path <= 'Z' ? *path - 'A' + 'a' : *path) != *suffix) return 0;
+
+  const char *end = path + n - k;
+  for (size_t i = 0; i < k; i++) {
+    int letter = end[i];
+    if (letter >= 'A' && letter <= 'Z') letter += 'a' - 'A';
+    if (letter != suffix[i]) return 0;
+  }
   return 1;
 }
 
+/* Saves a picture in the format that the path's suffix names. */
 FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char *path) {
-  int png = fvg__has_suffix(path, ".png"), grey = fvg__has_suffix(path, ".pgm"), rgb = fvg__has_suffix(path, ".ppm");
-  uint8_t *bytes = NULL;
-  size_t n = 0;
   fvg_status s = fvg__image_check(c, image, path);
   if (s) return s;
-  if (!png && !grey && !rgb && !fvg__has_suffix(path, ".pnm"))
-    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: images are written as .png, .ppm, .pgm or .pnm", path);
-  if (!png && image->channels != (grey ? 1 : 3) && (grey || rgb || image->channels != 1))
-    return fvg_fail(c, FVG_E_ARG, "%s: an image of %d channels does not go into this format; use .png", path,
+
+  const int png = fvg__has_suffix(path, ".png");
+  const int pgm = fvg__has_suffix(path, ".pgm");
+  const int ppm = fvg__has_suffix(path, ".ppm");
+  const int pnm = fvg__has_suffix(path, ".pnm");
+  if (!png && !pgm && !ppm && !pnm)
+    return fvg_fail(c, FVG_E_UNSUPPORTED,
+                    "%s: images are written as .png, .ppm, .pgm or .pnm", path);
+
+  const int as_grey = image->channels == 1 && (pgm || pnm);
+  const int as_rgb = image->channels == 3 && (ppm || pnm);
+  if (!png && !as_grey && !as_rgb)
+    return fvg_fail(c, FVG_E_ARG,
+                    "%s: an image of %d channels does not go into this format; use .png", path,
                     image->channels);
+
+  uint8_t *bytes = NULL;
+  size_t n = 0;
   s = png ? fvg_image_encode_png(c, &bytes, &n, image) : fvg__pnm_encode(c, image, &bytes, &n);
   if (s) return s;
   s = fvg_file_save(c, path, bytes, n);
@@ -3681,395 +4101,572 @@ FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *
 /*===========================================================================================================
  * CHAPTER 7  CONFIGURATIONS: what the files beside the weights say
  *===========================================================================================================
-   The tensors' shapes tell how wide and how deep a tower is.  What they cannot tell stands in a JSON file beside the
-   weights: heads, activation, the epsilon of layer norm.  Three programs write such files, each in its own form:
+   The tensors' shapes tell how wide and how deep a tower is.  A JSON file beside the weights tells
+   the rest: heads, activation, the epsilon of layer norm.  Three programs write such files:
 
-     Hugging Face   {"text_config": {...}, "vision_config": {...}}, or the settings of one tower saved alone, with
-                    "model_type": "clip_text_model".  The older text_config_dict holds in place of text_config.
-     open_clip      {"model_cfg": {"vision_cfg": {...}, "text_cfg": {...}}, "preprocess_cfg": {...}}, or bare, what
-                    model_cfg holds.
-     timm           {"architecture": ..., "pretrained_cfg": {...}}, which says nothing of CLIP and is passed over.
+     Hugging Face   {"text_config": {...}, "vision_config": {...}}, or the settings of one tower
+                    saved alone, with "model_type": "clip_text_model".  The older text_config_dict
+                    takes precedence over text_config.
+     open_clip      {"model_cfg": {"vision_cfg": {...}, "text_cfg": {...}},
+                     "preprocess_cfg": {...}}, or only the content of model_cfg.
+     timm           {"architecture": ..., "pretrained_cfg": {...}}.  It does not describe a CLIP and
+                    is ignored.
 
-   What a file leaves out has the default of the program that wrote it: 8 text heads and 12 image heads in Hugging
-   Face's classes; 8 text heads, image heads of 64 columns and plain gelu in open_clip.  Without any file heads are 64
-   columns wide and the activation is quick_gelu, as in OpenAI's own models.
+   A missing setting has the default of the program that wrote the file: 8 text heads and 12 image
+   heads in Hugging Face's classes; 8 text heads, image heads of 64 columns and plain gelu in
+   open_clip.  Without any file, heads are 64 columns wide and the activation is quick_gelu, as in
+   OpenAI's own models.
 
-   A setting that changes the arithmetic and is not computed here (average pooling, a text tower without its causal
-   mask, layer scale) is refused by name.  open_clip itself accepts no key that it does not know, so any other key in
-   its form is refused as well.  Hugging Face's classes ignore what they do not know, and so does this chapter, unless
-   the key says that the model brings code of its own. */
+   A setting that changes the arithmetic and is not implemented here (average pooling, a text tower
+   without its causal mask, layer scale) is an error that names it.  open_clip rejects keys that it
+   does not know, so an unknown key in its form is an error here too.  Hugging Face's classes ignore
+   unknown keys, and so does this chapter, unless the key says that the model needs code of its
+   own. */
 
-#define FVG__CONFIG_NAME 420                    /* bytes of a message's name of the file                            */
+#define FVG__CONFIG_NAME 420             /* bytes of the file's name in messages */
+#define FVG__CONFIG_WORD 48              /* bytes of a value in messages */
 
-typedef enum fvg__config_form { FVG__NO_CONFIG = 0, FVG__HUGGING_FACE, FVG__OPEN_CLIP, FVG__TIMM } fvg__config_form;
+typedef enum fvg__config_form {
+  FVG__NO_CONFIG = 0,
+  FVG__HUGGING_FACE,
+  FVG__OPEN_CLIP,
+  FVG__TIMM
+} fvg__config_form;
 
+/* An index is that of a value in `json`, where 0 is the root and -1 means "not there". */
 typedef struct fvg__config {
   fvg_ctx *c;
   fvg_json json;
-  char file[FVG__CONFIG_NAME];                   /* for messages                                                    */
+  char file[FVG__CONFIG_NAME];           /* the file's name, for messages */
   fvg__config_form form;
-  int model, vision, text;                       /* indices of the sections, -1 for one that is not there           */
-  int preprocess;                                /* open_clip's preprocess_cfg, or -1                               */
+  int model;                             /* index of the settings of the whole model */
+  int vision, text;                      /* indices of the two towers' settings */
+  int preprocess;                        /* index of open_clip's preprocess_cfg */
 } fvg__config;
 
+/* Frees a configuration and leaves one that says nothing. */
 static void fvg__config_free(fvg__config *config) {
   if (config->c) fvg_json_free(config->c, &config->json);
+
   memset(config, 0, sizeof *config);
-  config->model = config->vision = config->text = config->preprocess = -1;
+  config->model = -1;
+  config->vision = -1;
+  config->text = -1;
+  config->preprocess = -1;
 }
 
-/* The value for a message, cut to a few words. */
-static const char *fvg__config_text(const fvg__config *config, int i, char text[48]) {
-  const fvg_json_value *v = &config->json.value[i];
+static const fvg_json_value *fvg__config_value(const fvg__config *config, int i) {
+  return &config->json.value[i];
+}
+
+/* Writes a value for a message, cut to a few words. */
+static const char *fvg__config_text(const fvg__config *config, int i, char text[FVG__CONFIG_WORD]) {
+  const fvg_json_value *v = fvg__config_value(config, i);
+  const size_t n = FVG__CONFIG_WORD;
+
   switch (v->type) {
-    case FVG_JSON_STRING: snprintf(text, 48, "\"%.40s\"", v->string); break;
-    case FVG_JSON_NUMBER: snprintf(text, 48, "%g", v->number); break;
-    case FVG_JSON_BOOL:   snprintf(text, 48, "%s", v->number != 0 ? "true" : "false"); break;
-    case FVG_JSON_ARRAY:  snprintf(text, 48, "[...]"); break;
-    case FVG_JSON_OBJECT: snprintf(text, 48, "{...}"); break;
-    default:               snprintf(text, 48, "null"); break;
+    case FVG_JSON_STRING: snprintf(text, n, "\"%.40s\"", v->string); break;
+    case FVG_JSON_NUMBER: snprintf(text, n, "%g", v->number); break;
+    case FVG_JSON_BOOL:   snprintf(text, n, "%s", v->number != 0 ? "true" : "false"); break;
+    case FVG_JSON_ARRAY:  snprintf(text, n, "[...]"); break;
+    case FVG_JSON_OBJECT: snprintf(text, n, "{...}"); break;
+    default:               snprintf(text, n, "null"); break;
   }
   return text;
 }
 
-/* The index of a key whose value is not null, or -1. */
+/* Returns the index of a key whose value is not null, or -1. */
 static int fvg__config_find(const fvg__config *config, int section, const char *key) {
-  int i = section >= 0 ? fvg_json_find(&config->json, section, key) : -1;
-  return i >= 0 && config->json.value[i].type != FVG_JSON_NULL ? i : -1;
+  if (section < 0) return -1;
+
+  const int i = fvg_json_find(&config->json, section, key);
+  if (i < 0 || fvg__config_value(config, i)->type == FVG_JSON_NULL) return -1;
+  return i;
 }
 
-/* The object of that name, or -1. */
+/* Returns the index of a key whose value is an object, or -1. */
 static int fvg__config_section(const fvg__config *config, int parent, const char *key) {
-  int i = fvg__config_find(config, parent, key);
-  return i >= 0 && config->json.value[i].type == FVG_JSON_OBJECT ? i : -1;
+  const int i = fvg__config_find(config, parent, key);
+  if (i < 0 || fvg__config_value(config, i)->type != FVG_JSON_OBJECT) return -1;
+  return i;
 }
 
-/* Is it the text `word`? */
+/* Tells whether value i is the text `word`. */
 static int fvg__config_is(const fvg__config *config, int i, const char *word) {
-  return i >= 0 && config->json.value[i].type == FVG_JSON_STRING && !strcmp(config->json.value[i].string, word);
+  if (i < 0) return 0;
+
+  const fvg_json_value *v = fvg__config_value(config, i);
+  return v->type == FVG_JSON_STRING && !strcmp(v->string, word);
 }
 
-/* Is it a value that asks for nothing: null, false, 0, "", [] or {}? */
+/* Tells whether value i is this number. */
+static int fvg__config_is_number(const fvg__config *config, int i, double number) {
+  const fvg_json_value *v = fvg__config_value(config, i);
+  return v->type == FVG_JSON_NUMBER && v->number == number;
+}
+
+/* Tells whether a value switches nothing on: null, false, 0, "", [] or {}. */
 static int fvg__config_is_empty(const fvg__config *config, int i) {
-  const fvg_json_value *v = &config->json.value[i];
-  if (v->type == FVG_JSON_STRING) return v->string[0] == 0;
-  if (v->type == FVG_JSON_ARRAY || v->type == FVG_JSON_OBJECT) return v->n_child == 0;
-  return v->number == 0;
+  const fvg_json_value *v = fvg__config_value(config, i);
+
+  switch (v->type) {
+    case FVG_JSON_STRING: return v->string[0] == 0;
+    case FVG_JSON_ARRAY:
+    case FVG_JSON_OBJECT: return v->n_child == 0;
+    default:               return v->number == 0;
+  }
 }
 
-/* A size into *out, which keeps its value when the section does not give one.  open_clip writes a side of a square as
-   one number or as two, [224, 224]. */
-static fvg_status fvg__config_size(const fvg__config *config, int section, const char *key, int *out) {
-  int i = fvg__config_find(config, section, key), first;
+/* Replaces the pair [224, 224] by its first number.  open_clip writes a square in either form. */
+static fvg_status fvg__config_square(const fvg__config *config, const char *key, int *i) {
+  const fvg_json_value *v = fvg__config_value(config, *i);
+  if (v->type != FVG_JSON_ARRAY || v->n_child != 2) return FVG_OK;
+
+  *i = v->first;
+  const fvg_json_value *a = fvg__config_value(config, v->first);
+  const fvg_json_value *b = fvg__config_value(config, a->next);
+  const int numbers = a->type == FVG_JSON_NUMBER && b->type == FVG_JSON_NUMBER;
+  if (!numbers || a->number == b->number) return FVG_OK;
+
+  return fvg_fail(config->c, FVG_E_UNSUPPORTED,
+                  "%s: %s is [%g, %g]; only squares are supported",
+                  config->file, key, a->number, b->number);
+}
+
+/* Reads a size into *out, which keeps its value if the section does not give one. */
+static fvg_status fvg__config_size(const fvg__config *config, int section, const char *key,
+                                   int *out) {
+  int i = fvg__config_find(config, section, key);
   if (i < 0) return FVG_OK;
 
-  first = config->json.value[i].first;
-  if (config->json.value[i].type == FVG_JSON_ARRAY && config->json.value[i].n_child == 2) {
-    const fvg_json_value *a = &config->json.value[first], *b = &config->json.value[a->next];
-    if (a->type == FVG_JSON_NUMBER && b->type == FVG_JSON_NUMBER && a->number != b->number)
-      return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: %s is [%g, %g]; only squares are supported", config->file,
-                      key, a->number, b->number);
-    i = first;
-  }
+  const fvg_status s = fvg__config_square(config, key, &i);
+  if (s) return s;
 
-  const double x = config->json.value[i].number;
-  if (config->json.value[i].type != FVG_JSON_NUMBER || !(x >= 1 && x <= 1e6) || x != floor(x))
-    return fvg_fail(config->c, FVG_E_FORMAT, "%s: %s must be a whole number from 1 to 1000000", config->file, key);
+  const fvg_json_value *v = fvg__config_value(config, i);
+  const double x = v->number;
+  if (v->type != FVG_JSON_NUMBER || !(x >= 1 && x <= 1e6) || x != floor(x))
+    return fvg_fail(config->c, FVG_E_FORMAT,
+                    "%s: %s must be a whole number from 1 to 1000000", config->file, key);
   *out = (int)x;
   return FVG_OK;
 }
 
-/* What the shapes give must be what the configuration says, where it says anything. */
-static fvg_status fvg__config_agrees(const fvg__config *config, int section, const char *key, int found) {
+/* Checks a size that the tensors' shapes give against the configuration, where it has one. */
+static fvg_status fvg__config_agrees(const fvg__config *config, int section, const char *key,
+                                     int found) {
   int said = found;
-  fvg_status s = fvg__config_size(config, section, key, &said);
+  const fvg_status s = fvg__config_size(config, section, key, &said);
   if (s || said == found) return s;
-  return fvg_fail(config->c, FVG_E_SHAPE, "the tensors' shapes give %s = %d, but %s says %d", key, found,
-                  config->file, said);
+
+  return fvg_fail(config->c, FVG_E_SHAPE, "the tensors' shapes give %s = %d, but %s says %d",
+                  key, found, config->file, said);
 }
 
 /* ---- keys that change the arithmetic ---- */
+/* A key that we know.  neutral NULL: we understand every value, or the key concerns training alone.
+   Otherwise we accept only this word and the empty values null, false, 0, "", [] and {}. */
 typedef struct fvg__config_key {
   const char *key;
-  const char *neutral;               /* NULL: any value is understood here, or concerns training alone.  Else a value
-                                        other than this word, null, false, 0, "" and {} is refused               */
+  const char *neutral;
 } fvg__config_key;
 
 /* What open_clip's model_cfg, vision_cfg and text_cfg may hold. */
 static const fvg__config_key fvg__open_clip_keys[] = {
-  {"embed_dim", NULL}, {"vision_cfg", NULL}, {"text_cfg", NULL}, {"quick_gelu", NULL}, {"custom_text", NULL},
-  {"init_logit_scale", NULL}, {"output_dict", NULL}, {"cast_dtype", NULL}, {"layers", NULL}, {"width", NULL},
-  {"heads", NULL}, {"head_width", NULL}, {"mlp_ratio", NULL}, {"patch_size", NULL}, {"image_size", NULL},
-  {"context_length", NULL}, {"vocab_size", NULL}, {"patch_dropout", NULL}, {"output_tokens", NULL},
-  {"norm_kwargs", NULL},             /* its eps is understood, see fvg__config_eps                               */
+  /* the towers, and their sizes */
+  {"embed_dim", NULL}, {"vision_cfg", NULL}, {"text_cfg", NULL},
+  {"layers", NULL}, {"width", NULL}, {"heads", NULL}, {"head_width", NULL}, {"mlp_ratio", NULL},
+  {"patch_size", NULL}, {"image_size", NULL}, {"context_length", NULL}, {"vocab_size", NULL},
+
+  /* the arithmetic that we understand; of norm_kwargs that is eps (fvg__config_eps), and
+     pos_embed_type does not matter because the file holds the positions as a tensor */
+  {"quick_gelu", NULL}, {"norm_kwargs", NULL}, {"pos_embed_type", NULL}, {"custom_text", NULL},
+
+  /* training, and what the model returns */
+  {"init_logit_scale", NULL}, {"output_dict", NULL}, {"cast_dtype", NULL},
+  {"patch_dropout", NULL}, {"output_tokens", NULL},
+
+  /* the tokenizer's marks */
   {"pad_id", NULL}, {"eos_id", NULL}, {"bos_id", NULL}, {"correct_cls_mask", NULL},
-  {"attn_pooler_queries", NULL}, {"attn_pooler_heads", NULL},                      /* of attentional_pool         */
-  {"timm_model_pretrained", NULL}, {"timm_pool", NULL}, {"timm_proj", NULL}, {"timm_proj_bias", NULL},
-  {"timm_drop", NULL}, {"timm_drop_path", NULL},                                   /* of timm_model_name          */
-  {"hf_model_pretrained", NULL}, {"hf_proj_type", NULL}, {"hf_pooler_type", NULL}, {"pooler_type", NULL},
-  {"proj", NULL},                                                                  /* of hf_model_name            */
-  {"pos_embed_type", NULL},          /* fixed or learned, positions lie in the file as a tensor                  */
-  {"timm_model_name", ""}, {"hf_model_name", ""}, {"hf_tokenizer_name", ""}, {"tokenizer_kwargs", ""},
-  {"multimodal_cfg", ""}, {"init_logit_bias", ""}, {"nonscalar_logit_scale", ""}, {"ls_init_value", ""},
-  {"attentional_pool", ""}, {"no_ln_pre", ""}, {"final_ln_after_pool", ""}, {"no_causal_mask", ""},
-  {"embed_cls", ""}, {"proj_bias", ""}, {"act_kwargs", ""}, {"input_patchnorm", ""}, {"global_average_pool", ""},
-  {"block_type", ""}, {"qk_norm", ""}, {"scaled_cosine_attn", ""}, {"scale_heads", ""}, {"scale_attn_inner", ""},
-  {"scale_attn", ""}, {"scale_fc", ""}, {"proj_type", "linear"}, {"pool_type", "tok"},
+
+  /* details of attentional_pool, timm_model_name and hf_model_name, which are refused below */
+  {"attn_pooler_queries", NULL}, {"attn_pooler_heads", NULL},
+  {"timm_model_pretrained", NULL}, {"timm_pool", NULL}, {"timm_proj", NULL},
+  {"timm_proj_bias", NULL}, {"timm_drop", NULL}, {"timm_drop_path", NULL},
+  {"hf_model_pretrained", NULL}, {"hf_proj_type", NULL}, {"hf_pooler_type", NULL},
+  {"pooler_type", NULL}, {"proj", NULL},
+
+  /* other towers, other tokenizers, other heads of the model */
+  {"timm_model_name", ""}, {"hf_model_name", ""}, {"hf_tokenizer_name", ""},
+  {"tokenizer_kwargs", ""}, {"multimodal_cfg", ""}, {"init_logit_bias", ""},
+  {"nonscalar_logit_scale", ""}, {"proj_type", "linear"}, {"proj_bias", ""},
+
+  /* other blocks, norms and pooling */
+  {"ls_init_value", ""}, {"attentional_pool", ""}, {"no_ln_pre", ""}, {"final_ln_after_pool", ""},
+  {"no_causal_mask", ""}, {"embed_cls", ""}, {"act_kwargs", ""}, {"input_patchnorm", ""},
+  {"global_average_pool", ""}, {"block_type", ""}, {"qk_norm", ""}, {"scaled_cosine_attn", ""},
+  {"scale_heads", ""}, {"scale_attn_inner", ""}, {"scale_attn", ""}, {"scale_fc", ""},
+  {"pool_type", "tok"},
   {NULL, NULL}
 };
 
-/* What says in Hugging Face's form that a model is not computed as its classes CLIPTextModel and CLIPVisionModel do. */
+/* Keys in Hugging Face's form which say that CLIPTextModel and CLIPVisionModel are not enough. */
 static const fvg__config_key fvg__hugging_face_keys[] = {
   {"auto_map", ""}, {"quantization_config", ""}, {"pruned_heads", ""}, {NULL, NULL}
 };
 
-/* pool_type is "tok" in an image tower and "argmax" in a text tower. */
-static fvg_status fvg__config_check_key(const fvg__config *config, const fvg__config_key *known, int section, int i) {
-  const char *key = config->json.value[i].key, *neutral = known->neutral;
-  char text[48];
-  if (!strcmp(key, "pool_type") && section == config->text && section != config->vision) neutral = "argmax";
-  if (!neutral || fvg__config_is_empty(config, i) || fvg__config_is(config, i, neutral)) return FVG_OK;
-  return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: %s %s changes what the model computes, and is not supported",
+static const fvg__config_key *fvg__config_known(const fvg__config_key *known, const char *key) {
+  for (; known->key; known++)
+    if (!strcmp(known->key, key)) return known;
+  return NULL;
+}
+
+/* Checks the value of a known key. */
+static fvg_status fvg__config_check_key(const fvg__config *config, const fvg__config_key *known,
+                                        int section, int i) {
+  const char *key = fvg__config_value(config, i)->key;
+  const char *neutral = known->neutral;
+  const int only_text = section == config->text && section != config->vision;
+  char text[FVG__CONFIG_WORD];
+
+  /* the neutral pool_type is "tok" in an image tower, and "argmax" in a text tower */
+  if (!strcmp(key, "pool_type") && only_text) neutral = "argmax";
+  if (!neutral || fvg__config_is_empty(config, i)) return FVG_OK;
+  if (fvg__config_is(config, i, neutral)) return FVG_OK;
+
+  return fvg_fail(config->c, FVG_E_UNSUPPORTED,
+                  "%s: %s %s changes what the model computes, and is not supported",
                   config->file, key, fvg__config_text(config, i, text));
 }
 
-/* Every key of a section.  In Hugging Face's form open_clip's keys count only where they would change something. */
+/* Checks every key of a section.  open_clip's keys are looked for in Hugging Face's form as well,
+   because some configurations hold both; only there an unknown key is ignored. */
 static fvg_status fvg__config_check_section(const fvg__config *config, int section) {
-  const int open_clip = config->form == FVG__OPEN_CLIP;
-  fvg_status s = FVG_OK;
-  int i;
   if (section < 0) return FVG_OK;
 
-  for (i = config->json.value[section].first; !s && i >= 0; i = config->json.value[i].next) {
-    const char *key = config->json.value[i].key;
-    const fvg__config_key *known = fvg__open_clip_keys;
-    while (known->key && strcmp(known->key, key)) known++;
-    if (!known->key && !open_clip)
-      for (known = fvg__hugging_face_keys; known->key && strcmp(known->key, key); known++) {}
-    if (known->key) s = fvg__config_check_key(config, known, section, i);
-    else if (open_clip && !fvg__config_is_empty(config, i))
-      s = fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: the setting %.60s is not known; it may change what the model "
-                   "computes", config->file, key);
+  const int open_clip = config->form == FVG__OPEN_CLIP;
+  const fvg_json_value *v;
+  for (int i = fvg__config_value(config, section)->first; i >= 0; i = v->next) {
+    v = fvg__config_value(config, i);
+
+    const fvg__config_key *known = fvg__config_known(fvg__open_clip_keys, v->key);
+    if (!known && !open_clip) known = fvg__config_known(fvg__hugging_face_keys, v->key);
+    if (known) {
+      const fvg_status s = fvg__config_check_key(config, known, section, i);
+      if (s) return s;
+    } else if (open_clip && !fvg__config_is_empty(config, i)) {
+      return fvg_fail(config->c, FVG_E_UNSUPPORTED,
+                      "%s: the setting %.60s is not known; it may change what the model computes",
+                      config->file, v->key);
+    }
+  }
+  return FVG_OK;
+}
+
+/* ---- the three forms ---- */
+/* Checks model_type: other models have tensors of the same shapes, but compute something else. */
+static fvg_status fvg__config_check_type(const fvg__config *config, int section) {
+  static const char *const known[] = {
+    "clip", "clip_text_model", "clip_vision_model", "clip_model", NULL
+  };
+  const int i = fvg__config_find(config, section, "model_type");
+  if (i < 0) return FVG_OK;
+
+  for (int k = 0; known[k]; k++)
+    if (fvg__config_is(config, i, known[k])) return FVG_OK;
+
+  char text[FVG__CONFIG_WORD];
+  return fvg_fail(config->c, FVG_E_UNSUPPORTED,
+                  "%s: model_type %s is not a CLIP (clip, clip_text_model or clip_vision_model)",
+                  config->file, fvg__config_text(config, i, text));
+}
+
+/* Finds a tower's section, -1 if there is none; anything but an object is an error. */
+static fvg_status fvg__config_tower(const fvg__config *config, int parent, const char *name,
+                                    int *out) {
+  *out = fvg__config_section(config, parent, name);
+  if (*out >= 0 || fvg__config_find(config, parent, name) < 0) return FVG_OK;
+
+  return fvg_fail(config->c, FVG_E_FORMAT, "%s: %s is not an object with settings",
+                  config->file, name);
+}
+
+/* Finds a tower's section in Hugging Face's form.  The transformers library completes
+   *_config_dict with defaults and lets it replace *_config, so it alone counts where it is. */
+static fvg_status fvg__hugging_face_tower(const fvg__config *config, const char *name,
+                                          const char *older, int *out) {
+  const fvg_status s = fvg__config_tower(config, 0, older, out);
+  if (s || *out >= 0) return s;
+  return fvg__config_tower(config, 0, name, out);
+}
+
+/* Takes the whole file as the settings of one tower, which was saved alone. */
+static void fvg__config_one_tower(fvg__config *config) {
+  const int type = fvg__config_find(config, 0, "model_type");
+  const int has_patches = fvg__config_find(config, 0, "patch_size") >= 0;
+
+  if (has_patches || fvg__config_is(config, type, "clip_vision_model")) config->vision = 0;
+  else config->text = 0;
+}
+
+/* Finds and checks the sections of Hugging Face's form. */
+static fvg_status fvg__config_hugging_face(fvg__config *config) {
+  config->form = FVG__HUGGING_FACE;
+  config->model = 0;
+
+  fvg_status s = fvg__hugging_face_tower(config, "vision_config", "vision_config_dict",
+                                         &config->vision);
+  if (s) return s;
+  s = fvg__hugging_face_tower(config, "text_config", "text_config_dict", &config->text);
+  if (s) return s;
+
+  const int no_tower = config->vision < 0 && config->text < 0;
+  if (no_tower && fvg__config_find(config, 0, "hidden_size") >= 0) fvg__config_one_tower(config);
+
+  const int section[3] = {0, config->vision, config->text};
+  for (int i = 0; !s && i < 3; i++) s = fvg__config_check_type(config, section[i]);
+  for (int i = 0; !s && i < 3; i++) {
+    if (i > 0 && section[i] == 0) continue;      /* one tower alone: its section is the root */
+    s = fvg__config_check_section(config, section[i]);
   }
   return s;
 }
 
-/* ---- the three forms ---- */
-/* A CLIP, or one of its towers; other models of the same shape compute otherwise. */
-static fvg_status fvg__config_check_type(const fvg__config *config, int section) {
-  static const char *const known[] = {"clip", "clip_text_model", "clip_vision_model", "clip_model"};
-  int i = fvg__config_find(config, section, "model_type");
-  char text[48];
-  size_t k;
-  if (i < 0) return FVG_OK;
-  for (k = 0; k < sizeof known / sizeof *known; k++) if (fvg__config_is(config, i, known[k])) return FVG_OK;
-  return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: model_type %s is not a CLIP (clip, clip_text_model or "
-                  "clip_vision_model)", config->file, fvg__config_text(config, i, text));
-}
-
-/* A tower's section into *out, -1 if there is none; anything but an object is an error. */
-static fvg_status fvg__config_tower(const fvg__config *config, int parent, const char *name, int *out) {
-  *out = fvg__config_section(config, parent, name);
-  if (*out >= 0 || fvg__config_find(config, parent, name) < 0) return FVG_OK;
-  return fvg_fail(config->c, FVG_E_FORMAT, "%s: %s is not an object with settings", config->file, name);
-}
-
-/* transformers fills *_config_dict up with defaults and puts that over *_config, so it holds alone. */
-static fvg_status fvg__hugging_face_tower(const fvg__config *config, const char *name, const char *older, int *out) {
-  fvg_status s = fvg__config_tower(config, 0, older, out);
-  return s || *out >= 0 ? s : fvg__config_tower(config, 0, name, out);
-}
-
-/* One tower saved alone: its settings are the whole file. */
-static void fvg__config_flat(fvg__config *config) {
-  int type = fvg__config_find(config, 0, "model_type");
-  int vision = fvg__config_is(config, type, "clip_vision_model") || fvg__config_find(config, 0, "patch_size") >= 0;
-  if (vision) config->vision = 0;
-  else config->text = 0;
-}
-
-static fvg_status fvg__config_hugging_face(fvg__config *config) {
-  fvg_status s = fvg__hugging_face_tower(config, "vision_config", "vision_config_dict", &config->vision);
-  if (!s) s = fvg__hugging_face_tower(config, "text_config", "text_config_dict", &config->text);
-  if (s) return s;
-  config->form = FVG__HUGGING_FACE;
+/* Finds and checks the sections of open_clip's form; without model_cfg, the root is the model. */
+static fvg_status fvg__config_open_clip(fvg__config *config) {
+  config->form = FVG__OPEN_CLIP;
   config->model = 0;
-  if (config->vision < 0 && config->text < 0 && fvg__config_find(config, 0, "hidden_size") >= 0)
-    fvg__config_flat(config);
 
-  s = fvg__config_check_type(config, 0);
-  if (!s) s = fvg__config_check_type(config, config->vision);
-  if (!s) s = fvg__config_check_type(config, config->text);
-  if (!s) s = fvg__config_check_section(config, 0);
-  if (!s && config->vision > 0) s = fvg__config_check_section(config, config->vision);
-  if (!s && config->text > 0) s = fvg__config_check_section(config, config->text);
+  const int model = fvg__config_section(config, 0, "model_cfg");
+  if (model >= 0) {
+    config->model = model;
+    config->preprocess = fvg__config_section(config, 0, "preprocess_cfg");
+  }
+
+  fvg_status s = fvg__config_tower(config, config->model, "vision_cfg", &config->vision);
+  if (s) return s;
+  s = fvg__config_tower(config, config->model, "text_cfg", &config->text);
+  if (s) return s;
+
+  const int layers = fvg__config_find(config, config->vision, "layers");
+  if (layers >= 0 && fvg__config_value(config, layers)->type == FVG_JSON_ARRAY)
+    return fvg_fail(config->c, FVG_E_UNSUPPORTED,
+                    "%s: the image tower is a modified ResNet (layers is a list); only vision "
+                    "transformers are supported", config->file);
+
+  s = fvg__config_check_section(config, config->vision);
+  if (!s) s = fvg__config_check_section(config, config->text);
+  if (!s) s = fvg__config_check_section(config, config->model);
   return s;
 }
 
-static fvg_status fvg__config_open_clip(fvg__config *config) {
-  int model = fvg__config_section(config, 0, "model_cfg"), layers;
-  fvg_status s;
-  config->form = FVG__OPEN_CLIP;
-  config->model = model >= 0 ? model : 0;
-  config->preprocess = model >= 0 ? fvg__config_section(config, 0, "preprocess_cfg") : -1;
-  s = fvg__config_tower(config, config->model, "vision_cfg", &config->vision);
-  if (!s) s = fvg__config_tower(config, config->model, "text_cfg", &config->text);
-  if (s) return s;
-
-  layers = fvg__config_find(config, config->vision, "layers");
-  if (layers >= 0 && config->json.value[layers].type == FVG_JSON_ARRAY)
-    return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: the image tower is a modified ResNet (layers is a list); only "
-                    "vision transformers are supported", config->file);
-  s = fvg__config_check_section(config, config->vision);
-  if (!s) s = fvg__config_check_section(config, config->text);
-  return s ? s : fvg__config_check_section(config, config->model);
-}
-
-/* Has the file's object one of these keys? */
+/* Tells whether the root has one of these keys. */
 static int fvg__config_has(const fvg__config *config, const char *const *key) {
-  for (; *key; key++) if (fvg_json_find(&config->json, 0, *key) >= 0) return 1;
+  for (; *key; key++)
+    if (fvg_json_find(&config->json, 0, *key) >= 0) return 1;
   return 0;
 }
 
-/* text NULL: there is no such file, and config says nothing. */
-static fvg_status fvg__config_parse(fvg_ctx *c, fvg__config *config, const char *text, const char *file) {
+/* Parses a configuration.  text NULL: there is no such file, and the result says nothing. */
+static fvg_status fvg__config_parse(fvg_ctx *c, fvg__config *config, const char *text,
+                                    const char *file) {
   static const char *const open_clip[] = {"model_cfg", "vision_cfg", "text_cfg", NULL};
-  static const char *const hugging_face[] = {"text_config", "vision_config", "text_config_dict", "vision_config_dict",
-                                             "model_type", "architectures", "hidden_size", NULL};
+  static const char *const hugging_face[] = {
+    "text_config", "vision_config", "text_config_dict", "vision_config_dict",
+    "model_type", "architectures", "hidden_size", NULL
+  };
   static const char *const timm[] = {"pretrained_cfg", "architecture", NULL};
-  fvg_status s;
+
   memset(config, 0, sizeof *config);
   fvg__config_free(config);
   if (!text) return FVG_OK;
 
   config->c = c;
   snprintf(config->file, sizeof config->file, "%.400s", file);
-  s = fvg_json_parse(c, &config->json, text, strlen(text), config->file);
+  const fvg_status s = fvg_json_parse(c, &config->json, text, strlen(text), config->file);
   if (s) return s;
+
   if (fvg__config_has(config, open_clip)) return fvg__config_open_clip(config);
   if (fvg__config_has(config, hugging_face)) return fvg__config_hugging_face(config);
-  if (fvg__config_has(config, timm)) { config->form = FVG__TIMM; return FVG_OK; }
-  return fvg_fail(c, FVG_E_FORMAT, "%s: says nothing of a CLIP in Hugging Face's or open_clip's form; move it away "
+  if (fvg__config_has(config, timm)) {
+    config->form = FVG__TIMM;
+    return FVG_OK;
+  }
+  return fvg_fail(c, FVG_E_FORMAT,
+                  "%s: says nothing of a CLIP in Hugging Face's or open_clip's form; move it away "
                   "if it belongs to something else", config->file);
 }
 
 /* ---- what shapes do not tell ---- */
-/* Heads of a tower of width w. */
-static fvg_status fvg__config_heads(const fvg__config *config, int is_text, int w, int *n_head) {
-  int section = is_text ? config->text : config->vision, head_width = 64;
-  fvg_status s = FVG_OK;
-  *n_head = 0;
-  if (config->form == FVG__HUGGING_FACE) {
-    *n_head = is_text ? 8 : 12;                  /* CLIPTextConfig's default and CLIPVisionConfig's                 */
-    return fvg__config_size(config, section, "num_attention_heads", n_head);
+static int fvg__config_tower_section(const fvg__config *config, int is_text) {
+  return is_text ? config->text : config->vision;
+}
+
+/* open_clip gives the number of heads in text_cfg, and the width of a head in vision_cfg. */
+static fvg_status fvg__open_clip_heads(const fvg__config *config, int is_text, int w, int *n_head) {
+  const int section = fvg__config_tower_section(config, is_text);
+  if (is_text) {
+    *n_head = 8;                                 /* the default of CLIPTextCfg */
+    return fvg__config_size(config, section, "heads", n_head);
   }
 
-  if (config->form == FVG__OPEN_CLIP) {
-    if (!is_text && fvg__config_find(config, section, "heads") >= 0)
-      return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: the setting heads is not known in vision_cfg, which has "
-                      "head_width", config->file);
-    if (is_text) *n_head = 8;                    /* CLIPTextCfg's default; CLIPVisionCfg has head_width, 64         */
-    s = fvg__config_size(config, section, is_text ? "heads" : "head_width", is_text ? n_head : &head_width);
-  }
-  if (!s && !*n_head) *n_head = w / head_width;
+  if (fvg__config_find(config, section, "heads") >= 0)
+    return fvg_fail(config->c, FVG_E_UNSUPPORTED,
+                    "%s: the setting heads is not known in vision_cfg, which has head_width",
+                    config->file);
+
+  int head_width = 64;                           /* the default of CLIPVisionCfg */
+  const fvg_status s = fvg__config_size(config, section, "head_width", &head_width);
+  *n_head = w / head_width;
   return s;
 }
 
-static fvg_status fvg__config_activation(const fvg__config *config, int is_text, fvg_activation *activation) {
-  int i = fvg__config_find(config, is_text ? config->text : config->vision, "hidden_act");
-  char text[48];
+/* The number of heads of a tower of width w. */
+static fvg_status fvg__config_heads(const fvg__config *config, int is_text, int w, int *n_head) {
+  if (config->form == FVG__OPEN_CLIP) return fvg__open_clip_heads(config, is_text, w, n_head);
+
+  *n_head = w / 64;
+  if (config->form != FVG__HUGGING_FACE) return FVG_OK;
+
+  *n_head = is_text ? 8 : 12;            /* the defaults of CLIPTextConfig and CLIPVisionConfig */
+  const int section = fvg__config_tower_section(config, is_text);
+  return fvg__config_size(config, section, "num_attention_heads", n_head);
+}
+
+/* The activation of a tower's MLP.  open_clip has one switch for both towers. */
+static fvg_status fvg__config_activation(const fvg__config *config, int is_text,
+                                         fvg_activation *activation) {
   *activation = FVG_QUICK_GELU;
   if (config->form == FVG__OPEN_CLIP) {
-    i = fvg__config_find(config, config->model, "quick_gelu");
-    *activation = i >= 0 && !fvg__config_is_empty(config, i) ? FVG_QUICK_GELU : FVG_GELU;
+    const int quick = fvg__config_find(config, config->model, "quick_gelu");
+    if (quick < 0 || fvg__config_is_empty(config, quick)) *activation = FVG_GELU;
     return FVG_OK;
   }
-  if (config->form != FVG__HUGGING_FACE || i < 0 || fvg__config_is(config, i, "quick_gelu")) return FVG_OK;
+  if (config->form != FVG__HUGGING_FACE) return FVG_OK;
+
+  const int section = fvg__config_tower_section(config, is_text);
+  const int i = fvg__config_find(config, section, "hidden_act");
+  if (i < 0 || fvg__config_is(config, i, "quick_gelu")) return FVG_OK;
+
   *activation = FVG_GELU;
   if (fvg__config_is(config, i, "gelu")) return FVG_OK;
-  return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: hidden_act %s; only \"gelu\" and \"quick_gelu\" are supported",
+
+  char text[FVG__CONFIG_WORD];
+  return fvg_fail(config->c, FVG_E_UNSUPPORTED,
+                  "%s: hidden_act %s; only \"gelu\" and \"quick_gelu\" are supported",
                   config->file, fvg__config_text(config, i, text));
 }
 
-/* open_clip's norm_kwargs holds eps, and nothing else that is known. */
+/* The epsilon of layer norm, by default PyTorch's. */
 static fvg_status fvg__config_eps(const fvg__config *config, int is_text, float *eps) {
-  int section = is_text ? config->text : config->vision, i = fvg__config_find(config, section, "layer_norm_eps");
+  const int section = fvg__config_tower_section(config, is_text);
+  int i = fvg__config_find(config, section, "layer_norm_eps");
   *eps = 1e-5f;
+
   if (config->form == FVG__OPEN_CLIP) {
-    int settings = fvg__config_section(config, section, "norm_kwargs");
+    const int settings = fvg__config_section(config, section, "norm_kwargs");
     i = fvg__config_find(config, settings, "eps");
-    if (settings >= 0 && config->json.value[settings].n_child != (i >= 0))
-      return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: norm_kwargs holds more than eps, and only that is "
-                      "supported", config->file);
+    const int n_known = i >= 0;
+    if (settings >= 0 && fvg__config_value(config, settings)->n_child != n_known)
+      return fvg_fail(config->c, FVG_E_UNSUPPORTED,
+                      "%s: norm_kwargs holds more than eps, and only that is supported",
+                      config->file);
   }
   if (i < 0) return FVG_OK;
-  if (config->json.value[i].type != FVG_JSON_NUMBER || !(config->json.value[i].number > 0) ||
-      config->json.value[i].number > 1)
-    return fvg_fail(config->c, FVG_E_FORMAT, "%s: the epsilon of layer norm must be a number above 0, at most 1",
+
+  const fvg_json_value *v = fvg__config_value(config, i);
+  if (v->type != FVG_JSON_NUMBER || !(v->number > 0) || v->number > 1)
+    return fvg_fail(config->c, FVG_E_FORMAT,
+                    "%s: the epsilon of layer norm must be a number above 0, at most 1",
                     config->file);
-  *eps = (float)config->json.value[i].number;
+  *eps = (float)v->number;
   return FVG_OK;
 }
 
-/* ---- pixels: what the files say of a picture's way to the tower ---- */
-/* Three numbers, or one for all channels, into out, which keeps its values where the section has no such key. */
-static fvg_status fvg__config_channels(const fvg__config *config, int section, const char *key, float low,
-                                       float out[3]) {
-  int i = fvg__config_find(config, section, key), k;
-  const fvg_json_value *v = i >= 0 ? &config->json.value[i] : NULL;
-  int one = v && v->type == FVG_JSON_NUMBER;
-  if (!v) return FVG_OK;
-  if (!one) i = v->type == FVG_JSON_ARRAY && v->n_child == 3 ? v->first : -1;
-  for (k = 0; k < 3 && i >= 0; k++) {
-    v = &config->json.value[i];
-    if (v->type != FVG_JSON_NUMBER || !(v->number > (double)low && v->number <= 255)) break;
-    out[k] = (float)v->number;
-    if (!one) i = v->next;
+/* ---- pixels: how the files say that pictures are prepared for the image tower ---- */
+/* Reads the three numbers of an array, or one number for all channels; returns 0 if they are not
+   numbers above `low` and up to 255. */
+static int fvg__config_rgb(const fvg__config *config, int i, float low, float out[3]) {
+  const fvg_json_value *v = fvg__config_value(config, i);
+  const int one = v->type == FVG_JSON_NUMBER;
+  if (!one) {
+    if (v->type != FVG_JSON_ARRAY || v->n_child != 3) return 0;
+    v = fvg__config_value(config, v->first);
   }
-  if (k == 3) return FVG_OK;
-  return fvg_fail(config->c, FVG_E_FORMAT, "%s: %s must be three numbers from %g to 255, for R, G and B", config->file,
-                  key, (double)low);
+
+  for (int k = 0; k < 3; k++) {
+    if (v->type != FVG_JSON_NUMBER) return 0;
+    if (!(v->number > (double)low && v->number <= 255)) return 0;
+    out[k] = (float)v->number;
+    if (!one && k < 2) v = fvg__config_value(config, v->next);
+  }
+  return 1;
 }
 
-/* Pillow's numbers of the filters, and torchvision's names. */
-static fvg_status fvg__config_filter(const fvg__config *config, int section, const char *key, fvg_filter *filter) {
-  int i = fvg__config_find(config, section, key);
-  const fvg_json_value *v = i >= 0 ? &config->json.value[i] : NULL;
-  char text[48];
-  if (!v) return FVG_OK;
-  if (fvg__config_is(config, i, "bicubic") || fvg__config_is(config, i, "random") ||      /* of training alone      */
-      (v->type == FVG_JSON_NUMBER && v->number == 3)) *filter = FVG_BICUBIC;
-  else if (fvg__config_is(config, i, "bilinear") || (v->type == FVG_JSON_NUMBER && v->number == 2))
-    *filter = FVG_BILINEAR;
-  else if (fvg__config_is(config, i, "nearest") || (v->type == FVG_JSON_NUMBER && v->number == 0))
-    *filter = FVG_NEAREST;
-  else
-    return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: %s %s; bicubic (3), bilinear (2) and nearest (0) are "
-                    "supported", config->file, key, fvg__config_text(config, i, text));
-  return FVG_OK;
+/* Reads a mean or a deviation into out, which keeps its values if the section has no such key. */
+static fvg_status fvg__config_channels(const fvg__config *config, int section, const char *key,
+                                       float low, float out[3]) {
+  const int i = fvg__config_find(config, section, key);
+  if (i < 0 || fvg__config_rgb(config, i, low, out)) return FVG_OK;
+
+  return fvg_fail(config->c, FVG_E_FORMAT,
+                  "%s: %s must be three numbers from %g to 255, for R, G and B",
+                  config->file, key, (double)low);
 }
 
-/* A step that the file may switch on or off, into *on, which keeps its value where the section has no such key. */
-static fvg_status fvg__config_flag(const fvg__config *config, int section, const char *key, int *on) {
-  int i = fvg__config_find(config, section, key);
+/* Reads a filter, which is a number of Pillow's or a name of torchvision's. */
+static fvg_status fvg__config_filter(const fvg__config *config, int section, const char *key,
+                                     fvg_filter *filter) {
+  static const struct { const char *name; int number; fvg_filter filter; } known[] = {
+    {"bicubic",  3, FVG_BICUBIC},
+    {"random",   3, FVG_BICUBIC},        /* concerns training alone: the test filter is bicubic */
+    {"bilinear", 2, FVG_BILINEAR},
+    {"nearest",  0, FVG_NEAREST},
+    {NULL,       0, FVG_BICUBIC}
+  };
+  const int i = fvg__config_find(config, section, key);
   if (i < 0) return FVG_OK;
-  *on = config->json.value[i].number != 0;
-  if (config->json.value[i].type == FVG_JSON_BOOL || config->json.value[i].type == FVG_JSON_NUMBER) return FVG_OK;
+
+  for (int k = 0; known[k].name; k++) {
+    if (!fvg__config_is(config, i, known[k].name)
+        && !fvg__config_is_number(config, i, known[k].number)) continue;
+    *filter = known[k].filter;
+    return FVG_OK;
+  }
+
+  char text[FVG__CONFIG_WORD];
+  return fvg_fail(config->c, FVG_E_UNSUPPORTED,
+                  "%s: %s %s; bicubic (3), bilinear (2) and nearest (0) are supported",
+                  config->file, key, fvg__config_text(config, i, text));
+}
+
+/* Reads a switch into *on, which keeps its value where the section has no such key. */
+static fvg_status fvg__config_flag(const fvg__config *config, int section, const char *key,
+                                   int *on) {
+  const int i = fvg__config_find(config, section, key);
+  if (i < 0) return FVG_OK;
+
+  const fvg_json_value *v = fvg__config_value(config, i);
+  *on = v->number != 0;
+  if (v->type == FVG_JSON_BOOL || v->type == FVG_JSON_NUMBER) return FVG_OK;
+
   return fvg_fail(config->c, FVG_E_FORMAT, "%s: %s must be true or false", config->file, key);
 }
 
-static fvg_status fvg__preprocess_fits(const fvg__config *config, const char *key, int said, int size) {
+static fvg_status fvg__preprocess_fits(const fvg__config *config, const char *key, int said,
+                                       int size) {
   if (said == size) return FVG_OK;
-  return fvg_fail(config->c, FVG_E_SHAPE, "%s: %s makes pictures of %d pixels a side, but the image tower sees %d",
+
+  return fvg_fail(config->c, FVG_E_SHAPE,
+                  "%s: %s makes pictures of %d pixels a side, but the image tower sees %d",
                   config->file, key, said, size);
 }
 
-/* open_clip's preprocess_cfg.  p comes with the tower's size and CLIP's constants. */
+/* Reads open_clip's preprocess_cfg into p, which holds the tower's size and CLIP's constants. */
 static fvg_status fvg__preprocess_open_clip(const fvg__config *config, fvg_preprocess *p) {
   const int section = config->preprocess;
-  int mode = fvg__config_find(config, section, "resize_mode"), colours = fvg__config_find(config, section, "mode");
   int size = p->size;
-  char text[48];
+  char text[FVG__CONFIG_WORD];
+
   fvg_status s = fvg__config_size(config, section, "size", &size);
   if (!s) s = fvg__preprocess_fits(config, "size", size, p->size);
   if (!s) s = fvg__config_filter(config, section, "interpolation", &p->filter);
@@ -4077,203 +4674,373 @@ static fvg_status fvg__preprocess_open_clip(const fvg__config *config, fvg_prepr
   if (!s) s = fvg__config_channels(config, section, "std", 0.0f, p->std);
   if (s) return s;
 
+  const int colours = fvg__config_find(config, section, "mode");
   if (colours >= 0 && !fvg__config_is(config, colours, "RGB"))
-    return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: mode %s; only RGB is supported", config->file,
-                    fvg__config_text(config, colours, text));
+    return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: mode %s; only RGB is supported",
+                    config->file, fvg__config_text(config, colours, text));
+
+  const int mode = fvg__config_find(config, section, "resize_mode");
   if (mode < 0 || fvg__config_is(config, mode, "shortest")) return FVG_OK;
   p->resize_mode = FVG_RESIZE_SQUASH;
   if (fvg__config_is(config, mode, "squash")) return FVG_OK;
-  return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: resize_mode %s; shortest and squash are supported", config->file,
-                  fvg__config_text(config, mode, text));
+
+  return fvg_fail(config->c, FVG_E_UNSUPPORTED,
+                  "%s: resize_mode %s; shortest and squash are supported",
+                  config->file, fvg__config_text(config, mode, text));
 }
 
-/* A side from "size" or "crop_size", which is a number, {"shortest_edge": n} or {"height": n, "width": n}; *square is
-   set if it is the last, and keeps its value if it is a number. */
-static fvg_status fvg__config_side(const fvg__config *config, int section, const char *key, int *side, int *square) {
-  int i = fvg__config_section(config, section, key), height, width;
-  fvg_status s;
+/* Reads a side from "size" or "crop_size", which is a number, {"shortest_edge": n} or
+   {"height": n, "width": n}.  *square becomes 0 in the second form, 1 in the third, and keeps its
+   value in the first. */
+static fvg_status fvg__config_side(const fvg__config *config, int section, const char *key,
+                                   int *side, int *square) {
+  const int i = fvg__config_section(config, section, key);
   if (i < 0) return fvg__config_size(config, section, key, side);
+
   *square = fvg__config_find(config, i, "shortest_edge") < 0;
   if (!*square) return fvg__config_size(config, i, "shortest_edge", side);
+
   if (fvg__config_find(config, i, "height") < 0 || fvg__config_find(config, i, "width") < 0)
-    return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: %s must be a number, {\"shortest_edge\": N} or {\"height\": N, "
+    return fvg_fail(config->c, FVG_E_UNSUPPORTED,
+                    "%s: %s must be a number, {\"shortest_edge\": N} or {\"height\": N, "
                     "\"width\": N}", config->file, key);
 
-  height = width = *side;
-  s = fvg__config_size(config, i, "height", &height);
+  int height = *side, width = *side;
+  fvg_status s = fvg__config_size(config, i, "height", &height);
   if (!s) s = fvg__config_size(config, i, "width", &width);
   if (!s && height != width)
-    s = fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: %s of %d x %d; only squares are supported", config->file, key,
-                 height, width);
+    s = fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: %s of %d x %d; only squares are supported",
+                 config->file, key, height, width);
   *side = height;
   return s;
 }
 
-/* ViT's and SigLIP's processors take a number for a square and do not crop, CLIP's take it for the shorter side and do.
-   Each class has defaults of its own, which go into p. */
-static fvg_status fvg__processor_defaults(const fvg__config *config, int section, int *squashes, fvg_preprocess *p) {
-  int type = fvg__config_find(config, section, "image_processor_type"), is_vit, k;
-  const char *name;
-  char text[48];
+/* Puts the defaults of the processor's class into p.  The processors of ViT and SigLIP take a
+   number as the side of a square and do not crop (*squashes is 1); CLIP's takes it as the shorter
+   side, and crops. */
+static fvg_status fvg__processor_defaults(const fvg__config *config, int section, int *squashes,
+                                          fvg_preprocess *p) {
+  int type = fvg__config_find(config, section, "image_processor_type");
   if (type < 0) type = fvg__config_find(config, section, "feature_extractor_type");
-  name = type >= 0 ? config->json.value[type].string : "CLIPImageProcessor";
-  is_vit = !strncmp(name, "ViTImageProcessor", 17) || !strcmp(name, "ViTFeatureExtractor");
-  *squashes = is_vit || !strncmp(name, "SiglipImageProcessor", 20);
+
+  /* the names are compared as beginnings, because the faster classes end in "Fast" */
+  const char *name = type >= 0 ? fvg__config_value(config, type)->string : "CLIPImageProcessor";
+  const int is_clip = !strncmp(name, "CLIPImageProcessor", 18)
+                      || !strcmp(name, "CLIPFeatureExtractor");
+  const int is_vit = !strncmp(name, "ViTImageProcessor", 17)
+                     || !strcmp(name, "ViTFeatureExtractor");
+  const int is_siglip = !strncmp(name, "SiglipImageProcessor", 20);
+
+  *squashes = is_vit || is_siglip;
   if (is_vit) p->filter = FVG_BILINEAR;
-  for (k = 0; *squashes && k < 3; k++) p->mean[k] = p->std[k] = 0.5f;
-  if (*squashes || !strncmp(name, "CLIPImageProcessor", 18) || !strcmp(name, "CLIPFeatureExtractor")) return FVG_OK;
-  return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: image_processor_type %s is not known; CLIPImageProcessor is",
+  for (int k = 0; *squashes && k < 3; k++) {
+    p->mean[k] = 0.5f;
+    p->std[k] = 0.5f;
+  }
+  if (*squashes || is_clip) return FVG_OK;
+
+  char text[FVG__CONFIG_WORD];
+  return fvg_fail(config->c, FVG_E_UNSUPPORTED,
+                  "%s: image_processor_type %s is not known; CLIPImageProcessor is",
                   config->file, fvg__config_text(config, type, text));
 }
 
-/* Hugging Face's preprocessor_config.json (section 0), or the image_processor of a processor_config.json. */
-static fvg_status fvg__preprocess_hugging_face(const fvg__config *config, int section, fvg_preprocess *p) {
-  int square = 0, crop_square, crop_size = p->size, side = p->size, factor, crops, i;
-  int resizes = 1, rescales = 1, pads = 0, normalizes = 1;
-  fvg_status s = fvg__processor_defaults(config, section, &square, p);
-  const int never_crops = square;
-  crops = !square;
-  if (!s) s = fvg__config_flag(config, section, "do_center_crop", &crops);
-  if (!s) s = fvg__config_flag(config, section, "do_resize", &resizes);
-  if (!s) s = fvg__config_flag(config, section, "do_rescale", &rescales);
-  if (!s) s = fvg__config_flag(config, section, "do_pad", &pads);
-  if (!s) s = fvg__config_flag(config, section, "do_normalize", &normalizes);
-  if (never_crops) crops = 0;
-  if (!s) s = fvg__config_side(config, section, "size", &side, &square);
-  if (!s) s = fvg__config_side(config, section, "crop_size", &crop_size, &crop_square);
+/* The steps of Hugging Face's processors that a file may switch on or off, and their sides. */
+typedef struct fvg__processor {
+  int resizes, crops, rescales, pads, normalizes;
+  int side;                              /* pixels to resize to */
+  int square;                            /* 1: both sides become `side`, 0: the shorter one does */
+  int crop_size;                         /* pixels of a side of the crop */
+} fvg__processor;
+
+/* Reads the steps, and the filter and the constants into p. */
+static fvg_status fvg__read_processor(const fvg__config *config, int section, fvg__processor *r,
+                                      fvg_preprocess *p) {
+  int never_crops = 0, ignored = 0;
+  fvg_status s = fvg__processor_defaults(config, section, &never_crops, p);
+  r->resizes = r->rescales = r->normalizes = 1;
+  r->pads = 0;
+  r->square = never_crops;
+  r->crops = !never_crops;
+  r->side = r->crop_size = p->size;
+
+  if (!s) s = fvg__config_flag(config, section, "do_center_crop", &r->crops);
+  if (!s) s = fvg__config_flag(config, section, "do_resize", &r->resizes);
+  if (!s) s = fvg__config_flag(config, section, "do_rescale", &r->rescales);
+  if (!s) s = fvg__config_flag(config, section, "do_pad", &r->pads);
+  if (!s) s = fvg__config_flag(config, section, "do_normalize", &r->normalizes);
+  if (never_crops) r->crops = 0;
+
+  if (!s) s = fvg__config_side(config, section, "size", &r->side, &r->square);
+  if (!s) s = fvg__config_side(config, section, "crop_size", &r->crop_size, &ignored);
   if (!s) s = fvg__config_filter(config, section, "resample", &p->filter);
   if (!s) s = fvg__config_channels(config, section, "image_mean", -255.0f, p->mean);
   if (!s) s = fvg__config_channels(config, section, "image_std", 0.0f, p->std);
+  return s;
+}
+
+/* Checks that the sides lead to the square that the image tower sees. */
+static fvg_status fvg__processor_fits(const fvg__config *config, const fvg__processor *r,
+                                      int size) {
+  if (r->crops) {
+    const fvg_status s = fvg__preprocess_fits(config, "crop_size", r->crop_size, size);
+    if (s || r->side >= size) return s;
+    return fvg_fail(config->c, FVG_E_UNSUPPORTED,
+                    "%s: size %d is smaller than crop_size %d; a crop with a border is not "
+                    "supported", config->file, r->side, size);
+  }
+
+  if (!r->square)
+    return fvg_fail(config->c, FVG_E_UNSUPPORTED,
+                    "%s: do_center_crop is false and size keeps the picture's aspect, so pictures "
+                    "would not be square", config->file);
+  return fvg__preprocess_fits(config, "size", r->side, size);
+}
+
+/* Reads Hugging Face's preprocessor_config.json (section 0), or the image_processor of a
+   processor_config.json, into p. */
+static fvg_status fvg__preprocess_hugging_face(const fvg__config *config, int section,
+                                               fvg_preprocess *p) {
+  fvg__processor r;
+  const fvg_status s = fvg__read_processor(config, section, &r, p);
   if (s) return s;
 
-  if (!resizes || pads || !rescales)
-    return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: do_resize and do_rescale must be true and do_pad false",
-                    config->file);
-  factor = fvg__config_find(config, section, "rescale_factor");
-  if (factor >= 0 && !(fabs(config->json.value[factor].number * 255 - 1) < 1e-6))
-    return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: rescale_factor %g; only 1/255 is supported", config->file,
-                    config->json.value[factor].number);
-  for (i = 0; i < 3 && !normalizes; i++) {
-    p->mean[i] = 0;
-    p->std[i] = 1;
-  }
+  if (!r.resizes || r.pads || !r.rescales)
+    return fvg_fail(config->c, FVG_E_UNSUPPORTED,
+                    "%s: do_resize and do_rescale must be true and do_pad false", config->file);
 
-  p->resize_mode = square ? FVG_RESIZE_SQUASH : FVG_RESIZE_SHORTEST;
-  p->resize = side;
-  if (crops) {
-    s = fvg__preprocess_fits(config, "crop_size", crop_size, p->size);
-    if (!s && side < p->size)
-      s = fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: size %d is smaller than crop_size %d; a crop with a border is "
-                   "not supported", config->file, side, p->size);
-    return s;
+  const int factor = fvg__config_find(config, section, "rescale_factor");
+  const double rescale = factor >= 0 ? fvg__config_value(config, factor)->number : 1.0 / 255;
+  if (!(fabs(rescale * 255 - 1) < 1e-6))
+    return fvg_fail(config->c, FVG_E_UNSUPPORTED,
+                    "%s: rescale_factor %g; only 1/255 is supported", config->file, rescale);
+
+  for (int k = 0; k < 3 && !r.normalizes; k++) {
+    p->mean[k] = 0;
+    p->std[k] = 1;
   }
-  if (!square)
-    return fvg_fail(config->c, FVG_E_UNSUPPORTED, "%s: do_center_crop is false and size keeps the picture's aspect, "
-                    "so pictures would not be square", config->file);
-  return fvg__preprocess_fits(config, "size", side, p->size);
+  p->resize_mode = r.square ? FVG_RESIZE_SQUASH : FVG_RESIZE_SHORTEST;
+  p->resize = r.side;
+  return fvg__processor_fits(config, &r, p->size);
 }
 
 /*===========================================================================================================
- * CHAPTER 8  MODELS: one CLIP under three sets of names
+ * CHAPTER 8  NAMES: one CLIP under three sets of names
  *===========================================================================================================
-   A CLIP is published as OpenAI wrote it, as open_clip does, or in Hugging Face's form: the same tensors, called
-   differently.  One table says which file calls what how.  OpenAI's in_proj_weight holds the q, k and v matrices one
-   below the other, and its projections are stored the other way round; both are put right while loading.
+   OpenAI, open_clip and Hugging Face publish the same tensors under different names.  One table
+   (fvg__known_tensors) says which of them calls what how, and drives everything that is done with
+   the tensors of a model: finding them in a file, loading them, unpacking them, counting them.
 
-   Training programs wrap names in more names: "module." (DataParallel), "_orig_mod." (torch.compile), "model." or
-   "clip." (Lightning and others).  The first two kinds are cut out wherever they stand; the last is whatever stands
-   before the patch or token embedding, whose names everybody keeps.  A file that holds two CLIPs is refused.
+   Training programs put wrappers around the names: "module." (DataParallel), "_orig_mod."
+   (torch.compile), "model." or "clip." (Lightning and others).  The first two kinds may stand at
+   any dot and are cut out there.  The last kind is a prefix of all names: it is whatever precedes
+   the embedding of patches or of tokens.  A file that holds two CLIPs is an error.
 
-   Sizes are read off the shapes: widths and patches from the embeddings of patches and tokens, the image's size and
-   the context from the position embeddings, layers by counting.  The configuration (chapter 7) must not disagree, and
-   says what shapes do not tell.  Matrices are put into panels one by one as they are read (fvgpt.h, chapter 5), so
-   that no second copy of the model is ever needed.
+   In the end every tensor inside a tower must have been used, or be known to carry no information.
+   Otherwise the file is refused and the tensor named, because a tensor that is left over (layer
+   scale, an adapter) would have changed the result. */
 
-   In the end every tensor inside a tower has been used, or is known to carry nothing, or the model is refused and the
-   tensor named: one that is left over (layer scale, an adapter) would have changed the result. */
+/* ---- the table ---- */
+typedef enum fvg__publisher {
+  FVG__BY_HUGGING_FACE = 0,
+  FVG__BY_OPENAI,                        /* also open_clip, unless its model has custom_text */
+  FVG__BY_OPEN_CLIP
+} fvg__publisher;
 
-/* ---- names ---- */
-typedef enum fvg__tensor_role {
-  FVG__PATCH, FVG__CLASS, FVG__IMAGE_POSITION, FVG__LN_PRE_WEIGHT, FVG__LN_PRE_BIAS, FVG__LN_POST_WEIGHT,
-  FVG__LN_POST_BIAS, FVG__IMAGE_LAYERS, FVG__IMAGE_PROJECTION,
-  FVG__TOKEN, FVG__TEXT_POSITION, FVG__LN_FINAL_WEIGHT, FVG__LN_FINAL_BIAS, FVG__TEXT_LAYERS, FVG__TEXT_PROJECTION,
-  FVG__LOGIT_SCALE
-} fvg__tensor_role;
+/* The rows of the table: the image tower, the text tower, the scale, and any block of a tower. */
+typedef enum fvg__tensor_id {
+  FVG__PATCH, FVG__CLASS, FVG__IMAGE_POSITION, FVG__LN_PRE_WEIGHT, FVG__LN_PRE_BIAS,
+  FVG__LN_POST_WEIGHT, FVG__LN_POST_BIAS, FVG__IMAGE_PROJECTION, FVG__IMAGE_BLOCKS,
 
-/* Hugging Face's name and OpenAI's, which open_clip keeps.  (pre_layrnorm is Hugging Face's spelling.) */
-static const char *const fvg__model_names[][2] = {
-  {"vision_model.embeddings.patch_embedding.weight",    "visual.conv1.weight"},
-  {"vision_model.embeddings.class_embedding",           "visual.class_embedding"},
-  {"vision_model.embeddings.position_embedding.weight", "visual.positional_embedding"},
-  {"vision_model.pre_layrnorm.weight",                  "visual.ln_pre.weight"},
-  {"vision_model.pre_layrnorm.bias",                    "visual.ln_pre.bias"},
-  {"vision_model.post_layernorm.weight",                "visual.ln_post.weight"},
-  {"vision_model.post_layernorm.bias",                  "visual.ln_post.bias"},
-  {"vision_model.encoder.layers.",                      "visual.transformer.resblocks."},
-  {"visual_projection.weight",                          "visual.proj"},
-  {"text_model.embeddings.token_embedding.weight",      "token_embedding.weight"},
-  {"text_model.embeddings.position_embedding.weight",   "positional_embedding"},
-  {"text_model.final_layer_norm.weight",                "ln_final.weight"},
-  {"text_model.final_layer_norm.bias",                  "ln_final.bias"},
-  {"text_model.encoder.layers.",                        "transformer.resblocks."},
-  {"text_projection.weight",                            "text_projection"},
-  {"logit_scale",                                       "logit_scale"}
+  FVG__TOKEN, FVG__TEXT_POSITION, FVG__LN_FINAL_WEIGHT, FVG__LN_FINAL_BIAS,
+  FVG__TEXT_PROJECTION, FVG__TEXT_BLOCKS,
+
+  FVG__LOGIT_SCALE,
+
+  FVG__LN_1_WEIGHT, FVG__LN_1_BIAS,
+  FVG__Q_WEIGHT, FVG__K_WEIGHT, FVG__V_WEIGHT, FVG__Q_BIAS, FVG__K_BIAS, FVG__V_BIAS,
+  FVG__OUT_WEIGHT, FVG__OUT_BIAS, FVG__LN_2_WEIGHT, FVG__LN_2_BIAS,
+  FVG__FC_WEIGHT, FVG__FC_BIAS, FVG__PROJ_WEIGHT, FVG__PROJ_BIAS
+} fvg__tensor_id;
+
+typedef enum fvg__tensor_kind {
+  FVG__FLOATS,                           /* kept as F32 */
+  FVG__WORDS,                            /* kept in the type that the caller wants */
+  FVG__MATRIX,                           /* likewise; F32 is put into panels (fvg_tensor_pack) */
+  FVG__PROJECTION,                       /* F32 in panels; only Hugging Face has this shape, the
+                                            others' files hold the transpose */
+  FVG__SCALAR,                           /* one number, which is read by itself */
+  FVG__BLOCKS                            /* no tensor: what precedes the number of a block */
+} fvg__tensor_kind;
+
+typedef struct fvg__known_tensor {
+  fvg__tensor_id id;                     /* the row's own index */
+  size_t offset;                         /* bytes before it in a fvg_clip, or in a fvg_block */
+  fvg__tensor_kind kind;
+  char shape[3];                         /* a letter for each side, see below */
+  const char *hugging_face;              /* Hugging Face's name */
+  const char *openai;                    /* OpenAI's name */
+  const char *open_clip;                 /* what open_clip's custom_text puts before openai */
+} fvg__known_tensor;
+
+/* How to read the table.  Each row takes two lines: first what the tensor becomes here, then its
+   names.  The letters of a shape are
+     w  width of the tower     h  width of the MLP           d  width of the features
+     t  tokens of the tower    v  tokens of the vocabulary   p  numbers in a patch, 3 x size x size
+   A tensor of a block is called "BLOCKS", number of the block, ".", name: block 0 of the image
+   tower has "vision_model.encoder.layers.0.mlp.fc1.weight" in Hugging Face's files, and
+   "visual.transformer.resblocks.0.mlp.c_fc.weight" in OpenAI's.
+   A name that stands in three consecutive rows is one tensor of the file, which holds the three one
+   below the other: OpenAI's in_proj_weight [3w, w] is q, k and v.
+   (pre_layrnorm is Hugging Face's own spelling.) */
+static const fvg__known_tensor fvg__known_tensors[] = {
+  /* Hugging Face                                       OpenAI                          open_clip */
+
+  {FVG__PATCH, offsetof(fvg_clip, vision.patch_weight), FVG__MATRIX, "wp",
+   "vision_model.embeddings.patch_embedding.weight",    "visual.conv1.weight",           ""},
+  {FVG__CLASS, offsetof(fvg_clip, vision.class_embedding), FVG__FLOATS, "w",
+   "vision_model.embeddings.class_embedding",           "visual.class_embedding",        ""},
+  {FVG__IMAGE_POSITION, offsetof(fvg_clip, vision.position_embedding), FVG__FLOATS, "tw",
+   "vision_model.embeddings.position_embedding.weight", "visual.positional_embedding",   ""},
+  {FVG__LN_PRE_WEIGHT, offsetof(fvg_clip, vision.ln_pre_weight), FVG__FLOATS, "w",
+   "vision_model.pre_layrnorm.weight",                  "visual.ln_pre.weight",          ""},
+  {FVG__LN_PRE_BIAS, offsetof(fvg_clip, vision.ln_pre_bias), FVG__FLOATS, "w",
+   "vision_model.pre_layrnorm.bias",                    "visual.ln_pre.bias",            ""},
+  {FVG__LN_POST_WEIGHT, offsetof(fvg_clip, vision.ln_post_weight), FVG__FLOATS, "w",
+   "vision_model.post_layernorm.weight",                "visual.ln_post.weight",         ""},
+  {FVG__LN_POST_BIAS, offsetof(fvg_clip, vision.ln_post_bias), FVG__FLOATS, "w",
+   "vision_model.post_layernorm.bias",                  "visual.ln_post.bias",           ""},
+  {FVG__IMAGE_PROJECTION, offsetof(fvg_clip, vision.projection), FVG__PROJECTION, "dw",
+   "visual_projection.weight",                          "visual.proj",                   ""},
+  {FVG__IMAGE_BLOCKS, offsetof(fvg_clip, vision.transformer), FVG__BLOCKS, "",
+   "vision_model.encoder.layers.",                      "visual.transformer.resblocks.", ""},
+
+  {FVG__TOKEN, offsetof(fvg_clip, text.token_embedding), FVG__WORDS, "vw",
+   "text_model.embeddings.token_embedding.weight",      "token_embedding.weight",        "text."},
+  {FVG__TEXT_POSITION, offsetof(fvg_clip, text.position_embedding), FVG__FLOATS, "tw",
+   "text_model.embeddings.position_embedding.weight",   "positional_embedding",          "text."},
+  {FVG__LN_FINAL_WEIGHT, offsetof(fvg_clip, text.ln_final_weight), FVG__FLOATS, "w",
+   "text_model.final_layer_norm.weight",                "ln_final.weight",               "text."},
+  {FVG__LN_FINAL_BIAS, offsetof(fvg_clip, text.ln_final_bias), FVG__FLOATS, "w",
+   "text_model.final_layer_norm.bias",                  "ln_final.bias",                 "text."},
+  {FVG__TEXT_PROJECTION, offsetof(fvg_clip, text.projection), FVG__PROJECTION, "dw",
+   "text_projection.weight",                            "text_projection",               "text."},
+  {FVG__TEXT_BLOCKS, offsetof(fvg_clip, text.transformer), FVG__BLOCKS, "",
+   "text_model.encoder.layers.",                        "transformer.resblocks.",        "text."},
+
+  {FVG__LOGIT_SCALE, offsetof(fvg_clip, logit_scale), FVG__SCALAR, "",
+   "logit_scale",                                       "logit_scale",                   ""},
+
+  {FVG__LN_1_WEIGHT, offsetof(fvg_block, ln_1_weight), FVG__FLOATS, "w",
+   "layer_norm1.weight",                                "ln_1.weight",                   ""},
+  {FVG__LN_1_BIAS, offsetof(fvg_block, ln_1_bias), FVG__FLOATS, "w",
+   "layer_norm1.bias",                                  "ln_1.bias",                     ""},
+  {FVG__Q_WEIGHT, offsetof(fvg_block, q_weight), FVG__MATRIX, "ww",
+   "self_attn.q_proj.weight",                           "attn.in_proj_weight",           ""},
+  {FVG__K_WEIGHT, offsetof(fvg_block, k_weight), FVG__MATRIX, "ww",
+   "self_attn.k_proj.weight",                           "attn.in_proj_weight",           ""},
+  {FVG__V_WEIGHT, offsetof(fvg_block, v_weight), FVG__MATRIX, "ww",
+   "self_attn.v_proj.weight",                           "attn.in_proj_weight",           ""},
+  {FVG__Q_BIAS, offsetof(fvg_block, q_bias), FVG__FLOATS, "w",
+   "self_attn.q_proj.bias",                             "attn.in_proj_bias",             ""},
+  {FVG__K_BIAS, offsetof(fvg_block, k_bias), FVG__FLOATS, "w",
+   "self_attn.k_proj.bias",                             "attn.in_proj_bias",             ""},
+  {FVG__V_BIAS, offsetof(fvg_block, v_bias), FVG__FLOATS, "w",
+   "self_attn.v_proj.bias",                             "attn.in_proj_bias",             ""},
+  {FVG__OUT_WEIGHT, offsetof(fvg_block, out_weight), FVG__MATRIX, "ww",
+   "self_attn.out_proj.weight",                         "attn.out_proj.weight",          ""},
+  {FVG__OUT_BIAS, offsetof(fvg_block, out_bias), FVG__FLOATS, "w",
+   "self_attn.out_proj.bias",                           "attn.out_proj.bias",            ""},
+  {FVG__LN_2_WEIGHT, offsetof(fvg_block, ln_2_weight), FVG__FLOATS, "w",
+   "layer_norm2.weight",                                "ln_2.weight",                   ""},
+  {FVG__LN_2_BIAS, offsetof(fvg_block, ln_2_bias), FVG__FLOATS, "w",
+   "layer_norm2.bias",                                  "ln_2.bias",                     ""},
+  {FVG__FC_WEIGHT, offsetof(fvg_block, fc_weight), FVG__MATRIX, "hw",
+   "mlp.fc1.weight",                                    "mlp.c_fc.weight",               ""},
+  {FVG__FC_BIAS, offsetof(fvg_block, fc_bias), FVG__FLOATS, "h",
+   "mlp.fc1.bias",                                      "mlp.c_fc.bias",                 ""},
+  {FVG__PROJ_WEIGHT, offsetof(fvg_block, proj_weight), FVG__MATRIX, "wh",
+   "mlp.fc2.weight",                                    "mlp.c_proj.weight",             ""},
+  {FVG__PROJ_BIAS, offsetof(fvg_block, proj_bias), FVG__FLOATS, "w",
+   "mlp.fc2.bias",                                      "mlp.c_proj.bias",               ""}
 };
 
-/* The tensors of a block in the order of fvg_block, with the sides of each: w the tower's width, h that of the MLP, 0
-   for a vector.  OpenAI's q, k and v lie in one tensor, NULL here. */
-static const struct { const char *name[2]; char rows, cols; } fvg__block_names[16] = {
-  {{"layer_norm1.weight",        "ln_1.weight"},          'w', 0},
-  {{"layer_norm1.bias",          "ln_1.bias"},            'w', 0},
-  {{"self_attn.q_proj.weight",   NULL},                   'w', 'w'},
-  {{"self_attn.q_proj.bias",     NULL},                   'w', 0},
-  {{"self_attn.k_proj.weight",   NULL},                   'w', 'w'},
-  {{"self_attn.k_proj.bias",     NULL},                   'w', 0},
-  {{"self_attn.v_proj.weight",   NULL},                   'w', 'w'},
-  {{"self_attn.v_proj.bias",     NULL},                   'w', 0},
-  {{"self_attn.out_proj.weight", "attn.out_proj.weight"}, 'w', 'w'},
-  {{"self_attn.out_proj.bias",   "attn.out_proj.bias"},   'w', 0},
-  {{"layer_norm2.weight",        "ln_2.weight"},          'w', 0},
-  {{"layer_norm2.bias",          "ln_2.bias"},            'w', 0},
-  {{"mlp.fc1.weight",            "mlp.c_fc.weight"},      'h', 'w'},
-  {{"mlp.fc1.bias",              "mlp.c_fc.bias"},        'h', 0},
-  {{"mlp.fc2.weight",            "mlp.c_proj.weight"},    'w', 'h'},
-  {{"mlp.fc2.bias",              "mlp.c_proj.bias"},      'w', 0}
-};
+#define FVG__TENSOR_NAME 160             /* bytes of a name that the table makes */
 
-/* A tensor of the file under its publisher's own name. */
+/* Writes the publisher's name of a row; a tensor of a block has its name within the block. */
+static const char *fvg__published_name(int publisher, int id, char name[FVG__TENSOR_NAME]) {
+  const fvg__known_tensor *x = &fvg__known_tensors[id];
+  const char *before = publisher == FVG__BY_OPEN_CLIP ? x->open_clip : "";
+  const char *rest = publisher == FVG__BY_HUGGING_FACE ? x->hugging_face : x->openai;
+
+  snprintf(name, FVG__TENSOR_NAME, "%s%s", before, rest);
+  return name;
+}
+
+/* Writes the whole name of a tensor of a block.  blocks: FVG__IMAGE_BLOCKS or FVG__TEXT_BLOCKS. */
+static const char *fvg__published_block_name(int publisher, int blocks, int layer, int id,
+                                             char name[FVG__TENSOR_NAME]) {
+  char before[FVG__TENSOR_NAME], leaf[FVG__TENSOR_NAME];
+  fvg__published_name(publisher, blocks, before);
+  fvg__published_name(publisher, id, leaf);
+
+  snprintf(name, FVG__TENSOR_NAME, "%.60s%d.%.60s", before, layer, leaf);
+  return name;
+}
+
+/* The number of consecutive rows, from row id on, that the publisher keeps as one tensor. */
+static int fvg__rows_of_one_tensor(int publisher, int id) {
+  char name[FVG__TENSOR_NAME], next[FVG__TENSOR_NAME];
+  fvg__published_name(publisher, id, name);
+
+  int n = 1;
+  while (id + n <= FVG__PROJ_BIAS
+         && !strcmp(fvg__published_name(publisher, id + n, next), name)) n++;
+  return n;
+}
+
+/* The tensor of row id in the model, or in a block if the row is one of a block. */
+static fvg_tensor *fvg__tensor_of(void *model_or_block, int id) {
+  return (fvg_tensor *)((char *)model_or_block + fvg__known_tensors[id].offset);
+}
+
+/* ---- the names in a file ---- */
 typedef struct fvg__model_tensor {
-  const char *name, *in_file;
-  int used;
+  const char *name;                      /* the publisher's name, without wrappers */
+  const char *in_file;                   /* the name that the file gives it */
+  int used;                              /* 1: it has become part of the model */
 } fvg__model_tensor;
 
 typedef struct fvg__clip_loader {
   fvg_clip *m;
-  fvg__budget budget;                            /* the context's, from before                                      */
+  fvg__budget budget;                    /* the context's limit of memory before loading */
   fvg_weights *weights;
   const fvg__config *config;
   fvg_dtype keep_as;
-  int openai;                                    /* the names: OpenAI's (and open_clip's), else Hugging Face's      */
-  fvg__model_tensor *tensor;                     /* [n], sorted by name                                             */
+  fvg__publisher publisher;              /* of the names */
+  fvg__model_tensor *tensor;             /* [n], sorted by name */
   int n;
-  char *text;                                    /* the names' memory                                               */
-  int n_outside;                                 /* tensors of the file that lie outside the CLIP                   */
-  const char *first_outside;
+  char *text;                            /* the memory of the names */
+  int n_outside;                         /* tensors of the file that lie outside the CLIP */
+  const char *first_outside;             /* the name of the first of them */
 } fvg__clip_loader;
 
-static const char *fvg__name(const fvg__clip_loader *l, fvg__tensor_role role) {
-  return fvg__model_names[role][l->openai];
+static const char *fvg__name(const fvg__clip_loader *l, int id, char name[FVG__TENSOR_NAME]) {
+  return fvg__published_name(l->publisher, id, name);
 }
 
-/* Writes a name without the wrappers that may stand at any of its dots; returns the end of what it wrote. */
+/* Writes a name without the wrappers that may stand at any of its dots; returns the written end. */
 static char *fvg__unwrap_name(char *out, const char *name) {
-  static const char *const wrapper[] = {"module.", "_orig_mod.", "_fsdp_wrapped_module.",
-                                        "_checkpoint_wrapped_module."};
+  static const char *const wrapper[] = {
+    "module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", NULL
+  };
   while (*name) {
-    size_t i, n = strcspn(name, ".");
-    for (i = 0; i < sizeof wrapper / sizeof *wrapper && strncmp(name, wrapper[i], strlen(wrapper[i])); i++) {}
-    n += name[n] == '.';
-    if (i == sizeof wrapper / sizeof *wrapper) {
+    size_t n = strcspn(name, ".");
+    if (name[n] == '.') n++;
+
+    int i = 0;
+    while (wrapper[i] && strncmp(name, wrapper[i], strlen(wrapper[i]))) i++;
+    if (!wrapper[i]) {
       memcpy(out, name, n);
       out += n;
     }
@@ -4283,162 +5050,206 @@ static char *fvg__unwrap_name(char *out, const char *name) {
   return out;
 }
 
-/* Where `ending` begins as the last parts of the name, or NULL. */
+/* Where `ending` begins if it is the last part or parts of a name, else NULL. */
 static const char *fvg__name_ending(const char *name, const char *ending) {
-  size_t n = strlen(name), k = strlen(ending);
+  const size_t n = strlen(name), k = strlen(ending);
   if (n < k || strcmp(name + n - k, ending)) return NULL;
   return n == k || name[n - k - 1] == '.' ? name + n - k : NULL;
 }
 
-/* Tensors, or beginnings of their names, that belong to something that is not computed here. */
+/* If a name shows that the file belongs to something that is not computed here, says what it is. */
 static const char *fvg__foreign_model(const char *name) {
+  static const char resnet[] = "the image tower is a modified ResNet (RN50 or a relative); only "
+                               "vision transformers are supported";
+  static const char layer_scale[] = "its blocks have layer scale, which is not supported";
+  static const char peft[] = "it holds a LoRA adapter; merge it into the weights first (peft: "
+                             "merge_and_unload)";
+  static const char lora[] = "it holds a LoRA adapter; merge it into the weights first";
+
+  /* a part of a name, which begins at a dot or at the name's beginning */
   static const struct { const char *part, *what; } known[] = {
-    {"visual.layer1.", "the image tower is a modified ResNet (RN50 or a relative); only vision transformers are "
-                       "supported"},
-    {"visual.attnpool.", "the image tower is a modified ResNet (RN50 or a relative); only vision transformers are "
-                         "supported"},
-    {"ls_1.gamma", "its blocks have layer scale, which is not supported"},
-    {"ls_2.gamma", "its blocks have layer scale, which is not supported"},
-    {"positional_embedding_res", "it is a Long-CLIP, whose stretched positions are not supported"},
-    {"lora_A.", "it holds a LoRA adapter; merge it into the weights first (peft: merge_and_unload)"},
-    {"lora_B.", "it holds a LoRA adapter; merge it into the weights first (peft: merge_and_unload)"},
-    {"lora_down.", "it holds a LoRA adapter; merge it into the weights first"},
-    {"lora_up.", "it holds a LoRA adapter; merge it into the weights first"},
+    {"visual.layer1.", resnet},
+    {"visual.attnpool.", resnet},
+    {"ls_1.gamma", layer_scale},
+    {"ls_2.gamma", layer_scale},
+    {"positional_embedding_res",
+     "it is a Long-CLIP, whose stretched positions are not supported"},
+    {"lora_A.", peft},
+    {"lora_B.", peft},
+    {"lora_down.", lora},
+    {"lora_up.", lora},
     {"text_decoder.", "it is a CoCa, which is not supported"},
     {"attn_pool.", "it pools by attention (CoCa), which is not supported"},
-    {"vision_model.head.", "it is a SigLIP, whose image tower pools by attention; that is not supported"},
+    {"vision_model.head.",
+     "it is a SigLIP, whose image tower pools by attention; that is not supported"},
     {"visual.trunk.", "its image tower is one of timm's, which is not supported"},
     {"visual.blocks.", "its image tower is EVA's, which is not supported"},
     {"visual_encoder.", "it is a BLIP or a relative, which is not supported"},
-    {"patch_embed.proj.", "it is an image tower in timm's form; take the file for open_clip beside it"},
+    {"patch_embed.proj.",
+     "it is an image tower in timm's form; take the file for open_clip beside it"},
     {"embeddings.word_embeddings.", "its text tower is a BERT, which is not supported"},
-    {"vision_model.embeddings.patch_embedding.bias", "its patch embedding has a bias (SigLIP), which is not supported"},
+    {"vision_model.embeddings.patch_embedding.bias",
+     "its patch embedding has a bias (SigLIP), which is not supported"},
     {"prompt_learner.", "it holds tuned prompts and no model; it goes with --checkpoint"},
     {NULL, NULL}
   };
-  int i;
-  for (i = 0; known[i].part; i++) {
+
+  for (int i = 0; known[i].part; i++) {
     const char *at = strstr(name, known[i].part);
     if (at && (at == name || at[-1] == '.')) return known[i].what;
   }
   return NULL;
 }
 
-/* The names that everybody keeps; OpenAI's second.  `text.` before OpenAI's is open_clip's custom_text. */
-static int fvg__anchor(const char *name, const char **prefix_end, int *openai, int *custom_text) {
-  static const fvg__tensor_role anchor[] = {FVG__PATCH, FVG__TOKEN};
-  int i;
-  *custom_text = 0;
-  for (*openai = 0; *openai < 2; ++*openai)
-    for (i = 0; i < 2; i++) {
-      const char *at = fvg__name_ending(name, fvg__model_names[anchor[i]][*openai]);
-      if (!at) continue;
-      if (*openai && anchor[i] == FVG__TOKEN && at - name >= 5 && !strncmp(at - 5, "text.", 5) &&
-          (at - name == 5 || at[-6] == '.')) {
-        *custom_text = 1;
-        at -= 5;
-      }
-      *prefix_end = at;
-      return 1;
-    }
+/* Tells whether a name is that of an embedding of patches or of tokens.  If it is, *prefix_end is
+   where the publisher's own name begins.  The order of the list matters: the other publishers'
+   names of the embedding of tokens end with OpenAI's. */
+static int fvg__anchor(const char *name, const char **prefix_end, fvg__publisher *publisher) {
+  static const struct { fvg__publisher publisher; fvg__tensor_id id; } anchor[] = {
+    {FVG__BY_HUGGING_FACE, FVG__PATCH},
+    {FVG__BY_HUGGING_FACE, FVG__TOKEN},
+    {FVG__BY_OPEN_CLIP, FVG__TOKEN},
+    {FVG__BY_OPENAI, FVG__PATCH},
+    {FVG__BY_OPENAI, FVG__TOKEN}
+  };
+  for (size_t i = 0; i < sizeof anchor / sizeof *anchor; i++) {
+    char own[FVG__TENSOR_NAME];
+    fvg__published_name(anchor[i].publisher, anchor[i].id, own);
+    *prefix_end = fvg__name_ending(name, own);
+    *publisher = anchor[i].publisher;
+    if (*prefix_end) return 1;
+  }
   return 0;
 }
 
-static int fvg__model_tensor_order(const void *a, const void *b) {
-  return strcmp(((const fvg__model_tensor *)a)->name, ((const fvg__model_tensor *)b)->name);
-}
+/* Finds the publisher, and the prefix that precedes his names: [*n] bytes at *prefix.  The names in
+   l->tensor are unwrapped already. */
+static fvg_status fvg__find_publisher(fvg__clip_loader *l, const char **prefix, size_t *n) {
+  const char *file = fvg_weights_file(l->weights);
+  fvg_ctx *c = l->m->ctx;
+  int found = 0;
 
-/* What stands before the CLIP's own names, [*n] bytes at *prefix, in l->tensor, whose names are unwrapped. */
-static fvg_status fvg__find_wrapper(fvg__clip_loader *l, const char **prefix, size_t *n, int *custom_text) {
-  const char *file = fvg_weights_file(l->weights), *end, *what;
-  int found = 0, i, openai, custom;
-  *custom_text = 0;
-  for (i = 0; i < l->n; i++) {
-    const char *name = l->tensor[i].name;
-    what = fvg__foreign_model(name);
-    if (what) return fvg_fail(l->m->ctx, FVG_E_UNSUPPORTED, "%s: %s (tensor %.100s)", file, what, name);
-    if (!fvg__anchor(name, &end, &openai, &custom)) continue;
+  for (int i = 0; i < l->n; i++) {
+    const char *name = l->tensor[i].name, *end;
+    const char *what = fvg__foreign_model(name);
+    if (what)
+      return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: %s (tensor %.100s)", file, what, name);
 
-    if (found && ((size_t)(end - name) != *n || memcmp(name, *prefix, *n) || openai != l->openai))
-      return fvg_fail(l->m->ctx, FVG_E_UNSUPPORTED, "%s: towers under two prefixes, \"%.*s\" and \"%.*s\"; save one "
-                      "CLIP in a file of its own", file, (int)*n, *prefix, (int)(end - name), name);
-    found = 1;
-    *prefix = name;
-    *n = (size_t)(end - name);
-    *custom_text |= custom;
-    l->openai = openai;
+    fvg__publisher publisher;
+    if (!fvg__anchor(name, &end, &publisher)) continue;
+
+    const size_t length = (size_t)(end - name);
+    if (!found) {
+      found = 1;
+      *prefix = name;
+      *n = length;
+      l->publisher = publisher;
+      continue;
+    }
+
+    const int same_prefix = length == *n && !memcmp(name, *prefix, length);
+    const int hugging_face = publisher == FVG__BY_HUGGING_FACE;
+    if (!same_prefix || hugging_face != (l->publisher == FVG__BY_HUGGING_FACE))
+      return fvg_fail(c, FVG_E_UNSUPPORTED,
+                      "%s: towers under two prefixes, \"%.*s\" and \"%.*s\"; save one CLIP in a "
+                      "file of its own", file, (int)*n, *prefix, (int)length, name);
+
+    /* OpenAI and open_clip call the image tower alike; the text tower tells them apart */
+    if (publisher > l->publisher) l->publisher = publisher;
   }
+
   if (found) return FVG_OK;
-  return fvg_fail(l->m->ctx, FVG_E_FORMAT, "%s: no CLIP in Hugging Face's, OpenAI's or open_clip's names: neither a "
-                  "patch nor a token embedding among its %d tensors%s%.100s", file, l->n,
+  return fvg_fail(c, FVG_E_FORMAT,
+                  "%s: no CLIP in Hugging Face's, OpenAI's or open_clip's names: neither a patch "
+                  "nor a token embedding among its %d tensors%s%.100s", file, l->n,
                   l->n ? ", such as " : "", l->n ? l->tensor[0].name : "");
 }
 
-/* Names without `prefix` and without "text."; others are counted and left out. */
-static void fvg__cut_wrapper(fvg__clip_loader *l, const char *prefix, size_t n, int custom_text) {
-  int i, kept = 0;
-  for (i = 0; i < l->n; i++) {
+/* Cuts the prefix off the names; tensors without it are counted and left out. */
+static void fvg__cut_prefix(fvg__clip_loader *l, const char *prefix, size_t n) {
+  int kept = 0;
+  for (int i = 0; i < l->n; i++) {
     fvg__model_tensor x = l->tensor[i];
-    if (strncmp(x.name, prefix, n)) {
-      if (!l->n_outside++) l->first_outside = x.in_file;
-      continue;
+    if (!strncmp(x.name, prefix, n)) {
+      x.name += n;
+      l->tensor[kept++] = x;
+    } else {
+      if (l->n_outside == 0) l->first_outside = x.in_file;
+      l->n_outside++;
     }
-    x.name += n;
-    if (custom_text && !strncmp(x.name, "text.", 5)) x.name += 5;
-    l->tensor[kept++] = x;
   }
   l->n = kept;
 }
 
-/* The file's tensors under their publisher's names, sorted. */
+static int fvg__model_tensor_order(const void *a, const void *b) {
+  const fvg__model_tensor *x = (const fvg__model_tensor *)a;
+  const fvg__model_tensor *y = (const fvg__model_tensor *)b;
+  return strcmp(x->name, y->name);
+}
+
+/* Sorts l->tensor by name; two tensors of one name are an error. */
+static fvg_status fvg__sort_tensors(fvg__clip_loader *l) {
+  fvg_ctx *c = l->m->ctx;
+  const void **order = FVG_NEW_ARRAY(c, const void *, (size_t)l->n);
+  fvg__model_tensor *sorted = FVG_NEW_ARRAY(c, fvg__model_tensor, (size_t)l->n);
+  if (!order || !sorted) {
+    fvg_release(c, order);
+    fvg_release(c, sorted);
+    return FVG_E_NOMEM;
+  }
+
+  for (int i = 0; i < l->n; i++) order[i] = &l->tensor[i];
+  fvg__sort(order, (size_t)l->n, fvg__model_tensor_order);
+  for (int i = 0; i < l->n; i++) sorted[i] = *(const fvg__model_tensor *)order[i];
+
+  fvg_release(c, order);
+  fvg_release(c, l->tensor);
+  l->tensor = sorted;
+
+  for (int i = 1; i < l->n; i++) {
+    const fvg__model_tensor *a = &sorted[i - 1], *b = &sorted[i];
+    if (!strcmp(a->name, b->name))
+      return fvg_fail(c, FVG_E_FORMAT,
+                      "%s: %.100s and %.100s are the same tensor under two names",
+                      fvg_weights_file(l->weights), a->in_file, b->in_file);
+  }
+  return FVG_OK;
+}
+
+/* Lists the file's tensors under their publisher's names, sorted. */
 static fvg_status fvg__list_tensors(fvg__clip_loader *l) {
   fvg_ctx *c = l->m->ctx;
-  const void **order;
-  fvg__model_tensor *sorted;
-  const char *prefix = "";
-  size_t bytes = 1, n_prefix = 0;
-  char *at;
-  int i, custom_text;
-  fvg_status s;
   l->n = fvg_weights_count(l->weights);
-  for (i = 0; i < l->n; i++) bytes += strlen(fvg_weights_name(l->weights, i)) + 1;
-  l->text = at = (char *)fvg_alloc(c, bytes);
+
+  size_t bytes = 1;
+  for (int i = 0; i < l->n; i++) bytes += strlen(fvg_weights_name(l->weights, i)) + 1;
+  l->text = (char *)fvg_alloc(c, bytes);
   l->tensor = FVG_NEW_ARRAY(c, fvg__model_tensor, (size_t)l->n);
   if (!l->text || !l->tensor) return FVG_E_NOMEM;
-  for (i = 0; i < l->n; i++) {
+
+  char *at = l->text;
+  for (int i = 0; i < l->n; i++) {
     l->tensor[i].in_file = fvg_weights_name(l->weights, i);
     l->tensor[i].name = at;
     at = fvg__unwrap_name(at, l->tensor[i].in_file) + 1;
   }
 
-  s = fvg__find_wrapper(l, &prefix, &n_prefix, &custom_text);
+  const char *prefix = "";
+  size_t n_prefix = 0;
+  const fvg_status s = fvg__find_publisher(l, &prefix, &n_prefix);
   if (s) return s;
-  fvg__cut_wrapper(l, prefix, n_prefix, custom_text);
 
-  order = FVG_NEW_ARRAY(c, const void *, (size_t)l->n);
-  sorted = FVG_NEW_ARRAY(c, fvg__model_tensor, (size_t)l->n);
-  if (order && sorted) {
-    for (i = 0; i < l->n; i++) order[i] = &l->tensor[i];
-    fvg__sort(order, (size_t)l->n, fvg__model_tensor_order);
-    for (i = 0; i < l->n; i++) sorted[i] = *(const fvg__model_tensor *)order[i];
-    fvg_release(c, l->tensor);
-    l->tensor = sorted;
-  } else {
-    fvg_release(c, sorted);
-    s = FVG_E_NOMEM;
-  }
-  fvg_release(c, order);
-  for (i = 1; !s && i < l->n; i++)
-    if (!strcmp(l->tensor[i].name, l->tensor[i - 1].name))
-      s = fvg_fail(c, FVG_E_FORMAT, "%s: %.100s and %.100s are the same tensor under two names",
-                   fvg_weights_file(l->weights), l->tensor[i - 1].in_file, l->tensor[i].in_file);
-  return s;
+  fvg__cut_prefix(l, prefix, n_prefix);
+  return fvg__sort_tensors(l);
 }
 
+/* Finds a tensor of the file by its publisher's name, by bisection; NULL: there is none. */
 static fvg__model_tensor *fvg__find_tensor(const fvg__clip_loader *l, const char *name) {
   int low = 0, high = l->n;
   while (low < high) {
-    int middle = low + (high - low) / 2, order = strcmp(name, l->tensor[middle].name);
+    const int middle = low + (high - low) / 2;
+    const int order = strcmp(name, l->tensor[middle].name);
+
     if (order == 0) return &l->tensor[middle];
     if (order < 0) high = middle;
     else low = middle + 1;
@@ -4446,29 +5257,110 @@ static fvg__model_tensor *fvg__find_tensor(const fvg__clip_loader *l, const char
   return NULL;
 }
 
-/* The shape of a tensor; 0 if there is none of that name. */
+/* The shape of a tensor of the file; returns 0 if there is none of that name. */
 static int fvg__tensor_info(const fvg__clip_loader *l, const char *name, fvg_tensor *shape) {
   const fvg__model_tensor *x = fvg__find_tensor(l, name);
   memset(shape, 0, sizeof *shape);
   return x ? fvg_weights_info(l->weights, shape, x->in_file) : 0;
 }
 
-static int fvg__any_tensor(const fvg__clip_loader *l, const char *prefix) {
-  int i;
-  for (i = 0; i < l->n; i++) if (!strncmp(l->tensor[i].name, prefix, strlen(prefix))) return 1;
-  return 0;
-}
-
 static fvg_status fvg__no_tensor(const fvg__clip_loader *l, const char *name) {
   return fvg_fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(l->weights), name);
 }
 
-/* ---- one tensor ---- */
+/* ---- what is left over ---- */
+/* Tells whether two names have the same first part, which ends at a dot. */
+static int fvg__same_first_part(const char *a, const char *b) {
+  const size_t n = strcspn(a, ".");
+  return strcspn(b, ".") == n && !memcmp(a, b, n);
+}
+
+/* Tells whether the file has a tensor beside the blocks of a tower: the tower is not absent. */
+static int fvg__has_tower(const fvg__clip_loader *l, fvg__tensor_id blocks) {
+  char name[FVG__TENSOR_NAME];
+  fvg__name(l, blocks, name);
+
+  for (int i = 0; i < l->n; i++) {
+    const char *other = l->tensor[i].name;
+    if (fvg__same_first_part(name, other) && strchr(other, '.')) return 1;
+  }
+  return 0;
+}
+
+/* Tells whether a name is that of a tensor inside a tower, by its first part.  OpenAI's text tower
+   has no first part of its own, so all names of one part belong to it.  A text tower in OpenAI's
+   names beside open_clip's "text." is a second one, and counts as well. */
+static int fvg__inside_tower(const fvg__clip_loader *l, const char *name) {
+  const int hugging_face = l->publisher == FVG__BY_HUGGING_FACE;
+  if (!strchr(name, '.')) return !hugging_face;
+
+  int publisher = hugging_face ? FVG__BY_HUGGING_FACE : FVG__BY_OPENAI;
+  for (; publisher <= (int)l->publisher; publisher++)
+    for (int id = FVG__PATCH; id < FVG__LOGIT_SCALE; id++) {
+      char known[FVG__TENSOR_NAME];
+      fvg__published_name(publisher, id, known);
+      if (fvg__same_first_part(known, name)) return 1;
+    }
+  return 0;
+}
+
+/* Tells whether a tensor does not matter: buffers that repeat what shapes say, and SigLIP's bias,
+   which moves all scores alike. */
+static int fvg__carries_nothing(const char *name) {
+  static const char *const known[] = {
+    "position_ids", "attn_mask", "logit_bias", "input_resolution", "context_length", "vocab_size",
+    NULL
+  };
+  for (int i = 0; known[i]; i++)
+    if (fvg__name_ending(name, known[i])) return 1;
+  return 0;
+}
+
+/* Checks that every tensor inside a tower has been used. */
+static fvg_status fvg__check_leftovers(fvg__clip_loader *l) {
+  const char *file = fvg_weights_file(l->weights);
+
+  for (int i = 0; i < l->n; i++) {
+    const fvg__model_tensor *x = &l->tensor[i];
+    if (x->used || fvg__carries_nothing(x->name)) continue;
+    if (fvg__inside_tower(l, x->name))
+      return fvg_fail(l->m->ctx, FVG_E_UNSUPPORTED,
+                      "%s: tensor %.100s is no part of a CLIP as it is computed here; without it "
+                      "the results would be wrong", file, x->in_file);
+
+    if (l->n_outside == 0) l->first_outside = x->in_file;
+    l->n_outside++;
+  }
+
+  if (l->n_outside)
+    fvg_log(l->m->ctx, 1, "%s: %d tensor%s outside the CLIP, such as %.100s, not used", file,
+            l->n_outside, l->n_outside == 1 ? " is" : "s are", l->first_outside);
+  return FVG_OK;
+}
+
+/*===========================================================================================================
+ * CHAPTER 8b  MODELS: from the tensors of a file to two towers
+ *===========================================================================================================
+   The sizes of a model are read off the tensors' shapes: widths and the side of a patch from the
+   embeddings of patches and tokens, the side of an image and the context from the embeddings of
+   positions, the number of layers by counting.  The configuration (chapter 7) must not disagree,
+   and adds what shapes do not tell.
+
+   Then the table of chapter 8 is walked from row to row.  Matrices are put into panels one by one
+   as they are read (fvgpt.h, chapter 5), so that no second copy of the model is ever in memory.
+   OpenAI's projections are transposed, and its in_proj is cut into q, k and v. */
+
+/* ---- memory of the model ---- */
+/* Adds a block of memory to those that the model frees; on failure it is freed at once. */
 static fvg_status fvg__clip_own(fvg_clip *m, void *block) {
-  void **owned;
-  if ((m->n_owned & (m->n_owned + 1)) == 0) {    /* the list doubles at 0, 1, 3, 7, ...                             */
-    owned = FVG_NEW_ARRAY(m->ctx, void *, (size_t)m->n_owned * 2 + 1);
-    if (!owned) { fvg_release(m->ctx, block); return FVG_E_NOMEM; }
+  /* the list doubles whenever it is full, at 0, 1, 3, 7, ... blocks */
+  if ((m->n_owned & (m->n_owned + 1)) == 0) {
+    void **owned = FVG_NEW_ARRAY(m->ctx, void *, (size_t)m->n_owned * 2 + 1);
+    if (!owned) {
+      fvg_release(m->ctx, block);
+      return FVG_E_NOMEM;
+    }
+
     if (m->n_owned) memcpy(owned, m->owned, (size_t)m->n_owned * sizeof *owned);
     fvg_release(m->ctx, m->owned);
     m->owned = owned;
@@ -4477,38 +5369,82 @@ static fvg_status fvg__clip_own(fvg_clip *m, void *block) {
   return FVG_OK;
 }
 
-/* Gives back a block before the model goes; its place in the list stays, as NULL. */
+static void fvg__clip_replace_owned(fvg_clip *m, const void *old, void *block) {
+  for (int i = 0; i < m->n_owned; i++)
+    if (m->owned[i] == old) m->owned[i] = block;
+}
+
+/* Frees a block before the model goes; its place in the list stays, as NULL. */
 static void fvg__clip_disown(fvg_clip *m, void *block) {
-  int i;
-  for (i = 0; i < m->n_owned; i++) if (m->owned[i] == block) m->owned[i] = NULL;
+  fvg__clip_replace_owned(m, block, NULL);
   fvg_release(m->ctx, block);
 }
 
-/* Tensor `name` as [rows, cols] (cols 0: [rows]); dimensions beyond the second count into cols. */
+/* Applies fvg_tensor_pack or fvg_tensor_unpack to a matrix, unless it is kept in half precision. */
+static fvg_status fvg__clip_rearrange(fvg_clip *m, fvg_tensor *x,
+                                      fvg_status (*how)(fvg_ctx *c, fvg_tensor *x)) {
+  if (x->type != FVG_F32 && x->type != FVG_F32_PANELS) return FVG_OK;
+
+  const void *old = x->data;
+  const fvg_status s = how(m->ctx, x);
+  if (!s) fvg__clip_replace_owned(m, old, x->data);
+  return s;
+}
+
+/* ---- one tensor ---- */
+/* The sizes of a tower, which the letters of a shape stand for. */
+typedef struct fvg__tower_sizes {
+  fvg__tensor_id blocks;                 /* FVG__IMAGE_BLOCKS or FVG__TEXT_BLOCKS */
+  int width;                             /* w */
+  int hidden;                            /* h, the width of the MLP */
+  int embed_dim;                         /* d, the width of the features */
+  int n_token;                           /* t, the rows of the embedding of positions */
+  int vocab_size;                        /* v */
+  int patch;                             /* p, the numbers in a patch */
+} fvg__tower_sizes;
+
+/* The size that a letter of the table stands for; 0 behind the last letter. */
+static int fvg__side(const fvg__tower_sizes *sizes, char letter) {
+  switch (letter) {
+    case 'w': return sizes->width;
+    case 'h': return sizes->hidden;
+    case 'd': return sizes->embed_dim;
+    case 't': return sizes->n_token;
+    case 'v': return sizes->vocab_size;
+    case 'p': return sizes->patch;
+    default:  return 0;
+  }
+}
+
+/* Reads a tensor as [rows, cols] (cols 0: [rows]); dimensions beyond the second count into cols. */
 static fvg_status fvg__load(fvg__clip_loader *l, const char *name, int rows, int cols, fvg_dtype as,
                             fvg_tensor *out) {
   fvg_ctx *c = l->m->ctx;
-  fvg__model_tensor *x = fvg__find_tensor(l, name);
   const char *file = fvg_weights_file(l->weights);
-  char found[FVG__SHAPE_TEXT];
-  fvg_tensor shape;
-  fvg_status s;
   memset(out, 0, sizeof *out);
+
+  fvg__model_tensor *x = fvg__find_tensor(l, name);
   if (!x) return fvg__no_tensor(l, name);
 
+  fvg_tensor shape;
   fvg_weights_info(l->weights, &shape, x->in_file);
-  if (shape.n_dim < (cols ? 2 : 1) || shape.dim[0] != rows ||
-      fvg_tensor_count(&shape) != (size_t)rows * (size_t)(cols ? cols : 1)) {
+  const int least_dim = cols ? 2 : 1;
+  const size_t count = cols ? fvg__row(rows, cols) : (size_t)rows;
+  if (shape.n_dim < least_dim || shape.dim[0] != rows || fvg_tensor_count(&shape) != count) {
+    char found[FVG__SHAPE_TEXT];
     fvg__shape_text(&shape, found);
     if (cols)
-      return fvg_fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d, %d]", file, x->in_file, found, rows, cols);
-    return fvg_fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d]", file, x->in_file, found, rows);
+      return fvg_fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d, %d]", file, x->in_file,
+                      found, rows, cols);
+    return fvg_fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d]", file, x->in_file, found,
+                    rows);
   }
 
   x->used = 1;
-  s = fvg_weights_get(l->weights, out, x->in_file, as);
+  fvg_status s = fvg_weights_get(l->weights, out, x->in_file, as);
   if (s) return s;
-  out->n_dim = cols ? 2 : 1;
+
+  out->n_dim = least_dim;
   out->dim[0] = rows;
   out->dim[1] = cols;
   s = fvg__clip_own(l->m, out->data);
@@ -4516,369 +5452,417 @@ static fvg_status fvg__load(fvg__clip_loader *l, const char *name, int rows, int
   return s;
 }
 
-/* fvg_tensor_pack or fvg_tensor_unpack for a matrix of the model. */
-static fvg_status fvg__clip_rearrange(fvg_clip *m, fvg_tensor *x, fvg_status (*how)(fvg_ctx *c, fvg_tensor *x)) {
-  const void *old = x->data;
+/* Reads a projection as [rows, cols].  Hugging Face's files hold it so, the others hold
+   [cols, rows]. */
+static fvg_status fvg__load_projection(fvg__clip_loader *l, const char *name, int rows, int cols,
+                                       fvg_tensor *out) {
+  if (l->publisher == FVG__BY_HUGGING_FACE) return fvg__load(l, name, rows, cols, FVG_F32, out);
+
+  fvg_ctx *c = l->m->ctx;
+  fvg_tensor given;
+  const fvg_status s = fvg__load(l, name, cols, rows, FVG_F32, &given);
+  if (s) return s;
+
+  float *turned = FVG_NEW_ARRAY(c, float, fvg__row(cols, rows));
+  if (!turned) return FVG_E_NOMEM;
+  c->kernels->transpose(cols, rows, (const float *)given.data, rows, turned, cols);
+  fvg__clip_disown(l->m, given.data);
+
+  *out = given;
+  out->data = turned;
+  out->dim[0] = rows;
+  out->dim[1] = cols;
+  return fvg__clip_own(l->m, turned);
+}
+
+/* Reads the tensor of one row of the table into its place in the model, or in a block. */
+static fvg_status fvg__load_row(fvg__clip_loader *l, const fvg__tower_sizes *sizes, int id,
+                                const char *name, void *model_or_block) {
+  const fvg__known_tensor *x = &fvg__known_tensors[id];
+  const int rows = fvg__side(sizes, x->shape[0]);
+  const int cols = fvg__side(sizes, x->shape[1]);
+  fvg_tensor *out = fvg__tensor_of(model_or_block, id);
   fvg_status s;
-  int i;
-  if (x->type != FVG_F32 && x->type != FVG_F32_PANELS) return FVG_OK;                /* kept in half precision      */
-  s = how(m->ctx, x);
-  for (i = 0; !s && i < m->n_owned; i++) if (m->owned[i] == old) m->owned[i] = x->data;
+
+  switch (x->kind) {
+    case FVG__WORDS:
+      return fvg__load(l, name, rows, cols, l->keep_as, out);
+    case FVG__MATRIX:
+      s = fvg__load(l, name, rows, cols, l->keep_as, out);
+      break;
+    case FVG__PROJECTION:
+      s = fvg__load_projection(l, name, rows, cols, out);
+      break;
+    default:
+      return fvg__load(l, name, rows, cols, FVG_F32, out);
+  }
+  if (!s) s = fvg__clip_rearrange(l->m, out, fvg_tensor_pack);
   return s;
 }
 
-/* The matrix of a linear layer. */
-static fvg_status fvg__load_matrix(fvg__clip_loader *l, const char *name, int rows, int cols, fvg_tensor *out) {
-  fvg_status s = fvg__load(l, name, rows, cols, l->keep_as, out);
-  return s ? s : fvg__clip_rearrange(l->m, out, fvg_tensor_pack);
-}
+/* A view of part i of a tensor that holds several of `rows` rows, one below the other. */
+static fvg_tensor fvg__part_of(const fvg_tensor *x, int i, int rows) {
+  const int cols = x->n_dim > 1 ? x->dim[1] : 1;
+  const size_t bytes = fvg__row(rows, cols) * fvg_dtype_size(x->type);
 
-/* Projections are small and stay F32.  OpenAI keeps them as [width, embed_dim]: turned to [embed_dim, width]. */
-static fvg_status fvg__load_projection(fvg__clip_loader *l, fvg__tensor_role role, int width, fvg_tensor *out) {
-  const char *name = fvg__name(l, role);
-  fvg_ctx *c = l->m->ctx;
-  int d = l->m->embed_dim;
-  fvg_tensor given;
-  fvg_status s;
-  float *turned;
-  if (!l->openai) {
-    s = fvg__load(l, name, d, width, FVG_F32, out);
-    return s ? s : fvg__clip_rearrange(l->m, out, fvg_tensor_pack);
-  }
-
-  s = fvg__load(l, name, width, d, FVG_F32, &given);
-  if (s) return s;
-  turned = FVG_NEW_ARRAY(c, float, (size_t)width * (size_t)d);
-  if (!turned) return FVG_E_NOMEM;
-  c->kernels->transpose(width, d, (const float *)given.data, d, turned, width);
-  fvg__clip_disown(l->m, given.data);
-  *out = given;
-  out->data = turned;
-  out->dim[0] = d;
-  out->dim[1] = width;
-  s = fvg__clip_own(l->m, turned);
-  return s ? s : fvg__clip_rearrange(l->m, out, fvg_tensor_pack);
-}
-
-/* ---- blocks ---- */
-static fvg_tensor fvg__part_of(const fvg_tensor *x, int part, int rows) {          /* rows part*rows .. of x        */
   fvg_tensor y = *x;
-  size_t row = (x->n_dim > 1 ? (size_t)x->dim[1] : 1) * fvg_dtype_size(x->type);
   y.dim[0] = rows;
-  y.data = (char *)x->data + (size_t)part * (size_t)rows * row;
+  y.data = (char *)x->data + (size_t)i * bytes;
   return y;
 }
 
-/* OpenAI's in_proj_weight [3w,w]: rows of q, of k and of v, each as a matrix of its own; and in_proj_bias [3w]. */
-static fvg_status fvg__load_thirds(fvg__clip_loader *l, const char *prefix, int layer, int w, fvg_block *b) {
-  fvg_tensor *const weight[3] = {&b->q_weight, &b->k_weight, &b->v_weight};
-  fvg_tensor *const bias[3] = {&b->q_bias, &b->k_bias, &b->v_bias};
-  size_t bytes = (size_t)w * (size_t)w * fvg_dtype_size(l->keep_as);
-  fvg_tensor whole, biases;
-  char name[160];
-  fvg_status s;
-  int i;
-  snprintf(name, sizeof name, "%s%d.attn.in_proj_weight", prefix, layer);
-  s = fvg__load(l, name, 3 * w, w, l->keep_as, &whole);
-  for (i = 0; !s && i < 3; i++) {
-    fvg_tensor third = fvg__part_of(&whole, i, w);
-    void *data = fvg_alloc(l->m->ctx, bytes);
-    if (!data) return FVG_E_NOMEM;
-    memcpy(data, third.data, bytes);
-    *weight[i] = third;
-    weight[i]->data = data;
-    s = fvg__clip_own(l->m, data);
-    if (!s) s = fvg__clip_rearrange(l->m, weight[i], fvg_tensor_pack);
-  }
-  if (!s) fvg__clip_disown(l->m, whole.data);
+/* Makes a view a matrix with memory of its own, in panels where it is F32. */
+static fvg_status fvg__own_matrix(fvg_clip *m, fvg_tensor *x) {
+  const size_t bytes = fvg__row(x->dim[0], x->dim[1]) * fvg_dtype_size(x->type);
+  void *data = fvg_alloc(m->ctx, bytes);
+  if (!data) return FVG_E_NOMEM;
 
-  snprintf(name, sizeof name, "%s%d.attn.in_proj_bias", prefix, layer);
-  if (!s) s = fvg__load(l, name, 3 * w, 0, FVG_F32, &biases);
-  for (i = 0; !s && i < 3; i++) *bias[i] = fvg__part_of(&biases, i, w);
+  memcpy(data, x->data, bytes);
+  x->data = data;
+  const fvg_status s = fvg__clip_own(m, data);
+  return s ? s : fvg__clip_rearrange(m, x, fvg_tensor_pack);
+}
+
+/* Reads one tensor that holds n rows of the table, from row id on: OpenAI's in_proj_weight [3w, w]
+   and in_proj_bias [3w].  Biases stay views of what was read; matrices become their own. */
+static fvg_status fvg__load_rows(fvg__clip_loader *l, const fvg__tower_sizes *sizes, int id, int n,
+                                 const char *name, void *model_or_block) {
+  const fvg__known_tensor *x = &fvg__known_tensors[id];
+  const int rows = fvg__side(sizes, x->shape[0]);
+  const int cols = fvg__side(sizes, x->shape[1]);
+  const int is_matrix = x->kind == FVG__MATRIX;
+
+  fvg_tensor whole;
+  fvg_status s = fvg__load(l, name, n * rows, cols, is_matrix ? l->keep_as : FVG_F32, &whole);
+  for (int i = 0; !s && i < n; i++) {
+    fvg_tensor part = fvg__part_of(&whole, i, rows);
+    if (is_matrix) s = fvg__own_matrix(l->m, &part);
+    if (!s) *fvg__tensor_of(model_or_block, id + i) = part;
+  }
+  if (!s && is_matrix) fvg__clip_disown(l->m, whole.data);
   return s;
 }
 
-/* One block; hidden is the width of the MLP. */
-static fvg_status fvg__load_block(fvg__clip_loader *l, const char *prefix, int layer, int w, int hidden,
-                                  fvg_block *b) {
-  fvg_tensor *tensor = &b->ln_1_weight;
-  fvg_status s = l->openai ? fvg__load_thirds(l, prefix, layer, w, b) : FVG_OK;
-  int i;
-  for (i = 0; !s && i < 16; i++) {
-    const char *leaf = fvg__block_names[i].name[l->openai];
-    int rows = fvg__block_names[i].rows == 'h' ? hidden : w;
-    int cols = fvg__block_names[i].cols == 'h' ? hidden : w;
-    char name[160];
-    if (!leaf) continue;
-    snprintf(name, sizeof name, "%s%d.%s", prefix, layer, leaf);
-    s = fvg__block_names[i].cols ? fvg__load_matrix(l, name, rows, cols, &tensor[i]) :
-                                   fvg__load(l, name, rows, 0, FVG_F32, &tensor[i]);
+/* Reads the rows first to last of the table.  layer: number of the block, -1 for a tower's own
+   tensors. */
+static fvg_status fvg__load_range(fvg__clip_loader *l, const fvg__tower_sizes *sizes, int layer,
+                                  int first, int last, void *model_or_block) {
+  fvg_status s = FVG_OK;
+  for (int id = first; !s && id <= last;) {
+    char name[FVG__TENSOR_NAME];
+    if (layer < 0) fvg__name(l, id, name);
+    else fvg__published_block_name(l->publisher, sizes->blocks, layer, id, name);
+
+    const int n = fvg__rows_of_one_tensor(l->publisher, id);
+    if (n > 1) s = fvg__load_rows(l, sizes, id, n, name, model_or_block);
+    else s = fvg__load_row(l, sizes, id, name, model_or_block);
+    id += n;
   }
   return s;
 }
 
-/* The layers the file speaks of: one more than the greatest number after `prefix`.
-   n tensors make at most n layers. */
+/* ---- blocks ---- */
+/* Counts the layers: one more than the greatest number after `prefix`.  n tensors make at most n
+   layers, so greater numbers are not looked at. */
 static int fvg__count_layers(const fvg__clip_loader *l, const char *prefix) {
-  int i, n = 0, most = l->n;
-  size_t length = strlen(prefix);
-  for (i = 0; i < most; i++) {
-    const char *name = l->tensor[i].name;
+  const size_t length = strlen(prefix);
+  const int most = l->n;
+  int n = 0;
+
+  for (int i = 0; i < l->n; i++) {
+    const char *digit = l->tensor[i].name;
+    if (strncmp(digit, prefix, length)) continue;
+
     int layer = 0;
-    if (strncmp(name, prefix, length)) continue;
-    for (name += length; *name >= '0' && *name <= '9' && layer < most; name++) layer = 10 * layer + (*name - '0');
+    for (digit += length; *digit >= '0' && *digit <= '9' && layer < most; digit++)
+      layer = 10 * layer + (*digit - '0');
     if (layer < most && layer >= n) n = layer + 1;
   }
   return n;
 }
 
-/* Layers, heads, activation and blocks of one tower of width w. */
-static fvg_status fvg__load_transformer(fvg__clip_loader *l, int is_text, int w, fvg_transformer *t) {
-  const char *prefix = fvg__name(l, is_text ? FVG__TEXT_LAYERS : FVG__IMAGE_LAYERS);
+/* Checks a tower's sizes against the configuration, in the words of both publishers. */
+static fvg_status fvg__transformer_agrees(const fvg__config *config, int section, int n_layer,
+                                          const fvg__tower_sizes *sizes) {
+  fvg_status s = fvg__config_agrees(config, section, "num_hidden_layers", n_layer);
+  if (!s) s = fvg__config_agrees(config, section, "layers", n_layer);
+  if (!s) s = fvg__config_agrees(config, section, "hidden_size", sizes->width);
+  if (!s) s = fvg__config_agrees(config, section, "width", sizes->width);
+  if (!s) s = fvg__config_agrees(config, section, "intermediate_size", sizes->hidden);
+  return s;
+}
+
+/* Reads layers, heads, activation and blocks of a tower, and sizes->hidden. */
+static fvg_status fvg__load_transformer(fvg__clip_loader *l, fvg__tower_sizes *sizes,
+                                        fvg_transformer *t) {
+  const int is_text = sizes->blocks == FVG__TEXT_BLOCKS;
+  const int w = sizes->width;
   const char *file = fvg_weights_file(l->weights);
-  int section = is_text ? l->config->text : l->config->vision, i;
   fvg_ctx *c = l->m->ctx;
-  char name[160];
-  fvg_tensor fc;
+
   fvg_status s = fvg__config_heads(l->config, is_text, w, &t->n_head);
   if (!s) s = fvg__config_activation(l->config, is_text, &t->activation);
   if (!s) s = fvg__config_eps(l->config, is_text, &t->eps);
   if (s) return s;
 
-  t->n_layer = fvg__count_layers(l, prefix);
-  if (t->n_layer < 1) return fvg_fail(c, FVG_E_FORMAT, "%s: no layers named %s0...", file, prefix);
-  snprintf(name, sizeof name, "%s0.%s", prefix, fvg__block_names[12].name[l->openai]);
+  char prefix[FVG__TENSOR_NAME];
+  t->n_layer = fvg__count_layers(l, fvg__name(l, sizes->blocks, prefix));
+  if (t->n_layer < 1)
+    return fvg_fail(c, FVG_E_FORMAT, "%s: no layers named %s0...", file, prefix);
+
+  fvg_tensor fc;
+  char name[FVG__TENSOR_NAME];
+  fvg__published_block_name(l->publisher, sizes->blocks, 0, FVG__FC_WEIGHT, name);
   if (!fvg__tensor_info(l, name, &fc) || fc.n_dim != 2)
     return fvg_fail(c, FVG_E_FORMAT, "%s: no matrix %s", file, name);
-  s = fvg__config_agrees(l->config, section, "num_hidden_layers", t->n_layer);
-  if (!s) s = fvg__config_agrees(l->config, section, "layers", t->n_layer);
-  if (!s) s = fvg__config_agrees(l->config, section, "hidden_size", w);
-  if (!s) s = fvg__config_agrees(l->config, section, "width", w);
-  if (!s) s = fvg__config_agrees(l->config, section, "intermediate_size", fc.dim[0]);
+  sizes->hidden = fc.dim[0];
+
+  const int section = fvg__config_tower_section(l->config, is_text);
+  s = fvg__transformer_agrees(l->config, section, t->n_layer, sizes);
   if (s) return s;
   if (t->n_head < 1 || w % t->n_head)
-    return fvg_fail(c, FVG_E_SHAPE, "%s: width %d of %s... cannot be cut into %d heads", file, w, prefix, t->n_head);
+    return fvg_fail(c, FVG_E_SHAPE, "%s: width %d of %s... cannot be cut into %d heads", file, w,
+                    prefix, t->n_head);
 
   t->block = FVG_NEW_ARRAY(c, fvg_block, (size_t)t->n_layer);
   if (!t->block) return FVG_E_NOMEM;
-  for (i = 0; !s && i < t->n_layer; i++) s = fvg__load_block(l, prefix, i, w, fc.dim[0], &t->block[i]);
+  for (int i = 0; !s && i < t->n_layer; i++)
+    s = fvg__load_range(l, sizes, i, FVG__LN_1_WEIGHT, FVG__PROJ_BIAS, &t->block[i]);
   return s;
 }
 
 /* ---- towers ---- */
-/* The image tower's sizes from the shapes of its embeddings. */
+/* Reads the image tower's sizes off the shapes of its embeddings: patches [w, 3, side, side], and
+   positions [1 + grid x grid, w]. */
 static fvg_status fvg__vision_sizes(fvg__clip_loader *l, fvg_vision_tower *v) {
-  const char *file = fvg_weights_file(l->weights), *position_name = fvg__name(l, FVG__IMAGE_POSITION);
-  const int section = l->config->vision;
-  fvg_tensor patch, position;
-  fvg_status s;
-  int grid = 1;
-  fvg__tensor_info(l, fvg__name(l, FVG__PATCH), &patch);
-  if (patch.n_dim != 4 || patch.dim[1] != 3 || patch.dim[2] != patch.dim[3] || patch.dim[0] < 1 ||
-      patch.dim[2] < 1 || patch.dim[2] > 4096)
-    return fvg_fail(l->m->ctx, FVG_E_SHAPE, "%s: %s must have shape [width,3,patch,patch]", file,
-                    fvg__name(l, FVG__PATCH));
-  if (!fvg__tensor_info(l, position_name, &position)) return fvg__no_tensor(l, position_name);
+  const char *file = fvg_weights_file(l->weights);
+  fvg_ctx *c = l->m->ctx;
+  char name[FVG__TENSOR_NAME];
 
-  v->width = patch.dim[0];
-  v->patch_size = patch.dim[2];
+  fvg_tensor patch;
+  fvg__tensor_info(l, fvg__name(l, FVG__PATCH, name), &patch);
+  const int *side = patch.dim;
+  if (patch.n_dim != 4 || side[1] != 3 || side[2] != side[3]
+      || side[0] < 1 || side[2] < 1 || side[2] > 4096)
+    return fvg_fail(c, FVG_E_SHAPE, "%s: %s must have shape [width,3,patch,patch]", file, name);
+
+  fvg_tensor position;
+  if (!fvg__tensor_info(l, fvg__name(l, FVG__IMAGE_POSITION, name), &position))
+    return fvg__no_tensor(l, name);
+
+  v->width = side[0];
+  v->patch_size = side[2];
   v->n_token = position.n_dim == 2 ? position.dim[0] : 0;
+
+  int grid = 1;
   while (grid < 4096 && grid * grid < v->n_token - 1) grid++;
   if (grid * grid + 1 != v->n_token)
-    return fvg_fail(l->m->ctx, FVG_E_SHAPE, "%s: %s has %d rows, not one and a square number", file, position_name,
+    return fvg_fail(c, FVG_E_SHAPE, "%s: %s has %d rows, not one and a square number", file, name,
                     v->n_token);
+
   v->image_size = grid * v->patch_size;
-  s = fvg__config_agrees(l->config, section, "image_size", v->image_size);
+  const int section = l->config->vision;
+  const fvg_status s = fvg__config_agrees(l->config, section, "image_size", v->image_size);
   return s ? s : fvg__config_agrees(l->config, section, "patch_size", v->patch_size);
 }
 
+/* Reads the image tower, if the file has one. */
 static fvg_status fvg__load_vision(fvg__clip_loader *l) {
-  fvg_vision_tower *v = &l->m->vision;
+  char name[FVG__TENSOR_NAME];
   fvg_tensor patch;
-  fvg_status s;
-  int w;
-  if (!fvg__tensor_info(l, fvg__name(l, FVG__PATCH), &patch))
-    return fvg__any_tensor(l, l->openai ? "visual." : "vision_model.") ? fvg__no_tensor(l, fvg__name(l, FVG__PATCH)) :
-                                                                         FVG_OK;     /* a text-only model           */
+  if (!fvg__tensor_info(l, fvg__name(l, FVG__PATCH, name), &patch))
+    return fvg__has_tower(l, FVG__IMAGE_BLOCKS) ? fvg__no_tensor(l, name) : FVG_OK;
+
+  fvg_vision_tower *v = &l->m->vision;
   l->m->has_vision = 1;
-  s = fvg__vision_sizes(l, v);
-  w = v->width;
-  if (!s) s = fvg__load_matrix(l, fvg__name(l, FVG__PATCH), w, 3 * v->patch_size * v->patch_size, &v->patch_weight);
-  if (!s) s = fvg__load(l, fvg__name(l, FVG__IMAGE_POSITION), v->n_token, w, FVG_F32, &v->position_embedding);
-  if (!s) s = fvg__load(l, fvg__name(l, FVG__CLASS), w, 0, FVG_F32, &v->class_embedding);
-  if (!s) s = fvg__load(l, fvg__name(l, FVG__LN_PRE_WEIGHT), w, 0, FVG_F32, &v->ln_pre_weight);
-  if (!s) s = fvg__load(l, fvg__name(l, FVG__LN_PRE_BIAS), w, 0, FVG_F32, &v->ln_pre_bias);
-  if (!s) s = fvg__load(l, fvg__name(l, FVG__LN_POST_WEIGHT), w, 0, FVG_F32, &v->ln_post_weight);
-  if (!s) s = fvg__load(l, fvg__name(l, FVG__LN_POST_BIAS), w, 0, FVG_F32, &v->ln_post_bias);
-  if (!s) s = fvg__load_transformer(l, 0, w, &v->transformer);
-  if (!s) s = fvg__load_projection(l, FVG__IMAGE_PROJECTION, w, &v->projection);
+  fvg_status s = fvg__vision_sizes(l, v);
+  if (s) return s;
+
+  fvg__tower_sizes sizes;
+  memset(&sizes, 0, sizeof sizes);
+  sizes.blocks = FVG__IMAGE_BLOCKS;
+  sizes.width = v->width;
+  sizes.embed_dim = l->m->embed_dim;
+  sizes.n_token = v->n_token;
+  sizes.patch = 3 * v->patch_size * v->patch_size;
+
+  s = fvg__load_range(l, &sizes, -1, FVG__PATCH, FVG__IMAGE_PROJECTION, l->m);
+  if (!s) s = fvg__load_transformer(l, &sizes, &v->transformer);
   l->m->preprocess = fvg_preprocess_defaults(v->image_size);
   return s;
 }
 
-/* The id of the end mark, or 0 where the configuration has none that could be one: the end mark comes right
-   behind the start mark, and both behind the 512 byte symbols.  OpenAI's own files say 2 and 0. */
+/* The id of the end mark, or 0 if the configuration has none that could be one: the end mark
+   follows the start mark, and both come after the 512 byte symbols.  OpenAI's own files say 2 and
+   0. */
 static int fvg__config_end_token(const fvg__config *config, int section, int vocab_size) {
-  int start = fvg__config_find(config, section, "bos_token_id");
+  const int start = fvg__config_find(config, section, "bos_token_id");
   int end = fvg__config_find(config, section, "eos_token_id");
-  double first, second;
-  if (end >= 0 && config->json.value[end].type == FVG_JSON_ARRAY) end = config->json.value[end].first;
-  second = end >= 0 ? config->json.value[end].number : 0;
-  first = start >= 0 ? config->json.value[start].number : second - 1;
-  if (!(first >= 512 && second < vocab_size) || second != first + 1 || first != floor(first)) return 0;
+  if (end >= 0 && fvg__config_value(config, end)->type == FVG_JSON_ARRAY)
+    end = fvg__config_value(config, end)->first;
+
+  const double second = end >= 0 ? fvg__config_value(config, end)->number : 0;
+  const double first = start >= 0 ? fvg__config_value(config, start)->number : second - 1;
+  if (!(first >= 512 && second < vocab_size)) return 0;
+  if (second != first + 1 || first != floor(first)) return 0;
   return (int)second;
 }
 
-static fvg_status fvg__load_text(fvg__clip_loader *l) {
-  const char *file = fvg_weights_file(l->weights);
-  const char *token_name = fvg__name(l, FVG__TOKEN), *position_name = fvg__name(l, FVG__TEXT_POSITION);
-  const int section = l->config->text;
-  fvg_text_tower *x = &l->m->text;
+/* Reads the text tower's sizes off the shapes of its embeddings: tokens [vocab_size, w], and
+   positions [context_length, w]. */
+static fvg_status fvg__text_sizes(fvg__clip_loader *l, fvg_text_tower *x) {
+  char token_name[FVG__TENSOR_NAME], position_name[FVG__TENSOR_NAME];
   fvg_tensor token, position;
-  fvg_status s;
-  if (!fvg__tensor_info(l, token_name, &token))
-    return fvg__any_tensor(l, l->openai ? "transformer." : "text_model.") ? fvg__no_tensor(l, token_name) :
-                                                                            FVG_OK;  /* an image-only model         */
-  l->m->has_text = 1;
-  if (!fvg__tensor_info(l, position_name, &position)) return fvg__no_tensor(l, position_name);
-  if (token.n_dim != 2 || position.n_dim != 2 || token.dim[0] < 515 || token.dim[1] < 1 || position.dim[0] < 3)
-    return fvg_fail(l->m->ctx, FVG_E_SHAPE, "%s: %s and %s must be matrices of at least 515 and 3 rows", file,
-                    token_name, position_name);
+  fvg__tensor_info(l, fvg__name(l, FVG__TOKEN, token_name), &token);
+  if (!fvg__tensor_info(l, fvg__name(l, FVG__TEXT_POSITION, position_name), &position))
+    return fvg__no_tensor(l, position_name);
 
+  /* 515: the byte symbols, one merge, the start and the end mark */
+  if (token.n_dim != 2 || position.n_dim != 2
+      || token.dim[0] < 515 || token.dim[1] < 1 || position.dim[0] < 3)
+    return fvg_fail(l->m->ctx, FVG_E_SHAPE,
+                    "%s: %s and %s must be matrices of at least 515 and 3 rows",
+                    fvg_weights_file(l->weights), token_name, position_name);
+
+  const int section = l->config->text;
   x->vocab_size = token.dim[0];
   x->width = token.dim[1];
   x->context_length = position.dim[0];
   x->end_token = fvg__config_end_token(l->config, section, x->vocab_size);
-  s = fvg__config_agrees(l->config, section, "vocab_size", x->vocab_size);
-  if (!s) s = fvg__config_agrees(l->config, section, "max_position_embeddings", x->context_length);
-  if (!s) s = fvg__config_agrees(l->config, section, "context_length", x->context_length);
-  if (!s) s = fvg__load(l, token_name, x->vocab_size, x->width, l->keep_as, &x->token_embedding);
-  if (!s) s = fvg__load(l, position_name, x->context_length, x->width, FVG_F32, &x->position_embedding);
-  if (!s) s = fvg__load(l, fvg__name(l, FVG__LN_FINAL_WEIGHT), x->width, 0, FVG_F32, &x->ln_final_weight);
-  if (!s) s = fvg__load(l, fvg__name(l, FVG__LN_FINAL_BIAS), x->width, 0, FVG_F32, &x->ln_final_bias);
-  if (!s) s = fvg__load_transformer(l, 1, x->width, &x->transformer);
-  if (!s) s = fvg__load_projection(l, FVG__TEXT_PROJECTION, x->width, &x->projection);
+
+  const int length = x->context_length;
+  fvg_status s = fvg__config_agrees(l->config, section, "vocab_size", x->vocab_size);
+  if (!s) s = fvg__config_agrees(l->config, section, "max_position_embeddings", length);
+  if (!s) s = fvg__config_agrees(l->config, section, "context_length", length);
   return s;
 }
 
-/* s of a file without one: what its configuration starts training from, or OpenAI's 100.  One tower alone has no use
-   for it. */
+/* Reads the text tower, if the file has one. */
+static fvg_status fvg__load_text(fvg__clip_loader *l) {
+  char name[FVG__TENSOR_NAME];
+  fvg_tensor token;
+  if (!fvg__tensor_info(l, fvg__name(l, FVG__TOKEN, name), &token))
+    return fvg__has_tower(l, FVG__TEXT_BLOCKS) ? fvg__no_tensor(l, name) : FVG_OK;
+
+  fvg_text_tower *x = &l->m->text;
+  l->m->has_text = 1;
+  fvg_status s = fvg__text_sizes(l, x);
+  if (s) return s;
+
+  fvg__tower_sizes sizes;
+  memset(&sizes, 0, sizeof sizes);
+  sizes.blocks = FVG__TEXT_BLOCKS;
+  sizes.width = x->width;
+  sizes.embed_dim = l->m->embed_dim;
+  sizes.n_token = x->context_length;
+  sizes.vocab_size = x->vocab_size;
+
+  s = fvg__load_range(l, &sizes, -1, FVG__TOKEN, FVG__TEXT_PROJECTION, l->m);
+  if (!s) s = fvg__load_transformer(l, &sizes, &x->transformer);
+  return s;
+}
+
+/* ---- what the towers share: the width of the features, and the scale of the logits ---- */
+/* Reads the width of the features off a projection's shape; an error if the file has none. */
+static fvg_status fvg__load_embed_dim(fvg__clip_loader *l) {
+  const int is_open_clip = l->config->form == FVG__OPEN_CLIP;
+  const int turned = l->publisher != FVG__BY_HUGGING_FACE;     /* [w, d] in place of [d, w] */
+  char image[FVG__TENSOR_NAME], text[FVG__TENSOR_NAME];
+  fvg__name(l, FVG__IMAGE_PROJECTION, image);
+  fvg__name(l, FVG__TEXT_PROJECTION, text);
+
+  fvg_tensor shape;
+  if (fvg__tensor_info(l, image, &shape) && shape.n_dim == 2) l->m->embed_dim = shape.dim[turned];
+  if (fvg__tensor_info(l, text, &shape) && shape.n_dim == 2) l->m->embed_dim = shape.dim[turned];
+  if (l->m->embed_dim < 1)
+    return fvg_fail(l->m->ctx, FVG_E_FORMAT,
+                    "%s: neither %s nor %s: a tower without its projection, as in Stable "
+                    "Diffusion or LLaVA, makes no features that can be compared",
+                    fvg_weights_file(l->weights), image, text);
+
+  return fvg__config_agrees(l->config, l->config->model,
+                            is_open_clip ? "embed_dim" : "projection_dim", l->m->embed_dim);
+}
+
+/* The scale of a file without one: where its configuration starts training, or OpenAI's 100.  One
+   tower alone has no use for it, so then there is nothing to report. */
 static fvg_status fvg__default_scale(fvg__clip_loader *l) {
   const fvg__config *config = l->config;
-  int i = fvg__config_find(config, config->model, config->form == FVG__OPEN_CLIP ? "init_logit_scale" :
-                                                                                   "logit_scale_init_value");
-  double scale = i >= 0 && config->json.value[i].type == FVG_JSON_NUMBER ? exp(config->json.value[i].number) : 100;
-  fvg_tensor one, other;
-  if (!fvg__tensor_info(l, fvg__name(l, FVG__PATCH), &one) || !fvg__tensor_info(l, fvg__name(l, FVG__TOKEN), &other))
-    return FVG_OK;
+  const int is_open_clip = config->form == FVG__OPEN_CLIP;
+  const char *key = is_open_clip ? "init_logit_scale" : "logit_scale_init_value";
+  const int i = fvg__config_find(config, config->model, key);
+  double scale = 100;
+  if (i >= 0 && fvg__config_value(config, i)->type == FVG_JSON_NUMBER)
+    scale = exp(fvg__config_value(config, i)->number);
+
+  char patch[FVG__TENSOR_NAME], token[FVG__TENSOR_NAME];
+  if (!fvg__find_tensor(l, fvg__name(l, FVG__PATCH, patch))) return FVG_OK;
+  if (!fvg__find_tensor(l, fvg__name(l, FVG__TOKEN, token))) return FVG_OK;
+
   if (!(scale > 0 && scale < 1e6))
-    return fvg_fail(l->m->ctx, FVG_E_NUMERIC, "%s: the scale of the logits would be %g", config->file, scale);
+    return fvg_fail(l->m->ctx, FVG_E_NUMERIC, "%s: the scale of the logits would be %g",
+                    config->file, scale);
   l->m->logit_scale = (float)scale;
-  fvg_log(l->m->ctx, 0, "%s: no logit_scale; %.4g is taken %s", fvg_weights_file(l->weights), scale,
-          i >= 0 ? "from its configuration" : "as in OpenAI's models");
+  fvg_log(l->m->ctx, 0, "%s: no logit_scale; %.4g is taken %s", fvg_weights_file(l->weights),
+          scale, i >= 0 ? "from its configuration" : "as in OpenAI's models");
   return FVG_OK;
 }
 
-/* d and s are shared by the towers. */
-static fvg_status fvg__load_shared(fvg__clip_loader *l) {
-  static const fvg__tensor_role projection[] = {FVG__IMAGE_PROJECTION, FVG__TEXT_PROJECTION};
-  const char *file = fvg_weights_file(l->weights);
-  fvg__model_tensor *x = fvg__find_tensor(l, fvg__name(l, FVG__LOGIT_SCALE));
-  fvg_tensor shape, scale;
-  fvg_status s;
-  int i;
-  for (i = 0; i < 2; i++)
-    if (fvg__tensor_info(l, fvg__name(l, projection[i]), &shape) && shape.n_dim == 2)
-      l->m->embed_dim = shape.dim[l->openai];
-  if (l->m->embed_dim < 1)
-    return fvg_fail(l->m->ctx, FVG_E_FORMAT, "%s: neither %s nor %s: a tower without its projection, as in Stable "
-                    "Diffusion or LLaVA, makes no features that can be compared", file,
-                    fvg__name(l, projection[0]), fvg__name(l, projection[1]));
-  s = fvg__config_agrees(l->config, l->config->model, l->config->form == FVG__OPEN_CLIP ? "embed_dim" :
-                         "projection_dim", l->m->embed_dim);
-  if (s) return s;
-
+/* Reads the scale of the logits, whose logarithm the file holds. */
+static fvg_status fvg__load_scale(fvg__clip_loader *l) {
+  char name[FVG__TENSOR_NAME];
   l->m->logit_scale = 100;
+  fvg__model_tensor *x = fvg__find_tensor(l, fvg__name(l, FVG__LOGIT_SCALE, name));
   if (!x) return fvg__default_scale(l);
-  x->used = 1;
-  s = fvg_weights_get(l->weights, &scale, x->in_file, FVG_F32);
-  if (s) return s;
-  if (fvg_tensor_count(&scale) != 1) {
-    fvg_tensor_free(l->m->ctx, &scale);
-    return fvg_fail(l->m->ctx, FVG_E_SHAPE, "%s: logit_scale must be one number", file);
-  }
-  l->m->logit_scale = expf(((const float *)scale.data)[0]);
-  fvg_tensor_free(l->m->ctx, &scale);
-  if (!(l->m->logit_scale > 0 && l->m->logit_scale < 1e6f))
-    return fvg_fail(l->m->ctx, FVG_E_NUMERIC, "%s: exp(logit_scale) is %g", file, (double)l->m->logit_scale);
-  return FVG_OK;
-}
 
-/* ---- what is left over ---- */
-/* Buffers that repeat what shapes say, and SigLIP's bias, which moves all scores alike. */
-static int fvg__carries_nothing(const char *name) {
-  static const char *const known[] = {"position_ids", "attn_mask", "logit_bias", "input_resolution", "context_length",
-                                      "vocab_size"};
-  size_t i;
-  for (i = 0; i < sizeof known / sizeof *known; i++) if (fvg__name_ending(name, known[i])) return 1;
-  return 0;
-}
-
-/* OpenAI's text tower has no prefix of its own, so a name of one part counts as the tower's. */
-static int fvg__inside_tower(const fvg__clip_loader *l, const char *name) {
-  static const char *const tower[2][6] = {
-    {"vision_model.", "text_model.", "visual_projection.", "text_projection.", NULL, NULL},
-    {"visual.", "transformer.", "token_embedding.", "ln_final.", "text_projection.", NULL}
-  };
-  int i;
-  for (i = 0; tower[l->openai][i]; i++)
-    if (!strncmp(name, tower[l->openai][i], strlen(tower[l->openai][i]))) return 1;
-  return l->openai && !strchr(name, '.');
-}
-
-/* Every tensor of a tower must have had its part in it. */
-static fvg_status fvg__check_leftovers(fvg__clip_loader *l) {
+  fvg_ctx *c = l->m->ctx;
   const char *file = fvg_weights_file(l->weights);
-  int i;
-  for (i = 0; i < l->n; i++) {
-    const fvg__model_tensor *x = &l->tensor[i];
-    if (x->used || fvg__carries_nothing(x->name)) continue;
-    if (fvg__inside_tower(l, x->name))
-      return fvg_fail(l->m->ctx, FVG_E_UNSUPPORTED, "%s: tensor %.100s is no part of a CLIP as it is computed here; "
-                      "without it the results would be wrong", file, x->in_file);
-    if (!l->n_outside++) l->first_outside = x->in_file;
-  }
-  if (l->n_outside)
-    fvg_log(l->m->ctx, 1, "%s: %d tensor%s outside the CLIP, such as %.100s, not used", file, l->n_outside,
-            l->n_outside == 1 ? " is" : "s are", l->first_outside);
+  fvg_tensor scale;
+  x->used = 1;
+  const fvg_status s = fvg_weights_get(l->weights, &scale, x->in_file, FVG_F32);
+  if (s) return s;
+
+  const int one = fvg_tensor_count(&scale) == 1;
+  if (one) l->m->logit_scale = expf(((const float *)scale.data)[0]);
+  fvg_tensor_free(c, &scale);
+  if (!one) return fvg_fail(c, FVG_E_SHAPE, "%s: logit_scale must be one number", file);
+
+  if (!(l->m->logit_scale > 0 && l->m->logit_scale < 1e6f))
+    return fvg_fail(c, FVG_E_NUMERIC, "%s: exp(logit_scale) is %g", file,
+                    (double)l->m->logit_scale);
   return FVG_OK;
 }
 
+/* ---- loading ---- */
 /* Lists the tensors; after this the publisher of the names is known. */
-static fvg_status fvg__loader_begin(fvg__clip_loader *l, fvg_ctx *c, fvg_weights *weights, fvg_dtype keep_as) {
+static fvg_status fvg__loader_begin(fvg__clip_loader *l, fvg_ctx *c, fvg_weights *weights,
+                                    fvg_dtype keep_as) {
+  const char *file = fvg_weights_file(weights);
   memset(l, 0, sizeof *l);
   if (keep_as > FVG_BF16)
-    return fvg_fail(c, FVG_E_ARG, "%s: weights can be kept as F32, F16 or BF16", fvg_weights_file(weights));
+    return fvg_fail(c, FVG_E_ARG, "%s: weights can be kept as F32, F16 or BF16", file);
+
   l->m = FVG_NEW(c, fvg_clip);
   if (!l->m) return FVG_E_NOMEM;
   l->m->ctx = c;
   l->weights = weights;
   l->keep_as = keep_as;
-  l->budget = fvg__budget_begin(c, fvg_weights_file(weights), fvg__weights_bytes(weights));
+  l->budget = fvg__budget_begin(c, file, fvg__weights_bytes(weights));
   return fvg__list_tensors(l);
 }
 
-/* Both towers as `config` says. */
+/* Reads the whole model with the settings of `config`. */
 static fvg_status fvg__loader_run(fvg__clip_loader *l, const fvg__config *config) {
-  fvg_status s;
   l->config = config;
-  s = fvg__load_shared(l);
+  fvg_status s = fvg__load_embed_dim(l);
+  if (!s) s = fvg__load_scale(l);
   if (!s) s = fvg__load_vision(l);
   if (!s) s = fvg__load_text(l);
-  return s ? s : fvg__check_leftovers(l);
+  if (!s) s = fvg__check_leftovers(l);
+  return s;
 }
 
-/* The model if all went well, which s says. */
+/* Frees the loader, and the model unless s is FVG_OK; returns s. */
 static fvg_status fvg__loader_end(fvg__clip_loader *l, fvg_status s, fvg_clip **out) {
   if (l->m) {
     fvg__budget_end(l->m->ctx, l->budget);
@@ -4890,53 +5874,70 @@ static fvg_status fvg__loader_end(fvg__clip_loader *l, fvg_status s, fvg_clip **
   return s;
 }
 
-FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights, const char *config_json,
-                                 fvg_dtype keep_as) {
-  char name[FVG__CONFIG_NAME];
-  fvg__clip_loader l;
-  fvg__config config;
-  fvg_status s;
-  snprintf(name, sizeof name, "config.json of %.400s", fvg_weights_file(weights));
-  s = fvg__config_parse(c, &config, config_json, name);
+/* Reads a model from open weights, with the text of its configuration or without. */
+FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights,
+                                 const char *config_json, fvg_dtype keep_as) {
   *out = NULL;
-  if (s) { fvg__config_free(&config); return s; }
+  if (!weights) return fvg_fail(c, FVG_E_ARG, "a model's weights are needed");
+
+  char name[FVG__CONFIG_NAME];
+  fvg__config config;
+  snprintf(name, sizeof name, "config.json of %.400s", fvg_weights_file(weights));
+  fvg_status s = fvg__config_parse(c, &config, config_json, name);
+  if (s) {
+    fvg__config_free(&config);
+    return s;
+  }
+
+  fvg__clip_loader l;
   s = fvg__loader_begin(&l, c, weights, keep_as);
   if (!s) s = fvg__loader_run(&l, &config);
-  if (!s && l.m->has_vision && config.preprocess >= 0) s = fvg__preprocess_open_clip(&config, &l.m->preprocess);
+  if (!s && l.m->has_vision && config.preprocess >= 0)
+    s = fvg__preprocess_open_clip(&config, &l.m->preprocess);
+
   fvg__config_free(&config);
   return fvg__loader_end(&l, s, out);
 }
 
+/* Reads how pictures are prepared, from a parsed file in any of the known forms. */
+static fvg_status fvg__read_preprocess(fvg__config *config, fvg_preprocess *p) {
+  if (fvg__config_value(config, 0)->type != FVG_JSON_OBJECT)
+    return fvg_fail(config->c, FVG_E_FORMAT, "%s: not an object with settings", config->file);
+  if (fvg__config_find(config, 0, "error") >= 0)
+    return fvg_fail(config->c, FVG_E_FORMAT,
+                    "%s: a server's message of an error; download the file again", config->file);
+
+  config->preprocess = fvg__config_section(config, 0, "preprocess_cfg");
+  if (config->preprocess >= 0) return fvg__preprocess_open_clip(config, p);
+
+  const int processor = fvg__config_section(config, 0, "image_processor");
+  return fvg__preprocess_hugging_face(config, processor >= 0 ? processor : 0, p);
+}
+
+/* Sets m->preprocess from the text of a file, or leaves it as it is if the file has an error. */
 FVG_DEF fvg_status fvg_clip_set_preprocess(fvg_clip *m, const char *json, const char *name) {
-  fvg_preprocess p = fvg_preprocess_defaults(m->vision.image_size);
-  fvg__config config;
-  fvg_status s;
-  memset(&config, 0, sizeof config);
-  fvg__config_free(&config);
   if (!json) return fvg_fail(m->ctx, FVG_E_ARG, "set_preprocess: no text");
   if (!m->has_vision) return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
+
+  fvg__config config;
+  memset(&config, 0, sizeof config);
+  fvg__config_free(&config);
   config.c = m->ctx;
   snprintf(config.file, sizeof config.file, "%.400s", name ? name : "preprocessor_config.json");
-  s = fvg_json_parse(m->ctx, &config.json, json, strlen(json), config.file);
-  if (!s && config.json.value[0].type != FVG_JSON_OBJECT)
-    s = fvg_fail(m->ctx, FVG_E_FORMAT, "%s: not an object with settings", config.file);
-  if (!s && fvg__config_find(&config, 0, "error") >= 0)
-    s = fvg_fail(m->ctx, FVG_E_FORMAT, "%s: a server's message of an error; download the file again", config.file);
-  if (!s) {
-    int processor = fvg__config_section(&config, 0, "image_processor");
-    config.preprocess = fvg__config_section(&config, 0, "preprocess_cfg");
-    s = config.preprocess >= 0 ? fvg__preprocess_open_clip(&config, &p) :
-                                 fvg__preprocess_hugging_face(&config, processor >= 0 ? processor : 0, &p);
-  }
-  fvg__config_free(&config);
+
+  fvg_preprocess p = fvg_preprocess_defaults(m->vision.image_size);
+  fvg_status s = fvg_json_parse(m->ctx, &config.json, json, strlen(json), config.file);
+  if (!s) s = fvg__read_preprocess(&config, &p);
   if (!s) m->preprocess = p;
+
+  fvg__config_free(&config);
   return s;
 }
 
 FVG_DEF void fvg_clip_free(fvg_clip *m) {
-  int i;
   if (!m) return;
-  for (i = 0; i < m->n_owned; i++) fvg_release(m->ctx, m->owned[i]);
+
+  for (int i = 0; i < m->n_owned; i++) fvg_release(m->ctx, m->owned[i]);
   fvg_release(m->ctx, m->owned);
   fvg_release(m->ctx, m->vision.transformer.block);
   fvg_release(m->ctx, m->text.transformer.block);
@@ -4945,59 +5946,73 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
   fvg_release(m->ctx, m);
 }
 
-FVG_DEF fvg_status fvg_clip_unpack(fvg_clip *m) {
-  fvg_transformer *tower[2];
+/* ---- all tensors of a model ---- */
+/* Turns the matrices of the rows first to last back into rows. */
+static fvg_status fvg__unpack_range(fvg_clip *m, void *model_or_block, int first, int last) {
   fvg_status s = FVG_OK;
-  int i, k;
-  tower[0] = &m->vision.transformer;
-  tower[1] = &m->text.transformer;
-  for (k = 0; k < 2; k++)
-    for (i = 0; !s && i < tower[k]->n_layer; i++) {
-      fvg_tensor *x = &tower[k]->block[i].ln_1_weight, *end = &tower[k]->block[i].proj_bias + 1;
-      for (; !s && x < end; x++) if (x->n_dim == 2) s = fvg__clip_rearrange(m, x, fvg_tensor_unpack);
-    }
-  if (!s && m->has_vision) s = fvg__clip_rearrange(m, &m->vision.patch_weight, fvg_tensor_unpack);
-  if (!s && m->has_vision) s = fvg__clip_rearrange(m, &m->vision.projection, fvg_tensor_unpack);
-  if (!s && m->has_text) s = fvg__clip_rearrange(m, &m->text.projection, fvg_tensor_unpack);
+  for (int id = first; !s && id <= last; id++) {
+    const fvg__tensor_kind kind = fvg__known_tensors[id].kind;
+    if (kind != FVG__MATRIX && kind != FVG__PROJECTION) continue;
+    s = fvg__clip_rearrange(m, fvg__tensor_of(model_or_block, id), fvg_tensor_unpack);
+  }
   return s;
 }
 
-static size_t fvg__transformer_count(const fvg_transformer *t) {
+static fvg_status fvg__unpack_blocks(fvg_clip *m, const fvg_transformer *t) {
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < t->n_layer; i++)
+    s = fvg__unpack_range(m, &t->block[i], FVG__LN_1_WEIGHT, FVG__PROJ_BIAS);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_clip_unpack(fvg_clip *m) {
+  fvg_status s = fvg__unpack_blocks(m, &m->vision.transformer);
+  if (!s) s = fvg__unpack_blocks(m, &m->text.transformer);
+  if (!s && m->has_vision) s = fvg__unpack_range(m, m, FVG__PATCH, FVG__IMAGE_PROJECTION);
+  if (!s && m->has_text) s = fvg__unpack_range(m, m, FVG__TOKEN, FVG__TEXT_PROJECTION);
+  return s;
+}
+
+/* The numbers in the tensors of the rows first to last. */
+static size_t fvg__count_range(const void *model_or_block, int first, int last) {
   size_t n = 0;
-  int i;
-  for (i = 0; i < t->n_layer; i++) {
-    const fvg_tensor *x = &t->block[i].ln_1_weight, *end = &t->block[i].proj_bias + 1;
-    for (; x < end; x++) n += fvg_tensor_count(x);
+  for (int id = first; id <= last; id++) {
+    const char *at = (const char *)model_or_block + fvg__known_tensors[id].offset;
+    n += fvg_tensor_count((const fvg_tensor *)at);
   }
   return n;
 }
 
-FVG_DEF size_t fvg_clip_parameter_count(const fvg_clip *m) {
-  const fvg_vision_tower *v = &m->vision;
-  const fvg_text_tower *x = &m->text;
-  size_t n = 1;                                                                      /* logit_scale                 */
-  if (m->has_vision)
-    n += fvg_tensor_count(&v->patch_weight) + fvg_tensor_count(&v->class_embedding) +
-         fvg_tensor_count(&v->position_embedding) +
-         4 * (size_t)v->width + fvg_tensor_count(&v->projection) + fvg__transformer_count(&v->transformer);
-  if (m->has_text)
-    n += fvg_tensor_count(&x->token_embedding) + fvg_tensor_count(&x->position_embedding) + 2 * (size_t)x->width +
-         fvg_tensor_count(&x->projection) + fvg__transformer_count(&x->transformer);
+static size_t fvg__count_blocks(const fvg_transformer *t) {
+  size_t n = 0;
+  for (int i = 0; i < t->n_layer; i++)
+    n += fvg__count_range(&t->block[i], FVG__LN_1_WEIGHT, FVG__PROJ_BIAS);
   return n;
+}
+
+FVG_DEF size_t fvg_clip_parameter_count(const fvg_clip *m) {
+  size_t n = 1;                          /* logit_scale */
+  if (m->has_vision) n += fvg__count_range(m, FVG__PATCH, FVG__IMAGE_PROJECTION);
+  if (m->has_text) n += fvg__count_range(m, FVG__TOKEN, FVG__TEXT_PROJECTION);
+  return n + fvg__count_blocks(&m->vision.transformer) + fvg__count_blocks(&m->text.transformer);
 }
 
 /*===========================================================================================================
  * CHAPTER 9  OPENING: which of a folder's files hold the model
  *===========================================================================================================
-   A folder as publishers serve it holds weights, in one file or in several with an index; one or two configurations;
-   what the model wants of pictures; and a vocabulary.  Of two configurations the one by the publisher of the tensors'
-   names counts; so does its description of pixels, or the other publisher's where that has none.  A file may be given in
-   place of the folder; what lies beside it then counts. */
+   A folder as publishers serve it holds weights, in one file or in several with an index; one or
+   two configurations; a description of how pictures are prepared; and a vocabulary.  If there are
+   two configurations, the one by the publisher of the tensors' names counts.  The same holds for
+   the description of pictures, but if that publisher gives none, the other's counts.  The path may
+   also name a file of weights; then the files beside it count. */
 
 #ifndef FVGPT_NO_STDIO
-#define FVG__PATH_BYTES 1024
+#define FVG__PATH_BYTES 1024                               /* of a folder's path */
+#define FVG__FILE_PATH_BYTES (FVG__PATH_BYTES + 64)        /* with a file's name behind it */
 
-/* One vocabulary serves every CLIP, so a folder of models may keep it once. */
+/* ---- the vocabulary ---- */
+/* Where a vocabulary may lie, seen from the model's folder.  One vocabulary serves every CLIP, so a
+   folder of models may keep it once. */
 static const char *const fvg__vocabulary_places[] = {
   "/merges.txt", "/bpe_simple_vocab_16e6.txt", "/../merges.txt", "/../bpe_simple_vocab_16e6.txt",
   "/../../model/bpe_simple_vocab_16e6.txt", NULL
@@ -5007,22 +6022,28 @@ static fvg_status fvg__open_tokenizer(fvg_clip *m, const char *path) {
   fvg_source source;
   fvg_status s = fvg_source_file(m->ctx, &source, path);
   if (s) return s;
-  s = fvg__tokenizer_open(m->ctx, &m->tokenizer, &source, m->text.vocab_size, m->text.end_token);
+
+  const int size = m->text.vocab_size;
+  s = fvg__tokenizer_open(m->ctx, &m->tokenizer, &source, size, m->text.end_token);
   fvg_source_close(&source);
-  if (!s && fvg_tokenizer_vocab_size(m->tokenizer) < m->text.vocab_size)
-    fvg_log(m->ctx, 1, "the model has %d tokens that were added to its vocabulary of %d; %.300s does "
-            "not name them, so no text can hold them",
-            m->text.vocab_size - fvg_tokenizer_vocab_size(m->tokenizer),
-            fvg_tokenizer_vocab_size(m->tokenizer), path);
-  return s;
+  if (s) return s;
+
+  const int named = fvg_tokenizer_vocab_size(m->tokenizer);
+  if (named < size)
+    fvg_log(m->ctx, 1,
+            "the model has %d tokens that were added to its vocabulary of %d; %.300s does "
+            "not name them, so no text can hold them", size - named, named, path);
+  return FVG_OK;
 }
 
+/* Opens the vocabulary at `merges` or, if that is NULL, the first one found.  A model without one
+   can still encode images. */
 static fvg_status fvg__find_tokenizer(fvg_clip *m, const char *folder, const char *merges) {
-  char path[FVG__PATH_BYTES + 64];
-  int i;
   if (!m->has_text) return FVG_OK;
   if (merges) return fvg__open_tokenizer(m, merges);
-  for (i = 0; fvg__vocabulary_places[i]; i++) {
+
+  for (int i = 0; fvg__vocabulary_places[i]; i++) {
+    char path[FVG__FILE_PATH_BYTES];
     snprintf(path, sizeof path, "%s%s", folder, fvg__vocabulary_places[i]);
     if (fvg_file_exists(path)) return fvg__open_tokenizer(m, path);
   }
@@ -5030,118 +6051,177 @@ static fvg_status fvg__find_tokenizer(fvg_clip *m, const char *folder, const cha
 }
 
 /* ---- the files of a folder ---- */
-/* A file as text; *text NULL when the folder has none of that name. */
+/* Reads a file as text; *text is NULL if the folder has none of that name. */
 static fvg_status fvg__read_text(fvg_ctx *c, const char *folder, const char *name, uint8_t **text,
-                                 char path[FVG__PATH_BYTES + 64]) {
-  fvg_source source;
-  fvg_status s;
-  size_t n;
+                                 char path[FVG__FILE_PATH_BYTES]) {
   *text = NULL;
-  snprintf(path, FVG__PATH_BYTES + 64, "%s/%s", folder, name);
+  snprintf(path, FVG__FILE_PATH_BYTES, "%s/%s", folder, name);
   if (!fvg_file_exists(path)) return FVG_OK;
-  s = fvg_source_file(c, &source, path);
+
+  fvg_source source;
+  fvg_status s = fvg_source_file(c, &source, path);
   if (s) return s;
+  size_t n;
   s = fvg_source_read_all(c, text, &n, &source);
   fvg_source_close(&source);
-  if (!s && !strncmp((const char *)*text, FVG__LFS_POINTER, strlen(FVG__LFS_POINTER)))
-    s = fvg_fail(c, FVG_E_FORMAT, "%s: this is a Git LFS pointer; run `git lfs pull`, or download the file itself", path);
-  return s;
+  if (s) return s;
+
+  if (!strncmp((const char *)*text, FVG__LFS_POINTER, strlen(FVG__LFS_POINTER)))
+    return fvg_fail(c, FVG_E_FORMAT,
+                    "%s: this is a Git LFS pointer; run `git lfs pull`, or download the file "
+                    "itself", path);
+  return FVG_OK;
 }
 
-static fvg_status fvg__read_config(fvg_ctx *c, const char *folder, const char *name, fvg__config *config) {
-  char path[FVG__PATH_BYTES + 64];
+/* Reads and parses a configuration; without such a file it says nothing. */
+static fvg_status fvg__read_config(fvg_ctx *c, const char *folder, const char *name,
+                                   fvg__config *config) {
+  char path[FVG__FILE_PATH_BYTES];
   uint8_t *text = NULL;
-  fvg_status s = fvg__read_text(c, folder, name, &text, path);
   memset(config, 0, sizeof *config);
+
+  fvg_status s = fvg__read_text(c, folder, name, &text, path);
   if (!s) s = fvg__config_parse(c, config, (const char *)text, path);
   fvg_bytes_free(c, text);
   return s;
 }
 
-/* The first of the files that hold weights in a folder, into file; 0 if there is none.  *sharded: it is an index.
-   Beside a configuration of timm's, model.safetensors holds timm's tower, and open_clip's file the CLIP. */
-static int fvg__find_weights(const char *folder, int timm, char file[FVG__PATH_BYTES + 64], int *sharded) {
-  static const char *const name[] = {
-    "model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin",
-    "model.safetensors.index.json", "open_clip_model.safetensors.index.json", "pytorch_model.bin.index.json",
-    "open_clip_pytorch_model.bin.index.json"
+/* Finds the first of the files that may hold weights; returns 0 if there is none.  *sharded becomes
+   1 if it is an index.  Beside a configuration of timm's, model.safetensors holds timm's tower, and
+   the CLIP is in open_clip's file, so those names are tried first. */
+static int fvg__find_weights(const char *folder, int timm, char file[FVG__FILE_PATH_BYTES],
+                             int *sharded) {
+  static const struct { const char *name; int open_clip, sharded; } known[] = {
+    {"model.safetensors",                       0, 0},
+    {"open_clip_model.safetensors",             1, 0},
+    {"pytorch_model.bin",                       0, 0},
+    {"open_clip_pytorch_model.bin",             1, 0},
+    {"model.safetensors.index.json",            0, 1},
+    {"open_clip_model.safetensors.index.json",  1, 1},
+    {"pytorch_model.bin.index.json",            0, 1},
+    {"open_clip_pytorch_model.bin.index.json",  1, 1}
   };
-  const size_t n = sizeof name / sizeof *name;
-  size_t i;
-  for (i = 0; i < 2 * n; i++) {
-    int open_clip = !strncmp(name[i % n], "open_clip", 9);
-    if (timm && open_clip != (i < n)) continue;                  /* open_clip's in the first round                  */
-    snprintf(file, FVG__PATH_BYTES + 64, "%s/%s", folder, name[i % n]);
-    *sharded = i % n >= 4;
-    if (fvg_file_exists(file)) return 1;
-  }
+  for (int round = 0; round < 2; round++)
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+      const int later = known[i].open_clip == round;         /* open_clip's belong to round 0 */
+      if (timm && later) continue;
+
+      snprintf(file, FVG__FILE_PATH_BYTES, "%s/%s", folder, known[i].name);
+      *sharded = known[i].sharded;
+      if (fvg_file_exists(file)) return 1;
+    }
   return 0;
 }
 
-/* The files of an index, {"weight_map": {"tensor": "file", ...}}, in order of their first tensor: file [n] names, which
-   point into the index. */
-static fvg_status fvg__shard_files(fvg_ctx *c, const fvg_json *index, const char *path, const char ***file, int *n) {
-  int map = fvg_json_find(index, 0, "weight_map"), i, k;
+static fvg_status fvg__open_weights(fvg_ctx *c, fvg_weights **out, const char *path) {
+  fvg_source source;
+  *out = NULL;
+  const fvg_status s = fvg_source_file(c, &source, path);
+  return s ? s : fvg_weights_open_any(c, out, &source);
+}
+
+/* ---- weights in several files ---- */
+/* Lists the files of an index, {"weight_map": {"tensor": "file", ...}}, in the order of their first
+   tensor: (*file)[*n] names, which point into the index. */
+static fvg_status fvg__shard_files(fvg_ctx *c, const fvg_json *index, const char *path,
+                                   const char ***file, int *n) {
+  const int map = fvg_json_find(index, 0, "weight_map");
   *n = 0;
   *file = NULL;
   if (map < 0 || index->value[map].type != FVG_JSON_OBJECT)
     return fvg_fail(c, FVG_E_FORMAT, "%s: an index without weight_map", path);
-  *file = (const char **)fvg_alloc_array(c, (size_t)index->value[map].n_child, sizeof **file);
+
+  *file = FVG_NEW_ARRAY(c, const char *, (size_t)index->value[map].n_child);
   if (!*file) return FVG_E_NOMEM;
-  for (i = index->value[map].first; i >= 0; i = index->value[i].next) {
-    const char *name = index->value[i].string;
+
+  const fvg_json_value *v;
+  for (int i = index->value[map].first; i >= 0; i = v->next) {
+    v = &index->value[i];
+    const char *name = v->string;
     if (!*name || strchr(name, '/') || strchr(name, '\\'))
-      return fvg_fail(c, FVG_E_FORMAT, "%s: weight_map gives %.100s the file \"%.100s\"; a name in the same folder is "
-                      "expected", path, index->value[i].key, name);
-    for (k = 0; k < *n && strcmp((*file)[k], name); k++) {}
-    if (k == *n) (*file)[(*n)++] = name;
+      return fvg_fail(c, FVG_E_FORMAT,
+                      "%s: weight_map gives %.100s the file \"%.100s\"; a name in the same folder "
+                      "is expected", path, v->key, name);
+
+    int k = 0;
+    while (k < *n && strcmp((*file)[k], name)) k++;
+    if (k == *n) {
+      (*file)[k] = name;
+      *n = k + 1;
+    }
     if (*n > 1000) return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: more than 1000 files", path);
   }
   return FVG_OK;
 }
 
-static fvg_status fvg__open_weights(fvg_ctx *c, fvg_weights **out, const char *path) {
+static fvg_status fvg__read_index(fvg_ctx *c, fvg_json *index, const char *path) {
   fvg_source source;
   fvg_status s = fvg_source_file(c, &source, path);
-  *out = NULL;
-  return s ? s : fvg_weights_open_any(c, out, &source);
-}
-
-/* All files of an index as one, and every tensor of the index must be there. */
-static fvg_status fvg__open_shards(fvg_ctx *c, fvg_weights **out, const char *folder, const char *path) {
-  char part_path[2 * FVG__PATH_BYTES];
-  const char **file = NULL;
-  fvg_weights **part = NULL;
-  fvg_json index;
-  uint8_t *text = NULL;
-  fvg_source source;
-  size_t bytes;
-  int n = 0, opened = 0, i;
-  fvg_status s = fvg_source_file(c, &source, path);
-  *out = NULL;
-  memset(&index, 0, sizeof index);
   if (s) return s;
+
+  uint8_t *text = NULL;
+  size_t bytes;
   s = fvg_source_read_all(c, &text, &bytes, &source);
   fvg_source_close(&source);
-  if (!s) s = fvg_json_parse(c, &index, (const char *)text, bytes, path);
+  if (!s) s = fvg_json_parse(c, index, (const char *)text, bytes, path);
   fvg_bytes_free(c, text);
-  if (!s) s = fvg__shard_files(c, &index, path, &file, &n);
-  if (!s && !(part = FVG_NEW_ARRAY(c, fvg_weights *, (size_t)n))) s = FVG_E_NOMEM;
-  for (; !s && opened < n; opened += !s) {
+  return s;
+}
+
+/* Opens n files of one folder and joins them to one set of weights. */
+static fvg_status fvg__join_files(fvg_ctx *c, fvg_weights **out, const char *folder,
+                                  const char *const *file, int n, const char *path) {
+  fvg_weights **part = FVG_NEW_ARRAY(c, fvg_weights *, (size_t)n);
+  if (!part) return FVG_E_NOMEM;
+
+  fvg_status s = FVG_OK;
+  int opened = 0;
+  while (!s && opened < n) {
+    char part_path[2 * FVG__PATH_BYTES];
     snprintf(part_path, sizeof part_path, "%.1000s/%.900s", folder, file[opened]);
     s = fvg__open_weights(c, &part[opened], part_path);
+    if (!s) opened++;
   }
 
-  if (!s) s = fvg_weights_join(c, out, part, n, path);
-  else for (i = 0; i < opened; i++) fvg_weights_close(part[i]);
-  if (!s) {
-    int map = fvg_json_find(&index, 0, "weight_map");
-    for (i = index.value[map].first; !s && i >= 0; i = index.value[i].next)
-      if (!fvg_weights_info(*out, NULL, index.value[i].key))
-        s = fvg_fail(c, FVG_E_FORMAT, "%s: tensor %.100s is in none of the files", path, index.value[i].key);
-    if (s) { fvg_weights_close(*out); *out = NULL; }
-  }
+  if (!s) s = fvg_weights_join(c, out, part, n, path);       /* which takes the parts over */
+  else for (int i = 0; i < opened; i++) fvg_weights_close(part[i]);
   fvg_release(c, part);
+  return s;
+}
+
+/* Checks that every tensor of an index is in one of its files. */
+static fvg_status fvg__check_index(fvg_ctx *c, const fvg_weights *weights, const fvg_json *index,
+                                   const char *path) {
+  const int map = fvg_json_find(index, 0, "weight_map");
+  const fvg_json_value *v;
+  for (int i = index->value[map].first; i >= 0; i = v->next) {
+    v = &index->value[i];
+    if (!fvg_weights_info(weights, NULL, v->key))
+      return fvg_fail(c, FVG_E_FORMAT, "%s: tensor %.100s is in none of the files", path, v->key);
+  }
+  return FVG_OK;
+}
+
+/* Opens all files of an index as one set of weights. */
+static fvg_status fvg__open_shards(fvg_ctx *c, fvg_weights **out, const char *folder,
+                                   const char *path) {
+  const char **file = NULL;
+  int n = 0;
+  fvg_json index;
+  memset(&index, 0, sizeof index);
+  *out = NULL;
+
+  fvg_status s = fvg__read_index(c, &index, path);
+  if (!s) s = fvg__shard_files(c, &index, path, &file, &n);
+  if (!s) s = fvg__join_files(c, out, folder, file, n, path);
+  if (!s) {
+    s = fvg__check_index(c, *out, &index, path);
+    if (s) {
+      fvg_weights_close(*out);
+      *out = NULL;
+    }
+  }
+
   fvg_release(c, file);
   fvg_json_free(c, &index);
   return s;
@@ -5149,103 +6229,139 @@ static fvg_status fvg__open_shards(fvg_ctx *c, fvg_weights **out, const char *fo
 
 /* ---- opening ---- */
 typedef struct fvg__clip_files {
-  char file[FVG__PATH_BYTES + 64], folder[FVG__PATH_BYTES];
-  int sharded;
-  fvg__config config, open_clip;                 /* of config.json, and of open_clip_config.json                    */
+  char folder[FVG__PATH_BYTES];
+  char file[FVG__FILE_PATH_BYTES];       /* the file of weights, or their index */
+  int sharded;                           /* 1: it is an index */
+  fvg__config config;                    /* of config.json */
+  fvg__config open_clip;                 /* of open_clip_config.json */
 } fvg__clip_files;
 
-/* Which file holds the weights, and the configurations beside it. */
+/* Cuts a file's path back to its folder. */
+static void fvg__folder_of(char folder[FVG__PATH_BYTES]) {
+  size_t slash = strlen(folder);
+  while (slash > 0 && folder[slash] != '/' && folder[slash] != '\\') slash--;
+
+  if (slash) folder[slash] = 0;
+  else if (folder[0] == '/') folder[1] = 0;
+  else snprintf(folder, FVG__PATH_BYTES, ".");
+}
+
+/* Finds the file of weights and reads the configurations beside it. */
 static fvg_status fvg__find_files(fvg_ctx *c, fvg__clip_files *x, const char *path) {
-  char adapter[FVG__PATH_BYTES + 64];
-  size_t n = strlen(path), slash;
-  int single;
-  fvg_status s;
-  if (n >= sizeof x->folder) return fvg_fail(c, FVG_E_ARG, "%.60s...: the path is too long", path);
+  if (strlen(path) >= sizeof x->folder)
+    return fvg_fail(c, FVG_E_ARG, "%.60s...: the path is too long", path);
+
   snprintf(x->folder, sizeof x->folder, "%s", path);
   snprintf(x->file, sizeof x->file, "%s", path);
-  single = fvg_file_exists(path);
+  const int single = fvg_file_exists(path);
   if (single) {
-    for (slash = n; slash > 0 && path[slash] != '/' && path[slash] != '\\'; slash--) {}
-    if (slash || path[0] == '/') x->folder[slash ? slash : 1] = 0;
-    else snprintf(x->folder, sizeof x->folder, ".");
+    fvg__folder_of(x->folder);
     x->sharded = fvg__name_ending(path, "index.json") != NULL;
   }
 
-  s = fvg__read_config(c, x->folder, "config.json", &x->config);
+  fvg_status s = fvg__read_config(c, x->folder, "config.json", &x->config);
   if (!s) s = fvg__read_config(c, x->folder, "open_clip_config.json", &x->open_clip);
+  if (s) return s;
+
+  char adapter[FVG__FILE_PATH_BYTES];
   snprintf(adapter, sizeof adapter, "%s/adapter_config.json", x->folder);
-  if (!s && fvg_file_exists(adapter))
-    fvg_log(c, 0, "%s: an adapter (peft) lies beside the model and is not applied; merge it into the weights first",
-            adapter);
-  if (!s && !single && !fvg__find_weights(x->folder, x->config.form == FVG__TIMM, x->file, &x->sharded))
-    s = fvg_fail(c, FVG_E_IO, "%s: no model.safetensors or pytorch_model.bin there; give a folder that holds one, or a "
-                 "file of weights (.safetensors, .pt, .bin, .ckpt, ...)", path);
-  return s;
+  if (fvg_file_exists(adapter))
+    fvg_log(c, 0, "%s: an adapter (peft) lies beside the model and is not applied; merge it into "
+            "the weights first", adapter);
+
+  const int timm = x->config.form == FVG__TIMM;
+  if (single || fvg__find_weights(x->folder, timm, x->file, &x->sharded)) return FVG_OK;
+  return fvg_fail(c, FVG_E_IO,
+                  "%s: no model.safetensors or pytorch_model.bin there; give a folder that holds "
+                  "one, or a file of weights (.safetensors, .pt, .bin, .ckpt, ...)", path);
 }
 
-/* The configuration by the publisher of the names, else the other's, else one that says nothing. */
-static const fvg__config *fvg__choose_config(const fvg__clip_files *x, int openai) {
-  fvg__config_form form = openai ? FVG__OPEN_CLIP : FVG__HUGGING_FACE;
+/* Chooses the configuration by the publisher of the names, else the other's, else one that says
+   nothing. */
+static const fvg__config *fvg__choose_config(const fvg__clip_files *x, fvg__publisher publisher) {
+  const int hugging_face = publisher == FVG__BY_HUGGING_FACE;
+  const fvg__config_form form = hugging_face ? FVG__HUGGING_FACE : FVG__OPEN_CLIP;
+
   if (x->config.form == form) return &x->config;
   if (x->open_clip.form == form) return &x->open_clip;
   return x->open_clip.form != FVG__NO_CONFIG ? &x->open_clip : &x->config;
 }
 
-/* What Hugging Face's files say of pixels; *found: there is one of them. */
+/* Reads what Hugging Face's files say of pictures; *found becomes 1 if there is one of them. */
 static fvg_status fvg__hugging_face_pixels(fvg_clip *m, const char *folder, int *found) {
   static const char *const name[] = {"preprocessor_config.json", "processor_config.json"};
-  char path[FVG__PATH_BYTES + 64];
+  char path[FVG__FILE_PATH_BYTES];
   uint8_t *text = NULL;
   fvg_status s = FVG_OK;
-  int i;
-  for (i = 0; !s && !text && i < 2; i++) s = fvg__read_text(m->ctx, folder, name[i], &text, path);
+  for (int i = 0; !s && !text && i < 2; i++)
+    s = fvg__read_text(m->ctx, folder, name[i], &text, path);
+
   *found = text != NULL;
   if (!s && text) s = fvg_clip_set_preprocess(m, (const char *)text, path);
   fvg_bytes_free(m->ctx, text);
   return s;
 }
 
-/* The same of open_clip's. */
+/* Reads what open_clip's configuration says of pictures; *found becomes 1 if it says anything. */
 static fvg_status fvg__open_clip_pixels(fvg_clip *m, const fvg__clip_files *x, int *found) {
-  const fvg__config *config = x->open_clip.preprocess >= 0 ? &x->open_clip : &x->config;
+  const int own_file = x->open_clip.preprocess >= 0;
+  const fvg__config *config = own_file ? &x->open_clip : &x->config;
+
   *found = config->form == FVG__OPEN_CLIP && config->preprocess >= 0;
   return *found ? fvg__preprocess_open_clip(config, &m->preprocess) : FVG_OK;
 }
 
-/* The description of pixels by the publisher of the tensors' names, else the other's, else CLIP's own way. */
-static fvg_status fvg__find_preprocess(fvg_clip *m, const fvg__clip_files *x, int openai) {
+/* Reads the description of pictures by the publisher of the names, else the other's; without any,
+   pictures are prepared as for OpenAI's models. */
+static fvg_status fvg__find_preprocess(fvg_clip *m, const fvg__clip_files *x,
+                                       fvg__publisher publisher) {
+  if (!m->has_vision) return FVG_OK;
+
+  const int hugging_face = publisher == FVG__BY_HUGGING_FACE;
   int found = 0;
   fvg_status s = FVG_OK;
-  if (!m->has_vision) return FVG_OK;
-  if (openai) s = fvg__open_clip_pixels(m, x, &found);
+  if (!hugging_face) s = fvg__open_clip_pixels(m, x, &found);
   if (!s && !found) s = fvg__hugging_face_pixels(m, x->folder, &found);
-  if (!s && !found && !openai) s = fvg__open_clip_pixels(m, x, &found);
+  if (!s && !found && hugging_face) s = fvg__open_clip_pixels(m, x, &found);
   return s;
 }
 
+/* Reads the model from the open weights, then how pictures are prepared, then the vocabulary. */
+static fvg_status fvg__open_model(fvg__clip_loader *l, const fvg__clip_files *x,
+                                  const char *merges) {
+  const fvg__config *config = fvg__choose_config(x, l->publisher);
+  const int no_clip = config->form == FVG__NO_CONFIG || config->form == FVG__TIMM;
+
+  /* OpenAI's own files have no configuration; input_resolution tells that this is one of them */
+  if (no_clip && !fvg__find_tensor(l, "input_resolution"))
+    fvg_log(l->m->ctx, 1,
+            "%s: no configuration beside it that speaks of a CLIP; heads of 64 columns and "
+            "quick_gelu are taken, as in OpenAI's models", x->file);
+
+  fvg_status s = fvg__loader_run(l, config);
+  if (!s) s = fvg__find_preprocess(l->m, x, l->publisher);
+  if (!s) s = fvg__find_tokenizer(l->m, x->folder, merges);
+  return s;
+}
+
+/* Opens a model from a folder or from a file of weights, with all that lies beside it. */
 FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges,
                                  fvg_dtype keep_as) {
+  *out = NULL;
+  if (!path || !*path) return fvg_fail(c, FVG_E_ARG, "a model's folder or file is needed");
+
   fvg__clip_files x;
   fvg__clip_loader l;
   fvg_weights *weights = NULL;
-  const fvg__config *config;
-  fvg_status s;
-  *out = NULL;
-  if (!path || !*path) return fvg_fail(c, FVG_E_ARG, "a model's folder or file is needed");
   memset(&x, 0, sizeof x);
   memset(&l, 0, sizeof l);
-  s = fvg__find_files(c, &x, path);
-  if (!s) s = x.sharded ? fvg__open_shards(c, &weights, x.folder, x.file) : fvg__open_weights(c, &weights, x.file);
+
+  fvg_status s = fvg__find_files(c, &x, path);
+  if (!s && x.sharded) s = fvg__open_shards(c, &weights, x.folder, x.file);
+  else if (!s) s = fvg__open_weights(c, &weights, x.file);
   if (!s) s = fvg__loader_begin(&l, c, weights, keep_as);
-  if (!s) {
-    config = fvg__choose_config(&x, l.openai);
-    if ((config->form == FVG__NO_CONFIG || config->form == FVG__TIMM) && !fvg__find_tensor(&l, "input_resolution"))
-      fvg_log(c, 1, "%s: no configuration beside it that speaks of a CLIP; heads of 64 columns and quick_gelu are "
-              "taken, as in OpenAI's models", x.file);
-    s = fvg__loader_run(&l, config);
-    if (!s) s = fvg__find_preprocess(l.m, &x, l.openai);
-    if (!s) s = fvg__find_tokenizer(l.m, x.folder, merges);
-  }
+  if (!s) s = fvg__open_model(&l, &x, merges);
+
   fvg__config_free(&x.config);
   fvg__config_free(&x.open_clip);
   s = fvg__loader_end(&l, s, out);

@@ -218,6 +218,65 @@ static void test_wrappers(const features *plain) {
   }
 }
 
+/* Each row of the table of names stands at its own index and fills a place of its own. */
+static void test_table(void) {
+  const int n = (int)(sizeof fvg__known_tensors / sizeof *fvg__known_tensors);
+  int ordered = n == FVG__PROJ_BIAS + 1, distinct = 1, i, k;
+  for (i = 0; i < n; i++) {
+    if ((int)fvg__known_tensors[i].id != i) ordered = 0;
+    for (k = i < FVG__LN_1_WEIGHT ? 0 : FVG__LN_1_WEIGHT; k < i; k++)
+      if (fvg__known_tensors[k].offset == fvg__known_tensors[i].offset) distinct = 0;
+  }
+  check(ordered, "the rows of the table of names are in order");
+  check(distinct, "no two rows fill the same place");
+  check(FVG__PROJ_BIAS + 1 - FVG__LN_1_WEIGHT == (int)(sizeof(fvg_block) / sizeof(fvg_tensor)), "and all of a block");
+}
+
+/* Two text towers in one file, in OpenAI's names and in open_clip's. */
+static void test_two_text_towers(void) {
+  static model x;
+  char name[300];
+  int k, n = openai.n;
+  x = openai;
+  for (k = 0; k < n; k++) {
+    if (strcmp(openai.name[k], "token_embedding.weight")) continue;
+    x.tensor[x.n] = openai.tensor[k];
+    snprintf(name, sizeof name, "text.%s", openai.name[k]);
+    rename_tensor(&x, x.n++, name);
+  }
+  refused(&x, NULL, FVG_E_FORMAT, "no tensor", "text.positional_embedding");
+
+  x = openai;
+  for (k = 0; k < n; k++) {
+    if (!is_text_tensor(openai.name[k])) continue;
+    snprintf(name, sizeof name, "text.%s", openai.name[k]);
+    rename_tensor(&x, k, name);
+    if (strcmp(openai.name[k], "token_embedding.weight")) continue;
+    x.tensor[x.n] = openai.tensor[k];
+    rename_tensor(&x, x.n++, openai.name[k]);
+  }
+  refused(&x, NULL, FVG_E_UNSUPPORTED, "tensor token_embedding.weight", "no part of a CLIP");
+}
+
+static void test_arguments(void) {
+  fvg_clip *m = must_load(&hf, NULL, FVG_F32), *none = m;
+  fvg_preprocess before = m->preprocess;
+  check(fvg_clip_open(c, &none, NULL, NULL, FVG_F32) == FVG_E_ARG && !none && one_line("folder or file", "needed"),
+        "no path to open");
+  none = m;
+  check(fvg_clip_open(c, &none, "", NULL, FVG_F32) == FVG_E_ARG && !none && one_line("folder or file", "needed"),
+        "an empty path");
+  none = m;
+  check(fvg_clip_load(c, &none, NULL, NULL, FVG_F32) == FVG_E_ARG && !none && one_line("weights", "needed"),
+        "no weights to load");
+  none = m;
+  check(fvg_clip_load(c, &none, NULL, "{", FVG_F32) == FVG_E_ARG && !none && one_line("weights", "needed"),
+        "nor with a configuration");
+  check(fvg_clip_set_preprocess(m, NULL, NULL) == FVG_E_ARG && one_line("set_preprocess", "no text") &&
+        !memcmp(&before, &m->preprocess, sizeof before), "no text to set pixels from");
+  fvg_clip_free(m);
+}
+
 static void test_leftovers(const features *plain) {
   static const struct { int openai; const char *name, *says; } bad[] = {
     {1, "visual.transformer.resblocks.1.ls_1.gamma", "layer scale"}, {1, "transformer.resblocks.0.ls_2.gamma", "ls_2"},
@@ -550,6 +609,9 @@ int main(void) {
   test_forms(&plain);
   test_unknown_settings();
   test_wrappers(&plain);
+  test_table();
+  test_two_text_towers();
+  test_arguments();
   test_leftovers(&plain);
   test_not_models();
   test_other_vocabulary();
