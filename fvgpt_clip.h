@@ -685,131 +685,203 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path);
 #define FVG__CLIP_IMPLEMENTED
 #include "fvgpt.h"                   /* the bodies, if it was first included without FVGPT_IMPLEMENTATION       */
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 1  TEXT: one spelling for every text
- *===========================================================================================================
-   The same text can be written in many ways, and each way has other bytes.  So OpenAI's clip.tokenize first tidies
-   it, and the steps here are its own:
+ *==================================================================================================
+   The same text can be stored as different bytes.  OpenAI's clip.tokenize therefore normalises it
+   first, in steps that are repeated here:
 
-     repair     what ftfy.fix_text does: HTML references become characters; curly quotes become straight ones,
-                ligatures letters, East Asian widths the usual ones; byte-order marks, control characters and
-                terminal escapes are dropped
+     repair     what ftfy.fix_text does: HTML references become characters; curly quotes become
+                straight ones, ligatures become letters, East Asian widths the usual ones;
+                byte-order marks, control characters and terminal escapes are dropped
      compose    an "e" and an accent become one character: Unicode's NFC (Unicode Standard Annex 15)
      unescape   HTML references again, twice, as Python's html.unescape reads them
-     tidy       runs of white space become one blank; lower case
+     tidy       runs of white space become one blank; letters become lower case
 
-   White space, lower case and the classes of letters and numbers are those of Python's str and its `regex` module,
-   over the whole of Unicode.  Hugging Face's tokenizers compose and tidy but do not repair, so they read curly quotes
-   and ligatures otherwise.
+   White space, lower case and the classes of letters and numbers are those of Python's str and its
+   `regex` module, over the whole of Unicode.  Hugging Face's tokenizers compose and tidy but do not
+   repair, so they read curly quotes and ligatures differently.
 
-   Not covered: ftfy's guess at text that was decoded with the wrong encoding (where an e with acute has become a
-   capital A with tilde and a copyright sign, it stays so), and most of the names that HTML 5 added to HTML 4's.  They
-   are left as they stand. */
+   Not covered: ftfy's guess at text that was decoded with the wrong encoding (where an e with acute
+   has become a capital A with tilde and a copyright sign, it stays so), and most of the names that
+   HTML 5 added to HTML 4's.  Both are left as they stand. */
 
 /* ---- Unicode: the tables of the last chapter, unpacked ---- */
-enum { FVG__LETTER = 1, FVG__NUMBER = 2, FVG__CASED = 4, FVG__CASE_IGNORABLE = 8, FVG__COMBINING = 16 };
-enum { FVG__LOWER, FVG__COMPOSED, FVG__DECOMPOSED, FVG__REPAIRED, FVG__N_MAPPING,
-       FVG__PROPERTIES = FVG__N_MAPPING, FVG__HTML_OLD_NAMES, FVG__HTML_NAMES };
 
-/* A table's lines, NULL behind the last. */
+/* A character's property is the sum of these bits; its canonical combining class is the part
+   from FVG__COMBINING on. */
+enum {
+  FVG__LETTER = 1,
+  FVG__NUMBER = 2,
+  FVG__CASED = 4,
+  FVG__CASE_IGNORABLE = 8,
+  FVG__COMBINING = 16
+};
+
+/* The tables, mappings first. */
+enum {
+  FVG__LOWER,
+  FVG__COMPOSED,
+  FVG__DECOMPOSED,
+  FVG__REPAIRED,
+  FVG__N_MAPPING,
+  FVG__PROPERTIES = FVG__N_MAPPING,
+  FVG__HTML_OLD_NAMES,
+  FVG__HTML_NAMES
+};
+
+/* Returns the lines of a table; a NULL follows the last one. */
 static const char *const *fvg__unicode_table(int table);
 
-/* A character becomes one, two or three; what is not used of `to` is 0. */
-typedef struct fvg__mapping { uint32_t from, to[3]; } fvg__mapping;
+/* One character becomes one, two or three; unused places of `to` are 0. */
+typedef struct fvg__mapping {
+  uint32_t from;
+  uint32_t to[3];
+} fvg__mapping;
 
 typedef struct fvg__unicode {
-  uint32_t ascii[128];                       /* properties of ASCII, for speed                   */
-  uint32_t *run, *property; int n_run;       /* [n_run] where runs of one property begin         */
-  fvg__mapping *mapping[FVG__N_MAPPING];     /* [n_mapping] sorted by `from`                     */
+  uint32_t ascii[128];                    /* properties of ASCII, which need no search        */
+  uint32_t *run;                          /* [n_run] first character of each run              */
+  uint32_t *property;                     /* [n_run] property that all of the run share       */
+  int n_run;
+  fvg__mapping *mapping[FVG__N_MAPPING];  /* [n_mapping] each, sorted by `from`               */
   int n_mapping[FVG__N_MAPPING];
 } fvg__unicode;
 
-/* The numbers of a table, or only how many there are if `number` is NULL. */
+/* Decodes the numbers of a table and returns how many there are.  With `number` NULL it only
+   counts them. */
 static int fvg__unpack(const char *const *line, uint32_t *number) {
   uint32_t high = 0;
-  const char *at;
   int n = 0;
-  for (; *line; line++)
-    for (at = *line; *at; at++) {
-      if (*at > '\\') { high = 34 * high + (uint32_t)(*at - '\\'); continue; }   /* a leading digit */
-      if (number) number[n] = 56 * high + (uint32_t)(*at - '#' - (*at > '?'));   /* the last one */
+
+  for (; *line; line++) {
+    for (const char *at = *line; *at; at++) {
+      /* Letters above the backslash are leading digits, in base 34. */
+      if (*at > '\\') {
+        high = 34 * high + (uint32_t)(*at - '\\');
+        continue;
+      }
+
+      /* Any other letter is a last digit, in base 56; "?" is not among them. */
+      if (number)
+        number[n] = 56 * high + (uint32_t)(*at - '#' - (*at > '?'));
       high = 0;
       n++;
     }
+  }
   return n;
 }
 
-/* The mapping that n numbers x describe, or only its length if `out` is NULL. */
+/* Decodes a difference modulo 2^32: 0, 1, 2, 3, 4, ... stand for 0, -1, 1, -2, 2, ... */
+static uint32_t fvg__unzigzag(uint32_t number) {
+  return number >> 1 ^ (0u - (number & 1));
+}
+
+/* Decodes the mapping that n numbers x describe (chapter 30) and returns its length.  With `out`
+   NULL it only counts. */
 static int fvg__unpack_mapping(const uint32_t *x, int n, fvg__mapping *out) {
-  uint32_t from = 0, to[3] = {0, 0, 0}, k;
-  int i = 0, n_out = 0;
+  uint32_t from = 0;
+  uint32_t to[3] = {0, 0, 0};
+  int n_out = 0;
+  int i = 0;
 
   while (i < n) {
-    uint32_t gap = x[i] / 4, length = x[i] % 4, repeats = length ? 1 : x[i + 1];
+    /* A step with a length is one new entry; a step without repeats the entry before. */
+    uint32_t gap = x[i] / 4;
+    int length = (int)(x[i] % 4);
+    uint32_t repeats = length ? 1 : x[i + 1];
 
-    for (k = 0; k < length; k++) to[k] += x[i + 1 + (int)k] >> 1 ^ (0u - (x[i + 1 + (int)k] & 1));
-    i += length ? 1 + (int)length : 2;
+    for (int k = 0; k < length; k++) to[k] += fvg__unzigzag(x[i + 1 + k]);
+    i += length ? 1 + length : 2;
 
-    for (; repeats > 0; repeats--, n_out++) {
+    for (; repeats > 0; repeats--) {
       from += gap;
       if (!length) to[0] += gap;
-      if (!out) continue;
-      memset(&out[n_out], 0, sizeof *out);
-      out[n_out].from = from;
-      memcpy(out[n_out].to, to, (length ? length : 1) * sizeof *to);
+
+      if (out) {
+        int used = length ? length : 1;
+        memset(&out[n_out], 0, sizeof *out);
+        out[n_out].from = from;
+        memcpy(out[n_out].to, to, (size_t)used * sizeof *to);
+      }
+      n_out++;
     }
   }
   return n_out;
 }
 
 static void fvg__unicode_free(fvg_ctx *c, fvg__unicode *u) {
-  int table;
-  for (table = 0; table < FVG__N_MAPPING; table++) fvg_release(c, u->mapping[table]);
+  for (int table = 0; table < FVG__N_MAPPING; table++) fvg_release(c, u->mapping[table]);
   fvg_release(c, u->run);
   memset(u, 0, sizeof *u);
 }
 
-static fvg_status fvg__unicode_read(fvg_ctx *c, fvg__unicode *u, int table) {
-  int n = fvg__unpack(fvg__unicode_table(table), NULL), i;
-  uint32_t *number = FVG_NEW_ARRAY(c, uint32_t, (size_t)n);
-  if (!number) return FVG_E_NOMEM;
-  fvg__unpack(fvg__unicode_table(table), number);
+/* Builds the runs of one property from n numbers: length, property, length, property, ... */
+static fvg_status fvg__unicode_runs(fvg_ctx *c, fvg__unicode *u, const uint32_t *number, int n) {
+  u->n_run = n / 2;
+  u->run = FVG_NEW_ARRAY(c, uint32_t, (size_t)n);
+  if (!u->run) return FVG_E_NOMEM;
+  u->property = u->run + u->n_run;
 
-  if (table == FVG__PROPERTIES) {            /* length, property, length, property, ... */
-    u->n_run = n / 2;
-    u->run = FVG_NEW_ARRAY(c, uint32_t, (size_t)n);
-    u->property = u->run ? u->run + u->n_run : NULL;
-    for (i = 0; u->run && i < u->n_run; i++) {
-      if (i) u->run[i] = u->run[i - 1] + number[2 * i - 2];
-      u->property[i] = number[2 * i + 1];
-    }
-    fvg_release(c, number);
-    return u->run ? FVG_OK : FVG_E_NOMEM;
+  uint32_t first = 0;
+  for (int i = 0; i < u->n_run; i++) {
+    u->run[i] = first;
+    u->property[i] = number[2 * i + 1];
+    first += number[2 * i];
   }
-
-  u->n_mapping[table] = fvg__unpack_mapping(number, n, NULL);
-  u->mapping[table] = FVG_NEW_ARRAY(c, fvg__mapping, (size_t)u->n_mapping[table]);
-  if (u->mapping[table]) fvg__unpack_mapping(number, n, u->mapping[table]);
-  fvg_release(c, number);
-  return u->mapping[table] ? FVG_OK : FVG_E_NOMEM;
+  return FVG_OK;
 }
 
+/* Unpacks one table: the properties or a mapping. */
+static fvg_status fvg__unicode_read(fvg_ctx *c, fvg__unicode *u, int table) {
+  const char *const *line = fvg__unicode_table(table);
+  int n = fvg__unpack(line, NULL);
+
+  uint32_t *number = FVG_NEW_ARRAY(c, uint32_t, (size_t)n);
+  if (!number) return FVG_E_NOMEM;
+  fvg__unpack(line, number);
+
+  fvg_status s = FVG_OK;
+  if (table == FVG__PROPERTIES) {
+    s = fvg__unicode_runs(c, u, number, n);
+  } else {
+    int length = fvg__unpack_mapping(number, n, NULL);
+    fvg__mapping *mapping = FVG_NEW_ARRAY(c, fvg__mapping, (size_t)length);
+    if (mapping) fvg__unpack_mapping(number, n, mapping);
+    else s = FVG_E_NOMEM;
+
+    u->mapping[table] = mapping;
+    u->n_mapping[table] = length;
+  }
+
+  fvg_release(c, number);
+  return s;
+}
+
+/* Finds the run that holds the character, which is always one of low .. high - 1. */
 static uint32_t fvg__search_property(const fvg__unicode *u, uint32_t code) {
-  int low = 0, high = u->n_run;              /* the run is one of low .. high - 1 */
+  int low = 0;
+  int high = u->n_run;
+
   while (high - low > 1) {
     int middle = low + (high - low) / 2;
-    if (u->run[middle] <= code) low = middle; else high = middle;
+    if (u->run[middle] <= code) low = middle;
+    else high = middle;
   }
   return u->property[low];
 }
 
 static fvg_status fvg__unicode_open(fvg_ctx *c, fvg__unicode *u) {
   fvg_status s = FVG_OK;
-  uint32_t code;
-  int table;
   memset(u, 0, sizeof *u);
-  for (table = 0; !s && table <= FVG__PROPERTIES; table++) s = fvg__unicode_read(c, u, table);
-  for (code = 0; !s && code < 128; code++) u->ascii[code] = fvg__search_property(u, code);
+
+  for (int table = 0; !s && table <= FVG__PROPERTIES; table++) {
+    s = fvg__unicode_read(c, u, table);
+  }
+  for (uint32_t code = 0; !s && code < 128; code++) {
+    u->ascii[code] = fvg__search_property(u, code);
+  }
+
   if (s) fvg__unicode_free(c, u);
   return s;
 }
@@ -830,84 +902,138 @@ static uint32_t fvg__combining_class(const fvg__unicode *u, uint32_t code) {
   return fvg__property(u, code) / FVG__COMBINING;
 }
 
-/* What the table has for a character, or NULL. */
+/* Returns the table's entry for a character, or NULL. */
 static const fvg__mapping *fvg__mapping_of(const fvg__unicode *u, int table, uint32_t code) {
   const fvg__mapping *m = u->mapping[table];
-  int low = 0, high = u->n_mapping[table];
+  int low = 0;
+  int high = u->n_mapping[table];
+
   while (high - low > 1) {
     int middle = low + (high - low) / 2;
-    if (m[middle].from <= code) low = middle; else high = middle;
+    if (m[middle].from <= code) low = middle;
+    else high = middle;
   }
   return m[low].from == code ? &m[low] : NULL;
 }
 
+/* White space as Python's str.isspace sees it. */
 static int fvg__is_space(uint32_t code) {
-  if (code < 128) return (code >= 9 && code <= 13) || (code >= 28 && code <= 32);
-  return code == 0x85 || code == 0xA0 || code == 0x1680 || (code >= 0x2000 && code <= 0x200A) || code == 0x2028 ||
-         code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
+  if (code < 128)
+    return (code >= 9 && code <= 13) || (code >= 28 && code <= 32);
+  if (code >= 0x2000 && code <= 0x200A) return 1;
+  return code == 0x85 || code == 0xA0 || code == 0x1680 || code == 0x2028 || code == 0x2029
+         || code == 0x202F || code == 0x205F || code == 0x3000;
 }
 
-/* ---- UTF-8; fvg_utf8_length of fvgpt.h checks and fvg_utf8_read reads ---- */
-static int fvg__utf8_bytes(uint32_t code) { return 1 + (code >= 0x80) + (code >= 0x800) + (code >= 0x10000); }
+/* ---- UTF-8: fvgpt.h has the reading half, fvg_utf8_length and fvg_utf8_read ---- */
+static int fvg__utf8_bytes(uint32_t code) {
+  return 1 + (code >= 0x80) + (code >= 0x800) + (code >= 0x10000);
+}
 
+/* Writes a character as 1 to 4 bytes and returns how many. */
 static int fvg__utf8_write(uint8_t *s, uint32_t code) {
   static const uint8_t lead[5] = {0, 0, 0xC0, 0xE0, 0xF0};
-  int n = fvg__utf8_bytes(code), i;
-  for (i = n - 1; i > 0; i--, code >>= 6) s[i] = (uint8_t)(0x80 | (code & 0x3F));
+  int n = fvg__utf8_bytes(code);
+
+  for (int i = n - 1; i > 0; i--) {
+    s[i] = (uint8_t)(0x80 | (code & 0x3F));
+    code >>= 6;
+  }
   s[0] = (uint8_t)(lead[n] | code);
   return n;
 }
 
 /* ---- HTML references, as Python's html.unescape reads them ---- */
 #define FVG__NO_CHARACTER 0xFFFFFFFFu
-#define FVG__HTML_LONGEST 26                 /* of the references that ftfy looks at, with "&" and ";" */
 
-/* What the number in a reference stands for: 128..159 are Windows-1252, control characters vanish. */
+/* The longest reference that ftfy looks at, with "&" and ";". */
+#define FVG__HTML_LONGEST 26
+
+/* Returns the character that the number in a reference stands for.  As browsers do, it reads 128
+   to 159 as Windows-1252; control characters vanish. */
 static uint32_t fvg__html_character(uint32_t number) {
   static const uint16_t windows[32] = {
-    0x20AC, 0x81, 0x201A, 0x192, 0x201E, 0x2026, 0x2020, 0x2021, 0x2C6, 0x2030, 0x160, 0x2039, 0x152, 0x8D, 0x17D,
-    0x8F, 0x90, 0x2018, 0x2019, 0x201C, 0x201D, 0x2022, 0x2013, 0x2014, 0x2DC, 0x2122, 0x161, 0x203A, 0x153, 0x9D,
-    0x17E, 0x178};
+    0x20AC, 0x81, 0x201A, 0x192, 0x201E, 0x2026, 0x2020, 0x2021,
+    0x2C6, 0x2030, 0x160, 0x2039, 0x152, 0x8D, 0x17D, 0x8F,
+    0x90, 0x2018, 0x2019, 0x201C, 0x201D, 0x2022, 0x2013, 0x2014,
+    0x2DC, 0x2122, 0x161, 0x203A, 0x153, 0x9D, 0x17E, 0x178
+  };
   if (number >= 128 && number < 160) return windows[number - 128];
-  if (number == 0 || number > 0x10FFFF || (number >= 0xD800 && number < 0xE000)) return 0xFFFD;
-  if (number == 9 || number == 10 || number == 12 || number == 13) return number;
+
+  /* What is no character at all becomes the replacement character. */
+  int is_surrogate = number >= 0xD800 && number < 0xE000;
+  if (number == 0 || number > 0x10FFFF || is_surrogate)
+    return 0xFFFD;
+
+  if (number == 9 || number == 10 || number == 12 || number == 13)
+    return number;
   if (number < 32 || number == 127) return FVG__NO_CHARACTER;
-  if ((number >= 0xFDD0 && number <= 0xFDEF) || (number & 0xFFFE) == 0xFFFE) return FVG__NO_CHARACTER;
+
+  /* Unicode reserves these code points as "noncharacters". */
+  if (number >= 0xFDD0 && number <= 0xFDEF)
+    return FVG__NO_CHARACTER;
+  if ((number & 0xFFFE) == 0xFFFE) return FVG__NO_CHARACTER;
   return number;
 }
 
-/* Of a digit in bases up to 36; 99 for other characters. */
+/* Returns the value of a digit in bases up to 36, or 99 for any other character. */
 static uint32_t fvg__digit_value(uint32_t code) {
   if (code >= '0' && code <= '9') return code - '0';
-  return (code | 32) >= 'a' && (code | 32) <= 'z' ? (code | 32) - 'a' + 10 : 99;
+
+  uint32_t small = code | 32;
+  return small >= 'a' && small <= 'z' ? small - 'a' + 10 : 99;
 }
 
-/* "&#38;" "&#x26;" and the same without ';'.  Returns the length, 0 if t is nothing of the kind. */
+/* Reads "&#38;" or "&#x26;", with or without the semicolon.  Returns its length, or 0 if t does
+   not begin with one. */
 static int fvg__html_number(const uint32_t *t, int n, uint32_t *code) {
-  uint32_t base = 10, number = 0;
-  int i = 2, first;
   if (n < 3 || t[1] != '#') return 0;
-  if (t[i] == 'x' || t[i] == 'X') { base = 16; i++; }
-  for (first = i; i < n && fvg__digit_value(t[i]) < base; i++)
-    if (number <= 0x10FFFF) number = number * base + fvg__digit_value(t[i]);
+
+  int is_hex = t[2] == 'x' || t[2] == 'X';
+  uint32_t base = is_hex ? 16 : 10;
+  int first = is_hex ? 3 : 2;
+
+  /* Past the end of Unicode the value no longer matters, so it stops growing. */
+  uint32_t number = 0;
+  int i = first;
+  while (i < n && fvg__digit_value(t[i]) < base) {
+    if (number <= 0x10FFFF)
+      number = number * base + fvg__digit_value(t[i]);
+    i++;
+  }
   if (i == first) return 0;
+
   *code = fvg__html_character(number);
   return i < n && t[i] == ';' ? i + 1 : i;
 }
 
-/* The character that a name of n letters stands for, or 0. */
+static int fvg__is_same_word(const char *word, int length, const uint32_t *name, int n) {
+  if (length != n) return 0;
+  for (int i = 0; i < n; i++) {
+    if ((uint32_t)word[i] != name[i]) return 0;
+  }
+  return 1;
+}
+
+/* Returns the character that a name of n letters stands for, or 0.  The table is a list of words:
+   a number is the character of the name after it, and each further name adds one. */
 static uint32_t fvg__html_search(const char *const *line, const uint32_t *name, int n) {
   uint32_t code = 0;
+
   for (; *line; line++) {
     const char *at = *line;
     while (*at) {
-      int i = 0;
-      if (*at <= '9') {
-        for (code = 0; *at > ' '; at++) code = 10 * code + (uint32_t)(*at - '0');
+      const char *word = at;
+      while (*at > ' ') at++;
+
+      if (*word <= '9') {
+        code = 0;
+        for (const char *digit = word; digit < at; digit++) {
+          code = 10 * code + (uint32_t)(*digit - '0');
+        }
       } else {
-        while (i < n && (uint32_t)*at == name[i]) { i++; at++; }
-        if (i == n && *at <= ' ') return code;
-        while (*at > ' ') at++;
+        if (fvg__is_same_word(word, (int)(at - word), name, n))
+          return code;
         code++;
       }
       if (*at) at++;
@@ -916,110 +1042,164 @@ static uint32_t fvg__html_search(const char *const *line, const uint32_t *name, 
   return 0;
 }
 
-/* The same for names that a semicolon closes. */
+/* Searches both tables, for names that a semicolon closes. */
 static uint32_t fvg__html_named(const uint32_t *name, int n) {
   uint32_t code = fvg__html_search(fvg__unicode_table(FVG__HTML_OLD_NAMES), name, n);
   return code ? code : fvg__html_search(fvg__unicode_table(FVG__HTML_NAMES), name, n);
 }
 
-/* ftfy takes small names in capitals too, since whole texts are put into capitals. */
+/* Searches for a name in capitals by its lower-case spelling: ftfy does, because whole texts get
+   converted to capitals. */
 static uint32_t fvg__html_capital(const uint32_t *name, int n) {
   uint32_t small[FVG__HTML_LONGEST];
-  int i;
-  for (i = 0; i < n; i++) {
+  for (int i = 0; i < n; i++) {
     if (name[i] >= 'a') return 0;
     small[i] = name[i] >= 'A' ? name[i] + 32 : name[i];
   }
   return fvg__html_named(small, n);
 }
 
-/* "&eacute;", and, as HTML allows for its oldest names, "&eacute" with whatever letters may follow.
-   Returns the length, 0 if t is nothing of the kind. */
+/* Reads "&eacute;" or, as HTML allows for its oldest names, "&eacute" with any letters after it.
+   Returns the length of the reference, or 0 if t does not begin with one. */
 static int fvg__html_name(const uint32_t *t, int n, uint32_t *code) {
-  int end = 1, length;
+  int end = 1;
   while (end < n && end < FVG__HTML_LONGEST && fvg__digit_value(t[end]) < 36) end++;
 
-  if (end > 1 && end < n && t[end] == ';' && (*code = fvg__html_named(t + 1, end - 1)) != 0)
-    return end + 1;
+  if (end > 1 && end < n && t[end] == ';') {
+    *code = fvg__html_named(t + 1, end - 1);
+    if (*code) return end + 1;
+  }
 
-  for (length = end - 1 < 6 ? end - 1 : 6; length >= 2; length--)   /* the oldest have 2 to 6 letters */
-    if ((*code = fvg__html_search(fvg__unicode_table(FVG__HTML_OLD_NAMES), t + 1, length)) != 0)
-      return length + 1;
+  /* The oldest names have 2 to 6 letters; the longest match wins. */
+  int longest = end - 1 < 6 ? end - 1 : 6;
+  for (int length = longest; length >= 2; length--) {
+    *code = fvg__html_search(fvg__unicode_table(FVG__HTML_OLD_NAMES), t + 1, length);
+    if (*code) return length + 1;
+  }
   return 0;
 }
 
-/* In place: no reference is shorter than what it stands for.  Returns the new length. */
+/* Replaces all references in place, which works because no reference is shorter than what it
+   stands for.  Returns the new length. */
 static int fvg__html_unescape(uint32_t *t, int n) {
-  int read = 0, write = 0;
+  int read = 0;
+  int write = 0;
+
   while (read < n) {
-    uint32_t code = t[read], found = 0;
-    int used = code == '&' ? fvg__html_number(t + read, n - read, &found) : 0;
-    if (!used && code == '&') used = fvg__html_name(t + read, n - read, &found);
-    if (used) code = found;
-    read += used ? used : 1;
+    uint32_t code = t[read];
+    int used = 1;
+
+    if (code == '&') {
+      uint32_t found = 0;
+      int length = fvg__html_number(t + read, n - read, &found);
+      if (!length)
+        length = fvg__html_name(t + read, n - read, &found);
+      if (length) {
+        code = found;
+        used = length;
+      }
+    }
+
+    read += used;
     if (code != FVG__NO_CHARACTER) t[write++] = code;
   }
   return write;
 }
 
 /* ---- repair: what ftfy.fix_text does to the characters ---- */
+
+/* Tests for control characters, byte-order marks and the like, which ftfy drops. */
 static int fvg__is_removed(uint32_t code) {
-  return code < 9 || code == 11 || (code >= 14 && code < 32) || code == 127 || code == 0xFEFF ||
-         (code >= 0x206A && code <= 0x206F) || (code >= 0xFFF9 && code <= 0xFFFC);
+  if (code < 32)
+    return code != 9 && code != 10 && code != 12 && code != 13;
+  if (code == 127 || code == 0xFEFF) return 1;
+  return (code >= 0x206A && code <= 0x206F) || (code >= 0xFFF9 && code <= 0xFFFC);
 }
 
-/* The length of an escape sequence for terminals, "ESC [ 31 m", at t; 0 if there is none. */
+/* Returns the length of a terminal's escape sequence, such as "ESC [ 31 m", at t; 0 if there is
+   none. */
 static int fvg__terminal_escape(const uint32_t *t, int n) {
-  int i = 2;
   if (n < 3 || t[0] != 27 || t[1] != '[') return 0;
+
+  int i = 2;
   while (i < n && ((t[i] >= '0' && t[i] <= '9') || t[i] == ';')) i++;
-  return i < n && fvg__digit_value(t[i]) >= 10 && fvg__digit_value(t[i]) < 36 ? i + 1 : 0;
+  if (i == n) return 0;
+
+  uint32_t letter = fvg__digit_value(t[i]);
+  return letter >= 10 && letter < 36 ? i + 1 : 0;
 }
 
-/* Appends a character, repaired, to the n of t; returns the new length. */
+/* Appends a character, repaired, to the n of t.  Returns the new length. */
 static int fvg__put_repaired(const fvg__unicode *u, uint32_t *t, int n, uint32_t code) {
+  if (code == FVG__NO_CHARACTER || fvg__is_removed(code))
+    return n;
+
   const fvg__mapping *m = code < 128 ? NULL : fvg__mapping_of(u, FVG__REPAIRED, code);
-  int k;
-  if (code == FVG__NO_CHARACTER || fvg__is_removed(code)) return n;
-  if (!m) { t[n] = code; return n + 1; }
-  for (k = 0; k < 3 && m->to[k]; k++) t[n++] = m->to[k];
+  if (!m) {
+    t[n] = code;
+    return n + 1;
+  }
+
+  for (int k = 0; k < 3 && m->to[k]; k++) t[n++] = m->to[k];
   return n;
 }
 
-/* While the n characters of t end with a whole reference, what it stands for takes its place.  ftfy goes
-   over the text again until nothing changes; looking back at each semicolon comes to the same. */
+/* Returns the character of a whole reference of `length` characters, "&" to ";", or 0.  A name in
+   capitals counts only if HTML does not read an old name at its start. */
+static uint32_t fvg__whole_reference(const uint32_t *t, int length) {
+  uint32_t code = 0;
+  if (t[1] == '#')
+    return fvg__html_number(t, length, &code) == length ? code : 0;
+
+  code = fvg__html_named(t + 1, length - 2);
+  if (code) return code;
+
+  uint32_t capital = fvg__html_capital(t + 1, length - 2);
+  uint32_t old;
+  return capital && !fvg__html_name(t, length, &old) ? capital : 0;
+}
+
+/* Replaces a reference at the end of the n characters of t, and again while the result ends with
+   one.  ftfy goes over the whole text until nothing changes; looking back at each semicolon has the
+   same effect.  Returns the new length. */
 static int fvg__close_reference(const fvg__unicode *u, uint32_t *t, int n) {
   while (n > 2 && t[n - 1] == ';') {
-    uint32_t code = 0, capital, old;
-    int start = n - 2, length;
-    while (start > 0 && n - start < FVG__HTML_LONGEST &&
-           (fvg__digit_value(t[start]) < 36 || t[start] == '#')) start--;
-    length = n - start;
+    int start = n - 2;
+    while (start > 0 && n - start < FVG__HTML_LONGEST) {
+      if (fvg__digit_value(t[start]) >= 36 && t[start] != '#')
+        break;
+      start--;
+    }
+
+    int length = n - start;
     if (t[start] != '&' || length < 3) break;
 
-    if (t[start + 1] == '#') {
-      if (fvg__html_number(t + start, length, &code) != length) break;
-    } else {
-      code = fvg__html_named(t + start + 1, length - 2);
-      capital = code ? 0 : fvg__html_capital(t + start + 1, length - 2);
-      if (capital && !fvg__html_name(t + start, length, &old)) code = capital;
-      if (!code) break;
-    }
+    uint32_t code = fvg__whole_reference(t + start, length);
+    if (!code) break;
     n = fvg__put_repaired(u, t, start, code);
   }
   return n;
 }
 
-/* t of m characters to dst, which takes at most as many as t has bytes.  From the first line with a "<"
-   on, ftfy takes a text for HTML and leaves its references alone. */
+/* Repairs the m characters of t into dst, which never takes more of them than t has bytes.  From
+   the first line with a "<" on, ftfy takes a text for HTML and leaves its references alone.
+   Returns the new length. */
 static int fvg__repair(const fvg__unicode *u, uint32_t *dst, const uint32_t *t, int m) {
-  int i, n = 0, n_plain = 0;
-  for (i = 0; i < m && t[i] != '<'; i++) if (t[i] == '\n') n_plain = i + 1;
+  int n_plain = 0;
+  int i = 0;
+  for (; i < m && t[i] != '<'; i++) {
+    if (t[i] == '\n') n_plain = i + 1;
+  }
   if (i == m) n_plain = m;
 
+  int n = 0;
   for (i = 0; i < m; i++) {
     int escape = fvg__terminal_escape(t + i, m - i);
-    if (escape) { i += escape - 1; continue; }
+    if (escape) {
+      i += escape - 1;
+      continue;
+    }
+
     n = fvg__put_repaired(u, dst, n, t[i]);
     if (i < n_plain) n = fvg__close_reference(u, dst, n);
   }
@@ -1027,17 +1207,24 @@ static int fvg__repair(const fvg__unicode *u, uint32_t *dst, const uint32_t *t, 
 }
 
 /* ---- compose: NFC ---- */
-/* A syllable of Hangul is a leading consonant, a vowel and perhaps a tail; their numbers make its own. */
-enum { FVG__LEAD = 0x1100, FVG__VOWEL = 0x1161, FVG__TAIL = 0x11A7, FVG__SYLLABLE = 0xAC00,
-       FVG__N_LEAD = 19, FVG__N_VOWEL = 21, FVG__N_TAIL = 28,
-       FVG__N_SYLLABLE = FVG__N_LEAD * FVG__N_VOWEL * FVG__N_TAIL };
 
-/* Writes the full canonical decomposition of a character, at most four; returns how many. */
+/* A syllable of Hangul consists of a leading consonant, a vowel and perhaps a tail; its number
+   follows from theirs. */
+enum {
+  FVG__LEAD = 0x1100,
+  FVG__VOWEL = 0x1161,
+  FVG__TAIL = 0x11A7,
+  FVG__SYLLABLE = 0xAC00,
+  FVG__N_LEAD = 19,
+  FVG__N_VOWEL = 21,
+  FVG__N_TAIL = 28,
+  FVG__N_SYLLABLE = FVG__N_LEAD * FVG__N_VOWEL * FVG__N_TAIL
+};
+
+/* Writes the full canonical decomposition of a character, at most four characters, and returns how
+   many there are. */
 static int fvg__decompose(const fvg__unicode *u, uint32_t *dst, uint32_t code) {
   const uint32_t syllable = code - FVG__SYLLABLE;
-  const fvg__mapping *m;
-  int n;
-
   if (syllable < FVG__N_SYLLABLE) {
     dst[0] = FVG__LEAD + syllable / FVG__N_TAIL / FVG__N_VOWEL;
     dst[1] = FVG__VOWEL + syllable / FVG__N_TAIL % FVG__N_VOWEL;
@@ -1045,73 +1232,112 @@ static int fvg__decompose(const fvg__unicode *u, uint32_t *dst, uint32_t code) {
     return syllable % FVG__N_TAIL ? 3 : 2;
   }
 
-  m = fvg__mapping_of(u, FVG__COMPOSED, code);
+  const fvg__mapping *m = fvg__mapping_of(u, FVG__COMPOSED, code);
   if (!m) m = fvg__mapping_of(u, FVG__DECOMPOSED, code);
-  if (!m) { dst[0] = code; return 1; }
-  n = fvg__decompose(u, dst, m->to[0]);      /* only the first may be a pair itself */
+  if (!m) {
+    dst[0] = code;
+    return 1;
+  }
+
+  /* In Unicode only the first of a pair can itself be a pair. */
+  int n = fvg__decompose(u, dst, m->to[0]);
   if (m->to[1]) dst[n++] = m->to[1];
   return n;
 }
 
-/* The character that two make, or 0. */
+/* Returns the character that two compose to, or 0. */
 static uint32_t fvg__compose_pair(const fvg__unicode *u, uint32_t first, uint32_t second) {
-  const fvg__mapping *m = u->mapping[FVG__COMPOSED];
-  const uint32_t lead = first - FVG__LEAD, vowel = second - FVG__VOWEL;
-  const uint32_t syllable = first - FVG__SYLLABLE, tail = second - FVG__TAIL;
-  int i;
-
+  const uint32_t lead = first - FVG__LEAD;
+  const uint32_t vowel = second - FVG__VOWEL;
   if (lead < FVG__N_LEAD && vowel < FVG__N_VOWEL)
     return FVG__SYLLABLE + (lead * FVG__N_VOWEL + vowel) * FVG__N_TAIL;
-  if (syllable < FVG__N_SYLLABLE && syllable % FVG__N_TAIL == 0 && tail > 0 && tail < FVG__N_TAIL)
+
+  const uint32_t syllable = first - FVG__SYLLABLE;
+  const uint32_t tail = second - FVG__TAIL;
+  int has_no_tail = syllable < FVG__N_SYLLABLE && syllable % FVG__N_TAIL == 0;
+  if (has_no_tail && tail > 0 && tail < FVG__N_TAIL)
     return first + tail;
 
-  if (second < 0x300) return 0;              /* before the first combining mark */
-  for (i = 0; i < u->n_mapping[FVG__COMPOSED]; i++)
-    if (m[i].to[1] == second && m[i].to[0] == first) return m[i].from;
+  /* The first combining mark is U+0300; nothing before it composes. */
+  if (second < 0x300) return 0;
+
+  const fvg__mapping *m = u->mapping[FVG__COMPOSED];
+  for (int i = 0; i < u->n_mapping[FVG__COMPOSED]; i++) {
+    if (m[i].to[1] == second && m[i].to[0] == first)
+      return m[i].from;
+  }
   return 0;
 }
 
-/* Sorts n marks in a row by class; equal ones stay as they were.  Room [n] is overwritten. */
+/* Sorts n successive marks by combining class; marks of equal class keep their order.  `room` [n]
+   is overwritten. */
 static void fvg__order_marks(const fvg__unicode *u, uint32_t *t, int n, uint32_t *room) {
-  int count[257], i, sorted = 1;
-  for (i = 1; i < n; i++)
-    sorted = sorted && fvg__combining_class(u, t[i - 1]) <= fvg__combining_class(u, t[i]);
+  int sorted = 1;
+  for (int i = 1; i < n && sorted; i++) {
+    sorted = fvg__combining_class(u, t[i - 1]) <= fvg__combining_class(u, t[i]);
+  }
   if (sorted) return;
 
+  /* A counting sort: count[k] is where the next mark of class k goes. */
+  int count[257];
   memset(count, 0, sizeof count);
-  for (i = 0; i < n; i++) count[fvg__combining_class(u, t[i]) + 1]++;
-  for (i = 1; i < 257; i++) count[i] += count[i - 1];
-  for (i = 0; i < n; i++) room[count[fvg__combining_class(u, t[i])]++] = t[i];
+  for (int i = 0; i < n; i++) count[fvg__combining_class(u, t[i]) + 1]++;
+  for (int i = 1; i < 257; i++) count[i] += count[i - 1];
+
+  for (int i = 0; i < n; i++) room[count[fvg__combining_class(u, t[i])]++] = t[i];
   memcpy(t, room, (size_t)n * sizeof *t);
 }
 
-/* dst [2 bytes of t]: t in NFC.  t itself is overwritten.  Returns the length. */
-static int fvg__compose(const fvg__unicode *u, uint32_t *dst, uint32_t *t, int m) {
-  uint32_t before = 0;                       /* class of the character written last */
-  int i, n = 0, first, written = 0, starter = -1;
-  for (i = 0; i < m; i++) n += fvg__decompose(u, dst + n, t[i]);
+/* Joins marks to the starter (a character of class 0) before them, in place.  A mark joins unless
+   another one of its class, or of a higher one, stands between.  Returns the new length. */
+static int fvg__join_marks(const fvg__unicode *u, uint32_t *t, int n) {
+  uint32_t class_before = 0;
+  int starter = -1;
+  int written = 0;
 
-  for (first = 0; first < n; first = i + 1) {
-    for (i = first; i < n && fvg__combining_class(u, dst[i]); i++) {}
-    fvg__order_marks(u, dst + first, i - first, t);
-  }
+  for (int i = 0; i < n; i++) {
+    uint32_t own_class = fvg__combining_class(u, t[i]);
+    int is_next = written == starter + 1;
 
-  for (i = 0; i < n; i++) {                  /* marks join their starter, but not over one of their class */
-    uint32_t of = fvg__combining_class(u, dst[i]);
-    uint32_t joined = starter >= 0 && (written == starter + 1 || before < of) ?
-                      fvg__compose_pair(u, dst[starter], dst[i]) : 0;
-    if (joined) { dst[starter] = joined; continue; }
-    if (!of) starter = written;
-    before = of;
-    dst[written++] = dst[i];
+    uint32_t joined = 0;
+    if (starter >= 0 && (is_next || class_before < own_class))
+      joined = fvg__compose_pair(u, t[starter], t[i]);
+    if (joined) {
+      t[starter] = joined;
+      continue;
+    }
+
+    if (!own_class) starter = written;
+    class_before = own_class;
+    t[written++] = t[i];
   }
   return written;
 }
 
+/* Writes the m characters of t in NFC to dst, which needs room for two characters per byte of the
+   text.  Overwrites t.  Returns the length. */
+static int fvg__compose(const fvg__unicode *u, uint32_t *dst, uint32_t *t, int m) {
+  int n = 0;
+  for (int i = 0; i < m; i++) n += fvg__decompose(u, dst + n, t[i]);
+
+  /* Each run of marks, first .. end - 1, is put in canonical order; t serves as work space. */
+  int first = 0;
+  while (first < n) {
+    int end = first;
+    while (end < n && fvg__combining_class(u, dst[end])) end++;
+    fvg__order_marks(u, dst + first, end - first, t);
+    first = end + 1;
+  }
+
+  return fvg__join_marks(u, dst, n);
+}
+
 /* ---- tidy: white space and lower case ---- */
+
+/* Runs of white space become one blank; at the ends they go.  Returns the new length. */
 static int fvg__collapse_space(uint32_t *t, int n) {
-  int read, write = 0;
-  for (read = 0; read < n; read++) {
+  int write = 0;
+  for (int read = 0; read < n; read++) {
     if (fvg__is_space(t[read])) continue;
     if (write && fvg__is_space(t[read - 1])) t[write++] = ' ';
     t[write++] = t[read];
@@ -1119,135 +1345,195 @@ static int fvg__collapse_space(uint32_t *t, int n) {
   return write;
 }
 
-/* Is the nearest character from i in steps of `step` that is not case-ignorable a cased one? */
+/* Looks from i in steps of `step` for the nearest character that is not case-ignorable.  Returns 1
+   if it is cased. */
 static int fvg__cased_beyond(const fvg__unicode *u, const uint32_t *t, int n, int i, int step) {
   for (i += step; i >= 0 && i < n; i += step) {
     uint32_t property = fvg__property(u, t[i]);
-    if (!(property & FVG__CASE_IGNORABLE)) return (property & FVG__CASED) != 0;
+    if (!(property & FVG__CASE_IGNORABLE))
+      return (property & FVG__CASED) != 0;
   }
   return 0;
 }
 
-/* dst [2 n]: one character, U+0130, becomes two.  A sigma that ends a word has a form of its own. */
+/* Writes the lower case of n characters to dst [2 n] and returns the new length: U+0130 becomes two
+   characters.  A capital sigma that ends a word becomes U+03C2, any other U+03C3. */
 static int fvg__lower(const fvg__unicode *u, uint32_t *dst, const uint32_t *t, int n) {
-  int i, m = 0;
-  for (i = 0; i < n; i++) {
-    if (t[i] < 128) {
-      dst[m++] = t[i] >= 'A' && t[i] <= 'Z' ? t[i] + 32 : t[i];
-    } else if (t[i] == 0x3A3) {
-      int ends_word = fvg__cased_beyond(u, t, n, i, -1) && !fvg__cased_beyond(u, t, n, i, 1);
+  int m = 0;
+  for (int i = 0; i < n; i++) {
+    uint32_t code = t[i];
+
+    if (code < 128) {
+      dst[m++] = code >= 'A' && code <= 'Z' ? code + 32 : code;
+    } else if (code == 0x3A3) {
+      int has_before = fvg__cased_beyond(u, t, n, i, -1);
+      int ends_word = has_before && !fvg__cased_beyond(u, t, n, i, 1);
       dst[m++] = ends_word ? 0x3C2 : 0x3C3;
-    } else if (t[i] == 0x130) {
+    } else if (code == 0x130) {
       dst[m++] = 'i';
       dst[m++] = 0x307;
     } else {
-      const fvg__mapping *lower = fvg__mapping_of(u, FVG__LOWER, t[i]);
-      dst[m++] = lower ? lower->to[0] : t[i];
+      const fvg__mapping *lower = fvg__mapping_of(u, FVG__LOWER, code);
+      dst[m++] = lower ? lower->to[0] : code;
     }
   }
   return m;
 }
 
-/* The characters of that many bytes into t; *bad is where they stop being UTF-8, or `bytes`. */
+/* Decodes UTF-8 into t and returns the number of characters.  *bad is the offset of the first byte
+   that is not UTF-8, or `bytes`. */
 static int fvg__utf8_decode(const uint8_t *s, size_t bytes, uint32_t *t, size_t *bad) {
-  size_t at, used;
+  size_t at = 0;
   int m = 0;
-  for (at = 0; at < bytes && (used = fvg_utf8_length(s + at, bytes - at)) != 0; at += used)
+
+  while (at < bytes) {
+    size_t used = fvg_utf8_length(s + at, bytes - at);
+    if (!used) break;
     t[m++] = fvg_utf8_read(s + at, used);
+    at += used;
+  }
   *bad = at;
   return m;
 }
 
-/* The text as characters, clean and in lower case, in a new array *out of *n (NULL and 0 when there are
-   none).  A text of B bytes has at most B characters before and after every step, and at most 2 B half
-   way through composing: tools/unicode_tables.py has looked at every character. */
+/* Applies the steps from `repair` on to the m characters in the second half of scratch [2 bytes].
+   The result, not yet in lower case, is in t [bytes]; returns its length. */
+static int fvg__normalise(const fvg__unicode *u, uint32_t *t, uint32_t *scratch, size_t bytes,
+                          int m) {
+  m = fvg__repair(u, t, scratch + bytes, m);
+
+  /* A text without combining marks (U+0300 is the first) is composed already. */
+  uint32_t highest = 0;
+  for (int i = 0; i < m; i++) {
+    if (t[i] > highest) highest = t[i];
+  }
+  if (highest >= 0x300) {
+    m = fvg__compose(u, scratch, t, m);
+    memcpy(t, scratch, (size_t)m * sizeof *t);
+  }
+
+  /* CLIP unescapes twice, for text that was escaped twice. */
+  m = fvg__html_unescape(t, m);
+  m = fvg__html_unescape(t, m);
+  return fvg__collapse_space(t, m);
+}
+
+/* Reads a text as normalised characters in lower case: *out is a new array of *n (NULL and 0 if
+   there are none).  A text of B bytes has at most B characters before and after every step, and at
+   most 2 B while it is composed; tools/unicode_tables.py asserts this for every character. */
 static fvg_status fvg__clean_text(fvg_ctx *c, const fvg__unicode *u, const char *utf8,
                                   uint32_t **out, int *n) {
-  size_t bytes = strlen(utf8), bad;
-  uint32_t *t, *behind, highest = 0;
-  int m, i;
   *out = NULL;
   *n = 0;
-  if (bytes > 100000000)
-    return fvg_fail(c, FVG_E_UNSUPPORTED, "text: %.0f bytes; 100000000 is the limit", (double)bytes);
-  if (!bytes) return FVG_OK;
-  t = (uint32_t *)fvg_alloc_array(c, bytes, 3 * sizeof *t);
-  if (!t) return FVG_E_NOMEM;
-  behind = t + bytes;
 
-  m = fvg__utf8_decode((const uint8_t *)utf8, bytes, behind + bytes, &bad);
+  size_t bytes = strlen(utf8);
+  if (bytes > 100000000)
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "text: %.0f bytes; 100000000 is the limit",
+                    (double)bytes);
+  if (!bytes) return FVG_OK;
+
+  uint32_t *t = (uint32_t *)fvg_alloc_array(c, bytes, 3 * sizeof *t);
+  if (!t) return FVG_E_NOMEM;
+  uint32_t *scratch = t + bytes;
+
+  size_t bad;
+  int m = fvg__utf8_decode((const uint8_t *)utf8, bytes, scratch + bytes, &bad);
   if (bad < bytes) {
     fvg_release(c, t);
-    return fvg_fail(c, FVG_E_FORMAT, "text: byte 0x%02X at offset %.0f is not UTF-8; convert the text first",
+    return fvg_fail(c, FVG_E_FORMAT,
+                    "text: byte 0x%02X at offset %.0f is not UTF-8; convert the text first",
                     (unsigned)(uint8_t)utf8[bad], (double)bad);
   }
 
-  m = fvg__repair(u, t, behind + bytes, m);
-  for (i = 0; i < m; i++) if (t[i] > highest) highest = t[i];
-  if (highest >= 0x300) {                    /* up to the first combining mark all is composed */
-    m = fvg__compose(u, behind, t, m);
-    memcpy(t, behind, (size_t)m * sizeof *t);
-  }
-  m = fvg__html_unescape(t, m);
-  m = fvg__html_unescape(t, m);              /* as CLIP does, for text escaped twice */
-  m = fvg__collapse_space(t, m);
-
-  *n = fvg__lower(u, behind, t, m);
-  memmove(t, behind, (size_t)*n * sizeof *t);
+  m = fvg__normalise(u, t, scratch, bytes, m);
+  *n = fvg__lower(u, scratch, t, m);
+  memmove(t, scratch, (size_t)*n * sizeof *t);
   *out = t;
   return FVG_OK;
 }
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 2  TOKENIZER: from text to byte-pair tokens
- *===========================================================================================================
-   A text encoder looks up one embedding per token, and tokens are frequent strings.  Byte-pair encoding (Gage 1994;
-   Sennrich, Haddow and Birch, arXiv 1508.07909) writes a word as single symbols and then joins neighbours, always
-   by the earliest merge in a learned list, until no pair is in the list:  c a t</w>  ->  ca t</w>  ->  cat</w>.
-   GPT-2 lets the symbols be the 256 bytes, so that every text has a spelling; CLIP marks the end of a word by </w>
-   and lower-cases.  Token ids, with n merges (48894 in the published models):
+ *==================================================================================================
+   A text encoder looks up one embedding per token, and tokens are frequent strings.  Byte-pair
+   encoding (Gage 1994; Sennrich, Haddow and Birch, arXiv 1508.07909) writes a word as single
+   symbols and then joins neighbours, always by the earliest merge in a learned list, until no pair
+   is in the list:  c a t</w>  ->  ca t</w>  ->  cat</w>.  In GPT-2 the symbols are the 256 bytes,
+   so that every text can be written; CLIP marks the end of a word by </w> and lower-cases.  Token
+   ids, with n merges (48894 in the published models):
 
-       0..255   bytes, in GPT-2's order     256..511  the same with </w>     512 + i  what merge i makes
+       0..255   bytes, in GPT-2's order     256..511  the same with </w>
+       512 + i  what merge i makes
        512 + n  <|startoftext|>             513 + n   <|endoftext|>
 
-   What chapter 1 has tidied is cut into pieces (letters | one digit | other signs), and each piece is merged. */
+   The text of chapter 1 is cut into pieces (letters | one digit | other signs), and each piece is
+   merged by itself. */
 
 /* ---- pieces ---- */
+
+/* Returns the length of `word` if t begins with it, else 0. */
 static int fvg__starts_with(const uint32_t *t, int n, const char *word) {
-  int i;
-  for (i = 0; word[i]; i++) if (i >= n || t[i] != (uint32_t)word[i]) return 0;
-  return i;
-}
-
-/* 's 't 'm 'd 're 've 'll; the long s is an s to a pattern that ignores case. */
-static int fvg__contraction(const uint32_t *t, int n) {
-  if (n < 2 || t[0] != '\'') return 0;
-  if (t[1] == 's' || t[1] == 't' || t[1] == 'm' || t[1] == 'd' || t[1] == 0x17F) return 2;
-  if (n < 3) return 0;
-  return ((t[1] == 'r' || t[1] == 'v') && t[2] == 'e') || (t[1] == 'l' && t[2] == 'l') ? 3 : 0;
-}
-
-/* Blanks end a piece and are dropped.  So is U+0345: to a pattern that ignores case this sign is a form of iota too,
-   and neither the run of letters nor the run of other signs takes it. */
-static int fvg__is_dropped(uint32_t code) { return code == ' ' || code == 0x345; }
-
-/* Length of the piece that starts at t. *special: 0 start mark, 1 end mark, else -1. */
-static int fvg__next_piece(const fvg__unicode *u, const uint32_t *t, int n, int *special) {
-  int i;
-  *special = 0;
-  if ((i = fvg__starts_with(t, n, "<|startoftext|>")) > 0) return i;
-  *special = 1;
-  if ((i = fvg__starts_with(t, n, "<|endoftext|>")) > 0) return i;
-  *special = -1;
-  if ((i = fvg__contraction(t, n)) > 0) return i;
-  if (fvg__is_number(u, t[0])) return 1;
-  if (fvg__is_letter(u, t[0])) {
-    for (i = 1; i < n && fvg__is_letter(u, t[i]); i++) {}
-  } else {
-    for (i = 1; i < n && !fvg__is_dropped(t[i]) &&
-                !(fvg__property(u, t[i]) & (FVG__LETTER | FVG__NUMBER)); i++) {}
+  int i = 0;
+  for (; word[i]; i++) {
+    if (i >= n || t[i] != (uint32_t)word[i]) return 0;
   }
   return i;
+}
+
+/* Returns the length of 's 't 'm 'd 're 've or 'll at t, else 0.  The long s (U+017F) counts as s,
+   because the published pattern ignores case. */
+static int fvg__contraction(const uint32_t *t, int n) {
+  if (n < 2 || t[0] != '\'') return 0;
+
+  uint32_t first = t[1];
+  if (first == 's' || first == 't' || first == 'm' || first == 'd')
+    return 2;
+  if (first == 0x17F) return 2;
+
+  uint32_t second = n > 2 ? t[2] : 0;
+  if ((first == 'r' || first == 'v') && second == 'e') return 3;
+  return first == 'l' && second == 'l' ? 3 : 0;
+}
+
+/* Blanks separate pieces and are dropped.  So is U+0345: when case is ignored, this combining mark
+   equals iota, and the published pattern matches it neither as a letter nor as another sign. */
+static int fvg__is_dropped(uint32_t code) { return code == ' ' || code == 0x345; }
+
+typedef enum fvg__piece_kind {
+  FVG__PIECE_TEXT,
+  FVG__PIECE_START,                       /* <|startoftext|> written out  */
+  FVG__PIECE_END                          /* <|endoftext|> written out    */
+} fvg__piece_kind;
+
+/* Returns the length of the piece that starts at t, at least 1. */
+static int fvg__next_piece(const fvg__unicode *u, const uint32_t *t, int n,
+                           fvg__piece_kind *kind) {
+  *kind = FVG__PIECE_START;
+  int length = fvg__starts_with(t, n, "<|startoftext|>");
+  if (length) return length;
+
+  *kind = FVG__PIECE_END;
+  length = fvg__starts_with(t, n, "<|endoftext|>");
+  if (length) return length;
+
+  *kind = FVG__PIECE_TEXT;
+  length = fvg__contraction(t, n);
+  if (length) return length;
+
+  if (fvg__is_number(u, t[0])) return 1;
+
+  length = 1;
+  if (fvg__is_letter(u, t[0])) {
+    while (length < n && fvg__is_letter(u, t[length])) length++;
+    return length;
+  }
+
+  while (length < n && !fvg__is_dropped(t[length])) {
+    if (fvg__property(u, t[length]) & (FVG__LETTER | FVG__NUMBER))
+      break;
+    length++;
+  }
+  return length;
 }
 
 /* ---- the merges ---- */
@@ -1255,17 +1541,17 @@ struct fvg_tokenizer {
   fvg_ctx *ctx;
   fvg__unicode unicode;
   int n_merges;
-  int byte_id[256];
-  int *left, *right;         /* [n_merges] ids that merge i joins; what it makes is 512 + i                       */
-  int *slot;                 /* [mask + 1] open-addressing hash of the pairs: 1 + merge, 0 where free             */
+  int byte_id[256];                       /* id of each byte's symbol                            */
+  int *left, *right;                      /* [n_merges] ids that merge i joins, to make 512 + i  */
+  int *slot;                              /* [mask + 1] hash of the pairs: 1 + merge, 0 if free  */
   uint32_t mask;
 };
 
 static int fvg__start_mark(const fvg_tokenizer *k) { return 512 + k->n_merges; }
 static int fvg__end_mark(const fvg_tokenizer *k) { return 513 + k->n_merges; }
 
-/* No entry is further than this from where its hash says: with half the slots free, random keys stay below 100.
-   The limit is what keeps a file made of colliding keys from being slow. */
+/* The hash tables use open addressing.  With half of the slots free, random keys are found within
+   100 probes; the limit stops a file of deliberately colliding keys from making look-ups slow. */
 #define FVG__MAX_PROBES 256
 
 static uint32_t fvg__hash_mix(uint64_t x) {
@@ -1281,15 +1567,15 @@ static uint32_t fvg__hash_pair(int left, int right) {
 
 static uint32_t fvg__hash_bytes(const char *s, int n) {
   uint64_t h = (uint64_t)n;
-  int i;
-  for (i = 0; i < n; i++) h = (h ^ (uint8_t)s[i]) * 0x100000001B3u;
+  for (int i = 0; i < n; i++) {
+    h = (h ^ (uint8_t)s[i]) * 0x100000001B3u;
+  }
   return fvg__hash_mix(h);
 }
 
-/* Puts 1 + value into the first free slot; 0 if there is none near enough. */
+/* Stores 1 + value in the first free slot; returns 0 if there is none within FVG__MAX_PROBES. */
 static int fvg__hash_insert(int *slot, uint32_t mask, uint32_t hash, int value) {
-  uint32_t i;
-  for (i = 0; i < FVG__MAX_PROBES; i++) {
+  for (uint32_t i = 0; i < FVG__MAX_PROBES; i++) {
     int *s = &slot[(hash + i) & mask];
     if (*s) continue;
     *s = value + 1;
@@ -1298,17 +1584,17 @@ static int fvg__hash_insert(int *slot, uint32_t mask, uint32_t hash, int value) 
   return 0;
 }
 
-/* A power of two, at least twice n, less one. */
+/* Returns the mask of a table for n entries: a power of two, at least twice n, minus one. */
 static uint32_t fvg__hash_mask(int n) {
   uint32_t size = 1024;
   while (size / 2 < (uint32_t)n) size *= 2;
   return size - 1;
 }
 
-/* Merge of two ids, -1 if they do not merge. */
+/* Returns the merge of two ids, or -1 if they do not merge. */
 static int fvg__find_merge(const fvg_tokenizer *k, int left, int right) {
-  uint32_t hash = fvg__hash_pair(left, right), i;
-  for (i = 0; i < FVG__MAX_PROBES; i++) {
+  uint32_t hash = fvg__hash_pair(left, right);
+  for (uint32_t i = 0; i < FVG__MAX_PROBES; i++) {
     int m = k->slot[(hash + i) & k->mask] - 1;
     if (m < 0) break;
     if (k->left[m] == left && k->right[m] == right) return m;
@@ -1317,26 +1603,33 @@ static int fvg__find_merge(const fvg_tokenizer *k, int left, int right) {
 }
 
 /* ---- merging one piece ----
-   The symbols form a linked list.  Over them stands a knockout tree: leaf i holds rank << 32 | i for the pair that
-   begins with symbol i (all ones: no merge), each inner node the smaller of its two children, so that the root is
-   the earliest merge and, among equals, the leftmost.  A merge changes three leaves: n symbols take O(n log n).
-   One pair at a time gives what CLIP's rule (all pairs of the lowest rank at once) gives, because a token exists
-   only from its own merge on: the pairs that a merge brings about rank behind it. */
+   The symbols form a linked list.  A tournament tree stands over them: leaf i holds
+   rank << 32 | i for the pair that begins with symbol i (all ones if it does not merge), and each
+   inner node holds the smaller of its two children, so the root is the earliest merge and, among
+   equals, the leftmost.  A merge changes three leaves, so n symbols take O(n log n).
+
+   CLIP's own code merges all pairs of the lowest rank at once.  One pair at a time gives the same
+   tokens: a token exists only from its own merge on, so new pairs always rank after that merge. */
 #define FVG__NO_MERGE 0xFFFFFFFFFFFFFFFFu
 
-typedef struct fvg__pieces {          /* work space, as large as the longest piece asked for                      */
-  int capacity;
-  uint64_t *tree;                     /* [2 capacity]                                                              */
-  int *id, *before, *after;           /* [capacity]                                                                */
+/* Work space that grows to the longest piece of a text. */
+typedef struct fvg__pieces {
+  int capacity;                           /* symbols                                             */
+  uint64_t *tree;                         /* [2 capacity]                                        */
+  int *id, *before, *after;               /* [capacity] symbol, and its neighbours in the list   */
 } fvg__pieces;
 
+/* Makes room for n symbols.  What was there before is lost. */
 static fvg_status fvg__pieces_reserve(fvg_ctx *c, fvg__pieces *p, int n) {
-  size_t capacity = (size_t)(n < 64 ? 64 : n) * 2;
   if (n <= p->capacity) return FVG_OK;
   fvg_release(c, p->tree);
   p->capacity = 0;
-  p->tree = (uint64_t *)fvg_alloc_array(c, capacity, 2 * sizeof *p->tree + 3 * sizeof *p->id);
+
+  size_t capacity = (size_t)(n < 64 ? 64 : n) * 2;
+  size_t bytes_each = 2 * sizeof *p->tree + 3 * sizeof *p->id;
+  p->tree = (uint64_t *)fvg_alloc_array(c, capacity, bytes_each);
   if (!p->tree) return FVG_E_NOMEM;
+
   p->id = (int *)(void *)(p->tree + 2 * capacity);
   p->before = p->id + capacity;
   p->after = p->before + capacity;
@@ -1344,104 +1637,173 @@ static fvg_status fvg__pieces_reserve(fvg_ctx *c, fvg__pieces *p, int n) {
   return FVG_OK;
 }
 
+/* Returns the leaf of symbol i, one of n. */
 static uint64_t fvg__pair_key(const fvg_tokenizer *k, const fvg__pieces *p, int n, int i) {
-  int merge = p->after[i] < n ? fvg__find_merge(k, p->id[i], p->id[p->after[i]]) : -1;
+  int next = p->after[i];
+  int merge = next < n ? fvg__find_merge(k, p->id[i], p->id[next]) : -1;
   return merge < 0 ? FVG__NO_MERGE : (uint64_t)merge << 32 | (uint64_t)i;
 }
 
-static void fvg__tree_update(uint64_t *tree, int n, int i, uint64_t key) {
-  tree[i += n] = key;
-  for (i /= 2; i > 0; i /= 2) tree[i] = tree[2 * i] < tree[2 * i + 1] ? tree[2 * i] : tree[2 * i + 1];
+static uint64_t fvg__smaller_child(const uint64_t *tree, int i) {
+  uint64_t left = tree[2 * i];
+  uint64_t right = tree[2 * i + 1];
+  return left < right ? left : right;
 }
 
-/* p->id holds n symbols; afterwards following p->after from 0 to n gives the tokens. */
+/* Changes leaf i, one of n, and the nodes above it. */
+static void fvg__tree_update(uint64_t *tree, int n, int i, uint64_t key) {
+  i += n;
+  tree[i] = key;
+  for (i /= 2; i > 0; i /= 2) {
+    tree[i] = fvg__smaller_child(tree, i);
+  }
+}
+
+/* Merges the n symbols in p->id as far as they go.  Following p->after from 0 to n then gives the
+   tokens. */
 static void fvg__merge_piece(const fvg_tokenizer *k, fvg__pieces *p, int n) {
   uint64_t *tree = p->tree;
-  int i;
-  for (i = 0; i < n; i++) { p->before[i] = i - 1; p->after[i] = i + 1; }
-  for (i = 0; i < n; i++) tree[n + i] = fvg__pair_key(k, p, n, i);
-  for (i = n - 1; i > 0; i--) tree[i] = tree[2 * i] < tree[2 * i + 1] ? tree[2 * i] : tree[2 * i + 1];
+
+  for (int i = 0; i < n; i++) {
+    p->before[i] = i - 1;
+    p->after[i] = i + 1;
+  }
+  for (int i = 0; i < n; i++) {
+    tree[n + i] = fvg__pair_key(k, p, n, i);
+  }
+  for (int i = n - 1; i > 0; i--) {
+    tree[i] = fvg__smaller_child(tree, i);
+  }
+
   while (tree[1] != FVG__NO_MERGE) {
-    int left = (int)(tree[1] & 0xFFFFFFFFu), right = p->after[left], before = p->before[left];
+    int left = (int)(tree[1] & 0xFFFFFFFFu);
+    int right = p->after[left];
+    int before = p->before[left];
+
+    /* The left symbol becomes the token; the right one leaves the list. */
     p->id[left] = 512 + (int)(tree[1] >> 32);
     p->after[left] = p->after[right];
     if (p->after[right] < n) p->before[p->after[right]] = left;
+
     fvg__tree_update(tree, n, right, FVG__NO_MERGE);
     fvg__tree_update(tree, n, left, fvg__pair_key(k, p, n, left));
-    if (before >= 0) fvg__tree_update(tree, n, before, fvg__pair_key(k, p, n, before));
+    if (before >= 0)
+      fvg__tree_update(tree, n, before, fvg__pair_key(k, p, n, before));
   }
 }
 
-/* The symbols of a piece of n characters into p->id; returns how many, or -1 without memory. */
+/* Writes the byte symbols of a piece of n characters to p->id, the last one with </w>.  Returns how
+   many there are, or -1 if memory ran out. */
 static int fvg__spell_piece(const fvg_tokenizer *k, fvg__pieces *p, const uint32_t *t, int n) {
-  int i, j, bytes = 0, m = 0;
-  uint8_t utf8[4];
-  for (i = 0; i < n; i++) bytes += fvg__utf8_bytes(t[i]);
+  int bytes = 0;
+  for (int i = 0; i < n; i++) bytes += fvg__utf8_bytes(t[i]);
   if (fvg__pieces_reserve(k->ctx, p, bytes)) return -1;
-  for (i = 0; i < n; i++) {
+
+  int m = 0;
+  for (int i = 0; i < n; i++) {
+    uint8_t utf8[4];
     int used = fvg__utf8_write(utf8, t[i]);
-    for (j = 0; j < used; j++) p->id[m++] = k->byte_id[utf8[j]];
+    for (int j = 0; j < used; j++) {
+      p->id[m++] = k->byte_id[utf8[j]];
+    }
   }
-  p->id[m - 1] += 256;                                                 /* the last one carries </w>                */
+  p->id[m - 1] += 256;
   return m;
 }
 
-static void fvg__emit_token(int id, int *ids, int capacity, int *n) {
-  if (*n < capacity) ids[*n] = id;
-  ++*n;
+/* Where the caller wants the tokens; n counts those without room too. */
+typedef struct fvg__token_list {
+  int *id;
+  int capacity;
+  int n;
+} fvg__token_list;
+
+static void fvg__emit_token(fvg__token_list *out, int id) {
+  if (out->n < out->capacity) out->id[out->n] = id;
+  out->n++;
 }
 
+/* Appends the tokens of one piece of text, n characters. */
+static fvg_status fvg__tokenize_piece(const fvg_tokenizer *k, fvg__pieces *p, const uint32_t *t,
+                                      int n, fvg__token_list *out) {
+  int n_symbols = fvg__spell_piece(k, p, t, n);
+  if (n_symbols < 0) return FVG_E_NOMEM;
+
+  fvg__merge_piece(k, p, n_symbols);
+  for (int i = 0; i < n_symbols; i = p->after[i]) {
+    fvg__emit_token(out, p->id[i]);
+  }
+  return FVG_OK;
+}
+
+/* Cleans the text, cuts it into pieces and tokenizes each. */
 FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, int *ids, int capacity, int *n,
                                 const char *utf8) {
-  fvg__pieces pieces;
-  uint32_t *text;
-  fvg_status status;
-  int length, at, used, special, count = 0, i;
   if (n) *n = 0;
   if (!k) return FVG_E_ARG;
   if (!utf8 || !n || capacity < 0 || (capacity > 0 && !ids))
-    return fvg_fail(k->ctx, FVG_E_ARG, "fvg_tokenize: needs a text, a place for the count and for %d ids", capacity);
-  status = fvg__clean_text(k->ctx, &k->unicode, utf8, &text, &length);
+    return fvg_fail(k->ctx, FVG_E_ARG,
+                    "fvg_tokenize: needs a text, a place for the count and for %d ids", capacity);
+
+  uint32_t *text;
+  int length;
+  fvg_status status = fvg__clean_text(k->ctx, &k->unicode, utf8, &text, &length);
   if (status) return status;
+
+  fvg__token_list out = {ids, capacity, 0};
+  fvg__pieces pieces;
   memset(&pieces, 0, sizeof pieces);
-  for (at = 0; at < length; at += used) {
-    int n_symbols = 0;
-    used = 1;
-    if (fvg__is_dropped(text[at])) continue;
-    used = fvg__next_piece(&k->unicode, text + at, length - at, &special);
-    if (special >= 0) {
-      fvg__emit_token(special ? fvg__end_mark(k) : fvg__start_mark(k), ids, capacity, &count);
+
+  int at = 0;
+  while (at < length && !status) {
+    if (fvg__is_dropped(text[at])) {
+      at++;
       continue;
     }
-    if ((n_symbols = fvg__spell_piece(k, &pieces, text + at, used)) < 0) { status = FVG_E_NOMEM; break; }
-    fvg__merge_piece(k, &pieces, n_symbols);
-    for (i = 0; i < n_symbols; i = pieces.after[i]) fvg__emit_token(pieces.id[i], ids, capacity, &count);
+
+    fvg__piece_kind kind;
+    int used = fvg__next_piece(&k->unicode, text + at, length - at, &kind);
+    if (kind == FVG__PIECE_START)
+      fvg__emit_token(&out, fvg__start_mark(k));
+    else if (kind == FVG__PIECE_END)
+      fvg__emit_token(&out, fvg__end_mark(k));
+    else
+      status = fvg__tokenize_piece(k, &pieces, text + at, used, &out);
+    at += used;
   }
+
   fvg_release(k->ctx, pieces.tree);
   fvg_release(k->ctx, text);
-  if (!status) *n = count;
+  if (!status) *n = out.n;
   return status;
 }
 
 /* ---- reading the merge list ---- */
-typedef struct fvg__symbol { const char *s; int n; } fvg__symbol;
+typedef struct fvg__symbol {
+  const char *s;
+  int n;                                  /* bytes                                               */
+} fvg__symbol;
 
 typedef struct fvg__merge_file {
   const char *name;
-  char *at, *end;                     /* what is left to read                                                      */
-  int line;                           /* number of the line that begins at `at`                                    */
-  char bytes[256][8];                 /* the byte symbols with </w>                                                */
-  fvg__symbol *symbol;                /* [512 + n_merges] the string of each id                                    */
-  int *slot;                          /* [mask + 1] hash of the strings: 1 + id                                    */
+  char *at, *end;                         /* what is left to read                                */
+  int line;                               /* number of the line that begins at `at`              */
+  char bytes[256][8];                     /* the byte symbols, each followed by </w>             */
+  fvg__symbol *symbol;                    /* [512 + n_merges] the string of each id              */
+  int *slot;                              /* [mask + 1] hash of the strings: 1 + id, 0 if free   */
   uint32_t mask;
 } fvg__merge_file;
 
+/* Returns the id of a string, or -1. */
 static int fvg__find_symbol(const fvg__merge_file *f, const char *s, int n) {
-  uint32_t hash = fvg__hash_bytes(s, n), i;
-  for (i = 0; i < FVG__MAX_PROBES; i++) {
+  uint32_t hash = fvg__hash_bytes(s, n);
+  for (uint32_t i = 0; i < FVG__MAX_PROBES; i++) {
     int id = f->slot[(hash + i) & f->mask] - 1;
     if (id < 0) break;
-    if (f->symbol[id].n == n && !memcmp(f->symbol[id].s, s, (size_t)n)) return id;
+
+    const fvg__symbol *found = &f->symbol[id];
+    if (found->n == n && !memcmp(found->s, s, (size_t)n))
+      return id;
   }
   return -1;
 }
@@ -1452,19 +1814,25 @@ static int fvg__add_symbol(fvg__merge_file *f, int id, const char *s, int n) {
   return fvg__hash_insert(f->slot, f->mask, fvg__hash_bytes(s, n), id);
 }
 
-/* GPT-2 writes a byte as the character of that number where it is printable and no blank, the others, in order, as
-   U+0100, U+0101, ...; the ids of the printable ones come first. */
+/* Adds the symbols 0 to 511.  GPT-2 writes a byte as the character of that number if it is
+   printable and not a blank; the other bytes, in order, as U+0100, U+0101, ...  The printable ones
+   have the lower ids. */
 static void fvg__add_byte_symbols(fvg_tokenizer *k, fvg__merge_file *f) {
-  int printable, id = 0;
-  for (printable = 1; printable >= 0; printable--) {
-    int byte, n_other = 0;
-    for (byte = 0; byte < 256; byte++) {
-      int n, is_printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte != 173);
-      if (is_printable != printable) continue;
-      n = fvg__utf8_write((uint8_t *)f->bytes[byte], (uint32_t)(printable ? byte : 256 + n_other++));
-      memcpy(f->bytes[byte] + n, "</w>", 4);
-      fvg__add_symbol(f, id, f->bytes[byte], n);
-      fvg__add_symbol(f, 256 + id, f->bytes[byte], n + 4);
+  int id = 0;
+  for (int printable = 1; printable >= 0; printable--) {
+    uint32_t next_other = 256;
+
+    for (int byte = 0; byte < 256; byte++) {
+      int is_ascii = byte >= 33 && byte <= 126;
+      int is_latin = byte >= 161 && byte != 173;
+      if ((is_ascii || is_latin) != printable) continue;
+
+      char *s = f->bytes[byte];
+      int n = fvg__utf8_write((uint8_t *)s, printable ? (uint32_t)byte : next_other++);
+      memcpy(s + n, "</w>", 4);
+
+      fvg__add_symbol(f, id, s, n);
+      fvg__add_symbol(f, 256 + id, s, n + 4);
       k->byte_id[byte] = id++;
     }
   }
@@ -1477,147 +1845,226 @@ static char *fvg__line_end(char *at, char *end) {
 
 static int fvg__is_line_blank(char ch) { return ch == ' ' || ch == '\t' || ch == '\r'; }
 
-/* The next word between *at and end, of *n bytes (0: there is none). */
+/* Returns the next word between *at and end and moves *at behind it; *n is 0 if there is none. */
 static char *fvg__next_word(char **at, char *end, int *n) {
-  char *word;
   while (*at < end && fvg__is_line_blank(**at)) ++*at;
-  for (word = *at; *at < end && !fvg__is_line_blank(**at); ++*at) {}
+
+  char *word = *at;
+  while (*at < end && !fvg__is_line_blank(**at)) ++*at;
   *n = (int)(*at - word);
   return word;
 }
 
-static fvg_status fvg__unknown_symbol(const fvg_tokenizer *k, const fvg__merge_file *f, const char *s, int n) {
-  return fvg_fail(k->ctx, FVG_E_FORMAT, "%s: line %d: \"%.*s\" is no symbol yet: neither a byte nor made before",
+static fvg_status fvg__unknown_symbol(const fvg_tokenizer *k, const fvg__merge_file *f,
+                                      const char *s, int n) {
+  return fvg_fail(k->ctx, FVG_E_FORMAT,
+                  "%s: line %d: \"%.*s\" is no symbol yet: neither a byte nor made before",
                   f->name, f->line, n < 40 ? n : 40, s);
 }
 
-/* Reads merge i, "left right", and closes the gap between the two: that is the string of the new token. */
+/* Adds the token that merge i makes, a string of n bytes. */
+static fvg_status fvg__add_merge(fvg_tokenizer *k, fvg__merge_file *f, int i, const char *s,
+                                 int n) {
+  int earlier = fvg__find_symbol(f, s, n);
+  if (earlier >= 0)
+    return fvg_fail(k->ctx, FVG_E_FORMAT,
+                    "%s: line %d: \"%.*s\" is token %d already; a merge must make a new one",
+                    f->name, f->line, n < 40 ? n : 40, s, earlier);
+
+  uint32_t hash = fvg__hash_pair(k->left[i], k->right[i]);
+  int has_room = fvg__add_symbol(f, 512 + i, s, n);
+  has_room = has_room && fvg__hash_insert(k->slot, k->mask, hash, i);
+  if (!has_room)
+    return fvg_fail(k->ctx, FVG_E_FORMAT,
+                    "%s: line %d: %d symbols share a hash; this is no learned list of merges",
+                    f->name, f->line, FVG__MAX_PROBES);
+  return FVG_OK;
+}
+
+/* Reads the line of merge i, "left right".  Closing the gap between the two, in place, gives the
+   string of the new token. */
 static fvg_status fvg__read_merge(fvg_tokenizer *k, fvg__merge_file *f, int i) {
-  char *line = f->at, *end = fvg__line_end(line, f->end), *at = line, *left, *right;
-  int n_left, n_right, n_more, n, earlier;
-  left = fvg__next_word(&at, end, &n_left);
-  right = fvg__next_word(&at, end, &n_right);
+  char *line = f->at;
+  char *end = fvg__line_end(line, f->end);
+
+  char *at = line;
+  int n_left, n_right, n_more;
+  char *left = fvg__next_word(&at, end, &n_left);
+  char *right = fvg__next_word(&at, end, &n_right);
   fvg__next_word(&at, end, &n_more);
-  if (!n_right || n_more)
-    return fvg_fail(k->ctx, FVG_E_FORMAT, "%s: line %d: \"%.*s\" is not a merge: two symbols with a blank between",
-                    f->name, f->line, (int)(end - line < 40 ? end - line : 40), line);
+  if (!n_right || n_more) {
+    int shown = end - line < 40 ? (int)(end - line) : 40;
+    return fvg_fail(k->ctx, FVG_E_FORMAT,
+                    "%s: line %d: \"%.*s\" is not a merge: two symbols with a blank between",
+                    f->name, f->line, shown, line);
+  }
+
   k->left[i] = fvg__find_symbol(f, left, n_left);
   k->right[i] = fvg__find_symbol(f, right, n_right);
-  if (k->left[i] < 0) return fvg__unknown_symbol(k, f, left, n_left);
-  if (k->right[i] < 0) return fvg__unknown_symbol(k, f, right, n_right);
-  n = n_left + n_right;
+  if (k->left[i] < 0)
+    return fvg__unknown_symbol(k, f, left, n_left);
+  if (k->right[i] < 0)
+    return fvg__unknown_symbol(k, f, right, n_right);
+
   memmove(left + n_left, right, (size_t)n_right);
-  earlier = fvg__find_symbol(f, left, n);
-  if (earlier >= 0)
-    return fvg_fail(k->ctx, FVG_E_FORMAT, "%s: line %d: \"%.*s\" is token %d already; a merge must make a new one",
-                    f->name, f->line, n < 40 ? n : 40, left, earlier);
-  if (!fvg__add_symbol(f, 512 + i, left, n) ||
-      !fvg__hash_insert(k->slot, k->mask, fvg__hash_pair(k->left[i], k->right[i]), i))
-    return fvg_fail(k->ctx, FVG_E_FORMAT, "%s: line %d: %d symbols share a hash; this is no learned list of merges",
-                    f->name, f->line, FVG__MAX_PROBES);
+  fvg_status status = fvg__add_merge(k, f, i, left, n_left + n_right);
+  if (status) return status;
+
   f->at = end < f->end ? end + 1 : end;
   f->line++;
   return FVG_OK;
 }
 
-/* Skips the first line and blank lines at the end; returns the number of lines between. */
+/* Skips the first line and blank lines at the end.  Returns the number of lines between. */
 static int fvg__count_merges(fvg__merge_file *f) {
-  char *at;
-  int n = 0;
   f->at = fvg__line_end(f->at, f->end);
-  while (f->end > f->at && (fvg__is_line_blank(f->end[-1]) || f->end[-1] == '\n')) f->end--;
-  f->at += f->at < f->end;
+  while (f->end > f->at) {
+    char last = f->end[-1];
+    if (!fvg__is_line_blank(last) && last != '\n') break;
+    f->end--;
+  }
+  if (f->at < f->end) f->at++;
   f->line = 2;
-  for (at = f->at; at < f->end; at = fvg__line_end(at, f->end) + 1) n++;
+
+  int n = 0;
+  for (char *at = f->at; at < f->end; at = fvg__line_end(at, f->end) + 1) {
+    n++;
+  }
   return n;
 }
 
-/* CLIP's merges soon make whole words, which end with </w>; GPT-2's and RoBERTa's have no such mark. */
+/* Tests whether words end with </w>, as in CLIP; GPT-2's and RoBERTa's lists have no such mark.  A
+   list of fewer than 64 merges may simply not have come to a whole word. */
 static int fvg__ends_words(const fvg__merge_file *f, int n) {
-  const char *at;
-  for (at = f->at; f->end - at >= 4; at++) if (!memcmp(at, "</w>", 4)) return 1;
+  for (const char *at = f->at; f->end - at >= 4; at++) {
+    if (!memcmp(at, "</w>", 4)) return 1;
+  }
   return n < 64;
 }
 
-#define FVG__CLIP_MERGES 48894               /* of the published vocabulary, 49408 tokens */
+/* The published vocabulary has 49408 tokens. */
+#define FVG__CLIP_MERGES 48894
 
-/* How many merges of a file with n_file belong to a model of n_row token embeddings (0: any model).  Rows
-   beyond merges, byte symbols and marks are tokens that were added behind the end mark.  They are told
-   by `end`, the end mark's id (0: nobody knows it), or by where the published vocabulary ends. */
+/* Returns how many merges of a file with n_file belong to a model of n_row token embeddings (0: any
+   model).  Rows beyond the merges, the byte symbols and the two marks are tokens that were added
+   after the end mark.  Their number follows from `end`, the id of the end mark (0: unknown), or
+   else from where the published vocabulary ends. */
 static int fvg__merges_used(int n_file, int n_row, int end) {
   if (!n_row || n_file == n_row - 514) return n_file;
   if (end && end < n_row && n_file >= end - 513) return end - 513;
-  if (n_row - 514 > FVG__CLIP_MERGES && n_file >= FVG__CLIP_MERGES) return FVG__CLIP_MERGES;
+  if (n_row - 514 > FVG__CLIP_MERGES && n_file >= FVG__CLIP_MERGES)
+    return FVG__CLIP_MERGES;
   return n_row - 514;
 }
 
-static fvg_status fvg__read_merges(fvg_tokenizer *k, fvg__merge_file *f, int vocab_size, int end) {
-  fvg_status status = FVG_OK;
-  int n_file = fvg__count_merges(f), n = fvg__merges_used(n_file, vocab_size, end), n_ids, i;
-  if (vocab_size ? n_file < n : !n)
-    return fvg_fail(k->ctx, FVG_E_FORMAT, "%s: holds %d merges, the model's vocabulary of %d tokens needs %d",
-                    f->name, n_file, vocab_size ? vocab_size : 515, vocab_size ? vocab_size - 514 : 1);
-  if (!fvg__ends_words(f, n_file))
-    return fvg_fail(k->ctx, FVG_E_FORMAT, "%s: no merge ends a word with </w>, so this is not CLIP's vocabulary, but one "
-                    "such as GPT-2's", f->name);
-  n_ids = 512 + n;
+/* Allocates the tables for n merges and reads the merges. */
+static fvg_status fvg__fill_tokenizer(fvg_tokenizer *k, fvg__merge_file *f, int n) {
+  int n_ids = 512 + n;
   k->n_merges = n;
   k->mask = fvg__hash_mask(n);
   f->mask = fvg__hash_mask(n_ids);
+
   k->left = FVG_NEW_ARRAY(k->ctx, int, (size_t)n);
   k->right = FVG_NEW_ARRAY(k->ctx, int, (size_t)n);
   k->slot = FVG_NEW_ARRAY(k->ctx, int, (size_t)k->mask + 1);
   f->symbol = FVG_NEW_ARRAY(k->ctx, fvg__symbol, (size_t)n_ids);
   f->slot = FVG_NEW_ARRAY(k->ctx, int, (size_t)f->mask + 1);
+
+  fvg_status status = FVG_E_NOMEM;
   if (k->left && k->right && k->slot && f->symbol && f->slot) {
+    status = FVG_OK;
     fvg__add_byte_symbols(k, f);
-    for (i = 0; i < n && !status; i++) status = fvg__read_merge(k, f, i);
-  } else {
-    status = FVG_E_NOMEM;
+    for (int i = 0; i < n && !status; i++) {
+      status = fvg__read_merge(k, f, i);
+    }
   }
+
   fvg_release(k->ctx, f->symbol);
   fvg_release(k->ctx, f->slot);
   return status;
 }
 
-/* end: the id of the end mark where the model's configuration tells it, else 0 */
+static fvg_status fvg__read_merges(fvg_tokenizer *k, fvg__merge_file *f, int vocab_size,
+                                   int end) {
+  int n_file = fvg__count_merges(f);
+  int n = fvg__merges_used(n_file, vocab_size, end);
+
+  /* A model of any size still needs one merge. */
+  int needed = vocab_size ? vocab_size - 514 : 1;
+  int is_short = vocab_size ? n_file < n : n < 1;
+  if (is_short)
+    return fvg_fail(k->ctx, FVG_E_FORMAT,
+                    "%s: holds %d merges, the model's vocabulary of %d tokens needs %d",
+                    f->name, n_file, needed + 514, needed);
+
+  if (!fvg__ends_words(f, n_file))
+    return fvg_fail(k->ctx, FVG_E_FORMAT,
+                    "%s: no merge ends a word with </w>, so this is not CLIP's vocabulary, but "
+                    "one such as GPT-2's", f->name);
+  return fvg__fill_tokenizer(k, f, n);
+}
+
+/* Reads the whole tokenizer from the n bytes of a merge list, which it overwrites. */
+static fvg_status fvg__tokenizer_read(fvg_tokenizer *k, const char *name, uint8_t *bytes, size_t n,
+                                      int vocab_size, int end) {
+  if (n >= 2 && bytes[0] == 0x1F && bytes[1] == 0x8B)
+    return fvg_fail(k->ctx, FVG_E_FORMAT, "%s: is packed by gzip; unpack it with gunzip first",
+                    name);
+  if (n > 1000000000)
+    return fvg_fail(k->ctx, FVG_E_UNSUPPORTED, "%s: %.0f bytes; 1000000000 is the limit", name,
+                    (double)n);
+
+  fvg__merge_file f;
+  memset(&f, 0, sizeof f);
+  f.name = name;
+  f.at = (char *)bytes;
+  f.end = f.at + n;
+  fvg_status status = fvg__read_merges(k, &f, vocab_size, end);
+  return status ? status : fvg__unicode_open(k->ctx, &k->unicode);
+}
+
+/* Opens a tokenizer as fvg_tokenizer_open does.  `end` is the id of the end mark if the model's
+   configuration has one, else 0. */
 static fvg_status fvg__tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg_source *merges,
                                       int vocab_size, int end) {
-  fvg__merge_file f;
-  fvg_tokenizer *k;
-  fvg__budget budget;
-  fvg_status status;
+  *out = NULL;
+  const char *name = merges->name ? merges->name : "merges";
+  if (vocab_size < 0 || (vocab_size > 0 && vocab_size < 514))
+    return fvg_fail(c, FVG_E_ARG,
+                    "%s: a vocabulary of %d tokens is too small: byte symbols, start and end are "
+                    "514", name, vocab_size);
+
   uint8_t *bytes = NULL;
   size_t n = 0;
-  *out = NULL;
-  memset(&f, 0, sizeof f);
-  f.name = merges->name ? merges->name : "merges";
-  if (vocab_size < 0 || (vocab_size > 0 && vocab_size < 514))
-    return fvg_fail(c, FVG_E_ARG, "%s: a vocabulary of %d tokens is too small: byte symbols, start and end are 514",
-                    f.name, vocab_size);
-  if ((status = fvg_source_read_all(c, &bytes, &n, merges)) != FVG_OK) return status;
-  k = FVG_NEW(c, fvg_tokenizer);
-  if (!k) { fvg_bytes_free(c, bytes); return FVG_E_NOMEM; }
-  k->ctx = c;
-  budget = fvg__budget_begin(c, f.name, n);
-  if (n >= 2 && bytes[0] == 0x1F && bytes[1] == 0x8B) {
-    status = fvg_fail(c, FVG_E_FORMAT, "%s: is packed by gzip; unpack it with gunzip first", f.name);
-  } else if (n > 1000000000) {
-    status = fvg_fail(c, FVG_E_UNSUPPORTED, "%s: %.0f bytes; 1000000000 is the limit", f.name, (double)n);
-  } else {
-    f.at = (char *)bytes;
-    f.end = f.at + n;
-    status = fvg__read_merges(k, &f, vocab_size, end);
-    if (!status) status = fvg__unicode_open(c, &k->unicode);
+  fvg_status status = fvg_source_read_all(c, &bytes, &n, merges);
+  if (status) return status;
+
+  fvg_tokenizer *k = FVG_NEW(c, fvg_tokenizer);
+  if (!k) {
+    fvg_bytes_free(c, bytes);
+    return FVG_E_NOMEM;
   }
+  k->ctx = c;
+
+  fvg__budget budget = fvg__budget_begin(c, name, n);
+  status = fvg__tokenizer_read(k, name, bytes, n, vocab_size, end);
   fvg__budget_end(c, budget);
+
   fvg_bytes_free(c, bytes);
-  if (status) { fvg_tokenizer_free(k); return status; }
+  if (status) {
+    fvg_tokenizer_free(k);
+    return status;
+  }
   *out = k;
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg_source *merges, int vocab_size) {
+FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg_source *merges,
+                                      int vocab_size) {
+  if (out) *out = NULL;
+  if (!out || !merges)
+    return fvg_fail(c, FVG_E_ARG,
+                    "fvg_tokenizer_open: needs a merge list and a place for the tokenizer");
   return fvg__tokenizer_open(c, out, merges, vocab_size, 0);
 }
 
@@ -1633,95 +2080,149 @@ FVG_DEF void fvg_tokenizer_free(fvg_tokenizer *k) {
 FVG_DEF int fvg_tokenizer_vocab_size(const fvg_tokenizer *k) { return 514 + k->n_merges; }
 
 /* ---- class names ---- */
-/* Class names are folder names as often as not: "great_pyrenees" is read as "great pyrenees". */
+
+/* Class names are often the names of folders: "great_pyrenees" is read as "great pyrenees". */
 static void fvg__blank_underscores(char *name) {
-  for (; *name; name++) if (*name == '_') *name = ' ';
+  for (; *name; name++) {
+    if (*name == '_') *name = ' ';
+  }
 }
 
-/* In place: underscores become blanks.  White space and what the tokenizer drops go from both ends, so
-   that no blank comes between the name and the full stop of its sentence. */
+/* Makes underscores blanks and, in place, cuts off white space and what the tokenizer drops from
+   both ends, so that no blank separates the name from the full stop of its sentence. */
 FVG_DEF void fvg_tidy_name(char *name) {
-  const uint8_t *s = (const uint8_t *)name;
-  size_t n = strlen(name), at, used, first = n, end = 0;
-
   fvg__blank_underscores(name);
-  for (at = 0; at < n; at += used) {
-    uint32_t code;
-    used = fvg_utf8_length(s + at, n - at);
-    code = used ? fvg_utf8_read(s + at, used) : 0xFFFD;
-    if (!used) used = 1;
-    if (fvg__is_space(code) || fvg__is_removed(code)) continue;
-    if (first == n) first = at;
-    end = at + used;
+
+  const uint8_t *s = (const uint8_t *)name;
+  size_t n = strlen(name);
+  size_t first = n;
+  size_t end = 0;
+  size_t at = 0;
+
+  while (at < n) {
+    /* A byte that is not UTF-8 counts as a character of its own. */
+    size_t length = fvg_utf8_length(s + at, n - at);
+    size_t next = at + (length ? length : 1);
+    uint32_t code = length ? fvg_utf8_read(s + at, length) : 0xFFFD;
+
+    if (!fvg__is_space(code) && !fvg__is_removed(code)) {
+      if (first == n) first = at;
+      end = next;
+    }
+    at = next;
   }
 
-  if (end > first) memmove(name, name + first, end - first);
-  name[end > first ? end - first : 0] = 0;
+  size_t kept = end > first ? end - first : 0;
+  if (kept) memmove(name, name + first, kept);
+  name[kept] = 0;
 }
 
-/* What the tokenizer reads in a name. */
-typedef struct fvg__name_key { uint32_t *text, hash; int n; } fvg__name_key;
+/* A name as the tokenizer reads it, which is what names are compared by. */
+typedef struct fvg__name_key {
+  uint32_t *text;                         /* [n] characters, owned                               */
+  int n;
+  uint32_t hash;
+} fvg__name_key;
 
-static fvg_status fvg__name_key_new(fvg_ctx *c, const fvg__unicode *u, const char *name, fvg__name_key *key) {
-  char *copy = fvg_copy_string(c, name);
-  fvg_status s = FVG_E_NOMEM;
-  uint64_t hash = 0;
-  int i;
-  memset(key, 0, sizeof *key);
-  if (!copy) return s;
-  fvg_tidy_name(copy);
-  s = fvg__clean_text(c, u, copy, &key->text, &key->n);
-  fvg_release(c, copy);
+/* Makes the key of a name that is not UTF-8: its bytes, as numbers beyond all characters. */
+static fvg_status fvg__name_key_bytes(fvg_ctx *c, const char *name, fvg__name_key *key) {
+  int n = (int)strlen(name);
+  key->text = FVG_NEW_ARRAY(c, uint32_t, (size_t)n);
+  if (!key->text) return FVG_E_NOMEM;
 
-  if (s == FVG_E_FORMAT) {                   /* not UTF-8: its bytes, as numbers beyond all characters */
-    key->n = (int)strlen(name);
-    key->text = FVG_NEW_ARRAY(c, uint32_t, (size_t)key->n);
-    for (i = 0; key->text && i < key->n; i++) key->text[i] = 0x110000u + (uint8_t)name[i];
-    s = key->text ? FVG_OK : FVG_E_NOMEM;
+  key->n = n;
+  for (int i = 0; i < n; i++) {
+    key->text[i] = 0x110000u + (uint8_t)name[i];
   }
+  return FVG_OK;
+}
 
-  for (i = 0; !s && i < key->n; i++) hash = (hash ^ key->text[i]) * 0x100000001B3u;
+/* Makes the key of a name; the caller releases key->text. */
+static fvg_status fvg__name_key_new(fvg_ctx *c, const fvg__unicode *u, const char *name,
+                                    fvg__name_key *key) {
+  memset(key, 0, sizeof *key);
+  char *copy = fvg_copy_string(c, name);
+  if (!copy) return FVG_E_NOMEM;
+
+  fvg_tidy_name(copy);
+  fvg_status s = fvg__clean_text(c, u, copy, &key->text, &key->n);
+  fvg_release(c, copy);
+  if (s == FVG_E_FORMAT) s = fvg__name_key_bytes(c, name, key);
+  if (s) return s;
+
+  uint64_t hash = 0;
+  for (int i = 0; i < key->n; i++) {
+    hash = (hash ^ key->text[i]) * 0x100000001B3u;
+  }
   key->hash = fvg__hash_mix(hash);
-  return s;
+  return FVG_OK;
 }
 
 static int fvg__same_key(const fvg__name_key *a, const fvg__name_key *b) {
-  return a->hash == b->hash && a->n == b->n &&
-         (!a->n || !memcmp(a->text, b->text, (size_t)a->n * sizeof *a->text));
+  if (a->hash != b->hash || a->n != b->n) return 0;
+  if (!a->n) return 1;
+  return !memcmp(a->text, b->text, (size_t)a->n * sizeof *a->text);
 }
 
+/* Returns the index of the first of n keys that equals `own`, or -1. */
+static int fvg__find_key(const fvg__name_key *key, int n, const fvg__name_key *own) {
+  for (int k = 0; k < n; k++) {
+    if (fvg__same_key(&key[k], own)) return k;
+  }
+  return -1;
+}
+
+static fvg_status fvg__need_names(fvg_ctx *c, const char *const *name, int n) {
+  for (int i = 0; i < n; i++) {
+    if (!name[i])
+      return fvg_fail(c, FVG_E_ARG, "fvg_match_names: name %d of %d is NULL", i + 1, n);
+  }
+  return FVG_OK;
+}
+
+/* Makes a key of every name, then compares keys. */
 FVG_DEF fvg_status fvg_match_names(fvg_ctx *c, int *match, const char *const *name, int n,
                                    const char *const *among, int n_among) {
-  fvg__name_key *key, own;
-  fvg__unicode u;
-  fvg_status s;
-  int i, k;
-  if (n < 0 || n_among < 0) return fvg_fail(c, FVG_E_ARG, "fvg_match_names: %d names among %d", n, n_among);
-  key = FVG_NEW_ARRAY(c, fvg__name_key, (size_t)n_among + 1);
+  if (n < 0 || n_among < 0)
+    return fvg_fail(c, FVG_E_ARG, "fvg_match_names: %d names among %d", n, n_among);
+  fvg_status s = fvg__need_names(c, name, n);
+  if (!s) s = fvg__need_names(c, among, n_among);
+  if (s) return s;
+
+  fvg__name_key *key = FVG_NEW_ARRAY(c, fvg__name_key, (size_t)n_among + 1);
   if (!key) return FVG_E_NOMEM;
 
+  fvg__unicode u;
   s = fvg__unicode_open(c, &u);
-  for (k = 0; !s && k < n_among; k++) s = fvg__name_key_new(c, &u, among[k], &key[k]);
-  for (i = 0; !s && i < n; i++) {
+  for (int k = 0; !s && k < n_among; k++) {
+    s = fvg__name_key_new(c, &u, among[k], &key[k]);
+  }
+
+  for (int i = 0; !s && i < n; i++) {
+    fvg__name_key own;
     s = fvg__name_key_new(c, &u, name[i], &own);
-    for (k = 0; !s && k < n_among && !fvg__same_key(&key[k], &own); k++) {}
-    match[i] = !s && k < n_among ? k : -1;
+    match[i] = s ? -1 : fvg__find_key(key, n_among, &own);
     fvg_release(c, own.text);
   }
 
   fvg__unicode_free(c, &u);
-  for (k = 0; k < n_among; k++) fvg_release(c, key[k].text);
+  for (int k = 0; k < n_among; k++) fvg_release(c, key[k].text);
   fvg_release(c, key);
   return s;
 }
 
 FVG_DEF int fvg_same_name(fvg_ctx *c, const char *a, const char *b) {
+  /* No name at all equals nothing but no name. */
+  if (!a || !b) return a == b;
+  if (!strcmp(a, b)) return 1;
+
   int match = -1;
-  return !strcmp(a, b) || (!fvg_match_names(c, &match, &a, 1, &b, 1) && match == 0);
+  return !fvg_match_names(c, &match, &a, 1, &b, 1) && match == 0;
 }
 
-/* A class without a name cannot be meant; which of them it is, the message tells. */
-static fvg_status fvg__check_not_empty(fvg_ctx *c, const char *who, const char *const *name, int n) {
+/* Refuses an empty class name, because nothing could refer to it.  `who` begins the message. */
+static fvg_status fvg__check_not_empty(fvg_ctx *c, const char *who, const char *const *name,
+                                       int n) {
   const char *const empty = "";
   int first = -1;
   fvg_status s = fvg_match_names(c, &first, &empty, 1, name, n < 0 ? 0 : n);
@@ -1729,31 +2230,38 @@ static fvg_status fvg__check_not_empty(fvg_ctx *c, const char *who, const char *
   return fvg_fail(c, FVG_E_ARG, "%s: the name of class %d of %d is empty", who, first + 1, n);
 }
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 3  IMAGES: pixels, PNM, and what kind of file it is
- *===========================================================================================================
-   Pixels are bytes, rows top down, channels interleaved.  PNM is read here, PNG, JPEG, BMP and GIF in the next chapter
-   by stb_image where the build has it.  Each reader gives the picture as it is in the file; what is asked for (RGB,
-   grey) is made of that at the end.
+ *==================================================================================================
+   Pixels are bytes, rows top down, channels interleaved.  PNM is read here; PNG, JPEG, BMP and GIF
+   are read in the next chapter, by stb_image where the build has it.  Each reader returns the
+   picture as it is in the file, and the requested form (RGB, grey) is made from that at the end.
 
-   Files are hostile until checked: sides, pixels and the bytes that they would need are compared with the file's
-   length before memory is asked for.  A picture that a file shows to be damaged or cut off is an error, never a
-   picture with grey in it. */
+   Files are hostile until checked: sides, pixels and the bytes that they would need are compared
+   with the file's length before any memory is allocated.  A picture that is visibly damaged or cut
+   off is an error, never a picture with grey areas. */
 
-#define FVG__IMAGE_SIDE   (1 << 20)        /* longest side                                                         */
-#define FVG__IMAGE_PIXELS (1 << 27)        /* most pixels, of a picture and of what resizing keeps between passes  */
-#define FVG__IMAGE_BYTES  (1 << 30)        /* longest file, largest block that stb_image gets                      */
-#define FVG__JPEG_SCANS   64               /* each scan visits every block, however few bytes it has               */
+#define FVG__IMAGE_SIDE   (1 << 20)       /* longest side                                        */
+#define FVG__IMAGE_PIXELS (1 << 27)       /* most pixels, also between the passes of a resize    */
+#define FVG__IMAGE_BYTES  (1 << 30)       /* longest file, largest block for stb_image           */
+#define FVG__JPEG_SCANS   64              /* each scan visits every block, however short it is   */
 
 static int fvg__image_fits(int64_t width, int64_t height) {
-  return width > 0 && height > 0 && width <= FVG__IMAGE_SIDE && height <= FVG__IMAGE_SIDE
-         && width * height <= FVG__IMAGE_PIXELS;
+  if (width < 1 || width > FVG__IMAGE_SIDE) return 0;
+  if (height < 1 || height > FVG__IMAGE_SIDE) return 0;
+  return width * height <= FVG__IMAGE_PIXELS;
+}
+
+static size_t fvg__pixel_count(const fvg_image *image) {
+  return (size_t)image->width * (size_t)image->height;
 }
 
 static fvg_status fvg__image_new(fvg_ctx *c, fvg_image *out, int width, int height, int channels) {
   memset(out, 0, sizeof *out);
-  out->pixels = (uint8_t *)fvg_alloc_array(c, (size_t)width * (size_t)height, (size_t)channels);
+  size_t pixels = (size_t)width * (size_t)height;
+  out->pixels = (uint8_t *)fvg_alloc_array(c, pixels, (size_t)channels);
   if (!out->pixels) return FVG_E_NOMEM;
+
   out->width = width;
   out->height = height;
   out->channels = channels;
@@ -1766,34 +2274,48 @@ FVG_DEF void fvg_image_free(fvg_ctx *c, fvg_image *image) {
   memset(image, 0, sizeof *image);
 }
 
+/* Checks an image that the caller passed in; `who` begins the message. */
 static fvg_status fvg__image_check(fvg_ctx *c, const fvg_image *image, const char *who) {
-  if (image->pixels && image->channels >= 1 && image->channels <= 4 && fvg__image_fits(image->width, image->height))
+  if (!image)
+    return fvg_fail(c, FVG_E_ARG, "%s: needs an image, not NULL", who);
+
+  int channels = image->channels;
+  int fits = fvg__image_fits(image->width, image->height);
+  if (image->pixels && channels >= 1 && channels <= 4 && fits)
     return FVG_OK;
-  return fvg_fail(c, FVG_E_ARG, "%s: not an image: %d x %d pixels of %d channels%s", who, image->width,
-                  image->height, image->channels, image->pixels ? "" : ", no pixel memory");
+  return fvg_fail(c, FVG_E_ARG, "%s: not an image: %d x %d pixels of %d channels%s", who,
+                  image->width, image->height, channels,
+                  image->pixels ? "" : ", no pixel memory");
 }
 
-/* Pixels of `from` channels (1 grey, 2 grey alpha, 3 RGB, 4 RGB alpha) to 1 (grey) or 3 (RGB). */
+/* Converts n pixels of `from` channels (1 grey, 2 grey alpha, 3 RGB, 4 RGB alpha) to 1 channel
+   (grey, the rounded mean of R, G and B) or 3 (RGB).  Alpha is dropped. */
 static void fvg__convert_pixels(uint8_t *dst, int to, const uint8_t *src, int from, size_t n) {
-  int green = from < 3 ? 0 : 1, blue = from < 3 ? 0 : 2;
-  size_t i;
-  if (to == from) { memcpy(dst, src, n * (size_t)to); return; }
-  for (i = 0; i < n; i++, src += from, dst += to) {
+  if (to == from) {
+    memcpy(dst, src, n * (size_t)to);
+    return;
+  }
+
+  int green = from < 3 ? 0 : 1;
+  int blue = from < 3 ? 0 : 2;
+  for (size_t i = 0; i < n; i++) {
     if (to == 1) {
-      dst[0] = (uint8_t)((src[0] + src[green] + src[blue] + 1) / 3);
+      int sum = src[0] + src[green] + src[blue];
+      dst[0] = (uint8_t)((sum + 1) / 3);
     } else {
       dst[0] = src[0];
       dst[1] = src[green];
       dst[2] = src[blue];
     }
+    src += from;
+    dst += to;
   }
 }
 
-/* What is said once in a context, however many files it is true of. */
+/* Warnings that are logged once per context, however many files they apply to. */
 enum { FVG__SAID_16_BIT = 1, FVG__SAID_TURNED = 2 };
 
-/* Pillow's convert("RGB") cuts grey of 16 bits off at 255, which leaves most of such a picture
-   white. */
+/* Pillow's convert("RGB") cuts 16-bit grey off at 255, which makes most of such a picture white. */
 static void fvg__say_16_bit(fvg_ctx *c, const char *file) {
   fvg__log_once(c, FVG__SAID_16_BIT, 0,
                 "%s: grey of 16 bits is scaled to 8 (Pillow's convert(\"RGB\") would cut it off "
@@ -1802,143 +2324,219 @@ static void fvg__say_16_bit(fvg_ctx *c, const char *file) {
                 file);
 }
 
-/* ---- PNM: "P1".."P6", width, height, the largest value (not for bits), then text (1-3) or bytes (4-6) ---- */
-typedef struct fvg__pnm {
-  const uint8_t *at, *end;
-  int kind, width, height, max;
-} fvg__pnm;
-
-static int fvg__pnm_is_space(int byte) { return byte == ' ' || (byte >= 9 && byte <= 13); }
-
-static void fvg__pnm_skip_comment(fvg__pnm *p) {                              /* leaves the line's end            */
-  if (p->at < p->end && *p->at == '#')
-    while (p->at < p->end && *p->at != '\n' && *p->at != '\r') p->at++;
+static int fvg__is_ascii_space(int byte) {
+  return byte == ' ' || (byte >= '\t' && byte <= '\r');
 }
 
-static void fvg__pnm_skip(fvg__pnm *p) {
-  for (;;) {
-    fvg__pnm_skip_comment(p);
-    if (p->at == p->end || !fvg__pnm_is_space(*p->at)) return;
+/* ---- PNM ----
+   "P1" to "P6", width, height, the largest value (except for bits), then the pixels: as text for
+   P1 to P3, as bytes for P4 to P6.  P1 and P4 are bits, P2 and P5 grey, P3 and P6 RGB. */
+typedef struct fvg__pnm {
+  const uint8_t *at, *end;                /* what is left to read                                */
+  int kind;                               /* 1 to 6                                              */
+  int width, height;
+  int max;                                /* the value of white                                  */
+} fvg__pnm;
+
+static int fvg__pnm_is_rgb(const fvg__pnm *p) {
+  return p->kind == 3 || p->kind == 6;
+}
+
+static int fvg__pnm_is_bits(const fvg__pnm *p) {
+  return p->kind == 1 || p->kind == 4;
+}
+
+/* Skips a comment up to the end of its line, which stays. */
+static void fvg__pnm_skip_comment(fvg__pnm *p) {
+  if (p->at == p->end || *p->at != '#') return;
+  while (p->at < p->end && *p->at != '\n' && *p->at != '\r') {
     p->at++;
   }
 }
 
-static int fvg__pnm_number(fvg__pnm *p) {                                     /* -1: no number, or a huge one     */
-  int value = 0;
+/* Skips white space and comments. */
+static void fvg__pnm_skip(fvg__pnm *p) {
+  for (;;) {
+    fvg__pnm_skip_comment(p);
+    if (p->at == p->end || !fvg__is_ascii_space(*p->at)) return;
+    p->at++;
+  }
+}
+
+/* Returns the digit at p->at, or -1 if there is none. */
+static int fvg__pnm_digit(const fvg__pnm *p) {
+  if (p->at == p->end) return -1;
+  int digit = *p->at - '0';
+  return digit >= 0 && digit <= 9 ? digit : -1;
+}
+
+/* Reads a number; returns -1 if there is none or if it is beyond the longest side. */
+static int fvg__pnm_number(fvg__pnm *p) {
   fvg__pnm_skip(p);
-  if (p->at == p->end || *p->at < '0' || *p->at > '9') return -1;
-  for (; p->at < p->end && *p->at >= '0' && *p->at <= '9'; p->at++) {
-    value = 10 * value + (*p->at - '0');
+  int digit = fvg__pnm_digit(p);
+  if (digit < 0) return -1;
+
+  int value = 0;
+  while (digit >= 0) {
+    value = 10 * value + digit;
     if (value > FVG__IMAGE_SIDE) return -1;
+    p->at++;
+    digit = fvg__pnm_digit(p);
   }
   return value;
 }
 
+/* Reads the header from "P" on, and the white space that separates it from binary pixels. */
 static fvg_status fvg__pnm_header(fvg_ctx *c, fvg__pnm *p, const char *file) {
   p->kind = p->at[1] - '0';
   p->at += 2;
   p->width = fvg__pnm_number(p);
   p->height = fvg__pnm_number(p);
-  p->max = p->kind % 3 == 1 ? 1 : fvg__pnm_number(p);
+  p->max = fvg__pnm_is_bits(p) ? 1 : fvg__pnm_number(p);
+
   if (!fvg__image_fits(p->width, p->height))
-    return fvg_fail(c, FVG_E_FORMAT, "%s: PNM header without a usable size: sides 1 to %d, at most %d pixels", file,
-                    FVG__IMAGE_SIDE, FVG__IMAGE_PIXELS);
+    return fvg_fail(c, FVG_E_FORMAT,
+                    "%s: PNM header without a usable size: sides 1 to %d, at most %d pixels",
+                    file, FVG__IMAGE_SIDE, FVG__IMAGE_PIXELS);
   if (p->max < 1 || p->max > 65535)
-    return fvg_fail(c, FVG_E_FORMAT, "%s: PNM header without a largest value of 1 to 65535", file);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: PNM header without a largest value of 1 to 65535",
+                    file);
   if (p->kind < 4) return FVG_OK;
+
   fvg__pnm_skip_comment(p);
-  if (p->at == p->end || !fvg__pnm_is_space(*p->at))
+  if (p->at == p->end || !fvg__is_ascii_space(*p->at))
     return fvg_fail(c, FVG_E_FORMAT, "%s: PNM header does not end in white space", file);
   p->at++;
   return FVG_OK;
 }
 
-/* The fewest bytes that can hold the pixels: a text value needs a digit and, except between bits, a blank. */
-static size_t fvg__pnm_bytes(const fvg__pnm *p) {
-  size_t values = (size_t)p->width * (size_t)p->height * (p->kind % 3 == 0 ? 3u : 1u);
-  if (p->kind == 1) return values;
-  if (p->kind < 4) return 2 * values - 1;
-  if (p->kind == 4) return ((size_t)p->width + 7) / 8 * (size_t)p->height;
-  return values * (p->max > 255 ? 2u : 1u);
+/* Returns the bytes of a row of bits. */
+static size_t fvg__pnm_bit_row(const fvg__pnm *p) {
+  return ((size_t)p->width + 7) / 8;
 }
 
-/* 255 value / max, halves to even, which is how Python rounds in Pillow's reader; too large a value is white. */
+/* Returns the fewest bytes that can hold the pixels.  A text value needs a digit and, except
+   between bits, a blank. */
+static size_t fvg__pnm_bytes(const fvg__pnm *p) {
+  size_t pixels = (size_t)p->width * (size_t)p->height;
+  size_t values = fvg__pnm_is_rgb(p) ? 3 * pixels : pixels;
+
+  if (p->kind == 1) return values;
+  if (p->kind < 4) return 2 * values - 1;
+  if (p->kind == 4)
+    return fvg__pnm_bit_row(p) * (size_t)p->height;
+  return p->max > 255 ? 2 * values : values;
+}
+
+/* Returns 255 value / max.  Halves are rounded to even, as Python rounds in Pillow's reader.  Too
+   large a value is white. */
 static uint8_t fvg__pnm_scale(int value, int max) {
-  double x = (double)value / max * 255, below = floor(x);
-  int y = (int)below;
   if (value >= max) return 255;
-  if (x - below > 0.5 || (x - below == 0.5 && y % 2)) y++;
+
+  double x = (double)value / max * 255;
+  double below = floor(x);
+  double rest = x - below;
+  int y = (int)below;
+  if (rest > 0.5 || (rest == 0.5 && y % 2)) y++;
   return (uint8_t)y;
 }
 
-static void fvg__pnm_read_bits(const fvg__pnm *p, uint8_t *dst) {             /* rows of whole bytes, 1 is black  */
-  size_t row_bytes = ((size_t)p->width + 7) / 8;
-  int x, y;
-  for (y = 0; y < p->height; y++)
-    for (x = 0; x < p->width; x++)
-      *dst++ = (p->at[(size_t)y * row_bytes + (size_t)x / 8] >> (7 - x % 8)) & 1 ? 0 : 255;
+/* Reads bits, 1 for black, in rows of whole bytes. */
+static void fvg__pnm_read_bits(const fvg__pnm *p, uint8_t *dst) {
+  const uint8_t *row = p->at;
+  for (int y = 0; y < p->height; y++) {
+    for (int x = 0; x < p->width; x++) {
+      int bit = (row[x / 8] >> (7 - x % 8)) & 1;
+      *dst++ = bit ? 0 : 255;
+    }
+    row += fvg__pnm_bit_row(p);
+  }
 }
 
+/* Reads n values of one byte or, if max is above 255, of two bytes, the high one first. */
 static void fvg__pnm_read_binary(const fvg__pnm *p, uint8_t *dst, size_t n) {
   const uint8_t *src = p->at;
-  size_t i;
-  if (p->max == 255) memcpy(dst, src, n);
-  else if (p->max < 256) for (i = 0; i < n; i++) dst[i] = fvg__pnm_scale(src[i], p->max);
-  else for (i = 0; i < n; i++) dst[i] = fvg__pnm_scale(src[2 * i] * 256 + src[2 * i + 1], p->max);
+  if (p->max == 255) {
+    memcpy(dst, src, n);
+  } else if (p->max < 256) {
+    for (size_t i = 0; i < n; i++) {
+      dst[i] = fvg__pnm_scale(src[i], p->max);
+    }
+  } else {
+    for (size_t i = 0; i < n; i++) {
+      int value = src[2 * i] * 256 + src[2 * i + 1];
+      dst[i] = fvg__pnm_scale(value, p->max);
+    }
+  }
 }
 
-static fvg_status fvg__pnm_read_text(fvg_ctx *c, fvg__pnm *p, uint8_t *dst, size_t n, const char *file) {
-  size_t i;
-  for (i = 0; i < n; i++) {
-    int value;
-    if (p->kind == 1) {                                                       /* bits may stand without blanks    */
-      fvg__pnm_skip(p);
-      value = p->at < p->end ? '1' - *p->at++ : -1;
-    } else {
-      value = fvg__pnm_number(p);
-    }
+/* Reads one value of a text, -1 if there is none.  Bits may stand without blanks between them. */
+static int fvg__pnm_text_value(fvg__pnm *p) {
+  if (p->kind != 1) return fvg__pnm_number(p);
+  fvg__pnm_skip(p);
+  return p->at < p->end ? '1' - *p->at++ : -1;
+}
+
+static fvg_status fvg__pnm_read_text(fvg_ctx *c, fvg__pnm *p, uint8_t *dst, size_t n,
+                                     const char *file) {
+  for (size_t i = 0; i < n; i++) {
+    int value = fvg__pnm_text_value(p);
     if (value < 0 || value > p->max)
-      return fvg_fail(c, FVG_E_FORMAT, "%s: PNM value %.0f of %.0f is missing or not within 0..%d", file,
-                      (double)i + 1, (double)n, p->max);
+      return fvg_fail(c, FVG_E_FORMAT, "%s: PNM value %.0f of %.0f is missing or not within 0..%d",
+                      file, (double)i + 1, (double)n, p->max);
     dst[i] = fvg__pnm_scale(value, p->max);
   }
   return FVG_OK;
 }
 
-static fvg_status fvg__pnm_decode(fvg_ctx *c, fvg_image *out, const uint8_t *bytes, size_t n, const char *file) {
+/* Decodes the n bytes of a PNM file, which fvg__is_pnm has recognised, into grey or RGB. */
+static fvg_status fvg__pnm_decode(fvg_ctx *c, fvg_image *out, const uint8_t *bytes, size_t n,
+                                  const char *file) {
   fvg__pnm p;
-  size_t needed, values;
-  fvg_status s;
   p.at = bytes;
   p.end = bytes + n;
-  s = fvg__pnm_header(c, &p, file);
+  fvg_status s = fvg__pnm_header(c, &p, file);
   if (s) return s;
-  needed = fvg__pnm_bytes(&p);
-  if ((size_t)(p.end - p.at) < needed)
-    return fvg_fail(c, FVG_E_FORMAT, "%s: %d x %d pixels need at least %.0f bytes after the PNM header, not %.0f",
-                    file, p.width, p.height, (double)needed, (double)(p.end - p.at));
-  s = fvg__image_new(c, out, p.width, p.height, p.kind % 3 == 0 ? 3 : 1);
+
+  size_t needed = fvg__pnm_bytes(&p);
+  size_t left = (size_t)(p.end - p.at);
+  if (left < needed)
+    return fvg_fail(c, FVG_E_FORMAT,
+                    "%s: %d x %d pixels need at least %.0f bytes after the PNM header, not %.0f",
+                    file, p.width, p.height, (double)needed, (double)left);
+
+  s = fvg__image_new(c, out, p.width, p.height, fvg__pnm_is_rgb(&p) ? 3 : 1);
   if (s) return s;
-  values = (size_t)out->width * (size_t)out->height * (size_t)out->channels;
   if (p.max > 255 && out->channels == 1) fvg__say_16_bit(c, file);
-  if (p.kind < 4) s = fvg__pnm_read_text(c, &p, out->pixels, values, file);
-  else if (p.kind == 4) fvg__pnm_read_bits(&p, out->pixels);
-  else fvg__pnm_read_binary(&p, out->pixels, values);
+
+  size_t values = fvg__pixel_count(out) * (size_t)out->channels;
+  if (p.kind < 4)
+    s = fvg__pnm_read_text(c, &p, out->pixels, values, file);
+  else if (p.kind == 4)
+    fvg__pnm_read_bits(&p, out->pixels);
+  else
+    fvg__pnm_read_binary(&p, out->pixels, values);
+
   if (s) fvg_image_free(c, out);
   return s;
 }
 
-/* ---- kinds of files, told by their first bytes, since names are easily changed ---- */
+/* ---- kinds of files, told by their first bytes, because names are easily changed ---- */
 typedef enum fvg__image_code {
-  FVG__NOT_READ = 0, FVG__PNM, FVG__PNG, FVG__JPEG, FVG__BMP, FVG__GIF
+  FVG__NOT_READ = 0,
+  FVG__PNM,
+  FVG__PNG,
+  FVG__JPEG,
+  FVG__BMP,
+  FVG__GIF
 } fvg__image_code;
 
-/* What is more than a name: kinds that are read, with the endings of their files' names, in lower
-   case, each behind a dot; and kinds that want something else than to be converted. */
+/* The kinds that are read, and those of which more can be said than "convert it". */
 typedef struct fvg__image_kind {
-  const char *name, *endings;
+  const char *name;
+  const char *endings;                    /* of file names, in lower case, each after a dot      */
   fvg__image_code code;
-  const char *cure;
+  const char *cure;                       /* what to do about a file that is not read, or NULL   */
 } fvg__image_kind;
 
 static const fvg__image_kind fvg__image_kinds[] = {
@@ -1961,125 +2559,205 @@ static const fvg__image_kind fvg__image_kinds[] = {
 };
 #define FVG__N_IMAGE_KIND (sizeof fvg__image_kinds / sizeof *fvg__image_kinds)
 
-/* Are the k letters of `text`, all in lower case, at the start of the n bytes, whatever their case
-   there? */
+/* Tests whether the n bytes begin with the k letters of `text`, which is in lower case.  The case
+   of the bytes makes no difference. */
 static int fvg__begins(const uint8_t *bytes, size_t n, const char *text, size_t k) {
-  size_t i;
   if (n < k) return 0;
-  for (i = 0; i < k; i++)
-    if ((bytes[i] >= 'A' && bytes[i] <= 'Z' ? bytes[i] - 'A' + 'a' : bytes[i]) != text[i]) return 0;
+  for (size_t i = 0; i < k; i++) {
+    int byte = bytes[i];
+    if (byte >= 'A' && byte <= 'Z') byte += 'a' - 'A';
+    if (byte != text[i]) return 0;
+  }
   return 1;
 }
 
-/* Text in pointed brackets: "SVG", "HTML page", or NULL.  Before it may stand a byte-order mark,
-   white space, and, in SVG, declarations and comments, so that <svg is looked for within the first
-   4096 bytes. */
+/* Recognises markup: returns "SVG", "HTML page" or NULL.  A byte-order mark and white space may
+   come first; in SVG also declarations and comments, so <svg is searched for in the first 4096
+   bytes. */
 static const char *fvg__markup_name(const uint8_t *bytes, size_t n) {
-  size_t at = 0, end = n < 4096 ? n : 4096;
+  size_t end = n < 4096 ? n : 4096;
+  size_t at = 0;
   if (n >= 3 && !memcmp(bytes, "\xEF\xBB\xBF", 3)) at = 3;
-  while (at < end && (bytes[at] == ' ' || (bytes[at] >= 9 && bytes[at] <= 13))) at++;
+  while (at < end && fvg__is_ascii_space(bytes[at])) at++;
   if (at == end || bytes[at] != '<') return NULL;
-  if (fvg__begins(bytes + at, n - at, "<!doctype html", 14)
-      || fvg__begins(bytes + at, n - at, "<html", 5))
+
+  if (fvg__begins(bytes + at, n - at, "<!doctype html", 14))
     return "HTML page";
   for (; at < end; at++) {
-    if (fvg__begins(bytes + at, n - at, "<svg", 4)) return "SVG";
-    if (fvg__begins(bytes + at, n - at, "<html", 5) || fvg__begins(bytes + at, n - at, "<head", 5))
-      return "HTML page";
+    const uint8_t *tag = bytes + at;
+    size_t left = n - at;
+    if (fvg__begins(tag, left, "<html", 5)) return "HTML page";
+    if (fvg__begins(tag, left, "<svg", 4)) return "SVG";
+    if (fvg__begins(tag, left, "<head", 5)) return "HTML page";
   }
   return NULL;
 }
 
-/* The boxes that ISO media files begin with bear a brand. */
+/* Names an ISO media file by the brand, 4 letters, of its first box. */
 static const char *fvg__media_name(const uint8_t *brand) {
-  static const char heic[] = "heic heix heim heis hevc hevx hevm hevs mif1 msf1";
-  size_t i;
-  if (!memcmp(brand, "avif", 4) || !memcmp(brand, "avis", 4)) return "AVIF";
-  if (!memcmp(brand, "crx ", 4)) return "camera raw";
-  if (!memcmp(brand, "jp2 ", 4) || !memcmp(brand, "jpx ", 4)) return "JPEG 2000";
-  for (i = 0; i + 4 <= sizeof heic - 1; i += 5) if (!memcmp(brand, heic + i, 4)) return "HEIC";
+  static const struct {
+    char brand[5];
+    const char *name;
+  } known[] = {
+    {"avif", "AVIF"},
+    {"avis", "AVIF"},
+    {"crx ", "camera raw"},
+    {"jp2 ", "JPEG 2000"},
+    {"jpx ", "JPEG 2000"},
+    {"heic", "HEIC"},
+    {"heix", "HEIC"},
+    {"heim", "HEIC"},
+    {"heis", "HEIC"},
+    {"hevc", "HEIC"},
+    {"hevx", "HEIC"},
+    {"hevm", "HEIC"},
+    {"hevs", "HEIC"},
+    {"mif1", "HEIC"},
+    {"msf1", "HEIC"}
+  };
+
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+    if (!memcmp(brand, known[i].brand, 4)) return known[i].name;
+  }
   return "video";
 }
 
-/* BMP's "BM" alone could begin a text, so the size of the header behind the file's own must be one
-   there is. */
+/* "BM" alone could begin a text, so the size of the second header must be one that exists. */
 static int fvg__is_bmp(const uint8_t *bytes, size_t n) {
-  return n >= 18 && bytes[0] == 'B' && bytes[1] == 'M' && !bytes[15] && !bytes[16] && !bytes[17]
-         && (bytes[14] == 12 || bytes[14] == 16 || bytes[14] == 40 || bytes[14] == 52
-             || bytes[14] == 56 || bytes[14] == 64 || bytes[14] == 108 || bytes[14] == 124);
+  static const uint8_t header_sizes[] = {12, 16, 40, 52, 56, 64, 108, 124};
+  if (n < 18 || bytes[0] != 'B' || bytes[1] != 'M') return 0;
+  if (bytes[15] || bytes[16] || bytes[17]) return 0;
+  return memchr(header_sizes, bytes[14], sizeof header_sizes) != NULL;
 }
 
 static int fvg__is_pnm(const uint8_t *bytes, size_t n) {
-  return n >= 3 && bytes[0] == 'P' && bytes[1] >= '1' && bytes[1] <= '6'
-         && (fvg__pnm_is_space(bytes[2]) || bytes[2] == '#');
+  if (n < 3 || bytes[0] != 'P' || bytes[1] < '1' || bytes[1] > '6')
+    return 0;
+  return fvg__is_ascii_space(bytes[2]) || bytes[2] == '#';
 }
 
-/* What a file that begins with these bytes is called; NULL: nothing known. */
+/* The n bytes that files of a kind have at offset `at`. */
+typedef struct fvg__signature {
+  const char *name;
+  size_t at;
+  size_t n;
+  const char *bytes;
+} fvg__signature;
+
+static const fvg__signature fvg__signatures[] = {
+  {"PNG",             0,  8, "\x89PNG\r\n\x1A\n"},
+  {"damaged PNG",     0,  6, "\x89PNG\n\x1A"},
+  {"damaged PNG",     0,  6, "\x89PNG\r\r"},
+  {"damaged PNG",     0,  6, "\xEF\xBF\xBDPNG"},
+  {"damaged PNG",     0,  4, "\tPNG"},
+  {"JPEG",            0,  3, "\xFF\xD8\xFF"},
+  {"GIF",             0,  6, "GIF87a"},
+  {"GIF",             0,  6, "GIF89a"},
+  {"WebP",            8,  4, "WEBP"},
+  {"TIFF",            0,  4, "II*\0"},
+  {"TIFF",            0,  4, "MM\0*"},
+  {"TIFF",            0,  4, "II+\0"},
+  {"TIFF",            0,  4, "MM\0+"},
+  {"JPEG 2000",       0,  8, "\0\0\0\x0CjP  "},
+  {"JPEG 2000",       0,  4, "\xFF\x4F\xFF\x51"},
+  {"JPEG XL",         0,  8, "\0\0\0\x0CJXL "},
+  {"JPEG XL",         0,  2, "\xFF\x0A"},
+  {"JPEG XR",         0,  3, "II\xBC"},
+  {"PDF",             0,  5, "%PDF-"},
+  {"PostScript",      0,  4, "%!PS"},
+  {"ICO",             0,  4, "\0\0\1\0"},
+  {"ICO",             0,  4, "\0\0\2\0"},
+  {"PSD",             0,  4, "8BPS"},
+  {"XCF",             0,  9, "gimp xcf "},
+  {"OpenEXR",         0,  4, "\x76\x2F\x31\x01"},
+  {"Radiance HDR",    0, 10, "#?RADIANCE"},
+  {"Radiance HDR",    0,  6, "#?RGBE"},
+  {"DDS",             0,  4, "DDS "},
+  {"QOI",             0,  4, "qoif"},
+  {"MNG",             0,  4, "\x8AMNG"},
+  {"PAM",             0,  3, "P7\n"},
+  {"PFM",             0,  3, "PF\n"},
+  {"PFM",             0,  3, "Pf\n"},
+  {"camera raw",      0,  4, "IIRO"},
+  {"camera raw",      0,  4, "IIU\0"},
+  {"camera raw",      0,  8, "FUJIFILM"},
+  {"NumPy array",     0,  6, "\x93NUMPY"},
+  {"ZIP archive",     0,  4, "PK\3\4"},
+  {"gzip archive",    0,  2, "\x1F\x8B"},
+  {"video",           8,  4, "AVI "},
+  {"video",           0,  4, "\x1A\x45\xDF\xA3"},
+  {"AppleDouble",     0,  4, "\0\5\x16\7"},
+  {"Git LFS pointer", 0, 23, "version https://git-lfs"}
+};
+
+/* Returns the name of the kind of file that begins with these bytes, or NULL if it is unknown. */
 static const char *fvg__image_name_of_bytes(const uint8_t *bytes, size_t n) {
-  static const struct { const char *name; int at, n; const char *bytes; } signature[] = {
-    {"PNG", 0, 8, "\x89PNG\r\n\x1A\n"}, {"damaged PNG", 0, 6, "\x89PNG\n\x1A"},
-    {"damaged PNG", 0, 6, "\x89PNG\r\r"}, {"damaged PNG", 0, 6, "\xEF\xBF\xBDPNG"},
-    {"damaged PNG", 0, 4, "\tPNG"}, {"JPEG", 0, 3, "\xFF\xD8\xFF"}, {"GIF", 0, 6, "GIF87a"},
-    {"GIF", 0, 6, "GIF89a"}, {"WebP", 8, 4, "WEBP"}, {"TIFF", 0, 4, "II*\0"},
-    {"TIFF", 0, 4, "MM\0*"}, {"TIFF", 0, 4, "II+\0"}, {"TIFF", 0, 4, "MM\0+"},
-    {"JPEG 2000", 0, 8, "\0\0\0\x0CjP  "}, {"JPEG 2000", 0, 4, "\xFF\x4F\xFF\x51"},
-    {"JPEG XL", 0, 8, "\0\0\0\x0CJXL "}, {"JPEG XL", 0, 2, "\xFF\x0A"}, {"JPEG XR", 0, 3, "II\xBC"},
-    {"PDF", 0, 5, "%PDF-"}, {"PostScript", 0, 4, "%!PS"}, {"ICO", 0, 4, "\0\0\1\0"},
-    {"ICO", 0, 4, "\0\0\2\0"}, {"PSD", 0, 4, "8BPS"}, {"XCF", 0, 9, "gimp xcf "},
-    {"OpenEXR", 0, 4, "\x76\x2F\x31\x01"}, {"Radiance HDR", 0, 10, "#?RADIANCE"},
-    {"Radiance HDR", 0, 6, "#?RGBE"}, {"DDS", 0, 4, "DDS "}, {"QOI", 0, 4, "qoif"},
-    {"MNG", 0, 4, "\x8AMNG"}, {"PAM", 0, 3, "P7\n"}, {"PFM", 0, 3, "PF\n"}, {"PFM", 0, 3, "Pf\n"},
-    {"camera raw", 0, 4, "IIRO"}, {"camera raw", 0, 4, "IIU\0"}, {"camera raw", 0, 8, "FUJIFILM"},
-    {"NumPy array", 0, 6, "\x93NUMPY"}, {"ZIP archive", 0, 4, "PK\3\4"},
-    {"gzip archive", 0, 2, "\x1F\x8B"}, {"video", 8, 4, "AVI "},
-    {"video", 0, 4, "\x1A\x45\xDF\xA3"}, {"AppleDouble", 0, 4, "\0\5\x16\7"},
-    {"Git LFS pointer", 0, 23, "version https://git-lfs"}
-  };
-  size_t i;
   if (fvg__is_pnm(bytes, n)) return "PNM";
   if (fvg__is_bmp(bytes, n)) return "BMP";
-  if (n >= 12 && !memcmp(bytes + 4, "ftyp", 4)) return fvg__media_name(bytes + 8);
-  for (i = 0; i < sizeof signature / sizeof *signature; i++)
-    if (n >= (size_t)(signature[i].at + signature[i].n)
-        && !memcmp(bytes + signature[i].at, signature[i].bytes, (size_t)signature[i].n))
-      return signature[i].name;
+  if (n >= 12 && !memcmp(bytes + 4, "ftyp", 4))
+    return fvg__media_name(bytes + 8);
+
+  for (size_t i = 0; i < sizeof fvg__signatures / sizeof *fvg__signatures; i++) {
+    const fvg__signature *s = &fvg__signatures[i];
+    if (n < s->at + s->n) continue;
+    if (!memcmp(bytes + s->at, s->bytes, s->n)) return s->name;
+  }
   return fvg__markup_name(bytes, n);
 }
 
-/* What is known of that name, or NULL. */
+/* Returns what is known of a kind, or NULL. */
 static const fvg__image_kind *fvg__image_kind_called(const char *name) {
-  size_t i;
-  for (i = 0; name && i < FVG__N_IMAGE_KIND; i++)
-    if (!strcmp(name, fvg__image_kinds[i].name)) return &fvg__image_kinds[i];
+  if (!name) return NULL;
+  for (size_t i = 0; i < FVG__N_IMAGE_KIND; i++) {
+    if (!strcmp(name, fvg__image_kinds[i].name))
+      return &fvg__image_kinds[i];
+  }
   return NULL;
 }
 
-/* Column x, row y of the turned picture come from column u, row v of the stored one: orientations
-   from 5 on swap the sides; 2, 3, 7 and 8 then mirror columns; 3, 4, 6 and 7 mirror rows. */
+/* ---- upright pictures ---- */
+
+/* Fills `out`, whose sides are set, with `in` turned by an EXIF orientation.  Column x, row y of
+   the result come from column u, row v: orientations from 5 on swap the sides; 2, 3, 7 and 8 then
+   mirror columns; 3, 4, 6 and 7 mirror rows. */
+static void fvg__turn_pixels(fvg_image *out, const fvg_image *in, int orientation) {
+  int swap = orientation > 4;
+  int across = orientation == 2 || orientation == 3 || orientation > 6;
+  int down = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+
+  size_t channels = (size_t)in->channels;
+  uint8_t *dst = out->pixels;
+  for (int y = 0; y < out->height; y++) {
+    for (int x = 0; x < out->width; x++) {
+      int u = swap ? y : x;
+      int v = swap ? x : y;
+      if (across) u = in->width - 1 - u;
+      if (down) v = in->height - 1 - v;
+
+      size_t source = fvg__row(v, in->width) + (size_t)u;
+      memcpy(dst, in->pixels + source * channels, channels);
+      dst += channels;
+    }
+  }
+}
+
+/* Orientations 0 (unknown) and 1 leave the pixels as they are. */
 FVG_DEF fvg_status fvg_image_turn(fvg_ctx *c, fvg_image *image, int orientation) {
-  const int swap = orientation > 4,
-            across = orientation == 2 || orientation == 3 || orientation > 6;
-  const int down = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
-  size_t channels = (size_t)image->channels;
-  fvg_image out;
-  int x, y;
   fvg_status s = fvg__image_check(c, image, "turn");
-  if (!s && (orientation < 0 || orientation > 8))
-    s = fvg_fail(c, FVG_E_ARG, "turn: orientation %d; EXIF has 1 to 8, and 0 is not told",
-                 orientation);
   if (s) return s;
+  if (orientation < 0 || orientation > 8)
+    return fvg_fail(c, FVG_E_ARG, "turn: orientation %d; EXIF has 1 to 8, and 0 is not told",
+                    orientation);
+
   if (orientation > 1) {
-    s = fvg__image_new(c, &out, swap ? image->height : image->width,
-                       swap ? image->width : image->height, image->channels);
+    int swap = orientation > 4;
+    int width = swap ? image->height : image->width;
+    int height = swap ? image->width : image->height;
+
+    fvg_image out;
+    s = fvg__image_new(c, &out, width, height, image->channels);
     if (s) return s;
-    for (y = 0; y < out.height; y++)
-      for (x = 0; x < out.width; x++) {
-        int u = swap ? y : x, v = swap ? x : y;
-        if (across) u = image->width - 1 - u;
-        if (down) v = image->height - 1 - v;
-        memcpy(out.pixels + ((size_t)y * (size_t)out.width + (size_t)x) * channels,
-               image->pixels + ((size_t)v * (size_t)image->width + (size_t)u) * channels, channels);
-      }
+    fvg__turn_pixels(&out, image, orientation);
     fvg_image_free(c, image);
     *image = out;
   }
@@ -2088,24 +2766,37 @@ FVG_DEF fvg_status fvg_image_turn(fvg_ctx *c, fvg_image *image, int orientation)
 }
 
 #ifndef FVGPT_NO_STDIO
-/* The kind that a file's name promises by its ending; NULL: none that is read. */
+/* Tests whether `dot`, n characters with the dot, is one of the endings, whatever its case. */
+static int fvg__is_among_endings(const char *endings, const char *dot, size_t n) {
+  const char *at = endings;
+  while (*at) {
+    size_t length = 1 + strcspn(at + 1, ".");
+    if (length == n && fvg__begins((const uint8_t *)dot, n, at, n))
+      return 1;
+    at += length;
+  }
+  return 0;
+}
+
+/* Returns the kind that a file's name promises by its ending, or NULL if no such kind is read. */
 static const fvg__image_kind *fvg__image_kind_of_name(const char *path) {
   const char *dot = strrchr(path, '.');
-  size_t i, n = dot ? strlen(dot) : 0;
+  size_t n = dot ? strlen(dot) : 0;
   if (n < 2 || strpbrk(dot, "/\\")) return NULL;
-  for (i = 0; i < FVG__N_IMAGE_KIND; i++) {
-    const char *at = fvg__image_kinds[i].endings;
-    for (; *at; at += 1 + strcspn(at + 1, "."))
-      if (strcspn(at + 1, ".") == n - 1 && fvg__begins((const uint8_t *)dot, n, at, n))
-        return &fvg__image_kinds[i];
+
+  for (size_t i = 0; i < FVG__N_IMAGE_KIND; i++) {
+    const fvg__image_kind *kind = &fvg__image_kinds[i];
+    if (fvg__is_among_endings(kind->endings, dot, n)) return kind;
   }
   return NULL;
 }
 
-/* Turns a picture as its file tells, or says once that it has not been turned. */
+/* With `turn`, turns a picture upright by its EXIF orientation; otherwise logs once that it is
+   taken as stored. */
 FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *file, int turn) {
   if (image->orientation < 2) return FVG_OK;
   if (turn) return fvg_image_turn(c, image, image->orientation);
+
   fvg__log_once(c, FVG__SAID_TURNED, 1,
                 "%s: its EXIF data say that the camera was turned (orientation %d); it is taken "
                 "as stored, as in CLIP's own preprocessing, and so are others; --exif-rotate turns "
@@ -2113,7 +2804,6 @@ FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *f
                 file, image->orientation);
   return FVG_OK;
 }
-
 #endif
 
 /*===========================================================================================================
@@ -3176,8 +3866,10 @@ static fvg_status fvg__image_read(fvg_ctx *c, fvg_image *out, fvg__picture *p, i
 }
 
 FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source *s, int channels) {
+  if (out) memset(out, 0, sizeof *out);
+  if (!out || !s)
+    return fvg_fail(c, FVG_E_ARG, "fvg_image_decode: needs a source and a place for the image");
   fvg__picture p;
-  memset(out, 0, sizeof *out);
   memset(&p, 0, sizeof p);
   p.name = s->name ? s->name : "image";
 
@@ -3197,7 +3889,9 @@ FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source
 
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, int channels) {
-  memset(out, 0, sizeof *out);
+  if (out) memset(out, 0, sizeof *out);
+  if (!out || !path)
+    return fvg_fail(c, FVG_E_ARG, "fvg_image_load: needs a path and a place for the image");
   fvg_source source;
   fvg_status s = fvg_source_file(c, &source, path);
   if (s) return s;
@@ -3527,6 +4221,7 @@ static int fvg__has_suffix(const char *path, const char *suffix) {
 
 /* Saves a picture in the format that the path's suffix names. */
 FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char *path) {
+  if (!path) return fvg_fail(c, FVG_E_ARG, "fvg_image_save: needs a path, not NULL");
   fvg_status s = fvg__image_check(c, image, path);
   if (s) return s;
 
@@ -3555,169 +4250,260 @@ FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char
 }
 #endif
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 6  RESIZING: Pillow's bytes, crops and masks
- *===========================================================================================================
-   What CLIP sees depends on the resampling as much as on the weights, so the geometry here gives the bytes that
-   Pillow 9.4 and torchvision give; only JPEG decoders may differ from each other by a grey level.
+ *==================================================================================================
+   What CLIP sees depends on the resampling as much as on the weights, so the resampling here gives
+   the same bytes as Pillow 9.4 and torchvision; only JPEG decoders may differ from each other by a
+   grey level.
 
-   Bicubic.  Output sample i looks at c = (i + 1/2) r, r = in/out, through Keys' kernel (1981, a = -1/2) stretched
-   by f = max(r, 1), which is the low-pass when shrinking: taps x with |x + 1/2 - c| < 2 f, weights k((x + 1/2 - c)/f)
-   over their sum.  Rows first, then columns, weights rounded to 22 fractional bits, each pass rounded and clipped
-   to a byte, a pass left out when its size does not change.  Bilinear is the same with the kernel 1 - |x|, which
-   reaches half as far.  One function, fvg__resample, computes any window of the
-   result from a view of the source, [height, width, channels] bytes: a crop is a view, the centre crop a window.
+   Bicubic.  Output sample i lies at c = (i + 1/2) r of the input, r = in/out.  It is a weighted
+   mean of the samples x with |x + 1/2 - c| < 2 f, where f = max(r, 1); the weights are
+   k((x + 1/2 - c)/f), divided by their sum, with Keys' kernel k (1981, a = -1/2).  When a picture
+   is shrunk, f stretches the kernel, which makes it the low-pass filter.  Rows are resized first,
+   then columns.  Weights are rounded to 22 fractional bits, and each pass is rounded and clipped to
+   a byte; a pass is left out if its size does not change.  Bilinear is the same with the kernel
+   1 - |x|, which reaches half as far.
 
-   Masks take every step of their image with the nearest pixel instead, and stay 0/255. */
+   One function, fvg__resample, computes any window of the result from a view of the source,
+   [height, width, channels] bytes: a crop is a view, the centre crop is a window.
 
-/* A box of an image; `row` is the distance between its rows in bytes. */
-typedef struct fvg__view { const uint8_t *pixels; int width, height, channels; size_t row; } fvg__view;
-typedef struct fvg__window { int left, top, width, height; } fvg__window;
+   Masks go through the same steps as their image, but with the nearest pixel instead, so they stay
+   0/255. */
 
-/* Output i of the window sums weight[i * stride + k] * in[first[i] + k], k < count[i]; the weights sum to 2^22.  The
-   stride is a multiple of 4, and the weights from count[i] on are 0. */
-typedef struct fvg__taps { int n, stride, *first, *count, *weight; } fvg__taps;
+/* A box of an image. */
+typedef struct fvg__view {
+  const uint8_t *pixels;                  /* of its top left corner                              */
+  int width, height, channels;
+  size_t row;                             /* bytes from one row to the next                      */
+} fvg__view;
+
+/* A box of the resized picture. */
+typedef struct fvg__window {
+  int left, top, width, height;
+} fvg__window;
+
+/* The weights of n outputs: output i is the sum over k < count[i] of
+   weight[i * stride + k] * in[first[i] + k], where the weights sum to about 2^22.  The stride is a
+   multiple of 4, and weights from count[i] on are 0. */
+typedef struct fvg__taps {
+  int n, stride;
+  int *first;                             /* [n] owns the memory of all three arrays             */
+  int *count;                             /* [n]                                                 */
+  int *weight;                            /* [n, stride]                                         */
+} fvg__taps;
 
 #define FVG__WEIGHT_BITS 22
 #define FVG__WEIGHT_HALF (1 << (FVG__WEIGHT_BITS - 1))
 
-static uint8_t fvg__weighted_byte(int sum) {                                  /* sum holds FVG__WEIGHT_HALF already */
+/* Returns a weighted sum as a byte.  To round, the sum started at FVG__WEIGHT_HALF. */
+static uint8_t fvg__weighted_byte(int sum) {
   sum = sum > 0 ? sum >> FVG__WEIGHT_BITS : 0;
   return (uint8_t)(sum < 255 ? sum : 255);
 }
 
-/* 1 - |x| up to 1. */
+/* The bilinear kernel: 1 - |x| up to 1. */
 static double fvg__triangle(double x) {
   x = fabs(x);
   return x < 1 ? 1 - x : 0;
 }
 
-/* Keys' cubic, a = -1/2: (3|x|^3 - 5|x|^2)/2 + 1 up to 1, (-|x|^3 + 5|x|^2 - 8|x|)/2 + 2 up to 2.  The order of the
-   operations, each rounded, is part of the result. */
+/* Keys' cubic kernel with a = -1/2: (3|x|^3 - 5|x|^2)/2 + 1 up to 1, (-|x|^3 + 5|x|^2 - 8|x|)/2 + 2
+   up to 2.  Each operation is rounded, so their order is part of the result. */
 static double fvg__keys(double x) {
   x = fabs(x);
-  if (x < 1) return fvg__exact_product(fvg__exact_product(fvg__exact_product(1.5, x) - 2.5, x), x) + 1;
-  if (x < 2) return -0.5 * (fvg__exact_product(fvg__exact_product(x - 5, x) + 8, x) - 4);
+  if (x < 1) {
+    double y = fvg__exact_product(1.5, x) - 2.5;
+    y = fvg__exact_product(y, x);
+    return fvg__exact_product(y, x) + 1;
+  }
+  if (x < 2) {
+    double y = fvg__exact_product(x - 5, x) + 8;
+    return -0.5 * (fvg__exact_product(y, x) - 4);
+  }
   return 0;
 }
 
-/* Weights of outputs first..first+n-1 of a line of n_in samples resized to n_out. */
-static fvg_status fvg__taps_new(fvg_ctx *c, fvg__taps *t, fvg_filter filter, int n_in, int n_out, int first, int n) {
-  double (*kernel)(double x) = filter == FVG_BILINEAR ? fvg__triangle : fvg__keys;
-  double ratio = (double)n_in / n_out, stretch = ratio > 1 ? ratio : 1, shrink = 1 / stretch;
-  double support = (filter == FVG_BILINEAR ? 1 : 2) * stretch;
-  int i, k;
+/* Computes the weights of outputs first .. first + n - 1 of a line of n_in samples that is resized
+   to n_out. */
+static fvg_status fvg__taps_new(fvg_ctx *c, fvg__taps *t, fvg_filter filter, int n_in, int n_out,
+                                int first, int n) {
+  int is_bilinear = filter == FVG_BILINEAR;
+  double (*kernel)(double x) = is_bilinear ? fvg__triangle : fvg__keys;
+  double ratio = (double)n_in / n_out;
+  double stretch = ratio > 1 ? ratio : 1;
+  double shrink = 1 / stretch;
+  double support = (is_bilinear ? 1 : 2) * stretch;
+
   t->n = n;
   t->stride = (2 * (int)ceil(support) + 1 + 3) / 4 * 4;
-  t->first = (int *)fvg_alloc_array(c, (size_t)n, ((size_t)t->stride + 2) * sizeof(int));
+  size_t ints_each = (size_t)t->stride + 2;
+  t->first = (int *)fvg_alloc_array(c, (size_t)n, ints_each * sizeof(int));
   if (!t->first) return FVG_E_NOMEM;
   t->count = t->first + n;
   t->weight = t->count + n;
-  for (i = 0; i < n; i++) {
-    double centre = fvg__exact_product(first + i + 0.5, ratio), sum = 0;
-    int low = (int)(centre - support + 0.5), high = (int)(centre + support + 0.5);
-    int *weight = t->weight + fvg__row(i, t->stride);
+
+  for (int i = 0; i < n; i++) {
+    double centre = fvg__exact_product(first + i + 0.5, ratio);
+    int low = (int)(centre - support + 0.5);
+    int high = (int)(centre + support + 0.5);
     if (low < 0) low = 0;
     if (high > n_in) high = n_in;
     t->first[i] = low;
     t->count[i] = high - low;
-    for (k = low; k < high; k++) sum += kernel((k - centre + 0.5) * shrink);
-    for (k = low; k < high; k++) {
-      double w = kernel((k - centre + 0.5) * shrink) / sum * (1 << FVG__WEIGHT_BITS);
+
+    double sum = 0;
+    for (int x = low; x < high; x++) {
+      sum += kernel((x - centre + 0.5) * shrink);
+    }
+
+    int *weight = t->weight + fvg__row(i, t->stride);
+    for (int x = low; x < high; x++) {
+      double share = kernel((x - centre + 0.5) * shrink) / sum;
+      double w = share * (1 << FVG__WEIGHT_BITS);
       *weight++ = (int)(w < 0 ? w - 0.5 : w + 0.5);
     }
   }
   return FVG_OK;
 }
 
+/* ---- the two passes ---- */
+
+/* Resizes one row of RGB into t->n pixels. */
 static void fvg__row_pass_rgb(uint8_t *dst, const uint8_t *src, const fvg__taps *t) {
-  int i, k;
-  for (i = 0; i < t->n; i++, dst += 3) {
-    const uint8_t *p = src + 3 * (size_t)t->first[i];
+  for (int i = 0; i < t->n; i++) {
+    const uint8_t *p = src + fvg__row(t->first[i], 3);
     const int *weight = t->weight + fvg__row(i, t->stride);
-    int n = t->count[i], r = FVG__WEIGHT_HALF, g = FVG__WEIGHT_HALF, b = FVG__WEIGHT_HALF;
-    for (k = 0; k < n; k++, p += 3) {
+    int n = t->count[i];
+    int r = FVG__WEIGHT_HALF;
+    int g = FVG__WEIGHT_HALF;
+    int b = FVG__WEIGHT_HALF;
+
+    for (int k = 0; k < n; k++) {
       r += weight[k] * p[0];
       g += weight[k] * p[1];
       b += weight[k] * p[2];
+      p += 3;
     }
+
     dst[0] = fvg__weighted_byte(r);
     dst[1] = fvg__weighted_byte(g);
     dst[2] = fvg__weighted_byte(b);
+    dst += 3;
   }
 }
 
+/* Resizes one row of any number of channels into t->n pixels. */
 static void fvg__row_pass(uint8_t *dst, const uint8_t *src, const fvg__taps *t, int channels) {
-  int i, j, k;
-  if (channels == 3) { fvg__row_pass_rgb(dst, src, t); return; }
-  for (i = 0; i < t->n; i++)
-    for (j = 0; j < channels; j++) {
+  if (channels == 3) {
+    fvg__row_pass_rgb(dst, src, t);
+    return;
+  }
+
+  for (int i = 0; i < t->n; i++) {
+    const int *weight = t->weight + fvg__row(i, t->stride);
+    int n = t->count[i];
+
+    for (int j = 0; j < channels; j++) {
       const uint8_t *p = src + fvg__row(t->first[i], channels) + j;
-      const int *weight = t->weight + fvg__row(i, t->stride);
-      int n = t->count[i], sum = FVG__WEIGHT_HALF;
-      for (k = 0; k < n; k++, p += channels) sum += weight[k] * *p;
+      int sum = FVG__WEIGHT_HALF;
+      for (int k = 0; k < n; k++) {
+        sum += weight[k] * *p;
+        p += channels;
+      }
       *dst++ = fvg__weighted_byte(sum);
     }
+  }
 }
 
-/* One output row of n bytes from `count` source rows; 16 columns at a time, which compilers turn into vectors. */
-static void fvg__column_pass(uint8_t *dst, const uint8_t *src, size_t row, const int *weight, int count, size_t n) {
-  size_t i, j;
-  int k;
-  for (i = 0; i + 16 <= n; i += 16) {
+/* Computes one output row of n bytes from `count` source rows, which are `row` bytes apart.
+   Compilers turn the blocks of 16 columns into vectors. */
+static void fvg__column_pass(uint8_t *dst, const uint8_t *src, size_t row, const int *weight,
+                             int count, size_t n) {
+  size_t i = 0;
+  for (; i + 16 <= n; i += 16) {
     int sum[16];
-    for (j = 0; j < 16; j++) sum[j] = FVG__WEIGHT_HALF;
-    for (k = 0; k < count; k++) {
+    for (int j = 0; j < 16; j++) sum[j] = FVG__WEIGHT_HALF;
+
+    for (int k = 0; k < count; k++) {
       const uint8_t *p = src + (size_t)k * row + i;
-      for (j = 0; j < 16; j++) sum[j] += weight[k] * p[j];
+      for (int j = 0; j < 16; j++) sum[j] += weight[k] * p[j];
     }
-    for (j = 0; j < 16; j++) dst[i + j] = fvg__weighted_byte(sum[j]);
+
+    for (int j = 0; j < 16; j++) {
+      dst[i + (size_t)j] = fvg__weighted_byte(sum[j]);
+    }
   }
+
   for (; i < n; i++) {
     int sum = FVG__WEIGHT_HALF;
-    for (k = 0; k < count; k++) sum += weight[k] * src[(size_t)k * row + i];
+    for (int k = 0; k < count; k++) {
+      sum += weight[k] * src[(size_t)k * row + i];
+    }
     dst[i] = fvg__weighted_byte(sum);
   }
 }
 
 #ifdef FVG__X86_SIMD
 /* ---- the two passes with AVX2 ----
-   vpmaddwd multiplies 16 pairs of 16-bit numbers and adds neighbours: eight 32-bit sums of two products.  Pixels fit
-   in 16 bits, weights do not, so a weight becomes two digits, w = 2^16 h + l with -2^15 <= l < 2^15, and
+   vpmaddwd multiplies 16 pairs of 16-bit numbers and adds neighbours, which gives eight 32-bit sums
+   of two products.  Pixels fit in 16 bits, weights do not, so a weight is split into two digits,
+   w = 2^16 h + l with -2^15 <= l < 2^15, and
 
       sum w p  =  2^16 sum h p  +  sum l p.
 
-   This is exact.  |w| < 2^23 makes |h| <= 2^7, so two products stay below 2 * 2^15 * 255 < 2^24.  The low digits of
-   many taps may pass 2^31, but lanes add and shift modulo 2^32, so the joined sum is the true one modulo 2^32; and
-   the true one is an int: an output's |w| sum to less than 1.5 * 2^22, and 255 times that is 0.75 * 2^31.  Shift and
-   clip are those of fvg__weighted_byte, so the bytes are those of the passes above.
+   This is exact.  |w| < 2^23 makes |h| <= 2^7, so two products stay below 2 * 2^15 * 255 < 2^24.
+   The low digits of many taps may pass 2^31, but lanes add and shift modulo 2^32, so the joined sum
+   is the true one modulo 2^32.  The true one fits in an int, because the |w| of an output sum to
+   less than 1.5 * 2^22, and 255 times that is 0.75 * 2^31.  Shift and clip are those of
+   fvg__weighted_byte, so the bytes are those of the passes above.
 
-   The row pass takes four taps of four rows a step, the rows sharing the weights; the column pass two taps of 32
-   columns. */
+   A step of the row pass takes four taps of four rows, which share their weights; a step of the
+   column pass takes two taps of 32 columns. */
 #define FVG__AVX2 __attribute__((target("avx2")))
 
-typedef struct fvg__digits { __m256i high, low; } fvg__digits;                 /* of weights or of sums of products */
+/* The two 16-bit digits of weights, or the two sums of products with them. */
+typedef struct fvg__digits {
+  __m256i high, low;
+} fvg__digits;
 
 static int fvg__uses_avx2(const fvg_ctx *c) {
-  return fvg_simd_level(c) == FVG_SIMD_AVX2 || fvg_simd_level(c) == FVG_SIMD_AVX512;
+  int level = fvg_simd_level(c);
+  return level == FVG_SIMD_AVX2 || level == FVG_SIMD_AVX512;
 }
 
 FVG__AVX2 static inline __m256i fvg__16_bytes_twice(const void *p) {
   return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p));
 }
 
-FVG__AVX2 static inline __m256i fvg__32_bytes(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+FVG__AVX2 static inline __m256i fvg__32_bytes(const void *p) {
+  return _mm256_loadu_si256((const __m256i *)p);
+}
 
-/* w0 w1 w2 w3 in either half of w to the 16-bit digits of w0 w1 w2 w3 w0 w1 w2 w3 in either half. */
+/* Splits w0 w1 w2 w3 in each half of w into the digits of w0 w1 w2 w3 w0 w1 w2 w3 in each half. */
 FVG__AVX2 static inline fvg__digits fvg__weight_digits(__m256i w) {
+  /* The low digits are bytes 0 1, 4 5, 8 9, 12 13; the high ones 2 3, 6 7, 10 11, 14 15. */
+  const __m256i low_bytes = _mm256_set1_epi64x(0x0d0c090805040100);
+  const __m256i high_bytes = _mm256_set1_epi64x(0x0f0e0b0a07060302);
   fvg__digits d;
-  d.low = _mm256_shuffle_epi8(w, _mm256_set1_epi64x(0x0d0c090805040100));      /* bytes 0 1, 4 5, 8 9, 12 13        */
-  w = _mm256_add_epi32(w, _mm256_set1_epi32(1 << 15));                        /* one more if the low digit is < 0   */
-  d.high = _mm256_shuffle_epi8(w, _mm256_set1_epi64x(0x0f0e0b0a07060302));     /* bytes 2 3, 6 7, 10 11, 14 15      */
+  d.low = _mm256_shuffle_epi8(w, low_bytes);
+
+  /* Where the low digit is negative, the high one is larger by 1. */
+  w = _mm256_add_epi32(w, _mm256_set1_epi32(1 << 15));
+  d.high = _mm256_shuffle_epi8(w, high_bytes);
   return d;
 }
 
-FVG__AVX2 static inline void fvg__add_products(fvg__digits *sum, __m256i pixels, const fvg__digits *weight) {
+FVG__AVX2 static inline void fvg__clear_sums(fvg__digits sum[4]) {
+  sum[0].high = _mm256_setzero_si256();
+  sum[0].low = _mm256_setzero_si256();
+  sum[1] = sum[0];
+  sum[2] = sum[0];
+  sum[3] = sum[0];
+}
+
+FVG__AVX2 static inline void fvg__add_products(fvg__digits *sum, __m256i pixels,
+                                               const fvg__digits *weight) {
   sum->high = _mm256_add_epi32(sum->high, _mm256_madd_epi16(pixels, weight->high));
   sum->low = _mm256_add_epi32(sum->low, _mm256_madd_epi16(pixels, weight->low));
 }
@@ -3726,374 +4512,537 @@ FVG__AVX2 static inline __m256i fvg__join_digits(const fvg__digits *d) {
   return _mm256_add_epi32(_mm256_slli_epi32(d->high, 16), d->low);
 }
 
-/* Rounded and shifted; packing to bytes clips. */
+/* Rounds and shifts; packing the result to bytes will clip it. */
 FVG__AVX2 static inline __m256i fvg__weighted_values(__m256i sum) {
-  return _mm256_srai_epi32(_mm256_add_epi32(sum, _mm256_set1_epi32(FVG__WEIGHT_HALF)), FVG__WEIGHT_BITS);
+  sum = _mm256_add_epi32(sum, _mm256_set1_epi32(FVG__WEIGHT_HALF));
+  return _mm256_srai_epi32(sum, FVG__WEIGHT_BITS);
 }
 
-/* Four rows.  `pick` turns the 16 bytes at p, four pixels and what follows them, to the 16-bit numbers
-   r0 r1 r2 r3 g0 g1 g2 g3 | b0 b1 b2 b3 a0 a1 a2 a3, with zeros for absent channels. */
-FVG__AVX2 static void fvg__row_pass_avx2(uint8_t *dst, size_t dst_row, const uint8_t *src, size_t row,
-                                         const fvg__taps *t, int channels) {
-  uint8_t index[32], pixel[16];
-  __m256i pick;
-  int i, k;
-  for (i = 0; i < 32; i++)
-    index[i] = (uint8_t)(i % 2 == 0 && i / 8 < channels ? i % 8 / 2 * channels + i / 8 : 0x80);
-  pick = fvg__32_bytes(index);
-  for (i = 0; i < t->n; i++, dst += channels) {
+/* Packs the sums of one pixel in each of four rows to 16 bytes: r g b a of row 0, then of rows 1, 2
+   and 3.  In a sum, each of r g b a has two lanes, which are added. */
+FVG__AVX2 static inline __m128i fvg__pack_four_pixels(const fvg__digits sum[4]) {
+  __m256i row0 = fvg__join_digits(&sum[0]);
+  __m256i row1 = fvg__join_digits(&sum[1]);
+  __m256i row2 = fvg__join_digits(&sum[2]);
+  __m256i row3 = fvg__join_digits(&sum[3]);
+  __m256i rows01 = _mm256_hadd_epi32(row0, row1);
+  __m256i rows23 = _mm256_hadd_epi32(row2, row3);
+
+  /* The lower half holds r g of the four rows, the upper one their b a. */
+  __m256i v = _mm256_packs_epi32(fvg__weighted_values(rows01), fvg__weighted_values(rows23));
+  v = _mm256_packus_epi16(v, v);
+  return _mm_unpacklo_epi16(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+}
+
+/* Returns the shuffle that turns 16 bytes, four pixels and what follows them, in each half into the
+   16-bit numbers r0 r1 r2 r3 g0 g1 g2 g3 | b0 b1 b2 b3 a0 a1 a2 a3, 0 for absent channels. */
+FVG__AVX2 static __m256i fvg__pick_channels(int channels) {
+  uint8_t index[32];
+  for (int i = 0; i < 32; i++) {
+    int channel = i / 8;
+    int pixel = i % 8 / 2;
+    int is_used = i % 2 == 0 && channel < channels;
+    index[i] = (uint8_t)(is_used ? pixel * channels + channel : 0x80);
+  }
+  return fvg__32_bytes(index);
+}
+
+/* Resizes four rows, `row` bytes apart, into t->n pixels each. */
+FVG__AVX2 static void fvg__row_pass_avx2(uint8_t *dst, size_t dst_row, const uint8_t *src,
+                                         size_t row, const fvg__taps *t, int channels) {
+  const __m256i pick = fvg__pick_channels(channels);
+
+  for (int i = 0; i < t->n; i++) {
     const uint8_t *p = src + fvg__row(t->first[i], channels);
     const int *weight = t->weight + fvg__row(i, t->stride);
-    size_t bytes = i + 4 <= t->n ? 4 : (size_t)channels;
-    fvg__digits sum0, sum1, sum2, sum3, w;
-    __m256i v;
-    sum0.high = sum0.low = _mm256_setzero_si256();
-    sum1 = sum2 = sum3 = sum0;
-    for (k = 0; k < t->count[i]; k += 4, p += 4 * channels) {
-      w = fvg__weight_digits(fvg__16_bytes_twice(weight + k));
-      fvg__add_products(&sum0, _mm256_shuffle_epi8(fvg__16_bytes_twice(p), pick), &w);
-      fvg__add_products(&sum1, _mm256_shuffle_epi8(fvg__16_bytes_twice(p + row), pick), &w);
-      fvg__add_products(&sum2, _mm256_shuffle_epi8(fvg__16_bytes_twice(p + 2 * row), pick), &w);
-      fvg__add_products(&sum3, _mm256_shuffle_epi8(fvg__16_bytes_twice(p + 3 * row), pick), &w);
+    fvg__digits sum[4];
+    fvg__clear_sums(sum);
+
+    for (int k = 0; k < t->count[i]; k += 4) {
+      fvg__digits w = fvg__weight_digits(fvg__16_bytes_twice(weight + k));
+      __m256i row0 = fvg__16_bytes_twice(p);
+      __m256i row1 = fvg__16_bytes_twice(p + row);
+      __m256i row2 = fvg__16_bytes_twice(p + 2 * row);
+      __m256i row3 = fvg__16_bytes_twice(p + 3 * row);
+      fvg__add_products(&sum[0], _mm256_shuffle_epi8(row0, pick), &w);
+      fvg__add_products(&sum[1], _mm256_shuffle_epi8(row1, pick), &w);
+      fvg__add_products(&sum[2], _mm256_shuffle_epi8(row2, pick), &w);
+      fvg__add_products(&sum[3], _mm256_shuffle_epi8(row3, pick), &w);
+      p += 4 * channels;
     }
-    v = _mm256_packs_epi32(                                                    /* r g of rows 0 to 3 | their b a    */
-      fvg__weighted_values(_mm256_hadd_epi32(fvg__join_digits(&sum0), fvg__join_digits(&sum1))),
-      fvg__weighted_values(_mm256_hadd_epi32(fvg__join_digits(&sum2), fvg__join_digits(&sum3))));
-    v = _mm256_packus_epi16(v, v);
-    _mm_storeu_si128((__m128i *)(void *)pixel,
-                     _mm_unpacklo_epi16(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)));
-    if (bytes == 4)                                                            /* the next pixel covers any excess  */
-      for (k = 0; k < 4; k++) memcpy(dst + (size_t)k * dst_row, pixel + 4 * k, 4);
-    else
-      for (k = 0; k < 4; k++) memcpy(dst + (size_t)k * dst_row, pixel + 4 * k, bytes);
+
+    uint8_t pixel[16];
+    __m128i packed = fvg__pack_four_pixels(sum);
+    _mm_storeu_si128((__m128i *)(void *)pixel, packed);
+
+    /* Four bytes at once are faster; the next pixels overwrite the excess. */
+    if (i + 4 <= t->n) {
+      for (int y = 0; y < 4; y++) {
+        memcpy(dst + (size_t)y * dst_row, pixel + 4 * y, 4);
+      }
+    } else {
+      size_t bytes = (size_t)channels;
+      for (int y = 0; y < 4; y++) {
+        memcpy(dst + (size_t)y * dst_row, pixel + 4 * y, bytes);
+      }
+    }
+    dst += channels;
   }
 }
 
-/* Rows first..first+n-1 of the view but its last one: a row's last load ends up to 15 bytes after the row, which is
-   memory of the row below.  Returns how many rows it made; the last four may overlap those before. */
-FVG__AVX2 static int fvg__row_passes_avx2(uint8_t *dst, const fvg__view *in, const fvg__taps *t, int first, int n) {
-  size_t row = (size_t)t->n * (size_t)in->channels;
-  int y;
-  if (n > in->height - 1 - first) n = in->height - 1 - first;
+/* Resizes rows first .. first + n - 1 of the view, except its last row: a row's last load ends up
+   to 15 bytes after the row, which must be memory of the row below.  Returns how many rows it made;
+   the last four may overlap those before. */
+FVG__AVX2 static int fvg__row_passes_avx2(uint8_t *dst, const fvg__view *in, const fvg__taps *t,
+                                          int first, int n) {
+  int n_safe = in->height - 1 - first;
+  if (n > n_safe) n = n_safe;
   if (n < 4 || in->row < 16) return 0;
-  for (y = 0; y < n; y += 4) {
+
+  size_t row = fvg__row(t->n, in->channels);
+  for (int y = 0; y < n; y += 4) {
     if (y > n - 4) y = n - 4;
-    fvg__row_pass_avx2(dst + (size_t)y * row, row, in->pixels + (size_t)(first + y) * in->row, in->row, t,
-                       in->channels);
+    const uint8_t *src = in->pixels + (size_t)(first + y) * in->row;
+    fvg__row_pass_avx2(dst + (size_t)y * row, row, src, in->row, t, in->channels);
   }
   return n;
 }
 
-/* n >= 32; the last 32 columns may overlap those before. */
-FVG__AVX2 static void fvg__column_pass_avx2(uint8_t *dst, const uint8_t *src, size_t row, const int *weight,
-                                            int count, size_t n) {
+/* Does what fvg__column_pass does, for n >= 32; the last 32 columns may overlap those before. */
+FVG__AVX2 static void fvg__column_pass_avx2(uint8_t *dst, const uint8_t *src, size_t row,
+                                            const int *weight, int count, size_t n) {
   const __m256i zero = _mm256_setzero_si256();
-  size_t i;
-  int k;
-  for (i = 0; i < n; i += 32) {
-    fvg__digits sum0, sum1, sum2, sum3, w;
-    __m256i even, odd, both;
+
+  for (size_t i = 0; i < n; i += 32) {
     if (i > n - 32) i = n - 32;
-    sum0.high = sum0.low = zero;
-    sum1 = sum2 = sum3 = sum0;
-    for (k = 0; k < count; k += 2) {
+    fvg__digits sum[4];
+    fvg__clear_sums(sum);
+
+    for (int k = 0; k < count; k += 2) {
+      const void *two_weights = weight + k;
+      __m128i pair = _mm_loadl_epi64((const __m128i *)two_weights);
+      fvg__digits w = fvg__weight_digits(_mm256_broadcastq_epi64(pair));
+
+      /* Bytes of two rows alternate; the packing below restores the order of the columns. */
       const uint8_t *p = src + (size_t)k * row + i;
-      w = fvg__weight_digits(_mm256_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)(const void *)(weight + k))));
-      even = fvg__32_bytes(p);
-      odd = k + 1 < count ? fvg__32_bytes(p + row) : zero;
-      both = _mm256_unpacklo_epi8(even, odd);                                 /* the packing below undoes the order */
-      fvg__add_products(&sum0, _mm256_unpacklo_epi8(both, zero), &w);
-      fvg__add_products(&sum1, _mm256_unpackhi_epi8(both, zero), &w);
-      both = _mm256_unpackhi_epi8(even, odd);
-      fvg__add_products(&sum2, _mm256_unpacklo_epi8(both, zero), &w);
-      fvg__add_products(&sum3, _mm256_unpackhi_epi8(both, zero), &w);
+      __m256i even = fvg__32_bytes(p);
+      __m256i odd = k + 1 < count ? fvg__32_bytes(p + row) : zero;
+      __m256i lower = _mm256_unpacklo_epi8(even, odd);
+      __m256i upper = _mm256_unpackhi_epi8(even, odd);
+      fvg__add_products(&sum[0], _mm256_unpacklo_epi8(lower, zero), &w);
+      fvg__add_products(&sum[1], _mm256_unpackhi_epi8(lower, zero), &w);
+      fvg__add_products(&sum[2], _mm256_unpacklo_epi8(upper, zero), &w);
+      fvg__add_products(&sum[3], _mm256_unpackhi_epi8(upper, zero), &w);
     }
-    even = _mm256_packs_epi32(fvg__weighted_values(fvg__join_digits(&sum0)),
-                              fvg__weighted_values(fvg__join_digits(&sum1)));
-    odd = _mm256_packs_epi32(fvg__weighted_values(fvg__join_digits(&sum2)),
-                             fvg__weighted_values(fvg__join_digits(&sum3)));
-    _mm256_storeu_si256((__m256i *)(void *)(dst + i), _mm256_packus_epi16(even, odd));
+
+    __m256i v0 = fvg__weighted_values(fvg__join_digits(&sum[0]));
+    __m256i v1 = fvg__weighted_values(fvg__join_digits(&sum[1]));
+    __m256i v2 = fvg__weighted_values(fvg__join_digits(&sum[2]));
+    __m256i v3 = fvg__weighted_values(fvg__join_digits(&sum[3]));
+    __m256i v01 = _mm256_packs_epi32(v0, v1);
+    __m256i v23 = _mm256_packs_epi32(v2, v3);
+    __m256i *to = (__m256i *)(void *)(dst + i);
+    _mm256_storeu_si256(to, _mm256_packus_epi16(v01, v23));
   }
 }
 #endif /* FVG__X86_SIMD */
 
-/* Rows first..first+n-1 of the view, made as wide as the window, into dst, [n, window width, channels]. */
-static fvg_status fvg__horizontal(fvg_ctx *c, uint8_t *dst, const fvg__view *in, int width, const fvg__window *w,
-                                  fvg_filter filter, int first, int n) {
+/* ---- resampling a window ---- */
+
+/* Resizes rows first .. first + n - 1 of the view to the window's columns of a picture of that
+   width, into dst [n, window width, channels]. */
+static fvg_status fvg__horizontal(fvg_ctx *c, uint8_t *dst, const fvg__view *in, int width,
+                                  const fvg__window *w, fvg_filter filter, int first, int n) {
   const uint8_t *src = in->pixels + (size_t)first * in->row;
-  size_t row = (size_t)w->width * (size_t)in->channels;
-  fvg__taps t;
-  int y = 0;
+  size_t row = fvg__row(w->width, in->channels);
+
   if (width == in->width) {
-    src += (size_t)w->left * (size_t)in->channels;
-    for (; y < n; y++) memcpy(dst + (size_t)y * row, src + (size_t)y * in->row, row);
+    src += fvg__row(w->left, in->channels);
+    for (int y = 0; y < n; y++) {
+      memcpy(dst + (size_t)y * row, src + (size_t)y * in->row, row);
+    }
     return FVG_OK;
   }
-  if (fvg__taps_new(c, &t, filter, in->width, width, w->left, w->width)) return FVG_E_NOMEM;
+
+  fvg__taps t;
+  if (fvg__taps_new(c, &t, filter, in->width, width, w->left, w->width))
+    return FVG_E_NOMEM;
+
+  /* AVX2 takes the first y rows, the plain pass what is left of them. */
+  int y = 0;
 #ifdef FVG__X86_SIMD
-  if (fvg__uses_avx2(c)) y = fvg__row_passes_avx2(dst, in, &t, first, n);
+  if (fvg__uses_avx2(c))
+    y = fvg__row_passes_avx2(dst, in, &t, first, n);
 #endif
-  for (; y < n; y++) fvg__row_pass(dst + (size_t)y * row, src + (size_t)y * in->row, &t, in->channels);
+  for (; y < n; y++) {
+    const uint8_t *src_row = src + (size_t)y * in->row;
+    fvg__row_pass(dst + (size_t)y * row, src_row, &t, in->channels);
+  }
   fvg_release(c, t.first);
   return FVG_OK;
 }
 
-/* Both passes when the height changes: only the source rows that the window's rows look at go through the first. */
-static fvg_status fvg__two_passes(fvg_ctx *c, uint8_t *dst, const fvg__view *in, int width, int height,
-                                  const fvg__window *w, fvg_filter filter) {
-  size_t row = (size_t)w->width * (size_t)in->channels;
-  fvg_status s = FVG_OK;
-  void (*column_pass)(uint8_t *, const uint8_t *, size_t, const int *, int, size_t) = fvg__column_pass;
-  uint8_t *middle = NULL;
-  fvg__taps t;
-  int first, n, y;
-  if (height == in->height) return fvg__horizontal(c, dst, in, width, w, filter, w->top, w->height);
-  if (fvg__taps_new(c, &t, filter, in->height, height, w->top, w->height)) return FVG_E_NOMEM;
-  first = t.first[0];
-  n = t.first[t.n - 1] + t.count[t.n - 1] - first;
-  if ((int64_t)n * w->width > FVG__IMAGE_PIXELS)
-    s = fvg_fail(c, FVG_E_UNSUPPORTED, "resize %d x %d to %d x %d: %d x %d pixels between the passes are too many",
-                 in->width, in->height, width, height, w->width, n);
-  else if ((middle = (uint8_t *)fvg_alloc_array(c, (size_t)n, row)) == NULL) s = FVG_E_NOMEM;
-  else s = fvg__horizontal(c, middle, in, width, w, filter, first, n);
+typedef void (*fvg__column_pass_fn)(uint8_t *dst, const uint8_t *src, size_t row,
+                                    const int *weight, int count, size_t n);
+
+static fvg__column_pass_fn fvg__column_pass_for(const fvg_ctx *c, size_t row) {
 #ifdef FVG__X86_SIMD
-  if (fvg__uses_avx2(c) && row >= 32) column_pass = fvg__column_pass_avx2;
+  if (row >= 32 && fvg__uses_avx2(c))
+    return fvg__column_pass_avx2;
 #endif
-  for (y = 0; y < w->height && !s; y++)
-    column_pass(dst + (size_t)y * row, middle + (size_t)(t.first[y] - first) * row, row,
-                t.weight + fvg__row(y, t.stride), t.count[y], row);
+  (void)c;
+  (void)row;
+  return fvg__column_pass;
+}
+
+/* Computes t->n output rows of `row` bytes from the rows at `middle`, which are those of the source
+   from t->first[0] on. */
+static void fvg__vertical(const fvg_ctx *c, uint8_t *dst, const uint8_t *middle,
+                          const fvg__taps *t, size_t row) {
+  fvg__column_pass_fn column_pass = fvg__column_pass_for(c, row);
+  for (int y = 0; y < t->n; y++) {
+    int below = t->first[y] - t->first[0];
+    const int *weight = t->weight + fvg__row(y, t->stride);
+    column_pass(dst, middle + (size_t)below * row, row, weight, t->count[y], row);
+    dst += row;
+  }
+}
+
+/* Resizes rows, then columns.  If the height changes, only the source rows that the window's rows
+   need go through the first pass. */
+static fvg_status fvg__two_passes(fvg_ctx *c, uint8_t *dst, const fvg__view *in, int width,
+                                  int height, const fvg__window *w, fvg_filter filter) {
+  if (height == in->height)
+    return fvg__horizontal(c, dst, in, width, w, filter, w->top, w->height);
+
+  fvg__taps t;
+  if (fvg__taps_new(c, &t, filter, in->height, height, w->top, w->height))
+    return FVG_E_NOMEM;
+  int first = t.first[0];
+  int last_row = t.n - 1;
+  int n = t.first[last_row] + t.count[last_row] - first;
+
+  fvg_status s = FVG_OK;
+  uint8_t *middle = NULL;
+  size_t row = fvg__row(w->width, in->channels);
+  if ((int64_t)n * w->width > FVG__IMAGE_PIXELS) {
+    s = fvg_fail(c, FVG_E_UNSUPPORTED,
+                 "resize %d x %d to %d x %d: %d x %d pixels between the passes are too many",
+                 in->width, in->height, width, height, w->width, n);
+  } else {
+    middle = (uint8_t *)fvg_alloc_array(c, (size_t)n, row);
+    if (!middle) s = FVG_E_NOMEM;
+  }
+
+  if (!s)
+    s = fvg__horizontal(c, middle, in, width, w, filter, first, n);
+  if (!s) fvg__vertical(c, dst, middle, &t, row);
   fvg_release(c, middle);
   fvg_release(c, t.first);
   return s;
 }
 
-/* Indices of the nearest samples.  Pillow walks in steps of in/out from half a step on; the sum, rounded at each
-   step, now and then falls to the other side of a border than (i + 1/2) in/out would. */
+/* Computes which input samples outputs first .. first + n - 1 take.  As in Pillow, the position is
+   summed up in steps of in/out from half a step on: its rounding at times ends on the other side of
+   a border than (i + 1/2) in/out would. */
 static void fvg__nearest_indices(int *index, int n_in, int n_out, int first, int n) {
-  double step = (double)n_in / n_out, at = step * 0.5;
-  int i;
-  for (i = 0; i < first + n; i++, at += step)
-    if (i >= first) index[i - first] = at < n_in ? (int)at : n_in - 1;
+  double step = (double)n_in / n_out;
+  double at = step * 0.5;
+  for (int i = 0; i < first + n; i++) {
+    if (i >= first)
+      index[i - first] = at < n_in ? (int)at : n_in - 1;
+    at += step;
+  }
 }
 
+/* Fills the window by the nearest pixels. */
 static fvg_status fvg__nearest(fvg_ctx *c, uint8_t *dst, const fvg__view *in, int width, int height,
                                const fvg__window *w) {
-  int *column = FVG_NEW_ARRAY(c, int, (size_t)w->width + (size_t)w->height), *line, x, y, j;
+  int *column = FVG_NEW_ARRAY(c, int, (size_t)w->width + (size_t)w->height);
   if (!column) return FVG_E_NOMEM;
-  line = column + w->width;
+  int *line = column + w->width;
   fvg__nearest_indices(column, in->width, width, w->left, w->width);
   fvg__nearest_indices(line, in->height, height, w->top, w->height);
-  for (y = 0; y < w->height; y++)
-    for (x = 0; x < w->width; x++) {
-      const uint8_t *p = in->pixels + (size_t)line[y] * in->row + fvg__row(column[x], in->channels);
-      for (j = 0; j < in->channels; j++) *dst++ = p[j];
+
+  for (int y = 0; y < w->height; y++) {
+    const uint8_t *row = in->pixels + (size_t)line[y] * in->row;
+    for (int x = 0; x < w->width; x++) {
+      const uint8_t *p = row + fvg__row(column[x], in->channels);
+      for (int j = 0; j < in->channels; j++) *dst++ = p[j];
     }
+  }
   fvg_release(c, column);
   return FVG_OK;
 }
 
-/* The window of what `in` becomes at width x height. */
-static fvg_status fvg__resample(fvg_ctx *c, fvg_image *out, const fvg__view *in, int width, int height,
-                                const fvg__window *w, fvg_filter filter) {
-  fvg_status s;
+/* Computes the window of what `in` becomes at width x height. */
+static fvg_status fvg__resample(fvg_ctx *c, fvg_image *out, const fvg__view *in, int width,
+                                int height, const fvg__window *w, fvg_filter filter) {
   memset(out, 0, sizeof *out);
   if (filter != FVG_BICUBIC && filter != FVG_NEAREST && filter != FVG_BILINEAR)
     return fvg_fail(c, FVG_E_ARG, "resize: no filter %d", (int)filter);
   if (!fvg__image_fits(w->width, w->height))
-    return fvg_fail(c, FVG_E_ARG, "resize %d x %d to %d x %d: sides must be 1 to %d, pixels at most %d", in->width,
-                    in->height, w->width, w->height, FVG__IMAGE_SIDE, FVG__IMAGE_PIXELS);
-  s = fvg__image_new(c, out, w->width, w->height, in->channels);
+    return fvg_fail(c, FVG_E_ARG,
+                    "resize %d x %d to %d x %d: sides must be 1 to %d, pixels at most %d",
+                    in->width, in->height, w->width, w->height, FVG__IMAGE_SIDE,
+                    FVG__IMAGE_PIXELS);
+
+  fvg_status s = fvg__image_new(c, out, w->width, w->height, in->channels);
   if (s) return s;
-  if (filter == FVG_NEAREST) s = fvg__nearest(c, out->pixels, in, width, height, w);
-  else s = fvg__two_passes(c, out->pixels, in, width, height, w, filter);
+  if (filter == FVG_NEAREST)
+    s = fvg__nearest(c, out->pixels, in, width, height, w);
+  else
+    s = fvg__two_passes(c, out->pixels, in, width, height, w, filter);
   if (s) fvg_image_free(c, out);
   return s;
 }
 
-/* What the three resizing functions do first. */
-static fvg_status fvg__resize_begin(fvg_ctx *c, fvg_image *out, const fvg_image *in, const char *who) {
-  if (out == in) return fvg_fail(c, FVG_E_ARG, "%s: the result cannot replace its own source", who);
+/* Checks the arguments of the three resizing functions and empties `out`. */
+static fvg_status fvg__resize_begin(fvg_ctx *c, fvg_image *out, const fvg_image *in,
+                                    const char *who) {
+  if (out == in)
+    return fvg_fail(c, FVG_E_ARG, "%s: the result cannot replace its own source", who);
   memset(out, 0, sizeof *out);
   return fvg__image_check(c, in, who);
 }
 
-static fvg__view fvg__image_view(const fvg_image *image, int left, int top, int width, int height) {
+static fvg__view fvg__image_view(const fvg_image *image, int left, int top, int width,
+                                 int height) {
   fvg__view v;
-  v.row = (size_t)image->width * (size_t)image->channels;
-  v.pixels = image->pixels + (size_t)top * v.row + fvg__row(left, image->channels);
+  v.row = fvg__row(image->width, image->channels);
+  v.pixels = image->pixels + (size_t)top * v.row;
+  v.pixels += fvg__row(left, image->channels);
   v.width = width;
   v.height = height;
   v.channels = image->channels;
   return v;
 }
 
-FVG_DEF fvg_status fvg_image_resize(fvg_ctx *c, fvg_image *out, const fvg_image *in, int width, int height,
-                                    fvg_filter filter) {
-  fvg__view view;
-  fvg__window all;
+FVG_DEF fvg_status fvg_image_resize(fvg_ctx *c, fvg_image *out, const fvg_image *in, int width,
+                                    int height, fvg_filter filter) {
   fvg_status s = fvg__resize_begin(c, out, in, "resize");
   if (s) return s;
-  view = fvg__image_view(in, 0, 0, in->width, in->height);
-  all.left = all.top = 0;
-  all.width = width;
-  all.height = height;
+
+  fvg__view view = fvg__image_view(in, 0, 0, in->width, in->height);
+  fvg__window all = {0, 0, width, height};
   return fvg__resample(c, out, &view, width, height, &all, filter);
 }
 
 /* ---- CLIP's transforms ---- */
-static int fvg__half_to_even(int n) { return n / 2 + (n % 2 && n / 2 % 2); }   /* round(n/2) as Python rounds       */
+
+/* Returns n / 2 rounded as Python's round does, halves to even. */
+static int fvg__half_to_even(int n) {
+  int half = n / 2;
+  return n % 2 && half % 2 ? half + 1 : half;
+}
 
 FVG_DEF fvg_preprocess fvg_preprocess_defaults(int size) {
   static const float mean[3] = {0.48145466f, 0.4578275f, 0.40821073f};
   static const float std[3] = {0.26862954f, 0.26130258f, 0.27577711f};
+
   fvg_preprocess p;
   memset(&p, 0, sizeof p);
-  p.size = p.resize = size;
+  p.size = size;
+  p.resize = size;
   memcpy(p.mean, mean, sizeof mean);
   memcpy(p.std, std, sizeof std);
   return p;
 }
 
+/* Computes the size of an image when its shorter side becomes `side` and its aspect is kept. */
+static fvg_status fvg__shortest_side(fvg_ctx *c, const fvg_image *in, int side, int *width,
+                                     int *height) {
+  int tall = in->height > in->width;
+  double longer = (double)side * (tall ? in->height : in->width);
+  longer /= tall ? in->width : in->height;
+  if (!fvg__image_fits(side, side) || longer > FVG__IMAGE_PIXELS)
+    return fvg_fail(c, FVG_E_ARG,
+                    "test transform of %d x %d: sides of %d and %.0f pixels cannot be made",
+                    in->width, in->height, side, longer);
+
+  *width = tall ? side : (int)longer;
+  *height = tall ? (int)longer : side;
+  return FVG_OK;
+}
+
+/* Resizes and cuts out the centre in one go: only the centre's pixels are computed. */
 FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fvg_image *in,
                                             const fvg_preprocess *p) {
-  const int size = p->size, side = p->resize;
-  int width = side, height = side;
-  fvg__view view;
-  fvg__window centre;
   fvg_status s = fvg__resize_begin(c, out, in, "test transform");
   if (s) return s;
 
+  int width = p->resize;
+  int height = p->resize;
   if (p->resize_mode == FVG_RESIZE_SHORTEST) {
-    int tall = in->height > in->width;
-    double longer = tall ? (double)side * in->height / in->width : (double)side * in->width / in->height;
-    if (!fvg__image_fits(side, side) || longer > FVG__IMAGE_PIXELS)
-      return fvg_fail(c, FVG_E_ARG, "test transform of %d x %d: sides of %d and %.0f pixels cannot be made", in->width,
-                      in->height, side, longer);
-    if (tall) height = (int)longer;
-    else width = (int)longer;
+    s = fvg__shortest_side(c, in, p->resize, &width, &height);
+    if (s) return s;
   }
-  if (!fvg__image_fits(size, size) || size > width || size > height)
-    return fvg_fail(c, FVG_E_ARG, "test transform: the centre of %d pixels a side does not lie within %d x %d", size,
-                    width, height);
 
+  const int size = p->size;
+  if (!fvg__image_fits(size, size) || size > width || size > height)
+    return fvg_fail(c, FVG_E_ARG,
+                    "test transform: the centre of %d pixels a side does not lie within %d x %d",
+                    size, width, height);
+
+  fvg__window centre;
   centre.left = fvg__half_to_even(width - size);
   centre.top = fvg__half_to_even(height - size);
-  centre.width = centre.height = size;
-  view = fvg__image_view(in, 0, 0, in->width, in->height);
+  centre.width = size;
+  centre.height = size;
+  fvg__view view = fvg__image_view(in, 0, 0, in->width, in->height);
   return fvg__resample(c, out, &view, width, height, &centre, p->filter);
 }
 
+/* Mirrors left to right, in place. */
 static void fvg__mirror(fvg_image *image) {
-  int ch = image->channels, x, y, j;
-  for (y = 0; y < image->height; y++) {
-    uint8_t *row = image->pixels + (size_t)y * (size_t)image->width * (size_t)ch;
-    for (x = 0; x < image->width / 2; x++) {
-      uint8_t *a = row + fvg__row(x, ch), *b = row + fvg__row(image->width - 1 - x, ch);
-      for (j = 0; j < ch; j++) {
+  int channels = image->channels;
+  uint8_t *row = image->pixels;
+
+  for (int y = 0; y < image->height; y++) {
+    for (int x = 0; x < image->width / 2; x++) {
+      uint8_t *a = row + fvg__row(x, channels);
+      uint8_t *b = row + fvg__row(image->width - 1 - x, channels);
+      for (int j = 0; j < channels; j++) {
         uint8_t swap = a[j];
         a[j] = b[j];
         b[j] = swap;
       }
     }
+    row += fvg__row(image->width, channels);
   }
 }
 
-FVG_DEF fvg_status fvg_image_resized_crop(fvg_ctx *c, fvg_image *out, const fvg_image *in, const fvg_crop *crop,
-                                          int size, fvg_filter filter) {
-  fvg__view view;
-  fvg__window all;
+static int fvg__crop_fits(const fvg_crop *crop, const fvg_image *in) {
+  if (crop->left < 0 || crop->width < 1) return 0;
+  if (crop->top < 0 || crop->height < 1) return 0;
+  if (crop->left > in->width - crop->width) return 0;
+  return crop->top <= in->height - crop->height;
+}
+
+FVG_DEF fvg_status fvg_image_resized_crop(fvg_ctx *c, fvg_image *out, const fvg_image *in,
+                                          const fvg_crop *crop, int size, fvg_filter filter) {
   fvg_status s = fvg__resize_begin(c, out, in, "resized crop");
   if (s) return s;
-  if (crop->left < 0 || crop->top < 0 || crop->width < 1 || crop->height < 1 || crop->left > in->width - crop->width
-      || crop->top > in->height - crop->height)
-    return fvg_fail(c, FVG_E_ARG, "resized crop: box of %d x %d at left %d, top %d is not inside %d x %d pixels",
+
+  if (!fvg__crop_fits(crop, in))
+    return fvg_fail(c, FVG_E_ARG,
+                    "resized crop: box of %d x %d at left %d, top %d is not inside %d x %d pixels",
                     crop->width, crop->height, crop->left, crop->top, in->width, in->height);
-  view = fvg__image_view(in, crop->left, crop->top, crop->width, crop->height);
-  all.left = all.top = 0;
-  all.width = all.height = size;
+
+  fvg__view view = fvg__image_view(in, crop->left, crop->top, crop->width, crop->height);
+  fvg__window all = {0, 0, size, size};
   s = fvg__resample(c, out, &view, size, size, &all, filter);
   if (!s && crop->flip) fvg__mirror(out);
   return s;
 }
 
-/* exp x for |x| < 1/2, the same bits everywhere: 1 + x/1 (1 + x/2 (1 + x/3 (...))). */
+/* Returns exp x for |x| < 1/2 by 1 + x/1 (1 + x/2 (1 + x/3 (...))), with the same bits on every
+   machine. */
 static double fvg__exact_exp(double x) {
   double y = 1;
-  int k;
-  for (k = 16; k >= 1; k--) y = 1 + fvg__exact_product(x, y) / k;
+  for (int k = 16; k >= 1; k--) {
+    y = 1 + fvg__exact_product(x, y) / k;
+  }
   return y;
 }
 
-/* The largest centred box with a ratio within 3/4..4/3. */
+/* Returns the largest centred box with a ratio (width to height) within 3/4 .. 4/3. */
 static fvg_crop fvg__crop_fallback(int width, int height) {
   fvg_crop box;
   memset(&box, 0, sizeof box);
   box.width = width;
   box.height = height;
-  if (4.0 * width < 3.0 * height) box.height = (int)floor(width * 4.0 / 3.0 + 0.5);
-  else if (3.0 * width > 4.0 * height) box.width = (int)floor(height * 4.0 / 3.0 + 0.5);
+
+  if (4.0 * width < 3.0 * height)
+    box.height = (int)floor(width * 4.0 / 3.0 + 0.5);
+  else if (3.0 * width > 4.0 * height)
+    box.width = (int)floor(height * 4.0 / 3.0 + 0.5);
+
   box.left = (width - box.width) / 2;
   box.top = (height - box.height) / 2;
   return box;
 }
 
-/* Area uniform in scale, logarithm of the ratio uniform; ten tries to find a box that fits (torchvision's rule). */
-FVG_DEF fvg_crop fvg_crop_random(fvg_rng *r, int width, int height, double scale_min, double scale_max) {
+/* torchvision's rule: the area is uniform in scale, the logarithm of the ratio is uniform, and
+   there are ten tries to find a box that fits. */
+FVG_DEF fvg_crop fvg_crop_random(fvg_rng *r, int width, int height, double scale_min,
+                                 double scale_max) {
+  const double ln_4_3 = 0.28768207245178093;
   fvg_crop box;
-  int attempt;
   memset(&box, 0, sizeof box);
   if (width < 1 || height < 1) return box;
-  for (attempt = 0; attempt < 10; attempt++) {
-    double scale = scale_min + fvg__exact_product(scale_max - scale_min, fvg_rng_uniform(r));
-    double ratio = fvg__exact_exp(fvg__exact_product(0.28768207245178093, 2 * fvg_rng_uniform(r) - 1));  /* ln 4/3 */
+
+  for (int attempt = 0; attempt < 10; attempt++) {
+    double range = scale_max - scale_min;
+    double scale = scale_min + fvg__exact_product(range, fvg_rng_uniform(r));
+    double log_ratio = fvg__exact_product(ln_4_3, 2 * fvg_rng_uniform(r) - 1);
+    double ratio = fvg__exact_exp(log_ratio);
+
     double area = (double)width * height * scale;
-    double w = floor(sqrt(area * ratio) + 0.5), h = floor(sqrt(area / ratio) + 0.5);
-    if (!(w >= 1 && w <= width && h >= 1 && h <= height)) continue;
+    double w = floor(sqrt(area * ratio) + 0.5);
+    double h = floor(sqrt(area / ratio) + 0.5);
+    int fits = w >= 1 && w <= width && h >= 1 && h <= height;
+    if (!fits) continue;
+
     box.width = (int)w;
     box.height = (int)h;
     box.top = (int)fvg_rng_below(r, (uint32_t)(height - box.height) + 1);
     box.left = (int)fvg_rng_below(r, (uint32_t)(width - box.width) + 1);
     break;
   }
+
   if (!box.width) box = fvg__crop_fallback(width, height);
   box.flip = (int)(fvg_rng_next(r) >> 63);
   return box;
 }
 
+/* The result is written over the image's own pixels, from the first on. */
 FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float threshold) {
-  size_t i, n;
-  double limit;
-  int colours, from = image->channels;
   fvg_status s = fvg__image_check(c, image, "binarise");
   if (s) return s;
   if (!(threshold < 1))
-    return fvg_fail(c, FVG_E_ARG, "binarise: threshold %g; it is a share of full white, below 1", (double)threshold);
-  colours = from < 3 ? 1 : 3;
-  limit = (threshold > 0 ? (double)threshold : threshold < 0 ? 0.0 : 0.5) * 255 * colours;
-  n = (size_t)image->width * (size_t)image->height;
-  for (i = 0; i < n; i++) {
-    const uint8_t *p = image->pixels + i * (size_t)from;
+    return fvg_fail(c, FVG_E_ARG,
+                    "binarise: threshold %g; it is a share of full white, below 1",
+                    (double)threshold);
+
+  double share = 0.5;
+  if (threshold > 0) share = (double)threshold;
+  else if (threshold < 0) share = 0;
+  int colours = image->channels < 3 ? 1 : 3;
+  double limit = share * 255 * colours;
+
+  const uint8_t *p = image->pixels;
+  size_t n = fvg__pixel_count(image);
+  for (size_t i = 0; i < n; i++) {
     int sum = colours == 1 ? p[0] : p[0] + p[1] + p[2];
+    p += image->channels;
     image->pixels[i] = sum > limit ? 255 : 0;
   }
   image->channels = 1;
   return FVG_OK;
 }
 
+/* A byte has 256 values, so each channel is looked up in a table. */
 FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *image,
                                        const fvg_preprocess *p) {
-  float table[256];
-  size_t i, n;
-  int j, v;
   fvg_status s = fvg__image_check(c, image, "normalize");
   if (s) return s;
   if (image->channels != 3)
-    return fvg_fail(c, FVG_E_SHAPE, "normalize: CLIP wants [3, %d, %d], the image has %d channels; decode it with 3",
+    return fvg_fail(c, FVG_E_SHAPE,
+                    "normalize: CLIP wants [3, %d, %d], the image has %d channels; decode it "
+                    "with 3",
                     image->height, image->width, image->channels);
-  n = (size_t)image->width * (size_t)image->height;
-  for (j = 0; j < 3; j++) {
-    for (v = 0; v < 256; v++) table[v] = ((float)v / 255.0f - p->mean[j]) / p->std[j];
-    for (i = 0; i < n; i++) *chw++ = table[image->pixels[3 * i + (size_t)j]];
+
+  size_t n = fvg__pixel_count(image);
+  for (int j = 0; j < 3; j++) {
+    float table[256];
+    for (int v = 0; v < 256; v++) {
+      float value = (float)v / 255.0f;
+      table[v] = (value - p->mean[j]) / p->std[j];
+    }
+
+    const uint8_t *channel = image->pixels + j;
+    for (size_t i = 0; i < n; i++) *chw++ = table[channel[3 * i]];
   }
   return FVG_OK;
 }
@@ -10150,10 +11099,6 @@ typedef struct fvg__palette {
   int n;                      /* FVG__MASK_COLOURS + 1: there are more than these               */
 } fvg__palette;
 
-static size_t fvg__pixel_count(const fvg_image *m) {
-  return (size_t)m->width * (size_t)m->height;
-}
-
 /* The colour of pixel i; a grey value becomes the colour of three equal channels. */
 static uint32_t fvg__colour_at(const fvg_image *m, size_t i) {
   const uint8_t *p = m->pixels + i * (size_t)m->channels;
@@ -13772,24 +14717,29 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
   return FVG_OK;
 }
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 30  UNICODE: the tables of chapter 1
- *===========================================================================================================
-   They come last, since nobody reads them.  A table is a list of whole numbers, packed into letters: a
-   number ends with one of the 56 letters from "#" to "[" without "?", which is its last digit; letters
-   above the backslash before it are leading digits in base 34, counted from 1.
+ *==================================================================================================
+   The tables come last because nobody needs to read them.  A table is a list of whole numbers,
+   packed into letters.  A number ends with one of the 56 letters from "#" to "[" (without "?"),
+   which is its last digit; letters above the backslash before it are leading digits in base 34,
+   counted from 1.
 
-   Properties are runs: a length and a property in turn.  A mapping is a list of steps, of two forms:
+   Properties are runs: a length and a property in turn.  A mapping is a list of steps, in one of
+   two forms:
 
-     4 gap + n, d1 .. dn    `gap` further on is a character that becomes n others (1 to 3); each d is the
-                            difference to what stood in its place in the step before, 0 -1 1 -2 2 ...
-                            written as 0 1 2 3 4 ...
-     4 gap, count           the step before `count` times more: the character and what it becomes are
-                            `gap` further on each time */
+     4 gap + n, d1 .. dn    The character `gap` further on becomes n characters (1 to 3).  Each d is
+                            the difference from the character in its place in the step before;
+                            0, -1, 1, -2, 2, ... are written as 0, 1, 2, 3, 4, ...
+     4 gap, count           The step before is repeated `count` times: the character and what it
+                            becomes move on by `gap` each time.
 
-/* Unicode 15.1.0, printed by tools/unicode_tables.py. */
+   HTML's names are lists of words; fvg__html_search says how they are read. */
 
-/* Runs from U+0000, length and property: 1 L, 2 N, 4 Cased, 8 Case_Ignorable, 16 combining class. */
+/* generated tables: begin */
+/* tools/unicode_tables.py printed them, from Unicode 15.1.0. */
+
+/* Runs from U+0000: length, property (1 L, 2 N, 4 Cased, 8 Case_Ignorable, 16 combining class). */
 static const char *const fvg__unicode_properties[] = {
   "K#$+)#$+$#-%$+)#=(&#$+$#$+=(Q#$+$#$(%#$+$#$+%#%%$+$($#%+$%$($#&%$#:($#C($#_>($$'('$_L($$>(,0*,",
   "%0'+/,1+(0*+$,$+$,4+8]{T$]|;']y#$]|;$]wT(]y#%]sT']y#%]sT.]y#(;']y#+]{T$]~P$]{T&]y#&]{T%]y#$+&",
@@ -13851,10 +14801,11 @@ static const char *const fvg__unicode_properties[] = {
   "*,%#-%'#$$aM#B$$]{T4#P$']{T-%d9#>$$,%]|;$]y#$]{T-%i1#*$$#'$$#%$$#2$$#_A$%#,%*]y#M#]/()]{T$^+$,",
   "'#-%j*#]&%$#&%$#'%]7#Q%$#2%_=#'$$#>$$#%$$#$$%#$$$#-$$#'$$#$$$#$$)#$$'#$$$#$$$#$$$#&$$#%$$#$$%#",
   "$$$#$$$#$$$#$$$#$$$#%$$#$$%#'$$#*$$#'$$#'$$#$$$#-$$#4$(#&$$#($$#4$f7#0%G#=')#=')#='g,#(+]^3#-%",
-  "n9#rjT$D#^b-$)#_Z$%#^~V$1#_{<$2#g)$]f%#eJ$vV#^p.$(#^bT$f}x$#$+B#]L+^3#`3+^~~##", NULL
+  "n9#rjT$D#^b-$)#_Z$%#^~V$1#_{<$2#g)$]f%#eJ$vV#^p.$(#^bT$f}x$#$+B#]L+^3#`3+^~~##",
+  NULL
 };
 
-/* Characters to those of lower case. */
+/* Maps characters to lower case. */
 static const char *const fvg__unicode_lower[] = {
   "`I_='<c3$'9+$')^<)+:3$+%/$+*/$+9,`2(`9+%4cF(c:+$,c9(c2,c7'$(c00^V(`;('(c,,c7(),/($(c84cH(),)(",
   "cC+%,cR(cK,cR0cG,cR(cK,cP'$(cI+$,cT(cM3$E5(#,)(#,)(#++/$++0+(#+$,_:(]@(^'+6,`E,`N++EggP(gg<,aO",
@@ -13863,10 +14814,11 @@ static const char *const fvg__unicode_lower[] = {
   "$+&H$'*]P$'*H$'*H$'*H$'$(^4'$(^7U^4'&(^PU='$(_0'$Y_N'$(_I'$(_PU_U'$()'$(`/q4co>4zO(`7Adt5_4]/'",
   "2]<-]tAz+'<_yA]|B'S_A',geG(ce@(cdS0ge1+%,gfY(]+(],(',gg-/$IggY'$(gh5+UH$+$7$]{d+$+9];$+0eL$+)3",
   "$+BP$+$,]__Q(]__X+'7$,]fiY0]fj++$3$+,,]fjY(6(-(9(&,]T(Q(P(]gh@(}&+*,]I(]fi.(ce3(]_aP+$@$;$+$^'",
-  "$]hz$sl)'<^o4]eX'KeP$'Gg0aD'-+$'1+$')+$'$_tA]z+'Vbj,_aX'C]g}@$'C]{|8|}1'E", NULL
+  "$]hz$sl)'<^o4]eX'KeP$'Gg0aD'-+$'1+$')+$'$_tA]z+'Vbj,_aX'C]g}@$'C]{|8|}1'E",
+  NULL
 };
 
-/* Characters to the pairs that NFC makes them of. */
+/* Maps characters to the pairs that NFC composes to them. */
 static const char *const fvg__unicode_composed[] = {
   "iN^5w;)#%)#%)#%)#-)#'-']%)']8)#%)#%)#/)+2)#%)#%)#/--,)%()#%)#%)#%)#-1/2)#%)#%)#/)+013$)#%)#%)#",
   "%)#-)#'-']%)']8)#%)#%)#/)+2)#%)#%)#/--,)%()#%)#%)#%)#-1/2)#%)#%)#/)+0-#1)][*)]+#)]*')]+#)]*]/)",
@@ -13906,10 +14858,11 @@ static const char *const fvg__unicode_composed[] = {
   "%#1)#)%#^BZ#)/#)%#)'#_B]I#)%#)L#)%#B]+#)%#)%#)%#cbB_r/hbV-'#-'#-'#-'#-'#-'#-'#-'#-'#-'#-'#1)#-",
   "'#-'#B1#)#%-)$)#%-)$)#%-)$)#%-)$)#%]J]U$N_)#]%@#-'#-'#-'#-'#-'#-'#-'#-'#-'#-'#-'#1)#-'#-'#B1#)",
   "#%-)$)#%-)$)#%-)$)#%-)$)#%]J]U$1^F#)%#)%#)%#59#_ndV]v`;]ve--'#])7#e9a#_V)%#]`Fo%o))#Vv1i/hJ)#6",
-  "-#=n%e)dH)%#]yR{T|%", NULL
+  "-#=n%e)dH)%#]yR{T|%",
+  NULL
 };
 
-/* Characters to what NFC has in their place. */
+/* Maps characters to what NFC writes in their place. */
 static const char *const fvg__unicode_decomposed[] = {
   "]u<w;'$,H)8w=_<^QMrOI`;_`9^d@]rZ)%#)%#)-#)-#)%#)5#)+#dZ`'`D)%#-=#b%`J`D1/#^B].#)%#)-#1B#n-dPe+",
   ")%#^_5]_L]bZN7#9-#9-#9-#ZY&N]N^8-#')^5;-%#J^6#]5]-]ZN7#9-#9-#9-#ZY&dk<_bK,%,%,%,]%,%,%`<^C0]RQ",
@@ -13952,19 +14905,21 @@ static const char *const fvg__unicode_decomposed[] = {
   "(a9(^U(^9(Z(mrA(muP(]+(muK(my)()(_zxL(_ztC(1(m{<(m|=(rr0(`o|9(bD(`kf2(5(nd5(^N(aF(c1(_{kR(_{hM",
   "(P(_/(_3(_{xD(|]A(^}t$(A(]T(^}z@(^}r6(_D(_}a/(Z(_|wM(_5(]+(_|~N(_|~8(f-(aJ'$(_2(iF(]#(_}m%(",
   "_}_I(pj>(pl'(_}kL(`oxU(prN(kgM(kk-(_~_@(cF(`p|:(3(pwP(_~r'(`qiK(`qnL(_~uA(#(]'(_~~N(_~x*(pz0(",
-  "p|P(`@(Z(^+(p~S(`r~X(`]t.(fP(bN(qo((])(qqP(`^p1(`tcG(`teF(e=(`J(`^t.(qz,(q|9(-(1(7(1(]5(`_m%", NULL
+  "p|P(`@(Z(^+(p~S(`r~X(`]t.(fP(bN(qo((])(qqP(`^p1(`tcG(`teF(e=(`J(`^t.(qz,(q|9(-(1(7(1(]5(`_m%",
+  NULL
 };
 
-/* Quotes, ligatures, widths, Windows-1252: to what ftfy makes of them. */
+/* Maps quotes, ligatures, widths and Windows-1252 to what ftfy writes. */
 static const char *const fvg__unicode_repaired[] = {
   "e,dvL,du4(hZ(i*(dpL(.'$(cz8(czX(deK(df%(dfA,]B0h.(#(,(#(dpD(A'$(cy*(d`P(dn4(df%(dfA,]B(.fBfQ^H",
   ")]+]+]F^6+dR]%eJ)#%)]+#)Sf[)#]+)]+#)]&]*)#]+)]+#^J]>C)#]+)]+#j8^,kvU#(#(#(#(,(#(#(#_kt9^;K)#))",
   "#)*#._N*##))f%@)eC#^`Q^W']I(g])'$(]u3(7'$(:(dX(4(^U('('('('(^'('('(]2(^%(_.('('('(''$('('('('(",
   "'('('('('('('()('('(''(()()()()()''('('(''(('(+(_.'$(di>(_:'$(b%(a[(b''$(b&'%(b)'((aA(K'%(V(S'",
-  ",4^R'(0%'(0%'(0%'%4`mQ'$(5)`[s;(`P($(dpL,]aN({>'&(]_%(]B", NULL
+  ",4^R'(0%'(0%'(0%'%4`mQ'$(5)`[s;(`P($(dpL,]aN({>'&(]_%(]B",
+  NULL
 };
 
-/* HTML's names that need no semicolon; a number is the next name's character. */
+/* HTML's names that need no semicolon; a number is the character of the next name. */
 static const char *const fvg__html_old_names[] = {
   "34 QUOT 34 quot 38 AMP 38 amp 60 LT 60 lt 62 GT 62 gt 160 nbsp iexcl cent pound curren yen",
   "brvbar sect uml COPY 169 copy ordf laquo not shy REG 174 reg macr deg plusmn sup2 sup3 acute",
@@ -13973,10 +14928,11 @@ static const char *const fvg__html_old_names[] = {
   "Oacute Ocirc Otilde Ouml times Oslash Ugrave Uacute Ucirc Uuml Yacute THORN szlig agrave",
   "aacute acirc atilde auml aring aelig ccedil egrave eacute ecirc euml igrave iacute icirc iuml",
   "eth ntilde ograve oacute ocirc otilde ouml divide oslash ugrave uacute ucirc uuml yacute thorn",
-  "yuml", NULL
+  "yuml",
+  NULL
 };
 
-/* Names that do: the others of HTML 4, and a part of HTML 5's. */
+/* Names that need one: the others of HTML 4, and some of HTML 5's. */
 static const char *const fvg__html_names[] = {
   "9 Tab NewLine 33 excl 35 num dollar percnt 39 apos lpar rpar ast 42 midast plus comma 46",
   "period sol 58 colon semi 61 equals 63 quest commat 91 lbrack 91 lsqb bsol rbrack 93 rsqb Hat",
@@ -14007,8 +14963,10 @@ static const char *const fvg__html_names[] = {
   "8918 ltdot gtdot 8919 gtrdot 8923 gtreqless 8950 notinvc notinvb 8957 notnivc notnivb 8968",
   "lceil rceil lfloor rfloor 9666 ltrif ltri 9674 loz 9824 spades 9827 clubs 9829 hearts diams",
   "10216 lang rang 10614 ltlarr 10616 gtrarr 10645 gtlPar ltrPar 10800 timesd timesbar 10873",
-  "ltcir gtcir ltquest gtquest 10886 gtrapprox 10892 gtreqqless 10918 ltcc gtcc", NULL
+  "ltcir gtcir ltquest gtquest 10886 gtrapprox 10892 gtreqqless 10918 ltcc gtcc",
+  NULL
 };
+/* generated tables: end */
 
 static const char *const *fvg__unicode_table(int table) {
   switch (table) {

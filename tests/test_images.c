@@ -349,6 +349,29 @@ static void test_files(fvg_ctx *c) {
   fvg_image_free(c, &rgb);
 }
 
+/* What a caller forgot to fill in is an error that names the function, and the image is empty. */
+static void test_nothing_given(fvg_ctx *c) {
+  fvg_source source = fvg_source_memory("P5 1 1 255 x", 12, "picture.pgm");
+  fvg_image grey = make(c, 7, 5, 1, -1), back;
+  fvg_preprocess p = fvg_preprocess_defaults(4);
+  size_t used = fvg_mem_used(c);
+  memset(&back, 1, sizeof back);
+  check(fvg_image_load(c, &back, NULL, 3) == FVG_E_ARG && !back.pixels && says(c, "fvg_image_load", "path"), "no path");
+  memset(&back, 1, sizeof back);
+  check(fvg_image_decode(c, &back, NULL, 3) == FVG_E_ARG && !back.pixels && says(c, "fvg_image_decode", "source"),
+        "no source");
+  check(fvg_image_load(c, NULL, "picture.ppm", 3) == FVG_E_ARG && says(c, "fvg_image_load", "image")
+        && fvg_image_decode(c, NULL, &source, 3) == FVG_E_ARG && says(c, "fvg_image_decode", "image"),
+        "no place for the image");
+  check(fvg_image_save(c, &grey, NULL) == FVG_E_ARG && says(c, "fvg_image_save", "path"), "no path to save at");
+  check(fvg_image_save(c, NULL, "picture.png") == FVG_E_ARG && says(c, "picture.png", "NULL"), "no image to save");
+  check(fvg_image_resize(c, &back, NULL, 4, 4, FVG_BICUBIC) == FVG_E_ARG && !back.pixels && says(c, "resize", "NULL")
+        && fvg_image_test_transform(c, &back, NULL, &p) == FVG_E_ARG && !back.pixels
+        && fvg_image_turn(c, NULL, 6) == FVG_E_ARG && fvg_image_binarise(c, NULL, 0) == FVG_E_ARG, "no image to resize");
+  check(fvg_mem_used(c) == used, "nothing given, nothing taken");
+  fvg_image_free(c, &grey);
+}
+
 /* ---- resizing: literals are Pillow 9.4's ---- */
 static void test_pillow_bytes(fvg_ctx *c) {
   static const uint8_t shrunk[36] = {
@@ -820,6 +843,7 @@ int main(void) {
   test_png_writer(c);
   test_jpeg(c);
   test_files(c);
+  test_nothing_given(c);
   test_pillow_bytes(c);
   test_geometry(c);
   test_simd_levels();

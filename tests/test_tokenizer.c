@@ -159,7 +159,9 @@ static void test_capacity(fvg_ctx *c, const fvg_tokenizer *k) {
   check(ids[0] == CAT && ids[1] == 256 + 'x' - 33 && ids[2] == -1,
         "a short array gets the first ids");
   check(!fvg_tokenize(k, NULL, 0, &n, "cat x y z") && n == 4, "counting alone");
-  check(fvg_tokenize(k, ids, 3, &n, NULL) == FVG_E_ARG && n == 0, "no text");
+  check(fvg_tokenize(k, ids, 3, &n, NULL) == FVG_E_ARG && n == 0 && strstr(fvg_error(c), "fvg_tokenize"), "no text");
+  check(fvg_tokenize(k, ids, 3, NULL, "cat") == FVG_E_ARG && strstr(fvg_error(c), "fvg_tokenize"), "no count");
+  check(fvg_tokenize(NULL, ids, 3, &n, "cat") == FVG_E_ARG && n == 0, "no tokenizer");
   check(fvg_tokenize(k, NULL, 3, &n, "cat") == FVG_E_ARG && strstr(fvg_error(c), "fvg_tokenize"), "no array");
 }
 
@@ -238,6 +240,14 @@ static void test_marks(fvg_ctx *c) {
   fvg_tokenizer_free(k);
 }
 
+static void test_no_list(fvg_ctx *c) {
+  fvg_tokenizer before, *k = &before;
+  fvg_source s = fvg_source_memory(list, sizeof list - 1, "list.txt");
+  check(fvg_tokenizer_open(c, &k, NULL, 0) == FVG_E_ARG && !k && strstr(fvg_error(c), "fvg_tokenizer_open"), "no list");
+  check(fvg_tokenizer_open(c, NULL, &s, 0) == FVG_E_ARG && strstr(fvg_error(c), "fvg_tokenizer_open"),
+        "no place for the tokenizer");
+}
+
 static void test_names(fvg_ctx *c) {
   static const char *const alike[][2] = {
     {"great_pyrenees", "Great Pyrenees"}, {"blue", "blue "}, {"blue\r", "\tBLUE"}, {"a  b", "a\tb"}, {"_a_", "a"},
@@ -246,6 +256,7 @@ static void test_names(fvg_ctx *c) {
   static const char *const unlike[][2] = {
     {"cat", "cats"}, {"a b", "ab"}, {"", "x"}, {"\xFF", "\xFE"}, {"caf\xC3\xA9", "cafe"}, {"\xFF", "\xC3\xBF"}, {"a.", "a"}};
   static const char *const name[] = {"Red ", "sky_blue", "pink", "red"}, *const among[] = {"sky blue", "red", "RED"};
+  static const char *const absent[] = {"red", NULL};
   size_t used = fvg_mem_used(c), i;
   int match[4] = {7, 7, 7, 7};
   for (i = 0; i < sizeof alike / sizeof *alike; i++)
@@ -260,6 +271,12 @@ static void test_names(fvg_ctx *c) {
                                                                                             3),
         "empty lists");
   check(fvg_match_names(c, match, name, -1, among, 3) == FVG_E_ARG, "no list of -1 names");
+  check(!fvg_same_name(c, NULL, "") && !fvg_same_name(c, "red", NULL) && fvg_same_name(c, NULL, NULL),
+        "NULL is the name of nothing");
+  check(fvg_match_names(c, match, absent, 2, among, 3) == FVG_E_ARG && strstr(fvg_error(c), "name 2 of 2 is NULL"),
+        "a list with a name that is NULL");
+  check(fvg_match_names(c, match, name, 4, absent, 2) == FVG_E_ARG && strstr(fvg_error(c), "name 2 of 2 is NULL"),
+        "and among such a list");
   check(fvg_mem_used(c) == used, "names leave no memory");
 }
 
@@ -459,6 +476,7 @@ int main(void) {
   fvg_tokenizer_free(k);
   test_files(c);
   test_marks(c);
+  test_no_list(c);
   test_names(c);
   test_tidy();
   test_damaged_lists(c);

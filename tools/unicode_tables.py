@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Prints the tables of the last chapter of fvgpt_clip.h as C text; paste its output over the old ones.
+"""Prints the tables of the last chapter of fvgpt_clip.h as C text; paste its output over the old ones, from the line
+"generated tables: begin" to the line "generated tables: end".
 
-Needs nothing but Python's own library, whose version of Unicode is the one that comes out:
+Needs nothing but Python's own library, whose version of Unicode is the one that comes out (15.1 with Python 3.13):
 
     python3 tools/unicode_tables.py
 
@@ -198,6 +199,7 @@ def old_and_new_names():
 
 # ---- C ----
 def print_table(name, comment, words, between):
+    assert len(comment) <= WIDTH - 6
     print("\n/* %s */" % comment)
     print("static const char *const %s[] = {" % name)
     lines, line = [], ""
@@ -207,8 +209,9 @@ def print_table(name, comment, words, between):
             line = ""
         line += between * bool(line) + word
     lines.append(line)
-    print(",\n".join('  "%s"' % line for line in lines) + ", NULL")
-    print("};")
+    for line in lines:
+        print('  "%s",' % line)
+    print("  NULL\n};")
     return lines
 
 
@@ -219,20 +222,22 @@ def print_numbers(name, comment, numbers):
 def main():
     composed, decomposed = canonical()
     old, new = old_and_new_names()
-    print("/* Unicode %s, printed by tools/unicode_tables.py. */" % unicodedata.unidata_version)
+    print("/* generated tables: begin */")
+    print("/* tools/unicode_tables.py printed them, from Unicode %s. */" % unicodedata.unidata_version)
     print_numbers("fvg__unicode_properties",
-                  "Runs from U+0000, length and property: 1 L, 2 N, 4 Cased, 8 Case_Ignorable, 16 combining class.",
+                  "Runs from U+0000: length, property (1 L, 2 N, 4 Cased, 8 Case_Ignorable, 16 combining class).",
                   properties())
-    print_numbers("fvg__unicode_lower", "Characters to those of lower case.", encode_mapping(lower_case()))
-    print_numbers("fvg__unicode_composed", "Characters to the pairs that NFC makes them of.",
+    print_numbers("fvg__unicode_lower", "Maps characters to lower case.", encode_mapping(lower_case()))
+    print_numbers("fvg__unicode_composed", "Maps characters to the pairs that NFC composes to them.",
                   encode_mapping(composed))
-    print_numbers("fvg__unicode_decomposed", "Characters to what NFC has in their place.", encode_mapping(decomposed))
-    print_numbers("fvg__unicode_repaired", "Quotes, ligatures, widths, Windows-1252: to what ftfy makes of them.",
+    print_numbers("fvg__unicode_decomposed", "Maps characters to what NFC writes in their place.", encode_mapping(decomposed))
+    print_numbers("fvg__unicode_repaired", "Maps quotes, ligatures, widths and Windows-1252 to what ftfy writes.",
                   encode_mapping(repaired()))
-    print_table("fvg__html_old_names", "HTML's names that need no semicolon; a number is the next name's character.",
+    print_table("fvg__html_old_names", "HTML's names that need no semicolon; a number is the character of the next name.",
                 html_names(old), " ")
-    print_table("fvg__html_names", "Names that do: the others of HTML 4, and a part of HTML 5's.",
+    print_table("fvg__html_names", "Names that need one: the others of HTML 4, and some of HTML 5's.",
                 html_names(new), " ")
+    print("/* generated tables: end */")
 
 
 if __name__ == "__main__":
