@@ -321,6 +321,28 @@ FVG_DEF fvg_status fvg_dataset_check_masks(const fvg_dataset *d, const fvg_items
    seem. */
 FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_items *items);
 
+/* A task: pictures to tell apart, and the names to tell them by.  Training and testing take one. */
+typedef enum fvg_part { FVG_TRAIN = 0, FVG_VAL, FVG_TEST } fvg_part;
+typedef struct fvg_task {
+  const fvg_dataset *dataset;        /* where the pictures and their masks are                                 */
+  fvg_items items;                   /* the pictures; their labels count within class_name                     */
+  const char *const *class_name;     /* [n_class] the data set's own, not copied                               */
+  int n_class;
+  int fewest;                        /* pictures of the class that has fewest of them                          */
+} fvg_task;
+typedef struct fvg_task_desc {
+  fvg_part  part;                    /* of the data set: train                                                 */
+  fvg_group group;                   /* of its classes: all; base: the first half of the labels; new: the rest */
+  int       shots;                   /* pictures of each class; 0: all there are                               */
+  uint64_t  seed;                    /* of the draw, 0 and up                                                  */
+} fvg_task_desc;
+/* Draws the pictures as Dassl does, from all classes, and only then leaves out those of other groups, so that the
+   pictures are those of published results.  A class with fewer than `shots` gives all it has.  Of val it draws
+   min(shots, 4) a class, as the few-shot protocol does.  desc NULL: the whole train part.  FVG_E_ARG if the data set
+   has no class of the group. */
+FVG_DEF fvg_status fvg_task_draw(fvg_task *out, const fvg_dataset *d, const fvg_task_desc *desc);
+FVG_DEF void       fvg_task_free(fvg_task *t);
+
 /* Accuracy and macro F1 in percent from scores [n, n_class] (arg max, first maximum; F1 over the labels present). */
 typedef struct fvg_score { int n, n_correct; double accuracy, macro_f1; } fvg_score;
 FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
@@ -357,6 +379,10 @@ typedef struct fvg_clip {            /* used by one thread at a time, as its con
   fvg_tokenizer *tokenizer;          /* NULL: texts cannot be encoded                                          */
   void **owned; int n_owned;         /* the memory of the tensors                                              */
   fvg_tape *tape;                    /* working memory of the encoders, kept from call to call                 */
+  struct fvg__shared *shared;        /* the weights, if other models use them too (fvg_clip_share)             */
+  int counts_shared;                 /* 1: this model's context counts their bytes                             */
+  int owns_context;                  /* 1: made by fvg_open                                                    */
+  fvg_status failed;                 /* why fvg_open could not open it                                         */
 } fvg_clip;
 
 /* From weights in Hugging Face's, OpenAI's or open_clip's names, also behind the wrappers of training programs.
@@ -380,6 +406,12 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, c
    open_clip's preprocess_cfg.  FVG_E_UNSUPPORTED names a step that is not computed here. */
 FVG_DEF fvg_status fvg_clip_set_preprocess(fvg_clip *m, const char *json, const char *name);
 FVG_DEF void       fvg_clip_free(fvg_clip *m);
+/* Another model with the weights of m, in the context c of another thread: weights and vocabulary are in memory once,
+   are only read, and go when the last model that uses them is freed, in any order and by any thread.  Preprocessing
+   and working memory are each model's own, and so are its learners.  No other call may use m meanwhile.  c must work
+   at m's SIMD level, and m's context must not have an arena (FVG_E_ARG); fvg_clip_unpack is refused from then on.
+   A compiler without atomic counters (neither gcc, clang nor MSVC) must free such models one at a time. */
+FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m);
 /* Puts the matrices of a model that was loaded as F32 back into rows, as fvg_tape_train wants them; it computes as
    before, but slower.  Matrices in half precision stay as they are.  Nodes made of the model before become invalid.
    FVG_E_NOMEM: some are rows, some not; the model can still be used. */
@@ -554,14 +586,15 @@ FVG_DEF fvg_status fvg_views_get(fvg_views *v, float *f, float *f_fg, float *are
 /* The same views before any tower: pixels, pixels_fg [n, 3, image_size, image_size]; pixels_fg may be NULL. */
 FVG_DEF fvg_status fvg_views_pixels(fvg_views *v, float *pixels, float *pixels_fg,
                                     const fvg_items *items, const int *index, int n, int epoch);
-/* Rows of features [items->n, feature width] under the test transform; l NULL: plain CLIP's, normalised. */
-FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, float *f, const fvg_dataset *d,
-                                    const fvg_items *items);
+/* Rows of features [task->items.n, feature width] under the test transform; l NULL: plain CLIP's, normalised. */
+FVG_DEF fvg_status fvg_encode_task(fvg_clip *m, fvg_learner *l, float *f, const fvg_task *task);
 
 typedef struct fvg_train_desc {
   fvg_optimizer_desc optimizer;      /* lr 0: the method's kind and rate; epochs 0: the method's, FVG-PT's is 10 */
   int batch;                         /* the method's, 4 as a rule; FVG-PT's: fvg_fvgpt_recipe */
   uint64_t seed;                     /* of the order of the images                                             */
+  const char *prompt_template;       /* FVG-PT's stages: what plain CLIP's class names are written into; NULL:
+                                        "a photo of a {}."                                                     */
   double *epoch_loss;                /* [epochs] receives the mean loss of each; NULL: not wanted              */
   const char *state, *state_mark;    /* a file that holds the run after every epoch; NULL: none.  A run that finds
                                         it goes on from there and ends bit for bit as if it had never stopped.  It
@@ -570,30 +603,27 @@ typedef struct fvg_train_desc {
                                         what was trained is saved, so that nothing is lost between the two     */
 } fvg_train_desc;
 /* Stage 1: the method's vectors; v's features are plain CLIP's.  Stage 2: gates and adapters on the tuned learner l,
-   whose tower makes v's features if it prompts it; the classes of plain CLIP are written into prompt_template (NULL:
-   "a photo of a {}.").  desc NULL: the method's optimiser and batch; FVG-PT's are its backbone's. */
-FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_items *items,
-                                     const fvg_train_desc *desc);
-FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, const fvg_items *items,
-                                   const char *prompt_template, const fvg_train_desc *desc);
+   whose tower makes v's features if it prompts it.  The task's labels count within the learner's classes.  desc NULL:
+   the method's optimiser and batch; FVG-PT's are its backbone's. */
+FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_task *task, const fvg_train_desc *desc);
+FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, const fvg_task *task,
+                                   const fvg_train_desc *desc);
 /* Prior calibration on other pictures than the paper's: f's backbone gate, and nothing else of f, is found anew on
    all the sources together, in each epoch one after the other.  As published it learns from the base classes, which
    its prompts have been tuned on, and so learns to trust them.  Cross-fitted: two sources, each with a learner tuned
-   on half of the base classes and the pictures of the OTHER half, labels counted within it. */
+   on half of the base classes and a task of the OTHER half, labels counted within it. */
 typedef struct fvg_calibration_source {
   fvg_learner *learner;              /* all of one method; desc NULL: its optimiser and batch                  */
   fvg_views *views;                  /* made with the learner, if it prompts the image tower                   */
-  const fvg_items *items;            /* labels from 0 to n_class - 1                                           */
-  const char *const *class_name;
-  int n_class;
+  const fvg_task *task;
 } fvg_calibration_source;
 FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_source *source, int n_source,
-                                       const char *prompt_template, const fvg_train_desc *desc);
-/* Is there need of that?  *evidence, McNemar's statistic, says how surely plain CLIP scores these pictures better
+                                       const fvg_train_desc *desc);
+/* Is cross-fitting warranted?  *evidence, McNemar's statistic, says how surely plain CLIP scores these pictures better
    than the learners: (n0 - n1) / sqrt(n0 + n1), with n0 pictures that CLIP alone gets right and n1 those that the
    learners alone do; 0 if there are none.  Chance exceeds 2.33 once in a hundred times. */
-FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibration_source *source,
-                                            int n_source, const char *prompt_template);
+FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibration_source *source, int n_source,
+                                            const char *prompt_template);
 
 /* DPC (Li et al. 2025, arXiv 2503.13443): beside the tuned prompts P, for base classes, prompts P' that harder tasks
    have trained.  You make l, a copy of `tuned` (fvg_learner_copy); it becomes weight P' + (1 - weight) P.
@@ -607,7 +637,7 @@ typedef struct fvg_dpc_desc {
 } fvg_dpc_desc;
 FVG_DEF int        fvg_dpc_knows(const fvg_method *method);                          /* is it one of these?        */
 FVG_DEF fvg_optimizer_desc fvg_dpc_optimizer(int *batch);                            /* as published               */
-FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *v, const fvg_items *items,
+FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *v, const fvg_task *task,
                                  const fvg_dpc_desc *dpc, const fvg_train_desc *desc);
 /* From the mixture with weight `from` to that with weight `to`; `to` 0: P itself, so that new classes keep theirs. */
 FVG_DEF fvg_status fvg_dpc_reweigh(fvg_learner *l, const fvg_learner *tuned, float from, float to);
@@ -617,20 +647,61 @@ typedef enum fvg_branch {
   FVG_TUNED, FVG_TUNED_NEW,          /* the learner alone; MMRL scores classes that are new to it in its own way */
   FVG_BRANCH_BASE, FVG_BRANCH_NEW    /* FVG-PT's two                                                           */
 } fvg_branch;
-/* A fixed list of classes ready to score features.  Zero-shot needs no FVG-PT and takes a learner only to know its
-   rows of features, tuned needs a learner, the branches both. */
+/* A fixed list of classes ready to score features. */
 typedef struct fvg_classifier fvg_classifier;
-FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l,
-                                      fvg_fvgpt *f, const char *prompt_template, const char *const *class_name,
-                                      int n_class);
+typedef struct fvg_classifier_desc {
+  fvg_branch branch;                 /* zero-shot CLIP                                                         */
+  fvg_learner *learner;              /* what every other branch needs; zero-shot takes it only to know its rows */
+  fvg_fvgpt *fvgpt;                  /* what FVG-PT's branches need                                            */
+  const char *prompt_template;       /* for plain CLIP's class names; NULL: "a photo of a {}."                 */
+} fvg_classifier_desc;
+/* desc NULL: zero-shot CLIP.  The learner and FVG-PT must stay as long as the classifier. */
+FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out, const char *const *class_name, int n_class,
+                                      const fvg_classifier_desc *desc);
 FVG_DEF void       fvg_classifier_free(fvg_classifier *k);
 /* f [n, feature width of the classifier's learner] -> logits [n, n_class]; b [n]: the weight of plain CLIP (new
    branch only, else 0), or NULL. */
 FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, float *logits, float *b, const float *f,
                                          int n);
-/* How well it does on pictures, whose labels count within its list of classes. */
-FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score, const fvg_dataset *d,
-                                       const fvg_items *items);
+/* How well it does on a task's pictures, whose labels count within its list of classes. */
+FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score, const fvg_task *task);
+/* The base-to-new protocol on a data set's test pictures: base classes among themselves, new ones among themselves,
+   by plain CLIP (l and f NULL), by a learner tuned on the base classes (f NULL), or by FVG-PT on it. */
+typedef struct fvg_base_to_new { double base, new_, h; } fvg_base_to_new;      /* accuracies and H, in percent      */
+FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d, fvg_learner *l,
+                                        fvg_fvgpt *f);
+
+/* ---------------------------------------------------------------------------------------------------------
+   At once: from a picture to an answer in three lines 
+
+       fvg_clip *m = fvg_open("clip-vit-base-patch16");
+       int best = fvg_classify_file(m, NULL, "pet.jpg", names, 3);
+       puts(best < 0 ? fvg_clip_error(m) : names[best]);
+   --------------------------------------------------------------------------------------------------------- */
+/* A model (fvg_clip_open) with a context of its own, of one thread.  If it cannot be opened, every call below fails
+   with the same message, so that a program may test once, at its end.  NULL only when memory is out, which the calls
+   below accept too. */
+FVG_DEF fvg_clip   *fvg_open(const char *path);
+/* Frees the model and its context; the result is the kind of the last failure, FVG_OK if there was none. */
+FVG_DEF fvg_status  fvg_close(fvg_clip *m);
+/* The last failure of the model's context in one line, "" if there was none. */
+FVG_DEF const char *fvg_clip_error(const fvg_clip *m);
+/* The index of the name that suits a picture best, or a negative fvg_status.  probability [n] receives the softmax of
+   s cos(f, g) over the names, which are written into "a photo of a {}."; NULL: not wanted.  Every call encodes the
+   names anew; for many pictures make a classifier once. */
+FVG_DEF int         fvg_classify_image(fvg_clip *m, float *probability, const fvg_image *image,
+                                       const char *const *name, int n);
+/* The normalised feature [embed_dim] of a picture with 3 channels. */
+FVG_DEF fvg_status  fvg_encode_image(fvg_clip *m, float *feature, const fvg_image *image);
+/* The same for a classifier of any branch, with its probabilities [n_class]. */
+FVG_DEF int         fvg_classifier_image(fvg_classifier *k, float *probability, const fvg_image *image);
+#ifndef FVGPT_NO_STDIO
+/* The same for picture files. */
+FVG_DEF int         fvg_classify_file(fvg_clip *m, float *probability, const char *path,
+                                      const char *const *name, int n);
+FVG_DEF fvg_status  fvg_encode_file(fvg_clip *m, float *feature, const char *path);
+FVG_DEF int         fvg_classifier_file(fvg_classifier *k, float *probability, const char *path);
+#endif
 
 /* ---------------------------------------------------------------------------------------------------------
    Attention maps: where a classifier looks
@@ -6883,18 +6954,6 @@ FVG_DEF fvg_status fvg_clip_set_preprocess(fvg_clip *m, const char *json, const 
   return s;
 }
 
-FVG_DEF void fvg_clip_free(fvg_clip *m) {
-  if (!m) return;
-
-  for (int i = 0; i < m->n_owned; i++) fvg_release(m->ctx, m->owned[i]);
-  fvg_release(m->ctx, m->owned);
-  fvg_release(m->ctx, m->vision.transformer.block);
-  fvg_release(m->ctx, m->text.transformer.block);
-  fvg_tokenizer_free(m->tokenizer);
-  fvg_tape_free(m->tape);
-  fvg_release(m->ctx, m);
-}
-
 /* ---- all tensors of a model ---- */
 /* Turns the matrices of the rows first to last back into rows. */
 static fvg_status fvg__unpack_range(fvg_clip *m, void *model_or_block, int first, int last) {
@@ -6915,6 +6974,8 @@ static fvg_status fvg__unpack_blocks(fvg_clip *m, const fvg_transformer *t) {
 }
 
 FVG_DEF fvg_status fvg_clip_unpack(fvg_clip *m) {
+  if (m->shared)
+    return fvg_fail(m->ctx, FVG_E_ARG, "fvg_clip_unpack: other models use these weights too");
   fvg_status s = fvg__unpack_blocks(m, &m->vision.transformer);
   if (!s) s = fvg__unpack_blocks(m, &m->text.transformer);
   if (!s && m->has_vision) s = fvg__unpack_range(m, m, FVG__PATCH, FVG__IMAGE_PROJECTION);
@@ -7318,6 +7379,174 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, c
   return s;
 }
 #endif
+
+/*==================================================================================================
+ * CHAPTER 9b  SHARING: one set of weights for many threads, and how models end
+ *==================================================================================================
+   A context is used by one thread at a time, and a model belongs to a context.  N threads that each classify would
+   need N copies of the weights, if models could not share them.  Sharing is simple because weights are only read after
+   loading:
+
+     context 1 --- model 1 ---.
+     context 2 --- model 2 ----+--- fvg__shared: the blocks that hold weights and vocabulary, and how many use them
+     context 3 --- model 3 ---'
+
+   The first call of fvg_clip_share notes the blocks that model 1 owns; each model then counts as one user, and the
+   last one to be freed gives the blocks back to the allocator that they came from.  Model 1's context counts their bytes
+   as long as model 1 lives.  The counter is the only thing that threads change together, and it is atomic. */
+
+typedef struct fvg__shared {
+  fvg_allocator allocator;                       /* the one that the blocks came from                             */
+  long n_user;
+  size_t bytes;                                  /* of all blocks                                                 */
+  int n_block;
+  fvg__block_head block[1];                      /* [n_block] where each begins and how large it is               */
+} fvg__shared;
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
+#endif
+
+/* One user less; returns how many remain. */
+static long fvg__count_down(long *n) {
+#if defined(__GNUC__) || defined(__clang__)
+  return __atomic_sub_fetch(n, 1, __ATOMIC_ACQ_REL);
+#elif defined(_MSC_VER)
+  return _InterlockedDecrement(n);
+#else
+  return --*n;
+#endif
+}
+
+static void fvg__count_up(long *n) {
+#if defined(__GNUC__) || defined(__clang__)
+  __atomic_add_fetch(n, 1, __ATOMIC_ACQ_REL);
+#elif defined(_MSC_VER)
+  _InterlockedIncrement(n);
+#else
+  ++*n;
+#endif
+}
+
+/* Adds a block of the context's to the list, or, while the list is NULL, counts it. */
+static void fvg__share_block(fvg__shared *x, int *n, void *block) {
+  if (!block) return;
+  if (x) {
+    memcpy(&x->block[*n], (char *)block - sizeof *x->block, sizeof *x->block);
+    x->bytes += x->block[*n].bytes;
+  }
+  ++*n;
+}
+
+/* A vocabulary's blocks.  The struct itself stays with each model, because it holds the context for messages. */
+static void fvg__share_tokenizer(fvg__shared *x, int *n, const fvg_tokenizer *k) {
+  if (!k) return;
+  fvg__share_block(x, n, k->left);
+  fvg__share_block(x, n, k->right);
+  fvg__share_block(x, n, k->slot);
+  fvg__share_block(x, n, k->unicode.run);
+  for (int table = 0; table < FVG__N_MAPPING; table++) fvg__share_block(x, n, k->unicode.mapping[table]);
+}
+
+/* Every block that models may use together; what a model needs for itself stays its own. */
+static int fvg__share_blocks(fvg__shared *x, const fvg_clip *m) {
+  int n = 0;
+  for (int i = 0; i < m->n_owned; i++) fvg__share_block(x, &n, m->owned[i]);
+  fvg__share_block(x, &n, m->owned);
+  fvg__share_block(x, &n, m->vision.transformer.block);
+  fvg__share_block(x, &n, m->text.transformer.block);
+  fvg__share_tokenizer(x, &n, m->tokenizer);
+  return n;
+}
+
+/* From now on m's blocks may have several users; m is the first. */
+static fvg_status fvg__share_begin(fvg_clip *m) {
+  const fvg_allocator from = m->ctx->desc.allocator;
+  int n = fvg__share_blocks(NULL, m);
+  size_t bytes = sizeof(fvg__shared) + (size_t)n * sizeof(fvg__block_head);
+  fvg__shared *x = (fvg__shared *)from.alloc(from.user, bytes);
+  if (!x) return fvg_fail(m->ctx, FVG_E_NOMEM, "out of memory: %.0f bytes asked for", (double)bytes);
+
+  memset(x, 0, bytes);
+  x->allocator = from;
+  x->n_user = 1;
+  x->n_block = fvg__share_blocks(x, m);
+  m->shared = x;
+  m->counts_shared = 1;
+  return FVG_OK;
+}
+
+/* A model leaves the others; the last one gives the blocks back. */
+static void fvg__share_end(fvg_clip *m) {
+  fvg__shared *x = m->shared;
+  if (m->counts_shared) m->ctx->used -= x->bytes;
+  if (fvg__count_down(&x->n_user) > 0) return;
+
+  for (int i = 0; i < x->n_block; i++) {
+    FVG__ALLOW(x->block[i].base, x->block[i].bytes);
+    x->allocator.release(x->allocator.user, x->block[i].base, x->block[i].bytes);
+  }
+  x->allocator.release(x->allocator.user, x, sizeof *x + (size_t)x->n_block * sizeof *x->block);
+}
+
+FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m) {
+  *out = NULL;
+  if (!m) return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: needs a model");
+  if (m->failed) return fvg_fail(c, m->failed, "%s", fvg_error(m->ctx));
+  if (m->ctx->desc.arena || c->desc.arena)
+    return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: a model in an arena cannot be shared");
+  if (fvg_simd_level(c) != fvg_simd_level(m->ctx))
+    return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: the model is packed for %s, the context works at %s",
+                    fvg_simd_name(fvg_simd_level(m->ctx)), fvg_simd_name(fvg_simd_level(c)));
+
+  fvg_clip *copy = FVG_NEW(c, fvg_clip);
+  if (!copy) return FVG_E_NOMEM;
+  *copy = *m;
+  copy->ctx = c;
+  copy->tape = NULL;
+  copy->owns_context = 0;
+  copy->counts_shared = 0;
+  copy->tokenizer = NULL;
+
+  fvg_status s = FVG_OK;
+  if (m->tokenizer) {
+    copy->tokenizer = FVG_NEW(c, fvg_tokenizer);
+    if (!copy->tokenizer) s = FVG_E_NOMEM;
+    else {
+      *copy->tokenizer = *m->tokenizer;
+      copy->tokenizer->ctx = c;
+    }
+  }
+  if (!s && !m->shared) {
+    s = fvg__share_begin(m);
+    if (s) fvg_fail(c, s, "%s", fvg_error(m->ctx));
+  }
+  if (s) {
+    fvg_release(c, copy->tokenizer);
+    fvg_release(c, copy);
+    return s;
+  }
+  copy->shared = m->shared;
+  fvg__count_up(&copy->shared->n_user);
+  *out = copy;
+  return FVG_OK;
+}
+
+FVG_DEF void fvg_clip_free(fvg_clip *m) {
+  if (!m) return;
+  fvg_tape_free(m->tape);
+  if (m->shared) {
+    fvg__share_end(m);
+    fvg_release(m->ctx, m->tokenizer);
+  } else {
+    for (int i = 0; i < m->n_owned; i++) fvg_release(m->ctx, m->owned[i]);
+    fvg_release(m->ctx, m->owned);
+    fvg_release(m->ctx, m->vision.transformer.block);
+    fvg_release(m->ctx, m->text.transformer.block);
+    fvg_tokenizer_free(m->tokenizer);
+  }
+  fvg_release(m->ctx, m);
+}
 
 /*===========================================================================================================
  * CHAPTER 10  TOWERS: images and texts in one space
@@ -9645,6 +9874,66 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
   }
   fvg_release(c, tally);
   return s;
+}
+
+/*==================================================================================================
+ * CHAPTER 20b  TASKS: which pictures, and which names to tell them by
+ *==================================================================================================
+   Base-to-new, few-shot learning and cross-data-set transfer all train and test on the same thing: some pictures of a
+   data set, and the names that they are to be told apart by.  That is a task.  It says which part of the set (train,
+   val, test), which group of classes (all, base, new) and how many pictures of each, and holds the labels counted
+   within its own names, so that nothing else has to know of halves and offsets. */
+
+/* The pictures of one part that the desc asks for; labels count over all classes. */
+static fvg_status fvg__draw_items(fvg_items *out, const fvg_dataset *d, const fvg_task_desc *desc) {
+  const fvg_items *part = desc->part == FVG_TEST ? &d->test : desc->part == FVG_VAL ? &d->val : &d->train;
+  if (desc->shots < 1) return fvg_items_group(d->ctx, out, part, d->n_class, FVG_ALL);        /* a copy */
+  if (desc->part == FVG_VAL)
+    return fvg_items_few_shot_val(d->ctx, out, &d->train, &d->val, d->n_class, desc->shots, desc->seed);
+  return fvg_items_few_shot(d->ctx, out, NULL, part, d->n_class, desc->shots, desc->seed);
+}
+
+/* The smallest number of items that a label has. */
+static fvg_status fvg__count_fewest(fvg_ctx *c, int *fewest, const fvg_items *items, int n_class) {
+  int *count = FVG_NEW_ARRAY(c, int, (size_t)n_class);
+  if (!count) return FVG_E_NOMEM;
+  for (int i = 0; i < items->n; i++) count[items->item[i].label]++;
+
+  *fewest = count[0];
+  for (int k = 1; k < n_class; k++) {
+    if (count[k] < *fewest) *fewest = count[k];
+  }
+  fvg_release(c, count);
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_task_draw(fvg_task *out, const fvg_dataset *d, const fvg_task_desc *desc) {
+  fvg_task_desc whole;
+  memset(&whole, 0, sizeof whole);
+  if (!desc) desc = &whole;
+  memset(out, 0, sizeof *out);
+
+  int first;
+  out->n_class = fvg_group_classes(d->n_class, desc->group, &first);
+  if (out->n_class < 1)
+    return fvg_fail(d->ctx, FVG_E_ARG, "%s: none of its %d classes are %s ones", d->root, d->n_class,
+                    desc->group == FVG_NEW ? "new" : "base");
+  out->dataset = d;
+  out->class_name = (const char *const *)d->class_name + first;
+
+  fvg_items drawn = {NULL, 0};
+  fvg_status s = fvg__draw_items(&drawn, d, desc);
+  if (!s) s = fvg_items_group(d->ctx, &out->items, &drawn, d->n_class, desc->group);
+  if (!s) s = fvg__count_fewest(d->ctx, &out->fewest, &out->items, out->n_class);
+  fvg_items_free(d->ctx, &drawn);
+  if (s) fvg_task_free(out);
+  return s;
+}
+
+FVG_DEF void fvg_task_free(fvg_task *t) {
+  if (!t || !t->dataset) return;
+  fvg_items_free(t->dataset->ctx, &t->items);
+  memset(t, 0, sizeof *t);
 }
 
 /*===========================================================================================================
@@ -12412,15 +12701,14 @@ FVG_DEF fvg_status fvg_views_get(fvg_views *v, float *f, float *f_fg, float *are
 }
 
 /* A view without foreground under the test transform is the item itself. */
-FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, float *f, const fvg_dataset *d,
-                                    const fvg_items *items) {
-  fvg_ctx *c = m ? m->ctx : NULL;
-  if (!m || !d)
-    return fvg__missing(d ? d->ctx : c, "fvg_encode_items", "a CLIP and a data set");
-  if (!items)
-    return fvg__missing(c, "fvg_encode_items", "items");
+FVG_DEF fvg_status fvg_encode_task(fvg_clip *m, fvg_learner *l, float *f, const fvg_task *task) {
+  if (!m) return FVG_E_ARG;
+  fvg_ctx *c = m->ctx;
+  if (!task || !task->dataset)
+    return fvg__missing(c, "fvg_encode_task", "a task and its data set");
+  const fvg_items *items = &task->items;
   if (items->n > 0 && !f)
-    return fvg__missing(c, "fvg_encode_items", "a place for features");
+    return fvg__missing(c, "fvg_encode_task", "a place for features");
 
   fvg_views_desc desc;
   memset(&desc, 0, sizeof desc);
@@ -12433,7 +12721,7 @@ FVG_DEF fvg_status fvg_encode_items(fvg_clip *m, fvg_learner *l, float *f, const
   progress.n_steps = items->n;
 
   fvg_views *v;
-  fvg_status s = fvg_views_new(m, &v, d, &desc);
+  fvg_status s = fvg_views_new(m, &v, task->dataset, &desc);
   for (int i = 0; !s && i < items->n; i += FVG__IMAGE_BATCH) {
     const int count = fvg__min(items->n - i, FVG__IMAGE_BATCH);
     int index[FVG__IMAGE_BATCH];
@@ -13304,8 +13592,9 @@ static fvg_status fvg__check_views_of(const fvg_learner *l, const fvg_views *v) 
 }
 
 /* Checks what the method asks of its views, then trains its parameters alone. */
-FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_items *items,
+FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_task *task,
                                      const fvg_train_desc *desc) {
+  const fvg_items *items = task ? &task->items : NULL;
   if (!l)
     return fvg__missing(fvg__context_of(l, v), "fvg_learner_train", "a learner");
   if (!v)
@@ -13421,8 +13710,8 @@ static fvg_status fvg__train_set_new(fvg__train_set *x, const fvg_fvgpt *f, fvg_
 
 /* The learner and CLIP stay fixed: their text features are computed once, before the first step. */
 FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v,
-                                   const fvg_items *items, const char *prompt_template,
-                                   const fvg_train_desc *desc) {
+                                   const fvg_task *task, const fvg_train_desc *desc) {
+  const fvg_items *items = task ? &task->items : NULL;
   if (!f)
     return fvg__missing(fvg__context_of(l, v), "fvg_fvgpt_train", "FVG-PT's modules");
   if (!l)
@@ -13451,7 +13740,8 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v,
   int n_params;
   fvg_parameter *const *params = fvg_fvgpt_parameters(f, &n_params);
   const char *const *name = (const char *const *)l->class_name;
-  s = fvg__train_set_new(&source, f, l, v, items, name, l->n_class, prompt_template);
+  s = fvg__train_set_new(&source, f, l, v, items, name, l->n_class,
+                         desc ? desc->prompt_template : NULL);
   if (!s) s = fvg__train(&t, params, n_params, desc);
   fvg__train_set_free(l->clip->ctx, &source);
   return s;
@@ -13468,8 +13758,8 @@ static fvg_status fvg__check_sources(fvg_ctx *c, const fvg_calibration_source *s
       return fvg__missing(c, "calibration", "the learner of every source");
     if (!source[i].views)
       return fvg__missing(c, "calibration", "the views of every source");
-    if (!source[i].class_name)
-      return fvg__missing(c, "calibration", "the class names of every source");
+    if (!source[i].task || !source[i].task->class_name)
+      return fvg__missing(c, "calibration", "the task of every source");
   }
   return FVG_OK;
 }
@@ -13495,16 +13785,17 @@ static fvg_status fvg__check_calibration(fvg_ctx *c, const fvg_calibration_sourc
 /* A source as training wants it; what fvg__train_set_new says holds. */
 static fvg_status fvg__source_of(fvg__train_set *x, const fvg_fvgpt *f,
                                  const fvg_calibration_source *from, const char *prompt_template) {
-  return fvg__train_set_new(x, f, from->learner, from->views, from->items, from->class_name,
-                            from->n_class, prompt_template);
+  const fvg_task *task = from->task;
+  return fvg__train_set_new(x, f, from->learner, from->views, &task->items, task->class_name,
+                            task->n_class, prompt_template);
 }
 
 /* Trains a new backbone gate on all the sources, with every other module switched off, and copies
    it into f once it has succeeded. */
 FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_source *source,
-                                       int n_source, const char *prompt_template,
-                                       const fvg_train_desc *desc) {
+                                       int n_source, const fvg_train_desc *desc) {
   if (!f) return FVG_E_ARG;
+  const char *prompt_template = desc ? desc->prompt_template : NULL;
   fvg_ctx *c = f->ctx;
   fvg_status s = fvg__check_calibration(c, source, n_source);
   if (s) return s;
@@ -13665,32 +13956,35 @@ static fvg_status fvg__classifier_texts(fvg_classifier *k, const char *prompt_te
   return s;
 }
 
-FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out, fvg_branch branch,
-                                      fvg_learner *l, fvg_fvgpt *f, const char *prompt_template,
-                                      const char *const *class_name, int n_class) {
+FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
+                                      const char *const *class_name, int n_class,
+                                      const fvg_classifier_desc *desc) {
+  fvg_classifier_desc d;
+  memset(&d, 0, sizeof d);
+  if (desc) d = *desc;
   if (out) *out = NULL;
   if (!m)
-    return fvg__missing(fvg__context_of(l, NULL), "fvg_classifier_new", "a CLIP");
+    return fvg__missing(fvg__context_of(d.learner, NULL), "fvg_classifier_new", "a CLIP");
   if (!out)
     return fvg__missing(m->ctx, "fvg_classifier_new", "a place for the classifier");
   if (!class_name)
     return fvg__missing(m->ctx, "fvg_classifier_new", "class names");
-  fvg_status s = fvg__check_branch(m, branch, l, f);
+  fvg_status s = fvg__check_branch(m, d.branch, d.learner, d.fvgpt);
   if (s) return s;
 
   fvg_classifier *k = FVG_NEW(m->ctx, fvg_classifier);
   if (!k) return FVG_E_NOMEM;
   k->clip = m;
-  k->learner = l;
-  k->fvgpt = f;
-  k->branch = branch;
+  k->learner = d.learner;
+  k->fvgpt = d.fvgpt;
+  k->branch = d.branch;
   k->n_class = n_class;
 
   /* There is always room for a class; having none is an error of the texts. */
   const size_t values = fvg__row(n_class < 1 ? 1 : n_class, m->embed_dim);
   k->g = FVG_NEW_ARRAY(m->ctx, float, values);
   k->g_clip = FVG_NEW_ARRAY(m->ctx, float, values);
-  s = k->g && k->g_clip ? fvg__classifier_texts(k, prompt_template, class_name) : FVG_E_NOMEM;
+  s = k->g && k->g_clip ? fvg__classifier_texts(k, d.prompt_template, class_name) : FVG_E_NOMEM;
   if (s) {
     fvg_classifier_free(k);
     return s;
@@ -13823,17 +14117,16 @@ FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, float *logits, float
 }
 
 /* Encodes all items, scores them, and compares the scores with the labels. */
-FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score, const fvg_dataset *d,
-                                       const fvg_items *items) {
+FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score,
+                                       const fvg_task *task) {
   if (!k) return FVG_E_ARG;
   fvg_clip *m = k->clip;
-  if (!d)
-    return fvg__missing(m->ctx, "fvg_classifier_test", "a data set");
-  if (!items)
-    return fvg__missing(m->ctx, "fvg_classifier_test", "items");
+  if (!task || !task->dataset)
+    return fvg__missing(m->ctx, "fvg_classifier_test", "a task and its data set");
   if (!score)
     return fvg__missing(m->ctx, "fvg_classifier_test", "a place for the score");
 
+  const fvg_items *items = &task->items;
   const int n = items->n;
   const int room = n < 1 ? 1 : n;
   const int width = fvg_learner_feature_width(m, k->learner);
@@ -13844,13 +14137,51 @@ FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score, cons
 
   for (int i = 0; !s && i < n; i++)
     label[i] = items->item[i].label;
-  if (!s) s = fvg_encode_items(m, k->learner, f, d, items);
+  if (!s) s = fvg_encode_task(m, k->learner, f, task);
   if (!s) s = fvg_classifier_logits(k, logits, NULL, f, n);
   if (!s)
     s = fvg_score_of(m->ctx, score, logits, label, n, k->n_class);
   fvg_release(m->ctx, label);
   fvg_release(m->ctx, logits);
   fvg_release(m->ctx, f);
+  return s;
+}
+
+/* Accuracy in percent on the test pictures of one group of classes. */
+static fvg_status fvg__test_group(fvg_clip *m, double *accuracy, const fvg_dataset *d,
+                                  fvg_group group, const fvg_classifier_desc *desc) {
+  fvg_task_desc of_group;
+  memset(&of_group, 0, sizeof of_group);
+  of_group.part = FVG_TEST;
+  of_group.group = group;
+
+  fvg_task task;
+  fvg_classifier *k = NULL;
+  fvg_score score;
+  fvg_status s = fvg_task_draw(&task, d, &of_group);
+  if (!s) s = fvg_classifier_new(m, &k, task.class_name, task.n_class, desc);
+  if (!s) s = fvg_classifier_test(k, &score, &task);
+  if (!s) *accuracy = score.accuracy;
+  fvg_classifier_free(k);
+  fvg_task_free(&task);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d,
+                                        fvg_learner *l, fvg_fvgpt *f) {
+  fvg_classifier_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.learner = l;
+  desc.fvgpt = f;
+  memset(out, 0, sizeof *out);
+
+  desc.branch = f ? FVG_BRANCH_BASE : l ? FVG_TUNED : FVG_ZERO_SHOT;
+  fvg_status s = fvg__test_group(m, &out->base, d, FVG_BASE, &desc);
+  if (s) return s;
+
+  desc.branch = f ? FVG_BRANCH_NEW : l ? FVG_TUNED_NEW : FVG_ZERO_SHOT;
+  s = fvg__test_group(m, &out->new_, d, FVG_NEW, &desc);
+  out->h = fvg_harmonic_mean(out->base, out->new_);
   return s;
 }
 
@@ -14080,8 +14411,9 @@ FVG_DEF fvg_optimizer_desc fvg_dpc_optimizer(int *batch) {
   return fvg_optimizer_defaults(&d);
 }
 
-FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *v, const fvg_items *items,
+FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *v, const fvg_task *task,
                                  const fvg_dpc_desc *dpc, const fvg_train_desc *desc) {
+  const fvg_items *items = task ? &task->items : NULL;
   fvg_optimizer_desc published;
   fvg_train_desc own;
   int batch;
@@ -14716,6 +15048,159 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
   }
   return FVG_OK;
 }
+
+/*==================================================================================================
+ * CHAPTER 29b  AT ONCE: from a picture to an answer in one call
+ *==================================================================================================
+   What most programs want of CLIP: which of these names suits this picture, and what is its feature?  Each function
+   is the chain of earlier chapters, written out once:
+
+     file -> pixels -> test transform -> normalised floats -> image tower -> feature row -> logits -> softmax
+
+   fvg_open hides the context.  A model that could not be opened remembers why (m->failed), and every function here
+   asks for that first: the error is then the first one, not one that follows from it. */
+
+FVG_DEF fvg_clip *fvg_open(const char *path) {
+  fvg_ctx *c;
+  if (fvg_init(&c, NULL)) return NULL;
+
+  fvg_clip *m = NULL;
+#ifndef FVGPT_NO_STDIO
+  fvg_status s = fvg_clip_open(c, &m, path, NULL, FVG_F32);
+#else
+  fvg_status s = fvg_fail(c, FVG_E_UNSUPPORTED, "%s: this build opens no files (FVGPT_NO_STDIO)", path ? path : "");
+#endif
+  if (s) {
+    char why[sizeof c->message];
+    memcpy(why, c->message, sizeof why);
+    m = FVG_NEW(c, fvg_clip);
+    memcpy(c->message, why, sizeof why);
+    if (!m) {
+      fvg_free(c);
+      return NULL;
+    }
+    m->ctx = c;
+    m->failed = s;
+  }
+  m->owns_context = 1;
+  return m;
+}
+
+FVG_DEF fvg_status fvg_close(fvg_clip *m) {
+  if (!m) return FVG_E_NOMEM;
+  fvg_ctx *own = m->owns_context ? m->ctx : NULL;
+  fvg_status last = fvg_last_status(m->ctx);
+  fvg_clip_free(m);
+  fvg_free(own);
+  return last;
+}
+
+FVG_DEF const char *fvg_clip_error(const fvg_clip *m) { return m ? fvg_error(m->ctx) : "out of memory"; }
+
+/* The row of features [fvg_learner_feature_width] of one picture; learner NULL: plain CLIP's. */
+static fvg_status fvg__image_features(fvg_clip *m, fvg_learner *l, float *features, const fvg_image *image) {
+  fvg_ctx *c = m->ctx;
+  size_t side = (size_t)m->preprocess.size;
+  float *pixels = FVG_NEW_ARRAY(c, float, 3 * side * side);
+  fvg_image view;
+  memset(&view, 0, sizeof view);
+
+  fvg_status s = pixels ? FVG_OK : FVG_E_NOMEM;
+  if (!s) s = fvg_image_test_transform(c, &view, image, &m->preprocess);
+  if (!s) s = fvg_image_normalize(c, pixels, &view, &m->preprocess);
+  if (!s) s = fvg_learner_encode_images(m, l, features, pixels, 1);
+
+  fvg_image_free(c, &view);
+  fvg_release(c, pixels);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_encode_image(fvg_clip *m, float *feature, const fvg_image *image) {
+  if (!m) return FVG_E_NOMEM;
+  if (m->failed) return m->failed;
+  if (!feature || !image || !image->pixels)
+    return fvg_fail(m->ctx, FVG_E_ARG, "fvg_encode_image: needs a picture and a place for its feature");
+  return fvg__image_features(m, NULL, feature, image);
+}
+
+/* logits [n] -> their softmax in place; returns the index of the greatest. */
+static int fvg__softmax_best(float *z, int n) {
+  int best = 0;
+  for (int i = 1; i < n; i++) {
+    if (z[i] > z[best]) best = i;
+  }
+
+  float most = z[best], sum = 0;
+  for (int i = 0; i < n; i++) {
+    z[i] = expf(z[i] - most);
+    sum += z[i];
+  }
+  for (int i = 0; i < n; i++) z[i] /= sum;
+  return best;
+}
+
+FVG_DEF int fvg_classifier_image(fvg_classifier *k, float *probability, const fvg_image *image) {
+  fvg_clip *m = k->clip;
+  if (!image || !image->pixels) return fvg_fail(m->ctx, FVG_E_ARG, "fvg_classifier_image: needs a picture");
+  float *features = FVG_NEW_ARRAY(m->ctx, float, (size_t)fvg_learner_feature_width(m, k->learner));
+  float *z = FVG_NEW_ARRAY(m->ctx, float, (size_t)k->n_class);
+
+  fvg_status s = features && z ? FVG_OK : FVG_E_NOMEM;
+  if (!s) s = fvg__image_features(m, k->learner, features, image);
+  if (!s) s = fvg_classifier_logits(k, z, NULL, features, 1);
+  int best = s ? (int)s : fvg__softmax_best(z, k->n_class);
+  if (!s && probability) memcpy(probability, z, (size_t)k->n_class * sizeof *z);
+
+  fvg_release(m->ctx, z);
+  fvg_release(m->ctx, features);
+  return best;
+}
+
+FVG_DEF int fvg_classify_image(fvg_clip *m, float *probability, const fvg_image *image,
+                               const char *const *name, int n) {
+  if (!m) return FVG_E_NOMEM;
+  if (m->failed) return m->failed;
+  fvg_classifier *k;
+  fvg_status s = fvg_classifier_new(m, &k, name, n, NULL);
+  if (s) return s;
+  int best = fvg_classifier_image(k, probability, image);
+  fvg_classifier_free(k);
+  return best;
+}
+
+#ifndef FVGPT_NO_STDIO
+FVG_DEF fvg_status fvg_encode_file(fvg_clip *m, float *feature, const char *path) {
+  if (!m) return FVG_E_NOMEM;
+  if (m->failed) return m->failed;
+  fvg_image image;
+  fvg_status s = fvg_image_load(m->ctx, &image, path, 3);
+  if (s) return s;
+  s = fvg_encode_image(m, feature, &image);
+  fvg_image_free(m->ctx, &image);
+  return s;
+}
+
+FVG_DEF int fvg_classifier_file(fvg_classifier *k, float *probability, const char *path) {
+  fvg_image image;
+  fvg_status s = fvg_image_load(k->clip->ctx, &image, path, 3);
+  if (s) return s;
+  int best = fvg_classifier_image(k, probability, &image);
+  fvg_image_free(k->clip->ctx, &image);
+  return best;
+}
+
+FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
+                              const char *const *name, int n) {
+  if (!m) return FVG_E_NOMEM;
+  if (m->failed) return m->failed;
+  fvg_image image;
+  fvg_status s = fvg_image_load(m->ctx, &image, path, 3);
+  if (s) return s;
+  int best = fvg_classify_image(m, probability, &image, name, n);
+  fvg_image_free(m->ctx, &image);
+  return best;
+}
+#endif
 
 /*==================================================================================================
  * CHAPTER 30  UNICODE: the tables of chapter 1

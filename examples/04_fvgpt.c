@@ -1,113 +1,119 @@
-/* 04 - FVG-PT on features: no pictures, no CLIP, only the method.      cc -O2 -I.. 04_fvgpt.c -o fvgpt -lm && ./fvgpt
+/* 04 - FVG-PT on pictures with masks: CoOp, then FVG-PT; base, new, H; and whom the gate trusts.
+        cc -O2 -I.. 04_fvgpt.c -o fvgpt -lm && ./fvgpt tiny-clip ../build/demo/things        (after make demo)
 
-   A toy of the paper's situation.  An image feature is object + surroundings; the foreground view keeps the object, but a
-   quarter of the masks is bad and shows something else.  The tuned text features lean toward the surroundings that went
-   with each class in training.  FVG-PT learns whom to trust; the adapters turn back to the object. */
+   Equations (1) to (9) are in the last chapter of fvgpt.h. */
 #define FVGPT_IMPLEMENTATION
-#include "fvgpt.h"
+#define FVGPT_DIRENT                             /* list folders through <dirent.h> */
+#include "fvgpt_clip.h"
 
-enum { D = 32, CLASSES = 8, BATCH = 4, STEPS = 2000, TESTS = 400 };
-
-typedef struct world { fvg_rng rng; float object[CLASSES][D], scene[CLASSES][D], g[CLASSES * D], g_clip[CLASSES * D]; } world;
-
-static void unit(float *x) {
-  float norm = 0;
-  int k;
-  for (k = 0; k < D; k++) norm += x[k] * x[k];
-  for (k = 0; k < D; k++) x[k] /= sqrtf(norm);
+static fvg_status print_row(fvg_clip *m, const char *name, const fvg_dataset *d, fvg_learner *l, fvg_fvgpt *f) {
+  fvg_base_to_new score;
+  fvg_status s = fvg_test_base_to_new(m, &score, d, l, f);
+  if (!s) printf("%-10s base %6.2f   new %6.2f   H %6.2f\n", name, score.base, score.new_, score.h);
+  return s;
 }
 
-static void random_unit(fvg_rng *rng, float *x) {
-  int k;
-  for (k = 0; k < D; k++) x[k] = (float)fvg_rng_normal(rng);
-  unit(x);
-}
+/* f [2,d]: the features of the picture and of its foreground view; *area: how much of the picture that is. */
+static fvg_status both_views(fvg_clip *m, float *f, float *area, const fvg_image *picture, const fvg_image *mask,
+                             int invert) {
+  fvg_preprocess nearest = m->preprocess;        /* a mask takes the way of its picture, without mixing pixels */
+  nearest.filter = FVG_NEAREST;
+  size_t pixels = (size_t)m->preprocess.size * (size_t)m->preprocess.size;
+  float *x = FVG_NEW_ARRAY(m->ctx, float, 2 * 3 * pixels);
+  fvg_image view = {0, 0, 0, NULL, 0}, view_mask = {0, 0, 0, NULL, 0};
+  fvg_status s = x ? fvg_image_test_transform(m->ctx, &view, picture, &m->preprocess) : FVG_E_NOMEM;
+  if (!s) s = fvg_image_test_transform(m->ctx, &view_mask, mask, &nearest);
+  if (!s) s = fvg_image_normalize(m->ctx, x, &view, &m->preprocess);
 
-static void mix(const float *a, float wa, const float *b, float wb, fvg_rng *rng, float noise, float *out) {
-  int k;
-  for (k = 0; k < D; k++) out[k] = wa * a[k] + wb * b[k] + noise * (float)fvg_rng_normal(rng);
-  unit(out);
-}
-
-static void make_world(world *w) {
-  int c;
-  fvg_rng_seed(&w->rng, 1, 0);
-  for (c = 0; c < CLASSES; c++) { random_unit(&w->rng, w->object[c]); random_unit(&w->rng, w->scene[c]); }
-  for (c = 0; c < CLASSES; c++) {
-    mix(w->object[c], 1, w->scene[c], 0.9f, &w->rng, 0.03f, w->g + c * D);       /* tuned: has learnt the scenery   */
-    mix(w->object[c], 1, w->scene[c], 0, &w->rng, 0.09f, w->g_clip + c * D);     /* plain CLIP: the name alone      */
+  if (!s) {
+    for (size_t i = 0; invert && i < pixels; i++) view_mask.pixels[i] ^= 255;
+    *area = fvg_foreground_view(x + 3 * pixels, x, &view_mask, NULL);
+    s = fvg_clip_encode_images(m, f, x, 2);
   }
+  if (!s) fvg_normalize_rows(f, 2, m->embed_dim);
+  fvg_image_free(m->ctx, &view);
+  fvg_image_free(m->ctx, &view_mask);
+  fvg_release(m->ctx, x);
+  return s;
 }
 
-/* An image of class y before the scenery of class `scene`; returns whether its mask is good. */
-static int draw(world *w, int y, int scene, float *f, float *f_fg) {
-  int good = fvg_rng_below(&w->rng, 4) != 0;
-  mix(w->object[y], 1, w->scene[scene], 1, &w->rng, 0.08f, f);
-  mix(good ? w->object[y] : w->scene[fvg_rng_below(&w->rng, CLASSES)], 1, f, 0.1f, &w->rng, 0.08f, f_fg);
-  return good;
-}
+/* The mean trust r over the task's pictures: with their masks, with other pictures' masks, and with inverted ones. */
+static fvg_status print_trust(fvg_clip *m, const fvg_task *task, fvg_learner *l, fvg_fvgpt *fvgpt) {
+  static const char *const kind[] = {"its own mask", "another picture's mask", "its mask inverted"};
+  const fvg_item *item = task->items.item;
+  int n = task->items.n, d = m->embed_dim;
+  float *g = FVG_NEW_ARRAY(m->ctx, float, (size_t)(task->n_class * d));
+  float *f = FVG_NEW_ARRAY(m->ctx, float, (size_t)(2 * d)), area, r = 0;
+  fvg_status s = g && f ? fvg_learner_text_features(l, g, task->class_name, task->n_class) : FVG_E_NOMEM;
+  const fvg_fvgpt_batch one = {1, task->n_class, f, f + d, NULL, NULL, NULL, g, NULL, &area, NULL};
 
-/* Accuracy on images whose scenery is that of another class; FVG-PT's base branch, or the tuned model when m is NULL. */
-static double test(world *w, fvg_fvgpt *m) {
-  float f[D], f_fg[D], z[CLASSES];
-  int i, c, k, right = 0;
-  for (i = 0; i < TESTS; i++) {
-    int y = i % CLASSES, best = 0;
-    draw(w, y, (int)fvg_rng_below(&w->rng, CLASSES), f, f_fg);
-    if (m) fvg_fvgpt_score_base(m, z, &x);
-    else for (c = 0; c < CLASSES; c++) for (z[c] = 0, k = 0; k < D; k++) z[c] += f[k] * w->g[c * D + k];
-    for (c = 1; c < CLASSES; c++) if (z[c] > z[best]) best = c;
-    right += best == y;
-  }
-  return 100.0 * right / TESTS;
-}
-
-int main(void) {
-  static world w;
-  float f[BATCH * D], f_fg[BATCH * D], area[BATCH], r[BATCH];
-  double trust[2] = {0, 0}, count[2] = {0, 0};
-  int label[BATCH], good[BATCH], step, i, n;
-  fvg_fvgpt_desc desc;
-  fvg_fvgpt_batch batch;
-  fvg_fvgpt_report report;
-  fvg_optimizer *optimizer;
-  fvg_fvgpt *m;
-  fvg_ctx *c;
-  fvg_parameter *const *params;
-  make_world(&w);
-  memset(&desc, 0, sizeof desc);
-  memset(&batch, 0, sizeof batch);
-  memset(&report, 0, sizeof report);
-  desc.width = D;
-  desc.logit_scale = 20;
-  if (fvg_init(&c, NULL)) return 1;
-  if (fvg_fvgpt_new(c, &m, &desc)) { fprintf(stderr, "%s\n", fvg_error(c)); return 1; }
-  params = fvg_fvgpt_parameters(m, &n);
-  if (fvg_optimizer_new(c, &optimizer, NULL, params, n)) { fprintf(stderr, "%s\n", fvg_error(c)); return 1; }
-  printf("base accuracy before other scenery: tuned model %.1f %%\n", test(&w, NULL));
-  batch.n = BATCH;
-  batch.n_class = CLASSES;
-  batch.f = f;
-  batch.f_fg = f_fg;
-  batch.g = w.g;
-  batch.g_clip = w.g_clip;
-  batch.area = area;
-  batch.label = label;
-  report.r = r;
-  for (step = 0; step < STEPS; step++) {
-    for (i = 0; i < BATCH; i++) {
-      label[i] = (int)fvg_rng_below(&w.rng, CLASSES);
-      good[i] = draw(&w, label[i], fvg_rng_below(&w.rng, 3) ? label[i] : (int)fvg_rng_below(&w.rng, CLASSES), f + i * D, f_fg + i * D);
-      area[i] = good[i] ? 0.3f : 0.1f;
+  for (int k = 0; !s && k < 3; k++) {
+    double sum = 0;
+    for (int i = 0; !s && i < n; i++) {
+      fvg_image picture, mask;
+      s = fvg_dataset_load(task->dataset, &picture, &mask, &item[k == 1 ? (i + n / 2) % n : i], 0);
+      fvg_image_free(m->ctx, &picture);
+      if (!s) s = fvg_dataset_load(task->dataset, &picture, NULL, &item[i], 0);
+      if (!s) s = both_views(m, f, &area, &picture, &mask, k == 2);
+      if (!s) s = fvg_fvgpt_trust(fvgpt, &r, &one);
+      sum += (double)r;
+      fvg_image_free(m->ctx, &picture);
+      fvg_image_free(m->ctx, &mask);
     }
-    if (fvg_fvgpt_step(m, &report, optimizer, 0.0035, &batch)) { fprintf(stderr, "%s\n", fvg_error(c)); return 1; }
-    if (step % 500 == 499) printf("step %4d  loss %.3f  of it distillation %.3f\n", step + 1, report.loss, report.dist);
-    for (i = 0; i < BATCH && step >= STEPS / 2; i++) { trust[good[i]] += r[i]; count[good[i]]++; }
+    if (!s) printf("trust r = %.2f with %s\n", sum / n, kind[k]);
   }
-  printf("foreground trust r: %.2f on good masks, %.2f on bad ones\n", trust[1] / count[1], trust[0] / count[0]);
-  printf("base accuracy before other scenery: FVG-PT %.1f %%\n", test(&w, m));
-  fvg_optimizer_free(optimizer);
-  fvg_fvgpt_free(m);
+  fvg_release(m->ctx, g);
+  fvg_release(m->ctx, f);
+  return s;
+}
+
+static fvg_status run(fvg_ctx *c, const char *model, const char *root) {
+  fvg_dataset_desc where = {0};
+  where.root = root;
+  fvg_task_desc sixteen = {FVG_TRAIN, FVG_BASE, 16, 1};                        /* shots a class, seed 1 */
+  fvg_views_desc plain = {0};
+  fvg_clip *m = NULL;
+  fvg_dataset d = {0};
+  fvg_task base = {0};
+  fvg_learner *coop = NULL;
+  fvg_fvgpt *fvgpt = NULL;
+  fvg_views *v = NULL;
+  fvg_status s = fvg_clip_open(c, &m, model, NULL, FVG_F32);
+  if (!s) s = fvg_dataset_open(c, &d, &where);
+  if (!s) s = fvg_task_draw(&base, &d, &sixteen);
+
+  plain.augment = FVG_AUGMENT_NONE;
+  fvg_learner_desc words = {0};                  /* stage 1: CoOp learns the four words before a class name */
+  words.ctx_init = "a photo of a";
+  if (!s) s = fvg_learner_new(m, &coop, base.class_name, base.n_class, &words);
+  if (!s) s = fvg_views_new(m, &v, &d, &plain);
+  if (!s) s = fvg_learner_train(coop, v, &base, NULL);
+
+  fvg_fvgpt_desc modules = {0};                  /* stage 2: FVG-PT's gates and adapters, CoOp frozen */
+  modules.width = m ? m->embed_dim : 0;
+  modules.logit_scale = m ? m->logit_scale : 0;
+  if (!s) s = fvg_fvgpt_new(c, &fvgpt, &modules);
+  if (!s) s = fvg_fvgpt_train(fvgpt, coop, v, &base, NULL);
+
+  if (!s) s = print_row(m, "zero-shot", &d, NULL, NULL);
+  if (!s) s = print_row(m, "CoOp", &d, coop, NULL);
+  if (!s) s = print_row(m, "FVG-PT", &d, coop, fvgpt);
+  if (!s) s = print_trust(m, &base, coop, fvgpt);
+  fvg_fvgpt_free(fvgpt);
+  fvg_views_free(v);
+  fvg_learner_free(coop);
+  fvg_task_free(&base);
+  fvg_dataset_free(&d);
+  fvg_clip_free(m);
+  return s;
+}
+
+int main(int argc, char **argv) {
+  fvg_ctx *c;
+  if (argc != 3) return fprintf(stderr, "usage: fvgpt MODEL_DIR DATA_ROOT\n"), 1;
+  if (fvg_init(&c, NULL)) return 1;
+  fvg_status s = run(c, argv[1], argv[2]);
+  if (s) fprintf(stderr, "%s\n", fvg_error(c));
   fvg_free(c);
-  return 0;
+  return s != FVG_OK;
 }

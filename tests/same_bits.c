@@ -8,6 +8,28 @@
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
 
+/* A task of these pictures; it holds until eight more are made. */
+static const fvg_task *task_of(const fvg_dataset *d, const fvg_items *in) {
+  static fvg_task task[8];
+  static int at;
+  fvg_task *x = &task[at++ % 8];
+  memset(x, 0, sizeof *x);
+  x->dataset = d;
+  x->items = *in;
+  return x;
+}
+
+static fvg_status new_classifier(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l, fvg_fvgpt *f,
+                                 const char *prompt_template, const char *const *name, int n) {
+  fvg_classifier_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.branch = branch;
+  desc.learner = l;
+  desc.fvgpt = f;
+  desc.prompt_template = prompt_template;
+  return fvg_classifier_new(m, out, name, n, &desc);
+}
+
 typedef struct study {
   fvg_ctx *c;
   fvg_clip *m;
@@ -77,8 +99,8 @@ static void hash_branch(const study *x, const char *method, fvg_branch branch, i
   float *pixels = floats(3 * side * side), *map = floats(side * side);
   fvg_classifier *k = NULL;
   fvg_image picture, view;
-  fvg_status s = fvg_encode_items(x->m, l, features, &x->d, items);
-  if (!s) s = fvg_classifier_new(x->m, &k, branch, l, f, NULL, x->name[half], x->n_class[half]);
+  fvg_status s = fvg_encode_task(x->m, l, features, task_of(&x->d, items));
+  if (!s) s = new_classifier(x->m, &k, branch, l, f, NULL, x->name[half], x->n_class[half]);
   if (!s) s = fvg_classifier_logits(k, logits, b, features, items->n);
   char what[64];
   snprintf(what, sizeof what, "%s %s", half ? "new" : "base", called[branch]);
@@ -125,7 +147,7 @@ static void tune(const study *x, const fvg_method *method) {
 
   fvg_status s = fvg_learner_new(x->m, &l, x->name[0], x->n_class[0], &desc);
   if (!s) s = fvg_views_new(x->m, &v, &x->d, &views);
-  if (!s) s = fvg_learner_train(l, v, &x->base, &train);
+  if (!s) s = fvg_learner_train(l, v, task_of(NULL, &x->base), &train);
   if (!fails(x, s, name)) {
     hash_learned(x, name, "learned", l, NULL);
     hash_branch(x, name, FVG_TUNED, 0, l, NULL);
@@ -136,7 +158,7 @@ static void tune(const study *x, const fvg_method *method) {
     train.optimizer = fvg_dpc_optimizer(&train.batch);
     train.optimizer.epochs = 1;
     s = fvg_learner_copy(&dpc, l);
-    if (!s) s = fvg_dpc_train(dpc, l, v, &x->base, NULL, &train);
+    if (!s) s = fvg_dpc_train(dpc, l, v, task_of(NULL, &x->base), NULL, &train);
     if (!fails(x, s, "DPC")) hash_learned(x, name, "DPC learned", dpc, NULL);
     if (!s) hash_branch(x, name, FVG_TUNED, 0, dpc, NULL);
     fvg_learner_free(dpc);
@@ -154,7 +176,7 @@ static void tune(const study *x, const fvg_method *method) {
   if (strcmp(name, "CoCoOp")) {                  /* its words change with the picture: FVG-PT does not take it      */
     if (!s) s = fvg_views_new(x->m, &tuned_v, &x->d, &views);
     if (!s) s = fvg_fvgpt_new(x->c, &f, &modules);
-    if (!s) s = fvg_fvgpt_train(f, l, tuned_v, &x->base, NULL, &train);
+    if (!s) s = fvg_fvgpt_train(f, l, tuned_v, task_of(NULL, &x->base), &train);
     if (!fails(x, s, "FVG-PT")) {
       hash_learned(x, name, "FVG-PT learned", l, f);
       hash_branch(x, name, FVG_BRANCH_BASE, 0, l, f);

@@ -8,6 +8,17 @@ static int passed, failed;
 static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
 static void need(int ok, const char *what) { if (!ok) check(0, what); }  /* to get on; not counted */
 
+
+static fvg_status new_classifier(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l, fvg_fvgpt *f,
+                                 const char *prompt_template, const char *const *name, int n) {
+  fvg_classifier_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.branch = branch;
+  desc.learner = l;
+  desc.fvgpt = f;
+  desc.prompt_template = prompt_template;
+  return fvg_classifier_new(m, out, name, n, &desc);
+}
 static int one_line(fvg_ctx *c, const char *a, const char *b) {  /* the last message is a line with both parts */
   const char *e = fvg_error(c);
   int ok = strstr(e, a) && strstr(e, b) && !strchr(e, '\n');
@@ -141,7 +152,7 @@ static void world_open(world *w, fvg_ctx *c, const model *x, fvg_dtype keep_as) 
   fd.seed = 5;
   ok = !fvg_learner_new(w->m, &w->p, names, BASE, &cd) && !fvg_fvgpt_new(c, &w->f, &fd);
   for (i = 0; ok && i < BRANCHES; i++)
-    ok = !fvg_classifier_new(w->m, &w->k[i], (fvg_branch)i, w->p, w->f, NULL, names, CLASSES);
+    ok = !new_classifier(w->m, &w->k[i], (fvg_branch)i, w->p, w->f, NULL, names, CLASSES);
   if (!ok) { printf("FAILED %s\n", fvg_error(c)); exit(1); }
 }
 
@@ -581,7 +592,7 @@ static void test_errors(world *w) {
   check(refused(w, k, bad, 0, FVG_CLS_ATTENTION, map, FVG_E_NUMERIC, "nan", ""), "for both kinds");
   check(!fvg_attention_map(k, map, picture, 0, FVG_GRAD_CAM), "a failure spoils nothing");
   m = load(w->c, &no_vision, FVG_F32);
-  need(!fvg_classifier_new(m, &blind, FVG_ZERO_SHOT, NULL, NULL, NULL, names, 2), "texts alone");
+  need(!new_classifier(m, &blind, FVG_ZERO_SHOT, NULL, NULL, NULL, names, 2), "texts alone");
   check(refused(w, blind, picture, 0, FVG_GRAD_CAM, map, FVG_E_ARG, "no image tower", ""), "no image tower");
   fvg_classifier_free(blind);
   fvg_clip_free(m);

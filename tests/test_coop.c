@@ -7,6 +7,17 @@ static int passed, failed;
 static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
 static void need(int ok, const char *what) { if (!ok) check(0, what); }  /* to get on; not counted */
 
+
+static fvg_status new_classifier(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l, fvg_fvgpt *f,
+                                 const char *prompt_template, const char *const *name, int n) {
+  fvg_classifier_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.branch = branch;
+  desc.learner = l;
+  desc.fvgpt = f;
+  desc.prompt_template = prompt_template;
+  return fvg_classifier_new(m, out, name, n, &desc);
+}
 static fvg_ctx *c;
 static int one_line(const char *a, const char *b) {  /* the last message is a line with both parts */
   const char *e = fvg_error(c);
@@ -641,7 +652,8 @@ static void golden_run(const golden *x, fvg_clip *clip, fvg_learner *p, const ch
   }
   last = difference((const float *)ctx->value.data, (const float *)x->final.data, fvg_tensor_count(&x->final), 0);
   ok = ok &&
-       !fvg_classifier_new(clip, &k, FVG_TUNED, p, NULL, NULL, (const char *const *)p->class_name, p->n_class) &&
+       !new_classifier(clip, &k, FVG_TUNED, p, NULL, NULL, (const char *const *)p->class_name,
+                       p->n_class) &&
        !fvg_classifier_logits(k, z, NULL, feature + n * d, n_test);
   logits = ok ? difference(z, (const float *)x->test_logits.data, (size_t)(n_test * n_class), 1) : NAN;
   printf("golden %s: losses off by %.1e, grad0 %.1e, final %.1e, logits %.1e\n", what, loss, grad, last, logits);

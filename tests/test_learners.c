@@ -14,6 +14,17 @@ static void check_of(int ok, const char *method, const char *what) {
   snprintf(line, sizeof line, "%s: %s", method, what);
   check(ok, line);
 }
+
+static fvg_status new_classifier(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l, fvg_fvgpt *f,
+                                 const char *prompt_template, const char *const *name, int n) {
+  fvg_classifier_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.branch = branch;
+  desc.learner = l;
+  desc.fvgpt = f;
+  desc.prompt_template = prompt_template;
+  return fvg_classifier_new(m, out, name, n, &desc);
+}
 static void need(int ok, const char *what) { if (!ok) check(0, what); }  /* to get on; not counted */
 
 static fvg_ctx *c;
@@ -959,8 +970,8 @@ static void test_mmrl_scores(void) {
   float row[3 * N * D], z[2][N * CLASSES], g[CLASSES * D], f[D], f_r[D];
   double worst = 0;
   int i, k;
-  check(!fvg_classifier_new(m, &base, FVG_TUNED, l, NULL, NULL, names, CLASSES) &&
-            !fvg_classifier_new(m, &fresh, FVG_TUNED_NEW, l, NULL, NULL, names, CLASSES) &&
+  check(!new_classifier(m, &base, FVG_TUNED, l, NULL, NULL, names, CLASSES) &&
+            !new_classifier(m, &fresh, FVG_TUNED_NEW, l, NULL, NULL, names, CLASSES) &&
             !fvg_learner_encode_images(m, l, row, pixels, N) && !fvg_classifier_logits(base, z[0],
                                                                                        NULL, row,
                                                                                        N) &&
@@ -990,7 +1001,7 @@ static void test_cocoop_scores(void) {
   double worst = 0;
   fvg_node *y;
   int i, j;
-  check(!fvg_classifier_new(m, &k, FVG_TUNED, l, NULL, NULL, names, CLASSES) &&
+  check(!new_classifier(m, &k, FVG_TUNED, l, NULL, NULL, names, CLASSES) &&
             !fvg_classifier_logits(k, z, NULL, plain, N), "CoCoOp's classifier");
   y = l->method->scores(l, t, &l->packed, fvg_const(t, N, D, plain));
   check(y && difference(z, fvg_value(y), N * CLASSES) < 1e-5, "CoCoOp: its logits are those of the training step");
@@ -1016,8 +1027,8 @@ static void test_maps(void) {
     fvg_classifier *k_plain = NULL, *k_tuned = NULL;
     float map[2][SIZE * SIZE], *before, *after, most = 0;
     size_t n, used;
-    check(!fvg_classifier_new(m, &k_plain, FVG_ZERO_SHOT, l, NULL, NULL, names, CLASSES) &&
-              !fvg_classifier_new(m, &k_tuned, FVG_TUNED, l, NULL, NULL, names, CLASSES), "classifiers");
+    check(!new_classifier(m, &k_plain, FVG_ZERO_SHOT, l, NULL, NULL, names, CLASSES) &&
+              !new_classifier(m, &k_tuned, FVG_TUNED, l, NULL, NULL, names, CLASSES), "classifiers");
     before = all_gradients(l, &n);
     used = fvg_mem_used(c);
     for (kind = FVG_GRAD_CAM; kind <= FVG_CLS_ATTENTION; kind++) {
@@ -1117,9 +1128,9 @@ static void test_refused(void) {
   d.class_specific = 1;
   {
     fvg_learner *l = learner_of(&d);
-    check(fvg_classifier_new(m, &k, FVG_TUNED, l, NULL, NULL, new_names, 2) == FVG_E_UNSUPPORTED &&
+    check(new_classifier(m, &k, FVG_TUNED, l, NULL, NULL, new_names, 2) == FVG_E_UNSUPPORTED &&
               one_line("class-specific", "photo"), "CoCoOp with CSC has no new classes");
-    check(!fvg_classifier_new(m, &k, FVG_TUNED, l, NULL, NULL, names, CLASSES), "but its own");
+    check(!new_classifier(m, &k, FVG_TUNED, l, NULL, NULL, names, CLASSES), "but its own");
     fvg_classifier_free(k);
     fvg_learner_free(l);
   }
@@ -1218,7 +1229,7 @@ static fvg_status everything(fvg_clip *k, const char *method) {
   if (!s) s = fvg_learner_epoch(l, 0, 1);
   if (!s && strcmp(method, "CoCoOp")) s = fvg_learner_text_features(l, g, new_names, 2);
   if (!s) s = fvg_learner_encode_images(k, l, f, pixels, 1);
-  if (!s) s = fvg_classifier_new(k, &tuned, FVG_TUNED, l, NULL, NULL, new_names, 2);
+  if (!s) s = new_classifier(k, &tuned, FVG_TUNED, l, NULL, NULL, new_names, 2);
   if (!s) s = fvg_classifier_logits(tuned, z, NULL, f, 1);
   fvg_classifier_free(tuned);
   fvg_optimizer_free(o);
@@ -1275,7 +1286,7 @@ static int scores_of(fvg_learner *l, fvg_fvgpt *f, float *z) {
   int branch, ok = !fvg_learner_encode_images(m, l, row, pixels, N);
   for (branch = FVG_TUNED; ok && branch <= (f ? FVG_BRANCH_NEW : FVG_TUNED_NEW); branch++) {
     fvg_classifier *k = NULL;
-    ok = !fvg_classifier_new(m, &k, (fvg_branch)branch, l, f, NULL, names, CLASSES) &&
+    ok = !new_classifier(m, &k, (fvg_branch)branch, l, f, NULL, names, CLASSES) &&
          !fvg_classifier_logits(k, z, NULL, row, N);
     fvg_classifier_free(k);
     z += N * CLASSES;

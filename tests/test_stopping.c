@@ -14,6 +14,28 @@ enum { CLASSES = 4, EACH = 2, PICTURES = CLASSES * EACH, ASKED_AT_LEAST = 20, MO
 static int passed, failed;
 static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
 
+/* A task of these pictures; it holds until eight more are made. */
+static const fvg_task *task_of(const fvg_dataset *d, const fvg_items *in) {
+  static fvg_task task[8];
+  static int at;
+  fvg_task *x = &task[at++ % 8];
+  memset(x, 0, sizeof *x);
+  x->dataset = d;
+  x->items = *in;
+  return x;
+}
+
+static fvg_status new_classifier(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l, fvg_fvgpt *f,
+                                 const char *prompt_template, const char *const *name, int n) {
+  fvg_classifier_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.branch = branch;
+  desc.learner = l;
+  desc.fvgpt = f;
+  desc.prompt_template = prompt_template;
+  return fvg_classifier_new(m, out, name, n, &desc);
+}
+
 /* ---- who asks when ---- */
 static long asked, stop_at, strangers;                   /* stop_at 0: never */
 static pthread_t caller;
@@ -77,12 +99,13 @@ static fvg_status load_model(work *w) {
   return s;
 }
 
-static fvg_status encode_pictures(work *w) { return fvg_encode_items(w->m, NULL, w->out, &dataset,
-                                                                     &items); }
+static fvg_status encode_pictures(work *w) { return fvg_encode_task(w->m, NULL, w->out,
+                                                                    task_of(&dataset, &items)); }
 
 static fvg_status classify(work *w) {
   fvg_classifier *k = NULL;
-  fvg_status s = fvg_classifier_new(w->m, &k, FVG_ZERO_SHOT, NULL, NULL, "a photo of a {}.", names, CLASSES);
+  fvg_status s = new_classifier(w->m, &k, FVG_ZERO_SHOT, NULL, NULL, "a photo of a {}.", names,
+                                CLASSES);
   if (!s) s = encode_pictures(w);
   if (!s) s = fvg_classifier_logits(k, w->out + OUT / 2, NULL, w->out, PICTURES);
   fvg_classifier_free(k);
@@ -93,7 +116,8 @@ static fvg_status map_attention(work *w) {
   float chw[3 * WORLD_SIDE * WORLD_SIDE];
   fvg_classifier *k = NULL;
   size_t i;
-  fvg_status s = fvg_classifier_new(w->m, &k, FVG_ZERO_SHOT, NULL, NULL, "a photo of a {}.", names, CLASSES);
+  fvg_status s = new_classifier(w->m, &k, FVG_ZERO_SHOT, NULL, NULL, "a photo of a {}.", names,
+                                CLASSES);
   for (i = 0; i < sizeof chw / sizeof *chw; i++) chw[i] = (float)(i % 97) / 97;
   if (!s) s = fvg_attention_map(k, w->out, chw, 1, FVG_GRAD_CAM);
   fvg_classifier_free(k);
@@ -121,12 +145,12 @@ static fvg_status train(work *w, const char *method, int fvgpt, const char *stat
   td.state = state;
   s = fvg_learner_new(w->m, &l, names, CLASSES, &ld);
   if (!s) s = fvg_views_new(w->m, &v, &dataset, &vd);
-  if (!s && !fvgpt) s = fvg_learner_train(l, v, &items, &td);
+  if (!s && !fvgpt) s = fvg_learner_train(l, v, task_of(NULL, &items), &td);
   if (!s && fvgpt) {
     fd.width = w->m->embed_dim;
     fd.logit_scale = w->m->logit_scale;
     s = fvg_fvgpt_new(w->c, &f, &fd);
-    if (!s) s = fvg_fvgpt_train(f, l, v, &items, NULL, &td);
+    if (!s) s = fvg_fvgpt_train(f, l, v, task_of(NULL, &items), &td);
   }
   if (!s) s = fvg_learner_text_features(l, w->out, names, CLASSES);
   if (!s && fvgpt) {

@@ -15,6 +15,17 @@ enum { AREA = WORLD_SIDE * WORLD_SIDE, PAIRS = WORLD_THINGS * WORLD_COLOURS / 5,
 static int passed, failed;
 static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
 
+static fvg_status new_classifier(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l, fvg_fvgpt *f,
+                                 const char *prompt_template, const char *const *name, int n) {
+  fvg_classifier_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.branch = branch;
+  desc.learner = l;
+  desc.fvgpt = f;
+  desc.prompt_template = prompt_template;
+  return fvg_classifier_new(m, out, name, n, &desc);
+}
+
 static fvg_ctx *c;
 static fvg_clip *m;
 static float *new_floats(size_t n) {
@@ -118,7 +129,7 @@ static double zero_shot(const class_of *x, int n_class, int each) {
   fvg_score score = {0, 0, NAN, NAN};
   fvg_status s;
   for (i = 0; i < n_class; i++) name[i] = x[i].name;
-  s = fvg_classifier_new(m, &k, FVG_ZERO_SHOT, NULL, NULL, NULL, name, n_class);
+  s = new_classifier(m, &k, FVG_ZERO_SHOT, NULL, NULL, NULL, name, n_class);
   if (!s) s = encode(x, n_class, each, 0, f, NULL, NULL, label);
   if (!s) s = fvg_classifier_logits(k, z, NULL, f, n);
   if (!s) s = fvg_score_of(c, &score, z, label, n, n_class);

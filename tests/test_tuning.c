@@ -9,6 +9,69 @@ static int passed, failed;
 static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
 static void need(int ok, const char *what) { if (!ok) check(0, what); }  /* to get on; not counted */
 
+
+/* A learner, its views and the pictures that its classes are calibrated on. */
+typedef struct pictures_of {
+  fvg_learner *learner;
+  fvg_views *views;
+  const fvg_items *items;
+  const char *const *class_name;
+  int n_class;
+} pictures_of;
+
+/* The same as the library takes them; NULL stays NULL. */
+static const fvg_calibration_source *sources_of(const pictures_of *in, int n) {
+  static fvg_calibration_source out[4];
+  static fvg_task task[4];
+  for (int i = 0; in && i < n; i++) {
+    memset(&task[i], 0, sizeof task[i]);
+    if (in[i].items) task[i].items = *in[i].items;
+    task[i].class_name = in[i].class_name;
+    task[i].n_class = in[i].n_class;
+    out[i].learner = in[i].learner;
+    out[i].views = in[i].views;
+    out[i].task = &task[i];
+  }
+  return in ? out : NULL;
+}
+
+static fvg_status calibrate(fvg_fvgpt *f, const pictures_of *source, int n, const fvg_train_desc *desc) {
+  return fvg_fvgpt_calibrate(f, sources_of(source, n), n, desc);
+}
+
+static fvg_status evidence_of(double *evidence, const pictures_of *source, int n, const char *prompt_template) {
+  return fvg_calibration_evidence(evidence, sources_of(source, n), n, prompt_template);
+}
+
+/* A task of these pictures; it holds until eight more are made. */
+static const fvg_task *task_of(const fvg_dataset *d, const fvg_items *in) {
+  static fvg_task task[8];
+  static int at;
+  fvg_task *x = &task[at++ % 8];
+  memset(x, 0, sizeof *x);
+  x->dataset = d;
+  x->items = *in;
+  return x;
+}
+
+/* The same settings with another template for plain CLIP's class names. */
+static const fvg_train_desc *with_template(const fvg_train_desc *desc, const char *prompt_template) {
+  static fvg_train_desc x;
+  x = *desc;
+  x.prompt_template = prompt_template;
+  return &x;
+}
+
+static fvg_status new_classifier(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l, fvg_fvgpt *f,
+                                 const char *prompt_template, const char *const *name, int n) {
+  fvg_classifier_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.branch = branch;
+  desc.learner = l;
+  desc.fvgpt = f;
+  desc.prompt_template = prompt_template;
+  return fvg_classifier_new(m, out, name, n, &desc);
+}
 /* What the base branch and the new branch say of n pictures among n_class classes. */
 static fvg_status base_logits(fvg_fvgpt *m, const float *f_, int n, const float *g_, int n_class, float *logits) {
   fvg_fvgpt_batch x;
@@ -371,7 +434,7 @@ static void test_view_rest(world *w) {
   fvg_views *v;
   int index[2] = {0, 1}, i, ok = 1;
   size_t used = fvg_mem_used(w->c);
-  check(!fvg_encode_items(w->m, NULL, f, &w->set, &w->all), "fvg_encode_items");
+  check(!fvg_encode_task(w->m, NULL, f, task_of(&w->set, &w->all)), "fvg_encode_items");
   v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
   all_views(v, &w->train, 0, a);
   for (i = 0; i < N; i++) ok = ok && same(a[i].f, f + i * D, sizeof a[i].f);
@@ -494,11 +557,11 @@ static fvg_status tune(world *w, const fvg_items *items, int epochs, const fvg_f
   s = fvg_learner_new(w->m, p, names, BASE, NULL);
   if (!s) s = fvg_fvgpt_new(w->c, f, fd);
   if (!s) s = fvg_views_new(w->m, &v, &w->set, &vd);
-  if (!s) s = fvg_learner_train(*p, v, items, &d);
+  if (!s) s = fvg_learner_train(*p, v, task_of(NULL, items), &d);
   vd.augment = FVG_AUGMENT_FIXED_CROPS;
   vd.n_crops = 3;
   if (!s) s = fvg_views_new(w->m, &kept, &w->set, &vd);
-  if (!s) s = fvg_fvgpt_train(*f, *p, kept, items, NULL, &d);
+  if (!s) s = fvg_fvgpt_train(*f, *p, kept, task_of(NULL, items), &d);
   fvg_views_free(v);
   fvg_views_free(kept);
   if (s) {
@@ -557,7 +620,7 @@ static void test_order(world *w, diary *notes) {
   if (fvg_learner_new(w->m, &p, names, BASE, NULL)) return;
   memset(notes, 0, sizeof *notes);
   notes->what = "CoOp";
-  check(!fvg_learner_train(p, v, &w->train, &d) && notes->n == 18, "three epochs of six batches");
+  check(!fvg_learner_train(p, v, task_of(NULL, &w->train), &d) && notes->n == 18, "three epochs of six batches");
   for (i = 0; i < 18; i++) {
     sum[i / 6] += notes->losses[i];
     moved += i >= 6 && notes->losses[i] != notes->losses[i - 6];
@@ -587,7 +650,7 @@ static void test_training_rest(world *w) {
     if (fvg_learner_new(w->m, &p, names, BASE, NULL)) return;
     d.batch = i == 2 ? 4 : 18;                                          /* one step; the order then does not matter */
     d.seed = (uint64_t)i;
-    need(!fvg_learner_train(p, v, &w->train, &d), "trained");
+    need(!fvg_learner_train(p, v, task_of(NULL, &w->train), &d), "trained");
     ctx = (const float *)fvg_learner_parameter(p, "ctx")->value.data;
     if (i < 2) memcpy(after[i], ctx, sizeof after[i]);
     else check(!same(after[0], ctx, sizeof after[0]), "smaller batches, another result");
@@ -595,30 +658,30 @@ static void test_training_rest(world *w) {
   }
   for (i = 0; i < 4 * 64; i++) far = fmax(far, fabs((double)after[0][i] - (double)after[1][i]));
   check(far < 1e-6, "one batch of all, in another order: nearly the same result");
-  check(!fvg_learner_train(p, v, &few, &d), "fewer images than a batch");
-  check(!fvg_learner_train(p, v, &few, NULL), "no settings: the defaults");
+  check(!fvg_learner_train(p, v, task_of(NULL, &few), &d), "fewer images than a batch");
+  check(!fvg_learner_train(p, v, task_of(NULL, &few), NULL), "no settings: the defaults");
   used = fvg_mem_used(w->c);
-  check(fvg_learner_train(p, v, &none, &d) == FVG_E_ARG && one_line(w->c, "no images", ""), "no images");
-  check(fvg_learner_train(p, v, &w->all, &d) == FVG_E_ARG && one_line(w->c, "3/0.ppm: label 3", "3 classes"),
+  check(fvg_learner_train(p, v, task_of(NULL, &none), &d) == FVG_E_ARG && one_line(w->c, "no images", ""), "no images");
+  check(fvg_learner_train(p, v, task_of(NULL, &w->all), &d) == FVG_E_ARG && one_line(w->c, "3/0.ppm: label 3", "3 classes"),
         "stage 1: a label beyond the classes");
   fd.width = D + 1;
   if (fvg_fvgpt_new(w->c, &f, &fd)) return;
-  check(fvg_fvgpt_train(f, p, v, &w->train, NULL, &d) == FVG_E_SHAPE && one_line(w->c, "33", "32"),
+  check(fvg_fvgpt_train(f, p, v, task_of(NULL, &w->train), &d) == FVG_E_SHAPE && one_line(w->c, "33", "32"),
         "modules of another width");
-  check(fvg_fvgpt_train(f, p, v, &w->all, NULL, &d) == FVG_E_ARG && one_line(w->c, "3/0.ppm: label 3", "3 classes"),
+  check(fvg_fvgpt_train(f, p, v, task_of(NULL, &w->all), &d) == FVG_E_ARG && one_line(w->c, "3/0.ppm: label 3", "3 classes"),
         "stage 2: a label beyond the classes");
   fvg_fvgpt_free(f);
   fd.width = D;
   if (fvg_fvgpt_new(w->c, &f, &fd)) return;
-  check(fvg_fvgpt_train(f, p, v, &w->train, "no hole", &d) == FVG_E_ARG && one_line(w->c, "no hole", "{}"),
+  check(fvg_fvgpt_train(f, p, v, task_of(NULL, &w->train), with_template(&d, "no hole")) == FVG_E_ARG && one_line(w->c, "no hole", "{}"),
         "a template without {}");
   bare.item = &item[NO_MASK];
   bare.n = 1;
-  check(fvg_fvgpt_train(f, p, v, &bare, NULL, &d) == FVG_E_IO && one_line(w->c, "/mask", "no mask"), "no masks");
+  check(fvg_fvgpt_train(f, p, v, task_of(NULL, &bare), &d) == FVG_E_IO && one_line(w->c, "/mask", "no mask"), "no masks");
   fvg_fvgpt_free(f);
   fd.no_frg = fd.no_fdc = 1;
   if (fvg_fvgpt_new(w->c, &f, &fd)) return;
-  check(!fvg_fvgpt_train(f, p, v, &bare, NULL, &d), "calibration alone needs none");
+  check(!fvg_fvgpt_train(f, p, v, task_of(NULL, &bare), &d), "calibration alone needs none");
   fvg_fvgpt_free(f);
   check(fvg_mem_used(w->c) == used, "no memory stays after training that cannot be");
   fvg_learner_free(p);
@@ -670,7 +733,7 @@ typedef struct scores { float zero_shot[N * BASE], tuned[N * BASE], base[N * BAS
 static int score(fvg_clip *m, fvg_branch branch, fvg_learner *p, fvg_fvgpt *f, int first, int n_class, const float *x,
                  float *logits, float *b) {
   fvg_classifier *k;
-  fvg_status s = fvg_classifier_new(m, &k, branch, p, f, NULL, names + first, n_class);
+  fvg_status s = new_classifier(m, &k, branch, p, f, NULL, names + first, n_class);
   if (!s) s = fvg_classifier_logits(k, logits, b, x, N);
   if (s) printf("  %s\n", fvg_error(m->ctx));
   fvg_classifier_free(k);
@@ -718,15 +781,15 @@ static void test_branches(world *w, fvg_learner *p, fvg_fvgpt *f, const float *x
             !new_logits(f, x, NULL, N, g, g_clip, 2, z, b) && same(z, s.new_, sizeof s.new_) &&
             same(b, s.b, sizeof b),
         "the new branch is z_PC");
-  check(fvg_classifier_new(w->m, &k, FVG_TUNED, NULL, f, NULL, names, BASE) == FVG_E_ARG && !k &&
+  check(new_classifier(w->m, &k, FVG_TUNED, NULL, f, NULL, names, BASE) == FVG_E_ARG && !k &&
             one_line(w->c, "tuned prompts", ""),
         "tuned without prompts");
-  check(fvg_classifier_new(w->m, &k, FVG_BRANCH_BASE, p, NULL, NULL, names, BASE) == FVG_E_ARG && !k &&
+  check(new_classifier(w->m, &k, FVG_BRANCH_BASE, p, NULL, NULL, names, BASE) == FVG_E_ARG && !k &&
             one_line(w->c, "FVG-PT", ""),
         "base without modules");
-  check(fvg_classifier_new(w->m, &k, FVG_ZERO_SHOT, NULL, NULL, NULL, names, 0) == FVG_E_ARG && !k,
+  check(new_classifier(w->m, &k, FVG_ZERO_SHOT, NULL, NULL, NULL, names, 0) == FVG_E_ARG && !k,
         "no classes, zero-shot");
-  check(fvg_classifier_new(w->m, &k, FVG_TUNED, p, NULL, NULL, names, 0) == FVG_E_ARG && !k, "no classes, tuned");
+  check(new_classifier(w->m, &k, FVG_TUNED, p, NULL, NULL, names, 0) == FVG_E_ARG && !k, "no classes, tuned");
 }
 
 /* The modules share nothing, so one's settings leave the other's results alone, bit for bit. */
@@ -1057,12 +1120,12 @@ static fvg_status everything(void) {
   p = NULL;
   f = NULL;
   if (!s) s = fvg_checkpoint_load(w.m, &p, &f, &settings, ROOT "/memory.safetensors");
-  if (!s) s = fvg_encode_items(w.m, NULL, x, &w.set, &two);
-  if (!s) s = fvg_classifier_new(w.m, &k, FVG_BRANCH_NEW, p, f, NULL, names, BASE);
+  if (!s) s = fvg_encode_task(w.m, NULL, x, task_of(&w.set, &two));
+  if (!s) s = new_classifier(w.m, &k, FVG_BRANCH_NEW, p, f, NULL, names, BASE);
   if (!s) s = fvg_classifier_logits(k, z, NULL, x, 2);
   if (!s) s = fvg_learner_copy(&copy, p);
   if (!s) s = fvg_views_new(w.m, &v, &w.set, &vd);
-  if (!s) s = fvg_dpc_train(copy, p, v, &two, NULL, &t);
+  if (!s) s = fvg_dpc_train(copy, p, v, task_of(NULL, &two), NULL, &t);
   fvg_views_free(v);
   fvg_learner_free(copy);
   fvg_classifier_free(k);
@@ -1125,13 +1188,13 @@ static fvg_status run_with_state(world *w, const char *method, int *left, int st
   *f = NULL;
   s = fvg_learner_new(w->m, l, names, BASE, &d);
   if (!s) s = fvg_views_new(w->m, &v, &w->set, &vd);
-  if (!s) s = fvg_learner_train(*l, v, &w->train, &t);
+  if (!s) s = fvg_learner_train(*l, v, task_of(NULL, &w->train), &t);
   vd.learner = *l;
   t.state = mark ? STATE "-2" : NULL;
   t.epoch_loss = loss + 4;
   if (!s) s = fvg_fvgpt_new(w->c, f, &fd);
   if (!s) s = fvg_views_new(w->m, &own, &w->set, &vd);
-  if (!s) s = fvg_fvgpt_train(*f, *l, own, &w->train, NULL, &t);
+  if (!s) s = fvg_fvgpt_train(*f, *l, own, task_of(NULL, &w->train), &t);
   fvg_views_free(v);
   fvg_views_free(own);
   return s;
@@ -1211,7 +1274,7 @@ static fvg_status one_stage(world *w, fvg_views *v, int *left, int steps, fvg_le
   *left = steps;
   warned[0] = 0;
   s = fvg_learner_new(w->m, l, names, BASE, &d);
-  return s ? s : fvg_learner_train(*l, v, &w->train, &t);
+  return s ? s : fvg_learner_train(*l, v, task_of(NULL, &w->train), &t);
 }
 
 static void test_spoiled_states(void) {
@@ -1289,7 +1352,7 @@ static void test_divergence(void) {
     t.optimizer.lr = 1e38f;
     remove(STATE);
     l = learner_of(&w, method[i], BASE);
-    s = fvg_learner_train(l, v, &w.train, &t);
+    s = fvg_learner_train(l, v, task_of(NULL, &w.train), &t);
     check(s == FVG_E_NUMERIC && one_line(w.c, method[i], ", epoch 1 of 3, step ") && one_line(w.c, "lower rate", ""),
           "a rate far too high");
     check(!exists(STATE), "and no state is left that could not be read");
@@ -1300,7 +1363,7 @@ static void test_divergence(void) {
   t.optimizer.lr = HUGE_VALF;
   t.optimizer.epochs = 1;
   t.batch = N;
-  check(fvg_learner_train(l, v, &w.train, &t) == FVG_E_NUMERIC && one_line(w.c, "CoOp", "ctx has become") &&
+  check(fvg_learner_train(l, v, task_of(NULL, &w.train), &t) == FVG_E_NUMERIC && one_line(w.c, "CoOp", "ctx has become") &&
             one_line(w.c, "epoch 1 of 1, step 1 of 1", ""), "the last step");
   check(!exists(STATE), "is not kept");
   check(fvg_checkpoint_save(l, NULL, ROOT "/none.safetensors", NULL, 0) == FVG_E_NUMERIC &&
@@ -1313,11 +1376,11 @@ static void test_divergence(void) {
   t.optimizer.lr = 1e38f;
   t.optimizer.warmup_epochs = -1;
   need(!fvg_fvgpt_new(w.c, &f, &fd), "modules");
-  check(fvg_fvgpt_train(f, tuned, v, &w.train, NULL, &t) == FVG_E_NUMERIC &&
+  check(fvg_fvgpt_train(f, tuned, v, task_of(NULL, &w.train), &t) == FVG_E_NUMERIC &&
             one_line(w.c, "FVGPT_CoOp, epoch 1 of 2, step", "lower rate"), "FVG-PT's stage");
   fvg_fvgpt_free(f);
   need(!fvg_learner_copy(&l, tuned), "a copy");
-  check(fvg_dpc_train(l, tuned, v, &w.train, NULL, &t) == FVG_E_NUMERIC &&
+  check(fvg_dpc_train(l, tuned, v, task_of(NULL, &w.train), NULL, &t) == FVG_E_NUMERIC &&
             one_line(w.c, "DPC_CoOp, epoch 1 of 2, step", "lower rate"), "DPC's");
   fvg_learner_free(l);
   fvg_learner_free(tuned);
@@ -1336,16 +1399,16 @@ static fvg_learner *learner_of(world *w, const char *method, int n_class) {
 }
 
 /* How surely CLIP beats a learner, counted from both classifiers' answers. */
-static double evidence_by_hand(world *w, const fvg_calibration_source *source, int n_source) {
+static double evidence_by_hand(world *w, const pictures_of *source, int n_source) {
   int n[2] = {0, 0}, h, i;
   for (h = 0; h < n_source; h++) {
     float f[N * D], logits[2][N * BASE];
     fvg_classifier *k;
     int side;
-    need(!fvg_encode_items(w->m, NULL, f, &w->set, source[h].items), "features");
+    need(!fvg_encode_task(w->m, NULL, f, task_of(&w->set, source[h].items)), "features");
     for (side = 0; side < 2; side++) {
-      need(!fvg_classifier_new(w->m, &k, side ? FVG_TUNED_NEW : FVG_ZERO_SHOT, source[h].learner, NULL, NULL,
-                               source[h].class_name, source[h].n_class), "a classifier");
+      need(!new_classifier(w->m, &k, side ? FVG_TUNED_NEW : FVG_ZERO_SHOT, source[h].learner, NULL,
+                           NULL, source[h].class_name, source[h].n_class), "a classifier");
       need(!fvg_classifier_logits(k, logits[side], NULL, f, source[h].items->n), "scores");
       fvg_classifier_free(k);
     }
@@ -1371,7 +1434,7 @@ static void test_calibration(world *w, fvg_learner *p, fvg_fvgpt *f) {
   static float logits[N * CLASSES], rows[CLASSES * SHOTS * D];
   fvg_learner *l[2];
   fvg_views *views = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
-  fvg_calibration_source source[3];
+  pictures_of source[3];
   fvg_fvgpt *g;
   fvg_fvgpt_desc d = f->desc;
   fvg_items half[2];
@@ -1403,17 +1466,17 @@ static void test_calibration(world *w, fvg_learner *p, fvg_fvgpt *f) {
   source[2].items = &w->train;
   source[2].class_name = names;
   source[2].n_class = BASE;
-  need(!fvg_encode_items(w->m, NULL, rows, &w->set, &w->train), "features");
+  need(!fvg_encode_task(w->m, NULL, rows, task_of(&w->set, &w->train)), "features");
   for (n_source = 2; n_source <= 3; n_source++) {
     need(!fvg_fvgpt_new(w->c, &g, &d), "modules");
     for (i = 0; i < f->n_params; i++)
       memcpy(g->params[i]->value.data, f->params[i]->value.data, fvg_tensor_count(&f->params[i]->value) * 4);
-    check(!fvg_fvgpt_calibrate(g, source, n_source, NULL, &t), fvg_error(w->c));
+    check(!calibrate(g, source, n_source, &t), fvg_error(w->c));
     check(same_parameters(g->params, f->params, first), "calibration touches the gate alone");
     check(!same_parameters(g->params + first, f->params + first, f->n_params - first), "and does");
-    need(!fvg_classifier_new(w->m, &k, FVG_BRANCH_NEW, p, g, NULL, names, BASE), "a classifier");
+    need(!new_classifier(w->m, &k, FVG_BRANCH_NEW, p, g, NULL, names, BASE), "a classifier");
     check(!fvg_classifier_logits(k, logits, b[n_source - 2], rows, N), "its weights of plain CLIP");
-    check(!fvg_classifier_test(k, &score, &w->set, &w->train) && score.n == N, "fvg_classifier_test");
+    check(!fvg_classifier_test(k, &score, task_of(&w->set, &w->train)) && score.n == N, "fvg_classifier_test");
     for (ok = 0, i = 0; i < N; i++) {
       int best = 0, c;
       for (c = 1; c < BASE; c++) if (logits[i * BASE + c] > logits[i * BASE + best]) best = c;
@@ -1426,7 +1489,7 @@ static void test_calibration(world *w, fvg_learner *p, fvg_fvgpt *f) {
   check(!same(b[0], b[1], sizeof b[0]), "a third source makes another gate");
   for (n_source = 0; n_source <= 3; n_source++) {
     double evidence = 9;
-    check(!fvg_calibration_evidence(&evidence, source, n_source, NULL) &&
+    check(!evidence_of(&evidence, source, n_source, NULL) &&
               fabs(evidence - evidence_by_hand(w, source, n_source)) < 1e-12, "evidence as by hand");
   }
   {
@@ -1434,17 +1497,17 @@ static void test_calibration(world *w, fvg_learner *p, fvg_fvgpt *f) {
     fvg_fvgpt_desc next = d;
     next.seed++;                                 /* calibration begins with another gate than the one it replaces   */
     need(!fvg_fvgpt_new(w->c, &g, &d) && !fvg_fvgpt_new(w->c, &stage_2, &next), "modules");
-    check(!fvg_fvgpt_calibrate(g, source + 2, 1, NULL, &t) &&
-              !fvg_fvgpt_train(stage_2, p, views, &w->train, NULL, &t), fvg_error(w->c));
+    check(!calibrate(g, source + 2, 1, &t) &&
+              !fvg_fvgpt_train(stage_2, p, views, task_of(NULL, &w->train), &t), fvg_error(w->c));
     check(same_parameters(g->params + first, stage_2->params + first, f->n_params - first),
           "from the published source it is the published gate");
-    check(fvg_fvgpt_calibrate(g, source, 0, NULL, &t) == FVG_E_ARG && one_line(w->c, "0 sources", ""), "no source");
+    check(calibrate(g, source, 0, &t) == FVG_E_ARG && one_line(w->c, "0 sources", ""), "no source");
     source[1].n_class = 1;
-    check(fvg_fvgpt_calibrate(g, source, 2, NULL, &t) == FVG_E_ARG && one_line(w->c, "label 1", ""),
+    check(calibrate(g, source, 2, &t) == FVG_E_ARG && one_line(w->c, "label 1", ""),
           "labels beyond the classes");
     source[1].n_class = n[0];
     source[1].learner = learner_of(w, "KgCoOp", BASE);
-    check(fvg_fvgpt_calibrate(g, source, 2, NULL, &t) == FVG_E_ARG && one_line(w->c, "one method", ""),
+    check(calibrate(g, source, 2, &t) == FVG_E_ARG && one_line(w->c, "one method", ""),
           "learners of two methods");
     fvg_learner_free(source[1].learner);
     fvg_fvgpt_free(g);
@@ -1492,7 +1555,7 @@ static void test_dpc_batch(world *w) {
   fvg__train_set x;
   fvg__dpc d;
   int index[2] = {2, 4}, top_k, i, k, brought[CLASSES];
-  need(!fvg_encode_items(w->m, NULL, f, &w->set, &w->all), "features");
+  need(!fvg_encode_task(w->m, NULL, f, task_of(&w->set, &w->all)), "features");
   need(!fvg_learner_copy(&l, tuned), "a copy");
   memset(&x, 0, sizeof x);
   memset(&d, 0, sizeof d);
@@ -1594,7 +1657,7 @@ static void test_dpc_step(world *w, const char *method) {
     items.item = few;
     items.n = d.n;
     for (i = 0; i < d.n; i++) few[i] = item[d.index[i]];
-    need(grown && !fvg_encode_items(w->m, sharp, grown, &w->set, &items), "pictures");
+    need(grown && !fvg_encode_task(w->m, sharp, grown, task_of(&w->set, &items)), "pictures");
     for (i = 0; i < d.n; i++) memcpy(f + i * D, grown + i * width, D * sizeof *f);
     free(grown);
     fvg_learner_free(sharp);
@@ -1632,7 +1695,7 @@ static int needs_argument(fvg_ctx *c, fvg_status s, const char *who, const char 
 static void test_missing_arguments(world *w, fvg_learner *l, fvg_fvgpt *f) {
   static float x[2 * PIXELS];
   fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0), *no_views = NULL;
-  fvg_calibration_source source;
+  pictures_of source;
   fvg_items empty = w->train;
   fvg_train_desc t = train_desc(1);
   fvg_classifier *k;
@@ -1657,58 +1720,58 @@ static void test_missing_arguments(world *w, fvg_learner *l, fvg_fvgpt *f) {
             needs_argument(c, fvg_views_pixels(v, x, NULL, &w->train, NULL, 1, 0), "fvg_views_pixels", "numbers") &&
             needs_argument(c, fvg_views_pixels(v, NULL, NULL, &w->train, index, 1, 0), "fvg_views_pixels", "place"),
         "fvg_views_* without an argument");
-  check(needs_argument(c, fvg_encode_items(NULL, l, x, &w->set, &w->train), "fvg_encode_items", "CLIP") &&
-            needs_argument(c, fvg_encode_items(w->m, l, x, NULL, &w->train), "fvg_encode_items", "data set") &&
-            needs_argument(c, fvg_encode_items(w->m, l, x, &w->set, NULL), "fvg_encode_items", "items") &&
-            needs_argument(c, fvg_encode_items(w->m, l, NULL, &w->set, &w->train), "fvg_encode_items", "place"),
-        "fvg_encode_items without an argument");
+  check(fvg_encode_task(NULL, l, x, task_of(&w->set, &w->train)) == FVG_E_ARG &&
+            needs_argument(c, fvg_encode_task(w->m, l, x, task_of(NULL, &w->train)), "fvg_encode_task", "data set") &&
+            needs_argument(c, fvg_encode_task(w->m, l, x, NULL), "fvg_encode_task", "a task") &&
+            needs_argument(c, fvg_encode_task(w->m, l, NULL, task_of(&w->set, &w->train)), "fvg_encode_task", "place"),
+        "fvg_encode_task without an argument");
   empty.item = NULL;
-  check(needs_argument(c, fvg_learner_train(NULL, v, &w->train, &t), "fvg_learner_train", "a learner") &&
-            needs_argument(c, fvg_learner_train(l, NULL, &w->train, &t), "fvg_learner_train", "views") &&
-            fvg_learner_train(NULL, NULL, &w->train, &t) == FVG_E_ARG &&
+  check(needs_argument(c, fvg_learner_train(NULL, v, task_of(NULL, &w->train), &t), "fvg_learner_train", "a learner") &&
+            needs_argument(c, fvg_learner_train(l, NULL, task_of(NULL, &w->train), &t), "fvg_learner_train", "views") &&
+            fvg_learner_train(NULL, NULL, task_of(NULL, &w->train), &t) == FVG_E_ARG &&
             fvg_learner_train(l, v, NULL, &t) == FVG_E_ARG && one_line(c, "no images", "") &&
-            fvg_learner_train(l, v, &empty, &t) == FVG_E_ARG && one_line(c, "no images", ""),
+            fvg_learner_train(l, v, task_of(NULL, &empty), &t) == FVG_E_ARG && one_line(c, "no images", ""),
         "fvg_learner_train without an argument");
-  check(needs_argument(c, fvg_fvgpt_train(NULL, l, v, &w->train, NULL, &t), "fvg_fvgpt_train", "modules") &&
-            needs_argument(c, fvg_fvgpt_train(f, NULL, v, &w->train, NULL, &t), "fvg_fvgpt_train", "a learner") &&
-            needs_argument(c, fvg_fvgpt_train(f, l, NULL, &w->train, NULL, &t), "fvg_fvgpt_train", "views") &&
-            fvg_fvgpt_train(f, l, v, NULL, NULL, &t) == FVG_E_ARG && one_line(c, "no images", ""),
+  check(needs_argument(c, fvg_fvgpt_train(NULL, l, v, task_of(NULL, &w->train), &t), "fvg_fvgpt_train", "modules") &&
+            needs_argument(c, fvg_fvgpt_train(f, NULL, v, task_of(NULL, &w->train), &t), "fvg_fvgpt_train", "a learner") &&
+            needs_argument(c, fvg_fvgpt_train(f, l, NULL, task_of(NULL, &w->train), &t), "fvg_fvgpt_train", "views") &&
+            fvg_fvgpt_train(f, l, v, NULL, &t) == FVG_E_ARG && one_line(c, "no images", ""),
         "fvg_fvgpt_train without an argument");
   memset(&source, 0, sizeof source);
   source.n_class = BASE;
-  check(fvg_fvgpt_calibrate(NULL, &source, 1, NULL, &t) == FVG_E_ARG &&
-            fvg_calibration_evidence(&evidence, NULL, 1, NULL) == FVG_E_ARG &&
-            fvg_calibration_evidence(NULL, &source, 1, NULL) == FVG_E_ARG &&
-            needs_argument(c, fvg_fvgpt_calibrate(f, NULL, 1, NULL, &t), "calibration", "sources") &&
-            needs_argument(c, fvg_fvgpt_calibrate(f, &source, 1, NULL, &t), "calibration", "learner"),
+  check(calibrate(NULL, &source, 1, &t) == FVG_E_ARG &&
+            evidence_of(&evidence, NULL, 1, NULL) == FVG_E_ARG &&
+            evidence_of(NULL, &source, 1, NULL) == FVG_E_ARG &&
+            needs_argument(c, calibrate(f, NULL, 1, &t), "calibration", "sources") &&
+            needs_argument(c, calibrate(f, &source, 1, &t), "calibration", "learner"),
         "calibration without sources");
   source.learner = l;
-  check(needs_argument(c, fvg_fvgpt_calibrate(f, &source, 1, NULL, &t), "calibration", "views") &&
-            needs_argument(c, fvg_calibration_evidence(&evidence, &source, 1, NULL), "calibration", "views"),
+  check(needs_argument(c, calibrate(f, &source, 1, &t), "calibration", "views") &&
+            needs_argument(c, evidence_of(&evidence, &source, 1, NULL), "calibration", "views"),
         "or without their views");
   source.views = v;
-  check(needs_argument(c, fvg_fvgpt_calibrate(f, &source, 1, NULL, &t), "calibration", "class names"),
+  check(needs_argument(c, calibrate(f, &source, 1, &t), "calibration", "the task"),
         "or without their classes");
   source.class_name = names;
-  check(fvg_fvgpt_calibrate(f, &source, 1, NULL, &t) == FVG_E_ARG && one_line(c, "no images", "") &&
-            fvg_calibration_evidence(&evidence, &source, 1, NULL) == FVG_E_ARG && one_line(c, "no images", ""),
+  check(calibrate(f, &source, 1, &t) == FVG_E_ARG && one_line(c, "no images", "") &&
+            evidence_of(&evidence, &source, 1, NULL) == FVG_E_ARG && one_line(c, "no images", ""),
         "or without their pictures");
-  check(needs_argument(c, fvg_classifier_new(NULL, &k, FVG_TUNED, l, NULL, NULL, names, BASE), "fvg_classifier_new",
+  check(needs_argument(c, new_classifier(NULL, &k, FVG_TUNED, l, NULL, NULL, names, BASE), "fvg_classifier_new",
                        "CLIP") && !k &&
-            needs_argument(c, fvg_classifier_new(w->m, NULL, FVG_TUNED, l, NULL, NULL, names, BASE),
+            needs_argument(c, new_classifier(w->m, NULL, FVG_TUNED, l, NULL, NULL, names, BASE),
                            "fvg_classifier_new", "place") &&
-            needs_argument(c, fvg_classifier_new(w->m, &k, FVG_TUNED, l, NULL, NULL, NULL, BASE),
+            needs_argument(c, new_classifier(w->m, &k, FVG_TUNED, l, NULL, NULL, NULL, BASE),
                            "fvg_classifier_new", "class names") && !k,
         "fvg_classifier_new without an argument");
-  need(!fvg_classifier_new(w->m, &k, FVG_TUNED, l, NULL, NULL, names, BASE), "a classifier");
+  need(!new_classifier(w->m, &k, FVG_TUNED, l, NULL, NULL, names, BASE), "a classifier");
   check(fvg_classifier_logits(NULL, x, NULL, x, 1) == FVG_E_ARG &&
             needs_argument(c, fvg_classifier_logits(k, x, NULL, NULL, 1), "fvg_classifier_logits", "features") &&
             needs_argument(c, fvg_classifier_logits(k, NULL, NULL, x, 1), "fvg_classifier_logits", "place") &&
             fvg_classifier_logits(k, x, NULL, x, -1) == FVG_E_ARG && one_line(c, "-1 images", "") &&
-            fvg_classifier_test(NULL, &result, &w->set, &w->train) == FVG_E_ARG &&
-            needs_argument(c, fvg_classifier_test(k, &result, NULL, &w->train), "fvg_classifier_test", "data set") &&
-            needs_argument(c, fvg_classifier_test(k, &result, &w->set, NULL), "fvg_classifier_test", "items") &&
-            needs_argument(c, fvg_classifier_test(k, NULL, &w->set, &w->train), "fvg_classifier_test", "place"),
+            fvg_classifier_test(NULL, &result, task_of(&w->set, &w->train)) == FVG_E_ARG &&
+            needs_argument(c, fvg_classifier_test(k, &result, task_of(NULL, &w->train)), "fvg_classifier_test", "data set") &&
+            needs_argument(c, fvg_classifier_test(k, &result, NULL), "fvg_classifier_test", "a task") &&
+            needs_argument(c, fvg_classifier_test(k, NULL, task_of(&w->set, &w->train)), "fvg_classifier_test", "place"),
         "a classifier's functions without an argument");
   fvg_classifier_free(k);
   check(fvg_mem_used(c) == used, "no memory stays");
@@ -1727,7 +1790,7 @@ static void test_parts(world *w, const char *method) {
   fvg_features of;
   for (i = 0; i < 4; i++) z[i] = (float *)calloc(COPIES * BASE, sizeof **z);
   if (!rows || !z[0] || !z[1] || !z[2] || !z[3]) { check(0, "memory"); return; }
-  need(!fvg_encode_items(w->m, l, rows, &w->set, &w->train), "features");
+  need(!fvg_encode_task(w->m, l, rows, task_of(&w->set, &w->train)), "features");
   for (i = N; i < COPIES; i++) memcpy(rows + i * width, rows + i % N * width, (size_t)width * sizeof *rows);
   of = fvg_learner_features(w->m, l, rows);
   check(of.f == rows && of.f_clip == rows + (width > D ? D : 0) && of.f_score == rows + (width > 2 * D ? 2 * D : 0),
@@ -1741,7 +1804,7 @@ static void test_parts(world *w, const char *method) {
   for (i = 0; i < 4; i++) {
     static const fvg_branch branch[] = {FVG_ZERO_SHOT, FVG_TUNED, FVG_TUNED_NEW, FVG_BRANCH_BASE};
     fvg_classifier *k;
-    need(!fvg_classifier_new(w->m, &k, branch[i], l, f, NULL, names, BASE), "a classifier");
+    need(!new_classifier(w->m, &k, branch[i], l, f, NULL, names, BASE), "a classifier");
     check(!fvg_classifier_logits(k, z[i], NULL, rows, COPIES), fvg_error(w->c));
     fvg_classifier_free(k);
   }
@@ -1783,7 +1846,7 @@ static void test_dpc_training(void) {
   tuned = learner_of(&w, "CoOp", BASE);
   t.epoch_loss = loss;
   need(!fvg_learner_copy(&whole, tuned) && !fvg_learner_copy(&cut, tuned), "copies");
-  check(!fvg_dpc_train(whole, tuned, v, &w.train, &dpc, &t), fvg_error(w.c));
+  check(!fvg_dpc_train(whole, tuned, v, task_of(NULL, &w.train), &dpc, &t), fvg_error(w.c));
   for (i = 0; i < 5; i++) {
     first += loss[i] / 5;
     last += loss[15 + i] / 5;
@@ -1794,11 +1857,11 @@ static void test_dpc_training(void) {
   t.epoch_loss = again;
   t.state = STATE;
   left = N / 4 * 3 / 2;
-  check(fvg_dpc_train(cut, tuned, v, &w.train, &dpc, &t) == FVG_E_CANCELLED && exists(STATE), "cancelled");
+  check(fvg_dpc_train(cut, tuned, v, task_of(NULL, &w.train), &dpc, &t) == FVG_E_CANCELLED && exists(STATE), "cancelled");
   fvg_learner_free(cut);
   left = 100000;
   need(!fvg_learner_copy(&cut, tuned), "a copy");
-  check(!fvg_dpc_train(cut, tuned, v, &w.train, &dpc, &t) && exists(STATE), "it goes on");
+  check(!fvg_dpc_train(cut, tuned, v, task_of(NULL, &w.train), &dpc, &t) && exists(STATE), "it goes on");
   remove(STATE);
   check(same_parameters(whole->param, cut->param, 1) && same(loss, again, sizeof loss),
         "to the same end, bit for bit");
@@ -1815,16 +1878,16 @@ static void test_dpc_training(void) {
     check(ok == n, "the mixture for new classes");
   }
   check(fvg_dpc_reweigh(cut, tuned, 0, 1) == FVG_E_ARG && one_line(w.c, "weight", ""), "no weight to come from");
-  check(fvg_dpc_train(tuned, tuned, v, &w.train, NULL, &t) == FVG_E_ARG && one_line(w.c, "a copy", ""), "no copy");
+  check(fvg_dpc_train(tuned, tuned, v, task_of(NULL, &w.train), NULL, &t) == FVG_E_ARG && one_line(w.c, "a copy", ""), "no copy");
   dpc.weight = -1;
-  check(fvg_dpc_train(cut, tuned, v, &w.train, &dpc, &t) == FVG_E_ARG && one_line(w.c, "above 0", ""), "weight -1");
-  check(fvg_dpc_train(cut, tuned, v, &w.all, NULL, &t) == FVG_E_ARG && one_line(w.c, "label 3", ""), "labels 3, 4");
+  check(fvg_dpc_train(cut, tuned, v, task_of(NULL, &w.train), &dpc, &t) == FVG_E_ARG && one_line(w.c, "above 0", ""), "weight -1");
+  check(fvg_dpc_train(cut, tuned, v, task_of(NULL, &w.all), NULL, &t) == FVG_E_ARG && one_line(w.c, "label 3", ""), "labels 3, 4");
   fvg_learner_free(cut);
   fvg_learner_free(whole);
   fvg_learner_free(tuned);
   tuned = learner_of(&w, "MaPLe", BASE);
   need(!fvg_learner_copy(&cut, tuned), "a copy");
-  check(fvg_dpc_train(cut, tuned, v, &w.train, NULL, &t) == FVG_E_UNSUPPORTED && one_line(w.c, "DPC_MaPLe", "alone"),
+  check(fvg_dpc_train(cut, tuned, v, task_of(NULL, &w.train), NULL, &t) == FVG_E_UNSUPPORTED && one_line(w.c, "DPC_MaPLe", "alone"),
         "MaPLe learns layers too");
   fvg_learner_free(cut);
   fvg_learner_free(tuned);
@@ -1859,7 +1922,7 @@ int main(void) {
   test_training(&w, &notes);
   test_order(&w, &notes);
   test_training_rest(&w);
-  if (fvg_encode_items(w.m, NULL, x, &w.set, &w.train) || tune(&w, &w.train, 2, &fd, &p, &f)) {
+  if (fvg_encode_task(w.m, NULL, x, task_of(&w.set, &w.train)) || tune(&w, &w.train, 2, &fd, &p, &f)) {
     printf("FAILED: %s\n", fvg_error(w.c));
     return 1;
   }

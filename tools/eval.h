@@ -68,7 +68,10 @@ static fvg_status test_new(fvg_clip *m, test_set *x, const fvg_dataset *d, fvg_g
     if (!x->label || !x->f) s = FVG_E_NOMEM;
   }
   for (i = 0; !s && i < x->items.n; i++) x->label[i] = x->items.item[i].label;
-  if (!s) s = fvg_encode_items(m, NULL, x->f, d, &x->items);
+  if (!s) {
+    const fvg_task task = {d, x->items, x->class_name, x->n_class, 0};
+    s = fvg_encode_task(m, NULL, x->f, &task);
+  }
   if (s) test_free(c, x);
   return s;
 }
@@ -79,7 +82,7 @@ static fvg_status score_set(fvg_clip *m, const test_set *x, const float *f, fvg_
   fvg_ctx *c = m->ctx;
   float *logits = (float *)fvg_alloc_array(c, (size_t)x->items.n * (size_t)x->n_class, sizeof *logits);
   fvg_classifier *k = NULL;
-  fvg_status s = logits ? fvg_classifier_new(m, &k, branch, l, modules, prompt_template, x->class_name, x->n_class)
+  fvg_status s = logits ? classifier_of(m, &k, branch, l, modules, prompt_template, x->class_name, x->n_class)
                         : FVG_E_NOMEM;
   if (!s) s = fvg_classifier_logits(k, logits, NULL, f, x->items.n);
   if (!s) s = fvg_score_of(c, score, logits, x->label, x->items.n, x->n_class);
@@ -94,7 +97,9 @@ static fvg_status features_of(fvg_clip *m, fvg_learner *l, const test_set *x, fl
   *f = x->f;
   if (width == (size_t)m->embed_dim) return FVG_OK;
   *f = (float *)fvg_alloc_array(m->ctx, (size_t)x->items.n * width, sizeof **f);
-  return *f ? fvg_encode_items(m, l, *f, x->d, &x->items) : FVG_E_NOMEM;
+  if (!*f) return FVG_E_NOMEM;
+  const fvg_task task = {x->d, x->items, x->class_name, x->n_class, 0};
+  return fvg_encode_task(m, l, *f, &task);
 }
 
 /* ---- eval ---- */
@@ -131,8 +136,11 @@ static fvg_status eval(fvg_ctx *c, const options *o) {
   if (!s)
     s = half_of_names(c, o, l, class_name, n_class, &half);
   if (!s)
-    s = fvg_classifier_new(m, &k, branch_of(l, f, half), l, f, template_of(o, settings), class_name, n_class);
-  if (!s) s = fvg_classifier_test(k, &score, &d, &items);
+    s = classifier_of(m, &k, branch_of(l, f, half), l, f, template_of(o, settings), class_name, n_class);
+  if (!s) {
+    const fvg_task task = {&d, items, class_name, n_class, 0};
+    s = fvg_classifier_test(k, &score, &task);
+  }
   if (!s)
     printf("%s classes %d  images %d  correct %d  accuracy %.2f  error %.2f  macro_f1 %.2f\n", o->half, n_class,
            score.n, score.n_correct, score.accuracy, 100 - score.accuracy, score.macro_f1);

@@ -6,6 +6,18 @@
 
 #include "system.h"
 
+/* A classifier of these names; l, f and prompt_template may be NULL. */
+static fvg_status classifier_of(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l, fvg_fvgpt *f,
+                                const char *prompt_template, const char *const *name, int n) {
+  fvg_classifier_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.branch = branch;
+  desc.learner = l;
+  desc.fvgpt = f;
+  desc.prompt_template = prompt_template;
+  return fvg_classifier_new(m, out, name, n, &desc);
+}
+
 /* ---- printing ---- */
 /* What holds names goes to stdout and stderr through here: names come out of files and may hold what a terminal obeys
    (fvg_printable).  Line ends at the beginning and at the end of the text are meant. */
@@ -1158,7 +1170,7 @@ static fvg_status classify(fvg_ctx *c, const options *o) {
   if (!s && o->checkpoint) s = open_checkpoint(m, o, NULL, name, n, &l, &f, &settings);
   if (!s && !o->classes) name = fvg_learner_class_names(l, &n);
   if (!s) s = half_of_names(c, o, l, name, n, &half);
-  if (!s) s = fvg_classifier_new(m, &k, branch_of(l, f, half), l, f, template_of(o, settings), name, n);
+  if (!s) s = classifier_of(m, &k, branch_of(l, f, half), l, f, template_of(o, settings), name, n);
   if (!s) s = classify_pictures(m, l, k, &pictures, name, n, o->top);
   fvg_release(c, given);
   fvg_release(c, list);
@@ -1250,7 +1262,7 @@ static fvg_status attend_classifier(fvg_clip *m, const options *o, char *text, f
   int n, match;
   fvg_status s;
   *label = 0;
-  if (!l) return fvg_classifier_new(m, k, FVG_ZERO_SHOT, NULL, NULL, "{}", &only, 1);
+  if (!l) return classifier_of(m, k, FVG_ZERO_SHOT, NULL, NULL, "{}", &only, 1);
   fvg_tidy_name(text);
   tuned = fvg_learner_class_names(l, &n);
   s = half_of_names(m->ctx, o, l, &only, 1, &half);
@@ -1262,7 +1274,7 @@ static fvg_status attend_classifier(fvg_clip *m, const options *o, char *text, f
     memcpy(name, tuned, (size_t)n * sizeof *name);
     name[n] = text;
     *label = match >= 0 ? match : n;
-    s = fvg_classifier_new(m, k, branch_of(l, f, half), l, f, template_of(o, settings), name, match >= 0 ? n : n + 1);
+    s = classifier_of(m, k, branch_of(l, f, half), l, f, template_of(o, settings), name, match >= 0 ? n : n + 1);
   }
   fvg_release(m->ctx, name);
   return s;

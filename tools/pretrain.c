@@ -670,7 +670,7 @@ static fvg_status zero_shot(pretraining *p, const pair *pairs, int n, const char
   char line[200];
   memset(name, 0, sizeof name);
   for (i = 0; i < n; i++) name[i] = pairs[i].name;
-  if (!s) s = fvg_classifier_new(p->m, &k, FVG_ZERO_SHOT, NULL, NULL, NULL, name, n);
+  if (!s) s = fvg_classifier_new(p->m, &k, name, n, NULL);
   for (i = 0; !s && i < n; i++) {
     for (j = 0; j < EACH; j++) {
       uint8_t rgb[3 * WORLD_SIDE * WORLD_SIDE];

@@ -242,7 +242,11 @@ static fvg_status classify(fvg_clip *m, fvg_learner *l, fvg_branch branch, const
   fvg_classifier *k = NULL;
   int n_class;
   const char *const *name = fvg_learner_class_names(l, &n_class);
-  fvg_status s = fvg_classifier_new(m, &k, branch, l, NULL, NULL, name, n_class);
+  fvg_classifier_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.branch = branch;
+  desc.learner = l;
+  fvg_status s = fvg_classifier_new(m, &k, name, n_class, &desc);
   if (!s) s = fvg_classifier_logits(k, logits, NULL, f, n);
   fvg_classifier_free(k);
   return s;

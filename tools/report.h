@@ -373,10 +373,10 @@ static fvg_status panel_new(study *x, panel *q, fvg_group half, fvg_learner *p, 
   memset(q, 0, sizeof *q);
   q->name = (const char *const *)x->d.class_name + first;
   for (i = 0; !s && i < N_METHOD; i++)
-    s = fvg_classifier_new(x->m, &q->k[i], branch[i], p, f, prompt_template, q->name, n);
+    s = classifier_of(x->m, &q->k[i], branch[i], p, f, prompt_template, q->name, n);
   q->gate = q->k[FVGPT_COOP];
   if (!s && half == FVG_BASE)
-    s = fvg_classifier_new(x->m, &q->gate, FVG_BRANCH_NEW, p, f, prompt_template, q->name, n);
+    s = classifier_of(x->m, &q->gate, FVG_BRANCH_NEW, p, f, prompt_template, q->name, n);
   return s;
 }
 

@@ -430,7 +430,10 @@ static fvg_status stage_1(tuning *t, const table_row *r, const char *name, int s
     return FVG_OK;
   }
   s = views_for(t, seed, STAGE_1, *l, &views);
-  if (!s) s = fvg_learner_train(*l, views, items, &g.desc);
+  if (!s) {
+    const fvg_task task = {NULL, *items, class_name, n_class, 0};
+    s = fvg_learner_train(*l, views, &task, &g.desc);
+  }
   views_done(t, views);
   return stage_end(t, &g, s, *l, NULL, curve);
 }
@@ -461,6 +464,7 @@ static fvg_status calibrate(tuning *t, const table_row *r, int seed, const fvg_i
   const table_row *backbone = &t->row[r->backbone];
   fvg_train_desc desc = train_desc_of(t, r, seed);
   fvg_calibration_source source[2];
+  fvg_task task[2];
   fvg_items half[2];
   fvg_learner *l[2] = {NULL, NULL};
   fvg_views *v[2] = {NULL, NULL};
@@ -488,9 +492,11 @@ static fvg_status calibrate(tuning *t, const table_row *r, int seed, const fvg_i
   for (i = 0; i < 2; i++) {
     source[i].learner = l[i];
     source[i].views = v[i];
-    source[i].items = &half[1 - i];
-    source[i].class_name = name[1 - i];
-    source[i].n_class = n[1 - i];
+    memset(&task[i], 0, sizeof task[i]);
+    task[i].items = half[1 - i];
+    task[i].class_name = name[1 - i];
+    task[i].n_class = n[1 - i];
+    source[i].task = &task[i];
   }
   if (!s && t->o->calibration == GUARDED) {
     s = fvg_calibration_evidence(&evidence, source, 2, t->o->prompt_template);
@@ -498,7 +504,8 @@ static fvg_status calibrate(tuning *t, const table_row *r, int seed, const fvg_i
       fvg_log(c, 0, "%s seed %d: on unseen classes CLIP is better by %.2f deviations; the %s gate is taken", r->name,
               seed, evidence, evidence > guard ? "cross-fitted" : "published");
   }
-  if (!s && evidence > guard) s = fvg_fvgpt_calibrate(f, source, 2, t->o->prompt_template, &desc);
+  desc.prompt_template = t->o->prompt_template;
+  if (!s && evidence > guard) s = fvg_fvgpt_calibrate(f, source, 2, &desc);
   for (i = 0; i < 2; i++) {
     views_done(t, v[i]);
     fvg_learner_free(l[i]);
@@ -531,7 +538,11 @@ static fvg_status stage_fvgpt(tuning *t, int row, int run, const fvg_items *item
   modules.seed = (uint64_t)seed;
   s = fvg_fvgpt_new(t->m->ctx, f, &modules);
   if (!s) s = views_for(t, seed, STAGE_2, l, &views);
-  if (!s) s = fvg_fvgpt_train(*f, l, views, items, t->o->prompt_template, &g.desc);
+  g.desc.prompt_template = t->o->prompt_template;
+  if (!s) {
+    const fvg_task task = {NULL, *items, NULL, 0, 0};
+    s = fvg_fvgpt_train(*f, l, views, &task, &g.desc);
+  }
   if (!s && calibration_of(t->o, r) != PUBLISHED) s = calibrate(t, r, seed, items, l, *f, &g);
   views_done(t, views);
   return stage_end(t, &g, s, l, *f, &t->curve[row][run]);
@@ -557,7 +568,10 @@ static fvg_status stage_dpc(tuning *t, int row, int run, const fvg_items *items,
   if (!*base) {
     s = fvg_learner_copy(base, tuned);
     if (!s) s = views_for(t, seed, STAGE_DPC, tuned, &views);
-    if (!s) s = fvg_dpc_train(*base, tuned, views, items, &dpc, &g.desc);
+    if (!s) {
+      const fvg_task task = {NULL, *items, NULL, 0, 0};
+      s = fvg_dpc_train(*base, tuned, views, &task, &dpc, &g.desc);
+    }
     views_done(t, views);
     s = stage_end(t, &g, s, *base, NULL, &t->curve[row][run]);
   }
