@@ -42,7 +42,7 @@ $(BUILD)/pretrain $(BUILD)/bench: $(BUILD)/%: tools/%.c $(HEADERS)
 	$(CC) $(WARN) $(CFLAGS) -DFVGPT_PTHREADS $< -o $@ -lm -lpthread
 
 $(BUILD)/test_formats $(BUILD)/fuzz_images $(BUILD)/test_data: tests/make_pictures.h
-$(BUILD)/test_clip $(BUILD)/test_models: tests/random_model.h
+$(BUILD)/test_clip $(BUILD)/test_models $(BUILD)/test_no_stdio: tests/random_model.h
 
 $(BUILD)/world $(BUILD)/pretrain $(BUILD)/test_world $(BUILD)/test_tiny_clip: tools/world.h
 

@@ -6551,6 +6551,7 @@ struct fvg_tape {
   fvg_node *last;
   int failed;                                    /* a node could not be made: until the tape is reset, none is      */
   int no_grad;                                   /* > 0: what is made of parameters now needs no gradient           */
+  int params_fixed;                              /* 1: fvg_param makes constants, whatever it is given              */
   struct fvg__spare *spare;                      /* gradients that have been passed on: memory for others           */
   fvg_parameter *const *train;                   /* fvg_tape_train                                                  */
   int n_train;
@@ -6856,6 +6857,7 @@ FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p) {
              p->name);
     return fvg__give_up(t);
   }
+  if (t->params_fixed) return y;
   y->needs_grad = 1;
   y->grad = p->grad;
   return y;
@@ -8672,7 +8674,7 @@ static fvg_status fvg__fvgpt_check(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
   return FVG_OK;
 }
 
-static void fvg__copy_values(float *out, const fvg_node *x) {
+static void fvg__copy_node(float *out, const fvg_node *x) {
   if (out) memcpy(out, fvg_value(x), fvg__count(x) * sizeof *out);
 }
 
@@ -8720,9 +8722,9 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg_fvgpt_report *re
     report->dist = fvg_value(l_dist)[0];
     report->ce_pc = fvg_value(ce_pc)[0];
     report->kl_pc = fvg_value(kl_pc)[0];
-    fvg__copy_values(report->r, r);
-    fvg__copy_values(report->r_target, r_target);
-    fvg__copy_values(report->b, b);
+    fvg__copy_node(report->r, r);
+    fvg__copy_node(report->r_target, r_target);
+    fvg__copy_node(report->b, b);
     if (report->b && m->desc.no_pc) memset(report->b, 0, (size_t)x->n * sizeof(float));
   }
   return loss;
@@ -8750,7 +8752,7 @@ static fvg_status fvg__check_counts(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
 
 static fvg_status fvg__copy_out(const fvg_fvgpt *m, const fvg_node *x, float *out) {
   if (!x) return m->ctx->status;
-  fvg__copy_values(out, x);
+  fvg__copy_node(out, x);
   return FVG_OK;
 }
 

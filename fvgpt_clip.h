@@ -721,6 +721,9 @@ FVG_DEF double     fvg_foreground_share(const float *map, const fvg_image *mask)
    owned. */
 FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image *image, const float *map);
 
+/* ---------------------------------------------------------------------------------------------------------
+   Checkpoints: a tuned model in one file
+   --------------------------------------------------------------------------------------------------------- */
 /* Metadata being collected, for fvg_checkpoint_save.  Keys and values are not copied; numbers are printed into text.
    What does not fit is left out. */
 enum { FVG_MAX_SETTINGS = 80 };
@@ -732,20 +735,33 @@ typedef struct fvg_settings {
 FVG_DEF void fvg_settings_set(fvg_settings *x, const char *key, const char *value);
 FVG_DEF void fvg_settings_set_number(fvg_settings *x, const char *key, double value);
 
+/* A safetensors file with the learner's tensors under their published names, and FVG-PT's if f is not
+   NULL.  What is needed to build them again, and `settings`, are in the metadata.  Loading needs the
+   CLIP that it was tuned on; *f is NULL if the file has no FVG-PT part.  *settings (may be NULL)
+   receives the open file for fvg_weights_metadata; close it with fvg_weights_close.  If loading fails,
+   all of them are NULL. */
 #ifndef FVGPT_NO_STDIO
-/* A tuned model in one safetensors file: the learner's tensors under their published names, and FVG-PT's when f is
-   not NULL; what is needed to build them again, and `settings`, are in the metadata.  Loading needs the CLIP that it
-   was tuned on; *f is NULL when the file has no FVG-PT part.  *settings (may be NULL) receives the open file for
-   fvg_weights_metadata; close it with fvg_weights_close. */
 FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *f, const char *path,
                                        const fvg_metadata *settings, int n_settings);
 FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
                                        fvg_weights **settings, const char *path);
-/* The parameters' values from a checkpoint of the published trainers (model.pth.tar-N of prompt_learner,
-   VLPromptLearner or MultiModalRepresentationLearner), or from a safetensors file with those names.  What l does not
-   train is passed over; l stays as it was if anything is missing or of another shape. */
+#endif
+/* The same bytes elsewhere than in a file: `write` receives them in pieces, in order, and what it has
+   received before a failure is no checkpoint.  Reading takes the source over and closes it, also when
+   it fails; if *settings receives the open file, the source stays open until that is closed. */
+FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *f, fvg_write_fn write,
+                                        void *user, const fvg_metadata *settings,
+                                        int n_settings);
+FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
+                                       fvg_weights **settings, const fvg_source *source);
+/* The parameters' values from a checkpoint of the published trainers (model.pth.tar-N of
+   prompt_learner, VLPromptLearner or MultiModalRepresentationLearner), or from a safetensors file with
+   those names.  What l does not train is passed over; l stays as it was if anything is missing or of
+   another shape.  The source is closed, also on failure. */
+#ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path);
 #endif
+FVG_DEF fvg_status fvg_learner_read(fvg_learner *l, const fvg_source *source);
 
 #ifdef __cplusplus
 }
@@ -7548,315 +7564,501 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
   fvg_release(m->ctx, m);
 }
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 10  TOWERS: images and texts in one space
- *===========================================================================================================
+ *==================================================================================================
    CLIP (Radford et al. 2021, arXiv 2103.00020) embeds images and texts in one space of width d.
 
-     image  patches of p x p pixels, each times patch_weight -> [T-1, w];  a class token in front, + position
-            embedding, LN_pre, transformer, LN_post of the class token, times projection -> f [d]
-     text   start, tokens, end, each its embedding + position embedding -> [n, w];  causal transformer,
-            LN_final of the end token's row, times projection -> g [d]
+     image  patches of p x p pixels, each times patch_weight -> [T-1, w]; the class token before
+            them, position embeddings added, LN_pre, transformer, LN_post of the class token's row,
+            times projection -> f [d]
+     text   [SOT] tokens [EOT], token embeddings + position embeddings -> [n, w]; causal
+            transformer, LN_final of the row of [EOT], times projection -> g [d]
 
-   and scores s cos(f, g), s = exp(logit_scale).
+   The score of a pair is s cos(f, g) with s = exp(logit_scale).
 
-   Texts are packed: every text stops at its end mark, and the rows in which texts agree at their start are stored
-   once, as a shared prefix (fvgpt.h, chapter 8).  Many texts make several parts of some 320 rows, one after the other
-   in the same memory.  A symbol of a text is a token (>= 0) or a context vector (< 0).
+   Texts are packed.  Attention is causal, so a text stops at its [EOT], and the rows that all texts
+   share at their start are stored once, as a shared prefix (fvgpt.h, chapter 8).  Many texts are
+   cut into parts of about 320 rows, which pass the tower one after the other in the same memory.
+   A text is a list of symbols: a symbol >= 0 is a token, the symbol -1 - i is context vector i.
 
-   Prompts.  Every method of prompt tuning writes vectors of its own into a tower, and a plan says where: context
-   words among the embedded tokens, or n rows that stand behind [SOT] or the class token, replaced before some blocks.
-   PromptSRC's text tower has n_start 4, n 4, first_layer 1, n_layer 8: words 1..4 are vectors, and before each of the
-   blocks 1..8 what the block before made of these four rows is thrown away, and four new vectors stand there.  MMRL
-   has n_start 0: its rows come in between before block first_layer.  (Where an image's prompts stand does not matter,
-   since its attention knows no order; the published code has some of them behind the patches.)  The vectors of a
-   tower are one matrix: those that are there from the start, then n for each of the plan's layers.  A splicing is a
-   plan worked out for a batch: for each of these layers, where every row comes from (fvg_splice in fvgpt.h). */
+   Where prompts stand.  A method of prompt tuning writes vectors of its own into a tower.  They are
+   the rows of one matrix v [n_start + n n_layer, w], and a plan says where they go:
+
+     n_start      the first vectors stand in the sequence from the start: a text's context words, or
+                  the n rows behind an image's class token
+     n            rows 1..n of every sequence, behind [SOT] or the class token, are prompts
+     first_layer, n_layer
+                  before each of these blocks what the block before made of the prompts is thrown
+                  away, and the next n vectors take their place
+
+   With n_start = 0 there are no prompts at first: they are inserted before block first_layer, and
+   replaced before the later ones.  PromptSRC's text tower has n_start 4, n 4, first_layer 1,
+   n_layer 8; MMRL's has n_start 0, n 5, first_layer 5, n_layer 7.  (The order of an image's rows
+   does not matter, for its attention knows no order; the published code puts some prompts behind
+   the patches.)
+
+   A plan that is worked out for a batch x is a splicing.  It has a list, source, for each block of
+   the plan: row r of what enters the block is row source[r] of [x; v], the rows of x and then those
+   of v.  For two images of three tokens (class token c, patches p and q), n_start = 0 and n = 2:
+
+     [x; v]            row   0   1   2 | 3   4   5 | 6   7   8   9
+                             c   p   q | c'  p'  q'| v0  v1  v2  v3
+
+     Block first_layer: v0 and v1 are inserted behind the first row of every image.
+
+                       row   0   1   2   3   4 | 5   6   7   8   9
+                             c   v0  v1  p   q | c'  v0  v1  p'  q'
+                    source   0   6   7   1   2 | 3   6   7   4   5
+                  position   0   1   2   3   4 | 0   1   2   3   4    of the row in its sequence
+
+         old row             0           1   2 | 3           4   5
+         moved_to            0           3   4 | 5           8   9
+
+     The next block: x has ten rows now, so that v2 and v3 are rows 12 and 13 of [x; v].
+
+                       row   0   1   2   3   4 | 5   6   7   8   9
+                             c   v2  v3  p   q | c'  v2  v3  p'  q'
+                    source   0  12  13   3   4 | 5  12  13   8   9
+
+   In packed texts the shared prefix has the only row of position 0, so all texts see one copy of
+   the prompts. */
 
 /* ---- where prompts stand ---- */
 typedef struct fvg__plan {
-  int n_start;                                   /* vectors there from the start: context words, or an image's n    */
-  int n;                                         /* rows 1..n of every sequence are prompts                         */
-  int first_layer, n_layer;                      /* the blocks before which they are replaced; they come in before
-                                                    the first of these when n_start is 0                            */
+  int n_start;                       /* vectors in the sequence from the start                    */
+  int n;                             /* rows 1..n of every sequence are prompts                   */
+  int first_layer, n_layer;          /* the blocks before which vectors come in                   */
 } fvg__plan;
 
-/* A plan worked out for a batch of packed sequences. */
+/* A plan worked out for a batch of packed sequences, as in the drawing above. */
 typedef struct fvg__splicing {
-  fvg_splice *splice;
-  int n_splice, n_row;                           /* rows of the batch in the end                                    */
-  fvg_segment *segment;
-  int *index;                                    /* [rows + 1] where row r of the batch went                        */
-  int *rows;                                     /* the places of all rows, then a splice's list for every layer    */
+  fvg_splice *splice;                /* [n_splice] one for each block of the plan                 */
+  int n_splice;
+  int n_row;                         /* rows of the batch once all prompts are in                 */
+  fvg_segment *segment;              /* the sequences among these rows                            */
+  int *moved_to;                     /* [old rows + 1] where a row of the batch has gone          */
+  int *position;                     /* [n_row] of each row in its sequence                       */
+  int *source;                       /* [n_splice, n_row] rows of [x; v]                          */
 } fvg__splicing;
 
 static void fvg__splicing_free(fvg_ctx *c, fvg__splicing *x) {
   fvg_release(c, x->splice);
   fvg_release(c, x->segment);
-  fvg_release(c, x->index);
-  fvg_release(c, x->rows);
+  fvg_release(c, x->moved_to);
+  fvg_release(c, x->position);
+  fvg_release(c, x->source);
   memset(x, 0, sizeof *x);
 }
 
-/* n rows, `vector` and those after it, come in behind each first row of a sequence (place 0).  from and new_place
-   describe the rows then. */
-static void fvg__insert_rows(int n_row, const int *place, int n, int vector, int *index, int *from, int *new_place) {
-  int r, k, at = 0;
-  for (r = 0; r < n_row; r++) {
-    index[r] = at;
-    new_place[at] = place[r] ? place[r] + n : 0;
-    from[at++] = r;
-    for (k = 0; place[r] == 0 && k < n; k++) {
-      new_place[at] = k + 1;
-      from[at++] = vector + k;
+static fvg_status fvg__splicing_alloc(fvg_ctx *c, fvg__splicing *x, int n_old, int n_segment) {
+  const size_t n_row = (size_t)x->n_row;
+  const size_t n_splice = (size_t)x->n_splice;
+
+  x->splice = FVG_NEW_ARRAY(c, fvg_splice, n_splice);
+  x->segment = FVG_NEW_ARRAY(c, fvg_segment, (size_t)n_segment);
+  x->moved_to = FVG_NEW_ARRAY(c, int, (size_t)n_old + 1);
+  x->position = FVG_NEW_ARRAY(c, int, n_row);
+  x->source = FVG_NEW_ARRAY(c, int, n_splice * n_row);
+
+  if (x->splice && x->segment && x->moved_to && x->position && x->source)
+    return FVG_OK;
+  fvg__splicing_free(c, x);
+  return FVG_E_NOMEM;
+}
+
+/* Inserts n vectors, from row `vector` of [x; v] on, behind each first row of a sequence.  n = 0
+   leaves the rows as they are. */
+static void fvg__insert_rows(fvg__splicing *x, const int *old_position, int n_old, int n,
+                             int vector, int *source) {
+  int row = 0;
+
+  for (int old = 0; old < n_old; old++) {
+    const int is_first = old_position[old] == 0;
+    x->moved_to[old] = row;
+    x->position[row] = is_first ? 0 : old_position[old] + n;
+    source[row] = old;
+    row++;
+    if (!is_first) continue;
+
+    for (int k = 0; k < n; k++) {
+      x->position[row] = 1 + k;
+      source[row] = vector + k;
+      row++;
     }
   }
-  index[n_row] = at;
+  x->moved_to[n_old] = row;
 }
 
-/* place [n_row]: each row's position in its sequence. */
-static fvg_status fvg__splicing_new(fvg_ctx *c, fvg__splicing *x, const fvg__plan *plan, int n_row, const int *place,
-                                    const fvg_segment *segment, int n_segment) {
-  int inserted = plan->n_start ? 0 : plan->n, n_first = 0, layer, r;
-  size_t most;
-  int *at;
-  memset(x, 0, sizeof *x);
-  for (r = 0; r < n_row; r++) n_first += place[r] == 0;
-  most = (size_t)n_row + (size_t)n_first * (size_t)inserted;
-  x->splice = FVG_NEW_ARRAY(c, fvg_splice, (size_t)plan->n_layer + 1);
-  x->segment = FVG_NEW_ARRAY(c, fvg_segment, (size_t)n_segment);
-  x->index = FVG_NEW_ARRAY(c, int, (size_t)n_row + 1);
-  x->rows = FVG_NEW_ARRAY(c, int, most * ((size_t)plan->n_layer + 2));
-  if (!x->splice || !x->segment || !x->index || !x->rows) { fvg__splicing_free(c, x); return FVG_E_NOMEM; }
-  x->n_row = (int)most;
-  x->n_splice = plan->n_layer;
-  at = x->rows + most;                           /* the first piece holds the places                                */
-  fvg__insert_rows(n_row, place, inserted, n_row + plan->n_start, x->index, at, x->rows);
-  for (r = 0; r < n_segment; r++) {              /* new rows stand behind the first of their segment                */
-    fvg_segment *s = &x->segment[r];
-    *s = segment[r];
-    s->query = x->index[segment[r].query];
-    s->n_query = x->index[segment[r].query + segment[r].n_query] - s->query;
-    s->key = x->index[segment[r].key];
-    s->n_key = x->index[segment[r].key + segment[r].n_key] - s->key;
-    s->prefix = x->index[segment[r].prefix];
-    s->n_prefix = x->index[segment[r].prefix + segment[r].n_prefix] - s->prefix;
+/* Puts n vectors, from row `vector` of [x; v] on, in the place of rows 1..n of every sequence. */
+static void fvg__replace_rows(const fvg__splicing *x, int n, int vector, int *source) {
+  for (int r = 0; r < x->n_row; r++) {
+    const int position = x->position[r];
+    const int is_prompt = position >= 1 && position <= n;
+    source[r] = is_prompt ? vector + position - 1 : r;
   }
-  for (layer = 0; layer < plan->n_layer; layer++, at += most) {
-    fvg_splice *splice = &x->splice[layer];
-    int vector = x->n_row + plan->n_start + layer * plan->n - 1;
-    splice->layer = plan->first_layer + layer;
-    splice->row = at;
+}
+
+/* The same segment after its rows have moved; inserted rows stand between its first row and its
+   end, so they belong to it. */
+static fvg_segment fvg__move_segment(const fvg_segment *old, const int *moved_to) {
+  fvg_segment s = *old;
+  s.query = moved_to[old->query];
+  s.n_query = moved_to[old->query + old->n_query] - s.query;
+  s.key = moved_to[old->key];
+  s.n_key = moved_to[old->key + old->n_key] - s.key;
+  s.prefix = moved_to[old->prefix];
+  s.n_prefix = moved_to[old->prefix + old->n_prefix] - s.prefix;
+  return s;
+}
+
+/* Works out a plan of at least one layer for n_row rows with their positions [n_row]. */
+static fvg_status fvg__splicing_new(fvg_ctx *c, fvg__splicing *x, const fvg__plan *plan, int n_row,
+                                    const int *position, const fvg_segment *segment,
+                                    int n_segment) {
+  const int n_inserted = plan->n_start ? 0 : plan->n;
+  int n_first = 0;
+  for (int r = 0; r < n_row; r++)
+    if (position[r] == 0) n_first++;
+
+  memset(x, 0, sizeof *x);
+  x->n_row = n_row + n_first * n_inserted;
+  x->n_splice = plan->n_layer;
+  fvg_status s = fvg__splicing_alloc(c, x, n_row, n_segment);
+  if (s) return s;
+
+  fvg__insert_rows(x, position, n_row, n_inserted, n_row + plan->n_start, x->source);
+  for (int i = 0; i < n_segment; i++)
+    x->segment[i] = fvg__move_segment(&segment[i], x->moved_to);
+
+  for (int i = 0; i < plan->n_layer; i++) {
+    int *source = x->source + fvg__row(i, x->n_row);
+    fvg_splice *splice = &x->splice[i];
+    splice->layer = plan->first_layer + i;
+    splice->row = source;
     splice->n_row = x->n_row;
-    if (layer == 0 && inserted) {
+
+    if (i == 0 && n_inserted) {                  /* the source is already there                   */
       splice->segment = x->segment;
       splice->n_segment = n_segment;
     } else {
-      for (r = 0; r < x->n_row; r++) at[r] = x->rows[r] >= 1 && x->rows[r] <= plan->n ? vector + x->rows[r] : r;
+      fvg__replace_rows(x, plan->n, x->n_row + plan->n_start + i * plan->n, source);
     }
   }
   return FVG_OK;
 }
 
-/* ---- image tower ---- */
-/* Patch (row, col) of an image as one row: [3, p, p] in the order of the convolution's weights. */
-static void fvg__cut_patches(const float *image, int size, int patch, float *rows) {
-  int row, col, channel, y, grid = size / patch;
-  for (row = 0; row < grid; row++)
-    for (col = 0; col < grid; col++)
-      for (channel = 0; channel < 3; channel++)
-        for (y = 0; y < patch; y++, rows += patch)
-          memcpy(rows, image + ((size_t)channel * (size_t)size + (size_t)(row * patch + y)) * (size_t)size +
-                       (size_t)(col * patch), (size_t)patch * sizeof *rows);
+/* The vectors of a tower and the places that they go to, as a transformer takes them. */
+static fvg_prompts fvg__prompts(const fvg__splicing *x, fvg_node *vectors) {
+  fvg_prompts prompts;
+  memset(&prompts, 0, sizeof prompts);
+  prompts.vectors = vectors;
+  prompts.splice = x->splice;
+  prompts.n_splice = x->n_splice;
+  return prompts;
 }
 
-/* n images as rows of one matrix: which rows belong to which, and what a method puts between them. */
+/* ---- image tower ---- */
+/* The floats of one image [3, image_size, image_size]. */
+static size_t fvg__image_floats(const fvg_clip *m) {
+  const size_t size = (size_t)m->vision.image_size;
+  return 3 * size * size;
+}
+
+/* The patches of an image [3, size, size], row by row from the top left: each is one row of the
+   result, [3, p, p] in the order of the convolution's weights. */
+static void fvg__cut_patches(const float *image, int size, int p, float *rows) {
+  const int grid = size / p;
+  const size_t bytes = (size_t)p * sizeof *rows;
+
+  for (int row = 0; row < grid; row++)
+    for (int col = 0; col < grid; col++)
+      for (int channel = 0; channel < 3; channel++)
+        for (int y = 0; y < p; y++) {
+          const int line = channel * size + row * p + y;
+          memcpy(rows, image + fvg__row(line, size) + col * p, bytes);
+          rows += p;
+        }
+}
+
+/* n images as the rows of one matrix: which rows belong to which image, and where prompts go. */
 typedef struct fvg__image_rows {
   const fvg_clip *clip;
-  fvg__plan plan;                                /* all 0: a plain tower                                            */
-  int n, n_token;                                /* images; rows of each that enter the first block                 */
-  fvg_segment *segment;                          /* [n]                                                             */
-  int *place;                                    /* [n n_token] 0: the class token                                  */
-  int *row;                                      /* [n (n_token + 1)]: room for lists of rows                       */
-  fvg__splicing splicing;
+  fvg__plan plan;                    /* all 0: a tower without prompts                            */
+  int n;                             /* images                                                    */
+  int n_token;                       /* rows of each image that enter the first block             */
+  fvg_segment *segment;              /* [n]                                                       */
+  int *position;                     /* [n n_token] of each row in its image; 0: the class token  */
+  int *list;                         /* [n (n_token + plan.n + 1)] scratch for a list of rows     */
+  fvg__splicing splicing;            /* of a plan that has layers                                 */
 } fvg__image_rows;
 
 static void fvg__image_rows_free(fvg__image_rows *x) {
   fvg_ctx *c = x->clip->ctx;
   fvg_release(c, x->segment);
-  fvg_release(c, x->place);
-  fvg_release(c, x->row);
+  fvg_release(c, x->position);
+  fvg_release(c, x->list);
   fvg__splicing_free(c, &x->splicing);
 }
 
-/* plan NULL: none */
-static fvg_status fvg__image_rows_new(const fvg_clip *m, fvg__image_rows *x, int n, const fvg__plan *plan) {
-  size_t rows;
-  fvg_status s = FVG_OK;
-  int i;
+/* Numbers the rows of n images: their segments and positions. */
+static void fvg__image_rows_number(fvg__image_rows *x) {
+  for (int i = 0; i < x->n; i++) {
+    fvg_segment *s = &x->segment[i];
+    s->query = i * x->n_token;
+    s->key = s->query;
+    s->n_query = x->n_token;
+    s->n_key = x->n_token;
+    for (int k = 0; k < x->n_token; k++)
+      x->position[s->query + k] = k;
+  }
+}
+
+/* Plans the rows of n images; plan NULL: a tower without prompts. */
+static fvg_status fvg__image_rows_new(const fvg_clip *m, fvg__image_rows *x, int n,
+                                      const fvg__plan *plan) {
   memset(x, 0, sizeof *x);
   x->clip = m;
-  if (!m->has_vision) return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
+  if (!m->has_vision)
+    return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
+
   if (plan) x->plan = *plan;
   x->n = n;
   x->n_token = m->vision.n_token + x->plan.n_start;
-  if (n < 1 || n > INT_MAX / 4 / (x->n_token + x->plan.n))
+  const int most_token = x->n_token + x->plan.n;
+  if (n < 1 || n > INT_MAX / 4 / most_token)
     return fvg_fail(m->ctx, FVG_E_ARG, "%d images to encode", n);
-  rows = (size_t)n * (size_t)x->n_token;
+
+  const int n_row = n * x->n_token;
   x->segment = FVG_NEW_ARRAY(m->ctx, fvg_segment, (size_t)n);
-  x->place = FVG_NEW_ARRAY(m->ctx, int, rows);
-  x->row = FVG_NEW_ARRAY(m->ctx, int, rows + (size_t)n * (size_t)(x->plan.n + 1));
-  if (!x->segment || !x->place || !x->row) s = FVG_E_NOMEM;
-  for (i = 0; !s && i < (int)rows; i++) x->place[i] = i % x->n_token;
-  for (i = 0; !s && i < n; i++) {
-    x->segment[i].query = x->segment[i].key = i * x->n_token;
-    x->segment[i].n_query = x->segment[i].n_key = x->n_token;
-  }
+  x->position = FVG_NEW_ARRAY(m->ctx, int, (size_t)n_row);
+  x->list = FVG_NEW_ARRAY(m->ctx, int, fvg__row(n, most_token + 1));
+  fvg_status s = x->segment && x->position && x->list ? FVG_OK : FVG_E_NOMEM;
+
+  if (!s) fvg__image_rows_number(x);
   if (!s && x->plan.n_layer)
-    s = fvg__splicing_new(m->ctx, &x->splicing, &x->plan, (int)rows, x->place, x->segment, n);
+    s = fvg__splicing_new(m->ctx, &x->splicing, &x->plan, n_row, x->position, x->segment, n);
   if (s) fvg__image_rows_free(x);
   return s;
 }
 
-/* n images -> the rows that enter the first block, [n n_token, width]: LN_pre of [class; patches] + positions, and of
-   the prompts, which have no position, behind the class token. */
-static fvg_node *fvg__vision_embed(fvg_tape *t, const fvg__image_rows *rows, const float *images, fvg_node *vectors) {
+/* All patches of n images, times patch_weight: [n (T-1), w], T the tokens of a plain image */
+static fvg_node *fvg__embed_patches(fvg_tape *t, const fvg_clip *m, const float *images, int n) {
+  const fvg_vision_tower *v = &m->vision;
+  const size_t floats = fvg__image_floats(m);
+  const int patch_floats = 3 * v->patch_size * v->patch_size;
+
+  fvg_node *patches = fvg_zeros(t, n * (v->n_token - 1), patch_floats);
+  if (!patches) return NULL;
+  for (int i = 0; i < n; i++) {
+    const size_t at = (size_t)i * floats;
+    fvg__cut_patches(images + at, v->image_size, v->patch_size, fvg_fill(patches) + at);
+  }
+  return fvg_linear(patches, fvg_frozen(t, &v->patch_weight), NULL);
+}
+
+/* Puts the first n_start vectors behind every class token:
+   x [n T, w], vectors [>= n_start, w] -> [n (T + n_start), w] */
+static fvg_node *fvg__insert_start(const fvg__image_rows *rows, fvg_node *x, fvg_node *vectors) {
+  const int n_start = rows->plan.n_start;
+  const int T = rows->clip->vision.n_token;
+  const int first_vector = rows->n * T;          /* in [x; vectors]                               */
+  const int n_row = rows->n * rows->n_token;
+
+  for (int r = 0; r < n_row; r++) {
+    const int class_token = r / rows->n_token * T;
+    const int position = rows->position[r];
+    if (position == 0)
+      rows->list[r] = class_token;
+    else if (position <= n_start)
+      rows->list[r] = first_vector + position - 1;
+    else
+      rows->list[r] = class_token + position - n_start;
+  }
+  return fvg_gather(fvg_concat(x, vectors), rows->list, n_row);
+}
+
+/* n images -> the rows that enter the first block, [n n_token, w]: LN_pre of class token, prompts
+   and patches.  Prompts have no position embedding. */
+static fvg_node *fvg__vision_embed(fvg_tape *t, const fvg__image_rows *rows, const float *images,
+                                   fvg_node *vectors) {
   const fvg_clip *m = rows->clip;
   const fvg_vision_tower *v = &m->vision;
-  int n = rows->n, n_patch = v->n_token - 1, n_start = rows->plan.n_start, n_row = n * rows->n_token, i;
-  size_t pixels = 3 * (size_t)v->image_size * (size_t)v->image_size;
+  const int n = rows->n;
+  const int T = v->n_token;
   fvg_mark mark = fvg_tape_mark(t);
-  fvg_node *patches = fvg_zeros(t, n * n_patch, 3 * v->patch_size * v->patch_size), *x;
+
+  fvg_node *patches = fvg__embed_patches(t, m, images, n);
   if (!patches) return NULL;
-  for (i = 0; i < n; i++)
-    fvg__cut_patches(images + (size_t)i * pixels, v->image_size, v->patch_size,
-                     fvg_fill(patches) + (size_t)i * pixels);
-  x = fvg_concat(fvg_frozen(t, &v->class_embedding), fvg_linear(patches, fvg_frozen(t, &v->patch_weight), NULL));
-  for (i = 0; i < n * v->n_token; i++)           /* row 0 of the two is the class token's                           */
-    rows->row[i] = i % v->n_token ? i / v->n_token * n_patch + i % v->n_token : 0;
-  x = fvg_gather(x, rows->row, n * v->n_token);
-  for (i = 0; i < n * v->n_token; i++) rows->row[i] = i % v->n_token;
-  x = fvg_add(x, fvg_gather(fvg_frozen(t, &v->position_embedding), rows->row, n * v->n_token));
-  if (n_start) {
-    for (i = 0; i < n_row; i++) {
-      int place = rows->place[i], image = i / rows->n_token;
-      rows->row[i] = place == 0 ? image * v->n_token : place <= n_start ? n * v->n_token + place - 1 :
-                     image * v->n_token + place - n_start;
+  fvg_node *x = fvg_concat(fvg_frozen(t, &v->class_embedding), patches);
+
+  /* Row 0 of x is the class token of all images, then come T - 1 patches of each. */
+  for (int i = 0; i < n; i++)
+    for (int k = 0; k < T; k++) {
+      const int is_class_token = k == 0;
+      rows->list[i * T + k] = is_class_token ? 0 : i * (T - 1) + k;
     }
-    x = fvg_gather(fvg_concat(x, vectors), rows->row, n_row);
-  }
+  x = fvg_gather(x, rows->list, n * T);
+
+  for (int i = 0; i < n * T; i++)
+    rows->list[i] = i % T;
+  fvg_node *positions = fvg_frozen(t, &v->position_embedding);
+  x = fvg_add(x, fvg_gather(positions, rows->list, n * T));
+
+  if (rows->plan.n_start) x = fvg__insert_start(rows, x, vectors);
   x = fvg__norm(x, &v->ln_pre_weight, &v->ln_pre_bias, v->transformer.eps);
   return fvg_tape_keep(t, mark, x);
 }
 
-/* Through the blocks; of each image the class token's row stays, and n_read rows behind it:
-   [n (1 + n_read), width] */
-static fvg_node *fvg__vision_blocks(const fvg__image_rows *rows, fvg_node *x, fvg_node *vectors, int n_read,
-                                    int recompute) {
-  int n_token = rows->n_token, n_keep = rows->n * (1 + n_read), i;
-  fvg_prompts prompts;
-  if (rows->plan.n_layer) n_token = rows->splicing.n_row / rows->n;
-  for (i = 0; i < n_keep; i++) rows->row[i] = i / (1 + n_read) * n_token + i % (1 + n_read);
-  memset(&prompts, 0, sizeof prompts);
-  prompts.vectors = vectors;
-  prompts.splice = rows->splicing.splice;
-  prompts.n_splice = rows->splicing.n_splice;
+/* Takes x through the blocks.  The class token of each image stays, and the n_read rows behind it:
+   [n (1 + n_read), w] */
+static fvg_node *fvg__vision_blocks(const fvg__image_rows *rows, fvg_node *x, fvg_node *vectors,
+                                    int n_read, int recompute) {
+  const int has_layers = rows->plan.n_layer > 0;
+  const int n_token = has_layers ? rows->splicing.n_row / rows->n : rows->n_token;
+  const int n_keep = 1 + n_read;
+  for (int i = 0; i < rows->n; i++)
+    for (int k = 0; k < n_keep; k++)
+      rows->list[i * n_keep + k] = i * n_token + k;
+
+  fvg_prompts prompts = fvg__prompts(&rows->splicing, vectors);
   prompts.recompute = recompute;
-  return fvg_transform_prompted(x, &rows->clip->vision.transformer, rows->segment, rows->n, rows->row, n_keep,
-                                &prompts);
+  return fvg_transform_prompted(x, &rows->clip->vision.transformer, rows->segment, rows->n,
+                                rows->list, rows->n * n_keep, &prompts);
 }
 
-/* Class token rows after the last block [n, width] -> [n, embed_dim] */
+/* Class token rows after the last block [n, w] -> features [n, d], not normalised */
 static fvg_node *fvg__vision_head(const fvg_clip *m, fvg_node *x) {
-  x = fvg__norm(x, &m->vision.ln_post_weight, &m->vision.ln_post_bias, m->vision.transformer.eps);
-  return x ? fvg_linear(x, fvg_frozen(x->tape, &m->vision.projection), NULL) : NULL;
+  const fvg_vision_tower *v = &m->vision;
+  x = fvg__norm(x, &v->ln_post_weight, &v->ln_post_bias, v->transformer.eps);
+  if (!x) return NULL;
+  return fvg_linear(x, fvg_frozen(x->tape, &v->projection), NULL);
 }
 
-FVG_DEF fvg_node *fvg_clip_image_features(fvg_tape *t, const fvg_clip *m, const float *images, int n) {
-  fvg__image_rows rows;
-  fvg_node *x = NULL;
+FVG_DEF fvg_node *fvg_clip_image_features(fvg_tape *t, const fvg_clip *m, const float *images,
+                                          int n) {
   if (!t) return NULL;
-  if (!fvg__image_rows_new(m, &rows, n, NULL)) {
-    x = fvg__vision_head(m, fvg__vision_blocks(&rows, fvg__vision_embed(t, &rows, images, NULL), NULL, 0, 0));
-    fvg__image_rows_free(&rows);
-  }
+  fvg__image_rows rows;
+  if (fvg__image_rows_new(m, &rows, n, NULL)) return fvg__give_up(t);
+
+  fvg_node *x = fvg__vision_embed(t, &rows, images, NULL);
+  x = fvg__vision_blocks(&rows, x, NULL, 0, 0);
+  x = fvg__vision_head(m, x);
+  fvg__image_rows_free(&rows);
   return x ? x : fvg__give_up(t);
 }
 
+/* The model's own tape, on which features without gradients are computed; NULL: out of memory. */
 static fvg_tape *fvg__clip_tape(fvg_clip *m) {
-  if (!m->tape) m->tape = fvg_tape_new(m->ctx);
+  if (!m->tape)
+    m->tape = fvg_tape_new(m->ctx);
   return m->tape;
 }
 
-/* Finite weights can still be so large that a tower overflows; a score made of that would mean nothing. */
-static fvg_status fvg__check_features(const fvg_clip *m, const char *what, const float *x, int n, int n_part) {
-  size_t width = (size_t)n_part * (size_t)m->embed_dim, k;
-  for (k = 0; k < (size_t)n * width; k++)
+/* Refuses features that are not finite.  Finite weights can be so large that a tower overflows, and
+   a score made of that would mean nothing.  x [n, n_part d]; `what` names a row in the message. */
+static fvg_status fvg__check_features(const fvg_clip *m, const char *what, const float *x, int n,
+                                      int n_part) {
+  const size_t width = fvg__row(n_part, m->embed_dim);
+  const size_t count = (size_t)n * width;
+
+  for (size_t k = 0; k < count; k++)
     if (!isfinite(x[k]))
-      return fvg_fail(m->ctx, FVG_E_NUMERIC, "the feature of %s %d of %d is %g", what, (int)(k / width), n,
-                      (double)x[k]);
+      return fvg_fail(m->ctx, FVG_E_NUMERIC, "the feature of %s %d of %d is %g", what,
+                      (int)(k / width), n, (double)x[k]);
   return FVG_OK;
 }
 
-#define FVG__IMAGE_BATCH 8                       /* images that pass the tower together: enough to fill the kernels */
+/* Images that pass the tower together: enough to fill the kernels. */
+#define FVG__IMAGE_BATCH 8
 
-/* Nodes that live at once: while patches are embedded, the patches, their copy for the product and 6 matrices
-   [rows, width]; inside a block 9 of these (x, LN_1, q, k, v, attention, sum, LN_2, sum), 2 as wide as the MLP, the
-   rows that a product copies and the panels of attention.  What a chunk of the tape leaves unused is less than the
-   allocation that went to the next one: all chunks but the last hold at most twice what lives.  The last is as large
-   as those together, but at most FVG__CHUNK_MOST. */
-FVG_DEF size_t fvg_clip_image_bytes(const fvg_clip *m, int n) {
-  const fvg_vision_tower *v = &m->vision;
-  size_t batch = (size_t)(n < FVG__IMAGE_BATCH ? n : FVG__IMAGE_BATCH), rows = batch * (size_t)v->n_token;
-  size_t w = (size_t)v->width, patch = 3 * (size_t)v->patch_size * (size_t)v->patch_size;
-  size_t hidden, head, panels, copied, embed, block, live;
-  if (!m->has_vision || n < 1) return 0;
-  hidden = (size_t)v->transformer.block[0].fc_weight.dim[0];
-  head = w / (size_t)v->transformer.n_head;
-  panels = (size_t)fvg__min((int)batch * v->transformer.n_head, FVG__MOST_SCRATCH) *
-           ((size_t)v->n_token + FVG__PANEL_COLS) * (2 * (head + FVG__PANEL_COLS) + FVG__QUERIES);
-  copied = (size_t)FVG__PASS_ROWS < rows ? (size_t)FVG__PASS_ROWS : rows;
-  embed = rows * (patch + 6 * w + 2) + copied * patch * 4 / 3 + 16 * patch;
-  block = rows * (9 * w + 2 * hidden + 2 * (size_t)v->transformer.n_head + 4) + panels + copied * hidden * 4 / 3 +
-          16 * hidden;
-  live = 2 * (embed > block ? embed : block) * sizeof(float);
-  return live + (live < FVG__CHUNK_MOST ? live : FVG__CHUNK_MOST) + FVG__CHUNK_BYTES;
+/* The greatest number of floats that live at once while patches are embedded: the patches, their
+   copy for the product and 6 matrices [rows, w]. */
+static size_t fvg__embed_floats(const fvg_vision_tower *v, size_t rows, size_t copied) {
+  const size_t w = (size_t)v->width;
+  const size_t patch = 3 * (size_t)v->patch_size * (size_t)v->patch_size;
+  return rows * (patch + 6 * w + 2) + copied * patch * 4 / 3 + 16 * patch;
 }
 
+/* The same inside a block: 9 matrices [rows, w] (x, LN_1, q, k, v, attention, sum, LN_2, sum), 2 as
+   wide as the MLP, the rows that a product copies, and the panels of attention. */
+static size_t fvg__block_floats(const fvg_vision_tower *v, int batch, size_t rows, size_t copied) {
+  const size_t w = (size_t)v->width;
+  const size_t n_head = (size_t)v->transformer.n_head;
+  const size_t hidden = (size_t)v->transformer.block[0].fc_weight.dim[0];
+  const size_t n_token = (size_t)v->n_token;
+
+  const size_t n_panel = (size_t)fvg__min(batch * v->transformer.n_head, FVG__MOST_SCRATCH);
+  const size_t panel = 2 * (w / n_head + FVG__PANEL_COLS) + FVG__QUERIES;
+  const size_t panels = n_panel * (n_token + FVG__PANEL_COLS) * panel;
+  const size_t copies = copied * hidden * 4 / 3 + 16 * hidden;
+  return rows * (9 * w + 2 * hidden + 2 * n_head + 4) + panels + copies;
+}
+
+/* A tape's chunk may leave unused less than the allocation that went to the next chunk, so all
+   chunks but the last hold at most twice what lives.  The last is as large as those together, but
+   at most FVG__CHUNK_MOST. */
+FVG_DEF size_t fvg_clip_image_bytes(const fvg_clip *m, int n) {
+  if (!m->has_vision || n < 1) return 0;
+  const fvg_vision_tower *v = &m->vision;
+  const int batch = fvg__min(n, FVG__IMAGE_BATCH);
+  const size_t rows = fvg__row(batch, v->n_token);
+  const size_t copied = (size_t)FVG__PASS_ROWS < rows ? (size_t)FVG__PASS_ROWS : rows;
+
+  const size_t embed = fvg__embed_floats(v, rows, copied);
+  const size_t block = fvg__block_floats(v, batch, rows, copied);
+  const size_t chunks = 2 * (embed > block ? embed : block) * sizeof(float);
+  const size_t last = chunks < FVG__CHUNK_MOST ? chunks : FVG__CHUNK_MOST;
+  return chunks + last + FVG__CHUNK_BYTES;
+}
+
+/* n images, some at a time -> features [n, d], not normalised */
 FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, float *features, const float *images, int n) {
-  size_t pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size, d = (size_t)m->embed_dim;
-  fvg_tape *t;
-  int i;
-  if (!m->has_vision) return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
-  t = fvg__clip_tape(m);
+  if (!m->has_vision)
+    return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
+  if (n < 0)
+    return fvg_fail(m->ctx, FVG_E_ARG, "%d images to encode", n);
+  fvg_tape *t = fvg__clip_tape(m);
   if (!t) return FVG_E_NOMEM;
-  for (i = 0; i < n; i += FVG__IMAGE_BATCH) {
-    int count = n - i < FVG__IMAGE_BATCH ? n - i : FVG__IMAGE_BATCH;
-    fvg_node *f = fvg_clip_image_features(t, m, images + (size_t)i * pixels, count);
-    if (!f) { fvg_tape_clear(t); return m->ctx->status; }
-    memcpy(features + (size_t)i * d, fvg_value(f), (size_t)count * d * sizeof *features);
+
+  const size_t floats = fvg__image_floats(m);
+  for (int i = 0; i < n; i += FVG__IMAGE_BATCH) {
+    const int count = fvg__min(n - i, FVG__IMAGE_BATCH);
+    const size_t bytes = fvg__row(count, m->embed_dim) * sizeof *features;
+
+    fvg_node *f = fvg_clip_image_features(t, m, images + (size_t)i * floats, count);
+    if (f)
+      memcpy(features + fvg__row(i, m->embed_dim), fvg_value(f), bytes);
     fvg_tape_clear(t);
+    if (!f) return m->ctx->status;
   }
   return fvg__check_features(m, "image", features, n, 1);
 }
 
 /* ---- packed texts ---- */
 /* Texts as symbols: a token id, or -1 - i for context vector i. */
-typedef struct fvg__texts { int n, n_symbol, capacity, *symbol, *start; } fvg__texts;    /* start has n + 1 entries */
+typedef struct fvg__texts {
+  int n;                             /* texts that are complete                                   */
+  int n_symbol;
+  int capacity;                      /* symbols of a text: the model's context length             */
+  int *symbol;                       /* [n_symbol], one text after the other                      */
+  int *start;                        /* [n + 1] where each text begins                            */
+} fvg__texts;
 
+/* Texts as the rows of one matrix: the shared prefix first, then what each text has of its own. */
 typedef struct fvg__packed {
   int n_row, n_token, n_text, n_segment;
-  int *token;                                    /* [n_token]: the ids of the rows that are tokens                  */
-  int *from;                                     /* [n_row]: row of [tokens; context vectors]                       */
-  int *place;                                    /* [n_row]: position in its text                                   */
-  int *end_row;                                  /* [n_text]                                                        */
-  fvg_segment *segment;
-  fvg__splicing splicing;
+  int *token;                        /* [n_token] the ids of the rows that are tokens             */
+  int *source;                       /* [n_row] rows of [tokens; context vectors]                 */
+  int *position;                     /* [n_row] of each row in its text                           */
+  int *end_row;                      /* [n_text] the row of each [EOT] after the last block       */
+  fvg_segment *segment;              /* [n_segment] the prefix, if there is one, and the texts    */
+  fvg__splicing splicing;            /* of a plan that has layers                                 */
   const fvg_clip *clip;
-  struct fvg__packed *next;                      /* the part that follows, or NULL                                  */
+  struct fvg__packed *next;          /* the part that follows, or NULL                            */
 } fvg__packed;
 
-#define FVG__PART_ROWS 320                       /* rows of a part: packed texts that pass the tower together       */
+#define FVG__PART_ROWS 320           /* rows of a part, about: texts that pass the tower together */
 
 static void fvg__texts_free(fvg_ctx *c, fvg__texts *x) {
   fvg_release(c, x->symbol);
@@ -7864,217 +8066,302 @@ static void fvg__texts_free(fvg_ctx *c, fvg__texts *x) {
   memset(x, 0, sizeof *x);
 }
 
-static void fvg__packed_free(fvg_ctx *c, fvg__packed *p) {
-  fvg__packed part = *p;
-  void *block = NULL;                            /* the first part belongs to the caller                            */
-  memset(p, 0, sizeof *p);
-  for (;;) {
-    fvg_release(c, part.token);
-    fvg_release(c, part.end_row);
-    fvg_release(c, part.segment);
-    fvg__splicing_free(c, &part.splicing);
-    fvg_release(c, block);
-    block = part.next;
-    if (!block) return;
-    part = *part.next;
-  }
+/* Gives back a part's arrays, but not the part. */
+static void fvg__part_release(fvg_ctx *c, fvg__packed *part) {
+  fvg_release(c, part->token);
+  fvg_release(c, part->source);
+  fvg_release(c, part->position);
+  fvg_release(c, part->end_row);
+  fvg_release(c, part->segment);
+  fvg__splicing_free(c, &part->splicing);
 }
 
-/* Room for n texts of at most context_length symbols. */
+/* Gives back all parts; the first one is the caller's struct, which is zeroed. */
+static void fvg__packed_free(fvg_ctx *c, fvg__packed *first) {
+  fvg__packed *part = first->next;
+  while (part) {
+    fvg__packed *next = part->next;
+    fvg__part_release(c, part);
+    fvg_release(c, part);
+    part = next;
+  }
+  fvg__part_release(c, first);
+  memset(first, 0, sizeof *first);
+}
+
+/* Makes room for n texts of at most context_length symbols. */
 static fvg_status fvg__texts_new(const fvg_clip *m, fvg__texts *x, int n) {
   memset(x, 0, sizeof *x);
-  if (!m->has_text) return fvg_fail(m->ctx, FVG_E_ARG, "this model has no text tower");
+  if (!m->has_text)
+    return fvg_fail(m->ctx, FVG_E_ARG, "this model has no text tower");
   if (!m->tokenizer)
-    return fvg_fail(m->ctx, FVG_E_ARG, "the model's vocabulary (merges.txt or bpe_simple_vocab_16e6.txt) was not "
-                                       "found; put it beside the weights");
-  if (fvg_tokenizer_vocab_size(m->tokenizer) > m->text.vocab_size)
+    return fvg_fail(m->ctx, FVG_E_ARG,
+                    "the model's vocabulary (merges.txt or bpe_simple_vocab_16e6.txt) was not "
+                    "found; put it beside the weights");
+
+  const int vocab_size = fvg_tokenizer_vocab_size(m->tokenizer);
+  if (vocab_size > m->text.vocab_size)
     return fvg_fail(m->ctx, FVG_E_ARG, "the tokenizer has %d tokens, the model embeddings of %d",
-                    fvg_tokenizer_vocab_size(m->tokenizer), m->text.vocab_size);
+                    vocab_size, m->text.vocab_size);
+
   x->capacity = m->text.context_length;
-  x->symbol = FVG_NEW_ARRAY(m->ctx, int, (size_t)n * (size_t)x->capacity);
+  x->symbol = FVG_NEW_ARRAY(m->ctx, int, fvg__row(n, x->capacity));
   x->start = FVG_NEW_ARRAY(m->ctx, int, (size_t)n + 1);
   if (x->symbol && x->start) return FVG_OK;
   fvg__texts_free(m->ctx, x);
   return FVG_E_NOMEM;
 }
 
-/* The tokens of a text, without marks, into ids[capacity]; room: how many fit beside what else the text holds. */
+/* Writes the tokens of a text, without marks, into ids.  `room` is how many fit beside what else
+   the text holds; nothing fits if it is negative. */
 static fvg_status fvg__tokens(const fvg_clip *m, const char *text, int *ids, int room, int *n) {
-  fvg_status s = fvg_tokenize(m->tokenizer, ids, room < 0 ? 0 : room, n, text);
-  if (!s && *n > room)
-    return fvg_fail(m->ctx, FVG_E_ARG, "\"%.80s%s\": %d tokens, but the model's context of %d leaves room for %d",
-                    text, strlen(text) > 80 ? "..." : "", *n, m->text.context_length, room < 0 ? 0 : room);
-  return s;
+  const int capacity = room < 0 ? 0 : room;
+  fvg_status s = fvg_tokenize(m->tokenizer, ids, capacity, n, text);
+  if (s || *n <= room) return s;
+
+  const char *dots = strlen(text) > 80 ? "..." : "";
+  return fvg_fail(m->ctx, FVG_E_ARG,
+                  "\"%.80s%s\": %d tokens, but the model's context of %d leaves room for %d",
+                  text, dots, *n, m->text.context_length, capacity);
 }
 
-static void fvg__texts_add(fvg__texts *x, int symbol) { x->symbol[x->n_symbol++] = symbol; }
+static void fvg__texts_add(fvg__texts *x, int symbol) {
+  x->symbol[x->n_symbol] = symbol;
+  x->n_symbol++;
+}
 
-/* Adds the end mark.  A text may hold that mark itself: its feature is read at the first one, which sees
-   nothing of what follows, so the text ends there. */
+/* Ends a text with [EOT].  The text may hold that mark itself: its feature is read at the first
+   one, which sees nothing of what follows, so the text ends there. */
 static void fvg__texts_end(const fvg_clip *m, fvg__texts *x) {
-  int end = fvg__end_mark(m->tokenizer), i = x->start[x->n];
+  const int end = fvg__end_mark(m->tokenizer);
   fvg__texts_add(x, end);
-  while (x->symbol[i] != end) i++;
+
+  int i = x->start[x->n];
+  while (x->symbol[i] != end)
+    i++;
   x->n_symbol = i + 1;
-  x->start[++x->n] = x->n_symbol;
+  x->n++;
+  x->start[x->n] = x->n_symbol;
 }
 
-/* [start] tokens [end] */
+/* Adds the text [SOT] tokens [EOT]. */
 static fvg_status fvg__texts_add_plain(const fvg_clip *m, fvg__texts *x, const char *text) {
-  int n;
-  fvg_status s;
   fvg__texts_add(x, fvg__start_mark(m->tokenizer));
-  s = fvg__tokens(m, text, x->symbol + x->n_symbol, m->text.context_length - 2, &n);
+
+  int n;
+  int *tokens = x->symbol + x->n_symbol;
+  fvg_status s = fvg__tokens(m, text, tokens, m->text.context_length - 2, &n);
   if (s) return s;
   x->n_symbol += n;
   fvg__texts_end(m, x);
   return FVG_OK;
 }
 
-/* How many first symbols n texts share; each keeps at least its end mark for itself. */
+/* How many symbols texts first .. first + n - 1 share at their start; each keeps at least its
+   [EOT] for itself. */
 static int fvg__common_prefix(const fvg__texts *x, int first, int n) {
-  int prefix, i;
   if (n < 2) return 0;
-  for (prefix = 0;; prefix++)
-    for (i = first; i < first + n; i++)
-      if (x->start[i] + prefix + 1 >= x->start[i + 1] ||
-          x->symbol[x->start[i] + prefix] != x->symbol[x->start[first] + prefix])
-        return prefix;
+  const int *shared = x->symbol + x->start[first];
+
+  for (int prefix = 0;; prefix++)
+    for (int i = first; i < first + n; i++) {
+      const int at = x->start[i] + prefix;
+      if (at + 1 >= x->start[i + 1]) return prefix;
+      if (x->symbol[at] != shared[prefix]) return prefix;
+    }
 }
 
-/* Number k of a token's embedding, whatever it is stored as. */
+/* Number k of a token's embedding, whatever type it is stored as. */
 static float fvg__token_embedding(const fvg_clip *m, int token, size_t k) {
   const fvg_tensor *e = &m->text.token_embedding;
-  size_t at = (size_t)token * (size_t)m->text.width + k;
-  if (e->type == FVG_F16) return fvg_half_to_float(((const uint16_t *)e->data)[at]);
-  if (e->type == FVG_BF16) return fvg_bfloat_to_float(((const uint16_t *)e->data)[at]);
+  const size_t at = fvg__row(token, m->text.width) + k;
+  if (e->type == FVG_F16)
+    return fvg_half_to_float(((const uint16_t *)e->data)[at]);
+  if (e->type == FVG_BF16)
+    return fvg_bfloat_to_float(((const uint16_t *)e->data)[at]);
   return ((const float *)e->data)[at];
 }
 
-/* `from` of a context vector is its symbol for now; where the tokens end is known when all rows are in. */
+/* Adds a row.  The source of a context vector is its symbol for now: the vectors follow the tokens,
+   whose number is known when all rows are in. */
 static void fvg__add_row(fvg__packed *p, int symbol, int position) {
-  p->place[p->n_row] = position;
-  p->from[p->n_row++] = symbol < 0 ? symbol : p->n_token;
-  if (symbol >= 0) p->token[p->n_token++] = symbol;
+  const int is_token = symbol >= 0;
+  p->position[p->n_row] = position;
+  p->source[p->n_row] = is_token ? p->n_token : symbol;
+  p->n_row++;
+
+  if (!is_token) return;
+  p->token[p->n_token] = symbol;
+  p->n_token++;
 }
 
-/* Texts first .. first + n - 1 as one matrix; plan NULL: no prompts but context words. */
-static fvg_status fvg__pack_part(const fvg_clip *m, fvg__packed *p, const fvg__texts *x, int first, int n,
-                                 const fvg__plan *plan) {
-  int prefix = fvg__common_prefix(x, first, n), i, k;
-  size_t rows = (size_t)(x->start[first + n] - x->start[first]);
-  fvg_status s = FVG_OK;
+/* Adds the rows of one segment: symbols first .. end - 1 of a text, behind a prefix of n_prefix
+   rows. */
+static void fvg__add_segment(fvg__packed *p, const int *symbol, int first, int end, int n_prefix) {
+  fvg_segment *s = &p->segment[p->n_segment];
+  s->query = p->n_row;
+  s->key = p->n_row;
+  for (int k = first; k < end; k++)
+    fvg__add_row(p, symbol[k], k);
+
+  s->n_query = p->n_row - s->query;
+  s->n_key = s->n_query;
+  s->n_prefix = n_prefix;
+  s->causal = 1;
+  p->n_segment++;
+}
+
+/* Adds texts first .. first + n - 1: the prefix that they share, then each one's own rows. */
+static void fvg__add_texts(fvg__packed *p, const fvg__texts *x, int first, int n) {
+  const int prefix = fvg__common_prefix(x, first, n);
+  if (prefix)
+    fvg__add_segment(p, x->symbol + x->start[first], 0, prefix, 0);
+
+  for (int i = first; i < first + n; i++) {
+    const int length = x->start[i + 1] - x->start[i];
+    fvg__add_segment(p, x->symbol + x->start[i], prefix, length, prefix);
+    p->end_row[p->n_text] = p->n_row - 1;
+    p->n_text++;
+  }
+
+  for (int r = 0; r < p->n_row; r++)
+    if (p->source[r] < 0)
+      p->source[r] = p->n_token + (-1 - p->source[r]);
+}
+
+/* Packs texts first .. first + n - 1 into one part.  plan NULL, or without layers: there are no
+   prompts but context words. */
+static fvg_status fvg__pack_part(const fvg_clip *m, fvg__packed *p, const fvg__texts *x, int first,
+                                 int n, const fvg__plan *plan) {
+  const size_t most = (size_t)(x->start[first + n] - x->start[first]);
   memset(p, 0, sizeof *p);
   p->clip = m;
-  p->token = FVG_NEW_ARRAY(m->ctx, int, 3 * rows);
+  p->token = FVG_NEW_ARRAY(m->ctx, int, most);
+  p->source = FVG_NEW_ARRAY(m->ctx, int, most);
+  p->position = FVG_NEW_ARRAY(m->ctx, int, most);
   p->end_row = FVG_NEW_ARRAY(m->ctx, int, (size_t)n);
   p->segment = FVG_NEW_ARRAY(m->ctx, fvg_segment, (size_t)n + 1);
-  if (!p->token || !p->end_row || !p->segment) { fvg__packed_free(m->ctx, p); return FVG_E_NOMEM; }
-  p->from = p->token + rows;
-  p->place = p->from + rows;
-  for (k = 0; k < prefix; k++) fvg__add_row(p, x->symbol[x->start[first] + k], k);
-  if (prefix) {
-    p->segment[0].n_query = p->segment[0].n_key = prefix;
-    p->segment[0].causal = 1;
-    p->n_segment = 1;
-  }
-  for (i = first; i < first + n; i++) {
-    fvg_segment *own = &p->segment[p->n_segment++];
-    own->query = own->key = p->n_row;
-    for (k = prefix; x->start[i] + k < x->start[i + 1]; k++) fvg__add_row(p, x->symbol[x->start[i] + k], k);
-    own->n_query = own->n_key = p->n_row - own->key;
-    own->n_prefix = prefix;
-    own->causal = 1;
-    p->end_row[p->n_text++] = p->n_row - 1;
-  }
-  for (k = 0; k < p->n_row; k++) if (p->from[k] < 0) p->from[k] = p->n_token - 1 - p->from[k];
-  if (plan && plan->n_layer) {
-    s = fvg__splicing_new(m->ctx, &p->splicing, plan, p->n_row, p->place, p->segment, p->n_segment);
-    for (i = 0; !s && i < p->n_text; i++) p->end_row[i] = p->splicing.index[p->end_row[i]];
+  fvg_status s = FVG_OK;
+  if (!p->token || !p->source || !p->position || !p->end_row || !p->segment)
+    s = FVG_E_NOMEM;
+
+  if (!s) fvg__add_texts(p, x, first, n);
+  if (!s && plan && plan->n_layer) {
+    s = fvg__splicing_new(m->ctx, &p->splicing, plan, p->n_row, p->position, p->segment,
+                          p->n_segment);
+    for (int i = 0; !s && i < n; i++)
+      p->end_row[i] = p->splicing.moved_to[p->end_row[i]];
   }
   if (s) fvg__packed_free(m->ctx, p);
   return s;
 }
 
-/* All texts, in parts of about chunk_rows rows; 0: in one. */
+/* How many texts from `first` on fill a part of chunk_rows rows; chunk_rows 0: all of them. */
+static int fvg__count_part(const fvg__texts *x, int first, int prefix, int chunk_rows) {
+  if (!chunk_rows) return x->n - first;
+  int n = 0;
+  int rows = 0;
+  while (first + n < x->n && (n == 0 || rows < chunk_rows)) {
+    rows += x->start[first + n + 1] - x->start[first + n] - prefix;
+    n++;
+  }
+  return n;
+}
+
+/* Packs all texts in parts of about chunk_rows rows; 0: in one part. */
 static fvg_status fvg__pack(const fvg_clip *m, fvg__packed *p, const fvg__texts *x, int chunk_rows,
                             const fvg__plan *plan) {
-  int prefix = fvg__common_prefix(x, 0, x->n), first = 0, n;
+  const int prefix = fvg__common_prefix(x, 0, x->n);
   fvg__packed *part = p;
-  fvg_status s;
+  int first = 0;
+
   for (;;) {
-    int rows = 0;
-    for (n = 0; first + n < x->n && (n == 0 || !chunk_rows || rows < chunk_rows); n++)
-      rows += x->start[first + n + 1] - x->start[first + n] - prefix;
-    s = fvg__pack_part(m, part, x, first, n, plan);
+    const int n = fvg__count_part(x, first, prefix, chunk_rows);
+    fvg_status s = fvg__pack_part(m, part, x, first, n, plan);
     first += n;
     if (!s && first == x->n) return FVG_OK;
-    if (!s && !(part->next = FVG_NEW(m->ctx, fvg__packed))) s = FVG_E_NOMEM;
-    if (s) { fvg__packed_free(m->ctx, p); return s; }
+
+    if (!s) part->next = FVG_NEW(m->ctx, fvg__packed);
+    if (!s && !part->next) s = FVG_E_NOMEM;
+    if (s) {
+      fvg__packed_free(m->ctx, p);
+      return s;
+    }
     part = part->next;
   }
 }
 
-/* One part: vectors [n, width] or NULL -> [n_text, embed_dim], not normalised */
+/* Takes one part through the text tower: vectors [n, w] or NULL -> [n_text, d], not normalised */
 static fvg_node *fvg__text_forward(fvg_tape *t, const fvg__packed *p, fvg_node *vectors) {
   const fvg_text_tower *tower = &p->clip->text;
+
   fvg_node *x = fvg_gather(fvg_frozen(t, &tower->token_embedding), p->token, p->n_token);
-  fvg_prompts prompts;
-  memset(&prompts, 0, sizeof prompts);
-  prompts.vectors = vectors;
-  prompts.splice = p->splicing.splice;
-  prompts.n_splice = p->splicing.n_splice;
-  if (vectors) x = fvg_gather(fvg_concat(x, vectors), p->from, p->n_row);
-  x = fvg_add(x, fvg_gather(fvg_frozen(t, &tower->position_embedding), p->place, p->n_row));
-  x = fvg_transform_prompted(x, &tower->transformer, p->segment, p->n_segment, p->end_row, p->n_text, &prompts);
+  if (vectors)
+    x = fvg_gather(fvg_concat(x, vectors), p->source, p->n_row);
+  fvg_node *positions = fvg_frozen(t, &tower->position_embedding);
+  x = fvg_add(x, fvg_gather(positions, p->position, p->n_row));
+
+  const fvg_prompts prompts = fvg__prompts(&p->splicing, vectors);
+  x = fvg_transform_prompted(x, &tower->transformer, p->segment, p->n_segment, p->end_row,
+                             p->n_text, &prompts);
+
   x = fvg__norm(x, &tower->ln_final_weight, &tower->ln_final_bias, tower->transformer.eps);
-  return x ? fvg_linear(x, fvg_frozen(t, &tower->projection), NULL) : NULL;
+  if (!x) return NULL;
+  return fvg_linear(x, fvg_frozen(t, &tower->projection), NULL);
 }
 
 static fvg_node *fvg__text_part(fvg_tape *t, fvg_node *vectors, void *part) {
   return fvg__text_forward(t, (const fvg__packed *)part, vectors);
 }
 
-/* All parts with a gradient for the vectors.  Several of them are each computed again when the gradient comes by, so
-   that memory holds one part, however many classes there are. */
+/* The features of all parts, with a gradient for the vectors.  Where there are several parts, each
+   is computed again when the gradient arrives, so that memory holds one part however many classes
+   there are. */
 static fvg_node *fvg__text_features(fvg_tape *t, fvg__packed *p, fvg_node *vectors) {
-  fvg_node *g;
   if (!p->next) return fvg__text_forward(t, p, vectors);
-  g = fvg_recompute(vectors, fvg__text_part, p);
-  for (p = p->next; p; p = p->next) g = fvg_concat(g, fvg_recompute(vectors, fvg__text_part, p));
+
+  fvg_node *g = fvg_recompute(vectors, fvg__text_part, p);
+  for (p = p->next; p; p = p->next)
+    g = fvg_concat(g, fvg_recompute(vectors, fvg__text_part, p));
   return g;
 }
 
-/* Features of all parts, without gradients; vectors [n_vector, width] or NULL. */
-static fvg_status fvg__encode_packed(fvg_clip *m, const fvg__packed *part, const float *vectors, int n_vector,
-                                     float *features) {
+/* The features of all parts without gradients, not normalised; vectors [n_vector, w] or NULL */
+static fvg_status fvg__encode_packed(fvg_clip *m, const fvg__packed *first, const float *vectors,
+                                     int n_vector, float *features) {
   fvg_tape *t = fvg__clip_tape(m);
-  fvg_node *g = NULL;
-  const fvg__packed *p;
-  float *at = features;
   if (!t) return FVG_E_NOMEM;
-  for (p = part; p; p = p->next) {
+  int n = 0;
+
+  for (const fvg__packed *p = first; p; p = p->next) {
     fvg_tape_clear(t);
-    g = fvg__text_forward(t, p, vectors ? fvg_const(t, n_vector, m->text.width, vectors) : NULL);
-    if (!g) break;
-    memcpy(at, fvg_value(g), (size_t)p->n_text * (size_t)m->embed_dim * sizeof *at);
-    at += (size_t)p->n_text * (size_t)m->embed_dim;
+    fvg_node *v = vectors ? fvg_const(t, n_vector, m->text.width, vectors) : NULL;
+    fvg_node *g = fvg__text_forward(t, p, v);
+    if (!g) {
+      fvg_tape_clear(t);
+      return m->ctx->status;
+    }
+    const size_t bytes = fvg__row(p->n_text, m->embed_dim) * sizeof *features;
+    memcpy(features + fvg__row(n, m->embed_dim), fvg_value(g), bytes);
+    n += p->n_text;
   }
   fvg_tape_clear(t);
-  return g ? fvg__check_features(m, "text", features, (int)((size_t)(at - features) / (size_t)m->embed_dim), 1) :
-             m->ctx->status;
+  return fvg__check_features(m, "text", features, n, 1);
 }
 
-static fvg_status fvg__pack_plain(const fvg_clip *m, fvg__packed *p, const char *const *texts, int n,
-                                  int chunk_rows) {
-  fvg__texts x;
-  fvg_status s;
-  int i;
+/* Packs texts that have no context words. */
+static fvg_status fvg__pack_plain(const fvg_clip *m, fvg__packed *p, const char *const *texts,
+                                  int n, int chunk_rows) {
   memset(p, 0, sizeof *p);
-  if (n < 1) return fvg_fail(m->ctx, FVG_E_ARG, "%d texts to encode", n);
-  s = fvg__texts_new(m, &x, n);
-  for (i = 0; !s && i < n; i++) s = fvg__texts_add_plain(m, &x, texts[i]);
-  if (!s) s = fvg__pack(m, p, &x, chunk_rows, NULL);
+  if (n < 1)
+    return fvg_fail(m->ctx, FVG_E_ARG, "%d texts to encode", n);
+
+  fvg__texts x;
+  fvg_status s = fvg__texts_new(m, &x, n);
+  for (int i = 0; !s && i < n; i++)
+    s = fvg__texts_add_plain(m, &x, texts[i]);
+  if (!s)
+    s = fvg__pack(m, p, &x, chunk_rows, NULL);
   fvg__texts_free(m->ctx, &x);
   return s;
 }
@@ -8083,59 +8370,77 @@ FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, float *features, const cha
                                          int n) {
   fvg__packed p;
   fvg_status s = fvg__pack_plain(m, &p, texts, n, FVG__PART_ROWS);
-  if (!s) s = fvg__encode_packed(m, &p, NULL, 0, features);
+  if (!s)
+    s = fvg__encode_packed(m, &p, NULL, 0, features);
   fvg__packed_free(m->ctx, &p);
   return s;
 }
 
-FVG_DEF fvg_node *fvg_clip_text_features(fvg_tape *t, const fvg_clip *m, const char *const *texts, int n) {
+FVG_DEF fvg_node *fvg_clip_text_features(fvg_tape *t, const fvg_clip *m, const char *const *texts,
+                                         int n) {
+  if (!t) return NULL;
   fvg__packed p;
   fvg_node *g = NULL;
-  if (!t) return NULL;
-  if (!fvg__pack_plain(m, &p, texts, n, 0)) g = fvg__text_forward(t, &p, NULL);
+  if (!fvg__pack_plain(m, &p, texts, n, 0))
+    g = fvg__text_forward(t, &p, NULL);
   fvg__packed_free(m->ctx, &p);
   return g ? g : fvg__give_up(t);
 }
 
 FVG_DEF void fvg_normalize_rows(float *x, int n, int d) {
-  int i, k;
-  for (i = 0; i < n; i++, x += d) {
+  for (int i = 0; i < n; i++) {
+    float *row = x + fvg__row(i, d);
     double norm2 = 0;
-    for (k = 0; k < d; k++) norm2 += (double)x[k] * (double)x[k];
-    for (k = 0; norm2 > 0 && k < d; k++) x[k] = (float)((double)x[k] / sqrt(norm2));
+    for (int k = 0; k < d; k++)
+      norm2 += (double)row[k] * (double)row[k];
+    if (!(norm2 > 0)) continue;
+
+    const double norm = sqrt(norm2);
+    for (int k = 0; k < d; k++)
+      row[k] = (float)((double)row[k] / norm);
   }
 }
 
-/* The template with the class's name in the place of {}, to be released; NULL: no {}, or out of memory. */
+/* ---- class names in a template ---- */
+/* The template with the class's name in the place of {}, to be released.  NULL: the template has no
+   {}, or memory is out. */
 static char *fvg__fill_template(fvg_ctx *c, const char *form, const char *name) {
   const char *hole = strstr(form, "{}");
-  size_t size = strlen(form) + strlen(name) + 1, before = hole ? (size_t)(hole - form) : 0;
-  char *text;
   if (!hole) {
     fvg_fail(c, FVG_E_ARG, "template \"%s\": it must hold {} where the class name goes", form);
     return NULL;
   }
-  text = (char *)fvg_alloc(c, size);
+
+  const size_t size = strlen(form) + strlen(name) + 1;
+  const size_t before = (size_t)(hole - form);
+  char *text = (char *)fvg_alloc(c, size);
   if (!text) return NULL;
+
   memcpy(text, form, before);
   snprintf(text + before, size - before, "%s", name);
   fvg_tidy_name(text + before);
-  memcpy(text + before + strlen(text + before), hole + 2, strlen(hole + 2) + 1);
+  const char *after = hole + 2;
+  memcpy(text + strlen(text), after, strlen(after) + 1);
   return text;
 }
 
-/* Features of class names in a template, not normalised. */
-static fvg_status fvg__encode_filled(fvg_clip *m, const char *form, const char *const *class_name, int n_class,
-                                     float *features) {
-  char **text = FVG_NEW_ARRAY(m->ctx, char *, (size_t)(n_class < 1 ? 1 : n_class));
-  fvg_status s = text ? FVG_OK : FVG_E_NOMEM;
-  int i;
-  for (i = 0; !s && i < n_class; i++) {
+/* Features of class names in a template, not normalised */
+static fvg_status fvg__encode_filled(fvg_clip *m, const char *form, const char *const *class_name,
+                                     int n_class, float *features) {
+  const size_t n_text = n_class < 1 ? 1 : (size_t)n_class;
+  char **text = FVG_NEW_ARRAY(m->ctx, char *, n_text);
+  if (!text) return FVG_E_NOMEM;
+
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < n_class; i++) {
     text[i] = fvg__fill_template(m->ctx, form, class_name[i]);
     if (!text[i]) s = m->ctx->status;
   }
-  if (!s) s = fvg_clip_encode_texts(m, features, (const char *const *)text, n_class);
-  for (i = 0; text && i < n_class; i++) fvg_release(m->ctx, text[i]);
+  if (!s)
+    s = fvg_clip_encode_texts(m, features, (const char *const *)text, n_class);
+
+  for (int i = 0; i < n_class; i++)
+    fvg_release(m->ctx, text[i]);
   fvg_release(m->ctx, text);
   return s;
 }
@@ -8144,522 +8449,780 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
                                            const char *prompt_template,
                                            const char *const *class_name, int n_class) {
   fvg_status s = fvg__check_not_empty(m->ctx, "encoding classes", class_name, n_class);
-  if (!s)
-    s = fvg__encode_filled(m, prompt_template ? prompt_template : "a photo of a {}.", class_name, n_class, features);
+  if (s) return s;
+
+  const char *form = prompt_template ? prompt_template : "a photo of a {}.";
+  s = fvg__encode_filled(m, form, class_name, n_class, features);
   if (!s) fvg_normalize_rows(features, n_class, m->embed_dim);
   return s;
 }
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 11  LEARNERS: what all methods of prompt tuning share
- *===========================================================================================================
-   Every method here freezes CLIP and learns a few vectors that it writes into the towers' sequences.  What differs is
-   little enough for one table entry, a fvg_method:
+ *==================================================================================================
+   Every method here freezes CLIP and learns a few vectors that it writes into the towers (chapter
+   10 draws where).  All else is the same for all of them: class names become packed texts, g is
+   the text tower's normalised output, f the image tower's, the scores are z = s f g^T, and the loss
+   is CE(z, y) or something that contains it.  What differs is one table, a fvg_method.  Training,
+   checkpoints, classifiers and FVG-PT (chapters 24 to 28) see no more of a method than that.
 
-     init       its parameters and constants, and in `plan` where its vectors stand (chapter 10)
-     vectors    the vectors as nodes, made from the parameters
-     loss       what it minimises; by default CE(s f g^T, y)
-     mixed      the vector that scores base classes, where it is not f
-     gradients, epoch, scores   for those few that mend gradients, average over epochs, or write other words for
-                                every picture
-     release    gives back what init left in `own`
+   How to add a method:
 
-   The rest is the same for all: class names become packed texts, g is the text tower's normalised answer, f the image
-   tower's, the scores are z = s f g^T.  Training, checkpoints, classifiers and FVG-PT (chapters 24 to 28) see no
-   more of a method than this table, so a new one is a new chapter and a line in the list behind the last of them.
+     1. Write a chapter with its equations and defaults, and an enum of its options, if it has any.
+     2. init: add the parameters under their published names and draw their values; say in
+        l->plan[FVG__TEXT] and l->plan[FVG__IMAGE] where the vectors go.  fvg__learner_ctx does all
+        this for context words; fvg__learner_prior computes g0, plain CLIP's text features.
+     3. vectors: return the matrix v [n_start + n n_layer, w] of a tower as a node.
+        fvg__ctx_vectors does so for context words.
+     4. loss: return the loss [1,1] made of the step's f, g and z.  NULL: CE(z, y).
+     5. Only if the method needs them:
+          scores      the words differ from picture to picture, so z is not s f g^T   (CoCoOp)
+          mixed       base classes are scored by another vector than f                (MMRL)
+          gradients   the gradient is not just that of the loss                       (ProGrad)
+          epoch       something happens at the end of an epoch                        (PromptSRC)
+          release     init left something in l->own                                   (DAPT)
+     6. Fill in a fvg_method, one field a line in the order of the struct, which says what each
+        means.  A method that prompts the image tower needs FVG_NEEDS_PIXELS, and n_part is 2, or 3
+        with mixed.
+     7. Add the table to the list at the end of chapter 19, and the name to the list of methods in
+        tests/test_learners.c.
 
-   A class is written as [SOT], the context, what is left of the given words, name, dot, [EOT], or,
-   by methods without context words (MMRL), as a filled template.
+   The shortest example is chapter 12 (CoOp, a table and no loss of its own), then chapter 13
+   (KgCoOp, a loss of two terms); the shortest with prompts in both towers is chapter 17 (MaPLe).
+
+   A class is written as [SOT], the context, the words that stay words, name, dot, [EOT].  A method
+   without context words (MMRL) fills the class name into a template instead.
 
    A context may start from words.  A word may have several tokens ("photorealistic-HDR" has five),
-   but the published trainers count WORDS: they learn as many vectors as there are words, from the
-   first tokens, and the tokens that are left over stay fixed behind the vectors.  So of "a
+   but the published trainers count words: they learn as many vectors as there are words, which
+   start as the first tokens, and the remaining tokens stay fixed behind the vectors.  Of "a
    photorealistic-HDR of a" CoOp makes the prompt
 
      [SOT] v_1 v_2 v_3 v_4  - hdr of a  name . [EOT]     v_1..v_4 start as: a  photo  realistic ...
 
    CoOp, KgCoOp and CoCoOp take n_ctx from the words that they are given.  PromptSRC, MaPLe and DAPT
    keep n_ctx and learn the first n_ctx tokens; with more than four vectors they start at random.
-   ProGrad keeps n_ctx too, puts the first tokens, one for each word, into the last slots and zeros
-   before them. */
+   ProGrad keeps n_ctx too and puts the first tokens, one for each word, into the last slots, with
+   zeros before them. */
 
 #define FVG__MOST_OPTIONS 12
 
-typedef struct fvg__option_card { const char *name; double published, low, high; } fvg__option_card;
-
 typedef enum fvg__tower { FVG__TEXT, FVG__IMAGE } fvg__tower;
 
-/* A step on its way: what the loss is made of. */
+/* A number that a method can be given, its published value, and the range that is accepted. */
+typedef struct fvg__option_card {
+  const char *name;
+  double published;
+  double low, high;
+} fvg__option_card;
+
+/* What the loss of a batch is made of. */
 typedef struct fvg__step {
   fvg_tape *tape;
   const fvg_batch *batch;
-  fvg_node *g, *f, *z;                           /* [C,d], [n,d] normalised; [n,C] scores                           */
-  fvg_node *f_read;                              /* of a method that keeps more rows: [n n_read, width]             */
+  fvg_node *g;                       /* [C,d] text features, normalised                           */
+  fvg_node *f;                       /* [B,d] image features, normalised                          */
+  fvg_node *z;                       /* [B,C] scores                                              */
+  fvg_node *f_read;                  /* [B n_read, w] rows behind the class tokens, if n_read > 0 */
 } fvg__step;
 
-/* What a method's published code makes of the words to start from; T is their number of tokens, see
-   fvg__learner_words. */
+/* What a method's published code makes of the words that the context starts from. */
 typedef enum fvg__start_rule {
-  FVG__ONE_EACH,                                 /* n_ctx becomes the number of words */
-  FVG__FIRST_FEW,                                /* n_ctx stays; above 4 the words are not used */
-  FVG__LAST_SLOTS                                /* n_ctx stays, at least the number of words; zeros before them */
+  FVG__ONE_EACH,                     /* n_ctx becomes the number of words                         */
+  FVG__FIRST_FEW,                    /* n_ctx stays; above 4 the words are not used               */
+  FVG__LAST_SLOTS                    /* n_ctx stays; zeros stand before the words in it           */
 } fvg__start_rule;
 
 struct fvg_method {
-  const char *name, *ctx_init;                   /* ctx_init NULL: N(0, 0.02^2)                                     */
+  const char *name;
+  const char *ctx_init;              /* words to start from; NULL: N(0, 0.02^2), or, with         */
+                                     /* FVG__LAST_SLOTS, the template's words before {}           */
   fvg__start_rule start;
-  int n_ctx;                                     /* 0: no context words, the template is the text                   */
-  int needs;                                     /* FVG_NEEDS_...                                                   */
-  int n_part;                                    /* of a row of features: see fvg_learner_feature_width             */
-  int batch;
-  fvg_optimizer_desc optimizer;
-  fvg__option_card option[FVG__MOST_OPTIONS + 1];
+  int n_ctx;                         /* context vectors; 0: the filled template is the text       */
+  int needs;                         /* FVG_NEEDS_..., of a batch                                 */
+  int n_part;                        /* features of a picture: 1: f; 2: f, f0; 3: f, f0, mixed    */
+  float lr;
+  fvg_optimizer_kind optimizer;
+  int epochs;
+  int batch;                         /* pictures of a step                                        */
+  float crop_scale_min;              /* least share of a picture in a random crop; 0: 0.08        */
+  int prompts_only;                  /* 1: all parameters are prompts, and classes have text      */
+                                     /* features of their own, so DPC can mix them                */
+  fvg__option_card option[FVG__MOST_OPTIONS + 1];                /* the last one has no name      */
+
   fvg_status (*init)(fvg_learner *l);
   fvg_node *(*vectors)(fvg_learner *l, fvg_tape *t, fvg__tower tower);
   fvg_node *(*loss)(fvg_learner *l, fvg__step *step);
   fvg_node *(*scores)(fvg_learner *l, fvg_tape *t, fvg__packed *packed, fvg_node *f);
-  fvg_node *(*mixed)(fvg_learner *l, const fvg__step *step);           /* the vector that scores base classes       */
+  fvg_node *(*mixed)(fvg_learner *l, const fvg__step *step);
   fvg_status (*gradients)(fvg_learner *l, const fvg_batch *batch, float *loss);
   fvg_status (*epoch)(fvg_learner *l, int epoch, int n_epochs);
   void (*release)(fvg_learner *l);
-  float crop_scale_min;                          /* least share of the picture in a random crop; 0: 0.08            */
-  int prompts_only;                              /* it learns vectors and nothing else, and has text features of
-                                                    classes alone: DPC can mix them                                 */
 };
 
 struct fvg_learner {
   const fvg_method *method;
   fvg_clip *clip;
-  fvg_learner_desc desc;
+  fvg_learner_desc desc;             /* its strings are NULL: they are kept below                 */
   char *prompt_template;
-  double option[FVG__MOST_OPTIONS];
-  fvg_parameter **param; int n_param;            /* what trains                                                     */
-  fvg_parameter **state; int n_state;            /* what else a resumed run must know                               */
-  char **class_name; int n_class;
-  char *words;                                   /* to start from, or NULL                                          */
-  int *word, n_word;                             /* their tokens, 0 when they are not used */
-  int n_fixed;                                   /* the last of these, which stay words */
-  fvg__plan plan[2];                             /* of the text tower, of the image tower                           */
-  int n_read;                                    /* rows behind the class token that are read in the end            */
-  fvg__packed packed;                            /* the training classes                                            */
-  float *g_clip;                                 /* [n_class, d] plain CLIP's features of them, where needed        */
+  double option[FVG__MOST_OPTIONS];  /* in the order of the method's cards                        */
+
+  fvg_parameter **param;             /* [n_param] what trains                                     */
+  int n_param;
+  fvg_parameter **state;             /* [n_state] what else a resumed run must know               */
+  int n_state;
+
+  char **class_name;                 /* [n_class] the training classes                            */
+  int n_class;
+  fvg__packed packed;                /* the same as texts                                         */
+  float *g_clip;                     /* [n_class, d] g0, plain CLIP's features of them, or NULL   */
+
+  char *words;                       /* to start from, or NULL                                    */
+  int *word;                         /* [n_word] their tokens                                     */
+  int n_word;                        /* 0 when they are not used                                  */
+  int n_fixed;                       /* how many of the last tokens stay words                    */
+
+  fvg__plan plan[2];                 /* where vectors stand, for FVG__TEXT and FVG__IMAGE         */
+  int n_read;                        /* rows behind the class token that are read in the end      */
   fvg_tape *tape;
-  void *own;                                     /* whatever else the method keeps                                  */
-  const fvg_weights *file;                       /* while it is made from a checkpoint: no number in the settings   */
-                                                 /* may ask for memory that the file has no numbers for             */
+  void *own;                         /* whatever else the method keeps                            */
+  const fvg_weights *file;           /* set while a checkpoint is loaded: shapes are checked      */
+                                     /* against it before anything is allocated                   */
 };
 
 /* ---- parameters ---- */
-static fvg_parameter *fvg__learner_list(fvg_learner *l, fvg_parameter ***list, int *n, const char *name, int n_dim,
-                                        const int *dim) {
-  fvg_ctx *c = l->clip->ctx;
-  fvg_parameter **longer, *p;
-  if (l->file && list == &l->param && fvg__check_shape(c, l->file, name, n_dim, dim)) return NULL;
-  longer = FVG_NEW_ARRAY(c, fvg_parameter *, (size_t)*n + 1);
+/* Makes room for one more in a list of n parameters and returns its place; NULL: out of memory. */
+static fvg_parameter **fvg__list_grow(fvg_ctx *c, fvg_parameter ***list, int *n) {
+  fvg_parameter **longer = FVG_NEW_ARRAY(c, fvg_parameter *, (size_t)*n + 1);
   if (!longer) return NULL;
-  if (*n) memcpy(longer, *list, (size_t)*n * sizeof *longer);
+  if (*n)
+    memcpy(longer, *list, (size_t)*n * sizeof *longer);
   fvg_release(c, *list);
   *list = longer;
-  p = FVG_NEW(c, fvg_parameter);
+  return longer + *n;
+}
+
+/* Adds a parameter of zeros to l->param or l->state.  NULL: memory is out, or the file that the
+   learner is loaded from holds another shape. */
+static fvg_parameter *fvg__learner_list(fvg_learner *l, fvg_parameter ***list, int *n,
+                                        const char *name, int n_dim, const int *dim) {
+  fvg_ctx *c = l->clip->ctx;
+  const int is_in_file = l->file && list == &l->param;
+  if (is_in_file && fvg__check_shape(c, l->file, name, n_dim, dim))
+    return NULL;
+
+  fvg_parameter **end = fvg__list_grow(c, list, n);
+  if (!end) return NULL;
+  fvg_parameter *p = FVG_NEW(c, fvg_parameter);
   if (!p) return NULL;
-  longer[(*n)++] = p;
+  *end = p;
+  (*n)++;
+
   if (fvg_parameter_new(c, p, NULL, n_dim, dim)) return NULL;
   p->name = fvg_copy_string(c, name);
   return p->name ? p : NULL;
 }
 
-/* A parameter [rows, cols], or [rows] when cols is 0.  NULL: out of memory, or not what the file holds. */
+/* Adds a parameter [rows, cols], or [rows] when cols is 0; NULL as above. */
 static fvg_parameter *fvg__learner_add(fvg_learner *l, const char *name, int rows, int cols) {
   int dim[2];
   dim[0] = rows;
   dim[1] = cols;
-  return fvg__learner_list(l, &l->param, &l->n_param, name, cols ? 2 : 1, dim);
+  const int n_dim = cols ? 2 : 1;
+  return fvg__learner_list(l, &l->param, &l->n_param, name, n_dim, dim);
 }
 
-/* Values N(0, deviation^2), every parameter from a stream of its own. */
-static void fvg__draw_normal(fvg_learner *l, fvg_parameter *p, double deviation) {
-  float *x = (float *)p->value.data;
-  size_t k;
+/* The random stream of the parameter that was added last: each has its own. */
+static fvg_rng fvg__learner_rng(const fvg_learner *l) {
   fvg_rng rng;
   fvg_rng_seed(&rng, l->desc.seed, (uint64_t)l->n_param);
-  for (k = 0; k < fvg_tensor_count(&p->value); k++) x[k] = (float)(deviation * fvg_rng_normal(&rng));
+  return rng;
 }
 
-/* The weight [out, in] and bias [out] of a linear layer as PyTorch begins it: uniform in +-1/sqrt(in). */
-static fvg_status fvg__learner_linear(fvg_learner *l, const char *name, int n_out, int n_in) {
-  char full[96];
-  double bound = 1 / sqrt((double)n_in);
-  int i;
-  for (i = 0; i < 2; i++) {
-    fvg_parameter *p;
-    float *x;
-    size_t k;
-    fvg_rng rng;
-    snprintf(full, sizeof full, "%s.%s", name, i ? "bias" : "weight");
-    p = fvg__learner_add(l, full, n_out, i ? 0 : n_in);
-    if (!p) return FVG_E_NOMEM;
-    x = (float *)p->value.data;
-    fvg_rng_seed(&rng, l->desc.seed, (uint64_t)l->n_param);
-    for (k = 0; k < fvg_tensor_count(&p->value); k++) x[k] = (float)(bound * (2 * fvg_rng_uniform(&rng) - 1));
-  }
+/* Draws the values of the parameter that was added last from N(0, deviation^2). */
+static void fvg__draw_normal(fvg_learner *l, fvg_parameter *p, double deviation) {
+  float *x = (float *)p->value.data;
+  const size_t count = fvg_tensor_count(&p->value);
+  fvg_rng rng = fvg__learner_rng(l);
+  for (size_t k = 0; k < count; k++)
+    x[k] = (float)(deviation * fvg_rng_normal(&rng));
+}
+
+/* Adds n prompts [n, width], which start as N(0, 0.02^2). */
+static fvg_status fvg__learner_prompts(fvg_learner *l, const char *name, int n, int width) {
+  fvg_parameter *p = fvg__learner_add(l, name, n, width);
+  if (!p) return FVG_E_NOMEM;
+  fvg__draw_normal(l, p, 0.02);
   return FVG_OK;
 }
 
-/* Parameters first, first + 1 as a layer: x w^T + b */
-static fvg_node *fvg__learner_layer(fvg_learner *l, fvg_node *x, int first) {
-  return x ? fvg_linear(x, fvg_param(x->tape, l->param[first]), fvg_param(x->tape, l->param[first + 1])) : NULL;
-}
-
-/* The context, and where it stands.  Without words it is N(0, 0.02^2); else its last rows are
-   the embeddings of the words' first tokens, and any rows before them, which only ProGrad has,
-   are zeros. */
-static fvg_status fvg__learner_ctx(fvg_learner *l, const char *name) {
-  int n = l->desc.n_ctx, width = l->clip->text.width, dim[3], n_start = l->n_word - l->n_fixed;
-  size_t w = (size_t)width, k;
-  fvg_parameter *p;
-  float *x;
-
-  dim[0] = l->n_class;
-  dim[1] = n;
-  dim[2] = width;
-  p = l->desc.class_specific ? fvg__learner_list(l, &l->param, &l->n_param, name, 3, dim) :
-                               fvg__learner_add(l, name, n, width);
+/* Adds a parameter of a linear layer that starts as PyTorch's does: uniform in +-1/sqrt(n_in). */
+static fvg_status fvg__learner_uniform(fvg_learner *l, const char *layer, const char *part,
+                                       int n_out, int cols, int n_in) {
+  char name[96];
+  snprintf(name, sizeof name, "%s.%s", layer, part);
+  fvg_parameter *p = fvg__learner_add(l, name, n_out, cols);
   if (!p) return FVG_E_NOMEM;
 
-  fvg__draw_normal(l, p, 0.02);
-  x = (float *)p->value.data;
-  if (n_start > n) n_start = 0;                  /* a file's settings may contradict each other */
-  for (k = 0; n_start > 0 && k < fvg_tensor_count(&p->value); k++) {
-    int from = (int)(k / w % (size_t)n) - (n - n_start);
-    x[k] = from < 0 ? 0 : fvg__token_embedding(l->clip, l->word[from], k % w);
-  }
+  float *x = (float *)p->value.data;
+  const size_t count = fvg_tensor_count(&p->value);
+  const double bound = 1 / sqrt((double)n_in);
+  fvg_rng rng = fvg__learner_rng(l);
+  for (size_t k = 0; k < count; k++)
+    x[k] = (float)(bound * (2 * fvg_rng_uniform(&rng) - 1));
+  return FVG_OK;
+}
 
-  l->plan[FVG__TEXT].n_start = l->desc.class_specific ? n * l->n_class : n;
+/* Adds a linear layer: weight [n_out, n_in] and bias [n_out]. */
+static fvg_status fvg__learner_linear(fvg_learner *l, const char *name, int n_out, int n_in) {
+  fvg_status s = fvg__learner_uniform(l, name, "weight", n_out, n_in, n_in);
+  if (!s)
+    s = fvg__learner_uniform(l, name, "bias", n_out, 0, n_in);
+  return s;
+}
+
+/* x w^T + b, where parameters first and first + 1 are the layer's w and b */
+static fvg_node *fvg__learner_layer(fvg_learner *l, fvg_node *x, int first) {
+  if (!x) return NULL;
+  fvg_node *b = fvg_param(x->tape, l->param[first + 1]);
+  fvg_node *w = fvg_param(x->tape, l->param[first]);
+  return fvg_linear(x, w, b);
+}
+
+/* Writes the embeddings of the first n_start tokens of the words into the last rows of every
+   context [n, w], and zeros into the rows before them, which only ProGrad has. */
+static void fvg__ctx_from_words(const fvg_learner *l, fvg_parameter *ctx, int n, int n_start) {
+  float *x = (float *)ctx->value.data;
+  const size_t w = (size_t)l->clip->text.width;
+  const size_t count = fvg_tensor_count(&ctx->value);
+
+  for (size_t k = 0; k < count; k++) {
+    const int row = (int)(k / w % (size_t)n);
+    const int word = row - (n - n_start);
+    x[k] = word < 0 ? 0 : fvg__token_embedding(l->clip, l->word[word], k % w);
+  }
+}
+
+/* Adds the context, [n, w] or, with class_specific, [C, n, w], and says where it stands.  It starts
+   from the words, or without them as N(0, 0.02^2). */
+static fvg_status fvg__learner_ctx(fvg_learner *l, const char *name) {
+  const int n = l->desc.n_ctx;
+  const int w = l->clip->text.width;
+  int dim[3];
+  dim[0] = l->n_class;
+  dim[1] = n;
+  dim[2] = w;
+
+  const int csc = l->desc.class_specific;
+  fvg_parameter *p = csc ? fvg__learner_list(l, &l->param, &l->n_param, name, 3, dim)
+                         : fvg__learner_add(l, name, n, w);
+  if (!p) return FVG_E_NOMEM;
+
+  /* n_start is greater than n only if a file's settings contradict each other. */
+  const int n_start = l->n_word - l->n_fixed;
+  if (n_start > 0 && n_start <= n)
+    fvg__ctx_from_words(l, p, n, n_start);
+  else
+    fvg__draw_normal(l, p, 0.02);
+
+  l->plan[FVG__TEXT].n_start = csc ? n * l->n_class : n;
   l->plan[FVG__TEXT].n = n;
   return FVG_OK;
 }
 
-/* Vectors of a method that learns context words and nothing else. */
+/* The vectors of a method that learns context words and nothing else: ctx as a matrix, [n, w], or
+   [C n, w] of the classes' own contexts [C, n, w] one after the other. */
 static fvg_node *fvg__ctx_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower) {
-  fvg_node *ctx = fvg_param(t, l->param[0]);
   (void)tower;
-  if (!ctx) return NULL;
-  ctx->rows = (int)(fvg_tensor_count(&l->param[0]->value) / (size_t)l->clip->text.width);  /* [C, n, w]: [C n, w]   */
-  ctx->cols = l->clip->text.width;
-  return ctx;
+  fvg_parameter ctx = *l->param[0];              /* same numbers and gradient, another shape      */
+  const int w = l->clip->text.width;
+  ctx.value.dim[0] = (int)(fvg_tensor_count(&ctx.value) / (size_t)w);
+  ctx.value.dim[1] = w;
+  ctx.value.n_dim = 2;
+  return fvg_param(t, &ctx);
 }
 
-/* Plain CLIP's features of the training classes in the data set's template. */
+/* Computes g0, plain CLIP's features of the training classes in the data set's template. */
 static fvg_status fvg__learner_prior(fvg_learner *l) {
-  l->g_clip = FVG_NEW_ARRAY(l->clip->ctx, float, (size_t)l->n_class * (size_t)l->clip->embed_dim);
+  fvg_clip *m = l->clip;
+  l->g_clip = FVG_NEW_ARRAY(m->ctx, float, fvg__row(l->n_class, m->embed_dim));
   if (!l->g_clip) return FVG_E_NOMEM;
-  return fvg_clip_encode_classes(l->clip, l->g_clip, l->prompt_template,
-                                 (const char *const *)l->class_name, l->n_class);
+
+  const char *const *name = (const char *const *)l->class_name;
+  return fvg_clip_encode_classes(m, l->g_clip, l->prompt_template, name, l->n_class);
 }
 
 /* ---- classes as texts ---- */
-/* The context and, behind it, the fixed words, the name and the dot.  In the middle or in front
-   of the context stand as many of these as the name alone has tokens, counted from the first:
-   with fixed words that is not the name, but it is what CoOp's published code does. */
-static fvg_status fvg__learner_add_class(const fvg_learner *l, fvg__texts *x, const char *name, int class_index) {
-  fvg_clip *m = l->clip;
-  int n_ctx = l->desc.n_ctx, n_fixed = l->n_fixed,
-      before = l->desc.class_token_position == FVG_END ? n_ctx :
-               l->desc.class_token_position == FVG_MIDDLE ? n_ctx / 2 : 0;
-  int first = l->desc.class_specific ? class_index * n_ctx : 0;
-  int room = m->text.context_length - 2 - n_ctx - n_fixed, n_token = m->text.context_length + n_fixed;
-  int n_name, n, i, *token;
-  size_t size = strlen(name) + 2;
+/* The tokens of "name." into token[n], which has `room`; n_name: how many the name has without its
+   dot. */
+static fvg_status fvg__name_tokens(const fvg_clip *m, const char *name, int *token, int room,
+                                   int *n_name, int *n) {
+  const size_t size = strlen(name) + 2;
   char *text = (char *)fvg_alloc(m->ctx, size);
-  fvg_status s = text ? FVG_OK : FVG_E_NOMEM;
+  if (!text) return FVG_E_NOMEM;
+  snprintf(text, size, "%s", name);
+  fvg_tidy_name(text);
 
-  token = text ? FVG_NEW_ARRAY(m->ctx, int, (size_t)n_token) : NULL;
-  if (!token) s = FVG_E_NOMEM;
-  if (!s) {
-    snprintf(text, size, "%s", name);
-    fvg_tidy_name(text);
-    s = fvg_tokenize(m->tokenizer, NULL, 0, &n_name, text);
-    memcpy(text + strlen(text), ".", 2);
-  }
-  if (!s) s = fvg__tokens(m, text, token + n_fixed, room, &n);
+  fvg_status s = fvg_tokenize(m->tokenizer, NULL, 0, n_name, text);
+  memcpy(text + strlen(text), ".", 2);
+  if (!s) s = fvg__tokens(m, text, token, room, n);
+  fvg_release(m->ctx, text);
+  return s;
+}
 
+/* Adds the text of a class.  token [n]: the fixed words, the name and the dot.  The first n_name of
+   them, as many as the name has tokens, come before the context when the class token stands in
+   front, and between its halves when it stands in the middle.  With fixed words these are not the
+   name, but it is what CoOp's published code does. */
+static void fvg__add_class_symbols(const fvg_learner *l, fvg__texts *x, const int *token, int n,
+                                   int n_name, int class_index) {
+  const int n_ctx = l->desc.n_ctx;
+  const int first_vector = l->desc.class_specific ? class_index * n_ctx : 0;
+  int ctx_before = 0;                            /* the context vectors before the name           */
+  if (l->desc.class_token_position == FVG_END) ctx_before = n_ctx;
+  if (l->desc.class_token_position == FVG_MIDDLE) ctx_before = n_ctx / 2;
+  if (n_name > n) n_name = n;
+
+  fvg__texts_add(x, fvg__start_mark(l->clip->tokenizer));
+  for (int i = 0; i < ctx_before; i++)
+    fvg__texts_add(x, -1 - (first_vector + i));
+  for (int i = 0; i < n_name; i++)
+    fvg__texts_add(x, token[i]);
+  for (int i = ctx_before; i < n_ctx; i++)
+    fvg__texts_add(x, -1 - (first_vector + i));
+  for (int i = n_name; i < n; i++)
+    fvg__texts_add(x, token[i]);
+  fvg__texts_end(l->clip, x);
+}
+
+/* Adds a class as context, fixed words, name and dot. */
+static fvg_status fvg__learner_add_class(const fvg_learner *l, fvg__texts *x, const char *name,
+                                         int class_index) {
+  fvg_clip *m = l->clip;
+  const int n_fixed = l->n_fixed;
+  const int most = m->text.context_length + n_fixed;
+  const int room = m->text.context_length - 2 - l->desc.n_ctx - n_fixed;
+  int *token = FVG_NEW_ARRAY(m->ctx, int, (size_t)most);
+  if (!token) return FVG_E_NOMEM;
+
+  int n_name = 0;
+  int n = 0;
+  fvg_status s = fvg__name_tokens(m, name, token + n_fixed, room, &n_name, &n);
   if (!s) {
-    for (i = 0; i < n_fixed; i++) token[i] = l->word[l->n_word - n_fixed + i];
-    n += n_fixed;
-    if (l->desc.class_token_position == FVG_END) n_name = 0;                         /* all of the name comes after */
-    if (n_name > n) n_name = n;
-    fvg__texts_add(x, fvg__start_mark(m->tokenizer));
-    for (i = 0; i < before; i++) fvg__texts_add(x, -1 - (first + i));
-    for (i = 0; i < n_name; i++) fvg__texts_add(x, token[i]);
-    for (i = before; i < n_ctx; i++) fvg__texts_add(x, -1 - (first + i));
-    for (i = n_name; i < n; i++) fvg__texts_add(x, token[i]);
-    fvg__texts_end(m, x);
+    for (int i = 0; i < n_fixed; i++)
+      token[i] = l->word[l->n_word - n_fixed + i];
+    fvg__add_class_symbols(l, x, token, n_fixed + n, n_name, class_index);
   }
   fvg_release(m->ctx, token);
-  fvg_release(m->ctx, text);
   return s;
 }
 
-static fvg_status fvg__texts_add_filled(const fvg_clip *m, fvg__texts *x, const char *form, const char *name) {
+/* Adds a class as a filled template. */
+static fvg_status fvg__texts_add_filled(const fvg_clip *m, fvg__texts *x, const char *form,
+                                        const char *name) {
   char *text = fvg__fill_template(m->ctx, form, name);
-  fvg_status s = text ? fvg__texts_add_plain(m, x, text) : m->ctx->status;
+  if (!text) return m->ctx->status;
+  fvg_status s = fvg__texts_add_plain(m, x, text);
   fvg_release(m->ctx, text);
   return s;
 }
 
-static fvg_status fvg__learner_pack(const fvg_learner *l, fvg__packed *packed, const char *const *class_name,
-                                    int n_class) {
+/* A class-specific context fits no other classes than those it was trained on, in their order. */
+static fvg_status fvg__check_same_classes(const fvg_learner *l, const char *const *class_name,
+                                          int n_class) {
   fvg_ctx *c = l->clip->ctx;
-  fvg__texts x;
-  fvg_status s;
-  int i;
-  if (n_class < 1) return fvg_fail(c, FVG_E_ARG, "%s: %d classes", l->method->name, n_class);
-  s = fvg__check_not_empty(c, l->method->name, class_name, n_class);
+  for (int i = 0; i < n_class; i++) {
+    const int is_same = n_class == l->n_class && fvg_same_name(c, class_name[i], l->class_name[i]);
+    if (!is_same)
+      return fvg_fail(c, FVG_E_UNSUPPORTED,
+                      "%s: class-specific context knows only the %d classes it was trained on; "
+                      "\"%s\" is not in its place",
+                      l->method->name, l->n_class, class_name[i]);
+  }
+  return FVG_OK;
+}
+
+/* Packs any classes as the learner writes them. */
+static fvg_status fvg__learner_pack(const fvg_learner *l, fvg__packed *packed,
+                                    const char *const *class_name, int n_class) {
+  fvg_clip *m = l->clip;
+  const char *method = l->method->name;
+  if (n_class < 1)
+    return fvg_fail(m->ctx, FVG_E_ARG, "%s: %d classes", method, n_class);
+
+  fvg_status s = fvg__check_not_empty(m->ctx, method, class_name, n_class);
+  if (!s && l->desc.class_specific)
+    s = fvg__check_same_classes(l, class_name, n_class);
   if (s) return s;
-  for (i = 0; l->desc.class_specific && i < n_class; i++)
-    if (n_class != l->n_class || !fvg_same_name(c, class_name[i], l->class_name[i]))
-      return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: class-specific context knows only the %d classes it was "
-                                            "trained on; \"%s\" is not in its place", l->method->name, l->n_class,
-                      class_name[i]);
-  s = fvg__texts_new(l->clip, &x, n_class);
-  for (i = 0; !s && i < n_class; i++)
-    s = l->method->n_ctx ? fvg__learner_add_class(l, &x, class_name[i], i) :
-                           fvg__texts_add_filled(l->clip, &x, l->prompt_template, class_name[i]);
-  if (!s) s = fvg__pack(l->clip, packed, &x, l->desc.chunk_rows, &l->plan[FVG__TEXT]);
-  fvg__texts_free(c, &x);
+
+  fvg__texts x;
+  s = fvg__texts_new(m, &x, n_class);
+  for (int i = 0; !s && i < n_class; i++)
+    s = l->method->n_ctx ? fvg__learner_add_class(l, &x, class_name[i], i)
+                         : fvg__texts_add_filled(m, &x, l->prompt_template, class_name[i]);
+  if (!s)
+    s = fvg__pack(m, packed, &x, l->desc.chunk_rows, &l->plan[FVG__TEXT]);
+  fvg__texts_free(m->ctx, &x);
   return s;
 }
 
 /* ---- the towers with prompts ---- */
-/* n pictures -> f [n,d] normalised; *more, unless NULL, the rows of the prompts behind each class token */
-static fvg_node *fvg__learner_images(fvg_learner *l, fvg_tape *t, const float *pixels, int n, fvg_node **more) {
-  const fvg_clip *m = l->clip;
-  fvg_node *vectors = l->method->vectors(l, t, FVG__IMAGE), *x = NULL;
+/* Of each image's n_row rows, of which row 0 is the class token, rows first .. first + n - 1:
+   x [n_image n_row, w] -> [n_image n, w] */
+static fvg_node *fvg__rows_of_each(fvg__image_rows *rows, fvg_node *x, int n_row, int first,
+                                   int n) {
+  for (int i = 0; i < rows->n; i++)
+    for (int k = 0; k < n; k++)
+      rows->list[i * n + k] = i * n_row + first + k;
+  return fvg_gather(x, rows->list, rows->n * n);
+}
+
+/* n images -> f [n,d], normalised.  f_read, unless it is NULL, receives the rows behind the class
+   tokens that the method reads, [n n_read, w]. */
+static fvg_node *fvg__learner_images(fvg_learner *l, fvg_tape *t, const float *pixels, int n,
+                                     fvg_node **f_read) {
+  fvg_node *vectors = l->method->vectors(l, t, FVG__IMAGE);
+  if (!vectors) return NULL;
   fvg__image_rows rows;
-  int i, k, n_row = 1 + l->n_read;
-  if (!vectors || fvg__image_rows_new(m, &rows, n, &l->plan[FVG__IMAGE])) return NULL;
-  x = fvg__vision_embed(t, &rows, pixels, vectors);
+  if (fvg__image_rows_new(l->clip, &rows, n, &l->plan[FVG__IMAGE]))
+    return NULL;
+
+  fvg_node *x = fvg__vision_embed(t, &rows, pixels, vectors);
   x = fvg__vision_blocks(&rows, x, vectors, l->n_read, l->desc.recompute);
-  if (l->n_read && more) {
-    for (i = 0; i < n; i++)
-      for (k = 0; k < l->n_read; k++) rows.row[i * l->n_read + k] = i * n_row + 1 + k;
-    *more = fvg_gather(x, rows.row, n * l->n_read);
-  }
   if (l->n_read) {
-    for (i = 0; i < n; i++) rows.row[i] = i * n_row;
-    x = fvg_gather(x, rows.row, n);
+    const int n_row = 1 + l->n_read;
+    if (f_read)
+      *f_read = fvg__rows_of_each(&rows, x, n_row, 1, l->n_read);
+    x = fvg__rows_of_each(&rows, x, n_row, 0, 1);
   }
   fvg__image_rows_free(&rows);
-  return fvg_normalize(fvg__vision_head(m, x));
+  return fvg_normalize(fvg__vision_head(l->clip, x));
 }
 
+/* Packed classes -> g [C,d], normalised */
 static fvg_node *fvg__learner_texts(fvg_learner *l, fvg_tape *t, fvg__packed *packed) {
-  return fvg_normalize(fvg__text_features(t, packed, l->method->vectors(l, t, FVG__TEXT)));
+  fvg_node *vectors = l->method->vectors(l, t, FVG__TEXT);
+  return fvg_normalize(fvg__text_features(t, packed, vectors));
 }
 
-/* s f g^T */
+/* z = s f g^T */
 static fvg_node *fvg__learner_scores(const fvg_learner *l, fvg_node *f, fvg_node *g) {
   return fvg_scale(fvg_linear(f, g, NULL), l->clip->logit_scale);
 }
 
-/* 1 - the mean cosine of the rows of x and those of y, a constant; all normalised. */
-static fvg_node *fvg__cosine_distance(fvg_node *x, const float *y) {
-  fvg_node *one;
+/* A constant [1, cols] of equal numbers */
+static fvg_node *fvg__constant_row(fvg_tape *t, int cols, float number) {
+  fvg_node *x = fvg_zeros(t, 1, cols);
   if (!x) return NULL;
-  one = fvg_zeros(x->tape, 1, 1);
+  for (int k = 0; k < cols; k++)
+    fvg_fill(x)[k] = number;
+  return x;
+}
+
+/* 1 - mean_i cos(x_i, y_i) of the rows of x and of y, a constant; all rows are normalised. */
+static fvg_node *fvg__cosine_distance(fvg_node *x, const float *y) {
+  if (!x) return NULL;
+  fvg_node *one = fvg__constant_row(x->tape, 1, 1);
   if (!one) return NULL;
-  fvg_fill(one)[0] = 1;
-  return fvg_add(one, fvg_scale(fvg_sum(fvg_mul(x, fvg_const(x->tape, x->rows, x->cols, y))), -1 / (float)x->rows));
+  fvg_node *sum = fvg_sum(fvg_mul(x, fvg_const(x->tape, x->rows, x->cols, y)));
+  return fvg_add(one, fvg_scale(sum, -1 / (float)x->rows));
 }
 
-/* ---- life cycle ---- */
-static fvg_status fvg__learner_options(fvg_learner *l, const fvg_learner_desc *desc) {
-  const fvg__option_card *card = l->method->option;
-  int i, k;
-  for (i = 0; card[i].name; i++) l->option[i] = card[i].published;
-  for (k = 0; k < desc->n_option; k++) {
-    for (i = 0; card[i].name && strcmp(card[i].name, desc->option[k].name); i++) {}
-    if (!card[i].name)
-      return fvg_fail(l->clip->ctx, FVG_E_ARG, "%s has no option %.60s", l->method->name, desc->option[k].name);
-    l->option[i] = desc->option[k].value;
-    if (!(l->option[i] >= card[i].low && l->option[i] <= card[i].high))
-      return fvg_fail(l->clip->ctx, FVG_E_ARG, "%s: %s is %g, from %g to %g is possible", l->method->name,
-                      card[i].name, l->option[i], card[i].low, card[i].high);
-  }
-  return FVG_OK;
-}
-
-/* Words as the tokenizer sees them, which takes any white space for one blank. */
+/* ---- the words to start from ---- */
+/* How many words the tokenizer sees, which takes any white space for one blank. */
 static fvg_status fvg__count_words(const fvg_tokenizer *k, const char *text, int *n_words) {
   uint32_t *clean;
-  int n, i;
+  int n;
   fvg_status s = fvg__clean_text(k->ctx, &k->unicode, text, &clean, &n);
   if (s) return s;
-  *n_words = n > 0;
-  for (i = 0; i < n; i++) *n_words += clean[i] == ' ';
+
+  *n_words = n > 0 ? 1 : 0;
+  for (int i = 0; i < n; i++)
+    if (clean[i] == ' ') (*n_words)++;
   fvg_release(k->ctx, clean);
   return FVG_OK;
 }
 
-/* Into l->words the words that the description asks for, or NULL. */
+/* Copies the words that the description asks for to l->words, or leaves it NULL. */
 static fvg_status fvg__choose_words(fvg_learner *l, const char *ctx_init) {
   const fvg_method *method = l->method;
-  const char *hole;
-  size_t n;
-
   if (!ctx_init) ctx_init = method->ctx_init;
-  hole = strstr(l->prompt_template, "{}");
-  if (!ctx_init && method->start == FVG__LAST_SLOTS && hole) {
-    l->words = fvg_copy_string(l->clip->ctx, l->prompt_template);
-    if (!l->words) return FVG_E_NOMEM;
-    for (n = (size_t)(hole - l->prompt_template); n && l->words[n - 1] == ' ';) n--;
-    l->words[n] = 0;                             /* of "a texture of {}." stays "a texture of" */
-    return FVG_OK;
-  }
-  if (!ctx_init || !ctx_init[0] || !method->n_ctx) return FVG_OK;
+
+  const char *hole = strstr(l->prompt_template, "{}");
+  const int from_template = !ctx_init && method->start == FVG__LAST_SLOTS && hole;
+  if (from_template) ctx_init = l->prompt_template;
+  const int has_words = ctx_init && ctx_init[0] && method->n_ctx;
+  if (!has_words) return FVG_OK;
+
   l->words = fvg_copy_string(l->clip->ctx, ctx_init);
-  return l->words ? FVG_OK : FVG_E_NOMEM;
+  if (!l->words) return FVG_E_NOMEM;
+
+  if (from_template) {                           /* "a texture of {}." becomes "a texture of"     */
+    size_t n = (size_t)(hole - l->prompt_template);
+    while (n && l->words[n - 1] == ' ')
+      n--;
+    l->words[n] = 0;
+  }
+  return FVG_OK;
 }
 
-/* How many tokens of the words are learned and how many stay fixed, by the rule of the method's
-   published code. */
-static fvg_status fvg__apply_start_rule(fvg_learner *l, const fvg_learner_desc *desc) {
+/* CoOp's rule: as many vectors as words.  A caller who says how many vectors there are but leaves
+   the words to the method has that many tokens learned, or a start at random if the words have
+   fewer. */
+static void fvg__start_one_each(fvg_learner *l, const fvg_learner_desc *desc, int n_words) {
+  if (!desc->ctx_init && desc->n_ctx > 0) {
+    if (l->desc.n_ctx > l->n_word) l->n_word = 0;
+    else l->n_fixed = l->n_word - l->desc.n_ctx;
+    return;
+  }
+
+  if (desc->n_ctx > 0 && desc->n_ctx != n_words)
+    fvg_log(l->clip->ctx, 1, "%s: \"%.80s\" has %d words, so there are %d context vectors, not %d",
+            l->method->name, l->words, n_words, n_words, desc->n_ctx);
+  l->desc.n_ctx = n_words;
+  l->n_fixed = l->n_word - n_words;
+}
+
+/* ProGrad's rule: the words, one token each, stand in the last of n_ctx slots. */
+static fvg_status fvg__start_last_slots(fvg_learner *l, int n_words) {
+  const int n_ctx = l->desc.n_ctx;
+  if (n_ctx < n_words)
+    return fvg_fail(l->clip->ctx, FVG_E_ARG,
+                    "%s: \"%.80s\" has %d words for %d context vectors; n_ctx must be at least %d",
+                    l->method->name, l->words, n_words, n_ctx, n_words);
+  l->n_fixed = l->n_word - n_words;
+  return FVG_OK;
+}
+
+/* The rule of PromptSRC and MaPLe: the first n_ctx tokens are learned if there are at most 4
+   vectors, and none otherwise. */
+static fvg_status fvg__start_first_few(fvg_learner *l, const fvg_learner_desc *desc) {
   fvg_ctx *c = l->clip->ctx;
   const char *method = l->method->name;
-  int n_words, n_ctx = l->desc.n_ctx;
-  fvg_status s = fvg__count_words(l->clip->tokenizer, l->words, &n_words);
-  if (s) return s;
-  if (strstr(l->words, "{}"))
-    return fvg_fail(c, FVG_E_ARG, "%s: ctx_init \"%.80s\" holds {}; it wants the words before the "
-                                  "name alone", method, l->words);
-  if (n_words > l->n_word) n_words = l->n_word;  /* a word of nothing but signs that are dropped */
-
-  if (l->method->start == FVG__ONE_EACH && !desc->ctx_init && desc->n_ctx > 0) {
-    if (n_ctx > l->n_word) l->n_word = 0;        /* more vectors than own words: a start at random */
-    else l->n_fixed = l->n_word - n_ctx;
-    return FVG_OK;
-  }
-  if (l->method->start == FVG__ONE_EACH) {
-    if (desc->n_ctx > 0 && desc->n_ctx != n_words)
-      fvg_log(c, 1, "%s: \"%.80s\" has %d words, so there are %d context vectors, not %d", method,
-              l->words, n_words, n_words, desc->n_ctx);
-    l->desc.n_ctx = n_words;
-    l->n_fixed = l->n_word - n_words;
-    return FVG_OK;
-  }
-
-  if (l->method->start == FVG__LAST_SLOTS) {
-    if (n_ctx < n_words)
-      return fvg_fail(c, FVG_E_ARG, "%s: \"%.80s\" has %d words for %d context vectors; n_ctx must be "
-                                    "at least %d", method, l->words, n_words, n_ctx, n_words);
-    l->n_fixed = l->n_word - n_words;
-    return FVG_OK;
-  }
+  const int n_ctx = l->desc.n_ctx;
 
   if (n_ctx > 4) {
     if (desc->ctx_init)
-      fvg_log(c, 1, "%s: more than 4 context vectors start at random, as published; \"%.80s\" is not "
-                    "used", method, l->words);
+      fvg_log(c, 1,
+              "%s: more than 4 context vectors start at random, as published; \"%.80s\" is not "
+              "used", method, l->words);
     l->n_word = 0;
     return FVG_OK;
   }
+
   if (l->n_word < n_ctx)
-    return fvg_fail(c, FVG_E_ARG, "%s: \"%.80s\" has %d tokens for %d context vectors; give more "
-                                  "words, or \"\" to start at random", method, l->words, l->n_word,
-                    n_ctx);
+    return fvg_fail(c, FVG_E_ARG,
+                    "%s: \"%.80s\" has %d tokens for %d context vectors; give more words, or \"\" "
+                    "to start at random",
+                    method, l->words, l->n_word, n_ctx);
   l->n_fixed = l->n_word - n_ctx;
   return FVG_OK;
 }
 
-/* The words to start from as tokens.  n_fixed: how many of them stay fixed if that is known (of
-   a learner that is copied or comes from a file), else -1. */
-static fvg_status fvg__learner_words(fvg_learner *l, const fvg_learner_desc *desc, int n_fixed) {
+/* Decides how many tokens of the words are learned and how many stay fixed, by the rule of the
+   method's published code. */
+static fvg_status fvg__apply_start_rule(fvg_learner *l, const fvg_learner_desc *desc) {
   fvg_clip *m = l->clip;
-  fvg_status s = fvg__choose_words(l, desc->ctx_init);
-  if (!s && !l->words && n_fixed > 0)
-    s = fvg_fail(m->ctx, FVG_E_FORMAT, "%s: ctx_fixed is %d, but there are no words", l->method->name,
-                 n_fixed);
-  if (s || !l->words) return s;
-  l->word = FVG_NEW_ARRAY(m->ctx, int, (size_t)m->text.context_length);
-  if (!l->word) return FVG_E_NOMEM;
-  fvg__blank_underscores(l->words);
-  s = fvg__tokens(m, l->words, l->word, m->text.context_length - 3, &l->n_word);
-  if (s || n_fixed < 0) return s ? s : fvg__apply_start_rule(l, desc);
-  if (n_fixed > l->n_word)
-    return fvg_fail(m->ctx, FVG_E_FORMAT, "%s: ctx_fixed is %d, but \"%.80s\" has %d tokens",
-                    l->method->name, n_fixed, l->words, l->n_word);
-  l->n_fixed = n_fixed;
-  if (l->method->start == FVG__ONE_EACH && !l->method->ctx_init)
-    l->desc.n_ctx = l->n_word - n_fixed;         /* CoOp's is nothing else */
+  int n_words;
+  fvg_status s = fvg__count_words(m->tokenizer, l->words, &n_words);
+  if (s) return s;
+  if (strstr(l->words, "{}"))
+    return fvg_fail(m->ctx, FVG_E_ARG,
+                    "%s: ctx_init \"%.80s\" holds {}; it wants the words before the name alone",
+                    l->method->name, l->words);
+
+  /* A word of nothing but signs that the tokenizer drops has no token. */
+  if (n_words > l->n_word) n_words = l->n_word;
+
+  if (l->method->start == FVG__LAST_SLOTS)
+    return fvg__start_last_slots(l, n_words);
+  if (l->method->start == FVG__FIRST_FEW)
+    return fvg__start_first_few(l, desc);
+  fvg__start_one_each(l, desc, n_words);
   return FVG_OK;
 }
 
-static fvg_status fvg__learner_start(fvg_learner *l, const fvg_learner_desc *desc, const char *const *class_name,
-                                     int n_class, int n_fixed) {
+/* The number of fixed tokens is known: the learner is a copy or comes from a file. */
+static fvg_status fvg__keep_fixed(fvg_learner *l, int n_fixed) {
+  if (n_fixed > l->n_word)
+    return fvg_fail(l->clip->ctx, FVG_E_FORMAT,
+                    "%s: ctx_fixed is %d, but \"%.80s\" has %d tokens", l->method->name, n_fixed,
+                    l->words, l->n_word);
+  l->n_fixed = n_fixed;
+
+  /* CoOp has no words of its own, so all tokens that are not fixed are vectors. */
   const fvg_method *method = l->method;
-  fvg_clip *m = l->clip;
-  fvg_status s;
-  if (n_class < 1) return fvg_fail(m->ctx, FVG_E_ARG, "%s: %d classes", method->name, n_class);
-  if (!m->has_text || !m->tokenizer)
-    return fvg_fail(m->ctx, FVG_E_ARG, "%s needs a model with a text tower and its vocabulary", method->name);
-  if ((method->needs & FVG_NEEDS_PIXELS) && !m->has_vision)
-    return fvg_fail(m->ctx, FVG_E_ARG, "%s needs a model with an image tower", method->name);
-  if (desc->chunk_rows < 0)
-    return fvg_fail(m->ctx, FVG_E_ARG, "%s: chunks of %d rows", method->name, desc->chunk_rows);
-  if (l->desc.n_ctx == 0) l->desc.n_ctx = method->n_ctx;
-  if (l->desc.chunk_rows == 0) l->desc.chunk_rows = FVG__PART_ROWS;
-  if ((int)desc->class_token_position < FVG_END || (int)desc->class_token_position > FVG_FRONT)
-    return fvg_fail(m->ctx, FVG_E_ARG, "%s: there is no class_token_position %d", method->name,
-                    (int)desc->class_token_position);
-  if ((desc->class_specific || desc->class_token_position) && method->vectors != fvg__ctx_vectors)
-    return fvg_fail(m->ctx, FVG_E_ARG, "%s: its context is shared and stands before the name", method->name);
-  l->prompt_template = fvg_copy_string(m->ctx, desc->prompt_template ? desc->prompt_template : "a photo of a {}.");
-  l->class_name = FVG_NEW_ARRAY(m->ctx, char *, (size_t)n_class);
-  if (!l->prompt_template || !l->class_name) return FVG_E_NOMEM;
-  for (; l->n_class < n_class; l->n_class++) {
-    l->class_name[l->n_class] = fvg_copy_string(m->ctx, class_name[l->n_class]);
-    if (!l->class_name[l->n_class]) return FVG_E_NOMEM;
-  }
-  s = fvg__learner_options(l, desc);
-  if (!s) s = fvg__learner_words(l, desc, n_fixed);
-  if (!s && method->n_ctx && (l->desc.n_ctx < 1 || l->desc.n_ctx > m->text.context_length - 3))
-    s = fvg_fail(m->ctx, FVG_E_ARG, "%s: %d context vectors, the model's context of %d has room for 1 to %d",
-                 method->name, l->desc.n_ctx, m->text.context_length, m->text.context_length - 3);
-  if (!s && l->n_fixed > m->text.context_length - 3 - l->desc.n_ctx)
-    s = fvg_fail(m->ctx, FVG_E_ARG, "%s: %d context vectors and %d fixed tokens of \"%.80s\" leave no "
-                                    "room for a name in the model's context of %d", method->name,
-                 l->desc.n_ctx, l->n_fixed, l->words, m->text.context_length);
-  if (!s) s = method->init(l);
-  if (!s) s = fvg__learner_pack(l, &l->packed, class_name, n_class);
-  if (!s && !(l->tape = fvg_tape_new(m->ctx))) s = FVG_E_NOMEM;
-  return s;
+  if (method->start == FVG__ONE_EACH && !method->ctx_init)
+    l->desc.n_ctx = l->n_word - n_fixed;
+  return FVG_OK;
 }
 
-/* file: the checkpoint that the values will come from, or NULL.  n_fixed: see
+/* Turns the words to start from into tokens.  n_fixed: how many of these stay fixed if that is
+   known, else -1. */
+static fvg_status fvg__learner_words(fvg_learner *l, const fvg_learner_desc *desc, int n_fixed) {
+  fvg_clip *m = l->clip;
+  fvg_status s = fvg__choose_words(l, desc->ctx_init);
+  if (s) return s;
+  if (!l->words && n_fixed > 0)
+    return fvg_fail(m->ctx, FVG_E_FORMAT, "%s: ctx_fixed is %d, but there are no words",
+                    l->method->name, n_fixed);
+  if (!l->words) return FVG_OK;
+
+  const int context = m->text.context_length;
+  l->word = FVG_NEW_ARRAY(m->ctx, int, (size_t)context);
+  if (!l->word) return FVG_E_NOMEM;
+  fvg__blank_underscores(l->words);
+  s = fvg__tokens(m, l->words, l->word, context - 3, &l->n_word);
+  if (s) return s;
+  return n_fixed < 0 ? fvg__apply_start_rule(l, desc) : fvg__keep_fixed(l, n_fixed);
+}
+
+/* ---- life cycle ---- */
+/* The index of an option among a method's cards; -1: it has no such option. */
+static int fvg__find_option(const fvg_method *method, const char *name) {
+  for (int i = 0; method->option[i].name; i++)
+    if (!strcmp(method->option[i].name, name))
+      return i;
+  return -1;
+}
+
+/* Takes the published values, and then those that the description gives. */
+static fvg_status fvg__learner_options(fvg_learner *l, const fvg_learner_desc *desc) {
+  fvg_ctx *c = l->clip->ctx;
+  const fvg_method *method = l->method;
+  for (int i = 0; method->option[i].name; i++)
+    l->option[i] = method->option[i].published;
+
+  for (int k = 0; k < desc->n_option; k++) {
+    const fvg_option *given = &desc->option[k];
+    const int i = fvg__find_option(method, given->name);
+    if (i < 0)
+      return fvg_fail(c, FVG_E_ARG, "%s has no option %.60s", method->name, given->name);
+
+    const fvg__option_card *card = &method->option[i];
+    l->option[i] = given->value;
+    if (!(given->value >= card->low && given->value <= card->high))
+      return fvg_fail(c, FVG_E_ARG, "%s: %s is %g, from %g to %g is possible", method->name,
+                      card->name, given->value, card->low, card->high);
+  }
+  return FVG_OK;
+}
+
+/* Refuses what the model or the method cannot do. */
+static fvg_status fvg__check_learner(const fvg_clip *m, const fvg_learner_desc *desc,
+                                     int n_class) {
+  fvg_ctx *c = m->ctx;
+  const fvg_method *method = desc->method;
+  const int position = (int)desc->class_token_position;
+  const int needs_pixels = method->needs & FVG_NEEDS_PIXELS;
+  const int has_own_place = desc->class_specific || position != FVG_END;
+
+  if (n_class < 1)
+    return fvg_fail(c, FVG_E_ARG, "%s: %d classes", method->name, n_class);
+  if (!m->has_text || !m->tokenizer)
+    return fvg_fail(c, FVG_E_ARG, "%s needs a model with a text tower and its vocabulary",
+                    method->name);
+  if (needs_pixels && !m->has_vision)
+    return fvg_fail(c, FVG_E_ARG, "%s needs a model with an image tower", method->name);
+  if (desc->chunk_rows < 0)
+    return fvg_fail(c, FVG_E_ARG, "%s: chunks of %d rows", method->name, desc->chunk_rows);
+  if (position < FVG_END || position > FVG_FRONT)
+    return fvg_fail(c, FVG_E_ARG, "%s: there is no class_token_position %d", method->name,
+                    position);
+  if (has_own_place && method->vectors != fvg__ctx_vectors)
+    return fvg_fail(c, FVG_E_ARG, "%s: its context is shared and stands before the name",
+                    method->name);
+  return FVG_OK;
+}
+
+/* Keeps the template and the class names, for the caller's strings need not outlive the call. */
+static fvg_status fvg__copy_names(fvg_learner *l, const char *form, const char *const *class_name,
+                                  int n_class) {
+  fvg_ctx *c = l->clip->ctx;
+  l->prompt_template = fvg_copy_string(c, form ? form : "a photo of a {}.");
+  l->class_name = FVG_NEW_ARRAY(c, char *, (size_t)n_class);
+  if (!l->prompt_template || !l->class_name) return FVG_E_NOMEM;
+
+  for (int i = 0; i < n_class; i++) {
+    l->class_name[i] = fvg_copy_string(c, class_name[i]);
+    if (!l->class_name[i]) return FVG_E_NOMEM;
+    l->n_class++;
+  }
+  return FVG_OK;
+}
+
+/* Beside context and fixed words a text holds [SOT], at least one token of a name, and [EOT]. */
+static fvg_status fvg__check_room(const fvg_learner *l) {
+  fvg_ctx *c = l->clip->ctx;
+  const char *method = l->method->name;
+  const int context = l->clip->text.context_length;
+  const int most = context - 3;
+  const int n_ctx = l->desc.n_ctx;
+
+  if (l->method->n_ctx && (n_ctx < 1 || n_ctx > most))
+    return fvg_fail(c, FVG_E_ARG,
+                    "%s: %d context vectors, the model's context of %d has room for 1 to %d",
+                    method, n_ctx, context, most);
+  if (l->n_fixed > most - n_ctx)
+    return fvg_fail(c, FVG_E_ARG,
+                    "%s: %d context vectors and %d fixed tokens of \"%.80s\" leave no room for a "
+                    "name in the model's context of %d",
+                    method, n_ctx, l->n_fixed, l->words, context);
+  return FVG_OK;
+}
+
+/* Fills in an empty learner; n_fixed as in fvg__learner_words. */
+static fvg_status fvg__learner_start(fvg_learner *l, const fvg_learner_desc *desc,
+                                     const char *const *class_name, int n_class, int n_fixed) {
+  fvg_status s = fvg__check_learner(l->clip, desc, n_class);
+  if (s) return s;
+  if (l->desc.n_ctx == 0)
+    l->desc.n_ctx = l->method->n_ctx;
+  if (l->desc.chunk_rows == 0)
+    l->desc.chunk_rows = FVG__PART_ROWS;
+
+  s = fvg__copy_names(l, desc->prompt_template, class_name, n_class);
+  if (!s) s = fvg__learner_options(l, desc);
+  if (!s) s = fvg__learner_words(l, desc, n_fixed);
+  if (!s) s = fvg__check_room(l);
+
+  if (!s) s = l->method->init(l);
+  if (!s)
+    s = fvg__learner_pack(l, &l->packed, class_name, n_class);
+  if (s) return s;
+  l->tape = fvg_tape_new(l->clip->ctx);
+  return l->tape ? FVG_OK : FVG_E_NOMEM;
+}
+
+/* Makes a learner.  file: the checkpoint that its values will come from, or NULL; n_fixed as in
    fvg__learner_words. */
 static fvg_status fvg__learner_new(fvg_clip *m, fvg_learner **out, const fvg_learner_desc *desc,
-                                   const char *const *class_name, int n_class, const fvg_weights *file,
-                                   int n_fixed) {
-  fvg_learner *l = FVG_NEW(m->ctx, fvg_learner);
-  fvg_status s;
+                                   const char *const *class_name, int n_class,
+                                   const fvg_weights *file, int n_fixed) {
   *out = NULL;
+  fvg_learner *l = FVG_NEW(m->ctx, fvg_learner);
   if (!l) return FVG_E_NOMEM;
+
   l->clip = m;
   l->method = desc->method;
   l->desc = *desc;
-  l->desc.ctx_init = l->desc.prompt_template = NULL;             /* the caller's strings need not outlive this call */
+  l->desc.ctx_init = NULL;
+  l->desc.prompt_template = NULL;
   l->desc.option = NULL;
+
   l->file = file;
-  s = fvg__learner_start(l, desc, class_name, n_class, n_fixed);
+  fvg_status s = fvg__learner_start(l, desc, class_name, n_class, n_fixed);
   l->file = NULL;
-  if (s) { fvg_learner_free(l); return m->ctx->status; }         /* a parameter that is NULL tells not why          */
+  if (s) {
+    fvg_learner_free(l);
+    return m->ctx->status;                       /* the cause, where s may only say "no memory"   */
+  }
   *out = l;
   return FVG_OK;
 }
 
 static void fvg__learner_free_list(fvg_ctx *c, fvg_parameter **list, int n) {
-  int i;
-  for (i = 0; i < n; i++) {
+  for (int i = 0; i < n; i++) {
     if (!list[i]) continue;
     fvg_release(c, (void *)(uintptr_t)list[i]->name);
     fvg_parameter_free(c, list[i]);
@@ -8668,18 +9231,21 @@ static void fvg__learner_free_list(fvg_ctx *c, fvg_parameter **list, int n) {
   fvg_release(c, list);
 }
 
+/* What the method keeps goes first, for it may rest on the rest of the learner. */
 FVG_DEF void fvg_learner_free(fvg_learner *l) {
-  fvg_ctx *c;
-  int i;
   if (!l) return;
-  c = l->clip->ctx;
-  if (l->method->release) l->method->release(l);
-  for (i = 0; i < l->n_class; i++) fvg_release(c, l->class_name[i]);
+  fvg_ctx *c = l->clip->ctx;
+  if (l->method->release)
+    l->method->release(l);
+
+  for (int i = 0; i < l->n_class; i++)
+    fvg_release(c, l->class_name[i]);
   fvg_release(c, l->class_name);
   fvg_release(c, l->prompt_template);
   fvg_release(c, l->words);
   fvg_release(c, l->word);
   fvg_release(c, l->g_clip);
+
   fvg__learner_free_list(c, l->param, l->n_param);
   fvg__learner_free_list(c, l->state, l->n_state);
   fvg__packed_free(c, &l->packed);
@@ -8701,31 +9267,43 @@ FVG_DEF fvg_parameter *const *fvg_learner_parameters(const fvg_learner *l, int *
 }
 
 FVG_DEF fvg_parameter *fvg_learner_parameter(const fvg_learner *l, const char *name) {
-  int i;
-  for (i = 0; i < l->n_param; i++) if (!strcmp(l->param[i]->name, name)) return l->param[i];
+  for (int i = 0; i < l->n_param; i++)
+    if (!strcmp(l->param[i]->name, name))
+      return l->param[i];
   return NULL;
 }
 
 /* ---- a step ---- */
 static fvg_status fvg__check_batch(const fvg_learner *l, const fvg_batch *batch) {
-  fvg_ctx *c = l->clip->ctx;
-  const char *missing = batch->n < 1 ? "pictures" : !batch->label ? "labels" :
-                        (l->method->needs & FVG_NEEDS_FEATURES) && !batch->f ? "features" :
-                        (l->method->needs & FVG_NEEDS_PIXELS) && !batch->pixels ? "pixels" :
-                        (l->method->needs & FVG_NEEDS_FOREGROUND) && !batch->pixels_fg ? "foreground pixels" : NULL;
-  return missing ? fvg_fail(c, FVG_E_ARG, "%s: a step without %s", l->method->name, missing) : FVG_OK;
+  const int needs = l->method->needs;
+  const char *missing = NULL;
+
+  if (batch->n < 1) missing = "pictures";
+  else if (!batch->label) missing = "labels";
+  else if ((needs & FVG_NEEDS_FEATURES) && !batch->f) missing = "features";
+  else if ((needs & FVG_NEEDS_PIXELS) && !batch->pixels) missing = "pixels";
+  else if ((needs & FVG_NEEDS_FOREGROUND) && !batch->pixels_fg) missing = "foreground pixels";
+
+  if (!missing) return FVG_OK;
+  return fvg_fail(l->clip->ctx, FVG_E_ARG, "%s: a step without %s", l->method->name, missing);
 }
 
+/* The loss of a batch [1,1]: f from the batch or through the prompted tower, then g, z, and what
+   the method makes of them. */
 FVG_DEF fvg_node *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch *batch) {
   const fvg_method *method = l->method;
-  fvg__step step;
   if (!t) return NULL;
+  if (fvg__check_batch(l, batch)) return fvg__give_up(t);
+
+  fvg__step step;
   memset(&step, 0, sizeof step);
   step.tape = t;
   step.batch = batch;
-  if (fvg__check_batch(l, batch)) return fvg__give_up(t);
-  if (method->needs & FVG_NEEDS_PIXELS) step.f = fvg__learner_images(l, t, batch->pixels, batch->n, &step.f_read);
-  else step.f = fvg_const(t, batch->n, l->clip->embed_dim, batch->f);
+  if (method->needs & FVG_NEEDS_PIXELS)
+    step.f = fvg__learner_images(l, t, batch->pixels, batch->n, &step.f_read);
+  else
+    step.f = fvg_const(t, batch->n, l->clip->embed_dim, batch->f);
+
   if (method->scores) {
     step.z = method->scores(l, t, &l->packed, step.f);
   } else {
@@ -8745,12 +9323,14 @@ static fvg_status fvg__learner_gradients(fvg_learner *l, const fvg_batch *batch,
 
 FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, float *loss, fvg_optimizer *o, double lr,
                                     const fvg_batch *batch) {
-  float value = 0;
   fvg_status s = fvg__check_batch(l, batch);
   if (s) return s;
   fvg_tape_clear(l->tape);
   fvg_optimizer_zero_grad(o);
-  s = l->method->gradients ? l->method->gradients(l, batch, &value) : fvg__learner_gradients(l, batch, &value);
+
+  float value = 0;
+  s = l->method->gradients ? l->method->gradients(l, batch, &value)
+                           : fvg__learner_gradients(l, batch, &value);
   if (s) return s;
   if (loss) *loss = value;
   fvg_optimizer_step(o, lr);
@@ -8762,782 +9342,1221 @@ FVG_DEF fvg_status fvg_learner_epoch(fvg_learner *l, int epoch, int n_epochs) {
 }
 
 /* ---- without gradients ---- */
-/* The vectors of a tower as they are now, to be released; *n receives their number. */
+/* Copies the vectors of a tower as they are now; *vectors [n, w] is to be released. */
 static fvg_status fvg__learner_vectors(fvg_learner *l, fvg__tower tower, float **vectors, int *n) {
-  fvg_tape *t = fvg__clip_tape(l->clip);
-  fvg_node *x;
-  size_t bytes;
   *vectors = NULL;
+  fvg_tape *t = fvg__clip_tape(l->clip);
   if (!t) return FVG_E_NOMEM;
   fvg_tape_clear(t);
+
   t->no_grad++;
-  x = l->method->vectors(l, t, tower);
+  fvg_node *x = l->method->vectors(l, t, tower);
   t->no_grad--;
-  if (!x) { fvg_tape_clear(t); return l->clip->ctx->status; }
+  if (!x) {
+    fvg_tape_clear(t);
+    return l->clip->ctx->status;
+  }
+
   *n = x->rows;
-  bytes = fvg__count(x) * sizeof **vectors;
-  *vectors = (float *)fvg_alloc(l->clip->ctx, bytes);
-  if (*vectors) memcpy(*vectors, fvg_value(x), bytes);
+  *vectors = FVG_NEW_ARRAY(l->clip->ctx, float, fvg__count(x));
+  if (*vectors)
+    memcpy(*vectors, fvg_value(x), fvg__count(x) * sizeof **vectors);
   fvg_tape_clear(t);
   return *vectors ? FVG_OK : FVG_E_NOMEM;
 }
 
+/* Any class names -> g [n_class, d], normalised */
 FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, float *g,
                                              const char *const *class_name, int n_class) {
-  fvg_ctx *c = l->clip->ctx;
-  fvg__packed packed;
-  float *vectors = NULL;
-  fvg_status s;
-  int n = 0;
+  fvg_clip *m = l->clip;
   if (l->method->scores)
-    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s writes other words for every picture; it has no text features of "
-                                          "classes alone", l->method->name);
-  s = fvg__learner_pack(l, &packed, class_name, n_class);
+    return fvg_fail(m->ctx, FVG_E_UNSUPPORTED,
+                    "%s writes other words for every picture; it has no text features of classes "
+                    "alone", l->method->name);
+
+  fvg__packed packed;
+  fvg_status s = fvg__learner_pack(l, &packed, class_name, n_class);
   if (s) return s;
+
+  float *vectors = NULL;
+  int n = 0;
   s = fvg__learner_vectors(l, FVG__TEXT, &vectors, &n);
-  if (!s) s = fvg__encode_packed(l->clip, &packed, vectors, n, g);
-  if (!s) fvg_normalize_rows(g, n_class, l->clip->embed_dim);
-  fvg_release(c, vectors);
-  fvg__packed_free(c, &packed);
+  if (!s)
+    s = fvg__encode_packed(m, &packed, vectors, n, g);
+  if (!s) fvg_normalize_rows(g, n_class, m->embed_dim);
+  fvg_release(m->ctx, vectors);
+  fvg__packed_free(m->ctx, &packed);
   return s;
 }
 
+/* How many features a picture has; l NULL: plain CLIP's alone. */
 static int fvg__learner_parts(const fvg_learner *l) { return l ? l->method->n_part : 1; }
 
 FVG_DEF int fvg_learner_feature_width(const fvg_clip *m, const fvg_learner *l) {
   return m->embed_dim * fvg__learner_parts(l);
 }
 
-/* At most FVG__IMAGE_BATCH pictures through the prompted tower: part 0, and part 2 where there is one. */
-static fvg_status fvg__learner_encode(fvg_learner *l, const float *images, int n, float *features) {
+/* Takes at most FVG__IMAGE_BATCH pictures through the prompted tower.  A picture's row of features
+   [n_part d] receives its first part, f, and the third, if there is one. */
+static fvg_status fvg__learner_encode(fvg_learner *l, const float *images, int n,
+                                      float *features) {
   fvg_clip *m = l->clip;
+  const int d = m->embed_dim;
+  const int width = fvg_learner_feature_width(m, l);
   fvg_tape *t = fvg__clip_tape(m);
-  size_t d = (size_t)m->embed_dim, width = d * (size_t)l->method->n_part;
-  fvg__step step;
-  fvg_node *mixed = NULL;
-  int i;
-  memset(&step, 0, sizeof step);
   if (!t) return FVG_E_NOMEM;
   fvg_tape_clear(t);
+
+  fvg__step step;
+  memset(&step, 0, sizeof step);
   step.tape = t;
+  fvg_node *mixed = NULL;
   t->no_grad++;
   step.f = fvg__learner_images(l, t, images, n, &step.f_read);
-  if (step.f && l->method->mixed) mixed = l->method->mixed(l, &step);
+  if (step.f && l->method->mixed)
+    mixed = l->method->mixed(l, &step);
   t->no_grad--;
-  if (!step.f || (l->method->mixed && !mixed)) { fvg_tape_clear(t); return m->ctx->status; }
-  for (i = 0; i < n; i++) {
-    memcpy(features + (size_t)i * width, fvg_value(step.f) + (size_t)i * d, d * sizeof *features);
-    if (mixed) memcpy(features + (size_t)i * width + 2 * d, fvg_value(mixed) + (size_t)i * d, d * sizeof *features);
+
+  const int is_made = step.f && (mixed || !l->method->mixed);
+  const size_t bytes = (size_t)d * sizeof *features;
+  for (int i = 0; is_made && i < n; i++) {
+    float *row = features + fvg__row(i, width);
+    memcpy(row, fvg_value(step.f) + fvg__row(i, d), bytes);
+    if (mixed)
+      memcpy(row + 2 * d, fvg_value(mixed) + fvg__row(i, d), bytes);
   }
   fvg_tape_clear(t);
+  return is_made ? FVG_OK : m->ctx->status;
+}
+
+/* Fills the rows of at most FVG__IMAGE_BATCH pictures, with plain CLIP's feature as the second
+   part; f_clip [FVG__IMAGE_BATCH, d] is scratch. */
+static fvg_status fvg__learner_encode_parts(fvg_learner *l, const float *images, int n,
+                                            float *f_clip, float *features) {
+  fvg_clip *m = l->clip;
+  const int d = m->embed_dim;
+  const int width = fvg_learner_feature_width(m, l);
+
+  fvg_status s = fvg_clip_encode_images(m, f_clip, images, n);
+  if (s) return s;
+  fvg_normalize_rows(f_clip, n, d);
+  s = fvg__learner_encode(l, images, n, features);
+  if (s) return s;
+
+  const size_t bytes = (size_t)d * sizeof *features;
+  for (int i = 0; i < n; i++)
+    memcpy(features + fvg__row(i, width) + d, f_clip + fvg__row(i, d), bytes);
   return FVG_OK;
 }
 
+/* n images, some at a time -> rows of features [n, n_part d]; f and f0 are normalised */
 FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float *features,
                                              const float *images, int n) {
-  size_t pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size, d = (size_t)m->embed_dim, width;
-  float *plain;
-  fvg_status s;
-  int i, k;
-  if (fvg__learner_parts(l) == 1) {
-    s = fvg_clip_encode_images(m, features, images, n);
+  const int n_part = fvg__learner_parts(l);
+  if (n_part == 1) {
+    fvg_status s = fvg_clip_encode_images(m, features, images, n);
     if (!s) fvg_normalize_rows(features, n, m->embed_dim);
     return s;
   }
-  width = d * (size_t)l->method->n_part;
-  plain = FVG_NEW_ARRAY(m->ctx, float, FVG__IMAGE_BATCH * d);
-  s = plain ? FVG_OK : FVG_E_NOMEM;
-  for (i = 0; !s && i < n; i += FVG__IMAGE_BATCH) {
-    int count = n - i < FVG__IMAGE_BATCH ? n - i : FVG__IMAGE_BATCH;
-    s = fvg_clip_encode_images(m, plain, images + (size_t)i * pixels, count);
-    if (s) break;
-    fvg_normalize_rows(plain, count, m->embed_dim);
-    s = fvg__learner_encode(l, images + (size_t)i * pixels, count, features + (size_t)i * width);
-    for (k = 0; !s && k < count; k++)
-      memcpy(features + (size_t)(i + k) * width + d, plain + (size_t)k * d, d * sizeof *features);
+  if (n < 0)
+    return fvg_fail(m->ctx, FVG_E_ARG, "%d images to encode", n);
+
+  const int width = fvg_learner_feature_width(m, l);
+  const size_t floats = fvg__image_floats(m);
+  float *f_clip = FVG_NEW_ARRAY(m->ctx, float, fvg__row(FVG__IMAGE_BATCH, m->embed_dim));
+  if (!f_clip) return FVG_E_NOMEM;
+
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < n; i += FVG__IMAGE_BATCH) {
+    const int count = fvg__min(n - i, FVG__IMAGE_BATCH);
+    float *rows = features + fvg__row(i, width);
+    s = fvg__learner_encode_parts(l, images + (size_t)i * floats, count, f_clip, rows);
   }
-  fvg_release(m->ctx, plain);
-  if (!s && n > 0) s = fvg__check_features(m, "image", features, n, l->method->n_part);
-  return s;
+  fvg_release(m->ctx, f_clip);
+  return s ? s : fvg__check_features(m, "image", features, n, n_part);
 }
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 12  COOP: learned words in place of "a photo of a"
- *===========================================================================================================
-   Context optimisation (CoOp, Zhou et al. 2022, arXiv 2109.01134) replaces the words around a class's name by free
-   vectors and learns these by gradient descent through the frozen text tower:
+ *==================================================================================================
+   Context optimisation (CoOp, Zhou et al. 2022, arXiv 2109.01134) replaces the words around a
+   class's name by free vectors and learns these by gradient descent through the frozen text tower:
 
      end     [SOT] v_1 ... v_n  name . [EOT]
      middle  [SOT] v_1 ... v_n/2  name  v_n/2+1 ... v_n . [EOT]
      front   [SOT] name  v_1 ... v_n . [EOT]
 
-     L = CE(s f g^T, y)
+     z = s f g^T,   L = CE(z, y)
 
      v_i [w]       context, shared by all classes, or each class's own (class-specific context, CSC)
-     g, f [C,d], [B,d]   normalised text features, picture features;  y [B] labels;  s = exp(logit_scale)
+     g [C,d]       text features, normalised
+     f [B,d]       image features, normalised
+     y [B]         labels
+     s             exp(logit_scale)
 
-   New classes take the same vectors with their own names.  Names are tokenised together with the closing dot, as the
-   published code does, for "st." and "." may merge; the position of the name is counted without the dot.
+   New classes take the same vectors with their own names.  A name is tokenised together with the
+   closing dot, as in the published code, because a name that ends in a dot ("st.") may merge with
+   it; the position of the name is counted without the dot.
 
-   Defaults (FVG-PT's fork): n = 4, shared, at the end, N(0, 0.02^2) unless words are given; SGD 0.0035, 10 epochs,
-   batch 4.  Originally 0.002, batch 32, 50 to 200 epochs.  Parameters: n w, 2,048 for ViT-B with n = 4. */
+   Defaults (FVG-PT's fork): n = 4, shared, at the end, N(0, 0.02^2) unless words are given; SGD
+   0.0035, 10 epochs, batch 4.  Originally 0.002, batch 32, 50 to 200 epochs.  Parameters: n w, that
+   is 2,048 for ViT-B with n = 4. */
 
 static fvg_status fvg__coop_init(fvg_learner *l) { return fvg__learner_ctx(l, "ctx"); }
 
-/* name, words, their rule, n_ctx; needs, parts, batch; optimiser; options; the functions in the
-   order of fvg_method; crops, prompts only */
 static const fvg_method fvg__coop = {
-  "CoOp", NULL, FVG__ONE_EACH, 4, FVG_NEEDS_FEATURES, 1, 4, {0.0035f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0}, {{NULL, 0, 0, 0}},
-  fvg__coop_init, fvg__ctx_vectors, NULL, NULL, NULL, NULL, NULL, NULL, 0, 1
+  "CoOp",                            /* name                                                      */
+  NULL,                              /* ctx_init: N(0, 0.02^2)                                    */
+  FVG__ONE_EACH,                     /* start                                                     */
+  4,                                 /* n_ctx                                                     */
+  FVG_NEEDS_FEATURES,                /* needs                                                     */
+  1,                                 /* n_part: f                                                 */
+  0.0035f,                           /* lr                                                        */
+  FVG_SGD,                           /* optimizer                                                 */
+  10,                                /* epochs                                                    */
+  4,                                 /* batch                                                     */
+  0,                                 /* crop_scale_min: 0.08                                      */
+  1,                                 /* prompts_only                                              */
+  {{NULL, 0, 0, 0}},                 /* option: none                                              */
+  fvg__coop_init,                    /* init                                                      */
+  fvg__ctx_vectors,                  /* vectors                                                   */
+  NULL,                              /* loss: CE(z, y)                                            */
+  NULL,                              /* scores: s f g^T                                           */
+  NULL,                              /* mixed: none, base classes are scored by f                 */
+  NULL,                              /* gradients: the loss's                                     */
+  NULL,                              /* epoch: nothing                                            */
+  NULL                               /* release: nothing                                          */
 };
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 13  KGCOOP: learned words that stay near "a photo of a"
- *===========================================================================================================
-   CoOp forgets: the words that fit the base classes best say little of new ones.  Knowledge-guided CoOp (KgCoOp, Yao
-   et al. 2023, arXiv 2303.13283) starts from "a photo of a" and keeps every class near what plain CLIP makes of the
-   data set's template:
+ *==================================================================================================
+   CoOp forgets: the words that fit the base classes best say little about new ones.
+   Knowledge-guided CoOp (KgCoOp, Yao et al. 2023, arXiv 2303.13283) starts from "a photo of a" and
+   keeps every class near what plain CLIP makes of the data set's template:
 
-     L = CE(s f g^T, y) + W (1 - mean_c cos(g_c, g0_c))
+     L = L_ce + W L_kg,   L_ce = CE(z, y),   L_kg = 1 - mean_c cos(g_c, g0_c)
 
+     z [B,C]    scores s f g^T
+     g [C,d]    text features, normalised
      g0 [C,d]   plain CLIP's text features of the template, normalised, constant
      W          2 in FVG-PT's fork and here, 8 in the paper
 
-   Defaults: n = 4; SGD 0.0035, 10 epochs, batch 4; W = 2.  Parameters: 2,048 for ViT-B, as CoOp's. */
+   Defaults: n = 4; SGD 0.0035, 10 epochs, batch 4; W = 2.  Parameters: 2,048 for ViT-B, as CoOp. */
 
-enum { FVG__KG_WEIGHT };
+enum { FVG__KG_W };
 
+/* A context, and g0 for the loss. */
 static fvg_status fvg__ctx_and_prior_init(fvg_learner *l) {
-  fvg_status s = fvg__coop_init(l);
+  fvg_status s = fvg__learner_ctx(l, "ctx");
   return s ? s : fvg__learner_prior(l);
 }
 
 static fvg_node *fvg__kgcoop_loss(fvg_learner *l, fvg__step *step) {
-  return fvg_add(fvg_cross_entropy(step->z, step->batch->label),
-                 fvg_scale(fvg__cosine_distance(step->g, l->g_clip), (float)l->option[FVG__KG_WEIGHT]));
+  const float *g0 = l->g_clip;
+  const float W = (float)l->option[FVG__KG_W];
+  fvg_node *L_kg = fvg__cosine_distance(step->g, g0);
+  fvg_node *L_ce = fvg_cross_entropy(step->z, step->batch->label);
+  return fvg_add(L_ce, fvg_scale(L_kg, W));
 }
 
 static const fvg_method fvg__kgcoop = {
-  "KgCoOp", "a photo of a", FVG__ONE_EACH, 4, FVG_NEEDS_FEATURES, 1, 4, {0.0035f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0},
-  {{"W", 2, 0, 1e6}, {NULL, 0, 0, 0}},
-  fvg__ctx_and_prior_init, fvg__ctx_vectors, fvg__kgcoop_loss, NULL, NULL, NULL, NULL, NULL, 0, 1
+  "KgCoOp",                          /* name                                                      */
+  "a photo of a",                    /* ctx_init                                                  */
+  FVG__ONE_EACH,                     /* start                                                     */
+  4,                                 /* n_ctx                                                     */
+  FVG_NEEDS_FEATURES,                /* needs                                                     */
+  1,                                 /* n_part: f                                                 */
+  0.0035f,                           /* lr                                                        */
+  FVG_SGD,                           /* optimizer                                                 */
+  10,                                /* epochs                                                    */
+  4,                                 /* batch                                                     */
+  0,                                 /* crop_scale_min: 0.08                                      */
+  1,                                 /* prompts_only                                              */
+  {                                  /* option                                                    */
+    {"W", 2, 0, 1e6},                /* FVG__KG_W                                                 */
+    {NULL, 0, 0, 0}
+  },
+  fvg__ctx_and_prior_init,           /* init                                                      */
+  fvg__ctx_vectors,                  /* vectors                                                   */
+  fvg__kgcoop_loss,                  /* loss                                                      */
+  NULL,                              /* scores: s f g^T                                           */
+  NULL,                              /* mixed: none, base classes are scored by f                 */
+  NULL,                              /* gradients: the loss's                                     */
+  NULL,                              /* epoch: nothing                                            */
+  NULL                               /* release: nothing                                          */
 };
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 14  PROGRAD: no step against what CLIP knows
- *===========================================================================================================
-   ProGrad (Zhu et al. 2023, arXiv 2205.14865) trains CoOp, but never against what plain CLIP knows.  It has two
-   losses,
+ *==================================================================================================
+   ProGrad (Zhu et al. 2023, arXiv 2205.14865) trains CoOp, but never against what plain CLIP knows.
+   It has two losses,
 
      L_ce = CE(z, y),   L_kl = - mean_b sum_c p0_bc ln p_bc
 
-   and per parameter two gradients.  Where they disagree, g_ce . g_kl < 0, the part of g_ce that goes against CLIP is
-   taken out:
+   and each parameter has two gradients, g_ce and g_kl.  Where they disagree, g_ce . g_kl < 0, the
+   part of g_ce that goes against CLIP is taken out:
 
      g = g_ce - lambda (g_ce . n) n,   n = g_kl / |g_kl|
 
-     z, p [B,C]   scores s f g^T and their softmax;  p0 plain CLIP's, in the data set's template
+     z, p [B,C]   scores s f g^T and their softmax
+     z0, p0       plain CLIP's, in the data set's template
      lambda       1; the published runs have 0.8 on Flowers, DTD and EuroSAT with 8 or 16 shots
 
-   The context starts from the words of that template before the name, which stand in its last slots behind zeros
-   (n = 16; 0 is a vector of zeros, [a] the embedding of "a"):
+   The context starts from the words of that template before the name, which stand in its last slots
+   behind zeros (n = 16; 0 is a vector of zeros, [a] the embedding of "a"):
 
      [SOT]  0 ... 0  [a] [photo] [of] [a]  name . [EOT]
 
-   Defaults: n = 16 context vectors; SGD 0.002, 100 epochs, batch 32.  Parameters: 8,192 for ViT-B. */
+   Defaults: n = 16 context vectors; SGD 0.002, 100 epochs, batch 32.  Parameters: 8,192 for
+   ViT-B. */
 
 enum { FVG__PROGRAD_LAMBDA };
 
+/* Two walks back from the same scores z: g_kl [count] is copied from the parameter, then its
+   gradient is that of L_ce.  KL(p0 || p) stands for L_kl, which it differs from by p0's entropy, a
+   constant. */
+static fvg_status fvg__prograd_both(fvg_learner *l, const fvg_batch *batch, float *g_kl,
+                                    float *loss) {
+  fvg_tape *t = l->tape;
+  fvg_parameter *ctx = l->param[0];
+  const int d = l->clip->embed_dim;
+  const size_t bytes = fvg_tensor_count(&ctx->value) * sizeof *g_kl;
+
+  fvg_node *f = fvg_const(t, batch->n, d, batch->f);
+  fvg_node *z = fvg__learner_scores(l, f, fvg__learner_texts(l, t, &l->packed));
+  fvg_node *z0 = fvg__learner_scores(l, f, fvg_const(t, l->n_class, d, l->g_clip));
+  fvg_node *p0 = fvg_softmax(z0, 1);
+  fvg_status s = fvg_backward(fvg_mean(fvg_kl_rows(p0, z, 1)));
+  if (s) return s;
+  memcpy(g_kl, ctx->grad, bytes);
+  memset(ctx->grad, 0, bytes);
+
+  fvg_node *L_ce = fvg_cross_entropy(z, batch->label);
+  s = fvg_backward(L_ce);
+  if (!s) *loss = fvg_value(L_ce)[0];
+  return s;
+}
+
+/* g = g_ce - lambda (g_ce . n) n where g_ce . g_kl < 0, in the place of g_ce */
+static void fvg__prograd_project(float *g_ce, const float *g_kl, size_t count, double lambda) {
+  double dot = 0;                                /* g_ce . g_kl                                   */
+  double norm2 = 0;                              /* |g_kl|^2                                      */
+  for (size_t k = 0; k < count; k++) {
+    dot += (double)g_ce[k] * (double)g_kl[k];
+    norm2 += (double)g_kl[k] * (double)g_kl[k];
+  }
+  if (!(dot < 0)) return;
+
+  const double share = lambda * dot / norm2;
+  for (size_t k = 0; k < count; k++)
+    g_ce[k] -= (float)(share * (double)g_kl[k]);
+}
+
 static fvg_status fvg__prograd_gradients(fvg_learner *l, const fvg_batch *batch, float *loss) {
   fvg_ctx *c = l->clip->ctx;
-  fvg_parameter *p = l->param[0];
-  size_t count = fvg_tensor_count(&p->value), k;
-  float *kept = FVG_NEW_ARRAY(c, float, count);
-  double along = 0, norm2 = 0;
-  fvg_node *f, *z, *z0, *ce;
-  fvg_status s = kept ? fvg__check_batch(l, batch) : FVG_E_NOMEM;
-  if (s) { fvg_release(c, kept); return s; }
-  f = fvg_const(l->tape, batch->n, l->clip->embed_dim, batch->f);
-  z = fvg__learner_scores(l, f, fvg__learner_texts(l, l->tape, &l->packed));
-  z0 = fvg__learner_scores(l, f, fvg_const(l->tape, l->n_class, l->clip->embed_dim, l->g_clip));
-  s = fvg_backward(fvg_mean(fvg_kl_rows(fvg_softmax(z0, 1), z, 1)));      /* differs from L_kl by p0's entropy      */
-  if (!s) {
-    memcpy(kept, p->grad, count * sizeof *kept);
-    memset(p->grad, 0, count * sizeof *kept);
-    ce = fvg_cross_entropy(z, batch->label);
-    s = fvg_backward(ce);
-    if (!s) *loss = fvg_value(ce)[0];
-  }
+  fvg_parameter *ctx = l->param[0];
+  const size_t count = fvg_tensor_count(&ctx->value);
+  float *g_kl = FVG_NEW_ARRAY(c, float, count);
+  if (!g_kl) return FVG_E_NOMEM;
+
+  fvg_status s = fvg__prograd_both(l, batch, g_kl, loss);
   if (s && l->tape->failed) s = c->status;
-  for (k = 0; !s && k < count; k++) {
-    along += (double)p->grad[k] * (double)kept[k];
-    norm2 += (double)kept[k] * (double)kept[k];
-  }
-  for (k = 0; !s && along < 0 && k < count; k++)
-    p->grad[k] -= (float)(l->option[FVG__PROGRAD_LAMBDA] * along / norm2 * (double)kept[k]);
-  fvg_release(c, kept);
+  if (!s)
+    fvg__prograd_project(ctx->grad, g_kl, count, l->option[FVG__PROGRAD_LAMBDA]);
+  fvg_release(c, g_kl);
   return s;
 }
 
 static const fvg_method fvg__prograd = {
-  "ProGrad", NULL, FVG__LAST_SLOTS, 16, FVG_NEEDS_FEATURES, 1, 32, {0.002f, FVG_SGD, 0, 0, 0, 0, 0, 100, 1, 0},
-  {{"lambda", 1, 0, 1e6}, {NULL, 0, 0, 0}},
-  fvg__ctx_and_prior_init, fvg__ctx_vectors, NULL, NULL, NULL, fvg__prograd_gradients, NULL, NULL, 0, 1
+  "ProGrad",                         /* name                                                      */
+  NULL,                              /* ctx_init: the template's words before {}                  */
+  FVG__LAST_SLOTS,                   /* start                                                     */
+  16,                                /* n_ctx                                                     */
+  FVG_NEEDS_FEATURES,                /* needs                                                     */
+  1,                                 /* n_part: f                                                 */
+  0.002f,                            /* lr                                                        */
+  FVG_SGD,                           /* optimizer                                                 */
+  100,                               /* epochs                                                    */
+  32,                                /* batch                                                     */
+  0,                                 /* crop_scale_min: 0.08                                      */
+  1,                                 /* prompts_only                                              */
+  {                                  /* option                                                    */
+    {"lambda", 1, 0, 1e6},           /* FVG__PROGRAD_LAMBDA                                       */
+    {NULL, 0, 0, 0}
+  },
+  fvg__ctx_and_prior_init,           /* init                                                      */
+  fvg__ctx_vectors,                  /* vectors                                                   */
+  NULL,                              /* loss: CE(z, y)                                            */
+  NULL,                              /* scores: s f g^T                                           */
+  NULL,                              /* mixed: none, base classes are scored by f                 */
+  fvg__prograd_gradients,            /* gradients                                                 */
+  NULL,                              /* epoch: nothing                                            */
+  NULL                               /* release: nothing                                          */
 };
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 15  COCOOP: words for every picture
- *===========================================================================================================
-   Conditional CoOp (CoCoOp, Zhou et al. 2022, arXiv 2203.05557) lets the words depend on the picture.  A small net,
-   the meta-net, turns the picture's feature into one vector, which is added to all of the context:
+ *==================================================================================================
+   Conditional CoOp (CoCoOp, Zhou et al. 2022, arXiv 2203.05557) lets the words depend on the
+   picture.  A small net, the meta-net, turns the picture's feature into one vector, which is added
+   to all of the context:
 
-     pi = W2 relu(W1 f + b1) + b2,   v_i(x) = v_i + pi(x),   L = CE(z, y) with z_bc = s f_b g_c(x_b)^T
+     pi = W2 relu(W1 f + b1) + b2,   v_i(x) = v_i + pi(x)
+     L = CE(z, y),   z_bc = s f_b g_c(x_b)^T
 
-     W1 [d/16,d], W2 [w,d/16]   the meta-net;  f [d] the picture's normalised feature
-     g_c(x) [d]                 class c in the words made for picture x
+     W1 [d/16,d], W2 [w,d/16]   the meta-net
+     f [B,d]                    image features, normalised
+     g(x) [C,d]                 the classes in the words made for picture x
 
-   So every picture needs a pass of all classes through the text tower, and there are no text features of classes
-   alone, which FVG-PT would need.
+   So every picture needs a pass of all classes through the text tower.  There are no text features
+   of classes alone, which FVG-PT would need.
 
-   Defaults: n = 4 from "a photo of a"; SGD 0.002, 10 epochs, batch 1.  Parameters: 2,048 + 33,312 for ViT-B/16. */
+   Defaults: n = 4 from "a photo of a"; SGD 0.002, 10 epochs, batch 1.  Parameters: 2,048 + 33,312
+   for ViT-B/16. */
+
+enum { FVG__COCOOP_CTX, FVG__COCOOP_LINEAR1, FVG__COCOOP_LINEAR2 = FVG__COCOOP_LINEAR1 + 2 };
 
 static fvg_status fvg__cocoop_init(fvg_learner *l) {
+  const int d = l->clip->embed_dim;
+  const int w = l->clip->text.width;
+  const int hidden = d < 16 ? 1 : d / 16;
+
   fvg_status s = fvg__learner_ctx(l, "prompt_learner.ctx");
-  int d = l->clip->embed_dim, hidden = d < 16 ? 1 : d / 16;
-  if (!s) s = fvg__learner_linear(l, "prompt_learner.meta_net.linear1", hidden, d);
-  if (!s) s = fvg__learner_linear(l, "prompt_learner.meta_net.linear2", l->clip->text.width, hidden);
+  if (!s)
+    s = fvg__learner_linear(l, "prompt_learner.meta_net.linear1", hidden, d);
+  if (!s)
+    s = fvg__learner_linear(l, "prompt_learner.meta_net.linear2", w, hidden);
   return s;
 }
 
-/* z_ic = s f_i g_c(x_i): the classes once for each picture */
+/* f [B,d] -> z [B,C], one row after the other, each with its own texts */
 static fvg_node *fvg__cocoop_scores(fvg_learner *l, fvg_tape *t, fvg__packed *packed, fvg_node *f) {
-  fvg_node *bias = fvg__learner_layer(l, fvg_relu(fvg__learner_layer(l, f, 1)), 3), *z = NULL;
-  int i;
-  for (i = 0; f && i < f->rows; i++) {
-    fvg_node *ctx = fvg_add(fvg__ctx_vectors(l, t, FVG__TEXT), fvg_gather(bias, &i, 1));
-    fvg_node *z_i = fvg__learner_scores(l, fvg_gather(f, &i, 1), fvg_normalize(fvg__text_features(t, packed, ctx)));
-    z = i ? fvg_concat(z, z_i) : z_i;
+  fvg_node *hidden = fvg_relu(fvg__learner_layer(l, f, FVG__COCOOP_LINEAR1));
+  fvg_node *pi = fvg__learner_layer(l, hidden, FVG__COCOOP_LINEAR2);
+  if (!pi) return NULL;
+
+  fvg_node *z = NULL;
+  for (int b = 0; b < f->rows; b++) {
+    fvg_node *pi_b = fvg_gather(pi, &b, 1);
+    fvg_node *v = fvg_add(fvg__ctx_vectors(l, t, FVG__TEXT), pi_b);
+    fvg_node *g = fvg_normalize(fvg__text_features(t, packed, v));
+    fvg_node *z_b = fvg__learner_scores(l, fvg_gather(f, &b, 1), g);
+    z = b ? fvg_concat(z, z_b) : z_b;
   }
   return z;
 }
 
 static const fvg_method fvg__cocoop = {
-  "CoCoOp", "a photo of a", FVG__ONE_EACH, 4, FVG_NEEDS_FEATURES, 1, 1, {0.002f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0},
-  {{NULL, 0, 0, 0}},
-  fvg__cocoop_init, fvg__ctx_vectors, NULL, fvg__cocoop_scores, NULL, NULL, NULL, NULL, 0, 0
+  "CoCoOp",                          /* name                                                      */
+  "a photo of a",                    /* ctx_init                                                  */
+  FVG__ONE_EACH,                     /* start                                                     */
+  4,                                 /* n_ctx                                                     */
+  FVG_NEEDS_FEATURES,                /* needs                                                     */
+  1,                                 /* n_part: f                                                 */
+  0.002f,                            /* lr                                                        */
+  FVG_SGD,                           /* optimizer                                                 */
+  10,                                /* epochs                                                    */
+  1,                                 /* batch                                                     */
+  0,                                 /* crop_scale_min: 0.08                                      */
+  0,                                 /* prompts_only: there is the meta-net                       */
+  {{NULL, 0, 0, 0}},                 /* option: none                                              */
+  fvg__cocoop_init,                  /* init                                                      */
+  fvg__ctx_vectors,                  /* vectors: before pi is added                               */
+  NULL,                              /* loss: CE(z, y)                                            */
+  fvg__cocoop_scores,                /* scores                                                    */
+  NULL,                              /* mixed: none, base classes are scored by f                 */
+  NULL,                              /* gradients: the loss's                                     */
+  NULL,                              /* epoch: nothing                                            */
+  NULL                               /* release: nothing                                          */
 };
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 16  PROMPTSRC: deep prompts in both towers, held near plain CLIP
- *===========================================================================================================
-   PromptSRC (Khattak et al. 2023, arXiv 2307.06948) learns vectors in both towers, independent of one another:
-   context words and n rows of the image from the start, and new ones for the same rows before each of the blocks
-   1..depth-1.  So many parameters forget what CLIP knew; three terms and an average hold them:
+ *==================================================================================================
+   PromptSRC (Khattak et al. 2023, arXiv 2307.06948) learns vectors in both towers, independent of
+   one another: context words and n rows of the image from the start, and new ones for the same rows
+   before each of the blocks 1..depth-1.  So many parameters forget what CLIP knew; three terms and
+   an average hold them:
 
-     L = CE(z, y) + 25 mean_ck |g - g0| + 10 mean_bk |f - f0| + KL(p0 || p) / C       (KL: mean over the batch)
+     L = L_ce + lambda_1 L_text + lambda_2 L_image + L_logits
 
-     f0 [B,d]     plain CLIP's features of the same pictures
-     g0 [C,d]     plain CLIP's features of the classes, averaged over 60 sentences, then normalised
-     p, p0 [B,C]  softmax(z) and softmax(s f0 g0^T)
+     L_ce     = CE(z, y)
+     L_text   = mean_ck |g - g0|
+     L_image  = mean_bk |f - f0|
+     L_logits = KL(p0 || p) / C         (mean over the batch)
 
-   The average (Gaussian prompt aggregation, GPA): after the last of E epochs every prompt becomes the sum over epochs
-   e = 1..E of w_e times its value after epoch e, w_e proportional to exp(-(e - mu)^2 / (2 sigma^2)), their sum 1.
+     f, f0 [B,d]   image features of the prompted tower and of plain CLIP, normalised
+     g, g0 [C,d]   text features; plain CLIP's are averaged over 60 sentences, then normalised
+     p, p0 [B,C]   softmax(z) and softmax(z0), z = s f g^T, z0 = s f0 g0^T
 
-   Defaults (FVG-PT's fork): n = 4 in both towers, depth 9; SGD 0.0025, 10 epochs, batch 32 (originally 20 epochs,
-   batch 4); mu 15, sigma 1, which were published for E = 20 and leave for E = 10 the last epoch, in effect.
-   Parameters: 18,432 + 27,648 for ViT-B/16. */
+   The average (Gaussian prompt aggregation, GPA) becomes the learned prompts P after the last of E
+   epochs:
 
-/* The sentences of CLIP's prompt ensemble for ImageNet that PromptSRC averages over (their order does not matter). */
+     P = sum_e w_e P_e,   e = 1..E,   w_e = exp(-(e - mu)^2 / (2 sigma^2)), divided by their sum
+
+   Defaults (FVG-PT's fork): n = 4 in both towers, depth 9; lambda_1 25, lambda_2 10; SGD 0.0025, 10
+   epochs, batch 32 (originally 20 epochs, batch 4); mu 15, sigma 1, which were published for E = 20
+   and leave for E = 10 the last epoch, in effect.  Parameters: 18,432 + 27,648 for ViT-B/16. */
+
+enum {
+  FVG__SRC_CTX,
+  FVG__SRC_TEXT_DEPTH,
+  FVG__SRC_IMAGE_DEPTH,
+  FVG__SRC_LAMBDA_1,
+  FVG__SRC_LAMBDA_2,
+  FVG__SRC_MU,
+  FVG__SRC_SIGMA
+};
+
+/* The sentences of CLIP's prompt ensemble for ImageNet that PromptSRC averages over; their order
+   does not matter. */
 static const char *const fvg__sentence[] = {
-  "a photo of a {}.", "a photo of the {}.", "a photo of my {}.", "a photo of one {}.", "a photo of many {}.",
-  "a photo of a clean {}.", "a photo of the clean {}.", "a photo of a dirty {}.", "a photo of the dirty {}.",
-  "a photo of a hard to see {}.", "a photo of the hard to see {}.", "a photo of the cool {}.",
-  "a photo of a large {}.", "a photo of a nice {}.", "a photo of a weird {}.", "a bad photo of a {}.",
-  "a bad photo of the {}.", "a good photo of the {}.", "a bright photo of a {}.", "a bright photo of the {}.",
-  "a dark photo of the {}.", "a blurry photo of a {}.", "a blurry photo of the {}.", "a cropped photo of a {}.",
-  "a cropped photo of the {}.", "a close-up photo of a {}.", "a close-up photo of the {}.",
-  "a low resolution photo of a {}.", "a low resolution photo of the {}.", "a pixelated photo of a {}.",
-  "a pixelated photo of the {}.", "a jpeg corrupted photo of a {}.", "a black and white photo of the {}.",
-  "a painting of a {}.", "a painting of the {}.", "a drawing of a {}.", "a sketch of a {}.", "a sketch of the {}.",
+  "a photo of a {}.", "a photo of the {}.", "a photo of my {}.", "a photo of one {}.",
+  "a photo of many {}.", "a photo of a clean {}.", "a photo of the clean {}.",
+  "a photo of a dirty {}.", "a photo of the dirty {}.", "a photo of a hard to see {}.",
+  "a photo of the hard to see {}.", "a photo of the cool {}.", "a photo of a large {}.",
+  "a photo of a nice {}.", "a photo of a weird {}.", "a bad photo of a {}.",
+  "a bad photo of the {}.", "a good photo of the {}.", "a bright photo of a {}.",
+  "a bright photo of the {}.", "a dark photo of the {}.", "a blurry photo of a {}.",
+  "a blurry photo of the {}.", "a cropped photo of a {}.", "a cropped photo of the {}.",
+  "a close-up photo of a {}.", "a close-up photo of the {}.", "a low resolution photo of a {}.",
+  "a low resolution photo of the {}.", "a pixelated photo of a {}.", "a pixelated photo of the {}.",
+  "a jpeg corrupted photo of a {}.", "a black and white photo of the {}.", "a painting of a {}.",
+  "a painting of the {}.", "a drawing of a {}.", "a sketch of a {}.", "a sketch of the {}.",
   "a doodle of a {}.", "a doodle of the {}.", "a sculpture of a {}.", "a sculpture of the {}.",
-  "a rendering of a {}.", "a rendering of the {}.", "a rendition of a {}.", "a rendition of the {}.",
-  "a tattoo of a {}.", "graffiti of a {}.", "art of a {}.", "itap of the {}.", "a plastic {}.", "the plastic {}.",
-  "a embroidered {}.", "the embroidered {}.", "a origami {}.", "the origami {}.", "a cartoon {}.", "the toy {}.",
+  "a rendering of a {}.", "a rendering of the {}.", "a rendition of a {}.",
+  "a rendition of the {}.", "a tattoo of a {}.", "graffiti of a {}.", "art of a {}.",
+  "itap of the {}.", "a plastic {}.", "the plastic {}.", "a embroidered {}.",
+  "the embroidered {}.", "a origami {}.", "the origami {}.", "a cartoon {}.", "the toy {}.",
   "a {} in a video game.", "the {} in a video game."
 };
 enum { FVG__N_SENTENCE = (int)(sizeof fvg__sentence / sizeof *fvg__sentence) };
 
-enum { FVG__SRC_CTX, FVG__SRC_TEXT_DEPTH, FVG__SRC_IMAGE_DEPTH, FVG__SRC_TEXT, FVG__SRC_IMAGE, FVG__SRC_MEAN,
-       FVG__SRC_DEVIATION };
-
-/* mean [n_class, d] over the sentences of the classes' features, themselves not normalised. */
+/* The mean [C,d] over the sentences of the classes' features; these are not normalised. */
 static fvg_status fvg__sentence_mean(const fvg_learner *l, float *mean) {
   fvg_clip *m = l->clip;
-  size_t count = (size_t)l->n_class * (size_t)m->embed_dim, k;
+  const char *const *name = (const char *const *)l->class_name;
+  const size_t count = fvg__row(l->n_class, m->embed_dim);
   float *one = FVG_NEW_ARRAY(m->ctx, float, count);
-  fvg_status s = one ? FVG_OK : FVG_E_NOMEM;
-  int i;
+  if (!one) return FVG_E_NOMEM;
+
+  fvg_status s = FVG_OK;
   memset(mean, 0, count * sizeof *mean);
-  for (i = 0; !s && i < FVG__N_SENTENCE; i++) {
-    s = fvg__encode_filled(m, fvg__sentence[i], (const char *const *)l->class_name, l->n_class, one);
-    for (k = 0; k < count; k++) mean[k] += one[k] / (float)FVG__N_SENTENCE;
+  for (int i = 0; !s && i < FVG__N_SENTENCE; i++) {
+    s = fvg__encode_filled(m, fvg__sentence[i], name, l->n_class, one);
+    for (size_t k = 0; k < count; k++)
+      mean[k] += one[k] / (float)FVG__N_SENTENCE;
   }
   fvg_release(m->ctx, one);
   return s;
 }
 
-/* g0 [n_class, d]; NULL: no memory for it.  The first step asks for it: a learner that is only tested need not
-   encode 60 sentences a class. */
+/* g0 [C,d]; NULL: it could not be computed.  The first step asks for it, so a learner that is only
+   tested need not encode 60 sentences for each class. */
 static const float *fvg__sentence_prior(fvg_learner *l) {
-  size_t count = (size_t)l->n_class * (size_t)l->clip->embed_dim;
-  float *g0;
   if (l->g_clip) return l->g_clip;
-  g0 = FVG_NEW_ARRAY(l->clip->ctx, float, count);
-  if (!g0 || fvg__sentence_mean(l, g0)) { fvg_release(l->clip->ctx, g0); return NULL; }
-  fvg_normalize_rows(g0, l->n_class, l->clip->embed_dim);
-  return l->g_clip = g0;
+  fvg_clip *m = l->clip;
+  float *g0 = FVG_NEW_ARRAY(m->ctx, float, fvg__row(l->n_class, m->embed_dim));
+  if (!g0) return NULL;
+
+  if (fvg__sentence_mean(l, g0)) {
+    fvg_release(m->ctx, g0);
+    return NULL;
+  }
+  fvg_normalize_rows(g0, l->n_class, m->embed_dim);
+  l->g_clip = g0;
+  return g0;
 }
 
-/* Blocks 1..depth-1 of a tower get vectors of their own; depth counts the start. */
-static fvg_status fvg__deep_prompts(fvg_learner *l, fvg__tower tower, const char *name, int depth, int n, int width) {
+/* Gives blocks 1..depth-1 of a tower n vectors [n, w] of their own; depth counts the start.  `form`
+   makes the parameters' names of the block. */
+static fvg_status fvg__deep_prompts(fvg_learner *l, fvg__tower tower, const char *form, int depth,
+                                    int n, int w) {
   const fvg_clip *m = l->clip;
-  int layers = tower == FVG__TEXT ? m->text.transformer.n_layer : m->vision.transformer.n_layer, i;
-  char full[96];
-  if (depth > layers) depth = layers;
-  for (i = 1; i < depth; i++) {
-    fvg_parameter *p;
-    snprintf(full, sizeof full, name, i);
-    p = fvg__learner_add(l, full, n, width);
-    if (!p) return FVG_E_NOMEM;
-    fvg__draw_normal(l, p, 0.02);
+  const int is_text = tower == FVG__TEXT;
+  const int n_block = is_text ? m->text.transformer.n_layer : m->vision.transformer.n_layer;
+  if (depth > n_block) depth = n_block;
+
+  for (int block = 1; block < depth; block++) {
+    char name[96];
+    snprintf(name, sizeof name, form, block);
+    fvg_status s = fvg__learner_prompts(l, name, n, w);
+    if (s) return s;
   }
+
   l->plan[tower].n = n;
   l->plan[tower].first_layer = 1;
   l->plan[tower].n_layer = depth - 1;
   return FVG_OK;
 }
 
-/* For every parameter a sum over epochs, kept between them. */
+/* Keeps for every parameter the sum over epochs, which a resumed run must know. */
 static fvg_status fvg__average_init(fvg_learner *l) {
-  int i;
-  for (i = 0; i < l->n_param; i++) {
+  for (int i = 0; i < l->n_param; i++) {
+    const fvg_parameter *p = l->param[i];
+    const int n_dim = p->value.n_dim;
     char name[96];
-    snprintf(name, sizeof name, "average.%s", l->param[i]->name);
-    if (!fvg__learner_list(l, &l->state, &l->n_state, name, l->param[i]->value.n_dim, l->param[i]->value.dim))
+    snprintf(name, sizeof name, "average.%s", p->name);
+    if (!fvg__learner_list(l, &l->state, &l->n_state, name, n_dim, p->value.dim))
       return FVG_E_NOMEM;
   }
   return FVG_OK;
 }
 
+/* Parameters: ctx and the text's deep prompts, then the image's prompts from the start on. */
 static fvg_status fvg__promptsrc_init(fvg_learner *l) {
-  const fvg_clip *m = l->clip;
-  int n = (int)l->option[FVG__SRC_CTX];
-  fvg_parameter *p;
+  const int w_text = l->clip->text.width;
+  const int w_image = l->clip->vision.width;
+  const int text_depth = (int)l->option[FVG__SRC_TEXT_DEPTH];
+  const int image_depth = (int)l->option[FVG__SRC_IMAGE_DEPTH];
+  const int n_image = (int)l->option[FVG__SRC_CTX];
+
   fvg_status s = fvg__learner_ctx(l, "prompt_learner.ctx");
-  if (!s) s = fvg__deep_prompts(l, FVG__TEXT, "text_encoder.transformer.resblocks.%d.VPT_shallow",
-                                (int)l->option[FVG__SRC_TEXT_DEPTH], l->desc.n_ctx, m->text.width);
-  if (s) return s;
-  p = fvg__learner_add(l, "image_encoder.VPT", n, m->vision.width);
-  if (!p) return FVG_E_NOMEM;
-  fvg__draw_normal(l, p, 0.02);
-  l->plan[FVG__IMAGE].n_start = n;
-  s = fvg__deep_prompts(l, FVG__IMAGE, "image_encoder.transformer.resblocks.%d.VPT_shallow",
-                        (int)l->option[FVG__SRC_IMAGE_DEPTH], n, m->vision.width);
+  if (!s)
+    s = fvg__deep_prompts(l, FVG__TEXT, "text_encoder.transformer.resblocks.%d.VPT_shallow",
+                          text_depth, l->desc.n_ctx, w_text);
+
+  if (!s)
+    s = fvg__learner_prompts(l, "image_encoder.VPT", n_image, w_image);
+  l->plan[FVG__IMAGE].n_start = n_image;
+  if (!s)
+    s = fvg__deep_prompts(l, FVG__IMAGE, "image_encoder.transformer.resblocks.%d.VPT_shallow",
+                          image_depth, n_image, w_image);
   return s ? s : fvg__average_init(l);
 }
 
-/* Text: ctx and the text's deep prompts; image: the parameters after these. */
+/* A tower's parameters, one below the other. */
 static fvg_node *fvg__promptsrc_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower) {
-  int n_text = 1 + l->plan[FVG__TEXT].n_layer, i = tower == FVG__TEXT ? 0 : n_text,
-      end = tower == FVG__TEXT ? n_text : l->n_param;
-  fvg_node *x = fvg_param(t, l->param[i]);
-  for (i++; i < end; i++) x = fvg_concat(x, fvg_param(t, l->param[i]));
-  return x;
+  const int n_text = 1 + l->plan[FVG__TEXT].n_layer;
+  const int first = tower == FVG__TEXT ? 0 : n_text;
+  const int end = tower == FVG__TEXT ? n_text : l->n_param;
+
+  fvg_node *v = fvg_param(t, l->param[first]);
+  for (int i = first + 1; i < end; i++)
+    v = fvg_concat(v, fvg_param(t, l->param[i]));
+  return v;
 }
 
-/* mean |x - y|, y constant */
+/* mean |x - y| of all numbers, where y is a constant of x's shape; |a| = relu(a) + relu(-a) */
 static fvg_node *fvg__mean_distance(fvg_node *x, const float *y) {
-  fvg_node *difference;
   if (!x) return NULL;
-  difference = fvg_add(x, fvg_scale(fvg_const(x->tape, x->rows, x->cols, y), -1));
-  return fvg_mean(fvg_add(fvg_relu(difference), fvg_relu(fvg_scale(difference, -1))));
+  fvg_node *minus_y = fvg_scale(fvg_const(x->tape, x->rows, x->cols, y), -1);
+  fvg_node *difference = fvg_add(x, minus_y);
+  fvg_node *negative = fvg_relu(fvg_scale(difference, -1));
+  fvg_node *positive = fvg_relu(difference);
+  return fvg_mean(fvg_add(positive, negative));
 }
 
+/* L_ce + lambda_1 L_text + lambda_2 L_image + L_logits */
 static fvg_node *fvg__promptsrc_loss(fvg_learner *l, fvg__step *step) {
-  const fvg_batch *b = step->batch;
-  const float *prior = fvg__sentence_prior(l);
-  fvg_node *f0, *g0, *p0, *loss;
-  if (!prior) return fvg__give_up(step->tape);
-  f0 = fvg_const(step->tape, b->n, l->clip->embed_dim, b->f);
-  g0 = fvg_const(step->tape, l->n_class, l->clip->embed_dim, prior);
-  p0 = fvg_softmax(fvg__learner_scores(l, f0, g0), 1);
-  loss = fvg_cross_entropy(step->z, b->label);
-  loss = fvg_add(loss, fvg_scale(fvg__mean_distance(step->g, prior), (float)l->option[FVG__SRC_TEXT]));
-  loss = fvg_add(loss, fvg_scale(fvg__mean_distance(step->f, b->f), (float)l->option[FVG__SRC_IMAGE]));
-  return fvg_add(loss, fvg_scale(fvg_mean(fvg_kl_rows(p0, step->z, 1)), 1 / (float)l->n_class));
+  const fvg_batch *batch = step->batch;
+  const int d = l->clip->embed_dim;
+  const float lambda_1 = (float)l->option[FVG__SRC_LAMBDA_1];
+  const float lambda_2 = (float)l->option[FVG__SRC_LAMBDA_2];
+  const float *g0 = fvg__sentence_prior(l);
+  if (!g0) return fvg__give_up(step->tape);
+
+  fvg_node *f0 = fvg_const(step->tape, batch->n, d, batch->f);
+  fvg_node *z0 = fvg__learner_scores(l, f0, fvg_const(step->tape, l->n_class, d, g0));
+  fvg_node *p0 = fvg_softmax(z0, 1);
+
+  fvg_node *L = fvg_cross_entropy(step->z, batch->label);
+  fvg_node *L_text = fvg__mean_distance(step->g, g0);
+  L = fvg_add(L, fvg_scale(L_text, lambda_1));
+  fvg_node *L_image = fvg__mean_distance(step->f, batch->f);
+  L = fvg_add(L, fvg_scale(L_image, lambda_2));
+  fvg_node *kl = fvg_mean(fvg_kl_rows(p0, step->z, 1));
+  return fvg_add(L, fvg_scale(kl, 1 / (float)l->n_class));
 }
 
-/* w_e of epoch e = epoch + 1 */
+/* w_e of epoch e = epoch + 1.  All weights are taken relative to the greatest, which may itself be
+   too small to hold when mu is far from 1..E. */
 static double fvg__average_weight(const fvg_learner *l, int epoch, int n_epochs) {
-  double sum = 0, own = 0, deviation = l->option[FVG__SRC_DEVIATION], mean = l->option[FVG__SRC_MEAN];
-  double nearest = mean < 1 ? 1 : mean > n_epochs ? n_epochs : floor(mean + 0.5), most = (nearest - mean) / deviation;
-  int e;
-  for (e = 1; e <= n_epochs; e++) {              /* relative to the greatest, which may itself be too small to hold */
-    double x = (e - mean) / deviation, w = exp((most * most - x * x) / 2);
+  const double mu = l->option[FVG__SRC_MU];
+  const double sigma = l->option[FVG__SRC_SIGMA];
+  double nearest = floor(mu + 0.5);              /* the epoch of the greatest weight              */
+  if (mu < 1) nearest = 1;
+  else if (mu > n_epochs) nearest = n_epochs;
+  const double least = (nearest - mu) / sigma;
+
+  double sum = 0;
+  double own = 0;
+  for (int e = 1; e <= n_epochs; e++) {
+    const double x = (e - mu) / sigma;
+    const double w = exp((least * least - x * x) / 2);
     sum += w;
     if (e == epoch + 1) own = w;
   }
   return own / sum;
 }
 
+/* Adds w_e P_e to the sum; after the last epoch the sum becomes the prompts. */
 static fvg_status fvg__promptsrc_epoch(fvg_learner *l, int epoch, int n_epochs) {
-  double w = fvg__average_weight(l, epoch, n_epochs);
-  int i;
-  for (i = 0; i < l->n_param; i++) {
-    float *x = (float *)l->param[i]->value.data, *sum = (float *)l->state[i]->value.data;
-    size_t k, count = fvg_tensor_count(&l->param[i]->value);
-    for (k = 0; k < count; k++) sum[k] = (epoch ? sum[k] : 0) + (float)w * x[k];
-    if (epoch == n_epochs - 1) memcpy(x, sum, count * sizeof *x);
+  const float w = (float)fvg__average_weight(l, epoch, n_epochs);
+  const int is_last = epoch == n_epochs - 1;
+
+  for (int i = 0; i < l->n_param; i++) {
+    float *P = (float *)l->param[i]->value.data;
+    float *sum = (float *)l->state[i]->value.data;
+    const size_t count = fvg_tensor_count(&l->param[i]->value);
+    for (size_t k = 0; k < count; k++)
+      sum[k] = (epoch ? sum[k] : 0) + w * P[k];
+    if (is_last) memcpy(P, sum, count * sizeof *P);
   }
   return FVG_OK;
 }
 
 static const fvg_method fvg__promptsrc = {
-  "PromptSRC", "a photo of a", FVG__FIRST_FEW, 4, FVG_NEEDS_FEATURES | FVG_NEEDS_PIXELS, 2, 32,
-  {0.0025f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0},
-  {{"n_ctx_vision", 4, 1, 1000}, {"depth_text", 9, 1, 1000}, {"depth_vision", 9, 1, 1000},
-   {"text_loss_weight", 25, 0, 1e6}, {"image_loss_weight", 10, 0, 1e6}, {"gpa_mean", 15, -1e6, 1e6},
-   {"gpa_std", 1, 1e-3, 1e6}, {NULL, 0, 0, 0}},
-  fvg__promptsrc_init, fvg__promptsrc_vectors, fvg__promptsrc_loss, NULL, NULL, NULL, fvg__promptsrc_epoch, NULL, 0, 1
+  "PromptSRC",                       /* name                                                      */
+  "a photo of a",                    /* ctx_init                                                  */
+  FVG__FIRST_FEW,                    /* start                                                     */
+  4,                                 /* n_ctx                                                     */
+  FVG_NEEDS_FEATURES | FVG_NEEDS_PIXELS,                         /* needs                         */
+  2,                                 /* n_part: f, f0                                             */
+  0.0025f,                           /* lr                                                        */
+  FVG_SGD,                           /* optimizer                                                 */
+  10,                                /* epochs                                                    */
+  32,                                /* batch                                                     */
+  0,                                 /* crop_scale_min: 0.08                                      */
+  1,                                 /* prompts_only                                              */
+  {                                  /* option                                                    */
+    {"n_ctx_vision", 4, 1, 1000},    /* FVG__SRC_CTX                                              */
+    {"depth_text", 9, 1, 1000},      /* FVG__SRC_TEXT_DEPTH                                       */
+    {"depth_vision", 9, 1, 1000},    /* FVG__SRC_IMAGE_DEPTH                                      */
+    {"text_loss_weight", 25, 0, 1e6},            /* FVG__SRC_LAMBDA_1                             */
+    {"image_loss_weight", 10, 0, 1e6},           /* FVG__SRC_LAMBDA_2                             */
+    {"gpa_mean", 15, -1e6, 1e6},     /* FVG__SRC_MU                                               */
+    {"gpa_std", 1, 1e-3, 1e6},       /* FVG__SRC_SIGMA                                            */
+    {NULL, 0, 0, 0}
+  },
+  fvg__promptsrc_init,               /* init                                                      */
+  fvg__promptsrc_vectors,            /* vectors                                                   */
+  fvg__promptsrc_loss,               /* loss                                                      */
+  NULL,                              /* scores: s f g^T                                           */
+  NULL,                              /* mixed: none, base classes are scored by f                 */
+  NULL,                              /* gradients: the loss's                                     */
+  fvg__promptsrc_epoch,              /* epoch                                                     */
+  NULL                               /* release: nothing                                          */
 };
 
-/*===========================================================================================================
- * CHAPTER 17  MAPLE: prompts that see with the words' eyes
- *===========================================================================================================
-   MaPLe (Khattak et al. 2023, arXiv 2210.03117) prompts both towers as deeply as PromptSRC, but couples them: only
-   the text's vectors are free, and the image sees them through linear layers, one for each depth,
+/*==================================================================================================
+ * CHAPTER 17  MAPLE: image prompts projected from text prompts
+ *==================================================================================================
+   MaPLe (Khattak et al. 2023, arXiv 2210.03117) prompts both towers as deeply as PromptSRC, but
+   couples them: only the text's vectors are free, and the image's are made of them by linear
+   layers, one for each depth,
 
-     Q_l = P_l A_l^T + b_l,   l = 0..depth-1,   L = CE(s f g^T, y)
+     Q_l = P_l A_l^T + b_l,   l = 0..depth-1
+     L = CE(z, y),   z = s f g^T
 
-     P_l [n,w_text]    rows 1..n of the text before block l: for l = 0 the context, from the words "a photo" (what
-                       follows them, "of a", stays as words)
+     P_l [n,w_text]    rows 1..n of the text before block l; P_0 is the context, which starts from
+                       the words "a photo" (what follows them, "of a", stays as words)
      Q_l [n,w_image]   the picture's prompts before block l
      A_l, b_l          [w_image,w_text], [w_image]
 
    Defaults: n = 2, depth 9; SGD 0.0035, 5 epochs, batch 4.  Parameters: 3,555,072 for ViT-B/16. */
 
-enum { FVG__MAPLE_DEPTH };
+enum { FVG__MAPLE_DEPTH };                       /* an option                                     */
 
-/* ctx, its layer, then for each depth the text's vectors, then for each depth a layer. */
+/* The parameters are P_0, A_0, b_0, P_1 .. P_(depth-1), and then A_1, b_1 .. A_(depth-1),
+   b_(depth-1). */
+enum { FVG__MAPLE_P0 = 0, FVG__MAPLE_A0 = 1, FVG__MAPLE_P1 = 3 };
+
+/* Both towers get the same plan: vectors from the start and before blocks 1..depth-1. */
 static fvg_status fvg__maple_init(fvg_learner *l) {
   const fvg_clip *m = l->clip;
-  int depth = (int)l->option[FVG__MAPLE_DEPTH], i;
+  const int n = l->desc.n_ctx;
+  int depth = (int)l->option[FVG__MAPLE_DEPTH];
+  depth = fvg__min(depth, m->vision.transformer.n_layer);
+  depth = fvg__min(depth, m->text.transformer.n_layer);
+  char name[96];
+
   fvg_status s = fvg__learner_ctx(l, "prompt_learner.ctx");
-  if (depth > m->vision.transformer.n_layer) depth = m->vision.transformer.n_layer;
-  if (depth > m->text.transformer.n_layer) depth = m->text.transformer.n_layer;
-  if (!s) s = fvg__learner_linear(l, "prompt_learner.proj", m->vision.width, m->text.width);
-  for (i = 0; !s && i < depth - 1; i++) {
-    char name[96];
-    fvg_parameter *p;
+  if (!s)
+    s = fvg__learner_linear(l, "prompt_learner.proj", m->vision.width, m->text.width);
+  for (int i = 0; !s && i < depth - 1; i++) {
     snprintf(name, sizeof name, "prompt_learner.compound_prompts_text.%d", i);
-    p = fvg__learner_add(l, name, l->desc.n_ctx, m->text.width);
-    if (!p) return FVG_E_NOMEM;
-    fvg__draw_normal(l, p, 0.02);
+    s = fvg__learner_prompts(l, name, n, m->text.width);
   }
-  for (i = 0; !s && i < depth - 1; i++) {
-    char name[96];
+  for (int i = 0; !s && i < depth - 1; i++) {
     snprintf(name, sizeof name, "prompt_learner.compound_prompt_projections.%d", i);
     s = fvg__learner_linear(l, name, m->vision.width, m->text.width);
   }
+
   l->plan[FVG__TEXT].first_layer = 1;
   l->plan[FVG__TEXT].n_layer = depth - 1;
   l->plan[FVG__IMAGE] = l->plan[FVG__TEXT];
   return s;
 }
 
+/* P_0, P_1, ... of the text; Q_0, Q_1, ... of the image */
 static fvg_node *fvg__maple_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower) {
-  int deep = l->plan[FVG__TEXT].n_layer, i;
-  fvg_node *x = fvg_param(t, l->param[0]);
-  if (tower == FVG__IMAGE) x = fvg__learner_layer(l, x, 1);
-  for (i = 0; i < deep; i++) {
-    fvg_node *p = fvg_param(t, l->param[3 + i]);
-    x = fvg_concat(x, tower == FVG__TEXT ? p : fvg__learner_layer(l, p, 3 + deep + 2 * i));
+  const int is_text = tower == FVG__TEXT;
+  const int n_deep = l->plan[FVG__TEXT].n_layer;
+  const int first_layer = FVG__MAPLE_P1 + n_deep;          /* A_1                                 */
+
+  fvg_node *P_0 = fvg_param(t, l->param[FVG__MAPLE_P0]);
+  fvg_node *v = is_text ? P_0 : fvg__learner_layer(l, P_0, FVG__MAPLE_A0);
+  for (int i = 0; i < n_deep; i++) {
+    fvg_node *P_l = fvg_param(t, l->param[FVG__MAPLE_P1 + i]);
+    v = fvg_concat(v, is_text ? P_l : fvg__learner_layer(l, P_l, first_layer + 2 * i));
   }
-  return x;
+  return v;
 }
 
 static const fvg_method fvg__maple = {
-  "MaPLe", "a photo of a", FVG__FIRST_FEW, 2, FVG_NEEDS_PIXELS, 2, 4, {0.0035f, FVG_SGD, 0, 0, 0, 0, 0, 5, 1, 0},
-  {{"prompt_depth", 9, 1, 1000}, {NULL, 0, 0, 0}},
-  fvg__maple_init, fvg__maple_vectors, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0
+  "MaPLe",                           /* name                                                      */
+  "a photo of a",                    /* ctx_init                                                  */
+  FVG__FIRST_FEW,                    /* start                                                     */
+  2,                                 /* n_ctx                                                     */
+  FVG_NEEDS_PIXELS,                  /* needs                                                     */
+  2,                                 /* n_part: f, f0                                             */
+  0.0035f,                           /* lr                                                        */
+  FVG_SGD,                           /* optimizer                                                 */
+  5,                                 /* epochs                                                    */
+  4,                                 /* batch                                                     */
+  0,                                 /* crop_scale_min: 0.08                                      */
+  0,                                 /* prompts_only: there are the layers                        */
+  {                                  /* option                                                    */
+    {"prompt_depth", 9, 1, 1000},    /* FVG__MAPLE_DEPTH                                          */
+    {NULL, 0, 0, 0}
+  },
+  fvg__maple_init,                   /* init                                                      */
+  fvg__maple_vectors,                /* vectors                                                   */
+  NULL,                              /* loss: CE(z, y)                                            */
+  NULL,                              /* scores: s f g^T                                           */
+  NULL,                              /* mixed: none, base classes are scored by f                 */
+  NULL,                              /* gradients: the loss's                                     */
+  NULL,                              /* epoch: nothing                                            */
+  NULL                               /* release: nothing                                          */
 };
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 18  DAPT: foreground and background views for MaPLe
- *===========================================================================================================
-   DAPT (Zhang et al. 2025, arXiv 2508.00395) trains MaPLe's parameters with the picture cut in two by its mask, and
-   has sentences about backgrounds ("a clean origami sky.") pass the prompted text tower beside the classes.  First
-   the picture is pulled to its foreground and pushed off its background, then the texts learn both:
+ *==================================================================================================
+   DAPT (Zhang et al. 2025, arXiv 2508.00395) trains MaPLe's parameters with the picture cut in two
+   by its mask, and has sentences about backgrounds ("a clean origami sky.") pass the prompted text
+   tower beside the classes.  First the picture is pulled to its foreground and pushed off its
+   background, then the texts learn both:
 
-     epochs 0..6   L = CE(s f G^T, y) + 0.8 mean max(0, |f - f_F| - |f - f_B| + 1.5)        (f_F, f_B constants)
-     epochs 7..    L = CE(s f G^T, y) + 0.1 CE(s f_F G^T, y) + 0.5 CE(s f_B G_b^T, yhat)    (f_F constant)
+     epochs 0..6   L = L_cls + 0.8 L_v
+     epochs 7..    L = L_cls + 0.1 L_f + 0.5 L_b
 
-     f, f_F, f_B [B,d]   features of x, of its foreground x m, of its background x (1 - m), with the same prompts
-     G, G_b              [C,d] classes, [32,d] backgrounds;  yhat [B] the background that scores best
+     L_cls = CE(s f G^T, y)
+     L_v   = mean_b max(0, |f - f_F| - |f - f_B| + 1.5)      (f_F and f_B are constants)
+     L_f   = CE(s f_F G^T, y)                                (f_F is a constant)
+     L_b   = CE(s f_B G_b^T, yhat)
 
-   The published code appends 32 backgrounds and cuts off 25: seven stay among the classes.  Here all 32 are cut off;
-   the option released_slicing brings the published slicing back in training (its classifier keeps them in the test as
-   well, ours does not).
+     f, f_F, f_B [B,d]   features of the picture x, its foreground x m and its background x (1 - m),
+                         with the same prompts
+     G [C,d]             the classes
+     G_b [32,d]          the backgrounds;  yhat [B]: the one that scores best
 
-   Defaults: MaPLe's n = 2, depth 9; SGD 0.0035, 10 epochs, batch 4 (with the 5 epochs of its other configuration the
-   second phase would never come).  Parameters: MaPLe's. */
+   The published code appends 32 backgrounds and cuts off 25: seven stay among the classes.  Here
+   all 32 are cut off; the option released_slicing brings the published slicing back in training
+   (the published classifier keeps the seven in the test as well, ours does not).
 
-/* Its options are MaPLe's and then these. */
-enum { FVG__DAPT_MARGIN = FVG__MAPLE_DEPTH + 1, FVG__DAPT_PULL, FVG__DAPT_FOREGROUND, FVG__DAPT_BACKGROUND,
-       FVG__DAPT_SECOND_PHASE, FVG__DAPT_RELEASED };
+   Defaults: MaPLe's n = 2, depth 9; SGD 0.0035, 10 epochs, batch 4 (with the 5 epochs of the other
+   published configuration the second phase would never come).  Parameters: as MaPLe. */
 
-/* Twenty-five backgrounds of pictures and, from the 26th on, seven things that stand about food.  The published code
-   leaves the first seven among the classes. */
+/* MaPLe's options and then these. */
+enum {
+  FVG__DAPT_MARGIN = FVG__MAPLE_DEPTH + 1,
+  FVG__DAPT_WEIGHT_V,
+  FVG__DAPT_WEIGHT_F,
+  FVG__DAPT_WEIGHT_B,
+  FVG__DAPT_SECOND_PHASE,
+  FVG__DAPT_RELEASED
+};
+
+/* Twenty-five backgrounds of pictures and, from the 26th on, seven things that stand about food.
+   The published code leaves the first seven among the classes. */
 static const char *const fvg__background[] = {
   "ground", "land", "grass", "tree", "building", "wall", "sky",
-  "lake", "water", "river", "sea", "railway", "railroad", "keyboard", "helmet", "cloud", "house", "mountain", "ocean",
-  "road", "rock", "street", "valley", "bridge", "sign",
+  "lake", "water", "river", "sea", "railway", "railroad", "keyboard", "helmet", "cloud", "house",
+  "mountain", "ocean", "road", "rock", "street", "valley", "bridge", "sign",
   "table", "forks", "tablecloth", "hands", "spoon", "glasses", "dishes"
 };
-enum { FVG__N_BACKGROUND = (int)(sizeof fvg__background / sizeof *fvg__background), FVG__N_LEFT = 7 };
+enum {
+  FVG__N_BACKGROUND = (int)(sizeof fvg__background / sizeof *fvg__background),
+  FVG__N_LEFT = 7
+};
 
+/* l->own holds the backgrounds as packed texts. */
 static fvg_status fvg__dapt_init(fvg_learner *l) {
-  fvg__texts x;
-  fvg__packed *packed;
   fvg_status s = fvg__maple_init(l);
-  int i;
   if (s) return s;
-  packed = FVG_NEW(l->clip->ctx, fvg__packed);
+  fvg_clip *m = l->clip;
+  fvg__packed *packed = FVG_NEW(m->ctx, fvg__packed);
   if (!packed) return FVG_E_NOMEM;
   l->own = packed;
-  s = fvg__texts_new(l->clip, &x, FVG__N_BACKGROUND);
-  for (i = 0; !s && i < FVG__N_BACKGROUND; i++)
-    s = fvg__texts_add_filled(l->clip, &x, "a clean origami {}.", fvg__background[i]);
-  if (!s) s = fvg__pack(l->clip, packed, &x, l->desc.chunk_rows, &l->plan[FVG__TEXT]);
-  fvg__texts_free(l->clip->ctx, &x);
+
+  fvg__texts x;
+  s = fvg__texts_new(m, &x, FVG__N_BACKGROUND);
+  for (int i = 0; !s && i < FVG__N_BACKGROUND; i++)
+    s = fvg__texts_add_filled(m, &x, "a clean origami {}.", fvg__background[i]);
+  if (!s)
+    s = fvg__pack(m, packed, &x, l->desc.chunk_rows, &l->plan[FVG__TEXT]);
+  fvg__texts_free(m->ctx, &x);
   return s;
 }
 
 static void fvg__dapt_release(fvg_learner *l) {
-  if (l->own) fvg__packed_free(l->clip->ctx, (fvg__packed *)l->own);
-  fvg_release(l->clip->ctx, l->own);
+  fvg_ctx *c = l->clip->ctx;
+  if (l->own)
+    fvg__packed_free(c, (fvg__packed *)l->own);
+  fvg_release(c, l->own);
 }
 
-/* Rows first .. first + n - 1 */
+/* Rows first .. first + n - 1 of x; n is at most FVG__N_BACKGROUND. */
 static fvg_node *fvg__some_rows(fvg_node *x, int first, int n) {
-  int row[FVG__N_BACKGROUND], i;
-  for (i = 0; i < n; i++) row[i] = first + i;
+  int row[FVG__N_BACKGROUND];
+  for (int i = 0; i < n; i++)
+    row[i] = first + i;
   return fvg_gather(x, row, n);
 }
 
-/* |x - y| of each row, [n,1], with 1e-6 added to each difference as PyTorch's triplet loss does.  With u the
-   direction, a constant, |v| = v.u has the right value and the right gradient. */
+/* |x - y| of each row, [n,1], with 1e-6 added to each difference as PyTorch's triplet loss does.
+   With u = v / |v| as a constant, |v| = v . u has the right value and the right gradient. */
 static fvg_node *fvg__row_distance(fvg_node *x, fvg_node *y) {
-  fvg_node *v, *small, *ones;
-  int k;
   if (!x || !y) return NULL;
-  small = fvg_zeros(x->tape, 1, 1);
-  ones = fvg_zeros(x->tape, 1, x->cols);
-  if (!small || !ones) return NULL;
-  fvg_fill(small)[0] = 1e-6f;
-  for (k = 0; k < x->cols; k++) fvg_fill(ones)[k] = 1;
-  v = fvg_add(fvg_add(x, fvg_scale(y, -1)), small);
-  return fvg_linear(fvg_mul(v, fvg_detach(fvg_normalize(v))), ones, NULL);
+  fvg_node *epsilon = fvg__constant_row(x->tape, 1, 1e-6f);
+  fvg_node *ones = fvg__constant_row(x->tape, x->cols, 1);
+  if (!epsilon || !ones) return NULL;
+
+  fvg_node *v = fvg_add(fvg_add(x, fvg_scale(y, -1)), epsilon);
+  fvg_node *u = fvg_detach(fvg_normalize(v));
+  return fvg_linear(fvg_mul(v, u), ones, NULL);
 }
 
-/* mean max(0, |f - f_F| - |f - f_B| + margin) */
-static fvg_node *fvg__pull_push(fvg_node *f, fvg_node *f_fg, fvg_node *f_bg, double margin) {
-  fvg_node *gap = fvg_add(fvg__row_distance(f, f_fg), fvg_scale(fvg__row_distance(f, f_bg), -1)), *most;
+/* L_v = mean_b max(0, |f - f_F| - |f - f_B| + margin) */
+static fvg_node *fvg__pull_push(fvg_node *f, fvg_node *f_F, fvg_node *f_B, float margin) {
+  fvg_node *to_B = fvg__row_distance(f, f_B);
+  fvg_node *minus_to_B = fvg_scale(to_B, -1);
+  fvg_node *to_F = fvg__row_distance(f, f_F);
+  fvg_node *gap = fvg_add(to_F, minus_to_B);
   if (!gap) return NULL;
-  most = fvg_zeros(gap->tape, 1, 1);
-  if (!most) return NULL;
-  fvg_fill(most)[0] = (float)margin;
-  return fvg_mean(fvg_relu(fvg_add(gap, most)));
+  return fvg_mean(fvg_relu(fvg_add(gap, fvg__constant_row(gap->tape, 1, margin))));
 }
 
-/* CE against each row's own best column. */
+/* CE(z, yhat), where yhat is each row's own best column */
 static fvg_node *fvg__self_labelled(fvg_node *z) {
-  int *label, i, k;
   if (!z) return NULL;
-  label = (int *)fvg__tape_alloc(z->tape, (size_t)z->rows * sizeof *label);
-  if (!label) return NULL;
-  for (i = 0; i < z->rows; i++) {
-    const float *row = fvg_value(z) + fvg__row(i, z->cols);
-    label[i] = 0;
-    for (k = 1; k < z->cols; k++) if (row[k] > row[label[i]]) label[i] = k;
+  int *yhat = (int *)fvg__tape_alloc(z->tape, (size_t)z->rows * sizeof *yhat);
+  if (!yhat) return NULL;
+
+  for (int b = 0; b < z->rows; b++) {
+    const float *row = fvg_value(z) + fvg__row(b, z->cols);
+    yhat[b] = 0;
+    for (int k = 1; k < z->cols; k++)
+      if (row[k] > row[yhat[b]])
+        yhat[b] = k;
   }
-  return fvg_cross_entropy(z, label);
+  return fvg_cross_entropy(z, yhat);
 }
 
-static fvg_node *fvg__dapt_loss(fvg_learner *l, fvg__step *step) {
-  const fvg_batch *b = step->batch;
-  const fvg_clip *m = l->clip;
-  size_t pixels = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size, k;
-  int second = b->epoch >= (int)l->option[FVG__DAPT_SECOND_PHASE], released = l->option[FVG__DAPT_RELEASED] != 0;
-  fvg_node *g = step->g, *g_b = NULL, *f_fg, *f_bg, *loss, *bg_pixels;
-  if (second || released) g_b = fvg__learner_texts(l, step->tape, (fvg__packed *)l->own);
-  if (released) {
-    g = fvg_concat(g, fvg__some_rows(g_b, 0, FVG__N_LEFT));
-    g_b = fvg__some_rows(g_b, FVG__N_LEFT, FVG__N_BACKGROUND - FVG__N_LEFT);
-  }
-  loss = fvg_cross_entropy(fvg__learner_scores(l, step->f, g), b->label);
-  bg_pixels = fvg_zeros(step->tape, b->n, (int)pixels);
-  if (!bg_pixels) return NULL;
-  for (k = 0; k < (size_t)b->n * pixels; k++)    /* x (1 - m)                                                       */
-    fvg_fill(bg_pixels)[k] = b->pixels[k] - b->pixels_fg[k];
-  step->tape->no_grad++;
-  f_fg = fvg__learner_images(l, step->tape, b->pixels_fg, b->n, NULL);
-  step->tape->no_grad -= second;                 /* in the second phase the background's feature learns             */
-  f_bg = fvg__learner_images(l, step->tape, fvg_value(bg_pixels), b->n, NULL);
-  step->tape->no_grad -= !second;
-  if (!second)
-    return fvg_add(loss, fvg_scale(fvg__pull_push(step->f, f_fg, f_bg, l->option[FVG__DAPT_MARGIN]),
-                                   (float)l->option[FVG__DAPT_PULL]));
-  loss = fvg_add(loss, fvg_scale(fvg_cross_entropy(fvg__learner_scores(l, f_fg, g), b->label),
-                                 (float)l->option[FVG__DAPT_FOREGROUND]));
-  return fvg_add(loss, fvg_scale(fvg__self_labelled(fvg__learner_scores(l, f_bg, g_b)),
-                                 (float)l->option[FVG__DAPT_BACKGROUND]));
-}
+/* Pixels x (1 - m) from those of x and of x m: one row [3, size, size] for each picture */
+static fvg_node *fvg__background_pixels(const fvg_learner *l, fvg_tape *t, const fvg_batch *batch) {
+  const size_t floats = fvg__image_floats(l->clip);
+  fvg_node *x = fvg_zeros(t, batch->n, (int)floats);
+  if (!x) return NULL;
 
-static const fvg_method fvg__dapt = {
-  "DAPT", "a photo of a", FVG__FIRST_FEW, 2, FVG_NEEDS_PIXELS | FVG_NEEDS_FOREGROUND, 2, 4,
-  {0.0035f, FVG_SGD, 0, 0, 0, 0, 0, 10, 1, 0},
-  {{"prompt_depth", 9, 1, 1000}, {"margin", 1.5, 0, 1e6}, {"pull_push_weight", 0.8, 0, 1e6},
-   {"foreground_weight", 0.1, 0, 1e6}, {"background_weight", 0.5, 0, 1e6}, {"second_phase", 7, 0, 1e6},
-   {"released_slicing", 0, 0, 1}, {NULL, 0, 0, 0}},
-  fvg__dapt_init, fvg__maple_vectors, fvg__dapt_loss, NULL, NULL, NULL, NULL, fvg__dapt_release, 0, 0
-};
-
-/*===========================================================================================================
- * CHAPTER 19  MMRL: representation tokens that both towers take in late
- *===========================================================================================================
-   MMRL (Guo and Gu 2025, arXiv 2503.08497) learns K tokens in a space of their own.  From the middle of the towers
-   on (the 6th of 12 blocks) they stand behind the class token and [SOT], through a linear layer for each block and
-   tower, new before every block.  Earlier blocks, and so what CLIP knows of edges and words, stay untouched, and the
-   text is the data set's template, not learned.  A picture has two features,
-
-     f = norm(LN_post(class row) P),   f_r = norm(mean_K(LN_post(token rows)) P_r)
-     L = alpha CE(z) + (1 - alpha) CE(z_r) + lambda (1 - mean cos(f, f0)) + lambda (1 - mean cos(g, g0))
-
-     R [K,D]        the tokens;  in a block R A^T + b, A [w,D]
-     P_r [w,d]      a projection of the tokens' own, learned;  P is CLIP's
-     z, z_r         s f g^T and s f_r g^T
-     f0, g0         plain CLIP's features of the same pictures and classes
-
-   Base classes are scored by alpha z + (1 - alpha) z_r = s (alpha f + (1 - alpha) f_r) g^T, new classes by z alone,
-   for the tokens know base classes only.
-
-   Defaults (FVG-PT's fork): K = 5, D = 512, alpha 0.7, lambda 1; AdamW 0.001, 10 epochs, batch 4, crops of at least
-   half of the picture.  (Originally lambda from 0.01 to 7 by data set, and D = 2048 on EuroSAT.)  Parameters:
-   4,992,256 for ViT-B/16. */
-
-enum { FVG__MMRL_TOKENS, FVG__MMRL_WIDTH, FVG__MMRL_FIRST, FVG__MMRL_ALPHA, FVG__MMRL_REG };
-
-/* One layer a block from the tower's first on, all with the same start. */
-static fvg_status fvg__mmrl_aligners(fvg_learner *l, fvg__tower tower, int n_layer, int width) {
-  int asked = (int)l->option[FVG__MMRL_FIRST], first = (asked ? asked : n_layer / 2) - 1, i, from;
-  if (first < 0) first = 0;
-  if (first >= n_layer)
-    return fvg_fail(l->clip->ctx, FVG_E_ARG, "MMRL: first_layer is %d, a tower has %d", asked, n_layer);
-  from = l->n_param;
-  for (i = 0; i < n_layer - first; i++) {
-    char name[96];
-    fvg_status s;
-    snprintf(name, sizeof name, "representation_learner.compound_rep_tokens_r2%cproj.%d",
-             tower == FVG__TEXT ? 't' : 'v', i);
-    s = fvg__learner_linear(l, name, width, (int)l->option[FVG__MMRL_WIDTH]);
-    if (s) return s;
-    memcpy(l->param[from + 2 * i]->value.data, l->param[from]->value.data,
-           fvg_tensor_count(&l->param[from]->value) * sizeof(float));
-    memcpy(l->param[from + 2 * i + 1]->value.data, l->param[from + 1]->value.data,
-           fvg_tensor_count(&l->param[from + 1]->value) * sizeof(float));
-  }
-  l->plan[tower].n = (int)l->option[FVG__MMRL_TOKENS];
-  l->plan[tower].first_layer = first;
-  l->plan[tower].n_layer = n_layer - first;
-  return FVG_OK;
-}
-
-/* R, the image's layers, the text's layers, P_r. */
-static fvg_status fvg__mmrl_init(fvg_learner *l) {
-  const fvg_clip *m = l->clip;
-  int tokens = (int)l->option[FVG__MMRL_TOKENS];
-  fvg_parameter *p = fvg__learner_add(l, "representation_learner.compound_rep_tokens", tokens,
-                                      (int)l->option[FVG__MMRL_WIDTH]);
-  fvg_status s;
-  if (!p) return FVG_E_NOMEM;
-  fvg__draw_normal(l, p, 0.02);
-  l->n_read = tokens;
-  s = fvg__mmrl_aligners(l, FVG__IMAGE, m->vision.transformer.n_layer, m->vision.width);
-  if (!s) s = fvg__mmrl_aligners(l, FVG__TEXT, m->text.transformer.n_layer, m->text.width);
-  if (s) return s;
-  p = fvg__learner_add(l, "image_encoder.proj_rep", m->vision.width, m->embed_dim);
-  if (!p) return FVG_E_NOMEM;
-  fvg__draw_normal(l, p, 1 / sqrt((double)m->vision.width));
-  return fvg__learner_prior(l);
-}
-
-static fvg_node *fvg__mmrl_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower) {
-  int first = tower == FVG__IMAGE ? 1 : 1 + 2 * l->plan[FVG__IMAGE].n_layer, i;
-  fvg_node *r = fvg_param(t, l->param[0]), *x = fvg__learner_layer(l, r, first);
-  for (i = 1; i < l->plan[tower].n_layer; i++) x = fvg_concat(x, fvg__learner_layer(l, r, first + 2 * i));
+  float *background = fvg_fill(x);
+  const size_t count = (size_t)batch->n * floats;
+  for (size_t k = 0; k < count; k++)
+    background[k] = batch->pixels[k] - batch->pixels_fg[k];
   return x;
 }
 
-/* f_r from the token rows [n K, w] */
-static fvg_node *fvg__mmrl_representation(fvg_learner *l, const fvg__step *step) {
-  const fvg_vision_tower *v = &l->clip->vision;
-  fvg_node *x = fvg__norm(step->f_read, &v->ln_post_weight, &v->ln_post_bias, v->transformer.eps), *mean;
-  int i, k, n;
-  if (!x) return NULL;
-  n = x->rows / l->n_read;
-  mean = fvg_zeros(x->tape, n, x->rows);
+/* Features [n,d] of the prompted tower as constants */
+static fvg_node *fvg__constant_images(fvg_learner *l, fvg_tape *t, const float *pixels, int n) {
+  t->no_grad++;
+  fvg_node *f = fvg__learner_images(l, t, pixels, n, NULL);
+  t->no_grad--;
+  return f;
+}
+
+/* L_cls + 0.8 L_v, or L_cls + 0.1 L_f + 0.5 L_b in the second phase, which alone lets the feature
+   of the background learn */
+static fvg_node *fvg__dapt_loss(fvg_learner *l, fvg__step *step) {
+  fvg_tape *t = step->tape;
+  const fvg_batch *batch = step->batch;
+  const int *y = batch->label;
+  const double *option = l->option;
+  const int is_second = batch->epoch >= (int)option[FVG__DAPT_SECOND_PHASE];
+  const int is_released = option[FVG__DAPT_RELEASED] != 0;
+
+  fvg_node *G = step->g;
+  fvg_node *G_b = NULL;
+  if (is_second || is_released)
+    G_b = fvg__learner_texts(l, t, (fvg__packed *)l->own);
+  if (is_released) {
+    G = fvg_concat(G, fvg__some_rows(G_b, 0, FVG__N_LEFT));
+    G_b = fvg__some_rows(G_b, FVG__N_LEFT, FVG__N_BACKGROUND - FVG__N_LEFT);
+  }
+  fvg_node *L_cls = fvg_cross_entropy(fvg__learner_scores(l, step->f, G), y);
+
+  fvg_node *x_B = fvg__background_pixels(l, t, batch);
+  if (!x_B) return NULL;
+  fvg_node *f_F = fvg__constant_images(l, t, batch->pixels_fg, batch->n);
+  if (!is_second) {
+    fvg_node *f_B = fvg__constant_images(l, t, fvg_value(x_B), batch->n);
+    fvg_node *L_v = fvg__pull_push(step->f, f_F, f_B, (float)option[FVG__DAPT_MARGIN]);
+    return fvg_add(L_cls, fvg_scale(L_v, (float)option[FVG__DAPT_WEIGHT_V]));
+  }
+
+  fvg_node *f_B = fvg__learner_images(l, t, fvg_value(x_B), batch->n, NULL);
+  fvg_node *L_f = fvg_cross_entropy(fvg__learner_scores(l, f_F, G), y);
+  fvg_node *L = fvg_add(L_cls, fvg_scale(L_f, (float)option[FVG__DAPT_WEIGHT_F]));
+  fvg_node *L_b = fvg__self_labelled(fvg__learner_scores(l, f_B, G_b));
+  return fvg_add(L, fvg_scale(L_b, (float)option[FVG__DAPT_WEIGHT_B]));
+}
+
+static const fvg_method fvg__dapt = {
+  "DAPT",                            /* name                                                      */
+  "a photo of a",                    /* ctx_init                                                  */
+  FVG__FIRST_FEW,                    /* start                                                     */
+  2,                                 /* n_ctx                                                     */
+  FVG_NEEDS_PIXELS | FVG_NEEDS_FOREGROUND,                       /* needs                         */
+  2,                                 /* n_part: f, f0                                             */
+  0.0035f,                           /* lr                                                        */
+  FVG_SGD,                           /* optimizer                                                 */
+  10,                                /* epochs                                                    */
+  4,                                 /* batch                                                     */
+  0,                                 /* crop_scale_min: 0.08                                      */
+  0,                                 /* prompts_only: there are MaPLe's layers                    */
+  {                                  /* option                                                    */
+    {"prompt_depth", 9, 1, 1000},    /* FVG__MAPLE_DEPTH                                          */
+    {"margin", 1.5, 0, 1e6},         /* FVG__DAPT_MARGIN                                          */
+    {"pull_push_weight", 0.8, 0, 1e6},           /* FVG__DAPT_WEIGHT_V                            */
+    {"foreground_weight", 0.1, 0, 1e6},          /* FVG__DAPT_WEIGHT_F                            */
+    {"background_weight", 0.5, 0, 1e6},          /* FVG__DAPT_WEIGHT_B                            */
+    {"second_phase", 7, 0, 1e6},     /* FVG__DAPT_SECOND_PHASE                                    */
+    {"released_slicing", 0, 0, 1},   /* FVG__DAPT_RELEASED                                        */
+    {NULL, 0, 0, 0}
+  },
+  fvg__dapt_init,                    /* init                                                      */
+  fvg__maple_vectors,                /* vectors                                                   */
+  fvg__dapt_loss,                    /* loss                                                      */
+  NULL,                              /* scores: s f g^T                                           */
+  NULL,                              /* mixed: none, base classes are scored by f                 */
+  NULL,                              /* gradients: the loss's                                     */
+  NULL,                              /* epoch: nothing                                            */
+  fvg__dapt_release                  /* release                                                   */
+};
+
+/*==================================================================================================
+ * CHAPTER 19  MMRL: representation tokens that both towers take in late
+ *==================================================================================================
+   MMRL (Guo and Gu 2025, arXiv 2503.08497) learns K tokens in a space of their own.  From the
+   middle of the towers on (the 6th of 12 blocks) they stand behind the class token and [SOT],
+   through a linear layer for each block and tower, new before every block.  Earlier blocks, and so
+   what CLIP knows of edges and words, stay untouched, and the text is the data set's template, not
+   learned.  A picture has two features,
+
+     f   = norm(LN_post(class row) P)
+     f_r = norm(mean_K(LN_post(token rows)) P_r)
+
+     L = alpha CE(z, y) + (1 - alpha) CE(z_r, y)
+         + lambda (1 - mean_b cos(f, f0)) + lambda (1 - mean_c cos(g, g0))
+
+     R [K,D]          the tokens;  what stands in a block is R A^T + b, A [w,D]
+     P, P_r [w,d]     CLIP's projection, and one of the tokens' own, learned
+     z, z_r [B,C]     s f g^T and s f_r g^T
+     f0, g0           plain CLIP's features of the same pictures and classes
+
+   Base classes are scored by alpha z + (1 - alpha) z_r = s (alpha f + (1 - alpha) f_r) g^T, new
+   classes by z alone, for the tokens know base classes only.
+
+   Defaults (FVG-PT's fork): K = 5, D = 512, alpha 0.7, lambda 1; AdamW 0.001, 10 epochs, batch 4,
+   crops of at least half of the picture.  (Originally lambda from 0.01 to 7 by data set, and D =
+   2048 on EuroSAT.)  Parameters: 4,992,256 for ViT-B/16. */
+
+enum {
+  FVG__MMRL_K,
+  FVG__MMRL_D,
+  FVG__MMRL_FIRST,                               /* of the blocks, from 1; 0: the tower's middle  */
+  FVG__MMRL_ALPHA,
+  FVG__MMRL_LAMBDA
+};
+
+/* The parameters: R, the image's layers A, b, the text's layers A, b, P_r. */
+enum { FVG__MMRL_R = 0, FVG__MMRL_LAYERS = 1 };
+
+static void fvg__copy_values(fvg_parameter *to, const fvg_parameter *from) {
+  const size_t bytes = fvg_tensor_count(&from->value) * sizeof(float);
+  memcpy(to->value.data, from->value.data, bytes);
+}
+
+/* Adds a layer D -> w for each block of a tower from the first on; all start with the same
+   values. */
+static fvg_status fvg__mmrl_layers(fvg_learner *l, fvg__tower tower, int n_block, int w) {
+  const int D = (int)l->option[FVG__MMRL_D];
+  const int asked = (int)l->option[FVG__MMRL_FIRST];
+  int first = asked ? asked - 1 : n_block / 2 - 1;         /* from 0                              */
+  if (first < 0) first = 0;
+  if (first >= n_block)
+    return fvg_fail(l->clip->ctx, FVG_E_ARG, "MMRL: first_layer is %d, a tower has %d", asked,
+                    n_block);
+
+  const int A = l->n_param;                      /* the first layer's parameters A, b             */
+  const char letter = tower == FVG__TEXT ? 't' : 'v';
+  for (int i = 0; i < n_block - first; i++) {
+    char name[96];
+    snprintf(name, sizeof name, "representation_learner.compound_rep_tokens_r2%cproj.%d", letter,
+             i);
+    fvg_status s = fvg__learner_linear(l, name, w, D);
+    if (s) return s;
+    if (i == 0) continue;
+    fvg__copy_values(l->param[A + 2 * i], l->param[A]);
+    fvg__copy_values(l->param[A + 2 * i + 1], l->param[A + 1]);
+  }
+
+  l->plan[tower].n = (int)l->option[FVG__MMRL_K];
+  l->plan[tower].first_layer = first;
+  l->plan[tower].n_layer = n_block - first;
+  return FVG_OK;
+}
+
+/* The K rows behind the class token are read after the last block, for f_r. */
+static fvg_status fvg__mmrl_init(fvg_learner *l) {
+  const fvg_vision_tower *image = &l->clip->vision;
+  const fvg_text_tower *text = &l->clip->text;
+  const int K = (int)l->option[FVG__MMRL_K];
+  const int D = (int)l->option[FVG__MMRL_D];
+  l->n_read = K;
+
+  fvg_status s = fvg__learner_prompts(l, "representation_learner.compound_rep_tokens", K, D);
+  if (!s)
+    s = fvg__mmrl_layers(l, FVG__IMAGE, image->transformer.n_layer, image->width);
+  if (!s)
+    s = fvg__mmrl_layers(l, FVG__TEXT, text->transformer.n_layer, text->width);
+  if (s) return s;
+
+  const int d = l->clip->embed_dim;
+  fvg_parameter *P_r = fvg__learner_add(l, "image_encoder.proj_rep", image->width, d);
+  if (!P_r) return FVG_E_NOMEM;
+  fvg__draw_normal(l, P_r, 1 / sqrt((double)image->width));
+  return fvg__learner_prior(l);
+}
+
+/* R A^T + b of each block's layer */
+static fvg_node *fvg__mmrl_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower) {
+  int first = FVG__MMRL_LAYERS;
+  if (tower == FVG__TEXT)
+    first += 2 * l->plan[FVG__IMAGE].n_layer;
+
+  fvg_node *R = fvg_param(t, l->param[FVG__MMRL_R]);
+  fvg_node *v = fvg__learner_layer(l, R, first);
+  for (int i = 1; i < l->plan[tower].n_layer; i++)
+    v = fvg_concat(v, fvg__learner_layer(l, R, first + 2 * i));
+  return v;
+}
+
+/* The matrix [n, n K] that times n K rows is the mean of each K of them */
+static fvg_node *fvg__mean_matrix(fvg_tape *t, int n, int K) {
+  fvg_node *mean = fvg_zeros(t, n, n * K);
   if (!mean) return NULL;
-  for (i = 0; i < n; i++)
-    for (k = 0; k < l->n_read; k++)
-      fvg_fill(mean)[(size_t)i * (size_t)x->rows + (size_t)(i * l->n_read + k)] = 1 / (float)l->n_read;
+  for (int i = 0; i < n; i++) {
+    float *own = fvg_fill(mean) + fvg__row(i, n * K) + i * K;
+    for (int k = 0; k < K; k++)
+      own[k] = 1 / (float)K;
+  }
+  return mean;
+}
+
+/* f_r = norm(mean_K(LN_post(token rows)) P_r) [n,d] from the token rows [n K, w] */
+static fvg_node *fvg__mmrl_f_r(fvg_learner *l, const fvg__step *step) {
+  const fvg_vision_tower *v = &l->clip->vision;
+  const int K = l->n_read;
+
+  fvg_node *x = step->f_read;
+  x = fvg__norm(x, &v->ln_post_weight, &v->ln_post_bias, v->transformer.eps);
+  if (!x) return NULL;
+  fvg_node *mean = fvg__mean_matrix(x->tape, x->rows / K, K);
+  if (!mean) return NULL;
   x = fvg_linear(mean, fvg_transpose(x), NULL);
-  return x ? fvg_normalize(fvg_linear(x, fvg_transpose(fvg_param(x->tape, l->param[l->n_param - 1])), NULL)) : NULL;
+  if (!x) return NULL;
+
+  fvg_node *P_r = fvg_param(x->tape, l->param[l->n_param - 1]);
+  return fvg_normalize(fvg_linear(x, fvg_transpose(P_r), NULL));
 }
 
 static fvg_node *fvg__mmrl_loss(fvg_learner *l, fvg__step *step) {
-  float alpha = (float)l->option[FVG__MMRL_ALPHA], lambda = (float)l->option[FVG__MMRL_REG];
-  fvg_node *z_r = fvg__learner_scores(l, fvg__mmrl_representation(l, step), step->g), *loss;
-  loss = fvg_scale(fvg_cross_entropy(step->z, step->batch->label), alpha);
-  loss = fvg_add(loss, fvg_scale(fvg_cross_entropy(z_r, step->batch->label), 1 - alpha));
-  loss = fvg_add(loss, fvg_scale(fvg__cosine_distance(step->f, step->batch->f), lambda));
-  return fvg_add(loss, fvg_scale(fvg__cosine_distance(step->g, l->g_clip), lambda));
+  const fvg_batch *batch = step->batch;
+  const float alpha = (float)l->option[FVG__MMRL_ALPHA];
+  const float lambda = (float)l->option[FVG__MMRL_LAMBDA];
+
+  fvg_node *z_r = fvg__learner_scores(l, fvg__mmrl_f_r(l, step), step->g);
+  fvg_node *L = fvg_scale(fvg_cross_entropy(step->z, batch->label), alpha);
+  L = fvg_add(L, fvg_scale(fvg_cross_entropy(z_r, batch->label), 1 - alpha));
+  L = fvg_add(L, fvg_scale(fvg__cosine_distance(step->f, batch->f), lambda));
+  return fvg_add(L, fvg_scale(fvg__cosine_distance(step->g, l->g_clip), lambda));
 }
 
+/* alpha f + (1 - alpha) f_r, the vector that scores base classes */
 static fvg_node *fvg__mmrl_mixed(fvg_learner *l, const fvg__step *step) {
-  float alpha = (float)l->option[FVG__MMRL_ALPHA];
-  return fvg_add(fvg_scale(step->f, alpha), fvg_scale(fvg__mmrl_representation(l, step), 1 - alpha));
+  const float alpha = (float)l->option[FVG__MMRL_ALPHA];
+  fvg_node *f_r = fvg__mmrl_f_r(l, step);
+  fvg_node *share_r = fvg_scale(f_r, 1 - alpha);
+  return fvg_add(fvg_scale(step->f, alpha), share_r);
 }
 
 static const fvg_method fvg__mmrl = {
-  "MMRL", NULL, FVG__ONE_EACH, 0, FVG_NEEDS_FEATURES | FVG_NEEDS_PIXELS, 3, 4, {0.001f, FVG_ADAMW, 0, 0, 0, 0, 0, 10, 1, 0},
-  {{"n_rep_tokens", 5, 1, 1000}, {"rep_dim", 512, 1, 65536}, {"first_layer", 0, 0, 1000}, {"alpha", 0.7, 0, 1},
-   {"reg_weight", 1, 0, 1e6}, {NULL, 0, 0, 0}},
-  fvg__mmrl_init, fvg__mmrl_vectors, fvg__mmrl_loss, NULL, fvg__mmrl_mixed, NULL, NULL, NULL, 0.5f, 0
+  "MMRL",                            /* name                                                      */
+  NULL,                              /* ctx_init: there is no context                             */
+  FVG__ONE_EACH,                     /* start: of no use without a context                        */
+  0,                                 /* n_ctx: the filled template is the text                    */
+  FVG_NEEDS_FEATURES | FVG_NEEDS_PIXELS,                         /* needs                         */
+  3,                                 /* n_part: f, f0, mixed                                      */
+  0.001f,                            /* lr                                                        */
+  FVG_ADAMW,                         /* optimizer                                                 */
+  10,                                /* epochs                                                    */
+  4,                                 /* batch                                                     */
+  0.5f,                              /* crop_scale_min                                            */
+  0,                                 /* prompts_only: there are the layers and P_r                */
+  {                                  /* option                                                    */
+    {"n_rep_tokens", 5, 1, 1000},    /* FVG__MMRL_K                                               */
+    {"rep_dim", 512, 1, 65536},      /* FVG__MMRL_D                                               */
+    {"first_layer", 0, 0, 1000},     /* FVG__MMRL_FIRST                                           */
+    {"alpha", 0.7, 0, 1},            /* FVG__MMRL_ALPHA                                           */
+    {"reg_weight", 1, 0, 1e6},       /* FVG__MMRL_LAMBDA                                          */
+    {NULL, 0, 0, 0}
+  },
+  fvg__mmrl_init,                    /* init                                                      */
+  fvg__mmrl_vectors,                 /* vectors                                                   */
+  fvg__mmrl_loss,                    /* loss                                                      */
+  NULL,                              /* scores: s f g^T                                           */
+  fvg__mmrl_mixed,                   /* mixed                                                     */
+  NULL,                              /* gradients: the loss's                                     */
+  NULL,                              /* epoch: nothing                                            */
+  NULL                               /* release: nothing                                          */
 };
 
 /* ---- the list of methods ---- */
 static const fvg_method *const fvg__method[] = {
-  &fvg__coop, &fvg__kgcoop, &fvg__prograd, &fvg__cocoop, &fvg__promptsrc, &fvg__maple, &fvg__dapt, &fvg__mmrl, NULL
+  &fvg__coop,
+  &fvg__kgcoop,
+  &fvg__prograd,
+  &fvg__cocoop,
+  &fvg__promptsrc,
+  &fvg__maple,
+  &fvg__dapt,
+  &fvg__mmrl,
+  NULL
 };
 
 FVG_DEF const fvg_method *fvg_method_at(int i) {
-  return i >= 0 && i < (int)(sizeof fvg__method / sizeof *fvg__method) ? fvg__method[i] : NULL;
+  const int n = (int)(sizeof fvg__method / sizeof *fvg__method);
+  return i >= 0 && i < n ? fvg__method[i] : NULL;
 }
 
 FVG_DEF const fvg_method *fvg_method_find(const char *name) {
-  int i;
-  for (i = 0; fvg__method[i]; i++) if (!strcmp(fvg__method[i]->name, name)) return fvg__method[i];
+  for (int i = 0; fvg__method[i]; i++)
+    if (!strcmp(fvg__method[i]->name, name))
+      return fvg__method[i];
   return NULL;
 }
 
@@ -9546,16 +10565,24 @@ FVG_DEF int fvg_method_needs(const fvg_method *method) { return method->needs; }
 
 FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *batch) {
   if (batch) *batch = method->batch;
-  return fvg_optimizer_defaults(&method->optimizer);
+  fvg_optimizer_desc d;
+  memset(&d, 0, sizeof d);
+  d.lr = method->lr;
+  d.kind = method->optimizer;
+  d.epochs = method->epochs;
+  return fvg_optimizer_defaults(&d);
 }
 
-FVG_DEF float fvg_method_crop_scale(const fvg_method *method) { return fvg__default(method->crop_scale_min, 0.08f); }
+FVG_DEF float fvg_method_crop_scale(const fvg_method *method) {
+  return fvg__default(method->crop_scale_min, 0.08f);
+}
 
 FVG_DEF int fvg_method_option(const fvg_method *method, fvg_option *option, double *low,
                               double *high, int i) {
-  const fvg__option_card *card;
-  if (i < 0 || i >= FVG__MOST_OPTIONS || !method->option[i].name) return 0;
-  card = &method->option[i];
+  if (i < 0 || i >= FVG__MOST_OPTIONS) return 0;
+  const fvg__option_card *card = &method->option[i];
+  if (!card->name) return 0;
+
   option->name = card->name;
   option->value = card->published;
   *low = card->low;
@@ -9563,6 +10590,7 @@ FVG_DEF int fvg_method_option(const fvg_method *method, fvg_option *option, doub
   return 1;
 }
 
+/* ---- learners of any method ---- */
 FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *const *class_name,
                                    int n_class, const fvg_learner_desc *desc) {
   fvg_learner_desc d;
@@ -9572,117 +10600,150 @@ FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *c
   return fvg__learner_new(m, out, &d, class_name, n_class, NULL, -1);
 }
 
+/* The description is put together again from what the learner kept; then values are copied. */
 FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
-  fvg_learner_desc desc = l->desc;
   fvg_option option[FVG__MOST_OPTIONS];
-  fvg_status s;
-  int i;
+  int n_option = 0;
+  for (; l->method->option[n_option].name; n_option++) {
+    option[n_option].name = l->method->option[n_option].name;
+    option[n_option].value = l->option[n_option];
+  }
+
+  fvg_learner_desc desc = l->desc;
   desc.ctx_init = l->words ? l->words : "";
   desc.prompt_template = l->prompt_template;
   desc.option = option;
-  for (desc.n_option = 0; l->method->option[desc.n_option].name; desc.n_option++) {
-    option[desc.n_option].name = l->method->option[desc.n_option].name;
-    option[desc.n_option].value = l->option[desc.n_option];
-  }
-  s = fvg__learner_new(l->clip, out, &desc, (const char *const *)l->class_name, l->n_class, NULL, l->n_fixed);
+  desc.n_option = n_option;
+  const char *const *name = (const char *const *)l->class_name;
+  fvg_status s = fvg__learner_new(l->clip, out, &desc, name, l->n_class, NULL, l->n_fixed);
   if (s) return s;
-  for (i = 0; i < l->n_param; i++)
-    memcpy((*out)->param[i]->value.data, l->param[i]->value.data,
-           fvg_tensor_count(&l->param[i]->value) * sizeof(float));
-  for (i = 0; i < l->n_state; i++)
-    memcpy((*out)->state[i]->value.data, l->state[i]->value.data,
-           fvg_tensor_count(&l->state[i]->value) * sizeof(float));
+
+  fvg_learner *copy = *out;
+  for (int i = 0; i < l->n_param; i++)
+    fvg__copy_values(copy->param[i], l->param[i]);
+  for (int i = 0; i < l->n_state; i++)
+    fvg__copy_values(copy->state[i], l->state[i]);
   return FVG_OK;
 }
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 20  PROTOCOL: few-shot draws, base and new halves, scores
- *===========================================================================================================
-   The protocol (CoCoOp, Zhou et al. 2022, arXiv 2203.05557): K pictures a class are drawn from the WHOLE train list,
-   and only then are the classes cut into a base half, ceil(n/2) of them, and a new half, renumbered from 0.  The draw
-   is CPython's own, so that a seed means the same pictures here as in every published result.  Score:
-   H = 2 B N / (B + N) of the two accuracies, in percent. */
+ *==================================================================================================
+   The protocol is that of CoCoOp (Zhou et al. 2022, arXiv 2203.05557).  First, K pictures per
+   class are drawn from the WHOLE train list.  Only then are the classes cut into a base half, the
+   first ceil(n/2) of them, and a new half, whose labels are renumbered from 0.  The draw repeats
+   CPython's own generator, so a seed means the same pictures here as in every published result.
 
-/* ---- CPython's generator: MT19937 (Matsumoto and Nishimura, 1998), seeded by an array of words ---- */
+   The score is the harmonic mean of the two accuracies in percent: H = 2 B N / (B + N). */
+
+/* ---- CPython's generator ---- */
+/* It is MT19937 (Matsumoto and Nishimura, 1998), seeded by an array of words. */
 #define FVG__MT_WORDS 624
 
-typedef struct fvg__mt { uint32_t word[FVG__MT_WORDS]; int used; } fvg__mt;
+typedef struct fvg__mt {
+  uint32_t word[FVG__MT_WORDS];
+  int used;                           /* words that have been given out since the last refill */
+} fvg__mt;
 
-static uint32_t fvg__mt_scramble(uint32_t last, uint32_t factor) { return (last ^ (last >> 30)) * factor; }
+static uint32_t fvg__mt_scramble(uint32_t last, uint32_t factor) {
+  return (last ^ (last >> 30)) * factor;
+}
 
-/* random.seed(seed) for 0 <= seed < 2^64: the key is the integer cut into 32-bit words, low word first. */
+/* The index after i, going round: the last word is then also the one before word 1. */
+static uint32_t fvg__mt_advance(uint32_t *w, uint32_t i) {
+  if (i + 1 < FVG__MT_WORDS) return i + 1;
+  w[0] = w[FVG__MT_WORDS - 1];
+  return 1;
+}
+
+/* random.seed(seed) for 0 <= seed < 2^64.  The key is the integer cut into 32-bit words, low word
+   first. */
 static void fvg__mt_seed(fvg__mt *m, uint64_t seed) {
-  uint32_t key[2], *w = m->word;
-  uint32_t i, step, n_key = (seed >> 32) ? 2 : 1;
-  key[0] = (uint32_t)(seed & 0xFFFFFFFFu);
-  key[1] = (uint32_t)(seed >> 32);
+  const uint32_t key[2] = {(uint32_t)(seed & 0xFFFFFFFFu), (uint32_t)(seed >> 32)};
+  const uint32_t n_key = key[1] ? 2 : 1;
+  uint32_t *w = m->word;
+
   w[0] = 19650218u;
-  for (i = 1; i < FVG__MT_WORDS; i++) w[i] = fvg__mt_scramble(w[i - 1], 1812433253u) + i;
-  for (i = 1, step = 0; step < FVG__MT_WORDS; step++) {                       /* mix the key in                   */
-    w[i] = (w[i] ^ fvg__mt_scramble(w[i - 1], 1664525u)) + key[step % n_key] + step % n_key;
-    if (++i == FVG__MT_WORDS) { w[0] = w[FVG__MT_WORDS - 1]; i = 1; }
+  for (uint32_t k = 1; k < FVG__MT_WORDS; k++)
+    w[k] = fvg__mt_scramble(w[k - 1], 1812433253u) + k;
+
+  /* Mix the key into the words, then the words with their indices. */
+  uint32_t i = 1;
+  for (uint32_t step = 0; step < FVG__MT_WORDS; step++) {
+    uint32_t part = step % n_key;
+    w[i] = (w[i] ^ fvg__mt_scramble(w[i - 1], 1664525u)) + key[part] + part;
+    i = fvg__mt_advance(w, i);
   }
-  for (step = 1; step < FVG__MT_WORDS; step++) {
+  for (uint32_t step = 1; step < FVG__MT_WORDS; step++) {
     w[i] = (w[i] ^ fvg__mt_scramble(w[i - 1], 1566083941u)) - i;
-    if (++i == FVG__MT_WORDS) { w[0] = w[FVG__MT_WORDS - 1]; i = 1; }
+    i = fvg__mt_advance(w, i);
   }
-  w[0] = 0x80000000u;                                                         /* the state is never all zero      */
+
+  w[0] = 0x80000000u;                 /* so that the state is never all zero */
   m->used = FVG__MT_WORDS;
 }
 
 static void fvg__mt_refill(fvg__mt *m) {
-  int i;
-  for (i = 0; i < FVG__MT_WORDS; i++) {
+  for (int i = 0; i < FVG__MT_WORDS; i++) {
     uint32_t next = m->word[(i + 1) % FVG__MT_WORDS];
     uint32_t y = (m->word[i] & 0x80000000u) | (next & 0x7FFFFFFFu);
-    m->word[i] = m->word[(i + 397) % FVG__MT_WORDS] ^ (y >> 1) ^ ((y & 1) ? 0x9908B0DFu : 0);
+    uint32_t twist = (y & 1) ? 0x9908B0DFu : 0;
+    m->word[i] = m->word[(i + 397) % FVG__MT_WORDS] ^ (y >> 1) ^ twist;
   }
   m->used = 0;
 }
 
 static uint32_t fvg__mt_next(fvg__mt *m) {
-  uint32_t y;
   if (m->used == FVG__MT_WORDS) fvg__mt_refill(m);
-  y = m->word[m->used++];
+
+  uint32_t y = m->word[m->used++];
   y ^= y >> 11;
   y ^= (y << 7) & 0x9D2C5680u;
   y ^= (y << 15) & 0xEFC60000u;
   return y ^ (y >> 18);
 }
 
-/* CPython's _randbelow: as many high bits as n has, drawn again until they are below n. */
+/* CPython's _randbelow draws as many high bits as n has, again and again until they are below n. */
 static int fvg__python_below(fvg__mt *m, int n) {
   int bits = 0;
-  uint32_t r;
   while ((uint32_t)n >> bits) bits++;
-  do r = fvg__mt_next(m) >> (32 - bits); while (r >= (uint32_t)n);
+
+  uint32_t r;
+  do {
+    r = fvg__mt_next(m) >> (32 - bits);
+  } while (r >= (uint32_t)n);
   return (int)r;
 }
 
-/* random.sample(range(n), k), 1 <= k <= n.  CPython keeps the n candidates in a list when that is smaller than a
-   set of k numbers, else it draws until a number is new; the two consume the generator differently.
-   scratch holds n ints. */
+/* random.sample(range(n), k), 1 <= k <= n.  CPython keeps the n candidates in a list if that takes
+   less memory than a set of k numbers; else it draws until a number is new.  The two consume the
+   generator differently. scratch holds n ints. */
 static void fvg__python_sample(fvg__mt *m, int n, int k, int *chosen, int *scratch) {
-  uint64_t table = 1, set_size = 21;
-  int i, j;
+  uint64_t set_size = 21;
   if (k > 5) {
+    uint64_t table = 1;
     while (table < 3 * (uint64_t)k) table *= 4;
     set_size += table;
   }
-  if ((uint64_t)n <= set_size) {
-    for (i = 0; i < n; i++) scratch[i] = i;
-    for (i = 0; i < k; i++) {
-      j = fvg__python_below(m, n - i);
-      chosen[i] = scratch[j];
-      scratch[j] = scratch[n - i - 1];
+  const int keeps_list = (uint64_t)n <= set_size;
+
+  /* scratch is the list of candidates, or else the set: 1 if a number has been drawn. */
+  for (int i = 0; i < n; i++)
+    scratch[i] = keeps_list ? i : 0;
+
+  for (int i = 0; i < k; i++) {
+    int drawn;
+    if (keeps_list) {
+      int at = fvg__python_below(m, n - i);
+      drawn = scratch[at];
+      scratch[at] = scratch[n - i - 1];
+    } else {
+      do {
+        drawn = fvg__python_below(m, n);
+      } while (scratch[drawn]);
+      scratch[drawn] = 1;
     }
-  } else {
-    for (i = 0; i < n; i++) scratch[i] = 0;
-    for (i = 0; i < k; i++) {
-      do j = fvg__python_below(m, n); while (scratch[j]);
-      scratch[j] = 1;
-      chosen[i] = j;
-    }
+    chosen[i] = drawn;
   }
 }
 
@@ -9693,6 +10754,7 @@ FVG_DEF void fvg_items_free(fvg_ctx *c, fvg_items *items) {
   items->n = 0;
 }
 
+/* Makes room for n items; the list itself is still empty. */
 static fvg_status fvg__items_new(fvg_ctx *c, fvg_items *out, int n) {
   out->n = 0;
   out->item = FVG_NEW_ARRAY(c, fvg_item, (size_t)n);
@@ -9700,41 +10762,57 @@ static fvg_status fvg__items_new(fvg_ctx *c, fvg_items *out, int n) {
 }
 
 static fvg_status fvg__items_check(fvg_ctx *c, const fvg_items *in, int n_class) {
-  int i;
-  for (i = 0; i < in->n; i++)
-    if (in->item[i].label < 0 || in->item[i].label >= n_class)
-      return fvg_fail(c, FVG_E_ARG, "item %d (%.200s): label %d, but there are %d classes", i, in->item[i].path,
-                      in->item[i].label, n_class);
-  return FVG_OK;
-}
-
-FVG_DEF int fvg_group_classes(int n_class, fvg_group half, int *first) {
-  int n_base = n_class > 0 ? n_class - n_class / 2 : 0;
-  int n_all = n_class > 0 ? n_class : 0;
-  if (first) *first = half == FVG_NEW ? n_base : 0;
-  return half == FVG_BASE ? n_base : half == FVG_NEW ? n_all - n_base : n_all;
-}
-
-FVG_DEF fvg_status fvg_items_group(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, fvg_group half) {
-  int i, first, n = fvg_group_classes(n_class, half, &first), n_item = 0;
-  fvg_status s;
-  memset(out, 0, sizeof *out);
-  if ((s = fvg__items_check(c, in, n_class)) != FVG_OK) return s;
-  for (i = 0; i < in->n; i++) n_item += in->item[i].label >= first && in->item[i].label < first + n;
-  if ((s = fvg__items_new(c, out, n_item)) != FVG_OK) return s;
-  for (i = 0; i < in->n; i++) {
-    fvg_item item = in->item[i];
-    item.label -= first;
-    if (item.label >= 0 && item.label < n) out->item[out->n++] = item;
+  for (int i = 0; i < in->n; i++) {
+    const fvg_item *item = &in->item[i];
+    if (item->label < 0 || item->label >= n_class)
+      return fvg_fail(c, FVG_E_ARG, "item %d (%.200s): label %d, but there are %d classes",
+                       i, item->path, item->label, n_class);
   }
   return FVG_OK;
 }
 
-/* Items by label: those of `label` are member[start[label]] .. member[start[label] + count[label] - 1]. */
+FVG_DEF int fvg_group_classes(int n_class, fvg_group half, int *first) {
+  int n_all = n_class > 0 ? n_class : 0;
+  int n_new = n_all / 2;
+  int n_base = n_all - n_new;
+
+  if (first) *first = half == FVG_NEW ? n_base : 0;
+  if (half == FVG_BASE) return n_base;
+  return half == FVG_NEW ? n_new : n_all;
+}
+
+/* Copies the items of one half of the classes, with their labels renumbered from 0. */
+FVG_DEF fvg_status fvg_items_group(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class,
+                                  fvg_group half) {
+  memset(out, 0, sizeof *out);
+  fvg_status s = fvg__items_check(c, in, n_class);
+  if (s) return s;
+
+  int first;
+  int n = fvg_group_classes(n_class, half, &first);
+  int n_item = 0;
+  for (int i = 0; i < in->n; i++) {
+    int label = in->item[i].label - first;
+    n_item += label >= 0 && label < n;
+  }
+
+  s = fvg__items_new(c, out, n_item);
+  if (s) return s;
+  for (int i = 0; i < in->n; i++) {
+    fvg_item item = in->item[i];
+    item.label -= first;
+    if (item.label >= 0 && item.label < n)
+      out->item[out->n++] = item;
+  }
+  return FVG_OK;
+}
+
+/* Items by label: those of `label` are member[start[label]] .. member[start[label] + count[label]
+   - 1]. */
 typedef struct fvg__groups {
-  int *count, *start, *order;       /* [n_class]; order: the labels by first appearance                           */
-  int *member;                      /* [n] indices into the list                                                  */
-  int n_order;
+  int *count, *start;                 /* [n_class] */
+  int *order, n_order;                /* [n_class] the labels that occur, by first appearance */
+  int *member;                        /* [n] indices into the list */
 } fvg__groups;
 
 static void fvg__groups_free(fvg_ctx *c, fvg__groups *g) {
@@ -9745,58 +10823,89 @@ static void fvg__groups_free(fvg_ctx *c, fvg__groups *g) {
   memset(g, 0, sizeof *g);
 }
 
+/* Sorts the items by label, by counting: first how many there are, then where each group starts,
+   then the members. */
 static fvg_status fvg__groups_new(fvg_ctx *c, fvg__groups *g, const fvg_items *in, int n_class) {
-  int i, k, at = 0;
   memset(g, 0, sizeof *g);
-  if ((g->count = FVG_NEW_ARRAY(c, int, (size_t)n_class)) == NULL ||
-      (g->start = FVG_NEW_ARRAY(c, int, (size_t)n_class)) == NULL ||
-      (g->order = FVG_NEW_ARRAY(c, int, (size_t)n_class)) == NULL ||
-      (g->member = FVG_NEW_ARRAY(c, int, (size_t)in->n)) == NULL) {
+  g->count = FVG_NEW_ARRAY(c, int, (size_t)n_class);
+  g->start = FVG_NEW_ARRAY(c, int, (size_t)n_class);
+  g->order = FVG_NEW_ARRAY(c, int, (size_t)n_class);
+  g->member = FVG_NEW_ARRAY(c, int, (size_t)in->n);
+  if (!g->count || !g->start || !g->order || !g->member) {
     fvg__groups_free(c, g);
     return FVG_E_NOMEM;
   }
-  for (i = 0; i < in->n; i++)
-    if (g->count[in->item[i].label]++ == 0) g->order[g->n_order++] = in->item[i].label;
-  for (k = 0; k < g->n_order; k++) {
+
+  for (int i = 0; i < in->n; i++) {
+    int label = in->item[i].label;
+    if (g->count[label] == 0)
+      g->order[g->n_order++] = label;
+    g->count[label]++;
+  }
+
+  int at = 0;
+  for (int k = 0; k < g->n_order; k++) {
     int label = g->order[k];
     g->start[label] = at;
     at += g->count[label];
-    g->count[label] = 0;
+    g->count[label] = 0;              /* counted again below */
   }
-  for (i = 0; i < in->n; i++) {
+
+  for (int i = 0; i < in->n; i++) {
     int label = in->item[i].label;
-    g->member[g->start[label] + g->count[label]++] = i;
+    g->member[g->start[label] + g->count[label]] = i;
+    g->count[label]++;
   }
   return FVG_OK;
 }
 
-/* The generator goes on from where it stands.  Fewer than one shot means every item, as in Dassl. */
-static fvg_status fvg__draw_shots(fvg_ctx *c, fvg__mt *mt, fvg_items *out, const fvg_items *in, int n_class,
-                                  int shots, int *fewest) {
-  fvg__groups g;
-  int i, k, *chosen = NULL, *scratch = NULL;
-  fvg_status s;
+/* Adds `shots` drawn items of one label to `out`, or all of them, without a draw, if there are
+   fewer or if shots < 1, as Dassl does.  chosen and scratch hold as many ints as the label has
+   items. */
+static void fvg__draw_class(fvg__mt *mt, fvg_items *out, const fvg_items *in, const fvg__groups *g,
+                            int label, int shots, int *chosen, int *scratch) {
+  int n = g->count[label];
+  int takes_all = shots < 1 || n < shots;
+  int n_draw = takes_all ? n : shots;
+
+  if (takes_all)
+    for (int i = 0; i < n; i++)
+      chosen[i] = i;
+  else
+    fvg__python_sample(mt, n, n_draw, chosen, scratch);
+
+  const int *member = g->member + g->start[label];
+  for (int i = 0; i < n_draw; i++)
+    out->item[out->n++] = in->item[member[chosen[i]]];
+}
+
+/* Draws from every label in the order of first appearance; the generator goes on from where it
+   stands.  *fewest, if wanted, receives the smallest number of items that a label has. */
+static fvg_status fvg__draw_shots(fvg_ctx *c, fvg__mt *mt, fvg_items *out, const fvg_items *in,
+                                  int n_class, int shots, int *fewest) {
   memset(out, 0, sizeof *out);
   if (fewest) *fewest = 0;
-  if (n_class < 1) return fvg_fail(c, FVG_E_ARG, "few-shot sampling: %d classes", n_class);
-  if ((s = fvg__items_check(c, in, n_class)) != FVG_OK) return s;
-  if ((s = fvg__groups_new(c, &g, in, n_class)) != FVG_OK) return s;
-  chosen = FVG_NEW_ARRAY(c, int, (size_t)in->n);
-  scratch = FVG_NEW_ARRAY(c, int, (size_t)in->n);
+  if (n_class < 1)
+    return fvg_fail(c, FVG_E_ARG, "few-shot sampling: %d classes", n_class);
+  fvg_status s = fvg__items_check(c, in, n_class);
+  if (s) return s;
+
+  fvg__groups g;
+  s = fvg__groups_new(c, &g, in, n_class);
+  if (s) return s;
+
+  int *chosen = FVG_NEW_ARRAY(c, int, (size_t)in->n);
+  int *scratch = FVG_NEW_ARRAY(c, int, (size_t)in->n);
   s = chosen && scratch ? fvg__items_new(c, out, in->n) : FVG_E_NOMEM;
-  for (k = 0; !s && k < g.n_order; k++) {
-    int label = g.order[k], n = g.count[label], n_draw = n;
-    if (shots < 1 || n < shots) {
-      for (i = 0; i < n; i++) chosen[i] = i;                                  /* all, and nothing is drawn        */
-    } else {
-      n_draw = shots;
-      fvg__python_sample(mt, n, n_draw, chosen, scratch);
-    }
-    for (i = 0; i < n_draw; i++) out->item[out->n++] = in->item[g.member[g.start[label] + chosen[i]]];
+  for (int k = 0; !s && k < g.n_order; k++)
+    fvg__draw_class(mt, out, in, &g, g.order[k], shots, chosen, scratch);
+
+  if (!s && fewest) {
+    *fewest = g.count[0];
+    for (int k = 1; k < n_class; k++)
+      *fewest = fvg__min(*fewest, g.count[k]);
   }
-  if (!s && fewest)
-    for (*fewest = g.count[0], k = 1; k < n_class; k++)
-      if (g.count[k] < *fewest) *fewest = g.count[k];
+
   fvg_release(c, chosen);
   fvg_release(c, scratch);
   fvg__groups_free(c, &g);
@@ -9810,16 +10919,20 @@ FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, int *fewest, c
   return fvg__draw_shots(c, &mt, out, in, n_class, shots, fewest);
 }
 
-FVG_DEF fvg_status fvg_items_few_shot_val(fvg_ctx *c, fvg_items *out, const fvg_items *train, const fvg_items *val,
-                                          int n_class, int shots, uint64_t seed) {
-  fvg__mt mt;
-  fvg_items drawn_before;
-  fvg_status s;
+/* The draw from `train` is repeated only to bring the generator to where the draw from `val`
+   starts. */
+FVG_DEF fvg_status fvg_items_few_shot_val(fvg_ctx *c, fvg_items *out, const fvg_items *train,
+                                          const fvg_items *val, int n_class, int shots,
+                                          uint64_t seed) {
   memset(out, 0, sizeof *out);
+  fvg__mt mt;
   fvg__mt_seed(&mt, seed);
-  s = fvg__draw_shots(c, &mt, &drawn_before, train, n_class, shots, NULL);
+
+  fvg_items drawn_before;
+  fvg_status s = fvg__draw_shots(c, &mt, &drawn_before, train, n_class, shots, NULL);
   fvg_items_free(c, &drawn_before);
-  return s ? s : fvg__draw_shots(c, &mt, out, val, n_class, shots < 4 ? shots : 4, NULL);
+  if (s) return s;
+  return fvg__draw_shots(c, &mt, out, val, n_class, fvg__min(shots, 4), NULL);
 }
 
 /* ---- scores ---- */
@@ -9827,50 +10940,66 @@ FVG_DEF double fvg_harmonic_mean(double base, double new_) {
   return base + new_ > 0 ? 2 * base * new_ / (base + new_) : 0;
 }
 
-/* F1 of a class = 2 TP / (items predicted as it + items that are it); tally is [n_class][3]: TP, predicted, true. */
-static double fvg__macro_f1(const int *tally, int n_class) {
+/* How often one class was right, was predicted, and was there. */
+typedef struct fvg__tally {
+  int hits, predicted, actual;
+} fvg__tally;
+
+/* The mean, in percent, of F1 = 2 TP / (predicted + actual) over the classes that have items. */
+static double fvg__macro_f1(const fvg__tally *tally, int n_class) {
   double sum = 0;
-  int k, n_present = 0;
-  for (k = 0; k < n_class; k++, tally += 3) {
-    if (!tally[2]) continue;
-    sum += 2.0 * tally[0] / ((double)tally[1] + tally[2]);
+  int n_present = 0;
+  for (int k = 0; k < n_class; k++) {
+    if (!tally[k].actual) continue;
+    sum += 2.0 * tally[k].hits / ((double)tally[k].predicted + tally[k].actual);
     n_present++;
   }
   return 100 * sum / n_present;
 }
 
-FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores, const int *labels, int n,
-                                int n_class) {
-  int i, k, *tally;
-  fvg_status s = FVG_OK;
-  memset(out, 0, sizeof *out);
-  if (n < 1 || n_class < 1) return fvg_fail(c, FVG_E_ARG, "score: nothing to score: %d items, %d classes", n,
-                                            n_class);
-  tally = (int *)fvg_alloc_array(c, (size_t)n_class, 3 * sizeof(int));
-  if (!tally) return FVG_E_NOMEM;
-  for (i = 0; i < n && !s; i++, scores += n_class) {
-    int best = 0;
-    if (labels[i] < 0 || labels[i] >= n_class) {
-      s = fvg_fail(c, FVG_E_ARG, "score: item %d has label %d, but there are %d classes", i, labels[i], n_class);
-      break;
-    }
-    for (k = 0; k < n_class; k++) {
-      if (scores[k] != scores[k]) {
-        s = fvg_fail(c, FVG_E_NUMERIC, "score: item %d, class %d: the score is NaN", i, k);
-        break;
-      }
-      if (scores[k] > scores[best]) best = k;
-    }
-    tally[3 * (size_t)best + 1]++;
-    tally[3 * (size_t)labels[i] + 2]++;
-    if (best == labels[i]) { tally[3 * (size_t)best]++; out->n_correct++; }
+/* *best: the class with the greatest score, the first of equals. */
+static fvg_status fvg__best_scored(fvg_ctx *c, const float *scores, int n_class, int item,
+                                   int *best) {
+  *best = 0;
+  for (int k = 0; k < n_class; k++) {
+    if (scores[k] != scores[k])
+      return fvg_fail(c, FVG_E_NUMERIC, "score: item %d, class %d: the score is NaN", item, k);
+    if (scores[k] > scores[*best]) *best = k;
   }
-  if (!s) {
+  return FVG_OK;
+}
+
+/* Accuracy and macro F1 in percent of scores [n, n_class]. */
+FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores, const int *labels,
+                                int n, int n_class) {
+  memset(out, 0, sizeof *out);
+  if (n < 1 || n_class < 1)
+    return fvg_fail(c, FVG_E_ARG, "score: nothing to score: %d items, %d classes", n, n_class);
+  fvg__tally *tally = FVG_NEW_ARRAY(c, fvg__tally, (size_t)n_class);
+  if (!tally) return FVG_E_NOMEM;
+
+  fvg_status s = FVG_OK;
+  for (int i = 0; i < n && !s; i++) {
+    int label = labels[i], best = 0;
+    if (label < 0 || label >= n_class)
+      s = fvg_fail(c, FVG_E_ARG, "score: item %d has label %d, but there are %d classes",
+                    i, label, n_class);
+    else
+      s = fvg__best_scored(c, scores + fvg__row(i, n_class), n_class, i, &best);
+    if (s) break;
+
+    tally[best].predicted++;
+    tally[label].actual++;
+    if (best == label) tally[best].hits++;
+    out->n_correct += best == label;
+  }
+
+  if (s) {
+    memset(out, 0, sizeof *out);
+  } else {
     out->n = n;
     out->accuracy = 100.0 * out->n_correct / n;
     out->macro_f1 = fvg__macro_f1(tally, n_class);
-  } else {
-    memset(out, 0, sizeof *out);
   }
   fvg_release(c, tally);
   return s;
@@ -9936,30 +11065,354 @@ FVG_DEF void fvg_task_free(fvg_task *t) {
   memset(t, 0, sizeof *t);
 }
 
-/*===========================================================================================================
- * CHAPTER 21  DATA SETS: split files and folders of classes
- *===========================================================================================================
-   A data set is three lists of (picture, label), train, val and test, and a name for each label.  It comes from
-
-     a CoOp split file   {"train": [[path, label, class name], ...], "val": ..., "test": ...}, whose paths are
-                         relative to some folder at or below the root, a different one for each data set;
-     plain folders       ROOT/<class>/<picture>, cut 50/20/30 after a shuffle with a fixed seed; or
-                         ROOT/train/<class>/<picture> beside ROOT/test and, if there is one, ROOT/val;
-     a published set     of the next chapter.
-
-   All of it ends in one fvg__draft, a list of borrowed strings, from which fvg__dataset_build makes the data set.
-   Whatever order a folder is listed in, the result is the same, because names are sorted first.
+/*==================================================================================================
+ * CHAPTER 21  FOLDERS: sorted names, and what does not belong
+ *==================================================================================================
+   C99 cannot list a folder.  The caller's desc.list does it, or <dirent.h> if the header is built
+   with FVGPT_DIRENT. Names are sorted before anything is done with them, so the order in which a
+   system lists a folder makes no difference.
 
    Folders hold more than pictures.  What systems and archivers leave behind (.DS_Store, Thumbs.db,
-   __MACOSX) is passed over in silence; everything else that is no picture by its ending is counted
-   and told in one warning, for half a class may be in a format that nobody reads.  A class without
-   a picture to train on and one to test is left out with a warning.  The val list is for choosing
-   among models, which base-to-new does not do; a small set can give its share to train, and its
-   test pictures stay the same. */
+   __MACOSX) is ignored without a word.  Everything else whose ending is not a picture's is counted
+   and reported in one warning, because half a class may be in a format that cannot be read. */
 
-#define FVG__PARTS 3                                                          /* train, val, test                 */
+static char fvg__lower_case(char a) {
+  return a >= 'A' && a <= 'Z' ? (char)(a - 'A' + 'a') : a;
+}
 
-static char fvg__lower_case(char a) { return a >= 'A' && a <= 'Z' ? (char)(a - 'A' + 'a') : a; }
+/* ---- names and paths ---- */
+FVG_DEF char *fvg_path_join(fvg_ctx *c, const char *folder, const char *name) {
+  size_t n = strlen(folder), m = strlen(name) + 1;
+  size_t slash = n && folder[n - 1] != '/' ? 1 : 0;
+  char *path = FVG_NEW_ARRAY(c, char, n + slash + m);
+  if (!path) return NULL;
+
+  memcpy(path, folder, n);
+  if (slash) path[n] = '/';
+  memcpy(path + n + slash, name, m);
+  return path;
+}
+
+#ifndef FVGPT_NO_STDIO
+/* Compares without regard to case; `suffix` is in lower case and must not be the whole name. */
+static int fvg__ends_with(const char *name, const char *suffix) {
+  size_t n = strlen(name), m = strlen(suffix);
+  if (n <= m) return 0;
+  for (size_t i = 0; i < m; i++)
+    if (fvg__lower_case(name[n - m + i]) != suffix[i])
+      return 0;
+  return 1;
+}
+
+/* *out becomes folder/name, or NULL if there is no such file. */
+static fvg_status fvg__find_file(fvg_ctx *c, char **out, const char *folder, const char *name) {
+  *out = fvg_path_join(c, folder, name);
+  if (!*out) return FVG_E_NOMEM;
+  if (fvg_file_exists(*out)) return FVG_OK;
+  fvg_release(c, *out);
+  *out = NULL;
+  return FVG_OK;
+}
+
+/* ---- listing with <dirent.h> ---- */
+#ifdef FVGPT_DIRENT
+#include <dirent.h>
+#include <sys/stat.h>
+
+/* 1 for a folder, 0 for a file, -1 for a pipe or device.  stat is asked, because d_type is not in
+   POSIX. */
+static int fvg__kind_of_entry(const char *folder, const char *name) {
+  char path[4096];
+  int n = snprintf(path, sizeof path, "%s/%s", folder, name);
+  if (n <= 0 || (size_t)n >= sizeof path) return 0;
+
+  struct stat found;
+  if (stat(path, &found)) return 0;
+  if (S_ISDIR(found.st_mode)) return 1;
+  return S_ISREG(found.st_mode) ? 0 : -1;
+}
+
+FVG_DEF int fvg_list_folder(void *user, const char *folder,
+                            void (*entry)(void *arg, const char *name, int is_folder), void *arg) {
+  (void)user;
+  DIR *dir = opendir(folder);
+  if (!dir) return -1;
+
+  for (struct dirent *e = readdir(dir); e; e = readdir(dir)) {
+    if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+      continue;
+    entry(arg, e->d_name, fvg__kind_of_entry(folder, e->d_name));
+  }
+  closedir(dir);
+  return 0;
+}
+#endif
+
+/* ---- which entries are wanted ---- */
+typedef int (*fvg__keep_fn)(const char *name, int is_folder);
+
+static int fvg__keep_folder(const char *name, int is_folder) {
+  (void)name;
+  return is_folder > 0;
+}
+
+static int fvg__keep_folder_but_mask(const char *name, int is_folder) {
+  return is_folder > 0 && strcmp(name, "mask");
+}
+
+/* Caltech-101 has two folders that CoOp leaves out. */
+static int fvg__keep_caltech_class(const char *name, int is_folder) {
+  return is_folder > 0 && strcmp(name, "BACKGROUND_Google") && strcmp(name, "Faces_easy");
+}
+
+static int fvg__keep_split(const char *name, int is_folder) {
+  static const char start[] = "split_zhou_";
+  if (is_folder) return 0;
+  if (!strcmp(name, "split.json")) return 1;
+  return !strncmp(name, start, sizeof start - 1) && fvg__ends_with(name, ".json");
+}
+
+/* The ending decides what is listed; what a file really holds is found out when it is read. */
+static int fvg__keep_image(const char *name, int is_folder) {
+  return !is_folder && fvg__image_kind_of_name(name) != NULL;
+}
+
+/* Hidden names, and what macOS, Windows and network drives leave in folders. */
+static int fvg__is_litter(const char *name) {
+  static const char *const litter[] = {
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin",
+    "system volume information", "icon\r"};
+
+  if (name[0] == '.' || name[0] == 0)
+    return 1;
+  for (size_t i = 0; i < sizeof litter / sizeof *litter; i++) {
+    size_t k = 0;
+    while (litter[i][k] && fvg__lower_case(name[k]) == litter[i][k]) k++;
+    if (!litter[i][k] && !name[k])
+      return 1;
+  }
+  return 0;
+}
+
+/* ---- what was left out ---- */
+enum { FVG__ENDINGS = 12 };
+
+/* What the folders of a data set hold beside pictures, to be reported in one line. */
+typedef struct fvg__left_out {
+  struct {
+    char ending[8];                   /* in lower case, with the dot */
+    int n;
+  } kind[FVG__ENDINGS];
+  int n_kind, n_other;                /* kinds in use; files with other endings */
+  int n_folder, n_special, n_loose;   /* folders; pipes and devices; pictures outside classes */
+  char first[100];                    /* the first name */
+} fvg__left_out;
+
+/* Counts a file by its ending. */
+static void fvg__count_ending(fvg__left_out *x, const char *name) {
+  char ending[sizeof x->kind[0].ending];
+  const char *dot = strrchr(name, '.');
+  if (!dot || dot == name || !dot[1] || strlen(dot) >= sizeof ending) {
+    x->n_other++;
+    return;
+  }
+
+  size_t n = 0;
+  for (; dot[n]; n++)
+    ending[n] = fvg__lower_case(dot[n]);
+  ending[n] = 0;
+
+  int k = 0;
+  while (k < x->n_kind && strcmp(x->kind[k].ending, ending)) k++;
+  if (k == FVG__ENDINGS) {
+    x->n_other++;
+    return;
+  }
+  if (k == x->n_kind) {
+    memcpy(x->kind[k].ending, ending, n + 1);
+    x->n_kind++;
+  }
+  x->kind[k].n++;
+}
+
+/* Outside class folders only pictures are counted: a read-me or a list is expected there. */
+static void fvg__count_left_out(fvg__left_out *x, const char *name, int is_folder, int in_class) {
+  if (!in_class && !fvg__keep_image(name, is_folder)) return;
+
+  if (!x->first[0])
+    snprintf(x->first, sizeof x->first, "%s", name);
+  if (!in_class) x->n_loose++;
+  else if (is_folder > 0) x->n_folder++;
+  else if (is_folder < 0) x->n_special++;
+  else fvg__count_ending(x, name);
+}
+
+/* Appends ", n what" to a list. */
+static void fvg__add_count(char *list, size_t size, int n, const char *one, const char *many) {
+  if (!n) return;
+  size_t used = strlen(list);
+  snprintf(list + used, size - used, "%s%d %s", used ? ", " : "", n, n == 1 ? one : many);
+}
+
+/* One warning about everything that was left out. */
+static void fvg__tell_left_out(fvg_ctx *c, const fvg__left_out *x, const char *root) {
+  char list[256];
+  int n = x->n_other + x->n_folder + x->n_special + x->n_loose;
+  list[0] = 0;
+
+  for (int k = 0; k < x->n_kind; k++) {
+    const char *ending = x->kind[k].ending;
+    fvg__add_count(list, sizeof list, x->kind[k].n, ending, ending);
+    n += x->kind[k].n;
+  }
+  if (!n) return;
+
+  fvg__add_count(list, sizeof list, x->n_other, "other file", "other files");
+  fvg__add_count(list, sizeof list, x->n_folder, "sub-folder", "sub-folders");
+  fvg__add_count(list, sizeof list, x->n_special, "pipe or device", "pipes or devices");
+  fvg__add_count(list, sizeof list, x->n_loose, "picture in no class folder",
+                 "pictures in no class folder");
+  fvg_log(c, 0,
+           "%.140s: left out because they are no pictures that can be read, by their endings or "
+           "places: %s (the first is %s)",
+           root, list, x->first);
+}
+
+/* ---- sorted lists of names ---- */
+typedef struct fvg__names {
+  const char **name;                  /* [n] sorted; they point into text */
+  int n;
+  char *text;                         /* the names one after the other, each with its closing 0 */
+  size_t used, capacity;              /* bytes of text */
+} fvg__names;
+
+/* What the listing callback works on. */
+typedef struct fvg__collector {
+  fvg_ctx *c;
+  fvg__names *names;
+  fvg__keep_fn keep;
+  fvg__left_out *left_out;            /* NULL: not counted */
+  fvg_status status;
+} fvg__collector;
+
+static void fvg__names_free(fvg_ctx *c, fvg__names *x) {
+  fvg_release(c, (void *)x->name);
+  fvg_release(c, x->text);
+  memset(x, 0, sizeof *x);
+}
+
+/* Appends a name to the text, which at least doubles when it is full. */
+static fvg_status fvg__names_add(fvg_ctx *c, fvg__names *x, const char *name) {
+  size_t n = strlen(name) + 1;
+  if (x->n == INT32_MAX)
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "a folder holds more than %d names", INT32_MAX);
+
+  if (n > x->capacity - x->used) {
+    size_t capacity = 2 * x->capacity + n + 256;
+    char *text = FVG_NEW_ARRAY(c, char, capacity);
+    if (!text) return FVG_E_NOMEM;
+    if (x->used)
+      memcpy(text, x->text, x->used);
+    fvg_release(c, x->text);
+    x->text = text;
+    x->capacity = capacity;
+  }
+
+  memcpy(x->text + x->used, name, n);
+  x->used += n;
+  x->n++;
+  return FVG_OK;
+}
+
+/* Is called for every entry; a callback cannot stop the listing, so it does nothing after a
+   failure. */
+static void fvg__collect(void *arg, const char *name, int is_folder) {
+  fvg__collector *k = (fvg__collector *)arg;
+  if (!k->status)
+    k->status = fvg__check_cancelled(k->c);
+  if (k->status || fvg__is_litter(name)) return;
+
+  if (k->keep(name, is_folder))
+    k->status = fvg__names_add(k->c, k->names, name);
+  else if (k->left_out)
+    fvg__count_left_out(k->left_out, name, is_folder, k->keep == fvg__keep_image);
+}
+
+static fvg_status fvg__names_sort(fvg_ctx *c, fvg__names *x) {
+  const void **sorted = FVG_NEW_ARRAY(c, const void *, (size_t)x->n);
+  x->name = FVG_NEW_ARRAY(c, const char *, (size_t)x->n);
+  fvg_status s = sorted && x->name ? FVG_OK : FVG_E_NOMEM;
+
+  if (!s) {
+    const char *at = x->text;
+    for (int i = 0; i < x->n; i++) {
+      sorted[i] = at;
+      at += strlen(at) + 1;
+    }
+    fvg__sort(sorted, (size_t)x->n, fvg__compare_strings);
+    for (int i = 0; i < x->n; i++)
+      x->name[i] = (const char *)sorted[i];
+  }
+  fvg_release(c, (void *)sorted);
+  return s;
+}
+
+/* The index of a name, or -1. */
+static int fvg__names_find(const fvg__names *x, const char *name) {
+  int low = 0, high = x->n;
+  while (low < high) {
+    int middle = low + (high - low) / 2;
+    int order = strcmp(x->name[middle], name);
+    if (order == 0) return middle;
+    if (order < 0) low = middle + 1;
+    else high = middle;
+  }
+  return -1;
+}
+
+/* The sorted names in a folder that `keep` wants; the others are counted in *left_out, unless that
+   is NULL. */
+static fvg_status fvg__list(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc *desc,
+                            const char *folder, fvg__keep_fn keep, fvg__left_out *left_out) {
+  memset(out, 0, sizeof *out);
+  if (!desc->list)
+    return fvg_fail(c, FVG_E_UNSUPPORTED,
+                     "%.300s: folders cannot be listed: give desc.list, build with FVGPT_DIRENT or "
+                     "name a split file in desc.split",
+                     folder);
+
+  fvg__collector k;
+  memset(&k, 0, sizeof k);
+  k.c = c;
+  k.names = out;
+  k.keep = keep;
+  k.left_out = left_out;
+  int failed = desc->list(desc->list_user, folder, fvg__collect, &k);
+
+  fvg_status s = k.status;
+  if (!s && failed) s = fvg_fail(c, FVG_E_IO, "%.400s: cannot be opened as a folder", folder);
+  if (!s) s = fvg__names_sort(c, out);
+  if (s) fvg__names_free(c, out);
+  return s;
+}
+#endif
+
+/*==================================================================================================
+ * CHAPTER 21b  DATA SETS: split files, and the paths in them
+ *==================================================================================================
+   A data set is three lists of (picture, label), called train, val and test, and a name for each
+   label.  It comes from
+
+     a CoOp split file   {"train": [[path, label, class name], ...], "val": ..., "test": ...}, whose
+                         paths are relative to some folder at or below the root, a different one
+                         for each data set;
+     plain folders       of the next chapter; or
+     a published set     of the chapter after that.
+
+   All of them end in one fvg__draft, a list of borrowed strings, from which fvg__dataset_build
+   makes the data set. A path from a file is not trusted: it must stay below the root. */
+
+enum { FVG__TRAIN = 0, FVG__VAL, FVG__TEST, FVG__PARTS };
 
 FVG_DEF void fvg_dataset_free(fvg_dataset *d) {
   if (!d || !d->ctx) return;
@@ -9977,8 +11430,11 @@ FVG_DEF void fvg_dataset_free(fvg_dataset *d) {
 #ifdef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
   memset(out, 0, sizeof *out);
-  return fvg_fail(c, FVG_E_UNSUPPORTED, "%.300s: built with FVGPT_NO_STDIO, so data sets cannot be read from files",
-                  desc && desc->root ? desc->root : "data set");
+  if (!desc || !desc->root || !*desc->root)
+    return fvg_fail(c, FVG_E_ARG, "data set: desc.root is not given");
+  return fvg_fail(c, FVG_E_UNSUPPORTED,
+                   "%.300s: built with FVGPT_NO_STDIO, so data sets cannot be read from files",
+                   desc->root);
 }
 
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
@@ -9986,253 +11442,34 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_
   (void)mask_threshold;
   memset(image, 0, sizeof *image);
   if (mask) memset(mask, 0, sizeof *mask);
-  return fvg_fail(d->ctx, FVG_E_UNSUPPORTED, "%.300s: built with FVGPT_NO_STDIO, so pictures cannot be read",
-                  item->path);
+  return fvg_fail(d->ctx, FVG_E_UNSUPPORTED,
+                   "%.300s: built with FVGPT_NO_STDIO, so pictures cannot be read", item->path);
 }
 
 FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
   (void)what;
   (void)skip_bad;
   return fvg_fail(d->ctx, FVG_E_UNSUPPORTED,
-                  "built with FVGPT_NO_STDIO, so pictures cannot be checked");
+                   "built with FVGPT_NO_STDIO, so pictures cannot be checked");
 }
 #else
 
-/* ---- names and paths ---- */
-static int fvg__ends_with(const char *name, const char *suffix) {             /* `suffix` is lower case           */
-  size_t n = strlen(name), m = strlen(suffix), i;
-  if (n <= m) return 0;
-  for (i = 0; i < m; i++) if (fvg__lower_case(name[n - m + i]) != suffix[i]) return 0;
-  return 1;
-}
-
-FVG_DEF char *fvg_path_join(fvg_ctx *c, const char *folder, const char *name) {
-  size_t n = strlen(folder), m = strlen(name) + 1, slash = n && folder[n - 1] != '/' ? 1 : 0;
-  char *path = (char *)fvg_alloc(c, n + slash + m);
-  if (!path) return NULL;
-  memcpy(path, folder, n);
-  if (slash) path[n] = '/';
-  memcpy(path + n + slash, name, m);
-  return path;
-}
-
-/* *out: folder/name, or NULL when there is no such file. */
-static fvg_status fvg__find_file(fvg_ctx *c, char **out, const char *folder, const char *name) {
-  if ((*out = fvg_path_join(c, folder, name)) == NULL) return FVG_E_NOMEM;
-  if (fvg_file_exists(*out)) return FVG_OK;
-  fvg_release(c, *out);
-  *out = NULL;
-  return FVG_OK;
-}
-
-/* ---- listing folders ---- */
-#ifdef FVGPT_DIRENT
-#include <dirent.h>
-#include <sys/stat.h>
-FVG_DEF int fvg_list_folder(void *user, const char *folder, void (*entry)(void *arg, const char *name, int is_folder),
-                           void *arg) {
-  DIR *dir = opendir(folder);
-  struct dirent *e;
-  char path[4096];
-  (void)user;
-  if (!dir) return -1;
-  while ((e = readdir(dir)) != NULL) {
-    struct stat found;                                           /* d_type is not in C99's dirent */
-    int n, kind = 0;
-    if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
-    n = snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
-    if (n > 0 && (size_t)n < sizeof path && !stat(path, &found))
-      kind = S_ISDIR(found.st_mode) ? 1 : S_ISREG(found.st_mode) ? 0 : -1;
-    entry(arg, e->d_name, kind);
-  }
-  closedir(dir);
-  return 0;
-}
-#endif
-
-typedef int (*fvg__keep_fn)(const char *name, int is_folder);
-static int fvg__keep_folder(const char *name, int is_folder) { (void)name; return is_folder > 0; }
-static int fvg__keep_folder_but_mask(const char *name, int is_folder) {
-  return is_folder > 0 && strcmp(name, "mask");
-}
-static int fvg__keep_caltech_class(const char *name, int is_folder) {
-  return is_folder > 0 && strcmp(name, "BACKGROUND_Google") && strcmp(name, "Faces_easy");
-}
-
-static int fvg__keep_split(const char *name, int is_folder) {
-  static const char start[] = "split_zhou_";
-  if (is_folder) return 0;
-  return !strcmp(name, "split.json") || (!strncmp(name, start, sizeof start - 1) && fvg__ends_with(name, ".json"));
-}
-
-/* The ending chooses what is listed; what a file really holds is found out when it is read. */
-static int fvg__keep_image(const char *name, int is_folder) {
-  return !is_folder && fvg__image_kind_of_name(name) != NULL;
-}
-
-/* Hidden names, and what macOS, Windows and network drives leave in folders. */
-static int fvg__is_litter(const char *name) {
-  static const char *const litter[] = {
-    "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin",
-    "system volume information", "icon\r"};
-  size_t i, k;
-  if (name[0] == '.' || name[0] == 0) return 1;
-  for (i = 0; i < sizeof litter / sizeof *litter; i++) {
-    for (k = 0; litter[i][k] && fvg__lower_case(name[k]) == litter[i][k]; k++) {}
-    if (!litter[i][k] && !name[k]) return 1;
-  }
-  return 0;
-}
-
-/* What the folders of a data set hold beside pictures, to be told in one line. */
-enum { FVG__ENDINGS = 12 };
-typedef struct fvg__left_out {
-  struct { char ending[8]; int n; } kind[FVG__ENDINGS];            /* in lower case, with the dot */
-  int n_kind, n_other;                           /* n_other: other endings */
-  int n_folder, n_special, n_loose;              /* pipes and devices; pictures outside classes */
-  char first[100];
-} fvg__left_out;
-
-static void fvg__count_left_out(fvg__left_out *x, const char *name, int is_folder, int in_class) {
-  const char *dot = strrchr(name, '.');
-  char ending[8];
-  size_t i;
-  int k;
-  if (!in_class && !fvg__keep_image(name, is_folder)) return;                /* a read-me, a list */
-  if (!x->first[0]) snprintf(x->first, sizeof x->first, "%s", name);
-  if (!in_class) { x->n_loose++; return; }
-  if (is_folder) { ++*(is_folder > 0 ? &x->n_folder : &x->n_special); return; }
-  if (!dot || dot == name || !dot[1] || strlen(dot) >= sizeof ending) { x->n_other++; return; }
-  for (i = 0; dot[i]; i++) ending[i] = fvg__lower_case(dot[i]);
-  ending[i] = 0;
-  for (k = 0; k < x->n_kind && strcmp(x->kind[k].ending, ending); k++) {}
-  if (k == FVG__ENDINGS) { x->n_other++; return; }
-  if (k == x->n_kind) memcpy(x->kind[x->n_kind++].ending, ending, i + 1);
-  x->kind[k].n++;
-}
-
-/* Adds ", n what" to a list. */
-static void fvg__add_count(char *list, size_t size, int n, const char *one, const char *many) {
-  size_t used = strlen(list);
-  if (n) snprintf(list + used, size - used, "%s%d %s", used ? ", " : "", n, n == 1 ? one : many);
-}
-
-static void fvg__tell_left_out(fvg_ctx *c, const fvg__left_out *x, const char *root) {
-  char list[256];
-  int k, n = x->n_other + x->n_folder + x->n_special + x->n_loose;
-  list[0] = 0;
-  for (k = 0; k < x->n_kind; n += x->kind[k++].n)
-    fvg__add_count(list, sizeof list, x->kind[k].n, x->kind[k].ending, x->kind[k].ending);
-  fvg__add_count(list, sizeof list, x->n_other, "other file", "other files");
-  fvg__add_count(list, sizeof list, x->n_folder, "sub-folder", "sub-folders");
-  fvg__add_count(list, sizeof list, x->n_special, "pipe or device", "pipes or devices");
-  fvg__add_count(list, sizeof list, x->n_loose, "picture in no class folder",
-                 "pictures in no class folder");
-  if (n)
-    fvg_log(c, 0,
-            "%.140s: left out because they are no pictures that can be read, by their endings or "
-            "places: %s "
-            "(the first is %s)",
-            root, list, x->first);
-}
-
-/* Sorted names of a folder; `text` holds them one after the other, each with its closing 0. */
-typedef struct fvg__names { const char **name; int n; char *text; size_t used, capacity; } fvg__names;
-typedef struct fvg__collector {
-  fvg_ctx *c;
-  fvg__names *names;
-  fvg__keep_fn keep;
-  fvg__left_out *left_out;                                                   /* NULL: not counted */
-  fvg_status status;
-} fvg__collector;
-
-static void fvg__names_free(fvg_ctx *c, fvg__names *x) {
-  fvg_release(c, (void *)x->name);
-  fvg_release(c, x->text);
-  memset(x, 0, sizeof *x);
-}
-
-static void fvg__collect(void *arg, const char *name, int is_folder) {
-  fvg__collector *k = (fvg__collector *)arg;
-  fvg__names *x = k->names;
-  size_t n = strlen(name) + 1;
-  if (!k->status) k->status = fvg__check_cancelled(k->c);
-  if (k->status || fvg__is_litter(name)) return;
-  if (!k->keep(name, is_folder)) {
-    if (k->left_out) fvg__count_left_out(k->left_out, name, is_folder, k->keep == fvg__keep_image);
-    return;
-  }
-  if (x->n == INT32_MAX) {
-    k->status = fvg_fail(k->c, FVG_E_UNSUPPORTED, "a folder holds more than %d names", INT32_MAX);
-    return;
-  }
-  if (n > x->capacity - x->used) {
-    size_t capacity = 2 * x->capacity + n + 256;
-    char *text = (char *)fvg_alloc(k->c, capacity);
-    if (!text) { k->status = FVG_E_NOMEM; return; }
-    if (x->used) memcpy(text, x->text, x->used);
-    fvg_release(k->c, x->text);
-    x->text = text;
-    x->capacity = capacity;
-  }
-  memcpy(x->text + x->used, name, n);
-  x->used += n;
-  x->n++;
-}
-
-static fvg_status fvg__names_sort(fvg_ctx *c, fvg__names *x) {
-  const void **sorted = FVG_NEW_ARRAY(c, const void *, (size_t)x->n);
-  const char *at = x->text;
-  int i;
-  x->name = FVG_NEW_ARRAY(c, const char *, (size_t)x->n);
-  if (sorted && x->name) {
-    for (i = 0; i < x->n; i++, at += strlen(at) + 1) sorted[i] = at;
-    fvg__sort(sorted, (size_t)x->n, fvg__compare_strings);
-    for (i = 0; i < x->n; i++) x->name[i] = (const char *)sorted[i];
-  }
-  fvg_release(c, (void *)sorted);
-  return sorted && x->name ? FVG_OK : FVG_E_NOMEM;
-}
-
-static int fvg__names_find(const fvg__names *x, const char *name) {           /* index or -1                      */
-  int low = 0, high = x->n;
-  while (low < high) {
-    int middle = low + (high - low) / 2, order = strcmp(x->name[middle], name);
-    if (order == 0) return middle;
-    if (order < 0) low = middle + 1; else high = middle;
-  }
-  return -1;
-}
-
-static fvg_status fvg__list(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc *desc, const char *folder,
-                            fvg__keep_fn keep, fvg__left_out *left_out) {
-  fvg__collector k;
-  memset(out, 0, sizeof *out);
-  if (!desc->list)
-    return fvg_fail(c, FVG_E_UNSUPPORTED, "%.300s: folders cannot be listed: give desc.list, build with "
-                    "FVGPT_DIRENT or name a split file in desc.split", folder);
-  k.c = c;
-  k.names = out;
-  k.keep = keep;
-  k.left_out = left_out;
-  k.status = FVG_OK;
-  if (desc->list(desc->list_user, folder, fvg__collect, &k) && !k.status)
-    k.status = fvg_fail(c, FVG_E_IO, "%.400s: cannot be opened as a folder", folder);
-  if (!k.status) k.status = fvg__names_sort(c, out);
-  if (k.status) fvg__names_free(c, out);
-  return k.status;
-}
-
 /* ---- from draft to data set ---- */
 /* The picture HOME/PREFIX/folder/name; folder may be "". */
-typedef struct fvg__entry { const char *folder, *name; int label; } fvg__entry;
+typedef struct fvg__entry {
+  const char *folder, *name;
+  int label;
+} fvg__entry;
+
+/* A data set in the making.  All its strings are borrowed. */
 typedef struct fvg__draft {
-  fvg__entry *entry;                         /* train, then val, then test                                        */
-  int n[FVG__PARTS], n_class;
-  const char **class_name;                   /* [n_class]                                                         */
-  const char *home;                          /* "" or a folder below the root                                     */
-  const char *prefix[FVG__PARTS];            /* "" or a folder below home; NULL: the part is empty                */
-  int from_windows;                          /* backslashes in names are slashes */
+  fvg__entry *entry;                  /* train, then val, then test */
+  int n[FVG__PARTS];                  /* entries of each part */
+  int n_class;
+  const char **class_name;            /* [n_class] */
+  const char *home;                   /* "" or a folder below the root */
+  const char *prefix[FVG__PARTS];     /* "" or a folder below home; NULL: the part is empty */
+  int from_windows;                   /* 1: backslashes in names are slashes */
   fvg__left_out left_out;
 } fvg__draft;
 
@@ -10244,23 +11481,36 @@ static void fvg__draft_free(fvg_ctx *c, fvg__draft *d) {
   memset(d, 0, sizeof *d);
 }
 
-/* Room for the entries, whose numbers are in d->n, and for as many class names. */
+static fvg_status fvg__too_many_pictures(fvg_ctx *c, const char *root) {
+  return fvg_fail(c, FVG_E_UNSUPPORTED, "%.300s: more than %d pictures", root, INT32_MAX);
+}
+
+/* Adds n to the number of entries of a part. */
+static fvg_status fvg__draft_count(fvg_ctx *c, fvg__draft *d, int part, int n, const char *root) {
+  if (n > INT32_MAX - d->n[part])
+    return fvg__too_many_pictures(c, root);
+  d->n[part] += n;
+  return FVG_OK;
+}
+
+/* Makes room for the entries, whose numbers are in d->n, and for as many class names. */
 static fvg_status fvg__draft_reserve(fvg_ctx *c, fvg__draft *d, const char *root) {
-  size_t n = (size_t)d->n[0] + (size_t)d->n[1] + (size_t)d->n[2];
-  if (n > INT32_MAX) return fvg_fail(c, FVG_E_UNSUPPORTED, "%.300s: more than %d pictures", root, INT32_MAX);
+  size_t n = 0;
+  for (int part = 0; part < FVG__PARTS; part++)
+    n += (size_t)d->n[part];
+  if (n > INT32_MAX) return fvg__too_many_pictures(c, root);
+
   d->entry = FVG_NEW_ARRAY(c, fvg__entry, n);
   d->class_name = FVG_NEW_ARRAY(c, const char *, n);
   return d->entry && d->class_name ? FVG_OK : FVG_E_NOMEM;
 }
 
-/* Adds n to one of the counts. */
-static fvg_status fvg__draft_count(fvg_ctx *c, fvg__draft *d, int part, int n, const char *root) {
-  if (n > INT32_MAX - d->n[part])
-    return fvg_fail(c, FVG_E_UNSUPPORTED, "%.300s: more than %d pictures", root, INT32_MAX);
-  d->n[part] += n;
-  return FVG_OK;
+static int fvg__draft_total(const fvg__draft *d) {
+  return d->n[FVG__TRAIN] + d->n[FVG__VAL] + d->n[FVG__TEST];
 }
 
+/* The put functions write at `at` and return what follows.  A folder ends with a slash, a string
+   with its 0. */
 static char *fvg__put_folder(char *at, const char *folder) {
   size_t n = strlen(folder);
   memcpy(at, folder, n);
@@ -10275,78 +11525,114 @@ static char *fvg__put_string(char *at, const char *text) {
   return at + n;
 }
 
-/* Every class has a name.  Two that mean the same stay two, since folders may be called Cat and cat,
-   but nothing can tell them apart by their names. */
+/* Every class has a name.  Two that mean the same stay two, since folders may be called Cat and
+   cat, but nothing can tell them apart by their names. */
 static fvg_status fvg__check_class_names(fvg_ctx *c, const fvg_dataset *d) {
-  const char *const *name = (const char *const *)d->class_name, *root = d->root ? d->root : "data set";
-  int *match = FVG_NEW_ARRAY(c, int, (size_t)d->n_class);
+  const char *const *name = (const char *const *)d->class_name;
+  const char *root = d->root ? d->root : "data set";
   char said[320];
-  int i, n_same = 0, last = 0;
-  fvg_status s = match ? FVG_OK : FVG_E_NOMEM;
-
   snprintf(said, sizeof said, "%.300s", root);
+
+  int *match = FVG_NEW_ARRAY(c, int, (size_t)d->n_class);
+  fvg_status s = match ? FVG_OK : FVG_E_NOMEM;
   if (!s) s = fvg__check_not_empty(c, said, name, d->n_class);
   if (!s) s = fvg_match_names(c, match, name, d->n_class, name, d->n_class);
-  for (i = 0; !s && i < d->n_class; i++) if (match[i] != i) { n_same++; last = i; }
 
+  int n_same = 0, last = 0;
+  for (int i = 0; !s && i < d->n_class; i++) {
+    if (match[i] == i) continue;
+    n_same++;
+    last = i;
+  }
   if (n_same)
-    fvg_log(c, 0, "%.150s: class %d \"%.60s\" means the same as class %d \"%.60s\"%s: names cannot tell "
-            "them apart", root, last + 1, name[last], match[last] + 1, name[match[last]],
-            n_same > 1 ? ", and there are more such pairs" : "");
+    fvg_log(c, 0,
+             "%.150s: class %d \"%.60s\" means the same as class %d \"%.60s\"%s: names cannot tell "
+             "them apart",
+             root, last + 1, name[last], match[last] + 1, name[match[last]],
+             n_same > 1 ? ", and there are more such pairs" : "");
   fvg_release(c, match);
   return s;
 }
 
 static void fvg__turn_backslashes(char *path) {
-  for (; *path; path++) if (*path == '\\') *path = '/';
+  for (; *path; path++)
+    if (*path == '\\') *path = '/';
 }
 
-static fvg_status fvg__dataset_build(fvg_ctx *c, fvg_dataset *out, const fvg__draft *d) {
-  fvg_items *list[FVG__PARTS];
+/* The bytes that all paths and class names of the data set take. */
+static size_t fvg__draft_bytes(const fvg__draft *d) {
   const fvg__entry *e = d->entry;
   size_t bytes = 1;
-  char *at, *p;
-  int part, i;
-  list[0] = &out->train;
-  list[1] = &out->val;
-  list[2] = &out->test;
-  for (part = 0; part < FVG__PARTS; part++)
-    for (i = 0; i < d->n[part]; i++, e++)
-      bytes += strlen(d->home) + strlen(d->prefix[part]) + strlen(e->folder) + strlen(e->name) + 4;
-  for (i = 0; i < d->n_class; i++) bytes += strlen(d->class_name[i]) + 1;
-  if ((out->paths = (char *)fvg_alloc(c, bytes)) == NULL) return FVG_E_NOMEM;
-  at = out->paths;
-  for (part = 0, e = d->entry; part < FVG__PARTS; part++) {
-    if (fvg__items_new(c, list[part], d->n[part])) return FVG_E_NOMEM;
-    for (i = 0; i < d->n[part]; i++, e++) {
-      list[part]->item[i].path = at;
-      list[part]->item[i].label = e->label;
-      at = fvg__put_folder(fvg__put_folder(at, d->home), d->prefix[part]);
-      p = at = fvg__put_folder(at, e->folder);
-      at = fvg__put_string(at, e->name);
-      if (d->from_windows) fvg__turn_backslashes(p);
+  for (int part = 0; part < FVG__PARTS; part++)
+    for (int i = 0; i < d->n[part]; i++, e++) {
+      bytes += strlen(d->home) + strlen(d->prefix[part]);
+      bytes += strlen(e->folder) + strlen(e->name) + 4;   /* three slashes and the closing 0 */
     }
-    list[part]->n = d->n[part];
+  for (int i = 0; i < d->n_class; i++)
+    bytes += strlen(d->class_name[i]) + 1;
+  return bytes;
+}
+
+/* Makes the items of one part from the draft's entries and writes their paths at *at, which moves
+   on. */
+static fvg_status fvg__build_part(fvg_ctx *c, fvg_items *out, const fvg__draft *d, int part,
+                                  const fvg__entry *entry, char **at) {
+  if (fvg__items_new(c, out, d->n[part])) return FVG_E_NOMEM;
+
+  for (int i = 0; i < d->n[part]; i++) {
+    out->item[i].path = *at;
+    out->item[i].label = entry[i].label;
+
+    *at = fvg__put_folder(*at, d->home);
+    *at = fvg__put_folder(*at, d->prefix[part]);
+    *at = fvg__put_folder(*at, entry[i].folder);
+    char *name = *at;
+    *at = fvg__put_string(*at, entry[i].name);
+    if (d->from_windows) fvg__turn_backslashes(name);
   }
+  out->n = d->n[part];
+  return FVG_OK;
+}
+
+/* Copies everything that the draft says into the data set, all strings into one block. */
+static fvg_status fvg__dataset_build(fvg_ctx *c, fvg_dataset *out, const fvg__draft *d) {
+  fvg_items *const list[FVG__PARTS] = {&out->train, &out->val, &out->test};
+  out->paths = FVG_NEW_ARRAY(c, char, fvg__draft_bytes(d));
+  if (!out->paths) return FVG_E_NOMEM;
+
+  char *at = out->paths;
+  const fvg__entry *entry = d->entry;
+  for (int part = 0; part < FVG__PARTS; part++) {
+    fvg_status s = fvg__build_part(c, list[part], d, part, entry, &at);
+    if (s) return s;
+    entry += d->n[part];
+  }
+
   out->class_name = FVG_NEW_ARRAY(c, char *, (size_t)d->n_class);
   if (!out->class_name) return FVG_E_NOMEM;
   out->n_class = d->n_class;
-  for (i = 0; i < d->n_class; i++) {
-    p = out->class_name[i] = at;
+  for (int i = 0; i < d->n_class; i++) {
+    out->class_name[i] = at;
     at = fvg__put_string(at, d->class_name[i]);
-    fvg_tidy_name(p);
+    fvg_tidy_name(out->class_name[i]);
   }
   return fvg__check_class_names(c, out);
 }
 
-/* ---- split files ---- */
-/* A path from a file must stay below the root: not absolute, no drive, no part that is "..". */
+/* ---- entries from a file ---- */
+/* A path from a file must stay below the root: it is not absolute, names no drive, and no part of
+   it is "..". */
 static int fvg__path_is_safe(const char *path) {
+  if (path[0] == '/' || path[0] == '\\')
+    return 0;
+  if (path[0] && path[1] == ':')
+    return 0;
+
   const char *p = path;
-  if (path[0] == '/' || path[0] == '\\' || (path[0] && path[1] == ':')) return 0;
   while (*p) {
     size_t n = strcspn(p, "/\\");
-    if (n == 2 && p[0] == '.' && p[1] == '.') return 0;
+    if (n == 2 && p[0] == '.' && p[1] == '.')
+      return 0;
     p += n;
     if (*p) p++;
   }
@@ -10354,148 +11640,220 @@ static int fvg__path_is_safe(const char *path) {
 }
 
 static int fvg__has_control(const char *s) {
-  for (; *s; s++) if ((unsigned char)*s < 32 || *s == 127) return 1;
+  for (; *s; s++)
+    if ((unsigned char)*s < 32 || *s == 127)
+      return 1;
   return 0;
 }
 
 /* Fills e with what a file says at `where`; 0 <= label < the number of entries. */
-static fvg_status fvg__draft_item(fvg_ctx *c, fvg__draft *d, fvg__entry *e, const char *path, int label,
-                                  const char *name, const char *file, const char *where) {
+static fvg_status fvg__draft_item(fvg_ctx *c, fvg__draft *d, fvg__entry *e, const char *path,
+                                  int label, const char *name, const char *file,
+                                  const char *where) {
   if (!*path || fvg__has_control(path))
-    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: the path is empty or holds control characters", file, where);
+    return fvg_fail(c, FVG_E_FORMAT,
+                     "%.200s: %s: the path is empty or holds control characters", file, where);
   if (!*name || fvg__has_control(name))
-    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: the class name is empty or holds control characters", file,
-                    where);
+    return fvg_fail(c, FVG_E_FORMAT,
+                     "%.200s: %s: the class name is empty or holds control characters",
+                     file, where);
   if (!fvg__path_is_safe(path))
-    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: path \"%.120s\" is absolute or has a part \"..\"", file, where,
-                    path);
+    return fvg_fail(c, FVG_E_FORMAT,
+                     "%.200s: %s: path \"%.120s\" is absolute or has a part \"..\"",
+                     file, where, path);
+
   e->folder = "";
   e->name = path;
   e->label = label;
-  if (!d->class_name[label]) d->class_name[label] = name;
-  if (!fvg_same_name(c, d->class_name[label], name))
-    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: label %d is called \"%.80s\" here, but \"%.80s\" before", file,
-                    where, label, name, d->class_name[label]);
+
+  const char **known = &d->class_name[label];
+  if (!*known) *known = name;
+  if (!fvg_same_name(c, *known, name))
+    return fvg_fail(c, FVG_E_FORMAT,
+                     "%.200s: %s: label %d is called \"%.80s\" here, but \"%.80s\" before",
+                     file, where, label, name, *known);
   if (label >= d->n_class) d->n_class = label + 1;
   return FVG_OK;
 }
 
 static fvg_status fvg__draft_check_labels(fvg_ctx *c, const fvg__draft *d, const char *file) {
-  int i;
-  for (i = 0; i < d->n_class; i++)
+  for (int i = 0; i < d->n_class; i++)
     if (!d->class_name[i])
-      return fvg_fail(c, FVG_E_FORMAT, "%.300s: label %d has no entry; labels 0..%d must all be there", file, i,
-                      d->n_class - 1);
+      return fvg_fail(c, FVG_E_FORMAT,
+                       "%.300s: label %d has no entry; labels 0..%d must all be there",
+                       file, i, d->n_class - 1);
   return FVG_OK;
 }
 
-/* One [path, label, class name]; its index among its part is for messages, n_total bounds the labels. */
-static fvg_status fvg__read_entry(fvg_ctx *c, fvg__draft *d, fvg__entry *e, const fvg_json *j, int value, int part,
-                                  int index, int n_total, const char *file) {
-  const fvg_json_value *v = &j->value[value], *x[3];
+/* ---- split files ---- */
+/* Reads one [path, label, class name], which is entry `index` of its part; n_total bounds the
+   labels. */
+static fvg_status fvg__read_entry(fvg_ctx *c, fvg__draft *d, fvg__entry *e, const fvg_json *j,
+                                  int value, int part, int index, int n_total, const char *file) {
   char where[32];
-  double label;
-  int i, at = v->first;
   snprintf(where, sizeof where, "%s[%d]", fvg__part_name[part], index);
-  if (v->type != FVG_JSON_ARRAY || v->n_child != 3)
-    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s is not a list [path, label, class name]", file, where);
-  for (i = 0; i < 3; i++, at = x[i - 1]->next) x[i] = &j->value[at];
-  if (x[0]->type != FVG_JSON_STRING || x[1]->type != FVG_JSON_NUMBER || x[2]->type != FVG_JSON_STRING)
-    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s must be [string, number, string] = [path, label, class name]",
-                    file, where);
-  label = x[1]->number;
+
+  const fvg_json_value *list = &j->value[value];
+  if (list->type != FVG_JSON_ARRAY || list->n_child != 3)
+    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s is not a list [path, label, class name]",
+                     file, where);
+
+  const fvg_json_value *path = &j->value[list->first];
+  const fvg_json_value *number = &j->value[path->next];
+  const fvg_json_value *name = &j->value[number->next];
+  if (path->type != FVG_JSON_STRING || number->type != FVG_JSON_NUMBER ||
+      name->type != FVG_JSON_STRING)
+    return fvg_fail(c, FVG_E_FORMAT,
+                     "%.200s: %s must be [string, number, string] = [path, label, class name]",
+                     file, where);
+
+  double label = number->number;
   if (!(label >= 0) || label != floor(label))
-    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: label %g is not a whole number from 0", file, where, label);
+    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: label %g is not a whole number from 0",
+                     file, where, label);
   if (label >= n_total)
-    return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: label %g, but the file has only %d entries; labels must be "
-                    "0, 1, 2 ... without a gap", file, where, label, n_total);
-  return fvg__draft_item(c, d, e, x[0]->string, (int)label, x[2]->string, file, where);
+    return fvg_fail(c, FVG_E_FORMAT,
+                     "%.200s: %s: label %g, but the file has only %d entries; labels must be "
+                     "0, 1, 2 ... without a gap",
+                     file, where, label, n_total);
+  return fvg__draft_item(c, d, e, path->string, (int)label, name->string, file, where);
+}
+
+/* Finds the parts of a split file, of which val may be missing: first[part] is the index of its
+   first entry. */
+static fvg_status fvg__find_parts(fvg_ctx *c, fvg__draft *d, const fvg_json *j, const char *file,
+                                  int first[FVG__PARTS]) {
+  if (j->n < 1 || j->value[0].type != FVG_JSON_OBJECT)
+    return fvg_fail(c, FVG_E_FORMAT,
+                     "%.300s: not a split file, which is an object with train, val and test", file);
+
+  for (int part = 0; part < FVG__PARTS; part++) {
+    int at = fvg_json_find(j, 0, fvg__part_name[part]);
+    if (part == FVG__VAL && at < 0) continue;
+    if (at < 0 || j->value[at].type != FVG_JSON_ARRAY)
+      return fvg_fail(c, FVG_E_FORMAT,
+                       "%.300s: not a split file: \"%s\" is missing or not a list",
+                       file, fvg__part_name[part]);
+    d->n[part] = j->value[at].n_child;
+    first[part] = j->value[at].first;
+  }
+  if (!d->n[FVG__TRAIN])
+    return fvg_fail(c, FVG_E_FORMAT, "%.300s: \"train\" is empty", file);
+  return FVG_OK;
 }
 
 /* The strings of the draft stay in `j`. */
-static fvg_status fvg__draft_from_json(fvg_ctx *c, fvg__draft *d, const fvg_json *j, const char *file) {
-  int part, i, value, list[FVG__PARTS], n_total = 0, at = 0;
-  fvg_status s;
-  if (j->n < 1 || j->value[0].type != FVG_JSON_OBJECT)
-    return fvg_fail(c, FVG_E_FORMAT, "%.300s: not a split file, which is an object with train, val and test", file);
-  for (part = 0; part < FVG__PARTS; part++) {
-    list[part] = fvg_json_find(j, 0, fvg__part_name[part]);
-    if (part == 1 && list[part] < 0) continue;                                /* val is not needed                */
-    if (list[part] < 0 || j->value[list[part]].type != FVG_JSON_ARRAY)
-      return fvg_fail(c, FVG_E_FORMAT, "%.300s: not a split file: \"%s\" is missing or not a list", file,
-                      fvg__part_name[part]);
-    d->n[part] = j->value[list[part]].n_child;
-    n_total += d->n[part];
-  }
-  if (!d->n[0]) return fvg_fail(c, FVG_E_FORMAT, "%.300s: \"train\" is empty", file);
-  if ((s = fvg__draft_reserve(c, d, file)) != FVG_OK) return s;
-  for (part = 0; part < FVG__PARTS; part++) {
-    value = d->n[part] ? j->value[list[part]].first : -1;
-    for (i = 0; i < d->n[part]; i++, value = j->value[value].next)
-      if ((s = fvg__read_entry(c, d, &d->entry[at++], j, value, part, i, n_total, file)) != FVG_OK) return s;
+static fvg_status fvg__draft_from_json(fvg_ctx *c, fvg__draft *d, const fvg_json *j,
+                                       const char *file) {
+  int first[FVG__PARTS] = {-1, -1, -1};
+  fvg_status s = fvg__find_parts(c, d, j, file, first);
+  if (!s) s = fvg__draft_reserve(c, d, file);
+  if (s) return s;
+
+  const int n_total = fvg__draft_total(d);
+  fvg__entry *e = d->entry;
+  for (int part = 0; part < FVG__PARTS; part++) {
+    int value = first[part];
+    for (int i = 0; i < d->n[part]; i++) {
+      s = fvg__read_entry(c, d, e++, j, value, part, i, n_total, file);
+      if (s) return s;
+      value = j->value[value].next;
+    }
   }
   return fvg__draft_check_labels(c, d, file);
 }
 
-/* *out becomes a copy of this prefix if the first item of every part is there, under it. */
-static fvg_status fvg__try_prefix(fvg_ctx *c, char **out, const fvg__draft *d, const char *root, const char *prefix) {
-  char *folder = fvg_path_join(c, root, prefix), *path;
-  int part, first = 0, found = 1;
-  if (!folder) return FVG_E_NOMEM;
-  for (part = 0; part < FVG__PARTS && found; first += d->n[part++]) {
+/* ---- where the paths of a split file start ---- */
+/* *found: whether the first item of every part is there, below `folder`. */
+static fvg_status fvg__has_first_items(fvg_ctx *c, const fvg__draft *d, const char *folder,
+                                       int *found) {
+  const fvg__entry *first = d->entry;
+  *found = 1;
+  for (int part = 0; part < FVG__PARTS && *found; part++) {
     if (!d->n[part]) continue;
-    path = fvg_path_join(c, folder, d->entry[first].name);
-    if (!path) break;
+    char *path = fvg_path_join(c, folder, first->name);
+    if (!path) return FVG_E_NOMEM;
     if (d->from_windows) fvg__turn_backslashes(path + strlen(folder));
-    found = fvg_file_exists(path);
+    *found = fvg_file_exists(path);
     fvg_release(c, path);
+    first += d->n[part];
   }
-  fvg_release(c, folder);
-  if (!found) return FVG_OK;
-  return part == FVG__PARTS && (*out = fvg_copy_string(c, prefix)) != NULL ? FVG_OK : FVG_E_NOMEM;
+  return FVG_OK;
 }
 
-/* The folder that the paths of a split file are relative to: the usual places, then every sub-folder of the root. */
-static fvg_status fvg__find_prefix(fvg_ctx *c, char **out, const fvg__draft *d, const fvg_dataset_desc *desc,
-                                   const char *file) {
-  static const char *const usual[] = {"", "images", "101_ObjectCategories", "jpg", "2750", "UCF-101-midframes",
-                                      "SUN397"};
+/* *out becomes a copy of this prefix if the first item of every part is there, below it. */
+static fvg_status fvg__try_prefix(fvg_ctx *c, char **out, const fvg__draft *d, const char *root,
+                                  const char *prefix) {
+  char *folder = fvg_path_join(c, root, prefix);
+  if (!folder) return FVG_E_NOMEM;
+
+  int found = 0;
+  fvg_status s = fvg__has_first_items(c, d, folder, &found);
+  fvg_release(c, folder);
+  if (s || !found) return s;
+  *out = fvg_copy_string(c, prefix);
+  return *out ? FVG_OK : FVG_E_NOMEM;
+}
+
+/* The folder that the paths are relative to: one of the usual places, else any sub-folder of the
+   root. */
+static fvg_status fvg__find_prefix(fvg_ctx *c, char **out, const fvg__draft *d,
+                                   const fvg_dataset_desc *desc, const char *file) {
+  static const char *const usual[] = {"", "images", "101_ObjectCategories", "jpg", "2750",
+                                      "UCF-101-midframes", "SUN397"};
   const int n_usual = (int)(sizeof usual / sizeof *usual);
-  fvg__names folders;
   fvg_status s = FVG_OK;
-  int i;
   *out = NULL;
+  for (int i = 0; i < n_usual && !*out && !s; i++)
+    s = fvg__try_prefix(c, out, d, desc->root, usual[i]);
+
+  fvg__names folders;
   memset(&folders, 0, sizeof folders);
-  for (i = 0; i < n_usual && !*out && !s; i++) s = fvg__try_prefix(c, out, d, desc->root, usual[i]);
   if (!*out && !s && desc->list)
     s = fvg__list(c, &folders, desc, desc->root, fvg__keep_folder_but_mask, NULL);
-  for (i = 0; i < folders.n && !*out && !s; i++) s = fvg__try_prefix(c, out, d, desc->root, folders.name[i]);
+  for (int i = 0; i < folders.n && !*out && !s; i++)
+    s = fvg__try_prefix(c, out, d, desc->root, folders.name[i]);
   fvg__names_free(c, &folders);
+
   if (s || *out) return s;
-  return fvg_fail(c, FVG_E_IO, "%.150s: the first items of %.150s (such as %.100s) are neither in it nor together "
-                  "in one of its sub-folders; is it the right root?", desc->root, file, d->entry[0].name);
+  return fvg_fail(c, FVG_E_IO,
+                   "%.150s: the first items of %.150s (such as %.100s) are neither in it nor "
+                   "together in one of its sub-folders; is it the right root?",
+                   desc->root, file, d->entry[0].name);
 }
 
-/* The same for a published set: where it belongs, or without the folder of pictures, or either in the root itself. */
-static fvg_status fvg__find_published_prefix(fvg_ctx *c, char **out, const fvg__draft *d, const char *root,
-                                             const fvg_dataset_card *card, const char *file) {
-  char *home = fvg_path_join(c, card->folder, card->images);
-  const char *place[4];
-  fvg_status s = home ? FVG_OK : FVG_E_NOMEM;
-  int i;
+/* The same for a published set, whose pictures lie where CoOp puts them, or without their own
+   folder, or either of these in the root itself. */
+static fvg_status fvg__find_published_prefix(fvg_ctx *c, char **out, const fvg__draft *d,
+                                             const char *root, const fvg_dataset_card *card,
+                                             const char *file) {
   *out = NULL;
-  place[0] = *card->images ? home : card->folder;
-  place[1] = card->folder;
-  place[2] = card->images;
-  place[3] = "";
-  for (i = 0; i < 4 && !*out && !s; i++) s = fvg__try_prefix(c, out, d, root, place[i]);
+  char *home = fvg_path_join(c, card->folder, card->images);
+  if (!home) return FVG_E_NOMEM;
+
+  const char *usual = *card->images ? home : card->folder;
+  const char *const place[4] = {usual, card->folder, card->images, ""};
+  fvg_status s = FVG_OK;
+  for (int i = 0; i < 4 && !*out && !s; i++)
+    s = fvg__try_prefix(c, out, d, root, place[i]);
   if (!*out && !s)
-    s = fvg_fail(c, FVG_E_IO, "%.120s: the first items of %.120s (such as %.100s) are not in its folder %s; is "
-                 "it the right root?", root, file, d->entry[0].name, place[0]);
+    s = fvg_fail(c, FVG_E_IO,
+                  "%.120s: the first items of %.120s (such as %.100s) are not in its folder %s; is "
+                  "it the right root?",
+                  root, file, d->entry[0].name, usual);
   fvg_release(c, home);
   return s;
 }
 
+static fvg_status fvg__find_any_prefix(fvg_ctx *c, char **out, const fvg__draft *d,
+                                       const fvg_dataset_desc *desc, const fvg_dataset_card *card,
+                                       const char *file) {
+  if (card)
+    return fvg__find_published_prefix(c, out, d, desc->root, card, file);
+  return fvg__find_prefix(c, out, d, desc, file);
+}
+
+/* ---- opening a split file ---- */
 /* The whole of a file and a closing 0. */
 static fvg_status fvg__read_file(fvg_ctx *c, const char *path, uint8_t **bytes, size_t *n) {
   fvg_source source;
@@ -10506,172 +11864,252 @@ static fvg_status fvg__read_file(fvg_ctx *c, const char *path, uint8_t **bytes, 
   return s;
 }
 
-static fvg_status fvg__find_any_prefix(fvg_ctx *c, char **out, const fvg__draft *d,
-                                       const fvg_dataset_desc *desc, const fvg_dataset_card *card,
-                                       const char *file) {
-  return card ? fvg__find_published_prefix(c, out, d, desc->root, card, file)
-              : fvg__find_prefix(c, out, d, desc, file);
+/* The bytes of the byte-order mark that a UTF-8 text from Windows may start with. */
+static size_t fvg__bom_bytes(const uint8_t *text, size_t n) {
+  return n >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3) ? 3 : 0;
+}
+
+static fvg_status fvg__read_json(fvg_ctx *c, fvg_json *json, const char *file) {
+  memset(json, 0, sizeof *json);
+  uint8_t *bytes = NULL;
+  size_t n = 0;
+  fvg_status s = fvg__read_file(c, file, &bytes, &n);
+  if (s) return s;
+
+  size_t from = fvg__bom_bytes(bytes, n);
+  s = fvg_json_parse(c, json, (const char *)bytes + from, n - from, file);
+  fvg_bytes_free(c, bytes);
+  return s;
 }
 
 /* Does a path hold a backslash? */
 static int fvg__has_backslash(const fvg__draft *d) {
-  int i, n = d->n[0] + d->n[1] + d->n[2];
-  for (i = 0; i < n; i++) if (strchr(d->entry[i].name, '\\')) return 1;
+  int n = fvg__draft_total(d);
+  for (int i = 0; i < n; i++)
+    if (strchr(d->entry[i].name, '\\'))
+      return 1;
   return 0;
 }
 
+/* Finds the prefix, first with the paths as they are written, then with backslashes read as
+   slashes.  On Windows they are slashes from the start, where no name can hold one. */
+static fvg_status fvg__place_draft(fvg_ctx *c, fvg__draft *d, char **prefix,
+                                   const fvg_dataset_desc *desc, const fvg_dataset_card *card,
+                                   const char *file) {
+  int may_be_windows = fvg__has_backslash(d);
+#ifdef _WIN32
+  d->from_windows = may_be_windows;
+#endif
+  fvg_status s = fvg__find_any_prefix(c, prefix, d, desc, card, file);
+  if (s != FVG_E_IO || d->from_windows || !may_be_windows) return s;
+  d->from_windows = 1;
+  return fvg__find_any_prefix(c, prefix, d, desc, card, file);
+}
+
+/* The data set that out->split_file describes. */
 static fvg_status fvg__open_split(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
   const char *file = out->split_file;
   fvg_json json;
-  fvg__draft draft;
-  uint8_t *bytes = NULL;
-  size_t n = 0, from = 0;
-  char *prefix = NULL;
-  fvg_status s;
-  memset(&json, 0, sizeof json);
-  memset(&draft, 0, sizeof draft);
-  if ((s = fvg__read_file(c, file, &bytes, &n)) != FVG_OK) return s;
-  if (n >= 3 && !memcmp(bytes, "\xEF\xBB\xBF", 3)) from = 3;   /* a byte-order mark, from Windows */
-  s = fvg_json_parse(c, &json, (const char *)bytes + from, n - from, file);
-  fvg_bytes_free(c, bytes);
+  fvg_status s = fvg__read_json(c, &json, file);
   if (s) return s;
+
+  fvg__draft draft;
+  char *prefix = NULL;
+  memset(&draft, 0, sizeof draft);
   s = fvg__draft_from_json(c, &draft, &json, file);
-  if (!s) {
-#ifdef _WIN32
-    draft.from_windows = fvg__has_backslash(&draft);            /* never part of a name; views go by paths         */
-#endif
-    s = fvg__find_any_prefix(c, &prefix, &draft, desc, out->card, file);
-    if (s == FVG_E_IO && !draft.from_windows && fvg__has_backslash(&draft)) {
-      draft.from_windows = 1;
-      s = fvg__find_any_prefix(c, &prefix, &draft, desc, out->card, file);
-    }
-  }
+  if (!s) s = fvg__place_draft(c, &draft, &prefix, desc, out->card, file);
   if (!s) {
     draft.home = "";
-    draft.prefix[0] = draft.prefix[1] = draft.prefix[2] = prefix;
+    for (int part = 0; part < FVG__PARTS; part++)
+      draft.prefix[part] = prefix;
     s = fvg__dataset_build(c, out, &draft);
   }
+
   fvg_release(c, prefix);
   fvg__draft_free(c, &draft);
   fvg_json_free(c, &json);
   return s;
 }
 
+/* ---- finding the split file ---- */
 static fvg_status fvg__too_many_splits(fvg_ctx *c, const fvg__names *names, const char *root) {
   char line[256];
   size_t used = 0;
-  int i;
   line[0] = 0;
-  for (i = 0; i < names->n && used < sizeof line; i++) {
-    int n = snprintf(line + used, sizeof line - used, "%s%.80s", i ? ", " : "", names->name[i]);
+  for (int i = 0; i < names->n && used < sizeof line; i++) {
+    const char *comma = i ? ", " : "";
+    int n = snprintf(line + used, sizeof line - used, "%s%.80s", comma, names->name[i]);
     used += n > 0 ? (size_t)n : sizeof line;
   }
-  return fvg_fail(c, FVG_E_ARG, "%.150s: %d split files: %s; choose one with desc.split", root, names->n, line);
+  return fvg_fail(c, FVG_E_ARG, "%.150s: %d split files: %s; choose one with desc.split",
+                   root, names->n, line);
 }
 
-/* The split file to use; *out stays NULL when there is none and none was asked for.  A published set's may also lie
-   in the root itself. */
-static fvg_status fvg__find_split(fvg_ctx *c, char **out, const fvg_dataset_desc *desc,
-                                  const fvg_dataset_card *card) {
-  const char *name = desc->split ? desc->split : card ? card->split_file : "split.json";
+/* The only split file that a listing of the root finds; *out stays NULL if there is none. */
+static fvg_status fvg__list_splits(fvg_ctx *c, char **out, const fvg_dataset_desc *desc) {
   fvg__names found;
-  char *folder;
-  fvg_status s = FVG_OK;
-  if (desc->split && fvg_file_exists(desc->split))
-    return (*out = fvg_copy_string(c, desc->split)) != NULL ? FVG_OK : FVG_E_NOMEM;
-  if (card && name) {
-    if ((folder = fvg_path_join(c, desc->root, card->folder)) == NULL) return FVG_E_NOMEM;
-    s = fvg__find_file(c, out, folder, name);
-    fvg_release(c, folder);
-    if (s || *out) return s;
+  fvg_status s = fvg__list(c, &found, desc, desc->root, fvg__keep_split, NULL);
+  if (s) return s;
+
+  if (found.n > 1)
+    s = fvg__too_many_splits(c, &found, desc->root);
+  if (found.n == 1) {
+    *out = fvg_path_join(c, desc->root, found.name[0]);
+    if (!*out) s = FVG_E_NOMEM;
   }
-  if (name && (desc->split || card || !desc->list))
-    if ((s = fvg__find_file(c, out, desc->root, name)) != FVG_OK || *out) return s;
-  if (desc->split)
-    return fvg_fail(c, FVG_E_IO, "%.200s: no such split file, neither as given nor inside %.200s", desc->split,
-                    desc->root);
-  if (card) return FVG_OK;
-  if ((s = fvg__list(c, &found, desc, desc->root, fvg__keep_split, NULL)) != FVG_OK) return s;
-  if (found.n > 1) s = fvg__too_many_splits(c, &found, desc->root);
-  if (found.n == 1 && (*out = fvg_path_join(c, desc->root, found.name[0])) == NULL) s = FVG_E_NOMEM;
   fvg__names_free(c, &found);
   return s;
 }
 
-/* ---- class folders ---- */
-/* Of n pictures of a class: Python's round(n * 0.5), halves to even, for train, round(n * 0.2)
-   for val, the rest for test; val gives way when test would be left without any.  Another share
-   of val is taken from train or given to it, so that the test pictures, which come last, are the
-   same. */
+/* The split file to use: the one that was asked for, as a path or inside the root; else a
+   published set's, in its folder or in the root; else the one that the root holds.  *out stays
+   NULL if there is none and none was asked for. */
+static fvg_status fvg__find_split(fvg_ctx *c, char **out, const fvg_dataset_desc *desc,
+                                  const fvg_dataset_card *card) {
+  if (desc->split && fvg_file_exists(desc->split)) {
+    *out = fvg_copy_string(c, desc->split);
+    return *out ? FVG_OK : FVG_E_NOMEM;
+  }
+
+  const char *name = card ? card->split_file : "split.json";
+  if (desc->split) name = desc->split;
+  if (card && name) {
+    char *folder = fvg_path_join(c, desc->root, card->folder);
+    if (!folder) return FVG_E_NOMEM;
+    fvg_status s = fvg__find_file(c, out, folder, name);
+    fvg_release(c, folder);
+    if (s || *out) return s;
+  }
+
+  int will_list = !desc->split && !card && desc->list;
+  if (name && !will_list) {
+    fvg_status s = fvg__find_file(c, out, desc->root, name);
+    if (s || *out) return s;
+  }
+
+  if (desc->split)
+    return fvg_fail(c, FVG_E_IO,
+                     "%.200s: no such split file, neither as given nor inside %.200s",
+                     desc->split, desc->root);
+  return card ? FVG_OK : fvg__list_splits(c, out, desc);
+}
+#endif
+/*==================================================================================================
+ * CHAPTER 21c  CLASS FOLDERS: a folder per class, cut into train, val and test
+ *==================================================================================================
+   Without a split file, folders say which class a picture is of.  Either all pictures of a class
+   lie in ROOT/<class>/<picture>, which is cut 50/20/30 after a shuffle with a fixed seed, or
+   somebody has cut them already: ROOT/train/<class>/<picture> beside ROOT/test and, if there is
+   one, ROOT/val.
+
+   A class without a picture to train on and one to test is left out with a warning.  The val list
+   is for choosing among models, which base-to-new does not do; a small set can give its share to
+   train, and its test pictures stay the same. */
+
+#ifndef FVGPT_NO_STDIO
+/* ---- the cut ---- */
+/* Python's round(n * 0.2) */
+static int fvg__a_fifth(int n) { return n / 5 + (n % 5 > 2); }
+
+/* Python's round(n * 0.5), which rounds halves to even */
+static int fvg__a_half(int n) { return n / 2 + (n % 2 && n / 2 % 2); }
+
+/* Of n pictures of a class, a half is for train, a fifth for val, and the rest for test; val gives
+   way if test would be left without any.  Another share of val is taken from train or given to it,
+   so the test pictures, which come last, are the same. */
 static void fvg__cut(int n, int val_percent, int cut[FVG__PARTS]) {
-  int train = n / 2 + (n % 2 && n / 2 % 2), val = n / 5 + (n % 5 > 2);
+  int train = fvg__a_half(n), val = fvg__a_fifth(n);
   if (val && train + val == n) val--;
-  cut[2] = n - train - val;
-  if (val_percent) val = val_percent < 0 ? 0 : (int)(((double)n * val_percent + 50) / 100);
-  if (val > n - cut[2] - 1) val = n - cut[2] - 1;
-  cut[1] = val > 0 ? val : 0;
-  cut[0] = n - cut[1] - cut[2];
+  cut[FVG__TEST] = n - train - val;
+
+  if (val_percent > 0)
+    val = (int)(((double)n * val_percent + 50) / 100);
+  if (val_percent < 0) val = 0;
+  if (val > n - cut[FVG__TEST] - 1)
+    val = n - cut[FVG__TEST] - 1;
+  cut[FVG__VAL] = val > 0 ? val : 0;
+  cut[FVG__TRAIN] = n - cut[FVG__VAL] - cut[FVG__TEST];
+}
+
+/* ---- classes without pictures ---- */
+/* Appends a name to a list of at most five, for a warning; returns what the list takes up then. */
+static size_t fvg__add_name(char *list, size_t size, size_t used, const char *name) {
+  snprintf(list + used, size - used, "%s%.30s", used ? ", " : "", name);
+  return used + strlen(list + used);
+}
+
+/* Frees the lists of pictures [n_part][n] of the classes that `poor` marks, and closes the gaps. */
+static void fvg__drop_images(fvg_ctx *c, fvg__names *images, int n_part, int n, const char *poor) {
+  const size_t all = fvg__row(n_part, n);
+  size_t kept = 0;
+  for (int part = 0; part < n_part; part++)
+    for (int label = 0; label < n; label++) {
+      fvg__names *x = images + fvg__row(part, n) + label;
+      if (poor[label]) fvg__names_free(c, x);
+      else images[kept++] = *x;
+    }
+  for (; kept < all; kept++)
+    memset(&images[kept], 0, sizeof *images);
+}
+
+/* Leaves out the classes that `poor` marks, from classes and from images [n_part][class], and says
+   which. */
+static fvg_status fvg__drop_classes(fvg_ctx *c, fvg__names *classes, fvg__names *images, int n_part,
+                                    const char *poor, const char *root) {
+  const int n = classes->n;
+  char list[200];
+  size_t used = 0;
+  int n_poor = 0, n_kept = 0;
+  for (int label = 0; label < n; label++) {
+    const char *name = classes->name[label];
+    if (!poor[label]) {
+      classes->name[n_kept++] = name;
+      continue;
+    }
+    n_poor++;
+    if (n_poor <= 5)
+      used = fvg__add_name(list, sizeof list, used, name);
+  }
+  if (!n_poor) return FVG_OK;
+
+  fvg__drop_images(c, images, n_part, n, poor);
+  classes->n = n_kept;
+  if (!n_kept)
+    return fvg_fail(c, FVG_E_FORMAT,
+                     "%.200s: none of the %d class folders (such as %s) holds a picture to train "
+                     "on and one to test",
+                     root, n, list);
+  fvg_log(c, 0,
+           "%.140s: %d of %d class folders are left out, for a class needs a picture to train on "
+           "and one to test: %s%s",
+           root, n_poor, n, list, n_poor > 5 ? ", ..." : "");
+  return FVG_OK;
 }
 
 /* The pictures in ROOT/part/name; `part` may be "". */
-static fvg_status fvg__list_images(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc *desc, const char *part,
-                                   const char *name, fvg__left_out *left_out) {
-  char *folder = fvg_path_join(c, desc->root, part), *path = folder ? fvg_path_join(c, folder, name) : NULL;
-  fvg_status s = path ? fvg__list(c, out, desc, path, fvg__keep_image, left_out) : FVG_E_NOMEM;
+static fvg_status fvg__list_images(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc *desc,
+                                   const char *part, const char *name, fvg__left_out *left_out) {
+  char *folder = fvg_path_join(c, desc->root, part);
+  char *path = folder ? fvg_path_join(c, folder, name) : NULL;
+  fvg_status s = FVG_E_NOMEM;
+  if (path)
+    s = fvg__list(c, out, desc, path, fvg__keep_image, left_out);
   fvg_release(c, folder);
   fvg_release(c, path);
   return s;
 }
 
-/* Leaves out the classes that `poor` marks, from classes and from images [n_part][class], and
-   says which. */
-static fvg_status fvg__drop_classes(fvg_ctx *c, fvg__names *classes, fvg__names *images, int n_part,
-                                    const char *poor, const char *root) {
-  const int n = classes->n;
-  char list[200];
-  int label, part, n_poor = 0, kept = 0;
-  size_t used = 0, at = 0, k;
-
-  for (label = 0; label < n; label++) {
-    if (!poor[label]) { classes->name[kept++] = classes->name[label]; continue; }
-    if (++n_poor > 5) continue;
-    snprintf(list + used, sizeof list - used, "%s%.30s", n_poor > 1 ? ", " : "",
-             classes->name[label]);
-    used += strlen(list + used);
-  }
-  if (!n_poor) return FVG_OK;
-
-  for (part = 0; part < n_part; part++)
-    for (label = 0; label < n; label++) {
-      fvg__names *x = &images[(size_t)part * (size_t)n + (size_t)label];
-      if (poor[label]) fvg__names_free(c, x);
-      else images[at++] = *x;
-    }
-  for (k = at; k < (size_t)n_part * (size_t)n; k++) memset(&images[k], 0, sizeof *images);
-
-  classes->n = kept;
-  if (!kept)
-    return fvg_fail(
-        c, FVG_E_FORMAT,
-        "%.200s: none of the %d class folders (such as %s) holds a picture to train on "
-        "and one to test",
-        root, n, list);
-  fvg_log(c, 0,
-          "%.140s: %d of %d class folders are left out, for a class needs a picture to train on "
-          "and one to "
-          "test: %s%s",
-          root, n_poor, n, list, n_poor > 5 ? ", ..." : "");
-  return FVG_OK;
-}
-
+/* ---- folders to be cut ---- */
 /* The pictures of all classes, images [class]; a class needs two. */
 static fvg_status fvg__list_whole_classes(fvg_ctx *c, fvg__draft *d, fvg__names *classes,
                                           fvg__names *images, const fvg_dataset_desc *desc) {
-  char *poor = (char *)fvg_alloc(c, (size_t)classes->n);
-  fvg_status s = poor ? FVG_OK : FVG_E_NOMEM;
-  int label;
-  for (label = 0; label < classes->n && !s; label++) {
-    s = fvg__list_images(c, &images[label], desc, d->prefix[0], classes->name[label], &d->left_out);
+  char *poor = FVG_NEW_ARRAY(c, char, (size_t)classes->n);
+  if (!poor) return FVG_E_NOMEM;
+
+  fvg_status s = FVG_OK;
+  for (int label = 0; label < classes->n && !s; label++) {
+    const char *name = classes->name[label];
+    s = fvg__list_images(c, &images[label], desc, d->prefix[0], name, &d->left_out);
     if (!s) poor[label] = images[label].n < 2;
   }
   if (!s) s = fvg__drop_classes(c, classes, images, 1, poor, desc->root);
@@ -10679,116 +12117,156 @@ static fvg_status fvg__list_whole_classes(fvg_ctx *c, fvg__draft *d, fvg__names 
   return s;
 }
 
-/* Ten pictures a class are five to train on, and whoever reads "only 5" must know why. */
+/* Says how the classes were cut: whoever has ten pictures per class and reads "only 5" must know
+   why. */
 static void fvg__tell_cut(fvg_ctx *c, const fvg__draft *d, const fvg_dataset_desc *desc,
                           int n_class, int fewest, int most) {
   char each[40], how[80];
   snprintf(each, sizeof each, fewest < most ? "%d to %d" : "%d", fewest, most);
+
+  int percent = desc->val_percent > 0 ? desc->val_percent : 0;
   if (desc->val_percent)
-    snprintf(how, sizeof how, "val's share was set to %d %%",
-             desc->val_percent > 0 ? desc->val_percent : 0);
+    snprintf(how, sizeof how, "val's share was set to %d %%", percent);
   else
     snprintf(how, sizeof how, "50/20/30 %%; --val 0, or val_percent, gives val's share to train");
-  fvg_log(
-      c, 1,
-      "%.200s: %d classes of %s pictures are cut into %d to train, %d for val, %d to test (%s)",
-      desc->root, n_class, each, d->n[0], d->n[1], d->n[2], how);
+
+  fvg_log(c, 1,
+           "%.200s: %d classes of %s pictures are cut into %d to train, %d for val, %d to test "
+           "(%s)",
+           desc->root, n_class, each, d->n[FVG__TRAIN], d->n[FVG__VAL], d->n[FVG__TEST], how);
 }
 
-/* ROOT/PREFIX/<class>/<picture>.  The label is the stream of the shuffle. */
-static fvg_status fvg__draft_cut(fvg_ctx *c, fvg__draft *d, fvg__names *classes, fvg__names *images,
-                                 const fvg_dataset_desc *desc) {
-  int label, i, part, cut[FVG__PARTS], at[FVG__PARTS], most = 0, fewest = INT32_MAX, *order;
-  fvg_status s = fvg__list_whole_classes(c, d, classes, images, desc);
+/* Cuts the pictures of one class and writes them behind the entries of each part, to which at
+   [parts] points.  The label is the stream of the shuffle, so a class is cut in the same way
+   whatever the others hold.  order holds as many ints as there are pictures. */
+static void fvg__cut_class(fvg__entry *at[FVG__PARTS], const fvg__names *images,
+                           const char *class_name, int label, int val_percent, int *order) {
   fvg_rng rng;
-  if (s) return s;
-  for (label = 0; label < classes->n; label++) {
-    fvg__cut(images[label].n, desc->val_percent, cut);
-    for (part = 0; part < FVG__PARTS; part++)
-      if ((s = fvg__draft_count(c, d, part, cut[part], desc->root)) != FVG_OK) return s;
-    if (images[label].n > most) most = images[label].n;
-    if (images[label].n < fewest) fewest = images[label].n;
-  }
-  if ((s = fvg__draft_reserve(c, d, desc->root)) != FVG_OK) return s;
-  if ((order = FVG_NEW_ARRAY(c, int, (size_t)most)) == NULL) return FVG_E_NOMEM;
-  for (part = 0, i = 0; part < FVG__PARTS; i += d->n[part++]) at[part] = i;
-  for (label = 0; label < classes->n; label++) {
-    const fvg__names *x = &images[label];
-    fvg__cut(x->n, desc->val_percent, cut);
-    for (i = 0; i < x->n; i++) order[i] = i;
-    fvg_rng_seed(&rng, 1, (uint64_t)label);
-    fvg_rng_permute(&rng, order, x->n);
-    for (i = 0; i < x->n; i++) {
-      fvg__entry *e = &d->entry[at[i < cut[0] ? 0 : i < cut[0] + cut[1] ? 1 : 2]++];
-      e->folder = classes->name[label];
-      e->name = x->name[order[i]];
+  fvg_rng_seed(&rng, 1, (uint64_t)label);
+  for (int i = 0; i < images->n; i++)
+    order[i] = i;
+  fvg_rng_permute(&rng, order, images->n);
+
+  int cut[FVG__PARTS], i = 0;
+  fvg__cut(images->n, val_percent, cut);
+  for (int part = 0; part < FVG__PARTS; part++)
+    for (int k = 0; k < cut[part]; k++) {
+      fvg__entry *e = at[part]++;
+      e->folder = class_name;
+      e->name = images->name[order[i++]];
       e->label = label;
     }
+}
+
+/* Fills the draft from ROOT/PREFIX/<class>/<picture>. */
+static fvg_status fvg__draft_cut(fvg_ctx *c, fvg__draft *d, fvg__names *classes, fvg__names *images,
+                                 const fvg_dataset_desc *desc) {
+  fvg_status s = fvg__list_whole_classes(c, d, classes, images, desc);
+  if (s) return s;
+
+  int most = 0, fewest = INT32_MAX;
+  for (int label = 0; label < classes->n; label++) {
+    int n = images[label].n, cut[FVG__PARTS];
+    fvg__cut(n, desc->val_percent, cut);
+    for (int part = 0; part < FVG__PARTS && !s; part++)
+      s = fvg__draft_count(c, d, part, cut[part], desc->root);
+    if (s) return s;
+    if (n > most) most = n;
+    if (n < fewest) fewest = n;
   }
+
+  s = fvg__draft_reserve(c, d, desc->root);
+  if (s) return s;
+  int *order = FVG_NEW_ARRAY(c, int, (size_t)most);
+  if (!order) return FVG_E_NOMEM;
+
+  fvg__entry *val = d->entry + d->n[FVG__TRAIN];
+  fvg__entry *at[FVG__PARTS] = {d->entry, val, val + d->n[FVG__VAL]};
+  for (int label = 0; label < classes->n; label++)
+    fvg__cut_class(at, &images[label], classes->name[label], label, desc->val_percent, order);
   fvg_release(c, order);
+
   fvg__tell_cut(c, d, desc, classes->n, fewest, most);
   return FVG_OK;
 }
 
-/* The class folders of ROOT/part.  A folder that train does not have is an error, since it has no label. */
+/* ---- folders that are cut already ---- */
+/* The class folders of ROOT/part.  One that train does not have is an error, since it has no
+   label; train NULL: this is train. */
 static fvg_status fvg__list_classes(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc *desc,
                                     const char *part, fvg__keep_fn keep, const fvg__names *train,
                                     fvg__left_out *left_out) {
   char *folder = fvg_path_join(c, desc->root, part);
-  fvg_status s = folder ? fvg__list(c, out, desc, folder, keep, left_out) : FVG_E_NOMEM;
-  int i;
+  if (!folder) return FVG_E_NOMEM;
+  fvg_status s = fvg__list(c, out, desc, folder, keep, left_out);
   fvg_release(c, folder);
   if (s) return s;
-  if (!out->n) s = fvg_fail(c, FVG_E_FORMAT, "%.300s: folder \"%s\" has no class folders", desc->root, part);
-  for (i = 0; train && i < out->n && !s; i++)
+
+  if (!out->n)
+    s = fvg_fail(c, FVG_E_FORMAT, "%.300s: folder \"%s\" has no class folders", desc->root, part);
+  for (int i = 0; train && i < out->n && !s; i++)
     if (fvg__names_find(train, out->name[i]) < 0)
-      s = fvg_fail(c, FVG_E_FORMAT, "%.200s: class folder \"%.100s\" is in \"%s\" but not in \"train\"", desc->root,
-                   out->name[i], part);
+      s = fvg_fail(c, FVG_E_FORMAT,
+                    "%.200s: class folder \"%.100s\" is in \"%s\" but not in \"train\"",
+                    desc->root, out->name[i], part);
   if (s) fvg__names_free(c, out);
+  return s;
+}
+
+/* The pictures of one part, images [class].  Classes without a picture are marked as poor, but not
+   in val. */
+static fvg_status fvg__list_part(fvg_ctx *c, fvg__draft *d, int part, const fvg__names *classes,
+                                 fvg__names *images, char *poor, const fvg_dataset_desc *desc) {
+  /* What lies beside train's class folders was counted when the classes were found. */
+  fvg__left_out *left_out = part == FVG__TRAIN ? NULL : &d->left_out;
+  fvg__names here;
+  fvg_status s = fvg__list_classes(c, &here, desc, d->prefix[part], fvg__keep_folder, classes,
+                                   left_out);
+  if (s) return s;
+
+  for (int label = 0; label < classes->n && !s; label++) {
+    const char *name = classes->name[label];
+    if (fvg__names_find(&here, name) >= 0)
+      s = fvg__list_images(c, &images[label], desc, d->prefix[part], name, &d->left_out);
+    if (!s && !images[label].n && part != FVG__VAL) poor[label] = 1;
+  }
+  fvg__names_free(c, &here);
   return s;
 }
 
 /* The pictures of all parts, images [parts][class]; a class needs one in train and one in test. */
 static fvg_status fvg__list_parts(fvg_ctx *c, fvg__draft *d, fvg__names *classes,
                                   fvg__names *images, const fvg_dataset_desc *desc) {
-  char *poor = (char *)fvg_alloc(c, (size_t)classes->n);
-  fvg_status s = poor ? FVG_OK : FVG_E_NOMEM;
-  fvg__names here;
-  int part, label;
-  for (part = 0; part < FVG__PARTS && !s; part++) {
-    if (!d->prefix[part]) continue;
-    s = fvg__list_classes(c, &here, desc, d->prefix[part], fvg__keep_folder, classes,
-                          part ? &d->left_out : NULL);
-    if (s) break;
-    for (label = 0; label < classes->n && !s; label++) {
-      fvg__names *x = &images[(size_t)part * (size_t)classes->n + (size_t)label];
-      if (fvg__names_find(&here, classes->name[label]) >= 0)
-        s = fvg__list_images(c, x, desc, d->prefix[part], classes->name[label], &d->left_out);
-      if (!s && !x->n && part != 1) poor[label] = 1;
-    }
-    fvg__names_free(c, &here);
-  }
+  char *poor = FVG_NEW_ARRAY(c, char, (size_t)classes->n);
+  if (!poor) return FVG_E_NOMEM;
+
+  fvg_status s = FVG_OK;
+  for (int part = 0; part < FVG__PARTS && !s; part++)
+    if (d->prefix[part])
+      s = fvg__list_part(c, d, part, classes, images + fvg__row(part, classes->n), poor, desc);
   if (!s) s = fvg__drop_classes(c, classes, images, FVG__PARTS, poor, desc->root);
   fvg_release(c, poor);
   return s;
 }
 
-/* ROOT/train/<class>/<picture> and so on, the parts' folders being the prefixes. */
+/* Fills the draft from ROOT/train/<class>/<picture> and so on, the folders of the parts being the
+   prefixes. */
 static fvg_status fvg__draft_parts(fvg_ctx *c, fvg__draft *d, fvg__names *classes,
                                    fvg__names *images, const fvg_dataset_desc *desc) {
-  fvg__entry *e;
   fvg_status s = fvg__list_parts(c, d, classes, images, desc);
-  int part, label, i;
-  for (part = 0; part < FVG__PARTS && !s; part++)
-    for (label = 0; label < classes->n && !s; label++)
-      s = fvg__draft_count(c, d, part, images[(size_t)part * (size_t)classes->n + (size_t)label].n,
-                           desc->root);
+  for (int part = 0; part < FVG__PARTS; part++) {
+    const fvg__names *x = images + fvg__row(part, classes->n);
+    for (int label = 0; label < classes->n && !s; label++)
+      s = fvg__draft_count(c, d, part, x[label].n, desc->root);
+  }
   if (!s) s = fvg__draft_reserve(c, d, desc->root);
   if (s) return s;
-  for (part = 0, e = d->entry; part < FVG__PARTS; part++)
-    for (label = 0; label < classes->n; label++) {
-      const fvg__names *x = &images[(size_t)part * (size_t)classes->n + (size_t)label];
-      for (i = 0; i < x->n; i++, e++) {
+
+  fvg__entry *e = d->entry;
+  for (int part = 0; part < FVG__PARTS; part++)
+    for (int label = 0; label < classes->n; label++) {
+      const fvg__names *x = images + fvg__row(part, classes->n) + label;
+      for (int i = 0; i < x->n; i++, e++) {
         e->folder = classes->name[label];
         e->name = x->name[i];
         e->label = label;
@@ -10798,46 +12276,53 @@ static fvg_status fvg__draft_parts(fvg_ctx *c, fvg__draft *d, fvg__names *classe
 }
 #endif
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 22  PUBLISHED SETS: the eleven of CoOp
- *===========================================================================================================
-   CoOp (Zhou et al. 2022, arXiv 2109.01134) fixed eleven data sets, their folders, templates and splits; a card says
-   what each is called and where DATA holds it.  When a set's split file is missing, the split is made from what
-   CoOp's data set classes make it from: class folders, or lists of pictures whose train part gives a fifth of each
-   class to val.  The shuffle is our own, so results on such a split do not compare with published ones. */
+ *==================================================================================================
+   CoOp (Zhou et al. 2022, arXiv 2109.01134) fixed eleven data sets, with their folders, templates
+   and splits.  A card says what each is called and where DATA holds it.  If a set's split file is
+   missing, the split is made from what CoOp's own classes make it from: class folders, or lists of
+   pictures whose train part gives a fifth of each class to val.  The shuffle is our own, so
+   results on such a split cannot be compared with published ones. */
 
-enum {                                                                        /* indices into fvg__cards          */
-  FVG__IMAGENET = 0, FVG__CALTECH101, FVG__OXFORD_PETS, FVG__STANFORD_CARS, FVG__FLOWERS102, FVG__FOOD101,
-  FVG__FGVC_AIRCRAFT, FVG__SUN397, FVG__DTD, FVG__EUROSAT, FVG__UCF101, FVG__N_CARDS
+enum {                                /* indices into fvg__cards */
+  FVG__IMAGENET = 0, FVG__CALTECH101, FVG__OXFORD_PETS, FVG__STANFORD_CARS, FVG__FLOWERS102,
+  FVG__FOOD101, FVG__FGVC_AIRCRAFT, FVG__SUN397, FVG__DTD, FVG__EUROSAT, FVG__UCF101, FVG__N_CARDS
 };
 
-static const char fvg__photo[] = "a photo of a {}.", fvg__pet[] = "a photo of a {}, a type of pet.",
-  fvg__flower[] = "a photo of a {}, a type of flower.", fvg__food[] = "a photo of {}, a type of food.",
-  fvg__aircraft[] = "a photo of a {}, a type of aircraft.", fvg__space[] = "a centered satellite photo of {}.",
-  fvg__action[] = "a photo of a person doing {}.";
+static const char fvg__photo[] = "a photo of a {}.";
+static const char fvg__pet[] = "a photo of a {}, a type of pet.";
+static const char fvg__flower[] = "a photo of a {}, a type of flower.";
+static const char fvg__food[] = "a photo of {}, a type of food.";
+static const char fvg__aircraft[] = "a photo of a {}, a type of aircraft.";
+static const char fvg__space[] = "a centered satellite photo of {}.";
+static const char fvg__action[] = "a photo of a person doing {}.";
 
-/* Names, folders and split files, then the templates of zero-shot CLIP, of KgCoOp and of
-   ProGrad.  ProGrad's end with the name, for its words stand before it. */
+/* Names, folders and split files, then the templates of zero-shot CLIP, of KgCoOp and of ProGrad.
+   ProGrad's end with the class name, because its words stand before it. */
 static const fvg_dataset_card fvg__cards[FVG__N_CARDS] = {
   {"imagenet", "ImageNet", "imagenet", "images", NULL, fvg__photo, fvg__photo, fvg__photo},
-  {"caltech101", "Caltech101", "caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json",
-   fvg__photo, fvg__photo, fvg__photo},
-  {"oxford_pets", "OxfordPets", "oxford_pets", "images", "split_zhou_OxfordPets.json",
-   fvg__pet, fvg__pet, "a type of pet, a photo of a {}."},
-  {"stanford_cars", "StanfordCars", "stanford_cars", "", "split_zhou_StanfordCars.json",
-   fvg__photo, fvg__photo, fvg__photo},
-  {"flowers102", "OxfordFlowers", "oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json",
-   fvg__flower, fvg__flower, "a type of flower, a photo of a {}."},
-  {"food101", "Food101", "food-101", "images", "split_zhou_Food101.json",
-   fvg__food, fvg__food, "a type of food, a photo of {}."},
-  {"fgvc_aircraft", "FGVCAircraft", "fgvc_aircraft", "images", NULL,
-   fvg__aircraft, fvg__aircraft, "a type of aircraft, a photo of a {}."},
-  {"sun397", "SUN397", "sun397", "SUN397", "split_zhou_SUN397.json", fvg__photo, fvg__photo, fvg__photo},
-  {"dtd", "DescribableTextures", "dtd", "images", "split_zhou_DescribableTextures.json",
+  {"caltech101", "Caltech101", "caltech-101", "101_ObjectCategories",
+   "split_zhou_Caltech101.json", fvg__photo, fvg__photo, fvg__photo},
+  {"oxford_pets", "OxfordPets", "oxford_pets", "images",
+   "split_zhou_OxfordPets.json", fvg__pet, fvg__pet, "a type of pet, a photo of a {}."},
+  {"stanford_cars", "StanfordCars", "stanford_cars", "",
+   "split_zhou_StanfordCars.json", fvg__photo, fvg__photo, fvg__photo},
+  {"flowers102", "OxfordFlowers", "oxford_flowers", "jpg",
+   "split_zhou_OxfordFlowers.json", fvg__flower, fvg__flower, "a type of flower, a photo of a {}."},
+  {"food101", "Food101", "food-101", "images",
+   "split_zhou_Food101.json", fvg__food, fvg__food, "a type of food, a photo of {}."},
+  {"fgvc_aircraft", "FGVCAircraft", "fgvc_aircraft", "images",
+   NULL, fvg__aircraft, fvg__aircraft, "a type of aircraft, a photo of a {}."},
+  {"sun397", "SUN397", "sun397", "SUN397",
+   "split_zhou_SUN397.json", fvg__photo, fvg__photo, fvg__photo},
+  {"dtd", "DescribableTextures", "dtd", "images",
+   "split_zhou_DescribableTextures.json",
    "{} texture.", "a photo of a {}, a type of texture.", "a texture of {}."},
-  {"eurosat", "EuroSAT", "eurosat", "2750", "split_zhou_EuroSAT.json", fvg__space, fvg__space, fvg__space},
-  {"ucf101", "UCF101", "ucf101", "UCF-101-midframes", "split_zhou_UCF101.json",
-   fvg__action, fvg__action, fvg__action}
+  {"eurosat", "EuroSAT", "eurosat", "2750",
+   "split_zhou_EuroSAT.json", fvg__space, fvg__space, fvg__space},
+  {"ucf101", "UCF101", "ucf101", "UCF-101-midframes",
+   "split_zhou_UCF101.json", fvg__action, fvg__action, fvg__action}
 };
 
 FVG_DEF const fvg_dataset_card *fvg_dataset_cards(int *n) {
@@ -10845,28 +12330,43 @@ FVG_DEF const fvg_dataset_card *fvg_dataset_cards(int *n) {
   return fvg__cards;
 }
 
-static int fvg__same_word(const char *a, const char *b) {                     /* in any case                      */
-  while (*a && fvg__lower_case(*a) == fvg__lower_case(*b)) { a++; b++; }
+/* Compares without regard to case. */
+static int fvg__same_word(const char *a, const char *b) {
+  while (*a && fvg__lower_case(*a) == fvg__lower_case(*b)) {
+    a++;
+    b++;
+  }
   return !*a && !*b;
 }
 
 FVG_DEF const fvg_dataset_card *fvg_dataset_card_find(const char *key) {
-  int i;
-  for (i = 0; key && i < FVG__N_CARDS; i++)
-    if (fvg__same_word(key, fvg__cards[i].key) || fvg__same_word(key, fvg__cards[i].name)) return &fvg__cards[i];
+  if (!key) return NULL;
+  for (int i = 0; i < FVG__N_CARDS; i++) {
+    const fvg_dataset_card *card = &fvg__cards[i];
+    if (fvg__same_word(key, card->key) || fvg__same_word(key, card->name))
+      return card;
+  }
   return NULL;
 }
 
 FVG_DEF const char *fvg_method_template(const fvg_method *method, const fvg_dataset_card *card) {
   if (!card) return NULL;
-  return !strcmp(method->name, "KgCoOp") ? card->kgcoop_template :
-         !strcmp(method->name, "ProGrad") ? card->prograd_template : card->prompt_template;
+  if (!strcmp(method->name, "KgCoOp"))
+    return card->kgcoop_template;
+  if (!strcmp(method->name, "ProGrad"))
+    return card->prograd_template;
+  return card->prompt_template;
 }
 
-#ifndef FVGPT_NO_STDIO
+#ifndef FVGPT_NO_STDIO                /* up to the files of the next chapter */
 /* ---- files of lines ---- */
-/* Lines without blanks at their ends.  `room`: 4 times their length and 8 bytes a line, for what is made of them. */
-typedef struct fvg__lines { char *file, *text, *room, **line; int n; } fvg__lines;
+/* The lines of a file, without blanks at their ends. */
+typedef struct fvg__lines {
+  char *file, *text;                  /* its name; its bytes */
+  char *room;                         /* for paths and names: 4 times the text, 8 bytes per line */
+  char **line;                        /* [n] */
+  int n;
+} fvg__lines;
 
 static void fvg__lines_free(fvg_ctx *c, fvg__lines *x) {
   fvg_release(c, x->file);
@@ -10877,176 +12377,238 @@ static void fvg__lines_free(fvg_ctx *c, fvg__lines *x) {
 }
 
 static char *fvg__trim(char *s) {
-  size_t n;
   s += strspn(s, " \t\r");
-  for (n = strlen(s); n && strchr(" \t\r", s[n - 1]);) s[--n] = 0;
+  size_t n = strlen(s);
+  while (n && strchr(" \t\r", s[n - 1])) n--;
+  s[n] = 0;
   return s;
 }
 
-static fvg_status fvg__lines_read(fvg_ctx *c, fvg__lines *out, const char *folder, const char *name) {
-  uint8_t *bytes = NULL;
-  size_t n = 0, n_line = 1, i;
-  char *at, *end;
-  fvg_status s;
-  if ((out->file = fvg_path_join(c, folder, name)) == NULL) return FVG_E_NOMEM;
-  if ((s = fvg__read_file(c, out->file, &bytes, &n)) != FVG_OK) return s;
-  out->text = (char *)bytes;
-  if (n > INT32_MAX / 16) return fvg_fail(c, FVG_E_FORMAT, "%.300s: too long for a list of pictures", out->file);
-  for (i = 0; i < n; i++) {
+/* *n: the number of lines of a text, in which there must be no zero byte. */
+static fvg_status fvg__count_lines(fvg_ctx *c, const char *file, const uint8_t *bytes,
+                                   size_t n_bytes, size_t *n) {
+  *n = 1;
+  for (size_t i = 0; i < n_bytes; i++) {
     if (!bytes[i])
-      return fvg_fail(c, FVG_E_FORMAT, "%.300s: line %d holds a zero byte: not a text", out->file, (int)n_line);
-    n_line += bytes[i] == '\n';
+      return fvg_fail(c, FVG_E_FORMAT, "%.300s: line %d holds a zero byte: not a text",
+                       file, (int)*n);
+    *n += bytes[i] == '\n';
   }
+  return FVG_OK;
+}
+
+/* Reads the lines of folder/name.  On failure, too, the caller frees them. */
+static fvg_status fvg__lines_read(fvg_ctx *c, fvg__lines *out, const char *folder,
+                                  const char *name) {
+  out->file = fvg_path_join(c, folder, name);
+  if (!out->file) return FVG_E_NOMEM;
+
+  uint8_t *bytes = NULL;
+  size_t n = 0, n_line = 0;
+  fvg_status s = fvg__read_file(c, out->file, &bytes, &n);
+  if (s) return s;
+  out->text = (char *)bytes;
+  if (n > INT32_MAX / 16)
+    return fvg_fail(c, FVG_E_FORMAT, "%.300s: too long for a list of pictures", out->file);
+  s = fvg__count_lines(c, out->file, bytes, n, &n_line);
+  if (s) return s;
+
   out->line = FVG_NEW_ARRAY(c, char *, n_line);
   out->room = (char *)fvg_alloc_array(c, n + 2 * n_line, 4);
   if (!out->line || !out->room) return FVG_E_NOMEM;
-  at = out->text;
-  if (!strncmp(at, "\xEF\xBB\xBF", 3)) at += 3;     /* a byte-order mark, from Windows */
-  for (; at; at = end) {
-    if ((end = strchr(at, '\n')) != NULL) *end++ = 0;
+
+  char *at = out->text + fvg__bom_bytes(bytes, n);
+  while (at) {
+    char *end = strchr(at, '\n');
+    if (end) *end++ = 0;
     out->line[out->n++] = fvg__trim(at);
+    at = end;
   }
   return FVG_OK;
 }
 
 /* The index of a line, which is not empty, or -1. */
 static int fvg__lines_find(const fvg__lines *x, const char *line) {
-  int i;
-  for (i = 0; i < x->n; i++) if (*line && !strcmp(x->line[i], line)) return i;
+  if (!*line) return -1;
+  for (int i = 0; i < x->n; i++)
+    if (!strcmp(x->line[i], line)) return i;
   return -1;
 }
 
-/* ---- classes without a split file ---- */
-/* Lists in a set's folder: of classes, the line's number being the label, and of the pictures of train, val and test.
-   Without a list of classes each picture's line has its label; without one of val, train gives a fifth. */
-typedef struct fvg__set_lists { int set; const char *classes, *class_form, *part[FVG__PARTS], *form; } fvg__set_lists;
+static int fvg__lines_filled(const fvg__lines *x) {
+  int n = 0;
+  for (int i = 0; i < x->n; i++)
+    n += x->line[i][0] != 0;
+  return n;
+}
+
+/* ---- the sets' own lists ---- */
+/* Lists in a set's folder: of classes, whose labels are the numbers of their lines, and of the
+   pictures of train, val and test.  Without a list of classes, each picture's line holds its
+   label; without a list of val, train gives a fifth.  The forms are for messages. */
+typedef struct fvg__set_lists {
+  int set;
+  const char *classes, *class_form;
+  const char *part[FVG__PARTS], *form;
+} fvg__set_lists;
+
 static const fvg__set_lists fvg__lists[] = {
   {FVG__IMAGENET, "classnames.txt", "<folder> <name>", {NULL, NULL, NULL}, NULL},
   {FVG__OXFORD_PETS, NULL, NULL, {"annotations/trainval.txt", NULL, "annotations/test.txt"},
    "<breed>_<number> <label from 1> ..."},
   {FVG__FGVC_AIRCRAFT, "variants.txt", "<variant>",
-   {"images_variant_train.txt", "images_variant_val.txt", "images_variant_test.txt"}, "<image> <variant>"},
-  {FVG__SUN397, "ClassName.txt", "/<letter>/<name>", {"Training_01.txt", NULL, "Testing_01.txt"},
-   "/<letter>/<name>/<picture>"},
+   {"images_variant_train.txt", "images_variant_val.txt", "images_variant_test.txt"},
+   "<image> <variant>"},
+  {FVG__SUN397, "ClassName.txt", "/<letter>/<name>",
+   {"Training_01.txt", NULL, "Testing_01.txt"}, "/<letter>/<name>/<picture>"},
   {FVG__UCF101, "ucfTrainTestlist/classInd.txt", "<number> <name>",
-   {"ucfTrainTestlist/trainlist01.txt", NULL, "ucfTrainTestlist/testlist01.txt"}, "<name>/<video>"}
+   {"ucfTrainTestlist/trainlist01.txt", NULL, "ucfTrainTestlist/testlist01.txt"},
+   "<name>/<video>"}
 };
 
 static const fvg__set_lists *fvg__lists_of(int set) {
-  size_t i;
-  for (i = 0; i < sizeof fvg__lists / sizeof *fvg__lists; i++) if (fvg__lists[i].set == set) return &fvg__lists[i];
+  for (size_t i = 0; i < sizeof fvg__lists / sizeof *fvg__lists; i++)
+    if (fvg__lists[i].set == set) return &fvg__lists[i];
   return NULL;
 }
 
-/* Each line becomes the class's key in the other lists; ImageNet's names follow the keys' closing 0. */
-static fvg_status fvg__read_classes(fvg_ctx *c, fvg__lines *out, const char *root, const fvg__set_lists *set) {
+/* Turns a class's line into its key in the other lists; returns 0 if it is not of the set's form.
+   ImageNet's line holds the key, its closing 0 and then the name. */
+static int fvg__parse_class(int set, char **line) {
+  char *blank = strchr(*line, ' ');
+  if (set == FVG__FGVC_AIRCRAFT) return 1;
+  if (set == FVG__SUN397) {
+    if (**line != '/') return 0;
+    ++*line;
+    return strchr(*line, '/') != NULL;
+  }
+
+  if (!blank) return 0;
+  if (set == FVG__IMAGENET) *blank = 0;
+  if (set == FVG__UCF101) *line = blank + 1;
+  return 1;
+}
+
+static fvg_status fvg__read_classes(fvg_ctx *c, fvg__lines *out, const char *root,
+                                    const fvg__set_lists *set) {
   fvg_status s = fvg__lines_read(c, out, root, set->classes);
-  int i, good = 1;
-  for (i = 0; i < out->n && !s; i++) {
-    char **line = &out->line[i], *blank = strchr(*line, ' ');
-    if (!**line) continue;                                                    /* a label that nothing has         */
-    if (set->set == FVG__SUN397) good = *(*line)++ == '/' && strchr(*line, '/');
-    else if (set->set != FVG__FGVC_AIRCRAFT) good = blank != NULL;
-    if (!good)
-      s = fvg_fail(c, FVG_E_FORMAT, "%.300s: line %d is not of the form \"%s\"", out->file, i + 1, set->class_form);
-    else if (set->set == FVG__IMAGENET) *blank = 0;
-    else if (set->set == FVG__UCF101) *line = blank + 1;
+  for (int i = 0; i < out->n && !s; i++) {
+    if (!out->line[i][0]) continue;   /* a label that no picture has */
+    if (!fvg__parse_class(set->set, &out->line[i]))
+      s = fvg_fail(c, FVG_E_FORMAT, "%.300s: line %d is not of the form \"%s\"",
+                    out->file, i + 1, set->class_form);
   }
   return s;
 }
 
-/* The name of a class folder: ImageNet's from its list, Caltech-101's and EuroSAT's as CoOp renames them. */
-static fvg_status fvg__name_class(fvg_ctx *c, const char **out, const char *folder, const fvg_dataset_card *card,
-                                  const fvg__lines *classes) {
+/* ---- a data set from class folders ---- */
+/* The name of a class folder: ImageNet's from its list, Caltech-101's and EuroSAT's as CoOp
+   renames them. */
+static fvg_status fvg__name_class(fvg_ctx *c, const char **out, const char *folder,
+                                  const fvg_dataset_card *card, const fvg__lines *classes) {
   static const char *const renamed[][2] = {
-    {"airplanes", "airplane"}, {"Faces", "face"}, {"Leopards", "leopard"}, {"Motorbikes", "motorbike"},
-    {"AnnualCrop", "Annual Crop Land"}, {"HerbaceousVegetation", "Herbaceous Vegetation Land"},
-    {"Highway", "Highway or Road"}, {"Industrial", "Industrial Buildings"}, {"Pasture", "Pasture Land"},
-    {"PermanentCrop", "Permanent Crop Land"}, {"Residential", "Residential Buildings"}, {"SeaLake", "Sea or Lake"}};
-  size_t i;
-  int at;
+    {"airplanes", "airplane"}, {"Faces", "face"}, {"Leopards", "leopard"},
+    {"Motorbikes", "motorbike"}, {"AnnualCrop", "Annual Crop Land"},
+    {"HerbaceousVegetation", "Herbaceous Vegetation Land"}, {"Highway", "Highway or Road"},
+    {"Industrial", "Industrial Buildings"}, {"Pasture", "Pasture Land"},
+    {"PermanentCrop", "Permanent Crop Land"}, {"Residential", "Residential Buildings"},
+    {"SeaLake", "Sea or Lake"}};
+
   *out = folder;
-  for (i = 0; card && i < sizeof renamed / sizeof *renamed; i++)
-    if (!strcmp(folder, renamed[i][0])) *out = renamed[i][1];
+  for (size_t i = 0; card && i < sizeof renamed / sizeof *renamed; i++)
+    if (!strcmp(folder, renamed[i][0]))
+      *out = renamed[i][1];
   if (!classes || !classes->n) return FVG_OK;
-  if ((at = fvg__lines_find(classes, folder)) < 0)
-    return fvg_fail(c, FVG_E_FORMAT, "%.200s: no line for class folder \"%.100s\"", classes->file, folder);
+
+  int at = fvg__lines_find(classes, folder);
+  if (at < 0)
+    return fvg_fail(c, FVG_E_FORMAT, "%.200s: no line for class folder \"%.100s\"",
+                     classes->file, folder);
   *out = classes->line[at] + strlen(classes->line[at]) + 1;
   return FVG_OK;
 }
 
-/* A data set from a draft that has its home and prefixes only.  The draft is freed. */
+/* Makes a data set from a draft that has only its home and prefixes, and frees the draft.  names:
+   ImageNet's list of classes, else empty or NULL. */
 static fvg_status fvg__build_from_folders(fvg_ctx *c, fvg_dataset *out, fvg__draft *d,
                                           fvg__names *classes, const fvg_dataset_desc *desc,
                                           int has_parts, const fvg__lines *names) {
-  size_t n = FVG__PARTS * (size_t)classes->n, k;
+  const size_t n = FVG__PARTS * (size_t)classes->n;
   fvg__names *images = FVG_NEW_ARRAY(c, fvg__names, n);
-  fvg_status s = FVG_E_NOMEM;
-  int i;
-  if (images)
-    s = has_parts ? fvg__draft_parts(c, d, classes, images, desc) : fvg__draft_cut(c, d, classes, images, desc);
+  fvg_status s = images ? FVG_OK : FVG_E_NOMEM;
+  if (!s && has_parts) s = fvg__draft_parts(c, d, classes, images, desc);
+  else if (!s) s = fvg__draft_cut(c, d, classes, images, desc);
   fvg__tell_left_out(c, &d->left_out, desc->root);
+
   if (!s) d->n_class = classes->n;
-  for (i = 0; i < classes->n && !s; i++)
+  for (int i = 0; i < classes->n && !s; i++)
     s = fvg__name_class(c, &d->class_name[i], classes->name[i], out->card, names);
   if (!s) s = fvg__dataset_build(c, out, d);
-  for (k = 0; images && k < n; k++) fvg__names_free(c, &images[k]);
+
+  for (size_t k = 0; images && k < n; k++)
+    fvg__names_free(c, &images[k]);
   fvg_release(c, images);
   fvg__draft_free(c, d);
   return s;
 }
 
-/* The folder of a part under the names that people give it, in any case; NULL without one. */
+/* The folder of a part under the names that people give it, in any case; NULL if there is none. */
 static const char *fvg__part_folder(const fvg__names *folders, int part) {
   static const char *const known[FVG__PARTS][3] = {
-      {"train", "training", NULL}, {"val", "valid", "validation"}, {"test", "testing", NULL}};
-  int i, k;
-  for (k = 0; k < 3; k++)
-    for (i = 0; known[part][k] && i < folders->n; i++)
-      if (fvg__same_word(known[part][k], folders->name[i])) return folders->name[i];
+    {"train", "training", NULL}, {"val", "valid", "validation"}, {"test", "testing", NULL}};
+
+  for (int k = 0; k < 3 && known[part][k]; k++)
+    for (int i = 0; i < folders->n; i++)
+      if (fvg__same_word(known[part][k], folders->name[i]))
+        return folders->name[i];
   return NULL;
 }
 
 static fvg_status fvg__no_classes(fvg_ctx *c, const fvg__left_out *left_out, const char *root) {
   if (left_out->n_loose)
     return fvg_fail(c, FVG_E_FORMAT,
-                    "%.300s: neither a split file (split_zhou_*.json or split.json) nor class "
-                    "folders; its %d pictures must lie in a folder for each class",
-                    root, left_out->n_loose);
-  return fvg_fail(
-      c, FVG_E_FORMAT,
-      "%.300s: neither a split file (split_zhou_*.json or split.json) nor class folders", root);
+                     "%.300s: neither a split file (split_zhou_*.json or split.json) nor class "
+                     "folders; its %d pictures must lie in a folder for each class",
+                     root, left_out->n_loose);
+  return fvg_fail(c, FVG_E_FORMAT,
+                   "%.300s: neither a split file (split_zhou_*.json or split.json) nor class "
+                   "folders",
+                   root);
 }
 
-/* What is not cut has no share to choose. */
+/* Warns if a share for val was asked of a data set that is not cut here. */
 static void fvg__tell_no_cut(const fvg_dataset *d, const fvg_dataset_desc *desc) {
-  if (desc->val_percent)
-    fvg_log(d->ctx, 0,
-            "%.200s: train, val and test are given here%s%.100s, so --val (val_percent) changes "
-            "nothing",
-            d->root, d->split_file ? ", by " : "", d->split_file ? d->split_file : "");
+  if (!desc->val_percent) return;
+  fvg_log(d->ctx, 0,
+           "%.200s: train, val and test are given here%s%.100s, so --val (val_percent) changes "
+           "nothing",
+           d->root, d->split_file ? ", by " : "", d->split_file ? d->split_file : "");
 }
 
+/* A plain root without a split file: class folders, or the same inside train, val and test. */
 static fvg_status fvg__open_folders(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
-  fvg__names folders, inside, *classes = &folders;
   fvg__draft draft;
-  fvg_status s;
-  int has_parts, part;
   memset(&draft, 0, sizeof draft);
-  memset(&inside, 0, sizeof inside);
   draft.home = "";
-  s = fvg__list(c, &folders, desc, desc->root, fvg__keep_folder_but_mask, &draft.left_out);
+
+  fvg__names folders;
+  fvg_status s = fvg__list(c, &folders, desc, desc->root, fvg__keep_folder_but_mask,
+                           &draft.left_out);
   if (s) return s;
 
-  has_parts = fvg__part_folder(&folders, 0) && fvg__part_folder(&folders, 2);
+  const char *train = fvg__part_folder(&folders, FVG__TRAIN);
+  const int has_parts = train && fvg__part_folder(&folders, FVG__TEST);
   if (has_parts) fvg__tell_no_cut(out, desc);
-  for (part = 0; part < FVG__PARTS; part++)
+  for (int part = 0; part < FVG__PARTS; part++)
     draft.prefix[part] = has_parts ? fvg__part_folder(&folders, part) : "";
-  if (!folders.n) s = fvg__no_classes(c, &draft.left_out, desc->root);
+
+  fvg__names inside, *classes = &folders;
+  memset(&inside, 0, sizeof inside);
+  if (!folders.n)
+    s = fvg__no_classes(c, &draft.left_out, desc->root);
   if (!s && has_parts) {
     classes = &inside;
-    s = fvg__list_classes(c, classes, desc, draft.prefix[0], fvg__keep_folder, NULL,
-                          &draft.left_out);
+    s = fvg__list_classes(c, classes, desc, train, fvg__keep_folder, NULL, &draft.left_out);
   }
   if (!s) s = fvg__build_from_folders(c, out, &draft, classes, desc, has_parts, NULL);
   fvg__names_free(c, &inside);
@@ -11054,136 +12616,209 @@ static fvg_status fvg__open_folders(fvg_ctx *c, fvg_dataset *out, const fvg_data
   return s;
 }
 
-/* ---- pictures without a split file ---- */
-/* A class's name from its key: UCF101's "ApplyEyeMakeup" as "Apply_Eye_Makeup"; SUN397's "a/field/wild" as
-   "wild field", without the letter; else the key. */
-static char *fvg__put_class_name(char *at, int set, const char *key) {
-  size_t i, end = strlen(key);
-  if (set == FVG__SUN397) {
-    for (i = end; i-- > 0;) {
-      if (key[i] != '/') continue;
-      memcpy(at, key + i + 1, end - i - 1);
-      at += end - i - 1;
-      *at++ = ' ';
-      end = i;
-    }
-    at[-1] = 0;
-    return at;
+/* ---- a data set from lists of pictures ---- */
+/* SUN397's key "a/field/wild" as the name "wild field", without the letter. */
+static char *fvg__put_sun_name(char *at, const char *key) {
+  size_t end = strlen(key);
+  for (size_t i = end; i-- > 0;) {
+    if (key[i] != '/') continue;
+    size_t n = end - i - 1;
+    memcpy(at, key + i + 1, n);
+    at += n;
+    *at++ = ' ';
+    end = i;
   }
-  for (i = 0; i < end; i++) {
-    if (i && set == FVG__UCF101 && key[i] >= 'A' && key[i] <= 'Z') *at++ = '_';
+  at[-1] = 0;                         /* in place of the last blank */
+  return at;
+}
+
+/* UCF101's key "ApplyEyeMakeup" as the name "Apply_Eye_Makeup". */
+static char *fvg__put_ucf_name(char *at, const char *key) {
+  for (size_t i = 0; key[i]; i++) {
+    if (i && key[i] >= 'A' && key[i] <= 'Z')
+      *at++ = '_';
     *at++ = key[i];
   }
   *at = 0;
   return at + 1;
 }
 
-/* Writes a picture's path to `at` and returns what follows it, or NULL if the line is not of the set's form.  *key:
-   its class; *label: only if the line says it. */
-static char *fvg__parse_picture(int set, char *line, char *at, const char **key, int *label) {
-  char *path = at, *slash = strrchr(line, '/'), *p, *blank = strchr(line, ' ');
-  long number;
+/* Writes a class's name, made from its key, and returns what follows its closing 0. */
+static char *fvg__put_class_name(char *at, int set, const char *key) {
+  if (set == FVG__SUN397) return fvg__put_sun_name(at, key);
+  if (set == FVG__UCF101) return fvg__put_ucf_name(at, key);
+  return fvg__put_string(at, key);
+}
+
+/* Each of these parsers writes a picture's path to `at` and returns what follows its closing 0, or
+   NULL if the line is not of the set's form.  *key: the picture's class.  SUN397's line
+   "/a/field/wild/sun_1.jpg" is the path, and the class's key is its folder. */
+static char *fvg__parse_sun_picture(char *line, char *at, const char **key) {
+  char *slash = strrchr(line, '/');
+  if (*line != '/' || slash == line) return NULL;
+  *slash = 0;
+  *key = line + 1;
+  if (!strchr(*key, '/')) return NULL;
+  return fvg__put_string(fvg__put_folder(at, *key), slash + 1);
+}
+
+/* UCF101's line "ApplyEyeMakeup/v_1.avi 1" names a video; its picture is Apply_Eye_Makeup/v_1.jpg.
+   */
+static char *fvg__parse_ucf_picture(char *line, char *at, const char **key) {
+  char *path = at, *blank = strchr(line, ' ');
+  if (blank) *blank = 0;
+  char *slash = strchr(line, '/');
+  if (!slash) return NULL;
+  *slash = 0;
   *key = line;
-  if (set == FVG__SUN397) {
-    if (*line != '/' || slash == line) return NULL;
-    *slash = 0;
-    *key = line + 1;
-    return strchr(*key, '/') ? fvg__put_string(fvg__put_folder(at, *key), slash + 1) : NULL;
-  }
-  if (set == FVG__UCF101) {
-    if (blank) *blank = 0;
-    if ((slash = strchr(line, '/')) == NULL) return NULL;
-    *slash = 0;
-    at = fvg__put_class_name(at, set, line);
-    at[-1] = '/';
-    at = fvg__put_string(at, slash + 1);
-    if (fvg__ends_with(path, ".avi")) memcpy(at - 5, ".jpg", 4);
-    return at;
-  }
-  if (!blank) return NULL;
-  *blank = 0;
-  *key = blank + 1;
-  at = fvg__put_string(fvg__put_string(at, line) - 1, ".jpg");
-  if (set == FVG__OXFORD_PETS) {
-    number = strtol(blank + 1, NULL, 10);
-    if ((p = strrchr(line, '_')) == NULL || number < 1 || number > INT32_MAX) return NULL;
-    *p = 0;
-    for (p = line; *p; p++) *p = fvg__lower_case(*p);
-    *key = line;
-    *label = (int)(number - 1);
-  }
+
+  at = fvg__put_ucf_name(at, line);
+  at[-1] = '/';
+  at = fvg__put_string(at, slash + 1);
+  if (fvg__ends_with(path, ".avi"))
+    memcpy(at - 5, ".jpg", 4);
   return at;
 }
 
-/* One list's pictures, from e on; classes: its list of classes, if the set has one. */
-static fvg_status fvg__draft_list(fvg_ctx *c, fvg__draft *d, fvg__entry *e, const fvg__set_lists *set,
-                                  fvg__lines *list, const fvg__lines *classes) {
-  int i, label = 0, n_total = d->n[0] + d->n[1] + d->n[2];
-  char *path, *name, *end = list->room, where[32];
-  const char *key;
-  fvg_status s = FVG_OK;
-  for (i = 0; i < list->n && !s; i++) {
-    if (!*list->line[i]) continue;
-    snprintf(where, sizeof where, "line %d", i + 1);
-    path = end;
-    if ((name = fvg__parse_picture(set->set, list->line[i], path, &key, &label)) == NULL)
-      return fvg_fail(c, FVG_E_FORMAT, "%.300s: %s is not of the form \"%s\"", list->file, where, set->form);
-    end = fvg__put_class_name(name, set->set, key);
-    if (classes && (label = fvg__lines_find(classes, key)) < 0)
-      return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: class \"%.80s\" is not in %s", list->file, where, key,
-                      set->classes);
-    if (label >= n_total)
-      return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: label %d, but the lists have only %d pictures", list->file,
-                      where, label, n_total);
-    s = fvg__draft_item(c, d, e++, path, label, name, list->file, where);
-  }
-  return s;
+/* FGVC-Aircraft's line "0034309 707-320" is a picture without its ending, and the class. */
+static char *fvg__parse_named_picture(char *line, char *at, const char **key) {
+  char *blank = strchr(line, ' ');
+  if (!blank) return NULL;
+  *blank = 0;
+  *key = blank + 1;
+  return fvg__put_string(fvg__put_string(at, line) - 1, ".jpg");
 }
 
-/* list [1 + parts], the classes' first, is the caller's, and the draft's strings stay in it. */
-static fvg_status fvg__draft_from_lists(fvg_ctx *c, fvg__draft *d, const fvg__set_lists *set, const char *root,
-                                        fvg__lines *list) {
-  fvg__lines *classes = set->classes ? list : NULL;
-  fvg__entry *e;
+/* Oxford-IIIT Pet's line "Bombay_12 8 1 2" is the same, but its second word is the label from 1,
+   and the class's key is the breed, in lower case. */
+static char *fvg__parse_pet_picture(char *line, char *at, const char **key, int *label) {
+  at = fvg__parse_named_picture(line, at, key);
+  if (!at) return NULL;
+
+  long number = strtol(*key, NULL, 10);
+  char *end = strrchr(line, '_');
+  if (!end || number < 1 || number > INT32_MAX) return NULL;
+  *label = (int)(number - 1);
+
+  *end = 0;
+  for (char *p = line; *p; p++)
+    *p = fvg__lower_case(*p);
+  *key = line;
+  return at;
+}
+
+/* *label changes only if the line says it. */
+static char *fvg__parse_picture(int set, char *line, char *at, const char **key, int *label) {
+  if (set == FVG__SUN397) return fvg__parse_sun_picture(line, at, key);
+  if (set == FVG__UCF101) return fvg__parse_ucf_picture(line, at, key);
+  if (set == FVG__OXFORD_PETS) return fvg__parse_pet_picture(line, at, key, label);
+  return fvg__parse_named_picture(line, at, key);
+}
+
+/* Fills the entries from e on with one list's pictures.  classes: the set's list of classes, or
+   NULL. */
+static fvg_status fvg__draft_list(fvg_ctx *c, fvg__draft *d, fvg__entry *e,
+                                  const fvg__set_lists *set, fvg__lines *list,
+                                  const fvg__lines *classes) {
+  const int n_total = fvg__draft_total(d);
+  char *end = list->room;
+  int label = 0;
+  for (int i = 0; i < list->n; i++) {
+    char *line = list->line[i], where[32];
+    if (!*line) continue;
+    snprintf(where, sizeof where, "line %d", i + 1);
+
+    const char *key;
+    char *path = end;
+    char *name = fvg__parse_picture(set->set, line, path, &key, &label);
+    if (!name)
+      return fvg_fail(c, FVG_E_FORMAT, "%.300s: %s is not of the form \"%s\"",
+                       list->file, where, set->form);
+    end = fvg__put_class_name(name, set->set, key);
+
+    if (classes) label = fvg__lines_find(classes, key);
+    if (label < 0)
+      return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: class \"%.80s\" is not in %s",
+                       list->file, where, key, set->classes);
+    if (label >= n_total)
+      return fvg_fail(c, FVG_E_FORMAT,
+                       "%.200s: %s: label %d, but the lists have only %d pictures",
+                       list->file, where, label, n_total);
+    fvg_status s = fvg__draft_item(c, d, e++, path, label, name, list->file, where);
+    if (s) return s;
+  }
+  return FVG_OK;
+}
+
+/* list [1 + parts] is the caller's, the classes' first; the draft's strings stay in it. */
+static fvg_status fvg__draft_from_lists(fvg_ctx *c, fvg__draft *d, const fvg__set_lists *set,
+                                        const char *root, fvg__lines *list) {
+  const fvg__lines *classes = set->classes ? &list[0] : NULL;
+  fvg__lines *part_list = list + 1;
   fvg_status s = FVG_OK;
-  int part, i, n;
-  for (part = 0; part < FVG__PARTS && !s; part++) {
+  for (int part = 0; part < FVG__PARTS && !s; part++) {
     if (!set->part[part]) continue;
-    if ((s = fvg__lines_read(c, &list[1 + part], root, set->part[part])) != FVG_OK) return s;
-    for (i = n = 0; i < list[1 + part].n; i++) n += *list[1 + part].line[i] != 0;
-    if (!n) return fvg_fail(c, FVG_E_FORMAT, "%.300s: no pictures in it", list[1 + part].file);
+    s = fvg__lines_read(c, &part_list[part], root, set->part[part]);
+    if (s) return s;
+    int n = fvg__lines_filled(&part_list[part]);
+    if (!n)
+      return fvg_fail(c, FVG_E_FORMAT, "%.300s: no pictures in it", part_list[part].file);
     s = fvg__draft_count(c, d, part, n, root);
   }
   if (!s) s = fvg__draft_reserve(c, d, root);
-  for (part = 0, e = d->entry; part < FVG__PARTS && !s; e += d->n[part++])
-    if (set->part[part]) s = fvg__draft_list(c, d, e, set, &list[1 + part], classes);
-  return s ? s : fvg__draft_check_labels(c, d, list[classes ? 0 : 1].file);
+
+  fvg__entry *e = d->entry;
+  for (int part = 0; part < FVG__PARTS && !s; part++) {
+    if (set->part[part])
+      s = fvg__draft_list(c, d, e, set, &part_list[part], classes);
+    e += d->n[part];
+  }
+  if (s) return s;
+  return fvg__draft_check_labels(c, d, classes ? classes->file : part_list[FVG__TRAIN].file);
 }
 
-/* Gives Python's round(n * 0.2) of each label's n train items to val; a label is negative while its item moves. */
+/* ---- val where the lists have none ---- */
+/* Marks a fifth of each label's train items, drawn at random, by making their labels negative: -1
+   - label.  order has room for all items, n_val for all classes. */
+static void fvg__mark_val(fvg_items *train, int n_class, int *order, int *n_val) {
+  for (int i = 0; i < train->n; i++) {
+    order[i] = i;
+    n_val[train->item[i].label]++;
+  }
+  for (int k = 0; k < n_class; k++)
+    n_val[k] = fvg__a_fifth(n_val[k]);
+
+  fvg_rng rng;
+  fvg_rng_seed(&rng, 1, 0);
+  fvg_rng_permute(&rng, order, train->n);
+  for (int i = 0; i < train->n; i++) {
+    int *label = &train->item[order[i]].label;
+    if (n_val[*label] == 0) continue;
+    n_val[*label]--;
+    *label = -1 - *label;
+  }
+}
+
+/* Moves a fifth of each class's train items to val. */
 static fvg_status fvg__cut_val(fvg_ctx *c, fvg_dataset *d) {
   const int n = d->train.n;
+  fvg_items_free(c, &d->val);
   int *order = FVG_NEW_ARRAY(c, int, (size_t)n);
   int *n_val = FVG_NEW_ARRAY(c, int, (size_t)d->n_class);
-  fvg_status s;
-  fvg_rng rng;
-  int i;
-  fvg_items_free(c, &d->val);
-  s = order && n_val ? fvg__items_new(c, &d->val, n) : FVG_E_NOMEM;
-  for (i = 0; i < n && !s; i++) { order[i] = i; n_val[d->train.item[i].label]++; }
-  for (i = 0; i < d->n_class && !s; i++) n_val[i] = n_val[i] / 5 + (n_val[i] % 5 > 2);
-  fvg_rng_seed(&rng, 1, 0);
-  if (!s) fvg_rng_permute(&rng, order, n);
-  for (i = 0; i < n && !s; i++) {
-    int *label = &d->train.item[order[i]].label;
-    if (n_val[*label] > 0) { n_val[*label]--; *label = -1 - *label; }
-  }
-  if (!s) d->train.n = 0;
-  for (i = 0; i < n && !s; i++) {
-    fvg_item item = d->train.item[i];
-    if (item.label >= 0) { d->train.item[d->train.n++] = item; continue; }
-    item.label = -1 - item.label;
-    d->val.item[d->val.n++] = item;
+  fvg_status s = order && n_val ? fvg__items_new(c, &d->val, n) : FVG_E_NOMEM;
+
+  if (!s) {
+    fvg__mark_val(&d->train, d->n_class, order, n_val);
+    d->train.n = 0;
+    for (int i = 0; i < n; i++) {
+      fvg_item item = d->train.item[i];
+      if (item.label >= 0) {
+        d->train.item[d->train.n++] = item;
+      } else {
+        item.label = -1 - item.label;
+        d->val.item[d->val.n++] = item;
+      }
+    }
   }
   fvg_release(c, order);
   fvg_release(c, n_val);
@@ -11193,108 +12828,165 @@ static fvg_status fvg__cut_val(fvg_ctx *c, fvg_dataset *d) {
 /* ImageNet's test pictures have no public labels: what it calls validation is both. */
 static fvg_status fvg__val_from_test(fvg_ctx *c, fvg_dataset *d) {
   fvg_items_free(c, &d->val);
-  if (fvg__items_new(c, &d->val, d->test.n)) return FVG_E_NOMEM;
+  if (fvg__items_new(c, &d->val, d->test.n))
+    return FVG_E_NOMEM;
   memcpy(d->val.item, d->test.item, (size_t)d->test.n * sizeof *d->test.item);
   d->val.n = d->test.n;
   return FVG_OK;
 }
 
-static void fvg__ignore_entry(void *arg, const char *name, int is_folder) { (void)arg; (void)name; (void)is_folder; }
-
-/* The set's folder below DATA, or "" when that is it: where `file` is, or without lists the folder of pictures. */
-static fvg_status fvg__find_home(fvg_ctx *c, const char **home, char **root, const fvg_dataset_desc *desc,
-                                 const fvg_dataset_card *card, const char *file) {
-  const char *sign = file ? file : card->images;
-  char *path;
-  int i, found;
-  for (i = 0; i < 2; i++) {
-    *home = i ? "" : card->folder;
-    *root = fvg_path_join(c, desc->root, *home);
-    if ((path = *root ? fvg_path_join(c, *root, sign) : NULL) == NULL) break;
-    if (file) found = fvg_file_exists(path);
-    else found = !desc->list || !desc->list(desc->list_user, path, fvg__ignore_entry, NULL);
-    fvg_release(c, path);
-    if (found) return FVG_OK;
-    fvg_release(c, *root);
-  }
-  if (i < 2) { fvg_release(c, *root); return FVG_E_NOMEM; }
-  return fvg_fail(c, FVG_E_IO, "%.200s: no data set %s there: %s/%s is missing%s", desc->root, card->key,
-                  card->folder, sign, card->split_file ? ", and so is its split file" : "");
+/* ---- a published set without its split file ---- */
+static void fvg__ignore_entry(void *arg, const char *name, int is_folder) {
+  (void)arg;
+  (void)name;
+  (void)is_folder;
 }
 
+/* Whether a file, or else a folder, is there.  A folder counts as there if nobody can list it. */
+static int fvg__place_exists(const fvg_dataset_desc *desc, const char *path, int is_file) {
+  if (is_file) return fvg_file_exists(path);
+  return !desc->list || !desc->list(desc->list_user, path, fvg__ignore_entry, NULL);
+}
+
+/* The set's folder below DATA, *home, or "" if DATA itself is that folder; *root is the path to
+   it.  It is known by `file`, or by the folder of pictures if that is NULL. */
+static fvg_status fvg__find_home(fvg_ctx *c, const char **home, char **root,
+                                 const fvg_dataset_desc *desc, const fvg_dataset_card *card,
+                                 const char *file) {
+  const char *sign = file ? file : card->images;
+  for (int i = 0; i < 2; i++) {
+    *home = i ? "" : card->folder;
+    *root = fvg_path_join(c, desc->root, *home);
+    char *path = *root ? fvg_path_join(c, *root, sign) : NULL;
+    int found = path && fvg__place_exists(desc, path, file != NULL);
+    fvg_release(c, path);
+    if (found) return FVG_OK;
+
+    fvg_release(c, *root);
+    *root = NULL;
+    if (!path) return FVG_E_NOMEM;
+  }
+  return fvg_fail(c, FVG_E_IO, "%.200s: no data set %s there: %s/%s is missing%s",
+                   desc->root, card->key, card->folder, sign,
+                   card->split_file ? ", and so is its split file" : "");
+}
+
+/* From the set's own lists of pictures. */
+static fvg_status fvg__make_from_lists(fvg_ctx *c, fvg_dataset *out, fvg__draft *draft,
+                                       const fvg__set_lists *set, const char *root,
+                                       fvg__lines *list) {
+  fvg_status s = fvg__draft_from_lists(c, draft, set, root, list);
+  if (!s) s = fvg__dataset_build(c, out, draft);
+  if (!s && !set->part[FVG__VAL]) s = fvg__cut_val(c, out);
+  return s;
+}
+
+/* From class folders; names: ImageNet's list of classes, else empty. */
+static fvg_status fvg__make_from_folders(fvg_ctx *c, fvg_dataset *out, fvg__draft *draft, int set,
+                                         const fvg_dataset_desc *here, const fvg__lines *names) {
+  fvg__keep_fn keep = set == FVG__CALTECH101 ? fvg__keep_caltech_class : fvg__keep_folder;
+  const int has_parts = set == FVG__IMAGENET;
+  fvg__names classes;
+  memset(&classes, 0, sizeof classes);
+
+  fvg_status s = fvg__list_classes(c, &classes, here, draft->prefix[FVG__TRAIN], keep, NULL,
+                                   &draft->left_out);
+  if (!s) s = fvg__build_from_folders(c, out, draft, &classes, here, has_parts, names);
+  if (!s && has_parts) s = fvg__val_from_test(c, out);
+  fvg__names_free(c, &classes);
+  return s;
+}
+
+/* Makes a published set's split from its lists or folders, as CoOp does. */
 static fvg_status fvg__make_split(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
   static const char *const imagenet[FVG__PARTS] = {"images/train", NULL, "images/val"};
   const fvg_dataset_card *card = out->card;
   const int set = (int)(card - fvg__cards);
-  const fvg__set_lists *lists = fvg__lists_of(set);
-  fvg_dataset_desc here = *desc;
-  fvg__lines list[1 + FVG__PARTS];
-  fvg__names classes;
-  fvg__draft draft;
-  char *root;
-  fvg_status s;
-  int i;
   if (set == FVG__STANFORD_CARS || set == FVG__FLOWERS102)
-    return fvg_fail(c, FVG_E_IO, "%.200s: data set %s needs %s/%s, which CoOp's page on data sets has: its own "
-                    "lists are .mat files", desc->root, card->key, card->folder, card->split_file);
-  memset(list, 0, sizeof list);
-  memset(&classes, 0, sizeof classes);
+    return fvg_fail(c, FVG_E_IO,
+                     "%.200s: data set %s needs %s/%s, which CoOp's page on data sets has: its own "
+                     "lists are .mat files",
+                     desc->root, card->key, card->folder, card->split_file);
+
+  fvg__draft draft;
   memset(&draft, 0, sizeof draft);
-  s = fvg__find_home(c, &draft.home, &root, desc, card,
-                     !lists ? NULL : lists->classes ? lists->classes : lists->part[0]);
+  const fvg__set_lists *lists = fvg__lists_of(set);
+  const char *sign = lists ? lists->classes : NULL;
+  if (lists && !sign) sign = lists->part[FVG__TRAIN];
+  char *root;
+  fvg_status s = fvg__find_home(c, &draft.home, &root, desc, card, sign);
   if (s) return s;
+
+  fvg_dataset_desc here = *desc;
   here.root = root;
+  for (int part = 0; part < FVG__PARTS; part++)
+    draft.prefix[part] = set == FVG__IMAGENET ? imagenet[part] : card->images;
   if (card->split_file)
-    fvg_log(c, 0, "%.200s: %s is not there; a split is made in its place, so results cannot be compared with "
-            "published ones", root, card->split_file);
-  for (i = 0; i < FVG__PARTS; i++) draft.prefix[i] = set == FVG__IMAGENET ? imagenet[i] : card->images;
-  if (lists && lists->classes) s = fvg__read_classes(c, &list[0], root, lists);
-  if (!s && lists && lists->part[0]) {
-    s = fvg__draft_from_lists(c, &draft, lists, root, list);
-    if (!s) s = fvg__dataset_build(c, out, &draft);
-    if (!s && !lists->part[1]) s = fvg__cut_val(c, out);
-  } else if (!s) {
-    s = fvg__list_classes(c, &classes, &here, draft.prefix[0],
-                          set == FVG__CALTECH101 ? fvg__keep_caltech_class : fvg__keep_folder, NULL,
-                          &draft.left_out);
-    if (!s) s = fvg__build_from_folders(c, out, &draft, &classes, &here, set == FVG__IMAGENET, &list[0]);
-    if (!s && set == FVG__IMAGENET) s = fvg__val_from_test(c, out);
-  }
+    fvg_log(c, 0,
+             "%.200s: %s is not there; a split is made in its place, so results cannot be compared "
+             "with published ones",
+             root, card->split_file);
+
+  fvg__lines list[1 + FVG__PARTS];
+  memset(list, 0, sizeof list);
+  if (lists && lists->classes)
+    s = fvg__read_classes(c, &list[0], root, lists);
+  if (!s && lists && lists->part[FVG__TRAIN])
+    s = fvg__make_from_lists(c, out, &draft, lists, root, list);
+  else if (!s)
+    s = fvg__make_from_folders(c, out, &draft, set, &here, &list[0]);
+
   fvg__draft_free(c, &draft);
-  fvg__names_free(c, &classes);
-  for (i = 0; i <= FVG__PARTS; i++) fvg__lines_free(c, &list[i]);
+  for (int i = 0; i <= FVG__PARTS; i++)
+    fvg__lines_free(c, &list[i]);
   fvg_release(c, root);
   return s;
 }
 
+/* ---- opening any data set ---- */
 static fvg_status fvg__unknown_set(fvg_ctx *c, const char *key) {
   char known[256];
-  int i, n = 0;
-  for (i = 0; i < FVG__N_CARDS; i++)
+  int n = 0;
+  for (int i = 0; i < FVG__N_CARDS; i++)
     n += snprintf(known + n, sizeof known - (size_t)n, "%s%s", i ? ", " : "", fvg__cards[i].key);
   return fvg_fail(c, FVG_E_ARG, "data set \"%.80s\" is none of %s", key, known);
 }
 
+/* Fills the lists of a data set whose fields are set. */
+static fvg_status fvg__dataset_fill(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
+  fvg_status s = fvg__find_split(c, &out->split_file, desc, out->card);
+  if (s) return s;
+  if (out->split_file) {
+    s = fvg__open_split(c, out, desc);
+    if (!s) fvg__tell_no_cut(out, desc);
+    return s;
+  }
+  return out->card ? fvg__make_split(c, out, desc) : fvg__open_folders(c, out, desc);
+}
+
+/* Sets the fields that come from the desc, then the lists and names; on failure nothing stays. */
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
-  fvg_dataset_desc d;
-  fvg_status s;
   memset(out, 0, sizeof *out);
-  if (!desc || !desc->root || !*desc->root) return fvg_fail(c, FVG_E_ARG, "data set: desc.root is not given");
-  d = *desc;
+  if (!desc || !desc->root || !*desc->root)
+    return fvg_fail(c, FVG_E_ARG, "data set: desc.root is not given");
+  if (desc->dataset && !fvg_dataset_card_find(desc->dataset))
+    return fvg__unknown_set(c, desc->dataset);
+
+  fvg_dataset_desc d = *desc;
 #ifdef FVGPT_DIRENT
   if (!d.list) d.list = fvg_list_folder;
 #endif
-  if (d.dataset && !fvg_dataset_card_find(d.dataset)) return fvg__unknown_set(c, d.dataset);
+
   out->ctx = c;
   out->exif_rotate = d.exif_rotate;
   out->card = fvg_dataset_card_find(d.dataset);
   out->mask_reading = d.mask_reading;
   out->masks_told = FVG_NEW(c, int);
-  if (!out->masks_told || (out->root = fvg_copy_string(c, d.root)) == NULL) s = FVG_E_NOMEM;
-  else if ((s = fvg__find_split(c, &out->split_file, &d, out->card)) == FVG_OK)
-    s = out->split_file ? fvg__open_split(c, out, &d) : out->card ? fvg__make_split(c, out, &d)
-                                                                  : fvg__open_folders(c, out, &d);
-  if (!s && out->split_file) fvg__tell_no_cut(out, &d);
+  out->root = fvg_copy_string(c, d.root);
+
+  fvg_status s = FVG_E_NOMEM;
+  if (out->masks_told && out->root)
+    s = fvg__dataset_fill(c, out, &d);
   if (s) fvg_dataset_free(out);
   return s;
 }
@@ -13029,7 +14721,6 @@ static void fvg__trainer_release(fvg__trainer *t) {
 }
 
 /* ---- settings and tensors in files ---- */
-#ifndef FVGPT_NO_STDIO
 static const char *const fvg__position_name[] = {"end", "middle", "front"};
 
 FVG_DEF void fvg_settings_set(fvg_settings *x, const char *key, const char *value) {
@@ -13092,6 +14783,7 @@ static fvg_status fvg__restore(fvg_ctx *c, fvg_weights *w, fvg_parameter *p) {
   return FVG_OK;
 }
 
+#ifndef FVGPT_NO_STDIO
 /* Writes a file with a checksum in its metadata, for which the settings must have a place left. */
 static fvg_status fvg__save_checked(fvg_ctx *c, const char *path, const fvg_named_tensor *tensor,
                                     int n, fvg_settings *x) {
@@ -14185,44 +15877,51 @@ FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const
   return s;
 }
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 27  DPC: a second prompt for the base classes
- *===========================================================================================================
-   What pulls prompts further toward the base classes costs new ones.  Dual-prompt collaboration (DPC, Li et al. 2025,
-   arXiv 2503.13443) keeps the tuned prompts P, trains a copy P' on harder tasks, and mixes the two by what is asked:
+ *==================================================================================================
+   What pulls prompts further toward the base classes costs accuracy on new ones.  Dual-prompt
+   collaboration (DPC, Li et al. 2025, arXiv 2503.13443) keeps the tuned prompts P, trains a copy
+   P' on harder tasks, and mixes the two according to the classes that are asked for:
 
      base classes   w P' + (1 - w) P          new classes   w_n P' + (1 - w_n) P
 
-   A task: each picture of a batch looks at the k classes that P scores best for it (its own among them, as a rule)
-   and brings those that the batch does not have yet, and one or two others, drawn, if they are fewer than two.  Each
-   comes with a picture drawn from its own.  The M pictures and the M texts of their classes must then find one
-   another:
+   A harder task is made from a batch.  Each picture looks at the k classes that P scores best for
+   it, its own usually among them, and brings those that the batch does not have yet; if they are
+   fewer than two, it brings one or two more, drawn at random.  Each class comes with a picture
+   drawn from its own.  The M pictures and the M texts of their classes must then find one another:
 
      Z = s F G^T,   L = (CE(Z, 1..M) + CE(Z^T, 1..M)) / 2
 
-     F, G [M,d]   normalised features of the pictures, and of their classes with P' (a class may stand twice)
-     Q            what trains and is kept, the mixture for base classes: P' = P + (Q - P) / w, dL/dQ = (1/w) dL/dP'
+     F, G [M,d]   normalised features of the pictures, and of their classes with P'; a class may
+                  occur twice
+     Q            what trains and is kept, the mixture for base classes:
+                  P' = P + (Q - P) / w,   dL/dQ = (1/w) dL/dP'
 
-   The method's own part is its prompts alone: KgCoOp's and PromptSRC's further terms, ProGrad's mended gradient and
-   PromptSRC's average are not used.  Published runs draw pictures from the whole training list, here from the few
-   shots; and where k gives too few they never draw the first and the last class, here all are drawn alike.
+   Only the prompts are the method's own: the further loss terms of KgCoOp and PromptSRC, ProGrad's
+   corrected gradient and PromptSRC's average are not used.  Published runs draw pictures from the
+   whole training list, here they come from the few shots.  Where k gives too few classes,
+   published runs never draw the first and the last class; here all are equally likely.
 
-   Defaults: k 8 and w 0.5; w_n 0, which leaves new classes as they were (the published code has 0.2, its examples 0).
-   As published for CoOp: SGD 0.0035, 10 epochs, batch 4.  Parameters: the method's. */
+   Defaults: k 8 and w 0.5; w_n 0, which leaves new classes as they were (the published code has
+   0.2, its examples 0).  As published for CoOp: SGD 0.0035, 10 epochs, batch 4.  The parameters are
+   the method's. */
 
 enum { FVG__STREAM_NEGATIVES = 2000 };
 
 struct fvg__dpc {
-  fvg_learner *tuned;
-  float weight;
+  fvg_learner *tuned;                 /* with P */
+  float weight;                       /* w */
   int top_k;
   uint64_t seed;
-  float *g;                                      /* [C, d] of the tuned prompts                                     */
-  float *mixture;                                /* Q, all tensors one behind the other                             */
-  int *index, *label, *own, n;                   /* the grown batch: pictures, classes, 0 1 2 ...                   */
-  int *present;                                  /* [C] the class is in the batch, or has no pictures to bring      */
-  double *score;                                 /* [C] of one picture                                              */
-  float *f, *pixels;                             /* of the grown batch; pixels NULL: the image tower is CLIP's      */
+  float *g;                           /* [n_class, d] text features of the tuned prompts */
+  float *mixture;                     /* Q, all tensors one behind the other */
+  int *index, *label, n;              /* the grown batch: pictures and their classes */
+  int *own;                           /* 0, 1, 2 ...: each picture's own text */
+  int *present;                       /* [n_class] 1: in the batch, or without pictures to bring */
+  double *score;                      /* [n_class] of one picture */
+  float *f;                           /* features of the grown batch, by the tuned prompts' tower */
+  float *pixels;                      /* of the grown batch; NULL: plain CLIP's tower is used */
 };
 
 static void fvg__dpc_free(fvg_ctx *c, fvg__dpc *d) {
@@ -14239,166 +15938,253 @@ static void fvg__dpc_free(fvg_ctx *c, fvg__dpc *d) {
 
 FVG_DEF int fvg_dpc_knows(const fvg_method *method) { return method->prompts_only; }
 
+/* `tuned` must be another learner of the same method, classes and sizes. */
 static fvg_status fvg__dpc_check(const fvg_learner *l, const fvg_learner *tuned) {
   fvg_ctx *c = l->clip->ctx;
-  int i;
+  const char *method = l->method->name;
   if (!fvg_dpc_knows(l->method))
-    return fvg_fail(c, FVG_E_UNSUPPORTED, "DPC_%s: DPC mixes prompts, and %s does not learn these alone",
-                    l->method->name, l->method->name);
-  if (tuned == l || tuned->method != l->method || tuned->n_param != l->n_param || tuned->n_class != l->n_class)
+    return fvg_fail(c, FVG_E_UNSUPPORTED,
+                     "DPC_%s: DPC mixes prompts, and %s does not learn these alone",
+                     method, method);
+  if (tuned == l || tuned->method != l->method || tuned->n_param != l->n_param ||
+      tuned->n_class != l->n_class)
     return fvg_fail(c, FVG_E_ARG, "DPC needs a learner and a copy of it");
-  for (i = 0; i < l->n_param; i++)
-    if (fvg_tensor_count(&l->param[i]->value) != fvg_tensor_count(&tuned->param[i]->value))
-      return fvg_fail(c, FVG_E_SHAPE, "DPC: %s has another size in the tuned learner", l->param[i]->name);
+
+  for (int i = 0; i < l->n_param; i++) {
+    const fvg_parameter *p = l->param[i];
+    if (fvg_tensor_count(&p->value) != fvg_tensor_count(&tuned->param[i]->value))
+      return fvg_fail(c, FVG_E_SHAPE, "DPC: %s has another size in the tuned learner", p->name);
+  }
   return FVG_OK;
 }
 
 /* Q = P + w (P' - P), so from one weight to another:  P + to / from (Q - P) */
 FVG_DEF fvg_status fvg_dpc_reweigh(fvg_learner *l, const fvg_learner *tuned, float from, float to) {
   fvg_status s = fvg__dpc_check(l, tuned);
-  int i;
-  if (!s && !(from > 0)) s = fvg_fail(l->clip->ctx, FVG_E_ARG, "DPC: the weight of P' must be above 0");
-  for (i = 0; !s && i < l->n_param; i++) {
+  if (s) return s;
+  if (!(from > 0))
+    return fvg_fail(l->clip->ctx, FVG_E_ARG, "DPC: the weight of P' must be above 0");
+
+  for (int i = 0; i < l->n_param; i++) {
     float *q = (float *)l->param[i]->value.data;
     const float *p = (const float *)tuned->param[i]->value.data;
-    size_t count = fvg_tensor_count(&l->param[i]->value), k;
-    for (k = 0; k < count; k++) q[k] = p[k] + to / from * (q[k] - p[k]);
+    size_t n = fvg_tensor_count(&l->param[i]->value);
+    for (size_t k = 0; k < n; k++)
+      q[k] = p[k] + to / from * (q[k] - p[k]);
   }
-  return s;
+  return FVG_OK;
 }
 
-/* A picture of the class, drawn, joins the batch. */
+/* ---- the harder task ---- */
+/* Adds a class to the batch, with one of its pictures, drawn. */
 static void fvg__dpc_add(fvg__dpc *d, const fvg_items *items, int label, fvg_rng *rng) {
-  int n = 0, i, at;
-  for (i = 0; i < items->n; i++) n += items->item[i].label == label;
-  at = (int)fvg_rng_below(rng, (uint32_t)n);
-  for (i = 0; items->item[i].label != label || at-- > 0; i++) {}
-  d->index[d->n] = i;
-  d->label[d->n++] = label;
+  int n = 0;
+  for (int i = 0; i < items->n; i++)
+    n += items->item[i].label == label;
+
+  int left = (int)fvg_rng_below(rng, (uint32_t)n);
+  int at = 0;
+  while (items->item[at].label != label || left-- > 0) at++;
+
+  d->index[d->n] = at;
+  d->label[d->n] = label;
+  d->n++;
   d->present[label] = 1;
 }
 
-/* The k best classes of a picture with feature f, then what is missing to two. */
-static void fvg__dpc_negatives(fvg__dpc *d, const fvg_items *items, int picture, const float *f, int n_class,
-                               int epoch) {
-  const size_t width = (size_t)d->tuned->clip->embed_dim;
-  const int before = d->n;
-  int rank, class_index;
+/* Adds a class that is not present, drawn; returns 0 if there is none left. */
+static int fvg__dpc_add_any(fvg__dpc *d, const fvg_items *items, int n_class, fvg_rng *rng) {
+  int n = 0;
+  for (int k = 0; k < n_class; k++)
+    n += !d->present[k];
+  if (!n) return 0;
+
+  int left = (int)fvg_rng_below(rng, (uint32_t)n);
+  int label = 0;
+  while (d->present[label] || left-- > 0) label++;
+  fvg__dpc_add(d, items, label, rng);
+  return 1;
+}
+
+/* Adds the k best classes of a picture with feature f, then what is missing to two. */
+static void fvg__dpc_negatives(fvg__dpc *d, const fvg_items *items, int picture, const float *f,
+                               int n_class, int epoch) {
+  const int before = d->n, width = d->tuned->clip->embed_dim;
   fvg_rng rng;
-  fvg_rng_seed(&rng, d->seed ^ fvg__path_hash(items->item[picture].path), FVG__STREAM_NEGATIVES + (uint64_t)epoch);
-  for (class_index = 0; class_index < n_class; class_index++)
-    d->score[class_index] = fvg__inner_product(f, d->g + (size_t)class_index * width, width);
-  for (rank = 0; rank < d->top_k && rank < n_class; rank++) {
+  fvg_rng_seed(&rng, d->seed ^ fvg__path_hash(items->item[picture].path),
+               FVG__STREAM_NEGATIVES + (uint64_t)epoch);
+
+  for (int k = 0; k < n_class; k++)
+    d->score[k] = fvg__inner_product(f, d->g + fvg__row(k, width), (size_t)width);
+
+  for (int rank = 0; rank < d->top_k && rank < n_class; rank++) {
     int best = 0;
-    for (class_index = 1; class_index < n_class; class_index++)
-      if (d->score[class_index] > d->score[best]) best = class_index;
+    for (int k = 1; k < n_class; k++)
+      if (d->score[k] > d->score[best])
+        best = k;
     d->score[best] = -HUGE_VAL;
-    if (!d->present[best]) fvg__dpc_add(d, items, best, &rng);
+    if (!d->present[best])
+      fvg__dpc_add(d, items, best, &rng);
   }
-  while (d->n < before + 2) {
-    int left = 0, at;
-    for (class_index = 0; class_index < n_class; class_index++) left += !d->present[class_index];
-    if (!left) return;
-    at = (int)fvg_rng_below(&rng, (uint32_t)left);
-    for (class_index = 0; d->present[class_index] || at-- > 0; class_index++) {}
-    fvg__dpc_add(d, items, class_index, &rng);
-  }
+
+  while (d->n < before + 2)
+    if (!fvg__dpc_add_any(d, items, n_class, &rng)) return;
 }
 
-/* The batch and, behind it, what it brings.  f [n, stride]: features of its pictures by the tuned prompts' tower. */
-static void fvg__dpc_grow(fvg__dpc *d, const fvg__train_set *x, const int *index, int n, const float *f, size_t stride,
-                          int epoch) {
+/* The batch of n pictures and, behind it, what they bring.  f [n, stride]: their features by the
+   tuned prompts' tower. */
+static void fvg__dpc_grow(fvg__dpc *d, const fvg__train_set *x, const int *index, int n,
+                          const float *f, size_t stride, int epoch) {
   const fvg_items *items = x->items;
-  int i;
-  for (i = 0; i < x->n_class; i++) d->present[i] = 1;
-  for (i = 0; i < items->n; i++) d->present[items->item[i].label] = 0;
-  for (d->n = 0; d->n < n; d->n++) {
-    d->index[d->n] = index[d->n];
-    d->label[d->n] = items->item[index[d->n]].label;
-    d->present[d->label[d->n]] = 1;
+  for (int k = 0; k < x->n_class; k++)
+    d->present[k] = 1;
+  for (int i = 0; i < items->n; i++)
+    d->present[items->item[i].label] = 0;
+
+  for (int i = 0; i < n; i++) {
+    d->index[i] = index[i];
+    d->label[i] = items->item[index[i]].label;
+    d->present[d->label[i]] = 1;
   }
-  for (i = 0; i < n; i++) fvg__dpc_negatives(d, items, index[i], f + (size_t)i * stride, x->n_class, epoch);
+  d->n = n;
+  for (int i = 0; i < n; i++)
+    fvg__dpc_negatives(d, items, index[i], f + (size_t)i * stride, x->n_class, epoch);
 }
 
-/* Into d: the batch, what it brings, and features or pixels of all of them. */
-static fvg_status fvg__dpc_gather(fvg__dpc *d, const fvg__train_set *x, const int *index, int n, int epoch) {
-  const fvg_clip *m = x->learner->clip;
-  size_t width = (size_t)fvg_learner_feature_width(m, d->tuned);
-  size_t size = 3 * (size_t)m->vision.image_size * (size_t)m->vision.image_size;
-  int i;
-  fvg_status s;
-  if (!d->pixels) {
-    s = fvg_views_get(x->views, d->f, NULL, NULL, x->items, index, n, epoch);
-    if (s) return s;
-    fvg__dpc_grow(d, x, index, n, d->f, width, epoch);
-    return fvg_views_get(x->views, d->f + (size_t)n * width, NULL, NULL, x->items, d->index + n,
-                         d->n - n, epoch);
-  }
-  s = fvg_views_pixels(x->views, d->pixels, NULL, x->items, index, n, epoch);
-  for (i = 0; !s && i < n; i += FVG__IMAGE_BATCH)
-    s = fvg__learner_encode(d->tuned, d->pixels + (size_t)i * size, fvg__min(n - i, FVG__IMAGE_BATCH),
-                            d->f + (size_t)i * width);
+/* Into d: the batch, what it brings, and the features of all of them, from views of plain CLIP. */
+static fvg_status fvg__dpc_gather_features(fvg__dpc *d, const fvg__train_set *x, const int *index,
+                                           int n, int epoch) {
+  int width = fvg_learner_feature_width(x->learner->clip, d->tuned);
+  fvg_status s = fvg_views_get(x->views, d->f, NULL, NULL, x->items, index, n, epoch);
   if (s) return s;
-  fvg__dpc_grow(d, x, index, n, d->f, width, epoch);
-  return fvg_views_pixels(x->views, d->pixels + (size_t)n * size, NULL, x->items, d->index + n,
-                          d->n - n, epoch);
+
+  fvg__dpc_grow(d, x, index, n, d->f, (size_t)width, epoch);
+  return fvg_views_get(x->views, d->f + fvg__row(n, width), NULL, NULL, x->items,
+                       d->index + n, d->n - n, epoch);
 }
 
+/* The same with the pixels of all pictures, for methods that prompt the image tower.  Only the
+   batch's own pictures have features, which choose what they bring. */
+static fvg_status fvg__dpc_gather_pixels(fvg__dpc *d, const fvg__train_set *x, const int *index, int n,
+                                         int epoch) {
+  const fvg_clip *m = x->learner->clip;
+  const int width = fvg_learner_feature_width(m, d->tuned);
+  const size_t size = 3 * fvg__row(m->vision.image_size, m->vision.image_size);
+
+  fvg_status s = fvg_views_pixels(x->views, d->pixels, NULL, x->items, index, n, epoch);
+  for (int i = 0; !s && i < n; i += FVG__IMAGE_BATCH)
+    s = fvg__learner_encode(d->tuned, d->pixels + (size_t)i * size,
+                            fvg__min(n - i, FVG__IMAGE_BATCH), d->f + fvg__row(i, width));
+  if (s) return s;
+
+  fvg__dpc_grow(d, x, index, n, d->f, (size_t)width, epoch);
+  return fvg_views_pixels(x->views, d->pixels + (size_t)n * size, NULL, x->items,
+                          d->index + n, d->n - n, epoch);
+}
+
+/* ---- training ---- */
 /* L on the grown batch, with P' in l's parameters. */
 static fvg_node *fvg__dpc_loss(fvg__dpc *d, fvg_learner *l) {
-  fvg_node *f = d->pixels ? fvg__learner_images(l, l->tape, d->pixels, d->n, NULL) :
-                            fvg_const(l->tape, d->n, l->clip->embed_dim, d->f);
+  fvg_node *f;
+  if (d->pixels)
+    f = fvg__learner_images(l, l->tape, d->pixels, d->n, NULL);
+  else
+    f = fvg_const(l->tape, d->n, l->clip->embed_dim, d->f);
+
   fvg_node *g = fvg_gather(fvg__learner_texts(l, l->tape, &l->packed), d->label, d->n);
   fvg_node *z = fvg__learner_scores(l, f, g);
-  return fvg_scale(fvg_add(fvg_cross_entropy(z, d->own), fvg_cross_entropy(fvg_transpose(z), d->own)), 0.5f);
+  fvg_node *of_pictures = fvg_cross_entropy(z, d->own);
+  fvg_node *of_texts = fvg_cross_entropy(fvg_transpose(z), d->own);
+  return fvg_scale(fvg_add(of_pictures, of_texts), 0.5f);
 }
 
-/* While the loss is computed the parameters hold P'; before and after, Q. */
-static fvg_status fvg__dpc_step(fvg__trainer *t, const fvg__train_set *x, const int *index, int epoch, double lr,
-                                float *loss) {
+/* Copies Q from l's parameters. */
+static void fvg__dpc_keep_mixture(fvg__dpc *d, const fvg_learner *l) {
+  float *at = d->mixture;
+  for (int i = 0; i < l->n_param; i++) {
+    const fvg_parameter *p = l->param[i];
+    size_t n = fvg_tensor_count(&p->value);
+    memcpy(at, p->value.data, n * sizeof *at);
+    at += n;
+  }
+}
+
+/* Puts Q back into l's parameters and turns the gradients with respect to P' into those with
+   respect to Q. */
+static void fvg__dpc_return_mixture(fvg__dpc *d, fvg_learner *l) {
+  const float *at = d->mixture;
+  for (int i = 0; i < l->n_param; i++) {
+    fvg_parameter *p = l->param[i];
+    size_t n = fvg_tensor_count(&p->value);
+    memcpy(p->value.data, at, n * sizeof *at);
+    for (size_t k = 0; k < n; k++)
+      p->grad[k] /= d->weight;
+    at += n;
+  }
+}
+
+/* A training step.  While the loss is computed the parameters hold P'; before and after, Q. */
+static fvg_status fvg__dpc_step(fvg__trainer *t, const fvg__train_set *x, const int *index, int epoch,
+                                double lr, float *loss) {
   fvg__dpc *d = t->dpc;
   fvg_learner *l = x->learner;
-  size_t at, k;
-  fvg_node *y;
-  int i;
-  fvg_status s = fvg__dpc_gather(d, x, index, t->batch, epoch);
+  fvg_status s;
+  if (d->pixels)
+    s = fvg__dpc_gather_pixels(d, x, index, t->batch, epoch);
+  else
+    s = fvg__dpc_gather_features(d, x, index, t->batch, epoch);
   if (s) return s;
-  for (i = 0, at = 0; i < l->n_param; at += fvg_tensor_count(&l->param[i++]->value))
-    memcpy(d->mixture + at, l->param[i]->value.data, fvg_tensor_count(&l->param[i]->value) * sizeof(float));
+
+  fvg__dpc_keep_mixture(d, l);
   s = fvg_dpc_reweigh(l, d->tuned, d->weight, 1);
   if (s) return s;
+
   fvg_tape_clear(l->tape);
   fvg_optimizer_zero_grad(t->optimizer);
-  y = fvg__dpc_loss(d, l);
+  fvg_node *y = fvg__dpc_loss(d, l);
   if (y) *loss = fvg_value(y)[0];
   s = y ? fvg_backward(y) : t->clip->ctx->status;
-  for (i = 0, at = 0; i < l->n_param; at += fvg_tensor_count(&l->param[i++]->value)) {
-    memcpy(l->param[i]->value.data, d->mixture + at, fvg_tensor_count(&l->param[i]->value) * sizeof(float));
-    for (k = 0; k < fvg_tensor_count(&l->param[i]->value); k++) l->param[i]->grad[k] /= d->weight;
-  }
+
+  fvg__dpc_return_mixture(d, l);
   if (!s) fvg_optimizer_step(t->optimizer, lr);
   return s;
 }
 
+/* Memory for batches of `batch` pictures, and the classes' features.  On failure, too, the caller
+   frees d. */
 static fvg_status fvg__dpc_new(fvg__dpc *d, const fvg_learner *l, int batch) {
   fvg_clip *m = l->clip;
-  size_t brought = (size_t)batch * (size_t)(d->top_k > 2 ? d->top_k : 2), n_class = (size_t)l->n_class;
-  size_t most = (size_t)batch + (brought < n_class ? brought : n_class), k, total = 0;
-  size_t width = (size_t)fvg_learner_feature_width(m, d->tuned), size = (size_t)m->vision.image_size;
-  int i, prompts_image = l->method->needs & FVG_NEEDS_PIXELS;
-  for (i = 0; i < l->n_param; i++) total += fvg_tensor_count(&l->param[i]->value);
-  d->g = FVG_NEW_ARRAY(m->ctx, float, (size_t)l->n_class * (size_t)m->embed_dim);
-  d->mixture = FVG_NEW_ARRAY(m->ctx, float, total);
-  d->index = FVG_NEW_ARRAY(m->ctx, int, most);
-  d->label = FVG_NEW_ARRAY(m->ctx, int, most);
-  d->own = FVG_NEW_ARRAY(m->ctx, int, most);
-  d->present = FVG_NEW_ARRAY(m->ctx, int, (size_t)l->n_class);
-  d->score = FVG_NEW_ARRAY(m->ctx, double, (size_t)l->n_class);
-  d->f = FVG_NEW_ARRAY(m->ctx, float, most * width);
-  if (prompts_image) d->pixels = (float *)fvg_alloc_array(m->ctx, most, 3 * size * size * sizeof *d->pixels);
-  if (!d->g || !d->mixture || !d->index || !d->label || !d->own || !d->present || !d->score || !d->f ||
-      (prompts_image && !d->pixels)) return FVG_E_NOMEM;
-  for (k = 0; k < most; k++) d->own[k] = (int)k;
+  fvg_ctx *c = m->ctx;
+  const size_t n_class = (size_t)l->n_class;
+  const size_t width = (size_t)fvg_learner_feature_width(m, d->tuned);
+
+  /* A picture brings at most k classes, or two, and no class comes twice. */
+  size_t brought = fvg__row(batch, d->top_k > 2 ? d->top_k : 2);
+  size_t most = (size_t)batch + (brought < n_class ? brought : n_class);
+  size_t n_value = 0;
+  for (int i = 0; i < l->n_param; i++)
+    n_value += fvg_tensor_count(&l->param[i]->value);
+
+  d->g = FVG_NEW_ARRAY(c, float, n_class * (size_t)m->embed_dim);
+  d->mixture = FVG_NEW_ARRAY(c, float, n_value);
+  d->index = FVG_NEW_ARRAY(c, int, most);
+  d->label = FVG_NEW_ARRAY(c, int, most);
+  d->own = FVG_NEW_ARRAY(c, int, most);
+  d->present = FVG_NEW_ARRAY(c, int, n_class);
+  d->score = FVG_NEW_ARRAY(c, double, n_class);
+  d->f = FVG_NEW_ARRAY(c, float, most * width);
+  if (!d->g || !d->mixture || !d->f || !d->score)
+    return FVG_E_NOMEM;
+  if (!d->index || !d->label || !d->own || !d->present)
+    return FVG_E_NOMEM;
+
+  if (l->method->needs & FVG_NEEDS_PIXELS) {
+    size_t size = 3 * fvg__row(m->vision.image_size, m->vision.image_size);
+    d->pixels = (float *)fvg_alloc_array(c, most, size * sizeof *d->pixels);
+    if (!d->pixels) return FVG_E_NOMEM;
+  }
+  for (size_t k = 0; k < most; k++)
+    d->own[k] = (int)k;
   return fvg_learner_text_features(d->tuned, d->g, (const char *const *)l->class_name, l->n_class);
 }
 
@@ -14411,144 +16197,248 @@ FVG_DEF fvg_optimizer_desc fvg_dpc_optimizer(int *batch) {
   return fvg_optimizer_defaults(&d);
 }
 
-FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *v, const fvg_task *task,
-                                 const fvg_dpc_desc *dpc, const fvg_train_desc *desc) {
-  const fvg_items *items = task ? &task->items : NULL;
-  fvg_optimizer_desc published;
+/* What the caller left open in desc (NULL: all) is as published; a batch is at most the whole
+   list. */
+static fvg_train_desc fvg__dpc_schedule(const fvg_train_desc *desc, int n_item) {
   fvg_train_desc own;
+  memset(&own, 0, sizeof own);
+  if (desc) own = *desc;
+
   int batch;
-  fvg__train_set source;
-  fvg__trainer t;
-  fvg__dpc d;
-  char what[64];
+  fvg_optimizer_desc published = fvg_dpc_optimizer(&batch);
+  if (own.optimizer.lr == 0) {
+    own.optimizer.lr = published.lr;
+    own.optimizer.kind = published.kind;
+  }
+  if (own.batch <= 0) own.batch = batch;
+  own.batch = fvg__min(own.batch, n_item);
+  return own;
+}
+
+/* Trains l, a copy of `tuned`, whose parameters hold Q from the first step to the last. */
+FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *v,
+                                 const fvg_task *task, const fvg_dpc_desc *dpc,
+                                 const fvg_train_desc *desc) {
+  const fvg_items *items = task ? &task->items : NULL;
+  fvg_ctx *c = l->clip->ctx;
   fvg_status s = fvg__dpc_check(l, tuned);
   if (!s) s = fvg__check_items(l, items, l->n_class);
   if (s) return s;
   if (v->desc.learner)
-    return fvg_fail(l->clip->ctx, FVG_E_ARG, "DPC_%s trains on views of plain CLIP, not of a learner",
-                    l->method->name);
-  memset(&own, 0, sizeof own);
-  if (desc) own = *desc;
-  published = fvg_dpc_optimizer(&batch);
-  if (own.optimizer.lr == 0) { own.optimizer.lr = published.lr; own.optimizer.kind = published.kind; }
-  if (own.batch <= 0) own.batch = batch;
-  if (own.batch > items->n) own.batch = items->n;
+    return fvg_fail(c, FVG_E_ARG, "DPC_%s trains on views of plain CLIP, not of a learner",
+                     l->method->name);
+
+  fvg_train_desc own = fvg__dpc_schedule(desc, items->n);
+  fvg__dpc d;
   memset(&d, 0, sizeof d);
   d.tuned = tuned;
   d.weight = fvg__default(dpc ? dpc->weight : 0, 0.5f);
   d.top_k = dpc && dpc->top_k ? dpc->top_k : 8;
   d.seed = own.seed;
   if (!(d.weight > 0) || d.top_k < 1)
-    return fvg_fail(l->clip->ctx, FVG_E_ARG, "DPC: the weight of P' must be above 0, and top_k at least 1");
+    return fvg_fail(c, FVG_E_ARG, "DPC: the weight of P' must be above 0, and top_k at least 1");
+
+  char what[64];
   snprintf(what, sizeof what, "DPC_%s", l->method->name);
+  fvg__train_set source;
+  fvg__trainer t;
   memset(&t, 0, sizeof t);
   t.what = what;
   t.step = fvg__dpc_step;
   t.clip = l->clip;
   t.dpc = &d;
   fvg__set_source(&t, &source, l, v, items);
+
   s = fvg__dpc_new(&d, l, own.batch);
   if (!s) s = fvg__train(&t, l->param, l->n_param, &own);
-  fvg__dpc_free(l->clip->ctx, &d);
+  fvg__dpc_free(c, &d);
   return s;
 }
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 28  CHECKPOINTS: a tuned model in one file
- *===========================================================================================================
-   A checkpoint is a safetensors file: the learner's tensors under the names that the published trainers give them,
-   FVG-PT's, and in the metadata everything that is needed to build both again: the trainer, the classes, the words
-   and the template, every option of the method.  Loading builds the learner from that and then fills its parameters,
-   each of whose shapes is compared with the file's before memory is asked for.
+ *==================================================================================================
+   A checkpoint is a safetensors file.  It holds the learner's tensors under the names that the
+   published trainers give them, and FVG-PT's; its metadata hold everything that is needed to build
+   both again: the trainer, the classes, the words and the template, and every option of the
+   method.  Loading builds the learner from the metadata and then fills its parameters, whose
+   shapes are compared with the file's before memory is allocated.
 
-   The published trainers' own files (PyTorch's, fvgpt.h, chapter 12) hold tensors only: who loads one says what it
-   is, by making the learner first. */
-#ifndef FVGPT_NO_STDIO
-/* ["name", "name", ...] with quotes, backslashes and control characters escaped */
-static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
-  size_t size = 3, at = 0, k;
-  char *text;
-  int i;
-  for (i = 0; i < n; i++) size += 6 * strlen(name[i]) + 4;
-  text = (char *)fvg_alloc(c, size);
-  if (!text) return NULL;
-  text[at++] = '[';
-  for (i = 0; i < n; i++) {
-    if (i) { text[at++] = ','; text[at++] = ' '; }
-    text[at++] = '"';
-    for (k = 0; name[i][k]; k++) {
-      unsigned char ch = (unsigned char)name[i][k];
-      if (ch < 32) { at += (size_t)snprintf(text + at, size - at, "\\u%04x", ch); continue; }
-      if (ch == '"' || ch == '\\') text[at++] = '\\';
-      text[at++] = name[i][k];
+   The published trainers' own files (PyTorch's, fvgpt.h, chapter 12) hold only tensors: whoever
+   loads one says what it is, by making the learner first. */
+
+/* ---- writing ---- */
+/* Writes "name" at `at`, with quotes, backslashes and control characters escaped; returns what
+   follows.  At most 6 bytes per character and 2 quotes. */
+static char *fvg__put_json_string(char *at, const char *name) {
+  *at++ = '"';
+  for (; *name; name++) {
+    unsigned char ch = (unsigned char)*name;
+    if (ch < 32) {
+      at += snprintf(at, 7, "\\u%04x", ch);
+      continue;
     }
-    text[at++] = '"';
+    if (ch == '"' || ch == '\\')
+      *at++ = '\\';
+    *at++ = *name;
   }
-  text[at++] = ']';
-  text[at] = 0;
+  *at++ = '"';
+  return at;
+}
+
+/* ["name", "name", ...], or NULL */
+static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
+  size_t size = 3;
+  for (int i = 0; i < n; i++)
+    size += 6 * strlen(name[i]) + 4;
+  char *text = FVG_NEW_ARRAY(c, char, size);
+  if (!text) return NULL;
+
+  char *at = text;
+  *at++ = '[';
+  for (int i = 0; i < n; i++) {
+    if (i) {
+      *at++ = ',';
+      *at++ = ' ';
+    }
+    at = fvg__put_json_string(at, name[i]);
+  }
+  *at++ = ']';
+  *at = 0;
   return text;
 }
 
-FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *f, const char *path,
-                                       const fvg_metadata *settings, int n_settings) {
+/* The settings that every checkpoint has: 10 of the learner, 12 of FVG-PT, and the checksum. */
+enum { FVG__OWN_SETTINGS = 10 + 12 + 1 };
+
+/* What is to be written.  The tensors' data and most strings are borrowed. */
+typedef struct fvg__checkpoint {
+  fvg_named_tensor *tensor;           /* [n] the learner's, then FVG-PT's */
+  int n;
+  char *classes;                      /* the class names as JSON */
+  char trainer[64];
+  fvg_settings *settings;
+} fvg__checkpoint;
+
+static void fvg__checkpoint_free(fvg_ctx *c, fvg__checkpoint *k) {
+  fvg_release(c, k->tensor);
+  fvg_release(c, k->classes);
+  fvg_release(c, k->settings);
+}
+
+/* Appends parameters, whose values must be finite; `file` is for messages. */
+static fvg_status fvg__checkpoint_add(fvg_ctx *c, fvg__checkpoint *k, const char *file,
+                                      fvg_parameter *const *param, int n) {
+  for (int i = 0; i < n; i++) {
+    const fvg_parameter *p = param[i];
+    fvg_status s = fvg__check_finite(c, file, p, (const float *)p->value.data);
+    if (s) return s;
+    k->tensor[k->n].name = p->name;
+    k->tensor[k->n].tensor = p->value;
+    k->n++;
+  }
+  return FVG_OK;
+}
+
+/* What the learner is made of. */
+static void fvg__set_learner(fvg_settings *x, const fvg_learner *l) {
+  fvg_settings_set(x, "class_token_position", fvg__position_name[l->desc.class_token_position]);
+  fvg_settings_set(x, "prompt_template", l->prompt_template);
+  fvg_settings_set(x, "ctx_words", l->words ? l->words : "");
+  fvg_settings_set_number(x, "ctx_fixed", l->n_fixed);
+  fvg_settings_set_number(x, "n_ctx", l->desc.n_ctx);
+  fvg_settings_set_number(x, "class_specific", l->desc.class_specific);
+  fvg_settings_set_number(x, "embed_dim", l->clip->embed_dim);
+  for (int i = 0; l->method->option[i].name; i++)
+    fvg_settings_set_number(x, l->method->option[i].name, l->option[i]);
+}
+
+/* What FVG-PT is made of. */
+static void fvg__set_fvgpt(fvg_settings *x, const fvg_fvgpt_desc *d) {
+  fvg_settings_set_number(x, "fdc_hidden", d->fdc_hidden);
+  fvg_settings_set_number(x, "gate_hidden", d->gate_hidden);
+  fvg_settings_set_number(x, "gate_layers", d->gate_layers);
+  fvg_settings_set_number(x, "logit_scale", (double)d->logit_scale);
+  fvg_settings_set_number(x, "tau", (double)d->tau);
+  fvg_settings_set_number(x, "no_frg", d->no_frg);
+  fvg_settings_set_number(x, "no_fdc", d->no_fdc);
+  fvg_settings_set_number(x, "no_pc", d->no_pc);
+  fvg_settings_set_number(x, "area_rule", d->area_rule);
+  fvg_settings_set_number(x, "area_min", (double)d->area_min);
+  fvg_settings_set_number(x, "area_max", (double)d->area_max);
+  fvg_settings_set_number(x, "normalise_entropy", d->normalise_entropy);
+}
+
+/* Collects tensors and settings, f may be NULL; `file` is for messages.  On failure, too, the
+   caller frees k. */
+static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, const fvg_learner *l,
+                                      const fvg_fvgpt *f, const fvg_metadata *settings,
+                                      int n_settings) {
   fvg_ctx *c = l->clip->ctx;
-  int n_own = 11 + 12, n_tensor = l->n_param + (f ? f->n_params : 0), n = 0, i;
-  fvg_named_tensor *tensor = FVG_NEW_ARRAY(c, fvg_named_tensor, (size_t)n_tensor);
-  char *names = fvg__names_json(c, l->class_name, l->n_class), trainer[64];
-  fvg_settings *x = FVG_NEW(c, fvg_settings);
-  fvg_status s = tensor && names && x ? FVG_OK : FVG_E_NOMEM;
-  for (i = 0; l->method->option[i].name; i++) n_own++;
-  if (!s && n_settings > FVG_MAX_SETTINGS - n_own)
-    s = fvg_fail(c, FVG_E_ARG, "%s: %d settings, %d is the limit", path, n_settings, FVG_MAX_SETTINGS - n_own);
-  for (i = 0; !s && i < l->n_param; i++)
-    s = fvg__check_finite(c, path, l->param[i], (const float *)l->param[i]->value.data);
-  for (i = 0; !s && f && i < f->n_params; i++)
-    s = fvg__check_finite(c, path, f->params[i], (const float *)f->params[i]->value.data);
-  for (i = 0; !s && i < l->n_param; i++, n++) {
-    tensor[n].name = l->param[i]->name;
-    tensor[n].tensor = l->param[i]->value;
-  }
-  for (i = 0; !s && f && i < f->n_params; i++, n++) {
-    tensor[n].name = f->params[i]->name;
-    tensor[n].tensor = f->params[i]->value;
-  }
+  memset(k, 0, sizeof *k);
+  k->tensor = FVG_NEW_ARRAY(c, fvg_named_tensor, (size_t)(l->n_param + (f ? f->n_params : 0)));
+  k->classes = fvg__names_json(c, l->class_name, l->n_class);
+  k->settings = FVG_NEW(c, fvg_settings);
+  if (!k->tensor || !k->classes || !k->settings)
+    return FVG_E_NOMEM;
+
+  int room = FVG_MAX_SETTINGS - FVG__OWN_SETTINGS;
+  for (int i = 0; l->method->option[i].name; i++)
+    room--;
+  if (n_settings > room)
+    return fvg_fail(c, FVG_E_ARG, "%s: %d settings, %d is the limit", file, n_settings, room);
+
+  fvg_status s = fvg__checkpoint_add(c, k, file, l->param, l->n_param);
+  if (!s && f) s = fvg__checkpoint_add(c, k, file, f->params, f->n_params);
+  if (s) return s;
+
+  snprintf(k->trainer, sizeof k->trainer, "%s%s", f ? "FVGPT_" : "", l->method->name);
+  fvg_settings_set(k->settings, "format", "fvgpt 1");
+  fvg_settings_set(k->settings, "trainer", k->trainer);
+  fvg_settings_set(k->settings, "classes", k->classes);
+  fvg__set_learner(k->settings, l);
+  if (f) fvg__set_fvgpt(k->settings, &f->desc);
+  for (int i = 0; i < n_settings; i++)
+    fvg_settings_set(k->settings, settings[i].key, settings[i].value);
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *f, fvg_write_fn write,
+                                        void *user, const fvg_metadata *settings,
+                                        int n_settings) {
+  fvg_ctx *c = l->clip->ctx;
+  if (!write)
+    return fvg_fail(c, FVG_E_ARG, "checkpoint: there is no function to write it with");
+
+  fvg__checkpoint k;
+  fvg_status s = fvg__checkpoint_new(&k, "checkpoint", l, f, settings, n_settings);
   if (!s) {
-    snprintf(trainer, sizeof trainer, "%s%s", f ? "FVGPT_" : "", l->method->name);
-    fvg_settings_set(x, "format", "fvgpt 1");
-    fvg_settings_set(x, "trainer", trainer);
-    fvg_settings_set(x, "classes", names);
-    fvg_settings_set(x, "class_token_position", fvg__position_name[l->desc.class_token_position]);
-    fvg_settings_set(x, "prompt_template", l->prompt_template);
-    fvg_settings_set(x, "ctx_words", l->words ? l->words : "");
-    fvg_settings_set_number(x, "ctx_fixed", l->n_fixed);
-    fvg_settings_set_number(x, "n_ctx", l->desc.n_ctx);
-    fvg_settings_set_number(x, "class_specific", l->desc.class_specific);
-    fvg_settings_set_number(x, "embed_dim", l->clip->embed_dim);
-    for (i = 0; l->method->option[i].name; i++) fvg_settings_set_number(x, l->method->option[i].name, l->option[i]);
+    fvg_settings *x = k.settings;
+    char sum[FVG__CHECKSUM_TEXT];
+    fvg__checksum(k.tensor, k.n, x->entry, x->n, sum);
+    fvg_settings_set(x, FVG__CHECKSUM, sum);
+    s = fvg_safetensors_write(c, write, user, k.tensor, k.n, x->entry, x->n);
   }
-  if (!s && f) {
-    const fvg_fvgpt_desc *d = &f->desc;
-    fvg_settings_set_number(x, "fdc_hidden", d->fdc_hidden);
-    fvg_settings_set_number(x, "gate_hidden", d->gate_hidden);
-    fvg_settings_set_number(x, "gate_layers", d->gate_layers);
-    fvg_settings_set_number(x, "logit_scale", (double)d->logit_scale);
-    fvg_settings_set_number(x, "tau", (double)d->tau);
-    fvg_settings_set_number(x, "no_frg", d->no_frg);
-    fvg_settings_set_number(x, "no_fdc", d->no_fdc);
-    fvg_settings_set_number(x, "no_pc", d->no_pc);
-    fvg_settings_set_number(x, "area_rule", d->area_rule);
-    fvg_settings_set_number(x, "area_min", (double)d->area_min);
-    fvg_settings_set_number(x, "area_max", (double)d->area_max);
-    fvg_settings_set_number(x, "normalise_entropy", d->normalise_entropy);
-  }
-  for (i = 0; !s && i < n_settings; i++) fvg_settings_set(x, settings[i].key, settings[i].value);
-  if (!s) s = fvg__save_checked(c, path, tensor, n, x);
-  fvg_release(c, tensor);
-  fvg_release(c, names);
-  fvg_release(c, x);
+  fvg__checkpoint_free(c, &k);
   return s;
 }
 
+#ifndef FVGPT_NO_STDIO
+FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *f, const char *path,
+                                       const fvg_metadata *settings, int n_settings) {
+  fvg_ctx *c = l->clip->ctx;
+  if (!path)
+    return fvg_fail(c, FVG_E_ARG, "checkpoint: no path to save it at");
+
+  fvg__checkpoint k;
+  fvg_status s = fvg__checkpoint_new(&k, path, l, f, settings, n_settings);
+  if (!s) s = fvg__save_checked(c, path, k.tensor, k.n, k.settings);
+  fvg__checkpoint_free(c, &k);
+  return s;
+}
+#endif
+
+/* ---- reading: the learner ---- */
 /* The position of that name, or -1. */
 static int fvg__position_of(const char *name) {
   int i = FVG_FRONT;
@@ -14561,157 +16451,247 @@ static const fvg_method *fvg__method_of_trainer(const char *trainer) {
   return fvg_method_find(strncmp(trainer, "FVGPT_", 6) ? trainer : trainer + 6);
 }
 
-/* What a learner was made of, from the metadata; option [FVG__MOST_OPTIONS] takes its numbers. */
-static fvg_status fvg__read_desc(fvg_clip *m, const fvg_weights *w, fvg_learner_desc *d, fvg_option *option) {
-  const char *trainer = fvg_weights_metadata(w, "trainer"), *format = fvg_weights_metadata(w, "format"),
-             *position = fvg_weights_metadata(w, "class_token_position");
-  double low, high;
-  fvg_status s;
-  int width;
-  memset(d, 0, sizeof *d);
+/* The settings that are words: the method, and where the class name stands. */
+static fvg_status fvg__read_words(fvg_ctx *c, const fvg_weights *w, fvg_learner_desc *d) {
+  const char *file = fvg_weights_file(w);
+  const char *format = fvg_weights_metadata(w, "format");
+  const char *trainer = fvg_weights_metadata(w, "trainer");
+  const char *position = fvg_weights_metadata(w, "class_token_position");
   if (!format || !trainer || !position || !fvg_weights_metadata(w, "classes"))
-    return fvg_fail(m->ctx, FVG_E_FORMAT, "%s: not a checkpoint of tuned prompts (no format, trainer, classes and "
-                                          "class_token_position)", fvg_weights_file(w));
+    return fvg_fail(c, FVG_E_FORMAT,
+                     "%s: not a checkpoint of tuned prompts (no format, trainer, classes and "
+                     "class_token_position)",
+                     file);
   if (strcmp(format, "fvgpt 1"))
-    return fvg_fail(m->ctx, FVG_E_FORMAT, "%s: format \"%.40s\", only \"fvgpt 1\" is known",
-                    fvg_weights_file(w), format);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: format \"%.40s\", only \"fvgpt 1\" is known",
+                     file, format);
+
   d->method = fvg__method_of_trainer(trainer);
   if (!d->method)
-    return fvg_fail(m->ctx, FVG_E_FORMAT, "%s: trainer \"%.40s\" is not known", fvg_weights_file(w), trainer);
-  if (fvg__position_of(position) < 0)
-    return fvg_fail(m->ctx, FVG_E_FORMAT, "%s: class_token_position \"%.40s\" is not end, middle or front",
-                    fvg_weights_file(w), position);
-  d->class_token_position = (fvg_position)fvg__position_of(position);
-  s = fvg__get_whole(m->ctx, w, "embed_dim", 1, &width);
-  if (!s && width != m->embed_dim)
-    s = fvg_fail(m->ctx, FVG_E_SHAPE, "%s: tuned on a CLIP of width %d, this one has %d",
-                 fvg_weights_file(w), width, m->embed_dim);
-  if (!s) s = fvg__get_whole(m->ctx, w, "n_ctx", d->method->n_ctx ? 1 : 0, &d->n_ctx);
-  if (!s) s = fvg__get_whole(m->ctx, w, "class_specific", 0, &d->class_specific);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: trainer \"%.40s\" is not known", file, trainer);
+
+  int at = fvg__position_of(position);
+  if (at < 0)
+    return fvg_fail(c, FVG_E_FORMAT,
+                     "%s: class_token_position \"%.40s\" is not end, middle or front",
+                     file, position);
+  d->class_token_position = (fvg_position)at;
   d->prompt_template = fvg_weights_metadata(w, "prompt_template");
   d->ctx_init = fvg_weights_metadata(w, "ctx_words");
+  return FVG_OK;
+}
+
+/* What the learner is made of, from the metadata; option [FVG__MOST_OPTIONS] receives its numbers.
+   */
+static fvg_status fvg__read_desc(fvg_clip *m, const fvg_weights *w, fvg_learner_desc *d,
+                                 fvg_option *option) {
+  fvg_ctx *c = m->ctx;
+  memset(d, 0, sizeof *d);
+  fvg_status s = fvg__read_words(c, w, d);
+
+  int width;
+  if (!s) s = fvg__get_whole(c, w, "embed_dim", 1, &width);
+  if (s) return s;
+  if (width != m->embed_dim)
+    return fvg_fail(c, FVG_E_SHAPE, "%s: tuned on a CLIP of width %d, this one has %d",
+                     fvg_weights_file(w), width, m->embed_dim);
+
+  s = fvg__get_whole(c, w, "n_ctx", d->method->n_ctx ? 1 : 0, &d->n_ctx);
+  if (!s) s = fvg__get_whole(c, w, "class_specific", 0, &d->class_specific);
+
   d->option = option;
-  for (; !s && fvg_method_option(d->method, &option[d->n_option], &low, &high, d->n_option); d->n_option++)
-    s = fvg__get_number(m->ctx, w, option[d->n_option].name, &option[d->n_option].value);
+  while (!s) {
+    fvg_option *o = &option[d->n_option];
+    double low, high;
+    if (!fvg_method_option(d->method, o, &low, &high, d->n_option))
+      break;
+    s = fvg__get_number(c, w, o->name, &o->value);
+    d->n_option++;
+  }
   return s;
 }
 
-/* What a learner cannot be made of comes from the file, so that the message names it. */
-static fvg_status fvg__name_file(fvg_ctx *c, const fvg_weights *w, fvg_status s) {
-  char said[sizeof c->message];
-  if (!s || s == FVG_E_NOMEM || strstr(c->message, fvg_weights_file(w))) return s;
-  memcpy(said, c->message, sizeof said);
-  return fvg_fail(c, s, "%s: %s", fvg_weights_file(w), said);
-}
-
-/* How many tokens of the words stay fixed.  Files of before have no such setting: there the words of
-   methods that have some by default kept what came after n_ctx tokens, and the others learned every
-   token. */
-static fvg_status fvg__read_fixed(fvg_clip *m, const fvg_weights *w, const fvg_learner_desc *d, int *n_fixed) {
-  fvg_status s;
-  int n = 0;
+/* How many tokens of the words stay fixed.  Older files lack this setting: there, the words of
+   methods that have some by default kept what came after n_ctx tokens, and the other methods
+   learned every token. */
+static fvg_status fvg__read_fixed(fvg_clip *m, const fvg_weights *w, const fvg_learner_desc *d,
+                                  int *n_fixed) {
   *n_fixed = 0;
-  if (fvg_weights_metadata(w, "ctx_fixed")) return fvg__get_whole(m->ctx, w, "ctx_fixed", 0, n_fixed);
-  if (!d->method->ctx_init || !d->ctx_init || !d->ctx_init[0]) return FVG_OK;
-  s = fvg_tokenize(m->tokenizer, NULL, 0, &n, d->ctx_init);
-  if (!s && n > d->n_ctx) *n_fixed = n - d->n_ctx;
-  if (!s && *n_fixed && d->class_token_position != FVG_END)
-    return fvg_fail(m->ctx, FVG_E_UNSUPPORTED, "%s: words are left over of \"%.80s\" beside a name that "
-                                               "is not at the end; their order has changed since, "
-                                               "tune it again",
-                    fvg_weights_file(w), d->ctx_init);
-  return s;
+  if (fvg_weights_metadata(w, "ctx_fixed"))
+    return fvg__get_whole(m->ctx, w, "ctx_fixed", 0, n_fixed);
+  if (!d->method->ctx_init || !d->ctx_init || !d->ctx_init[0])
+    return FVG_OK;
+
+  int n = 0;
+  fvg_status s = fvg_tokenize(m->tokenizer, NULL, 0, &n, d->ctx_init);
+  if (s || n <= d->n_ctx) return s;
+  *n_fixed = n - d->n_ctx;
+  if (d->class_token_position == FVG_END) return FVG_OK;
+  return fvg_fail(m->ctx, FVG_E_UNSUPPORTED,
+                   "%s: words are left over of \"%.80s\" beside a name that is not at the end; "
+                   "their order has changed since, tune it again",
+                   fvg_weights_file(w), d->ctx_init);
 }
 
-static fvg_status fvg__restore_learner(fvg_clip *m, fvg_weights *w, fvg_learner **out) {
-  fvg_option option[FVG__MOST_OPTIONS];
-  const char *classes = fvg_weights_metadata(w, "classes"), **name;
-  fvg_learner_desc desc;
-  fvg_json j;
-  fvg_status s = fvg__read_desc(m, w, &desc, option);
-  int i, n = 0, n_fixed = 0;
-  if (!s && m->tokenizer) s = fvg__read_fixed(m, w, &desc, &n_fixed);
+/* The class names: *name is an array to release, its *n strings stay in `j`, which is freed after
+   it. */
+static fvg_status fvg__read_class_names(fvg_ctx *c, const fvg_weights *w, fvg_json *j,
+                                        const char ***name, int *n) {
+  const char *file = fvg_weights_file(w), *classes = fvg_weights_metadata(w, "classes");
+  *name = NULL;
+  *n = 0;
+  fvg_status s = fvg_json_parse(c, j, classes, strlen(classes), file);
   if (s) return s;
-  s = fvg_json_parse(m->ctx, &j, classes, strlen(classes), fvg_weights_file(w));
-  if (s) return s;
-  if (j.value[0].type != FVG_JSON_ARRAY || j.value[0].n_child < 1)
-    s = fvg_fail(m->ctx, FVG_E_FORMAT, "%s: classes must be a list of names", fvg_weights_file(w));
-  name = FVG_NEW_ARRAY(m->ctx, const char *, (size_t)j.value[0].n_child + 1);
-  if (!s && !name) s = FVG_E_NOMEM;
-  for (i = j.value[0].first; !s && i >= 0; i = j.value[i].next) {
-    name[n++] = j.value[i].string;
-    if (j.value[i].type != FVG_JSON_STRING)
-      s = fvg_fail(m->ctx, FVG_E_FORMAT, "%s: classes[%d] is not a string", fvg_weights_file(w), n - 1);
-  }
-  if (!s) s = fvg__name_file(m->ctx, w, fvg__learner_new(m, out, &desc, name, n, w, n_fixed));
-  fvg_release(m->ctx, name);
-  fvg_json_free(m->ctx, &j);
-  for (i = 0; !s && i < (*out)->n_param; i++) s = fvg__restore(m->ctx, w, (*out)->param[i]);
-  return s;
-}
 
-static fvg_status fvg__restore_fvgpt(fvg_clip *m, fvg_weights *w, fvg_fvgpt **out) {
-  const char *trainer = fvg_weights_metadata(w, "trainer");
-  double logit_scale = 0, tau = 0, area_min = 0, area_max = 0;
-  fvg_fvgpt_desc desc;
-  fvg_status s;
-  int i, area_rule = 0;
-  if (!trainer || strncmp(trainer, "FVGPT_", 6)) return FVG_OK;
-  memset(&desc, 0, sizeof desc);
-  desc.width = m->embed_dim;
-  s = fvg__get_whole(m->ctx, w, "fdc_hidden", 1, &desc.fdc_hidden);
-  if (!s) s = fvg__get_whole(m->ctx, w, "gate_hidden", 1, &desc.gate_hidden);
-  if (!s) s = fvg__get_whole(m->ctx, w, "gate_layers", 1, &desc.gate_layers);
-  if (!s) s = fvg__get_number(m->ctx, w, "logit_scale", &logit_scale);
-  if (!s) s = fvg__get_number(m->ctx, w, "tau", &tau);
-  if (!s && fvg_weights_metadata(w, "no_frg")) s = fvg__get_whole(m->ctx, w, "no_frg", 0, &desc.no_frg);
-  if (!s && fvg_weights_metadata(w, "no_fdc")) s = fvg__get_whole(m->ctx, w, "no_fdc", 0, &desc.no_fdc);
-  if (!s && fvg_weights_metadata(w, "no_pc")) s = fvg__get_whole(m->ctx, w, "no_pc", 0, &desc.no_pc);
-  if (!s && fvg_weights_metadata(w, "normalise_entropy"))
-    s = fvg__get_whole(m->ctx, w, "normalise_entropy", 0, &desc.normalise_entropy);
-  if (!s && fvg_weights_metadata(w, "area_rule")) {
-    s = fvg__get_whole(m->ctx, w, "area_rule", 0, &area_rule);
-    if (!s) s = fvg__get_number(m->ctx, w, "area_min", &area_min);
-    if (!s) s = fvg__get_number(m->ctx, w, "area_max", &area_max);
-    if (!s && (area_rule > FVG_AREA_IGNORE || !(area_min >= 0 && area_min <= area_max && area_max <= 1)))
-      s = fvg_fail(m->ctx, FVG_E_FORMAT, "%s: area_rule %d, area_min %g, area_max %g make no sense",
-                   fvg_weights_file(w), area_rule, area_min, area_max);
-    desc.area_rule = (fvg_area_rule)area_rule;
-    desc.area_min = (float)area_min;
-    desc.area_max = (float)area_max;
-  }
-  if (!s && !(logit_scale > 0 && logit_scale < 1e6 && tau > 0 && tau < 1e6))
-    s = fvg_fail(m->ctx, FVG_E_FORMAT, "%s: logit_scale %g and tau %g must be positive and below 1e6",
-                 fvg_weights_file(w), logit_scale, tau);
-  if (!s && desc.gate_layers > FVG__MAX_GATE_LAYERS)
-    s = fvg_fail(m->ctx, FVG_E_FORMAT, "%s: gate_layers is %d, 1 to %d are possible", fvg_weights_file(w),
-                 desc.gate_layers, FVG__MAX_GATE_LAYERS);
-  desc.logit_scale = (float)logit_scale;
-  desc.tau = (float)tau;
-  if (!s) s = fvg__fvgpt_new(m->ctx, out, &desc, w);
-  for (i = 0; !s && i < (*out)->n_params; i++) s = fvg__restore(m->ctx, w, (*out)->params[i]);
-  return s;
-}
+  const fvg_json_value *list = &j->value[0];
+  if (list->type != FVG_JSON_ARRAY || list->n_child < 1)
+    return fvg_fail(c, FVG_E_FORMAT, "%s: classes must be a list of names", file);
+  *name = FVG_NEW_ARRAY(c, const char *, (size_t)list->n_child);
+  if (!*name) return FVG_E_NOMEM;
 
-static int fvg__has_parameter(fvg_parameter *const *list, int n, const char *name) {
-  while (n-- > 0) if (!strcmp(list[n]->name, name)) return 1;
-  return 0;
-}
-
-/* Each tensor of the file is one of the parameters: else the settings are not those that it was made with. */
-static fvg_status fvg__nothing_left(const fvg_weights *w, const fvg_learner *l, const fvg_fvgpt *f) {
-  int i;
-  for (i = 0; i < fvg_weights_count(w); i++) {
-    const char *name = fvg_weights_name(w, i);
-    if (!fvg__has_parameter(l->param, l->n_param, name) && !(f && fvg__has_parameter(f->params, f->n_params, name)))
-      return fvg_fail(l->clip->ctx, FVG_E_FORMAT, "%s: tensor %.100s belongs to nothing that the settings name",
-                      fvg_weights_file(w), name);
+  for (int i = list->first; i >= 0; i = j->value[i].next) {
+    if (j->value[i].type != FVG_JSON_STRING)
+      return fvg_fail(c, FVG_E_FORMAT, "%s: classes[%d] is not a string", file, *n);
+    (*name)[*n] = j->value[i].string;
+    ++*n;
   }
   return FVG_OK;
 }
 
-static fvg_status fvg__restore_checkpoint(fvg_clip *m, fvg_weights *w, fvg_learner **l, fvg_fvgpt **f) {
-  fvg__budget budget = fvg__budget_begin(m->ctx, fvg_weights_file(w), fvg__weights_bytes(w));
+/* Prefixes an error with the checkpoint's name, unless it has it already. */
+static fvg_status fvg__name_file(fvg_ctx *c, const fvg_weights *w, fvg_status s) {
+  if (!s || s == FVG_E_NOMEM || strstr(c->message, fvg_weights_file(w))) return s;
+  char said[sizeof c->message];
+  memcpy(said, c->message, sizeof said);
+  return fvg_fail(c, s, "%s: %s", fvg_weights_file(w), said);
+}
+
+/* Builds the learner and fills its parameters. */
+static fvg_status fvg__restore_learner(fvg_clip *m, fvg_weights *w, fvg_learner **out) {
+  fvg_option option[FVG__MOST_OPTIONS];
+  fvg_learner_desc desc;
+  fvg_status s = fvg__read_desc(m, w, &desc, option);
+  int n_fixed = 0;
+  if (!s && m->tokenizer) s = fvg__read_fixed(m, w, &desc, &n_fixed);
+  if (s) return s;
+
+  fvg_json j;
+  memset(&j, 0, sizeof j);
+  const char **name;
+  int n;
+  s = fvg__read_class_names(m->ctx, w, &j, &name, &n);
+  if (!s) s = fvg__learner_new(m, out, &desc, name, n, w, n_fixed);
+  fvg_release(m->ctx, (void *)name);
+  fvg_json_free(m->ctx, &j);
+  if (s) return fvg__name_file(m->ctx, w, s);
+
+  fvg_learner *l = *out;
+  for (int i = 0; !s && i < l->n_param; i++)
+    s = fvg__restore(m->ctx, w, l->param[i]);
+  return s;
+}
+
+/* ---- reading: FVG-PT ---- */
+/* A whole number that older files lack; *out stays as it is then. */
+static fvg_status fvg__get_newer(fvg_ctx *c, const fvg_weights *w, const char *key, int *out) {
+  return fvg_weights_metadata(w, key) ? fvg__get_whole(c, w, key, 0, out) : FVG_OK;
+}
+
+/* The rule for the areas of masks, which older files lack. */
+static fvg_status fvg__read_area(fvg_ctx *c, const fvg_weights *w, fvg_fvgpt_desc *d) {
+  if (!fvg_weights_metadata(w, "area_rule")) return FVG_OK;
+  int rule = 0;
+  double least = 0, most = 0;
+  fvg_status s = fvg__get_whole(c, w, "area_rule", 0, &rule);
+  if (!s) s = fvg__get_number(c, w, "area_min", &least);
+  if (!s) s = fvg__get_number(c, w, "area_max", &most);
+  if (s) return s;
+
+  if (rule > FVG_AREA_IGNORE || !(least >= 0 && least <= most && most <= 1))
+    return fvg_fail(c, FVG_E_FORMAT,
+                     "%s: area_rule %d, area_min %g, area_max %g make no sense",
+                     fvg_weights_file(w), rule, least, most);
+  d->area_rule = (fvg_area_rule)rule;
+  d->area_min = (float)least;
+  d->area_max = (float)most;
+  return FVG_OK;
+}
+
+/* What FVG-PT is made of, from the metadata. */
+static fvg_status fvg__read_fvgpt_desc(fvg_clip *m, const fvg_weights *w, fvg_fvgpt_desc *d) {
+  fvg_ctx *c = m->ctx;
+  double logit_scale = 0, tau = 0;
+  memset(d, 0, sizeof *d);
+  d->width = m->embed_dim;
+
+  fvg_status s = fvg__get_whole(c, w, "fdc_hidden", 1, &d->fdc_hidden);
+  if (!s) s = fvg__get_whole(c, w, "gate_hidden", 1, &d->gate_hidden);
+  if (!s) s = fvg__get_whole(c, w, "gate_layers", 1, &d->gate_layers);
+  if (!s) s = fvg__get_number(c, w, "logit_scale", &logit_scale);
+  if (!s) s = fvg__get_number(c, w, "tau", &tau);
+  if (!s) s = fvg__get_newer(c, w, "no_frg", &d->no_frg);
+  if (!s) s = fvg__get_newer(c, w, "no_fdc", &d->no_fdc);
+  if (!s) s = fvg__get_newer(c, w, "no_pc", &d->no_pc);
+  if (!s) s = fvg__get_newer(c, w, "normalise_entropy", &d->normalise_entropy);
+  if (!s) s = fvg__read_area(c, w, d);
+  if (s) return s;
+
+  if (!(logit_scale > 0 && logit_scale < 1e6 && tau > 0 && tau < 1e6))
+    return fvg_fail(c, FVG_E_FORMAT,
+                     "%s: logit_scale %g and tau %g must be positive and below 1e6",
+                     fvg_weights_file(w), logit_scale, tau);
+  if (d->gate_layers > FVG__MAX_GATE_LAYERS)
+    return fvg_fail(c, FVG_E_FORMAT, "%s: gate_layers is %d, 1 to %d are possible",
+                     fvg_weights_file(w), d->gate_layers, FVG__MAX_GATE_LAYERS);
+  d->logit_scale = (float)logit_scale;
+  d->tau = (float)tau;
+  return FVG_OK;
+}
+
+/* Builds FVG-PT and fills its parameters; *out stays NULL if the file has none. */
+static fvg_status fvg__restore_fvgpt(fvg_clip *m, fvg_weights *w, fvg_fvgpt **out) {
+  const char *trainer = fvg_weights_metadata(w, "trainer");
+  if (!trainer || strncmp(trainer, "FVGPT_", 6)) return FVG_OK;
+
+  fvg_fvgpt_desc desc;
+  fvg_status s = fvg__read_fvgpt_desc(m, w, &desc);
+  if (!s) s = fvg__fvgpt_new(m->ctx, out, &desc, w);
+  if (s) return s;
+
+  fvg_fvgpt *f = *out;
+  for (int i = 0; !s && i < f->n_params; i++)
+    s = fvg__restore(m->ctx, w, f->params[i]);
+  return s;
+}
+
+/* ---- reading: the whole file ---- */
+static int fvg__has_parameter(fvg_parameter *const *list, int n, const char *name) {
+  for (int i = 0; i < n; i++)
+    if (!strcmp(list[i]->name, name)) return 1;
+  return 0;
+}
+
+/* Each tensor of the file must be one of the parameters: else the settings are not those that it
+   was made with. */
+static fvg_status fvg__nothing_left(const fvg_weights *w, const fvg_learner *l,
+                                    const fvg_fvgpt *f) {
+  for (int i = 0; i < fvg_weights_count(w); i++) {
+    const char *name = fvg_weights_name(w, i);
+    if (fvg__has_parameter(l->param, l->n_param, name)) continue;
+    if (f && fvg__has_parameter(f->params, f->n_params, name))
+      continue;
+    return fvg_fail(l->clip->ctx, FVG_E_FORMAT,
+                     "%s: tensor %.100s belongs to nothing that the settings name",
+                     fvg_weights_file(w), name);
+  }
+  return FVG_OK;
+}
+
+/* Builds all that the file holds, within a budget of memory that its size allows. */
+static fvg_status fvg__restore_checkpoint(fvg_clip *m, fvg_weights *w, fvg_learner **l,
+                                          fvg_fvgpt **f) {
+  uint64_t bytes = fvg__weights_bytes(w);
+  fvg__budget budget = fvg__budget_begin(m->ctx, fvg_weights_file(w), bytes);
   fvg_status s = fvg__weights_verify(w);
   if (!s) s = fvg__restore_learner(m, w, l);
   if (!s) s = fvg__restore_fvgpt(m, w, f);
@@ -14720,16 +16700,17 @@ static fvg_status fvg__restore_checkpoint(fvg_clip *m, fvg_weights *w, fvg_learn
   return s;
 }
 
-FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
-                                       fvg_weights **settings, const char *path) {
-  fvg_source source;
-  fvg_weights *w = NULL;
-  fvg_status s;
+/* On failure nothing stays, and the source is closed. */
+FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
+                                       fvg_weights **settings, const fvg_source *source) {
   *l = NULL;
   *f = NULL;
   if (settings) *settings = NULL;
-  s = fvg_source_file(m->ctx, &source, path);
-  if (!s) s = fvg_weights_open(m->ctx, &w, &source);
+  if (!source)
+    return fvg_fail(m->ctx, FVG_E_ARG, "checkpoint: no source to read it from");
+
+  fvg_weights *w = NULL;
+  fvg_status s = fvg_weights_open(m->ctx, &w, source);
   if (!s) s = fvg__restore_checkpoint(m, w, l, f);
   if (s) {
     fvg_learner_free(*l);
@@ -14741,221 +16722,362 @@ FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt *
   else fvg_weights_close(w);
   return s;
 }
-FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
-  fvg_ctx *c = l->clip->ctx;
-  fvg_parameter *read = FVG_NEW_ARRAY(c, fvg_parameter, (size_t)l->n_param);
-  fvg_weights *w = NULL;
+
+#ifndef FVGPT_NO_STDIO
+FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
+                                       fvg_weights **settings, const char *path) {
+  *l = NULL;
+  *f = NULL;
+  if (settings) *settings = NULL;
+  if (!path)
+    return fvg_fail(m->ctx, FVG_E_ARG, "checkpoint: no path to load it from");
+
   fvg_source source;
-  fvg_status s = read ? fvg_source_file(c, &source, path) : FVG_E_NOMEM;
-  int i;
-  if (!s) s = fvg_weights_open_any(c, &w, &source);
-  for (i = 0; !s && i < l->n_param; i++) {       /* all of them first, so that nothing is half done                 */
+  fvg_status s = fvg_source_file(m->ctx, &source, path);
+  return s ? s : fvg_checkpoint_read(m, l, f, settings, &source);
+}
+#endif
+
+/* ---- values alone ---- */
+/* Reads all values before the first is changed, so that nothing is half done: read [n_param]
+   receives them. */
+static fvg_status fvg__read_values(fvg_ctx *c, fvg_weights *w, const fvg_learner *l,
+                                   fvg_parameter *read) {
+  for (int i = 0; i < l->n_param; i++) {
+    size_t n = fvg_tensor_count(&l->param[i]->value);
     read[i].name = l->param[i]->name;
     read[i].value = l->param[i]->value;
-    read[i].value.data = fvg_alloc_array(c, fvg_tensor_count(&l->param[i]->value), sizeof(float));
-    s = read[i].value.data ? fvg__restore(c, w, &read[i]) : FVG_E_NOMEM;
+    read[i].value.data = fvg_alloc_array(c, n, sizeof(float));
+    if (!read[i].value.data) return FVG_E_NOMEM;
+    fvg_status s = fvg__restore(c, w, &read[i]);
+    if (s) return s;
   }
-  for (i = 0; !s && i < l->n_param; i++)
-    memcpy(l->param[i]->value.data, read[i].value.data, fvg_tensor_count(&l->param[i]->value) * sizeof(float));
-  for (i = 0; read && i < l->n_param; i++) if (read[i].name) fvg_release(c, read[i].value.data);
+  return FVG_OK;
+}
+
+/* Copies the values once all of them are there; the source is closed with w. */
+FVG_DEF fvg_status fvg_learner_read(fvg_learner *l, const fvg_source *source) {
+  fvg_ctx *c = l->clip->ctx;
+  if (!source)
+    return fvg_fail(c, FVG_E_ARG, "%s: no source to read it from", l->method->name);
+
+  fvg_weights *w;
+  fvg_status s = fvg_weights_open_any(c, &w, source);
+  if (s) return s;
+  fvg_parameter *read = FVG_NEW_ARRAY(c, fvg_parameter, (size_t)l->n_param);
+  s = read ? fvg__read_values(c, w, l, read) : FVG_E_NOMEM;
+
+  for (int i = 0; read && i < l->n_param; i++) {
+    fvg_tensor *value = &l->param[i]->value;
+    if (!s) memcpy(value->data, read[i].value.data, fvg_tensor_count(value) * sizeof(float));
+    fvg_release(c, read[i].value.data);
+  }
   fvg_release(c, read);
   fvg_weights_close(w);
   return s;
 }
+
+#ifndef FVGPT_NO_STDIO
+FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
+  fvg_ctx *c = l->clip->ctx;
+  if (!path)
+    return fvg_fail(c, FVG_E_ARG, "%s: no path to load it from", l->method->name);
+
+  fvg_source source;
+  fvg_status s = fvg_source_file(c, &source, path);
+  return s ? s : fvg_learner_read(l, &source);
+}
 #endif
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 29  ATTENTION MAPS: where a classifier looks
- *===========================================================================================================
-   Which patches speak for a class?  Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) asks the gradient of its
-   score z.  Of a layer's output A [T,w], a row a token, only the rows of the P patches count:
+ *==================================================================================================
+   Which patches speak for a class?  Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) asks the
+   gradient of its score z.  Of a layer's output A [T,w], one row per token, only the rows of the P
+   patches count:
 
      G = dz / dA,   alpha = (1/P) sum_p G_p,   map_p = relu(A_p alpha)
 
-   alpha tells which channels raise the score, the map where in the picture they are on.  In a transformer A is the
-   output of the last block's first layer norm: behind that block only the class token is read, so the patches' rows
-   have no gradient there, and this is the last place where they have one.  z is s f g0, s f g, z_FDC or z_PC, as the
-   classifier's branch has it.
+   alpha tells which channels raise the score, the map where in the picture they are active.  In a
+   transformer, A is the output of the last block's first layer norm: behind that block only the
+   class token is read, so the patches' rows have no gradient there, and this is the last place
+   where they have one.  The tower therefore runs in two parts, up to A and from A on.  z is s f
+   g0, s f g, z_FDC or z_PC, whichever the classifier's branch uses.
 
-   Attention of the class token needs no class: the mean over heads of softmax(q_cls K^T / sqrt d) in the last block,
-   without the class token's own column (shown for ViT by Caron et al. 2021, arXiv 2104.14294).
+   The attention of the class token depends on no class.  It is the mean over heads of
+   softmax(q_cls K^T / sqrt d) in the last block, without the class token's own column (shown for
+   ViT by Caron et al. 2021, arXiv 2104.14294).
 
-   Both are a number a patch, spread over the picture bilinearly with the corners of the grid on the corners of the
-   picture (align_corners), and divided by the greatest.  What share of a map falls on the foreground measures how far
-   a tuned classifier looks at the object: the question that FVG-PT (arXiv 2603.08708) starts from. */
+   Both give one number per patch.  It is spread over the picture bilinearly, with the corners of
+   the grid on the corners of the picture (align_corners), and divided by the greatest.  The share
+   of a map that falls on the foreground measures how far a tuned classifier looks at the object:
+   the question that FVG-PT (arXiv 2603.08708) starts from. */
 
-#define FVG__MOST_READ 1000                      /* rows behind the class token that a method reads in the end      */
+/* ---- the image tower in two parts ---- */
+#define FVG__MOST_READ 1000           /* rows behind the class token that a method may read */
 
-typedef struct fvg__last_block {                 /* what the image tower's last block works on                      */
-  fvg_node *x, *a;                               /* [T,w] its input; LN_1 of it, a leaf that takes a gradient       */
+/* What the image tower's last block works on, T rows. */
+typedef struct fvg__last_block {
+  fvg_node *x;                        /* [T,w] its input */
+  fvg_node *a;                        /* [T,w] LN_1 of that, a leaf that takes a gradient */
   fvg_segment segment;
-  int n_prompt, n_read;                          /* rows between class token and patches; those read in the end     */
+  int n_prompt, n_read;               /* rows between class token and patches; those of them read */
 } fvg__last_block;
 
 static const fvg_block *fvg__last_of(const fvg_clip *m) {
-  return &m->vision.transformer.block[m->vision.transformer.n_layer - 1];
+  const fvg_transformer *blocks = &m->vision.transformer;
+  return &blocks->block[blocks->n_layer - 1];
 }
 
-/* l NULL: the plain tower. */
-static fvg_status fvg__reach_last_block(fvg_tape *t, const fvg_clip *m, fvg_learner *l, const float *chw,
-                                        fvg__last_block *last) {
-  int prompted = l && l->method->n_part > 1;
-  const fvg_block *b = fvg__last_of(m);
-  fvg_transformer below = m->vision.transformer;
-  fvg_node *vectors = prompted ? fvg_detach(l->method->vectors(l, t, FVG__IMAGE)) : NULL;
-  const fvg_splice *splice;
-  fvg__image_rows rows;
+/* One picture up to, and without, the last block.  vectors: the learner's image prompts, or NULL.
+   */
+static fvg_node *fvg__below_last_block(fvg_tape *t, const fvg__image_rows *rows, const float *chw,
+                                       fvg_node *vectors) {
+  fvg_transformer below = rows->clip->vision.transformer;
+  below.n_layer--;                    /* with none left fvg_transform_prompted is the identity */
+
   fvg_prompts prompts;
-  fvg_status s = prompted && !vectors ? m->ctx->status :
-                 fvg__image_rows_new(m, &rows, 1, prompted ? &l->plan[FVG__IMAGE] : NULL);
-  if (s) return s;
-  below.n_layer--;                               /* none may be left: fvg_transform is then the identity            */
   memset(&prompts, 0, sizeof prompts);
   prompts.vectors = vectors;
-  prompts.splice = rows.splicing.splice;
-  prompts.n_splice = rows.splicing.n_splice;
-  last->x = fvg_transform_prompted(fvg__vision_embed(t, &rows, chw, vectors), &below, rows.segment, 1, NULL, 0,
-                                   &prompts);
-  splice = prompts.n_splice ? &prompts.splice[prompts.n_splice - 1] : NULL;
-  if (splice && splice->layer == below.n_layer)
-    last->x = fvg_gather(fvg_concat(last->x, vectors), splice->row, splice->n_row);
-  last->segment = prompts.n_splice ? rows.splicing.segment[0] : rows.segment[0];
+  prompts.splice = rows->splicing.splice;
+  prompts.n_splice = rows->splicing.n_splice;
+  fvg_node *x = fvg__vision_embed(t, rows, chw, vectors);
+  x = fvg_transform_prompted(x, &below, rows->segment, 1, NULL, 0, &prompts);
+  if (!prompts.n_splice) return x;
+
+  /* Prompts that enter at the last block itself are still to come. */
+  const fvg_splice *last = &prompts.splice[prompts.n_splice - 1];
+  if (last->layer != below.n_layer) return x;
+  return fvg_gather(fvg_concat(x, vectors), last->row, last->n_row);
+}
+
+/* The first part of the tower: one picture up to A.  l NULL: the plain tower. */
+static fvg_status fvg__reach_last_block(fvg_tape *t, const fvg_clip *m, fvg_learner *l,
+                                        const float *chw, fvg__last_block *last) {
+  const int prompted = l && l->method->n_part > 1;
+  fvg_node *vectors = NULL;
+  if (prompted) {
+    vectors = fvg_detach(l->method->vectors(l, t, FVG__IMAGE));
+    if (!vectors) return m->ctx->status;
+  }
+  fvg__image_rows rows;
+  fvg_status s = fvg__image_rows_new(m, &rows, 1, prompted ? &l->plan[FVG__IMAGE] : NULL);
+  if (s) return s;
+
+  last->x = fvg__below_last_block(t, &rows, chw, vectors);
+  last->segment = rows.splicing.n_splice ? rows.splicing.segment[0] : rows.segment[0];
   last->n_prompt = last->segment.n_key - m->vision.n_token;
   last->n_read = prompted ? l->n_read : 0;
   fvg__image_rows_free(&rows);
-  last->a = fvg_detach(fvg__norm(last->x, &b->ln_1_weight, &b->ln_1_bias, below.eps));
+
+  const fvg_block *b = fvg__last_of(m);
+  float eps = m->vision.transformer.eps;
+  last->a = fvg_detach(fvg__norm(last->x, &b->ln_1_weight, &b->ln_1_bias, eps));
   if (!last->a) return m->ctx->status;
   last->a->needs_grad = 1;
   return FVG_OK;
 }
 
-/* The picture's rows behind the last block, as a step that is differentiable down to last->a: f, and what else the
-   learner reads. */
-static fvg_status fvg__feature_from(const fvg_clip *m, const fvg__last_block *last, fvg__step *step) {
+/* The second part: from A to f, and to what else the learner reads, differentiable down to A.
+   Keys and values come from all rows, queries only from those that are read. */
+static fvg_status fvg__feature_from(const fvg_clip *m, const fvg__last_block *last,
+                                    fvg__step *step) {
+  const int n_row = 1 + last->n_read;
+  int row[1 + FVG__MOST_READ];
+  for (int i = 0; i < n_row; i++)
+    row[i] = i;
+
   fvg_segment segment = last->segment;
-  int row[1 + FVG__MOST_READ], i;
-  fvg_node *x;
-  for (i = 0; i <= last->n_read; i++) row[i] = i;
-  segment.n_query = 1 + last->n_read;            /* the class token is its segment's first row                      */
-  x = fvg__block_rest(last->x, last->a, &m->vision.transformer, fvg__last_of(m), &segment, 1, row, 1 + last->n_read);
+  segment.n_query = n_row;            /* the class token is its segment's first row */
+  fvg_node *x = fvg__block_rest(last->x, last->a, &m->vision.transformer, fvg__last_of(m),
+                                &segment, 1, row, n_row);
+
   memset(step, 0, sizeof *step);
-  if (last->n_read) step->f_read = fvg_gather(x, row + 1, last->n_read);
-  if (last->n_read) x = fvg_gather(x, row, 1);
+  if (last->n_read) {
+    step->f_read = fvg_gather(x, row + 1, last->n_read);
+    x = fvg_gather(x, row, 1);
+  }
   step->f = fvg_normalize(fvg__vision_head(m, x));
   return step->f ? FVG_OK : m->ctx->status;
 }
 
-/* The same weights, with gradients that live on the tape: a map may be asked for between a caller's fvg_backward and
-   the optimiser's step, so it must neither add to the parameters' own gradients nor clear them. */
-static void fvg__set_apart(fvg__adapter *a) {
-  a->down_weight.grad = a->down_bias.grad = a->up_weight.grad = a->up_bias.grad = NULL;
+/* ---- Grad-CAM ---- */
+/* z_PC = (1 - b) z + b z_CLIP.  b is a constant here: how it changes with the picture is left out.
+   */
+static fvg_node *fvg__calibrated_logits(const fvg_classifier *k, fvg_node *f, fvg_node *f_clip,
+                                        fvg_node *g) {
+  const float tau = k->fvgpt->desc.tau;
+  fvg_node *g_clip = g ? fvg_const(g->tape, k->n_class, k->clip->embed_dim, k->g_clip) : NULL;
+  fvg_node *z = fvg__logits(k->fvgpt, f, g);
+  fvg_node *z_clip = fvg__logits(k->fvgpt, f_clip, g_clip);
+  fvg_node *b = fvg__brg(k->fvgpt, fvg_softmax(z, tau), fvg_softmax(z_clip, tau));
+  return fvg_lerp(z, z_clip, fvg_detach(b));
 }
 
-/* Exchanges the gradients of the learner's parameters for those in grad, to the same end. */
-static void fvg__swap_gradients(fvg_learner *l, float **grad) {
-  int i;
-  for (i = 0; i < l->n_param; i++) {
-    float *own = l->param[i]->grad;
-    l->param[i]->grad = grad[i];
-    grad[i] = own;
-  }
-}
-
-/* The label's logit [1,1] for a picture's step; f_clip [embed_dim] plain CLIP's feature of it, if that is another. */
-static fvg_node *fvg__class_score(const fvg_classifier *k, const fvg__step *step, const float *f_clip, int label) {
-  int width = k->clip->embed_dim;
-  const fvg_fvgpt_desc *d = k->fvgpt ? &k->fvgpt->desc : NULL;
-  fvg_branch branch = k->branch == FVG_BRANCH_NEW && d->no_pc ? FVG_BRANCH_BASE : k->branch;      /* the ablation   */
+/* The logits [1, n_class] of a picture, as the classifier's branch has them.  f_clip [embed_dim]:
+   plain CLIP's feature of it, if that is another than the step's. */
+static fvg_node *fvg__map_logits(fvg_classifier *k, const fvg__step *step, const float *f_clip) {
+  const fvg_clip *m = k->clip;
+  fvg_learner *l = k->learner;
   fvg_node *f = step->f;
-  fvg_tape *t = f->tape;
-  fvg_node *g = fvg_const(t, k->n_class, width, branch == FVG_ZERO_SHOT ? k->g_clip : k->g);
-  fvg_node *chosen = fvg_zeros(t, 1, k->n_class), *z;
-  if (!g || !chosen) return NULL;
-  if (branch == FVG_BRANCH_BASE) {
-    fvg_fvgpt apart = *k->fvgpt;
-    fvg__set_apart(&apart.fdc_image);
-    fvg__set_apart(&apart.fdc_text);
-    z = fvg__base_scores(&apart, f, g);
-  } else if (branch == FVG_BRANCH_NEW) {
-    fvg_node *z_clip = fvg__logits(k->fvgpt, f_clip ? fvg_const(t, 1, width, f_clip) : f,
-                                   fvg_const(t, k->n_class, width, k->g_clip)), *b;
-    z = fvg__logits(k->fvgpt, f, g);
-    b = fvg__brg(k->fvgpt, fvg_softmax(z, d->tau), fvg_softmax(z_clip, d->tau));
-    z = fvg_lerp(z, z_clip, fvg_detach(b));      /* b is a constant: how it changes with the picture is left out    */
-  } else if (k->branch != FVG_ZERO_SHOT && k->packed.n_text) {
-    z = k->learner->method->scores(k->learner, t, (fvg__packed *)(uintptr_t)&k->packed, f);
-  } else {
-    if (branch == FVG_TUNED && k->learner->method->mixed) f = k->learner->method->mixed(k->learner, step);
-    z = fvg_scale(fvg_linear(f, g, NULL), k->clip->logit_scale);
+  fvg_branch branch = k->branch;
+  if (branch == FVG_BRANCH_NEW && k->fvgpt->desc.no_pc)
+    branch = FVG_BRANCH_BASE;
+
+  const int is_branch = branch == FVG_BRANCH_BASE || branch == FVG_BRANCH_NEW;
+  if (!is_branch && branch != FVG_ZERO_SHOT && k->packed.n_text)
+    return l->method->scores(l, f->tape, &k->packed, f);
+
+  const float *texts = branch == FVG_ZERO_SHOT ? k->g_clip : k->g;
+  fvg_node *g = fvg_const(f->tape, k->n_class, m->embed_dim, texts);
+  if (branch == FVG_BRANCH_BASE) return fvg__base_scores(k->fvgpt, f, g);
+  if (branch == FVG_BRANCH_NEW) {
+    fvg_node *clip = f_clip ? fvg_const(f->tape, 1, m->embed_dim, f_clip) : f;
+    return fvg__calibrated_logits(k, f, clip, g);
   }
+  if (branch == FVG_TUNED && l->method->mixed)
+    f = l->method->mixed(l, step);
+  return fvg_scale(fvg_linear(f, g, NULL), m->logit_scale);
+}
+
+/* The label's logit, [1,1]. */
+static fvg_node *fvg__class_score(fvg_classifier *k, const fvg__step *step, const float *f_clip,
+                                  int label) {
+  fvg_node *z = fvg__map_logits(k, step, f_clip);
+  fvg_node *chosen = fvg_zeros(step->f->tape, 1, k->n_class);
+  if (!chosen) return NULL;
   fvg_fill(chosen)[label] = 1;
   return fvg_sum(fvg_mul(z, chosen));
 }
 
-/* relu(A alpha) -> grid [T-1], which comes zeroed. */
-static fvg_status fvg__grad_cam(const fvg_classifier *k, const fvg__last_block *last, const float *f_clip, int label,
+/* grid [n_patch] = relu(A alpha), with alpha the mean of the patches' gradients.  a and da
+   [n_patch, width] are the patches' rows of A and of its gradient; grid comes zeroed. */
+static void fvg__weigh_channels(const float *a, const float *da, int n_patch, int width,
                                 float *grid) {
+  for (int j = 0; j < width; j++) {
+    const float *a_j = a + j, *da_j = da + j;
+    double alpha = 0;
+    for (int p = 0; p < n_patch; p++)
+      alpha += (double)da_j[fvg__row(p, width)] / n_patch;
+    for (int p = 0; p < n_patch; p++)
+      grid[p] += (float)alpha * a_j[fvg__row(p, width)];
+  }
+  for (int p = 0; p < n_patch; p++)
+    if (grid[p] < 0) grid[p] = 0;
+}
+
+/* relu(A alpha) -> grid [T-1], which comes zeroed. */
+static fvg_status fvg__grad_cam(fvg_classifier *k, const fvg__last_block *last, const float *f_clip,
+                                int label, float *grid) {
   const fvg_clip *m = k->clip;
-  int p, j, n_patch = m->vision.n_token - 1, width = last->a->cols;
-  size_t first = (size_t)(1 + last->n_prompt) * (size_t)width;         /* rows before the patches'                  */
-  fvg_node *score;
   fvg__step step;
   fvg_status s = fvg__feature_from(m, last, &step);
   if (!s) s = fvg__check_features(m, "image", fvg_value(step.f), 1, 1);
   if (s) return s;
-  score = fvg__class_score(k, &step, f_clip, label);
+
+  fvg_node *score = fvg__class_score(k, &step, f_clip, label);
   s = score ? fvg_backward(score) : m->ctx->status;
   if (s) return s;
-  for (j = 0; j < width; j++) {
-    const float *a = fvg_value(last->a) + first + j, *da = fvg_grad(last->a) + first + j;
-    double alpha = 0;
-    for (p = 0; p < n_patch; p++) alpha += (double)da[(size_t)p * (size_t)width] / n_patch;
-    for (p = 0; p < n_patch; p++) grid[p] += (float)alpha * a[(size_t)p * (size_t)width];
-  }
-  for (p = 0; p < n_patch; p++) if (grid[p] < 0) grid[p] = 0;
+
+  const int width = last->a->cols;
+  const size_t first = fvg__row(1 + last->n_prompt, width);
+  fvg__weigh_channels(fvg_value(last->a) + first, fvg_grad(last->a) + first,
+                      m->vision.n_token - 1, width, grid);
   return FVG_OK;
 }
 
-/* Mean over heads of the class token's attention to the patches -> grid [T-1], which comes zeroed. */
+/* ---- attention of the class token ---- */
+/* Mean over heads of the class token's attention to the patches -> grid [T-1], which comes zeroed.
+   */
 static fvg_status fvg__cls_attention(const fvg_clip *m, const fvg__last_block *last, float *grid) {
   const fvg__kernels *kernels = m->ctx->kernels;
   const fvg_block *b = fvg__last_of(m);
-  int i, head, n_head = m->vision.transformer.n_head, n_token = last->a->rows, width = last->a->cols;
-  int d = width / n_head, first = 1 + last->n_prompt, class_row = 0;
-  fvg_node *q = fvg__project(fvg_gather(last->a, &class_row, 1), &b->q_weight, &b->q_bias);
-  fvg_node *keys = fvg__project(last->a, &b->k_weight, &b->k_bias), *row = fvg_zeros(last->a->tape, 1, n_token);
-  if (!q || !keys || !row) return m->ctx->status;
-  for (head = 0; head < n_head; head++) {
-    const float *q_head = fvg_value(q) + head * d, *k_head = fvg_value(keys) + head * d;
-    float *p = fvg_fill(row);
-    for (i = 0; i < n_token; i++) p[i] = kernels->dot(d, q_head, k_head + fvg__row(i, width));
+  const int n_head = m->vision.transformer.n_head;
+  const int n_token = last->a->rows, width = last->a->cols, d = width / n_head;
+  const int first = 1 + last->n_prompt, class_row = 0;
+
+  fvg_node *class_token = fvg_gather(last->a, &class_row, 1);
+  fvg_node *q = fvg__project(class_token, &b->q_weight, &b->q_bias);
+  fvg_node *keys = fvg__project(last->a, &b->k_weight, &b->k_bias);
+  fvg_node *row = fvg_zeros(last->a->tape, 1, n_token);
+  if (!q || !keys || !row)
+    return m->ctx->status;
+
+  float *p = fvg_fill(row);
+  for (int head = 0; head < n_head; head++) {
+    const float *q_head = fvg_value(q) + head * d;
+    const float *k_head = fvg_value(keys) + head * d;
+    for (int i = 0; i < n_token; i++)
+      p[i] = kernels->dot(d, q_head, k_head + fvg__row(i, width));
     kernels->softmax(n_token, p, 1 / sqrtf((float)d), p);
-    for (i = first; i < n_token; i++) grid[i - first] += p[i] / (float)n_head;
+    for (int i = first; i < n_token; i++)
+      grid[i - first] += p[i] / (float)n_head;
   }
   return FVG_OK;
 }
 
-/* grid [n,n] -> map [size,size].  Places are whole multiples of 1/(size-1): the last pixel is just the last patch. */
+/* ---- from patches to pixels ---- */
+static float fvg__mix(float from, float to, float share) { return from + share * (to - from); }
+
+/* Where a pixel lies among the n patches of its row or column: between `before` and `after`,
+   `share` of the way.  Places are whole multiples of 1 / (size - 1), so the last pixel lies
+   exactly on the last patch. */
+typedef struct fvg__between {
+  int before, after;
+  float share;
+} fvg__between;
+
+static fvg__between fvg__between_patches(int pixel, int n, int size) {
+  const int span = size > 1 ? size - 1 : 1;
+  fvg__between x;
+  x.before = pixel * (n - 1) / span;
+  x.after = x.before + (x.before < n - 1);
+  x.share = (float)(pixel * (n - 1) % span) / (float)span;
+  return x;
+}
+
+/* grid [n,n] -> map [size,size], bilinear */
 static void fvg__spread(const float *grid, int n, float *map, int size) {
-  int span = size > 1 ? size - 1 : 1, x, y;
-  for (y = 0; y < size; y++) {
-    int top = y * (n - 1) / span, bottom = top + (top < n - 1);
-    float down = (float)(y * (n - 1) % span) / (float)span;
-    for (x = 0; x < size; x++) {
-      int left = x * (n - 1) / span, right = left + (left < n - 1);
-      float across = (float)(x * (n - 1) % span) / (float)span;
-      float above = grid[top * n + left] + across * (grid[top * n + right] - grid[top * n + left]);
-      float below = grid[bottom * n + left] + across * (grid[bottom * n + right] - grid[bottom * n + left]);
-      *map++ = above + down * (below - above);
+  for (int y = 0; y < size; y++) {
+    fvg__between down = fvg__between_patches(y, n, size);
+    const float *top = grid + down.before * n, *bottom = grid + down.after * n;
+    for (int x = 0; x < size; x++) {
+      fvg__between across = fvg__between_patches(x, n, size);
+      float above = fvg__mix(top[across.before], top[across.after], across.share);
+      float below = fvg__mix(bottom[across.before], bottom[across.after], across.share);
+      *map++ = fvg__mix(above, below, down.share);
     }
   }
 }
 
-static fvg_status fvg__map_check(const fvg_classifier *k, const float *chw, int label, fvg_map_kind kind,
-                                 const float *map) {
+/* The grid of patches as a map whose greatest value is 1, or all 0. */
+static fvg_status fvg__finish_map(const fvg_clip *m, const float *grid, float *map) {
+  const int n_patch = m->vision.n_token - 1, size = m->vision.image_size;
+  for (int p = 0; p < n_patch; p++)
+    if (!isfinite(grid[p]))
+      return fvg_fail(m->ctx, FVG_E_NUMERIC, "attention map: patch %d is %g",
+                       p, (double)grid[p]);
+
+  fvg__spread(grid, size / m->vision.patch_size, map, size);
+
+  const size_t pixels = fvg__row(size, size);
+  float max = 0;
+  for (size_t i = 0; i < pixels; i++)
+    if (map[i] > max) max = map[i];
+  for (size_t i = 0; i < pixels && max > 0; i++)
+    map[i] /= max;
+  return FVG_OK;
+}
+
+static fvg_status fvg__map_check(const fvg_classifier *k, const float *chw, int label,
+                                 fvg_map_kind kind, const float *map) {
   fvg_ctx *c = k->clip->ctx;
-  if (!k->clip->has_vision) return fvg_fail(c, FVG_E_ARG, "attention map: this model has no image tower");
-  if (!chw || !map) return fvg_fail(c, FVG_E_ARG, "attention map: no %s", chw ? "place for the map" : "picture");
+  if (!k->clip->has_vision)
+    return fvg_fail(c, FVG_E_ARG, "attention map: this model has no image tower");
+  if (!chw)
+    return fvg_fail(c, FVG_E_ARG, "attention map: no picture");
+  if (!map)
+    return fvg_fail(c, FVG_E_ARG, "attention map: no place for the map");
   if (kind != FVG_GRAD_CAM && kind != FVG_CLS_ATTENTION)
     return fvg_fail(c, FVG_E_ARG, "attention map: there is no kind %d", (int)kind);
   if (kind == FVG_GRAD_CAM && (label < 0 || label >= k->n_class))
@@ -14963,88 +17085,95 @@ static fvg_status fvg__map_check(const fvg_classifier *k, const float *chw, int 
   return FVG_OK;
 }
 
+/* One number per patch -> grid [T-1], which comes zeroed.  f_clip [embed_dim] is room for plain
+   CLIP's feature. */
+static fvg_status fvg__map_grid(fvg_classifier *k, fvg_tape *t, const float *chw, int label,
+                                fvg_map_kind kind, float *f_clip, float *grid) {
+  fvg_clip *m = k->clip;
+  fvg_learner *l = k->branch == FVG_ZERO_SHOT ? NULL : k->learner;
+  const int prompted = fvg__learner_parts(l) > 1;
+  fvg_status s = FVG_OK;
+  if (prompted && k->branch == FVG_BRANCH_NEW)
+    s = fvg_learner_encode_images(m, NULL, f_clip, chw, 1);
+
+  fvg__last_block last;
+  if (!s) s = fvg__reach_last_block(t, m, l, chw, &last);
+  if (s) return s;
+  if (kind == FVG_CLS_ATTENTION) return fvg__cls_attention(m, &last, grid);
+  return fvg__grad_cam(k, &last, prompted ? f_clip : NULL, label, grid);
+}
+
+/* The tape takes parameters as constants, because a map may be asked for between a caller's
+   fvg_backward and the optimiser's step: it must neither add to their gradients nor clear them. */
 FVG_DEF fvg_status fvg_attention_map(fvg_classifier *k, float *map, const float *chw, int label,
                                      fvg_map_kind kind) {
-  size_t i, pixels;
-  fvg__last_block last;
-  float *grid, *f_clip, **gradients, max = 0;
-  fvg_learner *l;
-  fvg_tape *t;
-  fvg_clip *m;
-  fvg_status s;
-  int p, n_patch, prompted;
-  if (!k) return FVG_E_ARG;                      /* without a context there is no place for a message               */
-  s = fvg__map_check(k, chw, label, kind, map);
+  if (!k) return FVG_E_ARG;           /* without a context there is no place for a message */
+  fvg_status s = fvg__map_check(k, chw, label, kind, map);
   if (s) return s;
-  m = k->clip;
-  n_patch = m->vision.n_token - 1;
-  pixels = (size_t)m->vision.image_size * (size_t)m->vision.image_size;
-  l = k->branch == FVG_ZERO_SHOT ? NULL : k->learner;
-  prompted = fvg__learner_parts(l) > 1;
-  grid = FVG_NEW_ARRAY(m->ctx, float, (size_t)n_patch);
-  f_clip = FVG_NEW_ARRAY(m->ctx, float, (size_t)m->embed_dim);
-  gradients = FVG_NEW_ARRAY(m->ctx, float *, l ? (size_t)l->n_param : 1);
-  t = fvg_tape_new(m->ctx);
-  s = grid && f_clip && gradients && t ? FVG_OK : FVG_E_NOMEM;
-  if (!s && prompted && k->branch == FVG_BRANCH_NEW) s = fvg_learner_encode_images(m, NULL, f_clip,
-                                                                                   chw, 1);
-  if (!s && l) fvg__swap_gradients(l, gradients);
+
+  fvg_clip *m = k->clip;
+  float *grid = FVG_NEW_ARRAY(m->ctx, float, (size_t)(m->vision.n_token - 1));
+  float *f_clip = FVG_NEW_ARRAY(m->ctx, float, (size_t)m->embed_dim);
+  fvg_tape *t = fvg_tape_new(m->ctx);
+  s = grid && f_clip && t ? FVG_OK : FVG_E_NOMEM;
   if (!s) {
-    s = fvg__reach_last_block(t, m, l, chw, &last);
-    if (!s) s = kind == FVG_GRAD_CAM ? fvg__grad_cam(k, &last, prompted ? f_clip : NULL, label, grid) :
-                                       fvg__cls_attention(m, &last, grid);
-    if (l) fvg__swap_gradients(l, gradients);
+    t->params_fixed = 1;
+    s = fvg__map_grid(k, t, chw, label, kind, f_clip, grid);
   }
-  for (p = 0; !s && p < n_patch; p++)
-    if (!isfinite(grid[p])) s = fvg_fail(m->ctx, FVG_E_NUMERIC, "attention map: patch %d is %g", p, (double)grid[p]);
-  if (!s) {
-    fvg__spread(grid, m->vision.image_size / m->vision.patch_size, map, m->vision.image_size);
-    for (i = 0; i < pixels; i++) if (map[i] > max) max = map[i];
-    for (i = 0; i < pixels && max > 0; i++) map[i] /= max;
-  }
+  if (!s) s = fvg__finish_map(m, grid, map);
+
   fvg_tape_free(t);
   fvg_release(m->ctx, grid);
   fvg_release(m->ctx, f_clip);
-  fvg_release(m->ctx, (void *)gradients);
   return s;
 }
 
+/* ---- what a map says ---- */
 FVG_DEF double fvg_foreground_share(const float *map, const fvg_image *mask) {
+  if (!map || !mask || !mask->pixels || mask->channels != 1)
+    return -1;
+
+  const size_t n = fvg__row(mask->width, mask->height);
   double inside = 0, sum = 0;
-  size_t i, n;
-  if (!map || !mask || !mask->pixels || mask->channels != 1) return -1;
-  n = (size_t)mask->width * (size_t)mask->height;
-  for (i = 0; i < n; i++) {
+  for (size_t i = 0; i < n; i++) {
     sum += (double)map[i];
-    if (mask->pixels[i]) inside += (double)map[i];
+    if (mask->pixels[i])
+      inside += (double)map[i];
   }
   return sum > 0 ? inside / sum : 0;
 }
 
-/* v 0..1 -> dark blue, red, yellow: brightness grows with v, so the ramp reads without colour as well. */
+/* v 0..1 -> dark blue, red, yellow.  Brightness grows with v, so the ramp reads without colour as
+   well. */
 static void fvg__heat(float v, float rgb[3]) {
   static const float stop[3][3] = {{20, 20, 110}, {215, 30, 30}, {255, 230, 60}};
-  int i = v > 0.5f, j;
-  float w = 2 * v - (float)i;
-  for (j = 0; j < 3; j++) rgb[j] = stop[i][j] + w * (stop[i + 1][j] - stop[i][j]);
+  const int i = v > 0.5f;
+  const float share = 2 * v - (float)i;
+  for (int j = 0; j < 3; j++)
+    rgb[j] = fvg__mix(stop[i][j], stop[i + 1][j], share);
 }
 
-FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image *image, const float *map) {
-  size_t i, n;
-  int j;
+/* The heat covers the grey picture the more, the hotter it is. */
+FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image *image,
+                                     const float *map) {
   fvg_status s = fvg__resize_begin(c, out, image, "overlay");
   if (!s && !map) s = fvg_fail(c, FVG_E_ARG, "overlay: no map");
   if (!s) s = fvg__image_new(c, out, image->width, image->height, 3);
   if (s) return s;
-  n = (size_t)image->width * (size_t)image->height;
-  for (i = 0; i < n; i++) {
-    float v = map[i] > 0 ? map[i] < 1 ? map[i] : 1 : 0, cover = 0.75f * v * (2 - v), rgb[3];   /* faint heat shows */
-    uint8_t byte, *to = out->pixels + 3 * i;
-    float grey;
-    fvg__convert_pixels(&byte, 1, image->pixels + i * (size_t)image->channels, image->channels, 1);
-    grey = (float)byte;
+
+  const int channels = image->channels;
+  const size_t n = fvg__row(image->width, image->height);
+  for (size_t i = 0; i < n; i++) {
+    uint8_t grey;
+    fvg__convert_pixels(&grey, 1, image->pixels + i * (size_t)channels, channels, 1);
+
+    float v = map[i] > 0 ? map[i] : 0, rgb[3];
+    if (v > 1) v = 1;
     fvg__heat(v, rgb);
-    for (j = 0; j < 3; j++) to[j] = (uint8_t)(grey + cover * (rgb[j] - grey) + 0.5f);
+    float cover = 0.75f * v * (2 - v);   /* rises steeply at first: faint heat shows */
+    uint8_t *to = out->pixels + 3 * i;
+    for (int j = 0; j < 3; j++)
+      to[j] = (uint8_t)(fvg__mix((float)grey, rgb[j], cover) + 0.5f);
   }
   return FVG_OK;
 }

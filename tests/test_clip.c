@@ -240,6 +240,8 @@ static void test_texts(const features *plain) {
         "a text's feature does not depend on its company");
   for (i = 0; i < IMAGES; i++)
     memcpy(backwards + i * PIXELS, images + (IMAGES - 1 - i) * PIXELS, PIXELS * sizeof *images);
+  check(fvg_clip_encode_images(m, h, images, -1) == FVG_E_ARG && one_line("-1 images", ""), "fewer than no images");
+  check(!fvg_clip_encode_images(m, h, images, 0), "no images");
   need(!fvg_clip_encode_images(m, h, backwards, IMAGES), "images backwards");
   for (i = 0; i < IMAGES; i++) ok = ok && same(h + i * EMBED, plain->image + (IMAGES - 1 - i) * EMBED, EMBED);
   check(ok && !fvg_clip_encode_images(m, h, images + 3 * PIXELS, 1) && same(h, plain->image + 3 * EMBED, EMBED),

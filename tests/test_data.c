@@ -423,6 +423,21 @@ static void test_wrong_splits(fvg_ctx *c) {
   }
 }
 
+/* A root that is missing is a message, with and without the rest of the desc. */
+static void test_no_root(fvg_ctx *c) {
+  fvg_dataset_desc desc;
+  fvg_dataset d;
+  memset(&desc, 0, sizeof desc);
+  check(fvg_dataset_open(c, &d, NULL) == FVG_E_ARG && says(c, "data set", "root") && is_zero(&d, sizeof d), "no desc");
+  check(fvg_dataset_open(c, &d, &desc) == FVG_E_ARG && says(c, "data set", "root") && is_zero(&d, sizeof d), "no root");
+  desc.dataset = "caltech101";
+  check(fvg_dataset_open(c, &d, &desc) == FVG_E_ARG && says(c, "data set", "root"), "a published set without a root");
+  desc.split = BASE "/wrong/split.json";
+  check(fvg_dataset_open(c, &d, &desc) == FVG_E_ARG && says(c, "data set", "root"), "a split file without a root");
+  desc.root = "";
+  check(fvg_dataset_open(c, &d, &desc) == FVG_E_ARG && says(c, "data set", "root"), "an empty root");
+}
+
 static void test_splits(fvg_ctx *c) {
   static const char text[] = "{\"train\": [[\"x/..a.ppm\", 1, \"big_dog\"], [\"y.ppm\", 0, \"ant\"]], "
     "\"test\": [[\"z.ppm\", 1, \"big_dog\"]]}";
@@ -1913,6 +1928,7 @@ int main(void) {
   test_cut(c);
   test_disk_folders(c);
   test_wrong_splits(c);
+  test_no_root(c);
   test_splits(c);
   test_hostile(c);
   test_load(c);

@@ -854,6 +854,7 @@ static void test_identities(void) {
     for (k = 0; k < N; k++)
       check_of(difference(f + k * width, f_turned + (N - 1 - k) * width, (size_t)width) < 1e-6, method_names[i],
                "a picture's feature does not depend on its place");
+    check_of(fvg_learner_encode_images(m, l, f, pixels, -1) == FVG_E_ARG, method_names[i], "fewer than no images");
     fvg_learner_free(l);
   }
   {                                              /* what is put in late but attended to by none changes nothing    */
@@ -872,7 +873,7 @@ static void test_identities(void) {
     d.option = late;
     d.n_option = 1;
     if (fvg_learner_new(deaf, &l, names, CLASSES, &d)) { check(0, fvg_error(c)); return; }
-    check(l->packed.splicing.index[1] == 6 &&
+    check(l->packed.splicing.moved_to[1] == 6 &&
               l->packed.end_row[0] == l->packed.segment[0].n_key + l->packed.segment[1].n_key - 1 + 5,
           "MMRL: the end marks move by five rows");
     check(!fvg_learner_text_features(l, g, names, CLASSES) &&

@@ -1895,6 +1895,135 @@ static void test_dpc_training(void) {
   world_close(&w);
 }
 
+/* ---- checkpoints in memory ---- */
+/* Bytes that a checkpoint is written to; `left` writes succeed. */
+typedef struct memory {
+  char bytes[1 << 18];
+  size_t n;
+  int left;
+} memory;
+
+static int write_memory(void *user, const void *bytes, size_t n) {
+  memory *m = (memory *)user;
+  if (m->left-- == 0 || n > sizeof m->bytes - m->n) return 1;
+  memcpy(m->bytes + m->n, bytes, n);
+  m->n += n;
+  return 0;
+}
+
+/* A source that counts how often it is closed. */
+typedef struct counted {
+  const char *bytes;
+  int closed;
+} counted;
+
+static int counted_read(void *user, void *dst, uint64_t offset, size_t n) {
+  memcpy(dst, ((counted *)user)->bytes + offset, n);
+  return 0;
+}
+
+static void counted_close(void *user) { ((counted *)user)->closed++; }
+
+static fvg_source counted_source(counted *x, const char *bytes, size_t n) {
+  fvg_source s;
+  memset(&s, 0, sizeof s);
+  x->bytes = bytes;
+  x->closed = 0;
+  s.read = counted_read;
+  s.close = counted_close;
+  s.user = x;
+  s.size = n;
+  s.name = "in memory";
+  return s;
+}
+
+/* Reading the first n bytes fails, with one line, an open source and no memory left behind. */
+static int cut_is_refused(world *w, fvg_learner *like, const char *bytes, size_t n) {
+  size_t used = fvg_mem_used(w->c);
+  fvg_weights *settings;
+  fvg_learner *p;
+  fvg_fvgpt *f;
+  counted x, y;
+  fvg_source source = counted_source(&x, bytes, n);
+  int ok = fvg_checkpoint_read(w->m, &p, &f, &settings, &source) == FVG_E_FORMAT &&
+           one_line(w->c, "in memory", "") && !p && !f && !settings && x.closed == 1;
+  source = counted_source(&y, bytes, n);
+  ok = ok && fvg_learner_read(like, &source) == FVG_E_FORMAT && y.closed == 1;
+  return ok && fvg_mem_used(w->c) == used;
+}
+
+static void test_in_memory(world *w, fvg_learner *p, fvg_fvgpt *f, const float *x) {
+  static const fvg_metadata settings[] = {{"dataset", "t\xC3\xADny \"set\"\n\\"}, {"shots", "6"}};
+  static memory made;
+  static char file[sizeof made.bytes];
+  size_t n, cut, used = fvg_mem_used(w->c);
+  scores before, after;
+  fvg_weights *open;
+  fvg_learner *q, *like;
+  fvg_fvgpt *g;
+  fvg_source source;
+  counted kept;
+  int i, ok = 1;
+
+  made.left = -1;
+  all_scores(w->m, p, f, x, &before);
+  need(!fvg_checkpoint_save(p, f, GOOD, settings, 2), "saved");
+  n = read_file(GOOD, file, sizeof file);
+  check(!fvg_checkpoint_write(p, f, write_memory, &made, settings, 2) && made.n == n && same(made.bytes, file, n),
+        "a checkpoint in memory has a file's bytes");
+
+  source = counted_source(&kept, made.bytes, n);
+  check(!fvg_checkpoint_read(w->m, &q, &g, &open, &source) && q && g && open && kept.closed == 0, "and is read");
+  if (!q || !g || !open) { printf("  %s\n", fvg_error(w->c)); return; }
+  check(!strcmp(fvg_weights_metadata(open, "shots"), "6"), "with its settings");
+  fvg_weights_close(open);
+  check(kept.closed == 1, "which close the source");
+  all_scores(w->m, q, g, x, &after);
+  check(same(&before, &after, sizeof before), "it gives the same logits, bit for bit");
+  fvg_learner_free(q);
+  fvg_fvgpt_free(g);
+  source = counted_source(&kept, made.bytes, n);
+  check(!fvg_checkpoint_read(w->m, &q, &g, NULL, &source) && kept.closed == 1, "without settings it is closed at once");
+  fvg_learner_free(q);
+  fvg_fvgpt_free(g);
+
+  like = learner_of(w, p->method->name, BASE);
+  nudge(like, 3);
+  source = counted_source(&kept, made.bytes, n);
+  check(!fvg_learner_read(like, &source) && kept.closed == 1 && same_parameters(like->param, p->param, p->n_param),
+        "a learner's values from memory");
+  nudge(like, 3);
+  check(!fvg_learner_load(like, GOOD) && same_parameters(like->param, p->param, p->n_param), "and from the file");
+  for (cut = 0; cut < n; cut += cut < 2000 ? 61 : 1999) ok &= cut_is_refused(w, like, made.bytes, cut);
+  check(ok && cut_is_refused(w, like, made.bytes, n - 1), "cut off anywhere");
+  check(same_parameters(like->param, p->param, p->n_param), "and the learner stays as it was");
+
+  ok = 1;
+  for (i = 0; i < 5; i++) {
+    made.n = 0;
+    made.left = i;
+    ok &= fvg_checkpoint_write(p, f, write_memory, &made, NULL, 0) == FVG_E_IO && one_line(w->c, "callback", "");
+  }
+  check(ok, "a callback that fails");
+
+  check(fvg_checkpoint_write(p, f, NULL, NULL, NULL, 0) == FVG_E_ARG && one_line(w->c, "checkpoint", "write"),
+        "no callback");
+  check(fvg_checkpoint_save(p, f, NULL, NULL, 0) == FVG_E_ARG && one_line(w->c, "checkpoint", "no path"), "no path");
+  open = (fvg_weights *)(void *)&made;
+  q = p;
+  g = f;
+  check(fvg_checkpoint_load(w->m, &q, &g, &open, NULL) == FVG_E_ARG && one_line(w->c, "checkpoint", "no path") &&
+            !q && !g && !open,
+        "no path to load from");
+  check(fvg_checkpoint_read(w->m, &q, &g, &open, NULL) == FVG_E_ARG && one_line(w->c, "checkpoint", "no source"),
+        "no source");
+  check(fvg_learner_load(like, NULL) == FVG_E_ARG && one_line(w->c, p->method->name, "no path"), "no path for values");
+  check(fvg_learner_read(like, NULL) == FVG_E_ARG && one_line(w->c, p->method->name, "no source"),
+        "no source for values");
+  fvg_learner_free(like);
+  check(fvg_mem_used(w->c) == used, "no memory stays");
+}
+
 int main(void) {
   static float x[CLASSES * SHOTS * D];
   fvg_fvgpt_desc fd = fvgpt_desc();
@@ -1929,6 +2058,7 @@ int main(void) {
   test_branches(&w, p, f, x);
   test_independence(&w, x);
   test_round_trip(&w, p, f, x);
+  test_in_memory(&w, p, f, x);
   test_other_shapes(&w, x);
   test_switches(&w, x);
   test_spoiled(&w);
