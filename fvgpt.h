@@ -5451,144 +5451,222 @@ FVG_DEF fvg_status fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fvg
   return fvg__weights_open(c, out, s, fvg__weights_read_any);
 }
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 4  KERNELS: the product's tile, softmax, layer norm, gelu
- *===========================================================================================================
-   Nine tenths of a transformer's time is one operation, out = A B, and the rest is softmax, layer norm and two gelus,
-   a row at a time.  Each is written twice.  First in plain C, which is what to read and what every other version is
-   tested against; then once more over a vector type V, and that body is stamped for SSE2, NEON and WASM (4 lanes),
-   AVX2 (8) and AVX-512 (16): the header includes itself with V, LANES and a few arithmetic macros defined (end of
-   this chapter).  fvg_init asks the CPU which level it can run, so that one plain `cc -O2` build is fast everywhere.
+ *==================================================================================================
+   Nine tenths of a transformer's time goes into one operation, out = A B.  Softmax, layer norm and
+   two gelus, which work on one row at a time, take most of the rest.
 
-   The matrix product is made of tiles: 14 rows x 2 vectors of results (6 x 2 where there are 16 registers) stay in
-   registers while k runs.  At each k one row of B, two vectors, meets 14 numbers of A: 28 multiply-adds for two
-   vectors and 14 numbers.  What goes on around a tile is the next chapter's. */
+   Each kernel is written twice.  The first version is plain C: it is the one to read, and every
+   other version is tested against it.  The second is written over a vector type V, and its text is
+   compiled once per instruction set: SSE2, NEON and WASM (4 lanes), AVX2 (8), AVX-512 (16).  To do
+   so the header includes itself with V, LANES and a few arithmetic words defined (see "one body,
+   many instruction sets" at the end of this chapter).  fvg_init asks the CPU which of them it can
+   run, so one plain `cc -O2` build is fast everywhere.
 
-#define FVG__PANEL_COLS    32                         /* widest tile of all levels                                  */
-/* Numbers from one k to the next in a packed tile: its rows, rounded up so that they can be written four by four. */
+   The matrix product is computed in tiles of 14 rows x 2 vectors of results, or 6 x 2 on CPUs with
+   16 registers.  A tile's sums stay in registers while k runs.  Every k multiplies one row of B,
+   two vectors, by 14 numbers of A: 28 multiply-adds for 2 + 14 loads.
+
+             B   k ->  [ vector 0 | vector 1 ]
+                             |          |
+       A   a[0][k]  ----  sum[0][0]  sum[0][1]
+           a[1][k]  ----  sum[1][0]  sum[1][1]          sum[r][v] += a[r][k] * b[k][v]
+             ...             ...        ...
+           a[13][k] ----  sum[13][0] sum[13][1]
+
+   Chapter 5 cuts a whole product into such tiles. */
+
+static int fvg__min(int a, int b) { return a < b ? a : b; }
+
+/* The widest tile of all levels, in columns. */
+#define FVG__PANEL_COLS 32
+
+/* The distance in floats from one k to the next in a packed tile: its number of rows, rounded up
+   so that the rows can be written four at a time. */
 #define FVG__PACKED_STEP(tile_rows) (((tile_rows) + 3) / 4 * 4)
 
-/* One tile: out[r][j] = sum_k a[r a_row + k a_k] panel[k tile_cols + j] + from[r ld_from + j] + bias[j] for r < rows,
-   j < cols.  `ahead` is memory to ask for meanwhile, ahead_step numbers further at each k. */
+/* One tile of a product.  For r < rows and j < cols:
+
+     out[r][j] = sum_k a[r a_row + k a_k] panel[k tile_cols + j] + bias[j] + from[r ld_from + j]
+
+   While the sums are made, the kernel prefetches the memory at `ahead`, ahead_step floats further
+   at every k. */
 typedef struct fvg__tile {
-  int rows, cols, depth;
-  ptrdiff_t a_row, a_k, ld_from, ld_out, ahead_step;
-  const float *a, *panel, *from, *bias, *ahead;       /* from, bias, ahead may be NULL; from may be out             */
+  int rows, cols, depth;            /* depth: the range of k                                      */
+  ptrdiff_t a_row, a_k;             /* strides of A, in floats                                    */
+  ptrdiff_t ld_from, ld_out;        /* floats from one row to the next                            */
+  ptrdiff_t ahead_step;
+  const float *a, *panel;
+  const float *from, *bias, *ahead; /* each may be NULL; from may be out                          */
   float *out;
 } fvg__tile;
 
+/* The kernels of one instruction set.  Every pointer after gemm_tile and transpose works on one
+   row of n numbers, n >= 1. */
 struct fvg__kernels {
-  int level, tile_rows, tile_cols;
+  int level;                        /* an fvg_simd                                                */
+  int tile_rows, tile_cols;         /* shape of a full tile                                       */
+
   void (*gemm_tile)(const fvg__tile *t);
-  /* to[j ld_to + i] = from[i ld_from + j],  i < rows, j < cols */
-  void (*transpose)(int rows, int cols, const float *from, ptrdiff_t ld_from, float *to, ptrdiff_t ld_to);
+
+  /* to[j ld_to + i] = from[i ld_from + j]  for i < rows, j < cols */
+  void (*transpose)(int rows, int cols, const float *from, ptrdiff_t ld_from,
+                    float *to, ptrdiff_t ld_to);
+
   /* p = softmax(scale x); returns ln sum_i exp(scale x_i).  p may be x. */
   float (*softmax)(int n, const float *x, float scale, float *p);
-  void (*exp_scaled)(int n, const float *x, float scale, float shift, float *y);  /* exp(scale x - shift)           */
+
+  /* y = exp(scale x - shift) */
+  void (*exp_scaled)(int n, const float *x, float scale, float shift, float *y);
+
   /* y = (x - mean) rstd gain + bias,  rstd = 1 / sqrt(var + eps) */
-  void (*layer_norm)(int n, const float *x, const float *gain, const float *bias, float eps, float *y,
-                     float *mean, float *rstd);
-  /* with m(.) the mean over the row, g = dy gain and n = (x - mean) rstd:  dx += rstd (g - m(g) - n m(g n)) */
-  void (*layer_norm_backward)(int n, const float *x, const float *gain, const float *dy, float mean, float rstd,
-                              float *dx);
-  void (*add)(int n, const float *x, float *y);                                   /* y += x                         */
-  void (*gelu)(int n, const float *x, float *y);                                  /* x Phi(x), exact (not tanh)     */
-  void (*gelu_backward)(int n, const float *x, const float *dy, float *dx);       /* dx += dy (Phi(x) + x phi(x))   */
-  void (*quick_gelu)(int n, const float *x, float *y);                            /* x sigmoid(1.702 x)             */
+  void (*layer_norm)(int n, const float *x, const float *gain, const float *bias, float eps,
+                     float *y, float *mean, float *rstd);
+
+  /* dx += rstd (g - m(g) - n m(g n)),  with g = dy gain, n = (x - mean) rstd, and m(.) the mean
+     over the row */
+  void (*layer_norm_backward)(int n, const float *x, const float *gain, const float *dy,
+                              float mean, float rstd, float *dx);
+
+  /* y += x */
+  void (*add)(int n, const float *x, float *y);
+
+  /* y = x Phi(x), exact (not the tanh approximation);  dx += dy (Phi(x) + x phi(x)) */
+  void (*gelu)(int n, const float *x, float *y);
+  void (*gelu_backward)(int n, const float *x, const float *dy, float *dx);
+
+  /* y = x s,  dx += dy s (1 + 1.702 x (1 - s)),  with s = sigmoid(1.702 x) */
+  void (*quick_gelu)(int n, const float *x, float *y);
   void (*quick_gelu_backward)(int n, const float *x, const float *dy, float *dx);
-  float (*dot)(int n, const float *x, const float *y);                            /* sum_i x_i y_i                  */
+
+  /* sum_i x_i y_i */
+  float (*dot)(int n, const float *x, const float *y);
 };
 
 /* ---- the reference, in plain C ---- */
 #define FVG__SCALAR_COLS 16
 
+/* One row of the tile after another. */
 static void fvg__gemm_tile_scalar(const fvg__tile *t) {
-  int r, k, j;
-  for (r = 0; r < t->rows; r++) {
-    float sum[FVG__SCALAR_COLS] = {0}, *out = t->out + r * t->ld_out;
-    for (k = 0; k < t->depth; k++) {
-      float a_rk = t->a[r * t->a_row + k * t->a_k];
-      for (j = 0; j < FVG__SCALAR_COLS; j++) sum[j] += a_rk * t->panel[k * FVG__SCALAR_COLS + j];
+  for (int r = 0; r < t->rows; r++) {
+    const float *a = t->a + r * t->a_row;
+    float sum[FVG__SCALAR_COLS] = {0};
+
+    for (int k = 0; k < t->depth; k++) {
+      float a_rk = a[k * t->a_k];
+      const float *b_k = t->panel + k * FVG__SCALAR_COLS;
+      for (int j = 0; j < FVG__SCALAR_COLS; j++)
+        sum[j] += a_rk * b_k[j];
     }
-    for (j = 0; j < t->cols; j++) {
-      if (t->bias) sum[j] += t->bias[j];
-      out[j] = t->from ? sum[j] + t->from[r * t->ld_from + j] : sum[j];
+
+    float *out = t->out + r * t->ld_out;
+    for (int j = 0; j < t->cols; j++) {
+      if (t->bias)
+        sum[j] += t->bias[j];
+      if (t->from)
+        sum[j] += t->from[r * t->ld_from + j];
+      out[j] = sum[j];
     }
   }
 }
 
 static void fvg__transpose_scalar(int rows, int cols, const float *from, ptrdiff_t ld_from,
                                   float *to, ptrdiff_t ld_to) {
-  int i, j;
-  for (i = 0; i < rows; i++)
-    for (j = 0; j < cols; j++) to[j * ld_to + i] = from[i * ld_from + j];
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < cols; j++)
+      to[j * ld_to + i] = from[i * ld_from + j];
 }
 
 static float fvg__softmax_scalar(int n, const float *x, float scale, float *p) {
-  float max = x[0] * scale, sum = 0;
-  int i;
-  for (i = 1; i < n; i++) if (x[i] * scale > max) max = x[i] * scale;             /* exp(x - max) cannot overflow   */
-  for (i = 0; i < n; i++) { p[i] = expf(x[i] * scale - max); sum += p[i]; }
-  for (i = 0; i < n; i++) p[i] /= sum;
+  /* exp(x - max) cannot overflow. */
+  float max = x[0] * scale;
+  for (int i = 1; i < n; i++)
+    if (x[i] * scale > max) max = x[i] * scale;
+
+  float sum = 0;
+  for (int i = 0; i < n; i++) {
+    p[i] = expf(x[i] * scale - max);
+    sum += p[i];
+  }
+
+  for (int i = 0; i < n; i++)
+    p[i] /= sum;
   return max + logf(sum);
 }
 
 static void fvg__exp_scaled_scalar(int n, const float *x, float scale, float shift, float *y) {
-  int i;
-  for (i = 0; i < n; i++) y[i] = expf(x[i] * scale - shift);
+  for (int i = 0; i < n; i++)
+    y[i] = expf(x[i] * scale - shift);
 }
 
-static void fvg__layer_norm_scalar(int n, const float *x, const float *gain, const float *bias, float eps, float *y,
-                                   float *mean, float *rstd) {
-  float sum = 0, sum2 = 0;
-  int i;
-  for (i = 0; i < n; i++) sum += x[i];
+/* The variance takes a second pass, since E[x^2] - E[x]^2 in one pass loses digits. */
+static void fvg__layer_norm_scalar(int n, const float *x, const float *gain, const float *bias,
+                                   float eps, float *y, float *mean, float *rstd) {
+  float sum = 0;
+  for (int i = 0; i < n; i++)
+    sum += x[i];
   *mean = sum / (float)n;
-  for (i = 0; i < n; i++) sum2 += (x[i] - *mean) * (x[i] - *mean);                /* two passes: no cancellation    */
+
+  float sum2 = 0;
+  for (int i = 0; i < n; i++)
+    sum2 += (x[i] - *mean) * (x[i] - *mean);
   *rstd = 1.0f / sqrtf(sum2 / (float)n + eps);
-  for (i = 0; i < n; i++) y[i] = (x[i] - *mean) * *rstd * gain[i] + bias[i];
+
+  for (int i = 0; i < n; i++)
+    y[i] = (x[i] - *mean) * *rstd * gain[i] + bias[i];
 }
 
-static void fvg__layer_norm_backward_scalar(int n, const float *x, const float *gain, const float *dy, float mean,
-                                            float rstd, float *dx) {
-  float mean_g = 0, mean_gn = 0;
-  int i;
-  for (i = 0; i < n; i++) {
+static void fvg__layer_norm_backward_scalar(int n, const float *x, const float *gain,
+                                            const float *dy, float mean, float rstd, float *dx) {
+  float mean_g = 0;
+  float mean_gn = 0;
+  for (int i = 0; i < n; i++) {
     mean_g += dy[i] * gain[i];
     mean_gn += dy[i] * gain[i] * (x[i] - mean) * rstd;
   }
   mean_g /= (float)n;
   mean_gn /= (float)n;
-  for (i = 0; i < n; i++) dx[i] += rstd * (dy[i] * gain[i] - mean_g - (x[i] - mean) * rstd * mean_gn);
+
+  for (int i = 0; i < n; i++)
+    dx[i] += rstd * (dy[i] * gain[i] - mean_g - (x[i] - mean) * rstd * mean_gn);
 }
 
 static void fvg__add_scalar(int n, const float *x, float *y) {
-  int i;
-  for (i = 0; i < n; i++) y[i] += x[i];
+  for (int i = 0; i < n; i++)
+    y[i] += x[i];
 }
 
-static float fvg__normal_cdf(float x) { return 0.5f * erfcf(-0.70710678f * x); }                     /* Phi         */
-static float fvg__normal_pdf(float x) { return 0.39894228f * expf(-0.5f * x * x); }                  /* phi = Phi'  */
-static float fvg__sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+/* Phi, the distribution function of N(0, 1), and phi = Phi', its density. */
+static float fvg__normal_cdf(float x) {
+  return 0.5f * erfcf(-0.70710678f * x);
+}
+
+static float fvg__normal_pdf(float x) {
+  return 0.39894228f * expf(-0.5f * x * x);
+}
+
+static float fvg__sigmoid(float x) {
+  return 1.0f / (1.0f + expf(-x));
+}
 
 static void fvg__gelu_scalar(int n, const float *x, float *y) {
-  int i;
-  for (i = 0; i < n; i++) y[i] = x[i] * fvg__normal_cdf(x[i]);
+  for (int i = 0; i < n; i++)
+    y[i] = x[i] * fvg__normal_cdf(x[i]);
 }
 
 static void fvg__gelu_backward_scalar(int n, const float *x, const float *dy, float *dx) {
-  int i;
-  for (i = 0; i < n; i++) dx[i] += dy[i] * (fvg__normal_cdf(x[i]) + x[i] * fvg__normal_pdf(x[i]));
+  for (int i = 0; i < n; i++)
+    dx[i] += dy[i] * (fvg__normal_cdf(x[i]) + x[i] * fvg__normal_pdf(x[i]));
 }
 
 static void fvg__quick_gelu_scalar(int n, const float *x, float *y) {
-  int i;
-  for (i = 0; i < n; i++) y[i] = x[i] * fvg__sigmoid(1.702f * x[i]);
+  for (int i = 0; i < n; i++)
+    y[i] = x[i] * fvg__sigmoid(1.702f * x[i]);
 }
 
 static void fvg__quick_gelu_backward_scalar(int n, const float *x, const float *dy, float *dx) {
-  int i;
-  for (i = 0; i < n; i++) {
+  for (int i = 0; i < n; i++) {
     float s = fvg__sigmoid(1.702f * x[i]);
     dx[i] += dy[i] * s * (1.0f + 1.702f * x[i] * (1.0f - s));
   }
@@ -5596,160 +5674,228 @@ static void fvg__quick_gelu_backward_scalar(int n, const float *x, const float *
 
 static float fvg__dot_scalar(int n, const float *x, const float *y) {
   float sum = 0;
-  int i;
-  for (i = 0; i < n; i++) sum += x[i] * y[i];
+  for (int i = 0; i < n; i++)
+    sum += x[i] * y[i];
   return sum;
 }
 
 static const fvg__kernels fvg__kernels_scalar = {
-  FVG_SIMD_SCALAR, 4, FVG__SCALAR_COLS, fvg__gemm_tile_scalar, fvg__transpose_scalar, fvg__softmax_scalar,
-  fvg__exp_scaled_scalar, fvg__layer_norm_scalar, fvg__layer_norm_backward_scalar, fvg__add_scalar,
-  fvg__gelu_scalar, fvg__gelu_backward_scalar, fvg__quick_gelu_scalar, fvg__quick_gelu_backward_scalar,
+  FVG_SIMD_SCALAR,
+  4, FVG__SCALAR_COLS,
+  fvg__gemm_tile_scalar,
+  fvg__transpose_scalar,
+  fvg__softmax_scalar,
+  fvg__exp_scaled_scalar,
+  fvg__layer_norm_scalar, fvg__layer_norm_backward_scalar,
+  fvg__add_scalar,
+  fvg__gelu_scalar, fvg__gelu_backward_scalar,
+  fvg__quick_gelu_scalar, fvg__quick_gelu_backward_scalar,
   fvg__dot_scalar
 };
 #endif /* FVG__PART_ONE */
 
 #ifdef FVG__STAMP_BODY
-/* ---- the same over vectors: this part is read once per SIMD level (see "the stamping" below) ---- */
+/* ---- the same kernels over vectors; this text is compiled once per instruction set ---- */
+#define FVG__LOAD_N  FVG__NAME(load_n)
+#define FVG__STORE_N FVG__NAME(store_n)
 
 #if FVG__LANES == 4
-/* The first n of four numbers; the others are 0, or not written.  (Wider levels have masks for that.) */
+/* The first n of four numbers.  Loading sets the others to 0; storing leaves them as they are.
+   Instruction sets with wider vectors do this by masks. */
 FVG__ALWAYS_INLINE FVG__V FVG__NAME(load_n)(const float *p, int n) {
-  float x[4] = {0};
-  int i;
   if (n >= 4) return FVG__LOAD(p);
-  for (i = 0; i < n; i++) x[i] = p[i];
-  return FVG__LOAD(x);
+
+  float lane[4] = {0};
+  for (int i = 0; i < n; i++)
+    lane[i] = p[i];
+  return FVG__LOAD(lane);
 }
 
 FVG__ALWAYS_INLINE void FVG__NAME(store_n)(float *p, int n, FVG__V v) {
-  float x[4];
-  int i;
-  if (n >= 4) { FVG__STORE(p, v); return; }
-  FVG__STORE(x, v);
-  for (i = 0; i < n; i++) p[i] = x[i];
+  if (n >= 4) {
+    FVG__STORE(p, v);
+    return;
+  }
+
+  float lane[4];
+  FVG__STORE(lane, v);
+  for (int i = 0; i < n; i++)
+    p[i] = lane[i];
 }
 #endif
 
-/* Sum and maximum of the lanes, always in the same order. */
+/* Sum and maximum of the lanes, always taken in the same order. */
 FVG__TARGET static inline float FVG__NAME(lanes_sum)(FVG__V v) {
-  float lane[FVG__LANES], sum = 0;
-  int i;
+  float lane[FVG__LANES];
   FVG__STORE(lane, v);
-  for (i = 0; i < FVG__LANES; i++) sum += lane[i];
+
+  float sum = 0;
+  for (int i = 0; i < FVG__LANES; i++)
+    sum += lane[i];
   return sum;
 }
 
 FVG__TARGET static inline float FVG__NAME(lanes_max)(FVG__V v) {
-  float lane[FVG__LANES], max;
-  int i;
+  float lane[FVG__LANES];
   FVG__STORE(lane, v);
-  max = lane[0];
-  for (i = 1; i < FVG__LANES; i++) if (lane[i] > max) max = lane[i];
+
+  float max = lane[0];
+  for (int i = 1; i < FVG__LANES; i++)
+    if (lane[i] > max) max = lane[i];
   return max;
 }
 
-/* e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln 2 / 2, e^r = 1 + r + r^2 (degree-4 polynomial): relative error
-   below 2e-7 (tests/test_kernels.c measures it).  Arguments below -87 give 1e-38, so that a masked -inf stays
-   harmless. */
+/* e^x = 2^n e^r  with n = round(x / ln 2) and |r| <= ln 2 / 2.  A polynomial gives e^r as
+   1 + r + r^2 P(r), P of degree 4, with a relative error below 2e-7 (tests/test_kernels.c measures
+   it).  The result for x < -87 is 1e-38, so a masked -inf does no harm. */
 FVG__TARGET static inline FVG__V FVG__NAME(exp)(FVG__V x) {
-  FVG__V n, r, p;
-  x = FVG__MIN(FVG__SET1(88.0f), FVG__MAX(FVG__SET1(-87.0f), x));     /* in this order a NaN stays a NaN            */
-  n = FVG__FMA(x, FVG__SET1(1.44269504f), FVG__SET1(12582912.0f));    /* 1.5 2^23: what is left is a whole number   */
+  /* A NaN stays a NaN because it is the second operand both times. */
+  x = FVG__MAX(FVG__SET1(-87.0f), x);
+  x = FVG__MIN(FVG__SET1(88.0f), x);
+
+  /* A float near 1.5 * 2^23 has no bits for a fraction, so the sum is rounded to an integer. */
+  FVG__V n = FVG__FMA(x, FVG__SET1(1.44269504f), FVG__SET1(12582912.0f));
   n = FVG__SUB(n, FVG__SET1(12582912.0f));
-  r = FVG__FMA(n, FVG__SET1(-0.693145752f), x);                       /* ln 2 in two parts: the first is short, so  */
-  r = FVG__FMA(n, FVG__SET1(-1.42860677e-6f), r);                     /* that n times it is exact                   */
-  p = FVG__FMA(FVG__SET1(0.00139337f), r, FVG__SET1(0.00836318f));
+
+  /* r = x - n ln 2, with ln 2 in two parts: n times the first part, a short number, is exact. */
+  FVG__V r = FVG__FMA(n, FVG__SET1(-0.693145752f), x);
+  r = FVG__FMA(n, FVG__SET1(-1.42860677e-6f), r);
+
+  FVG__V p = FVG__SET1(0.00139337f);
+  p = FVG__FMA(p, r, FVG__SET1(0.00836318f));
   p = FVG__FMA(p, r, FVG__SET1(0.04166646f));
   p = FVG__FMA(p, r, FVG__SET1(0.16666577f));
   p = FVG__FMA(p, r, FVG__SET1(0.5f));
-  p = FVG__FMA(p, FVG__MUL(r, r), FVG__ADD(r, FVG__SET1(1.0f)));
-  return FVG__MUL(p, FVG__POW2(n));
+
+  FVG__V one_plus_r = FVG__ADD(r, FVG__SET1(1.0f));
+  FVG__V e_r = FVG__FMA(p, FVG__MUL(r, r), one_plus_r);
+  return FVG__MUL(e_r, FVG__NAME(pow2)(n));
 }
 
-/* Phi(x) = erfc(-x / sqrt 2) / 2.  For z >= 0, erfc(z) = t P(t) exp(-z^2) with t = 1 / (1 + z/2) and a polynomial P
-   fitted in the Chebyshev sense over 0 <= z <= 4.2; absolute error of Phi below 3e-7. */
+/* Phi(x) = erfc(-x / sqrt 2) / 2.  For z >= 0, erfc(z) = t P(t) exp(-z^2) with t = 1 / (1 + z/2)
+   and P a polynomial of degree 7, a Chebyshev fit over 0 <= z <= 4.2.  The absolute error of Phi is
+   below 3e-7. */
 FVG__TARGET static inline FVG__V FVG__NAME(normal_cdf)(FVG__V x) {
-  FVG__V minus_z = FVG__MUL(FVG__MIN(x, FVG__SUB(FVG__SET1(0), x)), FVG__SET1(0.70710678f));
-  FVG__V t = FVG__DIV(FVG__SET1(1.0f), FVG__FMA(minus_z, FVG__SET1(-0.5f), FVG__SET1(1.0f)));
-  FVG__V p = FVG__FMA(FVG__SET1(-0.0466651991f), t, FVG__SET1(0.315755636f)), tail;
+  FVG__V zero = FVG__SET1(0);
+  FVG__V one = FVG__SET1(1.0f);
+
+  /* z = |x| / sqrt 2 */
+  FVG__V minus_z = FVG__MUL(FVG__MIN(x, FVG__SUB(zero, x)), FVG__SET1(0.70710678f));
+  FVG__V t = FVG__DIV(one, FVG__FMA(minus_z, FVG__SET1(-0.5f), one));
+
+  FVG__V p = FVG__SET1(-0.0466651991f);
+  p = FVG__FMA(p, t, FVG__SET1(0.315755636f));
   p = FVG__FMA(p, t, FVG__SET1(-0.820295155f));
   p = FVG__FMA(p, t, FVG__SET1(0.900059462f));
   p = FVG__FMA(p, t, FVG__SET1(-0.290691704f));
   p = FVG__FMA(p, t, FVG__SET1(0.404796839f));
   p = FVG__FMA(p, t, FVG__SET1(0.252600491f));
   p = FVG__FMA(p, t, FVG__SET1(0.284439623f));
-  tail = FVG__MUL(FVG__MUL(p, FVG__MUL(t, FVG__SET1(0.5f))),
-                  FVG__NAME(exp)(FVG__SUB(FVG__SET1(0), FVG__MUL(minus_z, minus_z))));
-  return FVG__SELECT_NEGATIVE(x, tail, FVG__SUB(FVG__SET1(1.0f), tail));
+
+  /* The tail below -|x|: Phi itself for negative x, 1 - Phi for others. */
+  FVG__V gauss = FVG__NAME(exp)(FVG__SUB(zero, FVG__MUL(minus_z, minus_z)));
+  FVG__V half_t = FVG__MUL(t, FVG__SET1(0.5f));
+  FVG__V tail = FVG__MUL(FVG__MUL(p, half_t), gauss);
+  return FVG__NAME(select_negative)(x, tail, FVG__SUB(one, tail));
 }
 
-/* The sums of a tile with `rows` known to the compiler, which drops the steps of rows that are not there.  The sums
-   are named, not an array, because compilers spill arrays; two sums a row hide the latency of the multiply-add from 4
-   rows on.  Rows are addressed from every third one, so that fourteen of them need only five pointers, or one where
-   `row` and `step` are known to the compiler too. */
-FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, const int rows, const ptrdiff_t row,
-                                                        const ptrdiff_t step, float *sum) {
-  const float *panel = t->panel, *ahead = t->ahead, *a0 = t->a, *a3 = a0;
-  FVG__V zero = FVG__SET1(0), s00 = zero, s01 = zero, s10 = zero, s11 = zero, s20 = zero, s21 = zero, s30 = zero,
-         s31 = zero, s40 = zero, s41 = zero, s50 = zero, s51 = zero;
+/* The multiply-add of a tile with a number from memory.  AVX-512 has its own, see there. */
+#ifndef FVG__ADD_PRODUCT
+#define FVG__ADD_PRODUCT(sum, number, v) sum = FVG__FMA(FVG__SET1(number), v, sum)
+#endif
+
+/* M(r) for each row r of a full tile. */
 #if FVG__TILE_ROWS == 14
-  const float *a6 = a0, *a9 = a0, *a12 = a0;
-  FVG__V s60 = zero, s61 = zero, s70 = zero, s71 = zero, s80 = zero, s81 = zero, s90 = zero, s91 = zero, s100 = zero,
-         s101 = zero, s110 = zero, s111 = zero, s120 = zero, s121 = zero, s130 = zero, s131 = zero;
+#define FVG__EACH_ROW(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13)
+#else
+#define FVG__EACH_ROW(M) M(0) M(1) M(2) M(3) M(4) M(5)
+#endif
+
+/* What sum_rows below does for row r, whose two sums are the variables s<r>0 and s<r>1: declare
+   them, add a times the panel's row b0, b1 to them, and store them.  STEP_BY_REGISTER loads `a`
+   into a register first. */
+#define FVG__SUMS(r) \
+  FVG__V s##r##0 = FVG__SET1(0); \
+  FVG__V s##r##1 = FVG__SET1(0);
+#define FVG__STEP(r, a) \
+  if (rows > r) { \
+    FVG__ADD_PRODUCT(s##r##0, a, b0); \
+    FVG__ADD_PRODUCT(s##r##1, a, b1); \
+  }
+#define FVG__STEP_BY_REGISTER(r, a) \
+  if (rows > r) { \
+    FVG__V number = FVG__SET1(a); \
+    s##r##0 = FVG__FMA(number, b0, s##r##0); \
+    s##r##1 = FVG__FMA(number, b1, s##r##1); \
+  }
+#define FVG__KEEP(r) \
+  if (rows > r) { \
+    FVG__STORE(sum + 2 * r * FVG__LANES, s##r##0); \
+    FVG__STORE(sum + (2 * r + 1) * FVG__LANES, s##r##1); \
+  }
+
+/* sum[r][0..2 LANES-1] = sum_k a[r row + k step] panel[k]  for r < rows.
+
+   `rows` is a constant for the compiler, which drops the steps of rows that are not there.  The
+   sums are named variables because compilers would spill an array to memory.  From 4 rows on, two
+   sums a row are enough to hide the latency of a multiply-add.  Every third row has a pointer, from
+   which the next two are addressed, so 14 rows need only five pointers, or one where `row` and
+   `step` are constants too. */
+FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, const int rows,
+                                                        const ptrdiff_t row,
+                                                        const ptrdiff_t step, float *sum) {
+  FVG__EACH_ROW(FVG__SUMS)
+
+  const float *panel = t->panel;
+  const float *ahead = t->ahead;
+  const float *a0 = t->a;
+  const float *a3 = rows > 3 ? a0 + 3 * row : a0;
+#if FVG__TILE_ROWS == 14
+  const float *a6 = rows > 6 ? a0 + 6 * row : a0;
+  const float *a9 = rows > 9 ? a0 + 9 * row : a0;
+  const float *a12 = rows > 12 ? a0 + 12 * row : a0;
 #endif
   ptrdiff_t ahead_step = t->ahead_step;
-  int k, depth = t->depth;
-  if (rows > 3) a3 += 3 * row;
-#if FVG__TILE_ROWS == 14
-  if (rows > 6) a6 += 6 * row;
-  if (rows > 9) a9 += 9 * row;
-  if (rows > 12) a12 += 12 * row;
-#endif
-#define FVG__STEP(r, a)  /* sums of row r += a times the panel's row */                                      \
-  if (rows > r) {                                                                                            \
-    FVG__ADD_PRODUCT(s##r##0, a, b0);                                                                        \
-    FVG__ADD_PRODUCT(s##r##1, a, b1);                                                                        \
-  }
-#define FVG__STEP_BY_REGISTER(r, a)                                                                          \
-  if (rows > r) {                                                                                            \
-    FVG__V number = FVG__SET1(a);                                                                            \
-    s##r##0 = FVG__FMA(number, b0, s##r##0);                                                                 \
-    s##r##1 = FVG__FMA(number, b1, s##r##1);                                                                 \
-  }
-  for (k = 0; k < depth; k++) {
-    FVG__V b0 = FVG__LOAD(panel), b1 = FVG__LOAD(panel + FVG__LANES);
+  int depth = t->depth;
+
+  for (int k = 0; k < depth; k++) {
+    FVG__V b0 = FVG__LOAD(panel);
+    FVG__V b1 = FVG__LOAD(panel + FVG__LANES);
     panel += 2 * FVG__LANES;
+
     FVG__PREFETCH(ahead);
     ahead += ahead_step;
-    FVG__STEP_BY_REGISTER(0, a0[0])  FVG__STEP_BY_REGISTER(1, a0[row])  FVG__STEP_BY_REGISTER(2, a0[2 * row])
-    FVG__STEP_BY_REGISTER(3, a3[0])  FVG__STEP(4, a3[row])  FVG__STEP(5, a3[2 * row])
+
+    FVG__STEP_BY_REGISTER(0, a0[0])
+    FVG__STEP_BY_REGISTER(1, a0[row])
+    FVG__STEP_BY_REGISTER(2, a0[2 * row])
+    FVG__STEP_BY_REGISTER(3, a3[0])
+    FVG__STEP(4, a3[row])
+    FVG__STEP(5, a3[2 * row])
     a0 += step;
     if (rows > 3) a3 += step;
+
 #if FVG__TILE_ROWS == 14
-    FVG__STEP(6, a6[0])  FVG__STEP(7, a6[row])  FVG__STEP(8, a6[2 * row])
-    FVG__STEP(9, a9[0])  FVG__STEP(10, a9[row])  FVG__STEP(11, a9[2 * row])
-    FVG__STEP(12, a12[0])  FVG__STEP(13, a12[row])
+    FVG__STEP(6, a6[0])
+    FVG__STEP(7, a6[row])
+    FVG__STEP(8, a6[2 * row])
+    FVG__STEP(9, a9[0])
+    FVG__STEP(10, a9[row])
+    FVG__STEP(11, a9[2 * row])
+    FVG__STEP(12, a12[0])
+    FVG__STEP(13, a12[row])
     if (rows > 6) a6 += step;
     if (rows > 9) a9 += step;
     if (rows > 12) a12 += step;
 #endif
   }
-#undef FVG__STEP
-#undef FVG__STEP_BY_REGISTER
-#define FVG__KEEP(r)                                                                                         \
-  if (rows > r) {                                                                                            \
-    FVG__STORE(sum + 2 * r * FVG__LANES, s##r##0);                                                           \
-    FVG__STORE(sum + (2 * r + 1) * FVG__LANES, s##r##1);                                                     \
-  }
-  FVG__KEEP(0)  FVG__KEEP(1)  FVG__KEEP(2)  FVG__KEEP(3)  FVG__KEEP(4)  FVG__KEEP(5)
-#if FVG__TILE_ROWS == 14
-  FVG__KEEP(6)  FVG__KEEP(7)  FVG__KEEP(8)  FVG__KEEP(9)  FVG__KEEP(10)  FVG__KEEP(11)  FVG__KEEP(12)  FVG__KEEP(13)
-#endif
-#undef FVG__KEEP
+
+  FVG__EACH_ROW(FVG__KEEP)
 }
 
-FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_tile)(const fvg__tile *t, const int rows, float *sum) {
+/* The strides of packed rows are constants, which saves sum_rows all pointers but one. */
+FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_tile)(const fvg__tile *t, const int rows,
+                                                        float *sum) {
 #if FVG__TILE_ROWS == 14
   if (t->a_row == 1 && t->a_k == FVG__PACKED_STEP(14)) {
     FVG__NAME(sum_rows)(t, rows, 1, FVG__PACKED_STEP(14), sum);
@@ -5759,208 +5905,257 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_tile)(const fvg__tile *t, cons
   FVG__NAME(sum_rows)(t, rows, t->a_row, t->a_k, sum);
 }
 
+/* The tile itself: sums over k, then bias and `from`, then the result. */
 FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
+  /* The lines of `out` are fetched while the sums are made. */
+  for (int r = 0; r < t->rows; r++) {
+    const float *out = t->out + r * t->ld_out;
+    FVG__PREFETCH_TO_WRITE(out);
+    FVG__PREFETCH_TO_WRITE(out + FVG__LANES);
+  }
+
+  /* There is a copy of sum_rows for each number of rows. */
   float sum[FVG__TILE_ROWS * 2 * FVG__LANES];
-  int r, j, n;
-  for (r = 0; r < t->rows; r++) {                /* where the results will go, while the sums are made              */
-    FVG__PREFETCH_TO_WRITE(t->out + r * t->ld_out);
-    FVG__PREFETCH_TO_WRITE(t->out + r * t->ld_out + FVG__LANES);
-  }
+#define FVG__CASE(r) case r + 1: FVG__NAME(sum_tile)(t, r + 1, sum); break;
   switch (t->rows) {
-    case 1: FVG__NAME(sum_tile)(t, 1, sum); break;
-    case 2: FVG__NAME(sum_tile)(t, 2, sum); break;
-    case 3: FVG__NAME(sum_tile)(t, 3, sum); break;
-    case 4: FVG__NAME(sum_tile)(t, 4, sum); break;
-    case 5: FVG__NAME(sum_tile)(t, 5, sum); break;
-    case 6: FVG__NAME(sum_tile)(t, 6, sum); break;
-#if FVG__TILE_ROWS == 14
-    case 7: FVG__NAME(sum_tile)(t, 7, sum); break;
-    case 8: FVG__NAME(sum_tile)(t, 8, sum); break;
-    case 9: FVG__NAME(sum_tile)(t, 9, sum); break;
-    case 10: FVG__NAME(sum_tile)(t, 10, sum); break;
-    case 11: FVG__NAME(sum_tile)(t, 11, sum); break;
-    case 12: FVG__NAME(sum_tile)(t, 12, sum); break;
-    case 13: FVG__NAME(sum_tile)(t, 13, sum); break;
-    case 14: FVG__NAME(sum_tile)(t, 14, sum); break;
-#endif
+    FVG__EACH_ROW(FVG__CASE)
   }
-  for (r = 0; r < t->rows; r++)
-    for (j = 0; j < t->cols; j += FVG__LANES) {
+#undef FVG__CASE
+
+  for (int r = 0; r < t->rows; r++)
+    for (int j = 0; j < t->cols; j += FVG__LANES) {
+      int lanes = fvg__min(FVG__LANES, t->cols - j);
       FVG__V v = FVG__LOAD(sum + 2 * r * FVG__LANES + j);
-      n = t->cols - j < FVG__LANES ? t->cols - j : FVG__LANES;
-      if (t->bias) v = FVG__ADD(v, FVG__LOAD_N(t->bias + j, n));
-      if (t->from) v = FVG__ADD(v, FVG__LOAD_N(t->from + r * t->ld_from + j, n));
-      FVG__STORE_N(t->out + r * t->ld_out + j, n, v);
+
+      if (t->bias)
+        v = FVG__ADD(v, FVG__LOAD_N(t->bias + j, lanes));
+      if (t->from)
+        v = FVG__ADD(v, FVG__LOAD_N(t->from + r * t->ld_from + j, lanes));
+      FVG__STORE_N(t->out + r * t->ld_out + j, lanes, v);
     }
 }
 
-/* Squares of 4 x 4 numbers turn in registers; the last ones overlap those before rather than stick out.  Sixteen
-   columns, one cache line of a row, are used up before the next rows come: rows a power of two apart share few places
-   in the cache. */
-FVG__TARGET static void FVG__NAME(transpose)(int rows, int cols, const float *from, ptrdiff_t ld_from,
-                                             float *to, ptrdiff_t ld_to) {
-  int i, j, line;
-  if (rows < 4 || cols < 4) { fvg__transpose_scalar(rows, cols, from, ld_from, to, ld_to); return; }
-  for (line = 0; line < cols; line += 16)
-    for (i = 0; i < rows; i += 4)
-      for (j = line; j < cols && j < line + 16; j += 4) {
-        int i4 = i < rows - 4 ? i : rows - 4, j4 = j < cols - 4 ? j : cols - 4;
-        FVG__TRANSPOSE_4X4(from + i4 * ld_from + j4, ld_from, to + j4 * ld_to + i4, ld_to);
+/* Squares of 4 x 4 numbers are transposed in registers.  Where 4 does not divide a side, the last
+   square overlaps the one before.  Sixteen columns, one cache line of a row, are finished before
+   the next sixteen begin, since rows a power of two apart share few places in the cache. */
+FVG__TARGET static void FVG__NAME(transpose)(int rows, int cols, const float *from,
+                                             ptrdiff_t ld_from, float *to, ptrdiff_t ld_to) {
+  if (rows < 4 || cols < 4) {
+    fvg__transpose_scalar(rows, cols, from, ld_from, to, ld_to);
+    return;
+  }
+
+  for (int line = 0; line < cols; line += 16)
+    for (int i = 0; i < rows; i += 4)
+      for (int j = line; j < cols && j < line + 16; j += 4) {
+        int i4 = fvg__min(i, rows - 4);
+        int j4 = fvg__min(j, cols - 4);
+        fvg__transpose_4x4(from + i4 * ld_from + j4, ld_from, to + j4 * ld_to + i4, ld_to);
       }
 }
 
+/* Whole vectors come first, the numbers that are left after them: in the maximum, the sum and the
+   division alike. */
 FVG__TARGET static float FVG__NAME(softmax)(int n, const float *x, float scale, float *p) {
-  FVG__V s = FVG__SET1(scale), v_max = FVG__SET1(x[0] * scale), v_sum = FVG__SET1(0);
-  float max, sum, tail = 0;
-  int i, whole = n - n % FVG__LANES, left = n - whole;
-  for (i = 0; i < whole; i += FVG__LANES) v_max = FVG__MAX(v_max, FVG__MUL(FVG__LOAD(x + i), s));
-  max = FVG__NAME(lanes_max)(v_max);
-  for (i = whole; i < n; i++) if (x[i] * scale > max) max = x[i] * scale;
-  for (i = 0; i < whole; i += FVG__LANES) {
-    FVG__V e = FVG__NAME(exp)(FVG__SUB(FVG__MUL(FVG__LOAD(x + i), s), FVG__SET1(max)));
+  FVG__V s = FVG__SET1(scale);
+  int left = n % FVG__LANES;
+  int whole = n - left;
+
+  FVG__V v_max = FVG__SET1(x[0] * scale);
+  for (int i = 0; i < whole; i += FVG__LANES)
+    v_max = FVG__MAX(v_max, FVG__MUL(FVG__LOAD(x + i), s));
+  float max = FVG__NAME(lanes_max)(v_max);
+  for (int i = whole; i < n; i++)
+    if (x[i] * scale > max) max = x[i] * scale;
+
+  FVG__V v_sum = FVG__SET1(0);
+  for (int i = 0; i < whole; i += FVG__LANES) {
+    FVG__V scaled = FVG__MUL(FVG__LOAD(x + i), s);
+    FVG__V e = FVG__NAME(exp)(FVG__SUB(scaled, FVG__SET1(max)));
     FVG__STORE(p + i, e);
     v_sum = FVG__ADD(v_sum, e);
   }
+
+  float tail = 0;
   if (left) {
-    FVG__STORE_N(p + i, left, FVG__NAME(exp)(FVG__SUB(FVG__MUL(FVG__LOAD_N(x + i, left), s), FVG__SET1(max))));
-    for (; i < n; i++) tail += p[i];
+    FVG__V scaled = FVG__MUL(FVG__LOAD_N(x + whole, left), s);
+    FVG__STORE_N(p + whole, left, FVG__NAME(exp)(FVG__SUB(scaled, FVG__SET1(max))));
+    for (int i = whole; i < n; i++)
+      tail += p[i];
   }
-  sum = FVG__NAME(lanes_sum)(v_sum) + tail;
-  for (i = 0; i < whole; i += FVG__LANES) FVG__STORE(p + i, FVG__DIV(FVG__LOAD(p + i), FVG__SET1(sum)));
-  for (; i < n; i++) p[i] /= sum;
+
+  float sum = FVG__NAME(lanes_sum)(v_sum) + tail;
+  for (int i = 0; i < whole; i += FVG__LANES)
+    FVG__STORE(p + i, FVG__DIV(FVG__LOAD(p + i), FVG__SET1(sum)));
+  for (int i = whole; i < n; i++)
+    p[i] /= sum;
   return max + logf(sum);
 }
 
-FVG__TARGET static void FVG__NAME(exp_scaled)(int n, const float *x, float scale, float shift, float *y) {
-  int i;
-  for (i = 0; i < n; i += FVG__LANES) {
-    int k = n - i < FVG__LANES ? n - i : FVG__LANES;
-    FVG__V e = FVG__SUB(FVG__MUL(FVG__LOAD_N(x + i, k), FVG__SET1(scale)), FVG__SET1(shift));
-    FVG__STORE_N(y + i, k, FVG__NAME(exp)(e));
+FVG__TARGET static void FVG__NAME(exp_scaled)(int n, const float *x, float scale, float shift,
+                                              float *y) {
+  for (int i = 0; i < n; i += FVG__LANES) {
+    int lanes = fvg__min(FVG__LANES, n - i);
+    FVG__V scaled = FVG__MUL(FVG__LOAD_N(x + i, lanes), FVG__SET1(scale));
+    FVG__V e = FVG__NAME(exp)(FVG__SUB(scaled, FVG__SET1(shift)));
+    FVG__STORE_N(y + i, lanes, e);
   }
 }
 
-FVG__TARGET static void FVG__NAME(layer_norm)(int n, const float *x, const float *gain, const float *bias, float eps,
-                                              float *y, float *mean, float *rstd) {
-  FVG__V v = FVG__SET1(0), m;
-  float sum = 0, sum2 = 0;
-  int i, whole = n - n % FVG__LANES;
-  for (i = 0; i < whole; i += FVG__LANES) v = FVG__ADD(v, FVG__LOAD(x + i));
-  for (; i < n; i++) sum += x[i];
-  *mean = (sum + FVG__NAME(lanes_sum)(v)) / (float)n;
-  m = FVG__SET1(*mean);
-  v = FVG__SET1(0);
-  for (i = 0; i < whole; i += FVG__LANES) {
+/* As in plain C, one pass for the mean and a second for the variance. */
+FVG__TARGET static void FVG__NAME(layer_norm)(int n, const float *x, const float *gain,
+                                              const float *bias, float eps, float *y,
+                                              float *mean, float *rstd) {
+  int whole = n - n % FVG__LANES;
+
+  FVG__V v_sum = FVG__SET1(0);
+  for (int i = 0; i < whole; i += FVG__LANES)
+    v_sum = FVG__ADD(v_sum, FVG__LOAD(x + i));
+  float sum = 0;
+  for (int i = whole; i < n; i++)
+    sum += x[i];
+  *mean = (sum + FVG__NAME(lanes_sum)(v_sum)) / (float)n;
+
+  FVG__V m = FVG__SET1(*mean);
+  FVG__V v_sum2 = FVG__SET1(0);
+  for (int i = 0; i < whole; i += FVG__LANES) {
     FVG__V d = FVG__SUB(FVG__LOAD(x + i), m);
-    v = FVG__FMA(d, d, v);
+    v_sum2 = FVG__FMA(d, d, v_sum2);
   }
-  for (; i < n; i++) sum2 += (x[i] - *mean) * (x[i] - *mean);
-  *rstd = 1.0f / sqrtf((sum2 + FVG__NAME(lanes_sum)(v)) / (float)n + eps);
-  for (i = 0; i < n; i += FVG__LANES) {
-    int k = n - i < FVG__LANES ? n - i : FVG__LANES;
-    FVG__V d = FVG__MUL(FVG__SUB(FVG__LOAD_N(x + i, k), m), FVG__SET1(*rstd));
-    FVG__STORE_N(y + i, k, FVG__FMA(d, FVG__LOAD_N(gain + i, k), FVG__LOAD_N(bias + i, k)));
+  float sum2 = 0;
+  for (int i = whole; i < n; i++)
+    sum2 += (x[i] - *mean) * (x[i] - *mean);
+  *rstd = 1.0f / sqrtf((sum2 + FVG__NAME(lanes_sum)(v_sum2)) / (float)n + eps);
+
+  for (int i = 0; i < n; i += FVG__LANES) {
+    int lanes = fvg__min(FVG__LANES, n - i);
+    FVG__V d = FVG__MUL(FVG__SUB(FVG__LOAD_N(x + i, lanes), m), FVG__SET1(*rstd));
+    FVG__V gained = FVG__FMA(d, FVG__LOAD_N(gain + i, lanes), FVG__LOAD_N(bias + i, lanes));
+    FVG__STORE_N(y + i, lanes, gained);
   }
 }
 
-FVG__TARGET static void FVG__NAME(layer_norm_backward)(int n, const float *x, const float *gain, const float *dy,
-                                                       float mean, float rstd, float *dx) {
-  FVG__V m = FVG__SET1(mean), r = FVG__SET1(rstd), sum_g = FVG__SET1(0), sum_gn = FVG__SET1(0);
-  int i, k;
-  for (i = 0; i < n; i += FVG__LANES) {                                /* lanes beyond the row have g = 0           */
-    FVG__V g, h;
-    k = n - i < FVG__LANES ? n - i : FVG__LANES;
-    g = FVG__MUL(FVG__LOAD_N(dy + i, k), FVG__LOAD_N(gain + i, k));
-    h = FVG__MUL(FVG__SUB(FVG__LOAD_N(x + i, k), m), r);
+/* The first loop makes m(g) and m(g n), the second dx.  In lanes beyond the end of the row g is 0,
+   so they add nothing to the sums. */
+FVG__TARGET static void FVG__NAME(layer_norm_backward)(int n, const float *x, const float *gain,
+                                                       const float *dy, float mean, float rstd,
+                                                       float *dx) {
+  FVG__V m = FVG__SET1(mean);
+  FVG__V r = FVG__SET1(rstd);
+
+  FVG__V sum_g = FVG__SET1(0);
+  FVG__V sum_gn = FVG__SET1(0);
+  for (int i = 0; i < n; i += FVG__LANES) {
+    int lanes = fvg__min(FVG__LANES, n - i);
+    FVG__V g = FVG__MUL(FVG__LOAD_N(dy + i, lanes), FVG__LOAD_N(gain + i, lanes));
+    FVG__V normed = FVG__MUL(FVG__SUB(FVG__LOAD_N(x + i, lanes), m), r);
     sum_g = FVG__ADD(sum_g, g);
-    sum_gn = FVG__FMA(g, h, sum_gn);
+    sum_gn = FVG__FMA(g, normed, sum_gn);
   }
-  sum_g = FVG__SET1(FVG__NAME(lanes_sum)(sum_g) / (float)n);
-  sum_gn = FVG__SET1(FVG__NAME(lanes_sum)(sum_gn) / (float)n);
-  for (i = 0; i < n; i += FVG__LANES) {
-    FVG__V g, h;
-    k = n - i < FVG__LANES ? n - i : FVG__LANES;
-    g = FVG__MUL(FVG__LOAD_N(dy + i, k), FVG__LOAD_N(gain + i, k));
-    h = FVG__MUL(FVG__SUB(FVG__LOAD_N(x + i, k), m), r);
-    g = FVG__SUB(FVG__SUB(g, sum_g), FVG__MUL(h, sum_gn));
-    FVG__STORE_N(dx + i, k, FVG__FMA(g, r, FVG__LOAD_N(dx + i, k)));
+  FVG__V mean_g = FVG__SET1(FVG__NAME(lanes_sum)(sum_g) / (float)n);
+  FVG__V mean_gn = FVG__SET1(FVG__NAME(lanes_sum)(sum_gn) / (float)n);
+
+  for (int i = 0; i < n; i += FVG__LANES) {
+    int lanes = fvg__min(FVG__LANES, n - i);
+    FVG__V g = FVG__MUL(FVG__LOAD_N(dy + i, lanes), FVG__LOAD_N(gain + i, lanes));
+    FVG__V normed = FVG__MUL(FVG__SUB(FVG__LOAD_N(x + i, lanes), m), r);
+    FVG__V rest = FVG__SUB(FVG__SUB(g, mean_g), FVG__MUL(normed, mean_gn));
+    FVG__STORE_N(dx + i, lanes, FVG__FMA(rest, r, FVG__LOAD_N(dx + i, lanes)));
   }
 }
 
 FVG__TARGET static void FVG__NAME(add)(int n, const float *x, float *y) {
-  int i, whole = n - n % FVG__LANES;
-  for (i = 0; i < whole; i += FVG__LANES) FVG__STORE(y + i, FVG__ADD(FVG__LOAD(y + i), FVG__LOAD(x + i)));
-  for (; i < n; i++) y[i] += x[i];
+  int whole = n - n % FVG__LANES;
+  for (int i = 0; i < whole; i += FVG__LANES)
+    FVG__STORE(y + i, FVG__ADD(FVG__LOAD(y + i), FVG__LOAD(x + i)));
+  for (int i = whole; i < n; i++)
+    y[i] += x[i];
 }
 
 FVG__TARGET static void FVG__NAME(gelu)(int n, const float *x, float *y) {
-  int i;
-  for (i = 0; i < n; i += FVG__LANES) {
-    int k = n - i < FVG__LANES ? n - i : FVG__LANES;
-    FVG__V v = FVG__LOAD_N(x + i, k);
-    FVG__STORE_N(y + i, k, FVG__MUL(v, FVG__NAME(normal_cdf)(v)));
+  for (int i = 0; i < n; i += FVG__LANES) {
+    int lanes = fvg__min(FVG__LANES, n - i);
+    FVG__V v = FVG__LOAD_N(x + i, lanes);
+    FVG__STORE_N(y + i, lanes, FVG__MUL(v, FVG__NAME(normal_cdf)(v)));
   }
 }
 
-FVG__TARGET static void FVG__NAME(gelu_backward)(int n, const float *x, const float *dy, float *dx) {
-  int i;
-  for (i = 0; i < n; i += FVG__LANES) {
-    int k = n - i < FVG__LANES ? n - i : FVG__LANES;
-    FVG__V v = FVG__LOAD_N(x + i, k);
-    FVG__V pdf = FVG__MUL(FVG__SET1(0.39894228f), FVG__NAME(exp)(FVG__MUL(FVG__MUL(v, v), FVG__SET1(-0.5f))));
+FVG__TARGET static void FVG__NAME(gelu_backward)(int n, const float *x, const float *dy,
+                                                 float *dx) {
+  for (int i = 0; i < n; i += FVG__LANES) {
+    int lanes = fvg__min(FVG__LANES, n - i);
+    FVG__V v = FVG__LOAD_N(x + i, lanes);
+
+    FVG__V gauss = FVG__NAME(exp)(FVG__MUL(FVG__MUL(v, v), FVG__SET1(-0.5f)));
+    FVG__V pdf = FVG__MUL(FVG__SET1(0.39894228f), gauss);
     FVG__V slope = FVG__FMA(v, pdf, FVG__NAME(normal_cdf)(v));
-    FVG__STORE_N(dx + i, k, FVG__FMA(FVG__LOAD_N(dy + i, k), slope, FVG__LOAD_N(dx + i, k)));
+
+    FVG__V sum = FVG__FMA(FVG__LOAD_N(dy + i, lanes), slope, FVG__LOAD_N(dx + i, lanes));
+    FVG__STORE_N(dx + i, lanes, sum);
   }
 }
 
 FVG__TARGET static inline FVG__V FVG__NAME(sigmoid)(FVG__V x) {
-  return FVG__DIV(FVG__SET1(1.0f), FVG__ADD(FVG__SET1(1.0f), FVG__NAME(exp)(FVG__SUB(FVG__SET1(0), x))));
+  FVG__V e = FVG__NAME(exp)(FVG__SUB(FVG__SET1(0), x));
+  return FVG__DIV(FVG__SET1(1.0f), FVG__ADD(FVG__SET1(1.0f), e));
 }
 
+/* Below -50 the vector exp has reached its bound, so sigmoid no longer falls and x times it would
+   grow again; x is therefore held at -50. */
 FVG__TARGET static void FVG__NAME(quick_gelu)(int n, const float *x, float *y) {
-  int i;
-  for (i = 0; i < n; i += FVG__LANES) {
-    int k = n - i < FVG__LANES ? n - i : FVG__LANES;
-    FVG__V v = FVG__LOAD_N(x + i, k);
-    v = FVG__MAX(FVG__SET1(-50.0f), v);          /* further out exp is at its bound, and x times that is not 0      */
-    FVG__STORE_N(y + i, k, FVG__MUL(v, FVG__NAME(sigmoid)(FVG__MUL(v, FVG__SET1(1.702f)))));
+  for (int i = 0; i < n; i += FVG__LANES) {
+    int lanes = fvg__min(FVG__LANES, n - i);
+    FVG__V v = FVG__MAX(FVG__SET1(-50.0f), FVG__LOAD_N(x + i, lanes));
+    FVG__V s = FVG__NAME(sigmoid)(FVG__MUL(v, FVG__SET1(1.702f)));
+    FVG__STORE_N(y + i, lanes, FVG__MUL(v, s));
   }
 }
 
-FVG__TARGET static void FVG__NAME(quick_gelu_backward)(int n, const float *x, const float *dy, float *dx) {
+FVG__TARGET static void FVG__NAME(quick_gelu_backward)(int n, const float *x, const float *dy,
+                                                       float *dx) {
   FVG__V one = FVG__SET1(1.0f);
-  int i;
-  for (i = 0; i < n; i += FVG__LANES) {
-    int k = n - i < FVG__LANES ? n - i : FVG__LANES;
-    FVG__V v = FVG__MUL(FVG__MAX(FVG__SET1(-50.0f), FVG__LOAD_N(x + i, k)), FVG__SET1(1.702f));
+
+  for (int i = 0; i < n; i += FVG__LANES) {
+    int lanes = fvg__min(FVG__LANES, n - i);
+    FVG__V v = FVG__MAX(FVG__SET1(-50.0f), FVG__LOAD_N(x + i, lanes));
+    v = FVG__MUL(v, FVG__SET1(1.702f));
+
     FVG__V s = FVG__NAME(sigmoid)(v);
     FVG__V slope = FVG__MUL(s, FVG__FMA(v, FVG__SUB(one, s), one));
-    FVG__STORE_N(dx + i, k, FVG__FMA(FVG__LOAD_N(dy + i, k), slope, FVG__LOAD_N(dx + i, k)));
+
+    FVG__V sum = FVG__FMA(FVG__LOAD_N(dy + i, lanes), slope, FVG__LOAD_N(dx + i, lanes));
+    FVG__STORE_N(dx + i, lanes, sum);
   }
 }
 
 FVG__TARGET static float FVG__NAME(dot)(int n, const float *x, const float *y) {
   FVG__V sum = FVG__SET1(0);
-  int i;
-  for (i = 0; i < n; i += FVG__LANES) {
-    int k = n - i < FVG__LANES ? n - i : FVG__LANES;
-    sum = FVG__FMA(FVG__LOAD_N(x + i, k), FVG__LOAD_N(y + i, k), sum);
+  for (int i = 0; i < n; i += FVG__LANES) {
+    int lanes = fvg__min(FVG__LANES, n - i);
+    sum = FVG__FMA(FVG__LOAD_N(x + i, lanes), FVG__LOAD_N(y + i, lanes), sum);
   }
   return FVG__NAME(lanes_sum)(sum);
 }
 
 static const fvg__kernels FVG__NAME(kernels) = {
-  FVG__LEVEL, FVG__TILE_ROWS, 2 * FVG__LANES, FVG__NAME(gemm_tile), FVG__NAME(transpose), FVG__NAME(softmax),
-  FVG__NAME(exp_scaled), FVG__NAME(layer_norm), FVG__NAME(layer_norm_backward), FVG__NAME(add),
-  FVG__NAME(gelu), FVG__NAME(gelu_backward), FVG__NAME(quick_gelu), FVG__NAME(quick_gelu_backward), FVG__NAME(dot)
+  FVG__LEVEL,
+  FVG__TILE_ROWS, 2 * FVG__LANES,
+  FVG__NAME(gemm_tile),
+  FVG__NAME(transpose),
+  FVG__NAME(softmax),
+  FVG__NAME(exp_scaled),
+  FVG__NAME(layer_norm), FVG__NAME(layer_norm_backward),
+  FVG__NAME(add),
+  FVG__NAME(gelu), FVG__NAME(gelu_backward),
+  FVG__NAME(quick_gelu), FVG__NAME(quick_gelu_backward),
+  FVG__NAME(dot)
 };
 
-/* a level's words end with its body */
+/* The next instruction set defines these words again. */
 #undef FVG__LEVEL
-#undef FVG__TILE_ROWS
-#undef FVG__ADD_PRODUCT
 #undef FVG__TARGET
 #undef FVG__NAME
+#undef FVG__TILE_ROWS
 #undef FVG__V
 #undef FVG__LANES
 #undef FVG__SET1
@@ -5975,270 +6170,351 @@ static const fvg__kernels FVG__NAME(kernels) = {
 #undef FVG__FMA
 #undef FVG__MIN
 #undef FVG__MAX
-#undef FVG__POW2
-#undef FVG__SELECT_NEGATIVE
-#undef FVG__TRANSPOSE_4X4
-#undef FVG__PREFETCH
-#undef FVG__PREFETCH_TO_WRITE
+#undef FVG__ADD_PRODUCT
+#undef FVG__EACH_ROW
+#undef FVG__SUMS
+#undef FVG__STEP
+#undef FVG__STEP_BY_REGISTER
+#undef FVG__KEEP
 #endif /* FVG__STAMP_BODY */
 
 #if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__STAMP_BODY) && !defined(FVG__PART_TWO)
 #define FVG__PART_TWO
 
-/* ---- the stamping: each level defines its words and reads the body above ---- */
+/* ---- one body, many instruction sets ----
+   Each defines the words of the body above, and the functions pow2 (2^n for whole n), where they
+   differ select_negative (x < 0 ? if_negative : otherwise, lane by lane) and, with more than four
+   lanes, load_n and store_n.  Then it includes the body. */
 #ifdef FVG__SIMD
 #define FVG__STAMP_BODY
 #endif
 
+#ifdef FVG__WASM_SIMD
+#define FVG__PREFETCH(p)          ((void)(p))
+#define FVG__PREFETCH_TO_WRITE(p) ((void)(p))
+#else
+#define FVG__PREFETCH(p)          __builtin_prefetch(p, 0, 2)
+#define FVG__PREFETCH_TO_WRITE(p) __builtin_prefetch(p, 1, 3)
+#endif
+
 #ifdef FVG__X86_SIMD
-/* Eight exchanges of halves turn four rows into four columns. */
-FVG__ALWAYS_INLINE void fvg__transpose_4x4(const float *from, ptrdiff_t ld_from, float *to, ptrdiff_t ld_to) {
-  __m128 r0 = _mm_loadu_ps(from), r1 = _mm_loadu_ps(from + ld_from), r2 = _mm_loadu_ps(from + 2 * ld_from),
-         r3 = _mm_loadu_ps(from + 3 * ld_from);
-  __m128 a = _mm_unpacklo_ps(r0, r1), b = _mm_unpackhi_ps(r0, r1), c = _mm_unpacklo_ps(r2, r3),
-         d = _mm_unpackhi_ps(r2, r3);
-  _mm_storeu_ps(to, _mm_movelh_ps(a, c));
-  _mm_storeu_ps(to + ld_to, _mm_movehl_ps(c, a));
-  _mm_storeu_ps(to + 2 * ld_to, _mm_movelh_ps(b, d));
-  _mm_storeu_ps(to + 3 * ld_to, _mm_movehl_ps(d, b));
+/* Four rows of four numbers become four columns. */
+FVG__ALWAYS_INLINE void fvg__transpose_4x4(const float *from, ptrdiff_t ld_from,
+                                           float *to, ptrdiff_t ld_to) {
+  __m128 r0 = _mm_loadu_ps(from);
+  __m128 r1 = _mm_loadu_ps(from + ld_from);
+  __m128 r2 = _mm_loadu_ps(from + 2 * ld_from);
+  __m128 r3 = _mm_loadu_ps(from + 3 * ld_from);
+
+  __m128 low01 = _mm_unpacklo_ps(r0, r1);
+  __m128 high01 = _mm_unpackhi_ps(r0, r1);
+  __m128 low23 = _mm_unpacklo_ps(r2, r3);
+  __m128 high23 = _mm_unpackhi_ps(r2, r3);
+
+  _mm_storeu_ps(to, _mm_movelh_ps(low01, low23));
+  _mm_storeu_ps(to + ld_to, _mm_movehl_ps(low23, low01));
+  _mm_storeu_ps(to + 2 * ld_to, _mm_movelh_ps(high01, high23));
+  _mm_storeu_ps(to + 3 * ld_to, _mm_movehl_ps(high23, high01));
 }
 
-#define FVG__LEVEL              FVG_SIMD_SSE2
+/* SSE2 has 16 registers, and no instruction that multiplies and adds at once. */
+#define FVG__LEVEL         FVG_SIMD_SSE2
 #define FVG__TARGET
-#define FVG__NAME(x)            fvg__##x##_sse2
-#define FVG__TILE_ROWS          6                     /* sixteen registers                                          */
-#define FVG__ADD_PRODUCT(sum, number, v) sum = FVG__FMA(FVG__SET1(number), v, sum)
-#define FVG__V                  __m128
-#define FVG__LANES              4
-#define FVG__SET1(x)            _mm_set1_ps(x)
-#define FVG__LOAD(p)            _mm_loadu_ps(p)
-#define FVG__STORE(p, v)        _mm_storeu_ps(p, v)
-#define FVG__LOAD_N(p, n)       FVG__NAME(load_n)(p, n)
-#define FVG__STORE_N(p, n, v)   FVG__NAME(store_n)(p, n, v)
-#define FVG__ADD(a, b)          _mm_add_ps(a, b)
-#define FVG__SUB(a, b)          _mm_sub_ps(a, b)
-#define FVG__MUL(a, b)          _mm_mul_ps(a, b)
-#define FVG__DIV(a, b)          _mm_div_ps(a, b)
-#define FVG__FMA(a, b, c)       _mm_add_ps(_mm_mul_ps(a, b), c)
-#define FVG__MIN(a, b)          _mm_min_ps(a, b)
-#define FVG__MAX(a, b)          _mm_max_ps(a, b)
-#define FVG__POW2(n) \
-  _mm_castsi128_ps(_mm_slli_epi32(_mm_add_epi32(_mm_cvtps_epi32(n), _mm_set1_epi32(127)), 23))
-#define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) \
-  _mm_or_ps(_mm_and_ps(_mm_cmplt_ps(x, _mm_set1_ps(0)), if_negative), \
-            _mm_andnot_ps(_mm_cmplt_ps(x, _mm_set1_ps(0)), otherwise))
-#define FVG__TRANSPOSE_4X4(from, ld_from, to, ld_to) fvg__transpose_4x4(from, ld_from, to, ld_to)
-#define FVG__PREFETCH(p)        __builtin_prefetch(p, 0, 2)
-#define FVG__PREFETCH_TO_WRITE(p) __builtin_prefetch(p, 1, 3)
+#define FVG__NAME(x)       fvg__##x##_sse2
+#define FVG__TILE_ROWS     6
+#define FVG__V             __m128
+#define FVG__LANES         4
+#define FVG__SET1          _mm_set1_ps
+#define FVG__LOAD          _mm_loadu_ps
+#define FVG__STORE         _mm_storeu_ps
+#define FVG__ADD           _mm_add_ps
+#define FVG__SUB           _mm_sub_ps
+#define FVG__MUL           _mm_mul_ps
+#define FVG__DIV           _mm_div_ps
+#define FVG__FMA(a, b, c)  _mm_add_ps(_mm_mul_ps(a, b), c)
+#define FVG__MIN           _mm_min_ps
+#define FVG__MAX           _mm_max_ps
+
+FVG__ALWAYS_INLINE __m128 fvg__pow2_sse2(__m128 n) {
+  __m128i exponent = _mm_add_epi32(_mm_cvtps_epi32(n), _mm_set1_epi32(127));
+  return _mm_castsi128_ps(_mm_slli_epi32(exponent, 23));
+}
+
+FVG__ALWAYS_INLINE __m128 fvg__select_negative_sse2(__m128 x, __m128 if_negative,
+                                                    __m128 otherwise) {
+  __m128 negative = _mm_cmplt_ps(x, _mm_set1_ps(0));
+  return _mm_or_ps(_mm_and_ps(negative, if_negative), _mm_andnot_ps(negative, otherwise));
+}
 #include "fvgpt.h"
 
-#define FVG__LEVEL              FVG_SIMD_AVX2
-#define FVG__TARGET             __attribute__((target("avx2,fma")))
-#define FVG__NAME(x)            fvg__##x##_avx2
-#define FVG__TILE_ROWS          6
-#define FVG__ADD_PRODUCT(sum, number, v) sum = FVG__FMA(FVG__SET1(number), v, sum)
-#define FVG__V                  __m256
-#define FVG__LANES              8
-#define FVG__SET1(x)            _mm256_set1_ps(x)
-#define FVG__LOAD(p)            _mm256_loadu_ps(p)
-#define FVG__STORE(p, v)        _mm256_storeu_ps(p, v)
-#define FVG__LOAD_N(p, n)       _mm256_maskload_ps(p, fvg__first_lanes_avx2(n))
-#define FVG__STORE_N(p, n, v)   _mm256_maskstore_ps(p, fvg__first_lanes_avx2(n), v)
-#define FVG__ADD(a, b)          _mm256_add_ps(a, b)
-#define FVG__SUB(a, b)          _mm256_sub_ps(a, b)
-#define FVG__MUL(a, b)          _mm256_mul_ps(a, b)
-#define FVG__DIV(a, b)          _mm256_div_ps(a, b)
-#define FVG__FMA(a, b, c)       _mm256_fmadd_ps(a, b, c)
-#define FVG__MIN(a, b)          _mm256_min_ps(a, b)
-#define FVG__MAX(a, b)          _mm256_max_ps(a, b)
-#define FVG__POW2(n) \
-  _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23))
-#define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) _mm256_blendv_ps(otherwise, if_negative, x)
-#define FVG__TRANSPOSE_4X4(from, ld_from, to, ld_to) fvg__transpose_4x4(from, ld_from, to, ld_to)
-#define FVG__PREFETCH(p)        __builtin_prefetch(p, 0, 2)
-#define FVG__PREFETCH_TO_WRITE(p) __builtin_prefetch(p, 1, 3)
-FVG__TARGET static inline __m256i fvg__first_lanes_avx2(int n) {
+/* AVX2 with FMA: 16 registers. */
+#define FVG__LEVEL         FVG_SIMD_AVX2
+#define FVG__TARGET        __attribute__((target("avx2,fma")))
+#define FVG__NAME(x)       fvg__##x##_avx2
+#define FVG__TILE_ROWS     6
+#define FVG__V             __m256
+#define FVG__LANES         8
+#define FVG__SET1          _mm256_set1_ps
+#define FVG__LOAD          _mm256_loadu_ps
+#define FVG__STORE         _mm256_storeu_ps
+#define FVG__ADD           _mm256_add_ps
+#define FVG__SUB           _mm256_sub_ps
+#define FVG__MUL           _mm256_mul_ps
+#define FVG__DIV           _mm256_div_ps
+#define FVG__FMA           _mm256_fmadd_ps
+#define FVG__MIN           _mm256_min_ps
+#define FVG__MAX           _mm256_max_ps
+
+FVG__TARGET FVG__ALWAYS_INLINE __m256i fvg__first_lanes_avx2(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
+
+FVG__TARGET FVG__ALWAYS_INLINE __m256 fvg__load_n_avx2(const float *p, int n) {
+  return _mm256_maskload_ps(p, fvg__first_lanes_avx2(n));
+}
+
+FVG__TARGET FVG__ALWAYS_INLINE void fvg__store_n_avx2(float *p, int n, __m256 v) {
+  _mm256_maskstore_ps(p, fvg__first_lanes_avx2(n), v);
+}
+
+FVG__TARGET FVG__ALWAYS_INLINE __m256 fvg__pow2_avx2(__m256 n) {
+  __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+}
+
+FVG__TARGET FVG__ALWAYS_INLINE __m256 fvg__select_negative_avx2(__m256 x, __m256 if_negative,
+                                                                __m256 otherwise) {
+  return _mm256_blendv_ps(otherwise, if_negative, x);
+}
 #include "fvgpt.h"
 
-#define FVG__LEVEL              FVG_SIMD_AVX512
-#define FVG__TARGET             __attribute__((target("avx512f")))
-#define FVG__NAME(x)            fvg__##x##_avx512
-#define FVG__TILE_ROWS          14                    /* thirty-two registers                                       */
-/* The instruction can broadcast a number from memory itself; compilers load it apart, as it is used twice, and the
-   tile then has half as many instructions again: what counts where two threads share a core.  Ten rows do so and four
-   go by a register, because a clock has two loads as it has two multiply-adds: 26 of the one for 28 of the other. */
+/* AVX-512: 32 registers. */
+#define FVG__LEVEL         FVG_SIMD_AVX512
+#define FVG__TARGET        __attribute__((target("avx512f")))
+#define FVG__NAME(x)       fvg__##x##_avx512
+#define FVG__TILE_ROWS     14
+#define FVG__V             __m512
+#define FVG__LANES         16
+#define FVG__SET1          _mm512_set1_ps
+#define FVG__LOAD          _mm512_loadu_ps
+#define FVG__STORE         _mm512_storeu_ps
+#define FVG__ADD           _mm512_add_ps
+#define FVG__SUB           _mm512_sub_ps
+#define FVG__MUL           _mm512_mul_ps
+#define FVG__DIV           _mm512_div_ps
+#define FVG__FMA           _mm512_fmadd_ps
+#define FVG__MIN           _mm512_min_ps
+#define FVG__MAX           _mm512_max_ps
+
+/* The multiply-add can broadcast a number from memory by itself.  Compilers load the number apart,
+   because it is used twice, which makes the tile half as many instructions longer; that counts
+   where two threads share a core.  So ten rows broadcast, and four go through a register: with
+   26 loads for 28 multiply-adds at each k, the two load ports and the two arithmetic ports of a
+   core are equally busy. */
 #define FVG__ADD_PRODUCT(sum, number, v) \
   __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(v), "m"(number))
-#define FVG__V                  __m512
-#define FVG__LANES              16
-#define FVG__SET1(x)            _mm512_set1_ps(x)
-#define FVG__LOAD(p)            _mm512_loadu_ps(p)
-#define FVG__STORE(p, v)        _mm512_storeu_ps(p, v)
-#define FVG__LOAD_N(p, n)       _mm512_maskz_loadu_ps(fvg__first_lanes_avx512(n), p)
-#define FVG__STORE_N(p, n, v)   _mm512_mask_storeu_ps(p, fvg__first_lanes_avx512(n), v)
-#define FVG__ADD(a, b)          _mm512_add_ps(a, b)
-#define FVG__SUB(a, b)          _mm512_sub_ps(a, b)
-#define FVG__MUL(a, b)          _mm512_mul_ps(a, b)
-#define FVG__DIV(a, b)          _mm512_div_ps(a, b)
-#define FVG__FMA(a, b, c)       _mm512_fmadd_ps(a, b, c)
-#define FVG__MIN(a, b)          _mm512_min_ps(a, b)
-#define FVG__MAX(a, b)          _mm512_max_ps(a, b)
-#define FVG__POW2(n) \
-  _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23))
-#define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) \
-  _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(0), _CMP_LT_OS), otherwise, if_negative)
-#define FVG__TRANSPOSE_4X4(from, ld_from, to, ld_to) fvg__transpose_4x4(from, ld_from, to, ld_to)
-#define FVG__PREFETCH(p)        __builtin_prefetch(p, 0, 2)
-#define FVG__PREFETCH_TO_WRITE(p) __builtin_prefetch(p, 1, 3)
-FVG__TARGET static inline __mmask16 fvg__first_lanes_avx512(int n) {
+
+FVG__TARGET FVG__ALWAYS_INLINE __mmask16 fvg__first_lanes_avx512(int n) {
   return (__mmask16)(n >= 16 ? 0xffff : (1 << n) - 1);
+}
+
+FVG__TARGET FVG__ALWAYS_INLINE __m512 fvg__load_n_avx512(const float *p, int n) {
+  return _mm512_maskz_loadu_ps(fvg__first_lanes_avx512(n), p);
+}
+
+FVG__TARGET FVG__ALWAYS_INLINE void fvg__store_n_avx512(float *p, int n, __m512 v) {
+  _mm512_mask_storeu_ps(p, fvg__first_lanes_avx512(n), v);
+}
+
+FVG__TARGET FVG__ALWAYS_INLINE __m512 fvg__pow2_avx512(__m512 n) {
+  __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23));
+}
+
+FVG__TARGET FVG__ALWAYS_INLINE __m512 fvg__select_negative_avx512(__m512 x, __m512 if_negative,
+                                                                  __m512 otherwise) {
+  __mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_set1_ps(0), _CMP_LT_OS);
+  return _mm512_mask_blend_ps(negative, otherwise, if_negative);
 }
 #include "fvgpt.h"
 #endif
 
 #ifdef FVG__NEON_SIMD
-FVG__ALWAYS_INLINE void fvg__transpose_4x4(const float *from, ptrdiff_t ld_from, float *to, ptrdiff_t ld_to) {
-  float32x4x2_t a = vtrnq_f32(vld1q_f32(from), vld1q_f32(from + ld_from)),
-                b = vtrnq_f32(vld1q_f32(from + 2 * ld_from), vld1q_f32(from + 3 * ld_from));
+FVG__ALWAYS_INLINE void fvg__transpose_4x4(const float *from, ptrdiff_t ld_from,
+                                           float *to, ptrdiff_t ld_to) {
+  float32x4_t r0 = vld1q_f32(from);
+  float32x4_t r1 = vld1q_f32(from + ld_from);
+  float32x4_t r2 = vld1q_f32(from + 2 * ld_from);
+  float32x4_t r3 = vld1q_f32(from + 3 * ld_from);
+
+  float32x4x2_t a = vtrnq_f32(r0, r1);
+  float32x4x2_t b = vtrnq_f32(r2, r3);
+
   vst1q_f32(to, vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0])));
   vst1q_f32(to + ld_to, vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1])));
   vst1q_f32(to + 2 * ld_to, vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0])));
   vst1q_f32(to + 3 * ld_to, vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1])));
 }
 
-#define FVG__LEVEL              FVG_SIMD_NEON
+/* NEON on 64-bit ARM: 32 registers. */
+#define FVG__LEVEL         FVG_SIMD_NEON
 #define FVG__TARGET
-#define FVG__NAME(x)            fvg__##x##_neon
-#define FVG__TILE_ROWS          14
-#define FVG__ADD_PRODUCT(sum, number, v) sum = FVG__FMA(FVG__SET1(number), v, sum)
-#define FVG__V                  float32x4_t
-#define FVG__LANES              4
-#define FVG__SET1(x)            vdupq_n_f32(x)
-#define FVG__LOAD(p)            vld1q_f32(p)
-#define FVG__STORE(p, v)        vst1q_f32(p, v)
-#define FVG__LOAD_N(p, n)       FVG__NAME(load_n)(p, n)
-#define FVG__STORE_N(p, n, v)   FVG__NAME(store_n)(p, n, v)
-#define FVG__ADD(a, b)          vaddq_f32(a, b)
-#define FVG__SUB(a, b)          vsubq_f32(a, b)
-#define FVG__MUL(a, b)          vmulq_f32(a, b)
-#define FVG__DIV(a, b)          vdivq_f32(a, b)
-#define FVG__FMA(a, b, c)       vfmaq_f32(c, a, b)
-#define FVG__MIN(a, b)          vminq_f32(a, b)
-#define FVG__MAX(a, b)          vmaxq_f32(a, b)
-#define FVG__POW2(n) \
-  vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)), 23))
-#define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) vbslq_f32(vcltzq_f32(x), if_negative, otherwise)
-#define FVG__TRANSPOSE_4X4(from, ld_from, to, ld_to) fvg__transpose_4x4(from, ld_from, to, ld_to)
-#define FVG__PREFETCH(p)        __builtin_prefetch(p, 0, 2)
-#define FVG__PREFETCH_TO_WRITE(p) __builtin_prefetch(p, 1, 3)
+#define FVG__NAME(x)       fvg__##x##_neon
+#define FVG__TILE_ROWS     14
+#define FVG__V             float32x4_t
+#define FVG__LANES         4
+#define FVG__SET1          vdupq_n_f32
+#define FVG__LOAD          vld1q_f32
+#define FVG__STORE         vst1q_f32
+#define FVG__ADD           vaddq_f32
+#define FVG__SUB           vsubq_f32
+#define FVG__MUL           vmulq_f32
+#define FVG__DIV           vdivq_f32
+#define FVG__FMA(a, b, c)  vfmaq_f32(c, a, b)
+#define FVG__MIN           vminq_f32
+#define FVG__MAX           vmaxq_f32
+
+FVG__ALWAYS_INLINE float32x4_t fvg__pow2_neon(float32x4_t n) {
+  int32x4_t exponent = vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127));
+  return vreinterpretq_f32_s32(vshlq_n_s32(exponent, 23));
+}
+
+FVG__ALWAYS_INLINE float32x4_t fvg__select_negative_neon(float32x4_t x, float32x4_t if_negative,
+                                                         float32x4_t otherwise) {
+  return vbslq_f32(vcltzq_f32(x), if_negative, otherwise);
+}
 #include "fvgpt.h"
 #endif
 
 #ifdef FVG__WASM_SIMD
-FVG__ALWAYS_INLINE void fvg__transpose_4x4(const float *from, ptrdiff_t ld_from, float *to, ptrdiff_t ld_to) {
-  v128_t r0 = wasm_v128_load(from), r1 = wasm_v128_load(from + ld_from), r2 = wasm_v128_load(from + 2 * ld_from),
-         r3 = wasm_v128_load(from + 3 * ld_from);
-  v128_t a = wasm_i32x4_shuffle(r0, r1, 0, 4, 1, 5), b = wasm_i32x4_shuffle(r0, r1, 2, 6, 3, 7),
-         c = wasm_i32x4_shuffle(r2, r3, 0, 4, 1, 5), d = wasm_i32x4_shuffle(r2, r3, 2, 6, 3, 7);
-  wasm_v128_store(to, wasm_i64x2_shuffle(a, c, 0, 2));
-  wasm_v128_store(to + ld_to, wasm_i64x2_shuffle(a, c, 1, 3));
-  wasm_v128_store(to + 2 * ld_to, wasm_i64x2_shuffle(b, d, 0, 2));
-  wasm_v128_store(to + 3 * ld_to, wasm_i64x2_shuffle(b, d, 1, 3));
+FVG__ALWAYS_INLINE void fvg__transpose_4x4(const float *from, ptrdiff_t ld_from,
+                                           float *to, ptrdiff_t ld_to) {
+  v128_t r0 = wasm_v128_load(from);
+  v128_t r1 = wasm_v128_load(from + ld_from);
+  v128_t r2 = wasm_v128_load(from + 2 * ld_from);
+  v128_t r3 = wasm_v128_load(from + 3 * ld_from);
+
+  v128_t low01 = wasm_i32x4_shuffle(r0, r1, 0, 4, 1, 5);
+  v128_t high01 = wasm_i32x4_shuffle(r0, r1, 2, 6, 3, 7);
+  v128_t low23 = wasm_i32x4_shuffle(r2, r3, 0, 4, 1, 5);
+  v128_t high23 = wasm_i32x4_shuffle(r2, r3, 2, 6, 3, 7);
+
+  wasm_v128_store(to, wasm_i64x2_shuffle(low01, low23, 0, 2));
+  wasm_v128_store(to + ld_to, wasm_i64x2_shuffle(low01, low23, 1, 3));
+  wasm_v128_store(to + 2 * ld_to, wasm_i64x2_shuffle(high01, high23, 0, 2));
+  wasm_v128_store(to + 3 * ld_to, wasm_i64x2_shuffle(high01, high23, 1, 3));
 }
 
-#define FVG__LEVEL              FVG_SIMD_WASM
+/* WebAssembly SIMD128. */
+#define FVG__LEVEL         FVG_SIMD_WASM
 #define FVG__TARGET
-#define FVG__NAME(x)            fvg__##x##_wasm
-#define FVG__TILE_ROWS          6
-#define FVG__ADD_PRODUCT(sum, number, v) sum = FVG__FMA(FVG__SET1(number), v, sum)
-#define FVG__V                  v128_t
-#define FVG__LANES              4
-#define FVG__SET1(x)            wasm_f32x4_splat(x)
-#define FVG__LOAD(p)            wasm_v128_load(p)
-#define FVG__STORE(p, v)        wasm_v128_store(p, v)
-#define FVG__LOAD_N(p, n)       FVG__NAME(load_n)(p, n)
-#define FVG__STORE_N(p, n, v)   FVG__NAME(store_n)(p, n, v)
-#define FVG__ADD(a, b)          wasm_f32x4_add(a, b)
-#define FVG__SUB(a, b)          wasm_f32x4_sub(a, b)
-#define FVG__MUL(a, b)          wasm_f32x4_mul(a, b)
-#define FVG__DIV(a, b)          wasm_f32x4_div(a, b)
-#define FVG__FMA(a, b, c)       wasm_f32x4_add(wasm_f32x4_mul(a, b), c)
-#define FVG__MIN(a, b)          wasm_f32x4_min(a, b)
-#define FVG__MAX(a, b)          wasm_f32x4_max(a, b)
-#define FVG__POW2(n) \
-  wasm_i32x4_shl(wasm_i32x4_add(wasm_i32x4_trunc_sat_f32x4(n), wasm_i32x4_splat(127)), 23)
-#define FVG__SELECT_NEGATIVE(x, if_negative, otherwise) \
-  wasm_v128_bitselect(if_negative, otherwise, wasm_f32x4_lt(x, wasm_f32x4_splat(0)))
-#define FVG__TRANSPOSE_4X4(from, ld_from, to, ld_to) fvg__transpose_4x4(from, ld_from, to, ld_to)
-#define FVG__PREFETCH(p)        ((void)(p))
-#define FVG__PREFETCH_TO_WRITE(p) ((void)(p))
+#define FVG__NAME(x)       fvg__##x##_wasm
+#define FVG__TILE_ROWS     6
+#define FVG__V             v128_t
+#define FVG__LANES         4
+#define FVG__SET1          wasm_f32x4_splat
+#define FVG__LOAD          wasm_v128_load
+#define FVG__STORE         wasm_v128_store
+#define FVG__ADD           wasm_f32x4_add
+#define FVG__SUB           wasm_f32x4_sub
+#define FVG__MUL           wasm_f32x4_mul
+#define FVG__DIV           wasm_f32x4_div
+#define FVG__FMA(a, b, c)  wasm_f32x4_add(wasm_f32x4_mul(a, b), c)
+#define FVG__MIN           wasm_f32x4_min
+#define FVG__MAX           wasm_f32x4_max
+
+FVG__ALWAYS_INLINE v128_t fvg__pow2_wasm(v128_t n) {
+  v128_t exponent = wasm_i32x4_add(wasm_i32x4_trunc_sat_f32x4(n), wasm_i32x4_splat(127));
+  return wasm_i32x4_shl(exponent, 23);
+}
+
+FVG__ALWAYS_INLINE v128_t fvg__select_negative_wasm(v128_t x, v128_t if_negative,
+                                                    v128_t otherwise) {
+  return wasm_v128_bitselect(if_negative, otherwise, wasm_f32x4_lt(x, wasm_f32x4_splat(0)));
+}
 #include "fvgpt.h"
 #endif
 #undef FVG__STAMP_BODY
 
 /* The best level that was built, that the CPU has, and that is not above the one asked for. */
 static const fvg__kernels *fvg__choose_kernels(int simd, int *level) {
-  const fvg__kernels *k = &fvg__kernels_scalar;
+  const fvg__kernels *kernels = &fvg__kernels_scalar;
+
 #ifdef FVG__X86_SIMD
-  __builtin_cpu_init();                          /* knows, too, whether the operating system saves the registers    */
-  if (simd != FVG_SIMD_SCALAR) k = &fvg__kernels_sse2;
-  if ((simd == FVG_SIMD_BEST || simd >= FVG_SIMD_AVX2) && __builtin_cpu_supports("avx2") &&
-      __builtin_cpu_supports("fma")) k = &fvg__kernels_avx2;
-  if ((simd == FVG_SIMD_BEST || simd >= FVG_SIMD_AVX512) && __builtin_cpu_supports("avx512f"))
-    k = &fvg__kernels_avx512;
+  /* The compiler's check covers the CPU and whether the operating system saves wide registers. */
+  __builtin_cpu_init();
+  int has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  int has_avx512 = __builtin_cpu_supports("avx512f") != 0;
+  int best = simd == FVG_SIMD_BEST;
+
+  if (simd != FVG_SIMD_SCALAR) kernels = &fvg__kernels_sse2;
+  if (has_avx2 && (best || simd >= FVG_SIMD_AVX2)) kernels = &fvg__kernels_avx2;
+  if (has_avx512 && (best || simd >= FVG_SIMD_AVX512)) kernels = &fvg__kernels_avx512;
 #elif defined(FVG__NEON_SIMD)
-  if (simd != FVG_SIMD_SCALAR) k = &fvg__kernels_neon;
+  if (simd != FVG_SIMD_SCALAR) kernels = &fvg__kernels_neon;
 #elif defined(FVG__WASM_SIMD)
-  if (simd != FVG_SIMD_SCALAR) k = &fvg__kernels_wasm;
+  if (simd != FVG_SIMD_SCALAR) kernels = &fvg__kernels_wasm;
 #else
   (void)simd;
 #endif
-  *level = k->level;
-  return k;
+
+  *level = kernels->level;
+  return kernels;
 }
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 5  MATRIX PRODUCT: blocks, panels and threads around the tile
- *===========================================================================================================
-   A core multiplies and adds 32 numbers a clock (with AVX-512), but waits some hundred clocks for one from memory, so
-   everything is about fetching each number seldom and in order.
+ *==================================================================================================
+   With AVX-512 a core multiplies and adds 32 numbers a clock, but one number from memory costs it
+   some hundred clocks.  So everything here serves one aim: to fetch each number seldom, and in the
+   order in which it lies.
 
-     panel   B as [k][2 vectors], so that the tile reads it as one stream.  Frozen weights are put into panels once,
-             at load (fvg_tensor_pack); any other B is copied into a panel of 256 rows when its turn comes, and half
-             precision widened on the way.
-     rows    A is copied to tiles of [k][16], 14 rows and two gaps: the 14 numbers of a k then lie within reach of
-             one pointer.  Tiles of 6 rows have pointers enough and read A as it lies, except where its rows are a
-             multiple of 4096 bytes apart, which would evict each other from the cache.
-     block   Some rows of A, up to 768 kB, stay in the second-level cache while the panels go by, once for each block.
-             The panel that follows is asked for ahead, a cache line at most at each k, so that it is there when it
-             is due (half of it, if there is but one tile): without that a third of the time is lost waiting.
-     pass    Up to 960 rows of A are copied at a time, so that working memory does not grow with the batch.
+     panel   B is laid out as [k][2 vectors], so the tile reads it as one stream.  Frozen weights
+             are put into panels once, when they are loaded (fvg_tensor_pack).  Any other B is
+             copied, 256 rows at a time, into a panel when its turn comes; half precision is
+             widened then.
+     rows    A is copied into tiles of [k][16], 14 rows and 2 gaps, so one pointer reaches the 14
+             numbers of a k.  Tiles of 6 rows have enough pointers and read A where it lies, unless
+             its rows are a multiple of 4096 bytes apart: such rows would evict each other from the
+             cache.
+     block   Some rows of A, up to 768 kB, stay in the second-level cache while all panels pass by,
+             once per block.  The next panel is prefetched meanwhile, at most a cache line at each
+             k, so that it has arrived when it is needed (half of it, if the block is a single
+             tile).  Without this a third of the time is spent waiting.
+     pass    At most 960 rows of A are copied at a time, so working memory does not grow with the
+             batch.
 
-   Backward through frozen weights, dX = dY W, wants W itself where forward wants W^T.  A second copy in that order
-   would double the memory of the model to save a transposition that costs some 20 clocks a vector, memory included,
-   beside the m / 2 clocks of its multiply-adds: a tenth of a CoOp step of 50 classes.  So there is one copy, and
-   backward turns it panel by panel.
+             panel 0   panel 1   panel 2  ...               B in panels
+                |         |         |
+     block 0  [ job ]   [ job ]   [ job ]                   a job is a block times a panel;
+     block 1  [ job ]   [ job ]   [ job ]                   threads share the jobs of a pass
+       A
+
+   Backward through frozen weights, dX = dY W, reads W where forward reads W^T.  A second copy in
+   that order would double the memory of the model.  Transposing instead costs some 20 clocks a
+   vector, memory included, beside the m / 2 clocks of the vector's multiply-adds: a tenth of a CoOp
+   step of 50 classes.  So there is one copy, and backward transposes it panel by panel.
 
      forward   Y  = X W^T     A = X,     B = W read along its rows, or its panels
-     backward  dX = dY W      A = dY,    B = W as it lies, or its panels turned
+     backward  dX = dY W      A = dY,    B = W as it lies, or its panels transposed
      backward  dW = dY^T X    A = dY read down its columns, B = X
 
-   Every result is summed over k in one fixed order by one job: bits do not depend on threads or on the other rows.
-   (Goto and van de Geijn, Anatomy of high-performance matrix multiplication, 2008.) */
+   One job sums each result over k in one fixed order, so the bits depend neither on the threads nor
+   on the other rows.  (Goto and van de Geijn, Anatomy of high-performance matrix multiplication,
+   2008.) */
 
-#define FVG__PANEL_DEPTH   256                        /* rows of a panel copied when needed; whole panel widths     */
-#define FVG__BLOCK_FLOATS  196608                     /* rows of A in a block times k: three quarters of a megabyte */
-#define FVG__BLOCK_ROWS    112                        /* but not more rows than these                               */
-#define FVG__COPIED_ROWS   480                        /* the same when each block pays for copying B                */
-#define FVG__PASS_ROWS     960                        /* rows of A that are copied at a time                        */
-#define FVG__WORTH_THREADS 1e6                        /* multiply-adds that take longer than calling threads        */
+#define FVG__PANEL_DEPTH   256      /* rows of B copied at a time; a multiple of all panel widths */
+#define FVG__BLOCK_FLOATS  196608   /* rows times k of a block: 768 kB                            */
+#define FVG__BLOCK_ROWS    112      /* the most rows of a block                                   */
+#define FVG__COPIED_ROWS   480      /* the same where every block has to copy B                   */
+#define FVG__PASS_ROWS     960      /* rows of A that are copied at a time                        */
+#define FVG__WORTH_THREADS 1e6      /* fewer multiply-adds are done before threads have started   */
 
-typedef struct fvg__operand {                    /* element (i, j) is data[i row + j col], or lies in panels        */
+/* A matrix as it lies in memory.  Element (i, j) is data[i row + j col], or lies in panels. */
+typedef struct fvg__operand {
   const void *data;
-  ptrdiff_t row, col;                            /* B: one of them is 1                                             */
-  fvg_dtype type;                                /* A: F32; B: F32, F16, BF16 or F32_PANELS                         */
+  ptrdiff_t row, col;               /* for B, one of them is 1                                    */
+  fvg_dtype type;                   /* A: F32;  B: F32, F16, BF16 or F32_PANELS                   */
 } fvg__operand;
 
 static fvg__operand fvg__matrix(const float *data, ptrdiff_t row, ptrdiff_t col) {
@@ -6250,115 +6526,155 @@ static fvg__operand fvg__matrix(const float *data, ptrdiff_t row, ptrdiff_t col)
   return x;
 }
 
-/* The sums start from bias[j] + from[i ld_from + j]; both may be NULL.  packed: room for the rows of A, see
-   fvg__packed_floats; NULL: A is read where it lies. */
+/* out[i][j] = sum_k A[i][k] B[k][j] + bias[j] + from[i ld_from + j]  for i < m, j < n.
+   bias and from may be NULL, and from may be out. */
 typedef struct fvg__product {
   const fvg__kernels *kernels;
   int m, n, k;
   fvg__operand a, b;
   const float *bias, *from;
-  float *out, *packed;
-  ptrdiff_t ld_from, ld_out;
+  float *out;
+  float *packed;                    /* room for fvg__packed_floats; NULL: A is read where it lies */
+  ptrdiff_t ld_from, ld_out;        /* floats from one row to the next                            */
 } fvg__product;
 
+/* One pass over the rows of A. */
 typedef struct fvg__gemm_job {
   fvg__product p;
-  int row0, rows;                                /* of this pass                                                    */
-  int ready;                                     /* B lies in panels in the direction that is needed                */
-  int block_tiles, n_panels;                     /* a job is a block of rows times a panel                          */
+  int row0, rows;                   /* of the pass                                                */
+  int ready;                        /* B lies in panels, in the direction that is needed          */
+  int block_tiles;                  /* tiles in a block of rows                                   */
+  int n_panels;
 } fvg__gemm_job;
 
-static int fvg__min(int a, int b) { return a < b ? a : b; }
 static int fvg__ceil_div(int n, int size) { return (n + size - 1) / size; }
 
-static int fvg__packed_step(const fvg__kernels *kernels) { return FVG__PACKED_STEP(kernels->tile_rows); }
+static int fvg__packed_step(const fvg__kernels *kernels) {
+  return FVG__PACKED_STEP(kernels->tile_rows);
+}
 
-/* Are there columns enough to pay for copying rows that are many, or share their places in the cache? */
+/* Packing A pays if B is at least 4 tiles wide and if A has more rows in a tile than there are
+   pointers, or rows that collide in the cache (a multiple of 4096 bytes apart). */
 static int fvg__worth_packing(const fvg__kernels *kernels, int n, ptrdiff_t row) {
-  return n >= 4 * kernels->tile_cols && (kernels->tile_rows > 6 || (row * (ptrdiff_t)sizeof(float)) % 4096 == 0);
+  int many_rows = kernels->tile_rows > 6;
+  int colliding = (row * (ptrdiff_t)sizeof(float)) % 4096 == 0;
+  return n >= 4 * kernels->tile_cols && (many_rows || colliding);
 }
 
-/* What `packed` must hold. */
+/* The size of fvg__product.packed in floats. */
 static size_t fvg__packed_floats(const fvg__kernels *kernels, int m, int k) {
-  return (size_t)fvg__ceil_div(fvg__min(m, FVG__PASS_ROWS), kernels->tile_rows) * (size_t)k *
-         (size_t)fvg__packed_step(kernels);
+  int n_tiles = fvg__ceil_div(fvg__min(m, FVG__PASS_ROWS), kernels->tile_rows);
+  return fvg__row(n_tiles, k) * (size_t)fvg__packed_step(kernels);
 }
 
-/* A block's rows are dealt out evenly over its tiles: 50 rows are 13 + 13 + 12 + 12, not 14 + 14 + 14 + 8. */
+/* The first row of a tile.  A block's rows are dealt out evenly over its tiles: 50 rows are
+   13 + 13 + 12 + 12, not 14 + 14 + 14 + 8. */
 static int fvg__tile_begin(int rows, int n_tiles, int tile) {
   return rows / n_tiles * tile + fvg__min(tile, rows % n_tiles);
 }
 
-/* Rows of the pass that a block has. */
+/* The first row of a block, and how many of the pass's rows it has. */
+static int fvg__block_begin(const fvg__gemm_job *g, int block) {
+  return g->row0 + block * g->block_tiles * g->p.kernels->tile_rows;
+}
+
 static int fvg__block_rows(const fvg__gemm_job *g, int block) {
   int size = g->block_tiles * g->p.kernels->tile_rows;
   return fvg__min(size, g->rows - block * size);
 }
 
-/* Job `index`: the rows of one tile as [k][row]. */
+/* Copies the rows of tile `index` of the pass to p->packed as [k][packed_step]. */
 static void fvg__pack_rows(void *arg, int index) {
   const fvg__gemm_job *g = (const fvg__gemm_job *)arg;
   const fvg__product *p = &g->p;
-  const fvg__kernels *kernels = p->kernels;
-  int block = index / g->block_tiles, tile = index % g->block_tiles, rows = fvg__block_rows(g, block);
-  int n_tiles = fvg__ceil_div(rows, kernels->tile_rows), begin = fvg__tile_begin(rows, n_tiles, tile);
-  int n = fvg__tile_begin(rows, n_tiles, tile + 1) - begin, step = fvg__packed_step(kernels), i, k;
-  const float *from = (const float *)p->a.data +
-                      (g->row0 + block * g->block_tiles * kernels->tile_rows + begin) * p->a.row;
-  float *to = p->packed + (size_t)index * (size_t)p->k * (size_t)step;
-  if (p->a.col == 1) kernels->transpose(n, p->k, from, p->a.row, to, step);
-  else
-    for (k = 0; k < p->k; k++, from += p->a.col)
-      for (i = 0; i < n; i++) to[k * step + i] = from[i * p->a.row];
+
+  int block = index / g->block_tiles;
+  int tile = index % g->block_tiles;
+  int block_rows = fvg__block_rows(g, block);
+  int n_tiles = fvg__ceil_div(block_rows, p->kernels->tile_rows);
+  int begin = fvg__tile_begin(block_rows, n_tiles, tile);
+  int rows = fvg__tile_begin(block_rows, n_tiles, tile + 1) - begin;
+
+  int step = fvg__packed_step(p->kernels);
+  int first = fvg__block_begin(g, block) + begin;
+  const float *from = (const float *)p->a.data + first * p->a.row;
+  float *to = p->packed + fvg__row(index, p->k) * (size_t)step;
+
+  if (p->a.col == 1) {
+    p->kernels->transpose(rows, p->k, from, p->a.row, to, step);
+    return;
+  }
+  for (int k = 0; k < p->k; k++)
+    for (int i = 0; i < rows; i++)
+      to[k * step + i] = from[k * p->a.col + i * p->a.row];
 }
 
-/* n numbers that will be read soon. */
-static void fvg__ask_for(const float *p, int n) {
+/* Prefetches n floats that will be read soon. */
+static void fvg__prefetch(const float *p, int n) {
 #if defined(__GNUC__) && !defined(__TINYC__)
-  int i;
-  for (i = 0; i < n; i += 16) __builtin_prefetch(p + i, 0, 2);
+  for (int i = 0; i < n; i += 16)
+    __builtin_prefetch(p + i, 0, 2);
 #else
   (void)p;
   (void)n;
 #endif
 }
 
-/* panel[k][j] = B[k0 + k][j0 + j] for j < cols, 0 for the columns that are missing.  Another such panel will be
-   wanted next_k rows and next_j columns further. */
-static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, int k0, int depth, int j0, int cols,
-                            float *panel, int next_k, int next_j) {
-  int k, j, width = kernels->tile_cols;
+/* Half precision, widened: panel[k][j] = b[k][j]. */
+static void fvg__copy_half_panel(const fvg__operand *b, const uint16_t *half, int depth, int cols,
+                                 float *panel, int width) {
+  int is_f16 = b->type == FVG_F16;
+
+  for (int j = 0; j < cols; j++)
+    for (int k = 0; k < depth; k++) {
+      uint16_t x = half[k * b->row + j * b->col];
+      panel[k * width + j] = is_f16 ? fvg_half_to_float(x) : fvg_bfloat_to_float(x);
+    }
+}
+
+/* panel[k][j] = B[k0 + k][j0 + j]  for k < depth, j < cols; columns that are missing become 0.
+   The caller's next copy will be the one next_k rows and next_j columns further, which is
+   prefetched where B lies in panels. */
+static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, int k0, int depth,
+                            int j0, int cols, float *panel, int next_k, int next_j) {
+  int width = kernels->tile_cols;
   ptrdiff_t at = k0 * b->row + j0 * b->col;
-  if (cols < width) memset(panel, 0, (size_t)depth * (size_t)width * sizeof *panel);
-  if (b->type == FVG_F32_PANELS) {               /* (k, j) of W is number k % width of row j of panel k / width     */
-    for (k = 0; k < depth; k += width) {
+  if (cols < width)
+    memset(panel, 0, fvg__row(depth, width) * sizeof *panel);
+
+  if (b->type == FVG_F32_PANELS) {
+    /* The panels are those of the other direction: B[k][j] is number k % width of row j of
+       panel k / width.  They are transposed in squares of width x width. */
+    for (int k = 0; k < depth; k += width) {
       const float *square = (const float *)b->data + (k0 + k) * b->row + j0 * width;
-      kernels->transpose(cols, fvg__min(width, depth - k), square, width, panel + k * width, width);
-      if (next_k || next_j) fvg__ask_for(square + next_k * b->row + next_j * width, cols * width);
+      int rows = fvg__min(width, depth - k);
+      kernels->transpose(cols, rows, square, width, panel + k * width, width);
+
+      const float *next = square + next_k * b->row + next_j * width;
+      if (next != square) fvg__prefetch(next, cols * width);
     }
   } else if (b->type != FVG_F32) {
-    const uint16_t *half = (const uint16_t *)b->data + at;
-    for (j = 0; j < cols; j++)
-      for (k = 0; k < depth; k++)
-        panel[k * width + j] = b->type == FVG_F16 ? fvg_half_to_float(half[k * b->row + j * b->col]) :
-                                                    fvg_bfloat_to_float(half[k * b->row + j * b->col]);
+    fvg__copy_half_panel(b, (const uint16_t *)b->data + at, depth, cols, panel, width);
   } else if (b->col == 1) {
     const float *from = (const float *)b->data + at;
-    for (k = 0; k < depth; k++) memcpy(panel + k * width, from + k * b->row, (size_t)cols * sizeof *panel);
+    for (int k = 0; k < depth; k++)
+      memcpy(panel + k * width, from + k * b->row, (size_t)cols * sizeof *panel);
   } else {
     kernels->transpose(cols, depth, (const float *)b->data + at, b->col, panel, width);
   }
 }
 
-/* m rows times one panel, tile by tile.  `all` holds what the tiles share and the places of row 0; next_tile: numbers
-   from one tile of packed rows to the next, 0 where A is read as it lies. */
-static void fvg__rows_times_panel(const fvg__kernels *kernels, const fvg__tile *all, int m, ptrdiff_t next_tile) {
-  int n_tiles = fvg__ceil_div(m, kernels->tile_rows), tile;
+/* Multiplies m rows by one panel, tile by tile.  `all` describes all rows as if they were one tile;
+   packed_tile is the distance in floats between packed tiles, 0 where A is read as it lies. */
+static void fvg__rows_times_panel(const fvg__kernels *kernels, const fvg__tile *all, int m,
+                                  ptrdiff_t packed_tile) {
+  int n_tiles = fvg__ceil_div(m, kernels->tile_rows);
   fvg__tile t = *all;
-  for (tile = 0; tile < n_tiles; tile++) {
+
+  for (int tile = 0; tile < n_tiles; tile++) {
     int begin = fvg__tile_begin(m, n_tiles, tile);
     t.rows = fvg__tile_begin(m, n_tiles, tile + 1) - begin;
-    t.a = all->a + (next_tile ? tile * next_tile : begin * all->a_row);
+    t.a = all->a + (packed_tile ? tile * packed_tile : begin * all->a_row);
     t.out = all->out + begin * all->ld_out;
     t.from = all->from ? all->from + begin * all->ld_from : NULL;
     t.ahead = all->ahead + tile * all->depth * all->ahead_step;
@@ -6366,104 +6682,153 @@ static void fvg__rows_times_panel(const fvg__kernels *kernels, const fvg__tile *
   }
 }
 
-/* One block of rows times one panel of `depth` rows from k0 on.  `ahead`, or NULL, is the panel that comes next. */
-static void fvg__block_times_panel(const fvg__gemm_job *g, int block, int k0, int depth, int j0, const float *panel,
-                                   const float *ahead) {
+/* Multiplies a block of rows by `depth` rows of a panel, rows k0 on of columns j0 on.  `ahead` is
+   the panel that comes next, or NULL; the tiles of the block share the prefetching of it. */
+static void fvg__block_times_panel(const fvg__gemm_job *g, int block, int k0, int depth, int j0,
+                                   const float *panel, const float *ahead) {
   const fvg__product *p = &g->p;
   const fvg__kernels *kernels = p->kernels;
-  int row0 = g->row0 + block * g->block_tiles * kernels->tile_rows, rows = fvg__block_rows(g, block),
-      step = fvg__packed_step(kernels);
+  int row0 = fvg__block_begin(g, block);
+  int rows = fvg__block_rows(g, block);
+  int n_tiles = fvg__ceil_div(rows, kernels->tile_rows);
+  int step = fvg__packed_step(kernels);
+
   fvg__tile t;
   t.rows = 0;
   t.cols = fvg__min(kernels->tile_cols, p->n - j0);
   t.depth = depth;
   t.panel = panel;
   t.ahead = ahead ? ahead : panel;
-  t.ahead_step = ahead ? fvg__ceil_div(kernels->tile_cols, fvg__ceil_div(rows, kernels->tile_rows)) : 0;
-  t.a = (const float *)p->a.data + row0 * p->a.row + k0 * p->a.col;
-  t.a_row = p->a.row;
-  t.a_k = p->a.col;
+  t.ahead_step = ahead ? fvg__ceil_div(kernels->tile_cols, n_tiles) : 0;
+
   if (p->packed) {
-    t.a = p->packed + ((size_t)(block * g->block_tiles) * (size_t)p->k + (size_t)k0) * (size_t)step;
+    size_t first_tile = fvg__row(block, g->block_tiles);
+    t.a = p->packed + (first_tile * (size_t)p->k + (size_t)k0) * (size_t)step;
     t.a_row = 1;
     t.a_k = step;
+  } else {
+    t.a = (const float *)p->a.data;
+    t.a += row0 * p->a.row + k0 * p->a.col;
+    t.a_row = p->a.row;
+    t.a_k = p->a.col;
   }
+
+  /* The first part of k starts from bias and `from`, later ones from what the part before left. */
   t.out = p->out + row0 * p->ld_out + j0;
   t.ld_out = p->ld_out;
-  t.bias = p->bias && k0 == 0 ? p->bias + j0 : NULL;
-  t.from = k0 ? t.out : p->from ? p->from + row0 * p->ld_from + j0 : NULL;
-  t.ld_from = k0 ? p->ld_out : p->ld_from;
+  t.bias = NULL;
+  t.from = t.out;
+  t.ld_from = p->ld_out;
+  if (k0 == 0) {
+    t.bias = p->bias ? p->bias + j0 : NULL;
+    t.from = p->from ? p->from + row0 * p->ld_from + j0 : NULL;
+    t.ld_from = p->ld_from;
+  }
   fvg__rows_times_panel(kernels, &t, rows, p->packed ? (ptrdiff_t)p->k * step : 0);
 }
 
-/* out [m,n] = A [m,k] times panels of panel_rows >= k rows each, in this thread; accumulate: += */
-static void fvg__times_panels(const fvg__kernels *kernels, int m, int n, int k, fvg__operand a, const float *panels,
-                              int panel_rows, float *out, ptrdiff_t ld_out, int accumulate) {
-  int width = kernels->tile_cols, j;
+/* out [m,n] = A [m,k] times panels of panel_rows >= k rows each, in this thread; with `accumulate`
+   it is added to out.  Attention (chapter 8) calls this for its small products. */
+static void fvg__times_panels(const fvg__kernels *kernels, int m, int n, int k, fvg__operand a,
+                              const float *panels, int panel_rows,
+                              float *out, ptrdiff_t ld_out, int accumulate) {
+  int width = kernels->tile_cols;
   fvg__tile t;
   memset(&t, 0, sizeof t);
   t.depth = k;
   t.a = (const float *)a.data;
   t.a_row = a.row;
   t.a_k = a.col;
-  t.ld_from = t.ld_out = ld_out;
-  for (j = 0; j < n; j += width) {
+  t.ld_from = ld_out;
+  t.ld_out = ld_out;
+
+  for (int j = 0; j < n; j += width) {
     t.cols = fvg__min(width, n - j);
-    t.panel = t.ahead = panels + (ptrdiff_t)j * panel_rows;
+    t.panel = panels + (ptrdiff_t)j * panel_rows;
+    t.ahead = t.panel;
     t.out = out + j;
     t.from = accumulate ? t.out : NULL;
     fvg__rows_times_panel(kernels, &t, m, 0);
   }
 }
 
+/* Job `index`: a block of rows times a panel.  The jobs of a block follow one another, so the panel
+   beside this one is, as a rule, what this thread needs next. */
 static void fvg__gemm_run(void *arg, int index) {
   const fvg__gemm_job *g = (const fvg__gemm_job *)arg;
   const fvg__product *p = &g->p;
-  float copy[FVG__PANEL_DEPTH * FVG__PANEL_COLS];
-  int width = p->kernels->tile_cols, block = index / g->n_panels, panel = index % g->n_panels, j0 = panel * width, k0;
-  if (g->ready) {                                /* the panel that follows is this thread's next job, as a rule     */
-    const float *lies = (const float *)p->b.data + (ptrdiff_t)panel * p->k * width;
-    const float *ahead = panel + 1 < g->n_panels ? lies + (ptrdiff_t)p->k * width : NULL;
-    fvg__block_times_panel(g, block, 0, p->k, j0, lies, ahead);
+  int width = p->kernels->tile_cols;
+  int block = index / g->n_panels;
+  int panel = index % g->n_panels;
+  int j0 = panel * width;
+
+  if (g->ready) {
+    ptrdiff_t panel_floats = (ptrdiff_t)p->k * width;
+    const float *here = (const float *)p->b.data + panel * panel_floats;
+    const float *ahead = panel + 1 < g->n_panels ? here + panel_floats : NULL;
+    fvg__block_times_panel(g, block, 0, p->k, j0, here, ahead);
     return;
   }
-  for (k0 = 0; k0 < p->k; k0 += FVG__PANEL_DEPTH) {
+
+  float copy[FVG__PANEL_DEPTH * FVG__PANEL_COLS];
+  int cols = fvg__min(width, p->n - j0);
+  int panel_beside = j0 + 2 * width <= p->n;
+
+  for (int k0 = 0; k0 < p->k; k0 += FVG__PANEL_DEPTH) {
     int depth = fvg__min(FVG__PANEL_DEPTH, p->k - k0);
-    int next_k = depth, next_j = 0;              /* the next copy: further down if that is a whole one, else the    */
-    if (k0 + 2 * FVG__PANEL_DEPTH > p->k) {      /* top of the columns beside                                       */
-      next_k = j0 + 2 * width <= p->n ? -k0 : 0;
-      next_j = j0 + 2 * width <= p->n ? width : 0;
+
+    /* The next copy lies below this one if there is a whole one, else at the top of the panel
+       beside, else nowhere. */
+    int next_k = depth;
+    int next_j = 0;
+    if (k0 + 2 * FVG__PANEL_DEPTH > p->k) {
+      next_k = panel_beside ? -k0 : 0;
+      next_j = panel_beside ? width : 0;
     }
-    fvg__copy_panel(p->kernels, &p->b, k0, depth, j0, fvg__min(width, p->n - j0), copy, next_k, next_j);
+
+    fvg__copy_panel(p->kernels, &p->b, k0, depth, j0, cols, copy, next_k, next_j);
     fvg__block_times_panel(g, block, k0, depth, j0, copy, NULL);
   }
 }
 
-/* out [m,n] = A [m,k] B [k,n] + bias + from.  c NULL: in this thread, for use inside a job.  FVG_E_CANCELLED if the
-   caller wants to stop; out is then not finished. */
+/* Runs jobs 0..n-1: side by side if there is a context, else one after another. */
+static fvg_status fvg__gemm_jobs(fvg_ctx *c, void (*run)(void *arg, int index), fvg__gemm_job *g,
+                                 int n) {
+  if (c) return fvg_parallel(c, run, g, n);
+
+  for (int i = 0; i < n; i++)
+    run(g, i);
+  return FVG_OK;
+}
+
+/* Computes a product.  c NULL: in this thread, for use inside a job.  Returns FVG_E_CANCELLED, with
+   `out` unfinished, if the caller wants to stop. */
 static fvg_status fvg__gemm(fvg_ctx *c, const fvg__product *p) {
+  int tile_rows = p->kernels->tile_rows;
+  int worth_threads = (double)p->m * p->n * p->k > FVG__WORTH_THREADS;
+  fvg_ctx *threads = worth_threads ? c : NULL;
+
   fvg__gemm_job g;
-  fvg_status s = FVG_OK;
-  int tile_rows = p->kernels->tile_rows, most, block_rows, pass_rows, n_jobs, n_tiles, i;
-  int spread = c && (double)p->m * p->n * p->k > FVG__WORTH_THREADS;
   g.p = *p;
-  g.ready = p->b.type == FVG_F32_PANELS && p->b.row == 1 && p->b.col == p->k;
-  most = g.ready ? fvg__min(FVG__BLOCK_ROWS, FVG__BLOCK_FLOATS / p->k) : FVG__COPIED_ROWS;
-  g.block_tiles = most < tile_rows ? 1 : most / tile_rows;
+  int packed = p->b.type == FVG_F32_PANELS;
+  g.ready = packed && p->b.row == 1 && p->b.col == p->k;
   g.n_panels = fvg__ceil_div(p->n, p->kernels->tile_cols);
-  block_rows = g.block_tiles * tile_rows;
-  pass_rows = FVG__PASS_ROWS / block_rows * block_rows;
+
+  int most_rows = FVG__COPIED_ROWS;
+  if (g.ready) most_rows = fvg__min(FVG__BLOCK_ROWS, FVG__BLOCK_FLOATS / p->k);
+  g.block_tiles = most_rows < tile_rows ? 1 : most_rows / tile_rows;
+  int block_rows = g.block_tiles * tile_rows;
+  int pass_rows = FVG__PASS_ROWS / block_rows * block_rows;
+
+  fvg_status s = FVG_OK;
   for (g.row0 = 0; !s && g.row0 < p->m; g.row0 += g.rows) {
     g.rows = fvg__min(pass_rows, p->m - g.row0);
-    n_tiles = p->packed ? fvg__ceil_div(g.rows, tile_rows) : 0;
-    n_jobs = fvg__ceil_div(g.rows, block_rows) * g.n_panels;
-    if (spread) {
-      s = fvg_parallel(c, fvg__pack_rows, &g, n_tiles);
-      if (!s) s = fvg_parallel(c, fvg__gemm_run, &g, n_jobs);
-    } else {
-      for (i = 0; i < n_tiles; i++) fvg__pack_rows(&g, i);
-      for (i = 0; i < n_jobs; i++) fvg__gemm_run(&g, i);
-    }
+    int n_tiles = p->packed ? fvg__ceil_div(g.rows, tile_rows) : 0;
+    int n_blocks = fvg__ceil_div(g.rows, block_rows);
+
+    s = fvg__gemm_jobs(threads, fvg__pack_rows, &g, n_tiles);
+    if (!s)
+      s = fvg__gemm_jobs(threads, fvg__gemm_run, &g, n_blocks * g.n_panels);
   }
   return s;
 }
@@ -6471,26 +6836,35 @@ static fvg_status fvg__gemm(fvg_ctx *c, const fvg__product *p) {
 /* ---- weights in panels ---- */
 FVG_DEF int fvg_panel_width(const fvg_ctx *c) { return c->kernels->tile_cols; }
 
-/* From rows to panels, or back; the old data go when the new ones are there. */
-static fvg_status fvg__rearrange(fvg_ctx *c, fvg_tensor *x, fvg_dtype from, fvg_dtype to, const char *who) {
-  char text[FVG__SHAPE_TEXT];
-  const fvg__kernels *kernels = c->kernels;
-  int width = kernels->tile_cols, n, k, j;
-  float *data;
+/* Brings a matrix [n,k] from rows to panels, or back.  The old data are released when the new ones
+   are complete. */
+static fvg_status fvg__rearrange(fvg_ctx *c, fvg_tensor *x, fvg_dtype from, fvg_dtype to,
+                                 const char *who) {
   if (x->type == to) return FVG_OK;
+
+  char text[FVG__SHAPE_TEXT];
   if (x->type != from || x->n_dim < 2 || !x->data || fvg_tensor_count(x) == 0)
-    return fvg_fail(c, FVG_E_ARG, "%s: %s of shape %s is not a matrix of %s", who, fvg__dtype_name(x->type),
-                    fvg__shape_text(x, text), fvg__dtype_name(from));
-  n = x->dim[0];
-  k = (int)(fvg_tensor_count(x) / (size_t)n);
-  data = FVG_NEW_ARRAY(c, float, (size_t)fvg__ceil_div(n, width) * (size_t)width * (size_t)k);
+    return fvg_fail(c, FVG_E_ARG, "%s: %s of shape %s is not a matrix of %s", who,
+                    fvg__dtype_name(x->type), fvg__shape_text(x, text), fvg__dtype_name(from));
+
+  int width = c->kernels->tile_cols;
+  int n = x->dim[0];
+  int k = (int)(fvg_tensor_count(x) / (size_t)n);
+  int n_panels = fvg__ceil_div(n, width);
+  float *data = FVG_NEW_ARRAY(c, float, fvg__row(n_panels, width) * (size_t)k);
   if (!data) return FVG_E_NOMEM;
-  for (j = 0; j < n; j += width) {
-    const float *source = (const float *)x->data + (ptrdiff_t)j * k;
-    float *panel = data + (ptrdiff_t)j * k;      /* row j of W and the panel that begins with column j of W^T       */
-    if (to == FVG_F32_PANELS) kernels->transpose(fvg__min(width, n - j), k, source, k, panel, width);
-    else kernels->transpose(k, fvg__min(width, n - j), source, width, panel, k);
+
+  /* Rows j.. of W lie at the same place as the panel of columns j.. of W^T. */
+  for (int j = 0; j < n; j += width) {
+    int rows = fvg__min(width, n - j);
+    const float *source = (const float *)x->data + fvg__row(j, k);
+    float *target = data + fvg__row(j, k);
+    if (to == FVG_F32_PANELS)
+      c->kernels->transpose(rows, k, source, k, target, width);
+    else
+      c->kernels->transpose(k, rows, source, width, target, k);
   }
+
   fvg_release(c, x->data);
   x->data = data;
   x->type = to;
@@ -6505,74 +6879,92 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
   return fvg__rearrange(c, x, FVG_F32_PANELS, FVG_F32, "unpack");
 }
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 6  TAPE: memory and order of a computation
- *===========================================================================================================
-   Reverse-mode differentiation in three sentences.  Every operation computes its value at once and writes a node on a
-   tape: shape, value, inputs, and a function that knows how to pass a gradient back.  fvg_backward sets the gradient
-   of the last node to 1 and walks the tape from its end to its start; each node adds its share to the gradients of
-   its inputs,  dL/da += dL/dy dy/da.  Nothing else is needed, because a node's users all come later than it on the
-   tape.
+ *==================================================================================================
+   Reverse-mode differentiation in three sentences.  Every operation computes its value at once and
+   writes a node on a tape: shape, value, inputs, and a function that can pass a gradient back.
+   fvg_backward sets the gradient of the last node to 1 and walks the tape from its end to its
+   start; each node adds its share to the gradients of its inputs,  dL/da += dL/dy dy/da.  Nothing
+   else is needed, because the users of a node all come later on the tape than the node itself.
 
-   Frozen inputs: a node needs a gradient only if an input does; below the first trainable thing nothing is saved or
-   propagated, and no dW exists for frozen W.  (Linnainmaa 1970; Griewank and Walther, Evaluating Derivatives, 2008.)
+       L = sum((x w)^2)
 
-   Example: L = sum((x w)^2).  Tape: u = x w, s = u u, L = sum s.  Back: ds = 1, du = 2 u ds, dw += x^T du.
+       forward    u = x w    ->    s = u u     ->    L = sum s
+       backward   dw += x^T du  <-  du = 2 u ds  <-  ds = 1
 
-   Memory is a stack: nodes and their values are cut from large chunks, fvg_tape_mark notes the height and
-   fvg_tape_reset returns to it, keeping the chunks.  fvg_tape_keep is what makes one code path serve training and
-   inference: at the end of a transformer block it drops everything the block made except its result - unless a
-   gradient will pass through, in which case it keeps all.
+   A node needs a gradient only if one of its inputs does.  Below the first trainable parameter
+   nothing is saved or propagated, and no dW exists for a frozen W.  (Linnainmaa 1970; Griewank and
+   Walther, Evaluating Derivatives, 2008.)
 
-   Gradients live shorter than values.  Once a node has passed its gradient on, nobody reads that again, so its memory
-   goes to a list of spares, from which the next gradient of the same size is taken: a deep network needs gradients of
-   one layer, not of all.  fvg_keep_grad exempts a node.  fvg_recompute saves values too: it runs a function without
-   gradients and keeps its result alone; when the walk back arrives, it runs it again at the tape's end, walks back
-   through it, and rewinds.  Meanwhile the list of spares is put aside, since what lies there is about to go. */
+   Memory is a stack.  Nodes and their values are cut from large chunks; fvg_tape_mark notes the
+   height and fvg_tape_reset returns to it, keeping the chunks.  fvg_tape_keep lets one code path
+   serve training and inference: at the end of a transformer block it drops everything the block
+   made except its result, unless a gradient will pass through, in which case it keeps all.
 
-#define FVG__CHUNK_BYTES ((size_t)1 << 20)         /* of the first chunk                                          */
-#define FVG__CHUNK_MOST  ((size_t)1 << 24)         /* of any, unless one tensor is larger                         */
+   Gradients live shorter than values.  Once a node has passed its gradient on, nobody reads that
+   again.  Its memory goes to a list of spares, from which the next gradient of the same size is
+   taken, so a deep network holds the gradients of one layer, not of all.  fvg_keep_grad exempts a
+   node.
+
+   fvg_recompute saves the memory of values, too.  It runs a function without gradients and keeps
+   only the result.  When the walk back arrives, it runs the function again at the end of the tape,
+   walks back through it, and rewinds.  Meanwhile the list of spares is put aside, since memory
+   above the mark is about to be given back. */
+
+#define FVG__CHUNK_BYTES ((size_t)1 << 20)      /* of the first chunk                             */
+#define FVG__CHUNK_MOST  ((size_t)1 << 24)      /* of any chunk, unless one tensor is larger      */
 
 typedef struct fvg__chunk {
   struct fvg__chunk *next, *previous;
-  size_t start, capacity;                        /* position of its first byte on the tape, and its bytes           */
+  size_t start;                     /* position of its first byte on the tape                     */
+  size_t capacity;                  /* bytes                                                      */
   char *bytes;
 } fvg__chunk;
 
-typedef struct fvg__spare {                      /* lies in the memory that it speaks of                            */
+/* A gradient's memory that is free again; this entry is written into that memory. */
+typedef struct fvg__spare {
   struct fvg__spare *next;
-  size_t count;
+  size_t count;                     /* floats                                                     */
 } fvg__spare;
 
 struct fvg_tape {
   fvg_ctx *ctx;
   fvg__chunk *first, *current;
-  size_t used;                                   /* of the current chunk                                            */
+  size_t used;                      /* bytes of the current chunk                                 */
   fvg_node *last;
-  int failed;                                    /* a node could not be made: until the tape is reset, none is      */
-  int no_grad;                                   /* > 0: what is made of parameters now needs no gradient           */
-  int params_fixed;                              /* 1: fvg_param makes constants, whatever it is given              */
-  struct fvg__spare *spare;                      /* gradients that have been passed on: memory for others           */
-  fvg_parameter *const *train;                   /* fvg_tape_train                                                  */
+  int failed;                       /* a node failed; none can be made until the tape is reset    */
+  int no_grad;                      /* > 0: new nodes need no gradient                            */
+  int params_fixed;                 /* 1: fvg_param makes constants of all it is given           */
+  fvg__spare *spare;
+  fvg_parameter *const *train;      /* [n_train], see fvg_tape_train                              */
   int n_train;
 };
 
 struct fvg_node {
   fvg_tape *tape;
-  fvg_node *previous;                            /* the node made before this one                                   */
-  int rows, cols, needs_grad, writable, keep_grad;
+  fvg_node *previous;               /* the node made before this one                              */
+  int rows, cols;
+  int needs_grad;
+  int writable;                     /* fvg_fill may write to it                                   */
+  int keep_grad;                    /* its gradient's memory is not reused                        */
   fvg_dtype type;
-  void *value;
-  float *grad;                                   /* NULL until a gradient arrives                                   */
-  void (*backward)(fvg_node *y);
-  fvg_node *a, *b, *c, *d;                       /* inputs                                                          */
-  float *saved;                                  /* what forward left for backward                                  */
-  const void *table;                             /* indices, labels, segments                                       */
-  int n;                                         /* entries of the table, heads, ...                                */
-  float number;                                  /* scale, temperature, ...                                         */
+  void *value;                      /* [rows, cols]                                               */
+  float *grad;                      /* [rows, cols]; NULL until a gradient arrives                */
+  void (*backward)(fvg_node *y);    /* adds to the gradients of the inputs; NULL: a leaf          */
+  fvg_node *a, *b, *c, *d;          /* the inputs                                                 */
+
+  /* What forward leaves for backward, as each operation needs it: */
+  float *saved;
+  const void *table;                /* indices, labels or segments                                */
+  int n;                            /* entries of the table                                       */
+  float number;                     /* a scale, a temperature, a number of heads                  */
 };
 
-static size_t fvg__count(const fvg_node *x) { return (size_t)x->rows * (size_t)x->cols; }
+static size_t fvg__count(const fvg_node *x) {
+  return fvg__row(x->rows, x->cols);
+}
+
 static float *fvg__values(const fvg_node *x) { return (float *)x->value; }
 
 FVG_DEF fvg_tape *fvg_tape_new(fvg_ctx *c) {
@@ -6581,12 +6973,21 @@ FVG_DEF fvg_tape *fvg_tape_new(fvg_ctx *c) {
   return t;
 }
 
+/* Marks the tape as failed.  An operand that is NULL may be one that was never there, such as the
+   bias of a linear layer, or the result of a node that failed; this flag tells which. */
+static fvg_node *fvg__give_up(fvg_tape *t) {
+  t->failed = 1;
+  return NULL;
+}
+
+/* ---- memory ---- */
 static void fvg__chunk_free(fvg_tape *t, fvg__chunk *k) {
   fvg_release(t->ctx, k->bytes);
   fvg_release(t->ctx, k);
 }
 
-/* A chunk as large as all before it, within 1 to 16 MB: few chunks, and the tape at most twice what it needs. */
+/* A new chunk is as large as all before it together, within 1 to 16 MB.  So there are few chunks,
+   and the tape takes at most twice what it needs. */
 static size_t fvg__chunk_size(const fvg__chunk *last, size_t bytes) {
   size_t size = last ? last->start + last->capacity : 0;
   if (size > FVG__CHUNK_MOST) size = FVG__CHUNK_MOST;
@@ -6594,82 +6995,125 @@ static size_t fvg__chunk_size(const fvg__chunk *last, size_t bytes) {
   return size > bytes ? size : bytes;
 }
 
+/* While a file is read, a budget limits what its numbers may claim (chapter 1).  The memory of a
+   tape follows from the model instead, so it does not count. */
 static fvg__chunk *fvg__chunk_new(fvg_tape *t, size_t bytes) {
-  const fvg__budget budget = t->ctx->budget;
-  fvg__chunk *k = FVG_NEW(t->ctx, fvg__chunk);
+  fvg_ctx *c = t->ctx;
+  fvg__chunk *k = FVG_NEW(c, fvg__chunk);
   if (!k) return NULL;
+
+  fvg__budget budget = c->budget;
+  c->budget.most = 0;
   k->capacity = bytes;
-  t->ctx->budget.most = 0;                       /* what a tape takes is the model's doing, not a file's           */
-  k->bytes = (char *)fvg__alloc_raw(t->ctx, bytes);
-  t->ctx->budget = budget;
-  if (budget.most) t->ctx->budget.most += bytes;
-  if (!k->bytes) { fvg_release(t->ctx, k); return NULL; }
+  k->bytes = (char *)fvg__alloc_raw(c, bytes);
+  c->budget = budget;
+  if (budget.most) c->budget.most += bytes;
+
+  if (!k->bytes) {
+    fvg_release(c, k);
+    return NULL;
+  }
   return k;
 }
 
-/* A failure is remembered, because an absent operand (a linear layer's bias) must not be taken for one that
-   failed. */
-static fvg_node *fvg__give_up(fvg_tape *t) {
-  t->failed = 1;
-  return NULL;
+/* A new chunk of the usual size or, if an arena has no room for that, of a smaller one.  Only the
+   last attempt counts as a failure, so the message of those before it is taken back. */
+static fvg__chunk *fvg__chunk_fitted(fvg_tape *t, size_t bytes) {
+  fvg_ctx *c = t->ctx;
+  fvg_status status = c->status;
+  char message[sizeof c->message];
+  memcpy(message, c->message, sizeof message);
+
+  size_t size = FVG__SEPARATE_BLOCKS ? bytes : fvg__chunk_size(t->current, bytes);
+  fvg__chunk *k = fvg__chunk_new(t, size);
+  while (!k && c->desc.arena && size > bytes) {
+    size = size / 2 > bytes ? size / 2 : bytes;
+    k = fvg__chunk_new(t, size);
+  }
+  if (!k) return NULL;
+
+  c->status = status;
+  memcpy(c->message, message, sizeof message);
+  return k;
 }
 
-/* Uninitialised, aligned memory that lives until the tape is reset below it; NULL when out of memory. */
+/* The chunk behind the current one: one that an earlier pass has left, or a new one.  Chunks that
+   are left but too small are released. */
+static fvg__chunk *fvg__next_chunk(fvg_tape *t, size_t bytes) {
+  fvg__chunk *current = t->current;
+  fvg__chunk **link = current ? &current->next : &t->first;
+
+  while (*link && (*link)->capacity < bytes) {
+    fvg__chunk *small = *link;
+    *link = small->next;
+    fvg__chunk_free(t, small);
+  }
+
+  if (!*link) *link = fvg__chunk_fitted(t, bytes);
+  fvg__chunk *next = *link;
+  if (!next) return NULL;
+
+  next->previous = current;
+  next->start = 0;
+  if (current)
+    next->start = current->start + (FVG__SEPARATE_BLOCKS ? 1 : current->capacity);
+  return next;
+}
+
+/* Uninitialised, aligned memory that lives until the tape is reset below it; NULL when out of
+   memory. */
 static void *fvg__tape_alloc(fvg_tape *t, size_t bytes) {
-  fvg__chunk *k = t->current, *next = k ? k->next : t->first;
-  if (!FVG__SEPARATE_BLOCKS) bytes = (bytes + FVG__ALIGN - 1) / FVG__ALIGN * FVG__ALIGN;
-  if (!FVG__SEPARATE_BLOCKS && k && k->capacity - t->used >= bytes) {
-    t->used += bytes;
-    return k->bytes + t->used - bytes;
-  }
-  while (next && next->capacity < bytes) {       /* an empty chunk left by an earlier pass, but too small: drop it  */
-    fvg__chunk *after = next->next;
-    fvg__chunk_free(t, next);
-    next = after;
-  }
-  if (k) k->next = next; else t->first = next;
-  if (next) next->previous = k;
-  else {
-    size_t size = FVG__SEPARATE_BLOCKS ? bytes : fvg__chunk_size(k, bytes);
-    fvg_status status = t->ctx->status;
-    char message[sizeof t->ctx->message];
-    memcpy(message, t->ctx->message, sizeof message);
-    next = fvg__chunk_new(t, size);
-    while (!next && t->ctx->desc.arena && size > bytes) {
-      size = size / 2 > bytes ? size / 2 : bytes;  /* an arena that is nearly full gives a smaller one: no failure  */
-      next = fvg__chunk_new(t, size);
+  fvg__chunk *k = t->current;
+
+  if (!FVG__SEPARATE_BLOCKS) {
+    bytes = (bytes + FVG__ALIGN - 1) / FVG__ALIGN * FVG__ALIGN;
+    if (k && k->capacity - t->used >= bytes) {
+      char *memory = k->bytes + t->used;
+      t->used += bytes;
+      return memory;
     }
-    if (!next) { t->failed = 1; return NULL; }
-    t->ctx->status = status;
-    memcpy(t->ctx->message, message, sizeof message);
-    next->previous = k;
-    if (k) k->next = next; else t->first = next;
   }
-  next->start = k ? k->start + (FVG__SEPARATE_BLOCKS ? 1 : k->capacity) : 0;
-  t->current = next;
+
+  k = fvg__next_chunk(t, bytes);
+  if (!k) {
+    t->failed = 1;
+    return NULL;
+  }
+  t->current = k;
   t->used = bytes;
-  return next->bytes;
+  return k->bytes;
 }
 
-/* Positions grow with every allocation: by its bytes, or by one where every allocation has a block of its own. */
+static float *fvg__tape_floats(fvg_tape *t, size_t n) {
+  return (float *)fvg__tape_alloc(t, n * sizeof(float));
+}
+
+/* A position grows by the bytes of every allocation, or by one where each has its own block. */
 FVG_DEF fvg_mark fvg_tape_mark(const fvg_tape *t) {
   fvg_mark mark;
-  mark.position = t->current ? t->current->start + (FVG__SEPARATE_BLOCKS ? 1 : t->used) : 0;
+  mark.position = 0;
+  if (t->current)
+    mark.position = t->current->start + (FVG__SEPARATE_BLOCKS ? 1 : t->used);
   mark.last = t->last;
   return mark;
 }
 
-/* Back to the height of the mark; what is below it stays as it is. */
+/* Returns to the height of the mark; what is below it stays as it is. */
 static void fvg__tape_rewind(fvg_tape *t, fvg_mark mark) {
   while (t->current && t->current->start >= mark.position) {
-    fvg__chunk *k = t->current;
-    t->current = k->previous;
+    fvg__chunk *top = t->current;
+    t->current = top->previous;
+
     if (FVG__SEPARATE_BLOCKS) {
-      if (t->current) t->current->next = NULL; else t->first = NULL;
-      fvg__chunk_free(t, k);
+      if (t->current) t->current->next = NULL;
+      else t->first = NULL;
+      fvg__chunk_free(t, top);
     }
   }
-  if (t->current) t->used = FVG__SEPARATE_BLOCKS ? t->current->capacity : mark.position - t->current->start;
+
+  fvg__chunk *k = t->current;
+  if (k)
+    t->used = FVG__SEPARATE_BLOCKS ? k->capacity : mark.position - k->start;
   t->last = mark.last;
 }
 
@@ -6686,6 +7130,7 @@ FVG_DEF void fvg_tape_clear(fvg_tape *t) {
 
 FVG_DEF void fvg_tape_free(fvg_tape *t) {
   if (!t) return;
+
   fvg_tape_clear(t);
   while (t->first) {
     fvg__chunk *k = t->first;
@@ -6695,16 +7140,18 @@ FVG_DEF void fvg_tape_free(fvg_tape *t) {
   fvg_release(t->ctx, t);
 }
 
+/* ---- making a node ---- */
 static fvg_node *fvg__mismatch(const char *what, const fvg_node *a, const fvg_node *b) {
   fvg_fail(a->tape->ctx, FVG_E_SHAPE, "%s: shapes [%d,%d] and [%d,%d] do not fit", what, a->rows,
            a->cols, b->rows, b->cols);
   return fvg__give_up(a->tape);
 }
 
+/* A node [rows, cols] without values, inputs or gradient. */
 static fvg_node *fvg__leaf(fvg_tape *t, int rows, int cols) {
-  fvg_node *y;
   if (!t || t->failed) return NULL;
   if (fvg__check_cancelled(t->ctx)) return fvg__give_up(t);
+
   if (rows < 1 || cols < 1) {
     fvg_fail(t->ctx, FVG_E_SHAPE, "a node of shape [%d,%d] has no elements", rows, cols);
     return fvg__give_up(t);
@@ -6713,7 +7160,8 @@ static fvg_node *fvg__leaf(fvg_tape *t, int rows, int cols) {
     fvg_fail(t->ctx, FVG_E_NOMEM, "a node of shape [%d,%d] does not fit in memory", rows, cols);
     return fvg__give_up(t);
   }
-  y = (fvg_node *)fvg__tape_alloc(t, sizeof *y);
+
+  fvg_node *y = (fvg_node *)fvg__tape_alloc(t, sizeof *y);
   if (!y) return NULL;
   memset(y, 0, sizeof *y);
   y->tape = t;
@@ -6724,86 +7172,124 @@ static fvg_node *fvg__leaf(fvg_tape *t, int rows, int cols) {
   return y;
 }
 
-static void fvg__linear_backward(fvg_node *y);   /* these two take weights stored in half precision: as input b,    */
-static void fvg__gather_backward(fvg_node *y);   /* and as input a                                                  */
+/* An operand may be NULL: it then fits any tape and storage, and wants no gradient. */
+static int fvg__on_tape(const fvg_node *x, const fvg_tape *t) {
+  return !x || x->tape == t;
+}
 
-/* A node with room for its values; it needs a gradient if one of its inputs does. */
-static fvg_node *fvg__node(fvg_tape *t, int rows, int cols, fvg_node *a, fvg_node *b, fvg_node *c,
-                           void (*backward)(fvg_node *y)) {
-  fvg_node *y;
-  if ((a && a->type != FVG_F32 && (backward != fvg__gather_backward || a->type == FVG_F32_PANELS)) ||
-      (b && b->type != FVG_F32 && backward != fvg__linear_backward) || (c && c->type != FVG_F32)) {
-    fvg_fail(t->ctx, FVG_E_ARG, "F16, BF16 and F32_PANELS are storage for the weights of a linear layer, the first "
-                                "two also for rows to gather; every other operand must be F32");
-    return fvg__give_up(t);
-  }
-  if ((a && a->tape != t) || (b && b->tape != t) || (c && c->tape != t)) {
+static int fvg__is_f32(const fvg_node *x) { return !x || x->type == FVG_F32; }
+
+static int fvg__wants_grad(const fvg_node *x) { return x && x->needs_grad; }
+
+static fvg_node *fvg__wrong_storage(fvg_tape *t) {
+  fvg_fail(t->ctx, FVG_E_ARG,
+           "F16, BF16 and F32_PANELS are storage for the weights of a linear layer, the first "
+           "two also for rows to gather; every other operand must be F32");
+  return fvg__give_up(t);
+}
+
+/* A node with room for its values; it needs a gradient if one of its inputs does.  The operation
+   has checked how its inputs are stored: linear and gather, which take more than F32, call this. */
+static fvg_node *fvg__node_any_storage(fvg_tape *t, int rows, int cols,
+                                       fvg_node *a, fvg_node *b, fvg_node *c,
+                                       void (*backward)(fvg_node *y)) {
+  if (!fvg__on_tape(a, t) || !fvg__on_tape(b, t) || !fvg__on_tape(c, t)) {
     fvg_fail(t->ctx, FVG_E_ARG, "the operands of a node must be on one tape");
     return fvg__give_up(t);
   }
-  y = fvg__leaf(t, rows, cols);
+
+  fvg_node *y = fvg__leaf(t, rows, cols);
   if (!y) return NULL;
-  y->value = fvg__tape_alloc(t, fvg__count(y) * sizeof(float));
+  y->value = fvg__tape_floats(t, fvg__count(y));
   if (!y->value) return NULL;
+
   y->a = a;
   y->b = b;
   y->c = c;
-  y->needs_grad = !t->no_grad && ((a && a->needs_grad) || (b && b->needs_grad) || (c && c->needs_grad));
   y->backward = backward;
+  int wanted = fvg__wants_grad(a) || fvg__wants_grad(b) || fvg__wants_grad(c);
+  y->needs_grad = wanted && !t->no_grad;
   return y;
+}
+
+/* The same for all other operations, whose inputs are F32. */
+static fvg_node *fvg__node(fvg_tape *t, int rows, int cols, fvg_node *a, fvg_node *b, fvg_node *c,
+                           void (*backward)(fvg_node *y)) {
+  if (!fvg__is_f32(a) || !fvg__is_f32(b) || !fvg__is_f32(c))
+    return fvg__wrong_storage(t);
+  return fvg__node_any_storage(t, rows, cols, a, b, c, backward);
 }
 
 static fvg_node *fvg__fourth_input(fvg_node *y, fvg_node *d) {
   if (d->type != FVG_F32 || d->tape != y->tape) {
-    fvg_fail(y->tape->ctx, FVG_E_ARG, "the operands of a node must be F32 and on one tape");
+    fvg_fail(y->tape->ctx, FVG_E_ARG,
+             "the operands of a node must be F32 and on one tape");
     return fvg__give_up(y->tape);
   }
+
   y->d = d;
-  y->needs_grad = y->needs_grad || (d->needs_grad && !y->tape->no_grad);
+  if (d->needs_grad && !y->tape->no_grad)
+    y->needs_grad = 1;
   return y;
 }
 
+/* Moves x down to the mark, over the nodes that were made since.  Its values are moved first, for
+   the node itself may be written where they were. */
 FVG_DEF fvg_node *fvg_tape_keep(fvg_tape *t, fvg_mark mark, fvg_node *x) {
-  fvg_node kept, *y;
+  if (!x || x->needs_grad) return x;
+  if (x->type == FVG_F32_PANELS) return x;      /* panels lie outside the tape */
+
   int failed = t->failed;
-  size_t bytes;
-  void *from;
-  if (!x || x->needs_grad || x->type == FVG_F32_PANELS) return x;          /* panels lie outside the tape           */
-  kept = *x;
-  bytes = fvg__count(x) * fvg_dtype_size(x->type);
-  from = x->value;
+  fvg_node kept = *x;
+  size_t bytes = fvg__count(x) * fvg_dtype_size(x->type);
+  void *from = x->value;
+
 #if FVG__SEPARATE_BLOCKS
-  from = fvg_alloc(t->ctx, bytes);              /* the block it is in is about to be freed                         */
+  /* The reset frees the block of the values, so they are copied to another one before. */
+  from = fvg_alloc(t->ctx, bytes);
   if (!from) return fvg__give_up(t);
   memcpy(from, x->value, bytes);
 #endif
+
   fvg_tape_reset(t, mark);
   t->failed = failed;
-  y = (fvg_node *)fvg__tape_alloc(t, sizeof *y);
-  kept.value = y ? fvg__tape_alloc(t, bytes) : NULL;
-  if (kept.value) {
-    memmove(kept.value, from, bytes);            /* the values first: the node may be written where they were       */
+
+  fvg_node *y = (fvg_node *)fvg__tape_alloc(t, sizeof *y);
+  void *value = y ? fvg__tape_alloc(t, bytes) : NULL;
+  if (value) {
+    memmove(value, from, bytes);
+    kept.value = value;
     kept.previous = t->last;
     *y = kept;
     t->last = y;
-  } else y = NULL;
+  }
+
 #if FVG__SEPARATE_BLOCKS
   fvg_release(t->ctx, from);
 #endif
-  return y;
+  return value ? y : NULL;
 }
 
 /* ---- leaves and access ---- */
 FVG_DEF int fvg_rows(const fvg_node *x) { return x ? x->rows : 0; }
 FVG_DEF int fvg_cols(const fvg_node *x) { return x ? x->cols : 0; }
-FVG_DEF const float *fvg_value(const fvg_node *x) { return x && x->type == FVG_F32 ? (const float *)x->value : NULL; }
-FVG_DEF const float *fvg_grad(const fvg_node *x) { return x ? x->grad : NULL; }
-FVG_DEF void fvg_keep_grad(fvg_node *x) { if (x) x->keep_grad = 1; }
+
+FVG_DEF const float *fvg_value(const fvg_node *x) {
+  return x && x->type == FVG_F32 ? fvg__values(x) : NULL;
+}
+
 FVG_DEF float *fvg_fill(fvg_node *x) { return x && x->writable ? fvg__values(x) : NULL; }
+
+FVG_DEF const float *fvg_grad(const fvg_node *x) { return x ? x->grad : NULL; }
+
+FVG_DEF void fvg_keep_grad(fvg_node *x) {
+  if (x) x->keep_grad = 1;
+}
 
 FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x) {
   fvg_node *y = fvg__leaf(t, rows, cols);
-  if (y) memcpy(&y->value, &x, sizeof y->value);  /* drops the const; fvg_fill refuses such a node                  */
+  /* Copying the pointer drops its const; fvg_fill refuses such a node. */
+  if (y) memcpy(&y->value, &x, sizeof y->value);
   return y;
 }
 
@@ -6821,42 +7307,62 @@ FVG_DEF void fvg_tape_train(fvg_tape *t, fvg_parameter *const *params, int n) {
   t->n_train = n;
 }
 
+/* Makes y, the leaf of w, trainable if fvg_tape_train was given a parameter with w's data. */
+static fvg_node *fvg__train_leaf(fvg_node *y, const fvg_tensor *w) {
+  fvg_tape *t = y->tape;
+
+  for (int i = 0; i < t->n_train; i++) {
+    fvg_parameter *p = t->train[i];
+    if (p->value.data != w->data) continue;
+
+    if (w->type != FVG_F32 || fvg_tensor_count(w) != fvg_tensor_count(&p->value)) {
+      int packed = w->type == FVG_F32_PANELS;
+      fvg_fail(t->ctx, FVG_E_SHAPE, packed ?
+               "fvg_tape_train: %s is packed for the kernels; fvg_tensor_unpack or "
+               "fvg_clip_unpack comes first" :
+               "fvg_tape_train: %s does not fit its tensor", p->name);
+      return fvg__give_up(t);
+    }
+    y->needs_grad = 1;
+    y->grad = p->grad;
+  }
+  return y;
+}
+
+/* The leaf of a tensor: [dim 0, the rest], or one row for a vector. */
 FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
-  fvg_node *y;
-  int i, rows = w->n_dim > 1 ? w->dim[0] : 1, cols = 1;
   if (!t) return NULL;
   if (!w->data || (w->type > FVG_BF16 && w->type != FVG_F32_PANELS)) {
     fvg_fail(t->ctx, FVG_E_ARG, "a frozen tensor must hold floats");
     return fvg__give_up(t);
   }
-  for (i = w->n_dim > 1; i < w->n_dim; i++)
-    cols = w->dim[i] >= 1 && cols <= INT_MAX / w->dim[i] ? cols * w->dim[i] : 0;
-  y = fvg__leaf(t, rows, cols);
+
+  /* cols becomes 0, which fvg__leaf refuses, if a dimension is 0 or the product exceeds an int. */
+  int is_matrix = w->n_dim > 1;
+  int rows = is_matrix ? w->dim[0] : 1;
+  int cols = 1;
+  for (int i = is_matrix ? 1 : 0; i < w->n_dim; i++) {
+    int fits = w->dim[i] >= 1 && cols <= INT_MAX / w->dim[i];
+    cols = fits ? cols * w->dim[i] : 0;
+  }
+
+  fvg_node *y = fvg__leaf(t, rows, cols);
   if (!y) return NULL;
   y->value = w->data;
   y->type = w->type;
-  for (i = 0; i < t->n_train; i++)
-    if (t->train[i]->value.data == w->data) {
-      if (w->type != FVG_F32 || fvg_tensor_count(w) != fvg_tensor_count(&t->train[i]->value)) {
-        fvg_fail(t->ctx, FVG_E_SHAPE, w->type == FVG_F32_PANELS ?
-                 "fvg_tape_train: %s is packed for the kernels; fvg_tensor_unpack or fvg_clip_unpack comes first" :
-                 "fvg_tape_train: %s does not fit its tensor", t->train[i]->name);
-        return fvg__give_up(t);
-      }
-      y->needs_grad = 1;
-      y->grad = t->train[i]->grad;
-    }
-  return y;
+  return fvg__train_leaf(y, w);
 }
 
 FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p) {
   fvg_node *y = fvg_frozen(t, &p->value);
   if (!y) return NULL;
   if (y->type != FVG_F32) {
-    fvg_fail(t->ctx, FVG_E_ARG, "parameter %s is not F32 in rows; fvg_tensor_unpack comes first if it is packed",
+    fvg_fail(t->ctx, FVG_E_ARG,
+             "parameter %s is not F32 in rows; fvg_tensor_unpack comes first if it is packed",
              p->name);
     return fvg__give_up(t);
   }
+
   if (t->params_fixed) return y;
   y->needs_grad = 1;
   y->grad = p->grad;
@@ -6864,34 +7370,42 @@ FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p) {
 }
 
 FVG_DEF fvg_node *fvg_detach(fvg_node *x) {
-  fvg_node *y = x ? fvg_const(x->tape, x->rows, x->cols, fvg__values(x)) : NULL;
+  if (!x) return NULL;
+  fvg_node *y = fvg_const(x->tape, x->rows, x->cols, fvg__values(x));
   if (y) y->type = x->type;
   return y;
 }
 
-FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char *name, int n_dim, const int *dim) {
-  char text[FVG__SHAPE_TEXT];
-  fvg_tensor x;
-  uint64_t bytes;
-  size_t count;
-  int i;
+/* Allocates the values and the gradient of a parameter, both zero. */
+FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char *name,
+                                     int n_dim, const int *dim) {
   memset(out, 0, sizeof *out);
-  memset(&x, 0, sizeof x);
   if (n_dim < 0 || n_dim > FVG_MAX_DIM)
-    return fvg_fail(c, FVG_E_SHAPE, "%s: %d dimensions, at most %d are possible", name, n_dim, FVG_MAX_DIM);
+    return fvg_fail(c, FVG_E_SHAPE, "%s: %d dimensions, at most %d are possible", name, n_dim,
+                    FVG_MAX_DIM);
+
+  fvg_tensor x;
+  memset(&x, 0, sizeof x);
   x.n_dim = n_dim;
-  for (i = 0; i < n_dim; i++) {
-    if (dim[i] < 1) return fvg_fail(c, FVG_E_SHAPE, "%s: dimension %d is %d", name, i, dim[i]);
+  for (int i = 0; i < n_dim; i++) {
+    if (dim[i] < 1)
+      return fvg_fail(c, FVG_E_SHAPE, "%s: dimension %d is %d", name, i, dim[i]);
     x.dim[i] = dim[i];
   }
+
+  uint64_t bytes;
+  char text[FVG__SHAPE_TEXT];
   if (fvg__checked_bytes(&x, sizeof(float), &bytes))
-    return fvg_fail(c, FVG_E_NOMEM, "%s: shape %s does not fit in memory", name, fvg__shape_text(&x, text));
-  count = fvg_tensor_count(&x);
-  x.data = fvg_alloc_array(c, count, sizeof(float));
+    return fvg_fail(c, FVG_E_NOMEM, "%s: shape %s does not fit in memory", name,
+                    fvg__shape_text(&x, text));
+
+  size_t count = fvg_tensor_count(&x);
+  x.data = FVG_NEW_ARRAY(c, float, count);
   out->grad = FVG_NEW_ARRAY(c, float, count);
   out->name = name;
   out->value = x;
   if (x.data && out->grad) return FVG_OK;
+
   fvg_parameter_free(c, out);
   return FVG_E_NOMEM;
 }
@@ -6903,46 +7417,56 @@ FVG_DEF void fvg_parameter_free(fvg_ctx *c, fvg_parameter *p) {
 }
 
 /* ---- the walk back ---- */
-/* Memory for a gradient: one of this size that is no longer needed, or new. */
+/* Memory for a gradient of `count` floats: a spare one of this size, or new. */
 static float *fvg__grad_memory(fvg_tape *t, size_t count) {
-  size_t bytes = count * sizeof(float);
-  fvg__spare **link, *spare;
-  for (link = &t->spare; *link; link = &(*link)->next)
-    if ((*link)->count == count) {
-      spare = *link;
+  for (fvg__spare **link = &t->spare; *link; link = &(*link)->next) {
+    fvg__spare *spare = *link;
+    if (spare->count == count) {
       *link = spare->next;
       return (float *)(void *)spare;
     }
-  return (float *)fvg__tape_alloc(t, bytes > sizeof *spare ? bytes : sizeof *spare);
+  }
+
+  size_t bytes = count * sizeof(float);
+  if (bytes < sizeof(fvg__spare)) bytes = sizeof(fvg__spare);
+  return (float *)fvg__tape_alloc(t, bytes);
 }
 
-/* y has passed its gradient on to its inputs. */
+/* Puts the gradient of y on the list of spares, now that y has passed it on. */
 static void fvg__grad_done(fvg_node *y) {
-  fvg__spare *spare = (fvg__spare *)(void *)y->grad;
   if (y->keep_grad) return;
+
+  fvg__spare *spare = (fvg__spare *)(void *)y->grad;
   spare->count = fvg__count(y);
   spare->next = y->tape->spare;
   y->tape->spare = spare;
   y->grad = NULL;
 }
 
-/* The gradient of x as a zeroed array at first use; NULL if x needs none or memory ran out. */
+/* The gradient of x, zeroed at its first use; NULL if x needs none or memory ran out. */
 static float *fvg__grad_of(fvg_node *x) {
-  if (!x || !x->needs_grad) return NULL;
-  if (!x->grad) {
-    x->grad = fvg__grad_memory(x->tape, fvg__count(x));
-    if (x->grad) memset(x->grad, 0, fvg__count(x) * sizeof(float));
-  }
+  if (!fvg__wants_grad(x)) return NULL;
+  if (x->grad) return x->grad;
+
+  x->grad = fvg__grad_memory(x->tape, fvg__count(x));
+  if (x->grad)
+    memset(x->grad, 0, fvg__count(x) * sizeof(float));
   return x->grad;
 }
 
-/* From y back to, and without, `end`: each node that got a gradient passes it on. */
+static int fvg__has_room(fvg_node *x) { return !fvg__wants_grad(x) || fvg__grad_of(x); }
+
+/* From y back to `end`, which is not visited: each node that got a gradient passes it on. */
 static fvg_status fvg__walk_back(fvg_node *y, const fvg_node *end) {
   fvg_tape *t = y->tape;
+
   for (; y != end; y = y->previous) {
-    if (!y->needs_grad || !y->grad || !y->backward) continue;
-    if ((y->a && y->a->needs_grad && !fvg__grad_of(y->a)) || (y->b && y->b->needs_grad && !fvg__grad_of(y->b)) ||
-        (y->c && y->c->needs_grad && !fvg__grad_of(y->c)) || (y->d && y->d->needs_grad && !fvg__grad_of(y->d)))
+    if (!y->needs_grad || !y->grad || !y->backward)
+      continue;
+
+    if (!fvg__has_room(y->a) || !fvg__has_room(y->b))
+      return FVG_E_NOMEM;
+    if (!fvg__has_room(y->c) || !fvg__has_room(y->d))
       return FVG_E_NOMEM;
     y->backward(y);
     if (t->failed) return t->ctx->status;
@@ -6951,19 +7475,26 @@ static fvg_status fvg__walk_back(fvg_node *y, const fvg_node *end) {
   return FVG_OK;
 }
 
+/* Checks the loss, forgets gradients that an earlier loss left on this tape, and walks back. */
 FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
-  fvg_node *y;
-  fvg_tape *t;
-  if (!loss) return FVG_E_ARG;                   /* the failure that made it NULL has left its message              */
-  t = loss->tape;
+  if (!loss) return FVG_E_ARG;      /* the node that failed has left its message */
+
+  fvg_tape *t = loss->tape;
   if (t->failed) return t->ctx->status;
   if (loss->rows != 1 || loss->cols != 1)
-    return fvg_fail(t->ctx, FVG_E_SHAPE, "a loss must have shape [1,1], not [%d,%d]", loss->rows, loss->cols);
-  if (!isfinite(fvg__values(loss)[0]))
-    return fvg_fail(t->ctx, FVG_E_NUMERIC, "the loss is %g", (double)fvg__values(loss)[0]);
-  if (!loss->needs_grad) return fvg_fail(t->ctx, FVG_E_ARG, "the loss depends on no parameter");
-  for (y = t->last; y; y = y->previous) if (y->backward) y->grad = NULL;   /* left by an earlier loss on this tape  */
+    return fvg_fail(t->ctx, FVG_E_SHAPE, "a loss must have shape [1,1], not [%d,%d]",
+                    loss->rows, loss->cols);
+
+  float value = fvg__values(loss)[0];
+  if (!isfinite(value))
+    return fvg_fail(t->ctx, FVG_E_NUMERIC, "the loss is %g", (double)value);
+  if (!loss->needs_grad)
+    return fvg_fail(t->ctx, FVG_E_ARG, "the loss depends on no parameter");
+
+  for (fvg_node *y = t->last; y; y = y->previous)
+    if (y->backward) y->grad = NULL;
   t->spare = NULL;
+
   if (!fvg__grad_of(loss)) return FVG_E_NOMEM;
   loss->grad[0] += 1;
   return fvg__walk_back(loss, NULL);
@@ -6975,925 +7506,1371 @@ typedef struct fvg__recomputed {
   void *user;
 } fvg__recomputed;
 
-/* f once more, now with all that backward needs, and back through it; then its nodes go. */
+/* Runs f once more, this time with all that backward needs, walks back through its nodes, and
+   drops them. */
 static void fvg__recompute_backward(fvg_node *y) {
   const fvg__recomputed *r = (const fvg__recomputed *)y->table;
   fvg_tape *t = y->tape;
   fvg_mark mark = fvg_tape_mark(t);
   fvg__spare *spare = t->spare;
-  fvg_node *x = fvg_detach(y->a), *again;
+
+  /* A stand-in for the input, whose gradient goes straight to the input's. */
+  fvg_node *x = fvg_detach(y->a);
   if (!x) return;
   x->needs_grad = y->a->needs_grad;
   x->grad = y->a->grad;
-  t->spare = NULL;                               /* what lies above the mark must not be handed out later           */
-  again = r->f(t, x, r->user);
-  if (again && !again->backward) again = fvg_scale(again, 1);     /* x itself, a parameter: their grad is theirs    */
+
+  /* The list of spares is put aside: what lies above the mark must not be handed out later. */
+  t->spare = NULL;
+  fvg_node *again = r->f(t, x, r->user);
+
+  /* f may return x itself or a parameter, whose gradient is not y's; a node is put between. */
+  if (again && !again->backward) again = fvg_scale(again, 1);
+
   if (!again || t->failed || again->rows != y->rows || again->cols != y->cols) {
-    if (!t->failed) fvg_fail(t->ctx, FVG_E_ARG, "recompute: the function did not make the same node again");
+    if (!t->failed)
+      fvg_fail(t->ctx, FVG_E_ARG, "recompute: the function did not make the same node again");
     fvg__give_up(t);
     return;
   }
+
   if (again->needs_grad) {
     again->grad = y->grad;
-    again->keep_grad = 1;                        /* the memory is y's                                               */
-    if (fvg__walk_back(again, mark.last)) { fvg__give_up(t); return; }
+    again->keep_grad = 1;           /* the memory is y's */
+    if (fvg__walk_back(again, mark.last)) {
+      fvg__give_up(t);
+      return;
+    }
   }
   fvg__tape_rewind(t, mark);
   t->spare = spare;
 }
 
+/* y = f(x) without gradients; of f's nodes only the result stays, and becomes the node y of x.  It
+   counts as needing a gradient, since f may use parameters that x does not depend on. */
 FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
-  fvg_tape *t = x ? x->tape : NULL;
-  fvg__recomputed *r;
-  fvg_mark mark;
-  fvg_node *y;
-  if (!x || t->failed) return NULL;
-  r = (fvg__recomputed *)fvg__tape_alloc(t, sizeof *r);
+  if (!x || x->tape->failed) return NULL;
+
+  fvg_tape *t = x->tape;
+  fvg__recomputed *r = (fvg__recomputed *)fvg__tape_alloc(t, sizeof *r);
   if (!r) return NULL;
   r->f = f;
   r->user = user;
-  mark = fvg_tape_mark(t);
+
+  fvg_mark mark = fvg_tape_mark(t);
   t->no_grad++;
-  y = fvg_tape_keep(t, mark, f(t, fvg_detach(x), user));
+  fvg_node *y = f(t, fvg_detach(x), user);
+  y = fvg_tape_keep(t, mark, y);
   t->no_grad--;
+
   if (!y) {
-    if (!t->failed) fvg_fail(t->ctx, FVG_E_ARG, "recompute: the function returned no node");
+    if (!t->failed)
+      fvg_fail(t->ctx, FVG_E_ARG, "recompute: the function returned no node");
     return fvg__give_up(t);
   }
+
   y->a = x;
-  y->b = y->c = y->d = NULL;
+  y->b = NULL;
+  y->c = NULL;
+  y->d = NULL;
   y->table = r;
-  y->needs_grad = !t->no_grad;                   /* f may use parameters that x knows nothing of                    */
+  y->needs_grad = !t->no_grad;
   y->backward = fvg__recompute_backward;
   return y;
 }
 
-FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user, fvg_parameter *const *params, int n_params,
+/* ---- gradients against differences ---- */
+/* The value of f with *w replaced by x; NaN if f failed. */
+static double fvg__value_at(fvg_tape *t, fvg_scalar_fn f, void *user, float *w, float x) {
+  float saved = *w;
+  fvg_tape_clear(t);
+
+  *w = x;
+  fvg_node *loss = f(t, user);
+  *w = saved;
+  return loss ? (double)fvg__values(loss)[0] : NAN;
+}
+
+/* The worst relative error over `probes` elements of p, spread evenly; NaN if one is met. */
+static double fvg__worst_gradient(fvg_tape *t, fvg_scalar_fn f, void *user, fvg_parameter *p,
+                                  int probes, float step) {
+  size_t count = fvg_tensor_count(&p->value);
+  float *w = (float *)p->value.data;
+
+  float largest = 0;
+  for (size_t k = 0; k < count; k++)
+    if (fabsf(p->grad[k]) > largest)
+      largest = fabsf(p->grad[k]);
+
+  double worst = 0;
+  for (int i = 0; i < probes; i++) {
+    size_t k = count * (size_t)i / (size_t)probes;
+    double up = fvg__value_at(t, f, user, &w[k], w[k] + step);
+    double down = fvg__value_at(t, f, user, &w[k], w[k] - step);
+
+    double numeric = (up - down) / (2 * (double)step);
+    double analytic = (double)p->grad[k];
+    double size = fabs(numeric) + fabs(analytic) + 1e-3 * (double)largest + 1e-12;
+    double error = fabs(numeric - analytic) / size;
+    if (isnan(error)) return error;
+    if (error > worst) worst = error;
+  }
+  return worst;
+}
+
+/* One walk back gives all analytic gradients; every probe then runs f twice. */
+FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
+                                  fvg_parameter *const *params, int n_params,
                                   int probes, float step) {
   fvg_tape *t = fvg_tape_new(c);
-  double worst = 0;
-  fvg_node *loss;
-  int p, i;
   if (!t) return -1;
-  for (p = 0; p < n_params; p++) memset(params[p]->grad, 0, fvg_tensor_count(&params[p]->value) * sizeof(float));
-  loss = f(t, user);
-  if (fvg_backward(loss)) { fvg_tape_free(t); return -1; }
-  for (p = 0; p < n_params; p++) {
-    size_t count = fvg_tensor_count(&params[p]->value), k;
-    float *w = (float *)params[p]->value.data, largest = 0;
-    for (k = 0; k < count; k++) if (fabsf(params[p]->grad[k]) > largest) largest = fabsf(params[p]->grad[k]);
-    for (i = 0; i < probes; i++) {
-      double up, down, numeric, analytic, error;
-      float saved;
-      k = count * (size_t)i / (size_t)probes;
-      saved = w[k];
-      fvg_tape_clear(t);
-      w[k] = saved + step;
-      loss = f(t, user);
-      up = loss ? (double)fvg__values(loss)[0] : NAN;
-      fvg_tape_clear(t);
-      w[k] = saved - step;
-      loss = f(t, user);
-      down = loss ? (double)fvg__values(loss)[0] : NAN;
-      w[k] = saved;
-      numeric = (up - down) / (2 * (double)step);
-      analytic = (double)params[p]->grad[k];
-      error = fabs(numeric - analytic) / (fabs(numeric) + fabs(analytic) + 1e-3 * (double)largest + 1e-12);
-      if (isnan(error) || error > worst) worst = error;
-      if (isnan(worst)) { fvg_tape_free(t); return worst; }
-    }
+
+  for (int p = 0; p < n_params; p++)
+    memset(params[p]->grad, 0, fvg_tensor_count(&params[p]->value) * sizeof(float));
+  if (fvg_backward(f(t, user))) {
+    fvg_tape_free(t);
+    return -1;
+  }
+
+  double worst = 0;
+  for (int p = 0; p < n_params && !isnan(worst); p++) {
+    double error = fvg__worst_gradient(t, f, user, params[p], probes, step);
+    if (isnan(error) || error > worst) worst = error;
   }
   fvg_tape_free(t);
   return worst;
 }
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 7  OPERATIONS: each formula with its derivative
- *===========================================================================================================
-   Forward and backward stand side by side.  In the backward functions dy is the gradient that has arrived at y, and
-   da, db, dc are those of the inputs, to which the function adds; an input that needs none has a NULL there.
+ *==================================================================================================
+   Forward and backward stand side by side.  In the formulas dy is the gradient that has arrived at
+   y, and da, db, dc are those of the inputs, to which backward adds.  In the code, the grad of an
+   input that needs no gradient is NULL.
 
-   Shapes are matrices throughout: a batch of sequences is packed row after row, and what belongs together is told by
-   segments (fvg_attention).  Losses end in [1,1]. */
+   Shapes are matrices throughout: a batch of sequences is packed row after row, and segments say
+   which rows belong together (fvg_attention).  Losses end in [1,1]. */
 
-/* Rows are worked on in fixed groups of about 4,000 numbers, side by side; less than 32,768 are one group. */
+static const fvg__kernels *fvg__kernels_of(const fvg_node *y) {
+  return y->tape->ctx->kernels;
+}
+
+static int fvg__same_shape(const fvg_node *a, const fvg_node *b) {
+  return a->rows == b->rows && a->cols == b->cols;
+}
+
+/* Row i of the values, or of the gradient, of a node. */
+static float *fvg__value_row(const fvg_node *x, int i) {
+  return fvg__values(x) + fvg__row(i, x->cols);
+}
+
+static float *fvg__grad_row(const fvg_node *x, int i) {
+  return x->grad + fvg__row(i, x->cols);
+}
+
+/* Memory for y->saved, and a copy of n integers in y->table; 0 when out of memory. */
+static int fvg__save_floats(fvg_node *y, size_t n) {
+  y->saved = fvg__tape_floats(y->tape, n);
+  return y->saved != NULL;
+}
+
+static int fvg__save_ints(fvg_node *y, const int *from, int n) {
+  size_t bytes = (size_t)n * sizeof *from;
+  void *copy = fvg__tape_alloc(y->tape, bytes);
+  if (!copy) return 0;
+  memcpy(copy, from, bytes);
+  y->table = copy;
+  return 1;
+}
+
+/* A node of x's shape whose only input is x; NULL if x is. */
+static fvg_node *fvg__node_like(fvg_node *x, void (*backward)(fvg_node *y)) {
+  return x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, backward) : NULL;
+}
+
+/* to += from, in parts because a kernel counts with an int. */
+static void fvg__add_to(const fvg_ctx *c, float *to, const float *from, size_t n) {
+  const size_t most = (size_t)1 << 24;
+
+  while (n) {
+    size_t part = n < most ? n : most;
+    c->kernels->add((int)part, from, to);
+    to += part;
+    from += part;
+    n -= part;
+  }
+}
+
+/* ---- rows side by side ---- */
+/* Works on rows [from, to) of y. */
+typedef void (*fvg__rows_fn)(fvg_node *y, int from, int to);
+
 typedef struct fvg__rows_job {
   fvg_node *y;
-  void (*rows)(fvg_node *y, int from, int to);
-  int group;
+  fvg__rows_fn rows;
+  int group;                        /* rows of a job                                              */
 } fvg__rows_job;
 
 static void fvg__rows_run(void *arg, int index) {
   const fvg__rows_job *j = (const fvg__rows_job *)arg;
-  int from = index * j->group, to = from + j->group < j->y->rows ? from + j->group : j->y->rows;
+  int from = index * j->group;
+  int to = fvg__min(from + j->group, j->y->rows);
   j->rows(j->y, from, to);
 }
 
-/* y once `rows` has worked on all of its rows; NULL if y is, or if the work was stopped. */
-static fvg_node *fvg__each_row(fvg_node *y, void (*rows)(fvg_node *y, int from, int to)) {
-  fvg__rows_job j;
+/* Runs `rows` on all rows of y and returns y; NULL if y is NULL or the work was stopped.  Threads
+   take groups of about 4,000 numbers; fewer than 32,768 numbers are done faster by one thread. */
+static fvg_node *fvg__each_row(fvg_node *y, fvg__rows_fn rows) {
   if (!y) return NULL;
+
+  fvg__rows_job j;
   j.y = y;
   j.rows = rows;
-  j.group = fvg__count(y) < 32768 ? y->rows : 1 + 4096 / y->cols;      /* little is done faster by one thread      */
-  if (fvg_parallel(y->tape->ctx, fvg__rows_run, &j, (y->rows + j.group - 1) / j.group)) return fvg__give_up(y->tape);
+  j.group = fvg__count(y) < 32768 ? y->rows : 1 + 4096 / y->cols;
+
+  int n_groups = fvg__ceil_div(y->rows, j.group);
+  if (fvg_parallel(y->tape->ctx, fvg__rows_run, &j, n_groups))
+    return fvg__give_up(y->tape);
   return y;
 }
 
-static void fvg__add_to(const fvg_ctx *c, float *to, const float *from, size_t n) {
-  for (; n > INT_MAX; to += INT_MAX, from += INT_MAX, n -= INT_MAX) c->kernels->add(INT_MAX, from, to);
-  c->kernels->add((int)n, from, to);
-}
-
-/* ---- add, mul: y_ij = a_ij + b_ij,  y_ij = a_ij b_ij; b may have one row, one column or both ---- */
+/* ---- add: y_ij = a_ij + b_ij;  da = dy,  db = dy, summed over broadcast rows and columns.
+        a [n,d];  b [n,d], [1,d], [n,1] or [1,1] ---- */
 static int fvg__broadcasts(const fvg_node *a, const fvg_node *b) {
-  return (b->rows == a->rows || b->rows == 1) && (b->cols == a->cols || b->cols == 1);
+  int rows_fit = b->rows == a->rows || b->rows == 1;
+  int cols_fit = b->cols == a->cols || b->cols == 1;
+  return rows_fit && cols_fit;
 }
 
+/* Where b_ij lies in b. */
 static size_t fvg__broadcast_at(const fvg_node *b, int i, int j) {
-  return (size_t)(b->rows == 1 ? 0 : i) * (size_t)b->cols + (size_t)(b->cols == 1 ? 0 : j);
-}
-
-static void fvg__add_backward_same(fvg_node *y, int from, int to) {                  /* a and b of one shape        */
-  size_t at = (size_t)from * (size_t)y->cols, n = (size_t)(to - from) * (size_t)y->cols;
-  if (y->a->grad) fvg__add_to(y->tape->ctx, y->a->grad + at, y->grad + at, n);
-  if (y->b->grad) fvg__add_to(y->tape->ctx, y->b->grad + at, y->grad + at, n);
-}
-
-static void fvg__add_backward(fvg_node *y) {
-  float *da = y->a->grad, *db = y->b->grad;
-  size_t k = 0;
-  int i, j;
-  if (fvg__count(y->b) == fvg__count(y)) { fvg__each_row(y, fvg__add_backward_same); return; }
-  for (i = 0; i < y->rows; i++)
-    for (j = 0; j < y->cols; j++, k++) {
-      if (da) da[k] += y->grad[k];
-      if (db) db[fvg__broadcast_at(y->b, i, j)] += y->grad[k];
-    }
+  size_t row = b->rows == 1 ? 0 : (size_t)i;
+  size_t col = b->cols == 1 ? 0 : (size_t)j;
+  return row * (size_t)b->cols + col;
 }
 
 static void fvg__add_rows(fvg_node *y, int from, int to) {
-  const float *b = fvg__values(y->b);
-  int i, j;
-  for (i = from; i < to; i++) {
-    const float *a_i = fvg__values(y->a) + fvg__row(i, y->cols), *b_i = b + fvg__broadcast_at(y->b, i, 0);
-    float *y_i = fvg__values(y) + fvg__row(i, y->cols);
-    if (y->b->cols == 1) for (j = 0; j < y->cols; j++) y_i[j] = a_i[j] + b_i[0];
-    else for (j = 0; j < y->cols; j++) y_i[j] = a_i[j] + b_i[j];
+  for (int i = from; i < to; i++) {
+    const float *a_i = fvg__value_row(y->a, i);
+    const float *b_i = fvg__values(y->b) + fvg__broadcast_at(y->b, i, 0);
+    float *y_i = fvg__value_row(y, i);
+
+    if (y->b->cols == 1)
+      for (int j = 0; j < y->cols; j++)
+        y_i[j] = a_i[j] + b_i[0];
+    else
+      for (int j = 0; j < y->cols; j++)
+        y_i[j] = a_i[j] + b_i[j];
   }
 }
 
+static void fvg__add_backward_same_shape(fvg_node *y, int from, int to) {
+  const fvg_ctx *c = y->tape->ctx;
+  size_t n = fvg__row(to - from, y->cols);
+  const float *dy = fvg__grad_row(y, from);
+  if (y->a->grad)
+    fvg__add_to(c, fvg__grad_row(y->a, from), dy, n);
+  if (y->b->grad)
+    fvg__add_to(c, fvg__grad_row(y->b, from), dy, n);
+}
+
+static void fvg__add_backward(fvg_node *y) {
+  if (fvg__count(y->b) == fvg__count(y)) {
+    fvg__each_row(y, fvg__add_backward_same_shape);
+    return;
+  }
+
+  const float *dy = y->grad;
+  float *da = y->a->grad;
+  float *db = y->b->grad;
+  size_t k = 0;
+  for (int i = 0; i < y->rows; i++)
+    for (int j = 0; j < y->cols; j++) {
+      if (da)
+        da[k] += dy[k];
+      if (db)
+        db[fvg__broadcast_at(y->b, i, j)] += dy[k];
+      k++;
+    }
+}
+
 FVG_DEF fvg_node *fvg_add(fvg_node *a, fvg_node *b) {
-  fvg_node *y;
   if (!a || !b) return NULL;
   if (!fvg__broadcasts(a, b)) return fvg__mismatch("add", a, b);
-  y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__add_backward);
+  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__add_backward);
   return fvg__each_row(y, fvg__add_rows);
 }
 
+/* ---- mul: y_ij = a_ij b_ij;  da = dy b,  db = dy a, summed as in add ---- */
 static void fvg__mul_backward(fvg_node *y) {
-  const float *a = fvg__values(y->a), *b = fvg__values(y->b);
-  float *da = y->a->grad, *db = y->b->grad;
+  const float *a = fvg__values(y->a);
+  const float *b = fvg__values(y->b);
+  const float *dy = y->grad;
+  float *da = y->a->grad;
+  float *db = y->b->grad;
+
   size_t k = 0;
-  int i, j;
-  for (i = 0; i < y->rows; i++)
-    for (j = 0; j < y->cols; j++, k++) {
+  for (int i = 0; i < y->rows; i++)
+    for (int j = 0; j < y->cols; j++) {
       size_t at = fvg__broadcast_at(y->b, i, j);
-      if (da) da[k] += y->grad[k] * b[at];
-      if (db) db[at] += y->grad[k] * a[k];
+      if (da) da[k] += dy[k] * b[at];
+      if (db) db[at] += dy[k] * a[k];
+      k++;
     }
 }
 
 FVG_DEF fvg_node *fvg_mul(fvg_node *a, fvg_node *b) {
-  fvg_node *y;
-  size_t k = 0;
-  int i, j;
   if (!a || !b) return NULL;
   if (!fvg__broadcasts(a, b)) return fvg__mismatch("mul", a, b);
-  y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__mul_backward);
+  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__mul_backward);
   if (!y) return NULL;
-  for (i = 0; i < y->rows; i++)
-    for (j = 0; j < y->cols; j++, k++)
-      fvg__values(y)[k] = fvg__values(a)[k] * fvg__values(b)[fvg__broadcast_at(b, i, j)];
+
+  for (int i = 0; i < y->rows; i++) {
+    const float *a_i = fvg__value_row(a, i);
+    float *y_i = fvg__value_row(y, i);
+    for (int j = 0; j < y->cols; j++)
+      y_i[j] = a_i[j] * fvg__values(b)[fvg__broadcast_at(b, i, j)];
+  }
   return y;
 }
 
-/* ---- scale: y = s x ---- */
+/* ---- scale: y = s x;  dx = s dy ---- */
 static void fvg__scale_backward(fvg_node *y) {
-  size_t k, n = fvg__count(y);
-  for (k = 0; k < n; k++) y->a->grad[k] += y->number * y->grad[k];
+  float *dx = y->a->grad;
+  size_t n = fvg__count(y);
+  for (size_t k = 0; k < n; k++)
+    dx[k] += y->number * y->grad[k];
 }
 
 FVG_DEF fvg_node *fvg_scale(fvg_node *x, float s) {
-  fvg_node *y = x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, fvg__scale_backward) : NULL;
-  size_t k, n;
+  fvg_node *y = fvg__node_like(x, fvg__scale_backward);
   if (!y) return NULL;
+
   y->number = s;
-  for (k = 0, n = fvg__count(y); k < n; k++) fvg__values(y)[k] = s * fvg__values(x)[k];
+  size_t n = fvg__count(y);
+  for (size_t k = 0; k < n; k++)
+    fvg__values(y)[k] = s * fvg__values(x)[k];
   return y;
 }
 
-/* ---- linear: y = x w^T + b + r;  dx = dy w,  dw = dy^T x,  db = sum of the rows of dy,  dr = dy ---- */
-/* The product with room for packed rows from the tape's end, which is given back. */
+/* ---- linear: y = x w^T + b + r;  dx = dy w,  dw = dy^T x,  db = sum of the rows of dy,  dr = dy.
+        x [n,k], w [m,k], b [1,m] or NULL, r [n,m] or NULL -> y [n,m] ---- */
+static fvg__product fvg__product_of(int m, int n, int k, fvg__operand a, fvg__operand b) {
+  fvg__product p;
+  memset(&p, 0, sizeof p);
+  p.m = m;
+  p.n = n;
+  p.k = k;
+  p.a = a;
+  p.b = b;
+  return p;
+}
+
+/* The weights of a node as an operand, in whatever type they are stored. */
+static fvg__operand fvg__weights(const fvg_node *w, ptrdiff_t row, ptrdiff_t col) {
+  fvg__operand x = fvg__matrix(fvg__values(w), row, col);
+  x.type = w->type;
+  return x;
+}
+
+/* Computes the product.  Room for packed rows is taken from the end of the tape and given back; the
+   tape remembers a failure. */
 static void fvg__multiply(fvg_tape *t, fvg__product *p) {
   fvg_mark mark = fvg_tape_mark(t);
   p->kernels = t->ctx->kernels;
   p->packed = NULL;
-  if (fvg__worth_packing(p->kernels, p->n, p->a.col == 1 ? p->a.row : p->a.col)) {
-    p->packed = (float *)fvg__tape_alloc(t, fvg__packed_floats(p->kernels, p->m, p->k) * sizeof(float));
-    if (!p->packed) return;                      /* the tape remembers                                              */
+
+  ptrdiff_t a_stride = p->a.col == 1 ? p->a.row : p->a.col;
+  if (fvg__worth_packing(p->kernels, p->n, a_stride)) {
+    p->packed = fvg__tape_floats(t, fvg__packed_floats(p->kernels, p->m, p->k));
+    if (!p->packed) return;
   }
+
   if (fvg__gemm(t->ctx, p)) t->failed = 1;
   fvg__tape_rewind(t, mark);
 }
 
-/* grad += a b; the gradient of a matrix of p.n columns */
+/* grad [p->m, p->n] += the product */
 static void fvg__multiply_onto(fvg_tape *t, fvg__product *p, float *grad) {
-  p->from = p->out = grad;
-  p->ld_from = p->ld_out = p->n;
-  p->bias = NULL;
+  p->from = grad;
+  p->out = grad;
+  p->ld_from = p->n;
+  p->ld_out = p->n;
   fvg__multiply(t, p);
 }
 
+/* Every input's gradient is one product or one sum. */
 static void fvg__linear_backward(fvg_node *y) {
-  fvg_node *x = y->a, *w = y->b, *b = y->c;
-  fvg__product p;
-  int i;
-  if (x->needs_grad) {
-    p.m = x->rows;
-    p.n = x->cols;
-    p.k = y->cols;
-    p.a = fvg__matrix(y->grad, y->cols, 1);
-    p.b = fvg__matrix(fvg__values(w), w->cols, 1);
-    p.b.type = w->type;
-    fvg__multiply_onto(y->tape, &p, x->grad);
+  fvg_tape *t = y->tape;
+  fvg_node *x = y->a;
+  fvg_node *w = y->b;
+  fvg_node *b = y->c;
+  fvg_node *r = y->d;
+
+  if (x->needs_grad) {              /* dx = dy w */
+    fvg__product p = fvg__product_of(x->rows, x->cols, y->cols,
+                                     fvg__matrix(y->grad, y->cols, 1),
+                                     fvg__weights(w, w->cols, 1));
+    fvg__multiply_onto(t, &p, x->grad);
   }
-  if (w->needs_grad) {
-    p.m = w->rows;
-    p.n = w->cols;
-    p.k = y->rows;
-    p.a = fvg__matrix(y->grad, 1, y->cols);
-    p.b = fvg__matrix(fvg__values(x), x->cols, 1);
-    fvg__multiply_onto(y->tape, &p, w->grad);
+  if (w->needs_grad) {              /* dw = dy^T x */
+    fvg__product p = fvg__product_of(w->rows, w->cols, y->rows,
+                                     fvg__matrix(y->grad, 1, y->cols),
+                                     fvg__matrix(fvg__values(x), x->cols, 1));
+    fvg__multiply_onto(t, &p, w->grad);
   }
-  if (b && b->needs_grad)
-    for (i = 0; i < y->rows; i++)
-      y->tape->ctx->kernels->add(y->cols, y->grad + fvg__row(i, y->cols), b->grad);
-  if (y->d && y->d->needs_grad) fvg__add_to(y->tape->ctx, y->d->grad, y->grad, fvg__count(y));
+
+  if (fvg__wants_grad(b))
+    for (int i = 0; i < y->rows; i++)
+      t->ctx->kernels->add(y->cols, fvg__grad_row(y, i), b->grad);
+  if (fvg__wants_grad(r))
+    fvg__add_to(t->ctx, r->grad, y->grad, fvg__count(y));
 }
 
+/* The weights may be stored in any float type, everything else is F32. */
 FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node *r) {
-  fvg__product p;
-  fvg_node *y;
   if (!x || !w) return NULL;
-  if (x->cols != w->cols) return fvg__mismatch("linear", x, w);
-  if (b && fvg__count(b) != (size_t)w->rows) return fvg__mismatch("linear's bias", w, b);
-  if (r && (r->rows != x->rows || r->cols != w->rows)) return fvg__mismatch("linear's sum", w, r);
-  y = fvg__node(x->tape, x->rows, w->rows, x, w, b, fvg__linear_backward);
-  if (!y || (r && !fvg__fourth_input(y, r))) return NULL;
-  p.m = y->rows;
-  p.n = y->cols;
-  p.k = x->cols;
-  p.a = fvg__matrix(fvg__values(x), x->cols, 1);
-  p.b = fvg__matrix(fvg__values(w), 1, w->cols);
-  p.b.type = w->type;
+  if (x->cols != w->cols)
+    return fvg__mismatch("linear", x, w);
+  if (b && fvg__count(b) != (size_t)w->rows)
+    return fvg__mismatch("linear's bias", w, b);
+  if (r && (r->rows != x->rows || r->cols != w->rows))
+    return fvg__mismatch("linear's sum", w, r);
+  if (!fvg__is_f32(x) || !fvg__is_f32(b))
+    return fvg__wrong_storage(x->tape);
+
+  fvg_tape *t = x->tape;
+  fvg_node *y = fvg__node_any_storage(t, x->rows, w->rows, x, w, b, fvg__linear_backward);
+  if (!y) return NULL;
+  if (r && !fvg__fourth_input(y, r)) return NULL;
+
+  fvg__product p = fvg__product_of(y->rows, y->cols, x->cols,
+                                   fvg__matrix(fvg__values(x), x->cols, 1),
+                                   fvg__weights(w, 1, w->cols));
   p.bias = b ? fvg__values(b) : NULL;
   p.from = r ? fvg__values(r) : NULL;
   p.out = fvg__values(y);
-  p.ld_from = p.ld_out = y->cols;
-  fvg__multiply(y->tape, &p);
-  return y->tape->failed ? NULL : y;
+  p.ld_from = y->cols;
+  p.ld_out = y->cols;
+  fvg__multiply(t, &p);
+  return t->failed ? NULL : y;
 }
 
-FVG_DEF fvg_node *fvg_linear(fvg_node *x, fvg_node *w, fvg_node *b) { return fvg_linear_add(x, w, b, NULL); }
-
-/* ---- layer norm: n = (x - mean) rstd,  y = n gain + bias.  With m(.) the mean over the row and g = dy gain:
-        dx = rstd (g - m(g) - n m(g n)) ---- */
-static void fvg__layer_norm_backward_rows(fvg_node *y, int from, int to) {
-  size_t d = (size_t)y->cols, i;
-  for (i = (size_t)from; i < (size_t)to; i++)
-    y->tape->ctx->kernels->layer_norm_backward(y->cols, fvg__values(y->a) + i * d, fvg__values(y->b), y->grad + i * d,
-                                               y->saved[2 * i], y->saved[2 * i + 1], y->a->grad + i * d);
+FVG_DEF fvg_node *fvg_linear(fvg_node *x, fvg_node *w, fvg_node *b) {
+  return fvg_linear_add(x, w, b, NULL);
 }
 
-static void fvg__layer_norm_backward(fvg_node *y) {
-  int i, j, d = y->cols;
-  if (y->a->needs_grad) fvg__each_row(y, fvg__layer_norm_backward_rows);
-  for (i = 0; i < y->rows; i++) {
-    const float *x = fvg__values(y->a) + fvg__row(i, d), *dy = y->grad + fvg__row(i, d);
-    if (y->b->needs_grad) for (j = 0; j < d; j++)
-      y->b->grad[j] += dy[j] * (x[j] - y->saved[2 * i]) * y->saved[2 * i + 1];
-    if (y->c->needs_grad) for (j = 0; j < d; j++) y->c->grad[j] += dy[j];
+/* ---- layer norm, row by row: n = (x - mean) rstd,  y = n gain + bias.
+        With m(.) the mean over the row and g = dy gain:
+        dx = rstd (g - m(g) - n m(g n)),  dgain = sum of the rows of dy n,  dbias = that of dy.
+        saved: mean and rstd of each row ---- */
+static void fvg__layer_norm_rows(fvg_node *y, int from, int to) {
+  const float *gain = fvg__values(y->b);
+  const float *bias = fvg__values(y->c);
+
+  for (int i = from; i < to; i++) {
+    float *mean = &y->saved[2 * i];
+    float *rstd = &y->saved[2 * i + 1];
+    fvg__kernels_of(y)->layer_norm(y->cols, fvg__value_row(y->a, i), gain, bias, y->number,
+                                   fvg__value_row(y, i), mean, rstd);
   }
 }
 
-static void fvg__layer_norm_rows(fvg_node *y, int from, int to) {
-  int i;
-  for (i = from; i < to; i++)
-    y->tape->ctx->kernels->layer_norm(y->cols, fvg__values(y->a) + fvg__row(i, y->cols), fvg__values(y->b),
-                                      fvg__values(y->c), y->number,
-                                      fvg__values(y) + fvg__row(i, y->cols),
-                                      &y->saved[2 * i], &y->saved[2 * i + 1]);
+static void fvg__layer_norm_backward_rows(fvg_node *y, int from, int to) {
+  const float *gain = fvg__values(y->b);
+
+  for (int i = from; i < to; i++) {
+    float mean = y->saved[2 * i];
+    float rstd = y->saved[2 * i + 1];
+    fvg__kernels_of(y)->layer_norm_backward(y->cols, fvg__value_row(y->a, i), gain,
+                                            fvg__grad_row(y, i), mean, rstd,
+                                            fvg__grad_row(y->a, i));
+  }
+}
+
+/* dx row by row on all threads; dgain and dbias, to which all rows add, in one. */
+static void fvg__layer_norm_backward(fvg_node *y) {
+  fvg_node *x = y->a;
+  fvg_node *gain = y->b;
+  fvg_node *bias = y->c;
+  if (x->needs_grad) fvg__each_row(y, fvg__layer_norm_backward_rows);
+
+  for (int i = 0; i < y->rows; i++) {
+    const float *x_i = fvg__value_row(x, i);
+    const float *dy = fvg__grad_row(y, i);
+    float mean = y->saved[2 * i];
+    float rstd = y->saved[2 * i + 1];
+
+    if (gain->needs_grad)
+      for (int j = 0; j < y->cols; j++)
+        gain->grad[j] += dy[j] * (x_i[j] - mean) * rstd;
+    if (bias->needs_grad)
+      for (int j = 0; j < y->cols; j++)
+        bias->grad[j] += dy[j];
+  }
 }
 
 FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, float eps) {
-  fvg_node *y;
   if (!x || !gain || !bias) return NULL;
-  if (fvg__count(gain) != (size_t)x->cols) return fvg__mismatch("layer_norm's gain", x, gain);
-  if (fvg__count(bias) != (size_t)x->cols) return fvg__mismatch("layer_norm's bias", x, bias);
-  y = fvg__node(x->tape, x->rows, x->cols, x, gain, bias, fvg__layer_norm_backward);
-  /* saved: mean, rstd */
-  if (!y || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)y->rows * 2 * sizeof(float)))) return NULL;
+  size_t d = (size_t)x->cols;
+  if (fvg__count(gain) != d)
+    return fvg__mismatch("layer_norm's gain", x, gain);
+  if (fvg__count(bias) != d)
+    return fvg__mismatch("layer_norm's bias", x, bias);
+
+  fvg_node *y = fvg__node(x->tape, x->rows, x->cols, x, gain, bias, fvg__layer_norm_backward);
+  if (!y || !fvg__save_floats(y, fvg__row(y->rows, 2)))
+    return NULL;
   y->number = eps;
   return fvg__each_row(y, fvg__layer_norm_rows);
 }
 
 /* ---- activations, element by element ---- */
-static fvg_node *fvg__elementwise(fvg_node *x, void (*rows)(fvg_node *y, int from, int to),
-                                  void (*backward)(fvg_node *y)) {
-  fvg_node *y = x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, backward) : NULL;
-  return fvg__each_row(y, rows);
+static fvg_node *fvg__elementwise(fvg_node *x, fvg__rows_fn rows, void (*backward)(fvg_node *y)) {
+  return fvg__each_row(fvg__node_like(x, backward), rows);
 }
 
-/* ---- exp: dx = dy y;  relu: dx = dy [y > 0];  sigmoid: dx = dy y (1 - y) ---- */
-static void fvg__exp_backward(fvg_node *y) {
-  size_t k, n = fvg__count(y);
-  for (k = 0; k < n; k++) y->a->grad[k] += y->grad[k] * fvg__values(y)[k];
-}
-
+/* ---- exp: y = e^x;  dx = dy y ---- */
 static void fvg__exp_rows(fvg_node *y, int from, int to) {
-  size_t k, end = (size_t)to * (size_t)y->cols;
-  for (k = (size_t)from * (size_t)y->cols; k < end; k++) fvg__values(y)[k] = expf(fvg__values(y->a)[k]);
+  const float *x = fvg__values(y->a);
+  size_t end = fvg__row(to, y->cols);
+  for (size_t k = fvg__row(from, y->cols); k < end; k++)
+    fvg__values(y)[k] = expf(x[k]);
 }
 
-FVG_DEF fvg_node *fvg_exp(fvg_node *x) { return fvg__elementwise(x, fvg__exp_rows, fvg__exp_backward); }
+static void fvg__exp_backward(fvg_node *y) {
+  float *dx = y->a->grad;
+  size_t n = fvg__count(y);
+  for (size_t k = 0; k < n; k++)
+    dx[k] += y->grad[k] * fvg__values(y)[k];
+}
+
+FVG_DEF fvg_node *fvg_exp(fvg_node *x) {
+  return fvg__elementwise(x, fvg__exp_rows, fvg__exp_backward);
+}
+
+/* ---- relu: y = max(x, 0), and a NaN stays a NaN;  dx = dy [y > 0] ---- */
+static void fvg__relu_rows(fvg_node *y, int from, int to) {
+  const float *x = fvg__values(y->a);
+  size_t end = fvg__row(to, y->cols);
+  for (size_t k = fvg__row(from, y->cols); k < end; k++)
+    fvg__values(y)[k] = x[k] < 0 ? 0 : x[k];
+}
 
 static void fvg__relu_backward(fvg_node *y) {
-  size_t k, n = fvg__count(y);
-  for (k = 0; k < n; k++) if (fvg__values(y)[k] > 0) y->a->grad[k] += y->grad[k];
+  float *dx = y->a->grad;
+  size_t n = fvg__count(y);
+  for (size_t k = 0; k < n; k++)
+    if (fvg__values(y)[k] > 0)
+      dx[k] += y->grad[k];
 }
 
-static void fvg__relu_rows(fvg_node *y, int from, int to) {
-  size_t k, end = (size_t)to * (size_t)y->cols;
-  for (k = (size_t)from * (size_t)y->cols; k < end; k++)                                            /* NaN stays */
-    fvg__values(y)[k] = fvg__values(y->a)[k] < 0 ? 0 : fvg__values(y->a)[k];
+FVG_DEF fvg_node *fvg_relu(fvg_node *x) {
+  return fvg__elementwise(x, fvg__relu_rows, fvg__relu_backward);
 }
 
-FVG_DEF fvg_node *fvg_relu(fvg_node *x) { return fvg__elementwise(x, fvg__relu_rows, fvg__relu_backward); }
+/* ---- sigmoid: y = 1 / (1 + e^-x);  dx = dy y (1 - y) ---- */
+static void fvg__sigmoid_rows(fvg_node *y, int from, int to) {
+  const float *x = fvg__values(y->a);
+  size_t end = fvg__row(to, y->cols);
+  for (size_t k = fvg__row(from, y->cols); k < end; k++)
+    fvg__values(y)[k] = fvg__sigmoid(x[k]);
+}
 
 static void fvg__sigmoid_backward(fvg_node *y) {
-  size_t k, n = fvg__count(y);
-  for (k = 0; k < n; k++) y->a->grad[k] += y->grad[k] * fvg__values(y)[k] * (1 - fvg__values(y)[k]);
+  const float *s = fvg__values(y);
+  float *dx = y->a->grad;
+  size_t n = fvg__count(y);
+  for (size_t k = 0; k < n; k++)
+    dx[k] += y->grad[k] * s[k] * (1 - s[k]);
 }
 
-static void fvg__sigmoid_rows(fvg_node *y, int from, int to) {
-  size_t k, end = (size_t)to * (size_t)y->cols;
-  for (k = (size_t)from * (size_t)y->cols; k < end; k++) fvg__values(y)[k] = fvg__sigmoid(fvg__values(y->a)[k]);
+FVG_DEF fvg_node *fvg_sigmoid(fvg_node *x) {
+  return fvg__elementwise(x, fvg__sigmoid_rows, fvg__sigmoid_backward);
 }
 
-FVG_DEF fvg_node *fvg_sigmoid(fvg_node *x) { return fvg__elementwise(x, fvg__sigmoid_rows, fvg__sigmoid_backward); }
-
+/* ---- gelu: y = x Phi(x);  dx = dy (Phi(x) + x phi(x)) ---- */
 static void fvg__gelu_rows(fvg_node *y, int from, int to) {
-  size_t at = (size_t)from * (size_t)y->cols;
-  y->tape->ctx->kernels->gelu((to - from) * y->cols, fvg__values(y->a) + at, fvg__values(y) + at);
+  int n = (to - from) * y->cols;
+  fvg__kernels_of(y)->gelu(n, fvg__value_row(y->a, from), fvg__value_row(y, from));
 }
 
 static void fvg__gelu_backward_rows(fvg_node *y, int from, int to) {
-  size_t at = (size_t)from * (size_t)y->cols;
-  y->tape->ctx->kernels->gelu_backward((to - from) * y->cols, fvg__values(y->a) + at, y->grad + at, y->a->grad + at);
+  int n = (to - from) * y->cols;
+  fvg__kernels_of(y)->gelu_backward(n, fvg__value_row(y->a, from), fvg__grad_row(y, from),
+                                    fvg__grad_row(y->a, from));
 }
 
 static void fvg__gelu_backward(fvg_node *y) { fvg__each_row(y, fvg__gelu_backward_rows); }
-FVG_DEF fvg_node *fvg_gelu(fvg_node *x) { return fvg__elementwise(x, fvg__gelu_rows, fvg__gelu_backward); }
 
+FVG_DEF fvg_node *fvg_gelu(fvg_node *x) {
+  return fvg__elementwise(x, fvg__gelu_rows, fvg__gelu_backward);
+}
+
+/* ---- quick gelu: y = x s,  s = sigmoid(1.702 x);  dx = dy s (1 + 1.702 x (1 - s)) ---- */
 static void fvg__quick_gelu_rows(fvg_node *y, int from, int to) {
-  size_t at = (size_t)from * (size_t)y->cols;
-  y->tape->ctx->kernels->quick_gelu((to - from) * y->cols, fvg__values(y->a) + at, fvg__values(y) + at);
+  int n = (to - from) * y->cols;
+  fvg__kernels_of(y)->quick_gelu(n, fvg__value_row(y->a, from), fvg__value_row(y, from));
 }
 
 static void fvg__quick_gelu_backward_rows(fvg_node *y, int from, int to) {
-  size_t at = (size_t)from * (size_t)y->cols;
-  y->tape->ctx->kernels->quick_gelu_backward((to - from) * y->cols, fvg__values(y->a) + at,
-                                             y->grad + at, y->a->grad + at);
+  int n = (to - from) * y->cols;
+  fvg__kernels_of(y)->quick_gelu_backward(n, fvg__value_row(y->a, from), fvg__grad_row(y, from),
+                                          fvg__grad_row(y->a, from));
 }
 
-static void fvg__quick_gelu_backward(fvg_node *y) { fvg__each_row(y, fvg__quick_gelu_backward_rows); }
+static void fvg__quick_gelu_backward(fvg_node *y) {
+  fvg__each_row(y, fvg__quick_gelu_backward_rows);
+}
+
 FVG_DEF fvg_node *fvg_quick_gelu(fvg_node *x) {
   return fvg__elementwise(x, fvg__quick_gelu_rows, fvg__quick_gelu_backward);
 }
 
-/* ---- softmax: y = softmax(x / tau);  dx = y (dy - y.dy) / tau ---- */
+/* ---- softmax, row by row: y = softmax(x / tau);  dx = y (dy - y.dy) / tau ---- */
 static void fvg__softmax_backward(fvg_node *y) {
-  int i, j, n = y->cols;
-  for (i = 0; i < y->rows; i++) {
-    const float *p = fvg__values(y) + fvg__row(i, n), *dy = y->grad + fvg__row(i, n);
-    float *dx = y->a->grad + fvg__row(i, n), p_dy = y->tape->ctx->kernels->dot(n, p, dy);
-    for (j = 0; j < n; j++) dx[j] += p[j] * (dy[j] - p_dy) / y->number;
+  int n = y->cols;
+  for (int i = 0; i < y->rows; i++) {
+    const float *p = fvg__value_row(y, i);
+    const float *dy = fvg__grad_row(y, i);
+    float *dx = fvg__grad_row(y->a, i);
+
+    float p_dy = fvg__kernels_of(y)->dot(n, p, dy);
+    for (int j = 0; j < n; j++)
+      dx[j] += p[j] * (dy[j] - p_dy) / y->number;
   }
 }
 
-/* By a temperature is divided. */
+/* A temperature divides, so it must be above 0. */
 static int fvg__bad_temperature(fvg_node *x, const char *what, float tau) {
   if (tau > 0) return 0;
-  fvg_fail(x->tape->ctx, FVG_E_ARG, "%s: the temperature is %g, it must be above 0", what, (double)tau);
+  fvg_fail(x->tape->ctx, FVG_E_ARG, "%s: the temperature is %g, it must be above 0", what,
+           (double)tau);
   fvg__give_up(x->tape);
   return 1;
 }
 
 FVG_DEF fvg_node *fvg_softmax(fvg_node *x, float tau) {
-  fvg_node *y;
-  int i;
   if (!x || fvg__bad_temperature(x, "softmax", tau)) return NULL;
-  y = fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, fvg__softmax_backward);
+  fvg_node *y = fvg__node_like(x, fvg__softmax_backward);
   if (!y) return NULL;
+
   y->number = tau;
-  for (i = 0; i < y->rows; i++) {
-    size_t at = (size_t)i * (size_t)y->cols;
-    y->tape->ctx->kernels->softmax(y->cols, fvg__values(x) + at, 1 / tau, fvg__values(y) + at);
-  }
+  for (int i = 0; i < y->rows; i++)
+    fvg__kernels_of(y)->softmax(y->cols, fvg__value_row(x, i), 1 / tau, fvg__value_row(y, i));
   return y;
 }
 
-/* ---- normalize: y = x / |x|;  dx = (dy - y (y.dy)) / |x|.
-   A row of zeros stays zero and passes no gradient. ---- */
+/* ---- normalize, row by row: y = x / |x|;  dx = (dy - y (y.dy)) / |x|.
+        A row of zeros stays zero and passes no gradient.  saved: 1 / |x| ---- */
 static void fvg__normalize_backward(fvg_node *y) {
-  int i, j, n = y->cols;
-  for (i = 0; i < y->rows; i++) {
-    const float *v = fvg__values(y) + fvg__row(i, n), *dy = y->grad + fvg__row(i, n);
-    float *dx = y->a->grad + fvg__row(i, n), v_dy = y->tape->ctx->kernels->dot(n, v, dy);
-    for (j = 0; j < n; j++) dx[j] += (dy[j] - v[j] * v_dy) * y->saved[i];
+  int n = y->cols;
+  for (int i = 0; i < y->rows; i++) {
+    const float *v = fvg__value_row(y, i);
+    const float *dy = fvg__grad_row(y, i);
+    float *dx = fvg__grad_row(y->a, i);
+
+    float v_dy = fvg__kernels_of(y)->dot(n, v, dy);
+    for (int j = 0; j < n; j++)
+      dx[j] += (dy[j] - v[j] * v_dy) * y->saved[i];
   }
 }
 
 FVG_DEF fvg_node *fvg_normalize(fvg_node *x) {
-  fvg_node *y = x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, fvg__normalize_backward) : NULL;
-  int i, j;
-  /* saved: 1 / |x| */
-  if (!y || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)y->rows * sizeof(float)))) return NULL;
-  for (i = 0; i < y->rows; i++) {
-    const float *x_i = fvg__values(x) + fvg__row(i, y->cols);
-    float *y_i = fvg__values(y) + fvg__row(i, y->cols), norm2 = y->tape->ctx->kernels->dot(y->cols, x_i, x_i);
-    y->saved[i] = norm2 > 0 || isnan(norm2) ? 1 / sqrtf(norm2) : 0;
-    for (j = 0; j < y->cols; j++) y_i[j] = x_i[j] * y->saved[i];
+  fvg_node *y = fvg__node_like(x, fvg__normalize_backward);
+  if (!y || !fvg__save_floats(y, (size_t)y->rows))
+    return NULL;
+
+  for (int i = 0; i < y->rows; i++) {
+    const float *x_i = fvg__value_row(x, i);
+    float *y_i = fvg__value_row(y, i);
+
+    float norm2 = fvg__kernels_of(y)->dot(y->cols, x_i, x_i);
+    int is_zero = !(norm2 > 0 || isnan(norm2));
+    y->saved[i] = is_zero ? 0 : 1 / sqrtf(norm2);
+    for (int j = 0; j < y->cols; j++)
+      y_i[j] = x_i[j] * y->saved[i];
   }
   return y;
 }
 
-/* ---- concat, gather: rows move, gradients move back ---- */
+/* ---- concat: y = [a; b], the rows of a, then those of b;  da, db = their rows of dy ---- */
 static void fvg__concat_backward(fvg_node *y) {
-  if (y->a->needs_grad) fvg__add_to(y->tape->ctx, y->a->grad, y->grad, fvg__count(y->a));
-  if (y->b->needs_grad) fvg__add_to(y->tape->ctx, y->b->grad, y->grad + fvg__count(y->a), fvg__count(y->b));
+  fvg_node *a = y->a;
+  fvg_node *b = y->b;
+  const fvg_ctx *c = y->tape->ctx;
+  if (a->needs_grad)
+    fvg__add_to(c, a->grad, y->grad, fvg__count(a));
+  if (b->needs_grad)
+    fvg__add_to(c, b->grad, fvg__grad_row(y, a->rows), fvg__count(b));
 }
 
 FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b) {
-  fvg_node *y;
   if (!a || !b) return NULL;
-  if (a->cols != b->cols) return fvg__mismatch("concat", a, b);
-  y = fvg__node(a->tape, a->rows + b->rows, a->cols, a, b, NULL, fvg__concat_backward);
+  if (a->cols != b->cols)
+    return fvg__mismatch("concat", a, b);
+  int rows = a->rows + b->rows;
+  fvg_node *y = fvg__node(a->tape, rows, a->cols, a, b, NULL, fvg__concat_backward);
   if (!y) return NULL;
+
   memcpy(y->value, a->value, fvg__count(a) * sizeof(float));
-  memcpy(fvg__values(y) + fvg__count(a), b->value, fvg__count(b) * sizeof(float));
+  memcpy(fvg__value_row(y, a->rows), b->value, fvg__count(b) * sizeof(float));
   return y;
 }
 
-/* Row `row` of x, whatever it is stored as, as f32. */
+/* ---- gather: y_i = x_row[i], whether x is stored as F32, F16 or BF16;  dx_row[i] += dy_i.
+        table: row ---- */
 static void fvg__row_to_float(const fvg_node *x, int row, float *y) {
-  size_t d = (size_t)x->cols, at = (size_t)row * d, k;
-  const uint16_t *half = (const uint16_t *)x->value + at;
-  if (x->type == FVG_F32) memcpy(y, fvg__values(x) + at, d * sizeof *y);
-  else for (k = 0; k < d; k++) y[k] = x->type == FVG_F16 ? fvg_half_to_float(half[k]) : fvg_bfloat_to_float(half[k]);
+  size_t d = (size_t)x->cols;
+  if (x->type == FVG_F32) {
+    memcpy(y, fvg__value_row(x, row), d * sizeof *y);
+    return;
+  }
+
+  const uint16_t *half = (const uint16_t *)x->value + fvg__row(row, x->cols);
+  for (size_t k = 0; k < d; k++)
+    y[k] = x->type == FVG_F16 ? fvg_half_to_float(half[k]) : fvg_bfloat_to_float(half[k]);
 }
 
 static void fvg__gather_backward(fvg_node *y) {
   const int *row = (const int *)y->table;
-  size_t d = (size_t)y->cols;
-  int i;
-  for (i = 0; i < y->rows; i++)
-    fvg__add_to(y->tape->ctx, y->a->grad + (size_t)row[i] * d, y->grad + (size_t)i * d, d);
+
+  for (int i = 0; i < y->rows; i++) {
+    float *dx = fvg__grad_row(y->a, row[i]);
+    fvg__kernels_of(y)->add(y->cols, fvg__grad_row(y, i), dx);
+  }
 }
 
 FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n) {
-  fvg_node *y;
-  int *table, i;
   if (!x) return NULL;
-  for (i = 0; i < n; i++)
+  fvg_tape *t = x->tape;
+
+  for (int i = 0; i < n; i++)
     if (row[i] < 0 || row[i] >= x->rows) {
-      fvg_fail(x->tape->ctx, FVG_E_ARG, "gather: row %d of a matrix of %d rows", row[i], x->rows);
-      return fvg__give_up(x->tape);
+      fvg_fail(t->ctx, FVG_E_ARG, "gather: row %d of a matrix of %d rows", row[i], x->rows);
+      return fvg__give_up(t);
     }
-  y = fvg__node(x->tape, n, x->cols, x, NULL, NULL, fvg__gather_backward);
-  if (!y || !(table = (int *)fvg__tape_alloc(y->tape, (size_t)n * sizeof(int)))) return NULL;
-  memcpy(table, row, (size_t)n * sizeof(int));
-  y->table = table;
-  for (i = 0; i < n; i++) fvg__row_to_float(x, row[i], fvg__values(y) + fvg__row(i, y->cols));
+  if (x->type == FVG_F32_PANELS) return fvg__wrong_storage(t);
+
+  fvg_node *y = fvg__node_any_storage(t, n, x->cols, x, NULL, NULL, fvg__gather_backward);
+  if (!y || !fvg__save_ints(y, row, n)) return NULL;
+  for (int i = 0; i < n; i++)
+    fvg__row_to_float(x, row[i], fvg__value_row(y, i));
   return y;
 }
 
 /* ---- transpose: y_ji = x_ij;  dx_ij = dy_ji ---- */
 static void fvg__transpose_backward(fvg_node *y) {
   fvg_node *x = y->a;
-  int i, j;
-  for (i = 0; i < x->rows; i++)
-    for (j = 0; j < x->cols; j++)
-      x->grad[(size_t)i * (size_t)x->cols + (size_t)j] += y->grad[(size_t)j * (size_t)x->rows + (size_t)i];
+  for (int i = 0; i < x->rows; i++) {
+    float *dx = fvg__grad_row(x, i);
+    for (int j = 0; j < x->cols; j++)
+      dx[j] += fvg__grad_row(y, j)[i];
+  }
 }
 
 FVG_DEF fvg_node *fvg_transpose(fvg_node *x) {
-  fvg_node *y = x ? fvg__node(x->tape, x->cols, x->rows, x, NULL, NULL, fvg__transpose_backward) : NULL;
-  if (y)
-    x->tape->ctx->kernels->transpose(x->rows, x->cols, fvg__values(x), x->cols, fvg__values(y), x->rows);
+  if (!x) return NULL;
+  fvg_node *y = fvg__node(x->tape, x->cols, x->rows, x, NULL, NULL, fvg__transpose_backward);
+  if (!y) return NULL;
+  fvg__kernels_of(y)->transpose(x->rows, x->cols, fvg__values(x), x->cols,
+                                fvg__values(y), x->rows);
   return y;
 }
 
-/* ---- lerp: y_ij = (1 - w_i) a_ij + w_i b_ij;  dw_i = sum_j dy_ij (b_ij - a_ij) ---- */
+/* ---- lerp: y_ij = (1 - w_i) a_ij + w_i b_ij;
+        da = (1 - w) dy,  db = w dy,  dw_i = sum_j dy_ij (b_ij - a_ij).  a, b [n,d], w [n,1] ---- */
 static void fvg__lerp_backward(fvg_node *y) {
-  const float *a = fvg__values(y->a), *b = fvg__values(y->b), *w = fvg__values(y->c);
-  size_t k = 0;
-  int i, j;
-  for (i = 0; i < y->rows; i++)
-    for (j = 0; j < y->cols; j++, k++) {
-      if (y->a->needs_grad) y->a->grad[k] += (1 - w[i]) * y->grad[k];
-      if (y->b->needs_grad) y->b->grad[k] += w[i] * y->grad[k];
-      if (y->c->needs_grad) y->c->grad[i] += (b[k] - a[k]) * y->grad[k];
+  fvg_node *a = y->a;
+  fvg_node *b = y->b;
+  fvg_node *w = y->c;
+
+  for (int i = 0; i < y->rows; i++) {
+    const float *a_i = fvg__value_row(a, i);
+    const float *b_i = fvg__value_row(b, i);
+    const float *dy = fvg__grad_row(y, i);
+    float w_i = fvg__values(w)[i];
+
+    for (int j = 0; j < y->cols; j++) {
+      if (a->needs_grad)
+        fvg__grad_row(a, i)[j] += (1 - w_i) * dy[j];
+      if (b->needs_grad)
+        fvg__grad_row(b, i)[j] += w_i * dy[j];
+      if (w->needs_grad)
+        w->grad[i] += (b_i[j] - a_i[j]) * dy[j];
     }
+  }
 }
 
 FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w) {
-  fvg_node *y;
-  size_t k = 0;
-  int i, j;
   if (!a || !b || !w) return NULL;
-  if (a->rows != b->rows || a->cols != b->cols) return fvg__mismatch("lerp", a, b);
-  if (w->rows != a->rows || w->cols != 1) return fvg__mismatch("lerp's weight", a, w);
-  y = fvg__node(a->tape, a->rows, a->cols, a, b, w, fvg__lerp_backward);
+  if (!fvg__same_shape(a, b)) return fvg__mismatch("lerp", a, b);
+  if (w->rows != a->rows || w->cols != 1)
+    return fvg__mismatch("lerp's weight", a, w);
+  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, w, fvg__lerp_backward);
   if (!y) return NULL;
-  for (i = 0; i < y->rows; i++)
-    for (j = 0; j < y->cols; j++, k++)
-      fvg__values(y)[k] = (1 - fvg__values(w)[i]) * fvg__values(a)[k] + fvg__values(w)[i] * fvg__values(b)[k];
+
+  for (int i = 0; i < y->rows; i++) {
+    const float *a_i = fvg__value_row(a, i);
+    const float *b_i = fvg__value_row(b, i);
+    float *y_i = fvg__value_row(y, i);
+    float w_i = fvg__values(w)[i];
+    for (int j = 0; j < y->cols; j++)
+      y_i[j] = (1 - w_i) * a_i[j] + w_i * b_i[j];
+  }
   return y;
 }
 
-/* ---- sum, mean ---- */
+/* ---- sum: y = sum_ij x_ij;  dx = dy.  mean: the same over n d ---- */
 static void fvg__sum_backward(fvg_node *y) {
-  size_t k, n = fvg__count(y->a);
-  for (k = 0; k < n; k++) y->a->grad[k] += y->grad[0];
+  size_t n = fvg__count(y->a);
+  for (size_t k = 0; k < n; k++)
+    y->a->grad[k] += y->grad[0];
 }
 
 FVG_DEF fvg_node *fvg_sum(fvg_node *x) {
-  fvg_node *y = x ? fvg__node(x->tape, 1, 1, x, NULL, NULL, fvg__sum_backward) : NULL;
-  double sum = 0;
-  size_t k, n;
+  if (!x) return NULL;
+  fvg_node *y = fvg__node(x->tape, 1, 1, x, NULL, NULL, fvg__sum_backward);
   if (!y) return NULL;
-  for (k = 0, n = fvg__count(x); k < n; k++) sum += (double)fvg__values(x)[k];
+
+  double sum = 0;
+  size_t n = fvg__count(x);
+  for (size_t k = 0; k < n; k++)
+    sum += (double)fvg__values(x)[k];
   fvg__values(y)[0] = (float)sum;
   return y;
 }
 
-FVG_DEF fvg_node *fvg_mean(fvg_node *x) { return x ? fvg_scale(fvg_sum(x), 1.0f / (float)fvg__count(x)) : NULL; }
+FVG_DEF fvg_node *fvg_mean(fvg_node *x) {
+  return x ? fvg_scale(fvg_sum(x), 1.0f / (float)fvg__count(x)) : NULL;
+}
 
-/* ---- cross entropy: y = mean_i (ln sum_c exp z_ic - z_i,label);  dz = (softmax(z) - onehot) / n ---- */
+/* ---- cross entropy: y = mean_i (ln sum_c exp z_ic - z_i,label_i);
+        dz_i = dy (softmax(z_i) - onehot(label_i)) / n.
+        z [n, classes] -> y [1,1];  saved: softmax(z),  table: label ---- */
 static void fvg__cross_entropy_backward(fvg_node *y) {
   const int *label = (const int *)y->table;
-  int i, j, n = y->a->rows, classes = y->a->cols;
+  int n = y->a->rows;
+  int classes = y->a->cols;
   float share = y->grad[0] / (float)n;
-  for (i = 0; i < n; i++) {
+
+  for (int i = 0; i < n; i++) {
     const float *p = y->saved + fvg__row(i, classes);
-    float *dz = y->a->grad + fvg__row(i, classes);
-    for (j = 0; j < classes; j++) dz[j] += share * (p[j] - (j == label[i] ? 1.0f : 0.0f));
+    float *dz = fvg__grad_row(y->a, i);
+    for (int j = 0; j < classes; j++) {
+      float onehot = j == label[i] ? 1.0f : 0.0f;
+      dz[j] += share * (p[j] - onehot);
+    }
   }
 }
 
+/* The softmax kernel returns ln sum exp z, and leaves the probabilities for backward. */
 FVG_DEF fvg_node *fvg_cross_entropy(fvg_node *logits, const int *label) {
-  fvg_node *y;
-  double sum = 0;
-  int *table, i;
   if (!logits) return NULL;
-  for (i = 0; i < logits->rows; i++)
-    if (label[i] < 0 || label[i] >= logits->cols) {
-      fvg_fail(logits->tape->ctx, FVG_E_ARG, "cross_entropy: label %d among %d classes", label[i], logits->cols);
-      return fvg__give_up(logits->tape);
+  fvg_tape *t = logits->tape;
+  int n = logits->rows;
+  int classes = logits->cols;
+
+  for (int i = 0; i < n; i++)
+    if (label[i] < 0 || label[i] >= classes) {
+      fvg_fail(t->ctx, FVG_E_ARG, "cross_entropy: label %d among %d classes", label[i], classes);
+      return fvg__give_up(t);
     }
-  y = fvg__node(logits->tape, 1, 1, logits, NULL, NULL, fvg__cross_entropy_backward);
-  if (!y || !(y->saved = (float *)fvg__tape_alloc(y->tape, fvg__count(logits) * sizeof(float)))) return NULL;
-  if (!(table = (int *)fvg__tape_alloc(y->tape, (size_t)logits->rows * sizeof(int)))) return NULL;
-  memcpy(table, label, (size_t)logits->rows * sizeof(int));
-  y->table = table;
-  for (i = 0; i < logits->rows; i++) {
-    size_t at = (size_t)i * (size_t)logits->cols;
-    const float *z = fvg__values(logits) + at;
-    sum += (double)(y->tape->ctx->kernels->softmax(logits->cols, z, 1, y->saved + at) - z[label[i]]);
+
+  fvg_node *y = fvg__node(t, 1, 1, logits, NULL, NULL, fvg__cross_entropy_backward);
+  if (!y || !fvg__save_floats(y, fvg__count(logits))) return NULL;
+  if (!fvg__save_ints(y, label, n)) return NULL;
+
+  double sum = 0;
+  for (int i = 0; i < n; i++) {
+    const float *z = fvg__value_row(logits, i);
+    float *p = y->saved + fvg__row(i, classes);
+    float ln_sum = fvg__kernels_of(y)->softmax(classes, z, 1, p);
+    sum += (double)(ln_sum - z[label[i]]);
   }
-  fvg__values(y)[0] = (float)(sum / logits->rows);
+  fvg__values(y)[0] = (float)(sum / n);
   return y;
 }
 
-/* ---- KL with a constant teacher p: y_i = sum_c p_ic (ln p_ic - ln q_ic), q = softmax(z / tau);
-   dz_i = dy_i (q_i - p_i) / tau ---- */
+/* ---- KL with a constant teacher p: y_i = sum_c p_ic (ln p_ic - ln q_ic),  q = softmax(z / tau);
+        dz_i = dy_i (q_i - p_i) / tau.  p, z [n, classes] -> y [n,1];  saved: q ---- */
 static void fvg__kl_rows_backward(fvg_node *y) {
-  const float *p = fvg__values(y->a), *q = y->saved;
-  size_t k = 0;
-  int i, j;
-  for (i = 0; i < y->rows; i++)
-    for (j = 0; j < y->b->cols; j++, k++) y->b->grad[k] += y->grad[i] * (q[k] - p[k]) / y->number;
+  fvg_node *teacher = y->a;
+  fvg_node *logits = y->b;
+
+  for (int i = 0; i < y->rows; i++) {
+    const float *p = fvg__value_row(teacher, i);
+    const float *q = y->saved + fvg__row(i, logits->cols);
+    float *dz = fvg__grad_row(logits, i);
+    for (int j = 0; j < logits->cols; j++)
+      dz[j] += y->grad[i] * (q[j] - p[j]) / y->number;
+  }
 }
 
+/* p is detached, so no gradient reaches the teacher. */
 FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau) {
-  fvg_node *y;
-  int i, j;
   if (!p || !logits) return NULL;
-  if (p->rows != logits->rows || p->cols != logits->cols) return fvg__mismatch("kl_rows", p, logits);
+  if (!fvg__same_shape(p, logits)) return fvg__mismatch("kl_rows", p, logits);
   if (fvg__bad_temperature(p, "kl_rows", tau)) return NULL;
-  y = fvg__node(p->tape, p->rows, 1, fvg_detach(p), logits, NULL, fvg__kl_rows_backward);
-  if (!y || !y->a || !(y->saved = (float *)fvg__tape_alloc(y->tape, fvg__count(p) * sizeof(float)))) return NULL;
+
+  fvg_node *teacher = fvg_detach(p);
+  fvg_node *y = fvg__node(p->tape, p->rows, 1, teacher, logits, NULL, fvg__kl_rows_backward);
+  if (!y || !teacher || !fvg__save_floats(y, fvg__count(p)))
+    return NULL;
   y->number = tau;
-  for (i = 0; i < p->rows; i++) {
-    size_t at = (size_t)i * (size_t)p->cols;
-    const float *p_i = fvg__values(p) + at, *z_i = fvg__values(logits) + at;
-    float ln_sum = y->tape->ctx->kernels->softmax(p->cols, z_i, 1 / tau, y->saved + at);
+
+  for (int i = 0; i < p->rows; i++) {
+    const float *p_i = fvg__value_row(p, i);
+    const float *z_i = fvg__value_row(logits, i);
+    float *q_i = y->saved + fvg__row(i, p->cols);
+    float ln_sum = fvg__kernels_of(y)->softmax(p->cols, z_i, 1 / tau, q_i);
+
     double sum = 0;
-    for (j = 0; j < p->cols; j++)                                    /* lim p ln p = 0 for p -> 0                   */
-      if (p_i[j] != 0) sum += (double)p_i[j] * ((double)logf(p_i[j]) - (double)(z_i[j] / tau - ln_sum));
+    for (int j = 0; j < p->cols; j++) {
+      if (p_i[j] == 0) continue;    /* p ln p -> 0 for p -> 0 */
+      double ln_p = (double)logf(p_i[j]);
+      double ln_q = (double)(z_i[j] / tau - ln_sum);
+      sum += (double)p_i[j] * (ln_p - ln_q);
+    }
     fvg__values(y)[i] = (float)sum;
   }
   return y;
 }
 
-/* ---- binary cross entropy on logits: BCE_i = max(q,0) - q t + ln(1 + exp(-|q|));
-   dq_i = w_i (sigmoid(q_i) - t_i) / sum w ---- */
+/* ---- binary cross entropy on logits: y = sum_i w_i BCE_i / sum_i w_i,
+        BCE_i = max(q_i, 0) - q_i t_i + ln(1 + exp(-|q_i|));
+        dq_i = dy w_i (sigmoid(q_i) - t_i) / sum w.
+        q, t, w [n,1] -> y [1,1];  saved: t, then w / sum w ---- */
 static void fvg__bce_backward(fvg_node *y) {
-  const float *q = fvg__values(y->a), *target = y->saved, *share = y->saved + y->a->rows;
-  int i;
-  for (i = 0; i < y->a->rows; i++) y->a->grad[i] += y->grad[0] * share[i] * (fvg__sigmoid(q[i]) - target[i]);
+  int n = y->a->rows;
+  const float *q = fvg__values(y->a);
+  const float *target = y->saved;
+  const float *share = y->saved + n;
+  float *dq = y->a->grad;
+
+  for (int i = 0; i < n; i++)
+    dq[i] += y->grad[0] * share[i] * (fvg__sigmoid(q[i]) - target[i]);
 }
 
+/* Targets and weights are copied: the caller's arrays need not outlive the call. */
 FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const float *weight) {
-  fvg_node *y;
-  double sum = 0, weights = 0;
-  int i;
   if (!q) return NULL;
   if (q->cols != 1) {
-    fvg_fail(q->tape->ctx, FVG_E_SHAPE, "bce_with_logits: q must be [n,1], not [%d,%d]", q->rows, q->cols);
+    fvg_fail(q->tape->ctx, FVG_E_SHAPE, "bce_with_logits: q must be [n,1], not [%d,%d]",
+             q->rows, q->cols);
     return fvg__give_up(q->tape);
   }
-  y = fvg__node(q->tape, 1, 1, q, NULL, NULL, fvg__bce_backward);
-  if (!y || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)q->rows * 2 * sizeof(float)))) return NULL;
-  for (i = 0; i < q->rows; i++) weights += (double)weight[i];
-  for (i = 0; i < q->rows; i++) {
-    float q_i = fvg__values(q)[i], share = weights > 0 ? (float)((double)weight[i] / weights) : 0;
+  int n = q->rows;
+  fvg_node *y = fvg__node(q->tape, 1, 1, q, NULL, NULL, fvg__bce_backward);
+  if (!y || !fvg__save_floats(y, fvg__row(n, 2))) return NULL;
+
+  double weights = 0;
+  for (int i = 0; i < n; i++)
+    weights += (double)weight[i];
+
+  double sum = 0;
+  for (int i = 0; i < n; i++) {
+    float q_i = fvg__values(q)[i];
+    float share = weights > 0 ? (float)((double)weight[i] / weights) : 0;
     y->saved[i] = target[i];
-    y->saved[q->rows + i] = share;
-    sum += (double)share * (double)((q_i > 0 ? q_i : 0) - q_i * target[i] + log1pf(expf(-fabsf(q_i))));
+    y->saved[n + i] = share;
+
+    float positive = q_i > 0 ? q_i : 0;
+    float bce = positive - q_i * target[i] + log1pf(expf(-fabsf(q_i)));
+    sum += (double)share * (double)bce;
   }
   fvg__values(y)[0] = (float)sum;
   return y;
 }
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 8  TRANSFORMER: attention over packed sequences, and the block
- *===========================================================================================================
-   Attention (Vaswani et al. 2017), per head of width d:  S = Q K^T / sqrt d,  P = softmax(S),  O = P V.
-   Backward:  dV = P^T dO,  dP = dO V^T,  dS = P (dP - rowsum(dO O)) / sqrt d,  dQ = dS K,  dK = dS^T Q.
-   Forward keeps one number a query, ln sum exp S, from which backward makes P again: no [T,T] matrix is ever stored
-   (as in FlashAttention, Dao et al. 2022).
+ *==================================================================================================
+   Attention (Vaswani et al. 2017), for each head of width d:
 
-   Packed sequences.  Texts have different lengths, so a batch is one matrix of rows, and segments say which rows
-   belong together.  CLIP's text attention is causal, so a row never depends on what follows it: nothing after the end
-   mark need exist, and what several texts begin with ([SOT][ctx] in CoOp) is the same for all of them in every layer.
-   Such a prefix is stored and computed once; each segment attends to it besides its own rows, and in backward the
-   gradients of its keys and values add up over the segments.
+     forward    S = Q K^T / sqrt d,   P = softmax(S),   O = P V
+     backward   dV = P^T dO,   dP = dO V^T,   dS = P (dP - rowsum(dO O)) / sqrt d,
+                dQ = dS K,   dK = dS^T Q
 
-       rows of the batch    [SOT][ctx][ctx] | cat . EOT | dog house . EOT | ...
-       segment 0 (prefix)    own rows 0-2, causal
-       segment 1             prefix 0-2, own rows 3-5, causal          and so on
+   Forward keeps one number a query, ln sum exp S, from which backward makes P again.  So no [T,T]
+   matrix is ever stored (as in FlashAttention, Dao et al. 2022).
 
-   Jobs: forward, a head of a few segments; backward, a whole head, since segments meet in the prefix's gradients.  A
-   job copies the head's keys and values into panels (chapter 5), where prefix and own rows become one sequence, and
-   takes 56 queries at a time: their scores, 56 x 257 for ViT-L/14, stay in the second-level cache.  At most 32 jobs
-   run side by side, each with a piece of scratch memory of its own; one thread needs one piece.
+   Packed sequences.  Texts have different lengths.  A batch is therefore one matrix with a row for
+   each token of all texts, and segments say which rows belong together.
 
-   Prompted transformers.  Deep prompts (VPT, IVLP, MaPLe) overwrite some rows before each of the first blocks,
-   representation tokens (MMRL) come in before a later one.  Both are one thing here, a splice: the rows that enter a
-   block are picked from those that left the block before and from the prompts' vectors. */
+   How attention shares a prefix.  CLIP's text attention is causal: a row sees itself and the rows
+   before it, never what follows.  Two things come from that.  Nothing after a text's end mark
+   needs to exist.  And what all texts begin with, [SOT] and the context vectors in CoOp, has the
+   same values in all of them, in every layer.  So the batch holds this prefix once, as a segment
+   of its own, and each text's segment holds only the text's own rows and a reference to the prefix:
 
-#define FVG__QUERIES 56                          /* queries whose scores are held at once                           */
-#define FVG__MOST_SCRATCH 32
+       row       0     1     2      3    4    5      6     7     8    9
+               [SOT] [ctx] [ctx]   cat   .  [EOT]   dog  house   .  [EOT]
+               |-- segment 0 --|   |- segment 1 -|  |---- segment 2 ----|
+
+       query           keys that it sees                  segment
+                       0 1 2 | 3 4 5 | 6 7 8 9
+       0  [SOT]        x     |       |           \
+       1  [ctx]        x x   |       |            }  0    query 0+3, key 0+3, no prefix
+       2  [ctx]        x x x |       |           /
+       3  cat          x x x | x     |           \
+       4  .            x x x | x x   |            }  1    query 3+3, key 3+3, prefix 0+3
+       5  [EOT]        x x x | x x x |           /
+       6  dog          x x x |       | x         \
+       7  house        x x x |       | x x        |  2    query 6+4, key 6+4, prefix 0+3
+       8  .            x x x |       | x x x      |
+       9  [EOT]        x x x |       | x x x x   /        ("6+4": row 6 on, 4 rows)
+
+   A segment's keys are the rows of the prefix followed by its own, and its softmax runs over both,
+   as if the text had been written out in full.  The prefix rows do not depend on who reads them, so
+   they are computed once: 50 texts with 4 context vectors need 5 such rows, not 250.  In backward
+   the gradient of a key or value is the sum over all queries that see it, the x's of its column
+   above; for a prefix row these lie in many segments.
+
+   Jobs.  A job of forward is one head of a few segments.  A job of backward is one head of all
+   segments, since they add to the same prefix rows.  A job copies the head's keys and values into
+   panels (chapter 5), where prefix and own rows become one sequence.  It takes 56 queries at a
+   time, whose scores (56 x 257 for ViT-L/14) stay in the second-level cache.  At most 32 jobs run
+   side by side, each with its own piece of scratch memory; one thread needs one piece.
+
+   Prompted transformers.  Deep prompts (VPT, IVLP, MaPLe) overwrite some rows before each of the
+   first blocks; representation tokens (MMRL) are inserted before a later one.  Both are a splice
+   here: the rows that enter a block are picked from those that left the block before it and from
+   the prompts' vectors. */
+
+#define FVG__QUERIES      56        /* queries whose scores are held at a time                    */
+#define FVG__MOST_SCRATCH 32        /* pieces of scratch memory                                   */
 
 typedef struct fvg__attention_job {
-  fvg_node *y;                                   /* a, b, c = q, k, v                                               */
+  fvg_node *y;                      /* [n,w]; its inputs a, b, c are q, k, v                      */
   const fvg_segment *segment;
-  int n_segment, n_head, per_job, n_jobs, n_scratch;
+  int n_segment, n_head;
+  int per_job;                      /* segments of a job of forward                               */
+  int n_jobs;
   void (*run)(const struct fvg__attention_job *j, int index, float *scratch);
-  float *scratch;                                /* n_scratch times scratch_size numbers                            */
+  float *scratch;                   /* [n_scratch, scratch_size]                                  */
+  int n_scratch;
   size_t scratch_size;
 } fvg__attention_job;
 
-typedef struct fvg__head {                       /* one head of one segment                                         */
+/* One head of one segment. */
+typedef struct fvg__head {
   const fvg_segment *segment;
   const fvg__kernels *kernels;
-  size_t column, width;                          /* the head's first column, and a row's length                     */
-  int d, keys, padded;                           /* head width; prefix and own keys together, and in whole panels   */
+  int index;                        /* the number of the head                                     */
+  int d;                            /* its width                                                  */
+  int width;                        /* of a row of q, k and v: all heads                          */
+  int keys;                         /* of the prefix and of the segment, together                 */
+  int padded;                       /* keys, rounded up to whole panels                           */
 } fvg__head;
 
-static fvg__head fvg__head_of(const fvg__attention_job *j, const fvg_segment *s, int head) {
+static fvg__head fvg__head_of(const fvg__attention_job *j, const fvg_segment *s, int index) {
   fvg__head h;
   h.segment = s;
-  h.kernels = j->y->tape->ctx->kernels;
-  h.width = (size_t)j->y->cols;
+  h.kernels = fvg__kernels_of(j->y);
+  h.index = index;
   h.d = j->y->cols / j->n_head;
-  h.column = (size_t)head * (size_t)h.d;
+  h.width = j->y->cols;
   h.keys = s->n_prefix + s->n_key;
-  h.padded = fvg__ceil_div(h.keys, h.kernels->tile_cols) * h.kernels->tile_cols;
+
+  int panel = h.kernels->tile_cols;
+  h.padded = fvg__ceil_div(h.keys, panel) * panel;
   return h;
 }
 
-static const float *fvg__head_rows(const fvg__head *h, const float *x, int row) {
-  return x + (size_t)row * h->width + h->column;
+/* Where the head's part of a row lies in q, k, v and y. */
+static size_t fvg__head_at(const fvg__head *h, int row) {
+  return fvg__row(row, h->width) + fvg__row(h->index, h->d);
 }
 
-/* How many keys query i of the segment sees, the prefix included. */
+/* How many keys query i of the segment sees, those of the prefix included. */
 static int fvg__visible(const fvg_segment *s, int i) {
-  return s->n_prefix + (s->causal ? s->n_key - s->n_query + i + 1 : s->n_key);
+  if (!s->causal) return s->n_prefix + s->n_key;
+  int before = s->n_key - s->n_query;
+  return s->n_prefix + before + i + 1;
 }
 
-/* rows [first, first + n) of x, at the head's columns, as rows at.. of panels [n_panel][panel_rows][tile_cols] */
-static void fvg__head_panels(const fvg__head *h, const float *x, int first, int n, float *panels,
-                             int panel_rows, int at) {
-  int width = h->kernels->tile_cols, i, c;
-  for (c = 0; c < h->d; c += width) {
-    int cols = fvg__min(width, h->d - c);
-    for (i = 0; i < n; i++) {
-      float *to = panels + ((ptrdiff_t)c * panel_rows + (ptrdiff_t)(at + i) * width);
-      memcpy(to, fvg__head_rows(h, x, first + i) + c, (size_t)cols * sizeof *to);
-      if (cols < width) memset(to + cols, 0, (size_t)(width - cols) * sizeof *to);
+/* Queries of a segment that are worked on together. */
+typedef struct fvg__queries {
+  int first, n;                     /* within the segment                                         */
+  int row;                          /* of q and y, where the first one lies                       */
+  int seen;                         /* keys that the last one sees; the others see some of these  */
+} fvg__queries;
+
+static fvg__queries fvg__queries_from(const fvg_segment *s, int first) {
+  fvg__queries q;
+  q.first = first;
+  q.n = fvg__min(FVG__QUERIES, s->n_query - first);
+  q.row = s->query + first;
+  q.seen = fvg__visible(s, first + q.n - 1);
+  return q;
+}
+
+/* Forward's ln sum exp S of a query. */
+static float *fvg__ln_sum(const fvg__attention_job *j, const fvg__head *h, int row) {
+  return &j->y->saved[fvg__row(row, j->n_head) + (size_t)h->index];
+}
+
+/* ---- a head's rows in panels ---- */
+/* Floats in panels of `rows` rows, whose d columns are filled up to whole panels. */
+static size_t fvg__panels_size(const fvg__head *h, int rows) {
+  int panel = h->kernels->tile_cols;
+  return fvg__row(rows, fvg__ceil_div(h->d, panel) * panel);
+}
+
+/* Copies rows [first, first + n) of x, the head's columns, to rows `at` on of panels
+   [n_panel][panel_rows][tile_cols]. */
+static void fvg__head_panels(const fvg__head *h, const float *x, int first, int n,
+                             float *panels, int panel_rows, int at) {
+  int panel = h->kernels->tile_cols;
+
+  for (int c = 0; c < h->d; c += panel) {
+    int cols = fvg__min(panel, h->d - c);
+    for (int i = 0; i < n; i++) {
+      const float *from = x + fvg__head_at(h, first + i) + c;
+      float *to = panels + fvg__row(c, panel_rows) + fvg__row(at + i, panel);
+      memcpy(to, from, (size_t)cols * sizeof *to);
+      if (cols < panel)
+        memset(to + cols, 0, (size_t)(panel - cols) * sizeof *to);
     }
   }
 }
 
-/* The same rows as columns at.. of panels of their transpose, [n_panel][d][tile_cols]. */
-static void fvg__head_panels_turned(const fvg__head *h, const float *x, int first, int n, float *panels, int at) {
-  int width = h->kernels->tile_cols, i, part;
-  for (i = 0; i < n; i += part) {
-    int column = (at + i) % width;
-    part = fvg__min(width - column, n - i);
-    h->kernels->transpose(part, h->d, fvg__head_rows(h, x, first + i), (ptrdiff_t)h->width,
-                          panels + (ptrdiff_t)(at + i - column) * h->d + column, width);
+/* Copies the same rows to columns `at` on of panels of the transpose, [n_panel][d][tile_cols]. */
+static void fvg__head_panels_transposed(const fvg__head *h, const float *x, int first, int n,
+                                        float *panels, int at) {
+  int panel = h->kernels->tile_cols;
+
+  int i = 0;
+  while (i < n) {
+    int column = (at + i) % panel;
+    int part = fvg__min(panel - column, n - i);
+    const float *from = x + fvg__head_at(h, first + i);
+    float *to = panels + fvg__row(at + i - column, h->d) + column;
+    h->kernels->transpose(part, h->d, from, h->width, to, panel);
+    i += part;
   }
 }
 
-/* Prefix and own rows of x, one behind the other. */
-static void fvg__all_rows(const fvg__head *h, const float *x, float *panels) {
+/* The rows of all keys, those of the prefix before the segment's own: here sharing becomes one
+   sequence.  x is k or v. */
+static void fvg__all_keys(const fvg__head *h, const float *x, float *panels) {
   const fvg_segment *s = h->segment;
   fvg__head_panels(h, x, s->prefix, s->n_prefix, panels, h->keys, 0);
   fvg__head_panels(h, x, s->key, s->n_key, panels, h->keys, s->n_prefix);
 }
 
-static void fvg__all_rows_turned(const fvg__head *h, const float *x, float *panels) {
+static void fvg__all_keys_transposed(const fvg__head *h, const float *x, float *panels) {
   const fvg_segment *s = h->segment;
-  int last = h->padded - h->kernels->tile_cols;
-  if (h->keys < h->padded)                       /* columns beyond the last key are read, and their results ignored */
-    memset(panels + (ptrdiff_t)last * h->d, 0, (size_t)(h->padded - last) * (size_t)h->d * sizeof *panels);
-  fvg__head_panels_turned(h, x, s->prefix, s->n_prefix, panels, 0);
-  fvg__head_panels_turned(h, x, s->key, s->n_key, panels, s->n_prefix);
+
+  /* The kernel reads the columns beyond the last key; what they give is ignored. */
+  if (h->keys < h->padded) {
+    int panel = h->kernels->tile_cols;
+    size_t last = fvg__row(h->padded - panel, h->d);
+    memset(panels + last, 0, fvg__row(panel, h->d) * sizeof *panels);
+  }
+  fvg__head_panels_transposed(h, x, s->prefix, s->n_prefix, panels, 0);
+  fvg__head_panels_transposed(h, x, s->key, s->n_key, panels, s->n_prefix);
 }
 
-/* Numbers in panels of `rows` rows of the head, its columns filled up to whole panels. */
-static size_t fvg__panels_size(const fvg__head *h, int rows) {
-  return (size_t)rows * (size_t)(fvg__ceil_div(h->d, h->kernels->tile_cols) * h->kernels->tile_cols);
+/* ---- the products of a head ---- */
+/* scores [n, seen] = rows of x times the keys, transposed: S = Q K^T, dP = dO V^T */
+static void fvg__times_keys(const fvg__head *h, const fvg__queries *q, const float *x,
+                            const float *transposed, float *scores) {
+  fvg__operand rows = fvg__matrix(x + fvg__head_at(h, q->row), h->width, 1);
+  fvg__times_panels(h->kernels, q->n, q->seen, h->d, rows, transposed, h->d,
+                    scores, h->padded, 0);
 }
 
-static fvg__operand fvg__head_matrix(const fvg__head *h, const float *x, int row) {
-  return fvg__matrix(fvg__head_rows(h, x, row), (ptrdiff_t)h->width, 1);
+/* rows of out [n, d] = scores [n, seen] times the keys: O = P V, dQ += dS K */
+static void fvg__sum_keys(const fvg__head *h, const fvg__queries *q, const float *scores,
+                          const float *keys, float *out, int accumulate) {
+  fvg__operand weights = fvg__matrix(scores, h->padded, 1);
+  fvg__times_panels(h->kernels, q->n, h->d, q->seen, weights, keys, h->keys,
+                    out + fvg__head_at(h, q->row), h->width, accumulate);
 }
 
+/* rows of grad [keys, d] += scores^T [seen, n] times x [n, d], which lies in panels:
+   dK += dS^T Q, dV += P^T dO.  The first rows are those of the prefix, to which other segments add
+   as well. */
+static void fvg__add_to_keys(const fvg__head *h, const fvg__queries *q, const float *scores,
+                             const float *x, float *grad) {
+  const fvg_segment *s = h->segment;
+
+  if (s->n_prefix) {
+    fvg__operand prefix = fvg__matrix(scores, 1, h->padded);
+    fvg__times_panels(h->kernels, s->n_prefix, h->d, q->n, prefix, x, q->n,
+                      grad + fvg__head_at(h, s->prefix), h->width, 1);
+  }
+  fvg__operand own = fvg__matrix(scores + s->n_prefix, 1, h->padded);
+  fvg__times_panels(h->kernels, q->seen - s->n_prefix, h->d, q->n, own, x, q->n,
+                    grad + fvg__head_at(h, s->key), h->width, 1);
+}
+
+/* ---- forward ---- */
 static size_t fvg__forward_scratch(const fvg__head *h) {
-  return (size_t)h->padded * (size_t)h->d + fvg__panels_size(h, h->keys) + FVG__QUERIES * (size_t)h->padded;
+  size_t k_transposed = fvg__row(h->padded, h->d);
+  size_t v = fvg__panels_size(h, h->keys);
+  size_t p = fvg__row(FVG__QUERIES, h->padded);
+  return k_transposed + v + p;
 }
 
-static void fvg__attention_segment(const fvg__attention_job *j, const fvg__head *h, float *k_turned) {
-  const fvg_segment *s = h->segment;
-  const fvg__kernels *kernels = h->kernels;
+/* O = softmax(Q K^T / sqrt d) V of one head of one segment. */
+static void fvg__attention_segment(const fvg__attention_job *j, const fvg__head *h,
+                                   float *scratch) {
   fvg_node *y = j->y;
-  float *v = k_turned + fvg__row(h->padded, h->d), *p = v + fvg__panels_size(h, h->keys);
+  const fvg_segment *s = h->segment;
   float scale = 1 / sqrtf((float)h->d);
-  int query, i, n;
-  fvg__all_rows_turned(h, fvg__values(y->b), k_turned);
-  fvg__all_rows(h, fvg__values(y->c), v);
-  for (query = 0; query < s->n_query; query += n) {
-    int seen, row = s->query + query;
-    n = fvg__min(FVG__QUERIES, s->n_query - query);
-    seen = fvg__visible(s, query + n - 1);       /* by the last query, so by some or all of the others              */
-    fvg__times_panels(kernels, n, seen, h->d, fvg__head_matrix(h, fvg__values(y->a), row), k_turned, h->d,
-                      p, h->padded, 0);
-    for (i = 0; i < n; i++) {
+
+  float *k_transposed = scratch;
+  float *v = k_transposed + fvg__row(h->padded, h->d);
+  float *p = v + fvg__panels_size(h, h->keys);
+  fvg__all_keys_transposed(h, fvg__values(y->b), k_transposed);
+  fvg__all_keys(h, fvg__values(y->c), v);
+
+  for (int first = 0; first < s->n_query; first += FVG__QUERIES) {
+    fvg__queries q = fvg__queries_from(s, first);
+    fvg__times_keys(h, &q, fvg__values(y->a), k_transposed, p);
+
+    /* Scores become probabilities; those of keys that a query does not see become 0. */
+    for (int i = 0; i < q.n; i++) {
       float *p_i = p + fvg__row(i, h->padded);
-      int visible = fvg__visible(s, query + i);
-      y->saved[(size_t)(row + i) * (size_t)j->n_head + h->column / (size_t)h->d] =
-        kernels->softmax(visible, p_i, scale, p_i);
-      memset(p_i + visible, 0, (size_t)(seen - visible) * sizeof *p_i);
+      int visible = fvg__visible(s, first + i);
+      *fvg__ln_sum(j, h, q.row + i) = h->kernels->softmax(visible, p_i, scale, p_i);
+      memset(p_i + visible, 0, (size_t)(q.seen - visible) * sizeof *p_i);
     }
-    fvg__times_panels(kernels, n, h->d, seen, fvg__matrix(p, h->padded, 1), v, h->keys,
-                      fvg__values(y) + (size_t)row * h->width + h->column, (ptrdiff_t)h->width, 0);
+    fvg__sum_keys(h, &q, p, v, fvg__values(y), 0);
   }
 }
 
+/* Job `index`: one head of the next per_job segments. */
 static void fvg__attention_forward(const fvg__attention_job *j, int index, float *scratch) {
-  int from = index / j->n_head * j->per_job, to = fvg__min(from + j->per_job, j->n_segment), s;
-  for (s = from; s < to; s++) {
-    fvg__head h = fvg__head_of(j, &j->segment[s], index % j->n_head);
+  int head = index % j->n_head;
+  int from = index / j->n_head * j->per_job;
+  int to = fvg__min(from + j->per_job, j->n_segment);
+
+  for (int s = from; s < to; s++) {
+    fvg__head h = fvg__head_of(j, &j->segment[s], head);
     fvg__attention_segment(j, &h, scratch);
   }
 }
 
+/* ---- backward ---- */
 static size_t fvg__backward_scratch(const fvg__head *h) {
-  return 2 * ((size_t)h->padded * (size_t)h->d + fvg__panels_size(h, FVG__QUERIES) +
-              FVG__QUERIES * (size_t)h->padded) + fvg__panels_size(h, h->keys);
+  size_t transposed = fvg__row(h->padded, h->d);
+  size_t k = fvg__panels_size(h, h->keys);
+  size_t queries = fvg__panels_size(h, FVG__QUERIES);
+  size_t scores = fvg__row(FVG__QUERIES, h->padded);
+  return 2 * transposed + k + 2 * queries + 2 * scores;
 }
 
-/* rows of grad [prefix; own], at the head's columns, += scores [n, keys]^T x; x [n,d] in panels */
-static void fvg__add_to_keys(const fvg__head *h, const float *scores, int n, int seen, const float *x, float *grad) {
-  const fvg_segment *s = h->segment;
-  grad += h->column;
-  if (s->n_prefix)
-    fvg__times_panels(h->kernels, s->n_prefix, h->d, n, fvg__matrix(scores, 1, h->padded), x, n,
-                      grad + (size_t)s->prefix * h->width, (ptrdiff_t)h->width, 1);
-  fvg__times_panels(h->kernels, seen - s->n_prefix, h->d, n, fvg__matrix(scores + s->n_prefix, 1, h->padded), x, n,
-                    grad + (size_t)s->key * h->width, (ptrdiff_t)h->width, 1);
-}
-
-static void fvg__attention_segment_backward(const fvg__attention_job *j, const fvg__head *h, float *k_turned) {
-  const fvg_segment *s = h->segment;
-  const fvg__kernels *kernels = h->kernels;
+/* P and dS of the queries.  On entry p holds the scores Q K^T and ds holds dP = dO V^T. */
+static void fvg__softmax_gradients(const fvg__attention_job *j, const fvg__head *h,
+                                   const fvg__queries *q, float *p, float *ds) {
   const fvg_node *y = j->y;
-  float *v_turned = k_turned + fvg__row(h->padded, h->d), *k = v_turned + fvg__row(h->padded, h->d),
-        *q = k + fvg__panels_size(h, h->keys), *d_o = q + fvg__panels_size(h, FVG__QUERIES),
-        *p = d_o + fvg__panels_size(h, FVG__QUERIES), *ds = p + FVG__QUERIES * (size_t)h->padded;
   float scale = 1 / sqrtf((float)h->d);
-  int query, i, key, n;
-  fvg__all_rows_turned(h, fvg__values(y->b), k_turned);
-  fvg__all_rows_turned(h, fvg__values(y->c), v_turned);
-  if (y->a->needs_grad) fvg__all_rows(h, fvg__values(y->b), k);
-  for (query = 0; query < s->n_query; query += n) {
-    int seen, row = s->query + query;
-    n = fvg__min(FVG__QUERIES, s->n_query - query);
-    seen = fvg__visible(s, query + n - 1);
-    fvg__times_panels(kernels, n, seen, h->d, fvg__head_matrix(h, fvg__values(y->a), row), k_turned, h->d,
-                      p, h->padded, 0);
-    fvg__times_panels(kernels, n, seen, h->d, fvg__head_matrix(h, y->grad, row), v_turned, h->d,
-                      ds, h->padded, 0);                                                           /* dP            */
-    for (i = 0; i < n; i++) {
-      float *p_i = p + fvg__row(i, h->padded), *ds_i = ds + fvg__row(i, h->padded);
-      float o_do = kernels->dot(h->d, fvg__head_rows(h, fvg__values(y), row + i),
-                                fvg__head_rows(h, y->grad, row + i));
-      int visible = fvg__visible(s, query + i);
-      kernels->exp_scaled(visible, p_i, scale,
-                          y->saved[(size_t)(row + i) * (size_t)j->n_head + h->column / (size_t)h->d], p_i);
-      for (key = 0; key < visible; key++) ds_i[key] = p_i[key] * (ds_i[key] - o_do) * scale;
-      for (; key < seen; key++) p_i[key] = ds_i[key] = 0;
-    }
-    if (y->a->needs_grad)                                                                          /* dQ = dS K     */
-      fvg__times_panels(kernels, n, h->d, seen, fvg__matrix(ds, h->padded, 1), k, h->keys,
-                        y->a->grad + (size_t)row * h->width + h->column, (ptrdiff_t)h->width, 1);
-    if (y->b->needs_grad) {                                                                        /* dK = dS^T Q   */
-      fvg__head_panels(h, fvg__values(y->a), row, n, q, n, 0);
-      fvg__add_to_keys(h, ds, n, seen, q, y->b->grad);
-    }
-    if (y->c->needs_grad) {                                                                        /* dV = P^T dO   */
-      fvg__head_panels(h, y->grad, row, n, d_o, n, 0);
-      fvg__add_to_keys(h, p, n, seen, d_o, y->c->grad);
+
+  for (int i = 0; i < q->n; i++) {
+    size_t at = fvg__head_at(h, q->row + i);
+    float o_do = h->kernels->dot(h->d, fvg__values(y) + at, y->grad + at);
+
+    /* P = exp(S - ln sum exp S) */
+    float *p_i = p + fvg__row(i, h->padded);
+    int visible = fvg__visible(h->segment, q->first + i);
+    h->kernels->exp_scaled(visible, p_i, scale, *fvg__ln_sum(j, h, q->row + i), p_i);
+
+    float *ds_i = ds + fvg__row(i, h->padded);
+    for (int key = 0; key < visible; key++)
+      ds_i[key] = p_i[key] * (ds_i[key] - o_do) * scale;
+    for (int key = visible; key < q->seen; key++) {
+      p_i[key] = 0;
+      ds_i[key] = 0;
     }
   }
 }
 
+/* Adds to dQ, dK and dV what one head of one segment gives. */
+static void fvg__attention_segment_backward(const fvg__attention_job *j, const fvg__head *h,
+                                            float *scratch) {
+  const fvg_node *y = j->y;
+  fvg_node *q = y->a;
+  fvg_node *k = y->b;
+  fvg_node *v = y->c;
+
+  float *k_transposed = scratch;
+  float *v_transposed = k_transposed + fvg__row(h->padded, h->d);
+  float *k_panels = v_transposed + fvg__row(h->padded, h->d);
+  float *q_panels = k_panels + fvg__panels_size(h, h->keys);
+  float *do_panels = q_panels + fvg__panels_size(h, FVG__QUERIES);
+  float *p = do_panels + fvg__panels_size(h, FVG__QUERIES);
+  float *ds = p + fvg__row(FVG__QUERIES, h->padded);
+
+  fvg__all_keys_transposed(h, fvg__values(k), k_transposed);
+  fvg__all_keys_transposed(h, fvg__values(v), v_transposed);
+  if (q->needs_grad) fvg__all_keys(h, fvg__values(k), k_panels);
+
+  for (int first = 0; first < h->segment->n_query; first += FVG__QUERIES) {
+    fvg__queries block = fvg__queries_from(h->segment, first);
+    fvg__times_keys(h, &block, fvg__values(q), k_transposed, p);
+    fvg__times_keys(h, &block, y->grad, v_transposed, ds);
+    fvg__softmax_gradients(j, h, &block, p, ds);
+
+    if (q->needs_grad)
+      fvg__sum_keys(h, &block, ds, k_panels, q->grad, 1);
+    if (k->needs_grad) {
+      fvg__head_panels(h, fvg__values(q), block.row, block.n, q_panels, block.n, 0);
+      fvg__add_to_keys(h, &block, ds, q_panels, k->grad);
+    }
+    if (v->needs_grad) {
+      fvg__head_panels(h, y->grad, block.row, block.n, do_panels, block.n, 0);
+      fvg__add_to_keys(h, &block, p, do_panels, v->grad);
+    }
+  }
+}
+
+/* Job `head`: that head of all segments. */
 static void fvg__attention_backward_head(const fvg__attention_job *j, int head, float *scratch) {
-  int s;
-  for (s = 0; s < j->n_segment; s++) {
+  for (int s = 0; s < j->n_segment; s++) {
     fvg__head h = fvg__head_of(j, &j->segment[s], head);
     fvg__attention_segment_backward(j, &h, scratch);
   }
 }
 
-/* Piece i of the scratch memory serves the jobs i, i + n_scratch, i + 2 n_scratch, ...; or, being the only one, a job
-   at a time. */
+/* ---- jobs and scratch memory ---- */
+/* Piece i of the scratch memory serves jobs i, i + n_scratch, i + 2 n_scratch, ...  With a single
+   piece this is called for each job, one after another. */
 static void fvg__attention_jobs(void *arg, int piece) {
   const fvg__attention_job *j = (const fvg__attention_job *)arg;
-  int i;
-  if (j->n_scratch == 1) { j->run(j, piece, j->scratch); return; }
-  for (i = piece; i < j->n_jobs; i += j->n_scratch) j->run(j, i, j->scratch + (size_t)piece * j->scratch_size);
+  if (j->n_scratch == 1) {
+    j->run(j, piece, j->scratch);
+    return;
+  }
+
+  float *scratch = j->scratch + (size_t)piece * j->scratch_size;
+  for (int i = piece; i < j->n_jobs; i += j->n_scratch)
+    j->run(j, i, scratch);
 }
 
-static void fvg__attention_run(fvg__attention_job *j, size_t (*scratch)(const fvg__head *h)) {
+/* Runs all jobs, with scratch memory from the end of the tape; the tape remembers a failure. */
+static void fvg__attention_run(fvg__attention_job *j, size_t (*scratch_size)(const fvg__head *h)) {
   fvg_tape *t = j->y->tape;
   fvg_mark mark = fvg_tape_mark(t);
-  int threads = t->ctx->desc.parallel || t->ctx->desc.n_threads > 1, i;
-  j->n_scratch = fvg__min(j->n_jobs, threads ? FVG__MOST_SCRATCH : 1);
+
   j->scratch_size = 0;
-  for (i = 0; i < j->n_segment; i++) {
+  for (int i = 0; i < j->n_segment; i++) {
     fvg__head h = fvg__head_of(j, &j->segment[i], 0);
-    if (scratch(&h) > j->scratch_size) j->scratch_size = scratch(&h);
+    size_t size = scratch_size(&h);
+    if (size > j->scratch_size) j->scratch_size = size;
   }
-  j->scratch = (float *)fvg__tape_alloc(t, (size_t)j->n_scratch * j->scratch_size * sizeof(float));
-  if (!j->scratch) return;                       /* the tape remembers                                              */
-  if (fvg_parallel(t->ctx, fvg__attention_jobs, j, j->n_scratch == 1 ? j->n_jobs : j->n_scratch)) t->failed = 1;
+
+  int threads = t->ctx->desc.parallel || t->ctx->desc.n_threads > 1;
+  j->n_scratch = fvg__min(j->n_jobs, threads ? FVG__MOST_SCRATCH : 1);
+  j->scratch = fvg__tape_floats(t, (size_t)j->n_scratch * j->scratch_size);
+  if (!j->scratch) return;
+
+  int n = j->n_scratch == 1 ? j->n_jobs : j->n_scratch;
+  if (fvg_parallel(t->ctx, fvg__attention_jobs, j, n))
+    t->failed = 1;
   fvg__tape_rewind(t, mark);
 }
 
@@ -7902,229 +8879,308 @@ static void fvg__attention_backward(fvg_node *y) {
   j.y = y;
   j.segment = (const fvg_segment *)y->table;
   j.n_segment = y->n;
-  j.n_head = j.n_jobs = (int)y->number;
+  j.n_head = (int)y->number;
   j.per_job = 0;
+  j.n_jobs = j.n_head;
   j.run = fvg__attention_backward_head;
   fvg__attention_run(&j, fvg__backward_scratch);
 }
 
+/* ---- the operation ---- */
+static int fvg__rows_fit(int first, int n, int least, const fvg_node *x) {
+  return first >= 0 && n >= least && n <= x->rows - first;
+}
+
 static int fvg__segment_fits(const fvg_segment *s, const fvg_node *q, const fvg_node *k) {
-  return s->n_query >= 1 && s->n_key >= 1 && s->n_prefix >= 0 && s->query >= 0 && s->key >= 0 && s->prefix >= 0 &&
-         s->n_query <= q->rows - s->query && s->n_key <= k->rows - s->key && s->n_prefix <= k->rows - s->prefix &&
+  return fvg__rows_fit(s->query, s->n_query, 1, q) &&
+         fvg__rows_fit(s->key, s->n_key, 1, k) &&
+         fvg__rows_fit(s->prefix, s->n_prefix, 0, k) &&
          (!s->causal || s->n_query <= s->n_key);
 }
 
+/* Do the segments lie within q and k, and together cover every row of q, in order? */
+static fvg_status fvg__check_segments(const fvg_node *q, const fvg_node *k,
+                                      const fvg_segment *segment, int n_segment) {
+  fvg_ctx *c = q->tape->ctx;
+  int covered = 0;
+
+  for (int i = 0; i < n_segment; i++) {
+    const fvg_segment *s = &segment[i];
+    if (!fvg__segment_fits(s, q, k))
+      return fvg_fail(c, FVG_E_SHAPE,
+                      "attention: segment %d (queries %d+%d, keys %d+%d, prefix %d+%d) does not "
+                      "fit %d query and %d key rows",
+                      i, s->query, s->n_query, s->key, s->n_key, s->prefix, s->n_prefix,
+                      q->rows, k->rows);
+    if (s->query != covered)
+      return fvg_fail(c, FVG_E_SHAPE,
+                      "attention: segment %d starts at query %d, the one before ended at %d",
+                      i, s->query, covered);
+    covered += s->n_query;
+  }
+
+  if (covered == q->rows) return FVG_OK;
+  return fvg_fail(c, FVG_E_SHAPE, "attention: the segments hold %d queries, q has %d rows",
+                  covered, q->rows);
+}
+
+static fvg_status fvg__check_n_head(const fvg_node *q, int n_head) {
+  if (n_head >= 1 && q->cols % n_head == 0) return FVG_OK;
+  return fvg_fail(q->tape->ctx, FVG_E_SHAPE,
+                  "attention: width %d is not a multiple of %d heads", q->cols, n_head);
+}
+
+/* q [n,w], k and v [m,w] -> [n,w].  saved: ln sum exp S, [n, n_head];  table: the segments. */
 FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_head,
                                 const fvg_segment *segment, int n_segment) {
-  fvg__attention_job j;
-  fvg_segment *table;
-  fvg_node *y;
-  fvg_ctx *c;
-  int i, covered = 0;
   if (!q || !k || !v) return NULL;
-  c = q->tape->ctx;
-  if (q->cols != k->cols) return fvg__mismatch("attention", q, k);
-  if (k->rows != v->rows || k->cols != v->cols) return fvg__mismatch("attention", k, v);
-  if (n_head < 1 || q->cols % n_head) {
-    fvg_fail(c, FVG_E_SHAPE, "attention: width %d is not a multiple of %d heads", q->cols, n_head);
-    return fvg__give_up(q->tape);
-  }
-  for (i = 0; i < n_segment; i++) {
-    if (!fvg__segment_fits(&segment[i], q, k)) {
-      fvg_fail(c, FVG_E_SHAPE, "attention: segment %d (queries %d+%d, keys %d+%d, prefix %d+%d) does not fit "
-                               "%d query and %d key rows", i,
-               segment[i].query, segment[i].n_query, segment[i].key, segment[i].n_key,
-               segment[i].prefix, segment[i].n_prefix, q->rows, k->rows);
-      return fvg__give_up(q->tape);
-    }
-    if (segment[i].query != covered) {
-      fvg_fail(c, FVG_E_SHAPE, "attention: segment %d starts at query %d, the one before ended at %d", i,
-               segment[i].query, covered);
-      return fvg__give_up(q->tape);
-    }
-    covered += segment[i].n_query;
-  }
-  if (covered != q->rows) {
-    fvg_fail(c, FVG_E_SHAPE, "attention: the segments hold %d queries, q has %d rows", covered, q->rows);
-    return fvg__give_up(q->tape);
-  }
-  y = fvg__node(q->tape, q->rows, q->cols, q, k, v, fvg__attention_backward);
-  table = y ? (fvg_segment *)fvg__tape_alloc(y->tape, (size_t)n_segment * sizeof *table) : NULL;
-  if (!table || !(y->saved = (float *)fvg__tape_alloc(y->tape, (size_t)q->rows * (size_t)n_head * sizeof(float))))
+  if (q->cols != k->cols)
+    return fvg__mismatch("attention", q, k);
+  if (!fvg__same_shape(k, v)) return fvg__mismatch("attention", k, v);
+
+  fvg_tape *t = q->tape;
+  if (fvg__check_n_head(q, n_head)) return fvg__give_up(t);
+  if (fvg__check_segments(q, k, segment, n_segment)) return fvg__give_up(t);
+
+  fvg_node *y = fvg__node(t, q->rows, q->cols, q, k, v, fvg__attention_backward);
+  if (!y) return NULL;
+  size_t bytes = (size_t)n_segment * sizeof *segment;
+  fvg_segment *table = (fvg_segment *)fvg__tape_alloc(t, bytes);
+  if (!table || !fvg__save_floats(y, fvg__row(q->rows, n_head)))
     return NULL;
-  memcpy(table, segment, (size_t)n_segment * sizeof *table);
+  memcpy(table, segment, bytes);
   y->table = table;
   y->n = n_segment;
   y->number = (float)n_head;
+
+  fvg__attention_job j;
   j.y = y;
   j.segment = table;
   j.n_segment = n_segment;
   j.n_head = n_head;
-  j.per_job = 1 + (int)((int64_t)64 * n_segment / ((int64_t)q->rows + 1));      /* at least some 64 queries a job   */
+
+  /* A job has some 64 queries at least. */
+  j.per_job = 1 + (int)((int64_t)64 * n_segment / ((int64_t)q->rows + 1));
   j.n_jobs = fvg__ceil_div(n_segment, j.per_job) * n_head;
   j.run = fvg__attention_forward;
   fvg__attention_run(&j, fvg__forward_scratch);
-  return y->tape->failed ? NULL : y;
+  return t->failed ? NULL : y;
 }
 
 /* ---- the block ---- */
-/* x w^T + b, and that plus r */
+/* x w^T + b */
 static fvg_node *fvg__project(fvg_node *x, const fvg_tensor *weight, const fvg_tensor *bias) {
   return x ? fvg_linear(x, fvg_frozen(x->tape, weight), fvg_frozen(x->tape, bias)) : NULL;
 }
 
-static fvg_node *fvg__project_onto(fvg_node *x, const fvg_tensor *weight, const fvg_tensor *bias, fvg_node *r) {
-  return x && r ? fvg_linear_add(x, fvg_frozen(x->tape, weight), fvg_frozen(x->tape, bias), r) : NULL;
+/* r + x w^T + b, the end of a residual branch */
+static fvg_node *fvg__project_onto(fvg_node *x, const fvg_tensor *weight, const fvg_tensor *bias,
+                                   fvg_node *r) {
+  if (!x || !r) return NULL;
+  return fvg_linear_add(x, fvg_frozen(x->tape, weight), fvg_frozen(x->tape, bias), r);
 }
 
-static fvg_node *fvg__norm(fvg_node *x, const fvg_tensor *weight, const fvg_tensor *bias, float eps) {
-  return x ? fvg_layer_norm(x, fvg_frozen(x->tape, weight), fvg_frozen(x->tape, bias), eps) : NULL;
+static fvg_node *fvg__norm(fvg_node *x, const fvg_tensor *weight, const fvg_tensor *bias,
+                           float eps) {
+  if (!x) return NULL;
+  return fvg_layer_norm(x, fvg_frozen(x->tape, weight), fvg_frozen(x->tape, bias), eps);
 }
 
-/* The block from n = LN_1(x) on, both [rows, w] -> [rows or n_keep, w].  keep NULL: every row.  Else keys and values
-   come from all rows, everything else is computed for the kept ones. */
-static fvg_node *fvg__block_rest(fvg_node *x, fvg_node *n, const fvg_transformer *m, const fvg_block *b,
-                                 const fvg_segment *segment, int n_segment, const int *keep, int n_keep) {
-  fvg_node *k, *v, *a, *f;
-  k = fvg__project(n, &b->k_weight, &b->k_bias);
-  v = fvg__project(n, &b->v_weight, &b->v_bias);
+/* The block from n = LN_1(x) on; x and n are [rows, w].
+
+     x += W_out attention(W_q n, W_k n, W_v n)
+     x += W_proj act(W_fc LN_2(x))
+
+   With keep, keys and values come from all rows and everything else is computed for the n_keep kept
+   rows only, so the result is [n_keep, w]. */
+static fvg_node *fvg__block_rest(fvg_node *x, fvg_node *n, const fvg_transformer *m,
+                                 const fvg_block *b, const fvg_segment *segment, int n_segment,
+                                 const int *keep, int n_keep) {
+  fvg_node *k = fvg__project(n, &b->k_weight, &b->k_bias);
+  fvg_node *v = fvg__project(n, &b->v_weight, &b->v_bias);
   if (keep) {
     x = fvg_gather(x, keep, n_keep);
     n = fvg_gather(n, keep, n_keep);
   }
-  a = fvg_attention(fvg__project(n, &b->q_weight, &b->q_bias), k, v, m->n_head, segment, n_segment);
+
+  fvg_node *q = fvg__project(n, &b->q_weight, &b->q_bias);
+  fvg_node *a = fvg_attention(q, k, v, m->n_head, segment, n_segment);
   x = fvg__project_onto(a, &b->out_weight, &b->out_bias, x);
-  f = fvg__project(fvg__norm(x, &b->ln_2_weight, &b->ln_2_bias, m->eps), &b->fc_weight, &b->fc_bias);
+
+  fvg_node *f = fvg__norm(x, &b->ln_2_weight, &b->ln_2_bias, m->eps);
+  f = fvg__project(f, &b->fc_weight, &b->fc_bias);
   f = m->activation == FVG_GELU ? fvg_gelu(f) : fvg_quick_gelu(f);
   return fvg__project_onto(f, &b->proj_weight, &b->proj_bias, x);
 }
 
 static fvg_node *fvg__block_forward(fvg_node *x, const fvg_transformer *m, const fvg_block *b,
-                                    const fvg_segment *segment, int n_segment, const int *keep, int n_keep) {
-  return fvg__block_rest(x, fvg__norm(x, &b->ln_1_weight, &b->ln_1_bias, m->eps), m, b, segment,
-                         n_segment, keep, n_keep);
+                                    const fvg_segment *segment, int n_segment,
+                                    const int *keep, int n_keep) {
+  fvg_node *n = fvg__norm(x, &b->ln_1_weight, &b->ln_1_bias, m->eps);
+  return fvg__block_rest(x, n, m, b, segment, n_segment, keep, n_keep);
 }
 
-/* The segments of the last block: queries are renumbered to the kept rows.  A segment that keeps none, such as a
-   shared prefix, is left out (n_query 0, at the end); NULL when a causal one keeps other rows than its last. */
-static fvg_segment *fvg__keep_queries(fvg_tape *t, const fvg_segment *segment, int n_segment,
-                                      const int *keep, int n_keep) {
-  fvg_segment *kept = (fvg_segment *)fvg__tape_alloc(t, (size_t)n_segment * sizeof *kept);
-  int i, k, s, at = 0, n = 0;
-  if (!kept) return NULL;
-  for (s = 0; s < n_segment; s++) {
-    int end = segment[s].query + segment[s].n_query;
-    for (i = at; i < n_keep && keep[i] >= segment[s].query && keep[i] < end; i++) {}
-    if (i == at) continue;                       /* a shared prefix, for example: only its keys are needed          */
-    for (k = at; segment[s].causal && k < i; k++) if (keep[k] != end - (i - k)) break;
-    if (segment[s].causal && k < i) break;
-    kept[n] = segment[s];
-    kept[n].query = at;
-    kept[n].n_query = i - at;
-    n++;
-    at = i;
-  }
-  for (; n < n_segment; n++) kept[n].n_query = 0;
-  if (at == n_keep) return kept;
-  fvg_fail(t->ctx, FVG_E_ARG,
-           "transform: kept row %d is not the end of its segment, or the kept rows are not in order", keep[at]);
-  fvg__give_up(t);
-  return NULL;
-}
-
-/* A block's work, kept on the tape for backward to do again. */
+/* ---- one block of a transformer, perhaps made twice ---- */
+/* What a block is called with; a copy lies on the tape where backward makes the block again. */
 typedef struct fvg__block_call {
   const fvg_transformer *m;
   const fvg_block *block;
   const fvg_segment *segment;
-  const int *keep;
-  int n_segment, n_keep;
+  int n_segment;
+  const int *keep;                  /* [n_keep], or NULL: every row                               */
+  int n_keep;
 } fvg__block_call;
 
-static fvg_node *fvg__block_again(fvg_tape *t, fvg_node *x, void *user) {
+/* Are these n rows the last ones before `end`? */
+static int fvg__are_last_rows(const int *row, int n, int end) {
+  for (int i = 0; i < n; i++)
+    if (row[i] != end - n + i) return 0;
+  return 1;
+}
+
+/* Restricts the last block's call to the kept rows: queries are numbered anew, and segments that
+   keep none, such as a shared prefix, are left out, since only their keys are needed.  0 on
+   failure: a causal segment may keep its last rows only. */
+static int fvg__keep_queries(fvg_tape *t, fvg__block_call *call, const int *keep, int n_keep) {
+  size_t bytes = (size_t)call->n_segment * sizeof *call->segment;
+  fvg_segment *kept = (fvg_segment *)fvg__tape_alloc(t, bytes);
+  if (!kept) return 0;
+
+  int n = 0;
+  int at = 0;                       /* kept rows so far */
+  for (int i = 0; i < call->n_segment; i++) {
+    const fvg_segment *s = &call->segment[i];
+    int end = s->query + s->n_query;
+
+    int n_here = 0;
+    while (at + n_here < n_keep && keep[at + n_here] >= s->query && keep[at + n_here] < end)
+      n_here++;
+    if (!n_here) continue;
+    if (s->causal && !fvg__are_last_rows(keep + at, n_here, end)) break;
+
+    kept[n] = *s;
+    kept[n].query = at;
+    kept[n].n_query = n_here;
+    n++;
+    at += n_here;
+  }
+
+  if (at < n_keep) {
+    fvg_fail(t->ctx, FVG_E_ARG,
+             "transform: kept row %d is not the end of its segment, or the kept rows are not in "
+             "order", keep[at]);
+    fvg__give_up(t);
+    return 0;
+  }
+  call->segment = kept;
+  call->n_segment = n;
+  call->keep = keep;
+  call->n_keep = n_keep;
+  return 1;
+}
+
+/* An fvg_function: the block of the call `user`. */
+static fvg_node *fvg__block_of_call(fvg_tape *t, fvg_node *x, void *user) {
   const fvg__block_call *b = (const fvg__block_call *)user;
   (void)t;
   return fvg__block_forward(x, b->m, b->block, b->segment, b->n_segment, b->keep, b->n_keep);
 }
 
+/* The block through fvg_recompute, with the call copied to the tape. */
 static fvg_node *fvg__block_recomputed(fvg_node *x, const fvg__block_call *call) {
   fvg_tape *t = x->tape;
-  size_t segments = (size_t)call->n_segment * sizeof *call->segment, rows = (size_t)call->n_keep * sizeof *call->keep;
-  fvg__block_call *b = (fvg__block_call *)fvg__tape_alloc(t, sizeof *b);
-  fvg_segment *segment = b ? (fvg_segment *)fvg__tape_alloc(t, segments) : NULL;
-  int *keep = segment ? (int *)fvg__tape_alloc(t, rows + sizeof *keep) : NULL;
-  if (!keep) return NULL;
-  *b = *call;
-  memcpy(segment, call->segment, segments);
-  b->segment = segment;
+  size_t segment_bytes = (size_t)call->n_segment * sizeof *call->segment;
+  size_t keep_bytes = (size_t)call->n_keep * sizeof *call->keep;
+
+  fvg__block_call *copy = (fvg__block_call *)fvg__tape_alloc(t, sizeof *copy);
+  fvg_segment *segment = (fvg_segment *)fvg__tape_alloc(t, segment_bytes);
+  int *keep = (int *)fvg__tape_alloc(t, keep_bytes + sizeof *keep);
+  if (!copy || !segment || !keep) return NULL;
+
+  *copy = *call;
+  memcpy(segment, call->segment, segment_bytes);
+  copy->segment = segment;
   if (call->keep) {
-    memcpy(keep, call->keep, rows);
-    b->keep = keep;
+    memcpy(keep, call->keep, keep_bytes);
+    copy->keep = keep;
   }
-  return fvg_recompute(x, fvg__block_again, b);
+  return fvg_recompute(x, fvg__block_of_call, copy);
 }
 
-FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment,
-                                         int n_segment, const int *keep, int n_keep, const fvg_prompts *prompts) {
-  const fvg_splice *splice = prompts ? prompts->splice : NULL, *end = splice ? splice + prompts->n_splice : NULL;
-  fvg_tape *t = x ? x->tape : NULL;
-  fvg_mark mark;
-  int i;
+/* x [rows, w] through all blocks -> [rows or n_keep, w]. */
+FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m,
+                                         const fvg_segment *segment, int n_segment,
+                                         const int *keep, int n_keep,
+                                         const fvg_prompts *prompts) {
   if (!x) return NULL;
-  mark = fvg_tape_mark(t);                       /* without gradients, each block's result replaces the one before  */
-  for (i = 0; x && i < m->n_layer; i++) {
-    fvg__block_call call;
+  fvg_tape *t = x->tape;
+  const fvg_splice *splice = prompts ? prompts->splice : NULL;
+  const fvg_splice *end = splice ? splice + prompts->n_splice : NULL;
+
+  /* Where no gradient is needed, each block's result takes the place of the one before. */
+  fvg_mark mark = fvg_tape_mark(t);
+  for (int i = 0; x && i < m->n_layer; i++) {
     if (splice != end && splice->layer == i) {
       x = fvg_gather(fvg_concat(x, prompts->vectors), splice->row, splice->n_row);
-      if (splice->segment) { segment = splice->segment; n_segment = splice->n_segment; }
+      if (splice->segment) {
+        segment = splice->segment;
+        n_segment = splice->n_segment;
+      }
       splice++;
     }
+
+    fvg__block_call call;
     memset(&call, 0, sizeof call);
     call.m = m;
     call.block = &m->block[i];
     call.segment = segment;
     call.n_segment = n_segment;
-    if (keep && i == m->n_layer - 1) {
-      call.segment = fvg__keep_queries(t, segment, n_segment, keep, n_keep);
-      if (!call.segment) return NULL;
-      call.n_segment = 0;
-      while (call.n_segment < n_segment && call.segment[call.n_segment].n_query) call.n_segment++;
-      call.keep = keep;
-      call.n_keep = n_keep;
-    }
-    if (x && prompts && prompts->recompute && x->needs_grad) x = fvg__block_recomputed(x, &call);
-    else x = fvg__block_again(t, x, &call);
+    int is_last = i == m->n_layer - 1;
+    if (keep && is_last && !fvg__keep_queries(t, &call, keep, n_keep))
+      return NULL;
+
+    int twice = x && x->needs_grad && prompts && prompts->recompute;
+    x = twice ? fvg__block_recomputed(x, &call) : fvg__block_of_call(t, x, &call);
     x = fvg_tape_keep(t, mark, x);
   }
   return x;
 }
 
-FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment, int n_segment,
-                                const int *keep, int n_keep) {
+FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment,
+                                int n_segment, const int *keep, int n_keep) {
   return fvg_transform_prompted(x, m, segment, n_segment, keep, n_keep, NULL);
 }
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 9  OPTIMISERS: SGD, AdamW and the schedule
- *===========================================================================================================
-   As PyTorch defines them, because the published numbers rest on the details (g gradient, w parameter, wd weight
-   decay):
+ *==================================================================================================
+   SGD and AdamW are as PyTorch defines them, because the published numbers rest on the details.
+   With g the gradient, w the parameter, wd the weight decay and t the number of the step:
 
-     SGD     g <- g + wd w;  v <- momentum v + g  (v = g at the first step);  w <- w - lr v
-     AdamW   w <- (1 - lr wd) w;  m <- b1 m + (1-b1) g;  v <- b2 v + (1-b2) g^2;
-             w <- w - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)           (Loshchilov and Hutter, 2019)
+     SGD     g <- g + wd w
+             v <- momentum v + g                (v = g at the first step)
+             w <- w - lr v
 
-   The schedule counts epochs.  Warm-up epochs run at a constant small rate; then Dassl's re-counted cosine
+     AdamW   w <- (1 - lr wd) w                 (Loshchilov and Hutter, 2019)
+             m <- b1 m + (1 - b1) g
+             v <- b2 v + (1 - b2) g^2
+             w <- w - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+
+   The schedule counts epochs.  Warm-up epochs run at a small constant rate.  After them comes the
+   cosine of Dassl, which goes on counting from the first epoch,
+
         lr(e) = lr/2 (1 + cos(pi (e - warmup) / epochs)),
-   which is over all epochs and so never quite reaches zero. */
+
+   so it spans all epochs and ends just above zero. */
 
 struct fvg_optimizer {
   fvg_ctx *ctx;
   fvg_optimizer_desc desc;
-  fvg_parameter **params;
-  float **momentum, **variance;                  /* variance: AdamW only                                            */
+  fvg_parameter **params;           /* [n]                                                        */
+  float **momentum;                 /* [n], SGD's v or AdamW's m, as long as the parameter        */
+  float **variance;                 /* [n], AdamW's v; NULLs for SGD                              */
   int n;
-  long step;
+  long step;                        /* steps done                                                 */
 };
 
 static float fvg__default(float x, float published) { return x == 0 ? published : x; }
@@ -8134,15 +9190,16 @@ FVG_DEF fvg_optimizer_desc fvg_optimizer_defaults(const fvg_optimizer_desc *desc
   fvg_optimizer_desc d;
   memset(&d, 0, sizeof d);
   if (desc) d = *desc;
+
   d.lr = fvg__default(d.lr, 0.0035f);
   d.momentum = fvg__default(d.momentum, 0.9f);
   d.weight_decay = fvg__default(d.weight_decay, 5e-4f);
   d.beta1 = fvg__default(d.beta1, 0.9f);
   d.beta2 = fvg__default(d.beta2, 0.999f);
   d.eps = fvg__default(d.eps, 1e-8f);
-  d.epochs = d.epochs <= 0 ? 10 : d.epochs;
-  d.warmup_epochs = d.warmup_epochs == 0 ? 1 : d.warmup_epochs;
   d.warmup_lr = fvg__default(d.warmup_lr, 1e-5f);
+  if (d.epochs <= 0) d.epochs = 10;
+  if (d.warmup_epochs == 0) d.warmup_epochs = 1;
   return d;
 }
 
@@ -8150,15 +9207,19 @@ FVG_DEF double fvg_learning_rate(const fvg_optimizer_desc *desc, int epoch) {
   fvg_optimizer_desc d = fvg_optimizer_defaults(desc);
   int warmup = d.warmup_epochs > 0 ? d.warmup_epochs : 0;
   if (epoch < warmup) return (double)d.warmup_lr;
-  return (double)d.lr * 0.5 * (1 + cos(3.14159265358979323846 * (epoch - warmup) / d.epochs));
+
+  double angle = 3.14159265358979323846 * (epoch - warmup) / d.epochs;
+  return (double)d.lr * 0.5 * (1 + cos(angle));
 }
 
 FVG_DEF void fvg_optimizer_free(fvg_optimizer *o) {
-  int i;
   if (!o) return;
-  for (i = 0; i < o->n; i++) {
-    if (o->momentum) fvg_release(o->ctx, o->momentum[i]);
-    if (o->variance) fvg_release(o->ctx, o->variance[i]);
+
+  for (int i = 0; i < o->n; i++) {
+    if (o->momentum)
+      fvg_release(o->ctx, o->momentum[i]);
+    if (o->variance)
+      fvg_release(o->ctx, o->variance[i]);
   }
   fvg_release(o->ctx, o->momentum);
   fvg_release(o->ctx, o->variance);
@@ -8166,55 +9227,74 @@ FVG_DEF void fvg_optimizer_free(fvg_optimizer *o) {
   fvg_release(o->ctx, o);
 }
 
-FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, const fvg_optimizer_desc *desc,
+/* The memory of an optimiser for parameter i, zeroed; 0 when out of memory. */
+static int fvg__optimizer_add(fvg_optimizer *o, int i, fvg_parameter *p) {
+  size_t count = fvg_tensor_count(&p->value);
+  o->params[i] = p;
+
+  o->momentum[i] = FVG_NEW_ARRAY(o->ctx, float, count);
+  if (!o->momentum[i]) return 0;
+  if (o->desc.kind != FVG_ADAMW) return 1;
+
+  o->variance[i] = FVG_NEW_ARRAY(o->ctx, float, count);
+  return o->variance[i] != NULL;
+}
+
+/* An optimiser of n parameters, which it does not own; *out is NULL on failure. */
+FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out,
+                                     const fvg_optimizer_desc *desc,
                                      fvg_parameter *const *params, int n) {
-  fvg_optimizer *o = FVG_NEW(c, fvg_optimizer);
-  int i;
   *out = NULL;
+  fvg_optimizer *o = FVG_NEW(c, fvg_optimizer);
   if (!o) return FVG_E_NOMEM;
+
   o->ctx = c;
   o->desc = fvg_optimizer_defaults(desc);
   o->desc.momentum = fvg__none_if_negative(o->desc.momentum);
   o->desc.weight_decay = fvg__none_if_negative(o->desc.weight_decay);
+
   o->n = n;
   o->params = FVG_NEW_ARRAY(c, fvg_parameter *, (size_t)n);
   o->momentum = FVG_NEW_ARRAY(c, float *, (size_t)n);
   o->variance = FVG_NEW_ARRAY(c, float *, (size_t)n);
-  if (!o->params || !o->momentum || !o->variance) { fvg_optimizer_free(o); return FVG_E_NOMEM; }
-  for (i = 0; i < n; i++) {
-    size_t count = fvg_tensor_count(&params[i]->value);
-    o->params[i] = params[i];
-    o->momentum[i] = FVG_NEW_ARRAY(c, float, count);
-    if (o->desc.kind == FVG_ADAMW) o->variance[i] = FVG_NEW_ARRAY(c, float, count);
-    if (!o->momentum[i] || (o->desc.kind == FVG_ADAMW && !o->variance[i])) {
-      fvg_optimizer_free(o);
-      return FVG_E_NOMEM;
-    }
+
+  int ok = o->params && o->momentum && o->variance;
+  for (int i = 0; ok && i < n; i++)
+    ok = fvg__optimizer_add(o, i, params[i]);
+  if (!ok) {
+    fvg_optimizer_free(o);
+    return FVG_E_NOMEM;
   }
   *out = o;
   return FVG_OK;
 }
 
 FVG_DEF void fvg_optimizer_zero_grad(fvg_optimizer *o) {
-  int i;
-  for (i = 0; i < o->n; i++) memset(o->params[i]->grad, 0, fvg_tensor_count(&o->params[i]->value) * sizeof(float));
+  for (int i = 0; i < o->n; i++) {
+    fvg_parameter *p = o->params[i];
+    memset(p->grad, 0, fvg_tensor_count(&p->value) * sizeof(float));
+  }
 }
 
-static void fvg__sgd_step(const fvg_optimizer_desc *d, size_t n, float lr, float *w, const float *grad, float *v) {
-  size_t k;
-  for (k = 0; k < n; k++) {
-    v[k] = d->momentum * v[k] + (grad[k] + d->weight_decay * w[k]);
+static void fvg__sgd_step(const fvg_optimizer_desc *d, size_t n, float lr,
+                          float *w, const float *g, float *v) {
+  for (size_t k = 0; k < n; k++) {
+    v[k] = d->momentum * v[k] + (g[k] + d->weight_decay * w[k]);
     w[k] -= lr * v[k];
   }
 }
 
-static void fvg__adamw_step(const fvg_optimizer_desc *d, size_t n, double lr, long step, float *w,
-                            const float *g, float *m, float *v) {
-  double correction1 = 1 - pow((double)d->beta1, (double)step), correction2 = 1 - pow((double)d->beta2, (double)step);
-  float rate = (float)(lr / correction1), root = (float)sqrt(correction2),
-        decay = (float)(1 - lr * (double)d->weight_decay);
-  size_t k;
-  for (k = 0; k < n; k++) {
+/* What does not depend on the element is computed once, in double: lr / (1 - b1^t) and
+   sqrt(1 - b2^t). */
+static void fvg__adamw_step(const fvg_optimizer_desc *d, size_t n, double lr, long step,
+                            float *w, const float *g, float *m, float *v) {
+  double correction1 = 1 - pow((double)d->beta1, (double)step);
+  double correction2 = 1 - pow((double)d->beta2, (double)step);
+  float rate = (float)(lr / correction1);
+  float root = (float)sqrt(correction2);
+  float decay = (float)(1 - lr * (double)d->weight_decay);
+
+  for (size_t k = 0; k < n; k++) {
     w[k] *= decay;
     m[k] = d->beta1 * m[k] + (1 - d->beta1) * g[k];
     v[k] = d->beta2 * v[k] + (1 - d->beta2) * g[k] * g[k];
@@ -8223,14 +9303,17 @@ static void fvg__adamw_step(const fvg_optimizer_desc *d, size_t n, double lr, lo
 }
 
 FVG_DEF void fvg_optimizer_step(fvg_optimizer *o, double lr) {
-  int i;
   o->step++;
-  for (i = 0; i < o->n; i++) {
-    size_t n = fvg_tensor_count(&o->params[i]->value);
-    float *w = (float *)o->params[i]->value.data;
+
+  for (int i = 0; i < o->n; i++) {
+    const fvg_parameter *p = o->params[i];
+    size_t n = fvg_tensor_count(&p->value);
+    float *w = (float *)p->value.data;
+
     if (o->desc.kind == FVG_ADAMW)
-      fvg__adamw_step(&o->desc, n, lr, o->step, w, o->params[i]->grad, o->momentum[i], o->variance[i]);
-    else fvg__sgd_step(&o->desc, n, (float)lr, w, o->params[i]->grad, o->momentum[i]);
+      fvg__adamw_step(&o->desc, n, lr, o->step, w, p->grad, o->momentum[i], o->variance[i]);
+    else
+      fvg__sgd_step(&o->desc, n, (float)lr, w, p->grad, o->momentum[i]);
   }
 }
 
