@@ -19,9 +19,9 @@
              printf("%g %g\n", fvg_value(y)[0], fvg_value(y)[1]);         // 0.6 0.8
              fvg_tape_free(t);   fvg_free(c);
 
-   =========================================================================================================
+   =================================================================================================
    MANUAL
-   =========================================================================================================
+   =================================================================================================
    1. BUILD.  `cc -O2 prog.c -lm` is enough.  Nothing but libc and libm.  Macros, all optional, all to be set
       before the file that defines FVGPT_IMPLEMENTATION includes the header:
 
@@ -35,7 +35,7 @@
                                chapter 2, "the platform") see to it that files written survive a power failure,
                                follow no link that was laid for them, and never take the place of a device
 
-      The header includes itself, once per SIMD level (chapter 4): it must keep the name fvgpt.h, or be compiled with
+      The header includes itself, once per SIMD level (chapter 6): it must keep the name fvgpt.h, or be compiled with
       FVGPT_NO_SIMD, and cannot be pasted into another file.
 
       -ffast-math and -ffinite-math-only are refused: losses, masks and NaN checks rely on IEEE arithmetic.
@@ -71,13 +71,17 @@
       towers of a CLIP that way, from random weights.
 
    8. SPEED.  Frozen matrices belong in panels (fvg_tensor_pack), which fvg_clip_load sees to; one copy serves both
-      directions, and chapter 5 says why.  Backward keeps one layer's gradients at a time; fvg_recompute trades a
+      directions, and chapter 7 says why.  Backward keeps one layer's gradients at a time; fvg_recompute trades a
       third to a half more work for the memory of what it recomputes.  build/bench measures it all as a share of what
       the CPU can multiply and add, tools/bench_peers.py beside other programs.
 
-   9. CHAPTERS, in order of dependency (`grep -n "^ \* CHAPTER" fvgpt.h` prints this list with line numbers):
-        1 Context       2 Files         3 Safetensors   4 Kernels     5 Matrix product   6 Tape
-        7 Operations    8 Transformer   9 Optimisers   10 FVG-PT     11 Archives        12 PyTorch files
+   9. CHAPTERS, in order of dependency (`grep -n "^ \* CHAPTER" fvgpt.h` prints this list with
+      line numbers):
+
+        Files     1 Context         2 Files       3 Safetensors    4 Archives    5 PyTorch files
+        Numbers   6 Kernels         7 Matrix product
+        Tape      8 Tape            9 Operations  10 Transformer   11 Optimisers
+        Method   12 FVG-PT
 
   10. STOPPING.  A call that works for minutes can be stopped within milliseconds: fvg_desc.cancelled is asked before
       each node of a tape, between the pieces of a matrix product, and between pictures and pieces of files that are
@@ -120,9 +124,9 @@
 extern "C" {
 #endif
 
-/* ---------------------------------------------------------------------------------------------------------
+/* -------------------------------------------------------------------------------------------------
    Context
-   --------------------------------------------------------------------------------------------------------- */
+   ---------------------------------------------------------------------------------------------- */
 typedef enum fvg_status {
   FVG_OK            =  0,
   FVG_E_NOMEM       = -1,   /* the allocator or the arena is exhausted                        */
@@ -190,9 +194,9 @@ FVG_DEF uint32_t fvg_rng_below(fvg_rng *r, uint32_t n);              /* 0..n-1 w
 FVG_DEF double   fvg_rng_normal(fvg_rng *r);                         /* N(0, 1)                                   */
 FVG_DEF void     fvg_rng_permute(fvg_rng *r, int *index, int n);     /* Fisher-Yates over index[0..n-1]           */
 
-/* ---------------------------------------------------------------------------------------------------------
+/* -------------------------------------------------------------------------------------------------
    For programs: what the headers use themselves, and what tools/ is made of
-   --------------------------------------------------------------------------------------------------------- */
+   ---------------------------------------------------------------------------------------------- */
 /* Records a message of one line and returns the status, so that failing is one statement:
        return fvg_fail(c, FVG_E_IO, "%s: cannot be opened", path);
    Control characters in it become question marks. */
@@ -244,9 +248,9 @@ FVG_DEF void       fvg_json_free(fvg_ctx *c, fvg_json *j);
 /* The index of a member of the object at index `object`; -1: there is none, or it is no object. */
 FVG_DEF int        fvg_json_find(const fvg_json *j, int object, const char *key);
 
-/* ---------------------------------------------------------------------------------------------------------
+/* -------------------------------------------------------------------------------------------------
    Tensors and files
-   --------------------------------------------------------------------------------------------------------- */
+   ---------------------------------------------------------------------------------------------- */
 typedef enum fvg_dtype {
   FVG_F32 = 0, FVG_F16, FVG_BF16, FVG_I32, FVG_I64, FVG_U8,
   FVG_F32_PANELS                     /* a matrix of f32 in the order the kernels read, see fvg_tensor_pack     */
@@ -338,9 +342,9 @@ FVG_DEF int        fvg_file_exists(const char *path);                /* 1: a pla
 FVG_DEF int        fvg_file_is_temporary(const char *name);
 #endif
 
-/* ---------------------------------------------------------------------------------------------------------
+/* -------------------------------------------------------------------------------------------------
    Tape: building a node evaluates it.  Every node is a matrix [rows, cols] of f32, row-major.
-   --------------------------------------------------------------------------------------------------------- */
+   ---------------------------------------------------------------------------------------------- */
 typedef struct fvg_tape fvg_tape;
 typedef struct fvg_node fvg_node;
 typedef struct fvg_parameter {       /* something to train                                                     */
@@ -444,9 +448,9 @@ typedef fvg_node *(*fvg_scalar_fn)(fvg_tape *t, void *user);
 FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user, fvg_parameter *const *params, int n_params,
                                   int probes, float step);
 
-/* ---------------------------------------------------------------------------------------------------------
+/* -------------------------------------------------------------------------------------------------
    Transformer block (pre-norm, as in CLIP): x += attention(LN_1 x);  x += W_proj act(W_fc LN_2 x)
-   --------------------------------------------------------------------------------------------------------- */
+   ---------------------------------------------------------------------------------------------- */
 typedef enum fvg_activation { FVG_QUICK_GELU = 0, FVG_GELU } fvg_activation;
 typedef struct fvg_block {           /* width w; all frozen; biases and norms F32, matrices any float storage   */
   /* [w] [w,w] */
@@ -482,9 +486,9 @@ typedef struct fvg_prompts {
 FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment,
                                          int n_segment, const int *keep, int n_keep, const fvg_prompts *prompts);
 
-/* ---------------------------------------------------------------------------------------------------------
-   Optimisers and schedule, as PyTorch and Dassl define them (chapter 9)
-   --------------------------------------------------------------------------------------------------------- */
+/* -------------------------------------------------------------------------------------------------
+   Optimisers and schedule, as PyTorch and Dassl define them (chapter 11)
+   ---------------------------------------------------------------------------------------------- */
 typedef enum fvg_optimizer_kind { FVG_SGD = 0, FVG_ADAMW } fvg_optimizer_kind;
 typedef struct fvg_optimizer_desc {
   float lr;                          /* 0.0035                                                                 */
@@ -511,9 +515,9 @@ FVG_DEF void       fvg_optimizer_free(fvg_optimizer *o);
 FVG_DEF long      *fvg_optimizer_steps(fvg_optimizer *o);
 FVG_DEF float     *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment);
 
-/* ---------------------------------------------------------------------------------------------------------
+/* -------------------------------------------------------------------------------------------------
    FVG-PT: foreground reliability gate (FRG), foreground distillation compensation (FDC), prior calibration (PC)
-   --------------------------------------------------------------------------------------------------------- */
+   ---------------------------------------------------------------------------------------------- */
 typedef enum fvg_area_rule {         /* masks whose area lies outside [area_min, area_max]                     */
   FVG_AREA_ZERO_R = 0,               /* r = 0: distil from the full view, and leave the image out of FRG's loss */
   FVG_AREA_CLAMP,                    /* trust them, with the area clamped to the bounds                        */
@@ -648,7 +652,7 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
  *==================================================================================================
    A context carries what every other chapter needs: an allocator that counts, a place
    for the last error message, a way to run jobs side by side, and the table of kernels
-   that suits the CPU (chapter 4).
+   that suits the CPU (chapter 6).
 
    Memory.  Every block is preceded by its size, so that the allocator callback is told what it gets
    back, and is aligned to 64 bytes, one cache line and one AVX-512 vector.  With a fixed arena, a
@@ -674,7 +678,7 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
 #endif
 
 /* Under AddressSanitizer the bytes that alignment leaves over behind a block are forbidden, and the
-   tape (chapter 6) gives every tensor a block of its own. */
+   tape (chapter 8) gives every tensor a block of its own. */
 #if defined(__SANITIZE_ADDRESS__)
 #define FVG__SEPARATE_BLOCKS 1
 #elif defined(__has_feature)
@@ -1317,7 +1321,7 @@ FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), v
 }
 
 /* ---- life cycle ---- */
-/* Chapter 4: the kernels for an fvg_simd; *level is the level that they have. */
+/* Chapter 6: the kernels for an fvg_simd; *level is the level that they have. */
 static const fvg__kernels *fvg__choose_kernels(int simd, int *level);
 
 /* Places the context at the start of its arena and makes the rest of it one free block;
@@ -1779,7 +1783,8 @@ static fvg_status fvg__source_read(fvg_ctx *c, const fvg_source *s, void *dst, u
 }
 
 /* The block is one byte longer than the source: fvg_alloc has set that closing byte to 0. */
-FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, uint8_t **bytes, size_t *n, const fvg_source *s) {
+FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, uint8_t **bytes, size_t *n,
+                                       const fvg_source *s) {
   if (!c || !s || !bytes || !n)
     return fvg__null_argument(c, "fvg_source_read_all", "the source or the result");
   *bytes = NULL;
@@ -2651,7 +2656,7 @@ typedef struct fvg__weight {
   fvg_tensor shape;                  /* data NULL; type is valid only if supported               */
   int supported;                     /* 1: its dtype is an fvg_dtype                             */
   uint64_t begin, end;               /* offsets in the file, not in the data section             */
-  int strided;                       /* 1: not row-major (chapter 12); element [i, j, ...] lies
+  int strided;                       /* 1: not row-major (chapter 5); element [i, j, ...] lies
                                         i * stride[0] + j * stride[1] + ... elements behind
                                         begin, and none ends behind `end`                        */
   uint64_t stride[FVG_MAX_DIM];      /* in elements                                              */
@@ -2663,7 +2668,7 @@ struct fvg_weights {
   fvg_source source;
   char *file;                        /* name for messages                                        */
   fvg_json json;                    /* the header, which holds all names and the metadata;
-                                        chapter 12 makes one of its own                          */
+                                        chapter 5 makes one of its own                          */
   int metadata;                      /* index in json, -1 for none                               */
   int n;
   fvg__weight *weight;               /* [n] in the header's order                                */
@@ -3399,7 +3404,8 @@ static fvg_status fvg__weight_convert(fvg_weights *w, const fvg__weight *e, uint
 }
 
 /* Reads one tensor into new memory, converted to the type `as`. */
-FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *name, fvg_dtype as) {
+FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *name,
+                                   fvg_dtype as) {
   memset(out, 0, sizeof *out);
   const fvg__weight *e = fvg__weights_find(w, name);
   if (!e)
@@ -3788,7 +3794,7 @@ FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path,
 #endif
 
 /*==================================================================================================
- * CHAPTER 11  ARCHIVES: zip and pickle, which PyTorch writes
+ * CHAPTER 4  ARCHIVES: zip and pickle, which PyTorch writes
  *==================================================================================================
    Since PyTorch 1.6 torch.save and torch.jit.save write a zip archive (APPNOTE.TXT 6.3).  The
    members that matter here are stored without compression:
@@ -4912,10 +4918,10 @@ static void fvg__pickle_free(fvg__pickle *p) {
 }
 
 /*==================================================================================================
- * CHAPTER 12  PYTORCH FILES: tensors and their names in a pickle
+ * CHAPTER 5  PYTORCH FILES: tensors and their names in a pickle
  *==================================================================================================
    This chapter gives the pickle's tree its meaning.  A tensor is a storage, an offset, a shape and
-   strides.  The storage's numbers are a member of the archive (chapter 11), so a tensor becomes
+   strides.  The storage's numbers are a member of the archive (chapter 4), so a tensor becomes
    what it is in a safetensors file: a name, a type, a shape and the bytes from begin to end, with
    strides if it is not row-major.
 
@@ -5452,7 +5458,7 @@ FVG_DEF fvg_status fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fvg
 }
 
 /*==================================================================================================
- * CHAPTER 4  KERNELS: the product's tile, softmax, layer norm, gelu
+ * CHAPTER 6  KERNELS: the product's tile, softmax, layer norm, gelu
  *==================================================================================================
    Nine tenths of a transformer's time goes into one operation, out = A B.  Softmax, layer norm and
    two gelus, which work on one row at a time, take most of the rest.
@@ -5475,7 +5481,7 @@ FVG_DEF fvg_status fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fvg
              ...             ...        ...
            a[13][k] ----  sum[13][0] sum[13][1]
 
-   Chapter 5 cuts a whole product into such tiles. */
+   Chapter 7 cuts a whole product into such tiles. */
 
 static int fvg__min(int a, int b) { return a < b ? a : b; }
 
@@ -6463,7 +6469,7 @@ static const fvg__kernels *fvg__choose_kernels(int simd, int *level) {
 }
 
 /*==================================================================================================
- * CHAPTER 5  MATRIX PRODUCT: blocks, panels and threads around the tile
+ * CHAPTER 7  MATRIX PRODUCT: blocks, panels and threads around the tile
  *==================================================================================================
    With AVX-512 a core multiplies and adds 32 numbers a clock, but one number from memory costs it
    some hundred clocks.  So everything here serves one aim: to fetch each number seldom, and in the
@@ -6728,7 +6734,7 @@ static void fvg__block_times_panel(const fvg__gemm_job *g, int block, int k0, in
 }
 
 /* out [m,n] = A [m,k] times panels of panel_rows >= k rows each, in this thread; with `accumulate`
-   it is added to out.  Attention (chapter 8) calls this for its small products. */
+   it is added to out.  Attention (chapter 10) calls this for its small products. */
 static void fvg__times_panels(const fvg__kernels *kernels, int m, int n, int k, fvg__operand a,
                               const float *panels, int panel_rows,
                               float *out, ptrdiff_t ld_out, int accumulate) {
@@ -6880,7 +6886,7 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
 }
 
 /*==================================================================================================
- * CHAPTER 6  TAPE: memory and order of a computation
+ * CHAPTER 8  TAPE: memory and order of a computation
  *==================================================================================================
    Reverse-mode differentiation in three sentences.  Every operation computes its value at once and
    writes a node on a tape: shape, value, inputs, and a function that can pass a gradient back.
@@ -7642,7 +7648,7 @@ FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
 }
 
 /*==================================================================================================
- * CHAPTER 7  OPERATIONS: each formula with its derivative
+ * CHAPTER 9  OPERATIONS: each formula with its derivative
  *==================================================================================================
    Forward and backward stand side by side.  In the formulas dy is the gradient that has arrived at
    y, and da, db, dc are those of the inputs, to which backward adds.  In the code, the grad of an
@@ -8484,7 +8490,7 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
 }
 
 /*==================================================================================================
- * CHAPTER 8  TRANSFORMER: attention over packed sequences, and the block
+ * CHAPTER 10  TRANSFORMER: attention over packed sequences, and the block
  *==================================================================================================
    Attention (Vaswani et al. 2017), for each head of width d:
 
@@ -8529,7 +8535,7 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
 
    Jobs.  A job of forward is one head of a few segments.  A job of backward is one head of all
    segments, since they add to the same prefix rows.  A job copies the head's keys and values into
-   panels (chapter 5), where prefix and own rows become one sequence.  It takes 56 queries at a
+   panels (chapter 7), where prefix and own rows become one sequence.  It takes 56 queries at a
    time, whose scores (56 x 257 for ViT-L/14) stay in the second-level cache.  At most 32 jobs run
    side by side, each with its own piece of scratch memory; one thread needs one piece.
 
@@ -9152,7 +9158,7 @@ FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg
 }
 
 /*==================================================================================================
- * CHAPTER 9  OPTIMISERS: SGD, AdamW and the schedule
+ * CHAPTER 11  OPTIMISERS: SGD, AdamW and the schedule
  *==================================================================================================
    SGD and AdamW are as PyTorch defines them, because the published numbers rest on the details.
    With g the gradient, w the parameter, wd the weight decay and t the number of the step:
@@ -9323,17 +9329,19 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
   return moment ? o->variance[i] : o->momentum[i];
 }
 
-/*===========================================================================================================
- * CHAPTER 10  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)
- *===========================================================================================================
-   Tuned prompts fit the classes that they have seen, lose on new ones, and their attention slips off the object.
-   FVG-PT freezes the tuned model and learns three small modules from pictures with foreground masks.
+/*==================================================================================================
+ * CHAPTER 12  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)
+ *==================================================================================================
+   Tuned prompts fit the classes that they have seen, lose on new ones, and their attention slips
+   off the object. FVG-PT freezes the tuned model and learns three small modules from pictures with
+   foreground masks.
 
-   What is given.  Image x has the feature f, and its foreground view x * mask has f_fg, both from the tuned image
-   encoder; class c has the text feature g_c of the tuned prompts.  f0 and g0 are the features of plain CLIP.  All have
-   unit length, s is CLIP's logit scale, y the label, H(p) the entropy of p in nats.
+   What is given.  Image x has the feature f, and its foreground view x * mask has f_fg, both from
+   the tuned image encoder; class c has the text feature g_c of the tuned prompts.  f0 and g0 are
+   the features of plain CLIP.  All have unit length, s is CLIP's logit scale, y the label, H(p) the
+   entropy of p in nats.
 
-     (1)  z_full = s f g^T      z_fg = s f_fg g^T      z_CLIP = s f0 g0^T      p_* = softmax(z_* / tau)
+     (1)  z_full = s f g^T    z_fg = s f_fg g^T    z_CLIP = s f0 g0^T    p_* = softmax(z_* / tau)
 
    FRG, the foreground reliability gate: how far may the foreground view of this picture be trusted?
 
@@ -9344,34 +9352,37 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
    FDC, foreground distillation compensation: two adapters, drawn toward the view that is trusted.
 
      (5)  f~ = norm(f + MLP_image(f))      g~ = norm(g + MLP_text(g))      z_FDC = s f~ g~^T
-     (6)  L_dist = mean_i [ r_i KL(p_fg || p_FDC) + (1 - r_i) KL(p_full || p_FDC) ],      r taken as a constant
+     (6)  L_dist = mean_i [ r_i KL(p_fg || p_FDC) + (1 - r_i) KL(p_full || p_FDC) ],
+          with p_FDC = softmax(z_FDC / tau), and r taken as a constant
 
    PC, prior calibration: how much of plain CLIP do classes need that were never seen?
 
      (7)  v = [ H(p_full),  H(p_CLIP),  cos(p_full, p_CLIP) ]      b = sigmoid(MLP_BRG(v))
-     (8)  z_PC = (1 - b) z_full + b z_CLIP      L_PC = CE(z_PC, y) + KL(p_CLIP || softmax(z_PC / tau))
+     (8)  z_PC = (1 - b) z_full + b z_CLIP
+          L_PC = CE(z_PC, y) + KL(p_CLIP || softmax(z_PC / tau))
 
    Training minimises
 
      (9)  L = CE(z_FDC, y) + lambda_base L_dist + lambda_rg L_FRG + lambda_new L_PC
 
-   and testing scores base classes by z_FDC, which needs no mask, and new classes by z_PC.  The modules share neither
-   parameters nor gradients (unless attach_r lets the distillation into the gate), so training them together or one by
-   one gives the same weights.
+   and testing scores base classes by z_FDC, which needs no mask, and new classes by z_PC.  The
+   modules share neither parameters nor gradients (unless attach_r lets the distillation into the
+   gate), so training them together or one by one gives the same weights.
 
-   MMRL has two image features: it scores base classes by a mixture f_score, new ones by f.  So z_full of (1) to (6)
-   is made of f_score; the z_full of (7) and (8), which the code calls z_tuned, is made of f, and so is z_FDC.  For
-   all other methods f_score is f, and z_tuned is z_full.
+   MMRL has two image features: it scores base classes by a mixture f_score, new ones by f.  So
+   z_full of (1) to (6) is made of f_score; the z_full of (7) and (8), which the code calls z_tuned,
+   is made of f, and so is z_FDC.  For all other methods f_score is f, and z_tuned is z_full.
 
-   The functions below come in this order: the parameters; (1); each module with its loss; the loss (9); the step; and
-   what a trained model is asked for.  Their names are those of the equations. */
+   The functions below come in this order: the parameters; (1); what both gates look at; FRG, FDC
+   and PC, each with its part of the loss; the loss (9) and a training step; and what a trained
+   model is asked for.  Their names are those of the equations. */
 
 #define FVG__MAX_GATE_LAYERS 3
 
 /* A residual multi-layer perceptron, d -> hidden -> d, of equation (5). */
 typedef struct fvg__adapter {
-  fvg_parameter down_weight, down_bias;          /* [hidden, d], [hidden]                            */
-  fvg_parameter up_weight, up_bias;              /* [d, hidden], [d]                                 */
+  fvg_parameter down_weight, down_bias;     /* [hidden, d], [hidden]                              */
+  fvg_parameter up_weight, up_bias;         /* [d, hidden], [d]                                   */
 } fvg__adapter;
 
 /* A multi-layer perceptron, 3 -> hidden -> 1, of equations (3) and (7). */
@@ -9388,7 +9399,8 @@ struct fvg_fvgpt {
   fvg_parameter *params[8 + 4 * FVG__MAX_GATE_LAYERS];
   int n_params;
   fvg_tape *tape;
-  const fvg_weights *file;   /* Set while loading: shapes are checked against the file before anything is allocated. */
+  /* Set while loading: shapes are checked against the file before anything is allocated. */
+  const fvg_weights *file;
 };
 
 FVG_DEF fvg_fvgpt_desc fvg_fvgpt_defaults(const fvg_fvgpt_desc *desc) {
@@ -9414,10 +9426,11 @@ FVG_DEF fvg_fvgpt_desc fvg_fvgpt_defaults(const fvg_fvgpt_desc *desc) {
 
 typedef enum fvg__init { FVG__INIT_ZERO = 0, FVG__INIT_UNIFORM, FVG__INIT_NORMAL } fvg__init;
 
-/* Adds the parameter p, [rows, cols] or, with cols 0, [rows], to the list of what trains.  It starts uniform in
-   +-scale, or normal with the standard deviation scale, or zero; every parameter has a random stream of its own. */
-static fvg_status fvg__add_parameter(fvg_fvgpt *m, fvg_parameter *p, const char *name, int rows, int cols,
-                                     fvg__init init, double scale) {
+/* Adds the parameter p, [rows, cols] or, with cols 0, [rows], to the list of what trains.  It
+   starts uniform in +-scale, or normal with the standard deviation scale, or zero; every parameter
+   has a random stream of its own. */
+static fvg_status fvg__add_parameter(fvg_fvgpt *m, fvg_parameter *p, const char *name,
+                                     int rows, int cols, fvg__init init, double scale) {
   const int dim[2] = {rows, cols};
   int n_dim = cols ? 2 : 1;
   fvg_status s = FVG_OK;
@@ -9438,14 +9451,15 @@ static fvg_status fvg__add_parameter(fvg_fvgpt *m, fvg_parameter *p, const char 
   return FVG_OK;
 }
 
-/* The layer down starts as PyTorch's linear layers do, uniform in +-1/sqrt(inputs).  The layer up starts near zero, so
-   that z_FDC starts as z_full. */
+/* The layer down starts as PyTorch's linear layers do, uniform in +-1/sqrt(inputs).  The layer up
+   starts near zero, so that z_FDC starts as z_full. */
 static fvg_status fvg__adapter_new(fvg_fvgpt *m, fvg__adapter *a, const char *const name[4]) {
   int d = m->desc.width, hidden = m->desc.fdc_hidden;
   double bound = 1 / sqrt((double)d);
   double near_zero = (double)fvg__none_if_negative(m->desc.fdc_init_scale);
 
-  fvg_status s = fvg__add_parameter(m, &a->down_weight, name[0], hidden, d, FVG__INIT_UNIFORM, bound);
+  fvg_status s = fvg__add_parameter(m, &a->down_weight, name[0], hidden, d, FVG__INIT_UNIFORM,
+                                    bound);
   if (!s) s = fvg__add_parameter(m, &a->down_bias, name[1], hidden, 0, FVG__INIT_UNIFORM, bound);
   if (!s) s = fvg__add_parameter(m, &a->up_weight, name[2], d, hidden, FVG__INIT_NORMAL, near_zero);
   if (!s) s = fvg__add_parameter(m, &a->up_bias, name[3], d, 0, FVG__INIT_ZERO, 0);
@@ -9453,7 +9467,8 @@ static fvg_status fvg__adapter_new(fvg_fvgpt *m, fvg__adapter *a, const char *co
 }
 
 /* Every layer of a gate starts as PyTorch's linear layers do. */
-static fvg_status fvg__gate_new(fvg_fvgpt *m, fvg__gate *g, const char *const name[2 * FVG__MAX_GATE_LAYERS]) {
+static fvg_status fvg__gate_new(fvg_fvgpt *m, fvg__gate *g,
+                                const char *const name[2 * FVG__MAX_GATE_LAYERS]) {
   fvg_status s = FVG_OK;
   for (g->n_layer = 0; !s && g->n_layer < m->desc.gate_layers; g->n_layer++) {
     int i = g->n_layer;
@@ -9461,21 +9476,27 @@ static fvg_status fvg__gate_new(fvg_fvgpt *m, fvg__gate *g, const char *const na
     int outputs = i == m->desc.gate_layers - 1 ? 1 : m->desc.gate_hidden;
     double bound = 1 / sqrt((double)inputs);
 
-    s = fvg__add_parameter(m, &g->weight[i], name[2 * i], outputs, inputs, FVG__INIT_UNIFORM, bound);
-    if (!s) s = fvg__add_parameter(m, &g->bias[i], name[2 * i + 1], outputs, 0, FVG__INIT_UNIFORM, bound);
+    s = fvg__add_parameter(m, &g->weight[i], name[2 * i], outputs, inputs, FVG__INIT_UNIFORM,
+                           bound);
+    if (!s) s = fvg__add_parameter(m, &g->bias[i], name[2 * i + 1], outputs, 0, FVG__INIT_UNIFORM,
+                                   bound);
   }
   return s;
 }
 
-/* All modules with their first values.  file is the checkpoint that other values will come from, or NULL. */
-static fvg_status fvg__fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_desc *desc, const fvg_weights *file) {
+/* All modules with their first values.  file is the checkpoint that other values will come from, or
+   NULL. */
+static fvg_status fvg__fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_desc *desc,
+                                 const fvg_weights *file) {
   static const char *const image_name[] = {"fdc_image.down.weight", "fdc_image.down.bias",
                                            "fdc_image.up.weight", "fdc_image.up.bias"};
   static const char *const text_name[] = {"fdc_text.down.weight", "fdc_text.down.bias",
                                           "fdc_text.up.weight", "fdc_text.up.bias"};
-  static const char *const frg_name[] = {"frg.fc1.weight", "frg.fc1.bias", "frg.fc2.weight", "frg.fc2.bias",
+  static const char *const frg_name[] = {"frg.fc1.weight", "frg.fc1.bias", "frg.fc2.weight",
+                                         "frg.fc2.bias",
                                          "frg.fc3.weight", "frg.fc3.bias"};
-  static const char *const brg_name[] = {"brg.fc1.weight", "brg.fc1.bias", "brg.fc2.weight", "brg.fc2.bias",
+  static const char *const brg_name[] = {"brg.fc1.weight", "brg.fc1.bias", "brg.fc2.weight",
+                                         "brg.fc2.bias",
                                          "brg.fc3.weight", "brg.fc3.bias"};
   *out = NULL;
 
@@ -9538,10 +9559,14 @@ static fvg_node *fvg__features(const fvg_fvgpt *m, fvg_tape *t, const float *f, 
 }
 
 /* p = softmax(z / tau): [n,C] */
-static fvg_node *fvg__probabilities(const fvg_fvgpt *m, fvg_node *z) { return fvg_softmax(z, m->desc.tau); }
+static fvg_node *fvg__probabilities(const fvg_fvgpt *m, fvg_node *z) {
+  return fvg_softmax(z, m->desc.tau);
+}
 
-/* z_full of (1) to (6), or z_fg where foreground is 1: scores by the feature that scores base classes */
-static fvg_node *fvg__view_logits(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *x, int foreground) {
+/* z_full of (1) to (6), or z_fg where foreground is 1: scores by the feature that scores base
+   classes */
+static fvg_node *fvg__view_logits(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *x,
+                                  int foreground) {
   const float *f = x->f_score ? x->f_score : x->f;
   const float *f_fg = x->f_score_fg ? x->f_score_fg : x->f_fg;
   fvg_node *g = fvg__features(m, t, x->g, x->n_class);
@@ -9560,7 +9585,7 @@ static fvg_node *fvg__clip_logits(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_bat
 
 /* ---- what both gates look at ---- */
 
-/* H(p) of n probabilities in nats, or, with normalise_entropy, as a share of its greatest value ln n */
+/* H(p) of n probabilities in nats, or, with normalise_entropy, as a share of the most, ln n */
 static double fvg__entropy(const fvg_fvgpt *m, const float *p, int n) {
   double sum = 0;
   for (int i = 0; i < n; i++) {
@@ -9591,7 +9616,8 @@ static fvg_node *fvg__gate_logit(fvg__gate *g, fvg_node *x) {
 
 /* ---- FRG, the foreground reliability gate: (2) to (4) ---- */
 
-/* Says whether an image's mask is used: it has one, and of a sensible size.  *area becomes what the gate sees. */
+/* Says whether an image's mask is used: it has one, and of a sensible size.  *area becomes what the
+   gate sees. */
 static int fvg__mask_counts(const fvg_fvgpt_desc *d, float *area) {
   if (!(*area >= 0)) {
     *area = 0;
@@ -9606,13 +9632,13 @@ static int fvg__mask_counts(const fvg_fvgpt_desc *d, float *area) {
 }
 
 typedef struct fvg__frg_nodes {
-  fvg_node *q;                       /* [n,1] the gate's logit, r = sigmoid(q) before masks are looked at      */
-  fvg_node *counts;                  /* [n,1] 1 for an image whose mask is used, else 0                        */
-  fvg_node *r;                       /* [n,1] the trust, 0 where the mask is not used                          */
+  fvg_node *q;                /* [n,1] the gate's logit                                         */
+  fvg_node *counts;           /* [n,1] 1 for an image whose mask is used, else 0                */
+  fvg_node *r;                /* [n,1] the trust, 0 where the mask is not used                  */
 } fvg__frg_nodes;
 
-/* (2) and (3): p_full, p_fg [n,C] and area [n] -> r.  An image whose mask is not used has r = 0: (6) then distils from
-   the full view.  Members are NULL if a node cannot be made. */
+/* (2) and (3): p_full, p_fg [n,C] and area [n] -> r.  An image whose mask is not used has r = 0:
+   (6) then distils from the full view.  Members are NULL if a node cannot be made. */
 static fvg__frg_nodes fvg__frg(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_fg, const float *area) {
   fvg__frg_nodes frg = {NULL, NULL, NULL};
   if (!p_full || !p_fg) return frg;
@@ -9647,14 +9673,17 @@ static double fvg__row_cross_entropy(const float *z, int n, int label) {
   return max + log(sum) - (double)z[label];
 }
 
-/* r* of (4), [n,1]: 1 where the foreground view gives the label a smaller cross-entropy by more than delta, else 0 */
-static fvg_node *fvg__frg_target(const fvg_fvgpt *m, fvg_node *z_full, fvg_node *z_fg, const int *label) {
+/* r* of (4), [n,1]: 1 where the foreground view gives the label a smaller cross-entropy by more
+   than delta, else 0 */
+static fvg_node *fvg__frg_target(const fvg_fvgpt *m, fvg_node *z_full, fvg_node *z_fg,
+                                 const int *label) {
   if (!z_full || !z_fg) return NULL;
   int n_class = z_full->cols;
   fvg_node *target = fvg_zeros(z_full->tape, z_full->rows, 1);
 
   for (int i = 0; target && i < z_full->rows; i++) {
-    double full = fvg__row_cross_entropy(fvg_value(z_full) + fvg__row(i, n_class), n_class, label[i]);
+    double full = fvg__row_cross_entropy(fvg_value(z_full) + fvg__row(i, n_class), n_class,
+                                         label[i]);
     double fg = fvg__row_cross_entropy(fvg_value(z_fg) + fvg__row(i, n_class), n_class, label[i]);
     fvg_fill(target)[i] = fg < full - (double)m->desc.delta ? 1.0f : 0.0f;
   }
@@ -9673,9 +9702,10 @@ static fvg_node *fvg__frg_loss(fvg__frg_nodes frg, fvg_node *target) {
 static fvg_node *fvg__adapt(fvg__adapter *a, fvg_node *f) {
   if (!f) return NULL;
   fvg_tape *t = f->tape;
-  fvg_node *hidden = fvg_relu(fvg_linear(f, fvg_param(t, &a->down_weight), fvg_param(t, &a->down_bias)));
-  fvg_node *correction = fvg_linear(hidden, fvg_param(t, &a->up_weight), fvg_param(t, &a->up_bias));
-  return fvg_normalize(fvg_add(f, correction));
+  fvg_node *down = fvg_linear(f, fvg_param(t, &a->down_weight), fvg_param(t, &a->down_bias));
+  fvg_node *hidden = fvg_relu(down);
+  fvg_node *up = fvg_linear(hidden, fvg_param(t, &a->up_weight), fvg_param(t, &a->up_bias));
+  return fvg_normalize(fvg_add(f, up));
 }
 
 /* (5): f [n,d], g [C,d] -> z_FDC [n,C] */
@@ -9685,11 +9715,20 @@ static fvg_node *fvg__fdc(fvg_fvgpt *m, fvg_node *f, fvg_node *g) {
   return fvg__logits(m, f_adapted, g_adapted);
 }
 
-/* L_dist of (6): the student z_FDC follows the foreground view as far as r trusts it, else the full view. */
-static fvg_node *fvg__fdc_loss(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_fg, fvg_node *z_fdc, fvg_node *r) {
-  fvg_node *from_fg = fvg_kl_rows(p_fg, z_fdc, m->desc.tau);                              /* [n,1] */
+/* The published losses have no factor before a KL divergence; Hinton's distillation has tau^2. */
+static float fvg__kl_factor(const fvg_fvgpt *m) {
+  return m->desc.kl_tau2 ? m->desc.tau * m->desc.tau : 1.0f;
+}
+
+/* L_dist of (6): the student z_FDC follows the foreground view as far as r trusts it, and for the
+   rest the full view. */
+static fvg_node *fvg__fdc_loss(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_fg, fvg_node *z_fdc,
+                               fvg_node *r) {
+  fvg_node *from_fg = fvg_kl_rows(p_fg, z_fdc, m->desc.tau);           /* [n,1] */
   fvg_node *from_full = fvg_kl_rows(p_full, z_fdc, m->desc.tau);
-  return fvg_mean(fvg_lerp(from_full, from_fg, m->desc.attach_r ? r : fvg_detach(r)));
+  fvg_node *trust = m->desc.attach_r ? r : fvg_detach(r);
+  fvg_node *l_dist = fvg_mean(fvg_lerp(from_full, from_fg, trust));
+  return fvg_scale(l_dist, fvg__kl_factor(m));
 }
 
 /* ---- PC, prior calibration: (7) and (8) ---- */
@@ -9718,37 +9757,48 @@ static fvg_node *fvg__pc(fvg_fvgpt *m, fvg_node *z_tuned, fvg_node *z_clip, fvg_
   return fvg_lerp(z_tuned, z_clip, *b);
 }
 
-/* L_PC of (8) is the sum of two terms.  This is the second, which holds z_PC near plain CLIP; the factor of no_kl and
-   kl_tau2 is fvg__kl_factor. */
+/* The second term of L_PC in (8), which holds z_PC near plain CLIP: [1,1]; 0 with no_kl. */
 static fvg_node *fvg__pc_kl(fvg_fvgpt *m, fvg_node *z_clip, fvg_node *z_pc) {
-  return fvg_mean(fvg_kl_rows(fvg__probabilities(m, z_clip), z_pc, m->desc.tau));
+  fvg_node *p_clip = fvg__probabilities(m, z_clip);
+  fvg_node *kl = fvg_mean(fvg_kl_rows(p_clip, z_pc, m->desc.tau));
+  return fvg_scale(kl, m->desc.no_kl ? 0 : fvg__kl_factor(m));
 }
 
 /* ---- (9) the loss ---- */
 
-/* The weights of (9).  A module that is left out, as in the rows of the paper's Table 3, weighs nothing. */
-typedef struct fvg__loss_weights { float ce_fdc, dist, frg, pc; } fvg__loss_weights;
+/* What the equations give for a batch: the terms of the loss, [1,1] each, and the two gates. */
+typedef struct fvg__terms {
+  fvg_node *ce_fdc, *l_dist;         /* FDC: CE(z_FDC, y), and (6)                              */
+  fvg_node *l_frg;                   /* FRG: (4)                                                */
+  fvg_node *ce_pc, *kl_pc;           /* PC: the two terms of L_PC in (8)                        */
+  fvg_node *r, *r_target, *b;        /* [n,1] trust, its target, weight of plain CLIP           */
+} fvg__terms;
 
-static fvg__loss_weights fvg__weights_of_loss(const fvg_fvgpt_desc *d) {
-  fvg__loss_weights w;
-  w.ce_fdc = d->no_fdc ? 0.0f : 1.0f;
-  w.dist = d->no_fdc ? 0.0f : fvg__none_if_negative(d->lambda_base);
-  w.frg = d->no_frg ? 0.0f : fvg__none_if_negative(d->lambda_rg);
-  w.pc = d->no_pc ? 0.0f : fvg__none_if_negative(d->lambda_new);
-  return w;
+/* (9).  A module that is left out, as in the rows of the paper's Table 3, weighs nothing. */
+static fvg_node *fvg__total_loss(const fvg_fvgpt_desc *d, const fvg__terms *x) {
+  const float on_fdc = d->no_fdc ? 0.0f : 1.0f;
+  const float on_dist = d->no_fdc ? 0.0f : fvg__none_if_negative(d->lambda_base);
+  const float on_frg = d->no_frg ? 0.0f : fvg__none_if_negative(d->lambda_rg);
+  const float on_pc = d->no_pc ? 0.0f : fvg__none_if_negative(d->lambda_new);
+
+  fvg_node *loss = fvg_scale(x->ce_fdc, on_fdc);
+  loss = fvg_add(loss, fvg_scale(x->l_dist, on_dist));
+  loss = fvg_add(loss, fvg_scale(x->l_frg, on_frg));
+  return fvg_add(loss, fvg_scale(fvg_add(x->ce_pc, x->kl_pc), on_pc));
 }
 
-/* Published losses have no factor before a KL; Hinton's distillation has tau^2. */
-static float fvg__kl_factor(const fvg_fvgpt_desc *d) { return d->kl_tau2 ? d->tau * d->tau : 1.0f; }
-
 /* The trust that (6) uses.  Without FRG every mask that counts is trusted wholly. */
-static fvg_node *fvg__trust(const fvg_fvgpt *m, fvg__frg_nodes frg) { return m->desc.no_frg ? frg.counts : frg.r; }
+static fvg_node *fvg__trust(const fvg_fvgpt *m, fvg__frg_nodes frg) {
+  return m->desc.no_frg ? frg.counts : frg.r;
+}
 
 static fvg_status fvg__fvgpt_check(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
   if (x->n < 1 || x->n_class < 1)
-    return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: a batch of %d images and %d classes", x->n, x->n_class);
+    return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: a batch of %d images and %d classes", x->n,
+                    x->n_class);
   if (!x->f || !x->f_fg || !x->g || !x->g_clip || !x->area || !x->label)
-    return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: a training batch needs f, f_fg, g, g_clip, area and label");
+    return fvg_fail(m->ctx, FVG_E_ARG,
+                    "FVG-PT: a training batch needs f, f_fg, g, g_clip, area and label");
   for (int i = 0; i < x->n; i++) {
     if (x->label[i] < 0 || x->label[i] >= x->n_class)
       return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: image %d has label %d among %d classes", i,
@@ -9761,55 +9811,57 @@ static void fvg__copy_node(float *out, const fvg_node *x) {
   if (out) memcpy(out, fvg_value(x), fvg__count(x) * sizeof *out);
 }
 
-/* The loss (9) as a node [1,1], made from the modules one after the other. */
+/* Hands the terms' values to the caller; b is 0 where new classes are scored without PC. */
+static void fvg__report_terms(const fvg_fvgpt *m, fvg_fvgpt_report *report, const fvg_node *loss,
+                              const fvg__terms *x) {
+  report->loss = fvg_value(loss)[0];
+  report->ce_fdc = fvg_value(x->ce_fdc)[0];
+  report->frg = fvg_value(x->l_frg)[0];
+  report->dist = fvg_value(x->l_dist)[0];
+  report->ce_pc = fvg_value(x->ce_pc)[0];
+  report->kl_pc = fvg_value(x->kl_pc)[0];
+
+  fvg__copy_node(report->r, x->r);
+  fvg__copy_node(report->r_target, x->r_target);
+  fvg__copy_node(report->b, x->b);
+  if (report->b && m->desc.no_pc) memset(report->b, 0, fvg__count(x->b) * sizeof(float));
+}
+
+/* The loss as a node [1,1], from the equations one after the other; z and p are [n,C]. */
 FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg_fvgpt_report *report,
                                  const fvg_fvgpt_batch *x) {
   if (!t) return NULL;
   if (fvg__fvgpt_check(m, x)) return fvg__give_up(t);
+  fvg__terms terms;
 
-  /* (1) */
-  fvg_node *z_full = fvg__view_logits(m, t, x, 0), *p_full = fvg__probabilities(m, z_full);
-  fvg_node *z_fg = fvg__view_logits(m, t, x, 1), *p_fg = fvg__probabilities(m, z_fg);
+  /* (1): what the frozen models say, with and without the background. */
+  fvg_node *z_full = fvg__view_logits(m, t, x, 0);
+  fvg_node *z_fg = fvg__view_logits(m, t, x, 1);
   fvg_node *z_tuned = x->f_score ? fvg__tuned_logits(m, t, x) : z_full;
   fvg_node *z_clip = fvg__clip_logits(m, t, x);
+  fvg_node *p_full = fvg__probabilities(m, z_full);
+  fvg_node *p_fg = fvg__probabilities(m, z_fg);
 
-  /* (2) to (4) */
+  /* FRG, (2) to (4): may the foreground view be trusted? */
   fvg__frg_nodes frg = fvg__frg(m, p_full, p_fg, x->area);
-  fvg_node *r = fvg__trust(m, frg);
-  fvg_node *r_target = fvg__frg_target(m, z_full, z_fg, x->label);
-  fvg_node *l_frg = fvg__frg_loss(frg, r_target);
+  terms.r = fvg__trust(m, frg);
+  terms.r_target = fvg__frg_target(m, z_full, z_fg, x->label);
+  terms.l_frg = fvg__frg_loss(frg, terms.r_target);
 
-  /* (5) and (6) */
-  fvg_node *z_fdc = fvg__fdc(m, fvg__features(m, t, x->f, x->n), fvg__features(m, t, x->g, x->n_class));
-  fvg_node *ce_fdc = fvg_cross_entropy(z_fdc, x->label);
-  fvg_node *l_dist = fvg_scale(fvg__fdc_loss(m, p_full, p_fg, z_fdc, r), fvg__kl_factor(&m->desc));
+  /* FDC, (5) and (6): the adapters follow the view that is trusted. */
+  fvg_node *f = fvg__features(m, t, x->f, x->n);
+  fvg_node *g = fvg__features(m, t, x->g, x->n_class);
+  fvg_node *z_fdc = fvg__fdc(m, f, g);
+  terms.ce_fdc = fvg_cross_entropy(z_fdc, x->label);
+  terms.l_dist = fvg__fdc_loss(m, p_full, p_fg, z_fdc, terms.r);
 
-  /* (7) and (8) */
-  fvg_node *b;
-  fvg_node *z_pc = fvg__pc(m, z_tuned, z_clip, &b);
-  fvg_node *ce_pc = fvg_cross_entropy(z_pc, x->label);
-  fvg_node *kl_pc = fvg_scale(fvg__pc_kl(m, z_clip, z_pc), m->desc.no_kl ? 0 : fvg__kl_factor(&m->desc));
-  fvg_node *l_pc = fvg_add(ce_pc, kl_pc);
+  /* PC, (7) and (8): how much of plain CLIP? */
+  fvg_node *z_pc = fvg__pc(m, z_tuned, z_clip, &terms.b);
+  terms.ce_pc = fvg_cross_entropy(z_pc, x->label);
+  terms.kl_pc = fvg__pc_kl(m, z_clip, z_pc);
 
-  /* (9) */
-  const fvg__loss_weights w = fvg__weights_of_loss(&m->desc);
-  fvg_node *loss = fvg_scale(ce_fdc, w.ce_fdc);
-  loss = fvg_add(loss, fvg_scale(l_dist, w.dist));
-  loss = fvg_add(loss, fvg_scale(l_frg, w.frg));
-  loss = fvg_add(loss, fvg_scale(l_pc, w.pc));
-
-  if (loss && report) {
-    report->loss = fvg_value(loss)[0];
-    report->ce_fdc = fvg_value(ce_fdc)[0];
-    report->frg = fvg_value(l_frg)[0];
-    report->dist = fvg_value(l_dist)[0];
-    report->ce_pc = fvg_value(ce_pc)[0];
-    report->kl_pc = fvg_value(kl_pc)[0];
-    fvg__copy_node(report->r, r);
-    fvg__copy_node(report->r_target, r_target);
-    fvg__copy_node(report->b, b);
-    if (report->b && m->desc.no_pc) memset(report->b, 0, (size_t)x->n * sizeof(float));
-  }
+  fvg_node *loss = fvg__total_loss(&m->desc, &terms);
+  if (loss && report) fvg__report_terms(m, report, loss, &terms);
   return loss;
 }
 
@@ -9847,7 +9899,8 @@ static fvg_node *fvg__base_scores(fvg_fvgpt *m, fvg_node *f, fvg_node *g) {
 FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_fvgpt_batch *x) {
   fvg_status s = fvg__check_counts(m, x);
   if (s) return s;
-  if (!x->f || !x->g) return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: scores for base classes need f and g");
+  if (!x->f || !x->g) return fvg_fail(m->ctx, FVG_E_ARG,
+                                      "FVG-PT: scores for base classes need f and g");
 
   fvg_tape *t = m->tape;
   fvg_tape_clear(t);
@@ -9857,7 +9910,8 @@ FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_f
   return fvg__copy_out(m, z, logits);
 }
 
-FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b, const fvg_fvgpt_batch *x) {
+FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b,
+                                       const fvg_fvgpt_batch *x) {
   if (m->desc.no_pc) {
     if (b && x->n > 0) memset(b, 0, (size_t)x->n * sizeof *b);
     return fvg_fvgpt_score_base(m, logits, x);

@@ -20,9 +20,9 @@
              fvg_image_normalize(c, pixels, &view, &m->preprocess);
              fvg_clip_encode_images(m, f, pixels, 1);                               // score: s cos(f, g)
 
-   =========================================================================================================
+   =================================================================================================
    MANUAL
-   =========================================================================================================
+   =================================================================================================
    1. BUILD.  As fvgpt.h, with these macros besides:
 
         FVGPT_STB_IMAGE         read PNG, JPEG, BMP and GIF through the stb_image.h on your include path (Debian:
@@ -78,7 +78,7 @@
       Masks: ROOT/mask/<path of the image relative to ROOT>, same name or same stem with .png, .jpg,
       .jpeg, .pgm, .bmp or .gif.  White is foreground; masks of 0 and 1, label pictures, trimaps and
       cut-outs with an alpha channel are read as they are meant, with one note, and what cannot be
-      told is an error (fvg_mask_reading, and the story of chapter 23).
+      told is an error (fvg_mask_reading, and the story of chapter 29).
       A published set's masks may also lie in DATA/<its folder>/mask.  An image without a mask
       trains as one whose mask is of no use: its distillation follows the full view; a training set without any is an
       error.
@@ -106,12 +106,19 @@
       all pictures of its grown batch, up to batch times 1 + top_k, in memory at once.
       Features kept for training take 8 bytes x width x images x crops (the view and its foreground).
 
-   9. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h`):
-        1 Text         2 Tokenizer  3 Images     4 Picture files         5 Writing pictures    6 Resizing
-        7 Configurations            8 Models     9 Opening              10 Towers             11 Learners
-       12 CoOp        13 KgCoOp    14 ProGrad   15 CoCoOp  16 PromptSRC 17 MaPLe  18 DAPT     19 MMRL
-       20 Protocol    21 Data sets 22 Published sets       23 Masks     24 Views              25 Training
-       26 Tuning      27 DPC       28 Checkpoints          29 Attention maps                  30 Unicode
+   9. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h` prints them with line numbers), in four parts,
+      which the functions declared below follow as well:
+
+        CLIP      1 Text          2 Tokenizer    3 Images        4 Picture files   5 JPEG
+                  6 Writing pictures             7 Resizing      8 Configurations  9 Names
+                 10 Models       11 Opening     12 Sharing      13 Towers
+        Methods  14 Learners     15 CoOp        16 KgCoOp       17 ProGrad        18 CoCoOp
+                 19 PromptSRC    20 MaPLe       21 DAPT         22 MMRL
+        Data     23 Protocol     24 Tasks       25 Folders      26 Data sets      27 Class folders
+                 28 Published sets              29 Masks
+        Runs     30 Views        31 Training    32 Tuning       33 DPC            34 Checkpoints
+                 35 Attention maps              36 At once
+        Tables   37 Unicode
 */
 #ifndef FVGPT_CLIP_H
 #define FVGPT_CLIP_H
@@ -122,9 +129,9 @@
 extern "C" {
 #endif
 
-/* ---------------------------------------------------------------------------------------------------------
+/* -------------------------------------------------------------------------------------------------
    Tokenizer
-   --------------------------------------------------------------------------------------------------------- */
+   ---------------------------------------------------------------------------------------------- */
 typedef struct fvg_tokenizer fvg_tokenizer;
 /* `merges` is HF's merges.txt or OpenAI's bpe_simple_vocab_16e6.txt (unpacked): a first line that is
    skipped, then one merge a line.  vocab_size is the model's number of token embeddings: 512 byte
@@ -154,9 +161,9 @@ FVG_DEF fvg_status fvg_match_names(fvg_ctx *c, int *match, const char *const *na
 /* In place: underscores become blanks; white space, and what the tokenizer drops, goes from both ends. */
 FVG_DEF void       fvg_tidy_name(char *name);
 
-/* ---------------------------------------------------------------------------------------------------------
+/* -------------------------------------------------------------------------------------------------
    Images
-   --------------------------------------------------------------------------------------------------------- */
+   ---------------------------------------------------------------------------------------------- */
 /* Pixels: rows top down, interleaved; owned.  orientation: EXIF's, 1 to 8, of a picture as it was
    decoded; 1 is upright, 0 is not told. */
 typedef struct fvg_image { int width, height, channels; uint8_t *pixels; int orientation; } fvg_image;
@@ -218,9 +225,9 @@ FVG_DEF fvg_crop   fvg_crop_random(fvg_rng *r, int width, int height, double sca
 FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *image,
                                        const fvg_preprocess *p);
 
-/* ---------------------------------------------------------------------------------------------------------
+/* -------------------------------------------------------------------------------------------------
    Data sets and protocol
-   --------------------------------------------------------------------------------------------------------- */
+   ---------------------------------------------------------------------------------------------- */
 typedef struct fvg_item { const char *path; int label; } fvg_item;        /* path relative to the data set's root   */
 typedef struct fvg_items { fvg_item *item; int n; } fvg_items;            /* the array is owned, the paths are not  */
 /* One of the eleven published sets, as CoOp lays it out below a folder DATA. */
@@ -349,9 +356,9 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
                                 const int *labels, int n, int n_class);
 FVG_DEF double     fvg_harmonic_mean(double base, double new_);                     /* 2BN/(B+N), 0 when both are 0 */
 
-/* ---------------------------------------------------------------------------------------------------------
+/* -------------------------------------------------------------------------------------------------
    CLIP
-   --------------------------------------------------------------------------------------------------------- */
+   ---------------------------------------------------------------------------------------------- */
 /* Shapes are given as rows; the data of a matrix may lie in panels (type FVG_F32_PANELS) or in halves. */
 typedef struct fvg_vision_tower {
   int image_size, patch_size, n_token, width;                  /* n_token: the class token and the patches          */
@@ -438,9 +445,9 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
                                            const char *const *class_name, int n_class);
 FVG_DEF void       fvg_normalize_rows(float *x, int n, int d);
 
-/* ---------------------------------------------------------------------------------------------------------
+/* -------------------------------------------------------------------------------------------------
    Learners: methods of prompt tuning behind one interface
-   --------------------------------------------------------------------------------------------------------- */
+   ---------------------------------------------------------------------------------------------- */
 /* "CoOp", "KgCoOp", "ProGrad", "CoCoOp", "PromptSRC", "MaPLe", "DAPT", "MMRL"; NULL: there is none of that name. */
 typedef struct fvg_method fvg_method;
 FVG_DEF const fvg_method *fvg_method_find(const char *name);
@@ -460,7 +467,7 @@ typedef struct fvg_option { const char *name; double value; } fvg_option;
 FVG_DEF int fvg_method_option(const fvg_method *method, fvg_option *option, double *low,
                               double *high, int i);
 
-/* Settings as published, by whom and for what (chapter 25 has the table and its sources).
+/* Settings as published, by whom and for what (chapter 31 has the table and its sources).
    FVG_FORK is FVG-PT's fork of the trainers, which the paper's tables come from; FVG_ORIGINAL
    are the methods' own repositories.  What one of them does not say is as in the fork for base
    to new, and methods that the fork has not are their authors' in both. */
@@ -486,7 +493,7 @@ typedef struct fvg_learner_desc {
   const fvg_method *method;          /* CoOp                                                                   */
   const char *ctx_init;              /* words that the context starts from; NULL: the method's ("a photo of a";
                                         ProGrad's are those of prompt_template before {}, CoOp has none); "" or
-                                        none: N(0, 0.02^2).  Chapter 11 says which of their tokens are learned */
+                                        none: N(0, 0.02^2).  Chapter 14 says which of their tokens are learned */
   int n_ctx;                         /* the method's: 4; ProGrad 16, MaPLe and DAPT 2.  With ctx_init CoOp, KgCoOp
                                         and CoCoOp have one vector for each word; of no use to MMRL */
   int class_specific;                /* 1: a context of its own for each class (CSC)                           */
@@ -552,9 +559,9 @@ FVG_DEF fvg_features fvg_learner_features(const fvg_clip *m, const fvg_learner *
 FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float *features,
                                              const float *images, int n);
 
-/* ---------------------------------------------------------------------------------------------------------
+/* -------------------------------------------------------------------------------------------------
    Tuning: views, the two training stages, classifiers, checkpoints
-   --------------------------------------------------------------------------------------------------------- */
+   ---------------------------------------------------------------------------------------------- */
 typedef enum fvg_augment {
   FVG_AUGMENT_CROP = 0,              /* random resized crop and flip, encoded anew each epoch (the paper's)    */
   FVG_AUGMENT_FIXED_CROPS,           /* n_crops such crops per image, encoded once                             */
@@ -671,13 +678,13 @@ typedef struct fvg_base_to_new { double base, new_, h; } fvg_base_to_new;      /
 FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d, fvg_learner *l,
                                         fvg_fvgpt *f);
 
-/* ---------------------------------------------------------------------------------------------------------
+/* -------------------------------------------------------------------------------------------------
    At once: from a picture to an answer in three lines 
 
        fvg_clip *m = fvg_open("clip-vit-base-patch16");
        int best = fvg_classify_file(m, NULL, "pet.jpg", names, 3);
        puts(best < 0 ? fvg_clip_error(m) : names[best]);
-   --------------------------------------------------------------------------------------------------------- */
+   ---------------------------------------------------------------------------------------------- */
 /* A model (fvg_clip_open) with a context of its own, of one thread.  If it cannot be opened, every call below fails
    with the same message, so that a program may test once, at its end.  NULL only when memory is out, which the calls
    below accept too. */
@@ -703,9 +710,9 @@ FVG_DEF fvg_status  fvg_encode_file(fvg_clip *m, float *feature, const char *pat
 FVG_DEF int         fvg_classifier_file(fvg_classifier *k, float *probability, const char *path);
 #endif
 
-/* ---------------------------------------------------------------------------------------------------------
+/* -------------------------------------------------------------------------------------------------
    Attention maps: where a classifier looks
-   --------------------------------------------------------------------------------------------------------- */
+   ---------------------------------------------------------------------------------------------- */
 typedef enum fvg_map_kind {
   FVG_GRAD_CAM = 0,                  /* which patches speak for the class: depends on the classifier and the label */
   FVG_CLS_ATTENTION                  /* what the class token attends to: depends on the image tower alone      */
@@ -721,9 +728,9 @@ FVG_DEF double     fvg_foreground_share(const float *map, const fvg_image *mask)
    owned. */
 FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image *image, const float *map);
 
-/* ---------------------------------------------------------------------------------------------------------
+/* -------------------------------------------------------------------------------------------------
    Checkpoints: a tuned model in one file
-   --------------------------------------------------------------------------------------------------------- */
+   ---------------------------------------------------------------------------------------------- */
 /* Metadata being collected, for fvg_checkpoint_save.  Keys and values are not copied; numbers are printed into text.
    What does not fit is left out. */
 enum { FVG_MAX_SETTINGS = 80 };
@@ -770,7 +777,7 @@ FVG_DEF fvg_status fvg_learner_read(fvg_learner *l, const fvg_source *source);
 
 #if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__CLIP_IMPLEMENTED)
 #define FVG__CLIP_IMPLEMENTED
-#include "fvgpt.h"                   /* the bodies, if it was first included without FVGPT_IMPLEMENTATION       */
+#include "fvgpt.h"  /* the bodies, if it was first included without FVGPT_IMPLEMENTATION */
 
 /*==================================================================================================
  * CHAPTER 1  TEXT: one spelling for every text
@@ -864,7 +871,7 @@ static uint32_t fvg__unzigzag(uint32_t number) {
   return number >> 1 ^ (0u - (number & 1));
 }
 
-/* Decodes the mapping that n numbers x describe (chapter 30) and returns its length.  With `out`
+/* Decodes the mapping that n numbers x describe (chapter 37) and returns its length.  With `out`
    NULL it only counts. */
 static int fvg__unpack_mapping(const uint32_t *x, int n, fvg__mapping *out) {
   uint32_t from = 0;
@@ -2893,11 +2900,11 @@ FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *f
 }
 #endif
 
-/*===========================================================================================================
+/*==================================================================================================
  * CHAPTER 4  PICTURE FILES: PNG, BMP and GIF, and how a camera was held
- *===========================================================================================================
+ *==================================================================================================
    stb_image, which is not part of fvgpt, makes the pixels.  Before it gets a file, this chapter
-   (for JPEG, chapter 4b) walks through the file: it verifies checksums and lengths, compares the
+   (for JPEG, chapter 5) walks through the file: it verifies checksums and lengths, compares the
    sides with the number of bytes, and reads how the camera was held.  Where stb_image would read
    something else than Pillow does, the bytes are mended in memory first (a palette that is too
    short, CMYK without a marker), or the form is refused by name. */
@@ -3580,9 +3587,9 @@ static fvg_status fvg__gif_decode(fvg_ctx *c, fvg_image *out, fvg__picture *p) {
 }
 #endif
 
-/*===========================================================================================================
- * CHAPTER 4b  JPEG: markers and scans, and one way in for every kind of picture
- *===========================================================================================================
+/*==================================================================================================
+ * CHAPTER 5  JPEG: markers and scans, and one way in for every kind of picture
+ *==================================================================================================
    A JPEG is a row of markers FF xx.  Most are followed by a segment that begins with its length.  A
    scan's segment is followed by entropy-coded bytes, in which FF is followed by 0 or belongs to a
    restart marker.  The markers that matter here are
@@ -3989,9 +3996,9 @@ FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, 
 }
 #endif
 
-/*===========================================================================================================
- * CHAPTER 5  WRITING PICTURES: PNM, and PNG with a deflate of our own
- *===========================================================================================================
+/*==================================================================================================
+ * CHAPTER 6  WRITING PICTURES: PNM, and PNG with a deflate of our own
+ *==================================================================================================
    Deflate (RFC 1951) does not write again what stands in the last 32 KiB, but points to it.  Each
    step writes either one byte, or "copy `length` bytes from `distance` back".  A hash of the next
    three bytes finds such text: it leads to the latest position with that hash, from there to the
@@ -4338,7 +4345,7 @@ FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char
 #endif
 
 /*==================================================================================================
- * CHAPTER 6  RESIZING: Pillow's bytes, crops and masks
+ * CHAPTER 7  RESIZING: Pillow's bytes, crops and masks
  *==================================================================================================
    What CLIP sees depends on the resampling as much as on the weights, so the resampling here gives
    the same bytes as Pillow 9.4 and torchvision; only JPEG decoders may differ from each other by a
@@ -5134,9 +5141,9 @@ FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *
   return FVG_OK;
 }
 
-/*===========================================================================================================
- * CHAPTER 7  CONFIGURATIONS: what the files beside the weights say
- *===========================================================================================================
+/*==================================================================================================
+ * CHAPTER 8  CONFIGURATIONS: what the files beside the weights say
+ *==================================================================================================
    The tensors' shapes tell how wide and how deep a tower is.  A JSON file beside the weights tells
    the rest: heads, activation, the epsilon of layer norm.  Three programs write such files:
 
@@ -5860,9 +5867,9 @@ static fvg_status fvg__preprocess_hugging_face(const fvg__config *config, int se
   return fvg__processor_fits(config, &r, p->size);
 }
 
-/*===========================================================================================================
- * CHAPTER 8  NAMES: one CLIP under three sets of names
- *===========================================================================================================
+/*==================================================================================================
+ * CHAPTER 9  NAMES: one CLIP under three sets of names
+ *==================================================================================================
    OpenAI, open_clip and Hugging Face publish the same tensors under different names.  One table
    (fvg__known_tensors) says which of them calls what how, and drives everything that is done with
    the tensors of a model: finding them in a file, loading them, unpacking them, counting them.
@@ -6374,16 +6381,16 @@ static fvg_status fvg__check_leftovers(fvg__clip_loader *l) {
   return FVG_OK;
 }
 
-/*===========================================================================================================
- * CHAPTER 8b  MODELS: from the tensors of a file to two towers
- *===========================================================================================================
+/*==================================================================================================
+ * CHAPTER 10  MODELS: from the tensors of a file to two towers
+ *==================================================================================================
    The sizes of a model are read off the tensors' shapes: widths and the side of a patch from the
    embeddings of patches and tokens, the side of an image and the context from the embeddings of
-   positions, the number of layers by counting.  The configuration (chapter 7) must not disagree,
+   positions, the number of layers by counting.  The configuration (chapter 8) must not disagree,
    and adds what shapes do not tell.
 
-   Then the table of chapter 8 is walked from row to row.  Matrices are put into panels one by one
-   as they are read (fvgpt.h, chapter 5), so that no second copy of the model is ever in memory.
+   Then the table of chapter 9 is walked from row to row.  Matrices are put into panels one by one
+   as they are read (fvgpt.h, chapter 7), so that no second copy of the model is ever in memory.
    OpenAI's projections are transposed, and its in_proj is cut into q, k and v. */
 
 /* ---- memory of the model ---- */
@@ -7023,9 +7030,9 @@ FVG_DEF size_t fvg_clip_parameter_count(const fvg_clip *m) {
   return n + fvg__count_blocks(&m->vision.transformer) + fvg__count_blocks(&m->text.transformer);
 }
 
-/*===========================================================================================================
- * CHAPTER 9  OPENING: which of a folder's files hold the model
- *===========================================================================================================
+/*==================================================================================================
+ * CHAPTER 11  OPENING: which of a folder's files hold the model
+ *==================================================================================================
    A folder as publishers serve it holds weights, in one file or in several with an index; one or
    two configurations; a description of how pictures are prepared; and a vocabulary.  If there are
    two configurations, the one by the publisher of the tensors' names counts.  The same holds for
@@ -7397,26 +7404,27 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, c
 #endif
 
 /*==================================================================================================
- * CHAPTER 9b  SHARING: one set of weights for many threads, and how models end
+ * CHAPTER 12  SHARING: one set of weights for many threads, and how models end
  *==================================================================================================
-   A context is used by one thread at a time, and a model belongs to a context.  N threads that each classify would
-   need N copies of the weights, if models could not share them.  Sharing is simple because weights are only read after
-   loading:
+   A context is used by one thread at a time, and a model belongs to a context.  N threads that each
+   classify would need N copies of the weights, if models could not share them.  Sharing is simple
+   because weights are only read after loading:
 
      context 1 --- model 1 ---.
-     context 2 --- model 2 ----+--- fvg__shared: the blocks that hold weights and vocabulary, and how many use them
-     context 3 --- model 3 ---'
+     context 2 --- model 2 ----+--- fvg__shared: the blocks of weights and vocabulary,
+     context 3 --- model 3 ---'     and how many models use them
 
-   The first call of fvg_clip_share notes the blocks that model 1 owns; each model then counts as one user, and the
-   last one to be freed gives the blocks back to the allocator that they came from.  Model 1's context counts their bytes
-   as long as model 1 lives.  The counter is the only thing that threads change together, and it is atomic. */
+   The first call of fvg_clip_share notes the blocks that model 1 owns; each model then counts as
+   one user, and the last one to be freed gives the blocks back to the allocator that they came
+   from.  Model 1's context counts their bytes as long as model 1 lives.  The counter is the only
+   thing that threads change together, and it is atomic. */
 
 typedef struct fvg__shared {
-  fvg_allocator allocator;                       /* the one that the blocks came from                             */
+  fvg_allocator allocator;    /* the one that the blocks came from                              */
   long n_user;
-  size_t bytes;                                  /* of all blocks                                                 */
+  size_t bytes;               /* of all blocks                                                  */
   int n_block;
-  fvg__block_head block[1];                      /* [n_block] where each begins and how large it is               */
+  fvg__block_head block[1];   /* [n_block] where each begins and how large it is                */
 } fvg__shared;
 
 #if defined(_MSC_VER) && !defined(__clang__)
@@ -7454,14 +7462,17 @@ static void fvg__share_block(fvg__shared *x, int *n, void *block) {
   ++*n;
 }
 
-/* A vocabulary's blocks.  The struct itself stays with each model, because it holds the context for messages. */
+/* A vocabulary's blocks.  The struct itself stays with each model, because it holds the context for
+   messages. */
 static void fvg__share_tokenizer(fvg__shared *x, int *n, const fvg_tokenizer *k) {
   if (!k) return;
   fvg__share_block(x, n, k->left);
   fvg__share_block(x, n, k->right);
   fvg__share_block(x, n, k->slot);
   fvg__share_block(x, n, k->unicode.run);
-  for (int table = 0; table < FVG__N_MAPPING; table++) fvg__share_block(x, n, k->unicode.mapping[table]);
+  for (int table = 0; table < FVG__N_MAPPING; table++) {
+    fvg__share_block(x, n, k->unicode.mapping[table]);
+  }
 }
 
 /* Every block that models may use together; what a model needs for itself stays its own. */
@@ -7481,7 +7492,8 @@ static fvg_status fvg__share_begin(fvg_clip *m) {
   int n = fvg__share_blocks(NULL, m);
   size_t bytes = sizeof(fvg__shared) + (size_t)n * sizeof(fvg__block_head);
   fvg__shared *x = (fvg__shared *)from.alloc(from.user, bytes);
-  if (!x) return fvg_fail(m->ctx, FVG_E_NOMEM, "out of memory: %.0f bytes asked for", (double)bytes);
+  if (!x) return fvg_fail(m->ctx, FVG_E_NOMEM, "out of memory: %.0f bytes asked for",
+                          (double)bytes);
 
   memset(x, 0, bytes);
   x->allocator = from;
@@ -7512,7 +7524,8 @@ FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m) {
   if (m->ctx->desc.arena || c->desc.arena)
     return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: a model in an arena cannot be shared");
   if (fvg_simd_level(c) != fvg_simd_level(m->ctx))
-    return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: the model is packed for %s, the context works at %s",
+    return fvg_fail(c, FVG_E_ARG,
+                    "fvg_clip_share: the model is packed for %s, the context works at %s",
                     fvg_simd_name(fvg_simd_level(m->ctx)), fvg_simd_name(fvg_simd_level(c)));
 
   fvg_clip *copy = FVG_NEW(c, fvg_clip);
@@ -7565,7 +7578,7 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
 }
 
 /*==================================================================================================
- * CHAPTER 10  TOWERS: images and texts in one space
+ * CHAPTER 13  TOWERS: images and texts in one space
  *==================================================================================================
    CLIP (Radford et al. 2021, arXiv 2103.00020) embeds images and texts in one space of width d.
 
@@ -7578,7 +7591,7 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
    The score of a pair is s cos(f, g) with s = exp(logit_scale).
 
    Texts are packed.  Attention is causal, so a text stops at its [EOT], and the rows that all texts
-   share at their start are stored once, as a shared prefix (fvgpt.h, chapter 8).  Many texts are
+   share at their start are stored once, as a shared prefix (fvgpt.h, chapter 10).  Many texts are
    cut into parts of about 320 rows, which pass the tower one after the other in the same memory.
    A text is a list of symbols: a symbol >= 0 is a token, the symbol -1 - i is context vector i.
 
@@ -8013,7 +8026,8 @@ FVG_DEF size_t fvg_clip_image_bytes(const fvg_clip *m, int n) {
 }
 
 /* n images, some at a time -> features [n, d], not normalised */
-FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, float *features, const float *images, int n) {
+FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, float *features, const float *images,
+                                          int n) {
   if (!m->has_vision)
     return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
   if (n < 0)
@@ -8458,13 +8472,13 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
 }
 
 /*==================================================================================================
- * CHAPTER 11  LEARNERS: what all methods of prompt tuning share
+ * CHAPTER 14  LEARNERS: what all methods of prompt tuning share
  *==================================================================================================
    Every method here freezes CLIP and learns a few vectors that it writes into the towers (chapter
-   10 draws where).  All else is the same for all of them: class names become packed texts, g is
+   13 draws where).  All else is the same for all of them: class names become packed texts, g is
    the text tower's normalised output, f the image tower's, the scores are z = s f g^T, and the loss
    is CE(z, y) or something that contains it.  What differs is one table, a fvg_method.  Training,
-   checkpoints, classifiers and FVG-PT (chapters 24 to 28) see no more of a method than that.
+   checkpoints, classifiers and FVG-PT (chapters 30 to 34) see no more of a method than that.
 
    How to add a method:
 
@@ -8484,11 +8498,11 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
      6. Fill in a fvg_method, one field a line in the order of the struct, which says what each
         means.  A method that prompts the image tower needs FVG_NEEDS_PIXELS, and n_part is 2, or 3
         with mixed.
-     7. Add the table to the list at the end of chapter 19, and the name to the list of methods in
+     7. Add the table to the list at the end of chapter 22, and the name to the list of methods in
         tests/test_learners.c.
 
-   The shortest example is chapter 12 (CoOp, a table and no loss of its own), then chapter 13
-   (KgCoOp, a loss of two terms); the shortest with prompts in both towers is chapter 17 (MaPLe).
+   The shortest example is chapter 15 (CoOp, a table and no loss of its own), then chapter 16
+   (KgCoOp, a loss of two terms); the shortest with prompts in both towers is chapter 20 (MaPLe).
 
    A class is written as [SOT], the context, the words that stay words, name, dot, [EOT].  A method
    without context words (MMRL) fills the class name into a template instead.
@@ -9477,7 +9491,7 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float 
 }
 
 /*==================================================================================================
- * CHAPTER 12  COOP: learned words in place of "a photo of a"
+ * CHAPTER 15  COOP: learned words in place of "a photo of a"
  *==================================================================================================
    Context optimisation (CoOp, Zhou et al. 2022, arXiv 2109.01134) replaces the words around a
    class's name by free vectors and learns these by gradient descent through the frozen text tower:
@@ -9529,7 +9543,7 @@ static const fvg_method fvg__coop = {
 };
 
 /*==================================================================================================
- * CHAPTER 13  KGCOOP: learned words that stay near "a photo of a"
+ * CHAPTER 16  KGCOOP: learned words that stay near "a photo of a"
  *==================================================================================================
    CoOp forgets: the words that fit the base classes best say little about new ones.
    Knowledge-guided CoOp (KgCoOp, Yao et al. 2023, arXiv 2303.13283) starts from "a photo of a" and
@@ -9588,7 +9602,7 @@ static const fvg_method fvg__kgcoop = {
 };
 
 /*==================================================================================================
- * CHAPTER 14  PROGRAD: no step against what CLIP knows
+ * CHAPTER 17  PROGRAD: no step against what CLIP knows
  *==================================================================================================
    ProGrad (Zhu et al. 2023, arXiv 2205.14865) trains CoOp, but never against what plain CLIP knows.
    It has two losses,
@@ -9697,7 +9711,7 @@ static const fvg_method fvg__prograd = {
 };
 
 /*==================================================================================================
- * CHAPTER 15  COCOOP: words for every picture
+ * CHAPTER 18  COCOOP: words for every picture
  *==================================================================================================
    Conditional CoOp (CoCoOp, Zhou et al. 2022, arXiv 2203.05557) lets the words depend on the
    picture.  A small net, the meta-net, turns the picture's feature into one vector, which is added
@@ -9773,7 +9787,7 @@ static const fvg_method fvg__cocoop = {
 };
 
 /*==================================================================================================
- * CHAPTER 16  PROMPTSRC: deep prompts in both towers, held near plain CLIP
+ * CHAPTER 19  PROMPTSRC: deep prompts in both towers, held near plain CLIP
  *==================================================================================================
    PromptSRC (Khattak et al. 2023, arXiv 2307.06948) learns vectors in both towers, independent of
    one another: context words and n rows of the image from the start, and new ones for the same rows
@@ -10042,7 +10056,7 @@ static const fvg_method fvg__promptsrc = {
 };
 
 /*==================================================================================================
- * CHAPTER 17  MAPLE: image prompts projected from text prompts
+ * CHAPTER 20  MAPLE: image prompts projected from text prompts
  *==================================================================================================
    MaPLe (Khattak et al. 2023, arXiv 2210.03117) prompts both towers as deeply as PromptSRC, but
    couples them: only the text's vectors are free, and the image's are made of them by linear
@@ -10134,7 +10148,7 @@ static const fvg_method fvg__maple = {
 };
 
 /*==================================================================================================
- * CHAPTER 18  DAPT: foreground and background views for MaPLe
+ * CHAPTER 21  DAPT: foreground and background views for MaPLe
  *==================================================================================================
    DAPT (Zhang et al. 2025, arXiv 2508.00395) trains MaPLe's parameters with the picture cut in two
    by its mask, and has sentences about backgrounds ("a clean origami sky.") pass the prompted text
@@ -10348,7 +10362,7 @@ static const fvg_method fvg__dapt = {
 };
 
 /*==================================================================================================
- * CHAPTER 19  MMRL: representation tokens that both towers take in late
+ * CHAPTER 22  MMRL: representation tokens that both towers take in late
  *==================================================================================================
    MMRL (Guo and Gu 2025, arXiv 2503.08497) learns K tokens in a space of their own.  From the
    middle of the towers on (the 6th of 12 blocks) they stand behind the class token and [SOT],
@@ -10627,7 +10641,7 @@ FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
 }
 
 /*==================================================================================================
- * CHAPTER 20  PROTOCOL: few-shot draws, base and new halves, scores
+ * CHAPTER 23  PROTOCOL: few-shot draws, base and new halves, scores
  *==================================================================================================
    The protocol is that of CoCoOp (Zhou et al. 2022, arXiv 2203.05557).  First, K pictures per
    class are drawn from the WHOLE train list.  Only then are the classes cut into a base half, the
@@ -11006,19 +11020,24 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
 }
 
 /*==================================================================================================
- * CHAPTER 20b  TASKS: which pictures, and which names to tell them by
+ * CHAPTER 24  TASKS: which pictures, and which names to tell them by
  *==================================================================================================
-   Base-to-new, few-shot learning and cross-data-set transfer all train and test on the same thing: some pictures of a
-   data set, and the names that they are to be told apart by.  That is a task.  It says which part of the set (train,
-   val, test), which group of classes (all, base, new) and how many pictures of each, and holds the labels counted
-   within its own names, so that nothing else has to know of halves and offsets. */
+   Base-to-new, few-shot learning and cross-data-set transfer all train and test on the same thing:
+   some pictures of a data set, and the names that they are to be told apart by.  That is a task.
+   It says which part of the set (train, val, test), which group of classes (all, base, new) and how
+   many pictures of each, and holds the labels counted within its own names, so that nothing else
+   has to know of halves and offsets. */
 
 /* The pictures of one part that the desc asks for; labels count over all classes. */
 static fvg_status fvg__draw_items(fvg_items *out, const fvg_dataset *d, const fvg_task_desc *desc) {
-  const fvg_items *part = desc->part == FVG_TEST ? &d->test : desc->part == FVG_VAL ? &d->val : &d->train;
-  if (desc->shots < 1) return fvg_items_group(d->ctx, out, part, d->n_class, FVG_ALL);        /* a copy */
+  const fvg_items *part = &d->train;
+  if (desc->part == FVG_VAL) part = &d->val;
+  if (desc->part == FVG_TEST) part = &d->test;
+
+  if (desc->shots < 1) return fvg_items_group(d->ctx, out, part, d->n_class, FVG_ALL);  /* a copy */
   if (desc->part == FVG_VAL)
-    return fvg_items_few_shot_val(d->ctx, out, &d->train, &d->val, d->n_class, desc->shots, desc->seed);
+    return fvg_items_few_shot_val(d->ctx, out, &d->train, &d->val, d->n_class, desc->shots,
+                                  desc->seed);
   return fvg_items_few_shot(d->ctx, out, NULL, part, d->n_class, desc->shots, desc->seed);
 }
 
@@ -11045,7 +11064,8 @@ FVG_DEF fvg_status fvg_task_draw(fvg_task *out, const fvg_dataset *d, const fvg_
   int first;
   out->n_class = fvg_group_classes(d->n_class, desc->group, &first);
   if (out->n_class < 1)
-    return fvg_fail(d->ctx, FVG_E_ARG, "%s: none of its %d classes are %s ones", d->root, d->n_class,
+    return fvg_fail(d->ctx, FVG_E_ARG, "%s: none of its %d classes are %s ones",
+                    d->root, d->n_class,
                     desc->group == FVG_NEW ? "new" : "base");
   out->dataset = d;
   out->class_name = (const char *const *)d->class_name + first;
@@ -11066,7 +11086,7 @@ FVG_DEF void fvg_task_free(fvg_task *t) {
 }
 
 /*==================================================================================================
- * CHAPTER 21  FOLDERS: sorted names, and what does not belong
+ * CHAPTER 25  FOLDERS: sorted names, and what does not belong
  *==================================================================================================
    C99 cannot list a folder.  The caller's desc.list does it, or <dirent.h> if the header is built
    with FVGPT_DIRENT. Names are sorted before anything is done with them, so the order in which a
@@ -11398,7 +11418,7 @@ static fvg_status fvg__list(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc 
 #endif
 
 /*==================================================================================================
- * CHAPTER 21b  DATA SETS: split files, and the paths in them
+ * CHAPTER 26  DATA SETS: split files, and the paths in them
  *==================================================================================================
    A data set is three lists of (picture, label), called train, val and test, and a name for each
    label.  It comes from
@@ -11995,7 +12015,7 @@ static fvg_status fvg__find_split(fvg_ctx *c, char **out, const fvg_dataset_desc
 }
 #endif
 /*==================================================================================================
- * CHAPTER 21c  CLASS FOLDERS: a folder per class, cut into train, val and test
+ * CHAPTER 27  CLASS FOLDERS: a folder per class, cut into train, val and test
  *==================================================================================================
    Without a split file, folders say which class a picture is of.  Either all pictures of a class
    lie in ROOT/<class>/<picture>, which is cut 50/20/30 after a shuffle with a fixed seed, or
@@ -12277,7 +12297,7 @@ static fvg_status fvg__draft_parts(fvg_ctx *c, fvg__draft *d, fvg__names *classe
 #endif
 
 /*==================================================================================================
- * CHAPTER 22  PUBLISHED SETS: the eleven of CoOp
+ * CHAPTER 28  PUBLISHED SETS: the eleven of CoOp
  *==================================================================================================
    CoOp (Zhou et al. 2022, arXiv 2109.01134) fixed eleven data sets, with their folders, templates
    and splits.  A card says what each is called and where DATA holds it.  If a set's split file is
@@ -12991,9 +13011,9 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
   return s;
 }
 
-/*===========================================================================================================
- * CHAPTER 23  MASKS: what of a picture is its object
- *===========================================================================================================
+/*==================================================================================================
+ * CHAPTER 29  MASKS: what of a picture is its object
+ *==================================================================================================
    A mask lies in ROOT/mask under its picture's path, or for a published set where its folders have
    them.
 
@@ -13876,9 +13896,9 @@ FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_item
 }
 #endif
 
-/*===========================================================================================================
- * CHAPTER 24  VIEWS: what training sees of a picture
- *===========================================================================================================
+/*==================================================================================================
+ * CHAPTER 30  VIEWS: what training sees of a picture
+ *==================================================================================================
    Methods that leave the image tower alone, and FVG-PT on any method, never read pictures, only
    what the tower makes of them (methods that prompt the tower read pixels in every step): for each
    image the feature of a view of it, f = norm(tower(x)), of its foreground,
@@ -14428,9 +14448,9 @@ FVG_DEF fvg_status fvg_encode_task(fvg_clip *m, fvg_learner *l, float *f, const 
   return s;
 }
 
-/*===========================================================================================================
- * CHAPTER 25  TRAINING: one loop, and a run kept in a file
- *===========================================================================================================
+/*==================================================================================================
+ * CHAPTER 31  TRAINING: one loop, and a run kept in a file
+ *==================================================================================================
    One loop serves every stage.  An epoch is a new order of the pictures, cut into batches of (as a
    rule) 4; an incomplete last batch is left out.  The rate follows the schedule.  What a step
    computes is up to the stage (the next two chapters).
@@ -14633,7 +14653,7 @@ FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, fvg_recipe *out,
 }
 
 /* ---- a stage and what it trains on ---- */
-typedef struct fvg__dpc fvg__dpc;        /* chapter 27 */
+typedef struct fvg__dpc fvg__dpc;        /* chapter 33 */
 
 /* Pictures, and what scores them. */
 typedef struct fvg__train_set {
@@ -14649,10 +14669,11 @@ typedef struct fvg__train_set {
 typedef struct fvg__trainer fvg__trainer;
 struct fvg__trainer {
   const char *what;           /* the name of the stage in messages                              */
-  fvg_status (*step)(fvg__trainer *t, const fvg__train_set *x, const int *index, int epoch, double lr,
+  fvg_status (*step)(fvg__trainer *t, const fvg__train_set *x, const int *index, int epoch,
+                     double lr,
                      float *loss);
   fvg_clip *clip;
-  fvg__train_set *source;        /* [n_source]; calibration alone may have more than one           */
+  fvg__train_set *source;  /* [n_source]; calibration alone may have more than one */
   int n_source;
   fvg_optimizer *optimizer;
   fvg_optimizer_desc schedule;
@@ -15131,9 +15152,9 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
   return s;
 }
 
-/*===========================================================================================================
- * CHAPTER 26  TUNING: from views to a tuned classifier
- *===========================================================================================================
+/*==================================================================================================
+ * CHAPTER 32  TUNING: from views to a tuned classifier
+ *==================================================================================================
    Stage 1 trains the vectors of a method, stage 2 the gates and adapters of FVG-PT on the tuned
    learner.
 
@@ -15243,7 +15264,8 @@ static void fvg__set_source(fvg__trainer *t, fvg__train_set *x, fvg_learner *l, 
 
 /* ---- stage 1: the vectors of a method ---- */
 /* One step on the images index[0..batch-1], with the features and pixels that the method reads. */
-static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__train_set *x, const int *index,
+static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__train_set *x,
+                                          const int *index,
                                           int epoch, double lr, float *loss) {
   const int n = t->batch;
   fvg_status s = FVG_OK;
@@ -15371,8 +15393,9 @@ static void fvg__train_set_free(fvg_ctx *c, fvg__train_set *x) {
 /* Pictures of the classes `name`, with the text features g of l and g_clip of plain CLIP.  Features
    of several parts must come from l's own tower.  f: the modules that must fit, or NULL.  The
    caller zeroes x before and frees it after, also on failure. */
-static fvg_status fvg__train_set_new(fvg__train_set *x, const fvg_fvgpt *f, fvg_learner *l, fvg_views *v,
-                                     const fvg_items *items, const char *const *name, int n_class,
+static fvg_status fvg__train_set_new(fvg__train_set *x, const fvg_fvgpt *f, fvg_learner *l,
+                                     fvg_views *v, const fvg_items *items,
+                                     const char *const *name, int n_class,
                                      const char *prompt_template) {
   fvg_ctx *c = l->clip->ctx;
   const int width = l->clip->embed_dim;
@@ -15552,7 +15575,8 @@ static int fvg__best_class(const float *f, const float *g, int n_class, int d) {
 
 /* Counts a source's pictures, seen as in epoch 0, that only plain CLIP gets right, and those that
    only the learner does. */
-static fvg_status fvg__train_set_compare(const fvg__train_set *x, int *clip_alone, int *learner_alone) {
+static fvg_status fvg__train_set_compare(const fvg__train_set *x, int *clip_alone,
+                                         int *learner_alone) {
   const fvg_clip *m = x->learner->clip;
   const int d = m->embed_dim;
   const int n = x->items->n;
@@ -15878,7 +15902,7 @@ FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const
 }
 
 /*==================================================================================================
- * CHAPTER 27  DPC: a second prompt for the base classes
+ * CHAPTER 33  DPC: a second prompt for the base classes
  *==================================================================================================
    What pulls prompts further toward the base classes costs accuracy on new ones.  Dual-prompt
    collaboration (DPC, Li et al. 2025, arXiv 2503.13443) keeps the tuned prompts P, trains a copy
@@ -16065,7 +16089,8 @@ static fvg_status fvg__dpc_gather_features(fvg__dpc *d, const fvg__train_set *x,
 
 /* The same with the pixels of all pictures, for methods that prompt the image tower.  Only the
    batch's own pictures have features, which choose what they bring. */
-static fvg_status fvg__dpc_gather_pixels(fvg__dpc *d, const fvg__train_set *x, const int *index, int n,
+static fvg_status fvg__dpc_gather_pixels(fvg__dpc *d, const fvg__train_set *x, const int *index,
+                                         int n,
                                          int epoch) {
   const fvg_clip *m = x->learner->clip;
   const int width = fvg_learner_feature_width(m, d->tuned);
@@ -16124,7 +16149,8 @@ static void fvg__dpc_return_mixture(fvg__dpc *d, fvg_learner *l) {
 }
 
 /* A training step.  While the loss is computed the parameters hold P'; before and after, Q. */
-static fvg_status fvg__dpc_step(fvg__trainer *t, const fvg__train_set *x, const int *index, int epoch,
+static fvg_status fvg__dpc_step(fvg__trainer *t, const fvg__train_set *x, const int *index,
+                                int epoch,
                                 double lr, float *loss) {
   fvg__dpc *d = t->dpc;
   fvg_learner *l = x->learner;
@@ -16256,7 +16282,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
 }
 
 /*==================================================================================================
- * CHAPTER 28  CHECKPOINTS: a tuned model in one file
+ * CHAPTER 34  CHECKPOINTS: a tuned model in one file
  *==================================================================================================
    A checkpoint is a safetensors file.  It holds the learner's tensors under the names that the
    published trainers give them, and FVG-PT's; its metadata hold everything that is needed to build
@@ -16264,7 +16290,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
    method.  Loading builds the learner from the metadata and then fills its parameters, whose
    shapes are compared with the file's before memory is allocated.
 
-   The published trainers' own files (PyTorch's, fvgpt.h, chapter 12) hold only tensors: whoever
+   The published trainers' own files (PyTorch's, fvgpt.h, chapter 5) hold only tensors: whoever
    loads one says what it is, by making the learner first. */
 
 /* ---- writing ---- */
@@ -16790,7 +16816,7 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
 #endif
 
 /*==================================================================================================
- * CHAPTER 29  ATTENTION MAPS: where a classifier looks
+ * CHAPTER 35  ATTENTION MAPS: where a classifier looks
  *==================================================================================================
    Which patches speak for a class?  Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) asks the
    gradient of its score z.  Of a layer's output A [T,w], one row per token, only the rows of the P
@@ -17179,15 +17205,17 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
 }
 
 /*==================================================================================================
- * CHAPTER 29b  AT ONCE: from a picture to an answer in one call
+ * CHAPTER 36  AT ONCE: from a picture to an answer in one call
  *==================================================================================================
-   What most programs want of CLIP: which of these names suits this picture, and what is its feature?  Each function
-   is the chain of earlier chapters, written out once:
+   What most programs want of CLIP: which of these names suits this picture, and what is its
+   feature?  Each function is the chain of earlier chapters, written out once:
 
-     file -> pixels -> test transform -> normalised floats -> image tower -> feature row -> logits -> softmax
+     file -> pixels -> test transform -> normalised floats -> image tower -> feature row -> logits
+     -> softmax
 
-   fvg_open hides the context.  A model that could not be opened remembers why (m->failed), and every function here
-   asks for that first: the error is then the first one, not one that follows from it. */
+   fvg_open hides the context.  A model that could not be opened remembers why (m->failed), and
+   every function here asks for that first: the error is then the first one, not one that follows
+   from it. */
 
 FVG_DEF fvg_clip *fvg_open(const char *path) {
   fvg_ctx *c;
@@ -17197,7 +17225,8 @@ FVG_DEF fvg_clip *fvg_open(const char *path) {
 #ifndef FVGPT_NO_STDIO
   fvg_status s = fvg_clip_open(c, &m, path, NULL, FVG_F32);
 #else
-  fvg_status s = fvg_fail(c, FVG_E_UNSUPPORTED, "%s: this build opens no files (FVGPT_NO_STDIO)", path ? path : "");
+  fvg_status s = fvg_fail(c, FVG_E_UNSUPPORTED, "%s: this build opens no files (FVGPT_NO_STDIO)",
+                          path ? path : "");
 #endif
   if (s) {
     char why[sizeof c->message];
@@ -17224,10 +17253,12 @@ FVG_DEF fvg_status fvg_close(fvg_clip *m) {
   return last;
 }
 
-FVG_DEF const char *fvg_clip_error(const fvg_clip *m) { return m ? fvg_error(m->ctx) : "out of memory"; }
+FVG_DEF const char *fvg_clip_error(const fvg_clip *m) { return m ? fvg_error(m->ctx)
+                                                       : "out of memory"; }
 
 /* The row of features [fvg_learner_feature_width] of one picture; learner NULL: plain CLIP's. */
-static fvg_status fvg__image_features(fvg_clip *m, fvg_learner *l, float *features, const fvg_image *image) {
+static fvg_status fvg__image_features(fvg_clip *m, fvg_learner *l, float *features,
+                                      const fvg_image *image) {
   fvg_ctx *c = m->ctx;
   size_t side = (size_t)m->preprocess.size;
   float *pixels = FVG_NEW_ARRAY(c, float, 3 * side * side);
@@ -17248,7 +17279,8 @@ FVG_DEF fvg_status fvg_encode_image(fvg_clip *m, float *feature, const fvg_image
   if (!m) return FVG_E_NOMEM;
   if (m->failed) return m->failed;
   if (!feature || !image || !image->pixels)
-    return fvg_fail(m->ctx, FVG_E_ARG, "fvg_encode_image: needs a picture and a place for its feature");
+    return fvg_fail(m->ctx, FVG_E_ARG,
+                    "fvg_encode_image: needs a picture and a place for its feature");
   return fvg__image_features(m, NULL, feature, image);
 }
 
@@ -17270,7 +17302,8 @@ static int fvg__softmax_best(float *z, int n) {
 
 FVG_DEF int fvg_classifier_image(fvg_classifier *k, float *probability, const fvg_image *image) {
   fvg_clip *m = k->clip;
-  if (!image || !image->pixels) return fvg_fail(m->ctx, FVG_E_ARG, "fvg_classifier_image: needs a picture");
+  if (!image || !image->pixels) return fvg_fail(m->ctx, FVG_E_ARG,
+                                                "fvg_classifier_image: needs a picture");
   float *features = FVG_NEW_ARRAY(m->ctx, float, (size_t)fvg_learner_feature_width(m, k->learner));
   float *z = FVG_NEW_ARRAY(m->ctx, float, (size_t)k->n_class);
 
@@ -17332,7 +17365,7 @@ FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
 #endif
 
 /*==================================================================================================
- * CHAPTER 30  UNICODE: the tables of chapter 1
+ * CHAPTER 37  UNICODE: the tables of chapter 1
  *==================================================================================================
    The tables come last because nobody needs to read them.  A table is a list of whole numbers,
    packed into letters.  A number ends with one of the 56 letters from "#" to "[" (without "?"),
