@@ -251,6 +251,14 @@ typedef enum fvg_mask_reading {
   FVG_MASK_TRIMAP,     /* 1; 2 is background and 3 the border, which does not count (Oxford-IIIT) */
   FVG_MASK_ALPHA                        /* opaque, above half */
 } fvg_mask_reading;
+typedef enum fvg_part { FVG_TRAIN = 0, FVG_VAL, FVG_TEST } fvg_part;     /* of a data set */
+/* A picture in memory, for fvg_dataset_of_pictures. */
+typedef struct fvg_picture {
+  fvg_image image;                   /* 3 channels                                             */
+  fvg_image mask;                    /* of the same size, 255 inside; pixels NULL: no mask     */
+  int label;                         /* 0 .. n_class - 1                                       */
+  fvg_part part;                     /* train, val or test                                     */
+} fvg_picture;
 typedef struct fvg_dataset {
   fvg_ctx *ctx;
   char *root;
@@ -262,6 +270,8 @@ typedef struct fvg_dataset {
   fvg_mask_reading mask_reading;
   int *masks_told;                      /* how masks are read has been logged, once for the set */
   int exif_rotate;                      /* as in the desc; may be changed at any time */
+  const fvg_picture *picture;           /* of a data set in memory, else NULL */
+  int n_picture;
 } fvg_dataset;
 /* Lists a folder: calls entry(arg, name, is_folder) for each name but . and .. ; is_folder is 0
    for a file, negative for what is neither (a pipe, a device).  Non-zero result: cannot be
@@ -286,6 +296,10 @@ typedef struct fvg_dataset_desc {
                                            as the file does with them; 0: as stored, which CLIP's own loader does   */
 } fvg_dataset_desc;
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc);
+/* The same of n pictures in memory, which are not copied and must stay; names are copied.  FVG_E_ARG
+   names the picture whose label, channels or mask are wrong. */
+FVG_DEF fvg_status fvg_dataset_of_pictures(fvg_ctx *c, fvg_dataset *out, const fvg_picture *picture,
+                                           int n, const char *const *class_name, int n_class);
 /* Is every picture of these parts there, a plain file, and of a kind that can be read?  Their
    first bytes tell, for 10,000 of them in a fraction of a second; a broken one behind a good
    head is found only by decoding.  Bad ones are logged, the first 20, and it is an
@@ -329,7 +343,6 @@ FVG_DEF fvg_status fvg_dataset_check_masks(const fvg_dataset *d, const fvg_items
 FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_items *items);
 
 /* A task: pictures to tell apart, and the names to tell them by.  Training and testing take one. */
-typedef enum fvg_part { FVG_TRAIN = 0, FVG_VAL, FVG_TEST } fvg_part;
 typedef struct fvg_task {
   const fvg_dataset *dataset;        /* where the pictures and their masks are                                 */
   fvg_items items;                   /* the pictures; their labels count within class_name                     */
@@ -412,6 +425,8 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, c
    with open_clip's preprocess_cfg.  name: the file, for messages.  fvg_clip_open calls it; fvg_clip_load knows only
    open_clip's preprocess_cfg.  FVG_E_UNSUPPORTED names a step that is not computed here. */
 FVG_DEF fvg_status fvg_clip_set_preprocess(fvg_clip *m, const char *json, const char *name);
+/* Gives a model the vocabulary that s holds (see fvg_tokenizer_open), in place of the one it has.  s stays open. */
+FVG_DEF fvg_status fvg_clip_set_vocabulary(fvg_clip *m, const fvg_source *s);
 FVG_DEF void       fvg_clip_free(fvg_clip *m);
 /* Another model with the weights of m, in the context c of another thread: weights and vocabulary are in memory once,
    are only read, and go when the last model that uses them is freed, in any order and by any thread.  Preprocessing
@@ -7030,6 +7045,29 @@ FVG_DEF size_t fvg_clip_parameter_count(const fvg_clip *m) {
   return n + fvg__count_blocks(&m->vision.transformer) + fvg__count_blocks(&m->text.transformer);
 }
 
+/* ---- the vocabulary ---- */
+FVG_DEF fvg_status fvg_clip_set_vocabulary(fvg_clip *m, const fvg_source *source) {
+  if (!m) return FVG_E_ARG;
+  if (!source || !m->has_text || m->shared)
+    return fvg_fail(m->ctx, FVG_E_ARG, "fvg_clip_set_vocabulary: needs a source, and a model with a "
+                    "text tower whose weights no other model uses");
+
+  fvg_tokenizer *k;
+  const int size = m->text.vocab_size;
+  fvg_status s = fvg__tokenizer_open(m->ctx, &k, source, size, m->text.end_token);
+  if (s) return s;
+  fvg_tokenizer_free(m->tokenizer);
+  m->tokenizer = k;
+
+  const int named = fvg_tokenizer_vocab_size(k);
+  if (named < size)
+    fvg_log(m->ctx, 1,
+            "the model has %d tokens that were added to its vocabulary of %d; %.300s does "
+            "not name them, so no text can hold them", size - named, named,
+            source->name ? source->name : "the vocabulary");
+  return FVG_OK;
+}
+
 /*==================================================================================================
  * CHAPTER 11  OPENING: which of a folder's files hold the model
  *==================================================================================================
@@ -7055,18 +7093,9 @@ static fvg_status fvg__open_tokenizer(fvg_clip *m, const char *path) {
   fvg_source source;
   fvg_status s = fvg_source_file(m->ctx, &source, path);
   if (s) return s;
-
-  const int size = m->text.vocab_size;
-  s = fvg__tokenizer_open(m->ctx, &m->tokenizer, &source, size, m->text.end_token);
+  s = fvg_clip_set_vocabulary(m, &source);
   fvg_source_close(&source);
-  if (s) return s;
-
-  const int named = fvg_tokenizer_vocab_size(m->tokenizer);
-  if (named < size)
-    fvg_log(m->ctx, 1,
-            "the model has %d tokens that were added to its vocabulary of %d; %.300s does "
-            "not name them, so no text can hold them", size - named, named, path);
-  return FVG_OK;
+  return s;
 }
 
 /* Opens the vocabulary at `merges` or, if that is NULL, the first one found.  A model without one
@@ -11447,6 +11476,114 @@ FVG_DEF void fvg_dataset_free(fvg_dataset *d) {
   memset(d, 0, sizeof *d);
 }
 
+/* ---- pictures in memory ---- */
+/* Fails unless picture i has RGB pixels, a known label and part, and a mask of its size or none. */
+static fvg_status fvg__check_picture(fvg_ctx *c, const fvg_picture *x, int i, int n_class) {
+  const char *fault = NULL;
+  if (!x->image.pixels || x->image.channels != 3) fault = "its image has no RGB pixels";
+  else if (x->label < 0 || x->label >= n_class) fault = "its label is none of the classes";
+  else if (x->part != FVG_TRAIN && x->part != FVG_VAL && x->part != FVG_TEST)
+    fault = "its part is neither train, val nor test";
+  else if (x->mask.pixels && (x->mask.channels != 1 || x->mask.width != x->image.width ||
+                              x->mask.height != x->image.height))
+    fault = "its mask is not one channel of the image's size";
+  return fault ? fvg_fail(c, FVG_E_ARG, "picture %d: %s", i, fault) : FVG_OK;
+}
+
+/* Copies the names one behind the other into d->paths, behind n names of pictures. */
+static fvg_status fvg__memory_names(fvg_dataset *d, const char *const *class_name, int n_class,
+                                    int n) {
+  const size_t name_bytes = 2 + sizeof "2147483647";
+  size_t bytes = (size_t)n * name_bytes;
+  for (int i = 0; i < n_class; i++) bytes += strlen(class_name[i]) + 1;
+  d->paths = (char *)fvg_alloc(d->ctx, bytes);
+  d->class_name = FVG_NEW_ARRAY(d->ctx, char *, (size_t)n_class);
+  if (!d->paths || !d->class_name) return FVG_E_NOMEM;
+
+  for (int i = 0; i < n; i++) snprintf(d->paths + (size_t)i * name_bytes, name_bytes, "#%d", i);
+  char *at = d->paths + (size_t)n * name_bytes;
+  for (int i = 0; i < n_class; i++) {
+    const size_t size = strlen(class_name[i]) + 1;
+    memcpy(at, class_name[i], size);
+    fvg__blank_underscores(at);
+    d->class_name[d->n_class++] = at;
+    at += size;
+  }
+  return FVG_OK;
+}
+
+/* Lists of train, val and test whose paths are "#0", "#1", ...: the pictures' numbers. */
+static fvg_status fvg__memory_items(fvg_dataset *d) {
+  const size_t name_bytes = 2 + sizeof "2147483647";
+  fvg_items *const part[] = {&d->train, &d->val, &d->test};
+  for (int k = 0; k < 3; k++) {
+    fvg_status s = fvg__items_new(d->ctx, part[k], d->n_picture);
+    if (s) return s;
+  }
+  for (int i = 0; i < d->n_picture; i++) {
+    fvg_items *items = part[d->picture[i].part];
+    items->item[items->n].path = d->paths + (size_t)i * name_bytes;
+    items->item[items->n++].label = d->picture[i].label;
+  }
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_dataset_of_pictures(fvg_ctx *c, fvg_dataset *out,
+                                           const fvg_picture *picture, int n,
+                                           const char *const *class_name, int n_class) {
+  if (!out) return fvg_fail(c, FVG_E_ARG, "fvg_dataset_of_pictures: needs a place for the data set");
+  memset(out, 0, sizeof *out);
+  if (!picture || n < 1 || !class_name || n_class < 1)
+    return fvg_fail(c, FVG_E_ARG, "fvg_dataset_of_pictures: %d pictures, %d classes", n, n_class);
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < n; i++) s = fvg__check_picture(c, &picture[i], i, n_class);
+  if (s) return s;
+
+  out->ctx = c;
+  out->picture = picture;
+  out->n_picture = n;
+  out->root = fvg_copy_string(c, "pictures in memory");
+  out->masks_told = FVG_NEW(c, int);
+  s = out->root && out->masks_told ? FVG_OK : FVG_E_NOMEM;
+  if (!s) s = fvg__memory_names(out, class_name, n_class, n);
+  if (!s) s = fvg__memory_items(out);
+  if (s) {
+    fvg_dataset_free(out);
+    return s;
+  }
+  *out->masks_told = 1;                          /* masks are 0 and 255 already */
+  return FVG_OK;
+}
+
+/* The picture that an item of such a data set names. */
+static const fvg_picture *fvg__picture_of(const fvg_dataset *d, const char *path) {
+  const long i = path[0] == '#' ? strtol(path + 1, NULL, 10) : -1;
+  return i >= 0 && i < d->n_picture ? &d->picture[i] : NULL;
+}
+
+static fvg_status fvg__copy_image(fvg_ctx *c, fvg_image *out, const fvg_image *in) {
+  const size_t bytes = (size_t)in->width * (size_t)in->height * (size_t)in->channels;
+  *out = *in;
+  out->pixels = (uint8_t *)fvg_alloc(c, bytes);
+  if (!out->pixels) return FVG_E_NOMEM;
+  memcpy(out->pixels, in->pixels, bytes);
+  return FVG_OK;
+}
+
+/* fvg_dataset_load for a data set in memory: copies of the picture and of its mask. */
+static fvg_status fvg__load_picture(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
+                                    const fvg_item *item) {
+  if (image) memset(image, 0, sizeof *image);
+  if (mask) memset(mask, 0, sizeof *mask);
+  const fvg_picture *from = fvg__picture_of(d, item->path);
+  if (!from) return fvg_fail(d->ctx, FVG_E_ARG, "%s: there is no picture %s", d->root, item->path);
+
+  fvg_status s = image ? fvg__copy_image(d->ctx, image, &from->image) : FVG_OK;
+  if (!s && mask && from->mask.pixels) s = fvg__copy_image(d->ctx, mask, &from->mask);
+  if (s && image) fvg_image_free(d->ctx, image);
+  return s;
+}
+
 #ifdef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
   memset(out, 0, sizeof *out);
@@ -11459,6 +11596,7 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
 
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
                                     const fvg_item *item, float mask_threshold) {
+  if (d->picture) return fvg__load_picture(d, image, mask, item);
   (void)mask_threshold;
   memset(image, 0, sizeof *image);
   if (mask) memset(mask, 0, sizeof *mask);
@@ -13059,6 +13197,12 @@ FVG_DEF fvg_status fvg_dataset_mask_path(const fvg_dataset *d, char **out, const
   const char *images = d->card ? d->card->images : "";
   const size_t n = strlen(folder);
   *out = NULL;
+  if (d->picture) {
+    const fvg_picture *from = fvg__picture_of(d, path);
+    if (!from || !from->mask.pixels) return FVG_OK;
+    *out = fvg_copy_string(d->ctx, path);
+    return *out ? FVG_OK : FVG_E_NOMEM;
+  }
 
   /* `rest` is the path below the published set's folder. */
   const int in_folder = n && !strncmp(path, folder, n) && path[n] == '/';
@@ -13518,6 +13662,7 @@ static fvg_status fvg__load_pair(const fvg_dataset *d, const fvg_item *item, fvg
   memset(image, 0, sizeof *image);
   memset(facts, 0, sizeof *facts);
   if (mask) memset(mask, 0, sizeof *mask);
+  if (d->picture) return fvg__load_picture(d, image, mask, item);
   char *path = fvg_path_join(c, d->root, item->path);
   if (!path) return FVG_E_NOMEM;
 
@@ -13754,6 +13899,7 @@ static fvg_status fvg__check_items_of(fvg_dataset *d, fvg_items *items, fvg__che
 
 /* Files are decoded only if bad ones are to be left out; else only their first bytes are read. */
 FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
+  if (d->picture) return FVG_OK;                 /* they were checked when the set was made */
   fvg_items *const part[FVG__PARTS] = {&d->train, &d->val, &d->test};
   fvg_progress progress;
   memset(&progress, 0, sizeof progress);
