@@ -3974,6 +3974,7 @@ static fvg_status fvg__image_read(fvg_ctx *c, fvg_image *out, fvg__picture *p, i
   return s;
 }
 
+/* Finds out what the bytes are, by their first ones, and hands them to that kind's decoder. */
 FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source *s, int channels) {
   if (out) memset(out, 0, sizeof *out);
   if (!out || !s)
@@ -7546,6 +7547,8 @@ static void fvg__share_end(fvg_clip *m) {
   x->allocator.release(x->allocator.user, x, sizeof *x + (size_t)x->n_block * sizeof *x->block);
 }
 
+/* A struct of its own for every model, with pointers to the same tensors; the vocabulary's struct is
+   copied as well, because its messages go to the model's context. */
 FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m) {
   *out = NULL;
   if (!m) return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: needs a model");
@@ -11084,6 +11087,7 @@ static fvg_status fvg__count_fewest(fvg_ctx *c, int *fewest, const fvg_items *it
   return FVG_OK;
 }
 
+/* Draws from all classes and then takes the group's, so that the draw does not depend on the group. */
 FVG_DEF fvg_status fvg_task_draw(fvg_task *out, const fvg_dataset *d, const fvg_task_desc *desc) {
   fvg_task_desc whole;
   memset(&whole, 0, sizeof whole);
@@ -17363,6 +17367,7 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
    every function here asks for that first: the error is then the first one, not one that follows
    from it. */
 
+/* The context is made first, because it carries the message of a model that could not be opened. */
 FVG_DEF fvg_clip *fvg_open(const char *path) {
   fvg_ctx *c;
   if (fvg_init(&c, NULL)) return NULL;
