@@ -9914,7 +9914,9 @@ FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b,
                                        const fvg_fvgpt_batch *x) {
   if (m->desc.no_pc) {
     if (b && x->n > 0) memset(b, 0, (size_t)x->n * sizeof *b);
-    return fvg_fvgpt_score_base(m, logits, x);
+    fvg_fvgpt_batch alone = *x;
+    alone.f_score = NULL;                        /* new classes are scored by f */
+    return fvg_fvgpt_score_base(m, logits, &alone);
   }
   fvg_status s = fvg__check_counts(m, x);
   if (s) return s;

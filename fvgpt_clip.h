@@ -17106,7 +17106,12 @@ static fvg_node *fvg__map_logits(fvg_classifier *k, const fvg__step *step, const
 
   const float *texts = branch == FVG_ZERO_SHOT ? k->g_clip : k->g;
   fvg_node *g = fvg_const(f->tape, k->n_class, m->embed_dim, texts);
-  if (branch == FVG_BRANCH_BASE) return fvg__base_scores(k->fvgpt, f, g);
+  if (branch == FVG_BRANCH_BASE) {
+    /* Without adapters base classes are scored by f_score, as in fvg_fvgpt_score_base. */
+    if (k->branch == branch && k->fvgpt->desc.no_fdc && l->method->mixed)
+      f = l->method->mixed(l, step);
+    return fvg__base_scores(k->fvgpt, f, g);
+  }
   if (branch == FVG_BRANCH_NEW) {
     fvg_node *clip = f_clip ? fvg_const(f->tape, 1, m->embed_dim, f_clip) : f;
     return fvg__calibrated_logits(k, f, clip, g);

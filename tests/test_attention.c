@@ -30,7 +30,7 @@ static int one_line(fvg_ctx *c, const char *a, const char *b) {  /* the last mes
 enum {
   W = 64, HEADS = 4, HEAD = W / HEADS, MLP = 48, GRID = 3, PATCHES = GRID * GRID, T = 1 + PATCHES, PATCH = 4,
   SIZE = GRID * PATCH, PIXELS = SIZE * SIZE, D = 32, CLASSES = 5, BASE = 3, HIDDEN = 64,
-  CONTEXT = 24, VOCAB = 512 + 4 + 2, MAX_TENSORS = 80
+  CONTEXT = 24, VOCAB = 512 + 4 + 2, MAX_TENSORS = 80, TOKENS = 3, MOST = T + TOKENS
 };
 static const char merges[] = "#version: 0.2\np h\no t\nph ot\nphot o</w>\n";
 static const char config[] = "{\"vision_config\": {\"num_attention_heads\": 4}}";
@@ -137,7 +137,21 @@ typedef struct world {
   fvg_classifier *k[BRANCHES];
 } world;
 
-static void world_open(world *w, fvg_ctx *c, const model *x, fvg_dtype keep_as) {
+/* Learners that prompt the image tower have parameters far from their start, so that they see what
+   CLIP does not. */
+static void shake(fvg_learner *l) {
+  fvg_rng rng;
+  size_t k;
+  int i;
+  fvg_rng_seed(&rng, 3, 0);
+  for (i = 0; i < l->n_param; i++)
+    for (k = 0; k < fvg_tensor_count(&l->param[i]->value); k++)
+      ((float *)l->param[i]->value.data)[k] += (float)(0.2 * fvg_rng_normal(&rng));
+}
+
+static void world_open_with(world *w, fvg_ctx *c, const model *x, fvg_dtype keep_as,
+                            const char *method, int no_fdc, int no_pc) {
+  static const fvg_option mmrl[] = {{"rep_dim", 12}, {"n_rep_tokens", TOKENS}, {"first_layer", 1}};
   fvg_learner_desc cd;
   fvg_fvgpt_desc fd;
   int i, ok;
@@ -145,15 +159,24 @@ static void world_open(world *w, fvg_ctx *c, const model *x, fvg_dtype keep_as) 
   memset(&cd, 0, sizeof cd);
   memset(&fd, 0, sizeof fd);
   w->c = c;
+  cd.method = fvg_method_find(method);
+  if (!strcmp(method, "MMRL")) { cd.option = mmrl; cd.n_option = 3; }
+  fd.no_fdc = no_fdc;
+  fd.no_pc = no_pc;
   w->m = load(c, x, keep_as);
   fd.width = D;
   fd.fdc_init_scale = 0.3f;                      /* adapters that do something                                     */
   fd.logit_scale = 17;                           /* not the model's                                                */
   fd.seed = 5;
   ok = !fvg_learner_new(w->m, &w->p, names, BASE, &cd) && !fvg_fvgpt_new(c, &w->f, &fd);
+  if (ok && fvg__learner_parts(w->p) > 1) shake(w->p);
   for (i = 0; ok && i < BRANCHES; i++)
     ok = !new_classifier(w->m, &w->k[i], (fvg_branch)i, w->p, w->f, NULL, names, CLASSES);
   if (!ok) { printf("FAILED %s\n", fvg_error(c)); exit(1); }
+}
+
+static void world_open(world *w, fvg_ctx *c, const model *x, fvg_dtype keep_as) {
+  world_open_with(w, c, x, keep_as, "CoOp", 0, 0);
 }
 
 static void world_close(world *w) {
@@ -165,7 +188,12 @@ static void world_close(world *w) {
 }
 
 /* ---- the last block, the head and the scores in plain double ---- */
-typedef struct exact { double x[T][W], a[T][W]; } exact;     /* the last block's input, and LN_1 of it            */
+/* The n rows of the last block: class token, prompts, and behind these the patches. */
+typedef struct exact {
+  int n;
+  double x[MOST][W], a[MOST][W];                 /* the last block's input, and LN_1 of it */
+  double key[MOST][W], value[MOST][W];           /* of a */
+} exact;
 
 static const fvg_block *last_block(const fvg_clip *m) {
   return &m->vision.transformer.block[m->vision.transformer.n_layer - 1];
@@ -197,60 +225,101 @@ static void unit(double *x, int n) {
   for (j = 0; j < n; j++) x[j] /= sqrt(square);
 }
 
-/* What enters the last block, from the library's blocks before it. */
-static void enter(world *w, exact *e) {
+static void project(const fvg_clip *m, exact *e, int row) {         /* after a[row] has changed */
+  const fvg_block *b = last_block(m);
+  linear(e->a[row], W, &b->k_weight, &b->k_bias, W, e->key[row]);
+  linear(e->a[row], W, &b->v_weight, &b->v_bias, W, e->value[row]);
+}
+
+static int is_prompted(const fvg_learner *l) { return l && fvg__learner_parts(l) > 1; }
+
+/* What enters the last block, from the library's blocks before it; l: the learner, NULL for plain
+   CLIP's tower. */
+static void enter(world *w, fvg_learner *l, exact *e) {
   fvg_transformer below = w->m->vision.transformer;
   fvg_tape *t = fvg_tape_new(w->c);
+  fvg__last_block last;
   fvg__image_rows rows;
   fvg_node *x = NULL;
   int i, j;
-  if (!fvg__image_rows_new(w->m, &rows, 1, NULL)) {
+  if (is_prompted(l)) {
+    if (!fvg__reach_last_block(t, w->m, l, picture, &last)) x = last.x;
+  } else if (!fvg__image_rows_new(w->m, &rows, 1, NULL)) {
     x = fvg__vision_embed(t, &rows, picture, NULL);
     below.n_layer -= 1;
     if (below.n_layer) x = fvg_transform(x, &below, rows.segment, 1, NULL, 0);
     fvg__image_rows_free(&rows);
   }
-  need(x && fvg_rows(x) == T && fvg_cols(x) == W, "the last block's input");
-  for (i = 0; i < T; i++) {
+  need(x && (is_prompted(l) ? fvg_rows(x) > T && fvg_rows(x) <= MOST : fvg_rows(x) == T) &&
+       fvg_cols(x) == W,
+       "the last block's input");
+  e->n = x ? fvg_rows(x) : 0;
+  for (i = 0; i < e->n; i++) {
     for (j = 0; j < W; j++) e->x[i][j] = (double)fvg_value(x)[i * W + j];
     norm(e->x[i], &last_block(w->m)->ln_1_weight, &last_block(w->m)->ln_1_bias, e->a[i]);
+    project(w->m, e, i);
   }
   fvg_tape_free(t);
 }
 
-/* softmax(q_cls K^T / sqrt d) of each head */
-static void class_attention(const fvg_clip *m, const exact *e, double p[HEADS][T]) {
+/* softmax(q_row K^T / sqrt d) of each head */
+static void attention_of(const fvg_clip *m, const exact *e, int row, double p[HEADS][MOST]) {
   const fvg_block *b = last_block(m);
-  double q[W], k[T][W], sum;
+  double q[W], sum;
   int h, i, j;
-  linear(e->a[0], W, &b->q_weight, &b->q_bias, W, q);
-  for (i = 0; i < T; i++) linear(e->a[i], W, &b->k_weight, &b->k_bias, W, k[i]);
+  linear(e->a[row], W, &b->q_weight, &b->q_bias, W, q);
   for (h = 0; h < HEADS; h++) {
-    for (sum = 0, i = 0; i < T; i++) {
-      for (p[h][i] = 0, j = h * HEAD; j < (h + 1) * HEAD; j++) p[h][i] += q[j] * k[i][j];
+    for (sum = 0, i = 0; i < e->n; i++) {
+      for (p[h][i] = 0, j = h * HEAD; j < (h + 1) * HEAD; j++) p[h][i] += q[j] * e->key[i][j];
       sum += p[h][i] = exp(p[h][i] / sqrt((double)HEAD));
     }
-    for (i = 0; i < T; i++) p[h][i] /= sum;
+    for (i = 0; i < e->n; i++) p[h][i] /= sum;
   }
 }
 
-static void feature(const fvg_clip *m, const exact *e, double f[D]) {
+/* LN_post of one row behind the last block. */
+static void leave(const fvg_clip *m, const exact *e, int row, double n[W]) {
   const fvg_block *b = last_block(m);
-  double p[HEADS][T], v[T][W], o[W], x[W], n[W], hidden[MLP];
+  double p[HEADS][MOST], o[W], x[W], hidden[MLP];
   int i, j;
-  class_attention(m, e, p);
-  for (i = 0; i < T; i++) linear(e->a[i], W, &b->v_weight, &b->v_bias, W, v[i]);
-  for (j = 0; j < W; j++) for (o[j] = 0, i = 0; i < T; i++) o[j] += p[j / HEAD][i] * v[i][j];
+  attention_of(m, e, row, p);
+  for (j = 0; j < W; j++)
+    for (o[j] = 0, i = 0; i < e->n; i++) o[j] += p[j / HEAD][i] * e->value[i][j];
   linear(o, W, &b->out_weight, &b->out_bias, W, x);
-  for (j = 0; j < W; j++) x[j] += e->x[0][j];
+  for (j = 0; j < W; j++) x[j] += e->x[row][j];
   norm(x, &b->ln_2_weight, &b->ln_2_bias, n);
   linear(n, W, &b->fc_weight, &b->fc_bias, MLP, hidden);
   for (j = 0; j < MLP; j++) hidden[j] /= 1 + exp(-1.702 * hidden[j]);
   linear(hidden, MLP, &b->proj_weight, &b->proj_bias, W, o);
   for (j = 0; j < W; j++) x[j] += o[j];
   norm(x, &m->vision.ln_post_weight, &m->vision.ln_post_bias, n);
+}
+
+static void feature(const fvg_clip *m, const exact *e, double f[D]) {
+  double n[W];
+  leave(m, e, 0, n);
   linear(n, W, &m->vision.projection, NULL, D, f);
   unit(f, D);
+}
+
+/* What scores MMRL's base classes: 0.7 f + 0.3 norm(mean of the tokens' rows P_r); of other
+   learners f. */
+static void mixed_feature(const world *w, const exact *e, double f[D]) {
+  double n[W], mean[W], f_r[D];
+  const float *p_r;                              /* [W, D] */
+  int i, j;
+  feature(w->m, e, f);
+  if (strcmp(fvg_learner_method(w->p), "MMRL")) return;
+  p_r = (const float *)fvg_learner_parameter(w->p, "image_encoder.proj_rep")->value.data;
+  memset(mean, 0, sizeof mean);
+  for (i = 1; i <= TOKENS; i++) {
+    leave(w->m, e, i, n);
+    for (j = 0; j < W; j++) mean[j] += n[j] / TOKENS;
+  }
+  for (i = 0; i < D; i++)
+    for (f_r[i] = 0, j = 0; j < W; j++) f_r[i] += mean[j] * (double)p_r[j * D + i];
+  unit(f_r, D);
+  for (i = 0; i < D; i++) f[i] = 0.7 * f[i] + 0.3 * f_r[i];
 }
 
 static void adapt(const fvg__adapter *a, double f[D]) {
@@ -270,16 +339,26 @@ static double along(const double *f, const float *g) {
   return sum;
 }
 
-/* The label's logit; b is given, since Grad-CAM takes it for a constant. */
-static double score(const world *w, int branch, int label, double b, const exact *e) {
+/* The label's logit; b is given, since Grad-CAM takes it for a constant, as it does plain CLIP's
+   feature of a picture that the learner sees otherwise. */
+static double score(const world *w, int branch, int label, double b, const float *f_clip,
+                    const exact *e) {
   const fvg_classifier *k = w->k[branch];
   const float *g = k->g + label * D, *g_clip = k->g_clip + label * D;
-  double f[D], text[D], sum = 0;
+  const fvg_fvgpt_desc *d = &w->f->desc;
+  double f[D], text[D], clip, sum = 0;
   int j;
   feature(w->m, e, f);
   if (branch == FVG_ZERO_SHOT) return (double)w->m->logit_scale * along(f, g_clip);
-  if (branch == FVG_TUNED || branch == FVG_TUNED_NEW) return (double)w->m->logit_scale * along(f, g);
-  if (branch == FVG_BRANCH_NEW) return 17 * ((1 - b) * along(f, g) + b * along(f, g_clip));
+  if (branch == FVG_TUNED_NEW) return (double)w->m->logit_scale * along(f, g);
+  if (branch == FVG_BRANCH_NEW && !d->no_pc) {
+    for (clip = 0, j = 0; j < D; j++) clip += (double)f_clip[j] * (double)g_clip[j];
+    if (!is_prompted(w->p)) clip = along(f, g_clip);
+    return 17 * ((1 - b) * along(f, g) + b * clip);
+  }
+  if (branch == FVG_TUNED || (branch == FVG_BRANCH_BASE && d->no_fdc)) mixed_feature(w, e, f);
+  if (branch == FVG_TUNED) return (double)w->m->logit_scale * along(f, g);
+  if (d->no_fdc) return 17 * along(f, g);
   for (j = 0; j < D; j++) text[j] = (double)g[j];
   adapt(&w->f->fdc_image, f);
   adapt(&w->f->fdc_text, text);
@@ -315,58 +394,69 @@ static double furthest(const float *map, const double *expected, int n) {
 }
 
 /* ---- Grad-CAM ---- */
-static double numeric_gradient[T][W];
-static void differentiate(const world *w, int branch, int label, double b, exact *e) {
+static double numeric_gradient[MOST][W];
+static void differentiate(const world *w, int branch, int label, double b, const float *f_clip,
+                          exact *e) {
   const double h = 1e-4;
   int i, j;
-  for (i = 0; i < T; i++)
+  for (i = 0; i < e->n; i++) {
     for (j = 0; j < W; j++) {
       double a = e->a[i][j], up;
       e->a[i][j] = a + h;
-      up = score(w, branch, label, b, e);
+      project(w->m, e, i);
+      up = score(w, branch, label, b, f_clip, e);
       e->a[i][j] = a - h;
-      numeric_gradient[i][j] = (up - score(w, branch, label, b, e)) / (2 * h);
+      project(w->m, e, i);
+      numeric_gradient[i][j] = (up - score(w, branch, label, b, f_clip, e)) / (2 * h);
       e->a[i][j] = a;
     }
+    project(w->m, e, i);
+  }
 }
 
 /* The library's own gradient at LN_1's output against the numeric one. */
-static double gradient_error(const world *w, int branch, int label) {
+static double gradient_error(const world *w, int branch, int label, const float *f_clip, int n) {
+  fvg_learner *l = branch == FVG_ZERO_SHOT ? NULL : w->p;
   fvg_tape *t = fvg_tape_new(w->c);
-  fvg__last_block l;
+  fvg__last_block last;
   fvg__step step;
   double worst = 0, largest = 0;
   int i;
-  fvg_status s = fvg__reach_last_block(t, w->m, w->p, picture, &l);
-  if (!s) s = fvg__feature_from(w->m, &l, &step);
-  if (!s) s = fvg_backward(fvg__class_score(w->k[branch], &step, NULL, label));
-  for (i = 0; !s && i < T * W; i++) {
+  fvg_status s = fvg__reach_last_block(t, w->m, l, picture, &last);
+  if (!s) s = fvg__feature_from(w->m, &last, &step);
+  if (!s) s = fvg_backward(fvg__class_score(w->k[branch], &step, is_prompted(l) ? f_clip : NULL,
+                                            label));
+  for (i = 0; !s && i < n * W; i++) {
     largest = fmax(largest, fabs(numeric_gradient[i / W][i % W]));
-    worst = fmax(worst, fabs((double)fvg_grad(l.a)[i] - numeric_gradient[i / W][i % W]));
+    worst = fmax(worst, fabs((double)fvg_grad(last.a)[i] - numeric_gradient[i / W][i % W]));
   }
   fvg_tape_free(t);
   return s ? INFINITY : worst / largest;
 }
 
-static void test_grad_cam(world *w, int n_label) {
+/* Maps of branches from..to against central differences, for so many labels. */
+static void test_grad_cam(world *w, int from, int to, int n_label) {
   double grid[PATCHES], expected[PIXELS], alpha, b;
-  float map[PIXELS], other[PIXELS], f[D], logits[CLASSES], weight;
+  float map[PIXELS], other[PIXELS], f[3 * D], f_clip[D], logits[CLASSES], weight;
   static exact e;
-  int branch, label, i, j, n_lit = 0, n_dark = 0;
-  enter(w, &e);
-  need(!fvg_clip_encode_images(w->m, f, picture, 1), "a feature");
-  fvg_normalize_rows(f, 1, D);
-  for (branch = 0; branch < BRANCHES; branch++) {
+  int branch, label, i, j, first, n_lit = 0, n_dark = 0;
+  need(!fvg_learner_encode_images(w->m, NULL, f_clip, picture, 1) &&
+           !fvg_learner_encode_images(w->m, w->p, f, picture, 1), "features");
+  for (branch = from; branch <= to; branch++) {
+    enter(w, branch == FVG_ZERO_SHOT ? NULL : w->p, &e);
+    first = e.n - PATCHES;
     need(!fvg_classifier_logits(w->k[branch], logits, &weight, f, 1), "logits");
     b = (double)weight;
     for (label = 0; label < n_label; label++) {
-      check(fabs(score(w, branch, label, b, &e) - (double)logits[label]) < 1e-4, branch_name[branch]);
-      differentiate(w, branch, label, b, &e);
-      check(gradient_error(w, branch, label) < 1e-4, "dz / dA against central differences");
+      check(fabs(score(w, branch, label, b, f_clip, &e) - (double)logits[label]) < 1e-4,
+            branch_name[branch]);
+      differentiate(w, branch, label, b, f_clip, &e);
+      check(gradient_error(w, branch, label, f_clip, e.n) < 1e-4,
+            "dz / dA against central differences");
       memset(grid, 0, sizeof grid);
       for (j = 0; j < W; j++) {
-        for (alpha = 0, i = 1; i < T; i++) alpha += numeric_gradient[i][j] / PATCHES;
-        for (i = 1; i < T; i++) grid[i - 1] += alpha * e.a[i][j];
+        for (alpha = 0, i = first; i < e.n; i++) alpha += numeric_gradient[i][j] / PATCHES;
+        for (i = first; i < e.n; i++) grid[i - first] += alpha * e.a[i][j];
       }
       for (i = 0; i < PATCHES; i++) {
         n_dark += grid[i] < 0;
@@ -382,7 +472,49 @@ static void test_grad_cam(world *w, int n_label) {
             "and the same each time");
     }
   }
-  check(n_lit > 0 && n_dark > 0, "patches speak for and against");
+  check(from == to || (n_lit > 0 && n_dark > 0), "patches speak for and against");
+}
+
+/* Learners that prompt the image tower: their tokens stand between class token and patches, each
+   branch reads its own part of the features, and a module that is left out gives way as it does in
+   the scores. */
+static void test_prompted(fvg_ctx *c) {
+  static const struct { const char *method; int no_fdc, no_pc, from, to; } x[] = {
+    {"MMRL", 0, 0, FVG_ZERO_SHOT, FVG_BRANCH_NEW}, {"MMRL", 1, 0, FVG_BRANCH_BASE, FVG_BRANCH_BASE},
+    {"MMRL", 0, 1, FVG_BRANCH_NEW, FVG_BRANCH_NEW}, {"MMRL", 1, 1, FVG_BRANCH_NEW, FVG_BRANCH_NEW},
+    {"MaPLe", 0, 0, FVG_TUNED, FVG_BRANCH_NEW}, {"CoOp", 1, 0, FVG_BRANCH_BASE, FVG_BRANCH_BASE}};
+  static exact e;
+  size_t i;
+  for (i = 0; i < sizeof x / sizeof *x; i++) {
+    float f[3 * D], f_clip[D];
+    double apart = 0;
+    world w;
+    int j, k;
+    world_open_with(&w, c, &two_layers, FVG_F32, x[i].method, x[i].no_fdc, x[i].no_pc);
+    need(!fvg_learner_encode_images(w.m, NULL, f_clip, picture, 1) &&
+             !fvg_learner_encode_images(w.m, w.p, f, picture, 1), "features");
+    for (j = 0; j < D; j++) apart = fmax(apart, fabs((double)f[j] - (double)f_clip[j]));
+    check((apart > 0.05) == is_prompted(w.p), "a prompted tower sees otherwise than plain CLIP");
+    /* R A^T + b of the last block stand behind the class token */
+    if (!strcmp(x[i].method, "MMRL")) {
+      const fvg_parameter *r =
+        fvg_learner_parameter(w.p, "representation_learner.compound_rep_tokens");
+      const fvg_parameter *a =
+        fvg_learner_parameter(w.p, "representation_learner.compound_rep_tokens_r2vproj.1.weight");
+      const fvg_parameter *bias =
+        fvg_learner_parameter(w.p, "representation_learner.compound_rep_tokens_r2vproj.1.bias");
+      double row[W], token[12], worst = r && a && bias ? 0 : INFINITY;
+      enter(&w, w.p, &e);
+      for (k = 0; k < TOKENS && worst < 1; k++) {
+        for (j = 0; j < 12; j++) token[j] = (double)((const float *)r->value.data)[k * 12 + j];
+        linear(token, 12, &a->value, &bias->value, W, row);
+        for (j = 0; j < W; j++) worst = fmax(worst, fabs(row[j] - e.x[1 + k][j]));
+      }
+      check(e.n == T + TOKENS && worst < 1e-5, "MMRL's tokens stand behind the class token");
+    }
+    test_grad_cam(&w, x[i].from, x[i].to, 1);
+    world_close(&w);
+  }
 }
 
 /* Weights in panels give the maps of weights in rows. */
@@ -461,14 +593,14 @@ static void test_variants(fvg_ctx *c) {
 
 /* ---- attention of the class token ---- */
 static void test_attention(world *w) {
-  double p[HEADS][T], grid[PATCHES], expected[PIXELS], whole = 0, own = 0;
+  double p[HEADS][MOST], grid[PATCHES], expected[PIXELS], whole = 0, own = 0;
   float map[PIXELS], other[PIXELS], raw[PATCHES];
   fvg_tape *t = fvg_tape_new(w->c);
   fvg__last_block l;
   static exact e;
   int branch, h, i;
-  enter(w, &e);
-  class_attention(w->m, &e, p);
+  enter(w, NULL, &e);
+  attention_of(w->m, &e, 0, p);
   memset(grid, 0, sizeof grid);
   memset(raw, 0, sizeof raw);
   for (h = 0; h < HEADS; h++) {
@@ -679,8 +811,8 @@ int main(void) {
   for (i = 0; i < 3 * PIXELS; i++) picture[i] = (float)fvg_rng_normal(&rng);
   world_open(&w, c, &two_layers, FVG_F32);
   world_open(&shallow, c, &one_layer, FVG_F32);
-  test_grad_cam(&w, 2);
-  test_grad_cam(&shallow, 1);
+  test_grad_cam(&w, FVG_ZERO_SHOT, FVG_BRANCH_NEW, 2);
+  test_grad_cam(&shallow, FVG_ZERO_SHOT, FVG_BRANCH_NEW, 1);
   test_attention(&w);
   test_attention(&shallow);
   test_undisturbed(&w);
@@ -688,6 +820,7 @@ int main(void) {
   test_panels(c, &w);
   world_close(&shallow);
   world_close(&w);
+  test_prompted(c);
   test_no_gradient(c);
   test_variants(c);
   test_spread();

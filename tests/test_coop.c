@@ -241,6 +241,42 @@ static void test_positions(void) {
       }
 }
 
+/* A name that makes fewer tokens with its dot than without: no more than all of them stand before
+   the vectors. */
+static void test_merged_dot(void) {
+  static const char merging[] = "#version: 0.2\np h\no t\n- !\n-! .</w>\nph ot\nphot o</w>\n";
+  static const char *const odd[] = {"-!"};
+  fvg_source source = fvg_source_memory(merging, sizeof merging - 1, "merges");
+  fvg_tokenizer *before = m->tokenizer, *t = NULL;
+  float g[EMBED], expected[EMBED];
+  int position, alone = 0, dotted = 0, i;
+  check(!fvg_tokenizer_open(c, &t, &source, VOCAB), "a tokenizer that merges a name with its dot");
+  if (!t) return;
+  m->tokenizer = t;
+  check(!fvg_tokenize(t, NULL, 0, &alone, "-!") && !fvg_tokenize(t, NULL, 0, &dotted, "-!.") &&
+            alone == 2 && dotted == 1,
+        "two tokens, with the dot one");
+  for (position = FVG_END; position <= FVG_FRONT; position++) {
+    fvg_learner_desc d = desc_of(4, 0, position, NULL);
+    fvg_learner *p = new_coop(&d);
+    const float *ctx = (const float *)ctx_of(p)->value.data, *vector[CONTEXT];
+    int ahead = position == FVG_END ? 4 : position == FVG_MIDDLE ? 2 : 0;
+    int token[CONTEXT], at = 0, id;
+    need(!fvg_tokenize(t, &id, 1, &dotted, "-!."), "the one token");
+    lay(token, vector, &at, VOCAB - 2, NULL);
+    for (i = 0; i < ahead; i++) lay(token, vector, &at, 0, ctx + i * W);
+    lay(token, vector, &at, id, NULL);
+    for (i = ahead; i < 4; i++) lay(token, vector, &at, 0, ctx + i * W);
+    lay(token, vector, &at, VOCAB - 1, NULL);
+    by_hand(token, vector, at, expected);
+    check(!fvg_learner_text_features(p, g, odd, 1) && difference(g, expected, EMBED, 0) < 1e-6,
+          "the text has that token alone");
+    fvg_learner_free(p);
+  }
+  fvg_tokenizer_free(t);
+  m->tokenizer = before;
+}
+
 /* [SOT] and the vectors; behind these the words' tokens that are left over, the name and the dot, of which as many as
    the name has tokens stand before the second half, or before all, of the vectors. */
 static void words_by_hand(const char *words, int n_words, const char *name, const float *ctx, int position, float *g) {
@@ -491,7 +527,7 @@ static void test_training(void) {
         "the features are those of the trained vectors");
   ctx = ctx_of(p[0]);
   memcpy(kept, ctx->value.data, sizeof kept);
-  if (fvg_optimizer_new(c, &o, NULL, &ctx, 1)) return;
+  if (fvg_optimizer_new(c, &o, NULL, &ctx, 1)) { check(0, fvg_error(c)); return; }
   used = fvg_mem_used(c);
   check(fvg_learner_step(p[0], NULL, o, 0.1, &too_large) == FVG_E_ARG && one_line("label 3", "3"),
         "a label beyond the classes");
@@ -715,6 +751,7 @@ int main(void) {
   if (load(c, &m, FVG_F32)) { printf("FAILED to load: %s\n", fvg_error(c)); return 1; }
   test_zero_shot();
   test_positions();
+  test_merged_dot();
   test_words();
   test_start();
   test_gradient();

@@ -395,6 +395,8 @@ static void test_wrong_splits(fvg_ctx *c) {
     {"{\"train\": [" GOOD ", [\"b.ppm\", -1, \"ant\"]" REST, "train[1]: label -1"},
     {"{\"train\": [" GOOD ", [\"b.ppm\", 2000000000, \"ant\"]" REST,
             "train[1]: label 2e+09, but the file has only 2"},
+    {"{\"train\": [" GOOD ", [\"b.ppm\", 2, \"bee\"]" REST,
+     "train[1]: label 2, but the file has only 2"},
     {"{\"train\": [" GOOD ", [\"b.ppm\", 1e300, \"ant\"]" REST, "label 1e+300"},
     {"{\"train\": [" GOOD ", [\"b.ppm\", 2, \"bee\"], [\"c.ppm\", 0, \"ant\"]" REST, "label 1 has no entry"},
     {"{\"train\": [" GOOD ", [\"b.ppm\", 0, \"bee\"]" REST, "called \"bee\" here, but \"ant\" before"},
@@ -723,6 +725,10 @@ static void test_wrong_lists(fvg_ctx *c) {
   check(open_named(c, &d, DATA, "fgvc_aircraft", NULL) == FVG_E_FORMAT
         && says(c, "images_variant_train.txt: line 1", "label 8, but the lists have only 6"),
         "wrong list: a large label");
+  write_text(DATA "/fgvc_aircraft/variants.txt", "1\n2\n3\n4\n707-320\nCessna 172\nA380\n");
+  check(open_named(c, &d, DATA, "fgvc_aircraft", NULL) == FVG_E_FORMAT
+        && says(c, "images_variant_train.txt: line 1", "label 6, but the lists have only 6"),
+        "wrong list: a label that is just too large");
   write_bytes(DATA "/sun397/ClassName.txt", "/a/abbey\n/a\0/b\n", 16);
   check(open_named(c, &d, DATA, "sun397", NULL) == FVG_E_FORMAT && says(c, "sun397/ClassName.txt", "line 2"),
         "wrong list: a zero byte");
@@ -1018,7 +1024,8 @@ static int mask_is(const fvg_image *m, int width, int height, const char *rows) 
 
 static void test_load(fvg_ctx *c) {
   static const unsigned char grey[6] = {10, 20, 30, 40, 50, 60}, same[6] = {0, 127, 128, 255, 129, 5},
-          small[2] = {200, 100};
+          small[2] = {200, 100}, flat[3] = {100, 200, 100},
+          tall[12] = {9, 9, 200, 9, 9, 9, 200, 9, 9, 200, 9, 9};
   fvg_dataset d;
   fvg_image image, mask;
   size_t used;
@@ -1027,12 +1034,18 @@ static void test_load(fvg_ctx *c) {
   write_grey(BASE "/load/images/d", 3, 2, grey);
   write_text(BASE "/load/images/e.pgm", "P5 garbage");
   write_grey(BASE "/load/images/f.pgm", 3, 2, grey);
+  write_grey(BASE "/load/images/g.pgm", 3, 2, grey);
+  write_grey(BASE "/load/images/h.pgm", 3, 2, grey);
   write_grey(BASE "/load/mask/images/a.pgm", 3, 2, same);
   write_grey(BASE "/load/mask/images/b.c.jpeg", 1, 2, small);      /* a PGM by content; another size              */
   write_text(BASE "/load/mask/images/f.png", "no picture");
+  /* as wide as the picture, but not as high */
+  write_grey(BASE "/load/mask/images/g.pgm", 3, 1, flat);
+  write_grey(BASE "/load/mask/images/h.pgm", 3, 4, tall);
   write_text(BASE "/load/split.json",
           "{\"train\": [[\"a.pgm\", 0, \"x\"], [\"b.c.pgm\", 0, \"x\"], [\"d\", 0, \"x\"], "
-             "[\"e.pgm\", 0, \"x\"], [\"f.pgm\", 0, \"x\"], [\"gone.pgm\", 0, \"x\"]], \"test\": []}");
+             "[\"e.pgm\", 0, \"x\"], [\"f.pgm\", 0, \"x\"], [\"gone.pgm\", 0, \"x\"], "
+             "[\"g.pgm\", 0, \"x\"], [\"h.pgm\", 0, \"x\"]], \"test\": []}");
   if (open_set(c, &d, BASE "/load", NULL)) { check(0, fvg_error(c)); return; }
   used = fvg_mem_used(c);
   check(fvg_dataset_load(&d, &image, &mask, &d.train.item[0], 0) == FVG_OK && image.width == 3 && image.height == 2
@@ -1047,6 +1060,16 @@ static void test_load(fvg_ctx *c) {
   fvg_image_free(c, &mask);
   check(fvg_dataset_load(&d, &image, &mask, &d.train.item[1], 0) == FVG_OK && mask_is(&mask, 3, 2, "###..."),
         "load: the mask of the same stem, resized");
+  fvg_image_free(c, &image);
+  fvg_image_free(c, &mask);
+  check(fvg_dataset_load(&d, &image, &mask, &d.train.item[6], 0) == FVG_OK &&
+        mask_is(&mask, 3, 2, ".#..#."),
+        "load: a mask of the picture's width and less height, resized");
+  fvg_image_free(c, &image);
+  fvg_image_free(c, &mask);
+  check(fvg_dataset_load(&d, &image, &mask, &d.train.item[7], 0) == FVG_OK &&
+        mask_is(&mask, 3, 2, "...#.."),
+        "load: and one of more height");
   fvg_image_free(c, &image);
   fvg_image_free(c, &mask);
   check(fvg_dataset_load(&d, &image, &mask, &d.train.item[2], 0) == FVG_OK && image.pixels && !mask.pixels,
@@ -1116,7 +1139,7 @@ static void test_turned(void) {
   write_grey(BASE "/turned/mask/images/d.pgm", 6, 4, twice);       /* of another size, and lying as the file does   */
   write_text(BASE "/turned/split.json", "{\"train\": [[\"a.png\", 0, \"x\"], [\"b.png\", 0, \"x\"], [\"c.png\", 0, \"x\"], "
              "[\"d.png\", 0, \"x\"], [\"e.png\", 0, \"x\"]], \"test\": []}");
-  if (fvg_init(&c, &desc)) return;
+  if (fvg_init(&c, &desc)) { check(0, "a context"); return; }
   if (open_set(c, &d, BASE "/turned", NULL)) { check(0, fvg_error(c)); return; }
   check(loads(&d, 4, 3, "abcdef", NULL) && !n_note, "turned: upright anyway, no note");
   check(loads(&d, 0, 3, "abcdef", "#....."), "turned: as stored");

@@ -85,7 +85,27 @@ static fvg_fvgpt *new_model(const fvg_fvgpt_desc *d) {
 }
 
 /* ---- the whole loss in double, from the formulas of fvgpt.h, chapter 10 ---- */
-typedef struct naive_loss { double loss, ce_fdc, frg, dist, ce_pc, kl_pc, r[N], target[N], b[N]; } naive_loss;
+typedef struct naive_loss {
+  double loss, ce_fdc, frg, dist, ce_pc, kl_pc, r[N], target[N], b[N];
+  double base[N][CLASSES], news[N][CLASSES];         /* z_FDC, z_PC, as the switches leave them */
+} naive_loss;
+
+/* What a setting of 0 stands for, as the header's comments have it. */
+static fvg_fvgpt_desc naive_defaults(const fvg_fvgpt_desc *desc) {
+  fvg_fvgpt_desc d = *desc;
+  if (!d.fdc_hidden) d.fdc_hidden = 64;
+  if (!d.gate_hidden) d.gate_hidden = 32;
+  if (!d.gate_layers) d.gate_layers = 2;
+  if (d.fdc_init_scale == 0) d.fdc_init_scale = 1e-3f;
+  if (d.logit_scale == 0) d.logit_scale = 100;
+  if (d.tau == 0) d.tau = 2;
+  if (d.lambda_base == 0) d.lambda_base = 10;
+  if (d.lambda_new == 0) d.lambda_new = 1;
+  if (d.lambda_rg == 0) d.lambda_rg = 1;
+  if (d.area_min == 0) d.area_min = 0.02f;
+  if (d.area_max == 0) d.area_max = 0.98f;
+  return d;
+}
 
 static double naive_softmax(const double *z, double tau, double *p) { /* returns ln sum exp (z / tau) */
   double max = z[0], sum = 0;
@@ -103,11 +123,11 @@ static double naive_kl(const double *p, const double *z, double tau) {
   for (i = 0; i < CLASSES; i++) sum += p[i] * log(p[i] / q[i]);
   return sum;
 }
-static double entropy(const double *p) {
+static double entropy(const fvg_fvgpt_desc *d, const double *p) {
   double s = 0;
   int i;
   for (i = 0; i < CLASSES; i++) s -= p[i] * log(p[i]);
-  return s;
+  return d->normalise_entropy ? s / log((double)CLASSES) : s;
 }
 static double cosine(const double *p, const double *q) {
   double pq = 0, pp = 0, qq = 0;
@@ -133,7 +153,7 @@ static double naive_gate(double *const *w, int layers, int hidden, const double 
 }
 
 static void naive_adapt(double *const *w, int hidden, const float *x, double *y) { /* norm(x + up relu(down x)) */
-  double h[32], norm = 0;
+  double h[64], norm = 0;
   int i, j;
   for (i = 0; i < hidden; i++) {
     for (h[i] = w[1][i], j = 0; j < D; j++) h[i] += w[0][i * D + j] * (double)x[j];
@@ -149,7 +169,7 @@ static void naive_adapt(double *const *w, int hidden, const float *x, double *y)
 /* fixed_r: the r that L_dist sees, NULL: the gate's own (attached). */
 static naive_loss naive(const fvg_fvgpt_desc *desc, double *const *w, const fvg_fvgpt_batch *x,
                         const double *fixed_r) {
-  fvg_fvgpt_desc d = fvg_fvgpt_defaults(desc);
+  fvg_fvgpt_desc d = naive_defaults(desc);
   naive_loss out;
   double tau = (double)d.tau, s = (double)d.logit_scale, factor = d.kl_tau2 ? tau * tau : 1, used = 0, frg = 0;
   const float *clip = x->f_clip ? x->f_clip : x->f, *score = x->f_score ? x->f_score : x->f,
@@ -178,7 +198,7 @@ static naive_loss naive(const fvg_fvgpt_desc *desc, double *const *w, const fvg_
     naive_softmax(zc, tau, pc);
     if (d.area_rule == FVG_AREA_ZERO_R) counts = counts && x->area[i] >= d.area_min && x->area[i] <= d.area_max;
     if (d.area_rule == FVG_AREA_CLAMP && counts) a = fmin(fmax(a, (double)d.area_min), (double)d.area_max);
-    u[0] = entropy(pf) - entropy(pg);
+    u[0] = entropy(&d, pf) - entropy(&d, pg);
     u[1] = cosine(pf, pg);
     u[2] = a;
     q = naive_gate(w + 8, d.gate_layers, d.gate_hidden, u);
@@ -188,11 +208,15 @@ static naive_loss naive(const fvg_fvgpt_desc *desc, double *const *w, const fvg_
     if (fixed_r) r = fixed_r[i];
     out.ce_fdc += naive_ce(zt, x->label[i]) / N;
     out.dist += factor * (r * naive_kl(pg, zt, tau) + (1 - r) * naive_kl(pf, zt, tau)) / N;
-    u[0] = entropy(p);
-    u[1] = entropy(pc);
+    u[0] = entropy(&d, p);
+    u[1] = entropy(&d, pc);
     u[2] = cosine(p, pc);
     out.b[i] = 1 / (1 + exp(-naive_gate(w + 8 + 2 * d.gate_layers, d.gate_layers, d.gate_hidden, u)));
-    for (k = 0; k < CLASSES; k++) zp[k] = (1 - out.b[i]) * z[k] + out.b[i] * zc[k];
+    for (k = 0; k < CLASSES; k++) {
+      zp[k] = (1 - out.b[i]) * z[k] + out.b[i] * zc[k];
+      out.base[i][k] = d.no_fdc ? z[k] : zt[k];
+      out.news[i][k] = d.no_pc ? out.base[i][k] : zp[k];
+    }
     out.ce_pc += naive_ce(zp, x->label[i]) / N;
     if (!d.no_kl) out.kl_pc += factor * naive_kl(pc, zp, tau) / N;
   }
@@ -206,7 +230,25 @@ static naive_loss naive(const fvg_fvgpt_desc *desc, double *const *w, const fvg_
 
 static double off(float got, double expected) { return fabs((double)got - expected) / (1 + fabs(expected)); }
 
-/* Values and all gradients of one variant against the double code. */
+/* The test-time scores and b of the model against the double code. */
+static double score_error(fvg_fvgpt *m, const fvg_fvgpt_batch *x, const naive_loss *e) {
+  float base[N * CLASSES], news[N * CLASSES], b[N];
+  double worst = 0;
+  int i, k;
+  if (base_logits(m, x->f, N, x->g, CLASSES, base) ||
+      new_logits(m, x->f, x->f_clip, N, x->g, x->g_clip, CLASSES, news, b))
+    return INFINITY;
+  for (i = 0; i < N; i++) {
+    worst = larger(worst, off(b[i], e->b[i]));
+    for (k = 0; k < CLASSES; k++) {
+      worst = larger(worst, off(base[i * CLASSES + k], e->base[i][k]));
+      worst = larger(worst, off(news[i * CLASSES + k], e->news[i][k]));
+    }
+  }
+  return worst;
+}
+
+/* Values, scores and all gradients of one variant against the double code. */
 static double value_worst, gradient_worst;
 static void variant(const fvg_fvgpt_desc *d, const fvg_fvgpt_batch *x, const char *what) {
   fvg_fvgpt *m = new_model(d);
@@ -256,6 +298,7 @@ static void variant(const fvg_fvgpt_desc *d, const fvg_fvgpt_batch *x, const cha
   check(gradients < 2e-5, what);
   if (!(values < 3e-6) || !(gradients < 2e-5)) printf("  values %g, gradients %g\n", values, gradients);
   check(fvg_fvgpt_trust(m, trust, x) == FVG_OK && !memcmp(trust, r, sizeof r), "trust is the report's r");
+  check(score_error(m, x, &e) < 3e-6, "the scores of base and new classes, and b");
   fvg_tape_free(t);
   fvg_fvgpt_free(m);
 }
@@ -279,6 +322,10 @@ static void test_variants(void) {
   variant(&d, &x, "area bounds ignored");
   d = small_desc(); d.area_min = -1; d.area_max = 2;
   variant(&d, &x, "wide area bounds");
+  d = small_desc(); d.area_min = area[3]; d.area_max = area[5];
+  variant(&d, &x, "areas that are just the bounds");
+  d = small_desc(); d.normalise_entropy = 1;
+  variant(&d, &x, "entropies as shares of ln C");
   d = small_desc(); d.gate_layers = 1;
   variant(&d, &x, "gates of one layer");
   d = small_desc(); d.gate_layers = 3; d.attach_r = 1;
@@ -314,6 +361,66 @@ static void test_variants(void) {
   x.f_score = NULL;
   variant(&d, &x, "the foreground alone has another vector");
   printf("loss against double: values %.2e, gradients %.2e of the largest\n", value_worst, gradient_worst);
+}
+
+static int same_desc(const fvg_fvgpt_desc *a, const fvg_fvgpt_desc *b) {
+  return a->width == b->width && a->fdc_hidden == b->fdc_hidden &&
+         a->gate_hidden == b->gate_hidden &&
+         a->gate_layers == b->gate_layers && a->fdc_init_scale == b->fdc_init_scale &&
+         a->logit_scale == b->logit_scale && a->tau == b->tau && a->lambda_base == b->lambda_base &&
+         a->lambda_new == b->lambda_new && a->lambda_rg == b->lambda_rg && a->delta == b->delta &&
+         a->area_min == b->area_min && a->area_max == b->area_max && a->area_rule == b->area_rule &&
+         a->attach_r == b->attach_r && a->kl_tau2 == b->kl_tau2 && a->no_kl == b->no_kl &&
+         a->normalise_entropy == b->normalise_entropy && a->no_frg == b->no_frg &&
+         a->no_fdc == b->no_fdc &&
+         a->no_pc == b->no_pc && a->seed == b->seed;
+}
+
+/* A model that is told its width alone has the documented settings, and its loss has them. */
+static void test_defaults(void) {
+  static const float bounds[N] = {0.5f, 0.019f, 0.98f, 0.02f, 0.981f, 0.7f};
+  fvg_fvgpt_desc width_only, expected, given = small_desc(), filled;
+  fvg_fvgpt_batch x = small_batch();
+  fvg_fvgpt_report report;
+  fvg_fvgpt *m;
+  fvg_tape *t = fvg_tape_new(c);
+  fvg_parameter *const *p;
+  float r[N];
+  double *w[MAX_PARAMS], worst = 0;
+  naive_loss e;
+  int i, k, n;
+  memset(&width_only, 0, sizeof width_only);
+  memset(&report, 0, sizeof report);
+  width_only.width = D;
+  expected = naive_defaults(&width_only);
+  filled = fvg_fvgpt_defaults(&width_only);
+  check(same_desc(&filled, &expected), "the defaults are the documented ones");
+  given.lambda_base = given.lambda_new = given.lambda_rg = 0.5f;
+  given.area_min = 0.1f;
+  given.area_max = 0.9f;
+  given.gate_layers = 3;
+  given.tau = 3;
+  filled = fvg_fvgpt_defaults(&given);
+  check(same_desc(&filled, &given), "and change nothing that is given");
+  x.area = bounds;
+  report.r = r;
+  m = new_model(&width_only);
+  p = fvg_fvgpt_parameters(m, &n);
+  for (i = 0; i < n; i++) {
+    int count = (int)fvg_tensor_count(&p[i]->value);
+    w[i] = (double *)malloc((size_t)count * sizeof(double));
+    for (k = 0; k < count; k++) w[i][k] = (double)((float *)p[i]->value.data)[k];
+  }
+  e = naive(&width_only, w, &x, NULL);
+  check(fvg_fvgpt_loss(m, t, &report, &x) != NULL, "a loss with the defaults");
+  worst = larger(off(report.loss, e.loss),
+                 larger(off(report.frg, e.frg), off(report.dist, e.dist)));
+  for (i = 0; i < N; i++) worst = larger(worst, off(r[i], e.r[i]));
+  check(worst < 3e-5, "is the one of the double code");
+  check(score_error(m, &x, &e) < 3e-5, "and so are the scores");
+  for (i = 0; i < n; i++) free(w[i]);
+  fvg_tape_free(t);
+  fvg_fvgpt_free(m);
 }
 
 /* The public gradient check on the same function. */
@@ -533,7 +640,7 @@ static void test_mixture(void) {
   double worst = 0;
   fvg_node *a, *b, *w;
   int i, dim[2] = {N, CLASSES};
-  if (fvg_parameter_new(c, &z, "z", 2, dim)) return;
+  if (fvg_parameter_new(c, &z, "z", 2, dim)) { check(0, fvg_error(c)); return; }
   for (i = 0; i < N; i++) r[i] = (float)fvg_rng_uniform(&rng);
   for (i = 0; i < N * CLASSES; i++) ((float *)z.value.data)[i] = (float)fvg_rng_normal(&rng);
   a = fvg_softmax(fvg_const(t, N, CLASSES, f), 0.3f);
@@ -858,6 +965,7 @@ int main(void) {
   unit_rows(g, CLASSES, D);
   unit_rows(g_clip, CLASSES, D);
   test_variants();
+  test_defaults();
   test_gradient_check();
   test_parameters();
   test_start_and_limits();

@@ -418,6 +418,39 @@ static void test_pillow_bytes(fvg_ctx *c) {
   fvg_image_free(c, &line);
 }
 
+/* Keys' cubic with a = -1/2. */
+static double keys_by_hand(double x) {
+  x = fabs(x);
+  if (x < 1) return 1.5 * x * x * x - 2.5 * x * x + 1;
+  return x < 2 ? -0.5 * x * x * x + 2.5 * x * x - 4 * x + 2 : 0;
+}
+
+/* Weights are the kernel's share in units of 2^-22, rounded to the nearest, those below 0 too. */
+static void test_weights(fvg_ctx *c) {
+  static const int size[][2] = {{7, 3}, {7, 9}, {500, 224}, {37, 224}, {224, 223}, {3000, 32}};
+  size_t k;
+  int bad = 0, below = 0, i, j, x;
+  for (k = 0; k < sizeof size / sizeof *size; k++) {
+    double ratio = (double)size[k][0] / size[k][1], stretch = ratio > 1 ? ratio : 1;
+    fvg__taps t;
+    if (fvg__taps_new(c, &t, FVG_BICUBIC, size[k][0], size[k][1], 0, size[k][1])) {
+      check(0, fvg_error(c));
+      return;
+    }
+    for (i = 0; i < t.n; i++) {
+      double centre = (i + 0.5) * ratio, sum = 0;
+      for (x = 0; x < size[k][0]; x++) sum += keys_by_hand((x + 0.5 - centre) / stretch);
+      for (j = 0; j < t.count[i]; j++) {
+        double w = keys_by_hand((t.first[i] + j + 0.5 - centre) / stretch) / sum * 4194304;
+        below += w < -0.5;
+        bad += !(fabs(w - t.weight[i * t.stride + j]) < 0.5 + 1e-5);
+      }
+    }
+    fvg_release(c, t.first);
+  }
+  check(!bad && below > 1000, "weights of the bicubic filter, rounded to the nearest");
+}
+
 /* The centre computed as a window equals the centre cut out of the whole. */
 static int window_equals_whole(fvg_ctx *c, int width, int height, int channels, int size, fvg_filter filter) {
   fvg_image in = make(c, width, height, channels, -1), whole, cut, a;
@@ -536,7 +569,7 @@ static void test_simd_levels(void) {
   int level, trial, channels, cases = 0, bad = 0;
   memset(&desc, 0, sizeof desc);
   desc.simd = FVG_SIMD_SCALAR;
-  if (fvg_init(&plain, &desc)) return;
+  if (fvg_init(&plain, &desc)) { check(0, "a context"); return; }
   check(fvg_simd_level(plain) == FVG_SIMD_SCALAR, "plain C on demand");
   for (level = FVG_SIMD_BEST; level < 16; level++) {                            /* a level the CPU lacks falls back */
     desc.simd = (fvg_simd)level;
@@ -751,7 +784,7 @@ static void test_failing_allocator(void) {
   for (n = 0; n < 100 && s; n++) {
     f.left = 1000;
     f.blocks = 0;
-    if (fvg_init(&c, &desc)) return;
+    if (fvg_init(&c, &desc)) { check(0, "a context"); return; }
     f.left = n;
     s = whole_path(c);
     bad += (s && s != FVG_E_NOMEM) || fvg_mem_used(c) != 0;
@@ -845,6 +878,7 @@ int main(void) {
   test_files(c);
   test_nothing_given(c);
   test_pillow_bytes(c);
+  test_weights(c);
   test_geometry(c);
   test_simd_levels();
   test_masks(c);

@@ -15,6 +15,17 @@ static void check_of(int ok, const char *method, const char *what) {
   check(ok, line);
 }
 
+/* A task of these pictures; it holds until eight more are made. */
+static const fvg_task *task_of(const fvg_dataset *d, const fvg_items *in) {
+  static fvg_task task[8];
+  static int at;
+  fvg_task *x = &task[at++ % 8];
+  memset(x, 0, sizeof *x);
+  x->dataset = d;
+  x->items = *in;
+  return x;
+}
+
 static fvg_status new_classifier(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l, fvg_fvgpt *f,
                                  const char *prompt_template, const char *const *name, int n) {
   fvg_classifier_desc desc;
@@ -1139,7 +1150,7 @@ static void test_refused(void) {
     fvg_learner *l = small_learner(method_names[i], 0, 0);
     fvg_optimizer *o = NULL;
     int missing, far_label[N] = {0, 3, 1};
-    if (fvg_optimizer_new(c, &o, NULL, l->param, l->n_param)) return;
+    if (fvg_optimizer_new(c, &o, NULL, l->param, l->n_param)) { check(0, fvg_error(c)); return; }
     for (missing = 0; missing < 5; missing++) {
       static const char *const what[] = {"pictures", "labels", "features", "pixels", "foreground"};
       fvg_batch b = batch_of(0);
@@ -1639,6 +1650,9 @@ static void test_recipes(void) {
     fvg_method_recipe(fvg_method_at(method), &r, FVG_FORK, FVG_BASE_TO_NEW, NULL, 0);
     check_of(recipe_is(&r, batch, o.epochs, (double)o.lr, o.warmup_epochs, 0) && !r.n_option, method_names[method],
              "the default is the fork, base to new");
+    check_of(fvg_method_crop_scale(fvg_method_at(method)) ==
+               (strcmp(method_names[method], "MMRL") ? 0.08f : 0.5f),
+             method_names[method], "the least share of a picture in a crop");
   }
   check(!fvg__among("dtd", "dt") && !fvg__among("dtd eurosat", "euro") && fvg__among("dtd eurosat", "eurosat") &&
             fvg__among("dtd eurosat", "dtd"), "whole words among words");
@@ -1772,7 +1786,91 @@ static void test_checkpoints(void) {
   fvg_clip_free(narrow);
 }
 
+/* A file whose last tensor is missing or misshapen changes nothing, and a whole one all. */
+static void test_loading(void) {
+  enum { MISSING, MISSHAPEN, WHOLE, WAYS };
+  int i, way, k;
+  for (i = 0; i < METHODS; i++)
+    for (way = 0; way < WAYS; way++) {
+      static float zeros[5000];
+      fvg_learner *from = small_learner(method_names[i], 0, 0),
+          *to = small_learner(method_names[i], 0, 0);
+      fvg_named_tensor tensor[40];
+      int n = from->n_param, kept = 1, taken = 1;
+      float *before;
+      size_t count, at = 0;
+      fvg_status s;
+      need(n <= 40, "room for the tensors");
+      shake(from);                               /* other values than `to` has */
+      for (k = 0; k < n; k++) {
+        tensor[k].name = from->param[k]->name;
+        tensor[k].tensor = from->param[k]->value;
+      }
+      if (way == MISSHAPEN) {
+        tensor[n - 1].tensor.dim[0]++;
+        tensor[n - 1].tensor.data = zeros;
+        need(fvg_tensor_count(&tensor[n - 1].tensor) <= sizeof zeros / sizeof *zeros,
+             "room for one of another shape");
+      }
+      need(!fvg_safetensors_save(c, FILE_NAME, tensor, way == MISSING ? n - 1 : n, NULL, 0),
+           "a file");
+      for (count = 0, k = 0; k < n; k++) count += fvg_tensor_count(&to->param[k]->value);
+      before = (float *)malloc(count * sizeof *before);
+      for (k = 0; k < n; at += fvg_tensor_count(&to->param[k++]->value))
+        memcpy(before + at, to->param[k]->value.data,
+               fvg_tensor_count(&to->param[k]->value) * sizeof *before);
+      s = fvg_learner_load(to, FILE_NAME);
+      for (at = 0, k = 0; k < n; at += fvg_tensor_count(&to->param[k++]->value)) {
+        size_t bytes = fvg_tensor_count(&to->param[k]->value) * sizeof *before;
+        kept = kept && !memcmp(before + at, to->param[k]->value.data, bytes);
+        taken = taken && !memcmp(from->param[k]->value.data, to->param[k]->value.data, bytes);
+      }
+      if (way == WHOLE)
+        check_of(!s && taken && !kept, method_names[i], "a learner takes all of a file");
+      else check_of(s == (way == MISSING ? FVG_E_FORMAT : FVG_E_SHAPE) && kept, method_names[i],
+                    "or, where one tensor is bad, nothing");
+      free(before);
+      fvg_learner_free(from);
+      fvg_learner_free(to);
+    }
+  remove(FILE_NAME);
+}
+
 /* ---- training ---- */
+/* DAPT's background must be the mean colour, as what is left of a picture without its foreground
+   is: black is refused before a picture is read, and the mean colour gets as far as the pictures,
+   which are not there. */
+static void test_black_background(void) {
+  static char root[] = "build/test-learners", gone[] = "gone.ppm";
+  int i, black;
+  for (i = 0; i < METHODS; i++)
+    for (black = 0; black < 2; black++) {
+      fvg_learner *l = small_learner(method_names[i], 0, 0);
+      fvg_dataset set;
+      fvg_views_desc d;
+      fvg_views *v = NULL;
+      fvg_item item;
+      fvg_items items;
+      fvg_status s;
+      memset(&set, 0, sizeof set);
+      memset(&d, 0, sizeof d);
+      set.ctx = c;
+      set.root = root;
+      d.fill_black = black;
+      item.path = gone;
+      item.label = 0;
+      items.item = &item;
+      items.n = 1;
+      need(!fvg_views_new(m, &v, &set, &d), "views");
+      s = fvg_learner_train(l, v, task_of(NULL, &items), NULL);
+      if (black && is(l, "DAPT"))
+        check(s == FVG_E_ARG && one_line("DAPT", "background of 0"), "DAPT refuses black");
+      else check_of(s == FVG_E_IO, method_names[i], "trains with it, or would");
+      fvg_views_free(v);
+      fvg_learner_free(l);
+    }
+}
+
 static void test_training(void) {
   int i, step;
   for (i = 0; i < METHODS; i++) {
@@ -1830,6 +1928,8 @@ int main(void) {
   test_recipes();
   test_trust();
   test_checkpoints();
+  test_loading();
+  test_black_background();
   test_training();
   fvg_clip_free(m);
   check(fvg_mem_used(c) == 0, "no memory stays");

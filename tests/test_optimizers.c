@@ -71,7 +71,7 @@ static void test_many_weights(fvg_optimizer_kind kind) {
   int i, k, step, dim[2] = {6, 10};
   for (i = 0; i < 2; i++) {
     list[i] = &p[i];
-    if (fvg_parameter_new(c, &p[i], "w", 2, dim)) return;
+    if (fvg_parameter_new(c, &p[i], "w", 2, dim)) { check(0, fvg_error(c)); return; }
     for (k = 0; k < N; k++) w[i][k] = (double)(((float *)p[i].value.data)[k] = (float)sin(3 * i + k));
   }
   check(fvg_optimizer_new(c, &o, &d, list, 2) == FVG_OK, "an optimiser of two tensors");
@@ -115,7 +115,7 @@ static void test_going_on(fvg_optimizer_kind kind) {
   for (i = 0; i < 2; i++) list[i] = &p[i];
   for (stop = 0; stop < 2; stop++) {
     for (i = 0; i < 2; i++) {
-      if (fvg_parameter_new(c, &p[i], "w", 2, dim)) return;
+      if (fvg_parameter_new(c, &p[i], "w", 2, dim)) { check(0, fvg_error(c)); return; }
       for (k = 0; k < N; k++) ((float *)p[i].value.data)[k] = (float)sin(3 * i + k);
     }
     check(!fvg_optimizer_new(c, &o, &d, list, 2) && *fvg_optimizer_steps(o) == 0, "no step yet");

@@ -232,7 +232,7 @@ static void test_packing(void) {
   for (i = 0; i < TEXTS; i++) { s[i + 1] = segment(total, own[i], PREFIX, 1); total += own[i]; }
   dim[0] = total;
   dim[1] = WIDTH;
-  if (fvg_parameter_new(c, &x, "x", 2, dim)) return;
+  if (fvg_parameter_new(c, &x, "x", 2, dim)) { check(0, fvg_error(c)); return; }
   memcpy(x.value.data, input, (size_t)(total * WIDTH) * 4);
   packed = fvg_transform(fvg_param(t, &x), &model, s, TEXTS + 1, NULL, 0);
   for (i = 0; i < TEXTS; i++) { /* every text's own rows and, once, the prefix's */
@@ -275,7 +275,7 @@ static void keep_case(const fvg_segment *s, int n, int total, const int *keep, i
   int dim[2], ok;
   dim[0] = total;
   dim[1] = WIDTH;
-  if (fvg_parameter_new(c, &x, "x", 2, dim)) return;
+  if (fvg_parameter_new(c, &x, "x", 2, dim)) { check(0, fvg_error(c)); return; }
   memcpy(x.value.data, input, (size_t)(total * WIDTH) * 4);
   kept = fvg_transform(fvg_const(t, total, WIDTH, input), &model, s, n, keep, n_keep);
   full = fvg_gather(fvg_transform(fvg_const(t, total, WIDTH, input), &model, s, n, NULL, 0), keep, n_keep);
@@ -336,7 +336,7 @@ static void test_inference(void) {
   fvg_node *training;
   size_t position[2], held[2];
   int i, dim[2] = {300, WIDTH};
-  if (fvg_parameter_new(c, &x, "x", 2, dim)) return;
+  if (fvg_parameter_new(c, &x, "x", 2, dim)) { check(0, fvg_error(c)); return; }
   memcpy(x.value.data, input, sizeof input * 300 / MAX_ROWS);
   training = fvg_transform(fvg_param(t, &x), &model, &s, 1, NULL, 0);
   {

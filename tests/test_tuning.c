@@ -111,7 +111,7 @@ enum {
 static const char *const names[CLASSES] = {"red", "green \"\\\x01 \xC3\xA9", "dark_blue", "grey", "pink"};
 
 /* ---- a small CLIP of random weights, in memory ---- */
-enum { VISION = 64, MAX_TENSORS = 80, CONTEXT = 24, VOCAB = 512 + 4 + 2 };
+enum { VISION = 64, MAX_TENSORS = 80, CONTEXT = 24, LONG_CONTEXT = 64, VOCAB = 512 + 4 + 2 };
 static const char merges[] = "#version: 0.2\np h\no t\nph ot\nphot o</w>\n";
 typedef struct model {
   fvg_named_tensor tensor[MAX_TENSORS];
@@ -122,6 +122,7 @@ typedef struct model {
   fvg_rng rng;
 } model;
 static model standard, narrow, wide_text;  /* features of 32, of 16; text width 64, 128 */
+static model long_text;                 /* standard's sizes, and room for PromptSRC's sentences */
 
 static void draw(model *m, const char *name, int n_dim, int d0, int d1, int d2, double mean, double deviation) {
   fvg_tensor *x = &m->tensor[m->n].tensor;
@@ -165,7 +166,7 @@ static int append(void *user, const void *from, size_t n) {
   return 0;
 }
 
-static void draw_model(fvg_ctx *c, model *m, int embed, int text) {
+static void draw_model(fvg_ctx *c, model *m, int embed, int text, int context) {
   fvg_rng_seed(&m->rng, 11, 0);
   draw(m, "logit_scale", 0, 0, 0, 0, 3, 0);
   draw(m, "vision_model.embeddings.patch_embedding.weight", 4, VISION, 3, 4, 0, 0.2);
@@ -176,7 +177,7 @@ static void draw_model(fvg_ctx *c, model *m, int embed, int text) {
   draw_block(m, "vision_model.encoder.layers.0.", VISION);
   draw(m, "visual_projection.weight", 2, embed, VISION, 0, 0, 0.1);
   draw(m, "text_model.embeddings.token_embedding.weight", 2, VOCAB, text, 0, 0, 1);
-  draw(m, "text_model.embeddings.position_embedding.weight", 2, CONTEXT, text, 0, 0, 0.5);
+  draw(m, "text_model.embeddings.position_embedding.weight", 2, context, text, 0, 0, 0.5);
   draw_pair(m, "text_model.", "final_layer_norm", text, 0);
   draw_block(m, "text_model.encoder.layers.0.", text);
   draw(m, "text_projection.weight", 2, embed, text, 0, 0, 0.1);
@@ -265,7 +266,7 @@ static void write_pictures(fvg_ctx *c) {
 typedef struct world { fvg_ctx *c; fvg_clip *m; fvg_dataset set; fvg_items train, all; } world;
 static char root[] = ROOT;
 
-static fvg_status world_open(world *w, const fvg_desc *d) {
+static fvg_status world_open_on(world *w, const fvg_desc *d, const model *m) {
   fvg_status s;
   memset(w, 0, sizeof *w);
   s = fvg_init(&w->c, d);
@@ -275,8 +276,10 @@ static fvg_status world_open(world *w, const fvg_desc *d) {
   w->train.item = w->all.item = item;
   w->train.n = N;
   w->all.n = CLASSES * SHOTS;
-  return load_clip(w->c, &standard, &w->m);
+  return load_clip(w->c, m, &w->m);
 }
+
+static fvg_status world_open(world *w, const fvg_desc *d) { return world_open_on(w, d, &standard); }
 
 static void world_close(world *w) {
   fvg_clip_free(w->m);
@@ -322,9 +325,11 @@ static fvg_status augment(world *w, fvg_augment how, const fvg_image *in, const 
   return fvg_image_resized_crop(w->c, out, in, crop, IMAGE, filter);
 }
 
+static fvg_learner *learner_of(world *w, const char *method, int n_class);
+
 /* One view from public parts: the same crop for picture and mask, the product after normalisation. */
-static void view_by_hand(world *w, const fvg_item *it, fvg_augment how, uint64_t seed, int epoch, int fill_black,
-                         view *out) {
+static void view_by_hand(world *w, const fvg_item *it, fvg_augment how, double least,
+                         uint64_t seed, int epoch, int fill_black, view *out) {
   static float x[PIXELS], fg[PIXELS], black[PIXELS];
   static uint8_t zeros[PIXELS];
   fvg_preprocess clip_way = fvg_preprocess_defaults(IMAGE);
@@ -336,7 +341,7 @@ static void view_by_hand(world *w, const fvg_item *it, fvg_augment how, uint64_t
   memset(&b, 0, sizeof b);
   ok = !fvg_dataset_load(&w->set, &picture, &mask, it, 0.5f);
   fvg_rng_seed(&rng, seed, fvg__path_hash(it->path) + (uint64_t)epoch);
-  crop = fvg_crop_random(&rng, picture.width, picture.height, 0.08f, 1);
+  crop = fvg_crop_random(&rng, picture.width, picture.height, least, 1);
   ok = ok && !augment(w, how, &picture, &crop, FVG_BICUBIC, &a) && !fvg_image_normalize(w->c, x, &a,
                                                                                         &clip_way);
   out->area = -1;
@@ -375,8 +380,9 @@ static void test_view_kinds(world *w) {
       for (epoch = 0; epoch < 3; epoch++) {
         all_views(v, &w->train, epoch, got);
         for (i = 0; i < N; i++) {
-          view_by_hand(w, &item[i], (fvg_augment)how, 3, how == FVG_AUGMENT_FIXED_CROPS ? epoch % 2 : epoch, fill,
-                       &expected);
+          view_by_hand(w, &item[i], (fvg_augment)how, 0.08f, 3,
+                       how == FVG_AUGMENT_FIXED_CROPS ? epoch % 2 : epoch,
+                       fill, &expected);
           ok = ok && same(&got[i], &expected, sizeof expected);
         }
         if (epoch == 0) memcpy(again, got, sizeof got);
@@ -425,6 +431,91 @@ static void test_view_order(world *w) {
   }
 }
 
+/* Crops keep the least share of the picture that is asked for. */
+static void test_crop_scale(world *w) {
+  static view got[N], expected;
+  static const float least[] = {0.5f, 0.9f};
+  int k, i, ok = 1;
+  for (k = 0; k < 2; k++) {
+    fvg_views_desc d;
+    fvg_views *v = NULL;
+    memset(&d, 0, sizeof d);
+    d.seed = 3;
+    d.crop_scale_min = least[k];
+    check(!fvg_views_new(w->m, &v, &w->set, &d), "views of large crops");
+    all_views(v, &w->train, 1, got);
+    for (i = 0; i < N; i++) {
+      view_by_hand(w, &item[i], FVG_AUGMENT_CROP, (double)least[k], 3, 1, 0, &expected);
+      ok = ok && same(&got[i], &expected, sizeof expected);
+    }
+    fvg_views_free(v);
+  }
+  check(ok, "are crops of at least that share");
+}
+
+/* Pixels of fixed crops begin anew where the features do. */
+static void test_view_pixels(world *w) {
+  enum { ALL = N * PIXELS };
+  static float pixels[3][ALL], fg[3][ALL], f[N * D], encoded[N * D];
+  fvg_views *v = new_views(w, FVG_AUGMENT_FIXED_CROPS, 2, 3, 0);
+  int index[N], epoch, i;
+  for (i = 0; i < N; i++) index[i] = i;
+  for (epoch = 0; epoch < 3; epoch++) {
+    check(!fvg_views_pixels(v, pixels[epoch], fg[epoch], &w->train, index, N, epoch), "pixels");
+    need(!fvg_views_get(v, f, NULL, NULL, &w->train, index, N, epoch), "features");
+    need(!fvg_learner_encode_images(w->m, NULL, encoded, pixels[epoch], N),
+         "features of the pixels");
+    check(same(f, encoded, sizeof f), "are what the features were made of");
+  }
+  check(same(pixels[0], pixels[2], sizeof *pixels) && same(fg[0], fg[2], sizeof *fg),
+        "of two crops the third epoch has the first again");
+  check(!same(pixels[0], pixels[1], sizeof *pixels) && !same(fg[0], fg[1], sizeof *fg),
+        "and the second another");
+  fvg_views_free(v);
+}
+
+/* Memory for pictures that helpers decode counts toward the peak. */
+static void test_helpers_peak(void) {
+  enum { SIDE = 1200 };
+  char name[] = "large.ppm";
+  fvg_item large;
+  fvg_items items;
+  fvg_image picture;
+  fvg_views_desc vd;
+  fvg_views *v = NULL;
+  fvg_desc d;
+  world w;
+  int index = 0, threads;
+  float pixels[PIXELS];
+  memset(&picture, 0, sizeof picture);
+  memset(&d, 0, sizeof d);
+  memset(&vd, 0, sizeof vd);
+  vd.no_foreground = 1;
+  picture.width = picture.height = SIDE;
+  picture.channels = 3;
+  picture.pixels = (uint8_t *)calloc(3 * SIDE, SIDE);
+  large.path = name;
+  large.label = 0;
+  items.item = &large;
+  items.n = 1;
+  for (threads = 1; threads <= 2; threads++) {
+    size_t before;
+    d.n_threads = threads;
+    if (world_open(&w, &d)) { check(0, "a world with a large picture"); break; }
+    need(threads > 1 || !fvg_image_save(w.c, &picture, ROOT "/large.ppm"), "a large picture");
+    need(!fvg_views_new(w.m, &v, &w.set, &vd), "views");
+    before = fvg_mem_used(w.c);
+    check(fvg_mem_peak(w.c) < before + 3 * SIDE * SIDE,
+          "a picture that is larger than what was there");
+    check(!fvg_views_pixels(v, pixels, NULL, &items, &index, 1, 0) &&
+              fvg_mem_peak(w.c) >= before + 3 * SIDE * SIDE, "is in the peak");
+    fvg_views_free(v);
+    world_close(&w);
+  }
+  remove(ROOT "/large.ppm");
+  free(picture.pixels);
+}
+
 static void test_view_rest(world *w) {
   static float f[CLASSES * SHOTS * D];
   static view a[N];
@@ -462,7 +553,7 @@ static void test_view_rest(world *w) {
   memset(&d, 0, sizeof d);
   d.no_foreground = 1;
   d.augment = FVG_AUGMENT_NONE;
-  if (fvg_views_new(w->m, &v, &w->set, &d)) return;
+  if (fvg_views_new(w->m, &v, &w->set, &d)) { check(0, fvg_error(w->c)); return; }
   index[1] = 1;
   check(fvg_views_get(v, f, f + N * D, NULL, &w->train, index, 2, 0) == FVG_E_ARG &&
             one_line(w->c, "without the foreground", ""),
@@ -504,7 +595,8 @@ typedef struct diary {
   int n, n_bad;
   long cancel_at;
   const char *what;
-  double first_epoch, last_epoch, losses[32];
+  double first_epoch, last_epoch, losses[32], top_rate;
+  int n_epochs;
   fvg_optimizer_desc schedule;
 } diary;
 
@@ -513,6 +605,8 @@ static int note(void *user, const fvg_progress *p) {
   if (d->what && strcmp(p->what, d->what)) return 0;
   if (d->n < 32) d->losses[d->n] = p->loss;
   d->n++;
+  d->n_epochs = p->n_epochs;
+  d->top_rate = fmax(d->top_rate, p->lr);
   if (p->n_epochs) {
     int per_epoch = (int)(p->n_steps / p->n_epochs);
     d->n_bad += p->step != d->n || p->epoch != (d->n - 1) / per_epoch ||
@@ -617,7 +711,7 @@ static void test_order(world *w, diary *notes) {
   d.batch = 3;
   d.optimizer.lr = 1e-20f;
   d.optimizer.warmup_epochs = -1;
-  if (fvg_learner_new(w->m, &p, names, BASE, NULL)) return;
+  if (fvg_learner_new(w->m, &p, names, BASE, NULL)) { check(0, fvg_error(w->c)); return; }
   memset(notes, 0, sizeof *notes);
   notes->what = "CoOp";
   check(!fvg_learner_train(p, v, task_of(NULL, &w->train), &d) && notes->n == 18, "three epochs of six batches");
@@ -629,6 +723,40 @@ static void test_order(world *w, diary *notes) {
   check(moved == 12, "in a new order each time");
   fvg_learner_free(p);
   fvg_views_free(v);
+  memset(notes, 0, sizeof *notes);
+}
+
+/* Without settings stage 1 trains as the method does, and stage 2 by FVG-PT's own recipe: MaPLe 5
+   epochs, then 10. */
+static void test_schedules(world *w, diary *notes) {
+  static const struct { const char *method, *what; int epochs, steps; double rate; } stage[] = {
+    {"MaPLe", "MaPLe", 5, N / 4, 0.0035}, {"MaPLe", "FVGPT_MaPLe", 10, N / 4, 0.0035},
+    {"PromptSRC", "FVGPT_PromptSRC", 10, 1, 0.0025}, {"MMRL", "FVGPT_MMRL", 10, N / 4, 0.001}};
+  size_t i;
+  for (i = 0; i < sizeof stage / sizeof *stage; i++) {
+    fvg_fvgpt_desc fd = fvgpt_desc();
+    fvg_learner *l = learner_of(w, stage[i].method, BASE);
+    fvg_fvgpt *f = NULL;
+    fvg_views_desc vd;
+    fvg_views *v = NULL;
+    fvg_status s;
+    int stage_2 = strcmp(stage[i].method, stage[i].what) != 0;
+    memset(&vd, 0, sizeof vd);
+    vd.augment = FVG_AUGMENT_NONE;
+    vd.learner = stage_2 ? l : NULL;
+    need(!fvg_views_new(w->m, &v, &w->set, &vd) && !fvg_fvgpt_new(w->c, &f, &fd),
+         "views and modules");
+    memset(notes, 0, sizeof *notes);
+    notes->what = stage[i].what;
+    s = stage_2 ? fvg_fvgpt_train(f, l, v, task_of(NULL, &w->train), NULL) :
+        fvg_learner_train(l, v, task_of(NULL, &w->train), NULL);
+    check(!s && notes->n_epochs == stage[i].epochs &&
+          notes->n == stage[i].epochs * stage[i].steps &&
+              fabs(notes->top_rate - stage[i].rate) < 1e-8, stage[i].what);
+    fvg_views_free(v);
+    fvg_fvgpt_free(f);
+    fvg_learner_free(l);
+  }
   memset(notes, 0, sizeof *notes);
 }
 
@@ -647,7 +775,7 @@ static void test_training_rest(world *w) {
   few.n = 3;
   none.n = 0;
   for (i = 0; i < 3; i++) {
-    if (fvg_learner_new(w->m, &p, names, BASE, NULL)) return;
+    if (fvg_learner_new(w->m, &p, names, BASE, NULL)) { check(0, fvg_error(w->c)); return; }
     d.batch = i == 2 ? 4 : 18;                                          /* one step; the order then does not matter */
     d.seed = (uint64_t)i;
     need(!fvg_learner_train(p, v, task_of(NULL, &w->train), &d), "trained");
@@ -665,14 +793,14 @@ static void test_training_rest(world *w) {
   check(fvg_learner_train(p, v, task_of(NULL, &w->all), &d) == FVG_E_ARG && one_line(w->c, "3/0.ppm: label 3", "3 classes"),
         "stage 1: a label beyond the classes");
   fd.width = D + 1;
-  if (fvg_fvgpt_new(w->c, &f, &fd)) return;
+  if (fvg_fvgpt_new(w->c, &f, &fd)) { check(0, fvg_error(w->c)); return; }
   check(fvg_fvgpt_train(f, p, v, task_of(NULL, &w->train), &d) == FVG_E_SHAPE && one_line(w->c, "33", "32"),
         "modules of another width");
   check(fvg_fvgpt_train(f, p, v, task_of(NULL, &w->all), &d) == FVG_E_ARG && one_line(w->c, "3/0.ppm: label 3", "3 classes"),
         "stage 2: a label beyond the classes");
   fvg_fvgpt_free(f);
   fd.width = D;
-  if (fvg_fvgpt_new(w->c, &f, &fd)) return;
+  if (fvg_fvgpt_new(w->c, &f, &fd)) { check(0, fvg_error(w->c)); return; }
   check(fvg_fvgpt_train(f, p, v, task_of(NULL, &w->train), with_template(&d, "no hole")) == FVG_E_ARG && one_line(w->c, "no hole", "{}"),
         "a template without {}");
   bare.item = &item[NO_MASK];
@@ -680,7 +808,7 @@ static void test_training_rest(world *w) {
   check(fvg_fvgpt_train(f, p, v, task_of(NULL, &bare), &d) == FVG_E_IO && one_line(w->c, "/mask", "no mask"), "no masks");
   fvg_fvgpt_free(f);
   fd.no_frg = fd.no_fdc = 1;
-  if (fvg_fvgpt_new(w->c, &f, &fd)) return;
+  if (fvg_fvgpt_new(w->c, &f, &fd)) { check(0, fvg_error(w->c)); return; }
   check(!fvg_fvgpt_train(f, p, v, task_of(NULL, &bare), &d), "calibration alone needs none");
   fvg_fvgpt_free(f);
   check(fvg_mem_used(w->c) == used, "no memory stays after training that cannot be");
@@ -901,6 +1029,9 @@ static void test_spoiled(world *w) {
     {"no_fdc", "-1", "no_fdc"}, {"no_pc", "0.5", "no_pc"},
     {"trainer", NULL, "trainer"}, {"trainer", "CLIP", "CLIP"}, {"trainer", "FVGPT_", "FVGPT_"},
     {"trainer", "FVGPT_KgCoOp", "no setting W"}, {"area_rule", "7", "area_rule"}, {"area_max", NULL, "area_max"},
+    {"area_min", "0.99", "area_min 0.99, area_max 0.98"},
+    {"area_max", "0.01", "area_min 0.02, area_max 0.01"},
+    {"area_min", "-0.1", "area_min -0.1"}, {"area_max", "1.5", "area_max 1.5"},
     {"normalise_entropy", "maybe", "normalise_entropy"}, {"ctx_words", "a", "ctx has shape [4, 64]"},
     {"ctx_words", "1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3", "23 tokens"}
   };
@@ -1045,6 +1176,40 @@ static void test_other_shapes(world *w, const float *x) {
   fvg_fvgpt_free(g);
 }
 
+/* Every setting that matters after training comes back from the file. */
+static void test_kept_settings(world *w) {
+  static const fvg_area_rule rule[] = {FVG_AREA_ZERO_R, FVG_AREA_CLAMP, FVG_AREA_IGNORE};
+  int i;
+  for (i = 0; i < 3; i++) {
+    fvg_fvgpt_desc d = fvgpt_desc();
+    fvg_fvgpt *f = NULL, *g = NULL;
+    fvg_learner *p = learner_of(w, "CoOp", BASE), *q = NULL;
+    d.area_rule = rule[i];
+    d.area_min = 0.125f;
+    d.area_max = 0.75f;
+    d.tau = 1.5f;
+    d.logit_scale = 33;
+    d.gate_layers = 1 + i;
+    d.gate_hidden = 9;
+    d.fdc_hidden = 11;
+    d.normalise_entropy = i == 1;
+    need(!fvg_fvgpt_new(w->c, &f, &d), "modules");
+    check(!fvg_checkpoint_save(p, f, BAD, NULL, 0) &&
+          !fvg_checkpoint_load(w->m, &q, &g, NULL, BAD) && g,
+          "settings are saved and loaded");
+    check(g && g->desc.area_rule == rule[i] && g->desc.area_min == 0.125f &&
+          g->desc.area_max == 0.75f &&
+              g->desc.tau == 1.5f && g->desc.logit_scale == 33 && g->desc.gate_layers == 1 + i &&
+              g->desc.gate_hidden == 9 && g->desc.fdc_hidden == 11 &&
+              g->desc.normalise_entropy == (i == 1),
+          "and are the same");
+    fvg_learner_free(p);
+    fvg_learner_free(q);
+    fvg_fvgpt_free(f);
+    fvg_fvgpt_free(g);
+  }
+}
+
 /* Each module left out, alone: the file remembers, and the loaded model scores with the same bits. */
 static void test_switches(world *w, const float *x) {
   int i;
@@ -1166,6 +1331,7 @@ static int count_down(void *user, const fvg_progress *p) {
 /* Four epochs of a method and of FVG-PT on it, each with a state file; every stop takes `steps` more steps. */
 static fvg_status run_with_state(world *w, const char *method, int *left, int steps, fvg_learner **l, fvg_fvgpt **f,
                                  double *loss, const char *mark) {
+  static const fvg_option every_epoch[] = {{"gpa_mean", 2}, {"gpa_std", 2}};
   fvg_learner_desc d;
   fvg_fvgpt_desc fd;
   fvg_views_desc vd;
@@ -1176,6 +1342,10 @@ static fvg_status run_with_state(world *w, const char *method, int *left, int st
   memset(&fd, 0, sizeof fd);
   memset(&vd, 0, sizeof vd);
   d.method = fvg_method_find(method);
+  if (!strcmp(method, "PromptSRC")) {            /* an average to which every epoch adds */
+    d.option = every_epoch;
+    d.n_option = 2;
+  }
   fd.width = D;
   vd.augment = FVG_AUGMENT_FIXED_CROPS;
   vd.n_crops = 2;
@@ -1213,7 +1383,7 @@ static int exists(const char *name) {
 }
 
 static void test_resume(void) {
-  static const char *const method[] = {"CoOp", "MaPLe", "MMRL"};
+  static const char *const method[] = {"CoOp", "MaPLe", "MMRL", "PromptSRC"};
   world w;
   fvg_desc d;
   fvg_learner *whole, *cut;
@@ -1223,11 +1393,15 @@ static void test_resume(void) {
   memset(&d, 0, sizeof d);
   d.progress = count_down;
   d.user = &left;
-  if (world_open(&w, &d)) { check(0, "a world to stop in"); return; }
   remove(STATE);
-  for (i = 0; i < 3; i++) {
+  for (i = 0; i < 4; i++) {
+    if (world_open_on(&w, &d, i == 3 ? &long_text : &standard)) {
+      check(0, "a world to stop in");
+      return;
+    }
     need(!run_with_state(&w, method[i], &left, 100000, &whole, &f_whole, loss, NULL), fvg_error(w.c));
     steps = N / 4 * 3 / 2;                       /* one and a half epochs                                           */
+    if (i == 3) steps = 2;          /* its epochs have one step each: one is whole, one cut off */
     check(run_with_state(&w, method[i], &left, steps, &cut, &f_cut, again, "a") == FVG_E_CANCELLED, "cancelled");
     check(exists(STATE), "its state stays");
     fvg_learner_free(cut);
@@ -1252,8 +1426,8 @@ static void test_resume(void) {
     fvg_fvgpt_free(f_cut);
     fvg_learner_free(whole);
     fvg_fvgpt_free(f_whole);
+    world_close(&w);
   }
-  world_close(&w);
 }
 
 /* A state that was spoiled costs the epochs in it, and a warning, never the run. */
@@ -1330,8 +1504,6 @@ static void test_spoiled_states(void) {
   world_close(&w);
 }
 
-static fvg_learner *learner_of(world *w, const char *method, int n_class);
-
 /* Rates that no training survives: the message says where, and what to try, and nothing is saved. */
 static void test_divergence(void) {
   static const char *const method[] = {"CoOp", "MaPLe", "MMRL"};
@@ -1402,13 +1574,15 @@ static fvg_learner *learner_of(world *w, const char *method, int n_class) {
 static double evidence_by_hand(world *w, const pictures_of *source, int n_source) {
   int n[2] = {0, 0}, h, i;
   for (h = 0; h < n_source; h++) {
-    float f[N * D], logits[2][N * BASE];
+    static float f[3 * N * D];
+    float logits[2][N * BASE];
     fvg_classifier *k;
     int side;
-    need(!fvg_encode_task(w->m, NULL, f, task_of(&w->set, source[h].items)), "features");
-    for (side = 0; side < 2; side++) {
-      need(!new_classifier(w->m, &k, side ? FVG_TUNED_NEW : FVG_ZERO_SHOT, source[h].learner, NULL,
-                           NULL, source[h].class_name, source[h].n_class), "a classifier");
+    for (side = 0; side < 2; side++) {           /* each by the features of its own image tower */
+      fvg_learner *l = side ? source[h].learner : NULL;
+      need(!fvg_encode_task(w->m, l, f, task_of(&w->set, source[h].items)), "features");
+      need(!new_classifier(w->m, &k, side ? FVG_TUNED_NEW : FVG_ZERO_SHOT, l, NULL, NULL,
+                           source[h].class_name, source[h].n_class), "a classifier");
       need(!fvg_classifier_logits(k, logits[side], NULL, f, source[h].items->n), "scores");
       fvg_classifier_free(k);
     }
@@ -1529,6 +1703,240 @@ static void nudge(fvg_learner *l, uint64_t seed) {
   }
 }
 
+/* ---- FVG-PT on features of three parts: f, plain CLIP's, and what scores base classes ---- */
+static double largest_gap(const float *a, const float *b, int n) {
+  double worst = 0;
+  int i;
+  for (i = 0; i < n; i++) worst = fmax(worst, fabs((double)a[i] - (double)b[i]));
+  return worst;
+}
+
+static fvg_learner *far_mmrl(world *w) {         /* an MMRL that sees otherwise than plain CLIP */
+  fvg_learner *l = learner_of(w, "MMRL", BASE);
+  nudge(l, 8);
+  nudge(l, 9);
+  return l;
+}
+
+static fvg_views *whole_views(world *w, fvg_learner *l) {
+  fvg_views_desc d;
+  fvg_views *v = NULL;
+  memset(&d, 0, sizeof d);
+  d.augment = FVG_AUGMENT_NONE;
+  d.learner = l;
+  need(!fvg_views_new(w->m, &v, &w->set, &d), fvg_error(w->c));
+  return v;
+}
+
+/* One step of stage 2 is fvg_fvgpt_step with each part of the features in its place. */
+static void test_parts_in_training(world *w) {
+  enum { PARTS = 3 };
+  static float row[2][PARTS * N * D], part[2][PARTS][N * D], plain[N * D];
+  fvg_learner *l = far_mmrl(w);
+  fvg_views *v = whole_views(w, l);
+  fvg_train_desc t = train_desc(1);
+  fvg_fvgpt_desc fd = fvgpt_desc();
+  fvg_fvgpt *f = NULL, *by_hand = NULL, *other = NULL;
+  fvg_optimizer *o = NULL, *o_other = NULL;
+  fvg_fvgpt_batch x;
+  fvg_fvgpt_report report;
+  float g[BASE * D], g_clip[BASE * D], area[N];
+  int index[N], label[N], i, k, side;
+  double loss = 0, worst = 0, moved = 0;
+  memset(&x, 0, sizeof x);
+  memset(&report, 0, sizeof report);
+  fd.fdc_init_scale = 0.2f;
+  t.batch = N;
+  t.optimizer.warmup_epochs = -1;
+  t.epoch_loss = &loss;
+  for (i = 0; i < N; i++) { index[i] = i; label[i] = item[i].label; }
+  need(!fvg_fvgpt_new(w->c, &f, &fd) && !fvg_fvgpt_new(w->c, &by_hand, &fd) &&
+       !fvg_fvgpt_new(w->c, &other, &fd) &&
+           !fvg_optimizer_new(w->c, &o, &t.optimizer, by_hand->params, by_hand->n_params) &&
+           !fvg_optimizer_new(w->c, &o_other, &t.optimizer, other->params, other->n_params),
+       "three models");
+  check(fvg_learner_feature_width(w->m, l) == PARTS * D &&
+            !fvg_views_get(v, row[0], row[1], area, &w->train, index, N, 0),
+        "MMRL's features have three parts");
+  for (side = 0; side < 2; side++)
+    for (k = 0; k < PARTS; k++)
+      for (i = 0; i < N; i++)
+        memcpy(part[side][k] + i * D, row[side] + (i * PARTS + k) * D, D * sizeof **row);
+  need(!fvg_encode_task(w->m, NULL, plain, task_of(&w->set, &w->train)), "plain features");
+  check(same(plain, part[0][1], sizeof plain) && largest_gap(part[0][0], plain, N * D) > 0.05 &&
+            largest_gap(part[0][2], part[0][0], N * D) > 0.05,
+        "the second is plain CLIP's, and all differ");
+  need(!fvg_learner_text_features(l, g, names, BASE) &&
+       !fvg_clip_encode_classes(w->m, g_clip, NULL, names, BASE),
+       "text features");
+  x.n = N;
+  x.n_class = BASE;
+  x.f = part[0][0];
+  x.f_fg = part[1][0];
+  x.f_clip = part[0][1];
+  x.f_score = part[0][2];
+  x.f_score_fg = part[1][2];
+  x.g = g;
+  x.g_clip = g_clip;
+  x.area = area;
+  x.label = label;
+  check(!fvg_fvgpt_train(f, l, v, task_of(NULL, &w->train), &t), fvg_error(w->c));
+  check(!fvg_fvgpt_step(by_hand, &report, o, (double)t.optimizer.lr, &x), fvg_error(w->c));
+  check(fabs(loss - (double)report.loss) < 1e-5 * (1 + loss),
+        "the step's loss is that of the parts by hand");
+  for (i = 0; i < f->n_params; i++)
+    worst = fmax(worst, largest_gap((float *)f->params[i]->value.data,
+                                    (float *)by_hand->params[i]->value.data,
+                                    (int)fvg_tensor_count(&f->params[i]->value)));
+  check(worst < 2e-6, "and leads to the same parameters");
+  for (k = 0; k < 5; k++) {                      /* a part in a wrong place is seen */
+    fvg_fvgpt_batch wrong = x;
+    fvg_tape *tape = fvg_tape_new(w->c);
+    if (k == 0) wrong.f_score_fg = x.f_score;
+    if (k == 1) wrong.f_fg = x.f;                /* which the mix of the foreground stands for */
+    if (k == 2) wrong.f_clip = x.f;
+    if (k == 3) wrong.f_score = x.f;
+    if (k == 4) wrong.f = x.f_score;
+    need(fvg_fvgpt_loss(other, tape, &report, &wrong) != NULL, "a loss");
+    moved = fabs((double)report.loss - loss);
+    check(k == 1 ? moved < 1e-5 * (1 + loss) : moved > 1e-4 * (1 + loss),
+          "each part matters but f_fg");
+    fvg_tape_free(tape);
+  }
+  fvg_optimizer_free(o);
+  fvg_optimizer_free(o_other);
+  fvg_fvgpt_free(f);
+  fvg_fvgpt_free(by_hand);
+  fvg_fvgpt_free(other);
+  fvg_views_free(v);
+  fvg_learner_free(l);
+}
+
+/* Each branch reads its own part of the features: base classes by the mix, new ones by f. */
+static void test_parts_in_branches(world *w) {
+  enum { PARTS = 3, EACH = N * BASE };
+  static float row[PARTS * N * D], part[PARTS][N * D];
+  fvg_learner *l = far_mmrl(w);
+  float g[BASE * D], g_clip[BASE * D], got[EACH], expected[EACH], b[N], b_got[N];
+  int i, k, j, module;
+  need(!fvg_encode_task(w->m, l, row, task_of(&w->set, &w->train)), "features");
+  for (k = 0; k < PARTS; k++)
+    for (i = 0; i < N; i++) memcpy(part[k] + i * D, row + (i * PARTS + k) * D, D * sizeof *row);
+  need(!fvg_learner_text_features(l, g, names, BASE) &&
+       !fvg_clip_encode_classes(w->m, g_clip, NULL, names, BASE),
+       "text features");
+  for (module = 0; module < 3; module++) {       /* all of FVG-PT, without FDC, without PC */
+    static const char *const what[] = {"zero-shot", "tuned", "tuned, new classes", "base branch",
+                                       "new branch"};
+    fvg_fvgpt_desc fd = fvgpt_desc();
+    fvg_fvgpt *f = NULL;
+    int branch;
+    fd.fdc_init_scale = 0.2f;
+    fd.logit_scale = 17;                         /* not the model's */
+    fd.no_fdc = module == 1;
+    fd.no_pc = module == 2;
+    need(!fvg_fvgpt_new(w->c, &f, &fd), "modules");
+    for (branch = FVG_ZERO_SHOT; branch <= FVG_BRANCH_NEW; branch++) {
+      const float *x = part[branch == FVG_ZERO_SHOT ? 1 : branch == FVG_TUNED_NEW ? 0 : 2];
+      double scale = branch == FVG_BRANCH_BASE ? 17 : (double)w->m->logit_scale;
+      memset(b, 0, sizeof b);
+      for (i = 0; i < N; i++)
+        for (k = 0; k < BASE; k++) {
+          double sum = 0;
+          for (j = 0; j < D; j++)
+            sum += (double)x[i * D + j] * (double)(branch == FVG_ZERO_SHOT ? g_clip : g)[k * D + j];
+          expected[i * BASE + k] = (float)(scale * sum);
+        }
+      if (branch == FVG_BRANCH_BASE && !fd.no_fdc)
+        need(!base_logits(f, part[0], N, g, BASE, expected), "z_FDC");
+      if (branch == FVG_BRANCH_NEW)
+        need(!new_logits(f, part[0], part[1], N, g, g_clip, BASE, expected, b), "z_PC");
+      check(score(w->m, (fvg_branch)branch, l, f, 0, BASE, row, got, b_got) &&
+                largest_gap(got, expected, EACH) < 2e-5 && same(b, b_got, sizeof b), what[branch]);
+    }
+    fvg_fvgpt_free(f);
+  }
+  fvg_learner_free(l);
+}
+
+/* Evidence compares plain CLIP, by its own features, with the learner by the tuned ones. */
+static void test_parts_in_evidence(world *w) {
+  fvg_learner *l = far_mmrl(w);
+  fvg_views *v = whole_views(w, l);
+  pictures_of source;
+  double evidence = 9, by_hand, wrong;
+  static float row[3 * N * D];
+  float z[2][N * BASE];
+  int i, k, n[2] = {0, 0};
+  fvg_classifier *plain = NULL, *tuned = NULL;
+  source.learner = l;
+  source.views = v;
+  source.items = &w->train;
+  source.class_name = names;
+  source.n_class = BASE;
+  by_hand = evidence_by_hand(w, &source, 1);
+  check(!evidence_of(&evidence, &source, 1, NULL) && fabs(evidence - by_hand) < 1e-12,
+        "MMRL's evidence as by hand");
+  need(!fvg_encode_task(w->m, l, row, task_of(&w->set, &w->train)) &&
+           !new_classifier(w->m, &plain, FVG_ZERO_SHOT, NULL, NULL, NULL, names, BASE) &&
+           !new_classifier(w->m, &tuned, FVG_TUNED_NEW, l, NULL, NULL, names, BASE),
+       "classifiers");
+  for (i = 0; i < N; i++) {                      /* plain CLIP's classes with the tuned f */
+    int right[2], side, c;
+    need(!fvg_classifier_logits(plain, z[0], NULL, row + i * 3 * D, 1) &&
+             !fvg_classifier_logits(tuned, z[1], NULL, row + i * 3 * D, 1), "scores");
+    for (side = 0; side < 2; side++) {
+      for (k = 0, c = 1; c < BASE; c++) if (z[side][c] > z[side][k]) k = c;
+      right[side] = k == item[i].label;
+    }
+    n[0] += right[0] && !right[1];
+    n[1] += right[1] && !right[0];
+  }
+  wrong = n[0] + n[1] ? (n[0] - n[1]) / sqrt((double)(n[0] + n[1])) : 0;
+  check(fabs(wrong - by_hand) > 0.1, "which the tuned feature would change");
+  fvg_classifier_free(plain);
+  fvg_classifier_free(tuned);
+  fvg_views_free(v);
+  fvg_learner_free(l);
+}
+
+/* At a rate of nothing two sources of the same pictures show them in two orders. */
+static void test_source_orders(world *w, diary *notes) {
+  fvg_learner *l = learner_of(w, "CoOp", BASE);
+  fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
+  fvg_fvgpt_desc fd = fvgpt_desc();
+  fvg_fvgpt *f = NULL;
+  pictures_of source[2];
+  fvg_train_desc t = train_desc(1);
+  double sum[2] = {0, 0};
+  int i, apart = 0;
+  t.batch = 3;
+  t.optimizer.lr = 1e-20f;
+  t.optimizer.warmup_epochs = -1;
+  for (i = 0; i < 2; i++) {
+    source[i].learner = l;
+    source[i].views = v;
+    source[i].items = &w->train;
+    source[i].class_name = names;
+    source[i].n_class = BASE;
+  }
+  need(!fvg_fvgpt_new(w->c, &f, &fd), "modules");
+  memset(notes, 0, sizeof *notes);
+  notes->what = "calibrate";
+  check(!calibrate(f, source, 2, &t) && notes->n == 2 * N / 3,
+        "one epoch of two sources");
+  for (i = 0; i < N / 3; i++) {
+    sum[0] += notes->losses[i];
+    sum[1] += notes->losses[N / 3 + i];
+    apart += notes->losses[i] != notes->losses[N / 3 + i];
+  }
+  check(fabs(sum[0] - sum[1]) < 1e-4 && apart == N / 3, "of the same pictures in another order");
+  memset(notes, 0, sizeof *notes);
+  fvg_fvgpt_free(f);
+  fvg_views_free(v);
+  fvg_learner_free(l);
+}
+
 /* (CE of the rows + CE of the columns) / 2 of the scores of M pictures and M texts, row i belonging to column i. */
 static double contrast(const float *f, const float *g, const int *label, int n, double scale) {
   double sum = 0;
@@ -1609,6 +2017,18 @@ static void test_dpc_batch(world *w) {
     k = d.n;
     fvg__dpc_grow(&d, &x, index, 2, rows, D, 7);
     check(k == d.n, "and the same again");
+  }
+  {                                             /* the drawn pictures are others in every epoch */
+    int first[2 * CLASSES + 2], epoch, differs = 0, n;
+    d.top_k = CLASSES;
+    fvg__dpc_grow(&d, &x, index, 2, f, D, 0);
+    n = d.n;
+    memcpy(first, d.index, (size_t)n * sizeof *first);
+    for (epoch = 1; epoch <= 8; epoch++) {
+      fvg__dpc_grow(&d, &x, index, 2, f, D, epoch);
+      differs += d.n == n && memcmp(first + 2, d.index + 2, (size_t)(n - 2) * sizeof *first) != 0;
+    }
+    check(n == 2 + CLASSES - 1 && differs >= 6, "each epoch draws other pictures of the classes");
   }
   x.items = &w->train;                           /* classes 3 and 4 have no pictures                                */
   d.top_k = CLASSES;
@@ -1827,6 +2247,40 @@ static void test_parts(world *w, const char *method) {
   fvg_learner_free(l);
 }
 
+/* Without settings a picture looks at the 8 best of ten classes, and P' weighs one half. */
+static void test_dpc_defaults(world *w) {
+  enum { TEN = 10, RUNS = 5 };
+  static const char *const ten_names[TEN] = {"red", "green", "blue", "grey", "pink", "tan", "teal",
+                                             "lime", "navy", "sky"};
+  static const fvg_dpc_desc setting[RUNS] = {{0, 0}, {0.5f, 8}, {0.5f, 7}, {0.5f, 9}, {0.4f, 8}};
+  fvg_learner_desc ld;
+  fvg_learner *tuned = NULL, *l[RUNS];
+  fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
+  fvg_train_desc t = train_desc(1);
+  fvg_items items;
+  fvg_item ten[TEN];
+  int i;
+  memset(&ld, 0, sizeof ld);
+  ld.method = fvg_method_find("CoOp");
+  ld.seed = 3;
+  t.batch = 1;
+  t.optimizer.warmup_epochs = -1;
+  items.item = ten;
+  items.n = TEN;
+  for (i = 0; i < TEN; i++) { ten[i] = item[3 * i]; ten[i].label = i; }
+  need(!fvg_learner_new(w->m, &tuned, ten_names, TEN, &ld), fvg_error(w->c));
+  for (i = 0; i < RUNS; i++) {
+    l[i] = NULL;
+    need(!fvg_learner_copy(&l[i], tuned), "a copy");
+    check(!fvg_dpc_train(l[i], tuned, v, task_of(NULL, &items), i ? &setting[i] : NULL, &t), fvg_error(w->c));
+  }
+  check(same_parameters(l[0]->param, l[1]->param, 1), "DPC's defaults are k 8 and w 0.5");
+  for (i = 2; i < RUNS; i++) check(!same_parameters(l[0]->param, l[i]->param, 1), "and no others");
+  for (i = 0; i < RUNS; i++) fvg_learner_free(l[i]);
+  fvg_learner_free(tuned);
+  fvg_views_free(v);
+}
+
 /* Two prompts, mixed: P comes back whole, the loss falls, a run that was cut off ends as if it had not been. */
 static void test_dpc_training(void) {
   world w;
@@ -2034,9 +2488,10 @@ int main(void) {
   fvg_ctx *c;
   world w;
   if (fvg_init(&c, NULL)) return 1;
-  draw_model(c, &standard, D, 64);
-  draw_model(c, &narrow, 16, 64);
-  draw_model(c, &wide_text, D, 128);
+  draw_model(c, &standard, D, 64, CONTEXT);
+  draw_model(c, &narrow, 16, 64, CONTEXT);
+  draw_model(c, &wide_text, D, 128, CONTEXT);
+  draw_model(c, &long_text, D, 64, LONG_CONTEXT);
   write_pictures(c);
   check(fvg_mem_used(c) == 0, "no memory stays after writing");
   fvg_free(c);
@@ -2047,9 +2502,12 @@ int main(void) {
   if (world_open(&w, &d)) { printf("FAILED: %s\n", w.c ? fvg_error(w.c) : "no context"); return 1; }
   test_view_kinds(&w);
   test_view_order(&w);
+  test_crop_scale(&w);
+  test_view_pixels(&w);
   test_view_rest(&w);
   test_training(&w, &notes);
   test_order(&w, &notes);
+  test_schedules(&w, &notes);
   test_training_rest(&w);
   if (fvg_encode_task(w.m, NULL, x, task_of(&w.set, &w.train)) || tune(&w, &w.train, 2, &fd, &p, &f)) {
     printf("FAILED: %s\n", fvg_error(w.c));
@@ -2061,6 +2519,7 @@ int main(void) {
   test_in_memory(&w, p, f, x);
   test_other_shapes(&w, x);
   test_switches(&w, x);
+  test_kept_settings(&w);
   test_spoiled(&w);
   test_other_files(&w);
   test_calibration(&w, p, f);
@@ -2068,12 +2527,18 @@ int main(void) {
   test_parts(&w, "CoOp");
   test_parts(&w, "PromptSRC");
   test_parts(&w, "MMRL");
+  test_parts_in_training(&w);
+  test_parts_in_branches(&w);
+  test_parts_in_evidence(&w);
+  test_source_orders(&w, &notes);
   test_dpc_batch(&w);
   test_dpc_step(&w, "CoOp");
   test_dpc_step(&w, "PromptSRC");
+  test_dpc_defaults(&w);
   fvg_learner_free(p);
   fvg_fvgpt_free(f);
   world_close(&w);
+  test_helpers_peak();
   test_resume();
   test_spoiled_states();
   test_divergence();
