@@ -1,4 +1,4 @@
-/* Chapter 29 of fvgpt_clip.h: attention maps.  Grad-CAM is compared, for each branch, with a map whose gradient comes
+/* Chapter 35 of fvgpt_clip.h: attention maps.  Grad-CAM is compared, for each branch, with a map whose gradient comes
    from central differences of a last block computed in double precision.  Writes nothing. */
 #define FVGPT_PTHREADS
 #define FVGPT_IMPLEMENTATION
@@ -366,7 +366,7 @@ static double score(const world *w, int branch, int label, double b, const float
   return 17 * sum;
 }
 
-/* grid -> map of greatest value 1, as chapter 29's story has it */
+/* grid -> map of greatest value 1, as chapter 35's story has it */
 static void spread(const double grid[PATCHES], double map[PIXELS]) {
   double max = 0, u, v;
   int x, y, i, j;

@@ -1,4 +1,4 @@
-/* Chapters 7 to 10 of fvgpt_clip.h: CLIP from HF's and OpenAI's names, its features, towers that train whole, files
+/* Chapters 8 to 13 of fvgpt_clip.h: CLIP from HF's and OpenAI's names, its features, towers that train whole, files
    that are not what they should be, memory that runs out, the golden features.  Run from the repository root;
    writes under build/test-clip. */
 #include "random_model.h"

@@ -1,4 +1,4 @@
-/* Chapters 10 to 12 of fvgpt_clip.h: where CoOp's vectors stand, their gradient, training, new names, the golden
+/* Chapters 13 to 15 of fvgpt_clip.h: where CoOp's vectors stand, their gradient, training, new names, the golden
    trajectories.  Run from the repository root. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"

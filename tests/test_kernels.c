@@ -1,4 +1,4 @@
-/* Chapters 4 and 5 of fvgpt.h: every SIMD level of this CPU against double arithmetic and the scalar kernels;
+/* Chapters 6 and 7 of fvgpt.h: every SIMD level of this CPU against double arithmetic and the scalar kernels;
    threads change no bit. */
 #ifndef __EMSCRIPTEN__                          /* whose threads need a build of their own */
 #define FVGPT_PTHREADS

@@ -1,4 +1,4 @@
-/* Chapters 10 (where prompts stand) to 19 of fvgpt_clip.h: the methods of prompt tuning.  Both towers are laid out
+/* Chapters 13 (where prompts stand) to 22 of fvgpt_clip.h: the methods of prompt tuning.  Both towers are laid out
    once more by hand, row by row and without packing, with the prompts where the papers have them; the losses are
    written down again in double precision, and numeric derivatives of those are the judges of the gradients.
    Run from the repository root; writes checkpoints under build/test-learners. */
@@ -1513,7 +1513,7 @@ static void test_old_words(void) {
 }
 
 /* ---- settings as published ---- */
-/* Written down from the publications once more, apart from the table of chapter 25. */
+/* Written down from the publications once more, apart from the table of chapter 31. */
 static const struct {
   const char *method;
   fvg_preset preset;

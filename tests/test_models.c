@@ -1,4 +1,4 @@
-/* Chapters 7 to 9 of fvgpt_clip.h: configurations in every form that is published, names behind the wrappers of
+/* Chapters 8 to 11 of fvgpt_clip.h: configurations in every form that is published, names behind the wrappers of
    training programs, tensors left over, files that are no models, weights in several files, and what a model's files
    say of pictures.  Run from the repository root; writes under build/test-models. */
 #include "random_model.h"

@@ -1,4 +1,4 @@
-/* Chapters 6 and 7 of fvgpt.h and the attention of 8: values against double code, gradients against differences,
+/* Chapters 8 and 9 of fvgpt.h and the attention of 10: values against double code, gradients against differences,
    wrong use. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"

@@ -1,4 +1,4 @@
-/* Chapters 11 and 12 of fvgpt.h: PyTorch's zip archives and pickles, written here byte by byte. Needs no Python. */
+/* Chapters 4 and 5 of fvgpt.h: PyTorch's zip archives and pickles, written here byte by byte. Needs no Python. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
 

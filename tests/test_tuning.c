@@ -1,4 +1,4 @@
-/* Chapters 24 to 28 of fvgpt_clip.h: views of pictures and masks, training, calibration, DPC, classifiers,
+/* Chapters 30 to 34 of fvgpt_clip.h: views of pictures and masks, training, calibration, DPC, classifiers,
    checkpoints.  Run from the repository root; writes small pictures and checkpoints under build/test-tuning. */
 #define FVGPT_PTHREADS
 #define FVGPT_IMPLEMENTATION
