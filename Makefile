@@ -52,7 +52,7 @@ $(BUILD)/%: tools/%.c $(HEADERS)
 
 $(BUILD)/%: examples/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
-	$(CC) $(CFLAGS) $(STB) -I. $< -o $@ -lm
+	$(CC) $(CFLAGS) $(STB) -I. $< -o $@ -lm -lpthread
 
 $(BUILD)/%: tests/%.c $(HEADERS)
 	@mkdir -p $(BUILD)

@@ -1,105 +1,161 @@
-/* fvgpt.h - prompt tuning from tensor to tuned classifier, in one C99 header            public domain or MIT
+/* fvgpt.h - prompt tuning from tensor to tuned classifier, in one C99 header
 
-   The part of fvgpt that knows nothing of pictures and words: kernels, tensors, reverse-mode differentiation,
-   transformer blocks, optimisers, safetensors, PyTorch checkpoints, and the three modules of FVG-PT (Adaptive
-   Foreground View-Guided Prompt Tuning, arXiv 2603.08708).  CLIP, prompts, images and data sets are in fvgpt_clip.h,
-   which includes this.
+   Public domain or MIT.
 
-   USE   In exactly one C or C++ file:                      Everywhere else:
+   This is the half of fvgpt that knows nothing of pictures and words: tensors, model files, CPU
+   kernels, reverse-mode differentiation, transformer blocks, optimisers, and the three modules of
+   FVG-PT (Adaptive Foreground View-Guided Prompt Tuning, arXiv 2603.08708).  CLIP, prompts, images
+   and data sets are in fvgpt_clip.h, which includes this header.
 
-             #define FVGPT_IMPLEMENTATION                       #include "fvgpt.h"
+   USE   In exactly one C or C++ file:                Everywhere else:
+
+             #define FVGPT_IMPLEMENTATION                 #include "fvgpt.h"
              #include "fvgpt.h"
 
-   A complete program (examples/01_hello_tape.c is its longer sister):
+   A complete program.  Build it with `cc prog.c -lm`; it prints "0.6 0.8".
 
-             fvg_ctx *c;   fvg_init(&c, NULL);
-             fvg_tape *t = fvg_tape_new(c);
-             float x[2] = {3, 4};
-             fvg_node *y = fvg_normalize(fvg_const(t, 1, 2, x));          // y = x / |x|
-             printf("%g %g\n", fvg_value(y)[0], fvg_value(y)[1]);         // 0.6 0.8
-             fvg_tape_free(t);   fvg_free(c);
+             #define FVGPT_IMPLEMENTATION
+             #include "fvgpt.h"
+
+             int main(void) {
+               fvg_ctx *c;
+               if (fvg_init(&c, NULL)) return 1;
+
+               float x[2] = {3, 4};
+               fvg_tape *t = fvg_tape_new(c);
+               fvg_node *y = fvg_normalize(fvg_const(t, 1, 2, x));      // y = x / |x|
+
+               int failed = y == NULL;
+               if (failed) fprintf(stderr, "%s\n", fvg_error(c));
+               else printf("%g %g\n", fvg_value(y)[0], fvg_value(y)[1]);
+
+               fvg_tape_free(t);
+               fvg_free(c);
+               return failed;
+             }
+
+   examples/01_hello_tape.c goes on from here: it fits a line by gradient descent.
 
    =================================================================================================
    MANUAL
    =================================================================================================
-   1. BUILD.  `cc -O2 prog.c -lm` is enough.  Nothing but libc and libm.  Macros, all optional, all to be set
-      before the file that defines FVGPT_IMPLEMENTATION includes the header:
+   1. BUILD.  `cc -O2 prog.c -lm` is enough; only libc and libm are needed.  All macros are
+      optional.  Define them before the header is included in the file that defines
+      FVGPT_IMPLEMENTATION.
 
-        FVGPT_IMPLEMENTATION   emit the function bodies here
-        FVGPT_STATIC           make every function private to this file
-        FVGPT_PTHREADS         build in a pool of POSIX threads (link with -lpthread); see fvg_desc.n_threads
-        FVGPT_NO_SIMD          scalar code only.  Else, with gcc or clang: SSE2, AVX2 or AVX-512 on x86-64, chosen at
-                               run time without any -m flag; NEON on 64-bit ARM; WASM SIMD128 under emcc -msimd128
-        FVGPT_NO_STDIO         no fopen: files come as fvg_source callbacks or as bytes
-        FVGPT_ONLY_STDIO       nothing of the platform but <stdio.h>.  Else, on POSIX and Windows, a few calls (in
-                               chapter 2, "the platform") see to it that files written survive a power failure,
-                               follow no link that was laid for them, and never take the place of a device
+        FVGPT_IMPLEMENTATION   The function bodies are compiled here.
+        FVGPT_STATIC           Every function is private to this file.
+        FVGPT_PTHREADS         The library has its own pool of POSIX threads.  Link with -lpthread,
+                               and set fvg_desc.n_threads.
+        FVGPT_NO_SIMD          Only scalar code is compiled.  Without this macro, gcc and clang also
+                               compile SSE2, AVX2 and AVX-512 for x86-64, and the best one is chosen
+                               at run time, without any -m flag; NEON for 64-bit ARM; and WASM
+                               SIMD128 under `emcc -msimd128`.
+        FVGPT_NO_STDIO         fopen is not used.  Files are then fvg_source callbacks or bytes.
+        FVGPT_ONLY_STDIO       Of the platform only <stdio.h> is used.  Without this macro, a few
+                               system calls make sure that a file being written survives a power
+                               failure, is not redirected by a planted link, and never replaces
+                               a device (chapter 2, "the platform").
 
-      The header includes itself, once per SIMD level (chapter 6): it must keep the name fvgpt.h, or be compiled with
-      FVGPT_NO_SIMD, and cannot be pasted into another file.
+      The header includes itself once per SIMD level (chapter 6).  So it must keep the name fvgpt.h
+      and cannot be pasted into another file, unless FVGPT_NO_SIMD is defined.
 
-      -ffast-math and -ffinite-math-only are refused: losses, masks and NaN checks rely on IEEE arithmetic.
+      The macro FVGPT_VERSION is the version of the header as a string, such as "1.0.0".
 
-   2. ERRORS.  A function that can fail returns fvg_status, FVG_OK being 0; fvg_error(c) is then one line that
-      names the file, the tensor and both shapes.  Functions that build tape nodes return NULL on failure and accept
-      NULL, and a tape on which one has failed makes no more until it is reset: a whole forward pass is written
-      without a test and checked once, at its end; fvg_last_status then tells the kind of failure.
-      Nothing here calls exit, abort or assert, and there is no global state: contexts are independent.
+      -ffast-math and -ffinite-math-only are refused, because losses, masks and checks for NaN need
+      IEEE arithmetic.
 
-   3. MEMORY.  Everything comes from one allocator, malloc unless the desc gives another or a fixed arena.  A tape
-      keeps what it has reserved: a training loop that clears it each step allocates nothing once it has warmed up.
-      fvg_mem_used and fvg_mem_peak count the bytes.  Under AddressSanitizer each tape tensor becomes a block of its
-      own, so that one byte too far is seen.
-      While a file of n bytes is read (weights, a model, a checkpoint, a vocabulary), no more than 64 n bytes and
-      64 MiB are given out for it, tapes apart: what its numbers claim is never believed.
+   2. ERRORS.  A function that can fail returns an fvg_status; FVG_OK is 0.  fvg_error(c) then
+      returns one line that names what failed: the file, the tensor, both shapes.
 
-   4. THREADS.  Kernels are cut into chunks whose borders depend on the shapes alone, and no sum is ever split
-      over chunks: results have the same bits for any number of threads.  A context is used by one thread at a time.
-      Its workers look for work for a tenth of a millisecond before they sleep; more threads than cores are a loss.
-      SIMD levels differ from one another, and from scalar code, in the last bits: sums are taken in another order.
-      So do weights in rows and in panels, from 257 columns on: rows are summed 256 at a time.
+      NULL where something is needed is FVG_E_ARG.  Where NULL is allowed, the comment says so.
 
-   5. RANDOM NUMBERS.  fvg_rng computes with integers and exactly rounded operations only; one seed gives one
-      sequence on every machine, normal deviates included.  (Except x87 code, gcc -m32 without -mfpmath=sse, which
-      carries more digits than a double has: there decimal numbers in JSON may differ in their last bit as well.)
+      Functions that make tape nodes return NULL on failure, and they accept NULL as an operand.
+      Once a node has failed, its tape makes no more until it is reset.  So a whole forward pass can
+      be written without tests and checked once, at its end: if the last node is NULL, then
+      fvg_last_status(c) and fvg_error(c) tell why.
 
-   6. DESC STRUCTS.  Zero means the published default, which is written beside the field.  Where zero itself is a
-      meaningful wish, a negative number asks for it, and the comment says so.
+      Nothing here calls exit, abort or assert.  There is no global state; contexts are independent.
 
-   7. TRAINING.  What a function takes as a tensor is frozen, what it takes as a parameter is trained.  fvg_tape_train
-      turns frozen tensors into parameters without a change to the code that uses them; tools/pretrain.c trains both
-      towers of a CLIP that way, from random weights.
+   3. MEMORY.  Everything comes from one allocator.  It is malloc, unless the desc names another one
+      or a fixed arena.  fvg_mem_used and fvg_mem_peak count the bytes.
 
-   8. SPEED.  Frozen matrices belong in panels (fvg_tensor_pack), which fvg_clip_load sees to; one copy serves both
-      directions, and chapter 7 says why.  Backward keeps one layer's gradients at a time; fvg_recompute trades a
-      third to a half more work for the memory of what it recomputes.  build/bench measures it all as a share of what
-      the CPU can multiply and add, tools/bench_peers.py beside other programs.
+      A tape keeps the memory that it has reserved.  A training loop that clears its tape at each
+      step therefore allocates nothing once it has warmed up.  Under AddressSanitizer every tensor
+      of a tape is a block of its own, so that an access one byte beyond it is reported.
 
-   9. CHAPTERS, in order of dependency (`grep -n "^ \* CHAPTER" fvgpt.h` prints this list with
-      line numbers):
+      The numbers in a file are never trusted.  While a file of n bytes is read (weights, a model, a
+      checkpoint, a vocabulary), at most 64 n bytes plus 64 MiB are allocated for it, not counting
+      tapes.
+
+   4. THREADS.  One thread at a time may use a context.  Kernels divide their work into chunks that
+      depend on the shapes alone, and no sum is divided between chunks.  So results have the same
+      bits for any number of threads.
+
+      Idle workers look for new work for about a tenth of a millisecond before they sleep.  More
+      threads than cores make a program slower.
+
+      Other things do change the last bits, because they change the order of a sum.  One is the SIMD
+      level.  The other is whether weights are in rows or in panels, if there are 257 columns or
+      more: sums over rows take 256 elements at a time.
+
+   5. RANDOM NUMBERS.  fvg_rng uses integers and exactly rounded operations only.  One seed gives
+      the same sequence on every machine, normal deviates included.  x87 code (gcc -m32 without
+      -mfpmath=sse) is the exception, because it carries more digits than a double has; there
+      decimal numbers in JSON may differ in their last bit, too.
+
+   6. ARGUMENTS.  Their order is: the context or object, then what is written (outputs), then what
+      is read, then the desc.
+
+   7. DESC STRUCTS.  Zero means the published default, which the comment of the field gives.  Where
+      zero itself is a useful value, a negative number asks for it, and the comment says so.
+
+   8. TRAINING.  A function freezes what it takes as an fvg_tensor and trains what it takes as an
+      fvg_parameter.  fvg_tape_train turns frozen tensors into parameters without a change to the
+      code that uses them.  tools/pretrain.c trains both towers of a CLIP that way, from random
+      weights.
+
+   9. SPEED.  Frozen matrices belong in panels (fvg_tensor_pack); fvg_clip_load puts them there.
+      One copy serves forward and backward, as chapter 7 explains.
+
+      Backward keeps the gradients of one layer at a time.  fvg_recompute saves more memory, for a
+      third to a half more work.  build/bench measures speed as a share of what the CPU can multiply
+      and add; tools/bench_peers.py compares it with other programs.
+
+  10. STOPPING.  A call that takes minutes can be stopped within milliseconds.  fvg_desc.cancelled
+      is called before each node of a tape, between the pieces of a matrix product, and between
+      pictures and pieces of files that are read.  It is always called by the thread that uses the
+      context, and it may simply return a flag that a signal handler sets.
+
+      The stopped call returns FVG_E_CANCELLED with the message "stopped", and as after any other
+      failure there are no results.  Only a `parallel` callback of your own is not interrupted while
+      it runs.  A training run with a state file (fvgpt_clip.h) continues after its last whole epoch
+      when it is started again.
+
+  11. CHAPTERS, in order of dependency.  `grep -n "^ \* CHAPTER" fvgpt.h` prints them with their
+      line numbers.  The declarations that follow come in the same order.
 
         Files     1 Context         2 Files       3 Safetensors    4 Archives    5 PyTorch files
         Numbers   6 Kernels         7 Matrix product
         Tape      8 Tape            9 Operations  10 Transformer   11 Optimisers
         Method   12 FVG-PT
 
-  10. STOPPING.  A call that works for minutes can be stopped within milliseconds: fvg_desc.cancelled is asked before
-      each node of a tape, between the pieces of a matrix product, and between pictures and pieces of files that are
-      read, always by the thread that uses the context.  It may simply return a flag that a signal handler sets.  The
-      call then returns FVG_E_CANCELLED with the message "stopped", and its results are as after any other failure:
-      not there.  Only a `parallel` of your own is not interrupted while it runs.  A training run with a state file
-      (fvgpt_clip.h) goes on from its last whole epoch when it is asked for again.
+   In the comments, [n,d] is a matrix of n rows and d columns.  It is stored row after row, and its
+   elements are floats unless something else is said.
 */
 #ifndef FVGPT_H
 #define FVGPT_H
 
+/* With 64-bit offsets, glibc on 32-bit systems can open files of more than 2 GB. */
 #if defined(FVGPT_IMPLEMENTATION) && !defined(_FILE_OFFSET_BITS)
-#define _FILE_OFFSET_BITS 64         /* glibc on 32 bits: files of more than 2 GB can be opened                       */
+#define _FILE_OFFSET_BITS 64
 #endif
+
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__FAST_MATH__) || defined(_M_FP_FAST) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#if defined(__FAST_MATH__) || defined(_M_FP_FAST) || \
+    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #error "fvgpt needs IEEE arithmetic: compile without -ffast-math and -ffinite-math-only"
 #endif
 
@@ -111,7 +167,7 @@
 #define FVG_DEF extern
 #endif
 
-/* The compiler checks the arguments of functions like printf, if it can. */
+/* gcc and clang check the arguments of functions that work like printf. */
 #if defined(__GNUC__) || defined(__clang__)
 #define FVG__PRINTF(form, args) __attribute__((format(printf, form, args)))
 #else
@@ -125,466 +181,847 @@ extern "C" {
 #endif
 
 /* -------------------------------------------------------------------------------------------------
-   Context
+   Context (chapter 1)
    ---------------------------------------------------------------------------------------------- */
+/* What a function that can fail returns; fvg_error gives the details. */
 typedef enum fvg_status {
   FVG_OK            =  0,
-  FVG_E_NOMEM       = -1,   /* the allocator or the arena is exhausted                        */
-  FVG_E_ARG         = -2,   /* an argument makes no sense                                     */
-  FVG_E_SHAPE       = -3,   /* two shapes do not fit; the message gives both                  */
-  FVG_E_IO          = -4,   /* a file cannot be opened, read or written                       */
-  FVG_E_FORMAT      = -5,   /* a file is not what it claims to be                             */
-  FVG_E_UNSUPPORTED = -6,   /* valid, but beyond this build                                   */
-  FVG_E_NUMERIC     = -7,   /* NaN or infinity where a number must be                         */
-  FVG_E_CANCELLED   = -8    /* a callback, cancelled or progress, asked to stop               */
+  FVG_E_NOMEM       = -1,   /* The allocator or the arena is exhausted.                          */
+  FVG_E_ARG         = -2,   /* An argument makes no sense.                                       */
+  FVG_E_SHAPE       = -3,   /* Two shapes do not fit; the message gives both.                    */
+  FVG_E_IO          = -4,   /* A file cannot be opened, read or written.                         */
+  FVG_E_FORMAT      = -5,   /* A file is not what it claims to be.                               */
+  FVG_E_UNSUPPORTED = -6,   /* The input is valid, but this build cannot handle it.              */
+  FVG_E_NUMERIC     = -7,   /* There is a NaN or an infinity where a number must be.             */
+  FVG_E_CANCELLED   = -8    /* A callback, `cancelled` or `progress`, asked to stop.             */
 } fvg_status;
 
+/* The level of the kernels.  On x86-64 it is chosen at run time and is never above the one that was
+   asked for; NEON and WASM are there if the program was compiled for them. */
 typedef enum fvg_simd {
-  FVG_SIMD_BEST = 0, FVG_SIMD_SCALAR,
-  FVG_SIMD_SSE2, FVG_SIMD_AVX2, FVG_SIMD_AVX512,    /* x86, chosen at run time, none above the one asked for       */
-  FVG_SIMD_NEON, FVG_SIMD_WASM                      /* as the program was compiled                                  */
+  FVG_SIMD_BEST = 0,
+  FVG_SIMD_SCALAR,
+  FVG_SIMD_SSE2,
+  FVG_SIMD_AVX2,
+  FVG_SIMD_AVX512,
+  FVG_SIMD_NEON,
+  FVG_SIMD_WASM
 } fvg_simd;
 
+/* Where a context takes its memory from. */
 typedef struct fvg_allocator {
-  void *(*alloc)(void *user, size_t bytes);                    /* NULL on failure; any alignment will do      */
-  void  (*release)(void *user, void *block, size_t bytes);
-  void  *user;
+  /* Returns a block of any alignment, or NULL on failure. */
+  void *(*alloc)(void *user, size_t bytes);
+
+  /* Takes it back; `bytes` is what alloc was asked for. */
+  void (*release)(void *user, void *block, size_t bytes);
+
+  void *user;                        /* is handed to both                                        */
 } fvg_allocator;
 
+/* What the progress callback is told. */
 typedef struct fvg_progress {
-  const char *what;          /* "encode", "CoOp", "FVGPT_CoOp", ...                                          */
-  long   step, n_steps;      /* steps done, steps in all                                                     */
-  int    epoch, n_epochs;    /* 0-based; n_epochs 0 when the work has no epochs                              */
-  double loss, lr;           /* of the last step; 0 when there is none                                       */
+  const char *what;                  /* the work: "encode", "CoOp", "FVGPT_CoOp", ...            */
+  long   step, n_steps;              /* steps done, and steps in all                             */
+  int    epoch, n_epochs;            /* epoch from 0; n_epochs is 0 if there are no epochs       */
+  double loss, lr;                   /* of the last step; 0 if there are none                    */
 } fvg_progress;
 
+/* How a context works; all zeros is a good choice. */
 typedef struct fvg_desc {
-  fvg_allocator allocator;                                                    /* zero: malloc and free       */
-  void  *arena;  size_t arena_bytes;                  /* set: the heap is not touched, but by stb_image */
-  void (*log)(void *user, int level, const char *message);                    /* level 0 warning, 1 note     */
-  int  (*progress)(void *user, const fvg_progress *p);                        /* non-zero result: cancel     */
-  void (*parallel)(void *user, void (*job)(void *arg, int index), void *arg, int n);   /* job(arg, 0..n-1), in any
-                                                        order and side by side; returns when all are done        */
-  int  (*cancelled)(void *user);                        /* non-zero: stop.  Asked every few milliseconds, see 10 */
-  void  *user;                                                                /* handed to the four above    */
-  int    n_threads;   /* threads of the built-in pool, the caller's included, when `parallel` is NULL; 0: one.
-                         Without FVGPT_PTHREADS there is always one.  If the system gives fewer, fewer
-                         work, and there is a warning                                                         */
-  int    simd;        /* an fvg_simd; 0: the best that this CPU has                                          */
+  /* All zero: malloc and free. */
+  fvg_allocator allocator;
+
+  /* If set, all memory comes from this block of arena_bytes; only stb_image still uses malloc. */
+  void *arena;
+  size_t arena_bytes;
+
+  /* Receives messages: level 0 is a warning, 1 a note.  May be NULL. */
+  void (*log)(void *user, int level, const char *message);
+
+  /* Is told how far the work has come; a non-zero result cancels it.  May be NULL. */
+  int (*progress)(void *user, const fvg_progress *p);
+
+  /* Runs job(arg, 0) to job(arg, n-1), in any order and at the same time, and returns when all are
+     done.  NULL: the built-in threads do it. */
+  void (*parallel)(void *user, void (*job)(void *arg, int index), void *arg, int n);
+
+  /* Is asked every few milliseconds whether to stop: non-zero means yes (manual, section 10).  May
+     be NULL. */
+  int (*cancelled)(void *user);
+
+  /* Is handed to the four callbacks above. */
+  void *user;
+
+  /* Threads of the built-in pool, counting the caller's own; 0: one.  The pool needs FVGPT_PTHREADS
+     and is not used with `parallel`.  If the system allows fewer threads, those work and a warning
+     is logged. */
+  int n_threads;
+
+  /* An fvg_simd; 0: the best level of this CPU. */
+  int simd;
 } fvg_desc;
 
+/* A context: memory, messages, threads and kernels.  Almost every function takes one. */
 typedef struct fvg_ctx fvg_ctx;
 
-FVG_DEF fvg_status  fvg_init(fvg_ctx **out, const fvg_desc *desc);   /* desc may be NULL; *out is NULL on failure */
-FVG_DEF void        fvg_free(fvg_ctx *c);                            /* NULL is allowed                           */
-FVG_DEF const char *fvg_error(const fvg_ctx *c);                     /* the last failure in one line, "" if none  */
-FVG_DEF fvg_status  fvg_last_status(const fvg_ctx *c);               /* the kind of that failure, FVG_OK if none  */
-FVG_DEF const char *fvg_status_name(fvg_status s);
-FVG_DEF int         fvg_simd_level(const fvg_ctx *c);                /* the level in use, an fvg_simd             */
-FVG_DEF const char *fvg_simd_name(int level);                        /* "scalar", ..., "best" for 0; NULL: no such */
-FVG_DEF size_t      fvg_mem_used(const fvg_ctx *c);                  /* bytes held now                            */
-FVG_DEF size_t      fvg_mem_peak(const fvg_ctx *c);                  /* most bytes ever held                      */
+/* Makes a context.  desc may be NULL, which means all zeros.  On failure *out is NULL, and without
+   a context the status alone says why: FVG_E_ARG or FVG_E_NOMEM. */
+FVG_DEF fvg_status fvg_init(fvg_ctx **out, const fvg_desc *desc);
 
-/* Random numbers: xoshiro256** seeded by splitmix64.  `stream` separates independent uses of one seed. */
-typedef struct fvg_rng { uint64_t s[4]; } fvg_rng;
-FVG_DEF void     fvg_rng_seed(fvg_rng *r, uint64_t seed, uint64_t stream);
+/* Frees the context.  Everything that was made with it must be freed before.  NULL is allowed. */
+FVG_DEF void fvg_free(fvg_ctx *c);
+
+/* The last failure: its message in one line, which is "" if there was none, and its status, FVG_OK
+   if there was none. */
+FVG_DEF const char *fvg_error(const fvg_ctx *c);
+FVG_DEF fvg_status  fvg_last_status(const fvg_ctx *c);
+
+/* A status in words, such as "out of memory". */
+FVG_DEF const char *fvg_status_name(fvg_status s);
+
+/* The level in use, an fvg_simd, and the name of a level: "scalar", "avx2", ...; "best" for 0; NULL
+   if there is no such level. */
+FVG_DEF int         fvg_simd_level(const fvg_ctx *c);
+FVG_DEF const char *fvg_simd_name(int level);
+
+/* Bytes that are in use now, and the most that ever were. */
+FVG_DEF size_t fvg_mem_used(const fvg_ctx *c);
+FVG_DEF size_t fvg_mem_peak(const fvg_ctx *c);
+
+/* A random number generator: xoshiro256**, seeded by splitmix64.  The caller owns it; a copy
+   continues the same sequence. */
+typedef struct fvg_rng {
+  uint64_t s[4];                     /* the state                                                */
+} fvg_rng;
+
+/* Starts a sequence; `stream` separates independent uses of one seed. */
+FVG_DEF void fvg_rng_seed(fvg_rng *r, uint64_t seed, uint64_t stream);
+
+/* The next 64 random bits. */
 FVG_DEF uint64_t fvg_rng_next(fvg_rng *r);
-FVG_DEF double   fvg_rng_uniform(fvg_rng *r);                        /* [0, 1), 53 bits                           */
-FVG_DEF uint32_t fvg_rng_below(fvg_rng *r, uint32_t n);              /* 0..n-1 without bias                       */
-FVG_DEF double   fvg_rng_normal(fvg_rng *r);                         /* N(0, 1)                                   */
-FVG_DEF void     fvg_rng_permute(fvg_rng *r, int *index, int n);     /* Fisher-Yates over index[0..n-1]           */
+
+/* Uniform in [0, 1), with 53 random bits. */
+FVG_DEF double fvg_rng_uniform(fvg_rng *r);
+
+/* Uniform in 0..n-1, without bias; 0 if n is 0. */
+FVG_DEF uint32_t fvg_rng_below(fvg_rng *r, uint32_t n);
+
+/* Normal with mean 0 and variance 1. */
+FVG_DEF double fvg_rng_normal(fvg_rng *r);
+
+/* Shuffles index[0..n-1] in place (Fisher-Yates). */
+FVG_DEF void fvg_rng_permute(fvg_rng *r, int *index, int n);
 
 /* -------------------------------------------------------------------------------------------------
-   For programs: what the headers use themselves, and what tools/ is made of
+   For programs (chapter 1): what both headers use themselves, and what tools/ is made of
    ---------------------------------------------------------------------------------------------- */
-/* Records a message of one line and returns the status, so that failing is one statement:
+/* Records a message of one line and returns `status`, so that failing is one statement:
        return fvg_fail(c, FVG_E_IO, "%s: cannot be opened", path);
-   Control characters in it become question marks. */
+   Control characters in the message become question marks. */
 FVG__PRINTF(3, 4)
 FVG_DEF fvg_status fvg_fail(fvg_ctx *c, fvg_status status, const char *format, ...);
-/* Hands a line to desc.log: level 0 is a warning, 1 a note. */
+
+/* Hands one line to desc.log: level 0 is a warning, 1 a note. */
 FVG__PRINTF(3, 4)
-FVG_DEF void       fvg_log(fvg_ctx *c, int level, const char *format, ...);
-/* Hands p to desc.progress; FVG_E_CANCELLED if that wants to stop. */
+FVG_DEF void fvg_log(fvg_ctx *c, int level, const char *format, ...);
+
+/* Hands p to desc.progress; FVG_E_CANCELLED if that asks to stop. */
 FVG_DEF fvg_status fvg_report_progress(fvg_ctx *c, const fvg_progress *p);
-/* Runs job(arg, 0) .. job(arg, n - 1), by all threads of the context and in any order, and waits for them.
-   FVG_E_CANCELLED if the caller wants to stop; some jobs have then not been run. */
+
+/* Runs job(arg, 0) to job(arg, n-1) on all threads of the context, in any order, and waits for
+   them.  FVG_E_CANCELLED if the caller asks to stop; some jobs have then not been run. */
 FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n);
 
-/* Memory from the context's allocator, zeroed and aligned to 64 bytes; NULL, with the message set, if there is none.
-   fvg_alloc_array checks the product.  fvg_release takes NULL too. */
+/* Zeroed memory from the context's allocator, aligned to 64 bytes; NULL with FVG_E_NOMEM recorded
+   if there is none.  fvg_alloc_array takes n elements of `size` bytes and checks that the product
+   does not overflow. */
 FVG_DEF void *fvg_alloc(fvg_ctx *c, size_t bytes);
 FVG_DEF void *fvg_alloc_array(fvg_ctx *c, size_t n, size_t size);
-FVG_DEF void  fvg_release(fvg_ctx *c, void *block);
+
+/* The same for one object of a type, and for n of them. */
+#define FVG_NEW(c, type)          ((type *)fvg_alloc(c, sizeof(type)))
+#define FVG_NEW_ARRAY(c, type, n) ((type *)fvg_alloc_array(c, n, sizeof(type)))
+
+/* A copy of a string, for fvg_release; NULL when out of memory. */
 FVG_DEF char *fvg_copy_string(fvg_ctx *c, const char *s);
-#define FVG_NEW(c, type)          ((type *)fvg_alloc(c, sizeof(type)))              /* one object                  */
-#define FVG_NEW_ARRAY(c, type, n) ((type *)fvg_alloc_array(c, n, sizeof(type)))     /* n of them                   */
 
-/* UTF-8.  length: of the sequence at s, 1 to 4; 0 if it is cut off, overlong, a surrogate or beyond U+10FFFF.
-   read: the character in the n bytes that fvg_utf8_length found.  is_control: characters that a terminal obeys, or
-   that turn the order of text.  printable: in place, such characters, and bytes that are not UTF-8, become question
-   marks. */
-FVG_DEF size_t   fvg_utf8_length(const unsigned char *s, size_t n);
+/* Gives back memory of the functions above; NULL is allowed. */
+FVG_DEF void fvg_release(fvg_ctx *c, void *block);
+
+/* The length of the UTF-8 sequence at s, 1 to 4 bytes.  0 if it is invalid: cut off after n bytes,
+   overlong, a surrogate or beyond U+10FFFF. */
+FVG_DEF size_t fvg_utf8_length(const unsigned char *s, size_t n);
+
+/* The character in the n bytes at s, where n is what fvg_utf8_length returned, not 0. */
 FVG_DEF uint32_t fvg_utf8_read(const uint8_t *s, size_t n);
-FVG_DEF int      fvg_is_control(uint32_t code);
-FVG_DEF void     fvg_printable(char *text);
 
-/* JSON (RFC 8259), read as a whole into an array of values; value[0] is the root.  file: a name for messages.
-   FVG_E_FORMAT tells the byte at which the text stops being JSON. */
-typedef enum fvg_json_type {
-  FVG_JSON_NULL = 0, FVG_JSON_BOOL, FVG_JSON_NUMBER, FVG_JSON_STRING, FVG_JSON_ARRAY, FVG_JSON_OBJECT
-} fvg_json_type;
-typedef struct fvg_json_value {
-  fvg_json_type type;
-  const char *key;                   /* of a member of an object, else NULL                                    */
-  const char *string;                /* unescaped UTF-8; "" unless a string                                    */
-  double number;                     /* of a boolean: 0 or 1                                                   */
-  int n_child;                       /* of an array or object                                                  */
-  int first, next;                   /* indices of the first child and of the next sibling; -1: none           */
-} fvg_json_value;
-typedef struct fvg_json { fvg_json_value *value; int n; char *strings; } fvg_json;
-FVG_DEF fvg_status fvg_json_parse(fvg_ctx *c, fvg_json *out, const char *text, size_t n, const char *file);
-FVG_DEF void       fvg_json_free(fvg_ctx *c, fvg_json *j);
-/* The index of a member of the object at index `object`; -1: there is none, or it is no object. */
-FVG_DEF int        fvg_json_find(const fvg_json *j, int object, const char *key);
+/* 1 for a character that a terminal obeys, or that changes the direction of text; else 0. */
+FVG_DEF int fvg_is_control(uint32_t code);
+
+/* Replaces such characters, and bytes that are not UTF-8, by question marks, in place. */
+FVG_DEF void fvg_printable(char *text);
 
 /* -------------------------------------------------------------------------------------------------
-   Tensors and files
+   Tensors and files (chapters 2 to 5; panels: chapter 7)
    ---------------------------------------------------------------------------------------------- */
 typedef enum fvg_dtype {
-  FVG_F32 = 0, FVG_F16, FVG_BF16, FVG_I32, FVG_I64, FVG_U8,
-  FVG_F32_PANELS                     /* a matrix of f32 in the order the kernels read, see fvg_tensor_pack     */
+  FVG_F32 = 0,
+  FVG_F16,                           /* IEEE binary16                                            */
+  FVG_BF16,                          /* bfloat16, the upper half of a float                      */
+  FVG_I32,
+  FVG_I64,
+  FVG_U8,
+  FVG_F32_PANELS                     /* a matrix of floats in the order that kernels read them   */
 } fvg_dtype;
+
+/* The most dimensions that a tensor can have. */
 #define FVG_MAX_DIM 6
-typedef struct fvg_tensor {          /* row-major; does not own its data unless a function says so             */
-  void *data;
-  int   n_dim;                       /* 0: a scalar                                                            */
-  int   dim[FVG_MAX_DIM];
-  fvg_dtype type;
+
+/* Row-major: the last dimension is contiguous.  A tensor does not own its data unless the function
+   that made it says so. */
+typedef struct fvg_tensor {
+  void *data;                        /* the elements                                             */
+  int   n_dim;                       /* 0: a scalar                                              */
+  int   dim[FVG_MAX_DIM];            /* the first n_dim are used                                 */
+  fvg_dtype type;                    /* of an element                                            */
 } fvg_tensor;
-FVG_DEF size_t fvg_dtype_size(fvg_dtype type);                       /* bytes of an element; 0 in panels       */
-FVG_DEF size_t fvg_tensor_count(const fvg_tensor *x);                /* number of elements                        */
-FVG_DEF float  fvg_half_to_float(uint16_t h);
-FVG_DEF uint16_t fvg_float_to_half(float x);                         /* round to nearest even                     */
-FVG_DEF float  fvg_bfloat_to_float(uint16_t h);
+
+/* Bytes of one element; 0 for FVG_F32_PANELS, whose last panel is padded. */
+FVG_DEF size_t fvg_dtype_size(fvg_dtype type);
+
+/* The number of elements; 1 for a scalar. */
+FVG_DEF size_t fvg_tensor_count(const fvg_tensor *x);
+
+/* Releases data that the tensor owns and zeroes the struct; NULL is allowed. */
+FVG_DEF void fvg_tensor_free(fvg_ctx *c, fvg_tensor *x);
+
+/* Conversions from and to the bits of F16 and BF16.  They round to nearest, ties to even. */
+FVG_DEF float    fvg_half_to_float(uint16_t h);
+FVG_DEF uint16_t fvg_float_to_half(float x);
+FVG_DEF float    fvg_bfloat_to_float(uint16_t h);
 FVG_DEF uint16_t fvg_float_to_bfloat(float x);
 
-/* Puts frozen weights [n,k] of fvg_linear into panels of p = fvg_panel_width(c) columns of w^T, [ceil(n / p)][k][p],
-   so that the kernels of this context (and of others at its SIMD level) need not copy them at each product; backward
-   turns them as it goes.  x is F32 and owns its data, which are replaced; shape and type F32_PANELS say what it is.
-   A tensor of more dimensions is the matrix [dim 0, the rest].  FVG_E_ARG if it is not F32 or no matrix, FVG_E_NOMEM;
-   x is then unchanged.  No tape may hold a node of x, and a context at another SIMD level would read nonsense. */
-FVG_DEF fvg_status fvg_tensor_pack(fvg_ctx *c, fvg_tensor *x);
-FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x);     /* back to rows, F32, for training            */
-FVG_DEF int        fvg_panel_width(const fvg_ctx *c);                /* 8, 16 or 32, by SIMD level                */
+/* Panels.  With p = fvg_panel_width(c), the weights w [n,k] of fvg_linear in panels are the columns
+   of w^T, p at a time: [ceil(n / p)][k][p].  Kernels read this order without copying it first, in
+   forward and in backward.
 
-/* Where bytes come from.  `read` copies n bytes at `offset` and returns 0, or non-zero on failure. */
+   fvg_tensor_pack converts x from F32 rows to F32_PANELS; fvg_tensor_unpack converts it back to
+   rows, for training.  A tensor of more dimensions counts as the matrix [dim 0, the rest].  x owns
+   its data, which are replaced; its shape stays.  If x is of the wanted type, nothing is done.
+
+   FVG_E_ARG if x is no matrix of the type that is expected; FVG_E_NOMEM.  x is then unchanged.  No
+   tape may hold a node of x meanwhile.  Panels are valid in every context of the same SIMD level,
+   and nonsense at another level. */
+FVG_DEF fvg_status fvg_tensor_pack(fvg_ctx *c, fvg_tensor *x);
+FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x);
+
+/* The width of a panel at this SIMD level: 8, 16 or 32. */
+FVG_DEF int fvg_panel_width(const fvg_ctx *c);
+
+/* ---- reading bytes ---- */
+
+/* Where bytes come from. */
 typedef struct fvg_source {
-  int  (*read)(void *user, void *dst, uint64_t offset, size_t n);
-  void (*close)(void *user);                                         /* may be NULL                               */
-  void  *user;
-  uint64_t size;
-  const char *name;                                                  /* for messages: a path, or "memory"         */
+  /* Copies n bytes at `offset` to dst.  Returns 0, or non-zero on failure. */
+  int (*read)(void *user, void *dst, uint64_t offset, size_t n);
+
+  /* Ends the use of the source; may be NULL. */
+  void (*close)(void *user);
+
+  void *user;                        /* is handed to both                                        */
+  uint64_t size;                     /* bytes                                                    */
+  const char *name;                  /* for messages: a path, or "memory"                        */
 } fvg_source;
+
+/* A source of n bytes in memory.  They, and the name, must outlive it.  name NULL: "memory". */
 FVG_DEF fvg_source fvg_source_memory(const void *bytes, size_t n, const char *name);
+
 #ifndef FVGPT_NO_STDIO
-FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path);   /* `path` must outlive `out` */
+/* Opens a file, which must be a plain file, for reading.  `path` must outlive *out, whose name it
+   is.  FVG_E_IO if the file cannot be opened. */
+FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path);
 #endif
-FVG_DEF void       fvg_source_close(fvg_source *s);
-/* The whole source as bytes plus a closing 0, from the context's allocator; give back with fvg_bytes_free.       */
-FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, uint8_t **bytes, size_t *n, const fvg_source *s);
+
+/* Closes a source and zeroes it; NULL is allowed. */
+FVG_DEF void fvg_source_close(fvg_source *s);
+
+/* Reads the whole source, which stays open.  *bytes holds its *n bytes and a closing 0; the caller
+   gives it to fvg_bytes_free.  FVG_E_IO, FVG_E_NOMEM. */
+FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, uint8_t **bytes, size_t *n,
+                                       const fvg_source *s);
 FVG_DEF void       fvg_bytes_free(fvg_ctx *c, uint8_t *bytes);
 
-/* safetensors, reading: open parses and checks the header, get reads one tensor.  The weights take the source
-   over and close it, also when opening fails.  Every offset, size and shape is checked before it is believed.
-   info: 0 if absent, 1 if present, 2 if present in a type that get cannot read; shape (may be NULL) has no data. */
+/* ---- whole files ---- */
+
+#ifndef FVGPT_NO_STDIO
+/* Writes n bytes to the file `path`.  The file appears complete and on the disk, or not at all:
+   the bytes go to a temporary file beside it, which is then renamed.  If `path` is a link, its
+   target is replaced; a pipe or a device is written to directly.  FVG_E_IO, FVG_E_NOMEM. */
+FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes, size_t n);
+
+/* 1 if there is a plain file of this name, whatever it holds; else 0. */
+FVG_DEF int fvg_file_exists(const char *path);
+
+/* 1 if this is the name of such a temporary file; else 0.  A program that is killed may leave one
+   behind, and the owner of the folder may remove it. */
+FVG_DEF int fvg_file_is_temporary(const char *name);
+#endif
+
+/* ---- JSON (RFC 8259) ---- */
+
+typedef enum fvg_json_type {
+  FVG_JSON_NULL = 0,
+  FVG_JSON_BOOL,
+  FVG_JSON_NUMBER,
+  FVG_JSON_STRING,
+  FVG_JSON_ARRAY,
+  FVG_JSON_OBJECT
+} fvg_json_type;
+
+typedef struct fvg_json_value {
+  fvg_json_type type;                /* which of the members below count                         */
+  const char *key;                   /* of a member of an object; else NULL                      */
+  const char *string;                /* unescaped UTF-8; "" unless this is a string              */
+  double number;                     /* of a number; 0 or 1 of a boolean                         */
+  int n_child;                       /* children of an array or object                           */
+  int first, next;                   /* indices of first child and next sibling; -1: none        */
+} fvg_json_value;
+
+/* A whole document.  fvg_json_free releases it. */
+typedef struct fvg_json {
+  fvg_json_value *value;             /* [n]; value[0] is the root                                */
+  int n;                             /* values                                                   */
+  char *strings;                     /* the memory of all keys and strings                       */
+} fvg_json;
+
+/* Parses n bytes of text; `file` is a name for messages.  FVG_E_FORMAT names the byte where the
+   text stops being JSON; FVG_E_UNSUPPORTED for 2 GiB and more; FVG_E_NOMEM. */
+FVG_DEF fvg_status fvg_json_parse(fvg_ctx *c, fvg_json *out, const char *text, size_t n,
+                                  const char *file);
+FVG_DEF void       fvg_json_free(fvg_ctx *c, fvg_json *j);
+
+/* The index of the member `key` of the object at index `object`, the last one if there are several;
+   -1 if there is none, or if this is not an object. */
+FVG_DEF int fvg_json_find(const fvg_json *j, int object, const char *key);
+
+/* ---- reading safetensors and PyTorch files ---- */
+
+/* An open file of named tensors. */
 typedef struct fvg_weights fvg_weights;
-FVG_DEF fvg_status  fvg_weights_open(fvg_ctx *c, fvg_weights **out, const fvg_source *s);
-FVG_DEF void        fvg_weights_close(fvg_weights *w);
-FVG_DEF const char *fvg_weights_file(const fvg_weights *w);                         /* name for messages          */
+
+/* Opens a safetensors file: reads its header and checks it.  The weights own the source from now
+   on; it is closed with them, and also if opening fails.  Every offset, size and shape is checked
+   before it is used.  FVG_E_FORMAT, FVG_E_UNSUPPORTED, FVG_E_IO, FVG_E_NOMEM; *out is NULL then. */
+FVG_DEF fvg_status fvg_weights_open(fvg_ctx *c, fvg_weights **out, const fvg_source *s);
+
+/* Opens a safetensors file, or a PyTorch file if its first bytes are those of a zip archive: what
+   torch.save and torch.jit.save write since PyTorch 1.6 (.pt, .pth, .pth.tar-N, .bin).  Nothing in
+   the file is executed.
+
+   Names.  A tensor is named by its path through dictionaries, lists and modules, joined with '.',
+   without a leading "state_dict." and then without a leading "module.".  If the file is a single
+   tensor, its name is "tensor".  Beside a state_dict, `optimizer` and `scheduler` are left out.
+   Parameters count as tensors.  Numbers and strings at the top level, such as epoch, are metadata.
+
+   Types are those of safetensors; for others (F64, BOOL, ...) fvg_weights_info returns 2.  Tensors
+   may have any strides.
+
+   FVG_E_FORMAT names a class or function that the file asks for, other than tensors, plain
+   containers, modules and optimisers.  FVG_E_UNSUPPORTED for older and for compressed files. */
+FVG_DEF fvg_status fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fvg_source *s);
+
+/* Joins n open files into one, because large models are published in several.  *out owns the parts
+   from now on; they are closed with it, and also if joining fails.  `name` stands for the whole in
+   messages; metadata are those of the first file.  FVG_E_FORMAT if two files hold a tensor of the
+   same name. */
+FVG_DEF fvg_status fvg_weights_join(fvg_ctx *c, fvg_weights **out, fvg_weights *const *part, int n,
+                                    const char *name);
+
+/* Closes the file and its source, and frees w; NULL is allowed. */
+FVG_DEF void fvg_weights_close(fvg_weights *w);
+
+/* The name of the file for messages; the number of tensors; and the name of tensor i, NULL if i is
+   not in 0..count-1.  The strings belong to w. */
+FVG_DEF const char *fvg_weights_file(const fvg_weights *w);
 FVG_DEF int         fvg_weights_count(const fvg_weights *w);
 FVG_DEF const char *fvg_weights_name(const fvg_weights *w, int i);
-FVG_DEF int         fvg_weights_info(const fvg_weights *w, fvg_tensor *shape, const char *name); /* see above */
-FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key);    /* NULL when absent           */
-/* Reads `name`, converted to `as` (F32, F16, BF16 from one another, I32 and I64 from I32/I64/U8, U8 from U8), into
-   new memory; floats are checked to be finite (FVG_E_NUMERIC).  Give back with fvg_tensor_free. */
-FVG_DEF fvg_status  fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *name,
-                                    fvg_dtype as);
-FVG_DEF void        fvg_tensor_free(fvg_ctx *c, fvg_tensor *x);
 
-/* fvg_weights_open, or, if the first bytes are a zip archive's, the same for what torch.save and torch.jit.save
-   write since PyTorch 1.6 (.pt, .pth, .pth.tar-N, .bin); nothing in the file is executed.  Tensors are named by the
-   path through dictionaries, lists and modules, joined with '.', without a leading "state_dict." and then "module.";
-   a file that is one tensor names it "tensor".  Beside a state_dict, `optimizer` and `scheduler` are left out.
-   Numbers and strings beside the tensors at the top, such as epoch, are metadata.  Parameters count as tensors; any
-   strides are read; dtypes are as in safetensors (F64, BOOL, ...: info says 2).  FVG_E_FORMAT, naming it, if the file
-   asks for a class or function other than tensors, plain containers, modules and optimisers; FVG_E_UNSUPPORTED for
-   older and for compressed files. */
-FVG_DEF fvg_status  fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fvg_source *s);
-/* n opened files as one, which takes them over and closes them, also when joining fails: large models are published in
-   several.  name: for messages about the whole; metadata are the first file's.  FVG_E_FORMAT if two of the files hold
-   a tensor of the same name. */
-FVG_DEF fvg_status  fvg_weights_join(fvg_ctx *c, fvg_weights **out, fvg_weights *const *part, int n, const char *name);
+/* Is there a tensor `name`?  0: no.  1: yes.  2: yes, but in a type that fvg_weights_get cannot
+   read.  *shape receives its shape and type, without data; `shape` may be NULL. */
+FVG_DEF int fvg_weights_info(const fvg_weights *w, fvg_tensor *shape, const char *name);
 
-/* safetensors, writing.  A file at `path` appears complete and on the disk, or not at all: it is written beside it,
-   under a name of its own, and renamed.  A link there is followed; a pipe or device is written to as it is. */
-typedef struct fvg_named_tensor { const char *name; fvg_tensor tensor; } fvg_named_tensor;
-typedef struct fvg_metadata { const char *key, *value; } fvg_metadata;
-typedef int (*fvg_write_fn)(void *user, const void *bytes, size_t n);               /* non-zero: failure          */
-FVG_DEF fvg_status fvg_safetensors_write(fvg_ctx *c, fvg_write_fn write, void *user, const fvg_named_tensor *tensors,
-                                         int n, const fvg_metadata *metadata, int n_metadata);
+/* The metadata under `key`, which belong to w; NULL if there are none. */
+FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key);
+
+/* Reads the tensor `name` into new memory, converted to the type `as`; the caller gives it to
+   fvg_tensor_free.  F32, F16 and BF16 convert to one another, I32, I64 and U8 to I32 and I64, and
+   U8 to U8.  FVG_E_FORMAT if there is no such tensor, FVG_E_UNSUPPORTED if it cannot be converted,
+   FVG_E_NUMERIC if a float is not finite, FVG_E_IO, FVG_E_NOMEM. */
+FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *name,
+                                   fvg_dtype as);
+
+/* ---- writing safetensors ---- */
+
+/* A tensor to be written. */
+typedef struct fvg_named_tensor {
+  const char *name;                  /* at most one tensor has it                                */
+  fvg_tensor tensor;                 /* in rows, of any type but F32_PANELS                      */
+} fvg_named_tensor;
+
+/* One pair of a file's metadata. */
+typedef struct fvg_metadata {
+  const char *key, *value;           /* UTF-8, neither of them NULL                              */
+} fvg_metadata;
+
+/* Takes the next n bytes; a non-zero result means failure. */
+typedef int (*fvg_write_fn)(void *user, const void *bytes, size_t n);
+
+/* Writes n tensors and n_metadata pairs, through a callback or to a file.  `metadata` may be NULL
+   if there are none.  A file appears as with fvg_file_save.  FVG_E_ARG for tensors that cannot be
+   written, before the first byte; FVG_E_IO, FVG_E_NOMEM. */
+FVG_DEF fvg_status fvg_safetensors_write(fvg_ctx *c, fvg_write_fn write, void *user,
+                                         const fvg_named_tensor *tensors, int n,
+                                         const fvg_metadata *metadata, int n_metadata);
 #ifndef FVGPT_NO_STDIO
-FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path, const fvg_named_tensor *tensors, int n,
+FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path,
+                                        const fvg_named_tensor *tensors, int n,
                                         const fvg_metadata *metadata, int n_metadata);
-FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes, size_t n);  /* all or nothing    */
-FVG_DEF int        fvg_file_exists(const char *path);                /* 1: a plain file, whatever it holds         */
-/* Is that the name of a temporary file?  Whoever owns a folder may remove what killed programs left in it. */
-FVG_DEF int        fvg_file_is_temporary(const char *name);
 #endif
 
 /* -------------------------------------------------------------------------------------------------
-   Tape: building a node evaluates it.  Every node is a matrix [rows, cols] of f32, row-major.
+   Tape (chapter 8): making a node computes its value.  Every node is a matrix [rows, cols].
    ---------------------------------------------------------------------------------------------- */
+/* A tape records nodes in the order in which they are made.  A node belongs to its tape and is gone
+   when the tape is reset or freed. */
 typedef struct fvg_tape fvg_tape;
 typedef struct fvg_node fvg_node;
-typedef struct fvg_parameter {       /* something to train                                                     */
-  const char *name;                  /* the field's name, as in the checkpoint                                 */
-  fvg_tensor  value;                 /* F32, owned                                                             */
-  float      *grad;                  /* same count, owned; backward adds to it                                 */
+
+/* Something to train. */
+typedef struct fvg_parameter {
+  const char *name;                  /* its name in checkpoints; not copied                      */
+  fvg_tensor  value;                 /* F32, owned                                               */
+  float      *grad;                  /* as many elements, owned; backward adds to it             */
 } fvg_parameter;
-/* A parameter of zeros. */
-FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char *name, int n_dim, const int *dim);
+
+/* Makes a parameter of n_dim dimensions, its values and gradient zero; `name` must outlive it.
+   FVG_E_SHAPE for an impossible shape, FVG_E_NOMEM; *out is then zero. */
+FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char *name, int n_dim,
+                                     const int *dim);
 FVG_DEF void       fvg_parameter_free(fvg_ctx *c, fvg_parameter *p);
 
-FVG_DEF fvg_tape *fvg_tape_new(fvg_ctx *c);                           /* NULL when out of memory                   */
+/* Makes an empty tape; NULL when out of memory.  Free it before its context; NULL is allowed. */
+FVG_DEF fvg_tape *fvg_tape_new(fvg_ctx *c);
 FVG_DEF void      fvg_tape_free(fvg_tape *t);
-/* From now on fvg_frozen of a tensor whose data are those of one of these parameters is fvg_param of it: a model
-   built of frozen tensors trains whole, or in part, by the same code that runs it.  To be called before nodes are
-   made; holds until it is called again, n 0 ending it.  The list must stay; values are F32 and of the tensor's size;
-   gradients add to p->grad. */
-FVG_DEF void      fvg_tape_train(fvg_tape *t, fvg_parameter *const *params, int n);
-typedef struct fvg_mark { size_t position; fvg_node *last; } fvg_mark;
-FVG_DEF fvg_mark  fvg_tape_mark(const fvg_tape *t);                   /* a place to return to                      */
-FVG_DEF void      fvg_tape_reset(fvg_tape *t, fvg_mark mark);         /* forget all nodes made since               */
-FVG_DEF void      fvg_tape_clear(fvg_tape *t);                        /* forget all; the memory stays reserved     */
-/* If x needs no gradient: forget all nodes made since mark but x. */
+
+/* Trains frozen tensors.  From now on, if the data of a tensor are those of one of these n
+   parameters, fvg_frozen makes the node that fvg_param would make.  So the code that runs a model
+   also trains it, in whole or in part.
+
+   Call this before nodes are made; it holds until it is called again, and n 0 ends it.  The list
+   must stay where it is.  Values are F32 in rows, as many as the tensor has: otherwise fvg_frozen
+   fails with FVG_E_SHAPE. */
+FVG_DEF void fvg_tape_train(fvg_tape *t, fvg_parameter *const *params, int n);
+
+/* A place on the tape to return to. */
+typedef struct fvg_mark {
+  size_t position;                   /* height of the tape's memory                              */
+  fvg_node *last;                    /* the last node below                                      */
+} fvg_mark;
+
+/* The present end of the tape. */
+FVG_DEF fvg_mark fvg_tape_mark(const fvg_tape *t);
+
+/* Forgets all nodes that were made after the mark, and any failure.  The memory stays reserved.
+   fvg_tape_clear does the same for all nodes. */
+FVG_DEF void fvg_tape_reset(fvg_tape *t, fvg_mark mark);
+FVG_DEF void fvg_tape_clear(fvg_tape *t);
+
+/* Forgets all nodes made after the mark except x, and returns x at its new place.  If x needs a
+   gradient, nothing is forgotten and x itself is returned. */
 FVG_DEF fvg_node *fvg_tape_keep(fvg_tape *t, fvg_mark mark, fvg_node *x);
 
-FVG_DEF int          fvg_rows(const fvg_node *x);
-FVG_DEF int          fvg_cols(const fvg_node *x);
+/* ---- what a node holds ---- */
+
+/* The shape of a node; 0 for NULL. */
+FVG_DEF int fvg_rows(const fvg_node *x);
+FVG_DEF int fvg_cols(const fvg_node *x);
+
+/* The values [rows, cols]; NULL for NULL and for nodes that are not stored as F32. */
 FVG_DEF const float *fvg_value(const fvg_node *x);
-FVG_DEF float       *fvg_fill(fvg_node *x);                           /* values to write: nodes of fvg_zeros only */
-/* After fvg_backward and until any reset: of leaves, and of nodes that were told to keep it; NULL if there is none.
-   Others give the memory of their gradient to the next one that needs it. */
+
+/* The values of a node of fvg_zeros, for the caller to write; NULL for any other node. */
+FVG_DEF float *fvg_fill(fvg_node *x);
+
+/* The gradient [rows, cols] after fvg_backward, until the tape is reset.  Only nodes of parameters
+   have one, and nodes for which fvg_keep_grad was called before fvg_backward; NULL otherwise.  All
+   other nodes give the memory of their gradient to the next one that needs it. */
 FVG_DEF const float *fvg_grad(const fvg_node *x);
 FVG_DEF void         fvg_keep_grad(fvg_node *x);
 
-/* Leaves */
-/* x is not copied: it must stay until the tape is reset. */
+/* ---- leaves ---- */
+
+/* A constant: x [rows, cols].  x is not copied and must stay until the tape is reset. */
 FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x);
-FVG_DEF fvg_node *fvg_zeros(fvg_tape *t, int rows, int cols);                      /* to be filled by the caller   */
-/* [dim 0, the rest], a vector is one row; not copied.  F16 and BF16 only as w of fvg_linear or x of fvg_gather,
-   F32_PANELS only as w of fvg_linear (FVG_E_ARG). */
+
+/* Zeros, which the caller may overwrite through fvg_fill. */
+FVG_DEF fvg_node *fvg_zeros(fvg_tape *t, int rows, int cols);
+
+/* A frozen tensor as the matrix [dim 0, the rest]; a vector is one row.  The data are not copied.
+   F16 and BF16 may only be the w of fvg_linear or the x of fvg_gather, and F32_PANELS only the w of
+   fvg_linear; anything else is FVG_E_ARG. */
 FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w);
-FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p);                        /* likewise; gradient in p->grad */
-FVG_DEF fvg_node *fvg_detach(fvg_node *x);                                         /* same values, no gradient     */
 
-/* Operations.  [n,d] are shapes; a broadcast operand b may be [n,d], [1,d], [n,1] or [1,1] against a [n,d]. */
-FVG_DEF fvg_node *fvg_add(fvg_node *a, fvg_node *b);                               /* a + b, b broadcast           */
-FVG_DEF fvg_node *fvg_mul(fvg_node *a, fvg_node *b);                               /* a * b, b broadcast           */
-FVG_DEF fvg_node *fvg_scale(fvg_node *x, float s);                                 /* s x                          */
-/* x w^T + b: [n,k] [m,k] [1,m] or NULL -> [n,m] */
-FVG_DEF fvg_node *fvg_linear(fvg_node *x, fvg_node *w, fvg_node *b);
-FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node *r);       /* + r [n,m]           */
-FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, float eps);   /* rows                */
-FVG_DEF fvg_node *fvg_exp(fvg_node *x);                                            /* e^x                          */
-FVG_DEF fvg_node *fvg_relu(fvg_node *x);                                           /* max(x, 0)                    */
-FVG_DEF fvg_node *fvg_gelu(fvg_node *x);                                           /* x Phi(x)                     */
-FVG_DEF fvg_node *fvg_quick_gelu(fvg_node *x);                                     /* x sigmoid(1.702 x)           */
-FVG_DEF fvg_node *fvg_sigmoid(fvg_node *x);                                        /* 1 / (1 + exp(-x))            */
-FVG_DEF fvg_node *fvg_softmax(fvg_node *x, float tau);                             /* softmax(x / tau) of each row; tau > 0 */
-FVG_DEF fvg_node *fvg_normalize(fvg_node *x);                                      /* x / |x|_2 of each row        */
-FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b);                            /* rows of a, then rows of b    */
-FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n);                  /* row[i] of x; row is copied   */
-FVG_DEF fvg_node *fvg_transpose(fvg_node *x);                                      /* x^T: [n,d] -> [d,n]          */
-FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w);                 /* (1-w) a + w b, w [n,1]       */
-FVG_DEF fvg_node *fvg_mean(fvg_node *x);                                           /* of all elements, [1,1]       */
-FVG_DEF fvg_node *fvg_sum(fvg_node *x);                                            /* of all elements, [1,1]       */
-/* mean_i -ln softmax(logits_i)[label_i] */
-FVG_DEF fvg_node *fvg_cross_entropy(fvg_node *logits, const int *label);
-/* KL(p_i || softmax(logits_i / tau)), [n,1]; p is constant. */
-FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau);
-/* sum_i weight_i BCE(sigmoid(q_i), target_i) / sum_i weight_i, 0 when all weights are; q [n,1], in the logit form. */
-FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const float *weight);
+/* The same for a parameter; fvg_backward adds its gradient to p->grad. */
+FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p);
 
-/* Attention over packed sequences: q [n,w], k and v [m,w] -> [n,w], n_head dividing w; segments are copied;
-   FVG_E_SHAPE.  Query i of a segment sees n_prefix rows of k and v, which several segments may
-   share, and the segment's n_key own rows: all of them, or, when causal, those up to itself; its queries are then the
-   last n_query of the n_key positions.  Segments follow one another and together cover every row of q. */
-typedef struct fvg_segment {
-  int query, n_query;                /* first row of q, rows                                                   */
-  int key, n_key;                    /* own keys: first row of k and v, rows                                   */
-  int prefix, n_prefix;              /* shared keys: first row of k and v, rows; n_prefix 0: none              */
-  int causal;
-} fvg_segment;
-FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_head,
-                                const fvg_segment *segment, int n_segment);
+/* The values of x, as a constant: no gradient goes to x. */
+FVG_DEF fvg_node *fvg_detach(fvg_node *x);
 
-/* y = f(x), made twice.  Forward keeps nothing but y; backward makes f's nodes again, goes through them and drops
-   them: a third more work (half more where weights are frozen, for their backward costs no more than forward), and
-   memory for one f in place of all.  (Chen et al. 2016, arXiv 1604.06174.)  f makes the same nodes each time, of x,
-   of constants and of parameters only: the gradient of any other node of the tape would be lost.  y always counts as
-   needing a gradient.  user must stay until the tape is reset.  NULL if f gives NULL; may be nested. */
+/* ---- gradients ---- */
+
+/* Computes the gradient of the loss [1,1] with respect to everything that needs it.  It is added
+   to the grad of the parameters.  FVG_E_ARG if the loss is NULL or depends on no parameter,
+   FVG_E_SHAPE if it is not [1,1], FVG_E_NUMERIC if it is NaN or infinite, FVG_E_NOMEM. */
+FVG_DEF fvg_status fvg_backward(fvg_node *loss);
+
+/* y = f(x), computed twice (Chen et al. 2016, arXiv 1604.06174).  Forward keeps only y.  Backward
+   makes the nodes of f again, goes back through them, and drops them.  The tape then holds the
+   nodes of one f, not of all.  This costs a third more work, or half more where weights are
+   frozen, because backward is cheaper there.
+
+   f must make the same nodes each time, from x, constants and parameters only: any other node of
+   the tape would lose its gradient.  `user` is handed to f and must stay until the tape is reset.
+   y always counts as needing a gradient.  NULL if f returns NULL.  Calls may be nested. */
 typedef fvg_node *(*fvg_function)(fvg_tape *t, fvg_node *x, void *user);
 FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user);
 
-/* d loss / d everything that needs it; loss is [1,1].  A NULL loss gives FVG_E_ARG, and so does one that depends on
-   no parameter; another shape FVG_E_SHAPE, NaN or infinity FVG_E_NUMERIC; FVG_E_NOMEM. */
-FVG_DEF fvg_status fvg_backward(fvg_node *loss);
-/* Largest |numeric - analytic| / (|numeric| + |analytic| + floor) over `probes` elements of each parameter, by
-   central differences of f, a function that builds a scalar; floor is 1e-3 of the largest gradient. Negative on
-   failure, NaN if one was met. */
+/* Compares gradients with central differences of f, a function that makes a scalar [1,1].  `probes`
+   elements of each of the n_params parameters are changed by +-step.  Returns the largest
+   |numeric - analytic| / (|numeric| + |analytic| + floor), where floor is 0.001 times the largest
+   gradient of the parameter; NaN if one was met, and a negative number on failure. */
 typedef fvg_node *(*fvg_scalar_fn)(fvg_tape *t, void *user);
-FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user, fvg_parameter *const *params, int n_params,
+FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
+                                  fvg_parameter *const *params, int n_params,
                                   int probes, float step);
 
 /* -------------------------------------------------------------------------------------------------
-   Transformer block (pre-norm, as in CLIP): x += attention(LN_1 x);  x += W_proj act(W_fc LN_2 x)
+   Operations (chapter 9)
    ---------------------------------------------------------------------------------------------- */
-typedef enum fvg_activation { FVG_QUICK_GELU = 0, FVG_GELU } fvg_activation;
-typedef struct fvg_block {           /* width w; all frozen; biases and norms F32, matrices any float storage   */
-  /* [w] [w,w] */
-  fvg_tensor ln_1_weight, ln_1_bias, q_weight, q_bias, k_weight, k_bias, v_weight, v_bias, out_weight, out_bias;
-  /* [4w,w] [w,4w] */
-  fvg_tensor ln_2_weight, ln_2_bias, fc_weight, fc_bias, proj_weight, proj_bias;
+/* Each makes a node, or returns NULL: if an operand is NULL, if shapes do not fit (FVG_E_SHAPE), if
+   operands are of two tapes or not stored as F32 (FVG_E_ARG), or when out of memory (FVG_E_NOMEM).
+   Arrays that are passed in are copied. */
+
+/* a + b and a * b, element by element; a is [n,d], and b is [n,d], [1,d], [n,1] or [1,1]. */
+FVG_DEF fvg_node *fvg_add(fvg_node *a, fvg_node *b);
+FVG_DEF fvg_node *fvg_mul(fvg_node *a, fvg_node *b);
+
+/* s times x. */
+FVG_DEF fvg_node *fvg_scale(fvg_node *x, float s);
+
+/* x w^T + b, and x w^T + b + r: x [n,k], w [m,k], b [1,m] or NULL, r [n,m] or NULL -> [n,m].  w may
+   have any float storage. */
+FVG_DEF fvg_node *fvg_linear(fvg_node *x, fvg_node *w, fvg_node *b);
+FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node *r);
+
+/* (x - mean) / sqrt(variance + eps) * gain + bias, for each row: x [n,d], gain and bias [1,d]. */
+FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, float eps);
+
+/* Element by element: e^x; max(x, 0); x Phi(x), where Phi is the normal distribution function;
+   x sigmoid(1.702 x); and 1 / (1 + e^-x). */
+FVG_DEF fvg_node *fvg_exp(fvg_node *x);
+FVG_DEF fvg_node *fvg_relu(fvg_node *x);
+FVG_DEF fvg_node *fvg_gelu(fvg_node *x);
+FVG_DEF fvg_node *fvg_quick_gelu(fvg_node *x);
+FVG_DEF fvg_node *fvg_sigmoid(fvg_node *x);
+
+/* softmax(x / tau) of each row; FVG_E_ARG unless tau > 0. */
+FVG_DEF fvg_node *fvg_softmax(fvg_node *x, float tau);
+
+/* x / |x| of each row, with the Euclidean norm; a row of zeros stays zero. */
+FVG_DEF fvg_node *fvg_normalize(fvg_node *x);
+
+/* The rows of a, then those of b: [n,d] [m,d] -> [n+m,d]. */
+FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b);
+
+/* Rows row[0..n-1] of x: [m,d] -> [n,d].  x may be F16 or BF16.  FVG_E_ARG for a row outside x. */
+FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n);
+
+/* x^T: [n,d] -> [d,n]. */
+FVG_DEF fvg_node *fvg_transpose(fvg_node *x);
+
+/* (1 - w) a + w b: a and b [n,d], w [n,1] -> [n,d]. */
+FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w);
+
+/* The mean and the sum of all elements: [n,d] -> [1,1]. */
+FVG_DEF fvg_node *fvg_mean(fvg_node *x);
+FVG_DEF fvg_node *fvg_sum(fvg_node *x);
+
+/* mean_i -ln softmax(logits_i)[label_i]: logits [n,C], label [n] in 0..C-1 -> [1,1].  FVG_E_ARG for
+   any other label. */
+FVG_DEF fvg_node *fvg_cross_entropy(fvg_node *logits, const int *label);
+
+/* KL(p_i || softmax(logits_i / tau)) of each row: p and logits [n,C] -> [n,1].  p is taken as a
+   constant.  FVG_E_ARG unless tau > 0. */
+FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau);
+
+/* sum_i weight_i BCE(sigmoid(q_i), target_i) / sum_i weight_i: q [n,1], target and weight [n]
+   -> [1,1].  The result is 0 if all weights are. */
+FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const float *weight);
+
+/* -------------------------------------------------------------------------------------------------
+   Transformer (chapter 10): attention over packed sequences, and the block
+   ---------------------------------------------------------------------------------------------- */
+/* One sequence of a packed batch: which rows of q belong to it, and which rows of k and v they see.
+   Several segments may share a prefix; chapter 10 draws an example. */
+typedef struct fvg_segment {
+  int query, n_query;                /* first row of q, and number of rows                       */
+  int key, n_key;                    /* its own keys: first row of k and v, and number           */
+  int prefix, n_prefix;              /* shared keys: first row of k and v, and number; 0: none   */
+  int causal;                        /* 1: a query sees no own key behind itself                 */
+} fvg_segment;
+
+/* Multi-head attention: q [n,w], k and v [m,w] -> [n,w].  n_head must divide w.
+
+   A query sees the prefix and the segment's own keys.  In a causal segment the queries are the
+   last n_query of its n_key positions, and each sees the own keys up to its own position.
+   Segments follow one another and together cover every row of q.  They are copied.  FVG_E_SHAPE if
+   they do not fit. */
+FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_head,
+                                const fvg_segment *segment, int n_segment);
+
+/* Named as in the configurations of models; fvg_quick_gelu and fvg_gelu give the formulas. */
+typedef enum fvg_activation {
+  FVG_QUICK_GELU = 0,
+  FVG_GELU
+} fvg_activation;
+
+/* A block of width w, with layer norm before each half as in CLIP:
+
+       x += W_out attention(W_q LN_1 x, W_k LN_1 x, W_v LN_1 x)
+       x += W_proj act(W_fc LN_2 x)
+
+   The tensors are frozen.  Norms and biases are F32, matrices [outputs, inputs] of any float
+   type. */
+typedef struct fvg_block {
+  fvg_tensor ln_1_weight, ln_1_bias;         /* [w]                                              */
+  fvg_tensor q_weight, q_bias;               /* [w,w], [w]                                       */
+  fvg_tensor k_weight, k_bias;               /* [w,w], [w]                                       */
+  fvg_tensor v_weight, v_bias;               /* [w,w], [w]                                       */
+  fvg_tensor out_weight, out_bias;           /* [w,w], [w]                                       */
+  fvg_tensor ln_2_weight, ln_2_bias;         /* [w]                                              */
+  fvg_tensor fc_weight, fc_bias;             /* [4w,w], [4w]                                     */
+  fvg_tensor proj_weight, proj_bias;         /* [w,4w], [w]                                      */
 } fvg_block;
+
+/* The blocks of one tower; it owns nothing here. */
 typedef struct fvg_transformer {
-  fvg_block *block;
-  int n_layer, n_head;
-  float eps;
-  fvg_activation activation;
+  fvg_block *block;                  /* [n_layer]                                                */
+  int n_layer, n_head;               /* blocks, and heads of each; n_head divides w              */
+  float eps;                         /* of the layer norms                                       */
+  fvg_activation activation;         /* act of every block                                       */
 } fvg_transformer;
-/* keep NULL: all rows.  Else the last block computes only rows keep[0..n_keep-1]; segment i of the last block then
-   has as its queries the kept rows that lie in it, which must be its last ones when it is causal. */
-FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment, int n_segment,
-                                const int *keep, int n_keep);
 
-/* Prompts on the way: row r of what enters block `layer` is row[r] of [x; vectors], so rows can be replaced, or come
-   in between others; `segment` then says what belongs together from there on (NULL: as before).  keep numbers the
-   rows that the last block sees. */
+/* Runs x [n,w] through all blocks; the result is [n,w] if keep is NULL.
+
+   Otherwise the last block computes only the rows keep[0..n_keep-1], in ascending order, and the
+   result is [n_keep,w].  The rows kept of a causal segment must be its last ones (FVG_E_ARG). */
+FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment,
+                                int n_segment, const int *keep, int n_keep);
+
+/* Prompts that enter before block `layer`.  Row r of that block's input is then row[r] of
+   [x; vectors], x being what left the block before.  So prompts can replace rows of x or come in
+   between them. */
 typedef struct fvg_splice {
-  int layer;
-  const int *row; int n_row;
-  const fvg_segment *segment; int n_segment;
+  int layer;                         /* from 0                                                   */
+  const int *row;                    /* [n_row]                                                  */
+  int n_row;                         /* rows of the block's input                                */
+  const fvg_segment *segment;        /* segments from here on; NULL: as before                   */
+  int n_segment;                     /* of them                                                  */
 } fvg_splice;
+
+/* All prompts of one pass through a transformer. */
 typedef struct fvg_prompts {
-  fvg_node *vectors;                 /* [n,w]                                                                  */
-  const fvg_splice *splice; int n_splice;              /* in order of their layers                             */
-  int recompute;                     /* 1: backward makes each block again (fvg_recompute): memory of one block,
-                                        a third more work                                                      */
+  fvg_node *vectors;                 /* [n,w]                                                    */
+  const fvg_splice *splice;          /* [n_splice], in ascending order of layers                 */
+  int n_splice;                      /* at most one a layer                                      */
+  int recompute;                     /* 1: backward computes each block again, which needs the
+                                        memory of one block and a third more work                */
 } fvg_prompts;
-FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m, const fvg_segment *segment,
-                                         int n_segment, const int *keep, int n_keep, const fvg_prompts *prompts);
+
+/* fvg_transform with prompts, which may be NULL.  keep numbers the last block's input rows. */
+FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m,
+                                         const fvg_segment *segment, int n_segment,
+                                         const int *keep, int n_keep,
+                                         const fvg_prompts *prompts);
 
 /* -------------------------------------------------------------------------------------------------
-   Optimisers and schedule, as PyTorch and Dassl define them (chapter 11)
+   Optimisers (chapter 11): SGD and AdamW as PyTorch defines them, the schedule as Dassl does
    ---------------------------------------------------------------------------------------------- */
-typedef enum fvg_optimizer_kind { FVG_SGD = 0, FVG_ADAMW } fvg_optimizer_kind;
+typedef enum fvg_optimizer_kind {
+  FVG_SGD = 0,
+  FVG_ADAMW
+} fvg_optimizer_kind;
+
+/* Each comment gives the default, which zero stands for. */
 typedef struct fvg_optimizer_desc {
-  float lr;                          /* 0.0035                                                                 */
-  fvg_optimizer_kind kind;           /* SGD                                                                    */
-  float momentum;                    /* 0.9; negative: none                                                    */
-  float weight_decay;                /* 5e-4; negative: none                                                   */
-  float beta1, beta2, eps;           /* 0.9, 0.999, 1e-8                                                       */
-  int   epochs;                      /* 10                                                                     */
-  int   warmup_epochs;               /* 1; negative: none                                                      */
-  float warmup_lr;                   /* 1e-5                                                                   */
+  float lr;                          /* 0.0035: learning rate after warm-up                      */
+  fvg_optimizer_kind kind;           /* FVG_SGD                                                  */
+  float momentum;                    /* 0.9, for SGD; negative: none                             */
+  float weight_decay;                /* 5e-4; negative: none                                     */
+  float beta1, beta2, eps;           /* 0.9, 0.999, 1e-8, for AdamW                              */
+  int   epochs;                      /* 10: length of the schedule                               */
+  int   warmup_epochs;               /* 1; negative: none                                        */
+  float warmup_lr;                   /* 1e-5: learning rate of the warm-up epochs                */
 } fvg_optimizer_desc;
+
 typedef struct fvg_optimizer fvg_optimizer;
-/* Zeros filled in; desc may be NULL. */
+
+/* The desc with defaults for zeros; desc may be NULL. */
 FVG_DEF fvg_optimizer_desc fvg_optimizer_defaults(const fvg_optimizer_desc *desc);
-FVG_DEF double     fvg_learning_rate(const fvg_optimizer_desc *desc, int epoch);          /* of an epoch, 0-based   */
-FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, const fvg_optimizer_desc *desc,
-                                     fvg_parameter *const *params, int n);
-FVG_DEF void       fvg_optimizer_zero_grad(fvg_optimizer *o);
-FVG_DEF void       fvg_optimizer_step(fvg_optimizer *o, double lr);
-FVG_DEF void       fvg_optimizer_free(fvg_optimizer *o);
-/* What an optimiser remembers, to be saved and restored; both point into it.  The number of steps, and for parameter
-   i of 0..n-1, as given to fvg_optimizer_new, as many numbers as it has: moment 0 is SGD's momentum or AdamW's m,
-   moment 1 AdamW's v (NULL for SGD). */
-FVG_DEF long      *fvg_optimizer_steps(fvg_optimizer *o);
-FVG_DEF float     *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment);
+
+/* The learning rate of an epoch, counted from 0; desc may be NULL. */
+FVG_DEF double fvg_learning_rate(const fvg_optimizer_desc *desc, int epoch);
+
+/* Makes an optimiser of n parameters.  It does not own them, and they must outlive it.  desc may be
+   NULL.  FVG_E_NOMEM; *out is then NULL. */
+FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, fvg_parameter *const *params,
+                                     int n, const fvg_optimizer_desc *desc);
+
+/* Sets the gradients of all its parameters to 0. */
+FVG_DEF void fvg_optimizer_zero_grad(fvg_optimizer *o);
+
+/* One step: changes all its parameters by their gradients, at the rate lr. */
+FVG_DEF void fvg_optimizer_step(fvg_optimizer *o, double lr);
+
+/* Frees the optimiser, not its parameters; NULL is allowed. */
+FVG_DEF void fvg_optimizer_free(fvg_optimizer *o);
+
+/* What an optimiser remembers, to be saved and restored through these pointers into it: the number
+   of steps, and the moments of parameter i of 0..n-1, as many numbers as it has.  Moment 0 is SGD's
+   momentum or AdamW's m; moment 1 is AdamW's v, and NULL for SGD. */
+FVG_DEF long  *fvg_optimizer_steps(fvg_optimizer *o);
+FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment);
 
 /* -------------------------------------------------------------------------------------------------
-   FVG-PT: foreground reliability gate (FRG), foreground distillation compensation (FDC), prior calibration (PC)
+   FVG-PT (chapter 12, whose equations (1) to (9) the comments refer to)
+
+   FRG, the foreground reliability gate, says how far a foreground view is trusted: (2) to (4).
+   FDC, foreground distillation compensation, adapts features for base classes: (5) and (6).
+   PC, prior calibration, mixes plain CLIP into the scores for new classes: (7) and (8).
    ---------------------------------------------------------------------------------------------- */
-typedef enum fvg_area_rule {         /* masks whose area lies outside [area_min, area_max]                     */
-  FVG_AREA_ZERO_R = 0,               /* r = 0: distil from the full view, and leave the image out of FRG's loss */
-  FVG_AREA_CLAMP,                    /* trust them, with the area clamped to the bounds                        */
-  FVG_AREA_IGNORE                    /* no bounds                                                              */
+/* What is done with a mask whose area lies outside [area_min, area_max]. */
+typedef enum fvg_area_rule {
+  FVG_AREA_ZERO_R = 0,               /* r = 0 in (6), and the image does not count in (4)        */
+  FVG_AREA_CLAMP,                    /* the mask is used, its area in (2) clamped to the bounds  */
+  FVG_AREA_IGNORE                    /* the mask is used; there are no bounds                    */
 } fvg_area_rule;
+
+/* A number that begins a comment is the default, which zero stands for. */
 typedef struct fvg_fvgpt_desc {
-  int   width;                       /* d, the width of the features; no default                               */
-  int   fdc_hidden;                  /* 64                                                                     */
-  int   gate_hidden, gate_layers;    /* 32, 2 (1 to 3 layers)                                                  */
-  float fdc_init_scale;              /* 1e-3: standard deviation of the adapters' up weights; negative: 0     */
-  float logit_scale;                 /* 100                                                                    */
-  float tau;                         /* 2: temperature of the indicators and of every KL                       */
-  float lambda_base, lambda_new;     /* 10, 1; negative: 0                                                     */
-  float lambda_rg;                   /* 1; negative: 0                                                         */
-  float delta;                       /* 0: margin of the gate's target                                         */
-  float area_min, area_max;          /* 0.02, 0.98                                                             */
-  fvg_area_rule area_rule;
-  int   attach_r;                    /* 1: let the distillation loss reach the gate (published: detached)      */
-  int   kl_tau2;                     /* 1: multiply every KL by tau^2                                          */
-  int   no_kl;                       /* 1: prior calibration without its KL term                               */
-  int   normalise_entropy;           /* 1: the gates see entropies divided by ln C (published: raw)            */
-  /* The paper's ablation (Table 3), each 1 to leave a module out:                                              */
-  int   no_frg;                      /* the foreground view is trusted wherever the mask counts: r = 1         */
-  int   no_fdc;                      /* base classes are scored by the tuned prompts alone: z_full             */
-  int   no_pc;                       /* new classes are scored as base classes are                             */
-  uint64_t seed;
+  int   width;                       /* d, the width of the features; there is no default        */
+  int   fdc_hidden;                  /* 64: hidden width of the adapters of (5)                  */
+  int   gate_hidden, gate_layers;    /* 32, 2: hidden width and layers (1 to 3) of the MLPs of (3)
+                                        and (7)                                                  */
+  float fdc_init_scale;              /* 1e-3: standard deviation of the up weights of (5) at the
+                                        start; negative: 0                                       */
+  float logit_scale;                 /* 100: s of (1) and (5)                                    */
+  float tau;                         /* 2: temperature of every p = softmax(z / tau), in (1), (6)
+                                        and (8)                                                  */
+  float lambda_base, lambda_new;     /* 10, 1: weights of L_dist and L_PC in (9); negative: 0    */
+  float lambda_rg;                   /* 1: weight of L_FRG in (9); negative: 0                   */
+  float delta;                       /* 0: margin of r* in (4)                                   */
+  float area_min, area_max;          /* 0.02, 0.98: bounds of a mask's area                      */
+  fvg_area_rule area_rule;           /* FVG_AREA_ZERO_R                                          */
+  int   attach_r;                    /* 1: L_dist of (6) also trains the gate of (3); published: r
+                                        is a constant there                                      */
+  int   kl_tau2;                     /* 1: every KL in (6) and (8) is multiplied by tau^2        */
+  int   no_kl;                       /* 1: L_PC in (8) is without its KL term                    */
+  int   normalise_entropy;           /* 1: H in (2) and (7) is divided by ln C, C being the number
+                                        of classes; published: it is not                         */
+
+  /* The ablation of the paper's Table 3.  A 1 leaves a module out. */
+  int   no_frg;                      /* r = 1 in (6) wherever a mask is used; no L_FRG in (9)    */
+  int   no_fdc;                      /* base classes are scored by z_full of (1); no CE(z_FDC, y)
+                                        and no L_dist in (9)                                     */
+  int   no_pc;                       /* new classes are scored as base classes; no L_PC in (9)   */
+
+  uint64_t seed;                     /* of the first values of the parameters                    */
 } fvg_fvgpt_desc;
+
+/* The three modules of one model. */
+typedef struct fvg_fvgpt fvg_fvgpt;
+
+/* The desc with defaults for zeros; desc may be NULL. */
 FVG_DEF fvg_fvgpt_desc fvg_fvgpt_defaults(const fvg_fvgpt_desc *desc);
 
-typedef struct fvg_fvgpt fvg_fvgpt;
+/* Makes the modules with their first values.  FVG_E_ARG for a desc without width, or with values
+   that are not possible; FVG_E_NOMEM; *out is then NULL.  fvg_fvgpt_free also takes NULL. */
 FVG_DEF fvg_status fvg_fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_desc *desc);
 FVG_DEF void       fvg_fvgpt_free(fvg_fvgpt *m);
-/* fdc_image.down.weight, ..., brg.fc2.bias */
+
+/* The parameters of (3), (5) and (7), *n of them, from "fdc_image.down.weight" to "brg.fc2.bias".
+   The list and the parameters belong to m. */
 FVG_DEF fvg_parameter *const *fvg_fvgpt_parameters(const fvg_fvgpt *m, int *n);
 
-typedef struct fvg_fvgpt_batch {     /* all features L2-normalised; d = desc.width                             */
-  int n, n_class;
-  const float *f, *f_fg;             /* [n,d] the tuned backbone's features of the image and of its foreground view */
-  const float *f_clip;               /* [n,d] plain CLIP's features; NULL: f (CoOp and KgCoOp do not change them) */
-  const float *f_score, *f_score_fg; /* [n,d] what z_full and z_fg are scored by, where that is another vector than
-                                        f and f_fg (MMRL's mix of features); NULL: f, f_fg                     */
-  const float *g, *g_clip;           /* [n_class,d] text features, tuned and plain                             */
-  const float *area;                 /* [n] share of foreground pixels; negative: the image has no mask        */
-  const int   *label;                /* [n]                                                                    */
+/* n images and n_class classes.  All features have unit length, and d is desc.width. */
+typedef struct fvg_fvgpt_batch {
+  int n, n_class;                    /* images, and classes C                                    */
+  const float *f, *f_fg;             /* [n,d] f and f_fg of (1): features of the tuned model, of
+                                        the image and of its foreground view                     */
+  const float *f_clip;               /* [n,d] f0 of (1): features of plain CLIP; NULL: f, for
+                                        methods that do not change them (CoOp, KgCoOp)           */
+  const float *f_score, *f_score_fg; /* [n,d] what z_full and z_fg of (1) to (6) are made of, if
+                                        that is not f and f_fg (MMRL); NULL: f, f_fg             */
+  const float *g, *g_clip;           /* [n_class,d] g and g0 of (1): text features of the tuned
+                                        model and of plain CLIP                                  */
+  const float *area;                 /* [n] for (2): share of foreground pixels, 0 to 1; negative:
+                                        the image has no mask                                    */
+  const int   *label;                /* [n] y of (4), (8) and (9), in 0..n_class-1               */
 } fvg_fvgpt_batch;
-typedef struct fvg_fvgpt_report {    /* filled by loss and step                                                */
-  float loss, ce_fdc, frg, dist, ce_pc, kl_pc;       /* unweighted parts                                       */
-  float *r, *r_target, *b;           /* [n] each, or NULL.  r is 0 where the mask is not used; r_target is r*
-                                        all the same                                                           */
+
+/* What fvg_fvgpt_loss and fvg_fvgpt_step report.  The caller sets the pointers. */
+typedef struct fvg_fvgpt_report {
+  float loss;                        /* L of (9); the terms below are without their lambda       */
+  float ce_fdc;                      /* CE(z_FDC, y) of (9)                                      */
+  float frg;                         /* L_FRG of (4)                                             */
+  float dist;                        /* L_dist of (6)                                            */
+  float ce_pc, kl_pc;                /* the two terms of L_PC in (8)                             */
+  float *r;                          /* [n] or NULL: r of (3), as (6) uses it: 0 where no
+                                        mask is used, and with no_frg 1 where one is             */
+  float *r_target;                   /* [n] or NULL: r* of (4), also where no mask is used       */
+  float *b;                          /* [n] or NULL: b of (7); 0 with no_pc                      */
 } fvg_fvgpt_report;
-/* L_base + lambda_new L_PC as a node; report may be NULL. */
-FVG_DEF fvg_node  *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg_fvgpt_report *report,
-                                  const fvg_fvgpt_batch *batch);
-/* One training step: gradients, then the optimiser at rate lr. */
+
+/* L of (9) as a node [1,1] of the tape t; report may be NULL.  The batch needs f, f_fg, g, g_clip,
+   area and label, and its arrays must stay until the tape is reset.  NULL on failure: FVG_E_ARG if
+   something is missing or a label is not a class, FVG_E_NOMEM. */
+FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg_fvgpt_report *report,
+                                 const fvg_fvgpt_batch *batch);
+
+/* One training step: sets the gradients of o's parameters to 0, computes those of (9), and lets o
+   step at the rate lr.  report may be NULL.  Errors are those of fvg_fvgpt_loss and fvg_backward;
+   the parameters are then unchanged. */
 FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_fvgpt_report *report, fvg_optimizer *o,
                                   double lr, const fvg_fvgpt_batch *batch);
-/* What a trained FVG-PT says of x->n pictures among x->n_class classes: logits [n, n_class].  Of the batch only the
-   members that are named here are read.
-   score_base: z_FDC from f and g, for classes that it was tuned on; it needs no mask.  With no_fdc: z_full, from
-   f_score and g.
-   score_new: z_PC from f, f_clip, g and g_clip, for classes that it has not seen; b [n] receives the weight of plain
-   CLIP (NULL: not wanted).  With no_pc: as score_base, and b is 0.
-   trust: r [n] of pictures with masks, from f, f_fg, f_score, f_score_fg, g and area, the same bits as the loss's r:
-   0 where a mask does not count under area_rule; with no_frg 1 where it does.
-   FVG_E_ARG if one that is needed is NULL, or for less than one picture or class; FVG_E_NOMEM. */
+
+/* What a trained FVG-PT is asked for.  All three read x->n, x->n_class and only those arrays of x
+   that their comments name.  FVG_E_ARG if one of these is NULL, or for less than one image or
+   class; FVG_E_NOMEM. */
+
+/* Scores for base classes, on which the model was tuned: z_FDC [n,n_class] of (5), from f and g.
+   No mask is needed.  With no_fdc: z_full of (1), from f_score (or f) and g. */
 FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_fvgpt_batch *x);
-FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b, const fvg_fvgpt_batch *x);
+
+/* Scores for new classes: z_PC [n,n_class] of (8), from f, f_clip, g and g_clip; f_clip may be
+   NULL.  b [n] receives the weight of plain CLIP, b of (7); it may be NULL.  With no_pc: the
+   scores of fvg_fvgpt_score_base, and b is 0. */
+FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b,
+                                       const fvg_fvgpt_batch *x);
+
+/* The trust r [n] of (3), from f, f_fg, f_score, f_score_fg, g and area; f_score and f_score_fg may
+   be NULL.  It has the same bits as r in the loss: 0 where a mask is not used under area_rule, and
+   with no_frg 1 where it is. */
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch *x);
 
 #ifdef __cplusplus
@@ -592,15 +1029,21 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
 #endif
 #endif /* FVGPT_H */
 
+/* -------------------------------------------------------------------------------------------------
+   The platform: includes, and which kinds of SIMD the compiler can build
+   ---------------------------------------------------------------------------------------------- */
 #if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__PART_ONE)
 #define FVG__PART_ONE
-#if !defined(FVGPT_NO_STDIO) && !defined(FVGPT_ONLY_STDIO)       /* chapter 2, section "the platform"             */
+
+/* Which system calls chapter 2 may use ("the platform"). */
+#if !defined(FVGPT_NO_STDIO) && !defined(FVGPT_ONLY_STDIO)
 #if defined(_WIN32)
 #define FVG__WINDOWS_FILES
 #elif defined(__unix__) || defined(__APPLE__)
 #define FVG__POSIX_FILES
 #endif
 #endif
+
 #include <errno.h>
 #include <float.h>
 #include <limits.h>
@@ -610,23 +1053,30 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
 #ifdef FVGPT_PTHREADS
 #include <pthread.h>
 #endif
+
 #ifdef FVG__WINDOWS_FILES
 #include <io.h>
 #include <sys/stat.h>
 #endif
+
 #ifdef FVG__POSIX_FILES
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #endif
-#if !defined(FVGPT_NO_SIMD) && defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
+
+#if !defined(FVGPT_NO_SIMD) && defined(__x86_64__) && !defined(__TINYC__) && \
+    (defined(__GNUC__) || defined(__clang__))
 #define FVG__X86_SIMD
 #define FVG__SIMD
 #define FVG__ALWAYS_INLINE __attribute__((always_inline)) static inline
-#if !defined(__clang__)                          /* gcc's own header starts vectors from themselves; C++ complains  */
+
+/* gcc's own header initialises vectors with themselves, which g++ warns about. */
+#if !defined(__clang__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -635,11 +1085,13 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
 #if !defined(__clang__)
 #pragma GCC diagnostic pop
 #endif
+
 #elif !defined(FVGPT_NO_SIMD) && defined(__aarch64__) && defined(__ARM_NEON) && defined(__GNUC__)
 #define FVG__NEON_SIMD
 #define FVG__SIMD
 #define FVG__ALWAYS_INLINE __attribute__((always_inline)) static inline
 #include <arm_neon.h>
+
 #elif !defined(FVGPT_NO_SIMD) && defined(__wasm_simd128__)
 #define FVG__WASM_SIMD
 #define FVG__SIMD
@@ -9247,9 +9699,8 @@ static int fvg__optimizer_add(fvg_optimizer *o, int i, fvg_parameter *p) {
 }
 
 /* An optimiser of n parameters, which it does not own; *out is NULL on failure. */
-FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out,
-                                     const fvg_optimizer_desc *desc,
-                                     fvg_parameter *const *params, int n) {
+FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, fvg_parameter *const *params,
+                                     int n, const fvg_optimizer_desc *desc) {
   *out = NULL;
   fvg_optimizer *o = FVG_NEW(c, fvg_optimizer);
   if (!o) return FVG_E_NOMEM;
@@ -9889,11 +10340,6 @@ static fvg_status fvg__copy_out(const fvg_fvgpt *m, const fvg_node *x, float *ou
   if (!x) return m->ctx->status;
   fvg__copy_node(out, x);
   return FVG_OK;
-}
-
-/* Scores for base classes: z_FDC (5), or z_full without that module. */
-static fvg_node *fvg__base_scores(fvg_fvgpt *m, fvg_node *f, fvg_node *g) {
-  return m->desc.no_fdc ? fvg__logits(m, f, g) : fvg__fdc(m, f, g);
 }
 
 FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_fvgpt_batch *x) {

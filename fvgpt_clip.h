@@ -15296,7 +15296,7 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
   }
   if (!s) s = fvg__trainer_alloc(t);
   if (!s)
-    s = fvg_optimizer_new(t->clip->ctx, &t->optimizer, &t->schedule, params, n_params);
+    s = fvg_optimizer_new(t->clip->ctx, &t->optimizer, params, n_params, &t->schedule);
   if (!s) s = fvg__train_epochs(t, desc, per_epoch);
   fvg__trainer_release(t);
   return s;
@@ -17110,7 +17110,7 @@ static fvg_node *fvg__map_logits(fvg_classifier *k, const fvg__step *step, const
     /* Without adapters base classes are scored by f_score, as in fvg_fvgpt_score_base. */
     if (k->branch == branch && k->fvgpt->desc.no_fdc && l->method->mixed)
       f = l->method->mixed(l, step);
-    return fvg__base_scores(k->fvgpt, f, g);
+    return k->fvgpt->desc.no_fdc ? fvg__logits(k->fvgpt, f, g) : fvg__fdc(k->fvgpt, f, g);
   }
   if (branch == FVG_BRANCH_NEW) {
     fvg_node *clip = f_clip ? fvg_const(f->tape, 1, m->embed_dim, f_clip) : f;

@@ -1,6 +1,5 @@
 /* 04 - FVG-PT on pictures with masks: CoOp, then FVG-PT; base, new, H; and whom the gate trusts.
         cc -O2 -I.. 04_fvgpt.c -o fvgpt -lm && ./fvgpt tiny-clip ../build/demo/things        (after make demo)
-
    Equations (1) to (9) are in the last chapter of fvgpt.h. */
 #define FVGPT_IMPLEMENTATION
 #define FVGPT_DIRENT                             /* list folders through <dirent.h> */
@@ -20,7 +19,9 @@ static fvg_status both_views(fvg_clip *m, float *f, float *area, const fvg_image
   nearest.filter = FVG_NEAREST;
   size_t pixels = (size_t)m->preprocess.size * (size_t)m->preprocess.size;
   float *x = FVG_NEW_ARRAY(m->ctx, float, 2 * 3 * pixels);
-  fvg_image view = {0, 0, 0, NULL, 0}, view_mask = {0, 0, 0, NULL, 0};
+  fvg_image view, view_mask;
+  memset(&view, 0, sizeof view);
+  memset(&view_mask, 0, sizeof view_mask);
   fvg_status s = x ? fvg_image_test_transform(m->ctx, &view, picture, &m->preprocess) : FVG_E_NOMEM;
   if (!s) s = fvg_image_test_transform(m->ctx, &view_mask, mask, &nearest);
   if (!s) s = fvg_image_normalize(m->ctx, x, &view, &m->preprocess);
@@ -68,28 +69,28 @@ static fvg_status print_trust(fvg_clip *m, const fvg_task *task, fvg_learner *l,
 }
 
 static fvg_status run(fvg_ctx *c, const char *model, const char *root) {
-  fvg_dataset_desc where = {0};
-  where.root = root;
-  fvg_task_desc sixteen = {FVG_TRAIN, FVG_BASE, 16, 1};                        /* shots a class, seed 1 */
-  fvg_views_desc plain = {0};
+  static fvg_dataset_desc where;                 /* static: zero, and zero is the published default */
+  static fvg_dataset d;
+  static fvg_task base;
+  const fvg_task_desc sixteen = {FVG_TRAIN, FVG_BASE, 16, 1};                  /* shots a class, seed 1 */
   fvg_clip *m = NULL;
-  fvg_dataset d = {0};
-  fvg_task base = {0};
-  fvg_learner *coop = NULL;
-  fvg_fvgpt *fvgpt = NULL;
-  fvg_views *v = NULL;
+  where.root = root;
   fvg_status s = fvg_clip_open(c, &m, model, NULL, FVG_F32);
   if (!s) s = fvg_dataset_open(c, &d, &where);
   if (!s) s = fvg_task_draw(&base, &d, &sixteen);
 
+  static fvg_views_desc plain;                   /* pictures and masks as they are, without random crops */
+  static fvg_learner_desc words;                 /* stage 1: CoOp learns the four words before a class name */
+  fvg_learner *coop = NULL;
+  fvg_views *v = NULL;
   plain.augment = FVG_AUGMENT_NONE;
-  fvg_learner_desc words = {0};                  /* stage 1: CoOp learns the four words before a class name */
   words.ctx_init = "a photo of a";
   if (!s) s = fvg_learner_new(m, &coop, base.class_name, base.n_class, &words);
   if (!s) s = fvg_views_new(m, &v, &d, &plain);
   if (!s) s = fvg_learner_train(coop, v, &base, NULL);
 
-  fvg_fvgpt_desc modules = {0};                  /* stage 2: FVG-PT's gates and adapters, CoOp frozen */
+  static fvg_fvgpt_desc modules;                 /* stage 2: FVG-PT's gates and adapters, CoOp frozen */
+  fvg_fvgpt *fvgpt = NULL;
   modules.width = m ? m->embed_dim : 0;
   modules.logit_scale = m ? m->logit_scale : 0;
   if (!s) s = fvg_fvgpt_new(c, &fvgpt, &modules);

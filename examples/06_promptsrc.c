@@ -1,103 +1,88 @@
 /* 06 - PromptSRC: vectors deep in both towers.
-        cc -O2 -I.. 06_promptsrc.c -o promptsrc -lm && ./promptsrc tiny-clip ../build/demo/things
+        cc -O2 -I.. 06_promptsrc.c -o promptsrc -lm && ./promptsrc tiny-clip ../build/demo/things    (after make demo)
 
-   A method that prompts the image tower needs the pixels at every step, and its gradients run through the whole
-   tower.  The calls stay the same; here also what is trained, tensor by tensor, and a loss that is watched. */
+   To learn here: what exactly is trained, tensor by tensor, and how a program watches the loss.  A method that prompts
+   the image tower needs the pixels at every step, and its gradients run through the whole tower; the calls are the same. */
 #define FVGPT_IMPLEMENTATION
-#define FVGPT_DIRENT                                          /* list folders through <dirent.h>                    */
+#define FVGPT_DIRENT                             /* list folders through <dirent.h> */
 #include "fvgpt_clip.h"
 
-/* Accuracy in percent of a learner (NULL: zero-shot CLIP) on one half of the test images. */
-static fvg_status test(fvg_clip *m, const fvg_dataset *d, fvg_group half, fvg_learner *l, double *accuracy) {
-  int first, n_class = fvg_group_classes(d->n_class, half, &first);
-  fvg_branch branch = !l ? FVG_ZERO_SHOT : half == FVG_BASE ? FVG_TUNED : FVG_TUNED_NEW;
-  fvg_classifier *k = NULL;
-  fvg_items items;
-  fvg_score score;
-  fvg_status s = fvg_items_group(m->ctx, &items, &d->test, d->n_class, half);
-  if (!s) s = fvg_classifier_new(m, &k, branch, l, NULL, NULL, (const char *const *)d->class_name + first, n_class);
-  if (!s) s = fvg_classifier_test(k, &score, d, &items);
-  if (!s) *accuracy = score.accuracy;
-  fvg_classifier_free(k);
-  fvg_items_free(m->ctx, &items);
+static fvg_status print_row(fvg_clip *m, const char *name, const fvg_dataset *d, fvg_learner *learner) {
+  fvg_base_to_new score;
+  fvg_status s = fvg_test_base_to_new(m, &score, d, learner, NULL);
+  if (!s) printf("%-10s base %6.2f   new %6.2f   H %6.2f\n", name, score.base, score.new_, score.h);
   return s;
 }
 
-static fvg_status report(fvg_clip *m, const fvg_dataset *d, const char *name, fvg_learner *l) {
-  double base, new_;
-  fvg_status s = test(m, d, FVG_BASE, l, &base);
-  if (!s) s = test(m, d, FVG_NEW, l, &new_);
-  if (!s) printf("%-12s base %6.2f  new %6.2f  H %6.2f\n", name, base, new_, fvg_harmonic_mean(base, new_));
-  return s;
-}
-
-static int show(void *user, const fvg_progress *p) {
+/* Everything that takes long calls this after each step; a result other than 0 would stop it. */
+static int print_epoch(void *user, const fvg_progress *p) {
   (void)user;
-  if (p->n_epochs && p->step == p->n_steps / p->n_epochs * (p->epoch + 1))
+  int is_training = p->n_epochs > 0;             /* testing, for one, has no epochs */
+  if (is_training && p->step == p->n_steps / p->n_epochs * (p->epoch + 1))
     printf("epoch %2d  loss %.4f  rate %.2g\n", p->epoch + 1, p->loss, p->lr);
   return 0;
 }
 
-static fvg_status tune(fvg_clip *m, const fvg_dataset *d, const fvg_items *base) {
-  int first, n_base = fvg_group_classes(d->n_class, FVG_BASE, &first), i, n;
-  fvg_parameter *const *params;
-  fvg_learner *l = NULL;
-  fvg_views *v = NULL;
+static void print_parameters(fvg_learner *l) {
+  int n;
+  fvg_parameter *const *parameter = fvg_learner_parameters(l, &n);
+  for (int i = 0; i < n; i++) {
+    const fvg_tensor *x = &parameter[i]->value;
+    printf("%-58s [%d, %d]\n", parameter[i]->name, x->dim[0], x->dim[1]);
+  }
+}
+
+static fvg_status tune_and_test(fvg_clip *m, const fvg_task *task) {
   fvg_learner_desc desc;
-  fvg_views_desc views;
-  fvg_status s;
   memset(&desc, 0, sizeof desc);
-  memset(&views, 0, sizeof views);
   desc.method = fvg_method_find("PromptSRC");
-  views.augment = FVG_AUGMENT_NONE;
-  views.no_foreground = 1;
-  s = fvg_learner_new(m, &l, (const char *const *)d->class_name + first, n_base, &desc);
-  if (s) return s;
-  params = fvg_learner_parameters(l, &n);
-  for (i = 0; i < n; i++)
-    printf("%-58s [%d, %d]\n", params[i]->name, params[i]->value.dim[0], params[i]->value.dim[1]);
-  s = fvg_views_new(m, &v, d, &views);
-  if (!s) s = fvg_learner_train(l, v, base, NULL);
-  if (!s) s = report(m, d, "PromptSRC", l);
+  fvg_views_desc plain;
+  memset(&plain, 0, sizeof plain);
+  plain.augment = FVG_AUGMENT_NONE;
+  plain.no_foreground = 1;
+
+  fvg_learner *promptsrc = NULL;
+  fvg_views *v = NULL;
+  fvg_status s = fvg_learner_new(m, &promptsrc, task->class_name, task->n_class, &desc);
+  if (!s) print_parameters(promptsrc);
+  if (!s) s = fvg_views_new(m, &v, task->dataset, &plain);
+  if (!s) s = fvg_learner_train(promptsrc, v, task, NULL);
+  if (!s) s = print_row(m, "PromptSRC", task->dataset, promptsrc);
   fvg_views_free(v);
-  fvg_learner_free(l);
+  fvg_learner_free(promptsrc);
   return s;
 }
 
 static fvg_status run(fvg_ctx *c, const char *model, const char *root) {
+  const fvg_task_desc sixteen = {FVG_TRAIN, FVG_BASE, 16, 1};
+  fvg_dataset_desc where;
+  memset(&where, 0, sizeof where);
+  where.root = root;
+
   fvg_clip *m = NULL;
   fvg_dataset d;
-  fvg_dataset_desc where;
-  fvg_items few, base;
-  int fewest;
-  fvg_status s;
+  fvg_task task;
   memset(&d, 0, sizeof d);
-  memset(&where, 0, sizeof where);
-  memset(&few, 0, sizeof few);
-  memset(&base, 0, sizeof base);
-  where.root = root;
-  s = fvg_clip_open(c, &m, model, NULL, FVG_F32);
+  memset(&task, 0, sizeof task);
+  fvg_status s = fvg_clip_open(c, &m, model, NULL, FVG_F32);
   if (!s) s = fvg_dataset_open(c, &d, &where);
-  if (!s) s = fvg_items_few_shot(c, &few, &fewest, &d.train, d.n_class, 16, 1);        /* 16 a class, seed 1        */
-  if (!s) s = fvg_items_group(c, &base, &few, d.n_class, FVG_BASE);
-  if (!s) s = report(m, &d, "zero-shot", NULL);
-  if (!s) s = tune(m, &d, &base);
-  fvg_items_free(c, &base);
-  fvg_items_free(c, &few);
+  if (!s) s = fvg_task_draw(&task, &d, &sixteen);
+  if (!s) s = print_row(m, "zero-shot", &d, NULL);
+  if (!s) s = tune_and_test(m, &task);
+  fvg_task_free(&task);
   fvg_dataset_free(&d);
   fvg_clip_free(m);
   return s;
 }
 
 int main(int argc, char **argv) {
-  fvg_status s;
+  if (argc != 3) return fprintf(stderr, "usage: promptsrc MODEL_DIR DATA_ROOT\n"), 1;
   fvg_ctx *c;
   fvg_desc desc;
-  if (argc != 3) { fprintf(stderr, "usage: promptsrc MODEL_DIR DATA_ROOT\n"); return 1; }
   memset(&desc, 0, sizeof desc);
-  desc.progress = show;
+  desc.progress = print_epoch;
   if (fvg_init(&c, &desc)) return 1;
-  s = run(c, argv[1], argv[2]);
+  fvg_status s = run(c, argv[1], argv[2]);
   if (s) fprintf(stderr, "%s\n", fvg_error(c));
   fvg_free(c);
   return s != FVG_OK;

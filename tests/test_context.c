@@ -146,7 +146,7 @@ static fvg_status whole_step(const fvg_desc *desc, float result[5], size_t *left
   d.logit_scale = 5;
   od.kind = FVG_ADAMW;
   s = fvg_fvgpt_new(c, &m, &d);
-  if (!s) { p = fvg_fvgpt_parameters(m, &n); s = fvg_optimizer_new(c, &o, &od, p, n); }
+  if (!s) { p = fvg_fvgpt_parameters(m, &n); s = fvg_optimizer_new(c, &o, p, n, &od); }
   if (!s) s = fvg_fvgpt_step(m, &report, o, 0.01, &x);
   if (!s) s = base_logits(m, f, 3, g, 4, logits);
   if (!s) { result[0] = report.loss; result[1] = report.dist; result[2] = logits[5]; }

@@ -468,7 +468,7 @@ static fvg_status train(fvg_learner *p, int steps, float *losses) {
   fvg_parameter *ctx = ctx_of(p);
   fvg_optimizer *o;
   fvg_batch b = batch_of(f, label, N);
-  fvg_status s = fvg_optimizer_new(p->clip->ctx, &o, NULL, &ctx, 1);
+  fvg_status s = fvg_optimizer_new(p->clip->ctx, &o, &ctx, 1, NULL);
   int i;
   for (i = 0; !s && i < steps; i++) s = fvg_learner_step(p, &losses[i], o, 0.002, &b);
   fvg_optimizer_free(o);
@@ -527,7 +527,7 @@ static void test_training(void) {
         "the features are those of the trained vectors");
   ctx = ctx_of(p[0]);
   memcpy(kept, ctx->value.data, sizeof kept);
-  if (fvg_optimizer_new(c, &o, NULL, &ctx, 1)) { check(0, fvg_error(c)); return; }
+  if (fvg_optimizer_new(c, &o, &ctx, 1, NULL)) { check(0, fvg_error(c)); return; }
   used = fvg_mem_used(c);
   check(fvg_learner_step(p[0], NULL, o, 0.1, &too_large) == FVG_E_ARG && one_line("label 3", "3"),
         "a label beyond the classes");
@@ -677,7 +677,7 @@ static void golden_run(const golden *x, fvg_clip *clip, fvg_learner *p, const ch
   float *z = (float *)malloc((size_t)(n_test * n_class) * sizeof *z);
   memcpy(ctx->value.data, x->init.data, fvg_tensor_count(&x->init) * sizeof(float));
   ok = !fvg_clip_encode_images(clip, feature, (const float *)x->images.data, n) &&
-       !fvg_optimizer_new(c, &o, NULL, &ctx, 1) &&
+       !fvg_optimizer_new(c, &o, &ctx, 1, NULL) &&
        !fvg_clip_encode_images(clip, feature + n * d, (const float *)x->test_images.data, n_test);
   fvg_normalize_rows(feature, n + n_test, d);
   for (i = 0; ok && i < steps; i++) {

@@ -666,7 +666,7 @@ static fvg_optimizer *optimizer_of(fvg_fvgpt *m, fvg_optimizer_kind kind) {
   fvg_parameter *const *p = fvg_fvgpt_parameters(m, &n);
   memset(&d, 0, sizeof d);
   d.kind = kind;
-  if (fvg_optimizer_new(c, &o, &d, p, n)) exit(1);
+  if (fvg_optimizer_new(c, &o, p, n, &d)) exit(1);
   return o;
 }
 

@@ -777,7 +777,7 @@ static void prograd_case(int conflict, double lambda) {
   check(conflict ? along < 0 : along >= 0, conflict ? "the two gradients disagree" : "the two gradients agree");
   factor = along < 0 ? lambda * along / product(g_kl, g_kl, n) : 0;
   for (k = 0; k < n; k++) expected[k] = (float)((double)g_ce[k] - factor * (double)g_kl[k]);
-  check(!fvg_optimizer_new(c, &o, NULL, l->param, l->n_param) && !fvg_learner_step(l, &loss, o, 0,
+  check(!fvg_optimizer_new(c, &o, l->param, l->n_param, NULL) && !fvg_learner_step(l, &loss, o, 0,
                                                                                    &b),
         "ProGrad's step");
   check(relative(p->grad, expected, n) < 1e-5, "ProGrad: g = g_ce - lambda (g_ce . n) n where they disagree");
@@ -922,7 +922,7 @@ static void test_ways(void) {
         fvg_batch b = batch_of(epoch);
         fvg_optimizer *o = NULL;
         check_of((l->packed.next != NULL) == (way == 2), method_names[i], "parts");
-        check_of(!fvg_optimizer_new(c, &o, NULL, l->param, l->n_param) &&
+        check_of(!fvg_optimizer_new(c, &o, l->param, l->n_param, NULL) &&
                      !fvg_learner_step(l, &loss[way], o, 0, &b), method_names[i], "a step");
         memset(g[way], 0, sizeof g[way]);
         if (!is(l, "CoCoOp")) need(!fvg_learner_text_features(l, g[way], names, CLASSES), "features");
@@ -1150,7 +1150,7 @@ static void test_refused(void) {
     fvg_learner *l = small_learner(method_names[i], 0, 0);
     fvg_optimizer *o = NULL;
     int missing, far_label[N] = {0, 3, 1};
-    if (fvg_optimizer_new(c, &o, NULL, l->param, l->n_param)) { check(0, fvg_error(c)); return; }
+    if (fvg_optimizer_new(c, &o, l->param, l->n_param, NULL)) { check(0, fvg_error(c)); return; }
     for (missing = 0; missing < 5; missing++) {
       static const char *const what[] = {"pictures", "labels", "features", "pixels", "foreground"};
       fvg_batch b = batch_of(0);
@@ -1236,7 +1236,7 @@ static fvg_status everything(fvg_clip *k, const char *method) {
   if (!strcmp(method, "MMRL")) { d.option = mmrl; d.n_option = 2; }
   if (!strcmp(method, "PromptSRC")) { d.option = deep; d.n_option = 2; }
   s = fvg_learner_new(k, &l, names, 2, &d);
-  if (!s) s = fvg_optimizer_new(k->ctx, &o, NULL, l->param, l->n_param);
+  if (!s) s = fvg_optimizer_new(k->ctx, &o, l->param, l->n_param, NULL);
   if (!s) s = fvg_learner_step(l, NULL, o, 0.01, &b);
   if (!s) s = fvg_learner_epoch(l, 0, 1);
   if (!s && strcmp(method, "CoCoOp")) s = fvg_learner_text_features(l, g, new_names, 2);
@@ -1882,7 +1882,7 @@ static void test_training(void) {
       fvg_optimizer *o = NULL;
       fvg_batch b = batch_of(0);
       l[run] = learner_of(&d);
-      need(!fvg_optimizer_new(c, &o, NULL, l[run]->param, l[run]->n_param), "an optimiser");
+      need(!fvg_optimizer_new(c, &o, l[run]->param, l[run]->n_param, NULL), "an optimiser");
       for (step = 0; step < 12; step++) {
         fvg_status s = fvg_learner_step(l[run], &last[run], o, 0.002, &b);
         if (s) { check_of(0, method_names[i], fvg_error(c)); break; }

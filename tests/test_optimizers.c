@@ -27,7 +27,7 @@ static void one_weight(fvg_optimizer_desc d, const double expected[5], const cha
   fvg_optimizer *o;
   double worst = 0;
   int i, dim = 1;
-  if (fvg_parameter_new(c, &p, "w", 1, &dim) || fvg_optimizer_new(c, &o, &d, &list, 1)) { check(0, what); return; }
+  if (fvg_parameter_new(c, &p, "w", 1, &dim) || fvg_optimizer_new(c, &o, &list, 1, &d)) { check(0, what); return; }
   ((float *)p.value.data)[0] = 1;
   for (i = 0; i < 5; i++) {
     double e;
@@ -74,7 +74,7 @@ static void test_many_weights(fvg_optimizer_kind kind) {
     if (fvg_parameter_new(c, &p[i], "w", 2, dim)) { check(0, fvg_error(c)); return; }
     for (k = 0; k < N; k++) w[i][k] = (double)(((float *)p[i].value.data)[k] = (float)sin(3 * i + k));
   }
-  check(fvg_optimizer_new(c, &o, &d, list, 2) == FVG_OK, "an optimiser of two tensors");
+  check(fvg_optimizer_new(c, &o, list, 2, &d) == FVG_OK, "an optimiser of two tensors");
   for (step = 1; step <= STEPS; step++) {
     double lr = 0.01 / step;
     for (i = 0; i < 2; i++)
@@ -118,7 +118,7 @@ static void test_going_on(fvg_optimizer_kind kind) {
       if (fvg_parameter_new(c, &p[i], "w", 2, dim)) { check(0, fvg_error(c)); return; }
       for (k = 0; k < N; k++) ((float *)p[i].value.data)[k] = (float)sin(3 * i + k);
     }
-    check(!fvg_optimizer_new(c, &o, &d, list, 2) && *fvg_optimizer_steps(o) == 0, "no step yet");
+    check(!fvg_optimizer_new(c, &o, list, 2, &d) && *fvg_optimizer_steps(o) == 0, "no step yet");
     for (step = 0; step < STEPS; step++) {
       for (i = 0; i < 2; i++) for (k = 0; k < N; k++) p[i].grad[k] = (float)cos((step + 1) * (k + 1) + i);
       fvg_optimizer_step(o, 0.1 / (step + 1));
@@ -131,7 +131,7 @@ static void test_going_on(fvg_optimizer_kind kind) {
       check(n_moment == 2 || (!fvg_optimizer_moment(o, 0, 1) && !fvg_optimizer_moment(o, 1, 1)),
             "SGD has no second moment");
       fvg_optimizer_free(o);
-      check(!fvg_optimizer_new(c, &o, &d, list, 2), "another optimiser");
+      check(!fvg_optimizer_new(c, &o, list, 2, &d), "another optimiser");
       *fvg_optimizer_steps(o) = steps;
       for (i = 0; i < 2; i++)
         for (which = 0; which < n_moment; which++)

@@ -252,7 +252,7 @@ static double coop_loss(fvg_learner *p, const lesson *l) {
 static fvg_status train_coop(fvg_learner *p, const lesson *l) {
   fvg_parameter *ctx = fvg_learner_parameter(p, "ctx");
   fvg_optimizer *o;
-  fvg_status s = fvg_optimizer_new(c, &o, NULL, &ctx, 1);
+  fvg_status s = fvg_optimizer_new(c, &o, &ctx, 1, NULL);
   float *f = new_floats(4 * width()), loss;
   int epoch, step, i, label[4];
   fvg_batch batch;
@@ -303,7 +303,7 @@ static void test_fvgpt(fvg_learner *p, const lesson *l) {
                                                                                    l->name, BASE) &&
        !fvg_fvgpt_new(c, &f, &d);
   if (ok) list = fvg_fvgpt_parameters(f, &n);
-  ok = ok && !fvg_optimizer_new(c, &o, NULL, list, n);
+  ok = ok && !fvg_optimizer_new(c, &o, list, n, NULL);
   for (i = 0; ok && i < n; i++) {
     before[i] = new_floats(fvg_tensor_count(&list[i]->value));
     memcpy(before[i], list[i]->value.data, fvg_tensor_count(&list[i]->value) * sizeof(float));

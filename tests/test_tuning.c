@@ -1752,8 +1752,8 @@ static void test_parts_in_training(world *w) {
   for (i = 0; i < N; i++) { index[i] = i; label[i] = item[i].label; }
   need(!fvg_fvgpt_new(w->c, &f, &fd) && !fvg_fvgpt_new(w->c, &by_hand, &fd) &&
        !fvg_fvgpt_new(w->c, &other, &fd) &&
-           !fvg_optimizer_new(w->c, &o, &t.optimizer, by_hand->params, by_hand->n_params) &&
-           !fvg_optimizer_new(w->c, &o_other, &t.optimizer, other->params, other->n_params),
+           !fvg_optimizer_new(w->c, &o, by_hand->params, by_hand->n_params, &t.optimizer) &&
+           !fvg_optimizer_new(w->c, &o_other, other->params, other->n_params, &t.optimizer),
        "three models");
   check(fvg_learner_feature_width(w->m, l) == PARTS * D &&
             !fvg_views_get(v, row[0], row[1], area, &w->train, index, N, 0),
@@ -2064,7 +2064,7 @@ static void test_dpc_step(world *w, const char *method) {
   d.tuned = tuned;
   d.weight = 0.25f;
   d.top_k = 2;
-  need(!fvg__dpc_new(&d, l, 4) && !fvg_optimizer_new(w->c, &t.optimizer, &od, l->param, l->n_param), "a trainer");
+  need(!fvg__dpc_new(&d, l, 4) && !fvg_optimizer_new(w->c, &t.optimizer, l->param, l->n_param, &od), "a trainer");
   check(!fvg__dpc_step(&t, &source, index, 0, 0, &loss), fvg_error(w->c));
   {
     fvg_learner *sharp = NULL;                   /* P' itself                                                       */

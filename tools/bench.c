@@ -460,7 +460,7 @@ static fvg_status setup_coop(job *j) {
   if (!s) s = fvg_learner_new(j->m, &j->coop, j->name, j->n, &desc);
   if (s) return s;
   ctx = fvg_learner_parameter(j->coop, "ctx");
-  return fvg_optimizer_new(j->c, &j->optimizer, NULL, &ctx, 1);
+  return fvg_optimizer_new(j->c, &j->optimizer, &ctx, 1, NULL);
 }
 
 static fvg_status step_fvg(job *j) { return fvg_fvgpt_step(j->fvgpt, NULL, j->optimizer, 0.0035,
@@ -486,7 +486,7 @@ static fvg_status setup_fvg(job *j) {
   s = fvg_fvgpt_new(j->c, &j->fvgpt, &desc);
   if (s) return s;
   params = fvg_fvgpt_parameters(j->fvgpt, &n_params);
-  return fvg_optimizer_new(j->c, &j->optimizer, NULL, params, n_params);
+  return fvg_optimizer_new(j->c, &j->optimizer, params, n_params, NULL);
 }
 
 static fvg_status step_preprocess(job *j) {

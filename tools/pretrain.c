@@ -316,9 +316,9 @@ static fvg_status open_model(pretraining *p) {
   desc.beta2 = 0.98f;
   desc.eps = 1e-6f;
   desc.weight_decay = 0.1f;
-  if (!s) s = fvg_optimizer_new(p->c, &p->decayed, &desc, p->list[1], p->n_list[1]);
+  if (!s) s = fvg_optimizer_new(p->c, &p->decayed, p->list[1], p->n_list[1], &desc);
   desc.weight_decay = -1;
-  if (!s) s = fvg_optimizer_new(p->c, &p->plain, &desc, p->list[0], p->n_list[0]);
+  if (!s) s = fvg_optimizer_new(p->c, &p->plain, p->list[0], p->n_list[0], &desc);
   return s;
 }
 

@@ -192,7 +192,7 @@ static fvg_status learner_steps(replay *r, fvg_clip *m, fvg_learner *l, const re
   float *f = (float *)fvg_alloc_array(r->c, (size_t)x->batch * (size_t)m->embed_dim, sizeof *f);
   float *fg = (float *)fvg_alloc_array(r->c, values, sizeof *fg);
   fvg_optimizer *o = NULL;
-  fvg_status s = losses && f && fg ? fvg_optimizer_new(r->c, &o, &d, params, n) : FVG_E_NOMEM;
+  fvg_status s = losses && f && fg ? fvg_optimizer_new(r->c, &o, params, n, &d) : FVG_E_NOMEM;
   for (i = 0; !s && i < x->steps; i++) {
     fvg_batch batch;
     memset(&batch, 0, sizeof batch);
@@ -355,7 +355,7 @@ static fvg_status fvgpt_steps(replay *r, fvg_fvgpt *m, const fvg_tensor *x) {
   float *loss = buffer, *part = loss + steps, *gate = part + 5 * steps, *target = gate + steps * batch,
         *b = target + steps * batch;
   fvg_optimizer *o = NULL;
-  fvg_status s = buffer ? fvg_optimizer_new(r->c, &o, &d, params, n) : FVG_E_NOMEM;
+  fvg_status s = buffer ? fvg_optimizer_new(r->c, &o, params, n, &d) : FVG_E_NOMEM;
   for (i = 0; !s && i < steps; i++) {
     size_t at = (size_t)(i * batch) * (size_t)width;
     fvg_fvgpt_batch in;

@@ -1,0 +1,46 @@
+#!/bin/sh
+# The first program of README.md, exactly as it stands there: it is at most 8 lines long, compiles without a warning with
+# the command given below it, in C and in C++, and names a picture.  $1: the folder to work in, build unless given.
+# Compilers that are not installed are skipped.  The last line reads "N passed, N failed".
+build=${1:-build}
+work=$build/readme
+here=$PWD
+passed=0
+failed=0
+check() {                                                # check "what" command...: the command succeeds
+  what=$1
+  shift
+  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED $what"; fi
+}
+compiles() { "$@" >"$work/messages" 2>&1 && [ ! -s "$work/messages" ]; }
+answers() {                                              # answers CODE PATTERN PROGRAM: its exit code and what it prints
+  answer=$(cd "$work" && "./$3" 2>&1)
+  [ $? -eq "$1" ] && printf '%s\n' "$answer" | grep -q -E "$2"
+}
+rm -rf "$work"
+mkdir -p "$work"
+cc -O1 tools/world.c -o "$work/world" -lm && "$work/world" "$work/world.out" --set things --train 1 --test 1 || exit 1
+cp -r examples/tiny-clip "$work/clip-vit-base-patch16"
+
+awk '/^## /{in_section = $0 == "## A program"} in_section && /^```/{if (in_code) exit; in_code = $0 == "```c"; next}
+     in_code' README.md >"$work/program.c"
+sed 's/"cat", "dog", "horse"/"mug", "key", "house"/' "$work/program.c" >"$work/things.c"
+check "the program is there, and has at most 8 lines" [ "$(wc -l <"$work/program.c")" -ge 4 -a "$(wc -l <"$work/program.c")" -le 8 ]
+check "README says how to compile it" grep -q -F '`cc -O2 program.c -o program -lm`' README.md
+
+for compiler in "gcc -Wall -Wextra" "clang -Wall -Wextra" "tcc -Wall" "g++ -x c++ -std=c++11 -Wall -Wextra" \
+  "x86_64-w64-mingw32-gcc -Wall -Wextra"; do
+  name=${compiler%% *}
+  if ! command -v "$name" >/dev/null; then echo "skipped $name: it is not installed"; continue; fi
+  check "$name compiles it without a warning" compiles $compiler -O2 -I"$here" "$work/program.c" -o "$work/$name.exe" -lm
+  case $name in *mingw32*) continue ;; esac
+
+  rm -f "$work/pet.ppm"
+  check "$name: without its picture it says so, and fails" answers 1 '^pet\.ppm: ' "$name.exe"
+  cp "$work/world.out/things/images/mug/001.ppm" "$work/pet.ppm"
+  check "$name: it gives one of its names to a picture" answers 0 '^(cat|dog|horse)$' "$name.exe"
+  check "$name compiles it with other names" compiles $compiler -O0 -I"$here" "$work/things.c" -o "$work/$name.exe" -lm
+  check "$name: with other names it knows a mug" answers 0 '^mug$' "$name.exe"
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
