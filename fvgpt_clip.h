@@ -777,9 +777,9 @@ FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *f, fvg_write_
 FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
                                        fvg_weights **settings, const fvg_source *source);
 /* The parameters' values from a checkpoint of the published trainers (model.pth.tar-N of
-   prompt_learner, VLPromptLearner or MultiModalRepresentationLearner), or from a safetensors file with
-   those names.  What l does not train is passed over; l stays as it was if anything is missing or of
-   another shape.  The source is closed, also on failure. */
+   prompt_learner, VLPromptLearner or MultiModalRepresentationLearner), or from a safetensors file
+   with those names.  What l does not train is passed over; l stays as it was if anything is missing
+   or of another shape.  The source is closed, also on failure. */
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path);
 #endif
@@ -7050,8 +7050,9 @@ FVG_DEF size_t fvg_clip_parameter_count(const fvg_clip *m) {
 FVG_DEF fvg_status fvg_clip_set_vocabulary(fvg_clip *m, const fvg_source *source) {
   if (!m) return FVG_E_ARG;
   if (!source || !m->has_text || m->shared)
-    return fvg_fail(m->ctx, FVG_E_ARG, "fvg_clip_set_vocabulary: needs a source, and a model with a "
-                    "text tower whose weights no other model uses");
+    return fvg_fail(m->ctx, FVG_E_ARG,
+                    "fvg_clip_set_vocabulary: needs a source, and a model with a text tower "
+                    "whose weights no other model uses");
 
   fvg_tokenizer *k;
   const int size = m->text.vocab_size;
@@ -7547,9 +7548,10 @@ static void fvg__share_end(fvg_clip *m) {
   x->allocator.release(x->allocator.user, x, sizeof *x + (size_t)x->n_block * sizeof *x->block);
 }
 
-/* A struct of its own for every model, with pointers to the same tensors; the vocabulary's struct is
-   copied as well, because its messages go to the model's context. */
+/* A struct of its own for every model, with pointers to the same tensors; the vocabulary's struct
+   is copied as well, because its messages go to the model's context. */
 FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m) {
+  if (!out) return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: needs a place for the model");
   *out = NULL;
   if (!m) return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: needs a model");
   if (m->failed) return fvg_fail(c, m->failed, "%s", fvg_error(m->ctx));
@@ -11087,11 +11089,14 @@ static fvg_status fvg__count_fewest(fvg_ctx *c, int *fewest, const fvg_items *it
   return FVG_OK;
 }
 
-/* Draws from all classes and then takes the group's, so that the draw does not depend on the group. */
+/* Draws from all classes and then takes the group's, so that the draw does not depend on the group.
+   */
 FVG_DEF fvg_status fvg_task_draw(fvg_task *out, const fvg_dataset *d, const fvg_task_desc *desc) {
   fvg_task_desc whole;
   memset(&whole, 0, sizeof whole);
   if (!desc) desc = &whole;
+  if (!d) return FVG_E_ARG;                      /* no context, no place for a message */
+  if (!out) return fvg_fail(d->ctx, FVG_E_ARG, "fvg_task_draw: needs a place for the task");
   memset(out, 0, sizeof *out);
 
   int first;
@@ -11535,7 +11540,8 @@ static fvg_status fvg__memory_items(fvg_dataset *d) {
 FVG_DEF fvg_status fvg_dataset_of_pictures(fvg_ctx *c, fvg_dataset *out,
                                            const fvg_picture *picture, int n,
                                            const char *const *class_name, int n_class) {
-  if (!out) return fvg_fail(c, FVG_E_ARG, "fvg_dataset_of_pictures: needs a place for the data set");
+  if (!out) return fvg_fail(c, FVG_E_ARG,
+                            "fvg_dataset_of_pictures: needs a place for the data set");
   memset(out, 0, sizeof *out);
   if (!picture || n < 1 || !class_name || n_class < 1)
     return fvg_fail(c, FVG_E_ARG, "fvg_dataset_of_pictures: %d pictures, %d classes", n, n_class);
@@ -17409,8 +17415,13 @@ FVG_DEF fvg_status fvg_close(fvg_clip *m) {
   return last;
 }
 
-FVG_DEF const char *fvg_clip_error(const fvg_clip *m) { return m ? fvg_error(m->ctx)
-                                                       : "out of memory"; }
+FVG_DEF const char *fvg_clip_error(const fvg_clip *m) {
+  return m ? fvg_error(m->ctx) : "out of memory";
+}
+
+/* Why no call can use this model: it could not be opened, or there was not even memory for that
+   news. */
+static fvg_status fvg__unusable(const fvg_clip *m) { return m ? m->failed : FVG_E_NOMEM; }
 
 /* The row of features [fvg_learner_feature_width] of one picture; learner NULL: plain CLIP's. */
 static fvg_status fvg__image_features(fvg_clip *m, fvg_learner *l, float *features,
@@ -17432,8 +17443,8 @@ static fvg_status fvg__image_features(fvg_clip *m, fvg_learner *l, float *featur
 }
 
 FVG_DEF fvg_status fvg_encode_image(fvg_clip *m, float *feature, const fvg_image *image) {
-  if (!m) return FVG_E_NOMEM;
-  if (m->failed) return m->failed;
+  fvg_status unusable = fvg__unusable(m);
+  if (unusable) return unusable;
   if (!feature || !image || !image->pixels)
     return fvg_fail(m->ctx, FVG_E_ARG,
                     "fvg_encode_image: needs a picture and a place for its feature");
@@ -17457,9 +17468,10 @@ static int fvg__softmax_best(float *z, int n) {
 }
 
 FVG_DEF int fvg_classifier_image(fvg_classifier *k, float *probability, const fvg_image *image) {
+  if (!k) return FVG_E_ARG;  /* without a context there is no place for a message */
   fvg_clip *m = k->clip;
-  if (!image || !image->pixels) return fvg_fail(m->ctx, FVG_E_ARG,
-                                                "fvg_classifier_image: needs a picture");
+  if (!image || !image->pixels)
+    return fvg_fail(m->ctx, FVG_E_ARG, "fvg_classifier_image: needs a picture");
   float *features = FVG_NEW_ARRAY(m->ctx, float, (size_t)fvg_learner_feature_width(m, k->learner));
   float *z = FVG_NEW_ARRAY(m->ctx, float, (size_t)k->n_class);
 
@@ -17476,10 +17488,9 @@ FVG_DEF int fvg_classifier_image(fvg_classifier *k, float *probability, const fv
 
 FVG_DEF int fvg_classify_image(fvg_clip *m, float *probability, const fvg_image *image,
                                const char *const *name, int n) {
-  if (!m) return FVG_E_NOMEM;
-  if (m->failed) return m->failed;
-  fvg_classifier *k;
-  fvg_status s = fvg_classifier_new(m, &k, name, n, NULL);
+  fvg_status s = fvg__unusable(m);
+  fvg_classifier *k = NULL;
+  if (!s) s = fvg_classifier_new(m, &k, name, n, NULL);
   if (s) return s;
   int best = fvg_classifier_image(k, probability, image);
   fvg_classifier_free(k);
@@ -17487,11 +17498,16 @@ FVG_DEF int fvg_classify_image(fvg_clip *m, float *probability, const fvg_image 
 }
 
 #ifndef FVGPT_NO_STDIO
+/* A picture with 3 channels as its file stores it; one that EXIF says to be turned is noted. */
+static fvg_status fvg__picture_file(fvg_ctx *c, fvg_image *image, const char *path) {
+  fvg_status s = fvg_image_load(c, image, path, 3);
+  return s ? s : fvg_image_upright(c, image, path, 0);
+}
+
 FVG_DEF fvg_status fvg_encode_file(fvg_clip *m, float *feature, const char *path) {
-  if (!m) return FVG_E_NOMEM;
-  if (m->failed) return m->failed;
+  fvg_status s = fvg__unusable(m);
   fvg_image image;
-  fvg_status s = fvg_image_load(m->ctx, &image, path, 3);
+  if (!s) s = fvg__picture_file(m->ctx, &image, path);
   if (s) return s;
   s = fvg_encode_image(m, feature, &image);
   fvg_image_free(m->ctx, &image);
@@ -17499,8 +17515,9 @@ FVG_DEF fvg_status fvg_encode_file(fvg_clip *m, float *feature, const char *path
 }
 
 FVG_DEF int fvg_classifier_file(fvg_classifier *k, float *probability, const char *path) {
+  if (!k) return FVG_E_ARG;
   fvg_image image;
-  fvg_status s = fvg_image_load(k->clip->ctx, &image, path, 3);
+  fvg_status s = fvg__picture_file(k->clip->ctx, &image, path);
   if (s) return s;
   int best = fvg_classifier_image(k, probability, &image);
   fvg_image_free(k->clip->ctx, &image);
@@ -17509,10 +17526,9 @@ FVG_DEF int fvg_classifier_file(fvg_classifier *k, float *probability, const cha
 
 FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
                               const char *const *name, int n) {
-  if (!m) return FVG_E_NOMEM;
-  if (m->failed) return m->failed;
+  fvg_status s = fvg__unusable(m);
   fvg_image image;
-  fvg_status s = fvg_image_load(m->ctx, &image, path, 3);
+  if (!s) s = fvg__picture_file(m->ctx, &image, path);
   if (s) return s;
   int best = fvg_classify_image(m, probability, &image, name, n);
   fvg_image_free(m->ctx, &image);
