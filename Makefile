@@ -5,7 +5,7 @@ WARN    = -std=c99 -Wall -Wextra -Wpedantic -Wshadow -Wconversion
 STB    := $(shell for h in stb/stb_image.h stb_image.h; do echo "\#include <$$h>" | $(CC) -E - >/dev/null 2>&1 && echo -DFVGPT_STB_IMAGE && break; done)
 BUILD   = build
 HEADERS = fvgpt.h fvgpt_clip.h
-FVGPT_PARTS = $(wildcard tools/system.h tools/eval.h tools/tune*.h tools/report*.h)
+FVGPT_OBJECTS = $(patsubst tools/%.c,$(BUILD)/tools/%.o,$(wildcard tools/fvgpt*.c))
 TOOLS   = $(BUILD)/fvgpt $(BUILD)/world $(BUILD)/pretrain $(BUILD)/replay $(BUILD)/random_clip $(BUILD)/bench
 EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
 QUICK   = $(patsubst %,$(BUILD)/%,test_context test_data test_files test_formats test_models test_optimizers test_pytorch \
@@ -33,9 +33,13 @@ test:
 	@$(MAKE) -j4 --no-print-directory $(BUILD)/fvgpt $(BUILD)/world $(TESTS)
 	@sh tests/run.sh $(BUILD)
 
-$(BUILD)/fvgpt: tools/fvgpt.c $(FVGPT_PARTS) $(HEADERS)
-	@mkdir -p $(BUILD)
-	$(CC) $(WARN) $(CFLAGS) $(STB) -DFVGPT_PTHREADS -DFVGPT_DIRENT $< -o $@ -lm -lpthread
+# The program is tools/fvgpt.c and tools/fvgpt_*.c; only fvgpt_library.c holds the bodies of the headers.
+$(BUILD)/fvgpt: $(FVGPT_OBJECTS)
+	$(CC) $(CFLAGS) $^ -o $@ -lm -lpthread
+
+$(BUILD)/tools/%.o: tools/%.c $(HEADERS) $(wildcard tools/fvgpt*.h)
+	@mkdir -p $(BUILD)/tools
+	$(CC) $(WARN) $(CFLAGS) $(STB) -DFVGPT_PTHREADS -DFVGPT_DIRENT -c $< -o $@
 
 $(BUILD)/pretrain $(BUILD)/bench: $(BUILD)/%: tools/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
@@ -61,6 +65,7 @@ $(BUILD)/%: tests/%.c $(HEADERS)
 # Compiling is most of a test's time where little is computed.
 LEVEL = -O1
 $(QUICK): LEVEL = -O0
+$(BUILD)/replay: LEVEL =
 
 clean:
 	rm -rf $(BUILD)

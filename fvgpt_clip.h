@@ -283,6 +283,13 @@ FVG_DEF char      *fvg_path_join(fvg_ctx *c, const char *folder, const char *nam
 FVG_DEF int        fvg_list_folder(void *user, const char *folder,                       /* the one of <dirent.h>     */
                                    void (*entry)(void *arg, const char *name, int is_folder), void *arg);
 #endif
+#ifndef FVGPT_NO_STDIO
+/* The pictures in a folder, sorted by name, without the folder before them; what they are is told by their endings.
+   Other files there are counted in one log line.  FVG_E_UNSUPPORTED in a build without FVGPT_DIRENT. */
+typedef struct fvg_names { const char **name; int n; char *text; } fvg_names;                /* text: their storage */
+FVG_DEF fvg_status fvg_list_pictures(fvg_ctx *c, fvg_names *out, const char *folder);
+FVG_DEF void       fvg_names_free(fvg_ctx *c, fvg_names *x);
+#endif
 typedef struct fvg_dataset_desc {
   const char *root;
   const char *split;                    /* split JSON (path as given, else in root or, of a published set, in its
@@ -329,7 +336,8 @@ FVG_DEF void       fvg_items_free(fvg_ctx *c, fvg_items *items);
    that of grey masks) and of the image's size (nearest when it was not; FVG_E_FORMAT if its
    sides are swapped). A published set's mask may also lie in ROOT/<folder>/mask, and in either
    place below one more <images>, as SUN397's do. A mask that does not exist gives mask->pixels
-   NULL and FVG_OK. mask may be NULL. */
+   NULL and FVG_OK. mask may be NULL.  image may be NULL too: the mask then has the sides of its
+   own file. */
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
                                     const fvg_item *item, float mask_threshold);
 /* Where the mask of a picture lies, path being relative to the root: *out is to be given back with fvg_release, NULL
@@ -528,6 +536,13 @@ FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *c
                                    int n_class, const fvg_learner_desc *desc);
 /* Another with the same settings, classes and values, on the same CLIP. */
 FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l);
+/* What a learner was made from, as fvg_learner_new takes it: words and template stay the learner's, and the values of
+   all its options are written to option [FVG_RECIPE_OPTIONS]. */
+FVG_DEF void       fvg_learner_made_from(const fvg_learner *l, fvg_learner_desc *out, fvg_option *option);
+/* Why `have` is not what `want` was made to be, as the end of a sentence about `have`: "by another method", "on other
+   classes", "with another template", ...  NULL: method, classes and settings are the same.  What they have learned
+   does not count. */
+FVG_DEF const char *fvg_learner_difference(const fvg_learner *have, const fvg_learner *want);
 FVG_DEF void       fvg_learner_free(fvg_learner *l);
 FVG_DEF const char *fvg_learner_method(const fvg_learner *l);
 FVG_DEF const char *const *fvg_learner_class_names(const fvg_learner *l, int *n);
@@ -11608,7 +11623,7 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_
                                     const fvg_item *item, float mask_threshold) {
   if (d->picture) return fvg__load_picture(d, image, mask, item);
   (void)mask_threshold;
-  memset(image, 0, sizeof *image);
+  if (image) memset(image, 0, sizeof *image);
   if (mask) memset(mask, 0, sizeof *mask);
   return fvg_fail(d->ctx, FVG_E_UNSUPPORTED,
                    "%.300s: built with FVGPT_NO_STDIO, so pictures cannot be read", item->path);
@@ -11621,6 +11636,30 @@ FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
                    "built with FVGPT_NO_STDIO, so pictures cannot be checked");
 }
 #else
+
+FVG_DEF fvg_status fvg_list_pictures(fvg_ctx *c, fvg_names *out, const char *folder) {
+  fvg_dataset_desc desc;
+  memset(&desc, 0, sizeof desc);
+#ifdef FVGPT_DIRENT
+  desc.list = fvg_list_folder;
+#endif
+  fvg__left_out left_out;
+  memset(&left_out, 0, sizeof left_out);
+  fvg__names found;
+  fvg_status s = fvg__list(c, &found, &desc, folder, fvg__keep_image, &left_out);
+  if (!s) fvg__tell_left_out(c, &left_out, folder);
+
+  out->name = found.name;
+  out->n = found.n;
+  out->text = found.text;
+  return s;
+}
+
+FVG_DEF void fvg_names_free(fvg_ctx *c, fvg_names *x) {
+  fvg_release(c, (void *)x->name);
+  fvg_release(c, x->text);
+  memset(x, 0, sizeof *x);
+}
 
 /* ---- from draft to data set ---- */
 /* The picture HOME/PREFIX/folder/name; folder may be "". */
@@ -13695,9 +13734,36 @@ static fvg_status fvg__load_pair(const fvg_dataset *d, const fvg_item *item, fvg
   return s;
 }
 
+/* Loads a mask without its picture: with the sides of its file, and never turned. */
+static fvg_status fvg__load_mask_alone(const fvg_dataset *d, fvg_image *mask, const fvg_item *item,
+                                       float threshold) {
+  fvg_ctx *c = d->ctx;
+  char *path = NULL;
+  memset(mask, 0, sizeof *mask);
+  fvg_status s = fvg_dataset_mask_path(d, &path, item->path);
+  if (s || !path) return s;
+
+  const int inverted = d->mask_reading == FVG_MASK_INVERTED;
+  fvg__mask_facts facts;
+  memset(&facts, 0, sizeof facts);
+  int lossy = 0;
+  int is_16_bit = 0;
+  s = fvg__load_channels(c, mask, path, &lossy, &is_16_bit);
+  if (!s) s = fvg__settle_reading(d, mask, path, lossy, is_16_bit, &facts);
+  if (!s) s = fvg__apply_reading(c, mask, facts.reading, threshold, inverted);
+  if (s) fvg_image_free(c, mask);
+  fvg_release(c, path);
+  return s;
+}
+
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
                                     const fvg_item *item, float mask_threshold) {
+  if (d->picture) return fvg__load_picture(d, image, mask, item);
   fvg__mask_facts facts;
+  if (!image && !mask)
+    return fvg_fail(d->ctx, FVG_E_ARG,
+                    "%.300s: fvg_dataset_load: neither picture nor mask is wanted", item->path);
+  if (!image) return fvg__load_mask_alone(d, mask, item, mask_threshold);
   return fvg__load_pair(d, item, image, mask, mask_threshold, &facts);
 }
 #endif
@@ -16970,6 +17036,51 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
   return s ? s : fvg_learner_read(l, &source);
 }
 #endif
+
+/* ---- what a learner was made from ---- */
+FVG_DEF void fvg_learner_made_from(const fvg_learner *l, fvg_learner_desc *out,
+                                   fvg_option *option) {
+  *out = l->desc;
+  out->method = l->method;
+  out->ctx_init = l->words;
+  out->prompt_template = l->prompt_template;
+  out->option = option;
+  out->n_option = 0;
+  for (int i = 0; l->method->option[i].name; i++) {
+    option[i].name = l->method->option[i].name;
+    option[i].value = l->option[i];
+    out->n_option++;
+  }
+}
+
+/* Have the two the same number and shape of context vectors, at the same place? */
+static int fvg__same_context(const fvg_learner *a, const fvg_learner *b) {
+  return a->desc.n_ctx == b->desc.n_ctx && a->desc.class_specific == b->desc.class_specific &&
+         a->desc.class_token_position == b->desc.class_token_position && a->n_fixed == b->n_fixed;
+}
+
+FVG_DEF const char *fvg_learner_difference(const fvg_learner *have, const fvg_learner *want) {
+  if (have->method != want->method) return "by another method";
+  if (have->n_class != want->n_class) return "on other classes";
+  for (int i = 0; i < want->n_class; i++) {
+    if (!fvg_same_name(want->clip->ctx, have->class_name[i], want->class_name[i]))
+      return "on other classes";
+  }
+  if (!fvg__same_context(have, want)) return "with another shape of context";
+
+  const char *words = have->words ? have->words : "";
+  if (strcmp(words, want->words ? want->words : "")) return "from other words";
+
+  /* The template counts where the method's loss or its prompts are made of it. */
+  int uses_template = want->g_clip || !want->method->n_ctx;
+  if (uses_template && strcmp(have->prompt_template, want->prompt_template))
+    return "with another template";
+
+  for (int i = 0; want->method->option[i].name; i++) {
+    if (have->option[i] != want->option[i]) return "with other options of the method";
+  }
+  return NULL;
+}
 
 /*==================================================================================================
  * CHAPTER 35  ATTENTION MAPS: where a classifier looks

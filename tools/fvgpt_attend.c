@@ -1,0 +1,248 @@
+/* fvgpt attend. */
+#include "fvgpt_attend.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "fvgpt_checks.h"
+#include "fvgpt_learners.h"
+#include "fvgpt_pictures.h"
+#include "fvgpt_print.h"
+#include "fvgpt_system.h"
+
+typedef struct attend_options {
+  common_options common;
+  learner_options learner;
+  const char *checkpoint, *out;      /* NULL: not given                                          */
+  text_list text;
+  int exif_rotate;
+  text_list files;
+} attend_options;
+
+static void declare(option_table *t, void *options) {
+  attend_options *o = (attend_options *)options;
+  add_common(t, &o->common);
+  add_learner_options(t, &o->learner);
+  add_text(t, "--checkpoint", &o->checkpoint);
+  add_text(t, "--out", &o->out);
+  add_list(t, "--text", &o->text);
+  add_flag(t, "--exif-rotate", &o->exif_rotate);
+  add_files(t, &o->files, NULL);
+}
+
+/* ---- names of maps ---- */
+enum { NAME_BYTES = 320, PATH_BYTES = 1400 };        /* longest file names have 255 bytes        */
+
+typedef struct map_name {
+  char text[NAME_BYTES];
+} map_name;
+
+/* The two maps of a picture are DIR/NAME_gradcam.png and DIR/NAME_attention.png. */
+static void map_path(char path[PATH_BYTES], const char *folder, const map_name *name,
+                     fvg_map_kind kind) {
+  const char *ending = kind == FVG_GRAD_CAM ? "gradcam" : "attention";
+  snprintf(path, PATH_BYTES, "%s/%s_%s.png", folder, name->text, ending);
+}
+
+/* The name of a picture's maps is the file's without folder and ending, with _2, _3, ... behind it
+   until it is none of the n names before. */
+static void name_maps(const char *file, const map_name *before, int n, map_name *name) {
+  const char *start = file;
+  for (const char *at = file; *at; at++) {
+    if (*at == '/' || *at == '\\') start = at + 1;
+  }
+  const char *dot = strrchr(start, '.');
+  int length = dot && dot > start ? (int)(dot - start) : (int)strlen(start);
+  if (length > 255) length = 255;
+  snprintf(name->text, NAME_BYTES, "%.*s", length, start);
+
+  int copy = 1;
+  int i = 0;
+  while (i < n) {
+    if (strcmp(before[i].text, name->text)) {
+      i++;
+      continue;
+    }
+    copy++;
+    snprintf(name->text, NAME_BYTES, "%.*s_%d", length, start, copy);
+    i = 0;                           /* The new name may be taken as well. */
+  }
+}
+
+/* No map may be written over a picture that is still to be read. */
+static fvg_status keep_inputs(fvg_ctx *c, const picture_list *pictures, const char *out,
+                              const map_name *name) {
+  const size_t n = strlen(out);
+  for (int i = 0; i < pictures->n; i++) {
+    const char *file = pictures->file[i];
+    if (strncmp(file, out, n)) continue;
+    for (int k = 0; k < 2 * pictures->n; k++) {
+      char path[PATH_BYTES];
+      map_path(path, out, &name[k / 2], k % 2 ? FVG_CLS_ATTENTION : FVG_GRAD_CAM);
+      if (strcmp(path, file)) continue;
+      return fvg_fail(c, FVG_E_ARG,
+                      "%s is a picture and would be the map of %s; choose another --out", path,
+                      pictures->file[k / 2]);
+    }
+  }
+  return FVG_OK;
+}
+
+static fvg_status name_all_maps(fvg_ctx *c, const picture_list *pictures, const char *out,
+                                map_name **names) {
+  *names = FVG_NEW_ARRAY(c, map_name, (size_t)pictures->n);
+  if (!*names) return FVG_E_NOMEM;
+  for (int i = 0; i < pictures->n; i++) name_maps(pictures->file[i], *names, i, *names + i);
+  return keep_inputs(c, pictures, out, *names);
+}
+
+/* ---- maps ---- */
+/* What looks at the pictures: a classifier, and the one of its classes that is asked about. */
+typedef struct onlooker {
+  fvg_clip *m;
+  tuned_model tuned;
+  fvg_classifier *k;
+  int n_class, label;
+  const char *folder;                /* for the maps                                             */
+} onlooker;
+
+/* Without a checkpoint the text is a whole caption.  With one it is a class among the tuned ones:
+   alone, a new class would leave the gate of prior calibration no two distributions to compare. */
+static fvg_status make_classifier(onlooker *x, const attend_options *o, char *text) {
+  fvg_ctx *c = x->m->ctx;
+  const char *const only = text;
+  x->n_class = 1;
+  x->label = 0;
+  if (!x->tuned.l)
+    return classifier_of(x->m, &x->k, FVG_ZERO_SHOT, NULL, NULL, "{}", &only, 1);
+
+  fvg_tidy_name(text);
+  fvg_group half = FVG_BASE;
+  fvg_status s = half_of_names(c, &o->learner, &x->tuned, &only, 1, &half);
+  int n;
+  const char *const *tuned = fvg_learner_class_names(x->tuned.l, &n);
+  int match = -1;
+  if (!s) s = fvg_match_names(c, &match, &only, 1, tuned, n);
+  const char **name = FVG_NEW_ARRAY(c, const char *, (size_t)n + 1);
+  if (!s && !name) s = FVG_E_NOMEM;
+
+  if (!s) {
+    memcpy(name, tuned, (size_t)n * sizeof *name);
+    name[n] = text;
+    x->label = match >= 0 ? match : n;
+    x->n_class = match >= 0 ? n : n + 1;
+    const char *prompt_template = template_of(o->learner.prompt_template, x->tuned.settings);
+    s = classifier_of(x->m, &x->k, branch_of(&x->tuned, half), x->tuned.l, x->tuned.f,
+                      prompt_template, name, x->n_class);
+  }
+  fvg_release(c, (void *)name);
+  return s;
+}
+
+/* Draws one map of a view over it, and saves it as `path`; map: room for its values. */
+static fvg_status draw_map(const onlooker *x, const fvg_image *view, const float *chw,
+                           fvg_map_kind kind, float *map, const char *path) {
+  fvg_ctx *c = x->m->ctx;
+  fvg_status s = fvg_attention_map(x->k, map, chw, x->label, kind);
+  if (s) return s;
+  fvg_image overlay;
+  s = fvg_image_overlay(c, &overlay, view, map);
+  if (!s) s = fvg_image_save(c, &overlay, path);
+  fvg_image_free(c, &overlay);
+  return s;
+}
+
+/* Saves both maps of a view, and prints a line with its score. */
+static fvg_status attend_view(const onlooker *x, const fvg_image *view, const float *chw,
+                              const char *file, const map_name *name) {
+  fvg_ctx *c = x->m->ctx;
+  const size_t size = (size_t)x->m->vision.image_size;
+  const size_t width = (size_t)fvg_learner_feature_width(x->m, x->tuned.l);
+  float *map = FVG_NEW_ARRAY(c, float, size * size);
+  float *row = FVG_NEW_ARRAY(c, float, width);
+  float *logits = FVG_NEW_ARRAY(c, float, (size_t)x->n_class);
+  char grad_cam[PATH_BYTES], attention[PATH_BYTES];
+  map_path(grad_cam, x->folder, name, FVG_GRAD_CAM);
+  map_path(attention, x->folder, name, FVG_CLS_ATTENTION);
+
+  fvg_status s = map && row && logits ? FVG_OK : FVG_E_NOMEM;
+  if (!s) s = fvg_learner_encode_images(x->m, x->tuned.l, row, chw, 1);
+  if (!s) s = fvg_classifier_logits(x->k, logits, NULL, row, 1);
+  if (!s) s = draw_map(x, view, chw, FVG_GRAD_CAM, map, grad_cam);
+  if (!s) s = draw_map(x, view, chw, FVG_CLS_ATTENTION, map, attention);
+  if (!s) print(stdout, "%s  %.4f  %s\n", file, (double)logits[x->label], grad_cam);
+  fvg_release(c, logits);
+  fvg_release(c, row);
+  fvg_release(c, map);
+  return s;
+}
+
+static fvg_status attend_all(const onlooker *x, picture_list *pictures, const map_name *names) {
+  fvg_ctx *c = x->m->ctx;
+  const size_t size = (size_t)x->m->vision.image_size;
+  float *chw = FVG_NEW_ARRAY(c, float, 3 * size * size);
+  fvg_status s = chw ? FVG_OK : FVG_E_NOMEM;
+  for (int i = 0; !s && i < pictures->n; i++) {
+    fvg_image view;
+    s = load_view(x->m, pictures, i, &view, chw);
+    if (s) s = step_over(c, s, pictures);
+    else s = attend_view(x, &view, chw, pictures->file[i], &names[i]);
+    fvg_image_free(c, &view);
+  }
+  fvg_release(c, chw);
+  return s ? s : end_pictures(c, pictures);
+}
+
+/* ---- the command ---- */
+static fvg_status check_options(fvg_ctx *c, const attend_options *o) {
+  if (!o->text.n || !o->out || !*o->out || !o->files.n)
+    return fvg_fail(c, FVG_E_ARG, "attend needs --text STR, --out DIR and pictures");
+  if (o->text.n > 1) {
+    return fvg_fail(c, FVG_E_ARG, "attend takes one --text, there are %d; run it once for each",
+                    o->text.n);
+  }
+  if (strlen(o->out) > 1000) return fvg_fail(c, FVG_E_ARG, "--out: the path is too long");
+  return FVG_OK;
+}
+
+static fvg_status attend(fvg_clip *m, const attend_options *o, picture_list *pictures) {
+  fvg_ctx *c = m->ctx;
+  onlooker x;
+  memset(&x, 0, sizeof x);
+  x.m = m;
+  x.folder = o->out;
+  const char *given = o->text.item[0];
+  char *text = fvg_copy_string(c, given);
+  map_name *names = NULL;
+
+  fvg_status s = text ? FVG_OK : FVG_E_NOMEM;
+  if (!s && o->checkpoint) {
+    s = open_checkpoint(m, &o->learner, o->checkpoint, o->exif_rotate, NULL, &given, 1, &x.tuned);
+  }
+  if (!s) s = make_classifier(&x, o, text);
+  if (!s) s = make_folders(c, o->out);
+  if (!s) s = name_all_maps(c, pictures, o->out, &names);
+  if (!s) s = attend_all(&x, pictures, names);
+  fvg_release(c, names);
+  fvg_release(c, text);
+  fvg_classifier_free(x.k);
+  tuned_model_free(&x.tuned);
+  return s;
+}
+
+static fvg_status run(fvg_ctx *c, const void *options) {
+  const attend_options *o = (const attend_options *)options;
+  fvg_status s = check_options(c, o);
+  if (s) return s;
+  picture_list pictures;
+  fvg_clip *m = NULL;
+  s = gather_pictures(c, &o->files, o->exif_rotate, &pictures);
+  if (!s) s = check_out_folder(c, o->out);
+  if (!s) s = open_image_model(c, &o->common, &m);
+  if (!s) s = attend(m, o, &pictures);
+  pictures_free(c, &pictures);
+  fvg_clip_free(m);
+  return s;
+}
+
+const fvgpt_command attend_command = {"attend", sizeof(attend_options), declare, run};

@@ -1,0 +1,62 @@
+/* What most commands begin with; see fvgpt_checks.h. */
+#include "fvgpt_checks.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fvgpt_system.h"
+
+fvg_status open_model(fvg_ctx *c, const common_options *o, fvg_clip **m) {
+  *m = NULL;
+  if (!o->model) return fvg_fail(c, FVG_E_ARG, "%s needs --model DIR", o->command);
+  return fvg_clip_open(c, m, o->model, o->merges, FVG_F32);
+}
+
+fvg_status open_image_model(fvg_ctx *c, const common_options *o, fvg_clip **m) {
+  fvg_status s = open_model(c, o, m);
+  if (s || (*m)->has_vision) return s;
+  return fvg_fail(c, FVG_E_ARG, "%s: this model has no image tower", o->model);
+}
+
+fvg_status found(fvg_ctx *c, findings *f, fvg_status s) {
+  if (!s || s == FVG_E_NOMEM || s == FVG_E_CANCELLED) return s;
+  if (f->status) fvg_log(c, 0, "%s", f->message);
+  snprintf(f->message, sizeof f->message, "%s", fvg_error(c));
+  f->status = s;
+  return FVG_OK;
+}
+
+fvg_status end_findings(fvg_ctx *c, const findings *f) {
+  return f->status ? fvg_fail(c, f->status, "%s", f->message) : FVG_OK;
+}
+
+fvg_status check_out_folder(fvg_ctx *c, const char *path) {
+  char part[1300];
+  snprintf(part, sizeof part, "%s", path);
+  size_t n = strlen(part);
+  while (n && is_absent(part)) {
+    while (n && !is_slash(part[n - 1])) n--;
+    while (n > 1 && is_slash(part[n - 1])) n--;
+    part[n] = 0;
+  }
+  if (!n) snprintf(part, sizeof part, ".");
+
+  if (!is_folder(part))
+    return fvg_fail(c, FVG_E_IO, "%s: cannot make this folder: %s is a file", path, part);
+  if (!can_write(part))
+    return fvg_fail(c, FVG_E_IO, "%s: cannot write here: %s", part, strerror(errno));
+  return FVG_OK;
+}
+
+fvg_status classifier_of(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l,
+                         fvg_fvgpt *f, const char *prompt_template, const char *const *name,
+                         int n) {
+  fvg_classifier_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.branch = branch;
+  desc.learner = l;
+  desc.fvgpt = f;
+  desc.prompt_template = prompt_template;
+  return fvg_classifier_new(m, out, name, n, &desc);
+}

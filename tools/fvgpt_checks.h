@@ -1,0 +1,29 @@
+/* What can be known before the work begins, and opening the model. */
+#ifndef FVGPT_CHECKS_H
+#define FVGPT_CHECKS_H
+
+#include "fvgpt_options.h"
+
+fvg_status open_model(fvg_ctx *c, const common_options *o, fvg_clip **m);
+/* The same for commands that look at pictures: a model without an image tower is an error. */
+fvg_status open_image_model(fvg_ctx *c, const common_options *o, fvg_clip **m);
+
+/* Checks go on after one has failed: its message is shown when the next one fails, and the last
+   remains the error. */
+typedef struct findings {
+  fvg_status status;
+  char message[512];
+} findings;
+/* Keeps the outcome s of a check.  FVG_OK, or s where no further check makes sense. */
+fvg_status found(fvg_ctx *c, findings *f, fvg_status s);
+fvg_status end_findings(fvg_ctx *c, const findings *f);
+
+/* Can this folder be written to, or made?  Nothing is made: the deepest part that exists decides. */
+fvg_status check_out_folder(fvg_ctx *c, const char *path);
+
+/* A classifier of these names; l, f and prompt_template may be NULL. */
+fvg_status classifier_of(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l,
+                         fvg_fvgpt *f, const char *prompt_template, const char *const *name,
+                         int n);
+
+#endif

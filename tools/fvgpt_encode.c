@@ -1,0 +1,195 @@
+/* fvgpt encode. */
+#include "fvgpt_encode.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "fvgpt_checks.h"
+#include "fvgpt_pictures.h"
+#include "fvgpt_print.h"
+
+typedef struct encode_options {
+  common_options common;
+  const char *out;
+  const char *pixels;                /* a safetensors file; NULL: not given                      */
+  text_list image, text;
+  int exif_rotate;
+} encode_options;
+
+/* Arguments that belong to no option are pictures, as in --image *.jpg. */
+static void declare(option_table *t, void *options) {
+  encode_options *o = (encode_options *)options;
+  add_common(t, &o->common);
+  add_text(t, "--out", &o->out);
+  add_text(t, "--pixels", &o->pixels);
+  add_list(t, "--image", &o->image);
+  add_list(t, "--text", &o->text);
+  add_flag(t, "--exif-rotate", &o->exif_rotate);
+  add_files(t, &o->image, "--text");
+}
+
+/* What becomes the file: rows of features, and JSON lists of what the rows are of. */
+typedef struct encoded {
+  float *image, *text;               /* [n_image, embed_dim], [n_text, embed_dim]                */
+  int n_image, n_text, width;
+  document files, texts;
+} encoded;
+
+/* Reads `images` [N, 3, H, W] of a safetensors file. */
+static fvg_status load_pixels(fvg_clip *m, const char *path, fvg_tensor *images) {
+  const int size = m->vision.image_size;
+  memset(images, 0, sizeof *images);
+  fvg_source source;
+  fvg_status s = fvg_source_file(m->ctx, &source, path);
+  fvg_weights *w = NULL;
+  if (!s) s = fvg_weights_open(m->ctx, &w, &source);
+  if (!s) s = fvg_weights_get(w, images, "images", FVG_F32);
+
+  const int *dim = images->dim;
+  const int fits = images->n_dim == 4 && dim[0] >= 1 && dim[1] == 3 && dim[2] == size &&
+                   dim[3] == size;
+  if (!s && !fits) {
+    s = fvg_fail(m->ctx, FVG_E_SHAPE,
+                 "%s: images must have shape [N, 3, %d, %d] for this model", path, size, size);
+  }
+  fvg_weights_close(w);
+  return s;
+}
+
+/* Encodes the images of --pixels; row i is called FILE[i]. */
+static fvg_status encode_pixels(fvg_clip *m, const char *path, const fvg_tensor *pixels,
+                                encoded *x) {
+  x->n_image = pixels->dim[0];
+  fvg_status s =
+      fvg_clip_encode_images(m, x->image, (const float *)pixels->data, x->n_image);
+  for (int i = 0; i < x->n_image; i++) {
+    char name[1100];
+    snprintf(name, sizeof name, "%.1000s[%d]", path, i);
+    put(&x->files, i ? ", " : "");
+    put_json_string(&x->files, name);
+  }
+  return s;
+}
+
+/* Encodes the good ones of some pictures to further rows. */
+static fvg_status encode_pictures(fvg_clip *m, picture_list *pictures, encoded *x) {
+  fvg_ctx *c = m->ctx;
+  if (!m->has_vision) return fvg_fail(c, FVG_E_ARG, "this model has no image tower");
+  const size_t size = (size_t)m->vision.image_size;
+  float *chw = FVG_NEW_ARRAY(c, float, 3 * size * size);
+  if (!chw) return FVG_E_NOMEM;
+
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < pictures->n; i++) {
+    fvg_image view;
+    s = load_view(m, pictures, i, &view, chw);
+    fvg_image_free(c, &view);
+    if (s) {
+      s = step_over(c, s, pictures);
+      continue;
+    }
+    float *row = x->image + (size_t)x->n_image * (size_t)x->width;
+    s = fvg_clip_encode_images(m, row, chw, 1);
+    put(&x->files, x->n_image ? ", " : "");
+    put_json_string(&x->files, pictures->file[i]);
+    x->n_image++;
+  }
+  fvg_release(c, chw);
+  return s;
+}
+
+static fvg_tensor matrix(float *data, int rows, int cols) {
+  fvg_tensor x;
+  memset(&x, 0, sizeof x);
+  x.data = data;
+  x.n_dim = 2;
+  x.dim[0] = rows;
+  x.dim[1] = cols;
+  return x;
+}
+
+static fvg_status save_features(fvg_ctx *c, const encode_options *o, encoded *x) {
+  put(&x->files, "]");
+  put(&x->texts, "[");
+  for (int i = 0; i < x->n_text; i++) {
+    put(&x->texts, i ? ", " : "");
+    put_json_string(&x->texts, o->text.item[i]);
+  }
+  put(&x->texts, "]");
+  if (x->files.status || x->texts.status) return FVG_E_NOMEM;
+
+  fvg_named_tensor out[2];
+  fvg_metadata metadata[2];
+  int n = 0;
+  if (x->n_image) {
+    metadata[n].key = "image_files";
+    metadata[n].value = x->files.text;
+    out[n].name = "image_features";
+    out[n].tensor = matrix(x->image, x->n_image, x->width);
+    n++;
+  }
+  if (x->n_text) {
+    metadata[n].key = "texts";
+    metadata[n].value = x->texts.text;
+    out[n].name = "text_features";
+    out[n].tensor = matrix(x->text, x->n_text, x->width);
+    n++;
+  }
+  return fvg_safetensors_save(c, o->out, out, n, metadata, n);
+}
+
+/* Encodes everything that is asked for, and saves it. */
+static fvg_status encode_all(fvg_clip *m, const encode_options *o, picture_list *pictures) {
+  fvg_ctx *c = m->ctx;
+  fvg_tensor pixels;
+  memset(&pixels, 0, sizeof pixels);
+  fvg_status s = o->pixels ? load_pixels(m, o->pixels, &pixels) : FVG_OK;
+  if (s) {
+    fvg_tensor_free(c, &pixels);
+    return s;
+  }
+
+  encoded x;
+  memset(&x, 0, sizeof x);
+  x.width = m->embed_dim;
+  x.n_text = o->text.n;
+  x.files = new_document(c);
+  x.texts = new_document(c);
+  const size_t n_pixels = pixels.data ? (size_t)pixels.dim[0] : 0;
+  const size_t width = (size_t)x.width;
+  x.image = FVG_NEW_ARRAY(c, float, (n_pixels + (size_t)pictures->n) * width + 1);
+  x.text = FVG_NEW_ARRAY(c, float, (size_t)x.n_text * width + 1);
+  if (!x.image || !x.text) s = FVG_E_NOMEM;
+
+  put(&x.files, "[");
+  if (!s && n_pixels) s = encode_pixels(m, o->pixels, &pixels, &x);
+  if (!s && pictures->n) s = encode_pictures(m, pictures, &x);
+  if (!s && x.n_text) s = fvg_clip_encode_texts(m, x.text, o->text.item, x.n_text);
+  if (!s && (x.n_image || x.n_text)) s = save_features(c, o, &x);
+  fvg_release(c, x.files.text);
+  fvg_release(c, x.texts.text);
+  fvg_release(c, x.image);
+  fvg_release(c, x.text);
+  fvg_tensor_free(c, &pixels);
+  return s;
+}
+
+static fvg_status run(fvg_ctx *c, const void *options) {
+  const encode_options *o = (const encode_options *)options;
+  if (!o->out || (!o->pixels && !o->image.n && !o->text.n)) {
+    return fvg_fail(c, FVG_E_ARG,
+                    "encode needs --out F.safetensors and something to encode: --pixels, --image "
+                    "or --text");
+  }
+  picture_list pictures;
+  fvg_clip *m = NULL;
+  fvg_status s = gather_pictures(c, &o->image, o->exif_rotate, &pictures);
+  if (!s) s = open_model(c, &o->common, &m);
+  if (!s) s = encode_all(m, o, &pictures);
+  if (!s) s = end_pictures(c, &pictures);
+  pictures_free(c, &pictures);
+  fvg_clip_free(m);
+  return s;
+}
+
+const fvgpt_command encode_command = {"encode", sizeof(encode_options), declare, run};

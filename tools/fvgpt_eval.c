@@ -1,0 +1,100 @@
+/* fvgpt eval. */
+#include "fvgpt_eval.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "fvgpt_checks.h"
+#include "fvgpt_learners.h"
+#include "fvgpt_sets.h"
+
+typedef struct eval_options {
+  common_options common;
+  learner_options learner;
+  data_options data;
+  const char *checkpoint, *half;     /* NULL: not given                                          */
+} eval_options;
+
+static void declare(option_table *t, void *options) {
+  eval_options *o = (eval_options *)options;
+  add_common(t, &o->common);
+  add_learner_options(t, &o->learner);
+  add_data_options(t, &o->data);
+  add_text(t, "--checkpoint", &o->checkpoint);
+  add_text(t, "--split-half", &o->half);
+}
+
+static fvg_status parse_half(fvg_ctx *c, const char *text, fvg_group *half) {
+  if (!strcmp(text, "base")) *half = FVG_BASE;
+  else if (!strcmp(text, "new")) *half = FVG_NEW;
+  else if (!strcmp(text, "all")) *half = FVG_ALL;
+  else return fvg_fail(c, FVG_E_ARG, "--split-half %s: base, new or all is expected", text);
+  return FVG_OK;
+}
+
+/* The last --data counts. */
+static fvg_status open_only_data(fvg_ctx *c, const data_options *o, fvg_dataset *d) {
+  const int n = o->data.n;
+  const int has_published = o->dataset_root && o->dataset;
+  if (!n && !has_published) {
+    return fvg_fail(c, FVG_E_ARG,
+                    "eval needs --data ROOT, or --dataset-root DATA --dataset NAME");
+  }
+  return open_data(c, o, n ? o->data.item[n - 1] : NULL, d);
+}
+
+/* Tests what --checkpoint holds on a task, and prints how well it does. */
+static fvg_status test_checkpoint(fvg_clip *m, const eval_options *o, fvg_group half,
+                                  const fvg_task *task) {
+  fvg_ctx *c = m->ctx;
+  const fvg_dataset_card *card = task->dataset->card;
+  const char *const *name = task->class_name;
+  tuned_model tuned = {NULL, NULL, NULL};
+  fvg_status s = open_checkpoint(m, &o->learner, o->checkpoint, o->data.exif_rotate, card, name,
+                                 task->n_class, &tuned);
+  if (!s) s = half_of_names(c, &o->learner, &tuned, name, task->n_class, &half);
+
+  fvg_classifier *k = NULL;
+  if (!s) {
+    const char *prompt_template = template_of(o->learner.prompt_template, tuned.settings);
+    s = classifier_of(m, &k, branch_of(&tuned, half), tuned.l, tuned.f, prompt_template, name,
+                      task->n_class);
+  }
+  fvg_score score;
+  if (!s) s = fvg_classifier_test(k, &score, task);
+  if (!s) {
+    printf("%s classes %d  images %d  correct %d  accuracy %.2f  error %.2f  macro_f1 %.2f\n",
+           o->half, task->n_class, score.n, score.n_correct, score.accuracy, 100 - score.accuracy,
+           score.macro_f1);
+  }
+  fvg_classifier_free(k);
+  tuned_model_free(&tuned);
+  return s;
+}
+
+static fvg_status run(fvg_ctx *c, const void *options) {
+  const eval_options *o = (const eval_options *)options;
+  if (!o->checkpoint || !o->half) {
+    return fvg_fail(c, FVG_E_ARG, "eval needs --checkpoint DIR and --split-half base|new|all");
+  }
+  fvg_group half = FVG_ALL;
+  fvg_status s = parse_half(c, o->half, &half);
+  if (s) return s;
+
+  fvg_clip *m = NULL;
+  fvg_dataset d;
+  fvg_task task;
+  memset(&d, 0, sizeof d);
+  memset(&task, 0, sizeof task);
+  s = open_model(c, &o->common, &m);
+  if (!s) s = open_only_data(c, &o->data, &d);
+  if (!s) s = fvg_dataset_check(&d, FVG_CHECK_TEST, o->data.skip_bad);
+  if (!s) s = test_task(&d, half, &task);
+  if (!s) s = test_checkpoint(m, o, half, &task);
+  fvg_task_free(&task);
+  fvg_dataset_free(&d);
+  fvg_clip_free(m);
+  return s;
+}
+
+const fvgpt_command eval_command = {"eval", sizeof(eval_options), declare, run};

@@ -1,0 +1,246 @@
+/* Learners and checkpoints; see fvgpt_learners.h. */
+#include "fvgpt_learners.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fvgpt_print.h"
+
+const char *const preset_name[2] = {"fork", "original"};
+
+/* ---- options ---- */
+/* Up to MAX_SHOTS whole numbers with commas between them. */
+static int take_shots(void *to, const char *value) {
+  shots_option *shots = (shots_option *)to;
+  const char *text = value;
+  int is_last = 0;
+  shots->n = 0;
+  while (!is_last) {
+    char *end;
+    const long n = strtol(text, &end, 10);
+    const int is_number = end != text && n >= 1 && n <= 100000 && (!*end || *end == ',');
+    if (!is_number || shots->n == MAX_SHOTS) {
+      print(stderr,
+            "fvgpt: --shots %s: up to 16 whole numbers from 1 to 100000 with commas are "
+            "expected\n",
+            text);
+      return 0;
+    }
+    shots->item[shots->n++] = (int)n;
+    is_last = !*end;
+    text = end + 1;
+  }
+  return 1;
+}
+
+/* NAME=VALUE.  Only the methods know which names there are. */
+static int take_set(void *to, const char *value) {
+  set_options *set = (set_options *)to;
+  const char *equals = strchr(value, '=');
+  if (equals && set->n < MAX_SET) {
+    char *end;
+    strtod(equals + 1, &end);
+    if (end > equals + 1 && !*end) {
+      set->item[set->n++] = value;
+      return 1;
+    }
+  }
+  print(stderr, "fvgpt: --set %s: NAME=VALUE with a number is expected, at most %d times\n", value,
+        MAX_SET);
+  return 0;
+}
+
+void add_learner_options(option_table *t, learner_options *o) {
+  o->position = "end";
+  o->shots.item[0] = 16;
+  o->shots.n = 1;
+  add_text(t, "--trainer", &o->trainer);
+  add_text(t, "--ctx-init", &o->ctx_init);
+  add_text(t, "--class-token-position", &o->position);
+  add_text(t, "--template", &o->prompt_template);
+  add_whole(t, "--n-ctx", &o->n_ctx, 1, 74);
+  add_taken(t, "--set", take_set, &o->set);
+  add_word(t, "--preset", &o->preset, "fork original");
+  add_flag(t, "--few-shot", &o->few_shot);
+  add_text(t, "--transfer-to", &o->transfer_to);
+  add_taken(t, "--shots", take_shots, &o->shots);
+}
+
+fvg_status parse_position(fvg_ctx *c, const char *text, fvg_position *out) {
+  static const char *const name[] = {"end", "middle", "front"};
+  for (int i = 0; i < 3; i++) {
+    if (strcmp(text, name[i])) continue;
+    *out = (fvg_position)i;
+    return FVG_OK;
+  }
+  return fvg_fail(c, FVG_E_ARG, "--class-token-position %s: end, middle or front is expected",
+                  text);
+}
+
+int option_named(const fvg_method *method, const char *text, fvg_option *known) {
+  const size_t n = strcspn(text, "=");
+  double low, high;
+  for (int k = 0; method && fvg_method_option(method, known, &low, &high, k); k++) {
+    if (strlen(known->name) == n && !strncmp(known->name, text, n)) return 1;
+  }
+  return 0;
+}
+
+fvg_protocol protocol_of(const learner_options *o) {
+  if (o->transfer_to) return FVG_CROSS_DATA;
+  return o->few_shot ? FVG_FEW_SHOT : FVG_BASE_TO_NEW;
+}
+
+/* ---- learners ---- */
+void recipe_of(const learner_options *o, const fvg_method *method, const fvg_dataset_card *card,
+               int shots, fvg_recipe *r) {
+  fvg_method_recipe(method, r, (fvg_preset)o->preset, protocol_of(o), card, shots);
+  if (o->n_ctx) r->n_ctx = o->n_ctx;
+}
+
+/* Sets an option of the desc, which is in the list already or comes to its end. */
+static void set_option(fvg_learner_desc *desc, fvg_option *option, const char *name,
+                       double value) {
+  int k = 0;
+  while (k < desc->n_option && strcmp(option[k].name, name)) k++;
+  option[k].name = name;
+  option[k].value = value;
+  if (k == desc->n_option) desc->n_option++;
+}
+
+fvg_status learner_desc(fvg_ctx *c, const learner_options *o, const fvg_method *method,
+                        const fvg_dataset_card *card, int shots, fvg_option option[MAX_OPTIONS],
+                        fvg_learner_desc *desc) {
+  fvg_recipe recipe;
+  recipe_of(o, method, card, shots, &recipe);
+  memset(desc, 0, sizeof *desc);
+  desc->method = method;
+  desc->n_ctx = recipe.n_ctx;
+  desc->ctx_init = o->ctx_init;
+  desc->prompt_template = o->prompt_template;
+  if (!o->prompt_template) desc->prompt_template = fvg_method_template(method, card);
+
+  desc->option = option;
+  for (int i = 0; i < recipe.n_option; i++) option[i] = recipe.option[i];
+  desc->n_option = recipe.n_option;
+  for (int i = 0; i < o->set.n; i++) {
+    const char *text = o->set.item[i];
+    fvg_option known;
+    if (!option_named(method, text, &known)) continue;
+    set_option(desc, option, known.name, strtod(strchr(text, '=') + 1, NULL));
+  }
+  return parse_position(c, o->position, &desc->class_token_position);
+}
+
+/* ---- checkpoints ---- */
+void tuned_model_free(tuned_model *x) {
+  fvg_weights_close(x->settings);
+  fvg_fvgpt_free(x->f);
+  fvg_learner_free(x->l);
+  memset(x, 0, sizeof *x);
+}
+
+void checkpoint_in(const char *folder, char *path, size_t size) {
+  snprintf(path, size, "%s/checkpoint.safetensors", folder);
+}
+
+fvg_status open_tuned(fvg_clip *m, const char *folder, tuned_model *x) {
+  char path[1200];
+  checkpoint_in(folder, path, sizeof path);
+  return fvg_checkpoint_load(m, &x->l, &x->f, &x->settings, path);
+}
+
+/* A file of the published trainers. */
+static fvg_status open_published(fvg_clip *m, const learner_options *o, const char *file,
+                                 const fvg_dataset_card *card, const char *const *name, int n,
+                                 fvg_learner **l) {
+  fvg_ctx *c = m->ctx;
+  const fvg_method *method = fvg_method_find(o->trainer);
+  if (!method) {
+    return fvg_fail(c, FVG_E_ARG,
+                    "--trainer %s: with --checkpoint FILE the name of a method is expected",
+                    o->trainer);
+  }
+
+  fvg_option option[MAX_OPTIONS];
+  for (int i = 0; i < o->set.n; i++) {
+    if (option_named(method, o->set.item[i], option)) continue;
+    return fvg_fail(c, FVG_E_ARG, "--set %s: %s has no such option", o->set.item[i], o->trainer);
+  }
+
+  fvg_learner_desc desc;
+  fvg_status s = learner_desc(c, o, method, card, o->shots.item[0], option, &desc);
+  if (!s) s = fvg_learner_new(m, l, name, n, &desc);
+  if (!s) s = fvg_learner_load(*l, file);
+  return s;
+}
+
+fvg_status open_checkpoint(fvg_clip *m, const learner_options *o, const char *checkpoint,
+                           int exif_rotate, const fvg_dataset_card *card, const char *const *name,
+                           int n, tuned_model *x) {
+  if (o->trainer) return open_published(m, o, checkpoint, card, name, n, &x->l);
+  fvg_status s = open_tuned(m, checkpoint, x);
+  if (!s && !exif_rotate && fvg_weights_metadata(x->settings, "exif_rotate")) {
+    fvg_log(m->ctx, 0,
+            "%s was tuned with --exif-rotate; without it turned pictures are seen otherwise than "
+            "in training",
+            checkpoint);
+  }
+  return s;
+}
+
+fvg_branch branch_of(const tuned_model *x, fvg_group half) {
+  if (!x->l) return FVG_ZERO_SHOT;
+  if (!x->f) return half == FVG_BASE ? FVG_TUNED : FVG_TUNED_NEW;
+  return half == FVG_BASE ? FVG_BRANCH_BASE : FVG_BRANCH_NEW;
+}
+
+const char *template_of(const char *given, const fvg_weights *settings) {
+  const char *tuned = settings ? fvg_weights_metadata(settings, "template") : NULL;
+  if (given) return given;
+  return tuned ? tuned : "a photo of a {}.";
+}
+
+/* ---- class names ---- */
+enum { LIST_BYTES = 190 };           /* of a message, for a list of names                        */
+
+/* Writes the names that are tuned ones, or those that are not; "..." for what does not fit. */
+static void list_names(const char *const *name, int n, const int *match, int tuned,
+                       char text[LIST_BYTES]) {
+  size_t at = 0;
+  snprintf(text, LIST_BYTES, "none");
+  for (int i = 0; i < n; i++) {
+    if ((match[i] >= 0) != tuned) continue;
+    const char *comma = at ? ", " : "";
+    if (at + strlen(name[i]) + 10 > LIST_BYTES) {
+      snprintf(text + at, LIST_BYTES - at, "%s...", comma);
+      return;
+    }
+    at += (size_t)snprintf(text + at, LIST_BYTES - at, "%s%s", comma, name[i]);
+  }
+}
+
+fvg_status half_of_names(fvg_ctx *c, const learner_options *o, const tuned_model *x,
+                         const char *const *name, int n, fvg_group *half) {
+  if (!x->l || o->trainer) return FVG_OK;
+  int n_tuned;
+  const char *const *tuned = fvg_learner_class_names(x->l, &n_tuned);
+  int *match = FVG_NEW_ARRAY(c, int, (size_t)n);
+  fvg_status s = FVG_E_NOMEM;
+  if (match) s = fvg_match_names(c, match, name, n, tuned, n_tuned);
+
+  if (!s) {
+    int n_base = 0;
+    for (int i = 0; i < n; i++) n_base += match[i] >= 0;
+    *half = n_base == n ? FVG_BASE : FVG_NEW;
+
+    char base[LIST_BYTES], fresh[LIST_BYTES];
+    list_names(name, n, match, 1, base);
+    list_names(name, n, match, 0, fresh);
+    fvg_log(c, 1, "%d of %d names taken for base (tuned on): %s; %d for new: %s", n_base, n, base,
+            n - n_base, fresh);
+  }
+  fvg_release(c, match);
+  return s;
+}

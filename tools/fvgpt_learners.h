@@ -1,0 +1,82 @@
+/* Learners as the options describe them, the checkpoints that tune made of them, and which of some
+   class names they were tuned on. */
+#ifndef FVGPT_LEARNERS_H
+#define FVGPT_LEARNERS_H
+
+#include "fvgpt_options.h"
+
+enum { MAX_SET = 32 };                               /* times that --set is taken                */
+enum { MAX_OPTIONS = MAX_SET + FVG_RECIPE_OPTIONS }; /* of a learner: --set's and its preset's   */
+
+/* ---- options ---- */
+typedef struct set_options {
+  const char *item[MAX_SET];         /* NAME=VALUE each                                          */
+  int n;
+} set_options;
+
+enum { MAX_SHOTS = 16 };
+typedef struct shots_option {
+  int item[MAX_SHOTS];
+  int n;
+} shots_option;
+
+/* How a learner is made. */
+typedef struct learner_options {
+  const char *trainer;               /* NULL: not given                                          */
+  const char *ctx_init, *position, *prompt_template;
+  int n_ctx;                         /* 0: the method's                                          */
+  set_options set;
+  int preset;                        /* fvg_preset                                               */
+  int few_shot;
+  const char *transfer_to;           /* data sets with commas; NULL: not given                   */
+  shots_option shots;
+} learner_options;
+void add_learner_options(option_table *t, learner_options *o);
+
+/* fvg_preset as words. */
+extern const char *const preset_name[2];
+fvg_protocol protocol_of(const learner_options *o);
+fvg_status parse_position(fvg_ctx *c, const char *text, fvg_position *out);
+/* Into `known` the option of the method that text, NAME=VALUE, names; 0: it has no such one. */
+int option_named(const fvg_method *method, const char *text, fvg_option *known);
+
+/* ---- learners ---- */
+/* What the method trains with: the preset's recipe for the protocol, the published set (card; NULL:
+   none) and the shots, under what the command line says itself. */
+void recipe_of(const learner_options *o, const fvg_method *method, const fvg_dataset_card *card,
+               int shots, fvg_recipe *r);
+/* option: room for desc->option; --set's values go before the recipe's. */
+fvg_status learner_desc(fvg_ctx *c, const learner_options *o, const fvg_method *method,
+                        const fvg_dataset_card *card, int shots, fvg_option option[MAX_OPTIONS],
+                        fvg_learner_desc *desc);
+
+/* ---- checkpoints ---- */
+/* What --checkpoint holds; f is NULL without an FVG-PT part, and all are NULL without --checkpoint. */
+typedef struct tuned_model {
+  fvg_learner *l;
+  fvg_fvgpt *f;
+  fvg_weights *settings;             /* NULL for a published trainer's file                      */
+} tuned_model;
+void tuned_model_free(tuned_model *x);
+
+/* The path of the checkpoint in a folder that tune made. */
+void checkpoint_in(const char *folder, char *path, size_t size);
+fvg_status open_tuned(fvg_clip *m, const char *folder, tuned_model *x);
+/* Such a folder, or, with --trainer, a file of the published trainers; its classes are then `name`,
+   of a published set if card is not NULL. */
+fvg_status open_checkpoint(fvg_clip *m, const learner_options *o, const char *checkpoint,
+                           int exif_rotate, const fvg_dataset_card *card, const char *const *name,
+                           int n, tuned_model *x);
+fvg_branch branch_of(const tuned_model *x, fvg_group half);
+/* The template that a checkpoint was tuned with goes before the default, and --template (NULL: not
+   given) before both. */
+const char *template_of(const char *given, const fvg_weights *settings);
+
+/* ---- class names ---- */
+/* FVG_BASE if all of n names are among those that the learner was tuned on, else FVG_NEW; a note
+   says which are which.  A published trainer's file does not tell its classes, nor does plain
+   CLIP: there *half stays as it is. */
+fvg_status half_of_names(fvg_ctx *c, const learner_options *o, const tuned_model *x,
+                         const char *const *name, int n, fvg_group *half);
+
+#endif

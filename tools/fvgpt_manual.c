@@ -1,0 +1,194 @@
+/* The manual; see fvgpt_manual.h. */
+#include "fvgpt_manual.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "fvgpt_print.h"
+
+/* The text is in two parts, because C99 does not promise strings of more than 4095 letters.  A
+   line that does not begin with a blank starts what is said about one command, or about all. */
+static const char *const manual[] = {
+  "fvgpt info       --model DIR\n"
+  "fvgpt tokenize   --model DIR                       a line of text in, its token ids out\n"
+  "fvgpt preprocess --size N|--model DIR [--crop TOP,LEFT,HEIGHT,WIDTH [--flip]] [--nearest] "
+    "IN OUT\n"
+  "                 FILE below may also be a folder: all its pictures.  A bad file is named, "
+    "and the others go on\n"
+  "fvgpt encode     --model DIR [--pixels F.safetensors] [--image FILE...] [--text STR]... "
+    "--out F.safetensors\n"
+  "                 --pixels reads images [N,3,H,W]; writes image_features and text_features, "
+    "not normalised, and\n"
+  "                 what their rows are of into the metadata image_files and texts, as JSON lists\n"
+  "fvgpt classify   --model DIR [--checkpoint DIR] --classes A,B,C [--template STR] [--top 5] "
+    "FILE...\n"
+  "                 a comma inside a name is written \\,; with a checkpoint --classes may be "
+    "left out: its own names\n"
+  "fvgpt attend     --model DIR [--checkpoint DIR] --text STR --out DIR FILE...\n"
+  "                 writes DIR/NAME_gradcam.png, what speaks for the text (with a checkpoint: "
+    "for that class), and\n"
+  "                 DIR/NAME_attention.png, what the class token attends to; prints file, "
+    "score, first picture\n"
+  "fvgpt tune       --model DIR --data ROOT [--data ROOT2]... --trainer NAME,... --out DIR\n"
+  "                 NAME: CoOp KgCoOp ProGrad CoCoOp PromptSRC MaPLe DAPT MMRL, or FVGPT_ or "
+    "DPC_ before one\n"
+  "                 [--split F] [--shots 16] [--seeds 1,2,3] [--augment crop|none|squash|crop:K]\n"
+  "                 [--preset fork|original] published settings of each method, for the "
+    "protocol and the data set:\n"
+  "                 those of FVG-PT's fork (default: the paper's tables come from it) or of "
+    "the method's own code;\n"
+  "                 where a source says nothing, the fork's for base to new.  FVG-PT and DPC "
+    "have one of their own\n"
+  "                 [--epochs N] [--lr X] [--batch N] [--set NAME=VALUE]... go before the "
+    "preset's\n"
+  "                 [--n-ctx 4] [--ctx-init WORDS] [--class-token-position end|middle|front]\n"
+  "                 WORDS: CoOp, KgCoOp, CoCoOp learn a vector for each word; MaPLe, DAPT, "
+    "PromptSRC the first\n"
+  "                 n-ctx tokens; ProGrad n-ctx vectors, the words last; tokens that are left "
+    "stay fixed words\n"
+  "                 [--lambda-base 10] [--lambda-new 1] [--template \"a photo of a {}.\"] "
+    "[--fill-black]\n"
+  "                 [--calibration published|crossfit|guarded] [--entropy raw|normalised] "
+    "[--ablate]\n"
+  "                 [--dpc-weight 0.5] [--dpc-weight-for-new 0] [--dpc-top-k 8]\n"
+  "                 [--dataset-root DATA --dataset NAME,...] instead of --data: the published "
+    "folders\n"
+  "                 [--few-shot] all classes, every number of --shots 1,2,4,8,16\n"
+  "                 [--transfer-to ROOT,...] all classes, then tested on those of other data sets\n"
+  "                 --ablate adds rows for FVG-PT without some of its modules (FRG, FDC, PC). "
+    " A list that was cut\n"
+  "                 off goes on where it stopped when the same command is given again\n",
+  "fvgpt eval       --model DIR --data ROOT --checkpoint DIR --split-half base|new|all "
+    "[--split F] [--template STR]\n"
+  "                 with --trainer NAME, --checkpoint is a published trainer's file "
+    "(model.pth.tar-N), and --set,\n"
+  "                 --preset, --few-shot, --n-ctx, --ctx-init, --class-token-position say how "
+    "it was trained\n"
+  "fvgpt report     --model DIR --data ROOT --runs RUNS [--data ROOT2 --runs RUNS2]... --out DIR\n"
+  "                 [--pictures 6] [--split F]\n"
+  "                 RUNS is the --out of a finished tune --trainer FVGPT_CoOp on ROOT; writes "
+    "DIR/index.html with\n"
+  "                 tables, curves and attention maps, and DIR/results.json, every number on it\n"
+  "data sets        --skip-bad goes on without pictures that cannot be read (all are decoded "
+    "before the start)\n"
+  "                 --val PERCENT of class folders that are cut into train, val and test (20; "
+    "0: train gets them)\n"
+  "                 --masks auto|grey|inverted|labels|trimap|alpha says what in a mask is "
+    "foreground\n"
+  "pictures         PNM; PNG, JPEG, BMP and GIF (the first picture) where stb_image was there "
+    "to build with\n"
+  "                 --exif-rotate  turns pictures upright as their cameras tell; without it "
+    "they are taken as stored,\n"
+  "                 as CLIP's own preprocessing does\n"
+  "fvgpt help       [COMMAND]                         this text, or its part on one command\n"
+  "fvgpt --version                                    prints which version this is\n"
+  "common           --threads N (default: all cores)   --simd scalar|sse2|avx2|avx512   "
+    "--merges FILE\n"
+  "                 --NAME=VALUE is --NAME VALUE; behind -- all arguments are files.  Exit "
+    "status: 0; 1 after an error,\n"
+  "                 which is one line on stderr; 130 after Ctrl-C, 143 after SIGTERM\n"
+};
+enum { MANUAL_PARTS = sizeof manual / sizeof *manual };
+
+void print_whole_manual(void) {
+  for (int part = 0; part < MANUAL_PARTS; part++) fputs(manual[part], stdout);
+}
+
+static int begins(const char *line, const char *word) {
+  return !strncmp(line, word, strlen(word));
+}
+
+/* Does a line start what is said about this command? */
+static int is_about(const char *line, const char *command) {
+  const char *name = line + strlen("fvgpt ");
+  return begins(line, "fvgpt ") && begins(name, command) && name[strlen(command)] == ' ';
+}
+
+static int is_about_all(const char *line) {
+  return begins(line, "common") || begins(line, "data sets") || begins(line, "pictures");
+}
+
+int print_manual(const char *command) {
+  int is_ours = 0;
+  int found = 0;
+  for (int part = 0; part < MANUAL_PARTS; part++) {
+    const char *line = manual[part];
+    while (*line) {
+      const char *next = strchr(line, '\n') + 1;
+      if (*line != ' ') {
+        is_ours = is_about(line, command);
+        found |= is_ours;
+        if (found && is_about_all(line)) is_ours = 1;
+      }
+      if (is_ours) print(stdout, "%.*s", (int)(next - line), line);
+      line = next;
+    }
+  }
+  return found;
+}
+
+/* ---- guesses ---- */
+enum { WORD = 40 };
+
+static int least(int a, int b) { return a < b ? a : b; }
+
+/* Letters to put in, leave out, change, or swap with the next, to make a word of n letters another
+   of m (restricted Damerau-Levenshtein distance).  Words are cut at WORD letters. */
+static int distance(const char *a, int n, const char *b, int m) {
+  int d[WORD + 1][WORD + 1];
+  n = least(n, WORD);
+  m = least(m, WORD);
+  for (int i = 0; i <= n; i++) d[i][0] = i;
+  for (int j = 0; j <= m; j++) d[0][j] = j;
+
+  for (int i = 1; i <= n; i++) {
+    for (int j = 1; j <= m; j++) {
+      int best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
+      best = least(best, d[i - 1][j] + 1);
+      best = least(best, d[i][j - 1] + 1);
+      const int swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+      if (swapped) best = least(best, d[i - 2][j - 2] + 1);
+      d[i][j] = best;
+    }
+  }
+  return d[n][m];
+}
+
+/* How far the word is from the nearest name in the manual, no farther than `most`, and that name;
+   names are what follows "fvgpt ", or, for a word that begins as an option, the options. */
+static int nearest(const char *word, int most, const char **name, int *length) {
+  const int is_option = *word == '-';
+  const char *start = is_option ? "--" : "fvgpt ";
+  const int n = (int)strlen(word);
+  int best = most + 1;
+  for (int part = 0; part < MANUAL_PARTS; part++) {
+    const char *at = strstr(manual[part], start);
+    for (; at; at = strstr(at + 1, start)) {
+      const char *candidate = is_option ? at : at + strlen(start);
+      const int m = (int)strspn(candidate, "-abcdefghijklmnopqrstuvwxyz");
+      if (m < 3 || m > WORD) continue;
+      const int far = distance(word, n, candidate, m);
+      if (far >= best) continue;
+      best = far;
+      *name = candidate;
+      *length = m;
+    }
+  }
+  return best;
+}
+
+const char *hint(const char *word, char text[HINT_BYTES]) {
+  const int most = strlen(word) < 4 ? 1 : 2;
+  const char *name = "";
+  int length = 0;
+  text[0] = 0;
+  if (nearest(word, most, &name, &length) <= most)
+    snprintf(text, HINT_BYTES, "; did you mean %.*s?", length, name);
+  return text;
+}
+
+int is_known_option(const char *word) {
+  const char *name;
+  int length;
+  return begins(word, "--") && strlen(word) <= WORD && nearest(word, 0, &name, &length) == 0;
+}

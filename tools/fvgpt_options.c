@@ -1,0 +1,265 @@
+/* Reading the command line; see fvgpt_options.h. */
+#include "fvgpt_options.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "fvgpt_manual.h"
+#include "fvgpt_print.h"
+
+typedef enum option_kind { FLAG, TEXT, WHOLE, NUMBER, WORD, LIST, TAKEN } option_kind;
+
+typedef struct option {
+  const char *name;
+  option_kind kind;
+  void *to;
+  double low, high;                  /* of WHOLE and NUMBER                                      */
+  const char *words;                 /* of WORD                                                  */
+  take_fn take;                      /* of TAKEN                                                 */
+} option;
+
+enum { MAX_OPTIONS_OF_COMMAND = 64, MAX_LISTS = 8 };
+
+struct option_table {
+  option option[MAX_OPTIONS_OF_COMMAND];
+  int n;
+  text_list *list[MAX_LISTS];        /* whose memory is to be freed                              */
+  int n_list;
+  common_options *common;
+  text_list *files;                  /* NULL: the command takes none                             */
+  const char *quoted;
+  const char *misplaced;             /* the first argument that belongs to no option             */
+  int argc;
+  int is_out_of_memory;
+};
+
+/* ---- declaring ---- */
+static option *add_option(option_table *t, const char *name, option_kind kind, void *to) {
+  option *x = &t->option[t->n++];
+  memset(x, 0, sizeof *x);
+  x->name = name;
+  x->kind = kind;
+  x->to = to;
+  return x;
+}
+
+/* No list can be longer than the command line. */
+static void add_memory(option_table *t, text_list *list) {
+  list->item = (const char **)calloc((size_t)t->argc, sizeof *list->item);
+  t->list[t->n_list++] = list;
+  if (!list->item) t->is_out_of_memory = 1;
+}
+
+void add_common(option_table *t, common_options *o) {
+  t->common = o;
+  add_whole(t, "--threads", &o->threads, 1, 256);
+  add_text(t, "--simd", &o->simd);
+  add_text(t, "--merges", &o->merges);
+  add_text(t, "--model", &o->model);
+}
+
+void add_flag(option_table *t, const char *name, int *to) { add_option(t, name, FLAG, to); }
+
+void add_text(option_table *t, const char *name, const char **to) {
+  add_option(t, name, TEXT, (void *)to);
+}
+
+void add_whole(option_table *t, const char *name, int *to, int low, int high) {
+  option *x = add_option(t, name, WHOLE, to);
+  x->low = low;
+  x->high = high;
+}
+
+void add_number(option_table *t, const char *name, double *to, double low, double high) {
+  option *x = add_option(t, name, NUMBER, to);
+  x->low = low;
+  x->high = high;
+}
+
+void add_word(option_table *t, const char *name, int *to, const char *words) {
+  add_option(t, name, WORD, to)->words = words;
+}
+
+void add_list(option_table *t, const char *name, text_list *to) {
+  add_option(t, name, LIST, to);
+  if (!to->item) add_memory(t, to);
+}
+
+void add_taken(option_table *t, const char *name, take_fn take, void *to) {
+  add_option(t, name, TAKEN, to)->take = take;
+}
+
+void add_files(option_table *t, text_list *to, const char *quoted) {
+  t->files = to;
+  t->quoted = quoted;
+  if (!to->item) add_memory(t, to);
+}
+
+/* ---- values ---- */
+/* A number in full, within bounds; 0 and a message otherwise. */
+static int take_number(const option *x, const char *text, double *out) {
+  char *end;
+  const double number = strtod(text, &end);
+  if (*text && !*end && number >= x->low && number <= x->high) {
+    *out = number;
+    return 1;
+  }
+  print(stderr, "fvgpt: %s %s: a number from %g to %g is expected\n", x->name, text, x->low,
+        x->high);
+  return 0;
+}
+
+static int take_whole(const option *x, const char *text, int *out) {
+  double number;
+  if (!take_number(x, text, &number)) return 0;
+  *out = (int)number;
+  if (*out == number) return 1;
+  print(stderr, "fvgpt: %s %s: a whole number is expected\n", x->name, text);
+  return 0;
+}
+
+static int take_word(const option *x, const char *text, int *out) {
+  const size_t n = strlen(text);
+  const char *at = x->words;
+  int i = 0;
+  while (*at) {
+    const size_t length = strcspn(at, " ");
+    if (length == n && !strncmp(at, text, n)) {
+      *out = i;
+      return 1;
+    }
+    at += length;
+    if (*at == ' ') at++;
+    i++;
+  }
+  print(stderr, "fvgpt: %s %s: one of %s is expected\n", x->name, text, x->words);
+  return 0;
+}
+
+static void take_item(text_list *list, const char *text) { list->item[list->n++] = text; }
+
+/* 0: the value makes no sense, after a message. */
+static int take_value(const option *x, const char *text) {
+  switch (x->kind) {
+    case TEXT: *(const char **)x->to = text; return 1;
+    case WHOLE: return take_whole(x, text, (int *)x->to);
+    case NUMBER: return take_number(x, text, (double *)x->to);
+    case WORD: return take_word(x, text, (int *)x->to);
+    case LIST: take_item((text_list *)x->to, text); return 1;
+    case TAKEN: return x->take(x->to, text);
+    case FLAG: break;
+  }
+  return 1;
+}
+
+/* ---- the command line ---- */
+int is_help_option(const char *argument) {
+  return !strcmp(argument, "-h") || !strcmp(argument, "--help");
+}
+
+static const option *find_option(const option_table *t, const char *name, size_t length) {
+  for (int i = 0; i < t->n; i++) {
+    const char *known = t->option[i].name;
+    if (strlen(known) == length && !strncmp(known, name, length)) return &t->option[i];
+  }
+  return NULL;
+}
+
+static void tell_unknown(const option_table *t, const char *argument) {
+  const size_t length = strcspn(argument, "=");
+  char text[HINT_BYTES];
+  snprintf(text, sizeof text, "%.*s", (int)length, argument);
+  if (is_known_option(text) && !find_option(t, argument, length)) {
+    const char *command = t->common->command;
+    print(stderr, "fvgpt: %s has no option %s (`fvgpt help %s` lists its options)\n", command,
+          text, command);
+    return;
+  }
+  print(stderr, "fvgpt: unknown option %s%s (`fvgpt help` lists them)\n", argument,
+        hint(argument, text));
+}
+
+/* Takes the option that argument *i names, and its value, behind = or in the next argument; *i is
+   then the last of the two. */
+static int take_option(option_table *t, char **argv, int *i) {
+  const char *argument = argv[*i];
+  const char *equals = strchr(argument, '=');
+  const size_t length = equals ? (size_t)(equals - argument) : strlen(argument);
+  const option *x = find_option(t, argument, length);
+  if (!x || (equals && x->kind == FLAG)) {
+    tell_unknown(t, argument);
+    return 0;
+  }
+  if (x->kind == FLAG) {
+    *(int *)x->to = 1;
+    return 1;
+  }
+  if (equals) return take_value(x, equals + 1);
+
+  if (*i + 1 == t->argc) {
+    print(stderr, "fvgpt: %s needs a value\n", argument);
+    return 0;
+  }
+  ++*i;
+  return take_value(x, argv[*i]);
+}
+
+/* Takes an argument that belongs to no option, or remembers the first that should not be there. */
+static void take_file(option_table *t, const char *argument, int behind_quoted) {
+  if (t->files && !behind_quoted) take_item(t->files, argument);
+  else if (!t->misplaced) t->misplaced = argument;
+}
+
+static parsed parse_arguments(option_table *t, int argc, char **argv) {
+  int behind_quoted = 0;
+  int only_files = 0;
+  for (int i = 2; i < argc; i++) {
+    const char *argument = argv[i];
+    const int is_option = argument[0] == '-' && argument[1] == '-';
+    if (only_files) {
+      take_file(t, argument, 0);
+    } else if (is_help_option(argument)) {
+      return PARSED_HELP;
+    } else if (!strcmp(argument, "--")) {
+      only_files = 1;
+    } else if (is_option) {
+      behind_quoted = t->quoted && !strcmp(argument, t->quoted);
+      if (!take_option(t, argv, &i)) return PARSED_BADLY;
+    } else {
+      take_file(t, argument, behind_quoted);
+    }
+  }
+  if (!t->misplaced) return PARSED;
+  print(stderr,
+        "fvgpt: %s: \"%s\" belongs to no option (one value each; quote values with blanks)\n",
+        t->common->command, t->misplaced);
+  return PARSED_BADLY;
+}
+
+parsed parse_command(parsed_command *x, const fvgpt_command *command, int argc, char **argv) {
+  memset(x, 0, sizeof *x);
+  x->command = command;
+  x->options = calloc(1, command->size);
+  x->table = (option_table *)calloc(1, sizeof *x->table);
+  if (x->options && x->table) {
+    x->table->argc = argc;
+    command->declare(x->table, x->options);
+  }
+  if (!x->options || !x->table || x->table->is_out_of_memory) {
+    print(stderr, "fvgpt: out of memory\n");
+    return PARSED_BADLY;
+  }
+
+  x->common = x->table->common;
+  x->common->command = command->name;
+  x->common->argc = argc;
+  x->common->argv = argv;
+  return parse_arguments(x->table, argc, argv);
+}
+
+void parsed_command_free(parsed_command *x) {
+  for (int i = 0; x->table && i < x->table->n_list; i++) free((void *)x->table->list[i]->item);
+  free(x->table);
+  free(x->options);
+  memset(x, 0, sizeof *x);
+}

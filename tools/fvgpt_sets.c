@@ -1,0 +1,105 @@
+/* Data sets and test sets; see fvgpt_sets.h. */
+#include "fvgpt_sets.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "fvgpt_checks.h"
+
+void add_data_options(option_table *t, data_options *o) {
+  o->val = -1;
+  add_list(t, "--data", &o->data);
+  add_text(t, "--dataset-root", &o->dataset_root);
+  add_text(t, "--dataset", &o->dataset);
+  add_text(t, "--split", &o->split);
+  add_whole(t, "--val", &o->val, 0, 60);
+  add_word(t, "--masks", &o->masks, "auto grey inverted labels trimap alpha");
+  add_flag(t, "--skip-bad", &o->skip_bad);
+  add_flag(t, "--exif-rotate", &o->exif_rotate);
+}
+
+fvg_status open_root(fvg_ctx *c, const data_options *o, const char *root, const char *dataset,
+                     fvg_dataset *d) {
+  fvg_dataset_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.root = root;
+  desc.dataset = dataset;
+  desc.split = o->split;
+  desc.mask_reading = (fvg_mask_reading)o->masks;
+  desc.exif_rotate = o->exif_rotate;
+
+  /* In the desc 0 stands for the usual share, and a negative number for none. */
+  if (o->val == 0) desc.val_percent = -1;
+  else if (o->val > 0) desc.val_percent = o->val;
+  return fvg_dataset_open(c, d, &desc);
+}
+
+fvg_status open_data(fvg_ctx *c, const data_options *o, const char *root, fvg_dataset *d) {
+  if (o->dataset_root && o->dataset) return open_root(c, o, o->dataset_root, o->dataset, d);
+  return open_root(c, o, root, NULL, d);
+}
+
+fvg_status test_task(const fvg_dataset *d, fvg_group half, fvg_task *task) {
+  fvg_task_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.part = FVG_TEST;
+  desc.group = half;
+  fvg_status s = fvg_task_draw(task, d, &desc);
+  if (s || task->items.n) return s;
+  fvg_task_free(task);
+  return fvg_fail(d->ctx, FVG_E_ARG, "%s: no test images of %s classes", d->root,
+                  half == FVG_NEW ? "new" : "these");
+}
+
+void test_free(fvg_ctx *c, test_set *x) {
+  fvg_task_free(&x->task);
+  fvg_release(c, x->label);
+  fvg_release(c, x->f);
+  memset(x, 0, sizeof *x);
+}
+
+fvg_status test_new(fvg_clip *m, test_set *x, const fvg_dataset *d, fvg_group half,
+                    const char *name, int seen) {
+  fvg_ctx *c = m->ctx;
+  memset(x, 0, sizeof *x);
+  snprintf(x->name, sizeof x->name, "%s", name);
+  x->seen = seen;
+  fvg_status s = test_task(d, half, &x->task);
+  if (s) return s;
+
+  const size_t n = (size_t)x->task.items.n;
+  x->label = FVG_NEW_ARRAY(c, int, n);
+  x->f = FVG_NEW_ARRAY(c, float, n * (size_t)m->embed_dim);
+  if (!x->label || !x->f) s = FVG_E_NOMEM;
+  for (size_t i = 0; !s && i < n; i++) x->label[i] = x->task.items.item[i].label;
+  if (!s) s = fvg_encode_task(m, NULL, x->f, &x->task);
+  if (s) test_free(c, x);
+  return s;
+}
+
+fvg_status features_of(fvg_clip *m, fvg_learner *l, const test_set *x, float **f) {
+  const size_t width = (size_t)fvg_learner_feature_width(m, l);
+  *f = x->f;
+  if (width == (size_t)m->embed_dim) return FVG_OK;
+  *f = FVG_NEW_ARRAY(m->ctx, float, (size_t)x->task.items.n * width);
+  return *f ? fvg_encode_task(m, l, *f, &x->task) : FVG_E_NOMEM;
+}
+
+fvg_status score_set(fvg_clip *m, const test_set *x, const float *f, fvg_branch branch,
+                     fvg_learner *l, fvg_fvgpt *modules, const char *prompt_template,
+                     fvg_score *score) {
+  fvg_ctx *c = m->ctx;
+  const int n = x->task.items.n;
+  const int n_class = x->task.n_class;
+  float *logits = FVG_NEW_ARRAY(c, float, (size_t)n * (size_t)n_class);
+  if (!logits) return FVG_E_NOMEM;
+
+  fvg_classifier *k = NULL;
+  fvg_status s =
+      classifier_of(m, &k, branch, l, modules, prompt_template, x->task.class_name, n_class);
+  if (!s) s = fvg_classifier_logits(k, logits, NULL, f, n);
+  if (!s) s = fvg_score_of(c, score, logits, x->label, n, n_class);
+  fvg_classifier_free(k);
+  fvg_release(c, logits);
+  return s;
+}

@@ -1,0 +1,48 @@
+/* Data sets as the options describe them, and test sets, which eval and tune share. */
+#ifndef FVGPT_SETS_H
+#define FVGPT_SETS_H
+
+#include "fvgpt_options.h"
+
+typedef struct data_options {
+  text_list data;                    /* roots                                                    */
+  const char *dataset_root, *dataset;        /* of published sets; NULL: not given               */
+  const char *split;                 /* NULL: the one that is found                              */
+  int val;                           /* percent; -1: not given                                   */
+  int masks;                         /* fvg_mask_reading                                         */
+  int skip_bad, exif_rotate;
+} data_options;
+void add_data_options(option_table *t, data_options *o);
+
+/* dataset: a published set below root; NULL: root itself is one. */
+fvg_status open_root(fvg_ctx *c, const data_options *o, const char *root, const char *dataset,
+                     fvg_dataset *d);
+/* The data set of --dataset-root and --dataset, else that of root. */
+fvg_status open_data(fvg_ctx *c, const data_options *o, const char *root, fvg_dataset *d);
+
+/* The test pictures of a half; none is an error. */
+fvg_status test_task(const fvg_dataset *d, fvg_group half, fvg_task *task);
+
+enum { KEY_BYTES = 80 };
+
+/* Test pictures of some classes, and plain CLIP's features of them. */
+typedef struct test_set {
+  char name[KEY_BYTES];
+  int seen;                          /* 1: the methods have been trained on these classes        */
+  fvg_task task;
+  int *label;                        /* [task.items.n]                                           */
+  float *f;                          /* [task.items.n, embed_dim]                                */
+} test_set;
+fvg_status test_new(fvg_clip *m, test_set *x, const fvg_dataset *d, fvg_group half,
+                    const char *name, int seen);
+void test_free(fvg_ctx *c, test_set *x);
+
+/* Features of a test set by l's tower, to be released unless they are x->f, which they are where l
+   leaves the tower alone. */
+fvg_status features_of(fvg_clip *m, fvg_learner *l, const test_set *x, float **f);
+/* Scores a test set, f being its features as learner l makes them. */
+fvg_status score_set(fvg_clip *m, const test_set *x, const float *f, fvg_branch branch,
+                     fvg_learner *l, fvg_fvgpt *modules, const char *prompt_template,
+                     fvg_score *score);
+
+#endif

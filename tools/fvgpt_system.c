@@ -1,0 +1,275 @@
+/* The operating system; see fvgpt_system.h. */
+#define _POSIX_C_SOURCE 200809L
+#include "fvgpt_system.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#ifdef _WIN32
+#include <direct.h>
+#include <io.h>
+#include <share.h>
+#else
+#include <unistd.h>
+#endif
+
+/* ---- stopping ---- */
+static volatile sig_atomic_t stop_signal;
+
+static void on_stop(int number) { stop_signal = number; }
+
+int stopped_by(void) { return (int)stop_signal; }
+
+/* Without SA_RESTART a signal also ends the wait for input.  With SA_RESETHAND only the first one
+   comes here, which is so on Windows in any case. */
+static void catch_stop(int number) {
+#ifdef _WIN32
+  signal(number, on_stop);
+#else
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  action.sa_handler = on_stop;
+  action.sa_flags = (int)SA_RESETHAND;
+  sigemptyset(&action.sa_mask);
+  sigaction(number, &action, NULL);
+#endif
+}
+
+void catch_stops(void) {
+  catch_stop(SIGINT);
+  catch_stop(SIGTERM);
+}
+
+/* ---- streams, the clock, processors ---- */
+/* On Windows the streams carry the same bytes as elsewhere, without a CR before each LF.
+   Elsewhere a program may be started with its standard streams closed.  The next file that it
+   opens would get the number of one of them, and what is printed would land in a model.  So a
+   closed stream is opened, in the direction that fails when it is used. */
+void prepare_streams(void) {
+#ifdef _WIN32
+  _setmode(_fileno(stdin), _O_BINARY);
+  _setmode(_fileno(stdout), _O_BINARY);
+#else
+  for (int i = 0; i < 3; i++) {
+    if (fcntl(i, F_GETFD) != -1) continue;
+    if (open("/dev/null", i == 0 ? O_WRONLY : O_RDONLY) < 0) return;
+  }
+#endif
+}
+
+int is_terminal(FILE *stream) {
+#ifdef _WIN32
+  return _isatty(_fileno(stream));
+#else
+  return isatty(fileno(stream));
+#endif
+}
+
+double now(void) {
+#ifdef _WIN32
+  /* On Windows clock() counts the time that passes, not that of the processor. */
+  return (double)clock() / CLOCKS_PER_SEC;
+#else
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+#endif
+}
+
+int processors(void) {
+#ifdef _WIN32
+  const char *n = getenv("NUMBER_OF_PROCESSORS");
+  return n && atoi(n) > 0 ? atoi(n) : 1;
+#else
+  return (int)sysconf(_SC_NPROCESSORS_ONLN);
+#endif
+}
+
+#ifdef _WIN32
+static int is_utf8(const char *text) {
+  const unsigned char *at = (const unsigned char *)text;
+  size_t left = strlen(text);
+  while (left) {
+    size_t n = fvg_utf8_length(at, left);
+    if (!n) return 0;
+    at += n;
+    left -= n;
+  }
+  return 1;
+}
+#endif
+
+/* Windows hands arguments over in its code page, which the C library's fopen expects as well,
+   while texts here are UTF-8: an accented letter would become other tokens than the same letter
+   out of a file.  Where the code page is not UTF-8 (Settings, Language, Administrative, "Use
+   Unicode UTF-8"), such arguments are refused. */
+int check_arguments(int argc, char **argv) {
+#ifdef _WIN32
+  for (int i = 1; i < argc; i++) {
+    if (is_utf8(argv[i])) continue;
+    fprintf(stderr,
+            "fvgpt: argument %d is not UTF-8; use ASCII, or make UTF-8 the system's code page\n",
+            i);
+    return 0;
+  }
+#else
+  (void)argc;
+  (void)argv;
+#endif
+  return 1;
+}
+
+/* ---- folders ---- */
+int is_slash(char ch) {
+#ifdef _WIN32
+  if (ch == '\\') return 1;
+#endif
+  return ch == '/';
+}
+
+int is_folder(const char *path) {
+  struct stat about;
+  return !stat(path, &about) && S_ISDIR(about.st_mode);
+}
+
+int is_absent(const char *path) {
+  struct stat about;
+  return stat(path, &about) && (errno == ENOENT || errno == ENOTDIR);
+}
+
+int can_write(const char *folder) {
+#ifdef _WIN32
+  return !_access(folder, 2);
+#else
+  return !access(folder, W_OK);
+#endif
+}
+
+static int make_folder(const char *path) {
+#ifdef _WIN32
+  return _mkdir(path);
+#else
+  return mkdir(path, 0777);
+#endif
+}
+
+fvg_status make_folders(fvg_ctx *c, const char *path) {
+  char part[1200];
+  const size_t n = strlen(path);
+  if (n >= sizeof part)
+    return fvg_fail(c, FVG_E_ARG, "%.200s...: the path is too long", path);
+  memcpy(part, path, n + 1);
+
+  for (size_t i = 1; i <= n; i++) {
+    const char ch = part[i];
+    const int ends_here = !ch || is_slash(ch);
+    if (!ends_here || is_slash(part[i - 1])) continue;
+    part[i] = 0;
+    if (make_folder(part) && !is_folder(part)) {
+      const char *why = strerror(errno);
+      return fvg_fail(c, FVG_E_IO, "%s: cannot make this folder: %s", part, why);
+    }
+    part[i] = ch;
+  }
+  return FVG_OK;
+}
+
+/* ---- locks ---- */
+static fvg_status locked_out(fvg_ctx *c, const char *folder, long process) {
+  char who[40] = "";
+  if (process > 0) snprintf(who, sizeof who, " (process %ld)", process);
+  return fvg_fail(c, FVG_E_IO,
+                  "%s: another fvgpt%s is writing into this folder; wait for its end, or choose "
+                  "another --out",
+                  folder, who);
+}
+
+#ifdef _WIN32
+fvg_status lock_folder(fvg_ctx *c, folder_lock *x, const char *folder) {
+  snprintf(x->path, sizeof x->path, "%s/.fvgpt.lock", folder);
+
+  /* Nobody else can open the file until we close it. */
+  x->file = _fsopen(x->path, "w", _SH_DENYRW);
+  if (x->file) return FVG_OK;
+  if (errno == EACCES && !_access(x->path, 0)) return locked_out(c, folder, 0);
+  return fvg_fail(c, FVG_E_IO, "%s: cannot create: %s", x->path, strerror(errno));
+}
+
+void unlock_folder(folder_lock *x) {
+  if (!x->file) return;
+  fclose(x->file);
+  remove(x->path);
+  x->file = NULL;
+}
+#else
+/* Is the file that we hold open still the one that has this name? */
+static int is_same_file(int file, const char *path) {
+  struct stat ours, theirs;
+  if (fstat(file, &ours) || lstat(path, &theirs)) return 0;
+  return ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
+}
+
+/* Opens the lock's file, and makes it if need be; a link or a pipe of that name is refused. */
+static fvg_status open_lock(fvg_ctx *c, const char *path, int *file) {
+  const int how = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+  *file = open(path, how, 0666);
+  if (*file < 0)
+    return fvg_fail(c, FVG_E_IO, "%s: cannot create: %s", path, strerror(errno));
+
+  struct stat about;
+  if (!fstat(*file, &about) && S_ISREG(about.st_mode)) return FVG_OK;
+  close(*file);
+  return fvg_fail(c, FVG_E_IO, "%s: is there and is no plain file; remove it", path);
+}
+
+/* Locks an open file.  A file system without locks is only warned of. */
+static fvg_status lock_file(fvg_ctx *c, int file, const char *path, const char *folder) {
+  struct flock lock;
+  memset(&lock, 0, sizeof lock);
+  lock.l_whence = SEEK_SET;
+  lock.l_type = F_WRLCK;
+  if (!fcntl(file, F_SETLK, &lock)) return FVG_OK;
+
+  const int reason = errno;
+  if (reason == EACCES || reason == EAGAIN) {
+    if (fcntl(file, F_GETLK, &lock) || lock.l_type == F_UNLCK) lock.l_pid = 0;
+    return locked_out(c, folder, (long)lock.l_pid);
+  }
+  fvg_log(c, 0, "%s: cannot be locked (%s): a second run into this folder would not be noticed",
+          path, strerror(reason));
+  return FVG_OK;
+}
+
+fvg_status lock_folder(fvg_ctx *c, folder_lock *x, const char *folder) {
+  snprintf(x->path, sizeof x->path, "%s/.fvgpt.lock", folder);
+  for (;;) {
+    int file;
+    fvg_status s = open_lock(c, x->path, &file);
+    if (s) return s;
+
+    s = lock_file(c, file, x->path, folder);
+    if (s) {
+      close(file);
+      return s;
+    }
+    x->file = file + 1;
+    if (is_same_file(file, x->path)) return FVG_OK;
+
+    /* Whoever had it has just removed it, so what we locked is no lock any more. */
+    close(file);
+    x->file = 0;
+  }
+}
+
+/* The file goes while we still hold it, so that nobody can lock one that is about to go. */
+void unlock_folder(folder_lock *x) {
+  if (!x->file) return;
+  remove(x->path);
+  close(x->file - 1);
+  x->file = 0;
+}
+#endif

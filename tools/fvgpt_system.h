@@ -1,0 +1,50 @@
+/* What C99 has no words for, on POSIX systems and on Windows: Ctrl-C, folders, locks, the clock. */
+#ifndef FVGPT_SYSTEM_H
+#define FVGPT_SYSTEM_H
+
+#include <stdio.h>
+
+#include "../fvgpt_clip.h"
+
+/* ---- stopping ---- */
+/* A first Ctrl-C or SIGTERM asks the program to stop; a second one ends it at once. */
+void catch_stops(void);
+/* The number of the signal that asked for it; 0 while nobody wants to stop. */
+int stopped_by(void);
+
+/* ---- streams, the clock, processors ---- */
+void prepare_streams(void);
+int is_terminal(FILE *stream);
+/* Seconds since some moment. */
+double now(void);
+int processors(void);
+/* Are all arguments UTF-8?  0: no, after a message. */
+int check_arguments(int argc, char **argv);
+
+/* ---- folders ---- */
+int is_slash(char ch);
+int is_folder(const char *path);
+/* Is there nothing of that name? */
+int is_absent(const char *path);
+/* May files be made in this folder? */
+int can_write(const char *folder);
+/* Makes all folders of a path that do not exist yet. */
+fvg_status make_folders(fvg_ctx *c, const char *path);
+
+/* ---- locks ---- */
+/* Two runs into one folder would mix their files, so whoever writes into a folder for long keeps a
+   lock on the file .fvgpt.lock in it.  The operating system takes the lock back when the process
+   ends, however it ends: a file that a killed run left behind locks nobody out. */
+typedef struct folder_lock {
+  char path[1300];
+#ifdef _WIN32
+  FILE *file;
+#else
+  int file;                          /* the descriptor + 1; 0: none                              */
+#endif
+} folder_lock;
+fvg_status lock_folder(fvg_ctx *c, folder_lock *x, const char *folder);
+/* An x of zeros holds no lock, which is no error. */
+void unlock_folder(folder_lock *x);
+
+#endif

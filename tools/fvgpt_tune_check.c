@@ -1,0 +1,171 @@
+/* Checks before a run; see fvgpt_tune_check.h. */
+#include "fvgpt_tune_check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fvgpt_checks.h"
+
+fvg_status draw(const tuning *t, const fvg_dataset *d, int shots, int seed, fvg_task *task) {
+  fvg_task_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.part = FVG_TRAIN;
+  desc.group = t->train_half;
+  desc.shots = shots;
+  desc.seed = (uint64_t)seed;
+  return fvg_task_draw(task, d, &desc);
+}
+
+/* ---- the draws ---- */
+static int count_label(const fvg_items *items, int label) {
+  int n = 0;
+  for (int i = 0; i < items->n; i++) n += items->item[i].label == label;
+  return n;
+}
+
+/* Fewer images than shots are used as they are; a class without any cannot be learned. */
+static fvg_status check_shots(const tuning *t, const table_entry *e, const fvg_task *task) {
+  fvg_ctx *c = t->m->ctx;
+  const char *root = task->dataset->root;
+  int fewest = e->shots;
+  int poorest = 0;
+  for (int label = 0; label < task->n_class; label++) {
+    const int n = count_label(&task->items, label);
+    if (n >= fewest) continue;
+    fewest = n;
+    poorest = label;
+  }
+
+  const char *name = task->class_name[poorest];
+  if (fewest == 0)
+    return fvg_fail(c, FVG_E_ARG, "%s: class \"%s\" has no training images", root, name);
+  if (fewest < e->shots) {
+    fvg_log(c, 0,
+            "%s: class \"%s\" has only %d training images for %d shots; all of them are used",
+            root, name, fewest, e->shots);
+  }
+  if (t->o->calibration && task->n_class < 4) {
+    return fvg_fail(c, FVG_E_ARG,
+                    "--calibration crossfit and guarded need two classes in each half of the base "
+                    "classes; there are %d",
+                    task->n_class);
+  }
+  return FVG_OK;
+}
+
+/* Adds the items of `more` to `all`. */
+static fvg_status add_items(fvg_ctx *c, fvg_items *all, const fvg_items *more) {
+  fvg_item *item = FVG_NEW_ARRAY(c, fvg_item, (size_t)all->n + (size_t)more->n);
+  if (!item) return FVG_E_NOMEM;
+  if (all->n) memcpy(item, all->item, (size_t)all->n * sizeof *item);
+  if (more->n) memcpy(item + all->n, more->item, (size_t)more->n * sizeof *item);
+  fvg_release(c, all->item);
+  all->item = item;
+  all->n += more->n;
+  return FVG_OK;
+}
+
+static int compare_items(const void *a, const void *b) {
+  const fvg_item *x = (const fvg_item *)a;
+  const fvg_item *y = (const fvg_item *)b;
+  return strcmp(x->path, y->path);
+}
+
+/* Sorts items by their paths and leaves each path once. */
+static void leave_each_once(fvg_items *all) {
+  if (!all->n) return;
+  qsort(all->item, (size_t)all->n, sizeof *all->item, compare_items);
+  int kept = 1;
+  for (int i = 1; i < all->n; i++) {
+    if (!strcmp(all->item[i].path, all->item[kept - 1].path)) continue;
+    all->item[kept++] = all->item[i];
+  }
+  all->n = kept;
+}
+
+/* Checks the class counts of everything that trains on a data set, and the masks of all of it, each
+   once. */
+static fvg_status check_draws(const tuning *t, int set, findings *f) {
+  fvg_ctx *c = t->m->ctx;
+  const fvg_dataset *d = &t->set[set];
+  fvg_items all = {NULL, 0};
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < t->n_entry * t->n_seed; i++) {
+    const table_entry *e = &t->entry[i / t->n_seed];
+    const int run = i % t->n_seed;
+    if (e->set != set) continue;
+    fvg_task task;
+    s = draw(t, d, e->shots, t->seed[run], &task);
+    if (!s && run == 0) s = found(c, f, check_shots(t, e, &task));
+    if (!s) s = add_items(c, &all, &task.items);
+    fvg_task_free(&task);
+  }
+
+  leave_each_once(&all);
+  if (!s && all.n && any_needs_masks(t)) s = found(c, f, fvg_dataset_check_masks(d, &all));
+  fvg_items_free(c, &all);
+  return s;
+}
+
+/* ---- the run ---- */
+/* The folders of all entries, rows and seeds. */
+static fvg_status check_outputs(const tuning *t, findings *f) {
+  fvg_ctx *c = t->m->ctx;
+  fvg_status s = found(c, f, check_out_folder(c, t->o->out));
+  if (s || f->status) return s;
+  for (int e = 0; e < t->n_entry; e++) {
+    const char *slash = t->n_entry > 1 ? "/" : "";
+    const char *key = t->n_entry > 1 ? t->entry[e].key : "";
+    for (int i = 0; !s && i < (t->n_row - 1) * t->n_seed; i++) {
+      const table_row *r = &t->row[1 + i / t->n_seed];
+      char path[1300];
+      snprintf(path, sizeof path, "%s%s%s/%s/seed%d", t->o->out, slash, key, r->name,
+               t->seed[i % t->n_seed]);
+      s = found(c, f, check_out_folder(c, path));
+    }
+  }
+  return s;
+}
+
+/* Names classes that --skip-bad leaves without a picture to test: their accuracy would be missing in
+   silence. */
+static void tell_untested(fvg_ctx *c, const fvg_dataset *d) {
+  int n = 0;
+  int first = 0;
+  for (int label = 0; label < d->n_class; label++) {
+    if (count_label(&d->test, label)) continue;
+    if (!n) first = label;
+    n++;
+  }
+  if (!n) return;
+  fvg_log(c, 0,
+          "%.200s: %d of %d classes have no test picture left, such as \"%.60s\"; accuracy is that "
+          "of the others",
+          d->root, n, d->n_class, d->class_name[first]);
+}
+
+/* The files of a data set that is trained on. */
+static fvg_status check_set_files(tuning *t, int set, findings *f) {
+  fvg_ctx *c = t->m->ctx;
+  fvg_dataset *d = &t->set[set];
+  const int skip_bad = t->o->data.skip_bad;
+  const int masks = any_needs_masks(t) ? FVG_CHECK_MASKS : 0;
+  const fvg_status train = fvg_dataset_check(d, FVG_CHECK_TRAIN | masks, skip_bad);
+  fvg_status s = found(c, f, train);
+  if (!s) s = found(c, f, fvg_dataset_check(d, FVG_CHECK_VAL | FVG_CHECK_TEST, skip_bad));
+  if (!s && !train) s = check_draws(t, set, f);
+  if (!s && skip_bad) tell_untested(c, d);
+  return s;
+}
+
+fvg_status check_run(tuning *t) {
+  fvg_ctx *c = t->m->ctx;
+  findings f;
+  memset(&f, 0, sizeof f);
+  fvg_status s = check_outputs(t, &f);
+  for (int i = 0; !s && i < t->n_set; i++) s = check_set_files(t, i, &f);
+  for (int i = 0; !s && i < t->n_target; i++)
+    s = found(c, &f, fvg_dataset_check(&t->target[i], FVG_CHECK_TEST, t->o->data.skip_bad));
+  return s ? s : end_findings(c, &f);
+}

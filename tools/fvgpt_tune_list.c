@@ -1,0 +1,314 @@
+/* The lists of fvgpt tune; see fvgpt_tune_list.h. */
+#include "fvgpt_tune_list.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const calibration_name[3] = {"published", "crossfit", "guarded"};
+
+void declare_tune(option_table *t, void *options) {
+  tune_options *o = (tune_options *)options;
+  o->augment = "crop";
+  o->seeds = "1,2,3";
+  o->lambda_base = 10;
+  o->lambda_new = 1;
+  o->dpc_weight = 0.5;
+  o->dpc_top_k = 8;
+
+  add_common(t, &o->common);
+  add_learner_options(t, &o->learner);
+  add_data_options(t, &o->data);
+  add_text(t, "--out", &o->out);
+  add_text(t, "--augment", &o->augment);
+  add_text(t, "--seeds", &o->seeds);
+  add_whole(t, "--epochs", &o->epochs, 1, 65536);
+  add_whole(t, "--batch", &o->batch, 1, 100000);
+  add_number(t, "--lr", &o->lr, 1e-9, 1e3);
+  add_flag(t, "--fill-black", &o->fill_black);
+  add_flag(t, "--ablate", &o->ablate);
+  add_word(t, "--entropy", &o->normalised, "raw normalised");
+  add_word(t, "--calibration", &o->calibration, "published crossfit guarded");
+  add_number(t, "--lambda-base", &o->lambda_base, 0, 1e6);
+  add_number(t, "--lambda-new", &o->lambda_new, 0, 1e6);
+  add_number(t, "--dpc-weight", &o->dpc_weight, 1e-3, 1);
+  add_number(t, "--dpc-weight-for-new", &o->dpc_weight_for_new, 0, 1);
+  add_whole(t, "--dpc-top-k", &o->dpc_top_k, 1, 10000);
+}
+
+/* ---- the rows of the table ---- */
+int calibration_of(const tune_options *o, const table_row *r) {
+  return r->no_pc ? PUBLISHED : o->calibration;
+}
+
+int normalised_of(const tune_options *o, const table_row *r) {
+  const int has_gate = !r->no_frg || !r->no_pc;
+  return o->normalised && has_gate;
+}
+
+int needs_masks(const table_row *r) {
+  if (r->backbone >= 0) return !r->dpc && (!r->no_frg || !r->no_fdc);
+  return r->method && (fvg_method_needs(r->method) & FVG_NEEDS_FOREGROUND);
+}
+
+int any_needs_masks(const tuning *t) {
+  for (int i = 0; i < t->n_row; i++) {
+    if (needs_masks(&t->row[i])) return 1;
+  }
+  return 0;
+}
+
+/* The row of that name, which is made if there is none; NULL when there is no more room. */
+static table_row *add_row(tuning *t, const char *name, const fvg_method *method, int backbone) {
+  for (int i = 0; i < t->n_row; i++) {
+    if (!strcmp(t->row[i].name, name)) return &t->row[i];
+  }
+  if (t->n_row == MAX_ROWS) return NULL;
+  table_row *r = &t->row[t->n_row++];
+  snprintf(r->name, sizeof r->name, "%s", name);
+  r->method = method;
+  r->backbone = backbone;
+  return r;
+}
+
+/* Adds FVG-PT on a backbone, whole or without some of its modules, as in `like`.  Behind the name
+   stand settings of its gates that are not the published ones, so that each has a folder of its
+   own. */
+static void add_fvgpt(tuning *t, const char *name, const table_row *like) {
+  const int calibration = calibration_of(t->o, like);
+  char full[96];
+  snprintf(full, sizeof full, "%s%s%s%s", name, calibration ? "+" : "",
+           calibration ? calibration_name[calibration] : "",
+           normalised_of(t->o, like) ? "+normalised" : "");
+  table_row *r = add_row(t, full, like->method, like->backbone);
+  if (!r) return;
+  r->no_frg = like->no_frg;
+  r->no_fdc = like->no_fdc;
+  r->no_pc = like->no_pc;
+}
+
+/* CoOp's ablation rows bear the modules' names alone, others' the method's as well. */
+static void add_ablation(tuning *t, const fvg_method *method, int backbone) {
+  static const struct { const char *name; int no_frg, no_fdc, no_pc; } part[] = {
+    {"FDC", 1, 0, 1},
+    {"PC", 1, 1, 0},
+    {"FRG+FDC", 0, 0, 1},
+    {"FDC+PC", 1, 0, 0},
+  };
+  const char *method_name = fvg_method_name(method);
+  const int is_coop = !strcmp(method_name, "CoOp");
+  for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
+    table_row row;
+    memset(&row, 0, sizeof row);
+    row.method = method;
+    row.backbone = backbone;
+    row.no_frg = part[i].no_frg;
+    row.no_fdc = part[i].no_fdc;
+    row.no_pc = part[i].no_pc;
+    char name[64];
+    snprintf(name, sizeof name, "%s%s%s", is_coop ? "" : method_name, is_coop ? "" : "_",
+             part[i].name);
+    add_fvgpt(t, name, &row);
+  }
+}
+
+/* The method that a trainer's name ends with; the name may begin with FVGPT_ or DPC_. */
+static fvg_status check_trainer(fvg_ctx *c, const char *name, int is_fvgpt, int is_dpc,
+                                const fvg_method **method) {
+  const char *end = is_fvgpt ? name + 6 : is_dpc ? name + 4 : name;
+  *method = fvg_method_find(end);
+  if (!*method) {
+    return fvg_fail(c, FVG_E_ARG,
+                    "--trainer %s: CoOp, KgCoOp, ProGrad, CoCoOp, PromptSRC, MaPLe, DAPT, MMRL, "
+                    "or one of them behind FVGPT_ or DPC_ is expected",
+                    name);
+  }
+  const char *method_name = fvg_method_name(*method);
+  if (is_dpc && !fvg_dpc_knows(*method)) {
+    return fvg_fail(c, FVG_E_UNSUPPORTED,
+                    "%s: DPC mixes prompts, and %s does not learn these alone", name, method_name);
+  }
+  if (is_fvgpt && !strcmp(method_name, "CoCoOp")) {
+    return fvg_fail(c, FVG_E_UNSUPPORTED,
+                    "FVGPT_CoCoOp: CoCoOp has no text features of classes alone, which FVG-PT "
+                    "adapts");
+  }
+  return FVG_OK;
+}
+
+/* The rows of one trainer: the method, and DPC or FVG-PT on it. */
+static fvg_status add_trainer(tuning *t, fvg_ctx *c, const char *name) {
+  const int is_fvgpt = !strncmp(name, "FVGPT_", 6);
+  const int is_dpc = !strncmp(name, "DPC_", 4);
+  const fvg_method *method;
+  fvg_status s = check_trainer(c, name, is_fvgpt, is_dpc, &method);
+  if (s) return s;
+
+  const table_row *alone = add_row(t, fvg_method_name(method), method, -1);
+  const int backbone = alone ? (int)(alone - t->row) : -1;
+  if (is_dpc) {
+    table_row *r = add_row(t, name, method, backbone);
+    if (r) r->dpc = 1;
+  }
+  if (is_fvgpt) {
+    table_row whole;
+    memset(&whole, 0, sizeof whole);
+    whole.method = method;
+    whole.backbone = backbone;
+    add_fvgpt(t, name, &whole);
+    if (t->o->ablate) add_ablation(t, method, backbone);
+  }
+  return FVG_OK;
+}
+
+static fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
+  add_row(t, "zero_shot", NULL, -1);
+  const char *at = t->o->learner.trainer;
+  while (*at) {
+    const size_t n = strcspn(at, ",");
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)n, at);
+    fvg_status s = add_trainer(t, c, name);
+    if (s) return s;
+    at += n;
+    if (*at) at++;
+  }
+  if (t->n_row > 1) return FVG_OK;
+  return fvg_fail(c, FVG_E_ARG, "--trainer: no trainer is named");
+}
+
+/* ---- seeds, crops, options of methods ---- */
+static fvg_status parse_seeds(tuning *t, fvg_ctx *c, const char *text) {
+  const char *at = text;
+  int is_last = 0;
+  while (!is_last) {
+    char *end;
+    const long seed = strtol(at, &end, 10);
+    const int is_number = end != at && (!*end || *end == ',');
+    if (!is_number || seed < 0 || seed > 2147483647L || t->n_seed == MAX_SEEDS) {
+      return fvg_fail(c, FVG_E_ARG, "--seeds %s: up to %d whole numbers with commas are expected",
+                      text, MAX_SEEDS);
+    }
+    t->seed[t->n_seed++] = (int)seed;
+    is_last = !*end;
+    at = end + 1;
+  }
+  return FVG_OK;
+}
+
+/* crop:K, K from 1 to 10000; 0: it is something else. */
+static int is_fixed_crops(const char *text, int *n_crops) {
+  char tail;
+  if (sscanf(text, "crop:%d%c", n_crops, &tail) != 1) return 0;
+  return *n_crops >= 1 && *n_crops <= 10000;
+}
+
+static fvg_status parse_augment(tuning *t, fvg_ctx *c, const char *text) {
+  fvg_views_desc *x = &t->augment;
+  x->fill_black = t->o->fill_black;
+  if (!strcmp(text, "crop")) x->augment = FVG_AUGMENT_CROP;
+  else if (!strcmp(text, "none")) x->augment = FVG_AUGMENT_NONE;
+  else if (!strcmp(text, "squash")) x->augment = FVG_AUGMENT_SQUASH;
+  else if (is_fixed_crops(text, &x->n_crops)) x->augment = FVG_AUGMENT_FIXED_CROPS;
+  else {
+    return fvg_fail(c, FVG_E_ARG, "--augment %s: crop, none, squash or crop:K is expected", text);
+  }
+  return FVG_OK;
+}
+
+static int is_option_of_a_row(const tuning *t, const char *text) {
+  fvg_option known;
+  for (int i = 0; i < t->n_row; i++) {
+    if (option_named(t->row[i].method, text, &known)) return 1;
+  }
+  return 0;
+}
+
+/* --set NAME=VALUE, which one of the trainers at least must know. */
+static fvg_status check_set(const tuning *t, fvg_ctx *c) {
+  const set_options *set = &t->o->learner.set;
+  for (int i = 0; i < set->n; i++) {
+    if (is_option_of_a_row(t, set->item[i])) continue;
+    return fvg_fail(c, FVG_E_ARG, "--set %s: none of the trainers has this option", set->item[i]);
+  }
+  return FVG_OK;
+}
+
+/* ---- entries ---- */
+static int separates(char ch) { return ch == '/' || ch == '\\'; }
+
+void key_of_path(const char *path, char *key, size_t size) {
+  const char *end = path + strlen(path);
+  while (end > path && separates(end[-1])) end--;
+  const char *begin = end;
+  while (begin > path && !separates(begin[-1])) begin--;
+  snprintf(key, size, "%.*s", (int)(end - begin), begin);
+}
+
+/* Adds a data set with every number of shots; dataset "": root is one itself. */
+static fvg_status add_set(tuning *t, fvg_ctx *c, const char *root, const char *dataset) {
+  const shots_option *shots = &t->o->learner.shots;
+  const int set = t->n_entry ? t->entry[t->n_entry - 1].set + 1 : 0;
+  char key[KEY_BYTES];
+  if (*dataset) snprintf(key, sizeof key, "%s", dataset);
+  else key_of_path(root, key, sizeof key);
+
+  for (int k = 0; k < shots->n; k++) {
+    if (t->n_entry == MAX_ENTRIES)
+      return fvg_fail(c, FVG_E_ARG, "more than %d data sets times shots", MAX_ENTRIES);
+    table_entry *e = &t->entry[t->n_entry];
+    e->root = root;
+    snprintf(e->dataset, sizeof e->dataset, "%s", dataset);
+    e->set = set;
+    e->shots = shots->item[k];
+    snprintf(e->key, sizeof e->key, "%s", key);
+    if (shots->n > 1) snprintf(e->key, sizeof e->key, "%s-shots%d", key, e->shots);
+
+    for (int i = 0; i < t->n_entry; i++) {
+      if (strcmp(t->entry[i].key, e->key)) continue;
+      return fvg_fail(c, FVG_E_ARG,
+                      "two data sets are called %s; their folders in --out would be the same",
+                      e->key);
+    }
+    t->n_entry++;
+  }
+  return FVG_OK;
+}
+
+/* Adds the published sets of --dataset NAME,... */
+static fvg_status add_published(tuning *t, fvg_ctx *c) {
+  const data_options *o = &t->o->data;
+  const char *at = o->dataset ? o->dataset : "";
+  while (*at) {
+    const size_t n = strcspn(at, ",");
+    char name[DATASET_BYTES];
+    snprintf(name, sizeof name, "%.*s", (int)n, at);
+    fvg_status s = n ? add_set(t, c, o->dataset_root, name) : FVG_OK;
+    if (s) return s;
+    at += n;
+    if (*at) at++;
+  }
+  return FVG_OK;
+}
+
+static fvg_status parse_entries(tuning *t, fvg_ctx *c) {
+  const data_options *o = &t->o->data;
+  fvg_status s = FVG_OK;
+  if (o->dataset_root) s = add_published(t, c);
+  for (int i = 0; !s && !o->dataset_root && i < o->data.n; i++)
+    s = add_set(t, c, o->data.item[i], "");
+  if (s || t->n_entry) return s;
+  return fvg_fail(c, FVG_E_ARG,
+                  "tune needs --data ROOT, or --dataset-root DATA --dataset NAME,...");
+}
+
+fvg_status parse_lists(tuning *t, fvg_ctx *c) {
+  fvg_position position;
+  fvg_status s = parse_trainers(t, c);
+  if (!s) s = parse_seeds(t, c, t->o->seeds);
+  if (!s) s = parse_augment(t, c, t->o->augment);
+  if (!s) s = parse_position(c, t->o->learner.position, &position);
+  if (!s) s = check_set(t, c);
+  if (!s) s = parse_entries(t, c);
+  return s;
+}

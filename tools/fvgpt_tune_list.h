@@ -1,0 +1,104 @@
+/* What `fvgpt tune` is asked for: lists of rows (methods, FVG-PT on them, its ablations), entries
+   (data sets times shots) and seeds; and the state of the run, which the stages and the tables
+   share. */
+#ifndef FVGPT_TUNE_LIST_H
+#define FVGPT_TUNE_LIST_H
+
+#include "fvgpt_learners.h"
+#include "fvgpt_sets.h"
+#include "fvgpt_system.h"
+
+/* ---- options ---- */
+typedef struct tune_options {
+  common_options common;
+  learner_options learner;
+  data_options data;
+  const char *out;                   /* NULL: not given                                          */
+  const char *augment, *seeds;
+  int epochs, batch;                 /* 0: the recipe's                                          */
+  double lr;                         /* 0: the recipe's                                          */
+  int fill_black, ablate;
+  int normalised;                    /* --entropy: 1: divided by that of chance                  */
+  int calibration;                   /* PUBLISHED, ...                                           */
+  double lambda_base, lambda_new;
+  double dpc_weight, dpc_weight_for_new;
+  int dpc_top_k;
+} tune_options;
+void declare_tune(option_table *t, void *options);
+
+/* --calibration, in the order of its words. */
+enum { PUBLISHED, CROSSFIT, GUARDED };
+extern const char *const calibration_name[3];
+
+/* ---- lists ---- */
+enum { DATASET_BYTES = 100 };        /* of a published set's name; longer ones are unknown        */
+enum { MAX_SEEDS = 64, MAX_ROWS = 96, MAX_TESTS = 16, MAX_ENTRIES = 64, MAX_STAGE_VIEWS = 4 };
+
+/* A row of the table: zero-shot CLIP, a method alone, DPC on it, or FVG-PT on it, whole or with
+   modules left out (its Table 3). */
+typedef struct table_row {
+  char name[64];
+  const fvg_method *method;          /* NULL: zero-shot                                          */
+  int backbone;                      /* of FVG-PT and DPC: the row whose learner it sits on;
+                                        else -1                                                  */
+  int dpc, no_frg, no_fdc, no_pc;
+} table_row;
+
+/* What is trained and tested together: a data set and a number of shots. */
+typedef struct table_entry {
+  char key[KEY_BYTES + 16];          /* its folder in --out when there are several               */
+  const char *root;
+  char dataset[DATASET_BYTES];       /* a published set below root; "": root itself is the set   */
+  int set;                           /* its number in tuning.set; shots share a data set         */
+  int shots;
+} table_entry;
+
+typedef struct tuning {
+  const tune_options *o;
+  fvg_clip *m;
+  table_row row[MAX_ROWS];
+  table_entry entry[MAX_ENTRIES];
+  int seed[MAX_SEEDS];
+  int n_row, n_entry, n_seed;
+  fvg_group train_half;
+  fvg_views_desc augment;
+  folder_lock lock[MAX_ENTRIES + 1]; /* of --out, and of the entries' folders                    */
+
+  /* Data sets, which are opened and checked before the first entry begins. */
+  fvg_dataset set[MAX_ENTRIES], target[MAX_TESTS];
+  char target_name[MAX_TESTS][KEY_BYTES];
+  int n_set, n_target;
+
+  /* The entry at work. */
+  const table_entry *at;
+  fvg_dataset *d;                    /* one of set                                               */
+  char out[1100];
+  test_set test[MAX_TESTS];
+  int n_test;
+  double result[MAX_ROWS][MAX_SEEDS][MAX_TESTS];
+  char *curve[MAX_ROWS][MAX_SEEDS];  /* losses per epoch as text: numbers with blanks between    */
+
+  /* Views; all that are there belong to the tuning (fvgpt_tune_stages.h). */
+  fvg_views *plain_views;            /* plain CLIP's, shared by the entry's seeds and stages     */
+  fvg_views *backbone_views;         /* of the backbone at work, if it has its own image tower   */
+  fvg_views *stage_views[MAX_STAGE_VIEWS];         /* each of the stage that asked for them      */
+  int n_stage_views;
+
+  /* Of all entries, means over the seeds. */
+  double mean[MAX_ENTRIES][MAX_ROWS][MAX_TESTS];
+} tuning;
+
+/* --trainer, --seeds, --augment, --set, and the data sets into the lists. */
+fvg_status parse_lists(tuning *t, fvg_ctx *c);
+/* The last name of a path. */
+void key_of_path(const char *path, char *key, size_t size);
+
+/* What a row has of the settings of gates: PC's calibration, and whether the entropies that both
+   gates see are normalised. */
+int calibration_of(const tune_options *o, const table_row *r);
+int normalised_of(const tune_options *o, const table_row *r);
+/* Does the row train on masks?  FVG-PT's foreground modules do, and some methods. */
+int needs_masks(const table_row *r);
+int any_needs_masks(const tuning *t);
+
+#endif

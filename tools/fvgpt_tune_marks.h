@@ -1,0 +1,29 @@
+/* What determines a stage of training.  It is kept in the stage's checkpoint as settings and marks,
+   and another value is an error: nothing is lost. */
+#ifndef FVGPT_TUNE_MARKS_H
+#define FVGPT_TUNE_MARKS_H
+
+#include "fvgpt_tune_list.h"
+
+/* Rate, epochs, warm-up and batch: as asked, else as the recipe of the row's stage has them. */
+fvg_train_desc train_desc_of(const tuning *t, const table_row *r, int seed);
+
+/* The mark "model": of what makes features of pictures and texts in the end. */
+void set_model(fvg_settings *x, const fvg_clip *m);
+/* All settings and marks of a row's stage on a task. */
+void describe(const tuning *t, const table_row *r, int seed, const fvg_task *task,
+              fvg_settings *x);
+
+enum { MARK_BYTES = 32 };
+/* One mark of all this, of the learner and of the modules, for the state of a stage that may be cut
+   off. */
+void mark_of(const fvg_settings *x, const fvg_learner *l, const table_row *r,
+             char mark[MARK_BYTES]);
+
+/* Was the checkpoint w, which holds the learner `have`, made with these settings, and is it the
+   learner `want` that was to be tuned?  FVG_E_ARG tells what differs. */
+fvg_status check_settings(const tuning *t, const char *path, const fvg_weights *w,
+                          const fvg_settings *x, const fvg_learner *have,
+                          const fvg_learner *want);
+
+#endif

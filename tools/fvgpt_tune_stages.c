@@ -1,0 +1,402 @@
+/* Stages of training; see fvgpt_tune_stages.h. */
+#include "fvgpt_tune_stages.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "fvgpt_print.h"
+#include "fvgpt_tune_marks.h"
+
+/* ---- folders ---- */
+#ifdef FVGPT_DIRENT
+static void remove_if_temporary(void *folder, const char *name, int is_folder) {
+  char path[1400];
+  const int n = snprintf(path, sizeof path, "%s/%s", (const char *)folder, name);
+  const int fits = n > 0 && (size_t)n < sizeof path;
+  if (!is_folder && fits && fvg_file_is_temporary(name)) remove(path);
+}
+
+void remove_temporaries(const char *folder) {
+  (void)fvg_list_folder(NULL, folder, remove_if_temporary, (void *)folder);
+}
+#else
+void remove_temporaries(const char *folder) { (void)folder; }
+#endif
+
+/* Makes a folder of the entry, and writes the path of the checkpoint in it. */
+static fvg_status prepare_folder(const tuning *t, const char *folder, char *path, size_t size) {
+  fvg_status s = make_folders(t->m->ctx, folder);
+  if (!s) remove_temporaries(folder);
+  checkpoint_in(folder, path, size);
+  return s;
+}
+
+/* ---- views ---- */
+/* Stages in which pictures are cropped differently. */
+typedef enum view_stage { STAGE_1 = 1, STAGE_2, STAGE_HALF_1, STAGE_HALF_2, STAGE_DPC } view_stage;
+
+/* Gives back the views that stages have asked for since there were n of them. */
+static void return_views(tuning *t, int n) {
+  while (t->n_stage_views > n) {
+    t->n_stage_views--;
+    fvg_views_free(t->stage_views[t->n_stage_views]);
+    t->stage_views[t->n_stage_views] = NULL;
+  }
+}
+
+void free_backbone_views(tuning *t) {
+  fvg_views_free(t->backbone_views);
+  t->backbone_views = NULL;
+}
+
+void free_entry_views(tuning *t) {
+  fvg_views_free(t->plain_views);
+  t->plain_views = NULL;
+}
+
+/* Views of plain CLIP for a method's training, and for stage 2 on backbones that leave the image
+   tower alone; else of the learner.  New crops in every epoch come from the run's seed; everything
+   else is the same for all seeds, and kept where another stage will want it.  The tuning owns all
+   views: those of this stage alone go back with return_views. */
+static fvg_status views_for(tuning *t, int seed, view_stage stage, fvg_learner *l,
+                            fvg_views **out) {
+  const int trains = stage == STAGE_1 || stage == STAGE_DPC;
+  const int is_plain = trains || fvg_learner_feature_width(t->m, l) == t->m->embed_dim;
+  const fvg_method *method = fvg_method_find(fvg_learner_method(l));
+  fvg_views_desc desc = t->augment;
+  desc.crop_scale_min = fvg_method_crop_scale(method);
+  desc.no_foreground = trains && !(fvg_learner_needs(l) & FVG_NEEDS_FOREGROUND);
+  if (!is_plain) desc.learner = l;
+
+  const int fixed = desc.augment == FVG_AUGMENT_FIXED_CROPS;
+  const int has_own_crops = fixed && desc.crop_scale_min > 0.1f;
+  fvg_views **place = &t->stage_views[t->n_stage_views];
+  if (desc.augment == FVG_AUGMENT_CROP) {
+    desc.seed = (uint64_t)seed + 1000000u * (uint64_t)stage;
+  } else if (is_plain && !has_own_crops) {
+    place = &t->plain_views;
+    desc.no_foreground = !any_needs_masks(t);
+  } else if (!is_plain && stage == STAGE_2) {
+    place = &t->backbone_views;
+  }
+
+  fvg_status s = *place ? FVG_OK : fvg_views_new(t->m, place, t->d, &desc);
+  if (!s && place == &t->stage_views[t->n_stage_views]) t->n_stage_views++;
+  *out = *place;
+  return s;
+}
+
+/* ---- a stage at work ---- */
+/* Its checkpoint, its state while it lasts, that of the cross-fitted gate, and what determines it. */
+typedef struct stage {
+  fvg_settings settings;
+  char path[1280], state[1300], gate_state[1300], mark[MARK_BYTES];
+  fvg_train_desc desc;
+  int n_views;                       /* tuning.n_stage_views when it began                       */
+} stage;
+
+static void remove_states(const stage *g) {
+  remove(g->state);
+  remove(g->gate_state);
+}
+
+/* Loads a finished checkpoint made with the same settings, and its curve; nothing if there is none.
+   Other settings are an error. */
+static fvg_status reuse(tuning *t, const stage *g, const fvg_learner *like, fvg_learner **l,
+                        fvg_fvgpt **f, char **curve) {
+  if (!fvg_file_exists(g->path)) return FVG_OK;
+  fvg_ctx *c = t->m->ctx;
+  fvg_weights *w;
+  fvg_status s = fvg_checkpoint_load(t->m, l, f, &w, g->path);
+  if (s) return s;
+
+  s = check_settings(t, g->path, w, &g->settings, *l, like);
+  const char *losses = fvg_weights_metadata(w, "epoch_loss");
+  if (!s && losses) {
+    *curve = fvg_copy_string(c, losses);
+    if (!*curve) s = FVG_E_NOMEM;
+  }
+  fvg_weights_close(w);
+  if (s) {
+    fvg_learner_free(*l);
+    fvg_fvgpt_free(*f);
+    *l = NULL;
+    *f = NULL;
+  }
+  return s;
+}
+
+/* The stage's finished result in *l and *f, or both NULL and g ready to train.  name: its folder;
+   like: the learner that the result should be. */
+static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const char *name, int seed,
+                              const fvg_task *task, fvg_learner *like, fvg_learner **l,
+                              fvg_fvgpt **f, char **curve) {
+  *l = NULL;
+  *f = NULL;
+  g->n_views = t->n_stage_views;
+  g->desc = train_desc_of(t, r, seed);
+  char folder[1180];
+  snprintf(folder, sizeof folder, "%s/%s/seed%d", t->out, name, seed);
+  fvg_status s = prepare_folder(t, folder, g->path, sizeof g->path);
+  snprintf(g->state, sizeof g->state, "%s.part", g->path);
+  snprintf(g->gate_state, sizeof g->gate_state, "%s.gate.part", g->path);
+
+  describe(t, r, seed, task, &g->settings);
+  mark_of(&g->settings, like, r, g->mark);
+  if (!s) s = reuse(t, g, like, l, f, curve);
+  if (s) return s;
+  if (*l) {
+    /* The run may have ended between the checkpoint and the removal of its states. */
+    remove_states(g);
+    print(stderr, "%-10s seed %d: reusing %s\n", name, seed, g->path);
+    return FVG_OK;
+  }
+
+  const size_t n_epoch = (size_t)g->desc.optimizer.epochs;
+  g->desc.state = g->state;
+  g->desc.state_mark = g->mark;
+  g->desc.epoch_loss = FVG_NEW_ARRAY(t->m->ctx, double, n_epoch);
+  return g->desc.epoch_loss ? FVG_OK : FVG_E_NOMEM;
+}
+
+/* Makes the losses of the stage that has just trained its curve and, behind the settings that
+   count, metadata. */
+static fvg_status keep_curve(tuning *t, stage *g, char **curve) {
+  document d = new_document(t->m->ctx);
+  for (int i = 0; i < g->desc.optimizer.epochs; i++)
+    put(&d, i ? " %.6g" : "%.6g", g->desc.epoch_loss[i]);
+  *curve = d.text;
+  if (!d.status) fvg_settings_set(&g->settings, "epoch_loss", *curve);
+  return d.status;
+}
+
+/* Saves what was trained, s being how training went, and gives back the stage's views. */
+static fvg_status stage_end(tuning *t, stage *g, fvg_status s, fvg_learner *l, fvg_fvgpt *f,
+                            char **curve) {
+  return_views(t, g->n_views);
+  if (!s) s = keep_curve(t, g, curve);
+
+  /* The preset is told and not compared, because only its numbers count. */
+  fvg_settings_set(&g->settings, "preset", preset_name[t->o->learner.preset]);
+  if (!s) s = fvg_checkpoint_save(l, f, g->path, g->settings.entry, g->settings.n);
+  if (!s) remove_states(g);
+  fvg_release(t->m->ctx, g->desc.epoch_loss);
+  return s;
+}
+
+/* ---- stage 1 ---- */
+static fvg_status learner_for(tuning *t, const table_row *r, const fvg_task *task, int seed,
+                              fvg_learner **l) {
+  fvg_option option[MAX_OPTIONS];
+  fvg_learner_desc desc;
+  fvg_status s = learner_desc(t->m->ctx, &t->o->learner, r->method, t->d->card, t->at->shots,
+                              option, &desc);
+  desc.seed = (uint64_t)seed;
+  return s ? s : fvg_learner_new(t->m, l, task->class_name, task->n_class, &desc);
+}
+
+/* A method on a task, into the folder `name`. */
+static fvg_status stage_1(tuning *t, const table_row *r, const char *name, int seed,
+                          const fvg_task *task, fvg_learner **l, char **curve) {
+  stage g;
+  fvg_learner *done = NULL;
+  fvg_fvgpt *none = NULL;
+  fvg_status s = learner_for(t, r, task, seed, l);
+  if (!s) s = stage_begin(t, &g, r, name, seed, task, *l, &done, &none, curve);
+  fvg_fvgpt_free(none);
+  if (s) return s;
+  if (done) {
+    fvg_learner_free(*l);
+    *l = done;
+    return FVG_OK;
+  }
+
+  fvg_views *views;
+  s = views_for(t, seed, STAGE_1, *l, &views);
+  if (!s) s = fvg_learner_train(*l, views, task, &g.desc);
+  return stage_end(t, &g, s, *l, NULL, curve);
+}
+
+fvg_status stage_method(tuning *t, int row, const seed_run *run, fvg_learner **l) {
+  const table_row *r = &t->row[row];
+  return stage_1(t, r, r->name, run->seed, run->task, l, &t->curve[row][run->number]);
+}
+
+/* ---- cross-fitted gates ---- */
+/* Every other class of the base classes: the method is tuned on them, and its views are of the
+   classes between. */
+typedef struct half_run {
+  fvg_task task;
+  const char **name;                 /* task.class_name                                          */
+  fvg_learner *l;
+  fvg_views *views;
+} half_run;
+
+static void half_free(fvg_ctx *c, half_run *x) {
+  fvg_learner_free(x->l);
+  fvg_items_free(c, &x->task.items);
+  fvg_release(c, (void *)x->name);
+}
+
+/* Takes the classes first, first + 2, ... of a task, their labels counted anew. */
+static fvg_status half_new(fvg_ctx *c, half_run *x, const fvg_task *task, int first) {
+  fvg_items *items = &x->task.items;
+  x->name = FVG_NEW_ARRAY(c, const char *, (size_t)task->n_class);
+  items->item = FVG_NEW_ARRAY(c, fvg_item, (size_t)task->items.n);
+  if (!x->name || !items->item) return FVG_E_NOMEM;
+  x->task.dataset = task->dataset;
+  x->task.class_name = x->name;
+  for (int i = first; i < task->n_class; i += 2) {
+    x->name[x->task.n_class] = task->class_name[i];
+    x->task.n_class++;
+  }
+
+  for (int i = 0; i < task->items.n; i++) {
+    const fvg_item *item = &task->items.item[i];
+    if (item->label % 2 != first) continue;
+    items->item[items->n] = *item;
+    items->item[items->n].label /= 2;
+    items->n++;
+  }
+  return FVG_OK;
+}
+
+/* Tunes the backbone on half i of the classes. */
+static fvg_status tune_half(tuning *t, const table_row *backbone, const seed_run *run, int i,
+                            half_run *x) {
+  char folder[96];
+  char *curve = NULL;
+  snprintf(folder, sizeof folder, "%s.half%d", backbone->name, i + 1);
+  fvg_status s = half_new(t->m->ctx, x, run->task, i);
+  if (!s) s = stage_1(t, backbone, folder, run->seed, &x->task, &x->l, &curve);
+  fvg_release(t->m->ctx, curve);
+  if (!s) s = views_for(t, run->seed, i ? STAGE_HALF_2 : STAGE_HALF_1, x->l, &x->views);
+  return s;
+}
+
+/* Is the cross-fitted gate to be taken?  Guarded, it is taken only if plain CLIP scores the unseen
+   classes better than the halves' learners, by more than chance explains. */
+static fvg_status is_warranted(tuning *t, const table_row *r, int seed,
+                               const fvg_calibration_source source[2], int *answer) {
+  /* Chance alone gives such evidence one time in a hundred (fvg_calibration_evidence). */
+  const double guard = 2.33;
+  *answer = 1;
+  if (t->o->calibration != GUARDED) return FVG_OK;
+  double evidence;
+  fvg_status s = fvg_calibration_evidence(&evidence, source, 2, t->o->learner.prompt_template);
+  if (s) return s;
+  *answer = evidence > guard;
+  fvg_log(t->m->ctx, 0,
+          "%s seed %d: on unseen classes CLIP is better by %.2f deviations; the %s gate is taken",
+          r->name, seed, evidence, *answer ? "cross-fitted" : "published");
+  return FVG_OK;
+}
+
+/* Finds the backbone gate of f once more, on classes that its prompts have not seen: the method is
+   tuned on each half of the classes, and the gate learns from the other half. */
+static fvg_status calibrate(tuning *t, const table_row *r, const seed_run *run, fvg_fvgpt *f,
+                            const stage *g) {
+  const int n_views = t->n_stage_views;
+  half_run half[2];
+  memset(half, 0, sizeof half);
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < 2; i++) s = tune_half(t, &t->row[r->backbone], run, i, &half[i]);
+
+  fvg_calibration_source source[2];
+  for (int i = 0; i < 2; i++) {
+    source[i].learner = half[i].l;
+    source[i].views = half[i].views;
+    source[i].task = &half[1 - i].task;
+  }
+  int warranted = 0;
+  if (!s) s = is_warranted(t, r, run->seed, source, &warranted);
+  if (!s && warranted) {
+    fvg_train_desc desc = train_desc_of(t, r, run->seed);
+    desc.state = g->gate_state;
+    desc.state_mark = g->mark;
+    desc.prompt_template = t->o->learner.prompt_template;
+    s = fvg_fvgpt_calibrate(f, source, 2, &desc);
+  }
+  return_views(t, n_views);
+  for (int i = 0; i < 2; i++) half_free(t->m->ctx, &half[i]);
+  return s;
+}
+
+/* ---- stage 2 ---- */
+/* The modules as the options and the row have them.  In the desc 0 stands for the usual weight of a
+   loss, and a negative number for none. */
+static fvg_status new_modules(const tuning *t, const table_row *r, int seed, fvg_fvgpt **f) {
+  const tune_options *o = t->o;
+  fvg_fvgpt_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.width = t->m->embed_dim;
+  desc.logit_scale = t->m->logit_scale;
+  desc.lambda_base = o->lambda_base > 0 ? (float)o->lambda_base : -1;
+  desc.lambda_new = o->lambda_new > 0 ? (float)o->lambda_new : -1;
+  desc.no_frg = r->no_frg;
+  desc.no_fdc = r->no_fdc;
+  desc.no_pc = r->no_pc;
+  desc.normalise_entropy = normalised_of(o, r);
+  desc.seed = (uint64_t)seed;
+  return fvg_fvgpt_new(t->m->ctx, f, &desc);
+}
+
+fvg_status stage_fvgpt(tuning *t, int row, const seed_run *run, fvg_learner *l, fvg_fvgpt **f) {
+  const table_row *r = &t->row[row];
+  char **curve = &t->curve[row][run->number];
+  stage g;
+  fvg_learner *done = NULL;
+  fvg_status s = stage_begin(t, &g, r, r->name, run->seed, run->task, l, &done, f, curve);
+  fvg_learner_free(done);
+  if (s || *f) return s;
+
+  fvg_views *views;
+  s = new_modules(t, r, run->seed, f);
+  if (!s) s = views_for(t, run->seed, STAGE_2, l, &views);
+  g.desc.prompt_template = t->o->learner.prompt_template;
+  if (!s) s = fvg_fvgpt_train(*f, l, views, run->task, &g.desc);
+  if (!s && calibration_of(t->o, r) != PUBLISHED) s = calibrate(t, r, run, *f, &g);
+  return stage_end(t, &g, s, l, *f, curve);
+}
+
+/* ---- DPC ---- */
+/* Makes the learner for new classes from the one for base classes, and saves it. */
+static fvg_status save_for_new(tuning *t, const table_row *r, int seed, stage *g,
+                               fvg_learner *tuned, fvg_learner *base, fvg_learner **for_new) {
+  const float from = (float)t->o->dpc_weight;
+  const float to = (float)t->o->dpc_weight_for_new;
+  fvg_status s = fvg_learner_copy(for_new, base);
+  if (!s) s = fvg_dpc_reweigh(*for_new, tuned, from, to);
+  if (s) return s;
+
+  char folder[1180], path[1280];
+  snprintf(folder, sizeof folder, "%s/%s/seed%d/new", t->out, r->name, seed);
+  s = prepare_folder(t, folder, path, sizeof path);
+  fvg_settings_set_number(&g->settings, "dpc_weight_for_new", t->o->dpc_weight_for_new);
+  if (!s) s = fvg_checkpoint_save(*for_new, NULL, path, g->settings.entry, g->settings.n);
+  return s;
+}
+
+fvg_status stage_dpc(tuning *t, int row, const seed_run *run, fvg_learner *tuned,
+                     fvg_learner **base, fvg_learner **for_new) {
+  const table_row *r = &t->row[row];
+  char **curve = &t->curve[row][run->number];
+  stage g;
+  fvg_fvgpt *none = NULL;
+  fvg_status s = stage_begin(t, &g, r, r->name, run->seed, run->task, tuned, base, &none, curve);
+  fvg_fvgpt_free(none);
+  if (s) return s;
+
+  if (!*base) {
+    fvg_dpc_desc dpc;
+    memset(&dpc, 0, sizeof dpc);
+    dpc.weight = (float)t->o->dpc_weight;
+    dpc.top_k = t->o->dpc_top_k;
+    fvg_views *views;
+    s = fvg_learner_copy(base, tuned);
+    if (!s) s = views_for(t, run->seed, STAGE_DPC, tuned, &views);
+    if (!s) s = fvg_dpc_train(*base, tuned, views, run->task, &dpc, &g.desc);
+    s = stage_end(t, &g, s, *base, NULL, curve);
+  }
+  return s ? s : save_for_new(t, r, run->seed, &g, tuned, *base, for_new);
+}

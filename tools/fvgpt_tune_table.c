@@ -1,0 +1,260 @@
+/* The tables of fvgpt tune; see fvgpt_tune_table.h. */
+#include "fvgpt_tune_table.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fvgpt_print.h"
+#include "fvgpt_tune_marks.h"
+
+/* Tests on base and on new classes have a harmonic mean. */
+static int has_h(const tuning *t) { return t->train_half == FVG_BASE; }
+
+/* ---- lines while it works ---- */
+/* Appends ", NAME VALUE" to a text that has `size` bytes. */
+static void append(char *text, size_t size, const char *name, double value) {
+  const size_t at = strlen(text);
+  snprintf(text + at, size - at, ", %.30s %g", name, value);
+}
+
+/* What is not the method's usual way: warm-up, context, and options that a recipe or --set
+   changes. */
+static void list_unusual(const table_row *r, const fvg_learner_desc *desc,
+                         const fvg_train_desc *train, char *text, size_t size) {
+  text[0] = 0;
+  if (train->optimizer.warmup_epochs < 0) snprintf(text, size, ", no warm-up");
+  if (r->backbone >= 0) return;
+  if (desc->n_ctx) append(text, size, "n_ctx", desc->n_ctx);
+  for (int i = 0; i < desc->n_option && strlen(text) < size - 60; i++)
+    append(text, size, desc->option[i].name, desc->option[i].value);
+}
+
+static fvg_status print_setting(const tuning *t, const table_row *r) {
+  static const char *const protocol[] = {"base to new", "few-shot", "cross-data"};
+  const learner_options *o = &t->o->learner;
+  fvg_option option[MAX_OPTIONS];
+  fvg_learner_desc desc;
+  fvg_status s =
+      learner_desc(t->m->ctx, o, r->method, t->d->card, t->at->shots, option, &desc);
+  if (s) return s;
+
+  const fvg_train_desc d = train_desc_of(t, r, 0);
+  const char *preset = preset_name[o->preset];
+  if (r->backbone >= 0) preset = r->dpc ? "DPC's" : "FVG-PT's";
+  char unusual[400];
+  list_unusual(r, &desc, &d, unusual, sizeof unusual);
+  printf("settings    %s: preset %s, %s, %s, lr %g, %d epochs, batch %d%s\n", r->name, preset,
+         protocol[protocol_of(o)], d.optimizer.kind == FVG_ADAMW ? "AdamW" : "SGD",
+         (double)d.optimizer.lr, d.optimizer.epochs, d.batch, unusual);
+  return FVG_OK;
+}
+
+fvg_status print_settings(const tuning *t) {
+  fvg_status s = FVG_OK;
+  for (int row = 1; !s && row < t->n_row; row++) s = print_setting(t, &t->row[row]);
+  fflush(stdout);
+  return s;
+}
+
+void print_row(const tuning *t, int row, int run) {
+  const double *result = t->result[row][run];
+  print(stdout, "%-11s seed %-3d", t->row[row].name, t->seed[run]);
+  for (int i = 0; i < t->n_test; i++) print(stdout, "  %s %6.2f", t->test[i].name, result[i]);
+  if (has_h(t)) printf("  H %6.2f", fvg_harmonic_mean(result[0], result[1]));
+  printf("\n");
+  fflush(stdout);
+}
+
+/* ---- an entry's results ---- */
+/* Mean and deviation of a test over the seeds; column n_test: H.  The deviation is that of the
+   population, as in the published result parser. */
+static double mean_of(const tuning *t, int row, int column, double *deviation) {
+  double x[MAX_SEEDS];
+  double mean = 0;
+  for (int i = 0; i < t->n_seed; i++) {
+    const double *r = t->result[row][i];
+    x[i] = column < t->n_test ? r[column] : fvg_harmonic_mean(r[0], r[1]);
+    mean += x[i] / t->n_seed;
+  }
+  double var = 0;
+  for (int i = 0; i < t->n_seed; i++) var += (x[i] - mean) * (x[i] - mean) / t->n_seed;
+  *deviation = sqrt(var);
+  return mean;
+}
+
+/* Puts "NAME": VALUE behind `lead`.  Names of data sets are names of folders, which may hold
+   anything. */
+static void put_number(document *d, const char *lead, const char *name, const char *suffix,
+                       double value) {
+  put(d, "%s\"", lead);
+  put_escaped(d, name, 0);
+  put(d, "%s\": %.4f", suffix, value);
+}
+
+/* Is there no further row of this or another seed? */
+static int is_last(const tuning *t, int run, int row) {
+  return run == t->n_seed - 1 && row == t->n_row - 1;
+}
+
+static void put_row(document *d, const tuning *t, int row, int run) {
+  const double *r = t->result[row][run];
+  put(d, "  {\"method\": \"%s\", \"seed\": %d", t->row[row].name, t->seed[run]);
+  for (int k = 0; k < t->n_test; k++) put_number(d, ", ", t->test[k].name, "", r[k]);
+  if (has_h(t)) put(d, ", \"H\": %.4f", fvg_harmonic_mean(r[0], r[1]));
+  put(d, "}%s\n", is_last(t, run, row) ? "" : ",");
+}
+
+static void put_rows(document *d, const tuning *t) {
+  put(d, " \"rows\": [\n");
+  for (int run = 0; run < t->n_seed; run++) {
+    for (int row = 0; row < t->n_row; row++) put_row(d, t, row, run);
+  }
+  put(d, " ],\n");
+}
+
+/* A curve comes from a checkpoint's text, so nothing but numbers is passed on.  Checkpoints of older
+   versions have none. */
+static void put_curve(document *d, const tuning *t, int row, int run) {
+  const char *at = t->curve[row][run] ? t->curve[row][run] : "";
+  put(d, "  {\"method\": \"%s\", \"seed\": %d, \"loss\": [", t->row[row].name, t->seed[run]);
+  int is_first = 1;
+  while (*at) {
+    char *end;
+    const double loss = strtod(at, &end);
+    if (end == at || !(fabs(loss) < 1e30)) break;
+    put(d, is_first ? "%.6g" : ", %.6g", loss);
+    is_first = 0;
+    at = end;
+  }
+  put(d, "]}%s\n", is_last(t, run, row) ? "" : ",");
+}
+
+static void put_curves(document *d, const tuning *t) {
+  put(d, " \"curves\": [\n");
+  for (int run = 0; run < t->n_seed; run++) {
+    for (int row = 1; row < t->n_row; row++) put_curve(d, t, row, run);
+  }
+  put(d, " ],\n");
+}
+
+static void put_seeds(document *d, const tuning *t) {
+  put(d, " \"seeds\": [");
+  for (int i = 0; i < t->n_seed; i++) put(d, i ? ", %d" : "%d", t->seed[i]);
+  put(d, "],\n");
+}
+
+/* Prints and puts the means of one row, and keeps them for the table of all entries. */
+static void write_means(document *d, tuning *t, int entry, int row) {
+  double *mean = t->mean[entry][row];
+  double deviation;
+  put(d, "  {\"method\": \"%s\"", t->row[row].name);
+  printf("%-24s", t->row[row].name);
+  for (int i = 0; i < t->n_test; i++) {
+    mean[i] = mean_of(t, row, i, &deviation);
+    put_number(d, ", ", t->test[i].name, "", mean[i]);
+    put_number(d, ", ", t->test[i].name, "_std", deviation);
+    printf(" %6.2f %6.2f", mean[i], deviation);
+  }
+  if (has_h(t)) {
+    const double h = fvg_harmonic_mean(mean[0], mean[1]);
+    mean_of(t, row, t->n_test, &deviation);
+    put(d, ", \"H\": %.4f, \"H_std\": %.4f", h, deviation);
+    printf(" %6.2f", h);
+  }
+  put(d, "}%s\n", row == t->n_row - 1 ? "" : ",");
+  printf("\n");
+}
+
+fvg_status write_results(tuning *t, int entry) {
+  document d = new_document(t->m->ctx);
+  put(&d, "{\n \"trainer\": \"%s\",\n", t->o->learner.trainer);
+  put(&d, " \"shots\": %d,\n", t->at->shots);
+  put_seeds(&d, t);
+  put_rows(&d, t);
+  put_curves(&d, t);
+
+  print(stdout, "\n%-24s", t->at->key);
+  for (int i = 0; i < t->n_test; i++) print(stdout, " %6.6s %6s", t->test[i].name, "+-");
+  printf("%s   mean of %d seed%s%s\n", has_h(t) ? "      H" : "", t->n_seed,
+         t->n_seed > 1 ? "s" : "", has_h(t) ? ", H of the means" : "");
+  put(&d, " \"mean\": [\n");
+  for (int row = 0; row < t->n_row; row++) write_means(&d, t, entry, row);
+  put(&d, " ]\n}\n");
+  printf("\n");
+
+  char path[1200];
+  snprintf(path, sizeof path, "%s/results.json", t->out);
+  return save_document(&d, path);
+}
+
+/* ---- the table of all entries ---- */
+/* Prints and puts an entry's columns of a row: its tests, and H. */
+static void write_columns(document *d, const tuning *t, int entry, const double *mean) {
+  put(d, ", \"");
+  put_escaped(d, t->entry[entry].key, 0);
+  put(d, "\": {");
+  for (int i = 0; i < t->n_test; i++) {
+    put_number(d, i ? ", " : "", t->test[i].name, "", mean[i]);
+    printf(" %6.2f", mean[i]);
+  }
+  if (has_h(t)) {
+    const double h = fvg_harmonic_mean(mean[0], mean[1]);
+    put(d, ", \"H\": %.4f", h);
+    printf(" %6.2f", h);
+  }
+  put(d, "}");
+}
+
+/* Prints and puts the averages of a row.  H is that of the averages, as published.  With data sets
+   to transfer to, the average is over those. */
+static void write_averages(document *d, const tuning *t, const double *average) {
+  put(d, ", \"average\": {");
+  if (has_h(t)) {
+    const double base = average[0];
+    const double new_ = average[1];
+    const double h = fvg_harmonic_mean(base, new_);
+    put(d, "\"base\": %.4f, \"new\": %.4f, \"H\": %.4f", base, new_, h);
+    printf(" %6.2f %6.2f %6.2f", base, new_, h);
+  } else {
+    const int first = t->n_target ? 1 : 0;
+    double sum = 0;
+    for (int i = first; i < t->n_test; i++) sum += average[i] / (t->n_test - first);
+    put(d, "\"accuracy\": %.4f", sum);
+    printf(" %6.2f", sum);
+  }
+  put(d, "}");
+}
+
+static void write_table_row(document *d, const tuning *t, int row) {
+  double average[MAX_TESTS] = {0};
+  put(d, "  {\"method\": \"%s\"", t->row[row].name);
+  printf("%-24s", t->row[row].name);
+  for (int e = 0; e < t->n_entry; e++) {
+    const double *mean = t->mean[e][row];
+    for (int i = 0; i < t->n_test; i++) average[i] += mean[i] / t->n_entry;
+    write_columns(d, t, e, mean);
+  }
+  write_averages(d, t, average);
+  put(d, "}%s\n", row == t->n_row - 1 ? "" : ",");
+  printf("\n");
+}
+
+fvg_status write_table(const tuning *t) {
+  const int width = has_h(t) ? 20 : 7 * t->n_test - 1;
+  document d = new_document(t->m->ctx);
+  put(&d, "{\n \"trainer\": \"%s\",\n", t->o->learner.trainer);
+  put_seeds(&d, t);
+  put(&d, " \"table\": [\n");
+  printf("%-24s", "");
+  for (int e = 0; e < t->n_entry; e++)
+    print(stdout, " %-*.*s", width, width, t->entry[e].key);
+  printf(" average\n");
+  for (int row = 0; row < t->n_row; row++) write_table_row(&d, t, row);
+  put(&d, " ]\n}\n");
+
+  char path[1200];
+  snprintf(path, sizeof path, "%s/results.json", t->o->out);
+  return save_document(&d, path);
+}
