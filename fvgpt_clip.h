@@ -1,113 +1,210 @@
-/* fvgpt_clip.h - CLIP, prompt tuning and the base-to-new protocol on a CPU                public domain or MIT
+/* fvgpt_clip.h - CLIP, prompt tuning and the base-to-new protocol on a CPU   public domain or MIT
 
-   The second of two headers: fvgpt.h computes, this one knows pictures, words and data sets.
+   This is the second of two headers.  fvgpt.h computes; this one knows pictures, words and data
+   sets.
 
-   USE   In exactly one C or C++ file:                      Everywhere else:
+   USE   In exactly one C or C++ file:                Everywhere else:
 
-             #define FVGPT_IMPLEMENTATION                       #include "fvgpt_clip.h"
+             #define FVGPT_IMPLEMENTATION                 #include "fvgpt_clip.h"
              #include "fvgpt_clip.h"
 
-   A picture and three words (examples/02_zero_shot.c is its longer sister):
+   Which of three words fits a picture?  A complete program, to be built with `cc -O2 pet.c -lm`:
+
+             #define FVGPT_STB_IMAGE       // without it only PNM pictures are read
+             #define FVGPT_IMPLEMENTATION
+             #include "fvgpt_clip.h"
+             int main(void) {
+               const char *name[] = {"cat", "dog", "horse"};
+               fvg_clip *m = fvg_open("clip-vit-base-patch16");
+               int best = fvg_classify_file(m, NULL, "pet.jpg", name, 3);
+               puts(best < 0 ? fvg_clip_error(m) : name[best]);
+               return fvg_close(m) != FVG_OK;
+             }
+
+   The same step by step (examples/02_zero_shot.c is the longer version, with errors checked):
 
              fvg_ctx *c;    fvg_init(&c, NULL);
              fvg_clip *m;   fvg_clip_open(c, &m, "clip-vit-base-patch16", NULL, FVG_F32);
-             const char *name[] = {"cat", "dog", "horse"};
-             float g[3 * 512], f[512], *pixels = malloc(3 * 224 * 224 * sizeof(float));
+             float g[3 * 512], f[512], *x = (float *)malloc(3 * 224 * 224 * sizeof *x);
              fvg_image picture, view;
-             fvg_clip_encode_classes(m, g, NULL, name, 3);                          // "a photo of a cat.", ...
-             fvg_image_load(c, &picture, "pet.ppm", 3);
-             fvg_image_test_transform(c, &view, &picture, &m->preprocess);
-             fvg_image_normalize(c, pixels, &view, &m->preprocess);
-             fvg_clip_encode_images(m, f, pixels, 1);                               // score: s cos(f, g)
+             fvg_clip_encode_classes(m, g, NULL, name, 3);                 // g [3, 512]
+             fvg_image_load(c, &picture, "pet.jpg", 3);                    // RGB
+             fvg_image_test_transform(c, &view, &picture, &m->preprocess); // 224 x 224 pixels
+             fvg_image_normalize(c, x, &view, &m->preprocess);             // x [3, 224, 224]
+             fvg_clip_encode_images(m, f, x, 1);                           // f [512]
+             fvg_normalize_rows(f, 1, 512);          // score of name k: m->logit_scale * (f . g_k)
 
    =================================================================================================
    MANUAL
    =================================================================================================
-   1. BUILD.  As fvgpt.h, with these macros besides:
+   1. BUILD.  As fvgpt.h (its manual lists FVGPT_PTHREADS, FVGPT_NO_STDIO and others), with three
+      more macros:
 
-        FVGPT_STB_IMAGE         read PNG, JPEG, BMP and GIF through the stb_image.h on your include path (Debian:
-                                libstb-dev), which is compiled in here; without it only PNM is read, and a file of
-                                another kind is an error that names kind and macro
-        FVGPT_STB_IMAGE_LINKED  the program has stb_image's implementation elsewhere: declare only; with threads it is
-                                called by several at once, so its STBI_MALLOC must allow that.  Not needed where
-                                stb_image.h was included before: what it was compiled with then holds
-        FVGPT_DIRENT            list folders through <dirent.h> (POSIX and MinGW), for data sets without a split file
+        FVGPT_STB_IMAGE         Read PNG, JPEG, BMP and GIF.  stb_image.h must be on the include
+                                path (Debian: libstb-dev) and is compiled in here.  Without the
+                                macro only PNM is read, and a file of another kind is an error that
+                                names the kind and the macro.
+        FVGPT_STB_IMAGE_LINKED  The program has stb_image's implementation elsewhere, so it is only
+                                declared here.  Several threads may call it at once, so its
+                                STBI_MALLOC must allow that.  The macro is not needed where
+                                stb_image.h was included before this header; it then works as it was
+                                compiled there.
+        FVGPT_DIRENT            List folders through <dirent.h> (POSIX and MinGW).  Data sets
+                                without a split file need it, or a listing function of yours.
 
-   2. MODELS.  A folder as Hugging Face serves it (config.json, model.safetensors, merges.txt), or one safetensors
-      or PyTorch file (.pt, .pth, .bin, .ckpt; read, never executed) with Hugging Face's, OpenAI's or open_clip's
-      names, also behind the wrappers of training programs, also in several files with their index.  Sizes come from
-      the tensors' shapes and must agree with the configuration where there is one; heads, activation and epsilon come
-      from it, with the defaults of the program that wrote it.  Without one, heads are 64 wide and the activation is
-      quick_gelu.  Either tower may be absent.  What is not a CLIP with class token and causal text tower (SigLIP,
-      CoCa, ResNet towers), a setting that changes the arithmetic, or a tensor of a tower that would not be used is
-      refused by name.  Pictures are prepared as preprocessor_config.json or open_clip's preprocess_cfg prescribe.  Loaded as FVG_F32 the matrices lie in panels
-      (fvg_tensor_pack), so their data are not rows; fvg_clip_unpack turns them back, for training whole towers.
-      FVG_F16 and FVG_BF16 halve their memory and are slower; arithmetic is f32 all the same.
+   2. CONVENTIONS.  A function takes first the object that it works on, or the context, then its
+      outputs, then its inputs, then a desc struct with settings.  Where it works on no object, the
+      output comes first.  In a desc struct, 0 or NULL means the default that is written beside the
+      field; the desc itself may be NULL where the comment says so.
 
-   3. WORDS.  CLIP's byte-pair encoding for all of Unicode, behind what clip.tokenize does first: NFC,
-      straight quotes, ligatures, widths, HTML references (those of HTML 4 and some of HTML 5).  Not
-      done: ftfy's repair of wrongly decoded text.  Text that does not fit the context is an error that
-      says how many tokens it has; a text ends at its first end mark.  Class names that mean the same
-      (blanks, case, underscores) are the same class wherever they are compared (fvg_same_name); an empty
-      one is an error.
+      Arrays are rows of floats, [n, d] being n rows of d; labels and indices count from 0.  The
+      letters are the papers': f [n, d] are features of images, g [C, d] of class names, and
+      s cos(f, g) is the score, where s is the model's logit_scale.
 
-   4. PICTURES.  PNM is read here; PNG, JPEG, BMP and GIF (its first picture) by stb_image, behind checks.  What the
-      bytes hold counts, not the file's name; WebP, AVIF, HEIC, TIFF and others are refused by name, and so is what is
-      no picture (a Git LFS pointer, a web page, an empty file).  Pixels are those of Pillow's convert("RGB"), and
-      resizing is byte-equal to Pillow's, so a model sees what it saw in Python, but for two things: JPEG decoders
-      differ from one another by a grey level here and there, and grey of 16 bits is scaled, with one warning, where
-      Pillow 9.4 cuts off at 255.  A wrong checksum (PNG's CRC), an early end, a restart marker that is not there: the
-      file is refused, and the message says where.  Refused by name, too: JPEG that is arithmetic-coded, lossless or of
-      12 bits, BMP with run lengths or OS/2's header, and PNG that Apple's tools wrote for a telephone.
-      The centre crop rounds as torchvision does, which OpenAI and open_clip use; Hugging Face's older processor cuts one
-      pixel further up or left where the pixels to cut off are 3, 7, 11, ...
-      EXIF rotation is not applied, as in CLIP, but said once when it is met; fvg_dataset_desc.exif_rotate applies it,
-      fvg_image_turn does so for single pictures.
+      A function that can fail returns fvg_status, FVG_OK being 0.  fvg_error(m->ctx) then says in
+      one line what was wrong.  Every function may return FVG_E_NOMEM, and FVG_E_ARG where an
+      argument makes no sense; the comments name the other kinds.  *out is NULL, or zeros, after a
+      failure.
 
-   5. DATA SETS.  ROOT holds either a split file of CoOp's form, {"train": [["path", label, "name"], ...], "val",
-      "test"} (split_zhou_*.json), whose paths are looked up in ROOT and its sub-folders; or a folder per class, cut
-      50/20/30 into train, val, test with a fixed seed; or folders train, test (and val) that hold a folder per class.
-      Or `dataset` names one of the eleven published sets (fvg_dataset_cards), and ROOT is the folder DATA that holds
-      them as CoOp lays them out: DATA/caltech-101/split_zhou_Caltech101.json, and the pictures in
-      DATA/caltech-101/101_ObjectCategories.  Without its split file a set is cut anew, with a warning (StanfordCars
-      and OxfordFlowers cannot be).
-      What folders hold beside pictures is counted in one warning; classes without a picture for
-      train and one for test are left out.  val_percent changes the share of val, and the test
-      pictures stay the same.  fvg_dataset_check finds all files that cannot be read before a run
-      begins, or leaves them out.
-      Masks: ROOT/mask/<path of the image relative to ROOT>, same name or same stem with .png, .jpg,
-      .jpeg, .pgm, .bmp or .gif.  White is foreground; masks of 0 and 1, label pictures, trimaps and
-      cut-outs with an alpha channel are read as they are meant, with one note, and what cannot be
-      told is an error (fvg_mask_reading, and the story of chapter 29).
-      A published set's masks may also lie in DATA/<its folder>/mask.  An image without a mask
-      trains as one whose mask is of no use: its distillation follows the full view; a training set without any is an
-      error.
+      What X_new, X_open, X_load or X_copy makes is yours and goes with X_free, which accepts NULL.
+      An object uses those that it was made from, so they must live longer:
 
-   6. PROTOCOL.  Base classes are the first half of the labels, new classes the rest.  Prompts are tuned on `shots`
-      images of each base class (drawn as Dassl does, so the lists equal the published ones), then tested on base and
-      on new classes, each among its own names; H is the harmonic mean of the two.  Base is scored by z_FDC, new by
-      z_PC; a list that holds both kinds is scored by z_PC.
+        context > model > learner > views, classifier         context > data set > task, views
 
-   7. METHODS.  A learner is one method of prompt tuning on one list of classes.  All have the same calls, and every
-      classifier, checkpoint and FVG-PT takes any of them (but CoCoOp, whose words change with the picture).  Methods
-      that prompt the image tower (PromptSRC, MaPLe, DAPT, MMRL) train on pixels; what they make of a picture is a row
-      of two or three features (fvg_learner_feature_width), and views of a tuned learner hold such rows.  DPC makes of
-      a tuned learner two, for base and for new classes.
-      Settings are published for each protocol and some data sets, by FVG-PT's fork and by the methods' own code:
-      fvg_method_recipe and fvg_fvgpt_recipe look them up.  A learner by itself has the fork's for base to new.
+   3. MODELS.  A model is a folder as Hugging Face serves it (config.json, model.safetensors,
+      merges.txt), or one file: safetensors, or PyTorch's (.pt, .pth, .bin, .ckpt), which is read
+      but never executed.  The tensors' names may be Hugging Face's, OpenAI's or open_clip's, also
+      inside the wrappers of training programs.  A model may be split over several files with an
+      index.
 
-   8. MEMORY.  Images pass the tower 8 at a time whatever the size of the set, texts some 320 tokens at a time; the
-      model keeps that working memory for the next call (fvg_clip_image_bytes bounds it for images) and gives it back
-      with fvg_clip_free.  With threads and malloc up to 8 files are decoded at once, and their pixels are in memory
-      together; with an arena or an allocator of your own, one.  Learners compute their classes in chunks
-      (chunk_rows), and the image tower's blocks once more for backward if recompute asks for it.  stb_image takes its
-      memory from malloc, also where the context has an arena or an allocator of its own, because it has no
-      way to be told of one; all else keeps to the context's.  A step of DPC has
-      all pictures of its grown batch, up to batch times 1 + top_k, in memory at once.
-      Features kept for training take 8 bytes x width x images x crops (the view and its foreground).
+      Sizes come from the tensors' shapes.  Where there is a configuration, it must agree with them,
+      and it tells heads, activation and epsilon, with the defaults of the program that wrote it.
+      Without one, heads are 64 columns wide and the activation is quick_gelu.  Either tower may be
+      absent.  Pictures are prepared as preprocessor_config.json or open_clip's preprocess_cfg say.
 
-   9. CHAPTERS (`grep -n "^ \* CHAPTER" fvgpt_clip.h` prints them with line numbers), in four parts,
-      which the functions declared below follow as well:
+      What is not a CLIP with a class token and a causal text tower (SigLIP, CoCa, ResNet towers) is
+      refused by name.  So is a setting that changes the arithmetic and is not implemented, and a
+      tensor inside a tower that would not be used.
+
+      FVG_F32 keeps matrices in panels (fvg_tensor_pack), so their data are not rows;
+      fvg_clip_unpack turns them back for training whole towers.  FVG_F16 and FVG_BF16 halve the
+      memory and are slower; the arithmetic is f32 all the same.
+
+   4. WORDS.  Texts become tokens by CLIP's byte-pair encoding, for all of Unicode.  Before that
+      they are normalised as clip.tokenize does it: NFC, straight quotes, ligatures, widths, HTML
+      references (those of HTML 4 and some of HTML 5).  ftfy's repair of wrongly decoded text is not
+      done.  A text that does not fit the context is an error that says how many tokens it has.  A
+      text ends at its first end mark.
+
+      Class names that differ only in blanks, case or underscores are the same class wherever names
+      are compared (fvg_same_name).  An empty name is an error.
+
+   5. PICTURES.  PNM is read here; stb_image reads PNG, JPEG, BMP and GIF (its first picture), after
+      the file has been checked.  What the bytes hold counts, not the file's name.
+
+      Pixels are those of Pillow's convert("RGB"), and resizing gives the same bytes as Pillow, so a
+      model sees what it saw in Python, with three exceptions: JPEG decoders differ from one another
+      by a grey level here and there; 16-bit grey is scaled, with one warning, where Pillow 9.4 cuts
+      it off at 255; and the centre crop rounds as torchvision does, which OpenAI and open_clip use,
+      while Hugging Face's older processor cuts one pixel further up or left if 3, 7, 11, ... pixels
+      are to be cut off.
+
+      A damaged file (wrong checksum of a PNG, early end, missing restart marker) is refused, and
+      the message says where the damage is.  Refused by name are: WebP, AVIF, HEIC, TIFF and others;
+      arithmetic-coded, lossless and 12-bit JPEG; BMP with run lengths or OS/2's header; PNG in the
+      form that Apple's tools write for telephones; and files that are no pictures (a Git LFS
+      pointer, a web page, an empty file).
+
+      EXIF rotation is not applied, as in CLIP, but a warning says so once.
+      fvg_dataset_desc.exif_rotate applies it to a data set, fvg_image_turn to single pictures.
+
+   6. DATA SETS.  A data set lies in a folder ROOT, in one of three forms:
+
+        a split file    of CoOp's form (split_zhou_*.json), {"train": [["path", label, "name"],
+                        ...], "val": ..., "test": ...}; its paths are looked up in ROOT and in its
+                        sub-folders
+        class folders   one per class, cut 50/20/30 into train, val and test with a fixed seed;
+                        val_percent changes the share of val, but never which pictures are in test
+        split folders   train, test and perhaps val, each with one folder per class
+
+      Or the desc names one of the eleven published sets (fvg_dataset_cards).  ROOT is then the
+      folder DATA that holds them as CoOp lays them out, for example
+      DATA/caltech-101/split_zhou_Caltech101.json, with the pictures in
+      DATA/caltech-101/101_ObjectCategories.  Without its split file a set is cut anew, with a
+      warning; StanfordCars and OxfordFlowers cannot be.
+
+      Files that are not pictures are counted in one warning.  Classes that do not have a picture
+      for train and one for test are left out.  fvg_dataset_check finds files that cannot be read
+      before a run begins, or leaves them out.
+
+   7. MASKS.  A mask says which pixels of a picture are foreground.  It lies in ROOT/mask under the
+      picture's path relative to ROOT, with the same name, or the same stem and one of .png, .jpg,
+      .jpeg, .pgm, .bmp, .gif.  A published set's masks may also lie in DATA/<its folder>/mask.
+
+      White is foreground.  Masks of 0 and 1, label pictures, trimaps and cut-outs with an alpha
+      channel are recognised, and one note says how they were read.  A mask that cannot be
+      interpreted is an error (see fvg_mask_reading, and the beginning of chapter 29).
+
+      FVG-PT trains on an image without a mask as on one whose mask is of no use: its distillation
+      follows the full view.  A training set without any mask is an error.
+
+   8. PROTOCOL.  A task (fvg_task) is what training and testing work on: pictures to tell apart, and
+      the names to tell them by.  fvg_task_draw makes one from a part of a data set (train, val,
+      test), a group of its classes (all, base, new) and a number of shots.  Base classes are the
+      first half of the labels, new classes are the rest, and the labels of a task count within its
+      own names.  The pictures are drawn as Dassl draws them, so the lists equal the published ones.
+
+      In the base-to-new protocol, prompts are tuned on `shots` images of each base class and tested
+      on base and on new classes, each group among its own names.  H is the harmonic mean of the two
+      accuracies.  FVG-PT scores base classes by z_FDC and new classes by z_PC; a list that holds
+      both kinds is scored by z_PC.  In code, without error checks (examples/04_fvgpt.c has them):
+
+             fvg_dataset_desc where = {"DATA", NULL, NULL, NULL, "caltech101", 0, FVG_MASK_AUTO, 0};
+             fvg_task_desc wanted = {FVG_TRAIN, FVG_BASE, 16, 1};    // 16 shots, seed 1
+             fvg_dataset_open(c, &data, &where);
+             fvg_task_draw(&base, &data, &wanted);
+             fvg_views_new(m, &views, &data, NULL);
+             fvg_learner_new(m, &coop, base.class_name, base.n_class, NULL);
+             fvg_learner_train(coop, views, &base, NULL);            // stage 1: CoOp
+             fvg_fvgpt_new(c, &fvgpt, &modules);                     // modules.width = m->embed_dim
+             fvg_fvgpt_train(fvgpt, coop, views, &base, NULL);       // stage 2: FVG-PT on it
+             fvg_test_base_to_new(m, &result, &data, coop, fvgpt);   // result.base, .new_, .h
+
+   9. METHODS.  A learner (fvg_learner) is one method of prompt tuning on one list of classes.  All
+      methods have the same calls, and classifiers, checkpoints and FVG-PT accept any of them.  Only
+      CoCoOp cannot be combined with FVG-PT, because its words change with the picture.
+
+      Methods that prompt the image tower (PromptSRC, MaPLe, DAPT, MMRL) train on pixels.  What they
+      make of a picture is a row of two or three features (fvg_learner_feature_width), and views of
+      a tuned learner hold such rows.  DPC makes two learners of a tuned one, for base and for new
+      classes.
+
+      Settings are published for each protocol, and for some data sets, by FVG-PT's fork of the
+      trainers and by the methods' own repositories.  fvg_method_recipe and fvg_fvgpt_recipe look
+      them up.  A learner made without them has the fork's settings for base to new.
+
+  10. MEMORY.  Images pass the tower 8 at a time whatever the size of the set, texts about 320
+      tokens at a time.  The model keeps this working memory for the next call; fvg_clip_image_bytes
+      bounds it for images, and fvg_clip_free gives it back.
+
+      Learners compute their classes in chunks (chunk_rows).  With `recompute`, backward computes
+      the image tower's blocks again instead of keeping them.  Features kept for training take 8
+      bytes x width x images x crops (a view and its foreground).  A step of DPC holds all pictures
+      of its enlarged batch, up to batch x (1 + top_k), at once.
+
+      With threads and malloc, up to 8 files are decoded at once and their pixels are in memory
+      together; with an arena or an allocator of your own it is one file.  stb_image has no way to
+      be given an allocator, so it always uses malloc; everything else uses the context's allocator.
+
+  11. THREADS.  A context, and with it every model, learner and classifier, is used by one thread at
+      a time.  Several threads share one set of weights through fvg_clip_share: it makes another
+      model in the context of another thread, with the same weights and vocabulary but with working
+      memory of its own.  Learners and classifiers are then made on each thread's model, for example
+      from one checkpoint.  The last model that is freed gives the weights back.
+
+  12. CHAPTERS.  `grep -n "^ \* CHAPTER" fvgpt_clip.h` prints them with line numbers.  They are in
+      four parts, and so are the declarations below, which begin with what chapter 36 has: CLIP at
+      once.
 
         CLIP      1 Text          2 Tokenizer    3 Images        4 Picture files   5 JPEG
                   6 Writing pictures             7 Resizing      8 Configurations  9 Names
@@ -129,676 +226,1096 @@
 extern "C" {
 #endif
 
+/* Types that are used before the place that describes them. */
+typedef struct fvg_clip         fvg_clip;
+typedef struct fvg_image        fvg_image;
+typedef struct fvg_dataset_card fvg_dataset_card;
+
+/* =================================================================================================
+   CLIP: pictures and words in one space                                     (chapters 1 to 13, 36)
+   ============================================================================================== */
+
 /* -------------------------------------------------------------------------------------------------
-   Tokenizer
+   At once: from a picture to an answer in three lines
+
+       fvg_clip *m = fvg_open("clip-vit-base-patch16");
+       int best = fvg_classify_file(m, NULL, "pet.jpg", name, 3);
+       puts(best < 0 ? fvg_clip_error(m) : name[best]);
+
+   A classifier that was made once (see RUNS) has the same call: fvg_classifier_file.
+   ---------------------------------------------------------------------------------------------- */
+/* Opens a model (fvg_clip_open, FVG_F32) with a context of its own, for one thread.  If the model
+   cannot be opened, the result is a model on which every function of this section fails with the
+   same message, so a program may test once, at its end.  NULL only if memory is exhausted; the
+   functions of this section accept that too. */
+FVG_DEF fvg_clip *fvg_open(const char *path);
+
+/* Frees the model and its context.  Returns the kind of the last failure, FVG_OK if there was
+   none. */
+FVG_DEF fvg_status fvg_close(fvg_clip *m);
+
+/* The last failure of the model's context in one line, "" if there was none.  The text belongs to
+   the context and changes with the next failure. */
+FVG_DEF const char *fvg_clip_error(const fvg_clip *m);
+
+/* Returns the index of the name that suits a picture best, or a negative fvg_status.  The names are
+   written into "a photo of a {}.".  probability [n] receives the softmax of s cos(f, g) over the
+   names; NULL: not wanted.  Every call encodes the names again; for many pictures make a
+   classifier. */
+FVG_DEF int fvg_classify_image(fvg_clip *m, float *probability, const fvg_image *image,
+                               const char *const *name, int n);
+
+/* The normalised feature [embed_dim] of a picture with 3 channels (other numbers: FVG_E_SHAPE). */
+FVG_DEF fvg_status fvg_encode_image(fvg_clip *m, float *feature, const fvg_image *image);
+
+#ifndef FVGPT_NO_STDIO
+/* The same two for picture files; errors as of fvg_image_load besides. */
+FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
+                              const char *const *name, int n);
+FVG_DEF fvg_status fvg_encode_file(fvg_clip *m, float *feature, const char *path);
+#endif
+
+/* -------------------------------------------------------------------------------------------------
+   Tokenizer and class names
    ---------------------------------------------------------------------------------------------- */
 typedef struct fvg_tokenizer fvg_tokenizer;
-/* `merges` is HF's merges.txt or OpenAI's bpe_simple_vocab_16e6.txt (unpacked): a first line that is
-   skipped, then one merge a line.  vocab_size is the model's number of token embeddings: 512 byte
-   symbols, the merges, start and end; 0: as many merges as the file has.  Rows behind CLIP's 49408 are
-   tokens that somebody added, and no text here holds them: they move neither merges nor marks.  A file
-   with fewer merges than needed is an error; more are ignored. */
-FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg_source *merges, int vocab_size);
-FVG_DEF void       fvg_tokenizer_free(fvg_tokenizer *k);
-/* The tokenizer's own vocabulary, at most as large as the model's: the start mark has the id
-   fvg_tokenizer_vocab_size - 2, the end mark fvg_tokenizer_vocab_size - 1 (49406 and 49407 in the
-   published models, however many tokens were added). */
-FVG_DEF int        fvg_tokenizer_vocab_size(const fvg_tokenizer *k);
-/* Token ids of a text without start and end marks. *n is the full count even when it exceeds `capacity`; at most
-   `capacity` ids are stored (ids may be NULL when capacity is 0). Bytes that are not UTF-8 are FVG_E_FORMAT. */
+
+/* Reads a vocabulary.  `merges` is Hugging Face's merges.txt or OpenAI's
+   bpe_simple_vocab_16e6.txt (unpacked): a first line that is skipped, then one merge per line.  The
+   source is read but not closed.
+
+   vocab_size is the model's number of token embeddings: 512 byte symbols, the merges, start and
+   end.  0: as many merges as the file has.  Rows beyond CLIP's 49408 are tokens that somebody
+   added; no text here contains them, and they move neither merges nor marks.  A file with fewer
+   merges than needed is an error (FVG_E_FORMAT); more are ignored. */
+FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg_source *merges,
+                                      int vocab_size);
+
+/* NULL is allowed. */
+FVG_DEF void fvg_tokenizer_free(fvg_tokenizer *k);
+
+/* The size of the tokenizer's own vocabulary, at most the model's.  The start mark has the id
+   size - 2 and the end mark size - 1: 49406 and 49407 in the published models, however many tokens
+   were added. */
+FVG_DEF int fvg_tokenizer_vocab_size(const fvg_tokenizer *k);
+
+/* Token ids of a text, without start and end marks.  *n is the full count even if it exceeds
+   `capacity`; at most `capacity` ids are stored (ids may be NULL if capacity is 0).  Bytes that are
+   not UTF-8 are FVG_E_FORMAT. */
 FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, int *ids, int capacity, int *n,
                                 const char *utf8);
 
-/* 1 if two class names mean the same, which is to say that the tokenizer reads the same in them:
-   underscores are blanks, and letter case, blanks at the ends and runs of blanks (tabs and line ends
-   too), decomposed letters, curly quotes and HTML references make no difference.  Names that are not
-   UTF-8 are the same only byte by byte.  A name that means the same as "" is empty. */
-FVG_DEF int        fvg_same_name(fvg_ctx *c, const char *a, const char *b);
-/* The same for lists, in one go: match[i] becomes the index of the first of the n_among names `among`
-   that means the same as name[i], or -1. */
+/* 1 if two class names mean the same, that is, if the tokenizer reads the same in them: underscores
+   are blanks, and letter case, blanks at the ends, runs of blanks (tabs and line ends too),
+   decomposed letters, curly quotes and HTML references make no difference.  Names that are not
+   UTF-8 are the same only if their bytes are.  A name that means the same as "" is empty. */
+FVG_DEF int fvg_same_name(fvg_ctx *c, const char *a, const char *b);
+
+/* The same for lists: match[i] becomes the index of the first of the n_among names `among` that
+   means the same as name[i], or -1. */
 FVG_DEF fvg_status fvg_match_names(fvg_ctx *c, int *match, const char *const *name, int n,
                                    const char *const *among, int n_among);
-/* In place: underscores become blanks; white space, and what the tokenizer drops, goes from both ends. */
-FVG_DEF void       fvg_tidy_name(char *name);
+
+/* Tidies a name in place: underscores become blanks, and white space and characters that the
+   tokenizer drops go from both ends. */
+FVG_DEF void fvg_tidy_name(char *name);
 
 /* -------------------------------------------------------------------------------------------------
    Images
    ---------------------------------------------------------------------------------------------- */
-/* Pixels: rows top down, interleaved; owned.  orientation: EXIF's, 1 to 8, of a picture as it was
-   decoded; 1 is upright, 0 is not told. */
-typedef struct fvg_image { int width, height, channels; uint8_t *pixels; int orientation; } fvg_image;
-typedef enum fvg_filter { FVG_BICUBIC = 0, FVG_NEAREST, FVG_BILINEAR } fvg_filter;
-typedef struct fvg_crop { int top, left, height, width, flip; } fvg_crop;               /* flip: mirror left-right */
+struct fvg_image {
+  int width, height;      /* in pixels */
+  int channels;           /* 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha */
+  uint8_t *pixels;        /* [height, width, channels], rows top down; owned, see fvg_image_free */
+  int orientation;        /* EXIF's, of a picture as decoded: 1 upright, 2 to 8 turned, 0 unknown */
+};
 
-/* channels 3: RGB as Pillow's convert("RGB") gives it (alpha dropped, grey repeated, no EXIF turn;
-   but 16-bit grey is scaled, with a warning, not cut off); channels 1: grey (the mean of R, G, B);
-   0: as in the file, a palette as RGB.  PNM always; PNG, JPEG, BMP and GIF (its first picture) when
-   built with FVGPT_STB_IMAGE.  What the bytes hold counts, not the name.  Damage that a file shows
-   (a CRC, an early end) is FVG_E_FORMAT, other formats and forms are FVG_E_UNSUPPORTED. */
+/* Decodes a picture; the source is read but not closed.  `channels` is what *out shall have:
+
+     3   RGB as Pillow's convert("RGB") gives it: alpha is dropped, grey repeated, EXIF not applied;
+         only 16-bit grey differs, which is scaled, with a warning, instead of cut off
+     1   grey, the mean of R, G and B
+     0   as in the file, with a palette as RGB
+
+   PNM is always read; PNG, JPEG, BMP and GIF (its first picture) with FVGPT_STB_IMAGE.  What the
+   bytes hold counts, not the name.  Visible damage (a checksum, an early end) is FVG_E_FORMAT;
+   other formats and forms are FVG_E_UNSUPPORTED.  *out is zero after a failure. */
 FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source *s, int channels);
+
+/* NULL is allowed; *image becomes zero. */
+FVG_DEF void fvg_image_free(fvg_ctx *c, fvg_image *image);
+
 #ifndef FVGPT_NO_STDIO
+/* fvg_image_decode for a file; FVG_E_IO if it cannot be read. */
 FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, int channels);
-FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char *path);   /* .ppm .pgm .pnm .png  */
-#endif
-/* The bytes of a PNG file (grey or RGB, 8 bits); give them back with fvg_bytes_free. */
-FVG_DEF fvg_status fvg_image_encode_png(fvg_ctx *c, uint8_t **bytes, size_t *n, const fvg_image *image);
-FVG_DEF void       fvg_image_free(fvg_ctx *c, fvg_image *image);
-/* Turns and mirrors as an EXIF orientation (0 and 1: nothing) asks for, so that the picture stands
-   upright: fvg_image_turn(c, &image, image.orientation).  In place; sides may change places; the
-   orientation is 1 then. */
-FVG_DEF fvg_status fvg_image_turn(fvg_ctx *c, fvg_image *image, int orientation);
-/* Turns a picture as its file tells, or, with turn 0, says once in a context that it was not turned. */
+
+/* Writes a file whose kind its name tells: .png; .ppm (3 channels), .pgm (1) or .pnm (1 or 3).
+   Other names are FVG_E_UNSUPPORTED. */
+FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char *path);
+
+/* The n bytes of a PNG file of 8 bits a channel; they go back with fvg_bytes_free. */
+FVG_DEF fvg_status fvg_image_encode_png(fvg_ctx *c, uint8_t **bytes, size_t *n,
+                                        const fvg_image *image);
+
+/* With turn 1, turns a picture upright by its own orientation; with turn 0, leaves it as it is and
+   says so, once per context.  `file` is its name in that message. */
 FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *file, int turn);
-/* Mask to 0/255, one channel: 255 where the mean of the channels / 255 > threshold (0: 0.5; negative: 0).
-   In place. */
+#endif
+
+/* Turns and mirrors a picture in place, so that one with this EXIF orientation (0 and 1: nothing to
+   do) stands upright: fvg_image_turn(c, &image, image.orientation).  From 5 on width and height
+   change places.  image->orientation is 1 afterwards. */
+FVG_DEF fvg_status fvg_image_turn(fvg_ctx *c, fvg_image *image, int orientation);
+
+/* Makes a mask of one channel, in place: 255 where the mean of the colour channels divided by 255
+   is above `threshold`, else 0.  threshold 0: 0.5; negative: 0; it must be below 1. */
 FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float threshold);
-/* Byte-equal to Pillow's resize: bicubic (a = -0.5) or bilinear, both antialiased in 22-bit fixed point, or nearest. */
+
+/* -------------------------------------------------------------------------------------------------
+   Preprocessing: from pixels of any size to what the image tower takes in
+
+   `out` is a new image, must not be `in`, and goes back with fvg_image_free.
+   ---------------------------------------------------------------------------------------------- */
+/* How pixels are resampled. */
+typedef enum fvg_filter { FVG_BICUBIC = 0, FVG_NEAREST, FVG_BILINEAR } fvg_filter;
+
+/* Resizes to width x height with the same bytes as Pillow: bicubic (a = -0.5) or bilinear, both
+   antialiased in 22-bit fixed point, or nearest. */
 FVG_DEF fvg_status fvg_image_resize(fvg_ctx *c, fvg_image *out, const fvg_image *in, int width,
                                     int height, fvg_filter filter);
-/* How a model wants its pictures: first resized, then cut to the square that its image tower sees, then normalised. */
+
 typedef enum fvg_resize_mode {
-  FVG_RESIZE_SHORTEST = 0,           /* the shorter side becomes `resize`, the aspect is kept                   */
-  FVG_RESIZE_SQUASH                  /* both sides become `resize`                                              */
+  FVG_RESIZE_SHORTEST = 0,           /* the shorter side becomes `resize`; the aspect is kept */
+  FVG_RESIZE_SQUASH                  /* both sides become `resize` */
 } fvg_resize_mode;
+
+/* How a model wants its pictures: resized, cut to the square that the tower sees, normalised. */
 typedef struct fvg_preprocess {
-  int size;                          /* side of the centre that is cut out, the tower's image_size               */
-  int resize;                        /* at least size                                                            */
-  fvg_resize_mode resize_mode;
-  fvg_filter filter;
-  float mean[3], std[3];             /* of R, G, B in 0..1                                                       */
+  int size;                          /* side of the centre square, the tower's image_size */
+  int resize;                        /* pixels of a side after resizing, at least `size` */
+  fvg_resize_mode resize_mode;       /* which side that is */
+  fvg_filter filter;                 /* of the resizing */
+  float mean[3], std[3];             /* of R, G, B in 0..1 */
 } fvg_preprocess;
-/* OpenAI's: the shorter side to `size`, bicubic, and CLIP's means and deviations. */
+
+/* OpenAI's: the shorter side becomes `size`, bicubic; CLIP's means and deviations. */
 FVG_DEF fvg_preprocess fvg_preprocess_defaults(int size);
-/* The test transform: resized, and the centre [size, size] of that.  A mask takes the way of its picture with the
-   filter FVG_NEAREST in a copy of p. */
-FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fvg_image *in, const fvg_preprocess *p);
-/* Crop a box, resize it to size x size, mirror if told. */
-FVG_DEF fvg_status fvg_image_resized_crop(fvg_ctx *c, fvg_image *out, const fvg_image *in, const fvg_crop *crop,
-                                          int size, fvg_filter filter);
-/* The foreground view of a normalised image x [3, height, width]: fg = x inside the mask, and outside 0, which is the
-   mean colour, or black in p's units (p NULL: 0).  Returns the share of foreground. */
-FVG_DEF float      fvg_foreground_view(float *fg, const float *x, const fvg_image *mask, const fvg_preprocess *p);
-/* torchvision's RandomResizedCrop box (ratio 3/4..4/3) for a width x height image, and a fair coin for the flip. The
-   crop's share of the area lies in scale_min..scale_max; the published setting is 0.08, 1. */
-FVG_DEF fvg_crop   fvg_crop_random(fvg_rng *r, int width, int height, double scale_min, double scale_max);
-/* [3, height, width] floats: (pixel / 255 - mean) / std with p's constants.  image must have 3 channels. */
+
+/* The test transform: resizes, and cuts out the centre [size, size].  A mask goes the same way as
+   its picture if the filter in a copy of *p is FVG_NEAREST. */
+FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fvg_image *in,
+                                            const fvg_preprocess *p);
+
+typedef struct fvg_crop {
+  int top, left, height, width;      /* a box of pixels */
+  int flip;                          /* 1: mirrored left to right afterwards */
+} fvg_crop;
+
+/* torchvision's RandomResizedCrop box (sides 3:4 to 4:3) for an image of width x height, and a fair
+   coin for the flip.  The crop's share of the area lies in scale_min..scale_max; published: 0.08
+   and 1. */
+FVG_DEF fvg_crop fvg_crop_random(fvg_rng *r, int width, int height, double scale_min,
+                                 double scale_max);
+
+/* Crops a box, resizes it to size x size, and mirrors it if crop->flip.  FVG_E_ARG if the box does
+   not lie inside the image. */
+FVG_DEF fvg_status fvg_image_resized_crop(fvg_ctx *c, fvg_image *out, const fvg_image *in,
+                                          const fvg_crop *crop, int size, fvg_filter filter);
+
+/* chw [3, height, width] = (pixel / 255 - mean) / std with p's constants.  FVG_E_SHAPE unless the
+   image has 3 channels. */
 FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *image,
                                        const fvg_preprocess *p);
 
-/* -------------------------------------------------------------------------------------------------
-   Data sets and protocol
-   ---------------------------------------------------------------------------------------------- */
-typedef struct fvg_item { const char *path; int label; } fvg_item;        /* path relative to the data set's root   */
-typedef struct fvg_items { fvg_item *item; int n; } fvg_items;            /* the array is owned, the paths are not  */
-/* One of the eleven published sets, as CoOp lays it out below a folder DATA. */
-typedef struct fvg_dataset_card {
-  const char *key, *name;               /* caltech101; Caltech101 in configurations                                 */
-  const char *folder, *images;          /* DATA/<folder>/<images> holds the pictures; images may be ""              */
-  const char *split_file;               /* in DATA/<folder>; NULL: made from the set's own lists or folders         */
-  const char *prompt_template;          /* hand-made, for zero-shot CLIP                                            */
-  const char *kgcoop_template;          /* the same in KgCoOp                                                       */
-  const char *prograd_template;         /* and in ProGrad, whose context starts from its words */
-} fvg_dataset_card;
-FVG_DEF const fvg_dataset_card *fvg_dataset_card_find(const char *key);    /* key or name, in any case; NULL: unknown */
-FVG_DEF const fvg_dataset_card *fvg_dataset_cards(int *n);
-/* What in a mask is foreground.  Published masks are grey pictures; others say by their values
-   what they are, and one that does not is an error that names these readings. */
-typedef enum fvg_mask_reading {
-  FVG_MASK_AUTO = 0,
-  FVG_MASK_GREY,                        /* the mean of the channels is above half of full white */
-  FVG_MASK_INVERTED,                    /* it is not */
-  FVG_MASK_LABELS,    /* all but black; not the border of VOC, 255 beside labels or (224,224,192) */
-  FVG_MASK_TRIMAP,     /* 1; 2 is background and 3 the border, which does not count (Oxford-IIIT) */
-  FVG_MASK_ALPHA                        /* opaque, above half */
-} fvg_mask_reading;
-typedef enum fvg_part { FVG_TRAIN = 0, FVG_VAL, FVG_TEST } fvg_part;     /* of a data set */
-/* A picture in memory, for fvg_dataset_of_pictures. */
-typedef struct fvg_picture {
-  fvg_image image;                   /* 3 channels                                             */
-  fvg_image mask;                    /* of the same size, 255 inside; pixels NULL: no mask     */
-  int label;                         /* 0 .. n_class - 1                                       */
-  fvg_part part;                     /* train, val or test                                     */
-} fvg_picture;
-typedef struct fvg_dataset {
-  fvg_ctx *ctx;
-  char *root;
-  const fvg_dataset_card *card;         /* the published set, NULL for a plain root                                 */
-  char *split_file;                     /* the split JSON in use, NULL without one                                  */
-  fvg_items train, val, test;
-  char **class_name; int n_class;       /* underscores are blanks already; index = label                            */
-  char *paths;                          /* storage of the strings                                                   */
-  fvg_mask_reading mask_reading;
-  int *masks_told;                      /* how masks are read has been logged, once for the set */
-  int exif_rotate;                      /* as in the desc; may be changed at any time */
-  const fvg_picture *picture;           /* of a data set in memory, else NULL */
-  int n_picture;
-} fvg_dataset;
-/* Lists a folder: calls entry(arg, name, is_folder) for each name but . and .. ; is_folder is 0
-   for a file, negative for what is neither (a pipe, a device).  Non-zero result: cannot be
-   opened. */
-typedef int (*fvg_list_fn)(void *user, const char *folder,
-                           void (*entry)(void *arg, const char *name, int is_folder), void *arg);
-FVG_DEF char      *fvg_path_join(fvg_ctx *c, const char *folder, const char *name);      /* give back with fvg_release */
-#ifdef FVGPT_DIRENT
-FVG_DEF int        fvg_list_folder(void *user, const char *folder,                       /* the one of <dirent.h>     */
-                                   void (*entry)(void *arg, const char *name, int is_folder), void *arg);
-#endif
-#ifndef FVGPT_NO_STDIO
-/* The pictures in a folder, sorted by name, without the folder before them; what they are is told by their endings.
-   Other files there are counted in one log line.  FVG_E_UNSUPPORTED in a build without FVGPT_DIRENT. */
-typedef struct fvg_names { const char **name; int n; char *text; } fvg_names;                /* text: their storage */
-FVG_DEF fvg_status fvg_list_pictures(fvg_ctx *c, fvg_names *out, const char *folder);
-FVG_DEF void       fvg_names_free(fvg_ctx *c, fvg_names *x);
-#endif
-typedef struct fvg_dataset_desc {
-  const char *root;
-  const char *split;                    /* split JSON (path as given, else in root or, of a published set, in its
-                                           folder); NULL: the one found there                                       */
-  fvg_list_fn list; void *list_user;    /* NULL: <dirent.h> if built with FVGPT_DIRENT, else only split files work  */
-  const char *dataset;                  /* key or name of a published set, whose DATA is root; NULL: a plain root   */
-  int val_percent; /* 20: of a class's pictures, where class folders are cut; negative: none, so
-                                           that train gets them.  The test pictures are the same for every value    */
-  fvg_mask_reading mask_reading;        /* as each mask's own values say */
-  int exif_rotate;                      /* 1: pictures are turned upright as their EXIF data ask, and masks that lie
-                                           as the file does with them; 0: as stored, which CLIP's own loader does   */
-} fvg_dataset_desc;
-FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc);
-/* The same of n pictures in memory, which are not copied and must stay; names are copied.  FVG_E_ARG
-   names the picture whose label, channels or mask are wrong. */
-FVG_DEF fvg_status fvg_dataset_of_pictures(fvg_ctx *c, fvg_dataset *out, const fvg_picture *picture,
-                                           int n, const char *const *class_name, int n_class);
-/* Is every picture of these parts there, a plain file, and of a kind that can be read?  Their
-   first bytes tell, for 10,000 of them in a fraction of a second; a broken one behind a good
-   head is found only by decoding.  Bad ones are logged, the first 20, and it is an
-   error.  skip_bad: all are decoded (as many at once as there are threads; it takes about as
-   long as encoding with a small tower), bad ones leave the lists with a warning, and few-shot
-   draws are made from what remains.  FVG_CHECK_MASKS: their masks as well, where they have them. */
-enum { FVG_CHECK_TRAIN = 1, FVG_CHECK_VAL = 2, FVG_CHECK_TEST = 4, FVG_CHECK_MASKS = 8 };
-FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad);
-FVG_DEF void       fvg_dataset_free(fvg_dataset *d);
-
-typedef enum fvg_group { FVG_ALL = 0, FVG_BASE, FVG_NEW } fvg_group;
-/* Base: the first ceil(n/2) labels; new: the rest, renumbered from 0. *first receives the half's first label. */
-FVG_DEF int        fvg_group_classes(int n_class, fvg_group half, int *first);                   /* number of classes */
-FVG_DEF fvg_status fvg_items_group(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class, fvg_group half);
-/* K items a label, chosen as Dassl does: CPython's random.seed(seed), then random.sample per label in order of first
-   appearance. All of a label's items if it has fewer, or if shots < 1; *fewest receives the smallest number of items
-   that a label has. */
-FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, int *fewest, const fvg_items *in,
-                                      int n_class, int shots, uint64_t seed);
-/* The few-shot val list: min(shots, 4) items a label of `val`, from the generator as the draw from `train` leaves it.
-   The few-shot protocol (all classes, no new ones) chooses among models by it; base-to-new has no use for it. */
-FVG_DEF fvg_status fvg_items_few_shot_val(fvg_ctx *c, fvg_items *out, const fvg_items *train, const fvg_items *val,
-                                          int n_class, int shots, uint64_t seed);
-FVG_DEF void       fvg_items_free(fvg_ctx *c, fvg_items *items);
-/* The image, and its mask at ROOT/mask/<path> (same name, or same stem with
-   .png/.jpg/.jpeg/.pgm/.bmp/.gif), as 0 and 255 (fvg_mask_reading; mask_threshold, 0: 0.5, is
-   that of grey masks) and of the image's size (nearest when it was not; FVG_E_FORMAT if its
-   sides are swapped). A published set's mask may also lie in ROOT/<folder>/mask, and in either
-   place below one more <images>, as SUN397's do. A mask that does not exist gives mask->pixels
-   NULL and FVG_OK. mask may be NULL.  image may be NULL too: the mask then has the sides of its
-   own file. */
-FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
-                                    const fvg_item *item, float mask_threshold);
-/* Where the mask of a picture lies, path being relative to the root: *out is to be given back with fvg_release, NULL
-   if there is none. */
-FVG_DEF fvg_status fvg_dataset_mask_path(const fvg_dataset *d, char **out, const char *path);
-/* An image without a mask is allowed, a list without any is FVG_E_ARG; how many are missing is logged. */
-FVG_DEF fvg_status fvg_dataset_check_masks(const fvg_dataset *d, const fvg_items *items);
-/* Loads every picture of the list with its mask: bad ones are named together, and how masks are read is logged once
-   for a data set.  It takes seconds for a few shots, and spares hours of training on masks that are not what they
-   seem. */
-FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_items *items);
-
-/* A task: pictures to tell apart, and the names to tell them by.  Training and testing take one. */
-typedef struct fvg_task {
-  const fvg_dataset *dataset;        /* where the pictures and their masks are                                 */
-  fvg_items items;                   /* the pictures; their labels count within class_name                     */
-  const char *const *class_name;     /* [n_class] the data set's own, not copied                               */
-  int n_class;
-  int fewest;                        /* pictures of the class that has fewest of them                          */
-} fvg_task;
-typedef struct fvg_task_desc {
-  fvg_part  part;                    /* of the data set: train                                                 */
-  fvg_group group;                   /* of its classes: all; base: the first half of the labels; new: the rest */
-  int       shots;                   /* pictures of each class; 0: all there are                               */
-  uint64_t  seed;                    /* of the draw, 0 and up                                                  */
-} fvg_task_desc;
-/* Draws the pictures as Dassl does, from all classes, and only then leaves out those of other groups, so that the
-   pictures are those of published results.  A class with fewer than `shots` gives all it has.  Of val it draws
-   min(shots, 4) a class, as the few-shot protocol does.  desc NULL: the whole train part.  FVG_E_ARG if the data set
-   has no class of the group. */
-FVG_DEF fvg_status fvg_task_draw(fvg_task *out, const fvg_dataset *d, const fvg_task_desc *desc);
-FVG_DEF void       fvg_task_free(fvg_task *t);
-
-/* Accuracy and macro F1 in percent from scores [n, n_class] (arg max, first maximum; F1 over the labels present). */
-typedef struct fvg_score { int n, n_correct; double accuracy, macro_f1; } fvg_score;
-FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
-                                const int *labels, int n, int n_class);
-FVG_DEF double     fvg_harmonic_mean(double base, double new_);                     /* 2BN/(B+N), 0 when both are 0 */
+/* The foreground view of a normalised image x [3, height, width]: fg [3, height, width] is x where
+   the mask (one channel, of the same size) is not 0.  Elsewhere it is 0, which is the mean colour,
+   or, if p is not NULL, black in p's units.  Returns the share of foreground, 0 to 1. */
+FVG_DEF float fvg_foreground_view(float *fg, const float *x, const fvg_image *mask,
+                                  const fvg_preprocess *p);
 
 /* -------------------------------------------------------------------------------------------------
-   CLIP
+   Models
+
+   Shapes are given as rows.  The data of a matrix may lie in panels (type FVG_F32_PANELS) or in
+   half precision.
    ---------------------------------------------------------------------------------------------- */
-/* Shapes are given as rows; the data of a matrix may lie in panels (type FVG_F32_PANELS) or in halves. */
+/* The image tower: tokens of patches and a class token, transformer, projection (chapter 13). */
 typedef struct fvg_vision_tower {
-  int image_size, patch_size, n_token, width;                  /* n_token: the class token and the patches          */
-  fvg_tensor patch_weight;                                     /* [width, 3 patch patch], no bias                   */
-  fvg_tensor class_embedding, position_embedding;              /* [width], [n_token, width]                         */
-  fvg_tensor ln_pre_weight, ln_pre_bias, ln_post_weight, ln_post_bias;
-  fvg_tensor projection;                                       /* [embed_dim, width]                                */
-  fvg_transformer transformer;
+  int image_size, patch_size;        /* in pixels a side */
+  int n_token, width;                /* n_token: the class token and the patches */
+  fvg_tensor patch_weight;           /* [width, 3 patch_size patch_size], no bias */
+  fvg_tensor class_embedding, position_embedding;      /* [width], [n_token, width] */
+  fvg_tensor ln_pre_weight, ln_pre_bias, ln_post_weight, ln_post_bias;     /* [width] each */
+  fvg_tensor projection;             /* [embed_dim, width] */
+  fvg_transformer transformer;       /* its blocks */
 } fvg_vision_tower;
-typedef struct fvg_text_tower {
-  int context_length, vocab_size, width;     /* vocab_size: all rows of token_embedding */
-  int end_token;                             /* the end mark's id as config.json says it, the start
-                                                mark being one less; 0: it says none that could be */
-  fvg_tensor token_embedding, position_embedding;              /* [vocab_size, width], [context_length, width]      */
-  fvg_tensor ln_final_weight, ln_final_bias, projection;       /* [embed_dim, width]                                */
-  fvg_transformer transformer;
-} fvg_text_tower;
-typedef struct fvg_clip {            /* used by one thread at a time, as its context is                         */
-  fvg_ctx *ctx;
-  int   has_vision, has_text, embed_dim;
-  float logit_scale;                 /* s = exp(logit_scale of the file); 100 in OpenAI's models               */
-  fvg_vision_tower vision;
-  fvg_preprocess preprocess;         /* what the model's files say of pictures; every path to pixels follows it */
-  fvg_text_tower text;
-  fvg_tokenizer *tokenizer;          /* NULL: texts cannot be encoded                                          */
-  void **owned; int n_owned;         /* the memory of the tensors                                              */
-  fvg_tape *tape;                    /* working memory of the encoders, kept from call to call                 */
-  struct fvg__shared *shared;        /* the weights, if other models use them too (fvg_clip_share)             */
-  int counts_shared;                 /* 1: this model's context counts their bytes                             */
-  int owns_context;                  /* 1: made by fvg_open                                                    */
-  fvg_status failed;                 /* why fvg_open could not open it                                         */
-} fvg_clip;
 
-/* From weights in Hugging Face's, OpenAI's or open_clip's names, also behind the wrappers of training programs.
-   config_json: the text of Hugging Face's config.json or of open_clip's (with model_cfg, or what that holds), or NULL:
-   sizes from the shapes, heads of 64, quick_gelu.  keep_as: F32, with the matrices in panels for the kernels
-   (fvg_tensor_pack), or F16/BF16 to hold them in half the memory, which is slower.  FVG_E_UNSUPPORTED names the tensor
-   or setting that is not computed here; FVG_E_SHAPE if shapes and configuration disagree. */
+/* The text tower: tokens, causal transformer, projection of the end mark's row. */
+typedef struct fvg_text_tower {
+  int context_length, vocab_size, width;               /* vocab_size: all rows of token_embedding */
+  int end_token;                     /* the end mark's id by config.json, the start mark being one
+                                        less; 0: it names none that is possible */
+  fvg_tensor token_embedding, position_embedding;      /* [vocab_size, width],
+                                                          [context_length, width] */
+  fvg_tensor ln_final_weight, ln_final_bias, projection;     /* [width], [width],
+                                                                [embed_dim, width] */
+  fvg_transformer transformer;       /* its blocks */
+} fvg_text_tower;
+
+/* A model.  It is used by one thread at a time, as its context is. */
+struct fvg_clip {
+  fvg_ctx *ctx;                      /* where its memory comes from and its messages go */
+  int   has_vision, has_text;        /* 1 if it has that tower */
+  int   embed_dim;                   /* d, the width of features */
+  float logit_scale;                 /* s = exp(the file's logit_scale); 100 in OpenAI's models */
+  fvg_vision_tower vision;           /* zero without an image tower */
+  fvg_preprocess preprocess;         /* from the model's files; every path to pixels follows it */
+  fvg_text_tower text;               /* zero without a text tower */
+  fvg_tokenizer *tokenizer;          /* NULL: texts cannot be encoded */
+  void **owned; int n_owned;         /* the memory of the tensors */
+  fvg_tape *tape;                    /* working memory of the encoders, kept from call to call */
+  struct fvg__shared *shared;        /* the weights, if other models use them (fvg_clip_share) */
+  int counts_shared;                 /* 1: this model's context counts their bytes */
+  int owns_context;                  /* 1: made by fvg_open */
+  fvg_status failed;                 /* why fvg_open could not open it, else FVG_OK */
+};
+
+/* Makes a model from weights with Hugging Face's, OpenAI's or open_clip's names, also inside the
+   wrappers of training programs.  The weights stay yours and may be closed afterwards.
+
+   config_json is the text of Hugging Face's config.json or of open_clip's (with model_cfg, or only
+   what that contains).  NULL: sizes from the shapes, heads of 64 columns, quick_gelu.
+   keep_as: FVG_F32 keeps the matrices in panels for the kernels (fvg_tensor_pack); FVG_F16 and
+   FVG_BF16 keep them in half the memory, which is slower.
+
+   FVG_E_UNSUPPORTED names the tensor or setting that is not implemented; FVG_E_SHAPE: shapes and
+   configuration disagree. */
 FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights,
                                  const char *config_json, fvg_dtype keep_as);
+
 #ifndef FVGPT_NO_STDIO
-/* From a folder (model.safetensors, open_clip_model.safetensors, pytorch_model.bin or open_clip_pytorch_model.bin, in
-   one file or in several with their .index.json; config.json, open_clip_config.json, preprocessor_config.json;
-   merges.txt or bpe_simple_vocab_16e6.txt) or from one file, safetensors or PyTorch's, whatever its ending
-   (fvg_weights_open_any), with the configurations beside it.  Of two configurations the one by the publisher of the
-   tensors' names counts.  merges: path of the vocabulary; NULL: in the folder, beside it, or in a folder `model`
-   beside its parent.  A missing vocabulary is no error until a text is to be encoded. */
-FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges, fvg_dtype keep_as);
+/* Opens a model from its files.  `path` is a folder with
+
+     weights         model.safetensors, open_clip_model.safetensors, pytorch_model.bin or
+                     open_clip_pytorch_model.bin, as one file or as several with their .index.json
+     configurations  config.json, open_clip_config.json, preprocessor_config.json
+     a vocabulary    merges.txt or bpe_simple_vocab_16e6.txt
+
+   or one file of weights, safetensors or PyTorch's, whatever its ending (fvg_weights_open_any),
+   with the other files beside it.  If there are two configurations, the one by the publisher of the
+   tensors' names counts.  `merges` is the vocabulary's path; NULL: in the folder, beside it, or in
+   a folder `model` beside its parent.  A missing vocabulary is not an error until a text is to be
+   encoded.  Errors as of fvg_clip_load, and FVG_E_IO. */
+FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges,
+                                 fvg_dtype keep_as);
 #endif
-/* m->preprocess from the text of a preprocessor_config.json or processor_config.json of Hugging Face, or of a file
-   with open_clip's preprocess_cfg.  name: the file, for messages.  fvg_clip_open calls it; fvg_clip_load knows only
-   open_clip's preprocess_cfg.  FVG_E_UNSUPPORTED names a step that is not computed here. */
+
+/* NULL is allowed.  What was made from the model must be freed before. */
+FVG_DEF void fvg_clip_free(fvg_clip *m);
+
+/* Sets m->preprocess from the text of Hugging Face's preprocessor_config.json or
+   processor_config.json, or of a file with open_clip's preprocess_cfg.  `name` is the file in
+   messages.  fvg_clip_open calls it; fvg_clip_load knows only a preprocess_cfg inside config_json.
+   FVG_E_UNSUPPORTED names a step that is not implemented. */
 FVG_DEF fvg_status fvg_clip_set_preprocess(fvg_clip *m, const char *json, const char *name);
-/* Gives a model the vocabulary that s holds (see fvg_tokenizer_open), in place of the one it has.  s stays open. */
+
+/* Gives a model the vocabulary that s holds (see fvg_tokenizer_open) in place of the one it has.  s
+   stays open.  FVG_E_ARG if other models use the weights too. */
 FVG_DEF fvg_status fvg_clip_set_vocabulary(fvg_clip *m, const fvg_source *s);
-FVG_DEF void       fvg_clip_free(fvg_clip *m);
-/* Another model with the weights of m, in the context c of another thread: weights and vocabulary are in memory once,
-   are only read, and go when the last model that uses them is freed, in any order and by any thread.  Preprocessing
-   and working memory are each model's own, and so are its learners.  No other call may use m meanwhile.  c must work
-   at m's SIMD level, and m's context must not have an arena (FVG_E_ARG); fvg_clip_unpack is refused from then on.
-   A compiler without atomic counters (neither gcc, clang nor MSVC) must free such models one at a time. */
-FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m);
-/* Puts the matrices of a model that was loaded as F32 back into rows, as fvg_tape_train wants them; it computes as
-   before, but slower.  Matrices in half precision stay as they are.  Nodes made of the model before become invalid.
-   FVG_E_NOMEM: some are rows, some not; the model can still be used. */
+
+/* Puts the matrices of a model that was loaded as FVG_F32 back into rows, as fvg_tape_train needs
+   them.  The model computes as before, but slower.  Matrices in half precision stay as they are.
+   Nodes made of the model before become invalid.  FVG_E_NOMEM: some matrices are rows and some are
+   not; the model can still be used.  FVG_E_ARG: the weights are shared. */
 FVG_DEF fvg_status fvg_clip_unpack(fvg_clip *m);
-FVG_DEF size_t     fvg_clip_parameter_count(const fvg_clip *m);
-/* images [n, 3, image_size, image_size] -> features [n, embed_dim], not normalised; 8 images at a time.  FVG_E_ARG
-   without an image tower, FVG_E_NUMERIC if a feature is not finite. */
+
+/* The number of the model's weights, logit_scale included. */
+FVG_DEF size_t fvg_clip_parameter_count(const fvg_clip *m);
+
+/* -------------------------------------------------------------------------------------------------
+   Sharing: one set of weights for many threads
+   ---------------------------------------------------------------------------------------------- */
+/* Makes another model with the weights of m in c, the context of another thread.  Weights and
+   vocabulary are in memory once, are only read, and are freed with the last model that uses them;
+   models may be freed in any order and by any thread.  Preprocessing and working memory are each
+   model's own, and so are its learners.
+
+   While this function runs, no other call may use m.  FVG_E_ARG: c works at another SIMD level than
+   m, or one of the contexts has an arena.  From then on fvg_clip_unpack is refused.  With a
+   compiler other than gcc, clang and MSVC there is no atomic counter, and such models must be freed
+   one at a time. */
+FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m);
+
+/* -------------------------------------------------------------------------------------------------
+   Encoding
+
+   FVG_E_ARG if the model does not have the tower, FVG_E_NUMERIC if a feature is not finite.
+   ---------------------------------------------------------------------------------------------- */
+/* images [n, 3, image_size, image_size] -> features [n, embed_dim], not normalised.  8 images pass
+   the tower at a time. */
 FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, float *features, const float *images, int n);
-/* Bytes that encode_images takes at most besides the model, which keeps them; from n = 8 on they do not grow.  0
-   without an image tower.  (Working memory is shared with encode_texts, which may have taken more.) */
-FVG_DEF size_t     fvg_clip_image_bytes(const fvg_clip *m, int n);
-/* texts -> features [n, embed_dim], not normalised. A text of more tokens than the context holds is an error. */
+
+/* The most bytes that fvg_clip_encode_images adds to the model, which keeps them; from n = 8 on
+   they do not grow.  0 without an image tower.  (fvg_clip_encode_texts uses the same working memory
+   and may have taken more.) */
+FVG_DEF size_t fvg_clip_image_bytes(const fvg_clip *m, int n);
+
+/* n texts -> features [n, embed_dim], not normalised.  A text of more tokens than the context holds
+   is an error. */
 FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, float *features, const char *const *texts,
                                          int n);
-/* Both as nodes [n, embed_dim], not normalised, for training whole towers: with fvg_tape_train, gradients reach every
-   weight that is listed there.  images and texts are copied.  NULL on failure, with the message in m's context, which
-   must be the tape's. */
-FVG_DEF fvg_node  *fvg_clip_image_features(fvg_tape *t, const fvg_clip *m, const float *images, int n);
-FVG_DEF fvg_node  *fvg_clip_text_features(fvg_tape *t, const fvg_clip *m, const char *const *texts, int n);
-/* fvg_clip_encode_texts for class names (underscores become blanks) in a template with one {}; NULL:
-   "a photo of a {}."  Normalised: these are the weights of the zero-shot classifier. */
+
+/* The weights of the zero-shot classifier: class names, with blanks for underscores, are written
+   into a template with one {} (NULL: "a photo of a {}.") and encoded.  features
+   [n_class, embed_dim], normalised.  An empty name is FVG_E_ARG. */
 FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
                                            const char *prompt_template,
                                            const char *const *class_name, int n_class);
-FVG_DEF void       fvg_normalize_rows(float *x, int n, int d);
+
+/* Both towers as nodes [n, embed_dim], not normalised, for training whole towers: with
+   fvg_tape_train, gradients reach every weight that is listed there.  images and texts are copied.
+   The tape and m must have the same context.  NULL on failure, with the message in the context. */
+FVG_DEF fvg_node *fvg_clip_image_features(fvg_tape *t, const fvg_clip *m, const float *images,
+                                          int n);
+FVG_DEF fvg_node *fvg_clip_text_features(fvg_tape *t, const fvg_clip *m, const char *const *texts,
+                                         int n);
+
+/* Divides each row of x [n, d] by its length, in place.  Rows of zeros stay. */
+FVG_DEF void fvg_normalize_rows(float *x, int n, int d);
+
+/* =================================================================================================
+   METHODS: prompt tuning                                                       (chapters 14 to 22)
+   ============================================================================================== */
 
 /* -------------------------------------------------------------------------------------------------
-   Learners: methods of prompt tuning behind one interface
+   Methods, their options and their published settings
    ---------------------------------------------------------------------------------------------- */
-/* "CoOp", "KgCoOp", "ProGrad", "CoCoOp", "PromptSRC", "MaPLe", "DAPT", "MMRL"; NULL: there is none of that name. */
 typedef struct fvg_method fvg_method;
+
+/* The method "CoOp", "KgCoOp", "ProGrad", "CoCoOp", "PromptSRC", "MaPLe", "DAPT" or "MMRL"; NULL:
+   there is none of that name. */
 FVG_DEF const fvg_method *fvg_method_find(const char *name);
-FVG_DEF const fvg_method *fvg_method_at(int i);                        /* 0, 1, ...; NULL after the last        */
+
+/* Method i = 0, 1, ...; NULL after the last. */
+FVG_DEF const fvg_method *fvg_method_at(int i);
+
+/* The method's name, a constant. */
 FVG_DEF const char *fvg_method_name(const fvg_method *method);
-FVG_DEF int fvg_method_needs(const fvg_method *method);                    /* see fvg_learner_needs                 */
-/* How it is trained unless you say otherwise, in FVG-PT's fork where that has it: optimiser,
-   rate, epochs, batch.  The same as its recipe for FVG_FORK, base to new, a set that is not a
-   published one. */
+
+/* What the method reads of pictures in training, as fvg_learner_needs. */
+FVG_DEF int fvg_method_needs(const fvg_method *method);
+
+/* How the method is trained unless you say otherwise: optimiser, rate, epochs, and *batch (may be
+   NULL).  These are the settings of FVG-PT's fork where it has the method, the same as in the
+   recipe for FVG_FORK, base to new and a data set that is not a published one. */
 FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *batch);
-/* Least share of a picture's area in the random crops that it is trained with: 0.08, MMRL's is 0.5. */
+
+/* The least share of a picture's area in the random crops for training: 0.08; MMRL's is 0.5. */
 FVG_DEF float fvg_method_crop_scale(const fvg_method *method);
-/* What the method's authors write a published set's classes into; card NULL: NULL. */
+
+/* The template that the method's authors use for a published set; NULL if card is NULL. */
 FVG_DEF const char *fvg_method_template(const fvg_method *method, const fvg_dataset_card *card);
-/* Numbers that belong to one method: name, published value, bounds; 0 after the last. */
-typedef struct fvg_option { const char *name; double value; } fvg_option;
+
+/* A number that belongs to one method, such as a weight in its loss. */
+typedef struct fvg_option {
+  const char *name;                  /* as fvg_method_option gives it */
+  double value;                      /* within its bounds */
+} fvg_option;
+
+/* Option i = 0, 1, ... of a method: its name and published value, and the bounds that a value must
+   keep.  Returns 0 after the last. */
 FVG_DEF int fvg_method_option(const fvg_method *method, fvg_option *option, double *low,
                               double *high, int i);
 
-/* Settings as published, by whom and for what (chapter 31 has the table and its sources).
-   FVG_FORK is FVG-PT's fork of the trainers, which the paper's tables come from; FVG_ORIGINAL
-   are the methods' own repositories.  What one of them does not say is as in the fork for base
-   to new, and methods that the fork has not are their authors' in both. */
+/* Whose settings.  FVG_FORK is FVG-PT's fork of the trainers, from which the paper's tables come;
+   FVG_ORIGINAL are the methods' own repositories.  What one of them does not say is as in the fork
+   for base to new.  Methods that are not in the fork have their authors' settings in both.
+   Chapter 31 has the table and its sources. */
 typedef enum fvg_preset { FVG_FORK = 0, FVG_ORIGINAL } fvg_preset;
+
+/* What they were published for. */
 typedef enum fvg_protocol { FVG_BASE_TO_NEW = 0, FVG_FEW_SHOT, FVG_CROSS_DATA } fvg_protocol;
+
+/* Settings as published. */
 enum { FVG_RECIPE_OPTIONS = 12 };
 typedef struct fvg_recipe {
-  fvg_optimizer_desc optimizer;      /* no member is 0: what is meant is there */
-  int batch;
-  int n_ctx;                         /* 0: the method's */
-  fvg_option option[FVG_RECIPE_OPTIONS]; int n_option;       /* other than the method's own values */
+  fvg_optimizer_desc optimizer;      /* every member has its value; 0 stands for no default */
+  int batch;                         /* images a step */
+  int n_ctx;                         /* context vectors; 0: the method's */
+  fvg_option option[FVG_RECIPE_OPTIONS]; int n_option;   /* others than the method's own */
 } fvg_recipe;
-/* Stage 1 of a method on a published set (card NULL: any other) with so many shots (0: 16). */
+
+/* Stage 1: the settings of a method on a published set (card NULL: on any other) with so many shots
+   (0: 16). */
 FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_recipe *out, fvg_preset preset,
                                fvg_protocol protocol, const fvg_dataset_card *card, int shots);
-/* Stage 2, FVG-PT on that method: its FVGPT file's settings, the same under every preset and
-   protocol. */
+
+/* Stage 2: the settings of FVG-PT on that method, the same for every preset and protocol. */
 FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, fvg_recipe *out,
                               const fvg_dataset_card *card);
 
+/* -------------------------------------------------------------------------------------------------
+   Learners: a method on a list of classes
+   ---------------------------------------------------------------------------------------------- */
+/* Where the class name stands among the context vectors. */
 typedef enum fvg_position { FVG_END = 0, FVG_MIDDLE, FVG_FRONT } fvg_position;
+
 typedef struct fvg_learner_desc {
-  const fvg_method *method;          /* CoOp                                                                   */
-  const char *ctx_init;              /* words that the context starts from; NULL: the method's ("a photo of a";
-                                        ProGrad's are those of prompt_template before {}, CoOp has none); "" or
-                                        none: N(0, 0.02^2).  Chapter 14 says which of their tokens are learned */
-  int n_ctx;                         /* the method's: 4; ProGrad 16, MaPLe and DAPT 2.  With ctx_init CoOp, KgCoOp
-                                        and CoCoOp have one vector for each word; of no use to MMRL */
-  int class_specific;                /* 1: a context of its own for each class (CSC)                           */
-  fvg_position class_token_position; /* end; both only for CoOp, KgCoOp, ProGrad and CoCoOp                    */
+  const fvg_method *method;          /* CoOp */
+  /* The words that the context starts from.  NULL: the method's ("a photo of a"; for ProGrad what
+     stands before {} in prompt_template; CoOp has none).  Without words, or with "", the context
+     starts from N(0, 0.02^2).  Chapter 14 says which of the words' tokens are learned. */
+  const char *ctx_init;
+  /* Context vectors.  The method's: 4; ProGrad 16; MaPLe and DAPT 2.  With ctx_init, CoOp, KgCoOp
+     and CoCoOp have one vector for each word instead.  MMRL does not use it. */
+  int n_ctx;
+  /* The next two are for CoOp, KgCoOp, ProGrad and CoCoOp only; others refuse them (FVG_E_ARG). */
+  int class_specific;                /* 1: a context of its own for each class (CSC) */
+  fvg_position class_token_position; /* at the end */
   const char *prompt_template;       /* the data set's, for methods that stay near plain CLIP; NULL:
-                                        "a photo of a {}."                                                     */
-  const fvg_option *option; int n_option;              /* others have their published values                   */
-  int chunk_rows;                    /* 320: tokens of the classes whose text features are computed at once; with
-                                        more, a step computes every chunk twice, in the memory of one (0.4 MB a
-                                        token for ViT-B); loss and gradient are the same up to rounding        */
-  int recompute;                     /* 1: the image tower's blocks are computed again for backward: a third more
-                                        work, memory for one block                                             */
-  uint64_t seed;
+                                        "a photo of a {}." */
+  const fvg_option *option; int n_option;    /* options not listed have their published values */
+  /* 320: how many tokens of the classes are encoded at once.  If the classes have more, a step
+     computes every chunk twice, in the memory of one (0.4 MB a token for ViT-B).  Loss and gradient
+     are the same up to rounding. */
+  int chunk_rows;
+  int recompute;                     /* 1: backward computes the image tower's blocks again: a third
+                                        more work, but memory for one block only */
+  uint64_t seed;                     /* of the vectors' random start */
 } fvg_learner_desc;
+
 typedef struct fvg_learner fvg_learner;
+
+/* A learner for n_class classes; desc may be NULL.  Names, template and words are copied.
+   FVG_E_ARG: the model lacks a tower or vocabulary that the method needs, or an option is unknown
+   or out of bounds. */
 FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *const *class_name,
                                    int n_class, const fvg_learner_desc *desc);
-/* Another with the same settings, classes and values, on the same CLIP. */
-FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l);
-/* What a learner was made from, as fvg_learner_new takes it: words and template stay the learner's, and the values of
-   all its options are written to option [FVG_RECIPE_OPTIONS]. */
-FVG_DEF void       fvg_learner_made_from(const fvg_learner *l, fvg_learner_desc *out, fvg_option *option);
-/* Why `have` is not what `want` was made to be, as the end of a sentence about `have`: "by another method", "on other
-   classes", "with another template", ...  NULL: method, classes and settings are the same.  What they have learned
-   does not count. */
-FVG_DEF const char *fvg_learner_difference(const fvg_learner *have, const fvg_learner *want);
-FVG_DEF void       fvg_learner_free(fvg_learner *l);
-FVG_DEF const char *fvg_learner_method(const fvg_learner *l);
-FVG_DEF const char *const *fvg_learner_class_names(const fvg_learner *l, int *n);
-/* What trains, under the published names.  CoOp's ctx is [n_ctx, width], or [n_class, n_ctx, width] with CSC. */
-FVG_DEF fvg_parameter *const *fvg_learner_parameters(const fvg_learner *l, int *n);
-FVG_DEF fvg_parameter *fvg_learner_parameter(const fvg_learner *l, const char *name);       /* NULL: no such one    */
 
-/* What a method wants of a step's pictures: those that prompt the image tower want the pixels, DAPT pixels_fg too;
-   all but MaPLe and DAPT want f. */
+/* Another learner with the same settings, classes and values, on the same CLIP. */
+FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l);
+
+/* Tells what a learner was made from, as fvg_learner_new takes it.  Words and template stay the
+   learner's; the values of all its options are written to option [FVG_RECIPE_OPTIONS]. */
+FVG_DEF void fvg_learner_made_from(const fvg_learner *l, fvg_learner_desc *out, fvg_option *option);
+
+/* Tells why `have` is not what `want` was made to be, as the end of a sentence about `have`: "by
+   another method", "on other classes", "with another template", ...  NULL: method, classes and
+   settings are the same.  What they have learned does not count. */
+FVG_DEF const char *fvg_learner_difference(const fvg_learner *have, const fvg_learner *want);
+
+/* NULL is allowed. */
+FVG_DEF void fvg_learner_free(fvg_learner *l);
+
+/* The name of its method, a constant. */
+FVG_DEF const char *fvg_learner_method(const fvg_learner *l);
+
+/* Its *n class names; they belong to the learner. */
+FVG_DEF const char *const *fvg_learner_class_names(const fvg_learner *l, int *n);
+
+/* Its *n parameters, that is, all that trains, under the published names; they belong to the
+   learner.  CoOp's ctx is [n_ctx, width], or [n_class, n_ctx, width] with CSC. */
+FVG_DEF fvg_parameter *const *fvg_learner_parameters(const fvg_learner *l, int *n);
+
+/* The parameter of that name; NULL: there is none. */
+FVG_DEF fvg_parameter *fvg_learner_parameter(const fvg_learner *l, const char *name);
+
+/* -------------------------------------------------------------------------------------------------
+   Training steps of a learner, for a training loop of your own (RUNS has a ready one)
+   ---------------------------------------------------------------------------------------------- */
+/* What a method reads of a step's pictures, as a sum.  Methods that prompt the image tower read the
+   pixels, DAPT pixels_fg too; all but MaPLe and DAPT read f. */
 enum { FVG_NEEDS_FEATURES = 1, FVG_NEEDS_PIXELS = 2, FVG_NEEDS_FOREGROUND = 4 };
 FVG_DEF int fvg_learner_needs(const fvg_learner *l);
+
+/* The pictures of one step.  What the method does not need may be NULL. */
 typedef struct fvg_batch {
-  int n, epoch;
-  const int *label;                  /* [n]                                                                    */
-  const float *f;                    /* [n, embed_dim] plain CLIP's features, normalised                       */
-  const float *pixels, *pixels_fg;   /* [n, 3, image_size, image_size] the picture, and it times its mask      */
+  int n, epoch;                      /* pictures, at least 1; epoch 0, 1, ... */
+  const int *label;                  /* [n], each below the learner's number of classes */
+  const float *f;                    /* [n, embed_dim] plain CLIP's features, normalised */
+  const float *pixels, *pixels_fg;   /* [n, 3, image_size, image_size]: the picture, and the picture
+                                        times its mask */
 } fvg_batch;
-/* The method's whole loss as a node (ProGrad's cross-entropy: only a step mends its gradient). */
-FVG_DEF fvg_node  *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch *batch);
-/* A training step: gradients, then the optimiser at rate lr. */
+
+/* The method's whole loss as a node [1, 1].  (ProGrad's is its cross-entropy, because only a step
+   changes its gradient.)  NULL on failure. */
+FVG_DEF fvg_node *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch *batch);
+
+/* One training step: gradients, then the optimiser, which holds the learner's parameters, at rate
+   lr.  *loss is the value before the step (NULL: not wanted).  FVG_E_ARG: the batch lacks something
+   that the method needs. */
 FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, float *loss, fvg_optimizer *o, double lr,
                                     const fvg_batch *batch);
-/* What a method does at the end of epoch 0 .. n_epochs - 1 (PromptSRC averages its prompts over them, and has the
-   average after the last).  A training loop of your own calls it; fvg_learner_train does so itself. */
+
+/* What a method does at the end of epoch 0 .. n_epochs - 1.  PromptSRC averages its prompts over
+   the epochs and takes the average after the last.  A loop of your own must call it;
+   fvg_learner_train does so itself. */
 FVG_DEF fvg_status fvg_learner_epoch(fvg_learner *l, int epoch, int n_epochs);
 
-/* Normalised text features [n_class, embed_dim] of any class names (with CSC: of the trained ones). */
+/* -------------------------------------------------------------------------------------------------
+   Features of a learner
+   ---------------------------------------------------------------------------------------------- */
+/* g [n_class, embed_dim]: normalised text features of any class names (with CSC: of the trained
+   ones).  FVG_E_UNSUPPORTED for CoCoOp, whose words depend on the picture. */
 FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, float *g,
                                              const char *const *class_name, int n_class);
-/* What a learner's classifier reads of a picture is a row of this width, of 1 to 3 parts: f, normalised; then, if the
-   method prompts the image tower, plain CLIP's feature, normalised; then, if base classes are scored by another
-   vector than f (MMRL's mix of class and representation features), that.  l NULL: plain CLIP's feature alone. */
-FVG_DEF int        fvg_learner_feature_width(const fvg_clip *m, const fvg_learner *l);
-/* The parts of such a row by name, [embed_dim] each and normalised.  A part that the method does not
-   have is f. */
+
+/* A classifier reads a row of this width of every picture.  The row has 1 to 3 parts of
+   [embed_dim], all normalised, in this order:
+
+     f         the feature
+     f_clip    plain CLIP's feature, if the method prompts the image tower
+     f_score   what base classes are scored by, if that is another vector than f (MMRL's mix of
+               class and representation features)
+
+   l NULL: plain CLIP, whose row is f alone. */
+FVG_DEF int fvg_learner_feature_width(const fvg_clip *m, const fvg_learner *l);
+
+/* The parts of such a row by name.  A part that the method does not have is f. */
 typedef struct fvg_features {
-  const float *f;                    /* the picture's feature, from the learner's own image tower */
-  const float *f_clip;               /* plain CLIP's; another one if the method prompts the tower */
-  const float *f_score;              /* what base classes are scored by: MMRL's mix of features   */
+  const float *f;                    /* [embed_dim] from the learner's own image tower */
+  const float *f_clip;               /* [embed_dim] plain CLIP's */
+  const float *f_score;              /* [embed_dim] what base classes are scored by */
 } fvg_features;
-/* The parts of one row, which they point into.  Where n rows lie one behind the other, each part of
-   the next row is one feature width further on.  l NULL: rows of plain CLIP. */
-FVG_DEF fvg_features fvg_learner_features(const fvg_clip *m, const fvg_learner *l, const float *row);
+
+/* The parts of one row; they point into it.  Where n rows follow one another, each part of the next
+   row is one feature width further on.  l NULL: rows of plain CLIP. */
+FVG_DEF fvg_features fvg_learner_features(const fvg_clip *m, const fvg_learner *l,
+                                          const float *row);
+
+/* images [n, 3, image_size, image_size] -> such rows [n, feature width].  l NULL: plain CLIP's. */
 FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float *features,
                                              const float *images, int n);
 
-/* -------------------------------------------------------------------------------------------------
-   Tuning: views, the two training stages, classifiers, checkpoints
-   ---------------------------------------------------------------------------------------------- */
-typedef enum fvg_augment {
-  FVG_AUGMENT_CROP = 0,              /* random resized crop and flip, encoded anew each epoch (the paper's)    */
-  FVG_AUGMENT_FIXED_CROPS,           /* n_crops such crops per image, encoded once                             */
-  FVG_AUGMENT_NONE,                  /* the test transform, encoded once                                       */
-  FVG_AUGMENT_SQUASH                 /* resized without keeping the aspect, encoded once                       */
-} fvg_augment;
-typedef struct fvg_views_desc {
-  fvg_augment augment;               /* crop                                                                   */
-  int   n_crops;                     /* 8: of FVG_AUGMENT_FIXED_CROPS                                          */
-  float crop_scale_min;              /* 0.08: least share of the image's area in a crop                        */
-  float mask_threshold;              /* 0.5                                                                    */
-  int   fill_black;                  /* 1: background becomes black, not the data set's mean colour            */
-  int   no_foreground;               /* 1: only f is wanted (stage 1), masks are not read                      */
-  fvg_learner *learner;              /* whose image tower makes the features; NULL: plain CLIP's               */
-  uint64_t seed;
-} fvg_views_desc;
-/* What training sees of images: rows of features (see fvg_learner_feature_width) of the (augmented) image and of its
-   foreground view.  Views that do not change are encoded once and kept, found again by the item's path, so that seeds
-   and stages can share one fvg_views; with a learner they hold for what it has learned until then. */
-typedef struct fvg_views fvg_views;
-FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset *d, const fvg_views_desc *desc);
-FVG_DEF void       fvg_views_free(fvg_views *v);
-/* Encodes what will be kept, with progress. */
-FVG_DEF fvg_status fvg_views_load(fvg_views *v, const fvg_items *items);
-/* Views of items index[0..n-1] in `epoch`: f, f_fg [n, feature width], area [n] (-1: no mask).
-   f_fg and area may be NULL. */
-FVG_DEF fvg_status fvg_views_get(fvg_views *v, float *f, float *f_fg, float *area,
-                                 const fvg_items *items, const int *index, int n, int epoch);
-/* The same views before any tower: pixels, pixels_fg [n, 3, image_size, image_size]; pixels_fg may be NULL. */
-FVG_DEF fvg_status fvg_views_pixels(fvg_views *v, float *pixels, float *pixels_fg,
-                                    const fvg_items *items, const int *index, int n, int epoch);
-/* Rows of features [task->items.n, feature width] under the test transform; l NULL: plain CLIP's, normalised. */
-FVG_DEF fvg_status fvg_encode_task(fvg_clip *m, fvg_learner *l, float *f, const fvg_task *task);
-
-typedef struct fvg_train_desc {
-  fvg_optimizer_desc optimizer;      /* lr 0: the method's kind and rate; epochs 0: the method's, FVG-PT's is 10 */
-  int batch;                         /* the method's, 4 as a rule; FVG-PT's: fvg_fvgpt_recipe */
-  uint64_t seed;                     /* of the order of the images                                             */
-  const char *prompt_template;       /* FVG-PT's stages: what plain CLIP's class names are written into; NULL:
-                                        "a photo of a {}."                                                     */
-  double *epoch_loss;                /* [epochs] receives the mean loss of each; NULL: not wanted              */
-  const char *state, *state_mark;    /* a file that holds the run after every epoch; NULL: none.  A run that finds
-                                        it goes on from there and ends bit for bit as if it had never stopped.  It
-                                        must bear the same mark (NULL: ""); a damaged one is reported, and the run
-                                        begins anew.  The state of a finished run stays: remove it yourself once
-                                        what was trained is saved, so that nothing is lost between the two     */
-} fvg_train_desc;
-/* Stage 1: the method's vectors; v's features are plain CLIP's.  Stage 2: gates and adapters on the tuned learner l,
-   whose tower makes v's features if it prompts it.  The task's labels count within the learner's classes.  desc NULL:
-   the method's optimiser and batch; FVG-PT's are its backbone's. */
-FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_task *task, const fvg_train_desc *desc);
-FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, const fvg_task *task,
-                                   const fvg_train_desc *desc);
-/* Prior calibration on other pictures than the paper's: f's backbone gate, and nothing else of f, is found anew on
-   all the sources together, in each epoch one after the other.  As published it learns from the base classes, which
-   its prompts have been tuned on, and so learns to trust them.  Cross-fitted: two sources, each with a learner tuned
-   on half of the base classes and a task of the OTHER half, labels counted within it. */
-typedef struct fvg_calibration_source {
-  fvg_learner *learner;              /* all of one method; desc NULL: its optimiser and batch                  */
-  fvg_views *views;                  /* made with the learner, if it prompts the image tower                   */
-  const fvg_task *task;
-} fvg_calibration_source;
-FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_source *source, int n_source,
-                                       const fvg_train_desc *desc);
-/* Is cross-fitting warranted?  *evidence, McNemar's statistic, says how surely plain CLIP scores these pictures better
-   than the learners: (n0 - n1) / sqrt(n0 + n1), with n0 pictures that CLIP alone gets right and n1 those that the
-   learners alone do; 0 if there are none.  Chance exceeds 2.33 once in a hundred times. */
-FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibration_source *source, int n_source,
-                                            const char *prompt_template);
-
-/* DPC (Li et al. 2025, arXiv 2503.13443): beside the tuned prompts P, for base classes, prompts P' that harder tasks
-   have trained.  You make l, a copy of `tuned` (fvg_learner_copy); it becomes weight P' + (1 - weight) P.
-   fvg_dpc_reweigh turns such a learner, or a copy of it, into the mixture for new classes.  Both are learners like
-   any other.  For methods that learn prompts and nothing else: CoOp, KgCoOp, ProGrad, PromptSRC; others are
-   FVG_E_UNSUPPORTED.  Only prompts and schedule are the method's: its own terms of the loss take no part.  v is made
-   without a learner.  desc NULL: SGD at 0.0035, ten epochs, batches of 4. */
-typedef struct fvg_dpc_desc {
-  float weight;                      /* 0.5, above 0: of P' for base classes                                   */
-  int   top_k;                       /* 8: best classes that a picture looks at, its own included              */
-} fvg_dpc_desc;
-FVG_DEF int        fvg_dpc_knows(const fvg_method *method);                          /* is it one of these?        */
-FVG_DEF fvg_optimizer_desc fvg_dpc_optimizer(int *batch);                            /* as published               */
-FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *v, const fvg_task *task,
-                                 const fvg_dpc_desc *dpc, const fvg_train_desc *desc);
-/* From the mixture with weight `from` to that with weight `to`; `to` 0: P itself, so that new classes keep theirs. */
-FVG_DEF fvg_status fvg_dpc_reweigh(fvg_learner *l, const fvg_learner *tuned, float from, float to);
-
-typedef enum fvg_branch {
-  FVG_ZERO_SHOT = 0,
-  FVG_TUNED, FVG_TUNED_NEW,          /* the learner alone; MMRL scores classes that are new to it in its own way */
-  FVG_BRANCH_BASE, FVG_BRANCH_NEW    /* FVG-PT's two                                                           */
-} fvg_branch;
-/* A fixed list of classes ready to score features. */
-typedef struct fvg_classifier fvg_classifier;
-typedef struct fvg_classifier_desc {
-  fvg_branch branch;                 /* zero-shot CLIP                                                         */
-  fvg_learner *learner;              /* what every other branch needs; zero-shot takes it only to know its rows */
-  fvg_fvgpt *fvgpt;                  /* what FVG-PT's branches need                                            */
-  const char *prompt_template;       /* for plain CLIP's class names; NULL: "a photo of a {}."                 */
-} fvg_classifier_desc;
-/* desc NULL: zero-shot CLIP.  The learner and FVG-PT must stay as long as the classifier. */
-FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out, const char *const *class_name, int n_class,
-                                      const fvg_classifier_desc *desc);
-FVG_DEF void       fvg_classifier_free(fvg_classifier *k);
-/* f [n, feature width of the classifier's learner] -> logits [n, n_class]; b [n]: the weight of plain CLIP (new
-   branch only, else 0), or NULL. */
-FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, float *logits, float *b, const float *f,
-                                         int n);
-/* How well it does on a task's pictures, whose labels count within its list of classes. */
-FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score, const fvg_task *task);
-/* The base-to-new protocol on a data set's test pictures: base classes among themselves, new ones among themselves,
-   by plain CLIP (l and f NULL), by a learner tuned on the base classes (f NULL), or by FVG-PT on it. */
-typedef struct fvg_base_to_new { double base, new_, h; } fvg_base_to_new;      /* accuracies and H, in percent      */
-FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d, fvg_learner *l,
-                                        fvg_fvgpt *f);
+/* =================================================================================================
+   DATA: pictures, labels, masks, and what is drawn from them                   (chapters 23 to 29)
+   ============================================================================================== */
 
 /* -------------------------------------------------------------------------------------------------
-   At once: from a picture to an answer in three lines 
-
-       fvg_clip *m = fvg_open("clip-vit-base-patch16");
-       int best = fvg_classify_file(m, NULL, "pet.jpg", names, 3);
-       puts(best < 0 ? fvg_clip_error(m) : names[best]);
+   Data sets
    ---------------------------------------------------------------------------------------------- */
-/* A model (fvg_clip_open) with a context of its own, of one thread.  If it cannot be opened, every call below fails
-   with the same message, so that a program may test once, at its end.  NULL only when memory is out, which the calls
-   below accept too. */
-FVG_DEF fvg_clip   *fvg_open(const char *path);
-/* Frees the model and its context; the result is the kind of the last failure, FVG_OK if there was none. */
-FVG_DEF fvg_status  fvg_close(fvg_clip *m);
-/* The last failure of the model's context in one line, "" if there was none. */
-FVG_DEF const char *fvg_clip_error(const fvg_clip *m);
-/* The index of the name that suits a picture best, or a negative fvg_status.  probability [n] receives the softmax of
-   s cos(f, g) over the names, which are written into "a photo of a {}."; NULL: not wanted.  Every call encodes the
-   names anew; for many pictures make a classifier once. */
-FVG_DEF int         fvg_classify_image(fvg_clip *m, float *probability, const fvg_image *image,
-                                       const char *const *name, int n);
-/* The normalised feature [embed_dim] of a picture with 3 channels. */
-FVG_DEF fvg_status  fvg_encode_image(fvg_clip *m, float *feature, const fvg_image *image);
-/* The same for a classifier of any branch, with its probabilities [n_class]. */
-FVG_DEF int         fvg_classifier_image(fvg_classifier *k, float *probability, const fvg_image *image);
+/* A picture.  Its path is relative to the data set's root and belongs to the data set. */
+typedef struct fvg_item {
+  const char *path;
+  int label;                         /* index of its class name */
+} fvg_item;
+
+/* A list of pictures: the array is owned (fvg_items_free), the paths are not. */
+typedef struct fvg_items {
+  fvg_item *item;                    /* [n] */
+  int n;                             /* pictures */
+} fvg_items;
+
+/* One of the eleven published sets, as CoOp lays it out below a folder DATA. */
+struct fvg_dataset_card {
+  const char *key, *name;            /* caltech101; Caltech101 in configurations */
+  const char *folder, *images;       /* the pictures are in DATA/<folder>/<images>; images may be
+                                        "" */
+  const char *split_file;            /* in DATA/<folder>; NULL: the split is made from the set's own
+                                        lists or folders */
+  const char *prompt_template;       /* written by hand for zero-shot CLIP */
+  const char *kgcoop_template;       /* the same in KgCoOp */
+  const char *prograd_template;      /* and in ProGrad, whose context starts from its words */
+};
+
+/* The card with this key or name, in any letter case; NULL: unknown. */
+FVG_DEF const fvg_dataset_card *fvg_dataset_card_find(const char *key);
+
+/* All of them, *n (may be NULL) in number. */
+FVG_DEF const fvg_dataset_card *fvg_dataset_cards(int *n);
+
+/* What in a mask is foreground.  Published masks are grey pictures.  Others show by their values
+   what they are; one that does not is an error that names these readings. */
+typedef enum fvg_mask_reading {
+  FVG_MASK_AUTO = 0,                 /* as each mask's own values show */
+  FVG_MASK_GREY,                     /* where the channels' mean is above half of full white */
+  FVG_MASK_INVERTED,                 /* where it is not */
+  FVG_MASK_LABELS,                   /* all but black, and but the border of VOC: 255 beside labels,
+                                        or (224,224,192) */
+  FVG_MASK_TRIMAP,                   /* 1; 2 is background, and 3 is the border, which does not
+                                        count (Oxford-IIIT) */
+  FVG_MASK_ALPHA                     /* where alpha is above half */
+} fvg_mask_reading;
+
+/* The part of a data set that a picture belongs to. */
+typedef enum fvg_part { FVG_TRAIN = 0, FVG_VAL, FVG_TEST } fvg_part;
+
+/* A picture in memory, for fvg_dataset_of_pictures. */
+typedef struct fvg_picture {
+  fvg_image image;                   /* 3 channels */
+  fvg_image mask;                    /* 1 channel of that size, 255 inside; pixels NULL: no mask */
+  int label;                         /* 0 .. n_class - 1 */
+  fvg_part part;                     /* train, val or test */
+} fvg_picture;
+
+typedef struct fvg_dataset {
+  fvg_ctx *ctx;                      /* where its memory comes from and its messages go */
+  char *root;                        /* as in the desc */
+  const fvg_dataset_card *card;      /* the published set; NULL: a plain root */
+  char *split_file;                  /* the split JSON in use; NULL: there is none */
+  fvg_items train, val, test;        /* the parts; val may be empty */
+  char **class_name; int n_class;    /* [n_class] by label; blanks stand for underscores */
+  char *paths;                       /* storage of the strings */
+  fvg_mask_reading mask_reading;     /* as in the desc */
+  int *masks_told;                   /* 1: how masks are read has been logged, once for the set */
+  int exif_rotate;                   /* as in the desc; may be changed at any time */
+  const fvg_picture *picture;        /* [n_picture] of a data set in memory, else NULL */
+  int n_picture;
+} fvg_dataset;
+
+/* Lists a folder: calls entry(arg, name, is_folder) for each name but . and .. ; is_folder is 1 for
+   a folder, 0 for a file, negative for anything else (a pipe, a device).  Returns non-zero if the
+   folder cannot be opened. */
+typedef int (*fvg_list_fn)(void *user, const char *folder,
+                           void (*entry)(void *arg, const char *name, int is_folder), void *arg);
+
+#ifdef FVGPT_DIRENT
+/* The fvg_list_fn of <dirent.h>; `user` is not used. */
+FVG_DEF int fvg_list_folder(void *user, const char *folder,
+                            void (*entry)(void *arg, const char *name, int is_folder), void *arg);
+#endif
+
+/* folder/name as a new string, which goes back with fvg_release; NULL if memory is exhausted. */
+FVG_DEF char *fvg_path_join(fvg_ctx *c, const char *folder, const char *name);
+
 #ifndef FVGPT_NO_STDIO
-/* The same for picture files. */
-FVG_DEF int         fvg_classify_file(fvg_clip *m, float *probability, const char *path,
-                                      const char *const *name, int n);
-FVG_DEF fvg_status  fvg_encode_file(fvg_clip *m, float *feature, const char *path);
-FVG_DEF int         fvg_classifier_file(fvg_classifier *k, float *probability, const char *path);
+/* Lists the pictures in a folder, sorted by name and without the folder in front; a picture is told
+   by its ending.  Other files there are counted in one log line.  FVG_E_UNSUPPORTED without
+   FVGPT_DIRENT.  Give the list back with fvg_names_free. */
+typedef struct fvg_names {
+  const char **name; int n;          /* [n] the names */
+  char *text;                        /* their storage */
+} fvg_names;
+FVG_DEF fvg_status fvg_list_pictures(fvg_ctx *c, fvg_names *out, const char *folder);
+FVG_DEF void fvg_names_free(fvg_ctx *c, fvg_names *x);
+#endif
+
+typedef struct fvg_dataset_desc {
+  const char *root;                  /* the folder; no default */
+  const char *split;                 /* the split JSON: a path, or a name in root or in the
+                                        published set's folder; NULL: the one found there */
+  fvg_list_fn list; void *list_user; /* NULL: <dirent.h>'s if built with FVGPT_DIRENT; without it
+                                        only split files work */
+  const char *dataset;               /* key or name of a published set, whose DATA is root; NULL: a
+                                        plain root */
+  int val_percent;                   /* 20: val's share of a class's pictures where class folders
+                                        are cut; negative: none, so that train gets them */
+  fvg_mask_reading mask_reading;     /* as each mask's own values show */
+  int exif_rotate;                   /* 1: pictures are turned upright by their EXIF data, and masks
+                                        that lie as the file does with them; 0: as stored, as in
+                                        CLIP's own loader */
+} fvg_dataset_desc;
+
+/* Finds the pictures, labels and class names of a data set (section 6 of the manual); no picture is
+   read.  *out goes back with fvg_dataset_free. */
+FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc);
+
+/* Makes a data set of n pictures in memory.  They are not copied and must stay as long as the set;
+   the names are copied.  FVG_E_ARG names the picture whose label, channels or mask are wrong. */
+FVG_DEF fvg_status fvg_dataset_of_pictures(fvg_ctx *c, fvg_dataset *out, const fvg_picture *picture,
+                                           int n, const char *const *class_name, int n_class);
+
+/* NULL is allowed, and so is a data set that is all zero. */
+FVG_DEF void fvg_dataset_free(fvg_dataset *d);
+
+/* Tests whether every picture of some parts (`what` is the sum of these numbers) can be read.
+
+     skip_bad 0   Each must exist, be a plain file, and begin like a picture of a kind that can be
+                  read: a fraction of a second for 10,000.  Damage further behind is not found.  The
+                  first 20 bad files are logged, and any is an error.
+     skip_bad 1   All are decoded, as many at once as there are threads, which takes about as long
+                  as encoding with a small tower.  Bad ones leave the lists with a warning, and
+                  few-shot draws are made from what remains.
+
+   FVG_CHECK_MASKS: their masks as well, where they have any. */
+enum { FVG_CHECK_TRAIN = 1, FVG_CHECK_VAL = 2, FVG_CHECK_TEST = 4, FVG_CHECK_MASKS = 8 };
+FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad);
+
+/* -------------------------------------------------------------------------------------------------
+   Masks
+   ---------------------------------------------------------------------------------------------- */
+/* Loads a picture as RGB, and its mask (mask NULL: not wanted) as one channel of 0 and 255.
+   Section 7 of the manual says where masks lie; a published set's may also lie one <images> deeper,
+   as SUN397's do.  mask_threshold is that of grey masks, 0: 0.5.  A mask of another size than its
+   picture is resized (nearest); one whose sides are swapped is FVG_E_FORMAT.  If there is no mask,
+   mask->pixels is NULL and the result FVG_OK.  image may be NULL too: the mask then has the size of
+   its own file.  Both images go back with fvg_image_free. */
+FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
+                                    const fvg_item *item, float mask_threshold);
+
+#ifndef FVGPT_NO_STDIO
+/* Where the mask of a picture lies, whose path is relative to the root.  *out goes back with
+   fvg_release; NULL, with FVG_OK, if there is none. */
+FVG_DEF fvg_status fvg_dataset_mask_path(const fvg_dataset *d, char **out, const char *path);
+
+/* Tests a list to train on: how many images have no mask is logged, and a list without any mask is
+   FVG_E_IO.  Then calls fvg_dataset_survey_masks. */
+FVG_DEF fvg_status fvg_dataset_check_masks(const fvg_dataset *d, const fvg_items *items);
+
+/* Loads every picture of the list with its mask.  Bad ones are named together, and how masks are
+   read is logged; once that has happened for a data set, the call does nothing.  It takes seconds
+   for a few shots, and can spare hours of training on masks that are not what they seem. */
+FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_items *items);
 #endif
 
 /* -------------------------------------------------------------------------------------------------
-   Attention maps: where a classifier looks
+   Protocol: base and new classes, few-shot draws
+
+   Each makes a new list, which goes back with fvg_items_free.  A label outside 0..n_class-1 is
+   FVG_E_ARG.
    ---------------------------------------------------------------------------------------------- */
-typedef enum fvg_map_kind {
-  FVG_GRAD_CAM = 0,                  /* which patches speak for the class: depends on the classifier and the label */
-  FVG_CLS_ATTENTION                  /* what the class token attends to: depends on the image tower alone      */
-} fvg_map_kind;
-/* label: index in the classifier's list, ignored by FVG_CLS_ATTENTION.  chw [3, image_size, image_size] normalised
-   -> map [image_size, image_size] in 0..1, its greatest value 1 (all 0 when no patch speaks for the class). */
-FVG_DEF fvg_status fvg_attention_map(fvg_classifier *k, float *map, const float *chw, int label,
-                                     fvg_map_kind kind);
-/* Sum of the map inside the mask (one channel, 255 inside, of the map's size) over its whole sum; 0 for an empty map,
-   -1 without a mask of one channel. */
-FVG_DEF double     fvg_foreground_share(const float *map, const fvg_image *mask);
-/* The map as a heat over the picture of the same size, which turns grey where the map is 0; out [height, width, 3] is
-   owned. */
-FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image *image, const float *map);
+/* Base classes are the first ceil(n/2) labels, new classes the rest. */
+typedef enum fvg_group { FVG_ALL = 0, FVG_BASE, FVG_NEW } fvg_group;
+
+/* The number of classes of a group, out of n_class.  *first (may be NULL) receives its first
+   label. */
+FVG_DEF int fvg_group_classes(int n_class, fvg_group half, int *first);
+
+/* The pictures of a group, with labels that count from 0 within it. */
+FVG_DEF fvg_status fvg_items_group(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class,
+                                   fvg_group half);
+
+/* `shots` pictures of each label, drawn as Dassl does: CPython's random.seed(seed), then
+   random.sample for each label in order of first appearance.  A label with fewer, or every label if
+   shots < 1, gives all it has.  *fewest (may be NULL) receives the smallest number of pictures that
+   a label has. */
+FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, int *fewest, const fvg_items *in,
+                                      int n_class, int shots, uint64_t seed);
+
+/* The few-shot list of val: min(shots, 4) pictures of each label, from the generator as the draw
+   from `train` leaves it.  The few-shot protocol (all classes, no new ones) chooses among models by
+   it; base to new does not use it. */
+FVG_DEF fvg_status fvg_items_few_shot_val(fvg_ctx *c, fvg_items *out, const fvg_items *train,
+                                          const fvg_items *val, int n_class, int shots,
+                                          uint64_t seed);
+
+/* Frees the array; *items becomes empty and must not be NULL. */
+FVG_DEF void fvg_items_free(fvg_ctx *c, fvg_items *items);
 
 /* -------------------------------------------------------------------------------------------------
-   Checkpoints: a tuned model in one file
+   Tasks: what training and testing take
    ---------------------------------------------------------------------------------------------- */
-/* Metadata being collected, for fvg_checkpoint_save.  Keys and values are not copied; numbers are printed into text.
-   What does not fit is left out. */
+/* The parts of a data set. */
+
+/* Pictures to tell apart, and the names to tell them by. */
+typedef struct fvg_task {
+  const fvg_dataset *dataset;        /* where the pictures and their masks are */
+  fvg_items items;                   /* the pictures; their labels count within class_name */
+  const char *const *class_name;     /* [n_class] the data set's own strings, not copied */
+  int n_class;                       /* at least 1 */
+  int fewest;                        /* pictures of the class that has the fewest */
+} fvg_task;
+
+typedef struct fvg_task_desc {
+  fvg_part  part;                    /* of the data set: train */
+  fvg_group group;                   /* of its classes: all */
+  int       shots;                   /* pictures of each class; 0: all there are */
+  uint64_t  seed;                    /* of the draw */
+} fvg_task_desc;
+
+/* Draws the pictures from all classes as Dassl does, and only then leaves out those of other
+   groups, so the pictures are those of published results.  A class with fewer than `shots` gives
+   all it has; val gives min(shots, 4) of each class, as in the few-shot protocol.  desc NULL: the
+   whole train part.  FVG_E_ARG if the data set has no class of the group. */
+FVG_DEF fvg_status fvg_task_draw(fvg_task *out, const fvg_dataset *d, const fvg_task_desc *desc);
+
+/* NULL is allowed.  A task must be freed before its data set. */
+FVG_DEF void fvg_task_free(fvg_task *t);
+
+/* -------------------------------------------------------------------------------------------------
+   Scores
+   ---------------------------------------------------------------------------------------------- */
+typedef struct fvg_score {
+  int n, n_correct;                  /* pictures */
+  double accuracy, macro_f1;         /* in percent; F1 is the mean over the labels that occur */
+} fvg_score;
+
+/* Scores predictions from scores [n, n_class] and labels [n].  The prediction is the greatest
+   score, the first of equal ones.  FVG_E_NUMERIC if a score is NaN. */
+FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
+                                const int *labels, int n, int n_class);
+
+/* 2BN/(B+N); 0 if both are 0. */
+FVG_DEF double fvg_harmonic_mean(double base, double new_);
+
+/* =================================================================================================
+   RUNS: from pictures to a tuned classifier                                    (chapters 30 to 36)
+   ============================================================================================== */
+
+/* -------------------------------------------------------------------------------------------------
+   Views: what training sees of a picture
+   ---------------------------------------------------------------------------------------------- */
+typedef enum fvg_augment {
+  FVG_AUGMENT_CROP = 0,              /* random resized crop and flip, encoded anew in each
+                                        epoch (the paper's) */
+  FVG_AUGMENT_FIXED_CROPS,           /* n_crops such crops of each image, encoded once */
+  FVG_AUGMENT_NONE,                  /* the test transform, encoded once */
+  FVG_AUGMENT_SQUASH                 /* resized without keeping the aspect, encoded once */
+} fvg_augment;
+
+typedef struct fvg_views_desc {
+  fvg_augment augment;               /* crop */
+  int   n_crops;                     /* 8: of FVG_AUGMENT_FIXED_CROPS */
+  float crop_scale_min;              /* 0.08: least share of the image's area in a crop */
+  float mask_threshold;              /* 0.5: of grey masks, as a share of full white */
+  int   fill_black;                  /* 1: the background becomes black; 0: the mean colour */
+  int   no_foreground;               /* 1: foreground views are not wanted, masks are not read */
+  fvg_learner *learner;              /* whose image tower makes the features; NULL: plain CLIP's */
+  uint64_t seed;                     /* of the crops */
+} fvg_views_desc;
+
+/* Rows of features (fvg_learner_feature_width) of the augmented images of a data set and of their
+   foreground views.  Views that do not change from epoch to epoch are encoded once and kept under
+   the item's path, so seeds and stages can share one fvg_views.  With a learner they are right only
+   for the values that it had when they were encoded. */
+typedef struct fvg_views fvg_views;
+
+/* desc NULL: random crops by plain CLIP.  The data set and the learner must live longer. */
+FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset *d,
+                                 const fvg_views_desc *desc);
+
+/* NULL is allowed. */
+FVG_DEF void fvg_views_free(fvg_views *v);
+
+/* Encodes what will be kept of these items, and reports progress.  Otherwise it happens at first
+   use. */
+FVG_DEF fvg_status fvg_views_load(fvg_views *v, const fvg_items *items);
+
+/* The views of items index[0..n-1] in `epoch`: f, f_fg [n, feature width]; area [n], the share of
+   foreground, -1 for an image without a mask.  f_fg and area may be NULL. */
+FVG_DEF fvg_status fvg_views_get(fvg_views *v, float *f, float *f_fg, float *area,
+                                 const fvg_items *items, const int *index, int n, int epoch);
+
+/* The same views before any tower: pixels, pixels_fg [n, 3, image_size, image_size]; pixels_fg may
+   be NULL. */
+FVG_DEF fvg_status fvg_views_pixels(fvg_views *v, float *pixels, float *pixels_fg,
+                                    const fvg_items *items, const int *index, int n, int epoch);
+
+/* Encodes a task's pictures under the test transform: f [task->items.n, feature width].  l NULL:
+   plain CLIP's features, normalised. */
+FVG_DEF fvg_status fvg_encode_task(fvg_clip *m, fvg_learner *l, float *f, const fvg_task *task);
+
+/* -------------------------------------------------------------------------------------------------
+   Training: stage 1 tunes a learner, stage 2 trains FVG-PT on it
+   ---------------------------------------------------------------------------------------------- */
+typedef struct fvg_train_desc {
+  fvg_optimizer_desc optimizer;      /* lr 0: the method's kind and rate; epochs 0: the method's;
+                                        FVG-PT's are 10 */
+  int batch;                         /* images a step: the method's, as a rule 4; FVG-PT's is
+                                        that of fvg_fvgpt_recipe */
+  uint64_t seed;                     /* of the order of the images */
+  const char *prompt_template;       /* FVG-PT and calibration: what plain CLIP's class names are
+                                        written into; NULL: "a photo of a {}." */
+  double *epoch_loss;                /* [epochs] receives each epoch's mean loss, unless NULL */
+  /* A file that holds the run after every epoch; NULL: none.  A run that finds it goes on from
+     there and ends bit for bit as if it had never stopped.  The file must bear the same state_mark
+     (NULL: ""), else it is FVG_E_ARG; a damaged file is reported, and the run begins anew.  The
+     state of a finished run stays: remove it yourself once what was trained is saved, so that
+     nothing is lost between the two. */
+  const char *state, *state_mark;
+} fvg_train_desc;
+
+/* Stage 1: trains the learner's parameters on the task, whose labels count within the learner's
+   classes.  v must be views of plain CLIP.  desc NULL: the method's optimiser and batch.
+   FVG_E_NUMERIC if the training diverges; FVG_E_CANCELLED if progress or cancelled asks for it. */
+FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_task *task,
+                                     const fvg_train_desc *desc);
+
+/* Stage 2: trains FVG-PT's gates and adapters; the tuned learner l stays as it is.  If l's method
+   prompts the image tower, v must be views of l.  desc NULL: optimiser and batch of
+   fvg_fvgpt_recipe.  Errors as above; FVG_E_IO if the task has no mask at all, FVG_E_SHAPE if f is
+   not embed_dim wide, FVG_E_UNSUPPORTED for CoCoOp. */
+FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, const fvg_task *task,
+                                   const fvg_train_desc *desc);
+
+/* -------------------------------------------------------------------------------------------------
+   Prior calibration on classes that the prompts were not tuned on
+
+   In the paper, FVG-PT's backbone gate learns from the base classes.  The prompts have been tuned
+   on these, so the gate learns to trust the prompts.  Cross-fitting avoids that: two learners are
+   tuned on one half of the base classes each, and the gate learns from each on the OTHER half.
+   ---------------------------------------------------------------------------------------------- */
+typedef struct fvg_calibration_source {
+  fvg_learner *learner;              /* all sources' are of one method and one CLIP */
+  fvg_views *views;                  /* made with the learner, if it prompts the image tower */
+  const fvg_task *task;              /* the other half; its labels count within its own names */
+} fvg_calibration_source;
+
+/* Learns f's backbone gate anew, and nothing else of f, on all sources together; each epoch takes
+   one after the other.  desc NULL: optimiser and batch of fvg_fvgpt_recipe. */
+FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_source *source,
+                                       int n_source, const fvg_train_desc *desc);
+
+/* Tests whether cross-fitting is warranted.  *evidence is McNemar's statistic,
+   (n0 - n1) / sqrt(n0 + n1), with n0 pictures that only plain CLIP gets right and n1 that only the
+   learners get right; 0 if there are none.  The greater it is, the surer is it that plain CLIP
+   scores these pictures better; chance alone exceeds 2.33 once in a hundred times. */
+FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibration_source *source,
+                                            int n_source, const char *prompt_template);
+
+/* -------------------------------------------------------------------------------------------------
+   DPC (Li et al. 2025, arXiv 2503.13443): a second prompt for the base classes
+
+   Beside the tuned prompts P, harder tasks train prompts P' for base classes.  Base classes then
+   get the mixture weight P' + (1 - weight) P, new classes another one.  It is for methods that
+   learn prompts and nothing else: CoOp, KgCoOp, ProGrad, PromptSRC; others are FVG_E_UNSUPPORTED.
+   ---------------------------------------------------------------------------------------------- */
+typedef struct fvg_dpc_desc {
+  float weight;                      /* 0.5, above 0: of P' for base classes */
+  int   top_k;                       /* 8: best classes that a picture looks at, its own included */
+} fvg_dpc_desc;
+
+/* 1 if DPC can be used with the method. */
+FVG_DEF int fvg_dpc_knows(const fvg_method *method);
+
+/* The published settings: SGD at 0.0035, ten epochs, *batch (may be NULL) 4. */
+FVG_DEF fvg_optimizer_desc fvg_dpc_optimizer(int *batch);
+
+/* Trains P' in l, which must be a copy of `tuned` (fvg_learner_copy) and becomes the mixture for
+   base classes, a learner like any other.  v must be views of plain CLIP.  Of the method only its
+   prompts and schedule count; its own terms of the loss take no part.  dpc NULL: the defaults; desc
+   NULL: fvg_dpc_optimizer's. */
+FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *v,
+                                 const fvg_task *task, const fvg_dpc_desc *dpc,
+                                 const fvg_train_desc *desc);
+
+/* Changes l from the mixture with the weight `from` (above 0) to that with the weight `to`; on a
+   copy of l, this makes the learner for new classes.  to 0: P itself. */
+FVG_DEF fvg_status fvg_dpc_reweigh(fvg_learner *l, const fvg_learner *tuned, float from, float to);
+
+/* -------------------------------------------------------------------------------------------------
+   Classifiers: a fixed list of classes, ready to score features
+   ---------------------------------------------------------------------------------------------- */
+typedef struct fvg_classifier fvg_classifier;
+
+/* Which scores. */
+typedef enum fvg_branch {
+  FVG_ZERO_SHOT = 0,                 /* plain CLIP */
+  FVG_TUNED,                         /* the learner alone */
+  FVG_TUNED_NEW,                     /* the learner alone on classes that are new to it: MMRL scores
+                                        these in its own way */
+  FVG_BRANCH_BASE,                   /* FVG-PT on base classes, z_FDC */
+  FVG_BRANCH_NEW                     /* FVG-PT on new classes, z_PC */
+} fvg_branch;
+
+typedef struct fvg_classifier_desc {
+  fvg_branch branch;                 /* zero-shot CLIP */
+  fvg_learner *learner;              /* for every other branch; zero-shot uses it only to know its
+                                        rows of features */
+  fvg_fvgpt *fvgpt;                  /* for FVG-PT's branches */
+  const char *prompt_template;       /* for plain CLIP's class names; NULL: "a photo of a {}." */
+} fvg_classifier_desc;
+
+/* desc NULL: zero-shot CLIP.  The learner and FVG-PT must live longer; the names are not kept.
+   FVG_E_SHAPE if FVG-PT is not embed_dim wide. */
+FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
+                                      const char *const *class_name, int n_class,
+                                      const fvg_classifier_desc *desc);
+
+/* NULL is allowed. */
+FVG_DEF void fvg_classifier_free(fvg_classifier *k);
+
+/* f [n, feature width of the classifier's learner] -> logits [n, n_class].  b [n] receives the
+   weight of plain CLIP in FVG_BRANCH_NEW, and 0 in other branches; NULL: not wanted. */
+FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, float *logits, float *b, const float *f,
+                                         int n);
+
+/* Returns the index of the class that suits a picture best, or a negative fvg_status.
+   probability [n_class] receives the softmax of the logits; NULL: not wanted. */
+FVG_DEF int fvg_classifier_image(fvg_classifier *k, float *probability, const fvg_image *image);
+#ifndef FVGPT_NO_STDIO
+FVG_DEF int fvg_classifier_file(fvg_classifier *k, float *probability, const char *path);
+#endif
+
+/* How well the classifier does on a task's pictures, whose labels count within its classes. */
+FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score, const fvg_task *task);
+
+/* -------------------------------------------------------------------------------------------------
+   The base-to-new test
+   ---------------------------------------------------------------------------------------------- */
+typedef struct fvg_base_to_new {
+  double base, new_, h;              /* accuracies and their harmonic mean, in percent */
+} fvg_base_to_new;
+
+/* Tests on the whole test part, base classes among themselves and new ones among themselves: plain
+   CLIP (l and f NULL), a learner tuned on the base classes (f NULL), or FVG-PT on it. */
+FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d,
+                                        fvg_learner *l, fvg_fvgpt *f);
+
+/* -------------------------------------------------------------------------------------------------
+   Checkpoints and settings: a tuned model in one file
+   ---------------------------------------------------------------------------------------------- */
+/* Metadata of a checkpoint; begin with zeros.  Keys and values are not copied and must live until
+   the file is written; numbers are printed into `text`. */
 enum { FVG_MAX_SETTINGS = 80 };
 typedef struct fvg_settings {
-  fvg_metadata entry[FVG_MAX_SETTINGS];
-  char text[FVG_MAX_SETTINGS][32];
-  int n;
+  fvg_metadata entry[FVG_MAX_SETTINGS];      /* [n] in use: key and value */
+  char text[FVG_MAX_SETTINGS][32];           /* the numbers among the values */
+  int n;                                     /* entries in use */
 } fvg_settings;
+
+/* Adds an entry.  Beyond FVG_MAX_SETTINGS nothing is added. */
 FVG_DEF void fvg_settings_set(fvg_settings *x, const char *key, const char *value);
 FVG_DEF void fvg_settings_set_number(fvg_settings *x, const char *key, double value);
 
-/* A safetensors file with the learner's tensors under their published names, and FVG-PT's if f is not
-   NULL.  What is needed to build them again, and `settings`, are in the metadata.  Loading needs the
-   CLIP that it was tuned on; *f is NULL if the file has no FVG-PT part.  *settings (may be NULL)
-   receives the open file for fvg_weights_metadata; close it with fvg_weights_close.  If loading fails,
-   all of them are NULL. */
 #ifndef FVGPT_NO_STDIO
+/* Writes a safetensors file with the learner's tensors under their published names, and with
+   FVG-PT's unless f is NULL.  The metadata say what is needed to build both again; `settings` are
+   added to them. */
 FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *f, const char *path,
                                        const fvg_metadata *settings, int n_settings);
+
+/* Builds both again on the CLIP that they were tuned on; they are then yours.  *f is NULL if the
+   file has no FVG-PT.  *settings receives the open file, for fvg_weights_metadata, and is closed
+   with fvg_weights_close; NULL: not wanted.  All are NULL after a failure; a file that is not such
+   a checkpoint is FVG_E_FORMAT. */
 FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
                                        fvg_weights **settings, const char *path);
 #endif
-/* The same bytes elsewhere than in a file: `write` receives them in pieces, in order, and what it has
-   received before a failure is no checkpoint.  Reading takes the source over and closes it, also when
-   it fails; if *settings receives the open file, the source stays open until that is closed. */
+
+/* The same bytes to and from anywhere.  `write` receives them in pieces, in order; what it has
+   received before a failure is not a checkpoint.  Reading takes the source over and closes it, also
+   on failure; if *settings receives the open file, the source stays open until that is closed. */
 FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *f, fvg_write_fn write,
                                         void *user, const fvg_metadata *settings,
                                         int n_settings);
 FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
                                        fvg_weights **settings, const fvg_source *source);
-/* The parameters' values from a checkpoint of the published trainers (model.pth.tar-N of
+
+/* Takes a learner's values from a checkpoint of the published trainers (model.pth.tar-N of
    prompt_learner, VLPromptLearner or MultiModalRepresentationLearner), or from a safetensors file
-   with those names.  What l does not train is passed over; l stays as it was if anything is missing
-   or of another shape.  The source is closed, also on failure. */
+   with those names.  Tensors that l does not train are passed over.  If one is missing or has
+   another shape, the call fails and l stays as it was.  fvg_learner_read closes the source, also on
+   failure. */
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path);
 #endif
 FVG_DEF fvg_status fvg_learner_read(fvg_learner *l, const fvg_source *source);
+
+/* -------------------------------------------------------------------------------------------------
+   Attention maps: where a classifier looks
+   ---------------------------------------------------------------------------------------------- */
+typedef enum fvg_map_kind {
+  FVG_GRAD_CAM = 0,                  /* which patches speak for the class: depends on the classifier
+                                        and the label */
+  FVG_CLS_ATTENTION                  /* what the class token attends to: depends on the image tower
+                                        alone */
+} fvg_map_kind;
+
+/* chw [3, image_size, image_size], normalised -> map [image_size, image_size] in 0..1, whose
+   greatest value is 1 (all are 0 if no patch speaks for the class).  `label` is an index in the
+   classifier's list; FVG_CLS_ATTENTION ignores it.  FVG_E_NUMERIC if a value is not finite. */
+FVG_DEF fvg_status fvg_attention_map(fvg_classifier *k, float *map, const float *chw, int label,
+                                     fvg_map_kind kind);
+
+/* The map's sum inside the mask (one channel of the map's size, not 0 inside), divided by its whole
+   sum.  0 for an empty map, -1 without a mask of one channel. */
+FVG_DEF double fvg_foreground_share(const float *map, const fvg_image *mask);
+
+/* Draws a map [height, width] as heat over an image of that size, which is grey where the map is 0.
+   *out [height, width, 3] goes back with fvg_image_free. */
+FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image *image,
+                                     const float *map);
 
 #ifdef __cplusplus
 }
