@@ -55,6 +55,8 @@ static void test_config(const features *plain) {
   check(same_images(&f, &gelu) && same_texts(&f, &gelu), "open_clip's configuration means gelu");
   encode_once(&openai, "{\"model_cfg\": {\"quick_gelu\": true, \"text_cfg\": {\"heads\": 1}}}", &f);
   check(same_images(&f, plain) && same_texts(&f, plain), "unless it says quick_gelu");
+  encode_once(&openai, "{\"model_cfg\": {\"quick_gelu\": false, \"text_cfg\": {\"heads\": 1}}}", &f);
+  check(same_images(&f, &gelu) && same_texts(&f, &gelu), "and says it with true, not false");
   encode_once(&hf, "{\"vision_config\": {\"num_attention_heads\": 8}, "
               "\"text_config\": {\"num_attention_heads\": 1, \"layer_norm_eps\": 0.5}}", &heads);
   check(!same_images(&heads, plain) && !same_texts(&heads, plain),
@@ -189,6 +191,61 @@ static void test_image_memory(void) {
                      "40 images take the memory of 8");
     fvg_clip_free(m);
   }
+}
+
+/* The same bound for a tower whose numbers outweigh what is allowed beside them.  Each of its
+   matrices, 7208 rows of 320 numbers, is a little longer than half a chunk of the tape, so that a
+   chunk holds one. */
+enum {
+  WIDE = 320, WIDE_MLP = 64, WIDE_PATCH = 8, WIDE_IMAGE = 240, WIDE_TOKENS = 901,
+  WIDE_PIXELS = 3 * WIDE_IMAGE * WIDE_IMAGE
+};
+
+static void test_large_image_memory(void) {
+  static float pixels[8 * WIDE_PIXELS], f[8 * EMBED];
+  static float numbers[3 * WIDE * WIDE];               /* the data of every tensor */
+  static const struct { const char *name; int dim[4]; } shape[] = {
+    {"visual.conv1.weight", {WIDE, 3, WIDE_PATCH, WIDE_PATCH}}, {"visual.class_embedding", {WIDE}},
+    {"visual.positional_embedding", {WIDE_TOKENS, WIDE}}, {"visual.ln_pre.weight", {WIDE}},
+    {"visual.ln_pre.bias", {WIDE}}, {"visual.ln_post.weight", {WIDE}},
+    {"visual.ln_post.bias", {WIDE}},
+    {"visual.proj", {WIDE, EMBED}},
+    {"visual.transformer.resblocks.0.attn.in_proj_weight", {3 * WIDE, WIDE}},
+    {"visual.transformer.resblocks.0.attn.in_proj_bias", {3 * WIDE}},
+    {"visual.transformer.resblocks.0.attn.out_proj.weight", {WIDE, WIDE}},
+    {"visual.transformer.resblocks.0.attn.out_proj.bias", {WIDE}},
+    {"visual.transformer.resblocks.0.ln_1.weight", {WIDE}},
+    {"visual.transformer.resblocks.0.ln_1.bias", {WIDE}},
+    {"visual.transformer.resblocks.0.ln_2.weight", {WIDE}},
+    {"visual.transformer.resblocks.0.ln_2.bias", {WIDE}},
+    {"visual.transformer.resblocks.0.mlp.c_fc.weight", {WIDE_MLP, WIDE}},
+    {"visual.transformer.resblocks.0.mlp.c_fc.bias", {WIDE_MLP}},
+    {"visual.transformer.resblocks.0.mlp.c_proj.weight", {WIDE, WIDE_MLP}},
+    {"visual.transformer.resblocks.0.mlp.c_proj.bias", {WIDE}}
+  };
+  enum { N = sizeof shape / sizeof *shape };
+  fvg_named_tensor tensor[N];
+  fvg_rng rng;
+  memset(tensor, 0, sizeof tensor);
+  fvg_rng_seed(&rng, 8, 0);
+  for (int i = 0; i < 3 * WIDE * WIDE; i++) numbers[i] = (float)(0.05 * fvg_rng_normal(&rng));
+  for (int i = 0; i < N; i++) {
+    fvg_tensor *x = &tensor[i].tensor;
+    tensor[i].name = shape[i].name;
+    x->data = numbers;
+    for (; x->n_dim < 4 && shape[i].dim[x->n_dim]; x->n_dim++)
+      x->dim[x->n_dim] = shape[i].dim[x->n_dim];
+  }
+  fvg_clip *m = NULL;
+  if (load(&m, tensor, N, NULL, FVG_F32)) { check(0, fvg_error(c)); return; }
+  size_t before = fvg_mem_used(c), bound = fvg_clip_image_bytes(m, 8);
+  need(!fvg_clip_encode_images(m, f, pixels, 8), "images of a larger tower");
+  size_t used = fvg_mem_used(c) - before;
+  printf("8 images of a larger tower: %.1f MB, at most %.1f\n", 1e-6 * (double)used,
+         1e-6 * (double)bound);
+  check(used <= bound && (FVG__SEPARATE_BLOCKS || bound <= 3 * used),
+        "the bound of a larger tower");
+  fvg_clip_free(m);
 }
 
 static void test_by_hand(const features *plain) {
@@ -667,6 +724,39 @@ static void test_spoiled(void) {
     }
 }
 
+/* Finite weights, features that are infinite but nowhere NaN: the error names the picture or text. */
+static void test_infinite_features(void) {
+  static const char *const gain[2] = {"vision_model.post_layernorm.weight",
+                                      "text_model.final_layer_norm.weight"};
+  static const char *const bias[2] = {"vision_model.post_layernorm.bias",
+                                      "text_model.final_layer_norm.bias"};
+  static const char *const projection[2] = {"visual_projection.weight", "text_projection.weight"};
+  static const char *const says[2] = {"the feature of image 0 of 2 is inf",
+                                      "the feature of text 0 of 2 is inf"};
+  features f;
+  for (int tower = 0; tower < 2; tower++) {
+    static float zeros[VISION], ones[VISION], large[EMBED * VISION];
+    fvg_named_tensor part[MAX_TENSORS];
+    int n_changed = 0;
+    fvg_clip *m;
+    memcpy(part, hf.tensor, sizeof part);
+    for (int i = 0; i < VISION; i++) ones[i] = 1;
+    large[5] = large[6] = 3e38f;
+    for (int i = 0; i < hf.n; i++) {
+      float *data = NULL;
+      if (!strcmp(hf.name[i], gain[tower])) data = zeros;
+      if (!strcmp(hf.name[i], bias[tower])) data = ones;
+      if (!strcmp(hf.name[i], projection[tower])) data = large;
+      if (data) { part[i].tensor.data = data; n_changed++; }
+    }
+    if (load(&m, part, hf.n, NULL, FVG_F32)) { check(0, fvg_error(c)); return; }
+    fvg_status s = tower ? fvg_clip_encode_texts(m, f.text, texts, 2)
+                         : fvg_clip_encode_images(m, f.image, images, 2);
+    check(n_changed == 3 && s == FVG_E_NUMERIC && one_line(says[tower], ""), says[tower]);
+    fvg_clip_free(m);
+  }
+}
+
 static void lie(const char *json, fvg_status status, const char *a, const char *b) {
   size_t used = fvg_mem_used(c);
   fvg_clip *m;
@@ -831,6 +921,7 @@ int main(void) {
   test_towers(&plain);
   test_by_hand(&plain);
   test_image_memory();
+  test_large_image_memory();
   test_texts(&plain);
   test_feature_nodes(&plain);
   test_tower_gradients();
@@ -838,6 +929,7 @@ int main(void) {
   test_files(&plain);
   test_added_tokens(&plain);
   test_spoiled();
+  test_infinite_features();
   test_lies();
   test_allocation_failures();
   golden("model/lit-vit-ti16", "lit_encode");

@@ -251,6 +251,9 @@ static void test_arena_blocks(void) {
   check(c->used == 0 && c->arena_free->bytes == before && !c->arena_free->next, "arena blocks merge into one again");
   check(fvg_alloc(c, (size_t)-1 - 100) == NULL && fvg_alloc_array(c, (size_t)-1 / 4, 8) == NULL,
         "absurd sizes are refused");
+  check(fvg_alloc_array(c, (size_t)-1 / 8 + 2, 8) == NULL &&
+            strstr(fvg_error(c), "elements of 8 bytes") != NULL,
+        "a product of count and size that wraps around to 8 bytes is refused");
   check(c->arena_free->bytes == before && strstr(fvg_error(c), "out of memory") != NULL,
         "and leave the arena as it was");
   fvg_free(c);

@@ -109,7 +109,7 @@ static void test_json_errors(void) {
     {"1e+", "byte 3"}, {"1e999", "too large"}, {"\"abc", "closing quote"}, {"\"\\x\"", "escape"}, {"\"\\u12g4\"",
     "escape"},
     {"\"\\u0000\"", "u0000"}, {"\"\\ud800\"", "surrogate"}, {"\"\\ud800\\u0041\"", "surrogate"}, {"\"\\udc00\"",
-    "surrogate"},
+    "surrogate"}, {"\"\\ud800\\ue000\"", "surrogate"}, {"\"\\ud800\\udbff\"", "surrogate"},
     {"\"\n\"", "control"}, {"\"\\", "escape"}, {"\"\xFF\"", "UTF-8"}, {"\"\xC0\x80\"", "UTF-8"}, {"\"\xED\xA0\x80\"",
     "UTF-8"},
     {"\"\xE2\x82", "UTF-8"}, {"\xEF\xBB\xBF{}", "byte 0"}, {"]", "byte 0"}, {"[1}", "byte 2"}, {"'a'", "byte 0"}};
@@ -117,11 +117,13 @@ static void test_json_errors(void) {
   fvg_json j;
   size_t i, ok = 0, n = sizeof bad / sizeof *bad;
   for (i = 0; i < n; i++) ok += (size_t)json_fails(bad[i][0], bad[i][1]);
-  check(ok == n, "36 wrong JSON texts are refused, file and place named");
+  check(ok == n && n == 38, "38 wrong JSON texts are refused, file and place named");
   check(fvg_json_parse(c, &j, "1\0", 2, "t.json") == FVG_E_FORMAT && says("byte 1"), "a zero byte after the value");
   memset(deep, '[', 70);
   memset(deep + 70, ']', 70);
   check(fvg_json_parse(c, &j, deep, 140, "t.json") == FVG_E_FORMAT && says("deep"), "70 levels are too deep");
+  check(fvg_json_parse(c, &j, deep + 5, 130, "t.json") == FVG_E_FORMAT && says("deep"),
+        "65 levels are too deep");
   check(fvg_json_parse(c, &j, deep + 6, 128, "t.json") == FVG_OK && j.n == 64, "64 levels are allowed");
   fvg_json_free(c, &j);
 }
@@ -366,6 +368,37 @@ static void test_other_dtypes_and_nan(void) {
 }
 
 /* Every cut of a good file, in a block of its own so that a sanitizer sees the first byte too far. */
+/* A file of 200 MB whose header claims 150 of them is refused by the limit, before memory is
+   allocated for it. */
+static uint64_t bytes_asked;
+static int read_claim(void *user, void *dst, uint64_t offset, size_t n) {
+  static const uint8_t begin[9] = {0x80, 0xD1, 0xF0, 0x08, 0, 0, 0, 0, '{'};  /* 150 000 000 */
+  uint8_t *to = (uint8_t *)dst;
+  size_t i;
+  (void)user;
+  bytes_asked += n;
+  for (i = 0; i < n; i++) to[i] = offset + i < sizeof begin ? begin[offset + i] : ' ';
+  return 0;
+}
+
+static void test_header_limit(void) {
+  fvg_weights *w = NULL;
+  fvg_ctx *fresh;
+  fvg_source s;
+  memset(&s, 0, sizeof s);
+  s.read = read_claim;
+  s.size = 200000000;
+  s.name = "m";
+  if (fvg_init(&fresh, NULL)) { check(0, "a context"); return; }
+  bytes_asked = 0;
+  check(fvg_weights_open(fresh, &w, &s) == FVG_E_FORMAT && !w &&
+        strstr(fvg_error(fresh), "header of 150000000 bytes in a file of 200000000"),
+        "a header of 150 MB is refused");
+  check(bytes_asked < 1000 && fvg_mem_peak(fresh) < 10000, "before it is read");
+  fvg_weights_close(w);
+  fvg_free(fresh);
+}
+
 static void test_truncated(void) {
   static bytes b;
   size_t cut, wrong = 0;
@@ -659,6 +692,33 @@ static void test_pipe(const char *folder) {
   check(temporaries(folder) == 0, "no temporary file stays");
 }
 
+/* A disk that fills up when the last bytes are flushed: the save fails, and the old file stays. */
+#include <signal.h>
+#include <sys/resource.h>
+#ifndef SIGXFSZ
+#define SIGXFSZ 25
+#endif
+static void test_full_disk(const char *folder) {
+  struct rlimit before, low;
+  void (*handler)(int);
+  fvg_status s;
+  remove(path);
+  check(!fvg_file_save(c, path, "precious", 8), "a file that must stay");
+  if (getrlimit(RLIMIT_FSIZE, &before)) { check(0, "the limit of a file's length"); return; }
+  low = before;
+  low.rlim_cur = 4;
+  fflush(stdout);                                  /* nothing may be printed under the limit */
+  handler = signal(SIGXFSZ, SIG_IGN);
+  setrlimit(RLIMIT_FSIZE, &low);
+  s = fvg_file_save(c, path, "0123456789", 10);
+  setrlimit(RLIMIT_FSIZE, &before);
+  signal(SIGXFSZ, handler);
+  check(s == FVG_E_IO && says(path) && says("cannot write"), "ten bytes where four have room");
+  check(holds(path, "precious"), "do not take the old file's place");
+  check(temporaries(folder) == 0, "no temporary file stays");
+  remove(path);
+}
+
 /* Somebody who knows the names of temporary files lays a link there: they are opened only where nothing is. */
 static void test_no_link_is_followed(void) {
   char victim[1040];
@@ -808,6 +868,7 @@ int main(void) {
   test_chunks();
   test_hostile();
   test_other_dtypes_and_nan();
+  test_header_limit();
   test_truncated();
   test_many_names();
   test_sources();
@@ -819,6 +880,7 @@ int main(void) {
 #ifdef FVG__POSIX_FILES
   test_links(folder);
   test_pipe(folder);
+  test_full_disk(folder);
   test_no_link_is_followed();
 #endif
   test_names_differ();

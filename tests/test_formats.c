@@ -196,6 +196,9 @@ static void test_png_damage(fvg_ctx *c) {
   png_begin(&m, 2, 2, 4, 2, 0);
   png_end(&m, "\0abc\0def", 8, 0);
   check(refused(c, m.bytes, m.n, FVG_E_FORMAT, "header"), "PNG: RGB of 4 bits");
+  png_begin(&m, 2, 2, 12, 0, 0);
+  png_end(&m, "\0abc\0def", 8, 0);
+  check(refused(c, m.bytes, m.n, FVG_E_FORMAT, "header that no PNG has"), "PNG: grey of 12 bits");
   png_begin(&m, 2, 2, 8, 3, 0);
   png_end(&m, "\0ab\0cd", 6, 0);
   check(refused(c, m.bytes, m.n, FVG_E_FORMAT, "palette"), "PNG: no palette");

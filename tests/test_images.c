@@ -58,6 +58,7 @@ static fvg_status decode_text(fvg_ctx *c, fvg_image *out, const char *text, int 
 static void test_pnm(fvg_ctx *c) {
   static const uint8_t bits[6] = {255, 0, 255, 0, 255, 0}, scaled[4] = {0, 26, 76, 255}, wide[2] = {255, 128};
   static const uint8_t colours[6] = {1, 2, 3, 4, 5, 6}, spread[6] = {9, 9, 9, 7, 7, 7}, grey[2] = {2, 5};
+  static const uint8_t rounded[4] = {1, 2, 85, 170};
   fvg_image a;
   check(!decode_text(c, &a, "P1 # c\n# d\n3\n2 010\n#x\n1 0 1", 0) && holds(&a, 3, 2, 1, bits), "P1 with comments");
   fvg_image_free(c, &a);
@@ -72,6 +73,10 @@ static void test_pnm(fvg_ctx *c) {
   check(!decode(c, &a, "P6 2 1 255#end\n\1\2\3\4\5\6", 21, 0) && holds(&a, 2, 1, 3, colours), "P6");
   fvg_image_free(c, &a);
   check(!decode(c, &a, "P6 2 1 255\n\1\2\3\4\5\6", 17, 1) && holds(&a, 2, 1, 1, grey), "RGB to grey");
+  fvg_image_free(c, &a);
+  check(!decode(c, &a, "P6 4 1 255\n\1\1\2\1\2\2\377\1\0\0\377\377", 23, 1) &&
+            holds(&a, 4, 1, 1, rounded),
+        "RGB to grey, rounded to the nearest");
   fvg_image_free(c, &a);
   check(!decode(c, &a, "P5 2 1 255\n\11\7", 13, 3) && holds(&a, 2, 1, 3, spread), "grey to RGB");
   fvg_image_free(c, &a);
@@ -101,6 +106,12 @@ static void test_bad_pnm(fvg_ctx *c) {
   check(fails(c, "P1 2 1 12", FVG_E_FORMAT, "value 2 of 2"), "a bit of 2");
   check(fails(c, "P6 11000 11000 255 abc", FVG_E_FORMAT, "363000000 bytes"), "pixels that are not there");
   check(fvg_mem_peak(c) < 100000, "no memory for pixels that are not there");
+  check(fails(c, "P5 3 2 65535 abcdefghijk", FVG_E_FORMAT,
+              "need at least 12 bytes after the PNM header, not 11"),
+        "16-bit grey, one byte short");
+  check(fails(c, "P6 2 1 256 abcdefghijk", FVG_E_FORMAT,
+              "need at least 12 bytes after the PNM header, not 11"),
+        "16-bit RGB, one byte short");
   for (n = 0; n + 1 < sizeof good; n++) {
     memcpy(copy, good, n);
     if (decode(c, &a, copy, n, 3) != FVG_E_FORMAT || a.pixels) bad++;
@@ -467,6 +478,37 @@ static int window_equals_whole(fvg_ctx *c, int width, int height, int channels, 
   fvg_image_free(c, &cut);
   fvg_image_free(c, &a);
   return ok;
+}
+
+/* The weights of a resize are Pillow's: the kernel's shares of 2^22, rounded to the nearest whole
+   number whatever their sign. */
+static double cubic(double x) {
+  x = fabs(x);
+  if (x >= 2) return 0;
+  return x < 1 ? (1.5 * x - 2.5) * x * x + 1 : ((-0.5 * x + 2.5) * x - 4) * x + 2;
+}
+
+static void test_weight_sums(fvg_ctx *c) {
+  static const int sizes[5][2] = {{7, 3}, {640, 224}, {50, 224}, {333, 224}, {100, 100}};
+  int bad = 0, n_negative = 0;
+  for (int k = 0; k < 5; k++) {
+    const int n_in = sizes[k][0], n_out = sizes[k][1];
+    double ratio = (double)n_in / n_out, stretch = ratio > 1 ? ratio : 1;
+    fvg__taps t;
+    if (fvg__taps_new(c, &t, FVG_BICUBIC, n_in, n_out, 0, n_out)) { check(0, "weights"); return; }
+    for (int i = 0; i < n_out; i++) {
+      double sum = 0;
+      for (int x = 0; x < n_in; x++) sum += cubic((x + 0.5 - (i + 0.5) * ratio) / stretch);
+      for (int j = 0; j < t.count[i]; j++) {
+        double share = cubic((t.first[i] + j + 0.5 - (i + 0.5) * ratio) / stretch) / sum;
+        double off = (double)t.weight[i * t.stride + j] - share * 4194304;
+        bad += !(fabs(off) < 0.5 + 1e-5);
+        n_negative += share < 0;
+      }
+    }
+    fvg_release(c, t.first);
+  }
+  check(bad == 0 && n_negative > 1000, "bicubic weights are rounded to the nearest, negative ones too");
 }
 
 static void test_geometry(fvg_ctx *c) {
@@ -879,6 +921,7 @@ int main(void) {
   test_nothing_given(c);
   test_pillow_bytes(c);
   test_weights(c);
+  test_weight_sums(c);
   test_geometry(c);
   test_simd_levels();
   test_masks(c);

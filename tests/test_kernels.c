@@ -322,8 +322,21 @@ static void test_rows(void) {
       now->gelu(n, x, y);
       for (i = 0; i < n; i++)
         tail_error = largest(tail_error, fabs((double)y[i] - (double)x[i] * exact_cdf((double)x[i])));
-      now->quick_gelu_backward(n, x, gain, y);
+      for (i = 0; i < 80; i++) outside += (i < offset || i >= offset + n) && block_y[i] != GUARD;
+      for (i = 0; i < n; i++) y[i] = 0.25f;
       now->gelu_backward(n, x, gain, y);
+      for (i = 0; i < n; i++) {
+        double u = (double)x[i];
+        tail_error = largest(tail_error, fabs((double)y[i] - 0.25 -
+                                              (double)gain[i] * (exact_cdf(u) + u * exact_pdf(u))));
+        y[i] = 0.25f;
+      }
+      now->quick_gelu_backward(n, x, gain, y);
+      for (i = 0; i < n; i++) {
+        double u = (double)x[i], s = exact_sigmoid(1.702 * u);
+        double slope = s * (1 + 1.702 * u * (1 - s));
+        tail_error = largest(tail_error, fabs((double)y[i] - 0.25 - (double)gain[i] * slope));
+      }
       now->quick_gelu(n, x, y);
       for (i = 0; i < n; i++)
         tail_error = largest(tail_error, fabs((double)y[i] - (double)x[i] * exact_sigmoid(1.702 * (double)x[i])));
@@ -443,14 +456,54 @@ static void test_threads(int simd) {
   fvg_free(c);
 }
 
+/* ---- the choice of a level ---- */
+/* Levels that this CPU has and this build could hold, lowest first. */
+static int levels_here(int *level) {
+  int n = 0;
+  level[n++] = FVG_SIMD_SCALAR;
+#ifdef FVG__X86_SIMD
+  __builtin_cpu_init();
+  level[n++] = FVG_SIMD_SSE2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) level[n++] = FVG_SIMD_AVX2;
+  if (__builtin_cpu_supports("avx512f")) level[n++] = FVG_SIMD_AVX512;
+#elif defined(FVG__NEON_SIMD)
+  level[n++] = FVG_SIMD_NEON;
+#elif defined(FVG__WASM_SIMD)
+  level[n++] = FVG_SIMD_WASM;
+#endif
+  return n;
+}
+
+/* Who asks for a level of this CPU gets it, and who asks for one that the CPU lacks gets the next
+   below; the best level is the highest. */
+static void test_choice(const int *level, int n) {
+  int i, got, right = 1;
+  for (i = 0; i < n; i++)
+    right &= fvg__choose_kernels(level[i], &got)->level == level[i] && got == level[i];
+  check(right, "each level of this CPU is there for the asking");
+  check(fvg__choose_kernels(FVG_SIMD_BEST, &got)->level == level[n - 1] && got == level[n - 1],
+        "the best level is the highest of this CPU");
+#ifdef FVG__X86_SIMD
+  for (i = FVG_SIMD_SCALAR; i <= FVG_SIMD_AVX512; i++) {
+    int below = n - 1;
+    while (level[below] > i) below--;
+    right &= fvg__choose_kernels(i, &got)->level == level[below] && got == level[below];
+  }
+  check(right, "a level that this CPU lacks gives the next below");
+#endif
+}
+
 int main(void) {
   static const int levels[] = {FVG_SIMD_SCALAR, FVG_SIMD_SSE2, FVG_SIMD_AVX2, FVG_SIMD_AVX512, FVG_SIMD_NEON,
                                FVG_SIMD_WASM};
-  int i, level;
+  enum { CHECKS_OF_A_LEVEL = 45 };
+  int i, level, before, here[6], n_here = levels_here(here), n_tested = 0;
   fvg_rng_seed(&rng, 2, 2);
+  test_choice(here, n_here);
   for (i = 0; i < 6; i++) {
     now = fvg__choose_kernels(levels[i], &level);
     if (level != levels[i]) { printf("%s: not on this CPU or in this build\n", level_name[levels[i]]); continue; }
+    before = passed + failed;
     test_gemm();
     test_gemm_rows_alone();
     test_transpose_and_add();
@@ -460,9 +513,10 @@ int main(void) {
     test_rows();
     test_softmax_extremes();
     test_threads(level);
+    check_level(passed + failed - before == CHECKS_OF_A_LEVEL, "no check is left out");
+    n_tested++;
   }
-  now = fvg__choose_kernels(FVG_SIMD_BEST, &level);
-  check(now->level == level, "the best level is a level");
+  check(n_tested == n_here, "every level of this CPU was tested");
   printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
 }

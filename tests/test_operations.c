@@ -479,6 +479,14 @@ static void test_wrong_shapes(void) {
   s.causal = 1;
   refused(fvg_attention(q, k, k, 2, &s, 1), "queries 0+6", "keys 0+4",
           "causal attention refuses more queries than keys");
+  s.n_key = 5;
+  refused(fvg_attention(q, k, k, 2, &s, 1), "queries 0+6", "keys 0+5", "even one query more");
+  {
+    static const fvg_segment gap[3] = {{0, 2, 0, 6, 0, 0, 0}, {4, 2, 0, 6, 0, 0, 0},
+                                       {4, 2, 0, 6, 0, 0, 0}};
+    refused(fvg_attention(q, k, k, 2, gap, 3), "segment 1 starts at query 4", "ended at 2",
+            "attention refuses a gap between segments, though their lengths add up");
+  }
   refused(fvg_zeros(t, 0, 3), "[0,3]", "no elements", "zeros refuses no rows");
   check(fvg_backward(a) == FVG_E_SHAPE && strstr(fvg_error(c), "[5,6]"),
         "backward refuses what is no scalar, with its shape");
@@ -692,6 +700,45 @@ static void test_keep_and_reset(void) {
   check(t->last == start.last && fvg_tape_mark(t).position == start.position, "reset returns to the mark");
 }
 
+/* A node that is told to keep its gradient has it after backward, whatever else asks for memory of
+   that size; another node has given its gradient away. */
+static void test_keep_grad(void) {
+  fvg_mark start = fvg_tape_mark(t);
+  fvg_node *x = param(t, A), *kept, *passing, *y;
+  const float *g;
+  int i, ok = 1;
+  kept = fvg_mul(x, fvg_const(t, 5, 6, teacher));
+  passing = fvg_scale(kept, 2);
+  y = fvg_scale(fvg_mul(passing, passing), 0.5f);
+  fvg_keep_grad(kept);
+  check(fvg_backward(fvg_sum(y)) == FVG_OK, "backward past a node that keeps its gradient");
+  g = fvg_grad(kept);
+  for (i = 0; g && i < 30; i++) {
+    double expected = 4 * (double)teacher[i] * (double)data_of(A)[i];   /* d/dk of (2 k)^2 / 2 */
+    ok &= fabs((double)g[i] - expected) <= 1e-5 * (1 + fabs(expected));
+  }
+  check(g && ok, "the gradient that was kept is right");
+  check(!fvg_grad(passing), "a node that was not told to keep its gradient has none afterwards");
+  fvg_tape_reset(t, start);
+}
+
+/* After a failure a tape makes no node, also when fvg_tape_keep has returned to an earlier mark. */
+static void test_keep_after_failure(void) {
+  static const float numbers[6] = {1, 2, 3, 4, 5, 6};
+  fvg_mark start = fvg_tape_mark(t), mark;
+  fvg_node *x, *y, *kept;
+  x = fvg_const(t, 2, 3, numbers);
+  mark = fvg_tape_mark(t);
+  y = fvg_scale(x, 2);
+  check(!fvg_linear(x, x, x) && fvg_last_status(c) == FVG_E_SHAPE, "a failure");
+  kept = fvg_tape_keep(t, mark, y);
+  check(!fvg_scale(x, 3) && (!kept || fvg_backward(fvg_sum(kept)) != FVG_OK),
+        "a tape that has failed has still failed after fvg_tape_keep");
+  fvg_tape_reset(t, start);
+  check(fvg_scale(fvg_const(t, 2, 3, numbers), 3) != NULL, "until it is reset");
+  fvg_tape_reset(t, start);
+}
+
 /* Recomputing changes neither value nor gradient by a bit, and keeps less. */
 static fvg_node *five_gelus(fvg_tape *tape, fvg_node *x, void *user) {
   int i;
@@ -713,6 +760,37 @@ static fvg_node *changing(fvg_tape *tape, fvg_node *x, void *user) {
   int first = 0;
   (void)tape;
   return (*(int *)user)++ ? fvg_gather(x, &first, 1) : fvg_gelu(x);
+}
+
+/* Nothing inside a recomputed function needs a gradient at first, not even what a parameter that it
+   takes from outside is added to; so only the result stays on the tape. */
+static fvg_node *added_to_parameter(fvg_tape *tape, fvg_node *x, void *user) {
+  static float weight[50 * 50];
+  for (int i = 0; i < 50 * 50; i++) weight[i] = (float)(0.01 * (i % 7));
+  for (int i = 0; i < 4; i++) {
+    fvg_node *r = fvg_param(tape, (fvg_parameter *)user);
+    x = fvg_linear_add(x, fvg_const(tape, 50, 50, weight), NULL, r);
+  }
+  return x;
+}
+
+static void test_recompute_with_parameter(void) {
+  static float numbers[40 * 50];
+  size_t height[2];
+  int dim[2] = {40, 50};
+  fvg_parameter r;
+  if (fvg_parameter_new(c, &r, "r", 2, dim)) { check(0, "a parameter"); return; }
+  for (int again = 0; again < 2; again++) {
+    fvg_tape_clear(t);
+    fvg_node *x = fvg_const(t, 40, 50, numbers);
+    fvg_mark start = fvg_tape_mark(t);
+    fvg_node *y = again ? fvg_recompute(x, added_to_parameter, &r) : added_to_parameter(t, x, &r);
+    height[again] = fvg_tape_mark(t).position - start.position;
+    check(y != NULL, "a function that adds to a parameter");
+  }
+  check(FVG__SEPARATE_BLOCKS || height[1] * 3 < height[0], "recomputed, it keeps only its result");
+  fvg_tape_clear(t);
+  fvg_parameter_free(c, &r);
 }
 
 static void test_recompute(void) {
@@ -833,8 +911,11 @@ int main(void) {
   fvg_tape_clear(t);
   test_who_gets_a_gradient();
   test_keep_and_reset();
+  test_keep_grad();
+  test_keep_after_failure();
   test_tape_memory();
   test_recompute();
+  test_recompute_with_parameter();
   test_panels();
   fvg_tape_free(t);
   used = fvg_mem_used(c);

@@ -414,6 +414,8 @@ static void test_hostile_pickles(void) {
     BAD("\200\002.", "too little on the stack", "nothing to give back"),
     BAD("\200\0020.", "too little", "pop of nothing"),
     BAD("\200\002K\001(0.", "too little", "pop of a mark"),
+    BAD("\200\002NN(0.", "too little", "pop of a value below the mark"),
+    BAD("\200\002}K\001(K\002s.", "too little", "a key below the mark for a value above it"),
     BAD("\200\002K\001R.", "too little", "a call of nothing"),
     BAD("\200\002K\001a.", "too little", "append to nothing"),
     BAD("\200\002(K\001e.", "too little", "appends to nothing"),
@@ -424,6 +426,7 @@ static void test_hostile_pickles(void) {
     BAD("\200\002}(K\001u.", "key without a value", "a key without a value"),
     BAD("\200\002h\000.", "holds nothing there", "an empty place of the memo"),
     BAD("\200\002Kzq\377.", "fewer places", "a place beyond the memo"),
+    BAD("\200\002K\001q\004.", "fewer places", "the place behind the last: four instructions"),
     BAD("\200\002j\377\377\377\377.", "holds nothing there", "a place far beyond the memo"),
     BAD("\200\002Kzr\377\377\377\377.", "fewer places", "and one to put something"),
     BAD("\200\002}(" U1("a") LINE U1("a") LINE "u.", "tensor a appears twice", "a name given twice"),
@@ -445,6 +448,11 @@ static void test_hostile_pickles(void) {
     BAD(A TENSOR("Float", "0", "\000", "\000", ")", ")") "s.", "leaves its storage", "a scalar of nothing"),
     BAD(A FLOATS("\000", PAIR("\002", "\002"),
                  "\212\010\377\377\377\377\377\377\377\177K\001\206") "s.", "leaves its storage", "a stride of 2^63"),
+    BAD(A FLOATS("\000", ROW("\005"), "\212\010\000\000\000\000\000\000\000\100\205") "s.",
+        "leaves its storage", "four steps of 2^62, which wrap around to 0"),
+    BAD(A FLOATS("\001", PAIR("\005", "\005"),
+                 "\212\010\000\000\000\000\000\000\000\100K\001\206") "s.",
+        "leaves its storage", "and beside a stride that fits"),
     BAD(A FLOATS("\000", "J\377\377\377\177J\377\377\377\177J\377\377\377\177\207",
                  "K\000K\000K\000\207") "s.", "too large", "a shape that overflows"),
     BAD(A FLOATS("\000", ROW("\006"), PAIR("\001", "\001")) "s.", "one length",
@@ -488,11 +496,12 @@ static void test_bombs(void) {
   fvg_weights *w = NULL;
   fvg_status s;
   archive *a;
-  const char *what[6] = {"200 lists in one another", "60 levels of doubling", "a list within itself",
+  const char *what[8] = {"200 lists in one another", "60 levels of doubling", "a list within itself",
                          "an object that is its own attributes", "a long name shared by many tensors",
-                         "a name of 600 bytes"};
+                         "a name of 600 bytes", "a name of 513 bytes in two parts",
+                         "a long name shared by tensors, and many instructions that do nothing"};
   int kind, ok;
-  for (kind = 0; kind < 6; kind++) {
+  for (kind = 0; kind < 8; kind++) {
     memcpy(p, "\200\002", 2);
     n = 2;
     if (kind == 0) {
@@ -527,12 +536,30 @@ static void test_bombs(void) {
       memset(p + n + 6, 'x', 600);
       memcpy(p + n + 606, LINE "s", sizeof LINE "s" - 1), n += 606 + sizeof LINE "s" - 1;
     }
+    if (kind == 6) {                                   /* a dot stands between 256 and 256 bytes */
+      for (i = 0; i < 2; i++) {
+        memcpy(p + n, "}X\000\001\000\000", 6);
+        memset(p + n + 6, (int)('x' + i), 256);
+        n += 262;
+      }
+      memcpy(p + n, LINE "ss", sizeof LINE "ss" - 1), n += sizeof LINE "ss" - 1;
+    }
+    if (kind == 7) {
+      memcpy(p + n, "](" LINE "q\000", sizeof "](" LINE "q\000" - 1), n += sizeof "](" LINE "q\000" - 1;
+      for (i = 0; i < 400; i++) { p[n++] = 'h'; p[n++] = 0; }
+      p[n++] = 'e', p[n++] = 'q', p[n++] = 1, p[n++] = '}';
+      memcpy(p + n, "X\220\001\000\000", 5);
+      memset(p + n + 5, 'x', 400);
+      memcpy(p + n + 405, "h\001s", 3);
+      n += 408;
+      for (i = 0; i < 1500; i++) p[n++] = i % 2 ? '0' : 'N';
+    }
     p[n++] = '.';
     a = fresh();
     make(a, p, n, NULL, 0);
     large = fvg_mem_used(c);
     s = open_bytes(&w, a->file.data, a->file.n);
-    ok = s == FVG_E_FORMAT && !w && says(kind == 5 ? "longer than 512" : "too often") && fvg_mem_used(c) == large;
+    ok = s == FVG_E_FORMAT && !w && says(kind == 5 || kind == 6 ? "longer than 512" : "too often") && fvg_mem_used(c) == large;
     check(ok, what[kind]);
     if (!ok) printf("  %d %s\n", (int)s, fvg_error(c));
     fvg_weights_close(w);
@@ -626,6 +653,10 @@ static void test_hostile_archives(void) {
   end = a->file.n - 22;
   directory = end - a->directory.n;
   second = directory + 46 + strlen("model/data.pkl");
+  overwrite(a, directory + 20, sizeof A LINE "s.", 4);          /* its length and one byte more */
+  overwrite(a, directory + 24, sizeof A LINE "s.", 4);
+  check(refuses(a, FVG_E_FORMAT, "data.pkl and model/data/0 overlap"), "members that share a byte");
+  a = plain(0);
   overwrite(a, second + 42, 0, 4);
   check(refuses(a, FVG_E_FORMAT, "overlap at byte 0"), "members that overlap");
   overwrite(a, second + 42, 1, 4);
@@ -642,6 +673,17 @@ static void test_hostile_archives(void) {
   a = plain(0);
   overwrite(a, directory + 28, 0xFFFF, 2);
   check(refuses(a, FVG_E_FORMAT, "directory is broken"), "a name that leaves the directory");
+  int right = 1;
+  for (int more = 1; more <= 46; more++) {           /* 46 bytes are the fixed part of an entry */
+    static const int field[3] = {28, 30, 32};        /* lengths of name, extra fields, comment */
+    for (int i = 0; i < 3 && right; i++) {
+      const int length = i == 0 ? (int)strlen("model/data/0") : 0;
+      a = plain(0);
+      overwrite(a, second + (size_t)field[i], (uint64_t)(length + more), 2);
+      right = refuses(a, FVG_E_FORMAT, "directory is broken");
+    }
+  }
+  check(right, "a last entry that reaches 1 to 46 bytes too far");
   a = plain(0);
   overwrite(a, directory, 0, 1);
   check(refuses(a, FVG_E_FORMAT, "directory is broken"), "an entry without its mark");

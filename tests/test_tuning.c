@@ -1012,13 +1012,36 @@ static int refused(fvg_clip *m, const char *file, fvg_status status, const char 
   return ok;
 }
 
+/* Class names become a list in JSON that reads back as they were, control characters and all. */
+static void test_names_in_json(world *w) {
+  static const char *const odd[4] = {"tab\t, line\n, escape\033 and \037", "\"quotes\" \\ slash /",
+                                     "caf\303\251", ""};
+  char copy[4][64], *name[4], *text;
+  fvg_json j;
+  int right = 0;
+  for (int i = 0; i < 4; i++) name[i] = strcpy(copy[i], odd[i]);
+  text = fvg__names_json(w->c, name, 4);
+  if (!text || fvg_json_parse(w->c, &j, text, strlen(text), "names")) {
+    check(0, "names are JSON");
+    fvg_release(w->c, text);
+    return;
+  }
+  int at = j.value[0].first;
+  for (int i = 0; i < 4 && at >= 0; i++, at = j.value[at].next)
+    right += !strcmp(j.value[at].string, odd[i]);
+  check(right == 4 && j.value[0].n_child == 4, "names come back from JSON as they were");
+  fvg_json_free(w->c, &j);
+  fvg_release(w->c, text);
+}
+
 static void test_spoiled(world *w) {
   static const struct { const char *key, *value, *says; } bad[] = {
     {"classes", "[\"a\", ", "JSON"}, {"classes", "[1, 2, 3]", "classes"}, {"classes", "[]", "classes"},
     {"classes", "{\"a\": \"b\"}", "classes"}, {"classes", NULL, "classes"},
     {"class_token_position", NULL, "class_token_position"}, {"class_token_position", "sideways", "sideways"},
     {"n_ctx", "5", "ctx has shape [4, 64]"}, {"n_ctx", "200", "200 context vectors"}, {"n_ctx", "-1", "n_ctx"},
-    {"n_ctx", "1e300", "n_ctx"},
+    {"n_ctx", "1e300", "n_ctx"}, {"embed_dim", "1000", "of width 1000"},
+    {"trainer", "CoOp", "belongs to nothing that the settings name"},
     {"n_ctx", "4.5", "n_ctx"}, {"n_ctx", NULL, "n_ctx"}, {"class_specific", "1", "ctx"}, {"embed_dim", "31", "31"},
     {"embed_dim", NULL, ""}, {"format", "fvgpt 2", "fvgpt 2"}, {"format", NULL, "not a checkpoint"},
     {"fdc_hidden", "17", "fdc_image.down.weight"}, {"fdc_hidden", "65000", "fdc_image.down.weight"},
@@ -2520,6 +2543,7 @@ int main(void) {
   test_other_shapes(&w, x);
   test_switches(&w, x);
   test_kept_settings(&w);
+  test_names_in_json(&w);
   test_spoiled(&w);
   test_other_files(&w);
   test_calibration(&w, p, f);
