@@ -584,6 +584,8 @@ check "and quotes" grep -q -F '"quote\"d": {"base"' "$work/sets-out/results.json
 # the command line's small things
 check "help on a command" sh -c "'$fvgpt' help eval | head -n 1 | grep -q '^fvgpt eval ' && ! '$fvgpt' help eval | grep -q '^fvgpt tune'"
 check "-h" sh -c "[ \"\$('$fvgpt' tune -h)\" = \"\$('$fvgpt' help tune)\" ] && [ \"\$('$fvgpt' -h)\" = \"\$('$fvgpt' help)\" ]"
+check "--version" sh -c "'$fvgpt' --version | grep -q -E '^fvgpt [0-9]+[.][0-9]+[.][0-9]+$' && '$fvgpt' help | grep -q '^fvgpt --version '"
+refused "an option of another command" "info has no option --epochs" info --model "$model" --epochs 3
 refused "help on nothing" "no such command" help frobnicate
 refused "a misspelt command" "did you mean tune?" tnue
 refused "a misspelt option" "did you mean --epochs?" tune --epoch 3

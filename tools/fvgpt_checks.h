@@ -18,7 +18,8 @@ typedef struct findings {
 fvg_status found(fvg_ctx *c, findings *f, fvg_status s);
 fvg_status end_findings(fvg_ctx *c, const findings *f);
 
-/* Can this folder be written to, or made?  Nothing is made: the deepest part that exists decides. */
+/* Can this folder be written to, or made?  Nothing is made: the deepest part that exists
+   decides. */
 fvg_status check_out_folder(fvg_ctx *c, const char *path);
 
 /* A classifier of these names; l, f and prompt_template may be NULL. */

@@ -108,6 +108,7 @@ static fvg_tensor matrix(float *data, int rows, int cols) {
   return x;
 }
 
+/* Saves the rows, and as metadata the JSON lists of what they are of. */
 static fvg_status save_features(fvg_ctx *c, const encode_options *o, encoded *x) {
   put(&x->files, "]");
   put(&x->texts, "[");

@@ -72,6 +72,7 @@ static fvg_status test_checkpoint(fvg_clip *m, const eval_options *o, fvg_group 
   return s;
 }
 
+/* Tests the checkpoint on the test pictures of the half that is asked for. */
 static fvg_status run(fvg_ctx *c, const void *options) {
   const eval_options *o = (const eval_options *)options;
   if (!o->checkpoint || !o->half) {

@@ -105,6 +105,7 @@ static fvg_status print_tokens(fvg_ctx *c, const fvg_tokenizer *tokenizer, const
   return s;
 }
 
+/* Prints the token ids of every line of stdin, a line each. */
 static fvg_status run_tokenize(fvg_ctx *c, const void *options) {
   const common_options *o = (const common_options *)options;
   fvg_clip *m;

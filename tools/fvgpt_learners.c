@@ -16,6 +16,7 @@ static int take_shots(void *to, const char *value) {
   const char *text = value;
   int is_last = 0;
   shots->n = 0;
+
   while (!is_last) {
     char *end;
     const long n = strtol(text, &end, 10);
@@ -109,6 +110,7 @@ static void set_option(fvg_learner_desc *desc, fvg_option *option, const char *n
   if (k == desc->n_option) desc->n_option++;
 }
 
+/* The recipe comes first, then what the command line sets. */
 fvg_status learner_desc(fvg_ctx *c, const learner_options *o, const fvg_method *method,
                         const fvg_dataset_card *card, int shots, fvg_option option[MAX_OPTIONS],
                         fvg_learner_desc *desc) {
@@ -221,6 +223,7 @@ static void list_names(const char *const *name, int n, const int *match, int tun
   }
 }
 
+/* Compares the names with those that the learner was tuned on. */
 fvg_status half_of_names(fvg_ctx *c, const learner_options *o, const tuned_model *x,
                          const char *const *name, int n, fvg_group *half) {
   if (!x->l || o->trainer) return FVG_OK;

@@ -51,7 +51,8 @@ fvg_status learner_desc(fvg_ctx *c, const learner_options *o, const fvg_method *
                         fvg_learner_desc *desc);
 
 /* ---- checkpoints ---- */
-/* What --checkpoint holds; f is NULL without an FVG-PT part, and all are NULL without --checkpoint. */
+/* What --checkpoint holds; f is NULL without an FVG-PT part, and all are NULL without
+   --checkpoint. */
 typedef struct tuned_model {
   fvg_learner *l;
   fvg_fvgpt *f;

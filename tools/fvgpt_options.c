@@ -210,9 +210,12 @@ static void take_file(option_table *t, const char *argument, int behind_quoted) 
   else if (!t->misplaced) t->misplaced = argument;
 }
 
+/* Behind -- all arguments are files.  A file that should not be there is told of only when all
+   else makes sense. */
 static parsed parse_arguments(option_table *t, int argc, char **argv) {
   int behind_quoted = 0;
   int only_files = 0;
+
   for (int i = 2; i < argc; i++) {
     const char *argument = argv[i];
     const int is_option = argument[0] == '-' && argument[1] == '-';
@@ -236,6 +239,7 @@ static parsed parse_arguments(option_table *t, int argc, char **argv) {
   return PARSED_BADLY;
 }
 
+/* The table lives as long as the options, because its lists are part of them. */
 parsed parse_command(parsed_command *x, const fvgpt_command *command, int argc, char **argv) {
   memset(x, 0, sizeof *x);
   x->command = command;

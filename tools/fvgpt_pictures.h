@@ -19,8 +19,8 @@ void pictures_free(fvg_ctx *c, picture_list *x);
 
 /* Picture i through the test transform: the view, and its floats [3, size, size]. */
 fvg_status load_view(fvg_clip *m, const picture_list *x, int i, fvg_image *view, float *chw);
-/* Picture i had the status s.  A fault of its own is told and counted, and the others go on: FVG_OK.
-   Another fault, or that of the only picture, ends the command. */
+/* A picture had the status s.  A fault of its own is told and counted, and the others go on:
+   FVG_OK.  Another fault, or that of the only picture, ends the command. */
 fvg_status step_over(fvg_ctx *c, fvg_status s, picture_list *x);
 /* An error if there were bad ones. */
 fvg_status end_pictures(fvg_ctx *c, const picture_list *x);

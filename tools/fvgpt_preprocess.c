@@ -69,6 +69,7 @@ static int lies_within(const fvg_crop *crop, const fvg_image *image) {
   return crop->height <= image->height - crop->top && crop->width <= image->width - crop->left;
 }
 
+/* Turns the picture IN into what CLIP sees of it, or into a crop of it, and saves that as OUT. */
 static fvg_status run(fvg_ctx *c, const void *options) {
   const preprocess_options *o = (const preprocess_options *)options;
   if ((!o->size && !o->common.model) || o->files.n != 2) {

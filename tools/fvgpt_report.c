@@ -131,12 +131,14 @@ static fvg_status open_studies(fvg_clip *m, const report_options *o, study *x) {
   return s ? s : end_findings(c, &f);
 }
 
+/* Measures all data sets, and then writes the report; `lock` may hold the folder already. */
 static fvg_status report(fvg_ctx *c, const report_options *o, const char *json,
                          folder_lock *lock) {
   const int n = o->runs.n;
   fvg_clip *m = NULL;
   study *x = FVG_NEW_ARRAY(c, study, (size_t)n);
   fvg_status s = x ? open_model(c, &o->common, &m) : FVG_E_NOMEM;
+
   if (!s) s = open_studies(m, o, x);
   for (int i = 0; !s && i < n; i++) s = study_measure(&x[i], o);
   if (!s) s = make_folders(c, o->out);

@@ -37,6 +37,7 @@ static void put_scores(document *t, const study *x) {
   put(t, "   ],\n");
 }
 
+/* Mean and single curves of both methods that are trained, with the ticks of their charts. */
 static void put_curves(document *t, const study *x) {
   put(t, "   \"curves\": [\n");
   for (int method = COOP; method < N_METHOD; method++) {
@@ -47,6 +48,7 @@ static void put_curves(document *t, const study *x) {
     put_ticks(t, "loss_ticks", &x->loss_ticks[method]);
     put(t, ",\n     ");
     put_numbers(t, "mean", mean->loss, mean->n, 4);
+
     put(t, ", \"seeds\": [");
     for (int run = 0; run < x->n_seed; run++) {
       const curve *one = &x->loss[method][run];
@@ -104,6 +106,7 @@ static void put_histogram(document *t, const study *x) {
   put(t, "}");
 }
 
+/* Everything on one data set. */
 static void put_study(document *t, const study *x) {
   put(t, "  {");
   put_string(t, "name", x->name);

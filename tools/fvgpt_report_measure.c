@@ -226,6 +226,7 @@ static void count_trust(study *x, const float *r, int is_bad, int run) {
   }
 }
 
+/* Inverted masks are bad ones: their foreground is the background, whose features are known. */
 fvg_status measure_trust(study *x, fvg_fvgpt *f, const float *g, int n_class, int run) {
   fvg_ctx *c = x->m->ctx;
   const int n = x->items.n;

@@ -9,8 +9,8 @@
 fvg_status choose_items(study *x);
 /* Adds a step of progress. */
 fvg_status advance(study *x);
-/* The test transform of a picture and of its mask (no pixels: it has none), and the picture's floats
-   [3, size, size]. */
+/* The test transform of a picture and of its mask (no pixels: it has none), and the picture's
+   floats [3, size, size]. */
 fvg_status load_pair(const study *x, const fvg_item *item, fvg_image *view, fvg_image *mask,
                      float *chw);
 /* The map [size, size] of a classifier, and the percentage of it that lies inside the mask. */

@@ -171,10 +171,12 @@ static void put_curve_panel(document *t, const study *x, int method) {
          "mean.</figcaption></figure>\n", map_title[method]);
 }
 
+/* Two bars for each tenth of r: pictures with good and with bad masks. */
 static void put_histogram(document *t, const study *x) {
   static const ticks edges = {{0, 0.2, 0.4, 0.6, 0.8, 1}, 6};
   const ticks *y = &x->count_ticks;
   const plot p = {0, 1, y->at[y->n - 1]};
+
   put(t, "<figure class=\"one\">");
   put_frame(t, &p, &edges, y, "pictures", "trust r",
             "Histogram of the trust r in good and bad masks");
@@ -318,6 +320,7 @@ static void put_summary(document *t, const study *x, int n) {
          "<tr><th style=\"text-align:right\">Zero-shot<br>CLIP</th><th>CoOp</th>"
          "<th>FVG-PT</th><th style=\"text-align:right\">Zero-shot<br>CLIP</th>"
          "<th>CoOp</th><th>FVG-PT</th></tr></thead><tbody>\n");
+
   for (int i = 0; i < n; i++) {
     put(t, "<tr><th>");
     put_escaped(t, x[i].name, 1);

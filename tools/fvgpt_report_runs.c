@@ -101,6 +101,7 @@ static const char *read_scores(study *x, const fvg_json *j) {
   return seen == 7 ? NULL : "mean of zero_shot, CoOp and FVGPT_CoOp";
 }
 
+/* A file that is there but lacks something is told of by the name of what it lacks. */
 fvg_status read_runs(study *x) {
   fvg_ctx *c = x->m->ctx;
   char path[1200];
@@ -111,6 +112,7 @@ fvg_status read_runs(study *x) {
                     "--trainer FVGPT_CoOp",
                     path);
   }
+
   fvg_json j;
   fvg_status s = load_json(c, &j, path);
   const char *missing = s ? NULL : read_scores(x, &j);
@@ -154,6 +156,7 @@ static void choose_epochs(ticks *t, int n_epoch) {
   }
 }
 
+/* Curves of older runs may be shorter or missing; each epoch's mean is over those that have it. */
 fvg_status average_curves(study *x, int method) {
   const curve *of_seed = x->loss[method];
   curve *mean = &x->mean_loss[method];

@@ -265,6 +265,7 @@ static fvg_status measure_panel(study *x, const panel *q, int run) {
   return s ? s : measure_trust(x, q->f, q->g, q->n_class, run);
 }
 
+/* Measures one seed's checkpoint; the first one also measures what the seeds share. */
 static fvg_status study_seed(study *x, const report_options *o, int run) {
   char folder[1100];
   snprintf(folder, sizeof folder, "%s/FVGPT_CoOp/seed%d", x->runs, x->seed[run]);

@@ -157,6 +157,7 @@ static int make_folder(const char *path) {
 #endif
 }
 
+/* The path is cut off behind each of its parts in turn. */
 fvg_status make_folders(fvg_ctx *c, const char *path) {
   char part[1200];
   const size_t n = strlen(path);

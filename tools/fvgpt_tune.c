@@ -229,6 +229,7 @@ static fvg_status lock_out(tuning *t, fvg_ctx *c) {
   return s;
 }
 
+/* Everything that can be wrong is looked for before the first entry begins. */
 static fvg_status run(fvg_ctx *c, const void *options) {
   const tune_options *o = (const tune_options *)options;
   const char *trainer = o->learner.trainer;

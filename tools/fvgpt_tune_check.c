@@ -84,8 +84,8 @@ static void leave_each_once(fvg_items *all) {
   all->n = kept;
 }
 
-/* Checks the class counts of everything that trains on a data set, and the masks of all of it, each
-   once. */
+/* Checks the class counts of everything that trains on a data set, and the masks of all of it,
+   each once. */
 static fvg_status check_draws(const tuning *t, int set, findings *f) {
   fvg_ctx *c = t->m->ctx;
   const fvg_dataset *d = &t->set[set];
@@ -128,8 +128,8 @@ static fvg_status check_outputs(const tuning *t, findings *f) {
   return s;
 }
 
-/* Names classes that --skip-bad leaves without a picture to test: their accuracy would be missing in
-   silence. */
+/* Names classes that --skip-bad leaves without a picture to test, whose accuracy would be missing
+   in silence. */
 static void tell_untested(fvg_ctx *c, const fvg_dataset *d) {
   int n = 0;
   int first = 0;

@@ -7,6 +7,7 @@
 
 const char *const calibration_name[3] = {"published", "crossfit", "guarded"};
 
+/* The options and their defaults. */
 void declare_tune(option_table *t, void *options) {
   tune_options *o = (tune_options *)options;
   o->augment = "crop";
@@ -97,6 +98,7 @@ static void add_ablation(tuning *t, const fvg_method *method, int backbone) {
   };
   const char *method_name = fvg_method_name(method);
   const int is_coop = !strcmp(method_name, "CoOp");
+
   for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
     table_row row;
     memset(&row, 0, sizeof row);
@@ -123,6 +125,7 @@ static fvg_status check_trainer(fvg_ctx *c, const char *name, int is_fvgpt, int 
                     "or one of them behind FVGPT_ or DPC_ is expected",
                     name);
   }
+
   const char *method_name = fvg_method_name(*method);
   if (is_dpc && !fvg_dpc_knows(*method)) {
     return fvg_fail(c, FVG_E_UNSUPPORTED,

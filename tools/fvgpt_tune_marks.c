@@ -122,8 +122,8 @@ static void set_images(fvg_settings *x, const fvg_items *items) {
   set_mark(x, "images", h);
 }
 
-/* The mark is that of what the masks say, in whatever way it is written.  A file that cannot be read
-   is told of elsewhere. */
+/* The mark is that of what the masks say, in whatever way it is written.  A file that cannot be
+   read is told of elsewhere. */
 static void set_masks(fvg_settings *x, const fvg_task *task) {
   const fvg_dataset *d = task->dataset;
   uint64_t h = mark_start;
@@ -183,7 +183,9 @@ void describe(const tuning *t, const table_row *r, int seed, const fvg_task *tas
 static const char *value_before(const char *key) { return !strcmp(key, "warmup") ? "1" : NULL; }
 
 /* Older files lack these marks altogether, which then say nothing. */
-static int is_newer_mark(const char *key) { return !strcmp(key, "towers") || !strcmp(key, "masks"); }
+static int is_newer_mark(const char *key) {
+  return !strcmp(key, "towers") || !strcmp(key, "masks");
+}
 
 /* What fvg_learner_new makes a learner from. */
 static uint64_t mark_learner(uint64_t h, const fvg_learner *l, const table_row *r) {

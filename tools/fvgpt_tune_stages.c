@@ -87,7 +87,8 @@ static fvg_status views_for(tuning *t, int seed, view_stage stage, fvg_learner *
 }
 
 /* ---- a stage at work ---- */
-/* Its checkpoint, its state while it lasts, that of the cross-fitted gate, and what determines it. */
+/* Its checkpoint, its state while it lasts, that of the cross-fitted gate, and what determines
+   it. */
 typedef struct stage {
   fvg_settings settings;
   char path[1280], state[1300], gate_state[1300], mark[MARK_BYTES];
@@ -377,6 +378,7 @@ static fvg_status save_for_new(tuning *t, const table_row *r, int seed, stage *g
   return s;
 }
 
+/* The learner for new classes is made from the one for base classes, which may be reused. */
 fvg_status stage_dpc(tuning *t, int row, const seed_run *run, fvg_learner *tuned,
                      fvg_learner **base, fvg_learner **for_new) {
   const table_row *r = &t->row[row];

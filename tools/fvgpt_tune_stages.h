@@ -1,5 +1,5 @@
-/* A stage of training: from its checkpoint if it is finished, from its last epoch if it was cut off,
-   else from its beginning.  A state is removed only when the checkpoint is on the disk. */
+/* A stage of training: from its checkpoint if it is finished, from its last epoch if it was cut
+   off, else from its beginning.  A state is removed only when the checkpoint is on the disk. */
 #ifndef FVGPT_TUNE_STAGES_H
 #define FVGPT_TUNE_STAGES_H
 

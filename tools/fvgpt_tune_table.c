@@ -114,8 +114,8 @@ static void put_rows(document *d, const tuning *t) {
   put(d, " ],\n");
 }
 
-/* A curve comes from a checkpoint's text, so nothing but numbers is passed on.  Checkpoints of older
-   versions have none. */
+/* A curve comes from a checkpoint's text, so nothing but numbers is passed on.  Checkpoints of
+   older versions have none. */
 static void put_curve(document *d, const tuning *t, int row, int run) {
   const char *at = t->curve[row][run] ? t->curve[row][run] : "";
   put(d, "  {\"method\": \"%s\", \"seed\": %d, \"loss\": [", t->row[row].name, t->seed[run]);
@@ -151,6 +151,7 @@ static void write_means(document *d, tuning *t, int entry, int row) {
   double deviation;
   put(d, "  {\"method\": \"%s\"", t->row[row].name);
   printf("%-24s", t->row[row].name);
+
   for (int i = 0; i < t->n_test; i++) {
     mean[i] = mean_of(t, row, i, &deviation);
     put_number(d, ", ", t->test[i].name, "", mean[i]);
@@ -167,6 +168,7 @@ static void write_means(document *d, tuning *t, int entry, int row) {
   printf("\n");
 }
 
+/* The file holds every result; what is printed is the means. */
 fvg_status write_results(tuning *t, int entry) {
   document d = new_document(t->m->ctx);
   put(&d, "{\n \"trainer\": \"%s\",\n", t->o->learner.trainer);
