@@ -6617,7 +6617,7 @@ typedef struct fvg__clip_loader {
 } fvg__clip_loader;
 
 static const char *fvg__name(const fvg__clip_loader *l, int id, char name[FVG__TENSOR_NAME]) {
-  return fvg__published_name(l->publisher, id, name);
+  return fvg__published_name((int)l->publisher, id, name);
 }
 
 /* Writes a name without the wrappers that may stand at any of its dots; returns the written end. */
@@ -6705,7 +6705,7 @@ static int fvg__anchor(const char *name, const char **prefix_end, fvg__publisher
   };
   for (size_t i = 0; i < sizeof anchor / sizeof *anchor; i++) {
     char own[FVG__TENSOR_NAME];
-    fvg__published_name(anchor[i].publisher, anchor[i].id, own);
+    fvg__published_name((int)anchor[i].publisher, (int)anchor[i].id, own);
     *prefix_end = fvg__name_ending(name, own);
     *publisher = anchor[i].publisher;
     if (*prefix_end) return 1;
@@ -6869,7 +6869,7 @@ static int fvg__same_first_part(const char *a, const char *b) {
 /* Tells whether the file has a tensor beside the blocks of a tower: the tower is not absent. */
 static int fvg__has_tower(const fvg__clip_loader *l, fvg__tensor_id blocks) {
   char name[FVG__TENSOR_NAME];
-  fvg__name(l, blocks, name);
+  fvg__name(l, (int)blocks, name);
 
   for (int i = 0; i < l->n; i++) {
     const char *other = l->tensor[i].name;
@@ -7142,9 +7142,9 @@ static fvg_status fvg__load_range(fvg__clip_loader *l, const fvg__tower_sizes *s
   for (int id = first; !s && id <= last;) {
     char name[FVG__TENSOR_NAME];
     if (layer < 0) fvg__name(l, id, name);
-    else fvg__published_block_name(l->publisher, sizes->blocks, layer, id, name);
+    else fvg__published_block_name((int)l->publisher, (int)sizes->blocks, layer, id, name);
 
-    const int n = fvg__rows_of_one_tensor(l->publisher, id);
+    const int n = fvg__rows_of_one_tensor((int)l->publisher, id);
     if (n > 1) s = fvg__load_rows(l, sizes, id, n, name, model_or_block);
     else s = fvg__load_row(l, sizes, id, name, model_or_block);
     id += n;
@@ -7197,13 +7197,13 @@ static fvg_status fvg__load_transformer(fvg__clip_loader *l, fvg__tower_sizes *s
   if (s) return s;
 
   char prefix[FVG__TENSOR_NAME];
-  t->n_layer = fvg__count_layers(l, fvg__name(l, sizes->blocks, prefix));
+  t->n_layer = fvg__count_layers(l, fvg__name(l, (int)sizes->blocks, prefix));
   if (t->n_layer < 1)
     return fvg_fail(c, FVG_E_FORMAT, "%s: no layers named %s0...", file, prefix);
 
   fvg_tensor fc;
   char name[FVG__TENSOR_NAME];
-  fvg__published_block_name(l->publisher, sizes->blocks, 0, FVG__FC_WEIGHT, name);
+  fvg__published_block_name((int)l->publisher, (int)sizes->blocks, 0, FVG__FC_WEIGHT, name);
   if (!fvg__tensor_info(l, name, &fc) || fc.n_dim != 2)
     return fvg_fail(c, FVG_E_FORMAT, "%s: no matrix %s", file, name);
   sizes->hidden = fc.dim[0];
