@@ -55,7 +55,8 @@ static void test_config(const features *plain) {
   check(same_images(&f, &gelu) && same_texts(&f, &gelu), "open_clip's configuration means gelu");
   encode_once(&openai, "{\"model_cfg\": {\"quick_gelu\": true, \"text_cfg\": {\"heads\": 1}}}", &f);
   check(same_images(&f, plain) && same_texts(&f, plain), "unless it says quick_gelu");
-  encode_once(&openai, "{\"model_cfg\": {\"quick_gelu\": false, \"text_cfg\": {\"heads\": 1}}}", &f);
+  encode_once(&openai, "{\"model_cfg\": {\"quick_gelu\": false, \"text_cfg\": {\"heads\": 1}}}",
+              &f);
   check(same_images(&f, &gelu) && same_texts(&f, &gelu), "and says it with true, not false");
   encode_once(&hf, "{\"vision_config\": {\"num_attention_heads\": 8}, "
               "\"text_config\": {\"num_attention_heads\": 1, \"layer_norm_eps\": 0.5}}", &heads);
@@ -724,7 +725,7 @@ static void test_spoiled(void) {
     }
 }
 
-/* Finite weights, features that are infinite but nowhere NaN: the error names the picture or text. */
+/* Finite weights, but infinite features that hold no NaN: the error names the picture or text. */
 static void test_infinite_features(void) {
   static const char *const gain[2] = {"vision_model.post_layernorm.weight",
                                       "text_model.final_layer_norm.weight"};

@@ -508,7 +508,8 @@ static void test_weight_sums(fvg_ctx *c) {
     }
     fvg_release(c, t.first);
   }
-  check(bad == 0 && n_negative > 1000, "bicubic weights are rounded to the nearest, negative ones too");
+  check(bad == 0 && n_negative > 1000,
+        "bicubic weights are rounded to the nearest, negative ones too");
 }
 
 static void test_geometry(fvg_ctx *c) {

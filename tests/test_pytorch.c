@@ -496,7 +496,8 @@ static void test_bombs(void) {
   fvg_weights *w = NULL;
   fvg_status s;
   archive *a;
-  const char *what[8] = {"200 lists in one another", "60 levels of doubling", "a list within itself",
+  const char *what[8] = {"200 lists in one another",
+                         "60 levels of doubling", "a list within itself",
                          "an object that is its own attributes", "a long name shared by many tensors",
                          "a name of 600 bytes", "a name of 513 bytes in two parts",
                          "a long name shared by tensors, and many instructions that do nothing"};
@@ -545,7 +546,9 @@ static void test_bombs(void) {
       memcpy(p + n, LINE "ss", sizeof LINE "ss" - 1), n += sizeof LINE "ss" - 1;
     }
     if (kind == 7) {
-      memcpy(p + n, "](" LINE "q\000", sizeof "](" LINE "q\000" - 1), n += sizeof "](" LINE "q\000" - 1;
+      static const char shared[] = "](" LINE "q\000";
+      memcpy(p + n, shared, sizeof shared - 1);
+      n += sizeof shared - 1;
       for (i = 0; i < 400; i++) { p[n++] = 'h'; p[n++] = 0; }
       p[n++] = 'e', p[n++] = 'q', p[n++] = 1, p[n++] = '}';
       memcpy(p + n, "X\220\001\000\000", 5);
@@ -559,7 +562,8 @@ static void test_bombs(void) {
     make(a, p, n, NULL, 0);
     large = fvg_mem_used(c);
     s = open_bytes(&w, a->file.data, a->file.n);
-    ok = s == FVG_E_FORMAT && !w && says(kind == 5 || kind == 6 ? "longer than 512" : "too often") && fvg_mem_used(c) == large;
+    ok = s == FVG_E_FORMAT && !w &&
+         says(kind == 5 || kind == 6 ? "longer than 512" : "too often") && fvg_mem_used(c) == large;
     check(ok, what[kind]);
     if (!ok) printf("  %d %s\n", (int)s, fvg_error(c));
     fvg_weights_close(w);
