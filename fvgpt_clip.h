@@ -12031,18 +12031,22 @@ static fvg_status fvg__check_picture(fvg_ctx *c, const fvg_picture *x, int i, in
   return fault ? fvg_fail(c, FVG_E_ARG, "picture %d: %s", i, fault) : FVG_OK;
 }
 
+enum { FVG__PICTURE_PATH = sizeof "#2147483647" };         /* bytes of a picture's path in memory */
+
 /* Copies the names one behind the other into d->paths, behind n names of pictures. */
 static fvg_status fvg__memory_names(fvg_dataset *d, const char *const *class_name, int n_class,
                                     int n) {
-  const size_t name_bytes = 2 + sizeof "2147483647";
-  size_t bytes = (size_t)n * name_bytes;
+  size_t bytes = (size_t)n * FVG__PICTURE_PATH;
   for (int i = 0; i < n_class; i++) bytes += strlen(class_name[i]) + 1;
   d->paths = (char *)fvg_alloc(d->ctx, bytes);
   d->class_name = FVG_NEW_ARRAY(d->ctx, char *, (size_t)n_class);
   if (!d->paths || !d->class_name) return FVG_E_NOMEM;
 
-  for (int i = 0; i < n; i++) snprintf(d->paths + (size_t)i * name_bytes, name_bytes, "#%d", i);
-  char *at = d->paths + (size_t)n * name_bytes;
+  for (int i = 0; i < n; i++) {
+    char *path = d->paths + (size_t)i * FVG__PICTURE_PATH;
+    snprintf(path, FVG__PICTURE_PATH, "#%d", i);
+  }
+  char *at = d->paths + (size_t)n * FVG__PICTURE_PATH;
   for (int i = 0; i < n_class; i++) {
     const size_t size = strlen(class_name[i]) + 1;
     memcpy(at, class_name[i], size);
@@ -12055,7 +12059,6 @@ static fvg_status fvg__memory_names(fvg_dataset *d, const char *const *class_nam
 
 /* Lists of train, val and test whose paths are "#0", "#1", ...: the pictures' numbers. */
 static fvg_status fvg__memory_items(fvg_dataset *d) {
-  const size_t name_bytes = 2 + sizeof "2147483647";
   fvg_items *const part[] = {&d->train, &d->val, &d->test};
   for (int k = 0; k < 3; k++) {
     fvg_status s = fvg__items_new(d->ctx, part[k], d->n_picture);
@@ -12063,7 +12066,7 @@ static fvg_status fvg__memory_items(fvg_dataset *d) {
   }
   for (int i = 0; i < d->n_picture; i++) {
     fvg_items *items = part[d->picture[i].part];
-    items->item[items->n].path = d->paths + (size_t)i * name_bytes;
+    items->item[items->n].path = d->paths + (size_t)i * FVG__PICTURE_PATH;
     items->item[items->n++].label = d->picture[i].label;
   }
   return FVG_OK;
@@ -12104,11 +12107,10 @@ static const fvg_picture *fvg__picture_of(const fvg_dataset *d, const char *path
 }
 
 static fvg_status fvg__copy_image(fvg_ctx *c, fvg_image *out, const fvg_image *in) {
-  const size_t bytes = (size_t)in->width * (size_t)in->height * (size_t)in->channels;
-  *out = *in;
-  out->pixels = (uint8_t *)fvg_alloc(c, bytes);
-  if (!out->pixels) return FVG_E_NOMEM;
-  memcpy(out->pixels, in->pixels, bytes);
+  fvg_status s = fvg__image_new(c, out, in->width, in->height, in->channels);
+  if (s) return s;
+  memcpy(out->pixels, in->pixels, fvg__pixel_count(in) * (size_t)in->channels);
+  out->orientation = in->orientation;
   return FVG_OK;
 }
 
@@ -18080,18 +18082,12 @@ FVG_DEF fvg_status fvg_encode_image(fvg_clip *m, float *feature, const fvg_image
 }
 
 /* logits [n] -> their softmax in place; returns the index of the greatest. */
-static int fvg__softmax_best(float *z, int n) {
+static int fvg__softmax_best(const fvg_ctx *c, float *z, int n) {
   int best = 0;
   for (int i = 1; i < n; i++) {
     if (z[i] > z[best]) best = i;
   }
-
-  float most = z[best], sum = 0;
-  for (int i = 0; i < n; i++) {
-    z[i] = expf(z[i] - most);
-    sum += z[i];
-  }
-  for (int i = 0; i < n; i++) z[i] /= sum;
+  c->kernels->softmax(n, z, 1, z);
   return best;
 }
 
@@ -18106,7 +18102,7 @@ FVG_DEF int fvg_classifier_image(fvg_classifier *k, float *probability, const fv
   fvg_status s = features && z ? FVG_OK : FVG_E_NOMEM;
   if (!s) s = fvg__image_features(m, k->learner, features, image);
   if (!s) s = fvg_classifier_logits(k, z, NULL, features, 1);
-  int best = s ? (int)s : fvg__softmax_best(z, k->n_class);
+  int best = s ? (int)s : fvg__softmax_best(m->ctx, z, k->n_class);
   if (!s && probability) memcpy(probability, z, (size_t)k->n_class * sizeof *z);
 
   fvg_release(m->ctx, z);

@@ -17,36 +17,13 @@ static int limited_create(pthread_t *thread, const pthread_attr_t *attr, void *(
 #define FVGPT_PTHREADS
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
+#include "shorthand.h"
 #undef pthread_create
 #undef malloc
 #undef free
 
 static int passed, failed;
 static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
-
-/* What the base branch and the new branch say of n pictures among n_class classes. */
-static fvg_status base_logits(fvg_fvgpt *m, const float *f_, int n, const float *g_, int n_class, float *logits) {
-  fvg_fvgpt_batch x;
-  memset(&x, 0, sizeof x);
-  x.n = n;
-  x.n_class = n_class;
-  x.f = f_;
-  x.g = g_;
-  return fvg_fvgpt_score_base(m, logits, &x);
-}
-
-static fvg_status new_logits(fvg_fvgpt *m, const float *f_, const float *f_clip_, int n, const float *g_,
-                             const float *g_clip_, int n_class, float *logits, float *b) {
-  fvg_fvgpt_batch x;
-  memset(&x, 0, sizeof x);
-  x.n = n;
-  x.n_class = n_class;
-  x.f = f_;
-  x.f_clip = f_clip_;
-  x.g = g_;
-  x.g_clip = g_clip_;
-  return fvg_fvgpt_score_new(m, logits, b, &x);
-}
 
 /* ---- an allocator that counts, remembers sizes, and fails on demand ---- */
 typedef struct allocator_log { long n_alloc, fail_at, fail_from, live, wrong_size; size_t live_bytes; } allocator_log;

@@ -2,22 +2,12 @@
    trajectories.  Run from the repository root. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
+#include "shorthand.h"
 
 static int passed, failed;
 static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
 static void need(int ok, const char *what) { if (!ok) check(0, what); }  /* to get on; not counted */
 
-
-static fvg_status new_classifier(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l, fvg_fvgpt *f,
-                                 const char *prompt_template, const char *const *name, int n) {
-  fvg_classifier_desc desc;
-  memset(&desc, 0, sizeof desc);
-  desc.branch = branch;
-  desc.learner = l;
-  desc.fvgpt = f;
-  desc.prompt_template = prompt_template;
-  return fvg_classifier_new(m, out, name, n, &desc);
-}
 static fvg_ctx *c;
 static int one_line(const char *a, const char *b) {  /* the last message is a line with both parts */
   const char *e = fvg_error(c);

@@ -5,6 +5,7 @@
 #define FVGPT_PTHREADS
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
+#include "shorthand.h"
 #include <sys/stat.h>
 
 static int passed, failed;
@@ -15,27 +16,6 @@ static void check_of(int ok, const char *method, const char *what) {
   check(ok, line);
 }
 
-/* A task of these pictures; it holds until eight more are made. */
-static const fvg_task *task_of(const fvg_dataset *d, const fvg_items *in) {
-  static fvg_task task[8];
-  static int at;
-  fvg_task *x = &task[at++ % 8];
-  memset(x, 0, sizeof *x);
-  x->dataset = d;
-  x->items = *in;
-  return x;
-}
-
-static fvg_status new_classifier(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l, fvg_fvgpt *f,
-                                 const char *prompt_template, const char *const *name, int n) {
-  fvg_classifier_desc desc;
-  memset(&desc, 0, sizeof desc);
-  desc.branch = branch;
-  desc.learner = l;
-  desc.fvgpt = f;
-  desc.prompt_template = prompt_template;
-  return fvg_classifier_new(m, out, name, n, &desc);
-}
 static void need(int ok, const char *what) { if (!ok) check(0, what); }  /* to get on; not counted */
 
 static fvg_ctx *c;

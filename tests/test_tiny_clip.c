@@ -2,6 +2,7 @@
    Run from the repository root. */
 #define FVGPT_IMPLEMENTATION
 #include "../tools/world.h"
+#include "shorthand.h"
 
 /* Percent.  Chance is 2.5 among 40 things and 1.25 among 80 pairs of colour and thing, but 12.5 for one who knows the
    colours only. */
@@ -14,17 +15,6 @@ enum { AREA = WORLD_SIDE * WORLD_SIDE, PAIRS = WORLD_THINGS * WORLD_COLOURS / 5,
 
 static int passed, failed;
 static void check(int ok, const char *what) { if (ok) passed++; else { failed++; printf("FAILED %s\n", what); } }
-
-static fvg_status new_classifier(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l, fvg_fvgpt *f,
-                                 const char *prompt_template, const char *const *name, int n) {
-  fvg_classifier_desc desc;
-  memset(&desc, 0, sizeof desc);
-  desc.branch = branch;
-  desc.learner = l;
-  desc.fvgpt = f;
-  desc.prompt_template = prompt_template;
-  return fvg_classifier_new(m, out, name, n, &desc);
-}
 
 static fvg_ctx *c;
 static fvg_clip *m;

@@ -3,6 +3,7 @@
 #define FVGPT_PTHREADS
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
+#include "shorthand.h"
 #include <sys/stat.h>
 
 static int passed, failed;
@@ -41,59 +42,6 @@ static fvg_status calibrate(fvg_fvgpt *f, const pictures_of *source, int n, cons
 
 static fvg_status evidence_of(double *evidence, const pictures_of *source, int n, const char *prompt_template) {
   return fvg_calibration_evidence(evidence, sources_of(source, n), n, prompt_template);
-}
-
-/* A task of these pictures; it holds until eight more are made. */
-static const fvg_task *task_of(const fvg_dataset *d, const fvg_items *in) {
-  static fvg_task task[8];
-  static int at;
-  fvg_task *x = &task[at++ % 8];
-  memset(x, 0, sizeof *x);
-  x->dataset = d;
-  x->items = *in;
-  return x;
-}
-
-/* The same settings with another template for plain CLIP's class names. */
-static const fvg_train_desc *with_template(const fvg_train_desc *desc, const char *prompt_template) {
-  static fvg_train_desc x;
-  x = *desc;
-  x.prompt_template = prompt_template;
-  return &x;
-}
-
-static fvg_status new_classifier(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l, fvg_fvgpt *f,
-                                 const char *prompt_template, const char *const *name, int n) {
-  fvg_classifier_desc desc;
-  memset(&desc, 0, sizeof desc);
-  desc.branch = branch;
-  desc.learner = l;
-  desc.fvgpt = f;
-  desc.prompt_template = prompt_template;
-  return fvg_classifier_new(m, out, name, n, &desc);
-}
-/* What the base branch and the new branch say of n pictures among n_class classes. */
-static fvg_status base_logits(fvg_fvgpt *m, const float *f_, int n, const float *g_, int n_class, float *logits) {
-  fvg_fvgpt_batch x;
-  memset(&x, 0, sizeof x);
-  x.n = n;
-  x.n_class = n_class;
-  x.f = f_;
-  x.g = g_;
-  return fvg_fvgpt_score_base(m, logits, &x);
-}
-
-static fvg_status new_logits(fvg_fvgpt *m, const float *f_, const float *f_clip_, int n, const float *g_,
-                             const float *g_clip_, int n_class, float *logits, float *b) {
-  fvg_fvgpt_batch x;
-  memset(&x, 0, sizeof x);
-  x.n = n;
-  x.n_class = n_class;
-  x.f = f_;
-  x.f_clip = f_clip_;
-  x.g = g_;
-  x.g_clip = g_clip_;
-  return fvg_fvgpt_score_new(m, logits, b, &x);
 }
 
 static int one_line(fvg_ctx *c, const char *a, const char *b) {  /* the last message is a line with both parts */
