@@ -28,8 +28,8 @@ int main(int n, char **argv) {
   for (i = 0; i < fvg_weights_count(w) && k < 10000; i++) {
     fvg_tensor x;
     const char *name = fvg_weights_name(w, i);
-    if (fvg_weights_info(w, name, &x) == 2) { printf("unreadable %s\n", name); continue; }
-    if (fvg_weights_get(w, name, x.type, &x)) return puts(fvg_error(c)), 1;
+    if (fvg_weights_info(w, &x, name) == 2) { printf("unreadable %s\n", name); continue; }
+    if (fvg_weights_get(w, &x, name, x.type)) return puts(fvg_error(c)), 1;
     out[k].name = name;
     out[k++].tensor = x;
   }
@@ -232,7 +232,7 @@ with tempfile.TemporaryDirectory() as folder:
     program, out = os.path.join(folder, "reader"), os.path.join(folder, "out.safetensors")
     with open(program + ".c", "w") as f:
         f.write(reader)
-    subprocess.run([os.environ.get("CC", "cc"), "-O1", "-I", root, program + ".c", "-o", program, "-lm"], check=True)
+    subprocess.run([os.environ.get("CC", "cc"), "-O1", "-Wall", "-Werror", "-I", root, program + ".c", "-o", program, "-lm"], check=True)
     checkpoint(folder)
     nested(folder)
     scripts(folder)
