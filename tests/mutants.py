@@ -2,6 +2,7 @@
 """Changes a header in one place at a time and asks whether the tests notice.
 
     python3 tests/mutants.py [-j N] [NAME-PART] FILE.txt...
+    python3 tests/mutants.py --find [NAME-PART] FILE.txt...
 
 Run by hand from the repository root: python3 tests/mutants.py tests/mutants_1.txt
 
@@ -24,6 +25,11 @@ Each change is made in a copy below build/mutants.  Its line then reads
     does not build  the compiler refused the change, which says nothing about the tests
 
 and the exit code is 0 only if all are caught.
+
+With --find nothing is changed, built or run: it only looks for each block's old text, which takes
+a moment.  Blocks whose text does not occur exactly once have the line 'not found' above, the last
+line counts both kinds, and the exit code is 0 only if all are found.  For use after a header was
+rewritten.
 """
 import concurrent.futures
 import glob
@@ -180,8 +186,26 @@ def try_mutant(block, folder, cc, checks):
     return "SURVIVED", " ".join(block["tests"])
 
 
+def show(result, block, detail):
+    print("%-14s  %s  (%s)" % (result, block["name"], detail), flush=True)
+
+
+def find(blocks):
+    """Tells which blocks' old text is not in the header exactly once."""
+    lost = 0
+    for block in blocks:
+        text, why = changed(block)
+        if text is None:
+            lost += 1
+            show("not found", block, why)
+    print("%d found, %d not found" % (len(blocks) - lost, lost))
+    return 1 if lost else 0
+
+
 def main(arguments):
     jobs, part, blocks = 1, "", []
+    only_find = "--find" in arguments
+    arguments = [a for a in arguments if a != "--find"]
     if arguments[:1] == ["-j"]:
         jobs, arguments = int(arguments[1]), arguments[2:]
     if arguments and not arguments[0].endswith(".txt"):
@@ -190,6 +214,8 @@ def main(arguments):
         sys.exit(__doc__)
     for path in arguments:
         blocks += [b for b in read_blocks(path) if part.lower() in b["name"].lower()]
+    if only_find:
+        return find(blocks)
     cc, checks, mine = compiler(), {}, threading.local()
     folders = iter(["%s/%d" % (ROOT, i) for i in range(jobs)])
 
@@ -210,7 +236,7 @@ def main(arguments):
         runs = pool.map(lambda b: in_folder(lambda f: try_mutant(b, f, cc, checks)), blocks)
         for block, (result, detail) in zip(blocks, runs):
             results[result] = results.get(result, 0) + 1
-            print("%-14s  %s  (%s)" % (result, block["name"], detail), flush=True)
+            show(result, block, detail)
     caught, survived = results.pop("caught", 0), results.pop("SURVIVED", 0)
     others = "".join(", %d %s" % (n, result) for result, n in results.items())
     print("%d caught, %d survived%s" % (caught, survived, others))
