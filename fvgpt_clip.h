@@ -428,10 +428,11 @@ FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *
                                        const fvg_preprocess *p);
 
 /* The foreground view of a normalised image x [3, height, width]: fg [3, height, width] is x where
-   the mask (one channel, of the same size) is not 0.  Elsewhere it is 0, which is the mean colour,
-   or, if p is not NULL, black in p's units.  Returns the share of foreground, 0 to 1. */
+   the mask (one channel, of the same size) is not 0.  What it is elsewhere, `black` says.  NULL:
+   0, which is the mean colour; else black in the units of that preprocessing.  Returns the share of
+   foreground, 0 to 1. */
 FVG_DEF float fvg_foreground_view(float *fg, const float *x, const fvg_image *mask,
-                                  const fvg_preprocess *p);
+                                  const fvg_preprocess *black);
 
 /* -------------------------------------------------------------------------------------------------
    Models
@@ -732,7 +733,7 @@ FVG_DEF int fvg_learner_needs(const fvg_learner *l);
 typedef struct fvg_batch {
   int n, epoch;                      /* pictures, at least 1; epoch 0, 1, ... */
   const int *label;                  /* [n], each below the learner's number of classes */
-  const float *f;                    /* [n, embed_dim] plain CLIP's features, normalised */
+  const float *f_clip;               /* [n, embed_dim] zero-shot CLIP's features, unit length */
   const float *pixels, *pixels_fg;   /* [n, 3, image_size, image_size]: the picture, and the picture
                                         times its mask */
 } fvg_batch;
@@ -838,14 +839,14 @@ typedef enum fvg_mask_reading {
 } fvg_mask_reading;
 
 /* The part of a data set that a picture belongs to. */
-typedef enum fvg_part { FVG_TRAIN = 0, FVG_VAL, FVG_TEST } fvg_part;
+typedef enum fvg_split { FVG_TRAIN = 0, FVG_VAL, FVG_TEST } fvg_split;
 
 /* A picture in memory, for fvg_dataset_of_pictures. */
 typedef struct fvg_picture {
   fvg_image image;                   /* 3 channels */
   fvg_image mask;                    /* 1 channel of that size, 255 inside; pixels NULL: no mask */
   int label;                         /* 0 .. n_class - 1 */
-  fvg_part part;                     /* train, val or test */
+  fvg_split part;                     /* train, val or test */
 } fvg_picture;
 
 typedef struct fvg_dataset {
@@ -969,11 +970,11 @@ typedef enum fvg_group { FVG_ALL = 0, FVG_BASE, FVG_NEW } fvg_group;
 
 /* The number of classes of a group, out of n_class.  *first (may be NULL) receives its first
    label. */
-FVG_DEF int fvg_group_classes(int n_class, fvg_group half, int *first);
+FVG_DEF int fvg_group_classes(int n_class, fvg_group group, int *first);
 
 /* The pictures of a group, with labels that count from 0 within it. */
 FVG_DEF fvg_status fvg_items_group(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class,
-                                   fvg_group half);
+                                   fvg_group group);
 
 /* `shots` pictures of each label, drawn as Dassl does: CPython's random.seed(seed), then
    random.sample for each label in order of first appearance.  A label with fewer, or every label if
@@ -1007,7 +1008,7 @@ typedef struct fvg_task {
 } fvg_task;
 
 typedef struct fvg_task_desc {
-  fvg_part  part;                    /* of the data set: train */
+  fvg_split  part;                    /* of the data set: train */
   fvg_group group;                   /* of its classes: all */
   int       shots;                   /* pictures of each class; 0: all there are */
   uint64_t  seed;                    /* of the draw */
@@ -1125,8 +1126,8 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_tas
    prompts the image tower, v must be views of l.  desc NULL: optimiser and batch of
    fvg_fvgpt_recipe.  Errors as above; FVG_E_IO if the task has no mask at all, FVG_E_SHAPE if f is
    not embed_dim wide, FVG_E_UNSUPPORTED for CoCoOp. */
-FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, const fvg_task *task,
-                                   const fvg_train_desc *desc);
+FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *v,
+                                   const fvg_task *task, const fvg_train_desc *desc);
 
 /* -------------------------------------------------------------------------------------------------
    Prior calibration on classes that the prompts were not tuned on
@@ -1143,7 +1144,7 @@ typedef struct fvg_calibration_source {
 
 /* Learns f's backbone gate anew, and nothing else of f, on all sources together; each epoch takes
    one after the other.  desc NULL: optimiser and batch of fvg_fvgpt_recipe. */
-FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_source *source,
+FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *fvgpt, const fvg_calibration_source *source,
                                        int n_source, const fvg_train_desc *desc);
 
 /* Tests whether cross-fitting is warranted.  *evidence is McNemar's statistic,
@@ -1240,7 +1241,7 @@ typedef struct fvg_base_to_new {
 /* Tests on the whole test part, base classes among themselves and new ones among themselves: plain
    CLIP (l and f NULL), a learner tuned on the base classes (f NULL), or FVG-PT on it. */
 FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d,
-                                        fvg_learner *l, fvg_fvgpt *f);
+                                        fvg_learner *l, fvg_fvgpt *fvgpt);
 
 /* -------------------------------------------------------------------------------------------------
    Checkpoints and settings: a tuned model in one file
@@ -1262,24 +1263,24 @@ FVG_DEF void fvg_settings_set_number(fvg_settings *x, const char *key, double va
 /* Writes a safetensors file with the learner's tensors under their published names, and with
    FVG-PT's unless f is NULL.  The metadata say what is needed to build both again; `settings` are
    added to them. */
-FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *f, const char *path,
+FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *fvgpt, const char *path,
                                        const fvg_metadata *settings, int n_settings);
 
 /* Builds both again on the CLIP that they were tuned on; they are then yours.  *f is NULL if the
    file has no FVG-PT.  *settings receives the open file, for fvg_weights_metadata, and is closed
    with fvg_weights_close; NULL: not wanted.  All are NULL after a failure; a file that is not such
    a checkpoint is FVG_E_FORMAT. */
-FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
+FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
                                        fvg_weights **settings, const char *path);
 #endif
 
 /* The same bytes to and from anywhere.  `write` receives them in pieces, in order; what it has
    received before a failure is not a checkpoint.  Reading takes the source over and closes it, also
    on failure; if *settings receives the open file, the source stays open until that is closed. */
-FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *f, fvg_write_fn write,
+FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *fvgpt, fvg_write_fn write,
                                         void *user, const fvg_metadata *settings,
                                         int n_settings);
-FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
+FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
                                        fvg_weights **settings, const fvg_source *source);
 
 /* Takes a learner's values from a checkpoint of the published trainers (model.pth.tar-N of
@@ -1346,6 +1347,12 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
    Not covered: ftfy's guess at text that was decoded with the wrong encoding (where an e with acute
    has become a capital A with tilde and a copyright sign, it stays so), and most of the names that
    HTML 5 added to HTML 4's.  Both are left as they stand. */
+
+/* ---- for every chapter ---- */
+/* Fails because an argument that `who` needs is NULL.  c NULL: no context can hold the message. */
+static fvg_status fvg__missing(fvg_ctx *c, const char *who, const char *what) {
+  return c ? fvg_fail(c, FVG_E_ARG, "%s needs %s, not NULL", who, what) : FVG_E_ARG;
+}
 
 /* ---- Unicode: the tables of the last chapter, unpacked ---- */
 
@@ -2382,9 +2389,10 @@ FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, int *ids, int capacity, 
                                 const char *utf8) {
   if (n) *n = 0;
   if (!k) return FVG_E_ARG;
-  if (!utf8 || !n || capacity < 0 || (capacity > 0 && !ids))
-    return fvg_fail(k->ctx, FVG_E_ARG,
-                    "fvg_tokenize: needs a text, a place for the count and for %d ids", capacity);
+  if (!utf8 || !n)
+    return fvg__missing(k->ctx, "fvg_tokenize", "a text and a place for the count");
+  if (capacity < 0 || (capacity > 0 && !ids))
+    return fvg_fail(k->ctx, FVG_E_ARG, "fvg_tokenize: no place for %d ids", capacity);
 
   uint32_t *text;
   int length;
@@ -2704,8 +2712,7 @@ FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg
                                       int vocab_size) {
   if (out) *out = NULL;
   if (!out || !merges)
-    return fvg_fail(c, FVG_E_ARG,
-                    "fvg_tokenizer_open: needs a merge list and a place for the tokenizer");
+    return fvg__missing(c, "fvg_tokenizer_open", "a merge list and a place for the tokenizer");
   return fvg__tokenizer_open(c, out, merges, vocab_size, 0);
 }
 
@@ -4510,7 +4517,7 @@ static fvg_status fvg__image_read(fvg_ctx *c, fvg_image *out, fvg__picture *p, i
 FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source *s, int channels) {
   if (out) memset(out, 0, sizeof *out);
   if (!out || !s)
-    return fvg_fail(c, FVG_E_ARG, "fvg_image_decode: needs a source and a place for the image");
+    return fvg__missing(c, "fvg_image_decode", "a source and a place for the image");
   fvg__picture p;
   memset(&p, 0, sizeof p);
   p.name = s->name ? s->name : "image";
@@ -4533,7 +4540,7 @@ FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source
 FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, int channels) {
   if (out) memset(out, 0, sizeof *out);
   if (!out || !path)
-    return fvg_fail(c, FVG_E_ARG, "fvg_image_load: needs a path and a place for the image");
+    return fvg__missing(c, "fvg_image_load", "a path and a place for the image");
   fvg_source source;
   fvg_status s = fvg_source_file(c, &source, path);
   if (s) return s;
@@ -4863,7 +4870,7 @@ static int fvg__has_suffix(const char *path, const char *suffix) {
 
 /* Saves a picture in the format that the path's suffix names. */
 FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char *path) {
-  if (!path) return fvg_fail(c, FVG_E_ARG, "fvg_image_save: needs a path, not NULL");
+  if (!path) return fvg__missing(c, "fvg_image_save", "a path");
   fvg_status s = fvg__image_check(c, image, path);
   if (s) return s;
 
@@ -8083,9 +8090,9 @@ static void fvg__share_end(fvg_clip *m) {
 /* A struct of its own for every model, with pointers to the same tensors; the vocabulary's struct
    is copied as well, because its messages go to the model's context. */
 FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m) {
-  if (!out) return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: needs a place for the model");
+  if (!out) return fvg__missing(c, "fvg_clip_share", "a place for the model");
   *out = NULL;
-  if (!m) return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: needs a model");
+  if (!m) return fvg__missing(c, "fvg_clip_share", "a model");
   if (m->failed) return fvg_fail(c, m->failed, "%s", fvg_error(m->ctx));
   if (m->ctx->desc.arena || c->desc.arena)
     return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: a model in an arena cannot be shared");
@@ -8162,24 +8169,24 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
    A text is a list of symbols: a symbol >= 0 is a token, the symbol -1 - i is context vector i.
 
    Where prompts stand.  A method of prompt tuning writes vectors of its own into a tower.  They are
-   the rows of one matrix v [n_start + n n_layer, w], and a plan says where they go:
+   the rows of one matrix v [n_start + n_prompt n_layer, w], and a plan says where they go:
 
      n_start      the first vectors stand in the sequence from the start: a text's context words, or
-                  the n rows behind an image's class token
-     n            rows 1..n of every sequence, behind [SOT] or the class token, are prompts
+                  the n_prompt rows after an image's class token
+     n_prompt     rows 1..n_prompt of every sequence, after [SOT] or the class token, are prompts
      first_layer, n_layer
                   before each of these blocks what the block before made of the prompts is thrown
-                  away, and the next n vectors take their place
+                  away, and the next n_prompt vectors take their place
 
    With n_start = 0 there are no prompts at first: they are inserted before block first_layer, and
-   replaced before the later ones.  PromptSRC's text tower has n_start 4, n 4, first_layer 1,
-   n_layer 8; MMRL's has n_start 0, n 5, first_layer 5, n_layer 7.  (The order of an image's rows
-   does not matter, for its attention knows no order; the published code puts some prompts behind
-   the patches.)
+   replaced before the later ones.  PromptSRC's text tower has n_start 4, n_prompt 4, first_layer 1,
+   n_layer 8; MMRL's has n_start 0, n_prompt 5, first_layer 5, n_layer 7.  (The order of an image's
+   rows does not matter, for its attention knows no order; the published code puts some prompts
+   after the patches.)
 
    A plan that is worked out for a batch x is a splicing.  It has a list, source, for each block of
    the plan: row r of what enters the block is row source[r] of [x; v], the rows of x and then those
-   of v.  For two images of three tokens (class token c, patches p and q), n_start = 0 and n = 2:
+   of v.  For two images of three tokens (class token c, patches p and q), n_start 0, n_prompt 2:
 
      [x; v]            row   0   1   2 | 3   4   5 | 6   7   8   9
                              c   p   q | c'  p'  q'| v0  v1  v2  v3
@@ -8206,7 +8213,7 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
 /* ---- where prompts stand ---- */
 typedef struct fvg__plan {
   int n_start;                       /* vectors in the sequence from the start                    */
-  int n;                             /* rows 1..n of every sequence are prompts                   */
+  int n_prompt;                      /* rows 1..n_prompt of every sequence are prompts            */
   int first_layer, n_layer;          /* the blocks before which vectors come in                   */
 } fvg__plan;
 
@@ -8295,7 +8302,7 @@ static fvg_segment fvg__move_segment(const fvg_segment *old, const int *moved_to
 static fvg_status fvg__splicing_new(fvg_ctx *c, fvg__splicing *x, const fvg__plan *plan, int n_row,
                                     const int *position, const fvg_segment *segment,
                                     int n_segment) {
-  const int n_inserted = plan->n_start ? 0 : plan->n;
+  const int n_inserted = plan->n_start ? 0 : plan->n_prompt;
   int n_first = 0;
   for (int r = 0; r < n_row; r++)
     if (position[r] == 0) n_first++;
@@ -8321,7 +8328,7 @@ static fvg_status fvg__splicing_new(fvg_ctx *c, fvg__splicing *x, const fvg__pla
       splice->segment = x->segment;
       splice->n_segment = n_segment;
     } else {
-      fvg__replace_rows(x, plan->n, x->n_row + plan->n_start + i * plan->n, source);
+      fvg__replace_rows(x, plan->n_prompt, x->n_row + plan->n_start + i * plan->n_prompt, source);
     }
   }
   return FVG_OK;
@@ -8368,7 +8375,7 @@ typedef struct fvg__image_rows {
   int n_token;                       /* rows of each image that enter the first block             */
   fvg_segment *segment;              /* [n]                                                       */
   int *position;                     /* [n n_token] of each row in its image; 0: the class token  */
-  int *list;                         /* [n (n_token + plan.n + 1)] scratch for a list of rows     */
+  int *list;                         /* [n (n_token + plan.n_prompt + 1)] scratch, a list of rows */
   fvg__splicing splicing;            /* of a plan that has layers                                 */
 } fvg__image_rows;
 
@@ -8404,7 +8411,7 @@ static fvg_status fvg__image_rows_new(const fvg_clip *m, fvg__image_rows *x, int
   if (plan) x->plan = *plan;
   x->n = n;
   x->n_token = m->vision.n_token + x->plan.n_start;
-  const int most_token = x->n_token + x->plan.n;
+  const int most_token = x->n_token + x->plan.n_prompt;
   if (n < 1 || n > INT_MAX / 4 / most_token)
     return fvg_fail(m->ctx, FVG_E_ARG, "%d images to encode", n);
 
@@ -8638,7 +8645,7 @@ typedef struct fvg__packed {
   struct fvg__packed *next;          /* the part that follows, or NULL                            */
 } fvg__packed;
 
-#define FVG__PART_ROWS 320           /* rows of a part, about: texts that pass the tower together */
+#define FVG__CHUNK_ROWS 320          /* the rows of a chunk, texts that pass the tower together   */
 
 static void fvg__texts_free(fvg_ctx *c, fvg__texts *x) {
   fvg_release(c, x->symbol);
@@ -8647,7 +8654,7 @@ static void fvg__texts_free(fvg_ctx *c, fvg__texts *x) {
 }
 
 /* Gives back a part's arrays, but not the part. */
-static void fvg__part_release(fvg_ctx *c, fvg__packed *part) {
+static void fvg__chunk_release(fvg_ctx *c, fvg__packed *part) {
   fvg_release(c, part->token);
   fvg_release(c, part->source);
   fvg_release(c, part->position);
@@ -8661,11 +8668,11 @@ static void fvg__packed_free(fvg_ctx *c, fvg__packed *first) {
   fvg__packed *part = first->next;
   while (part) {
     fvg__packed *next = part->next;
-    fvg__part_release(c, part);
+    fvg__chunk_release(c, part);
     fvg_release(c, part);
     part = next;
   }
-  fvg__part_release(c, first);
+  fvg__chunk_release(c, first);
   memset(first, 0, sizeof *first);
 }
 
@@ -8811,8 +8818,8 @@ static void fvg__add_texts(fvg__packed *p, const fvg__texts *x, int first, int n
 
 /* Packs texts first .. first + n - 1 into one part.  plan NULL, or without layers: there are no
    prompts but context words. */
-static fvg_status fvg__pack_part(const fvg_clip *m, fvg__packed *p, const fvg__texts *x, int first,
-                                 int n, const fvg__plan *plan) {
+static fvg_status fvg__pack_chunk(const fvg_clip *m, fvg__packed *p, const fvg__texts *x,
+                                  int first, int n, const fvg__plan *plan) {
   const size_t most = (size_t)(x->start[first + n] - x->start[first]);
   memset(p, 0, sizeof *p);
   p->clip = m;
@@ -8837,7 +8844,7 @@ static fvg_status fvg__pack_part(const fvg_clip *m, fvg__packed *p, const fvg__t
 }
 
 /* How many texts from `first` on fill a part of chunk_rows rows; chunk_rows 0: all of them. */
-static int fvg__count_part(const fvg__texts *x, int first, int prefix, int chunk_rows) {
+static int fvg__count_chunk(const fvg__texts *x, int first, int prefix, int chunk_rows) {
   if (!chunk_rows) return x->n - first;
   int n = 0;
   int rows = 0;
@@ -8856,8 +8863,8 @@ static fvg_status fvg__pack(const fvg_clip *m, fvg__packed *p, const fvg__texts 
   int first = 0;
 
   for (;;) {
-    const int n = fvg__count_part(x, first, prefix, chunk_rows);
-    fvg_status s = fvg__pack_part(m, part, x, first, n, plan);
+    const int n = fvg__count_chunk(x, first, prefix, chunk_rows);
+    fvg_status s = fvg__pack_chunk(m, part, x, first, n, plan);
     first += n;
     if (!s && first == x->n) return FVG_OK;
 
@@ -8949,7 +8956,7 @@ static fvg_status fvg__pack_plain(const fvg_clip *m, fvg__packed *p, const char 
 FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, float *features, const char *const *texts,
                                          int n) {
   fvg__packed p;
-  fvg_status s = fvg__pack_plain(m, &p, texts, n, FVG__PART_ROWS);
+  fvg_status s = fvg__pack_plain(m, &p, texts, n, FVG__CHUNK_ROWS);
   if (!s)
     s = fvg__encode_packed(m, &p, NULL, 0, features);
   fvg__packed_free(m->ctx, &p);
@@ -9085,8 +9092,6 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
    ProGrad keeps n_ctx too and puts the first tokens, one for each word, into the last slots, with
    zeros before them. */
 
-#define FVG__MOST_OPTIONS 12
-
 typedef enum fvg__tower { FVG__TEXT, FVG__IMAGE } fvg__tower;
 
 /* A number that a method can be given, its published value, and the range that is accepted. */
@@ -9120,7 +9125,7 @@ struct fvg_method {
   fvg__start_rule start;
   int n_ctx;                         /* context vectors; 0: the filled template is the text       */
   int needs;                         /* FVG_NEEDS_..., of a batch                                 */
-  int n_part;                        /* features of a picture: 1: f; 2: f, f0; 3: f, f0, mixed    */
+  int n_part;                        /* features of a picture: 1: f; 2: f, f_clip; 3: and f_score */
   float lr;
   fvg_optimizer_kind optimizer;
   int epochs;
@@ -9128,13 +9133,13 @@ struct fvg_method {
   float crop_scale_min;              /* least share of a picture in a random crop; 0: 0.08        */
   int prompts_only;                  /* 1: all parameters are prompts, and classes have text      */
                                      /* features of their own, so DPC can mix them                */
-  fvg__option_card option[FVG__MOST_OPTIONS + 1];                /* the last one has no name      */
+  fvg__option_card option[FVG_RECIPE_OPTIONS + 1];              /* the last one has no name      */
 
   fvg_status (*init)(fvg_learner *l);
   fvg_node *(*vectors)(fvg_learner *l, fvg_tape *t, fvg__tower tower);
   fvg_node *(*loss)(fvg_learner *l, fvg__step *step);
   fvg_node *(*scores)(fvg_learner *l, fvg_tape *t, fvg__packed *packed, fvg_node *f);
-  fvg_node *(*mixed)(fvg_learner *l, const fvg__step *step);
+  fvg_node *(*f_score)(fvg_learner *l, const fvg__step *step);
   fvg_status (*gradients)(fvg_learner *l, const fvg_batch *batch, float *loss);
   fvg_status (*epoch)(fvg_learner *l, int epoch, int n_epochs);
   void (*release)(fvg_learner *l);
@@ -9145,7 +9150,7 @@ struct fvg_learner {
   fvg_clip *clip;
   fvg_learner_desc desc;             /* its strings are NULL: they are kept below                 */
   char *prompt_template;
-  double option[FVG__MOST_OPTIONS];  /* in the order of the method's cards                        */
+  double option[FVG_RECIPE_OPTIONS]; /* in the order of the method's cards                        */
 
   fvg_parameter **param;             /* [n_param] what trains                                     */
   int n_param;
@@ -9306,7 +9311,7 @@ static fvg_status fvg__learner_ctx(fvg_learner *l, const char *name) {
     fvg__draw_normal(l, p, 0.02);
 
   l->plan[FVG__TEXT].n_start = csc ? n * l->n_class : n;
-  l->plan[FVG__TEXT].n = n;
+  l->plan[FVG__TEXT].n_prompt = n;
   return FVG_OK;
 }
 
@@ -9759,7 +9764,7 @@ static fvg_status fvg__learner_start(fvg_learner *l, const fvg_learner_desc *des
   if (l->desc.n_ctx == 0)
     l->desc.n_ctx = l->method->n_ctx;
   if (l->desc.chunk_rows == 0)
-    l->desc.chunk_rows = FVG__PART_ROWS;
+    l->desc.chunk_rows = FVG__CHUNK_ROWS;
 
   s = fvg__copy_names(l, desc->prompt_template, class_name, n_class);
   if (!s) s = fvg__learner_options(l, desc);
@@ -9860,7 +9865,7 @@ static fvg_status fvg__check_batch(const fvg_learner *l, const fvg_batch *batch)
 
   if (batch->n < 1) missing = "pictures";
   else if (!batch->label) missing = "labels";
-  else if ((needs & FVG_NEEDS_FEATURES) && !batch->f) missing = "features";
+  else if ((needs & FVG_NEEDS_FEATURES) && !batch->f_clip) missing = "features";
   else if ((needs & FVG_NEEDS_PIXELS) && !batch->pixels) missing = "pixels";
   else if ((needs & FVG_NEEDS_FOREGROUND) && !batch->pixels_fg) missing = "foreground pixels";
 
@@ -9882,7 +9887,7 @@ FVG_DEF fvg_node *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch 
   if (method->needs & FVG_NEEDS_PIXELS)
     step.f = fvg__learner_images(l, t, batch->pixels, batch->n, &step.f_read);
   else
-    step.f = fvg_const(t, batch->n, l->clip->embed_dim, batch->f);
+    step.f = fvg_const(t, batch->n, l->clip->embed_dim, batch->f_clip);
 
   if (method->scores) {
     step.z = method->scores(l, t, &l->packed, step.f);
@@ -9990,20 +9995,20 @@ static fvg_status fvg__learner_encode(fvg_learner *l, const float *images, int n
   fvg__step step;
   memset(&step, 0, sizeof step);
   step.tape = t;
-  fvg_node *mixed = NULL;
+  fvg_node *f_score = NULL;
   t->no_grad++;
   step.f = fvg__learner_images(l, t, images, n, &step.f_read);
-  if (step.f && l->method->mixed)
-    mixed = l->method->mixed(l, &step);
+  if (step.f && l->method->f_score)
+    f_score = l->method->f_score(l, &step);
   t->no_grad--;
 
-  const int is_made = step.f && (mixed || !l->method->mixed);
+  const int is_made = step.f && (f_score || !l->method->f_score);
   const size_t bytes = (size_t)d * sizeof *features;
   for (int i = 0; is_made && i < n; i++) {
     float *row = features + fvg__row(i, width);
     memcpy(row, fvg_value(step.f) + fvg__row(i, d), bytes);
-    if (mixed)
-      memcpy(row + 2 * d, fvg_value(mixed) + fvg__row(i, d), bytes);
+    if (f_score)
+      memcpy(row + 2 * d, fvg_value(f_score) + fvg__row(i, d), bytes);
   }
   fvg_tape_clear(t);
   return is_made ? FVG_OK : m->ctx->status;
@@ -10029,7 +10034,7 @@ static fvg_status fvg__learner_encode_parts(fvg_learner *l, const float *images,
   return FVG_OK;
 }
 
-/* n images, some at a time -> rows of features [n, n_part d]; f and f0 are normalised */
+/* n images, some at a time -> rows of features [n, n_part d]; f and f_clip have unit length. */
 FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float *features,
                                              const float *images, int n) {
   const int n_part = fvg__learner_parts(l);
@@ -10204,7 +10209,7 @@ static fvg_status fvg__prograd_both(fvg_learner *l, const fvg_batch *batch, floa
   const int d = l->clip->embed_dim;
   const size_t bytes = fvg_tensor_count(&ctx->value) * sizeof *g_kl;
 
-  fvg_node *f = fvg_const(t, batch->n, d, batch->f);
+  fvg_node *f = fvg_const(t, batch->n, d, batch->f_clip);
   fvg_node *z = fvg__learner_scores(l, f, fvg__learner_texts(l, t, &l->packed));
   fvg_node *z0 = fvg__learner_scores(l, f, fvg_const(t, l->n_class, d, l->g_clip));
   fvg_node *p0 = fvg_softmax(z0, 1);
@@ -10466,7 +10471,7 @@ static fvg_status fvg__deep_prompts(fvg_learner *l, fvg__tower tower, const char
     if (s) return s;
   }
 
-  l->plan[tower].n = n;
+  l->plan[tower].n_prompt = n;
   l->plan[tower].first_layer = 1;
   l->plan[tower].n_layer = depth - 1;
   return FVG_OK;
@@ -10538,14 +10543,14 @@ static fvg_node *fvg__promptsrc_loss(fvg_learner *l, fvg__step *step) {
   const float *g0 = fvg__sentence_prior(l);
   if (!g0) return fvg__give_up(step->tape);
 
-  fvg_node *f0 = fvg_const(step->tape, batch->n, d, batch->f);
+  fvg_node *f0 = fvg_const(step->tape, batch->n, d, batch->f_clip);
   fvg_node *z0 = fvg__learner_scores(l, f0, fvg_const(step->tape, l->n_class, d, g0));
   fvg_node *p0 = fvg_softmax(z0, 1);
 
   fvg_node *L = fvg_cross_entropy(step->z, batch->label);
   fvg_node *L_text = fvg__mean_distance(step->g, g0);
   L = fvg_add(L, fvg_scale(L_text, lambda_1));
-  fvg_node *L_image = fvg__mean_distance(step->f, batch->f);
+  fvg_node *L_image = fvg__mean_distance(step->f, batch->f_clip);
   L = fvg_add(L, fvg_scale(L_image, lambda_2));
   fvg_node *kl = fvg_mean(fvg_kl_rows(p0, step->z, 1));
   return fvg_add(L, fvg_scale(kl, 1 / (float)l->n_class));
@@ -10994,7 +10999,7 @@ static fvg_status fvg__mmrl_layers(fvg_learner *l, fvg__tower tower, int n_block
     fvg__copy_values(l->param[A + 2 * i + 1], l->param[A + 1]);
   }
 
-  l->plan[tower].n = (int)l->option[FVG__MMRL_K];
+  l->plan[tower].n_prompt = (int)l->option[FVG__MMRL_K];
   l->plan[tower].first_layer = first;
   l->plan[tower].n_layer = n_block - first;
   return FVG_OK;
@@ -11072,12 +11077,12 @@ static fvg_node *fvg__mmrl_loss(fvg_learner *l, fvg__step *step) {
   fvg_node *z_r = fvg__learner_scores(l, fvg__mmrl_f_r(l, step), step->g);
   fvg_node *L = fvg_scale(fvg_cross_entropy(step->z, batch->label), alpha);
   L = fvg_add(L, fvg_scale(fvg_cross_entropy(z_r, batch->label), 1 - alpha));
-  L = fvg_add(L, fvg_scale(fvg__cosine_distance(step->f, batch->f), lambda));
+  L = fvg_add(L, fvg_scale(fvg__cosine_distance(step->f, batch->f_clip), lambda));
   return fvg_add(L, fvg_scale(fvg__cosine_distance(step->g, l->g_clip), lambda));
 }
 
-/* alpha f + (1 - alpha) f_r, the vector that scores base classes */
-static fvg_node *fvg__mmrl_mixed(fvg_learner *l, const fvg__step *step) {
+/* f_score = alpha f + (1 - alpha) f_r, the vector that scores base classes. */
+static fvg_node *fvg__mmrl_f_score(fvg_learner *l, const fvg__step *step) {
   const float alpha = (float)l->option[FVG__MMRL_ALPHA];
   fvg_node *f_r = fvg__mmrl_f_r(l, step);
   fvg_node *share_r = fvg_scale(f_r, 1 - alpha);
@@ -11109,7 +11114,7 @@ static const fvg_method fvg__mmrl = {
   fvg__mmrl_vectors,                 /* vectors                                                   */
   fvg__mmrl_loss,                    /* loss                                                      */
   NULL,                              /* scores: s f g^T                                           */
-  fvg__mmrl_mixed,                   /* mixed                                                     */
+  fvg__mmrl_f_score,                   /* mixed                                                     */
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
@@ -11159,7 +11164,7 @@ FVG_DEF float fvg_method_crop_scale(const fvg_method *method) {
 
 FVG_DEF int fvg_method_option(const fvg_method *method, fvg_option *option, double *low,
                               double *high, int i) {
-  if (i < 0 || i >= FVG__MOST_OPTIONS) return 0;
+  if (i < 0 || i >= FVG_RECIPE_OPTIONS) return 0;
   const fvg__option_card *card = &method->option[i];
   if (!card->name) return 0;
 
@@ -11182,7 +11187,7 @@ FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *c
 
 /* The description is put together again from what the learner kept; then values are copied. */
 FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
-  fvg_option option[FVG__MOST_OPTIONS];
+  fvg_option option[FVG_RECIPE_OPTIONS];
   int n_option = 0;
   for (; l->method->option[n_option].name; n_option++) {
     option[n_option].name = l->method->option[n_option].name;
@@ -11351,25 +11356,25 @@ static fvg_status fvg__items_check(fvg_ctx *c, const fvg_items *in, int n_class)
   return FVG_OK;
 }
 
-FVG_DEF int fvg_group_classes(int n_class, fvg_group half, int *first) {
+FVG_DEF int fvg_group_classes(int n_class, fvg_group group, int *first) {
   int n_all = n_class > 0 ? n_class : 0;
   int n_new = n_all / 2;
   int n_base = n_all - n_new;
 
-  if (first) *first = half == FVG_NEW ? n_base : 0;
-  if (half == FVG_BASE) return n_base;
-  return half == FVG_NEW ? n_new : n_all;
+  if (first) *first = group == FVG_NEW ? n_base : 0;
+  if (group == FVG_BASE) return n_base;
+  return group == FVG_NEW ? n_new : n_all;
 }
 
-/* Copies the items of one half of the classes, with their labels renumbered from 0. */
+/* Copies the items of one group of classes, with their labels renumbered from 0. */
 FVG_DEF fvg_status fvg_items_group(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class,
-                                  fvg_group half) {
+                                  fvg_group group) {
   memset(out, 0, sizeof *out);
   fvg_status s = fvg__items_check(c, in, n_class);
   if (s) return s;
 
   int first;
-  int n = fvg_group_classes(n_class, half, &first);
+  int n = fvg_group_classes(n_class, group, &first);
   int n_item = 0;
   for (int i = 0; i < in->n; i++) {
     int label = in->item[i].label - first;
@@ -11628,7 +11633,7 @@ FVG_DEF fvg_status fvg_task_draw(fvg_task *out, const fvg_dataset *d, const fvg_
   memset(&whole, 0, sizeof whole);
   if (!desc) desc = &whole;
   if (!d) return FVG_E_ARG;                      /* no context, no place for a message */
-  if (!out) return fvg_fail(d->ctx, FVG_E_ARG, "fvg_task_draw: needs a place for the task");
+  if (!out) return fvg__missing(d->ctx, "fvg_task_draw", "a place for the task");
   memset(out, 0, sizeof *out);
 
   int first;
@@ -12075,8 +12080,7 @@ static fvg_status fvg__memory_items(fvg_dataset *d) {
 FVG_DEF fvg_status fvg_dataset_of_pictures(fvg_ctx *c, fvg_dataset *out,
                                            const fvg_picture *picture, int n,
                                            const char *const *class_name, int n_class) {
-  if (!out) return fvg_fail(c, FVG_E_ARG,
-                            "fvg_dataset_of_pictures: needs a place for the data set");
+  if (!out) return fvg__missing(c, "fvg_dataset_of_pictures", "a place for the data set");
   memset(out, 0, sizeof *out);
   if (!picture || n < 1 || !class_name || n_class < 1)
     return fvg_fail(c, FVG_E_ARG, "fvg_dataset_of_pictures: %d pictures, %d classes", n, n_class);
@@ -14694,24 +14698,10 @@ static fvg_ctx *fvg__context_of(const fvg_learner *l, const fvg_views *v) {
   return v ? v->clip->ctx : NULL;
 }
 
-/* Fails because an argument that `who` needs is NULL.  c NULL: no context can hold the message. */
-static fvg_status fvg__missing(fvg_ctx *c, const char *who, const char *what) {
-  return c ? fvg_fail(c, FVG_E_ARG, "%s needs %s, not NULL", who, what) : FVG_E_ARG;
-}
-
-/* Values of one image as the tower reads it: [3, image_size, image_size]. */
-static size_t fvg__image_values(const fvg_clip *m) {
-  const size_t size = (size_t)m->vision.image_size;
-  return 3 * size * size;
-}
-
 /* ---- one view: crop, normalise, mask ---- */
 /* FNV-1a.  An image's random stream depends on its path alone, not on the list it stands in. */
 static uint64_t fvg__path_hash(const char *path) {
-  uint64_t h = 14695981039346656037u;
-  for (; *path; path++)
-    h = (h ^ (unsigned char)*path) * 1099511628211u;
-  return h;
+  return fvg__hash(14695981039346656037u, path, strlen(path));
 }
 
 /* Cuts a picture or its mask to the tower's size, as desc.augment says. */
@@ -14726,16 +14716,16 @@ static fvg_status fvg__augmented(fvg_ctx *c, const fvg_views *v, const fvg_image
 }
 
 /* fg = x * mask, for each of the three channels; returns the share of foreground.  What is removed
-   becomes 0, the mean colour, or with fill_black the value that a black pixel has in x. */
+   becomes 0, the mean colour, or with `black` the value that a black pixel has in x. */
 FVG_DEF float fvg_foreground_view(float *fg, const float *x, const fvg_image *mask,
-                                  const fvg_preprocess *fill_black) {
+                                  const fvg_preprocess *black) {
   const size_t n = (size_t)mask->width * (size_t)mask->height;
   for (int channel = 0; channel < 3; channel++) {
     const float *x_c = x + (size_t)channel * n;
     float *fg_c = fg + (size_t)channel * n;
     float removed = 0;
-    if (fill_black)
-      removed = (0.0f - fill_black->mean[channel]) / fill_black->std[channel];
+    if (black)
+      removed = (0.0f - black->mean[channel]) / black->std[channel];
     for (size_t k = 0; k < n; k++)
       fg_c[k] = mask->pixels[k] ? x_c[k] : removed;
   }
@@ -14752,15 +14742,15 @@ static fvg_status fvg__view_foreground(fvg_ctx *c, const fvg_views *v, const fvg
                                        float *area) {
   *area = -1;
   if (!mask->pixels) {
-    memcpy(fg, x, fvg__image_values(v->clip) * sizeof *fg);
+    memcpy(fg, x, fvg__image_floats(v->clip) * sizeof *fg);
     return FVG_OK;
   }
 
   fvg_image mask_view;
   fvg_status s = fvg__augmented(c, v, mask, crop, FVG_NEAREST, &mask_view);
   if (s) return s;
-  const fvg_preprocess *fill_black = v->desc.fill_black ? &v->clip->preprocess : NULL;
-  *area = fvg_foreground_view(fg, x, &mask_view, fill_black);
+  const fvg_preprocess *black = v->desc.fill_black ? &v->clip->preprocess : NULL;
+  *area = fvg_foreground_view(fg, x, &mask_view, black);
   fvg_image_free(c, &mask_view);
   return FVG_OK;
 }
@@ -14806,7 +14796,7 @@ typedef struct fvg__pixels_job {
 
 static fvg_status fvg__pixels_work(void *arg, fvg_ctx *c, int i) {
   const fvg__pixels_job *j = (const fvg__pixels_job *)arg;
-  const size_t at = (size_t)i * fvg__image_values(j->v->clip);
+  const size_t at = (size_t)i * fvg__image_floats(j->v->clip);
   float *fg = j->fg ? j->fg + at : NULL;
   return fvg__view_pixels(c, j->v, j->item[i], j->epoch, j->whole + at, fg, &j->area[i]);
 }
@@ -14837,7 +14827,7 @@ static fvg_status fvg__batch_pixels(fvg__pixels_job *j, int n) {
    [n, width]; the other rows of f_fg stay.  The foregrounds move together in fg. */
 static fvg_status fvg__encode_foregrounds(fvg_views *v, float *fg, const float *area, int n,
                                           float *f_fg) {
-  const size_t values = fvg__image_values(v->clip);
+  const size_t values = fvg__image_floats(v->clip);
   int with_mask[FVG__IMAGE_BATCH];
   int n_masked = 0;
   for (int i = 0; i < n; i++) {
@@ -14869,7 +14859,7 @@ static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, i
   j.item = item;
   j.epoch = epoch;
   j.whole = v->pixels;
-  j.fg = f_fg ? v->pixels + FVG__IMAGE_BATCH * fvg__image_values(v->clip) : NULL;
+  j.fg = f_fg ? v->pixels + FVG__IMAGE_BATCH * fvg__image_floats(v->clip) : NULL;
   j.area = areas;
   fvg_status s = fvg__batch_pixels(&j, n);
   if (!s)
@@ -15031,7 +15021,7 @@ FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset
   v->n_kept = fvg__views_kept(&v->desc);
   v->width = fvg_learner_feature_width(m, v->desc.learner);
 
-  v->pixels = FVG_NEW_ARRAY(m->ctx, float, 2 * FVG__IMAGE_BATCH * fvg__image_values(m));
+  v->pixels = FVG_NEW_ARRAY(m->ctx, float, 2 * FVG__IMAGE_BATCH * fvg__image_floats(m));
   v->encoded = FVG_NEW_ARRAY(m->ctx, float, fvg__row(FVG__IMAGE_BATCH, v->width));
   if (!v->pixels || !v->encoded) {
     fvg_views_free(v);
@@ -15109,7 +15099,7 @@ FVG_DEF fvg_status fvg_views_pixels(fvg_views *v, float *pixels, float *pixels_f
   j.area = area;
   for (int i = 0; !s && i < n; i += FVG__IMAGE_BATCH) {
     const int count = fvg__min(n - i, FVG__IMAGE_BATCH);
-    const size_t at = (size_t)i * fvg__image_values(v->clip);
+    const size_t at = (size_t)i * fvg__image_floats(v->clip);
     for (int k = 0; k < count; k++)
       item[k] = &items->item[index[i + k]];
     j.whole = pixels + at;
@@ -15726,15 +15716,13 @@ static fvg_status fvg__state_load(fvg__trainer *t, const fvg_train_desc *desc, i
 #endif
 
 /* ---- infinities and NaN ---- */
-static int fvg__is_finite(double x) { return fabs(x) <= DBL_MAX; }
-
 /* Fails if one of the values x of a parameter (NULL: there are none) is not finite. */
 static fvg_status fvg__check_finite(fvg_ctx *c, const char *what, const fvg_parameter *p,
                                     const float *x) {
   if (!x) return FVG_OK;
   const size_t n = fvg_tensor_count(&p->value);
   for (size_t i = 0; i < n; i++) {
-    if (!fvg__is_finite((double)x[i]))
+    if (!isfinite(x[i]))
       return fvg_fail(c, FVG_E_NUMERIC, "%s: %s has become %g", what, p->name, (double)x[i]);
   }
   return FVG_OK;
@@ -15794,7 +15782,7 @@ static fvg_status fvg__train_source(fvg__trainer *t, const fvg__train_set *x, ui
 
     float loss = 0;
     s = t->step(t, x, index, epoch, progress->lr, &loss);
-    if (!s && !fvg__is_finite((double)loss))
+    if (!s && !isfinite(loss))
       s = fvg_fail(c, FVG_E_NUMERIC, "the loss is %g", (double)loss);
     if (s == FVG_E_NUMERIC) return fvg__diverged(t, progress);
 
@@ -16027,7 +16015,7 @@ static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__train_set 
   batch.n = n;
   batch.epoch = epoch;
   batch.label = t->label;
-  batch.f = t->f;
+  batch.f_clip = t->f;
   batch.pixels = t->pixels;
   batch.pixels_fg = t->pixels_fg;
   return fvg_learner_step(x->learner, loss, t->optimizer, lr, &batch);
@@ -16134,7 +16122,7 @@ static void fvg__train_set_free(fvg_ctx *c, fvg__train_set *x) {
 /* Pictures of the classes `name`, with the text features g of l and g_clip of plain CLIP.  Features
    of several parts must come from l's own tower.  f: the modules that must fit, or NULL.  The
    caller zeroes x before and frees it after, also on failure. */
-static fvg_status fvg__train_set_new(fvg__train_set *x, const fvg_fvgpt *f, fvg_learner *l,
+static fvg_status fvg__train_set_new(fvg__train_set *x, const fvg_fvgpt *fvgpt, fvg_learner *l,
                                      fvg_views *v, const fvg_items *items,
                                      const char *const *name, int n_class,
                                      const char *prompt_template) {
@@ -16142,8 +16130,8 @@ static fvg_status fvg__train_set_new(fvg__train_set *x, const fvg_fvgpt *f, fvg_
   const int width = l->clip->embed_dim;
   fvg_status s = fvg__check_items(l, items, n_class);
   if (s) return s;
-  if (f && f->desc.width != width) {
-    return fvg_fail(c, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width,
+  if (fvgpt && fvgpt->desc.width != width) {
+    return fvg_fail(c, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", fvgpt->desc.width,
                     width);
   }
   const int has_parts = fvg__learner_parts(l) > 1 || fvg__learner_parts(v->desc.learner) > 1;
@@ -16165,19 +16153,19 @@ static fvg_status fvg__train_set_new(fvg__train_set *x, const fvg_fvgpt *f, fvg_
 }
 
 /* The learner and CLIP stay fixed: their text features are computed once, before the first step. */
-FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v,
+FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *v,
                                    const fvg_task *task, const fvg_train_desc *desc) {
   const fvg_items *items = task ? &task->items : NULL;
-  if (!f)
+  if (!fvgpt)
     return fvg__missing(fvg__context_of(l, v), "fvg_fvgpt_train", "FVG-PT's modules");
   if (!l)
-    return fvg__missing(f->ctx, "fvg_fvgpt_train", "a learner");
+    return fvg__missing(fvgpt->ctx, "fvg_fvgpt_train", "a learner");
   if (!v)
-    return fvg__missing(f->ctx, "fvg_fvgpt_train", "views");
+    return fvg__missing(fvgpt->ctx, "fvg_fvgpt_train", "views");
 
   fvg_status s = fvg__check_items(l, items, l->n_class);
 #ifndef FVGPT_NO_STDIO
-  if (!s && (!f->desc.no_frg || !f->desc.no_fdc))
+  if (!s && (!fvgpt->desc.no_frg || !fvgpt->desc.no_fdc))
     s = fvg_dataset_check_masks(v->dataset, items);
 #endif
   if (s) return s;
@@ -16190,13 +16178,13 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v,
   t.what = what;
   t.step = fvg__fvgpt_train_step;
   t.clip = l->clip;
-  t.fvgpt = f;
+  t.fvgpt = fvgpt;
   fvg__set_source(&t, &source, l, v, items);
 
   int n_params;
-  fvg_parameter *const *params = fvg_fvgpt_parameters(f, &n_params);
+  fvg_parameter *const *params = fvg_fvgpt_parameters(fvgpt, &n_params);
   const char *const *name = (const char *const *)l->class_name;
-  s = fvg__train_set_new(&source, f, l, v, items, name, l->n_class,
+  s = fvg__train_set_new(&source, fvgpt, l, v, items, name, l->n_class,
                          desc ? desc->prompt_template : NULL);
   if (!s) s = fvg__train(&t, params, n_params, desc);
   fvg__train_set_free(l->clip->ctx, &source);
@@ -16239,27 +16227,27 @@ static fvg_status fvg__check_calibration(fvg_ctx *c, const fvg_calibration_sourc
 }
 
 /* A source as training wants it; what fvg__train_set_new says holds. */
-static fvg_status fvg__source_of(fvg__train_set *x, const fvg_fvgpt *f,
+static fvg_status fvg__source_of(fvg__train_set *x, const fvg_fvgpt *fvgpt,
                                  const fvg_calibration_source *from, const char *prompt_template) {
   const fvg_task *task = from->task;
-  return fvg__train_set_new(x, f, from->learner, from->views, &task->items, task->class_name,
+  return fvg__train_set_new(x, fvgpt, from->learner, from->views, &task->items, task->class_name,
                             task->n_class, prompt_template);
 }
 
 /* Trains a new backbone gate on all the sources, with every other module switched off, and copies
    it into f once it has succeeded. */
-FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_source *source,
+FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *fvgpt, const fvg_calibration_source *source,
                                        int n_source, const fvg_train_desc *desc) {
-  if (!f) return FVG_E_ARG;
+  if (!fvgpt) return FVG_E_ARG;
   const char *prompt_template = desc ? desc->prompt_template : NULL;
-  fvg_ctx *c = f->ctx;
+  fvg_ctx *c = fvgpt->ctx;
   fvg_status s = fvg__check_calibration(c, source, n_source);
   if (s) return s;
 
-  fvg_fvgpt_desc only_gate = f->desc;
+  fvg_fvgpt_desc only_gate = fvgpt->desc;
   only_gate.no_frg = only_gate.no_fdc = 1;
   only_gate.no_pc = 0;
-  only_gate.seed++;           /* other random weights than those that f's gate began from       */
+  only_gate.seed++;           /* other random weights than those that the old gate began from   */
 
   fvg_fvgpt *fresh = NULL;
   fvg__trainer t;
@@ -16275,11 +16263,11 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_sourc
     s = fvg__source_of(&t.source[i], fresh, &source[i], prompt_template);
 
   /* The gate's parameters are the last ones: a weight and a bias for each of its layers. */
-  const int n_gate = 2 * f->brg.n_layer;
-  const int first = f->n_params - n_gate;
+  const int n_gate = 2 * fvgpt->brg.n_layer;
+  const int first = fvgpt->n_params - n_gate;
   if (!s) s = fvg__train(&t, fresh->params + first, n_gate, desc);
-  for (int i = first; !s && i < f->n_params; i++) {
-    fvg_tensor *to = &f->params[i]->value;
+  for (int i = first; !s && i < fvgpt->n_params; i++) {
+    fvg_tensor *to = &fvgpt->params[i]->value;
     const fvg_tensor *from = &fresh->params[i]->value;
     memcpy(to->data, from->data, fvg_tensor_count(to) * sizeof(float));
   }
@@ -16381,14 +16369,14 @@ struct fvg_classifier {
 
 /* Fails unless everything that the branch needs is there, and fits. */
 static fvg_status fvg__check_branch(const fvg_clip *m, fvg_branch branch, const fvg_learner *l,
-                                    const fvg_fvgpt *f) {
+                                    const fvg_fvgpt *fvgpt) {
   if (branch != FVG_ZERO_SHOT && !l)
     return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs tuned prompts");
-  if (branch >= FVG_BRANCH_BASE && !f)
+  if (branch >= FVG_BRANCH_BASE && !fvgpt)
     return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs FVG-PT's modules");
-  if (f && f->desc.width != m->embed_dim) {
+  if (fvgpt && fvgpt->desc.width != m->embed_dim) {
     return fvg_fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d",
-                    f->desc.width, m->embed_dim);
+                    fvgpt->desc.width, m->embed_dim);
   }
   return FVG_OK;
 }
@@ -16625,18 +16613,18 @@ static fvg_status fvg__test_group(fvg_clip *m, double *accuracy, const fvg_datas
 }
 
 FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d,
-                                        fvg_learner *l, fvg_fvgpt *f) {
+                                        fvg_learner *l, fvg_fvgpt *fvgpt) {
   fvg_classifier_desc desc;
   memset(&desc, 0, sizeof desc);
   desc.learner = l;
-  desc.fvgpt = f;
+  desc.fvgpt = fvgpt;
   memset(out, 0, sizeof *out);
 
-  desc.branch = f ? FVG_BRANCH_BASE : l ? FVG_TUNED : FVG_ZERO_SHOT;
+  desc.branch = fvgpt ? FVG_BRANCH_BASE : l ? FVG_TUNED : FVG_ZERO_SHOT;
   fvg_status s = fvg__test_group(m, &out->base, d, FVG_BASE, &desc);
   if (s) return s;
 
-  desc.branch = f ? FVG_BRANCH_NEW : l ? FVG_TUNED_NEW : FVG_ZERO_SHOT;
+  desc.branch = fvgpt ? FVG_BRANCH_NEW : l ? FVG_TUNED_NEW : FVG_ZERO_SHOT;
   s = fvg__test_group(m, &out->new_, d, FVG_NEW, &desc);
   out->h = fvg_harmonic_mean(out->base, out->new_);
   return s;
@@ -17035,44 +17023,23 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
    loads one says what it is, by making the learner first. */
 
 /* ---- writing ---- */
-/* Writes "name" at `at`, with quotes, backslashes and control characters escaped; returns what
-   follows.  At most 6 bytes per character and 2 quotes. */
-static char *fvg__put_json_string(char *at, const char *name) {
-  *at++ = '"';
-  for (; *name; name++) {
-    unsigned char ch = (unsigned char)*name;
-    if (ch < 32) {
-      at += snprintf(at, 7, "\\u%04x", ch);
-      continue;
-    }
-    if (ch == '"' || ch == '\\')
-      *at++ = '\\';
-    *at++ = *name;
-  }
-  *at++ = '"';
-  return at;
-}
-
-/* ["name", "name", ...], or NULL */
+/* ["name", "name", ...] as a new string; NULL: memory is out. */
 static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
   size_t size = 3;
   for (int i = 0; i < n; i++)
-    size += 6 * strlen(name[i]) + 4;
-  char *text = FVG_NEW_ARRAY(c, char, size);
-  if (!text) return NULL;
+    size += 6 * strlen(name[i]) + 4;             /* an escaped character has 6 bytes at most      */
+  fvg__text text;
+  text.out = FVG_NEW_ARRAY(c, char, size);       /* all zeros, so the string ends by itself       */
+  text.n = 0;
+  if (!text.out) return NULL;
 
-  char *at = text;
-  *at++ = '[';
+  fvg__text_put(&text, "[");
   for (int i = 0; i < n; i++) {
-    if (i) {
-      *at++ = ',';
-      *at++ = ' ';
-    }
-    at = fvg__put_json_string(at, name[i]);
+    if (i) fvg__text_put(&text, ", ");
+    fvg__text_quoted(&text, name[i]);
   }
-  *at++ = ']';
-  *at = 0;
-  return text;
+  fvg__text_put(&text, "]");
+  return text.out;
 }
 
 /* The settings that every checkpoint has: 10 of the learner, 12 of FVG-PT, and the checksum. */
@@ -17136,14 +17103,15 @@ static void fvg__set_fvgpt(fvg_settings *x, const fvg_fvgpt_desc *d) {
   fvg_settings_set_number(x, "normalise_entropy", d->normalise_entropy);
 }
 
-/* Collects tensors and settings, f may be NULL; `file` is for messages.  On failure, too, the
-   caller frees k. */
+/* Collects tensors and settings; fvgpt may be NULL, and `file` is for messages.  Even after a
+   failure the caller frees k. */
 static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, const fvg_learner *l,
-                                      const fvg_fvgpt *f, const fvg_metadata *settings,
+                                      const fvg_fvgpt *fvgpt, const fvg_metadata *settings,
                                       int n_settings) {
   fvg_ctx *c = l->clip->ctx;
+  const int n_fvgpt = fvgpt ? fvgpt->n_params : 0;
   memset(k, 0, sizeof *k);
-  k->tensor = FVG_NEW_ARRAY(c, fvg_named_tensor, (size_t)(l->n_param + (f ? f->n_params : 0)));
+  k->tensor = FVG_NEW_ARRAY(c, fvg_named_tensor, (size_t)(l->n_param + n_fvgpt));
   k->classes = fvg__names_json(c, l->class_name, l->n_class);
   k->settings = FVG_NEW(c, fvg_settings);
   if (!k->tensor || !k->classes || !k->settings)
@@ -17156,21 +17124,21 @@ static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, cons
     return fvg_fail(c, FVG_E_ARG, "%s: %d settings, %d is the limit", file, n_settings, room);
 
   fvg_status s = fvg__checkpoint_add(c, k, file, l->param, l->n_param);
-  if (!s && f) s = fvg__checkpoint_add(c, k, file, f->params, f->n_params);
+  if (!s && fvgpt) s = fvg__checkpoint_add(c, k, file, fvgpt->params, fvgpt->n_params);
   if (s) return s;
 
-  snprintf(k->trainer, sizeof k->trainer, "%s%s", f ? "FVGPT_" : "", l->method->name);
+  snprintf(k->trainer, sizeof k->trainer, "%s%s", fvgpt ? "FVGPT_" : "", l->method->name);
   fvg_settings_set(k->settings, "format", "fvgpt 1");
   fvg_settings_set(k->settings, "trainer", k->trainer);
   fvg_settings_set(k->settings, "classes", k->classes);
   fvg__set_learner(k->settings, l);
-  if (f) fvg__set_fvgpt(k->settings, &f->desc);
+  if (fvgpt) fvg__set_fvgpt(k->settings, &fvgpt->desc);
   for (int i = 0; i < n_settings; i++)
     fvg_settings_set(k->settings, settings[i].key, settings[i].value);
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *f, fvg_write_fn write,
+FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *fvgpt, fvg_write_fn write,
                                         void *user, const fvg_metadata *settings,
                                         int n_settings) {
   fvg_ctx *c = l->clip->ctx;
@@ -17178,7 +17146,7 @@ FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *f, fvg_write_
     return fvg_fail(c, FVG_E_ARG, "checkpoint: there is no function to write it with");
 
   fvg__checkpoint k;
-  fvg_status s = fvg__checkpoint_new(&k, "checkpoint", l, f, settings, n_settings);
+  fvg_status s = fvg__checkpoint_new(&k, "checkpoint", l, fvgpt, settings, n_settings);
   if (!s) {
     fvg_settings *x = k.settings;
     char sum[FVG__CHECKSUM_TEXT];
@@ -17191,14 +17159,14 @@ FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *f, fvg_write_
 }
 
 #ifndef FVGPT_NO_STDIO
-FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *f, const char *path,
+FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *fvgpt, const char *path,
                                        const fvg_metadata *settings, int n_settings) {
   fvg_ctx *c = l->clip->ctx;
   if (!path)
     return fvg_fail(c, FVG_E_ARG, "checkpoint: no path to save it at");
 
   fvg__checkpoint k;
-  fvg_status s = fvg__checkpoint_new(&k, path, l, f, settings, n_settings);
+  fvg_status s = fvg__checkpoint_new(&k, path, l, fvgpt, settings, n_settings);
   if (!s) s = fvg__save_checked(c, path, k.tensor, k.n, k.settings);
   fvg__checkpoint_free(c, &k);
   return s;
@@ -17248,7 +17216,7 @@ static fvg_status fvg__read_words(fvg_ctx *c, const fvg_weights *w, fvg_learner_
   return FVG_OK;
 }
 
-/* What the learner is made of, from the metadata; option [FVG__MOST_OPTIONS] receives its numbers.
+/* What the learner is made of, from the metadata; option [FVG_RECIPE_OPTIONS] receives its numbers.
    */
 static fvg_status fvg__read_desc(fvg_clip *m, const fvg_weights *w, fvg_learner_desc *d,
                                  fvg_option *option) {
@@ -17335,7 +17303,7 @@ static fvg_status fvg__name_file(fvg_ctx *c, const fvg_weights *w, fvg_status s)
 
 /* Builds the learner and fills its parameters. */
 static fvg_status fvg__restore_learner(fvg_clip *m, fvg_weights *w, fvg_learner **out) {
-  fvg_option option[FVG__MOST_OPTIONS];
+  fvg_option option[FVG_RECIPE_OPTIONS];
   fvg_learner_desc desc;
   fvg_status s = fvg__read_desc(m, w, &desc, option);
   int n_fixed = 0;
@@ -17425,9 +17393,9 @@ static fvg_status fvg__restore_fvgpt(fvg_clip *m, fvg_weights *w, fvg_fvgpt **ou
   if (!s) s = fvg__fvgpt_new(m->ctx, out, &desc, w);
   if (s) return s;
 
-  fvg_fvgpt *f = *out;
-  for (int i = 0; !s && i < f->n_params; i++)
-    s = fvg__restore(m->ctx, w, f->params[i]);
+  fvg_fvgpt *fvgpt = *out;
+  for (int i = 0; !s && i < fvgpt->n_params; i++)
+    s = fvg__restore(m->ctx, w, fvgpt->params[i]);
   return s;
 }
 
@@ -17441,11 +17409,11 @@ static int fvg__has_parameter(fvg_parameter *const *list, int n, const char *nam
 /* Each tensor of the file must be one of the parameters: else the settings are not those that it
    was made with. */
 static fvg_status fvg__nothing_left(const fvg_weights *w, const fvg_learner *l,
-                                    const fvg_fvgpt *f) {
+                                    const fvg_fvgpt *fvgpt) {
   for (int i = 0; i < fvg_weights_count(w); i++) {
     const char *name = fvg_weights_name(w, i);
     if (fvg__has_parameter(l->param, l->n_param, name)) continue;
-    if (f && fvg__has_parameter(f->params, f->n_params, name))
+    if (fvgpt && fvg__has_parameter(fvgpt->params, fvgpt->n_params, name))
       continue;
     return fvg_fail(l->clip->ctx, FVG_E_FORMAT,
                      "%s: tensor %.100s belongs to nothing that the settings name",
@@ -17456,34 +17424,34 @@ static fvg_status fvg__nothing_left(const fvg_weights *w, const fvg_learner *l,
 
 /* Builds all that the file holds, within a budget of memory that its size allows. */
 static fvg_status fvg__restore_checkpoint(fvg_clip *m, fvg_weights *w, fvg_learner **l,
-                                          fvg_fvgpt **f) {
+                                          fvg_fvgpt **fvgpt) {
   uint64_t bytes = fvg__weights_bytes(w);
   fvg__budget budget = fvg__budget_begin(m->ctx, fvg_weights_file(w), bytes);
   fvg_status s = fvg__weights_verify(w);
   if (!s) s = fvg__restore_learner(m, w, l);
-  if (!s) s = fvg__restore_fvgpt(m, w, f);
-  if (!s) s = fvg__nothing_left(w, *l, *f);
+  if (!s) s = fvg__restore_fvgpt(m, w, fvgpt);
+  if (!s) s = fvg__nothing_left(w, *l, *fvgpt);
   fvg__budget_end(m->ctx, budget);
   return s;
 }
 
 /* On failure nothing stays, and the source is closed. */
-FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
+FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
                                        fvg_weights **settings, const fvg_source *source) {
   *l = NULL;
-  *f = NULL;
+  *fvgpt = NULL;
   if (settings) *settings = NULL;
   if (!source)
     return fvg_fail(m->ctx, FVG_E_ARG, "checkpoint: no source to read it from");
 
   fvg_weights *w = NULL;
   fvg_status s = fvg_weights_open(m->ctx, &w, source);
-  if (!s) s = fvg__restore_checkpoint(m, w, l, f);
+  if (!s) s = fvg__restore_checkpoint(m, w, l, fvgpt);
   if (s) {
     fvg_learner_free(*l);
-    fvg_fvgpt_free(*f);
+    fvg_fvgpt_free(*fvgpt);
     *l = NULL;
-    *f = NULL;
+    *fvgpt = NULL;
   }
   if (!s && settings) *settings = w;
   else fvg_weights_close(w);
@@ -17491,17 +17459,17 @@ FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt *
 }
 
 #ifndef FVGPT_NO_STDIO
-FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
+FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
                                        fvg_weights **settings, const char *path) {
   *l = NULL;
-  *f = NULL;
+  *fvgpt = NULL;
   if (settings) *settings = NULL;
   if (!path)
     return fvg_fail(m->ctx, FVG_E_ARG, "checkpoint: no path to load it from");
 
   fvg_source source;
   fvg_status s = fvg_source_file(m->ctx, &source, path);
-  return s ? s : fvg_checkpoint_read(m, l, f, settings, &source);
+  return s ? s : fvg_checkpoint_read(m, l, fvgpt, settings, &source);
 }
 #endif
 
@@ -17744,16 +17712,16 @@ static fvg_node *fvg__map_logits(fvg_classifier *k, const fvg__step *step, const
   fvg_node *g = fvg_const(f->tape, k->n_class, m->embed_dim, texts);
   if (branch == FVG_BRANCH_BASE) {
     /* Without adapters base classes are scored by f_score, as in fvg_fvgpt_score_base. */
-    if (k->branch == branch && k->fvgpt->desc.no_fdc && l->method->mixed)
-      f = l->method->mixed(l, step);
+    if (k->branch == branch && k->fvgpt->desc.no_fdc && l->method->f_score)
+      f = l->method->f_score(l, step);
     return k->fvgpt->desc.no_fdc ? fvg__logits(k->fvgpt, f, g) : fvg__fdc(k->fvgpt, f, g);
   }
   if (branch == FVG_BRANCH_NEW) {
     fvg_node *clip = f_clip ? fvg_const(f->tape, 1, m->embed_dim, f_clip) : f;
     return fvg__calibrated_logits(k, f, clip, g);
   }
-  if (branch == FVG_TUNED && l->method->mixed)
-    f = l->method->mixed(l, step);
+  if (branch == FVG_TUNED && l->method->f_score)
+    f = l->method->f_score(l, step);
   return fvg_scale(fvg_linear(f, g, NULL), m->logit_scale);
 }
 
@@ -18076,8 +18044,7 @@ FVG_DEF fvg_status fvg_encode_image(fvg_clip *m, float *feature, const fvg_image
   fvg_status unusable = fvg__unusable(m);
   if (unusable) return unusable;
   if (!feature || !image || !image->pixels)
-    return fvg_fail(m->ctx, FVG_E_ARG,
-                    "fvg_encode_image: needs a picture and a place for its feature");
+    return fvg__missing(m->ctx, "fvg_encode_image", "a picture and a place for its feature");
   return fvg__image_features(m, NULL, feature, image);
 }
 
@@ -18095,7 +18062,7 @@ FVG_DEF int fvg_classifier_image(fvg_classifier *k, float *probability, const fv
   if (!k) return FVG_E_ARG;  /* without a context there is no place for a message */
   fvg_clip *m = k->clip;
   if (!image || !image->pixels)
-    return fvg_fail(m->ctx, FVG_E_ARG, "fvg_classifier_image: needs a picture");
+    return fvg__missing(m->ctx, "fvg_classifier_image", "a picture");
   float *features = FVG_NEW_ARRAY(m->ctx, float, (size_t)fvg_learner_feature_width(m, k->learner));
   float *z = FVG_NEW_ARRAY(m->ctx, float, (size_t)k->n_class);
 

@@ -311,7 +311,7 @@ static void test_tasks(const fvg_dataset *d) {
     for (int group = FVG_ALL; group <= FVG_NEW; group++)
       for (int i = 0; i < 4; i++)
         for (uint64_t seed = 1; seed <= 2; seed++) {
-          fvg_task_desc desc = {(fvg_part)part, (fvg_group)group, shots[i], seed};
+          fvg_task_desc desc = {(fvg_split)part, (fvg_group)group, shots[i], seed};
           test_task(d, &desc);
         }
 

@@ -141,7 +141,7 @@ static void test_pictures(fvg_clip *m) {
   one.mask.width--;
   check(refused(c, fvg_dataset_of_pictures(c, &memory, &one, 1, names, CLASSES), "its mask"), "a mask's size");
   one = picture[0];
-  one.part = (fvg_part)7;
+  one.part = (fvg_split)7;
   check(refused(c, fvg_dataset_of_pictures(c, &memory, &one, 1, names, CLASSES), "its part"), "a part");
   check(refused(c, fvg_dataset_of_pictures(c, &memory, NULL, 1, names, CLASSES), "pictures") &&
             refused(c, fvg_dataset_of_pictures(c, NULL, picture, N, names, CLASSES), "a place"), "NULL");
