@@ -9051,38 +9051,73 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
    13 draws where).  All else is the same for all of them: class names become packed texts, g is
    the text tower's normalised output, f the image tower's, the scores are z = s f g^T, and the loss
    is CE(z, y) or something that contains it.  What differs is one table, a fvg_method.  Training,
-   checkpoints, classifiers and FVG-PT (chapters 30 to 34) see no more of a method than that.
+   checkpoints, classifiers and FVG-PT (chapters 30 to 34) read that table.  Only what was published
+   for a method goes by its name: templates (chapter 28) and settings (chapter 31).
 
-   How to add a method:
+   How to add a method.  Methods are compiled in: you edit this header; no call registers one.
 
-     1. Write a chapter with its equations and defaults, and an enum of its options, if it has any.
+     1. Write a chapter with its equations and defaults, and an enum of its options, if it has any:
+        at most FVG_RECIPE_OPTIONS.
      2. init: add the parameters under their published names and draw their values; say in
         l->plan[FVG__TEXT] and l->plan[FVG__IMAGE] where the vectors go.  fvg__learner_ctx does all
-        this for context words; fvg__learner_prior computes g0, plain CLIP's text features.
-     3. vectors: return the matrix v [n_start + n n_layer, w] of a tower as a node.
+        this for context words; fvg__learner_prior computes g0, zero-shot CLIP's text features.
+     3. vectors: return the matrix v [n_start + n_prompt n_layer, w] of a tower as a node.
         fvg__ctx_vectors does so for context words.
      4. loss: return the loss [1,1] made of the step's f, g and z.  NULL: CE(z, y).
      5. Only if the method needs them:
           scores      the words differ from picture to picture, so z is not s f g^T   (CoCoOp)
-          mixed       base classes are scored by another vector than f                (MMRL)
+          f_score     base classes are scored by another vector than f                (MMRL)
           gradients   the gradient is not just that of the loss                       (ProGrad)
           epoch       something happens at the end of an epoch                        (PromptSRC)
           release     init left something in l->own                                   (DAPT)
      6. Fill in a fvg_method, one field a line in the order of the struct, which says what each
         means.  A method that prompts the image tower needs FVG_NEEDS_PIXELS, and n_part is 2, or 3
-        with mixed.
+        with f_score.
      7. Add the table to the list at the end of chapter 22, and the name to the list of methods in
-        tests/test_learners.c.
+        tests/test_learners.c.  Names are also written in the comments of fvg_method_find and
+        fvg_learner_desc, and, if the method has published ones, in fvg_method_template (chapter
+        28), in the tables of settings and in fvg_fvgpt_recipe (chapter 31).
 
-   The shortest example is chapter 15 (CoOp, a table and no loss of its own), then chapter 16
-   (KgCoOp, a loss of two terms); the shortest with prompts in both towers is chapter 20 (MaPLe).
+   Rules that no compiler checks:
 
-   A class is written as [SOT], the context, the words that stay words, name, dot, [EOT].  A method
-   without context words (MMRL) fills the class name into a template instead.
+     context     fvg__ctx_vectors reads l->param[0], so the context is the first parameter.  With a
+                 `vectors` of your own, class_specific and class_token_position are refused.
+     init        runs before the classes are packed and before l->tape exists.
+     names       A parameter's name, shorter than 96 bytes, is its tensor's name in checkpoints.  An
+                 option's name is a key of their metadata, beside the settings that each has: not
+                 "n_ctx", "embed_dim", "tau", "logit_scale", ... (chapter 34 lists them).
+     failure     Report it by fvg_fail, or on a tape by fvg__give_up, and return the status or NULL.
+     release     runs for every learner, also where init has failed or was never called, so l->own
+                 may be NULL.
+     scores      gets no step: it makes z from f and from texts of its own, out of `packed`.  The
+                 step of `loss` then has that z, and g is NULL.
+     f_score     Its step has f and f_read and nothing else; the tape is step->f->tape.
+
+   A whole method, CoOp with short vectors, L = CE(z, y) + W mean v^2, as it would stand after
+   chapter 15:
+
+     static fvg_node *fvg__short_loss(fvg_learner *l, fvg__step *step) {
+       fvg_node *v = fvg__ctx_vectors(l, step->tape, FVG__TEXT);
+       fvg_node *L_v = fvg_scale(fvg_mean(fvg_mul(v, v)), (float)l->option[0]);
+       return fvg_add(fvg_cross_entropy(step->z, step->batch->label), L_v);
+     }
+
+     static const fvg_method fvg__short = {
+       "ShortCoOp", "a photo of a", FVG__ONE_EACH, 4, FVG_NEEDS_FEATURES, 1,
+       0.0035f, FVG_SGD, 10, 4, 0, 1, {{"W", 1, 0, 1e6}, {NULL, 0, 0, 0}},
+       fvg__coop_init, fvg__ctx_vectors, fvg__short_loss, NULL, NULL, NULL, NULL, NULL
+     };
+
+   and &fvg__short in the list of chapter 22.  To read on: chapter 15 (CoOp, a table and no loss of
+   its own), chapter 16 (KgCoOp, a loss of two terms), and for prompts in both towers chapter 20
+   (MaPLe).
+
+   A class is written as [SOT], the context, fixed words, name, dot, [EOT].  A method without
+   context words (MMRL) fills the class name into a template instead.
 
    A context may start from words.  A word may have several tokens ("photorealistic-HDR" has five),
    but the published trainers count words: they learn as many vectors as there are words, which
-   start as the first tokens, and the remaining tokens stay fixed behind the vectors.  Of "a
+   start as the first tokens, and the remaining tokens stay fixed after the vectors.  Of "a
    photorealistic-HDR of a" CoOp makes the prompt
 
      [SOT] v_1 v_2 v_3 v_4  - hdr of a  name . [EOT]     v_1..v_4 start as: a  photo  realistic ...
@@ -9101,14 +9136,14 @@ typedef struct fvg__option_card {
   double low, high;
 } fvg__option_card;
 
-/* What the loss of a batch is made of. */
+/* What the loss of a batch is made of.  For f_score only f and f_read are set. */
 typedef struct fvg__step {
   fvg_tape *tape;
   const fvg_batch *batch;
-  fvg_node *g;                       /* [C,d] text features, normalised                           */
-  fvg_node *f;                       /* [B,d] image features, normalised                          */
+  fvg_node *g;                       /* [C,d] text features, unit length; NULL with `scores`      */
+  fvg_node *f;                       /* [B,d] image features, unit length                         */
   fvg_node *z;                       /* [B,C] scores                                              */
-  fvg_node *f_read;                  /* [B n_read, w] rows behind the class tokens, if n_read > 0 */
+  fvg_node *f_read;                  /* [B n_read, w] rows after the class tokens, if n_read > 0  */
 } fvg__step;
 
 /* What a method's published code makes of the words that the context starts from. */
@@ -9133,16 +9168,19 @@ struct fvg_method {
   float crop_scale_min;              /* least share of a picture in a random crop; 0: 0.08        */
   int prompts_only;                  /* 1: all parameters are prompts, and classes have text      */
                                      /* features of their own, so DPC can mix them                */
-  fvg__option_card option[FVG_RECIPE_OPTIONS + 1];              /* the last one has no name      */
+  fvg__option_card option[FVG_RECIPE_OPTIONS + 1];     /* the last one has no name                */
 
-  fvg_status (*init)(fvg_learner *l);
+  /* Every method has the first two; of the others, NULL means what their comment says last. */
+  fvg_status (*init)(fvg_learner *l);            /* adds the parameters, fills in l->plan         */
   fvg_node *(*vectors)(fvg_learner *l, fvg_tape *t, fvg__tower tower);
-  fvg_node *(*loss)(fvg_learner *l, fvg__step *step);
-  fvg_node *(*scores)(fvg_learner *l, fvg_tape *t, fvg__packed *packed, fvg_node *f);
-  fvg_node *(*f_score)(fvg_learner *l, const fvg__step *step);
-  fvg_status (*gradients)(fvg_learner *l, const fvg_batch *batch, float *loss);
-  fvg_status (*epoch)(fvg_learner *l, int epoch, int n_epochs);
-  void (*release)(fvg_learner *l);
+  fvg_node *(*loss)(fvg_learner *l, fvg__step *step);                      /* [1,1]; CE(z, y)     */
+  fvg_node *(*scores)(fvg_learner *l, fvg_tape *t, fvg__packed *packed,
+                      fvg_node *f);                                        /* [B,C]; s f g^T      */
+  fvg_node *(*f_score)(fvg_learner *l, const fvg__step *step);             /* [B,d]; f            */
+  fvg_status (*gradients)(fvg_learner *l, const fvg_batch *batch,
+                          float *loss);                                    /* those of the loss   */
+  fvg_status (*epoch)(fvg_learner *l, int epoch, int n_epochs);            /* nothing             */
+  void (*release)(fvg_learner *l);   /* frees l->own; nothing                                     */
 };
 
 struct fvg_learner {
@@ -9165,10 +9203,10 @@ struct fvg_learner {
   char *words;                       /* to start from, or NULL                                    */
   int *word;                         /* [n_word] their tokens                                     */
   int n_word;                        /* 0 when they are not used                                  */
-  int n_fixed;                       /* how many of the last tokens stay words                    */
+  int n_fixed;                       /* how many of the last tokens are fixed words               */
 
   fvg__plan plan[2];                 /* where vectors stand, for FVG__TEXT and FVG__IMAGE         */
-  int n_read;                        /* rows behind the class token that are read in the end      */
+  int n_read;                        /* rows after the class token that are read in the end       */
   fvg_tape *tape;
   void *own;                         /* whatever else the method keeps                            */
   const fvg_weights *file;           /* set while a checkpoint is loaded: shapes are checked      */
@@ -10090,24 +10128,24 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float 
 static fvg_status fvg__coop_init(fvg_learner *l) { return fvg__learner_ctx(l, "ctx"); }
 
 static const fvg_method fvg__coop = {
-  "CoOp",                            /* name                                                      */
+  "CoOp",
   NULL,                              /* ctx_init: N(0, 0.02^2)                                    */
-  FVG__ONE_EACH,                     /* start                                                     */
+  FVG__ONE_EACH,
   4,                                 /* n_ctx                                                     */
-  FVG_NEEDS_FEATURES,                /* needs                                                     */
+  FVG_NEEDS_FEATURES,
   1,                                 /* n_part: f                                                 */
   0.0035f,                           /* lr                                                        */
-  FVG_SGD,                           /* optimizer                                                 */
+  FVG_SGD,
   10,                                /* epochs                                                    */
   4,                                 /* batch                                                     */
   0,                                 /* crop_scale_min: 0.08                                      */
   1,                                 /* prompts_only                                              */
   {{NULL, 0, 0, 0}},                 /* option: none                                              */
-  fvg__coop_init,                    /* init                                                      */
-  fvg__ctx_vectors,                  /* vectors                                                   */
+  fvg__coop_init,
+  fvg__ctx_vectors,
   NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
-  NULL,                              /* mixed: none, base classes are scored by f                 */
+  NULL,                              /* f_score: f                                                */
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
@@ -10146,27 +10184,27 @@ static fvg_node *fvg__kgcoop_loss(fvg_learner *l, fvg__step *step) {
 }
 
 static const fvg_method fvg__kgcoop = {
-  "KgCoOp",                          /* name                                                      */
+  "KgCoOp",
   "a photo of a",                    /* ctx_init                                                  */
-  FVG__ONE_EACH,                     /* start                                                     */
+  FVG__ONE_EACH,
   4,                                 /* n_ctx                                                     */
-  FVG_NEEDS_FEATURES,                /* needs                                                     */
+  FVG_NEEDS_FEATURES,
   1,                                 /* n_part: f                                                 */
   0.0035f,                           /* lr                                                        */
-  FVG_SGD,                           /* optimizer                                                 */
+  FVG_SGD,
   10,                                /* epochs                                                    */
   4,                                 /* batch                                                     */
   0,                                 /* crop_scale_min: 0.08                                      */
   1,                                 /* prompts_only                                              */
-  {                                  /* option                                                    */
+  {
     {"W", 2, 0, 1e6},                /* FVG__KG_W                                                 */
     {NULL, 0, 0, 0}
   },
-  fvg__ctx_and_prior_init,           /* init                                                      */
-  fvg__ctx_vectors,                  /* vectors                                                   */
-  fvg__kgcoop_loss,                  /* loss                                                      */
+  fvg__ctx_and_prior_init,
+  fvg__ctx_vectors,
+  fvg__kgcoop_loss,
   NULL,                              /* scores: s f g^T                                           */
-  NULL,                              /* mixed: none, base classes are scored by f                 */
+  NULL,                              /* f_score: f                                                */
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
@@ -10255,28 +10293,28 @@ static fvg_status fvg__prograd_gradients(fvg_learner *l, const fvg_batch *batch,
 }
 
 static const fvg_method fvg__prograd = {
-  "ProGrad",                         /* name                                                      */
+  "ProGrad",
   NULL,                              /* ctx_init: the template's words before {}                  */
-  FVG__LAST_SLOTS,                   /* start                                                     */
+  FVG__LAST_SLOTS,
   16,                                /* n_ctx                                                     */
-  FVG_NEEDS_FEATURES,                /* needs                                                     */
+  FVG_NEEDS_FEATURES,
   1,                                 /* n_part: f                                                 */
   0.002f,                            /* lr                                                        */
-  FVG_SGD,                           /* optimizer                                                 */
+  FVG_SGD,
   100,                               /* epochs                                                    */
   32,                                /* batch                                                     */
   0,                                 /* crop_scale_min: 0.08                                      */
   1,                                 /* prompts_only                                              */
-  {                                  /* option                                                    */
+  {
     {"lambda", 1, 0, 1e6},           /* FVG__PROGRAD_LAMBDA                                       */
     {NULL, 0, 0, 0}
   },
-  fvg__ctx_and_prior_init,           /* init                                                      */
-  fvg__ctx_vectors,                  /* vectors                                                   */
+  fvg__ctx_and_prior_init,
+  fvg__ctx_vectors,
   NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
-  NULL,                              /* mixed: none, base classes are scored by f                 */
-  fvg__prograd_gradients,            /* gradients                                                 */
+  NULL,                              /* f_score: f                                                */
+  fvg__prograd_gradients,
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
@@ -10334,24 +10372,24 @@ static fvg_node *fvg__cocoop_scores(fvg_learner *l, fvg_tape *t, fvg__packed *pa
 }
 
 static const fvg_method fvg__cocoop = {
-  "CoCoOp",                          /* name                                                      */
+  "CoCoOp",
   "a photo of a",                    /* ctx_init                                                  */
-  FVG__ONE_EACH,                     /* start                                                     */
+  FVG__ONE_EACH,
   4,                                 /* n_ctx                                                     */
-  FVG_NEEDS_FEATURES,                /* needs                                                     */
+  FVG_NEEDS_FEATURES,
   1,                                 /* n_part: f                                                 */
   0.002f,                            /* lr                                                        */
-  FVG_SGD,                           /* optimizer                                                 */
+  FVG_SGD,
   10,                                /* epochs                                                    */
   1,                                 /* batch                                                     */
   0,                                 /* crop_scale_min: 0.08                                      */
   0,                                 /* prompts_only: there is the meta-net                       */
   {{NULL, 0, 0, 0}},                 /* option: none                                              */
-  fvg__cocoop_init,                  /* init                                                      */
+  fvg__cocoop_init,
   fvg__ctx_vectors,                  /* vectors: before pi is added                               */
   NULL,                              /* loss: CE(z, y)                                            */
-  fvg__cocoop_scores,                /* scores                                                    */
-  NULL,                              /* mixed: none, base classes are scored by f                 */
+  fvg__cocoop_scores,
+  NULL,                              /* f_score: f                                                */
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
@@ -10594,19 +10632,19 @@ static fvg_status fvg__promptsrc_epoch(fvg_learner *l, int epoch, int n_epochs) 
 }
 
 static const fvg_method fvg__promptsrc = {
-  "PromptSRC",                       /* name                                                      */
+  "PromptSRC",
   "a photo of a",                    /* ctx_init                                                  */
-  FVG__FIRST_FEW,                    /* start                                                     */
+  FVG__FIRST_FEW,
   4,                                 /* n_ctx                                                     */
-  FVG_NEEDS_FEATURES | FVG_NEEDS_PIXELS,                         /* needs                         */
-  2,                                 /* n_part: f, f0                                             */
+  FVG_NEEDS_FEATURES | FVG_NEEDS_PIXELS,
+  2,                                 /* n_part: f, f_clip                                         */
   0.0025f,                           /* lr                                                        */
-  FVG_SGD,                           /* optimizer                                                 */
+  FVG_SGD,
   10,                                /* epochs                                                    */
   32,                                /* batch                                                     */
   0,                                 /* crop_scale_min: 0.08                                      */
   1,                                 /* prompts_only                                              */
-  {                                  /* option                                                    */
+  {
     {"n_ctx_vision", 4, 1, 1000},    /* FVG__SRC_CTX                                              */
     {"depth_text", 9, 1, 1000},      /* FVG__SRC_TEXT_DEPTH                                       */
     {"depth_vision", 9, 1, 1000},    /* FVG__SRC_IMAGE_DEPTH                                      */
@@ -10616,13 +10654,13 @@ static const fvg_method fvg__promptsrc = {
     {"gpa_std", 1, 1e-3, 1e6},       /* FVG__SRC_SIGMA                                            */
     {NULL, 0, 0, 0}
   },
-  fvg__promptsrc_init,               /* init                                                      */
-  fvg__promptsrc_vectors,            /* vectors                                                   */
-  fvg__promptsrc_loss,               /* loss                                                      */
+  fvg__promptsrc_init,
+  fvg__promptsrc_vectors,
+  fvg__promptsrc_loss,
   NULL,                              /* scores: s f g^T                                           */
-  NULL,                              /* mixed: none, base classes are scored by f                 */
+  NULL,                              /* f_score: f                                                */
   NULL,                              /* gradients: the loss's                                     */
-  fvg__promptsrc_epoch,              /* epoch                                                     */
+  fvg__promptsrc_epoch,
   NULL                               /* release: nothing                                          */
 };
 
@@ -10692,27 +10730,27 @@ static fvg_node *fvg__maple_vectors(fvg_learner *l, fvg_tape *t, fvg__tower towe
 }
 
 static const fvg_method fvg__maple = {
-  "MaPLe",                           /* name                                                      */
+  "MaPLe",
   "a photo of a",                    /* ctx_init                                                  */
-  FVG__FIRST_FEW,                    /* start                                                     */
+  FVG__FIRST_FEW,
   2,                                 /* n_ctx                                                     */
-  FVG_NEEDS_PIXELS,                  /* needs                                                     */
-  2,                                 /* n_part: f, f0                                             */
+  FVG_NEEDS_PIXELS,
+  2,                                 /* n_part: f, f_clip                                         */
   0.0035f,                           /* lr                                                        */
-  FVG_SGD,                           /* optimizer                                                 */
+  FVG_SGD,
   5,                                 /* epochs                                                    */
   4,                                 /* batch                                                     */
   0,                                 /* crop_scale_min: 0.08                                      */
   0,                                 /* prompts_only: there are the layers                        */
-  {                                  /* option                                                    */
+  {
     {"prompt_depth", 9, 1, 1000},    /* FVG__MAPLE_DEPTH                                          */
     {NULL, 0, 0, 0}
   },
-  fvg__maple_init,                   /* init                                                      */
-  fvg__maple_vectors,                /* vectors                                                   */
+  fvg__maple_init,
+  fvg__maple_vectors,
   NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
-  NULL,                              /* mixed: none, base classes are scored by f                 */
+  NULL,                              /* f_score: f                                                */
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
@@ -10900,19 +10938,19 @@ static fvg_node *fvg__dapt_loss(fvg_learner *l, fvg__step *step) {
 }
 
 static const fvg_method fvg__dapt = {
-  "DAPT",                            /* name                                                      */
+  "DAPT",
   "a photo of a",                    /* ctx_init                                                  */
-  FVG__FIRST_FEW,                    /* start                                                     */
+  FVG__FIRST_FEW,
   2,                                 /* n_ctx                                                     */
-  FVG_NEEDS_PIXELS | FVG_NEEDS_FOREGROUND,                       /* needs                         */
-  2,                                 /* n_part: f, f0                                             */
+  FVG_NEEDS_PIXELS | FVG_NEEDS_FOREGROUND,
+  2,                                 /* n_part: f, f_clip                                         */
   0.0035f,                           /* lr                                                        */
-  FVG_SGD,                           /* optimizer                                                 */
+  FVG_SGD,
   10,                                /* epochs                                                    */
   4,                                 /* batch                                                     */
   0,                                 /* crop_scale_min: 0.08                                      */
   0,                                 /* prompts_only: there are MaPLe's layers                    */
-  {                                  /* option                                                    */
+  {
     {"prompt_depth", 9, 1, 1000},    /* FVG__MAPLE_DEPTH                                          */
     {"margin", 1.5, 0, 1e6},         /* FVG__DAPT_MARGIN                                          */
     {"pull_push_weight", 0.8, 0, 1e6},           /* FVG__DAPT_WEIGHT_V                            */
@@ -10922,14 +10960,14 @@ static const fvg_method fvg__dapt = {
     {"released_slicing", 0, 0, 1},   /* FVG__DAPT_RELEASED                                        */
     {NULL, 0, 0, 0}
   },
-  fvg__dapt_init,                    /* init                                                      */
-  fvg__maple_vectors,                /* vectors                                                   */
-  fvg__dapt_loss,                    /* loss                                                      */
+  fvg__dapt_init,
+  fvg__maple_vectors,
+  fvg__dapt_loss,
   NULL,                              /* scores: s f g^T                                           */
-  NULL,                              /* mixed: none, base classes are scored by f                 */
+  NULL,                              /* f_score: f                                                */
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
-  fvg__dapt_release                  /* release                                                   */
+  fvg__dapt_release
 };
 
 /*==================================================================================================
@@ -11090,19 +11128,19 @@ static fvg_node *fvg__mmrl_f_score(fvg_learner *l, const fvg__step *step) {
 }
 
 static const fvg_method fvg__mmrl = {
-  "MMRL",                            /* name                                                      */
+  "MMRL",
   NULL,                              /* ctx_init: there is no context                             */
   FVG__ONE_EACH,                     /* start: of no use without a context                        */
   0,                                 /* n_ctx: the filled template is the text                    */
-  FVG_NEEDS_FEATURES | FVG_NEEDS_PIXELS,                         /* needs                         */
-  3,                                 /* n_part: f, f0, mixed                                      */
+  FVG_NEEDS_FEATURES | FVG_NEEDS_PIXELS,
+  3,                                 /* n_part: f, f_clip, f_score                                */
   0.001f,                            /* lr                                                        */
-  FVG_ADAMW,                         /* optimizer                                                 */
+  FVG_ADAMW,
   10,                                /* epochs                                                    */
   4,                                 /* batch                                                     */
   0.5f,                              /* crop_scale_min                                            */
   0,                                 /* prompts_only: there are the layers and P_r                */
-  {                                  /* option                                                    */
+  {
     {"n_rep_tokens", 5, 1, 1000},    /* FVG__MMRL_K                                               */
     {"rep_dim", 512, 1, 65536},      /* FVG__MMRL_D                                               */
     {"first_layer", 0, 0, 1000},     /* FVG__MMRL_FIRST                                           */
@@ -11110,11 +11148,11 @@ static const fvg_method fvg__mmrl = {
     {"reg_weight", 1, 0, 1e6},       /* FVG__MMRL_LAMBDA                                          */
     {NULL, 0, 0, 0}
   },
-  fvg__mmrl_init,                    /* init                                                      */
-  fvg__mmrl_vectors,                 /* vectors                                                   */
-  fvg__mmrl_loss,                    /* loss                                                      */
+  fvg__mmrl_init,
+  fvg__mmrl_vectors,
+  fvg__mmrl_loss,
   NULL,                              /* scores: s f g^T                                           */
-  fvg__mmrl_f_score,                   /* mixed                                                     */
+  fvg__mmrl_f_score,
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
