@@ -11389,7 +11389,7 @@ static fvg_status fvg__items_check(fvg_ctx *c, const fvg_items *in, int n_class)
     const fvg_item *item = &in->item[i];
     if (item->label < 0 || item->label >= n_class)
       return fvg_fail(c, FVG_E_ARG, "item %d (%.200s): label %d, but there are %d classes",
-                       i, item->path, item->label, n_class);
+                      i, item->path, item->label, n_class);
   }
   return FVG_OK;
 }
@@ -11606,7 +11606,7 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
     int label = labels[i], best = 0;
     if (label < 0 || label >= n_class)
       s = fvg_fail(c, FVG_E_ARG, "score: item %d has label %d, but there are %d classes",
-                    i, label, n_class);
+                   i, label, n_class);
     else
       s = fvg__best_scored(c, scores + fvg__row(i, n_class), n_class, i, &best);
     if (s) break;
@@ -11664,8 +11664,8 @@ static fvg_status fvg__count_fewest(fvg_ctx *c, int *fewest, const fvg_items *it
   return FVG_OK;
 }
 
-/* Draws from all classes and then takes the group's, so that the draw does not depend on the group.
-   */
+/* Draws from all classes and then takes those of the group, so that the draw does not depend on
+   it. */
 FVG_DEF fvg_status fvg_task_draw(fvg_task *out, const fvg_dataset *d, const fvg_task_desc *desc) {
   fvg_task_desc whole;
   memset(&whole, 0, sizeof whole);
@@ -12010,9 +12010,9 @@ static fvg_status fvg__list(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc 
   memset(out, 0, sizeof *out);
   if (!desc->list)
     return fvg_fail(c, FVG_E_UNSUPPORTED,
-                     "%.300s: folders cannot be listed: give desc.list, build with FVGPT_DIRENT or "
-                     "name a split file in desc.split",
-                     folder);
+                    "%.300s: folders cannot be listed: give desc.list, build with FVGPT_DIRENT or "
+                    "name a split file in desc.split",
+                    folder);
 
   fvg__collector k;
   memset(&k, 0, sizeof k);
@@ -12176,8 +12176,8 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
   if (!desc || !desc->root || !*desc->root)
     return fvg_fail(c, FVG_E_ARG, "data set: desc.root is not given");
   return fvg_fail(c, FVG_E_UNSUPPORTED,
-                   "%.300s: built with FVGPT_NO_STDIO, so data sets cannot be read from files",
-                   desc->root);
+                  "%.300s: built with FVGPT_NO_STDIO, so data sets cannot be read from files",
+                  desc->root);
 }
 
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
@@ -12187,14 +12187,14 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_
   if (image) memset(image, 0, sizeof *image);
   if (mask) memset(mask, 0, sizeof *mask);
   return fvg_fail(d->ctx, FVG_E_UNSUPPORTED,
-                   "%.300s: built with FVGPT_NO_STDIO, so pictures cannot be read", item->path);
+                  "%.300s: built with FVGPT_NO_STDIO, so pictures cannot be read", item->path);
 }
 
 FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
   (void)what;
   (void)skip_bad;
   return fvg_fail(d->ctx, FVG_E_UNSUPPORTED,
-                   "built with FVGPT_NO_STDIO, so pictures cannot be checked");
+                  "built with FVGPT_NO_STDIO, so pictures cannot be checked");
 }
 #else
 
@@ -12420,15 +12420,15 @@ static fvg_status fvg__draft_item(fvg_ctx *c, fvg__draft *d, fvg__entry *e, cons
                                   const char *where) {
   if (!*path || fvg__has_control(path))
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.200s: %s: the path is empty or holds control characters", file, where);
+                    "%.200s: %s: the path is empty or holds control characters", file, where);
   if (!*name || fvg__has_control(name))
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.200s: %s: the class name is empty or holds control characters",
-                     file, where);
+                    "%.200s: %s: the class name is empty or holds control characters",
+                    file, where);
   if (!fvg__path_is_safe(path))
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.200s: %s: path \"%.120s\" is absolute or has a part \"..\"",
-                     file, where, path);
+                    "%.200s: %s: path \"%.120s\" is absolute or has a part \"..\"",
+                    file, where, path);
 
   e->folder = "";
   e->name = path;
@@ -12438,8 +12438,8 @@ static fvg_status fvg__draft_item(fvg_ctx *c, fvg__draft *d, fvg__entry *e, cons
   if (!*known) *known = name;
   if (!fvg_same_name(c, *known, name))
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.200s: %s: label %d is called \"%.80s\" here, but \"%.80s\" before",
-                     file, where, label, name, *known);
+                    "%.200s: %s: label %d is called \"%.80s\" here, but \"%.80s\" before",
+                    file, where, label, name, *known);
   if (label >= d->n_class) d->n_class = label + 1;
   return FVG_OK;
 }
@@ -12448,8 +12448,8 @@ static fvg_status fvg__draft_check_labels(fvg_ctx *c, const fvg__draft *d, const
   for (int i = 0; i < d->n_class; i++)
     if (!d->class_name[i])
       return fvg_fail(c, FVG_E_FORMAT,
-                       "%.300s: label %d has no entry; labels 0..%d must all be there",
-                       file, i, d->n_class - 1);
+                      "%.300s: label %d has no entry; labels 0..%d must all be there",
+                      file, i, d->n_class - 1);
   return FVG_OK;
 }
 
@@ -12464,7 +12464,7 @@ static fvg_status fvg__read_entry(fvg_ctx *c, fvg__draft *d, fvg__entry *e, cons
   const fvg_json_value *list = &j->value[value];
   if (list->type != FVG_JSON_ARRAY || list->n_child != 3)
     return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s is not a list [path, label, class name]",
-                     file, where);
+                    file, where);
 
   const fvg_json_value *path = &j->value[list->first];
   const fvg_json_value *number = &j->value[path->next];
@@ -12472,18 +12472,18 @@ static fvg_status fvg__read_entry(fvg_ctx *c, fvg__draft *d, fvg__entry *e, cons
   if (path->type != FVG_JSON_STRING || number->type != FVG_JSON_NUMBER ||
       name->type != FVG_JSON_STRING)
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.200s: %s must be [string, number, string] = [path, label, class name]",
-                     file, where);
+                    "%.200s: %s must be [string, number, string] = [path, label, class name]",
+                    file, where);
 
   double label = number->number;
   if (!(label >= 0) || label != floor(label))
     return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: label %g is not a whole number from 0",
-                     file, where, label);
+                    file, where, label);
   if (label >= n_total)
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.200s: %s: label %g, but the file has only %d entries; labels must be "
-                     "0, 1, 2 ... without a gap",
-                     file, where, label, n_total);
+                    "%.200s: %s: label %g, but the file has only %d entries; labels must be "
+                    "0, 1, 2 ... without a gap",
+                    file, where, label, n_total);
   return fvg__draft_item(c, d, e, path->string, (int)label, name->string, file, where);
 }
 
@@ -12493,15 +12493,15 @@ static fvg_status fvg__find_parts(fvg_ctx *c, fvg__draft *d, const fvg_json *j, 
                                   int first[FVG__PARTS]) {
   if (j->n < 1 || j->value[0].type != FVG_JSON_OBJECT)
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.300s: not a split file, which is an object with train, val and test", file);
+                    "%.300s: not a split file, which is an object with train, val and test", file);
 
   for (int part = 0; part < FVG__PARTS; part++) {
     int at = fvg_json_find(j, 0, fvg__part_name[part]);
     if (part == FVG__VAL && at < 0) continue;
     if (at < 0 || j->value[at].type != FVG_JSON_ARRAY)
       return fvg_fail(c, FVG_E_FORMAT,
-                       "%.300s: not a split file: \"%s\" is missing or not a list",
-                       file, fvg__part_name[part]);
+                      "%.300s: not a split file: \"%s\" is missing or not a list",
+                      file, fvg__part_name[part]);
     d->n[part] = j->value[at].n_child;
     first[part] = j->value[at].first;
   }
@@ -12585,9 +12585,9 @@ static fvg_status fvg__find_prefix(fvg_ctx *c, char **out, const fvg__draft *d,
 
   if (s || *out) return s;
   return fvg_fail(c, FVG_E_IO,
-                   "%.150s: the first items of %.150s (such as %.100s) are neither in it nor "
-                   "together in one of its sub-folders; is it the right root?",
-                   desc->root, file, d->entry[0].name);
+                  "%.150s: the first items of %.150s (such as %.100s) are neither in it nor "
+                  "together in one of its sub-folders; is it the right root?",
+                  desc->root, file, d->entry[0].name);
 }
 
 /* The same for a published set, whose pictures lie where CoOp puts them, or without their own
@@ -12606,9 +12606,9 @@ static fvg_status fvg__find_published_prefix(fvg_ctx *c, char **out, const fvg__
     s = fvg__try_prefix(c, out, d, root, place[i]);
   if (!*out && !s)
     s = fvg_fail(c, FVG_E_IO,
-                  "%.120s: the first items of %.120s (such as %.100s) are not in its folder %s; is "
-                  "it the right root?",
-                  root, file, d->entry[0].name, usual);
+                 "%.120s: the first items of %.120s (such as %.100s) are not in its folder %s; is "
+                 "it the right root?",
+                 root, file, d->entry[0].name, usual);
   fvg_release(c, home);
   return s;
 }
@@ -12710,7 +12710,7 @@ static fvg_status fvg__too_many_splits(fvg_ctx *c, const fvg__names *names, cons
     used += n > 0 ? (size_t)n : sizeof line;
   }
   return fvg_fail(c, FVG_E_ARG, "%.150s: %d split files: %s; choose one with desc.split",
-                   root, names->n, line);
+                  root, names->n, line);
 }
 
 /* The only split file that a listing of the root finds; *out stays NULL if there is none. */
@@ -12757,8 +12757,8 @@ static fvg_status fvg__find_split(fvg_ctx *c, char **out, const fvg_dataset_desc
 
   if (desc->split)
     return fvg_fail(c, FVG_E_IO,
-                     "%.200s: no such split file, neither as given nor inside %.200s",
-                     desc->split, desc->root);
+                    "%.200s: no such split file, neither as given nor inside %.200s",
+                    desc->split, desc->root);
   return card ? FVG_OK : fvg__list_splits(c, out, desc);
 }
 #endif
@@ -12844,9 +12844,9 @@ static fvg_status fvg__drop_classes(fvg_ctx *c, fvg__names *classes, fvg__names 
   classes->n = n_kept;
   if (!n_kept)
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.200s: none of the %d class folders (such as %s) holds a picture to train "
-                     "on and one to test",
-                     root, n, list);
+                    "%.200s: none of the %d class folders (such as %s) holds a picture to train "
+                    "on and one to test",
+                    root, n, list);
   fvg_log(c, 0,
            "%.140s: %d of %d class folders are left out, for a class needs a picture to train on "
            "and one to test: %s%s",
@@ -12975,8 +12975,8 @@ static fvg_status fvg__list_classes(fvg_ctx *c, fvg__names *out, const fvg_datas
   for (int i = 0; train && i < out->n && !s; i++)
     if (fvg__names_find(train, out->name[i]) < 0)
       s = fvg_fail(c, FVG_E_FORMAT,
-                    "%.200s: class folder \"%.100s\" is in \"%s\" but not in \"train\"",
-                    desc->root, out->name[i], part);
+                   "%.200s: class folder \"%.100s\" is in \"%s\" but not in \"train\"",
+                   desc->root, out->name[i], part);
   if (s) fvg__names_free(c, out);
   return s;
 }
@@ -13159,7 +13159,7 @@ static fvg_status fvg__count_lines(fvg_ctx *c, const char *file, const uint8_t *
   for (size_t i = 0; i < n_bytes; i++) {
     if (!bytes[i])
       return fvg_fail(c, FVG_E_FORMAT, "%.300s: line %d holds a zero byte: not a text",
-                       file, (int)*n);
+                      file, (int)*n);
     *n += bytes[i] == '\n';
   }
   return FVG_OK;
@@ -13264,7 +13264,7 @@ static fvg_status fvg__read_classes(fvg_ctx *c, fvg__lines *out, const char *roo
     if (!out->line[i][0]) continue;   /* a label that no picture has */
     if (!fvg__parse_class(set->set, &out->line[i]))
       s = fvg_fail(c, FVG_E_FORMAT, "%.300s: line %d is not of the form \"%s\"",
-                    out->file, i + 1, set->class_form);
+                   out->file, i + 1, set->class_form);
   }
   return s;
 }
@@ -13291,7 +13291,7 @@ static fvg_status fvg__name_class(fvg_ctx *c, const char **out, const char *fold
   int at = fvg__lines_find(classes, folder);
   if (at < 0)
     return fvg_fail(c, FVG_E_FORMAT, "%.200s: no line for class folder \"%.100s\"",
-                     classes->file, folder);
+                    classes->file, folder);
   *out = classes->line[at] + strlen(classes->line[at]) + 1;
   return FVG_OK;
 }
@@ -13335,13 +13335,13 @@ static const char *fvg__part_folder(const fvg__names *folders, int part) {
 static fvg_status fvg__no_classes(fvg_ctx *c, const fvg__left_out *left_out, const char *root) {
   if (left_out->n_loose)
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.300s: neither a split file (split_zhou_*.json or split.json) nor class "
-                     "folders; its %d pictures must lie in a folder for each class",
-                     root, left_out->n_loose);
+                    "%.300s: neither a split file (split_zhou_*.json or split.json) nor class "
+                    "folders; its %d pictures must lie in a folder for each class",
+                    root, left_out->n_loose);
   return fvg_fail(c, FVG_E_FORMAT,
-                   "%.300s: neither a split file (split_zhou_*.json or split.json) nor class "
-                   "folders",
-                   root);
+                  "%.300s: neither a split file (split_zhou_*.json or split.json) nor class "
+                  "folders",
+                  root);
 }
 
 /* Warns if a share for val was asked of a data set that is not cut here. */
@@ -13430,8 +13430,8 @@ static char *fvg__parse_sun_picture(char *line, char *at, const char **key) {
   return fvg__put_string(fvg__put_folder(at, *key), slash + 1);
 }
 
-/* UCF101's line "ApplyEyeMakeup/v_1.avi 1" names a video; its picture is Apply_Eye_Makeup/v_1.jpg.
-   */
+/* UCF101's line "ApplyEyeMakeup/v_1.avi 1" names a video, whose picture is
+   Apply_Eye_Makeup/v_1.jpg. */
 static char *fvg__parse_ucf_picture(char *line, char *at, const char **key) {
   char *path = at, *blank = strchr(line, ' ');
   if (blank) *blank = 0;
@@ -13501,17 +13501,17 @@ static fvg_status fvg__draft_list(fvg_ctx *c, fvg__draft *d, fvg__entry *e,
     char *name = fvg__parse_picture(set->set, line, path, &key, &label);
     if (!name)
       return fvg_fail(c, FVG_E_FORMAT, "%.300s: %s is not of the form \"%s\"",
-                       list->file, where, set->form);
+                      list->file, where, set->form);
     end = fvg__put_class_name(name, set->set, key);
 
     if (classes) label = fvg__lines_find(classes, key);
     if (label < 0)
       return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: class \"%.80s\" is not in %s",
-                       list->file, where, key, set->classes);
+                      list->file, where, key, set->classes);
     if (label >= n_total)
       return fvg_fail(c, FVG_E_FORMAT,
-                       "%.200s: %s: label %d, but the lists have only %d pictures",
-                       list->file, where, label, n_total);
+                      "%.200s: %s: label %d, but the lists have only %d pictures",
+                      list->file, where, label, n_total);
     fvg_status s = fvg__draft_item(c, d, e++, path, label, name, list->file, where);
     if (s) return s;
   }
@@ -13635,8 +13635,8 @@ static fvg_status fvg__find_home(fvg_ctx *c, const char **home, char **root,
     if (!path) return FVG_E_NOMEM;
   }
   return fvg_fail(c, FVG_E_IO, "%.200s: no data set %s there: %s/%s is missing%s",
-                   desc->root, card->key, card->folder, sign,
-                   card->split_file ? ", and so is its split file" : "");
+                  desc->root, card->key, card->folder, sign,
+                  card->split_file ? ", and so is its split file" : "");
 }
 
 /* From the set's own lists of pictures. */
@@ -13672,9 +13672,9 @@ static fvg_status fvg__make_split(fvg_ctx *c, fvg_dataset *out, const fvg_datase
   const int set = (int)(card - fvg__cards);
   if (set == FVG__STANFORD_CARS || set == FVG__FLOWERS102)
     return fvg_fail(c, FVG_E_IO,
-                     "%.200s: data set %s needs %s/%s, which CoOp's page on data sets has: its own "
-                     "lists are .mat files",
-                     desc->root, card->key, card->folder, card->split_file);
+                    "%.200s: data set %s needs %s/%s, which CoOp's page on data sets has: its own "
+                    "lists are .mat files",
+                    desc->root, card->key, card->folder, card->split_file);
 
   fvg__draft draft;
   memset(&draft, 0, sizeof draft);
@@ -14060,27 +14060,41 @@ static void fvg__take_alpha(fvg_image *m) {
   m->channels = 1;
 }
 
-/* Chooses the reading of m, as told or from what it holds, and leaves only the channels that it is
-   about.  Returns why it cannot be told, or NULL. */
+/* Chooses the reading from the values of m, or of its alpha channel where that is a mask.  Returns
+   why it cannot be told, or NULL. */
+static const char *fvg__reading_of_values(fvg_image *m, int lossy, fvg__mask_facts *x) {
+  const char *why = NULL;
+  x->alpha = fvg__alpha_is_mask(m, &why);
+  if (x->alpha) fvg__take_alpha(m);
+  if (!why) x->reading = fvg__meaning_of(m, lossy, &why);
+  return why;
+}
+
+/* Chooses the reading of m as `told`, which may leave it to the values, and keeps only the channels
+   that are read.  Returns why the reading cannot be told, or NULL. */
 static const char *fvg__choose_reading(fvg_image *m, fvg_mask_reading told, int lossy,
                                        fvg__mask_facts *x) {
-  const int from_values = told == FVG_MASK_AUTO || told == FVG_MASK_INVERTED;
   const char *why = NULL;
   x->reading = told;
-  if (told == FVG_MASK_ALPHA) x->alpha = m->channels % 2 == 0;
-  else if (from_values) x->alpha = fvg__alpha_is_mask(m, &why);
-  if (told == FVG_MASK_ALPHA && !x->alpha) return "it has no alpha channel";
+  switch (told) {
+    case FVG_MASK_GREY:
+    case FVG_MASK_LABELS:
+    case FVG_MASK_TRIMAP: return NULL;
+    case FVG_MASK_AUTO: return fvg__reading_of_values(m, lossy, x);
 
-  if (x->alpha) fvg__take_alpha(m);
-  if (told == FVG_MASK_ALPHA || (from_values && !why))
-    x->reading = fvg__meaning_of(m, lossy, &why);
+    case FVG_MASK_INVERTED:  /* whoever asks for it knows what the mask is: in doubt it is grey   */
+      why = fvg__reading_of_values(m, lossy, x);
+      if (why) x->reading = FVG_MASK_GREY;
+      return NULL;
 
-  /* Who asks for an inverted mask knows that it is one: in doubt it is grey. */
-  if (told == FVG_MASK_INVERTED && why) {
-    x->reading = FVG_MASK_GREY;
-    return NULL;
+    case FVG_MASK_ALPHA:
+      x->alpha = m->channels % 2 == 0;
+      if (!x->alpha) return "it has no alpha channel";
+      fvg__take_alpha(m);
+      x->reading = fvg__meaning_of(m, lossy, &why);
+      return why;
   }
-  return why;
+  return NULL;
 }
 
 /* ---- applying a reading ---- */
@@ -15433,33 +15447,41 @@ typedef struct fvg__train_set {
   float *g, *g_clip;          /* [n_class, embed_dim] text features that stage 2 keeps fixed    */
 } fvg__train_set;
 
-/* A stage: its step on the pictures index[0..batch-1] of a source, and what that needs.  The labels
-   of the pictures are in `label` when the step is called. */
+/* What a run trains.  Only prompts read what the method needs, end epochs as the method wants, and
+   keep the method's own state. */
+typedef enum fvg__stage {
+  FVG__PROMPTS,               /* stage 1: the parameters of a learner                           */
+  FVG__FVGPT,                 /* stage 2 and calibration: FVG-PT's modules on tuned learners    */
+  FVG__DPC                    /* the second prompt of chapter 33                                */
+} fvg__stage;
+
+/* A run: a stage, its step on the pictures index[0..batch-1] of a source, and what that needs. */
 typedef struct fvg__trainer fvg__trainer;
 struct fvg__trainer {
+  /* What trains, on what: filled in by the caller of fvg__train. */
+  fvg__stage stage;
   const char *what;           /* the name of the stage in messages                              */
   fvg_status (*step)(fvg__trainer *t, const fvg__train_set *x, const int *index, int epoch,
-                     double lr,
-                     float *loss);
+                     double lr, float *loss);
   fvg_clip *clip;
-  fvg__train_set *source;  /* [n_source]; calibration alone may have more than one */
+  fvg__train_set *source;     /* [n_source]; calibration alone may have more than one           */
   int n_source;
-  fvg_optimizer *optimizer;
+  fvg_fvgpt *fvgpt;           /* what FVG__FVGPT trains, else NULL                              */
+  fvg__dpc *dpc;              /* what FVG__DPC knows, else NULL                                 */
+
+  /* How it trains: fvg__train makes these, and gives them back. */
   fvg_optimizer_desc schedule;
-  fvg_fvgpt *fvgpt;           /* what stage 2 trains, else NULL                                 */
-  fvg__dpc *dpc;              /* what DPC's stage knows, else NULL                              */
+  fvg_optimizer *optimizer;
+  int batch;                  /* pictures of a step                                             */
+  double *loss_sum;           /* [epochs]                                                       */
+  int *order;                 /* the pictures of the largest source in this epoch's order       */
+
+  /* The batch at hand.  The labels are there when the step is called, the rest is the step's. */
+  int *label;                 /* [batch]                                                        */
   float *f, *f_fg, *area;     /* [batch, width] twice and [batch]: a batch's views              */
   float *part;                /* [2, batch, width]: stage 2 takes rows of features apart here   */
   float *pixels, *pixels_fg;  /* [batch, 3, image_size, image_size], if the method reads them   */
-  int *label;                 /* [batch]                                                        */
-  int *order;                 /* the pictures of the largest source in this epoch's order       */
-  int batch;
-  double *loss_sum;           /* [epochs]                                                       */
 };
-
-/* Only stage 1 reads what the method needs, ends epochs as the method wants, and keeps the method's
-   own state. */
-static int fvg__is_stage_1(const fvg__trainer *t) { return !t->fvgpt && !t->dpc; }
 
 /* Makes room for a batch.  All sources have rows of the width of the first: their learners are of
    one method (fvg_fvgpt_calibrate). */
@@ -15484,7 +15506,7 @@ static fvg_status fvg__trainer_alloc(fvg__trainer *t) {
   if (!t->order || !t->label || !t->loss_sum) return FVG_E_NOMEM;
   if (!t->f || !t->f_fg || !t->part || !t->area) return FVG_E_NOMEM;
 
-  const int needs = fvg__is_stage_1(t) ? t->source[0].learner->method->needs : 0;
+  const int needs = t->stage == FVG__PROMPTS ? t->source[0].learner->method->needs : 0;
   if (needs & FVG_NEEDS_PIXELS) {
     t->pixels = FVG_NEW_ARRAY(c, float, 3 * batch * size * size);
     if (!t->pixels) return FVG_E_NOMEM;
@@ -15606,7 +15628,7 @@ static void fvg__state_add(fvg__state *x, const char *prefix, const fvg_paramete
   to->tensor.data = values;
 }
 
-/* All that a run changes; only stage 1 changes what the method keeps. */
+/* All that a run changes; what the method keeps changes only with its prompts. */
 static fvg_status fvg__state_new(const fvg__trainer *t, fvg__state *x) {
   const fvg_optimizer *o = t->optimizer;
   const fvg_learner *l = t->source[0].learner;
@@ -15623,7 +15645,7 @@ static fvg_status fvg__state_new(const fvg__trainer *t, fvg__state *x) {
     if (o->variance[i])
       fvg__state_add(x, "variance.", p, o->variance[i]);
   }
-  if (!fvg__is_stage_1(t)) return FVG_OK;
+  if (t->stage != FVG__PROMPTS) return FVG_OK;
   for (int i = 0; i < l->n_state; i++) {
     const fvg_parameter *p = l->state[i];
     fvg__state_add(x, "", p, (float *)p->value.data);
@@ -15842,7 +15864,7 @@ static fvg_status fvg__train_epoch(fvg__trainer *t, const fvg_train_desc *desc, 
   for (int i = 0; !s && i < t->n_source; i++)
     s = fvg__train_source(t, &t->source[i], seed + 500000u * (uint64_t)i, progress);
 
-  if (!s && fvg__is_stage_1(t))
+  if (!s && t->stage == FVG__PROMPTS)
     s = fvg_learner_epoch(t->source[0].learner, epoch, t->schedule.epochs);
   if (!s) s = fvg__check_trained(t, progress);
 #ifndef FVGPT_NO_STDIO
@@ -15878,9 +15900,9 @@ static fvg_status fvg__train_epochs(fvg__trainer *t, const fvg_train_desc *desc,
 
 /* The schedule and *batch that were asked for; what is left open comes from the stage's recipe. */
 static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_train_desc *asked,
-                                           int stage_1, int *batch) {
+                                           fvg__stage stage, int *batch) {
   fvg_recipe recipe;
-  if (stage_1) fvg_method_recipe(method, &recipe, FVG_FORK, FVG_BASE_TO_NEW, NULL, 0);
+  if (stage == FVG__PROMPTS) fvg_method_recipe(method, &recipe, FVG_FORK, FVG_BASE_TO_NEW, NULL, 0);
   else fvg_fvgpt_recipe(method, &recipe, NULL);
   *batch = asked && asked->batch > 0 ? asked->batch : recipe.batch;
 
@@ -15899,11 +15921,11 @@ static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_t
 static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int n_params,
                              const fvg_train_desc *desc) {
   const fvg_method *method = t->source[0].learner->method;
-  t->schedule = fvg__schedule_of(method, desc, fvg__is_stage_1(t), &t->batch);
+  t->schedule = fvg__schedule_of(method, desc, t->stage, &t->batch);
   for (int i = 0; i < t->n_source; i++)
     t->batch = fvg__min(t->batch, t->source[i].items->n);
 
-  const int reads_features = t->fvgpt || !(method->needs & FVG_NEEDS_PIXELS);
+  const int reads_features = t->stage == FVG__FVGPT || !(method->needs & FVG_NEEDS_PIXELS);
   long per_epoch = 0;
   fvg_status s = FVG_OK;
   for (int i = 0; !s && i < t->n_source; i++) {
@@ -16032,8 +16054,7 @@ static void fvg__set_source(fvg__trainer *t, fvg__train_set *x, fvg_learner *l, 
 /* ---- stage 1: the vectors of a method ---- */
 /* One step on the images index[0..batch-1], with the features and pixels that the method reads. */
 static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__train_set *x,
-                                          const int *index,
-                                          int epoch, double lr, float *loss) {
+                                          const int *index, int epoch, double lr, float *loss) {
   const int n = t->batch;
   fvg_status s = FVG_OK;
   if (t->pixels)
@@ -16092,6 +16113,7 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_tas
   fvg__train_set source;
   fvg__trainer t;
   memset(&t, 0, sizeof t);
+  t.stage = FVG__PROMPTS;
   t.what = l->method->name;
   t.step = fvg__learner_train_step;
   t.clip = l->clip;
@@ -16213,6 +16235,7 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *
   fvg__train_set source;
   fvg__trainer t;
   memset(&t, 0, sizeof t);
+  t.stage = FVG__FVGPT;
   t.what = what;
   t.step = fvg__fvgpt_train_step;
   t.clip = l->clip;
@@ -16290,6 +16313,7 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *fvgpt, const fvg_calibration_s
   fvg_fvgpt *fresh = NULL;
   fvg__trainer t;
   memset(&t, 0, sizeof t);
+  t.stage = FVG__FVGPT;
   t.what = "calibrate";
   t.step = fvg__fvgpt_train_step;
   t.clip = source[0].learner->clip;
@@ -16735,8 +16759,7 @@ static fvg_status fvg__dpc_check(const fvg_learner *l, const fvg_learner *tuned)
   const char *method = l->method->name;
   if (!fvg_dpc_knows(l->method))
     return fvg_fail(c, FVG_E_UNSUPPORTED,
-                     "DPC_%s: DPC mixes prompts, and %s does not learn these alone",
-                     method, method);
+                    "DPC_%s: DPC mixes prompts, and %s does not learn these alone", method, method);
   if (tuned == l || tuned->method != l->method || tuned->n_param != l->n_param ||
       tuned->n_class != l->n_class)
     return fvg_fail(c, FVG_E_ARG, "DPC needs a learner and a copy of it");
@@ -16857,8 +16880,7 @@ static fvg_status fvg__dpc_gather_features(fvg__dpc *d, const fvg__train_set *x,
 /* The same with the pixels of all pictures, for methods that prompt the image tower.  Only the
    batch's own pictures have features, which choose what they bring. */
 static fvg_status fvg__dpc_gather_pixels(fvg__dpc *d, const fvg__train_set *x, const int *index,
-                                         int n,
-                                         int epoch) {
+                                         int n, int epoch) {
   const fvg_clip *m = x->learner->clip;
   const int width = fvg_learner_feature_width(m, d->tuned);
   const size_t size = 3 * fvg__row(m->vision.image_size, m->vision.image_size);
@@ -16917,8 +16939,7 @@ static void fvg__dpc_return_mixture(fvg__dpc *d, fvg_learner *l) {
 
 /* A training step.  While the loss is computed the parameters hold P'; before and after, Q. */
 static fvg_status fvg__dpc_step(fvg__trainer *t, const fvg__train_set *x, const int *index,
-                                int epoch,
-                                double lr, float *loss) {
+                                int epoch, double lr, float *loss) {
   fvg__dpc *d = t->dpc;
   fvg_learner *l = x->learner;
   fvg_status s;
@@ -17019,7 +17040,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
   if (s) return s;
   if (v->desc.learner)
     return fvg_fail(c, FVG_E_ARG, "DPC_%s trains on views of plain CLIP, not of a learner",
-                     l->method->name);
+                    l->method->name);
 
   fvg_train_desc own = fvg__dpc_schedule(desc, items->n);
   fvg__dpc d;
@@ -17037,6 +17058,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
   fvg__trainer t;
   memset(&t, 0, sizeof t);
   t.what = what;
+  t.stage = FVG__DPC;
   t.step = fvg__dpc_step;
   t.clip = l->clip;
   t.dpc = &d;
@@ -17232,12 +17254,12 @@ static fvg_status fvg__read_words(fvg_ctx *c, const fvg_weights *w, fvg_learner_
   const char *position = fvg_weights_metadata(w, "class_token_position");
   if (!format || !trainer || !position || !fvg_weights_metadata(w, "classes"))
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%s: not a checkpoint of tuned prompts (no format, trainer, classes and "
-                     "class_token_position)",
-                     file);
+                    "%s: not a checkpoint of tuned prompts (no format, trainer, classes and "
+                    "class_token_position)",
+                    file);
   if (strcmp(format, "fvgpt 1"))
     return fvg_fail(c, FVG_E_FORMAT, "%s: format \"%.40s\", only \"fvgpt 1\" is known",
-                     file, format);
+                    file, format);
 
   d->method = fvg__method_of_trainer(trainer);
   if (!d->method)
@@ -17246,16 +17268,16 @@ static fvg_status fvg__read_words(fvg_ctx *c, const fvg_weights *w, fvg_learner_
   int at = fvg__position_of(position);
   if (at < 0)
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%s: class_token_position \"%.40s\" is not end, middle or front",
-                     file, position);
+                    "%s: class_token_position \"%.40s\" is not end, middle or front",
+                    file, position);
   d->class_token_position = (fvg_position)at;
   d->prompt_template = fvg_weights_metadata(w, "prompt_template");
   d->ctx_init = fvg_weights_metadata(w, "ctx_words");
   return FVG_OK;
 }
 
-/* What the learner is made of, from the metadata; option [FVG_RECIPE_OPTIONS] receives its numbers.
-   */
+/* What the learner is made of, from the metadata; its options are written to option
+   [FVG_RECIPE_OPTIONS]. */
 static fvg_status fvg__read_desc(fvg_clip *m, const fvg_weights *w, fvg_learner_desc *d,
                                  fvg_option *option) {
   fvg_ctx *c = m->ctx;
@@ -17267,7 +17289,7 @@ static fvg_status fvg__read_desc(fvg_clip *m, const fvg_weights *w, fvg_learner_
   if (s) return s;
   if (width != m->embed_dim)
     return fvg_fail(c, FVG_E_SHAPE, "%s: tuned on a CLIP of width %d, this one has %d",
-                     fvg_weights_file(w), width, m->embed_dim);
+                    fvg_weights_file(w), width, m->embed_dim);
 
   s = fvg__get_whole(c, w, "n_ctx", d->method->n_ctx ? 1 : 0, &d->n_ctx);
   if (!s) s = fvg__get_whole(c, w, "class_specific", 0, &d->class_specific);
@@ -17301,9 +17323,9 @@ static fvg_status fvg__read_fixed(fvg_clip *m, const fvg_weights *w, const fvg_l
   *n_fixed = n - d->n_ctx;
   if (d->class_token_position == FVG_END) return FVG_OK;
   return fvg_fail(m->ctx, FVG_E_UNSUPPORTED,
-                   "%s: words are left over of \"%.80s\" beside a name that is not at the end; "
-                   "their order has changed since, tune it again",
-                   fvg_weights_file(w), d->ctx_init);
+                  "%s: words are left over of \"%.80s\" beside a name that is not at the end; "
+                  "their order has changed since, tune it again",
+                  fvg_weights_file(w), d->ctx_init);
 }
 
 /* The class names: *name is an array to release, its *n strings stay in `j`, which is freed after
@@ -17382,8 +17404,8 @@ static fvg_status fvg__read_area(fvg_ctx *c, const fvg_weights *w, fvg_fvgpt_des
 
   if (rule > FVG_AREA_IGNORE || !(least >= 0 && least <= most && most <= 1))
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%s: area_rule %d, area_min %g, area_max %g make no sense",
-                     fvg_weights_file(w), rule, least, most);
+                    "%s: area_rule %d, area_min %g, area_max %g make no sense",
+                    fvg_weights_file(w), rule, least, most);
   d->area_rule = (fvg_area_rule)rule;
   d->area_min = (float)least;
   d->area_max = (float)most;
@@ -17411,11 +17433,11 @@ static fvg_status fvg__read_fvgpt_desc(fvg_clip *m, const fvg_weights *w, fvg_fv
 
   if (!(logit_scale > 0 && logit_scale < 1e6 && tau > 0 && tau < 1e6))
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%s: logit_scale %g and tau %g must be positive and below 1e6",
-                     fvg_weights_file(w), logit_scale, tau);
+                    "%s: logit_scale %g and tau %g must be positive and below 1e6",
+                    fvg_weights_file(w), logit_scale, tau);
   if (d->gate_layers > FVG__MAX_GATE_LAYERS)
     return fvg_fail(c, FVG_E_FORMAT, "%s: gate_layers is %d, 1 to %d are possible",
-                     fvg_weights_file(w), d->gate_layers, FVG__MAX_GATE_LAYERS);
+                    fvg_weights_file(w), d->gate_layers, FVG__MAX_GATE_LAYERS);
   d->logit_scale = (float)logit_scale;
   d->tau = (float)tau;
   return FVG_OK;
@@ -17454,8 +17476,8 @@ static fvg_status fvg__nothing_left(const fvg_weights *w, const fvg_learner *l,
     if (fvgpt && fvg__has_parameter(fvgpt->params, fvgpt->n_params, name))
       continue;
     return fvg_fail(l->clip->ctx, FVG_E_FORMAT,
-                     "%s: tensor %.100s belongs to nothing that the settings name",
-                     fvg_weights_file(w), name);
+                    "%s: tensor %.100s belongs to nothing that the settings name",
+                    fvg_weights_file(w), name);
   }
   return FVG_OK;
 }
@@ -17647,8 +17669,8 @@ static const fvg_block *fvg__last_of(const fvg_clip *m) {
   return &blocks->block[blocks->n_layer - 1];
 }
 
-/* One picture up to, and without, the last block.  vectors: the learner's image prompts, or NULL.
-   */
+/* Takes one picture up to the last block, which is not entered.  vectors: the learner's image
+   prompts, or NULL. */
 static fvg_node *fvg__below_last_block(fvg_tape *t, const fvg__image_rows *rows, const float *chw,
                                        fvg_node *vectors) {
   fvg_transformer below = rows->clip->vision.transformer;
@@ -17720,8 +17742,8 @@ static fvg_status fvg__feature_from(const fvg_clip *m, const fvg__last_block *la
 }
 
 /* ---- Grad-CAM ---- */
-/* z_PC = (1 - b) z + b z_CLIP.  b is a constant here: how it changes with the picture is left out.
-   */
+/* z_PC = (1 - b) z + b z_CLIP.  Here b is a constant: how it changes with the picture is left
+   out. */
 static fvg_node *fvg__calibrated_logits(const fvg_classifier *k, fvg_node *f, fvg_node *f_clip,
                                         fvg_node *g) {
   const float tau = k->fvgpt->desc.tau;
@@ -17732,35 +17754,32 @@ static fvg_node *fvg__calibrated_logits(const fvg_classifier *k, fvg_node *f, fv
   return fvg_lerp(z, z_clip, fvg_detach(b));
 }
 
-/* The logits [1, n_class] of a picture, as the classifier's branch has them.  f_clip [embed_dim]:
-   plain CLIP's feature of it, if that is another than the step's. */
+/* The logits [1, n_class] of a picture as a node; fvg__branch_logits has the same rules.  f_clip
+   [embed_dim]: zero-shot CLIP's feature of the picture; NULL: the step's.  Without prior
+   calibration (no_pc) new classes are scored as base classes are, but always by f. */
 static fvg_node *fvg__map_logits(fvg_classifier *k, const fvg__step *step, const float *f_clip) {
-  const fvg_clip *m = k->clip;
   fvg_learner *l = k->learner;
-  fvg_node *f = step->f;
-  fvg_branch branch = k->branch;
-  if (branch == FVG_BRANCH_NEW && k->fvgpt->desc.no_pc)
-    branch = FVG_BRANCH_BASE;
+  fvg_fvgpt *fvgpt = k->fvgpt;
+  fvg_tape *t = step->f->tape;
+  const int d = k->clip->embed_dim;
+  if (k->packed.n_text) return l->method->scores(l, t, &k->packed, step->f);
 
-  const int is_branch = branch == FVG_BRANCH_BASE || branch == FVG_BRANCH_NEW;
-  if (!is_branch && branch != FVG_ZERO_SHOT && k->packed.n_text)
-    return l->method->scores(l, f->tape, &k->packed, f);
+  const int no_fdc = fvgpt && fvgpt->desc.no_fdc;
+  const int by_f_score = l && l->method->f_score &&
+      (k->branch == FVG_TUNED || (k->branch == FVG_BRANCH_BASE && no_fdc));
+  const int no_calibration = k->branch == FVG_BRANCH_NEW && fvgpt->desc.no_pc;
+  const fvg_branch branch = no_calibration ? FVG_BRANCH_BASE : k->branch;
 
-  const float *texts = branch == FVG_ZERO_SHOT ? k->g_clip : k->g;
-  fvg_node *g = fvg_const(f->tape, k->n_class, m->embed_dim, texts);
-  if (branch == FVG_BRANCH_BASE) {
-    /* Without adapters base classes are scored by f_score, as in fvg_fvgpt_score_base. */
-    if (k->branch == branch && k->fvgpt->desc.no_fdc && l->method->f_score)
-      f = l->method->f_score(l, step);
-    return k->fvgpt->desc.no_fdc ? fvg__logits(k->fvgpt, f, g) : fvg__fdc(k->fvgpt, f, g);
+  fvg_node *f = by_f_score ? l->method->f_score(l, step) : step->f;
+  fvg_node *g = fvg_const(t, k->n_class, d, branch == FVG_ZERO_SHOT ? k->g_clip : k->g);
+  switch (branch) {
+    case FVG_ZERO_SHOT:
+    case FVG_TUNED:
+    case FVG_TUNED_NEW:   return fvg_scale(fvg_linear(f, g, NULL), k->clip->logit_scale);
+    case FVG_BRANCH_BASE: return no_fdc ? fvg__logits(fvgpt, f, g) : fvg__fdc(fvgpt, f, g);
+    case FVG_BRANCH_NEW:  break;
   }
-  if (branch == FVG_BRANCH_NEW) {
-    fvg_node *clip = f_clip ? fvg_const(f->tape, 1, m->embed_dim, f_clip) : f;
-    return fvg__calibrated_logits(k, f, clip, g);
-  }
-  if (branch == FVG_TUNED && l->method->f_score)
-    f = l->method->f_score(l, step);
-  return fvg_scale(fvg_linear(f, g, NULL), m->logit_scale);
+  return fvg__calibrated_logits(k, f, f_clip ? fvg_const(t, 1, d, f_clip) : f, g);
 }
 
 /* The label's logit, [1,1]. */
@@ -17810,8 +17829,8 @@ static fvg_status fvg__grad_cam(fvg_classifier *k, const fvg__last_block *last, 
 }
 
 /* ---- attention of the class token ---- */
-/* Mean over heads of the class token's attention to the patches -> grid [T-1], which comes zeroed.
-   */
+/* Adds to grid [T-1], which comes zeroed, the mean over heads of the class token's attention to the
+   patches. */
 static fvg_status fvg__cls_attention(const fvg_clip *m, const fvg__last_block *last, float *grid) {
   const fvg__kernels *kernels = m->ctx->kernels;
   const fvg_block *b = fvg__last_of(m);
@@ -17879,7 +17898,7 @@ static fvg_status fvg__finish_map(const fvg_clip *m, const float *grid, float *m
   for (int p = 0; p < n_patch; p++)
     if (!isfinite(grid[p]))
       return fvg_fail(m->ctx, FVG_E_NUMERIC, "attention map: patch %d is %g",
-                       p, (double)grid[p]);
+                      p, (double)grid[p]);
 
   fvg__spread(grid, size / m->vision.patch_size, map, size);
 
