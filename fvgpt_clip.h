@@ -94,7 +94,7 @@
       they are normalised as clip.tokenize does it: NFC, straight quotes, ligatures, widths, HTML
       references (those of HTML 4 and some of HTML 5).  ftfy's repair of wrongly decoded text is not
       done.  A text that does not fit the context is an error that says how many tokens it has.  A
-      text ends at its first end mark.
+      text ends at its first [EOT].
 
       Class names that differ only in blanks, case or underscores are the same class wherever names
       are compared (fvg_same_name).  An empty name is an error.
@@ -149,7 +149,7 @@
       follows the full view.  A training set without any mask is an error.
 
    8. PROTOCOL.  A task (fvg_task) is what training and testing work on: pictures to tell apart, and
-      the names to tell them by.  fvg_task_draw makes one from a part of a data set (train, val,
+      the names to tell them by.  fvg_task_draw makes one from a split of a data set (train, val,
       test), a group of its classes (all, base, new) and a number of shots.  Base classes are the
       first half of the labels, new classes are the rest, and the labels of a task count within its
       own names.  The pictures are drawn as Dassl draws them, so the lists equal the published ones.
@@ -284,22 +284,22 @@ typedef struct fvg_tokenizer fvg_tokenizer;
    bpe_simple_vocab_16e6.txt (unpacked): a first line that is skipped, then one merge per line.  The
    source is read but not closed.
 
-   vocab_size is the model's number of token embeddings: 512 byte symbols, the merges, start and
-   end.  0: as many merges as the file has.  Rows beyond CLIP's 49408 are tokens that somebody
-   added; no text here contains them, and they move neither merges nor marks.  A file with fewer
-   merges than needed is an error (FVG_E_FORMAT); more are ignored. */
+   vocab_size is the model's number of token embeddings: 512 byte symbols, the merges, [SOT] and
+   [EOT].  0: as many merges as the file has.  Rows beyond CLIP's 49408 are tokens that somebody
+   added; no text here contains them, and the ids of merges, [SOT] and [EOT] stay what they are.  A
+   file with fewer merges than needed is an error (FVG_E_FORMAT); more are ignored. */
 FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg_source *merges,
                                       int vocab_size);
 
 /* NULL is allowed. */
 FVG_DEF void fvg_tokenizer_free(fvg_tokenizer *k);
 
-/* The size of the tokenizer's own vocabulary, at most the model's.  The start mark has the id
-   size - 2 and the end mark size - 1: 49406 and 49407 in the published models, however many tokens
-   were added. */
+/* The size of the tokenizer's own vocabulary, at most the model's.  The start token, [SOT], has the
+   id size - 2 and the end token, [EOT], size - 1: 49406 and 49407 in the published models, however
+   many tokens were added. */
 FVG_DEF int fvg_tokenizer_vocab_size(const fvg_tokenizer *k);
 
-/* Token ids of a text, without start and end marks.  *n is the full count even if it exceeds
+/* Token ids of a text, without [SOT] and [EOT].  *n is the full count even if it exceeds
    `capacity`; at most `capacity` ids are stored (ids may be NULL if capacity is 0).  Bytes that are
    not UTF-8 are FVG_E_FORMAT. */
 FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, int *ids, int capacity, int *n,
@@ -451,11 +451,11 @@ typedef struct fvg_vision_tower {
   fvg_transformer transformer;       /* its blocks */
 } fvg_vision_tower;
 
-/* The text tower: tokens, causal transformer, projection of the end mark's row. */
+/* The text tower: tokens, causal transformer, projection of the row of [EOT]. */
 typedef struct fvg_text_tower {
   int context_length, vocab_size, width;               /* vocab_size: all rows of token_embedding */
-  int end_token;                     /* the end mark's id by config.json, the start mark being one
-                                        less; 0: it names none that is possible */
+  int end_token;                     /* the id of [EOT] by config.json, [SOT] being one less; 0: it
+                                        names none that is possible */
   fvg_tensor token_embedding, position_embedding;      /* [vocab_size, width],
                                                           [context_length, width] */
   fvg_tensor ln_final_weight, ln_final_bias, projection;     /* [width], [width],
@@ -638,12 +638,13 @@ typedef enum fvg_preset { FVG_FORK = 0, FVG_ORIGINAL } fvg_preset;
 typedef enum fvg_protocol { FVG_BASE_TO_NEW = 0, FVG_FEW_SHOT, FVG_CROSS_DATA } fvg_protocol;
 
 /* Settings as published. */
-enum { FVG_RECIPE_OPTIONS = 12 };
+enum { FVG_RECIPE_OPTIONS = 12 };    /* no method has more options */
 typedef struct fvg_recipe {
-  fvg_optimizer_desc optimizer;      /* every member has its value; 0 stands for no default */
+  fvg_optimizer_desc optimizer;      /* complete: a 0 here is the number 0, not a default */
   int batch;                         /* images a step */
   int n_ctx;                         /* context vectors; 0: the method's */
-  fvg_option option[FVG_RECIPE_OPTIONS]; int n_option;   /* others than the method's own */
+  /* The options whose values differ from the method's own. */
+  fvg_option option[FVG_RECIPE_OPTIONS]; int n_option;
 } fvg_recipe;
 
 /* Stage 1: the settings of a method on a published set (card NULL: on any other) with so many shots
@@ -673,15 +674,16 @@ typedef struct fvg_learner_desc {
   /* The next two are for CoOp, KgCoOp, ProGrad and CoCoOp only; others refuse them (FVG_E_ARG). */
   int class_specific;                /* 1: a context of its own for each class (CSC) */
   fvg_position class_token_position; /* at the end */
-  const char *prompt_template;       /* the data set's, for methods that stay near plain CLIP; NULL:
-                                        "a photo of a {}." */
+  const char *prompt_template;       /* the data set's, for methods that stay near zero-shot CLIP;
+                                        NULL: "a photo of a {}."  Stage 2 and classifiers do not
+                                        take it from the learner: set it in their descs as well */
   const fvg_option *option; int n_option;    /* options not listed have their published values */
   /* 320: how many tokens of the classes are encoded at once.  If the classes have more, a step
      computes every chunk twice, in the memory of one (0.4 MB a token for ViT-B).  Loss and gradient
      are the same up to rounding. */
   int chunk_rows;
-  int recompute;                     /* 1: backward computes the image tower's blocks again: a third
-                                        more work, but memory for one block only */
+  int recompute;                     /* 1: backward computes the image tower's blocks again: about
+                                        half more work, but memory for one block only */
   uint64_t seed;                     /* of the vectors' random start */
 } fvg_learner_desc;
 
@@ -735,11 +737,12 @@ typedef struct fvg_batch {
   const int *label;                  /* [n], each below the learner's number of classes */
   const float *f_clip;               /* [n, embed_dim] zero-shot CLIP's features, unit length */
   const float *pixels, *pixels_fg;   /* [n, 3, image_size, image_size]: the picture, and the picture
-                                        times its mask */
+                                        times its mask; without a mask it is the picture again */
 } fvg_batch;
 
 /* The method's whole loss as a node [1, 1].  (ProGrad's is its cross-entropy, because only a step
-   changes its gradient.)  NULL on failure. */
+   changes its gradient.)  The batch's arrays and the learner must stay as they are until the tape
+   is reset.  NULL on failure. */
 FVG_DEF fvg_node *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch *batch);
 
 /* One training step: gradients, then the optimiser, which holds the learner's parameters, at rate
@@ -762,29 +765,30 @@ FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, float *g,
                                              const char *const *class_name, int n_class);
 
 /* A classifier reads a row of this width of every picture.  The row has 1 to 3 parts of
-   [embed_dim], all normalised, in this order:
+   [embed_dim], in this order:
 
-     f         the feature
-     f_clip    plain CLIP's feature, if the method prompts the image tower
-     f_score   what base classes are scored by, if that is another vector than f (MMRL's mix of
-               class and representation features)
+     f         the feature, of unit length
+     f_clip    zero-shot CLIP's feature, of unit length, if the method prompts the image tower
+     f_score   what base classes are scored by, if that is another vector than f: MMRL's
+               alpha f + (1 - alpha) f_r, which is shorter than 1
 
-   l NULL: plain CLIP, whose row is f alone. */
+   l NULL: zero-shot CLIP, whose row is f alone. */
 FVG_DEF int fvg_learner_feature_width(const fvg_clip *m, const fvg_learner *l);
 
 /* The parts of such a row by name.  A part that the method does not have is f. */
 typedef struct fvg_features {
   const float *f;                    /* [embed_dim] from the learner's own image tower */
-  const float *f_clip;               /* [embed_dim] plain CLIP's */
+  const float *f_clip;               /* [embed_dim] zero-shot CLIP's */
   const float *f_score;              /* [embed_dim] what base classes are scored by */
 } fvg_features;
 
 /* The parts of one row; they point into it.  Where n rows follow one another, each part of the next
-   row is one feature width further on.  l NULL: rows of plain CLIP. */
+   row is one feature width further on.  l NULL: rows of zero-shot CLIP. */
 FVG_DEF fvg_features fvg_learner_features(const fvg_clip *m, const fvg_learner *l,
                                           const float *row);
 
-/* images [n, 3, image_size, image_size] -> such rows [n, feature width].  l NULL: plain CLIP's. */
+/* images [n, 3, image_size, image_size] -> such rows [n, feature width].  l NULL: rows of zero-shot
+   CLIP. */
 FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float *features,
                                              const float *images, int n);
 
@@ -828,17 +832,19 @@ FVG_DEF const fvg_dataset_card *fvg_dataset_cards(int *n);
 /* What in a mask is foreground.  Published masks are grey pictures.  Others show by their values
    what they are; one that does not is an error that names these readings. */
 typedef enum fvg_mask_reading {
-  FVG_MASK_AUTO = 0,                 /* as each mask's own values show */
-  FVG_MASK_GREY,                     /* where the channels' mean is above half of full white */
-  FVG_MASK_INVERTED,                 /* where it is not */
-  FVG_MASK_LABELS,                   /* all but black, and but the border of VOC: 255 beside labels,
-                                        or (224,224,192) */
-  FVG_MASK_TRIMAP,                   /* 1; 2 is background, and 3 is the border, which does not
-                                        count (Oxford-IIIT) */
-  FVG_MASK_ALPHA                     /* where alpha is above half */
+  FVG_MASK_AUTO = 0,                 /* as each mask's own values show (chapter 29 has the rules) */
+  FVG_MASK_GREY,                     /* where the channels' mean is above mask_threshold times
+                                        white; 0.5 unless you set it */
+  FVG_MASK_INVERTED,                 /* the reading that AUTO would choose (in doubt GREY), swapped:
+                                        borders become foreground too */
+  FVG_MASK_LABELS,                   /* everything except black and VOC's border, which is 255 among
+                                        small labels, or (224,224,192) */
+  FVG_MASK_TRIMAP,                   /* where it is 1; 2, the background, and 3, the border, are
+                                        background (Oxford-IIIT) */
+  FVG_MASK_ALPHA                     /* the alpha channel, read as AUTO reads a grey mask */
 } fvg_mask_reading;
 
-/* The part of a data set that a picture belongs to. */
+/* The split of a data set that a picture belongs to. */
 typedef enum fvg_split { FVG_TRAIN = 0, FVG_VAL, FVG_TEST } fvg_split;
 
 /* A picture in memory, for fvg_dataset_of_pictures. */
@@ -846,7 +852,7 @@ typedef struct fvg_picture {
   fvg_image image;                   /* 3 channels */
   fvg_image mask;                    /* 1 channel of that size, 255 inside; pixels NULL: no mask */
   int label;                         /* 0 .. n_class - 1 */
-  fvg_split part;                     /* train, val or test */
+  fvg_split split;                   /* train, val or test */
 } fvg_picture;
 
 typedef struct fvg_dataset {
@@ -854,7 +860,7 @@ typedef struct fvg_dataset {
   char *root;                        /* as in the desc */
   const fvg_dataset_card *card;      /* the published set; NULL: a plain root */
   char *split_file;                  /* the split JSON in use; NULL: there is none */
-  fvg_items train, val, test;        /* the parts; val may be empty */
+  fvg_items train, val, test;        /* the splits; val may be empty */
   char **class_name; int n_class;    /* [n_class] by label; blanks stand for underscores */
   char *paths;                       /* storage of the strings */
   fvg_mask_reading mask_reading;     /* as in the desc */
@@ -880,9 +886,9 @@ FVG_DEF int fvg_list_folder(void *user, const char *folder,
 FVG_DEF char *fvg_path_join(fvg_ctx *c, const char *folder, const char *name);
 
 #ifndef FVGPT_NO_STDIO
-/* Lists the pictures in a folder, sorted by name and without the folder in front; a picture is told
-   by its ending.  Other files there are counted in one log line.  FVG_E_UNSUPPORTED without
-   FVGPT_DIRENT.  Give the list back with fvg_names_free. */
+/* Lists the pictures in a folder, sorted by name and without the folder in front; a picture is
+   recognised by its extension.  Other files there are counted in one log line.  FVG_E_UNSUPPORTED
+   without FVGPT_DIRENT.  Give the list back with fvg_names_free. */
 typedef struct fvg_names {
   const char **name; int n;          /* [n] the names */
   char *text;                        /* their storage */
@@ -919,10 +925,10 @@ FVG_DEF fvg_status fvg_dataset_of_pictures(fvg_ctx *c, fvg_dataset *out, const f
 /* NULL is allowed, and so is a data set that is all zero. */
 FVG_DEF void fvg_dataset_free(fvg_dataset *d);
 
-/* Tests whether every picture of some parts (`what` is the sum of these numbers) can be read.
+/* Tests whether every picture of some splits (`what` is the sum of these numbers) can be read.
 
      skip_bad 0   Each must exist, be a plain file, and begin like a picture of a kind that can be
-                  read: a fraction of a second for 10,000.  Damage further behind is not found.  The
+                  read: a fraction of a second for 10,000.  Damage further on is not found.  The
                   first 20 bad files are logged, and any is an error.
      skip_bad 1   All are decoded, as many at once as there are threads, which takes about as long
                   as encoding with a small tower.  Bad ones leave the lists with a warning, and
@@ -996,8 +1002,6 @@ FVG_DEF void fvg_items_free(fvg_ctx *c, fvg_items *items);
 /* -------------------------------------------------------------------------------------------------
    Tasks: what training and testing take
    ---------------------------------------------------------------------------------------------- */
-/* The parts of a data set. */
-
 /* Pictures to tell apart, and the names to tell them by. */
 typedef struct fvg_task {
   const fvg_dataset *dataset;        /* where the pictures and their masks are */
@@ -1008,7 +1012,7 @@ typedef struct fvg_task {
 } fvg_task;
 
 typedef struct fvg_task_desc {
-  fvg_split  part;                    /* of the data set: train */
+  fvg_split split;                   /* of the data set: train */
   fvg_group group;                   /* of its classes: all */
   int       shots;                   /* pictures of each class; 0: all there are */
   uint64_t  seed;                    /* of the draw */
@@ -1017,7 +1021,7 @@ typedef struct fvg_task_desc {
 /* Draws the pictures from all classes as Dassl does, and only then leaves out those of other
    groups, so the pictures are those of published results.  A class with fewer than `shots` gives
    all it has; val gives min(shots, 4) of each class, as in the few-shot protocol.  desc NULL: the
-   whole train part.  FVG_E_ARG if the data set has no class of the group. */
+   whole train split.  FVG_E_ARG if the data set has no class of the group. */
 FVG_DEF fvg_status fvg_task_draw(fvg_task *out, const fvg_dataset *d, const fvg_task_desc *desc);
 
 /* NULL is allowed.  A task must be freed before its data set. */
@@ -1061,7 +1065,7 @@ typedef struct fvg_views_desc {
   float mask_threshold;              /* 0.5: of grey masks, as a share of full white */
   int   fill_black;                  /* 1: the background becomes black; 0: the mean colour */
   int   no_foreground;               /* 1: foreground views are not wanted, masks are not read */
-  fvg_learner *learner;              /* whose image tower makes the features; NULL: plain CLIP's */
+  fvg_learner *learner;              /* whose image tower makes the features; NULL: CLIP's own */
   uint64_t seed;                     /* of the crops */
 } fvg_views_desc;
 
@@ -1071,7 +1075,7 @@ typedef struct fvg_views_desc {
    for the values that it had when they were encoded. */
 typedef struct fvg_views fvg_views;
 
-/* desc NULL: random crops by plain CLIP.  The data set and the learner must live longer. */
+/* desc NULL: random crops, by CLIP's own tower.  The data set and the learner must live longer. */
 FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset *d,
                                  const fvg_views_desc *desc);
 
@@ -1083,7 +1087,8 @@ FVG_DEF void fvg_views_free(fvg_views *v);
 FVG_DEF fvg_status fvg_views_load(fvg_views *v, const fvg_items *items);
 
 /* The views of items index[0..n-1] in `epoch`: f, f_fg [n, feature width]; area [n], the share of
-   foreground, -1 for an image without a mask.  f_fg and area may be NULL. */
+   foreground, -1 for an image without a mask.  f_fg and area may be NULL.  With random crops every
+   epoch has other crops, so the features and the area of a picture change with it. */
 FVG_DEF fvg_status fvg_views_get(fvg_views *v, float *f, float *f_fg, float *area,
                                  const fvg_items *items, const int *index, int n, int epoch);
 
@@ -1093,7 +1098,7 @@ FVG_DEF fvg_status fvg_views_pixels(fvg_views *v, float *pixels, float *pixels_f
                                     const fvg_items *items, const int *index, int n, int epoch);
 
 /* Encodes a task's pictures under the test transform: f [task->items.n, feature width].  l NULL:
-   plain CLIP's features, normalised. */
+   zero-shot CLIP's features, of unit length. */
 FVG_DEF fvg_status fvg_encode_task(fvg_clip *m, fvg_learner *l, float *f, const fvg_task *task);
 
 /* -------------------------------------------------------------------------------------------------
@@ -1105,8 +1110,9 @@ typedef struct fvg_train_desc {
   int batch;                         /* images a step: the method's, as a rule 4; FVG-PT's is
                                         that of fvg_fvgpt_recipe */
   uint64_t seed;                     /* of the order of the images */
-  const char *prompt_template;       /* FVG-PT and calibration: what plain CLIP's class names are
-                                        written into; NULL: "a photo of a {}." */
+  const char *prompt_template;       /* FVG-PT and calibration: what the class names are written
+                                        into for zero-shot CLIP; NULL: "a photo of a {}."  It is not
+                                        taken from the learner: set it here as well */
   double *epoch_loss;                /* [epochs] receives each epoch's mean loss, unless NULL */
   /* A file that holds the run after every epoch; NULL: none.  A run that finds it goes on from
      there and ends bit for bit as if it had never stopped.  The file must bear the same state_mark
@@ -1117,24 +1123,26 @@ typedef struct fvg_train_desc {
 } fvg_train_desc;
 
 /* Stage 1: trains the learner's parameters on the task, whose labels count within the learner's
-   classes.  v must be views of plain CLIP.  desc NULL: the method's optimiser and batch.
+   classes.  v must be made without a learner.  desc NULL: the method's optimiser and batch.
    FVG_E_NUMERIC if the training diverges; FVG_E_CANCELLED if progress or cancelled asks for it. */
 FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_task *task,
                                      const fvg_train_desc *desc);
 
 /* Stage 2: trains FVG-PT's gates and adapters; the tuned learner l stays as it is.  If l's method
    prompts the image tower, v must be views of l.  desc NULL: optimiser and batch of
-   fvg_fvgpt_recipe.  Errors as above; FVG_E_IO if the task has no mask at all, FVG_E_SHAPE if f is
-   not embed_dim wide, FVG_E_UNSUPPORTED for CoCoOp. */
+   fvg_fvgpt_recipe.  Errors as above; FVG_E_SHAPE if fvgpt is not embed_dim wide,
+   FVG_E_UNSUPPORTED for CoCoOp.  FVG_E_IO if none of the task's pictures has a mask; not where
+   both no_frg and no_fdc leave masks unread, nor under FVGPT_NO_STDIO. */
 FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *v,
                                    const fvg_task *task, const fvg_train_desc *desc);
 
 /* -------------------------------------------------------------------------------------------------
    Prior calibration on classes that the prompts were not tuned on
 
-   In the paper, FVG-PT's backbone gate learns from the base classes.  The prompts have been tuned
-   on these, so the gate learns to trust the prompts.  Cross-fitting avoids that: two learners are
-   tuned on one half of the base classes each, and the gate learns from each on the OTHER half.
+   In the paper, the gate BRG, which gives zero-shot CLIP its share b in the scores of new classes,
+   learns from the base classes.  The prompts have been tuned on these, so BRG learns to rely on the
+   prompts.  Cross-fitting avoids that: two learners are tuned on one half of the base classes each,
+   and BRG learns from each on the OTHER half.
    ---------------------------------------------------------------------------------------------- */
 typedef struct fvg_calibration_source {
   fvg_learner *learner;              /* all sources' are of one method and one CLIP */
@@ -1142,15 +1150,15 @@ typedef struct fvg_calibration_source {
   const fvg_task *task;              /* the other half; its labels count within its own names */
 } fvg_calibration_source;
 
-/* Learns f's backbone gate anew, and nothing else of f, on all sources together; each epoch takes
+/* Learns the BRG of fvgpt anew, and nothing else of it, on all sources together; each epoch takes
    one after the other.  desc NULL: optimiser and batch of fvg_fvgpt_recipe. */
 FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *fvgpt, const fvg_calibration_source *source,
                                        int n_source, const fvg_train_desc *desc);
 
 /* Tests whether cross-fitting is warranted.  *evidence is McNemar's statistic,
-   (n0 - n1) / sqrt(n0 + n1), with n0 pictures that only plain CLIP gets right and n1 that only the
-   learners get right; 0 if there are none.  The greater it is, the surer is it that plain CLIP
-   scores these pictures better; chance alone exceeds 2.33 once in a hundred times. */
+   (n0 - n1) / sqrt(n0 + n1), with n0 pictures that only zero-shot CLIP gets right and n1 that only
+   the learners get right; 0 if there are none.  The greater it is, the surer is it that zero-shot
+   CLIP scores these pictures better; chance alone exceeds 2.33 once in a hundred times. */
 FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibration_source *source,
                                             int n_source, const char *prompt_template);
 
@@ -1173,9 +1181,9 @@ FVG_DEF int fvg_dpc_knows(const fvg_method *method);
 FVG_DEF fvg_optimizer_desc fvg_dpc_optimizer(int *batch);
 
 /* Trains P' in l, which must be a copy of `tuned` (fvg_learner_copy) and becomes the mixture for
-   base classes, a learner like any other.  v must be views of plain CLIP.  Of the method only its
-   prompts and schedule count; its own terms of the loss take no part.  dpc NULL: the defaults; desc
-   NULL: fvg_dpc_optimizer's. */
+   base classes, a learner like any other.  v must be made without a learner.  Of the method only
+   its prompts and schedule count; its own terms of the loss take no part.  dpc NULL: the defaults;
+   desc NULL: fvg_dpc_optimizer's. */
 FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *v,
                                  const fvg_task *task, const fvg_dpc_desc *dpc,
                                  const fvg_train_desc *desc);
@@ -1191,7 +1199,7 @@ typedef struct fvg_classifier fvg_classifier;
 
 /* Which scores. */
 typedef enum fvg_branch {
-  FVG_ZERO_SHOT = 0,                 /* plain CLIP */
+  FVG_ZERO_SHOT = 0,                 /* CLIP as it is */
   FVG_TUNED,                         /* the learner alone */
   FVG_TUNED_NEW,                     /* the learner alone on classes that are new to it: MMRL scores
                                         these in its own way */
@@ -1204,7 +1212,8 @@ typedef struct fvg_classifier_desc {
   fvg_learner *learner;              /* for every other branch; zero-shot uses it only to know its
                                         rows of features */
   fvg_fvgpt *fvgpt;                  /* for FVG-PT's branches */
-  const char *prompt_template;       /* for plain CLIP's class names; NULL: "a photo of a {}." */
+  const char *prompt_template;       /* for zero-shot CLIP's class names, here too not taken from
+                                        the learner; NULL: "a photo of a {}." */
 } fvg_classifier_desc;
 
 /* desc NULL: zero-shot CLIP.  The learner and FVG-PT must live longer; the names are not kept.
@@ -1217,7 +1226,7 @@ FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
 FVG_DEF void fvg_classifier_free(fvg_classifier *k);
 
 /* f [n, feature width of the classifier's learner] -> logits [n, n_class].  b [n] receives the
-   weight of plain CLIP in FVG_BRANCH_NEW, and 0 in other branches; NULL: not wanted. */
+   share of zero-shot CLIP in FVG_BRANCH_NEW, and 0 in other branches; NULL: not wanted. */
 FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, float *logits, float *b, const float *f,
                                          int n);
 
@@ -1238,8 +1247,9 @@ typedef struct fvg_base_to_new {
   double base, new_, h;              /* accuracies and their harmonic mean, in percent */
 } fvg_base_to_new;
 
-/* Tests on the whole test part, base classes among themselves and new ones among themselves: plain
-   CLIP (l and f NULL), a learner tuned on the base classes (f NULL), or FVG-PT on it. */
+/* Tests on the whole test split, base classes among themselves and new ones among themselves:
+   zero-shot CLIP (l and fvgpt NULL), a learner tuned on the base classes (fvgpt NULL), or FVG-PT on
+   it. */
 FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d,
                                         fvg_learner *l, fvg_fvgpt *fvgpt);
 
@@ -1261,15 +1271,15 @@ FVG_DEF void fvg_settings_set_number(fvg_settings *x, const char *key, double va
 
 #ifndef FVGPT_NO_STDIO
 /* Writes a safetensors file with the learner's tensors under their published names, and with
-   FVG-PT's unless f is NULL.  The metadata say what is needed to build both again; `settings` are
-   added to them. */
+   FVG-PT's unless fvgpt is NULL.  The metadata say what is needed to build both again; `settings`
+   are added to them. */
 FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *fvgpt, const char *path,
                                        const fvg_metadata *settings, int n_settings);
 
-/* Builds both again on the CLIP that they were tuned on; they are then yours.  *f is NULL if the
-   file has no FVG-PT.  *settings receives the open file, for fvg_weights_metadata, and is closed
-   with fvg_weights_close; NULL: not wanted.  All are NULL after a failure; a file that is not such
-   a checkpoint is FVG_E_FORMAT. */
+/* Builds both again on the CLIP that they were tuned on; they are then yours.  *fvgpt is NULL if
+   the file has no FVG-PT.  *settings receives the open file, for fvg_weights_metadata, and is
+   closed with fvg_weights_close; NULL: not wanted.  All are NULL after a failure; a file that is
+   not such a checkpoint is FVG_E_FORMAT. */
 FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
                                        fvg_weights **settings, const char *path);
 #endif
@@ -11640,11 +11650,11 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
 /* The pictures of one part that the desc asks for; labels count over all classes. */
 static fvg_status fvg__draw_items(fvg_items *out, const fvg_dataset *d, const fvg_task_desc *desc) {
   const fvg_items *part = &d->train;
-  if (desc->part == FVG_VAL) part = &d->val;
-  if (desc->part == FVG_TEST) part = &d->test;
+  if (desc->split == FVG_VAL) part = &d->val;
+  if (desc->split == FVG_TEST) part = &d->test;
 
   if (desc->shots < 1) return fvg_items_group(d->ctx, out, part, d->n_class, FVG_ALL);  /* a copy */
-  if (desc->part == FVG_VAL)
+  if (desc->split == FVG_VAL)
     return fvg_items_few_shot_val(d->ctx, out, &d->train, &d->val, d->n_class, desc->shots,
                                   desc->seed);
   return fvg_items_few_shot(d->ctx, out, NULL, part, d->n_class, desc->shots, desc->seed);
@@ -12066,7 +12076,7 @@ static fvg_status fvg__check_picture(fvg_ctx *c, const fvg_picture *x, int i, in
   const char *fault = NULL;
   if (!x->image.pixels || x->image.channels != 3) fault = "its image has no RGB pixels";
   else if (x->label < 0 || x->label >= n_class) fault = "its label is none of the classes";
-  else if (x->part != FVG_TRAIN && x->part != FVG_VAL && x->part != FVG_TEST)
+  else if (x->split != FVG_TRAIN && x->split != FVG_VAL && x->split != FVG_TEST)
     fault = "its part is neither train, val nor test";
   else if (x->mask.pixels && (x->mask.channels != 1 || x->mask.width != x->image.width ||
                               x->mask.height != x->image.height))
@@ -12108,7 +12118,7 @@ static fvg_status fvg__memory_items(fvg_dataset *d) {
     if (s) return s;
   }
   for (int i = 0; i < d->n_picture; i++) {
-    fvg_items *items = part[d->picture[i].part];
+    fvg_items *items = part[d->picture[i].split];
     items->item[items->n].path = d->paths + (size_t)i * FVG__PICTURE_PATH;
     items->item[items->n++].label = d->picture[i].label;
   }
@@ -16659,7 +16669,7 @@ static fvg_status fvg__test_group(fvg_clip *m, double *accuracy, const fvg_datas
                                   fvg_group group, const fvg_classifier_desc *desc) {
   fvg_task_desc of_group;
   memset(&of_group, 0, sizeof of_group);
-  of_group.part = FVG_TEST;
+  of_group.split = FVG_TEST;
   of_group.group = group;
 
   fvg_task task;
