@@ -139,14 +139,37 @@
 
    7. MASKS.  A mask says which pixels of a picture are foreground.  It lies in ROOT/mask under the
       picture's path relative to ROOT, with the same name, or the same stem and one of .png, .jpg,
-      .jpeg, .pgm, .bmp, .gif.  A published set's masks may also lie in DATA/<its folder>/mask.
+      .jpeg, .pgm, .bmp, .gif.  A published set's masks may also lie in DATA/<its folder>/mask, for
+      example DATA/caltech-101/mask/101_ObjectCategories/<class>/<stem>.png.
 
       White is foreground.  Masks of 0 and 1, label pictures, trimaps and cut-outs with an alpha
       channel are recognised, and one note says how they were read.  A mask that cannot be
       interpreted is an error (see fvg_mask_reading, and the beginning of chapter 29).
 
-      FVG-PT trains on an image without a mask as on one whose mask is of no use: its distillation
-      follows the full view.  A training set without any mask is an error.
+      The way of a mask from its file to the loss, and the functions that take it there:
+
+        its file
+          |  fvg_dataset_mask_path    finds it by the picture's path
+          |  fvg__settle_reading      decides what its values mean (fvg_mask_reading)
+          |  fvg__apply_reading       makes one channel of 0 and 255
+          |  fvg__fit_mask            resizes it to its picture's sides, by the nearest pixel
+        mask [height, width]          fvg_dataset_load returns picture and mask
+          |  fvg__view_foreground     the crop and flip of the picture, by the nearest pixel
+        mask [size, size]
+          |  fvg_foreground_view      x * mask, x being the normalised view: outside is 0, the mean
+          |                           colour; area is the share of foreground in this view
+        pixels [3, size, size], area
+          |  fvg_learner_encode_images    the image tower
+        f_fg [d], area                fvg_views_get returns f, f_fg and area
+          |  fvg__fvgpt_train_step    puts them into a fvg_fvgpt_batch
+        L_FRG and L_dist              chapter 12 of fvgpt.h: f_fg and area are in u of (2), f_fg is
+                                      in r* of (4) and teaches in (6), as far as r trusts it
+
+      A picture without a mask has f_fg = f and area -1.  FVG-PT trains on it with r = 0, so that
+      its distillation follows the full view, and it does not count in (4).  The same holds for an
+      empty mask (area 0), as for every area outside area_min..area_max.  An inverted mask is used
+      as it is: there is only a warning, and only if in more than half of the masks foreground runs
+      along the whole edge.  A training set without any mask is an error.
 
    8. PROTOCOL.  A task (fvg_task) is what training and testing work on: pictures to tell apart, and
       the names to tell them by.  fvg_task_draw makes one from a split of a data set (train, val,
@@ -157,18 +180,46 @@
       In the base-to-new protocol, prompts are tuned on `shots` images of each base class and tested
       on base and on new classes, each group among its own names.  H is the harmonic mean of the two
       accuracies.  FVG-PT scores base classes by z_FDC and new classes by z_PC; a list that holds
-      both kinds is scored by z_PC.  In code, without error checks (examples/04_fvgpt.c has them):
+      both kinds is scored by z_PC.  A whole program (examples/04_fvgpt.c is the longer version):
 
-             fvg_dataset_desc where = {"DATA", NULL, NULL, NULL, "caltech101", 0, FVG_MASK_AUTO, 0};
-             fvg_task_desc wanted = {FVG_TRAIN, FVG_BASE, 16, 1};    // 16 shots, seed 1
-             fvg_dataset_open(c, &data, &where);
-             fvg_task_draw(&base, &data, &wanted);
-             fvg_views_new(m, &views, &data, NULL);
-             fvg_learner_new(m, &coop, base.class_name, base.n_class, NULL);
-             fvg_learner_train(coop, views, &base, NULL);            // stage 1: CoOp
-             fvg_fvgpt_new(c, &fvgpt, &modules);                     // modules.width = m->embed_dim
-             fvg_fvgpt_train(fvgpt, coop, views, &base, NULL);       // stage 2: FVG-PT on it
-             fvg_test_base_to_new(m, &result, &data, coop, fvgpt);   // result.base, .new_, .h
+             #define FVGPT_STB_IMAGE       // the pictures are JPEG
+             #define FVGPT_IMPLEMENTATION
+             #include "fvgpt_clip.h"
+             int main(void) {
+               static fvg_dataset_desc where;  static fvg_dataset data;  // static: all zero, and
+               static fvg_task_desc wanted;    static fvg_task base;     // zeros stand for defaults
+               static fvg_fvgpt_desc modules;  static fvg_base_to_new result;
+               fvg_views *views = NULL;
+               fvg_learner *coop = NULL;
+               fvg_fvgpt *fvgpt = NULL;
+               fvg_clip *m = fvg_open("clip-vit-base-patch16");
+               if (!m || m->failed) return puts(fvg_clip_error(m)), 1;
+               where.root = "DATA";        where.dataset = "caltech101";
+               wanted.group = FVG_BASE;    wanted.shots = 16;  wanted.seed = 1;
+               modules.width = m->embed_dim;  modules.logit_scale = m->logit_scale;
+               fvg_status s = fvg_dataset_open(m->ctx, &data, &where);
+               if (!s) s = fvg_task_draw(&base, &data, &wanted);
+               if (!s) s = fvg_views_new(m, &views, &data, NULL);
+               if (!s) s = fvg_learner_new(m, &coop, base.class_name, base.n_class, NULL);
+               if (!s) s = fvg_learner_train(coop, views, &base, NULL);          // stage 1: CoOp
+               if (!s) s = fvg_fvgpt_new(m->ctx, &fvgpt, &modules);
+               if (!s) s = fvg_fvgpt_train(fvgpt, coop, views, &base, NULL);     // stage 2
+               if (!s) s = fvg_test_base_to_new(m, &result, &data, coop, fvgpt);
+               if (s) puts(fvg_clip_error(m));
+               else printf("base %.2f, new %.2f, H %.2f\n", result.base, result.new_, result.h);
+               fvg_fvgpt_free(fvgpt);  fvg_views_free(views);     fvg_learner_free(coop);
+               fvg_task_free(&base);   fvg_dataset_free(&data);   fvg_close(m);
+               return s != FVG_OK;
+             }
+
+      What changes with another method:
+
+        any           fvg_learner_desc.method, and in the desc of its views
+                      crop_scale_min = fvg_method_crop_scale(method)
+        PromptSRC, MaPLe, DAPT, MMRL
+                      Stage 1 trains on views as above, made without a learner.  Stage 2 needs a
+                      second fvg_views, made after stage 1, with desc.learner = the tuned learner.
+        CoCoOp        has no stage 2
 
    9. METHODS.  A learner (fvg_learner) is one method of prompt tuning on one list of classes.  All
       methods have the same calls, and classifiers, checkpoints and FVG-PT accept any of them.  Only
