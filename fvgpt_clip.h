@@ -519,7 +519,8 @@ struct fvg_clip {
   fvg_ctx *ctx;                      /* where its memory comes from and its messages go */
   int   has_vision, has_text;        /* 1 if it has that tower */
   int   embed_dim;                   /* d, the width of features */
-  float logit_scale;                 /* s = exp(the file's logit_scale); 100 in OpenAI's models */
+  float logit_scale;                 /* s, already exponentiated: exp(the file's logit_scale), 100
+                                        in OpenAI's models */
   fvg_vision_tower vision;           /* zero without an image tower */
   fvg_preprocess preprocess;         /* from the model's files; every path to pixels follows it */
   fvg_text_tower text;               /* zero without a text tower */
@@ -2256,8 +2257,8 @@ struct fvg_tokenizer {
   uint32_t mask;
 };
 
-static int fvg__start_mark(const fvg_tokenizer *k) { return 512 + k->n_merges; }
-static int fvg__end_mark(const fvg_tokenizer *k) { return 513 + k->n_merges; }
+static int fvg__start_token(const fvg_tokenizer *k) { return 512 + k->n_merges; }
+static int fvg__end_token(const fvg_tokenizer *k) { return 513 + k->n_merges; }
 
 /* The hash tables use open addressing.  With half of the slots free, random keys are found within
    100 probes; the limit stops a file of deliberately colliding keys from making look-ups slow. */
@@ -2474,9 +2475,9 @@ FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, int *ids, int capacity, 
     fvg__piece_kind kind;
     int used = fvg__next_piece(&k->unicode, text + at, length - at, &kind);
     if (kind == FVG__PIECE_START)
-      fvg__emit_token(&out, fvg__start_mark(k));
+      fvg__emit_token(&out, fvg__start_token(k));
     else if (kind == FVG__PIECE_END)
-      fvg__emit_token(&out, fvg__end_mark(k));
+      fvg__emit_token(&out, fvg__end_token(k));
     else
       status = fvg__tokenize_piece(k, &pieces, text + at, used, &out);
     at += used;
@@ -2555,7 +2556,7 @@ static char *fvg__line_end(char *at, char *end) {
 
 static int fvg__is_line_blank(char ch) { return ch == ' ' || ch == '\t' || ch == '\r'; }
 
-/* Returns the next word between *at and end and moves *at behind it; *n is 0 if there is none. */
+/* Returns the next word between *at and end and moves *at after it; *n is 0 if there is none. */
 static char *fvg__next_word(char **at, char *end, int *n) {
   while (*at < end && fvg__is_line_blank(**at)) ++*at;
 
@@ -2643,7 +2644,7 @@ static int fvg__count_merges(fvg__merge_file *f) {
   return n;
 }
 
-/* Tests whether words end with </w>, as in CLIP; GPT-2's and RoBERTa's lists have no such mark.  A
+/* Tests whether words end with </w>, as in CLIP; GPT-2's and RoBERTa's lists have no such thing.  A
    list of fewer than 64 merges may simply not have come to a whole word. */
 static int fvg__ends_words(const fvg__merge_file *f, int n) {
   for (const char *at = f->at; f->end - at >= 4; at++) {
@@ -2656,9 +2657,9 @@ static int fvg__ends_words(const fvg__merge_file *f, int n) {
 #define FVG__CLIP_MERGES 48894
 
 /* Returns how many merges of a file with n_file belong to a model of n_row token embeddings (0: any
-   model).  Rows beyond the merges, the byte symbols and the two marks are tokens that were added
-   after the end mark.  Their number follows from `end`, the id of the end mark (0: unknown), or
-   else from where the published vocabulary ends. */
+   model).  Rows beyond the merges, the byte symbols, [SOT] and [EOT] are tokens that were added
+   after [EOT].  Their number follows from `end`, the id of [EOT] (0: unknown), or else from where
+   the published vocabulary ends. */
 static int fvg__merges_used(int n_file, int n_row, int end) {
   if (!n_row || n_file == n_row - 514) return n_file;
   if (end && end < n_row && n_file >= end - 513) return end - 513;
@@ -2733,7 +2734,7 @@ static fvg_status fvg__tokenizer_read(fvg_tokenizer *k, const char *name, uint8_
   return status ? status : fvg__unicode_open(k->ctx, &k->unicode);
 }
 
-/* Opens a tokenizer as fvg_tokenizer_open does.  `end` is the id of the end mark if the model's
+/* Opens a tokenizer as fvg_tokenizer_open does.  `end` is the id of [EOT] if the model's
    configuration has one, else 0. */
 static fvg_status fvg__tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg_source *merges,
                                       int vocab_size, int end) {
@@ -3525,7 +3526,7 @@ FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *f
    short, CMYK without a marker), or the form is refused by name. */
 
 #if defined(FVGPT_STB_IMAGE) || !defined(FVGPT_NO_STDIO)
-/* Writes 4 bytes, the highest first; returns the place behind them. */
+/* Writes 4 bytes, the highest first; returns the place after them. */
 static uint8_t *fvg__put_u32(uint8_t *at, uint32_t value) {
   for (int shift = 24; shift >= 0; shift -= 8) *at++ = (uint8_t)(value >> shift);
   return at;
@@ -3879,7 +3880,7 @@ static fvg_status fvg__png_check(fvg_ctx *c, fvg__picture *p) {
 
 /* ---- BMP: headers, masks or a palette (blue, green, red, 0), and rows of whole 4 bytes ---- */
 typedef struct fvg__bmp {
-  size_t header;                         /* bytes of the second header, behind the first 14 bytes */
+  size_t header;                         /* bytes of the second header, after the first 14 bytes */
   unsigned bits;                         /* of a pixel */
   unsigned compression;                  /* 0: none, 3: masks say where the colours are */
   int depth[4];                          /* bits of red, green, blue, alpha */
@@ -4059,7 +4060,7 @@ static void fvg__put_u16_little(uint8_t *p, int value) {
   p[1] = (uint8_t)(value >> 8);
 }
 
-/* Returns the place behind the blocks of up to 255 bytes that begin at `at`, of which the last is
+/* Returns the place after the blocks of up to 255 bytes that begin at `at`, of which the last is
    empty; 0 if the file is cut off. */
 static size_t fvg__gif_skip(const fvg__picture *p, size_t at) {
   while (at < p->n && p->bytes[at]) at += (size_t)p->bytes[at] + 1;
@@ -4835,7 +4836,7 @@ static void fvg__png_rows(uint8_t *out, const fvg_image *image) {
 }
 
 /* Closes the chunk whose type is at `type` and whose data end at `end`, with its length before the
-   type and its CRC behind the data.  Returns the chunk's end. */
+   type and its CRC after the data.  Returns the chunk's end. */
 static uint8_t *fvg__png_close_chunk(const fvg__crc *crc, uint8_t *type, uint8_t *end) {
   fvg__put_u32(type - 4, (uint32_t)(end - type - 4));
   return fvg__put_u32(end, fvg__crc32(crc, type, (size_t)(end - type)));
@@ -5944,7 +5945,7 @@ static const fvg__config_key fvg__open_clip_keys[] = {
   {"init_logit_scale", NULL}, {"output_dict", NULL}, {"cast_dtype", NULL},
   {"patch_dropout", NULL}, {"output_tokens", NULL},
 
-  /* the tokenizer's marks */
+  /* the tokenizer's special tokens */
   {"pad_id", NULL}, {"eos_id", NULL}, {"bos_id", NULL}, {"correct_cls_mask", NULL},
 
   /* details of attentional_pool, timm_model_name and hf_model_name, which are refused below */
@@ -7062,7 +7063,7 @@ typedef struct fvg__tower_sizes {
   int patch;                             /* p, the numbers in a patch */
 } fvg__tower_sizes;
 
-/* The size that a letter of the table stands for; 0 behind the last letter. */
+/* The size that a letter of the table stands for; 0 after the last letter. */
 static int fvg__side(const fvg__tower_sizes *sizes, char letter) {
   switch (letter) {
     case 'w': return sizes->width;
@@ -7351,9 +7352,8 @@ static fvg_status fvg__load_vision(fvg__clip_loader *l) {
   return s;
 }
 
-/* The id of the end mark, or 0 if the configuration has none that could be one: the end mark
-   follows the start mark, and both come after the 512 byte symbols.  OpenAI's own files say 2 and
-   0. */
+/* The id of [EOT], or 0 if the configuration has none that could be one: [EOT] follows [SOT], and
+   both come after the 512 byte symbols.  OpenAI's own files say 2 and 0. */
 static int fvg__config_end_token(const fvg__config *config, int section, int vocab_size) {
   const int start = fvg__config_find(config, section, "bos_token_id");
   int end = fvg__config_find(config, section, "eos_token_id");
@@ -7376,7 +7376,7 @@ static fvg_status fvg__text_sizes(fvg__clip_loader *l, fvg_text_tower *x) {
   if (!fvg__tensor_info(l, fvg__name(l, FVG__TEXT_POSITION, position_name), &position))
     return fvg__no_tensor(l, position_name);
 
-  /* 515: the byte symbols, one merge, the start and the end mark */
+  /* 515: the byte symbols, one merge, [SOT] and [EOT] */
   if (token.n_dim != 2 || position.n_dim != 2
       || token.dim[0] < 515 || token.dim[1] < 1 || position.dim[0] < 3)
     return fvg_fail(l->m->ctx, FVG_E_SHAPE,
@@ -7681,7 +7681,7 @@ FVG_DEF fvg_status fvg_clip_set_vocabulary(fvg_clip *m, const fvg_source *source
 
 #ifndef FVGPT_NO_STDIO
 #define FVG__PATH_BYTES 1024                               /* of a folder's path */
-#define FVG__FILE_PATH_BYTES (FVG__PATH_BYTES + 64)        /* with a file's name behind it */
+#define FVG__FILE_PATH_BYTES (FVG__PATH_BYTES + 64)        /* with a file's name after it */
 
 /* ---- the vocabulary ---- */
 /* Where a vocabulary may lie, seen from the model's folder.  One vocabulary serves every CLIP, so a
@@ -8222,11 +8222,12 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
      text   [SOT] tokens [EOT], token embeddings + position embeddings -> [n, w]; causal
             transformer, LN_final of the row of [EOT], times projection -> g [d]
 
-   The score of a pair is s cos(f, g) with s = exp(logit_scale).
+   The score of a pair is s cos(f, g).  s is m->logit_scale, already exponentiated: files hold ln s.
 
    Texts are packed.  Attention is causal, so a text stops at its [EOT], and the rows that all texts
-   share at their start are stored once, as a shared prefix (fvgpt.h, chapter 10).  Many texts are
-   cut into parts of about 320 rows, which pass the tower one after the other in the same memory.
+   share at their start are computed once, as a shared prefix (fvgpt.h, chapter 10).  Many texts are
+   cut into chunks of about 320 rows, which pass the tower one after the other in the same memory.
+   Each chunk computes the prefix for itself, and in training once more in its backward.
    A text is a list of symbols: a symbol >= 0 is a token, the symbol -1 - i is context vector i.
 
    Where prompts stand.  A method of prompt tuning writes vectors of its own into a tower.  They are
@@ -8252,7 +8253,7 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
      [x; v]            row   0   1   2 | 3   4   5 | 6   7   8   9
                              c   p   q | c'  p'  q'| v0  v1  v2  v3
 
-     Block first_layer: v0 and v1 are inserted behind the first row of every image.
+     Block first_layer: v0 and v1 are inserted after the first row of every image.
 
                        row   0   1   2   3   4 | 5   6   7   8   9
                              c   v0  v1  p   q | c'  v0  v1  p'  q'
@@ -8314,7 +8315,7 @@ static fvg_status fvg__splicing_alloc(fvg_ctx *c, fvg__splicing *x, int n_old, i
   return FVG_E_NOMEM;
 }
 
-/* Inserts n vectors, from row `vector` of [x; v] on, behind each first row of a sequence.  n = 0
+/* Inserts n vectors, from row `vector` of [x; v] on, after each first row of a sequence.  n = 0
    leaves the rows as they are. */
 static void fvg__insert_rows(fvg__splicing *x, const int *old_position, int n_old, int n,
                              int vector, int *source) {
@@ -8359,7 +8360,8 @@ static fvg_segment fvg__move_segment(const fvg_segment *old, const int *moved_to
   return s;
 }
 
-/* Works out a plan of at least one layer for n_row rows with their positions [n_row]. */
+/* Works out a plan of at least one layer for n_row rows with their positions [n_row].  Without
+   vectors at the start, the first splice inserts the prompts; all others replace them. */
 static fvg_status fvg__splicing_new(fvg_ctx *c, fvg__splicing *x, const fvg__plan *plan, int n_row,
                                     const int *position, const fvg_segment *segment,
                                     int n_segment) {
@@ -8489,7 +8491,7 @@ static fvg_status fvg__image_rows_new(const fvg_clip *m, fvg__image_rows *x, int
   return s;
 }
 
-/* All patches of n images, times patch_weight: [n (T-1), w], T the tokens of a plain image */
+/* Multiplies all patches of n images by patch_weight: [n (T-1), w], T tokens without prompts. */
 static fvg_node *fvg__embed_patches(fvg_tape *t, const fvg_clip *m, const float *images, int n) {
   const fvg_vision_tower *v = &m->vision;
   const size_t floats = fvg__image_floats(m);
@@ -8504,7 +8506,7 @@ static fvg_node *fvg__embed_patches(fvg_tape *t, const fvg_clip *m, const float 
   return fvg_linear(patches, fvg_frozen(t, &v->patch_weight), NULL);
 }
 
-/* Puts the first n_start vectors behind every class token:
+/* Puts the first n_start vectors after every class token:
    x [n T, w], vectors [>= n_start, w] -> [n (T + n_start), w] */
 static fvg_node *fvg__insert_start(const fvg__image_rows *rows, fvg_node *x, fvg_node *vectors) {
   const int n_start = rows->plan.n_start;
@@ -8557,7 +8559,7 @@ static fvg_node *fvg__vision_embed(fvg_tape *t, const fvg__image_rows *rows, con
   return fvg_tape_keep(t, mark, x);
 }
 
-/* Takes x through the blocks.  The class token of each image stays, and the n_read rows behind it:
+/* Takes x through the blocks.  The class token of each image stays, and the n_read rows after it:
    [n (1 + n_read), w] */
 static fvg_node *fvg__vision_blocks(const fvg__image_rows *rows, fvg_node *x, fvg_node *vectors,
                                     int n_read, int recompute) {
@@ -8574,7 +8576,7 @@ static fvg_node *fvg__vision_blocks(const fvg__image_rows *rows, fvg_node *x, fv
                                 rows->list, rows->n * n_keep, &prompts);
 }
 
-/* Class token rows after the last block [n, w] -> features [n, d], not normalised */
+/* Makes features [n, d], not normalised, of the class tokens' rows after the last block [n, w]. */
 static fvg_node *fvg__vision_head(const fvg_clip *m, fvg_node *x) {
   const fvg_vision_tower *v = &m->vision;
   x = fvg__norm(x, &v->ln_post_weight, &v->ln_post_bias, v->transformer.eps);
@@ -8659,7 +8661,7 @@ FVG_DEF size_t fvg_clip_image_bytes(const fvg_clip *m, int n) {
   return chunks + last + FVG__CHUNK_BYTES;
 }
 
-/* n images, some at a time -> features [n, d], not normalised */
+/* Encodes n images, a batch at a time -> features [n, d], not normalised. */
 FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, float *features, const float *images,
                                           int n) {
   if (!m->has_vision)
@@ -8703,7 +8705,7 @@ typedef struct fvg__packed {
   fvg_segment *segment;              /* [n_segment] the prefix, if there is one, and the texts    */
   fvg__splicing splicing;            /* of a plan that has layers                                 */
   const fvg_clip *clip;
-  struct fvg__packed *next;          /* the part that follows, or NULL                            */
+  struct fvg__packed *next;          /* the chunk that follows, or NULL                           */
 } fvg__packed;
 
 #define FVG__CHUNK_ROWS 320          /* the rows of a chunk, texts that pass the tower together   */
@@ -8714,24 +8716,24 @@ static void fvg__texts_free(fvg_ctx *c, fvg__texts *x) {
   memset(x, 0, sizeof *x);
 }
 
-/* Gives back a part's arrays, but not the part. */
-static void fvg__chunk_release(fvg_ctx *c, fvg__packed *part) {
-  fvg_release(c, part->token);
-  fvg_release(c, part->source);
-  fvg_release(c, part->position);
-  fvg_release(c, part->end_row);
-  fvg_release(c, part->segment);
-  fvg__splicing_free(c, &part->splicing);
+/* Gives back a chunk's arrays, but not the chunk. */
+static void fvg__chunk_release(fvg_ctx *c, fvg__packed *chunk) {
+  fvg_release(c, chunk->token);
+  fvg_release(c, chunk->source);
+  fvg_release(c, chunk->position);
+  fvg_release(c, chunk->end_row);
+  fvg_release(c, chunk->segment);
+  fvg__splicing_free(c, &chunk->splicing);
 }
 
-/* Gives back all parts; the first one is the caller's struct, which is zeroed. */
+/* Gives back all chunks; the first one is the caller's struct, which is zeroed. */
 static void fvg__packed_free(fvg_ctx *c, fvg__packed *first) {
-  fvg__packed *part = first->next;
-  while (part) {
-    fvg__packed *next = part->next;
-    fvg__chunk_release(c, part);
-    fvg_release(c, part);
-    part = next;
+  fvg__packed *chunk = first->next;
+  while (chunk) {
+    fvg__packed *next = chunk->next;
+    fvg__chunk_release(c, chunk);
+    fvg_release(c, chunk);
+    chunk = next;
   }
   fvg__chunk_release(c, first);
   memset(first, 0, sizeof *first);
@@ -8760,8 +8762,8 @@ static fvg_status fvg__texts_new(const fvg_clip *m, fvg__texts *x, int n) {
   return FVG_E_NOMEM;
 }
 
-/* Writes the tokens of a text, without marks, into ids.  `room` is how many fit beside what else
-   the text holds; nothing fits if it is negative. */
+/* Writes the tokens of a text, without [SOT] and [EOT], into ids.  `room` is how many fit beside
+   what else the text holds; nothing fits if it is negative. */
 static fvg_status fvg__tokens(const fvg_clip *m, const char *text, int *ids, int room, int *n) {
   const int capacity = room < 0 ? 0 : room;
   fvg_status s = fvg_tokenize(m->tokenizer, ids, capacity, n, text);
@@ -8778,10 +8780,10 @@ static void fvg__texts_add(fvg__texts *x, int symbol) {
   x->n_symbol++;
 }
 
-/* Ends a text with [EOT].  The text may hold that mark itself: its feature is read at the first
+/* Ends a text with [EOT].  The text may hold that token itself: its feature is read at the first
    one, which sees nothing of what follows, so the text ends there. */
 static void fvg__texts_end(const fvg_clip *m, fvg__texts *x) {
-  const int end = fvg__end_mark(m->tokenizer);
+  const int end = fvg__end_token(m->tokenizer);
   fvg__texts_add(x, end);
 
   int i = x->start[x->n];
@@ -8794,7 +8796,7 @@ static void fvg__texts_end(const fvg_clip *m, fvg__texts *x) {
 
 /* Adds the text [SOT] tokens [EOT]. */
 static fvg_status fvg__texts_add_plain(const fvg_clip *m, fvg__texts *x, const char *text) {
-  fvg__texts_add(x, fvg__start_mark(m->tokenizer));
+  fvg__texts_add(x, fvg__start_token(m->tokenizer));
 
   int n;
   int *tokens = x->symbol + x->n_symbol;
@@ -8843,8 +8845,8 @@ static void fvg__add_row(fvg__packed *p, int symbol, int position) {
   p->n_token++;
 }
 
-/* Adds the rows of one segment: symbols first .. end - 1 of a text, behind a prefix of n_prefix
-   rows. */
+/* Adds the rows of one segment: symbols first .. end - 1 of a text, after a prefix of n_prefix
+   rows, which are the first rows of the chunk (s->prefix is 0 already). */
 static void fvg__add_segment(fvg__packed *p, const int *symbol, int first, int end, int n_prefix) {
   fvg_segment *s = &p->segment[p->n_segment];
   s->query = p->n_row;
@@ -8877,7 +8879,7 @@ static void fvg__add_texts(fvg__packed *p, const fvg__texts *x, int first, int n
       p->source[r] = p->n_token + (-1 - p->source[r]);
 }
 
-/* Packs texts first .. first + n - 1 into one part.  plan NULL, or without layers: there are no
+/* Packs texts first .. first + n - 1 into one chunk.  plan NULL, or without layers: there are no
    prompts but context words. */
 static fvg_status fvg__pack_chunk(const fvg_clip *m, fvg__packed *p, const fvg__texts *x,
                                   int first, int n, const fvg__plan *plan) {
@@ -8904,7 +8906,7 @@ static fvg_status fvg__pack_chunk(const fvg_clip *m, fvg__packed *p, const fvg__
   return s;
 }
 
-/* How many texts from `first` on fill a part of chunk_rows rows; chunk_rows 0: all of them. */
+/* How many texts from `first` on fill a chunk of chunk_rows rows; chunk_rows 0: all of them. */
 static int fvg__count_chunk(const fvg__texts *x, int first, int prefix, int chunk_rows) {
   if (!chunk_rows) return x->n - first;
   int n = 0;
@@ -8916,30 +8918,30 @@ static int fvg__count_chunk(const fvg__texts *x, int first, int prefix, int chun
   return n;
 }
 
-/* Packs all texts in parts of about chunk_rows rows; 0: in one part. */
+/* Packs all texts in chunks of about chunk_rows rows; 0: in one chunk. */
 static fvg_status fvg__pack(const fvg_clip *m, fvg__packed *p, const fvg__texts *x, int chunk_rows,
                             const fvg__plan *plan) {
   const int prefix = fvg__common_prefix(x, 0, x->n);
-  fvg__packed *part = p;
+  fvg__packed *chunk = p;
   int first = 0;
 
   for (;;) {
     const int n = fvg__count_chunk(x, first, prefix, chunk_rows);
-    fvg_status s = fvg__pack_chunk(m, part, x, first, n, plan);
+    fvg_status s = fvg__pack_chunk(m, chunk, x, first, n, plan);
     first += n;
     if (!s && first == x->n) return FVG_OK;
 
-    if (!s) part->next = FVG_NEW(m->ctx, fvg__packed);
-    if (!s && !part->next) s = FVG_E_NOMEM;
+    if (!s) chunk->next = FVG_NEW(m->ctx, fvg__packed);
+    if (!s && !chunk->next) s = FVG_E_NOMEM;
     if (s) {
       fvg__packed_free(m->ctx, p);
       return s;
     }
-    part = part->next;
+    chunk = chunk->next;
   }
 }
 
-/* Takes one part through the text tower: vectors [n, w] or NULL -> [n_text, d], not normalised */
+/* Takes one chunk through the text tower: vectors [n, w] or NULL -> [n_text, d], not normalised. */
 static fvg_node *fvg__text_forward(fvg_tape *t, const fvg__packed *p, fvg_node *vectors) {
   const fvg_text_tower *tower = &p->clip->text;
 
@@ -8958,23 +8960,24 @@ static fvg_node *fvg__text_forward(fvg_tape *t, const fvg__packed *p, fvg_node *
   return fvg_linear(x, fvg_frozen(t, &tower->projection), NULL);
 }
 
-static fvg_node *fvg__text_part(fvg_tape *t, fvg_node *vectors, void *part) {
-  return fvg__text_forward(t, (const fvg__packed *)part, vectors);
+static fvg_node *fvg__text_chunk(fvg_tape *t, fvg_node *vectors, void *chunk) {
+  return fvg__text_forward(t, (const fvg__packed *)chunk, vectors);
 }
 
-/* The features of all parts, with a gradient for the vectors.  Where there are several parts, each
-   is computed again when the gradient arrives, so that memory holds one part however many classes
+/* The features of all chunks, with a gradient for the vectors.  Where there are several, each is
+   computed again when the gradient arrives, so that memory holds one chunk however many classes
    there are. */
 static fvg_node *fvg__text_features(fvg_tape *t, fvg__packed *p, fvg_node *vectors) {
   if (!p->next) return fvg__text_forward(t, p, vectors);
 
-  fvg_node *g = fvg_recompute(vectors, fvg__text_part, p);
+  fvg_node *g = fvg_recompute(vectors, fvg__text_chunk, p);
   for (p = p->next; p; p = p->next)
-    g = fvg_concat(g, fvg_recompute(vectors, fvg__text_part, p));
+    g = fvg_concat(g, fvg_recompute(vectors, fvg__text_chunk, p));
   return g;
 }
 
-/* The features of all parts without gradients, not normalised; vectors [n_vector, w] or NULL */
+/* Computes the features of all chunks without gradients, not normalised; vectors [n_vector, w] or
+   NULL. */
 static fvg_status fvg__encode_packed(fvg_clip *m, const fvg__packed *first, const float *vectors,
                                      int n_vector, float *features) {
   fvg_tape *t = fvg__clip_tape(m);
@@ -9072,7 +9075,7 @@ static char *fvg__fill_template(fvg_ctx *c, const char *form, const char *name) 
   return text;
 }
 
-/* Features of class names in a template, not normalised */
+/* Encodes class names in a template; the features are not normalised. */
 static fvg_status fvg__encode_filled(fvg_clip *m, const char *form, const char *const *class_name,
                                      int n_class, float *features) {
   const size_t n_text = n_class < 1 ? 1 : (size_t)n_class;
@@ -9259,7 +9262,7 @@ struct fvg_learner {
   char **class_name;                 /* [n_class] the training classes                            */
   int n_class;
   fvg__packed packed;                /* the same as texts                                         */
-  float *g_clip;                     /* [n_class, d] g0, plain CLIP's features of them, or NULL   */
+  float *g_clip;                     /* [n_class, d] g0, zero-shot CLIP's features, or NULL       */
 
   char *words;                       /* to start from, or NULL                                    */
   int *word;                         /* [n_word] their tokens                                     */
@@ -9365,7 +9368,7 @@ static fvg_status fvg__learner_linear(fvg_learner *l, const char *name, int n_ou
   return s;
 }
 
-/* x w^T + b, where parameters first and first + 1 are the layer's w and b */
+/* Computes x w^T + b, where parameters first and first + 1 are the layer's w and b. */
 static fvg_node *fvg__learner_layer(fvg_learner *l, fvg_node *x, int first) {
   if (!x) return NULL;
   fvg_node *b = fvg_param(x->tape, l->param[first + 1]);
@@ -9426,7 +9429,7 @@ static fvg_node *fvg__ctx_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower)
   return fvg_param(t, &ctx);
 }
 
-/* Computes g0, plain CLIP's features of the training classes in the data set's template. */
+/* Computes g0, zero-shot CLIP's features of the training classes in the data set's template. */
 static fvg_status fvg__learner_prior(fvg_learner *l) {
   fvg_clip *m = l->clip;
   l->g_clip = FVG_NEW_ARRAY(m->ctx, float, fvg__row(l->n_class, m->embed_dim));
@@ -9467,7 +9470,7 @@ static void fvg__add_class_symbols(const fvg_learner *l, fvg__texts *x, const in
   if (l->desc.class_token_position == FVG_MIDDLE) ctx_before = n_ctx / 2;
   if (n_name > n) n_name = n;
 
-  fvg__texts_add(x, fvg__start_mark(l->clip->tokenizer));
+  fvg__texts_add(x, fvg__start_token(l->clip->tokenizer));
   for (int i = 0; i < ctx_before; i++)
     fvg__texts_add(x, -1 - (first_vector + i));
   for (int i = 0; i < n_name; i++)
@@ -9561,7 +9564,7 @@ static fvg_node *fvg__rows_of_each(fvg__image_rows *rows, fvg_node *x, int n_row
   return fvg_gather(x, rows->list, rows->n * n);
 }
 
-/* n images -> f [n,d], normalised.  f_read, unless it is NULL, receives the rows behind the class
+/* n images -> f [n,d], normalised.  f_read, unless it is NULL, receives the rows after the class
    tokens that the method reads, [n n_read, w]. */
 static fvg_node *fvg__learner_images(fvg_learner *l, fvg_tape *t, const float *pixels, int n,
                                      fvg_node **f_read) {
@@ -9583,18 +9586,18 @@ static fvg_node *fvg__learner_images(fvg_learner *l, fvg_tape *t, const float *p
   return fvg_normalize(fvg__vision_head(l->clip, x));
 }
 
-/* Packed classes -> g [C,d], normalised */
+/* Takes packed classes through the prompted text tower -> g [C,d], normalised. */
 static fvg_node *fvg__learner_texts(fvg_learner *l, fvg_tape *t, fvg__packed *packed) {
   fvg_node *vectors = l->method->vectors(l, t, FVG__TEXT);
   return fvg_normalize(fvg__text_features(t, packed, vectors));
 }
 
-/* z = s f g^T */
+/* Scores z = s f g^T. */
 static fvg_node *fvg__learner_scores(const fvg_learner *l, fvg_node *f, fvg_node *g) {
   return fvg_scale(fvg_linear(f, g, NULL), l->clip->logit_scale);
 }
 
-/* A constant [1, cols] of equal numbers */
+/* Makes a constant [1, cols] of equal numbers. */
 static fvg_node *fvg__constant_row(fvg_tape *t, int cols, float number) {
   fvg_node *x = fvg_zeros(t, 1, cols);
   if (!x) return NULL;
@@ -9899,7 +9902,7 @@ static fvg_status fvg__learner_new(fvg_clip *m, fvg_learner **out, const fvg_lea
   l->file = NULL;
   if (s) {
     fvg_learner_free(l);
-    return m->ctx->status;                       /* the cause, where s may only say "no memory"   */
+    return m->ctx->status;                       /* the cause, of which s may know only NOMEM     */
   }
   *out = l;
   return FVG_OK;
@@ -10049,7 +10052,7 @@ static fvg_status fvg__learner_vectors(fvg_learner *l, fvg__tower tower, float *
   return *vectors ? FVG_OK : FVG_E_NOMEM;
 }
 
-/* Any class names -> g [n_class, d], normalised */
+/* Packs the names, encodes them, and normalises: g [n_class, d]. */
 FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, float *g,
                                              const char *const *class_name, int n_class) {
   fvg_clip *m = l->clip;
@@ -10073,7 +10076,7 @@ FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, float *g,
   return s;
 }
 
-/* How many features a picture has; l NULL: plain CLIP's alone. */
+/* How many features a picture has; l NULL: zero-shot CLIP's alone. */
 static int fvg__learner_parts(const fvg_learner *l) { return l ? l->method->n_part : 1; }
 
 FVG_DEF int fvg_learner_feature_width(const fvg_clip *m, const fvg_learner *l) {
@@ -10113,7 +10116,7 @@ static fvg_status fvg__learner_encode(fvg_learner *l, const float *images, int n
   return is_made ? FVG_OK : m->ctx->status;
 }
 
-/* Fills the rows of at most FVG__IMAGE_BATCH pictures, with plain CLIP's feature as the second
+/* Fills the rows of at most FVG__IMAGE_BATCH pictures, with zero-shot CLIP's feature as the second
    part; f_clip [FVG__IMAGE_BATCH, d] is scratch. */
 static fvg_status fvg__learner_encode_parts(fvg_learner *l, const float *images, int n,
                                             float *f_clip, float *features) {
@@ -10133,7 +10136,8 @@ static fvg_status fvg__learner_encode_parts(fvg_learner *l, const float *images,
   return FVG_OK;
 }
 
-/* n images, some at a time -> rows of features [n, n_part d]; f and f_clip have unit length. */
+/* Encodes n images, a batch at a time -> rows of features [n, n_part d]; f and f_clip have unit
+   length. */
 FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float *features,
                                              const float *images, int n) {
   const int n_part = fvg__learner_parts(l);
@@ -10176,7 +10180,7 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float 
      g [C,d]       text features, normalised
      f [B,d]       image features, normalised
      y [B]         labels
-     s             exp(logit_scale)
+     s             m->logit_scale, already exponentiated
 
    New classes take the same vectors with their own names.  A name is tokenised together with the
    closing dot, as in the published code, because a name that ends in a dot ("st.") may merge with
@@ -10217,13 +10221,13 @@ static const fvg_method fvg__coop = {
  *==================================================================================================
    CoOp forgets: the words that fit the base classes best say little about new ones.
    Knowledge-guided CoOp (KgCoOp, Yao et al. 2023, arXiv 2303.13283) starts from "a photo of a" and
-   keeps every class near what plain CLIP makes of the data set's template:
+   keeps every class near what zero-shot CLIP makes of the data set's template:
 
      L = L_ce + W L_kg,   L_ce = CE(z, y),   L_kg = 1 - mean_c cos(g_c, g0_c)
 
      z [B,C]    scores s f g^T
      g [C,d]    text features, normalised
-     g0 [C,d]   plain CLIP's text features of the template, normalised, constant
+     g0 [C,d]   zero-shot CLIP's text features of the template, normalised, constant
      W          2 in FVG-PT's fork and here, 8 in the paper
 
    Defaults: n = 4; SGD 0.0035, 10 epochs, batch 4; W = 2.  Parameters: 2,048 for ViT-B, as CoOp. */
@@ -10274,22 +10278,23 @@ static const fvg_method fvg__kgcoop = {
 /*==================================================================================================
  * CHAPTER 17  PROGRAD: no step against what CLIP knows
  *==================================================================================================
-   ProGrad (Zhu et al. 2023, arXiv 2205.14865) trains CoOp, but never against what plain CLIP knows.
-   It has two losses,
+   ProGrad (Zhu et al. 2023, arXiv 2205.14865) trains CoOp, but never against what zero-shot CLIP
+   knows.  It has two losses,
 
      L_ce = CE(z, y),   L_kl = - mean_b sum_c p0_bc ln p_bc
 
-   and each parameter has two gradients, g_ce and g_kl.  Where they disagree, g_ce . g_kl < 0, the
-   part of g_ce that goes against CLIP is taken out:
+   (L_kl is KL(p0 || p) but for the entropy of p0, a constant), so each parameter has two gradients.
+   In this chapter g_ce and g_kl are these gradients, not text features.  Where they disagree,
+   g_ce . g_kl < 0, the part of g_ce that goes against CLIP is taken out:
 
      g = g_ce - lambda (g_ce . n) n,   n = g_kl / |g_kl|
 
      z, p [B,C]   scores s f g^T and their softmax
-     z0, p0       plain CLIP's, in the data set's template
+     z0, p0       zero-shot CLIP's, in the data set's template
      lambda       1; the published runs have 0.8 on Flowers, DTD and EuroSAT with 8 or 16 shots
 
    The context starts from the words of that template before the name, which stand in its last slots
-   behind zeros (n = 16; 0 is a vector of zeros, [a] the embedding of "a"):
+   after zeros (n = 16; 0 is a vector of zeros, [a] the embedding of "a"):
 
      [SOT]  0 ... 0  [a] [photo] [of] [a]  name . [EOT]
 
@@ -10323,7 +10328,7 @@ static fvg_status fvg__prograd_both(fvg_learner *l, const fvg_batch *batch, floa
   return s;
 }
 
-/* g = g_ce - lambda (g_ce . n) n where g_ce . g_kl < 0, in the place of g_ce */
+/* Puts g = g_ce - lambda (g_ce . n) n in the place of g_ce where g_ce . g_kl < 0. */
 static void fvg__prograd_project(float *g_ce, const float *g_kl, size_t count, double lambda) {
   double dot = 0;                                /* g_ce . g_kl                                   */
   double norm2 = 0;                              /* |g_kl|^2                                      */
@@ -10415,7 +10420,7 @@ static fvg_status fvg__cocoop_init(fvg_learner *l) {
   return s;
 }
 
-/* f [B,d] -> z [B,C], one row after the other, each with its own texts */
+/* Scores f [B,d] -> z [B,C], one row after the other, each with its own texts. */
 static fvg_node *fvg__cocoop_scores(fvg_learner *l, fvg_tape *t, fvg__packed *packed, fvg_node *f) {
   fvg_node *hidden = fvg_relu(fvg__learner_layer(l, f, FVG__COCOOP_LINEAR1));
   fvg_node *pi = fvg__learner_layer(l, hidden, FVG__COCOOP_LINEAR2);
@@ -10457,7 +10462,7 @@ static const fvg_method fvg__cocoop = {
 };
 
 /*==================================================================================================
- * CHAPTER 19  PROMPTSRC: deep prompts in both towers, held near plain CLIP
+ * CHAPTER 19  PROMPTSRC: deep prompts in both towers, held near zero-shot CLIP
  *==================================================================================================
    PromptSRC (Khattak et al. 2023, arXiv 2307.06948) learns vectors in both towers, independent of
    one another: context words and n rows of the image from the start, and new ones for the same rows
@@ -10471,8 +10476,8 @@ static const fvg_method fvg__cocoop = {
      L_image  = mean_bk |f - f0|
      L_logits = KL(p0 || p) / C         (mean over the batch)
 
-     f, f0 [B,d]   image features of the prompted tower and of plain CLIP, normalised
-     g, g0 [C,d]   text features; plain CLIP's are averaged over 60 sentences, then normalised
+     f, f0 [B,d]   image features of the prompted tower and of zero-shot CLIP, normalised
+     g, g0 [C,d]   text features; zero-shot CLIP's are averaged over 60 sentences, then normalised
      p, p0 [B,C]   softmax(z) and softmax(z0), z = s f g^T, z0 = s f0 g0^T
 
    The average (Gaussian prompt aggregation, GPA) becomes the learned prompts P after the last of E
@@ -10481,8 +10486,9 @@ static const fvg_method fvg__cocoop = {
      P = sum_e w_e P_e,   e = 1..E,   w_e = exp(-(e - mu)^2 / (2 sigma^2)), divided by their sum
 
    Defaults (FVG-PT's fork): n = 4 in both towers, depth 9; lambda_1 25, lambda_2 10; SGD 0.0025, 10
-   epochs, batch 32 (originally 20 epochs, batch 4); mu 15, sigma 1, which were published for E = 20
-   and leave for E = 10 the last epoch, in effect.  Parameters: 18,432 + 27,648 for ViT-B/16. */
+   epochs, batch 32 (originally 20 epochs, batch 4); mu 15, sigma 1.  These two were published for
+   E = 20; with E = 10 almost all the weight falls on the last epoch, so P is hardly an average.
+   Parameters: 18,432 + 27,648 for ViT-B/16. */
 
 enum {
   FVG__SRC_CTX,
@@ -10611,7 +10617,7 @@ static fvg_status fvg__promptsrc_init(fvg_learner *l) {
   return s ? s : fvg__average_init(l);
 }
 
-/* A tower's parameters, one below the other. */
+/* Stacks a tower's parameters, one below the other. */
 static fvg_node *fvg__promptsrc_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower) {
   const int n_text = 1 + l->plan[FVG__TEXT].n_layer;
   const int first = tower == FVG__TEXT ? 0 : n_text;
@@ -10623,7 +10629,8 @@ static fvg_node *fvg__promptsrc_vectors(fvg_learner *l, fvg_tape *t, fvg__tower 
   return v;
 }
 
-/* mean |x - y| of all numbers, where y is a constant of x's shape; |a| = relu(a) + relu(-a) */
+/* Computes mean |x - y| of all numbers, y being a constant of x's shape, by
+   |a| = relu(a) + relu(-a). */
 static fvg_node *fvg__mean_distance(fvg_node *x, const float *y) {
   if (!x) return NULL;
   fvg_node *minus_y = fvg_scale(fvg_const(x->tape, x->rows, x->cols, y), -1);
@@ -10633,7 +10640,7 @@ static fvg_node *fvg__mean_distance(fvg_node *x, const float *y) {
   return fvg_mean(fvg_add(positive, negative));
 }
 
-/* L_ce + lambda_1 L_text + lambda_2 L_image + L_logits */
+/* L = L_ce + lambda_1 L_text + lambda_2 L_image + L_logits. */
 static fvg_node *fvg__promptsrc_loss(fvg_learner *l, fvg__step *step) {
   const fvg_batch *batch = step->batch;
   const int d = l->clip->embed_dim;
@@ -10775,7 +10782,7 @@ static fvg_status fvg__maple_init(fvg_learner *l) {
   return s;
 }
 
-/* P_0, P_1, ... of the text; Q_0, Q_1, ... of the image */
+/* Stacks P_0, P_1, ... for the text, or Q_0, Q_1, ... for the image. */
 static fvg_node *fvg__maple_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower) {
   const int is_text = tower == FVG__TEXT;
   const int n_deep = l->plan[FVG__TEXT].n_layer;
@@ -10855,8 +10862,8 @@ enum {
   FVG__DAPT_RELEASED
 };
 
-/* Twenty-five backgrounds of pictures and, from the 26th on, seven things that stand about food.
-   The published code leaves the first seven among the classes. */
+/* Twenty-five backgrounds of pictures and, from the 26th on, seven objects found around food.  The
+   published code leaves the first seven among the classes. */
 static const char *const fvg__background[] = {
   "ground", "land", "grass", "tree", "building", "wall", "sky",
   "lake", "water", "river", "sea", "railway", "railroad", "keyboard", "helmet", "cloud", "house",
@@ -10915,7 +10922,7 @@ static fvg_node *fvg__row_distance(fvg_node *x, fvg_node *y) {
   return fvg_linear(fvg_mul(v, u), ones, NULL);
 }
 
-/* L_v = mean_b max(0, |f - f_F| - |f - f_B| + margin) */
+/* L_v = mean_b max(0, |f - f_F| - |f - f_B| + margin). */
 static fvg_node *fvg__pull_push(fvg_node *f, fvg_node *f_F, fvg_node *f_B, float margin) {
   fvg_node *to_B = fvg__row_distance(f, f_B);
   fvg_node *minus_to_B = fvg_scale(to_B, -1);
@@ -10925,7 +10932,7 @@ static fvg_node *fvg__pull_push(fvg_node *f, fvg_node *f_F, fvg_node *f_B, float
   return fvg_mean(fvg_relu(fvg_add(gap, fvg__constant_row(gap->tape, 1, margin))));
 }
 
-/* CE(z, yhat), where yhat is each row's own best column */
+/* Computes CE(z, yhat), where yhat is each row's own best column. */
 static fvg_node *fvg__self_labelled(fvg_node *z) {
   if (!z) return NULL;
   int *yhat = (int *)fvg__tape_alloc(z->tape, (size_t)z->rows * sizeof *yhat);
@@ -10941,7 +10948,7 @@ static fvg_node *fvg__self_labelled(fvg_node *z) {
   return fvg_cross_entropy(z, yhat);
 }
 
-/* Pixels x (1 - m) from those of x and of x m: one row [3, size, size] for each picture */
+/* Makes the pixels x (1 - m) from those of x and of x m: one row [3, size, size] a picture. */
 static fvg_node *fvg__background_pixels(const fvg_learner *l, fvg_tape *t, const fvg_batch *batch) {
   const size_t floats = fvg__image_floats(l->clip);
   fvg_node *x = fvg_zeros(t, batch->n, (int)floats);
@@ -10954,7 +10961,7 @@ static fvg_node *fvg__background_pixels(const fvg_learner *l, fvg_tape *t, const
   return x;
 }
 
-/* Features [n,d] of the prompted tower as constants */
+/* Encodes pictures by the prompted tower as constants, features [n,d]. */
 static fvg_node *fvg__constant_images(fvg_learner *l, fvg_tape *t, const float *pixels, int n) {
   t->no_grad++;
   fvg_node *f = fvg__learner_images(l, t, pixels, n, NULL);
@@ -11035,7 +11042,7 @@ static const fvg_method fvg__dapt = {
  * CHAPTER 22  MMRL: representation tokens that both towers take in late
  *==================================================================================================
    MMRL (Guo and Gu 2025, arXiv 2503.08497) learns K tokens in a space of their own.  From the
-   middle of the towers on (the 6th of 12 blocks) they stand behind the class token and [SOT],
+   middle of the towers on (the 6th of 12 blocks) they stand after the class token and [SOT],
    through a linear layer for each block and tower, new before every block.  Earlier blocks, and so
    what CLIP knows of edges and words, stay untouched, and the text is the data set's template, not
    learned.  A picture has two features,
@@ -11049,7 +11056,7 @@ static const fvg_method fvg__dapt = {
      R [K,D]          the tokens;  what stands in a block is R A^T + b, A [w,D]
      P, P_r [w,d]     CLIP's projection, and one of the tokens' own, learned
      z, z_r [B,C]     s f g^T and s f_r g^T
-     f0, g0           plain CLIP's features of the same pictures and classes
+     f0, g0           zero-shot CLIP's features of the same pictures and classes
 
    Base classes are scored by alpha z + (1 - alpha) z_r = s (alpha f + (1 - alpha) f_r) g^T, new
    classes by z alone, for the tokens know base classes only.
@@ -11104,7 +11111,7 @@ static fvg_status fvg__mmrl_layers(fvg_learner *l, fvg__tower tower, int n_block
   return FVG_OK;
 }
 
-/* The K rows behind the class token are read after the last block, for f_r. */
+/* The K rows after the class token are read after the last block, for f_r. */
 static fvg_status fvg__mmrl_init(fvg_learner *l) {
   const fvg_vision_tower *image = &l->clip->vision;
   const fvg_text_tower *text = &l->clip->text;
@@ -11126,7 +11133,7 @@ static fvg_status fvg__mmrl_init(fvg_learner *l) {
   return fvg__learner_prior(l);
 }
 
-/* R A^T + b of each block's layer */
+/* Computes R A^T + b by the layer of each block, one below the other. */
 static fvg_node *fvg__mmrl_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower) {
   int first = FVG__MMRL_LAYERS;
   if (tower == FVG__TEXT)
@@ -11139,7 +11146,7 @@ static fvg_node *fvg__mmrl_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower
   return v;
 }
 
-/* The matrix [n, n K] that times n K rows is the mean of each K of them */
+/* Makes the matrix [n, n K] that times n K rows is the mean of each K of them. */
 static fvg_node *fvg__mean_matrix(fvg_tape *t, int n, int K) {
   fvg_node *mean = fvg_zeros(t, n, n * K);
   if (!mean) return NULL;
@@ -11151,7 +11158,7 @@ static fvg_node *fvg__mean_matrix(fvg_tape *t, int n, int K) {
   return mean;
 }
 
-/* f_r = norm(mean_K(LN_post(token rows)) P_r) [n,d] from the token rows [n K, w] */
+/* Makes f_r = norm(mean_K(LN_post(token rows)) P_r) [n,d] from the token rows [n K, w]. */
 static fvg_node *fvg__mmrl_f_r(fvg_learner *l, const fvg__step *step) {
   const fvg_vision_tower *v = &l->clip->vision;
   const int K = l->n_read;
@@ -12137,7 +12144,7 @@ static fvg_status fvg__check_picture(fvg_ctx *c, const fvg_picture *x, int i, in
 
 enum { FVG__PICTURE_PATH = sizeof "#2147483647" };         /* bytes of a picture's path in memory */
 
-/* Copies the names one behind the other into d->paths, behind n names of pictures. */
+/* Copies the names one after the other into d->paths, after those of n pictures. */
 static fvg_status fvg__memory_names(fvg_dataset *d, const char *const *class_name, int n_class,
                                     int n) {
   size_t bytes = (size_t)n * FVG__PICTURE_PATH;
@@ -12965,7 +12972,7 @@ static void fvg__tell_cut(fvg_ctx *c, const fvg__draft *d, const fvg_dataset_des
            desc->root, n_class, each, d->n[FVG__TRAIN], d->n[FVG__VAL], d->n[FVG__TEST], how);
 }
 
-/* Cuts the pictures of one class and writes them behind the entries of each part, to which at
+/* Cuts the pictures of one class and writes them after the entries of each part, to which at
    [parts] points.  The label is the stream of the shuffle, so a class is cut in the same way
    whatever the others hold.  order holds as many ints as there are pictures. */
 static void fvg__cut_class(fvg__entry *at[FVG__PARTS], const fvg__names *images,
@@ -13826,16 +13833,18 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
    A mask lies in ROOT/mask under its picture's path, or for a published set where its folders have
    them.
 
-   Foreground is what lies above half of full white: so the published loader reads masks, and so do
-   we wherever a mask holds black and white.  But tools write masks in other ways, which that rule
-   takes for all black or, worse, for the border alone.  So a file of few values is looked at first:
+   The published loader takes as foreground what lies above half of full white, and so do we
+   wherever a mask holds black and white.  But tools write masks in other ways, which that rule
+   takes for all black or, worse, for the border alone.  So the values of a file are looked at
+   first:
 
      black and dark values       0/1 masks and label pictures, or colours on black, as VOC's
-                                 palette: all but black is foreground.  255 beside small labels,
-                                 and (224,224,192), are VOC's border, which is not
-     1 and 2, or 1, 2, 3         an Oxford-IIIT trimap: 1 is foreground
+                                 palette: everything except black is foreground, and except VOC's
+                                 border, which is 255 among small labels, or (224,224,192)
+     1 and 2, or 1, 2, 3         an Oxford-IIIT trimap: 1 is foreground, 2 and 3 are background
      an alpha channel that cuts  a cut-out: what is opaque is foreground, whatever its colours
-     more than 32 values, JPEG   a soft mask: half of full white
+     more than 32 grey values,   a soft mask: foreground is what lies above mask_threshold (0.5 of
+     or any JPEG                 full white).  Where it is in many colours it is an error.
 
    What these rules cannot tell (a photograph, white beside other labels, no black) is an error, not
    a guess, and the data set's mask_reading decides.  Each file is judged by itself, so the result
@@ -14269,8 +14278,8 @@ static fvg_status fvg__load_channels(fvg_ctx *c, fvg_image *m, const char *path,
 }
 
 /* Turns the mask as its picture has been turned, if it was drawn on the stored picture and not on
-   the picture as it is seen.  Where turning swaps the sides, the mask's own sides tell which of the
-   two it was; a mask is turned always where it does not. */
+   the upright one.  Where turning swaps width and height, the mask's own sides tell which of the
+   two it was.  Where it does not, nothing tells, and the mask is always turned. */
 static fvg_status fvg__mask_upright(fvg_ctx *c, fvg_image *mask, const fvg_image *stored,
                                     const fvg_image *image) {
   const int is_turned = image->orientation == 1 && stored->orientation > 1;
@@ -14757,13 +14766,16 @@ FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_item
 /*==================================================================================================
  * CHAPTER 30  VIEWS: what training sees of a picture
  *==================================================================================================
-   Methods that leave the image tower alone, and FVG-PT on any method, never read pictures, only
-   what the tower makes of them (methods that prompt the tower read pixels in every step): for each
-   image the feature of a view of it, f = norm(tower(x)), of its foreground,
-   f_fg = norm(tower(x * mask)), and the share of foreground in the view.  Unless every epoch crops
-   anew, a view is encoded once and kept, and a training step costs microseconds.  The pictures of a
-   batch are read, decoded and cut by as many threads as there are; the tower then encodes them
-   together.
+   For each image training wants the feature of a view of it, f = norm(tower(x)), that of its
+   foreground, f_fg = norm(tower(x * mask)), and the share of foreground in the view.  By default,
+   and as published, every epoch draws a new crop of every image, and each step takes the crops of
+   its batch and their foregrounds through the image tower.  That is where the time goes.  In the
+   other modes (fvg_augment) the views do not change from epoch to epoch, or repeat after n_crops
+   epochs: each is encoded once and kept, and then a training step costs microseconds.
+
+   Methods that prompt the image tower read pixels in stage 1, because their tower changes with
+   every step; pixels are made anew in every mode.  The pictures of a batch are read, decoded and
+   cut by as many threads as there are; the tower then encodes them together.
 
    The mask (FVG-PT, arXiv 2603.08708) is applied to the normalised picture, so that what is removed
    becomes the data set's mean colour (0), and it goes through the same crop and flip as the picture
@@ -15310,9 +15322,9 @@ FVG_DEF fvg_status fvg_encode_task(fvg_clip *m, fvg_learner *l, float *f, const 
 
 /* ---- settings as published: method x preset x protocol x data set ----
    A recipe begins as the method's own settings, which are those of FVG-PT's fork for base to new,
-   or the authors' where the fork does not have the method.  Then every row that fits is laid over
-   it, from top to bottom.  A row fits any published set unless it names some, and any number of
-   shots unless it asks for a least one.  Sources:
+   or the authors' where the fork does not have the method.  Matching rows are applied in order; a
+   later row overrides an earlier one; 0 leaves a value unchanged.  A row matches any published set
+   unless it names some, and any number of shots unless it asks for a least one.  Sources:
 
      CoOp       fork: vit_b16_ep10, for EuroSAT vit_b16_ep20.  Original (COOP.md): batches of 32 and
                 epochs by shots, 50 for 1, 100 for 2 and 4, 200 from 8 on, 50 on ImageNet
@@ -15339,7 +15351,7 @@ typedef struct fvg__recipe_scope {
 
 typedef struct fvg__recipe_row {
   fvg__recipe_scope scope;
-  int batch, epochs;          /* 0 leaves a number as it is, here and below                     */
+  int batch, epochs;          /* 0 leaves a value unchanged, here and below                     */
   float lr;
   int warmup;                 /* epochs; -1: none                                               */
   int n_ctx;
@@ -15456,7 +15468,7 @@ static int fvg__scope_fits(const fvg__recipe_scope *x, const fvg_method *method,
   return !x->sets || (card && fvg__among(x->sets, card->key));
 }
 
-/* Lays every row that fits over the method's own settings; 0 in a row leaves a number as it is. */
+/* Begins with the method's own settings and applies the matching rows of both tables in order. */
 FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_recipe *out, fvg_preset preset,
                                fvg_protocol protocol, const fvg_dataset_card *card, int shots) {
   const int presets = 1 << preset;
@@ -15483,8 +15495,8 @@ FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_recipe *out, fvg_pr
 
 /* The FVGPT files of the fork: CoOp, KgCoOp and MMRL in batches of 4, PromptSRC of 32, each with
    the optimiser of its backbone, 10 epochs; on EuroSAT 20, CoOp's then at 0.002.  Other backbones
-   have no such file: they get their own optimiser and batches of 4, which only ProGrad's own are
-   not. */
+   have no such file: they get their own optimiser and their own batch, except ProGrad, whose own
+   batch is 32 and which gets 4. */
 FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, fvg_recipe *out,
                               const fvg_dataset_card *card) {
   const int eurosat = card && !strcmp(card->key, "eurosat");
@@ -15978,7 +15990,8 @@ static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_t
   return fvg_optimizer_defaults(&d);
 }
 
-/* Trains params on the sources of a trainer, whose members of this call it allocates and frees. */
+/* Trains params on the sources of t.  What t needs besides what its caller filled in is made here
+   and given back here. */
 static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int n_params,
                              const fvg_train_desc *desc) {
   const fvg_method *method = t->source[0].learner->method;
@@ -16008,10 +16021,11 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
    Stage 1 trains the vectors of a method, stage 2 the gates and adapters of FVG-PT on the tuned
    learner.
 
-   FVG-PT's backbone gate can be trained on other pictures than the published ones: on classes that
-   the prompts have not seen, with one learner for each half of the base classes, which scores the
-   other half (cross-fitted calibration).  It can also stay as published unless plain CLIP is
-   clearly better on those pictures (guarded calibration).
+   BRG, the gate of the share b that zero-shot CLIP has in z_PC, can be trained on other pictures
+   than the published ones: on classes that the prompts have not seen, with one learner for each
+   half of the base classes, which scores the other half (cross-fitted calibration).  It can also
+   stay as published unless zero-shot CLIP is clearly better on those pictures (guarded
+   calibration).
 
    A classifier then scores pictures in one of five ways, with s CLIP's logit scale and each f, g
    normalised:
@@ -16183,8 +16197,8 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_tas
 }
 
 /* ---- stage 2: FVG-PT's gates and adapters ---- */
-/* Fills t->f, t->f_fg [batch, width] and t->area [batch].  When neither the trust gate nor the
-   adapters train, no foreground is read: f_fg is f, and no picture has a mask. */
+/* Fills t->f, t->f_fg [batch, width] and t->area [batch].  When neither FRG nor the adapters train,
+   no foreground is read: f_fg is f, and no picture has a mask. */
 static fvg_status fvg__fvgpt_views(fvg__trainer *t, const fvg__train_set *x, const int *index,
                                    int epoch) {
   const int n = t->batch;
@@ -16240,9 +16254,9 @@ static void fvg__train_set_free(fvg_ctx *c, fvg__train_set *x) {
   fvg_release(c, x->g_clip);
 }
 
-/* Pictures of the classes `name`, with the text features g of l and g_clip of plain CLIP.  Features
-   of several parts must come from l's own tower.  f: the modules that must fit, or NULL.  The
-   caller zeroes x before and frees it after, also on failure. */
+/* Fills x with pictures of the classes `name`, and with the text features g of l and g_clip of
+   zero-shot CLIP.  Rows of several features must come from l's own tower.  fvgpt: the modules that
+   must fit, or NULL.  The caller zeroes x before and frees it after, also on failure. */
 static fvg_status fvg__train_set_new(fvg__train_set *x, const fvg_fvgpt *fvgpt, fvg_learner *l,
                                      fvg_views *v, const fvg_items *items,
                                      const char *const *name, int n_class,
@@ -16313,7 +16327,7 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *
   return s;
 }
 
-/* ---- calibration: the backbone gate on other pictures ---- */
+/* ---- calibration: BRG on other pictures ---- */
 /* Fails unless every source has a learner, views and class names. */
 static fvg_status fvg__check_sources(fvg_ctx *c, const fvg_calibration_source *source,
                                      int n_source) {
@@ -16356,8 +16370,8 @@ static fvg_status fvg__source_of(fvg__train_set *x, const fvg_fvgpt *fvgpt,
                             task->n_class, prompt_template);
 }
 
-/* Trains a new backbone gate on all the sources, with every other module switched off, and copies
-   it into f once it has succeeded. */
+/* Trains a new BRG on all the sources, with every other module switched off, and copies it into
+   fvgpt once that has succeeded. */
 FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *fvgpt, const fvg_calibration_source *source,
                                        int n_source, const fvg_train_desc *desc) {
   if (!fvgpt) return FVG_E_ARG;
@@ -16385,7 +16399,7 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *fvgpt, const fvg_calibration_s
   for (int i = 0; !s && i < n_source; i++)
     s = fvg__source_of(&t.source[i], fresh, &source[i], prompt_template);
 
-  /* The gate's parameters are the last ones: a weight and a bias for each of its layers. */
+  /* BRG's parameters are the last ones: a weight and a bias for each of its layers. */
   const int n_gate = 2 * fvgpt->brg.n_layer;
   const int first = fvgpt->n_params - n_gate;
   if (!s) s = fvg__train(&t, fresh->params + first, n_gate, desc);
@@ -16403,7 +16417,7 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *fvgpt, const fvg_calibration_s
 }
 
 /* ---- the evidence for calibration ---- */
-/* f g in double precision, which every level of kernels rounds alike. */
+/* The inner product of f and g in double precision, which every level of kernels rounds alike. */
 static double fvg__inner_product(const float *f, const float *g, size_t d) {
   double sum = 0;
   for (size_t k = 0; k < d; k++)
@@ -16411,7 +16425,7 @@ static double fvg__inner_product(const float *f, const float *g, size_t d) {
   return sum;
 }
 
-/* argmax_c f g_c; f [d], g [n_class, d] */
+/* Returns argmax_c f g_c; f [d], g [n_class, d]. */
 static int fvg__best_class(const float *f, const float *g, int n_class, int d) {
   double most = -HUGE_VAL;
   int best = 0;
@@ -16425,8 +16439,8 @@ static int fvg__best_class(const float *f, const float *g, int n_class, int d) {
   return best;
 }
 
-/* Counts a source's pictures, seen as in epoch 0, that only plain CLIP gets right, and those that
-   only the learner does. */
+/* Counts a source's pictures, seen as in epoch 0, that only zero-shot CLIP gets right, and those
+   that only the learner does. */
 static fvg_status fvg__train_set_compare(const fvg__train_set *x, int *clip_alone,
                                          int *learner_alone) {
   const fvg_clip *m = x->learner->clip;
@@ -16482,11 +16496,11 @@ FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibrat
 /* ---- classifiers ---- */
 struct fvg_classifier {
   fvg_clip *clip;
-  fvg_learner *learner;       /* NULL: features of plain CLIP                                   */
+  fvg_learner *learner;       /* NULL: features of zero-shot CLIP                               */
   fvg_fvgpt *fvgpt;           /* NULL unless the branch is one of FVG-PT's                      */
   fvg_branch branch;
   int n_class;
-  float *g, *g_clip;          /* [n_class, embed_dim] text features: the learner's, plain CLIP's */
+  float *g, *g_clip;          /* [n_class, embed_dim] text features of the learner and of CLIP  */
   fvg__packed packed;         /* the classes, for methods whose words depend on the picture     */
 };
 
@@ -16569,7 +16583,8 @@ FVG_DEF void fvg_classifier_free(fvg_classifier *k) {
   fvg_release(k->clip->ctx, k);
 }
 
-/* Scores of a method that writes other words for every picture: f [n, embed_dim] -> [n, n_class] */
+/* Scores by a method that writes other words for every picture: f [n, embed_dim] -> logits
+   [n, n_class]. */
 static fvg_status fvg__scores_by_picture(fvg_classifier *k, const float *f, int n, float *logits) {
   const fvg_method *method = k->learner->method;
   const int d = k->clip->embed_dim;
@@ -16591,7 +16606,7 @@ static fvg_status fvg__scores_by_picture(fvg_classifier *k, const float *f, int 
   return s;
 }
 
-/* s f g^T -> logits [n, n_class]; f [n, embed_dim], g [n_class, embed_dim] */
+/* Computes s f g^T -> logits [n, n_class]; f [n, embed_dim], g [n_class, embed_dim]. */
 static fvg_status fvg__cosine_logits(fvg_classifier *k, const float *f, int n, const float *g,
                                      float *logits) {
   const int d = k->clip->embed_dim;
@@ -16621,14 +16636,14 @@ static fvg_fvgpt_batch fvg__branch_batch(const fvg_classifier *k, const fvg_feat
   return batch;
 }
 
-/* FVG-PT's base branch, z_FDC, or without adapters (no_fdc) z_full. */
+/* Scores by FVG-PT's base branch: z_FDC, or without adapters (no_fdc) z_full. */
 static fvg_status fvg__base_branch(fvg_classifier *k, const fvg_features *x, int n,
                                    float *logits) {
   const fvg_fvgpt_batch batch = fvg__branch_batch(k, x, n);
   return fvg_fvgpt_score_base(k->fvgpt, logits, &batch);
 }
 
-/* FVG-PT's new branch, z_PC, and the weight b [n] that it gives plain CLIP. */
+/* Scores by FVG-PT's new branch, z_PC; b [n] receives the share that zero-shot CLIP has in it. */
 static fvg_status fvg__new_branch(fvg_classifier *k, const fvg_features *x, int n, float *logits,
                                   float *b) {
   const fvg_fvgpt_batch batch = fvg__branch_batch(k, x, n);
@@ -16715,7 +16730,7 @@ FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score,
   return s;
 }
 
-/* Accuracy in percent on the test pictures of one group of classes. */
+/* Computes the accuracy, in percent, on the test pictures of one group of classes. */
 static fvg_status fvg__test_group(fvg_clip *m, double *accuracy, const fvg_dataset *d,
                                   fvg_group group, const fvg_classifier_desc *desc) {
   fvg_task_desc of_group;
@@ -16791,13 +16806,14 @@ struct fvg__dpc {
   int top_k;
   uint64_t seed;
   float *g;                           /* [n_class, d] text features of the tuned prompts */
-  float *mixture;                     /* Q, all tensors one behind the other */
+  float *mixture;                     /* Q, all tensors one after the other */
   int *index, *label, n;              /* the grown batch: pictures and their classes */
   int *own;                           /* 0, 1, 2 ...: each picture's own text */
   int *present;                       /* [n_class] 1: in the batch, or without pictures to bring */
   double *score;                      /* [n_class] of one picture */
   float *f;                           /* features of the grown batch, by the tuned prompts' tower */
-  float *pixels;                      /* of the grown batch; NULL: plain CLIP's tower is used */
+  float *pixels;                      /* of the grown batch; NULL: the method leaves the image tower
+                                         alone, and f holds what CLIP's own makes */
 };
 
 static void fvg__dpc_free(fvg_ctx *c, fvg__dpc *d) {
@@ -16833,7 +16849,7 @@ static fvg_status fvg__dpc_check(const fvg_learner *l, const fvg_learner *tuned)
   return FVG_OK;
 }
 
-/* Q = P + w (P' - P), so from one weight to another:  P + to / from (Q - P) */
+/* Q is P + w (P' - P), so another weight makes it P + to / from (Q - P). */
 FVG_DEF fvg_status fvg_dpc_reweigh(fvg_learner *l, const fvg_learner *tuned, float from, float to) {
   fvg_status s = fvg__dpc_check(l, tuned);
   if (s) return s;
@@ -16906,7 +16922,7 @@ static void fvg__dpc_negatives(fvg__dpc *d, const fvg_items *items, int picture,
     if (!fvg__dpc_add_any(d, items, n_class, &rng)) return;
 }
 
-/* The batch of n pictures and, behind it, what they bring.  f [n, stride]: their features by the
+/* The batch of n pictures and, after it, what they bring.  f [n, stride]: their features by the
    tuned prompts' tower. */
 static void fvg__dpc_grow(fvg__dpc *d, const fvg__train_set *x, const int *index, int n,
                           const float *f, size_t stride, int epoch) {
@@ -16926,7 +16942,7 @@ static void fvg__dpc_grow(fvg__dpc *d, const fvg__train_set *x, const int *index
     fvg__dpc_negatives(d, items, index[i], f + (size_t)i * stride, x->n_class, epoch);
 }
 
-/* Into d: the batch, what it brings, and the features of all of them, from views of plain CLIP. */
+/* Puts into d the batch, what it brings, and the features of all of them, from kept views. */
 static fvg_status fvg__dpc_gather_features(fvg__dpc *d, const fvg__train_set *x, const int *index,
                                            int n, int epoch) {
   int width = fvg_learner_feature_width(x->learner->clip, d->tuned);
@@ -16958,7 +16974,7 @@ static fvg_status fvg__dpc_gather_pixels(fvg__dpc *d, const fvg__train_set *x, c
 }
 
 /* ---- training ---- */
-/* L on the grown batch, with P' in l's parameters. */
+/* Computes L on the grown batch, with P' in l's parameters. */
 static fvg_node *fvg__dpc_loss(fvg__dpc *d, fvg_learner *l) {
   fvg_node *f;
   if (d->pixels)
@@ -17144,7 +17160,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
    loads one says what it is, by making the learner first. */
 
 /* ---- writing ---- */
-/* ["name", "name", ...] as a new string; NULL: memory is out. */
+/* Writes ["name", "name", ...] as a new string; NULL: memory is out. */
 static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
   size_t size = 3;
   for (int i = 0; i < n; i++)
@@ -17302,7 +17318,7 @@ static int fvg__position_of(const char *name) {
   return i;
 }
 
-/* The method behind a trainer's name, with or without FVG-PT; NULL: unknown. */
+/* The method that a trainer's name means, with or without FVG-PT; NULL: unknown. */
 static const fvg_method *fvg__method_of_trainer(const char *trainer) {
   return fvg_method_find(strncmp(trainer, "FVGPT_", 6) ? trainer : trainer + 6);
 }
@@ -17337,7 +17353,7 @@ static fvg_status fvg__read_words(fvg_ctx *c, const fvg_weights *w, fvg_learner_
   return FVG_OK;
 }
 
-/* What the learner is made of, from the metadata; its options are written to option
+/* Reads from the metadata what the learner is made of; its options go to option
    [FVG_RECIPE_OPTIONS]. */
 static fvg_status fvg__read_desc(fvg_clip *m, const fvg_weights *w, fvg_learner_desc *d,
                                  fvg_option *option) {
@@ -17661,7 +17677,7 @@ FVG_DEF void fvg_learner_made_from(const fvg_learner *l, fvg_learner_desc *out,
   }
 }
 
-/* Have the two the same number and shape of context vectors, at the same place? */
+/* Tests whether two learners have the same number and shape of context vectors, at one place. */
 static int fvg__same_context(const fvg_learner *a, const fvg_learner *b) {
   return a->desc.n_ctx == b->desc.n_ctx && a->desc.class_specific == b->desc.class_specific &&
          a->desc.class_token_position == b->desc.class_token_position && a->n_fixed == b->n_fixed;
@@ -17700,7 +17716,7 @@ FVG_DEF const char *fvg_learner_difference(const fvg_learner *have, const fvg_le
      G = dz / dA,   alpha = (1/P) sum_p G_p,   map_p = relu(A_p alpha)
 
    alpha tells which channels raise the score, the map where in the picture they are active.  In a
-   transformer, A is the output of the last block's first layer norm: behind that block only the
+   transformer, A is the output of the last block's first layer norm: after that block only the
    class token is read, so the patches' rows have no gradient there, and this is the last place
    where they have one.  The tower therefore runs in two parts, up to A and from A on.  z is s f
    g0, s f g, z_FDC or z_PC, whichever the classifier's branch uses.
@@ -17715,7 +17731,7 @@ FVG_DEF const char *fvg_learner_difference(const fvg_learner *have, const fvg_le
    the question that FVG-PT (arXiv 2603.08708) starts from. */
 
 /* ---- the image tower in two parts ---- */
-#define FVG__MOST_READ 1000           /* rows behind the class token that a method may read */
+#define FVG__MOST_READ 1000           /* rows after the class token that a method may read */
 
 /* What the image tower's last block works on, T rows. */
 typedef struct fvg__last_block {
@@ -17752,7 +17768,7 @@ static fvg_node *fvg__below_last_block(fvg_tape *t, const fvg__image_rows *rows,
   return fvg_gather(fvg_concat(x, vectors), last->row, last->n_row);
 }
 
-/* The first part of the tower: one picture up to A.  l NULL: the plain tower. */
+/* Runs the first part of the tower, one picture up to A.  l NULL: CLIP's own tower. */
 static fvg_status fvg__reach_last_block(fvg_tape *t, const fvg_clip *m, fvg_learner *l,
                                         const float *chw, fvg__last_block *last) {
   const int prompted = l && l->method->n_part > 1;
@@ -17853,7 +17869,7 @@ static fvg_node *fvg__class_score(fvg_classifier *k, const fvg__step *step, cons
   return fvg_sum(fvg_mul(z, chosen));
 }
 
-/* grid [n_patch] = relu(A alpha), with alpha the mean of the patches' gradients.  a and da
+/* Computes grid [n_patch] = relu(A alpha), with alpha the mean of the patches' gradients.  a and da
    [n_patch, width] are the patches' rows of A and of its gradient; grid comes zeroed. */
 static void fvg__weigh_channels(const float *a, const float *da, int n_patch, int width,
                                 float *grid) {
@@ -17869,7 +17885,7 @@ static void fvg__weigh_channels(const float *a, const float *da, int n_patch, in
     if (grid[p] < 0) grid[p] = 0;
 }
 
-/* relu(A alpha) -> grid [T-1], which comes zeroed. */
+/* Computes relu(A alpha) -> grid [T-1], which comes zeroed. */
 static fvg_status fvg__grad_cam(fvg_classifier *k, const fvg__last_block *last, const float *f_clip,
                                 int label, float *grid) {
   const fvg_clip *m = k->clip;
@@ -17939,7 +17955,7 @@ static fvg__between fvg__between_patches(int pixel, int n, int size) {
   return x;
 }
 
-/* grid [n,n] -> map [size,size], bilinear */
+/* Spreads grid [n,n] over map [size,size], bilinearly. */
 static void fvg__spread(const float *grid, int n, float *map, int size) {
   for (int y = 0; y < size; y++) {
     fvg__between down = fvg__between_patches(y, n, size);
@@ -17988,8 +18004,8 @@ static fvg_status fvg__map_check(const fvg_classifier *k, const float *chw, int 
   return FVG_OK;
 }
 
-/* One number per patch -> grid [T-1], which comes zeroed.  f_clip [embed_dim] is room for plain
-   CLIP's feature. */
+/* Writes one number per patch into grid [T-1], which comes zeroed.  f_clip [embed_dim] is room for
+   zero-shot CLIP's feature. */
 static fvg_status fvg__map_grid(fvg_classifier *k, fvg_tape *t, const float *chw, int label,
                                 fvg_map_kind kind, float *f_clip, float *grid) {
   fvg_clip *m = k->clip;
@@ -18139,7 +18155,8 @@ FVG_DEF const char *fvg_clip_error(const fvg_clip *m) {
    news. */
 static fvg_status fvg__unusable(const fvg_clip *m) { return m ? m->failed : FVG_E_NOMEM; }
 
-/* The row of features [fvg_learner_feature_width] of one picture; learner NULL: plain CLIP's. */
+/* Computes the row of features [fvg_learner_feature_width] of one picture; learner NULL: that of
+   zero-shot CLIP. */
 static fvg_status fvg__image_features(fvg_clip *m, fvg_learner *l, float *features,
                                       const fvg_image *image) {
   fvg_ctx *c = m->ctx;
