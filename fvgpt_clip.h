@@ -9564,8 +9564,8 @@ static fvg_node *fvg__rows_of_each(fvg__image_rows *rows, fvg_node *x, int n_row
   return fvg_gather(x, rows->list, rows->n * n);
 }
 
-/* n images -> f [n,d], normalised.  f_read, unless it is NULL, receives the rows after the class
-   tokens that the method reads, [n n_read, w]. */
+/* Takes n images through the prompted tower -> f [n,d], normalised.  f_read, unless it is NULL,
+   receives the rows after the class tokens that the method reads, [n n_read, w]. */
 static fvg_node *fvg__learner_images(fvg_learner *l, fvg_tape *t, const float *pixels, int n,
                                      fvg_node **f_read) {
   fvg_node *vectors = l->method->vectors(l, t, FVG__IMAGE);
@@ -11974,9 +11974,9 @@ static void fvg__tell_left_out(fvg_ctx *c, const fvg__left_out *x, const char *r
   fvg__add_count(list, sizeof list, x->n_loose, "picture in no class folder",
                  "pictures in no class folder");
   fvg_log(c, 0,
-           "%.140s: left out because they are no pictures that can be read, by their endings or "
-           "places: %s (the first is %s)",
-           root, list, x->first);
+          "%.140s: left out because they are no pictures that can be read, by their endings or "
+          "places: %s (the first is %s)",
+          root, list, x->first);
 }
 
 /* ---- sorted lists of names ---- */
@@ -12382,10 +12382,10 @@ static fvg_status fvg__check_class_names(fvg_ctx *c, const fvg_dataset *d) {
   }
   if (n_same)
     fvg_log(c, 0,
-             "%.150s: class %d \"%.60s\" means the same as class %d \"%.60s\"%s: names cannot tell "
-             "them apart",
-             root, last + 1, name[last], match[last] + 1, name[match[last]],
-             n_same > 1 ? ", and there are more such pairs" : "");
+            "%.150s: class %d \"%.60s\" means the same as class %d \"%.60s\"%s: names cannot tell "
+            "them apart",
+            root, last + 1, name[last], match[last] + 1, name[match[last]],
+            n_same > 1 ? ", and there are more such pairs" : "");
   fvg_release(c, match);
   return s;
 }
@@ -12916,9 +12916,9 @@ static fvg_status fvg__drop_classes(fvg_ctx *c, fvg__names *classes, fvg__names 
                     "on and one to test",
                     root, n, list);
   fvg_log(c, 0,
-           "%.140s: %d of %d class folders are left out, for a class needs a picture to train on "
-           "and one to test: %s%s",
-           root, n_poor, n, list, n_poor > 5 ? ", ..." : "");
+          "%.140s: %d of %d class folders are left out, for a class needs a picture to train on "
+          "and one to test: %s%s",
+          root, n_poor, n, list, n_poor > 5 ? ", ..." : "");
   return FVG_OK;
 }
 
@@ -12967,9 +12967,9 @@ static void fvg__tell_cut(fvg_ctx *c, const fvg__draft *d, const fvg_dataset_des
     snprintf(how, sizeof how, "50/20/30 %%; --val 0, or val_percent, gives val's share to train");
 
   fvg_log(c, 1,
-           "%.200s: %d classes of %s pictures are cut into %d to train, %d for val, %d to test "
-           "(%s)",
-           desc->root, n_class, each, d->n[FVG__TRAIN], d->n[FVG__VAL], d->n[FVG__TEST], how);
+          "%.200s: %d classes of %s pictures are cut into %d to train, %d for val, %d to test "
+          "(%s)",
+          desc->root, n_class, each, d->n[FVG__TRAIN], d->n[FVG__VAL], d->n[FVG__TEST], how);
 }
 
 /* Cuts the pictures of one class and writes them after the entries of each part, to which at
@@ -13416,9 +13416,9 @@ static fvg_status fvg__no_classes(fvg_ctx *c, const fvg__left_out *left_out, con
 static void fvg__tell_no_cut(const fvg_dataset *d, const fvg_dataset_desc *desc) {
   if (!desc->val_percent) return;
   fvg_log(d->ctx, 0,
-           "%.200s: train, val and test are given here%s%.100s, so --val (val_percent) changes "
-           "nothing",
-           d->root, d->split_file ? ", by " : "", d->split_file ? d->split_file : "");
+          "%.200s: train, val and test are given here%s%.100s, so --val (val_percent) changes "
+          "nothing",
+          d->root, d->split_file ? ", by " : "", d->split_file ? d->split_file : "");
 }
 
 /* A plain root without a split file: class folders, or the same inside train, val and test. */
@@ -13759,9 +13759,9 @@ static fvg_status fvg__make_split(fvg_ctx *c, fvg_dataset *out, const fvg_datase
     draft.prefix[part] = set == FVG__IMAGENET ? imagenet[part] : card->images;
   if (card->split_file)
     fvg_log(c, 0,
-             "%.200s: %s is not there; a split is made in its place, so results cannot be compared "
-             "with published ones",
-             root, card->split_file);
+            "%.200s: %s is not there; a split is made in its place, so results cannot be compared "
+            "with published ones",
+            root, card->split_file);
 
   fvg__lines list[1 + FVG__PARTS];
   memset(list, 0, sizeof list);
@@ -14817,7 +14817,7 @@ struct fvg_views {
 
 enum { FVG__STREAM_ORDER = 1000 };
 
-/* The context of whichever is there; NULL if neither is. */
+/* Returns the context of whichever is there; NULL if neither is. */
 static fvg_ctx *fvg__context_of(const fvg_learner *l, const fvg_views *v) {
   if (l) return l->clip->ctx;
   return v ? v->clip->ctx : NULL;
@@ -14861,7 +14861,7 @@ FVG_DEF float fvg_foreground_view(float *fg, const float *x, const fvg_image *ma
   return (float)inside / (float)n;
 }
 
-/* fg and *area of a view whose pixels are x; without a mask fg is x, and *area -1. */
+/* Makes fg and *area of a view whose pixels are x; without a mask fg is x, and *area -1. */
 static fvg_status fvg__view_foreground(fvg_ctx *c, const fvg_views *v, const fvg_image *mask,
                                        const fvg_crop *crop, const float *x, float *fg,
                                        float *area) {
@@ -14880,7 +14880,7 @@ static fvg_status fvg__view_foreground(fvg_ctx *c, const fvg_views *v, const fvg
   return FVG_OK;
 }
 
-/* The pixels x [3, image_size, image_size] of one view, and unless fg is NULL those of its
+/* Makes the pixels x [3, image_size, image_size] of one view, and unless fg is NULL those of its
    foreground, with *area.  c stands in for the clip's context. */
 static fvg_status fvg__view_pixels(fvg_ctx *c, const fvg_views *v, const fvg_item *item, int epoch,
                                    float *x, float *fg, float *area) {
@@ -14998,7 +14998,7 @@ static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, i
 }
 
 /* ---- views that are kept ---- */
-/* The slot of an image in the table, or the empty one where it belongs. */
+/* Finds the slot of an image in the table, or the empty one where it belongs. */
 static fvg__view_slot *fvg__view_find(const fvg_views *v, const char *path) {
   uint64_t at = fvg__path_hash(path);
   for (;;) {
@@ -15115,8 +15115,8 @@ FVG_DEF fvg_status fvg_views_load(fvg_views *v, const fvg_items *items) {
   return s;
 }
 
-/* ---- the public face ---- */
-/* How many views of each image are kept: none of those that every epoch crops anew. */
+/* ---- the public functions ---- */
+/* Returns how many views of each image are kept: none where every epoch crops anew. */
 static int fvg__views_kept(const fvg_views_desc *desc) {
   if (desc->augment == FVG_AUGMENT_CROP) return 0;
   return desc->augment == FVG_AUGMENT_FIXED_CROPS ? desc->n_crops : 1;
@@ -15234,7 +15234,7 @@ FVG_DEF fvg_status fvg_views_pixels(fvg_views *v, float *pixels, float *pixels_f
   return s;
 }
 
-/* The slot of an image whose views are kept, which are encoded now if they have not been yet. */
+/* Finds the slot of an image whose views are kept; if they are not encoded yet, encodes them. */
 static fvg_status fvg__view_kept(fvg_views *v, const fvg_item *item, const fvg__view_slot **slot) {
   fvg_status s = fvg__views_reserve(v, v->n_used + 1);
   if (!s && !fvg__view_find(v, item->path)->path)
@@ -15434,7 +15434,7 @@ static const fvg__recipe_option_row fvg__recipe_options[] = {
 };
 enum { FVG__N_RECIPE_OPTIONS = (int)(sizeof fvg__recipe_options / sizeof *fvg__recipe_options) };
 
-/* Is the word one of those with blanks between? */
+/* Tests whether a word is one of `words`, which have blanks between them. */
 static int fvg__among(const char *words, const char *word) {
   const size_t n = strlen(word);
   const char *at = strstr(words, word);
@@ -15458,7 +15458,8 @@ static void fvg__recipe_set(fvg_recipe *r, const fvg_option *option) {
   if (i == r->n_option) r->n_option++;
 }
 
-/* Does a row apply?  preset and protocol are bits, as in the rows; card NULL: no published set. */
+/* Tests whether a row matches.  preset and protocol are bits, as in the rows; card NULL: no
+   published set. */
 static int fvg__scope_fits(const fvg__recipe_scope *x, const fvg_method *method, int preset,
                            int protocol, const fvg_dataset_card *card, int shots) {
   if (strcmp(x->method, method->name)) return 0;
@@ -15701,7 +15702,7 @@ static void fvg__state_add(fvg__state *x, const char *prefix, const fvg_paramete
   to->tensor.data = values;
 }
 
-/* All that a run changes; what the method keeps changes only with its prompts. */
+/* Lists all that a run changes; what the method keeps changes only with its prompts. */
 static fvg_status fvg__state_new(const fvg__trainer *t, fvg__state *x) {
   const fvg_optimizer *o = t->optimizer;
   const fvg_learner *l = t->source[0].learner;
@@ -15895,7 +15896,7 @@ static fvg_status fvg__check_trained(const fvg__trainer *t, const fvg_progress *
 }
 
 /* ---- the loop ---- */
-/* One epoch over one source: a new order, whole batches only. */
+/* Runs one epoch over one source, in a new order and in whole batches only. */
 static fvg_status fvg__train_source(fvg__trainer *t, const fvg__train_set *x, uint64_t seed,
                                     fvg_progress *progress) {
   fvg_ctx *c = t->clip->ctx;
@@ -15927,7 +15928,7 @@ static fvg_status fvg__train_source(fvg__trainer *t, const fvg__train_set *x, ui
   return s;
 }
 
-/* Epoch `epoch` over all sources, one after the other, and what belongs to its end. */
+/* Runs an epoch over all sources, one after the other, and does what belongs to its end. */
 static fvg_status fvg__train_epoch(fvg__trainer *t, const fvg_train_desc *desc, int epoch,
                                    fvg_progress *progress) {
   const uint64_t seed = desc ? desc->seed : 0;
@@ -15947,7 +15948,8 @@ static fvg_status fvg__train_epoch(fvg__trainer *t, const fvg_train_desc *desc, 
   return s;
 }
 
-/* All epochs that are not done yet, of per_epoch steps each; the mean losses go to the caller. */
+/* Runs all epochs that are not done yet, of per_epoch steps each; the mean losses go to the
+   caller. */
 static fvg_status fvg__train_epochs(fvg__trainer *t, const fvg_train_desc *desc, long per_epoch) {
   const int n_epochs = t->schedule.epochs;
   int from = 0;
@@ -15971,7 +15973,8 @@ static fvg_status fvg__train_epochs(fvg__trainer *t, const fvg_train_desc *desc,
   return FVG_OK;
 }
 
-/* The schedule and *batch that were asked for; what is left open comes from the stage's recipe. */
+/* Returns the schedule, and *batch, that were asked for; what is left open comes from the stage's
+   recipe. */
 static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_train_desc *asked,
                                            fvg__stage stage, int *batch) {
   fvg_recipe recipe;
@@ -16027,8 +16030,9 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
    stay as published unless zero-shot CLIP is clearly better on those pictures (guarded
    calibration).
 
-   A classifier then scores pictures in one of five ways, with s CLIP's logit scale and each f, g
-   normalised:
+   A classifier then scores pictures in one of five ways.  s is CLIP's logit scale; f, f_clip, g and
+   g_clip have unit length; MMRL's f_score is alpha f + (1 - alpha) f_r and shorter, with other
+   methods it is f:
 
      zero-shot           s f_clip g_clip^T
      tuned               s f_score g^T          classes that the learner was tuned on
@@ -16037,8 +16041,8 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
      FVG-PT's new        z_PC(f, f_clip, g, g_clip)   fvg_fvgpt_score_new */
 
 /* ---- the parts of many rows of features ---- */
-/* One part of n rows as a matrix [n, d].  `part` is where the first row has it, and the next row
-   begins `width` values later.  Copies into `room` [n, d] unless the rows hold nothing else. */
+/* Gathers one part of n rows as a matrix [n, d].  `part` is where the first row has it; the next
+   row begins `width` values later.  Copies into `room` [n, d] unless the rows hold nothing else. */
 static const float *fvg__gather_part(const float *part, int n, int d, int width, float *room) {
   if (width == d) return part;
   const size_t bytes = (size_t)d * sizeof *room;
@@ -16047,8 +16051,8 @@ static const float *fvg__gather_part(const float *part, int n, int d, int width,
   return room;
 }
 
-/* The parts of n rows of features as matrices [n, embed_dim].  They lie in `room` [n, width]; rows
-   of one part stay where they are, and then room may be NULL. */
+/* Gathers the parts of n rows of features as matrices [n, embed_dim].  They lie in `room` [n,
+   width]; rows of one part stay where they are, and then room may be NULL. */
 static fvg_features fvg__feature_matrices(const fvg_clip *m, const fvg_learner *l,
                                           const float *rows, int n, float *room) {
   const int d = m->embed_dim;
@@ -16127,7 +16131,8 @@ static void fvg__set_source(fvg__trainer *t, fvg__train_set *x, fvg_learner *l, 
 }
 
 /* ---- stage 1: the vectors of a method ---- */
-/* One step on the images index[0..batch-1], with the features and pixels that the method reads. */
+/* Takes a step on the images index[0..batch-1], with the features and pixels that the method
+   reads. */
 static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__train_set *x,
                                           const int *index, int epoch, double lr, float *loss) {
   const int n = t->batch;
@@ -16214,7 +16219,7 @@ static fvg_status fvg__fvgpt_views(fvg__trainer *t, const fvg__train_set *x, con
   return FVG_OK;
 }
 
-/* One step on the images index[0..batch-1]. */
+/* Takes a step on the images index[0..batch-1]. */
 static fvg_status fvg__fvgpt_train_step(fvg__trainer *t, const fvg__train_set *x, const int *index,
                                         int epoch, double lr, float *loss) {
   const int n = t->batch;
@@ -16362,7 +16367,7 @@ static fvg_status fvg__check_calibration(fvg_ctx *c, const fvg_calibration_sourc
   return FVG_OK;
 }
 
-/* A source as training wants it; what fvg__train_set_new says holds. */
+/* Makes of a source what training wants; see fvg__train_set_new. */
 static fvg_status fvg__source_of(fvg__train_set *x, const fvg_fvgpt *fvgpt,
                                  const fvg_calibration_source *from, const char *prompt_template) {
   const fvg_task *task = from->task;
@@ -16417,7 +16422,7 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *fvgpt, const fvg_calibration_s
 }
 
 /* ---- the evidence for calibration ---- */
-/* The inner product of f and g in double precision, which every level of kernels rounds alike. */
+/* Computes f g in double precision, which every level of kernels rounds alike. */
 static double fvg__inner_product(const float *f, const float *g, size_t d) {
   double sum = 0;
   for (size_t k = 0; k < d; k++)
@@ -16469,7 +16474,7 @@ static fvg_status fvg__train_set_compare(const fvg__train_set *x, int *clip_alon
   return s;
 }
 
-/* McNemar's statistic (n0 - n1) / sqrt(n0 + n1) over all sources together. */
+/* Computes McNemar's statistic (n0 - n1) / sqrt(n0 + n1) over all sources together. */
 FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibration_source *source,
                                             int n_source, const char *prompt_template) {
   if (!evidence) return FVG_E_ARG;
@@ -16518,8 +16523,8 @@ static fvg_status fvg__check_branch(const fvg_clip *m, fvg_branch branch, const 
   return FVG_OK;
 }
 
-/* The classes as the branch needs them: text features, or tokens for a method that writes other
-   words for every picture. */
+/* Makes of the classes what the branch needs: text features, or tokens for a method that writes
+   other words for every picture. */
 static fvg_status fvg__classifier_texts(fvg_classifier *k, const char *prompt_template,
                                         const char *const *class_name) {
   fvg_learner *l = k->learner;
@@ -16622,7 +16627,7 @@ static fvg_status fvg__cosine_logits(fvg_classifier *k, const float *f, int n, c
   return z ? FVG_OK : k->clip->ctx->status;
 }
 
-/* The batch of FVG-PT's two branches: the parts of n pictures' features, and the classes. */
+/* Makes the batch of FVG-PT's two branches: the parts of n pictures' features, and the classes. */
 static fvg_fvgpt_batch fvg__branch_batch(const fvg_classifier *k, const fvg_features *x, int n) {
   fvg_fvgpt_batch batch;
   memset(&batch, 0, sizeof batch);
@@ -16922,8 +16927,8 @@ static void fvg__dpc_negatives(fvg__dpc *d, const fvg_items *items, int picture,
     if (!fvg__dpc_add_any(d, items, n_class, &rng)) return;
 }
 
-/* The batch of n pictures and, after it, what they bring.  f [n, stride]: their features by the
-   tuned prompts' tower. */
+/* Lists the batch of n pictures and, after it, what they bring.  f [n, stride]: their features by
+   the tuned prompts' tower. */
 static void fvg__dpc_grow(fvg__dpc *d, const fvg__train_set *x, const int *index, int n,
                           const float *f, size_t stride, int epoch) {
   const fvg_items *items = x->items;
@@ -17014,7 +17019,8 @@ static void fvg__dpc_return_mixture(fvg__dpc *d, fvg_learner *l) {
   }
 }
 
-/* A training step.  While the loss is computed the parameters hold P'; before and after, Q. */
+/* Takes a training step.  While the loss is computed the parameters hold P'; before and after,
+   Q. */
 static fvg_status fvg__dpc_step(fvg__trainer *t, const fvg__train_set *x, const int *index,
                                 int epoch, double lr, float *loss) {
   fvg__dpc *d = t->dpc;
@@ -17211,7 +17217,7 @@ static fvg_status fvg__checkpoint_add(fvg_ctx *c, fvg__checkpoint *k, const char
   return FVG_OK;
 }
 
-/* What the learner is made of. */
+/* Adds to the settings what the learner is made of. */
 static void fvg__set_learner(fvg_settings *x, const fvg_learner *l) {
   fvg_settings_set(x, "class_token_position", fvg__position_name[l->desc.class_token_position]);
   fvg_settings_set(x, "prompt_template", l->prompt_template);
@@ -17224,7 +17230,7 @@ static void fvg__set_learner(fvg_settings *x, const fvg_learner *l) {
     fvg_settings_set_number(x, l->method->option[i].name, l->option[i]);
 }
 
-/* What FVG-PT is made of. */
+/* Adds to the settings what FVG-PT is made of. */
 static void fvg__set_fvgpt(fvg_settings *x, const fvg_fvgpt_desc *d) {
   fvg_settings_set_number(x, "fdc_hidden", d->fdc_hidden);
   fvg_settings_set_number(x, "gate_hidden", d->gate_hidden);
@@ -17311,19 +17317,19 @@ FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *fvgpt, const c
 #endif
 
 /* ---- reading: the learner ---- */
-/* The position of that name, or -1. */
+/* Returns the position of that name, or -1. */
 static int fvg__position_of(const char *name) {
   int i = FVG_FRONT;
   while (i >= 0 && strcmp(name, fvg__position_name[i])) i--;
   return i;
 }
 
-/* The method that a trainer's name means, with or without FVG-PT; NULL: unknown. */
+/* Returns the method that a trainer's name means, with or without FVG-PT; NULL: unknown. */
 static const fvg_method *fvg__method_of_trainer(const char *trainer) {
   return fvg_method_find(strncmp(trainer, "FVGPT_", 6) ? trainer : trainer + 6);
 }
 
-/* The settings that are words: the method, and where the class name stands. */
+/* Reads the settings that are words: the method, and where the class name stands. */
 static fvg_status fvg__read_words(fvg_ctx *c, const fvg_weights *w, fvg_learner_desc *d) {
   const char *file = fvg_weights_file(w);
   const char *format = fvg_weights_metadata(w, "format");
@@ -17383,8 +17389,8 @@ static fvg_status fvg__read_desc(fvg_clip *m, const fvg_weights *w, fvg_learner_
   return s;
 }
 
-/* How many tokens of the words stay fixed.  Older files lack this setting: there, the words of
-   methods that have some by default kept what came after n_ctx tokens, and the other methods
+/* Reads how many tokens of the words stay fixed.  Older files lack this setting: there, the words
+   of methods that have some by default kept what came after n_ctx tokens, and the other methods
    learned every token. */
 static fvg_status fvg__read_fixed(fvg_clip *m, const fvg_weights *w, const fvg_learner_desc *d,
                                   int *n_fixed) {
@@ -17405,8 +17411,8 @@ static fvg_status fvg__read_fixed(fvg_clip *m, const fvg_weights *w, const fvg_l
                   fvg_weights_file(w), d->ctx_init);
 }
 
-/* The class names: *name is an array to release, its *n strings stay in `j`, which is freed after
-   it. */
+/* Reads the class names: *name is an array to release, its *n strings stay in `j`, which is freed
+   after it. */
 static fvg_status fvg__read_class_names(fvg_ctx *c, const fvg_weights *w, fvg_json *j,
                                         const char ***name, int *n) {
   const char *file = fvg_weights_file(w), *classes = fvg_weights_metadata(w, "classes");
@@ -17464,12 +17470,12 @@ static fvg_status fvg__restore_learner(fvg_clip *m, fvg_weights *w, fvg_learner 
 }
 
 /* ---- reading: FVG-PT ---- */
-/* A whole number that older files lack; *out stays as it is then. */
+/* Reads a whole number that older files lack; *out stays as it is then. */
 static fvg_status fvg__get_newer(fvg_ctx *c, const fvg_weights *w, const char *key, int *out) {
   return fvg_weights_metadata(w, key) ? fvg__get_whole(c, w, key, 0, out) : FVG_OK;
 }
 
-/* The rule for the areas of masks, which older files lack. */
+/* Reads the rule for the areas of masks, which older files lack. */
 static fvg_status fvg__read_area(fvg_ctx *c, const fvg_weights *w, fvg_fvgpt_desc *d) {
   if (!fvg_weights_metadata(w, "area_rule")) return FVG_OK;
   int rule = 0;
@@ -17489,7 +17495,7 @@ static fvg_status fvg__read_area(fvg_ctx *c, const fvg_weights *w, fvg_fvgpt_des
   return FVG_OK;
 }
 
-/* What FVG-PT is made of, from the metadata. */
+/* Reads from the metadata what FVG-PT is made of. */
 static fvg_status fvg__read_fvgpt_desc(fvg_clip *m, const fvg_weights *w, fvg_fvgpt_desc *d) {
   fvg_ctx *c = m->ctx;
   double logit_scale = 0, tau = 0;
@@ -17795,7 +17801,7 @@ static fvg_status fvg__reach_last_block(fvg_tape *t, const fvg_clip *m, fvg_lear
   return FVG_OK;
 }
 
-/* The second part: from A to f, and to what else the learner reads, differentiable down to A.
+/* Runs the second part, from A to f and to what else the learner reads, differentiable down to A.
    Keys and values come from all rows, queries only from those that are read. */
 static fvg_status fvg__feature_from(const fvg_clip *m, const fvg__last_block *last,
                                     fvg__step *step) {
@@ -17819,8 +17825,8 @@ static fvg_status fvg__feature_from(const fvg_clip *m, const fvg__last_block *la
 }
 
 /* ---- Grad-CAM ---- */
-/* z_PC = (1 - b) z + b z_CLIP.  Here b is a constant: how it changes with the picture is left
-   out. */
+/* Computes z_PC = (1 - b) z + b z_CLIP.  Here b is a constant: how it changes with the picture is
+   left out. */
 static fvg_node *fvg__calibrated_logits(const fvg_classifier *k, fvg_node *f, fvg_node *f_clip,
                                         fvg_node *g) {
   const float tau = k->fvgpt->desc.tau;
@@ -17831,7 +17837,7 @@ static fvg_node *fvg__calibrated_logits(const fvg_classifier *k, fvg_node *f, fv
   return fvg_lerp(z, z_clip, fvg_detach(b));
 }
 
-/* The logits [1, n_class] of a picture as a node; fvg__branch_logits has the same rules.  f_clip
+/* Makes the logits [1, n_class] of a picture as a node, by the rules of fvg__branch_logits.  f_clip
    [embed_dim]: zero-shot CLIP's feature of the picture; NULL: the step's.  Without prior
    calibration (no_pc) new classes are scored as base classes are, but always by f. */
 static fvg_node *fvg__map_logits(fvg_classifier *k, const fvg__step *step, const float *f_clip) {
@@ -17859,7 +17865,7 @@ static fvg_node *fvg__map_logits(fvg_classifier *k, const fvg__step *step, const
   return fvg__calibrated_logits(k, f, f_clip ? fvg_const(t, 1, d, f_clip) : f, g);
 }
 
-/* The label's logit, [1,1]. */
+/* Picks the label's logit, [1,1]. */
 static fvg_node *fvg__class_score(fvg_classifier *k, const fvg__step *step, const float *f_clip,
                                   int label) {
   fvg_node *z = fvg__map_logits(k, step, f_clip);
@@ -17969,7 +17975,7 @@ static void fvg__spread(const float *grid, int n, float *map, int size) {
   }
 }
 
-/* The grid of patches as a map whose greatest value is 1, or all 0. */
+/* Makes of the grid of patches a map whose greatest value is 1, or all 0. */
 static fvg_status fvg__finish_map(const fvg_clip *m, const float *grid, float *map) {
   const int n_patch = m->vision.n_token - 1, size = m->vision.image_size;
   for (int p = 0; p < n_patch; p++)
@@ -18183,7 +18189,7 @@ FVG_DEF fvg_status fvg_encode_image(fvg_clip *m, float *feature, const fvg_image
   return fvg__image_features(m, NULL, feature, image);
 }
 
-/* logits [n] -> their softmax in place; returns the index of the greatest. */
+/* Turns logits [n] into their softmax, in place, and returns the index of the greatest. */
 static int fvg__softmax_best(const fvg_ctx *c, float *z, int n) {
   int best = 0;
   for (int i = 1; i < n; i++) {
@@ -18224,7 +18230,8 @@ FVG_DEF int fvg_classify_image(fvg_clip *m, float *probability, const fvg_image 
 }
 
 #ifndef FVGPT_NO_STDIO
-/* A picture with 3 channels as its file stores it; one that EXIF says to be turned is noted. */
+/* Loads a picture with 3 channels as its file stores it; one that EXIF says to be turned is
+   noted. */
 static fvg_status fvg__picture_file(fvg_ctx *c, fvg_image *image, const char *path) {
   fvg_status s = fvg_image_load(c, image, path, 3);
   return s ? s : fvg_image_upright(c, image, path, 0);
