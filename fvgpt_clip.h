@@ -94,7 +94,7 @@
       they are normalised as clip.tokenize does it: NFC, straight quotes, ligatures, widths, HTML
       references (those of HTML 4 and some of HTML 5).  ftfy's repair of wrongly decoded text is not
       done.  A text that does not fit the context is an error that says how many tokens it has.  A
-      text ends at its first end mark.
+      text ends at its first [EOT].
 
       Class names that differ only in blanks, case or underscores are the same class wherever names
       are compared (fvg_same_name).  An empty name is an error.
@@ -139,17 +139,40 @@
 
    7. MASKS.  A mask says which pixels of a picture are foreground.  It lies in ROOT/mask under the
       picture's path relative to ROOT, with the same name, or the same stem and one of .png, .jpg,
-      .jpeg, .pgm, .bmp, .gif.  A published set's masks may also lie in DATA/<its folder>/mask.
+      .jpeg, .pgm, .bmp, .gif.  A published set's masks may also lie in DATA/<its folder>/mask, for
+      example DATA/caltech-101/mask/101_ObjectCategories/<class>/<stem>.png.
 
       White is foreground.  Masks of 0 and 1, label pictures, trimaps and cut-outs with an alpha
       channel are recognised, and one note says how they were read.  A mask that cannot be
       interpreted is an error (see fvg_mask_reading, and the beginning of chapter 29).
 
-      FVG-PT trains on an image without a mask as on one whose mask is of no use: its distillation
-      follows the full view.  A training set without any mask is an error.
+      The way of a mask from its file to the loss, and the functions that take it there:
+
+        its file
+          |  fvg_dataset_mask_path    finds it by the picture's path
+          |  fvg__settle_reading      decides what its values mean (fvg_mask_reading)
+          |  fvg__apply_reading       makes one channel of 0 and 255
+          |  fvg__fit_mask            resizes it to its picture's sides, by the nearest pixel
+        mask [height, width]          fvg_dataset_load returns picture and mask
+          |  fvg__view_foreground     the crop and flip of the picture, by the nearest pixel
+        mask [size, size]
+          |  fvg_foreground_view      x * mask, x being the normalised view: outside is 0, the mean
+          |                           colour; area is the share of foreground in this view
+        pixels [3, size, size], area
+          |  fvg_learner_encode_images    the image tower
+        f_fg [d], area                fvg_views_get returns f, f_fg and area
+          |  fvg__fvgpt_train_step    puts them into a fvg_fvgpt_batch
+        L_FRG and L_dist              chapter 12 of fvgpt.h: f_fg and area are in u of (2), f_fg is
+                                      in r* of (4) and teaches in (6), as far as r trusts it
+
+      A picture without a mask has f_fg = f and area -1.  FVG-PT trains on it with r = 0, so that
+      its distillation follows the full view, and it does not count in (4).  The same holds for an
+      empty mask (area 0), as for every area outside area_min..area_max.  An inverted mask is used
+      as it is: there is only a warning, and only if in more than half of the masks foreground runs
+      along the whole edge.  A training set without any mask is an error.
 
    8. PROTOCOL.  A task (fvg_task) is what training and testing work on: pictures to tell apart, and
-      the names to tell them by.  fvg_task_draw makes one from a part of a data set (train, val,
+      the names to tell them by.  fvg_task_draw makes one from a split of a data set (train, val,
       test), a group of its classes (all, base, new) and a number of shots.  Base classes are the
       first half of the labels, new classes are the rest, and the labels of a task count within its
       own names.  The pictures are drawn as Dassl draws them, so the lists equal the published ones.
@@ -157,18 +180,46 @@
       In the base-to-new protocol, prompts are tuned on `shots` images of each base class and tested
       on base and on new classes, each group among its own names.  H is the harmonic mean of the two
       accuracies.  FVG-PT scores base classes by z_FDC and new classes by z_PC; a list that holds
-      both kinds is scored by z_PC.  In code, without error checks (examples/04_fvgpt.c has them):
+      both kinds is scored by z_PC.  A whole program (examples/04_fvgpt.c is the longer version):
 
-             fvg_dataset_desc where = {"DATA", NULL, NULL, NULL, "caltech101", 0, FVG_MASK_AUTO, 0};
-             fvg_task_desc wanted = {FVG_TRAIN, FVG_BASE, 16, 1};    // 16 shots, seed 1
-             fvg_dataset_open(c, &data, &where);
-             fvg_task_draw(&base, &data, &wanted);
-             fvg_views_new(m, &views, &data, NULL);
-             fvg_learner_new(m, &coop, base.class_name, base.n_class, NULL);
-             fvg_learner_train(coop, views, &base, NULL);            // stage 1: CoOp
-             fvg_fvgpt_new(c, &fvgpt, &modules);                     // modules.width = m->embed_dim
-             fvg_fvgpt_train(fvgpt, coop, views, &base, NULL);       // stage 2: FVG-PT on it
-             fvg_test_base_to_new(m, &result, &data, coop, fvgpt);   // result.base, .new_, .h
+             #define FVGPT_STB_IMAGE       // the pictures are JPEG
+             #define FVGPT_IMPLEMENTATION
+             #include "fvgpt_clip.h"
+             int main(void) {
+               static fvg_dataset_desc where;  static fvg_dataset data;  // static: all zero, and
+               static fvg_task_desc wanted;    static fvg_task base;     // zeros stand for defaults
+               static fvg_fvgpt_desc modules;  static fvg_base_to_new result;
+               fvg_views *views = NULL;
+               fvg_learner *coop = NULL;
+               fvg_fvgpt *fvgpt = NULL;
+               fvg_clip *m = fvg_open("clip-vit-base-patch16");
+               if (!m || m->failed) return puts(fvg_clip_error(m)), 1;
+               where.root = "DATA";        where.dataset = "caltech101";
+               wanted.group = FVG_BASE;    wanted.shots = 16;  wanted.seed = 1;
+               modules.width = m->embed_dim;  modules.logit_scale = m->logit_scale;
+               fvg_status s = fvg_dataset_open(m->ctx, &data, &where);
+               if (!s) s = fvg_task_draw(&base, &data, &wanted);
+               if (!s) s = fvg_views_new(m, &views, &data, NULL);
+               if (!s) s = fvg_learner_new(m, &coop, base.class_name, base.n_class, NULL);
+               if (!s) s = fvg_learner_train(coop, views, &base, NULL);          // stage 1: CoOp
+               if (!s) s = fvg_fvgpt_new(m->ctx, &fvgpt, &modules);
+               if (!s) s = fvg_fvgpt_train(fvgpt, coop, views, &base, NULL);     // stage 2
+               if (!s) s = fvg_test_base_to_new(m, &result, &data, coop, fvgpt);
+               if (s) puts(fvg_clip_error(m));
+               else printf("base %.2f, new %.2f, H %.2f\n", result.base, result.new_, result.h);
+               fvg_fvgpt_free(fvgpt);  fvg_views_free(views);     fvg_learner_free(coop);
+               fvg_task_free(&base);   fvg_dataset_free(&data);   fvg_close(m);
+               return s != FVG_OK;
+             }
+
+      What changes with another method:
+
+        any           fvg_learner_desc.method, and in the desc of its views
+                      crop_scale_min = fvg_method_crop_scale(method)
+        PromptSRC, MaPLe, DAPT, MMRL
+                      Stage 1 trains on views as above, made without a learner.  Stage 2 needs a
+                      second fvg_views, made after stage 1, with desc.learner = the tuned learner.
+        CoCoOp        has no stage 2
 
    9. METHODS.  A learner (fvg_learner) is one method of prompt tuning on one list of classes.  All
       methods have the same calls, and classifiers, checkpoints and FVG-PT accept any of them.  Only
@@ -284,22 +335,22 @@ typedef struct fvg_tokenizer fvg_tokenizer;
    bpe_simple_vocab_16e6.txt (unpacked): a first line that is skipped, then one merge per line.  The
    source is read but not closed.
 
-   vocab_size is the model's number of token embeddings: 512 byte symbols, the merges, start and
-   end.  0: as many merges as the file has.  Rows beyond CLIP's 49408 are tokens that somebody
-   added; no text here contains them, and they move neither merges nor marks.  A file with fewer
-   merges than needed is an error (FVG_E_FORMAT); more are ignored. */
+   vocab_size is the model's number of token embeddings: 512 byte symbols, the merges, [SOT] and
+   [EOT].  0: as many merges as the file has.  Rows beyond CLIP's 49408 are tokens that somebody
+   added; no text here contains them, and the ids of merges, [SOT] and [EOT] stay what they are.  A
+   file with fewer merges than needed is an error (FVG_E_FORMAT); more are ignored. */
 FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg_source *merges,
                                       int vocab_size);
 
 /* NULL is allowed. */
 FVG_DEF void fvg_tokenizer_free(fvg_tokenizer *k);
 
-/* The size of the tokenizer's own vocabulary, at most the model's.  The start mark has the id
-   size - 2 and the end mark size - 1: 49406 and 49407 in the published models, however many tokens
-   were added. */
+/* The size of the tokenizer's own vocabulary, at most the model's.  The start token, [SOT], has the
+   id size - 2 and the end token, [EOT], size - 1: 49406 and 49407 in the published models, however
+   many tokens were added. */
 FVG_DEF int fvg_tokenizer_vocab_size(const fvg_tokenizer *k);
 
-/* Token ids of a text, without start and end marks.  *n is the full count even if it exceeds
+/* Token ids of a text, without [SOT] and [EOT].  *n is the full count even if it exceeds
    `capacity`; at most `capacity` ids are stored (ids may be NULL if capacity is 0).  Bytes that are
    not UTF-8 are FVG_E_FORMAT. */
 FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, int *ids, int capacity, int *n,
@@ -428,10 +479,11 @@ FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *
                                        const fvg_preprocess *p);
 
 /* The foreground view of a normalised image x [3, height, width]: fg [3, height, width] is x where
-   the mask (one channel, of the same size) is not 0.  Elsewhere it is 0, which is the mean colour,
-   or, if p is not NULL, black in p's units.  Returns the share of foreground, 0 to 1. */
+   the mask (one channel, of the same size) is not 0.  What it is elsewhere, `black` says.  NULL:
+   0, which is the mean colour; else black in the units of that preprocessing.  Returns the share of
+   foreground, 0 to 1. */
 FVG_DEF float fvg_foreground_view(float *fg, const float *x, const fvg_image *mask,
-                                  const fvg_preprocess *p);
+                                  const fvg_preprocess *black);
 
 /* -------------------------------------------------------------------------------------------------
    Models
@@ -450,11 +502,11 @@ typedef struct fvg_vision_tower {
   fvg_transformer transformer;       /* its blocks */
 } fvg_vision_tower;
 
-/* The text tower: tokens, causal transformer, projection of the end mark's row. */
+/* The text tower: tokens, causal transformer, projection of the row of [EOT]. */
 typedef struct fvg_text_tower {
   int context_length, vocab_size, width;               /* vocab_size: all rows of token_embedding */
-  int end_token;                     /* the end mark's id by config.json, the start mark being one
-                                        less; 0: it names none that is possible */
+  int end_token;                     /* the id of [EOT] by config.json, [SOT] being one less; 0: it
+                                        names none that is possible */
   fvg_tensor token_embedding, position_embedding;      /* [vocab_size, width],
                                                           [context_length, width] */
   fvg_tensor ln_final_weight, ln_final_bias, projection;     /* [width], [width],
@@ -467,7 +519,8 @@ struct fvg_clip {
   fvg_ctx *ctx;                      /* where its memory comes from and its messages go */
   int   has_vision, has_text;        /* 1 if it has that tower */
   int   embed_dim;                   /* d, the width of features */
-  float logit_scale;                 /* s = exp(the file's logit_scale); 100 in OpenAI's models */
+  float logit_scale;                 /* s, already exponentiated: exp(the file's logit_scale), 100
+                                        in OpenAI's models */
   fvg_vision_tower vision;           /* zero without an image tower */
   fvg_preprocess preprocess;         /* from the model's files; every path to pixels follows it */
   fvg_text_tower text;               /* zero without a text tower */
@@ -637,12 +690,13 @@ typedef enum fvg_preset { FVG_FORK = 0, FVG_ORIGINAL } fvg_preset;
 typedef enum fvg_protocol { FVG_BASE_TO_NEW = 0, FVG_FEW_SHOT, FVG_CROSS_DATA } fvg_protocol;
 
 /* Settings as published. */
-enum { FVG_RECIPE_OPTIONS = 12 };
+enum { FVG_RECIPE_OPTIONS = 12 };    /* no method has more options */
 typedef struct fvg_recipe {
-  fvg_optimizer_desc optimizer;      /* every member has its value; 0 stands for no default */
+  fvg_optimizer_desc optimizer;      /* complete: a 0 here is the number 0, not a default */
   int batch;                         /* images a step */
   int n_ctx;                         /* context vectors; 0: the method's */
-  fvg_option option[FVG_RECIPE_OPTIONS]; int n_option;   /* others than the method's own */
+  /* The options whose values differ from the method's own. */
+  fvg_option option[FVG_RECIPE_OPTIONS]; int n_option;
 } fvg_recipe;
 
 /* Stage 1: the settings of a method on a published set (card NULL: on any other) with so many shots
@@ -672,15 +726,16 @@ typedef struct fvg_learner_desc {
   /* The next two are for CoOp, KgCoOp, ProGrad and CoCoOp only; others refuse them (FVG_E_ARG). */
   int class_specific;                /* 1: a context of its own for each class (CSC) */
   fvg_position class_token_position; /* at the end */
-  const char *prompt_template;       /* the data set's, for methods that stay near plain CLIP; NULL:
-                                        "a photo of a {}." */
+  const char *prompt_template;       /* the data set's, for methods that stay near zero-shot CLIP;
+                                        NULL: "a photo of a {}."  Stage 2 and classifiers do not
+                                        take it from the learner: set it in their descs as well */
   const fvg_option *option; int n_option;    /* options not listed have their published values */
   /* 320: how many tokens of the classes are encoded at once.  If the classes have more, a step
      computes every chunk twice, in the memory of one (0.4 MB a token for ViT-B).  Loss and gradient
      are the same up to rounding. */
   int chunk_rows;
-  int recompute;                     /* 1: backward computes the image tower's blocks again: a third
-                                        more work, but memory for one block only */
+  int recompute;                     /* 1: backward computes the image tower's blocks again: about
+                                        half more work, but memory for one block only */
   uint64_t seed;                     /* of the vectors' random start */
 } fvg_learner_desc;
 
@@ -732,13 +787,14 @@ FVG_DEF int fvg_learner_needs(const fvg_learner *l);
 typedef struct fvg_batch {
   int n, epoch;                      /* pictures, at least 1; epoch 0, 1, ... */
   const int *label;                  /* [n], each below the learner's number of classes */
-  const float *f;                    /* [n, embed_dim] plain CLIP's features, normalised */
+  const float *f_clip;               /* [n, embed_dim] zero-shot CLIP's features, unit length */
   const float *pixels, *pixels_fg;   /* [n, 3, image_size, image_size]: the picture, and the picture
-                                        times its mask */
+                                        times its mask; without a mask it is the picture again */
 } fvg_batch;
 
 /* The method's whole loss as a node [1, 1].  (ProGrad's is its cross-entropy, because only a step
-   changes its gradient.)  NULL on failure. */
+   changes its gradient.)  The batch's arrays and the learner must stay as they are until the tape
+   is reset.  NULL on failure. */
 FVG_DEF fvg_node *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch *batch);
 
 /* One training step: gradients, then the optimiser, which holds the learner's parameters, at rate
@@ -761,29 +817,30 @@ FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, float *g,
                                              const char *const *class_name, int n_class);
 
 /* A classifier reads a row of this width of every picture.  The row has 1 to 3 parts of
-   [embed_dim], all normalised, in this order:
+   [embed_dim], in this order:
 
-     f         the feature
-     f_clip    plain CLIP's feature, if the method prompts the image tower
-     f_score   what base classes are scored by, if that is another vector than f (MMRL's mix of
-               class and representation features)
+     f         the feature, of unit length
+     f_clip    zero-shot CLIP's feature, of unit length, if the method prompts the image tower
+     f_score   what base classes are scored by, if that is another vector than f: MMRL's
+               alpha f + (1 - alpha) f_r, which is shorter than 1
 
-   l NULL: plain CLIP, whose row is f alone. */
+   l NULL: zero-shot CLIP, whose row is f alone. */
 FVG_DEF int fvg_learner_feature_width(const fvg_clip *m, const fvg_learner *l);
 
 /* The parts of such a row by name.  A part that the method does not have is f. */
 typedef struct fvg_features {
   const float *f;                    /* [embed_dim] from the learner's own image tower */
-  const float *f_clip;               /* [embed_dim] plain CLIP's */
+  const float *f_clip;               /* [embed_dim] zero-shot CLIP's */
   const float *f_score;              /* [embed_dim] what base classes are scored by */
 } fvg_features;
 
 /* The parts of one row; they point into it.  Where n rows follow one another, each part of the next
-   row is one feature width further on.  l NULL: rows of plain CLIP. */
+   row is one feature width further on.  l NULL: rows of zero-shot CLIP. */
 FVG_DEF fvg_features fvg_learner_features(const fvg_clip *m, const fvg_learner *l,
                                           const float *row);
 
-/* images [n, 3, image_size, image_size] -> such rows [n, feature width].  l NULL: plain CLIP's. */
+/* images [n, 3, image_size, image_size] -> such rows [n, feature width].  l NULL: rows of zero-shot
+   CLIP. */
 FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float *features,
                                              const float *images, int n);
 
@@ -827,25 +884,27 @@ FVG_DEF const fvg_dataset_card *fvg_dataset_cards(int *n);
 /* What in a mask is foreground.  Published masks are grey pictures.  Others show by their values
    what they are; one that does not is an error that names these readings. */
 typedef enum fvg_mask_reading {
-  FVG_MASK_AUTO = 0,                 /* as each mask's own values show */
-  FVG_MASK_GREY,                     /* where the channels' mean is above half of full white */
-  FVG_MASK_INVERTED,                 /* where it is not */
-  FVG_MASK_LABELS,                   /* all but black, and but the border of VOC: 255 beside labels,
-                                        or (224,224,192) */
-  FVG_MASK_TRIMAP,                   /* 1; 2 is background, and 3 is the border, which does not
-                                        count (Oxford-IIIT) */
-  FVG_MASK_ALPHA                     /* where alpha is above half */
+  FVG_MASK_AUTO = 0,                 /* as each mask's own values show (chapter 29 has the rules) */
+  FVG_MASK_GREY,                     /* where the channels' mean is above mask_threshold times
+                                        white; 0.5 unless you set it */
+  FVG_MASK_INVERTED,                 /* the reading that AUTO would choose (in doubt GREY), swapped:
+                                        borders become foreground too */
+  FVG_MASK_LABELS,                   /* everything except black and VOC's border, which is 255 among
+                                        small labels, or (224,224,192) */
+  FVG_MASK_TRIMAP,                   /* where it is 1; 2, the background, and 3, the border, are
+                                        background (Oxford-IIIT) */
+  FVG_MASK_ALPHA                     /* the alpha channel, read as AUTO reads a grey mask */
 } fvg_mask_reading;
 
-/* The part of a data set that a picture belongs to. */
-typedef enum fvg_part { FVG_TRAIN = 0, FVG_VAL, FVG_TEST } fvg_part;
+/* The split of a data set that a picture belongs to. */
+typedef enum fvg_split { FVG_TRAIN = 0, FVG_VAL, FVG_TEST } fvg_split;
 
 /* A picture in memory, for fvg_dataset_of_pictures. */
 typedef struct fvg_picture {
   fvg_image image;                   /* 3 channels */
   fvg_image mask;                    /* 1 channel of that size, 255 inside; pixels NULL: no mask */
   int label;                         /* 0 .. n_class - 1 */
-  fvg_part part;                     /* train, val or test */
+  fvg_split split;                   /* train, val or test */
 } fvg_picture;
 
 typedef struct fvg_dataset {
@@ -853,7 +912,7 @@ typedef struct fvg_dataset {
   char *root;                        /* as in the desc */
   const fvg_dataset_card *card;      /* the published set; NULL: a plain root */
   char *split_file;                  /* the split JSON in use; NULL: there is none */
-  fvg_items train, val, test;        /* the parts; val may be empty */
+  fvg_items train, val, test;        /* the splits; val may be empty */
   char **class_name; int n_class;    /* [n_class] by label; blanks stand for underscores */
   char *paths;                       /* storage of the strings */
   fvg_mask_reading mask_reading;     /* as in the desc */
@@ -879,9 +938,9 @@ FVG_DEF int fvg_list_folder(void *user, const char *folder,
 FVG_DEF char *fvg_path_join(fvg_ctx *c, const char *folder, const char *name);
 
 #ifndef FVGPT_NO_STDIO
-/* Lists the pictures in a folder, sorted by name and without the folder in front; a picture is told
-   by its ending.  Other files there are counted in one log line.  FVG_E_UNSUPPORTED without
-   FVGPT_DIRENT.  Give the list back with fvg_names_free. */
+/* Lists the pictures in a folder, sorted by name and without the folder in front; a picture is
+   recognised by its extension.  Other files there are counted in one log line.  FVG_E_UNSUPPORTED
+   without FVGPT_DIRENT.  Give the list back with fvg_names_free. */
 typedef struct fvg_names {
   const char **name; int n;          /* [n] the names */
   char *text;                        /* their storage */
@@ -918,10 +977,10 @@ FVG_DEF fvg_status fvg_dataset_of_pictures(fvg_ctx *c, fvg_dataset *out, const f
 /* NULL is allowed, and so is a data set that is all zero. */
 FVG_DEF void fvg_dataset_free(fvg_dataset *d);
 
-/* Tests whether every picture of some parts (`what` is the sum of these numbers) can be read.
+/* Tests whether every picture of some splits (`what` is the sum of these numbers) can be read.
 
      skip_bad 0   Each must exist, be a plain file, and begin like a picture of a kind that can be
-                  read: a fraction of a second for 10,000.  Damage further behind is not found.  The
+                  read: a fraction of a second for 10,000.  Damage further on is not found.  The
                   first 20 bad files are logged, and any is an error.
      skip_bad 1   All are decoded, as many at once as there are threads, which takes about as long
                   as encoding with a small tower.  Bad ones leave the lists with a warning, and
@@ -969,11 +1028,11 @@ typedef enum fvg_group { FVG_ALL = 0, FVG_BASE, FVG_NEW } fvg_group;
 
 /* The number of classes of a group, out of n_class.  *first (may be NULL) receives its first
    label. */
-FVG_DEF int fvg_group_classes(int n_class, fvg_group half, int *first);
+FVG_DEF int fvg_group_classes(int n_class, fvg_group group, int *first);
 
 /* The pictures of a group, with labels that count from 0 within it. */
 FVG_DEF fvg_status fvg_items_group(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class,
-                                   fvg_group half);
+                                   fvg_group group);
 
 /* `shots` pictures of each label, drawn as Dassl does: CPython's random.seed(seed), then
    random.sample for each label in order of first appearance.  A label with fewer, or every label if
@@ -995,8 +1054,6 @@ FVG_DEF void fvg_items_free(fvg_ctx *c, fvg_items *items);
 /* -------------------------------------------------------------------------------------------------
    Tasks: what training and testing take
    ---------------------------------------------------------------------------------------------- */
-/* The parts of a data set. */
-
 /* Pictures to tell apart, and the names to tell them by. */
 typedef struct fvg_task {
   const fvg_dataset *dataset;        /* where the pictures and their masks are */
@@ -1007,7 +1064,7 @@ typedef struct fvg_task {
 } fvg_task;
 
 typedef struct fvg_task_desc {
-  fvg_part  part;                    /* of the data set: train */
+  fvg_split split;                   /* of the data set: train */
   fvg_group group;                   /* of its classes: all */
   int       shots;                   /* pictures of each class; 0: all there are */
   uint64_t  seed;                    /* of the draw */
@@ -1016,7 +1073,7 @@ typedef struct fvg_task_desc {
 /* Draws the pictures from all classes as Dassl does, and only then leaves out those of other
    groups, so the pictures are those of published results.  A class with fewer than `shots` gives
    all it has; val gives min(shots, 4) of each class, as in the few-shot protocol.  desc NULL: the
-   whole train part.  FVG_E_ARG if the data set has no class of the group. */
+   whole train split.  FVG_E_ARG if the data set has no class of the group. */
 FVG_DEF fvg_status fvg_task_draw(fvg_task *out, const fvg_dataset *d, const fvg_task_desc *desc);
 
 /* NULL is allowed.  A task must be freed before its data set. */
@@ -1060,7 +1117,7 @@ typedef struct fvg_views_desc {
   float mask_threshold;              /* 0.5: of grey masks, as a share of full white */
   int   fill_black;                  /* 1: the background becomes black; 0: the mean colour */
   int   no_foreground;               /* 1: foreground views are not wanted, masks are not read */
-  fvg_learner *learner;              /* whose image tower makes the features; NULL: plain CLIP's */
+  fvg_learner *learner;              /* whose image tower makes the features; NULL: CLIP's own */
   uint64_t seed;                     /* of the crops */
 } fvg_views_desc;
 
@@ -1070,7 +1127,7 @@ typedef struct fvg_views_desc {
    for the values that it had when they were encoded. */
 typedef struct fvg_views fvg_views;
 
-/* desc NULL: random crops by plain CLIP.  The data set and the learner must live longer. */
+/* desc NULL: random crops, by CLIP's own tower.  The data set and the learner must live longer. */
 FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset *d,
                                  const fvg_views_desc *desc);
 
@@ -1082,7 +1139,8 @@ FVG_DEF void fvg_views_free(fvg_views *v);
 FVG_DEF fvg_status fvg_views_load(fvg_views *v, const fvg_items *items);
 
 /* The views of items index[0..n-1] in `epoch`: f, f_fg [n, feature width]; area [n], the share of
-   foreground, -1 for an image without a mask.  f_fg and area may be NULL. */
+   foreground, -1 for an image without a mask.  f_fg and area may be NULL.  With random crops every
+   epoch has other crops, so the features and the area of a picture change with it. */
 FVG_DEF fvg_status fvg_views_get(fvg_views *v, float *f, float *f_fg, float *area,
                                  const fvg_items *items, const int *index, int n, int epoch);
 
@@ -1092,7 +1150,7 @@ FVG_DEF fvg_status fvg_views_pixels(fvg_views *v, float *pixels, float *pixels_f
                                     const fvg_items *items, const int *index, int n, int epoch);
 
 /* Encodes a task's pictures under the test transform: f [task->items.n, feature width].  l NULL:
-   plain CLIP's features, normalised. */
+   zero-shot CLIP's features, of unit length. */
 FVG_DEF fvg_status fvg_encode_task(fvg_clip *m, fvg_learner *l, float *f, const fvg_task *task);
 
 /* -------------------------------------------------------------------------------------------------
@@ -1104,8 +1162,9 @@ typedef struct fvg_train_desc {
   int batch;                         /* images a step: the method's, as a rule 4; FVG-PT's is
                                         that of fvg_fvgpt_recipe */
   uint64_t seed;                     /* of the order of the images */
-  const char *prompt_template;       /* FVG-PT and calibration: what plain CLIP's class names are
-                                        written into; NULL: "a photo of a {}." */
+  const char *prompt_template;       /* FVG-PT and calibration: what the class names are written
+                                        into for zero-shot CLIP; NULL: "a photo of a {}."  It is not
+                                        taken from the learner: set it here as well */
   double *epoch_loss;                /* [epochs] receives each epoch's mean loss, unless NULL */
   /* A file that holds the run after every epoch; NULL: none.  A run that finds it goes on from
      there and ends bit for bit as if it had never stopped.  The file must bear the same state_mark
@@ -1116,24 +1175,26 @@ typedef struct fvg_train_desc {
 } fvg_train_desc;
 
 /* Stage 1: trains the learner's parameters on the task, whose labels count within the learner's
-   classes.  v must be views of plain CLIP.  desc NULL: the method's optimiser and batch.
+   classes.  v must be made without a learner.  desc NULL: the method's optimiser and batch.
    FVG_E_NUMERIC if the training diverges; FVG_E_CANCELLED if progress or cancelled asks for it. */
 FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_task *task,
                                      const fvg_train_desc *desc);
 
 /* Stage 2: trains FVG-PT's gates and adapters; the tuned learner l stays as it is.  If l's method
    prompts the image tower, v must be views of l.  desc NULL: optimiser and batch of
-   fvg_fvgpt_recipe.  Errors as above; FVG_E_IO if the task has no mask at all, FVG_E_SHAPE if f is
-   not embed_dim wide, FVG_E_UNSUPPORTED for CoCoOp. */
-FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, const fvg_task *task,
-                                   const fvg_train_desc *desc);
+   fvg_fvgpt_recipe.  Errors as above; FVG_E_SHAPE if fvgpt is not embed_dim wide,
+   FVG_E_UNSUPPORTED for CoCoOp.  FVG_E_IO if none of the task's pictures has a mask; not where
+   both no_frg and no_fdc leave masks unread, nor under FVGPT_NO_STDIO. */
+FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *v,
+                                   const fvg_task *task, const fvg_train_desc *desc);
 
 /* -------------------------------------------------------------------------------------------------
    Prior calibration on classes that the prompts were not tuned on
 
-   In the paper, FVG-PT's backbone gate learns from the base classes.  The prompts have been tuned
-   on these, so the gate learns to trust the prompts.  Cross-fitting avoids that: two learners are
-   tuned on one half of the base classes each, and the gate learns from each on the OTHER half.
+   In the paper, the gate BRG, which gives zero-shot CLIP its share b in the scores of new classes,
+   learns from the base classes.  The prompts have been tuned on these, so BRG learns to rely on the
+   prompts.  Cross-fitting avoids that: two learners are tuned on one half of the base classes each,
+   and BRG learns from each on the OTHER half.
    ---------------------------------------------------------------------------------------------- */
 typedef struct fvg_calibration_source {
   fvg_learner *learner;              /* all sources' are of one method and one CLIP */
@@ -1141,15 +1202,15 @@ typedef struct fvg_calibration_source {
   const fvg_task *task;              /* the other half; its labels count within its own names */
 } fvg_calibration_source;
 
-/* Learns f's backbone gate anew, and nothing else of f, on all sources together; each epoch takes
+/* Learns the BRG of fvgpt anew, and nothing else of it, on all sources together; each epoch takes
    one after the other.  desc NULL: optimiser and batch of fvg_fvgpt_recipe. */
-FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_source *source,
+FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *fvgpt, const fvg_calibration_source *source,
                                        int n_source, const fvg_train_desc *desc);
 
 /* Tests whether cross-fitting is warranted.  *evidence is McNemar's statistic,
-   (n0 - n1) / sqrt(n0 + n1), with n0 pictures that only plain CLIP gets right and n1 that only the
-   learners get right; 0 if there are none.  The greater it is, the surer is it that plain CLIP
-   scores these pictures better; chance alone exceeds 2.33 once in a hundred times. */
+   (n0 - n1) / sqrt(n0 + n1), with n0 pictures that only zero-shot CLIP gets right and n1 that only
+   the learners get right; 0 if there are none.  The greater it is, the surer is it that zero-shot
+   CLIP scores these pictures better; chance alone exceeds 2.33 once in a hundred times. */
 FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibration_source *source,
                                             int n_source, const char *prompt_template);
 
@@ -1172,9 +1233,9 @@ FVG_DEF int fvg_dpc_knows(const fvg_method *method);
 FVG_DEF fvg_optimizer_desc fvg_dpc_optimizer(int *batch);
 
 /* Trains P' in l, which must be a copy of `tuned` (fvg_learner_copy) and becomes the mixture for
-   base classes, a learner like any other.  v must be views of plain CLIP.  Of the method only its
-   prompts and schedule count; its own terms of the loss take no part.  dpc NULL: the defaults; desc
-   NULL: fvg_dpc_optimizer's. */
+   base classes, a learner like any other.  v must be made without a learner.  Of the method only
+   its prompts and schedule count; its own terms of the loss take no part.  dpc NULL: the defaults;
+   desc NULL: fvg_dpc_optimizer's. */
 FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *v,
                                  const fvg_task *task, const fvg_dpc_desc *dpc,
                                  const fvg_train_desc *desc);
@@ -1190,7 +1251,7 @@ typedef struct fvg_classifier fvg_classifier;
 
 /* Which scores. */
 typedef enum fvg_branch {
-  FVG_ZERO_SHOT = 0,                 /* plain CLIP */
+  FVG_ZERO_SHOT = 0,                 /* CLIP as it is */
   FVG_TUNED,                         /* the learner alone */
   FVG_TUNED_NEW,                     /* the learner alone on classes that are new to it: MMRL scores
                                         these in its own way */
@@ -1203,7 +1264,8 @@ typedef struct fvg_classifier_desc {
   fvg_learner *learner;              /* for every other branch; zero-shot uses it only to know its
                                         rows of features */
   fvg_fvgpt *fvgpt;                  /* for FVG-PT's branches */
-  const char *prompt_template;       /* for plain CLIP's class names; NULL: "a photo of a {}." */
+  const char *prompt_template;       /* for zero-shot CLIP's class names, here too not taken from
+                                        the learner; NULL: "a photo of a {}." */
 } fvg_classifier_desc;
 
 /* desc NULL: zero-shot CLIP.  The learner and FVG-PT must live longer; the names are not kept.
@@ -1216,7 +1278,7 @@ FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
 FVG_DEF void fvg_classifier_free(fvg_classifier *k);
 
 /* f [n, feature width of the classifier's learner] -> logits [n, n_class].  b [n] receives the
-   weight of plain CLIP in FVG_BRANCH_NEW, and 0 in other branches; NULL: not wanted. */
+   share of zero-shot CLIP in FVG_BRANCH_NEW, and 0 in other branches; NULL: not wanted. */
 FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, float *logits, float *b, const float *f,
                                          int n);
 
@@ -1237,10 +1299,11 @@ typedef struct fvg_base_to_new {
   double base, new_, h;              /* accuracies and their harmonic mean, in percent */
 } fvg_base_to_new;
 
-/* Tests on the whole test part, base classes among themselves and new ones among themselves: plain
-   CLIP (l and f NULL), a learner tuned on the base classes (f NULL), or FVG-PT on it. */
+/* Tests on the whole test split, base classes among themselves and new ones among themselves:
+   zero-shot CLIP (l and fvgpt NULL), a learner tuned on the base classes (fvgpt NULL), or FVG-PT on
+   it. */
 FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d,
-                                        fvg_learner *l, fvg_fvgpt *f);
+                                        fvg_learner *l, fvg_fvgpt *fvgpt);
 
 /* -------------------------------------------------------------------------------------------------
    Checkpoints and settings: a tuned model in one file
@@ -1260,26 +1323,26 @@ FVG_DEF void fvg_settings_set_number(fvg_settings *x, const char *key, double va
 
 #ifndef FVGPT_NO_STDIO
 /* Writes a safetensors file with the learner's tensors under their published names, and with
-   FVG-PT's unless f is NULL.  The metadata say what is needed to build both again; `settings` are
-   added to them. */
-FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *f, const char *path,
+   FVG-PT's unless fvgpt is NULL.  The metadata say what is needed to build both again; `settings`
+   are added to them. */
+FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *fvgpt, const char *path,
                                        const fvg_metadata *settings, int n_settings);
 
-/* Builds both again on the CLIP that they were tuned on; they are then yours.  *f is NULL if the
-   file has no FVG-PT.  *settings receives the open file, for fvg_weights_metadata, and is closed
-   with fvg_weights_close; NULL: not wanted.  All are NULL after a failure; a file that is not such
-   a checkpoint is FVG_E_FORMAT. */
-FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
+/* Builds both again on the CLIP that they were tuned on; they are then yours.  *fvgpt is NULL if
+   the file has no FVG-PT.  *settings receives the open file, for fvg_weights_metadata, and is
+   closed with fvg_weights_close; NULL: not wanted.  All are NULL after a failure; a file that is
+   not such a checkpoint is FVG_E_FORMAT. */
+FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
                                        fvg_weights **settings, const char *path);
 #endif
 
 /* The same bytes to and from anywhere.  `write` receives them in pieces, in order; what it has
    received before a failure is not a checkpoint.  Reading takes the source over and closes it, also
    on failure; if *settings receives the open file, the source stays open until that is closed. */
-FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *f, fvg_write_fn write,
+FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *fvgpt, fvg_write_fn write,
                                         void *user, const fvg_metadata *settings,
                                         int n_settings);
-FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
+FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
                                        fvg_weights **settings, const fvg_source *source);
 
 /* Takes a learner's values from a checkpoint of the published trainers (model.pth.tar-N of
@@ -1346,6 +1409,12 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
    Not covered: ftfy's guess at text that was decoded with the wrong encoding (where an e with acute
    has become a capital A with tilde and a copyright sign, it stays so), and most of the names that
    HTML 5 added to HTML 4's.  Both are left as they stand. */
+
+/* ---- for every chapter ---- */
+/* Fails because an argument that `who` needs is NULL.  c NULL: no context can hold the message. */
+static fvg_status fvg__missing(fvg_ctx *c, const char *who, const char *what) {
+  return c ? fvg_fail(c, FVG_E_ARG, "%s needs %s, not NULL", who, what) : FVG_E_ARG;
+}
 
 /* ---- Unicode: the tables of the last chapter, unpacked ---- */
 
@@ -2188,8 +2257,8 @@ struct fvg_tokenizer {
   uint32_t mask;
 };
 
-static int fvg__start_mark(const fvg_tokenizer *k) { return 512 + k->n_merges; }
-static int fvg__end_mark(const fvg_tokenizer *k) { return 513 + k->n_merges; }
+static int fvg__start_token(const fvg_tokenizer *k) { return 512 + k->n_merges; }
+static int fvg__end_token(const fvg_tokenizer *k) { return 513 + k->n_merges; }
 
 /* The hash tables use open addressing.  With half of the slots free, random keys are found within
    100 probes; the limit stops a file of deliberately colliding keys from making look-ups slow. */
@@ -2382,9 +2451,10 @@ FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, int *ids, int capacity, 
                                 const char *utf8) {
   if (n) *n = 0;
   if (!k) return FVG_E_ARG;
-  if (!utf8 || !n || capacity < 0 || (capacity > 0 && !ids))
-    return fvg_fail(k->ctx, FVG_E_ARG,
-                    "fvg_tokenize: needs a text, a place for the count and for %d ids", capacity);
+  if (!utf8 || !n)
+    return fvg__missing(k->ctx, "fvg_tokenize", "a text and a place for the count");
+  if (capacity < 0 || (capacity > 0 && !ids))
+    return fvg_fail(k->ctx, FVG_E_ARG, "fvg_tokenize: no place for %d ids", capacity);
 
   uint32_t *text;
   int length;
@@ -2405,9 +2475,9 @@ FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, int *ids, int capacity, 
     fvg__piece_kind kind;
     int used = fvg__next_piece(&k->unicode, text + at, length - at, &kind);
     if (kind == FVG__PIECE_START)
-      fvg__emit_token(&out, fvg__start_mark(k));
+      fvg__emit_token(&out, fvg__start_token(k));
     else if (kind == FVG__PIECE_END)
-      fvg__emit_token(&out, fvg__end_mark(k));
+      fvg__emit_token(&out, fvg__end_token(k));
     else
       status = fvg__tokenize_piece(k, &pieces, text + at, used, &out);
     at += used;
@@ -2486,7 +2556,7 @@ static char *fvg__line_end(char *at, char *end) {
 
 static int fvg__is_line_blank(char ch) { return ch == ' ' || ch == '\t' || ch == '\r'; }
 
-/* Returns the next word between *at and end and moves *at behind it; *n is 0 if there is none. */
+/* Returns the next word between *at and end and moves *at after it; *n is 0 if there is none. */
 static char *fvg__next_word(char **at, char *end, int *n) {
   while (*at < end && fvg__is_line_blank(**at)) ++*at;
 
@@ -2574,7 +2644,7 @@ static int fvg__count_merges(fvg__merge_file *f) {
   return n;
 }
 
-/* Tests whether words end with </w>, as in CLIP; GPT-2's and RoBERTa's lists have no such mark.  A
+/* Tests whether words end with </w>, as in CLIP; GPT-2's and RoBERTa's lists have no such thing.  A
    list of fewer than 64 merges may simply not have come to a whole word. */
 static int fvg__ends_words(const fvg__merge_file *f, int n) {
   for (const char *at = f->at; f->end - at >= 4; at++) {
@@ -2587,9 +2657,9 @@ static int fvg__ends_words(const fvg__merge_file *f, int n) {
 #define FVG__CLIP_MERGES 48894
 
 /* Returns how many merges of a file with n_file belong to a model of n_row token embeddings (0: any
-   model).  Rows beyond the merges, the byte symbols and the two marks are tokens that were added
-   after the end mark.  Their number follows from `end`, the id of the end mark (0: unknown), or
-   else from where the published vocabulary ends. */
+   model).  Rows beyond the merges, the byte symbols, [SOT] and [EOT] are tokens that were added
+   after [EOT].  Their number follows from `end`, the id of [EOT] (0: unknown), or else from where
+   the published vocabulary ends. */
 static int fvg__merges_used(int n_file, int n_row, int end) {
   if (!n_row || n_file == n_row - 514) return n_file;
   if (end && end < n_row && n_file >= end - 513) return end - 513;
@@ -2664,7 +2734,7 @@ static fvg_status fvg__tokenizer_read(fvg_tokenizer *k, const char *name, uint8_
   return status ? status : fvg__unicode_open(k->ctx, &k->unicode);
 }
 
-/* Opens a tokenizer as fvg_tokenizer_open does.  `end` is the id of the end mark if the model's
+/* Opens a tokenizer as fvg_tokenizer_open does.  `end` is the id of [EOT] if the model's
    configuration has one, else 0. */
 static fvg_status fvg__tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg_source *merges,
                                       int vocab_size, int end) {
@@ -2704,8 +2774,7 @@ FVG_DEF fvg_status fvg_tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg
                                       int vocab_size) {
   if (out) *out = NULL;
   if (!out || !merges)
-    return fvg_fail(c, FVG_E_ARG,
-                    "fvg_tokenizer_open: needs a merge list and a place for the tokenizer");
+    return fvg__missing(c, "fvg_tokenizer_open", "a merge list and a place for the tokenizer");
   return fvg__tokenizer_open(c, out, merges, vocab_size, 0);
 }
 
@@ -3457,7 +3526,7 @@ FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *f
    short, CMYK without a marker), or the form is refused by name. */
 
 #if defined(FVGPT_STB_IMAGE) || !defined(FVGPT_NO_STDIO)
-/* Writes 4 bytes, the highest first; returns the place behind them. */
+/* Writes 4 bytes, the highest first; returns the place after them. */
 static uint8_t *fvg__put_u32(uint8_t *at, uint32_t value) {
   for (int shift = 24; shift >= 0; shift -= 8) *at++ = (uint8_t)(value >> shift);
   return at;
@@ -3811,7 +3880,7 @@ static fvg_status fvg__png_check(fvg_ctx *c, fvg__picture *p) {
 
 /* ---- BMP: headers, masks or a palette (blue, green, red, 0), and rows of whole 4 bytes ---- */
 typedef struct fvg__bmp {
-  size_t header;                         /* bytes of the second header, behind the first 14 bytes */
+  size_t header;                         /* bytes of the second header, after the first 14 bytes */
   unsigned bits;                         /* of a pixel */
   unsigned compression;                  /* 0: none, 3: masks say where the colours are */
   int depth[4];                          /* bits of red, green, blue, alpha */
@@ -3991,7 +4060,7 @@ static void fvg__put_u16_little(uint8_t *p, int value) {
   p[1] = (uint8_t)(value >> 8);
 }
 
-/* Returns the place behind the blocks of up to 255 bytes that begin at `at`, of which the last is
+/* Returns the place after the blocks of up to 255 bytes that begin at `at`, of which the last is
    empty; 0 if the file is cut off. */
 static size_t fvg__gif_skip(const fvg__picture *p, size_t at) {
   while (at < p->n && p->bytes[at]) at += (size_t)p->bytes[at] + 1;
@@ -4510,7 +4579,7 @@ static fvg_status fvg__image_read(fvg_ctx *c, fvg_image *out, fvg__picture *p, i
 FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source *s, int channels) {
   if (out) memset(out, 0, sizeof *out);
   if (!out || !s)
-    return fvg_fail(c, FVG_E_ARG, "fvg_image_decode: needs a source and a place for the image");
+    return fvg__missing(c, "fvg_image_decode", "a source and a place for the image");
   fvg__picture p;
   memset(&p, 0, sizeof p);
   p.name = s->name ? s->name : "image";
@@ -4533,7 +4602,7 @@ FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source
 FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, int channels) {
   if (out) memset(out, 0, sizeof *out);
   if (!out || !path)
-    return fvg_fail(c, FVG_E_ARG, "fvg_image_load: needs a path and a place for the image");
+    return fvg__missing(c, "fvg_image_load", "a path and a place for the image");
   fvg_source source;
   fvg_status s = fvg_source_file(c, &source, path);
   if (s) return s;
@@ -4767,7 +4836,7 @@ static void fvg__png_rows(uint8_t *out, const fvg_image *image) {
 }
 
 /* Closes the chunk whose type is at `type` and whose data end at `end`, with its length before the
-   type and its CRC behind the data.  Returns the chunk's end. */
+   type and its CRC after the data.  Returns the chunk's end. */
 static uint8_t *fvg__png_close_chunk(const fvg__crc *crc, uint8_t *type, uint8_t *end) {
   fvg__put_u32(type - 4, (uint32_t)(end - type - 4));
   return fvg__put_u32(end, fvg__crc32(crc, type, (size_t)(end - type)));
@@ -4863,7 +4932,7 @@ static int fvg__has_suffix(const char *path, const char *suffix) {
 
 /* Saves a picture in the format that the path's suffix names. */
 FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char *path) {
-  if (!path) return fvg_fail(c, FVG_E_ARG, "fvg_image_save: needs a path, not NULL");
+  if (!path) return fvg__missing(c, "fvg_image_save", "a path");
   fvg_status s = fvg__image_check(c, image, path);
   if (s) return s;
 
@@ -5876,7 +5945,7 @@ static const fvg__config_key fvg__open_clip_keys[] = {
   {"init_logit_scale", NULL}, {"output_dict", NULL}, {"cast_dtype", NULL},
   {"patch_dropout", NULL}, {"output_tokens", NULL},
 
-  /* the tokenizer's marks */
+  /* the tokenizer's special tokens */
   {"pad_id", NULL}, {"eos_id", NULL}, {"bos_id", NULL}, {"correct_cls_mask", NULL},
 
   /* details of attentional_pool, timm_model_name and hf_model_name, which are refused below */
@@ -6994,7 +7063,7 @@ typedef struct fvg__tower_sizes {
   int patch;                             /* p, the numbers in a patch */
 } fvg__tower_sizes;
 
-/* The size that a letter of the table stands for; 0 behind the last letter. */
+/* The size that a letter of the table stands for; 0 after the last letter. */
 static int fvg__side(const fvg__tower_sizes *sizes, char letter) {
   switch (letter) {
     case 'w': return sizes->width;
@@ -7283,9 +7352,8 @@ static fvg_status fvg__load_vision(fvg__clip_loader *l) {
   return s;
 }
 
-/* The id of the end mark, or 0 if the configuration has none that could be one: the end mark
-   follows the start mark, and both come after the 512 byte symbols.  OpenAI's own files say 2 and
-   0. */
+/* The id of [EOT], or 0 if the configuration has none that could be one: [EOT] follows [SOT], and
+   both come after the 512 byte symbols.  OpenAI's own files say 2 and 0. */
 static int fvg__config_end_token(const fvg__config *config, int section, int vocab_size) {
   const int start = fvg__config_find(config, section, "bos_token_id");
   int end = fvg__config_find(config, section, "eos_token_id");
@@ -7308,7 +7376,7 @@ static fvg_status fvg__text_sizes(fvg__clip_loader *l, fvg_text_tower *x) {
   if (!fvg__tensor_info(l, fvg__name(l, FVG__TEXT_POSITION, position_name), &position))
     return fvg__no_tensor(l, position_name);
 
-  /* 515: the byte symbols, one merge, the start and the end mark */
+  /* 515: the byte symbols, one merge, [SOT] and [EOT] */
   if (token.n_dim != 2 || position.n_dim != 2
       || token.dim[0] < 515 || token.dim[1] < 1 || position.dim[0] < 3)
     return fvg_fail(l->m->ctx, FVG_E_SHAPE,
@@ -7613,7 +7681,7 @@ FVG_DEF fvg_status fvg_clip_set_vocabulary(fvg_clip *m, const fvg_source *source
 
 #ifndef FVGPT_NO_STDIO
 #define FVG__PATH_BYTES 1024                               /* of a folder's path */
-#define FVG__FILE_PATH_BYTES (FVG__PATH_BYTES + 64)        /* with a file's name behind it */
+#define FVG__FILE_PATH_BYTES (FVG__PATH_BYTES + 64)        /* with a file's name after it */
 
 /* ---- the vocabulary ---- */
 /* Where a vocabulary may lie, seen from the model's folder.  One vocabulary serves every CLIP, so a
@@ -8083,9 +8151,9 @@ static void fvg__share_end(fvg_clip *m) {
 /* A struct of its own for every model, with pointers to the same tensors; the vocabulary's struct
    is copied as well, because its messages go to the model's context. */
 FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m) {
-  if (!out) return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: needs a place for the model");
+  if (!out) return fvg__missing(c, "fvg_clip_share", "a place for the model");
   *out = NULL;
-  if (!m) return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: needs a model");
+  if (!m) return fvg__missing(c, "fvg_clip_share", "a model");
   if (m->failed) return fvg_fail(c, m->failed, "%s", fvg_error(m->ctx));
   if (m->ctx->desc.arena || c->desc.arena)
     return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: a model in an arena cannot be shared");
@@ -8154,37 +8222,38 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
      text   [SOT] tokens [EOT], token embeddings + position embeddings -> [n, w]; causal
             transformer, LN_final of the row of [EOT], times projection -> g [d]
 
-   The score of a pair is s cos(f, g) with s = exp(logit_scale).
+   The score of a pair is s cos(f, g).  s is m->logit_scale, already exponentiated: files hold ln s.
 
    Texts are packed.  Attention is causal, so a text stops at its [EOT], and the rows that all texts
-   share at their start are stored once, as a shared prefix (fvgpt.h, chapter 10).  Many texts are
-   cut into parts of about 320 rows, which pass the tower one after the other in the same memory.
+   share at their start are computed once, as a shared prefix (fvgpt.h, chapter 10).  Many texts are
+   cut into chunks of about 320 rows, which pass the tower one after the other in the same memory.
+   Each chunk computes the prefix for itself, and in training once more in its backward.
    A text is a list of symbols: a symbol >= 0 is a token, the symbol -1 - i is context vector i.
 
    Where prompts stand.  A method of prompt tuning writes vectors of its own into a tower.  They are
-   the rows of one matrix v [n_start + n n_layer, w], and a plan says where they go:
+   the rows of one matrix v [n_start + n_prompt n_layer, w], and a plan says where they go:
 
      n_start      the first vectors stand in the sequence from the start: a text's context words, or
-                  the n rows behind an image's class token
-     n            rows 1..n of every sequence, behind [SOT] or the class token, are prompts
+                  the n_prompt rows after an image's class token
+     n_prompt     rows 1..n_prompt of every sequence, after [SOT] or the class token, are prompts
      first_layer, n_layer
                   before each of these blocks what the block before made of the prompts is thrown
-                  away, and the next n vectors take their place
+                  away, and the next n_prompt vectors take their place
 
    With n_start = 0 there are no prompts at first: they are inserted before block first_layer, and
-   replaced before the later ones.  PromptSRC's text tower has n_start 4, n 4, first_layer 1,
-   n_layer 8; MMRL's has n_start 0, n 5, first_layer 5, n_layer 7.  (The order of an image's rows
-   does not matter, for its attention knows no order; the published code puts some prompts behind
-   the patches.)
+   replaced before the later ones.  PromptSRC's text tower has n_start 4, n_prompt 4, first_layer 1,
+   n_layer 8; MMRL's has n_start 0, n_prompt 5, first_layer 5, n_layer 7.  (The order of an image's
+   rows does not matter, for its attention knows no order; the published code puts some prompts
+   after the patches.)
 
    A plan that is worked out for a batch x is a splicing.  It has a list, source, for each block of
    the plan: row r of what enters the block is row source[r] of [x; v], the rows of x and then those
-   of v.  For two images of three tokens (class token c, patches p and q), n_start = 0 and n = 2:
+   of v.  For two images of three tokens (class token c, patches p and q), n_start 0, n_prompt 2:
 
      [x; v]            row   0   1   2 | 3   4   5 | 6   7   8   9
                              c   p   q | c'  p'  q'| v0  v1  v2  v3
 
-     Block first_layer: v0 and v1 are inserted behind the first row of every image.
+     Block first_layer: v0 and v1 are inserted after the first row of every image.
 
                        row   0   1   2   3   4 | 5   6   7   8   9
                              c   v0  v1  p   q | c'  v0  v1  p'  q'
@@ -8206,7 +8275,7 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
 /* ---- where prompts stand ---- */
 typedef struct fvg__plan {
   int n_start;                       /* vectors in the sequence from the start                    */
-  int n;                             /* rows 1..n of every sequence are prompts                   */
+  int n_prompt;                      /* rows 1..n_prompt of every sequence are prompts            */
   int first_layer, n_layer;          /* the blocks before which vectors come in                   */
 } fvg__plan;
 
@@ -8246,7 +8315,7 @@ static fvg_status fvg__splicing_alloc(fvg_ctx *c, fvg__splicing *x, int n_old, i
   return FVG_E_NOMEM;
 }
 
-/* Inserts n vectors, from row `vector` of [x; v] on, behind each first row of a sequence.  n = 0
+/* Inserts n vectors, from row `vector` of [x; v] on, after each first row of a sequence.  n = 0
    leaves the rows as they are. */
 static void fvg__insert_rows(fvg__splicing *x, const int *old_position, int n_old, int n,
                              int vector, int *source) {
@@ -8291,11 +8360,12 @@ static fvg_segment fvg__move_segment(const fvg_segment *old, const int *moved_to
   return s;
 }
 
-/* Works out a plan of at least one layer for n_row rows with their positions [n_row]. */
+/* Works out a plan of at least one layer for n_row rows with their positions [n_row].  Without
+   vectors at the start, the first splice inserts the prompts; all others replace them. */
 static fvg_status fvg__splicing_new(fvg_ctx *c, fvg__splicing *x, const fvg__plan *plan, int n_row,
                                     const int *position, const fvg_segment *segment,
                                     int n_segment) {
-  const int n_inserted = plan->n_start ? 0 : plan->n;
+  const int n_inserted = plan->n_start ? 0 : plan->n_prompt;
   int n_first = 0;
   for (int r = 0; r < n_row; r++)
     if (position[r] == 0) n_first++;
@@ -8321,7 +8391,7 @@ static fvg_status fvg__splicing_new(fvg_ctx *c, fvg__splicing *x, const fvg__pla
       splice->segment = x->segment;
       splice->n_segment = n_segment;
     } else {
-      fvg__replace_rows(x, plan->n, x->n_row + plan->n_start + i * plan->n, source);
+      fvg__replace_rows(x, plan->n_prompt, x->n_row + plan->n_start + i * plan->n_prompt, source);
     }
   }
   return FVG_OK;
@@ -8368,7 +8438,7 @@ typedef struct fvg__image_rows {
   int n_token;                       /* rows of each image that enter the first block             */
   fvg_segment *segment;              /* [n]                                                       */
   int *position;                     /* [n n_token] of each row in its image; 0: the class token  */
-  int *list;                         /* [n (n_token + plan.n + 1)] scratch for a list of rows     */
+  int *list;                         /* [n (n_token + plan.n_prompt + 1)] scratch, a list of rows */
   fvg__splicing splicing;            /* of a plan that has layers                                 */
 } fvg__image_rows;
 
@@ -8404,7 +8474,7 @@ static fvg_status fvg__image_rows_new(const fvg_clip *m, fvg__image_rows *x, int
   if (plan) x->plan = *plan;
   x->n = n;
   x->n_token = m->vision.n_token + x->plan.n_start;
-  const int most_token = x->n_token + x->plan.n;
+  const int most_token = x->n_token + x->plan.n_prompt;
   if (n < 1 || n > INT_MAX / 4 / most_token)
     return fvg_fail(m->ctx, FVG_E_ARG, "%d images to encode", n);
 
@@ -8421,7 +8491,7 @@ static fvg_status fvg__image_rows_new(const fvg_clip *m, fvg__image_rows *x, int
   return s;
 }
 
-/* All patches of n images, times patch_weight: [n (T-1), w], T the tokens of a plain image */
+/* Multiplies all patches of n images by patch_weight: [n (T-1), w], T tokens without prompts. */
 static fvg_node *fvg__embed_patches(fvg_tape *t, const fvg_clip *m, const float *images, int n) {
   const fvg_vision_tower *v = &m->vision;
   const size_t floats = fvg__image_floats(m);
@@ -8436,7 +8506,7 @@ static fvg_node *fvg__embed_patches(fvg_tape *t, const fvg_clip *m, const float 
   return fvg_linear(patches, fvg_frozen(t, &v->patch_weight), NULL);
 }
 
-/* Puts the first n_start vectors behind every class token:
+/* Puts the first n_start vectors after every class token:
    x [n T, w], vectors [>= n_start, w] -> [n (T + n_start), w] */
 static fvg_node *fvg__insert_start(const fvg__image_rows *rows, fvg_node *x, fvg_node *vectors) {
   const int n_start = rows->plan.n_start;
@@ -8489,7 +8559,7 @@ static fvg_node *fvg__vision_embed(fvg_tape *t, const fvg__image_rows *rows, con
   return fvg_tape_keep(t, mark, x);
 }
 
-/* Takes x through the blocks.  The class token of each image stays, and the n_read rows behind it:
+/* Takes x through the blocks.  The class token of each image stays, and the n_read rows after it:
    [n (1 + n_read), w] */
 static fvg_node *fvg__vision_blocks(const fvg__image_rows *rows, fvg_node *x, fvg_node *vectors,
                                     int n_read, int recompute) {
@@ -8506,7 +8576,7 @@ static fvg_node *fvg__vision_blocks(const fvg__image_rows *rows, fvg_node *x, fv
                                 rows->list, rows->n * n_keep, &prompts);
 }
 
-/* Class token rows after the last block [n, w] -> features [n, d], not normalised */
+/* Makes features [n, d], not normalised, of the class tokens' rows after the last block [n, w]. */
 static fvg_node *fvg__vision_head(const fvg_clip *m, fvg_node *x) {
   const fvg_vision_tower *v = &m->vision;
   x = fvg__norm(x, &v->ln_post_weight, &v->ln_post_bias, v->transformer.eps);
@@ -8591,7 +8661,7 @@ FVG_DEF size_t fvg_clip_image_bytes(const fvg_clip *m, int n) {
   return chunks + last + FVG__CHUNK_BYTES;
 }
 
-/* n images, some at a time -> features [n, d], not normalised */
+/* Encodes n images, a batch at a time -> features [n, d], not normalised. */
 FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, float *features, const float *images,
                                           int n) {
   if (!m->has_vision)
@@ -8635,10 +8705,10 @@ typedef struct fvg__packed {
   fvg_segment *segment;              /* [n_segment] the prefix, if there is one, and the texts    */
   fvg__splicing splicing;            /* of a plan that has layers                                 */
   const fvg_clip *clip;
-  struct fvg__packed *next;          /* the part that follows, or NULL                            */
+  struct fvg__packed *next;          /* the chunk that follows, or NULL                           */
 } fvg__packed;
 
-#define FVG__PART_ROWS 320           /* rows of a part, about: texts that pass the tower together */
+#define FVG__CHUNK_ROWS 320          /* the rows of a chunk, texts that pass the tower together   */
 
 static void fvg__texts_free(fvg_ctx *c, fvg__texts *x) {
   fvg_release(c, x->symbol);
@@ -8646,26 +8716,26 @@ static void fvg__texts_free(fvg_ctx *c, fvg__texts *x) {
   memset(x, 0, sizeof *x);
 }
 
-/* Gives back a part's arrays, but not the part. */
-static void fvg__part_release(fvg_ctx *c, fvg__packed *part) {
-  fvg_release(c, part->token);
-  fvg_release(c, part->source);
-  fvg_release(c, part->position);
-  fvg_release(c, part->end_row);
-  fvg_release(c, part->segment);
-  fvg__splicing_free(c, &part->splicing);
+/* Gives back a chunk's arrays, but not the chunk. */
+static void fvg__chunk_release(fvg_ctx *c, fvg__packed *chunk) {
+  fvg_release(c, chunk->token);
+  fvg_release(c, chunk->source);
+  fvg_release(c, chunk->position);
+  fvg_release(c, chunk->end_row);
+  fvg_release(c, chunk->segment);
+  fvg__splicing_free(c, &chunk->splicing);
 }
 
-/* Gives back all parts; the first one is the caller's struct, which is zeroed. */
+/* Gives back all chunks; the first one is the caller's struct, which is zeroed. */
 static void fvg__packed_free(fvg_ctx *c, fvg__packed *first) {
-  fvg__packed *part = first->next;
-  while (part) {
-    fvg__packed *next = part->next;
-    fvg__part_release(c, part);
-    fvg_release(c, part);
-    part = next;
+  fvg__packed *chunk = first->next;
+  while (chunk) {
+    fvg__packed *next = chunk->next;
+    fvg__chunk_release(c, chunk);
+    fvg_release(c, chunk);
+    chunk = next;
   }
-  fvg__part_release(c, first);
+  fvg__chunk_release(c, first);
   memset(first, 0, sizeof *first);
 }
 
@@ -8692,8 +8762,8 @@ static fvg_status fvg__texts_new(const fvg_clip *m, fvg__texts *x, int n) {
   return FVG_E_NOMEM;
 }
 
-/* Writes the tokens of a text, without marks, into ids.  `room` is how many fit beside what else
-   the text holds; nothing fits if it is negative. */
+/* Writes the tokens of a text, without [SOT] and [EOT], into ids.  `room` is how many fit beside
+   what else the text holds; nothing fits if it is negative. */
 static fvg_status fvg__tokens(const fvg_clip *m, const char *text, int *ids, int room, int *n) {
   const int capacity = room < 0 ? 0 : room;
   fvg_status s = fvg_tokenize(m->tokenizer, ids, capacity, n, text);
@@ -8710,10 +8780,10 @@ static void fvg__texts_add(fvg__texts *x, int symbol) {
   x->n_symbol++;
 }
 
-/* Ends a text with [EOT].  The text may hold that mark itself: its feature is read at the first
+/* Ends a text with [EOT].  The text may hold that token itself: its feature is read at the first
    one, which sees nothing of what follows, so the text ends there. */
 static void fvg__texts_end(const fvg_clip *m, fvg__texts *x) {
-  const int end = fvg__end_mark(m->tokenizer);
+  const int end = fvg__end_token(m->tokenizer);
   fvg__texts_add(x, end);
 
   int i = x->start[x->n];
@@ -8726,7 +8796,7 @@ static void fvg__texts_end(const fvg_clip *m, fvg__texts *x) {
 
 /* Adds the text [SOT] tokens [EOT]. */
 static fvg_status fvg__texts_add_plain(const fvg_clip *m, fvg__texts *x, const char *text) {
-  fvg__texts_add(x, fvg__start_mark(m->tokenizer));
+  fvg__texts_add(x, fvg__start_token(m->tokenizer));
 
   int n;
   int *tokens = x->symbol + x->n_symbol;
@@ -8775,8 +8845,8 @@ static void fvg__add_row(fvg__packed *p, int symbol, int position) {
   p->n_token++;
 }
 
-/* Adds the rows of one segment: symbols first .. end - 1 of a text, behind a prefix of n_prefix
-   rows. */
+/* Adds the rows of one segment: symbols first .. end - 1 of a text, after a prefix of n_prefix
+   rows, which are the first rows of the chunk (s->prefix is 0 already). */
 static void fvg__add_segment(fvg__packed *p, const int *symbol, int first, int end, int n_prefix) {
   fvg_segment *s = &p->segment[p->n_segment];
   s->query = p->n_row;
@@ -8809,10 +8879,10 @@ static void fvg__add_texts(fvg__packed *p, const fvg__texts *x, int first, int n
       p->source[r] = p->n_token + (-1 - p->source[r]);
 }
 
-/* Packs texts first .. first + n - 1 into one part.  plan NULL, or without layers: there are no
+/* Packs texts first .. first + n - 1 into one chunk.  plan NULL, or without layers: there are no
    prompts but context words. */
-static fvg_status fvg__pack_part(const fvg_clip *m, fvg__packed *p, const fvg__texts *x, int first,
-                                 int n, const fvg__plan *plan) {
+static fvg_status fvg__pack_chunk(const fvg_clip *m, fvg__packed *p, const fvg__texts *x,
+                                  int first, int n, const fvg__plan *plan) {
   const size_t most = (size_t)(x->start[first + n] - x->start[first]);
   memset(p, 0, sizeof *p);
   p->clip = m;
@@ -8836,8 +8906,8 @@ static fvg_status fvg__pack_part(const fvg_clip *m, fvg__packed *p, const fvg__t
   return s;
 }
 
-/* How many texts from `first` on fill a part of chunk_rows rows; chunk_rows 0: all of them. */
-static int fvg__count_part(const fvg__texts *x, int first, int prefix, int chunk_rows) {
+/* How many texts from `first` on fill a chunk of chunk_rows rows; chunk_rows 0: all of them. */
+static int fvg__count_chunk(const fvg__texts *x, int first, int prefix, int chunk_rows) {
   if (!chunk_rows) return x->n - first;
   int n = 0;
   int rows = 0;
@@ -8848,30 +8918,30 @@ static int fvg__count_part(const fvg__texts *x, int first, int prefix, int chunk
   return n;
 }
 
-/* Packs all texts in parts of about chunk_rows rows; 0: in one part. */
+/* Packs all texts in chunks of about chunk_rows rows; 0: in one chunk. */
 static fvg_status fvg__pack(const fvg_clip *m, fvg__packed *p, const fvg__texts *x, int chunk_rows,
                             const fvg__plan *plan) {
   const int prefix = fvg__common_prefix(x, 0, x->n);
-  fvg__packed *part = p;
+  fvg__packed *chunk = p;
   int first = 0;
 
   for (;;) {
-    const int n = fvg__count_part(x, first, prefix, chunk_rows);
-    fvg_status s = fvg__pack_part(m, part, x, first, n, plan);
+    const int n = fvg__count_chunk(x, first, prefix, chunk_rows);
+    fvg_status s = fvg__pack_chunk(m, chunk, x, first, n, plan);
     first += n;
     if (!s && first == x->n) return FVG_OK;
 
-    if (!s) part->next = FVG_NEW(m->ctx, fvg__packed);
-    if (!s && !part->next) s = FVG_E_NOMEM;
+    if (!s) chunk->next = FVG_NEW(m->ctx, fvg__packed);
+    if (!s && !chunk->next) s = FVG_E_NOMEM;
     if (s) {
       fvg__packed_free(m->ctx, p);
       return s;
     }
-    part = part->next;
+    chunk = chunk->next;
   }
 }
 
-/* Takes one part through the text tower: vectors [n, w] or NULL -> [n_text, d], not normalised */
+/* Takes one chunk through the text tower: vectors [n, w] or NULL -> [n_text, d], not normalised. */
 static fvg_node *fvg__text_forward(fvg_tape *t, const fvg__packed *p, fvg_node *vectors) {
   const fvg_text_tower *tower = &p->clip->text;
 
@@ -8890,23 +8960,24 @@ static fvg_node *fvg__text_forward(fvg_tape *t, const fvg__packed *p, fvg_node *
   return fvg_linear(x, fvg_frozen(t, &tower->projection), NULL);
 }
 
-static fvg_node *fvg__text_part(fvg_tape *t, fvg_node *vectors, void *part) {
-  return fvg__text_forward(t, (const fvg__packed *)part, vectors);
+static fvg_node *fvg__text_chunk(fvg_tape *t, fvg_node *vectors, void *chunk) {
+  return fvg__text_forward(t, (const fvg__packed *)chunk, vectors);
 }
 
-/* The features of all parts, with a gradient for the vectors.  Where there are several parts, each
-   is computed again when the gradient arrives, so that memory holds one part however many classes
+/* The features of all chunks, with a gradient for the vectors.  Where there are several, each is
+   computed again when the gradient arrives, so that memory holds one chunk however many classes
    there are. */
 static fvg_node *fvg__text_features(fvg_tape *t, fvg__packed *p, fvg_node *vectors) {
   if (!p->next) return fvg__text_forward(t, p, vectors);
 
-  fvg_node *g = fvg_recompute(vectors, fvg__text_part, p);
+  fvg_node *g = fvg_recompute(vectors, fvg__text_chunk, p);
   for (p = p->next; p; p = p->next)
-    g = fvg_concat(g, fvg_recompute(vectors, fvg__text_part, p));
+    g = fvg_concat(g, fvg_recompute(vectors, fvg__text_chunk, p));
   return g;
 }
 
-/* The features of all parts without gradients, not normalised; vectors [n_vector, w] or NULL */
+/* Computes the features of all chunks without gradients, not normalised; vectors [n_vector, w] or
+   NULL. */
 static fvg_status fvg__encode_packed(fvg_clip *m, const fvg__packed *first, const float *vectors,
                                      int n_vector, float *features) {
   fvg_tape *t = fvg__clip_tape(m);
@@ -8949,7 +9020,7 @@ static fvg_status fvg__pack_plain(const fvg_clip *m, fvg__packed *p, const char 
 FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, float *features, const char *const *texts,
                                          int n) {
   fvg__packed p;
-  fvg_status s = fvg__pack_plain(m, &p, texts, n, FVG__PART_ROWS);
+  fvg_status s = fvg__pack_plain(m, &p, texts, n, FVG__CHUNK_ROWS);
   if (!s)
     s = fvg__encode_packed(m, &p, NULL, 0, features);
   fvg__packed_free(m->ctx, &p);
@@ -9004,7 +9075,7 @@ static char *fvg__fill_template(fvg_ctx *c, const char *form, const char *name) 
   return text;
 }
 
-/* Features of class names in a template, not normalised */
+/* Encodes class names in a template; the features are not normalised. */
 static fvg_status fvg__encode_filled(fvg_clip *m, const char *form, const char *const *class_name,
                                      int n_class, float *features) {
   const size_t n_text = n_class < 1 ? 1 : (size_t)n_class;
@@ -9044,38 +9115,73 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
    13 draws where).  All else is the same for all of them: class names become packed texts, g is
    the text tower's normalised output, f the image tower's, the scores are z = s f g^T, and the loss
    is CE(z, y) or something that contains it.  What differs is one table, a fvg_method.  Training,
-   checkpoints, classifiers and FVG-PT (chapters 30 to 34) see no more of a method than that.
+   checkpoints, classifiers and FVG-PT (chapters 30 to 34) read that table.  Only what was published
+   for a method goes by its name: templates (chapter 28) and settings (chapter 31).
 
-   How to add a method:
+   How to add a method.  Methods are compiled in: you edit this header; no call registers one.
 
-     1. Write a chapter with its equations and defaults, and an enum of its options, if it has any.
+     1. Write a chapter with its equations and defaults, and an enum of its options, if it has any:
+        at most FVG_RECIPE_OPTIONS.
      2. init: add the parameters under their published names and draw their values; say in
         l->plan[FVG__TEXT] and l->plan[FVG__IMAGE] where the vectors go.  fvg__learner_ctx does all
-        this for context words; fvg__learner_prior computes g0, plain CLIP's text features.
-     3. vectors: return the matrix v [n_start + n n_layer, w] of a tower as a node.
+        this for context words; fvg__learner_prior computes g0, zero-shot CLIP's text features.
+     3. vectors: return the matrix v [n_start + n_prompt n_layer, w] of a tower as a node.
         fvg__ctx_vectors does so for context words.
      4. loss: return the loss [1,1] made of the step's f, g and z.  NULL: CE(z, y).
      5. Only if the method needs them:
           scores      the words differ from picture to picture, so z is not s f g^T   (CoCoOp)
-          mixed       base classes are scored by another vector than f                (MMRL)
+          f_score     base classes are scored by another vector than f                (MMRL)
           gradients   the gradient is not just that of the loss                       (ProGrad)
           epoch       something happens at the end of an epoch                        (PromptSRC)
           release     init left something in l->own                                   (DAPT)
      6. Fill in a fvg_method, one field a line in the order of the struct, which says what each
         means.  A method that prompts the image tower needs FVG_NEEDS_PIXELS, and n_part is 2, or 3
-        with mixed.
+        with f_score.
      7. Add the table to the list at the end of chapter 22, and the name to the list of methods in
-        tests/test_learners.c.
+        tests/test_learners.c.  Names are also written in the comments of fvg_method_find and
+        fvg_learner_desc, and, if the method has published ones, in fvg_method_template (chapter
+        28), in the tables of settings and in fvg_fvgpt_recipe (chapter 31).
 
-   The shortest example is chapter 15 (CoOp, a table and no loss of its own), then chapter 16
-   (KgCoOp, a loss of two terms); the shortest with prompts in both towers is chapter 20 (MaPLe).
+   Rules that no compiler checks:
 
-   A class is written as [SOT], the context, the words that stay words, name, dot, [EOT].  A method
-   without context words (MMRL) fills the class name into a template instead.
+     context     fvg__ctx_vectors reads l->param[0], so the context is the first parameter.  With a
+                 `vectors` of your own, class_specific and class_token_position are refused.
+     init        runs before the classes are packed and before l->tape exists.
+     names       A parameter's name, shorter than 96 bytes, is its tensor's name in checkpoints.  An
+                 option's name is a key of their metadata, beside the settings that each has: not
+                 "n_ctx", "embed_dim", "tau", "logit_scale", ... (chapter 34 lists them).
+     failure     Report it by fvg_fail, or on a tape by fvg__give_up, and return the status or NULL.
+     release     runs for every learner, also where init has failed or was never called, so l->own
+                 may be NULL.
+     scores      gets no step: it makes z from f and from texts of its own, out of `packed`.  The
+                 step of `loss` then has that z, and g is NULL.
+     f_score     Its step has f and f_read and nothing else; the tape is step->f->tape.
+
+   A whole method, CoOp with short vectors, L = CE(z, y) + W mean v^2, as it would stand after
+   chapter 15:
+
+     static fvg_node *fvg__short_loss(fvg_learner *l, fvg__step *step) {
+       fvg_node *v = fvg__ctx_vectors(l, step->tape, FVG__TEXT);
+       fvg_node *L_v = fvg_scale(fvg_mean(fvg_mul(v, v)), (float)l->option[0]);
+       return fvg_add(fvg_cross_entropy(step->z, step->batch->label), L_v);
+     }
+
+     static const fvg_method fvg__short = {
+       "ShortCoOp", "a photo of a", FVG__ONE_EACH, 4, FVG_NEEDS_FEATURES, 1,
+       0.0035f, FVG_SGD, 10, 4, 0, 1, {{"W", 1, 0, 1e6}, {NULL, 0, 0, 0}},
+       fvg__coop_init, fvg__ctx_vectors, fvg__short_loss, NULL, NULL, NULL, NULL, NULL
+     };
+
+   and &fvg__short in the list of chapter 22.  To read on: chapter 15 (CoOp, a table and no loss of
+   its own), chapter 16 (KgCoOp, a loss of two terms), and for prompts in both towers chapter 20
+   (MaPLe).
+
+   A class is written as [SOT], the context, fixed words, name, dot, [EOT].  A method without
+   context words (MMRL) fills the class name into a template instead.
 
    A context may start from words.  A word may have several tokens ("photorealistic-HDR" has five),
    but the published trainers count words: they learn as many vectors as there are words, which
-   start as the first tokens, and the remaining tokens stay fixed behind the vectors.  Of "a
+   start as the first tokens, and the remaining tokens stay fixed after the vectors.  Of "a
    photorealistic-HDR of a" CoOp makes the prompt
 
      [SOT] v_1 v_2 v_3 v_4  - hdr of a  name . [EOT]     v_1..v_4 start as: a  photo  realistic ...
@@ -9084,8 +9190,6 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
    keep n_ctx and learn the first n_ctx tokens; with more than four vectors they start at random.
    ProGrad keeps n_ctx too and puts the first tokens, one for each word, into the last slots, with
    zeros before them. */
-
-#define FVG__MOST_OPTIONS 12
 
 typedef enum fvg__tower { FVG__TEXT, FVG__IMAGE } fvg__tower;
 
@@ -9096,14 +9200,14 @@ typedef struct fvg__option_card {
   double low, high;
 } fvg__option_card;
 
-/* What the loss of a batch is made of. */
+/* What the loss of a batch is made of.  For f_score only f and f_read are set. */
 typedef struct fvg__step {
   fvg_tape *tape;
   const fvg_batch *batch;
-  fvg_node *g;                       /* [C,d] text features, normalised                           */
-  fvg_node *f;                       /* [B,d] image features, normalised                          */
+  fvg_node *g;                       /* [C,d] text features, unit length; NULL with `scores`      */
+  fvg_node *f;                       /* [B,d] image features, unit length                         */
   fvg_node *z;                       /* [B,C] scores                                              */
-  fvg_node *f_read;                  /* [B n_read, w] rows behind the class tokens, if n_read > 0 */
+  fvg_node *f_read;                  /* [B n_read, w] rows after the class tokens, if n_read > 0  */
 } fvg__step;
 
 /* What a method's published code makes of the words that the context starts from. */
@@ -9120,7 +9224,7 @@ struct fvg_method {
   fvg__start_rule start;
   int n_ctx;                         /* context vectors; 0: the filled template is the text       */
   int needs;                         /* FVG_NEEDS_..., of a batch                                 */
-  int n_part;                        /* features of a picture: 1: f; 2: f, f0; 3: f, f0, mixed    */
+  int n_part;                        /* features of a picture: 1: f; 2: f, f_clip; 3: and f_score */
   float lr;
   fvg_optimizer_kind optimizer;
   int epochs;
@@ -9128,16 +9232,19 @@ struct fvg_method {
   float crop_scale_min;              /* least share of a picture in a random crop; 0: 0.08        */
   int prompts_only;                  /* 1: all parameters are prompts, and classes have text      */
                                      /* features of their own, so DPC can mix them                */
-  fvg__option_card option[FVG__MOST_OPTIONS + 1];                /* the last one has no name      */
+  fvg__option_card option[FVG_RECIPE_OPTIONS + 1];     /* the last one has no name                */
 
-  fvg_status (*init)(fvg_learner *l);
+  /* Every method has the first two; of the others, NULL means what their comment says last. */
+  fvg_status (*init)(fvg_learner *l);            /* adds the parameters, fills in l->plan         */
   fvg_node *(*vectors)(fvg_learner *l, fvg_tape *t, fvg__tower tower);
-  fvg_node *(*loss)(fvg_learner *l, fvg__step *step);
-  fvg_node *(*scores)(fvg_learner *l, fvg_tape *t, fvg__packed *packed, fvg_node *f);
-  fvg_node *(*mixed)(fvg_learner *l, const fvg__step *step);
-  fvg_status (*gradients)(fvg_learner *l, const fvg_batch *batch, float *loss);
-  fvg_status (*epoch)(fvg_learner *l, int epoch, int n_epochs);
-  void (*release)(fvg_learner *l);
+  fvg_node *(*loss)(fvg_learner *l, fvg__step *step);                      /* [1,1]; CE(z, y)     */
+  fvg_node *(*scores)(fvg_learner *l, fvg_tape *t, fvg__packed *packed,
+                      fvg_node *f);                                        /* [B,C]; s f g^T      */
+  fvg_node *(*f_score)(fvg_learner *l, const fvg__step *step);             /* [B,d]; f            */
+  fvg_status (*gradients)(fvg_learner *l, const fvg_batch *batch,
+                          float *loss);                                    /* those of the loss   */
+  fvg_status (*epoch)(fvg_learner *l, int epoch, int n_epochs);            /* nothing             */
+  void (*release)(fvg_learner *l);   /* frees l->own; nothing                                     */
 };
 
 struct fvg_learner {
@@ -9145,7 +9252,7 @@ struct fvg_learner {
   fvg_clip *clip;
   fvg_learner_desc desc;             /* its strings are NULL: they are kept below                 */
   char *prompt_template;
-  double option[FVG__MOST_OPTIONS];  /* in the order of the method's cards                        */
+  double option[FVG_RECIPE_OPTIONS]; /* in the order of the method's cards                        */
 
   fvg_parameter **param;             /* [n_param] what trains                                     */
   int n_param;
@@ -9155,15 +9262,15 @@ struct fvg_learner {
   char **class_name;                 /* [n_class] the training classes                            */
   int n_class;
   fvg__packed packed;                /* the same as texts                                         */
-  float *g_clip;                     /* [n_class, d] g0, plain CLIP's features of them, or NULL   */
+  float *g_clip;                     /* [n_class, d] g0, zero-shot CLIP's features, or NULL       */
 
   char *words;                       /* to start from, or NULL                                    */
   int *word;                         /* [n_word] their tokens                                     */
   int n_word;                        /* 0 when they are not used                                  */
-  int n_fixed;                       /* how many of the last tokens stay words                    */
+  int n_fixed;                       /* how many of the last tokens are fixed words               */
 
   fvg__plan plan[2];                 /* where vectors stand, for FVG__TEXT and FVG__IMAGE         */
-  int n_read;                        /* rows behind the class token that are read in the end      */
+  int n_read;                        /* rows after the class token that are read in the end       */
   fvg_tape *tape;
   void *own;                         /* whatever else the method keeps                            */
   const fvg_weights *file;           /* set while a checkpoint is loaded: shapes are checked      */
@@ -9261,7 +9368,7 @@ static fvg_status fvg__learner_linear(fvg_learner *l, const char *name, int n_ou
   return s;
 }
 
-/* x w^T + b, where parameters first and first + 1 are the layer's w and b */
+/* Computes x w^T + b, where parameters first and first + 1 are the layer's w and b. */
 static fvg_node *fvg__learner_layer(fvg_learner *l, fvg_node *x, int first) {
   if (!x) return NULL;
   fvg_node *b = fvg_param(x->tape, l->param[first + 1]);
@@ -9306,7 +9413,7 @@ static fvg_status fvg__learner_ctx(fvg_learner *l, const char *name) {
     fvg__draw_normal(l, p, 0.02);
 
   l->plan[FVG__TEXT].n_start = csc ? n * l->n_class : n;
-  l->plan[FVG__TEXT].n = n;
+  l->plan[FVG__TEXT].n_prompt = n;
   return FVG_OK;
 }
 
@@ -9322,7 +9429,7 @@ static fvg_node *fvg__ctx_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower)
   return fvg_param(t, &ctx);
 }
 
-/* Computes g0, plain CLIP's features of the training classes in the data set's template. */
+/* Computes g0, zero-shot CLIP's features of the training classes in the data set's template. */
 static fvg_status fvg__learner_prior(fvg_learner *l) {
   fvg_clip *m = l->clip;
   l->g_clip = FVG_NEW_ARRAY(m->ctx, float, fvg__row(l->n_class, m->embed_dim));
@@ -9363,7 +9470,7 @@ static void fvg__add_class_symbols(const fvg_learner *l, fvg__texts *x, const in
   if (l->desc.class_token_position == FVG_MIDDLE) ctx_before = n_ctx / 2;
   if (n_name > n) n_name = n;
 
-  fvg__texts_add(x, fvg__start_mark(l->clip->tokenizer));
+  fvg__texts_add(x, fvg__start_token(l->clip->tokenizer));
   for (int i = 0; i < ctx_before; i++)
     fvg__texts_add(x, -1 - (first_vector + i));
   for (int i = 0; i < n_name; i++)
@@ -9457,8 +9564,8 @@ static fvg_node *fvg__rows_of_each(fvg__image_rows *rows, fvg_node *x, int n_row
   return fvg_gather(x, rows->list, rows->n * n);
 }
 
-/* n images -> f [n,d], normalised.  f_read, unless it is NULL, receives the rows behind the class
-   tokens that the method reads, [n n_read, w]. */
+/* Takes n images through the prompted tower -> f [n,d], normalised.  f_read, unless it is NULL,
+   receives the rows after the class tokens that the method reads, [n n_read, w]. */
 static fvg_node *fvg__learner_images(fvg_learner *l, fvg_tape *t, const float *pixels, int n,
                                      fvg_node **f_read) {
   fvg_node *vectors = l->method->vectors(l, t, FVG__IMAGE);
@@ -9479,18 +9586,18 @@ static fvg_node *fvg__learner_images(fvg_learner *l, fvg_tape *t, const float *p
   return fvg_normalize(fvg__vision_head(l->clip, x));
 }
 
-/* Packed classes -> g [C,d], normalised */
+/* Takes packed classes through the prompted text tower -> g [C,d], normalised. */
 static fvg_node *fvg__learner_texts(fvg_learner *l, fvg_tape *t, fvg__packed *packed) {
   fvg_node *vectors = l->method->vectors(l, t, FVG__TEXT);
   return fvg_normalize(fvg__text_features(t, packed, vectors));
 }
 
-/* z = s f g^T */
+/* Scores z = s f g^T. */
 static fvg_node *fvg__learner_scores(const fvg_learner *l, fvg_node *f, fvg_node *g) {
   return fvg_scale(fvg_linear(f, g, NULL), l->clip->logit_scale);
 }
 
-/* A constant [1, cols] of equal numbers */
+/* Makes a constant [1, cols] of equal numbers. */
 static fvg_node *fvg__constant_row(fvg_tape *t, int cols, float number) {
   fvg_node *x = fvg_zeros(t, 1, cols);
   if (!x) return NULL;
@@ -9759,7 +9866,7 @@ static fvg_status fvg__learner_start(fvg_learner *l, const fvg_learner_desc *des
   if (l->desc.n_ctx == 0)
     l->desc.n_ctx = l->method->n_ctx;
   if (l->desc.chunk_rows == 0)
-    l->desc.chunk_rows = FVG__PART_ROWS;
+    l->desc.chunk_rows = FVG__CHUNK_ROWS;
 
   s = fvg__copy_names(l, desc->prompt_template, class_name, n_class);
   if (!s) s = fvg__learner_options(l, desc);
@@ -9795,7 +9902,7 @@ static fvg_status fvg__learner_new(fvg_clip *m, fvg_learner **out, const fvg_lea
   l->file = NULL;
   if (s) {
     fvg_learner_free(l);
-    return m->ctx->status;                       /* the cause, where s may only say "no memory"   */
+    return m->ctx->status;                       /* the cause, of which s may know only NOMEM     */
   }
   *out = l;
   return FVG_OK;
@@ -9860,7 +9967,7 @@ static fvg_status fvg__check_batch(const fvg_learner *l, const fvg_batch *batch)
 
   if (batch->n < 1) missing = "pictures";
   else if (!batch->label) missing = "labels";
-  else if ((needs & FVG_NEEDS_FEATURES) && !batch->f) missing = "features";
+  else if ((needs & FVG_NEEDS_FEATURES) && !batch->f_clip) missing = "features";
   else if ((needs & FVG_NEEDS_PIXELS) && !batch->pixels) missing = "pixels";
   else if ((needs & FVG_NEEDS_FOREGROUND) && !batch->pixels_fg) missing = "foreground pixels";
 
@@ -9882,7 +9989,7 @@ FVG_DEF fvg_node *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch 
   if (method->needs & FVG_NEEDS_PIXELS)
     step.f = fvg__learner_images(l, t, batch->pixels, batch->n, &step.f_read);
   else
-    step.f = fvg_const(t, batch->n, l->clip->embed_dim, batch->f);
+    step.f = fvg_const(t, batch->n, l->clip->embed_dim, batch->f_clip);
 
   if (method->scores) {
     step.z = method->scores(l, t, &l->packed, step.f);
@@ -9945,7 +10052,7 @@ static fvg_status fvg__learner_vectors(fvg_learner *l, fvg__tower tower, float *
   return *vectors ? FVG_OK : FVG_E_NOMEM;
 }
 
-/* Any class names -> g [n_class, d], normalised */
+/* Packs the names, encodes them, and normalises: g [n_class, d]. */
 FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, float *g,
                                              const char *const *class_name, int n_class) {
   fvg_clip *m = l->clip;
@@ -9969,7 +10076,7 @@ FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, float *g,
   return s;
 }
 
-/* How many features a picture has; l NULL: plain CLIP's alone. */
+/* How many features a picture has; l NULL: zero-shot CLIP's alone. */
 static int fvg__learner_parts(const fvg_learner *l) { return l ? l->method->n_part : 1; }
 
 FVG_DEF int fvg_learner_feature_width(const fvg_clip *m, const fvg_learner *l) {
@@ -9990,26 +10097,26 @@ static fvg_status fvg__learner_encode(fvg_learner *l, const float *images, int n
   fvg__step step;
   memset(&step, 0, sizeof step);
   step.tape = t;
-  fvg_node *mixed = NULL;
+  fvg_node *f_score = NULL;
   t->no_grad++;
   step.f = fvg__learner_images(l, t, images, n, &step.f_read);
-  if (step.f && l->method->mixed)
-    mixed = l->method->mixed(l, &step);
+  if (step.f && l->method->f_score)
+    f_score = l->method->f_score(l, &step);
   t->no_grad--;
 
-  const int is_made = step.f && (mixed || !l->method->mixed);
+  const int is_made = step.f && (f_score || !l->method->f_score);
   const size_t bytes = (size_t)d * sizeof *features;
   for (int i = 0; is_made && i < n; i++) {
     float *row = features + fvg__row(i, width);
     memcpy(row, fvg_value(step.f) + fvg__row(i, d), bytes);
-    if (mixed)
-      memcpy(row + 2 * d, fvg_value(mixed) + fvg__row(i, d), bytes);
+    if (f_score)
+      memcpy(row + 2 * d, fvg_value(f_score) + fvg__row(i, d), bytes);
   }
   fvg_tape_clear(t);
   return is_made ? FVG_OK : m->ctx->status;
 }
 
-/* Fills the rows of at most FVG__IMAGE_BATCH pictures, with plain CLIP's feature as the second
+/* Fills the rows of at most FVG__IMAGE_BATCH pictures, with zero-shot CLIP's feature as the second
    part; f_clip [FVG__IMAGE_BATCH, d] is scratch. */
 static fvg_status fvg__learner_encode_parts(fvg_learner *l, const float *images, int n,
                                             float *f_clip, float *features) {
@@ -10029,7 +10136,8 @@ static fvg_status fvg__learner_encode_parts(fvg_learner *l, const float *images,
   return FVG_OK;
 }
 
-/* n images, some at a time -> rows of features [n, n_part d]; f and f0 are normalised */
+/* Encodes n images, a batch at a time -> rows of features [n, n_part d]; f and f_clip have unit
+   length. */
 FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float *features,
                                              const float *images, int n) {
   const int n_part = fvg__learner_parts(l);
@@ -10072,7 +10180,7 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float 
      g [C,d]       text features, normalised
      f [B,d]       image features, normalised
      y [B]         labels
-     s             exp(logit_scale)
+     s             m->logit_scale, already exponentiated
 
    New classes take the same vectors with their own names.  A name is tokenised together with the
    closing dot, as in the published code, because a name that ends in a dot ("st.") may merge with
@@ -10085,24 +10193,24 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float 
 static fvg_status fvg__coop_init(fvg_learner *l) { return fvg__learner_ctx(l, "ctx"); }
 
 static const fvg_method fvg__coop = {
-  "CoOp",                            /* name                                                      */
+  "CoOp",
   NULL,                              /* ctx_init: N(0, 0.02^2)                                    */
-  FVG__ONE_EACH,                     /* start                                                     */
+  FVG__ONE_EACH,
   4,                                 /* n_ctx                                                     */
-  FVG_NEEDS_FEATURES,                /* needs                                                     */
+  FVG_NEEDS_FEATURES,
   1,                                 /* n_part: f                                                 */
   0.0035f,                           /* lr                                                        */
-  FVG_SGD,                           /* optimizer                                                 */
+  FVG_SGD,
   10,                                /* epochs                                                    */
   4,                                 /* batch                                                     */
   0,                                 /* crop_scale_min: 0.08                                      */
   1,                                 /* prompts_only                                              */
   {{NULL, 0, 0, 0}},                 /* option: none                                              */
-  fvg__coop_init,                    /* init                                                      */
-  fvg__ctx_vectors,                  /* vectors                                                   */
+  fvg__coop_init,
+  fvg__ctx_vectors,
   NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
-  NULL,                              /* mixed: none, base classes are scored by f                 */
+  NULL,                              /* f_score: f                                                */
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
@@ -10113,13 +10221,13 @@ static const fvg_method fvg__coop = {
  *==================================================================================================
    CoOp forgets: the words that fit the base classes best say little about new ones.
    Knowledge-guided CoOp (KgCoOp, Yao et al. 2023, arXiv 2303.13283) starts from "a photo of a" and
-   keeps every class near what plain CLIP makes of the data set's template:
+   keeps every class near what zero-shot CLIP makes of the data set's template:
 
      L = L_ce + W L_kg,   L_ce = CE(z, y),   L_kg = 1 - mean_c cos(g_c, g0_c)
 
      z [B,C]    scores s f g^T
      g [C,d]    text features, normalised
-     g0 [C,d]   plain CLIP's text features of the template, normalised, constant
+     g0 [C,d]   zero-shot CLIP's text features of the template, normalised, constant
      W          2 in FVG-PT's fork and here, 8 in the paper
 
    Defaults: n = 4; SGD 0.0035, 10 epochs, batch 4; W = 2.  Parameters: 2,048 for ViT-B, as CoOp. */
@@ -10141,27 +10249,27 @@ static fvg_node *fvg__kgcoop_loss(fvg_learner *l, fvg__step *step) {
 }
 
 static const fvg_method fvg__kgcoop = {
-  "KgCoOp",                          /* name                                                      */
+  "KgCoOp",
   "a photo of a",                    /* ctx_init                                                  */
-  FVG__ONE_EACH,                     /* start                                                     */
+  FVG__ONE_EACH,
   4,                                 /* n_ctx                                                     */
-  FVG_NEEDS_FEATURES,                /* needs                                                     */
+  FVG_NEEDS_FEATURES,
   1,                                 /* n_part: f                                                 */
   0.0035f,                           /* lr                                                        */
-  FVG_SGD,                           /* optimizer                                                 */
+  FVG_SGD,
   10,                                /* epochs                                                    */
   4,                                 /* batch                                                     */
   0,                                 /* crop_scale_min: 0.08                                      */
   1,                                 /* prompts_only                                              */
-  {                                  /* option                                                    */
+  {
     {"W", 2, 0, 1e6},                /* FVG__KG_W                                                 */
     {NULL, 0, 0, 0}
   },
-  fvg__ctx_and_prior_init,           /* init                                                      */
-  fvg__ctx_vectors,                  /* vectors                                                   */
-  fvg__kgcoop_loss,                  /* loss                                                      */
+  fvg__ctx_and_prior_init,
+  fvg__ctx_vectors,
+  fvg__kgcoop_loss,
   NULL,                              /* scores: s f g^T                                           */
-  NULL,                              /* mixed: none, base classes are scored by f                 */
+  NULL,                              /* f_score: f                                                */
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
@@ -10170,22 +10278,23 @@ static const fvg_method fvg__kgcoop = {
 /*==================================================================================================
  * CHAPTER 17  PROGRAD: no step against what CLIP knows
  *==================================================================================================
-   ProGrad (Zhu et al. 2023, arXiv 2205.14865) trains CoOp, but never against what plain CLIP knows.
-   It has two losses,
+   ProGrad (Zhu et al. 2023, arXiv 2205.14865) trains CoOp, but never against what zero-shot CLIP
+   knows.  It has two losses,
 
      L_ce = CE(z, y),   L_kl = - mean_b sum_c p0_bc ln p_bc
 
-   and each parameter has two gradients, g_ce and g_kl.  Where they disagree, g_ce . g_kl < 0, the
-   part of g_ce that goes against CLIP is taken out:
+   (L_kl is KL(p0 || p) but for the entropy of p0, a constant), so each parameter has two gradients.
+   In this chapter g_ce and g_kl are these gradients, not text features.  Where they disagree,
+   g_ce . g_kl < 0, the part of g_ce that goes against CLIP is taken out:
 
      g = g_ce - lambda (g_ce . n) n,   n = g_kl / |g_kl|
 
      z, p [B,C]   scores s f g^T and their softmax
-     z0, p0       plain CLIP's, in the data set's template
+     z0, p0       zero-shot CLIP's, in the data set's template
      lambda       1; the published runs have 0.8 on Flowers, DTD and EuroSAT with 8 or 16 shots
 
    The context starts from the words of that template before the name, which stand in its last slots
-   behind zeros (n = 16; 0 is a vector of zeros, [a] the embedding of "a"):
+   after zeros (n = 16; 0 is a vector of zeros, [a] the embedding of "a"):
 
      [SOT]  0 ... 0  [a] [photo] [of] [a]  name . [EOT]
 
@@ -10204,7 +10313,7 @@ static fvg_status fvg__prograd_both(fvg_learner *l, const fvg_batch *batch, floa
   const int d = l->clip->embed_dim;
   const size_t bytes = fvg_tensor_count(&ctx->value) * sizeof *g_kl;
 
-  fvg_node *f = fvg_const(t, batch->n, d, batch->f);
+  fvg_node *f = fvg_const(t, batch->n, d, batch->f_clip);
   fvg_node *z = fvg__learner_scores(l, f, fvg__learner_texts(l, t, &l->packed));
   fvg_node *z0 = fvg__learner_scores(l, f, fvg_const(t, l->n_class, d, l->g_clip));
   fvg_node *p0 = fvg_softmax(z0, 1);
@@ -10219,7 +10328,7 @@ static fvg_status fvg__prograd_both(fvg_learner *l, const fvg_batch *batch, floa
   return s;
 }
 
-/* g = g_ce - lambda (g_ce . n) n where g_ce . g_kl < 0, in the place of g_ce */
+/* Puts g = g_ce - lambda (g_ce . n) n in the place of g_ce where g_ce . g_kl < 0. */
 static void fvg__prograd_project(float *g_ce, const float *g_kl, size_t count, double lambda) {
   double dot = 0;                                /* g_ce . g_kl                                   */
   double norm2 = 0;                              /* |g_kl|^2                                      */
@@ -10250,28 +10359,28 @@ static fvg_status fvg__prograd_gradients(fvg_learner *l, const fvg_batch *batch,
 }
 
 static const fvg_method fvg__prograd = {
-  "ProGrad",                         /* name                                                      */
+  "ProGrad",
   NULL,                              /* ctx_init: the template's words before {}                  */
-  FVG__LAST_SLOTS,                   /* start                                                     */
+  FVG__LAST_SLOTS,
   16,                                /* n_ctx                                                     */
-  FVG_NEEDS_FEATURES,                /* needs                                                     */
+  FVG_NEEDS_FEATURES,
   1,                                 /* n_part: f                                                 */
   0.002f,                            /* lr                                                        */
-  FVG_SGD,                           /* optimizer                                                 */
+  FVG_SGD,
   100,                               /* epochs                                                    */
   32,                                /* batch                                                     */
   0,                                 /* crop_scale_min: 0.08                                      */
   1,                                 /* prompts_only                                              */
-  {                                  /* option                                                    */
+  {
     {"lambda", 1, 0, 1e6},           /* FVG__PROGRAD_LAMBDA                                       */
     {NULL, 0, 0, 0}
   },
-  fvg__ctx_and_prior_init,           /* init                                                      */
-  fvg__ctx_vectors,                  /* vectors                                                   */
+  fvg__ctx_and_prior_init,
+  fvg__ctx_vectors,
   NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
-  NULL,                              /* mixed: none, base classes are scored by f                 */
-  fvg__prograd_gradients,            /* gradients                                                 */
+  NULL,                              /* f_score: f                                                */
+  fvg__prograd_gradients,
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
@@ -10311,7 +10420,7 @@ static fvg_status fvg__cocoop_init(fvg_learner *l) {
   return s;
 }
 
-/* f [B,d] -> z [B,C], one row after the other, each with its own texts */
+/* Scores f [B,d] -> z [B,C], one row after the other, each with its own texts. */
 static fvg_node *fvg__cocoop_scores(fvg_learner *l, fvg_tape *t, fvg__packed *packed, fvg_node *f) {
   fvg_node *hidden = fvg_relu(fvg__learner_layer(l, f, FVG__COCOOP_LINEAR1));
   fvg_node *pi = fvg__learner_layer(l, hidden, FVG__COCOOP_LINEAR2);
@@ -10329,31 +10438,31 @@ static fvg_node *fvg__cocoop_scores(fvg_learner *l, fvg_tape *t, fvg__packed *pa
 }
 
 static const fvg_method fvg__cocoop = {
-  "CoCoOp",                          /* name                                                      */
+  "CoCoOp",
   "a photo of a",                    /* ctx_init                                                  */
-  FVG__ONE_EACH,                     /* start                                                     */
+  FVG__ONE_EACH,
   4,                                 /* n_ctx                                                     */
-  FVG_NEEDS_FEATURES,                /* needs                                                     */
+  FVG_NEEDS_FEATURES,
   1,                                 /* n_part: f                                                 */
   0.002f,                            /* lr                                                        */
-  FVG_SGD,                           /* optimizer                                                 */
+  FVG_SGD,
   10,                                /* epochs                                                    */
   1,                                 /* batch                                                     */
   0,                                 /* crop_scale_min: 0.08                                      */
   0,                                 /* prompts_only: there is the meta-net                       */
   {{NULL, 0, 0, 0}},                 /* option: none                                              */
-  fvg__cocoop_init,                  /* init                                                      */
+  fvg__cocoop_init,
   fvg__ctx_vectors,                  /* vectors: before pi is added                               */
   NULL,                              /* loss: CE(z, y)                                            */
-  fvg__cocoop_scores,                /* scores                                                    */
-  NULL,                              /* mixed: none, base classes are scored by f                 */
+  fvg__cocoop_scores,
+  NULL,                              /* f_score: f                                                */
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
 /*==================================================================================================
- * CHAPTER 19  PROMPTSRC: deep prompts in both towers, held near plain CLIP
+ * CHAPTER 19  PROMPTSRC: deep prompts in both towers, held near zero-shot CLIP
  *==================================================================================================
    PromptSRC (Khattak et al. 2023, arXiv 2307.06948) learns vectors in both towers, independent of
    one another: context words and n rows of the image from the start, and new ones for the same rows
@@ -10367,8 +10476,8 @@ static const fvg_method fvg__cocoop = {
      L_image  = mean_bk |f - f0|
      L_logits = KL(p0 || p) / C         (mean over the batch)
 
-     f, f0 [B,d]   image features of the prompted tower and of plain CLIP, normalised
-     g, g0 [C,d]   text features; plain CLIP's are averaged over 60 sentences, then normalised
+     f, f0 [B,d]   image features of the prompted tower and of zero-shot CLIP, normalised
+     g, g0 [C,d]   text features; zero-shot CLIP's are averaged over 60 sentences, then normalised
      p, p0 [B,C]   softmax(z) and softmax(z0), z = s f g^T, z0 = s f0 g0^T
 
    The average (Gaussian prompt aggregation, GPA) becomes the learned prompts P after the last of E
@@ -10377,8 +10486,9 @@ static const fvg_method fvg__cocoop = {
      P = sum_e w_e P_e,   e = 1..E,   w_e = exp(-(e - mu)^2 / (2 sigma^2)), divided by their sum
 
    Defaults (FVG-PT's fork): n = 4 in both towers, depth 9; lambda_1 25, lambda_2 10; SGD 0.0025, 10
-   epochs, batch 32 (originally 20 epochs, batch 4); mu 15, sigma 1, which were published for E = 20
-   and leave for E = 10 the last epoch, in effect.  Parameters: 18,432 + 27,648 for ViT-B/16. */
+   epochs, batch 32 (originally 20 epochs, batch 4); mu 15, sigma 1.  These two were published for
+   E = 20; with E = 10 almost all the weight falls on the last epoch, so P is hardly an average.
+   Parameters: 18,432 + 27,648 for ViT-B/16. */
 
 enum {
   FVG__SRC_CTX,
@@ -10466,7 +10576,7 @@ static fvg_status fvg__deep_prompts(fvg_learner *l, fvg__tower tower, const char
     if (s) return s;
   }
 
-  l->plan[tower].n = n;
+  l->plan[tower].n_prompt = n;
   l->plan[tower].first_layer = 1;
   l->plan[tower].n_layer = depth - 1;
   return FVG_OK;
@@ -10507,7 +10617,7 @@ static fvg_status fvg__promptsrc_init(fvg_learner *l) {
   return s ? s : fvg__average_init(l);
 }
 
-/* A tower's parameters, one below the other. */
+/* Stacks a tower's parameters, one below the other. */
 static fvg_node *fvg__promptsrc_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower) {
   const int n_text = 1 + l->plan[FVG__TEXT].n_layer;
   const int first = tower == FVG__TEXT ? 0 : n_text;
@@ -10519,7 +10629,8 @@ static fvg_node *fvg__promptsrc_vectors(fvg_learner *l, fvg_tape *t, fvg__tower 
   return v;
 }
 
-/* mean |x - y| of all numbers, where y is a constant of x's shape; |a| = relu(a) + relu(-a) */
+/* Computes mean |x - y| of all numbers, y being a constant of x's shape, by
+   |a| = relu(a) + relu(-a). */
 static fvg_node *fvg__mean_distance(fvg_node *x, const float *y) {
   if (!x) return NULL;
   fvg_node *minus_y = fvg_scale(fvg_const(x->tape, x->rows, x->cols, y), -1);
@@ -10529,7 +10640,7 @@ static fvg_node *fvg__mean_distance(fvg_node *x, const float *y) {
   return fvg_mean(fvg_add(positive, negative));
 }
 
-/* L_ce + lambda_1 L_text + lambda_2 L_image + L_logits */
+/* L = L_ce + lambda_1 L_text + lambda_2 L_image + L_logits. */
 static fvg_node *fvg__promptsrc_loss(fvg_learner *l, fvg__step *step) {
   const fvg_batch *batch = step->batch;
   const int d = l->clip->embed_dim;
@@ -10538,14 +10649,14 @@ static fvg_node *fvg__promptsrc_loss(fvg_learner *l, fvg__step *step) {
   const float *g0 = fvg__sentence_prior(l);
   if (!g0) return fvg__give_up(step->tape);
 
-  fvg_node *f0 = fvg_const(step->tape, batch->n, d, batch->f);
+  fvg_node *f0 = fvg_const(step->tape, batch->n, d, batch->f_clip);
   fvg_node *z0 = fvg__learner_scores(l, f0, fvg_const(step->tape, l->n_class, d, g0));
   fvg_node *p0 = fvg_softmax(z0, 1);
 
   fvg_node *L = fvg_cross_entropy(step->z, batch->label);
   fvg_node *L_text = fvg__mean_distance(step->g, g0);
   L = fvg_add(L, fvg_scale(L_text, lambda_1));
-  fvg_node *L_image = fvg__mean_distance(step->f, batch->f);
+  fvg_node *L_image = fvg__mean_distance(step->f, batch->f_clip);
   L = fvg_add(L, fvg_scale(L_image, lambda_2));
   fvg_node *kl = fvg_mean(fvg_kl_rows(p0, step->z, 1));
   return fvg_add(L, fvg_scale(kl, 1 / (float)l->n_class));
@@ -10589,19 +10700,19 @@ static fvg_status fvg__promptsrc_epoch(fvg_learner *l, int epoch, int n_epochs) 
 }
 
 static const fvg_method fvg__promptsrc = {
-  "PromptSRC",                       /* name                                                      */
+  "PromptSRC",
   "a photo of a",                    /* ctx_init                                                  */
-  FVG__FIRST_FEW,                    /* start                                                     */
+  FVG__FIRST_FEW,
   4,                                 /* n_ctx                                                     */
-  FVG_NEEDS_FEATURES | FVG_NEEDS_PIXELS,                         /* needs                         */
-  2,                                 /* n_part: f, f0                                             */
+  FVG_NEEDS_FEATURES | FVG_NEEDS_PIXELS,
+  2,                                 /* n_part: f, f_clip                                         */
   0.0025f,                           /* lr                                                        */
-  FVG_SGD,                           /* optimizer                                                 */
+  FVG_SGD,
   10,                                /* epochs                                                    */
   32,                                /* batch                                                     */
   0,                                 /* crop_scale_min: 0.08                                      */
   1,                                 /* prompts_only                                              */
-  {                                  /* option                                                    */
+  {
     {"n_ctx_vision", 4, 1, 1000},    /* FVG__SRC_CTX                                              */
     {"depth_text", 9, 1, 1000},      /* FVG__SRC_TEXT_DEPTH                                       */
     {"depth_vision", 9, 1, 1000},    /* FVG__SRC_IMAGE_DEPTH                                      */
@@ -10611,13 +10722,13 @@ static const fvg_method fvg__promptsrc = {
     {"gpa_std", 1, 1e-3, 1e6},       /* FVG__SRC_SIGMA                                            */
     {NULL, 0, 0, 0}
   },
-  fvg__promptsrc_init,               /* init                                                      */
-  fvg__promptsrc_vectors,            /* vectors                                                   */
-  fvg__promptsrc_loss,               /* loss                                                      */
+  fvg__promptsrc_init,
+  fvg__promptsrc_vectors,
+  fvg__promptsrc_loss,
   NULL,                              /* scores: s f g^T                                           */
-  NULL,                              /* mixed: none, base classes are scored by f                 */
+  NULL,                              /* f_score: f                                                */
   NULL,                              /* gradients: the loss's                                     */
-  fvg__promptsrc_epoch,              /* epoch                                                     */
+  fvg__promptsrc_epoch,
   NULL                               /* release: nothing                                          */
 };
 
@@ -10671,7 +10782,7 @@ static fvg_status fvg__maple_init(fvg_learner *l) {
   return s;
 }
 
-/* P_0, P_1, ... of the text; Q_0, Q_1, ... of the image */
+/* Stacks P_0, P_1, ... for the text, or Q_0, Q_1, ... for the image. */
 static fvg_node *fvg__maple_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower) {
   const int is_text = tower == FVG__TEXT;
   const int n_deep = l->plan[FVG__TEXT].n_layer;
@@ -10687,27 +10798,27 @@ static fvg_node *fvg__maple_vectors(fvg_learner *l, fvg_tape *t, fvg__tower towe
 }
 
 static const fvg_method fvg__maple = {
-  "MaPLe",                           /* name                                                      */
+  "MaPLe",
   "a photo of a",                    /* ctx_init                                                  */
-  FVG__FIRST_FEW,                    /* start                                                     */
+  FVG__FIRST_FEW,
   2,                                 /* n_ctx                                                     */
-  FVG_NEEDS_PIXELS,                  /* needs                                                     */
-  2,                                 /* n_part: f, f0                                             */
+  FVG_NEEDS_PIXELS,
+  2,                                 /* n_part: f, f_clip                                         */
   0.0035f,                           /* lr                                                        */
-  FVG_SGD,                           /* optimizer                                                 */
+  FVG_SGD,
   5,                                 /* epochs                                                    */
   4,                                 /* batch                                                     */
   0,                                 /* crop_scale_min: 0.08                                      */
   0,                                 /* prompts_only: there are the layers                        */
-  {                                  /* option                                                    */
+  {
     {"prompt_depth", 9, 1, 1000},    /* FVG__MAPLE_DEPTH                                          */
     {NULL, 0, 0, 0}
   },
-  fvg__maple_init,                   /* init                                                      */
-  fvg__maple_vectors,                /* vectors                                                   */
+  fvg__maple_init,
+  fvg__maple_vectors,
   NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
-  NULL,                              /* mixed: none, base classes are scored by f                 */
+  NULL,                              /* f_score: f                                                */
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
@@ -10751,8 +10862,8 @@ enum {
   FVG__DAPT_RELEASED
 };
 
-/* Twenty-five backgrounds of pictures and, from the 26th on, seven things that stand about food.
-   The published code leaves the first seven among the classes. */
+/* Twenty-five backgrounds of pictures and, from the 26th on, seven objects found around food.  The
+   published code leaves the first seven among the classes. */
 static const char *const fvg__background[] = {
   "ground", "land", "grass", "tree", "building", "wall", "sky",
   "lake", "water", "river", "sea", "railway", "railroad", "keyboard", "helmet", "cloud", "house",
@@ -10811,7 +10922,7 @@ static fvg_node *fvg__row_distance(fvg_node *x, fvg_node *y) {
   return fvg_linear(fvg_mul(v, u), ones, NULL);
 }
 
-/* L_v = mean_b max(0, |f - f_F| - |f - f_B| + margin) */
+/* L_v = mean_b max(0, |f - f_F| - |f - f_B| + margin). */
 static fvg_node *fvg__pull_push(fvg_node *f, fvg_node *f_F, fvg_node *f_B, float margin) {
   fvg_node *to_B = fvg__row_distance(f, f_B);
   fvg_node *minus_to_B = fvg_scale(to_B, -1);
@@ -10821,7 +10932,7 @@ static fvg_node *fvg__pull_push(fvg_node *f, fvg_node *f_F, fvg_node *f_B, float
   return fvg_mean(fvg_relu(fvg_add(gap, fvg__constant_row(gap->tape, 1, margin))));
 }
 
-/* CE(z, yhat), where yhat is each row's own best column */
+/* Computes CE(z, yhat), where yhat is each row's own best column. */
 static fvg_node *fvg__self_labelled(fvg_node *z) {
   if (!z) return NULL;
   int *yhat = (int *)fvg__tape_alloc(z->tape, (size_t)z->rows * sizeof *yhat);
@@ -10837,7 +10948,7 @@ static fvg_node *fvg__self_labelled(fvg_node *z) {
   return fvg_cross_entropy(z, yhat);
 }
 
-/* Pixels x (1 - m) from those of x and of x m: one row [3, size, size] for each picture */
+/* Makes the pixels x (1 - m) from those of x and of x m: one row [3, size, size] a picture. */
 static fvg_node *fvg__background_pixels(const fvg_learner *l, fvg_tape *t, const fvg_batch *batch) {
   const size_t floats = fvg__image_floats(l->clip);
   fvg_node *x = fvg_zeros(t, batch->n, (int)floats);
@@ -10850,7 +10961,7 @@ static fvg_node *fvg__background_pixels(const fvg_learner *l, fvg_tape *t, const
   return x;
 }
 
-/* Features [n,d] of the prompted tower as constants */
+/* Encodes pictures by the prompted tower as constants, features [n,d]. */
 static fvg_node *fvg__constant_images(fvg_learner *l, fvg_tape *t, const float *pixels, int n) {
   t->no_grad++;
   fvg_node *f = fvg__learner_images(l, t, pixels, n, NULL);
@@ -10895,19 +11006,19 @@ static fvg_node *fvg__dapt_loss(fvg_learner *l, fvg__step *step) {
 }
 
 static const fvg_method fvg__dapt = {
-  "DAPT",                            /* name                                                      */
+  "DAPT",
   "a photo of a",                    /* ctx_init                                                  */
-  FVG__FIRST_FEW,                    /* start                                                     */
+  FVG__FIRST_FEW,
   2,                                 /* n_ctx                                                     */
-  FVG_NEEDS_PIXELS | FVG_NEEDS_FOREGROUND,                       /* needs                         */
-  2,                                 /* n_part: f, f0                                             */
+  FVG_NEEDS_PIXELS | FVG_NEEDS_FOREGROUND,
+  2,                                 /* n_part: f, f_clip                                         */
   0.0035f,                           /* lr                                                        */
-  FVG_SGD,                           /* optimizer                                                 */
+  FVG_SGD,
   10,                                /* epochs                                                    */
   4,                                 /* batch                                                     */
   0,                                 /* crop_scale_min: 0.08                                      */
   0,                                 /* prompts_only: there are MaPLe's layers                    */
-  {                                  /* option                                                    */
+  {
     {"prompt_depth", 9, 1, 1000},    /* FVG__MAPLE_DEPTH                                          */
     {"margin", 1.5, 0, 1e6},         /* FVG__DAPT_MARGIN                                          */
     {"pull_push_weight", 0.8, 0, 1e6},           /* FVG__DAPT_WEIGHT_V                            */
@@ -10917,21 +11028,21 @@ static const fvg_method fvg__dapt = {
     {"released_slicing", 0, 0, 1},   /* FVG__DAPT_RELEASED                                        */
     {NULL, 0, 0, 0}
   },
-  fvg__dapt_init,                    /* init                                                      */
-  fvg__maple_vectors,                /* vectors                                                   */
-  fvg__dapt_loss,                    /* loss                                                      */
+  fvg__dapt_init,
+  fvg__maple_vectors,
+  fvg__dapt_loss,
   NULL,                              /* scores: s f g^T                                           */
-  NULL,                              /* mixed: none, base classes are scored by f                 */
+  NULL,                              /* f_score: f                                                */
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
-  fvg__dapt_release                  /* release                                                   */
+  fvg__dapt_release
 };
 
 /*==================================================================================================
  * CHAPTER 22  MMRL: representation tokens that both towers take in late
  *==================================================================================================
    MMRL (Guo and Gu 2025, arXiv 2503.08497) learns K tokens in a space of their own.  From the
-   middle of the towers on (the 6th of 12 blocks) they stand behind the class token and [SOT],
+   middle of the towers on (the 6th of 12 blocks) they stand after the class token and [SOT],
    through a linear layer for each block and tower, new before every block.  Earlier blocks, and so
    what CLIP knows of edges and words, stay untouched, and the text is the data set's template, not
    learned.  A picture has two features,
@@ -10945,7 +11056,7 @@ static const fvg_method fvg__dapt = {
      R [K,D]          the tokens;  what stands in a block is R A^T + b, A [w,D]
      P, P_r [w,d]     CLIP's projection, and one of the tokens' own, learned
      z, z_r [B,C]     s f g^T and s f_r g^T
-     f0, g0           plain CLIP's features of the same pictures and classes
+     f0, g0           zero-shot CLIP's features of the same pictures and classes
 
    Base classes are scored by alpha z + (1 - alpha) z_r = s (alpha f + (1 - alpha) f_r) g^T, new
    classes by z alone, for the tokens know base classes only.
@@ -10994,13 +11105,13 @@ static fvg_status fvg__mmrl_layers(fvg_learner *l, fvg__tower tower, int n_block
     fvg__copy_values(l->param[A + 2 * i + 1], l->param[A + 1]);
   }
 
-  l->plan[tower].n = (int)l->option[FVG__MMRL_K];
+  l->plan[tower].n_prompt = (int)l->option[FVG__MMRL_K];
   l->plan[tower].first_layer = first;
   l->plan[tower].n_layer = n_block - first;
   return FVG_OK;
 }
 
-/* The K rows behind the class token are read after the last block, for f_r. */
+/* The K rows after the class token are read after the last block, for f_r. */
 static fvg_status fvg__mmrl_init(fvg_learner *l) {
   const fvg_vision_tower *image = &l->clip->vision;
   const fvg_text_tower *text = &l->clip->text;
@@ -11022,7 +11133,7 @@ static fvg_status fvg__mmrl_init(fvg_learner *l) {
   return fvg__learner_prior(l);
 }
 
-/* R A^T + b of each block's layer */
+/* Computes R A^T + b by the layer of each block, one below the other. */
 static fvg_node *fvg__mmrl_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower) {
   int first = FVG__MMRL_LAYERS;
   if (tower == FVG__TEXT)
@@ -11035,7 +11146,7 @@ static fvg_node *fvg__mmrl_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower
   return v;
 }
 
-/* The matrix [n, n K] that times n K rows is the mean of each K of them */
+/* Makes the matrix [n, n K] that times n K rows is the mean of each K of them. */
 static fvg_node *fvg__mean_matrix(fvg_tape *t, int n, int K) {
   fvg_node *mean = fvg_zeros(t, n, n * K);
   if (!mean) return NULL;
@@ -11047,7 +11158,7 @@ static fvg_node *fvg__mean_matrix(fvg_tape *t, int n, int K) {
   return mean;
 }
 
-/* f_r = norm(mean_K(LN_post(token rows)) P_r) [n,d] from the token rows [n K, w] */
+/* Makes f_r = norm(mean_K(LN_post(token rows)) P_r) [n,d] from the token rows [n K, w]. */
 static fvg_node *fvg__mmrl_f_r(fvg_learner *l, const fvg__step *step) {
   const fvg_vision_tower *v = &l->clip->vision;
   const int K = l->n_read;
@@ -11072,12 +11183,12 @@ static fvg_node *fvg__mmrl_loss(fvg_learner *l, fvg__step *step) {
   fvg_node *z_r = fvg__learner_scores(l, fvg__mmrl_f_r(l, step), step->g);
   fvg_node *L = fvg_scale(fvg_cross_entropy(step->z, batch->label), alpha);
   L = fvg_add(L, fvg_scale(fvg_cross_entropy(z_r, batch->label), 1 - alpha));
-  L = fvg_add(L, fvg_scale(fvg__cosine_distance(step->f, batch->f), lambda));
+  L = fvg_add(L, fvg_scale(fvg__cosine_distance(step->f, batch->f_clip), lambda));
   return fvg_add(L, fvg_scale(fvg__cosine_distance(step->g, l->g_clip), lambda));
 }
 
-/* alpha f + (1 - alpha) f_r, the vector that scores base classes */
-static fvg_node *fvg__mmrl_mixed(fvg_learner *l, const fvg__step *step) {
+/* f_score = alpha f + (1 - alpha) f_r, the vector that scores base classes. */
+static fvg_node *fvg__mmrl_f_score(fvg_learner *l, const fvg__step *step) {
   const float alpha = (float)l->option[FVG__MMRL_ALPHA];
   fvg_node *f_r = fvg__mmrl_f_r(l, step);
   fvg_node *share_r = fvg_scale(f_r, 1 - alpha);
@@ -11085,19 +11196,19 @@ static fvg_node *fvg__mmrl_mixed(fvg_learner *l, const fvg__step *step) {
 }
 
 static const fvg_method fvg__mmrl = {
-  "MMRL",                            /* name                                                      */
+  "MMRL",
   NULL,                              /* ctx_init: there is no context                             */
   FVG__ONE_EACH,                     /* start: of no use without a context                        */
   0,                                 /* n_ctx: the filled template is the text                    */
-  FVG_NEEDS_FEATURES | FVG_NEEDS_PIXELS,                         /* needs                         */
-  3,                                 /* n_part: f, f0, mixed                                      */
+  FVG_NEEDS_FEATURES | FVG_NEEDS_PIXELS,
+  3,                                 /* n_part: f, f_clip, f_score                                */
   0.001f,                            /* lr                                                        */
-  FVG_ADAMW,                         /* optimizer                                                 */
+  FVG_ADAMW,
   10,                                /* epochs                                                    */
   4,                                 /* batch                                                     */
   0.5f,                              /* crop_scale_min                                            */
   0,                                 /* prompts_only: there are the layers and P_r                */
-  {                                  /* option                                                    */
+  {
     {"n_rep_tokens", 5, 1, 1000},    /* FVG__MMRL_K                                               */
     {"rep_dim", 512, 1, 65536},      /* FVG__MMRL_D                                               */
     {"first_layer", 0, 0, 1000},     /* FVG__MMRL_FIRST                                           */
@@ -11105,11 +11216,11 @@ static const fvg_method fvg__mmrl = {
     {"reg_weight", 1, 0, 1e6},       /* FVG__MMRL_LAMBDA                                          */
     {NULL, 0, 0, 0}
   },
-  fvg__mmrl_init,                    /* init                                                      */
-  fvg__mmrl_vectors,                 /* vectors                                                   */
-  fvg__mmrl_loss,                    /* loss                                                      */
+  fvg__mmrl_init,
+  fvg__mmrl_vectors,
+  fvg__mmrl_loss,
   NULL,                              /* scores: s f g^T                                           */
-  fvg__mmrl_mixed,                   /* mixed                                                     */
+  fvg__mmrl_f_score,
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
@@ -11159,7 +11270,7 @@ FVG_DEF float fvg_method_crop_scale(const fvg_method *method) {
 
 FVG_DEF int fvg_method_option(const fvg_method *method, fvg_option *option, double *low,
                               double *high, int i) {
-  if (i < 0 || i >= FVG__MOST_OPTIONS) return 0;
+  if (i < 0 || i >= FVG_RECIPE_OPTIONS) return 0;
   const fvg__option_card *card = &method->option[i];
   if (!card->name) return 0;
 
@@ -11182,7 +11293,7 @@ FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *c
 
 /* The description is put together again from what the learner kept; then values are copied. */
 FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
-  fvg_option option[FVG__MOST_OPTIONS];
+  fvg_option option[FVG_RECIPE_OPTIONS];
   int n_option = 0;
   for (; l->method->option[n_option].name; n_option++) {
     option[n_option].name = l->method->option[n_option].name;
@@ -11346,30 +11457,30 @@ static fvg_status fvg__items_check(fvg_ctx *c, const fvg_items *in, int n_class)
     const fvg_item *item = &in->item[i];
     if (item->label < 0 || item->label >= n_class)
       return fvg_fail(c, FVG_E_ARG, "item %d (%.200s): label %d, but there are %d classes",
-                       i, item->path, item->label, n_class);
+                      i, item->path, item->label, n_class);
   }
   return FVG_OK;
 }
 
-FVG_DEF int fvg_group_classes(int n_class, fvg_group half, int *first) {
+FVG_DEF int fvg_group_classes(int n_class, fvg_group group, int *first) {
   int n_all = n_class > 0 ? n_class : 0;
   int n_new = n_all / 2;
   int n_base = n_all - n_new;
 
-  if (first) *first = half == FVG_NEW ? n_base : 0;
-  if (half == FVG_BASE) return n_base;
-  return half == FVG_NEW ? n_new : n_all;
+  if (first) *first = group == FVG_NEW ? n_base : 0;
+  if (group == FVG_BASE) return n_base;
+  return group == FVG_NEW ? n_new : n_all;
 }
 
-/* Copies the items of one half of the classes, with their labels renumbered from 0. */
+/* Copies the items of one group of classes, with their labels renumbered from 0. */
 FVG_DEF fvg_status fvg_items_group(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class,
-                                  fvg_group half) {
+                                  fvg_group group) {
   memset(out, 0, sizeof *out);
   fvg_status s = fvg__items_check(c, in, n_class);
   if (s) return s;
 
   int first;
-  int n = fvg_group_classes(n_class, half, &first);
+  int n = fvg_group_classes(n_class, group, &first);
   int n_item = 0;
   for (int i = 0; i < in->n; i++) {
     int label = in->item[i].label - first;
@@ -11563,7 +11674,7 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
     int label = labels[i], best = 0;
     if (label < 0 || label >= n_class)
       s = fvg_fail(c, FVG_E_ARG, "score: item %d has label %d, but there are %d classes",
-                    i, label, n_class);
+                   i, label, n_class);
     else
       s = fvg__best_scored(c, scores + fvg__row(i, n_class), n_class, i, &best);
     if (s) break;
@@ -11597,11 +11708,11 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
 /* The pictures of one part that the desc asks for; labels count over all classes. */
 static fvg_status fvg__draw_items(fvg_items *out, const fvg_dataset *d, const fvg_task_desc *desc) {
   const fvg_items *part = &d->train;
-  if (desc->part == FVG_VAL) part = &d->val;
-  if (desc->part == FVG_TEST) part = &d->test;
+  if (desc->split == FVG_VAL) part = &d->val;
+  if (desc->split == FVG_TEST) part = &d->test;
 
   if (desc->shots < 1) return fvg_items_group(d->ctx, out, part, d->n_class, FVG_ALL);  /* a copy */
-  if (desc->part == FVG_VAL)
+  if (desc->split == FVG_VAL)
     return fvg_items_few_shot_val(d->ctx, out, &d->train, &d->val, d->n_class, desc->shots,
                                   desc->seed);
   return fvg_items_few_shot(d->ctx, out, NULL, part, d->n_class, desc->shots, desc->seed);
@@ -11621,14 +11732,14 @@ static fvg_status fvg__count_fewest(fvg_ctx *c, int *fewest, const fvg_items *it
   return FVG_OK;
 }
 
-/* Draws from all classes and then takes the group's, so that the draw does not depend on the group.
-   */
+/* Draws from all classes and then takes those of the group, so that the draw does not depend on
+   it. */
 FVG_DEF fvg_status fvg_task_draw(fvg_task *out, const fvg_dataset *d, const fvg_task_desc *desc) {
   fvg_task_desc whole;
   memset(&whole, 0, sizeof whole);
   if (!desc) desc = &whole;
   if (!d) return FVG_E_ARG;                      /* no context, no place for a message */
-  if (!out) return fvg_fail(d->ctx, FVG_E_ARG, "fvg_task_draw: needs a place for the task");
+  if (!out) return fvg__missing(d->ctx, "fvg_task_draw", "a place for the task");
   memset(out, 0, sizeof *out);
 
   int first;
@@ -11863,9 +11974,9 @@ static void fvg__tell_left_out(fvg_ctx *c, const fvg__left_out *x, const char *r
   fvg__add_count(list, sizeof list, x->n_loose, "picture in no class folder",
                  "pictures in no class folder");
   fvg_log(c, 0,
-           "%.140s: left out because they are no pictures that can be read, by their endings or "
-           "places: %s (the first is %s)",
-           root, list, x->first);
+          "%.140s: left out because they are no pictures that can be read, by their endings or "
+          "places: %s (the first is %s)",
+          root, list, x->first);
 }
 
 /* ---- sorted lists of names ---- */
@@ -11967,9 +12078,9 @@ static fvg_status fvg__list(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc 
   memset(out, 0, sizeof *out);
   if (!desc->list)
     return fvg_fail(c, FVG_E_UNSUPPORTED,
-                     "%.300s: folders cannot be listed: give desc.list, build with FVGPT_DIRENT or "
-                     "name a split file in desc.split",
-                     folder);
+                    "%.300s: folders cannot be listed: give desc.list, build with FVGPT_DIRENT or "
+                    "name a split file in desc.split",
+                    folder);
 
   fvg__collector k;
   memset(&k, 0, sizeof k);
@@ -12023,7 +12134,7 @@ static fvg_status fvg__check_picture(fvg_ctx *c, const fvg_picture *x, int i, in
   const char *fault = NULL;
   if (!x->image.pixels || x->image.channels != 3) fault = "its image has no RGB pixels";
   else if (x->label < 0 || x->label >= n_class) fault = "its label is none of the classes";
-  else if (x->part != FVG_TRAIN && x->part != FVG_VAL && x->part != FVG_TEST)
+  else if (x->split != FVG_TRAIN && x->split != FVG_VAL && x->split != FVG_TEST)
     fault = "its part is neither train, val nor test";
   else if (x->mask.pixels && (x->mask.channels != 1 || x->mask.width != x->image.width ||
                               x->mask.height != x->image.height))
@@ -12033,7 +12144,7 @@ static fvg_status fvg__check_picture(fvg_ctx *c, const fvg_picture *x, int i, in
 
 enum { FVG__PICTURE_PATH = sizeof "#2147483647" };         /* bytes of a picture's path in memory */
 
-/* Copies the names one behind the other into d->paths, behind n names of pictures. */
+/* Copies the names one after the other into d->paths, after those of n pictures. */
 static fvg_status fvg__memory_names(fvg_dataset *d, const char *const *class_name, int n_class,
                                     int n) {
   size_t bytes = (size_t)n * FVG__PICTURE_PATH;
@@ -12065,7 +12176,7 @@ static fvg_status fvg__memory_items(fvg_dataset *d) {
     if (s) return s;
   }
   for (int i = 0; i < d->n_picture; i++) {
-    fvg_items *items = part[d->picture[i].part];
+    fvg_items *items = part[d->picture[i].split];
     items->item[items->n].path = d->paths + (size_t)i * FVG__PICTURE_PATH;
     items->item[items->n++].label = d->picture[i].label;
   }
@@ -12075,8 +12186,7 @@ static fvg_status fvg__memory_items(fvg_dataset *d) {
 FVG_DEF fvg_status fvg_dataset_of_pictures(fvg_ctx *c, fvg_dataset *out,
                                            const fvg_picture *picture, int n,
                                            const char *const *class_name, int n_class) {
-  if (!out) return fvg_fail(c, FVG_E_ARG,
-                            "fvg_dataset_of_pictures: needs a place for the data set");
+  if (!out) return fvg__missing(c, "fvg_dataset_of_pictures", "a place for the data set");
   memset(out, 0, sizeof *out);
   if (!picture || n < 1 || !class_name || n_class < 1)
     return fvg_fail(c, FVG_E_ARG, "fvg_dataset_of_pictures: %d pictures, %d classes", n, n_class);
@@ -12134,8 +12244,8 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
   if (!desc || !desc->root || !*desc->root)
     return fvg_fail(c, FVG_E_ARG, "data set: desc.root is not given");
   return fvg_fail(c, FVG_E_UNSUPPORTED,
-                   "%.300s: built with FVGPT_NO_STDIO, so data sets cannot be read from files",
-                   desc->root);
+                  "%.300s: built with FVGPT_NO_STDIO, so data sets cannot be read from files",
+                  desc->root);
 }
 
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
@@ -12145,14 +12255,14 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_
   if (image) memset(image, 0, sizeof *image);
   if (mask) memset(mask, 0, sizeof *mask);
   return fvg_fail(d->ctx, FVG_E_UNSUPPORTED,
-                   "%.300s: built with FVGPT_NO_STDIO, so pictures cannot be read", item->path);
+                  "%.300s: built with FVGPT_NO_STDIO, so pictures cannot be read", item->path);
 }
 
 FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
   (void)what;
   (void)skip_bad;
   return fvg_fail(d->ctx, FVG_E_UNSUPPORTED,
-                   "built with FVGPT_NO_STDIO, so pictures cannot be checked");
+                  "built with FVGPT_NO_STDIO, so pictures cannot be checked");
 }
 #else
 
@@ -12272,10 +12382,10 @@ static fvg_status fvg__check_class_names(fvg_ctx *c, const fvg_dataset *d) {
   }
   if (n_same)
     fvg_log(c, 0,
-             "%.150s: class %d \"%.60s\" means the same as class %d \"%.60s\"%s: names cannot tell "
-             "them apart",
-             root, last + 1, name[last], match[last] + 1, name[match[last]],
-             n_same > 1 ? ", and there are more such pairs" : "");
+            "%.150s: class %d \"%.60s\" means the same as class %d \"%.60s\"%s: names cannot tell "
+            "them apart",
+            root, last + 1, name[last], match[last] + 1, name[match[last]],
+            n_same > 1 ? ", and there are more such pairs" : "");
   fvg_release(c, match);
   return s;
 }
@@ -12378,15 +12488,15 @@ static fvg_status fvg__draft_item(fvg_ctx *c, fvg__draft *d, fvg__entry *e, cons
                                   const char *where) {
   if (!*path || fvg__has_control(path))
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.200s: %s: the path is empty or holds control characters", file, where);
+                    "%.200s: %s: the path is empty or holds control characters", file, where);
   if (!*name || fvg__has_control(name))
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.200s: %s: the class name is empty or holds control characters",
-                     file, where);
+                    "%.200s: %s: the class name is empty or holds control characters",
+                    file, where);
   if (!fvg__path_is_safe(path))
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.200s: %s: path \"%.120s\" is absolute or has a part \"..\"",
-                     file, where, path);
+                    "%.200s: %s: path \"%.120s\" is absolute or has a part \"..\"",
+                    file, where, path);
 
   e->folder = "";
   e->name = path;
@@ -12396,8 +12506,8 @@ static fvg_status fvg__draft_item(fvg_ctx *c, fvg__draft *d, fvg__entry *e, cons
   if (!*known) *known = name;
   if (!fvg_same_name(c, *known, name))
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.200s: %s: label %d is called \"%.80s\" here, but \"%.80s\" before",
-                     file, where, label, name, *known);
+                    "%.200s: %s: label %d is called \"%.80s\" here, but \"%.80s\" before",
+                    file, where, label, name, *known);
   if (label >= d->n_class) d->n_class = label + 1;
   return FVG_OK;
 }
@@ -12406,8 +12516,8 @@ static fvg_status fvg__draft_check_labels(fvg_ctx *c, const fvg__draft *d, const
   for (int i = 0; i < d->n_class; i++)
     if (!d->class_name[i])
       return fvg_fail(c, FVG_E_FORMAT,
-                       "%.300s: label %d has no entry; labels 0..%d must all be there",
-                       file, i, d->n_class - 1);
+                      "%.300s: label %d has no entry; labels 0..%d must all be there",
+                      file, i, d->n_class - 1);
   return FVG_OK;
 }
 
@@ -12422,7 +12532,7 @@ static fvg_status fvg__read_entry(fvg_ctx *c, fvg__draft *d, fvg__entry *e, cons
   const fvg_json_value *list = &j->value[value];
   if (list->type != FVG_JSON_ARRAY || list->n_child != 3)
     return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s is not a list [path, label, class name]",
-                     file, where);
+                    file, where);
 
   const fvg_json_value *path = &j->value[list->first];
   const fvg_json_value *number = &j->value[path->next];
@@ -12430,18 +12540,18 @@ static fvg_status fvg__read_entry(fvg_ctx *c, fvg__draft *d, fvg__entry *e, cons
   if (path->type != FVG_JSON_STRING || number->type != FVG_JSON_NUMBER ||
       name->type != FVG_JSON_STRING)
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.200s: %s must be [string, number, string] = [path, label, class name]",
-                     file, where);
+                    "%.200s: %s must be [string, number, string] = [path, label, class name]",
+                    file, where);
 
   double label = number->number;
   if (!(label >= 0) || label != floor(label))
     return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: label %g is not a whole number from 0",
-                     file, where, label);
+                    file, where, label);
   if (label >= n_total)
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.200s: %s: label %g, but the file has only %d entries; labels must be "
-                     "0, 1, 2 ... without a gap",
-                     file, where, label, n_total);
+                    "%.200s: %s: label %g, but the file has only %d entries; labels must be "
+                    "0, 1, 2 ... without a gap",
+                    file, where, label, n_total);
   return fvg__draft_item(c, d, e, path->string, (int)label, name->string, file, where);
 }
 
@@ -12451,15 +12561,15 @@ static fvg_status fvg__find_parts(fvg_ctx *c, fvg__draft *d, const fvg_json *j, 
                                   int first[FVG__PARTS]) {
   if (j->n < 1 || j->value[0].type != FVG_JSON_OBJECT)
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.300s: not a split file, which is an object with train, val and test", file);
+                    "%.300s: not a split file, which is an object with train, val and test", file);
 
   for (int part = 0; part < FVG__PARTS; part++) {
     int at = fvg_json_find(j, 0, fvg__part_name[part]);
     if (part == FVG__VAL && at < 0) continue;
     if (at < 0 || j->value[at].type != FVG_JSON_ARRAY)
       return fvg_fail(c, FVG_E_FORMAT,
-                       "%.300s: not a split file: \"%s\" is missing or not a list",
-                       file, fvg__part_name[part]);
+                      "%.300s: not a split file: \"%s\" is missing or not a list",
+                      file, fvg__part_name[part]);
     d->n[part] = j->value[at].n_child;
     first[part] = j->value[at].first;
   }
@@ -12543,9 +12653,9 @@ static fvg_status fvg__find_prefix(fvg_ctx *c, char **out, const fvg__draft *d,
 
   if (s || *out) return s;
   return fvg_fail(c, FVG_E_IO,
-                   "%.150s: the first items of %.150s (such as %.100s) are neither in it nor "
-                   "together in one of its sub-folders; is it the right root?",
-                   desc->root, file, d->entry[0].name);
+                  "%.150s: the first items of %.150s (such as %.100s) are neither in it nor "
+                  "together in one of its sub-folders; is it the right root?",
+                  desc->root, file, d->entry[0].name);
 }
 
 /* The same for a published set, whose pictures lie where CoOp puts them, or without their own
@@ -12564,9 +12674,9 @@ static fvg_status fvg__find_published_prefix(fvg_ctx *c, char **out, const fvg__
     s = fvg__try_prefix(c, out, d, root, place[i]);
   if (!*out && !s)
     s = fvg_fail(c, FVG_E_IO,
-                  "%.120s: the first items of %.120s (such as %.100s) are not in its folder %s; is "
-                  "it the right root?",
-                  root, file, d->entry[0].name, usual);
+                 "%.120s: the first items of %.120s (such as %.100s) are not in its folder %s; is "
+                 "it the right root?",
+                 root, file, d->entry[0].name, usual);
   fvg_release(c, home);
   return s;
 }
@@ -12668,7 +12778,7 @@ static fvg_status fvg__too_many_splits(fvg_ctx *c, const fvg__names *names, cons
     used += n > 0 ? (size_t)n : sizeof line;
   }
   return fvg_fail(c, FVG_E_ARG, "%.150s: %d split files: %s; choose one with desc.split",
-                   root, names->n, line);
+                  root, names->n, line);
 }
 
 /* The only split file that a listing of the root finds; *out stays NULL if there is none. */
@@ -12715,8 +12825,8 @@ static fvg_status fvg__find_split(fvg_ctx *c, char **out, const fvg_dataset_desc
 
   if (desc->split)
     return fvg_fail(c, FVG_E_IO,
-                     "%.200s: no such split file, neither as given nor inside %.200s",
-                     desc->split, desc->root);
+                    "%.200s: no such split file, neither as given nor inside %.200s",
+                    desc->split, desc->root);
   return card ? FVG_OK : fvg__list_splits(c, out, desc);
 }
 #endif
@@ -12802,13 +12912,13 @@ static fvg_status fvg__drop_classes(fvg_ctx *c, fvg__names *classes, fvg__names 
   classes->n = n_kept;
   if (!n_kept)
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.200s: none of the %d class folders (such as %s) holds a picture to train "
-                     "on and one to test",
-                     root, n, list);
+                    "%.200s: none of the %d class folders (such as %s) holds a picture to train "
+                    "on and one to test",
+                    root, n, list);
   fvg_log(c, 0,
-           "%.140s: %d of %d class folders are left out, for a class needs a picture to train on "
-           "and one to test: %s%s",
-           root, n_poor, n, list, n_poor > 5 ? ", ..." : "");
+          "%.140s: %d of %d class folders are left out, for a class needs a picture to train on "
+          "and one to test: %s%s",
+          root, n_poor, n, list, n_poor > 5 ? ", ..." : "");
   return FVG_OK;
 }
 
@@ -12857,12 +12967,12 @@ static void fvg__tell_cut(fvg_ctx *c, const fvg__draft *d, const fvg_dataset_des
     snprintf(how, sizeof how, "50/20/30 %%; --val 0, or val_percent, gives val's share to train");
 
   fvg_log(c, 1,
-           "%.200s: %d classes of %s pictures are cut into %d to train, %d for val, %d to test "
-           "(%s)",
-           desc->root, n_class, each, d->n[FVG__TRAIN], d->n[FVG__VAL], d->n[FVG__TEST], how);
+          "%.200s: %d classes of %s pictures are cut into %d to train, %d for val, %d to test "
+          "(%s)",
+          desc->root, n_class, each, d->n[FVG__TRAIN], d->n[FVG__VAL], d->n[FVG__TEST], how);
 }
 
-/* Cuts the pictures of one class and writes them behind the entries of each part, to which at
+/* Cuts the pictures of one class and writes them after the entries of each part, to which at
    [parts] points.  The label is the stream of the shuffle, so a class is cut in the same way
    whatever the others hold.  order holds as many ints as there are pictures. */
 static void fvg__cut_class(fvg__entry *at[FVG__PARTS], const fvg__names *images,
@@ -12933,8 +13043,8 @@ static fvg_status fvg__list_classes(fvg_ctx *c, fvg__names *out, const fvg_datas
   for (int i = 0; train && i < out->n && !s; i++)
     if (fvg__names_find(train, out->name[i]) < 0)
       s = fvg_fail(c, FVG_E_FORMAT,
-                    "%.200s: class folder \"%.100s\" is in \"%s\" but not in \"train\"",
-                    desc->root, out->name[i], part);
+                   "%.200s: class folder \"%.100s\" is in \"%s\" but not in \"train\"",
+                   desc->root, out->name[i], part);
   if (s) fvg__names_free(c, out);
   return s;
 }
@@ -13117,7 +13227,7 @@ static fvg_status fvg__count_lines(fvg_ctx *c, const char *file, const uint8_t *
   for (size_t i = 0; i < n_bytes; i++) {
     if (!bytes[i])
       return fvg_fail(c, FVG_E_FORMAT, "%.300s: line %d holds a zero byte: not a text",
-                       file, (int)*n);
+                      file, (int)*n);
     *n += bytes[i] == '\n';
   }
   return FVG_OK;
@@ -13222,7 +13332,7 @@ static fvg_status fvg__read_classes(fvg_ctx *c, fvg__lines *out, const char *roo
     if (!out->line[i][0]) continue;   /* a label that no picture has */
     if (!fvg__parse_class(set->set, &out->line[i]))
       s = fvg_fail(c, FVG_E_FORMAT, "%.300s: line %d is not of the form \"%s\"",
-                    out->file, i + 1, set->class_form);
+                   out->file, i + 1, set->class_form);
   }
   return s;
 }
@@ -13249,7 +13359,7 @@ static fvg_status fvg__name_class(fvg_ctx *c, const char **out, const char *fold
   int at = fvg__lines_find(classes, folder);
   if (at < 0)
     return fvg_fail(c, FVG_E_FORMAT, "%.200s: no line for class folder \"%.100s\"",
-                     classes->file, folder);
+                    classes->file, folder);
   *out = classes->line[at] + strlen(classes->line[at]) + 1;
   return FVG_OK;
 }
@@ -13293,22 +13403,22 @@ static const char *fvg__part_folder(const fvg__names *folders, int part) {
 static fvg_status fvg__no_classes(fvg_ctx *c, const fvg__left_out *left_out, const char *root) {
   if (left_out->n_loose)
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%.300s: neither a split file (split_zhou_*.json or split.json) nor class "
-                     "folders; its %d pictures must lie in a folder for each class",
-                     root, left_out->n_loose);
+                    "%.300s: neither a split file (split_zhou_*.json or split.json) nor class "
+                    "folders; its %d pictures must lie in a folder for each class",
+                    root, left_out->n_loose);
   return fvg_fail(c, FVG_E_FORMAT,
-                   "%.300s: neither a split file (split_zhou_*.json or split.json) nor class "
-                   "folders",
-                   root);
+                  "%.300s: neither a split file (split_zhou_*.json or split.json) nor class "
+                  "folders",
+                  root);
 }
 
 /* Warns if a share for val was asked of a data set that is not cut here. */
 static void fvg__tell_no_cut(const fvg_dataset *d, const fvg_dataset_desc *desc) {
   if (!desc->val_percent) return;
   fvg_log(d->ctx, 0,
-           "%.200s: train, val and test are given here%s%.100s, so --val (val_percent) changes "
-           "nothing",
-           d->root, d->split_file ? ", by " : "", d->split_file ? d->split_file : "");
+          "%.200s: train, val and test are given here%s%.100s, so --val (val_percent) changes "
+          "nothing",
+          d->root, d->split_file ? ", by " : "", d->split_file ? d->split_file : "");
 }
 
 /* A plain root without a split file: class folders, or the same inside train, val and test. */
@@ -13388,8 +13498,8 @@ static char *fvg__parse_sun_picture(char *line, char *at, const char **key) {
   return fvg__put_string(fvg__put_folder(at, *key), slash + 1);
 }
 
-/* UCF101's line "ApplyEyeMakeup/v_1.avi 1" names a video; its picture is Apply_Eye_Makeup/v_1.jpg.
-   */
+/* UCF101's line "ApplyEyeMakeup/v_1.avi 1" names a video, whose picture is
+   Apply_Eye_Makeup/v_1.jpg. */
 static char *fvg__parse_ucf_picture(char *line, char *at, const char **key) {
   char *path = at, *blank = strchr(line, ' ');
   if (blank) *blank = 0;
@@ -13459,17 +13569,17 @@ static fvg_status fvg__draft_list(fvg_ctx *c, fvg__draft *d, fvg__entry *e,
     char *name = fvg__parse_picture(set->set, line, path, &key, &label);
     if (!name)
       return fvg_fail(c, FVG_E_FORMAT, "%.300s: %s is not of the form \"%s\"",
-                       list->file, where, set->form);
+                      list->file, where, set->form);
     end = fvg__put_class_name(name, set->set, key);
 
     if (classes) label = fvg__lines_find(classes, key);
     if (label < 0)
       return fvg_fail(c, FVG_E_FORMAT, "%.200s: %s: class \"%.80s\" is not in %s",
-                       list->file, where, key, set->classes);
+                      list->file, where, key, set->classes);
     if (label >= n_total)
       return fvg_fail(c, FVG_E_FORMAT,
-                       "%.200s: %s: label %d, but the lists have only %d pictures",
-                       list->file, where, label, n_total);
+                      "%.200s: %s: label %d, but the lists have only %d pictures",
+                      list->file, where, label, n_total);
     fvg_status s = fvg__draft_item(c, d, e++, path, label, name, list->file, where);
     if (s) return s;
   }
@@ -13593,8 +13703,8 @@ static fvg_status fvg__find_home(fvg_ctx *c, const char **home, char **root,
     if (!path) return FVG_E_NOMEM;
   }
   return fvg_fail(c, FVG_E_IO, "%.200s: no data set %s there: %s/%s is missing%s",
-                   desc->root, card->key, card->folder, sign,
-                   card->split_file ? ", and so is its split file" : "");
+                  desc->root, card->key, card->folder, sign,
+                  card->split_file ? ", and so is its split file" : "");
 }
 
 /* From the set's own lists of pictures. */
@@ -13630,9 +13740,9 @@ static fvg_status fvg__make_split(fvg_ctx *c, fvg_dataset *out, const fvg_datase
   const int set = (int)(card - fvg__cards);
   if (set == FVG__STANFORD_CARS || set == FVG__FLOWERS102)
     return fvg_fail(c, FVG_E_IO,
-                     "%.200s: data set %s needs %s/%s, which CoOp's page on data sets has: its own "
-                     "lists are .mat files",
-                     desc->root, card->key, card->folder, card->split_file);
+                    "%.200s: data set %s needs %s/%s, which CoOp's page on data sets has: its own "
+                    "lists are .mat files",
+                    desc->root, card->key, card->folder, card->split_file);
 
   fvg__draft draft;
   memset(&draft, 0, sizeof draft);
@@ -13649,9 +13759,9 @@ static fvg_status fvg__make_split(fvg_ctx *c, fvg_dataset *out, const fvg_datase
     draft.prefix[part] = set == FVG__IMAGENET ? imagenet[part] : card->images;
   if (card->split_file)
     fvg_log(c, 0,
-             "%.200s: %s is not there; a split is made in its place, so results cannot be compared "
-             "with published ones",
-             root, card->split_file);
+            "%.200s: %s is not there; a split is made in its place, so results cannot be compared "
+            "with published ones",
+            root, card->split_file);
 
   fvg__lines list[1 + FVG__PARTS];
   memset(list, 0, sizeof list);
@@ -13723,16 +13833,18 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
    A mask lies in ROOT/mask under its picture's path, or for a published set where its folders have
    them.
 
-   Foreground is what lies above half of full white: so the published loader reads masks, and so do
-   we wherever a mask holds black and white.  But tools write masks in other ways, which that rule
-   takes for all black or, worse, for the border alone.  So a file of few values is looked at first:
+   The published loader takes as foreground what lies above half of full white, and so do we
+   wherever a mask holds black and white.  But tools write masks in other ways, which that rule
+   takes for all black or, worse, for the border alone.  So the values of a file are looked at
+   first:
 
      black and dark values       0/1 masks and label pictures, or colours on black, as VOC's
-                                 palette: all but black is foreground.  255 beside small labels,
-                                 and (224,224,192), are VOC's border, which is not
-     1 and 2, or 1, 2, 3         an Oxford-IIIT trimap: 1 is foreground
+                                 palette: everything except black is foreground, and except VOC's
+                                 border, which is 255 among small labels, or (224,224,192)
+     1 and 2, or 1, 2, 3         an Oxford-IIIT trimap: 1 is foreground, 2 and 3 are background
      an alpha channel that cuts  a cut-out: what is opaque is foreground, whatever its colours
-     more than 32 values, JPEG   a soft mask: half of full white
+     more than 32 grey values,   a soft mask: foreground is what lies above mask_threshold (0.5 of
+     or any JPEG                 full white).  Where it is in many colours it is an error.
 
    What these rules cannot tell (a photograph, white beside other labels, no black) is an error, not
    a guess, and the data set's mask_reading decides.  Each file is judged by itself, so the result
@@ -14018,27 +14130,41 @@ static void fvg__take_alpha(fvg_image *m) {
   m->channels = 1;
 }
 
-/* Chooses the reading of m, as told or from what it holds, and leaves only the channels that it is
-   about.  Returns why it cannot be told, or NULL. */
+/* Chooses the reading from the values of m, or of its alpha channel where that is a mask.  Returns
+   why it cannot be told, or NULL. */
+static const char *fvg__reading_of_values(fvg_image *m, int lossy, fvg__mask_facts *x) {
+  const char *why = NULL;
+  x->alpha = fvg__alpha_is_mask(m, &why);
+  if (x->alpha) fvg__take_alpha(m);
+  if (!why) x->reading = fvg__meaning_of(m, lossy, &why);
+  return why;
+}
+
+/* Chooses the reading of m as `told`, which may leave it to the values, and keeps only the channels
+   that are read.  Returns why the reading cannot be told, or NULL. */
 static const char *fvg__choose_reading(fvg_image *m, fvg_mask_reading told, int lossy,
                                        fvg__mask_facts *x) {
-  const int from_values = told == FVG_MASK_AUTO || told == FVG_MASK_INVERTED;
   const char *why = NULL;
   x->reading = told;
-  if (told == FVG_MASK_ALPHA) x->alpha = m->channels % 2 == 0;
-  else if (from_values) x->alpha = fvg__alpha_is_mask(m, &why);
-  if (told == FVG_MASK_ALPHA && !x->alpha) return "it has no alpha channel";
+  switch (told) {
+    case FVG_MASK_GREY:
+    case FVG_MASK_LABELS:
+    case FVG_MASK_TRIMAP: return NULL;
+    case FVG_MASK_AUTO: return fvg__reading_of_values(m, lossy, x);
 
-  if (x->alpha) fvg__take_alpha(m);
-  if (told == FVG_MASK_ALPHA || (from_values && !why))
-    x->reading = fvg__meaning_of(m, lossy, &why);
+    case FVG_MASK_INVERTED:  /* whoever asks for it knows what the mask is: in doubt it is grey   */
+      why = fvg__reading_of_values(m, lossy, x);
+      if (why) x->reading = FVG_MASK_GREY;
+      return NULL;
 
-  /* Who asks for an inverted mask knows that it is one: in doubt it is grey. */
-  if (told == FVG_MASK_INVERTED && why) {
-    x->reading = FVG_MASK_GREY;
-    return NULL;
+    case FVG_MASK_ALPHA:
+      x->alpha = m->channels % 2 == 0;
+      if (!x->alpha) return "it has no alpha channel";
+      fvg__take_alpha(m);
+      x->reading = fvg__meaning_of(m, lossy, &why);
+      return why;
   }
-  return why;
+  return NULL;
 }
 
 /* ---- applying a reading ---- */
@@ -14152,8 +14278,8 @@ static fvg_status fvg__load_channels(fvg_ctx *c, fvg_image *m, const char *path,
 }
 
 /* Turns the mask as its picture has been turned, if it was drawn on the stored picture and not on
-   the picture as it is seen.  Where turning swaps the sides, the mask's own sides tell which of the
-   two it was; a mask is turned always where it does not. */
+   the upright one.  Where turning swaps width and height, the mask's own sides tell which of the
+   two it was.  Where it does not, nothing tells, and the mask is always turned. */
 static fvg_status fvg__mask_upright(fvg_ctx *c, fvg_image *mask, const fvg_image *stored,
                                     const fvg_image *image) {
   const int is_turned = image->orientation == 1 && stored->orientation > 1;
@@ -14640,13 +14766,16 @@ FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_item
 /*==================================================================================================
  * CHAPTER 30  VIEWS: what training sees of a picture
  *==================================================================================================
-   Methods that leave the image tower alone, and FVG-PT on any method, never read pictures, only
-   what the tower makes of them (methods that prompt the tower read pixels in every step): for each
-   image the feature of a view of it, f = norm(tower(x)), of its foreground,
-   f_fg = norm(tower(x * mask)), and the share of foreground in the view.  Unless every epoch crops
-   anew, a view is encoded once and kept, and a training step costs microseconds.  The pictures of a
-   batch are read, decoded and cut by as many threads as there are; the tower then encodes them
-   together.
+   For each image training wants the feature of a view of it, f = norm(tower(x)), that of its
+   foreground, f_fg = norm(tower(x * mask)), and the share of foreground in the view.  By default,
+   and as published, every epoch draws a new crop of every image, and each step takes the crops of
+   its batch and their foregrounds through the image tower.  That is where the time goes.  In the
+   other modes (fvg_augment) the views do not change from epoch to epoch, or repeat after n_crops
+   epochs: each is encoded once and kept, and then a training step costs microseconds.
+
+   Methods that prompt the image tower read pixels in stage 1, because their tower changes with
+   every step; pixels are made anew in every mode.  The pictures of a batch are read, decoded and
+   cut by as many threads as there are; the tower then encodes them together.
 
    The mask (FVG-PT, arXiv 2603.08708) is applied to the normalised picture, so that what is removed
    becomes the data set's mean colour (0), and it goes through the same crop and flip as the picture
@@ -14688,30 +14817,16 @@ struct fvg_views {
 
 enum { FVG__STREAM_ORDER = 1000 };
 
-/* The context of whichever is there; NULL if neither is. */
+/* Returns the context of whichever is there; NULL if neither is. */
 static fvg_ctx *fvg__context_of(const fvg_learner *l, const fvg_views *v) {
   if (l) return l->clip->ctx;
   return v ? v->clip->ctx : NULL;
 }
 
-/* Fails because an argument that `who` needs is NULL.  c NULL: no context can hold the message. */
-static fvg_status fvg__missing(fvg_ctx *c, const char *who, const char *what) {
-  return c ? fvg_fail(c, FVG_E_ARG, "%s needs %s, not NULL", who, what) : FVG_E_ARG;
-}
-
-/* Values of one image as the tower reads it: [3, image_size, image_size]. */
-static size_t fvg__image_values(const fvg_clip *m) {
-  const size_t size = (size_t)m->vision.image_size;
-  return 3 * size * size;
-}
-
 /* ---- one view: crop, normalise, mask ---- */
 /* FNV-1a.  An image's random stream depends on its path alone, not on the list it stands in. */
 static uint64_t fvg__path_hash(const char *path) {
-  uint64_t h = 14695981039346656037u;
-  for (; *path; path++)
-    h = (h ^ (unsigned char)*path) * 1099511628211u;
-  return h;
+  return fvg__hash(14695981039346656037u, path, strlen(path));
 }
 
 /* Cuts a picture or its mask to the tower's size, as desc.augment says. */
@@ -14726,16 +14841,16 @@ static fvg_status fvg__augmented(fvg_ctx *c, const fvg_views *v, const fvg_image
 }
 
 /* fg = x * mask, for each of the three channels; returns the share of foreground.  What is removed
-   becomes 0, the mean colour, or with fill_black the value that a black pixel has in x. */
+   becomes 0, the mean colour, or with `black` the value that a black pixel has in x. */
 FVG_DEF float fvg_foreground_view(float *fg, const float *x, const fvg_image *mask,
-                                  const fvg_preprocess *fill_black) {
+                                  const fvg_preprocess *black) {
   const size_t n = (size_t)mask->width * (size_t)mask->height;
   for (int channel = 0; channel < 3; channel++) {
     const float *x_c = x + (size_t)channel * n;
     float *fg_c = fg + (size_t)channel * n;
     float removed = 0;
-    if (fill_black)
-      removed = (0.0f - fill_black->mean[channel]) / fill_black->std[channel];
+    if (black)
+      removed = (0.0f - black->mean[channel]) / black->std[channel];
     for (size_t k = 0; k < n; k++)
       fg_c[k] = mask->pixels[k] ? x_c[k] : removed;
   }
@@ -14746,26 +14861,26 @@ FVG_DEF float fvg_foreground_view(float *fg, const float *x, const fvg_image *ma
   return (float)inside / (float)n;
 }
 
-/* fg and *area of a view whose pixels are x; without a mask fg is x, and *area -1. */
+/* Makes fg and *area of a view whose pixels are x; without a mask fg is x, and *area -1. */
 static fvg_status fvg__view_foreground(fvg_ctx *c, const fvg_views *v, const fvg_image *mask,
                                        const fvg_crop *crop, const float *x, float *fg,
                                        float *area) {
   *area = -1;
   if (!mask->pixels) {
-    memcpy(fg, x, fvg__image_values(v->clip) * sizeof *fg);
+    memcpy(fg, x, fvg__image_floats(v->clip) * sizeof *fg);
     return FVG_OK;
   }
 
   fvg_image mask_view;
   fvg_status s = fvg__augmented(c, v, mask, crop, FVG_NEAREST, &mask_view);
   if (s) return s;
-  const fvg_preprocess *fill_black = v->desc.fill_black ? &v->clip->preprocess : NULL;
-  *area = fvg_foreground_view(fg, x, &mask_view, fill_black);
+  const fvg_preprocess *black = v->desc.fill_black ? &v->clip->preprocess : NULL;
+  *area = fvg_foreground_view(fg, x, &mask_view, black);
   fvg_image_free(c, &mask_view);
   return FVG_OK;
 }
 
-/* The pixels x [3, image_size, image_size] of one view, and unless fg is NULL those of its
+/* Makes the pixels x [3, image_size, image_size] of one view, and unless fg is NULL those of its
    foreground, with *area.  c stands in for the clip's context. */
 static fvg_status fvg__view_pixels(fvg_ctx *c, const fvg_views *v, const fvg_item *item, int epoch,
                                    float *x, float *fg, float *area) {
@@ -14806,7 +14921,7 @@ typedef struct fvg__pixels_job {
 
 static fvg_status fvg__pixels_work(void *arg, fvg_ctx *c, int i) {
   const fvg__pixels_job *j = (const fvg__pixels_job *)arg;
-  const size_t at = (size_t)i * fvg__image_values(j->v->clip);
+  const size_t at = (size_t)i * fvg__image_floats(j->v->clip);
   float *fg = j->fg ? j->fg + at : NULL;
   return fvg__view_pixels(c, j->v, j->item[i], j->epoch, j->whole + at, fg, &j->area[i]);
 }
@@ -14837,7 +14952,7 @@ static fvg_status fvg__batch_pixels(fvg__pixels_job *j, int n) {
    [n, width]; the other rows of f_fg stay.  The foregrounds move together in fg. */
 static fvg_status fvg__encode_foregrounds(fvg_views *v, float *fg, const float *area, int n,
                                           float *f_fg) {
-  const size_t values = fvg__image_values(v->clip);
+  const size_t values = fvg__image_floats(v->clip);
   int with_mask[FVG__IMAGE_BATCH];
   int n_masked = 0;
   for (int i = 0; i < n; i++) {
@@ -14869,7 +14984,7 @@ static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, i
   j.item = item;
   j.epoch = epoch;
   j.whole = v->pixels;
-  j.fg = f_fg ? v->pixels + FVG__IMAGE_BATCH * fvg__image_values(v->clip) : NULL;
+  j.fg = f_fg ? v->pixels + FVG__IMAGE_BATCH * fvg__image_floats(v->clip) : NULL;
   j.area = areas;
   fvg_status s = fvg__batch_pixels(&j, n);
   if (!s)
@@ -14883,7 +14998,7 @@ static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, i
 }
 
 /* ---- views that are kept ---- */
-/* The slot of an image in the table, or the empty one where it belongs. */
+/* Finds the slot of an image in the table, or the empty one where it belongs. */
 static fvg__view_slot *fvg__view_find(const fvg_views *v, const char *path) {
   uint64_t at = fvg__path_hash(path);
   for (;;) {
@@ -15000,8 +15115,8 @@ FVG_DEF fvg_status fvg_views_load(fvg_views *v, const fvg_items *items) {
   return s;
 }
 
-/* ---- the public face ---- */
-/* How many views of each image are kept: none of those that every epoch crops anew. */
+/* ---- the public functions ---- */
+/* Returns how many views of each image are kept: none where every epoch crops anew. */
 static int fvg__views_kept(const fvg_views_desc *desc) {
   if (desc->augment == FVG_AUGMENT_CROP) return 0;
   return desc->augment == FVG_AUGMENT_FIXED_CROPS ? desc->n_crops : 1;
@@ -15031,7 +15146,7 @@ FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset
   v->n_kept = fvg__views_kept(&v->desc);
   v->width = fvg_learner_feature_width(m, v->desc.learner);
 
-  v->pixels = FVG_NEW_ARRAY(m->ctx, float, 2 * FVG__IMAGE_BATCH * fvg__image_values(m));
+  v->pixels = FVG_NEW_ARRAY(m->ctx, float, 2 * FVG__IMAGE_BATCH * fvg__image_floats(m));
   v->encoded = FVG_NEW_ARRAY(m->ctx, float, fvg__row(FVG__IMAGE_BATCH, v->width));
   if (!v->pixels || !v->encoded) {
     fvg_views_free(v);
@@ -15109,7 +15224,7 @@ FVG_DEF fvg_status fvg_views_pixels(fvg_views *v, float *pixels, float *pixels_f
   j.area = area;
   for (int i = 0; !s && i < n; i += FVG__IMAGE_BATCH) {
     const int count = fvg__min(n - i, FVG__IMAGE_BATCH);
-    const size_t at = (size_t)i * fvg__image_values(v->clip);
+    const size_t at = (size_t)i * fvg__image_floats(v->clip);
     for (int k = 0; k < count; k++)
       item[k] = &items->item[index[i + k]];
     j.whole = pixels + at;
@@ -15119,7 +15234,7 @@ FVG_DEF fvg_status fvg_views_pixels(fvg_views *v, float *pixels, float *pixels_f
   return s;
 }
 
-/* The slot of an image whose views are kept, which are encoded now if they have not been yet. */
+/* Finds the slot of an image whose views are kept; if they are not encoded yet, encodes them. */
 static fvg_status fvg__view_kept(fvg_views *v, const fvg_item *item, const fvg__view_slot **slot) {
   fvg_status s = fvg__views_reserve(v, v->n_used + 1);
   if (!s && !fvg__view_find(v, item->path)->path)
@@ -15207,9 +15322,9 @@ FVG_DEF fvg_status fvg_encode_task(fvg_clip *m, fvg_learner *l, float *f, const 
 
 /* ---- settings as published: method x preset x protocol x data set ----
    A recipe begins as the method's own settings, which are those of FVG-PT's fork for base to new,
-   or the authors' where the fork does not have the method.  Then every row that fits is laid over
-   it, from top to bottom.  A row fits any published set unless it names some, and any number of
-   shots unless it asks for a least one.  Sources:
+   or the authors' where the fork does not have the method.  Matching rows are applied in order; a
+   later row overrides an earlier one; 0 leaves a value unchanged.  A row matches any published set
+   unless it names some, and any number of shots unless it asks for a least one.  Sources:
 
      CoOp       fork: vit_b16_ep10, for EuroSAT vit_b16_ep20.  Original (COOP.md): batches of 32 and
                 epochs by shots, 50 for 1, 100 for 2 and 4, 200 from 8 on, 50 on ImageNet
@@ -15236,7 +15351,7 @@ typedef struct fvg__recipe_scope {
 
 typedef struct fvg__recipe_row {
   fvg__recipe_scope scope;
-  int batch, epochs;          /* 0 leaves a number as it is, here and below                     */
+  int batch, epochs;          /* 0 leaves a value unchanged, here and below                     */
   float lr;
   int warmup;                 /* epochs; -1: none                                               */
   int n_ctx;
@@ -15319,7 +15434,7 @@ static const fvg__recipe_option_row fvg__recipe_options[] = {
 };
 enum { FVG__N_RECIPE_OPTIONS = (int)(sizeof fvg__recipe_options / sizeof *fvg__recipe_options) };
 
-/* Is the word one of those with blanks between? */
+/* Tests whether a word is one of `words`, which have blanks between them. */
 static int fvg__among(const char *words, const char *word) {
   const size_t n = strlen(word);
   const char *at = strstr(words, word);
@@ -15343,7 +15458,8 @@ static void fvg__recipe_set(fvg_recipe *r, const fvg_option *option) {
   if (i == r->n_option) r->n_option++;
 }
 
-/* Does a row apply?  preset and protocol are bits, as in the rows; card NULL: no published set. */
+/* Tests whether a row matches.  preset and protocol are bits, as in the rows; card NULL: no
+   published set. */
 static int fvg__scope_fits(const fvg__recipe_scope *x, const fvg_method *method, int preset,
                            int protocol, const fvg_dataset_card *card, int shots) {
   if (strcmp(x->method, method->name)) return 0;
@@ -15353,7 +15469,7 @@ static int fvg__scope_fits(const fvg__recipe_scope *x, const fvg_method *method,
   return !x->sets || (card && fvg__among(x->sets, card->key));
 }
 
-/* Lays every row that fits over the method's own settings; 0 in a row leaves a number as it is. */
+/* Begins with the method's own settings and applies the matching rows of both tables in order. */
 FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_recipe *out, fvg_preset preset,
                                fvg_protocol protocol, const fvg_dataset_card *card, int shots) {
   const int presets = 1 << preset;
@@ -15380,8 +15496,8 @@ FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_recipe *out, fvg_pr
 
 /* The FVGPT files of the fork: CoOp, KgCoOp and MMRL in batches of 4, PromptSRC of 32, each with
    the optimiser of its backbone, 10 epochs; on EuroSAT 20, CoOp's then at 0.002.  Other backbones
-   have no such file: they get their own optimiser and batches of 4, which only ProGrad's own are
-   not. */
+   have no such file: they get their own optimiser and their own batch, except ProGrad, whose own
+   batch is 32 and which gets 4. */
 FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, fvg_recipe *out,
                               const fvg_dataset_card *card) {
   const int eurosat = card && !strcmp(card->key, "eurosat");
@@ -15405,33 +15521,41 @@ typedef struct fvg__train_set {
   float *g, *g_clip;          /* [n_class, embed_dim] text features that stage 2 keeps fixed    */
 } fvg__train_set;
 
-/* A stage: its step on the pictures index[0..batch-1] of a source, and what that needs.  The labels
-   of the pictures are in `label` when the step is called. */
+/* What a run trains.  Only prompts read what the method needs, end epochs as the method wants, and
+   keep the method's own state. */
+typedef enum fvg__stage {
+  FVG__PROMPTS,               /* stage 1: the parameters of a learner                           */
+  FVG__FVGPT,                 /* stage 2 and calibration: FVG-PT's modules on tuned learners    */
+  FVG__DPC                    /* the second prompt of chapter 33                                */
+} fvg__stage;
+
+/* A run: a stage, its step on the pictures index[0..batch-1] of a source, and what that needs. */
 typedef struct fvg__trainer fvg__trainer;
 struct fvg__trainer {
+  /* What trains, on what: filled in by the caller of fvg__train. */
+  fvg__stage stage;
   const char *what;           /* the name of the stage in messages                              */
   fvg_status (*step)(fvg__trainer *t, const fvg__train_set *x, const int *index, int epoch,
-                     double lr,
-                     float *loss);
+                     double lr, float *loss);
   fvg_clip *clip;
-  fvg__train_set *source;  /* [n_source]; calibration alone may have more than one */
+  fvg__train_set *source;     /* [n_source]; calibration alone may have more than one           */
   int n_source;
-  fvg_optimizer *optimizer;
+  fvg_fvgpt *fvgpt;           /* what FVG__FVGPT trains, else NULL                              */
+  fvg__dpc *dpc;              /* what FVG__DPC knows, else NULL                                 */
+
+  /* How it trains: fvg__train makes these, and gives them back. */
   fvg_optimizer_desc schedule;
-  fvg_fvgpt *fvgpt;           /* what stage 2 trains, else NULL                                 */
-  fvg__dpc *dpc;              /* what DPC's stage knows, else NULL                              */
+  fvg_optimizer *optimizer;
+  int batch;                  /* pictures of a step                                             */
+  double *loss_sum;           /* [epochs]                                                       */
+  int *order;                 /* the pictures of the largest source in this epoch's order       */
+
+  /* The batch at hand.  The labels are there when the step is called, the rest is the step's. */
+  int *label;                 /* [batch]                                                        */
   float *f, *f_fg, *area;     /* [batch, width] twice and [batch]: a batch's views              */
   float *part;                /* [2, batch, width]: stage 2 takes rows of features apart here   */
   float *pixels, *pixels_fg;  /* [batch, 3, image_size, image_size], if the method reads them   */
-  int *label;                 /* [batch]                                                        */
-  int *order;                 /* the pictures of the largest source in this epoch's order       */
-  int batch;
-  double *loss_sum;           /* [epochs]                                                       */
 };
-
-/* Only stage 1 reads what the method needs, ends epochs as the method wants, and keeps the method's
-   own state. */
-static int fvg__is_stage_1(const fvg__trainer *t) { return !t->fvgpt && !t->dpc; }
 
 /* Makes room for a batch.  All sources have rows of the width of the first: their learners are of
    one method (fvg_fvgpt_calibrate). */
@@ -15456,7 +15580,7 @@ static fvg_status fvg__trainer_alloc(fvg__trainer *t) {
   if (!t->order || !t->label || !t->loss_sum) return FVG_E_NOMEM;
   if (!t->f || !t->f_fg || !t->part || !t->area) return FVG_E_NOMEM;
 
-  const int needs = fvg__is_stage_1(t) ? t->source[0].learner->method->needs : 0;
+  const int needs = t->stage == FVG__PROMPTS ? t->source[0].learner->method->needs : 0;
   if (needs & FVG_NEEDS_PIXELS) {
     t->pixels = FVG_NEW_ARRAY(c, float, 3 * batch * size * size);
     if (!t->pixels) return FVG_E_NOMEM;
@@ -15578,7 +15702,7 @@ static void fvg__state_add(fvg__state *x, const char *prefix, const fvg_paramete
   to->tensor.data = values;
 }
 
-/* All that a run changes; only stage 1 changes what the method keeps. */
+/* Lists all that a run changes; what the method keeps changes only with its prompts. */
 static fvg_status fvg__state_new(const fvg__trainer *t, fvg__state *x) {
   const fvg_optimizer *o = t->optimizer;
   const fvg_learner *l = t->source[0].learner;
@@ -15595,7 +15719,7 @@ static fvg_status fvg__state_new(const fvg__trainer *t, fvg__state *x) {
     if (o->variance[i])
       fvg__state_add(x, "variance.", p, o->variance[i]);
   }
-  if (!fvg__is_stage_1(t)) return FVG_OK;
+  if (t->stage != FVG__PROMPTS) return FVG_OK;
   for (int i = 0; i < l->n_state; i++) {
     const fvg_parameter *p = l->state[i];
     fvg__state_add(x, "", p, (float *)p->value.data);
@@ -15726,15 +15850,13 @@ static fvg_status fvg__state_load(fvg__trainer *t, const fvg_train_desc *desc, i
 #endif
 
 /* ---- infinities and NaN ---- */
-static int fvg__is_finite(double x) { return fabs(x) <= DBL_MAX; }
-
 /* Fails if one of the values x of a parameter (NULL: there are none) is not finite. */
 static fvg_status fvg__check_finite(fvg_ctx *c, const char *what, const fvg_parameter *p,
                                     const float *x) {
   if (!x) return FVG_OK;
   const size_t n = fvg_tensor_count(&p->value);
   for (size_t i = 0; i < n; i++) {
-    if (!fvg__is_finite((double)x[i]))
+    if (!isfinite(x[i]))
       return fvg_fail(c, FVG_E_NUMERIC, "%s: %s has become %g", what, p->name, (double)x[i]);
   }
   return FVG_OK;
@@ -15774,7 +15896,7 @@ static fvg_status fvg__check_trained(const fvg__trainer *t, const fvg_progress *
 }
 
 /* ---- the loop ---- */
-/* One epoch over one source: a new order, whole batches only. */
+/* Runs one epoch over one source, in a new order and in whole batches only. */
 static fvg_status fvg__train_source(fvg__trainer *t, const fvg__train_set *x, uint64_t seed,
                                     fvg_progress *progress) {
   fvg_ctx *c = t->clip->ctx;
@@ -15794,7 +15916,7 @@ static fvg_status fvg__train_source(fvg__trainer *t, const fvg__train_set *x, ui
 
     float loss = 0;
     s = t->step(t, x, index, epoch, progress->lr, &loss);
-    if (!s && !fvg__is_finite((double)loss))
+    if (!s && !isfinite(loss))
       s = fvg_fail(c, FVG_E_NUMERIC, "the loss is %g", (double)loss);
     if (s == FVG_E_NUMERIC) return fvg__diverged(t, progress);
 
@@ -15806,7 +15928,7 @@ static fvg_status fvg__train_source(fvg__trainer *t, const fvg__train_set *x, ui
   return s;
 }
 
-/* Epoch `epoch` over all sources, one after the other, and what belongs to its end. */
+/* Runs an epoch over all sources, one after the other, and does what belongs to its end. */
 static fvg_status fvg__train_epoch(fvg__trainer *t, const fvg_train_desc *desc, int epoch,
                                    fvg_progress *progress) {
   const uint64_t seed = desc ? desc->seed : 0;
@@ -15816,7 +15938,7 @@ static fvg_status fvg__train_epoch(fvg__trainer *t, const fvg_train_desc *desc, 
   for (int i = 0; !s && i < t->n_source; i++)
     s = fvg__train_source(t, &t->source[i], seed + 500000u * (uint64_t)i, progress);
 
-  if (!s && fvg__is_stage_1(t))
+  if (!s && t->stage == FVG__PROMPTS)
     s = fvg_learner_epoch(t->source[0].learner, epoch, t->schedule.epochs);
   if (!s) s = fvg__check_trained(t, progress);
 #ifndef FVGPT_NO_STDIO
@@ -15826,7 +15948,8 @@ static fvg_status fvg__train_epoch(fvg__trainer *t, const fvg_train_desc *desc, 
   return s;
 }
 
-/* All epochs that are not done yet, of per_epoch steps each; the mean losses go to the caller. */
+/* Runs all epochs that are not done yet, of per_epoch steps each; the mean losses go to the
+   caller. */
 static fvg_status fvg__train_epochs(fvg__trainer *t, const fvg_train_desc *desc, long per_epoch) {
   const int n_epochs = t->schedule.epochs;
   int from = 0;
@@ -15850,11 +15973,12 @@ static fvg_status fvg__train_epochs(fvg__trainer *t, const fvg_train_desc *desc,
   return FVG_OK;
 }
 
-/* The schedule and *batch that were asked for; what is left open comes from the stage's recipe. */
+/* Returns the schedule, and *batch, that were asked for; what is left open comes from the stage's
+   recipe. */
 static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_train_desc *asked,
-                                           int stage_1, int *batch) {
+                                           fvg__stage stage, int *batch) {
   fvg_recipe recipe;
-  if (stage_1) fvg_method_recipe(method, &recipe, FVG_FORK, FVG_BASE_TO_NEW, NULL, 0);
+  if (stage == FVG__PROMPTS) fvg_method_recipe(method, &recipe, FVG_FORK, FVG_BASE_TO_NEW, NULL, 0);
   else fvg_fvgpt_recipe(method, &recipe, NULL);
   *batch = asked && asked->batch > 0 ? asked->batch : recipe.batch;
 
@@ -15869,15 +15993,16 @@ static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_t
   return fvg_optimizer_defaults(&d);
 }
 
-/* Trains params on the sources of a trainer, whose members of this call it allocates and frees. */
+/* Trains params on the sources of t.  What t needs besides what its caller filled in is made here
+   and given back here. */
 static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int n_params,
                              const fvg_train_desc *desc) {
   const fvg_method *method = t->source[0].learner->method;
-  t->schedule = fvg__schedule_of(method, desc, fvg__is_stage_1(t), &t->batch);
+  t->schedule = fvg__schedule_of(method, desc, t->stage, &t->batch);
   for (int i = 0; i < t->n_source; i++)
     t->batch = fvg__min(t->batch, t->source[i].items->n);
 
-  const int reads_features = t->fvgpt || !(method->needs & FVG_NEEDS_PIXELS);
+  const int reads_features = t->stage == FVG__FVGPT || !(method->needs & FVG_NEEDS_PIXELS);
   long per_epoch = 0;
   fvg_status s = FVG_OK;
   for (int i = 0; !s && i < t->n_source; i++) {
@@ -15899,13 +16024,15 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
    Stage 1 trains the vectors of a method, stage 2 the gates and adapters of FVG-PT on the tuned
    learner.
 
-   FVG-PT's backbone gate can be trained on other pictures than the published ones: on classes that
-   the prompts have not seen, with one learner for each half of the base classes, which scores the
-   other half (cross-fitted calibration).  It can also stay as published unless plain CLIP is
-   clearly better on those pictures (guarded calibration).
+   BRG, the gate of the share b that zero-shot CLIP has in z_PC, can be trained on other pictures
+   than the published ones: on classes that the prompts have not seen, with one learner for each
+   half of the base classes, which scores the other half (cross-fitted calibration).  It can also
+   stay as published unless zero-shot CLIP is clearly better on those pictures (guarded
+   calibration).
 
-   A classifier then scores pictures in one of five ways, with s CLIP's logit scale and each f, g
-   normalised:
+   A classifier then scores pictures in one of five ways.  s is CLIP's logit scale; f, f_clip, g and
+   g_clip have unit length; MMRL's f_score is alpha f + (1 - alpha) f_r and shorter, with other
+   methods it is f:
 
      zero-shot           s f_clip g_clip^T
      tuned               s f_score g^T          classes that the learner was tuned on
@@ -15914,8 +16041,8 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
      FVG-PT's new        z_PC(f, f_clip, g, g_clip)   fvg_fvgpt_score_new */
 
 /* ---- the parts of many rows of features ---- */
-/* One part of n rows as a matrix [n, d].  `part` is where the first row has it, and the next row
-   begins `width` values later.  Copies into `room` [n, d] unless the rows hold nothing else. */
+/* Gathers one part of n rows as a matrix [n, d].  `part` is where the first row has it; the next
+   row begins `width` values later.  Copies into `room` [n, d] unless the rows hold nothing else. */
 static const float *fvg__gather_part(const float *part, int n, int d, int width, float *room) {
   if (width == d) return part;
   const size_t bytes = (size_t)d * sizeof *room;
@@ -15924,8 +16051,8 @@ static const float *fvg__gather_part(const float *part, int n, int d, int width,
   return room;
 }
 
-/* The parts of n rows of features as matrices [n, embed_dim].  They lie in `room` [n, width]; rows
-   of one part stay where they are, and then room may be NULL. */
+/* Gathers the parts of n rows of features as matrices [n, embed_dim].  They lie in `room` [n,
+   width]; rows of one part stay where they are, and then room may be NULL. */
 static fvg_features fvg__feature_matrices(const fvg_clip *m, const fvg_learner *l,
                                           const float *rows, int n, float *room) {
   const int d = m->embed_dim;
@@ -16004,10 +16131,10 @@ static void fvg__set_source(fvg__trainer *t, fvg__train_set *x, fvg_learner *l, 
 }
 
 /* ---- stage 1: the vectors of a method ---- */
-/* One step on the images index[0..batch-1], with the features and pixels that the method reads. */
+/* Takes a step on the images index[0..batch-1], with the features and pixels that the method
+   reads. */
 static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__train_set *x,
-                                          const int *index,
-                                          int epoch, double lr, float *loss) {
+                                          const int *index, int epoch, double lr, float *loss) {
   const int n = t->batch;
   fvg_status s = FVG_OK;
   if (t->pixels)
@@ -16027,7 +16154,7 @@ static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__train_set 
   batch.n = n;
   batch.epoch = epoch;
   batch.label = t->label;
-  batch.f = t->f;
+  batch.f_clip = t->f;
   batch.pixels = t->pixels;
   batch.pixels_fg = t->pixels_fg;
   return fvg_learner_step(x->learner, loss, t->optimizer, lr, &batch);
@@ -16066,6 +16193,7 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_tas
   fvg__train_set source;
   fvg__trainer t;
   memset(&t, 0, sizeof t);
+  t.stage = FVG__PROMPTS;
   t.what = l->method->name;
   t.step = fvg__learner_train_step;
   t.clip = l->clip;
@@ -16074,8 +16202,8 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_tas
 }
 
 /* ---- stage 2: FVG-PT's gates and adapters ---- */
-/* Fills t->f, t->f_fg [batch, width] and t->area [batch].  When neither the trust gate nor the
-   adapters train, no foreground is read: f_fg is f, and no picture has a mask. */
+/* Fills t->f, t->f_fg [batch, width] and t->area [batch].  When neither FRG nor the adapters train,
+   no foreground is read: f_fg is f, and no picture has a mask. */
 static fvg_status fvg__fvgpt_views(fvg__trainer *t, const fvg__train_set *x, const int *index,
                                    int epoch) {
   const int n = t->batch;
@@ -16091,7 +16219,7 @@ static fvg_status fvg__fvgpt_views(fvg__trainer *t, const fvg__train_set *x, con
   return FVG_OK;
 }
 
-/* One step on the images index[0..batch-1]. */
+/* Takes a step on the images index[0..batch-1]. */
 static fvg_status fvg__fvgpt_train_step(fvg__trainer *t, const fvg__train_set *x, const int *index,
                                         int epoch, double lr, float *loss) {
   const int n = t->batch;
@@ -16131,10 +16259,10 @@ static void fvg__train_set_free(fvg_ctx *c, fvg__train_set *x) {
   fvg_release(c, x->g_clip);
 }
 
-/* Pictures of the classes `name`, with the text features g of l and g_clip of plain CLIP.  Features
-   of several parts must come from l's own tower.  f: the modules that must fit, or NULL.  The
-   caller zeroes x before and frees it after, also on failure. */
-static fvg_status fvg__train_set_new(fvg__train_set *x, const fvg_fvgpt *f, fvg_learner *l,
+/* Fills x with pictures of the classes `name`, and with the text features g of l and g_clip of
+   zero-shot CLIP.  Rows of several features must come from l's own tower.  fvgpt: the modules that
+   must fit, or NULL.  The caller zeroes x before and frees it after, also on failure. */
+static fvg_status fvg__train_set_new(fvg__train_set *x, const fvg_fvgpt *fvgpt, fvg_learner *l,
                                      fvg_views *v, const fvg_items *items,
                                      const char *const *name, int n_class,
                                      const char *prompt_template) {
@@ -16142,8 +16270,8 @@ static fvg_status fvg__train_set_new(fvg__train_set *x, const fvg_fvgpt *f, fvg_
   const int width = l->clip->embed_dim;
   fvg_status s = fvg__check_items(l, items, n_class);
   if (s) return s;
-  if (f && f->desc.width != width) {
-    return fvg_fail(c, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width,
+  if (fvgpt && fvgpt->desc.width != width) {
+    return fvg_fail(c, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", fvgpt->desc.width,
                     width);
   }
   const int has_parts = fvg__learner_parts(l) > 1 || fvg__learner_parts(v->desc.learner) > 1;
@@ -16165,19 +16293,19 @@ static fvg_status fvg__train_set_new(fvg__train_set *x, const fvg_fvgpt *f, fvg_
 }
 
 /* The learner and CLIP stay fixed: their text features are computed once, before the first step. */
-FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v,
+FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *v,
                                    const fvg_task *task, const fvg_train_desc *desc) {
   const fvg_items *items = task ? &task->items : NULL;
-  if (!f)
+  if (!fvgpt)
     return fvg__missing(fvg__context_of(l, v), "fvg_fvgpt_train", "FVG-PT's modules");
   if (!l)
-    return fvg__missing(f->ctx, "fvg_fvgpt_train", "a learner");
+    return fvg__missing(fvgpt->ctx, "fvg_fvgpt_train", "a learner");
   if (!v)
-    return fvg__missing(f->ctx, "fvg_fvgpt_train", "views");
+    return fvg__missing(fvgpt->ctx, "fvg_fvgpt_train", "views");
 
   fvg_status s = fvg__check_items(l, items, l->n_class);
 #ifndef FVGPT_NO_STDIO
-  if (!s && (!f->desc.no_frg || !f->desc.no_fdc))
+  if (!s && (!fvgpt->desc.no_frg || !fvgpt->desc.no_fdc))
     s = fvg_dataset_check_masks(v->dataset, items);
 #endif
   if (s) return s;
@@ -16187,23 +16315,24 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v,
   fvg__train_set source;
   fvg__trainer t;
   memset(&t, 0, sizeof t);
+  t.stage = FVG__FVGPT;
   t.what = what;
   t.step = fvg__fvgpt_train_step;
   t.clip = l->clip;
-  t.fvgpt = f;
+  t.fvgpt = fvgpt;
   fvg__set_source(&t, &source, l, v, items);
 
   int n_params;
-  fvg_parameter *const *params = fvg_fvgpt_parameters(f, &n_params);
+  fvg_parameter *const *params = fvg_fvgpt_parameters(fvgpt, &n_params);
   const char *const *name = (const char *const *)l->class_name;
-  s = fvg__train_set_new(&source, f, l, v, items, name, l->n_class,
+  s = fvg__train_set_new(&source, fvgpt, l, v, items, name, l->n_class,
                          desc ? desc->prompt_template : NULL);
   if (!s) s = fvg__train(&t, params, n_params, desc);
   fvg__train_set_free(l->clip->ctx, &source);
   return s;
 }
 
-/* ---- calibration: the backbone gate on other pictures ---- */
+/* ---- calibration: BRG on other pictures ---- */
 /* Fails unless every source has a learner, views and class names. */
 static fvg_status fvg__check_sources(fvg_ctx *c, const fvg_calibration_source *source,
                                      int n_source) {
@@ -16238,32 +16367,33 @@ static fvg_status fvg__check_calibration(fvg_ctx *c, const fvg_calibration_sourc
   return FVG_OK;
 }
 
-/* A source as training wants it; what fvg__train_set_new says holds. */
-static fvg_status fvg__source_of(fvg__train_set *x, const fvg_fvgpt *f,
+/* Makes of a source what training wants; see fvg__train_set_new. */
+static fvg_status fvg__source_of(fvg__train_set *x, const fvg_fvgpt *fvgpt,
                                  const fvg_calibration_source *from, const char *prompt_template) {
   const fvg_task *task = from->task;
-  return fvg__train_set_new(x, f, from->learner, from->views, &task->items, task->class_name,
+  return fvg__train_set_new(x, fvgpt, from->learner, from->views, &task->items, task->class_name,
                             task->n_class, prompt_template);
 }
 
-/* Trains a new backbone gate on all the sources, with every other module switched off, and copies
-   it into f once it has succeeded. */
-FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_source *source,
+/* Trains a new BRG on all the sources, with every other module switched off, and copies it into
+   fvgpt once that has succeeded. */
+FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *fvgpt, const fvg_calibration_source *source,
                                        int n_source, const fvg_train_desc *desc) {
-  if (!f) return FVG_E_ARG;
+  if (!fvgpt) return FVG_E_ARG;
   const char *prompt_template = desc ? desc->prompt_template : NULL;
-  fvg_ctx *c = f->ctx;
+  fvg_ctx *c = fvgpt->ctx;
   fvg_status s = fvg__check_calibration(c, source, n_source);
   if (s) return s;
 
-  fvg_fvgpt_desc only_gate = f->desc;
+  fvg_fvgpt_desc only_gate = fvgpt->desc;
   only_gate.no_frg = only_gate.no_fdc = 1;
   only_gate.no_pc = 0;
-  only_gate.seed++;           /* other random weights than those that f's gate began from       */
+  only_gate.seed++;           /* other random weights than those that the old gate began from   */
 
   fvg_fvgpt *fresh = NULL;
   fvg__trainer t;
   memset(&t, 0, sizeof t);
+  t.stage = FVG__FVGPT;
   t.what = "calibrate";
   t.step = fvg__fvgpt_train_step;
   t.clip = source[0].learner->clip;
@@ -16274,12 +16404,12 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_sourc
   for (int i = 0; !s && i < n_source; i++)
     s = fvg__source_of(&t.source[i], fresh, &source[i], prompt_template);
 
-  /* The gate's parameters are the last ones: a weight and a bias for each of its layers. */
-  const int n_gate = 2 * f->brg.n_layer;
-  const int first = f->n_params - n_gate;
+  /* BRG's parameters are the last ones: a weight and a bias for each of its layers. */
+  const int n_gate = 2 * fvgpt->brg.n_layer;
+  const int first = fvgpt->n_params - n_gate;
   if (!s) s = fvg__train(&t, fresh->params + first, n_gate, desc);
-  for (int i = first; !s && i < f->n_params; i++) {
-    fvg_tensor *to = &f->params[i]->value;
+  for (int i = first; !s && i < fvgpt->n_params; i++) {
+    fvg_tensor *to = &fvgpt->params[i]->value;
     const fvg_tensor *from = &fresh->params[i]->value;
     memcpy(to->data, from->data, fvg_tensor_count(to) * sizeof(float));
   }
@@ -16292,7 +16422,7 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_sourc
 }
 
 /* ---- the evidence for calibration ---- */
-/* f g in double precision, which every level of kernels rounds alike. */
+/* Computes f g in double precision, which every level of kernels rounds alike. */
 static double fvg__inner_product(const float *f, const float *g, size_t d) {
   double sum = 0;
   for (size_t k = 0; k < d; k++)
@@ -16300,7 +16430,7 @@ static double fvg__inner_product(const float *f, const float *g, size_t d) {
   return sum;
 }
 
-/* argmax_c f g_c; f [d], g [n_class, d] */
+/* Returns argmax_c f g_c; f [d], g [n_class, d]. */
 static int fvg__best_class(const float *f, const float *g, int n_class, int d) {
   double most = -HUGE_VAL;
   int best = 0;
@@ -16314,8 +16444,8 @@ static int fvg__best_class(const float *f, const float *g, int n_class, int d) {
   return best;
 }
 
-/* Counts a source's pictures, seen as in epoch 0, that only plain CLIP gets right, and those that
-   only the learner does. */
+/* Counts a source's pictures, seen as in epoch 0, that only zero-shot CLIP gets right, and those
+   that only the learner does. */
 static fvg_status fvg__train_set_compare(const fvg__train_set *x, int *clip_alone,
                                          int *learner_alone) {
   const fvg_clip *m = x->learner->clip;
@@ -16344,7 +16474,7 @@ static fvg_status fvg__train_set_compare(const fvg__train_set *x, int *clip_alon
   return s;
 }
 
-/* McNemar's statistic (n0 - n1) / sqrt(n0 + n1) over all sources together. */
+/* Computes McNemar's statistic (n0 - n1) / sqrt(n0 + n1) over all sources together. */
 FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibration_source *source,
                                             int n_source, const char *prompt_template) {
   if (!evidence) return FVG_E_ARG;
@@ -16371,30 +16501,30 @@ FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibrat
 /* ---- classifiers ---- */
 struct fvg_classifier {
   fvg_clip *clip;
-  fvg_learner *learner;       /* NULL: features of plain CLIP                                   */
+  fvg_learner *learner;       /* NULL: features of zero-shot CLIP                               */
   fvg_fvgpt *fvgpt;           /* NULL unless the branch is one of FVG-PT's                      */
   fvg_branch branch;
   int n_class;
-  float *g, *g_clip;          /* [n_class, embed_dim] text features: the learner's, plain CLIP's */
+  float *g, *g_clip;          /* [n_class, embed_dim] text features of the learner and of CLIP  */
   fvg__packed packed;         /* the classes, for methods whose words depend on the picture     */
 };
 
 /* Fails unless everything that the branch needs is there, and fits. */
 static fvg_status fvg__check_branch(const fvg_clip *m, fvg_branch branch, const fvg_learner *l,
-                                    const fvg_fvgpt *f) {
+                                    const fvg_fvgpt *fvgpt) {
   if (branch != FVG_ZERO_SHOT && !l)
     return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs tuned prompts");
-  if (branch >= FVG_BRANCH_BASE && !f)
+  if (branch >= FVG_BRANCH_BASE && !fvgpt)
     return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs FVG-PT's modules");
-  if (f && f->desc.width != m->embed_dim) {
+  if (fvgpt && fvgpt->desc.width != m->embed_dim) {
     return fvg_fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d",
-                    f->desc.width, m->embed_dim);
+                    fvgpt->desc.width, m->embed_dim);
   }
   return FVG_OK;
 }
 
-/* The classes as the branch needs them: text features, or tokens for a method that writes other
-   words for every picture. */
+/* Makes of the classes what the branch needs: text features, or tokens for a method that writes
+   other words for every picture. */
 static fvg_status fvg__classifier_texts(fvg_classifier *k, const char *prompt_template,
                                         const char *const *class_name) {
   fvg_learner *l = k->learner;
@@ -16458,7 +16588,8 @@ FVG_DEF void fvg_classifier_free(fvg_classifier *k) {
   fvg_release(k->clip->ctx, k);
 }
 
-/* Scores of a method that writes other words for every picture: f [n, embed_dim] -> [n, n_class] */
+/* Scores by a method that writes other words for every picture: f [n, embed_dim] -> logits
+   [n, n_class]. */
 static fvg_status fvg__scores_by_picture(fvg_classifier *k, const float *f, int n, float *logits) {
   const fvg_method *method = k->learner->method;
   const int d = k->clip->embed_dim;
@@ -16480,7 +16611,7 @@ static fvg_status fvg__scores_by_picture(fvg_classifier *k, const float *f, int 
   return s;
 }
 
-/* s f g^T -> logits [n, n_class]; f [n, embed_dim], g [n_class, embed_dim] */
+/* Computes s f g^T -> logits [n, n_class]; f [n, embed_dim], g [n_class, embed_dim]. */
 static fvg_status fvg__cosine_logits(fvg_classifier *k, const float *f, int n, const float *g,
                                      float *logits) {
   const int d = k->clip->embed_dim;
@@ -16496,7 +16627,7 @@ static fvg_status fvg__cosine_logits(fvg_classifier *k, const float *f, int n, c
   return z ? FVG_OK : k->clip->ctx->status;
 }
 
-/* The batch of FVG-PT's two branches: the parts of n pictures' features, and the classes. */
+/* Makes the batch of FVG-PT's two branches: the parts of n pictures' features, and the classes. */
 static fvg_fvgpt_batch fvg__branch_batch(const fvg_classifier *k, const fvg_features *x, int n) {
   fvg_fvgpt_batch batch;
   memset(&batch, 0, sizeof batch);
@@ -16510,14 +16641,14 @@ static fvg_fvgpt_batch fvg__branch_batch(const fvg_classifier *k, const fvg_feat
   return batch;
 }
 
-/* FVG-PT's base branch, z_FDC, or without adapters (no_fdc) z_full. */
+/* Scores by FVG-PT's base branch: z_FDC, or without adapters (no_fdc) z_full. */
 static fvg_status fvg__base_branch(fvg_classifier *k, const fvg_features *x, int n,
                                    float *logits) {
   const fvg_fvgpt_batch batch = fvg__branch_batch(k, x, n);
   return fvg_fvgpt_score_base(k->fvgpt, logits, &batch);
 }
 
-/* FVG-PT's new branch, z_PC, and the weight b [n] that it gives plain CLIP. */
+/* Scores by FVG-PT's new branch, z_PC; b [n] receives the share that zero-shot CLIP has in it. */
 static fvg_status fvg__new_branch(fvg_classifier *k, const fvg_features *x, int n, float *logits,
                                   float *b) {
   const fvg_fvgpt_batch batch = fvg__branch_batch(k, x, n);
@@ -16604,12 +16735,12 @@ FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score,
   return s;
 }
 
-/* Accuracy in percent on the test pictures of one group of classes. */
+/* Computes the accuracy, in percent, on the test pictures of one group of classes. */
 static fvg_status fvg__test_group(fvg_clip *m, double *accuracy, const fvg_dataset *d,
                                   fvg_group group, const fvg_classifier_desc *desc) {
   fvg_task_desc of_group;
   memset(&of_group, 0, sizeof of_group);
-  of_group.part = FVG_TEST;
+  of_group.split = FVG_TEST;
   of_group.group = group;
 
   fvg_task task;
@@ -16625,18 +16756,18 @@ static fvg_status fvg__test_group(fvg_clip *m, double *accuracy, const fvg_datas
 }
 
 FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d,
-                                        fvg_learner *l, fvg_fvgpt *f) {
+                                        fvg_learner *l, fvg_fvgpt *fvgpt) {
   fvg_classifier_desc desc;
   memset(&desc, 0, sizeof desc);
   desc.learner = l;
-  desc.fvgpt = f;
+  desc.fvgpt = fvgpt;
   memset(out, 0, sizeof *out);
 
-  desc.branch = f ? FVG_BRANCH_BASE : l ? FVG_TUNED : FVG_ZERO_SHOT;
+  desc.branch = fvgpt ? FVG_BRANCH_BASE : l ? FVG_TUNED : FVG_ZERO_SHOT;
   fvg_status s = fvg__test_group(m, &out->base, d, FVG_BASE, &desc);
   if (s) return s;
 
-  desc.branch = f ? FVG_BRANCH_NEW : l ? FVG_TUNED_NEW : FVG_ZERO_SHOT;
+  desc.branch = fvgpt ? FVG_BRANCH_NEW : l ? FVG_TUNED_NEW : FVG_ZERO_SHOT;
   s = fvg__test_group(m, &out->new_, d, FVG_NEW, &desc);
   out->h = fvg_harmonic_mean(out->base, out->new_);
   return s;
@@ -16680,13 +16811,14 @@ struct fvg__dpc {
   int top_k;
   uint64_t seed;
   float *g;                           /* [n_class, d] text features of the tuned prompts */
-  float *mixture;                     /* Q, all tensors one behind the other */
+  float *mixture;                     /* Q, all tensors one after the other */
   int *index, *label, n;              /* the grown batch: pictures and their classes */
   int *own;                           /* 0, 1, 2 ...: each picture's own text */
   int *present;                       /* [n_class] 1: in the batch, or without pictures to bring */
   double *score;                      /* [n_class] of one picture */
   float *f;                           /* features of the grown batch, by the tuned prompts' tower */
-  float *pixels;                      /* of the grown batch; NULL: plain CLIP's tower is used */
+  float *pixels;                      /* of the grown batch; NULL: the method leaves the image tower
+                                         alone, and f holds what CLIP's own makes */
 };
 
 static void fvg__dpc_free(fvg_ctx *c, fvg__dpc *d) {
@@ -16709,8 +16841,7 @@ static fvg_status fvg__dpc_check(const fvg_learner *l, const fvg_learner *tuned)
   const char *method = l->method->name;
   if (!fvg_dpc_knows(l->method))
     return fvg_fail(c, FVG_E_UNSUPPORTED,
-                     "DPC_%s: DPC mixes prompts, and %s does not learn these alone",
-                     method, method);
+                    "DPC_%s: DPC mixes prompts, and %s does not learn these alone", method, method);
   if (tuned == l || tuned->method != l->method || tuned->n_param != l->n_param ||
       tuned->n_class != l->n_class)
     return fvg_fail(c, FVG_E_ARG, "DPC needs a learner and a copy of it");
@@ -16723,7 +16854,7 @@ static fvg_status fvg__dpc_check(const fvg_learner *l, const fvg_learner *tuned)
   return FVG_OK;
 }
 
-/* Q = P + w (P' - P), so from one weight to another:  P + to / from (Q - P) */
+/* Q is P + w (P' - P), so another weight makes it P + to / from (Q - P). */
 FVG_DEF fvg_status fvg_dpc_reweigh(fvg_learner *l, const fvg_learner *tuned, float from, float to) {
   fvg_status s = fvg__dpc_check(l, tuned);
   if (s) return s;
@@ -16796,8 +16927,8 @@ static void fvg__dpc_negatives(fvg__dpc *d, const fvg_items *items, int picture,
     if (!fvg__dpc_add_any(d, items, n_class, &rng)) return;
 }
 
-/* The batch of n pictures and, behind it, what they bring.  f [n, stride]: their features by the
-   tuned prompts' tower. */
+/* Lists the batch of n pictures and, after it, what they bring.  f [n, stride]: their features by
+   the tuned prompts' tower. */
 static void fvg__dpc_grow(fvg__dpc *d, const fvg__train_set *x, const int *index, int n,
                           const float *f, size_t stride, int epoch) {
   const fvg_items *items = x->items;
@@ -16816,7 +16947,7 @@ static void fvg__dpc_grow(fvg__dpc *d, const fvg__train_set *x, const int *index
     fvg__dpc_negatives(d, items, index[i], f + (size_t)i * stride, x->n_class, epoch);
 }
 
-/* Into d: the batch, what it brings, and the features of all of them, from views of plain CLIP. */
+/* Puts into d the batch, what it brings, and the features of all of them, from kept views. */
 static fvg_status fvg__dpc_gather_features(fvg__dpc *d, const fvg__train_set *x, const int *index,
                                            int n, int epoch) {
   int width = fvg_learner_feature_width(x->learner->clip, d->tuned);
@@ -16831,8 +16962,7 @@ static fvg_status fvg__dpc_gather_features(fvg__dpc *d, const fvg__train_set *x,
 /* The same with the pixels of all pictures, for methods that prompt the image tower.  Only the
    batch's own pictures have features, which choose what they bring. */
 static fvg_status fvg__dpc_gather_pixels(fvg__dpc *d, const fvg__train_set *x, const int *index,
-                                         int n,
-                                         int epoch) {
+                                         int n, int epoch) {
   const fvg_clip *m = x->learner->clip;
   const int width = fvg_learner_feature_width(m, d->tuned);
   const size_t size = 3 * fvg__row(m->vision.image_size, m->vision.image_size);
@@ -16849,7 +16979,7 @@ static fvg_status fvg__dpc_gather_pixels(fvg__dpc *d, const fvg__train_set *x, c
 }
 
 /* ---- training ---- */
-/* L on the grown batch, with P' in l's parameters. */
+/* Computes L on the grown batch, with P' in l's parameters. */
 static fvg_node *fvg__dpc_loss(fvg__dpc *d, fvg_learner *l) {
   fvg_node *f;
   if (d->pixels)
@@ -16889,10 +17019,10 @@ static void fvg__dpc_return_mixture(fvg__dpc *d, fvg_learner *l) {
   }
 }
 
-/* A training step.  While the loss is computed the parameters hold P'; before and after, Q. */
+/* Takes a training step.  While the loss is computed the parameters hold P'; before and after,
+   Q. */
 static fvg_status fvg__dpc_step(fvg__trainer *t, const fvg__train_set *x, const int *index,
-                                int epoch,
-                                double lr, float *loss) {
+                                int epoch, double lr, float *loss) {
   fvg__dpc *d = t->dpc;
   fvg_learner *l = x->learner;
   fvg_status s;
@@ -16993,7 +17123,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
   if (s) return s;
   if (v->desc.learner)
     return fvg_fail(c, FVG_E_ARG, "DPC_%s trains on views of plain CLIP, not of a learner",
-                     l->method->name);
+                    l->method->name);
 
   fvg_train_desc own = fvg__dpc_schedule(desc, items->n);
   fvg__dpc d;
@@ -17011,6 +17141,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
   fvg__trainer t;
   memset(&t, 0, sizeof t);
   t.what = what;
+  t.stage = FVG__DPC;
   t.step = fvg__dpc_step;
   t.clip = l->clip;
   t.dpc = &d;
@@ -17035,44 +17166,23 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
    loads one says what it is, by making the learner first. */
 
 /* ---- writing ---- */
-/* Writes "name" at `at`, with quotes, backslashes and control characters escaped; returns what
-   follows.  At most 6 bytes per character and 2 quotes. */
-static char *fvg__put_json_string(char *at, const char *name) {
-  *at++ = '"';
-  for (; *name; name++) {
-    unsigned char ch = (unsigned char)*name;
-    if (ch < 32) {
-      at += snprintf(at, 7, "\\u%04x", ch);
-      continue;
-    }
-    if (ch == '"' || ch == '\\')
-      *at++ = '\\';
-    *at++ = *name;
-  }
-  *at++ = '"';
-  return at;
-}
-
-/* ["name", "name", ...], or NULL */
+/* Writes ["name", "name", ...] as a new string; NULL: memory is out. */
 static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
   size_t size = 3;
   for (int i = 0; i < n; i++)
-    size += 6 * strlen(name[i]) + 4;
-  char *text = FVG_NEW_ARRAY(c, char, size);
-  if (!text) return NULL;
+    size += 6 * strlen(name[i]) + 4;             /* an escaped character has 6 bytes at most      */
+  fvg__text text;
+  text.out = FVG_NEW_ARRAY(c, char, size);       /* all zeros, so the string ends by itself       */
+  text.n = 0;
+  if (!text.out) return NULL;
 
-  char *at = text;
-  *at++ = '[';
+  fvg__text_put(&text, "[");
   for (int i = 0; i < n; i++) {
-    if (i) {
-      *at++ = ',';
-      *at++ = ' ';
-    }
-    at = fvg__put_json_string(at, name[i]);
+    if (i) fvg__text_put(&text, ", ");
+    fvg__text_quoted(&text, name[i]);
   }
-  *at++ = ']';
-  *at = 0;
-  return text;
+  fvg__text_put(&text, "]");
+  return text.out;
 }
 
 /* The settings that every checkpoint has: 10 of the learner, 12 of FVG-PT, and the checksum. */
@@ -17107,7 +17217,7 @@ static fvg_status fvg__checkpoint_add(fvg_ctx *c, fvg__checkpoint *k, const char
   return FVG_OK;
 }
 
-/* What the learner is made of. */
+/* Adds to the settings what the learner is made of. */
 static void fvg__set_learner(fvg_settings *x, const fvg_learner *l) {
   fvg_settings_set(x, "class_token_position", fvg__position_name[l->desc.class_token_position]);
   fvg_settings_set(x, "prompt_template", l->prompt_template);
@@ -17120,7 +17230,7 @@ static void fvg__set_learner(fvg_settings *x, const fvg_learner *l) {
     fvg_settings_set_number(x, l->method->option[i].name, l->option[i]);
 }
 
-/* What FVG-PT is made of. */
+/* Adds to the settings what FVG-PT is made of. */
 static void fvg__set_fvgpt(fvg_settings *x, const fvg_fvgpt_desc *d) {
   fvg_settings_set_number(x, "fdc_hidden", d->fdc_hidden);
   fvg_settings_set_number(x, "gate_hidden", d->gate_hidden);
@@ -17136,14 +17246,15 @@ static void fvg__set_fvgpt(fvg_settings *x, const fvg_fvgpt_desc *d) {
   fvg_settings_set_number(x, "normalise_entropy", d->normalise_entropy);
 }
 
-/* Collects tensors and settings, f may be NULL; `file` is for messages.  On failure, too, the
-   caller frees k. */
+/* Collects tensors and settings; fvgpt may be NULL, and `file` is for messages.  Even after a
+   failure the caller frees k. */
 static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, const fvg_learner *l,
-                                      const fvg_fvgpt *f, const fvg_metadata *settings,
+                                      const fvg_fvgpt *fvgpt, const fvg_metadata *settings,
                                       int n_settings) {
   fvg_ctx *c = l->clip->ctx;
+  const int n_fvgpt = fvgpt ? fvgpt->n_params : 0;
   memset(k, 0, sizeof *k);
-  k->tensor = FVG_NEW_ARRAY(c, fvg_named_tensor, (size_t)(l->n_param + (f ? f->n_params : 0)));
+  k->tensor = FVG_NEW_ARRAY(c, fvg_named_tensor, (size_t)(l->n_param + n_fvgpt));
   k->classes = fvg__names_json(c, l->class_name, l->n_class);
   k->settings = FVG_NEW(c, fvg_settings);
   if (!k->tensor || !k->classes || !k->settings)
@@ -17156,21 +17267,21 @@ static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, cons
     return fvg_fail(c, FVG_E_ARG, "%s: %d settings, %d is the limit", file, n_settings, room);
 
   fvg_status s = fvg__checkpoint_add(c, k, file, l->param, l->n_param);
-  if (!s && f) s = fvg__checkpoint_add(c, k, file, f->params, f->n_params);
+  if (!s && fvgpt) s = fvg__checkpoint_add(c, k, file, fvgpt->params, fvgpt->n_params);
   if (s) return s;
 
-  snprintf(k->trainer, sizeof k->trainer, "%s%s", f ? "FVGPT_" : "", l->method->name);
+  snprintf(k->trainer, sizeof k->trainer, "%s%s", fvgpt ? "FVGPT_" : "", l->method->name);
   fvg_settings_set(k->settings, "format", "fvgpt 1");
   fvg_settings_set(k->settings, "trainer", k->trainer);
   fvg_settings_set(k->settings, "classes", k->classes);
   fvg__set_learner(k->settings, l);
-  if (f) fvg__set_fvgpt(k->settings, &f->desc);
+  if (fvgpt) fvg__set_fvgpt(k->settings, &fvgpt->desc);
   for (int i = 0; i < n_settings; i++)
     fvg_settings_set(k->settings, settings[i].key, settings[i].value);
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *f, fvg_write_fn write,
+FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *fvgpt, fvg_write_fn write,
                                         void *user, const fvg_metadata *settings,
                                         int n_settings) {
   fvg_ctx *c = l->clip->ctx;
@@ -17178,7 +17289,7 @@ FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *f, fvg_write_
     return fvg_fail(c, FVG_E_ARG, "checkpoint: there is no function to write it with");
 
   fvg__checkpoint k;
-  fvg_status s = fvg__checkpoint_new(&k, "checkpoint", l, f, settings, n_settings);
+  fvg_status s = fvg__checkpoint_new(&k, "checkpoint", l, fvgpt, settings, n_settings);
   if (!s) {
     fvg_settings *x = k.settings;
     char sum[FVG__CHECKSUM_TEXT];
@@ -17191,14 +17302,14 @@ FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *f, fvg_write_
 }
 
 #ifndef FVGPT_NO_STDIO
-FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *f, const char *path,
+FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *fvgpt, const char *path,
                                        const fvg_metadata *settings, int n_settings) {
   fvg_ctx *c = l->clip->ctx;
   if (!path)
     return fvg_fail(c, FVG_E_ARG, "checkpoint: no path to save it at");
 
   fvg__checkpoint k;
-  fvg_status s = fvg__checkpoint_new(&k, path, l, f, settings, n_settings);
+  fvg_status s = fvg__checkpoint_new(&k, path, l, fvgpt, settings, n_settings);
   if (!s) s = fvg__save_checked(c, path, k.tensor, k.n, k.settings);
   fvg__checkpoint_free(c, &k);
   return s;
@@ -17206,19 +17317,19 @@ FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *f, const char 
 #endif
 
 /* ---- reading: the learner ---- */
-/* The position of that name, or -1. */
+/* Returns the position of that name, or -1. */
 static int fvg__position_of(const char *name) {
   int i = FVG_FRONT;
   while (i >= 0 && strcmp(name, fvg__position_name[i])) i--;
   return i;
 }
 
-/* The method behind a trainer's name, with or without FVG-PT; NULL: unknown. */
+/* Returns the method that a trainer's name means, with or without FVG-PT; NULL: unknown. */
 static const fvg_method *fvg__method_of_trainer(const char *trainer) {
   return fvg_method_find(strncmp(trainer, "FVGPT_", 6) ? trainer : trainer + 6);
 }
 
-/* The settings that are words: the method, and where the class name stands. */
+/* Reads the settings that are words: the method, and where the class name stands. */
 static fvg_status fvg__read_words(fvg_ctx *c, const fvg_weights *w, fvg_learner_desc *d) {
   const char *file = fvg_weights_file(w);
   const char *format = fvg_weights_metadata(w, "format");
@@ -17226,12 +17337,12 @@ static fvg_status fvg__read_words(fvg_ctx *c, const fvg_weights *w, fvg_learner_
   const char *position = fvg_weights_metadata(w, "class_token_position");
   if (!format || !trainer || !position || !fvg_weights_metadata(w, "classes"))
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%s: not a checkpoint of tuned prompts (no format, trainer, classes and "
-                     "class_token_position)",
-                     file);
+                    "%s: not a checkpoint of tuned prompts (no format, trainer, classes and "
+                    "class_token_position)",
+                    file);
   if (strcmp(format, "fvgpt 1"))
     return fvg_fail(c, FVG_E_FORMAT, "%s: format \"%.40s\", only \"fvgpt 1\" is known",
-                     file, format);
+                    file, format);
 
   d->method = fvg__method_of_trainer(trainer);
   if (!d->method)
@@ -17240,16 +17351,16 @@ static fvg_status fvg__read_words(fvg_ctx *c, const fvg_weights *w, fvg_learner_
   int at = fvg__position_of(position);
   if (at < 0)
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%s: class_token_position \"%.40s\" is not end, middle or front",
-                     file, position);
+                    "%s: class_token_position \"%.40s\" is not end, middle or front",
+                    file, position);
   d->class_token_position = (fvg_position)at;
   d->prompt_template = fvg_weights_metadata(w, "prompt_template");
   d->ctx_init = fvg_weights_metadata(w, "ctx_words");
   return FVG_OK;
 }
 
-/* What the learner is made of, from the metadata; option [FVG__MOST_OPTIONS] receives its numbers.
-   */
+/* Reads from the metadata what the learner is made of; its options go to option
+   [FVG_RECIPE_OPTIONS]. */
 static fvg_status fvg__read_desc(fvg_clip *m, const fvg_weights *w, fvg_learner_desc *d,
                                  fvg_option *option) {
   fvg_ctx *c = m->ctx;
@@ -17261,7 +17372,7 @@ static fvg_status fvg__read_desc(fvg_clip *m, const fvg_weights *w, fvg_learner_
   if (s) return s;
   if (width != m->embed_dim)
     return fvg_fail(c, FVG_E_SHAPE, "%s: tuned on a CLIP of width %d, this one has %d",
-                     fvg_weights_file(w), width, m->embed_dim);
+                    fvg_weights_file(w), width, m->embed_dim);
 
   s = fvg__get_whole(c, w, "n_ctx", d->method->n_ctx ? 1 : 0, &d->n_ctx);
   if (!s) s = fvg__get_whole(c, w, "class_specific", 0, &d->class_specific);
@@ -17278,8 +17389,8 @@ static fvg_status fvg__read_desc(fvg_clip *m, const fvg_weights *w, fvg_learner_
   return s;
 }
 
-/* How many tokens of the words stay fixed.  Older files lack this setting: there, the words of
-   methods that have some by default kept what came after n_ctx tokens, and the other methods
+/* Reads how many tokens of the words stay fixed.  Older files lack this setting: there, the words
+   of methods that have some by default kept what came after n_ctx tokens, and the other methods
    learned every token. */
 static fvg_status fvg__read_fixed(fvg_clip *m, const fvg_weights *w, const fvg_learner_desc *d,
                                   int *n_fixed) {
@@ -17295,13 +17406,13 @@ static fvg_status fvg__read_fixed(fvg_clip *m, const fvg_weights *w, const fvg_l
   *n_fixed = n - d->n_ctx;
   if (d->class_token_position == FVG_END) return FVG_OK;
   return fvg_fail(m->ctx, FVG_E_UNSUPPORTED,
-                   "%s: words are left over of \"%.80s\" beside a name that is not at the end; "
-                   "their order has changed since, tune it again",
-                   fvg_weights_file(w), d->ctx_init);
+                  "%s: words are left over of \"%.80s\" beside a name that is not at the end; "
+                  "their order has changed since, tune it again",
+                  fvg_weights_file(w), d->ctx_init);
 }
 
-/* The class names: *name is an array to release, its *n strings stay in `j`, which is freed after
-   it. */
+/* Reads the class names: *name is an array to release, its *n strings stay in `j`, which is freed
+   after it. */
 static fvg_status fvg__read_class_names(fvg_ctx *c, const fvg_weights *w, fvg_json *j,
                                         const char ***name, int *n) {
   const char *file = fvg_weights_file(w), *classes = fvg_weights_metadata(w, "classes");
@@ -17335,7 +17446,7 @@ static fvg_status fvg__name_file(fvg_ctx *c, const fvg_weights *w, fvg_status s)
 
 /* Builds the learner and fills its parameters. */
 static fvg_status fvg__restore_learner(fvg_clip *m, fvg_weights *w, fvg_learner **out) {
-  fvg_option option[FVG__MOST_OPTIONS];
+  fvg_option option[FVG_RECIPE_OPTIONS];
   fvg_learner_desc desc;
   fvg_status s = fvg__read_desc(m, w, &desc, option);
   int n_fixed = 0;
@@ -17359,12 +17470,12 @@ static fvg_status fvg__restore_learner(fvg_clip *m, fvg_weights *w, fvg_learner 
 }
 
 /* ---- reading: FVG-PT ---- */
-/* A whole number that older files lack; *out stays as it is then. */
+/* Reads a whole number that older files lack; *out stays as it is then. */
 static fvg_status fvg__get_newer(fvg_ctx *c, const fvg_weights *w, const char *key, int *out) {
   return fvg_weights_metadata(w, key) ? fvg__get_whole(c, w, key, 0, out) : FVG_OK;
 }
 
-/* The rule for the areas of masks, which older files lack. */
+/* Reads the rule for the areas of masks, which older files lack. */
 static fvg_status fvg__read_area(fvg_ctx *c, const fvg_weights *w, fvg_fvgpt_desc *d) {
   if (!fvg_weights_metadata(w, "area_rule")) return FVG_OK;
   int rule = 0;
@@ -17376,15 +17487,15 @@ static fvg_status fvg__read_area(fvg_ctx *c, const fvg_weights *w, fvg_fvgpt_des
 
   if (rule > FVG_AREA_IGNORE || !(least >= 0 && least <= most && most <= 1))
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%s: area_rule %d, area_min %g, area_max %g make no sense",
-                     fvg_weights_file(w), rule, least, most);
+                    "%s: area_rule %d, area_min %g, area_max %g make no sense",
+                    fvg_weights_file(w), rule, least, most);
   d->area_rule = (fvg_area_rule)rule;
   d->area_min = (float)least;
   d->area_max = (float)most;
   return FVG_OK;
 }
 
-/* What FVG-PT is made of, from the metadata. */
+/* Reads from the metadata what FVG-PT is made of. */
 static fvg_status fvg__read_fvgpt_desc(fvg_clip *m, const fvg_weights *w, fvg_fvgpt_desc *d) {
   fvg_ctx *c = m->ctx;
   double logit_scale = 0, tau = 0;
@@ -17405,11 +17516,11 @@ static fvg_status fvg__read_fvgpt_desc(fvg_clip *m, const fvg_weights *w, fvg_fv
 
   if (!(logit_scale > 0 && logit_scale < 1e6 && tau > 0 && tau < 1e6))
     return fvg_fail(c, FVG_E_FORMAT,
-                     "%s: logit_scale %g and tau %g must be positive and below 1e6",
-                     fvg_weights_file(w), logit_scale, tau);
+                    "%s: logit_scale %g and tau %g must be positive and below 1e6",
+                    fvg_weights_file(w), logit_scale, tau);
   if (d->gate_layers > FVG__MAX_GATE_LAYERS)
     return fvg_fail(c, FVG_E_FORMAT, "%s: gate_layers is %d, 1 to %d are possible",
-                     fvg_weights_file(w), d->gate_layers, FVG__MAX_GATE_LAYERS);
+                    fvg_weights_file(w), d->gate_layers, FVG__MAX_GATE_LAYERS);
   d->logit_scale = (float)logit_scale;
   d->tau = (float)tau;
   return FVG_OK;
@@ -17425,9 +17536,9 @@ static fvg_status fvg__restore_fvgpt(fvg_clip *m, fvg_weights *w, fvg_fvgpt **ou
   if (!s) s = fvg__fvgpt_new(m->ctx, out, &desc, w);
   if (s) return s;
 
-  fvg_fvgpt *f = *out;
-  for (int i = 0; !s && i < f->n_params; i++)
-    s = fvg__restore(m->ctx, w, f->params[i]);
+  fvg_fvgpt *fvgpt = *out;
+  for (int i = 0; !s && i < fvgpt->n_params; i++)
+    s = fvg__restore(m->ctx, w, fvgpt->params[i]);
   return s;
 }
 
@@ -17441,49 +17552,49 @@ static int fvg__has_parameter(fvg_parameter *const *list, int n, const char *nam
 /* Each tensor of the file must be one of the parameters: else the settings are not those that it
    was made with. */
 static fvg_status fvg__nothing_left(const fvg_weights *w, const fvg_learner *l,
-                                    const fvg_fvgpt *f) {
+                                    const fvg_fvgpt *fvgpt) {
   for (int i = 0; i < fvg_weights_count(w); i++) {
     const char *name = fvg_weights_name(w, i);
     if (fvg__has_parameter(l->param, l->n_param, name)) continue;
-    if (f && fvg__has_parameter(f->params, f->n_params, name))
+    if (fvgpt && fvg__has_parameter(fvgpt->params, fvgpt->n_params, name))
       continue;
     return fvg_fail(l->clip->ctx, FVG_E_FORMAT,
-                     "%s: tensor %.100s belongs to nothing that the settings name",
-                     fvg_weights_file(w), name);
+                    "%s: tensor %.100s belongs to nothing that the settings name",
+                    fvg_weights_file(w), name);
   }
   return FVG_OK;
 }
 
 /* Builds all that the file holds, within a budget of memory that its size allows. */
 static fvg_status fvg__restore_checkpoint(fvg_clip *m, fvg_weights *w, fvg_learner **l,
-                                          fvg_fvgpt **f) {
+                                          fvg_fvgpt **fvgpt) {
   uint64_t bytes = fvg__weights_bytes(w);
   fvg__budget budget = fvg__budget_begin(m->ctx, fvg_weights_file(w), bytes);
   fvg_status s = fvg__weights_verify(w);
   if (!s) s = fvg__restore_learner(m, w, l);
-  if (!s) s = fvg__restore_fvgpt(m, w, f);
-  if (!s) s = fvg__nothing_left(w, *l, *f);
+  if (!s) s = fvg__restore_fvgpt(m, w, fvgpt);
+  if (!s) s = fvg__nothing_left(w, *l, *fvgpt);
   fvg__budget_end(m->ctx, budget);
   return s;
 }
 
 /* On failure nothing stays, and the source is closed. */
-FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
+FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
                                        fvg_weights **settings, const fvg_source *source) {
   *l = NULL;
-  *f = NULL;
+  *fvgpt = NULL;
   if (settings) *settings = NULL;
   if (!source)
     return fvg_fail(m->ctx, FVG_E_ARG, "checkpoint: no source to read it from");
 
   fvg_weights *w = NULL;
   fvg_status s = fvg_weights_open(m->ctx, &w, source);
-  if (!s) s = fvg__restore_checkpoint(m, w, l, f);
+  if (!s) s = fvg__restore_checkpoint(m, w, l, fvgpt);
   if (s) {
     fvg_learner_free(*l);
-    fvg_fvgpt_free(*f);
+    fvg_fvgpt_free(*fvgpt);
     *l = NULL;
-    *f = NULL;
+    *fvgpt = NULL;
   }
   if (!s && settings) *settings = w;
   else fvg_weights_close(w);
@@ -17491,17 +17602,17 @@ FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt *
 }
 
 #ifndef FVGPT_NO_STDIO
-FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
+FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
                                        fvg_weights **settings, const char *path) {
   *l = NULL;
-  *f = NULL;
+  *fvgpt = NULL;
   if (settings) *settings = NULL;
   if (!path)
     return fvg_fail(m->ctx, FVG_E_ARG, "checkpoint: no path to load it from");
 
   fvg_source source;
   fvg_status s = fvg_source_file(m->ctx, &source, path);
-  return s ? s : fvg_checkpoint_read(m, l, f, settings, &source);
+  return s ? s : fvg_checkpoint_read(m, l, fvgpt, settings, &source);
 }
 #endif
 
@@ -17572,7 +17683,7 @@ FVG_DEF void fvg_learner_made_from(const fvg_learner *l, fvg_learner_desc *out,
   }
 }
 
-/* Have the two the same number and shape of context vectors, at the same place? */
+/* Tests whether two learners have the same number and shape of context vectors, at one place. */
 static int fvg__same_context(const fvg_learner *a, const fvg_learner *b) {
   return a->desc.n_ctx == b->desc.n_ctx && a->desc.class_specific == b->desc.class_specific &&
          a->desc.class_token_position == b->desc.class_token_position && a->n_fixed == b->n_fixed;
@@ -17611,7 +17722,7 @@ FVG_DEF const char *fvg_learner_difference(const fvg_learner *have, const fvg_le
      G = dz / dA,   alpha = (1/P) sum_p G_p,   map_p = relu(A_p alpha)
 
    alpha tells which channels raise the score, the map where in the picture they are active.  In a
-   transformer, A is the output of the last block's first layer norm: behind that block only the
+   transformer, A is the output of the last block's first layer norm: after that block only the
    class token is read, so the patches' rows have no gradient there, and this is the last place
    where they have one.  The tower therefore runs in two parts, up to A and from A on.  z is s f
    g0, s f g, z_FDC or z_PC, whichever the classifier's branch uses.
@@ -17626,7 +17737,7 @@ FVG_DEF const char *fvg_learner_difference(const fvg_learner *have, const fvg_le
    the question that FVG-PT (arXiv 2603.08708) starts from. */
 
 /* ---- the image tower in two parts ---- */
-#define FVG__MOST_READ 1000           /* rows behind the class token that a method may read */
+#define FVG__MOST_READ 1000           /* rows after the class token that a method may read */
 
 /* What the image tower's last block works on, T rows. */
 typedef struct fvg__last_block {
@@ -17641,8 +17752,8 @@ static const fvg_block *fvg__last_of(const fvg_clip *m) {
   return &blocks->block[blocks->n_layer - 1];
 }
 
-/* One picture up to, and without, the last block.  vectors: the learner's image prompts, or NULL.
-   */
+/* Takes one picture up to the last block, which is not entered.  vectors: the learner's image
+   prompts, or NULL. */
 static fvg_node *fvg__below_last_block(fvg_tape *t, const fvg__image_rows *rows, const float *chw,
                                        fvg_node *vectors) {
   fvg_transformer below = rows->clip->vision.transformer;
@@ -17663,7 +17774,7 @@ static fvg_node *fvg__below_last_block(fvg_tape *t, const fvg__image_rows *rows,
   return fvg_gather(fvg_concat(x, vectors), last->row, last->n_row);
 }
 
-/* The first part of the tower: one picture up to A.  l NULL: the plain tower. */
+/* Runs the first part of the tower, one picture up to A.  l NULL: CLIP's own tower. */
 static fvg_status fvg__reach_last_block(fvg_tape *t, const fvg_clip *m, fvg_learner *l,
                                         const float *chw, fvg__last_block *last) {
   const int prompted = l && l->method->n_part > 1;
@@ -17690,7 +17801,7 @@ static fvg_status fvg__reach_last_block(fvg_tape *t, const fvg_clip *m, fvg_lear
   return FVG_OK;
 }
 
-/* The second part: from A to f, and to what else the learner reads, differentiable down to A.
+/* Runs the second part, from A to f and to what else the learner reads, differentiable down to A.
    Keys and values come from all rows, queries only from those that are read. */
 static fvg_status fvg__feature_from(const fvg_clip *m, const fvg__last_block *last,
                                     fvg__step *step) {
@@ -17714,8 +17825,8 @@ static fvg_status fvg__feature_from(const fvg_clip *m, const fvg__last_block *la
 }
 
 /* ---- Grad-CAM ---- */
-/* z_PC = (1 - b) z + b z_CLIP.  b is a constant here: how it changes with the picture is left out.
-   */
+/* Computes z_PC = (1 - b) z + b z_CLIP.  Here b is a constant: how it changes with the picture is
+   left out. */
 static fvg_node *fvg__calibrated_logits(const fvg_classifier *k, fvg_node *f, fvg_node *f_clip,
                                         fvg_node *g) {
   const float tau = k->fvgpt->desc.tau;
@@ -17726,38 +17837,35 @@ static fvg_node *fvg__calibrated_logits(const fvg_classifier *k, fvg_node *f, fv
   return fvg_lerp(z, z_clip, fvg_detach(b));
 }
 
-/* The logits [1, n_class] of a picture, as the classifier's branch has them.  f_clip [embed_dim]:
-   plain CLIP's feature of it, if that is another than the step's. */
+/* Makes the logits [1, n_class] of a picture as a node, by the rules of fvg__branch_logits.  f_clip
+   [embed_dim]: zero-shot CLIP's feature of the picture; NULL: the step's.  Without prior
+   calibration (no_pc) new classes are scored as base classes are, but always by f. */
 static fvg_node *fvg__map_logits(fvg_classifier *k, const fvg__step *step, const float *f_clip) {
-  const fvg_clip *m = k->clip;
   fvg_learner *l = k->learner;
-  fvg_node *f = step->f;
-  fvg_branch branch = k->branch;
-  if (branch == FVG_BRANCH_NEW && k->fvgpt->desc.no_pc)
-    branch = FVG_BRANCH_BASE;
+  fvg_fvgpt *fvgpt = k->fvgpt;
+  fvg_tape *t = step->f->tape;
+  const int d = k->clip->embed_dim;
+  if (k->packed.n_text) return l->method->scores(l, t, &k->packed, step->f);
 
-  const int is_branch = branch == FVG_BRANCH_BASE || branch == FVG_BRANCH_NEW;
-  if (!is_branch && branch != FVG_ZERO_SHOT && k->packed.n_text)
-    return l->method->scores(l, f->tape, &k->packed, f);
+  const int no_fdc = fvgpt && fvgpt->desc.no_fdc;
+  const int by_f_score = l && l->method->f_score &&
+      (k->branch == FVG_TUNED || (k->branch == FVG_BRANCH_BASE && no_fdc));
+  const int no_calibration = k->branch == FVG_BRANCH_NEW && fvgpt->desc.no_pc;
+  const fvg_branch branch = no_calibration ? FVG_BRANCH_BASE : k->branch;
 
-  const float *texts = branch == FVG_ZERO_SHOT ? k->g_clip : k->g;
-  fvg_node *g = fvg_const(f->tape, k->n_class, m->embed_dim, texts);
-  if (branch == FVG_BRANCH_BASE) {
-    /* Without adapters base classes are scored by f_score, as in fvg_fvgpt_score_base. */
-    if (k->branch == branch && k->fvgpt->desc.no_fdc && l->method->mixed)
-      f = l->method->mixed(l, step);
-    return k->fvgpt->desc.no_fdc ? fvg__logits(k->fvgpt, f, g) : fvg__fdc(k->fvgpt, f, g);
+  fvg_node *f = by_f_score ? l->method->f_score(l, step) : step->f;
+  fvg_node *g = fvg_const(t, k->n_class, d, branch == FVG_ZERO_SHOT ? k->g_clip : k->g);
+  switch (branch) {
+    case FVG_ZERO_SHOT:
+    case FVG_TUNED:
+    case FVG_TUNED_NEW:   return fvg_scale(fvg_linear(f, g, NULL), k->clip->logit_scale);
+    case FVG_BRANCH_BASE: return no_fdc ? fvg__logits(fvgpt, f, g) : fvg__fdc(fvgpt, f, g);
+    case FVG_BRANCH_NEW:  break;
   }
-  if (branch == FVG_BRANCH_NEW) {
-    fvg_node *clip = f_clip ? fvg_const(f->tape, 1, m->embed_dim, f_clip) : f;
-    return fvg__calibrated_logits(k, f, clip, g);
-  }
-  if (branch == FVG_TUNED && l->method->mixed)
-    f = l->method->mixed(l, step);
-  return fvg_scale(fvg_linear(f, g, NULL), m->logit_scale);
+  return fvg__calibrated_logits(k, f, f_clip ? fvg_const(t, 1, d, f_clip) : f, g);
 }
 
-/* The label's logit, [1,1]. */
+/* Picks the label's logit, [1,1]. */
 static fvg_node *fvg__class_score(fvg_classifier *k, const fvg__step *step, const float *f_clip,
                                   int label) {
   fvg_node *z = fvg__map_logits(k, step, f_clip);
@@ -17767,7 +17875,7 @@ static fvg_node *fvg__class_score(fvg_classifier *k, const fvg__step *step, cons
   return fvg_sum(fvg_mul(z, chosen));
 }
 
-/* grid [n_patch] = relu(A alpha), with alpha the mean of the patches' gradients.  a and da
+/* Computes grid [n_patch] = relu(A alpha), with alpha the mean of the patches' gradients.  a and da
    [n_patch, width] are the patches' rows of A and of its gradient; grid comes zeroed. */
 static void fvg__weigh_channels(const float *a, const float *da, int n_patch, int width,
                                 float *grid) {
@@ -17783,7 +17891,7 @@ static void fvg__weigh_channels(const float *a, const float *da, int n_patch, in
     if (grid[p] < 0) grid[p] = 0;
 }
 
-/* relu(A alpha) -> grid [T-1], which comes zeroed. */
+/* Computes relu(A alpha) -> grid [T-1], which comes zeroed. */
 static fvg_status fvg__grad_cam(fvg_classifier *k, const fvg__last_block *last, const float *f_clip,
                                 int label, float *grid) {
   const fvg_clip *m = k->clip;
@@ -17804,8 +17912,8 @@ static fvg_status fvg__grad_cam(fvg_classifier *k, const fvg__last_block *last, 
 }
 
 /* ---- attention of the class token ---- */
-/* Mean over heads of the class token's attention to the patches -> grid [T-1], which comes zeroed.
-   */
+/* Adds to grid [T-1], which comes zeroed, the mean over heads of the class token's attention to the
+   patches. */
 static fvg_status fvg__cls_attention(const fvg_clip *m, const fvg__last_block *last, float *grid) {
   const fvg__kernels *kernels = m->ctx->kernels;
   const fvg_block *b = fvg__last_of(m);
@@ -17853,7 +17961,7 @@ static fvg__between fvg__between_patches(int pixel, int n, int size) {
   return x;
 }
 
-/* grid [n,n] -> map [size,size], bilinear */
+/* Spreads grid [n,n] over map [size,size], bilinearly. */
 static void fvg__spread(const float *grid, int n, float *map, int size) {
   for (int y = 0; y < size; y++) {
     fvg__between down = fvg__between_patches(y, n, size);
@@ -17867,13 +17975,13 @@ static void fvg__spread(const float *grid, int n, float *map, int size) {
   }
 }
 
-/* The grid of patches as a map whose greatest value is 1, or all 0. */
+/* Makes of the grid of patches a map whose greatest value is 1, or all 0. */
 static fvg_status fvg__finish_map(const fvg_clip *m, const float *grid, float *map) {
   const int n_patch = m->vision.n_token - 1, size = m->vision.image_size;
   for (int p = 0; p < n_patch; p++)
     if (!isfinite(grid[p]))
       return fvg_fail(m->ctx, FVG_E_NUMERIC, "attention map: patch %d is %g",
-                       p, (double)grid[p]);
+                      p, (double)grid[p]);
 
   fvg__spread(grid, size / m->vision.patch_size, map, size);
 
@@ -17902,8 +18010,8 @@ static fvg_status fvg__map_check(const fvg_classifier *k, const float *chw, int 
   return FVG_OK;
 }
 
-/* One number per patch -> grid [T-1], which comes zeroed.  f_clip [embed_dim] is room for plain
-   CLIP's feature. */
+/* Writes one number per patch into grid [T-1], which comes zeroed.  f_clip [embed_dim] is room for
+   zero-shot CLIP's feature. */
 static fvg_status fvg__map_grid(fvg_classifier *k, fvg_tape *t, const float *chw, int label,
                                 fvg_map_kind kind, float *f_clip, float *grid) {
   fvg_clip *m = k->clip;
@@ -18053,7 +18161,8 @@ FVG_DEF const char *fvg_clip_error(const fvg_clip *m) {
    news. */
 static fvg_status fvg__unusable(const fvg_clip *m) { return m ? m->failed : FVG_E_NOMEM; }
 
-/* The row of features [fvg_learner_feature_width] of one picture; learner NULL: plain CLIP's. */
+/* Computes the row of features [fvg_learner_feature_width] of one picture; learner NULL: that of
+   zero-shot CLIP. */
 static fvg_status fvg__image_features(fvg_clip *m, fvg_learner *l, float *features,
                                       const fvg_image *image) {
   fvg_ctx *c = m->ctx;
@@ -18076,12 +18185,11 @@ FVG_DEF fvg_status fvg_encode_image(fvg_clip *m, float *feature, const fvg_image
   fvg_status unusable = fvg__unusable(m);
   if (unusable) return unusable;
   if (!feature || !image || !image->pixels)
-    return fvg_fail(m->ctx, FVG_E_ARG,
-                    "fvg_encode_image: needs a picture and a place for its feature");
+    return fvg__missing(m->ctx, "fvg_encode_image", "a picture and a place for its feature");
   return fvg__image_features(m, NULL, feature, image);
 }
 
-/* logits [n] -> their softmax in place; returns the index of the greatest. */
+/* Turns logits [n] into their softmax, in place, and returns the index of the greatest. */
 static int fvg__softmax_best(const fvg_ctx *c, float *z, int n) {
   int best = 0;
   for (int i = 1; i < n; i++) {
@@ -18095,7 +18203,7 @@ FVG_DEF int fvg_classifier_image(fvg_classifier *k, float *probability, const fv
   if (!k) return FVG_E_ARG;  /* without a context there is no place for a message */
   fvg_clip *m = k->clip;
   if (!image || !image->pixels)
-    return fvg_fail(m->ctx, FVG_E_ARG, "fvg_classifier_image: needs a picture");
+    return fvg__missing(m->ctx, "fvg_classifier_image", "a picture");
   float *features = FVG_NEW_ARRAY(m->ctx, float, (size_t)fvg_learner_feature_width(m, k->learner));
   float *z = FVG_NEW_ARRAY(m->ctx, float, (size_t)k->n_class);
 
@@ -18122,7 +18230,8 @@ FVG_DEF int fvg_classify_image(fvg_clip *m, float *probability, const fvg_image 
 }
 
 #ifndef FVGPT_NO_STDIO
-/* A picture with 3 channels as its file stores it; one that EXIF says to be turned is noted. */
+/* Loads a picture with 3 channels as its file stores it; one that EXIF says to be turned is
+   noted. */
 static fvg_status fvg__picture_file(fvg_ctx *c, fvg_image *image, const char *path) {
   fvg_status s = fvg_image_load(c, image, path, 3);
   return s ? s : fvg_image_upright(c, image, path, 0);

@@ -199,7 +199,7 @@ static fvg_status learner_steps(replay *r, fvg_clip *m, fvg_learner *l, const re
     batch.n = x->batch;
     batch.epoch = (int)setting(r, "epoch", 0);
     batch.label = (const int *)x->labels.data + i * x->batch;
-    batch.f = f;
+    batch.f_clip = f;
     batch.pixels = (const float *)x->images.data + (size_t)i * values;
     batch.pixels_fg = fg;
     foreground(x, i, fg);

@@ -282,11 +282,11 @@ static int long_fewest(const fvg_items *items, int n_class) {
 }
 
 static void test_task(const fvg_dataset *d, const fvg_task_desc *desc) {
-  const fvg_items *part = desc->part == FVG_TRAIN ? &d->train : desc->part == FVG_VAL ? &d->val : &d->test;
+  const fvg_items *part = desc->split == FVG_TRAIN ? &d->train : desc->split == FVG_VAL ? &d->val : &d->test;
   fvg_items drawn = {NULL, 0}, expected = {NULL, 0};
   fvg_status s;
   if (desc->shots == 0) s = fvg_items_group(d->ctx, &drawn, part, d->n_class, FVG_ALL);
-  else if (desc->part == FVG_VAL)
+  else if (desc->split == FVG_VAL)
     s = fvg_items_few_shot_val(d->ctx, &drawn, &d->train, &d->val, d->n_class, desc->shots, desc->seed);
   else s = fvg_items_few_shot(d->ctx, &drawn, NULL, part, d->n_class, desc->shots, desc->seed);
   if (!s) s = fvg_items_group(d->ctx, &expected, &drawn, d->n_class, desc->group);
@@ -311,7 +311,7 @@ static void test_tasks(const fvg_dataset *d) {
     for (int group = FVG_ALL; group <= FVG_NEW; group++)
       for (int i = 0; i < 4; i++)
         for (uint64_t seed = 1; seed <= 2; seed++) {
-          fvg_task_desc desc = {(fvg_part)part, (fvg_group)group, shots[i], seed};
+          fvg_task_desc desc = {(fvg_split)part, (fvg_group)group, shots[i], seed};
           test_task(d, &desc);
         }
 

@@ -125,7 +125,7 @@ static fvg_parameter *ctx_of(const fvg_learner *p) { return fvg_learner_paramete
 static fvg_batch batch_of(const float *f, const int *label, int n) {
   fvg_batch b;
   memset(&b, 0, sizeof b);
-  b.f = f;
+  b.f_clip = f;
   b.label = label;
   b.n = n;
   return b;

@@ -171,7 +171,7 @@ static fvg_batch batch_of(int epoch) {
   b.n = N;
   b.epoch = epoch;
   b.label = label;
-  b.f = plain;
+  b.f_clip = plain;
   b.pixels = pixels;
   b.pixels_fg = pixels_fg;
   return b;
@@ -1137,7 +1137,7 @@ static void test_refused(void) {
       fvg_tape *t = fvg_tape_new(c);
       if (missing == 0) b.n = 0;
       if (missing == 1) b.label = NULL;
-      if (missing == 2) b.f = NULL;
+      if (missing == 2) b.f_clip = NULL;
       if (missing == 3) b.pixels = NULL;
       if (missing == 4) b.pixels_fg = NULL;
       if ((missing == 2 && !(fvg_learner_needs(l) & FVG_NEEDS_FEATURES)) ||

@@ -35,7 +35,7 @@ static void draw(void) {
     picture[i].mask.channels = 1;
     picture[i].mask.pixels = inside[i];
     picture[i].label = i / EACH;
-    picture[i].part = i % EACH == EACH - 1 ? FVG_TEST : FVG_TRAIN;
+    picture[i].split = i % EACH == EACH - 1 ? FVG_TEST : FVG_TRAIN;
   }
 }
 
@@ -47,7 +47,7 @@ static int write_files(fvg_ctx *c) {
   mkdir("build", 0777);
   for (int i = 0; i < 6; i++) mkdir(folder[i], 0777);
   for (int i = 0; i < N && ok; i++) {
-    const char *part = picture[i].part == FVG_TEST ? "test" : "train", *name = names[i / EACH];
+    const char *part = picture[i].split == FVG_TEST ? "test" : "train", *name = names[i / EACH];
     const char *const under[] = {"", "mask/"};
     for (int k = 0; k < 2; k++) {
       snprintf(path, sizeof path, ROOT "/%s%s/%d_%s", under[k], part, i / EACH, name);
@@ -141,7 +141,7 @@ static void test_pictures(fvg_clip *m) {
   one.mask.width--;
   check(refused(c, fvg_dataset_of_pictures(c, &memory, &one, 1, names, CLASSES), "its mask"), "a mask's size");
   one = picture[0];
-  one.part = (fvg_part)7;
+  one.split = (fvg_split)7;
   check(refused(c, fvg_dataset_of_pictures(c, &memory, &one, 1, names, CLASSES), "its part"), "a part");
   check(refused(c, fvg_dataset_of_pictures(c, &memory, NULL, 1, names, CLASSES), "pictures") &&
             refused(c, fvg_dataset_of_pictures(c, NULL, picture, N, names, CLASSES), "a place"), "NULL");

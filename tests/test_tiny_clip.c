@@ -231,7 +231,7 @@ static double coop_loss(fvg_learner *p, const lesson *l) {
   memset(&batch, 0, sizeof batch);
   batch.n = BASE * SHOTS;
   batch.label = l->label;
-  batch.f = l->f;
+  batch.f_clip = l->f;
   loss = fvg_learner_loss(p, t, &batch);
   x = loss ? (double)fvg_value(loss)[0] : NAN;
   fvg_tape_free(t);
@@ -249,7 +249,7 @@ static fvg_status train_coop(fvg_learner *p, const lesson *l) {
   memset(&batch, 0, sizeof batch);
   batch.n = 4;
   batch.label = label;
-  batch.f = f;
+  batch.f_clip = f;
   for (epoch = 0; epoch < 2; epoch++)
     for (step = 0; !s && step < BASE * SHOTS / 4; step++) {
       for (i = 0; i < 4; i++) {

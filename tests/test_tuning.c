@@ -2028,6 +2028,7 @@ static void test_dpc_step(world *w, const char *method) {
   memset(&t, 0, sizeof t);
   memset(&d, 0, sizeof d);
   memset(&od, 0, sizeof od);
+  t.stage = FVG__DPC;
   t.clip = w->m;
   t.dpc = &d;
   t.batch = 4;

@@ -444,7 +444,7 @@ static fvg_status step_coop(job *j) {
   memset(&batch, 0, sizeof batch);
   batch.n = BATCH;
   batch.label = labels;
-  batch.f = j->x;
+  batch.f_clip = j->x;
   return fvg_learner_step(j->coop, &loss, j->optimizer, 0.0035, &batch);
 }
 

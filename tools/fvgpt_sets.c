@@ -42,7 +42,7 @@ fvg_status open_data(fvg_ctx *c, const data_options *o, const char *root, fvg_da
 fvg_status test_task(const fvg_dataset *d, fvg_group half, fvg_task *task) {
   fvg_task_desc desc;
   memset(&desc, 0, sizeof desc);
-  desc.part = FVG_TEST;
+  desc.split = FVG_TEST;
   desc.group = half;
   fvg_status s = fvg_task_draw(task, d, &desc);
   if (s || task->items.n) return s;

@@ -10,7 +10,7 @@
 fvg_status draw(const tuning *t, const fvg_dataset *d, int shots, int seed, fvg_task *task) {
   fvg_task_desc desc;
   memset(&desc, 0, sizeof desc);
-  desc.part = FVG_TRAIN;
+  desc.split = FVG_TRAIN;
   desc.group = t->train_half;
   desc.shots = shots;
   desc.seed = (uint64_t)seed;
