@@ -1326,6 +1326,11 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
 #define FVG__CLIP_IMPLEMENTED
 #include "fvgpt.h"  /* the bodies, if it was first included without FVGPT_IMPLEMENTATION */
 
+/* Fails because an argument that `who` needs is NULL.  c NULL: no context can hold the message. */
+static fvg_status fvg__missing(fvg_ctx *c, const char *who, const char *what) {
+  return c ? fvg_fail(c, FVG_E_ARG, "%s needs %s, not NULL", who, what) : FVG_E_ARG;
+}
+
 /*==================================================================================================
  * CHAPTER 1  TEXT: one spelling for every text
  *==================================================================================================
@@ -2813,10 +2818,12 @@ static int fvg__find_key(const fvg__name_key *key, int n, const fvg__name_key *o
   return -1;
 }
 
-static fvg_status fvg__need_names(fvg_ctx *c, const char *const *name, int n) {
+/* Fails unless there are n names.  `who` begins the message. */
+static fvg_status fvg__need_names(fvg_ctx *c, const char *who, const char *const *name, int n) {
+  if (n > 0 && !name) return fvg__missing(c, who, "names");
   for (int i = 0; i < n; i++) {
     if (!name[i])
-      return fvg_fail(c, FVG_E_ARG, "fvg_match_names: name %d of %d is NULL", i + 1, n);
+      return fvg_fail(c, FVG_E_ARG, "%s: name %d of %d is NULL", who, i + 1, n);
   }
   return FVG_OK;
 }
@@ -2826,8 +2833,10 @@ FVG_DEF fvg_status fvg_match_names(fvg_ctx *c, int *match, const char *const *na
                                    const char *const *among, int n_among) {
   if (n < 0 || n_among < 0)
     return fvg_fail(c, FVG_E_ARG, "fvg_match_names: %d names among %d", n, n_among);
-  fvg_status s = fvg__need_names(c, name, n);
-  if (!s) s = fvg__need_names(c, among, n_among);
+  if (n > 0 && !match)
+    return fvg__missing(c, "fvg_match_names", "a place for the matches");
+  fvg_status s = fvg__need_names(c, "fvg_match_names", name, n);
+  if (!s) s = fvg__need_names(c, "fvg_match_names", among, n_among);
   if (s) return s;
 
   fvg__name_key *key = FVG_NEW_ARRAY(c, fvg__name_key, (size_t)n_among + 1);
@@ -2866,7 +2875,8 @@ static fvg_status fvg__check_not_empty(fvg_ctx *c, const char *who, const char *
                                        int n) {
   const char *const empty = "";
   int first = -1;
-  fvg_status s = fvg_match_names(c, &first, &empty, 1, name, n < 0 ? 0 : n);
+  fvg_status s = fvg__need_names(c, who, name, n);
+  if (!s) s = fvg_match_names(c, &first, &empty, 1, name, n < 0 ? 0 : n);
   if (s || first < 0) return s;
   return fvg_fail(c, FVG_E_ARG, "%s: the name of class %d of %d is empty", who, first + 1, n);
 }
@@ -3435,6 +3445,7 @@ static const fvg__image_kind *fvg__image_kind_of_name(const char *path) {
 /* With `turn`, turns a picture upright by its EXIF orientation; otherwise logs once that it is
    taken as stored. */
 FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *file, int turn) {
+  if (!image) return fvg__missing(c, "fvg_image_upright", "an image");
   if (image->orientation < 2) return FVG_OK;
   if (turn) return fvg_image_turn(c, image, image->orientation);
 
@@ -3442,7 +3453,7 @@ FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *f
                 "%s: its EXIF data say that the camera was turned (orientation %d); it is taken "
                 "as stored, as in CLIP's own preprocessing, and so are others; --exif-rotate turns "
                 "such pictures upright",
-                file, image->orientation);
+                file ? file : "image", image->orientation);
   return FVG_OK;
 }
 #endif
@@ -4808,6 +4819,12 @@ static uint8_t *fvg__png_file(uint8_t *file, const fvg_image *image, fvg__deflat
 /* Encodes a picture as a PNG file in memory: (*bytes)[*n], which the caller releases. */
 FVG_DEF fvg_status fvg_image_encode_png(fvg_ctx *c, uint8_t **bytes, size_t *n,
                                         const fvg_image *image) {
+  if (bytes) *bytes = NULL;
+  if (n) *n = 0;
+  if (!bytes || !n) return fvg__missing(c, "fvg_image_encode_png", "places for the bytes");
+  fvg_status s = fvg__image_check(c, image, "fvg_image_encode_png");
+  if (s) return s;
+
   /* fvg__image_check bounds the sides, so that the rows have fewer than 2^30 bytes */
   const size_t row = fvg__row(image->width, image->channels) + 1;
   const size_t n_rows = row * (size_t)image->height;
@@ -4816,7 +4833,6 @@ FVG_DEF fvg_status fvg_image_encode_png(fvg_ctx *c, uint8_t **bytes, size_t *n,
 
   uint8_t *rows = (uint8_t *)fvg_alloc(c, n_rows);
   fvg__deflate *z = FVG_NEW(c, fvg__deflate);
-  *bytes = NULL;
   if (rows && z) *bytes = (uint8_t *)fvg_alloc(c, 8 + header + data + end);
   if (*bytes) {
     fvg__png_rows(rows, image);
@@ -5442,6 +5458,7 @@ static fvg_status fvg__resample(fvg_ctx *c, fvg_image *out, const fvg__view *in,
 /* Checks the arguments of the three resizing functions and empties `out`. */
 static fvg_status fvg__resize_begin(fvg_ctx *c, fvg_image *out, const fvg_image *in,
                                     const char *who) {
+  if (!out) return fvg__missing(c, who, "a place for the image");
   if (out == in)
     return fvg_fail(c, FVG_E_ARG, "%s: the result cannot replace its own source", who);
   memset(out, 0, sizeof *out);
@@ -5511,6 +5528,7 @@ static fvg_status fvg__shortest_side(fvg_ctx *c, const fvg_image *in, int side, 
 FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fvg_image *in,
                                             const fvg_preprocess *p) {
   fvg_status s = fvg__resize_begin(c, out, in, "test transform");
+  if (!s && !p) s = fvg__missing(c, "fvg_image_test_transform", "a preprocessing");
   if (s) return s;
 
   int width = p->resize;
@@ -5564,6 +5582,7 @@ static int fvg__crop_fits(const fvg_crop *crop, const fvg_image *in) {
 FVG_DEF fvg_status fvg_image_resized_crop(fvg_ctx *c, fvg_image *out, const fvg_image *in,
                                           const fvg_crop *crop, int size, fvg_filter filter) {
   fvg_status s = fvg__resize_begin(c, out, in, "resized crop");
+  if (!s && !crop) s = fvg__missing(c, "fvg_image_resized_crop", "a box");
   if (s) return s;
 
   if (!fvg__crop_fits(crop, in))
@@ -5668,6 +5687,8 @@ FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float thresh
 FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *image,
                                        const fvg_preprocess *p) {
   fvg_status s = fvg__image_check(c, image, "normalize");
+  if (!s && !chw) s = fvg__missing(c, "fvg_image_normalize", "a place for the pixels");
+  if (!s && !p) s = fvg__missing(c, "fvg_image_normalize", "a preprocessing");
   if (s) return s;
   if (image->channels != 3)
     return fvg_fail(c, FVG_E_SHAPE,
@@ -7468,6 +7489,7 @@ static fvg_status fvg__loader_end(fvg__clip_loader *l, fvg_status s, fvg_clip **
 /* Reads a model from open weights, with the text of its configuration or without. */
 FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights,
                                  const char *config_json, fvg_dtype keep_as) {
+  if (!out) return fvg__missing(c, "fvg_clip_load", "a place for the model");
   *out = NULL;
   if (!weights) return fvg_fail(c, FVG_E_ARG, "a model's weights are needed");
 
@@ -7943,6 +7965,7 @@ static fvg_status fvg__open_model(fvg__clip_loader *l, const fvg__clip_files *x,
 /* Opens a model from a folder or from a file of weights, with all that lies beside it. */
 FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges,
                                  fvg_dtype keep_as) {
+  if (!out) return fvg__missing(c, "fvg_clip_open", "a place for the model");
   *out = NULL;
   if (!path || !*path) return fvg_fail(c, FVG_E_ARG, "a model's folder or file is needed");
 
@@ -8517,6 +8540,10 @@ static fvg_node *fvg__vision_head(const fvg_clip *m, fvg_node *x) {
 FVG_DEF fvg_node *fvg_clip_image_features(fvg_tape *t, const fvg_clip *m, const float *images,
                                           int n) {
   if (!t) return NULL;
+  if (!images) {
+    fvg__missing(m->ctx, "fvg_clip_image_features", "images");
+    return fvg__give_up(t);
+  }
   fvg__image_rows rows;
   if (fvg__image_rows_new(m, &rows, n, NULL)) return fvg__give_up(t);
 
@@ -8598,6 +8625,10 @@ FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, float *features, const fl
     return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
   if (n < 0)
     return fvg_fail(m->ctx, FVG_E_ARG, "%d images to encode", n);
+  if (n > 0 && !images)
+    return fvg__missing(m->ctx, "fvg_clip_encode_images", "images");
+  if (n > 0 && !features)
+    return fvg__missing(m->ctx, "fvg_clip_encode_images", "a place for the features");
   fvg_tape *t = fvg__clip_tape(m);
   if (!t) return FVG_E_NOMEM;
 
@@ -8937,7 +8968,9 @@ static fvg_status fvg__pack_plain(const fvg_clip *m, fvg__packed *p, const char 
     return fvg_fail(m->ctx, FVG_E_ARG, "%d texts to encode", n);
 
   fvg__texts x;
-  fvg_status s = fvg__texts_new(m, &x, n);
+  fvg_status s = fvg__need_names(m->ctx, "encoding texts", texts, n);
+  if (s) return s;
+  s = fvg__texts_new(m, &x, n);
   for (int i = 0; !s && i < n; i++)
     s = fvg__texts_add_plain(m, &x, texts[i]);
   if (!s)
@@ -8949,6 +8982,8 @@ static fvg_status fvg__pack_plain(const fvg_clip *m, fvg__packed *p, const char 
 FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, float *features, const char *const *texts,
                                          int n) {
   fvg__packed p;
+  if (!features)
+    return fvg__missing(m->ctx, "fvg_clip_encode_texts", "a place for the features");
   fvg_status s = fvg__pack_plain(m, &p, texts, n, FVG__PART_ROWS);
   if (!s)
     s = fvg__encode_packed(m, &p, NULL, 0, features);
@@ -9755,6 +9790,7 @@ static fvg_status fvg__check_room(const fvg_learner *l) {
 static fvg_status fvg__learner_start(fvg_learner *l, const fvg_learner_desc *desc,
                                      const char *const *class_name, int n_class, int n_fixed) {
   fvg_status s = fvg__check_learner(l->clip, desc, n_class);
+  if (!s) s = fvg__need_names(l->clip->ctx, l->method->name, class_name, n_class);
   if (s) return s;
   if (l->desc.n_ctx == 0)
     l->desc.n_ctx = l->method->n_ctx;
@@ -9779,6 +9815,7 @@ static fvg_status fvg__learner_start(fvg_learner *l, const fvg_learner_desc *des
 static fvg_status fvg__learner_new(fvg_clip *m, fvg_learner **out, const fvg_learner_desc *desc,
                                    const char *const *class_name, int n_class,
                                    const fvg_weights *file, int n_fixed) {
+  if (!out) return fvg__missing(m->ctx, desc->method->name, "a place for the learner");
   *out = NULL;
   fvg_learner *l = FVG_NEW(m->ctx, fvg_learner);
   if (!l) return FVG_E_NOMEM;
@@ -9837,17 +9874,17 @@ FVG_DEF const char *fvg_learner_method(const fvg_learner *l) { return l->method-
 FVG_DEF int fvg_learner_needs(const fvg_learner *l) { return l->method->needs; }
 
 FVG_DEF const char *const *fvg_learner_class_names(const fvg_learner *l, int *n) {
-  *n = l->n_class;
+  if (n) *n = l->n_class;
   return (const char *const *)l->class_name;
 }
 
 FVG_DEF fvg_parameter *const *fvg_learner_parameters(const fvg_learner *l, int *n) {
-  *n = l->n_param;
+  if (n) *n = l->n_param;
   return l->param;
 }
 
 FVG_DEF fvg_parameter *fvg_learner_parameter(const fvg_learner *l, const char *name) {
-  for (int i = 0; i < l->n_param; i++)
+  for (int i = 0; name && i < l->n_param; i++)
     if (!strcmp(l->param[i]->name, name))
       return l->param[i];
   return NULL;
@@ -9855,6 +9892,7 @@ FVG_DEF fvg_parameter *fvg_learner_parameter(const fvg_learner *l, const char *n
 
 /* ---- a step ---- */
 static fvg_status fvg__check_batch(const fvg_learner *l, const fvg_batch *batch) {
+  if (!batch) return fvg__missing(l->clip->ctx, l->method->name, "a batch");
   const int needs = l->method->needs;
   const char *missing = NULL;
 
@@ -9904,6 +9942,7 @@ static fvg_status fvg__learner_gradients(fvg_learner *l, const fvg_batch *batch,
 FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, float *loss, fvg_optimizer *o, double lr,
                                     const fvg_batch *batch) {
   fvg_status s = fvg__check_batch(l, batch);
+  if (!s && !o) s = fvg__missing(l->clip->ctx, "fvg_learner_step", "an optimiser");
   if (s) return s;
   fvg_tape_clear(l->tape);
   fvg_optimizer_zero_grad(o);
@@ -9949,6 +9988,7 @@ static fvg_status fvg__learner_vectors(fvg_learner *l, fvg__tower tower, float *
 FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, float *g,
                                              const char *const *class_name, int n_class) {
   fvg_clip *m = l->clip;
+  if (!g) return fvg__missing(m->ctx, "fvg_learner_text_features", "a place for the features");
   if (l->method->scores)
     return fvg_fail(m->ctx, FVG_E_UNSUPPORTED,
                     "%s writes other words for every picture; it has no text features of classes "
@@ -10040,6 +10080,10 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float 
   }
   if (n < 0)
     return fvg_fail(m->ctx, FVG_E_ARG, "%d images to encode", n);
+  if (n > 0 && !images)
+    return fvg__missing(m->ctx, "fvg_learner_encode_images", "images");
+  if (n > 0 && !features)
+    return fvg__missing(m->ctx, "fvg_learner_encode_images", "a place for the features");
 
   const int width = fvg_learner_feature_width(m, l);
   const size_t floats = fvg__image_floats(m);
@@ -11134,19 +11178,20 @@ FVG_DEF const fvg_method *fvg_method_at(int i) {
 }
 
 FVG_DEF const fvg_method *fvg_method_find(const char *name) {
-  for (int i = 0; fvg__method[i]; i++)
+  for (int i = 0; name && fvg__method[i]; i++)
     if (!strcmp(fvg__method[i]->name, name))
       return fvg__method[i];
   return NULL;
 }
 
-FVG_DEF const char *fvg_method_name(const fvg_method *method) { return method->name; }
-FVG_DEF int fvg_method_needs(const fvg_method *method) { return method->needs; }
+FVG_DEF const char *fvg_method_name(const fvg_method *method) { return method ? method->name : ""; }
+FVG_DEF int fvg_method_needs(const fvg_method *method) { return method ? method->needs : 0; }
 
 FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *batch) {
-  if (batch) *batch = method->batch;
   fvg_optimizer_desc d;
   memset(&d, 0, sizeof d);
+  if (batch) *batch = method ? method->batch : 0;
+  if (!method) return d;
   d.lr = method->lr;
   d.kind = method->optimizer;
   d.epochs = method->epochs;
@@ -11154,12 +11199,12 @@ FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *b
 }
 
 FVG_DEF float fvg_method_crop_scale(const fvg_method *method) {
-  return fvg__default(method->crop_scale_min, 0.08f);
+  return fvg__default(method ? method->crop_scale_min : 0, 0.08f);
 }
 
 FVG_DEF int fvg_method_option(const fvg_method *method, fvg_option *option, double *low,
                               double *high, int i) {
-  if (i < 0 || i >= FVG__MOST_OPTIONS) return 0;
+  if (!method || !option || !low || !high || i < 0 || i >= FVG__MOST_OPTIONS) return 0;
   const fvg__option_card *card = &method->option[i];
   if (!card->name) return 0;
 
@@ -11182,6 +11227,7 @@ FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *c
 
 /* The description is put together again from what the learner kept; then values are copied. */
 FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
+  if (!out) return fvg__missing(l->clip->ctx, "fvg_learner_copy", "a place for the copy");
   fvg_option option[FVG__MOST_OPTIONS];
   int n_option = 0;
   for (; l->method->option[n_option].name; n_option++) {
@@ -11329,6 +11375,7 @@ static void fvg__python_sample(fvg__mt *m, int n, int k, int *chosen, int *scrat
 
 /* ---- lists of items ---- */
 FVG_DEF void fvg_items_free(fvg_ctx *c, fvg_items *items) {
+  if (!items) return;
   fvg_release(c, items->item);
   items->item = NULL;
   items->n = 0;
@@ -11342,6 +11389,7 @@ static fvg_status fvg__items_new(fvg_ctx *c, fvg_items *out, int n) {
 }
 
 static fvg_status fvg__items_check(fvg_ctx *c, const fvg_items *in, int n_class) {
+  if (!in || (in->n > 0 && !in->item)) return fvg__missing(c, "a list of pictures", "its items");
   for (int i = 0; i < in->n; i++) {
     const fvg_item *item = &in->item[i];
     if (item->label < 0 || item->label >= n_class)
@@ -11364,6 +11412,7 @@ FVG_DEF int fvg_group_classes(int n_class, fvg_group half, int *first) {
 /* Copies the items of one half of the classes, with their labels renumbered from 0. */
 FVG_DEF fvg_status fvg_items_group(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class,
                                   fvg_group half) {
+  if (!out) return fvg__missing(c, "fvg_items_group", "a place for the list");
   memset(out, 0, sizeof *out);
   fvg_status s = fvg__items_check(c, in, n_class);
   if (s) return s;
@@ -11494,6 +11543,7 @@ static fvg_status fvg__draw_shots(fvg_ctx *c, fvg__mt *mt, fvg_items *out, const
 
 FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, int *fewest, const fvg_items *in,
                                       int n_class, int shots, uint64_t seed) {
+  if (!out) return fvg__missing(c, "fvg_items_few_shot", "a place for the list");
   fvg__mt mt;
   fvg__mt_seed(&mt, seed);
   return fvg__draw_shots(c, &mt, out, in, n_class, shots, fewest);
@@ -11504,6 +11554,7 @@ FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, int *fewest, c
 FVG_DEF fvg_status fvg_items_few_shot_val(fvg_ctx *c, fvg_items *out, const fvg_items *train,
                                           const fvg_items *val, int n_class, int shots,
                                           uint64_t seed) {
+  if (!out) return fvg__missing(c, "fvg_items_few_shot_val", "a place for the list");
   memset(out, 0, sizeof *out);
   fvg__mt mt;
   fvg__mt_seed(&mt, seed);
@@ -11552,9 +11603,12 @@ static fvg_status fvg__best_scored(fvg_ctx *c, const float *scores, int n_class,
 /* Accuracy and macro F1 in percent of scores [n, n_class]. */
 FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores, const int *labels,
                                 int n, int n_class) {
+  if (!out) return fvg__missing(c, "fvg_score_of", "a place for the score");
   memset(out, 0, sizeof *out);
   if (n < 1 || n_class < 1)
     return fvg_fail(c, FVG_E_ARG, "score: nothing to score: %d items, %d classes", n, n_class);
+  if (!scores || !labels)
+    return fvg__missing(c, "fvg_score_of", "scores and labels");
   fvg__tally *tally = FVG_NEW_ARRAY(c, fvg__tally, (size_t)n_class);
   if (!tally) return FVG_E_NOMEM;
 
@@ -11672,6 +11726,10 @@ static char fvg__lower_case(char a) {
 
 /* ---- names and paths ---- */
 FVG_DEF char *fvg_path_join(fvg_ctx *c, const char *folder, const char *name) {
+  if (!folder || !name) {
+    fvg__missing(c, "fvg_path_join", "a folder and a name");
+    return NULL;
+  }
   size_t n = strlen(folder), m = strlen(name) + 1;
   size_t slash = n && folder[n - 1] != '/' ? 1 : 0;
   char *path = FVG_NEW_ARRAY(c, char, n + slash + m);
@@ -12080,7 +12138,7 @@ FVG_DEF fvg_status fvg_dataset_of_pictures(fvg_ctx *c, fvg_dataset *out,
   memset(out, 0, sizeof *out);
   if (!picture || n < 1 || !class_name || n_class < 1)
     return fvg_fail(c, FVG_E_ARG, "fvg_dataset_of_pictures: %d pictures, %d classes", n, n_class);
-  fvg_status s = FVG_OK;
+  fvg_status s = fvg__need_names(c, "fvg_dataset_of_pictures", class_name, n_class);
   for (int i = 0; !s && i < n; i++) s = fvg__check_picture(c, &picture[i], i, n_class);
   if (s) return s;
 
@@ -12130,6 +12188,7 @@ static fvg_status fvg__load_picture(const fvg_dataset *d, fvg_image *image, fvg_
 
 #ifdef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
+  if (!out) return fvg__missing(c, "fvg_dataset_open", "a place for the data set");
   memset(out, 0, sizeof *out);
   if (!desc || !desc->root || !*desc->root)
     return fvg_fail(c, FVG_E_ARG, "data set: desc.root is not given");
@@ -12140,10 +12199,12 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
 
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
                                     const fvg_item *item, float mask_threshold) {
-  if (d->picture) return fvg__load_picture(d, image, mask, item);
-  (void)mask_threshold;
+  if (!d) return FVG_E_ARG;
   if (image) memset(image, 0, sizeof *image);
   if (mask) memset(mask, 0, sizeof *mask);
+  if (!item) return fvg__missing(d->ctx, "fvg_dataset_load", "a picture's item");
+  if (d->picture) return fvg__load_picture(d, image, mask, item);
+  (void)mask_threshold;
   return fvg_fail(d->ctx, FVG_E_UNSUPPORTED,
                    "%.300s: built with FVGPT_NO_STDIO, so pictures cannot be read", item->path);
 }
@@ -12157,6 +12218,9 @@ FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
 #else
 
 FVG_DEF fvg_status fvg_list_pictures(fvg_ctx *c, fvg_names *out, const char *folder) {
+  if (!out) return fvg__missing(c, "fvg_list_pictures", "a place for the names");
+  memset(out, 0, sizeof *out);
+  if (!folder) return fvg__missing(c, "fvg_list_pictures", "a folder");
   fvg_dataset_desc desc;
   memset(&desc, 0, sizeof desc);
 #ifdef FVGPT_DIRENT
@@ -12175,6 +12239,7 @@ FVG_DEF fvg_status fvg_list_pictures(fvg_ctx *c, fvg_names *out, const char *fol
 }
 
 FVG_DEF void fvg_names_free(fvg_ctx *c, fvg_names *x) {
+  if (!x) return;
   fvg_release(c, (void *)x->name);
   fvg_release(c, x->text);
   memset(x, 0, sizeof *x);
@@ -13076,7 +13141,7 @@ FVG_DEF const fvg_dataset_card *fvg_dataset_card_find(const char *key) {
 }
 
 FVG_DEF const char *fvg_method_template(const fvg_method *method, const fvg_dataset_card *card) {
-  if (!card) return NULL;
+  if (!method || !card) return NULL;
   if (!strcmp(method->name, "KgCoOp"))
     return card->kgcoop_template;
   if (!strcmp(method->name, "ProGrad"))
@@ -13692,6 +13757,7 @@ static fvg_status fvg__dataset_fill(fvg_ctx *c, fvg_dataset *out, const fvg_data
 
 /* Sets the fields that come from the desc, then the lists and names; on failure nothing stays. */
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
+  if (!out) return fvg__missing(c, "fvg_dataset_open", "a place for the data set");
   memset(out, 0, sizeof *out);
   if (!desc || !desc->root || !*desc->root)
     return fvg_fail(c, FVG_E_ARG, "data set: desc.root is not given");
@@ -13761,10 +13827,14 @@ static int fvg__mask_exists(char *name) {
    be in ROOT/<folder>/mask, and below another <images> than the path says: pictures and masks of
    SUN397 are distributed with and without it. */
 FVG_DEF fvg_status fvg_dataset_mask_path(const fvg_dataset *d, char **out, const char *path) {
+  if (!d) return FVG_E_ARG;
+  if (!out) return fvg__missing(d->ctx, "fvg_dataset_mask_path", "a place for the path");
+  *out = NULL;
+  if (!path) return fvg__missing(d->ctx, "fvg_dataset_mask_path", "a picture's path");
+
   const char *folder = d->card ? d->card->folder : "";
   const char *images = d->card ? d->card->images : "";
   const size_t n = strlen(folder);
-  *out = NULL;
   if (d->picture) {
     const fvg_picture *from = fvg__picture_of(d, path);
     if (!from || !from->mask.pixels) return FVG_OK;
@@ -14277,6 +14347,10 @@ static fvg_status fvg__load_mask_alone(const fvg_dataset *d, fvg_image *mask, co
 
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
                                     const fvg_item *item, float mask_threshold) {
+  if (!d) return FVG_E_ARG;
+  if (image) memset(image, 0, sizeof *image);
+  if (mask) memset(mask, 0, sizeof *mask);
+  if (!item) return fvg__missing(d->ctx, "fvg_dataset_load", "a picture's item");
   if (d->picture) return fvg__load_picture(d, image, mask, item);
   fvg__mask_facts facts;
   if (!image && !mask)
@@ -14494,6 +14568,7 @@ static fvg_status fvg__check_items_of(fvg_dataset *d, fvg_items *items, fvg__che
 
 /* Files are decoded only if bad ones are to be left out; else only their first bytes are read. */
 FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
+  if (!d) return FVG_E_ARG;
   if (d->picture) return FVG_OK;                 /* they were checked when the set was made */
   fvg_items *const part[FVG__PARTS] = {&d->train, &d->val, &d->test};
   fvg_progress progress;
@@ -14607,6 +14682,8 @@ static void fvg__survey_batch(fvg_ctx *c, const fvg__check_job *j, const fvg__ba
    is logged, once for a data set.  Decoding a few shots takes seconds, and the training that they
    would spoil takes hours. */
 FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_items *items) {
+  if (!d) return FVG_E_ARG;
+  if (!items) return fvg__missing(d->ctx, "fvg_dataset_survey_masks", "items");
   if (d->masks_told && *d->masks_told) return FVG_OK;
   fvg_ctx *c = d->ctx;
   fvg__mask_survey survey;
@@ -14692,11 +14769,6 @@ enum { FVG__STREAM_ORDER = 1000 };
 static fvg_ctx *fvg__context_of(const fvg_learner *l, const fvg_views *v) {
   if (l) return l->clip->ctx;
   return v ? v->clip->ctx : NULL;
-}
-
-/* Fails because an argument that `who` needs is NULL.  c NULL: no context can hold the message. */
-static fvg_status fvg__missing(fvg_ctx *c, const char *who, const char *what) {
-  return c ? fvg_fail(c, FVG_E_ARG, "%s needs %s, not NULL", who, what) : FVG_E_ARG;
 }
 
 /* Values of one image as the tower reads it: [3, image_size, image_size]. */
@@ -15356,10 +15428,13 @@ static int fvg__scope_fits(const fvg__recipe_scope *x, const fvg_method *method,
 /* Lays every row that fits over the method's own settings; 0 in a row leaves a number as it is. */
 FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_recipe *out, fvg_preset preset,
                                fvg_protocol protocol, const fvg_dataset_card *card, int shots) {
+  if (!out) return;
+  memset(out, 0, sizeof *out);
+  if (!method || preset < FVG_FORK || preset > FVG_ORIGINAL) return;
+  if (protocol < FVG_BASE_TO_NEW || protocol > FVG_CROSS_DATA) return;
   const int presets = 1 << preset;
   const int protocols = 1 << protocol;
   if (shots <= 0) shots = 16;
-  memset(out, 0, sizeof *out);
   out->optimizer = fvg_method_optimizer(method, &out->batch);
 
   for (int i = 0; i < FVG__N_RECIPE; i++) {
@@ -15384,8 +15459,10 @@ FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_recipe *out, fvg_pr
    not. */
 FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, fvg_recipe *out,
                               const fvg_dataset_card *card) {
-  const int eurosat = card && !strcmp(card->key, "eurosat");
+  if (!out) return;
   memset(out, 0, sizeof *out);
+  if (!method) return;
+  const int eurosat = card && !strcmp(card->key, "eurosat");
   out->optimizer = fvg_method_optimizer(method, &out->batch);
   out->optimizer.epochs = eurosat ? 20 : 10;
   if (eurosat && !strcmp(method->name, "CoOp"))
@@ -16701,7 +16778,7 @@ static void fvg__dpc_free(fvg_ctx *c, fvg__dpc *d) {
   fvg_release(c, d->pixels);
 }
 
-FVG_DEF int fvg_dpc_knows(const fvg_method *method) { return method->prompts_only; }
+FVG_DEF int fvg_dpc_knows(const fvg_method *method) { return method && method->prompts_only; }
 
 /* `tuned` must be another learner of the same method, classes and sizes. */
 static fvg_status fvg__dpc_check(const fvg_learner *l, const fvg_learner *tuned) {
@@ -17152,6 +17229,8 @@ static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, cons
   int room = FVG_MAX_SETTINGS - FVG__OWN_SETTINGS;
   for (int i = 0; l->method->option[i].name; i++)
     room--;
+  if (n_settings > 0 && !settings)
+    return fvg__missing(c, file, "the settings");
   if (n_settings > room)
     return fvg_fail(c, FVG_E_ARG, "%s: %d settings, %d is the limit", file, n_settings, room);
 
@@ -17470,6 +17549,8 @@ static fvg_status fvg__restore_checkpoint(fvg_clip *m, fvg_weights *w, fvg_learn
 /* On failure nothing stays, and the source is closed. */
 FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
                                        fvg_weights **settings, const fvg_source *source) {
+  if (!l || !f)
+    return fvg__missing(m->ctx, "checkpoint", "places for the learner and FVG-PT");
   *l = NULL;
   *f = NULL;
   if (settings) *settings = NULL;
@@ -17493,6 +17574,8 @@ FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt *
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **f,
                                        fvg_weights **settings, const char *path) {
+  if (!l || !f)
+    return fvg__missing(m->ctx, "checkpoint", "places for the learner and FVG-PT");
   *l = NULL;
   *f = NULL;
   if (settings) *settings = NULL;
@@ -17559,13 +17642,14 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
 /* ---- what a learner was made from ---- */
 FVG_DEF void fvg_learner_made_from(const fvg_learner *l, fvg_learner_desc *out,
                                    fvg_option *option) {
+  if (!out) return;
   *out = l->desc;
   out->method = l->method;
   out->ctx_init = l->words;
   out->prompt_template = l->prompt_template;
   out->option = option;
   out->n_option = 0;
-  for (int i = 0; l->method->option[i].name; i++) {
+  for (int i = 0; option && l->method->option[i].name; i++) {
     option[i].name = l->method->option[i].name;
     option[i].value = l->option[i];
     out->n_option++;
