@@ -510,7 +510,8 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, c
                                  fvg_dtype keep_as);
 #endif
 
-/* NULL is allowed.  What was made from the model must be freed before. */
+/* NULL is allowed.  What was made from the model must be freed before.  The context of a model of
+   fvg_open goes with it, as with fvg_close. */
 FVG_DEF void fvg_clip_free(fvg_clip *m);
 
 /* Sets m->preprocess from the text of Hugging Face's preprocessor_config.json or
@@ -540,10 +541,14 @@ FVG_DEF size_t fvg_clip_parameter_count(const fvg_clip *m);
    models may be freed in any order and by any thread.  Preprocessing and working memory are each
    model's own, and so are its learners.
 
-   While this function runs, no other call may use m.  FVG_E_ARG: c works at another SIMD level than
-   m, or one of the contexts has an arena.  From then on fvg_clip_unpack is refused.  With a
-   compiler other than gcc, clang and MSVC there is no atomic counter, and such models must be freed
-   one at a time. */
+   While this function runs, no other call may use m or its context.  FVG_E_ARG: c is m's own
+   context or works at another SIMD level than m, or one of the contexts has an arena.  From then on
+   fvg_clip_unpack is refused.
+
+   The weights go back to the allocator of the context that loaded them, from the thread that frees
+   the last model.  An allocator of your own must therefore be thread-safe and live longer than all
+   these models; malloc is and does.  With a compiler other than gcc, clang and MSVC there is no
+   atomic counter, and such models must be freed one at a time. */
 FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m);
 
 /* -------------------------------------------------------------------------------------------------
@@ -8074,17 +8079,19 @@ static int fvg__share_blocks(fvg__shared *x, const fvg_clip *m) {
 
 /* From now on m's blocks may have several users; m is the first. */
 static fvg_status fvg__share_begin(fvg_clip *m) {
-  const fvg_allocator from = m->ctx->desc.allocator;
   int n = fvg__share_blocks(NULL, m);
   size_t bytes = sizeof(fvg__shared) + (size_t)n * sizeof(fvg__block_head);
-  fvg__shared *x = (fvg__shared *)from.alloc(from.user, bytes);
-  if (!x) return fvg_fail(m->ctx, FVG_E_NOMEM, "out of memory: %.0f bytes asked for",
-                          (double)bytes);
+  fvg__shared *x = (fvg__shared *)fvg_alloc(m->ctx, bytes);
+  if (!x) return FVG_E_NOMEM;
 
-  memset(x, 0, bytes);
-  x->allocator = from;
+  x->allocator = m->ctx->desc.allocator;
   x->n_user = 1;
   x->n_block = fvg__share_blocks(x, m);
+
+  /* The list itself, which is released apart from the others, is counted like them. */
+  fvg__block_head own;
+  memcpy(&own, (char *)x - sizeof own, sizeof own);
+  x->bytes += own.bytes;
   m->shared = x;
   m->counts_shared = 1;
   return FVG_OK;
@@ -8096,11 +8103,15 @@ static void fvg__share_end(fvg_clip *m) {
   if (m->counts_shared) m->ctx->used -= x->bytes;
   if (fvg__count_down(&x->n_user) > 0) return;
 
+  const fvg_allocator to = x->allocator;
   for (int i = 0; i < x->n_block; i++) {
     FVG__ALLOW(x->block[i].base, x->block[i].bytes);
-    x->allocator.release(x->allocator.user, x->block[i].base, x->block[i].bytes);
+    to.release(to.user, x->block[i].base, x->block[i].bytes);
   }
-  x->allocator.release(x->allocator.user, x, sizeof *x + (size_t)x->n_block * sizeof *x->block);
+  fvg__block_head own;
+  memcpy(&own, (char *)x - sizeof own, sizeof own);
+  FVG__ALLOW(own.base, own.bytes);
+  to.release(to.user, own.base, own.bytes);
 }
 
 /* A struct of its own for every model, with pointers to the same tensors; the vocabulary's struct
@@ -8109,6 +8120,9 @@ FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m) {
   if (!out) return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: needs a place for the model");
   *out = NULL;
   if (!m) return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: needs a model");
+  if (c == m->ctx)
+    return fvg_fail(c, FVG_E_ARG,
+                    "fvg_clip_share: the model is in this context; give that of another thread");
   if (m->failed) return fvg_fail(c, m->failed, "%s", fvg_error(m->ctx));
   if (m->ctx->desc.arena || c->desc.arena)
     return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: a model in an arena cannot be shared");
@@ -8152,6 +8166,7 @@ FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m) {
 
 FVG_DEF void fvg_clip_free(fvg_clip *m) {
   if (!m) return;
+  fvg_ctx *own_context = m->owns_context ? m->ctx : NULL;
   fvg_tape_free(m->tape);
   if (m->shared) {
     fvg__share_end(m);
@@ -8164,6 +8179,7 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
     fvg_tokenizer_free(m->tokenizer);
   }
   fvg_release(m->ctx, m);
+  fvg_free(own_context);
 }
 
 /*==================================================================================================
@@ -9205,6 +9221,15 @@ struct fvg_learner {
                                      /* against it before anything is allocated                   */
 };
 
+/* Fails unless `what` was made on the model m: it uses that model's sizes and working memory, in the
+   one thread that uses the model.  Models that share weights are different models all the same. */
+static fvg_status fvg__check_model(const fvg_clip *m, const char *what, const fvg_clip *made_on) {
+  if (made_on == m) return FVG_OK;
+  return fvg_fail(m->ctx, FVG_E_ARG,
+                  "%s: made on another model; a learner, its views and its classifiers must be of "
+                  "one model", what);
+}
+
 /* ---- parameters ---- */
 /* Makes room for one more in a list of n parameters and returns its place; NULL: out of memory. */
 static fvg_parameter **fvg__list_grow(fvg_ctx *c, fvg_parameter ***list, int *n) {
@@ -9810,6 +9835,15 @@ static fvg_status fvg__learner_start(fvg_learner *l, const fvg_learner_desc *des
   return l->tape ? FVG_OK : FVG_E_NOMEM;
 }
 
+/* Why a function of the method failed, which tells the context; one that does not is at fault
+   itself. */
+static fvg_status fvg__method_failed(const fvg_learner *l) {
+  fvg_ctx *c = l->clip->ctx;
+  if (c->status) return c->status;
+  return fvg_fail(c, FVG_E_ARG, "%s: a function of the method failed and did not say why",
+                  l->method->name);
+}
+
 /* Makes a learner.  file: the checkpoint that its values will come from, or NULL; n_fixed as in
    fvg__learner_words. */
 static fvg_status fvg__learner_new(fvg_clip *m, fvg_learner **out, const fvg_learner_desc *desc,
@@ -9831,8 +9865,9 @@ static fvg_status fvg__learner_new(fvg_clip *m, fvg_learner **out, const fvg_lea
   fvg_status s = fvg__learner_start(l, desc, class_name, n_class, n_fixed);
   l->file = NULL;
   if (s) {
+    s = fvg__method_failed(l);                   /* the cause, where s may only say "no memory"   */
     fvg_learner_free(l);
-    return m->ctx->status;                       /* the cause, where s may only say "no memory"   */
+    return s;
   }
   *out = l;
   return FVG_OK;
@@ -9934,7 +9969,7 @@ FVG_DEF fvg_node *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch 
 
 static fvg_status fvg__learner_gradients(fvg_learner *l, const fvg_batch *batch, float *loss) {
   fvg_node *y = fvg_learner_loss(l, l->tape, batch);
-  if (!y) return l->clip->ctx->status;
+  if (!y) return fvg__method_failed(l);
   *loss = fvg_value(y)[0];
   return fvg_backward(y);
 }
@@ -9973,7 +10008,7 @@ static fvg_status fvg__learner_vectors(fvg_learner *l, fvg__tower tower, float *
   t->no_grad--;
   if (!x) {
     fvg_tape_clear(t);
-    return l->clip->ctx->status;
+    return fvg__method_failed(l);
   }
 
   *n = x->rows;
@@ -10046,7 +10081,7 @@ static fvg_status fvg__learner_encode(fvg_learner *l, const float *images, int n
       memcpy(row + 2 * d, fvg_value(mixed) + fvg__row(i, d), bytes);
   }
   fvg_tape_clear(t);
-  return is_made ? FVG_OK : m->ctx->status;
+  return is_made ? FVG_OK : fvg__method_failed(l);
 }
 
 /* Fills the rows of at most FVG__IMAGE_BATCH pictures, with plain CLIP's feature as the second
@@ -10072,9 +10107,11 @@ static fvg_status fvg__learner_encode_parts(fvg_learner *l, const float *images,
 /* n images, some at a time -> rows of features [n, n_part d]; f and f0 are normalised */
 FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float *features,
                                              const float *images, int n) {
+  fvg_status s = l ? fvg__check_model(m, "the learner", l->clip) : FVG_OK;
+  if (s) return s;
   const int n_part = fvg__learner_parts(l);
   if (n_part == 1) {
-    fvg_status s = fvg_clip_encode_images(m, features, images, n);
+    s = fvg_clip_encode_images(m, features, images, n);
     if (!s) fvg_normalize_rows(features, n, m->embed_dim);
     return s;
   }
@@ -10090,7 +10127,6 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float 
   float *f_clip = FVG_NEW_ARRAY(m->ctx, float, fvg__row(FVG__IMAGE_BATCH, m->embed_dim));
   if (!f_clip) return FVG_E_NOMEM;
 
-  fvg_status s = FVG_OK;
   for (int i = 0; !s && i < n; i += FVG__IMAGE_BATCH) {
     const int count = fvg__min(n - i, FVG__IMAGE_BATCH);
     float *rows = features + fvg__row(i, width);
@@ -14540,30 +14576,36 @@ static fvg_status fvg__check_batch_of(fvg_ctx *c, fvg__check_job *j, fvg__batch_
   return s ? s : fvg__batch_fault(c, batch, n);
 }
 
-/* Checks all items of a list.  skip: bad ones leave the list. */
+/* Checks all items of a list.  skip: bad ones leave the list; if the check stops early, what has
+   not been checked stays in it. */
 static fvg_status fvg__check_items_of(fvg_dataset *d, fvg_items *items, fvg__check_job *j,
                                       fvg__batch_job *batch, fvg_progress *progress, fvg__bad *bad,
                                       int skip) {
+  fvg_status s = FVG_OK;
   int kept = 0;
-  for (int i = 0; i < items->n; i += FVG__IMAGE_BATCH) {
-    const int n = fvg__min(items->n - i, FVG__IMAGE_BATCH);
-    j->item = &items->item[i];
-    fvg_status s = fvg__check_batch_of(d->ctx, j, batch, n);
-    if (s) return s;
+  int checked = 0;
+  while (!s && checked < items->n) {
+    const int n = fvg__min(items->n - checked, FVG__IMAGE_BATCH);
+    j->item = &items->item[checked];
+    s = fvg__check_batch_of(d->ctx, j, batch, n);
+    if (s) break;
 
     for (int k = 0; k < n; k++) {
       const fvg_status status = batch->ctx[k].status;
       if (status)
         fvg__bad_add(d->ctx, bad, status, batch->ctx[k].message);
       if (!status || !skip)
-        items->item[kept++] = items->item[i + k];
+        items->item[kept++] = items->item[checked + k];
     }
+    checked += n;
     progress->step += n;
     if (j->decode) s = fvg_report_progress(d->ctx, progress);
-    if (s) return s;
   }
+
+  while (checked < items->n)
+    items->item[kept++] = items->item[checked++];
   items->n = kept;
-  return FVG_OK;
+  return s;
 }
 
 /* Files are decoded only if bad ones are to be left out; else only their first bytes are read. */
@@ -14771,6 +14813,17 @@ static fvg_ctx *fvg__context_of(const fvg_learner *l, const fvg_views *v) {
   return v ? v->clip->ctx : NULL;
 }
 
+/* Fails unless what works together is of the model m.  l, v, f: NULL where there is none. */
+static fvg_status fvg__check_together(const fvg_clip *m, const fvg_learner *l, const fvg_views *v,
+                                      const fvg_fvgpt *f) {
+  fvg_status s = FVG_OK;
+  if (l) s = fvg__check_model(m, "the learner", l->clip);
+  if (!s && v) s = fvg__check_model(m, "the views", v->clip);
+  if (s || !f || f->desc.width == m->embed_dim) return s;
+  return fvg_fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width,
+                  m->embed_dim);
+}
+
 /* Values of one image as the tower reads it: [3, image_size, image_size]. */
 static size_t fvg__image_values(const fvg_clip *m) {
   const size_t size = (size_t)m->vision.image_size;
@@ -14941,14 +14994,17 @@ static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, i
   j.item = item;
   j.epoch = epoch;
   j.whole = v->pixels;
-  j.fg = f_fg ? v->pixels + FVG__IMAGE_BATCH * fvg__image_values(v->clip) : NULL;
+  j.fg = NULL;
+  if (f_fg || area)           /* masks are read either way */
+    j.fg = v->pixels + FVG__IMAGE_BATCH * fvg__image_values(v->clip);
   j.area = areas;
   fvg_status s = fvg__batch_pixels(&j, n);
   if (!s)
     s = fvg_learner_encode_images(v->clip, v->desc.learner, f, j.whole, n);
-  if (s || !f_fg) return s;
+  if (s) return s;
 
   if (area) memcpy(area, areas, (size_t)n * sizeof *area);
+  if (!f_fg) return FVG_OK;
   const size_t features = fvg__row(n, v->width);
   memcpy(f_fg, f, features * sizeof *f_fg);
   return fvg__encode_foregrounds(v, j.fg, areas, n, f_fg);
@@ -15003,8 +15059,9 @@ static fvg_status fvg__view_slots_fill(fvg_views *v, const fvg_item *const *item
   float *f = room;
   float *f_fg = f + fvg__row(n, v->width);
   float *area = f_fg + fvg__row(n, v->width);
-  float *wanted = v->desc.no_foreground ? NULL : f_fg;
-  fvg_status s = fvg__views_encode(v, item, n, view, f, wanted, area);
+  const int no_foreground = v->desc.no_foreground;
+  fvg_status s = fvg__views_encode(v, item, n, view, f, no_foreground ? NULL : f_fg,
+                                   no_foreground ? NULL : area);
 
   const size_t to = fvg__row(view, v->width);
   for (int i = 0; !s && i < n; i++) {
@@ -15091,6 +15148,8 @@ FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset
     return fvg__missing(m->ctx, "fvg_views_new", "a data set");
   if (!m->has_vision)
     return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
+  fvg_status s = fvg__check_together(m, desc ? desc->learner : NULL, NULL, NULL);
+  if (s) return s;
 
   fvg_views *v = FVG_NEW(m->ctx, fvg_views);
   if (!v) return FVG_E_NOMEM;
@@ -15204,7 +15263,8 @@ static fvg_status fvg__view_kept(fvg_views *v, const fvg_item *item, const fvg__
 FVG_DEF fvg_status fvg_views_get(fvg_views *v, float *f, float *f_fg, float *area,
                                  const fvg_items *items, const int *index, int n, int epoch) {
   if (!v) return FVG_E_ARG;
-  fvg_status s = fvg__check_views(v, "fvg_views_get", items, index, n, epoch, f, f_fg != NULL);
+  const int foreground = f_fg || area;
+  fvg_status s = fvg__check_views(v, "fvg_views_get", items, index, n, epoch, f, foreground);
   if (s) return s;
   if (v->n_kept == 0)
     return fvg__views_encode_items(v, items, index, n, epoch, f, f_fg, area);
@@ -15220,7 +15280,7 @@ FVG_DEF fvg_status fvg_views_get(fvg_views *v, float *f, float *f_fg, float *are
     const size_t to = fvg__row(i, v->width);
     memcpy(f + to, slot->f + from, bytes);
     if (f_fg) memcpy(f_fg + to, slot->f_fg + from, bytes);
-    if (f_fg && area) area[i] = slot->area[view];
+    if (area) area[i] = slot->area[view];
   }
   return FVG_OK;
 }
@@ -15782,8 +15842,9 @@ static fvg_status fvg__state_restore(fvg__trainer *t, fvg_weights *w, const char
   return FVG_OK;
 }
 
-/* Goes on with the run in the file, if there is one: *epoch becomes the number of epochs done.  A
-   fault ends the run only if it may be gone at the next attempt, or the file is another run's. */
+/* Goes on with the run in the file, if there is one: *epoch becomes the number of epochs done.  Only
+   if the file is damaged or does not fit does the run begin anew, for its next state takes the
+   file's place.  Any other fault ends it: the file may be whole, and readable at the next attempt. */
 static fvg_status fvg__state_load(fvg__trainer *t, const fvg_train_desc *desc, int *epoch) {
   if (!fvg_file_exists(desc->state)) return FVG_OK;
   fvg_ctx *c = t->clip->ctx;
@@ -15795,7 +15856,8 @@ static fvg_status fvg__state_load(fvg__trainer *t, const fvg_train_desc *desc, i
   if (!s) s = fvg__state_is_ours(t, w, desc);
   if (!s) s = fvg__state_restore(t, w, desc->state, epoch);
   fvg_weights_close(w);
-  if (!s || s == FVG_E_NOMEM || s == FVG_E_ARG) return s;
+  const int is_unfit = s == FVG_E_FORMAT || s == FVG_E_SHAPE || s == FVG_E_NUMERIC;
+  if (!is_unfit) return s;
 
   fvg_log(c, 0, "%s; %s begins anew", fvg_error(c), t->what);
   return FVG_OK;
@@ -16041,6 +16103,10 @@ static fvg_status fvg__check_items(fvg_learner *l, const fvg_items *items, int n
 #ifndef FVGPT_NO_STDIO
 /* Fails if no picture has a mask, which must be a mistake; logs how many have none otherwise. */
 FVG_DEF fvg_status fvg_dataset_check_masks(const fvg_dataset *d, const fvg_items *items) {
+  if (!d) return FVG_E_ARG;
+  if (!items || !items->item || items->n < 1)
+    return fvg_fail(d->ctx, FVG_E_ARG, "no images to train on");
+
   int missing = 0;
   int first = 0;
   for (int i = items->n - 1; i >= 0; i--) {
@@ -16132,7 +16198,8 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_tas
   if (!v)
     return fvg__missing(fvg__context_of(l, v), "fvg_learner_train", "views");
 
-  fvg_status s = fvg__check_items(l, items, l->n_class);
+  fvg_status s = fvg__check_together(l->clip, NULL, v, NULL);
+  if (!s) s = fvg__check_items(l, items, l->n_class);
   if (!s) s = fvg__check_views_of(l, v);
 #ifndef FVGPT_NO_STDIO
   if (!s && (l->method->needs & FVG_NEEDS_FOREGROUND))
@@ -16203,7 +16270,9 @@ static fvg_status fvg__fvgpt_train_step(fvg__trainer *t, const fvg__train_set *x
   return s;
 }
 
-static void fvg__train_set_free(fvg_ctx *c, fvg__train_set *x) {
+static void fvg__train_set_free(fvg__train_set *x) {
+  if (!x->learner) return;
+  fvg_ctx *c = x->learner->clip->ctx;
   fvg_release(c, x->g);
   fvg_release(c, x->g_clip);
 }
@@ -16218,11 +16287,8 @@ static fvg_status fvg__train_set_new(fvg__train_set *x, const fvg_fvgpt *f, fvg_
   fvg_ctx *c = l->clip->ctx;
   const int width = l->clip->embed_dim;
   fvg_status s = fvg__check_items(l, items, n_class);
+  if (!s) s = fvg__check_together(l->clip, NULL, v, f);
   if (s) return s;
-  if (f && f->desc.width != width) {
-    return fvg_fail(c, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", f->desc.width,
-                    width);
-  }
   const int has_parts = fvg__learner_parts(l) > 1 || fvg__learner_parts(v->desc.learner) > 1;
   if (has_parts && v->desc.learner != l)
     return fvg_fail(c, FVG_E_ARG, "FVG-PT on %s needs views of that learner", l->method->name);
@@ -16276,7 +16342,7 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v,
   s = fvg__train_set_new(&source, f, l, v, items, name, l->n_class,
                          desc ? desc->prompt_template : NULL);
   if (!s) s = fvg__train(&t, params, n_params, desc);
-  fvg__train_set_free(l->clip->ctx, &source);
+  fvg__train_set_free(&source);
   return s;
 }
 
@@ -16362,7 +16428,7 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_sourc
   }
 
   for (int i = 0; t.source && i < n_source; i++)
-    fvg__train_set_free(c, &t.source[i]);
+    fvg__train_set_free(&t.source[i]);
   fvg_release(c, t.source);
   fvg_fvgpt_free(fresh);
   return s;
@@ -16428,7 +16494,7 @@ FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibrat
   *evidence = 0;
   if (n_source < 1) return FVG_OK;
   fvg_ctx *c = source ? fvg__context_of(source[0].learner, source[0].views) : NULL;
-  fvg_status s = fvg__check_sources(c, source, n_source);
+  fvg_status s = fvg__check_calibration(c, source, n_source);
 
   int clip_alone = 0;
   int learner_alone = 0;
@@ -16437,7 +16503,7 @@ FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibrat
     memset(&x, 0, sizeof x);
     s = fvg__source_of(&x, NULL, &source[i], prompt_template);
     if (!s) s = fvg__train_set_compare(&x, &clip_alone, &learner_alone);
-    fvg__train_set_free(c, &x);
+    fvg__train_set_free(&x);
   }
 
   const double differ = (double)(clip_alone + learner_alone);
@@ -16463,11 +16529,7 @@ static fvg_status fvg__check_branch(const fvg_clip *m, fvg_branch branch, const 
     return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs tuned prompts");
   if (branch >= FVG_BRANCH_BASE && !f)
     return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs FVG-PT's modules");
-  if (f && f->desc.width != m->embed_dim) {
-    return fvg_fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d",
-                    f->desc.width, m->embed_dim);
-  }
-  return FVG_OK;
+  return fvg__check_together(m, l, NULL, f);
 }
 
 /* The classes as the branch needs them: text features, or tokens for a method that writes other
@@ -16551,7 +16613,7 @@ static fvg_status fvg__scores_by_picture(fvg_classifier *k, const float *f, int 
     t->no_grad--;
     float *to = logits + fvg__row(i, k->n_class);
     if (z) memcpy(to, fvg_value(z), fvg__count(z) * sizeof *to);
-    else s = k->clip->ctx->status;
+    else s = fvg__method_failed(k->learner);
   }
   fvg_tape_clear(t);
   return s;
@@ -16655,10 +16717,11 @@ FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score,
                                        const fvg_task *task) {
   if (!k) return FVG_E_ARG;
   fvg_clip *m = k->clip;
-  if (!task || !task->dataset)
-    return fvg__missing(m->ctx, "fvg_classifier_test", "a task and its data set");
   if (!score)
     return fvg__missing(m->ctx, "fvg_classifier_test", "a place for the score");
+  memset(score, 0, sizeof *score);
+  if (!task || !task->dataset)
+    return fvg__missing(m->ctx, "fvg_classifier_test", "a task and its data set");
 
   const fvg_items *items = &task->items;
   const int n = items->n;
@@ -16788,9 +16851,12 @@ static fvg_status fvg__dpc_check(const fvg_learner *l, const fvg_learner *tuned)
     return fvg_fail(c, FVG_E_UNSUPPORTED,
                      "DPC_%s: DPC mixes prompts, and %s does not learn these alone",
                      method, method);
+  if (!tuned) return fvg__missing(c, "DPC", "the tuned learner");
   if (tuned == l || tuned->method != l->method || tuned->n_param != l->n_param ||
       tuned->n_class != l->n_class)
     return fvg_fail(c, FVG_E_ARG, "DPC needs a learner and a copy of it");
+  fvg_status s = fvg__check_together(l->clip, tuned, NULL, NULL);
+  if (s) return s;
 
   for (int i = 0; i < l->n_param; i++) {
     const fvg_parameter *p = l->param[i];
@@ -16987,7 +17053,7 @@ static fvg_status fvg__dpc_step(fvg__trainer *t, const fvg__train_set *x, const 
   fvg_optimizer_zero_grad(t->optimizer);
   fvg_node *y = fvg__dpc_loss(d, l);
   if (y) *loss = fvg_value(y)[0];
-  s = y ? fvg_backward(y) : t->clip->ctx->status;
+  s = y ? fvg_backward(y) : fvg__method_failed(l);
 
   fvg__dpc_return_mixture(d, l);
   if (!s) fvg_optimizer_step(t->optimizer, lr);
@@ -17066,6 +17132,8 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
   const fvg_items *items = task ? &task->items : NULL;
   fvg_ctx *c = l->clip->ctx;
   fvg_status s = fvg__dpc_check(l, tuned);
+  if (!s && !v) s = fvg__missing(c, "fvg_dpc_train", "views");
+  if (!s) s = fvg__check_together(l->clip, NULL, v, NULL);
   if (!s) s = fvg__check_items(l, items, l->n_class);
   if (s) return s;
   if (v->desc.learner)
@@ -17220,6 +17288,8 @@ static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, cons
                                       int n_settings) {
   fvg_ctx *c = l->clip->ctx;
   memset(k, 0, sizeof *k);
+  fvg_status s = fvg__check_together(l->clip, NULL, NULL, f);
+  if (s) return s;
   k->tensor = FVG_NEW_ARRAY(c, fvg_named_tensor, (size_t)(l->n_param + (f ? f->n_params : 0)));
   k->classes = fvg__names_json(c, l->class_name, l->n_class);
   k->settings = FVG_NEW(c, fvg_settings);
@@ -17234,7 +17304,7 @@ static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, cons
   if (n_settings > room)
     return fvg_fail(c, FVG_E_ARG, "%s: %d settings, %d is the limit", file, n_settings, room);
 
-  fvg_status s = fvg__checkpoint_add(c, k, file, l->param, l->n_param);
+  s = fvg__checkpoint_add(c, k, file, l->param, l->n_param);
   if (!s && f) s = fvg__checkpoint_add(c, k, file, f->params, f->n_params);
   if (s) return s;
 
@@ -17754,7 +17824,7 @@ static fvg_status fvg__reach_last_block(fvg_tape *t, const fvg_clip *m, fvg_lear
   fvg_node *vectors = NULL;
   if (prompted) {
     vectors = fvg_detach(l->method->vectors(l, t, FVG__IMAGE));
-    if (!vectors) return m->ctx->status;
+    if (!vectors) return fvg__method_failed(l);
   }
   fvg__image_rows rows;
   fvg_status s = fvg__image_rows_new(m, &rows, 1, prompted ? &l->plan[FVG__IMAGE] : NULL);
@@ -18122,10 +18192,8 @@ FVG_DEF fvg_clip *fvg_open(const char *path) {
 
 FVG_DEF fvg_status fvg_close(fvg_clip *m) {
   if (!m) return FVG_E_NOMEM;
-  fvg_ctx *own = m->owns_context ? m->ctx : NULL;
   fvg_status last = fvg_last_status(m->ctx);
   fvg_clip_free(m);
-  fvg_free(own);
   return last;
 }
 
