@@ -146,7 +146,8 @@
       interpreted is an error (see fvg_mask_reading, and the beginning of chapter 29).
 
       FVG-PT trains on an image without a mask as on one whose mask is of no use: its distillation
-      follows the full view.  A training set without any mask is an error.
+      follows the full view.  DAPT takes the whole of such an image for foreground, so its
+      background is blank; a note says so.  A training set without any mask is an error.
 
    8. PROTOCOL.  A task (fvg_task) is what training and testing work on: pictures to tell apart, and
       the names to tell them by.  fvg_task_draw makes one from a part of a data set (train, val,
@@ -168,7 +169,8 @@
              fvg_learner_train(coop, views, &base, NULL);            // stage 1: CoOp
              fvg_fvgpt_new(c, &fvgpt, &modules);                     // modules.width = m->embed_dim
              fvg_fvgpt_train(fvgpt, coop, views, &base, NULL);       // stage 2: FVG-PT on it
-             fvg_test_base_to_new(m, &result, &data, coop, fvgpt);   // result.base, .new_, .h
+             fvg_test_base_to_new(m, &result, &data, coop, fvgpt, NULL);
+                                                          // result.base, result.new_, result.h
 
    9. METHODS.  A learner (fvg_learner) is one method of prompt tuning on one list of classes.  All
       methods have the same calls, and classifiers, checkpoints and FVG-PT accept any of them.  Only
@@ -604,7 +606,7 @@ FVG_DEF const fvg_method *fvg_method_find(const char *name);
 /* Method i = 0, 1, ...; NULL after the last. */
 FVG_DEF const fvg_method *fvg_method_at(int i);
 
-/* The method's name, a constant. */
+/* The method's name, a constant.  A method that is NULL has the name "", and no settings. */
 FVG_DEF const char *fvg_method_name(const fvg_method *method);
 
 /* What the method reads of pictures in training, as fvg_learner_needs. */
@@ -930,7 +932,8 @@ FVG_DEF void fvg_dataset_free(fvg_dataset *d);
                   first 20 bad files are logged, and any is an error.
      skip_bad 1   All are decoded, as many at once as there are threads, which takes about as long
                   as encoding with a small tower.  Bad ones leave the lists with a warning, and
-                  few-shot draws are made from what remains.
+                  few-shot draws are made from what remains.  If the check is stopped, pictures that
+                  it has not reached stay.
 
    FVG_CHECK_MASKS: their masks as well, where they have any. */
 enum { FVG_CHECK_TRAIN = 1, FVG_CHECK_VAL = 2, FVG_CHECK_TEST = 4, FVG_CHECK_MASKS = 8 };
@@ -994,7 +997,7 @@ FVG_DEF fvg_status fvg_items_few_shot_val(fvg_ctx *c, fvg_items *out, const fvg_
                                           const fvg_items *val, int n_class, int shots,
                                           uint64_t seed);
 
-/* Frees the array; *items becomes empty and must not be NULL. */
+/* Frees the array; *items becomes empty.  NULL is allowed. */
 FVG_DEF void fvg_items_free(fvg_ctx *c, fvg_items *items);
 
 /* -------------------------------------------------------------------------------------------------
@@ -1104,32 +1107,34 @@ FVG_DEF fvg_status fvg_encode_task(fvg_clip *m, fvg_learner *l, float *f, const 
    Training: stage 1 tunes a learner, stage 2 trains FVG-PT on it
    ---------------------------------------------------------------------------------------------- */
 typedef struct fvg_train_desc {
-  fvg_optimizer_desc optimizer;      /* lr 0: the method's kind and rate; epochs 0: the method's;
-                                        FVG-PT's are 10 */
-  int batch;                         /* images a step: the method's, as a rule 4; FVG-PT's is
-                                        that of fvg_fvgpt_recipe */
+  /* What is 0 here, and `batch`, is as published for the task's data set: in stage 1 of
+     fvg_method_recipe (FVG_FORK, base to new, 16 shots), for FVG-PT and calibration of
+     fvg_fvgpt_recipe.  lr 0: the recipe's kind and rate; epochs 0: its epochs. */
+  fvg_optimizer_desc optimizer;
+  int batch;                         /* images a step */
   uint64_t seed;                     /* of the order of the images */
   const char *prompt_template;       /* FVG-PT and calibration: what plain CLIP's class names are
                                         written into; NULL: "a photo of a {}." */
   double *epoch_loss;                /* [epochs] receives each epoch's mean loss, unless NULL */
   /* A file that holds the run after every epoch; NULL: none.  A run that finds it goes on from
      there and ends bit for bit as if it had never stopped.  The file must bear the same state_mark
-     (NULL: ""), else it is FVG_E_ARG; a damaged file is reported, and the run begins anew.  The
-     state of a finished run stays: remove it yourself once what was trained is saved, so that
-     nothing is lost between the two. */
+     (NULL: ""), else it is FVG_E_ARG.  A damaged file is reported, and the run begins anew.  A file
+     that cannot be read just now stays, and the run ends (FVG_E_IO).  The state of a finished run
+     stays too: remove it yourself once what was trained is saved, so that nothing is lost between
+     the two. */
   const char *state, *state_mark;
 } fvg_train_desc;
 
 /* Stage 1: trains the learner's parameters on the task, whose labels count within the learner's
-   classes.  v must be views of plain CLIP.  desc NULL: the method's optimiser and batch.
+   classes.  v must be views of plain CLIP.  desc NULL: all as published.
    FVG_E_NUMERIC if the training diverges; FVG_E_CANCELLED if progress or cancelled asks for it. */
 FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_task *task,
                                      const fvg_train_desc *desc);
 
 /* Stage 2: trains FVG-PT's gates and adapters; the tuned learner l stays as it is.  If l's method
-   prompts the image tower, v must be views of l.  desc NULL: optimiser and batch of
-   fvg_fvgpt_recipe.  Errors as above; FVG_E_IO if the task has no mask at all, FVG_E_SHAPE if f is
-   not embed_dim wide, FVG_E_UNSUPPORTED for CoCoOp. */
+   prompts the image tower, v must be views of l.  desc NULL: all as published.  Errors as above;
+   FVG_E_IO if the task has no mask at all, FVG_E_SHAPE if f is not embed_dim wide,
+   FVG_E_UNSUPPORTED for CoCoOp. */
 FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v, const fvg_task *task,
                                    const fvg_train_desc *desc);
 
@@ -1147,7 +1152,7 @@ typedef struct fvg_calibration_source {
 } fvg_calibration_source;
 
 /* Learns f's backbone gate anew, and nothing else of f, on all sources together; each epoch takes
-   one after the other.  desc NULL: optimiser and batch of fvg_fvgpt_recipe. */
+   one after the other.  desc NULL: all as published. */
 FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_source *source,
                                        int n_source, const fvg_train_desc *desc);
 
@@ -1212,7 +1217,7 @@ typedef struct fvg_classifier_desc {
 } fvg_classifier_desc;
 
 /* desc NULL: zero-shot CLIP.  The learner and FVG-PT must live longer; the names are not kept.
-   FVG_E_SHAPE if FVG-PT is not embed_dim wide. */
+   FVG_E_SHAPE if FVG-PT is not embed_dim wide, FVG_E_ARG if the learner is of another model. */
 FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
                                       const char *const *class_name, int n_class,
                                       const fvg_classifier_desc *desc);
@@ -1243,9 +1248,11 @@ typedef struct fvg_base_to_new {
 } fvg_base_to_new;
 
 /* Tests on the whole test part, base classes among themselves and new ones among themselves: plain
-   CLIP (l and f NULL), a learner tuned on the base classes (f NULL), or FVG-PT on it. */
+   CLIP (l and f NULL), a learner tuned on the base classes (f NULL), or FVG-PT on it.  Plain CLIP's
+   class names are written into prompt_template, NULL: "a photo of a {}."; it must be the one that
+   FVG-PT was trained with. */
 FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d,
-                                        fvg_learner *l, fvg_fvgpt *f);
+                                        fvg_learner *l, fvg_fvgpt *f, const char *prompt_template);
 
 /* -------------------------------------------------------------------------------------------------
    Checkpoints and settings: a tuned model in one file
@@ -2969,7 +2976,12 @@ static void fvg__convert_pixels(uint8_t *dst, int to, const uint8_t *src, int fr
 }
 
 /* Warnings that are logged once per context, however many files they apply to. */
-enum { FVG__SAID_16_BIT = 1, FVG__SAID_TURNED = 2 };
+enum {
+  FVG__SAID_16_BIT = 1,
+  FVG__SAID_TURNED = 2,
+  FVG__SAID_SCALE = 4,
+  FVG__SAID_NO_BACKGROUND = 8
+};
 
 /* Pillow's convert("RGB") cuts 16-bit grey off at 255, which makes most of such a picture white. */
 static void fvg__say_16_bit(fvg_ctx *c, const char *file) {
@@ -9221,8 +9233,8 @@ struct fvg_learner {
                                      /* against it before anything is allocated                   */
 };
 
-/* Fails unless `what` was made on the model m: it uses that model's sizes and working memory, in the
-   one thread that uses the model.  Models that share weights are different models all the same. */
+/* Fails unless `what` was made on the model m, whose sizes and working memory it uses, in the one
+   thread that uses m.  Models that share weights are different models all the same. */
 static fvg_status fvg__check_model(const fvg_clip *m, const char *what, const fvg_clip *made_on) {
   if (made_on == m) return FVG_OK;
   return fvg_fail(m->ctx, FVG_E_ARG,
@@ -13832,7 +13844,7 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
      black and dark values       0/1 masks and label pictures, or colours on black, as VOC's
                                  palette: all but black is foreground.  255 beside small labels,
                                  and (224,224,192), are VOC's border, which is not
-     1 and 2, or 1, 2, 3         an Oxford-IIIT trimap: 1 is foreground
+     1 beside 2, 3 or both       an Oxford-IIIT trimap: 1 is foreground
      an alpha channel that cuts  a cut-out: what is opaque is foreground, whatever its colours
      more than 32 values, JPEG   a soft mask: half of full white
 
@@ -13990,13 +14002,14 @@ typedef struct fvg__mask_tally {
   size_t black, white, border;
   size_t dark, bright;        /* other colours, below and above half of full white              */
   int grey;                   /* 1: all colours are greys                                       */
-  int trimap;                 /* 1: the values are 1, 2, 3 and no others                        */
+  int trimap;                 /* 1: there are values of 1, and beside them only 2 and 3         */
 } fvg__mask_tally;
 
 static fvg__mask_tally fvg__count_mask(const fvg__palette *x) {
   fvg__mask_tally is;
   memset(&is, 0, sizeof is);
-  is.grey = is.trimap = 1;
+  is.grey = 1;
+  is.trimap = fvg__palette_find(x, 0x010101u) < x->n;
   for (int k = 0; k < x->n; k++) {
     const uint32_t colour = x->colour[k];
     const size_t count = x->count[k];
@@ -15547,6 +15560,7 @@ typedef struct fvg__train_set {
 typedef struct fvg__trainer fvg__trainer;
 struct fvg__trainer {
   const char *what;           /* the name of the stage in messages                              */
+  const fvg_dataset_card *card;     /* the published set whose recipe counts, or NULL           */
   fvg_status (*step)(fvg__trainer *t, const fvg__train_set *x, const int *index, int epoch,
                      double lr,
                      float *loss);
@@ -15622,6 +15636,34 @@ static void fvg__trainer_release(fvg__trainer *t) {
 /* ---- settings and tensors in files ---- */
 static const char *const fvg__position_name[] = {"end", "middle", "front"};
 
+enum { FVG__NUMBER_TEXT = 32 };         /* room for any double, with its closing 0 */
+
+/* Prints a number with a point for its decimal point, whatever the locale has. */
+static void fvg__print_number(char *text, int digits, double value) {
+  snprintf(text, FVG__NUMBER_TEXT, "%.*g", digits, value);
+  char *comma = strchr(text, ',');
+  if (comma) *comma = '.';
+}
+
+/* Reads what fvg__print_number has printed, up to a blank, exactly.  strtod wants the locale's
+   decimal point, which printing a half tells.  Returns 0 if that is no number. */
+static int fvg__read_number(const char *text, double *out) {
+  char number[FVG__NUMBER_TEXT];
+  const size_t n = strcspn(text, " ");
+  if (!n || n >= sizeof number) return 0;
+  memcpy(number, text, n);
+  number[n] = 0;
+
+  char half[FVG__NUMBER_TEXT];
+  snprintf(half, sizeof half, "%.1f", 0.5);
+  char *point = strchr(number, '.');
+  if (point) *point = half[1];
+
+  char *end;
+  *out = strtod(number, &end);
+  return *end == 0;
+}
+
 FVG_DEF void fvg_settings_set(fvg_settings *x, const char *key, const char *value) {
   if (x->n == FVG_MAX_SETTINGS) return;
   x->entry[x->n].key = key;
@@ -15632,11 +15674,18 @@ FVG_DEF void fvg_settings_set(fvg_settings *x, const char *key, const char *valu
 FVG_DEF void fvg_settings_set_number(fvg_settings *x, const char *key, double value) {
   if (x->n == FVG_MAX_SETTINGS) return;
   char *text = x->text[x->n];
-  snprintf(text, sizeof x->text[0], "%.9g", value);
+  fvg__print_number(text, 9, value);
+  fvg_settings_set(x, key, text);
+}
 
-  /* Some locales print a comma for the decimal point. */
-  char *comma = strchr(text, ',');
-  if (comma) *comma = '.';
+/* The same for a double that must come back as it is, with as many digits as that takes. */
+static void fvg__set_exact_number(fvg_settings *x, const char *key, double value) {
+  if (x->n == FVG_MAX_SETTINGS) return;
+  char *text = x->text[x->n];
+  double back;
+  fvg__print_number(text, 9, value);
+  if (!fvg__read_number(text, &back) || back != value)
+    fvg__print_number(text, 17, value);
   fvg_settings_set(x, key, text);
 }
 
@@ -15652,6 +15701,7 @@ static fvg_status fvg__get_number(fvg_ctx *c, const fvg_weights *w, const char *
   if (s == FVG_E_NOMEM) return s;
   const int is_number = !s && j.value[0].type == FVG_JSON_NUMBER;
   if (is_number) *out = j.value[0].number;
+  if (is_number) fvg__read_number(value, out);   /* JSON's may be off in the 17th digit */
   fvg_json_free(c, &j);
   if (is_number) return FVG_OK;
   return fvg_fail(c, FVG_E_FORMAT, "%s: setting %s is \"%.40s\", not a number", file, key, value);
@@ -15757,12 +15807,15 @@ static fvg_status fvg__state_save(fvg__trainer *t, const fvg_train_desc *desc, i
 
   if (!s) {
     size_t at = 0;
-    for (int i = 0; i < epoch; i++)
-      at += (size_t)snprintf(losses + at, size - at, "%.17g ", t->loss_sum[i]);
+    for (int i = 0; i < epoch; i++) {
+      char number[FVG__NUMBER_TEXT];
+      fvg__print_number(number, 17, t->loss_sum[i]);
+      at += (size_t)snprintf(losses + at, size - at, "%s ", number);
+    }
     fvg_settings_set(x, "mark", desc->state_mark ? desc->state_mark : "");
     fvg_settings_set(x, "stage", t->what);
     fvg_settings_set_number(x, "epoch", epoch);
-    fvg_settings_set_number(x, "step", (double)t->optimizer->step);
+    fvg__set_exact_number(x, "step", (double)t->optimizer->step);
     fvg_settings_set(x, "losses", losses);
     s = fvg__save_checked(c, desc->state, state.tensor, state.n, x);
   }
@@ -15833,18 +15886,18 @@ static fvg_status fvg__state_restore(fvg__trainer *t, fvg_weights *w, const char
   if (s) return s;
 
   for (int i = 0; i < done; i++) {
-    char *end;
-    t->loss_sum[i] = strtod(losses, &end);
-    losses = end;
+    if (!fvg__read_number(losses, &t->loss_sum[i])) break;
+    losses += strcspn(losses, " ");
+    losses += strspn(losses, " ");
   }
   t->optimizer->step = (long)step;
   *epoch = done;
   return FVG_OK;
 }
 
-/* Goes on with the run in the file, if there is one: *epoch becomes the number of epochs done.  Only
-   if the file is damaged or does not fit does the run begin anew, for its next state takes the
-   file's place.  Any other fault ends it: the file may be whole, and readable at the next attempt. */
+/* Goes on with the run in the file, if there is one: *epoch becomes the number of epochs done.  The
+   run begins anew only if the file is damaged or does not fit, for its next state takes the file's
+   place.  Any other fault ends the run: the file may be whole, and readable at the next attempt. */
 static fvg_status fvg__state_load(fvg__trainer *t, const fvg_train_desc *desc, int *epoch) {
   if (!fvg_file_exists(desc->state)) return FVG_OK;
   fvg_ctx *c = t->clip->ctx;
@@ -15990,11 +16043,13 @@ static fvg_status fvg__train_epochs(fvg__trainer *t, const fvg_train_desc *desc,
 }
 
 /* The schedule and *batch that were asked for; what is left open comes from the stage's recipe. */
-static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_train_desc *asked,
-                                           int stage_1, int *batch) {
+static fvg_optimizer_desc fvg__schedule_of(const fvg__trainer *t, const fvg_train_desc *asked,
+                                           int *batch) {
+  const fvg_method *method = t->source[0].learner->method;
   fvg_recipe recipe;
-  if (stage_1) fvg_method_recipe(method, &recipe, FVG_FORK, FVG_BASE_TO_NEW, NULL, 0);
-  else fvg_fvgpt_recipe(method, &recipe, NULL);
+  if (fvg__is_stage_1(t))
+    fvg_method_recipe(method, &recipe, FVG_FORK, FVG_BASE_TO_NEW, t->card, 0);
+  else fvg_fvgpt_recipe(method, &recipe, t->card);
   *batch = asked && asked->batch > 0 ? asked->batch : recipe.batch;
 
   fvg_optimizer_desc d;
@@ -16012,7 +16067,7 @@ static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_t
 static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int n_params,
                              const fvg_train_desc *desc) {
   const fvg_method *method = t->source[0].learner->method;
-  t->schedule = fvg__schedule_of(method, desc, fvg__is_stage_1(t), &t->batch);
+  t->schedule = fvg__schedule_of(t, desc, &t->batch);
   for (int i = 0; i < t->n_source; i++)
     t->batch = fvg__min(t->batch, t->source[i].items->n);
 
@@ -16084,6 +16139,16 @@ static fvg_features fvg__feature_matrices(const fvg_clip *m, const fvg_learner *
 }
 
 /* ---- what both stages check ---- */
+/* Notes that FVG-PT's modules score on another scale than the model, which is seldom meant. */
+static void fvg__compare_scales(const fvg_clip *m, const fvg_fvgpt *f) {
+  const double own = (double)f->desc.logit_scale;
+  const double models = (double)m->logit_scale;
+  if (fabs(own - models) <= 0.001 * models) return;
+  fvg__log_once(m->ctx, FVG__SAID_SCALE, 1,
+                "FVG-PT scores with a logit scale of %g, the model with %g: set "
+                "fvg_fvgpt_desc.logit_scale", own, models);
+}
+
 /* Fails unless there are pictures and every label is one of n_class classes. */
 static fvg_status fvg__check_items(fvg_learner *l, const fvg_items *items, int n_class) {
   fvg_ctx *c = l->clip->ctx;
@@ -16101,6 +16166,36 @@ static fvg_status fvg__check_items(fvg_learner *l, const fvg_items *items, int n
 }
 
 #ifndef FVGPT_NO_STDIO
+/* Counts the pictures without a mask; *first is the first of them. */
+static fvg_status fvg__count_unmasked(const fvg_dataset *d, const fvg_items *items, int *missing,
+                                      int *first) {
+  for (int i = items->n - 1; i >= 0; i--) {
+    char *path;
+    fvg_status s = fvg_dataset_mask_path(d, &path, items->item[i].path);
+    if (s) return s;
+    if (!path) {
+      ++*missing;
+      *first = i;
+    }
+    fvg_release(d->ctx, path);
+  }
+  return FVG_OK;
+}
+
+/* Notes what becomes of training pictures without a mask where the method reads foregrounds. */
+static fvg_status fvg__tell_no_background(const fvg_learner *l, const fvg_dataset *d,
+                                          const fvg_items *items) {
+  int missing = 0;
+  int first = 0;
+  fvg_status s = fvg__count_unmasked(d, items, &missing, &first);
+  if (s || !missing) return s;
+  fvg__log_once(l->clip->ctx, FVG__SAID_NO_BACKGROUND, 1,
+                "%s: %d of %d training images have no mask (the first is %s); the whole image is "
+                "their foreground, and their background is blank",
+                l->method->name, missing, items->n, items->item[first].path);
+  return FVG_OK;
+}
+
 /* Fails if no picture has a mask, which must be a mistake; logs how many have none otherwise. */
 FVG_DEF fvg_status fvg_dataset_check_masks(const fvg_dataset *d, const fvg_items *items) {
   if (!d) return FVG_E_ARG;
@@ -16109,16 +16204,8 @@ FVG_DEF fvg_status fvg_dataset_check_masks(const fvg_dataset *d, const fvg_items
 
   int missing = 0;
   int first = 0;
-  for (int i = items->n - 1; i >= 0; i--) {
-    char *path;
-    fvg_status s = fvg_dataset_mask_path(d, &path, items->item[i].path);
-    if (s) return s;
-    if (!path) {
-      missing++;
-      first = i;
-    }
-    fvg_release(d->ctx, path);
-  }
+  fvg_status s = fvg__count_unmasked(d, items, &missing, &first);
+  if (s) return s;
 
   if (missing == items->n) {
     return fvg_fail(d->ctx, FVG_E_IO,
@@ -16144,6 +16231,11 @@ static void fvg__set_source(fvg__trainer *t, fvg__train_set *x, fvg_learner *l, 
   x->n_class = l->n_class;
   t->source = x;
   t->n_source = 1;
+}
+
+/* The published set that a task is drawn from; NULL: it is from none. */
+static const fvg_dataset_card *fvg__card_of(const fvg_task *task) {
+  return task->dataset ? task->dataset->card : NULL;
 }
 
 /* ---- stage 1: the vectors of a method ---- */
@@ -16202,8 +16294,10 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_tas
   if (!s) s = fvg__check_items(l, items, l->n_class);
   if (!s) s = fvg__check_views_of(l, v);
 #ifndef FVGPT_NO_STDIO
-  if (!s && (l->method->needs & FVG_NEEDS_FOREGROUND))
+  if (!s && (l->method->needs & FVG_NEEDS_FOREGROUND)) {
     s = fvg_dataset_check_masks(v->dataset, items);
+    if (!s) s = fvg__tell_no_background(l, v->dataset, items);
+  }
 #endif
   if (s) return s;
 
@@ -16211,6 +16305,7 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_tas
   fvg__trainer t;
   memset(&t, 0, sizeof t);
   t.what = l->method->name;
+  t.card = fvg__card_of(task);
   t.step = fvg__learner_train_step;
   t.clip = l->clip;
   fvg__set_source(&t, &source, l, v, items);
@@ -16325,12 +16420,14 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *f, fvg_learner *l, fvg_views *v,
 #endif
   if (s) return s;
 
+  fvg__compare_scales(l->clip, f);
   char what[64];
   snprintf(what, sizeof what, "FVGPT_%s", l->method->name);
   fvg__train_set source;
   fvg__trainer t;
   memset(&t, 0, sizeof t);
   t.what = what;
+  t.card = fvg__card_of(task);
   t.step = fvg__fvgpt_train_step;
   t.clip = l->clip;
   t.fvgpt = f;
@@ -16408,6 +16505,7 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *f, const fvg_calibration_sourc
   fvg__trainer t;
   memset(&t, 0, sizeof t);
   t.what = "calibrate";
+  t.card = fvg__card_of(source[0].task);
   t.step = fvg__fvgpt_train_step;
   t.clip = source[0].learner->clip;
   t.n_source = n_source;
@@ -16567,6 +16665,8 @@ FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
     return fvg__missing(m->ctx, "fvg_classifier_new", "class names");
   fvg_status s = fvg__check_branch(m, d.branch, d.learner, d.fvgpt);
   if (s) return s;
+
+  if (d.fvgpt) fvg__compare_scales(m, d.fvgpt);
 
   fvg_classifier *k = FVG_NEW(m->ctx, fvg_classifier);
   if (!k) return FVG_E_NOMEM;
@@ -16765,21 +16865,31 @@ static fvg_status fvg__test_group(fvg_clip *m, double *accuracy, const fvg_datas
 }
 
 FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d,
-                                        fvg_learner *l, fvg_fvgpt *f) {
+                                        fvg_learner *l, fvg_fvgpt *f,
+                                        const char *prompt_template) {
+  if (!out)
+    return fvg__missing(m->ctx, "fvg_test_base_to_new", "a place for the accuracies");
+  memset(out, 0, sizeof *out);
+  if (!d) return fvg__missing(m->ctx, "fvg_test_base_to_new", "a data set");
+
   fvg_classifier_desc desc;
   memset(&desc, 0, sizeof desc);
   desc.learner = l;
   desc.fvgpt = f;
-  memset(out, 0, sizeof *out);
+  desc.prompt_template = prompt_template;
 
+  fvg_base_to_new score;
+  memset(&score, 0, sizeof score);
   desc.branch = f ? FVG_BRANCH_BASE : l ? FVG_TUNED : FVG_ZERO_SHOT;
-  fvg_status s = fvg__test_group(m, &out->base, d, FVG_BASE, &desc);
-  if (s) return s;
+  fvg_status s = fvg__test_group(m, &score.base, d, FVG_BASE, &desc);
 
   desc.branch = f ? FVG_BRANCH_NEW : l ? FVG_TUNED_NEW : FVG_ZERO_SHOT;
-  s = fvg__test_group(m, &out->new_, d, FVG_NEW, &desc);
-  out->h = fvg_harmonic_mean(out->base, out->new_);
-  return s;
+  if (!s) s = fvg__test_group(m, &score.new_, d, FVG_NEW, &desc);
+  if (s) return s;
+
+  score.h = fvg_harmonic_mean(score.base, score.new_);
+  *out = score;
+  return FVG_OK;
 }
 
 /*==================================================================================================
@@ -17262,7 +17372,7 @@ static void fvg__set_learner(fvg_settings *x, const fvg_learner *l) {
   fvg_settings_set_number(x, "class_specific", l->desc.class_specific);
   fvg_settings_set_number(x, "embed_dim", l->clip->embed_dim);
   for (int i = 0; l->method->option[i].name; i++)
-    fvg_settings_set_number(x, l->method->option[i].name, l->option[i]);
+    fvg__set_exact_number(x, l->method->option[i].name, l->option[i]);
 }
 
 /* What FVG-PT is made of. */
@@ -17482,6 +17592,15 @@ static fvg_status fvg__name_file(fvg_ctx *c, const fvg_weights *w, fvg_status s)
   return fvg_fail(c, s, "%s: %s", fvg_weights_file(w), said);
 }
 
+/* Widens the limit of memory by what n classes take that the file names in a few bytes each: plain
+   CLIP's features of them, their tokens, and copies of their names. */
+static void fvg__allow_classes(const fvg_clip *m, int n) {
+  size_t *most = &m->ctx->budget.most;
+  const size_t values = (size_t)m->embed_dim + 2 * (size_t)m->text.context_length;
+  const size_t bytes = (size_t)n * (values * sizeof(float) + 512);
+  if (*most && bytes < (size_t)-1 / 2 - *most) *most += bytes;
+}
+
 /* Builds the learner and fills its parameters. */
 static fvg_status fvg__restore_learner(fvg_clip *m, fvg_weights *w, fvg_learner **out) {
   fvg_option option[FVG__MOST_OPTIONS];
@@ -17496,7 +17615,10 @@ static fvg_status fvg__restore_learner(fvg_clip *m, fvg_weights *w, fvg_learner 
   const char **name;
   int n;
   s = fvg__read_class_names(m->ctx, w, &j, &name, &n);
-  if (!s) s = fvg__learner_new(m, out, &desc, name, n, w, n_fixed);
+  if (!s) {
+    fvg__allow_classes(m, n);
+    s = fvg__learner_new(m, out, &desc, name, n, w, n_fixed);
+  }
   fvg_release(m->ctx, (void *)name);
   fvg_json_free(m->ctx, &j);
   if (s) return fvg__name_file(m->ctx, w, s);
