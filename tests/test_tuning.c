@@ -2275,7 +2275,8 @@ static void test_missing_arguments(world *w, fvg_learner *l, fvg_fvgpt *f) {
   static float x[2 * PIXELS];
   fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0), *no_views = NULL;
   pictures_of source;
-  fvg_items empty = w->train, none = {NULL, 0};
+  fvg_item nowhere = {"0/nowhere.ppm", 0};
+  fvg_items empty = w->train, lost = {&nowhere, 1};
   fvg_train_desc t = train_desc(1);
   fvg_classifier *k;
   fvg_score result;
@@ -2353,7 +2354,7 @@ static void test_missing_arguments(world *w, fvg_learner *l, fvg_fvgpt *f) {
             needs_argument(c, fvg_classifier_test(k, NULL, task_of(&w->set, &w->train)), "fvg_classifier_test", "place"),
         "a classifier's functions without an argument");
   memset(&result, 1, sizeof result);
-  check(fvg_classifier_test(k, &result, task_of(&w->set, &none)) != FVG_OK && !result.n && result.accuracy == 0,
+  check(fvg_classifier_test(k, &result, task_of(&w->set, &lost)) == FVG_E_IO && !result.n && result.accuracy == 0,
         "after a failure the score is zero");
   fvg_classifier_free(k);
   check(fvg_mem_used(c) == used, "no memory stays");
