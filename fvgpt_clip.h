@@ -169,7 +169,8 @@
       its distillation follows the full view, and it does not count in (4).  The same holds for an
       empty mask (area 0), as for every area outside area_min..area_max.  An inverted mask is used
       as it is: there is only a warning, and only if in more than half of the masks foreground runs
-      along the whole edge.  A training set without any mask is an error.
+      along the whole edge.  DAPT takes the whole of an image without a mask for foreground, so its
+      background is blank; a note says so.  A training set without any mask is an error.
 
    8. PROTOCOL.  A task (fvg_task) is what training and testing work on: pictures to tell apart, and
       the names to tell them by.  fvg_task_draw makes one from a split of a data set (train, val,
@@ -204,7 +205,7 @@
                if (!s) s = fvg_learner_train(coop, views, &base, NULL);          // stage 1: CoOp
                if (!s) s = fvg_fvgpt_new(m->ctx, &fvgpt, &modules);
                if (!s) s = fvg_fvgpt_train(fvgpt, coop, views, &base, NULL);     // stage 2
-               if (!s) s = fvg_test_base_to_new(m, &result, &data, coop, fvgpt);
+               if (!s) s = fvg_test_base_to_new(m, &result, &data, coop, fvgpt, NULL);
                if (s) puts(fvg_clip_error(m));
                else printf("base %.2f, new %.2f, H %.2f\n", result.base, result.new_, result.h);
                fvg_fvgpt_free(fvgpt);  fvg_views_free(views);     fvg_learner_free(coop);
@@ -563,7 +564,8 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, c
                                  fvg_dtype keep_as);
 #endif
 
-/* NULL is allowed.  What was made from the model must be freed before. */
+/* NULL is allowed.  What was made from the model must be freed before.  The context of a model of
+   fvg_open goes with it, as with fvg_close. */
 FVG_DEF void fvg_clip_free(fvg_clip *m);
 
 /* Sets m->preprocess from the text of Hugging Face's preprocessor_config.json or
@@ -593,10 +595,14 @@ FVG_DEF size_t fvg_clip_parameter_count(const fvg_clip *m);
    models may be freed in any order and by any thread.  Preprocessing and working memory are each
    model's own, and so are its learners.
 
-   While this function runs, no other call may use m.  FVG_E_ARG: c works at another SIMD level than
-   m, or one of the contexts has an arena.  From then on fvg_clip_unpack is refused.  With a
-   compiler other than gcc, clang and MSVC there is no atomic counter, and such models must be freed
-   one at a time. */
+   While this function runs, no other call may use m or its context.  FVG_E_ARG: c is m's own
+   context or works at another SIMD level than m, or one of the contexts has an arena.  From then on
+   fvg_clip_unpack is refused.
+
+   The weights go back to the allocator of the context that loaded them, from the thread that frees
+   the last model.  An allocator of your own must therefore be thread-safe and live longer than all
+   these models; malloc is and does.  With a compiler other than gcc, clang and MSVC there is no
+   atomic counter, and such models must be freed one at a time. */
 FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m);
 
 /* -------------------------------------------------------------------------------------------------
@@ -652,7 +658,7 @@ FVG_DEF const fvg_method *fvg_method_find(const char *name);
 /* Method i = 0, 1, ...; NULL after the last. */
 FVG_DEF const fvg_method *fvg_method_at(int i);
 
-/* The method's name, a constant. */
+/* The method's name, a constant.  A method that is NULL has the name "", and no settings. */
 FVG_DEF const char *fvg_method_name(const fvg_method *method);
 
 /* What the method reads of pictures in training, as fvg_learner_needs. */
@@ -984,7 +990,8 @@ FVG_DEF void fvg_dataset_free(fvg_dataset *d);
                   first 20 bad files are logged, and any is an error.
      skip_bad 1   All are decoded, as many at once as there are threads, which takes about as long
                   as encoding with a small tower.  Bad ones leave the lists with a warning, and
-                  few-shot draws are made from what remains.
+                  few-shot draws are made from what remains.  If the check is stopped, pictures that
+                  it has not reached stay.
 
    FVG_CHECK_MASKS: their masks as well, where they have any. */
 enum { FVG_CHECK_TRAIN = 1, FVG_CHECK_VAL = 2, FVG_CHECK_TEST = 4, FVG_CHECK_MASKS = 8 };
@@ -1048,7 +1055,7 @@ FVG_DEF fvg_status fvg_items_few_shot_val(fvg_ctx *c, fvg_items *out, const fvg_
                                           const fvg_items *val, int n_class, int shots,
                                           uint64_t seed);
 
-/* Frees the array; *items becomes empty and must not be NULL. */
+/* Frees the array; *items becomes empty.  NULL is allowed. */
 FVG_DEF void fvg_items_free(fvg_ctx *c, fvg_items *items);
 
 /* -------------------------------------------------------------------------------------------------
@@ -1157,10 +1164,11 @@ FVG_DEF fvg_status fvg_encode_task(fvg_clip *m, fvg_learner *l, float *f, const 
    Training: stage 1 tunes a learner, stage 2 trains FVG-PT on it
    ---------------------------------------------------------------------------------------------- */
 typedef struct fvg_train_desc {
-  fvg_optimizer_desc optimizer;      /* lr 0: the method's kind and rate; epochs 0: the method's;
-                                        FVG-PT's are 10 */
-  int batch;                         /* images a step: the method's, as a rule 4; FVG-PT's is
-                                        that of fvg_fvgpt_recipe */
+  /* What is 0 here, and `batch`, is as published for the task's data set: in stage 1 of
+     fvg_method_recipe (FVG_FORK, base to new, 16 shots), for FVG-PT and calibration of
+     fvg_fvgpt_recipe.  lr 0: the recipe's kind and rate; epochs 0: its epochs. */
+  fvg_optimizer_desc optimizer;
+  int batch;                         /* images a step */
   uint64_t seed;                     /* of the order of the images */
   const char *prompt_template;       /* FVG-PT and calibration: what the class names are written
                                         into for zero-shot CLIP; NULL: "a photo of a {}."  It is not
@@ -1168,21 +1176,22 @@ typedef struct fvg_train_desc {
   double *epoch_loss;                /* [epochs] receives each epoch's mean loss, unless NULL */
   /* A file that holds the run after every epoch; NULL: none.  A run that finds it goes on from
      there and ends bit for bit as if it had never stopped.  The file must bear the same state_mark
-     (NULL: ""), else it is FVG_E_ARG; a damaged file is reported, and the run begins anew.  The
-     state of a finished run stays: remove it yourself once what was trained is saved, so that
-     nothing is lost between the two. */
+     (NULL: ""), else it is FVG_E_ARG.  A damaged file is reported, and the run begins anew.  A file
+     that cannot be read just now stays, and the run ends (FVG_E_IO).  The state of a finished run
+     stays too: remove it yourself once what was trained is saved, so that nothing is lost between
+     the two. */
   const char *state, *state_mark;
 } fvg_train_desc;
 
 /* Stage 1: trains the learner's parameters on the task, whose labels count within the learner's
-   classes.  v must be made without a learner.  desc NULL: the method's optimiser and batch.
+   classes.  v must be made without a learner.  desc NULL: all as published.
    FVG_E_NUMERIC if the training diverges; FVG_E_CANCELLED if progress or cancelled asks for it. */
 FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_task *task,
                                      const fvg_train_desc *desc);
 
 /* Stage 2: trains FVG-PT's gates and adapters; the tuned learner l stays as it is.  If l's method
-   prompts the image tower, v must be views of l.  desc NULL: optimiser and batch of
-   fvg_fvgpt_recipe.  Errors as above; FVG_E_SHAPE if fvgpt is not embed_dim wide,
+   prompts the image tower, v must be views of l.  desc NULL: all as published.
+   Errors as above; FVG_E_SHAPE if fvgpt is not embed_dim wide,
    FVG_E_UNSUPPORTED for CoCoOp.  FVG_E_IO if none of the task's pictures has a mask; not where
    both no_frg and no_fdc leave masks unread, nor under FVGPT_NO_STDIO. */
 FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *v,
@@ -1203,7 +1212,7 @@ typedef struct fvg_calibration_source {
 } fvg_calibration_source;
 
 /* Learns the BRG of fvgpt anew, and nothing else of it, on all sources together; each epoch takes
-   one after the other.  desc NULL: optimiser and batch of fvg_fvgpt_recipe. */
+   one after the other.  desc NULL: all as published. */
 FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *fvgpt, const fvg_calibration_source *source,
                                        int n_source, const fvg_train_desc *desc);
 
@@ -1269,7 +1278,7 @@ typedef struct fvg_classifier_desc {
 } fvg_classifier_desc;
 
 /* desc NULL: zero-shot CLIP.  The learner and FVG-PT must live longer; the names are not kept.
-   FVG_E_SHAPE if FVG-PT is not embed_dim wide. */
+   FVG_E_SHAPE if FVG-PT is not embed_dim wide, FVG_E_ARG if the learner is of another model. */
 FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
                                       const char *const *class_name, int n_class,
                                       const fvg_classifier_desc *desc);
@@ -1301,9 +1310,11 @@ typedef struct fvg_base_to_new {
 
 /* Tests on the whole test split, base classes among themselves and new ones among themselves:
    zero-shot CLIP (l and fvgpt NULL), a learner tuned on the base classes (fvgpt NULL), or FVG-PT on
-   it. */
+   it.  Zero-shot CLIP's class names are written into prompt_template, NULL: "a photo of a {}."; it
+   must be the one that FVG-PT was trained with. */
 FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d,
-                                        fvg_learner *l, fvg_fvgpt *fvgpt);
+                                        fvg_learner *l, fvg_fvgpt *fvgpt,
+                                        const char *prompt_template);
 
 /* -------------------------------------------------------------------------------------------------
    Checkpoints and settings: a tuned model in one file
@@ -1389,6 +1400,11 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
 #define FVG__CLIP_IMPLEMENTED
 #include "fvgpt.h"  /* the bodies, if it was first included without FVGPT_IMPLEMENTATION */
 
+/* Fails because an argument that `who` needs is NULL.  c NULL: no context can hold the message. */
+static fvg_status fvg__missing(fvg_ctx *c, const char *who, const char *what) {
+  return c ? fvg_fail(c, FVG_E_ARG, "%s needs %s, not NULL", who, what) : FVG_E_ARG;
+}
+
 /*==================================================================================================
  * CHAPTER 1  TEXT: one spelling for every text
  *==================================================================================================
@@ -1409,12 +1425,6 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
    Not covered: ftfy's guess at text that was decoded with the wrong encoding (where an e with acute
    has become a capital A with tilde and a copyright sign, it stays so), and most of the names that
    HTML 5 added to HTML 4's.  Both are left as they stand. */
-
-/* ---- for every chapter ---- */
-/* Fails because an argument that `who` needs is NULL.  c NULL: no context can hold the message. */
-static fvg_status fvg__missing(fvg_ctx *c, const char *who, const char *what) {
-  return c ? fvg_fail(c, FVG_E_ARG, "%s needs %s, not NULL", who, what) : FVG_E_ARG;
-}
 
 /* ---- Unicode: the tables of the last chapter, unpacked ---- */
 
@@ -2882,10 +2892,12 @@ static int fvg__find_key(const fvg__name_key *key, int n, const fvg__name_key *o
   return -1;
 }
 
-static fvg_status fvg__need_names(fvg_ctx *c, const char *const *name, int n) {
+/* Fails unless there are n names.  `who` begins the message. */
+static fvg_status fvg__need_names(fvg_ctx *c, const char *who, const char *const *name, int n) {
+  if (n > 0 && !name) return fvg__missing(c, who, "names");
   for (int i = 0; i < n; i++) {
     if (!name[i])
-      return fvg_fail(c, FVG_E_ARG, "fvg_match_names: name %d of %d is NULL", i + 1, n);
+      return fvg_fail(c, FVG_E_ARG, "%s: name %d of %d is NULL", who, i + 1, n);
   }
   return FVG_OK;
 }
@@ -2895,8 +2907,10 @@ FVG_DEF fvg_status fvg_match_names(fvg_ctx *c, int *match, const char *const *na
                                    const char *const *among, int n_among) {
   if (n < 0 || n_among < 0)
     return fvg_fail(c, FVG_E_ARG, "fvg_match_names: %d names among %d", n, n_among);
-  fvg_status s = fvg__need_names(c, name, n);
-  if (!s) s = fvg__need_names(c, among, n_among);
+  if (n > 0 && !match)
+    return fvg__missing(c, "fvg_match_names", "a place for the matches");
+  fvg_status s = fvg__need_names(c, "fvg_match_names", name, n);
+  if (!s) s = fvg__need_names(c, "fvg_match_names", among, n_among);
   if (s) return s;
 
   fvg__name_key *key = FVG_NEW_ARRAY(c, fvg__name_key, (size_t)n_among + 1);
@@ -2935,7 +2949,8 @@ static fvg_status fvg__check_not_empty(fvg_ctx *c, const char *who, const char *
                                        int n) {
   const char *const empty = "";
   int first = -1;
-  fvg_status s = fvg_match_names(c, &first, &empty, 1, name, n < 0 ? 0 : n);
+  fvg_status s = fvg__need_names(c, who, name, n);
+  if (!s) s = fvg_match_names(c, &first, &empty, 1, name, n < 0 ? 0 : n);
   if (s || first < 0) return s;
   return fvg_fail(c, FVG_E_ARG, "%s: the name of class %d of %d is empty", who, first + 1, n);
 }
@@ -3023,7 +3038,12 @@ static void fvg__convert_pixels(uint8_t *dst, int to, const uint8_t *src, int fr
 }
 
 /* Warnings that are logged once per context, however many files they apply to. */
-enum { FVG__SAID_16_BIT = 1, FVG__SAID_TURNED = 2 };
+enum {
+  FVG__SAID_16_BIT = 1,
+  FVG__SAID_TURNED = 2,
+  FVG__SAID_SCALE = 4,
+  FVG__SAID_NO_BACKGROUND = 8
+};
 
 /* Pillow's convert("RGB") cuts 16-bit grey off at 255, which makes most of such a picture white. */
 static void fvg__say_16_bit(fvg_ctx *c, const char *file) {
@@ -3504,6 +3524,7 @@ static const fvg__image_kind *fvg__image_kind_of_name(const char *path) {
 /* With `turn`, turns a picture upright by its EXIF orientation; otherwise logs once that it is
    taken as stored. */
 FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *file, int turn) {
+  if (!image) return fvg__missing(c, "fvg_image_upright", "an image");
   if (image->orientation < 2) return FVG_OK;
   if (turn) return fvg_image_turn(c, image, image->orientation);
 
@@ -3511,7 +3532,7 @@ FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *f
                 "%s: its EXIF data say that the camera was turned (orientation %d); it is taken "
                 "as stored, as in CLIP's own preprocessing, and so are others; --exif-rotate turns "
                 "such pictures upright",
-                file, image->orientation);
+                file ? file : "image", image->orientation);
   return FVG_OK;
 }
 #endif
@@ -4877,6 +4898,12 @@ static uint8_t *fvg__png_file(uint8_t *file, const fvg_image *image, fvg__deflat
 /* Encodes a picture as a PNG file in memory: (*bytes)[*n], which the caller releases. */
 FVG_DEF fvg_status fvg_image_encode_png(fvg_ctx *c, uint8_t **bytes, size_t *n,
                                         const fvg_image *image) {
+  if (bytes) *bytes = NULL;
+  if (n) *n = 0;
+  if (!bytes || !n) return fvg__missing(c, "fvg_image_encode_png", "places for the bytes");
+  fvg_status s = fvg__image_check(c, image, "fvg_image_encode_png");
+  if (s) return s;
+
   /* fvg__image_check bounds the sides, so that the rows have fewer than 2^30 bytes */
   const size_t row = fvg__row(image->width, image->channels) + 1;
   const size_t n_rows = row * (size_t)image->height;
@@ -4885,7 +4912,6 @@ FVG_DEF fvg_status fvg_image_encode_png(fvg_ctx *c, uint8_t **bytes, size_t *n,
 
   uint8_t *rows = (uint8_t *)fvg_alloc(c, n_rows);
   fvg__deflate *z = FVG_NEW(c, fvg__deflate);
-  *bytes = NULL;
   if (rows && z) *bytes = (uint8_t *)fvg_alloc(c, 8 + header + data + end);
   if (*bytes) {
     fvg__png_rows(rows, image);
@@ -5511,6 +5537,7 @@ static fvg_status fvg__resample(fvg_ctx *c, fvg_image *out, const fvg__view *in,
 /* Checks the arguments of the three resizing functions and empties `out`. */
 static fvg_status fvg__resize_begin(fvg_ctx *c, fvg_image *out, const fvg_image *in,
                                     const char *who) {
+  if (!out) return fvg__missing(c, who, "a place for the image");
   if (out == in)
     return fvg_fail(c, FVG_E_ARG, "%s: the result cannot replace its own source", who);
   memset(out, 0, sizeof *out);
@@ -5580,6 +5607,7 @@ static fvg_status fvg__shortest_side(fvg_ctx *c, const fvg_image *in, int side, 
 FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fvg_image *in,
                                             const fvg_preprocess *p) {
   fvg_status s = fvg__resize_begin(c, out, in, "test transform");
+  if (!s && !p) s = fvg__missing(c, "fvg_image_test_transform", "a preprocessing");
   if (s) return s;
 
   int width = p->resize;
@@ -5633,6 +5661,7 @@ static int fvg__crop_fits(const fvg_crop *crop, const fvg_image *in) {
 FVG_DEF fvg_status fvg_image_resized_crop(fvg_ctx *c, fvg_image *out, const fvg_image *in,
                                           const fvg_crop *crop, int size, fvg_filter filter) {
   fvg_status s = fvg__resize_begin(c, out, in, "resized crop");
+  if (!s && !crop) s = fvg__missing(c, "fvg_image_resized_crop", "a box");
   if (s) return s;
 
   if (!fvg__crop_fits(crop, in))
@@ -5737,6 +5766,8 @@ FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float thresh
 FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *image,
                                        const fvg_preprocess *p) {
   fvg_status s = fvg__image_check(c, image, "normalize");
+  if (!s && !chw) s = fvg__missing(c, "fvg_image_normalize", "a place for the pixels");
+  if (!s && !p) s = fvg__missing(c, "fvg_image_normalize", "a preprocessing");
   if (s) return s;
   if (image->channels != 3)
     return fvg_fail(c, FVG_E_SHAPE,
@@ -7536,6 +7567,7 @@ static fvg_status fvg__loader_end(fvg__clip_loader *l, fvg_status s, fvg_clip **
 /* Reads a model from open weights, with the text of its configuration or without. */
 FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights,
                                  const char *config_json, fvg_dtype keep_as) {
+  if (!out) return fvg__missing(c, "fvg_clip_load", "a place for the model");
   *out = NULL;
   if (!weights) return fvg_fail(c, FVG_E_ARG, "a model's weights are needed");
 
@@ -8011,6 +8043,7 @@ static fvg_status fvg__open_model(fvg__clip_loader *l, const fvg__clip_files *x,
 /* Opens a model from a folder or from a file of weights, with all that lies beside it. */
 FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges,
                                  fvg_dtype keep_as) {
+  if (!out) return fvg__missing(c, "fvg_clip_open", "a place for the model");
   *out = NULL;
   if (!path || !*path) return fvg_fail(c, FVG_E_ARG, "a model's folder or file is needed");
 
@@ -8119,17 +8152,19 @@ static int fvg__share_blocks(fvg__shared *x, const fvg_clip *m) {
 
 /* From now on m's blocks may have several users; m is the first. */
 static fvg_status fvg__share_begin(fvg_clip *m) {
-  const fvg_allocator from = m->ctx->desc.allocator;
   int n = fvg__share_blocks(NULL, m);
   size_t bytes = sizeof(fvg__shared) + (size_t)n * sizeof(fvg__block_head);
-  fvg__shared *x = (fvg__shared *)from.alloc(from.user, bytes);
-  if (!x) return fvg_fail(m->ctx, FVG_E_NOMEM, "out of memory: %.0f bytes asked for",
-                          (double)bytes);
+  fvg__shared *x = (fvg__shared *)fvg_alloc(m->ctx, bytes);
+  if (!x) return FVG_E_NOMEM;
 
-  memset(x, 0, bytes);
-  x->allocator = from;
+  x->allocator = m->ctx->desc.allocator;
   x->n_user = 1;
   x->n_block = fvg__share_blocks(x, m);
+
+  /* The list itself, which is released apart from the others, is counted like them. */
+  fvg__block_head own;
+  memcpy(&own, (char *)x - sizeof own, sizeof own);
+  x->bytes += own.bytes;
   m->shared = x;
   m->counts_shared = 1;
   return FVG_OK;
@@ -8141,11 +8176,15 @@ static void fvg__share_end(fvg_clip *m) {
   if (m->counts_shared) m->ctx->used -= x->bytes;
   if (fvg__count_down(&x->n_user) > 0) return;
 
+  const fvg_allocator to = x->allocator;
   for (int i = 0; i < x->n_block; i++) {
     FVG__ALLOW(x->block[i].base, x->block[i].bytes);
-    x->allocator.release(x->allocator.user, x->block[i].base, x->block[i].bytes);
+    to.release(to.user, x->block[i].base, x->block[i].bytes);
   }
-  x->allocator.release(x->allocator.user, x, sizeof *x + (size_t)x->n_block * sizeof *x->block);
+  fvg__block_head own;
+  memcpy(&own, (char *)x - sizeof own, sizeof own);
+  FVG__ALLOW(own.base, own.bytes);
+  to.release(to.user, own.base, own.bytes);
 }
 
 /* A struct of its own for every model, with pointers to the same tensors; the vocabulary's struct
@@ -8154,6 +8193,9 @@ FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m) {
   if (!out) return fvg__missing(c, "fvg_clip_share", "a place for the model");
   *out = NULL;
   if (!m) return fvg__missing(c, "fvg_clip_share", "a model");
+  if (c == m->ctx)
+    return fvg_fail(c, FVG_E_ARG,
+                    "fvg_clip_share: the model is in this context; give that of another thread");
   if (m->failed) return fvg_fail(c, m->failed, "%s", fvg_error(m->ctx));
   if (m->ctx->desc.arena || c->desc.arena)
     return fvg_fail(c, FVG_E_ARG, "fvg_clip_share: a model in an arena cannot be shared");
@@ -8197,6 +8239,7 @@ FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m) {
 
 FVG_DEF void fvg_clip_free(fvg_clip *m) {
   if (!m) return;
+  fvg_ctx *own_context = m->owns_context ? m->ctx : NULL;
   fvg_tape_free(m->tape);
   if (m->shared) {
     fvg__share_end(m);
@@ -8209,6 +8252,7 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
     fvg_tokenizer_free(m->tokenizer);
   }
   fvg_release(m->ctx, m);
+  fvg_free(own_context);
 }
 
 /*==================================================================================================
@@ -8587,6 +8631,10 @@ static fvg_node *fvg__vision_head(const fvg_clip *m, fvg_node *x) {
 FVG_DEF fvg_node *fvg_clip_image_features(fvg_tape *t, const fvg_clip *m, const float *images,
                                           int n) {
   if (!t) return NULL;
+  if (!images) {
+    fvg__missing(m->ctx, "fvg_clip_image_features", "images");
+    return fvg__give_up(t);
+  }
   fvg__image_rows rows;
   if (fvg__image_rows_new(m, &rows, n, NULL)) return fvg__give_up(t);
 
@@ -8668,6 +8716,10 @@ FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, float *features, const fl
     return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
   if (n < 0)
     return fvg_fail(m->ctx, FVG_E_ARG, "%d images to encode", n);
+  if (n > 0 && !images)
+    return fvg__missing(m->ctx, "fvg_clip_encode_images", "images");
+  if (n > 0 && !features)
+    return fvg__missing(m->ctx, "fvg_clip_encode_images", "a place for the features");
   fvg_tape *t = fvg__clip_tape(m);
   if (!t) return FVG_E_NOMEM;
 
@@ -9008,7 +9060,9 @@ static fvg_status fvg__pack_plain(const fvg_clip *m, fvg__packed *p, const char 
     return fvg_fail(m->ctx, FVG_E_ARG, "%d texts to encode", n);
 
   fvg__texts x;
-  fvg_status s = fvg__texts_new(m, &x, n);
+  fvg_status s = fvg__need_names(m->ctx, "encoding texts", texts, n);
+  if (s) return s;
+  s = fvg__texts_new(m, &x, n);
   for (int i = 0; !s && i < n; i++)
     s = fvg__texts_add_plain(m, &x, texts[i]);
   if (!s)
@@ -9020,6 +9074,8 @@ static fvg_status fvg__pack_plain(const fvg_clip *m, fvg__packed *p, const char 
 FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, float *features, const char *const *texts,
                                          int n) {
   fvg__packed p;
+  if (!features)
+    return fvg__missing(m->ctx, "fvg_clip_encode_texts", "a place for the features");
   fvg_status s = fvg__pack_plain(m, &p, texts, n, FVG__CHUNK_ROWS);
   if (!s)
     s = fvg__encode_packed(m, &p, NULL, 0, features);
@@ -9276,6 +9332,15 @@ struct fvg_learner {
   const fvg_weights *file;           /* set while a checkpoint is loaded: shapes are checked      */
                                      /* against it before anything is allocated                   */
 };
+
+/* Fails unless `what` was made on the model m, whose sizes and working memory it uses, in the one
+   thread that uses m.  Models that share weights are different models all the same. */
+static fvg_status fvg__check_model(const fvg_clip *m, const char *what, const fvg_clip *made_on) {
+  if (made_on == m) return FVG_OK;
+  return fvg_fail(m->ctx, FVG_E_ARG,
+                  "%s: made on another model; a learner, its views and its classifiers must be of "
+                  "one model", what);
+}
 
 /* ---- parameters ---- */
 /* Makes room for one more in a list of n parameters and returns its place; NULL: out of memory. */
@@ -9862,6 +9927,7 @@ static fvg_status fvg__check_room(const fvg_learner *l) {
 static fvg_status fvg__learner_start(fvg_learner *l, const fvg_learner_desc *desc,
                                      const char *const *class_name, int n_class, int n_fixed) {
   fvg_status s = fvg__check_learner(l->clip, desc, n_class);
+  if (!s) s = fvg__need_names(l->clip->ctx, l->method->name, class_name, n_class);
   if (s) return s;
   if (l->desc.n_ctx == 0)
     l->desc.n_ctx = l->method->n_ctx;
@@ -9881,11 +9947,21 @@ static fvg_status fvg__learner_start(fvg_learner *l, const fvg_learner_desc *des
   return l->tape ? FVG_OK : FVG_E_NOMEM;
 }
 
+/* Why a function of the method failed, which tells the context; one that does not is at fault
+   itself. */
+static fvg_status fvg__method_failed(const fvg_learner *l) {
+  fvg_ctx *c = l->clip->ctx;
+  if (c->status) return c->status;
+  return fvg_fail(c, FVG_E_ARG, "%s: a function of the method failed and did not say why",
+                  l->method->name);
+}
+
 /* Makes a learner.  file: the checkpoint that its values will come from, or NULL; n_fixed as in
    fvg__learner_words. */
 static fvg_status fvg__learner_new(fvg_clip *m, fvg_learner **out, const fvg_learner_desc *desc,
                                    const char *const *class_name, int n_class,
                                    const fvg_weights *file, int n_fixed) {
+  if (!out) return fvg__missing(m->ctx, desc->method->name, "a place for the learner");
   *out = NULL;
   fvg_learner *l = FVG_NEW(m->ctx, fvg_learner);
   if (!l) return FVG_E_NOMEM;
@@ -9901,8 +9977,9 @@ static fvg_status fvg__learner_new(fvg_clip *m, fvg_learner **out, const fvg_lea
   fvg_status s = fvg__learner_start(l, desc, class_name, n_class, n_fixed);
   l->file = NULL;
   if (s) {
+    s = fvg__method_failed(l);                   /* the cause, where s may only say "no memory"   */
     fvg_learner_free(l);
-    return m->ctx->status;                       /* the cause, of which s may know only NOMEM     */
+    return s;
   }
   *out = l;
   return FVG_OK;
@@ -9944,17 +10021,17 @@ FVG_DEF const char *fvg_learner_method(const fvg_learner *l) { return l->method-
 FVG_DEF int fvg_learner_needs(const fvg_learner *l) { return l->method->needs; }
 
 FVG_DEF const char *const *fvg_learner_class_names(const fvg_learner *l, int *n) {
-  *n = l->n_class;
+  if (n) *n = l->n_class;
   return (const char *const *)l->class_name;
 }
 
 FVG_DEF fvg_parameter *const *fvg_learner_parameters(const fvg_learner *l, int *n) {
-  *n = l->n_param;
+  if (n) *n = l->n_param;
   return l->param;
 }
 
 FVG_DEF fvg_parameter *fvg_learner_parameter(const fvg_learner *l, const char *name) {
-  for (int i = 0; i < l->n_param; i++)
+  for (int i = 0; name && i < l->n_param; i++)
     if (!strcmp(l->param[i]->name, name))
       return l->param[i];
   return NULL;
@@ -9962,6 +10039,7 @@ FVG_DEF fvg_parameter *fvg_learner_parameter(const fvg_learner *l, const char *n
 
 /* ---- a step ---- */
 static fvg_status fvg__check_batch(const fvg_learner *l, const fvg_batch *batch) {
+  if (!batch) return fvg__missing(l->clip->ctx, l->method->name, "a batch");
   const int needs = l->method->needs;
   const char *missing = NULL;
 
@@ -10003,7 +10081,7 @@ FVG_DEF fvg_node *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch 
 
 static fvg_status fvg__learner_gradients(fvg_learner *l, const fvg_batch *batch, float *loss) {
   fvg_node *y = fvg_learner_loss(l, l->tape, batch);
-  if (!y) return l->clip->ctx->status;
+  if (!y) return fvg__method_failed(l);
   *loss = fvg_value(y)[0];
   return fvg_backward(y);
 }
@@ -10011,6 +10089,7 @@ static fvg_status fvg__learner_gradients(fvg_learner *l, const fvg_batch *batch,
 FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, float *loss, fvg_optimizer *o, double lr,
                                     const fvg_batch *batch) {
   fvg_status s = fvg__check_batch(l, batch);
+  if (!s && !o) s = fvg__missing(l->clip->ctx, "fvg_learner_step", "an optimiser");
   if (s) return s;
   fvg_tape_clear(l->tape);
   fvg_optimizer_zero_grad(o);
@@ -10041,7 +10120,7 @@ static fvg_status fvg__learner_vectors(fvg_learner *l, fvg__tower tower, float *
   t->no_grad--;
   if (!x) {
     fvg_tape_clear(t);
-    return l->clip->ctx->status;
+    return fvg__method_failed(l);
   }
 
   *n = x->rows;
@@ -10056,6 +10135,7 @@ static fvg_status fvg__learner_vectors(fvg_learner *l, fvg__tower tower, float *
 FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, float *g,
                                              const char *const *class_name, int n_class) {
   fvg_clip *m = l->clip;
+  if (!g) return fvg__missing(m->ctx, "fvg_learner_text_features", "a place for the features");
   if (l->method->scores)
     return fvg_fail(m->ctx, FVG_E_UNSUPPORTED,
                     "%s writes other words for every picture; it has no text features of classes "
@@ -10113,7 +10193,7 @@ static fvg_status fvg__learner_encode(fvg_learner *l, const float *images, int n
       memcpy(row + 2 * d, fvg_value(f_score) + fvg__row(i, d), bytes);
   }
   fvg_tape_clear(t);
-  return is_made ? FVG_OK : m->ctx->status;
+  return is_made ? FVG_OK : fvg__method_failed(l);
 }
 
 /* Fills the rows of at most FVG__IMAGE_BATCH pictures, with zero-shot CLIP's feature as the second
@@ -10140,21 +10220,26 @@ static fvg_status fvg__learner_encode_parts(fvg_learner *l, const float *images,
    length. */
 FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float *features,
                                              const float *images, int n) {
+  fvg_status s = l ? fvg__check_model(m, "the learner", l->clip) : FVG_OK;
+  if (s) return s;
   const int n_part = fvg__learner_parts(l);
   if (n_part == 1) {
-    fvg_status s = fvg_clip_encode_images(m, features, images, n);
+    s = fvg_clip_encode_images(m, features, images, n);
     if (!s) fvg_normalize_rows(features, n, m->embed_dim);
     return s;
   }
   if (n < 0)
     return fvg_fail(m->ctx, FVG_E_ARG, "%d images to encode", n);
+  if (n > 0 && !images)
+    return fvg__missing(m->ctx, "fvg_learner_encode_images", "images");
+  if (n > 0 && !features)
+    return fvg__missing(m->ctx, "fvg_learner_encode_images", "a place for the features");
 
   const int width = fvg_learner_feature_width(m, l);
   const size_t floats = fvg__image_floats(m);
   float *f_clip = FVG_NEW_ARRAY(m->ctx, float, fvg__row(FVG__IMAGE_BATCH, m->embed_dim));
   if (!f_clip) return FVG_E_NOMEM;
 
-  fvg_status s = FVG_OK;
   for (int i = 0; !s && i < n; i += FVG__IMAGE_BATCH) {
     const int count = fvg__min(n - i, FVG__IMAGE_BATCH);
     float *rows = features + fvg__row(i, width);
@@ -11245,19 +11330,20 @@ FVG_DEF const fvg_method *fvg_method_at(int i) {
 }
 
 FVG_DEF const fvg_method *fvg_method_find(const char *name) {
-  for (int i = 0; fvg__method[i]; i++)
+  for (int i = 0; name && fvg__method[i]; i++)
     if (!strcmp(fvg__method[i]->name, name))
       return fvg__method[i];
   return NULL;
 }
 
-FVG_DEF const char *fvg_method_name(const fvg_method *method) { return method->name; }
-FVG_DEF int fvg_method_needs(const fvg_method *method) { return method->needs; }
+FVG_DEF const char *fvg_method_name(const fvg_method *method) { return method ? method->name : ""; }
+FVG_DEF int fvg_method_needs(const fvg_method *method) { return method ? method->needs : 0; }
 
 FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *batch) {
-  if (batch) *batch = method->batch;
   fvg_optimizer_desc d;
   memset(&d, 0, sizeof d);
+  if (batch) *batch = method ? method->batch : 0;
+  if (!method) return d;
   d.lr = method->lr;
   d.kind = method->optimizer;
   d.epochs = method->epochs;
@@ -11265,12 +11351,12 @@ FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *b
 }
 
 FVG_DEF float fvg_method_crop_scale(const fvg_method *method) {
-  return fvg__default(method->crop_scale_min, 0.08f);
+  return fvg__default(method ? method->crop_scale_min : 0, 0.08f);
 }
 
 FVG_DEF int fvg_method_option(const fvg_method *method, fvg_option *option, double *low,
                               double *high, int i) {
-  if (i < 0 || i >= FVG_RECIPE_OPTIONS) return 0;
+  if (!method || !option || !low || !high || i < 0 || i >= FVG_RECIPE_OPTIONS) return 0;
   const fvg__option_card *card = &method->option[i];
   if (!card->name) return 0;
 
@@ -11293,6 +11379,7 @@ FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *c
 
 /* The description is put together again from what the learner kept; then values are copied. */
 FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
+  if (!out) return fvg__missing(l->clip->ctx, "fvg_learner_copy", "a place for the copy");
   fvg_option option[FVG_RECIPE_OPTIONS];
   int n_option = 0;
   for (; l->method->option[n_option].name; n_option++) {
@@ -11440,6 +11527,7 @@ static void fvg__python_sample(fvg__mt *m, int n, int k, int *chosen, int *scrat
 
 /* ---- lists of items ---- */
 FVG_DEF void fvg_items_free(fvg_ctx *c, fvg_items *items) {
+  if (!items) return;
   fvg_release(c, items->item);
   items->item = NULL;
   items->n = 0;
@@ -11453,6 +11541,7 @@ static fvg_status fvg__items_new(fvg_ctx *c, fvg_items *out, int n) {
 }
 
 static fvg_status fvg__items_check(fvg_ctx *c, const fvg_items *in, int n_class) {
+  if (!in || (in->n > 0 && !in->item)) return fvg__missing(c, "a list of pictures", "its items");
   for (int i = 0; i < in->n; i++) {
     const fvg_item *item = &in->item[i];
     if (item->label < 0 || item->label >= n_class)
@@ -11475,6 +11564,7 @@ FVG_DEF int fvg_group_classes(int n_class, fvg_group group, int *first) {
 /* Copies the items of one group of classes, with their labels renumbered from 0. */
 FVG_DEF fvg_status fvg_items_group(fvg_ctx *c, fvg_items *out, const fvg_items *in, int n_class,
                                   fvg_group group) {
+  if (!out) return fvg__missing(c, "fvg_items_group", "a place for the list");
   memset(out, 0, sizeof *out);
   fvg_status s = fvg__items_check(c, in, n_class);
   if (s) return s;
@@ -11605,6 +11695,7 @@ static fvg_status fvg__draw_shots(fvg_ctx *c, fvg__mt *mt, fvg_items *out, const
 
 FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, int *fewest, const fvg_items *in,
                                       int n_class, int shots, uint64_t seed) {
+  if (!out) return fvg__missing(c, "fvg_items_few_shot", "a place for the list");
   fvg__mt mt;
   fvg__mt_seed(&mt, seed);
   return fvg__draw_shots(c, &mt, out, in, n_class, shots, fewest);
@@ -11615,6 +11706,7 @@ FVG_DEF fvg_status fvg_items_few_shot(fvg_ctx *c, fvg_items *out, int *fewest, c
 FVG_DEF fvg_status fvg_items_few_shot_val(fvg_ctx *c, fvg_items *out, const fvg_items *train,
                                           const fvg_items *val, int n_class, int shots,
                                           uint64_t seed) {
+  if (!out) return fvg__missing(c, "fvg_items_few_shot_val", "a place for the list");
   memset(out, 0, sizeof *out);
   fvg__mt mt;
   fvg__mt_seed(&mt, seed);
@@ -11663,9 +11755,12 @@ static fvg_status fvg__best_scored(fvg_ctx *c, const float *scores, int n_class,
 /* Accuracy and macro F1 in percent of scores [n, n_class]. */
 FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores, const int *labels,
                                 int n, int n_class) {
+  if (!out) return fvg__missing(c, "fvg_score_of", "a place for the score");
   memset(out, 0, sizeof *out);
   if (n < 1 || n_class < 1)
     return fvg_fail(c, FVG_E_ARG, "score: nothing to score: %d items, %d classes", n, n_class);
+  if (!scores || !labels)
+    return fvg__missing(c, "fvg_score_of", "scores and labels");
   fvg__tally *tally = FVG_NEW_ARRAY(c, fvg__tally, (size_t)n_class);
   if (!tally) return FVG_E_NOMEM;
 
@@ -11783,6 +11878,10 @@ static char fvg__lower_case(char a) {
 
 /* ---- names and paths ---- */
 FVG_DEF char *fvg_path_join(fvg_ctx *c, const char *folder, const char *name) {
+  if (!folder || !name) {
+    fvg__missing(c, "fvg_path_join", "a folder and a name");
+    return NULL;
+  }
   size_t n = strlen(folder), m = strlen(name) + 1;
   size_t slash = n && folder[n - 1] != '/' ? 1 : 0;
   char *path = FVG_NEW_ARRAY(c, char, n + slash + m);
@@ -12190,7 +12289,7 @@ FVG_DEF fvg_status fvg_dataset_of_pictures(fvg_ctx *c, fvg_dataset *out,
   memset(out, 0, sizeof *out);
   if (!picture || n < 1 || !class_name || n_class < 1)
     return fvg_fail(c, FVG_E_ARG, "fvg_dataset_of_pictures: %d pictures, %d classes", n, n_class);
-  fvg_status s = FVG_OK;
+  fvg_status s = fvg__need_names(c, "fvg_dataset_of_pictures", class_name, n_class);
   for (int i = 0; !s && i < n; i++) s = fvg__check_picture(c, &picture[i], i, n_class);
   if (s) return s;
 
@@ -12240,6 +12339,7 @@ static fvg_status fvg__load_picture(const fvg_dataset *d, fvg_image *image, fvg_
 
 #ifdef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
+  if (!out) return fvg__missing(c, "fvg_dataset_open", "a place for the data set");
   memset(out, 0, sizeof *out);
   if (!desc || !desc->root || !*desc->root)
     return fvg_fail(c, FVG_E_ARG, "data set: desc.root is not given");
@@ -12250,10 +12350,12 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
 
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
                                     const fvg_item *item, float mask_threshold) {
-  if (d->picture) return fvg__load_picture(d, image, mask, item);
-  (void)mask_threshold;
+  if (!d) return FVG_E_ARG;
   if (image) memset(image, 0, sizeof *image);
   if (mask) memset(mask, 0, sizeof *mask);
+  if (!item) return fvg__missing(d->ctx, "fvg_dataset_load", "a picture's item");
+  if (d->picture) return fvg__load_picture(d, image, mask, item);
+  (void)mask_threshold;
   return fvg_fail(d->ctx, FVG_E_UNSUPPORTED,
                   "%.300s: built with FVGPT_NO_STDIO, so pictures cannot be read", item->path);
 }
@@ -12267,6 +12369,9 @@ FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
 #else
 
 FVG_DEF fvg_status fvg_list_pictures(fvg_ctx *c, fvg_names *out, const char *folder) {
+  if (!out) return fvg__missing(c, "fvg_list_pictures", "a place for the names");
+  memset(out, 0, sizeof *out);
+  if (!folder) return fvg__missing(c, "fvg_list_pictures", "a folder");
   fvg_dataset_desc desc;
   memset(&desc, 0, sizeof desc);
 #ifdef FVGPT_DIRENT
@@ -12285,6 +12390,7 @@ FVG_DEF fvg_status fvg_list_pictures(fvg_ctx *c, fvg_names *out, const char *fol
 }
 
 FVG_DEF void fvg_names_free(fvg_ctx *c, fvg_names *x) {
+  if (!x) return;
   fvg_release(c, (void *)x->name);
   fvg_release(c, x->text);
   memset(x, 0, sizeof *x);
@@ -13186,7 +13292,7 @@ FVG_DEF const fvg_dataset_card *fvg_dataset_card_find(const char *key) {
 }
 
 FVG_DEF const char *fvg_method_template(const fvg_method *method, const fvg_dataset_card *card) {
-  if (!card) return NULL;
+  if (!method || !card) return NULL;
   if (!strcmp(method->name, "KgCoOp"))
     return card->kgcoop_template;
   if (!strcmp(method->name, "ProGrad"))
@@ -13802,6 +13908,7 @@ static fvg_status fvg__dataset_fill(fvg_ctx *c, fvg_dataset *out, const fvg_data
 
 /* Sets the fields that come from the desc, then the lists and names; on failure nothing stays. */
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc) {
+  if (!out) return fvg__missing(c, "fvg_dataset_open", "a place for the data set");
   memset(out, 0, sizeof *out);
   if (!desc || !desc->root || !*desc->root)
     return fvg_fail(c, FVG_E_ARG, "data set: desc.root is not given");
@@ -13841,7 +13948,7 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
      black and dark values       0/1 masks and label pictures, or colours on black, as VOC's
                                  palette: everything except black is foreground, and except VOC's
                                  border, which is 255 among small labels, or (224,224,192)
-     1 and 2, or 1, 2, 3         an Oxford-IIIT trimap: 1 is foreground, 2 and 3 are background
+     1 beside 2, 3 or both       an Oxford-IIIT trimap: 1 is foreground, 2 and 3 are background
      an alpha channel that cuts  a cut-out: what is opaque is foreground, whatever its colours
      more than 32 grey values,   a soft mask: foreground is what lies above mask_threshold (0.5 of
      or any JPEG                 full white).  Where it is in many colours it is an error.
@@ -13873,10 +13980,14 @@ static int fvg__mask_exists(char *name) {
    be in ROOT/<folder>/mask, and below another <images> than the path says: pictures and masks of
    SUN397 are distributed with and without it. */
 FVG_DEF fvg_status fvg_dataset_mask_path(const fvg_dataset *d, char **out, const char *path) {
+  if (!d) return FVG_E_ARG;
+  if (!out) return fvg__missing(d->ctx, "fvg_dataset_mask_path", "a place for the path");
+  *out = NULL;
+  if (!path) return fvg__missing(d->ctx, "fvg_dataset_mask_path", "a picture's path");
+
   const char *folder = d->card ? d->card->folder : "";
   const char *images = d->card ? d->card->images : "";
   const size_t n = strlen(folder);
-  *out = NULL;
   if (d->picture) {
     const fvg_picture *from = fvg__picture_of(d, path);
     if (!from || !from->mask.pixels) return FVG_OK;
@@ -13996,13 +14107,14 @@ typedef struct fvg__mask_tally {
   size_t black, white, border;
   size_t dark, bright;        /* other colours, below and above half of full white              */
   int grey;                   /* 1: all colours are greys                                       */
-  int trimap;                 /* 1: the values are 1, 2, 3 and no others                        */
+  int trimap;                 /* 1: there are values of 1, and beside them only 2 and 3         */
 } fvg__mask_tally;
 
 static fvg__mask_tally fvg__count_mask(const fvg__palette *x) {
   fvg__mask_tally is;
   memset(&is, 0, sizeof is);
-  is.grey = is.trimap = 1;
+  is.grey = 1;
+  is.trimap = fvg__palette_find(x, 0x010101u) < x->n;
   for (int k = 0; k < x->n; k++) {
     const uint32_t colour = x->colour[k];
     const size_t count = x->count[k];
@@ -14403,6 +14515,10 @@ static fvg_status fvg__load_mask_alone(const fvg_dataset *d, fvg_image *mask, co
 
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
                                     const fvg_item *item, float mask_threshold) {
+  if (!d) return FVG_E_ARG;
+  if (image) memset(image, 0, sizeof *image);
+  if (mask) memset(mask, 0, sizeof *mask);
+  if (!item) return fvg__missing(d->ctx, "fvg_dataset_load", "a picture's item");
   if (d->picture) return fvg__load_picture(d, image, mask, item);
   fvg__mask_facts facts;
   if (!image && !mask)
@@ -14592,34 +14708,41 @@ static fvg_status fvg__check_batch_of(fvg_ctx *c, fvg__check_job *j, fvg__batch_
   return s ? s : fvg__batch_fault(c, batch, n);
 }
 
-/* Checks all items of a list.  skip: bad ones leave the list. */
+/* Checks all items of a list.  skip: bad ones leave the list; if the check stops early, what has
+   not been checked stays in it. */
 static fvg_status fvg__check_items_of(fvg_dataset *d, fvg_items *items, fvg__check_job *j,
                                       fvg__batch_job *batch, fvg_progress *progress, fvg__bad *bad,
                                       int skip) {
+  fvg_status s = FVG_OK;
   int kept = 0;
-  for (int i = 0; i < items->n; i += FVG__IMAGE_BATCH) {
-    const int n = fvg__min(items->n - i, FVG__IMAGE_BATCH);
-    j->item = &items->item[i];
-    fvg_status s = fvg__check_batch_of(d->ctx, j, batch, n);
-    if (s) return s;
+  int checked = 0;
+  while (!s && checked < items->n) {
+    const int n = fvg__min(items->n - checked, FVG__IMAGE_BATCH);
+    j->item = &items->item[checked];
+    s = fvg__check_batch_of(d->ctx, j, batch, n);
+    if (s) break;
 
     for (int k = 0; k < n; k++) {
       const fvg_status status = batch->ctx[k].status;
       if (status)
         fvg__bad_add(d->ctx, bad, status, batch->ctx[k].message);
       if (!status || !skip)
-        items->item[kept++] = items->item[i + k];
+        items->item[kept++] = items->item[checked + k];
     }
+    checked += n;
     progress->step += n;
     if (j->decode) s = fvg_report_progress(d->ctx, progress);
-    if (s) return s;
   }
+
+  while (checked < items->n)
+    items->item[kept++] = items->item[checked++];
   items->n = kept;
-  return FVG_OK;
+  return s;
 }
 
 /* Files are decoded only if bad ones are to be left out; else only their first bytes are read. */
 FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
+  if (!d) return FVG_E_ARG;
   if (d->picture) return FVG_OK;                 /* they were checked when the set was made */
   fvg_items *const part[FVG__PARTS] = {&d->train, &d->val, &d->test};
   fvg_progress progress;
@@ -14733,6 +14856,8 @@ static void fvg__survey_batch(fvg_ctx *c, const fvg__check_job *j, const fvg__ba
    is logged, once for a data set.  Decoding a few shots takes seconds, and the training that they
    would spoil takes hours. */
 FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_items *items) {
+  if (!d) return FVG_E_ARG;
+  if (!items) return fvg__missing(d->ctx, "fvg_dataset_survey_masks", "items");
   if (d->masks_told && *d->masks_told) return FVG_OK;
   fvg_ctx *c = d->ctx;
   fvg__mask_survey survey;
@@ -14821,6 +14946,17 @@ enum { FVG__STREAM_ORDER = 1000 };
 static fvg_ctx *fvg__context_of(const fvg_learner *l, const fvg_views *v) {
   if (l) return l->clip->ctx;
   return v ? v->clip->ctx : NULL;
+}
+
+/* Fails unless what works together is of the model m.  l, v, fvgpt: NULL where there is none. */
+static fvg_status fvg__check_together(const fvg_clip *m, const fvg_learner *l, const fvg_views *v,
+                                      const fvg_fvgpt *fvgpt) {
+  fvg_status s = FVG_OK;
+  if (l) s = fvg__check_model(m, "the learner", l->clip);
+  if (!s && v) s = fvg__check_model(m, "the views", v->clip);
+  if (s || !fvgpt || fvgpt->desc.width == m->embed_dim) return s;
+  return fvg_fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d",
+                  fvgpt->desc.width, m->embed_dim);
 }
 
 /* ---- one view: crop, normalise, mask ---- */
@@ -14984,14 +15120,17 @@ static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, i
   j.item = item;
   j.epoch = epoch;
   j.whole = v->pixels;
-  j.fg = f_fg ? v->pixels + FVG__IMAGE_BATCH * fvg__image_floats(v->clip) : NULL;
+  j.fg = NULL;
+  if (f_fg || area)           /* masks are read either way */
+    j.fg = v->pixels + FVG__IMAGE_BATCH * fvg__image_floats(v->clip);
   j.area = areas;
   fvg_status s = fvg__batch_pixels(&j, n);
   if (!s)
     s = fvg_learner_encode_images(v->clip, v->desc.learner, f, j.whole, n);
-  if (s || !f_fg) return s;
+  if (s) return s;
 
   if (area) memcpy(area, areas, (size_t)n * sizeof *area);
+  if (!f_fg) return FVG_OK;
   const size_t features = fvg__row(n, v->width);
   memcpy(f_fg, f, features * sizeof *f_fg);
   return fvg__encode_foregrounds(v, j.fg, areas, n, f_fg);
@@ -15046,8 +15185,9 @@ static fvg_status fvg__view_slots_fill(fvg_views *v, const fvg_item *const *item
   float *f = room;
   float *f_fg = f + fvg__row(n, v->width);
   float *area = f_fg + fvg__row(n, v->width);
-  float *wanted = v->desc.no_foreground ? NULL : f_fg;
-  fvg_status s = fvg__views_encode(v, item, n, view, f, wanted, area);
+  const int no_foreground = v->desc.no_foreground;
+  fvg_status s = fvg__views_encode(v, item, n, view, f, no_foreground ? NULL : f_fg,
+                                   no_foreground ? NULL : area);
 
   const size_t to = fvg__row(view, v->width);
   for (int i = 0; !s && i < n; i++) {
@@ -15134,6 +15274,8 @@ FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset
     return fvg__missing(m->ctx, "fvg_views_new", "a data set");
   if (!m->has_vision)
     return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
+  fvg_status s = fvg__check_together(m, desc ? desc->learner : NULL, NULL, NULL);
+  if (s) return s;
 
   fvg_views *v = FVG_NEW(m->ctx, fvg_views);
   if (!v) return FVG_E_NOMEM;
@@ -15247,7 +15389,8 @@ static fvg_status fvg__view_kept(fvg_views *v, const fvg_item *item, const fvg__
 FVG_DEF fvg_status fvg_views_get(fvg_views *v, float *f, float *f_fg, float *area,
                                  const fvg_items *items, const int *index, int n, int epoch) {
   if (!v) return FVG_E_ARG;
-  fvg_status s = fvg__check_views(v, "fvg_views_get", items, index, n, epoch, f, f_fg != NULL);
+  const int foreground = f_fg || area;
+  fvg_status s = fvg__check_views(v, "fvg_views_get", items, index, n, epoch, f, foreground);
   if (s) return s;
   if (v->n_kept == 0)
     return fvg__views_encode_items(v, items, index, n, epoch, f, f_fg, area);
@@ -15263,7 +15406,7 @@ FVG_DEF fvg_status fvg_views_get(fvg_views *v, float *f, float *f_fg, float *are
     const size_t to = fvg__row(i, v->width);
     memcpy(f + to, slot->f + from, bytes);
     if (f_fg) memcpy(f_fg + to, slot->f_fg + from, bytes);
-    if (f_fg && area) area[i] = slot->area[view];
+    if (area) area[i] = slot->area[view];
   }
   return FVG_OK;
 }
@@ -15472,10 +15615,13 @@ static int fvg__scope_fits(const fvg__recipe_scope *x, const fvg_method *method,
 /* Begins with the method's own settings and applies the matching rows of both tables in order. */
 FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_recipe *out, fvg_preset preset,
                                fvg_protocol protocol, const fvg_dataset_card *card, int shots) {
+  if (!out) return;
+  memset(out, 0, sizeof *out);
+  if (!method || preset < FVG_FORK || preset > FVG_ORIGINAL) return;
+  if (protocol < FVG_BASE_TO_NEW || protocol > FVG_CROSS_DATA) return;
   const int presets = 1 << preset;
   const int protocols = 1 << protocol;
   if (shots <= 0) shots = 16;
-  memset(out, 0, sizeof *out);
   out->optimizer = fvg_method_optimizer(method, &out->batch);
 
   for (int i = 0; i < FVG__N_RECIPE; i++) {
@@ -15500,8 +15646,10 @@ FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_recipe *out, fvg_pr
    batch is 32 and which gets 4. */
 FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, fvg_recipe *out,
                               const fvg_dataset_card *card) {
-  const int eurosat = card && !strcmp(card->key, "eurosat");
+  if (!out) return;
   memset(out, 0, sizeof *out);
+  if (!method) return;
+  const int eurosat = card && !strcmp(card->key, "eurosat");
   out->optimizer = fvg_method_optimizer(method, &out->batch);
   out->optimizer.epochs = eurosat ? 20 : 10;
   if (eurosat && !strcmp(method->name, "CoOp"))
@@ -15535,6 +15683,7 @@ struct fvg__trainer {
   /* What trains, on what: filled in by the caller of fvg__train. */
   fvg__stage stage;
   const char *what;           /* the name of the stage in messages                              */
+  const fvg_dataset_card *card;     /* the published set whose recipe counts, or NULL           */
   fvg_status (*step)(fvg__trainer *t, const fvg__train_set *x, const int *index, int epoch,
                      double lr, float *loss);
   fvg_clip *clip;
@@ -15609,6 +15758,34 @@ static void fvg__trainer_release(fvg__trainer *t) {
 /* ---- settings and tensors in files ---- */
 static const char *const fvg__position_name[] = {"end", "middle", "front"};
 
+enum { FVG__NUMBER_TEXT = 32 };         /* room for any double, with its closing 0 */
+
+/* Prints a number with a point for its decimal point, whatever the locale has. */
+static void fvg__print_number(char *text, int digits, double value) {
+  snprintf(text, FVG__NUMBER_TEXT, "%.*g", digits, value);
+  char *comma = strchr(text, ',');
+  if (comma) *comma = '.';
+}
+
+/* Reads what fvg__print_number has printed, up to a blank, exactly.  strtod wants the locale's
+   decimal point, which printing a half tells.  Returns 0 if that is no number. */
+static int fvg__read_number(const char *text, double *out) {
+  char number[FVG__NUMBER_TEXT];
+  const size_t n = strcspn(text, " ");
+  if (!n || n >= sizeof number) return 0;
+  memcpy(number, text, n);
+  number[n] = 0;
+
+  char half[FVG__NUMBER_TEXT];
+  snprintf(half, sizeof half, "%.1f", 0.5);
+  char *point = strchr(number, '.');
+  if (point) *point = half[1];
+
+  char *end;
+  *out = strtod(number, &end);
+  return *end == 0;
+}
+
 FVG_DEF void fvg_settings_set(fvg_settings *x, const char *key, const char *value) {
   if (x->n == FVG_MAX_SETTINGS) return;
   x->entry[x->n].key = key;
@@ -15619,11 +15796,18 @@ FVG_DEF void fvg_settings_set(fvg_settings *x, const char *key, const char *valu
 FVG_DEF void fvg_settings_set_number(fvg_settings *x, const char *key, double value) {
   if (x->n == FVG_MAX_SETTINGS) return;
   char *text = x->text[x->n];
-  snprintf(text, sizeof x->text[0], "%.9g", value);
+  fvg__print_number(text, 9, value);
+  fvg_settings_set(x, key, text);
+}
 
-  /* Some locales print a comma for the decimal point. */
-  char *comma = strchr(text, ',');
-  if (comma) *comma = '.';
+/* The same for a double that must come back as it is, with as many digits as that takes. */
+static void fvg__set_exact_number(fvg_settings *x, const char *key, double value) {
+  if (x->n == FVG_MAX_SETTINGS) return;
+  char *text = x->text[x->n];
+  double back;
+  fvg__print_number(text, 9, value);
+  if (!fvg__read_number(text, &back) || back != value)
+    fvg__print_number(text, 17, value);
   fvg_settings_set(x, key, text);
 }
 
@@ -15639,6 +15823,7 @@ static fvg_status fvg__get_number(fvg_ctx *c, const fvg_weights *w, const char *
   if (s == FVG_E_NOMEM) return s;
   const int is_number = !s && j.value[0].type == FVG_JSON_NUMBER;
   if (is_number) *out = j.value[0].number;
+  if (is_number) fvg__read_number(value, out);   /* JSON's may be off in the 17th digit */
   fvg_json_free(c, &j);
   if (is_number) return FVG_OK;
   return fvg_fail(c, FVG_E_FORMAT, "%s: setting %s is \"%.40s\", not a number", file, key, value);
@@ -15744,12 +15929,15 @@ static fvg_status fvg__state_save(fvg__trainer *t, const fvg_train_desc *desc, i
 
   if (!s) {
     size_t at = 0;
-    for (int i = 0; i < epoch; i++)
-      at += (size_t)snprintf(losses + at, size - at, "%.17g ", t->loss_sum[i]);
+    for (int i = 0; i < epoch; i++) {
+      char number[FVG__NUMBER_TEXT];
+      fvg__print_number(number, 17, t->loss_sum[i]);
+      at += (size_t)snprintf(losses + at, size - at, "%s ", number);
+    }
     fvg_settings_set(x, "mark", desc->state_mark ? desc->state_mark : "");
     fvg_settings_set(x, "stage", t->what);
     fvg_settings_set_number(x, "epoch", epoch);
-    fvg_settings_set_number(x, "step", (double)t->optimizer->step);
+    fvg__set_exact_number(x, "step", (double)t->optimizer->step);
     fvg_settings_set(x, "losses", losses);
     s = fvg__save_checked(c, desc->state, state.tensor, state.n, x);
   }
@@ -15820,17 +16008,18 @@ static fvg_status fvg__state_restore(fvg__trainer *t, fvg_weights *w, const char
   if (s) return s;
 
   for (int i = 0; i < done; i++) {
-    char *end;
-    t->loss_sum[i] = strtod(losses, &end);
-    losses = end;
+    if (!fvg__read_number(losses, &t->loss_sum[i])) break;
+    losses += strcspn(losses, " ");
+    losses += strspn(losses, " ");
   }
   t->optimizer->step = (long)step;
   *epoch = done;
   return FVG_OK;
 }
 
-/* Goes on with the run in the file, if there is one: *epoch becomes the number of epochs done.  A
-   fault ends the run only if it may be gone at the next attempt, or the file is another run's. */
+/* Goes on with the run in the file, if there is one: *epoch becomes the number of epochs done.  The
+   run begins anew only if the file is damaged or does not fit, for its next state takes the file's
+   place.  Any other fault ends the run: the file may be whole, and readable at the next attempt. */
 static fvg_status fvg__state_load(fvg__trainer *t, const fvg_train_desc *desc, int *epoch) {
   if (!fvg_file_exists(desc->state)) return FVG_OK;
   fvg_ctx *c = t->clip->ctx;
@@ -15842,7 +16031,8 @@ static fvg_status fvg__state_load(fvg__trainer *t, const fvg_train_desc *desc, i
   if (!s) s = fvg__state_is_ours(t, w, desc);
   if (!s) s = fvg__state_restore(t, w, desc->state, epoch);
   fvg_weights_close(w);
-  if (!s || s == FVG_E_NOMEM || s == FVG_E_ARG) return s;
+  const int is_unfit = s == FVG_E_FORMAT || s == FVG_E_SHAPE || s == FVG_E_NUMERIC;
+  if (!is_unfit) return s;
 
   fvg_log(c, 0, "%s; %s begins anew", fvg_error(c), t->what);
   return FVG_OK;
@@ -15975,11 +16165,14 @@ static fvg_status fvg__train_epochs(fvg__trainer *t, const fvg_train_desc *desc,
 
 /* Returns the schedule, and *batch, that were asked for; what is left open comes from the stage's
    recipe. */
-static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_train_desc *asked,
-                                           fvg__stage stage, int *batch) {
+static fvg_optimizer_desc fvg__schedule_of(const fvg__trainer *t, const fvg_train_desc *asked,
+                                           int *batch) {
+  const fvg_method *method = t->source[0].learner->method;
   fvg_recipe recipe;
-  if (stage == FVG__PROMPTS) fvg_method_recipe(method, &recipe, FVG_FORK, FVG_BASE_TO_NEW, NULL, 0);
-  else fvg_fvgpt_recipe(method, &recipe, NULL);
+  if (t->stage == FVG__PROMPTS)
+    fvg_method_recipe(method, &recipe, FVG_FORK, FVG_BASE_TO_NEW, t->card, 0);
+  else
+    fvg_fvgpt_recipe(method, &recipe, t->card);
   *batch = asked && asked->batch > 0 ? asked->batch : recipe.batch;
 
   fvg_optimizer_desc d;
@@ -15998,7 +16191,7 @@ static fvg_optimizer_desc fvg__schedule_of(const fvg_method *method, const fvg_t
 static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int n_params,
                              const fvg_train_desc *desc) {
   const fvg_method *method = t->source[0].learner->method;
-  t->schedule = fvg__schedule_of(method, desc, t->stage, &t->batch);
+  t->schedule = fvg__schedule_of(t, desc, &t->batch);
   for (int i = 0; i < t->n_source; i++)
     t->batch = fvg__min(t->batch, t->source[i].items->n);
 
@@ -16072,6 +16265,16 @@ static fvg_features fvg__feature_matrices(const fvg_clip *m, const fvg_learner *
 }
 
 /* ---- what both stages check ---- */
+/* Notes that FVG-PT's modules score on another scale than the model, which is seldom meant. */
+static void fvg__compare_scales(const fvg_clip *m, const fvg_fvgpt *f) {
+  const double own = (double)f->desc.logit_scale;
+  const double models = (double)m->logit_scale;
+  if (fabs(own - models) <= 0.001 * models) return;
+  fvg__log_once(m->ctx, FVG__SAID_SCALE, 1,
+                "FVG-PT scores with a logit scale of %g, the model with %g: set "
+                "fvg_fvgpt_desc.logit_scale", own, models);
+}
+
 /* Fails unless there are pictures and every label is one of n_class classes. */
 static fvg_status fvg__check_items(fvg_learner *l, const fvg_items *items, int n_class) {
   fvg_ctx *c = l->clip->ctx;
@@ -16089,20 +16292,46 @@ static fvg_status fvg__check_items(fvg_learner *l, const fvg_items *items, int n
 }
 
 #ifndef FVGPT_NO_STDIO
-/* Fails if no picture has a mask, which must be a mistake; logs how many have none otherwise. */
-FVG_DEF fvg_status fvg_dataset_check_masks(const fvg_dataset *d, const fvg_items *items) {
-  int missing = 0;
-  int first = 0;
+/* Counts the pictures without a mask; *first is the first of them. */
+static fvg_status fvg__count_unmasked(const fvg_dataset *d, const fvg_items *items, int *missing,
+                                      int *first) {
   for (int i = items->n - 1; i >= 0; i--) {
     char *path;
     fvg_status s = fvg_dataset_mask_path(d, &path, items->item[i].path);
     if (s) return s;
     if (!path) {
-      missing++;
-      first = i;
+      ++*missing;
+      *first = i;
     }
     fvg_release(d->ctx, path);
   }
+  return FVG_OK;
+}
+
+/* Notes what becomes of training pictures without a mask where the method reads foregrounds. */
+static fvg_status fvg__tell_no_background(const fvg_learner *l, const fvg_dataset *d,
+                                          const fvg_items *items) {
+  int missing = 0;
+  int first = 0;
+  fvg_status s = fvg__count_unmasked(d, items, &missing, &first);
+  if (s || !missing) return s;
+  fvg__log_once(l->clip->ctx, FVG__SAID_NO_BACKGROUND, 1,
+                "%s: %d of %d training images have no mask (the first is %s); the whole image is "
+                "their foreground, and their background is blank",
+                l->method->name, missing, items->n, items->item[first].path);
+  return FVG_OK;
+}
+
+/* Fails if no picture has a mask, which must be a mistake; logs how many have none otherwise. */
+FVG_DEF fvg_status fvg_dataset_check_masks(const fvg_dataset *d, const fvg_items *items) {
+  if (!d) return FVG_E_ARG;
+  if (!items || !items->item || items->n < 1)
+    return fvg_fail(d->ctx, FVG_E_ARG, "no images to train on");
+
+  int missing = 0;
+  int first = 0;
+  fvg_status s = fvg__count_unmasked(d, items, &missing, &first);
+  if (s) return s;
 
   if (missing == items->n) {
     return fvg_fail(d->ctx, FVG_E_IO,
@@ -16128,6 +16357,11 @@ static void fvg__set_source(fvg__trainer *t, fvg__train_set *x, fvg_learner *l, 
   x->n_class = l->n_class;
   t->source = x;
   t->n_source = 1;
+}
+
+/* The published set that a task is drawn from; NULL: it is from none. */
+static const fvg_dataset_card *fvg__card_of(const fvg_task *task) {
+  return task->dataset ? task->dataset->card : NULL;
 }
 
 /* ---- stage 1: the vectors of a method ---- */
@@ -16182,11 +16416,14 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_tas
   if (!v)
     return fvg__missing(fvg__context_of(l, v), "fvg_learner_train", "views");
 
-  fvg_status s = fvg__check_items(l, items, l->n_class);
+  fvg_status s = fvg__check_together(l->clip, NULL, v, NULL);
+  if (!s) s = fvg__check_items(l, items, l->n_class);
   if (!s) s = fvg__check_views_of(l, v);
 #ifndef FVGPT_NO_STDIO
-  if (!s && (l->method->needs & FVG_NEEDS_FOREGROUND))
+  if (!s && (l->method->needs & FVG_NEEDS_FOREGROUND)) {
     s = fvg_dataset_check_masks(v->dataset, items);
+    if (!s) s = fvg__tell_no_background(l, v->dataset, items);
+  }
 #endif
   if (s) return s;
 
@@ -16195,6 +16432,7 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_tas
   memset(&t, 0, sizeof t);
   t.stage = FVG__PROMPTS;
   t.what = l->method->name;
+  t.card = fvg__card_of(task);
   t.step = fvg__learner_train_step;
   t.clip = l->clip;
   fvg__set_source(&t, &source, l, v, items);
@@ -16254,7 +16492,9 @@ static fvg_status fvg__fvgpt_train_step(fvg__trainer *t, const fvg__train_set *x
   return s;
 }
 
-static void fvg__train_set_free(fvg_ctx *c, fvg__train_set *x) {
+static void fvg__train_set_free(fvg__train_set *x) {
+  if (!x->learner) return;
+  fvg_ctx *c = x->learner->clip->ctx;
   fvg_release(c, x->g);
   fvg_release(c, x->g_clip);
 }
@@ -16269,11 +16509,8 @@ static fvg_status fvg__train_set_new(fvg__train_set *x, const fvg_fvgpt *fvgpt, 
   fvg_ctx *c = l->clip->ctx;
   const int width = l->clip->embed_dim;
   fvg_status s = fvg__check_items(l, items, n_class);
+  if (!s) s = fvg__check_together(l->clip, NULL, v, fvgpt);
   if (s) return s;
-  if (fvgpt && fvgpt->desc.width != width) {
-    return fvg_fail(c, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d", fvgpt->desc.width,
-                    width);
-  }
   const int has_parts = fvg__learner_parts(l) > 1 || fvg__learner_parts(v->desc.learner) > 1;
   if (has_parts && v->desc.learner != l)
     return fvg_fail(c, FVG_E_ARG, "FVG-PT on %s needs views of that learner", l->method->name);
@@ -16310,6 +16547,7 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *
 #endif
   if (s) return s;
 
+  fvg__compare_scales(l->clip, fvgpt);
   char what[64];
   snprintf(what, sizeof what, "FVGPT_%s", l->method->name);
   fvg__train_set source;
@@ -16317,6 +16555,7 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *
   memset(&t, 0, sizeof t);
   t.stage = FVG__FVGPT;
   t.what = what;
+  t.card = fvg__card_of(task);
   t.step = fvg__fvgpt_train_step;
   t.clip = l->clip;
   t.fvgpt = fvgpt;
@@ -16328,7 +16567,7 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *
   s = fvg__train_set_new(&source, fvgpt, l, v, items, name, l->n_class,
                          desc ? desc->prompt_template : NULL);
   if (!s) s = fvg__train(&t, params, n_params, desc);
-  fvg__train_set_free(l->clip->ctx, &source);
+  fvg__train_set_free(&source);
   return s;
 }
 
@@ -16395,6 +16634,7 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *fvgpt, const fvg_calibration_s
   memset(&t, 0, sizeof t);
   t.stage = FVG__FVGPT;
   t.what = "calibrate";
+  t.card = fvg__card_of(source[0].task);
   t.step = fvg__fvgpt_train_step;
   t.clip = source[0].learner->clip;
   t.n_source = n_source;
@@ -16415,7 +16655,7 @@ FVG_DEF fvg_status fvg_fvgpt_calibrate(fvg_fvgpt *fvgpt, const fvg_calibration_s
   }
 
   for (int i = 0; t.source && i < n_source; i++)
-    fvg__train_set_free(c, &t.source[i]);
+    fvg__train_set_free(&t.source[i]);
   fvg_release(c, t.source);
   fvg_fvgpt_free(fresh);
   return s;
@@ -16481,7 +16721,7 @@ FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibrat
   *evidence = 0;
   if (n_source < 1) return FVG_OK;
   fvg_ctx *c = source ? fvg__context_of(source[0].learner, source[0].views) : NULL;
-  fvg_status s = fvg__check_sources(c, source, n_source);
+  fvg_status s = fvg__check_calibration(c, source, n_source);
 
   int clip_alone = 0;
   int learner_alone = 0;
@@ -16490,7 +16730,7 @@ FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibrat
     memset(&x, 0, sizeof x);
     s = fvg__source_of(&x, NULL, &source[i], prompt_template);
     if (!s) s = fvg__train_set_compare(&x, &clip_alone, &learner_alone);
-    fvg__train_set_free(c, &x);
+    fvg__train_set_free(&x);
   }
 
   const double differ = (double)(clip_alone + learner_alone);
@@ -16516,11 +16756,7 @@ static fvg_status fvg__check_branch(const fvg_clip *m, fvg_branch branch, const 
     return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs tuned prompts");
   if (branch >= FVG_BRANCH_BASE && !fvgpt)
     return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs FVG-PT's modules");
-  if (fvgpt && fvgpt->desc.width != m->embed_dim) {
-    return fvg_fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d",
-                    fvgpt->desc.width, m->embed_dim);
-  }
-  return FVG_OK;
+  return fvg__check_together(m, l, NULL, fvgpt);
 }
 
 /* Makes of the classes what the branch needs: text features, or tokens for a method that writes
@@ -16558,6 +16794,8 @@ FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
     return fvg__missing(m->ctx, "fvg_classifier_new", "class names");
   fvg_status s = fvg__check_branch(m, d.branch, d.learner, d.fvgpt);
   if (s) return s;
+
+  if (d.fvgpt) fvg__compare_scales(m, d.fvgpt);
 
   fvg_classifier *k = FVG_NEW(m->ctx, fvg_classifier);
   if (!k) return FVG_E_NOMEM;
@@ -16605,7 +16843,7 @@ static fvg_status fvg__scores_by_picture(fvg_classifier *k, const float *f, int 
     t->no_grad--;
     float *to = logits + fvg__row(i, k->n_class);
     if (z) memcpy(to, fvg_value(z), fvg__count(z) * sizeof *to);
-    else s = k->clip->ctx->status;
+    else s = fvg__method_failed(k->learner);
   }
   fvg_tape_clear(t);
   return s;
@@ -16709,10 +16947,11 @@ FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score,
                                        const fvg_task *task) {
   if (!k) return FVG_E_ARG;
   fvg_clip *m = k->clip;
-  if (!task || !task->dataset)
-    return fvg__missing(m->ctx, "fvg_classifier_test", "a task and its data set");
   if (!score)
     return fvg__missing(m->ctx, "fvg_classifier_test", "a place for the score");
+  memset(score, 0, sizeof *score);
+  if (!task || !task->dataset)
+    return fvg__missing(m->ctx, "fvg_classifier_test", "a task and its data set");
 
   const fvg_items *items = &task->items;
   const int n = items->n;
@@ -16756,21 +16995,31 @@ static fvg_status fvg__test_group(fvg_clip *m, double *accuracy, const fvg_datas
 }
 
 FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d,
-                                        fvg_learner *l, fvg_fvgpt *fvgpt) {
+                                        fvg_learner *l, fvg_fvgpt *fvgpt,
+                                        const char *prompt_template) {
+  if (!out)
+    return fvg__missing(m->ctx, "fvg_test_base_to_new", "a place for the accuracies");
+  memset(out, 0, sizeof *out);
+  if (!d) return fvg__missing(m->ctx, "fvg_test_base_to_new", "a data set");
+
   fvg_classifier_desc desc;
   memset(&desc, 0, sizeof desc);
   desc.learner = l;
   desc.fvgpt = fvgpt;
-  memset(out, 0, sizeof *out);
+  desc.prompt_template = prompt_template;
 
+  fvg_base_to_new score;
+  memset(&score, 0, sizeof score);
   desc.branch = fvgpt ? FVG_BRANCH_BASE : l ? FVG_TUNED : FVG_ZERO_SHOT;
-  fvg_status s = fvg__test_group(m, &out->base, d, FVG_BASE, &desc);
-  if (s) return s;
+  fvg_status s = fvg__test_group(m, &score.base, d, FVG_BASE, &desc);
 
   desc.branch = fvgpt ? FVG_BRANCH_NEW : l ? FVG_TUNED_NEW : FVG_ZERO_SHOT;
-  s = fvg__test_group(m, &out->new_, d, FVG_NEW, &desc);
-  out->h = fvg_harmonic_mean(out->base, out->new_);
-  return s;
+  if (!s) s = fvg__test_group(m, &score.new_, d, FVG_NEW, &desc);
+  if (s) return s;
+
+  score.h = fvg_harmonic_mean(score.base, score.new_);
+  *out = score;
+  return FVG_OK;
 }
 
 /*==================================================================================================
@@ -16833,7 +17082,7 @@ static void fvg__dpc_free(fvg_ctx *c, fvg__dpc *d) {
   fvg_release(c, d->pixels);
 }
 
-FVG_DEF int fvg_dpc_knows(const fvg_method *method) { return method->prompts_only; }
+FVG_DEF int fvg_dpc_knows(const fvg_method *method) { return method && method->prompts_only; }
 
 /* `tuned` must be another learner of the same method, classes and sizes. */
 static fvg_status fvg__dpc_check(const fvg_learner *l, const fvg_learner *tuned) {
@@ -16842,9 +17091,12 @@ static fvg_status fvg__dpc_check(const fvg_learner *l, const fvg_learner *tuned)
   if (!fvg_dpc_knows(l->method))
     return fvg_fail(c, FVG_E_UNSUPPORTED,
                     "DPC_%s: DPC mixes prompts, and %s does not learn these alone", method, method);
+  if (!tuned) return fvg__missing(c, "DPC", "the tuned learner");
   if (tuned == l || tuned->method != l->method || tuned->n_param != l->n_param ||
       tuned->n_class != l->n_class)
     return fvg_fail(c, FVG_E_ARG, "DPC needs a learner and a copy of it");
+  fvg_status s = fvg__check_together(l->clip, tuned, NULL, NULL);
+  if (s) return s;
 
   for (int i = 0; i < l->n_param; i++) {
     const fvg_parameter *p = l->param[i];
@@ -17040,7 +17292,7 @@ static fvg_status fvg__dpc_step(fvg__trainer *t, const fvg__train_set *x, const 
   fvg_optimizer_zero_grad(t->optimizer);
   fvg_node *y = fvg__dpc_loss(d, l);
   if (y) *loss = fvg_value(y)[0];
-  s = y ? fvg_backward(y) : t->clip->ctx->status;
+  s = y ? fvg_backward(y) : fvg__method_failed(l);
 
   fvg__dpc_return_mixture(d, l);
   if (!s) fvg_optimizer_step(t->optimizer, lr);
@@ -17119,6 +17371,8 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
   const fvg_items *items = task ? &task->items : NULL;
   fvg_ctx *c = l->clip->ctx;
   fvg_status s = fvg__dpc_check(l, tuned);
+  if (!s && !v) s = fvg__missing(c, "fvg_dpc_train", "views");
+  if (!s) s = fvg__check_together(l->clip, NULL, v, NULL);
   if (!s) s = fvg__check_items(l, items, l->n_class);
   if (s) return s;
   if (v->desc.learner)
@@ -17227,7 +17481,7 @@ static void fvg__set_learner(fvg_settings *x, const fvg_learner *l) {
   fvg_settings_set_number(x, "class_specific", l->desc.class_specific);
   fvg_settings_set_number(x, "embed_dim", l->clip->embed_dim);
   for (int i = 0; l->method->option[i].name; i++)
-    fvg_settings_set_number(x, l->method->option[i].name, l->option[i]);
+    fvg__set_exact_number(x, l->method->option[i].name, l->option[i]);
 }
 
 /* Adds to the settings what FVG-PT is made of. */
@@ -17254,6 +17508,8 @@ static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, cons
   fvg_ctx *c = l->clip->ctx;
   const int n_fvgpt = fvgpt ? fvgpt->n_params : 0;
   memset(k, 0, sizeof *k);
+  fvg_status s = fvg__check_together(l->clip, NULL, NULL, fvgpt);
+  if (s) return s;
   k->tensor = FVG_NEW_ARRAY(c, fvg_named_tensor, (size_t)(l->n_param + n_fvgpt));
   k->classes = fvg__names_json(c, l->class_name, l->n_class);
   k->settings = FVG_NEW(c, fvg_settings);
@@ -17263,10 +17519,12 @@ static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, cons
   int room = FVG_MAX_SETTINGS - FVG__OWN_SETTINGS;
   for (int i = 0; l->method->option[i].name; i++)
     room--;
+  if (n_settings > 0 && !settings)
+    return fvg__missing(c, file, "the settings");
   if (n_settings > room)
     return fvg_fail(c, FVG_E_ARG, "%s: %d settings, %d is the limit", file, n_settings, room);
 
-  fvg_status s = fvg__checkpoint_add(c, k, file, l->param, l->n_param);
+  s = fvg__checkpoint_add(c, k, file, l->param, l->n_param);
   if (!s && fvgpt) s = fvg__checkpoint_add(c, k, file, fvgpt->params, fvgpt->n_params);
   if (s) return s;
 
@@ -17444,6 +17702,15 @@ static fvg_status fvg__name_file(fvg_ctx *c, const fvg_weights *w, fvg_status s)
   return fvg_fail(c, s, "%s: %s", fvg_weights_file(w), said);
 }
 
+/* Widens the limit of memory by what n classes take that the file names in a few bytes each: plain
+   CLIP's features of them, their tokens, and copies of their names. */
+static void fvg__allow_classes(const fvg_clip *m, int n) {
+  size_t *most = &m->ctx->budget.most;
+  const size_t values = (size_t)m->embed_dim + 2 * (size_t)m->text.context_length;
+  const size_t bytes = (size_t)n * (values * sizeof(float) + 512);
+  if (*most && bytes < (size_t)-1 / 2 - *most) *most += bytes;
+}
+
 /* Builds the learner and fills its parameters. */
 static fvg_status fvg__restore_learner(fvg_clip *m, fvg_weights *w, fvg_learner **out) {
   fvg_option option[FVG_RECIPE_OPTIONS];
@@ -17458,7 +17725,10 @@ static fvg_status fvg__restore_learner(fvg_clip *m, fvg_weights *w, fvg_learner 
   const char **name;
   int n;
   s = fvg__read_class_names(m->ctx, w, &j, &name, &n);
-  if (!s) s = fvg__learner_new(m, out, &desc, name, n, w, n_fixed);
+  if (!s) {
+    fvg__allow_classes(m, n);
+    s = fvg__learner_new(m, out, &desc, name, n, w, n_fixed);
+  }
   fvg_release(m->ctx, (void *)name);
   fvg_json_free(m->ctx, &j);
   if (s) return fvg__name_file(m->ctx, w, s);
@@ -17581,6 +17851,8 @@ static fvg_status fvg__restore_checkpoint(fvg_clip *m, fvg_weights *w, fvg_learn
 /* On failure nothing stays, and the source is closed. */
 FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
                                        fvg_weights **settings, const fvg_source *source) {
+  if (!l || !fvgpt)
+    return fvg__missing(m->ctx, "checkpoint", "places for the learner and FVG-PT");
   *l = NULL;
   *fvgpt = NULL;
   if (settings) *settings = NULL;
@@ -17604,6 +17876,8 @@ FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt *
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
                                        fvg_weights **settings, const char *path) {
+  if (!l || !fvgpt)
+    return fvg__missing(m->ctx, "checkpoint", "places for the learner and FVG-PT");
   *l = NULL;
   *fvgpt = NULL;
   if (settings) *settings = NULL;
@@ -17670,13 +17944,14 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
 /* ---- what a learner was made from ---- */
 FVG_DEF void fvg_learner_made_from(const fvg_learner *l, fvg_learner_desc *out,
                                    fvg_option *option) {
+  if (!out) return;
   *out = l->desc;
   out->method = l->method;
   out->ctx_init = l->words;
   out->prompt_template = l->prompt_template;
   out->option = option;
   out->n_option = 0;
-  for (int i = 0; l->method->option[i].name; i++) {
+  for (int i = 0; option && l->method->option[i].name; i++) {
     option[i].name = l->method->option[i].name;
     option[i].value = l->option[i];
     out->n_option++;
@@ -17781,7 +18056,7 @@ static fvg_status fvg__reach_last_block(fvg_tape *t, const fvg_clip *m, fvg_lear
   fvg_node *vectors = NULL;
   if (prompted) {
     vectors = fvg_detach(l->method->vectors(l, t, FVG__IMAGE));
-    if (!vectors) return m->ctx->status;
+    if (!vectors) return fvg__method_failed(l);
   }
   fvg__image_rows rows;
   fvg_status s = fvg__image_rows_new(m, &rows, 1, prompted ? &l->plan[FVG__IMAGE] : NULL);
@@ -18146,10 +18421,8 @@ FVG_DEF fvg_clip *fvg_open(const char *path) {
 
 FVG_DEF fvg_status fvg_close(fvg_clip *m) {
   if (!m) return FVG_E_NOMEM;
-  fvg_ctx *own = m->owns_context ? m->ctx : NULL;
   fvg_status last = fvg_last_status(m->ctx);
   fvg_clip_free(m);
-  fvg_free(own);
   return last;
 }
 

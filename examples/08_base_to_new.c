@@ -10,7 +10,7 @@
 
 static fvg_status print_row(fvg_clip *m, const char *name, const fvg_dataset *d, fvg_learner *learner) {
   fvg_base_to_new score;
-  fvg_status s = fvg_test_base_to_new(m, &score, d, learner, NULL);
+  fvg_status s = fvg_test_base_to_new(m, &score, d, learner, NULL, NULL);
   if (!s) printf("%-10s base %6.2f   new %6.2f   H %6.2f\n", name, score.base, score.new_, score.h);
   fflush(stdout);                                /* the next row takes a while */
   return s;

@@ -1313,7 +1313,9 @@ static void test_mask_readings(fvg_ctx *c) {
     {"white beside colours", "kkkkkwwkkrrkkkkk", NULL, NULL, "white beside other colours"},
     {"colours without black", "rrrrrnnrrnnrrrrr", NULL, NULL, "no black"},
     {"labels or a border", "kkwwkffkkffkwwkk", NULL, NULL, "may be labels beside 255"},
-    {"labels or soft", "kkkkkffkkggkkkkk", NULL, NULL, "labels, or a soft mask"}
+    {"labels or soft", "kkkkkffkkggkkkkk", NULL, NULL, "labels, or a soft mask"},
+    {"a trimap without background", "3333311331133333", NULL, CUT, NULL},
+    {"2 and 3, which would be an empty trimap", "2222233223322222", NULL, NULL, "no black"}
   };
   static const unsigned char grey[16] = {9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 1, 2, 3, 4, 5, 6};
   char what[100];

@@ -2,6 +2,36 @@
    checkpoints.  Run from the repository root; writes small pictures and checkpoints under build/test-tuning. */
 #define FVGPT_PTHREADS
 #define FVGPT_IMPLEMENTATION
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* While comma is 1, printing and reading numbers is as in a locale with a decimal comma; while unreadable is 1, no
+   file can be read. */
+static int comma, unreadable;
+static int comma_snprintf(char *to, size_t size, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  int n = vsnprintf(to, size, format, args);
+  va_end(args);
+  char *point = comma && strchr(format, '.') && !strchr(format, 's') ? strchr(to, '.') : NULL;
+  if (point) *point = ',';
+  return n;
+}
+static double comma_strtod(const char *text, char **end) {
+  char own[64];
+  snprintf(own, sizeof own, "%.63s", text);
+  char *at = comma ? strpbrk(own, ".,") : NULL;
+  if (at) *at = *at == ',' ? '.' : 0;
+  double x = strtod(own, &at);
+  if (end) *end = (char *)(uintptr_t)text + (at - own);
+  return x;
+}
+#define snprintf comma_snprintf
+#define strtod comma_strtod
+#define fread(to, size, n, file) (unreadable ? 0 : fread(to, size, n, file))
 #include "../fvgpt_clip.h"
 #include "shorthand.h"
 #include <sys/stat.h>
@@ -112,6 +142,17 @@ static int append(void *user, const void *from, size_t n) {
   memcpy(m->bytes + m->n_bytes, from, n);
   m->n_bytes += n;
   return 0;
+}
+
+static void draw_text_model(fvg_ctx *c, model *m, int embed, int text, int context) {
+  fvg_rng_seed(&m->rng, 11, 0);
+  draw(m, "logit_scale", 0, 0, 0, 0, 3, 0);
+  draw(m, "text_model.embeddings.token_embedding.weight", 2, VOCAB, text, 0, 0, 1);
+  draw(m, "text_model.embeddings.position_embedding.weight", 2, context, text, 0, 0, 0.5);
+  draw_pair(m, "text_model.", "final_layer_norm", text, 0);
+  draw_block(m, "text_model.encoder.layers.0.", text);
+  draw(m, "text_projection.weight", 2, embed, text, 0, 0, 0.1);
+  need(!fvg_safetensors_write(c, append, m, m->tensor, m->n, NULL, 0), "a text model in memory");
 }
 
 static void draw_model(fvg_ctx *c, model *m, int embed, int text, int context) {
@@ -488,6 +529,15 @@ static void test_view_rest(world *w) {
   check(fvg_views_get(v, f, NULL, NULL, &w->train, index, 2, -1) == FVG_E_ARG && one_line(w->c, "epoch -1", ""),
         "a negative epoch");
   fvg_views_free(v);
+  for (i = 0; i < 2; i++) {                                             /* kept and not */
+    float area[2] = {9, 9}, again[2] = {9, 9};
+    v = new_views(w, i ? FVG_AUGMENT_CROP : FVG_AUGMENT_NONE, 0, 3, 0);
+    check(!fvg_views_get(v, f, NULL, area, &w->train, index, 2, 0) &&
+              !fvg_views_get(v, f, f + N * D, again, &w->train, index, 2, 0) && same(area, again, sizeof area) &&
+              area[0] > 0 && area[NO_MASK] == -1,
+          "the area without the foreground's features");
+    fvg_views_free(v);
+  }
 
   for (i = 0; i < 4; i++) twice[i] = item[i / 2];
   items.item = twice;
@@ -506,6 +556,8 @@ static void test_view_rest(world *w) {
   check(fvg_views_get(v, f, f + N * D, NULL, &w->train, index, 2, 0) == FVG_E_ARG &&
             one_line(w->c, "without the foreground", ""),
         "no foreground where none was wanted");
+  check(fvg_views_get(v, f, NULL, f + N * D, &w->train, index, 2, 0) == FVG_E_ARG &&
+            one_line(w->c, "without the foreground", ""), "and no area");
   check(!fvg_views_get(v, f, NULL, NULL, &w->train, index, 2, 0) && same(f, a[0].f, sizeof a[0].f), "but the same f");
   fvg_views_free(v);
   for (i = 0; i < 2; i++) {                                             /* kept and not */
@@ -701,6 +753,24 @@ static void test_schedules(world *w, diary *notes) {
     check(!s && notes->n_epochs == stage[i].epochs &&
           notes->n == stage[i].epochs * stage[i].steps &&
               fabs(notes->top_rate - stage[i].rate) < 1e-8, stage[i].what);
+    fvg_views_free(v);
+    fvg_fvgpt_free(f);
+    fvg_learner_free(l);
+  }
+  {                                              /* of a published set the task is known by its card */
+    fvg_fvgpt_desc fd = fvgpt_desc();
+    fvg_learner *l = learner_of(w, "CoOp", BASE);
+    fvg_fvgpt *f = NULL;
+    fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
+    fvg_dataset eurosat = w->set;
+    eurosat.card = fvg_dataset_card_find("eurosat");
+    need(!fvg_fvgpt_new(w->c, &f, &fd), "modules");
+    notes->what = "FVGPT_CoOp";
+    for (i = 0; i < 2; i++) {
+      notes->n = 0;
+      fvg_status s = fvg_fvgpt_train(f, l, v, task_of(i ? &eurosat : &w->set, &w->train), NULL);
+      check(!s && notes->n_epochs == (i ? 20 : 10), i ? "EuroSAT's own epochs" : "a plain set's");
+    }
     fvg_views_free(v);
     fvg_fvgpt_free(f);
     fvg_learner_free(l);
@@ -1422,6 +1492,39 @@ static fvg_status one_stage(world *w, fvg_views *v, int *left, int steps, fvg_le
   return s ? s : fvg_learner_train(*l, v, task_of(NULL, &w->train), &t);
 }
 
+static int is_file(world *w, const char *name, const uint8_t *bytes, size_t n) {
+  fvg_source s;
+  uint8_t *own = NULL;
+  size_t n_own = 0;
+  need(!fvg_source_file(w->c, &s, name) && !fvg_source_read_all(w->c, &own, &n_own, &s), "a file to compare");
+  fvg_source_close(&s);
+  int is_same = n == n_own && same(own, bytes, n);
+  fvg_bytes_free(w->c, own);
+  return is_same;
+}
+
+/* Says yes once, when it is asked for the k-th time. */
+static int polls_left;
+static int cancel_once(void *user) {
+  (void)user;
+  return --polls_left == 0;
+}
+
+/* Stops a run at its first poll, its second, ...; 1 if it ended and did not begin anew. */
+static int stop_at_each_poll(world *w, fvg_views *v, int *left) {
+  int ok = 1;
+  for (int k = 1; k <= 12; k++) {
+    fvg_learner *l = NULL;
+    w->c->desc.cancelled = cancel_once;
+    polls_left = k;
+    fvg_status s = one_stage(w, v, left, 2, &l, "a");
+    w->c->desc.cancelled = NULL;
+    ok = ok && s == FVG_E_CANCELLED && !warned[0];
+    fvg_learner_free(l);
+  }
+  return ok;
+}
+
 static void test_spoiled_states(void) {
   static const char *const what[] = {
     "empty", "cut at half", "one bit of a number flipped", "one bit of the header flipped", "another program's text",
@@ -1462,6 +1565,12 @@ static void test_spoiled_states(void) {
     fvg_learner_free(l);
   }
   need(!fvg_file_save(w.c, STATE, bytes, n), "the whole state");
+  unreadable = 1;
+  check(one_stage(&w, v, &left, 100000, &l, "a") == FVG_E_IO && !warned[0], "a state that cannot be read now ends the run");
+  unreadable = 0;
+  check(is_file(&w, STATE, bytes, n), "and stays");
+  fvg_learner_free(l);
+  check(stop_at_each_poll(&w, v, &left) && is_file(&w, STATE, bytes, n), "so does one whose reading was stopped");
   check(one_stage(&w, v, &left, 100000, &l, "b") == FVG_E_ARG && one_line(w.c, STATE, "other settings"),
         "a whole state of other settings is left alone");
   fvg_learner_free(l);
@@ -1473,6 +1582,85 @@ static void test_spoiled_states(void) {
   fvg_views_free(v);
   remove(STATE);
   world_close(&w);
+}
+
+/* A run that is stopped where numbers are written with a comma and goes on where they are not, and the reverse. */
+static void test_decimal_commas(void) {
+  world w;
+  fvg_desc d;
+  fvg_learner *whole, *l = NULL;
+  fvg_train_desc t = train_desc(4);
+  double loss[4], again[4];
+  char text[FVG__NUMBER_TEXT];
+  int left;
+  memset(&d, 0, sizeof d);
+  d.progress = count_down;
+  d.user = &left;
+  if (world_open(&w, &d)) { check(0, "a world with commas"); return; }
+  fvg_views *v = new_views(&w, FVG_AUGMENT_FIXED_CROPS, 2, 1, 0);
+  t.epoch_loss = loss;
+  left = 100000;
+  need(!fvg_learner_new(w.m, &whole, names, BASE, NULL) &&
+           !fvg_learner_train(whole, v, task_of(NULL, &w.train), &t), "a whole run");
+  t.state = STATE;
+  t.epoch_loss = again;
+  for (int i = 0; i < 2; i++) {
+    remove(STATE);
+    comma = i;
+    left = N / 4 * 5 / 2;
+    need(!fvg_learner_new(w.m, &l, names, BASE, NULL), "a learner");
+    check(fvg_learner_train(l, v, task_of(NULL, &w.train), &t) == FVG_E_CANCELLED, "a run that was stopped");
+    comma = !i;
+    left = 100000;
+    check(!fvg_learner_train(l, v, task_of(NULL, &w.train), &t) && same(loss, again, sizeof loss) &&
+              same_parameters(whole->param, l->param, l->n_param), "goes on in another locale with the same losses");
+    comma = 0;
+    fvg_learner_free(l);
+  }
+  for (comma = 0; comma < 2; comma++) {
+    static const double value[] = {0, -3, 0.1, 1.0 / 3, 1e-300, -1.7976931348623157e308, 12345678.9};
+    for (size_t i = 0; i < sizeof value / sizeof *value; i++) {
+      double x = 1;
+      fvg__print_number(text, 17, value[i]);
+      check(!strchr(text, ',') && fvg__read_number(text, &x) && x == value[i], "a number as text and back");
+    }
+  }
+  comma = 0;
+  check(!fvg__read_number("", &loss[0]) && !fvg__read_number("1x", &loss[0]), "what is no number");
+  remove(STATE);
+  fvg_learner_free(whole);
+  fvg_views_free(v);
+  world_close(&w);
+}
+
+/* Options come back as the doubles that they were; those of few digits are written in few. */
+static void test_exact_options(world *w) {
+  static const struct { double value; const char *text; } given[] = {
+    {1.0 / 3, "0.33333333333333331"}, {(double)0.1f, "0.10000000149011612"}, {3.9634806967355276, NULL}, {8, "8"},
+    {0.1, "0.1"}, {2.5e-5, "2.5e-05"}, {7.0e-9 / 3, NULL}};
+  for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
+    fvg_learner_desc d;
+    fvg_option option;
+    fvg_learner *l = NULL, *back = NULL;
+    fvg_fvgpt *f = NULL;
+    fvg_weights *settings = NULL;
+    double low, high;
+    memset(&d, 0, sizeof d);
+    d.method = fvg_method_find("KgCoOp");
+    d.option = &option;
+    d.n_option = 1;
+    need(fvg_method_option(d.method, &option, &low, &high, 0), "an option");
+    option.value = given[i].value;
+    need(!fvg_learner_new(w->m, &l, names, BASE, &d) &&
+             !fvg_checkpoint_save(l, NULL, ROOT "/exact.safetensors", NULL, 0) &&
+             !fvg_checkpoint_load(w->m, &back, &f, &settings, ROOT "/exact.safetensors"), fvg_error(w->c));
+    check(back && !fvg_learner_difference(back, l) && back->option[0] == given[i].value, "an option comes back exactly");
+    const char *text = fvg_weights_metadata(settings, option.name);
+    check(text && (!given[i].text || !strcmp(text, given[i].text)), "in as many digits as that takes");
+    fvg_weights_close(settings);
+    fvg_learner_free(back);
+    fvg_learner_free(l);
+  }
 }
 
 /* Rates that no training survives: the message says where, and what to try, and nothing is saved. */
@@ -2088,7 +2276,8 @@ static void test_missing_arguments(world *w, fvg_learner *l, fvg_fvgpt *f) {
   static float x[2 * PIXELS];
   fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0), *no_views = NULL;
   pictures_of source;
-  fvg_items empty = w->train;
+  fvg_item nowhere = {"0/nowhere.ppm", 0};
+  fvg_items empty = w->train, lost = {&nowhere, 1};
   fvg_train_desc t = train_desc(1);
   fvg_classifier *k;
   fvg_score result;
@@ -2165,9 +2354,373 @@ static void test_missing_arguments(world *w, fvg_learner *l, fvg_fvgpt *f) {
             needs_argument(c, fvg_classifier_test(k, &result, NULL), "fvg_classifier_test", "a task") &&
             needs_argument(c, fvg_classifier_test(k, NULL, task_of(&w->set, &w->train)), "fvg_classifier_test", "place"),
         "a classifier's functions without an argument");
+  memset(&result, 1, sizeof result);
+  check(fvg_classifier_test(k, &result, task_of(&w->set, &lost)) == FVG_E_IO && !result.n && result.accuracy == 0,
+        "after a failure the score is zero");
   fvg_classifier_free(k);
   check(fvg_mem_used(c) == used, "no memory stays");
   fvg_views_free(v);
+}
+
+/* Whatever else is NULL where something is needed is FVG_E_ARG. */
+static void test_null_arguments(world *w, fvg_learner *l, fvg_fvgpt *f) {
+  static float x[3 * D * BASE];
+  static const char *const hole[2] = {"red", NULL};
+  fvg_ctx *c = w->c;
+  fvg_image image, out;
+  fvg_source source = fvg_source_memory(standard.bytes, standard.n_bytes, "model");
+  fvg_preprocess how = fvg_preprocess_defaults(IMAGE);
+  fvg_learner *l2;
+  fvg_fvgpt *f2;
+  fvg_weights *weights;
+  fvg_clip *m2;
+  fvg_items items;
+  fvg_dataset set;
+  fvg_dataset_desc where;
+  fvg_score score;
+  fvg_base_to_new accuracies;
+  fvg_picture picture;
+  uint8_t *bytes, pixel[3] = {1, 2, 3};
+  size_t n_bytes, used;
+  int match, label = 0;
+  char *text;
+  memset(&image, 0, sizeof image);
+  memset(&where, 0, sizeof where);
+  memset(&picture, 0, sizeof picture);
+  image.width = image.height = 1;
+  image.channels = 3;
+  image.pixels = pixel;
+  picture.image = image;
+  where.root = ROOT;
+  need(!fvg_weights_open(c, &weights, &source), "weights");
+  used = fvg_mem_used(c);
+  const struct { const char *what; fvg_status status; } call[] = {
+    {"fvg_match_names match", fvg_match_names(c, NULL, names, 1, names, 1)},
+    {"fvg_match_names name", fvg_match_names(c, &match, NULL, 1, names, 1)},
+    {"fvg_match_names among", fvg_match_names(c, &match, names, 1, NULL, 1)},
+    {"fvg_image_upright", fvg_image_upright(c, NULL, "x", 0)},
+    {"fvg_image_encode_png bytes", fvg_image_encode_png(c, NULL, &n_bytes, &image)},
+    {"fvg_image_encode_png n", fvg_image_encode_png(c, &bytes, NULL, &image)},
+    {"fvg_image_encode_png image", fvg_image_encode_png(c, &bytes, &n_bytes, NULL)},
+    {"fvg_image_resize out", fvg_image_resize(c, NULL, &image, 2, 2, FVG_BICUBIC)},
+    {"fvg_image_resize in", fvg_image_resize(c, &out, NULL, 2, 2, FVG_BICUBIC)},
+    {"fvg_image_test_transform", fvg_image_test_transform(c, &out, &image, NULL)},
+    {"fvg_image_resized_crop", fvg_image_resized_crop(c, &out, &image, NULL, 1, FVG_BICUBIC)},
+    {"fvg_image_normalize chw", fvg_image_normalize(c, NULL, &image, &how)},
+    {"fvg_image_normalize p", fvg_image_normalize(c, x, &image, NULL)},
+    {"fvg_clip_load out", fvg_clip_load(c, NULL, weights, NULL, FVG_F32)},
+    {"fvg_clip_load weights", fvg_clip_load(c, &m2, NULL, NULL, FVG_F32)},
+    {"fvg_clip_open out", fvg_clip_open(c, NULL, "examples/tiny-clip", NULL, FVG_F32)},
+    {"fvg_clip_open path", fvg_clip_open(c, &m2, NULL, NULL, FVG_F32)},
+    {"fvg_clip_encode_images features", fvg_clip_encode_images(w->m, NULL, x, 1)},
+    {"fvg_clip_encode_images images", fvg_clip_encode_images(w->m, x, NULL, 1)},
+    {"fvg_clip_encode_texts features", fvg_clip_encode_texts(w->m, NULL, names, 1)},
+    {"fvg_clip_encode_texts texts", fvg_clip_encode_texts(w->m, x, NULL, 1)},
+    {"fvg_clip_encode_texts a text", fvg_clip_encode_texts(w->m, x, hole, 2)},
+    {"fvg_clip_encode_classes features", fvg_clip_encode_classes(w->m, NULL, NULL, names, 1)},
+    {"fvg_clip_encode_classes names", fvg_clip_encode_classes(w->m, x, NULL, NULL, 1)},
+    {"fvg_clip_encode_classes a name", fvg_clip_encode_classes(w->m, x, NULL, hole, 2)},
+    {"fvg_learner_new out", fvg_learner_new(w->m, NULL, names, BASE, NULL)},
+    {"fvg_learner_new names", fvg_learner_new(w->m, &l2, NULL, BASE, NULL)},
+    {"fvg_learner_new a name", fvg_learner_new(w->m, &l2, hole, 2, NULL)},
+    {"fvg_learner_copy", fvg_learner_copy(NULL, l)},
+    {"fvg_learner_step batch", fvg_learner_step(l, NULL, NULL, 1, NULL)},
+    {"fvg_learner_text_features g", fvg_learner_text_features(l, NULL, names, BASE)},
+    {"fvg_learner_text_features names", fvg_learner_text_features(l, x, NULL, BASE)},
+    {"fvg_learner_encode_images features", fvg_learner_encode_images(w->m, l, NULL, x, 1)},
+    {"fvg_learner_encode_images images", fvg_learner_encode_images(w->m, l, x, NULL, 1)},
+    {"fvg_list_pictures out", fvg_list_pictures(c, NULL, ROOT)},
+    {"fvg_dataset_open out", fvg_dataset_open(c, NULL, &where)},
+    {"fvg_dataset_open desc", fvg_dataset_open(c, &set, NULL)},
+    {"fvg_dataset_of_pictures a name", fvg_dataset_of_pictures(c, &set, &picture, 1, hole + 1, 1)},
+    {"fvg_dataset_check", fvg_dataset_check(NULL, 1, 0)},
+    {"fvg_dataset_load set", fvg_dataset_load(NULL, &out, NULL, item, 0)},
+    {"fvg_dataset_load item", fvg_dataset_load(&w->set, &out, NULL, NULL, 0)},
+    {"fvg_dataset_mask_path set", fvg_dataset_mask_path(NULL, &text, "x")},
+    {"fvg_dataset_mask_path out", fvg_dataset_mask_path(&w->set, NULL, "x")},
+    {"fvg_dataset_mask_path path", fvg_dataset_mask_path(&w->set, &text, NULL)},
+    {"fvg_dataset_check_masks set", fvg_dataset_check_masks(NULL, &w->train)},
+    {"fvg_dataset_check_masks items", fvg_dataset_check_masks(&w->set, NULL)},
+    {"fvg_dataset_survey_masks items", fvg_dataset_survey_masks(&w->set, NULL)},
+    {"fvg_items_group out", fvg_items_group(c, NULL, &w->train, BASE, FVG_ALL)},
+    {"fvg_items_group in", fvg_items_group(c, &items, NULL, BASE, FVG_ALL)},
+    {"fvg_items_few_shot out", fvg_items_few_shot(c, NULL, NULL, &w->train, BASE, 1, 1)},
+    {"fvg_items_few_shot in", fvg_items_few_shot(c, &items, NULL, NULL, BASE, 1, 1)},
+    {"fvg_items_few_shot_val out", fvg_items_few_shot_val(c, NULL, &w->train, &w->train, BASE, 1, 1)},
+    {"fvg_score_of out", fvg_score_of(c, NULL, x, &label, 1, 1)},
+    {"fvg_score_of scores", fvg_score_of(c, &score, NULL, &label, 1, 1)},
+    {"fvg_score_of labels", fvg_score_of(c, &score, x, NULL, 1, 1)},
+    {"fvg_dpc_train tuned", fvg_dpc_train(l, NULL, NULL, NULL, NULL, NULL)},
+    {"fvg_dpc_reweigh tuned", fvg_dpc_reweigh(l, NULL, 1, 1)},
+    {"fvg_test_base_to_new out", fvg_test_base_to_new(w->m, NULL, &w->set, NULL, NULL, NULL)},
+    {"fvg_test_base_to_new set", fvg_test_base_to_new(w->m, &accuracies, NULL, NULL, NULL, NULL)},
+    {"fvg_checkpoint_save settings", fvg_checkpoint_save(l, f, ROOT "/null.safetensors", NULL, 1)},
+    {"fvg_checkpoint_load l", fvg_checkpoint_load(w->m, NULL, &f2, NULL, "x")},
+    {"fvg_checkpoint_load f", fvg_checkpoint_load(w->m, &l2, NULL, NULL, "x")},
+    {"fvg_checkpoint_read l", fvg_checkpoint_read(w->m, NULL, &f2, NULL, &source)},
+    {"fvg_checkpoint_read f", fvg_checkpoint_read(w->m, &l2, NULL, NULL, &source)}
+  };
+  for (size_t i = 0; i < sizeof call / sizeof *call; i++) check(call[i].status == FVG_E_ARG, call[i].what);
+  check(!fvg_path_join(c, NULL, "x") && !fvg_path_join(c, "x", NULL), "fvg_path_join");
+
+  fvg_recipe recipe;
+  fvg_option option;
+  double low, high;
+  check(!fvg_method_find(NULL) && !strcmp(fvg_method_name(NULL), "") && !fvg_method_needs(NULL) &&
+            !fvg_method_optimizer(NULL, &match).epochs && !match && fvg_method_crop_scale(NULL) == 0.08f &&
+            !fvg_method_template(NULL, fvg_dataset_cards(NULL)) && !fvg_method_option(NULL, &option, &low, &high, 0) &&
+            !fvg_dpc_knows(NULL),
+        "no method");
+  memset(&recipe, 1, sizeof recipe);
+  fvg_method_recipe(NULL, &recipe, FVG_FORK, FVG_BASE_TO_NEW, NULL, 0);
+  check(!recipe.batch && !recipe.n_option, "has no recipe");
+  memset(&recipe, 1, sizeof recipe);
+  fvg_method_recipe(fvg_method_find("CoOp"), &recipe, (fvg_preset)77, FVG_BASE_TO_NEW, NULL, 0);
+  check(!recipe.batch, "nor has a preset that does not exist");
+  fvg_items_free(c, NULL);
+  fvg_names_free(c, NULL);
+  check(fvg_mem_used(c) == used, "no memory stays");
+  fvg_weights_close(weights);
+}
+
+/* What was made on one model is refused by everything of another, even of the same sizes. */
+static void test_two_models(world *w, fvg_learner *here, fvg_fvgpt *f) {
+  static float x[PIXELS + 3 * D * N];
+  fvg_ctx *c = w->c;
+  fvg_views_desc vd;
+  fvg_clip *twin = NULL, *thin = NULL;
+  fvg_learner *there = NULL, *copy = NULL;
+  fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0), *v_there = NULL, *no_views = NULL;
+  fvg_classifier *k = NULL;
+  fvg_train_desc t = train_desc(1);
+  pictures_of mixed[2];
+  double evidence = 9;
+  memset(&vd, 0, sizeof vd);
+  need(!load_clip(c, &standard, &twin) && !load_clip(c, &narrow, &thin) &&
+           !fvg_learner_new(twin, &there, names, BASE, NULL) && !fvg_learner_copy(&copy, here) &&
+           !fvg_views_new(twin, &v_there, &w->set, NULL), "another model");
+  size_t used = fvg_mem_used(c);
+  vd.learner = there;
+  for (int i = 0; i < 2; i++) {
+    mixed[i].learner = i ? there : here;
+    mixed[i].views = i ? v_there : v;
+    mixed[i].items = &w->train;
+    mixed[i].class_name = names;
+    mixed[i].n_class = BASE;
+  }
+  pictures_of other_views = mixed[0];
+  other_views.views = v_there;
+  const fvg_task *task = task_of(&w->set, &w->train);
+  const struct { const char *what; fvg_status status; } call[] = {
+    {"views", fvg_views_new(w->m, &no_views, &w->set, &vd)},
+    {"encoding a task", fvg_encode_task(w->m, there, x, task)},
+    {"encoding pictures", fvg_learner_encode_images(w->m, there, x + PIXELS, x, 1)},
+    {"stage 1", fvg_learner_train(here, v_there, task, &t)},
+    {"stage 2", fvg_fvgpt_train(f, here, v_there, task, &t)},
+    {"calibration on other views", calibrate(f, &other_views, 1, &t)},
+    {"calibration on two models", calibrate(f, mixed, 2, &t)},
+    {"evidence from other views", evidence_of(&evidence, &other_views, 1, NULL)},
+    {"evidence from two models", evidence_of(&evidence, mixed, 2, NULL)},
+    {"DPC on other views", fvg_dpc_train(copy, here, v_there, task, NULL, &t)},
+    {"DPC of another learner", fvg_dpc_train(copy, there, v, task, NULL, &t)},
+    {"another weight", fvg_dpc_reweigh(copy, there, 1, 0.5f)},
+    {"a tuned classifier", new_classifier(w->m, &k, FVG_TUNED, there, NULL, NULL, names, BASE)},
+    {"a zero-shot one", new_classifier(w->m, &k, FVG_ZERO_SHOT, there, NULL, NULL, names, BASE)},
+    {"one of another width", new_classifier(thin, &k, FVG_TUNED, here, NULL, NULL, names, BASE)}
+  };
+  for (size_t i = 0; i < sizeof call / sizeof *call; i++) check(call[i].status == FVG_E_ARG, call[i].what);
+  check(!no_views && !k && evidence == 0, "nothing was made");
+  fvg_classifier_free(k);
+  check(new_classifier(w->m, &k, FVG_TUNED, there, NULL, NULL, names, BASE) == FVG_E_ARG &&
+            one_line(c, "learner", "another model") &&
+            fvg_learner_train(here, v_there, task, &t) == FVG_E_ARG && one_line(c, "views", "another model"),
+        "and the message says so");
+  check(fvg_mem_used(c) == used, "no memory stays");
+
+  fvg_learner *slim = NULL;
+  need(!fvg_learner_new(thin, &slim, names, BASE, NULL), "a learner of another width");
+  check(fvg_checkpoint_save(slim, f, ROOT "/mixed.safetensors", NULL, 0) == FVG_E_SHAPE &&
+            one_line(thin->ctx, "32", "16"), "modules of another width are not saved beside a learner");
+  fvg_learner_free(slim);
+  fvg_views_free(v);
+  fvg_views_free(v_there);
+  fvg_learner_free(there);
+  fvg_learner_free(copy);
+  fvg_clip_free(thin);
+  fvg_clip_free(twin);
+}
+
+/* Modules in a context of their own: each context gets back what it gave. */
+static void test_two_contexts(world *w, fvg_learner *l) {
+  fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0);
+  fvg_fvgpt_desc fd = fvgpt_desc();
+  fvg_train_desc t = train_desc(1);
+  pictures_of source;
+  fvg_fvgpt *f = NULL;
+  fvg_ctx *c;
+  source.learner = l;
+  source.views = v;
+  source.items = &w->train;
+  source.class_name = names;
+  source.n_class = BASE;
+  need(!fvg_init(&c, NULL) && !fvg_fvgpt_new(c, &f, &fd) && !calibrate(f, &source, 1, &t), "a context of its own");
+  size_t used = fvg_mem_used(c), used_there = fvg_mem_used(w->c);
+  check(!calibrate(f, &source, 1, &t) && fvg_mem_used(c) == used && fvg_mem_used(w->c) == used_there,
+        "calibration gives every block back to its own context");
+  fvg_fvgpt_free(f);
+  check(fvg_mem_used(c) == 0, "and none too many");
+  fvg_free(c);
+  fvg_views_free(v);
+}
+
+/* A method of somebody else's whose function returns nothing and says nothing: an error that names the method. */
+static fvg_status silent_init(fvg_learner *l) { (void)l; return FVG_E_NOMEM; }
+static fvg_node *silent_loss(fvg_learner *l, fvg__step *step) { (void)l; (void)step; return NULL; }
+static fvg_node *silent_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower) {
+  (void)l;
+  (void)t;
+  (void)tower;
+  return NULL;
+}
+
+static void test_silent_methods(world *w) {
+  fvg_method method = *fvg_method_find("CoOp");
+  fvg_learner_desc d;
+  fvg_learner *l = NULL;
+  fvg_optimizer *o = NULL;
+  fvg_optimizer_desc rate = fvg_method_optimizer(&method, NULL);
+  static float f[D], g[BASE * D];
+  int label = 0;
+  fvg_batch batch;
+  memset(&d, 0, sizeof d);
+  memset(&batch, 0, sizeof batch);
+  d.method = &method;
+  f[0] = 1;
+  batch.n = 1;
+  batch.label = &label;
+  batch.f = f;
+  w->c->status = FVG_OK;
+  method.name = "Silent";
+  need(!fvg_learner_new(w->m, &l, names, BASE, &d) &&
+           !fvg_optimizer_new(w->c, &o, l->param, l->n_param, &rate), "a method of one's own");
+  method.loss = silent_loss;
+  check(fvg_learner_step(l, NULL, o, 1, &batch) == FVG_E_ARG && one_line(w->c, "Silent", ""), "a loss that is not there");
+  w->c->status = FVG_OK;
+  method.vectors = silent_vectors;
+  check(fvg_learner_text_features(l, g, names, BASE) == FVG_E_ARG && one_line(w->c, "Silent", ""),
+        "vectors that are not there");
+  fvg_optimizer_free(o);
+  fvg_learner_free(l);
+  w->c->status = FVG_OK;
+  method.init = silent_init;
+  check(fvg_learner_new(w->m, &l, names, BASE, &d) == FVG_E_ARG && !l && one_line(w->c, "Silent", ""),
+        "an init that fails");
+}
+
+/* What was left unchecked stays, once each; bad pictures that were found are gone. */
+static int stop_at_once(void *user, const fvg_progress *p) { (void)p; return *(int *)user; }
+
+static void test_stopped_check(void) {
+  char gone[] = "0/nowhere.ppm";
+  fvg_item own[N];
+  fvg_dataset set;
+  fvg_desc d;
+  world w;
+  int stop = 1, ok = 1;
+  memset(&d, 0, sizeof d);
+  d.progress = stop_at_once;
+  d.user = &stop;
+  if (world_open(&w, &d)) { check(0, "a world to check"); return; }
+  memcpy(own, item, sizeof own);
+  own[1].path = gone;
+  set = w.set;
+  set.train.item = own;
+  set.train.n = N;
+  check(fvg_dataset_check(&set, FVG_CHECK_TRAIN, 1) == FVG_E_CANCELLED && set.train.n == N - 1, "a check that was stopped");
+  for (int i = 0; i < set.train.n; i++) ok = ok && own[i].path == item[i < 1 ? i : i + 1].path;
+  check(ok, "loses no picture and doubles none");
+  stop = 0;
+  check(!fvg_dataset_check(&set, FVG_CHECK_TRAIN, 1) && set.train.n == N - 1, "and can be made again");
+  fvg_items empty;
+  memset(&empty, 0, sizeof empty);
+  check(fvg_dataset_check_masks(&w.set, &empty) == FVG_E_ARG && one_line(w.c, "no images", ""), "masks of no pictures");
+  world_close(&w);
+}
+
+/* Notes that come once for a context. */
+static char noted[4][600];
+static int n_noted;
+static void keep_notes(void *user, int level, const char *message) {
+  (void)user;
+  if (level == 1 && n_noted < 4) snprintf(noted[n_noted++], sizeof noted[0], "%s", message);
+}
+
+static void test_notes(void) {
+  fvg_fvgpt_desc fd = fvgpt_desc();
+  fvg_train_desc t = train_desc(1);
+  fvg_classifier *k = NULL;
+  fvg_fvgpt *f = NULL;
+  fvg_desc d;
+  world w;
+  memset(&d, 0, sizeof d);
+  d.log = keep_notes;
+  if (world_open_on(&w, &d, &long_text)) { check(0, "a world with notes"); return; }
+  fvg_learner *l = learner_of(&w, "CoOp", BASE), *dapt = learner_of(&w, "DAPT", BASE);
+  fvg_views *v = new_views(&w, FVG_AUGMENT_NONE, 0, 0, 0);
+  for (int i = 0; i < 3; i++) {                  /* the model's own scale, another in a classifier, and in training */
+    fd.logit_scale = i ? 40 : w.m->logit_scale;
+    w.c->said = 0;
+    n_noted = 0;
+    need(!fvg_fvgpt_new(w.c, &f, &fd), "modules");
+    for (int twice = 0; twice < 2; twice++) {
+      fvg_status s = i == 2 ? fvg_fvgpt_train(f, l, v, task_of(NULL, &w.train), &t)
+                            : new_classifier(w.m, &k, FVG_BRANCH_NEW, l, f, NULL, names, BASE);
+      need(!s, fvg_error(w.c));
+      fvg_classifier_free(k);
+      k = NULL;
+    }
+    check(i ? n_noted == 1 && strstr(noted[0], "40") && strstr(noted[0], "logit_scale") : n_noted == 0,
+          "another logit scale is noted once");
+    fvg_fvgpt_free(f);
+  }
+  n_noted = 0;
+  for (int twice = 0; twice < 2; twice++) need(!fvg_learner_train(dapt, v, task_of(NULL, &w.train), &t), fvg_error(w.c));
+  check(n_noted == 1 && strstr(noted[0], "DAPT: 1 of 18") && strstr(noted[0], "blank"),
+        "what DAPT makes of pictures without a mask is noted once");
+  fvg_views_free(v);
+  fvg_learner_free(dapt);
+  fvg_learner_free(l);
+  world_close(&w);
+}
+
+/* A long list of classes is short in the file and long in memory: it can be loaded all the same. */
+static void test_many_classes(void) {
+  enum { MANY = 9000, WIDE = 2048 };
+  static model wide;
+  static char name[MANY][8];
+  static const char *list[MANY];
+  world w;
+  fvg_learner_desc d;
+  fvg_learner *l = NULL, *back = NULL;
+  fvg_fvgpt *f = NULL;
+  memset(&d, 0, sizeof d);
+  d.method = fvg_method_find("KgCoOp");
+  for (int i = 0; i < MANY; i++) {
+    snprintf(name[i], sizeof name[i], "%d", i);
+    list[i] = name[i];
+  }
+  fvg_ctx *c;
+  need(!fvg_init(&c, NULL), "a context");
+  draw_text_model(c, &wide, WIDE, 64, CONTEXT);
+  fvg_free(c);
+  if (world_open_on(&w, NULL, &wide)) { check(0, "a wide model"); return; }
+  check(!fvg_learner_new(w.m, &l, list, MANY, &d) &&
+            !fvg_checkpoint_save(l, NULL, ROOT "/many.safetensors", NULL, 0) &&
+            !fvg_checkpoint_load(w.m, &back, &f, NULL, ROOT "/many.safetensors") && back->n_class == MANY,
+        fvg_error(w.c));
+  fvg_learner_free(back);
+  fvg_learner_free(l);
+  world_close(&w);
 }
 
 /* Each branch scores the part that is meant, also where pictures come in more than one portion. */
@@ -2497,6 +3050,11 @@ int main(void) {
   test_other_files(&w);
   test_calibration(&w, p, f);
   test_missing_arguments(&w, p, f);
+  test_null_arguments(&w, p, f);
+  test_two_models(&w, p, f);
+  test_two_contexts(&w, p);
+  test_silent_methods(&w);
+  test_exact_options(&w);
   test_parts(&w, "CoOp");
   test_parts(&w, "PromptSRC");
   test_parts(&w, "MMRL");
@@ -2514,6 +3072,10 @@ int main(void) {
   test_helpers_peak();
   test_resume();
   test_spoiled_states();
+  test_decimal_commas();
+  test_stopped_check();
+  test_notes();
+  test_many_classes();
   test_divergence();
   test_dpc_training();
   test_threads();
