@@ -68,12 +68,17 @@
    2. ERRORS.  A function that can fail returns an fvg_status; FVG_OK is 0.  fvg_error(c) then
       returns one line that names what failed: the file, the tensor, both shapes.
 
-      NULL where something is needed is FVG_E_ARG.  Where NULL is allowed, the comment says so.
+      Objects (a context, a tape, weights, an optimiser, ...) must be ones that were made; these
+      pointers are not checked.  Any other argument that is NULL where something is needed (a path,
+      a name, an array, a place for a result) is FVG_E_ARG.  Where NULL is allowed, the comment says
+      so.  A function that frees something accepts NULL.
 
-      Functions that make tape nodes return NULL on failure, and they accept NULL as an operand.
-      Once a node has failed, its tape makes no more until it is reset.  So a whole forward pass can
-      be written without tests and checked once, at its end: if the last node is NULL, then
-      fvg_last_status(c) and fvg_error(c) tell why.
+      An object that a failed call was to make is NULL or all zeros.
+
+      Functions that make tape nodes return NULL on failure.  They may be given a tape or an operand
+      that is NULL: then they return NULL, too.  Once a node has failed, its tape makes no more
+      until it is reset.  So a whole forward pass can be written without tests and checked once, at
+      its end: if the last node is NULL, then fvg_last_status(c) and fvg_error(c) tell why.
 
       Nothing here calls exit, abort or assert.  There is no global state; contexts are independent.
 
@@ -96,8 +101,9 @@
       threads than cores make a program slower.
 
       Other things do change the last bits, because they change the order of a sum.  One is the SIMD
-      level.  The other is whether weights are in rows or in panels, if there are 257 columns or
-      more: sums over rows take 256 elements at a time.
+      level.  The other is whether weights are in rows or in panels (a column-block layout for fast
+      products, see fvg_tensor_pack), if there are 257 columns or more: sums over rows take 256
+      elements at a time.
 
    5. RANDOM NUMBERS.  fvg_rng uses integers and exactly rounded operations only.  One seed gives
       the same sequence on every machine, normal deviates included.  x87 code (gcc -m32 without
@@ -330,7 +336,10 @@ FVG_DEF void fvg_log(fvg_ctx *c, int level, const char *format, ...);
 FVG_DEF fvg_status fvg_report_progress(fvg_ctx *c, const fvg_progress *p);
 
 /* Runs job(arg, 0) to job(arg, n-1) on all threads of the context, in any order, and waits for
-   them.  FVG_E_CANCELLED if the caller asks to stop; some jobs have then not been run. */
+   them.  FVG_E_CANCELLED if the caller asks to stop; some jobs have then not been run.
+
+   A job must not use c, which belongs to the calling thread.  The one exception is fvg_parallel: a
+   call from inside a job runs its own jobs one after the other, in the thread of that job. */
 FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n);
 
 /* Zeroed memory from the context's allocator, aligned to 64 bytes; NULL with FVG_E_NOMEM recorded
@@ -463,8 +472,8 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
 /* 1 if there is a plain file of this name, whatever it holds; else 0. */
 FVG_DEF int fvg_file_exists(const char *path);
 
-/* 1 if this is the name of such a temporary file; else 0.  A program that is killed may leave one
-   behind, and the owner of the folder may remove it. */
+/* 1 if this is the name of such a temporary file; else 0.  A program that is killed may leave one,
+   and the owner of the folder may remove it. */
 FVG_DEF int fvg_file_is_temporary(const char *name);
 #endif
 
@@ -534,7 +543,7 @@ FVG_DEF fvg_status fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fvg
 /* Joins n open files into one, because large models are published in several.  *out owns the parts
    from now on; they are closed with it, and also if joining fails.  `name` stands for the whole in
    messages; metadata are those of the first file.  FVG_E_FORMAT if two files hold a tensor of the
-   same name. */
+   same name; FVG_E_ARG if one file is given twice. */
 FVG_DEF fvg_status fvg_weights_join(fvg_ctx *c, fvg_weights **out, fvg_weights *const *part, int n,
                                     const char *name);
 
@@ -708,9 +717,10 @@ FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
 /* -------------------------------------------------------------------------------------------------
    Operations (chapter 9)
    ---------------------------------------------------------------------------------------------- */
-/* Each makes a node, or returns NULL: if an operand is NULL, if shapes do not fit (FVG_E_SHAPE), if
+/* Each makes a node, or returns NULL: if shapes do not fit (FVG_E_SHAPE), if an operand is NULL, or
    operands are of two tapes or not stored as F32 (FVG_E_ARG), or when out of memory (FVG_E_NOMEM).
-   Arrays that are passed in are copied. */
+   A NULL that an earlier failure left keeps the message of that failure.  Arrays that are passed in
+   are copied. */
 
 /* a + b and a * b, element by element; a is [n,d], and b is [n,d], [1,d], [n,1] or [1,1]. */
 FVG_DEF fvg_node *fvg_add(fvg_node *a, fvg_node *b);
@@ -777,8 +787,10 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
 typedef struct fvg_segment {
   int query, n_query;                /* first row of q, and number of rows                       */
   int key, n_key;                    /* its own keys: first row of k and v, and number           */
-  int prefix, n_prefix;              /* shared keys: first row of k and v, and number; 0: none   */
-  int causal;                        /* 1: a query sees no own key behind itself                 */
+  int prefix, n_prefix;              /* rows [prefix, prefix + n_prefix) of k and v are seen by
+                                        every query of this segment, also in a causal one        */
+  int causal;                        /* 1: query i sees its own keys up to position i, not later
+                                        ones                                                     */
 } fvg_segment;
 
 /* Multi-head attention: q [n,w], k and v [m,w] -> [n,w].  n_head must divide w.
@@ -844,7 +856,7 @@ typedef struct fvg_splice {
 typedef struct fvg_prompts {
   fvg_node *vectors;                 /* [n,w]                                                    */
   const fvg_splice *splice;          /* [n_splice], in ascending order of layers                 */
-  int n_splice;                      /* at most one a layer                                      */
+  int n_splice;                      /* at most one per layer                                    */
   int recompute;                     /* 1: backward computes each block again, which needs the
                                         memory of one block and a third more work                */
 } fvg_prompts;
@@ -906,18 +918,20 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment);
 /* -------------------------------------------------------------------------------------------------
    FVG-PT (chapter 12, whose equations (1) to (9) the comments refer to)
 
-   FRG, the foreground reliability gate, says how far a foreground view is trusted: (2) to (4).
+   FRG, the foreground reliability gate, gives r, the trust in a foreground view: (2) to (4).
    FDC, foreground distillation compensation, adapts features for base classes: (5) and (6).
-   PC, prior calibration, mixes plain CLIP into the scores for new classes: (7) and (8).
+   PC, prior calibration, mixes plain CLIP into the scores for new classes: (7) and (8).  Its gate,
+   BRG, the backbone reliability gate, gives b, the share of zero-shot CLIP.
    ---------------------------------------------------------------------------------------------- */
 /* What is done with a mask whose area lies outside [area_min, area_max]. */
 typedef enum fvg_area_rule {
-  FVG_AREA_ZERO_R = 0,               /* r = 0 in (6), and the image does not count in (4)        */
+  FVG_AREA_ZERO_R = 0,               /* m = 0: r is 0 in (6), and (4) leaves the image out       */
   FVG_AREA_CLAMP,                    /* the mask is used, its area in (2) clamped to the bounds  */
   FVG_AREA_IGNORE                    /* the mask is used; there are no bounds                    */
 } fvg_area_rule;
 
-/* A number that begins a comment is the default, which zero stands for. */
+/* A number that begins a comment is the default, which zero stands for.  "On" begins the comment of
+   a switch: 1 turns it on, and 0, off, is the default. */
 typedef struct fvg_fvgpt_desc {
   int   width;                       /* d, the width of the features; there is no default        */
   int   fdc_hidden;                  /* 64: hidden width of the adapters of (5)                  */
@@ -925,26 +939,30 @@ typedef struct fvg_fvgpt_desc {
                                         and (7)                                                  */
   float fdc_init_scale;              /* 1e-3: standard deviation of the up weights of (5) at the
                                         start; negative: 0                                       */
-  float logit_scale;                 /* 100: s of (1) and (5)                                    */
+  float logit_scale;                 /* 100: s of (1) and (5).  It is not taken from the model:
+                                        set it to m->logit_scale                                 */
   float tau;                         /* 2: temperature of every p = softmax(z / tau), in (1), (6)
                                         and (8)                                                  */
   float lambda_base, lambda_new;     /* 10, 1: weights of L_dist and L_PC in (9); negative: 0    */
   float lambda_rg;                   /* 1: weight of L_FRG in (9); negative: 0                   */
   float delta;                       /* 0: margin of r* in (4)                                   */
-  float area_min, area_max;          /* 0.02, 0.98: bounds of a mask's area                      */
+  float area_min, area_max;          /* 0.02, 0.98: least and greatest share of foreground,
+                                        0 <= area_min <= area_max <= 1.  FVG_AREA_IGNORE asks for
+                                        no bounds                                                */
   fvg_area_rule area_rule;           /* FVG_AREA_ZERO_R                                          */
-  int   attach_r;                    /* 1: L_dist of (6) also trains the gate of (3); published: r
-                                        is a constant there                                      */
-  int   kl_tau2;                     /* 1: every KL in (6) and (8) is multiplied by tau^2        */
-  int   no_kl;                       /* 1: L_PC in (8) is without its KL term                    */
-  int   normalise_entropy;           /* 1: H in (2) and (7) is divided by ln C, C being the number
-                                        of classes; published: it is not                         */
+  int   attach_r;                    /* On: L_dist of (6) also trains the gate of (3).  Off: r is
+                                        a constant there                                         */
+  int   kl_tau2;                     /* On: every KL in (6) and (8) is multiplied by tau^2       */
+  int   no_kl;                       /* On: L_PC in (8) is without its KL term                   */
+  int   normalise_entropy;           /* On: Ent in (2) and (7) is divided by ln C, C being the
+                                        number of classes                                        */
 
-  /* The ablation of the paper's Table 3.  A 1 leaves a module out. */
-  int   no_frg;                      /* r = 1 in (6) wherever a mask is used; no L_FRG in (9)    */
-  int   no_fdc;                      /* base classes are scored by z_full of (1); no CE(z_FDC, y)
-                                        and no L_dist in (9)                                     */
-  int   no_pc;                       /* new classes are scored as base classes; no L_PC in (9)   */
+  /* The ablation of the paper's Table 3: each switch leaves a module out. */
+  int   no_frg;                      /* On: r = m in (6), and no L_FRG in (9)                    */
+  int   no_fdc;                      /* On: base classes are scored by z_full of (1); no
+                                        CE(z_FDC, y) and no L_dist in (9)                        */
+  int   no_pc;                       /* On: new classes are scored by z_FDC of (5), or with no_fdc
+                                        by z_tuned of (1); no L_PC in (9)                        */
 
   uint64_t seed;                     /* of the first values of the parameters                    */
 } fvg_fvgpt_desc;
@@ -956,7 +974,7 @@ typedef struct fvg_fvgpt fvg_fvgpt;
 FVG_DEF fvg_fvgpt_desc fvg_fvgpt_defaults(const fvg_fvgpt_desc *desc);
 
 /* Makes the modules with their first values.  FVG_E_ARG for a desc without width, or with values
-   that are not possible; FVG_E_NOMEM; *out is then NULL.  fvg_fvgpt_free also takes NULL. */
+   that are not possible or that a checkpoint could not hold; FVG_E_NOMEM; *out is then NULL. */
 FVG_DEF fvg_status fvg_fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_desc *desc);
 FVG_DEF void       fvg_fvgpt_free(fvg_fvgpt *m);
 
@@ -964,64 +982,67 @@ FVG_DEF void       fvg_fvgpt_free(fvg_fvgpt *m);
    The list and the parameters belong to m. */
 FVG_DEF fvg_parameter *const *fvg_fvgpt_parameters(const fvg_fvgpt *m, int *n);
 
-/* n images and n_class classes.  All features have unit length, and d is desc.width. */
+/* n images and n_class classes; d is desc.width.  All features have unit length, except f_score and
+   f_score_fg: for MMRL they are alpha f + (1 - alpha) f_r, not normalised, as published. */
 typedef struct fvg_fvgpt_batch {
   int n, n_class;                    /* images, and classes C                                    */
   const float *f, *f_fg;             /* [n,d] f and f_fg of (1): features of the tuned model, of
                                         the image and of its foreground view                     */
   const float *f_clip;               /* [n,d] f0 of (1): features of plain CLIP; NULL: f, for
                                         methods that do not change them (CoOp, KgCoOp)           */
-  const float *f_score, *f_score_fg; /* [n,d] what z_full and z_fg of (1) to (6) are made of, if
-                                        that is not f and f_fg (MMRL); NULL: f, f_fg             */
+  const float *f_score, *f_score_fg; /* [n,d] what z_full and z_fg of (1) are made of, if that is
+                                        not f and f_fg (MMRL); both NULL: f and f_fg             */
   const float *g, *g_clip;           /* [n_class,d] g and g0 of (1): text features of the tuned
                                         model and of plain CLIP                                  */
-  const float *area;                 /* [n] for (2): share of foreground pixels, 0 to 1; negative:
-                                        the image has no mask                                    */
+  const float *area;                 /* [n] for (2): share of foreground pixels in the view, that
+                                        is after crop and flip, 0 to 1; negative: the image has
+                                        no mask                                                  */
   const int   *label;                /* [n] y of (4), (8) and (9), in 0..n_class-1               */
 } fvg_fvgpt_batch;
 
-/* What fvg_fvgpt_loss and fvg_fvgpt_step report.  The caller sets the pointers. */
+/* What fvg_fvgpt_loss and fvg_fvgpt_step report.  The caller sets the pointers.  The terms of
+   modules that are left out (no_frg, no_fdc, no_pc) are reported, but not added to the loss. */
 typedef struct fvg_fvgpt_report {
   float loss;                        /* L of (9); the terms below are without their lambda       */
   float ce_fdc;                      /* CE(z_FDC, y) of (9)                                      */
   float frg;                         /* L_FRG of (4)                                             */
   float dist;                        /* L_dist of (6)                                            */
   float ce_pc, kl_pc;                /* the two terms of L_PC in (8)                             */
-  float *r;                          /* [n] or NULL: r of (3), as (6) uses it: 0 where no
-                                        mask is used, and with no_frg 1 where one is             */
-  float *r_target;                   /* [n] or NULL: r* of (4), also where no mask is used       */
+  float *r;                          /* [n] or NULL: r of (3), as (6) uses it: 0 where m = 0, and
+                                        with no_frg m itself                                     */
+  float *r_target;                   /* [n] or NULL: r* of (4), also where m = 0                 */
   float *b;                          /* [n] or NULL: b of (7); 0 with no_pc                      */
 } fvg_fvgpt_report;
 
 /* L of (9) as a node [1,1] of the tape t; report may be NULL.  The batch needs f, f_fg, g, g_clip,
    area and label, and its arrays must stay until the tape is reset.  NULL on failure: FVG_E_ARG if
-   something is missing or a label is not a class, FVG_E_NOMEM. */
+   something is missing, if only one of f_score and f_score_fg is given, or if a label is not a
+   class; FVG_E_NOMEM.  The report is then unchanged. */
 FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg_fvgpt_report *report,
                                  const fvg_fvgpt_batch *batch);
 
 /* One training step: sets the gradients of o's parameters to 0, computes those of (9), and lets o
    step at the rate lr.  report may be NULL.  Errors are those of fvg_fvgpt_loss and fvg_backward;
-   the parameters are then unchanged. */
+   the values of the parameters and the report are then unchanged. */
 FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_fvgpt_report *report, fvg_optimizer *o,
                                   double lr, const fvg_fvgpt_batch *batch);
 
 /* What a trained FVG-PT is asked for.  All three read x->n, x->n_class and only those arrays of x
    that their comments name.  FVG_E_ARG if one of these is NULL, or for less than one image or
-   class; FVG_E_NOMEM. */
+   class; FVG_E_NOMEM.  Nothing is written then. */
 
 /* Scores for base classes, on which the model was tuned: z_FDC [n,n_class] of (5), from f and g.
    No mask is needed.  With no_fdc: z_full of (1), from f_score (or f) and g. */
 FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_fvgpt_batch *x);
 
 /* Scores for new classes: z_PC [n,n_class] of (8), from f, f_clip, g and g_clip; f_clip may be
-   NULL.  b [n] receives the weight of plain CLIP, b of (7); it may be NULL.  With no_pc: the
-   scores of fvg_fvgpt_score_base, and b is 0. */
+   NULL.  b [n] receives the share of zero-shot CLIP, b of (7); it may be NULL.  With no_pc: z_FDC,
+   or with no_fdc z_tuned of (1), both made of f, never of f_score; b is 0. */
 FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b,
                                        const fvg_fvgpt_batch *x);
 
 /* The trust r [n] of (3), from f, f_fg, f_score, f_score_fg, g and area; f_score and f_score_fg may
-   be NULL.  It has the same bits as r in the loss: 0 where a mask is not used under area_rule, and
-   with no_frg 1 where it is. */
+   both be NULL.  It has the same bits as r in the loss: 0 where m = 0, and with no_frg m itself. */
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch *x);
 
 #ifdef __cplusplus
@@ -1129,7 +1150,7 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
 #define FVG__FOR_CLIP
 #endif
 
-/* Under AddressSanitizer the bytes that alignment leaves over behind a block are forbidden, and the
+/* Under AddressSanitizer the bytes that alignment leaves over after a block are forbidden, and the
    tape (chapter 8) gives every tensor a block of its own. */
 #if defined(__SANITIZE_ADDRESS__)
 #define FVG__SEPARATE_BLOCKS 1
@@ -1353,9 +1374,9 @@ FVG_DEF void fvg_log(fvg_ctx *c, int level, const char *format, ...) {
   c->desc.log(c->desc.user, level, line);
 }
 
-/* Says something once in a context; `what` is one bit.  desc.log may be called by one thread at a
-   time, so a helper keeps the text in its message until fvg__helper_done.  It has room for one; a
-   second one is said by the next context that meets its cause. */
+/* Logs something once in a context; `what` is one bit.  desc.log may be called by one thread at a
+   time, so a helper keeps the text in its message until fvg__helper_done logs it.  A helper can
+   hold one message.  A second is dropped; the next image with the same problem logs it. */
 FVG__FOR_CLIP FVG__PRINTF(4, 5)
 static void fvg__log_once(fvg_ctx *c, unsigned what, int level, const char *format, ...) {
   if ((c->said & what) || c->waiting) return;
@@ -1582,7 +1603,7 @@ static void fvg__pause(void) {
 #endif
 }
 
-/* The first job behind the range of thread `who`. */
+/* The first job after the range of thread `who`. */
 static int fvg__range_end(const fvg__pool *p, int who) {
   int64_t jobs = (int64_t)p->n * (who + 1);
   return (int)(jobs / (p->n_thread + 1));
@@ -2827,7 +2848,7 @@ static fvg_status fvg__json_string(fvg__json_reader *r, const char **out) {
 }
 
 /* Reads decimal digits into mantissa * 10^exponent; 0 if there are none.  18 digits are kept, the
-   others only change the exponent.  fraction is 1 behind the decimal point. */
+   others only change the exponent.  fraction is 1 after the decimal point. */
 static int fvg__json_digits(fvg__json_reader *r, int fraction, uint64_t *mantissa, long *exponent) {
   const size_t start = r->at;
   int letter = fvg__json_peek(r);
@@ -2861,7 +2882,7 @@ static double fvg__json_scale(uint64_t mantissa, long exponent) {
 
 #define FVG__JSON_POWER 1000000000   /* larger exponents count as this one, which overflows too  */
 
-/* Reads an exponent behind its "e" and adds it to *exponent; 0 if it has no digits. */
+/* Reads an exponent after its "e" and adds it to *exponent; 0 if it has no digits. */
 static int fvg__json_exponent(fvg__json_reader *r, long *exponent) {
   int negative = 0;
   if (!fvg__json_accept(r, '+')) negative = fvg__json_accept(r, '-');
@@ -2911,7 +2932,7 @@ static int fvg__json_word(fvg__json_reader *r, const char *word) {
 
 static fvg_status fvg__json_read(fvg__json_reader *r, const char *key, int depth);
 
-/* Reads the key of an object's member and the colon behind it. */
+/* Reads the key of an object's member and the colon after it. */
 static fvg_status fvg__json_key(fvg__json_reader *r, const char **key) {
   fvg_status s = fvg__json_string(r, key);
   if (s) return s;
@@ -3109,8 +3130,8 @@ typedef struct fvg__weight {
   int supported;                     /* 1: its dtype is an fvg_dtype                             */
   uint64_t begin, end;               /* offsets in the file, not in the data section             */
   int strided;                       /* 1: not row-major (chapter 5); element [i, j, ...] lies
-                                        i * stride[0] + j * stride[1] + ... elements behind
-                                        begin, and none ends behind `end`                        */
+                                        i * stride[0] + j * stride[1] + ... elements after
+                                        begin, and none ends after `end`                         */
   uint64_t stride[FVG_MAX_DIM];      /* in elements                                              */
   fvg_weights *part;                 /* of joined files: the one that holds it; else NULL        */
 } fvg__weight;
@@ -3801,17 +3822,17 @@ static void fvg__weight_gather(const fvg__weight *e, const uint8_t *span, size_t
   }
 }
 
-#define FVG__CHUNK 65536             /* bytes read at a time                                     */
+#define FVG__READ_PIECE 65536        /* bytes converted or hashed at a time                      */
 
-/* Reads e into dst piece by piece, converted.  The pieces go through `buffer` [FVG__CHUNK], or
-   straight into dst where it is NULL; they come from `span`, the tensor's bytes from begin to
+/* Reads e into dst piece by piece, converted.  The pieces go through `buffer` [FVG__READ_PIECE],
+   or straight into dst where it is NULL; they come from `span`, the tensor's bytes from begin to
    end, where that is not NULL. */
 static fvg_status fvg__weight_load(fvg_weights *w, const fvg__weight *e, uint8_t *dst, fvg_dtype as,
                                    uint8_t *buffer, const uint8_t *span) {
   const size_t size = fvg_dtype_size(e->shape.type);
   const size_t size_out = fvg_dtype_size(as);
   const size_t count = fvg_tensor_count(&e->shape);
-  const size_t piece = FVG__CHUNK / size;
+  const size_t piece = FVG__READ_PIECE / size;
 
   size_t done = 0;
   while (done < count) {
@@ -3840,7 +3861,7 @@ static fvg_status fvg__weight_convert(fvg_weights *w, const fvg__weight *e, uint
   const size_t n_span = e->strided ? (size_t)(e->end - e->begin) : 0;
   const int needs_buffer = as != e->shape.type;
   uint8_t *buffer = NULL, *span = NULL;
-  if (needs_buffer) buffer = (uint8_t *)fvg_alloc(w->c, FVG__CHUNK);
+  if (needs_buffer) buffer = (uint8_t *)fvg_alloc(w->c, FVG__READ_PIECE);
   if (e->strided) span = (uint8_t *)fvg_alloc(w->c, n_span);
 
   fvg_status s = FVG_OK;
@@ -3917,7 +3938,7 @@ static void fvg__text_quoted(fvg__text *t, const char *s) {
   fvg__text_put(t, "\"");
 }
 
-/* One member of the header; *offset moves behind the tensor's bytes. */
+/* One member of the header; *offset moves to the end of the tensor's bytes. */
 static void fvg__text_tensor(fvg__text *t, const fvg_named_tensor *tensor, uint64_t *offset) {
   const fvg_tensor *x = &tensor->tensor;
   fvg__text_quoted(t, tensor->name);
@@ -4144,13 +4165,14 @@ FVG__FOR_CLIP static void fvg__checksum(const fvg_named_tensor *tensors, int n,
   fvg__checksum_text(sum, text);
 }
 
-/* Adds the hash of one tensor of an open file to *sum; buffer has FVG__CHUNK bytes. */
+/* Adds the hash of one tensor of an open file to *sum; buffer has FVG__READ_PIECE bytes. */
 static fvg_status fvg__weight_hash(fvg_weights *w, const fvg__weight *e, uint8_t *buffer,
                                    uint64_t *sum) {
   uint64_t h = fvg__hash_tensor_head(e->name, e->dtype, &e->shape);
   uint64_t at = e->begin;
   while (at < e->end) {
-    size_t n = e->end - at < FVG__CHUNK ? (size_t)(e->end - at) : FVG__CHUNK;
+    uint64_t left = e->end - at;
+    size_t n = left < FVG__READ_PIECE ? (size_t)left : FVG__READ_PIECE;
     fvg_status s = fvg__source_read(w->c, &w->source, buffer, at, n);
     if (s) return s;
     h = fvg__hash(h, buffer, n);
@@ -4164,7 +4186,7 @@ static fvg_status fvg__weight_hash(fvg_weights *w, const fvg__weight *e, uint8_t
 FVG__FOR_CLIP static fvg_status fvg__weights_verify(fvg_weights *w) {
   const char *said = fvg_weights_metadata(w, FVG__CHECKSUM);
   if (!said) return FVG_OK;
-  uint8_t *buffer = (uint8_t *)fvg_alloc(w->c, FVG__CHUNK);
+  uint8_t *buffer = (uint8_t *)fvg_alloc(w->c, FVG__READ_PIECE);
   if (!buffer) return FVG_E_NOMEM;
 
   uint64_t sum = 0;
@@ -4452,7 +4474,7 @@ static fvg_status fvg__zip_broken(const fvg__zip *z, size_t at) {
                   (double)(z->directory_at + at));
 }
 
-/* Reads the directory's entry at byte *at of the directory and moves *at behind it. */
+/* Reads the directory's entry at byte *at of the directory and moves *at to its end. */
 static fvg_status fvg__zip_read_entry(fvg__zip *z, fvg__zip_entry *e, size_t *at) {
   const uint8_t *p = z->directory + *at;
   const size_t left = (size_t)z->directory_bytes - *at;
@@ -4911,7 +4933,7 @@ static fvg_status fvg__pickle_error(const fvg__pickle *p, const char *what) {
                   p->w->file, (double)p->at, what);
 }
 
-/* Moves p->at behind the line that begins there; *end is the offset of its newline. */
+/* Moves p->at to the end of the line that begins there; *end is the offset of its newline. */
 static fvg_status fvg__pickle_line(fvg__pickle *p, size_t *end) {
   const void *newline = memchr(p->byte + p->at, '\n', p->n - p->at);
   if (!newline) return fvg__pickle_error(p, "a name without an end");
@@ -4921,7 +4943,7 @@ static fvg_status fvg__pickle_line(fvg__pickle *p, size_t *end) {
   return FVG_OK;
 }
 
-/* Reads the instruction at p->at and moves behind it, with all that belongs to it. */
+/* Reads the instruction at p->at and moves to its end, with all that belongs to it. */
 static fvg_status fvg__pickle_next(fvg__pickle *p, fvg__instruction *i) {
   memset(i, 0, sizeof *i);
   if (p->at >= p->n)
@@ -7370,8 +7392,8 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
    walks back through it, and rewinds.  Meanwhile the list of spares is put aside, since memory
    above the mark is about to be given back. */
 
-#define FVG__CHUNK_BYTES ((size_t)1 << 20)      /* of the first chunk                             */
-#define FVG__CHUNK_MOST  ((size_t)1 << 24)      /* of any chunk, unless one tensor is larger      */
+#define FVG__TAPE_CHUNK      ((size_t)1 << 20)  /* bytes of the first chunk of a tape             */
+#define FVG__TAPE_CHUNK_MOST ((size_t)1 << 24)    /* of any chunk, unless one tensor is larger      */
 
 typedef struct fvg__chunk {
   struct fvg__chunk *next, *previous;
@@ -7448,8 +7470,8 @@ static void fvg__chunk_free(fvg_tape *t, fvg__chunk *k) {
    and the tape takes at most twice what it needs. */
 static size_t fvg__chunk_size(const fvg__chunk *last, size_t bytes) {
   size_t size = last ? last->start + last->capacity : 0;
-  if (size > FVG__CHUNK_MOST) size = FVG__CHUNK_MOST;
-  if (size < FVG__CHUNK_BYTES) size = FVG__CHUNK_BYTES;
+  if (size > FVG__TAPE_CHUNK_MOST) size = FVG__TAPE_CHUNK_MOST;
+  if (size < FVG__TAPE_CHUNK) size = FVG__TAPE_CHUNK;
   return size > bytes ? size : bytes;
 }
 
@@ -7495,7 +7517,7 @@ static fvg__chunk *fvg__chunk_fitted(fvg_tape *t, size_t bytes) {
   return k;
 }
 
-/* The chunk behind the current one: one that an earlier pass has left, or a new one.  Chunks that
+/* The chunk after the current one: one that an earlier pass has left, or a new one.  Chunks that
    are left but too small are released. */
 static fvg__chunk *fvg__next_chunk(fvg_tape *t, size_t bytes) {
   fvg__chunk *current = t->current;
@@ -8325,7 +8347,7 @@ static fvg__product fvg__product_of(int m, int n, int k, fvg__operand a, fvg__op
 }
 
 /* The weights of a node as an operand, in whatever type they are stored. */
-static fvg__operand fvg__weights(const fvg_node *w, ptrdiff_t row, ptrdiff_t col) {
+static fvg__operand fvg__operand_of(const fvg_node *w, ptrdiff_t row, ptrdiff_t col) {
   fvg__operand x = fvg__matrix(fvg__values(w), row, col);
   x.type = w->type;
   return x;
@@ -8368,7 +8390,7 @@ static void fvg__linear_backward(fvg_node *y) {
   if (x->needs_grad) {              /* dx = dy w */
     fvg__product p = fvg__product_of(x->rows, x->cols, y->cols,
                                      fvg__matrix(y->grad, y->cols, 1),
-                                     fvg__weights(w, w->cols, 1));
+                                     fvg__operand_of(w, w->cols, 1));
     fvg__multiply_onto(t, &p, x->grad);
   }
   if (w->needs_grad) {              /* dw = dy^T x */
@@ -8404,7 +8426,7 @@ FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node
 
   fvg__product p = fvg__product_of(y->rows, y->cols, x->cols,
                                    fvg__matrix(fvg__values(x), x->cols, 1),
-                                   fvg__weights(w, 1, w->cols));
+                                   fvg__operand_of(w, 1, w->cols));
   p.bias = b ? fvg__values(b) : NULL;
   p.from = r ? fvg__values(r) : NULL;
   p.out = fvg__values(y);
@@ -8947,11 +8969,12 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
    Attention (Vaswani et al. 2017), for each head of width d:
 
      forward    S = Q K^T / sqrt d,   P = softmax(S),   O = P V
-     backward   dV = P^T dO,   dP = dO V^T,   dS = P (dP - rowsum(dO O)) / sqrt d,
-                dQ = dS K,   dK = dS^T Q
+     backward   dV = P^T dO,   dP = dO V^T,   dS = P o (dP - rowsum(dO o O)),
+                dQ = dS K / sqrt d,   dK = dS^T Q / sqrt d
 
-   Forward keeps one number a query, ln sum exp S, from which backward makes P again.  So no [T,T]
-   matrix is ever stored (as in FlashAttention, Dao et al. 2022).
+   where o multiplies element by element; the code folds 1 / sqrt d into dS.  Forward keeps one
+   number per query and head, ln sum exp S, from which backward makes P again.  So no [T,T] matrix
+   is ever stored (as in FlashAttention, Dao et al. 2022).
 
    Packed sequences.  Texts have different lengths.  A batch is therefore one matrix with a row for
    each token of all texts, and segments say which rows belong together.
@@ -8981,9 +9004,11 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
 
    A segment's keys are the rows of the prefix followed by its own, and its softmax runs over both,
    as if the text had been written out in full.  The prefix rows do not depend on who reads them, so
-   they are computed once: 50 texts with 4 context vectors need 5 such rows, not 250.  In backward
-   the gradient of a key or value is the sum over all queries that see it, the x's of its column
-   above; for a prefix row these lie in many segments.
+   their projections and all else that is done row by row are computed once: 50 texts with 4 context
+   vectors need 5 such rows, not 250.  (Only their keys and values are copied again for every
+   segment, into panels.  A long list of texts is cut into parts, and each part has its own prefix.)
+   In backward the gradient of a key or value is the sum over all queries that see it, the x's of
+   its column above; for a prefix row these lie in many segments.
 
    Jobs.  A job of forward is one head of a few segments.  A job of backward is one head of all
    segments, since they add to the same prefix rows.  A job copies the head's keys and values into
@@ -9624,12 +9649,13 @@ FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg
              v <- b2 v + (1 - b2) g^2
              w <- w - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 
-   The schedule counts epochs.  Warm-up epochs run at a small constant rate.  After them comes the
-   cosine of Dassl, which goes on counting from the first epoch,
+   The schedule counts epochs from 0.  Warm-up epochs run at a small constant rate.  After them
+   comes the cosine of Dassl,
 
         lr(e) = lr/2 (1 + cos(pi (e - warmup) / epochs)),
 
-   so it spans all epochs and ends just above zero. */
+   whose clock starts after the warm-up but whose half period is all `epochs`.  So training ends
+   before the rate gets to zero: with 10 epochs, 1 of them warm-up, the last rate is 0.095 lr. */
 
 struct fvg_optimizer {
   fvg_ctx *ctx;

@@ -8576,7 +8576,7 @@ static size_t fvg__block_floats(const fvg_vision_tower *v, int batch, size_t row
 
 /* A tape's chunk may leave unused less than the allocation that went to the next chunk, so all
    chunks but the last hold at most twice what lives.  The last is as large as those together, but
-   at most FVG__CHUNK_MOST. */
+   at most FVG__TAPE_CHUNK_MOST. */
 FVG_DEF size_t fvg_clip_image_bytes(const fvg_clip *m, int n) {
   if (!m->has_vision || n < 1) return 0;
   const fvg_vision_tower *v = &m->vision;
@@ -8587,8 +8587,8 @@ FVG_DEF size_t fvg_clip_image_bytes(const fvg_clip *m, int n) {
   const size_t embed = fvg__embed_floats(v, rows, copied);
   const size_t block = fvg__block_floats(v, batch, rows, copied);
   const size_t chunks = 2 * (embed > block ? embed : block) * sizeof(float);
-  const size_t last = chunks < FVG__CHUNK_MOST ? chunks : FVG__CHUNK_MOST;
-  return chunks + last + FVG__CHUNK_BYTES;
+  const size_t last = chunks < FVG__TAPE_CHUNK_MOST ? chunks : FVG__TAPE_CHUNK_MOST;
+  return chunks + last + FVG__TAPE_CHUNK;
 }
 
 /* n images, some at a time -> features [n, d], not normalised */
