@@ -1195,7 +1195,9 @@ struct fvg_ctx {
   fvg__free_block *arena_free;       /* the arena's free blocks                                  */
   const fvg__kernels *kernels;
   fvg__pool *pool;                   /* NULL: no threads of its own                              */
+  int in_jobs;                       /* 1: fvg_parallel is running jobs on several threads       */
   size_t used, peak;                 /* bytes now, and at most so far                            */
+  size_t tape_bytes;                 /* how many of the bytes now are those of tapes             */
   fvg__budget budget;
   fvg_status status;                 /* of the last failure                                      */
   char message[512];
@@ -1398,6 +1400,10 @@ static void fvg__log_once(fvg_ctx *c, unsigned what, int level, const char *form
 }
 
 /* ---- memory ---- */
+/* The bytes in use that count against a budget.  The memory of a tape follows from the model, not
+   from what a file claims, so it does not count. */
+static size_t fvg__used_beside_tapes(const fvg_ctx *c) { return c->used - c->tape_bytes; }
+
 /* From here to fvg__budget_end the context gives out 64 bytes for each byte of the file and 64
    MiB, beyond what is in use, or less if it reads a file within another one's budget.  Returns
    what fvg__budget_end takes. */
@@ -1406,9 +1412,10 @@ static fvg__budget fvg__budget_begin(fvg_ctx *c, const char *file, uint64_t byte
   const size_t fixed = (size_t)64 << 20;
   const fvg__budget before = c->budget;
 
+  const size_t used = fvg__used_beside_tapes(c);
   size_t most = all;
-  size_t room = c->used < all - fixed ? all - fixed - c->used : 0;
-  if (bytes < room / 64) most = c->used + fixed + 64 * (size_t)bytes;
+  size_t room = used < all - fixed ? all - fixed - used : 0;
+  if (bytes < room / 64) most = used + fixed + 64 * (size_t)bytes;
   if (before.most && before.most < most) return before;
 
   c->budget.most = most;
@@ -1422,7 +1429,7 @@ static void fvg__budget_end(fvg_ctx *c, fvg__budget before) { c->budget = before
 static int fvg__over_budget(const fvg_ctx *c, size_t bytes, size_t total) {
   const size_t most = c->budget.most;
   if (!most) return 0;
-  return bytes > most || c->used + total > most;
+  return bytes > most || fvg__used_beside_tapes(c) + total > most;
 }
 
 /* Aligned memory with any content, or NULL with the message set. */
@@ -1507,6 +1514,7 @@ static fvg_status fvg__check_cancelled(fvg_ctx *c) {
 
 /* Tells the progress callback; FVG_E_CANCELLED if it wants to stop. */
 FVG_DEF fvg_status fvg_report_progress(fvg_ctx *c, const fvg_progress *p) {
+  if (!p) return fvg__null_argument(c, "fvg_report_progress", "the progress");
   if (!c->desc.progress) return FVG_OK;
   if (!c->desc.progress(c->desc.user, p)) return FVG_OK;
   return fvg_fail(c, FVG_E_CANCELLED, "%s: cancelled at step %ld of %ld",
@@ -1772,19 +1780,37 @@ static fvg_status fvg__pool_new(fvg_ctx *c, int n_threads) {
 }
 #endif
 
-/* Runs job(arg, 0) .. job(arg, n-1) in any order and waits for all.  FVG_E_CANCELLED if the caller
-   wants to stop; some of the jobs have then not been run. */
-FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n) {
-  fvg_status s = fvg__check_cancelled(c);
-  if (s) return s;
+/* Are there threads beside the caller's own? */
+static int fvg__has_threads(const fvg_ctx *c) { return c->desc.parallel || c->pool; }
 
-  if (n > 1 && c->desc.parallel) {
-    c->desc.parallel(c->desc.user, job, arg, n);
+/* Runs n jobs on all threads; meanwhile in_jobs tells a job that calls fvg_parallel that they are
+   busy. */
+static fvg_status fvg__run_on_threads(fvg_ctx *c, void (*job)(void *arg, int index), void *arg,
+                                      int n) {
+  fvg_status s = FVG_OK;
+  c->in_jobs = 1;
+  if (c->desc.parallel) c->desc.parallel(c->desc.user, job, arg, n);
+#ifdef FVGPT_PTHREADS
+  else s = fvg__pool_run(c, job, arg, n);
+#endif
+  c->in_jobs = 0;
+  return s;
+}
+
+/* Runs job(arg, 0) .. job(arg, n-1) in any order and waits for all.  FVG_E_CANCELLED if the caller
+   wants to stop; some of the jobs have then not been run.  A call from inside a job may be on any
+   thread, so it asks nobody whether to stop. */
+FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n) {
+  if (!job) return fvg__null_argument(c, "fvg_parallel", "the job");
+  if (c->in_jobs) {
+    for (int i = 0; i < n; i++)
+      job(arg, i);
     return FVG_OK;
   }
-#ifdef FVGPT_PTHREADS
-  if (n > 1 && c->pool) return fvg__pool_run(c, job, arg, n);
-#endif
+
+  fvg_status s = fvg__check_cancelled(c);
+  if (s) return s;
+  if (n > 1 && fvg__has_threads(c)) return fvg__run_on_threads(c, job, arg, n);
 
   for (int i = 0; i < n && !s; i++) {
     job(arg, i);
@@ -1908,6 +1934,7 @@ FVG__FOR_CLIP static fvg_ctx fvg__helper_context(const fvg_ctx *c) {
   fvg_ctx helper = *c;
   helper.used = 0;
   helper.peak = 0;
+  helper.tape_bytes = 0;
   helper.budget.most = 0;
   helper.pool = NULL;
 
@@ -1934,8 +1961,7 @@ FVG__FOR_CLIP static void fvg__helper_done(fvg_ctx *c, const fvg_ctx *helper) {
 /* May jobs allocate side by side, and are there threads for them?  Only malloc is known to be
    thread-safe; a custom allocator may not be. */
 FVG__FOR_CLIP static int fvg__may_share_heap(const fvg_ctx *c) {
-  int has_threads = c->pool || c->desc.parallel;
-  return has_threads && c->desc.allocator.alloc == fvg__heap_alloc;
+  return fvg__has_threads(c) && c->desc.allocator.alloc == fvg__heap_alloc;
 }
 
 /* ---- random numbers ---- */
@@ -2577,7 +2603,7 @@ FVG_DEF int fvg_file_exists(const char *path) {
 /* Is that a name that fvg__temporary_open gives?  The owner of a folder may remove such files,
    which killed programs have left there. */
 FVG_DEF int fvg_file_is_temporary(const char *name) {
-  const size_t n = strlen(name);
+  const size_t n = name ? strlen(name) : 0;
   const size_t n_mark = sizeof FVG__TEMPORARY - 1;
   if (n <= n_mark + 8) return 0;
 
@@ -3029,7 +3055,10 @@ static fvg_status fvg__json_run(fvg__json_reader *r) {
    back. */
 FVG_DEF fvg_status fvg_json_parse(fvg_ctx *c, fvg_json *out, const char *text, size_t n,
                                  const char *file) {
+  if (!out) return fvg__null_argument(c, "fvg_json_parse", "the result");
   memset(out, 0, sizeof *out);
+  if ((n && !text) || !file)
+    return fvg__null_argument(c, "fvg_json_parse", file ? "the text" : "the file's name");
   if (n > INT32_MAX)
     return fvg_fail(c, FVG_E_UNSUPPORTED,
                     "%s: %.0f bytes of JSON; 2 GiB is the limit",
@@ -3060,6 +3089,7 @@ FVG_DEF fvg_status fvg_json_parse(fvg_ctx *c, fvg_json *out, const char *text, s
 }
 
 FVG_DEF void fvg_json_free(fvg_ctx *c, fvg_json *j) {
+  if (!j) return;
   fvg_release(c, j->value);
   fvg_release(c, j->strings);
   memset(j, 0, sizeof *j);
@@ -3068,7 +3098,7 @@ FVG_DEF void fvg_json_free(fvg_ctx *c, fvg_json *j) {
 /* The index of an object's member, the last of equal keys as in Python; -1 if it is absent,
    or `object` is no object. */
 FVG_DEF int fvg_json_find(const fvg_json *j, int object, const char *key) {
-  if (object < 0 || object >= j->n) return -1;
+  if (!key || object < 0 || object >= j->n) return -1;
   if (j->value[object].type != FVG_JSON_OBJECT) return -1;
 
   int found = -1;
@@ -3577,8 +3607,17 @@ static fvg_status fvg__weights_join(fvg_weights *w, fvg_weights *const *part, in
   return fvg__weights_sort_names(w);
 }
 
+/* Is part i one of those before it? */
+static int fvg__is_repeated(fvg_weights *const *part, int i) {
+  for (int k = 0; k < i; k++)
+    if (part[k] == part[i]) return 1;
+  return 0;
+}
+
+/* Closes all parts, each of them once, and returns s. */
 static fvg_status fvg__weights_close_all(fvg_weights *const *part, int n, fvg_status s) {
-  for (int i = 0; i < n; i++) fvg_weights_close(part[i]);
+  for (int i = n - 1; i >= 0; i--)
+    if (!fvg__is_repeated(part, i)) fvg_weights_close(part[i]);
   return s;
 }
 
@@ -3592,6 +3631,12 @@ FVG_DEF fvg_status fvg_weights_join(fvg_ctx *c, fvg_weights **out, fvg_weights *
     if (!part[i]) missing = 1;
   if (!c || !out || !name || missing) {
     fvg_status bad = fvg__null_argument(c, "fvg_weights_join", "the result, the name or a part");
+    return fvg__weights_close_all(part, n, bad);
+  }
+  for (int i = 0; i < n; i++) {
+    if (!fvg__is_repeated(part, i)) continue;
+    fvg_status bad = fvg_fail(c, FVG_E_ARG, "%s: part %d is given twice: %s", name, i,
+                              part[i]->file);
     return fvg__weights_close_all(part, n, bad);
   }
 
@@ -3646,8 +3691,8 @@ FVG_DEF const char *fvg_weights_name(const fvg_weights *w, int i) {
 }
 
 FVG_DEF int fvg_weights_info(const fvg_weights *w, fvg_tensor *shape, const char *name) {
-  const fvg__weight *e = fvg__weights_find(w, name);
   if (shape) memset(shape, 0, sizeof *shape);
+  const fvg__weight *e = name ? fvg__weights_find(w, name) : NULL;
   if (!e) return 0;
 
   if (shape) *shape = e->shape;
@@ -3879,7 +3924,9 @@ static fvg_status fvg__weight_convert(fvg_weights *w, const fvg__weight *e, uint
 /* Reads one tensor into new memory, converted to the type `as`. */
 FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *name,
                                    fvg_dtype as) {
+  if (!out) return fvg__null_argument(w->c, "fvg_weights_get", "the result");
   memset(out, 0, sizeof *out);
+  if (!name) return fvg__null_argument(w->c, "fvg_weights_get", "the name");
   const fvg__weight *e = fvg__weights_find(w, name);
   if (!e)
     return fvg_fail(w->c, FVG_E_FORMAT, "%s: no tensor %s", w->file, name);
@@ -5962,9 +6009,9 @@ static int fvg__min(int a, int b) { return a < b ? a : b; }
 /* The widest tile of all levels, in columns. */
 #define FVG__PANEL_COLS 32
 
-/* The distance in floats from one k to the next in a packed tile: its number of rows, rounded up
-   so that the rows can be written four at a time. */
-#define FVG__PACKED_STEP(tile_rows) (((tile_rows) + 3) / 4 * 4)
+/* The distance in floats from one k to the next in a copied tile of A: its number of rows, rounded
+   up so that the rows can be written four at a time. */
+#define FVG__TILED_STEP(tile_rows) (((tile_rows) + 3) / 4 * 4)
 
 /* One tile of a product.  For r < rows and j < cols:
 
@@ -6373,12 +6420,12 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, cons
   FVG__EACH_ROW(FVG__KEEP)
 }
 
-/* The strides of packed rows are constants, which saves sum_rows all pointers but one. */
+/* The strides of copied tiles are constants, which saves sum_rows all pointers but one. */
 FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_tile)(const fvg__tile *t, const int rows,
                                                         float *sum) {
 #if FVG__TILE_ROWS == 14
-  if (t->a_row == 1 && t->a_k == FVG__PACKED_STEP(14)) {
-    FVG__NAME(sum_rows)(t, rows, 1, FVG__PACKED_STEP(14), sum);
+  if (t->a_row == 1 && t->a_k == FVG__TILED_STEP(14)) {
+    FVG__NAME(sum_rows)(t, rows, 1, FVG__TILED_STEP(14), sum);
     return;
   }
 #endif
@@ -6971,7 +7018,7 @@ static const fvg__kernels *fvg__choose_kernels(int simd, int *level) {
        A
 
    Backward through frozen weights, dX = dY W, reads W where forward reads W^T.  A second copy in
-   that order would double the memory of the model.  Transposing instead costs some 20 clocks a
+   that order would double the memory of the model.  Transposing instead costs some 20 clocks per
    vector, memory included, beside the m / 2 clocks of the vector's multiply-adds: a tenth of a CoOp
    step of 50 classes.  So there is one copy, and backward transposes it panel by panel.
 
@@ -7014,7 +7061,8 @@ typedef struct fvg__product {
   fvg__operand a, b;
   const float *bias, *from;
   float *out;
-  float *packed;                    /* room for fvg__packed_floats; NULL: A is read where it lies */
+  float *tiled_a;                   /* room for a copy of A in tiles, fvg__tiled_floats; NULL: A
+                                       is read where it lies                                      */
   ptrdiff_t ld_from, ld_out;        /* floats from one row to the next                            */
 } fvg__product;
 
@@ -7029,22 +7077,22 @@ typedef struct fvg__gemm_job {
 
 static int fvg__ceil_div(int n, int size) { return (n + size - 1) / size; }
 
-static int fvg__packed_step(const fvg__kernels *kernels) {
-  return FVG__PACKED_STEP(kernels->tile_rows);
+static int fvg__tiled_step(const fvg__kernels *kernels) {
+  return FVG__TILED_STEP(kernels->tile_rows);
 }
 
-/* Packing A pays if B is at least 4 tiles wide and if A has more rows in a tile than there are
-   pointers, or rows that collide in the cache (a multiple of 4096 bytes apart). */
-static int fvg__worth_packing(const fvg__kernels *kernels, int n, ptrdiff_t row) {
+/* Copying A into tiles pays if B is at least 4 tiles wide and if A has more rows in a tile than
+   there are pointers, or rows that collide in the cache (a multiple of 4096 bytes apart). */
+static int fvg__worth_tiling(const fvg__kernels *kernels, int n, ptrdiff_t row) {
   int many_rows = kernels->tile_rows > 6;
   int colliding = (row * (ptrdiff_t)sizeof(float)) % 4096 == 0;
   return n >= 4 * kernels->tile_cols && (many_rows || colliding);
 }
 
-/* The size of fvg__product.packed in floats. */
-static size_t fvg__packed_floats(const fvg__kernels *kernels, int m, int k) {
+/* The size of fvg__product.tiled_a in floats. */
+static size_t fvg__tiled_floats(const fvg__kernels *kernels, int m, int k) {
   int n_tiles = fvg__ceil_div(fvg__min(m, FVG__PASS_ROWS), kernels->tile_rows);
-  return fvg__row(n_tiles, k) * (size_t)fvg__packed_step(kernels);
+  return fvg__row(n_tiles, k) * (size_t)fvg__tiled_step(kernels);
 }
 
 /* The first row of a tile.  A block's rows are dealt out evenly over its tiles: 50 rows are
@@ -7063,8 +7111,8 @@ static int fvg__block_rows(const fvg__gemm_job *g, int block) {
   return fvg__min(size, g->rows - block * size);
 }
 
-/* Copies the rows of tile `index` of the pass to p->packed as [k][packed_step]. */
-static void fvg__pack_rows(void *arg, int index) {
+/* Copies the rows of tile `index` of the pass to p->tiled_a as [k][fvg__tiled_step]. */
+static void fvg__copy_tile_of_a(void *arg, int index) {
   const fvg__gemm_job *g = (const fvg__gemm_job *)arg;
   const fvg__product *p = &g->p;
 
@@ -7075,10 +7123,10 @@ static void fvg__pack_rows(void *arg, int index) {
   int begin = fvg__tile_begin(block_rows, n_tiles, tile);
   int rows = fvg__tile_begin(block_rows, n_tiles, tile + 1) - begin;
 
-  int step = fvg__packed_step(p->kernels);
+  int step = fvg__tiled_step(p->kernels);
   int first = fvg__block_begin(g, block) + begin;
   const float *from = (const float *)p->a.data + first * p->a.row;
-  float *to = p->packed + fvg__row(index, p->k) * (size_t)step;
+  float *to = p->tiled_a + fvg__row(index, p->k) * (size_t)step;
 
   if (p->a.col == 1) {
     p->kernels->transpose(rows, p->k, from, p->a.row, to, step);
@@ -7112,11 +7160,31 @@ static void fvg__copy_half_panel(const fvg__operand *b, const uint16_t *half, in
     }
 }
 
+/* Where the copy that will be needed next begins: so many rows and columns of B further than this
+   one.  Two zeros: nothing is known. */
+typedef struct fvg__next_copy {
+  int k, j;
+} fvg__next_copy;
+
+/* The next copy lies below the one at (k0, j0) if a whole one follows there, else at the top of the
+   panel beside it. */
+static fvg__next_copy fvg__find_next_copy(const fvg__product *p, int k0, int j0) {
+  int width = p->kernels->tile_cols;
+  fvg__next_copy next = {0, 0};
+
+  if (k0 + 2 * FVG__PANEL_DEPTH <= p->k) {
+    next.k = FVG__PANEL_DEPTH;
+  } else if (j0 + 2 * width <= p->n) {
+    next.k = -k0;
+    next.j = width;
+  }
+  return next;
+}
+
 /* panel[k][j] = B[k0 + k][j0 + j]  for k < depth, j < cols; columns that are missing become 0.
-   The caller's next copy will be the one next_k rows and next_j columns further, which is
-   prefetched where B lies in panels. */
+   The next copy is prefetched where B lies in panels. */
 static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, int k0, int depth,
-                            int j0, int cols, float *panel, int next_k, int next_j) {
+                            int j0, int cols, float *panel, fvg__next_copy next) {
   int width = kernels->tile_cols;
   ptrdiff_t at = k0 * b->row + j0 * b->col;
   if (cols < width)
@@ -7130,8 +7198,8 @@ static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, 
       int rows = fvg__min(width, depth - k);
       kernels->transpose(cols, rows, square, width, panel + k * width, width);
 
-      const float *next = square + next_k * b->row + next_j * width;
-      if (next != square) fvg__prefetch(next, cols * width);
+      const float *next_square = square + next.k * b->row + next.j * width;
+      if (next_square != square) fvg__prefetch(next_square, cols * width);
     }
   } else if (b->type != FVG_F32) {
     fvg__copy_half_panel(b, (const uint16_t *)b->data + at, depth, cols, panel, width);
@@ -7145,19 +7213,24 @@ static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, 
 }
 
 /* Multiplies m rows by one panel, tile by tile.  `all` describes all rows as if they were one tile;
-   packed_tile is the distance in floats between packed tiles, 0 where A is read as it lies. */
+   tile_floats is the distance in floats between tiles of tiled_a, 0 where A is read as it lies. */
 static void fvg__rows_times_panel(const fvg__kernels *kernels, const fvg__tile *all, int m,
-                                  ptrdiff_t packed_tile) {
+                                  ptrdiff_t tile_floats) {
   int n_tiles = fvg__ceil_div(m, kernels->tile_rows);
   fvg__tile t = *all;
 
   for (int tile = 0; tile < n_tiles; tile++) {
     int begin = fvg__tile_begin(m, n_tiles, tile);
     t.rows = fvg__tile_begin(m, n_tiles, tile + 1) - begin;
-    t.a = all->a + (packed_tile ? tile * packed_tile : begin * all->a_row);
+    t.a = all->a + (tile_floats ? tile * tile_floats : begin * all->a_row);
     t.out = all->out + begin * all->ld_out;
     t.from = all->from ? all->from + begin * all->ld_from : NULL;
-    t.ahead = all->ahead + tile * all->depth * all->ahead_step;
+
+    /* The tile's share of the panel that comes next; the last shares may be smaller, or empty. */
+    int share = (int)all->ahead_step;
+    int shared = fvg__min(tile * share, kernels->tile_cols);
+    t.ahead = all->ahead + (ptrdiff_t)shared * all->depth;
+    t.ahead_step = fvg__min(share, kernels->tile_cols - shared);
     kernels->gemm_tile(&t);
   }
 }
@@ -7171,7 +7244,7 @@ static void fvg__block_times_panel(const fvg__gemm_job *g, int block, int k0, in
   int row0 = fvg__block_begin(g, block);
   int rows = fvg__block_rows(g, block);
   int n_tiles = fvg__ceil_div(rows, kernels->tile_rows);
-  int step = fvg__packed_step(kernels);
+  int step = fvg__tiled_step(kernels);
 
   fvg__tile t;
   t.rows = 0;
@@ -7181,9 +7254,9 @@ static void fvg__block_times_panel(const fvg__gemm_job *g, int block, int k0, in
   t.ahead = ahead ? ahead : panel;
   t.ahead_step = ahead ? fvg__ceil_div(kernels->tile_cols, n_tiles) : 0;
 
-  if (p->packed) {
+  if (p->tiled_a) {
     size_t first_tile = fvg__row(block, g->block_tiles);
-    t.a = p->packed + (first_tile * (size_t)p->k + (size_t)k0) * (size_t)step;
+    t.a = p->tiled_a + (first_tile * (size_t)p->k + (size_t)k0) * (size_t)step;
     t.a_row = 1;
     t.a_k = step;
   } else {
@@ -7204,7 +7277,7 @@ static void fvg__block_times_panel(const fvg__gemm_job *g, int block, int k0, in
     t.from = p->from ? p->from + row0 * p->ld_from + j0 : NULL;
     t.ld_from = p->ld_from;
   }
-  fvg__rows_times_panel(kernels, &t, rows, p->packed ? (ptrdiff_t)p->k * step : 0);
+  fvg__rows_times_panel(kernels, &t, rows, p->tiled_a ? (ptrdiff_t)p->k * step : 0);
 }
 
 /* out [m,n] = A [m,k] times panels of panel_rows >= k rows each, in this thread; with `accumulate`
@@ -7252,21 +7325,11 @@ static void fvg__gemm_run(void *arg, int index) {
 
   float copy[FVG__PANEL_DEPTH * FVG__PANEL_COLS];
   int cols = fvg__min(width, p->n - j0);
-  int panel_beside = j0 + 2 * width <= p->n;
 
   for (int k0 = 0; k0 < p->k; k0 += FVG__PANEL_DEPTH) {
     int depth = fvg__min(FVG__PANEL_DEPTH, p->k - k0);
-
-    /* The next copy lies below this one if there is a whole one, else at the top of the panel
-       beside, else nowhere. */
-    int next_k = depth;
-    int next_j = 0;
-    if (k0 + 2 * FVG__PANEL_DEPTH > p->k) {
-      next_k = panel_beside ? -k0 : 0;
-      next_j = panel_beside ? width : 0;
-    }
-
-    fvg__copy_panel(p->kernels, &p->b, k0, depth, j0, cols, copy, next_k, next_j);
+    fvg__next_copy next = fvg__find_next_copy(p, k0, j0);
+    fvg__copy_panel(p->kernels, &p->b, k0, depth, j0, cols, copy, next);
     fvg__block_times_panel(g, block, k0, depth, j0, copy, NULL);
   }
 }
@@ -7290,8 +7353,8 @@ static fvg_status fvg__gemm(fvg_ctx *c, const fvg__product *p) {
 
   fvg__gemm_job g;
   g.p = *p;
-  int packed = p->b.type == FVG_F32_PANELS;
-  g.ready = packed && p->b.row == 1 && p->b.col == p->k;
+  int in_panels = p->b.type == FVG_F32_PANELS;
+  g.ready = in_panels && p->b.row == 1 && p->b.col == p->k;
   g.n_panels = fvg__ceil_div(p->n, p->kernels->tile_cols);
 
   int most_rows = FVG__COPIED_ROWS;
@@ -7303,10 +7366,10 @@ static fvg_status fvg__gemm(fvg_ctx *c, const fvg__product *p) {
   fvg_status s = FVG_OK;
   for (g.row0 = 0; !s && g.row0 < p->m; g.row0 += g.rows) {
     g.rows = fvg__min(pass_rows, p->m - g.row0);
-    int n_tiles = p->packed ? fvg__ceil_div(g.rows, tile_rows) : 0;
+    int n_tiles = p->tiled_a ? fvg__ceil_div(g.rows, tile_rows) : 0;
     int n_blocks = fvg__ceil_div(g.rows, block_rows);
 
-    s = fvg__gemm_jobs(threads, fvg__pack_rows, &g, n_tiles);
+    s = fvg__gemm_jobs(threads, fvg__copy_tile_of_a, &g, n_tiles);
     if (!s)
       s = fvg__gemm_jobs(threads, fvg__gemm_run, &g, n_blocks * g.n_panels);
   }
@@ -7320,6 +7383,7 @@ FVG_DEF int fvg_panel_width(const fvg_ctx *c) { return c->kernels->tile_cols; }
    are complete. */
 static fvg_status fvg__rearrange(fvg_ctx *c, fvg_tensor *x, fvg_dtype from, fvg_dtype to,
                                  const char *who) {
+  if (!x) return fvg__null_argument(c, who, "the tensor");
   if (x->type == to) return FVG_OK;
 
   char text[FVG__SHAPE_TEXT];
@@ -7393,7 +7457,7 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
    above the mark is about to be given back. */
 
 #define FVG__TAPE_CHUNK      ((size_t)1 << 20)  /* bytes of the first chunk of a tape             */
-#define FVG__TAPE_CHUNK_MOST ((size_t)1 << 24)    /* of any chunk, unless one tensor is larger      */
+#define FVG__TAPE_CHUNK_MOST ((size_t)1 << 24)  /* of any chunk, unless one tensor is larger      */
 
 typedef struct fvg__chunk {
   struct fvg__chunk *next, *previous;
@@ -7453,17 +7517,39 @@ FVG_DEF fvg_tape *fvg_tape_new(fvg_ctx *c) {
   return t;
 }
 
-/* Marks the tape as failed.  An operand that is NULL may be one that was never there, such as the
-   bias of a linear layer, or the result of a node that failed; this flag tells which. */
+/* Marks the tape as failed.  Without the flag, linear(x, w, NULL) could mean two things: a layer
+   without a bias, or one whose bias could not be made. */
 static fvg_node *fvg__give_up(fvg_tape *t) {
   t->failed = 1;
   return NULL;
 }
 
+/* Refuses an array that is NULL where a node needs it. */
+static fvg_node *fvg__null_array(fvg_tape *t, const char *function, const char *array) {
+  if (t->failed) return NULL;
+  fvg__null_argument(t->ctx, function, array);
+  return fvg__give_up(t);
+}
+
+/* Refuses operands of which one or more are NULL; c is b again for an operation of two.  If their
+   tape has failed, the NULL comes from that failure, whose message stays. */
+static fvg_node *fvg__null_operand(const char *what, const fvg_node *a, const fvg_node *b,
+                                   const fvg_node *c) {
+  const fvg_node *other = a ? a : b ? b : c;
+  if (!other || other->tape->failed) return NULL;
+
+  int first = !a ? 1 : !b ? 2 : 3;
+  fvg_fail(other->tape->ctx, FVG_E_ARG, "%s: operand %d is NULL", what, first);
+  return fvg__give_up(other->tape);
+}
+
 /* ---- memory ---- */
 static void fvg__chunk_free(fvg_tape *t, fvg__chunk *k) {
-  fvg_release(t->ctx, k->bytes);
-  fvg_release(t->ctx, k);
+  fvg_ctx *c = t->ctx;
+  const size_t before = c->used;
+  fvg_release(c, k->bytes);
+  fvg_release(c, k);
+  c->tape_bytes -= before - c->used;
 }
 
 /* A new chunk is as large as all before it together, within 1 to 16 MB.  So there are few chunks,
@@ -7475,24 +7561,25 @@ static size_t fvg__chunk_size(const fvg__chunk *last, size_t bytes) {
   return size > bytes ? size : bytes;
 }
 
-/* While a file is read, a budget limits what its numbers may claim (chapter 1).  The memory of a
-   tape follows from the model instead, so it does not count. */
+/* A chunk is counted apart, because it needs no room in the budget of a file (chapter 1). */
 static fvg__chunk *fvg__chunk_new(fvg_tape *t, size_t bytes) {
   fvg_ctx *c = t->ctx;
-  fvg__chunk *k = FVG_NEW(c, fvg__chunk);
-  if (!k) return NULL;
+  const fvg__budget budget = c->budget;
+  const size_t before = c->used;
 
-  fvg__budget budget = c->budget;
   c->budget.most = 0;
-  k->capacity = bytes;
-  k->bytes = (char *)fvg__alloc_raw(c, bytes);
-  c->budget = budget;
-  if (budget.most) c->budget.most += bytes;
-
-  if (!k->bytes) {
-    fvg_release(c, k);
-    return NULL;
+  fvg__chunk *k = FVG_NEW(c, fvg__chunk);
+  if (k) {
+    k->capacity = bytes;
+    k->bytes = (char *)fvg__alloc_raw(c, bytes);
   }
+  c->budget = budget;
+
+  if (k && !k->bytes) {
+    fvg_release(c, k);
+    k = NULL;
+  }
+  c->tape_bytes += c->used - before;
   return k;
 }
 
@@ -7767,6 +7854,7 @@ FVG_DEF void fvg_keep_grad(fvg_node *x) {
 }
 
 FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x) {
+  if (t && !x) return fvg__null_array(t, "fvg_const", "the array of values");
   fvg_node *y = fvg__leaf(t, rows, cols);
   /* Copying the pointer drops its const; fvg_fill refuses such a node. */
   if (y) memcpy(&y->value, &x, sizeof y->value);
@@ -7796,8 +7884,8 @@ static fvg_node *fvg__train_leaf(fvg_node *y, const fvg_tensor *w) {
     if (p->value.data != w->data) continue;
 
     if (w->type != FVG_F32 || fvg_tensor_count(w) != fvg_tensor_count(&p->value)) {
-      int packed = w->type == FVG_F32_PANELS;
-      fvg_fail(t->ctx, FVG_E_SHAPE, packed ?
+      int in_panels = w->type == FVG_F32_PANELS;
+      fvg_fail(t->ctx, FVG_E_SHAPE, in_panels ?
                "fvg_tape_train: %s is packed for the kernels; fvg_tensor_unpack or "
                "fvg_clip_unpack comes first" :
                "fvg_tape_train: %s does not fit its tensor", p->name);
@@ -7812,6 +7900,12 @@ static fvg_node *fvg__train_leaf(fvg_node *y, const fvg_tensor *w) {
 /* The leaf of a tensor: [dim 0, the rest], or one row for a vector. */
 FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
   if (!t) return NULL;
+  if (!w) return fvg__null_array(t, "fvg_frozen", "the tensor");
+  if (w->n_dim < 0 || w->n_dim > FVG_MAX_DIM) {
+    fvg_fail(t->ctx, FVG_E_SHAPE, "a frozen tensor of %d dimensions, at most %d are possible",
+             w->n_dim, FVG_MAX_DIM);
+    return fvg__give_up(t);
+  }
   if (!w->data || (w->type > FVG_BF16 && w->type != FVG_F32_PANELS)) {
     fvg_fail(t->ctx, FVG_E_ARG, "a frozen tensor must hold floats");
     return fvg__give_up(t);
@@ -7834,7 +7928,8 @@ FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
 }
 
 FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p) {
-  fvg_node *y = fvg_frozen(t, &p->value);
+  if (t && !p) return fvg__null_array(t, "fvg_param", "the parameter");
+  fvg_node *y = t ? fvg_frozen(t, &p->value) : NULL;
   if (!y) return NULL;
   if (y->type != FVG_F32) {
     fvg_fail(t->ctx, FVG_E_ARG,
@@ -7859,7 +7954,10 @@ FVG_DEF fvg_node *fvg_detach(fvg_node *x) {
 /* Allocates the values and the gradient of a parameter, both zero. */
 FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char *name,
                                      int n_dim, const int *dim) {
+  if (!out) return fvg__null_argument(c, "fvg_parameter_new", "the result");
   memset(out, 0, sizeof *out);
+  if (!name || (n_dim > 0 && !dim))
+    return fvg__null_argument(c, "fvg_parameter_new", name ? "the shape" : "the name");
   if (n_dim < 0 || n_dim > FVG_MAX_DIM)
     return fvg_fail(c, FVG_E_SHAPE, "%s: %d dimensions, at most %d are possible", name, n_dim,
                     FVG_MAX_DIM);
@@ -7891,6 +7989,7 @@ FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char 
 }
 
 FVG_DEF void fvg_parameter_free(fvg_ctx *c, fvg_parameter *p) {
+  if (!p) return;
   fvg_release(c, p->value.data);
   fvg_release(c, p->grad);
   memset(p, 0, sizeof *p);
@@ -8032,6 +8131,7 @@ FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
   if (!x || x->tape->failed) return NULL;
 
   fvg_tape *t = x->tape;
+  if (!f) return fvg__null_array(t, "fvg_recompute", "the function");
   fvg__recomputed *r = (fvg__recomputed *)fvg__tape_alloc(t, sizeof *r);
   if (!r) return NULL;
   r->f = f;
@@ -8102,6 +8202,10 @@ static double fvg__worst_gradient(fvg_tape *t, fvg_scalar_fn f, void *user, fvg_
 FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
                                   fvg_parameter *const *params, int n_params,
                                   int probes, float step) {
+  if (!f || (n_params > 0 && !params)) {
+    fvg__null_argument(c, "fvg_gradient_check", f ? "the list of parameters" : "the function");
+    return -1;
+  }
   fvg_tape *t = fvg_tape_new(c);
   if (!t) return -1;
 
@@ -8275,7 +8379,7 @@ static void fvg__add_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_add(fvg_node *a, fvg_node *b) {
-  if (!a || !b) return NULL;
+  if (!a || !b) return fvg__null_operand("add", a, b, b);
   if (!fvg__broadcasts(a, b)) return fvg__mismatch("add", a, b);
   fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__add_backward);
   return fvg__each_row(y, fvg__add_rows);
@@ -8300,7 +8404,7 @@ static void fvg__mul_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_mul(fvg_node *a, fvg_node *b) {
-  if (!a || !b) return NULL;
+  if (!a || !b) return fvg__null_operand("mul", a, b, b);
   if (!fvg__broadcasts(a, b)) return fvg__mismatch("mul", a, b);
   fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__mul_backward);
   if (!y) return NULL;
@@ -8353,17 +8457,17 @@ static fvg__operand fvg__operand_of(const fvg_node *w, ptrdiff_t row, ptrdiff_t 
   return x;
 }
 
-/* Computes the product.  Room for packed rows is taken from the end of the tape and given back; the
-   tape remembers a failure. */
+/* Computes the product.  Room for a copy of A in tiles is taken from the end of the tape and given
+   back; the tape remembers a failure. */
 static void fvg__multiply(fvg_tape *t, fvg__product *p) {
   fvg_mark mark = fvg_tape_mark(t);
   p->kernels = t->ctx->kernels;
-  p->packed = NULL;
+  p->tiled_a = NULL;
 
   ptrdiff_t a_stride = p->a.col == 1 ? p->a.row : p->a.col;
-  if (fvg__worth_packing(p->kernels, p->n, a_stride)) {
-    p->packed = fvg__tape_floats(t, fvg__packed_floats(p->kernels, p->m, p->k));
-    if (!p->packed) return;
+  if (fvg__worth_tiling(p->kernels, p->n, a_stride)) {
+    p->tiled_a = fvg__tape_floats(t, fvg__tiled_floats(p->kernels, p->m, p->k));
+    if (!p->tiled_a) return;
   }
 
   if (fvg__gemm(t->ctx, p)) t->failed = 1;
@@ -8409,7 +8513,7 @@ static void fvg__linear_backward(fvg_node *y) {
 
 /* The weights may be stored in any float type, everything else is F32. */
 FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node *r) {
-  if (!x || !w) return NULL;
+  if (!x || !w) return fvg__null_operand("linear", x, w, w);
   if (x->cols != w->cols)
     return fvg__mismatch("linear", x, w);
   if (b && fvg__count(b) != (size_t)w->rows)
@@ -8491,7 +8595,7 @@ static void fvg__layer_norm_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, float eps) {
-  if (!x || !gain || !bias) return NULL;
+  if (!x || !gain || !bias) return fvg__null_operand("layer_norm", x, gain, bias);
   size_t d = (size_t)x->cols;
   if (fvg__count(gain) != d)
     return fvg__mismatch("layer_norm's gain", x, gain);
@@ -8686,8 +8790,8 @@ static void fvg__concat_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b) {
-  if (!a || !b) return NULL;
-  if (a->cols != b->cols)
+  if (!a || !b) return fvg__null_operand("concat", a, b, b);
+  if (a->cols != b->cols || a->rows > INT_MAX - b->rows)
     return fvg__mismatch("concat", a, b);
   int rows = a->rows + b->rows;
   fvg_node *y = fvg__node(a->tape, rows, a->cols, a, b, NULL, fvg__concat_backward);
@@ -8724,6 +8828,7 @@ static void fvg__gather_backward(fvg_node *y) {
 FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n) {
   if (!x) return NULL;
   fvg_tape *t = x->tape;
+  if (!row) return fvg__null_array(t, "fvg_gather", "the list of rows");
 
   for (int i = 0; i < n; i++)
     if (row[i] < 0 || row[i] >= x->rows) {
@@ -8783,7 +8888,7 @@ static void fvg__lerp_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w) {
-  if (!a || !b || !w) return NULL;
+  if (!a || !b || !w) return fvg__null_operand("lerp", a, b, w);
   if (!fvg__same_shape(a, b)) return fvg__mismatch("lerp", a, b);
   if (w->rows != a->rows || w->cols != 1)
     return fvg__mismatch("lerp's weight", a, w);
@@ -8848,6 +8953,7 @@ static void fvg__cross_entropy_backward(fvg_node *y) {
 FVG_DEF fvg_node *fvg_cross_entropy(fvg_node *logits, const int *label) {
   if (!logits) return NULL;
   fvg_tape *t = logits->tape;
+  if (!label) return fvg__null_array(t, "fvg_cross_entropy", "the list of labels");
   int n = logits->rows;
   int classes = logits->cols;
 
@@ -8889,7 +8995,7 @@ static void fvg__kl_rows_backward(fvg_node *y) {
 
 /* p is detached, so no gradient reaches the teacher. */
 FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau) {
-  if (!p || !logits) return NULL;
+  if (!p || !logits) return fvg__null_operand("kl_rows", p, logits, logits);
   if (!fvg__same_shape(p, logits)) return fvg__mismatch("kl_rows", p, logits);
   if (fvg__bad_temperature(p, "kl_rows", tau)) return NULL;
 
@@ -8935,6 +9041,8 @@ static void fvg__bce_backward(fvg_node *y) {
 /* Targets and weights are copied: the caller's arrays need not outlive the call. */
 FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const float *weight) {
   if (!q) return NULL;
+  if (!target || !weight)
+    return fvg__null_array(q->tape, "fvg_bce_with_logits", target ? "the weight" : "the target");
   if (q->cols != 1) {
     fvg_fail(q->tape->ctx, FVG_E_SHAPE, "bce_with_logits: q must be [n,1], not [%d,%d]",
              q->rows, q->cols);
@@ -9346,8 +9454,7 @@ static void fvg__attention_run(fvg__attention_job *j, size_t (*scratch_size)(con
     if (size > j->scratch_size) j->scratch_size = size;
   }
 
-  int threads = t->ctx->desc.parallel || t->ctx->desc.n_threads > 1;
-  j->n_scratch = fvg__min(j->n_jobs, threads ? FVG__MOST_SCRATCH : 1);
+  j->n_scratch = fvg__min(j->n_jobs, fvg__has_threads(t->ctx) ? FVG__MOST_SCRATCH : 1);
   j->scratch = fvg__tape_floats(t, (size_t)j->n_scratch * j->scratch_size);
   if (!j->scratch) return;
 
@@ -9416,7 +9523,8 @@ static fvg_status fvg__check_n_head(const fvg_node *q, int n_head) {
 /* q [n,w], k and v [m,w] -> [n,w].  saved: ln sum exp S, [n, n_head];  table: the segments. */
 FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_head,
                                 const fvg_segment *segment, int n_segment) {
-  if (!q || !k || !v) return NULL;
+  if (!q || !k || !v) return fvg__null_operand("attention", q, k, v);
+  if (!segment) return fvg__null_array(q->tape, "fvg_attention", "the list of segments");
   if (q->cols != k->cols)
     return fvg__mismatch("attention", q, k);
   if (!fvg__same_shape(k, v)) return fvg__mismatch("attention", k, v);
@@ -9459,7 +9567,7 @@ static fvg_node *fvg__project(fvg_node *x, const fvg_tensor *weight, const fvg_t
 /* r + x w^T + b, the end of a residual branch */
 static fvg_node *fvg__project_onto(fvg_node *x, const fvg_tensor *weight, const fvg_tensor *bias,
                                    fvg_node *r) {
-  if (!x || !r) return NULL;
+  if (!x || !r) return fvg__null_operand("linear's sum", x, r, r);
   return fvg_linear_add(x, fvg_frozen(x->tape, weight), fvg_frozen(x->tape, bias), r);
 }
 
@@ -9597,6 +9705,8 @@ FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m,
                                          const fvg_prompts *prompts) {
   if (!x) return NULL;
   fvg_tape *t = x->tape;
+  if (!m || !segment)
+    return fvg__null_array(t, "fvg_transform", m ? "the list of segments" : "the transformer");
   const fvg_splice *splice = prompts ? prompts->splice : NULL;
   const fvg_splice *end = splice ? splice + prompts->n_splice : NULL;
 
@@ -9727,7 +9837,13 @@ static int fvg__optimizer_add(fvg_optimizer *o, int i, fvg_parameter *p) {
 /* An optimiser of n parameters, which it does not own; *out is NULL on failure. */
 FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, fvg_parameter *const *params,
                                      int n, const fvg_optimizer_desc *desc) {
+  if (!out) return fvg__null_argument(c, "fvg_optimizer_new", "the result");
   *out = NULL;
+  int missing = n > 0 && !params;
+  for (int i = 0; i < n && !missing; i++)
+    missing = !params[i];
+  if (missing) return fvg__null_argument(c, "fvg_optimizer_new", "a parameter or their list");
+
   fvg_optimizer *o = FVG_NEW(c, fvg_optimizer);
   if (!o) return FVG_E_NOMEM;
 

@@ -9465,7 +9465,7 @@ static fvg_node *fvg__learner_images(fvg_learner *l, fvg_tape *t, const float *p
   if (!vectors) return NULL;
   fvg__image_rows rows;
   if (fvg__image_rows_new(l->clip, &rows, n, &l->plan[FVG__IMAGE]))
-    return NULL;
+    return fvg__give_up(t);
 
   fvg_node *x = fvg__vision_embed(t, &rows, pixels, vectors);
   x = fvg__vision_blocks(&rows, x, vectors, l->n_read, l->desc.recompute);
