@@ -9925,46 +9925,88 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
 /*==================================================================================================
  * CHAPTER 12  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)
  *==================================================================================================
-   Tuned prompts fit the classes that they have seen, lose on new ones, and their attention slips
-   off the object. FVG-PT freezes the tuned model and learns three small modules from pictures with
-   foreground masks.
+   Tuned prompts fit the classes that they have seen and lose on new ones, and the image encoder
+   attends less to the object.  FVG-PT freezes the tuned model and learns three small modules from
+   pictures with foreground masks.
 
-   What is given.  Image x has the feature f, and its foreground view x * mask has f_fg, both from
-   the tuned image encoder; class c has the text feature g_c of the tuned prompts.  f0 and g0 are
-   the features of plain CLIP.  All have unit length, s is CLIP's logit scale, y the label, H(p) the
-   entropy of p in nats.
+   Words.  A feature is a vector that stands for an image or for a class name.  A logit is a score
+   before the softmax; the temperature tau divides logits, and a larger one makes probabilities
+   flatter.  CE is the cross-entropy of logits and a label, KL(p || q) = sum_c p_c ln(p_c / q_c) the
+   divergence of p from q, BCE the binary cross-entropy, and Ent(p) = -sum_c p_c ln p_c the entropy,
+   in nats.  Adapters and gates are small networks: an adapter changes a feature, and a gate gives a
+   number from 0 to 1.  FRG is the foreground reliability gate; it gives r, the trust in the
+   foreground view.  BRG is the backbone reliability gate, the gate of PC; it gives b, the share of
+   zero-shot CLIP.
 
-     (1)  z_full = s f g^T    z_fg = s f_fg g^T    z_CLIP = s f0 g0^T    p_* = softmax(z_* / tau)
+   What is given.  Image i has the feature f_i, and its foreground view, the image times its mask,
+   has f_fg_i, both from the tuned image encoder; class c has the text feature g_c of the tuned
+   prompts.  f0 and g0 are the features of zero-shot CLIP.  All have unit length, s is CLIP's logit
+   scale, y_i the label.  m_i is 1 if image i has a mask whose area passes area_rule, else 0.
 
-   FRG, the foreground reliability gate: how far may the foreground view of this picture be trusted?
+     (1)  z_full = s f_score g^T     z_fg = s f_score_fg g^T     z_tuned = s f g^T
+          z_CLIP = s f0 g0^T         p_* = softmax(z_* / tau)
 
-     (2)  u = [ H(p_full) - H(p_fg),  cos(p_full, p_fg),  share of the picture that is foreground ]
-     (3)  r = sigmoid(MLP_FRG(u))
-     (4)  L_FRG = BCE(r, r*),      r* = 1 if CE(z_fg, y) < CE(z_full, y) - delta, else 0
+   f_score is the feature by which the tuned model scores base classes.  Only MMRL has one of its
+   own, a mixture of two features, and scores new classes by f.  For all other methods f_score is f,
+   f_score_fg is f_fg, and z_tuned is z_full.
+
+   FRG: how far may the foreground view of this image be trusted?
+
+     (2)  u = [ Ent(p_full) - Ent(p_fg),  cos(p_full, p_fg),  area ]
+     (3)  r = m sigmoid(MLP_FRG(u))
+     (4)  L_FRG = mean over the images with m = 1 of BCE(sigmoid(MLP_FRG(u)), r*),
+          with r* = 1 if CE(z_fg, y) < CE(z_full, y) - delta, else 0
+
+   The area is the share of foreground in the view, which is what crop and flip leave of the image.
 
    FDC, foreground distillation compensation: two adapters, drawn toward the view that is trusted.
 
      (5)  f~ = norm(f + MLP_image(f))      g~ = norm(g + MLP_text(g))      z_FDC = s f~ g~^T
-     (6)  L_dist = mean_i [ r_i KL(p_fg || p_FDC) + (1 - r_i) KL(p_full || p_FDC) ],
+     (6)  L_dist = mean_i [ r_i KL(p_fg_i || p_FDC_i) + (1 - r_i) KL(p_full_i || p_FDC_i) ],
           with p_FDC = softmax(z_FDC / tau), and r taken as a constant
 
-   PC, prior calibration: how much of plain CLIP do classes need that were never seen?
+   The mean is over all n images, so one with m = 0 is distilled from the full view.
 
-     (7)  v = [ H(p_full),  H(p_CLIP),  cos(p_full, p_CLIP) ]      b = sigmoid(MLP_BRG(v))
-     (8)  z_PC = (1 - b) z_full + b z_CLIP
-          L_PC = CE(z_PC, y) + KL(p_CLIP || softmax(z_PC / tau))
+   PC, prior calibration: how much of zero-shot CLIP do classes need that were never seen?
+
+     (7)  v = [ Ent(p_tuned),  Ent(p_CLIP),  cos(p_tuned, p_CLIP) ]      b = sigmoid(MLP_BRG(v))
+     (8)  z_PC = (1 - b) z_tuned + b z_CLIP
+          L_PC = mean_i [ CE(z_PC_i, y_i) + KL(p_CLIP_i || softmax(z_PC_i / tau)) ]
 
    Training minimises
 
-     (9)  L = CE(z_FDC, y) + lambda_base L_dist + lambda_rg L_FRG + lambda_new L_PC
+     (9)  L = CE(z_FDC, y) + lambda_base L_dist + lambda_rg L_FRG + lambda_new L_PC,
 
-   and testing scores base classes by z_FDC, which needs no mask, and new classes by z_PC.  The
-   modules share neither parameters nor gradients (unless attach_r lets the distillation into the
-   gate), so training them together or one by one gives the same weights.
+   where CE is the mean over the images, too.  Every MLP has a relu between its layers.
 
-   MMRL has two image features: it scores base classes by a mixture f_score, new ones by f.  So
-   z_full of (1) to (6) is made of f_score; the z_full of (7) and (8), which the code calls z_tuned,
-   is made of f, and so is z_FDC.  For all other methods f_score is f, and z_tuned is z_full.
+     f_score    [n,d] --.                     .-- p_full --.
+     f_score_fg [n,d] ---+-- x s g^T, / tau --+-- p_fg ----+-- u [n,3] -- FRG -- r [n,1]
+                                                                                  | value only
+     f [n,d] -- adapter f~ --.                                                    |
+     g [C,d] -- adapter g~ ---+-- z_FDC [n,C] -- CE, L_dist(p_full, p_fg, r) <----'
+                                    '-- scores base classes
+
+     f  [n,d] -- x s g^T  -- z_tuned [n,C] --+-- v [n,3] -- BRG -- b [n,1]
+     f0 [n,d] -- x s g0^T -- z_CLIP  [n,C] --'                      |
+     z_tuned, z_CLIP -- mixed by b <--------------------------------'
+                                    '-- z_PC [n,C] -- CE, KL(p_CLIP)
+                                          '-- scores new classes
+
+   Constants.  f, f_fg, f0, g and g0 come from frozen models.  So all of (1), u, v and r* have no
+   gradient, and only the two gates and the two adapters are learned.  The modules share no
+   parameter, and no gradient passes between them, unless attach_r lets that of L_dist into FRG.
+   PC may be trained alone with the same result.  FDC may not, since (6) reads the value of r at
+   every step.
+
+   In testing, base classes are scored by z_FDC, which needs no mask, and new classes by z_PC.
+
+   Sources.  The numbers (1) to (9) are this header's, not the paper's.  The paper gives the
+   modules, (1) to (9) without m, the temperature, delta and the weights.  The authors' released
+   code has no trainer for FVG-PT; its settings give the same numbers, and also the bounds of the
+   area and the small start of the adapters.  Ours is what neither says: m, which leaves out images
+   without a usable mask; that the area is that of the view; the relu; r as a constant in (6),
+   entropies that are not divided by ln C, and no factor tau^2 before a KL; the first values; and
+   for MMRL which of f_score and f goes where.
 
    The functions below come in this order: the parameters; (1); what both gates look at; FRG, FDC
    and PC, each with its part of the loss; the loss (9) and a training step; and what a trained
@@ -10045,7 +10087,7 @@ static fvg_status fvg__add_parameter(fvg_fvgpt *m, fvg_parameter *p, const char 
 }
 
 /* The layer down starts as PyTorch's linear layers do, uniform in +-1/sqrt(inputs).  The layer up
-   starts near zero, so that z_FDC starts as z_full. */
+   starts near zero, so that z_FDC starts close to z_tuned = s f g^T. */
 static fvg_status fvg__adapter_new(fvg_fvgpt *m, fvg__adapter *a, const char *const name[4]) {
   int d = m->desc.width, hidden = m->desc.fdc_hidden;
   double bound = 1 / sqrt((double)d);
@@ -10077,6 +10119,33 @@ static fvg_status fvg__gate_new(fvg_fvgpt *m, fvg__gate *g,
   return s;
 }
 
+/* Refuses what cannot be computed with, and what a checkpoint could not hold: its reader takes no
+   other values either. */
+static fvg_status fvg__check_fvgpt_desc(fvg_ctx *c, const fvg_fvgpt_desc *d) {
+  const int most_hidden = 65536;
+  if (d->width < 1)
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT: width is %d, it must be that of the features", d->width);
+  if (d->gate_layers > FVG__MAX_GATE_LAYERS)
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT: gate_layers is %d, 1 to %d are possible",
+                    d->gate_layers, FVG__MAX_GATE_LAYERS);
+  if (d->fdc_hidden > most_hidden || d->gate_hidden > most_hidden)
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT: fdc_hidden is %d and gate_hidden %d, at most %d are "
+                    "possible", d->fdc_hidden, d->gate_hidden, most_hidden);
+
+  if (!(d->tau > 0) || !(d->logit_scale > 0))
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT: tau and logit_scale must be positive");
+  if (!(d->tau < 1e6f) || !(d->logit_scale < 1e6f))
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT: tau is %g and logit_scale %g, they must be below 1e6",
+                    (double)d->tau, (double)d->logit_scale);
+
+  int rule = (int)d->area_rule;
+  int in_order = d->area_min >= 0 && d->area_min <= d->area_max && d->area_max <= 1;
+  if (rule < FVG_AREA_ZERO_R || rule > FVG_AREA_IGNORE || !in_order)
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT: area_rule %d, area_min %g, area_max %g make no sense",
+                    rule, (double)d->area_min, (double)d->area_max);
+  return FVG_OK;
+}
+
 /* All modules with their first values.  file is the checkpoint that other values will come from, or
    NULL. */
 static fvg_status fvg__fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_desc *desc,
@@ -10091,17 +10160,12 @@ static fvg_status fvg__fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_de
   static const char *const brg_name[] = {"brg.fc1.weight", "brg.fc1.bias", "brg.fc2.weight",
                                          "brg.fc2.bias",
                                          "brg.fc3.weight", "brg.fc3.bias"};
+  if (!out) return fvg__null_argument(c, "fvg_fvgpt_new", "the result");
   *out = NULL;
 
   fvg_fvgpt_desc d = fvg_fvgpt_defaults(desc);
-  if (d.width < 1)
-    return fvg_fail(c, FVG_E_ARG, "FVG-PT: width is %d, it must be that of the features", d.width);
-  if (d.gate_layers > FVG__MAX_GATE_LAYERS)
-    return fvg_fail(c, FVG_E_ARG, "FVG-PT: gate_layers is %d, 1 to %d are possible",
-                    d.gate_layers, FVG__MAX_GATE_LAYERS);
-  if (!(d.tau > 0) || !(d.logit_scale > 0))
-    return fvg_fail(c, FVG_E_ARG, "FVG-PT: tau and logit_scale must be positive");
-
+  fvg_status s = fvg__check_fvgpt_desc(c, &d);
+  if (s) return s;
   fvg_fvgpt *m = FVG_NEW(c, fvg_fvgpt);
   if (!m) return FVG_E_NOMEM;
   m->ctx = c;
@@ -10109,7 +10173,7 @@ static fvg_status fvg__fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_de
   m->file = file;
   m->tape = fvg_tape_new(c);
 
-  fvg_status s = m->tape ? FVG_OK : FVG_E_NOMEM;
+  if (!m->tape) s = FVG_E_NOMEM;
   if (!s) s = fvg__adapter_new(m, &m->fdc_image, image_name);
   if (!s) s = fvg__adapter_new(m, &m->fdc_text, text_name);
   if (!s) s = fvg__gate_new(m, &m->frg, frg_name);
@@ -10135,6 +10199,7 @@ FVG_DEF void fvg_fvgpt_free(fvg_fvgpt *m) {
 }
 
 FVG_DEF fvg_parameter *const *fvg_fvgpt_parameters(const fvg_fvgpt *m, int *n) {
+  if (!n) return NULL;
   *n = m->n_params;
   return m->params;
 }
@@ -10156,8 +10221,7 @@ static fvg_node *fvg__probabilities(const fvg_fvgpt *m, fvg_node *z) {
   return fvg_softmax(z, m->desc.tau);
 }
 
-/* z_full of (1) to (6), or z_fg where foreground is 1: scores by the feature that scores base
-   classes */
+/* z_full of (1), or z_fg where foreground is 1: scores by the feature that scores base classes */
 static fvg_node *fvg__view_logits(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *x,
                                   int foreground) {
   const float *f = x->f_score ? x->f_score : x->f;
@@ -10166,7 +10230,7 @@ static fvg_node *fvg__view_logits(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_bat
   return fvg__logits(m, fvg__features(m, t, foreground ? f_fg : f, x->n), g);
 }
 
-/* z_tuned, the z_full of (7) and (8): scores by the feature that scores new classes */
+/* z_tuned of (1): scores by the feature that scores new classes */
 static fvg_node *fvg__tuned_logits(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *x) {
   return fvg__logits(m, fvg__features(m, t, x->f, x->n), fvg__features(m, t, x->g, x->n_class));
 }
@@ -10178,7 +10242,7 @@ static fvg_node *fvg__clip_logits(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_bat
 
 /* ---- what both gates look at ---- */
 
-/* H(p) of n probabilities in nats, or, with normalise_entropy, as a share of the most, ln n */
+/* Ent(p) of n probabilities in nats, or, with normalise_entropy, as a share of the most, ln n */
 static double fvg__entropy(const fvg_fvgpt *m, const float *p, int n) {
   double sum = 0;
   for (int i = 0; i < n; i++) {
@@ -10209,8 +10273,8 @@ static fvg_node *fvg__gate_logit(fvg__gate *g, fvg_node *x) {
 
 /* ---- FRG, the foreground reliability gate: (2) to (4) ---- */
 
-/* Says whether an image's mask is used: it has one, and of a sensible size.  *area becomes what the
-   gate sees. */
+/* m of (3): does the image have a mask, and of an area that passes area_rule?  *area becomes what
+   the gate sees. */
 static int fvg__mask_counts(const fvg_fvgpt_desc *d, float *area) {
   if (!(*area >= 0)) {
     *area = 0;
@@ -10226,12 +10290,12 @@ static int fvg__mask_counts(const fvg_fvgpt_desc *d, float *area) {
 
 typedef struct fvg__frg_nodes {
   fvg_node *q;                /* [n,1] the gate's logit                                         */
-  fvg_node *counts;           /* [n,1] 1 for an image whose mask is used, else 0                */
-  fvg_node *r;                /* [n,1] the trust, 0 where the mask is not used                  */
+  fvg_node *counts;           /* [n,1] m, 1 for an image whose mask is used, else 0             */
+  fvg_node *r;                /* [n,1] the trust, 0 where m is 0                                */
 } fvg__frg_nodes;
 
-/* (2) and (3): p_full, p_fg [n,C] and area [n] -> r.  An image whose mask is not used has r = 0:
-   (6) then distils from the full view.  Members are NULL if a node cannot be made. */
+/* (2) and (3): p_full, p_fg [n,C] and area [n] -> r.  An image with m = 0 has r = 0: (6) then
+   distils from the full view.  Members are NULL if a node cannot be made. */
 static fvg__frg_nodes fvg__frg(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_fg, const float *area) {
   fvg__frg_nodes frg = {NULL, NULL, NULL};
   if (!p_full || !p_fg) return frg;
@@ -10283,7 +10347,7 @@ static fvg_node *fvg__frg_target(const fvg_fvgpt *m, fvg_node *z_full, fvg_node 
   return target;
 }
 
-/* L_FRG of (4), over the images whose masks are used */
+/* L_FRG of (4), over the images with m = 1 */
 static fvg_node *fvg__frg_loss(fvg__frg_nodes frg, fvg_node *target) {
   if (!target || !frg.counts) return NULL;
   return fvg_bce_with_logits(frg.q, fvg_value(target), fvg_value(frg.counts));
@@ -10326,33 +10390,35 @@ static fvg_node *fvg__fdc_loss(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_fg, f
 
 /* ---- PC, prior calibration: (7) and (8) ---- */
 
-/* (7): p_full, p_CLIP [n,C] -> b [n,1], the weight of plain CLIP */
-static fvg_node *fvg__brg(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_clip) {
-  if (!p_full || !p_clip) return NULL;
-  int n_class = p_full->cols;
-  fvg_node *v = fvg_zeros(p_full->tape, p_full->rows, 3);
+/* (7), the backbone reliability gate: p_tuned, p_CLIP [n,C] -> b [n,1], the share of zero-shot
+   CLIP */
+static fvg_node *fvg__brg(fvg_fvgpt *m, fvg_node *p_tuned, fvg_node *p_clip) {
+  if (!p_tuned || !p_clip) return NULL;
+  int n_class = p_tuned->cols;
+  fvg_node *v = fvg_zeros(p_tuned->tape, p_tuned->rows, 3);
   if (!v) return NULL;
 
   for (int i = 0; i < v->rows; i++) {
-    const float *full = fvg_value(p_full) + fvg__row(i, n_class);
+    const float *tuned = fvg_value(p_tuned) + fvg__row(i, n_class);
     const float *clip = fvg_value(p_clip) + fvg__row(i, n_class);
     float *v_i = fvg_fill(v) + fvg__row(i, 3);
-    v_i[0] = (float)fvg__entropy(m, full, n_class);
+    v_i[0] = (float)fvg__entropy(m, tuned, n_class);
     v_i[1] = (float)fvg__entropy(m, clip, n_class);
-    v_i[2] = (float)fvg__cosine(full, clip, n_class);
+    v_i[2] = (float)fvg__cosine(tuned, clip, n_class);
   }
   return fvg_sigmoid(fvg__gate_logit(&m->brg, v));
 }
 
-/* (7) and the first half of (8): z_tuned, z_CLIP [n,C] -> z_PC [n,C], and b [n,1] in *b */
-static fvg_node *fvg__pc(fvg_fvgpt *m, fvg_node *z_tuned, fvg_node *z_clip, fvg_node **b) {
-  *b = fvg__brg(m, fvg__probabilities(m, z_tuned), fvg__probabilities(m, z_clip));
+/* (7) and the first half of (8): z_tuned, z_CLIP and p_CLIP [n,C] -> z_PC [n,C], and b [n,1] in
+   *b */
+static fvg_node *fvg__pc(fvg_fvgpt *m, fvg_node *z_tuned, fvg_node *z_clip, fvg_node *p_clip,
+                         fvg_node **b) {
+  *b = fvg__brg(m, fvg__probabilities(m, z_tuned), p_clip);
   return fvg_lerp(z_tuned, z_clip, *b);
 }
 
-/* The second term of L_PC in (8), which holds z_PC near plain CLIP: [1,1]; 0 with no_kl. */
-static fvg_node *fvg__pc_kl(fvg_fvgpt *m, fvg_node *z_clip, fvg_node *z_pc) {
-  fvg_node *p_clip = fvg__probabilities(m, z_clip);
+/* The second term of L_PC in (8), which holds z_PC near zero-shot CLIP: [1,1]; 0 with no_kl. */
+static fvg_node *fvg__pc_kl(fvg_fvgpt *m, fvg_node *p_clip, fvg_node *z_pc) {
   fvg_node *kl = fvg_mean(fvg_kl_rows(p_clip, z_pc, m->desc.tau));
   return fvg_scale(kl, m->desc.no_kl ? 0 : fvg__kl_factor(m));
 }
@@ -10364,7 +10430,7 @@ typedef struct fvg__terms {
   fvg_node *ce_fdc, *l_dist;         /* FDC: CE(z_FDC, y), and (6)                              */
   fvg_node *l_frg;                   /* FRG: (4)                                                */
   fvg_node *ce_pc, *kl_pc;           /* PC: the two terms of L_PC in (8)                        */
-  fvg_node *r, *r_target, *b;        /* [n,1] trust, its target, weight of plain CLIP           */
+  fvg_node *r, *r_target, *b;        /* [n,1] trust, its target, share of zero-shot CLIP        */
 } fvg__terms;
 
 /* (9).  A module that is left out, as in the rows of the paper's Table 3, weighs nothing. */
@@ -10385,13 +10451,22 @@ static fvg_node *fvg__trust(const fvg_fvgpt *m, fvg__frg_nodes frg) {
   return m->desc.no_frg ? frg.counts : frg.r;
 }
 
+/* z_full and z_fg must be made of the same kind of feature. */
+static fvg_status fvg__check_score_features(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
+  if (!x->f_score == !x->f_score_fg) return FVG_OK;
+  return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: of f_score and f_score_fg only one is given");
+}
+
 static fvg_status fvg__fvgpt_check(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
+  if (!x) return fvg__null_argument(m->ctx, "FVG-PT", "the batch");
   if (x->n < 1 || x->n_class < 1)
     return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: a batch of %d images and %d classes", x->n,
                     x->n_class);
   if (!x->f || !x->f_fg || !x->g || !x->g_clip || !x->area || !x->label)
     return fvg_fail(m->ctx, FVG_E_ARG,
                     "FVG-PT: a training batch needs f, f_fg, g, g_clip, area and label");
+  fvg_status s = fvg__check_score_features(m, x);
+  if (s) return s;
   for (int i = 0; i < x->n; i++) {
     if (x->label[i] < 0 || x->label[i] >= x->n_class)
       return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: image %d has label %d among %d classes", i,
@@ -10421,12 +10496,8 @@ static void fvg__report_terms(const fvg_fvgpt *m, fvg_fvgpt_report *report, cons
 }
 
 /* The loss as a node [1,1], from the equations one after the other; z and p are [n,C]. */
-FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg_fvgpt_report *report,
+static fvg_node *fvg__fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg__terms *terms,
                                  const fvg_fvgpt_batch *x) {
-  if (!t) return NULL;
-  if (fvg__fvgpt_check(m, x)) return fvg__give_up(t);
-  fvg__terms terms;
-
   /* (1): what the frozen models say, with and without the background. */
   fvg_node *z_full = fvg__view_logits(m, t, x, 0);
   fvg_node *z_fg = fvg__view_logits(m, t, x, 1);
@@ -10434,26 +10505,35 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg_fvgpt_report *re
   fvg_node *z_clip = fvg__clip_logits(m, t, x);
   fvg_node *p_full = fvg__probabilities(m, z_full);
   fvg_node *p_fg = fvg__probabilities(m, z_fg);
+  fvg_node *p_clip = fvg__probabilities(m, z_clip);
 
   /* FRG, (2) to (4): may the foreground view be trusted? */
   fvg__frg_nodes frg = fvg__frg(m, p_full, p_fg, x->area);
-  terms.r = fvg__trust(m, frg);
-  terms.r_target = fvg__frg_target(m, z_full, z_fg, x->label);
-  terms.l_frg = fvg__frg_loss(frg, terms.r_target);
+  terms->r = fvg__trust(m, frg);
+  terms->r_target = fvg__frg_target(m, z_full, z_fg, x->label);
+  terms->l_frg = fvg__frg_loss(frg, terms->r_target);
 
   /* FDC, (5) and (6): the adapters follow the view that is trusted. */
   fvg_node *f = fvg__features(m, t, x->f, x->n);
   fvg_node *g = fvg__features(m, t, x->g, x->n_class);
   fvg_node *z_fdc = fvg__fdc(m, f, g);
-  terms.ce_fdc = fvg_cross_entropy(z_fdc, x->label);
-  terms.l_dist = fvg__fdc_loss(m, p_full, p_fg, z_fdc, terms.r);
+  terms->ce_fdc = fvg_cross_entropy(z_fdc, x->label);
+  terms->l_dist = fvg__fdc_loss(m, p_full, p_fg, z_fdc, terms->r);
 
   /* PC, (7) and (8): how much of plain CLIP? */
-  fvg_node *z_pc = fvg__pc(m, z_tuned, z_clip, &terms.b);
-  terms.ce_pc = fvg_cross_entropy(z_pc, x->label);
-  terms.kl_pc = fvg__pc_kl(m, z_clip, z_pc);
+  fvg_node *z_pc = fvg__pc(m, z_tuned, z_clip, p_clip, &terms->b);
+  terms->ce_pc = fvg_cross_entropy(z_pc, x->label);
+  terms->kl_pc = fvg__pc_kl(m, p_clip, z_pc);
+  return fvg__total_loss(&m->desc, terms);
+}
 
-  fvg_node *loss = fvg__total_loss(&m->desc, &terms);
+FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg_fvgpt_report *report,
+                                 const fvg_fvgpt_batch *x) {
+  if (!t) return NULL;
+  if (fvg__fvgpt_check(m, x)) return fvg__give_up(t);
+
+  fvg__terms terms;
+  fvg_node *loss = fvg__fvgpt_loss(m, t, &terms, x);
   if (loss && report) fvg__report_terms(m, report, loss, &terms);
   return loss;
 }
@@ -10465,15 +10545,20 @@ FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_fvgpt_report *report, fvg_op
   fvg_tape_clear(m->tape);
   fvg_optimizer_zero_grad(o);
 
-  fvg_node *loss = fvg_fvgpt_loss(m, m->tape, report, batch);
+  fvg__terms terms;
+  fvg_node *loss = fvg__fvgpt_loss(m, m->tape, &terms, batch);
   s = loss ? fvg_backward(loss) : m->ctx->status;
-  if (!s) fvg_optimizer_step(o, lr);
-  return s;
+  if (s) return s;
+  if (report) fvg__report_terms(m, report, loss, &terms);
+  fvg_optimizer_step(o, lr);
+  return FVG_OK;
 }
 
 /* ---- what a trained FVG-PT is asked for: the same modules, without their losses ---- */
 
-static fvg_status fvg__check_counts(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
+/* Checks what every question needs; `out` is where the answer goes. */
+static fvg_status fvg__check_question(fvg_fvgpt *m, const float *out, const fvg_fvgpt_batch *x) {
+  if (!x || !out) return fvg__null_argument(m->ctx, "FVG-PT", x ? "the result" : "the batch");
   if (x->n >= 1 && x->n_class >= 1) return FVG_OK;
   return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: %d images and %d classes", x->n, x->n_class);
 }
@@ -10485,7 +10570,7 @@ static fvg_status fvg__copy_out(const fvg_fvgpt *m, const fvg_node *x, float *ou
 }
 
 FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_fvgpt_batch *x) {
-  fvg_status s = fvg__check_counts(m, x);
+  fvg_status s = fvg__check_question(m, logits, x);
   if (s) return s;
   if (!x->f || !x->g) return fvg_fail(m->ctx, FVG_E_ARG,
                                       "FVG-PT: scores for base classes need f and g");
@@ -10500,30 +10585,35 @@ FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_f
 
 FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b,
                                        const fvg_fvgpt_batch *x) {
+  fvg_status s = fvg__check_question(m, logits, x);
+  if (s) return s;
   if (m->desc.no_pc) {
-    if (b && x->n > 0) memset(b, 0, (size_t)x->n * sizeof *b);
     fvg_fvgpt_batch alone = *x;
     alone.f_score = NULL;                        /* new classes are scored by f */
-    return fvg_fvgpt_score_base(m, logits, &alone);
+    s = fvg_fvgpt_score_base(m, logits, &alone);
+    if (!s && b) memset(b, 0, (size_t)x->n * sizeof *b);
+    return s;
   }
-  fvg_status s = fvg__check_counts(m, x);
-  if (s) return s;
   if (!x->f || !x->g || !x->g_clip)
     return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: scores for new classes need f, g and g_clip");
 
   fvg_tape *t = m->tape;
   fvg_tape_clear(t);
   fvg_node *gate;
-  fvg_node *z_pc = fvg__pc(m, fvg__tuned_logits(m, t, x), fvg__clip_logits(m, t, x), &gate);
+  fvg_node *z_clip = fvg__clip_logits(m, t, x);
+  fvg_node *p_clip = fvg__probabilities(m, z_clip);
+  fvg_node *z_pc = fvg__pc(m, fvg__tuned_logits(m, t, x), z_clip, p_clip, &gate);
   s = fvg__copy_out(m, z_pc, logits);
   return s || !b ? s : fvg__copy_out(m, gate, b);
 }
 
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch *x) {
-  fvg_status s = fvg__check_counts(m, x);
+  fvg_status s = fvg__check_question(m, r, x);
   if (s) return s;
   if (!x->f || !x->f_fg || !x->g || !x->area)
     return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: trust needs f, f_fg, g and area");
+  s = fvg__check_score_features(m, x);
+  if (s) return s;
 
   fvg_tape *t = m->tape;
   fvg_tape_clear(t);
