@@ -613,7 +613,8 @@ typedef struct fvg_parameter {
   float      *grad;                  /* as many elements, owned; backward adds to it             */
 } fvg_parameter;
 
-/* Makes a parameter of n_dim dimensions, its values and gradient zero; `name` must outlive it.
+/* Makes a parameter of n_dim dimensions, its values and gradient zero; `name` must outlive it, and
+   NULL stands for "parameter".
    FVG_E_SHAPE for an impossible shape, FVG_E_NOMEM; *out is then zero. */
 FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char *name, int n_dim,
                                      const int *dim);
@@ -7956,8 +7957,8 @@ FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char 
                                      int n_dim, const int *dim) {
   if (!out) return fvg__null_argument(c, "fvg_parameter_new", "the result");
   memset(out, 0, sizeof *out);
-  if (!name || (n_dim > 0 && !dim))
-    return fvg__null_argument(c, "fvg_parameter_new", name ? "the shape" : "the name");
+  if (n_dim > 0 && !dim) return fvg__null_argument(c, "fvg_parameter_new", "the shape");
+  if (!name) name = "parameter";
   if (n_dim < 0 || n_dim > FVG_MAX_DIM)
     return fvg_fail(c, FVG_E_SHAPE, "%s: %d dimensions, at most %d are possible", name, n_dim,
                     FVG_MAX_DIM);
