@@ -68,12 +68,17 @@
    2. ERRORS.  A function that can fail returns an fvg_status; FVG_OK is 0.  fvg_error(c) then
       returns one line that names what failed: the file, the tensor, both shapes.
 
-      NULL where something is needed is FVG_E_ARG.  Where NULL is allowed, the comment says so.
+      Objects (a context, a tape, weights, an optimiser, ...) must be ones that were made; these
+      pointers are not checked.  Any other argument that is NULL where something is needed (a path,
+      a name, an array, a place for a result) is FVG_E_ARG.  Where NULL is allowed, the comment says
+      so.  A function that frees something accepts NULL.
 
-      Functions that make tape nodes return NULL on failure, and they accept NULL as an operand.
-      Once a node has failed, its tape makes no more until it is reset.  So a whole forward pass can
-      be written without tests and checked once, at its end: if the last node is NULL, then
-      fvg_last_status(c) and fvg_error(c) tell why.
+      An object that a failed call was to make is NULL or all zeros.
+
+      Functions that make tape nodes return NULL on failure.  They may be given a tape or an operand
+      that is NULL: then they return NULL, too.  Once a node has failed, its tape makes no more
+      until it is reset.  So a whole forward pass can be written without tests and checked once, at
+      its end: if the last node is NULL, then fvg_last_status(c) and fvg_error(c) tell why.
 
       Nothing here calls exit, abort or assert.  There is no global state; contexts are independent.
 
@@ -96,8 +101,9 @@
       threads than cores make a program slower.
 
       Other things do change the last bits, because they change the order of a sum.  One is the SIMD
-      level.  The other is whether weights are in rows or in panels, if there are 257 columns or
-      more: sums over rows take 256 elements at a time.
+      level.  The other is whether weights are in rows or in panels (a column-block layout for fast
+      products, see fvg_tensor_pack), if there are 257 columns or more: sums over rows take 256
+      elements at a time.
 
    5. RANDOM NUMBERS.  fvg_rng uses integers and exactly rounded operations only.  One seed gives
       the same sequence on every machine, normal deviates included.  x87 code (gcc -m32 without
@@ -330,7 +336,10 @@ FVG_DEF void fvg_log(fvg_ctx *c, int level, const char *format, ...);
 FVG_DEF fvg_status fvg_report_progress(fvg_ctx *c, const fvg_progress *p);
 
 /* Runs job(arg, 0) to job(arg, n-1) on all threads of the context, in any order, and waits for
-   them.  FVG_E_CANCELLED if the caller asks to stop; some jobs have then not been run. */
+   them.  FVG_E_CANCELLED if the caller asks to stop; some jobs have then not been run.
+
+   A job must not use c, which belongs to the calling thread.  The one exception is fvg_parallel: a
+   call from inside a job runs its own jobs one after the other, in the thread of that job. */
 FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n);
 
 /* Zeroed memory from the context's allocator, aligned to 64 bytes; NULL with FVG_E_NOMEM recorded
@@ -463,8 +472,8 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
 /* 1 if there is a plain file of this name, whatever it holds; else 0. */
 FVG_DEF int fvg_file_exists(const char *path);
 
-/* 1 if this is the name of such a temporary file; else 0.  A program that is killed may leave one
-   behind, and the owner of the folder may remove it. */
+/* 1 if this is the name of such a temporary file; else 0.  A program that is killed may leave one,
+   and the owner of the folder may remove it. */
 FVG_DEF int fvg_file_is_temporary(const char *name);
 #endif
 
@@ -534,7 +543,7 @@ FVG_DEF fvg_status fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fvg
 /* Joins n open files into one, because large models are published in several.  *out owns the parts
    from now on; they are closed with it, and also if joining fails.  `name` stands for the whole in
    messages; metadata are those of the first file.  FVG_E_FORMAT if two files hold a tensor of the
-   same name. */
+   same name; FVG_E_ARG if one file is given twice. */
 FVG_DEF fvg_status fvg_weights_join(fvg_ctx *c, fvg_weights **out, fvg_weights *const *part, int n,
                                     const char *name);
 
@@ -604,7 +613,8 @@ typedef struct fvg_parameter {
   float      *grad;                  /* as many elements, owned; backward adds to it             */
 } fvg_parameter;
 
-/* Makes a parameter of n_dim dimensions, its values and gradient zero; `name` must outlive it.
+/* Makes a parameter of n_dim dimensions, its values and gradient zero; `name` must outlive it, and
+   NULL stands for "parameter".
    FVG_E_SHAPE for an impossible shape, FVG_E_NOMEM; *out is then zero. */
 FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char *name, int n_dim,
                                      const int *dim);
@@ -708,9 +718,10 @@ FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
 /* -------------------------------------------------------------------------------------------------
    Operations (chapter 9)
    ---------------------------------------------------------------------------------------------- */
-/* Each makes a node, or returns NULL: if an operand is NULL, if shapes do not fit (FVG_E_SHAPE), if
+/* Each makes a node, or returns NULL: if shapes do not fit (FVG_E_SHAPE), if an operand is NULL, or
    operands are of two tapes or not stored as F32 (FVG_E_ARG), or when out of memory (FVG_E_NOMEM).
-   Arrays that are passed in are copied. */
+   A NULL that an earlier failure left keeps the message of that failure.  Arrays that are passed in
+   are copied. */
 
 /* a + b and a * b, element by element; a is [n,d], and b is [n,d], [1,d], [n,1] or [1,1]. */
 FVG_DEF fvg_node *fvg_add(fvg_node *a, fvg_node *b);
@@ -777,8 +788,10 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
 typedef struct fvg_segment {
   int query, n_query;                /* first row of q, and number of rows                       */
   int key, n_key;                    /* its own keys: first row of k and v, and number           */
-  int prefix, n_prefix;              /* shared keys: first row of k and v, and number; 0: none   */
-  int causal;                        /* 1: a query sees no own key behind itself                 */
+  int prefix, n_prefix;              /* rows [prefix, prefix + n_prefix) of k and v are seen by
+                                        every query of this segment, also in a causal one        */
+  int causal;                        /* 1: query i sees its own keys up to position i, not later
+                                        ones                                                     */
 } fvg_segment;
 
 /* Multi-head attention: q [n,w], k and v [m,w] -> [n,w].  n_head must divide w.
@@ -844,7 +857,7 @@ typedef struct fvg_splice {
 typedef struct fvg_prompts {
   fvg_node *vectors;                 /* [n,w]                                                    */
   const fvg_splice *splice;          /* [n_splice], in ascending order of layers                 */
-  int n_splice;                      /* at most one a layer                                      */
+  int n_splice;                      /* at most one per layer                                    */
   int recompute;                     /* 1: backward computes each block again, which needs the
                                         memory of one block and a third more work                */
 } fvg_prompts;
@@ -906,18 +919,20 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment);
 /* -------------------------------------------------------------------------------------------------
    FVG-PT (chapter 12, whose equations (1) to (9) the comments refer to)
 
-   FRG, the foreground reliability gate, says how far a foreground view is trusted: (2) to (4).
+   FRG, the foreground reliability gate, gives r, the trust in a foreground view: (2) to (4).
    FDC, foreground distillation compensation, adapts features for base classes: (5) and (6).
-   PC, prior calibration, mixes plain CLIP into the scores for new classes: (7) and (8).
+   PC, prior calibration, mixes plain CLIP into the scores for new classes: (7) and (8).  Its gate,
+   BRG, the backbone reliability gate, gives b, the share of zero-shot CLIP.
    ---------------------------------------------------------------------------------------------- */
 /* What is done with a mask whose area lies outside [area_min, area_max]. */
 typedef enum fvg_area_rule {
-  FVG_AREA_ZERO_R = 0,               /* r = 0 in (6), and the image does not count in (4)        */
+  FVG_AREA_ZERO_R = 0,               /* m = 0: r is 0 in (6), and (4) leaves the image out       */
   FVG_AREA_CLAMP,                    /* the mask is used, its area in (2) clamped to the bounds  */
   FVG_AREA_IGNORE                    /* the mask is used; there are no bounds                    */
 } fvg_area_rule;
 
-/* A number that begins a comment is the default, which zero stands for. */
+/* A number that begins a comment is the default, which zero stands for.  "On" begins the comment of
+   a switch: 1 turns it on, and 0, off, is the default. */
 typedef struct fvg_fvgpt_desc {
   int   width;                       /* d, the width of the features; there is no default        */
   int   fdc_hidden;                  /* 64: hidden width of the adapters of (5)                  */
@@ -925,26 +940,30 @@ typedef struct fvg_fvgpt_desc {
                                         and (7)                                                  */
   float fdc_init_scale;              /* 1e-3: standard deviation of the up weights of (5) at the
                                         start; negative: 0                                       */
-  float logit_scale;                 /* 100: s of (1) and (5)                                    */
+  float logit_scale;                 /* 100: s of (1) and (5).  It is not taken from the model:
+                                        set it to m->logit_scale                                 */
   float tau;                         /* 2: temperature of every p = softmax(z / tau), in (1), (6)
                                         and (8)                                                  */
   float lambda_base, lambda_new;     /* 10, 1: weights of L_dist and L_PC in (9); negative: 0    */
   float lambda_rg;                   /* 1: weight of L_FRG in (9); negative: 0                   */
   float delta;                       /* 0: margin of r* in (4)                                   */
-  float area_min, area_max;          /* 0.02, 0.98: bounds of a mask's area                      */
+  float area_min, area_max;          /* 0.02, 0.98: least and greatest share of foreground,
+                                        0 <= area_min <= area_max <= 1.  FVG_AREA_IGNORE asks for
+                                        no bounds                                                */
   fvg_area_rule area_rule;           /* FVG_AREA_ZERO_R                                          */
-  int   attach_r;                    /* 1: L_dist of (6) also trains the gate of (3); published: r
-                                        is a constant there                                      */
-  int   kl_tau2;                     /* 1: every KL in (6) and (8) is multiplied by tau^2        */
-  int   no_kl;                       /* 1: L_PC in (8) is without its KL term                    */
-  int   normalise_entropy;           /* 1: H in (2) and (7) is divided by ln C, C being the number
-                                        of classes; published: it is not                         */
+  int   attach_r;                    /* On: L_dist of (6) also trains the gate of (3).  Off: r is
+                                        a constant there                                         */
+  int   kl_tau2;                     /* On: every KL in (6) and (8) is multiplied by tau^2       */
+  int   no_kl;                       /* On: L_PC in (8) is without its KL term                   */
+  int   normalise_entropy;           /* On: Ent in (2) and (7) is divided by ln C, C being the
+                                        number of classes                                        */
 
-  /* The ablation of the paper's Table 3.  A 1 leaves a module out. */
-  int   no_frg;                      /* r = 1 in (6) wherever a mask is used; no L_FRG in (9)    */
-  int   no_fdc;                      /* base classes are scored by z_full of (1); no CE(z_FDC, y)
-                                        and no L_dist in (9)                                     */
-  int   no_pc;                       /* new classes are scored as base classes; no L_PC in (9)   */
+  /* The ablation of the paper's Table 3: each switch leaves a module out. */
+  int   no_frg;                      /* On: r = m in (6), and no L_FRG in (9)                    */
+  int   no_fdc;                      /* On: base classes are scored by z_full of (1); no
+                                        CE(z_FDC, y) and no L_dist in (9)                        */
+  int   no_pc;                       /* On: new classes are scored by z_FDC of (5), or with no_fdc
+                                        by z_tuned of (1); no L_PC in (9)                        */
 
   uint64_t seed;                     /* of the first values of the parameters                    */
 } fvg_fvgpt_desc;
@@ -956,7 +975,7 @@ typedef struct fvg_fvgpt fvg_fvgpt;
 FVG_DEF fvg_fvgpt_desc fvg_fvgpt_defaults(const fvg_fvgpt_desc *desc);
 
 /* Makes the modules with their first values.  FVG_E_ARG for a desc without width, or with values
-   that are not possible; FVG_E_NOMEM; *out is then NULL.  fvg_fvgpt_free also takes NULL. */
+   that are not possible or that a checkpoint could not hold; FVG_E_NOMEM; *out is then NULL. */
 FVG_DEF fvg_status fvg_fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_desc *desc);
 FVG_DEF void       fvg_fvgpt_free(fvg_fvgpt *m);
 
@@ -964,64 +983,67 @@ FVG_DEF void       fvg_fvgpt_free(fvg_fvgpt *m);
    The list and the parameters belong to m. */
 FVG_DEF fvg_parameter *const *fvg_fvgpt_parameters(const fvg_fvgpt *m, int *n);
 
-/* n images and n_class classes.  All features have unit length, and d is desc.width. */
+/* n images and n_class classes; d is desc.width.  All features have unit length, except f_score and
+   f_score_fg: for MMRL they are alpha f + (1 - alpha) f_r, not normalised, as published. */
 typedef struct fvg_fvgpt_batch {
   int n, n_class;                    /* images, and classes C                                    */
   const float *f, *f_fg;             /* [n,d] f and f_fg of (1): features of the tuned model, of
                                         the image and of its foreground view                     */
   const float *f_clip;               /* [n,d] f0 of (1): features of plain CLIP; NULL: f, for
                                         methods that do not change them (CoOp, KgCoOp)           */
-  const float *f_score, *f_score_fg; /* [n,d] what z_full and z_fg of (1) to (6) are made of, if
-                                        that is not f and f_fg (MMRL); NULL: f, f_fg             */
+  const float *f_score, *f_score_fg; /* [n,d] what z_full and z_fg of (1) are made of, if that is
+                                        not f and f_fg (MMRL); both NULL: f and f_fg             */
   const float *g, *g_clip;           /* [n_class,d] g and g0 of (1): text features of the tuned
                                         model and of plain CLIP                                  */
-  const float *area;                 /* [n] for (2): share of foreground pixels, 0 to 1; negative:
-                                        the image has no mask                                    */
+  const float *area;                 /* [n] for (2): share of foreground pixels in the view, that
+                                        is after crop and flip, 0 to 1; negative: the image has
+                                        no mask                                                  */
   const int   *label;                /* [n] y of (4), (8) and (9), in 0..n_class-1               */
 } fvg_fvgpt_batch;
 
-/* What fvg_fvgpt_loss and fvg_fvgpt_step report.  The caller sets the pointers. */
+/* What fvg_fvgpt_loss and fvg_fvgpt_step report.  The caller sets the pointers.  The terms of
+   modules that are left out (no_frg, no_fdc, no_pc) are reported, but not added to the loss. */
 typedef struct fvg_fvgpt_report {
   float loss;                        /* L of (9); the terms below are without their lambda       */
   float ce_fdc;                      /* CE(z_FDC, y) of (9)                                      */
   float frg;                         /* L_FRG of (4)                                             */
   float dist;                        /* L_dist of (6)                                            */
   float ce_pc, kl_pc;                /* the two terms of L_PC in (8)                             */
-  float *r;                          /* [n] or NULL: r of (3), as (6) uses it: 0 where no
-                                        mask is used, and with no_frg 1 where one is             */
-  float *r_target;                   /* [n] or NULL: r* of (4), also where no mask is used       */
+  float *r;                          /* [n] or NULL: r of (3), as (6) uses it: 0 where m = 0, and
+                                        with no_frg m itself                                     */
+  float *r_target;                   /* [n] or NULL: r* of (4), also where m = 0                 */
   float *b;                          /* [n] or NULL: b of (7); 0 with no_pc                      */
 } fvg_fvgpt_report;
 
 /* L of (9) as a node [1,1] of the tape t; report may be NULL.  The batch needs f, f_fg, g, g_clip,
    area and label, and its arrays must stay until the tape is reset.  NULL on failure: FVG_E_ARG if
-   something is missing or a label is not a class, FVG_E_NOMEM. */
+   something is missing, if only one of f_score and f_score_fg is given, or if a label is not a
+   class; FVG_E_NOMEM.  The report is then unchanged. */
 FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg_fvgpt_report *report,
                                  const fvg_fvgpt_batch *batch);
 
 /* One training step: sets the gradients of o's parameters to 0, computes those of (9), and lets o
    step at the rate lr.  report may be NULL.  Errors are those of fvg_fvgpt_loss and fvg_backward;
-   the parameters are then unchanged. */
+   the values of the parameters and the report are then unchanged. */
 FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_fvgpt_report *report, fvg_optimizer *o,
                                   double lr, const fvg_fvgpt_batch *batch);
 
 /* What a trained FVG-PT is asked for.  All three read x->n, x->n_class and only those arrays of x
    that their comments name.  FVG_E_ARG if one of these is NULL, or for less than one image or
-   class; FVG_E_NOMEM. */
+   class; FVG_E_NOMEM.  Nothing is written then. */
 
 /* Scores for base classes, on which the model was tuned: z_FDC [n,n_class] of (5), from f and g.
    No mask is needed.  With no_fdc: z_full of (1), from f_score (or f) and g. */
 FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_fvgpt_batch *x);
 
 /* Scores for new classes: z_PC [n,n_class] of (8), from f, f_clip, g and g_clip; f_clip may be
-   NULL.  b [n] receives the weight of plain CLIP, b of (7); it may be NULL.  With no_pc: the
-   scores of fvg_fvgpt_score_base, and b is 0. */
+   NULL.  b [n] receives the share of zero-shot CLIP, b of (7); it may be NULL.  With no_pc: z_FDC,
+   or with no_fdc z_tuned of (1), both made of f, never of f_score; b is 0. */
 FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b,
                                        const fvg_fvgpt_batch *x);
 
 /* The trust r [n] of (3), from f, f_fg, f_score, f_score_fg, g and area; f_score and f_score_fg may
-   be NULL.  It has the same bits as r in the loss: 0 where a mask is not used under area_rule, and
-   with no_frg 1 where it is. */
+   both be NULL.  It has the same bits as r in the loss: 0 where m = 0, and with no_frg m itself. */
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch *x);
 
 #ifdef __cplusplus
@@ -1129,7 +1151,7 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
 #define FVG__FOR_CLIP
 #endif
 
-/* Under AddressSanitizer the bytes that alignment leaves over behind a block are forbidden, and the
+/* Under AddressSanitizer the bytes that alignment leaves over after a block are forbidden, and the
    tape (chapter 8) gives every tensor a block of its own. */
 #if defined(__SANITIZE_ADDRESS__)
 #define FVG__SEPARATE_BLOCKS 1
@@ -1174,7 +1196,9 @@ struct fvg_ctx {
   fvg__free_block *arena_free;       /* the arena's free blocks                                  */
   const fvg__kernels *kernels;
   fvg__pool *pool;                   /* NULL: no threads of its own                              */
+  int in_jobs;                       /* 1: fvg_parallel is running jobs on several threads       */
   size_t used, peak;                 /* bytes now, and at most so far                            */
+  size_t tape_bytes;                 /* how many of the bytes now are those of tapes             */
   fvg__budget budget;
   fvg_status status;                 /* of the last failure                                      */
   char message[512];
@@ -1353,9 +1377,9 @@ FVG_DEF void fvg_log(fvg_ctx *c, int level, const char *format, ...) {
   c->desc.log(c->desc.user, level, line);
 }
 
-/* Says something once in a context; `what` is one bit.  desc.log may be called by one thread at a
-   time, so a helper keeps the text in its message until fvg__helper_done.  It has room for one; a
-   second one is said by the next context that meets its cause. */
+/* Logs something once in a context; `what` is one bit.  desc.log may be called by one thread at a
+   time, so a helper keeps the text in its message until fvg__helper_done logs it.  A helper can
+   hold one message.  A second is dropped; the next image with the same problem logs it. */
 FVG__FOR_CLIP FVG__PRINTF(4, 5)
 static void fvg__log_once(fvg_ctx *c, unsigned what, int level, const char *format, ...) {
   if ((c->said & what) || c->waiting) return;
@@ -1377,6 +1401,10 @@ static void fvg__log_once(fvg_ctx *c, unsigned what, int level, const char *form
 }
 
 /* ---- memory ---- */
+/* The bytes in use that count against a budget.  The memory of a tape follows from the model, not
+   from what a file claims, so it does not count. */
+static size_t fvg__used_beside_tapes(const fvg_ctx *c) { return c->used - c->tape_bytes; }
+
 /* From here to fvg__budget_end the context gives out 64 bytes for each byte of the file and 64
    MiB, beyond what is in use, or less if it reads a file within another one's budget.  Returns
    what fvg__budget_end takes. */
@@ -1385,9 +1413,10 @@ static fvg__budget fvg__budget_begin(fvg_ctx *c, const char *file, uint64_t byte
   const size_t fixed = (size_t)64 << 20;
   const fvg__budget before = c->budget;
 
+  const size_t used = fvg__used_beside_tapes(c);
   size_t most = all;
-  size_t room = c->used < all - fixed ? all - fixed - c->used : 0;
-  if (bytes < room / 64) most = c->used + fixed + 64 * (size_t)bytes;
+  size_t room = used < all - fixed ? all - fixed - used : 0;
+  if (bytes < room / 64) most = used + fixed + 64 * (size_t)bytes;
   if (before.most && before.most < most) return before;
 
   c->budget.most = most;
@@ -1401,7 +1430,7 @@ static void fvg__budget_end(fvg_ctx *c, fvg__budget before) { c->budget = before
 static int fvg__over_budget(const fvg_ctx *c, size_t bytes, size_t total) {
   const size_t most = c->budget.most;
   if (!most) return 0;
-  return bytes > most || c->used + total > most;
+  return bytes > most || fvg__used_beside_tapes(c) + total > most;
 }
 
 /* Aligned memory with any content, or NULL with the message set. */
@@ -1486,6 +1515,7 @@ static fvg_status fvg__check_cancelled(fvg_ctx *c) {
 
 /* Tells the progress callback; FVG_E_CANCELLED if it wants to stop. */
 FVG_DEF fvg_status fvg_report_progress(fvg_ctx *c, const fvg_progress *p) {
+  if (!p) return fvg__null_argument(c, "fvg_report_progress", "the progress");
   if (!c->desc.progress) return FVG_OK;
   if (!c->desc.progress(c->desc.user, p)) return FVG_OK;
   return fvg_fail(c, FVG_E_CANCELLED, "%s: cancelled at step %ld of %ld",
@@ -1582,7 +1612,7 @@ static void fvg__pause(void) {
 #endif
 }
 
-/* The first job behind the range of thread `who`. */
+/* The first job after the range of thread `who`. */
 static int fvg__range_end(const fvg__pool *p, int who) {
   int64_t jobs = (int64_t)p->n * (who + 1);
   return (int)(jobs / (p->n_thread + 1));
@@ -1751,19 +1781,37 @@ static fvg_status fvg__pool_new(fvg_ctx *c, int n_threads) {
 }
 #endif
 
-/* Runs job(arg, 0) .. job(arg, n-1) in any order and waits for all.  FVG_E_CANCELLED if the caller
-   wants to stop; some of the jobs have then not been run. */
-FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n) {
-  fvg_status s = fvg__check_cancelled(c);
-  if (s) return s;
+/* Are there threads beside the caller's own? */
+static int fvg__has_threads(const fvg_ctx *c) { return c->desc.parallel || c->pool; }
 
-  if (n > 1 && c->desc.parallel) {
-    c->desc.parallel(c->desc.user, job, arg, n);
+/* Runs n jobs on all threads; meanwhile in_jobs tells a job that calls fvg_parallel that they are
+   busy. */
+static fvg_status fvg__run_on_threads(fvg_ctx *c, void (*job)(void *arg, int index), void *arg,
+                                      int n) {
+  fvg_status s = FVG_OK;
+  c->in_jobs = 1;
+  if (c->desc.parallel) c->desc.parallel(c->desc.user, job, arg, n);
+#ifdef FVGPT_PTHREADS
+  else s = fvg__pool_run(c, job, arg, n);
+#endif
+  c->in_jobs = 0;
+  return s;
+}
+
+/* Runs job(arg, 0) .. job(arg, n-1) in any order and waits for all.  FVG_E_CANCELLED if the caller
+   wants to stop; some of the jobs have then not been run.  A call from inside a job may be on any
+   thread, so it asks nobody whether to stop. */
+FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n) {
+  if (!job) return fvg__null_argument(c, "fvg_parallel", "the job");
+  if (c->in_jobs) {
+    for (int i = 0; i < n; i++)
+      job(arg, i);
     return FVG_OK;
   }
-#ifdef FVGPT_PTHREADS
-  if (n > 1 && c->pool) return fvg__pool_run(c, job, arg, n);
-#endif
+
+  fvg_status s = fvg__check_cancelled(c);
+  if (s) return s;
+  if (n > 1 && fvg__has_threads(c)) return fvg__run_on_threads(c, job, arg, n);
 
   for (int i = 0; i < n && !s; i++) {
     job(arg, i);
@@ -1887,6 +1935,7 @@ FVG__FOR_CLIP static fvg_ctx fvg__helper_context(const fvg_ctx *c) {
   fvg_ctx helper = *c;
   helper.used = 0;
   helper.peak = 0;
+  helper.tape_bytes = 0;
   helper.budget.most = 0;
   helper.pool = NULL;
 
@@ -1913,8 +1962,7 @@ FVG__FOR_CLIP static void fvg__helper_done(fvg_ctx *c, const fvg_ctx *helper) {
 /* May jobs allocate side by side, and are there threads for them?  Only malloc is known to be
    thread-safe; a custom allocator may not be. */
 FVG__FOR_CLIP static int fvg__may_share_heap(const fvg_ctx *c) {
-  int has_threads = c->pool || c->desc.parallel;
-  return has_threads && c->desc.allocator.alloc == fvg__heap_alloc;
+  return fvg__has_threads(c) && c->desc.allocator.alloc == fvg__heap_alloc;
 }
 
 /* ---- random numbers ---- */
@@ -2556,7 +2604,7 @@ FVG_DEF int fvg_file_exists(const char *path) {
 /* Is that a name that fvg__temporary_open gives?  The owner of a folder may remove such files,
    which killed programs have left there. */
 FVG_DEF int fvg_file_is_temporary(const char *name) {
-  const size_t n = strlen(name);
+  const size_t n = name ? strlen(name) : 0;
   const size_t n_mark = sizeof FVG__TEMPORARY - 1;
   if (n <= n_mark + 8) return 0;
 
@@ -2827,7 +2875,7 @@ static fvg_status fvg__json_string(fvg__json_reader *r, const char **out) {
 }
 
 /* Reads decimal digits into mantissa * 10^exponent; 0 if there are none.  18 digits are kept, the
-   others only change the exponent.  fraction is 1 behind the decimal point. */
+   others only change the exponent.  fraction is 1 after the decimal point. */
 static int fvg__json_digits(fvg__json_reader *r, int fraction, uint64_t *mantissa, long *exponent) {
   const size_t start = r->at;
   int letter = fvg__json_peek(r);
@@ -2861,7 +2909,7 @@ static double fvg__json_scale(uint64_t mantissa, long exponent) {
 
 #define FVG__JSON_POWER 1000000000   /* larger exponents count as this one, which overflows too  */
 
-/* Reads an exponent behind its "e" and adds it to *exponent; 0 if it has no digits. */
+/* Reads an exponent after its "e" and adds it to *exponent; 0 if it has no digits. */
 static int fvg__json_exponent(fvg__json_reader *r, long *exponent) {
   int negative = 0;
   if (!fvg__json_accept(r, '+')) negative = fvg__json_accept(r, '-');
@@ -2911,7 +2959,7 @@ static int fvg__json_word(fvg__json_reader *r, const char *word) {
 
 static fvg_status fvg__json_read(fvg__json_reader *r, const char *key, int depth);
 
-/* Reads the key of an object's member and the colon behind it. */
+/* Reads the key of an object's member and the colon after it. */
 static fvg_status fvg__json_key(fvg__json_reader *r, const char **key) {
   fvg_status s = fvg__json_string(r, key);
   if (s) return s;
@@ -3008,7 +3056,10 @@ static fvg_status fvg__json_run(fvg__json_reader *r) {
    back. */
 FVG_DEF fvg_status fvg_json_parse(fvg_ctx *c, fvg_json *out, const char *text, size_t n,
                                  const char *file) {
+  if (!out) return fvg__null_argument(c, "fvg_json_parse", "the result");
   memset(out, 0, sizeof *out);
+  if ((n && !text) || !file)
+    return fvg__null_argument(c, "fvg_json_parse", file ? "the text" : "the file's name");
   if (n > INT32_MAX)
     return fvg_fail(c, FVG_E_UNSUPPORTED,
                     "%s: %.0f bytes of JSON; 2 GiB is the limit",
@@ -3039,6 +3090,7 @@ FVG_DEF fvg_status fvg_json_parse(fvg_ctx *c, fvg_json *out, const char *text, s
 }
 
 FVG_DEF void fvg_json_free(fvg_ctx *c, fvg_json *j) {
+  if (!j) return;
   fvg_release(c, j->value);
   fvg_release(c, j->strings);
   memset(j, 0, sizeof *j);
@@ -3047,7 +3099,7 @@ FVG_DEF void fvg_json_free(fvg_ctx *c, fvg_json *j) {
 /* The index of an object's member, the last of equal keys as in Python; -1 if it is absent,
    or `object` is no object. */
 FVG_DEF int fvg_json_find(const fvg_json *j, int object, const char *key) {
-  if (object < 0 || object >= j->n) return -1;
+  if (!key || object < 0 || object >= j->n) return -1;
   if (j->value[object].type != FVG_JSON_OBJECT) return -1;
 
   int found = -1;
@@ -3109,8 +3161,8 @@ typedef struct fvg__weight {
   int supported;                     /* 1: its dtype is an fvg_dtype                             */
   uint64_t begin, end;               /* offsets in the file, not in the data section             */
   int strided;                       /* 1: not row-major (chapter 5); element [i, j, ...] lies
-                                        i * stride[0] + j * stride[1] + ... elements behind
-                                        begin, and none ends behind `end`                        */
+                                        i * stride[0] + j * stride[1] + ... elements after
+                                        begin, and none ends after `end`                         */
   uint64_t stride[FVG_MAX_DIM];      /* in elements                                              */
   fvg_weights *part;                 /* of joined files: the one that holds it; else NULL        */
 } fvg__weight;
@@ -3556,8 +3608,17 @@ static fvg_status fvg__weights_join(fvg_weights *w, fvg_weights *const *part, in
   return fvg__weights_sort_names(w);
 }
 
+/* Is part i one of those before it? */
+static int fvg__is_repeated(fvg_weights *const *part, int i) {
+  for (int k = 0; k < i; k++)
+    if (part[k] == part[i]) return 1;
+  return 0;
+}
+
+/* Closes all parts, each of them once, and returns s. */
 static fvg_status fvg__weights_close_all(fvg_weights *const *part, int n, fvg_status s) {
-  for (int i = 0; i < n; i++) fvg_weights_close(part[i]);
+  for (int i = n - 1; i >= 0; i--)
+    if (!fvg__is_repeated(part, i)) fvg_weights_close(part[i]);
   return s;
 }
 
@@ -3571,6 +3632,12 @@ FVG_DEF fvg_status fvg_weights_join(fvg_ctx *c, fvg_weights **out, fvg_weights *
     if (!part[i]) missing = 1;
   if (!c || !out || !name || missing) {
     fvg_status bad = fvg__null_argument(c, "fvg_weights_join", "the result, the name or a part");
+    return fvg__weights_close_all(part, n, bad);
+  }
+  for (int i = 0; i < n; i++) {
+    if (!fvg__is_repeated(part, i)) continue;
+    fvg_status bad = fvg_fail(c, FVG_E_ARG, "%s: part %d is given twice: %s", name, i,
+                              part[i]->file);
     return fvg__weights_close_all(part, n, bad);
   }
 
@@ -3625,8 +3692,8 @@ FVG_DEF const char *fvg_weights_name(const fvg_weights *w, int i) {
 }
 
 FVG_DEF int fvg_weights_info(const fvg_weights *w, fvg_tensor *shape, const char *name) {
-  const fvg__weight *e = fvg__weights_find(w, name);
   if (shape) memset(shape, 0, sizeof *shape);
+  const fvg__weight *e = name ? fvg__weights_find(w, name) : NULL;
   if (!e) return 0;
 
   if (shape) *shape = e->shape;
@@ -3801,17 +3868,17 @@ static void fvg__weight_gather(const fvg__weight *e, const uint8_t *span, size_t
   }
 }
 
-#define FVG__CHUNK 65536             /* bytes read at a time                                     */
+#define FVG__READ_PIECE 65536        /* bytes converted or hashed at a time                      */
 
-/* Reads e into dst piece by piece, converted.  The pieces go through `buffer` [FVG__CHUNK], or
-   straight into dst where it is NULL; they come from `span`, the tensor's bytes from begin to
+/* Reads e into dst piece by piece, converted.  The pieces go through `buffer` [FVG__READ_PIECE],
+   or straight into dst where it is NULL; they come from `span`, the tensor's bytes from begin to
    end, where that is not NULL. */
 static fvg_status fvg__weight_load(fvg_weights *w, const fvg__weight *e, uint8_t *dst, fvg_dtype as,
                                    uint8_t *buffer, const uint8_t *span) {
   const size_t size = fvg_dtype_size(e->shape.type);
   const size_t size_out = fvg_dtype_size(as);
   const size_t count = fvg_tensor_count(&e->shape);
-  const size_t piece = FVG__CHUNK / size;
+  const size_t piece = FVG__READ_PIECE / size;
 
   size_t done = 0;
   while (done < count) {
@@ -3840,7 +3907,7 @@ static fvg_status fvg__weight_convert(fvg_weights *w, const fvg__weight *e, uint
   const size_t n_span = e->strided ? (size_t)(e->end - e->begin) : 0;
   const int needs_buffer = as != e->shape.type;
   uint8_t *buffer = NULL, *span = NULL;
-  if (needs_buffer) buffer = (uint8_t *)fvg_alloc(w->c, FVG__CHUNK);
+  if (needs_buffer) buffer = (uint8_t *)fvg_alloc(w->c, FVG__READ_PIECE);
   if (e->strided) span = (uint8_t *)fvg_alloc(w->c, n_span);
 
   fvg_status s = FVG_OK;
@@ -3858,7 +3925,9 @@ static fvg_status fvg__weight_convert(fvg_weights *w, const fvg__weight *e, uint
 /* Reads one tensor into new memory, converted to the type `as`. */
 FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *name,
                                    fvg_dtype as) {
+  if (!out) return fvg__null_argument(w->c, "fvg_weights_get", "the result");
   memset(out, 0, sizeof *out);
+  if (!name) return fvg__null_argument(w->c, "fvg_weights_get", "the name");
   const fvg__weight *e = fvg__weights_find(w, name);
   if (!e)
     return fvg_fail(w->c, FVG_E_FORMAT, "%s: no tensor %s", w->file, name);
@@ -3917,7 +3986,7 @@ static void fvg__text_quoted(fvg__text *t, const char *s) {
   fvg__text_put(t, "\"");
 }
 
-/* One member of the header; *offset moves behind the tensor's bytes. */
+/* One member of the header; *offset moves to the end of the tensor's bytes. */
 static void fvg__text_tensor(fvg__text *t, const fvg_named_tensor *tensor, uint64_t *offset) {
   const fvg_tensor *x = &tensor->tensor;
   fvg__text_quoted(t, tensor->name);
@@ -4144,13 +4213,14 @@ FVG__FOR_CLIP static void fvg__checksum(const fvg_named_tensor *tensors, int n,
   fvg__checksum_text(sum, text);
 }
 
-/* Adds the hash of one tensor of an open file to *sum; buffer has FVG__CHUNK bytes. */
+/* Adds the hash of one tensor of an open file to *sum; buffer has FVG__READ_PIECE bytes. */
 static fvg_status fvg__weight_hash(fvg_weights *w, const fvg__weight *e, uint8_t *buffer,
                                    uint64_t *sum) {
   uint64_t h = fvg__hash_tensor_head(e->name, e->dtype, &e->shape);
   uint64_t at = e->begin;
   while (at < e->end) {
-    size_t n = e->end - at < FVG__CHUNK ? (size_t)(e->end - at) : FVG__CHUNK;
+    uint64_t left = e->end - at;
+    size_t n = left < FVG__READ_PIECE ? (size_t)left : FVG__READ_PIECE;
     fvg_status s = fvg__source_read(w->c, &w->source, buffer, at, n);
     if (s) return s;
     h = fvg__hash(h, buffer, n);
@@ -4164,7 +4234,7 @@ static fvg_status fvg__weight_hash(fvg_weights *w, const fvg__weight *e, uint8_t
 FVG__FOR_CLIP static fvg_status fvg__weights_verify(fvg_weights *w) {
   const char *said = fvg_weights_metadata(w, FVG__CHECKSUM);
   if (!said) return FVG_OK;
-  uint8_t *buffer = (uint8_t *)fvg_alloc(w->c, FVG__CHUNK);
+  uint8_t *buffer = (uint8_t *)fvg_alloc(w->c, FVG__READ_PIECE);
   if (!buffer) return FVG_E_NOMEM;
 
   uint64_t sum = 0;
@@ -4452,7 +4522,7 @@ static fvg_status fvg__zip_broken(const fvg__zip *z, size_t at) {
                   (double)(z->directory_at + at));
 }
 
-/* Reads the directory's entry at byte *at of the directory and moves *at behind it. */
+/* Reads the directory's entry at byte *at of the directory and moves *at to its end. */
 static fvg_status fvg__zip_read_entry(fvg__zip *z, fvg__zip_entry *e, size_t *at) {
   const uint8_t *p = z->directory + *at;
   const size_t left = (size_t)z->directory_bytes - *at;
@@ -4911,7 +4981,7 @@ static fvg_status fvg__pickle_error(const fvg__pickle *p, const char *what) {
                   p->w->file, (double)p->at, what);
 }
 
-/* Moves p->at behind the line that begins there; *end is the offset of its newline. */
+/* Moves p->at to the end of the line that begins there; *end is the offset of its newline. */
 static fvg_status fvg__pickle_line(fvg__pickle *p, size_t *end) {
   const void *newline = memchr(p->byte + p->at, '\n', p->n - p->at);
   if (!newline) return fvg__pickle_error(p, "a name without an end");
@@ -4921,7 +4991,7 @@ static fvg_status fvg__pickle_line(fvg__pickle *p, size_t *end) {
   return FVG_OK;
 }
 
-/* Reads the instruction at p->at and moves behind it, with all that belongs to it. */
+/* Reads the instruction at p->at and moves to its end, with all that belongs to it. */
 static fvg_status fvg__pickle_next(fvg__pickle *p, fvg__instruction *i) {
   memset(i, 0, sizeof *i);
   if (p->at >= p->n)
@@ -5940,9 +6010,9 @@ static int fvg__min(int a, int b) { return a < b ? a : b; }
 /* The widest tile of all levels, in columns. */
 #define FVG__PANEL_COLS 32
 
-/* The distance in floats from one k to the next in a packed tile: its number of rows, rounded up
-   so that the rows can be written four at a time. */
-#define FVG__PACKED_STEP(tile_rows) (((tile_rows) + 3) / 4 * 4)
+/* The distance in floats from one k to the next in a copied tile of A: its number of rows, rounded
+   up so that the rows can be written four at a time. */
+#define FVG__TILED_STEP(tile_rows) (((tile_rows) + 3) / 4 * 4)
 
 /* One tile of a product.  For r < rows and j < cols:
 
@@ -6351,12 +6421,12 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, cons
   FVG__EACH_ROW(FVG__KEEP)
 }
 
-/* The strides of packed rows are constants, which saves sum_rows all pointers but one. */
+/* The strides of copied tiles are constants, which saves sum_rows all pointers but one. */
 FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_tile)(const fvg__tile *t, const int rows,
                                                         float *sum) {
 #if FVG__TILE_ROWS == 14
-  if (t->a_row == 1 && t->a_k == FVG__PACKED_STEP(14)) {
-    FVG__NAME(sum_rows)(t, rows, 1, FVG__PACKED_STEP(14), sum);
+  if (t->a_row == 1 && t->a_k == FVG__TILED_STEP(14)) {
+    FVG__NAME(sum_rows)(t, rows, 1, FVG__TILED_STEP(14), sum);
     return;
   }
 #endif
@@ -6949,7 +7019,7 @@ static const fvg__kernels *fvg__choose_kernels(int simd, int *level) {
        A
 
    Backward through frozen weights, dX = dY W, reads W where forward reads W^T.  A second copy in
-   that order would double the memory of the model.  Transposing instead costs some 20 clocks a
+   that order would double the memory of the model.  Transposing instead costs some 20 clocks per
    vector, memory included, beside the m / 2 clocks of the vector's multiply-adds: a tenth of a CoOp
    step of 50 classes.  So there is one copy, and backward transposes it panel by panel.
 
@@ -6992,7 +7062,8 @@ typedef struct fvg__product {
   fvg__operand a, b;
   const float *bias, *from;
   float *out;
-  float *packed;                    /* room for fvg__packed_floats; NULL: A is read where it lies */
+  float *tiled_a;                   /* room for a copy of A in tiles, fvg__tiled_floats; NULL: A
+                                       is read where it lies                                      */
   ptrdiff_t ld_from, ld_out;        /* floats from one row to the next                            */
 } fvg__product;
 
@@ -7007,22 +7078,22 @@ typedef struct fvg__gemm_job {
 
 static int fvg__ceil_div(int n, int size) { return (n + size - 1) / size; }
 
-static int fvg__packed_step(const fvg__kernels *kernels) {
-  return FVG__PACKED_STEP(kernels->tile_rows);
+static int fvg__tiled_step(const fvg__kernels *kernels) {
+  return FVG__TILED_STEP(kernels->tile_rows);
 }
 
-/* Packing A pays if B is at least 4 tiles wide and if A has more rows in a tile than there are
-   pointers, or rows that collide in the cache (a multiple of 4096 bytes apart). */
-static int fvg__worth_packing(const fvg__kernels *kernels, int n, ptrdiff_t row) {
+/* Copying A into tiles pays if B is at least 4 tiles wide and if A has more rows in a tile than
+   there are pointers, or rows that collide in the cache (a multiple of 4096 bytes apart). */
+static int fvg__worth_tiling(const fvg__kernels *kernels, int n, ptrdiff_t row) {
   int many_rows = kernels->tile_rows > 6;
   int colliding = (row * (ptrdiff_t)sizeof(float)) % 4096 == 0;
   return n >= 4 * kernels->tile_cols && (many_rows || colliding);
 }
 
-/* The size of fvg__product.packed in floats. */
-static size_t fvg__packed_floats(const fvg__kernels *kernels, int m, int k) {
+/* The size of fvg__product.tiled_a in floats. */
+static size_t fvg__tiled_floats(const fvg__kernels *kernels, int m, int k) {
   int n_tiles = fvg__ceil_div(fvg__min(m, FVG__PASS_ROWS), kernels->tile_rows);
-  return fvg__row(n_tiles, k) * (size_t)fvg__packed_step(kernels);
+  return fvg__row(n_tiles, k) * (size_t)fvg__tiled_step(kernels);
 }
 
 /* The first row of a tile.  A block's rows are dealt out evenly over its tiles: 50 rows are
@@ -7041,8 +7112,8 @@ static int fvg__block_rows(const fvg__gemm_job *g, int block) {
   return fvg__min(size, g->rows - block * size);
 }
 
-/* Copies the rows of tile `index` of the pass to p->packed as [k][packed_step]. */
-static void fvg__pack_rows(void *arg, int index) {
+/* Copies the rows of tile `index` of the pass to p->tiled_a as [k][fvg__tiled_step]. */
+static void fvg__copy_tile_of_a(void *arg, int index) {
   const fvg__gemm_job *g = (const fvg__gemm_job *)arg;
   const fvg__product *p = &g->p;
 
@@ -7053,10 +7124,10 @@ static void fvg__pack_rows(void *arg, int index) {
   int begin = fvg__tile_begin(block_rows, n_tiles, tile);
   int rows = fvg__tile_begin(block_rows, n_tiles, tile + 1) - begin;
 
-  int step = fvg__packed_step(p->kernels);
+  int step = fvg__tiled_step(p->kernels);
   int first = fvg__block_begin(g, block) + begin;
   const float *from = (const float *)p->a.data + first * p->a.row;
-  float *to = p->packed + fvg__row(index, p->k) * (size_t)step;
+  float *to = p->tiled_a + fvg__row(index, p->k) * (size_t)step;
 
   if (p->a.col == 1) {
     p->kernels->transpose(rows, p->k, from, p->a.row, to, step);
@@ -7090,11 +7161,31 @@ static void fvg__copy_half_panel(const fvg__operand *b, const uint16_t *half, in
     }
 }
 
+/* Where the copy that will be needed next begins: so many rows and columns of B further than this
+   one.  Two zeros: nothing is known. */
+typedef struct fvg__next_copy {
+  int k, j;
+} fvg__next_copy;
+
+/* The next copy lies below the one at (k0, j0) if a whole one follows there, else at the top of the
+   panel beside it. */
+static fvg__next_copy fvg__find_next_copy(const fvg__product *p, int k0, int j0) {
+  int width = p->kernels->tile_cols;
+  fvg__next_copy next = {0, 0};
+
+  if (k0 + 2 * FVG__PANEL_DEPTH <= p->k) {
+    next.k = FVG__PANEL_DEPTH;
+  } else if (j0 + 2 * width <= p->n) {
+    next.k = -k0;
+    next.j = width;
+  }
+  return next;
+}
+
 /* panel[k][j] = B[k0 + k][j0 + j]  for k < depth, j < cols; columns that are missing become 0.
-   The caller's next copy will be the one next_k rows and next_j columns further, which is
-   prefetched where B lies in panels. */
+   The next copy is prefetched where B lies in panels. */
 static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, int k0, int depth,
-                            int j0, int cols, float *panel, int next_k, int next_j) {
+                            int j0, int cols, float *panel, fvg__next_copy next) {
   int width = kernels->tile_cols;
   ptrdiff_t at = k0 * b->row + j0 * b->col;
   if (cols < width)
@@ -7108,8 +7199,8 @@ static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, 
       int rows = fvg__min(width, depth - k);
       kernels->transpose(cols, rows, square, width, panel + k * width, width);
 
-      const float *next = square + next_k * b->row + next_j * width;
-      if (next != square) fvg__prefetch(next, cols * width);
+      const float *next_square = square + next.k * b->row + next.j * width;
+      if (next_square != square) fvg__prefetch(next_square, cols * width);
     }
   } else if (b->type != FVG_F32) {
     fvg__copy_half_panel(b, (const uint16_t *)b->data + at, depth, cols, panel, width);
@@ -7123,19 +7214,24 @@ static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, 
 }
 
 /* Multiplies m rows by one panel, tile by tile.  `all` describes all rows as if they were one tile;
-   packed_tile is the distance in floats between packed tiles, 0 where A is read as it lies. */
+   tile_floats is the distance in floats between tiles of tiled_a, 0 where A is read as it lies. */
 static void fvg__rows_times_panel(const fvg__kernels *kernels, const fvg__tile *all, int m,
-                                  ptrdiff_t packed_tile) {
+                                  ptrdiff_t tile_floats) {
   int n_tiles = fvg__ceil_div(m, kernels->tile_rows);
   fvg__tile t = *all;
 
   for (int tile = 0; tile < n_tiles; tile++) {
     int begin = fvg__tile_begin(m, n_tiles, tile);
     t.rows = fvg__tile_begin(m, n_tiles, tile + 1) - begin;
-    t.a = all->a + (packed_tile ? tile * packed_tile : begin * all->a_row);
+    t.a = all->a + (tile_floats ? tile * tile_floats : begin * all->a_row);
     t.out = all->out + begin * all->ld_out;
     t.from = all->from ? all->from + begin * all->ld_from : NULL;
-    t.ahead = all->ahead + tile * all->depth * all->ahead_step;
+
+    /* The tile's share of the panel that comes next; the last shares may be smaller, or empty. */
+    int share = (int)all->ahead_step;
+    int shared = fvg__min(tile * share, kernels->tile_cols);
+    t.ahead = all->ahead + (ptrdiff_t)shared * all->depth;
+    t.ahead_step = fvg__min(share, kernels->tile_cols - shared);
     kernels->gemm_tile(&t);
   }
 }
@@ -7149,7 +7245,7 @@ static void fvg__block_times_panel(const fvg__gemm_job *g, int block, int k0, in
   int row0 = fvg__block_begin(g, block);
   int rows = fvg__block_rows(g, block);
   int n_tiles = fvg__ceil_div(rows, kernels->tile_rows);
-  int step = fvg__packed_step(kernels);
+  int step = fvg__tiled_step(kernels);
 
   fvg__tile t;
   t.rows = 0;
@@ -7159,9 +7255,9 @@ static void fvg__block_times_panel(const fvg__gemm_job *g, int block, int k0, in
   t.ahead = ahead ? ahead : panel;
   t.ahead_step = ahead ? fvg__ceil_div(kernels->tile_cols, n_tiles) : 0;
 
-  if (p->packed) {
+  if (p->tiled_a) {
     size_t first_tile = fvg__row(block, g->block_tiles);
-    t.a = p->packed + (first_tile * (size_t)p->k + (size_t)k0) * (size_t)step;
+    t.a = p->tiled_a + (first_tile * (size_t)p->k + (size_t)k0) * (size_t)step;
     t.a_row = 1;
     t.a_k = step;
   } else {
@@ -7182,7 +7278,7 @@ static void fvg__block_times_panel(const fvg__gemm_job *g, int block, int k0, in
     t.from = p->from ? p->from + row0 * p->ld_from + j0 : NULL;
     t.ld_from = p->ld_from;
   }
-  fvg__rows_times_panel(kernels, &t, rows, p->packed ? (ptrdiff_t)p->k * step : 0);
+  fvg__rows_times_panel(kernels, &t, rows, p->tiled_a ? (ptrdiff_t)p->k * step : 0);
 }
 
 /* out [m,n] = A [m,k] times panels of panel_rows >= k rows each, in this thread; with `accumulate`
@@ -7230,21 +7326,11 @@ static void fvg__gemm_run(void *arg, int index) {
 
   float copy[FVG__PANEL_DEPTH * FVG__PANEL_COLS];
   int cols = fvg__min(width, p->n - j0);
-  int panel_beside = j0 + 2 * width <= p->n;
 
   for (int k0 = 0; k0 < p->k; k0 += FVG__PANEL_DEPTH) {
     int depth = fvg__min(FVG__PANEL_DEPTH, p->k - k0);
-
-    /* The next copy lies below this one if there is a whole one, else at the top of the panel
-       beside, else nowhere. */
-    int next_k = depth;
-    int next_j = 0;
-    if (k0 + 2 * FVG__PANEL_DEPTH > p->k) {
-      next_k = panel_beside ? -k0 : 0;
-      next_j = panel_beside ? width : 0;
-    }
-
-    fvg__copy_panel(p->kernels, &p->b, k0, depth, j0, cols, copy, next_k, next_j);
+    fvg__next_copy next = fvg__find_next_copy(p, k0, j0);
+    fvg__copy_panel(p->kernels, &p->b, k0, depth, j0, cols, copy, next);
     fvg__block_times_panel(g, block, k0, depth, j0, copy, NULL);
   }
 }
@@ -7268,8 +7354,8 @@ static fvg_status fvg__gemm(fvg_ctx *c, const fvg__product *p) {
 
   fvg__gemm_job g;
   g.p = *p;
-  int packed = p->b.type == FVG_F32_PANELS;
-  g.ready = packed && p->b.row == 1 && p->b.col == p->k;
+  int in_panels = p->b.type == FVG_F32_PANELS;
+  g.ready = in_panels && p->b.row == 1 && p->b.col == p->k;
   g.n_panels = fvg__ceil_div(p->n, p->kernels->tile_cols);
 
   int most_rows = FVG__COPIED_ROWS;
@@ -7281,10 +7367,10 @@ static fvg_status fvg__gemm(fvg_ctx *c, const fvg__product *p) {
   fvg_status s = FVG_OK;
   for (g.row0 = 0; !s && g.row0 < p->m; g.row0 += g.rows) {
     g.rows = fvg__min(pass_rows, p->m - g.row0);
-    int n_tiles = p->packed ? fvg__ceil_div(g.rows, tile_rows) : 0;
+    int n_tiles = p->tiled_a ? fvg__ceil_div(g.rows, tile_rows) : 0;
     int n_blocks = fvg__ceil_div(g.rows, block_rows);
 
-    s = fvg__gemm_jobs(threads, fvg__pack_rows, &g, n_tiles);
+    s = fvg__gemm_jobs(threads, fvg__copy_tile_of_a, &g, n_tiles);
     if (!s)
       s = fvg__gemm_jobs(threads, fvg__gemm_run, &g, n_blocks * g.n_panels);
   }
@@ -7298,6 +7384,7 @@ FVG_DEF int fvg_panel_width(const fvg_ctx *c) { return c->kernels->tile_cols; }
    are complete. */
 static fvg_status fvg__rearrange(fvg_ctx *c, fvg_tensor *x, fvg_dtype from, fvg_dtype to,
                                  const char *who) {
+  if (!x) return fvg__null_argument(c, who, "the tensor");
   if (x->type == to) return FVG_OK;
 
   char text[FVG__SHAPE_TEXT];
@@ -7370,8 +7457,8 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
    walks back through it, and rewinds.  Meanwhile the list of spares is put aside, since memory
    above the mark is about to be given back. */
 
-#define FVG__CHUNK_BYTES ((size_t)1 << 20)      /* of the first chunk                             */
-#define FVG__CHUNK_MOST  ((size_t)1 << 24)      /* of any chunk, unless one tensor is larger      */
+#define FVG__TAPE_CHUNK      ((size_t)1 << 20)  /* bytes of the first chunk of a tape             */
+#define FVG__TAPE_CHUNK_MOST ((size_t)1 << 24)  /* of any chunk, unless one tensor is larger      */
 
 typedef struct fvg__chunk {
   struct fvg__chunk *next, *previous;
@@ -7431,46 +7518,69 @@ FVG_DEF fvg_tape *fvg_tape_new(fvg_ctx *c) {
   return t;
 }
 
-/* Marks the tape as failed.  An operand that is NULL may be one that was never there, such as the
-   bias of a linear layer, or the result of a node that failed; this flag tells which. */
+/* Marks the tape as failed.  Without the flag, linear(x, w, NULL) could mean two things: a layer
+   without a bias, or one whose bias could not be made. */
 static fvg_node *fvg__give_up(fvg_tape *t) {
   t->failed = 1;
   return NULL;
 }
 
+/* Refuses an array that is NULL where a node needs it. */
+static fvg_node *fvg__null_array(fvg_tape *t, const char *function, const char *array) {
+  if (t->failed) return NULL;
+  fvg__null_argument(t->ctx, function, array);
+  return fvg__give_up(t);
+}
+
+/* Refuses operands of which one or more are NULL; c is b again for an operation of two.  If their
+   tape has failed, the NULL comes from that failure, whose message stays. */
+static fvg_node *fvg__null_operand(const char *what, const fvg_node *a, const fvg_node *b,
+                                   const fvg_node *c) {
+  const fvg_node *other = a ? a : b ? b : c;
+  if (!other || other->tape->failed) return NULL;
+
+  int first = !a ? 1 : !b ? 2 : 3;
+  fvg_fail(other->tape->ctx, FVG_E_ARG, "%s: operand %d is NULL", what, first);
+  return fvg__give_up(other->tape);
+}
+
 /* ---- memory ---- */
 static void fvg__chunk_free(fvg_tape *t, fvg__chunk *k) {
-  fvg_release(t->ctx, k->bytes);
-  fvg_release(t->ctx, k);
+  fvg_ctx *c = t->ctx;
+  const size_t before = c->used;
+  fvg_release(c, k->bytes);
+  fvg_release(c, k);
+  c->tape_bytes -= before - c->used;
 }
 
 /* A new chunk is as large as all before it together, within 1 to 16 MB.  So there are few chunks,
    and the tape takes at most twice what it needs. */
 static size_t fvg__chunk_size(const fvg__chunk *last, size_t bytes) {
   size_t size = last ? last->start + last->capacity : 0;
-  if (size > FVG__CHUNK_MOST) size = FVG__CHUNK_MOST;
-  if (size < FVG__CHUNK_BYTES) size = FVG__CHUNK_BYTES;
+  if (size > FVG__TAPE_CHUNK_MOST) size = FVG__TAPE_CHUNK_MOST;
+  if (size < FVG__TAPE_CHUNK) size = FVG__TAPE_CHUNK;
   return size > bytes ? size : bytes;
 }
 
-/* While a file is read, a budget limits what its numbers may claim (chapter 1).  The memory of a
-   tape follows from the model instead, so it does not count. */
+/* A chunk is counted apart, because it needs no room in the budget of a file (chapter 1). */
 static fvg__chunk *fvg__chunk_new(fvg_tape *t, size_t bytes) {
   fvg_ctx *c = t->ctx;
-  fvg__chunk *k = FVG_NEW(c, fvg__chunk);
-  if (!k) return NULL;
+  const fvg__budget budget = c->budget;
+  const size_t before = c->used;
 
-  fvg__budget budget = c->budget;
   c->budget.most = 0;
-  k->capacity = bytes;
-  k->bytes = (char *)fvg__alloc_raw(c, bytes);
-  c->budget = budget;
-  if (budget.most) c->budget.most += bytes;
-
-  if (!k->bytes) {
-    fvg_release(c, k);
-    return NULL;
+  fvg__chunk *k = FVG_NEW(c, fvg__chunk);
+  if (k) {
+    k->capacity = bytes;
+    k->bytes = (char *)fvg__alloc_raw(c, bytes);
   }
+  c->budget = budget;
+
+  if (k && !k->bytes) {
+    fvg_release(c, k);
+    k = NULL;
+  }
+  c->tape_bytes += c->used - before;
   return k;
 }
 
@@ -7495,7 +7605,7 @@ static fvg__chunk *fvg__chunk_fitted(fvg_tape *t, size_t bytes) {
   return k;
 }
 
-/* The chunk behind the current one: one that an earlier pass has left, or a new one.  Chunks that
+/* The chunk after the current one: one that an earlier pass has left, or a new one.  Chunks that
    are left but too small are released. */
 static fvg__chunk *fvg__next_chunk(fvg_tape *t, size_t bytes) {
   fvg__chunk *current = t->current;
@@ -7745,6 +7855,7 @@ FVG_DEF void fvg_keep_grad(fvg_node *x) {
 }
 
 FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x) {
+  if (t && !x) return fvg__null_array(t, "fvg_const", "the array of values");
   fvg_node *y = fvg__leaf(t, rows, cols);
   /* Copying the pointer drops its const; fvg_fill refuses such a node. */
   if (y) memcpy(&y->value, &x, sizeof y->value);
@@ -7774,8 +7885,8 @@ static fvg_node *fvg__train_leaf(fvg_node *y, const fvg_tensor *w) {
     if (p->value.data != w->data) continue;
 
     if (w->type != FVG_F32 || fvg_tensor_count(w) != fvg_tensor_count(&p->value)) {
-      int packed = w->type == FVG_F32_PANELS;
-      fvg_fail(t->ctx, FVG_E_SHAPE, packed ?
+      int in_panels = w->type == FVG_F32_PANELS;
+      fvg_fail(t->ctx, FVG_E_SHAPE, in_panels ?
                "fvg_tape_train: %s is packed for the kernels; fvg_tensor_unpack or "
                "fvg_clip_unpack comes first" :
                "fvg_tape_train: %s does not fit its tensor", p->name);
@@ -7790,6 +7901,12 @@ static fvg_node *fvg__train_leaf(fvg_node *y, const fvg_tensor *w) {
 /* The leaf of a tensor: [dim 0, the rest], or one row for a vector. */
 FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
   if (!t) return NULL;
+  if (!w) return fvg__null_array(t, "fvg_frozen", "the tensor");
+  if (w->n_dim < 0 || w->n_dim > FVG_MAX_DIM) {
+    fvg_fail(t->ctx, FVG_E_SHAPE, "a frozen tensor of %d dimensions, at most %d are possible",
+             w->n_dim, FVG_MAX_DIM);
+    return fvg__give_up(t);
+  }
   if (!w->data || (w->type > FVG_BF16 && w->type != FVG_F32_PANELS)) {
     fvg_fail(t->ctx, FVG_E_ARG, "a frozen tensor must hold floats");
     return fvg__give_up(t);
@@ -7812,7 +7929,8 @@ FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
 }
 
 FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p) {
-  fvg_node *y = fvg_frozen(t, &p->value);
+  if (t && !p) return fvg__null_array(t, "fvg_param", "the parameter");
+  fvg_node *y = t ? fvg_frozen(t, &p->value) : NULL;
   if (!y) return NULL;
   if (y->type != FVG_F32) {
     fvg_fail(t->ctx, FVG_E_ARG,
@@ -7837,7 +7955,10 @@ FVG_DEF fvg_node *fvg_detach(fvg_node *x) {
 /* Allocates the values and the gradient of a parameter, both zero. */
 FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char *name,
                                      int n_dim, const int *dim) {
+  if (!out) return fvg__null_argument(c, "fvg_parameter_new", "the result");
   memset(out, 0, sizeof *out);
+  if (n_dim > 0 && !dim) return fvg__null_argument(c, "fvg_parameter_new", "the shape");
+  if (!name) name = "parameter";
   if (n_dim < 0 || n_dim > FVG_MAX_DIM)
     return fvg_fail(c, FVG_E_SHAPE, "%s: %d dimensions, at most %d are possible", name, n_dim,
                     FVG_MAX_DIM);
@@ -7869,6 +7990,7 @@ FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char 
 }
 
 FVG_DEF void fvg_parameter_free(fvg_ctx *c, fvg_parameter *p) {
+  if (!p) return;
   fvg_release(c, p->value.data);
   fvg_release(c, p->grad);
   memset(p, 0, sizeof *p);
@@ -8010,6 +8132,7 @@ FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
   if (!x || x->tape->failed) return NULL;
 
   fvg_tape *t = x->tape;
+  if (!f) return fvg__null_array(t, "fvg_recompute", "the function");
   fvg__recomputed *r = (fvg__recomputed *)fvg__tape_alloc(t, sizeof *r);
   if (!r) return NULL;
   r->f = f;
@@ -8080,6 +8203,10 @@ static double fvg__worst_gradient(fvg_tape *t, fvg_scalar_fn f, void *user, fvg_
 FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
                                   fvg_parameter *const *params, int n_params,
                                   int probes, float step) {
+  if (!f || (n_params > 0 && !params)) {
+    fvg__null_argument(c, "fvg_gradient_check", f ? "the list of parameters" : "the function");
+    return -1;
+  }
   fvg_tape *t = fvg_tape_new(c);
   if (!t) return -1;
 
@@ -8253,7 +8380,7 @@ static void fvg__add_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_add(fvg_node *a, fvg_node *b) {
-  if (!a || !b) return NULL;
+  if (!a || !b) return fvg__null_operand("add", a, b, b);
   if (!fvg__broadcasts(a, b)) return fvg__mismatch("add", a, b);
   fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__add_backward);
   return fvg__each_row(y, fvg__add_rows);
@@ -8278,7 +8405,7 @@ static void fvg__mul_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_mul(fvg_node *a, fvg_node *b) {
-  if (!a || !b) return NULL;
+  if (!a || !b) return fvg__null_operand("mul", a, b, b);
   if (!fvg__broadcasts(a, b)) return fvg__mismatch("mul", a, b);
   fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__mul_backward);
   if (!y) return NULL;
@@ -8325,23 +8452,23 @@ static fvg__product fvg__product_of(int m, int n, int k, fvg__operand a, fvg__op
 }
 
 /* The weights of a node as an operand, in whatever type they are stored. */
-static fvg__operand fvg__weights(const fvg_node *w, ptrdiff_t row, ptrdiff_t col) {
+static fvg__operand fvg__operand_of(const fvg_node *w, ptrdiff_t row, ptrdiff_t col) {
   fvg__operand x = fvg__matrix(fvg__values(w), row, col);
   x.type = w->type;
   return x;
 }
 
-/* Computes the product.  Room for packed rows is taken from the end of the tape and given back; the
-   tape remembers a failure. */
+/* Computes the product.  Room for a copy of A in tiles is taken from the end of the tape and given
+   back; the tape remembers a failure. */
 static void fvg__multiply(fvg_tape *t, fvg__product *p) {
   fvg_mark mark = fvg_tape_mark(t);
   p->kernels = t->ctx->kernels;
-  p->packed = NULL;
+  p->tiled_a = NULL;
 
   ptrdiff_t a_stride = p->a.col == 1 ? p->a.row : p->a.col;
-  if (fvg__worth_packing(p->kernels, p->n, a_stride)) {
-    p->packed = fvg__tape_floats(t, fvg__packed_floats(p->kernels, p->m, p->k));
-    if (!p->packed) return;
+  if (fvg__worth_tiling(p->kernels, p->n, a_stride)) {
+    p->tiled_a = fvg__tape_floats(t, fvg__tiled_floats(p->kernels, p->m, p->k));
+    if (!p->tiled_a) return;
   }
 
   if (fvg__gemm(t->ctx, p)) t->failed = 1;
@@ -8368,7 +8495,7 @@ static void fvg__linear_backward(fvg_node *y) {
   if (x->needs_grad) {              /* dx = dy w */
     fvg__product p = fvg__product_of(x->rows, x->cols, y->cols,
                                      fvg__matrix(y->grad, y->cols, 1),
-                                     fvg__weights(w, w->cols, 1));
+                                     fvg__operand_of(w, w->cols, 1));
     fvg__multiply_onto(t, &p, x->grad);
   }
   if (w->needs_grad) {              /* dw = dy^T x */
@@ -8387,7 +8514,7 @@ static void fvg__linear_backward(fvg_node *y) {
 
 /* The weights may be stored in any float type, everything else is F32. */
 FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node *r) {
-  if (!x || !w) return NULL;
+  if (!x || !w) return fvg__null_operand("linear", x, w, w);
   if (x->cols != w->cols)
     return fvg__mismatch("linear", x, w);
   if (b && fvg__count(b) != (size_t)w->rows)
@@ -8404,7 +8531,7 @@ FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node
 
   fvg__product p = fvg__product_of(y->rows, y->cols, x->cols,
                                    fvg__matrix(fvg__values(x), x->cols, 1),
-                                   fvg__weights(w, 1, w->cols));
+                                   fvg__operand_of(w, 1, w->cols));
   p.bias = b ? fvg__values(b) : NULL;
   p.from = r ? fvg__values(r) : NULL;
   p.out = fvg__values(y);
@@ -8469,7 +8596,7 @@ static void fvg__layer_norm_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, float eps) {
-  if (!x || !gain || !bias) return NULL;
+  if (!x || !gain || !bias) return fvg__null_operand("layer_norm", x, gain, bias);
   size_t d = (size_t)x->cols;
   if (fvg__count(gain) != d)
     return fvg__mismatch("layer_norm's gain", x, gain);
@@ -8664,8 +8791,8 @@ static void fvg__concat_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b) {
-  if (!a || !b) return NULL;
-  if (a->cols != b->cols)
+  if (!a || !b) return fvg__null_operand("concat", a, b, b);
+  if (a->cols != b->cols || a->rows > INT_MAX - b->rows)
     return fvg__mismatch("concat", a, b);
   int rows = a->rows + b->rows;
   fvg_node *y = fvg__node(a->tape, rows, a->cols, a, b, NULL, fvg__concat_backward);
@@ -8702,6 +8829,7 @@ static void fvg__gather_backward(fvg_node *y) {
 FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n) {
   if (!x) return NULL;
   fvg_tape *t = x->tape;
+  if (!row) return fvg__null_array(t, "fvg_gather", "the list of rows");
 
   for (int i = 0; i < n; i++)
     if (row[i] < 0 || row[i] >= x->rows) {
@@ -8761,7 +8889,7 @@ static void fvg__lerp_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w) {
-  if (!a || !b || !w) return NULL;
+  if (!a || !b || !w) return fvg__null_operand("lerp", a, b, w);
   if (!fvg__same_shape(a, b)) return fvg__mismatch("lerp", a, b);
   if (w->rows != a->rows || w->cols != 1)
     return fvg__mismatch("lerp's weight", a, w);
@@ -8826,6 +8954,7 @@ static void fvg__cross_entropy_backward(fvg_node *y) {
 FVG_DEF fvg_node *fvg_cross_entropy(fvg_node *logits, const int *label) {
   if (!logits) return NULL;
   fvg_tape *t = logits->tape;
+  if (!label) return fvg__null_array(t, "fvg_cross_entropy", "the list of labels");
   int n = logits->rows;
   int classes = logits->cols;
 
@@ -8867,7 +8996,7 @@ static void fvg__kl_rows_backward(fvg_node *y) {
 
 /* p is detached, so no gradient reaches the teacher. */
 FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau) {
-  if (!p || !logits) return NULL;
+  if (!p || !logits) return fvg__null_operand("kl_rows", p, logits, logits);
   if (!fvg__same_shape(p, logits)) return fvg__mismatch("kl_rows", p, logits);
   if (fvg__bad_temperature(p, "kl_rows", tau)) return NULL;
 
@@ -8913,6 +9042,8 @@ static void fvg__bce_backward(fvg_node *y) {
 /* Targets and weights are copied: the caller's arrays need not outlive the call. */
 FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const float *weight) {
   if (!q) return NULL;
+  if (!target || !weight)
+    return fvg__null_array(q->tape, "fvg_bce_with_logits", target ? "the weight" : "the target");
   if (q->cols != 1) {
     fvg_fail(q->tape->ctx, FVG_E_SHAPE, "bce_with_logits: q must be [n,1], not [%d,%d]",
              q->rows, q->cols);
@@ -8947,11 +9078,12 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
    Attention (Vaswani et al. 2017), for each head of width d:
 
      forward    S = Q K^T / sqrt d,   P = softmax(S),   O = P V
-     backward   dV = P^T dO,   dP = dO V^T,   dS = P (dP - rowsum(dO O)) / sqrt d,
-                dQ = dS K,   dK = dS^T Q
+     backward   dV = P^T dO,   dP = dO V^T,   dS = P o (dP - rowsum(dO o O)),
+                dQ = dS K / sqrt d,   dK = dS^T Q / sqrt d
 
-   Forward keeps one number a query, ln sum exp S, from which backward makes P again.  So no [T,T]
-   matrix is ever stored (as in FlashAttention, Dao et al. 2022).
+   where o multiplies element by element; the code folds 1 / sqrt d into dS.  Forward keeps one
+   number per query and head, ln sum exp S, from which backward makes P again.  So no [T,T] matrix
+   is ever stored (as in FlashAttention, Dao et al. 2022).
 
    Packed sequences.  Texts have different lengths.  A batch is therefore one matrix with a row for
    each token of all texts, and segments say which rows belong together.
@@ -8981,9 +9113,11 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
 
    A segment's keys are the rows of the prefix followed by its own, and its softmax runs over both,
    as if the text had been written out in full.  The prefix rows do not depend on who reads them, so
-   they are computed once: 50 texts with 4 context vectors need 5 such rows, not 250.  In backward
-   the gradient of a key or value is the sum over all queries that see it, the x's of its column
-   above; for a prefix row these lie in many segments.
+   their projections and all else that is done row by row are computed once: 50 texts with 4 context
+   vectors need 5 such rows, not 250.  (Only their keys and values are copied again for every
+   segment, into panels.  A long list of texts is cut into parts, and each part has its own prefix.)
+   In backward the gradient of a key or value is the sum over all queries that see it, the x's of
+   its column above; for a prefix row these lie in many segments.
 
    Jobs.  A job of forward is one head of a few segments.  A job of backward is one head of all
    segments, since they add to the same prefix rows.  A job copies the head's keys and values into
@@ -9321,8 +9455,7 @@ static void fvg__attention_run(fvg__attention_job *j, size_t (*scratch_size)(con
     if (size > j->scratch_size) j->scratch_size = size;
   }
 
-  int threads = t->ctx->desc.parallel || t->ctx->desc.n_threads > 1;
-  j->n_scratch = fvg__min(j->n_jobs, threads ? FVG__MOST_SCRATCH : 1);
+  j->n_scratch = fvg__min(j->n_jobs, fvg__has_threads(t->ctx) ? FVG__MOST_SCRATCH : 1);
   j->scratch = fvg__tape_floats(t, (size_t)j->n_scratch * j->scratch_size);
   if (!j->scratch) return;
 
@@ -9391,7 +9524,8 @@ static fvg_status fvg__check_n_head(const fvg_node *q, int n_head) {
 /* q [n,w], k and v [m,w] -> [n,w].  saved: ln sum exp S, [n, n_head];  table: the segments. */
 FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_head,
                                 const fvg_segment *segment, int n_segment) {
-  if (!q || !k || !v) return NULL;
+  if (!q || !k || !v) return fvg__null_operand("attention", q, k, v);
+  if (!segment) return fvg__null_array(q->tape, "fvg_attention", "the list of segments");
   if (q->cols != k->cols)
     return fvg__mismatch("attention", q, k);
   if (!fvg__same_shape(k, v)) return fvg__mismatch("attention", k, v);
@@ -9434,7 +9568,7 @@ static fvg_node *fvg__project(fvg_node *x, const fvg_tensor *weight, const fvg_t
 /* r + x w^T + b, the end of a residual branch */
 static fvg_node *fvg__project_onto(fvg_node *x, const fvg_tensor *weight, const fvg_tensor *bias,
                                    fvg_node *r) {
-  if (!x || !r) return NULL;
+  if (!x || !r) return fvg__null_operand("linear's sum", x, r, r);
   return fvg_linear_add(x, fvg_frozen(x->tape, weight), fvg_frozen(x->tape, bias), r);
 }
 
@@ -9572,6 +9706,8 @@ FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m,
                                          const fvg_prompts *prompts) {
   if (!x) return NULL;
   fvg_tape *t = x->tape;
+  if (!m || !segment)
+    return fvg__null_array(t, "fvg_transform", m ? "the list of segments" : "the transformer");
   const fvg_splice *splice = prompts ? prompts->splice : NULL;
   const fvg_splice *end = splice ? splice + prompts->n_splice : NULL;
 
@@ -9624,12 +9760,13 @@ FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg
              v <- b2 v + (1 - b2) g^2
              w <- w - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 
-   The schedule counts epochs.  Warm-up epochs run at a small constant rate.  After them comes the
-   cosine of Dassl, which goes on counting from the first epoch,
+   The schedule counts epochs from 0.  Warm-up epochs run at a small constant rate.  After them
+   comes the cosine of Dassl,
 
         lr(e) = lr/2 (1 + cos(pi (e - warmup) / epochs)),
 
-   so it spans all epochs and ends just above zero. */
+   whose clock starts after the warm-up but whose half period is all `epochs`.  So training ends
+   before the rate gets to zero: with 10 epochs, 1 of them warm-up, the last rate is 0.095 lr. */
 
 struct fvg_optimizer {
   fvg_ctx *ctx;
@@ -9701,7 +9838,13 @@ static int fvg__optimizer_add(fvg_optimizer *o, int i, fvg_parameter *p) {
 /* An optimiser of n parameters, which it does not own; *out is NULL on failure. */
 FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, fvg_parameter *const *params,
                                      int n, const fvg_optimizer_desc *desc) {
+  if (!out) return fvg__null_argument(c, "fvg_optimizer_new", "the result");
   *out = NULL;
+  int missing = n > 0 && !params;
+  for (int i = 0; i < n && !missing; i++)
+    missing = !params[i];
+  if (missing) return fvg__null_argument(c, "fvg_optimizer_new", "a parameter or their list");
+
   fvg_optimizer *o = FVG_NEW(c, fvg_optimizer);
   if (!o) return FVG_E_NOMEM;
 
@@ -9783,46 +9926,88 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
 /*==================================================================================================
  * CHAPTER 12  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)
  *==================================================================================================
-   Tuned prompts fit the classes that they have seen, lose on new ones, and their attention slips
-   off the object. FVG-PT freezes the tuned model and learns three small modules from pictures with
-   foreground masks.
+   Tuned prompts fit the classes that they have seen and lose on new ones, and the image encoder
+   attends less to the object.  FVG-PT freezes the tuned model and learns three small modules from
+   pictures with foreground masks.
 
-   What is given.  Image x has the feature f, and its foreground view x * mask has f_fg, both from
-   the tuned image encoder; class c has the text feature g_c of the tuned prompts.  f0 and g0 are
-   the features of plain CLIP.  All have unit length, s is CLIP's logit scale, y the label, H(p) the
-   entropy of p in nats.
+   Words.  A feature is a vector that stands for an image or for a class name.  A logit is a score
+   before the softmax; the temperature tau divides logits, and a larger one makes probabilities
+   flatter.  CE is the cross-entropy of logits and a label, KL(p || q) = sum_c p_c ln(p_c / q_c) the
+   divergence of p from q, BCE the binary cross-entropy, and Ent(p) = -sum_c p_c ln p_c the entropy,
+   in nats.  Adapters and gates are small networks: an adapter changes a feature, and a gate gives a
+   number from 0 to 1.  FRG is the foreground reliability gate; it gives r, the trust in the
+   foreground view.  BRG is the backbone reliability gate, the gate of PC; it gives b, the share of
+   zero-shot CLIP.
 
-     (1)  z_full = s f g^T    z_fg = s f_fg g^T    z_CLIP = s f0 g0^T    p_* = softmax(z_* / tau)
+   What is given.  Image i has the feature f_i, and its foreground view, the image times its mask,
+   has f_fg_i, both from the tuned image encoder; class c has the text feature g_c of the tuned
+   prompts.  f0 and g0 are the features of zero-shot CLIP.  All have unit length, s is CLIP's logit
+   scale, y_i the label.  m_i is 1 if image i has a mask whose area passes area_rule, else 0.
 
-   FRG, the foreground reliability gate: how far may the foreground view of this picture be trusted?
+     (1)  z_full = s f_score g^T     z_fg = s f_score_fg g^T     z_tuned = s f g^T
+          z_CLIP = s f0 g0^T         p_* = softmax(z_* / tau)
 
-     (2)  u = [ H(p_full) - H(p_fg),  cos(p_full, p_fg),  share of the picture that is foreground ]
-     (3)  r = sigmoid(MLP_FRG(u))
-     (4)  L_FRG = BCE(r, r*),      r* = 1 if CE(z_fg, y) < CE(z_full, y) - delta, else 0
+   f_score is the feature by which the tuned model scores base classes.  Only MMRL has one of its
+   own, a mixture of two features, and scores new classes by f.  For all other methods f_score is f,
+   f_score_fg is f_fg, and z_tuned is z_full.
+
+   FRG: how far may the foreground view of this image be trusted?
+
+     (2)  u = [ Ent(p_full) - Ent(p_fg),  cos(p_full, p_fg),  area ]
+     (3)  r = m sigmoid(MLP_FRG(u))
+     (4)  L_FRG = mean over the images with m = 1 of BCE(sigmoid(MLP_FRG(u)), r*),
+          with r* = 1 if CE(z_fg, y) < CE(z_full, y) - delta, else 0
+
+   The area is the share of foreground in the view, which is what crop and flip leave of the image.
 
    FDC, foreground distillation compensation: two adapters, drawn toward the view that is trusted.
 
      (5)  f~ = norm(f + MLP_image(f))      g~ = norm(g + MLP_text(g))      z_FDC = s f~ g~^T
-     (6)  L_dist = mean_i [ r_i KL(p_fg || p_FDC) + (1 - r_i) KL(p_full || p_FDC) ],
+     (6)  L_dist = mean_i [ r_i KL(p_fg_i || p_FDC_i) + (1 - r_i) KL(p_full_i || p_FDC_i) ],
           with p_FDC = softmax(z_FDC / tau), and r taken as a constant
 
-   PC, prior calibration: how much of plain CLIP do classes need that were never seen?
+   The mean is over all n images, so one with m = 0 is distilled from the full view.
 
-     (7)  v = [ H(p_full),  H(p_CLIP),  cos(p_full, p_CLIP) ]      b = sigmoid(MLP_BRG(v))
-     (8)  z_PC = (1 - b) z_full + b z_CLIP
-          L_PC = CE(z_PC, y) + KL(p_CLIP || softmax(z_PC / tau))
+   PC, prior calibration: how much of zero-shot CLIP do classes need that were never seen?
+
+     (7)  v = [ Ent(p_tuned),  Ent(p_CLIP),  cos(p_tuned, p_CLIP) ]      b = sigmoid(MLP_BRG(v))
+     (8)  z_PC = (1 - b) z_tuned + b z_CLIP
+          L_PC = mean_i [ CE(z_PC_i, y_i) + KL(p_CLIP_i || softmax(z_PC_i / tau)) ]
 
    Training minimises
 
-     (9)  L = CE(z_FDC, y) + lambda_base L_dist + lambda_rg L_FRG + lambda_new L_PC
+     (9)  L = CE(z_FDC, y) + lambda_base L_dist + lambda_rg L_FRG + lambda_new L_PC,
 
-   and testing scores base classes by z_FDC, which needs no mask, and new classes by z_PC.  The
-   modules share neither parameters nor gradients (unless attach_r lets the distillation into the
-   gate), so training them together or one by one gives the same weights.
+   where CE is the mean over the images, too.  Every MLP has a relu between its layers.
 
-   MMRL has two image features: it scores base classes by a mixture f_score, new ones by f.  So
-   z_full of (1) to (6) is made of f_score; the z_full of (7) and (8), which the code calls z_tuned,
-   is made of f, and so is z_FDC.  For all other methods f_score is f, and z_tuned is z_full.
+     f_score    [n,d] --.                     .-- p_full --.
+     f_score_fg [n,d] ---+-- x s g^T, / tau --+-- p_fg ----+-- u [n,3] -- FRG -- r [n,1]
+                                                                                  | value only
+     f [n,d] -- adapter f~ --.                                                    |
+     g [C,d] -- adapter g~ ---+-- z_FDC [n,C] -- CE, L_dist(p_full, p_fg, r) <----'
+                                    '-- scores base classes
+
+     f  [n,d] -- x s g^T  -- z_tuned [n,C] --+-- v [n,3] -- BRG -- b [n,1]
+     f0 [n,d] -- x s g0^T -- z_CLIP  [n,C] --'                      |
+     z_tuned, z_CLIP -- mixed by b <--------------------------------'
+                                    '-- z_PC [n,C] -- CE, KL(p_CLIP)
+                                          '-- scores new classes
+
+   Constants.  f, f_fg, f0, g and g0 come from frozen models.  So all of (1), u, v and r* have no
+   gradient, and only the two gates and the two adapters are learned.  The modules share no
+   parameter, and no gradient passes between them, unless attach_r lets that of L_dist into FRG.
+   PC may be trained alone with the same result.  FDC may not, since (6) reads the value of r at
+   every step.
+
+   In testing, base classes are scored by z_FDC, which needs no mask, and new classes by z_PC.
+
+   Sources.  The numbers (1) to (9) are this header's, not the paper's.  The paper gives the
+   modules, (1) to (9) without m, the temperature, delta and the weights.  The authors' released
+   code has no trainer for FVG-PT; its settings give the same numbers, and also the bounds of the
+   area and the small start of the adapters.  Ours is what neither says: m, which leaves out images
+   without a usable mask; that the area is that of the view; the relu; r as a constant in (6),
+   entropies that are not divided by ln C, and no factor tau^2 before a KL; the first values; and
+   for MMRL which of f_score and f goes where.
 
    The functions below come in this order: the parameters; (1); what both gates look at; FRG, FDC
    and PC, each with its part of the loss; the loss (9) and a training step; and what a trained
@@ -9903,7 +10088,7 @@ static fvg_status fvg__add_parameter(fvg_fvgpt *m, fvg_parameter *p, const char 
 }
 
 /* The layer down starts as PyTorch's linear layers do, uniform in +-1/sqrt(inputs).  The layer up
-   starts near zero, so that z_FDC starts as z_full. */
+   starts near zero, so that z_FDC starts close to z_tuned = s f g^T. */
 static fvg_status fvg__adapter_new(fvg_fvgpt *m, fvg__adapter *a, const char *const name[4]) {
   int d = m->desc.width, hidden = m->desc.fdc_hidden;
   double bound = 1 / sqrt((double)d);
@@ -9935,6 +10120,33 @@ static fvg_status fvg__gate_new(fvg_fvgpt *m, fvg__gate *g,
   return s;
 }
 
+/* Refuses what cannot be computed with, and what a checkpoint could not hold: its reader takes no
+   other values either. */
+static fvg_status fvg__check_fvgpt_desc(fvg_ctx *c, const fvg_fvgpt_desc *d) {
+  const int most_hidden = 65536;
+  if (d->width < 1)
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT: width is %d, it must be that of the features", d->width);
+  if (d->gate_layers > FVG__MAX_GATE_LAYERS)
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT: gate_layers is %d, 1 to %d are possible",
+                    d->gate_layers, FVG__MAX_GATE_LAYERS);
+  if (d->fdc_hidden > most_hidden || d->gate_hidden > most_hidden)
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT: fdc_hidden is %d and gate_hidden %d, at most %d are "
+                    "possible", d->fdc_hidden, d->gate_hidden, most_hidden);
+
+  if (!(d->tau > 0) || !(d->logit_scale > 0))
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT: tau and logit_scale must be positive");
+  if (!(d->tau < 1e6f) || !(d->logit_scale < 1e6f))
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT: tau is %g and logit_scale %g, they must be below 1e6",
+                    (double)d->tau, (double)d->logit_scale);
+
+  int rule = (int)d->area_rule;
+  int in_order = d->area_min >= 0 && d->area_min <= d->area_max && d->area_max <= 1;
+  if (rule < FVG_AREA_ZERO_R || rule > FVG_AREA_IGNORE || !in_order)
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT: area_rule %d, area_min %g, area_max %g make no sense",
+                    rule, (double)d->area_min, (double)d->area_max);
+  return FVG_OK;
+}
+
 /* All modules with their first values.  file is the checkpoint that other values will come from, or
    NULL. */
 static fvg_status fvg__fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_desc *desc,
@@ -9949,17 +10161,12 @@ static fvg_status fvg__fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_de
   static const char *const brg_name[] = {"brg.fc1.weight", "brg.fc1.bias", "brg.fc2.weight",
                                          "brg.fc2.bias",
                                          "brg.fc3.weight", "brg.fc3.bias"};
+  if (!out) return fvg__null_argument(c, "fvg_fvgpt_new", "the result");
   *out = NULL;
 
   fvg_fvgpt_desc d = fvg_fvgpt_defaults(desc);
-  if (d.width < 1)
-    return fvg_fail(c, FVG_E_ARG, "FVG-PT: width is %d, it must be that of the features", d.width);
-  if (d.gate_layers > FVG__MAX_GATE_LAYERS)
-    return fvg_fail(c, FVG_E_ARG, "FVG-PT: gate_layers is %d, 1 to %d are possible",
-                    d.gate_layers, FVG__MAX_GATE_LAYERS);
-  if (!(d.tau > 0) || !(d.logit_scale > 0))
-    return fvg_fail(c, FVG_E_ARG, "FVG-PT: tau and logit_scale must be positive");
-
+  fvg_status s = fvg__check_fvgpt_desc(c, &d);
+  if (s) return s;
   fvg_fvgpt *m = FVG_NEW(c, fvg_fvgpt);
   if (!m) return FVG_E_NOMEM;
   m->ctx = c;
@@ -9967,7 +10174,7 @@ static fvg_status fvg__fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_de
   m->file = file;
   m->tape = fvg_tape_new(c);
 
-  fvg_status s = m->tape ? FVG_OK : FVG_E_NOMEM;
+  if (!m->tape) s = FVG_E_NOMEM;
   if (!s) s = fvg__adapter_new(m, &m->fdc_image, image_name);
   if (!s) s = fvg__adapter_new(m, &m->fdc_text, text_name);
   if (!s) s = fvg__gate_new(m, &m->frg, frg_name);
@@ -9993,6 +10200,7 @@ FVG_DEF void fvg_fvgpt_free(fvg_fvgpt *m) {
 }
 
 FVG_DEF fvg_parameter *const *fvg_fvgpt_parameters(const fvg_fvgpt *m, int *n) {
+  if (!n) return NULL;
   *n = m->n_params;
   return m->params;
 }
@@ -10014,8 +10222,7 @@ static fvg_node *fvg__probabilities(const fvg_fvgpt *m, fvg_node *z) {
   return fvg_softmax(z, m->desc.tau);
 }
 
-/* z_full of (1) to (6), or z_fg where foreground is 1: scores by the feature that scores base
-   classes */
+/* z_full of (1), or z_fg where foreground is 1: scores by the feature that scores base classes */
 static fvg_node *fvg__view_logits(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *x,
                                   int foreground) {
   const float *f = x->f_score ? x->f_score : x->f;
@@ -10024,7 +10231,7 @@ static fvg_node *fvg__view_logits(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_bat
   return fvg__logits(m, fvg__features(m, t, foreground ? f_fg : f, x->n), g);
 }
 
-/* z_tuned, the z_full of (7) and (8): scores by the feature that scores new classes */
+/* z_tuned of (1): scores by the feature that scores new classes */
 static fvg_node *fvg__tuned_logits(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_batch *x) {
   return fvg__logits(m, fvg__features(m, t, x->f, x->n), fvg__features(m, t, x->g, x->n_class));
 }
@@ -10036,7 +10243,7 @@ static fvg_node *fvg__clip_logits(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_bat
 
 /* ---- what both gates look at ---- */
 
-/* H(p) of n probabilities in nats, or, with normalise_entropy, as a share of the most, ln n */
+/* Ent(p) of n probabilities in nats, or, with normalise_entropy, as a share of the most, ln n */
 static double fvg__entropy(const fvg_fvgpt *m, const float *p, int n) {
   double sum = 0;
   for (int i = 0; i < n; i++) {
@@ -10067,8 +10274,8 @@ static fvg_node *fvg__gate_logit(fvg__gate *g, fvg_node *x) {
 
 /* ---- FRG, the foreground reliability gate: (2) to (4) ---- */
 
-/* Says whether an image's mask is used: it has one, and of a sensible size.  *area becomes what the
-   gate sees. */
+/* m of (3): does the image have a mask, and of an area that passes area_rule?  *area becomes what
+   the gate sees. */
 static int fvg__mask_counts(const fvg_fvgpt_desc *d, float *area) {
   if (!(*area >= 0)) {
     *area = 0;
@@ -10084,12 +10291,12 @@ static int fvg__mask_counts(const fvg_fvgpt_desc *d, float *area) {
 
 typedef struct fvg__frg_nodes {
   fvg_node *q;                /* [n,1] the gate's logit                                         */
-  fvg_node *counts;           /* [n,1] 1 for an image whose mask is used, else 0                */
-  fvg_node *r;                /* [n,1] the trust, 0 where the mask is not used                  */
+  fvg_node *counts;           /* [n,1] m, 1 for an image whose mask is used, else 0             */
+  fvg_node *r;                /* [n,1] the trust, 0 where m is 0                                */
 } fvg__frg_nodes;
 
-/* (2) and (3): p_full, p_fg [n,C] and area [n] -> r.  An image whose mask is not used has r = 0:
-   (6) then distils from the full view.  Members are NULL if a node cannot be made. */
+/* (2) and (3): p_full, p_fg [n,C] and area [n] -> r.  An image with m = 0 has r = 0: (6) then
+   distils from the full view.  Members are NULL if a node cannot be made. */
 static fvg__frg_nodes fvg__frg(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_fg, const float *area) {
   fvg__frg_nodes frg = {NULL, NULL, NULL};
   if (!p_full || !p_fg) return frg;
@@ -10141,7 +10348,7 @@ static fvg_node *fvg__frg_target(const fvg_fvgpt *m, fvg_node *z_full, fvg_node 
   return target;
 }
 
-/* L_FRG of (4), over the images whose masks are used */
+/* L_FRG of (4), over the images with m = 1 */
 static fvg_node *fvg__frg_loss(fvg__frg_nodes frg, fvg_node *target) {
   if (!target || !frg.counts) return NULL;
   return fvg_bce_with_logits(frg.q, fvg_value(target), fvg_value(frg.counts));
@@ -10184,33 +10391,35 @@ static fvg_node *fvg__fdc_loss(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_fg, f
 
 /* ---- PC, prior calibration: (7) and (8) ---- */
 
-/* (7): p_full, p_CLIP [n,C] -> b [n,1], the weight of plain CLIP */
-static fvg_node *fvg__brg(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_clip) {
-  if (!p_full || !p_clip) return NULL;
-  int n_class = p_full->cols;
-  fvg_node *v = fvg_zeros(p_full->tape, p_full->rows, 3);
+/* (7), the backbone reliability gate: p_tuned, p_CLIP [n,C] -> b [n,1], the share of zero-shot
+   CLIP */
+static fvg_node *fvg__brg(fvg_fvgpt *m, fvg_node *p_tuned, fvg_node *p_clip) {
+  if (!p_tuned || !p_clip) return NULL;
+  int n_class = p_tuned->cols;
+  fvg_node *v = fvg_zeros(p_tuned->tape, p_tuned->rows, 3);
   if (!v) return NULL;
 
   for (int i = 0; i < v->rows; i++) {
-    const float *full = fvg_value(p_full) + fvg__row(i, n_class);
+    const float *tuned = fvg_value(p_tuned) + fvg__row(i, n_class);
     const float *clip = fvg_value(p_clip) + fvg__row(i, n_class);
     float *v_i = fvg_fill(v) + fvg__row(i, 3);
-    v_i[0] = (float)fvg__entropy(m, full, n_class);
+    v_i[0] = (float)fvg__entropy(m, tuned, n_class);
     v_i[1] = (float)fvg__entropy(m, clip, n_class);
-    v_i[2] = (float)fvg__cosine(full, clip, n_class);
+    v_i[2] = (float)fvg__cosine(tuned, clip, n_class);
   }
   return fvg_sigmoid(fvg__gate_logit(&m->brg, v));
 }
 
-/* (7) and the first half of (8): z_tuned, z_CLIP [n,C] -> z_PC [n,C], and b [n,1] in *b */
-static fvg_node *fvg__pc(fvg_fvgpt *m, fvg_node *z_tuned, fvg_node *z_clip, fvg_node **b) {
-  *b = fvg__brg(m, fvg__probabilities(m, z_tuned), fvg__probabilities(m, z_clip));
+/* (7) and the first half of (8): z_tuned, z_CLIP and p_CLIP [n,C] -> z_PC [n,C], and b [n,1] in
+   *b */
+static fvg_node *fvg__pc(fvg_fvgpt *m, fvg_node *z_tuned, fvg_node *z_clip, fvg_node *p_clip,
+                         fvg_node **b) {
+  *b = fvg__brg(m, fvg__probabilities(m, z_tuned), p_clip);
   return fvg_lerp(z_tuned, z_clip, *b);
 }
 
-/* The second term of L_PC in (8), which holds z_PC near plain CLIP: [1,1]; 0 with no_kl. */
-static fvg_node *fvg__pc_kl(fvg_fvgpt *m, fvg_node *z_clip, fvg_node *z_pc) {
-  fvg_node *p_clip = fvg__probabilities(m, z_clip);
+/* The second term of L_PC in (8), which holds z_PC near zero-shot CLIP: [1,1]; 0 with no_kl. */
+static fvg_node *fvg__pc_kl(fvg_fvgpt *m, fvg_node *p_clip, fvg_node *z_pc) {
   fvg_node *kl = fvg_mean(fvg_kl_rows(p_clip, z_pc, m->desc.tau));
   return fvg_scale(kl, m->desc.no_kl ? 0 : fvg__kl_factor(m));
 }
@@ -10222,7 +10431,7 @@ typedef struct fvg__terms {
   fvg_node *ce_fdc, *l_dist;         /* FDC: CE(z_FDC, y), and (6)                              */
   fvg_node *l_frg;                   /* FRG: (4)                                                */
   fvg_node *ce_pc, *kl_pc;           /* PC: the two terms of L_PC in (8)                        */
-  fvg_node *r, *r_target, *b;        /* [n,1] trust, its target, weight of plain CLIP           */
+  fvg_node *r, *r_target, *b;        /* [n,1] trust, its target, share of zero-shot CLIP        */
 } fvg__terms;
 
 /* (9).  A module that is left out, as in the rows of the paper's Table 3, weighs nothing. */
@@ -10243,13 +10452,22 @@ static fvg_node *fvg__trust(const fvg_fvgpt *m, fvg__frg_nodes frg) {
   return m->desc.no_frg ? frg.counts : frg.r;
 }
 
+/* z_full and z_fg must be made of the same kind of feature. */
+static fvg_status fvg__check_score_features(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
+  if (!x->f_score == !x->f_score_fg) return FVG_OK;
+  return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: of f_score and f_score_fg only one is given");
+}
+
 static fvg_status fvg__fvgpt_check(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
+  if (!x) return fvg__null_argument(m->ctx, "FVG-PT", "the batch");
   if (x->n < 1 || x->n_class < 1)
     return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: a batch of %d images and %d classes", x->n,
                     x->n_class);
   if (!x->f || !x->f_fg || !x->g || !x->g_clip || !x->area || !x->label)
     return fvg_fail(m->ctx, FVG_E_ARG,
                     "FVG-PT: a training batch needs f, f_fg, g, g_clip, area and label");
+  fvg_status s = fvg__check_score_features(m, x);
+  if (s) return s;
   for (int i = 0; i < x->n; i++) {
     if (x->label[i] < 0 || x->label[i] >= x->n_class)
       return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: image %d has label %d among %d classes", i,
@@ -10279,12 +10497,8 @@ static void fvg__report_terms(const fvg_fvgpt *m, fvg_fvgpt_report *report, cons
 }
 
 /* The loss as a node [1,1], from the equations one after the other; z and p are [n,C]. */
-FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg_fvgpt_report *report,
+static fvg_node *fvg__fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg__terms *terms,
                                  const fvg_fvgpt_batch *x) {
-  if (!t) return NULL;
-  if (fvg__fvgpt_check(m, x)) return fvg__give_up(t);
-  fvg__terms terms;
-
   /* (1): what the frozen models say, with and without the background. */
   fvg_node *z_full = fvg__view_logits(m, t, x, 0);
   fvg_node *z_fg = fvg__view_logits(m, t, x, 1);
@@ -10292,26 +10506,35 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg_fvgpt_report *re
   fvg_node *z_clip = fvg__clip_logits(m, t, x);
   fvg_node *p_full = fvg__probabilities(m, z_full);
   fvg_node *p_fg = fvg__probabilities(m, z_fg);
+  fvg_node *p_clip = fvg__probabilities(m, z_clip);
 
   /* FRG, (2) to (4): may the foreground view be trusted? */
   fvg__frg_nodes frg = fvg__frg(m, p_full, p_fg, x->area);
-  terms.r = fvg__trust(m, frg);
-  terms.r_target = fvg__frg_target(m, z_full, z_fg, x->label);
-  terms.l_frg = fvg__frg_loss(frg, terms.r_target);
+  terms->r = fvg__trust(m, frg);
+  terms->r_target = fvg__frg_target(m, z_full, z_fg, x->label);
+  terms->l_frg = fvg__frg_loss(frg, terms->r_target);
 
   /* FDC, (5) and (6): the adapters follow the view that is trusted. */
   fvg_node *f = fvg__features(m, t, x->f, x->n);
   fvg_node *g = fvg__features(m, t, x->g, x->n_class);
   fvg_node *z_fdc = fvg__fdc(m, f, g);
-  terms.ce_fdc = fvg_cross_entropy(z_fdc, x->label);
-  terms.l_dist = fvg__fdc_loss(m, p_full, p_fg, z_fdc, terms.r);
+  terms->ce_fdc = fvg_cross_entropy(z_fdc, x->label);
+  terms->l_dist = fvg__fdc_loss(m, p_full, p_fg, z_fdc, terms->r);
 
   /* PC, (7) and (8): how much of plain CLIP? */
-  fvg_node *z_pc = fvg__pc(m, z_tuned, z_clip, &terms.b);
-  terms.ce_pc = fvg_cross_entropy(z_pc, x->label);
-  terms.kl_pc = fvg__pc_kl(m, z_clip, z_pc);
+  fvg_node *z_pc = fvg__pc(m, z_tuned, z_clip, p_clip, &terms->b);
+  terms->ce_pc = fvg_cross_entropy(z_pc, x->label);
+  terms->kl_pc = fvg__pc_kl(m, p_clip, z_pc);
+  return fvg__total_loss(&m->desc, terms);
+}
 
-  fvg_node *loss = fvg__total_loss(&m->desc, &terms);
+FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg_fvgpt_report *report,
+                                 const fvg_fvgpt_batch *x) {
+  if (!t) return NULL;
+  if (fvg__fvgpt_check(m, x)) return fvg__give_up(t);
+
+  fvg__terms terms;
+  fvg_node *loss = fvg__fvgpt_loss(m, t, &terms, x);
   if (loss && report) fvg__report_terms(m, report, loss, &terms);
   return loss;
 }
@@ -10323,15 +10546,20 @@ FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_fvgpt_report *report, fvg_op
   fvg_tape_clear(m->tape);
   fvg_optimizer_zero_grad(o);
 
-  fvg_node *loss = fvg_fvgpt_loss(m, m->tape, report, batch);
+  fvg__terms terms;
+  fvg_node *loss = fvg__fvgpt_loss(m, m->tape, &terms, batch);
   s = loss ? fvg_backward(loss) : m->ctx->status;
-  if (!s) fvg_optimizer_step(o, lr);
-  return s;
+  if (s) return s;
+  if (report) fvg__report_terms(m, report, loss, &terms);
+  fvg_optimizer_step(o, lr);
+  return FVG_OK;
 }
 
 /* ---- what a trained FVG-PT is asked for: the same modules, without their losses ---- */
 
-static fvg_status fvg__check_counts(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
+/* Checks what every question needs; `out` is where the answer goes. */
+static fvg_status fvg__check_question(fvg_fvgpt *m, const float *out, const fvg_fvgpt_batch *x) {
+  if (!x || !out) return fvg__null_argument(m->ctx, "FVG-PT", x ? "the result" : "the batch");
   if (x->n >= 1 && x->n_class >= 1) return FVG_OK;
   return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: %d images and %d classes", x->n, x->n_class);
 }
@@ -10343,7 +10571,7 @@ static fvg_status fvg__copy_out(const fvg_fvgpt *m, const fvg_node *x, float *ou
 }
 
 FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_fvgpt_batch *x) {
-  fvg_status s = fvg__check_counts(m, x);
+  fvg_status s = fvg__check_question(m, logits, x);
   if (s) return s;
   if (!x->f || !x->g) return fvg_fail(m->ctx, FVG_E_ARG,
                                       "FVG-PT: scores for base classes need f and g");
@@ -10358,30 +10586,35 @@ FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_f
 
 FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b,
                                        const fvg_fvgpt_batch *x) {
+  fvg_status s = fvg__check_question(m, logits, x);
+  if (s) return s;
   if (m->desc.no_pc) {
-    if (b && x->n > 0) memset(b, 0, (size_t)x->n * sizeof *b);
     fvg_fvgpt_batch alone = *x;
     alone.f_score = NULL;                        /* new classes are scored by f */
-    return fvg_fvgpt_score_base(m, logits, &alone);
+    s = fvg_fvgpt_score_base(m, logits, &alone);
+    if (!s && b) memset(b, 0, (size_t)x->n * sizeof *b);
+    return s;
   }
-  fvg_status s = fvg__check_counts(m, x);
-  if (s) return s;
   if (!x->f || !x->g || !x->g_clip)
     return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: scores for new classes need f, g and g_clip");
 
   fvg_tape *t = m->tape;
   fvg_tape_clear(t);
   fvg_node *gate;
-  fvg_node *z_pc = fvg__pc(m, fvg__tuned_logits(m, t, x), fvg__clip_logits(m, t, x), &gate);
+  fvg_node *z_clip = fvg__clip_logits(m, t, x);
+  fvg_node *p_clip = fvg__probabilities(m, z_clip);
+  fvg_node *z_pc = fvg__pc(m, fvg__tuned_logits(m, t, x), z_clip, p_clip, &gate);
   s = fvg__copy_out(m, z_pc, logits);
   return s || !b ? s : fvg__copy_out(m, gate, b);
 }
 
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch *x) {
-  fvg_status s = fvg__check_counts(m, x);
+  fvg_status s = fvg__check_question(m, r, x);
   if (s) return s;
   if (!x->f || !x->f_fg || !x->g || !x->area)
     return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: trust needs f, f_fg, g and area");
+  s = fvg__check_score_features(m, x);
+  if (s) return s;
 
   fvg_tape *t = m->tape;
   fvg_tape_clear(t);

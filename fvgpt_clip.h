@@ -8694,7 +8694,7 @@ static size_t fvg__block_floats(const fvg_vision_tower *v, int batch, size_t row
 
 /* A tape's chunk may leave unused less than the allocation that went to the next chunk, so all
    chunks but the last hold at most twice what lives.  The last is as large as those together, but
-   at most FVG__CHUNK_MOST. */
+   at most FVG__TAPE_CHUNK_MOST. */
 FVG_DEF size_t fvg_clip_image_bytes(const fvg_clip *m, int n) {
   if (!m->has_vision || n < 1) return 0;
   const fvg_vision_tower *v = &m->vision;
@@ -8705,8 +8705,8 @@ FVG_DEF size_t fvg_clip_image_bytes(const fvg_clip *m, int n) {
   const size_t embed = fvg__embed_floats(v, rows, copied);
   const size_t block = fvg__block_floats(v, batch, rows, copied);
   const size_t chunks = 2 * (embed > block ? embed : block) * sizeof(float);
-  const size_t last = chunks < FVG__CHUNK_MOST ? chunks : FVG__CHUNK_MOST;
-  return chunks + last + FVG__CHUNK_BYTES;
+  const size_t last = chunks < FVG__TAPE_CHUNK_MOST ? chunks : FVG__TAPE_CHUNK_MOST;
+  return chunks + last + FVG__TAPE_CHUNK;
 }
 
 /* Encodes n images, a batch at a time -> features [n, d], not normalised. */
@@ -9637,7 +9637,7 @@ static fvg_node *fvg__learner_images(fvg_learner *l, fvg_tape *t, const float *p
   if (!vectors) return NULL;
   fvg__image_rows rows;
   if (fvg__image_rows_new(l->clip, &rows, n, &l->plan[FVG__IMAGE]))
-    return NULL;
+    return fvg__give_up(t);
 
   fvg_node *x = fvg__vision_embed(t, &rows, pixels, vectors);
   x = fvg__vision_blocks(&rows, x, vectors, l->n_read, l->desc.recompute);

@@ -33,16 +33,16 @@ static void *logged_alloc(void *user, size_t bytes) {
   size_t *p;
   a->n_alloc++;
   if (a->n_alloc == a->fail_at || (a->fail_from && a->n_alloc >= a->fail_from)) return NULL;
-  p = (size_t *)malloc(bytes + sizeof(size_t));                      /* only 8-aligned: any alignment must do */
+  p = (size_t *)malloc(bytes + sizeof(size_t) + 1);
   *p = bytes;
   a->live++;
   a->live_bytes += bytes;
-  return p + 1;
+  return (char *)(p + 1) + 1;                                        /* an odd address: any alignment must do */
 }
 
 static void logged_release(void *user, void *block, size_t bytes) {
   allocator_log *a = (allocator_log *)user;
-  size_t *p = (size_t *)block - 1;
+  size_t *p = (size_t *)(void *)((char *)block - 1) - 1;
   a->live--;
   a->live_bytes -= bytes;
   if (*p != bytes) a->wrong_size++;
@@ -423,6 +423,76 @@ static void test_few_threads(void) {
   threads_left = 1000;
 }
 
+/* ---- fvg_parallel inside a job, and its arguments ---- */
+static fvg_ctx *nested;
+static int inner[64 * 10];
+static void count_inner(void *arg, int i) { ((int *)arg)[i]++; }
+static void outer_job(void *arg, int i) {
+  fvg_status s = fvg_parallel(nested, count_inner, inner + i * 10, 10);
+  ((int *)arg)[i] = s == FVG_OK;
+}
+static void backwards(void *user, void (*job)(void *arg, int index), void *arg, int n) {
+  (void)user;
+  while (n--) job(arg, n);
+}
+
+static void test_nested_jobs(void) {
+  int threads, round, i;
+  for (threads = 0; threads < 5; threads++) {                        /* 0: the caller's own way to run jobs */
+    int outer[64], ok = 1;
+    fvg_desc d;
+    memset(&d, 0, sizeof d);
+    d.n_threads = threads;
+    if (!threads) d.parallel = backwards;
+    if (fvg_init(&nested, &d)) { check(0, "a context"); continue; }
+    memset(inner, 0, sizeof inner);
+    for (round = 1; round <= 50; round++) {
+      memset(outer, 0, sizeof outer);
+      ok = ok && fvg_parallel(nested, outer_job, outer, 64) == FVG_OK;
+      for (i = 0; i < 64; i++) ok = ok && outer[i];
+      for (i = 0; i < 640; i++) ok = ok && inner[i] == round;
+    }
+    check(ok, "a job's own jobs run once each, in its thread");
+    check(fvg_parallel(nested, NULL, outer, 3) == FVG_E_ARG && strstr(fvg_error(nested), "the job is NULL"), "no job");
+    check(fvg_report_progress(nested, NULL) == FVG_E_ARG, "no progress");
+    fvg_free(nested);
+  }
+}
+
+/* ---- the memory of tapes beside the budget of a file ---- */
+static void test_budget(void) {
+  const size_t mib = (size_t)1 << 20;
+  allocator_log log;
+  fvg_desc d = logged_desc(&log);
+  fvg_ctx *c;
+  int round;
+  if (fvg_init(&c, &d)) { check(0, "a context"); return; }
+  for (round = 0; round < 4; round++) {
+    fvg_tape *t = fvg_tape_new(c);
+    void *much, *more = NULL;
+    if (round == 1) fvg_zeros(t, 1, 20 << 20);                       /* a tape that is there before, and goes */
+    fvg__budget before = fvg__budget_begin(c, "a file", 0);
+    if (round == 2) fvg_zeros(t, 1, 20 << 20);                       /* one that grows, and stays */
+    if (round == 3) {                                                /* one that cannot grow */
+      log.fail_from = log.n_alloc + 2;
+      check(!fvg_zeros(t, 1, 20 << 20), "no memory for a tape");
+      log.fail_from = 0;
+    }
+    if (round == 1 || round == 3) { fvg_tape_free(t); t = NULL; }
+    much = fvg_alloc(c, 63 * mib);
+    check(much != NULL, "a file has its 64 MiB, however large the tapes are");
+    if (much) more = fvg_alloc(c, 2 * mib);
+    check(!more && strstr(fvg_error(c), "a file: "), "and no more, whatever tapes did meanwhile");
+    fvg__budget_end(c, before);
+    fvg_release(c, more);
+    fvg_release(c, much);
+    fvg_tape_free(t);
+    check(fvg_mem_used(c) == 0 && c->tape_bytes == 0,
+          "tapes leave nothing in the account");
+  }
+  fvg_free(c);
+}
+
 int main(void) {
   float result[5];
   test_counting();
@@ -434,6 +504,8 @@ int main(void) {
   test_rng_values();
   test_rng_statistics();
   test_few_threads();
+  test_nested_jobs();
+  test_budget();
   printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
 }

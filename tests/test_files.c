@@ -503,6 +503,34 @@ static void test_null_arguments(void) {
   check(argument_error(fvg_safetensors_save(c, NULL, NULL, 0, NULL, 0), "path"), "safetensors without a path");
   check(argument_error(fvg_file_save(c, NULL, text, 4), "path"), "a file without a path");
   check(argument_error(fvg_file_save(c, "x", NULL, 4), "bytes") && !strchr(fvg_error(c), '\n'), "a file without bytes");
+  check(!fvg_file_is_temporary(NULL) && !fvg_file_exists(NULL), "no name is no file's");
+
+  fvg_json j;
+  check(argument_error(fvg_json_parse(c, NULL, "{}", 2, "x"), "result"), "JSON to nowhere");
+  check(argument_error(fvg_json_parse(c, &j, NULL, 2, "x"), "text") && !j.value, "JSON without text");
+  check(argument_error(fvg_json_parse(c, &j, "{}", 2, NULL), "name") && !j.value, "JSON without a file's name");
+  check(!fvg_json_parse(c, &j, "{\"a\":1}", 7, "x") && fvg_json_find(&j, 0, NULL) == -1, "no key is found");
+  fvg_json_free(c, &j);
+  fvg_json_free(c, NULL);
+}
+
+/* Questions without a name, and one file given twice, which must be closed once. */
+static void test_no_names_and_twice(void) {
+  static const char bytes[] = "\x35\0\0\0\0\0\0\0" "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}" "\7";
+  fvg_weights *w = NULL, *joined = NULL, *part[3];
+  fvg_tensor x;
+  int closed = 0;
+  fvg_source s = fvg_source_memory(bytes, sizeof bytes - 1, "one");
+  check(!fvg_weights_open(c, &w, &s), "one tensor");
+  if (!w) { printf("  %s\n", fvg_error(c)); return; }
+  check(argument_error(fvg_weights_get(w, NULL, "a", FVG_U8), "result"), "a tensor to nowhere");
+  check(argument_error(fvg_weights_get(w, &x, NULL, FVG_U8), "name") && !x.data, "a tensor without a name");
+  check(fvg_weights_info(w, &x, NULL) == 0 && !fvg_weights_metadata(w, NULL), "no name, nothing");
+  w->source.close = count_close;
+  w->source.user = &closed;
+  part[0] = part[1] = part[2] = w;
+  check(argument_error(fvg_weights_join(c, &joined, part, 3, "all"), "twice") && !joined && closed == 1,
+        "a file that is given twice is closed once");
 }
 
 static void test_write_errors(void) {
@@ -873,6 +901,7 @@ int main(void) {
   test_many_names();
   test_sources();
   test_null_arguments();
+  test_no_names_and_twice();
   test_write_errors();
   test_out_of_memory();
   test_stdio();

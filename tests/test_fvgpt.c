@@ -297,7 +297,7 @@ static void test_variants(void) {
   variant(&d, &x, "area clamped");
   d = small_desc(); d.area_rule = FVG_AREA_IGNORE;
   variant(&d, &x, "area bounds ignored");
-  d = small_desc(); d.area_min = -1; d.area_max = 2;
+  d = small_desc(); d.area_min = 1e-6f; d.area_max = 1;
   variant(&d, &x, "wide area bounds");
   d = small_desc(); d.area_min = area[3]; d.area_max = area[5];
   variant(&d, &x, "areas that are just the bounds");
@@ -329,13 +329,14 @@ static void test_variants(void) {
   variant(&d, &x, "no module at all");
   d = small_desc();                              /* MMRL: base classes are scored by other vectors than f          */
   x.f_score = x.f_clip;
+  x.f_score_fg = x.f_fg;
   variant(&d, &x, "another vector scores the picture");
   x.f_score_fg = x.f;
   variant(&d, &x, "and another its foreground");
   d.no_frg = 1;
   variant(&d, &x, "without a gate");
   d = small_desc(); d.area_rule = FVG_AREA_IGNORE;
-  x.f_score = NULL;
+  x.f_score = x.f;
   variant(&d, &x, "the foreground alone has another vector");
   printf("loss against double: values %.2e, gradients %.2e of the largest\n", value_worst, gradient_worst);
 }
@@ -746,6 +747,97 @@ static void test_ablation(void) {
 }
 
 /* ---- errors ---- */
+/* What fvg_checkpoint_load would refuse is refused when the modules are made. */
+static void test_impossible_descs(void) {
+  enum { CASES = 14 };
+  fvg_fvgpt_desc d[CASES];
+  static const char *const says[CASES] = {"area_min -0.1", "area_max 1.5", "area_min 0.5", "area_min nan", "area_rule 3",
+                                          "area_rule -1", "tau is 1e+06", "logit_scale 1e+06", "below 1e6",
+                                          "fdc_hidden is 65537", "gate_hidden 65537", "positive", "positive", "positive"};
+  int i;
+  for (i = 0; i < CASES; i++) d[i] = small_desc();
+  d[0].area_min = -0.1f;
+  d[1].area_max = 1.5f;
+  d[2].area_min = 0.5f, d[2].area_max = 0.4f;
+  d[3].area_min = NAN;
+  d[4].area_rule = (fvg_area_rule)3;
+  d[5].area_rule = (fvg_area_rule)-1;
+  d[6].tau = 1e6f;
+  d[7].logit_scale = 1e6f;
+  d[8].tau = INFINITY;
+  d[9].fdc_hidden = 65537;
+  d[10].gate_hidden = 65537;
+  d[11].tau = NAN;
+  d[12].logit_scale = NAN;
+  d[13].logit_scale = -1;
+  for (i = 0; i < CASES; i++) {
+    fvg_fvgpt *m = (fvg_fvgpt *)&d;
+    fvg_status s = fvg_fvgpt_new(c, &m, &d[i]);
+    check(s == FVG_E_ARG && !m && strstr(fvg_error(c), says[i]), says[i]);
+  }
+}
+
+/* Arguments that are NULL where something is needed, and calls that fail: a message, and nothing is written. */
+static void test_nothing_is_written(void) {
+  fvg_fvgpt_desc d = small_desc();
+  fvg_fvgpt *m = new_model(&d), *plain;
+  fvg_optimizer *o;
+  fvg_fvgpt_batch x = small_batch(), half = small_batch(), none = small_batch(), nan = small_batch();
+  fvg_fvgpt_report report, untouched;
+  static float bad[N * D];
+  float z[N * CLASSES], b[N], r[N];
+  fvg_tape *t = fvg_tape_new(c);
+  int i, kept = 1;
+  d.no_pc = 1;
+  plain = new_model(&d);
+  if (fvg_optimizer_new(c, &o, m->params, m->n_params, NULL)) exit(1);
+  memset(&report, 0, sizeof report);
+  report.loss = 7;
+  report.r = r;
+  report.b = b;
+  untouched = report;
+  for (i = 0; i < N * CLASSES; i++) z[i] = 7;
+  for (i = 0; i < N; i++) b[i] = r[i] = 7;
+  for (i = 0; i < N * D; i++) bad[i] = NAN;
+  half.f_score = f;
+  none.f = NULL;
+  nan.f = bad;
+  {
+    const struct { fvg_status status; const char *what; } call[] = {
+      {fvg_fvgpt_new(c, NULL, &d), "new: the result"},
+      {fvg_fvgpt_score_base(m, NULL, &x), "score_base: logits"},
+      {fvg_fvgpt_score_base(m, z, NULL), "score_base: the batch"},
+      {fvg_fvgpt_score_new(m, NULL, b, &x), "score_new: logits"},
+      {fvg_fvgpt_score_new(m, z, b, NULL), "score_new: the batch"},
+      {fvg_fvgpt_score_new(plain, NULL, b, &x), "score_new without PC: logits"},
+      {fvg_fvgpt_score_new(plain, z, b, NULL), "score_new without PC: the batch"},
+      {fvg_fvgpt_score_new(plain, z, b, &none), "score_new without PC: f"},
+      {fvg_fvgpt_score_new(m, z, b, &none), "score_new: f"},
+      {fvg_fvgpt_trust(m, NULL, &x), "trust: r"},
+      {fvg_fvgpt_trust(m, r, NULL), "trust: the batch"},
+      {fvg_fvgpt_trust(m, r, &half), "trust: f_score without f_score_fg"},
+      {fvg_fvgpt_step(m, &report, o, 0.1, NULL), "step: the batch"},
+      {fvg_fvgpt_step(m, &report, o, 0.1, &half), "step: f_score without f_score_fg"},
+    };
+    for (i = 0; i < (int)(sizeof call / sizeof *call); i++) check(call[i].status == FVG_E_ARG, call[i].what);
+  }
+  check(!fvg_fvgpt_loss(m, t, &report, NULL) && strstr(fvg_error(c), "the batch is NULL"), "loss: the batch");
+  half.f_score = NULL;
+  half.f_score_fg = f_fg;
+  fvg_tape_clear(t);
+  check(!fvg_fvgpt_loss(m, t, &report, &half) && strstr(fvg_error(c), "only one is given"), "f_score_fg alone");
+  check(fvg_fvgpt_step(m, &report, o, 0.1, &nan) == FVG_E_NUMERIC, "a step whose loss is NaN fails");
+  for (i = 0; i < N * CLASSES; i++) kept &= z[i] == 7;
+  for (i = 0; i < N; i++) kept &= b[i] == 7 && r[i] == 7;
+  check(kept && !memcmp(&report, &untouched, sizeof report), "and nothing is written");
+  check(!fvg_fvgpt_parameters(m, NULL), "no place for the number of parameters");
+  fvg_tape_free(t);
+  fvg_optimizer_free(o);
+  fvg_fvgpt_free(m);
+  fvg_fvgpt_free(plain);
+  fvg_fvgpt_free(NULL);
+}
+
 static void test_errors(void) {
   fvg_fvgpt_desc d = small_desc();
   fvg_fvgpt *m;
@@ -953,6 +1045,8 @@ int main(void) {
   test_ablation();
   golden("fvgpt_sgd.safetensors", FVG_SGD, 2e-5);
   golden("fvgpt_adamw.safetensors", FVG_ADAMW, 5e-4);
+  test_impossible_descs();
+  test_nothing_is_written();
   test_errors();
   check(fvg_mem_used(c) == 0, "no memory stays");
   fvg_free(c);

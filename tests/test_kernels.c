@@ -37,13 +37,13 @@ static float *panels_of(const float *w, int rows, int cols) {
   return panels;
 }
 
-enum { PLAIN = 0, ACCUMULATE = 1, BIAS = 2, PACKED = 4 };
+enum { PLAIN = 0, ACCUMULATE = 1, BIAS = 2, TILED = 4 };
 
 /* Worst error of one product in units of 2^-24 sum |a b|; huge if anything outside the result was written. */
 static double gemm_error(int m, int n, int k, orientation o, fvg_dtype type, int mode, int offset) {
   size_t na = (size_t)m * (size_t)k, nb = (size_t)k * (size_t)n, ld = (size_t)n + 3, no = (size_t)m * ld, i;
   float *block_a = (float *)malloc((na + 8) * 4), *block_b = (float *)malloc((nb + 8) * 4),
-        *block_o = (float *)malloc((no + 8) * 4), *bias = (float *)malloc((size_t)n * 4), *panels = NULL, *packed;
+        *block_o = (float *)malloc((no + 8) * 4), *bias = (float *)malloc((size_t)n * 4), *panels = NULL, *tiles;
   float *a = block_a + offset, *b = block_b + offset, *out = block_o + offset;
   uint16_t *b16 = (uint16_t *)(void *)block_b + offset;
   fvg__product p;
@@ -71,8 +71,8 @@ static double gemm_error(int m, int n, int k, orientation o, fvg_dtype type, int
   p.ld_out = p.ld_from = (ptrdiff_t)ld;
   if (mode & ACCUMULATE) p.from = out;
   if (mode & BIAS) p.bias = bias;
-  packed = (float *)malloc((fvg__packed_floats(now, m, k) + 1) * 4);
-  if (mode & PACKED) p.packed = packed;
+  tiles = (float *)malloc((fvg__tiled_floats(now, m, k) + 1) * 4);
+  if (mode & TILED) p.tiled_a = tiles;
   fvg__gemm(NULL, &p);
   for (r = 0; r < m; r++)
     for (c = 0; c < (int)ld; c++) {
@@ -95,7 +95,7 @@ static double gemm_error(int m, int n, int k, orientation o, fvg_dtype type, int
   free(block_o);
   free(bias);
   free(panels);
-  free(packed);
+  free(tiles);
   return worst;
 }
 
@@ -133,7 +133,7 @@ static void test_gemm(void) {
 /* A row's sum must not depend on the rows around it, or on where A is read. */
 static void test_gemm_rows_alone(void) {
   enum { M = 50, N = 40, K = 300 };
-  static float a[M * K], b[N * K], all[M * N], one[N], packed[80 * K];
+  static float a[M * K], b[N * K], all[M * N], one[N], tiles[80 * K];
   fvg__product p;
   int i, same = 1;
   for (i = 0; i < M * K; i++) a[i] = uniform(-1, 1);
@@ -147,17 +147,17 @@ static void test_gemm_rows_alone(void) {
   p.b = fvg__matrix(b, 1, K);
   p.out = all;
   p.ld_out = N;
-  p.packed = packed;
+  p.tiled_a = tiles;
   fvg__gemm(NULL, &p);
   for (i = 0; i < M; i++) {
     p.m = 1;
     p.a = fvg__matrix(a + i * K, K, 1);
     p.out = one;
-    p.packed = NULL;
+    p.tiled_a = NULL;
     fvg__gemm(NULL, &p);
     same &= !memcmp(one, all + i * N, sizeof one);
   }
-  check_level(same, "a row of a product has the same bits alone and among others, packed or not");
+  check_level(same, "a row of a product has the same bits alone and among others, copied into tiles or not");
 }
 
 static void test_transpose_and_add(void) {

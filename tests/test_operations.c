@@ -508,6 +508,89 @@ static void test_nothing_from_nothing(void) {
   check(fvg_backward(NULL) != FVG_OK, "backward of NULL is an error");
 }
 
+/* A NULL operand beside one that is not, and an array that is missing, leave a message; but if the NULL comes from a
+   failure, the message of that failure stays. */
+static int says(const fvg_node *y, const char *text) {
+  int ok = !y && fvg_last_status(c) == FVG_E_ARG && strstr(fvg_error(c), text) != NULL;
+  if (!ok) printf("  %s: %s\n", text, fvg_error(c));
+  fvg_tape_clear(t);
+  return ok;
+}
+
+static void test_null_operands(void) {
+#define NODE param(t, A)
+  fvg_transformer none;
+  fvg_tensor deep;
+  static float x[2] = {1, 2};
+  memset(&none, 0, sizeof none);
+  memset(&deep, 0, sizeof deep);
+  deep.data = x;
+  fvg_tape_clear(t);
+  check(says(fvg_add(NULL, NODE), "add: operand 1 is NULL") && says(fvg_add(NODE, NULL), "add: operand 2 is NULL"), "add");
+  check(says(fvg_mul(NULL, NODE), "mul: operand 1") && says(fvg_mul(NODE, NULL), "mul: operand 2"), "mul");
+  check(says(fvg_linear(NULL, NODE, NULL), "linear: operand 1") && says(fvg_linear(NODE, NULL, NULL), "linear: operand 2"),
+        "linear");
+  check(says(fvg_layer_norm(NODE, NULL, NODE, 1), "layer_norm: operand 2") &&
+            says(fvg_layer_norm(NULL, NULL, NODE, 1), "layer_norm: operand 1") &&
+            says(fvg_layer_norm(NODE, NODE, NULL, 1), "layer_norm: operand 3"), "layer_norm");
+  check(says(fvg_concat(NODE, NULL), "concat: operand 2") && says(fvg_concat(NULL, NODE), "concat: operand 1"), "concat");
+  check(says(fvg_lerp(NODE, NODE, NULL), "lerp: operand 3"), "lerp");
+  check(says(fvg_kl_rows(NODE, NULL, 1), "kl_rows: operand 2") && says(fvg_kl_rows(NULL, NODE, 1), "kl_rows: operand 1"),
+        "kl_rows");
+  check(says(fvg_attention(NODE, NULL, NODE, 1, whole, 1), "attention: operand 2"), "attention");
+  check(says(fvg_attention(NODE, NODE, NODE, 1, NULL, 1), "the list of segments is NULL"), "no segments");
+  check(says(fvg_const(t, 1, 1, NULL), "the array of values is NULL"), "no values");
+  check(says(fvg_frozen(t, NULL), "the tensor is NULL") && says(fvg_param(t, NULL), "the parameter is NULL"), "no tensor");
+  check(says(fvg_recompute(NODE, NULL, NULL), "the function is NULL"), "no function");
+  check(says(fvg_gather(NODE, NULL, 1), "the list of rows is NULL"), "no rows");
+  check(says(fvg_cross_entropy(NODE, NULL), "the list of labels is NULL"), "no labels");
+  check(says(fvg_bce_with_logits(NODE, NULL, weights), "the target is NULL") &&
+            says(fvg_bce_with_logits(NODE, targets, NULL), "the weight is NULL"), "no targets or weights");
+  check(says(fvg_transform(NODE, NULL, whole, 1, NULL, 0), "the transformer is NULL") &&
+            says(fvg_transform(NODE, &none, NULL, 1, NULL, 0), "the list of segments is NULL"), "no transformer");
+  deep.n_dim = FVG_MAX_DIM + 1;
+  check(!fvg_frozen(t, &deep) && fvg_last_status(c) == FVG_E_SHAPE && strstr(fvg_error(c), "7 dimensions"), "7 dimensions");
+  fvg_tape_clear(t);
+  {
+    const int many = INT_MAX / 2 + 1;                                /* values that are never read */
+    check(!fvg_concat(fvg_const(t, many, 1, x), fvg_const(t, many, 1, x)) && fvg_last_status(c) == FVG_E_SHAPE,
+          "rows that no int can count");
+    fvg_tape_clear(t);
+  }
+  check(!fvg_add(NODE, fvg_softmax(NODE, -1)) && strstr(fvg_error(c), "temperature"), "the first failure's message stays");
+  fvg_tape_clear(t);
+#undef NODE
+}
+
+/* The functions that return a status, with NULL where something is needed. */
+static void test_null_arguments(void) {
+  fvg_parameter made;
+  fvg_parameter *list[2] = {NULL, NULL};
+  fvg_optimizer *o = (fvg_optimizer *)&made;
+  const int dim = 2;
+  int i;
+  list[0] = &p[A];
+  const struct { fvg_status status; const char *what; } call[] = {
+    {fvg_parameter_new(c, NULL, "x", 1, &dim), "a parameter to nowhere"},
+    {fvg_parameter_new(c, &made, "x", 1, NULL), "a parameter without a shape"},
+    {fvg_tensor_pack(c, NULL), "no tensor to pack"},
+    {fvg_tensor_unpack(c, NULL), "no tensor to unpack"},
+    {fvg_optimizer_new(c, NULL, list, 1, NULL), "an optimiser to nowhere"},
+    {fvg_optimizer_new(c, &o, NULL, 1, NULL), "an optimiser without a list"},
+    {fvg_optimizer_new(c, &o, list, 2, NULL), "an optimiser without its second parameter"},
+    {fvg_backward(NULL), "no loss"},
+    {fvg_gradient_check(c, NULL, NULL, list, 1, 1, 1) < 0 ? FVG_E_ARG : FVG_OK, "no function to check"},
+  };
+  for (i = 0; i < (int)(sizeof call / sizeof *call); i++) check(call[i].status == FVG_E_ARG, call[i].what);
+  check(!made.value.data && !made.grad && !o, "what was to be made is zero");
+  check(!fvg_parameter_new(c, &made, NULL, 1, &dim) && !strcmp(made.name, "parameter"), "a parameter without a name");
+  fvg_parameter_free(c, &made);
+  fvg_parameter_free(c, NULL);
+  fvg_optimizer_free(NULL);
+  fvg_tape_free(NULL);
+  fvg_tensor_free(c, NULL);
+}
+
 /* A bias that could not be built must not be taken for "no bias": the failure has to reach the end of the chain. */
 static void test_failed_bias(void) {
   fvg_node *a = param(t, A), *w = param(t, W);
@@ -903,6 +986,8 @@ int main(void) {
   test_wrong_shapes();
   fvg_tape_clear(t);
   test_nothing_from_nothing();
+  test_null_operands();
+  test_null_arguments();
   test_failed_bias();
   fvg_tape_clear(t);
   test_half_weights();
