@@ -10521,7 +10521,7 @@ static fvg_node *fvg__fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg__terms *terms,
   terms->ce_fdc = fvg_cross_entropy(z_fdc, x->label);
   terms->l_dist = fvg__fdc_loss(m, p_full, p_fg, z_fdc, terms->r);
 
-  /* PC, (7) and (8): how much of plain CLIP? */
+  /* PC, (7) and (8): how much of zero-shot CLIP? */
   fvg_node *z_pc = fvg__pc(m, z_tuned, z_clip, p_clip, &terms->b);
   terms->ce_pc = fvg_cross_entropy(z_pc, x->label);
   terms->kl_pc = fvg__pc_kl(m, p_clip, z_pc);
