@@ -614,8 +614,8 @@ typedef struct fvg_parameter {
 } fvg_parameter;
 
 /* Makes a parameter of n_dim dimensions, its values and gradient zero; `name` must outlive it, and
-   NULL stands for "parameter".
-   FVG_E_SHAPE for an impossible shape, FVG_E_NOMEM; *out is then zero. */
+   NULL stands for "parameter".  FVG_E_SHAPE for an impossible shape, FVG_E_NOMEM; *out is then
+   zero. */
 FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char *name, int n_dim,
                                      const int *dim);
 FVG_DEF void       fvg_parameter_free(fvg_ctx *c, fvg_parameter *p);

@@ -508,6 +508,29 @@ static void test_nothing_from_nothing(void) {
   check(fvg_backward(NULL) != FVG_OK, "backward of NULL is an error");
 }
 
+/* Bytes that attention over 12 heads takes in a context that asks for this many threads. */
+static size_t attention_peak(int n_threads) {
+  static float x[300 * 24];
+  static const fvg_segment all = {0, 300, 0, 300, 0, 0, 0};
+  fvg_desc d;
+  fvg_ctx *k;
+  memset(&d, 0, sizeof d);
+  d.n_threads = n_threads;
+  if (fvg_init(&k, &d)) return 0;
+  fvg_tape *own = fvg_tape_new(k);
+  fvg_node *q = fvg_const(own, 300, 24, x);
+  check(fvg_attention(q, q, q, 12, &all, 1) != NULL, "attention");
+  size_t peak = fvg_mem_peak(k);
+  fvg_tape_free(own);
+  fvg_free(k);
+  return peak;
+}
+
+/* This program has no pool of threads, so asking for some must not cost their scratch memory. */
+static void test_scratch_without_threads(void) {
+  check(attention_peak(1) > 0 && attention_peak(8) == attention_peak(1), "scratch memory for the threads that exist");
+}
+
 /* A NULL operand beside one that is not, and an array that is missing, leave a message; but if the NULL comes from a
    failure, the message of that failure stays. */
 static int says(const fvg_node *y, const char *text) {
@@ -987,6 +1010,7 @@ int main(void) {
   fvg_tape_clear(t);
   test_nothing_from_nothing();
   test_null_operands();
+  test_scratch_without_threads();
   test_null_arguments();
   test_failed_bias();
   fvg_tape_clear(t);
