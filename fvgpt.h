@@ -921,8 +921,8 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment);
 
    FRG, the foreground reliability gate, gives r, the trust in a foreground view: (2) to (4).
    FDC, foreground distillation compensation, adapts features for base classes: (5) and (6).
-   PC, prior calibration, mixes plain CLIP into the scores for new classes: (7) and (8).  Its gate,
-   BRG, the backbone reliability gate, gives b, the share of zero-shot CLIP.
+   PC, prior calibration, mixes zero-shot CLIP into the scores for new classes: (7) and (8).  Its
+   gate, BRG, the backbone reliability gate, gives b, the share of zero-shot CLIP.
    ---------------------------------------------------------------------------------------------- */
 /* What is done with a mask whose area lies outside [area_min, area_max]. */
 typedef enum fvg_area_rule {
@@ -989,12 +989,12 @@ typedef struct fvg_fvgpt_batch {
   int n, n_class;                    /* images, and classes C                                    */
   const float *f, *f_fg;             /* [n,d] f and f_fg of (1): features of the tuned model, of
                                         the image and of its foreground view                     */
-  const float *f_clip;               /* [n,d] f0 of (1): features of plain CLIP; NULL: f, for
-                                        methods that do not change them (CoOp, KgCoOp)           */
+  const float *f_clip;               /* [n,d] f0 of (1): features of zero-shot CLIP; NULL: f,
+                                        for methods that do not change them (CoOp, KgCoOp)       */
   const float *f_score, *f_score_fg; /* [n,d] what z_full and z_fg of (1) are made of, if that is
                                         not f and f_fg (MMRL); both NULL: f and f_fg             */
   const float *g, *g_clip;           /* [n_class,d] g and g0 of (1): text features of the tuned
-                                        model and of plain CLIP                                  */
+                                        model and of zero-shot CLIP                              */
   const float *area;                 /* [n] for (2): share of foreground pixels in the view, that
                                         is after crop and flip, 0 to 1; negative: the image has
                                         no mask                                                  */

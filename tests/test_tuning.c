@@ -2598,7 +2598,7 @@ static void test_silent_methods(world *w) {
   f[0] = 1;
   batch.n = 1;
   batch.label = &label;
-  batch.f = f;
+  batch.f_clip = f;
   w->c->status = FVG_OK;
   method.name = "Silent";
   need(!fvg_learner_new(w->m, &l, names, BASE, &d) &&
