@@ -12368,6 +12368,7 @@ FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
 }
 #else
 
+/* Collects the pictures of a folder in the order of their names, which listing does not promise. */
 FVG_DEF fvg_status fvg_list_pictures(fvg_ctx *c, fvg_names *out, const char *folder) {
   if (!out) return fvg__missing(c, "fvg_list_pictures", "a place for the names");
   memset(out, 0, sizeof *out);
@@ -16994,6 +16995,7 @@ static fvg_status fvg__test_group(fvg_clip *m, double *accuracy, const fvg_datas
   return s;
 }
 
+/* The base classes come first, then the new ones; *out is written only when both are known. */
 FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d,
                                         fvg_learner *l, fvg_fvgpt *fvgpt,
                                         const char *prompt_template) {
