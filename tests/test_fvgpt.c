@@ -751,7 +751,7 @@ static void test_ablation(void) {
 static void test_impossible_descs(void) {
   enum { CASES = 14 };
   fvg_fvgpt_desc d[CASES];
-  static const char *const says[CASES] = {"area_min -0.1", "area_max 1.5", "area_min 0.5", "area_min nan", "area_rule 3",
+  static const char *const says[CASES] = {"area_min -0.1", "area_max 1.5", "area_min 0.5", "nan, area_max", "area_rule 3",
                                           "area_rule -1", "tau is 1e+06", "logit_scale 1e+06", "below 1e6",
                                           "fdc_hidden is 65537", "gate_hidden 65537", "positive", "positive", "positive"};
   int i;

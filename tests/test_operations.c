@@ -574,7 +574,7 @@ static void test_null_operands(void) {
   deep.n_dim = FVG_MAX_DIM + 1;
   check(!fvg_frozen(t, &deep) && fvg_last_status(c) == FVG_E_SHAPE && strstr(fvg_error(c), "7 dimensions"), "7 dimensions");
   fvg_tape_clear(t);
-  {
+  if (sizeof(size_t) > 4) {                                          /* with 32 bits no such node can be made */
     const int many = INT_MAX / 2 + 1;                                /* values that are never read */
     check(!fvg_concat(fvg_const(t, many, 1, x), fvg_const(t, many, 1, x)) && fvg_last_status(c) == FVG_E_SHAPE,
           "rows that no int can count");
