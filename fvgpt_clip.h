@@ -1432,8 +1432,8 @@ FVG_DEF fvg_status fvg_foreground_new(fvg_clip *m, fvg_foreground **out,
                                       const fvg_foreground_desc *desc);
 FVG_DEF void fvg_foreground_free(fvg_foreground *x);
 
-/* The relevance map of an RGB picture: map [height, width], 0 to 1, is how likely each pixel is part
-   of the thing that is shown.  label: the picture's class; negative: it is not known, and any class
+/* The relevance map of an RGB picture: map [height, width], 0 to 1, is how likely each pixel is of
+   the thing that is shown.  label: the picture's class; negative: it is not known, and any class
    of the list counts.  agreement receives the intersection over union, 0 to 1, of what the patches
    alone and what the colours too take for foreground; NULL: not wanted. */
 FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *agreement,
