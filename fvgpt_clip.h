@@ -255,7 +255,7 @@
       from one checkpoint.  The last model that is freed gives the weights back.
 
   12. CHAPTERS.  `grep -n "^ \* CHAPTER" fvgpt_clip.h` prints them with line numbers.  They are in
-      four parts, and so are the declarations below, which begin with what chapter 36 has: CLIP at
+      four parts, and so are the declarations below, which begin with what chapter 37 has: CLIP at
       once.
 
         CLIP      1 Text          2 Tokenizer    3 Images        4 Picture files   5 JPEG
@@ -266,8 +266,8 @@
         Data     23 Protocol     24 Tasks       25 Folders      26 Data sets      27 Class folders
                  28 Published sets              29 Masks
         Runs     30 Views        31 Training    32 Tuning       33 DPC            34 Checkpoints
-                 35 Attention maps              36 At once
-        Tables   37 Unicode
+                 35 Attention maps              36 Foreground     37 At once
+        Tables   38 Unicode
 */
 #ifndef FVGPT_CLIP_H
 #define FVGPT_CLIP_H
@@ -284,7 +284,7 @@ typedef struct fvg_image        fvg_image;
 typedef struct fvg_dataset_card fvg_dataset_card;
 
 /* =================================================================================================
-   CLIP: pictures and words in one space                                     (chapters 1 to 13, 36)
+   CLIP: pictures and words in one space                                     (chapters 1 to 13, 37)
    ============================================================================================== */
 
 /* -------------------------------------------------------------------------------------------------
@@ -1103,7 +1103,7 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
 FVG_DEF double fvg_harmonic_mean(double base, double new_);
 
 /* =================================================================================================
-   RUNS: from pictures to a tuned classifier                                    (chapters 30 to 36)
+   RUNS: from pictures to a tuned classifier                                    (chapters 30 to 37)
    ============================================================================================== */
 
 /* -------------------------------------------------------------------------------------------------
@@ -1554,7 +1554,7 @@ static uint32_t fvg__unzigzag(uint32_t number) {
   return number >> 1 ^ (0u - (number & 1));
 }
 
-/* Decodes the mapping that n numbers x describe (chapter 37) and returns its length.  With `out`
+/* Decodes the mapping that n numbers x describe (chapter 38) and returns its length.  With `out`
    NULL it only counts. */
 static int fvg__unpack_mapping(const uint32_t *x, int n, fvg__mapping *out) {
   uint32_t from = 0;
@@ -18521,6 +18521,7 @@ static fvg_status fvg__foreground_texts(fvg_foreground *x, const char *const *cl
   return s;
 }
 
+/* Encodes the classes and the words for backgrounds, once for all pictures. */
 FVG_DEF fvg_status fvg_foreground_new(fvg_clip *m, fvg_foreground **out,
                                       const char *const *class_name, int n_class,
                                       const fvg_foreground_desc *desc) {
@@ -18930,6 +18931,7 @@ typedef struct fvg__canvas {
   float *memory;                       /* what all of them lie in */
 } fvg__canvas;
 
+/* Lays all arrays of a canvas into one block of memory, which goes back with fvg_release. */
 static fvg_status fvg__canvas_new(fvg_ctx *c, fvg__canvas *x, fvg__grid size) {
   const size_t n = fvg__row(size.rows, size.cols);
   const size_t n_bin = (size_t)FVG__COLOUR_BINS * FVG__COLOUR_BINS * FVG__COLOUR_BINS;
@@ -19258,6 +19260,7 @@ static fvg_status fvg__pixel_map(const fvg_foreground *x, const fvg_image *pictu
   return s;
 }
 
+/* Checks what is asked, makes room, and has the patches and then the pixels mapped. */
 FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *agreement,
                                       const fvg_image *picture, int label) {
   fvg_clip *m = x->clip;
