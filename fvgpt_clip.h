@@ -255,7 +255,7 @@
       from one checkpoint.  The last model that is freed gives the weights back.
 
   12. CHAPTERS.  `grep -n "^ \* CHAPTER" fvgpt_clip.h` prints them with line numbers.  They are in
-      four parts, and so are the declarations below, which begin with what chapter 36 has: CLIP at
+      four parts, and so are the declarations below, which begin with what chapter 37 has: CLIP at
       once.
 
         CLIP      1 Text          2 Tokenizer    3 Images        4 Picture files   5 JPEG
@@ -266,8 +266,8 @@
         Data     23 Protocol     24 Tasks       25 Folders      26 Data sets      27 Class folders
                  28 Published sets              29 Masks
         Runs     30 Views        31 Training    32 Tuning       33 DPC            34 Checkpoints
-                 35 Attention maps              36 At once
-        Tables   37 Unicode
+                 35 Attention maps              36 Foreground     37 At once
+        Tables   38 Unicode
 */
 #ifndef FVGPT_CLIP_H
 #define FVGPT_CLIP_H
@@ -284,7 +284,7 @@ typedef struct fvg_image        fvg_image;
 typedef struct fvg_dataset_card fvg_dataset_card;
 
 /* =================================================================================================
-   CLIP: pictures and words in one space                                     (chapters 1 to 13, 36)
+   CLIP: pictures and words in one space                                     (chapters 1 to 13, 37)
    ============================================================================================== */
 
 /* -------------------------------------------------------------------------------------------------
@@ -1103,7 +1103,7 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
 FVG_DEF double fvg_harmonic_mean(double base, double new_);
 
 /* =================================================================================================
-   RUNS: from pictures to a tuned classifier                                    (chapters 30 to 36)
+   RUNS: from pictures to a tuned classifier                                    (chapters 30 to 37)
    ============================================================================================== */
 
 /* -------------------------------------------------------------------------------------------------
@@ -1391,6 +1391,63 @@ FVG_DEF double fvg_foreground_share(const float *map, const fvg_image *mask);
 FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image *image,
                                      const float *map);
 
+/* -------------------------------------------------------------------------------------------------
+   Foreground: masks made by CLIP itself (chapter 36)
+   ---------------------------------------------------------------------------------------------- */
+/* Which rows attention compares in the last block: its keys with each other, and so on. */
+typedef enum fvg_self_attention {
+  FVG_KEY_KEY = 0,
+  FVG_QUERY_QUERY,
+  FVG_VALUE_VALUE,
+  FVG_NO_ATTENTION                   /* each patch keeps its own value (MaskCLIP) */
+} fvg_self_attention;
+
+/* What a patch has to speak for, against the background words. */
+typedef enum fvg_contrast {
+  FVG_OWN_AND_RIVALS = 0,            /* the picture's class and those that CLIP takes it for */
+  FVG_OWN_CLASS,                     /* the picture's class alone */
+  FVG_ANY_CLASS                      /* any class of the list */
+} fvg_contrast;
+
+/* A number that begins a comment is the default, which zero stands for. */
+typedef struct fvg_foreground_desc {
+  const char *prompt_template;       /* "a photo of a {}." for classes and background words */
+  const char *const *background;     /* [n_background] words; NULL: 22 that suit photographs */
+  int n_background;
+  const char *background_template;   /* NULL: prompt_template */
+  fvg_self_attention attention;      /* FVG_KEY_KEY */
+  fvg_contrast contrast;             /* FVG_OWN_AND_RIVALS */
+  float centre_prior;                /* 1.5, or 0.25 with fewer than 100 patches; negative: none */
+  int walk_steps;                    /* 3, or none with fewer than 100 patches; negative: none */
+  int walk_layers;                   /* 8: the last blocks whose attention the walk follows */
+  float colour_weight;               /* 0.5; negative: colours and edges are not looked at */
+} fvg_foreground_desc;
+
+/* Makes masks with one model for one list of classes. */
+typedef struct fvg_foreground fvg_foreground;
+
+/* desc NULL: the defaults.  The names, which may be any texts, are not kept; m must live longer. */
+FVG_DEF fvg_status fvg_foreground_new(fvg_clip *m, fvg_foreground **out,
+                                      const char *const *class_name, int n_class,
+                                      const fvg_foreground_desc *desc);
+FVG_DEF void fvg_foreground_free(fvg_foreground *x);
+
+/* The relevance map of an RGB picture: map [height, width], 0 to 1, is how likely each pixel is of
+   the thing that is shown.  label: the picture's class; negative: it is not known, and any class
+   of the list counts.  agreement receives the intersection over union, 0 to 1, of what the patches
+   alone and what the colours too take for foreground; NULL: not wanted. */
+FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *agreement,
+                                      const fvg_image *picture, int label);
+
+/* The same as a mask of the picture's size, one channel: 255 where the map is above a half, else 0.
+   It goes back with fvg_image_free. */
+FVG_DEF fvg_status fvg_foreground_mask(fvg_foreground *x, fvg_image *mask, float *agreement,
+                                       const fvg_image *picture, int label);
+
+/* Intersection over union of two masks of one size, one channel each, in which everything but 0 is
+   foreground; 1 if both are empty; -1 if their forms differ. */
+FVG_DEF double fvg_mask_iou(const fvg_image *a, const fvg_image *b);
+
 #ifdef __cplusplus
 }
 #endif
@@ -1497,7 +1554,7 @@ static uint32_t fvg__unzigzag(uint32_t number) {
   return number >> 1 ^ (0u - (number & 1));
 }
 
-/* Decodes the mapping that n numbers x describe (chapter 37) and returns its length.  With `out`
+/* Decodes the mapping that n numbers x describe (chapter 38) and returns its length.  With `out`
    NULL it only counts. */
 static int fvg__unpack_mapping(const uint32_t *x, int n, fvg__mapping *out) {
   uint32_t from = 0;
@@ -8458,18 +8515,17 @@ static size_t fvg__image_floats(const fvg_clip *m) {
   return 3 * size * size;
 }
 
-/* The patches of an image [3, size, size], row by row from the top left: each is one row of the
-   result, [3, p, p] in the order of the convolution's weights. */
-static void fvg__cut_patches(const float *image, int size, int p, float *rows) {
-  const int grid = size / p;
+/* Cuts an image [3, height, width] into patches, row by row from the top left: each is one row of
+   the result, [3, p, p] in the order of the convolution's weights. */
+static void fvg__cut_patches(const float *image, int height, int width, int p, float *rows) {
   const size_t bytes = (size_t)p * sizeof *rows;
 
-  for (int row = 0; row < grid; row++)
-    for (int col = 0; col < grid; col++)
+  for (int row = 0; row < height / p; row++)
+    for (int col = 0; col < width / p; col++)
       for (int channel = 0; channel < 3; channel++)
         for (int y = 0; y < p; y++) {
-          const int line = channel * size + row * p + y;
-          memcpy(rows, image + fvg__row(line, size) + col * p, bytes);
+          const int line = channel * height + row * p + y;
+          memcpy(rows, image + fvg__row(line, width) + col * p, bytes);
           rows += p;
         }
 }
@@ -8545,7 +8601,8 @@ static fvg_node *fvg__embed_patches(fvg_tape *t, const fvg_clip *m, const float 
   if (!patches) return NULL;
   for (int i = 0; i < n; i++) {
     const size_t at = (size_t)i * floats;
-    fvg__cut_patches(images + at, v->image_size, v->patch_size, fvg_fill(patches) + at);
+    fvg__cut_patches(images + at, v->image_size, v->image_size, v->patch_size,
+                     fvg_fill(patches) + at);
   }
   return fvg_linear(patches, fvg_frozen(t, &v->patch_weight), NULL);
 }
@@ -18381,7 +18438,886 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
 }
 
 /*==================================================================================================
- * CHAPTER 36  AT ONCE: from a picture to an answer in one call
+ * CHAPTER 36  FOREGROUND: masks made by CLIP itself
+ *==================================================================================================
+   FVG-PT needs a mask for every training picture.  Its authors had them made by another network,
+   which was asked for each class by name.  Here the CLIP that is loaded makes them: one pass of the
+   image tower, no gradient, and a look at the picture's colours.
+
+   Why not the tower's own attention?  In the last block, the class token gathers what is left to
+   decide, and that lies on a few patches anywhere; the patches' own outputs are mixed from all over
+   the picture.  What a patch itself shows is still in its value, and patches that show the same
+   thing have keys alike.  So the last block is run with another attention, in each head of width d,
+
+     (1)  y = W_out [ softmax(K K^T / sqrt d) V ],      f_p = norm(W_proj LN_post(y_p)),
+
+   in which each patch looks at those that are like it.  Residual and MLP are left out: they serve
+   the class token.  (MaskCLIP, arXiv 2112.01071, takes the values alone; SCLIP, arXiv 2312.01597,
+   ClearCLIP, arXiv 2407.12442, and NACLIP, arXiv 2404.08181, compare queries or keys.)
+
+   A patch speaks for the picture's class y as far as its feature is nearer to the class than to any
+   word u for a background,
+
+     (2)  o_p = cos(f_p, g_y) - max_u cos(f_p, g_u).
+
+   The text tower may hardly know the class, and take the picture for others.  These are its rivals:
+   at the patch that speaks most for y their logits, s times the cosine, are above y's or at most 2
+   below.  With them,
+
+     (3)  m_p = o_p + max_{t in y and rivals} cos(f_p, g_t) - max_u cos(f_p, g_u).
+
+   A class of another thing in the picture is no rival, for it is nearer elsewhere.  If y is not
+   known, every class counts: m_p = max_t cos(f_p, g_t) - max_u cos(f_p, g_u).
+
+   Who takes a photograph puts its subject near the middle.  With m stretched to 0..1, and x and y
+   from -1 to 1 across the picture, the centre is preferred by
+
+     (4)  m_p += c (1 - (x_p^2 + y_p^2) / 2).
+
+   The thing is one piece, and the map so far has holes.  A random walk fills them: it goes from
+   patch to patch as the patches attend to each other.  A is the mean attention of the heads of the
+   last 8 blocks, its rows scaled to sum 1, and
+
+     (5)  m <- W^3 m,      W = A + A^T with its rows scaled to sum 1.
+
+   (CLIP-ES, arXiv 2212.09506, refines its maps with the attention of the last 8 blocks.)  Where
+   patches are coarse, fewer than 100, a step takes the map beyond the thing, and there is no walk.
+
+   Patches are no pixels.  The threshold that divides m best (Otsu 1979) becomes the zero of a logit
+   l = 2 (m - threshold) / deviation, spread over the picture; then colours and edges have their
+   say, three times over, as in GrabCut (Rother et al. 2004), but without its graph cut:
+
+     (6)  l' = l + w ln(h_F(colour) / h_B(colour)),      p <- guided(sigmoid(l')),
+
+   with h_F and h_B the histograms of colours, weighed with p and 1 - p.  The guided filter (He et
+   al. 2013) makes p, in windows of three patches a side, a linear function of the colour: smooth
+   where the colour is, with edges where it has edges.  It works on 8 pixels for a patch, and its
+   linear functions are then applied to every pixel (He and Sun 2015, arXiv 1505.00996). */
+
+struct fvg_foreground {
+  fvg_clip *clip;
+  fvg_foreground_desc desc;            /* complete, without the pointers of the caller */
+  float *text;                         /* [n_class + n_background, embed_dim], normalised */
+  int n_class, n_background;
+};
+
+/* ---- the texts ---- */
+/* Twenty-two of the background words of CLIP-ES: those that are no things themselves. */
+static const char *const fvg__scenery[] = {
+  "ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea",
+  "railway", "railroad", "cloud", "house", "mountain", "ocean", "road", "rock", "street", "valley",
+  "bridge"
+};
+
+static fvg_status fvg__foreground_texts(fvg_foreground *x, const char *const *class_name,
+                                        const fvg_foreground_desc *d) {
+  fvg_clip *m = x->clip;
+  const char *const *background = d->n_background ? d->background : fvg__scenery;
+  const char *backdrop = d->background_template ? d->background_template : d->prompt_template;
+
+  float *behind = x->text + fvg__row(x->n_class, m->embed_dim);
+  fvg_status s = fvg_clip_encode_classes(m, x->text, d->prompt_template, class_name, x->n_class);
+  if (!s) s = fvg_clip_encode_classes(m, behind, backdrop, background, x->n_background);
+  return s;
+}
+
+/* Encodes the classes and the words for backgrounds, once for all pictures. */
+FVG_DEF fvg_status fvg_foreground_new(fvg_clip *m, fvg_foreground **out,
+                                      const char *const *class_name, int n_class,
+                                      const fvg_foreground_desc *desc) {
+  if (!out) return fvg__missing(m->ctx, "fvg_foreground_new", "a place for the result");
+  *out = NULL;
+  fvg_foreground_desc d;
+  memset(&d, 0, sizeof d);
+  if (desc) d = *desc;
+  if (!class_name || n_class < 1)
+    return fvg_fail(m->ctx, FVG_E_ARG, "foreground: needs the name of at least one class");
+  if (d.n_background < 0 || (d.n_background && !d.background))
+    return fvg_fail(m->ctx, FVG_E_ARG, "foreground: %d background words", d.n_background);
+  if (!m->has_vision || !m->has_text)
+    return fvg_fail(m->ctx, FVG_E_ARG, "foreground: needs a model with both towers");
+
+  fvg_foreground *x = FVG_NEW(m->ctx, fvg_foreground);
+  if (!x) return FVG_E_NOMEM;
+  x->clip = m;
+  x->n_class = n_class;
+  x->n_background = d.n_background;
+  if (!x->n_background) x->n_background = (int)(sizeof fvg__scenery / sizeof *fvg__scenery);
+  x->text = FVG_NEW_ARRAY(m->ctx, float, fvg__row(n_class + x->n_background, m->embed_dim));
+  fvg_status s = x->text ? fvg__foreground_texts(x, class_name, &d) : FVG_E_NOMEM;
+  if (s) {
+    fvg_foreground_free(x);
+    return s;
+  }
+
+  x->desc = d;
+  x->desc.prompt_template = NULL;
+  x->desc.background_template = NULL;
+  x->desc.background = NULL;
+  if (d.walk_layers < 1) x->desc.walk_layers = 8;
+  if (!(d.colour_weight < 0 || d.colour_weight > 0)) x->desc.colour_weight = 0.5f;
+  *out = x;
+  return FVG_OK;
+}
+
+FVG_DEF void fvg_foreground_free(fvg_foreground *x) {
+  if (!x) return;
+  fvg_release(x->clip->ctx, x->text);
+  fvg_release(x->clip->ctx, x);
+}
+
+/* ---- a view: the picture in patches ---- */
+/* A picture of any sides goes through the tower as a grid of about as many patches as in training,
+   whose sides are in its own proportion; nothing is cut off. */
+typedef struct fvg__grid {
+  int rows, cols;
+} fvg__grid;
+
+static fvg__grid fvg__grid_of(const fvg_clip *m, const fvg_image *picture) {
+  const int n = m->vision.image_size / m->vision.patch_size;
+  const double ratio = sqrt((double)picture->height / picture->width);
+  fvg__grid grid;
+  grid.rows = (int)(n * ratio + 0.5);
+  if (grid.rows < 1) grid.rows = 1;
+  if (grid.rows > n * n) grid.rows = n * n;
+  grid.cols = (int)((double)n * n / grid.rows + 0.5);
+  if (grid.cols < 1) grid.cols = 1;
+  return grid;
+}
+
+static int fvg__grid_patches(fvg__grid grid) { return grid.rows * grid.cols; }
+
+/* The index of 0..n-1 that is nearest to i. */
+static int fvg__within(int i, int n) { return i < 0 ? 0 : fvg__min(i, n - 1); }
+
+/* Weights of the four samples around a place `share` of the way from the second to the third, by
+   the cubic of PyTorch's interpolate (a = -0.75). */
+static void fvg__cubic_weights(double share, double w[4]) {
+  const double a = -0.75;
+  for (int i = 0; i < 4; i++) {
+    const double x = fabs(share + 1 - i);
+    w[i] = x <= 1 ? ((a + 2) * x - (a + 3)) * x * x + 1 : ((a * x - 5 * a) * x + 8 * a) * x - 4 * a;
+  }
+}
+
+/* Position embeddings for a grid of another form: the learned ones, [1 + n n, w], between whose
+   places lie the grid's -> out [1 + rows cols, w].  The class token keeps its own. */
+static void fvg__resize_positions(const fvg_vision_tower *v, fvg__grid grid, float *out) {
+  const int n = v->image_size / v->patch_size;
+  const int w = v->width;
+  const float *learned = (const float *)v->position_embedding.data;
+  memcpy(out, learned, (size_t)w * sizeof *out);
+
+  for (int p = 0; p < fvg__grid_patches(grid); p++) {
+    const double y = (p / grid.cols + 0.5) * n / grid.rows - 0.5;
+    const double x = (p % grid.cols + 0.5) * n / grid.cols - 0.5;
+    const int top = (int)floor(y), left = (int)floor(x);
+    double down[4], across[4];
+    fvg__cubic_weights(y - top, down);
+    fvg__cubic_weights(x - left, across);
+
+    float *to = out + fvg__row(1 + p, w);
+    memset(to, 0, (size_t)w * sizeof *to);
+    for (int k = 0; k < 16; k++) {
+      const int row = fvg__within(top - 1 + k / 4, n);
+      const int col = fvg__within(left - 1 + k % 4, n);
+      const float weight = (float)(down[k / 4] * across[k % 4]);
+      const float *from = learned + fvg__row(1 + row * n + col, w);
+      for (int j = 0; j < w; j++)
+        to[j] += weight * from[j];
+    }
+  }
+}
+
+/* The picture as the rows that enter the first block, [1 + rows cols, w]. */
+static fvg_node *fvg__foreground_embed(fvg_tape *t, const fvg_clip *m, const fvg_image *picture,
+                                       fvg__grid grid) {
+  const fvg_vision_tower *v = &m->vision;
+  const int p = v->patch_size, n_patch = fvg__grid_patches(grid);
+  const int height = grid.rows * p, width = grid.cols * p;
+  fvg_node *pixels = fvg_zeros(t, 3 * height, width);
+  fvg_node *patches = fvg_zeros(t, n_patch, 3 * p * p);
+  fvg_node *positions = fvg_zeros(t, 1 + n_patch, v->width);
+  if (!pixels || !patches || !positions) return NULL;
+
+  fvg_image resized;
+  fvg_status s =
+      fvg_image_resize(m->ctx, &resized, picture, width, height, m->preprocess.filter);
+  if (!s) s = fvg_image_normalize(m->ctx, fvg_fill(pixels), &resized, &m->preprocess);
+  fvg_image_free(m->ctx, &resized);
+  if (s) return fvg__give_up(t);
+
+  fvg__cut_patches(fvg_value(pixels), height, width, p, fvg_fill(patches));
+  fvg__resize_positions(v, grid, fvg_fill(positions));
+
+  fvg_node *x = fvg_linear(patches, fvg_frozen(t, &v->patch_weight), NULL);
+  x = fvg_concat(fvg_frozen(t, &v->class_embedding), x);
+  x = fvg_add(x, positions);
+  return fvg__norm(x, &v->ln_pre_weight, &v->ln_pre_bias, v->transformer.eps);
+}
+
+/* ---- (1) features of patches, and A of (5) on the way ---- */
+/* One pass through the image tower. */
+typedef struct fvg__foreground_pass {
+  const fvg_foreground *foreground;
+  fvg__grid grid;
+  float *cosine;                       /* [texts, patches] of (2) */
+  float *attention;                    /* [patches, patches] sums of (5); NULL: not wanted */
+  const float *q, *k;                  /* [1 + patches, w] of the block at hand */
+  float *row;                          /* [patches, 1 + patches] scratch */
+} fvg__foreground_pass;
+
+/* Adds what patch p attends to in one block, as the mean over its heads. */
+static void fvg__add_attention(void *arg, int p) {
+  fvg__foreground_pass *x = (fvg__foreground_pass *)arg;
+  const fvg_clip *m = x->foreground->clip;
+  const fvg__kernels *kernels = m->ctx->kernels;
+  const int n_patch = fvg__grid_patches(x->grid), n_token = 1 + n_patch;
+  const int n_head = m->vision.transformer.n_head, w = m->vision.width, d = w / n_head;
+  float *sum = x->attention + fvg__row(p, n_patch);
+  float *row = x->row + fvg__row(p, n_token);
+
+  for (int head = 0; head < n_head; head++) {
+    const float *q = x->q + fvg__row(1 + p, w) + head * d;
+    for (int i = 0; i < n_token; i++)
+      row[i] = kernels->dot(d, q, x->k + fvg__row(i, w) + head * d);
+    kernels->softmax(n_token, row, 1 / sqrtf((float)d), row);
+    for (int i = 0; i < n_patch; i++)
+      sum[i] += row[1 + i] / (float)n_head;
+  }
+}
+
+/* What the block's attention compares, and whether y of (1) is wanted of it. */
+static fvg_node *fvg__last_attention(fvg_node *a, const fvg_transformer *m, const fvg_block *b,
+                                     fvg_self_attention kind) {
+  fvg_node *v = fvg__project(a, &b->v_weight, &b->v_bias);
+  fvg_node *y = v;
+  if (kind != FVG_NO_ATTENTION && v) {
+    fvg_segment all;
+    memset(&all, 0, sizeof all);
+    all.n_query = all.n_key = v->rows;
+    fvg_node *same = v;
+    if (kind == FVG_KEY_KEY) same = fvg__project(a, &b->k_weight, &b->k_bias);
+    if (kind == FVG_QUERY_QUERY) same = fvg__project(a, &b->q_weight, &b->q_bias);
+    y = fvg_attention(same, same, v, m->n_head, &all, 1);
+  }
+  return fvg__project(y, &b->out_weight, &b->out_bias);
+}
+
+/* Writes the cosines of (2) from the patches' features f [1 + patches, d]. */
+static void fvg__patch_cosines(const fvg__foreground_pass *x, const float *f) {
+  const fvg_foreground *fg = x->foreground;
+  const fvg__kernels *kernels = fg->clip->ctx->kernels;
+  const int d = fg->clip->embed_dim, n_patch = fvg__grid_patches(x->grid);
+  for (int i = 0; i < fg->n_class + fg->n_background; i++) {
+    const float *text = fg->text + fvg__row(i, d);
+    float *cosine = x->cosine + fvg__row(i, n_patch);
+    for (int p = 0; p < n_patch; p++)                      /* row 0 is the class token */
+      cosine[p] = kernels->dot(d, f + fvg__row(1 + p, d), text);
+  }
+}
+
+/* Adds the attention of one block's input to the sums of (5). */
+static fvg_status fvg__follow_block(fvg__foreground_pass *x, fvg_node *in, const fvg_block *b) {
+  fvg_clip *m = x->foreground->clip;
+  fvg_node *a = fvg__norm(in, &b->ln_1_weight, &b->ln_1_bias, m->vision.transformer.eps);
+  fvg_node *q = fvg__project(a, &b->q_weight, &b->q_bias);
+  fvg_node *k = fvg__project(a, &b->k_weight, &b->k_bias);
+  if (!q || !k) return m->ctx->status;
+  x->q = fvg_value(q);
+  x->k = fvg_value(k);
+  return fvg_parallel(m->ctx, fvg__add_attention, x, fvg__grid_patches(x->grid));
+}
+
+/* Runs the tower on one view of the picture. */
+static fvg_status fvg__run_pass(fvg__foreground_pass *x, fvg_tape *t, const fvg_image *picture) {
+  fvg_clip *m = x->foreground->clip;
+  const fvg_transformer *blocks = &m->vision.transformer;
+  const int first_followed = blocks->n_layer - x->foreground->desc.walk_layers;
+  fvg_mark mark = fvg_tape_mark(t);
+  fvg_node *in = fvg__foreground_embed(t, m, picture, x->grid);
+  in = fvg_tape_keep(t, mark, in);
+  if (!in) return m->ctx->status;
+  fvg_segment all;
+  memset(&all, 0, sizeof all);
+  all.n_query = all.n_key = in->rows;
+
+  for (int i = 0; i < blocks->n_layer; i++) {
+    fvg_transformer one = *blocks;
+    one.block += i;
+    one.n_layer = 1;
+    if (x->attention && i >= first_followed) {
+      fvg_mark before = fvg_tape_mark(t);
+      fvg_status s = fvg__follow_block(x, in, one.block);
+      if (s) return s;
+      fvg_tape_reset(t, before);
+    }
+    if (i == blocks->n_layer - 1) break;         /* the last block is run in its own way */
+    in = fvg_tape_keep(t, mark, fvg_transform(in, &one, &all, 1, NULL, 0));
+    if (!in) return m->ctx->status;
+  }
+
+  const fvg_block *last = fvg__last_of(m);
+  fvg_node *a = fvg__norm(in, &last->ln_1_weight, &last->ln_1_bias, blocks->eps);
+  fvg_node *y = fvg__last_attention(a, blocks, last, x->foreground->desc.attention);
+  fvg_node *f = fvg_normalize(fvg__vision_head(m, y));
+  if (!f) return m->ctx->status;
+  fvg_status s = fvg__check_features(m, "patch", fvg_value(f), f->rows, 1);
+  if (!s) fvg__patch_cosines(x, fvg_value(f));
+  return s;
+}
+
+/* ---- (2) to (5) the map of patches ---- */
+/* max over n texts of the cosine with patch p; cosine [n, n_patch] */
+static float fvg__nearest_text(const float *cosine, int n, int n_patch, int p) {
+  float best = cosine[p];
+  for (int i = 1; i < n; i++) {
+    const float *row = cosine + fvg__row(i, n_patch);
+    if (row[p] > best) best = row[p];
+  }
+  return best;
+}
+
+/* Writes m of (3) from the cosines [texts, patches]. */
+static void fvg__contrast_map(const fvg_foreground *x, const float *cosine, int n_patch, int label,
+                              float *map) {
+  const int any = label < 0 || x->desc.contrast == FVG_ANY_CLASS;
+  const float *own = cosine + (any ? 0 : fvg__row(label, n_patch));
+  const float *background = cosine + fvg__row(x->n_class, n_patch);
+  int hottest = 0;
+  for (int p = 0; p < n_patch; p++) {
+    const float nearest = any ? fvg__nearest_text(cosine, x->n_class, n_patch, p) : own[p];
+    map[p] = nearest - fvg__nearest_text(background, x->n_background, n_patch, p);
+    if (map[p] > map[hottest]) hottest = p;
+  }
+  if (any || x->desc.contrast == FVG_OWN_CLASS) return;
+
+  /* map is o of (2).  What the own class has to add is the nearest of it and its rivals, less the
+     background, which is o + (nearest - own). */
+  const float margin = 2 / x->clip->logit_scale;
+  for (int p = 0; p < n_patch; p++) {
+    float nearest = own[p];
+    for (int t = 0; t < x->n_class; t++) {
+      const float *rival = cosine + fvg__row(t, n_patch);
+      if (rival[hottest] >= own[hottest] - margin && rival[p] > nearest) nearest = rival[p];
+    }
+    map[p] = 2 * map[p] + nearest - own[p];
+  }
+}
+
+/* Stretches the n values of x to 0..1; all become 0 if they are equal. */
+static void fvg__stretch(float *x, int n) {
+  float least = x[0], most = x[0];
+  for (int i = 1; i < n; i++) {
+    if (x[i] < least) least = x[i];
+    if (x[i] > most) most = x[i];
+  }
+  for (int i = 0; i < n; i++)
+    x[i] = most > least ? (x[i] - least) / (most - least) : 0;
+}
+
+/* (4) */
+static void fvg__prefer_centre(float *map, fvg__grid grid, float c) {
+  for (int p = 0; p < fvg__grid_patches(grid); p++) {
+    const float y = 2 * ((float)(p / grid.cols) + 0.5f) / (float)grid.rows - 1;
+    const float x = 2 * ((float)(p % grid.cols) + 0.5f) / (float)grid.cols - 1;
+    map[p] += c * (1 - (x * x + y * y) / 2);
+  }
+}
+
+static void fvg__scale_rows(float *a, int n) {
+  for (int i = 0; i < n; i++) {
+    float *row = a + fvg__row(i, n);
+    float sum = 0;
+    for (int j = 0; j < n; j++)
+      sum += row[j];
+    for (int j = 0; j < n && sum > 0; j++)
+      row[j] /= sum;
+  }
+}
+
+/* (5): a [n,n] becomes W, and map takes `steps` steps; next [n] is scratch. */
+static void fvg__random_walk(float *a, float *map, float *next, int n, int steps) {
+  fvg__scale_rows(a, n);
+  for (int i = 0; i < n; i++) {
+    float *row = a + fvg__row(i, n), *column = a + i;
+    for (int j = 0; j <= i; j++) {
+      row[j] += column[fvg__row(j, n)];
+      column[fvg__row(j, n)] = row[j];
+    }
+  }
+  fvg__scale_rows(a, n);
+
+  for (int step = 0; step < steps; step++) {
+    for (int i = 0; i < n; i++) {
+      const float *row = a + fvg__row(i, n);
+      float sum = 0;
+      for (int j = 0; j < n; j++)
+        sum += row[j] * map[j];
+      next[i] = sum;
+    }
+    memcpy(map, next, (size_t)n * sizeof *map);
+  }
+}
+
+/* ---- from patches to pixels ---- */
+/* A value of grid at the place of pixel (y, x) of a picture, bilinear between the centres of cells;
+   beyond the outermost centres it stays as it is there. */
+static float fvg__grid_value(const float *value, fvg__grid grid, int y, int x, int height,
+                             int width) {
+  float down = ((float)y + 0.5f) * (float)grid.rows / (float)height - 0.5f;
+  float across = ((float)x + 0.5f) * (float)grid.cols / (float)width - 0.5f;
+  if (down < 0) down = 0;
+  if (across < 0) across = 0;
+  const int top = fvg__min((int)down, grid.rows - 1), left = fvg__min((int)across, grid.cols - 1);
+  const int bottom = fvg__min(top + 1, grid.rows - 1), right = fvg__min(left + 1, grid.cols - 1);
+  down -= (float)top;
+  across -= (float)left;
+
+  const float *upper = value + top * grid.cols, *lower = value + bottom * grid.cols;
+  return fvg__mix(fvg__mix(upper[left], upper[right], across),
+                  fvg__mix(lower[left], lower[right], across), down);
+}
+
+/* Otsu's threshold: of all that cut the n values in two, the one whose parts have means that lie
+   furthest apart, weighed with their sizes. */
+static float fvg__best_threshold(const float *x, size_t n) {
+  enum { N_BIN = 256 };
+  double count[N_BIN] = {0};
+  float least = x[0], most = x[0];
+  for (size_t i = 0; i < n; i++) {
+    if (x[i] < least) least = x[i];
+    if (x[i] > most) most = x[i];
+  }
+  if (!(most > least)) return least;
+
+  double sum = 0;
+  for (size_t i = 0; i < n; i++) {
+    const int bin = (int)((x[i] - least) / (most - least) * (N_BIN - 1) + 0.5f);
+    count[bin]++;
+    sum += bin;
+  }
+  double below = 0, sum_below = 0, best = -1;
+  int cut = 0;
+  for (int bin = 0; bin < N_BIN - 1; bin++) {
+    below += count[bin];
+    sum_below += count[bin] * bin;
+    const double above = (double)n - below;
+    if (below <= 0 || above <= 0) continue;
+    const double apart = (sum - sum_below) / above - sum_below / below;
+    const double between = below * above * apart * apart;
+    if (between > best) {
+      best = between;
+      cut = bin;
+    }
+  }
+  return least + (most - least) * ((float)cut + 0.5f) / (N_BIN - 1);
+}
+
+/* ---- (6) colours and edges ---- */
+#define FVG__PATCH_PIXELS 8            /* pixels a side that stand for one patch */
+#define FVG__COLOUR_BINS 16            /* of a histogram, for each of R, G and B */
+#define FVG__COLOUR_ROUNDS 3
+
+/* A small picture with what is worked out on it; every array is [rows, cols] of its own grid. */
+typedef struct fvg__canvas {
+  fvg__grid size;
+  float *guide[3];                     /* R, G, B, 0 to 1 */
+  float *logit, *p;                    /* l and p of (6) */
+  float *mean[3], *cov[6];             /* of the guide in a window; cov: RR, RG, RB, GG, GB, BB */
+  float *slope[3], *offset;            /* the guided filter: p = sum_c slope_c guide_c + offset */
+  float *product, *lines;              /* scratch */
+  float *inside, *outside;             /* h_F and h_B, [16, 16, 16] */
+  float *memory;                       /* what all of them lie in */
+} fvg__canvas;
+
+/* Lays all arrays of a canvas into one block of memory, which goes back with fvg_release. */
+static fvg_status fvg__canvas_new(fvg_ctx *c, fvg__canvas *x, fvg__grid size) {
+  const size_t n = fvg__row(size.rows, size.cols);
+  const size_t n_bin = (size_t)FVG__COLOUR_BINS * FVG__COLOUR_BINS * FVG__COLOUR_BINS;
+  memset(x, 0, sizeof *x);
+  x->size = size;
+  x->memory = FVG_NEW_ARRAY(c, float, 20 * n + 2 * n_bin);
+  if (!x->memory) return FVG_E_NOMEM;
+
+  float *at = x->memory;
+  for (int i = 0; i < 3; i++, at += 3 * n) {
+    x->guide[i] = at;
+    x->mean[i] = at + n;
+    x->slope[i] = at + 2 * n;
+  }
+  for (int i = 0; i < 6; i++, at += n)
+    x->cov[i] = at;
+  x->logit = at;
+  x->p = at + n;
+  x->offset = at + 2 * n;
+  x->product = at + 3 * n;
+  x->lines = at + 4 * n;
+  x->inside = at + 5 * n;
+  x->outside = x->inside + n_bin;
+  return FVG_OK;
+}
+
+/* The mean over a window of 2 radius + 1 values, cut off at the ends, of n values that lie `step`
+   apart. */
+static void fvg__window_means(const float *in, float *out, int n, size_t step, int radius) {
+  double sum = 0;
+  for (int i = 0; i < n && i <= radius; i++)
+    sum += (double)in[(size_t)i * step];
+  for (int i = 0; i < n; i++) {
+    const int first = i < radius ? 0 : i - radius;
+    const int last = fvg__min(n - 1, i + radius);
+    out[(size_t)i * step] = (float)(sum / (last - first + 1));
+    if (last + 1 < n) sum += (double)in[(size_t)(last + 1) * step];
+    if (i >= radius) sum -= (double)in[(size_t)first * step];
+  }
+}
+
+/* The mean of `in` over the square window around every pixel -> out, which may be `in`. */
+static void fvg__box_means(fvg__canvas *x, const float *in, float *out, int radius) {
+  for (int y = 0; y < x->size.rows; y++) {
+    const size_t row = fvg__row(y, x->size.cols);
+    fvg__window_means(in + row, x->lines + row, x->size.cols, 1, radius);
+  }
+  for (int col = 0; col < x->size.cols; col++)
+    fvg__window_means(x->lines + col, out + col, x->size.rows, (size_t)x->size.cols, radius);
+}
+
+/* Writes the mean of a times b over each window, less the product of their means. */
+static void fvg__box_covariance(fvg__canvas *x, const float *a, const float *b, const float *mean_a,
+                                const float *mean_b, float *out, int radius) {
+  const size_t n = fvg__row(x->size.rows, x->size.cols);
+  for (size_t i = 0; i < n; i++)
+    x->product[i] = a[i] * b[i];
+  fvg__box_means(x, x->product, out, radius);
+  for (size_t i = 0; i < n; i++)
+    out[i] -= mean_a[i] * mean_b[i];
+}
+
+/* Lays the picture down as the guide, with the means and covariances of its colours. */
+static void fvg__lay_guide(fvg__canvas *x, const fvg_image *small, int radius) {
+  const size_t n = fvg__row(x->size.rows, x->size.cols);
+  for (size_t i = 0; i < n; i++)
+    for (int c = 0; c < 3; c++)
+      x->guide[c][i] = (float)small->pixels[3 * i + (size_t)c] / 255;
+  for (int c = 0; c < 3; c++)
+    fvg__box_means(x, x->guide[c], x->mean[c], radius);
+
+  int pair = 0;
+  for (int a = 0; a < 3; a++)
+    for (int b = a; b < 3; b++)
+      fvg__box_covariance(x, x->guide[a], x->guide[b], x->mean[a], x->mean[b], x->cov[pair++],
+                          radius);
+}
+
+/* Solves (C + eps 1) a = b for one window, C symmetric: rr, rg, rb, gg, gb, bb. */
+static void fvg__solve_3x3(const double c[6], const double b[3], double a[3]) {
+  const double rr = c[0], rg = c[1], rb = c[2], gg = c[3], gb = c[4], bb = c[5];
+  const double i_rr = gg * bb - gb * gb, i_rg = rb * gb - rg * bb, i_rb = rg * gb - rb * gg;
+  const double i_gg = rr * bb - rb * rb, i_gb = rb * rg - rr * gb, i_bb = rr * gg - rg * rg;
+  const double det = rr * i_rr + rg * i_rg + rb * i_rb;
+  a[0] = (i_rr * b[0] + i_rg * b[1] + i_rb * b[2]) / det;
+  a[1] = (i_rg * b[0] + i_gg * b[1] + i_gb * b[2]) / det;
+  a[2] = (i_rb * b[0] + i_gb * b[1] + i_bb * b[2]) / det;
+}
+
+/* The guided filter: in each window, the linear function of the colour that is nearest to p; then
+   each pixel takes the mean of the functions of all windows that hold it. */
+static void fvg__fit_lines(fvg__canvas *x, int radius) {
+  const double eps = 1e-3;
+  const size_t n = fvg__row(x->size.rows, x->size.cols);
+  fvg__box_means(x, x->p, x->offset, radius);
+  for (int c = 0; c < 3; c++)
+    fvg__box_covariance(x, x->guide[c], x->p, x->mean[c], x->offset, x->slope[c], radius);
+
+  for (size_t i = 0; i < n; i++) {
+    double cov[6], with_p[3], a[3];
+    for (int k = 0; k < 6; k++)
+      cov[k] = (double)x->cov[k][i] + (k == 0 || k == 3 || k == 5 ? eps : 0);
+    for (int c = 0; c < 3; c++)
+      with_p[c] = (double)x->slope[c][i];
+    fvg__solve_3x3(cov, with_p, a);
+    double offset = (double)x->offset[i];
+    for (int c = 0; c < 3; c++) {
+      offset -= a[c] * (double)x->mean[c][i];
+      x->slope[c][i] = (float)a[c];
+    }
+    x->offset[i] = (float)offset;
+  }
+  for (int c = 0; c < 3; c++)
+    fvg__box_means(x, x->slope[c], x->slope[c], radius);
+  fvg__box_means(x, x->offset, x->offset, radius);
+}
+
+/* The eight bins around a colour and how much of it each takes; a histogram without such shares
+   would depend on where the bins' borders happen to lie. */
+typedef struct fvg__colour_share {
+  int bin[8];
+  float share[8];
+} fvg__colour_share;
+
+static fvg__colour_share fvg__share_colour(const fvg__canvas *x, size_t i) {
+  fvg__colour_share s;
+  int low[3];
+  float part[3];
+  for (int c = 0; c < 3; c++) {
+    const float at = x->guide[c][i] * (FVG__COLOUR_BINS - 1);
+    low[c] = fvg__min((int)at, FVG__COLOUR_BINS - 2);
+    part[c] = at - (float)low[c];
+  }
+  for (int k = 0; k < 8; k++) {
+    const int r = k & 1, g = k >> 1 & 1, b = k >> 2;
+    s.bin[k] = ((low[0] + r) * FVG__COLOUR_BINS + low[1] + g) * FVG__COLOUR_BINS + low[2] + b;
+    s.share[k] = (r ? part[0] : 1 - part[0]) * (g ? part[1] : 1 - part[1]) *
+                 (b ? part[2] : 1 - part[2]);
+  }
+  return s;
+}
+
+/* Blurs a histogram by (1, 2, 1) / 4 along each colour, and scales it to sum 1. */
+static void fvg__smooth_histogram(float *h, float total) {
+  const int n = FVG__COLOUR_BINS;
+  const int step[3] = {n * n, n, 1};
+  for (int c = 0; c < 3; c++) {
+    for (int line = 0; line < n * n; line++) {
+      const int across = line / n, along = line % n;
+      float *bin = h + across * (c == 0 ? n : n * n) + along * (c == 2 ? n : 1);
+      float before = bin[0];
+      for (int i = 0; i < n; i++) {
+        const float here = bin[i * step[c]];
+        const float after = i + 1 < n ? bin[(i + 1) * step[c]] : here;
+        bin[i * step[c]] = (before + 2 * here + after) / 4;
+        before = here;
+      }
+    }
+  }
+  for (int i = 0; i < n * n * n && total > 0; i++)
+    h[i] /= total;
+}
+
+/* Makes h_F and h_B of the colours as p divides them. */
+static void fvg__count_colours(fvg__canvas *x) {
+  const size_t n = fvg__row(x->size.rows, x->size.cols);
+  const size_t bytes = sizeof(float) * FVG__COLOUR_BINS * FVG__COLOUR_BINS * FVG__COLOUR_BINS;
+  memset(x->inside, 0, bytes);
+  memset(x->outside, 0, bytes);
+  double inside = 0;
+  for (size_t i = 0; i < n; i++) {
+    const fvg__colour_share s = fvg__share_colour(x, i);
+    for (int k = 0; k < 8; k++) {
+      x->inside[s.bin[k]] += s.share[k] * x->p[i];
+      x->outside[s.bin[k]] += s.share[k] * (1 - x->p[i]);
+    }
+    inside += (double)x->p[i];
+  }
+  fvg__smooth_histogram(x->inside, (float)inside);
+  fvg__smooth_histogram(x->outside, (float)((double)n - inside));
+}
+
+static float fvg__sigmoid_of(float x) { return 1 / (1 + expf(-x)); }
+
+/* One round of (6): histograms, new p, and the guided filter's lines for it. */
+static void fvg__colour_round(fvg__canvas *x, float weight, int radius) {
+  const float floor = 1e-5f;             /* of a histogram: a colour that is nowhere says nothing */
+  const size_t n = fvg__row(x->size.rows, x->size.cols);
+  fvg__count_colours(x);
+  for (size_t i = 0; i < n; i++) {
+    const fvg__colour_share s = fvg__share_colour(x, i);
+    float inside = floor, outside = floor;
+    for (int k = 0; k < 8; k++) {
+      inside += s.share[k] * x->inside[s.bin[k]];
+      outside += s.share[k] * x->outside[s.bin[k]];
+    }
+    x->p[i] = fvg__sigmoid_of(x->logit[i] + weight * logf(inside / outside));
+  }
+
+  fvg__fit_lines(x, radius);
+  for (size_t i = 0; i < n; i++) {
+    float p = x->offset[i];
+    for (int c = 0; c < 3; c++)
+      p += x->slope[c][i] * x->guide[c][i];
+    x->p[i] = p < 0 ? 0 : p > 1 ? 1 : p;
+  }
+}
+
+/* Works (6) out on a small copy of the picture: l [of the canvas] is there, p becomes what colours
+   and edges make of it. */
+static fvg_status fvg__ask_colours(fvg_ctx *c, fvg__canvas *x, const fvg_image *picture,
+                                   float weight) {
+  const int radius = 3 * FVG__PATCH_PIXELS / 2;
+  fvg_image small;
+  fvg_status s =
+      fvg_image_resize(c, &small, picture, x->size.cols, x->size.rows, FVG_BILINEAR);
+  if (s) return s;
+  fvg__lay_guide(x, &small, radius);
+  fvg_image_free(c, &small);
+
+  for (int round = 0; round < FVG__COLOUR_ROUNDS; round++)
+    fvg__colour_round(x, weight, radius);
+  return FVG_OK;
+}
+
+/* Applies the canvas's lines to every pixel of the picture -> map [height, width], 0 to 1. */
+static void fvg__apply_lines(const fvg__canvas *x, const fvg_image *picture, float *map) {
+  for (int y = 0; y < picture->height; y++) {
+    for (int col = 0; col < picture->width; col++) {
+      const size_t i = fvg__row(y, picture->width) + (size_t)col;
+      float p = fvg__grid_value(x->offset, x->size, y, col, picture->height, picture->width);
+      for (int c = 0; c < 3; c++) {
+        const float slope =
+            fvg__grid_value(x->slope[c], x->size, y, col, picture->height, picture->width);
+        p += slope * (float)picture->pixels[3 * i + (size_t)c] / 255;
+      }
+      map[i] = p < 0 ? 0 : p > 1 ? 1 : p;
+    }
+  }
+}
+
+/* Sets l of (6), and p = sigmoid(l), from the map of patches. */
+static void fvg__start_canvas(fvg__canvas *x, const float *patch, fvg__grid grid) {
+  const size_t n = fvg__row(x->size.rows, x->size.cols);
+  double sum = 0, squares = 0;
+  for (int y = 0; y < x->size.rows; y++)
+    for (int col = 0; col < x->size.cols; col++) {
+      const float m = fvg__grid_value(patch, grid, y, col, x->size.rows, x->size.cols);
+      x->logit[fvg__row(y, x->size.cols) + (size_t)col] = m;
+      sum += (double)m;
+    }
+  const double mean = sum / (double)n;
+  for (size_t i = 0; i < n; i++)
+    squares += ((double)x->logit[i] - mean) * ((double)x->logit[i] - mean);
+
+  const float threshold = fvg__best_threshold(x->logit, n);
+  const float deviation = (float)sqrt(squares / (double)n);
+  for (size_t i = 0; i < n; i++) {
+    x->logit[i] = deviation > 0 ? 2 * (x->logit[i] - threshold) / deviation : 0;
+    x->p[i] = fvg__sigmoid_of(x->logit[i]);
+  }
+}
+
+/* How far l and p of a canvas say the same: intersection over union of where l > 0 and p > 1/2. */
+static float fvg__canvas_agreement(const fvg__canvas *x) {
+  const size_t n = fvg__row(x->size.rows, x->size.cols);
+  size_t both = 0, either = 0;
+  for (size_t i = 0; i < n; i++) {
+    const int patches = x->logit[i] > 0, colours = x->p[i] > 0.5f;
+    both += (size_t)(patches && colours);
+    either += (size_t)(patches || colours);
+  }
+  return either ? (float)both / (float)either : 0;
+}
+
+/* ---- the whole ---- */
+/* Makes the map of patches, (1) to (5), of one picture -> patch [patches].  memory has room for the
+   cosines [texts, patches], and for A and the scratch beside it, [patches, 1 + patches] each. */
+static fvg_status fvg__patch_map(const fvg_foreground *x, fvg_tape *t, const fvg_image *picture,
+                                 int label, fvg__grid grid, float *memory, float *patch) {
+  const int n_patch = fvg__grid_patches(grid);
+  const int is_fine = n_patch >= 100;
+  const int steps = x->desc.walk_steps ? x->desc.walk_steps : is_fine ? 3 : 0;
+
+  fvg__foreground_pass pass;
+  memset(&pass, 0, sizeof pass);
+  pass.foreground = x;
+  pass.grid = grid;
+  pass.cosine = memory;
+  pass.row = memory + fvg__row(x->n_class + x->n_background, n_patch);
+  float *attention = pass.row + fvg__row(n_patch, 1 + n_patch);
+  pass.attention = steps > 0 ? attention : NULL;
+  fvg_status s = fvg__run_pass(&pass, t, picture);
+  fvg_tape_clear(t);
+  if (s) return s;
+
+  fvg__contrast_map(x, pass.cosine, n_patch, label, patch);
+  fvg__stretch(patch, n_patch);
+  fvg__prefer_centre(patch, grid, fvg__default(x->desc.centre_prior, is_fine ? 1.5f : 0.25f));
+  if (steps > 0) fvg__random_walk(attention, patch, pass.row, n_patch, steps);
+  return FVG_OK;
+}
+
+/* Turns the map of patches into one of pixels. */
+static fvg_status fvg__pixel_map(const fvg_foreground *x, const fvg_image *picture,
+                                 const float *patch, fvg__grid grid, float *map,
+                                 float *agreement) {
+  fvg_ctx *c = x->clip->ctx;
+  const fvg__grid size = {grid.rows * FVG__PATCH_PIXELS, grid.cols * FVG__PATCH_PIXELS};
+  fvg__canvas canvas;
+  fvg_status s = fvg__canvas_new(c, &canvas, size);
+  if (s) return s;
+
+  fvg__start_canvas(&canvas, patch, grid);
+  if (x->desc.colour_weight > 0) {
+    s = fvg__ask_colours(c, &canvas, picture, x->desc.colour_weight);
+    if (!s) fvg__apply_lines(&canvas, picture, map);
+  } else {
+    for (int y = 0; y < picture->height; y++)
+      for (int col = 0; col < picture->width; col++)
+        map[fvg__row(y, picture->width) + (size_t)col] =
+            fvg__grid_value(canvas.p, size, y, col, picture->height, picture->width);
+  }
+  if (agreement) *agreement = fvg__canvas_agreement(&canvas);
+  fvg_release(c, canvas.memory);
+  return s;
+}
+
+/* Checks what is asked, makes room, and has the patches and then the pixels mapped. */
+FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *agreement,
+                                      const fvg_image *picture, int label) {
+  fvg_clip *m = x->clip;
+  if (!map) return fvg__missing(m->ctx, "fvg_foreground_map", "a place for the map");
+  if (!picture || !picture->pixels || picture->channels != 3)
+    return fvg_fail(m->ctx, FVG_E_ARG, "foreground: needs an RGB picture");
+  if (label >= x->n_class)
+    return fvg_fail(m->ctx, FVG_E_ARG, "foreground: label %d among %d classes", label, x->n_class);
+  fvg_tape *t = fvg__clip_tape(m);
+  if (!t) return FVG_E_NOMEM;
+
+  const fvg__grid grid = fvg__grid_of(m, picture);
+  const int n_patch = fvg__grid_patches(grid);
+  const size_t n_cosine = fvg__row(x->n_class + x->n_background, n_patch);
+  const size_t n_attention = 2 * fvg__row(n_patch, n_patch + 1);
+  float *patch = FVG_NEW_ARRAY(m->ctx, float, (size_t)n_patch);
+  float *memory = FVG_NEW_ARRAY(m->ctx, float, n_cosine + n_attention);
+  fvg_status s = patch && memory ? FVG_OK : FVG_E_NOMEM;
+
+  if (!s) s = fvg__patch_map(x, t, picture, label, grid, memory, patch);
+  if (!s) s = fvg__pixel_map(x, picture, patch, grid, map, agreement);
+  fvg_release(m->ctx, patch);
+  fvg_release(m->ctx, memory);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_foreground_mask(fvg_foreground *x, fvg_image *mask, float *agreement,
+                                       const fvg_image *picture, int label) {
+  fvg_ctx *c = x->clip->ctx;
+  if (!mask) return fvg__missing(c, "fvg_foreground_mask", "a place for the mask");
+  memset(mask, 0, sizeof *mask);
+  if (!picture) return fvg__missing(c, "fvg_foreground_mask", "a picture");
+
+  float *map = FVG_NEW_ARRAY(c, float, fvg__row(picture->width, picture->height));
+  fvg_status s = map ? FVG_OK : FVG_E_NOMEM;
+  if (!s) s = fvg_foreground_map(x, map, agreement, picture, label);
+  if (!s) s = fvg__image_new(c, mask, picture->width, picture->height, 1);
+  for (size_t i = 0; !s && i < fvg__row(picture->width, picture->height); i++)
+    mask->pixels[i] = map[i] > 0.5f ? 255 : 0;
+  fvg_release(c, map);
+  return s;
+}
+
+FVG_DEF double fvg_mask_iou(const fvg_image *a, const fvg_image *b) {
+  if (!a || !b || !a->pixels || !b->pixels || a->channels != 1 || b->channels != 1 ||
+      a->width != b->width || a->height != b->height)
+    return -1;
+  size_t both = 0, either = 0;
+  for (size_t i = 0; i < fvg__row(a->width, a->height); i++) {
+    both += (size_t)(a->pixels[i] && b->pixels[i]);
+    either += (size_t)(a->pixels[i] || b->pixels[i]);
+  }
+  return either ? (double)both / (double)either : 1;
+}
+
+/*==================================================================================================
+ * CHAPTER 37  AT ONCE: from a picture to an answer in one call
  *==================================================================================================
    What most programs want of CLIP: which of these names suits this picture, and what is its
    feature?  Each function is the chain of earlier chapters, written out once:
@@ -18545,7 +19481,7 @@ FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
 #endif
 
 /*==================================================================================================
- * CHAPTER 37  UNICODE: the tables of chapter 1
+ * CHAPTER 38  UNICODE: the tables of chapter 1
  *==================================================================================================
    The tables come last because nobody needs to read them.  A table is a list of whole numbers,
    packed into letters.  A number ends with one of the 56 letters from "#" to "[" (without "?"),
