@@ -1359,7 +1359,7 @@ FVG_DEF fvg_status fvg_fail(fvg_ctx *c, fvg_status status, const char *format, .
 }
 
 /* Refuses a call with a NULL argument; without a context there is no place for the message. */
-static fvg_status fvg__null_argument(fvg_ctx *c, const char *function, const char *argument) {
+static fvg_status fvg__missing(fvg_ctx *c, const char *function, const char *argument) {
   if (!c) return FVG_E_ARG;
   return fvg_fail(c, FVG_E_ARG, "%s: %s is NULL", function, argument);
 }
@@ -1515,7 +1515,7 @@ static fvg_status fvg__check_cancelled(fvg_ctx *c) {
 
 /* Tells the progress callback; FVG_E_CANCELLED if it wants to stop. */
 FVG_DEF fvg_status fvg_report_progress(fvg_ctx *c, const fvg_progress *p) {
-  if (!p) return fvg__null_argument(c, "fvg_report_progress", "the progress");
+  if (!p) return fvg__missing(c, "fvg_report_progress", "the progress");
   if (!c->desc.progress) return FVG_OK;
   if (!c->desc.progress(c->desc.user, p)) return FVG_OK;
   return fvg_fail(c, FVG_E_CANCELLED, "%s: cancelled at step %ld of %ld",
@@ -1802,7 +1802,7 @@ static fvg_status fvg__run_on_threads(fvg_ctx *c, void (*job)(void *arg, int ind
    wants to stop; some of the jobs have then not been run.  A call from inside a job may be on any
    thread, so it asks nobody whether to stop. */
 FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n) {
-  if (!job) return fvg__null_argument(c, "fvg_parallel", "the job");
+  if (!job) return fvg__missing(c, "fvg_parallel", "the job");
   if (c->in_jobs) {
     for (int i = 0; i < n; i++)
       job(arg, i);
@@ -2286,7 +2286,7 @@ static fvg_status fvg__source_read(fvg_ctx *c, const fvg_source *s, void *dst, u
 FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, uint8_t **bytes, size_t *n,
                                        const fvg_source *s) {
   if (!c || !s || !bytes || !n)
-    return fvg__null_argument(c, "fvg_source_read_all", "the source or the result");
+    return fvg__missing(c, "fvg_source_read_all", "the source or the result");
   *bytes = NULL;
   *n = 0;
 
@@ -2514,7 +2514,7 @@ static void fvg__file_close(void *user) { fclose((FILE *)user); }
 FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path) {
   if (out) memset(out, 0, sizeof *out);
   if (!c || !out || !path)
-    return fvg__null_argument(c, "fvg_source_file", "the path or the result");
+    return fvg__missing(c, "fvg_source_file", "the path or the result");
   if (fvg__check_cancelled(c)) return FVG_E_CANCELLED;
 
   if (fvg__kind_of(path) == FVG__SPECIAL_FILE)
@@ -2715,7 +2715,7 @@ static fvg_status fvg__output_close(fvg_ctx *c, fvg__output *p, const char *path
 
 FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes, size_t n) {
   if (!c || !path || (n && !bytes))
-    return fvg__null_argument(c, "fvg_file_save", path ? "the bytes" : "the path");
+    return fvg__missing(c, "fvg_file_save", path ? "the bytes" : "the path");
 
   fvg__output p;
   fvg_status s = fvg__output_open(c, &p, path);
@@ -3056,10 +3056,10 @@ static fvg_status fvg__json_run(fvg__json_reader *r) {
    back. */
 FVG_DEF fvg_status fvg_json_parse(fvg_ctx *c, fvg_json *out, const char *text, size_t n,
                                  const char *file) {
-  if (!out) return fvg__null_argument(c, "fvg_json_parse", "the result");
+  if (!out) return fvg__missing(c, "fvg_json_parse", "the result");
   memset(out, 0, sizeof *out);
   if ((n && !text) || !file)
-    return fvg__null_argument(c, "fvg_json_parse", file ? "the text" : "the file's name");
+    return fvg__missing(c, "fvg_json_parse", file ? "the text" : "the file's name");
   if (n > INT32_MAX)
     return fvg_fail(c, FVG_E_UNSUPPORTED,
                     "%s: %.0f bytes of JSON; 2 GiB is the limit",
@@ -3539,11 +3539,11 @@ static fvg_status fvg__weights_read_header(fvg_weights *w) {
 static fvg_status fvg__weights_open(fvg_ctx *c, fvg_weights **out, const fvg_source *s,
                                     fvg_status (*read)(fvg_weights *w)) {
   if (out) *out = NULL;
-  if (!s) return fvg__null_argument(c, "fvg_weights_open", "the source");
+  if (!s) return fvg__missing(c, "fvg_weights_open", "the source");
   fvg_source source = *s;
   if (!c || !out) {
     fvg_source_close(&source);
-    return fvg__null_argument(c, "fvg_weights_open", "the result");
+    return fvg__missing(c, "fvg_weights_open", "the result");
   }
 
   fvg_weights *w = FVG_NEW(c, fvg_weights);
@@ -3631,7 +3631,7 @@ FVG_DEF fvg_status fvg_weights_join(fvg_ctx *c, fvg_weights **out, fvg_weights *
   for (int i = 0; i < n; i++)
     if (!part[i]) missing = 1;
   if (!c || !out || !name || missing) {
-    fvg_status bad = fvg__null_argument(c, "fvg_weights_join", "the result, the name or a part");
+    fvg_status bad = fvg__missing(c, "fvg_weights_join", "the result, the name or a part");
     return fvg__weights_close_all(part, n, bad);
   }
   for (int i = 0; i < n; i++) {
@@ -3925,9 +3925,9 @@ static fvg_status fvg__weight_convert(fvg_weights *w, const fvg__weight *e, uint
 /* Reads one tensor into new memory, converted to the type `as`. */
 FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *name,
                                    fvg_dtype as) {
-  if (!out) return fvg__null_argument(w->c, "fvg_weights_get", "the result");
+  if (!out) return fvg__missing(w->c, "fvg_weights_get", "the result");
   memset(out, 0, sizeof *out);
-  if (!name) return fvg__null_argument(w->c, "fvg_weights_get", "the name");
+  if (!name) return fvg__missing(w->c, "fvg_weights_get", "the name");
   const fvg__weight *e = fvg__weights_find(w, name);
   if (!e)
     return fvg_fail(w->c, FVG_E_FORMAT, "%s: no tensor %s", w->file, name);
@@ -4297,7 +4297,7 @@ FVG_DEF fvg_status fvg_safetensors_write(fvg_ctx *c, fvg_write_fn write, void *u
                                          const fvg_named_tensor *tensors, int n,
                                          const fvg_metadata *metadata, int n_metadata) {
   if (!c || !write)
-    return fvg__null_argument(c, "fvg_safetensors_write", "the write function");
+    return fvg__missing(c, "fvg_safetensors_write", "the write function");
   return fvg__safetensors_emit(c, "safetensors", write, user, tensors, n, metadata, n_metadata);
 }
 
@@ -4305,7 +4305,7 @@ FVG_DEF fvg_status fvg_safetensors_write(fvg_ctx *c, fvg_write_fn write, void *u
 FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path,
                                         const fvg_named_tensor *tensors, int n,
                                         const fvg_metadata *metadata, int n_metadata) {
-  if (!c || !path) return fvg__null_argument(c, "fvg_safetensors_save", "the path");
+  if (!c || !path) return fvg__missing(c, "fvg_safetensors_save", "the path");
 
   fvg__output file;
   fvg_status s = fvg__output_open(c, &file, path);
@@ -7384,7 +7384,7 @@ FVG_DEF int fvg_panel_width(const fvg_ctx *c) { return c->kernels->tile_cols; }
    are complete. */
 static fvg_status fvg__rearrange(fvg_ctx *c, fvg_tensor *x, fvg_dtype from, fvg_dtype to,
                                  const char *who) {
-  if (!x) return fvg__null_argument(c, who, "the tensor");
+  if (!x) return fvg__missing(c, who, "the tensor");
   if (x->type == to) return FVG_OK;
 
   char text[FVG__SHAPE_TEXT];
@@ -7528,7 +7528,7 @@ static fvg_node *fvg__give_up(fvg_tape *t) {
 /* Refuses an array that is NULL where a node needs it. */
 static fvg_node *fvg__null_array(fvg_tape *t, const char *function, const char *array) {
   if (t->failed) return NULL;
-  fvg__null_argument(t->ctx, function, array);
+  fvg__missing(t->ctx, function, array);
   return fvg__give_up(t);
 }
 
@@ -7955,9 +7955,9 @@ FVG_DEF fvg_node *fvg_detach(fvg_node *x) {
 /* Allocates the values and the gradient of a parameter, both zero. */
 FVG_DEF fvg_status fvg_parameter_new(fvg_ctx *c, fvg_parameter *out, const char *name,
                                      int n_dim, const int *dim) {
-  if (!out) return fvg__null_argument(c, "fvg_parameter_new", "the result");
+  if (!out) return fvg__missing(c, "fvg_parameter_new", "the result");
   memset(out, 0, sizeof *out);
-  if (n_dim > 0 && !dim) return fvg__null_argument(c, "fvg_parameter_new", "the shape");
+  if (n_dim > 0 && !dim) return fvg__missing(c, "fvg_parameter_new", "the shape");
   if (!name) name = "parameter";
   if (n_dim < 0 || n_dim > FVG_MAX_DIM)
     return fvg_fail(c, FVG_E_SHAPE, "%s: %d dimensions, at most %d are possible", name, n_dim,
@@ -8204,7 +8204,7 @@ FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
                                   fvg_parameter *const *params, int n_params,
                                   int probes, float step) {
   if (!f || (n_params > 0 && !params)) {
-    fvg__null_argument(c, "fvg_gradient_check", f ? "the list of parameters" : "the function");
+    fvg__missing(c, "fvg_gradient_check", f ? "the list of parameters" : "the function");
     return -1;
   }
   fvg_tape *t = fvg_tape_new(c);
@@ -9838,12 +9838,12 @@ static int fvg__optimizer_add(fvg_optimizer *o, int i, fvg_parameter *p) {
 /* An optimiser of n parameters, which it does not own; *out is NULL on failure. */
 FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, fvg_parameter *const *params,
                                      int n, const fvg_optimizer_desc *desc) {
-  if (!out) return fvg__null_argument(c, "fvg_optimizer_new", "the result");
+  if (!out) return fvg__missing(c, "fvg_optimizer_new", "the result");
   *out = NULL;
   int missing = n > 0 && !params;
   for (int i = 0; i < n && !missing; i++)
     missing = !params[i];
-  if (missing) return fvg__null_argument(c, "fvg_optimizer_new", "a parameter or their list");
+  if (missing) return fvg__missing(c, "fvg_optimizer_new", "a parameter or their list");
 
   fvg_optimizer *o = FVG_NEW(c, fvg_optimizer);
   if (!o) return FVG_E_NOMEM;
@@ -10161,7 +10161,7 @@ static fvg_status fvg__fvgpt_new(fvg_ctx *c, fvg_fvgpt **out, const fvg_fvgpt_de
   static const char *const brg_name[] = {"brg.fc1.weight", "brg.fc1.bias", "brg.fc2.weight",
                                          "brg.fc2.bias",
                                          "brg.fc3.weight", "brg.fc3.bias"};
-  if (!out) return fvg__null_argument(c, "fvg_fvgpt_new", "the result");
+  if (!out) return fvg__missing(c, "fvg_fvgpt_new", "the result");
   *out = NULL;
 
   fvg_fvgpt_desc d = fvg_fvgpt_defaults(desc);
@@ -10459,7 +10459,7 @@ static fvg_status fvg__check_score_features(fvg_fvgpt *m, const fvg_fvgpt_batch 
 }
 
 static fvg_status fvg__fvgpt_check(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
-  if (!x) return fvg__null_argument(m->ctx, "FVG-PT", "the batch");
+  if (!x) return fvg__missing(m->ctx, "FVG-PT", "the batch");
   if (x->n < 1 || x->n_class < 1)
     return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: a batch of %d images and %d classes", x->n,
                     x->n_class);
@@ -10559,7 +10559,7 @@ FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_fvgpt_report *report, fvg_op
 
 /* Checks what every question needs; `out` is where the answer goes. */
 static fvg_status fvg__check_question(fvg_fvgpt *m, const float *out, const fvg_fvgpt_batch *x) {
-  if (!x || !out) return fvg__null_argument(m->ctx, "FVG-PT", x ? "the result" : "the batch");
+  if (!x || !out) return fvg__missing(m->ctx, "FVG-PT", x ? "the result" : "the batch");
   if (x->n >= 1 && x->n_class >= 1) return FVG_OK;
   return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: %d images and %d classes", x->n, x->n_class);
 }

@@ -1457,11 +1457,6 @@ FVG_DEF double fvg_mask_iou(const fvg_image *a, const fvg_image *b);
 #define FVG__CLIP_IMPLEMENTED
 #include "fvgpt.h"  /* the bodies, if it was first included without FVGPT_IMPLEMENTATION */
 
-/* Fails because an argument that `who` needs is NULL.  c NULL: no context can hold the message. */
-static fvg_status fvg__missing(fvg_ctx *c, const char *who, const char *what) {
-  return c ? fvg_fail(c, FVG_E_ARG, "%s needs %s, not NULL", who, what) : FVG_E_ARG;
-}
-
 /*==================================================================================================
  * CHAPTER 1  TEXT: one spelling for every text
  *==================================================================================================
@@ -18687,7 +18682,8 @@ static void fvg__add_attention(void *arg, int p) {
   }
 }
 
-/* What the block's attention compares, and whether y of (1) is wanted of it. */
+/* y of (1), [1 + patches, w], of the last block's normalised input a; `kind` says which rows the
+   attention compares. */
 static fvg_node *fvg__last_attention(fvg_node *a, const fvg_transformer *m, const fvg_block *b,
                                      fvg_self_attention kind) {
   fvg_node *v = fvg__project(a, &b->v_weight, &b->v_bias);
@@ -18729,7 +18725,7 @@ static fvg_status fvg__follow_block(fvg__foreground_pass *x, fvg_node *in, const
   return fvg_parallel(m->ctx, fvg__add_attention, x, fvg__grid_patches(x->grid));
 }
 
-/* Runs the tower on one view of the picture. */
+/* Runs the tower on the picture: its patches' cosines of (2), and on the way the sums of (5). */
 static fvg_status fvg__run_pass(fvg__foreground_pass *x, fvg_tape *t, const fvg_image *picture) {
   fvg_clip *m = x->foreground->clip;
   const fvg_transformer *blocks = &m->vision.transformer;
@@ -19230,7 +19226,8 @@ static fvg_status fvg__patch_map(const fvg_foreground *x, fvg_tape *t, const fvg
 
   fvg__contrast_map(x, pass.cosine, n_patch, label, patch);
   fvg__stretch(patch, n_patch);
-  fvg__prefer_centre(patch, grid, fvg__default(x->desc.centre_prior, is_fine ? 1.5f : 0.25f));
+  const float prior = fvg__default(x->desc.centre_prior, is_fine ? 1.5f : 0.25f);
+  fvg__prefer_centre(patch, grid, fvg__none_if_negative(prior));
   if (steps > 0) fvg__random_walk(attention, patch, pass.row, n_patch, steps);
   return FVG_OK;
 }

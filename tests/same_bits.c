@@ -7,28 +7,7 @@
 #define FVGPT_DIRENT
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
-
-/* A task of these pictures; it holds until eight more are made. */
-static const fvg_task *task_of(const fvg_dataset *d, const fvg_items *in) {
-  static fvg_task task[8];
-  static int at;
-  fvg_task *x = &task[at++ % 8];
-  memset(x, 0, sizeof *x);
-  x->dataset = d;
-  x->items = *in;
-  return x;
-}
-
-static fvg_status new_classifier(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l, fvg_fvgpt *f,
-                                 const char *prompt_template, const char *const *name, int n) {
-  fvg_classifier_desc desc;
-  memset(&desc, 0, sizeof desc);
-  desc.branch = branch;
-  desc.learner = l;
-  desc.fvgpt = f;
-  desc.prompt_template = prompt_template;
-  return fvg_classifier_new(m, out, name, n, &desc);
-}
+#include "shorthand.h"
 
 typedef struct study {
   fvg_ctx *c;

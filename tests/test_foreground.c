@@ -222,6 +222,23 @@ static void test_masks(void) {
   fvg_foreground_free(x);
   fvg_foreground_free(plain);
   fvg_foreground_free(NULL);
+
+  /* Without a prior a map that hardly prefers the centre is what remains; a prior of -1 must not prefer the edge. */
+  {
+    static float none[AREA], little[AREA];
+    double apart = 0;
+    int i;
+    d.centre_prior = -1;
+    check(!fvg_foreground_new(m, &x, name, WORLD_THINGS, &d) && !fvg_foreground_map(x, none, NULL, &picture[5], label[5]),
+          "no prior");
+    fvg_foreground_free(x);
+    d.centre_prior = 1e-6f;
+    check(!fvg_foreground_new(m, &x, name, WORLD_THINGS, &d) && !fvg_foreground_map(x, little, NULL, &picture[5], label[5]),
+          "next to no prior");
+    fvg_foreground_free(x);
+    for (i = 0; i < AREA; i++) apart = fmax(apart, fabs((double)none[i] - (double)little[i]));
+    check(apart < 1e-3, "a negative prior is none");
+  }
 }
 
 /* The same bytes for any number of threads, and at every SIMD level nearly the same mask. */
