@@ -170,7 +170,8 @@
       empty mask (area 0), as for every area outside area_min..area_max.  An inverted mask is used
       as it is: there is only a warning, and only if in more than half of the masks foreground runs
       along the whole edge.  DAPT takes the whole of an image without a mask for foreground, so its
-      background is blank; a note says so.  A training set without any mask is an error.
+      background is blank; a note says so.  A training set without any mask is an error; masks can
+      be made by the model itself (fvg_foreground_mask).
 
    8. PROTOCOL.  A task (fvg_task) is what training and testing work on: pictures to tell apart, and
       the names to tell them by.  fvg_task_draw makes one from a split of a data set (train, val,
@@ -1190,10 +1191,10 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_tas
                                      const fvg_train_desc *desc);
 
 /* Stage 2: trains FVG-PT's gates and adapters; the tuned learner l stays as it is.  If l's method
-   prompts the image tower, v must be views of l.  desc NULL: all as published.
-   Errors as above; FVG_E_SHAPE if fvgpt is not embed_dim wide,
-   FVG_E_UNSUPPORTED for CoCoOp.  FVG_E_IO if none of the task's pictures has a mask; not where
-   both no_frg and no_fdc leave masks unread, nor under FVGPT_NO_STDIO. */
+   prompts the image tower, v must be views of l.  desc NULL: all as published.  Errors as above;
+   FVG_E_SHAPE if fvgpt is not embed_dim wide, FVG_E_UNSUPPORTED for CoCoOp.  FVG_E_IO if none of
+   the task's pictures has a mask; not where both no_frg and no_fdc leave masks unread, nor under
+   FVGPT_NO_STDIO. */
 FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *v,
                                    const fvg_task *task, const fvg_train_desc *desc);
 
@@ -1426,7 +1427,8 @@ typedef struct fvg_foreground_desc {
 /* Makes masks with one model for one list of classes. */
 typedef struct fvg_foreground fvg_foreground;
 
-/* desc NULL: the defaults.  The names, which may be any texts, are not kept; m must live longer. */
+/* desc NULL: the defaults.  The names, which may be any texts, are not kept; m must live longer.
+   FVG_E_ARG without a name, or if the model lacks a tower. */
 FVG_DEF fvg_status fvg_foreground_new(fvg_clip *m, fvg_foreground **out,
                                       const char *const *class_name, int n_class,
                                       const fvg_foreground_desc *desc);
@@ -1435,7 +1437,8 @@ FVG_DEF void fvg_foreground_free(fvg_foreground *x);
 /* The relevance map of an RGB picture: map [height, width], 0 to 1, is how likely each pixel is of
    the thing that is shown.  label: the picture's class; negative: it is not known, and any class
    of the list counts.  agreement receives the intersection over union, 0 to 1, of what the patches
-   alone and what the colours too take for foreground; NULL: not wanted. */
+   alone and what the colours too take for foreground; NULL: not wanted.  FVG_E_ARG for a picture
+   that is not RGB or a label that is no class; FVG_E_NUMERIC if a feature is not finite. */
 FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *agreement,
                                       const fvg_image *picture, int label);
 
