@@ -1361,7 +1361,7 @@ FVG_DEF fvg_status fvg_fail(fvg_ctx *c, fvg_status status, const char *format, .
 /* Refuses a call with a NULL argument; without a context there is no place for the message. */
 static fvg_status fvg__missing(fvg_ctx *c, const char *function, const char *argument) {
   if (!c) return FVG_E_ARG;
-  return fvg_fail(c, FVG_E_ARG, "%s: %s is NULL", function, argument);
+  return fvg_fail(c, FVG_E_ARG, "%s: %s is NULL, and the call needs it", function, argument);
 }
 
 FVG_DEF void fvg_log(fvg_ctx *c, int level, const char *format, ...) {
