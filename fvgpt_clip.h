@@ -924,6 +924,7 @@ typedef struct fvg_dataset {
   char *paths;                       /* storage of the strings */
   fvg_mask_reading mask_reading;     /* as in the desc */
   int *masks_told;                   /* 1: how masks are read has been logged, once for the set */
+  struct fvg__mask_store *masks;     /* masks that fvg_dataset_set_mask was given */
   int exif_rotate;                   /* as in the desc; may be changed at any time */
   const fvg_picture *picture;        /* [n_picture] of a data set in memory, else NULL */
   int n_picture;
@@ -1010,9 +1011,15 @@ FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad);
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
                                     const fvg_item *item, float mask_threshold);
 
+/* Gives a picture of the data set a mask, which goes before one in a file: fvg_dataset_load and all
+   that trains take it from then on.  It is copied.  mask: one channel of the picture's size, not 0
+   inside, else FVG_E_ARG; NULL: the picture has again the mask of its file, if there is one. */
+FVG_DEF fvg_status fvg_dataset_set_mask(fvg_dataset *d, const char *path, const fvg_image *mask);
+
 #ifndef FVGPT_NO_STDIO
-/* Where the mask of a picture lies, whose path is relative to the root.  *out goes back with
-   fvg_release; NULL, with FVG_OK, if there is none. */
+/* Where the mask of a picture lies, whose path is relative to the root; that of a mask from
+   fvg_dataset_set_mask is the picture's own.  *out goes back with fvg_release; NULL, with FVG_OK,
+   if there is no mask. */
 FVG_DEF fvg_status fvg_dataset_mask_path(const fvg_dataset *d, char **out, const char *path);
 
 /* Tests a list to train on: how many images have no mask is logged, and a list without any mask is
@@ -1175,6 +1182,11 @@ typedef struct fvg_train_desc {
                                         into for zero-shot CLIP; NULL: "a photo of a {}."  It is not
                                         taken from the learner: set it here as well */
   double *epoch_loss;                /* [epochs] receives each epoch's mean loss, unless NULL */
+  const struct fvg_foreground_desc *own_masks;
+                                     /* stage 1: before the first epoch and after each one the
+                                        learner makes the masks of the task's pictures anew, which
+                                        makes DAPT DAPT-G; desc.learner is not read.  NULL: masks
+                                        stay as the data set has them */
   /* A file that holds the run after every epoch; NULL: none.  A run that finds it goes on from
      there and ends bit for bit as if it had never stopped.  The file must bear the same state_mark
      (NULL: ""), else it is FVG_E_ARG.  A damaged file is reported, and the run begins anew.  A file
@@ -1416,6 +1428,10 @@ typedef struct fvg_foreground_desc {
   const char *const *background;     /* [n_background] words; NULL: 22 that suit photographs */
   int n_background;
   const char *background_template;   /* NULL: prompt_template */
+  fvg_learner *learner;              /* whose prompts the classes and the image tower have, as they
+                                        are at the time; NULL: CLIP as it is */
+  int quick;                         /* 1: one pass of the tower and nothing more, as with
+                                        walk_steps and colour_weight negative */
   fvg_self_attention attention;      /* FVG_KEY_KEY */
   fvg_contrast contrast;             /* FVG_OWN_AND_RIVALS */
   float centre_prior;                /* 1.5, or 0.25 with fewer than 100 patches; negative: none */
@@ -1427,8 +1443,9 @@ typedef struct fvg_foreground_desc {
 /* Makes masks with one model for one list of classes. */
 typedef struct fvg_foreground fvg_foreground;
 
-/* desc NULL: the defaults.  The names, which may be any texts, are not kept; m must live longer.
-   FVG_E_ARG without a name, or if the model lacks a tower. */
+/* desc NULL: the defaults.  The names, which may be any texts, are not kept; m and the learner must
+   live longer.  FVG_E_ARG without a name, or if the model lacks a tower; FVG_E_UNSUPPORTED for a
+   learner of CoCoOp, which has no text features of classes alone. */
 FVG_DEF fvg_status fvg_foreground_new(fvg_clip *m, fvg_foreground **out,
                                       const char *const *class_name, int n_class,
                                       const fvg_foreground_desc *desc);
@@ -1436,16 +1453,22 @@ FVG_DEF void fvg_foreground_free(fvg_foreground *x);
 
 /* The relevance map of an RGB picture: map [height, width], 0 to 1, is how likely each pixel is of
    the thing that is shown.  label: the picture's class; negative: it is not known, and any class
-   of the list counts.  agreement receives the intersection over union, 0 to 1, of what the patches
-   alone and what the colours too take for foreground; NULL: not wanted.  FVG_E_ARG for a picture
-   that is not RGB or a label that is no class; FVG_E_NUMERIC if a feature is not finite. */
-FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *agreement,
+   of the list counts.  confidence receives how far the map can be trusted, 0 to 1, by equation (7)
+   of chapter 36; NULL: not wanted.  FVG_E_ARG for a picture that is not RGB or a label that is no
+   class; FVG_E_NUMERIC if a feature is not finite. */
+FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *confidence,
                                       const fvg_image *picture, int label);
 
 /* The same as a mask of the picture's size, one channel: 255 where the map is above a half, else 0.
    It goes back with fvg_image_free. */
-FVG_DEF fvg_status fvg_foreground_mask(fvg_foreground *x, fvg_image *mask, float *agreement,
+FVG_DEF fvg_status fvg_foreground_mask(fvg_foreground *x, fvg_image *mask, float *confidence,
                                        const fvg_image *picture, int label);
+
+/* Makes the masks of these pictures, whose labels count within the classes of x, and gives them to
+   the data set (fvg_dataset_set_mask), so that training can begin.  Progress is reported as
+   "masks". */
+FVG_DEF fvg_status fvg_foreground_mask_items(fvg_foreground *x, fvg_dataset *d,
+                                             const fvg_items *items);
 
 /* Intersection over union of two masks of one size, one channel each, in which everything but 0 is
    foreground; 1 if both are empty; -1 if their forms differ. */
@@ -12269,6 +12292,121 @@ static fvg_status fvg__list(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc 
 
 enum { FVG__TRAIN = 0, FVG__VAL, FVG__TEST, FVG__PARTS };
 
+/* ---- masks that the program gives ---- */
+/* A mask is kept as bits, row by row without gaps, and found by its picture's path. */
+typedef struct fvg__set_mask {
+  char *path;                         /* NULL: the place is empty */
+  uint8_t *bits;                      /* [(width height + 7) / 8]; NULL: it was taken back */
+  int width, height;
+} fvg__set_mask;
+
+/* A hash table with open addressing, at most half full; places are never emptied. */
+struct fvg__mask_store {
+  fvg__set_mask *place;               /* [n_place] */
+  int n_place, n_used;
+};
+
+static void fvg__mask_store_free(fvg_ctx *c, struct fvg__mask_store *x) {
+  for (int i = 0; x && i < x->n_place; i++) {
+    fvg_release(c, x->place[i].path);
+    fvg_release(c, x->place[i].bits);
+  }
+  if (x) fvg_release(c, x->place);
+  fvg_release(c, x);
+}
+
+/* The place of a picture's mask, or the empty one where it belongs. */
+static fvg__set_mask *fvg__mask_place(const struct fvg__mask_store *x, const char *path) {
+  uint64_t at = fvg__hash(14695981039346656037u, path, strlen(path));
+  for (;;) {
+    fvg__set_mask *place = &x->place[at % (uint64_t)x->n_place];
+    if (!place->path || !strcmp(place->path, path)) return place;
+    at++;
+  }
+}
+
+/* Makes room for one more mask. */
+static fvg_status fvg__mask_store_reserve(fvg_ctx *c, struct fvg__mask_store *x) {
+  if (2 * (x->n_used + 1) <= x->n_place) return FVG_OK;
+  struct fvg__mask_store larger = *x;
+  larger.n_place = 4 * x->n_used + 64;
+  larger.place = FVG_NEW_ARRAY(c, fvg__set_mask, (size_t)larger.n_place);
+  if (!larger.place) return FVG_E_NOMEM;
+
+  for (int i = 0; i < x->n_place; i++)
+    if (x->place[i].path) *fvg__mask_place(&larger, x->place[i].path) = x->place[i];
+  fvg_release(c, x->place);
+  *x = larger;
+  return FVG_OK;
+}
+
+/* The mask that a picture was given; NULL: none. */
+static const fvg__set_mask *fvg__mask_given(const fvg_dataset *d, const char *path) {
+  if (!d->masks || !d->masks->n_place) return NULL;
+  const fvg__set_mask *place = fvg__mask_place(d->masks, path);
+  return place->bits ? place : NULL;
+}
+
+/* Unpacks a mask into one channel of 0 and 255. */
+static fvg_status fvg__unpack_mask(fvg_ctx *c, fvg_image *out, const fvg__set_mask *x) {
+  fvg_status s = fvg__image_new(c, out, x->width, x->height, 1);
+  if (s) return s;
+  const size_t n = fvg__pixel_count(out);
+  for (size_t i = 0; i < n; i++)
+    out->pixels[i] = x->bits[i / 8] >> (i % 8) & 1 ? 255 : 0;
+  return FVG_OK;
+}
+
+/* Keeps a mask, which is known to be one, in the store. */
+static fvg_status fvg__keep_mask(fvg_ctx *c, struct fvg__mask_store *x, const char *path,
+                                 const fvg_image *mask) {
+  fvg_status s = fvg__mask_store_reserve(c, x);
+  if (s) return s;
+  const size_t n = fvg__pixel_count(mask);
+  fvg__set_mask *place = fvg__mask_place(x, path);
+  uint8_t *bits = FVG_NEW_ARRAY(c, uint8_t, (n + 7) / 8);
+  char *name = place->path ? place->path : fvg_copy_string(c, path);
+  if (!bits || !name) {
+    fvg_release(c, bits);
+    if (!place->path) fvg_release(c, name);
+    return FVG_E_NOMEM;
+  }
+
+  for (size_t i = 0; i < n; i++)
+    if (mask->pixels[i]) bits[i / 8] |= (uint8_t)(1u << (i % 8));
+  x->n_used += !place->path;
+  fvg_release(c, place->bits);
+  place->path = name;
+  place->bits = bits;
+  place->width = mask->width;
+  place->height = mask->height;
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_dataset_set_mask(fvg_dataset *d, const char *path, const fvg_image *mask) {
+  if (!d) return FVG_E_ARG;
+  if (!path) return fvg__missing(d->ctx, "fvg_dataset_set_mask", "a picture's path");
+  if (mask && (!mask->pixels || mask->channels != 1))
+    return fvg_fail(d->ctx, FVG_E_ARG, "%.300s: a mask has one channel", path);
+  if (!d->masks) return fvg_fail(d->ctx, FVG_E_ARG, "%.300s: the data set is not open", path);
+  if (mask) return fvg__keep_mask(d->ctx, d->masks, path, mask);
+
+  fvg__set_mask *place = d->masks->n_place ? fvg__mask_place(d->masks, path) : NULL;
+  if (!place) return FVG_OK;
+  fvg_release(d->ctx, place->bits);
+  place->bits = NULL;
+  return FVG_OK;
+}
+
+/* Fails unless a mask that a picture was given has the picture's size. */
+static fvg_status fvg__check_given(fvg_ctx *c, const char *path, const fvg__set_mask *x,
+                                   const fvg_image *image) {
+  if (x->width == image->width && x->height == image->height) return FVG_OK;
+  return fvg_fail(c, FVG_E_ARG, "%.300s: was given a mask of %d x %d pixels, but has %d x %d",
+                  path, x->width, x->height, image->width, image->height);
+}
+
+/* ---- the life of a data set ---- */
 FVG_DEF void fvg_dataset_free(fvg_dataset *d) {
   if (!d || !d->ctx) return;
   fvg_release(d->ctx, d->class_name);
@@ -12278,6 +12416,7 @@ FVG_DEF void fvg_dataset_free(fvg_dataset *d) {
   fvg_release(d->ctx, d->paths);
   fvg_release(d->ctx, d->split_file);
   fvg_release(d->ctx, d->masks_told);
+  fvg__mask_store_free(d->ctx, d->masks);
   fvg_release(d->ctx, d->root);
   memset(d, 0, sizeof *d);
 }
@@ -12353,7 +12492,8 @@ FVG_DEF fvg_status fvg_dataset_of_pictures(fvg_ctx *c, fvg_dataset *out,
   out->n_picture = n;
   out->root = fvg_copy_string(c, "pictures in memory");
   out->masks_told = FVG_NEW(c, int);
-  s = out->root && out->masks_told ? FVG_OK : FVG_E_NOMEM;
+  out->masks = FVG_NEW(c, struct fvg__mask_store);
+  s = out->root && out->masks_told && out->masks ? FVG_OK : FVG_E_NOMEM;
   if (!s) s = fvg__memory_names(out, class_name, n_class, n);
   if (!s) s = fvg__memory_items(out);
   if (s) {
@@ -12386,8 +12526,14 @@ static fvg_status fvg__load_picture(const fvg_dataset *d, fvg_image *image, fvg_
   const fvg_picture *from = fvg__picture_of(d, item->path);
   if (!from) return fvg_fail(d->ctx, FVG_E_ARG, "%s: there is no picture %s", d->root, item->path);
 
+  const fvg__set_mask *given = fvg__mask_given(d, item->path);
   fvg_status s = image ? fvg__copy_image(d->ctx, image, &from->image) : FVG_OK;
-  if (!s && mask && from->mask.pixels) s = fvg__copy_image(d->ctx, mask, &from->mask);
+  if (!s && mask && given) {
+    s = fvg__check_given(d->ctx, item->path, given, &from->image);
+    if (!s) s = fvg__unpack_mask(d->ctx, mask, given);
+  } else if (!s && mask && from->mask.pixels) {
+    s = fvg__copy_image(d->ctx, mask, &from->mask);
+  }
   if (s && image) fvg_image_free(d->ctx, image);
   return s;
 }
@@ -13981,10 +14127,11 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
   out->card = fvg_dataset_card_find(d.dataset);
   out->mask_reading = d.mask_reading;
   out->masks_told = FVG_NEW(c, int);
+  out->masks = FVG_NEW(c, struct fvg__mask_store);
   out->root = fvg_copy_string(c, d.root);
 
   fvg_status s = FVG_E_NOMEM;
-  if (out->masks_told && out->root)
+  if (out->masks_told && out->masks && out->root)
     s = fvg__dataset_fill(c, out, &d);
   if (s) fvg_dataset_free(out);
   return s;
@@ -14044,12 +14191,12 @@ FVG_DEF fvg_status fvg_dataset_mask_path(const fvg_dataset *d, char **out, const
   const char *folder = d->card ? d->card->folder : "";
   const char *images = d->card ? d->card->images : "";
   const size_t n = strlen(folder);
-  if (d->picture) {
-    const fvg_picture *from = fvg__picture_of(d, path);
-    if (!from || !from->mask.pixels) return FVG_OK;
+  const fvg_picture *from = d->picture ? fvg__picture_of(d, path) : NULL;
+  if (fvg__mask_given(d, path) || (from && from->mask.pixels)) {
     *out = fvg_copy_string(d->ctx, path);
     return *out ? FVG_OK : FVG_E_NOMEM;
   }
+  if (d->picture) return FVG_OK;
 
   /* `rest` is the path below the published set's folder. */
   const int in_folder = n && !strncmp(path, folder, n) && path[n] == '/';
@@ -14516,6 +14663,32 @@ static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const ch
   return fvg__fit_mask(c, mask, image->width, image->height);
 }
 
+/* Loads the mask that a picture was given. */
+static fvg_status fvg__load_given(fvg_ctx *c, const char *path, const fvg__set_mask *given,
+                                  fvg_image *mask, const fvg_image *image,
+                                  fvg__mask_facts *facts) {
+  fvg_status s = fvg__check_given(c, path, given, image);
+  if (!s) s = fvg__unpack_mask(c, mask, given);
+  if (s) return s;
+  fvg__measure_mask(mask, facts);
+  facts->reading = FVG_MASK_GREY;
+  return FVG_OK;
+}
+
+/* Loads the mask of a picture, whose pixels are `image`: the one that it was given, or else that of
+   its file. */
+static fvg_status fvg__load_mask_of(const fvg_dataset *d, const fvg_item *item, fvg_image *mask,
+                                    const fvg_image *stored, const fvg_image *image,
+                                    float threshold, fvg__mask_facts *facts) {
+  const fvg__set_mask *given = fvg__mask_given(d, item->path);
+  if (given) return fvg__load_given(d->ctx, item->path, given, mask, image, facts);
+  char *path = NULL;
+  fvg_status s = fvg_dataset_mask_path(d, &path, item->path);
+  if (!s && path) s = fvg__load_mask(d, mask, path, stored, image, threshold, facts);
+  fvg_release(d->ctx, path);
+  return s;
+}
+
 /* Loads a picture and, unless `mask` is NULL, its mask.  Where there is no mask, facts->reading is
    FVG_MASK_AUTO and mask->pixels NULL. */
 static fvg_status fvg__load_pair(const fvg_dataset *d, const fvg_item *item, fvg_image *image,
@@ -14533,13 +14706,7 @@ static fvg_status fvg__load_pair(const fvg_dataset *d, const fvg_item *item, fvg
   if (!s) s = fvg_image_upright(c, image, path, d->exif_rotate);
   fvg_release(c, path);
 
-  if (!s && mask) {
-    char *mask_path = NULL;
-    s = fvg_dataset_mask_path(d, &mask_path, item->path);
-    if (!s && mask_path)
-      s = fvg__load_mask(d, mask, mask_path, &stored, image, threshold, facts);
-    fvg_release(c, mask_path);
-  }
+  if (!s && mask) s = fvg__load_mask_of(d, item, mask, &stored, image, threshold, facts);
   if (s) {
     if (mask) fvg_image_free(c, mask);
     fvg_image_free(c, image);
@@ -14553,6 +14720,8 @@ static fvg_status fvg__load_mask_alone(const fvg_dataset *d, fvg_image *mask, co
   fvg_ctx *c = d->ctx;
   char *path = NULL;
   memset(mask, 0, sizeof *mask);
+  const fvg__set_mask *given = fvg__mask_given(d, item->path);
+  if (given) return fvg__unpack_mask(c, mask, given);
   fvg_status s = fvg_dataset_mask_path(d, &path, item->path);
   if (s || !path) return s;
 
@@ -14729,7 +14898,7 @@ static fvg_status fvg__check_heads(const fvg_dataset *d, const fvg_item *item, i
   if (!path) return FVG_E_NOMEM;
   fvg_status s = fvg__check_head(c, path);
   fvg_release(c, path);
-  if (s || !masks) return s;
+  if (s || !masks || fvg__mask_given(d, item->path)) return s;
 
   s = fvg_dataset_mask_path(d, &path, item->path);
   if (s || !path) return s;
@@ -16174,18 +16343,35 @@ static fvg_status fvg__train_source(fvg__trainer *t, const fvg__train_set *x, ui
   return s;
 }
 
+/* Has the learner make the masks of the pictures anew, as it is now (chapter 36). */
+static fvg_status fvg__renew_masks(fvg_learner *l, const fvg_views *v, const fvg_items *items,
+                                   const fvg_foreground_desc *desc) {
+  fvg_foreground_desc d = *desc;
+  d.learner = l;
+  fvg_dataset dataset = *v->dataset;             /* a copy shares the masks that it is given */
+  fvg_foreground *x;
+  const char *const *name = (const char *const *)l->class_name;
+  fvg_status s = fvg_foreground_new(l->clip, &x, name, l->n_class, &d);
+  if (!s) s = fvg_foreground_mask_items(x, &dataset, items);
+  fvg_foreground_free(x);
+  return s;
+}
+
 /* Runs an epoch over all sources, one after the other, and does what belongs to its end. */
 static fvg_status fvg__train_epoch(fvg__trainer *t, const fvg_train_desc *desc, int epoch,
                                    fvg_progress *progress) {
   const uint64_t seed = desc ? desc->seed : 0;
+  const fvg__train_set *first = &t->source[0];
   fvg_status s = FVG_OK;
   progress->epoch = epoch;
   progress->lr = fvg_learning_rate(&t->schedule, epoch);
+  if (epoch && t->stage == FVG__PROMPTS && desc && desc->own_masks)
+    s = fvg__renew_masks(first->learner, first->views, first->items, desc->own_masks);
   for (int i = 0; !s && i < t->n_source; i++)
     s = fvg__train_source(t, &t->source[i], seed + 500000u * (uint64_t)i, progress);
 
   if (!s && t->stage == FVG__PROMPTS)
-    s = fvg_learner_epoch(t->source[0].learner, epoch, t->schedule.epochs);
+    s = fvg_learner_epoch(first->learner, epoch, t->schedule.epochs);
   if (!s) s = fvg__check_trained(t, progress);
 #ifndef FVGPT_NO_STDIO
   if (!s && desc && desc->state)
@@ -16475,6 +16661,7 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_tas
   fvg_status s = fvg__check_together(l->clip, NULL, v, NULL);
   if (!s) s = fvg__check_items(l, items, l->n_class);
   if (!s) s = fvg__check_views_of(l, v);
+  if (!s && desc && desc->own_masks) s = fvg__renew_masks(l, v, items, desc->own_masks);
 #ifndef FVGPT_NO_STDIO
   if (!s && (l->method->needs & FVG_NEEDS_FOREGROUND)) {
     s = fvg_dataset_check_masks(v->dataset, items);
@@ -18483,20 +18670,50 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
 
    Patches are no pixels.  The threshold that divides m best (Otsu 1979) becomes the zero of a logit
    l = 2 (m - threshold) / deviation, spread over the picture; then colours and edges have their
-   say, three times over, as in GrabCut (Rother et al. 2004), but without its graph cut:
+   say, twice, as in GrabCut (Rother et al. 2004), but without its graph cut:
 
      (6)  l' = l + w ln(h_F(colour) / h_B(colour)),      p <- guided(sigmoid(l')),
 
    with h_F and h_B the histograms of colours, weighed with p and 1 - p.  The guided filter (He et
    al. 2013) makes p, in windows of three patches a side, a linear function of the colour: smooth
    where the colour is, with edges where it has edges.  It works on 8 pixels for a patch, and its
-   linear functions are then applied to every pixel (He and Sun 2015, arXiv 1505.00996). */
+   linear functions are then applied to every pixel (He and Sun 2015, arXiv 1505.00996).
+
+   How good is a mask?  Two things tell without another one: a map that knows what it shows has
+   values near 0 and near 1, and a thing seldom fills the picture's border, of which e is the share
+   that is foreground,
+
+     (7)  confidence = mean_pixels |2 p - 1| (1 - e / 2).
+
+   A learner's prompts may stand in for CLIP's own words, and before the patches in the tower.  (1)
+   to (6) then show what the tuned model takes for the thing. */
+
+/* A picture of any sides goes through the tower as a grid of about as many patches as in training,
+   whose sides are in its own proportion; nothing is cut off. */
+typedef struct fvg__grid {
+  int rows, cols;
+} fvg__grid;
+
+/* A small picture with what is worked out on it; every array is [rows, cols] of its own grid. */
+typedef struct fvg__canvas {
+  fvg__grid size;
+  float *guide[3];                     /* R, G, B, 0 to 1 */
+  float *logit, *p;                    /* l and p of (6) */
+  float *mean[3];                      /* of the guide in each window */
+  float *inverse[6];                   /* of its covariance there: RR, RG, RB, GG, GB, BB */
+  float *slope[3], *offset;            /* the guided filter: p = sum_c slope_c guide_c + offset */
+  float *product, *lines;              /* scratch */
+  float *inside, *outside;             /* h_F and h_B, [16, 16, 16] */
+  double *sums;                        /* [cols] scratch */
+  float *memory;                       /* what the arrays of floats lie in */
+} fvg__canvas;
 
 struct fvg_foreground {
   fvg_clip *clip;
-  fvg_foreground_desc desc;            /* complete, without the pointers of the caller */
+  fvg_foreground_desc desc;            /* complete; texts that the caller owns are NULL */
   float *text;                         /* [n_class + n_background, embed_dim], normalised */
   int n_class, n_background;
+  fvg__canvas canvas;                  /* of the picture before; the next one uses it again */
 };
 
 /* ---- the texts ---- */
@@ -18514,9 +18731,10 @@ static fvg_status fvg__foreground_texts(fvg_foreground *x, const char *const *cl
   const char *backdrop = d->background_template ? d->background_template : d->prompt_template;
 
   float *behind = x->text + fvg__row(x->n_class, m->embed_dim);
-  fvg_status s = fvg_clip_encode_classes(m, x->text, d->prompt_template, class_name, x->n_class);
-  if (!s) s = fvg_clip_encode_classes(m, behind, backdrop, background, x->n_background);
-  return s;
+  fvg_status s = fvg_clip_encode_classes(m, behind, backdrop, background, x->n_background);
+  if (s) return s;
+  if (d->learner) return fvg_learner_text_features(d->learner, x->text, class_name, x->n_class);
+  return fvg_clip_encode_classes(m, x->text, d->prompt_template, class_name, x->n_class);
 }
 
 /* Encodes the classes and the words for backgrounds, once for all pictures. */
@@ -18534,6 +18752,8 @@ FVG_DEF fvg_status fvg_foreground_new(fvg_clip *m, fvg_foreground **out,
     return fvg_fail(m->ctx, FVG_E_ARG, "foreground: %d background words", d.n_background);
   if (!m->has_vision || !m->has_text)
     return fvg_fail(m->ctx, FVG_E_ARG, "foreground: needs a model with both towers");
+  fvg_status s = fvg__check_together(m, d.learner, NULL, NULL);
+  if (s) return s;
 
   fvg_foreground *x = FVG_NEW(m->ctx, fvg_foreground);
   if (!x) return FVG_E_NOMEM;
@@ -18542,7 +18762,7 @@ FVG_DEF fvg_status fvg_foreground_new(fvg_clip *m, fvg_foreground **out,
   x->n_background = d.n_background;
   if (!x->n_background) x->n_background = (int)(sizeof fvg__scenery / sizeof *fvg__scenery);
   x->text = FVG_NEW_ARRAY(m->ctx, float, fvg__row(n_class + x->n_background, m->embed_dim));
-  fvg_status s = x->text ? fvg__foreground_texts(x, class_name, &d) : FVG_E_NOMEM;
+  s = x->text ? fvg__foreground_texts(x, class_name, &d) : FVG_E_NOMEM;
   if (s) {
     fvg_foreground_free(x);
     return s;
@@ -18554,23 +18774,26 @@ FVG_DEF fvg_status fvg_foreground_new(fvg_clip *m, fvg_foreground **out,
   x->desc.background = NULL;
   if (d.walk_layers < 1) x->desc.walk_layers = 8;
   if (!(d.colour_weight < 0 || d.colour_weight > 0)) x->desc.colour_weight = 0.5f;
+  if (d.quick) x->desc.walk_steps = -1;
+  if (d.quick) x->desc.colour_weight = -1;
   *out = x;
   return FVG_OK;
 }
 
+static void fvg__canvas_free(fvg_ctx *c, fvg__canvas *x) {
+  fvg_release(c, x->memory);
+  fvg_release(c, x->sums);
+  memset(x, 0, sizeof *x);
+}
+
 FVG_DEF void fvg_foreground_free(fvg_foreground *x) {
   if (!x) return;
+  fvg__canvas_free(x->clip->ctx, &x->canvas);
   fvg_release(x->clip->ctx, x->text);
   fvg_release(x->clip->ctx, x);
 }
 
 /* ---- a view: the picture in patches ---- */
-/* A picture of any sides goes through the tower as a grid of about as many patches as in training,
-   whose sides are in its own proportion; nothing is cut off. */
-typedef struct fvg__grid {
-  int rows, cols;
-} fvg__grid;
-
 static fvg__grid fvg__grid_of(const fvg_clip *m, const fvg_image *picture) {
   const int n = m->vision.image_size / m->vision.patch_size;
   const double ratio = sqrt((double)picture->height / picture->width);
@@ -18627,9 +18850,11 @@ static void fvg__resize_positions(const fvg_vision_tower *v, fvg__grid grid, flo
   }
 }
 
-/* The picture as the rows that enter the first block, [1 + rows cols, w]. */
-static fvg_node *fvg__foreground_embed(fvg_tape *t, const fvg_clip *m, const fvg_image *picture,
-                                       fvg__grid grid) {
+/* The picture as the rows that enter the first block: the class token, the learner's prompts if
+   there are any, and the patches. */
+static fvg_node *fvg__foreground_embed(fvg_tape *t, const fvg__image_rows *rows, fvg__grid grid,
+                                       const fvg_image *picture, fvg_node *vectors) {
+  const fvg_clip *m = rows->clip;
   const fvg_vision_tower *v = &m->vision;
   const int p = v->patch_size, n_patch = fvg__grid_patches(grid);
   const int height = grid.rows * p, width = grid.cols * p;
@@ -18651,18 +18876,22 @@ static fvg_node *fvg__foreground_embed(fvg_tape *t, const fvg_clip *m, const fvg
   fvg_node *x = fvg_linear(patches, fvg_frozen(t, &v->patch_weight), NULL);
   x = fvg_concat(fvg_frozen(t, &v->class_embedding), x);
   x = fvg_add(x, positions);
+  if (rows->plan.n_start) x = fvg__insert_start(rows, x, vectors);
   return fvg__norm(x, &v->ln_pre_weight, &v->ln_pre_bias, v->transformer.eps);
 }
 
 /* ---- (1) features of patches, and A of (5) on the way ---- */
-/* One pass through the image tower. */
+/* One pass through the image tower.  The patches are the last rows of its input; before them stand
+   the class token and prompts. */
 typedef struct fvg__foreground_pass {
   const fvg_foreground *foreground;
   fvg__grid grid;
   float *cosine;                       /* [texts, patches] of (2) */
   float *attention;                    /* [patches, patches] sums of (5); NULL: not wanted */
-  const float *q, *k;                  /* [1 + patches, w] of the block at hand */
-  float *row;                          /* [patches, 1 + patches] scratch */
+  const float *q, *k;                  /* [n_token, w] of the block at hand */
+  int n_token;
+  float *row;                          /* [patches, most_token] scratch */
+  int most_token;                      /* the largest n_token */
 } fvg__foreground_pass;
 
 /* Adds what patch p attends to in one block, as the mean over its heads. */
@@ -18670,23 +18899,22 @@ static void fvg__add_attention(void *arg, int p) {
   fvg__foreground_pass *x = (fvg__foreground_pass *)arg;
   const fvg_clip *m = x->foreground->clip;
   const fvg__kernels *kernels = m->ctx->kernels;
-  const int n_patch = fvg__grid_patches(x->grid), n_token = 1 + n_patch;
+  const int n_patch = fvg__grid_patches(x->grid), first = x->n_token - n_patch;
   const int n_head = m->vision.transformer.n_head, w = m->vision.width, d = w / n_head;
   float *sum = x->attention + fvg__row(p, n_patch);
-  float *row = x->row + fvg__row(p, n_token);
+  float *row = x->row + fvg__row(p, x->most_token);
 
   for (int head = 0; head < n_head; head++) {
-    const float *q = x->q + fvg__row(1 + p, w) + head * d;
-    for (int i = 0; i < n_token; i++)
+    const float *q = x->q + fvg__row(first + p, w) + head * d;
+    for (int i = 0; i < x->n_token; i++)
       row[i] = kernels->dot(d, q, x->k + fvg__row(i, w) + head * d);
-    kernels->softmax(n_token, row, 1 / sqrtf((float)d), row);
+    kernels->softmax(x->n_token, row, 1 / sqrtf((float)d), row);
     for (int i = 0; i < n_patch; i++)
-      sum[i] += row[1 + i] / (float)n_head;
+      sum[i] += row[first + i] / (float)n_head;
   }
 }
 
-/* y of (1), [1 + patches, w], of the last block's normalised input a; `kind` says which rows the
-   attention compares. */
+/* y of (1) of the last block's normalised input a; `kind` says which rows attention compares. */
 static fvg_node *fvg__last_attention(fvg_node *a, const fvg_transformer *m, const fvg_block *b,
                                      fvg_self_attention kind) {
   fvg_node *v = fvg__project(a, &b->v_weight, &b->v_bias);
@@ -18703,7 +18931,7 @@ static fvg_node *fvg__last_attention(fvg_node *a, const fvg_transformer *m, cons
   return fvg__project(y, &b->out_weight, &b->out_bias);
 }
 
-/* Writes the cosines of (2) from the patches' features f [1 + patches, d]. */
+/* Writes the cosines of (2) from the patches' features f [patches, d]. */
 static void fvg__patch_cosines(const fvg__foreground_pass *x, const float *f) {
   const fvg_foreground *fg = x->foreground;
   const fvg__kernels *kernels = fg->clip->ctx->kernels;
@@ -18711,8 +18939,8 @@ static void fvg__patch_cosines(const fvg__foreground_pass *x, const float *f) {
   for (int i = 0; i < fg->n_class + fg->n_background; i++) {
     const float *text = fg->text + fvg__row(i, d);
     float *cosine = x->cosine + fvg__row(i, n_patch);
-    for (int p = 0; p < n_patch; p++)                      /* row 0 is the class token */
-      cosine[p] = kernels->dot(d, f + fvg__row(1 + p, d), text);
+    for (int p = 0; p < n_patch; p++)
+      cosine[p] = kernels->dot(d, f + fvg__row(p, d), text);
   }
 }
 
@@ -18725,44 +18953,90 @@ static fvg_status fvg__follow_block(fvg__foreground_pass *x, fvg_node *in, const
   if (!q || !k) return m->ctx->status;
   x->q = fvg_value(q);
   x->k = fvg_value(k);
+  x->n_token = in->rows;
   return fvg_parallel(m->ctx, fvg__add_attention, x, fvg__grid_patches(x->grid));
 }
 
-/* Runs the tower on the picture: its patches' cosines of (2), and on the way the sums of (5). */
-static fvg_status fvg__run_pass(fvg__foreground_pass *x, fvg_tape *t, const fvg_image *picture) {
-  fvg_clip *m = x->foreground->clip;
-  const fvg_transformer *blocks = &m->vision.transformer;
+/* What enters the last block, and on the way the sums of (5). */
+static fvg_node *fvg__follow_tower(fvg__foreground_pass *x, fvg_node *in,
+                                   const fvg__image_rows *rows, fvg_node *vectors) {
+  fvg_tape *t = in->tape;
+  const fvg_transformer *blocks = &rows->clip->vision.transformer;
   const int first_followed = blocks->n_layer - x->foreground->desc.walk_layers;
+  const fvg_splice *splice = rows->splicing.splice;
+  const fvg_splice *end = splice + rows->splicing.n_splice;
+  const fvg_segment *segment = rows->segment;
   fvg_mark mark = fvg_tape_mark(t);
-  fvg_node *in = fvg__foreground_embed(t, m, picture, x->grid);
-  in = fvg_tape_keep(t, mark, in);
-  if (!in) return m->ctx->status;
-  fvg_segment all;
-  memset(&all, 0, sizeof all);
-  all.n_query = all.n_key = in->rows;
 
-  for (int i = 0; i < blocks->n_layer; i++) {
+  for (int i = 0; in; i++) {
+    if (splice != end && splice->layer == i) {
+      in = fvg_gather(fvg_concat(in, vectors), splice->row, splice->n_row);
+      if (splice->segment) segment = splice->segment;
+      splice++;
+    }
+    fvg_mark before = fvg_tape_mark(t);
+    if (in && x->attention && i >= first_followed && fvg__follow_block(x, in, &blocks->block[i]))
+      return NULL;
+    fvg_tape_reset(t, before);
+
+    if (i == blocks->n_layer - 1) break;         /* the last block is run in its own way */
     fvg_transformer one = *blocks;
     one.block += i;
     one.n_layer = 1;
-    if (x->attention && i >= first_followed) {
-      fvg_mark before = fvg_tape_mark(t);
-      fvg_status s = fvg__follow_block(x, in, one.block);
-      if (s) return s;
-      fvg_tape_reset(t, before);
-    }
-    if (i == blocks->n_layer - 1) break;         /* the last block is run in its own way */
-    in = fvg_tape_keep(t, mark, fvg_transform(in, &one, &all, 1, NULL, 0));
-    if (!in) return m->ctx->status;
+    in = fvg_tape_keep(t, mark, fvg_transform(in, &one, segment, 1, NULL, 0));
   }
+  return in;
+}
 
+/* The features of (1) of all patches, [patches, d], from what enters the last block. */
+static fvg_node *fvg__patch_features(const fvg_clip *m, fvg_node *in, int n_patch,
+                                     fvg_self_attention kind) {
+  const fvg_transformer *blocks = &m->vision.transformer;
   const fvg_block *last = fvg__last_of(m);
   fvg_node *a = fvg__norm(in, &last->ln_1_weight, &last->ln_1_bias, blocks->eps);
-  fvg_node *y = fvg__last_attention(a, blocks, last, x->foreground->desc.attention);
-  fvg_node *f = fvg_normalize(fvg__vision_head(m, y));
+  fvg_node *y = fvg__last_attention(a, blocks, last, kind);
+  if (!y) return NULL;
+
+  int *row = (int *)fvg__tape_alloc(y->tape, (size_t)n_patch * sizeof *row);
+  if (!row) return NULL;
+  for (int p = 0; p < n_patch; p++)
+    row[p] = y->rows - n_patch + p;
+  return fvg_normalize(fvg__vision_head(m, fvg_gather(y, row, n_patch)));
+}
+
+/* Runs the tower on the picture: its patches' cosines of (2), and on the way the sums of (5).  rows
+   are those of the grid, and vectors the learner's prompts, if it has any in this tower. */
+static fvg_status fvg__run_tower(fvg__foreground_pass *x, fvg_tape *t, const fvg_image *picture,
+                                 const fvg__image_rows *rows, fvg_node *vectors) {
+  const fvg_clip *m = rows->clip;
+  const int n_patch = fvg__grid_patches(x->grid);
+  fvg_mark mark = fvg_tape_mark(t);
+  fvg_node *in = fvg__foreground_embed(t, rows, x->grid, picture, vectors);
+  in = fvg_tape_keep(t, mark, in);
+  if (in) in = fvg__follow_tower(x, in, rows, vectors);
+  fvg_node *f = in ? fvg__patch_features(m, in, n_patch, x->foreground->desc.attention) : NULL;
   if (!f) return m->ctx->status;
   fvg_status s = fvg__check_features(m, "patch", fvg_value(f), f->rows, 1);
   if (!s) fvg__patch_cosines(x, fvg_value(f));
+  return s;
+}
+
+/* Plans the rows, of which the tower has as many as the grid has places, and runs it. */
+static fvg_status fvg__run_pass(fvg__foreground_pass *x, fvg_tape *t, const fvg_image *picture) {
+  fvg_clip view = *x->foreground->clip;          /* the same model, for pictures of this form */
+  view.vision.n_token = 1 + fvg__grid_patches(x->grid);
+  fvg_learner *l = x->foreground->desc.learner;
+  const int prompted = fvg__learner_parts(l) > 1;
+
+  fvg__image_rows rows;
+  fvg_status s = fvg__image_rows_new(&view, &rows, 1, prompted ? &l->plan[FVG__IMAGE] : NULL);
+  if (s) return s;
+  t->no_grad++;
+  fvg_node *vectors = prompted ? l->method->vectors(l, t, FVG__IMAGE) : NULL;
+  if (prompted && !vectors) s = fvg__method_failed(l);
+  if (!s) s = fvg__run_tower(x, t, picture, &rows, vectors);
+  t->no_grad--;
+  fvg__image_rows_free(&rows);
   return s;
 }
 
@@ -18916,28 +19190,21 @@ static float fvg__best_threshold(const float *x, size_t n) {
 /* ---- (6) colours and edges ---- */
 #define FVG__PATCH_PIXELS 8            /* pixels a side that stand for one patch */
 #define FVG__COLOUR_BINS 16            /* of a histogram, for each of R, G and B */
-#define FVG__COLOUR_ROUNDS 3
+#define FVG__COLOUR_ROUNDS 2
 
-/* A small picture with what is worked out on it; every array is [rows, cols] of its own grid. */
-typedef struct fvg__canvas {
-  fvg__grid size;
-  float *guide[3];                     /* R, G, B, 0 to 1 */
-  float *logit, *p;                    /* l and p of (6) */
-  float *mean[3], *cov[6];             /* of the guide in a window; cov: RR, RG, RB, GG, GB, BB */
-  float *slope[3], *offset;            /* the guided filter: p = sum_c slope_c guide_c + offset */
-  float *product, *lines;              /* scratch */
-  float *inside, *outside;             /* h_F and h_B, [16, 16, 16] */
-  float *memory;                       /* what all of them lie in */
-} fvg__canvas;
-
-/* Lays all arrays of a canvas into one block of memory, which goes back with fvg_release. */
-static fvg_status fvg__canvas_new(fvg_ctx *c, fvg__canvas *x, fvg__grid size) {
+/* Gives a canvas its size; its arrays of floats lie in one block of memory. */
+static fvg_status fvg__canvas_resize(fvg_ctx *c, fvg__canvas *x, fvg__grid size) {
+  if (x->memory && x->size.rows == size.rows && x->size.cols == size.cols) return FVG_OK;
+  fvg__canvas_free(c, x);
   const size_t n = fvg__row(size.rows, size.cols);
   const size_t n_bin = (size_t)FVG__COLOUR_BINS * FVG__COLOUR_BINS * FVG__COLOUR_BINS;
-  memset(x, 0, sizeof *x);
   x->size = size;
   x->memory = FVG_NEW_ARRAY(c, float, 20 * n + 2 * n_bin);
-  if (!x->memory) return FVG_E_NOMEM;
+  x->sums = FVG_NEW_ARRAY(c, double, (size_t)size.cols);
+  if (!x->memory || !x->sums) {
+    fvg__canvas_free(c, x);
+    return FVG_E_NOMEM;
+  }
 
   float *at = x->memory;
   for (int i = 0; i < 3; i++, at += 3 * n) {
@@ -18946,7 +19213,7 @@ static fvg_status fvg__canvas_new(fvg_ctx *c, fvg__canvas *x, fvg__grid size) {
     x->slope[i] = at + 2 * n;
   }
   for (int i = 0; i < 6; i++, at += n)
-    x->cov[i] = at;
+    x->inverse[i] = at;
   x->logit = at;
   x->p = at + n;
   x->offset = at + 2 * n;
@@ -18957,29 +19224,51 @@ static fvg_status fvg__canvas_new(fvg_ctx *c, fvg__canvas *x, fvg__grid size) {
   return FVG_OK;
 }
 
-/* The mean over a window of 2 radius + 1 values, cut off at the ends, of n values that lie `step`
-   apart. */
-static void fvg__window_means(const float *in, float *out, int n, size_t step, int radius) {
+/* One divided by the number of places that a window of 2 radius + 1 around place i has inside
+   0..n-1; `whole` is that of a window that is not cut off. */
+static double fvg__window_scale(int i, int n, int radius, double whole) {
+  const int first = i < radius ? 0 : i - radius;
+  const int last = fvg__min(n - 1, i + radius);
+  return last - first == 2 * radius ? whole : 1.0 / (last - first + 1);
+}
+
+/* The means over windows in one line of n values; each sum follows from the one before. */
+static void fvg__window_means(const float *in, float *out, int n, int radius) {
+  const double whole = 1.0 / (2 * radius + 1);
   double sum = 0;
-  for (int i = 0; i < n && i <= radius; i++)
-    sum += (double)in[(size_t)i * step];
+  for (int i = 0; i < n && i < radius; i++)
+    sum += (double)in[i];
   for (int i = 0; i < n; i++) {
-    const int first = i < radius ? 0 : i - radius;
-    const int last = fvg__min(n - 1, i + radius);
-    out[(size_t)i * step] = (float)(sum / (last - first + 1));
-    if (last + 1 < n) sum += (double)in[(size_t)(last + 1) * step];
-    if (i >= radius) sum -= (double)in[(size_t)first * step];
+    if (i + radius < n) sum += (double)in[i + radius];
+    if (i > radius) sum -= (double)in[i - radius - 1];
+    out[i] = (float)(sum * fvg__window_scale(i, n, radius, whole));
   }
 }
 
-/* The mean of `in` over the square window around every pixel -> out, which may be `in`. */
+/* The mean of `in` over the square window around every pixel -> out, which may be `in`: first along
+   the rows, then down all columns together. */
 static void fvg__box_means(fvg__canvas *x, const float *in, float *out, int radius) {
-  for (int y = 0; y < x->size.rows; y++) {
-    const size_t row = fvg__row(y, x->size.cols);
-    fvg__window_means(in + row, x->lines + row, x->size.cols, 1, radius);
+  const int rows = x->size.rows, cols = x->size.cols;
+  const double whole = 1.0 / (2 * radius + 1);
+  double *sum = x->sums;
+  for (int y = 0; y < rows; y++)
+    fvg__window_means(in + fvg__row(y, cols), x->lines + fvg__row(y, cols), cols, radius);
+
+  memset(sum, 0, (size_t)cols * sizeof *sum);
+  for (int y = -radius; y < rows; y++) {
+    const float *enters = x->lines + fvg__row(y + radius, cols);
+    for (int col = 0; y + radius < rows && col < cols; col++)
+      sum[col] += (double)enters[col];
+    if (y < 0) continue;
+
+    const float *leaves = x->lines + fvg__row(y > radius ? y - radius - 1 : 0, cols);
+    for (int col = 0; y > radius && col < cols; col++)
+      sum[col] -= (double)leaves[col];
+    const double scale = fvg__window_scale(y, rows, radius, whole);
+    float *to = out + fvg__row(y, cols);
+    for (int col = 0; col < cols; col++)
+      to[col] = (float)(sum[col] * scale);
   }
-  for (int col = 0; col < x->size.cols; col++)
-    fvg__window_means(x->lines + col, out + col, x->size.rows, (size_t)x->size.cols, radius);
 }
 
 /* Writes the mean of a times b over each window, less the product of their means. */
@@ -18993,61 +19282,6 @@ static void fvg__box_covariance(fvg__canvas *x, const float *a, const float *b, 
     out[i] -= mean_a[i] * mean_b[i];
 }
 
-/* Lays the picture down as the guide, with the means and covariances of its colours. */
-static void fvg__lay_guide(fvg__canvas *x, const fvg_image *small, int radius) {
-  const size_t n = fvg__row(x->size.rows, x->size.cols);
-  for (size_t i = 0; i < n; i++)
-    for (int c = 0; c < 3; c++)
-      x->guide[c][i] = (float)small->pixels[3 * i + (size_t)c] / 255;
-  for (int c = 0; c < 3; c++)
-    fvg__box_means(x, x->guide[c], x->mean[c], radius);
-
-  int pair = 0;
-  for (int a = 0; a < 3; a++)
-    for (int b = a; b < 3; b++)
-      fvg__box_covariance(x, x->guide[a], x->guide[b], x->mean[a], x->mean[b], x->cov[pair++],
-                          radius);
-}
-
-/* Solves (C + eps 1) a = b for one window, C symmetric: rr, rg, rb, gg, gb, bb. */
-static void fvg__solve_3x3(const double c[6], const double b[3], double a[3]) {
-  const double rr = c[0], rg = c[1], rb = c[2], gg = c[3], gb = c[4], bb = c[5];
-  const double i_rr = gg * bb - gb * gb, i_rg = rb * gb - rg * bb, i_rb = rg * gb - rb * gg;
-  const double i_gg = rr * bb - rb * rb, i_gb = rb * rg - rr * gb, i_bb = rr * gg - rg * rg;
-  const double det = rr * i_rr + rg * i_rg + rb * i_rb;
-  a[0] = (i_rr * b[0] + i_rg * b[1] + i_rb * b[2]) / det;
-  a[1] = (i_rg * b[0] + i_gg * b[1] + i_gb * b[2]) / det;
-  a[2] = (i_rb * b[0] + i_gb * b[1] + i_bb * b[2]) / det;
-}
-
-/* The guided filter: in each window, the linear function of the colour that is nearest to p; then
-   each pixel takes the mean of the functions of all windows that hold it. */
-static void fvg__fit_lines(fvg__canvas *x, int radius) {
-  const double eps = 1e-3;
-  const size_t n = fvg__row(x->size.rows, x->size.cols);
-  fvg__box_means(x, x->p, x->offset, radius);
-  for (int c = 0; c < 3; c++)
-    fvg__box_covariance(x, x->guide[c], x->p, x->mean[c], x->offset, x->slope[c], radius);
-
-  for (size_t i = 0; i < n; i++) {
-    double cov[6], with_p[3], a[3];
-    for (int k = 0; k < 6; k++)
-      cov[k] = (double)x->cov[k][i] + (k == 0 || k == 3 || k == 5 ? eps : 0);
-    for (int c = 0; c < 3; c++)
-      with_p[c] = (double)x->slope[c][i];
-    fvg__solve_3x3(cov, with_p, a);
-    double offset = (double)x->offset[i];
-    for (int c = 0; c < 3; c++) {
-      offset -= a[c] * (double)x->mean[c][i];
-      x->slope[c][i] = (float)a[c];
-    }
-    x->offset[i] = (float)offset;
-  }
-  for (int c = 0; c < 3; c++)
-    fvg__box_means(x, x->slope[c], x->slope[c], radius);
-  fvg__box_means(x, x->offset, x->offset, radius);
-}
-
 /* The eight bins around a colour and how much of it each takes; a histogram without such shares
    would depend on where the bins' borders happen to lie. */
 typedef struct fvg__colour_share {
@@ -19055,6 +19289,7 @@ typedef struct fvg__colour_share {
   float share[8];
 } fvg__colour_share;
 
+/* The bins around the colour of pixel i of the guide. */
 static fvg__colour_share fvg__share_colour(const fvg__canvas *x, size_t i) {
   fvg__colour_share s;
   int low[3];
@@ -19071,6 +19306,65 @@ static fvg__colour_share fvg__share_colour(const fvg__canvas *x, size_t i) {
                  (b ? part[2] : 1 - part[2]);
   }
   return s;
+}
+
+/* The inverse of a symmetric matrix of colours, in the order rr, rg, rb, gg, gb, bb. */
+static void fvg__invert_3x3(const double c[6], double inverse[6]) {
+  const double rr = c[0], rg = c[1], rb = c[2], gg = c[3], gb = c[4], bb = c[5];
+  const double cofactor[6] = {gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg,
+                              rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg};
+  const double scale = 1 / (rr * cofactor[0] + rg * cofactor[1] + rb * cofactor[2]);
+  for (int k = 0; k < 6; k++)
+    inverse[k] = cofactor[k] * scale;
+}
+
+/* Lays the picture down as the guide: the colours' means and (C + eps 1)^-1 in every window, with
+   C their covariance. */
+static void fvg__lay_guide(fvg__canvas *x, const fvg_image *small, int radius) {
+  const size_t n = fvg__row(x->size.rows, x->size.cols);
+  for (size_t i = 0; i < n; i++)
+    for (int c = 0; c < 3; c++)
+      x->guide[c][i] = (float)small->pixels[3 * i + (size_t)c] / 255;
+  for (int c = 0; c < 3; c++)
+    fvg__box_means(x, x->guide[c], x->mean[c], radius);
+
+  int pair = 0;
+  for (int a = 0; a < 3; a++)
+    for (int b = a; b < 3; b++)
+      fvg__box_covariance(x, x->guide[a], x->guide[b], x->mean[a], x->mean[b], x->inverse[pair++],
+                          radius);
+
+  const double eps = 1e-3;
+  for (size_t i = 0; i < n; i++) {
+    double c[6], inverse[6];
+    for (int k = 0; k < 6; k++)
+      c[k] = (double)x->inverse[k][i] + (k == 0 || k == 3 || k == 5 ? eps : 0);
+    fvg__invert_3x3(c, inverse);
+    for (int k = 0; k < 6; k++)
+      x->inverse[k][i] = (float)inverse[k];
+  }
+}
+
+/* The guided filter: in each window, the linear function of the colour that is nearest to p; then
+   each pixel takes the mean of the functions of all windows that hold it. */
+static void fvg__fit_lines(fvg__canvas *x, int radius) {
+  const size_t n = fvg__row(x->size.rows, x->size.cols);
+  fvg__box_means(x, x->p, x->offset, radius);
+  for (int c = 0; c < 3; c++)
+    fvg__box_covariance(x, x->guide[c], x->p, x->mean[c], x->offset, x->slope[c], radius);
+
+  float *const *inverse = x->inverse;
+  for (size_t i = 0; i < n; i++) {
+    const float r = x->slope[0][i], g = x->slope[1][i], b = x->slope[2][i];
+    x->slope[0][i] = inverse[0][i] * r + inverse[1][i] * g + inverse[2][i] * b;
+    x->slope[1][i] = inverse[1][i] * r + inverse[3][i] * g + inverse[4][i] * b;
+    x->slope[2][i] = inverse[2][i] * r + inverse[4][i] * g + inverse[5][i] * b;
+    for (int c = 0; c < 3; c++)
+      x->offset[i] -= x->slope[c][i] * x->mean[c][i];
+  }
+  for (int c = 0; c < 3; c++)
+    fvg__box_means(x, x->slope[c], x->slope[c], radius);
+  fvg__box_means(x, x->offset, x->offset, radius);
 }
 
 /* Blurs a histogram by (1, 2, 1) / 4 along each colour, and scales it to sum 1. */
@@ -19194,21 +19488,32 @@ static void fvg__start_canvas(fvg__canvas *x, const float *patch, fvg__grid grid
   }
 }
 
-/* How far l and p of a canvas say the same: intersection over union of where l > 0 and p > 1/2. */
-static float fvg__canvas_agreement(const fvg__canvas *x) {
-  const size_t n = fvg__row(x->size.rows, x->size.cols);
-  size_t both = 0, either = 0;
-  for (size_t i = 0; i < n; i++) {
-    const int patches = x->logit[i] > 0, colours = x->p[i] > 0.5f;
-    both += (size_t)(patches && colours);
-    either += (size_t)(patches || colours);
-  }
-  return either ? (float)both / (float)either : 0;
+/* (7) of a map [height, width] */
+static float fvg__map_confidence(const float *p, int height, int width) {
+  const size_t n = fvg__row(height, width);
+  double sharpness = 0;
+  for (size_t i = 0; i < n; i++)
+    sharpness += fabs(2 * (double)p[i] - 1);
+
+  int edge = 0;
+  for (int col = 0; col < width; col++)
+    edge += (p[col] > 0.5f) + (p[n - (size_t)width + (size_t)col] > 0.5f);
+  for (int y = 0; y < height; y++)
+    edge += (p[fvg__row(y, width)] > 0.5f) + (p[fvg__row(y + 1, width) - 1] > 0.5f);
+  const double e = (double)edge / (2 * ((double)width + (double)height));
+  return (float)(sharpness / (double)n * (1 - e / 2));
 }
 
 /* ---- the whole ---- */
+/* The rows of a picture in the tower, at most: class token, patches and prompts. */
+static int fvg__most_tokens(const fvg_foreground *x, int n_patch) {
+  const fvg_learner *l = x->desc.learner;
+  if (!l) return 1 + n_patch;
+  return 1 + n_patch + l->plan[FVG__IMAGE].n_start + l->plan[FVG__IMAGE].n_prompt;
+}
+
 /* Makes the map of patches, (1) to (5), of one picture -> patch [patches].  memory has room for the
-   cosines [texts, patches], and for A and the scratch beside it, [patches, 1 + patches] each. */
+   cosines [texts, patches], for scratch [patches, most tokens] and for A [patches, patches]. */
 static fvg_status fvg__patch_map(const fvg_foreground *x, fvg_tape *t, const fvg_image *picture,
                                  int label, fvg__grid grid, float *memory, float *patch) {
   const int n_patch = fvg__grid_patches(grid);
@@ -19221,7 +19526,8 @@ static fvg_status fvg__patch_map(const fvg_foreground *x, fvg_tape *t, const fvg
   pass.grid = grid;
   pass.cosine = memory;
   pass.row = memory + fvg__row(x->n_class + x->n_background, n_patch);
-  float *attention = pass.row + fvg__row(n_patch, 1 + n_patch);
+  pass.most_token = fvg__most_tokens(x, n_patch);
+  float *attention = pass.row + fvg__row(n_patch, pass.most_token);
   pass.attention = steps > 0 ? attention : NULL;
   fvg_status s = fvg__run_pass(&pass, t, picture);
   fvg_tape_clear(t);
@@ -19236,32 +19542,29 @@ static fvg_status fvg__patch_map(const fvg_foreground *x, fvg_tape *t, const fvg
 }
 
 /* Turns the map of patches into one of pixels. */
-static fvg_status fvg__pixel_map(const fvg_foreground *x, const fvg_image *picture,
-                                 const float *patch, fvg__grid grid, float *map,
-                                 float *agreement) {
+static fvg_status fvg__pixel_map(fvg_foreground *x, const fvg_image *picture,
+                                 const float *patch, fvg__grid grid, float *map) {
   fvg_ctx *c = x->clip->ctx;
   const fvg__grid size = {grid.rows * FVG__PATCH_PIXELS, grid.cols * FVG__PATCH_PIXELS};
-  fvg__canvas canvas;
-  fvg_status s = fvg__canvas_new(c, &canvas, size);
+  fvg__canvas *canvas = &x->canvas;
+  fvg_status s = fvg__canvas_resize(c, canvas, size);
   if (s) return s;
 
-  fvg__start_canvas(&canvas, patch, grid);
+  fvg__start_canvas(canvas, patch, grid);
   if (x->desc.colour_weight > 0) {
-    s = fvg__ask_colours(c, &canvas, picture, x->desc.colour_weight);
-    if (!s) fvg__apply_lines(&canvas, picture, map);
+    s = fvg__ask_colours(c, canvas, picture, x->desc.colour_weight);
+    if (!s) fvg__apply_lines(canvas, picture, map);
   } else {
     for (int y = 0; y < picture->height; y++)
       for (int col = 0; col < picture->width; col++)
         map[fvg__row(y, picture->width) + (size_t)col] =
-            fvg__grid_value(canvas.p, size, y, col, picture->height, picture->width);
+            fvg__grid_value(canvas->p, size, y, col, picture->height, picture->width);
   }
-  if (agreement) *agreement = fvg__canvas_agreement(&canvas);
-  fvg_release(c, canvas.memory);
   return s;
 }
 
 /* Checks what is asked, makes room, and has the patches and then the pixels mapped. */
-FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *agreement,
+FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *confidence,
                                       const fvg_image *picture, int label) {
   fvg_clip *m = x->clip;
   if (!map) return fvg__missing(m->ctx, "fvg_foreground_map", "a place for the map");
@@ -19275,19 +19578,20 @@ FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *agre
   const fvg__grid grid = fvg__grid_of(m, picture);
   const int n_patch = fvg__grid_patches(grid);
   const size_t n_cosine = fvg__row(x->n_class + x->n_background, n_patch);
-  const size_t n_attention = 2 * fvg__row(n_patch, n_patch + 1);
+  const size_t n_attention = fvg__row(n_patch, n_patch + fvg__most_tokens(x, n_patch));
   float *patch = FVG_NEW_ARRAY(m->ctx, float, (size_t)n_patch);
   float *memory = FVG_NEW_ARRAY(m->ctx, float, n_cosine + n_attention);
   fvg_status s = patch && memory ? FVG_OK : FVG_E_NOMEM;
 
   if (!s) s = fvg__patch_map(x, t, picture, label, grid, memory, patch);
-  if (!s) s = fvg__pixel_map(x, picture, patch, grid, map, agreement);
+  if (!s) s = fvg__pixel_map(x, picture, patch, grid, map);
+  if (!s && confidence) *confidence = fvg__map_confidence(map, picture->height, picture->width);
   fvg_release(m->ctx, patch);
   fvg_release(m->ctx, memory);
   return s;
 }
 
-FVG_DEF fvg_status fvg_foreground_mask(fvg_foreground *x, fvg_image *mask, float *agreement,
+FVG_DEF fvg_status fvg_foreground_mask(fvg_foreground *x, fvg_image *mask, float *confidence,
                                        const fvg_image *picture, int label) {
   fvg_ctx *c = x->clip->ctx;
   if (!mask) return fvg__missing(c, "fvg_foreground_mask", "a place for the mask");
@@ -19296,11 +19600,38 @@ FVG_DEF fvg_status fvg_foreground_mask(fvg_foreground *x, fvg_image *mask, float
 
   float *map = FVG_NEW_ARRAY(c, float, fvg__row(picture->width, picture->height));
   fvg_status s = map ? FVG_OK : FVG_E_NOMEM;
-  if (!s) s = fvg_foreground_map(x, map, agreement, picture, label);
+  if (!s) s = fvg_foreground_map(x, map, confidence, picture, label);
   if (!s) s = fvg__image_new(c, mask, picture->width, picture->height, 1);
   for (size_t i = 0; !s && i < fvg__row(picture->width, picture->height); i++)
     mask->pixels[i] = map[i] > 0.5f ? 255 : 0;
   fvg_release(c, map);
+  return s;
+}
+
+/* Loads pictures one after the other, and gives each its mask. */
+FVG_DEF fvg_status fvg_foreground_mask_items(fvg_foreground *x, fvg_dataset *d,
+                                             const fvg_items *items) {
+  fvg_ctx *c = x->clip->ctx;
+  if (!d) return fvg__missing(c, "fvg_foreground_mask_items", "a data set");
+  if (!items) return fvg__missing(c, "fvg_foreground_mask_items", "items");
+  fvg_progress progress;
+  memset(&progress, 0, sizeof progress);
+  progress.what = "masks";
+  progress.n_steps = items->n;
+
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < items->n; i++) {
+    const fvg_item *item = &items->item[i];
+    fvg_image picture, mask;
+    memset(&mask, 0, sizeof mask);
+    s = fvg_dataset_load(d, &picture, NULL, item, 0);
+    if (!s) s = fvg_foreground_mask(x, &mask, NULL, &picture, item->label);
+    if (!s) s = fvg_dataset_set_mask(d, item->path, &mask);
+    fvg_image_free(c, &mask);
+    fvg_image_free(c, &picture);
+    progress.step = i + 1;
+    if (!s) s = fvg_report_progress(c, &progress);
+  }
   return s;
 }
 

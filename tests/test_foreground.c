@@ -131,7 +131,8 @@ static void test_guided_filter(void) {
   fvg__image_new(c, &small, 30, 20, 3);
   fvg_rng_seed(&r, 9, 9);
   for (i = 0; i < 1800; i++) small.pixels[i] = (uint8_t)fvg_rng_below(&r, 256);
-  check(!fvg__canvas_new(c, &x, size), "a canvas");
+  memset(&x, 0, sizeof x);
+  check(!fvg__canvas_resize(c, &x, size), "a canvas");
   fvg__lay_guide(&x, &small, 3);
   for (i = 0; i < 600; i++) x.p[i] = (float)fvg_rng_uniform(&r);
   fvg__box_means(&x, x.p, box, 3);
@@ -159,7 +160,7 @@ static void test_guided_filter(void) {
     for (i = 0; i < FVG__COLOUR_BINS * FVG__COLOUR_BINS * FVG__COLOUR_BINS; i++) sum += (double)x.inside[i];
     check(sum > 0.5 && sum < 1.5, "a histogram sums to about 1");
   }
-  fvg_release(c, x.memory);
+  fvg__canvas_free(c, &x);
   fvg_image_free(c, &small);
 }
 
@@ -186,6 +187,201 @@ static void test_contrast(void) {
   check(fabsf(map[3] - .7f) < 1e-6f && fabsf(map[1] - .4f) < 1e-6f, "without a label any class counts");
 }
 
+/* (7) of a small map: half of it sharp, and a border of which a part is foreground. */
+static void test_confidence(void) {
+  static const float sure[6] = {0, 1, 0, 0, 1, 0}, unsure[6] = {.5f, .5f, .5f, .5f, .5f, .5f}, half[6] = {1, 1, 1, 0.75f, 0, 0};
+  check(fabsf(fvg__map_confidence(sure, 2, 3) - (1 - 0.2f / 2)) < 1e-6f, "two of ten places of the border");
+  check(fvg__map_confidence(unsure, 2, 3) == 0, "a map that knows nothing");
+  check(fabsf(fvg__map_confidence(half, 2, 3) - (5.5f / 6) * (1 - 0.7f / 2)) < 1e-6f, "four corners and edges count twice");
+}
+
+/* ---- a learner's prompts ---- */
+/* A square picture of the tower's size enters it as it is: what is then before the last block must be what chapter 35
+   computes for the same learner, and so must the patches' features be. */
+static void test_learner(const char *method) {
+  const int n_patch = m->vision.n_token - 1, d = m->embed_dim;
+  fvg_learner_desc desc;
+  fvg_foreground_desc how = world_desc();
+  fvg_learner *l = NULL;
+  fvg_foreground *x = NULL;
+  fvg__foreground_pass pass;
+  fvg__last_block last;
+  fvg_tape *t = fvg_tape_new(c);
+  float *chw = (float *)malloc(sizeof(float) * 3 * AREA), *cosine = (float *)malloc(sizeof(float) * (size_t)((WORLD_THINGS + WORLD_GROUNDS) * n_patch));
+  int i, k, ok = 1;
+  memset(&desc, 0, sizeof desc);
+  desc.method = fvg_method_find(method);
+  check(!fvg_learner_new(m, &l, name, WORLD_THINGS, &desc), method);
+  how.learner = l;
+  check(!fvg_foreground_new(m, &x, name, WORLD_THINGS, &how), "foreground of a learner");
+  memset(&pass, 0, sizeof pass);
+  memset(&last, 0, sizeof last);
+  pass.foreground = x;
+  pass.grid = fvg__grid_of(m, &picture[1]);
+  pass.cosine = cosine;
+  check(!fvg__run_pass(&pass, fvg__clip_tape(m), &picture[1]), "a pass with prompts");
+  fvg_tape_clear(m->tape);
+  check(!fvg_image_normalize(c, chw, &picture[1], &m->preprocess) && !fvg__reach_last_block(t, m, l, chw, &last), "chapter 35");
+  {
+    fvg_node *f = fvg__patch_features(m, last.x, n_patch, FVG_KEY_KEY);
+    check(f != NULL && last.n_prompt == (fvg__learner_parts(l) > 1 ? last.x->rows - 1 - n_patch : 0), "features");
+    for (i = 0; f && i < WORLD_THINGS; i++)
+      for (k = 0; k < n_patch; k++) {
+        double sum = 0;
+        int j;
+        for (j = 0; j < d; j++) sum += (double)x->text[i * d + j] * (double)fvg_value(f)[k * d + j];
+        ok &= fabs(sum - (double)cosine[i * n_patch + k]) < 2e-5;
+      }
+  }
+  check(ok, "the same features as through chapter 35");
+  {
+    fvg_image made;
+    float *g = (float *)malloc(sizeof(float) * (size_t)(WORLD_THINGS * d));
+    check(!fvg_learner_text_features(l, g, name, WORLD_THINGS) && !memcmp(g, x->text, sizeof(float) * (size_t)(WORLD_THINGS * d)),
+          "the learner's texts");
+    check(!fvg_foreground_mask(x, &made, NULL, &picture[1], label[1]) && made.width == WORLD_SIDE, "a mask by a learner, with a walk");
+    fvg_image_free(c, &made);
+    free(g);
+  }
+  fvg_tape_free(t);
+  fvg_foreground_free(x);
+  fvg_learner_free(l);
+  free(chw);
+  free(cosine);
+}
+
+static void test_learners(void) {
+  fvg_learner_desc desc;
+  fvg_foreground_desc how = world_desc();
+  fvg_learner *l = NULL;
+  fvg_foreground *x;
+  test_learner("CoOp");
+  test_learner("PromptSRC");
+  test_learner("MaPLe");
+  test_learner("MMRL");
+  memset(&desc, 0, sizeof desc);
+  desc.method = fvg_method_find("CoCoOp");
+  check(!fvg_learner_new(m, &l, name, 3, &desc), "CoCoOp");
+  how.learner = l;
+  check(fvg_foreground_new(m, &x, name, 3, &how) == FVG_E_UNSUPPORTED && !x, "CoCoOp has no texts of classes alone");
+  fvg_learner_free(l);
+}
+
+/* ---- masks for training ---- */
+static void test_items(void) {
+  static fvg_picture from[6];
+  fvg_foreground_desc d = world_desc();
+  fvg_foreground *x = NULL;
+  fvg_dataset set;
+  fvg_image own, image, kept, narrow;
+  fvg_item far;
+  char *path = NULL;
+  int i, ok = 1;
+  for (i = 0; i < 6; i++) {
+    from[i].image = picture[i];
+    from[i].label = label[i];
+  }
+  check(!fvg_dataset_of_pictures(c, &set, from, 6, name, WORLD_THINGS), "a data set without masks");
+  check(!fvg_foreground_new(m, &x, name, WORLD_THINGS, &d) && !fvg_foreground_mask_items(x, &set, &set.train), "gets its masks");
+  for (i = 0; i < set.train.n; i++) {
+    check(!fvg_dataset_load(&set, &image, &kept, &set.train.item[i], 0) &&
+              !fvg_foreground_mask(x, &own, NULL, &image, set.train.item[i].label), "one of them");
+    ok &= kept.pixels && fvg_mask_iou(&own, &kept) == 1;
+    fvg_image_free(c, &own);
+    fvg_image_free(c, &kept);
+    fvg_image_free(c, &image);
+  }
+  check(ok, "the masks are those that are made one by one");
+  check(!fvg_dataset_check_masks(&set, &set.train), "training may begin");
+  check(!fvg_dataset_mask_path(&set, &path, set.train.item[2].path) && path, "a mask is there");
+  fvg_release(c, path);
+  check(!fvg_dataset_set_mask(&set, set.train.item[2].path, NULL) &&
+            !fvg_dataset_load(&set, &image, &kept, &set.train.item[2], 0) && !kept.pixels, "and can be taken back");
+  fvg_image_free(c, &image);
+  check(!fvg_dataset_set_mask(&set, "nobody", NULL), "one that is not there, too");
+  check(!fvg_dataset_set_mask(&set, set.train.item[2].path, &mask[2]) &&
+            !fvg_dataset_load(&set, NULL, &kept, &set.train.item[2], 0) && fvg_mask_iou(&kept, &mask[2]) == 1, "and set again");
+  fvg_image_free(c, &kept);
+  memset(&narrow, 0, sizeof narrow);
+  fvg__image_new(c, &narrow, 5, 7, 1);
+  check(!fvg_dataset_set_mask(&set, set.train.item[0].path, &narrow) &&
+            fvg_dataset_load(&set, &image, &kept, &set.train.item[0], 0) == FVG_E_ARG && !image.pixels && !kept.pixels &&
+            strstr(fvg_error(c), "5 x 7"), "a mask of another size is an error when it is used");
+  fvg_image_free(c, &narrow);
+  check(fvg_dataset_set_mask(&set, set.train.item[0].path, &picture[0]) == FVG_E_ARG, "three channels are no mask");
+  check(fvg_dataset_set_mask(&set, NULL, &mask[0]) == FVG_E_ARG && fvg_dataset_set_mask(NULL, "x", NULL) == FVG_E_ARG, "NULL");
+  check(fvg_foreground_mask_items(x, NULL, &set.train) == FVG_E_ARG && fvg_foreground_mask_items(x, &set, NULL) == FVG_E_ARG, "nothing");
+  far = set.train.item[1];
+  far.label = WORLD_THINGS;
+  {
+    fvg_items one = {&far, 1};
+    check(fvg_foreground_mask_items(x, &set, &one) == FVG_E_ARG, "a label that is none");
+  }
+  for (i = 0, ok = 1; i < 3000; i++) {                                  /* the table grows and finds all */
+    char many[32];
+    snprintf(many, sizeof many, "picture %d", i);
+    ok &= !fvg_dataset_set_mask(&set, many, &mask[i % 2]);
+  }
+  for (i = 0; i < 3000; i++) {
+    char many[32];
+    const fvg__set_mask *found;
+    snprintf(many, sizeof many, "picture %d", i);
+    found = fvg__mask_given(&set, many);
+    ok &= found && !strcmp(found->path, many);
+  }
+  check(ok, "thousands of masks");
+  fvg_foreground_free(x);
+  fvg_dataset_free(&set);
+}
+
+/* DAPT-G: the learner makes the masks anew after every epoch, which changes what it learns. */
+static void test_dapt_g(void) {
+  static fvg_picture from[8];
+  fvg_foreground_desc how = world_desc();
+  fvg_learner *l[2] = {NULL, NULL};
+  fvg_views *v = NULL;
+  fvg_views_desc views;
+  fvg_train_desc train;
+  fvg_learner_desc desc;
+  fvg_dataset set;
+  fvg_task task;
+  double loss[2][3] = {{0}};
+  int i;
+  for (i = 0; i < 8; i++) {
+    from[i].image = picture[i % 4];
+    from[i].label = i % 4;
+  }
+  memset(&views, 0, sizeof views);
+  memset(&train, 0, sizeof train);
+  memset(&desc, 0, sizeof desc);
+  views.augment = FVG_AUGMENT_NONE;
+  desc.method = fvg_method_find("DAPT");
+  train.optimizer.epochs = 3;
+  train.optimizer.lr = 0.05f;
+  train.optimizer.warmup_epochs = -1;
+  check(!fvg_dataset_of_pictures(c, &set, from, 8, name, 4) && !fvg_task_draw(&task, &set, NULL) &&
+            !fvg_views_new(m, &v, &set, &views), "a task");
+  for (i = 0; i < 2; i++) {
+    train.epoch_loss = loss[i];
+    train.own_masks = i ? NULL : &how;
+    check(!fvg_learner_new(m, &l[i], name, 4, &desc), "DAPT");
+    if (i == 1) {                                                      /* the masks of the start, kept */
+      fvg_foreground *x = NULL;
+      how.learner = l[1];
+      check(!fvg_foreground_new(m, &x, name, 4, &how) && !fvg_foreground_mask_items(x, &set, &task.items), "masks of the start");
+      fvg_foreground_free(x);
+    }
+    check(!fvg_learner_train(l[i], v, &task, &train), "trained");
+  }
+  check(loss[0][0] == loss[1][0], "the first epoch has the masks of the start");
+  check(loss[0][1] != loss[1][1] && loss[0][2] != loss[1][2], "later ones have other masks");
+  fvg_learner_free(l[0]);
+  fvg_learner_free(l[1]);
+  fvg_views_free(v);
+  fvg_task_free(&task);
+  fvg_dataset_free(&set);
+}
+
 /* ---- the whole ---- */
 static double mean_iou(fvg_foreground *x, int known, int *n_bad) {
   double sum = 0;
@@ -193,10 +389,10 @@ static double mean_iou(fvg_foreground *x, int known, int *n_bad) {
   *n_bad = 0;
   for (i = 0; i < PICTURES; i++) {
     fvg_image own;
-    float agreement = -1;
+    float confidence = -1;
     double iou = 0;
-    if (!fvg_foreground_mask(x, &own, &agreement, &picture[i], known ? label[i] : -1)) iou = fvg_mask_iou(&own, &mask[i]);
-    *n_bad += iou < 0.3 || !(agreement >= 0 && agreement <= 1);
+    if (!fvg_foreground_mask(x, &own, &confidence, &picture[i], known ? label[i] : -1)) iou = fvg_mask_iou(&own, &mask[i]);
+    *n_bad += iou < 0.3 || !(confidence >= 0 && confidence <= 1);
     sum += iou;
     fvg_image_free(c, &own);
   }
@@ -317,6 +513,10 @@ int main(void) {
   test_threshold();
   test_guided_filter();
   test_contrast();
+  test_confidence();
+  test_learners();
+  test_items();
+  test_dapt_g();
   test_masks();
   test_threads();
   test_errors();
