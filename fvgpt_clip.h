@@ -170,8 +170,16 @@
       empty mask (area 0), as for every area outside area_min..area_max.  An inverted mask is used
       as it is: there is only a warning, and only if in more than half of the masks foreground runs
       along the whole edge.  DAPT takes the whole of an image without a mask for foreground, so its
-      background is blank; a note says so.  A training set without any mask is an error; masks can
-      be made by the model itself (fvg_foreground_mask).
+      background is blank; a note says so.  A training set without any mask is an error.
+
+      Who has no masks lets the model make them (chapter 36), before training:
+
+             fvg_foreground *maker = NULL;
+             if (!s) s = fvg_foreground_new(m, &maker, base.class_name, base.n_class, NULL);
+             if (!s) s = fvg_foreground_mask_items(maker, &data, &base.items);
+             fvg_foreground_free(maker);
+
+      fvg_dataset_set_mask gives a picture any other mask.
 
    8. PROTOCOL.  A task (fvg_task) is what training and testing work on: pictures to tell apart, and
       the names to tell them by.  fvg_task_draw makes one from a split of a data set (train, val,
@@ -1132,6 +1140,8 @@ typedef struct fvg_views_desc {
   float mask_threshold;              /* 0.5: of grey masks, as a share of full white */
   int   fill_black;                  /* 1: the background becomes black; 0: the mean colour */
   int   no_foreground;               /* 1: foreground views are not wanted, masks are not read */
+  int   no_masks;                    /* 1: masks are not read either, but foreground views are
+                                        wanted: those of pictures without a mask */
   fvg_learner *learner;              /* whose image tower makes the features; NULL: CLIP's own */
   uint64_t seed;                     /* of the crops */
 } fvg_views_desc;
@@ -1184,9 +1194,9 @@ typedef struct fvg_train_desc {
   double *epoch_loss;                /* [epochs] receives each epoch's mean loss, unless NULL */
   const struct fvg_foreground_desc *own_masks;
                                      /* stage 1: before the first epoch and after each one the
-                                        learner makes the masks of the task's pictures anew, which
-                                        makes DAPT DAPT-G; desc.learner is not read.  NULL: masks
-                                        stay as the data set has them */
+                                        learner makes masks of the task's pictures anew, for its
+                                        own training alone, which makes DAPT DAPT-G; desc.learner
+                                        is not read.  NULL: masks are as the data set has them */
   /* A file that holds the run after every epoch; NULL: none.  A run that finds it goes on from
      there and ends bit for bit as if it had never stopped.  The file must bear the same state_mark
      (NULL: ""), else it is FVG_E_ARG.  A damaged file is reported, and the run begins anew.  A file
@@ -15250,8 +15260,8 @@ static fvg_status fvg__view_pixels(fvg_ctx *c, const fvg_views *v, const fvg_ite
   dataset.ctx = c;
   fvg_image image, mask;
   memset(&mask, 0, sizeof mask);
-  fvg_status s = fvg_dataset_load(&dataset, &image, fg ? &mask : NULL, item,
-                                  v->desc.mask_threshold);
+  fvg_image *wanted = fg && !v->desc.no_masks ? &mask : NULL;
+  fvg_status s = fvg_dataset_load(&dataset, &image, wanted, item, v->desc.mask_threshold);
   if (s) return s;
 
   fvg_rng rng;
@@ -16344,16 +16354,16 @@ static fvg_status fvg__train_source(fvg__trainer *t, const fvg__train_set *x, ui
 }
 
 /* Has the learner make the masks of the pictures anew, as it is now (chapter 36). */
-static fvg_status fvg__renew_masks(fvg_learner *l, const fvg_views *v, const fvg_items *items,
-                                   const fvg_foreground_desc *desc) {
+static fvg_status fvg__renew_masks(const fvg__train_set *x, const fvg_foreground_desc *desc) {
+  fvg_learner *l = x->learner;
   fvg_foreground_desc d = *desc;
   d.learner = l;
-  fvg_dataset dataset = *v->dataset;             /* a copy shares the masks that it is given */
-  fvg_foreground *x;
+  fvg_dataset dataset = *x->views->dataset;      /* a copy shares the masks that it is given */
+  fvg_foreground *foreground;
   const char *const *name = (const char *const *)l->class_name;
-  fvg_status s = fvg_foreground_new(l->clip, &x, name, l->n_class, &d);
-  if (!s) s = fvg_foreground_mask_items(x, &dataset, items);
-  fvg_foreground_free(x);
+  fvg_status s = fvg_foreground_new(l->clip, &foreground, name, l->n_class, &d);
+  if (!s) s = fvg_foreground_mask_items(foreground, &dataset, x->items);
+  fvg_foreground_free(foreground);
   return s;
 }
 
@@ -16361,17 +16371,16 @@ static fvg_status fvg__renew_masks(fvg_learner *l, const fvg_views *v, const fvg
 static fvg_status fvg__train_epoch(fvg__trainer *t, const fvg_train_desc *desc, int epoch,
                                    fvg_progress *progress) {
   const uint64_t seed = desc ? desc->seed : 0;
-  const fvg__train_set *first = &t->source[0];
   fvg_status s = FVG_OK;
   progress->epoch = epoch;
   progress->lr = fvg_learning_rate(&t->schedule, epoch);
   if (epoch && t->stage == FVG__PROMPTS && desc && desc->own_masks)
-    s = fvg__renew_masks(first->learner, first->views, first->items, desc->own_masks);
+    s = fvg__renew_masks(&t->source[0], desc->own_masks);
   for (int i = 0; !s && i < t->n_source; i++)
     s = fvg__train_source(t, &t->source[i], seed + 500000u * (uint64_t)i, progress);
 
   if (!s && t->stage == FVG__PROMPTS)
-    s = fvg_learner_epoch(first->learner, epoch, t->schedule.epochs);
+    s = fvg_learner_epoch(t->source[0].learner, epoch, t->schedule.epochs);
   if (!s) s = fvg__check_trained(t, progress);
 #ifndef FVGPT_NO_STDIO
   if (!s && desc && desc->state)
@@ -16577,8 +16586,8 @@ FVG_DEF fvg_status fvg_dataset_check_masks(const fvg_dataset *d, const fvg_items
 
   if (missing == items->n) {
     return fvg_fail(d->ctx, FVG_E_IO,
-                    "%s/mask: no mask for any of the %d training images (the first is %s); "
-                    "FVG-PT learns from them",
+                    "%s/mask: no mask for any of the %d training images (the first is %s); CLIP can "
+                    "make them: --masks own (fvg_foreground_mask_items)",
                     d->root, missing, items->item[0].path);
   }
   if (missing && !(d->masks_told && *d->masks_told)) {
@@ -16649,7 +16658,46 @@ static fvg_status fvg__check_views_of(const fvg_learner *l, const fvg_views *v) 
   return FVG_OK;
 }
 
-/* Checks what the method asks of its views, then trains its parameters alone. */
+/* Checks the masks that the method reads, and trains its parameters alone. */
+static fvg_status fvg__train_prompts(fvg_learner *l, fvg_views *v, const fvg_task *task,
+                                     const fvg_train_desc *desc) {
+  const fvg_items *items = &task->items;
+  fvg__train_set source;
+  fvg__trainer t;
+  memset(&t, 0, sizeof t);
+  t.stage = FVG__PROMPTS;
+  t.what = l->method->name;
+  t.card = fvg__card_of(task);
+  t.step = fvg__learner_train_step;
+  t.clip = l->clip;
+  fvg__set_source(&t, &source, l, v, items);
+
+  fvg_status s = FVG_OK;
+  if (desc && desc->own_masks) s = fvg__renew_masks(&source, desc->own_masks);
+#ifndef FVGPT_NO_STDIO
+  if (!s && (l->method->needs & FVG_NEEDS_FOREGROUND) && !v->desc.no_masks) {
+    s = fvg_dataset_check_masks(v->dataset, items);
+    if (!s) s = fvg__tell_no_background(l, v->dataset, items);
+  }
+#endif
+  return s ? s : fvg__train(&t, l->param, l->n_param, desc);
+}
+
+/* Masks that the learner makes go to a copy of the data set with a store of its own. */
+static fvg_status fvg__train_on_own_masks(fvg_learner *l, fvg_views *v, const fvg_task *task,
+                                          const fvg_train_desc *desc) {
+  const fvg_dataset *given = v->dataset;
+  fvg_dataset own = *given;
+  own.masks = FVG_NEW(l->clip->ctx, struct fvg__mask_store);
+  if (!own.masks) return FVG_E_NOMEM;
+  v->dataset = &own;
+  fvg_status s = fvg__train_prompts(l, v, task, desc);
+  v->dataset = given;
+  fvg__mask_store_free(own.ctx, own.masks);
+  return s;
+}
+
+/* Checks what the method asks of its views, and trains. */
 FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_task *task,
                                      const fvg_train_desc *desc) {
   const fvg_items *items = task ? &task->items : NULL;
@@ -16661,25 +16709,9 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_tas
   fvg_status s = fvg__check_together(l->clip, NULL, v, NULL);
   if (!s) s = fvg__check_items(l, items, l->n_class);
   if (!s) s = fvg__check_views_of(l, v);
-  if (!s && desc && desc->own_masks) s = fvg__renew_masks(l, v, items, desc->own_masks);
-#ifndef FVGPT_NO_STDIO
-  if (!s && (l->method->needs & FVG_NEEDS_FOREGROUND)) {
-    s = fvg_dataset_check_masks(v->dataset, items);
-    if (!s) s = fvg__tell_no_background(l, v->dataset, items);
-  }
-#endif
   if (s) return s;
-
-  fvg__train_set source;
-  fvg__trainer t;
-  memset(&t, 0, sizeof t);
-  t.stage = FVG__PROMPTS;
-  t.what = l->method->name;
-  t.card = fvg__card_of(task);
-  t.step = fvg__learner_train_step;
-  t.clip = l->clip;
-  fvg__set_source(&t, &source, l, v, items);
-  return fvg__train(&t, l->param, l->n_param, desc);
+  if (desc && desc->own_masks) return fvg__train_on_own_masks(l, v, task, desc);
+  return fvg__train_prompts(l, v, task, desc);
 }
 
 /* ---- stage 2: FVG-PT's gates and adapters ---- */
@@ -16785,8 +16817,8 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *
 
   fvg_status s = fvg__check_items(l, items, l->n_class);
 #ifndef FVGPT_NO_STDIO
-  if (!s && (!fvgpt->desc.no_frg || !fvgpt->desc.no_fdc))
-    s = fvg_dataset_check_masks(v->dataset, items);
+  const int reads_masks = !fvgpt->desc.no_frg || !fvgpt->desc.no_fdc;
+  if (!s && reads_masks && !v->desc.no_masks) s = fvg_dataset_check_masks(v->dataset, items);
 #endif
   if (s) return s;
 

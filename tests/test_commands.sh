@@ -512,7 +512,46 @@ check "black masks" quiet "$fvgpt" $foreground --data "$work/blackmasks" --out "
 check "warn before training" grep -q 'of 8 masks 8 hold no foreground' "$work/stdout"
 cp -r "$data" "$work/nomask"
 rm -r "$work/nomask/mask"
-refused "no masks at all" "nomask/mask: no mask for any" tune --model "$model" --data "$work/nomask" $quick --out "$work/nomask-out"
+refused "no masks at all" "nomask/mask: no mask for any" tune --model "$model" --data "$work/nomask" $quick --masks given --out "$work/nomask-out"
+
+# masks that CLIP makes
+own=$work/own
+cp -r "$work/nomask" "$own"
+pictures=$(count "$own" '*.ppm')
+check "masks" quiet "$fvgpt" masks --threads 1 --model "$model" --data "$own" --sheet 1000
+check "says how many" grep -q "own/mask: $pictures masks made, 0 were there; mean confidence 0" "$work/stdout"
+check "there is one for each picture" [ "$(find "$own/mask" -name '*.p[gn][mg]' | wc -l)" -eq "$pictures" ]
+check "and a line of the table" [ "$(grep -c -E '^[01][.][0-9]+,[01][.][0-9]+,.*ppm$' "$own/mask/masks.csv")" -eq "$pictures" ]
+check "the page shows them all" [ "$(grep -c '<figure>' "$own/mask/masks.html")" -eq "$pictures" ]
+check "the most doubtful first" sh -c "grep -o '<b>[0-9.]*' '$own/mask/masks.html' | tr -d '<b>' | sort -c -n"
+one=$(find "$own/mask" -name '*.p[gn][mg]' | sort | head -n 1)
+mv "$one" "$work/one"
+cp "$own/mask/masks.csv" "$work/masks.csv"
+check "a mask that is missing is made again, with two threads" sh -c "'$fvgpt' masks --threads 2 --model '$model' --data '$own' --sheet 1000 2>/dev/null | grep -q '1 masks made, $((pictures - 1)) were there' && cmp '$one' '$work/one'"
+check "and is one mask on the page" [ "$(grep -c '<figure>' "$own/mask/masks.html")" -eq "$pictures" ]
+check "masks of a text, elsewhere" quiet "$fvgpt" masks --model "$model" --data "$own" --text "a red disc" --quick --sheet 0 --out "$work/elsewhere"
+check "differ" differ "$one" "$work/elsewhere/${one#$own/mask/}"
+check "and have no page" [ ! -e "$work/elsewhere/masks.html" ]
+refused "masks without data" "masks needs" masks --model "$model"
+refused "no word" "a word is missing" masks --model "$model" --data "$own" --background "a,,b"
+refused "a file where the folder should be" "elsewhere/masks.csv" masks --model "$model" --data "$own" --out "$work/elsewhere/masks.csv"
+refused "a template without a place" "{}" masks --model "$model" --data "$own" --out "$work/x" --background-template sea
+check "tune makes them where there are none" quiet "$fvgpt" $foreground --data "$work/nomask" --out "$work/own-out"
+check "and says so" grep -q 'nomask: made by CLIP itself, 8 now, 0 were there' "$work/stdout"
+check "they are there the next time" sh -c "'$fvgpt' $foreground --data '$work/nomask' --out '$work/own-out' 2>/dev/null | grep -q '0 now, 8 were there'"
+check "the data set got none" [ ! -e "$work/nomask/mask" ]
+check "masks written by hand and the same made by tune are the same run" sh -c "mkdir -p '$work/asgiven' && cp -r '$data'/. '$work/asgiven' && rm -r '$work/asgiven/mask' && cp -r '$work'/own-out/masks/nomask-* '$work/asgiven/mask' && '$fvgpt' $foreground --data '$work/asgiven' --out '$work/asgiven-out' >/dev/null 2>&1 && cmp '$work/own-out/FVGPT_CoOp/seed1/checkpoint.safetensors' '$work/asgiven-out/FVGPT_CoOp/seed1/checkpoint.safetensors'"
+check "--masks own beside given ones" sh -c "'$fvgpt' $foreground --data '$work/asgiven' --masks own --background 'in the snow' --background-template 'a photo {}.' --out '$work/own2-out' 2>/dev/null | grep -q '8 now'"
+check "other masks, another run" sh -c "! '$fvgpt' $foreground --data '$work/nomask' --masks own --background 'in the snow' --background-template 'a photo {}.' --out '$work/own-out' >/dev/null 2>'$work/stderr' && grep -q 'was tuned with other masks' '$work/stderr'"
+check "--masks none" quiet "$fvgpt" $foreground --data "$data" --masks none --out "$work/without-out"
+check "is another run" differ "$work/without-out/FVGPT_CoOp/seed1/checkpoint.safetensors" "$work/plainmasks-out/FVGPT_CoOp/seed1/checkpoint.safetensors"
+dapt="tune --model $model --seeds 1 --epochs 2 --shots 2 --augment none --data $work/nomask --trainer"
+check "DAPT_G needs no masks" quiet "$fvgpt" $dapt DAPT_G --out "$work/dapt-out"
+check "and makes none in the data set" sh -c "[ ! -e '$work/nomask/mask' ] && [ ! -e '$work/dapt-out/masks' ] && grep -q '^DAPT_G  *seed 1' '$work/stdout'"
+check "it is done" sh -c "'$fvgpt' $dapt DAPT_G --out '$work/dapt-out' 2>&1 >/dev/null | grep -q 'reusing'"
+check "with other backgrounds it is another" sh -c "! '$fvgpt' $dapt DAPT_G --background sea --out '$work/dapt-out' >/dev/null 2>'$work/stderr' && grep -q 'with another --background' '$work/stderr'"
+check "FVG-PT on it" quiet "$fvgpt" $dapt FVGPT_DAPT_G --out "$work/dapt-out"
+check "reuses it" grep -q 'DAPT_G .*reusing' "$work/stdout"
 mkdir -p "$work/nomask/mask/$base"
 cp "$data/mask/$base/"*.pgm "$work/nomask/mask/$base/"
 check "masks for one class only" quiet "$fvgpt" tune --model "$model" --data "$work/nomask" $quick --out "$work/nomask-out"

@@ -10,6 +10,7 @@
 #include "fvgpt_eval.h"
 #include "fvgpt_info.h"
 #include "fvgpt_manual.h"
+#include "fvgpt_masks.h"
 #include "fvgpt_options.h"
 #include "fvgpt_preprocess.h"
 #include "fvgpt_print.h"
@@ -24,6 +25,7 @@ static const fvgpt_command *const all_commands[] = {
   &encode_command,
   &classify_command,
   &attend_command,
+  &masks_command,
   &tune_command,
   &eval_command,
   &report_command,

@@ -19,7 +19,7 @@ static void declare(option_table *t, void *options) {
   eval_options *o = (eval_options *)options;
   add_common(t, &o->common);
   add_learner_options(t, &o->learner);
-  add_data_options(t, &o->data);
+  add_data_options(t, &o->data, MASKS_AS_GIVEN);
   add_text(t, "--checkpoint", &o->checkpoint);
   add_text(t, "--split-half", &o->half);
 }

@@ -15,7 +15,7 @@ static void declare(option_table *t, void *options) {
   report_options *o = (report_options *)options;
   o->pictures = 6;
   add_common(t, &o->common);
-  add_data_options(t, &o->data);
+  add_data_options(t, &o->data, MASKS_AS_GIVEN);
   add_list(t, "--runs", &o->runs);
   add_text(t, "--out", &o->out);
   add_text(t, "--template", &o->prompt_template);

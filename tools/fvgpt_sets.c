@@ -6,14 +6,14 @@
 
 #include "fvgpt_checks.h"
 
-void add_data_options(option_table *t, data_options *o) {
+void add_data_options(option_table *t, data_options *o, const char *masks) {
   o->val = -1;
   add_list(t, "--data", &o->data);
   add_text(t, "--dataset-root", &o->dataset_root);
   add_text(t, "--dataset", &o->dataset);
   add_text(t, "--split", &o->split);
   add_whole(t, "--val", &o->val, 0, 60);
-  add_word(t, "--masks", &o->masks, "auto grey inverted labels trimap alpha");
+  add_word(t, "--masks", &o->masks, masks);
   add_flag(t, "--skip-bad", &o->skip_bad);
   add_flag(t, "--exif-rotate", &o->exif_rotate);
 }
@@ -25,7 +25,7 @@ fvg_status open_root(fvg_ctx *c, const data_options *o, const char *root, const 
   desc.root = root;
   desc.dataset = dataset;
   desc.split = o->split;
-  desc.mask_reading = (fvg_mask_reading)o->masks;
+  desc.mask_reading = o->masks < MASKS_GIVEN ? (fvg_mask_reading)o->masks : FVG_MASK_AUTO;
   desc.exif_rotate = o->exif_rotate;
 
   /* In the desc 0 stands for the usual share, and a negative number for none. */

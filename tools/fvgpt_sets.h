@@ -9,10 +9,16 @@ typedef struct data_options {
   const char *dataset_root, *dataset;        /* of published sets; NULL: not given               */
   const char *split;                 /* NULL: the one that is found                              */
   int val;                           /* percent; -1: not given                                   */
-  int masks;                         /* fvg_mask_reading                                         */
+  int masks;                         /* fvg_mask_reading, or one of MASKS_GIVEN ...              */
   int skip_bad, exif_rotate;
 } data_options;
-void add_data_options(option_table *t, data_options *o);
+/* What --masks may say: how the masks of files are read, and with MASKS_FROM which masks at all. */
+#define MASKS_AS_GIVEN "auto grey inverted labels trimap alpha"
+#define MASKS_FROM MASKS_AS_GIVEN " given own none"
+enum { MASKS_AUTO = FVG_MASK_AUTO, MASKS_GIVEN = FVG_MASK_ALPHA + 1, MASKS_OWN, MASKS_NONE };
+
+/* masks: one of the lists above. */
+void add_data_options(option_table *t, data_options *o, const char *masks);
 
 /* dataset: a published set below root; NULL: root itself is one. */
 fvg_status open_root(fvg_ctx *c, const data_options *o, const char *root, const char *dataset,

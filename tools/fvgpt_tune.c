@@ -7,6 +7,7 @@
 #include "fvgpt_checks.h"
 #include "fvgpt_tune_check.h"
 #include "fvgpt_tune_list.h"
+#include "fvgpt_tune_masks.h"
 #include "fvgpt_tune_stages.h"
 #include "fvgpt_tune_table.h"
 
@@ -205,6 +206,7 @@ static void close_entry(tuning *t) {
 
 static fvg_status run_entry(tuning *t, int entry) {
   fvg_status s = open_entry(t, &t->entry[entry]);
+  if (!s) s = make_own_masks(t);
   if (!s) s = print_settings(t);
   for (int run = 0; !s && run < t->n_seed; run++) s = run_seed(t, run);
   if (!s) s = write_results(t, entry);
@@ -250,6 +252,7 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   if (!s) remove_temporaries(o->out);
   for (int e = 0; !s && e < t->n_entry; e++) s = run_entry(t, e);
   close_sets(t);
+  foreground_choice_free(c, &t->foreground);
   for (int e = 0; e <= MAX_ENTRIES; e++) unlock_folder(&t->lock[e]);
   fvg_clip_free(t->m);
   fvg_release(c, t);

@@ -84,27 +84,58 @@ static void leave_each_once(fvg_items *all) {
   all->n = kept;
 }
 
-/* Checks the class counts of everything that trains on a data set, and the masks of all of it,
-   each once. */
-static fvg_status check_draws(const tuning *t, int set, findings *f) {
-  fvg_ctx *c = t->m->ctx;
-  const fvg_dataset *d = &t->set[set];
-  fvg_items all = {NULL, 0};
+fvg_status draw_all(const tuning *t, int set, fvg_items *all) {
   fvg_status s = FVG_OK;
+  memset(all, 0, sizeof *all);
   for (int i = 0; !s && i < t->n_entry * t->n_seed; i++) {
     const table_entry *e = &t->entry[i / t->n_seed];
-    const int run = i % t->n_seed;
     if (e->set != set) continue;
     fvg_task task;
-    s = draw(t, d, e->shots, t->seed[run], &task);
-    if (!s && run == 0) s = found(c, f, check_shots(t, e, &task));
-    if (!s) s = add_items(c, &all, &task.items);
+    s = draw(t, &t->set[set], e->shots, t->seed[i % t->n_seed], &task);
+    if (!s) s = add_items(t->m->ctx, all, &task.items);
     fvg_task_free(&task);
   }
+  leave_each_once(all);
+  return s;
+}
 
-  leave_each_once(&all);
-  if (!s && all.n && any_needs_masks(t)) s = found(c, f, fvg_dataset_check_masks(d, &all));
+static fvg_status has_a_mask(const fvg_dataset *d, const fvg_items *items, int *has) {
+  *has = 0;
+  for (int i = 0; !*has && i < items->n; i++) {
+    char *path;
+    fvg_status s = fvg_dataset_mask_path(d, &path, items->item[i].path);
+    if (s) return s;
+    *has = path != NULL;
+    fvg_release(d->ctx, path);
+  }
+  return FVG_OK;
+}
+
+/* Decides where the masks of a set come from, and checks those of files. */
+static fvg_status check_masks(tuning *t, int set, findings *f) {
+  fvg_ctx *c = t->m->ctx;
+  const fvg_dataset *d = &t->set[set];
+  fvg_items all;
+  int has = 0;
+  fvg_status s = draw_all(t, set, &all);
+  if (!s && all.n && any_needs_masks(t)) s = has_a_mask(d, &all, &has);
+  t->own_masks[set] = t->o->data.masks == MASKS_OWN || (t->o->data.masks == MASKS_AUTO && !has);
+  if (!s && all.n && any_needs_masks(t) && !t->own_masks[set])
+    s = found(c, f, fvg_dataset_check_masks(d, &all));
   fvg_items_free(c, &all);
+  return s;
+}
+
+/* Checks the class counts of everything that trains on a data set. */
+static fvg_status check_draws(const tuning *t, int set, findings *f) {
+  fvg_status s = FVG_OK;
+  for (int e = 0; !s && e < t->n_entry; e++) {
+    if (t->entry[e].set != set) continue;
+    fvg_task task;
+    s = draw(t, &t->set[set], t->entry[e].shots, t->seed[0], &task);
+    if (!s) s = found(t->m->ctx, f, check_shots(t, &t->entry[e], &task));
+    fvg_task_free(&task);
+  }
   return s;
 }
 
@@ -150,11 +181,13 @@ static fvg_status check_set_files(tuning *t, int set, findings *f) {
   fvg_ctx *c = t->m->ctx;
   fvg_dataset *d = &t->set[set];
   const int skip_bad = t->o->data.skip_bad;
-  const int masks = any_needs_masks(t) ? FVG_CHECK_MASKS : 0;
+  const int reads_masks = any_needs_masks(t) && t->o->data.masks != MASKS_OWN;
+  const int masks = reads_masks ? FVG_CHECK_MASKS : 0;
   const fvg_status train = fvg_dataset_check(d, FVG_CHECK_TRAIN | masks, skip_bad);
   fvg_status s = found(c, f, train);
   if (!s) s = found(c, f, fvg_dataset_check(d, FVG_CHECK_VAL | FVG_CHECK_TEST, skip_bad));
   if (!s && !train) s = check_draws(t, set, f);
+  if (!s && !train) s = check_masks(t, set, f);
   if (!s && skip_bad) tell_untested(c, d);
   return s;
 }

@@ -19,7 +19,8 @@ void declare_tune(option_table *t, void *options) {
 
   add_common(t, &o->common);
   add_learner_options(t, &o->learner);
-  add_data_options(t, &o->data);
+  add_data_options(t, &o->data, MASKS_FROM);
+  add_foreground_options(t, &o->foreground);
   add_text(t, "--out", &o->out);
   add_text(t, "--augment", &o->augment);
   add_text(t, "--seeds", &o->seeds);
@@ -47,14 +48,26 @@ int normalised_of(const tune_options *o, const table_row *r) {
   return o->normalised && has_gate;
 }
 
-int needs_masks(const table_row *r) {
+int needs_foregrounds(const table_row *r) {
   if (r->backbone >= 0) return !r->dpc && (!r->no_frg || !r->no_fdc);
   return r->method && (fvg_method_needs(r->method) & FVG_NEEDS_FOREGROUND);
 }
 
+int any_needs_foregrounds(const tuning *t) {
+  for (int i = 0; i < t->n_row; i++) {
+    if (needs_foregrounds(&t->row[i])) return 1;
+  }
+  return 0;
+}
+
+int needs_masks(const tuning *t, const table_row *r) {
+  if (t->o->data.masks == MASKS_NONE) return 0;
+  return needs_foregrounds(r) && !(r->renews_masks && r->backbone < 0);
+}
+
 int any_needs_masks(const tuning *t) {
   for (int i = 0; i < t->n_row; i++) {
-    if (needs_masks(&t->row[i])) return 1;
+    if (needs_masks(t, &t->row[i])) return 1;
   }
   return 0;
 }
@@ -89,40 +102,43 @@ static void add_fvgpt(tuning *t, const char *name, const table_row *like) {
 }
 
 /* CoOp's ablation rows bear the modules' names alone, others' the method's as well. */
-static void add_ablation(tuning *t, const fvg_method *method, int backbone) {
+static void add_ablation(tuning *t, const table_row *alone, int backbone) {
   static const struct { const char *name; int no_frg, no_fdc, no_pc; } part[] = {
     {"FDC", 1, 0, 1},
     {"PC", 1, 1, 0},
     {"FRG+FDC", 0, 0, 1},
     {"FDC+PC", 1, 0, 0},
   };
-  const char *method_name = fvg_method_name(method);
+  if (!alone) return;
+  const char *method_name = alone->name;
   const int is_coop = !strcmp(method_name, "CoOp");
 
   for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
     table_row row;
     memset(&row, 0, sizeof row);
-    row.method = method;
+    row.method = alone->method;
     row.backbone = backbone;
     row.no_frg = part[i].no_frg;
     row.no_fdc = part[i].no_fdc;
     row.no_pc = part[i].no_pc;
-    char name[64];
+    char name[80];
     snprintf(name, sizeof name, "%s%s%s", is_coop ? "" : method_name, is_coop ? "" : "_",
              part[i].name);
     add_fvgpt(t, name, &row);
   }
 }
 
-/* The method that a trainer's name ends with; the name may begin with FVGPT_ or DPC_. */
+/* The method that a trainer's name ends with; the name may begin with FVGPT_ or DPC_.  DAPT_G is
+   DAPT, which then makes its own masks. */
 static fvg_status check_trainer(fvg_ctx *c, const char *name, int is_fvgpt, int is_dpc,
-                                const fvg_method **method) {
+                                const fvg_method **method, int *renews_masks) {
   const char *end = is_fvgpt ? name + 6 : is_dpc ? name + 4 : name;
-  *method = fvg_method_find(end);
+  *renews_masks = !strcmp(end, "DAPT_G");
+  *method = fvg_method_find(*renews_masks ? "DAPT" : end);
   if (!*method) {
     return fvg_fail(c, FVG_E_ARG,
-                    "--trainer %s: CoOp, KgCoOp, ProGrad, CoCoOp, PromptSRC, MaPLe, DAPT, MMRL, "
-                    "or one of them behind FVGPT_ or DPC_ is expected",
+                    "--trainer %s: CoOp, KgCoOp, ProGrad, CoCoOp, PromptSRC, MaPLe, DAPT, DAPT_G, "
+                    "MMRL, or one of them behind FVGPT_ or DPC_ is expected",
                     name);
   }
 
@@ -144,10 +160,12 @@ static fvg_status add_trainer(tuning *t, fvg_ctx *c, const char *name) {
   const int is_fvgpt = !strncmp(name, "FVGPT_", 6);
   const int is_dpc = !strncmp(name, "DPC_", 4);
   const fvg_method *method;
-  fvg_status s = check_trainer(c, name, is_fvgpt, is_dpc, &method);
+  int renews_masks = 0;
+  fvg_status s = check_trainer(c, name, is_fvgpt, is_dpc, &method, &renews_masks);
   if (s) return s;
 
-  const table_row *alone = add_row(t, fvg_method_name(method), method, -1);
+  table_row *alone = add_row(t, renews_masks ? "DAPT_G" : fvg_method_name(method), method, -1);
+  if (alone) alone->renews_masks = renews_masks;
   const int backbone = alone ? (int)(alone - t->row) : -1;
   if (is_dpc) {
     table_row *r = add_row(t, name, method, backbone);
@@ -159,7 +177,7 @@ static fvg_status add_trainer(tuning *t, fvg_ctx *c, const char *name) {
     whole.method = method;
     whole.backbone = backbone;
     add_fvgpt(t, name, &whole);
-    if (t->o->ablate) add_ablation(t, method, backbone);
+    if (t->o->ablate) add_ablation(t, alone, backbone);
   }
   return FVG_OK;
 }
@@ -209,6 +227,7 @@ static int is_fixed_crops(const char *text, int *n_crops) {
 static fvg_status parse_augment(tuning *t, fvg_ctx *c, const char *text) {
   fvg_views_desc *x = &t->augment;
   x->fill_black = t->o->fill_black;
+  x->no_masks = t->o->data.masks == MASKS_NONE;
   if (!strcmp(text, "crop")) x->augment = FVG_AUGMENT_CROP;
   else if (!strcmp(text, "none")) x->augment = FVG_AUGMENT_NONE;
   else if (!strcmp(text, "squash")) x->augment = FVG_AUGMENT_SQUASH;
@@ -312,6 +331,7 @@ fvg_status parse_lists(tuning *t, fvg_ctx *c) {
   if (!s) s = parse_augment(t, c, t->o->augment);
   if (!s) s = parse_position(c, t->o->learner.position, &position);
   if (!s) s = check_set(t, c);
+  if (!s) s = choose_foreground(c, &t->o->foreground, &t->foreground);
   if (!s) s = parse_entries(t, c);
   return s;
 }

@@ -4,6 +4,7 @@
 #ifndef FVGPT_TUNE_LIST_H
 #define FVGPT_TUNE_LIST_H
 
+#include "fvgpt_foreground.h"
 #include "fvgpt_learners.h"
 #include "fvgpt_sets.h"
 #include "fvgpt_system.h"
@@ -13,6 +14,7 @@ typedef struct tune_options {
   common_options common;
   learner_options learner;
   data_options data;
+  foreground_options foreground;
   const char *out;                   /* NULL: not given                                          */
   const char *augment, *seeds;
   int epochs, batch;                 /* 0: the recipe's                                          */
@@ -42,6 +44,7 @@ typedef struct table_row {
   int backbone;                      /* of FVG-PT and DPC: the row whose learner it sits on;
                                         else -1                                                  */
   int dpc, no_frg, no_fdc, no_pc;
+  int renews_masks;                  /* DAPT-G: its own masks, anew after every epoch             */
 } table_row;
 
 /* What is trained and tested together: a data set and a number of shots. */
@@ -62,12 +65,14 @@ typedef struct tuning {
   int n_row, n_entry, n_seed;
   fvg_group train_half;
   fvg_views_desc augment;
+  foreground_choice foreground;      /* how masks are made                                       */
   folder_lock lock[MAX_ENTRIES + 1]; /* of --out, and of the entries' folders                    */
 
   /* Data sets, which are opened and checked before the first entry begins. */
   fvg_dataset set[MAX_ENTRIES], target[MAX_TESTS];
   char target_name[MAX_TESTS][KEY_BYTES];
   int n_set, n_target;
+  int own_masks[MAX_ENTRIES];        /* 1: the set's masks are still to be made by CLIP itself   */
 
   /* The entry at work. */
   const table_entry *at;
@@ -97,8 +102,12 @@ void key_of_path(const char *path, char *key, size_t size);
    gates see are normalised. */
 int calibration_of(const tune_options *o, const table_row *r);
 int normalised_of(const tune_options *o, const table_row *r);
-/* Does the row train on masks?  FVG-PT's foreground modules do, and some methods. */
-int needs_masks(const table_row *r);
+/* Does the row train on views of foregrounds?  FVG-PT's foreground modules do, and some methods. */
+int needs_foregrounds(const table_row *r);
+int any_needs_foregrounds(const tuning *t);
+/* Does it read the data set's masks for them?  DAPT-G, which makes its own, does not, and with
+   --masks none nothing does. */
+int needs_masks(const tuning *t, const table_row *r);
 int any_needs_masks(const tuning *t);
 
 #endif

@@ -138,6 +138,34 @@ static void set_masks(fvg_settings *x, const fvg_task *task) {
   set_mark(x, "masks", h);
 }
 
+/* How masks are made, but for the model and the classes. */
+static uint64_t mark_foreground(uint64_t h, const foreground_options *o) {
+  h = mark_text(h, o->background ? o->background : "");
+  h = mark_text(h, o->background_template ? o->background_template : "");
+  return mark_bytes(h, &o->quick, sizeof o->quick);
+}
+
+void mark_of_masks(const tuning *t, int set, const fvg_task *task, char mark[MARK_BYTES]) {
+  fvg_settings x;
+  x.n = 0;
+  set_model(&x, t->m);
+  set_towers(&x, t->m);
+  uint64_t h = mark_foreground(mark_start, &t->o->foreground);
+  for (int i = 0; i < x.n; i++) h = mark_text(h, x.entry[i].value);
+  for (int i = 0; i < task->n_class; i++) h = mark_text(h, task->class_name[i]);
+  h = mark_text(h, t->set[set].root);
+  h = mark_bytes(h, &t->o->data.exif_rotate, sizeof t->o->data.exif_rotate);
+  print_mark(mark, MARK_BYTES, h);
+}
+
+/* Sets what takes the place of the data set's masks: nothing, or masks that the learner makes while
+   it trains. */
+static void set_masks_made(fvg_settings *x, const tuning *t, const table_row *r) {
+  const int renews_masks = r->renews_masks && r->backbone < 0;
+  fvg_settings_set(x, "masks", renews_masks ? "renewed" : "none");
+  if (renews_masks) set_mark(x, "own_masks", mark_foreground(mark_start, &t->o->foreground));
+}
+
 /* ---- all settings of a stage ---- */
 static void describe_fvgpt(const tune_options *o, const table_row *r, fvg_settings *x) {
   const char *given = o->learner.prompt_template;
@@ -169,7 +197,8 @@ void describe(const tuning *t, const table_row *r, int seed, const fvg_task *tas
   /* Older checkpoints have no such setting either. */
   if (o->data.exif_rotate) fvg_settings_set(x, "exif_rotate", "on");
   set_towers(x, t->m);
-  if (needs_masks(r)) set_masks(x, task);
+  if (needs_masks(t, r)) set_masks(x, task);
+  else if (needs_foregrounds(r)) set_masks_made(x, t, r);
 
   if (r->dpc) {
     fvg_settings_set_number(x, "dpc_weight", o->dpc_weight);
@@ -235,6 +264,7 @@ static const char *meaning_of_mark(const char *key) {
     {"towers", "on another model"},
     {"images", "on other pictures"},
     {"masks", "with other masks or another --masks"},
+    {"own_masks", "with another --background, --background-template or --quick"},
   };
   for (size_t i = 0; i < sizeof mark / sizeof *mark; i++) {
     if (!strcmp(mark[i][0], key)) return mark[i][1];

@@ -20,6 +20,9 @@ enum { MARK_BYTES = 32 };
 void mark_of(const fvg_settings *x, const fvg_learner *l, const table_row *r,
              char mark[MARK_BYTES]);
 
+/* The mark of the masks that CLIP makes for a set, and of the classes of the task. */
+void mark_of_masks(const tuning *t, int set, const fvg_task *task, char mark[MARK_BYTES]);
+
 /* Was the checkpoint w, which holds the learner `have`, made with these settings, and is it the
    learner `want` that was to be tuned?  FVG_E_ARG tells what differs. */
 fvg_status check_settings(const tuning *t, const char *path, const fvg_weights *w,

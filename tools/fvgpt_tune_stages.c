@@ -75,7 +75,7 @@ static fvg_status views_for(tuning *t, int seed, view_stage stage, fvg_learner *
     desc.seed = (uint64_t)seed + 1000000u * (uint64_t)stage;
   } else if (is_plain && !has_own_crops) {
     place = &t->plain_views;
-    desc.no_foreground = !any_needs_masks(t);
+    desc.no_foreground = !any_needs_foregrounds(t);
   } else if (!is_plain && stage == STAGE_2) {
     place = &t->backbone_views;
   }
@@ -214,6 +214,7 @@ static fvg_status stage_1(tuning *t, const table_row *r, const char *name, int s
 
   fvg_views *views;
   s = views_for(t, seed, STAGE_1, *l, &views);
+  if (r->renews_masks) g.desc.own_masks = &t->foreground.desc;
   if (!s) s = fvg_learner_train(*l, views, task, &g.desc);
   return stage_end(t, &g, s, *l, NULL, curve);
 }

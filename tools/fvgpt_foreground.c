@@ -1,0 +1,93 @@
+/* Masks that CLIP makes itself; see fvgpt_foreground.h. */
+#include "fvgpt_foreground.h"
+
+#include <string.h>
+
+#include "fvgpt_system.h"
+
+/* ---- options ---- */
+void add_foreground_options(option_table *t, foreground_options *o) {
+  add_text(t, "--background", &o->background);
+  add_text(t, "--background-template", &o->background_template);
+  add_flag(t, "--quick", &o->quick);
+}
+
+/* Cuts the words at their commas. */
+static fvg_status cut_words(fvg_ctx *c, const char *words, foreground_choice *x) {
+  x->text = fvg_copy_string(c, words);
+  if (!x->text) return FVG_E_NOMEM;
+  for (char *at = x->text; at;) {
+    char *comma = strchr(at, ',');
+    if (comma) *comma = 0;
+    if (!*at) return fvg_fail(c, FVG_E_ARG, "--background %s: a word is missing", words);
+    if (x->desc.n_background == MAX_BACKGROUND)
+      return fvg_fail(c, FVG_E_ARG, "--background: more than %d words", MAX_BACKGROUND);
+    x->word[x->desc.n_background++] = at;
+    at = comma ? comma + 1 : NULL;
+  }
+  x->desc.background = x->word;
+  return FVG_OK;
+}
+
+fvg_status choose_foreground(fvg_ctx *c, const foreground_options *o, foreground_choice *x) {
+  memset(x, 0, sizeof *x);
+  x->desc.background_template = o->background_template;
+  x->desc.quick = o->quick;
+  return o->background ? cut_words(c, o->background, x) : FVG_OK;
+}
+
+void foreground_choice_free(fvg_ctx *c, foreground_choice *x) {
+  fvg_release(c, x->text);
+  x->text = NULL;
+}
+
+/* ---- files ---- */
+/* The path below the folder of a published set, of which the masks' folder is a part. */
+static const char *path_in_set(const fvg_dataset *d, const char *path) {
+  const char *folder = d->card ? d->card->folder : "";
+  const size_t n = strlen(folder);
+  return n && !strncmp(path, folder, n) && path[n] == '/' ? path + n + 1 : path;
+}
+
+fvg_status mask_file(const fvg_dataset *d, const char *folder, const char *path, char **file) {
+#ifdef FVGPT_STB_IMAGE
+  static const char suffix[] = ".png";
+#else
+  static const char suffix[] = ".pgm";
+#endif
+  fvg_ctx *c = d->ctx;
+  *file = NULL;
+  char *whole = fvg_path_join(c, folder, path_in_set(d, path));
+  if (!whole) return FVG_E_NOMEM;
+  const size_t length = strlen(whole) + sizeof suffix;
+  char *name = FVG_NEW_ARRAY(c, char, length);
+  if (name) {
+    strcpy(name, whole);
+    char *dot = strrchr(name, '.');
+    const char *slash = strrchr(name, '/');
+    strcpy(dot && dot > slash ? dot : name + strlen(name), suffix);
+  }
+  fvg_release(c, whole);
+  *file = name;
+  return name ? FVG_OK : FVG_E_NOMEM;
+}
+
+/* Makes the folders that a file will lie in. */
+static fvg_status make_folders_of(fvg_ctx *c, const char *file) {
+  char *folder = fvg_copy_string(c, file);
+  if (!folder) return FVG_E_NOMEM;
+  char *slash = strrchr(folder, '/');
+  if (slash) *slash = 0;
+  fvg_status s = slash ? make_folders(c, folder) : FVG_OK;
+  fvg_release(c, folder);
+  return s;
+}
+
+fvg_status make_mask_file(fvg_ctx *c, fvg_foreground *x, const fvg_image *picture, int label,
+                          const char *file, fvg_image *mask, float *confidence) {
+  fvg_status s = fvg_foreground_mask(x, mask, confidence, picture, label);
+  if (!s) s = make_folders_of(c, file);
+  if (!s) s = fvg_image_save(c, mask, file);
+  if (s) fvg_image_free(c, mask);
+  return s;
+}

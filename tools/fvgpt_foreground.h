@@ -1,0 +1,35 @@
+/* Masks that CLIP makes itself, kept as files: what `masks` and `tune` share. */
+#ifndef FVGPT_FOREGROUND_H
+#define FVGPT_FOREGROUND_H
+
+#include "fvgpt_options.h"
+
+/* ---- options ---- */
+enum { MAX_BACKGROUND = 256 };       /* words                                                    */
+typedef struct foreground_options {
+  const char *background;            /* words with commas; NULL: not given                       */
+  const char *background_template;   /* NULL: not given                                          */
+  int quick;
+} foreground_options;
+void add_foreground_options(option_table *t, foreground_options *o);
+
+/* The options as the library takes them; the words of desc lie here, so that it must not move. */
+typedef struct foreground_choice {
+  fvg_foreground_desc desc;
+  const char *word[MAX_BACKGROUND];
+  char *text;                        /* the words' storage                                       */
+} foreground_choice;
+fvg_status choose_foreground(fvg_ctx *c, const foreground_options *o, foreground_choice *x);
+void foreground_choice_free(fvg_ctx *c, foreground_choice *x);
+
+/* ---- files ---- */
+/* Where the mask of a picture lies in a folder that is laid out as the published ones are; to be
+   released.  Masks have the kind that this program can read again: PNG, or PGM without
+   stb_image. */
+fvg_status mask_file(const fvg_dataset *d, const char *folder, const char *path, char **file);
+/* Makes the mask of a picture and saves it as `file`, whose folders are made; label -1: it is not
+   known. */
+fvg_status make_mask_file(fvg_ctx *c, fvg_foreground *x, const fvg_image *picture, int label,
+                          const char *file, fvg_image *mask, float *confidence);
+
+#endif
