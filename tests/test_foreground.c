@@ -437,6 +437,27 @@ static void test_masks(void) {
   }
 }
 
+/* Pictures of any sides, and of one colour, have masks. */
+static void test_odd_pictures(void) {
+  static const int side[5][2] = {{1, 1}, {1, 300}, {700, 2}, {3, 3}, {64, 1}};
+  fvg_foreground_desc d = world_desc();
+  fvg_foreground *x = NULL;
+  int i;
+  check(!fvg_foreground_new(m, &x, name, WORLD_THINGS, &d), "made");
+  for (i = 0; i < 5; i++) {
+    fvg_image odd, made;
+    float confidence = -1;
+    memset(&odd, 0, sizeof odd);
+    fvg__image_new(c, &odd, side[i][0], side[i][1], 3);
+    memset(odd.pixels, 200, (size_t)side[i][0] * (size_t)side[i][1] * 3);
+    check(!fvg_foreground_mask(x, &made, &confidence, &odd, i % 2 ? 3 : -1) && made.width == side[i][0] && made.height == side[i][1] &&
+              confidence >= 0 && confidence <= 1, "an odd picture");
+    fvg_image_free(c, &made);
+    fvg_image_free(c, &odd);
+  }
+  fvg_foreground_free(x);
+}
+
 /* The same bytes for any number of threads, and at every SIMD level nearly the same mask. */
 static void test_threads(void) {
   fvg_foreground_desc d = world_desc();
@@ -518,6 +539,7 @@ int main(void) {
   test_items();
   test_dapt_g();
   test_masks();
+  test_odd_pictures();
   test_threads();
   test_errors();
   for (i = 0; i < PICTURES; i++) fvg_image_free(c, &picture[i]), fvg_image_free(c, &mask[i]);
