@@ -12,6 +12,16 @@
 /* Tests on base and on new classes have a harmonic mean. */
 static int has_h(const tuning *t) { return t->train_half == FVG_BASE; }
 
+/* The width of the column of names. */
+static int name_width(const tuning *t) {
+  size_t width = 24;
+  for (int row = 0; row < t->n_row; row++) {
+    const size_t n = strlen(t->row[row].name);
+    if (n > width) width = n;
+  }
+  return (int)width;
+}
+
 /* ---- lines while it works ---- */
 /* Appends ", NAME VALUE" to a text that has `size` bytes. */
 static void append(char *text, size_t size, const char *name, double value) {
@@ -150,7 +160,7 @@ static void write_means(document *d, tuning *t, int entry, int row) {
   double *mean = t->mean[entry][row];
   double deviation;
   put(d, "  {\"method\": \"%s\"", t->row[row].name);
-  printf("%-24s", t->row[row].name);
+  printf("%-*s", name_width(t), t->row[row].name);
 
   for (int i = 0; i < t->n_test; i++) {
     mean[i] = mean_of(t, row, i, &deviation);
@@ -177,7 +187,7 @@ fvg_status write_results(tuning *t, int entry) {
   put_rows(&d, t);
   put_curves(&d, t);
 
-  print(stdout, "\n%-24s", t->at->key);
+  print(stdout, "\n%-*s", name_width(t), t->at->key);
   for (int i = 0; i < t->n_test; i++) print(stdout, " %6.6s %6s", t->test[i].name, "+-");
   printf("%s   mean of %d seed%s%s\n", has_h(t) ? "      H" : "", t->n_seed,
          t->n_seed > 1 ? "s" : "", has_h(t) ? ", H of the means" : "");
@@ -232,7 +242,7 @@ static void write_averages(document *d, const tuning *t, const double *average) 
 static void write_table_row(document *d, const tuning *t, int row) {
   double average[MAX_TESTS] = {0};
   put(d, "  {\"method\": \"%s\"", t->row[row].name);
-  printf("%-24s", t->row[row].name);
+  printf("%-*s", name_width(t), t->row[row].name);
   for (int e = 0; e < t->n_entry; e++) {
     const double *mean = t->mean[e][row];
     for (int i = 0; i < t->n_test; i++) average[i] += mean[i] / t->n_entry;
@@ -249,7 +259,7 @@ fvg_status write_table(const tuning *t) {
   put(&d, "{\n \"trainer\": \"%s\",\n", t->o->learner.trainer);
   put_seeds(&d, t);
   put(&d, " \"table\": [\n");
-  printf("%-24s", "");
+  printf("%-*s", name_width(t), "");
   for (int e = 0; e < t->n_entry; e++)
     print(stdout, " %-*.*s", width, width, t->entry[e].key);
   printf(" average\n");
