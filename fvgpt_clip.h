@@ -16686,6 +16686,16 @@ static fvg_status fvg__cross_entropies(fvg_fvgpt *fvgpt, const fvg__train_set *x
   return s;
 }
 
+/* What is to be done about adapters that are worse than the backbone. */
+static const char *fvg__advice(const fvg_fvgpt *fvgpt) {
+  if (fvgpt->desc.no_fdc) return "base classes keep the backbone's scores";
+  if (fvgpt->desc.distill == FVG_DISTILL_STABLE)
+    return "train at a lower rate, or with --guard (fvg_train_desc.guard), which keeps the "
+           "backbone's scores";
+  return "train with --distill stable (fvg_fvgpt_desc.distill), or with --guard "
+         "(fvg_train_desc.guard), which keeps the backbone's scores";
+}
+
 /* Compares the adapters with the backbone on the pictures that they were trained on.  Worse ones
    are told of and, with a guard, left out from now on. */
 static fvg_status fvg__guard(fvg_fvgpt *fvgpt, const fvg__train_set *x, const char *what,
@@ -16697,15 +16707,11 @@ static fvg_status fvg__guard(fvg_fvgpt *fvgpt, const fvg__train_set *x, const ch
   if (desc && desc->cross_entropy) memcpy(desc->cross_entropy, ce, sizeof ce);
   if (ce[1] <= ce[0]) return FVG_OK;
 
-  const int guarded = desc && desc->guard;
-  fvgpt->desc.no_fdc = guarded;
-  const char *then = "--distill stable (fvg_fvgpt_desc.distill) trains more safely, and --guard "
-                     "(fvg_train_desc.guard) keeps the backbone's scores";
-  if (guarded) then = "base classes keep the backbone's scores";
+  fvgpt->desc.no_fdc = desc && desc->guard;
   fvg_log(fvgpt->ctx, 0,
-          "%s: stage two made the cross-entropy on the training pictures %.4f, which the backbone "
-          "has at %.4f; %s",
-          what, ce[1], ce[0], then);
+          "%s: the adapters' cross-entropy on the training pictures is %.4f, worse than the "
+          "backbone's %.4f; %s",
+          what, ce[1], ce[0], fvg__advice(fvgpt));
   return FVG_OK;
 }
 

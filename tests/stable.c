@@ -249,8 +249,8 @@ static void print_table(int n) {
   }
   const int all = METHODS * RATES * MASKS * n;
   for (int way = 0; way < WAYS; way++) {
-    printf("%s: %d of %d runs below their backbone, the worst by %.1f\n",
-           way == STABLE ? "stable" : way == WITHOUT ? "no distillation" : "published", below[way], all, -worst[way]);
+    printf("%s: %d of %d runs below their backbone, the worst at %.1f\n",
+           way == STABLE ? "stable" : way == WITHOUT ? "no distillation" : "published", below[way], all, worst[way]);
   }
   printf("stable: %d of %d means below the backbone's; %d of %d more than 0.5 below published with given masks\n",
          means_below, METHODS * RATES * MASKS, behind, METHODS * RATES);

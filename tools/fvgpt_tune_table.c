@@ -31,10 +31,11 @@ static void append(char *text, size_t size, const char *name, double value) {
 
 /* What is not the method's usual way: warm-up, context, and options that a recipe or --set
    changes. */
-static void list_unusual(const table_row *r, const fvg_learner_desc *desc,
+static void list_unusual(const tuning *t, const table_row *r, const fvg_learner_desc *desc,
                          const fvg_train_desc *train, char *text, size_t size) {
   text[0] = 0;
   if (train->optimizer.warmup_epochs < 0) snprintf(text, size, ", no warm-up");
+  if (distill_of(r)) append(text, size, "lambda-base", lambda_base_of(t->o, r));
   if (r->backbone >= 0) return;
   if (desc->n_ctx) append(text, size, "n_ctx", desc->n_ctx);
   for (int i = 0; i < desc->n_option && strlen(text) < size - 60; i++)
@@ -54,7 +55,7 @@ static fvg_status print_setting(const tuning *t, const table_row *r) {
   const char *preset = preset_name[o->preset];
   if (r->backbone >= 0) preset = r->dpc ? "DPC's" : "FVG-PT's";
   char unusual[400];
-  list_unusual(r, &desc, &d, unusual, sizeof unusual);
+  list_unusual(t, r, &desc, &d, unusual, sizeof unusual);
   printf("settings    %s: preset %s, %s, %s, lr %g, %d epochs, batch %d%s\n", r->name, preset,
          protocol[protocol_of(o)], d.optimizer.kind == FVG_ADAMW ? "AdamW" : "SGD",
          (double)d.optimizer.lr, d.optimizer.epochs, d.batch, unusual);
