@@ -171,7 +171,8 @@
       as it is: there is only a warning, and only if in more than half of the masks foreground runs
       along the whole edge.  DAPT takes the whole of an image without a mask for foreground, so its
       background is blank; a note says so.  A training set without any mask is an error; masks can
-      be made by the model itself (fvg_foreground_mask).
+      be made by the model itself (fvg_foreground_mask).  Wrong masks can take FVG-PT's base classes
+      far below its backbone's: FVG_DISTILL_STABLE prevents it, and fvg_train_desc has a guard.
 
    8. PROTOCOL.  A task (fvg_task) is what training and testing work on: pictures to tell apart, and
       the names to tell them by.  fvg_task_draw makes one from a split of a data set (train, val,
@@ -1177,7 +1178,6 @@ typedef struct fvg_train_desc {
                                         into for zero-shot CLIP; NULL: "a photo of a {}."  It is not
                                         taken from the learner: set it here as well */
   double *epoch_loss;                /* [epochs] receives each epoch's mean loss, unless NULL */
-
 
   /* FVG-PT, unless it was made with no_fdc: when training ends, the mean cross-entropy of the
      adapters' scores on the training pictures is compared with that of the backbone's, in the views
@@ -16294,6 +16294,11 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
    half of the base classes, which scores the other half (cross-fitted calibration).  It can also
    stay as published unless zero-shot CLIP is clearly better on those pictures (guarded
    calibration).
+
+   The adapters can end worse than the backbone that they sit on (fvgpt.h, chapter 12).  So stage 2
+   ends with a comparison: CE(z_FDC, y) and CE(z_full, y) on the training pictures, in views that
+   chance has no part in, or in all those that are kept.  Worse adapters are told of, and with a
+   guard left out for good (no_fdc), so that base classes are scored by z_full.
 
    A classifier then scores pictures in one of five ways.  s is CLIP's logit scale; f, f_clip, g and
    g_clip have unit length; MMRL's f_score is alpha f + (1 - alpha) f_r and shorter, with other
