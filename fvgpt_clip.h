@@ -5829,6 +5829,13 @@ FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float thresh
   return FVG_OK;
 }
 
+/* Swaps the 0 and 255 of a mask of one channel. */
+static void fvg__invert_mask(fvg_image *m) {
+  const size_t n = fvg__pixel_count(m);
+  for (size_t i = 0; i < n; i++)
+    m->pixels[i] = (uint8_t)(255 - m->pixels[i]);
+}
+
 /* A byte has 256 values, so each channel is looked up in a table. */
 FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *image,
                                        const fvg_preprocess *p) {
@@ -14374,13 +14381,6 @@ static int fvg__is_black(const fvg_image *m) {
     if (fvg__colour_at(m, i) != FVG__BLACK) return 0;
   }
   return 1;
-}
-
-/* Swaps the 0 and 255 of a mask of one channel. */
-static void fvg__invert_mask(fvg_image *m) {
-  const size_t n = fvg__pixel_count(m);
-  for (size_t i = 0; i < n; i++)
-    m->pixels[i] = (uint8_t)(255 - m->pixels[i]);
 }
 
 /* Makes m one channel of 0 and 255 by a reading that has been chosen.  inverted: swaps the two. */
