@@ -934,8 +934,8 @@ typedef enum fvg_area_rule {
 /* Whom the adapters learn from in (6), and how much. */
 typedef enum fvg_distill {
   FVG_DISTILL_PUBLISHED = 0,         /* by r of (3), which the gate learns at the same time      */
-  FVG_DISTILL_STABLE                 /* by m r*, and a hundred times less: stage two does not end
-                                        below its backbone, whatever the masks are worth         */
+  FVG_DISTILL_STABLE                 /* by m r*, which the labels say, and a hundred times less,
+                                        so that wrong masks do no harm                           */
 } fvg_distill;
 
 /* A number that begins a comment is the default, which zero stands for.  "On" begins the comment of
