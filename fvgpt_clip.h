@@ -171,6 +171,8 @@
       as it is: there is only a warning, and only if in more than half of the masks foreground runs
       along the whole edge.  DAPT takes the whole of an image without a mask for foreground, so its
       background is blank; a note says so.  A training set without any mask is an error.
+      Wrong masks can take FVG-PT's base classes far below its backbone's: FVG_DISTILL_STABLE prevents
+      it, and fvg_train_desc has a guard.
 
       Who has no masks lets the model make them (chapter 36), before training:
 
@@ -1142,6 +1144,8 @@ typedef struct fvg_views_desc {
   int   no_foreground;               /* 1: foreground views are not wanted, masks are not read */
   int   no_masks;                    /* 1: masks are not read either, but foreground views are
                                         wanted: those of pictures without a mask */
+  int   invert_masks;                /* 1: foreground and background change places, for a study of
+                                        what wrong masks do; a picture without a mask stays so */
   fvg_learner *learner;              /* whose image tower makes the features; NULL: CLIP's own */
   uint64_t seed;                     /* of the crops */
 } fvg_views_desc;
@@ -1197,6 +1201,15 @@ typedef struct fvg_train_desc {
                                         learner makes masks of the task's pictures anew, for its
                                         own training alone, which makes DAPT DAPT-G; desc.learner
                                         is not read.  NULL: masks are as the data set has them */
+
+  /* FVG-PT, unless it was made with no_fdc: when training ends, the mean cross-entropy of the
+     adapters' scores on the training pictures is compared with that of the backbone's, in the views
+     that are kept, else under the test transform.  A greater one is logged as a warning. */
+  int guard;                         /* 1: the adapters are then left out: no_fdc is turned on in
+                                        fvgpt, and base classes have the backbone's scores */
+  double *cross_entropy;             /* [2] receives the backbone's and the adapters'; NULL: not
+                                        wanted */
+
   /* A file that holds the run after every epoch; NULL: none.  A run that finds it goes on from
      there and ends bit for bit as if it had never stopped.  The file must bear the same state_mark
      (NULL: ""), else it is FVG_E_ARG.  A damaged file is reported, and the run begins anew.  A file
@@ -5848,6 +5861,13 @@ FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float thresh
   }
   image->channels = 1;
   return FVG_OK;
+}
+
+/* Swaps the 0 and 255 of a mask of one channel. */
+static void fvg__invert_mask(fvg_image *m) {
+  const size_t n = fvg__pixel_count(m);
+  for (size_t i = 0; i < n; i++)
+    m->pixels[i] = (uint8_t)(255 - m->pixels[i]);
 }
 
 /* A byte has 256 values, so each channel is looked up in a table. */
@@ -14530,11 +14550,7 @@ static fvg_status fvg__apply_reading(fvg_ctx *c, fvg_image *m, fvg_mask_reading 
     fvg_status s = fvg_image_binarise(c, m, threshold);
     if (s) return s;
   }
-  if (!inverted) return FVG_OK;
-
-  const size_t n = fvg__pixel_count(m);
-  for (size_t i = 0; i < n; i++)
-    m->pixels[i] = (uint8_t)(255 - m->pixels[i]);
+  if (inverted) fvg__invert_mask(m);
   return FVG_OK;
 }
 
@@ -15245,6 +15261,7 @@ static fvg_status fvg__view_foreground(fvg_ctx *c, const fvg_views *v, const fvg
   fvg_image mask_view;
   fvg_status s = fvg__augmented(c, v, mask, crop, FVG_NEAREST, &mask_view);
   if (s) return s;
+  if (v->desc.invert_masks) fvg__invert_mask(&mask_view);
   const fvg_preprocess *black = v->desc.fill_black ? &v->clip->preprocess : NULL;
   *area = fvg_foreground_view(fg, x, &mask_view, black);
   fvg_image_free(c, &mask_view);
@@ -16474,6 +16491,11 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
    stay as published unless zero-shot CLIP is clearly better on those pictures (guarded
    calibration).
 
+   The adapters can end worse than the backbone that they sit on (fvgpt.h, chapter 12).  So stage 2
+   ends with a comparison: CE(z_FDC, y) and CE(z_full, y) on the training pictures, in views that
+   chance has no part in, or in all those that are kept.  Worse adapters are told of, and with a
+   guard left out for good (no_fdc), so that base classes are scored by z_full.
+
    A classifier then scores pictures in one of five ways.  s is CLIP's logit scale; f, f_clip, g and
    g_clip have unit length; MMRL's f_score is alpha f + (1 - alpha) f_r and shorter, with other
    methods it is f:
@@ -16804,6 +16826,120 @@ static fvg_status fvg__train_set_new(fvg__train_set *x, const fvg_fvgpt *fvgpt, 
   return s;
 }
 
+/* ---- stage 2 at its end: have the adapters done harm? ---- */
+/* Room for the comparison: features of all pictures, parts and scores of a batch of them. */
+typedef struct fvg__compare_room {
+  int *index;                 /* [n]                                                            */
+  float *rows;                /* [n, width]                                                     */
+  float *part;                /* [FVG__IMAGE_BATCH, width]                                      */
+  float *z;                   /* [FVG__IMAGE_BATCH, n_class]                                    */
+} fvg__compare_room;
+
+/* Gets the features of all pictures in kept view number `view`; where none are kept, under the test
+   transform, so that chance has no part in them. */
+static fvg_status fvg__still_features(const fvg__train_set *x, const fvg__compare_room *room,
+                                      int view) {
+  fvg_views *v = x->views;
+  const int n = x->items->n;
+  if (v->n_kept)
+    return fvg_views_get(v, room->rows, NULL, NULL, x->items, room->index, n, view);
+
+  fvg_task task;
+  memset(&task, 0, sizeof task);
+  task.dataset = v->dataset;
+  task.items = *x->items;
+  return fvg_encode_task(v->clip, v->desc.learner, room->rows, &task);
+}
+
+/* Adds the cross-entropies of n pictures, from `first` on, to sum: the backbone's to sum[0], the
+   adapters' to sum[1]. */
+static fvg_status fvg__add_cross_entropies(fvg_fvgpt *fvgpt, const fvg__train_set *x,
+                                           const fvg__compare_room *room, int first, int n,
+                                           double sum[2]) {
+  const float *rows = room->rows + fvg__row(first, x->views->width);
+  const fvg_features of = fvg__feature_matrices(x->views->clip, x->learner, rows, n, room->part);
+  fvg_fvgpt_batch batch;
+  memset(&batch, 0, sizeof batch);
+  batch.n = n;
+  batch.n_class = x->n_class;
+  batch.f = of.f;
+  batch.f_score = of.f_score;
+  batch.g = x->g;
+
+  fvg_status s = FVG_OK;
+  for (int adapted = 0; !s && adapted < 2; adapted++) {
+    fvgpt->desc.no_fdc = !adapted;
+    s = fvg_fvgpt_score_base(fvgpt, room->z, &batch);
+    for (int i = 0; !s && i < n; i++) {
+      const float *z_i = room->z + fvg__row(i, x->n_class);
+      const int label = x->items->item[first + i].label;
+      sum[adapted] += fvg__row_cross_entropy(z_i, x->n_class, label);
+    }
+  }
+  fvgpt->desc.no_fdc = 0;
+  return s;
+}
+
+/* Computes the mean cross-entropy on the training pictures, over all views that are kept:
+   ce[0] = CE(z_full, y), ce[1] = CE(z_FDC, y). */
+static fvg_status fvg__cross_entropies(fvg_fvgpt *fvgpt, const fvg__train_set *x, double ce[2]) {
+  fvg_ctx *c = fvgpt->ctx;
+  const int n = x->items->n;
+  const int n_view = x->views->n_kept ? x->views->n_kept : 1;
+  fvg__compare_room room;
+  room.index = FVG_NEW_ARRAY(c, int, (size_t)n);
+  room.rows = FVG_NEW_ARRAY(c, float, fvg__row(n, x->views->width));
+  room.part = FVG_NEW_ARRAY(c, float, fvg__row(FVG__IMAGE_BATCH, x->views->width));
+  room.z = FVG_NEW_ARRAY(c, float, fvg__row(FVG__IMAGE_BATCH, x->n_class));
+  fvg_status s = room.index && room.rows && room.part && room.z ? FVG_OK : FVG_E_NOMEM;
+  for (int i = 0; !s && i < n; i++)
+    room.index[i] = i;
+
+  double sum[2] = {0, 0};
+  for (int view = 0; !s && view < n_view; view++) {
+    s = fvg__still_features(x, &room, view);
+    for (int i = 0; !s && i < n; i += FVG__IMAGE_BATCH)
+      s = fvg__add_cross_entropies(fvgpt, x, &room, i, fvg__min(n - i, FVG__IMAGE_BATCH), sum);
+  }
+  for (int i = 0; i < 2; i++)
+    ce[i] = sum[i] / ((double)n * n_view);
+
+  fvg_release(c, room.index);
+  fvg_release(c, room.rows);
+  fvg_release(c, room.part);
+  fvg_release(c, room.z);
+  return s;
+}
+
+/* What is to be done about adapters that are worse than the backbone. */
+static const char *fvg__advice(const fvg_fvgpt *fvgpt) {
+  if (fvgpt->desc.no_fdc) return "base classes keep the backbone's scores";
+  if (fvgpt->desc.distill == FVG_DISTILL_STABLE)
+    return "train at a lower rate, or with --guard (fvg_train_desc.guard), which keeps the "
+           "backbone's scores";
+  return "train with --distill stable (fvg_fvgpt_desc.distill), or with --guard "
+         "(fvg_train_desc.guard), which keeps the backbone's scores";
+}
+
+/* Compares the adapters with the backbone on the pictures that they were trained on.  Worse ones
+   are told of and, with a guard, left out from now on. */
+static fvg_status fvg__guard(fvg_fvgpt *fvgpt, const fvg__train_set *x, const char *what,
+                             const fvg_train_desc *desc) {
+  if (fvgpt->desc.no_fdc) return FVG_OK;
+  double ce[2];
+  fvg_status s = fvg__cross_entropies(fvgpt, x, ce);
+  if (s) return s;
+  if (desc && desc->cross_entropy) memcpy(desc->cross_entropy, ce, sizeof ce);
+  if (ce[1] <= ce[0]) return FVG_OK;
+
+  fvgpt->desc.no_fdc = desc && desc->guard;
+  fvg_log(fvgpt->ctx, 0,
+          "%s: the adapters' cross-entropy on the training pictures is %.4f, worse than the "
+          "backbone's %.4f; %s",
+          what, ce[1], ce[0], fvg__advice(fvgpt));
+  return FVG_OK;
+}
+
 /* The learner and CLIP stay fixed: their text features are computed once, before the first step. */
 FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *v,
                                    const fvg_task *task, const fvg_train_desc *desc) {
@@ -16842,6 +16978,7 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *
   s = fvg__train_set_new(&source, fvgpt, l, v, items, name, l->n_class,
                          desc ? desc->prompt_template : NULL);
   if (!s) s = fvg__train(&t, params, n_params, desc);
+  if (!s) s = fvg__guard(fvgpt, &source, what, desc);
   fvg__train_set_free(&source);
   return s;
 }
@@ -17715,8 +17852,8 @@ static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
   return text.out;
 }
 
-/* The settings that every checkpoint has: 10 of the learner, 12 of FVG-PT, and the checksum. */
-enum { FVG__OWN_SETTINGS = 10 + 12 + 1 };
+/* The settings that a checkpoint has at most: 10 of the learner, 13 of FVG-PT, and the checksum. */
+enum { FVG__OWN_SETTINGS = 10 + 13 + 1 };
 
 /* What is to be written.  The tensors' data and most strings are borrowed. */
 typedef struct fvg__checkpoint {
@@ -17760,7 +17897,11 @@ static void fvg__set_learner(fvg_settings *x, const fvg_learner *l) {
     fvg__set_exact_number(x, l->method->option[i].name, l->option[i]);
 }
 
-/* Adds to the settings what FVG-PT is made of. */
+/* fvg_distill as words. */
+static const char *const fvg__distill_name[] = {"published", "stable"};
+
+/* Adds to the settings what FVG-PT is made of.  Published distillation is not mentioned, as in
+   older files. */
 static void fvg__set_fvgpt(fvg_settings *x, const fvg_fvgpt_desc *d) {
   fvg_settings_set_number(x, "fdc_hidden", d->fdc_hidden);
   fvg_settings_set_number(x, "gate_hidden", d->gate_hidden);
@@ -17774,6 +17915,7 @@ static void fvg__set_fvgpt(fvg_settings *x, const fvg_fvgpt_desc *d) {
   fvg_settings_set_number(x, "area_min", (double)d->area_min);
   fvg_settings_set_number(x, "area_max", (double)d->area_max);
   fvg_settings_set_number(x, "normalise_entropy", d->normalise_entropy);
+  if (d->distill) fvg_settings_set(x, "distill", fvg__distill_name[d->distill]);
 }
 
 /* Collects tensors and settings; fvgpt may be NULL, and `file` is for messages.  Even after a
@@ -18041,6 +18183,19 @@ static fvg_status fvg__read_area(fvg_ctx *c, const fvg_weights *w, fvg_fvgpt_des
   return FVG_OK;
 }
 
+/* Reads how the adapters were trained, which files do not mention if it was as published. */
+static fvg_status fvg__read_distill(fvg_ctx *c, const fvg_weights *w, fvg_fvgpt_desc *d) {
+  const char *word = fvg_weights_metadata(w, "distill");
+  if (!word) return FVG_OK;
+  int at = FVG_DISTILL_STABLE;
+  while (at >= 0 && strcmp(word, fvg__distill_name[at])) at--;
+  if (at < 0)
+    return fvg_fail(c, FVG_E_FORMAT, "%s: distill \"%.40s\" is not published or stable",
+                    fvg_weights_file(w), word);
+  d->distill = (fvg_distill)at;
+  return FVG_OK;
+}
+
 /* Reads from the metadata what FVG-PT is made of. */
 static fvg_status fvg__read_fvgpt_desc(fvg_clip *m, const fvg_weights *w, fvg_fvgpt_desc *d) {
   fvg_ctx *c = m->ctx;
@@ -18058,6 +18213,7 @@ static fvg_status fvg__read_fvgpt_desc(fvg_clip *m, const fvg_weights *w, fvg_fv
   if (!s) s = fvg__get_newer(c, w, "no_pc", &d->no_pc);
   if (!s) s = fvg__get_newer(c, w, "normalise_entropy", &d->normalise_entropy);
   if (!s) s = fvg__read_area(c, w, d);
+  if (!s) s = fvg__read_distill(c, w, d);
   if (s) return s;
 
   if (!(logit_scale > 0 && logit_scale < 1e6 && tau > 0 && tau < 1e6))

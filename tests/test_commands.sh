@@ -310,6 +310,32 @@ check "ablation" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer 
 check "with another entropy is another row" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp --ablate $tiny --entropy normalised --out '$work/ablate' 2>/dev/null | grep -q '^KgCoOp_PC+normalised  *seed 2'"
 check "wherever there is a gate" sh -c "cd '$work/ablate' && [ -d KgCoOp_FRG+FDC+normalised ] && [ ! -d KgCoOp_FDC+normalised ]"
 refused "a calibration of no kind" "--calibration fitted" tune --calibration fitted
+check "FVG-PT trained in other ways" sh -c "cd '$work/ablate' && [ -d FVGPT_KgCoOp+stable ] && [ -d FVGPT_KgCoOp+no_distillation ] && [ -d FVGPT_KgCoOp+inverted_masks ] && ! cmp -s FVGPT_KgCoOp/seed1/checkpoint.safetensors FVGPT_KgCoOp+inverted_masks/seed1/checkpoint.safetensors"
+other="tune --model $model --data $data --trainer FVGPT_KgCoOp $tiny"
+check "a stable row is that of the ablation" sh -c "'$fvgpt' $other --distill stable --out '$work/ablate' >'$work/stdout' 2>&1 && grep -q '^FVGPT_KgCoOp+stable *seed 2' '$work/stdout' && grep -q '^FVGPT_KgCoOp+stable *seed 1: reusing' '$work/stdout'"
+check "which says so" grep -q "^settings    FVGPT_KgCoOp+stable: .*, lambda-base 0.1$" "$work/stdout"
+moved() {                                                # moved ROW OTHER_ROW: what is there of ROW lies in OTHER_ROW's folder
+  rm -rf "$work/moved"
+  mkdir "$work/moved"
+  cp -r "$work/ablate/KgCoOp" "$work/moved/KgCoOp"
+  cp -r "$work/ablate/$1" "$work/moved/$2"
+}
+moved FVGPT_KgCoOp+stable FVGPT_KgCoOp
+refused "a stable stage is no published one" "tuned with --distill stable" $other --lambda-base 0.1 --out "$work/moved"
+moved FVGPT_KgCoOp+inverted_masks FVGPT_KgCoOp
+refused "nor one on inverted masks" "tuned with inverted masks" $other --out "$work/moved"
+moved FVGPT_KgCoOp FVGPT_KgCoOp+stable
+refused "nor a published one stable" "lambda_base 10, not 0.1" $other --distill stable --out "$work/moved"
+refused "whatever its weight" "distillation unset, not stable" $other --distill stable --lambda-base 10 --out "$work/moved"
+moved FVGPT_KgCoOp FVGPT_KgCoOp+guard
+refused "nor guarded" "guard unset, not on" $other --guard --out "$work/moved"
+refused "a distillation of no kind" "--distill soft" tune --distill soft
+check "adapters that do harm" sh -c "'$fvgpt' $other --lr 0.3 --out '$work/harm' >'$work/stdout' 2>&1 && grep -q \"FVGPT_KgCoOp: the adapters' cross-entropy .* worse than the backbone's .* --distill stable .* --guard\" '$work/stdout'"
+check "are left out by a guard" sh -c "'$fvgpt' $other --lr 0.3 --guard --out '$work/harm' >'$work/stdout' 2>&1 && grep -q \"FVGPT_KgCoOp: the adapters' cross-entropy .* keep the backbone's scores\" '$work/stdout'"
+base_of() { sed -n "s/^$1  *seed 1 *base *\\([0-9.]*\\) .*/\\1/p" "$work/stdout"; }
+check "base classes are scored by the backbone" sh -c "[ -n '$(base_of KgCoOp)' ] && [ '$(base_of KgCoOp)' = '$(base_of FVGPT_KgCoOp+guard)' ]"
+check "also by eval" sh -c "'$fvgpt' eval --model '$model' --data '$data' --checkpoint '$work/harm/FVGPT_KgCoOp+guard/seed1' --split-half base 2>/dev/null | grep -q 'accuracy $(base_of KgCoOp) '"
+check "a guard does nothing else" sh -c "'$fvgpt' $other --guard --set W=4 --out '$work/list/$(basename "$data")' >'$work/stdout' 2>&1 && ! grep -q cross-entropy '$work/stdout'"
 refused "no such published set" "caltech101" tune --model "$model" --dataset-root "$work" --dataset mnist --trainer CoOp --out "$work/x"
 check "few shots" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp --few-shot --shots 1,2 --epochs 2 --seeds 1 --augment none --out '$work/few-shot' 2>/dev/null | grep -q '^FVGPT_KgCoOp  *[0-9.]*  *[0-9.]*  *[0-9.]*\$'"
 check "transfer" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_MMRL --transfer-to '$work/other' $tiny --out '$work/transfer' 2>/dev/null | grep -q 'FVGPT_MMRL *seed 2 *source *[0-9.]* *other *[0-9.]*'"

@@ -76,7 +76,7 @@ static fvg_fvgpt_desc naive_defaults(const fvg_fvgpt_desc *desc) {
   if (d.fdc_init_scale == 0) d.fdc_init_scale = 1e-3f;
   if (d.logit_scale == 0) d.logit_scale = 100;
   if (d.tau == 0) d.tau = 2;
-  if (d.lambda_base == 0) d.lambda_base = 10;
+  if (d.lambda_base == 0) d.lambda_base = d.distill == FVG_DISTILL_STABLE ? 0.1f : 10;
   if (d.lambda_new == 0) d.lambda_new = 1;
   if (d.lambda_rg == 0) d.lambda_rg = 1;
   if (d.area_min == 0) d.area_min = 0.02f;
@@ -183,6 +183,7 @@ static naive_loss naive(const fvg_fvgpt_desc *desc, double *const *w, const fvg_
     out.target[i] = naive_ce(zg, x->label[i]) < naive_ce(zf, x->label[i]) - (double)d.delta;
     if (counts) { frg += log(1 + exp(q)) - out.target[i] * q; used++; }
     if (fixed_r) r = fixed_r[i];
+    if (d.distill == FVG_DISTILL_STABLE) r = counts ? out.target[i] : 0;
     out.ce_fdc += naive_ce(zt, x->label[i]) / N;
     out.dist += factor * (r * naive_kl(pg, zt, tau) + (1 - r) * naive_kl(pf, zt, tau)) / N;
     u[0] = entropy(&d, p);
@@ -317,6 +318,14 @@ static void test_variants(void) {
   variant(&d, &x, "negative lambdas are 0");
   d = small_desc(); d.attach_r = d.kl_tau2 = 1; d.area_rule = FVG_AREA_IGNORE;
   variant(&d, &x, "several options at once");
+  d = small_desc(); d.distill = FVG_DISTILL_STABLE;
+  variant(&d, &x, "stable distillation");
+  d.attach_r = 1;
+  variant(&d, &x, "whose r has no gradient to attach");
+  d.lambda_base = 4; d.kl_tau2 = 1; d.delta = -0.3f; d.area_rule = FVG_AREA_IGNORE;
+  variant(&d, &x, "with another weight and margin, area bounds ignored");
+  d = small_desc(); d.distill = FVG_DISTILL_STABLE; d.no_frg = 1;
+  variant(&d, &x, "without a gate, which it does not need");
   d = small_desc(); d.no_frg = 1;
   variant(&d, &x, "no_frg");
   d.area_rule = FVG_AREA_IGNORE; d.attach_r = 1;
@@ -348,6 +357,7 @@ static int same_desc(const fvg_fvgpt_desc *a, const fvg_fvgpt_desc *b) {
          a->logit_scale == b->logit_scale && a->tau == b->tau && a->lambda_base == b->lambda_base &&
          a->lambda_new == b->lambda_new && a->lambda_rg == b->lambda_rg && a->delta == b->delta &&
          a->area_min == b->area_min && a->area_max == b->area_max && a->area_rule == b->area_rule &&
+         a->distill == b->distill &&
          a->attach_r == b->attach_r && a->kl_tau2 == b->kl_tau2 && a->no_kl == b->no_kl &&
          a->normalise_entropy == b->normalise_entropy && a->no_frg == b->no_frg &&
          a->no_fdc == b->no_fdc &&
@@ -373,6 +383,11 @@ static void test_defaults(void) {
   expected = naive_defaults(&width_only);
   filled = fvg_fvgpt_defaults(&width_only);
   check(same_desc(&filled, &expected), "the defaults are the documented ones");
+  width_only.distill = expected.distill = FVG_DISTILL_STABLE;
+  expected.lambda_base = 0.1f;
+  filled = fvg_fvgpt_defaults(&width_only);
+  check(same_desc(&filled, &expected), "stable distillation weighs a tenth");
+  width_only.distill = FVG_DISTILL_PUBLISHED;
   given.lambda_base = given.lambda_new = given.lambda_rg = 0.5f;
   given.area_min = 0.1f;
   given.area_max = 0.9f;
@@ -746,14 +761,72 @@ static void test_ablation(void) {
   check(ok, "without FRG r is 1 where the mask is of use, else 0");
 }
 
+/* ---- stable distillation ---- */
+/* Two classes, three pictures, numbers that can be computed by hand: s = 1, tau = 1, and adapters that leave z_FDC
+   at z_full.  z is (cos, sin) of the picture's angle, so that z_full of picture 0 is (0.6, 0.8). */
+static void test_stable_by_hand(void) {
+  static const float whole[6] = {0.6f, 0.8f, 0.6f, 0.8f, 0.6f, 0.8f};
+  static const float front[6] = {0.8f, 0.6f, 0.8f, 0.6f, 0.8f, 0.6f};
+  static const float text[4] = {1, 0, 0, 1}, share[3] = {0.5f, 0.5f, 0.99f};
+  static const int truth[3] = {0, 1, 0};         /* the front favours class 0; the third mask is nearly everything    */
+  const double p = 1 / (1 + exp(-0.2)), q = 1 - p;                     /* p_fg of class 0 and 1; p_full of 1 and 0 */
+  const double kl = p * log(p / q) + q * log(q / p);                   /* KL(p_fg || p_full)                       */
+  fvg_fvgpt_desc d;
+  fvg_fvgpt_batch x;
+  fvg_fvgpt_report report;
+  float r[3];
+  memset(&d, 0, sizeof d);
+  memset(&x, 0, sizeof x);
+  memset(&report, 0, sizeof report);
+  d.width = 2;
+  d.fdc_init_scale = -1;
+  d.logit_scale = d.tau = 1;
+  d.lambda_rg = d.lambda_new = -1;
+  d.distill = FVG_DISTILL_STABLE;
+  x.n = 3;
+  x.n_class = 2;
+  x.f = whole;
+  x.f_fg = front;
+  x.g = x.g_clip = text;
+  x.area = share;
+  x.label = truth;
+  report.r = r;
+  fvg_fvgpt *m = new_model(&d);
+  fvg_tape *t = fvg_tape_new(c);
+  check(fvg_fvgpt_loss(m, t, &report, &x) != NULL, "a loss of three pictures");
+  check(off(report.dist, kl / 3) < 1e-6, "one of three pictures learns from its foreground");
+  const double ce = (-2 * log(q) - log(p)) / 3;
+  check(off(report.ce_fdc, ce) < 1e-6 && off(report.loss, ce + 0.1 * kl / 3) < 1e-6, "with a weight of a tenth");
+  check(r[0] > 0 && r[0] < 1 && r[1] > 0 && r[1] < 1 && r[2] == 0, "the report's r is the gate's");
+  fvg_tape_free(t);
+  fvg_fvgpt_free(m);
+}
+
+/* What distillation is has no part in PC, nor in the gate's own training: their bits are the same. */
+static void test_stable_alone(void) {
+  enum { BYTES = N * CLASSES * 4 };
+  float base[3][N * CLASSES], news[3][N * CLASSES];
+  double first, last;
+  fvg_fvgpt_desc d = small_desc();
+  for (int i = 0; i < 3; i++) {
+    d.distill = i ? FVG_DISTILL_STABLE : FVG_DISTILL_PUBLISHED;
+    d.no_frg = i == 2;
+    train(&d, base[i], news[i], &first, &last);
+  }
+  check(!memcmp(news[0], news[1], BYTES), "new logits have the same bits however the adapters are distilled");
+  check(memcmp(base[0], base[1], BYTES) && !memcmp(base[1], base[2], BYTES),
+        "stable base logits are others, and need no gate");
+}
+
 /* ---- errors ---- */
 /* What fvg_checkpoint_load would refuse is refused when the modules are made. */
 static void test_impossible_descs(void) {
-  enum { CASES = 14 };
+  enum { CASES = 16 };
   fvg_fvgpt_desc d[CASES];
-  static const char *const says[CASES] = {"area_min -0.1", "area_max 1.5", "area_min 0.5", "nan, area_max", "area_rule 3",
-                                          "area_rule -1", "tau is 1e+06", "logit_scale 1e+06", "below 1e6",
-                                          "fdc_hidden is 65537", "gate_hidden 65537", "positive", "positive", "positive"};
+  static const char *const says[CASES] = {
+      "area_min -0.1", "area_max 1.5", "area_min 0.5", "nan, area_max", "area_rule 3", "area_rule -1", "tau is 1e+06",
+      "logit_scale 1e+06", "below 1e6", "fdc_hidden is 65537", "gate_hidden 65537", "positive", "positive", "positive",
+      "distill is 2", "distill is -1"};
   int i;
   for (i = 0; i < CASES; i++) d[i] = small_desc();
   d[0].area_min = -0.1f;
@@ -770,6 +843,8 @@ static void test_impossible_descs(void) {
   d[11].tau = NAN;
   d[12].logit_scale = NAN;
   d[13].logit_scale = -1;
+  d[14].distill = (fvg_distill)2;
+  d[15].distill = (fvg_distill)-1;
   for (i = 0; i < CASES; i++) {
     fvg_fvgpt *m = (fvg_fvgpt *)&d;
     fvg_status s = fvg_fvgpt_new(c, &m, &d[i]);
@@ -1036,6 +1111,8 @@ int main(void) {
   test_variants();
   test_defaults();
   test_gradient_check();
+  test_stable_by_hand();
+  test_stable_alone();
   test_parameters();
   test_start_and_limits();
   test_all_foreground();

@@ -420,6 +420,36 @@ static void test_view_order(world *w) {
   }
 }
 
+/* Inverted masks are what the data set's own reading makes of them, also where crops cut them; the picture without a
+   mask has none still. */
+static void test_inverted_masks(world *w) {
+  static view got[N], expected[N], upright[N];
+  for (int k = 0; k < 2; k++) {
+    const fvg_augment how = k ? FVG_AUGMENT_CROP : FVG_AUGMENT_NONE;
+    fvg_views_desc d;
+    fvg_views *v = NULL;
+    memset(&d, 0, sizeof d);
+    d.augment = how;
+    d.seed = 3;
+    d.invert_masks = 1;
+    need(!fvg_views_new(w->m, &v, &w->set, &d), "views of inverted masks");
+    all_views(v, &w->train, 1, got);
+    fvg_views_free(v);
+    v = new_views(w, how, 0, 3, 0);
+    all_views(v, &w->train, 1, upright);
+    w->set.mask_reading = FVG_MASK_INVERTED;
+    if (!k) { fvg_views_free(v); v = new_views(w, how, 0, 3, 0); }
+    all_views(v, &w->train, 1, expected);
+    w->set.mask_reading = FVG_MASK_AUTO;
+    fvg_views_free(v);
+    int turned = 1;
+    for (int i = 0; i < N; i++)
+      turned &= i == NO_MASK ? got[i].area == -1 : fabs((double)(got[i].area + upright[i].area) - 1) < 1e-6;
+    check(same(got, expected, sizeof got) && !same(got, upright, sizeof got), "inverted masks");
+    check(turned, "cover what the others leave");
+  }
+}
+
 /* Crops keep the least share of the picture that is asked for. */
 static void test_crop_scale(world *w) {
   static view got[N], expected;
@@ -976,7 +1006,7 @@ static const char *const keys[] = {"format",         "trainer",   "classes",    
                                    "class_specific", "embed_dim", "fdc_hidden", "gate_hidden",          "gate_layers",
                                    "logit_scale",    "tau",       "dataset",    "no_frg",               "no_fdc",
                                    "no_pc",          "area_rule", "area_min",   "area_max",             "ctx_words",
-                                   "normalise_entropy", "prompt_template"};
+                                   "normalise_entropy", "prompt_template", "distill"};
 enum { N_KEYS = sizeof keys / sizeof *keys };
 #define GOOD ROOT "/good.safetensors"
 #define BAD ROOT "/bad.safetensors"
@@ -1073,6 +1103,7 @@ static void test_spoiled(world *w) {
     {"area_min", "0.99", "area_min 0.99, area_max 0.98"},
     {"area_max", "0.01", "area_min 0.02, area_max 0.01"},
     {"area_min", "-0.1", "area_min -0.1"}, {"area_max", "1.5", "area_max 1.5"},
+    {"distill", "often", "distill \"often\""}, {"distill", "", "distill \"\""},
     {"normalise_entropy", "maybe", "normalise_entropy"}, {"ctx_words", "a", "ctx has shape [4, 64]"},
     {"ctx_words", "1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3", "23 tokens"}
   };
@@ -1234,6 +1265,7 @@ static void test_kept_settings(world *w) {
     d.gate_hidden = 9;
     d.fdc_hidden = 11;
     d.normalise_entropy = i == 1;
+    d.distill = i == 2 ? FVG_DISTILL_STABLE : FVG_DISTILL_PUBLISHED;
     need(!fvg_fvgpt_new(w->c, &f, &d), "modules");
     check(!fvg_checkpoint_save(p, f, BAD, NULL, 0) &&
           !fvg_checkpoint_load(w->m, &q, &g, NULL, BAD) && g,
@@ -1242,8 +1274,14 @@ static void test_kept_settings(world *w) {
           g->desc.area_max == 0.75f &&
               g->desc.tau == 1.5f && g->desc.logit_scale == 33 && g->desc.gate_layers == 1 + i &&
               g->desc.gate_hidden == 9 && g->desc.fdc_hidden == 11 &&
-              g->desc.normalise_entropy == (i == 1),
+              g->desc.normalise_entropy == (i == 1) && g->desc.distill == d.distill,
           "and are the same");
+    fvg_source source;
+    fvg_weights *saved;
+    if (fvg_source_file(w->c, &source, BAD) || fvg_weights_open(w->c, &saved, &source)) { check(0, "saved"); continue; }
+    const char *distill = fvg_weights_metadata(saved, "distill");
+    check(i == 2 ? distill && !strcmp(distill, "stable") : !distill, "published distillation is not mentioned");
+    fvg_weights_close(saved);
     fvg_learner_free(p);
     fvg_learner_free(q);
     fvg_fvgpt_free(f);
@@ -2693,6 +2731,116 @@ static void test_notes(void) {
   world_close(&w);
 }
 
+/* ---- the guard: have the adapters done harm? ---- */
+/* The mean cross-entropy of the training pictures in double: by l alone, or by FVG-PT's base branch. */
+static double training_entropy(world *w, fvg_learner *l, fvg_fvgpt *f, const float *x) {
+  float z[N * BASE];
+  double mean = 0;
+  check(score(w->m, f ? FVG_BRANCH_BASE : FVG_TUNED, l, f, 0, BASE, x, z, NULL), "scores of training pictures");
+  for (int i = 0; i < N; i++) {
+    double sum = 0;
+    for (int k = 0; k < BASE; k++) sum += exp((double)z[i * BASE + k] - (double)z[i * BASE + item[i].label]);
+    mean += log(sum) / N;
+  }
+  return mean;
+}
+
+/* Stage two at a rate; x: the training pictures' features under the test transform.  harm: 1 if the rate is too high
+   for the adapters, which is told; a guard then leaves them out, in the saved file as well, and else does nothing. */
+static void test_guard_at(world *w, fvg_learner *l, fvg_augment how, fvg_distill distill, float rate, int harm,
+                          const float *x) {
+  fvg_fvgpt_desc fd = fvgpt_desc();
+  fvg_train_desc t = train_desc(2);
+  float plain[N * BASE], base[2][N * BASE], new_[2][N * 2], again[N * BASE];
+  double ce[2][2];
+  fd.logit_scale = w->m->logit_scale;
+  fd.distill = distill;
+  t.optimizer.lr = rate;
+  check(score(w->m, FVG_TUNED, l, NULL, 0, BASE, x, plain, NULL), "the backbone's scores");
+  for (int guard = 0; guard < 2; guard++) {
+    fvg_fvgpt *f = NULL, *g = NULL;
+    fvg_learner *p = NULL;
+    fvg_views *v = new_views(w, how, 2, 1, 0);
+    t.guard = guard;
+    t.cross_entropy = ce[guard];
+    warned[0] = 0;
+    need(!fvg_fvgpt_new(w->c, &f, &fd), "modules");
+    check(!fvg_fvgpt_train(f, l, v, task_of(NULL, &w->train), &t), "stage two");
+    check(harm ? strstr(warned, "FVGPT_CoOp") && strstr(warned, "cross-entropy") &&
+                     strstr(warned, guard ? "keep the backbone" : distill ? "lower rate" : "--distill stable")
+               : !warned[0], "adapters that do harm are told of, and no others");
+    check(harm == (ce[guard][1] > ce[guard][0]) && f->desc.no_fdc == (harm && guard), "and with a guard left out");
+    check(fabs(training_entropy(w, l, NULL, x) - ce[guard][0]) < 1e-5, "the backbone's cross-entropy");
+    if (!f->desc.no_fdc)
+      check(fabs(training_entropy(w, l, f, x) - ce[guard][1]) < 1e-5 * (1 + ce[guard][1]), "and the adapters'");
+    check(score(w->m, FVG_BRANCH_BASE, l, f, 0, BASE, x, base[guard], NULL) &&
+              score(w->m, FVG_BRANCH_NEW, l, f, BASE, 2, x, new_[guard], NULL), "both branches");
+    check(!fvg_checkpoint_save(l, f, BAD, NULL, 0) && !fvg_checkpoint_load(w->m, &p, &g, NULL, BAD) &&
+              score(w->m, FVG_BRANCH_BASE, p, g, 0, BASE, x, again, NULL) && same(again, base[guard], sizeof again),
+          "the saved modules score as these");
+    fvg_learner_free(p);
+    fvg_fvgpt_free(g);
+    fvg_fvgpt_free(f);
+    fvg_views_free(v);
+  }
+  check(same(ce[0], ce[1], sizeof ce[0]), "the cross-entropies are those before the guard acts");
+  check(!same(base[0], plain, sizeof plain), "adapters score otherwise than the backbone");
+  check(same(base[1], harm ? plain : base[0], sizeof plain), "a guarded one as the backbone, bit for bit, where it must");
+  check(same(new_[0], new_[1], sizeof new_[0]), "new classes are scored alike");
+}
+
+/* Of two crops of each picture, both count. */
+static void test_guard_on_crops(world *w, fvg_learner *l) {
+  static view crop[2][N];
+  static float x[N * D];
+  fvg_fvgpt_desc fd = fvgpt_desc();
+  fvg_train_desc t = train_desc(2);
+  fvg_fvgpt *f = NULL;
+  fvg_views *v = new_views(w, FVG_AUGMENT_FIXED_CROPS, 2, 1, 0);
+  double ce[2] = {-1, -1}, by_hand[2] = {0, 0};
+  fd.logit_scale = w->m->logit_scale;
+  t.cross_entropy = ce;
+  need(!fvg_fvgpt_new(w->c, &f, &fd), "modules");
+  check(!fvg_fvgpt_train(f, l, v, task_of(NULL, &w->train), &t), "stage two on two crops");
+  for (int k = 0; k < 2; k++) {
+    all_views(v, &w->train, k, crop[k]);
+    for (int i = 0; i < N; i++) memcpy(x + i * D, crop[k][i].f, sizeof crop[k][i].f);
+    by_hand[0] += training_entropy(w, l, NULL, x) / 2;
+    by_hand[1] += training_entropy(w, l, f, x) / 2;
+  }
+  check(fabs(by_hand[0] - ce[0]) < 1e-5 && fabs(by_hand[1] - ce[1]) < 1e-5, "the mean is over both crops");
+  fvg_fvgpt_free(f);
+
+  fd.no_fdc = 1;
+  ce[0] = -1;
+  warned[0] = 0;
+  need(!fvg_fvgpt_new(w->c, &f, &fd), "modules without adapters");
+  check(!fvg_fvgpt_train(f, l, v, task_of(NULL, &w->train), &t) && ce[0] == -1 && !warned[0],
+        "without adapters nothing is compared");
+  fvg_fvgpt_free(f);
+  fvg_views_free(v);
+}
+
+static void test_guard(void) {
+  static float x[N * D];
+  int told = 1;                                  /* that a picture has no mask                                     */
+  fvg_desc d;
+  world w;
+  memset(&d, 0, sizeof d);
+  d.log = keep_warning;
+  if (world_open(&w, &d)) { check(0, "a world to guard"); return; }
+  w.set.masks_told = &told;
+  fvg_learner *l = learner_of(&w, "CoOp", BASE);
+  need(!fvg_encode_task(w.m, NULL, x, task_of(&w.set, &w.train)), "features");
+  test_guard_at(&w, l, FVG_AUGMENT_NONE, FVG_DISTILL_STABLE, 0.001f, 0, x);
+  test_guard_at(&w, l, FVG_AUGMENT_NONE, FVG_DISTILL_STABLE, 0.01f, 1, x);
+  test_guard_at(&w, l, FVG_AUGMENT_NONE, FVG_DISTILL_PUBLISHED, 0.01f, 1, x);
+  test_guard_at(&w, l, FVG_AUGMENT_CROP, FVG_DISTILL_STABLE, 0.01f, 1, x);
+  test_guard_on_crops(&w, l);
+  fvg_learner_free(l);
+  world_close(&w);
+}
+
 /* A long list of classes is short in the file and long in memory: it can be loaded all the same. */
 static void test_many_classes(void) {
   enum { MANY = 9000, WIDE = 2048 };
@@ -3027,6 +3175,7 @@ int main(void) {
   if (world_open(&w, &d)) { printf("FAILED: %s\n", w.c ? fvg_error(w.c) : "no context"); return 1; }
   test_view_kinds(&w);
   test_view_order(&w);
+  test_inverted_masks(&w);
   test_crop_scale(&w);
   test_view_pixels(&w);
   test_view_rest(&w);
@@ -3075,6 +3224,7 @@ int main(void) {
   test_decimal_commas();
   test_stopped_check();
   test_notes();
+  test_guard();
   test_many_classes();
   test_divergence();
   test_dpc_training();

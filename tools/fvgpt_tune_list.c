@@ -12,7 +12,7 @@ void declare_tune(option_table *t, void *options) {
   tune_options *o = (tune_options *)options;
   o->augment = "crop";
   o->seeds = "1,2,3";
-  o->lambda_base = 10;
+  o->lambda_base = -1;
   o->lambda_new = 1;
   o->dpc_weight = 0.5;
   o->dpc_top_k = 8;
@@ -31,6 +31,8 @@ void declare_tune(option_table *t, void *options) {
   add_flag(t, "--ablate", &o->ablate);
   add_word(t, "--entropy", &o->normalised, "raw normalised");
   add_word(t, "--calibration", &o->calibration, "published crossfit guarded");
+  add_word(t, "--distill", &o->distill, "published stable");
+  add_flag(t, "--guard", &o->guard);
   add_number(t, "--lambda-base", &o->lambda_base, 0, 1e6);
   add_number(t, "--lambda-new", &o->lambda_new, 0, 1e6);
   add_number(t, "--dpc-weight", &o->dpc_weight, 1e-3, 1);
@@ -46,6 +48,18 @@ int calibration_of(const tune_options *o, const table_row *r) {
 int normalised_of(const tune_options *o, const table_row *r) {
   const int has_gate = !r->no_frg || !r->no_pc;
   return o->normalised && has_gate;
+}
+
+int distill_of(const table_row *r) { return r->no_fdc ? FVG_DISTILL_PUBLISHED : r->distill; }
+
+int guard_of(const tune_options *o, const table_row *r) { return o->guard && !r->no_fdc; }
+
+/* --lambda-base is meant for the distillation that --distill names, not for the other one, which
+   --ablate sets beside it. */
+double lambda_base_of(const tune_options *o, const table_row *r) {
+  if (r->no_distill) return 0;
+  if (o->lambda_base >= 0 && (r->no_fdc || r->distill == o->distill)) return o->lambda_base;
+  return distill_of(r) == FVG_DISTILL_STABLE ? 0.1 : 10;
 }
 
 int needs_foregrounds(const table_row *r) {
@@ -85,20 +99,39 @@ static table_row *add_row(tuning *t, const char *name, const fvg_method *method,
   return r;
 }
 
-/* Adds FVG-PT on a backbone, whole or without some of its modules, as in `like`.  Behind the name
-   stand settings of its gates that are not the published ones, so that each has a folder of its
-   own. */
+/* Adds FVG-PT on a backbone, whole or changed as in `like`.  Behind the name stand settings that
+   are not the published ones, so that each has a folder of its own. */
 static void add_fvgpt(tuning *t, const char *name, const table_row *like) {
   const int calibration = calibration_of(t->o, like);
-  char full[96];
-  snprintf(full, sizeof full, "%s%s%s%s", name, calibration ? "+" : "",
+  char full[160];
+  snprintf(full, sizeof full, "%s%s%s%s%s%s%s%s", name, calibration ? "+" : "",
            calibration ? calibration_name[calibration] : "",
-           normalised_of(t->o, like) ? "+normalised" : "");
+           normalised_of(t->o, like) ? "+normalised" : "", distill_of(like) ? "+stable" : "",
+           like->no_distill ? "+no_distillation" : "", like->invert_masks ? "+inverted_masks" : "",
+           guard_of(t->o, like) ? "+guard" : "");
   table_row *r = add_row(t, full, like->method, like->backbone);
   if (!r) return;
   r->no_frg = like->no_frg;
   r->no_fdc = like->no_fdc;
   r->no_pc = like->no_pc;
+  r->distill = like->distill;
+  r->no_distill = like->no_distill;
+  r->invert_masks = like->invert_masks;
+}
+
+/* Adds the whole of FVG-PT, trained in other ways than it is published. */
+static void add_other_ways(tuning *t, const char *name, const table_row *whole) {
+  table_row row = *whole;
+  row.distill = FVG_DISTILL_STABLE;
+  add_fvgpt(t, name, &row);
+
+  row.distill = FVG_DISTILL_PUBLISHED;
+  row.no_distill = 1;
+  add_fvgpt(t, name, &row);
+
+  row.no_distill = 0;
+  row.invert_masks = 1;
+  add_fvgpt(t, name, &row);
 }
 
 /* CoOp's ablation rows bear the modules' names alone, others' the method's as well. */
@@ -121,7 +154,8 @@ static void add_ablation(tuning *t, const table_row *alone, int backbone) {
     row.no_frg = part[i].no_frg;
     row.no_fdc = part[i].no_fdc;
     row.no_pc = part[i].no_pc;
-    char name[80];
+    row.distill = t->o->distill;
+    char name[112];
     snprintf(name, sizeof name, "%s%s%s", is_coop ? "" : method_name, is_coop ? "" : "_",
              part[i].name);
     add_fvgpt(t, name, &row);
@@ -176,8 +210,10 @@ static fvg_status add_trainer(tuning *t, fvg_ctx *c, const char *name) {
     memset(&whole, 0, sizeof whole);
     whole.method = method;
     whole.backbone = backbone;
+    whole.distill = t->o->distill;
     add_fvgpt(t, name, &whole);
     if (t->o->ablate) add_ablation(t, alone, backbone);
+    if (t->o->ablate) add_other_ways(t, name, &whole);
   }
   return FVG_OK;
 }

@@ -22,7 +22,10 @@ typedef struct tune_options {
   int fill_black, ablate;
   int normalised;                    /* --entropy: 1: divided by that of chance                  */
   int calibration;                   /* PUBLISHED, ...                                           */
-  double lambda_base, lambda_new;
+  int distill;                       /* fvg_distill                                              */
+  int guard;
+  double lambda_base;                /* negative: as published for the distillation              */
+  double lambda_new;
   double dpc_weight, dpc_weight_for_new;
   int dpc_top_k;
 } tune_options;
@@ -37,14 +40,17 @@ enum { DATASET_BYTES = 100 };        /* of a published set's name; longer ones a
 enum { MAX_SEEDS = 64, MAX_ROWS = 96, MAX_TESTS = 16, MAX_ENTRIES = 64, MAX_STAGE_VIEWS = 4 };
 
 /* A row of the table: zero-shot CLIP, a method alone, DPC on it, or FVG-PT on it, whole or with
-   modules left out (its Table 3). */
+   modules left out (its Table 3), or trained otherwise. */
 typedef struct table_row {
-  char name[64];
+  char name[96];
   const fvg_method *method;          /* NULL: zero-shot                                          */
   int backbone;                      /* of FVG-PT and DPC: the row whose learner it sits on;
                                         else -1                                                  */
   int dpc, no_frg, no_fdc, no_pc;
   int renews_masks;                  /* DAPT-G: its own masks, anew after every epoch             */
+  int distill;                       /* of FVG-PT: fvg_distill                                   */
+  int no_distill;                    /* its adapters train without the distillation loss         */
+  int invert_masks;                  /* it trains on masks whose two sides are swapped           */
 } table_row;
 
 /* What is trained and tested together: a data set and a number of shots. */
@@ -85,6 +91,7 @@ typedef struct tuning {
 
   /* Views; all that are there belong to the tuning (fvgpt_tune_stages.h). */
   fvg_views *plain_views;            /* plain CLIP's, shared by the entry's seeds and stages     */
+  fvg_views *inverted_views;         /* the same with inverted masks                             */
   fvg_views *backbone_views;         /* of the backbone at work, if it has its own image tower   */
   fvg_views *stage_views[MAX_STAGE_VIEWS];         /* each of the stage that asked for them      */
   int n_stage_views;
@@ -102,6 +109,11 @@ void key_of_path(const char *path, char *key, size_t size);
    gates see are normalised. */
 int calibration_of(const tune_options *o, const table_row *r);
 int normalised_of(const tune_options *o, const table_row *r);
+/* What a row has of the settings of adapters: how they are distilled (fvg_distill), the weight of
+   that, and whether they are guarded. */
+int distill_of(const table_row *r);
+double lambda_base_of(const tune_options *o, const table_row *r);
+int guard_of(const tune_options *o, const table_row *r);
 /* Does the row train on views of foregrounds?  FVG-PT's foreground modules do, and some methods. */
 int needs_foregrounds(const table_row *r);
 int any_needs_foregrounds(const tuning *t);

@@ -169,12 +169,17 @@ static void set_masks_made(fvg_settings *x, const tuning *t, const table_row *r)
 /* ---- all settings of a stage ---- */
 static void describe_fvgpt(const tune_options *o, const table_row *r, fvg_settings *x) {
   const char *given = o->learner.prompt_template;
-  fvg_settings_set_number(x, "lambda_base", o->lambda_base);
+  fvg_settings_set_number(x, "lambda_base", lambda_base_of(o, r));
   fvg_settings_set_number(x, "lambda_new", o->lambda_new);
   fvg_settings_set(x, "template", template_of(given, NULL));
   fvg_settings_set(x, "fill", o->fill_black ? "black" : "mean");
   fvg_settings_set(x, "calibration", calibration_name[calibration_of(o, r)]);
   fvg_settings_set(x, "entropy", normalised_of(o, r) ? "normalised" : "raw");
+
+  /* Older checkpoints have none of these either. */
+  if (distill_of(r)) fvg_settings_set(x, "distillation", "stable");
+  if (r->invert_masks) fvg_settings_set(x, "invert_masks", "on");
+  if (guard_of(o, r)) fvg_settings_set(x, "guard", "on");
 }
 
 void describe(const tuning *t, const table_row *r, int seed, const fvg_task *task,
@@ -286,6 +291,24 @@ static fvg_status check_setting(fvg_ctx *c, const char *path, const fvg_weights 
                   want->key, value ? value : "unset", want->value);
 }
 
+/* Was the checkpoint made with a setting that only unusual runs have, and this one has not? */
+static fvg_status check_unusual(fvg_ctx *c, const char *path, const fvg_weights *w,
+                                const fvg_settings *x) {
+  static const char *const unusual[][2] = {
+    {"exif_rotate", "with --exif-rotate"},
+    {"distillation", "with --distill stable"},
+    {"invert_masks", "with inverted masks"},
+    {"guard", "with --guard"},
+  };
+  for (size_t i = 0; i < sizeof unusual / sizeof *unusual; i++) {
+    int asked = 0;
+    for (int k = 0; k < x->n; k++) asked |= !strcmp(x->entry[k].key, unusual[i][0]);
+    if (!asked && fvg_weights_metadata(w, unusual[i][0]))
+      return other_settings(c, path, unusual[i][1]);
+  }
+  return FVG_OK;
+}
+
 fvg_status check_settings(const tuning *t, const char *path, const fvg_weights *w,
                           const fvg_settings *x, const fvg_learner *have,
                           const fvg_learner *want) {
@@ -296,7 +319,5 @@ fvg_status check_settings(const tuning *t, const char *path, const fvg_weights *
     fvg_status s = check_setting(c, path, w, &x->entry[i]);
     if (s) return s;
   }
-  if (!t->o->data.exif_rotate && fvg_weights_metadata(w, "exif_rotate"))
-    return other_settings(c, path, "with --exif-rotate");
-  return FVG_OK;
+  return check_unusual(c, path, w, x);
 }

@@ -51,14 +51,16 @@ void free_backbone_views(tuning *t) {
 
 void free_entry_views(tuning *t) {
   fvg_views_free(t->plain_views);
+  fvg_views_free(t->inverted_views);
   t->plain_views = NULL;
+  t->inverted_views = NULL;
 }
 
 /* Views of plain CLIP for a method's training, and for stage 2 on backbones that leave the image
    tower alone; else of the learner.  New crops in every epoch come from the run's seed; everything
    else is the same for all seeds, and kept where another stage will want it.  The tuning owns all
-   views: those of this stage alone go back with return_views. */
-static fvg_status views_for(tuning *t, int seed, view_stage stage, fvg_learner *l,
+   views: those of this stage alone go back with return_views.  invert: the masks are inverted. */
+static fvg_status views_for(tuning *t, int seed, view_stage stage, int invert, fvg_learner *l,
                             fvg_views **out) {
   const int trains = stage == STAGE_1 || stage == STAGE_DPC;
   const int is_plain = trains || fvg_learner_feature_width(t->m, l) == t->m->embed_dim;
@@ -66,6 +68,7 @@ static fvg_status views_for(tuning *t, int seed, view_stage stage, fvg_learner *
   fvg_views_desc desc = t->augment;
   desc.crop_scale_min = fvg_method_crop_scale(method);
   desc.no_foreground = trains && !(fvg_learner_needs(l) & FVG_NEEDS_FOREGROUND);
+  desc.invert_masks = invert;
   if (!is_plain) desc.learner = l;
 
   const int fixed = desc.augment == FVG_AUGMENT_FIXED_CROPS;
@@ -74,9 +77,9 @@ static fvg_status views_for(tuning *t, int seed, view_stage stage, fvg_learner *
   if (desc.augment == FVG_AUGMENT_CROP) {
     desc.seed = (uint64_t)seed + 1000000u * (uint64_t)stage;
   } else if (is_plain && !has_own_crops) {
-    place = &t->plain_views;
+    place = invert ? &t->inverted_views : &t->plain_views;
     desc.no_foreground = !any_needs_foregrounds(t);
-  } else if (!is_plain && stage == STAGE_2) {
+  } else if (!is_plain && stage == STAGE_2 && !invert) {
     place = &t->backbone_views;
   }
 
@@ -213,7 +216,7 @@ static fvg_status stage_1(tuning *t, const table_row *r, const char *name, int s
   }
 
   fvg_views *views;
-  s = views_for(t, seed, STAGE_1, *l, &views);
+  s = views_for(t, seed, STAGE_1, 0, *l, &views);
   if (r->renews_masks) g.desc.own_masks = &t->foreground.desc;
   if (!s) s = fvg_learner_train(*l, views, task, &g.desc);
   return stage_end(t, &g, s, *l, NULL, curve);
@@ -272,7 +275,7 @@ static fvg_status tune_half(tuning *t, const table_row *backbone, const seed_run
   fvg_status s = half_new(t->m->ctx, x, run->task, i);
   if (!s) s = stage_1(t, backbone, folder, run->seed, &x->task, &x->l, &curve);
   fvg_release(t->m->ctx, curve);
-  if (!s) s = views_for(t, run->seed, i ? STAGE_HALF_2 : STAGE_HALF_1, x->l, &x->views);
+  if (!s) s = views_for(t, run->seed, i ? STAGE_HALF_2 : STAGE_HALF_1, 0, x->l, &x->views);
   return s;
 }
 
@@ -329,11 +332,13 @@ static fvg_status calibrate(tuning *t, const table_row *r, const seed_run *run, 
    loss, and a negative number for none. */
 static fvg_status new_modules(const tuning *t, const table_row *r, int seed, fvg_fvgpt **f) {
   const tune_options *o = t->o;
+  const double lambda_base = lambda_base_of(o, r);
   fvg_fvgpt_desc desc;
   memset(&desc, 0, sizeof desc);
   desc.width = t->m->embed_dim;
   desc.logit_scale = t->m->logit_scale;
-  desc.lambda_base = o->lambda_base > 0 ? (float)o->lambda_base : -1;
+  desc.distill = (fvg_distill)distill_of(r);
+  desc.lambda_base = lambda_base > 0 ? (float)lambda_base : -1;
   desc.lambda_new = o->lambda_new > 0 ? (float)o->lambda_new : -1;
   desc.no_frg = r->no_frg;
   desc.no_fdc = r->no_fdc;
@@ -354,8 +359,9 @@ fvg_status stage_fvgpt(tuning *t, int row, const seed_run *run, fvg_learner *l, 
 
   fvg_views *views;
   s = new_modules(t, r, run->seed, f);
-  if (!s) s = views_for(t, run->seed, STAGE_2, l, &views);
+  if (!s) s = views_for(t, run->seed, STAGE_2, r->invert_masks, l, &views);
   g.desc.prompt_template = t->o->learner.prompt_template;
+  g.desc.guard = guard_of(t->o, r);
   if (!s) s = fvg_fvgpt_train(*f, l, views, run->task, &g.desc);
   if (!s && calibration_of(t->o, r) != PUBLISHED) s = calibrate(t, r, run, *f, &g);
   return stage_end(t, &g, s, l, *f, curve);
@@ -397,7 +403,7 @@ fvg_status stage_dpc(tuning *t, int row, const seed_run *run, fvg_learner *tuned
     dpc.top_k = t->o->dpc_top_k;
     fvg_views *views;
     s = fvg_learner_copy(base, tuned);
-    if (!s) s = views_for(t, run->seed, STAGE_DPC, tuned, &views);
+    if (!s) s = views_for(t, run->seed, STAGE_DPC, 0, tuned, &views);
     if (!s) s = fvg_dpc_train(*base, tuned, views, run->task, &dpc, &g.desc);
     s = stage_end(t, &g, s, *base, NULL, curve);
   }

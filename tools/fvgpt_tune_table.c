@@ -12,6 +12,16 @@
 /* Tests on base and on new classes have a harmonic mean. */
 static int has_h(const tuning *t) { return t->train_half == FVG_BASE; }
 
+/* The width of the column of names. */
+static int name_width(const tuning *t) {
+  size_t width = 24;
+  for (int row = 0; row < t->n_row; row++) {
+    const size_t n = strlen(t->row[row].name);
+    if (n > width) width = n;
+  }
+  return (int)width;
+}
+
 /* ---- lines while it works ---- */
 /* Appends ", NAME VALUE" to a text that has `size` bytes. */
 static void append(char *text, size_t size, const char *name, double value) {
@@ -21,10 +31,11 @@ static void append(char *text, size_t size, const char *name, double value) {
 
 /* What is not the method's usual way: warm-up, context, and options that a recipe or --set
    changes. */
-static void list_unusual(const table_row *r, const fvg_learner_desc *desc,
+static void list_unusual(const tuning *t, const table_row *r, const fvg_learner_desc *desc,
                          const fvg_train_desc *train, char *text, size_t size) {
   text[0] = 0;
   if (train->optimizer.warmup_epochs < 0) snprintf(text, size, ", no warm-up");
+  if (distill_of(r)) append(text, size, "lambda-base", lambda_base_of(t->o, r));
   if (r->backbone >= 0) return;
   if (desc->n_ctx) append(text, size, "n_ctx", desc->n_ctx);
   for (int i = 0; i < desc->n_option && strlen(text) < size - 60; i++)
@@ -44,7 +55,7 @@ static fvg_status print_setting(const tuning *t, const table_row *r) {
   const char *preset = preset_name[o->preset];
   if (r->backbone >= 0) preset = r->dpc ? "DPC's" : "FVG-PT's";
   char unusual[400];
-  list_unusual(r, &desc, &d, unusual, sizeof unusual);
+  list_unusual(t, r, &desc, &d, unusual, sizeof unusual);
   printf("settings    %s: preset %s, %s, %s, lr %g, %d epochs, batch %d%s\n", r->name, preset,
          protocol[protocol_of(o)], d.optimizer.kind == FVG_ADAMW ? "AdamW" : "SGD",
          (double)d.optimizer.lr, d.optimizer.epochs, d.batch, unusual);
@@ -150,7 +161,7 @@ static void write_means(document *d, tuning *t, int entry, int row) {
   double *mean = t->mean[entry][row];
   double deviation;
   put(d, "  {\"method\": \"%s\"", t->row[row].name);
-  printf("%-24s", t->row[row].name);
+  printf("%-*s", name_width(t), t->row[row].name);
 
   for (int i = 0; i < t->n_test; i++) {
     mean[i] = mean_of(t, row, i, &deviation);
@@ -177,7 +188,7 @@ fvg_status write_results(tuning *t, int entry) {
   put_rows(&d, t);
   put_curves(&d, t);
 
-  print(stdout, "\n%-24s", t->at->key);
+  print(stdout, "\n%-*s", name_width(t), t->at->key);
   for (int i = 0; i < t->n_test; i++) print(stdout, " %6.6s %6s", t->test[i].name, "+-");
   printf("%s   mean of %d seed%s%s\n", has_h(t) ? "      H" : "", t->n_seed,
          t->n_seed > 1 ? "s" : "", has_h(t) ? ", H of the means" : "");
@@ -232,7 +243,7 @@ static void write_averages(document *d, const tuning *t, const double *average) 
 static void write_table_row(document *d, const tuning *t, int row) {
   double average[MAX_TESTS] = {0};
   put(d, "  {\"method\": \"%s\"", t->row[row].name);
-  printf("%-24s", t->row[row].name);
+  printf("%-*s", name_width(t), t->row[row].name);
   for (int e = 0; e < t->n_entry; e++) {
     const double *mean = t->mean[e][row];
     for (int i = 0; i < t->n_test; i++) average[i] += mean[i] / t->n_entry;
@@ -249,7 +260,7 @@ fvg_status write_table(const tuning *t) {
   put(&d, "{\n \"trainer\": \"%s\",\n", t->o->learner.trainer);
   put_seeds(&d, t);
   put(&d, " \"table\": [\n");
-  printf("%-24s", "");
+  printf("%-*s", name_width(t), "");
   for (int e = 0; e < t->n_entry; e++)
     print(stdout, " %-*.*s", width, width, t->entry[e].key);
   printf(" average\n");
