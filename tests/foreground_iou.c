@@ -2,7 +2,7 @@
    them beside encoding the picture:
 
      foreground_iou MODEL ROOT [--no-label] [--quick] [--every N] [--background WORD,... --background-template FORM]
-                    [--list]
+                    [--own | --any] [--queries | --values | --no-attention] [--no-prior] [--no-walk] [--no-colours] [--list]
 
    Prints the mean intersection over union, how many pictures lie below 30 %, how confidence goes with IoU, and times.
    --list prints a line for each picture.
@@ -30,6 +30,14 @@ static int read_arguments(wanted *x, int argc, char **argv) {
     const char *value = i + 1 < argc ? argv[i + 1] : "";
     if (!strcmp(argv[i], "--no-label")) x->no_label = 1;
     else if (!strcmp(argv[i], "--quick")) x->desc.quick = 1;
+    else if (!strcmp(argv[i], "--own")) x->desc.contrast = FVG_OWN_CLASS;
+    else if (!strcmp(argv[i], "--any")) x->desc.contrast = FVG_ANY_CLASS;
+    else if (!strcmp(argv[i], "--queries")) x->desc.attention = FVG_QUERY_QUERY;
+    else if (!strcmp(argv[i], "--values")) x->desc.attention = FVG_VALUE_VALUE;
+    else if (!strcmp(argv[i], "--no-attention")) x->desc.attention = FVG_NO_ATTENTION;
+    else if (!strcmp(argv[i], "--no-prior")) x->desc.centre_prior = -1;
+    else if (!strcmp(argv[i], "--no-walk")) x->desc.walk_steps = -1;
+    else if (!strcmp(argv[i], "--no-colours")) x->desc.colour_weight = -1;
     else if (!strcmp(argv[i], "--list")) x->list = 1;
     else if (!strcmp(argv[i], "--every")) x->every = atoi(value), i++;
     else if (!strcmp(argv[i], "--background-template")) x->desc.background_template = value, i++;
