@@ -2760,13 +2760,19 @@ static void test_guard_at(world *w, fvg_learner *l, fvg_augment how, fvg_distill
   for (int guard = 0; guard < 2; guard++) {
     fvg_fvgpt *f = NULL, *g = NULL;
     fvg_learner *p = NULL;
-    fvg_views *v = new_views(w, how, 2, 1, 0);
+    fvg_views *v = NULL;
+    fvg_views_desc look;
+    memset(&look, 0, sizeof look);
+    look.augment = how;
+    look.seed = 1;
+    if (fvg_learner_feature_width(w->m, l) > D) look.learner = l;
+    need(!fvg_views_new(w->m, &v, &w->set, &look), "views");
     t.guard = guard;
     t.cross_entropy = ce[guard];
     warned[0] = 0;
     need(!fvg_fvgpt_new(w->c, &f, &fd), "modules");
     check(!fvg_fvgpt_train(f, l, v, task_of(NULL, &w->train), &t), "stage two");
-    check(harm ? strstr(warned, "FVGPT_CoOp") && strstr(warned, "cross-entropy") &&
+    check(harm ? strstr(warned, fvg_learner_method(l)) && strstr(warned, "cross-entropy") &&
                      strstr(warned, guard ? "keep the backbone" : distill ? "lower rate" : "--distill stable")
                : !warned[0], "adapters that do harm are told of, and no others");
     check(harm == (ce[guard][1] > ce[guard][0]) && f->desc.no_fdc == (harm && guard), "and with a guard left out");
@@ -2822,7 +2828,7 @@ static void test_guard_on_crops(world *w, fvg_learner *l) {
 }
 
 static void test_guard(void) {
-  static float x[N * D];
+  static float x[3 * N * D];
   int told = 1;                                  /* that a picture has no mask                                     */
   fvg_desc d;
   world w;
@@ -2837,6 +2843,12 @@ static void test_guard(void) {
   test_guard_at(&w, l, FVG_AUGMENT_NONE, FVG_DISTILL_PUBLISHED, 0.01f, 1, x);
   test_guard_at(&w, l, FVG_AUGMENT_CROP, FVG_DISTILL_STABLE, 0.01f, 1, x);
   test_guard_on_crops(&w, l);
+  fvg_learner_free(l);
+
+  l = learner_of(&w, "MMRL", BASE);              /* whose base classes are scored by another feature               */
+  need(!fvg_encode_task(w.m, l, x, task_of(&w.set, &w.train)), "features of MMRL");
+  test_guard_at(&w, l, FVG_AUGMENT_NONE, FVG_DISTILL_STABLE, 0.01f, 0, x);
+  test_guard_at(&w, l, FVG_AUGMENT_CROP, FVG_DISTILL_STABLE, 0.01f, 0, x);
   fvg_learner_free(l);
   world_close(&w);
 }
