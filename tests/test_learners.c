@@ -995,7 +995,7 @@ static void test_cocoop_scores(void) {
   int i, j;
   check(!new_classifier(m, &k, FVG_TUNED, l, NULL, NULL, names, CLASSES) &&
             !fvg_classifier_logits(k, z, NULL, plain, N), "CoCoOp's classifier");
-  y = l->method->scores(l, t, &l->packed, fvg_const(t, N, D, plain));
+  y = l->method->scores(l, t, &l->packed, fvg_const(t, N, D, plain), NULL);
   check(y && difference(z, fvg_value(y), N * CLASSES) < 1e-5, "CoCoOp: its logits are those of the training step");
   for (i = 0; i < N; i++) {
     classes_for(l, plain + i * D, g);
@@ -1407,7 +1407,7 @@ static int same_features(fvg_learner *a, fvg_learner *b) {
       continue;
     }
     fvg_tape_clear(l[i]->tape);
-    x = l[i]->method->scores(l[i], l[i]->tape, &l[i]->packed, fvg_const(l[i]->tape, N, D, plain));
+    x = l[i]->method->scores(l[i], l[i]->tape, &l[i]->packed, fvg_const(l[i]->tape, N, D, plain), NULL);
     if (!x) return 0;
     memcpy(z[i], fvg_value(x), sizeof z[i]);
   }
