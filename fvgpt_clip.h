@@ -16854,11 +16854,17 @@ static fvg_status fvg__classifier_texts(fvg_classifier *k, const char *prompt_te
 
 /* Encodes the words that relevance maps compare with. */
 static fvg_status fvg__classifier_background(fvg_classifier *k, const char *const *word, int n) {
-  const size_t values = fvg__row(n < 1 ? 1 : n, k->clip->embed_dim);
-  k->g_background = FVG_NEW_ARRAY(k->clip->ctx, float, values);
-  if (!k->g_background) return FVG_E_NOMEM;
+  fvg_ctx *c = k->clip->ctx;
+  float *g = FVG_NEW_ARRAY(c, float, fvg__row(n < 1 ? 1 : n, k->clip->embed_dim));
+  if (!g) return FVG_E_NOMEM;
+  fvg_status s = fvg_clip_encode_classes(k->clip, g, NULL, word, n);
+  if (s) {
+    fvg_release(c, g);
+    return s;
+  }
+  k->g_background = g;
   k->n_background = n;
-  return fvg_clip_encode_classes(k->clip, k->g_background, NULL, word, n);
+  return FVG_OK;
 }
 
 FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
