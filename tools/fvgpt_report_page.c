@@ -40,7 +40,7 @@ static const char head_1[] =
   "font-size:.95rem}\n"
   "th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid "
   "var(--line)}\n"
-  "td{white-space:nowrap}th{font-weight:600}\n"
+  "td,tbody th{white-space:nowrap}th{font-weight:600}\n"
   "tbody th,th:first-child,.left{text-align:left;padding-left:0}\n"
   ".left{white-space:normal}thead th{color:var(--soft);font-size:.86rem;"
   "vertical-align:bottom}\n"
@@ -67,7 +67,8 @@ static const char head_2[] =
   ".path{color:var(--soft);font-size:.82rem;overflow-wrap:anywhere}\n"
   ".looks{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,"
   "20rem),1fr));gap:1rem 1.2rem}\n"
-  ".looks h4{margin:0 0 .25rem;font-size:.93rem}\n"
+  ".looks h4{margin:0 0 .25rem;font-size:.93rem}.looks h4 small{font-weight:400;"
+  "color:var(--soft)}\n"
   ".three{display:grid;grid-template-columns:repeat(3,minmax(0,1fr));gap:.5rem}\n"
   "img{display:block;width:100%;height:auto;border-radius:5px}\n"
   ".three figcaption{font-size:.78rem;line-height:1.35;padding-top:.25rem;"
@@ -86,8 +87,8 @@ static const char head_2[] =
   "color:var(--soft);font-size:.87rem}\n"
   "code{font:.93em ui-monospace,Menlo,Consolas,monospace;overflow-wrap:anywhere}"
   "a{color:var(--blue)}\n"
-  "@media(max-width:700px){h1{font-size:1.45rem}th,td{padding:.28rem .4rem}table{"
-  "font-size:.88rem}\n"
+  "@media(max-width:700px){tbody th{white-space:normal}h1{font-size:1.45rem}th,"
+  "td{padding:.28rem .4rem}table{font-size:.88rem}\n"
   "td small{display:block}.card{padding:.6rem .6rem .8rem}main{padding:1rem "
   ".8rem 2rem}}\n"
   "</style>\n"
@@ -121,6 +122,13 @@ static void put_name(document *t, const char *before, const char *name, const ch
 static const char *half_name(const group *g) {
   if (g->half == FVG_ALL) return "all classes";
   return g->half == FVG_BASE ? "base classes" : "new classes";
+}
+
+/* "16 base classes", or of a group of all classes "16 classes". */
+static void put_class_count(document *t, const group *g) {
+  const int n = g->task.n_class;
+  put(t, "%d %s%s", n, g->half == FVG_ALL ? "" : g->half == FVG_BASE ? "base " : "new ",
+      n == 1 ? "class" : "classes");
 }
 
 static int has_masks(const study *x) {
@@ -165,12 +173,12 @@ static void put_seeds(document *t, const study *x) {
 }
 
 static void put_score_note(document *t, const study *x) {
-  put(t, "<p class=\"note\">%s over ",
-      x->n_seed > 1 ? "Mean and standard deviation" : "One run,");
+  put(t, "<p class=\"note\">%s", x->n_seed > 1 ? "Mean and deviation over " : "A run of ");
   put_seeds(t, x);
-  for (int i = 0; i < x->n_group; i++)
-    put(t, "%s %d test pictures of %d %s", i ? "," : ";", x->group[i].task.items.n,
-        x->group[i].task.n_class, half_name(&x->group[i]));
+  for (int i = 0; i < x->n_group; i++) {
+    put(t, "%s %d test pictures of ", i ? "," : ";", x->group[i].task.items.n);
+    put_class_count(t, &x->group[i]);
+  }
   put(t, ".%s The best of a column is bold. From <code>",
       x->has_h ? " H is the harmonic mean of the two means." : "");
   put_name(t, "", x->runs, "/results.json</code>");
@@ -279,7 +287,9 @@ static void put_group_classes(document *t, const study *x, int at) {
   const group *g = &x->group[at];
   const int n_class = g->task.n_class;
   const int is_long = n_class > MOST_CLASSES_OPEN;
-  put(t, "<h4>%d %s</h4>\n", n_class, half_name(g));
+  put(t, "<h4>");
+  put_class_count(t, g);
+  put(t, "</h4>\n");
   if (is_long) put(t, "<details><summary>Accuracy of every class</summary>\n");
   put_class_table(t, x, at);
   if (is_long) put(t, "</details>\n");
@@ -320,9 +330,9 @@ static void put_mistake(document *t, const group *g, const mistake *one) {
   put(t, "<figure>");
   put_image(t, &one->picture, "Picture", label);
   put_name(t, "<figcaption><b>", label, "</b>");
-  put(t, " %.*f %%<br>", SHARE_DIGITS, one->p_label);
+  put(t, " %.*f\xc2\xa0%%<br>", SHARE_DIGITS, one->p_label);
   put_name(t, "taken for <b>", guess, "</b>");
-  put(t, " %.*f %%</figcaption></figure>\n", SHARE_DIGITS, one->p_guess);
+  put(t, " %.*f\xc2\xa0%%</figcaption></figure>\n", SHARE_DIGITS, one->p_guess);
   put_figure(t, &one->for_label, "speaks for", label);
   put_figure(t, &one->for_guess, "speaks for", guess);
   put(t, "</div></div>\n");
@@ -330,9 +340,9 @@ static void put_mistake(document *t, const group *g, const mistake *one) {
 
 static void put_mistakes(document *t, const study *x, int number) {
   put_heading(t, number, "mistakes", "The worst mistakes");
-  put(t, "<p>Where a model of the first seed, %d, is surest of the wrong class. Beside the picture, "
-         "with the model’s probabilities, are the relevance maps of the true class and of the one "
-         "it was taken for.</p>\n", x->seed[0]);
+  put(t, "<p>Where a model of the first seed, %d, is surest of the wrong class. Beside the "
+         "picture, with the model’s probabilities, are the relevance maps of the true class and "
+         "of the one it was taken for.</p>\n", x->seed[0]);
   for (int i = 0; i < x->n_model; i++) {
     const model *w = &x->model[i];
     for (int at = 0; at < x->n_group; at++) {
@@ -576,5 +586,6 @@ void put_page(document *t, const study *x, int n, const colophon *by) {
   put_name(t, "</nav>\n<p class=\"note\">Model: ", by->model, ".");
   put(t, " Report of %s, %.1f s.</p>\n", by->date, by->seconds);
   for (int i = 0; i < n; i++) put_study(t, &x[i], i + 1);
-  put_name(t, "<footer>Made by <code>", by->command, "</code></footer>\n</main>\n</body>\n</html>\n");
+  put_name(t, "<footer>Made by <code>", by->command, "</code></footer>\n");
+  put(t, "</main>\n</body>\n</html>\n");
 }

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "fvgpt_report_judge.h"
@@ -89,8 +90,14 @@ static void list_settings(model *w, const fvg_weights *settings) {
   for (size_t i = 0; i < sizeof key / sizeof *key; i++) {
     const char *value = fvg_weights_metadata(settings, key[i]);
     if (!value || !*value || at + strlen(key[i]) + strlen(value) + 4 > sizeof w->settings) continue;
+
+    /* A number is kept with all the digits of its type. */
+    char *end;
+    const double number = strtod(value, &end);
+    char text[32];
+    snprintf(text, sizeof text, "%.4g", number);
     at += (size_t)snprintf(w->settings + at, sizeof w->settings - at, "%s%s %s", at ? ", " : "",
-                           key[i], value);
+                           key[i], *end ? value : text);
   }
 }
 

@@ -59,7 +59,7 @@ typedef struct group {
   int seen;                          /* 1: the methods were tuned on these classes               */
   fvg_task task;                     /* all test pictures                                        */
   float *f;                          /* [task.items.n, embed_dim] plain CLIP's features          */
-  fvg_items masked;                  /* those that have a mask and are measured; labels as in task */
+  fvg_items masked;                  /* those that have a mask and are measured                  */
   float *views;                      /* [3, masked.n, embed_dim] plain CLIP's features of the
                                         picture, of its foreground, of its background; NULL: not
                                         yet made                                                 */
