@@ -262,7 +262,8 @@ static fvg_status check_options(fvg_ctx *c, const attend_options *o) {
   return FVG_OK;
 }
 
-/* Opens the data set and the checkpoint, if there is one, names the maps of all pictures and draws them. */
+/* Opens the data set and the checkpoint, if there are any, names the maps of all pictures and draws
+   them. */
 static fvg_status attend(fvg_clip *m, const attend_options *o, picture_list *pictures) {
   fvg_ctx *c = m->ctx;
   onlooker x;

@@ -130,35 +130,29 @@ static int read_seeds(study *x, const fvg_json *j) {
   return x->n_seed > 0;
 }
 
-/* The tests are the keys of a row of means that have a deviation beside them; H is none, and older
-   versions wrote no deviation of it. */
-static int read_tests(study *x, const fvg_json *j, int row) {
+/* The tests are what a row of means has deviations of, NAME_std, but for H, of which older versions
+   wrote none.  The first test is that of the classes that the methods were tuned on. */
+static void read_tests(study *x, const fvg_json *j, int row) {
   for (int at = j->value[row].first; at >= 0; at = j->value[at].next) {
     const char *key = j->value[at].key;
-    char with_deviation[KEY_BYTES + 8];
-    if (!key || j->value[at].type != FVG_JSON_NUMBER) continue;
-    if (!strcmp(key, "H")) x->has_h = 1;
-    snprintf(with_deviation, sizeof with_deviation, "%.*s_std", KEY_BYTES, key);
-    const int is_test = strcmp(key, "H") && strlen(key) < KEY_BYTES &&
-                        fvg_json_find(j, row, with_deviation) >= 0;
-    if (!is_test) continue;
-    if (x->n_test == MOST_TESTS) return 0;
-    snprintf(x->test[x->n_test++], KEY_BYTES, "%s", key);
+    const size_t n = key ? strlen(key) : 0;
+    if (key && !strcmp(key, "H")) x->has_h = 1;
+    if (n < 5 || strcmp(key + n - 4, "_std") || !strcmp(key, "H_std")) continue;
+    if (n - 4 >= KEY_BYTES || x->n_test == MOST_TESTS) continue;
+    snprintf(x->test[x->n_test++], KEY_BYTES, "%.*s", (int)n - 4, key);
   }
-  return x->n_test > 0;
 }
 
-/* 0: one of the tests is missing. */
-static int read_row(const study *x, const fvg_json *j, int at, score_row *row) {
+/* Returns the name of the test that is missing, NULL when all are there. */
+static const char *read_row(const study *x, const fvg_json *j, int at, score_row *row) {
   for (int k = 0; k < x->n_test + x->has_h; k++) {
+    const char *name = k < x->n_test ? x->test[k] : "H";
+    if (!json_number(j, at, name, &row->mean[k])) return name;
     char key[KEY_BYTES + 8];
-    snprintf(key, sizeof key, "%s", k < x->n_test ? x->test[k] : "H");
-    if (!json_number(j, at, key, &row->mean[k])) return 0;
-    const size_t n = strlen(key);
-    snprintf(key + n, sizeof key - n, "_std");
+    snprintf(key, sizeof key, "%s_std", name);
     if (!json_number(j, at, key, &row->deviation[k])) row->deviation[k] = -1;
   }
-  return 1;
+  return NULL;
 }
 
 /* Returns the name of what is missing or not a number, NULL when all is there. */
@@ -170,12 +164,14 @@ static const char *read_scores(study *x, const fvg_json *j) {
   json_text(j, 0, "trainer", x->trainer, sizeof x->trainer);
 
   const int first = json_first(j, 0, "mean");
-  if (first < 0 || !read_tests(x, j, first)) return "mean with its tests";
+  if (first >= 0) read_tests(x, j, first);
+  if (!x->n_test) return "mean";
   for (int at = first; at >= 0; at = j->value[at].next) {
     if (x->n_row == MOST_ROWS) break;
     score_row *row = &x->row[x->n_row++];
     if (!json_text(j, at, "method", row->name, sizeof row->name)) return "method of a mean";
-    if (!read_row(x, j, at, row)) return "mean of every test";
+    const char *missing = read_row(x, j, at, row);
+    if (missing) return missing;
   }
   return strcmp(x->row[0].name, "zero_shot") ? "mean of zero_shot" : NULL;
 }

@@ -244,6 +244,25 @@ static fvg_status open_set(study *x, int i) {
   return open_root(x->m->ctx, o, o->dataset_root, x->name, &x->d);
 }
 
+/* What is wrong with the checkpoints is told before the work begins: are all there, and is the first
+   one of this model and these classes? */
+static fvg_status look_for_checkpoints(study *x, const model *w) {
+  fvg_ctx *c = x->m->ctx;
+  char folder[1100], file[1200];
+  for (int run = 0; run < x->n_seed; run++) {
+    folder_of(x, w, run, 0, folder, sizeof folder);
+    checkpoint_in(folder, file, sizeof file);
+    if (!fvg_file_exists(file)) return fvg_fail(c, FVG_E_IO, "%s: no such file", file);
+  }
+
+  folder_of(x, w, 0, 0, folder, sizeof folder);
+  tuned_model tuned = {NULL, NULL, NULL};
+  fvg_status s = open_tuned(x->m, folder, &tuned);
+  if (!s) s = check_checkpoint(x, w, &tuned);
+  tuned_model_free(&tuned);
+  return s;
+}
+
 fvg_status study_open(study *x, fvg_clip *m, const report_options *o, int i) {
   x->m = m;
   x->o = o;
@@ -253,15 +272,7 @@ fvg_status study_open(study *x, fvg_clip *m, const report_options *o, int i) {
   if (!s) s = fvg_dataset_check(&x->d, FVG_CHECK_TEST | FVG_CHECK_MASKS, o->data.skip_bad);
   if (!s) s = list_groups(x);
 
-  /* Checkpoints that are not there are told of before the work begins. */
-  for (int k = 1; !s && k < x->n_model; k++) {
-    for (int run = 0; !s && run < x->n_seed; run++) {
-      char folder[1100], file[1200];
-      folder_of(x, &x->model[k], run, 0, folder, sizeof folder);
-      checkpoint_in(folder, file, sizeof file);
-      if (!fvg_file_exists(file)) s = fvg_fail(m->ctx, FVG_E_IO, "%s: no such file", file);
-    }
-  }
+  for (int k = 1; !s && k < x->n_model; k++) s = look_for_checkpoints(x, &x->model[k]);
   return s;
 }
 
