@@ -340,6 +340,7 @@ reports() {                                              # reports RUNS "METHOD.
 }
 check "report of three trainers" reports "$work/list/other" "zero_shot KgCoOp FVGPT_KgCoOp PromptSRC MMRL FVGPT_MMRL"
 check "report of DPC" reports "$work/list/$(basename "$data")" "zero_shot KgCoOp DPC_KgCoOp"
+check "an ablation, to its end" quiet "$fvgpt" tune --model "$model" --data "$data" --trainer FVGPT_KgCoOp --ablate $tiny --entropy normalised --out "$work/ablate"
 check "report of an ablation" reports "$work/ablate" "zero_shot KgCoOp FVGPT_KgCoOp+normalised"
 check "whose rows are in the table" grep -q '"method": "KgCoOp_FRG+FDC+normalised", "base": ' "$work/reports/results.json"
 check "report of few shots" reports "$work/few-shot/$(basename "$data")-shots1" "zero_shot KgCoOp FVGPT_KgCoOp"
