@@ -81,7 +81,8 @@ void put_histogram(document *t, const long *first, const long *second, const tic
 }
 
 /* ---- confusion ---- */
-enum { CELL = 10, MOST_NUMBERED = 25, MOST_COUNTED = 15 };
+/* A matrix is drawn in units of a tenth of a field, and shown with up to 3 pixels for each. */
+enum { CELL = 10, MOST_NUMBERED = 25, MOST_COUNTED = 15, MOST_WIDE = 340 };
 
 static void put_numbers_of_classes(document *t, int n_class) {
   for (int i = 0; i < n_class && n_class <= MOST_NUMBERED; i++) {
@@ -105,10 +106,11 @@ static void put_cell_of(document *t, int row, int col, long count, long of, int 
 
 void put_confusion(document *t, const long *count, int n_class, const char *title) {
   const int side = CELL * n_class;
-  put(t, "<svg class=\"matrix\" viewBox=\"-16 -16 %d %d\" role=\"img\" "
+  const int width = 3 * (side + 18) < MOST_WIDE ? 3 * (side + 18) : MOST_WIDE;
+  put(t, "<svg class=\"matrix\" style=\"max-width:%dpx\" viewBox=\"-16 -16 %d %d\" role=\"img\" "
          "aria-label=\"Confusion matrix of %s\">\n<rect class=\"axis\" width=\"%d\" "
          "height=\"%d\"/>\n",
-      side + 18, side + 18, title, side, side);
+      width, side + 18, side + 18, title, side, side);
   put_numbers_of_classes(t, n_class);
   for (int row = 0; row < n_class; row++) {
     const long *of_row = count + (size_t)row * (size_t)n_class;

@@ -54,8 +54,7 @@ static const char head_1[] =
   ".dot{fill:var(--blue)}\n"
   ".good{fill:var(--blue)}.miss{fill:var(--orange)}\n"
   ".bad{fill:var(--orange);fill-opacity:.3;stroke:var(--orange)}\n"
-  ".matrix{max-width:340px}svg.matrix{font-size:5.5px}svg.matrix .count{"
-  "fill:var(--ink);font-size:5px}\n";
+  "svg.matrix{font-size:5.5px}svg.matrix .count{fill:var(--ink);font-size:5px}\n";
 static const char head_2[] =
   ".charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,"
   "19rem),1fr));gap:1.3rem}\n"

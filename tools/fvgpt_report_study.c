@@ -244,8 +244,8 @@ static fvg_status open_set(study *x, int i) {
   return open_root(x->m->ctx, o, o->dataset_root, x->name, &x->d);
 }
 
-/* What is wrong with the checkpoints is told before the work begins: are all there, and is the first
-   one of this model and these classes? */
+/* What is wrong with the checkpoints is told before the work begins: are all there, and is the
+   first one of this model and these classes? */
 static fvg_status look_for_checkpoints(study *x, const model *w) {
   fvg_ctx *c = x->m->ctx;
   char folder[1100], file[1200];
