@@ -280,6 +280,7 @@ sed -e '/<style>/,/<\/style>/d' -e 's/<[^>]*>/ /g' -e 's/&#*[a-z0-9]*;/ /g' "$wo
 grep -o -E '[0-9]+([.][0-9]+)?' "$work/report/results.json" | sort -u >"$work/stored"
 check "the page shows numbers" sh -c "[ \$(wc -l <'$work/shown') -gt 50 ]"
 check "and all of them are in results.json" sh -c "[ -z \"\$(comm -23 '$work/shown' '$work/stored')\" ]"
+check "of fewer pictures" sh -c "'$fvgpt' report --model '$model' --data '$data' --runs '$work/t1' --pictures 1 --measured 3 --out '$work/report3' >/dev/null 2>&1 && [ \$(grep -c '\"masked_pictures\": 3,' '$work/report3/results.json') -eq 2 ]"
 check "report again, over its own" quiet "$fvgpt" report --model "$model" --data "$data" --runs "$work/t1" --pictures 1 --out "$work/report"
 check "no partial files" sh -c "! find '$work' -name '*.part' | grep -q ."
 

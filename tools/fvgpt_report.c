@@ -15,6 +15,7 @@
 static void declare(option_table *t, void *options) {
   report_options *o = (report_options *)options;
   o->pictures = 6;
+  o->measured = 200;
   add_common(t, &o->common);
   add_data_options(t, &o->data);
   add_list(t, "--runs", &o->runs);
@@ -22,6 +23,7 @@ static void declare(option_table *t, void *options) {
   add_text(t, "--template", &o->prompt_template);
   add_contrast_options(t, &o->contrast);
   add_whole(t, "--pictures", &o->pictures, 1, 100);
+  add_whole(t, "--measured", &o->measured, 1, 1000000);
 }
 
 /* How many data sets there are: those of --dataset below --dataset-root, or of --data. */

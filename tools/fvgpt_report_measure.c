@@ -4,8 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { MOST_MEASURED = 200 };
-
 /* ---- pictures ---- */
 fvg_status load_pair(const study *x, const fvg_item *item, fvg_image *view, fvg_image *mask,
                      float *chw) {
@@ -58,7 +56,7 @@ fvg_status choose_masked(study *x, group *g) {
   if (s) return s;
 
   const int n = items->n;
-  const int kept = n < MOST_MEASURED ? n : MOST_MEASURED;
+  const int kept = n < x->o->measured ? n : x->o->measured;
   for (int i = 0; i < kept; i++) items->item[i] = items->item[(int)((double)i * n / kept)];
   items->n = kept;
   if (kept) s = fvg_dataset_survey_masks(&x->d, items);

@@ -5,7 +5,7 @@
 
 #include "fvgpt_report_study.h"
 
-/* Finds the test pictures of a group that have a mask, 200 at most, evenly spaced. */
+/* Finds the test pictures of a group that have a mask, --measured at most, evenly spaced. */
 fvg_status choose_masked(study *x, group *g);
 /* The test transform of a picture and of its mask (no pixels: it has none), and the picture's
    floats [3, size, size]. */

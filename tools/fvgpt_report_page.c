@@ -87,7 +87,7 @@ static const char head_2[] =
   "code{font:.93em ui-monospace,Menlo,Consolas,monospace;overflow-wrap:anywhere}"
   "a{color:var(--blue)}\n"
   "@media(max-width:700px){tbody th{white-space:normal;overflow-wrap:anywhere;"
-  "min-width:5.5rem}h1{font-size:1.45rem}th,td{padding:.28rem .4rem}table{"
+  "min-width:6.4rem}h1{font-size:1.45rem}th,td{padding:.28rem .4rem}table{"
   "font-size:.88rem}\n"
   "td small{display:block}.card{padding:.6rem .6rem .8rem}main{padding:1rem "
   ".8rem 2rem}}\n"

@@ -15,6 +15,7 @@ typedef struct report_options {
   const char *prompt_template;       /* NULL: not given                                          */
   contrast_options contrast;         /* of relevance maps                                        */
   int pictures;                      /* of base classes that are shown                           */
+  int measured;                      /* masked pictures of a group that are measured, at most    */
 } report_options;
 
 enum { MOST_SETS = 32, MOST_ROWS = 96, MOST_TESTS = 17, MOST_SEEDS = 64, MOST_MODELS = 8 };
