@@ -9277,7 +9277,8 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
      release     runs for every learner, also where init has failed or was never called, so l->own
                  may be NULL.
      scores      gets no step: it makes z from f and from texts of its own, out of `packed`.  The
-                 step of `loss` then has that z, and g is NULL.
+                 step of `loss` then has that z, and g is NULL.  With f_words [1,d] all of f is
+                 scored in the words of that picture, as relevance maps do with its patches.
      f_score     Its step has f and f_read and nothing else; the tape is step->f->tape.
 
    A whole method, CoOp with short vectors, L = CE(z, y) + W mean v^2, as it would stand after
