@@ -94,6 +94,8 @@ static void hash_branch(const study *x, const char *method, fvg_branch branch, i
     if (!s) s = fvg_image_normalize(x->c, pixels, &view, &x->m->preprocess);
     if (!s) s = fvg_attention_map(k, map, pixels, 0, FVG_GRAD_CAM);
     if (!fails(x, s, "map")) print(x, method, "map", mixed(nothing, map, side * side * sizeof(float)));
+    if (!s) s = fvg_attention_map(k, map, pixels, 0, FVG_RELEVANCE);
+    if (!fails(x, s, "relevance")) print(x, method, "relevance", mixed(nothing, map, side * side * sizeof(float)));
     fvg_image_free(x->c, &view);
     fvg_image_free(x->c, &picture);
   }

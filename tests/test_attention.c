@@ -612,6 +612,135 @@ static void test_attention(world *w) {
           "the same for any branch and label");
 }
 
+/* ---- relevance ---- */
+static int refused(world *w, fvg_classifier *k, const float *x, int label, int kind, float *map, fvg_status expected,
+                   const char *a, const char *b);
+
+/* A patch's row of what the learner reads of a picture: f and f_score, from
+   y = W_out [softmax(K K^T / sqrt d) V] at row `at`. */
+static void patch_row(const world *w, const exact *e, int at, float *f, float *f_score) {
+  const fvg_block *b = last_block(w->m);
+  const fvg_parameter *rep = fvg_learner_parameter(w->p, "image_encoder.proj_rep");
+  double p[MOST], y[W], x[W], n[W], out[D], rep_out[D];
+  int h, i, j;
+  for (h = 0; h < HEADS; h++) {
+    double sum = 0;
+    for (i = 0; i < e->n; i++) {
+      for (p[i] = 0, j = h * HEAD; j < (h + 1) * HEAD; j++) p[i] += e->key[at][j] * e->key[i][j];
+      sum += p[i] = exp(p[i] / sqrt((double)HEAD));
+    }
+    for (j = h * HEAD; j < (h + 1) * HEAD; j++)
+      for (y[j] = 0, i = 0; i < e->n; i++) y[j] += p[i] / sum * e->value[i][j];
+  }
+  linear(y, W, &b->out_weight, &b->out_bias, W, x);
+  norm(x, &w->m->vision.ln_post_weight, &w->m->vision.ln_post_bias, n);
+  linear(n, W, &w->m->vision.projection, NULL, D, out);
+  unit(out, D);
+  for (j = 0; j < D; j++) f[j] = f_score[j] = (float)out[j];
+  if (strcmp(fvg_learner_method(w->p), "MMRL")) return;
+  for (j = 0; j < D; j++)
+    for (rep_out[j] = 0, i = 0; i < W; i++) rep_out[j] += n[i] * (double)((float *)rep->value.data)[i * D + j];
+  unit(rep_out, D);
+  for (j = 0; j < D; j++) f_score[j] = (float)(0.7 * out[j] + 0.3 * rep_out[j]);
+}
+
+/* ln sum exp but for one number; -1: of all */
+static double log_sum(const double *z, int n, int without) {
+  double sum = 0;
+  int i;
+  for (i = 0; i < n; i++) if (i != without) sum += exp(z[i]);
+  return log(sum);
+}
+
+/* The relevance map of each branch against one whose patches the public scores have judged, as if each were a
+   picture; n_word 0: against the other classes. */
+static void test_relevance(world *w, const char *const *word, int n_word, int from, int to) {
+  static exact own, clip;
+  float map[PIXELS], other[PIXELS], row[3 * D], f_score[D], g[4 * D], logits[CLASSES];
+  double o[PATCHES], expected[PIXELS], z[CLASSES];
+  int branch, p, i, label = 1;
+  need(!n_word || !fvg_clip_encode_classes(w->m, g, NULL, word, n_word), "words");
+  enter(w, NULL, &clip);
+  for (branch = from; branch <= to; branch++) {
+    fvg_classifier_desc d;
+    fvg_classifier *k = NULL;
+    double mean = 0, square = 0;
+    memset(&d, 0, sizeof d);
+    d.branch = (fvg_branch)branch;
+    d.learner = w->p;
+    d.fvgpt = w->f;
+    d.background = word;
+    d.n_background = n_word ? n_word : -1;
+    need(!fvg_classifier_new(w->m, &k, names, CLASSES, &d), "a classifier");
+    enter(w, branch == FVG_ZERO_SHOT ? NULL : w->p, &own);
+    for (p = 0; p < PATCHES; p++) {
+      float unused[D];
+      memset(row, 0, sizeof row);
+      patch_row(w, &own, own.n - PATCHES + p, row, f_score);
+      if (is_prompted(w->p)) patch_row(w, &clip, 1 + p, row + D, unused);
+      if (fvg_learner_feature_width(w->m, w->p) == 3 * D) memcpy(row + 2 * D, f_score, sizeof f_score);
+      need(!fvg_classifier_logits(k, logits, NULL, row, 1), "a patch's scores");
+      for (i = 0; i < CLASSES; i++) z[i] = (double)logits[i];
+      o[p] = z[label] - log_sum(z, CLASSES, label);
+      for (i = 0; i < n_word; i++) {
+        double f[D];
+        int j;
+        for (j = 0; j < D; j++) f[j] = (double)row[j];
+        z[i] = (double)w->m->logit_scale * along(f, g + i * D);
+      }
+      if (n_word) o[p] = (double)logits[label] - log_sum(z, n_word, -1);
+      mean += o[p] / PATCHES;
+    }
+    for (p = 0; p < PATCHES; p++) square += (o[p] - mean) * (o[p] - mean) / PATCHES;
+    for (p = 0; p < PATCHES; p++) o[p] = fmax(0, o[p] - mean + sqrt(square) / 2);
+    spread(o, expected);
+    check(!fvg_attention_map(k, map, picture, label, FVG_RELEVANCE) && furthest(map, expected, PIXELS) < 1e-3,
+          branch_name[branch]);
+    check(!fvg_attention_map(k, other, picture, label, FVG_RELEVANCE) && !memcmp(map, other, sizeof map),
+          "the same each time");
+    check(!fvg_attention_map(k, other, picture, 0, FVG_RELEVANCE) && memcmp(map, other, sizeof map),
+          "another class, another map");
+    fvg_classifier_free(k);
+  }
+}
+
+static void test_relevances(fvg_ctx *c) {
+  static const char *const word[] = {"sky", "sea", "red", "a"};
+  static const char *const method[] = {"CoOp", "MMRL", "MaPLe"};
+  int i, threads;
+  float map[4][PIXELS];
+  world w;
+  for (i = 0; i < 3; i++) {
+    world_open_with(&w, c, &two_layers, FVG_F32, method[i], 0, 0);
+    test_relevance(&w, word, 4, FVG_ZERO_SHOT + (i > 0), FVG_BRANCH_NEW);
+    test_relevance(&w, NULL, 0, FVG_TUNED, FVG_BRANCH_BASE);
+    world_close(&w);
+  }
+  /* A class alone, against the words of photographs. */
+  world_open(&w, c, &two_layers, FVG_F32);
+  {
+    fvg_classifier *k = NULL;
+    need(!new_classifier(w.m, &k, FVG_ZERO_SHOT, NULL, NULL, NULL, names, 1), "one class");
+    check(!fvg_attention_map(k, map[0], picture, 0, FVG_RELEVANCE), "one class has a map");
+    check(refused(&w, k, picture, 1, FVG_RELEVANCE, map[0], FVG_E_ARG, "label 1", "1 classes"), "and no second");
+    fvg_classifier_free(k);
+  }
+  world_close(&w);
+
+  for (threads = 1; threads <= 3; threads++) {
+    fvg_desc d;
+    fvg_ctx *many;
+    memset(&d, 0, sizeof d);
+    d.n_threads = threads;
+    if (fvg_init(&many, &d)) { check(0, "threads"); return; }
+    world_open_with(&w, many, &two_layers, FVG_F32, "MaPLe", 0, 0);
+    need(!fvg_attention_map(w.k[FVG_BRANCH_NEW], map[threads], picture, 2, FVG_RELEVANCE), "a map");
+    world_close(&w);
+    fvg_free(many);
+  }
+  check(!memcmp(map[1], map[2], sizeof map[1]) && !memcmp(map[1], map[3], sizeof map[1]), "threads change no bit");
+}
+
 /* ---- spreading a grid ---- */
 static void test_spread(void) {
   static const float two[4] = {0, 1, 2, 4}, three[9] = {3, 1, 4, 1, 5, 9, 2, 6, 5};
@@ -665,6 +794,18 @@ static void test_share(void) {
         "the rest is the rest");
   check(fvg_foreground_share(empty, &all) == 0, "an empty map: 0");
   check(fvg_foreground_share(map, &colour) == -1 && fvg_foreground_share(map, NULL) == -1, "not a mask: -1");
+
+  /* The greatest value comes first at 2, which is inside `some`; 8 is not. */
+  check(fvg_hottest_inside(map, &part) == 1 && fvg_hottest_inside(map, &complement) == 0, "the hottest point");
+  check(fvg_hottest_inside(map + 6, &part) == 1 && fvg_hottest_inside(empty, &all) == 0, "elsewhere; none");
+  check(fvg_hottest_inside(map, &colour) == -1 && fvg_hottest_inside(NULL, &part) == -1, "not a mask: -1");
+  /* Otsu cuts between 1/4 and 1/2: 1, 2 and 8 are hot, and two of them are among the 8 inside. */
+  check(fabs(fvg_map_iou(map, &part) - 3.0 / 8) < 1e-12,
+        "IoU of a map");
+  check(fvg_map_iou(empty, &all) == 0 && fvg_map_iou(map, NULL) == -1 && fvg_map_iou(map, &colour) == -1,
+        "an empty map: 0; not a mask: -1");
+  memset(ones, 0, sizeof ones);
+  check(fvg_map_iou(empty, &all) == 1, "nothing and nothing are the same");
 }
 
 static void test_overlay(fvg_ctx *c) {
@@ -707,11 +848,12 @@ static void test_errors(world *w) {
   check(fvg_attention_map(NULL, map, picture, 0, FVG_GRAD_CAM) == FVG_E_ARG, "no classifier");
   check(refused(w, k, picture, -1, FVG_GRAD_CAM, map, FVG_E_ARG, "label -1", "5 classes"), "label below");
   check(refused(w, k, picture, 5, FVG_GRAD_CAM, map, FVG_E_ARG, "label 5", "5 classes"), "label beyond");
-  check(refused(w, k, picture, 0, 2, map, FVG_E_ARG, "kind 2", ""), "no such kind");
+  check(refused(w, k, picture, 0, 3, map, FVG_E_ARG, "kind 3", ""), "no such kind");
   check(refused(w, k, NULL, 0, FVG_GRAD_CAM, map, FVG_E_ARG, "no picture", ""), "no picture");
   check(refused(w, k, picture, 0, FVG_GRAD_CAM, NULL, FVG_E_ARG, "no place", ""), "no place for the map");
   check(refused(w, k, bad, 0, FVG_GRAD_CAM, map, FVG_E_NUMERIC, "nan", ""), "NaN in the picture");
   check(refused(w, k, bad, 0, FVG_CLS_ATTENTION, map, FVG_E_NUMERIC, "nan", ""), "for both kinds");
+  check(refused(w, k, bad, 0, FVG_RELEVANCE, map, FVG_E_NUMERIC, "nan", ""), "and the third");
   check(!fvg_attention_map(k, map, picture, 0, FVG_GRAD_CAM), "a failure spoils nothing");
   m = load(w->c, &no_vision, FVG_F32);
   need(!new_classifier(m, &blind, FVG_ZERO_SHOT, NULL, NULL, NULL, names, 2), "texts alone");
@@ -783,6 +925,18 @@ static void test_allocation_failures(void) {
     }
   until_failure = -1;
   check(ok, "each allocation failing in turn: an error, and no memory stays");
+
+  /* The first relevance map keeps the words for backgrounds, unless it fails. */
+  for (branch = 0; branch < BRANCHES; branch += FVG_BRANCH_NEW)
+    for (k = 0;; k++) {
+      fvg_status s;
+      until_failure = k;
+      s = fvg_attention_map(w.k[branch], map, picture, 0, FVG_RELEVANCE);
+      if (until_failure >= 0) { ok = ok && !s && k > 5; break; }
+      ok = ok && s == FVG_E_NOMEM;
+    }
+  until_failure = -1;
+  check(ok, "and for relevance maps");
   world_close(&w);
   check(fvg_mem_used(c) == 0, "none at all");
   fvg_free(c);
@@ -811,6 +965,7 @@ int main(void) {
   world_close(&shallow);
   world_close(&w);
   test_prompted(c);
+  test_relevances(c);
   test_no_gradient(c);
   test_variants(c);
   test_spread();

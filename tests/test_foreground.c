@@ -223,7 +223,7 @@ static void test_learner(const char *method) {
   fvg_tape_clear(m->tape);
   check(!fvg_image_normalize(c, chw, &picture[1], &m->preprocess) && !fvg__reach_last_block(t, m, l, chw, &last), "chapter 35");
   {
-    fvg_node *f = fvg__patch_features(m, last.x, n_patch, FVG_KEY_KEY);
+    fvg_node *f = fvg__foreground_features(m, last.x, n_patch, FVG_KEY_KEY);
     check(f != NULL && last.n_prompt == (fvg__learner_parts(l) > 1 ? last.x->rows - 1 - n_patch : 0), "features");
     for (i = 0; f && i < WORLD_THINGS; i++)
       for (k = 0; k < n_patch; k++) {

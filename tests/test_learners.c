@@ -995,7 +995,7 @@ static void test_cocoop_scores(void) {
   int i, j;
   check(!new_classifier(m, &k, FVG_TUNED, l, NULL, NULL, names, CLASSES) &&
             !fvg_classifier_logits(k, z, NULL, plain, N), "CoCoOp's classifier");
-  y = l->method->scores(l, t, &l->packed, fvg_const(t, N, D, plain));
+  y = l->method->scores(l, t, &l->packed, fvg_const(t, N, D, plain), NULL);
   check(y && difference(z, fvg_value(y), N * CLASSES) < 1e-5, "CoCoOp: its logits are those of the training step");
   for (i = 0; i < N; i++) {
     classes_for(l, plain + i * D, g);
@@ -1004,6 +1004,14 @@ static void test_cocoop_scores(void) {
                                (double)m->logit_scale * dot(plain + i * D, g + j * D)));
   }
   check(worst < 3e-5, "CoCoOp: words of each picture's own");
+
+  classes_for(l, plain + D, g);
+  y = l->method->scores(l, t, &l->packed, fvg_const(t, N, D, plain), fvg_const(t, 1, D, plain + D));
+  for (worst = 0, i = 0; y && i < N; i++)
+    for (j = 0; j < CLASSES; j++)
+      worst = fmax(worst, fabs((double)fvg_value(y)[i * CLASSES + j] -
+                               (double)m->logit_scale * dot(plain + i * D, g + j * D)));
+  check(y && worst < 3e-5, "CoCoOp: all in the words of one picture");
   check(fvg_learner_text_features(l, g, names, CLASSES) == FVG_E_UNSUPPORTED && one_line("CoCoOp", "every picture"),
         "CoCoOp has no text features");
   fvg_tape_free(t);
@@ -1012,6 +1020,12 @@ static void test_cocoop_scores(void) {
 }
 
 /* ---- attention maps ---- */
+static void need_maps(fvg_classifier *a, fvg_classifier *b) {
+  float map[SIZE * SIZE];
+  check(!fvg_attention_map(a, map, pixels, 1, FVG_RELEVANCE) && !fvg_attention_map(b, map, pixels, 1, FVG_RELEVANCE),
+        "relevance maps");
+}
+
 static void test_maps(void) {
   int i, kind, k, tuned, width = SIZE * SIZE;
   for (i = 0; i < METHODS; i++) {
@@ -1022,15 +1036,16 @@ static void test_maps(void) {
     check(!new_classifier(m, &k_plain, FVG_ZERO_SHOT, l, NULL, NULL, names, CLASSES) &&
               !new_classifier(m, &k_tuned, FVG_TUNED, l, NULL, NULL, names, CLASSES), "classifiers");
     before = all_gradients(l, &n);
+    need_maps(k_plain, k_tuned);                 /* they keep the words for backgrounds */
     used = fvg_mem_used(c);
-    for (kind = FVG_GRAD_CAM; kind <= FVG_CLS_ATTENTION; kind++) {
+    for (kind = FVG_GRAD_CAM; kind <= FVG_RELEVANCE; kind++) {
       for (tuned = 0; tuned < 2; tuned++)
         check_of(!fvg_attention_map(tuned ? k_tuned : k_plain, map[tuned], pixels, 1,
                                     (fvg_map_kind)kind),
                  method_names[i], "a map");
       for (most = 0, k = 0; k < width; k++) if (map[1][k] > most) most = map[1][k];
       check_of(most == 1 || most == 0, method_names[i], "its greatest value is 1, or all are 0");
-      if (prompts_image(l) || kind == FVG_GRAD_CAM)
+      if (prompts_image(l) || kind != FVG_CLS_ATTENTION)
         check_of(difference(map[0], map[1], (size_t)width) > 1e-4, method_names[i], "another than plain CLIP's");
       else check_of(!memcmp(map[0], map[1], sizeof map[0]), method_names[i], "the image tower attends as before");
     }
@@ -1407,7 +1422,7 @@ static int same_features(fvg_learner *a, fvg_learner *b) {
       continue;
     }
     fvg_tape_clear(l[i]->tape);
-    x = l[i]->method->scores(l[i], l[i]->tape, &l[i]->packed, fvg_const(l[i]->tape, N, D, plain));
+    x = l[i]->method->scores(l[i], l[i]->tape, &l[i]->packed, fvg_const(l[i]->tape, N, D, plain), NULL);
     if (!x) return 0;
     memcpy(z[i], fvg_value(x), sizeof z[i]);
   }

@@ -8,14 +8,17 @@
 #include "fvgpt_learners.h"
 #include "fvgpt_pictures.h"
 #include "fvgpt_print.h"
+#include "fvgpt_sets.h"
 #include "fvgpt_system.h"
 
 typedef struct attend_options {
   common_options common;
   learner_options learner;
+  data_options data;                 /* where masks are                                          */
   const char *checkpoint, *out;      /* NULL: not given                                          */
   text_list text;
-  int exif_rotate;
+  int map;                           /* a map_choice                                             */
+  contrast_options contrast;
   text_list files;
 } attend_options;
 
@@ -23,12 +26,22 @@ static void declare(option_table *t, void *options) {
   attend_options *o = (attend_options *)options;
   add_common(t, &o->common);
   add_learner_options(t, &o->learner);
+  add_data_options(t, &o->data, MASKS_AS_GIVEN);
   add_text(t, "--checkpoint", &o->checkpoint);
   add_text(t, "--out", &o->out);
   add_list(t, "--text", &o->text);
-  add_flag(t, "--exif-rotate", &o->exif_rotate);
+  add_word(t, "--map", &o->map, "relevance gradcam attention all");
+  add_contrast_options(t, &o->contrast);
   add_files(t, &o->files, NULL);
 }
+
+/* ---- which maps ---- */
+/* --map, in the order of its words; all: one after the other. */
+typedef enum map_choice { MAP_RELEVANCE, MAP_GRAD_CAM, MAP_ATTENTION, MAP_ALL } map_choice;
+static const char *const map_word[MAP_ALL] = {"relevance", "gradcam", "attention"};
+static const fvg_map_kind map_kind[MAP_ALL] = {FVG_RELEVANCE, FVG_GRAD_CAM, FVG_CLS_ATTENTION};
+
+static int is_chosen(int choice, int map) { return choice == map || choice == MAP_ALL; }
 
 /* ---- names of maps ---- */
 enum { NAME_BYTES = 320, PATH_BYTES = 1400 };        /* longest file names have 255 bytes        */
@@ -37,11 +50,9 @@ typedef struct map_name {
   char text[NAME_BYTES];
 } map_name;
 
-/* The two maps of a picture are DIR/NAME_gradcam.png and DIR/NAME_attention.png. */
-static void map_path(char path[PATH_BYTES], const char *folder, const map_name *name,
-                     fvg_map_kind kind) {
-  const char *ending = kind == FVG_GRAD_CAM ? "gradcam" : "attention";
-  snprintf(path, PATH_BYTES, "%s/%s_%s.png", folder, name->text, ending);
+/* A map of a picture is DIR/NAME_relevance.png, and so on. */
+static void map_path(char path[PATH_BYTES], const char *folder, const map_name *name, int map) {
+  snprintf(path, PATH_BYTES, "%s/%s_%s.png", folder, name->text, map_word[map]);
 }
 
 /* The name of a picture's maps is the file's without folder and ending, with _2, _3, ... behind it
@@ -70,40 +81,42 @@ static void name_maps(const char *file, const map_name *before, int n, map_name 
 }
 
 /* No map may be written over a picture that is still to be read. */
-static fvg_status keep_inputs(fvg_ctx *c, const picture_list *pictures, const char *out,
+static fvg_status keep_inputs(fvg_ctx *c, const picture_list *pictures, const attend_options *o,
                               const map_name *name) {
-  const size_t n = strlen(out);
+  const size_t n = strlen(o->out);
   for (int i = 0; i < pictures->n; i++) {
     const char *file = pictures->file[i];
-    if (strncmp(file, out, n)) continue;
-    for (int k = 0; k < 2 * pictures->n; k++) {
+    if (strncmp(file, o->out, n)) continue;
+    for (int k = 0; k < MAP_ALL * pictures->n; k++) {
+      const int map = k % MAP_ALL;
       char path[PATH_BYTES];
-      map_path(path, out, &name[k / 2], k % 2 ? FVG_CLS_ATTENTION : FVG_GRAD_CAM);
-      if (strcmp(path, file)) continue;
+      map_path(path, o->out, &name[k / MAP_ALL], map);
+      if (!is_chosen(o->map, map) || strcmp(path, file)) continue;
       return fvg_fail(c, FVG_E_ARG,
                       "%s is a picture and would be the map of %s; choose another --out", path,
-                      pictures->file[k / 2]);
+                      pictures->file[k / MAP_ALL]);
     }
   }
   return FVG_OK;
 }
 
-static fvg_status name_all_maps(fvg_ctx *c, const picture_list *pictures, const char *out,
+static fvg_status name_all_maps(fvg_ctx *c, const picture_list *pictures, const attend_options *o,
                                 map_name **names) {
   *names = FVG_NEW_ARRAY(c, map_name, (size_t)pictures->n);
   if (!*names) return FVG_E_NOMEM;
   for (int i = 0; i < pictures->n; i++) name_maps(pictures->file[i], *names, i, *names + i);
-  return keep_inputs(c, pictures, out, *names);
+  return keep_inputs(c, pictures, o, *names);
 }
 
 /* ---- maps ---- */
 /* What looks at the pictures: a classifier, and the one of its classes that is asked about. */
 typedef struct onlooker {
   fvg_clip *m;
+  const attend_options *o;
   tuned_model tuned;
   fvg_classifier *k;
   int n_class, label;
-  const char *folder;                /* for the maps                                             */
+  fvg_dataset d;                     /* of --data                                                */
 } onlooker;
 
 /* Without a checkpoint the text is a whole caption.  With one it is a class among the tuned ones:
@@ -113,8 +126,9 @@ static fvg_status make_classifier(onlooker *x, const attend_options *o, char *te
   const char *const only = text;
   x->n_class = 1;
   x->label = 0;
-  if (!x->tuned.l)
-    return classifier_of(x->m, &x->k, FVG_ZERO_SHOT, NULL, NULL, "{}", &only, 1);
+  if (!x->tuned.l) {
+    return map_classifier(x->m, &x->k, FVG_ZERO_SHOT, NULL, NULL, "{}", &only, 1, &o->contrast);
+  }
 
   fvg_tidy_name(text);
   fvg_group half = FVG_BASE;
@@ -132,45 +146,77 @@ static fvg_status make_classifier(onlooker *x, const attend_options *o, char *te
     x->label = match >= 0 ? match : n;
     x->n_class = match >= 0 ? n : n + 1;
     const char *prompt_template = template_of(o->learner.prompt_template, x->tuned.settings);
-    s = classifier_of(x->m, &x->k, branch_of(&x->tuned, half), x->tuned.l, x->tuned.f,
-                      prompt_template, name, x->n_class);
+    s = map_classifier(x->m, &x->k, branch_of(&x->tuned, half), x->tuned.l, x->tuned.f,
+                       prompt_template, name, x->n_class, &o->contrast);
   }
   fvg_release(c, (void *)name);
   return s;
 }
 
-/* Draws one map of a view over it, and saves it as `path`; map: room for its values. */
-static fvg_status draw_map(const onlooker *x, const fvg_image *view, const float *chw,
-                           fvg_map_kind kind, float *map, const char *path) {
+/* The mask of a picture of --data as the view sees it; no pixels: there is none. */
+static fvg_status load_mask(const onlooker *x, const char *file, fvg_image *mask) {
+  memset(mask, 0, sizeof *mask);
+  const char *root = x->d.root;
+  const size_t n = root ? strlen(root) : 0;
+  if (!n || strncmp(file, root, n)) return FVG_OK;
+  const char *inside = file + n;
+  if (*inside != '/' && root[n - 1] != '/') return FVG_OK;
+  while (*inside == '/') inside++;
+
+  fvg_item item;
+  memset(&item, 0, sizeof item);
+  item.path = inside;
   fvg_ctx *c = x->m->ctx;
-  fvg_status s = fvg_attention_map(x->k, map, chw, x->label, kind);
-  if (s) return s;
-  fvg_image overlay;
-  s = fvg_image_overlay(c, &overlay, view, map);
-  if (!s) s = fvg_image_save(c, &overlay, path);
-  fvg_image_free(c, &overlay);
+  fvg_image picture, whole;
+  fvg_status s = fvg_dataset_load(&x->d, &picture, &whole, &item, 0.5f);
+  fvg_preprocess as_view = x->m->preprocess;
+  as_view.filter = FVG_NEAREST;
+  if (!s && whole.pixels) s = fvg_image_test_transform(c, mask, &whole, &as_view);
+  fvg_image_free(c, &picture);
+  fvg_image_free(c, &whole);
   return s;
 }
 
-/* Saves both maps of a view, and prints a line with its score. */
+/* Draws one map of a view over it, saves it as `path`, and prints a line about it. */
+static fvg_status draw_map(const onlooker *x, const fvg_image *view, const char *file,
+                           const fvg_image *mask, const float *map, double score,
+                           const char *path) {
+  fvg_ctx *c = x->m->ctx;
+  fvg_image overlay;
+  fvg_status s = fvg_image_overlay(c, &overlay, view, map);
+  if (!s) s = fvg_image_save(c, &overlay, path);
+  fvg_image_free(c, &overlay);
+  if (s) return s;
+
+  print(stdout, "%s  %.4f  %s", file, score, path);
+  if (mask->pixels) {
+    printf("  inside %.1f  hottest %s  IoU %.1f", 100 * fvg_foreground_share(map, mask),
+           fvg_hottest_inside(map, mask) > 0 ? "in" : "out", 100 * fvg_map_iou(map, mask));
+  }
+  printf("\n");
+  return FVG_OK;
+}
+
+/* Saves the maps of a view. */
 static fvg_status attend_view(const onlooker *x, const fvg_image *view, const float *chw,
-                              const char *file, const map_name *name) {
+                              const char *file, const fvg_image *mask, const map_name *name) {
   fvg_ctx *c = x->m->ctx;
   const size_t size = (size_t)x->m->vision.image_size;
   const size_t width = (size_t)fvg_learner_feature_width(x->m, x->tuned.l);
   float *map = FVG_NEW_ARRAY(c, float, size * size);
   float *row = FVG_NEW_ARRAY(c, float, width);
   float *logits = FVG_NEW_ARRAY(c, float, (size_t)x->n_class);
-  char grad_cam[PATH_BYTES], attention[PATH_BYTES];
-  map_path(grad_cam, x->folder, name, FVG_GRAD_CAM);
-  map_path(attention, x->folder, name, FVG_CLS_ATTENTION);
 
   fvg_status s = map && row && logits ? FVG_OK : FVG_E_NOMEM;
   if (!s) s = fvg_learner_encode_images(x->m, x->tuned.l, row, chw, 1);
   if (!s) s = fvg_classifier_logits(x->k, logits, NULL, row, 1);
-  if (!s) s = draw_map(x, view, chw, FVG_GRAD_CAM, map, grad_cam);
-  if (!s) s = draw_map(x, view, chw, FVG_CLS_ATTENTION, map, attention);
-  if (!s) print(stdout, "%s  %.4f  %s\n", file, (double)logits[x->label], grad_cam);
+  for (int i = 0; !s && i < MAP_ALL; i++) {
+    if (!is_chosen(x->o->map, i)) continue;
+    char path[PATH_BYTES];
+    map_path(path, x->o->out, name, i);
+    s = fvg_attention_map(x->k, map, chw, x->label, map_kind[i]);
+    if (!s) s = draw_map(x, view, file, mask, map, (double)logits[x->label], path);
+  }
   fvg_release(c, logits);
   fvg_release(c, row);
   fvg_release(c, map);
@@ -183,11 +229,15 @@ static fvg_status attend_all(const onlooker *x, picture_list *pictures, const ma
   float *chw = FVG_NEW_ARRAY(c, float, 3 * size * size);
   fvg_status s = chw ? FVG_OK : FVG_E_NOMEM;
   for (int i = 0; !s && i < pictures->n; i++) {
-    fvg_image view;
+    const char *file = pictures->file[i];
+    fvg_image view, mask;
+    memset(&mask, 0, sizeof mask);
     s = load_view(x->m, pictures, i, &view, chw);
+    if (!s) s = load_mask(x, file, &mask);
     if (s) s = step_over(c, s, pictures);
-    else s = attend_view(x, &view, chw, pictures->file[i], &names[i]);
+    else s = attend_view(x, &view, chw, file, &mask, &names[i]);
     fvg_image_free(c, &view);
+    fvg_image_free(c, &mask);
   }
   fvg_release(c, chw);
   return s ? s : end_pictures(c, pictures);
@@ -202,32 +252,43 @@ static fvg_status check_options(fvg_ctx *c, const attend_options *o) {
                     o->text.n);
   }
   if (strlen(o->out) > 1000) return fvg_fail(c, FVG_E_ARG, "--out: the path is too long");
+  if (o->data.data.n > 1) {
+    return fvg_fail(c, FVG_E_ARG, "attend takes one --data, there are %d", o->data.data.n);
+  }
+  if (!o->checkpoint && o->contrast.against == AGAINST_CLASSES) {
+    return fvg_fail(c, FVG_E_ARG, "--against classes needs --checkpoint: a text alone has no "
+                                  "other classes");
+  }
   return FVG_OK;
 }
 
-/* Opens the checkpoint, if there is one, names the maps of all pictures and draws them. */
+/* Opens the data set and the checkpoint, if there are any, names the maps of all pictures and draws
+   them. */
 static fvg_status attend(fvg_clip *m, const attend_options *o, picture_list *pictures) {
   fvg_ctx *c = m->ctx;
   onlooker x;
   memset(&x, 0, sizeof x);
   x.m = m;
-  x.folder = o->out;
+  x.o = o;
   const char *given = o->text.item[0];
   char *text = fvg_copy_string(c, given);
   map_name *names = NULL;
 
   fvg_status s = text ? FVG_OK : FVG_E_NOMEM;
+  if (!s && o->data.data.n) s = open_root(c, &o->data, o->data.data.item[0], NULL, &x.d);
   if (!s && o->checkpoint) {
-    s = open_checkpoint(m, &o->learner, o->checkpoint, o->exif_rotate, NULL, &given, 1, &x.tuned);
+    s = open_checkpoint(m, &o->learner, o->checkpoint, o->data.exif_rotate, NULL, &given, 1,
+                        &x.tuned);
   }
   if (!s) s = make_classifier(&x, o, text);
   if (!s) s = make_folders(c, o->out);
-  if (!s) s = name_all_maps(c, pictures, o->out, &names);
+  if (!s) s = name_all_maps(c, pictures, o, &names);
   if (!s) s = attend_all(&x, pictures, names);
   fvg_release(c, names);
   fvg_release(c, text);
   fvg_classifier_free(x.k);
   tuned_model_free(&x.tuned);
+  fvg_dataset_free(&x.d);
   return s;
 }
 
@@ -237,7 +298,7 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   if (s) return s;
   picture_list pictures;
   fvg_clip *m = NULL;
-  s = gather_pictures(c, &o->files, o->exif_rotate, &pictures);
+  s = gather_pictures(c, &o->files, o->data.exif_rotate, &pictures);
   if (!s) s = check_out_folder(c, o->out);
   if (!s) s = open_image_model(c, &o->common, &m);
   if (!s) s = attend(m, o, &pictures);

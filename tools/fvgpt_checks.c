@@ -52,8 +52,25 @@ fvg_status check_out_folder(fvg_ctx *c, const char *path) {
 fvg_status classifier_of(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l,
                          fvg_fvgpt *f, const char *prompt_template, const char *const *name,
                          int n) {
+  const contrast_options usual = {AGAINST_BACKGROUND, {NULL, 0}};
+  return map_classifier(m, out, branch, l, f, prompt_template, name, n, &usual);
+}
+
+void add_contrast_options(option_table *t, contrast_options *o) {
+  add_word(t, "--against", &o->against, "background classes");
+  add_list(t, "--background", &o->background);
+}
+
+fvg_status map_classifier(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l,
+                          fvg_fvgpt *f, const char *prompt_template, const char *const *name,
+                          int n, const contrast_options *contrast) {
+  const int by_classes = contrast->against == AGAINST_CLASSES;
+  if (by_classes && contrast->background.n)
+    return fvg_fail(m->ctx, FVG_E_ARG, "--background: --against classes looks at no words");
   fvg_classifier_desc desc;
   memset(&desc, 0, sizeof desc);
+  if (contrast->background.n) desc.background = contrast->background.item;
+  desc.n_background = by_classes ? -1 : contrast->background.n;
   desc.branch = branch;
   desc.learner = l;
   desc.fvgpt = f;

@@ -27,4 +27,17 @@ fvg_status classifier_of(fvg_clip *m, fvg_classifier **out, fvg_branch branch, f
                          fvg_fvgpt *f, const char *prompt_template, const char *const *name,
                          int n);
 
+/* What relevance maps compare a class with: the words of --background, the library's words for
+   backgrounds, or (--against classes) the other classes. */
+enum { AGAINST_BACKGROUND, AGAINST_CLASSES };
+typedef struct contrast_options {
+  int against;
+  text_list background;
+} contrast_options;
+void add_contrast_options(option_table *t, contrast_options *o);
+/* A classifier whose relevance maps have this contrast. */
+fvg_status map_classifier(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l,
+                          fvg_fvgpt *f, const char *prompt_template, const char *const *name,
+                          int n, const contrast_options *contrast);
+
 #endif

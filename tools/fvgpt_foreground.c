@@ -7,38 +7,19 @@
 
 /* ---- options ---- */
 void add_foreground_options(option_table *t, foreground_options *o) {
-  add_text(t, "--background", &o->background);
+  add_list(t, "--background", &o->background);
   add_text(t, "--background-template", &o->background_template);
   add_flag(t, "--quick", &o->quick);
 }
 
-/* Cuts the words at their commas. */
-static fvg_status cut_words(fvg_ctx *c, const char *words, foreground_choice *x) {
-  x->text = fvg_copy_string(c, words);
-  if (!x->text) return FVG_E_NOMEM;
-  for (char *at = x->text; at;) {
-    char *comma = strchr(at, ',');
-    if (comma) *comma = 0;
-    if (!*at) return fvg_fail(c, FVG_E_ARG, "--background %s: a word is missing", words);
-    if (x->desc.n_background == MAX_BACKGROUND)
-      return fvg_fail(c, FVG_E_ARG, "--background: more than %d words", MAX_BACKGROUND);
-    x->word[x->desc.n_background++] = at;
-    at = comma ? comma + 1 : NULL;
-  }
-  x->desc.background = x->word;
-  return FVG_OK;
-}
-
-fvg_status choose_foreground(fvg_ctx *c, const foreground_options *o, foreground_choice *x) {
-  memset(x, 0, sizeof *x);
-  x->desc.background_template = o->background_template;
-  x->desc.quick = o->quick;
-  return o->background ? cut_words(c, o->background, x) : FVG_OK;
-}
-
-void foreground_choice_free(fvg_ctx *c, foreground_choice *x) {
-  fvg_release(c, x->text);
-  x->text = NULL;
+fvg_foreground_desc foreground_desc(const foreground_options *o) {
+  fvg_foreground_desc d;
+  memset(&d, 0, sizeof d);
+  d.n_background = o->background.n;
+  if (d.n_background) d.background = o->background.item;
+  d.background_template = o->background_template;
+  d.quick = o->quick;
+  return d;
 }
 
 /* ---- files ---- */

@@ -5,22 +5,14 @@
 #include "fvgpt_options.h"
 
 /* ---- options ---- */
-enum { MAX_BACKGROUND = 256 };       /* words                                                    */
 typedef struct foreground_options {
-  const char *background;            /* words with commas; NULL: not given                       */
+  text_list background;              /* words                                                    */
   const char *background_template;   /* NULL: not given                                          */
   int quick;
 } foreground_options;
 void add_foreground_options(option_table *t, foreground_options *o);
-
-/* The options as the library takes them; the words of desc lie here, so that it must not move. */
-typedef struct foreground_choice {
-  fvg_foreground_desc desc;
-  const char *word[MAX_BACKGROUND];
-  char *text;                        /* the words' storage                                       */
-} foreground_choice;
-fvg_status choose_foreground(fvg_ctx *c, const foreground_options *o, foreground_choice *x);
-void foreground_choice_free(fvg_ctx *c, foreground_choice *x);
+/* The options as the library takes them. */
+fvg_foreground_desc foreground_desc(const foreground_options *o);
 
 /* ---- files ---- */
 /* Where the mask of a picture lies in a folder that is laid out as the published ones are; to be

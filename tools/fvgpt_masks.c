@@ -291,9 +291,9 @@ static fvg_status choose_folder(mask_run *r) {
   return make_folders(c, r->folder);
 }
 
-static fvg_status new_foreground(mask_run *r, const foreground_choice *how) {
+static fvg_status new_foreground(mask_run *r) {
   const masks_options *o = r->o;
-  fvg_foreground_desc desc = how->desc;
+  fvg_foreground_desc desc = foreground_desc(&o->foreground);
   if (!o->text) {
     return fvg_foreground_new(r->m, &r->x, (const char *const *)r->d.class_name, r->d.n_class,
                               &desc);
@@ -315,7 +315,7 @@ static void tell(const mask_run *r) {
 }
 
 /* Everything after the data set is open; the folder is locked meanwhile. */
-static fvg_status run_in_folder(mask_run *r, const foreground_choice *how) {
+static fvg_status run_in_folder(mask_run *r) {
   fvg_ctx *c = r->m->ctx;
   const size_t n = (size_t)(r->d.train.n + r->d.val.n + r->d.test.n);
   folder_lock lock;
@@ -324,7 +324,7 @@ static fvg_status run_in_folder(mask_run *r, const foreground_choice *how) {
   if (!s) s = lock_folder(c, &lock, r->folder);
   r->made = FVG_NEW_ARRAY(c, made_mask, n + 1);
   if (!s && !r->made) s = FVG_E_NOMEM;
-  if (!s) s = new_foreground(r, how);
+  if (!s) s = new_foreground(r);
   if (!s) read_table(r);
   if (!s) s = mask_all(r);
   if (!s) s = write_sheet(r);
@@ -343,18 +343,15 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   mask_run r;
   memset(&r, 0, sizeof r);
   r.o = o;
-  foreground_choice how;
-  fvg_status s = choose_foreground(c, &o->foreground, &how);
-  if (!s) s = open_image_model(c, &o->common, &r.m);
+  fvg_status s = open_image_model(c, &o->common, &r.m);
   if (!s) s = open_data(c, &o->data, is_published ? NULL : o->data.data.item[0], &r.d);
   if (!s) {
     s = fvg_dataset_check(&r.d, FVG_CHECK_TRAIN | FVG_CHECK_VAL | FVG_CHECK_TEST,
                           o->data.skip_bad);
   }
-  if (!s) s = run_in_folder(&r, &how);
+  if (!s) s = run_in_folder(&r);
   fvg_dataset_free(&r.d);
   fvg_clip_free(r.m);
-  foreground_choice_free(c, &how);
   return s;
 }
 

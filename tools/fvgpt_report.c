@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "fvgpt_checks.h"
 #include "fvgpt_print.h"
@@ -14,23 +15,40 @@
 static void declare(option_table *t, void *options) {
   report_options *o = (report_options *)options;
   o->pictures = 6;
+  o->measured = 200;
   add_common(t, &o->common);
   add_data_options(t, &o->data, MASKS_AS_GIVEN);
   add_list(t, "--runs", &o->runs);
   add_text(t, "--out", &o->out);
   add_text(t, "--template", &o->prompt_template);
+  add_contrast_options(t, &o->contrast);
   add_whole(t, "--pictures", &o->pictures, 1, 100);
+  add_whole(t, "--measured", &o->measured, 1, 1000000);
+}
+
+/* How many data sets there are: those of --dataset below --dataset-root, or of --data. */
+static int n_sets(const report_options *o) {
+  if (!o->data.dataset_root) return o->data.data.n;
+  const char *at = o->data.dataset;
+  int n = at && *at;
+  for (; at && *at; at++) n += *at == ',';
+  return n;
 }
 
 static fvg_status check_options(fvg_ctx *c, const report_options *o) {
-  const int n_data = o->data.data.n;
-  if (!n_data || !o->runs.n || !o->out || !*o->out)
-    return fvg_fail(c, FVG_E_ARG, "report needs --data ROOT, --runs RUNS and --out DIR");
-  if (n_data != o->runs.n) {
+  const int n = n_sets(o);
+  if (!n || !o->runs.n || !o->out || !*o->out) {
     return fvg_fail(c, FVG_E_ARG,
-                    "%d --data but %d --runs; give one --runs for each --data, in the same order",
-                    n_data, o->runs.n);
+                    "report needs --data ROOT (or --dataset-root DATA --dataset NAME,...), --runs "
+                    "RUNS and --out DIR");
   }
+  if (n != o->runs.n) {
+    return fvg_fail(c, FVG_E_ARG,
+                    "%d data sets but %d --runs; give one --runs for each, in the same order", n,
+                    o->runs.n);
+  }
+  if (n > MOST_SETS)
+    return fvg_fail(c, FVG_E_ARG, "%d data sets; a report takes %d at most", n, MOST_SETS);
   for (int i = 0; i < o->runs.n; i++) {
     if (strlen(o->runs.item[i]) > 1000)
       return fvg_fail(c, FVG_E_ARG, "--runs: the path is too long");
@@ -71,20 +89,39 @@ static fvg_status check_out(fvg_ctx *c, const char *path) {
                   "%s is not a report's and would be overwritten; choose another --out", path);
 }
 
+/* What is known of the CLIP. */
+static void describe_model(document *t, const fvg_clip *m, const char *path) {
+  put(t, "%s, image tower of %d blocks %d wide, pictures of %d and patches of %d pixels", path,
+      m->vision.transformer.n_layer, m->vision.width, m->vision.image_size, m->vision.patch_size);
+  put(t, ", text tower of %d blocks %d wide", m->text.transformer.n_layer, m->text.width);
+}
+
 /* Writes the page and then the numbers; json: the path of results.json. */
-static fvg_status write_report(fvg_ctx *c, const report_options *o, const study *x,
-                               const char *json) {
+static fvg_status write_report(const fvg_clip *m, const report_options *o, const study *x,
+                               double seconds, const char *json) {
+  fvg_ctx *c = m->ctx;
   const int n = o->runs.n;
   document command = new_document(c);
+  document clip = new_document(c);
   document page = new_document(c);
   document numbers = new_document(c);
   put_command(&command, &o->common);
-  if (!command.status) {
-    put_page(&page, x, n, command.text);
-    put_json(&numbers, x, n, command.text);
+  describe_model(&clip, m, o->common.model);
+  fvg_status s = command.status ? command.status : clip.status;
+
+  if (!s) {
+    colophon by;
+    const time_t moment = time(NULL);
+    by.command = command.text;
+    by.model = clip.text;
+    by.seconds = seconds;
+    strftime(by.date, sizeof by.date, "%Y-%m-%d %H:%M UTC", gmtime(&moment));
+    put_page(&page, x, n, &by);
+    put_json(&numbers, x, n, &by);
+    s = numbers.status;
   }
-  fvg_status s = command.status ? command.status : numbers.status;
   fvg_release(c, command.text);
+  fvg_release(c, clip.text);
 
   /* Either both files are written or none; saving also gives the memory back. */
   char path[1200];
@@ -95,26 +132,29 @@ static fvg_status write_report(fvg_ctx *c, const report_options *o, const study 
   return save_document(&numbers, json);
 }
 
-/* Prints the page's tables in short; "seen" is the share of the Grad-CAM that lies inside the
-   mask. */
-static void print_summary(const study *x, int n) {
-  printf("\n%-14s %-11s %6s %6s   %6s %6s   %6s %6s   %5s\n", "", "", "base", "+-", "new", "+-",
-         "H", "+-", "seen");
-  for (int i = 0; i < n; i++) {
-    for (int method = 0; method < N_METHOD; method++) {
-      const double *score = x[i].score[method];
-      const double h_std = score[H_STD] < 0 ? 0 : score[H_STD];
-      print(stdout, "%-14s %-11s ", method ? "" : x[i].name, method_name[method]);
-      printf("%6.2f %6.2f   %6.2f %6.2f   ", score[0], score[1], score[2], score[3]);
-      printf("%6.2f %6.2f   %5.1f\n", score[4], h_std, x[i].share[method].mean);
-    }
+/* Prints the page's tables in short. */
+static void print_study(const study *x) {
+  print(stdout, "\n%-24s", x->name);
+  for (int k = 0; k < x->n_test; k++) print(stdout, " %8.8s", x->test[k]);
+  printf("%s   relevance map: inside hottest    IoU\n", x->has_h ? "        H" : "");
+  for (int i = 0; i < x->n_model; i++) {
+    const model *w = &x->model[i];
+    const score_row *row = x->row;
+    while (strcmp(row->name, w->name)) row++;
+    print(stdout, "%-24s", w->name);
+    for (int k = 0; k < x->n_test + x->has_h; k++) printf(" %8.2f", row->mean[k]);
+    printf("                 ");
+    const measure *of = w->on[0].map[RELEVANCE];
+    for (int k = 0; k < N_MEASURE && of[k].n; k++) printf(" %6.1f ", of[k].mean);
+    printf("\n");
   }
-  printf("\nbase, new: accuracy in %%, mean and deviation over the seeds; H: harmonic mean of the "
-         "two means.\n"
-         "seen: %% of the Grad-CAM that lies on the object.\n"
-         "Look for CoOp losing `seen` and `new` against zero_shot: it learns the surroundings with "
-         "the classes.\n"
-         "Then for FVGPT_CoOp keeping base and bringing both back.\n");
+}
+
+static void print_summary(const study *x, int n) {
+  for (int i = 0; i < n; i++) print_study(&x[i]);
+  printf("\nAccuracies in %%, means over the seeds.  Relevance maps of base (or all) classes, in "
+         "%%: inside the mask,\nhottest point inside, intersection over union.  The page has all "
+         "the rest.\n");
 }
 
 /* ---- the command ---- */
@@ -135,15 +175,16 @@ static fvg_status open_studies(fvg_clip *m, const report_options *o, study *x) {
 static fvg_status report(fvg_ctx *c, const report_options *o, const char *json,
                          folder_lock *lock) {
   const int n = o->runs.n;
+  const double start = now();
   fvg_clip *m = NULL;
   study *x = FVG_NEW_ARRAY(c, study, (size_t)n);
   fvg_status s = x ? open_model(c, &o->common, &m) : FVG_E_NOMEM;
 
   if (!s) s = open_studies(m, o, x);
-  for (int i = 0; !s && i < n; i++) s = study_measure(&x[i], o);
+  for (int i = 0; !s && i < n; i++) s = study_measure(&x[i]);
   if (!s) s = make_folders(c, o->out);
   if (!s && !lock->file) s = lock_folder(c, lock, o->out);
-  if (!s) s = write_report(c, o, x, json);
+  if (!s) s = write_report(m, o, x, now() - start, json);
   unlock_folder(lock);
   if (!s) {
     print_summary(x, n);

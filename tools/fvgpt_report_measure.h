@@ -1,31 +1,34 @@
-/* What a report measures on the pictures of a data set: where the maps lie, how much predictions
+/* What a report measures on the pictures that have a mask: where the maps lie, how much predictions
    hang on the surroundings, and which masks the gate trusts. */
 #ifndef FVGPT_REPORT_MEASURE_H
 #define FVGPT_REPORT_MEASURE_H
 
 #include "fvgpt_report_study.h"
 
-/* Base-class test pictures that have a mask, 200 at most, evenly spaced, into x->items. */
-fvg_status choose_items(study *x);
-/* Adds a step of progress. */
-fvg_status advance(study *x);
+/* Finds the test pictures of a group that have a mask, --measured at most, evenly spaced. */
+fvg_status choose_masked(study *x, group *g);
 /* The test transform of a picture and of its mask (no pixels: it has none), and the picture's
    floats [3, size, size]. */
 fvg_status load_pair(const study *x, const fvg_item *item, fvg_image *view, fvg_image *mask,
                      float *chw);
-/* The map [size, size] of a classifier, and the percentage of it that lies inside the mask. */
-fvg_status map_share(fvg_classifier *k, const float *chw, int label, fvg_map_kind kind,
-                     const fvg_image *mask, float *map, double *share);
+/* A map [size, size] of a classifier, `kind` being RELEVANCE, ... */
+fvg_status make_map(fvg_classifier *k, float *map, const float *chw, int label, int kind);
+/* Its three measures in percent; mask without pixels: they stay as they are. */
+void measure_map(const float *map, const fvg_image *mask, double out[N_MEASURE]);
 
-/* Mean shares of the Grad-CAMs of two classifiers over all measured pictures. */
-fvg_status measure_two_maps(study *x, fvg_classifier *a, fvg_classifier *b, double *share_a,
-                            double *share_b);
-/* The same of one classifier's Grad-CAM and of the attention; all pictures are encoded as well. */
-fvg_status measure_and_encode(study *x, fvg_classifier *k, double *share, double *attention);
+/* The measures of all maps of a model on a group's masked pictures.  The attention is that of model
+   `plain`, if that is not NULL: its image tower is the same. */
+fvg_status measure_maps(study *x, model *w, int group, fvg_classifier *k, int run,
+                        const model *plain);
+
+/* Features [3, masked.n, feature width of l] of pictures, foregrounds and backgrounds.  They belong
+   to the group if l's tower is plain CLIP's; else they are to be released. */
+fvg_status encode_views(study *x, group *g, fvg_learner *l, int fill_black, float **rows);
 /* Mean KL divergence between the prediction for the whole picture and for its foreground. */
-fvg_status measure_shift(study *x, fvg_classifier *k, int n_class, double *shift);
-/* Trust in the masks as they are and in their opposites; g [n_class, embed_dim]: tuned text
-   features. */
-fvg_status measure_trust(study *x, fvg_fvgpt *f, const float *g, int n_class, int run);
+fvg_status measure_shift(study *x, model *w, int group, fvg_classifier *k, const float *rows,
+                         int run);
+/* The trust in masks as they are and in their opposites; tuned: the backbone's classifier. */
+fvg_status measure_trust(study *x, model *w, const group *g, const tuned_model *tuned,
+                         fvg_classifier *tuned_k, const float *rows, int run);
 
 #endif

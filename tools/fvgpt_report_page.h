@@ -8,10 +8,18 @@
 
 enum { SCORE_DIGITS = 2, SHARE_DIGITS = 1, GATE_DIGITS = 3, SHIFT_DIGITS = 4 };
 
-/* The page of n studies; command: the command line that made it.  It needs nothing but itself:
-   drawings are SVG, pictures are data URIs, and both colour schemes come from CSS. */
-void put_page(document *t, const study *x, int n, const char *command);
+/* What is said about the report itself. */
+typedef struct colophon {
+  const char *command;               /* the command line that made it                            */
+  const char *model;                 /* what is known of the CLIP                                */
+  char date[40];                     /* in UTC                                                   */
+  double seconds;                    /* that measuring took                                      */
+} colophon;
+
+/* The page of n studies.  It needs nothing but itself: drawings are SVG, pictures are data URIs,
+   and both colour schemes come from CSS. */
+void put_page(document *t, const study *x, int n, const colophon *by);
 /* results.json (fvgpt_report_json.c). */
-void put_json(document *t, const study *x, int n, const char *command);
+void put_json(document *t, const study *x, int n, const colophon *by);
 
 #endif

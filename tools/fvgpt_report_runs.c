@@ -32,15 +32,67 @@ static int json_first(const fvg_json *j, int object, const char *key) {
   return list < 0 ? -1 : j->value[list].first;
 }
 
-/* The method that an object names; -1: none that is reported. */
-static int json_method(const fvg_json *j, int object) {
-  const int at = fvg_json_find(j, object, "method");
-  for (int i = 0; at >= 0 && i < N_METHOD; i++) {
-    if (!strcmp(j->value[at].string, method_name[i])) return i;
-  }
-  return -1;
+/* Copies the string of a key; 0: there is none that fits. */
+static int json_text(const fvg_json *j, int object, const char *key, char *to, size_t size) {
+  const int at = fvg_json_find(j, object, key);
+  if (at < 0 || j->value[at].type != FVG_JSON_STRING) return 0;
+  return snprintf(to, size, "%s", j->value[at].string) < (int)size;
 }
 
+/* ---- models ---- */
+/* Rows of --ablate, FRG+FDC or MMRL_FDC+PC, are in the table alone: they are parts of a model that
+   is looked at, or what becomes of it without distillation or on inverted masks. */
+static int is_ablation(const char *name) {
+  if (strstr(name, "+no_distillation") || strstr(name, "+inverted_masks")) return 1;
+  const char *method_end = strchr(name, '_');
+  const char *part = method_end ? method_end + 1 : name;
+  if (!strncmp(part, "FRG+", 4) || !strncmp(part, "FDC", 3)) return 1;
+  return !strncmp(part, "PC", 2) && (!part[2] || part[2] == '+');
+}
+
+/* "FVG-PT on MMRL, crossfit" for FVGPT_MMRL+crossfit. */
+static void set_title(model *w) {
+  const char *at = w->name;
+  const char *lead = "";
+  if (!strcmp(at, "zero_shot")) at = "Zero-shot CLIP";
+  if (!strncmp(at, "FVGPT_", 6)) lead = "FVG-PT on ";
+  if (!strncmp(at, "DPC_", 4)) lead = "DPC on ";
+  if (*lead) at = strchr(at, '_') + 1;
+  const int n = (int)strcspn(at, "+");
+  const char *more = at[n] ? at + n + 1 : "";
+  snprintf(w->title, sizeof w->title, "%s%.*s%s%.40s", lead, n, at, *more ? ", " : "", more);
+}
+
+/* The rows that have checkpoints are looked at, as many as there is room for. */
+static fvg_status list_models(study *x) {
+  x->model = FVG_NEW_ARRAY(x->m->ctx, model, MOST_MODELS);
+  if (!x->model) return FVG_E_NOMEM;
+  for (int i = 0; i < x->n_row; i++) {
+    const char *name = x->row[i].name;
+    if (is_ablation(name)) continue;
+    if (x->n_model == MOST_MODELS) {
+      x->n_left_out++;
+      continue;
+    }
+    model *w = &x->model[x->n_model++];
+    snprintf(w->name, sizeof w->name, "%s", name);
+    w->is_tuned = strcmp(name, "zero_shot") != 0;
+    w->has_fvgpt = !strncmp(name, "FVGPT_", 6);
+    set_title(w);
+  }
+  return FVG_OK;
+}
+
+static model *model_named(const study *x, const fvg_json *j, int object) {
+  char name[ROW_BYTES];
+  if (!json_text(j, object, "method", name, sizeof name)) return NULL;
+  for (int i = 0; i < x->n_model; i++) {
+    if (!strcmp(x->model[i].name, name)) return &x->model[i];
+  }
+  return NULL;
+}
+
+/* ---- curves ---- */
 /* The number of a seed in the study; n_seed: it is none of them. */
 static int run_of_seed(const study *x, double seed) {
   int run = 0;
@@ -50,13 +102,13 @@ static int run_of_seed(const study *x, double seed) {
 
 static fvg_status read_curves(study *x, const fvg_json *j) {
   for (int at = json_first(j, 0, "curves"); at >= 0; at = j->value[at].next) {
-    const int method = json_method(j, at);
+    model *w = model_named(x, j, at);
     const int loss = fvg_json_find(j, at, "loss");
     double seed = -1;
     json_number(j, at, "seed", &seed);
     const int run = run_of_seed(x, seed);
-    if (method < COOP || loss < 0 || run == x->n_seed) continue;
-    curve *to = &x->loss[method][run];
+    if (!w || loss < 0 || run == x->n_seed) continue;
+    curve *to = &w->loss[run];
     if (to->loss) continue;
 
     to->loss = FVG_NEW_ARRAY(x->m->ctx, double, (size_t)j->value[loss].n_child + 1);
@@ -67,6 +119,7 @@ static fvg_status read_curves(study *x, const fvg_json *j) {
   return FVG_OK;
 }
 
+/* ---- scores ---- */
 /* 0: they are not there, or make no sense. */
 static int read_seeds(study *x, const fvg_json *j) {
   for (int at = json_first(j, 0, "seeds"); at >= 0; at = j->value[at].next) {
@@ -78,48 +131,76 @@ static int read_seeds(study *x, const fvg_json *j) {
   return x->n_seed > 0;
 }
 
-/* Returns the name of what is missing or not a number, NULL when all is there.  Only H's deviation
-   may be missing, because older versions did not write it. */
+/* The tests are what a row of means has deviations of, NAME_std, but for H, of which older versions
+   wrote none.  The first test is that of the classes that the methods were tuned on. */
+static void read_tests(study *x, const fvg_json *j, int row) {
+  for (int at = j->value[row].first; at >= 0; at = j->value[at].next) {
+    const char *key = j->value[at].key;
+    const size_t n = key ? strlen(key) : 0;
+    if (key && !strcmp(key, "H")) x->has_h = 1;
+    if (n < 5 || strcmp(key + n - 4, "_std") || !strcmp(key, "H_std")) continue;
+    if (n - 4 >= KEY_BYTES || x->n_test == MOST_TESTS) continue;
+    snprintf(x->test[x->n_test++], KEY_BYTES, "%.*s", (int)n - 4, key);
+  }
+}
+
+/* Returns the name of the test that is missing, NULL when all are there. */
+static const char *read_row(const study *x, const fvg_json *j, int at, score_row *row) {
+  for (int k = 0; k < x->n_test + x->has_h; k++) {
+    const char *name = k < x->n_test ? x->test[k] : "H";
+    if (!json_number(j, at, name, &row->mean[k])) return name;
+    char key[KEY_BYTES + 8];
+    snprintf(key, sizeof key, "%s_std", name);
+    if (!json_number(j, at, key, &row->deviation[k])) row->deviation[k] = -1;
+  }
+  return NULL;
+}
+
+/* Returns the name of what is missing or not a number, NULL when all is there. */
 static const char *read_scores(study *x, const fvg_json *j) {
   double shots;
   if (!json_number(j, 0, "shots", &shots) || !(shots >= 1 && shots <= 100000)) return "shots";
   x->shots = (int)shots;
   if (!read_seeds(x, j)) return "seeds";
+  json_text(j, 0, "trainer", x->trainer, sizeof x->trainer);
 
-  int seen = 0;
-  for (int at = json_first(j, 0, "mean"); at >= 0; at = j->value[at].next) {
-    const int method = json_method(j, at);
-    if (method < 0) continue;
-    for (int k = 0; k < N_SCORE; k++) {
-      double *score = &x->score[method][k];
-      if (json_number(j, at, score_key[k], score)) continue;
-      if (k != H_STD) return score_key[k];
-      *score = -1;
-    }
-    seen |= 1 << method;
+  const int first = json_first(j, 0, "mean");
+  if (first >= 0) read_tests(x, j, first);
+  if (!x->n_test) return "mean";
+  for (int at = first; at >= 0; at = j->value[at].next) {
+    if (x->n_row == MOST_ROWS) break;
+    score_row *row = &x->row[x->n_row++];
+    if (!json_text(j, at, "method", row->name, sizeof row->name)) return "method of a mean";
+    const char *missing = read_row(x, j, at, row);
+    if (missing) return missing;
   }
-  return seen == 7 ? NULL : "mean of zero_shot, CoOp and FVGPT_CoOp";
+  return strcmp(x->row[0].name, "zero_shot") ? "mean of zero_shot" : NULL;
 }
 
-/* A file that is there but lacks something is told of by the name of what it lacks. */
+/* A file that is there but lacks something is told of by the name of what it lacks.  The file of a
+   list of runs has a table in their place. */
 fvg_status read_runs(study *x) {
   fvg_ctx *c = x->m->ctx;
   char path[1200];
   snprintf(path, sizeof path, "%s/results.json", x->runs);
   if (!fvg_file_exists(path)) {
     return fvg_fail(c, FVG_E_IO,
-                    "%s: no such file; --runs takes the --out folder of a finished tune "
-                    "--trainer FVGPT_CoOp",
-                    path);
+                    "%s: no such file; --runs takes the --out folder of a finished tune", path);
   }
 
   fvg_json j;
   fvg_status s = load_json(c, &j, path);
+  if (!s && fvg_json_find(&j, 0, "table") >= 0) {
+    s = fvg_fail(c, FVG_E_ARG,
+                 "%s: there are several runs in this folder; give a --data and a --runs for each, "
+                 "its own folder inside",
+                 path);
+  }
   const char *missing = s ? NULL : read_scores(x, &j);
   if (missing) {
-    s = fvg_fail(c, FVG_E_FORMAT, "%s: no %s; run tune --trainer FVGPT_CoOp --out %s again", path,
-                 missing, x->runs);
+    s = fvg_fail(c, FVG_E_FORMAT, "%s: no %s; run tune --out %s again", path, missing, x->runs);
   }
+  if (!s) s = list_models(x);
   if (!s) s = read_curves(x, &j);
   fvg_json_free(c, &j);
   return s;
@@ -157,9 +238,9 @@ static void choose_epochs(ticks *t, int n_epoch) {
 }
 
 /* Curves of older runs may be shorter or missing; each epoch's mean is over those that have it. */
-fvg_status average_curves(study *x, int method) {
-  const curve *of_seed = x->loss[method];
-  curve *mean = &x->mean_loss[method];
+fvg_status average_curves(study *x, model *w) {
+  const curve *of_seed = w->loss;
+  curve *mean = &w->mean_loss;
   for (int run = 0; run < x->n_seed; run++) {
     if (of_seed[run].n > mean->n) mean->n = of_seed[run].n;
   }
@@ -178,7 +259,7 @@ fvg_status average_curves(study *x, int method) {
     }
     mean->loss[k] /= n;
   }
-  choose_ticks(&x->loss_ticks[method], top, 0);
-  choose_epochs(&x->epoch_ticks[method], mean->n);
+  choose_ticks(&w->loss_ticks, top, 0);
+  choose_epochs(&w->epoch_ticks, mean->n);
   return FVG_OK;
 }

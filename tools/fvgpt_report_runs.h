@@ -7,10 +7,10 @@
 
 /* Reads a JSON file. */
 fvg_status load_json(fvg_ctx *c, fvg_json *j, const char *path);
-/* Reads RUNS/results.json: shots, seeds, scores and curves. */
+/* Reads RUNS/results.json: shots, seeds, scores and curves; and makes the list of models. */
 fvg_status read_runs(study *x);
-/* The mean of a method's curves over the seeds, and its chart's ticks. */
-fvg_status average_curves(study *x, int method);
+/* The mean of a model's curves over the seeds, and its chart's ticks. */
+fvg_status average_curves(study *x, model *w);
 /* Round steps from 0 until `most` is covered, four or so. */
 void choose_ticks(ticks *t, double most, double least_step);
 

@@ -1,384 +1,340 @@
 /* Studies of runs; see fvgpt_report_study.h. */
 #include "fvgpt_report_study.h"
 
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "fvgpt_checks.h"
-#include "fvgpt_learners.h"
+#include "fvgpt_report_judge.h"
 #include "fvgpt_report_measure.h"
 #include "fvgpt_report_runs.h"
 #include "fvgpt_tune_marks.h"
 
-const char *const method_name[N_METHOD] = {"zero_shot", "CoOp", "FVGPT_CoOp"};
-const char *const score_key[N_SCORE] = {"base", "base_std", "new", "new_std", "H", "H_std"};
-
-/* ---- the classifiers that a picture of one half meets ---- */
-typedef struct panel {
-  fvg_classifier *k[N_METHOD];
-  fvg_classifier *gate;              /* the one that tells b                                     */
-  const char *const *name;
-  int n_class;
-  fvg_fvgpt *f;
-  float *g;                          /* [n_class, embed_dim] tuned text features                 */
-} panel;
-
-static void panel_free(fvg_ctx *c, panel *q) {
-  if (q->gate != q->k[FVGPT_COOP]) fvg_classifier_free(q->gate);
-  for (int i = 0; i < N_METHOD; i++) fvg_classifier_free(q->k[i]);
-  fvg_release(c, q->g);
-  memset(q, 0, sizeof *q);
-}
-
-/* Only FVG-PT's branch for new classes has a b, so base classes need one more classifier. */
-static fvg_status panel_new(study *x, panel *q, fvg_group half, const tuned_model *tuned,
-                            const char *prompt_template) {
-  const int is_base = half == FVG_BASE;
-  const fvg_branch branch[N_METHOD] = {FVG_ZERO_SHOT, FVG_TUNED,
-                                       is_base ? FVG_BRANCH_BASE : FVG_BRANCH_NEW};
-  memset(q, 0, sizeof *q);
-  int first;
-  q->n_class = fvg_group_classes(x->d.n_class, half, &first);
-  q->name = (const char *const *)x->d.class_name + first;
-  q->f = tuned->f;
-  q->g = FVG_NEW_ARRAY(x->m->ctx, float, (size_t)q->n_class * (size_t)x->m->embed_dim);
-  if (!q->g) return FVG_E_NOMEM;
-
-  fvg_status s = FVG_OK;
-  for (int i = 0; !s && i < N_METHOD; i++) {
-    s = classifier_of(x->m, &q->k[i], branch[i], tuned->l, tuned->f, prompt_template, q->name,
-                      q->n_class);
+/* ---- numbers ---- */
+void set_measure(measure *m, int run, double value) {
+  m->seed[run] = value;
+  m->has[run] = 1;
+  m->n = 0;
+  m->mean = 0;
+  for (int i = 0; i < MOST_SEEDS; i++) m->n += m->has[i];
+  for (int i = 0; i < MOST_SEEDS; i++) {
+    if (m->has[i]) m->mean += m->seed[i] / m->n;
   }
-  q->gate = q->k[FVGPT_COOP];
-  if (!s && is_base) {
-    s = classifier_of(x->m, &q->gate, FVG_BRANCH_NEW, tuned->l, tuned->f, prompt_template, q->name,
-                      q->n_class);
+}
+
+double deviation_of(const measure *m, int n_seed) {
+  double sum = 0;
+  for (int i = 0; i < n_seed; i++) {
+    if (m->has[i]) sum += (m->seed[i] - m->mean) * (m->seed[i] - m->mean);
   }
-  if (!s) s = fvg_learner_text_features(tuned->l, q->g, q->name, q->n_class);
-  return s;
+  return m->n ? sqrt(sum / m->n) : 0;
 }
 
-/* ---- the pictures that are shown ---- */
-/* A large picture is shown at half its size: the page stays small, and it reads as well. */
-static fvg_status page_image(fvg_ctx *c, fvg_image *out, const fvg_image *in, fvg_filter filter) {
-  const int by = in->width >= 128 ? 2 : 1;
-  return fvg_image_resize(c, out, in, in->width / by, in->height / by, filter);
+fvg_status advance(study *x) {
+  x->progress.step++;
+  return fvg_report_progress(x->m->ctx, &x->progress);
 }
 
-/* What each method takes the picture for; feature [embed_dim]. */
-static fvg_status guess(shown *p, const panel *q, const float *feature, int label, float *logits) {
-  for (int method = 0; method < N_METHOD; method++) {
-    fvg_status s = fvg_classifier_logits(q->k[method], logits, NULL, feature, 1);
-    if (s) return s;
-    int best = 0;
-    for (int i = 1; i < q->n_class; i++) {
-      if (logits[i] > logits[best]) best = i;
-    }
-    p->guess[method] = q->name[best];
-    p->right[method] = best == label;
-  }
-  float b;
-  fvg_status s = fvg_classifier_logits(q->gate, logits, &b, feature, 1);
-  if (!s) p->b = (double)b;
-  return s;
+/* ---- a model's checkpoint ---- */
+/* DPC has a learner of its own for new classes. */
+static void folder_of(const study *x, const model *w, int run, int is_new, char *path,
+                      size_t size) {
+  snprintf(path, size, "%s/%s/seed%d%s", x->runs, w->name, x->seed[run], is_new ? "/new" : "");
 }
 
-/* How far FVG-PT trusts the mask; feature [2, embed_dim]: of the picture and of its foreground. */
-static fvg_status ask_trust(const study *x, shown *p, const panel *q, const float *feature,
-                            float area) {
-  fvg_fvgpt_batch batch;
-  memset(&batch, 0, sizeof batch);
-  batch.n = 1;
-  batch.n_class = q->n_class;
-  batch.f = feature;
-  batch.f_fg = feature + x->m->embed_dim;
-  batch.g = q->g;
-  batch.area = &area;
-  float r;
-  fvg_status s = fvg_fvgpt_trust(q->f, &r, &batch);
-  if (!s) p->r = (double)r;
-  return s;
-}
+static int is_dpc(const model *w) { return !strncmp(w->name, "DPC_", 4); }
 
-/* What the methods and the gates say to the picture; chw [6, size, size]: it, and room for its
-   foreground view. */
-static fvg_status judge(study *x, shown *p, const panel *q, int label, float *chw,
-                        const fvg_image *mask) {
-  fvg_ctx *c = x->m->ctx;
-  const size_t size = (size_t)x->m->vision.image_size;
-  const int n_view = p->has_mask ? 2 : 1;
-  float *logits = FVG_NEW_ARRAY(c, float, (size_t)q->n_class);
-  float *feature = FVG_NEW_ARRAY(c, float, 2 * (size_t)x->m->embed_dim);
-  fvg_status s = logits && feature ? FVG_OK : FVG_E_NOMEM;
-
-  float area = -1;
-  if (!s && p->has_mask) {
-    const fvg_preprocess *black = x->fill_black ? &x->m->preprocess : NULL;
-    area = fvg_foreground_view(chw + 3 * size * size, chw, mask, black);
-  }
-  if (!s) s = fvg_clip_encode_images(x->m, feature, chw, n_view);
-  if (!s) fvg_normalize_rows(feature, n_view, x->m->embed_dim);
-  if (!s) s = guess(p, q, feature, label, logits);
-  if (!s && p->has_mask && !p->is_new) s = ask_trust(x, p, q, feature, area);
-  fvg_release(c, feature);
-  fvg_release(c, logits);
-  return s;
-}
-
-/* All maps of a view, drawn over it; map [size, size]: room for their values. */
-static fvg_status draw_maps(study *x, shown *p, const panel *q, int label, const float *chw,
-                            const fvg_image *view, const fvg_image *mask, float *map) {
-  fvg_ctx *c = x->m->ctx;
-  for (int i = 0; i < N_MAP; i++) {
-    const int is_method = i < N_METHOD;
-    fvg_classifier *k = q->k[is_method ? i : 0];
-    const fvg_map_kind kind = is_method ? FVG_GRAD_CAM : FVG_CLS_ATTENTION;
-    fvg_status s = map_share(k, chw, label, kind, mask, map, &p->share[i]);
-    if (s) return s;
-    fvg_image overlay;
-    s = fvg_image_overlay(c, &overlay, view, map);
-    if (!s) s = page_image(c, &p->overlay[i], &overlay, FVG_BICUBIC);
-    fvg_image_free(c, &overlay);
-    if (s) return s;
-  }
-  return FVG_OK;
-}
-
-/* Fills p; label: that of the item within the panel's classes. */
-static fvg_status show(study *x, shown *p, const panel *q, const fvg_item *item, int label) {
-  fvg_ctx *c = x->m->ctx;
-  const size_t size = (size_t)x->m->vision.image_size;
-  float *chw = FVG_NEW_ARRAY(c, float, 7 * size * size);       /* two views and a map            */
-  if (!chw) return FVG_E_NOMEM;
-  fvg_image view, mask;
-  fvg_status s = load_pair(x, item, &view, &mask, chw);
-  if (s) {
-    fvg_release(c, chw);
-    return s;
-  }
-
-  p->path = item->path;
-  p->truth = x->d.class_name[item->label];
-  p->has_mask = mask.pixels != NULL;
-  p->r = -1;
-  s = page_image(c, &p->picture, &view, FVG_BICUBIC);
-  if (!s && p->has_mask) s = page_image(c, &p->mask, &mask, FVG_NEAREST);
-  if (!s) s = draw_maps(x, p, q, label, chw, &view, &mask, chw + 6 * size * size);
-  if (!s) s = judge(x, p, q, label, chw, &mask);
-  fvg_image_free(c, &view);
-  fvg_image_free(c, &mask);
-  fvg_release(c, chw);
-  return s ? s : advance(x);
-}
-
-/* The class's first test picture with a mask, else its first; NULL: it has none. */
-static fvg_status first_of_class(const study *x, int label, const fvg_item **out) {
-  *out = NULL;
-  for (int i = 0; i < x->d.test.n; i++) {
-    const fvg_item *item = &x->d.test.item[i];
-    if (item->label != label) continue;
-    char *path = NULL;
-    fvg_status s = fvg_dataset_mask_path(&x->d, &path, item->path);
-    if (s) return s;
-    const int has_mask = path != NULL;
-    fvg_release(x->m->ctx, path);
-    if (has_mask || !*out) *out = item;
-    if (has_mask) return FVG_OK;
-  }
-  return FVG_OK;
-}
-
-/* Shows pictures of n evenly spaced classes of one half. */
-static fvg_status show_half(study *x, fvg_group half, int n, const tuned_model *tuned,
-                            const char *prompt_template) {
-  int first;
-  const int n_class = fvg_group_classes(x->d.n_class, half, &first);
-  if (n > n_class) n = n_class;
-  panel q;
-  fvg_status s = panel_new(x, &q, half, tuned, prompt_template);
-  for (int i = 0; !s && i < n; i++) {
-    const int label = (int)((double)i * n_class / n);
-    const fvg_item *item;
-    s = first_of_class(x, first + label, &item);
-    if (s || !item) continue;
-    shown *p = &x->shown[x->n_shown++];
-    p->is_new = half == FVG_NEW;
-    s = show(x, p, &q, item, label);
-  }
-  panel_free(x->m->ctx, &q);
-  return s;
-}
-
-/* ---- a seed ---- */
-static int has_base_classes(const study *x, const fvg_learner *l) {
+static int has_classes(const study *x, const fvg_learner *l) {
+  const fvg_task *task = &x->group[0].task;
   int n;
   const char *const *name = fvg_learner_class_names(l, &n);
-  if (n != x->n_base) return 0;
+  if (n != task->n_class) return 0;
   for (int i = 0; i < n; i++) {
-    if (!fvg_same_name(x->m->ctx, name[i], x->d.class_name[i])) return 0;
+    if (!fvg_same_name(x->m->ctx, name[i], task->class_name[i])) return 0;
   }
   return 1;
 }
 
-/* Was it made with CoOp and FVG-PT, on this model and these classes? */
-static fvg_status check_checkpoint(const study *x, const tuned_model *tuned) {
+/* Was it tuned on this model and these classes, and is FVG-PT in it where its name says so? */
+static fvg_status check_checkpoint(const study *x, const model *w, const tuned_model *tuned) {
   fvg_ctx *c = x->m->ctx;
   const char *file = fvg_weights_file(tuned->settings);
-  const char *method = fvg_learner_method(tuned->l);
-  if (strcmp(method, "CoOp"))
-    return fvg_fail(c, FVG_E_ARG, "%s: tuned with %s, the report compares CoOp", file, method);
-  if (!tuned->f) {
-    return fvg_fail(c, FVG_E_ARG, "%s: no FVG-PT part; tune with --trainer FVGPT_CoOp", file);
-  }
-  if (!has_base_classes(x, tuned->l)) {
+  if (w->has_fvgpt && !tuned->f)
+    return fvg_fail(c, FVG_E_ARG, "%s: no FVG-PT part; tune %s again", file, w->name);
+  if (!has_classes(x, tuned->l)) {
     return fvg_fail(c, FVG_E_ARG,
-                    "%s: tuned on other classes than the base classes of %s; give --data and "
-                    "--runs in the same order",
+                    "%s: tuned on other classes than those of %s; give --data and --runs in the "
+                    "same order",
                     file, x->d.root);
   }
 
-  const char *model = fvg_weights_metadata(tuned->settings, "model");
+  const char *mark = fvg_weights_metadata(tuned->settings, "model");
   fvg_settings mine;
   mine.n = 0;
   set_model(&mine, x->m);
-  if (model && strcmp(model, mine.text[0])) {
+  if (mark && strcmp(mark, mine.text[0])) {
     return fvg_fail(c, FVG_E_ARG, "%s: tuned on another model; name that one with --model", file);
   }
   return FVG_OK;
 }
 
-/* What is the same for all seeds: plain CLIP's maps, and the pictures that are shown. */
-static fvg_status measure_first(study *x, const report_options *o, const panel *q,
-                                const tuned_model *tuned, const char *prompt_template) {
-  fvg_status s = measure_and_encode(x, q->k[ZERO_SHOT], &x->share[ZERO_SHOT].seed[0],
-                                    &x->share[ATTENTION].seed[0]);
-  if (!s) s = show_half(x, FVG_BASE, o->pictures, tuned, prompt_template);
-  if (!s) s = show_half(x, FVG_NEW, 2, tuned, prompt_template);
+/* What the checkpoint says about its training, but for marks. */
+static void list_settings(model *w, const fvg_weights *settings) {
+  static const char *const key[] = {
+    "shots", "epochs", "lr", "batch", "warmup", "augment", "ctx_init", "lambda_base", "lambda_new",
+    "calibration", "entropy", "distill", "template", "fill", "dpc_weight", "dpc_top_k",
+    "exif_rotate"
+  };
+  size_t at = 0;
+  for (size_t i = 0; i < sizeof key / sizeof *key; i++) {
+    const char *value = fvg_weights_metadata(settings, key[i]);
+    if (!value || !*value || at + strlen(key[i]) + strlen(value) + 4 > sizeof w->settings) continue;
+
+    /* A number is kept with all the digits of its type. */
+    char *end;
+    const double number = strtod(value, &end);
+    char text[32];
+    snprintf(text, sizeof text, "%.4g", number);
+    at += (size_t)snprintf(w->settings + at, sizeof w->settings - at, "%s%s %s", at ? ", " : "",
+                           key[i], *end ? value : text);
+  }
+}
+
+/* ---- panels ---- */
+static void panel_free(panel *q) {
+  fvg_classifier_free(q->k);
+  fvg_classifier_free(q->gate);
+  fvg_classifier_free(q->tuned_k);
+  memset(q, 0, sizeof *q);
+}
+
+static fvg_branch branch_for(const model *w, int seen) {
+  if (!w->is_tuned) return FVG_ZERO_SHOT;
+  if (w->has_fvgpt) return seen ? FVG_BRANCH_BASE : FVG_BRANCH_NEW;
+  return seen || is_dpc(w) ? FVG_TUNED : FVG_TUNED_NEW;
+}
+
+/* The classifiers of a model on a group.  Zero-shot CLIP has the published set's template, as in
+   tune's table. */
+static fvg_status panel_new(study *x, const model *w, int at, const tuned_model *tuned, panel *q) {
+  const group *g = &x->group[at];
+  const fvg_task *task = &g->task;
+  const char *given = x->o->prompt_template;
+  const char *own = template_of(given, tuned->settings);
+  if (!w->is_tuned && !given && x->d.card) own = x->d.card->prompt_template;
+  const char *fill = tuned->settings ? fvg_weights_metadata(tuned->settings, "fill") : NULL;
+  memset(q, 0, sizeof *q);
+  q->tuned = tuned;
+  q->fill_black = fill && !strcmp(fill, "black");
+
+  fvg_fvgpt *f = w->has_fvgpt ? tuned->f : NULL;
+  fvg_status s = map_classifier(x->m, &q->k, branch_for(w, g->seen), tuned->l, f, own,
+                                task->class_name, task->n_class, &x->o->contrast);
+  if (!s && f && x->n_group > 1) {
+    s = classifier_of(x->m, &q->gate, FVG_BRANCH_NEW, tuned->l, f, own, task->class_name,
+                      task->n_class);
+  }
+  if (!s && f && at == 0) {
+    s = classifier_of(x->m, &q->tuned_k, FVG_TUNED, tuned->l, NULL, own, task->class_name,
+                      task->n_class);
+  }
   return s;
 }
 
-static fvg_status measure_panel(study *x, const panel *q, int run) {
-  fvg_status s = measure_two_maps(x, q->k[COOP], q->k[FVGPT_COOP], &x->share[COOP].seed[run],
-                                  &x->share[FVGPT_COOP].seed[run]);
-  for (int i = 0; !s && i < N_METHOD; i++)
-    s = measure_shift(x, q->k[i], q->n_class, &x->shift[i].seed[run]);
-  return s ? s : measure_trust(x, q->f, q->g, q->n_class, run);
+/* ---- measuring a model ---- */
+/* What its predictions and r say about the object. */
+static fvg_status measure_views(study *x, model *w, int at, const panel *q, int run) {
+  group *g = &x->group[at];
+  float *rows = NULL;
+  fvg_status s = encode_views(x, g, q->tuned->l, q->fill_black, &rows);
+  if (!s && rows) s = measure_shift(x, w, at, q->k, rows, run);
+  if (!s && rows && q->tuned_k)
+    s = measure_trust(x, w, g, q->tuned, q->tuned_k, rows, run);
+  if (rows != g->views) fvg_release(x->m->ctx, rows);
+  return s;
 }
 
-/* Measures one seed's checkpoint; the first one also measures what the seeds share. */
-static fvg_status study_seed(study *x, const report_options *o, int run) {
-  char folder[1100];
-  snprintf(folder, sizeof folder, "%s/FVGPT_CoOp/seed%d", x->runs, x->seed[run]);
-  tuned_model tuned = {NULL, NULL, NULL};
+static fvg_status measure_group(study *x, int number, int at, const tuned_model *tuned, int run) {
+  model *w = &x->model[number];
+  const int own_tower = number == 0 || w->prompts_image;
   panel q;
-  memset(&q, 0, sizeof q);
-  fvg_status s = open_tuned(x->m, folder, &tuned);
-  if (!s) s = check_checkpoint(x, &tuned);
+  fvg_status s = panel_new(x, w, at, tuned, &q);
+  if (!s) s = judge_group(x, w, at, &q, run);
+  if (!s) s = measure_maps(x, w, at, q.k, run, own_tower ? NULL : &x->model[0]);
+  if (!s) s = measure_views(x, w, at, &q, run);
+  if (!s && run == 0) s = look_at_shown(x, number, at, &q);
+  panel_free(&q);
+  return s;
+}
 
-  if (!s) {
-    const char *fill = fvg_weights_metadata(tuned.settings, "fill");
-    const char *prompt_template = template_of(o->prompt_template, tuned.settings);
-    x->fill_black = fill && !strcmp(fill, "black");
-    s = panel_new(x, &q, FVG_BASE, &tuned, prompt_template);
-    if (!s && run == 0) s = measure_first(x, o, &q, &tuned, prompt_template);
+static fvg_status measure_zero_shot(study *x) {
+  const tuned_model nothing = {NULL, NULL, NULL};
+  fvg_status s = FVG_OK;
+  for (int at = 0; !s && at < x->n_group; at++) s = measure_group(x, 0, at, &nothing, 0);
+  return s;
+}
+
+/* Measures one seed of a model. */
+static fvg_status measure_seed(study *x, int number, int run) {
+  model *w = &x->model[number];
+  fvg_status s = FVG_OK;
+  for (int at = 0; !s && at < x->n_group; at++) {
+    const int is_other = at > 0 && is_dpc(w);
+    char folder[1100];
+    tuned_model tuned = {NULL, NULL, NULL};
+    folder_of(x, w, run, is_other, folder, sizeof folder);
+    s = open_tuned(x->m, folder, &tuned);
+    if (!s) s = check_checkpoint(x, w, &tuned);
+    if (!s) {
+      w->prompts_image = fvg_learner_feature_width(x->m, tuned.l) > x->m->embed_dim;
+      if (run == 0 && at == 0) list_settings(w, tuned.settings);
+      s = measure_group(x, number, at, &tuned, run);
+    }
+    tuned_model_free(&tuned);
   }
-  x->share[ZERO_SHOT].seed[run] = x->share[ZERO_SHOT].seed[0];
-  x->share[ATTENTION].seed[run] = x->share[ATTENTION].seed[0];
-  if (!s) s = measure_panel(x, &q, run);
-  panel_free(x->m->ctx, &q);
+  return s;
+}
+
+/* The largest difference between what tune wrote and what the checkpoints give now. */
+static void compare_with_runs(study *x) {
+  for (int i = 0; i < x->n_model; i++) {
+    const score_row *row = x->row;
+    while (strcmp(row->name, x->model[i].name)) row++;
+    for (int at = 0; at < x->n_group; at++) {
+      const double apart = fabs(row->mean[at] - x->model[i].on[at].accuracy.mean);
+      if (apart > x->worst_difference) x->worst_difference = apart;
+    }
+  }
+}
+
+static void choose_histogram_ticks(model *w) {
+  const long r = largest(w->r_bin[0], 2 * N_BIN);
+  const long b = largest(w->b_bin[0], MOST_GROUPS * N_BIN);
+  choose_ticks(&w->r_ticks, (double)r, 1);
+  choose_ticks(&w->b_ticks, (double)b, 1);
+}
+
+/* ---- a study ---- */
+/* The test sets of tune's table on this data set: both halves of the classes, or all. */
+static fvg_status list_groups(study *x) {
+  const int is_halved = !strcmp(x->test[0], "base");
+  x->n_group = is_halved ? 2 : 1;
+  x->group[0].name = is_halved ? "base" : "all";
+  x->group[0].half = is_halved ? FVG_BASE : FVG_ALL;
+  x->group[0].seen = 1;
+  x->group[1].name = "new";
+  x->group[1].half = FVG_NEW;
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < x->n_group; i++)
+    s = test_task(&x->d, x->group[i].half, &x->group[i].task);
+  return s;
+}
+
+/* The data set of run i: one of --data, or of --dataset below --dataset-root. */
+static fvg_status open_set(study *x, int i) {
+  const data_options *o = &x->o->data;
+  const char *at = o->dataset_root ? o->dataset : NULL;
+  if (!at) {
+    key_of_path(o->data.item[i], x->name, sizeof x->name);
+    return open_root(x->m->ctx, o, o->data.item[i], NULL, &x->d);
+  }
+  for (int k = 0; k < i; k++) at = strchr(at, ',') + 1;
+  snprintf(x->name, sizeof x->name, "%.*s", (int)strcspn(at, ","), at);
+  return open_root(x->m->ctx, o, o->dataset_root, x->name, &x->d);
+}
+
+/* What is wrong with the checkpoints is told before the work begins: are all there, and is the
+   first one of this model and these classes? */
+static fvg_status look_for_checkpoints(study *x, const model *w) {
+  fvg_ctx *c = x->m->ctx;
+  char folder[1100], file[1200];
+  for (int run = 0; run < x->n_seed; run++) {
+    folder_of(x, w, run, 0, folder, sizeof folder);
+    checkpoint_in(folder, file, sizeof file);
+    if (!fvg_file_exists(file)) return fvg_fail(c, FVG_E_IO, "%s: no such file", file);
+  }
+
+  folder_of(x, w, 0, 0, folder, sizeof folder);
+  tuned_model tuned = {NULL, NULL, NULL};
+  fvg_status s = open_tuned(x->m, folder, &tuned);
+  if (!s) s = check_checkpoint(x, w, &tuned);
   tuned_model_free(&tuned);
   return s;
 }
 
-/* ---- a study ---- */
-static void average(measure *m, int n_measure, int n_seed) {
-  for (int i = 0; i < n_measure; i++) {
-    for (int run = 0; run < n_seed; run++) m[i].mean += m[i].seed[run] / n_seed;
-  }
-}
-
-static void name_study(study *x) {
-  const char *root = x->d.root;
-  const char *end = root + strlen(root);
-  while (end > root + 1 && end[-1] == '/') end--;
-  const char *start = end;
-  while (start > root && start[-1] != '/') start--;
-  snprintf(x->name, sizeof x->name, "%.*s", (int)(end - start), start);
-}
-
 fvg_status study_open(study *x, fvg_clip *m, const report_options *o, int i) {
   x->m = m;
+  x->o = o;
   x->runs = o->runs.item[i];
   fvg_status s = read_runs(x);
-  if (!s) s = open_data(m->ctx, &o->data, o->data.data.item[i], &x->d);
+  if (!s) s = open_set(x, i);
   if (!s) s = fvg_dataset_check(&x->d, FVG_CHECK_TEST | FVG_CHECK_MASKS, o->data.skip_bad);
+  if (!s) s = list_groups(x);
+
+  for (int k = 1; !s && k < x->n_model; k++) s = look_for_checkpoints(x, &x->model[k]);
   return s;
 }
 
-/* The memory of features and pictures. */
-static fvg_status make_room(study *x, int n_shown) {
-  fvg_ctx *c = x->m->ctx;
-  const size_t n = (size_t)x->items.n;
-  const size_t values = n * (size_t)x->m->embed_dim;
-  x->f = FVG_NEW_ARRAY(c, float, 3 * values + n);
-  x->shown = FVG_NEW_ARRAY(c, shown, (size_t)n_shown);
-  if (!x->f || !x->shown) return FVG_E_NOMEM;
-  x->f_fg = x->f + values;
-  x->f_bg = x->f_fg + values;
-  x->area = x->f_bg + values;
-  return FVG_OK;
-}
-
-/* Both halves of the pictures that are shown count as steps. */
-static void begin_progress(study *x, int n_base_shown) {
-  const int n_base = n_base_shown < x->n_base ? n_base_shown : x->n_base;
-  const int n_new = x->n_new < 2 ? x->n_new : 2;
+/* Pictures of a group that are looked at count as a step for each model and seed. */
+static void begin_progress(study *x) {
+  long steps = 0;
+  for (int i = 0; i < x->n_group; i++) steps += x->group[i].masked.n + 1;
   x->progress.what = "report";
-  x->progress.n_steps = (long)x->items.n * (x->n_seed + 1) + n_base + n_new;
+  x->progress.n_steps = steps * (1 + (long)(x->n_model - 1) * x->n_seed);
 }
 
-static int largest_bin(const study *x) {
-  int most = 0;
-  for (int i = 0; i < 2 * N_BIN; i++) {
-    const int count = x->bin[i / N_BIN][i % N_BIN];
-    if (count > most) most = count;
-  }
-  return most;
-}
-
-fvg_status study_measure(study *x, const report_options *o) {
-  int first;
-  name_study(x);
-  x->n_base = fvg_group_classes(x->d.n_class, FVG_BASE, &first);
-  x->n_new = x->d.n_class - x->n_base;
-  fvg_status s = choose_items(x);
-  if (!s) s = fvg_dataset_survey_masks(&x->d, &x->items);
-  if (!s) s = make_room(x, o->pictures + 2);
+fvg_status study_measure(study *x) {
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < x->n_group; i++) s = choose_masked(x, &x->group[i]);
+  if (!s) s = choose_shown(x, x->o->pictures);
   if (s) return s;
 
-  begin_progress(x, o->pictures);
-  for (int run = 0; !s && run < x->n_seed; run++) s = study_seed(x, o, run);
-  for (int method = COOP; !s && method < N_METHOD; method++) s = average_curves(x, method);
-  average(x->share, N_MAP, x->n_seed);
-  average(x->shift, N_METHOD, x->n_seed);
-  average(x->trust, N_TRUST, x->n_seed);
-  choose_ticks(&x->count_ticks, largest_bin(x), 1);
+  begin_progress(x);
+  s = measure_zero_shot(x);
+  for (int i = 1; !s && i < x->n_model; i++) {
+    for (int run = 0; !s && run < x->n_seed; run++) s = measure_seed(x, i, run);
+    if (!s) s = average_curves(x, &x->model[i]);
+    choose_histogram_ticks(&x->model[i]);
+  }
+  if (!s) compare_with_runs(x);
   return s;
+}
+
+/* ---- giving back ---- */
+static void model_free(fvg_ctx *c, model *w, int n_seed) {
+  for (int run = 0; run < n_seed; run++) fvg_release(c, w->loss[run].loss);
+  fvg_release(c, w->mean_loss.loss);
+  for (int at = 0; at < MOST_GROUPS; at++) {
+    result *r = &w->on[at];
+    fvg_release(c, r->confusion);
+    for (int i = 0; i < r->n_worst; i++) {
+      fvg_image_free(c, &r->worst[i].picture);
+      fvg_image_free(c, &r->worst[i].for_label);
+      fvg_image_free(c, &r->worst[i].for_guess);
+    }
+  }
+}
+
+static void shown_free(fvg_ctx *c, shown *p) {
+  fvg_image_free(c, &p->picture);
+  fvg_image_free(c, &p->mask);
+  for (int i = 0; i < MOST_MODELS * N_MAP; i++)
+    fvg_image_free(c, &p->by[i / N_MAP].overlay[i % N_MAP]);
 }
 
 void study_free(fvg_ctx *c, study *x) {
-  for (int i = 0; i < N_METHOD; i++) {
-    for (int run = 0; run < x->n_seed; run++) fvg_release(c, x->loss[i][run].loss);
-    fvg_release(c, x->mean_loss[i].loss);
+  for (int i = 0; i < x->n_model; i++) model_free(c, &x->model[i], x->n_seed);
+  for (int i = 0; i < x->n_shown; i++) shown_free(c, &x->shown[i]);
+  for (int i = 0; i < MOST_GROUPS; i++) {
+    group *g = &x->group[i];
+    fvg_release(c, g->f);
+    fvg_release(c, g->views);
+    fvg_release(c, g->area);
+    fvg_items_free(c, &g->masked);
+    fvg_task_free(&g->task);
   }
-  for (int i = 0; i < x->n_shown; i++) {
-    shown *p = &x->shown[i];
-    fvg_image_free(c, &p->picture);
-    fvg_image_free(c, &p->mask);
-    for (int k = 0; k < N_MAP; k++) fvg_image_free(c, &p->overlay[k]);
-  }
+  fvg_release(c, x->model);
   fvg_release(c, x->shown);
-  fvg_release(c, x->f);
-  fvg_items_free(c, &x->items);
   fvg_dataset_free(&x->d);
 }

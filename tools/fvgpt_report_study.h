@@ -1,32 +1,37 @@
-/* A study: everything that the report says about one data set and its runs.  It is measured first,
-   and then printed as a page and as results.json. */
+/* A study: everything that the report says about one data set and one run of tune on it.  It is
+   measured first, and then printed as a page and as results.json. */
 #ifndef FVGPT_REPORT_STUDY_H
 #define FVGPT_REPORT_STUDY_H
 
+#include "fvgpt_checks.h"
+#include "fvgpt_learners.h"
 #include "fvgpt_sets.h"
 
 typedef struct report_options {
   common_options common;
   data_options data;
-  text_list runs;                    /* one for each of data.data                                */
+  text_list runs;                    /* one for each data set                                    */
   const char *out;                   /* NULL: not given                                          */
   const char *prompt_template;       /* NULL: not given                                          */
+  contrast_options contrast;         /* of relevance maps                                        */
   int pictures;                      /* of base classes that are shown                           */
+  int measured;                      /* masked pictures of a group that are measured, at most    */
 } report_options;
 
-/* The methods that the report shows, and its maps: one of each method, then the attention. */
-enum { ZERO_SHOT, COOP, FVGPT_COOP, N_METHOD };
-enum { ATTENTION = N_METHOD, N_MAP };
-extern const char *const method_name[N_METHOD];
+enum { MOST_SETS = 32, MOST_ROWS = 96, MOST_TESTS = 17, MOST_SEEDS = 64, MOST_MODELS = 8 };
+enum { N_BIN = 10, MOST_TICKS = 12, MOST_MISTAKES = 3, ROW_BYTES = 96, SETTINGS_BYTES = 400 };
 
-enum { TRUST_GOOD, TRUST_BAD, TRUST_AUC, N_TRUST };
-enum { N_BIN = 10, MOST_TICKS = 12, MOST_SEEDS = 64 };
+enum { RELEVANCE, GRAD_CAM, ATTENTION, N_MAP };
+enum { INSIDE, HOTTEST, IOU, N_MEASURE };
+enum { TRUST_GOOD, TRUST_BAD, TRUST_AUC, TARGET_AUC, N_TRUST };
 
 /* The temperature of the foreground-shift index, as in FVG-PT. */
 #define REPORT_TAU 2.0
 
+/* A number for each seed, and their mean; n: the seeds that have one. */
 typedef struct measure {
   double seed[MOST_SEEDS], mean;
+  int has[MOST_SEEDS], n;
 } measure;
 
 typedef struct ticks {
@@ -39,39 +44,97 @@ typedef struct curve {
   int n;
 } curve;
 
-/* Base, new, H: each a mean and its deviation over the seeds. */
-enum { N_SCORE = 6, H_STD = 5 };
-extern const char *const score_key[N_SCORE];
+/* ---- what tune wrote ---- */
+/* A row of its table; column n_test is H. */
+typedef struct score_row {
+  char name[ROW_BYTES];
+  double mean[MOST_TESTS + 1], deviation[MOST_TESTS + 1];    /* deviation -1: not written        */
+} score_row;
 
-/* One picture of "Where does it look?" */
+/* ---- what is measured ---- */
+/* Classes that are told apart among themselves: the base classes and the new ones, or all. */
+enum { MOST_GROUPS = 2 };
+typedef struct group {
+  const char *name;
+  fvg_group half;
+  int seen;                          /* 1: the methods were tuned on these classes               */
+  fvg_task task;                     /* all test pictures                                        */
+  float *f;                          /* [task.items.n, embed_dim] plain CLIP's features          */
+  fvg_items masked;                  /* those that have a mask and are measured                  */
+  float *views;                      /* [3, masked.n, embed_dim] plain CLIP's features of the
+                                        picture, of its foreground, of its background; NULL: not
+                                        yet made                                                 */
+  float *area;                       /* [masked.n] share of the picture that is object           */
+  double mean_area;                  /* percent                                                  */
+} group;
+
+typedef struct mistake {
+  const char *path;
+  int label, guess;
+  double p_label, p_guess;           /* percent                                                  */
+  fvg_image picture, for_label, for_guess;       /* relevance of both                            */
+} mistake;
+
+/* A model on a group. */
+typedef struct result {
+  long *confusion;                   /* [n_class, n_class], all seeds: rows are the true classes */
+  measure accuracy, map[N_MAP][N_MEASURE], shift;
+  mistake worst[MOST_MISTAKES];      /* of the first seed                                        */
+  int n_worst;
+} result;
+
+/* One of the rows whose checkpoints are looked at. */
+typedef struct model {
+  char name[ROW_BYTES];              /* as tune writes it                                        */
+  char title[ROW_BYTES];             /* as the page writes it                                    */
+  int is_tuned, has_fvgpt;
+  int prompts_image;                 /* 1: its image tower is not plain CLIP's                   */
+  char settings[SETTINGS_BYTES];     /* of the first seed's checkpoint                           */
+  curve loss[MOST_SEEDS], mean_loss;
+  ticks epoch_ticks, loss_ticks;
+  result on[MOST_GROUPS];
+  measure trust[N_TRUST];
+  long r_bin[2][N_BIN];              /* counts of r, of true and of inverted masks, all seeds    */
+  long b_bin[MOST_GROUPS][N_BIN];    /* counts of b                                              */
+  measure b[MOST_GROUPS];
+  ticks r_ticks, b_ticks;
+} model;
+
+/* A model's view of a picture of "Where do they look?" */
+typedef struct look {
+  const char *guess;
+  int right, has_attention;
+  double measure[N_MAP][N_MEASURE];  /* percent                                                  */
+  double r, b;                       /* the gates; -1: there is none                             */
+  fvg_image overlay[N_MAP];          /* of the attention only where the tower is another one     */
+} look;
+
 typedef struct shown {
-  const char *path, *truth;
-  const char *guess[N_METHOD];
-  int right[N_METHOD];
-  int is_new, has_mask;
-  double share[N_MAP];               /* percent of each map that lies on the object              */
-  double r, b;                       /* the gates; r -1: not computed                            */
-  fvg_image picture, mask, overlay[N_MAP];
+  const fvg_item *item;              /* of the group's task                                      */
+  int group, has_mask;
+  fvg_image picture, mask;
+  look by[MOST_MODELS];
 } shown;
 
 typedef struct study {
   fvg_clip *m;
+  const report_options *o;
   const char *runs;                  /* the folder                                               */
-  char name[256];                    /* the last part of the data set's path                     */
+  char name[KEY_BYTES];              /* the data set's                                           */
+  char trainer[256];
   fvg_dataset d;
-  int n_base, n_new, shots;
-  int seed[MOST_SEEDS], n_seed;
-  int fill_black;                    /* 1: background is black in foreground views               */
-  double score[N_METHOD][N_SCORE];   /* H_STD -1: results of an older tune                       */
-  curve loss[N_METHOD][MOST_SEEDS], mean_loss[N_METHOD];
-  ticks epoch_ticks[N_METHOD], loss_ticks[N_METHOD], count_ticks;
+  int shots, seed[MOST_SEEDS], n_seed;
 
-  fvg_items items;                   /* base-class test pictures that are measured               */
-  float *f, *f_fg, *f_bg;            /* their features: whole, foreground, background            */
-  float *area;                       /* [items.n] share of the picture that is object            */
-  double mean_area;                  /* percent                                                  */
-  measure share[N_MAP], shift[N_METHOD], trust[N_TRUST];
-  int bin[2][N_BIN];                 /* counts of r, of good and of bad masks, all seeds         */
+  char test[MOST_TESTS][KEY_BYTES];
+  int n_test, has_h;
+  score_row row[MOST_ROWS];
+  int n_row;
+
+  group group[MOST_GROUPS];
+  int n_group;
+  model *model;                      /* [n_model]; the first is zero-shot CLIP                   */
+  int n_model, n_left_out;           /* n_left_out: further rows with checkpoints                */
+  double worst_difference;           /* percent points between results.json and the checkpoints  */
 
   shown *shown;
   int n_shown;
@@ -82,8 +145,13 @@ typedef struct study {
    measured. */
 fvg_status study_open(study *x, fvg_clip *m, const report_options *o, int i);
 /* Measures everything. */
-fvg_status study_measure(study *x, const report_options *o);
+fvg_status study_measure(study *x);
 void study_free(fvg_ctx *c, study *x);
 
+/* Adds a step of progress. */
+fvg_status advance(study *x);
+/* Sets a seed's number. */
+void set_measure(measure *m, int run, double value);
+double deviation_of(const measure *m, int n_seed);
 
 #endif

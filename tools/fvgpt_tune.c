@@ -252,7 +252,6 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   if (!s) remove_temporaries(o->out);
   for (int e = 0; !s && e < t->n_entry; e++) s = run_entry(t, e);
   close_sets(t);
-  foreground_choice_free(c, &t->foreground);
   for (int e = 0; e <= MAX_ENTRIES; e++) unlock_folder(&t->lock[e]);
   fvg_clip_free(t->m);
   fvg_release(c, t);

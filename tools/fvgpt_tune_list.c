@@ -367,7 +367,6 @@ fvg_status parse_lists(tuning *t, fvg_ctx *c) {
   if (!s) s = parse_augment(t, c, t->o->augment);
   if (!s) s = parse_position(c, t->o->learner.position, &position);
   if (!s) s = check_set(t, c);
-  if (!s) s = choose_foreground(c, &t->o->foreground, &t->foreground);
   if (!s) s = parse_entries(t, c);
   return s;
 }

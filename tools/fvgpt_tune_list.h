@@ -71,7 +71,6 @@ typedef struct tuning {
   int n_row, n_entry, n_seed;
   fvg_group train_half;
   fvg_views_desc augment;
-  foreground_choice foreground;      /* how masks are made                                       */
   folder_lock lock[MAX_ENTRIES + 1]; /* of --out, and of the entries' folders                    */
 
   /* Data sets, which are opened and checked before the first entry begins. */

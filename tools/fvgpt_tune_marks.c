@@ -140,7 +140,7 @@ static void set_masks(fvg_settings *x, const fvg_task *task) {
 
 /* How masks are made, but for the model and the classes. */
 static uint64_t mark_foreground(uint64_t h, const foreground_options *o) {
-  h = mark_text(h, o->background ? o->background : "");
+  for (int i = 0; i < o->background.n; i++) h = mark_text(h, o->background.item[i]);
   h = mark_text(h, o->background_template ? o->background_template : "");
   return mark_bytes(h, &o->quick, sizeof o->quick);
 }

@@ -78,7 +78,8 @@ static fvg_status mask_set(tuning *t, int set) {
   if (!s) s = draw(t, &t->set[set], 1, t->seed[0], &task);
   if (!s) {
     name_folder(t, set, &task, folder, sizeof folder);
-    s = fvg_foreground_new(t->m, &x, task.class_name, task.n_class, &t->foreground.desc);
+    const fvg_foreground_desc desc = foreground_desc(&t->o->foreground);
+    s = fvg_foreground_new(t->m, &x, task.class_name, task.n_class, &desc);
     if (!s) s = mask_items(t, set, x, &all, folder);
     if (!s) s = fvg_dataset_check_masks(&t->set[set], &all);
     fvg_foreground_free(x);

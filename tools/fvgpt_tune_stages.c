@@ -217,7 +217,8 @@ static fvg_status stage_1(tuning *t, const table_row *r, const char *name, int s
 
   fvg_views *views;
   s = views_for(t, seed, STAGE_1, 0, *l, &views);
-  if (r->renews_masks) g.desc.own_masks = &t->foreground.desc;
+  const fvg_foreground_desc own_masks = foreground_desc(&t->o->foreground);
+  if (r->renews_masks) g.desc.own_masks = &own_masks;
   if (!s) s = fvg_learner_train(*l, views, task, &g.desc);
   return stage_end(t, &g, s, *l, NULL, curve);
 }
