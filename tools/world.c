@@ -3,7 +3,7 @@
      OUT/things    things, on old prints
      OUT/colours   held-out pairs of colour and thing, under water; the new classes have other colours than the base
      OUT/textures  held-out pairs of texture and thing, in the mist; the new classes have other textures than the base
-     OUT/control   other held-out pairs of colour and thing, in the rain, divided as those of `colours`
+     OUT/control   other held-out pairs of colour and thing, at dawn, divided as those of `colours`
 
    Each has images/<class>/<number>.ppm, exact masks in mask/images/, split.json (train, val, test) and captions.tsv.
    The light is new to a model that pre-training has shown clear days alone; --clear draws the same sets by day.  In the
@@ -35,7 +35,7 @@ typedef struct class_of { int thing, colour, texture; char name[64]; } class_of;
 
 enum { THINGS, COLOURS, TEXTURES, CONTROL, SETS };
 static const char *const set_name[SETS] = {"things", "colours", "textures", "control"};
-static const world_light set_light[SETS] = {WORLD_OLD_PRINT, WORLD_UNDER_WATER, WORLD_MIST, WORLD_RAIN};
+static const world_light set_light[SETS] = {WORLD_OLD_PRINT, WORLD_UNDER_WATER, WORLD_MIST, WORLD_DAWN};
 
 /* Base classes, which come first, are of colours or textures with an even number, new ones of the others: prompts that
    have learned how some colours look under water know nothing of the rest. */

@@ -17,7 +17,7 @@ enum { WORLD_SIDE = 64, WORLD_THINGS = 40, WORLD_COLOURS = 10, WORLD_TEXTURES = 
        WORLD_GROUNDS = 16, WORLD_CAPTION = 160 };
 
 /* The light in which a picture is taken.  Pre-training knows the clear day alone. */
-typedef enum world_light { WORLD_DAY = 0, WORLD_OLD_PRINT, WORLD_UNDER_WATER, WORLD_MIST, WORLD_RAIN,
+typedef enum world_light { WORLD_DAY = 0, WORLD_OLD_PRINT, WORLD_UNDER_WATER, WORLD_MIST, WORLD_DAWN,
                            WORLD_LIGHTS } world_light;
 
 typedef struct world_scene {
@@ -316,7 +316,7 @@ static const struct { const char *name; world_rgb haze; float contrast, fade; } 
   {"old print", {{190, 160, 115}}, 0.55f, 0.65f},
   {"under water", {{110, 155, 165}}, 0.4f, 0},
   {"mist", {{200, 203, 208}}, 0.4f, 0},
-  {"rain", {{0, 0, 0}}, 1, 0.75f}
+  {"dawn", {{150, 170, 190}}, 0.4f, 0}
 };
 
 static world_rgb world_lit(world_light light, world_rgb p) {
