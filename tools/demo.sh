@@ -1,6 +1,6 @@
 #!/bin/sh
-# make demo: draws four sets of the small world, tunes CoOp on each for three seeds, and FVG-PT on that CoOp with masks of
-# several kinds; prints a table and writes the report.  $1: the folder with the programs.  The same settings for every
+# make demo: draws four sets of the small world, tunes CoOp on each for three seeds, and FVG-PT on that CoOp with masks
+# of several kinds; prints tables and writes the report.  $1: the folder with the programs.  The same settings for every
 # set: the published ones, but no random crops (there are pictures enough) and a context that starts as words, not as
 # noise, so that seeds differ less.  The model is small: two sets at a time with a thread each are faster than one with
 # two, and give the same bits.
@@ -22,12 +22,12 @@ tune() {                                                 # tune SET MASKS [optio
     return 1
   fi
 }
-share_coop() {                                           # share_coop SET MASKS: the run begins with the CoOp that is there
+share_coop() {                                           # share_coop SET MASKS: it begins with the first run's
   mkdir "$(run "$1" "$2")" && cp -R "$(run "$1" given)/CoOp" "$(run "$1" "$2")"
 }
 tune_all() {
   tune "$1" given &&
-    share_coop "$1" inverted && tune "$1" inverted --masks inverted
+    share_coop "$1" inverted && tune "$1" inverted --masks inverted | grep FVGPT
 }
 means() {                                                # means SET: its table, FVG-PT once for each kind of masks
   echo

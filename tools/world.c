@@ -71,7 +71,7 @@ static void choose_classes(int set, class_of *chosen) {
         snprintf(all[n++].name, 64, "%s_%s", world_textures[k], world_things[thing].name);
       }
     for (k = 0; (set == COLOURS || set == CONTROL) && k < WORLD_COLOURS; k++)
-      if (world_held_out_colour(thing, k) && (thing + k) % 2 == (set == CONTROL)) {       /* the control set's are others */
+      if (world_held_out_colour(thing, k) && (thing + k) % 2 == (set == CONTROL)) {     /* the control set's are others */
         all[n].thing = thing;
         all[n].colour = k;
         all[n].texture = -1;
