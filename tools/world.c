@@ -9,7 +9,8 @@
    The light is new to a model that pre-training has shown clear days alone; --clear draws the same sets by day.  In the
    training pictures every base class has a background of its own (each new class shares one of theirs), which it is
    seen before with the probability `strength` (0.6), else before any; in the test pictures the background tells
-   nothing.  In the control set it never does.  Pictures of `things` may show held-out pairs. */
+   nothing.  In the control set it never does.  At most one small other thing stands about.  Pictures of `things` may
+   show held-out pairs. */
 #define _POSIX_C_SOURCE 199309L
 #define FVGPT_IMPLEMENTATION
 #include "world.h"
