@@ -1,6 +1,6 @@
 /* 10 - where a classifier looks: one picture of pictures, made by Grad-CAM.
         cc -O2 -I.. 10_where_it_looks.c -o where_it_looks -lm
-        ./where_it_looks tiny-clip ../build/demo/textures looks.png                         (after make demo)
+        ./where_it_looks tiny-clip ../build/demo/things looks.png                           (after make demo)
 
    To learn here: how a map is made, and what FVG-PT is for.  CoOp and FVG-PT are tuned as in example 04.  The first row
    of looks.png holds the first test picture of each of six base classes.  Below it lies the heat of the patches that

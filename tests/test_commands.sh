@@ -90,6 +90,17 @@ check "four sets" "$world" "$w/four" --train 1 --test 1
 for set in things colours textures control; do
   check "32 classes of $set" [ "$(classes_of "$w/four/$set/split.json")" -eq 32 ]
 done
+# Colours or textures of base classes, or of new ones (the second half of the labels).
+kinds_of() {
+  awk -F '"' -v new="$2" '/images/ { split($3, part, ","); if ((part[2] > 15) == new) { sub(/_.*/, "", $4); print $4 } }' \
+    "$1" | sort -u
+}
+for set in colours textures control; do
+  kinds_of "$w/four/$set/split.json" 0 >"$work/kinds"
+  kinds_of "$w/four/$set/split.json" 1 >"$work/new-kinds"
+  check "kinds of $set" [ -s "$work/kinds" -a -s "$work/new-kinds" ]
+  check "new classes of $set have nothing of theirs" sh -c "! grep -q -x -F -f '$work/kinds' '$work/new-kinds'"
+done
 check "split.json is read" sh -c "'$fvgpt' tune --model '$model' --data '$w/four/things' --trainer CoOp --seeds 1 \
   --epochs 1 --shots 1 --augment none --out '$w/out' 2>/dev/null | grep -q '^CoOp  *seed 1 '"
 "$world" "$w/good" $small
@@ -98,6 +109,9 @@ check "split.json is read" sh -c "'$fvgpt' tune --model '$model' --data '$w/four
 check "the same seed draws the same world" diff -r "$w/good" "$w/same"
 check "another seed another one" differ "$w/good/things/captions.tsv" "$w/other/things/captions.tsv"
 check "of the same classes" cmp "$w/good/things/split.json" "$w/other/things/split.json"
+"$world" "$w/day" $small --clear
+check "--clear: the same masks and captions" diff -r -x images "$w/good/things" "$w/day/things"
+check "in another light" differ "$w/good/things/images/mug/000.ppm" "$w/day/things/images/mug/000.ppm"
 "$world" "$w/png" $small --png
 check "PNG" [ "$(count "$w/png" '*.png')" -eq 320 -a "$(grep -c '000.png' "$w/png/things/split.json")" -eq 32 ]
 "$world" "$w/strict" --set colours --train 10 --test 10 --strength 1

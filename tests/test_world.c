@@ -1,4 +1,5 @@
-/* tools/world.h: a seed gives one picture, masks lie on things, held-out pairs stay out, captions tell the truth. */
+/* tools/world.h: a seed gives one picture, masks lie on things, lights keep to their numbers, held-out pairs stay out,
+   captions tell the truth. */
 #define FVGPT_IMPLEMENTATION
 #include "../tools/world.h"
 
@@ -259,6 +260,43 @@ static void test_words_matter(void) {
   check(grounds, "no two backgrounds look the same");
 }
 
+/* ---- light ---- */
+/* Where day has v, a light has h + c ((1 - f) v + f l - h), but for the rounding of both; the masks stay. */
+static int is_lit(const picture *day, const picture *other, world_light light) {
+  const float c = world_lights[light].contrast, f = world_lights[light].fade;
+  int i, k, ok = !memcmp(day->mask, other->mask, AREA);
+  for (i = 0; i < AREA; i++) {
+    const uint8_t *v = day->rgb + 3 * i;
+    const float luminance = 0.299f * v[0] + 0.587f * v[1] + 0.114f * v[2];
+    if (v[0] % 255 == 0 || v[1] % 255 == 0 || v[2] % 255 == 0) continue;          /* it may have been cut there */
+    for (k = 0; k < 3; k++) {
+      const float h = world_lights[light].haze.v[k], wanted = h + c * ((1 - f) * v[k] + f * luminance - h);
+      ok &= fabsf((float)other->rgb[3 * i + k] - wanted) <= 1.01f;
+    }
+  }
+  return ok;
+}
+
+static void test_lights(void) {
+  int light, seed, day = 1, lit = 1, apart = 1;
+  for (seed = 0; seed < 20; seed++) {
+    fvg_rng r = seeded(seed);
+    world_scene s = world_scene_draw(&r);
+    picture p = render(&s, seed);
+    day &= s.light == WORLD_DAY && is_lit(&p, &p, WORLD_DAY);
+    for (light = 1; light < WORLD_LIGHTS; light++) {
+      picture other;
+      s.light = (world_light)light;
+      other = render(&s, seed);
+      lit &= is_lit(&p, &other, (world_light)light);
+      apart &= difference(&p, &other) > AREA / 2;
+    }
+  }
+  check(day, "pre-training is by day");
+  check(lit, "a light changes every pixel as its numbers say, and no mask");
+  check(apart, "and is another light");
+}
+
 /* ---- held-out pairs ---- */
 static void test_held_out(void) {
   static int colour[WORLD_THINGS][WORLD_COLOURS], texture[WORLD_THINGS][WORLD_TEXTURES];
@@ -374,6 +412,7 @@ int main(void) {
   test_parts();
   test_grounds();
   test_words_matter();
+  test_lights();
   test_held_out();
   test_captions();
   printf("%d passed, %d failed\n", passed, failed);

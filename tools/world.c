@@ -1,12 +1,16 @@
-/* world OUT - writes the data sets of the small world of world.h to folders that `fvgpt tune` reads:
+/* world OUT - writes the data sets of the small world of world.h to folders that `fvgpt tune` reads, 32 classes each:
 
-     OUT/things    32 things                              OUT/textures  32 held-out pairs of texture and thing
-     OUT/colours   32 held-out pairs of colour and thing  OUT/control   32 others, without any correlation
+     OUT/things    things, on old prints
+     OUT/colours   held-out pairs of colour and thing, under water; the new classes have other colours than the base
+     OUT/textures  held-out pairs of texture and thing, in the mist; the new classes have other textures than the base
+     OUT/control   other held-out pairs of colour and thing, at dawn, divided as those of `colours`
 
    Each has images/<class>/<number>.ppm, exact masks in mask/images/, split.json (train, val, test) and captions.tsv.
-   In the training pictures every base class has a background of its own (each new class shares one of theirs), which
-   it is seen before with the probability `strength` (0.9), else before any; in the test pictures the background tells
-   nothing.  In the control set it never does.  Pictures of `things` may show held-out pairs. */
+   The light is new to a model that pre-training has shown clear days alone; --clear draws the same sets by day.  In the
+   training pictures every base class has a background of its own (each new class shares one of theirs), which it is
+   seen before with the probability `strength` (0.6), else before any; in the test pictures the background tells
+   nothing.  In the control set it never does.  At most one small other thing stands about.  Pictures of `things` may
+   show held-out pairs. */
 #define _POSIX_C_SOURCE 199309L
 #define FVGPT_IMPLEMENTATION
 #include "world.h"
@@ -25,33 +29,50 @@ enum { CLASSES = 32, PATH_BYTES = 1200, STREAM_CLASSES = 1, STREAM_SCENES = 2 };
 typedef struct options {
   const char *out, *set, *sheet;
   double strength, bad_masks, missing_masks;
-  int train, test, seed, png;
+  int train, test, seed, png, clear;
 } options;
 
 typedef struct class_of { int thing, colour, texture; char name[64]; } class_of;                /* -1: any          */
 
-static const char *const set_name[4] = {"things", "colours", "textures", "control"};
+enum { THINGS, COLOURS, TEXTURES, CONTROL, SETS };
+static const char *const set_name[SETS] = {"things", "colours", "textures", "control"};
+static const world_light set_light[SETS] = {WORLD_OLD_PRINT, WORLD_UNDER_WATER, WORLD_MIST, WORLD_DAWN};
 
-/* The set's candidates in the order of things, then 32 of them drawn: base and new halves are mixed. */
+/* Base classes, which come first, are of colours or textures with an even number, new ones of the others: prompts that
+   have learned how some colours look under water know nothing of the rest. */
+static int is_new(const class_of *x) { return (x->colour >= 0 ? x->colour : x->texture) % 2; }
+
+/* The candidates in their order, as far as there is room in the half where they belong; things, which have no colour,
+   may be in either. */
+static void fill_halves(const class_of *all, const int *order, int n, class_of *chosen) {
+  int count[2] = {0, 0}, k;
+  for (k = 0; k < n; k++) {
+    const class_of *x = &all[order[k]];
+    int any = x->colour < 0 && x->texture < 0, half = any ? count[0] == CLASSES / 2 : is_new(x);
+    if (count[half] < CLASSES / 2) chosen[half * CLASSES / 2 + count[half]++] = *x;
+  }
+}
+
+/* The set's candidates in the order of things, then 32 of them drawn. */
 static void choose_classes(int set, class_of *chosen) {
   class_of all[WORLD_THINGS * WORLD_COLOURS];
   int order[WORLD_THINGS * WORLD_COLOURS], n = 0, thing, k;
   fvg_rng r;
   for (thing = 0; thing < WORLD_THINGS; thing++) {
-    if (set == 0) {
+    if (set == THINGS) {
       all[n].thing = thing;
       all[n].colour = all[n].texture = -1;
       snprintf(all[n++].name, 64, "%s", world_things[thing].name);
     }
-    for (k = 0; set == 2 && k < WORLD_TEXTURES; k++)
+    for (k = 0; set == TEXTURES && k < WORLD_TEXTURES; k++)
       if (world_held_out_texture(thing, k)) {
         all[n].thing = thing;
         all[n].colour = -1;
         all[n].texture = k;
         snprintf(all[n++].name, 64, "%s_%s", world_textures[k], world_things[thing].name);
       }
-    for (k = 0; (set == 1 || set == 3) && k < WORLD_COLOURS; k++)
-      if (world_held_out_colour(thing, k) && (thing + k) % 2 == (set == 3)) {       /* the control set's are others */
+    for (k = 0; (set == COLOURS || set == CONTROL) && k < WORLD_COLOURS; k++)
+      if (world_held_out_colour(thing, k) && (thing + k) % 2 == (set == CONTROL)) {     /* the control set's are others */
         all[n].thing = thing;
         all[n].colour = k;
         all[n].texture = -1;
@@ -61,18 +82,18 @@ static void choose_classes(int set, class_of *chosen) {
   fvg_rng_seed(&r, (uint64_t)set, STREAM_CLASSES);
   for (k = 0; k < n; k++) order[k] = k;
   fvg_rng_permute(&r, order, n);
-  for (k = 0; k < CLASSES; k++) chosen[k] = all[order[k]];
+  fill_halves(all, order, n, chosen);
 }
 
 /* Picture `index` of a class; the first `train` of them are for training. */
-static world_scene draw_scene(const options *o, const class_of *c, int label, int index,
-                              double strength, fvg_rng *r) {
+static world_scene draw_scene(const options *o, int set, const class_of *c, int label, int index, fvg_rng *r) {
+  double strength = set == CONTROL ? 0 : o->strength;
   world_scene s = world_scene_draw(r);
   s.thing = c->thing;
   if (c->colour >= 0) s.colour = c->colour;
   if (c->texture >= 0) s.texture = c->texture;
-  s.n_distractor = 3 + world_below(r, 4);         /* more clutter than pre-training knew, and larger                */
-  s.distractor_size = 1.3f;
+  s.n_distractor = world_below(r, 2);
+  if (!o->clear) s.light = set_light[set];
   s.ground = index < o->train && fvg_rng_uniform(r) < strength ? (5 * label + 3) % WORLD_GROUNDS :
              world_below(r, WORLD_GROUNDS);
   return s;
@@ -131,7 +152,7 @@ static fvg_status write_class(fvg_ctx *c, const options *o, const char *root, in
     double luck;
     fvg_rng_seed(&r, (uint64_t)o->seed * 1000000u + (uint64_t)(set * CLASSES + label) * 1000u + (uint64_t)i,
                  STREAM_SCENES);
-    scene = draw_scene(o, x, label, i, set == 3 ? 0 : o->strength, &r);
+    scene = draw_scene(o, set, x, label, i, &r);
     world_caption(&scene, &r, caption);
     world_render(&scene, &r, rgb, mask);
     luck = fvg_rng_uniform(&r);
@@ -225,9 +246,9 @@ static fvg_status write_sheet(fvg_ctx *c, const options *o) {
 }
 
 static const char usage[] =
-  "usage: world OUT [--set things|colours|textures|control] [--strength 0.9] [--train 24] [--test 20] [--seed 1]\n"
-  "             [--bad-masks 0] [--missing-masks 0] [--png]"
-  "     shares of the masks that are moved away, or not written\n"
+  "usage: world OUT [--set things|colours|textures|control] [--strength 0.6] [--train 24] [--test 20] [--seed 1]\n"
+  "             [--clear] [--bad-masks 0] [--missing-masks 0] [--png]\n"
+  "             --clear draws by day; bad and missing are shares of the masks, moved away or not written\n"
   "       world --sheet FILE.png\n";
 
 static int parse(options *o, int argc, char **argv) {
@@ -243,6 +264,7 @@ static int parse(options *o, int argc, char **argv) {
     double x;
     if (argv[i][0] != '-' && !o->out) { o->out = argv[i]; continue; }
     if (!strcmp(argv[i], "--png")) { o->png = 1; continue; }
+    if (!strcmp(argv[i], "--clear")) { o->clear = 1; continue; }
     if (i + 1 == argc) return 0;
     if (!strcmp(argv[i], "--set")) { o->set = argv[++i]; continue; }
     if (!strcmp(argv[i], "--sheet")) { o->sheet = argv[++i]; continue; }
@@ -258,18 +280,18 @@ static int parse(options *o, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-  options o = {NULL, NULL, NULL, 0.9, 0, 0, 24, 20, 1, 0};
+  options o = {NULL, NULL, NULL, 0.6, 0, 0, 24, 20, 1, 0, 0};
   fvg_status s = FVG_OK;
   fvg_ctx *c;
   int set;
   if (!parse(&o, argc, argv)) { fputs(usage, stderr); return 1; }
   if (fvg_init(&c, NULL)) { fputs("world: out of memory\n", stderr); return 1; }
-  for (set = 0; o.set && set < 4 && strcmp(o.set, set_name[set]); set++) {}
-  if (o.set && set == 4)
+  for (set = 0; o.set && set < SETS && strcmp(o.set, set_name[set]); set++) {}
+  if (o.set && set == SETS)
     s = fvg_fail(c, FVG_E_ARG, "--set %s: things, colours, textures or control is expected", o.set);
   if (!s && o.sheet) s = write_sheet(c, &o);
   if (!s && o.out) s = folder(c, "%s%s%s", o.out, "", "");
-  for (set = 0; !s && o.out && set < 4; set++) {
+  for (set = 0; !s && o.out && set < SETS; set++) {
     if (!o.set || !strcmp(o.set, set_name[set])) s = write_set(c, &o, set);
   }
   if (s) fprintf(stderr, "world: %s\n", fvg_error(c));

@@ -16,12 +16,17 @@
 enum { WORLD_SIDE = 64, WORLD_THINGS = 40, WORLD_COLOURS = 10, WORLD_TEXTURES = 5,
        WORLD_GROUNDS = 16, WORLD_CAPTION = 160 };
 
+/* The light in which a picture is taken.  Pre-training knows the clear day alone. */
+typedef enum world_light { WORLD_DAY = 0, WORLD_OLD_PRINT, WORLD_UNDER_WATER, WORLD_MIST, WORLD_DAWN,
+                           WORLD_LIGHTS } world_light;
+
 typedef struct world_scene {
   int thing, colour, texture, ground;            /* what the caption speaks of                                      */
   int count;                                     /* 1 or 2 of the thing                                             */
   int large;                                     /* 0 small, 1 middle, 2 large                                      */
   int n_distractor;                              /* small other things, which the mask leaves out                   */
   float distractor_size;                         /* 0 or 1: as in pre-training; 2: twice as large                   */
+  world_light light;
 } world_scene;
 
 /* ---- things ---- */
@@ -303,6 +308,28 @@ static world_rgb world_ground_at(const world_ground *g, float x, float y) {
   return world_mix(g->a, g->b, t);
 }
 
+/* ---- light ---- */
+/* A colour p comes out as h + c ((1 - f) p + f l - h): its own luminance l takes the share f of its place, and a haze
+   of colour h leaves the contrast c. */
+static const struct { const char *name; world_rgb haze; float contrast, fade; } world_lights[WORLD_LIGHTS] = {
+  {"clear day", {{0, 0, 0}}, 1, 0},
+  {"old print", {{190, 160, 115}}, 0.55f, 0.65f},
+  {"under water", {{110, 155, 165}}, 0.4f, 0},
+  {"mist", {{200, 203, 208}}, 0.4f, 0},
+  {"dawn", {{150, 170, 190}}, 0.4f, 0}
+};
+
+static world_rgb world_lit(world_light light, world_rgb p) {
+  const float c = world_lights[light].contrast, f = world_lights[light].fade;
+  const float luminance = 0.299f * p.v[0] + 0.587f * p.v[1] + 0.114f * p.v[2];
+  int k;
+  for (k = 0; k < 3; k++) {
+    const float haze = world_lights[light].haze.v[k];
+    p.v[k] = haze + c * ((1 - f) * p.v[k] + f * luminance - haze);
+  }
+  return p;
+}
+
 /* ---- drawing ---- */
 typedef struct world_object {
   int thing, texture;
@@ -397,16 +424,17 @@ static void world_render(const world_scene *scene, fvg_rng *r, uint8_t *rgb, uin
     for (x = 0; x < WORLD_SIDE; x++) {
       float fall = 1 - 0.2f * (light_x * ((float)x / 64 - 0.5f) + light_y * ((float)y / 64 - 0.5f)),
             grain = noise * (float)(fvg_rng_uniform(r) + fvg_rng_uniform(r) - 1);
-      for (k = 0; k < 3; k++) {
-        float value = slope[k] * fall * canvas[(y * WORLD_SIDE + x) * 3 + k] + grain;
-        rgb[(y * WORLD_SIDE + x) * 3 + k] = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
-      }
+      world_rgb p;
+      for (k = 0; k < 3; k++) p.v[k] = slope[k] * fall * canvas[(y * WORLD_SIDE + x) * 3 + k] + grain;
+      p = world_lit(scene->light, p);
+      for (k = 0; k < 3; k++)
+        rgb[(y * WORLD_SIDE + x) * 3 + k] = (uint8_t)(p.v[k] < 0 ? 0 : p.v[k] > 255 ? 255 : p.v[k]);
       if (mask) mask[y * WORLD_SIDE + x] = cover[y * WORLD_SIDE + x] >= 0.5f ? 255 : 0;
     }
 }
 
 /* ---- scenes and sentences ---- */
-/* Any scene that holds no held-out pair.  A third of the things are where they belong. */
+/* Any scene by day that holds no held-out pair.  A third of the things are where they belong. */
 static world_scene world_scene_draw(fvg_rng *r) {
   world_scene s;
   do {
@@ -419,6 +447,7 @@ static world_scene world_scene_draw(fvg_rng *r) {
   s.large = world_below(r, 3);
   s.n_distractor = fvg_rng_uniform(r) < 0.5 ? 0 : 1 + world_below(r, 3);
   s.distractor_size = 1;
+  s.light = WORLD_DAY;
   return s;
 }
 
