@@ -170,9 +170,9 @@
       empty mask (area 0), as for every area outside area_min..area_max.  An inverted mask is used
       as it is: there is only a warning, and only if in more than half of the masks foreground runs
       along the whole edge.  DAPT takes the whole of an image without a mask for foreground, so its
-      background is blank; a note says so.  A training set without any mask is an error.
-      Wrong masks can take FVG-PT's base classes far below its backbone's: FVG_DISTILL_STABLE prevents
-      it, and fvg_train_desc has a guard.
+      background is blank; a note says so.  A training set without any mask is an error.  Wrong
+      masks can take FVG-PT's base classes far below its backbone's: FVG_DISTILL_STABLE prevents it,
+      and fvg_train_desc has a guard.
 
       Who has no masks lets the model make them (chapter 36), before training:
 
@@ -16624,8 +16624,8 @@ FVG_DEF fvg_status fvg_dataset_check_masks(const fvg_dataset *d, const fvg_items
 
   if (missing == items->n) {
     return fvg_fail(d->ctx, FVG_E_IO,
-                    "%s/mask: no mask for any of the %d training images (the first is %s); CLIP can "
-                    "make them: --masks own (fvg_foreground_mask_items)",
+                    "%s/mask: no mask for any of the %d training images (the first is %s); CLIP "
+                    "can make them: --masks own (fvg_foreground_mask_items)",
                     d->root, missing, items->item[0].path);
   }
   if (missing && !(d->masks_told && *d->masks_told)) {
@@ -19683,30 +19683,12 @@ static void fvg__box_covariance(fvg__canvas *x, const float *a, const float *b, 
     out[i] -= mean_a[i] * mean_b[i];
 }
 
-/* The eight bins around a colour and how much of it each takes; a histogram without such shares
-   would depend on where the bins' borders happen to lie. */
-typedef struct fvg__colour_share {
-  int bin[8];
-  float share[8];
-} fvg__colour_share;
-
-/* The bins around the colour of pixel i of the guide. */
-static fvg__colour_share fvg__share_colour(const fvg__canvas *x, size_t i) {
-  fvg__colour_share s;
-  int low[3];
-  float part[3];
-  for (int c = 0; c < 3; c++) {
-    const float at = x->guide[c][i] * (FVG__COLOUR_BINS - 1);
-    low[c] = fvg__min((int)at, FVG__COLOUR_BINS - 2);
-    part[c] = at - (float)low[c];
-  }
-  for (int k = 0; k < 8; k++) {
-    const int r = k & 1, g = k >> 1 & 1, b = k >> 2;
-    s.bin[k] = ((low[0] + r) * FVG__COLOUR_BINS + low[1] + g) * FVG__COLOUR_BINS + low[2] + b;
-    s.share[k] = (r ? part[0] : 1 - part[0]) * (g ? part[1] : 1 - part[1]) *
-                 (b ? part[2] : 1 - part[2]);
-  }
-  return s;
+/* The histogram's bin of the colour of pixel i of the guide. */
+static int fvg__colour_bin(const fvg__canvas *x, size_t i) {
+  int bin = 0;
+  for (int c = 0; c < 3; c++)
+    bin = bin * FVG__COLOUR_BINS + (int)(x->guide[c][i] * (FVG__COLOUR_BINS - 1) + 0.5f);
+  return bin;
 }
 
 /* The inverse of a symmetric matrix of colours, in the order rr, rg, rb, gg, gb, bb. */
@@ -19768,7 +19750,8 @@ static void fvg__fit_lines(fvg__canvas *x, int radius) {
   fvg__box_means(x, x->offset, x->offset, radius);
 }
 
-/* Blurs a histogram by (1, 2, 1) / 4 along each colour, and scales it to sum 1. */
+/* Blurs a histogram by (1, 2, 1) / 4 along each colour, so that it does not matter where the borders
+   of bins happen to lie, and scales it to sum 1. */
 static void fvg__smooth_histogram(float *h, float total) {
   const int n = FVG__COLOUR_BINS;
   const int step[3] = {n * n, n, 1};
@@ -19797,11 +19780,9 @@ static void fvg__count_colours(fvg__canvas *x) {
   memset(x->outside, 0, bytes);
   double inside = 0;
   for (size_t i = 0; i < n; i++) {
-    const fvg__colour_share s = fvg__share_colour(x, i);
-    for (int k = 0; k < 8; k++) {
-      x->inside[s.bin[k]] += s.share[k] * x->p[i];
-      x->outside[s.bin[k]] += s.share[k] * (1 - x->p[i]);
-    }
+    const int bin = fvg__colour_bin(x, i);
+    x->inside[bin] += x->p[i];
+    x->outside[bin] += 1 - x->p[i];
     inside += (double)x->p[i];
   }
   fvg__smooth_histogram(x->inside, (float)inside);
@@ -19816,13 +19797,9 @@ static void fvg__colour_round(fvg__canvas *x, float weight, int radius) {
   const size_t n = fvg__row(x->size.rows, x->size.cols);
   fvg__count_colours(x);
   for (size_t i = 0; i < n; i++) {
-    const fvg__colour_share s = fvg__share_colour(x, i);
-    float inside = floor, outside = floor;
-    for (int k = 0; k < 8; k++) {
-      inside += s.share[k] * x->inside[s.bin[k]];
-      outside += s.share[k] * x->outside[s.bin[k]];
-    }
-    x->p[i] = fvg__sigmoid_of(x->logit[i] + weight * logf(inside / outside));
+    const int bin = fvg__colour_bin(x, i);
+    const float likely = (x->inside[bin] + floor) / (x->outside[bin] + floor);
+    x->p[i] = fvg__sigmoid_of(x->logit[i] + weight * logf(likely));
   }
 
   fvg__fit_lines(x, radius);

@@ -1,15 +1,16 @@
-/* 10 - where a classifier looks: one picture of pictures, made by Grad-CAM.
+/* 10 - where a classifier looks, and where the object is: one picture of pictures.
         cc -O2 -I.. 10_where_it_looks.c -o where_it_looks -lm
         ./where_it_looks tiny-clip ../build/demo/things looks.png                           (after make demo)
 
-   To learn here: how a map is made, and what FVG-PT is for.  CoOp and FVG-PT are tuned as in example 04.  The first row
-   of looks.png holds the first test picture of each of six base classes.  Below it lies the heat of the patches that
-   speak for its class: to plain CLIP in row 2, to CoOp in row 3, to FVG-PT in row 4. */
+   To learn here: how maps and masks are made.  CoOp and FVG-PT are tuned as in example 04.  The first row of looks.png
+   holds the first test picture of each of six base classes.  Rows 2 and 3 show what moved the score of its class, by
+   Grad-CAM: of CoOp, and of FVG-PT.  Row 4 shows what the patches say, by FVG-PT's relevance map against the other
+   classes.  In row 5 only the mask is left that CLIP makes by itself. */
 #define FVGPT_IMPLEMENTATION
 #define FVGPT_DIRENT                             /* list folders through <dirent.h> */
 #include "fvgpt_clip.h"
 
-enum { COLUMNS = 6, ROWS = 4, SIDE = 128, STEP = SIDE + 6 };     /* pixels of the sheet: a picture and a white gap */
+enum { COLUMNS = 6, ROWS = 5, SIDE = 128, STEP = SIDE + 6 };     /* pixels of the sheet: a picture and a white gap */
 
 /* Copies a picture into the sheet, enlarged to SIDE x SIDE. */
 static fvg_status paste(fvg_ctx *c, const fvg_image *sheet, int column, int row, const fvg_image *picture) {
@@ -23,55 +24,108 @@ static fvg_status paste(fvg_ctx *c, const fvg_image *sheet, int column, int row,
   return FVG_OK;
 }
 
-/* A column of the sheet: what the tower sees of the picture, and a heat map over it for each of three classifiers. */
-static fvg_status look(fvg_clip *m, const fvg_image *sheet, int column, const fvg_task *task, const fvg_item *item,
-                       fvg_classifier *const *k) {
-  fvg_ctx *c = m->ctx;
-  size_t pixels = (size_t)m->preprocess.size * (size_t)m->preprocess.size;
-  float *x = FVG_NEW_ARRAY(c, float, 3 * pixels), *map = FVG_NEW_ARRAY(c, float, pixels);
+/* What a column is made with. */
+typedef struct maker {
+  fvg_clip *m;
+  const fvg_dataset *d;
+  fvg_classifier *coop, *fvgpt;
+  fvg_foreground *foreground;
+} maker;
+
+/* A heat map over the view x. */
+static fvg_status paste_map(const maker *w, const fvg_image *sheet, int column, int row, const fvg_image *view,
+                            const float *x, int label, fvg_classifier *k, fvg_map_kind kind) {
+  fvg_ctx *c = w->m->ctx;
+  float *map = FVG_NEW_ARRAY(c, float, (size_t)view->width * (size_t)view->height);
+  fvg_image heat;
+  memset(&heat, 0, sizeof heat);
+  fvg_status s = map ? fvg_attention_map(k, map, x, label, kind) : FVG_E_NOMEM;
+  if (!s) s = fvg_image_overlay(c, &heat, view, map);
+  if (!s) s = paste(c, sheet, column, row, &heat);
+  fvg_image_free(c, &heat);
+  fvg_release(c, map);
+  return s;
+}
+
+/* The picture with white where the mask is not; its class is told, as it is for training pictures. */
+static fvg_status paste_object(const maker *w, const fvg_image *sheet, int column, int row, fvg_image *picture,
+                               int label) {
+  fvg_image mask;
+  fvg_status s = fvg_foreground_mask(w->foreground, &mask, NULL, picture, label);
+  if (s) return s;
+  for (int i = 0; i < mask.width * mask.height; i++)
+    if (!mask.pixels[i]) memset(picture->pixels + 3 * i, 255, 3);
+  fvg_image_free(w->m->ctx, &mask);
+  return paste(w->m->ctx, sheet, column, row, picture);
+}
+
+/* A column of the sheet: what the tower sees of the picture, three maps, and the object. */
+static fvg_status look(const maker *w, const fvg_image *sheet, int column, const fvg_item *item) {
+  fvg_ctx *c = w->m->ctx;
+  const fvg_preprocess *how = &w->m->preprocess;
+  float *x = FVG_NEW_ARRAY(c, float, 3 * (size_t)how->size * (size_t)how->size);
   fvg_image picture, view;
   memset(&view, 0, sizeof view);
-  fvg_status s = fvg_dataset_load(task->dataset, &picture, NULL, item, 0);
-  if (!s) s = fvg_image_test_transform(c, &view, &picture, &m->preprocess);
-  if (!s) s = x && map ? fvg_image_normalize(c, x, &view, &m->preprocess) : FVG_E_NOMEM;
+  fvg_status s = fvg_dataset_load(w->d, &picture, NULL, item, 0);
+  if (!s) s = fvg_image_test_transform(c, &view, &picture, how);
+  if (!s) s = x ? fvg_image_normalize(c, x, &view, how) : FVG_E_NOMEM;
   if (!s) s = paste(c, sheet, column, 0, &view);
-
-  for (int row = 1; !s && row < ROWS; row++) {
-    fvg_image heat;
-    memset(&heat, 0, sizeof heat);
-    s = fvg_attention_map(k[row - 1], map, x, item->label, FVG_GRAD_CAM);
-    if (!s) s = fvg_image_overlay(c, &heat, &view, map);
-    if (!s) s = paste(c, sheet, column, row, &heat);
-    fvg_image_free(c, &heat);
-  }
+  if (!s) s = paste_map(w, sheet, column, 1, &view, x, item->label, w->coop, FVG_GRAD_CAM);
+  if (!s) s = paste_map(w, sheet, column, 2, &view, x, item->label, w->fvgpt, FVG_GRAD_CAM);
+  if (!s) s = paste_map(w, sheet, column, 3, &view, x, item->label, w->fvgpt, FVG_RELEVANCE);
+  if (!s) s = paste_object(w, sheet, column, 4, &picture, item->label);
   fvg_image_free(c, &view);
   fvg_image_free(c, &picture);
-  fvg_release(c, map);
   fvg_release(c, x);
+  return s;
+}
+
+/* Two classifiers, and masks with words for the backgrounds of the demo's world. */
+static fvg_status make_ready(maker *w, const fvg_task *task, fvg_learner *coop, fvg_fvgpt *fvgpt) {
+  static const char *const ground[] = {
+    "on a plain background", "on a fading background", "in front of stripes", "on a checked floor", "on a dotted cloth",
+    "in the snow", "on the sea", "in front of a brick wall", "on the grass", "on the sand", "in a starry night",
+    "on a target", "on a zigzag carpet", "among small things", "on wooden planks", "on a plaid blanket"
+  };
+  fvg_classifier_desc branch;
+  memset(&branch, 0, sizeof branch);
+  branch.branch = FVG_TUNED;
+  branch.learner = coop;
+  branch.n_background = -1;                      /* relevance is against the other classes */
+  fvg_status s = fvg_classifier_new(w->m, &w->coop, task->class_name, task->n_class, &branch);
+  branch.branch = FVG_BRANCH_BASE;
+  branch.fvgpt = fvgpt;
+  if (!s) s = fvg_classifier_new(w->m, &w->fvgpt, task->class_name, task->n_class, &branch);
+
+  fvg_foreground_desc words;
+  memset(&words, 0, sizeof words);
+  words.background = ground;
+  words.n_background = (int)(sizeof ground / sizeof *ground);
+  words.background_template = "a photo {}.";
+  if (!s) s = fvg_foreground_new(w->m, &w->foreground, task->class_name, task->n_class, &words);
   return s;
 }
 
 static fvg_status write_sheet(fvg_clip *m, const fvg_dataset *d, fvg_learner *coop, fvg_fvgpt *fvgpt, const char *path) {
   const fvg_task_desc all = {FVG_TEST, FVG_BASE, 0, 0};
-  const fvg_classifier_desc branch[3] = {{FVG_ZERO_SHOT, NULL, NULL, NULL}, {FVG_TUNED, coop, NULL, NULL},
-                                         {FVG_BRANCH_BASE, coop, fvgpt, NULL}};
-  fvg_classifier *k[3] = {NULL, NULL, NULL};
   static uint8_t white[3 * (COLUMNS * STEP - (STEP - SIDE)) * (ROWS * STEP - (STEP - SIDE))];
   memset(white, 255, sizeof white);
   const fvg_image sheet = {COLUMNS * STEP - (STEP - SIDE), ROWS * STEP - (STEP - SIDE), 3, white, 1};
-
+  maker w = {m, d, NULL, NULL, NULL};
   fvg_task task;
   fvg_status s = fvg_task_draw(&task, d, &all);
-  for (int i = 0; !s && i < 3; i++) s = fvg_classifier_new(m, &k[i], task.class_name, task.n_class, &branch[i]);
+  if (!s) s = make_ready(&w, &task, coop, fvgpt);
 
   int column = 0;
   for (int i = 0; !s && i < task.items.n && column < COLUMNS; i++) {
     const fvg_item *item = &task.items.item[i];
     if (item->label != column) continue;         /* column i shows class i */
-    s = look(m, &sheet, column++, &task, item, k);
+    s = look(&w, &sheet, column++, item);
   }
   if (!s) s = fvg_image_save(m->ctx, &sheet, path);
-  for (int i = 0; i < 3; i++) fvg_classifier_free(k[i]);
+  fvg_foreground_free(w.foreground);
+  fvg_classifier_free(w.fvgpt);
+  fvg_classifier_free(w.coop);
   fvg_task_free(&task);
   return s;
 }

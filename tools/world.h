@@ -313,7 +313,7 @@ static world_rgb world_ground_at(const world_ground *g, float x, float y) {
    of colour h leaves the contrast c. */
 static const struct { const char *name; world_rgb haze; float contrast, fade; } world_lights[WORLD_LIGHTS] = {
   {"clear day", {{0, 0, 0}}, 1, 0},
-  {"old print", {{190, 160, 115}}, 0.55f, 0.65f},
+  {"old print", {{190, 160, 115}}, 0.55f, 0.3f},
   {"under water", {{110, 155, 165}}, 0.4f, 0},
   {"mist", {{200, 203, 208}}, 0.4f, 0},
   {"dawn", {{150, 170, 190}}, 0.4f, 0}
