@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "fvgpt_html.h"
+
 /* ---- drawings: a frame 400 wide, the plot in it from (46, 12) to (390, 192) ---- */
 /* The values at the plot's left, right and top; at its bottom is 0. */
 typedef struct plot {
@@ -124,39 +126,14 @@ void put_confusion(document *t, const long *count, int n_class, const char *titl
 }
 
 /* ---- pictures ---- */
-static void put_base64(document *t, const uint8_t *bytes, size_t n) {
-  static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  char *to = room_for(t, (n + 2) / 3 * 4);
-  if (!to) return;
-  for (size_t i = 0; i < n; i += 3) {
-    unsigned long three = (unsigned long)bytes[i] << 16;
-    if (i + 1 < n) three |= (unsigned long)bytes[i + 1] << 8;
-    if (i + 2 < n) three |= bytes[i + 2];
-    to[0] = digit[three >> 18];
-    to[1] = digit[three >> 12 & 63];
-    to[2] = i + 1 < n ? digit[three >> 6 & 63] : '=';
-    to[3] = i + 2 < n ? digit[three & 63] : '=';
-    to += 4;
-  }
-  *to = 0;
-  t->n = (size_t)(to - t->text);
-}
-
 void put_image(document *t, const fvg_image *image, const char *kind, const char *name) {
-  if (t->status) return;
-  uint8_t *bytes;
-  size_t n;
-  t->status = fvg_image_encode_png(t->c, &bytes, &n, image);
-  if (t->status) return;
   put(t, "<img%s width=\"%d\" height=\"%d\" alt=\"%s, ",
       image->width < 100 ? " class=\"small\"" : "", image->width, image->height, kind);
   put_escaped(t, name, 1);
-  put(t, "\" src=\"data:image/png;base64,");
-  put_base64(t, bytes, n);
+  put(t, "\" src=\"");
+  put_picture_data(t, image);
   put(t, "\">");
-  fvg_release(t->c, bytes);
 }
-
 
 void put_heat_scale(document *t) {
   enum { STEPS = 64 };
