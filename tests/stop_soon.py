@@ -86,6 +86,7 @@ commands = [
     ("attend", ["attend", "--text", "a red disc", "--out", os.path.join(work, "maps"), *pictures], "anew"),
     ("tune", ["tune", "--data", data, "--out", os.path.join(work, "out"), *run[2:]], "goes on"),
     ("tune PromptSRC", ["tune", "--data", few, "--out", os.path.join(work, "out2"), "--trainer", "PromptSRC", *run[4:]], "goes on"),
+    ("masks", ["masks", "--data", data, "--out", os.path.join(work, "masks")], "goes on"),
     ("eval", ["eval", "--data", data, "--checkpoint", checkpoint, "--split-half", "all"], "anew"),
     ("report", ["report", "--data", few, "--runs", os.path.join(work, "done"), "--out", os.path.join(work, "page")], "anew"),
 ]

@@ -593,6 +593,13 @@ one=$(find "$own/mask" -name '*.p[gn][mg]' | sort | head -n 1)
 mv "$one" "$work/one"
 cp "$own/mask/masks.csv" "$work/masks.csv"
 check "a mask that is missing is made again, with two threads" sh -c "'$fvgpt' masks --threads 2 --model '$model' --data '$own' --sheet 1000 2>/dev/null | grep -q '1 masks made, $((pictures - 1)) were there' && cmp '$one' '$work/one'"
+cp "$own/mask/masks.html" "$work/masks.html"
+rm "$one"
+printf '0.5,0.2,cut o' >>"$own/mask/masks.csv"
+touch "$one.tmp-0123abcd"
+check "so it is after a run that was killed" quiet "$fvgpt" masks --model "$model" --data "$own" --sheet 1000
+check "which leaves nothing" [ ! -e "$one.tmp-0123abcd" ]
+check "and the page is the same" cmp "$work/masks.html" "$own/mask/masks.html"
 check "and is one mask on the page" [ "$(grep -c '<figure>' "$own/mask/masks.html")" -eq "$pictures" ]
 check "masks of a text, elsewhere" quiet "$fvgpt" masks --model "$model" --data "$own" --text "a red disc" --quick --sheet 0 --out "$work/elsewhere"
 check "differ" differ "$one" "$work/elsewhere/${one#$own/mask/}"

@@ -131,11 +131,12 @@ static int new_context(fvg_ctx **c, const common_options *o, display *d) {
    number when it was told to stop. */
 static int exit_status(fvg_ctx *c, display *d, const fvgpt_command *command, fvg_status s) {
   if (s && stopped_by()) {
-    const int goes_on = command == &tune_command;
-    show_log(d, 0,
-             goes_on ? "stopped; the same command given again goes on where it stopped, at most "
-                       "an epoch is lost"
-                     : "stopped; the same command given again begins anew");
+    const char *then = "begins anew";
+    if (command == &masks_command) then = "goes on where it stopped";
+    if (command == &tune_command) then = "goes on where it stopped, at most an epoch is lost";
+    char said[120];
+    snprintf(said, sizeof said, "stopped; the same command given again %s", then);
+    show_log(d, 0, said);
     return 128 + stopped_by();
   }
   if (s) show_log(d, 0, fvg_error(c));

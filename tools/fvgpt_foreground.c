@@ -53,22 +53,16 @@ fvg_status mask_file(const fvg_dataset *d, const char *folder, const char *path,
   return name ? FVG_OK : FVG_E_NOMEM;
 }
 
-/* Makes the folders that a file will lie in. */
-static fvg_status make_folders_of(fvg_ctx *c, const char *file) {
-  char *folder = fvg_copy_string(c, file);
-  if (!folder) return FVG_E_NOMEM;
-  char *slash = strrchr(folder, '/');
-  if (slash) *slash = 0;
-  fvg_status s = slash ? make_folders(c, folder) : FVG_OK;
-  fvg_release(c, folder);
-  return s;
-}
-
-fvg_status make_mask_file(fvg_ctx *c, fvg_foreground *x, const fvg_image *picture, int label,
-                          const char *file, fvg_image *mask, float *confidence) {
-  fvg_status s = fvg_foreground_mask(x, mask, confidence, picture, label);
-  if (!s) s = make_folders_of(c, file);
-  if (!s) s = fvg_image_save(c, mask, file);
-  if (s) fvg_image_free(c, mask);
-  return s;
+fvg_status save_mask(fvg_ctx *c, mask_writer *w, const fvg_image *mask, const char *file) {
+  const char *slash = strrchr(file, '/');
+  const size_t n = slash ? (size_t)(slash - file) : 0;
+  if (n >= sizeof w->folder) return fvg_fail(c, FVG_E_ARG, "%.100s...: the path is too long", file);
+  if (n && (strncmp(w->folder, file, n) || w->folder[n])) {
+    memcpy(w->folder, file, n);
+    w->folder[n] = 0;
+    fvg_status s = make_folders(c, w->folder);
+    if (s) return s;
+    remove_temporaries(w->folder);
+  }
+  return fvg_image_save(c, mask, file);
 }

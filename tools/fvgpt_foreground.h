@@ -19,9 +19,11 @@ fvg_foreground_desc foreground_desc(const foreground_options *o);
    released.  Masks have the kind that this program can read again: PNG, or PGM without
    stb_image. */
 fvg_status mask_file(const fvg_dataset *d, const char *folder, const char *path, char **file);
-/* Makes the mask of a picture and saves it as `file`, whose folders are made; label -1: it is not
-   known. */
-fvg_status make_mask_file(fvg_ctx *c, fvg_foreground *x, const fvg_image *picture, int label,
-                          const char *file, fvg_image *mask, float *confidence);
+/* The folder that a mask was saved in last; begins with zeros. */
+typedef struct mask_writer {
+  char folder[1400];
+} mask_writer;
+/* Saves a mask as `file`; its folders are made, and rid of what a killed run left there. */
+fvg_status save_mask(fvg_ctx *c, mask_writer *w, const fvg_image *mask, const char *file);
 
 #endif

@@ -2,6 +2,7 @@
    stopped goes on. */
 #include "fvgpt_masks.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,8 @@ typedef struct mask_run {
   made_mask *made;                   /* at most one for each picture, n_made in use              */
   int n_made;
   int n_new, n_there;                /* masks that this run made, and that were there            */
+  int is_cut;                        /* 1: the table's last line is not whole                    */
+  mask_writer writer;
 } mask_run;
 
 static const fvg_items *part_of(const fvg_dataset *d, int part) {
@@ -94,17 +97,22 @@ static void read_table(mask_run *r) {
   FILE *f = fopen(r->table, "r");
   if (!f) return;
   char line[2200];
-  while (fgets(line, sizeof line, f)) read_line(r, line);
+  while (fgets(line, sizeof line, f)) {
+    r->is_cut = !strchr(line, '\n');
+    read_line(r, line);
+  }
   fclose(f);
 }
 
-/* Adds the mask to the table as soon as its file is there. */
+/* Adds a mask to the table. */
 static fvg_status add_line(mask_run *r, const made_mask *x) {
   fvg_ctx *c = r->m->ctx;
   const int is_new = !fvg_file_exists(r->table);
   FILE *f = fopen(r->table, "a");
   if (!f) return fvg_fail(c, FVG_E_IO, "%s: cannot be written", r->table);
   if (is_new) fputs("confidence,foreground,picture\n", f);
+  if (r->is_cut) fputs("\n", f);
+  r->is_cut = 0;
   fprintf(f, "%.3f,%.3f,%s\n", x->confidence, x->foreground, x->path);
   const int failed = ferror(f);
   if (fclose(f) || failed) return fvg_fail(c, FVG_E_IO, "%s: cannot be written", r->table);
@@ -119,6 +127,9 @@ static double share_of(const fvg_image *mask) {
   for (size_t i = 0; i < n; i++) inside += mask->pixels[i] != 0;
   return (double)inside / (double)n;
 }
+
+/* As the table has it, so that a run that was stopped ends with the same page. */
+static double rounded(double x) { return floor(1000 * x + 0.5) / 1000; }
 
 /* What the picture is looked through for: its class if it may be known, which a test picture's may
    not. */
@@ -141,11 +152,12 @@ static fvg_status mask_picture(mask_run *r, const fvg_item *item, int part) {
   fvg_image picture, mask;
   float confidence = 0;
   s = fvg_dataset_load(&r->d, &picture, NULL, item, 0);
-  if (!s)
-    s = make_mask_file(c, r->x, &picture, label_of(r, item, part), file, &mask, &confidence);
+  if (!s) s = fvg_foreground_mask(r->x, &mask, &confidence, &picture, label_of(r, item, part));
   if (!s) {
-    const made_mask x = {(double)confidence, share_of(&mask), item->path};
+    /* The line comes first: a run that is killed between both makes the mask again. */
+    const made_mask x = {rounded((double)confidence), rounded(share_of(&mask)), item->path};
     s = add_line(r, &x);
+    if (!s) s = save_mask(c, &r->writer, &mask, file);
     r->n_new++;
     fvg_image_free(c, &mask);
   }

@@ -179,6 +179,21 @@ fvg_status make_folders(fvg_ctx *c, const char *path) {
   return FVG_OK;
 }
 
+#ifdef FVGPT_DIRENT
+static void remove_if_temporary(void *folder, const char *name, int is_folder) {
+  char path[1400];
+  const int n = snprintf(path, sizeof path, "%s/%s", (const char *)folder, name);
+  const int fits = n > 0 && (size_t)n < sizeof path;
+  if (!is_folder && fits && fvg_file_is_temporary(name)) remove(path);
+}
+
+void remove_temporaries(const char *folder) {
+  (void)fvg_list_folder(NULL, folder, remove_if_temporary, (void *)folder);
+}
+#else
+void remove_temporaries(const char *folder) { (void)folder; }
+#endif
+
 /* ---- locks ---- */
 static fvg_status locked_out(fvg_ctx *c, const char *folder, long process) {
   char who[40] = "";

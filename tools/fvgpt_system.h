@@ -30,6 +30,8 @@ int is_absent(const char *path);
 int can_write(const char *folder);
 /* Makes all folders of a path that do not exist yet. */
 fvg_status make_folders(fvg_ctx *c, const char *path);
+/* Removes what a killed run left of files that it was writing; nobody else writes to the folder. */
+void remove_temporaries(const char *folder);
 
 /* ---- locks ---- */
 /* Two runs into one folder would mix their files, so whoever writes into a folder for long keeps a

@@ -24,7 +24,7 @@ static void name_folder(const tuning *t, int set, const fvg_task *task, char *fo
 
 /* The mask of a picture, from its file or, if there is none, made. */
 static fvg_status own_mask(tuning *t, int set, fvg_foreground *x, const fvg_item *item,
-                           const char *folder, int *n_made) {
+                           const char *folder, mask_writer *w, int *n_made) {
   fvg_ctx *c = t->m->ctx;
   fvg_dataset *d = &t->set[set];
   char *file = NULL;
@@ -37,7 +37,8 @@ static fvg_status own_mask(tuning *t, int set, fvg_foreground *x, const fvg_item
     s = fvg_image_load(c, &mask, file, 1);
   } else {
     if (!s) s = fvg_dataset_load(d, &picture, NULL, item, 0);
-    if (!s) s = make_mask_file(c, x, &picture, item->label, file, &mask, NULL);
+    if (!s) s = fvg_foreground_mask(x, &mask, NULL, &picture, item->label);
+    if (!s) s = save_mask(c, w, &mask, file);
     ++*n_made;
   }
   if (!s) s = fvg_dataset_set_mask(d, item->path, &mask);
@@ -53,10 +54,12 @@ static fvg_status mask_items(tuning *t, int set, fvg_foreground *x, const fvg_it
   memset(&progress, 0, sizeof progress);
   progress.what = "masks";
   progress.n_steps = all->n;
+  mask_writer w;
+  memset(&w, 0, sizeof w);
   int n_made = 0;
   fvg_status s = FVG_OK;
   for (int i = 0; !s && i < all->n; i++) {
-    s = own_mask(t, set, x, &all->item[i], folder, &n_made);
+    s = own_mask(t, set, x, &all->item[i], folder, &w, &n_made);
     progress.step++;
     if (!s) s = fvg_report_progress(t->m->ctx, &progress);
   }

@@ -8,21 +8,6 @@
 #include "fvgpt_tune_marks.h"
 
 /* ---- folders ---- */
-#ifdef FVGPT_DIRENT
-static void remove_if_temporary(void *folder, const char *name, int is_folder) {
-  char path[1400];
-  const int n = snprintf(path, sizeof path, "%s/%s", (const char *)folder, name);
-  const int fits = n > 0 && (size_t)n < sizeof path;
-  if (!is_folder && fits && fvg_file_is_temporary(name)) remove(path);
-}
-
-void remove_temporaries(const char *folder) {
-  (void)fvg_list_folder(NULL, folder, remove_if_temporary, (void *)folder);
-}
-#else
-void remove_temporaries(const char *folder) { (void)folder; }
-#endif
-
 /* Makes a folder of the entry, and writes the path of the checkpoint in it. */
 static fvg_status prepare_folder(const tuning *t, const char *folder, char *path, size_t size) {
   fvg_status s = make_folders(t->m->ctx, folder);

@@ -21,8 +21,6 @@ fvg_status stage_fvgpt(tuning *t, int row, const seed_run *run, fvg_learner *l, 
 fvg_status stage_dpc(tuning *t, int row, const seed_run *run, fvg_learner *tuned,
                      fvg_learner **base, fvg_learner **for_new);
 
-/* What a killed run left of files that it was writing; nobody else writes to these folders. */
-void remove_temporaries(const char *folder);
 /* Frees the views of the backbone at work, and those that the entry's stages share. */
 void free_backbone_views(tuning *t);
 void free_entry_views(tuning *t);
