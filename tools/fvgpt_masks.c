@@ -316,7 +316,7 @@ static fvg_status new_foreground(mask_run *r) {
   return fvg_foreground_new(r->m, &r->x, &o->text, 1, &desc);
 }
 
-static void tell(const mask_run *r) {
+static void print_summary(const mask_run *r) {
   double sum = 0;
   for (int i = 0; i < r->n_made; i++) sum += r->made[i].confidence;
   print(stdout, "%s: %d masks made, %d were there", r->folder, r->n_new, r->n_there);
@@ -340,7 +340,7 @@ static fvg_status run_in_folder(mask_run *r) {
   if (!s) read_table(r);
   if (!s) s = mask_all(r);
   if (!s) s = write_sheet(r);
-  if (!s) tell(r);
+  if (!s) print_summary(r);
   fvg_foreground_free(r->x);
   fvg_release(c, r->made);
   unlock_folder(&lock);
