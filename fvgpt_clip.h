@@ -19750,8 +19750,8 @@ static void fvg__fit_lines(fvg__canvas *x, int radius) {
   fvg__box_means(x, x->offset, x->offset, radius);
 }
 
-/* Blurs a histogram by (1, 2, 1) / 4 along each colour, so that it does not matter where the borders
-   of bins happen to lie, and scales it to sum 1. */
+/* Blurs a histogram by (1, 2, 1) / 4 along each colour, so that it does not matter where the
+   borders of bins happen to lie, and scales it to sum 1. */
 static void fvg__smooth_histogram(float *h, float total) {
   const int n = FVG__COLOUR_BINS;
   const int step[3] = {n * n, n, 1};
