@@ -1486,7 +1486,7 @@ FVG_DEF fvg_status fvg_foreground_new(fvg_clip *m, fvg_foreground **out,
                                       const fvg_foreground_desc *desc);
 FVG_DEF void fvg_foreground_free(fvg_foreground *x);
 
-/* The relevance map of an RGB picture: map [height, width], 0 to 1, is how likely each pixel is of
+/* The foreground of an RGB picture: map [height, width], 0 to 1, is how likely each pixel is of
    the thing that is shown.  label: the picture's class; negative: it is not known, and any class
    of the list counts.  confidence receives how far the map can be trusted, 0 to 1, by equation (7)
    of chapter 36; NULL: not wanted.  FVG_E_ARG for a picture that is not RGB or a label that is no
@@ -12361,9 +12361,15 @@ static void fvg__mask_store_free(fvg_ctx *c, struct fvg__mask_store *x) {
   fvg_release(c, x);
 }
 
+/* FNV-1a.  What depends on an image, such as its random stream, depends on its path alone and not
+   on the list that it stands in. */
+static uint64_t fvg__path_hash(const char *path) {
+  return fvg__hash(14695981039346656037u, path, strlen(path));
+}
+
 /* The place of a picture's mask, or the empty one where it belongs. */
 static fvg__set_mask *fvg__mask_place(const struct fvg__mask_store *x, const char *path) {
-  uint64_t at = fvg__hash(14695981039346656037u, path, strlen(path));
+  uint64_t at = fvg__path_hash(path);
   for (;;) {
     fvg__set_mask *place = &x->place[at % (uint64_t)x->n_place];
     if (!place->path || !strcmp(place->path, path)) return place;
@@ -12444,12 +12450,12 @@ FVG_DEF fvg_status fvg_dataset_set_mask(fvg_dataset *d, const char *path, const 
   return FVG_OK;
 }
 
-/* Fails unless a mask that a picture was given has the picture's size. */
-static fvg_status fvg__check_given(fvg_ctx *c, const char *path, const fvg__set_mask *x,
-                                   const fvg_image *image) {
-  if (x->width == image->width && x->height == image->height) return FVG_OK;
+/* Unpacks the mask that a picture was given, which must have the picture's size. */
+static fvg_status fvg__unpack_for(fvg_ctx *c, fvg_image *out, const fvg__set_mask *x,
+                                  const fvg_image *image) {
+  if (x->width == image->width && x->height == image->height) return fvg__unpack_mask(c, out, x);
   return fvg_fail(c, FVG_E_ARG, "%.300s: was given a mask of %d x %d pixels, but has %d x %d",
-                  path, x->width, x->height, image->width, image->height);
+                  x->path, x->width, x->height, image->width, image->height);
 }
 
 /* ---- the life of a data set ---- */
@@ -12574,12 +12580,8 @@ static fvg_status fvg__load_picture(const fvg_dataset *d, fvg_image *image, fvg_
 
   const fvg__set_mask *given = fvg__mask_given(d, item->path);
   fvg_status s = image ? fvg__copy_image(d->ctx, image, &from->image) : FVG_OK;
-  if (!s && mask && given) {
-    s = fvg__check_given(d->ctx, item->path, given, &from->image);
-    if (!s) s = fvg__unpack_mask(d->ctx, mask, given);
-  } else if (!s && mask && from->mask.pixels) {
-    s = fvg__copy_image(d->ctx, mask, &from->mask);
-  }
+  if (!s && mask && given) s = fvg__unpack_for(d->ctx, mask, given, &from->image);
+  else if (!s && mask && from->mask.pixels) s = fvg__copy_image(d->ctx, mask, &from->mask);
   if (s && image) fvg_image_free(d->ctx, image);
   return s;
 }
@@ -14706,11 +14708,9 @@ static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const ch
 }
 
 /* Loads the mask that a picture was given. */
-static fvg_status fvg__load_given(fvg_ctx *c, const char *path, const fvg__set_mask *given,
-                                  fvg_image *mask, const fvg_image *image,
-                                  fvg__mask_facts *facts) {
-  fvg_status s = fvg__check_given(c, path, given, image);
-  if (!s) s = fvg__unpack_mask(c, mask, given);
+static fvg_status fvg__load_given(fvg_ctx *c, const fvg__set_mask *given, fvg_image *mask,
+                                  const fvg_image *image, fvg__mask_facts *facts) {
+  fvg_status s = fvg__unpack_for(c, mask, given, image);
   if (s) return s;
   fvg__measure_mask(mask, facts);
   facts->reading = FVG_MASK_GREY;
@@ -14723,7 +14723,7 @@ static fvg_status fvg__load_mask_of(const fvg_dataset *d, const fvg_item *item, 
                                     const fvg_image *stored, const fvg_image *image,
                                     float threshold, fvg__mask_facts *facts) {
   const fvg__set_mask *given = fvg__mask_given(d, item->path);
-  if (given) return fvg__load_given(d->ctx, item->path, given, mask, image, facts);
+  if (given) return fvg__load_given(d->ctx, given, mask, image, facts);
   char *path = NULL;
   fvg_status s = fvg_dataset_mask_path(d, &path, item->path);
   if (!s && path) s = fvg__load_mask(d, mask, path, stored, image, threshold, facts);
@@ -15227,11 +15227,6 @@ static fvg_status fvg__check_together(const fvg_clip *m, const fvg_learner *l, c
 }
 
 /* ---- one view: crop, normalise, mask ---- */
-/* FNV-1a.  An image's random stream depends on its path alone, not on the list it stands in. */
-static uint64_t fvg__path_hash(const char *path) {
-  return fvg__hash(14695981039346656037u, path, strlen(path));
-}
-
 /* Cuts a picture or its mask to the tower's size, as desc.augment says. */
 static fvg_status fvg__augmented(fvg_ctx *c, const fvg_views *v, const fvg_image *in,
                                  const fvg_crop *crop, fvg_filter filter, fvg_image *out) {

@@ -7,7 +7,7 @@
    Prints the mean intersection over union, how many pictures lie below 30 %, how confidence goes with IoU, and times.
    --list prints a line for each picture.
 
-     cc -O2 -DFVGPT_DIRENT -DFVGPT_PTHREADS -DFVGPT_STB_IMAGE -I/usr/include/stb -o build/foreground_iou tests/foreground_iou.c -lm -lpthread */
+     cc -O2 -DFVGPT_DIRENT -DFVGPT_PTHREADS -DFVGPT_STB_IMAGE -o build/foreground_iou tests/foreground_iou.c -lm -lpthread */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
 #include <time.h>
