@@ -18494,14 +18494,14 @@ FVG_DEF const char *fvg_learner_difference(const fvg_learner *have, const fvg_le
 
    Background words are truer where a picture shows one thing and the classes are alike; the other
    classes where their things stand about, as in the world of tools/world.h.  Measured in percent,
-   as means over eight classifiers of Oxford-IIIT Pet and twelve of that world: how often the
-   hottest point is inside the outline, and IoU.
+   as means over plain CLIP, CoOp and FVG-PT on photographs of pets and on the demo's sets of that
+   world (tests/README.md): how often the hottest point is inside the outline, and IoU.
 
                                         Pets           world
-     Grad-CAM                         56    25        20    11
-     attention of the class token     69    15        88    52
-     relevance, background words      80    52        31    29
-     relevance, other classes         61    39        55    42
+     Grad-CAM                         59    25        33    17
+     attention of the class token     64    14        89    52
+     relevance, background words      82    52        45    36
+     relevance, other classes         66    43        63    42
 
    All give one number per patch.  It is spread over the picture bilinearly, with the corners of the
    grid on the corners of the picture (align_corners), and divided by the greatest.  Three measures
