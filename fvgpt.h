@@ -938,6 +938,10 @@ typedef enum fvg_distill {
                                         so that wrong masks do no harm                           */
 } fvg_distill;
 
+/* The indicators that a gate looks at: the components of u in (2) and of v in (7). */
+enum { FVG_U_ENTROPY = 1, FVG_U_COSINE = 2, FVG_U_AREA = 4, FVG_U_ALL = 7 };
+enum { FVG_V_TUNED_ENTROPY = 1, FVG_V_CLIP_ENTROPY = 2, FVG_V_COSINE = 4, FVG_V_ALL = 7 };
+
 /* A number that begins a comment is the default, which zero stands for.  "On" begins the comment of
    a switch: 1 turns it on, and 0, off, is the default. */
 typedef struct fvg_fvgpt_desc {
@@ -973,6 +977,11 @@ typedef struct fvg_fvgpt_desc {
                                         CE(z_FDC, y) and no L_dist in (9)                        */
   int   no_pc;                       /* On: new classes are scored by z_FDC of (5), or with no_fdc
                                         by z_tuned of (1); no L_PC in (9)                        */
+
+  /* The ablation of the paper's Table 6: a gate that is trained without an indicator sees 0 in its
+     place. */
+  int   frg_without;                 /* 0: FRG sees all; else FVG_U_..., one or a sum            */
+  int   brg_without;                 /* 0: BRG sees all; else FVG_V_..., one or a sum            */
 
   uint64_t seed;                     /* of the first values of the parameters                    */
 } fvg_fvgpt_desc;
@@ -10167,6 +10176,9 @@ static fvg_status fvg__check_fvgpt_desc(fvg_ctx *c, const fvg_fvgpt_desc *d) {
   if (distill < FVG_DISTILL_PUBLISHED || distill > FVG_DISTILL_STABLE)
     return fvg_fail(c, FVG_E_ARG, "FVG-PT: distill is %d, it must be published (%d) or stable (%d)",
                     distill, FVG_DISTILL_PUBLISHED, FVG_DISTILL_STABLE);
+  if ((d->frg_without & ~FVG_U_ALL) || (d->brg_without & ~FVG_V_ALL))
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT: frg_without is %d and brg_without %d, 0 to 7 are "
+                    "possible", d->frg_without, d->brg_without);
   return FVG_OK;
 }
 
@@ -10286,6 +10298,13 @@ static double fvg__cosine(const float *p, const float *q, int n) {
   return pq / sqrt(pp * qq);
 }
 
+/* Hides indicators from a gate: `without` has a bit for each of the three. */
+static void fvg__hide_indicators(float x[3], int without) {
+  for (int k = 0; k < 3; k++) {
+    if (without >> k & 1) x[k] = 0;
+  }
+}
+
 /* MLP(x): [n,3] -> [n,1], with a relu between the layers.  Sigmoid of it is the gate's answer. */
 static fvg_node *fvg__gate_logit(fvg__gate *g, fvg_node *x) {
   for (int i = 0; x && i < g->n_layer; i++) {
@@ -10336,6 +10355,7 @@ static fvg__frg_nodes fvg__frg(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_fg, c
     u_i[1] = (float)fvg__cosine(full, fg, n_class);
     u_i[2] = area[i];
     fvg_fill(frg.counts)[i] = fvg__mask_counts(&m->desc, &u_i[2]) ? 1.0f : 0.0f;
+    fvg__hide_indicators(u_i, m->desc.frg_without);
   }
 
   frg.q = fvg__gate_logit(&m->frg, u);
@@ -10435,6 +10455,7 @@ static fvg_node *fvg__brg(fvg_fvgpt *m, fvg_node *p_tuned, fvg_node *p_clip) {
     v_i[0] = (float)fvg__entropy(m, tuned, n_class);
     v_i[1] = (float)fvg__entropy(m, clip, n_class);
     v_i[2] = (float)fvg__cosine(tuned, clip, n_class);
+    fvg__hide_indicators(v_i, m->desc.brg_without);
   }
   return fvg_sigmoid(fvg__gate_logit(&m->brg, v));
 }

@@ -17883,8 +17883,8 @@ static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
   return text.out;
 }
 
-/* The settings that a checkpoint has at most: 10 of the learner, 13 of FVG-PT, and the checksum. */
-enum { FVG__OWN_SETTINGS = 10 + 13 + 1 };
+/* The settings that a checkpoint has at most: 10 of the learner, 15 of FVG-PT, and the checksum. */
+enum { FVG__OWN_SETTINGS = 10 + 15 + 1 };
 
 /* What is to be written.  The tensors' data and most strings are borrowed. */
 typedef struct fvg__checkpoint {
@@ -17931,8 +17931,8 @@ static void fvg__set_learner(fvg_settings *x, const fvg_learner *l) {
 /* fvg_distill as words. */
 static const char *const fvg__distill_name[] = {"published", "stable"};
 
-/* Adds to the settings what FVG-PT is made of.  Published distillation is not mentioned, as in
-   older files. */
+/* Adds to the settings what FVG-PT is made of.  Published distillation and gates that see all
+   indicators are not mentioned, as in older files. */
 static void fvg__set_fvgpt(fvg_settings *x, const fvg_fvgpt_desc *d) {
   fvg_settings_set_number(x, "fdc_hidden", d->fdc_hidden);
   fvg_settings_set_number(x, "gate_hidden", d->gate_hidden);
@@ -17947,6 +17947,8 @@ static void fvg__set_fvgpt(fvg_settings *x, const fvg_fvgpt_desc *d) {
   fvg_settings_set_number(x, "area_max", (double)d->area_max);
   fvg_settings_set_number(x, "normalise_entropy", d->normalise_entropy);
   if (d->distill) fvg_settings_set(x, "distill", fvg__distill_name[d->distill]);
+  if (d->frg_without) fvg_settings_set_number(x, "frg_without", d->frg_without);
+  if (d->brg_without) fvg_settings_set_number(x, "brg_without", d->brg_without);
 }
 
 /* Collects tensors and settings; fvgpt may be NULL, and `file` is for messages.  Even after a
@@ -18227,6 +18229,14 @@ static fvg_status fvg__read_distill(fvg_ctx *c, const fvg_weights *w, fvg_fvgpt_
   return FVG_OK;
 }
 
+/* Reads which indicators a gate was trained without, which files do not mention if it saw all. */
+static fvg_status fvg__read_without(fvg_ctx *c, const fvg_weights *w, const char *key, int *out) {
+  fvg_status s = fvg__get_newer(c, w, key, out);
+  if (s || *out <= FVG_U_ALL) return s;
+  return fvg_fail(c, FVG_E_FORMAT, "%s: %s is %d, 0 to %d are possible", fvg_weights_file(w), key,
+                  *out, FVG_U_ALL);
+}
+
 /* Reads from the metadata what FVG-PT is made of. */
 static fvg_status fvg__read_fvgpt_desc(fvg_clip *m, const fvg_weights *w, fvg_fvgpt_desc *d) {
   fvg_ctx *c = m->ctx;
@@ -18245,6 +18255,8 @@ static fvg_status fvg__read_fvgpt_desc(fvg_clip *m, const fvg_weights *w, fvg_fv
   if (!s) s = fvg__get_newer(c, w, "normalise_entropy", &d->normalise_entropy);
   if (!s) s = fvg__read_area(c, w, d);
   if (!s) s = fvg__read_distill(c, w, d);
+  if (!s) s = fvg__read_without(c, w, "frg_without", &d->frg_without);
+  if (!s) s = fvg__read_without(c, w, "brg_without", &d->brg_without);
   if (s) return s;
 
   if (!(logit_scale > 0 && logit_scale < 1e6 && tau > 0 && tau < 1e6))

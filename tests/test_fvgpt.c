@@ -178,6 +178,7 @@ static naive_loss naive(const fvg_fvgpt_desc *desc, double *const *w, const fvg_
     u[0] = entropy(&d, pf) - entropy(&d, pg);
     u[1] = cosine(pf, pg);
     u[2] = a;
+    for (k = 0; k < 3; k++) if (d.frg_without >> k & 1) u[k] = 0;
     q = naive_gate(w + 8, d.gate_layers, d.gate_hidden, u);
     r = out.r[i] = !counts ? 0 : d.no_frg ? 1 : 1 / (1 + exp(-q));
     out.target[i] = naive_ce(zg, x->label[i]) < naive_ce(zf, x->label[i]) - (double)d.delta;
@@ -189,6 +190,7 @@ static naive_loss naive(const fvg_fvgpt_desc *desc, double *const *w, const fvg_
     u[0] = entropy(&d, p);
     u[1] = entropy(&d, pc);
     u[2] = cosine(p, pc);
+    for (k = 0; k < 3; k++) if (d.brg_without >> k & 1) u[k] = 0;
     out.b[i] = 1 / (1 + exp(-naive_gate(w + 8 + 2 * d.gate_layers, d.gate_layers, d.gate_hidden, u)));
     for (k = 0; k < CLASSES; k++) {
       zp[k] = (1 - out.b[i]) * z[k] + out.b[i] * zc[k];
@@ -304,6 +306,10 @@ static void test_variants(void) {
   variant(&d, &x, "areas that are just the bounds");
   d = small_desc(); d.normalise_entropy = 1;
   variant(&d, &x, "entropies as shares of ln C");
+  for (int k = 0; k < 3; k++) {
+    d = small_desc(); d.frg_without = 1 << k; d.brg_without = FVG_V_ALL - d.frg_without;
+    variant(&d, &x, "gates without indicators");
+  }
   d = small_desc(); d.gate_layers = 1;
   variant(&d, &x, "gates of one layer");
   d = small_desc(); d.gate_layers = 3; d.attach_r = 1;
@@ -361,7 +367,8 @@ static int same_desc(const fvg_fvgpt_desc *a, const fvg_fvgpt_desc *b) {
          a->attach_r == b->attach_r && a->kl_tau2 == b->kl_tau2 && a->no_kl == b->no_kl &&
          a->normalise_entropy == b->normalise_entropy && a->no_frg == b->no_frg &&
          a->no_fdc == b->no_fdc &&
-         a->no_pc == b->no_pc && a->seed == b->seed;
+         a->no_pc == b->no_pc && a->frg_without == b->frg_without && a->brg_without == b->brg_without &&
+         a->seed == b->seed;
 }
 
 /* A model that is told its width alone has the documented settings, and its loss has them. */
@@ -821,12 +828,12 @@ static void test_stable_alone(void) {
 /* ---- errors ---- */
 /* What fvg_checkpoint_load would refuse is refused when the modules are made. */
 static void test_impossible_descs(void) {
-  enum { CASES = 16 };
+  enum { CASES = 18 };
   fvg_fvgpt_desc d[CASES];
   static const char *const says[CASES] = {
       "area_min -0.1", "area_max 1.5", "area_min 0.5", "nan, area_max", "area_rule 3", "area_rule -1", "tau is 1e+06",
       "logit_scale 1e+06", "below 1e6", "fdc_hidden is 65537", "gate_hidden 65537", "positive", "positive", "positive",
-      "distill is 2", "distill is -1"};
+      "distill is 2", "distill is -1", "frg_without is 8", "brg_without -1"};
   int i;
   for (i = 0; i < CASES; i++) d[i] = small_desc();
   d[0].area_min = -0.1f;
@@ -845,6 +852,8 @@ static void test_impossible_descs(void) {
   d[13].logit_scale = -1;
   d[14].distill = (fvg_distill)2;
   d[15].distill = (fvg_distill)-1;
+  d[16].frg_without = 8;
+  d[17].brg_without = -1;
   for (i = 0; i < CASES; i++) {
     fvg_fvgpt *m = (fvg_fvgpt *)&d;
     fvg_status s = fvg_fvgpt_new(c, &m, &d[i]);

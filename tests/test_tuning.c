@@ -1006,7 +1006,7 @@ static const char *const keys[] = {"format",         "trainer",   "classes",    
                                    "class_specific", "embed_dim", "fdc_hidden", "gate_hidden",          "gate_layers",
                                    "logit_scale",    "tau",       "dataset",    "no_frg",               "no_fdc",
                                    "no_pc",          "area_rule", "area_min",   "area_max",             "ctx_words",
-                                   "normalise_entropy", "prompt_template", "distill"};
+                                   "normalise_entropy", "prompt_template", "distill", "frg_without", "brg_without"};
 enum { N_KEYS = sizeof keys / sizeof *keys };
 #define GOOD ROOT "/good.safetensors"
 #define BAD ROOT "/bad.safetensors"
@@ -1104,6 +1104,7 @@ static void test_spoiled(world *w) {
     {"area_max", "0.01", "area_min 0.02, area_max 0.01"},
     {"area_min", "-0.1", "area_min -0.1"}, {"area_max", "1.5", "area_max 1.5"},
     {"distill", "often", "distill \"often\""}, {"distill", "", "distill \"\""},
+    {"frg_without", "8", "frg_without is 8"}, {"brg_without", "-1", "brg_without"},
     {"normalise_entropy", "maybe", "normalise_entropy"}, {"ctx_words", "a", "ctx has shape [4, 64]"},
     {"ctx_words", "1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3", "23 tokens"}
   };
@@ -1266,6 +1267,8 @@ static void test_kept_settings(world *w) {
     d.fdc_hidden = 11;
     d.normalise_entropy = i == 1;
     d.distill = i == 2 ? FVG_DISTILL_STABLE : FVG_DISTILL_PUBLISHED;
+    d.frg_without = i == 1 ? FVG_U_AREA : 0;
+    d.brg_without = i == 2 ? FVG_V_ALL : 0;
     need(!fvg_fvgpt_new(w->c, &f, &d), "modules");
     check(!fvg_checkpoint_save(p, f, BAD, NULL, 0) &&
           !fvg_checkpoint_load(w->m, &q, &g, NULL, BAD) && g,
@@ -1274,7 +1277,8 @@ static void test_kept_settings(world *w) {
           g->desc.area_max == 0.75f &&
               g->desc.tau == 1.5f && g->desc.logit_scale == 33 && g->desc.gate_layers == 1 + i &&
               g->desc.gate_hidden == 9 && g->desc.fdc_hidden == 11 &&
-              g->desc.normalise_entropy == (i == 1) && g->desc.distill == d.distill,
+              g->desc.normalise_entropy == (i == 1) && g->desc.distill == d.distill &&
+              g->desc.frg_without == d.frg_without && g->desc.brg_without == d.brg_without,
           "and are the same");
     fvg_source source;
     fvg_weights *saved;
