@@ -1110,6 +1110,7 @@ FVG_DEF void fvg_task_free(fvg_task *t);
 typedef struct fvg_score {
   int n, n_correct;                  /* pictures */
   double accuracy, macro_f1;         /* in percent; F1 is the mean over the labels that occur */
+  double cross_entropy;              /* mean of -ln softmax(scores) at the label */
 } fvg_score;
 
 /* Scores predictions from scores [n, n_class] and labels [n].  The prediction is the greatest
@@ -11898,6 +11899,7 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
       s = fvg__best_scored(c, scores + fvg__row(i, n_class), n_class, i, &best);
     if (s) break;
 
+    out->cross_entropy += fvg__row_cross_entropy(scores + fvg__row(i, n_class), n_class, label) / n;
     tally[best].predicted++;
     tally[label].actual++;
     if (best == label) tally[best].hits++;

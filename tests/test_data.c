@@ -208,6 +208,13 @@ static void test_scores(fvg_ctx *c) {
         && fabs(r.macro_f1 - 65) < 1e-12, "score: accuracy and macro F1 over the labels present");
   memcpy(bad, s, sizeof bad);
   bad[7] = (float)fvg_half_to_float(0x7E00);
+  double ce = 0;
+  for (int i = 0; i < 5; i++) {
+    double sum = 0;
+    for (int k = 0; k < 3; k++) sum += exp((double)s[3 * i + k]);
+    ce += (log(sum) - (double)s[3 * i + labels[i]]) / 5;
+  }
+  check(fvg_score_of(c, &r, s, labels, 5, 3) == FVG_OK && fabs(r.cross_entropy - ce) < 1e-9 * ce, "score: cross-entropy");
   check(fvg_score_of(c, &r, bad, labels, 5, 3) == FVG_E_NUMERIC && says(c, "item 2", "class 1")
         && is_zero(&r, sizeof r), "score: NaN");
   bad[7] = 0;
