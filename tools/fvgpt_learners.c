@@ -135,6 +135,15 @@ fvg_status learner_desc(fvg_ctx *c, const learner_options *o, const fvg_method *
   return parse_position(c, o->position, &desc->class_token_position);
 }
 
+void vary_learner(const fvg_method *method, const variations *own, fvg_option option[MAX_OPTIONS],
+                  fvg_learner_desc *desc) {
+  fvg_option known;
+  for (int i = 0; i < own->n; i++) {
+    if (option_named(method, own->item[i].name, &known))
+      set_option(desc, option, known.name, own->item[i].value);
+  }
+}
+
 /* ---- checkpoints ---- */
 void tuned_model_free(tuned_model *x) {
   fvg_weights_close(x->settings);

@@ -4,6 +4,7 @@
 #define FVGPT_LEARNERS_H
 
 #include "fvgpt_options.h"
+#include "fvgpt_variations.h"
 
 enum { MAX_SET = 32 };                               /* times that --set is taken                */
 enum { MAX_OPTIONS = MAX_SET + FVG_RECIPE_OPTIONS }; /* of a learner: --set's and its preset's   */
@@ -49,6 +50,10 @@ void recipe_of(const learner_options *o, const fvg_method *method, const fvg_dat
 fvg_status learner_desc(fvg_ctx *c, const learner_options *o, const fvg_method *method,
                         const fvg_dataset_card *card, int shots, fvg_option option[MAX_OPTIONS],
                         fvg_learner_desc *desc);
+
+/* Sets those of a row's own settings that are options of its method; `option` as above. */
+void vary_learner(const fvg_method *method, const variations *own, fvg_option option[MAX_OPTIONS],
+                  fvg_learner_desc *desc);
 
 /* ---- checkpoints ---- */
 /* What --checkpoint holds; f is NULL without an FVG-PT part, and all are NULL without

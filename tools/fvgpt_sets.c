@@ -58,14 +58,14 @@ void test_free(fvg_ctx *c, test_set *x) {
   memset(x, 0, sizeof *x);
 }
 
-fvg_status test_new(fvg_clip *m, test_set *x, const fvg_dataset *d, fvg_group half,
-                    const char *name, int seen) {
+fvg_status test_of_task(fvg_clip *m, test_set *x, const fvg_task *task, const char *name,
+                        int seen) {
   fvg_ctx *c = m->ctx;
+  fvg_status s = FVG_OK;
   memset(x, 0, sizeof *x);
   snprintf(x->name, sizeof x->name, "%s", name);
   x->seen = seen;
-  fvg_status s = test_task(d, half, &x->task);
-  if (s) return s;
+  x->task = *task;
 
   const size_t n = (size_t)x->task.items.n;
   x->label = FVG_NEW_ARRAY(c, int, n);
@@ -75,6 +75,14 @@ fvg_status test_new(fvg_clip *m, test_set *x, const fvg_dataset *d, fvg_group ha
   if (!s) s = fvg_encode_task(m, NULL, x->f, &x->task);
   if (s) test_free(c, x);
   return s;
+}
+
+fvg_status test_new(fvg_clip *m, test_set *x, const fvg_dataset *d, fvg_group half,
+                    const char *name, int seen) {
+  fvg_task task;
+  memset(x, 0, sizeof *x);
+  fvg_status s = test_task(d, half, &task);
+  return s ? s : test_of_task(m, x, &task, name, seen);
 }
 
 fvg_status features_of(fvg_clip *m, fvg_learner *l, const test_set *x, float **f) {

@@ -41,6 +41,8 @@ typedef struct test_set {
 } test_set;
 fvg_status test_new(fvg_clip *m, test_set *x, const fvg_dataset *d, fvg_group half,
                     const char *name, int seen);
+/* The same of any task, which x then owns, also after a failure. */
+fvg_status test_of_task(fvg_clip *m, test_set *x, const fvg_task *task, const char *name, int seen);
 void test_free(fvg_ctx *c, test_set *x);
 
 /* Features of a test set by l's tower, to be released unless they are x->f, which they are where l

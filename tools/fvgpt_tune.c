@@ -6,9 +6,9 @@
 
 #include "fvgpt_checks.h"
 #include "fvgpt_tune_check.h"
+#include "fvgpt_tune_choose.h"
 #include "fvgpt_tune_list.h"
 #include "fvgpt_tune_masks.h"
-#include "fvgpt_tune_stages.h"
 #include "fvgpt_tune_table.h"
 
 /* ---- a seed ---- */
@@ -107,6 +107,7 @@ static fvg_status run_seed(tuning *t, int number) {
   for (int row = 1; !s && row < t->n_row; row++) {
     if (t->row[row].backbone < 0) s = run_backbone(t, row, &run);
   }
+  test_free(t->m->ctx, &t->val);
   fvg_task_free(&task);
   return s;
 }

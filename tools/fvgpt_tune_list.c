@@ -38,6 +38,7 @@ void declare_tune(option_table *t, void *options) {
   add_number(t, "--dpc-weight", &o->dpc_weight, 1e-3, 1);
   add_number(t, "--dpc-weight-for-new", &o->dpc_weight_for_new, 0, 1);
   add_whole(t, "--dpc-top-k", &o->dpc_top_k, 1, 10000);
+  add_choose_option(t, &o->choose);
 }
 
 /* ---- the rows of the table ---- */
@@ -57,9 +58,29 @@ int guard_of(const tune_options *o, const table_row *r) { return o->guard && !r-
 /* --lambda-base is meant for the distillation that --distill names, not for the other one, which
    --ablate sets beside it. */
 double lambda_base_of(const tune_options *o, const table_row *r) {
+  const double *own = varied(&r->own, "lambda_base");
   if (r->no_distill) return 0;
+  if (own) return *own;
   if (o->lambda_base >= 0 && (r->no_fdc || r->distill == o->distill)) return o->lambda_base;
   return distill_of(r) == FVG_DISTILL_STABLE ? 0.1 : 10;
+}
+
+static int is_choice_of(const char *name, const table_row *r) {
+  fvg_option option;
+  switch (kind_of_setting(name)) {
+    case SETTING_OF_TRAINING: return r->method != NULL;
+    case SETTING_OF_FVGPT: return r->backbone >= 0 && !r->dpc;
+    case SETTING_OF_METHOD: return r->backbone < 0 && option_named(r->method, name, &option);
+  }
+  return 0;
+}
+
+unsigned choices_of(const tune_options *o, const table_row *r) {
+  unsigned bits = 0;
+  for (int i = 0; i < o->choose.n; i++) {
+    if (is_choice_of(o->choose.item[i].name, r)) bits |= 1u << i;
+  }
+  return bits;
 }
 
 int needs_foregrounds(const table_row *r) {
@@ -103,12 +124,14 @@ static table_row *add_row(tuning *t, const char *name, const fvg_method *method,
    are not the published ones, so that each has a folder of its own. */
 static void add_fvgpt(tuning *t, const char *name, const table_row *like) {
   const int calibration = calibration_of(t->o, like);
-  char full[160];
-  snprintf(full, sizeof full, "%s%s%s%s%s%s%s%s", name, calibration ? "+" : "",
+  char own[VARIATIONS_BYTES];
+  char full[160 + VARIATIONS_BYTES];
+  print_variations(&like->own, own);
+  snprintf(full, sizeof full, "%s%s%s%s%s%s%s%s%s%s", name, calibration ? "+" : "",
            calibration ? calibration_name[calibration] : "",
            normalised_of(t->o, like) ? "+normalised" : "", distill_of(like) ? "+stable" : "",
            like->no_distill ? "+no_distillation" : "", like->invert_masks ? "+inverted_masks" : "",
-           guard_of(t->o, like) ? "+guard" : "");
+           guard_of(t->o, like) ? "+guard" : "", *own ? "+" : "", own);
   table_row *r = add_row(t, full, like->method, like->backbone);
   if (!r) return;
   r->no_frg = like->no_frg;
@@ -117,6 +140,7 @@ static void add_fvgpt(tuning *t, const char *name, const table_row *like) {
   r->distill = like->distill;
   r->no_distill = like->no_distill;
   r->invert_masks = like->invert_masks;
+  r->own = like->own;
 }
 
 /* Adds the whole of FVG-PT, trained in other ways than it is published. */
@@ -292,6 +316,22 @@ static fvg_status check_set(const tuning *t, fvg_ctx *c) {
   return FVG_OK;
 }
 
+/* Each choice must be a setting of one of the rows at least. */
+static fvg_status check_choices(const tuning *t, fvg_ctx *c) {
+  const choose_options *o = &t->o->choose;
+  unsigned used = 0;
+  for (int i = 0; i < t->n_row; i++) used |= choices_of(t->o, &t->row[i]);
+  for (int i = 0; i < o->n; i++) {
+    if (used >> i & 1) continue;
+    return fvg_fail(c, FVG_E_ARG,
+                    "--choose %s: none of the trainers has this setting; all have lr, epochs and "
+                    "batch, FVG-PT has lambda_base, fdc_hidden, gate_hidden and gate_layers too, "
+                    "and a method its own options",
+                    o->text[i]);
+  }
+  return FVG_OK;
+}
+
 /* ---- entries ---- */
 static int separates(char ch) { return ch == '/' || ch == '\\'; }
 
@@ -367,6 +407,7 @@ fvg_status parse_lists(tuning *t, fvg_ctx *c) {
   if (!s) s = parse_augment(t, c, t->o->augment);
   if (!s) s = parse_position(c, t->o->learner.position, &position);
   if (!s) s = check_set(t, c);
+  if (!s) s = check_choices(t, c);
   if (!s) s = parse_entries(t, c);
   return s;
 }

@@ -8,6 +8,7 @@
 #include "fvgpt_learners.h"
 #include "fvgpt_sets.h"
 #include "fvgpt_system.h"
+#include "fvgpt_variations.h"
 
 /* ---- options ---- */
 typedef struct tune_options {
@@ -28,6 +29,7 @@ typedef struct tune_options {
   double lambda_new;
   double dpc_weight, dpc_weight_for_new;
   int dpc_top_k;
+  choose_options choose;
 } tune_options;
 void declare_tune(option_table *t, void *options);
 
@@ -51,7 +53,15 @@ typedef struct table_row {
   int distill;                       /* of FVG-PT: fvg_distill                                   */
   int no_distill;                    /* its adapters train without the distillation loss         */
   int invert_masks;                  /* it trains on masks whose two sides are swapped           */
+  variations own;                    /* settings that differ from the options'                   */
+  int is_candidate;                  /* these are one of the combinations of --choose            */
 } table_row;
+
+/* What --choose has found for a row and a seed. */
+typedef struct chosen {
+  variations what;                   /* what.n 0: nothing was to be chosen                       */
+  fvg_score val;                     /* of the row with these settings on the val pictures       */
+} chosen;
 
 /* What is trained and tested together: a data set and a number of shots. */
 typedef struct table_entry {
@@ -87,6 +97,9 @@ typedef struct tuning {
   int n_test;
   double result[MAX_ROWS][MAX_SEEDS][MAX_TESTS];
   char *curve[MAX_ROWS][MAX_SEEDS];  /* losses per epoch as text: numbers with blanks between    */
+  chosen chosen[MAX_ROWS][MAX_SEEDS];
+  test_set val;                      /* of the seed at work; val.f NULL: not made yet            */
+  char own_text[VARIATIONS_BYTES], backbone_text[VARIATIONS_BYTES];      /* for describe          */
 
   /* Views; all that are there belong to the tuning (fvgpt_tune_stages.h). */
   fvg_views *plain_views;            /* plain CLIP's, shared by the entry's seeds and stages     */
@@ -113,6 +126,8 @@ int normalised_of(const tune_options *o, const table_row *r);
 int distill_of(const table_row *r);
 double lambda_base_of(const tune_options *o, const table_row *r);
 int guard_of(const tune_options *o, const table_row *r);
+/* Which of the choices of --choose are settings of the row; a bit for each. */
+unsigned choices_of(const tune_options *o, const table_row *r);
 /* Does the row train on views of foregrounds?  FVG-PT's foreground modules do, and some methods. */
 int needs_foregrounds(const table_row *r);
 int any_needs_foregrounds(const tuning *t);

@@ -21,6 +21,13 @@ fvg_train_desc train_desc_of(const tuning *t, const table_row *r, int seed) {
   if (t->o->epochs) d.optimizer.epochs = t->o->epochs;
   if (t->o->batch) d.batch = t->o->batch;
 
+  const double *lr = varied(&r->own, "lr");
+  const double *epochs = varied(&r->own, "epochs");
+  const double *batch = varied(&r->own, "batch");
+  if (lr) d.optimizer.lr = (float)*lr;
+  if (epochs) d.optimizer.epochs = (int)*epochs;
+  if (batch) d.batch = (int)*batch;
+
   /* The second stage must not see the pictures in the order of the first one again. */
   d.seed = (uint64_t)seed + (is_alone ? 0 : 1000000u);
   return d;
@@ -182,8 +189,21 @@ static void describe_fvgpt(const tune_options *o, const table_row *r, fvg_settin
   if (guard_of(o, r)) fvg_settings_set(x, "guard", "on");
 }
 
-void describe(const tuning *t, const table_row *r, int seed, const fvg_task *task,
-              fvg_settings *x) {
+/* Settings of a row's own, and those that --choose has found for the learner below it.  The texts
+   must live as long as x does, so they belong to the tuning. */
+static void describe_variations(tuning *t, const table_row *r, int run, fvg_settings *x) {
+  if (r->own.n) {
+    print_variations(&r->own, t->own_text);
+    fvg_settings_set(x, "variation", t->own_text);
+  }
+  if (r->backbone >= 0 && t->chosen[r->backbone][run].what.n) {
+    print_variations(&t->chosen[r->backbone][run].what, t->backbone_text);
+    fvg_settings_set(x, "backbone", t->backbone_text);
+  }
+}
+
+void describe(tuning *t, const table_row *r, int run, const fvg_task *task, fvg_settings *x) {
+  const int seed = t->seed[run];
   const tune_options *o = t->o;
   const fvg_train_desc d = train_desc_of(t, r, seed);
   const int warmup = d.optimizer.warmup_epochs;
@@ -211,6 +231,7 @@ void describe(const tuning *t, const table_row *r, int seed, const fvg_task *tas
   } else if (r->backbone >= 0) {
     describe_fvgpt(o, r, x);
   }
+  describe_variations(t, r, run, x);
 }
 
 /* What older files, which have no setting of this name, were made with; NULL: nobody can tell. */
@@ -299,6 +320,9 @@ static fvg_status check_unusual(fvg_ctx *c, const char *path, const fvg_weights 
     {"distillation", "with --distill stable"},
     {"invert_masks", "with inverted masks"},
     {"guard", "with --guard"},
+    {"variation", "with other settings"},
+    {"backbone", "on a learner that --choose found"},
+    {"choose", "with --choose"},
   };
   for (size_t i = 0; i < sizeof unusual / sizeof *unusual; i++) {
     int asked = 0;

@@ -8,11 +8,22 @@
 #include "fvgpt_tune_marks.h"
 
 /* ---- folders ---- */
-/* Makes a folder of the entry, and writes the path of the checkpoint in it. */
-static fvg_status prepare_folder(const tuning *t, const char *folder, char *path, size_t size) {
-  fvg_status s = make_folders(t->m->ctx, folder);
-  if (!s) remove_temporaries(folder);
-  checkpoint_in(folder, path, size);
+/* A row's folder in that of the entry: NAME/seedN; of a learner of half the classes NAME.halfI/seedN,
+   and of a candidate of --choose there NAME=VALUE,... */
+enum { ROW_FOLDER_BYTES = 96 + 40 + VARIATIONS_BYTES };
+static void row_folder(const table_row *r, const char *half, int seed,
+                       char folder[ROW_FOLDER_BYTES]) {
+  char own[VARIATIONS_BYTES] = "";
+  if (r->is_candidate) print_variations(&r->own, own);
+  snprintf(folder, ROW_FOLDER_BYTES, "%s%s/seed%d%s%s", r->name, half, seed, *own ? "/" : "", own);
+}
+
+fvg_status prepare_folder(const tuning *t, const char *folder, char *path, size_t size) {
+  char whole[1100 + ROW_FOLDER_BYTES];
+  snprintf(whole, sizeof whole, "%s/%s", t->out, folder);
+  fvg_status s = make_folders(t->m->ctx, whole);
+  if (!s) remove_temporaries(whole);
+  checkpoint_in(whole, path, size);
   return s;
 }
 
@@ -79,7 +90,7 @@ static fvg_status views_for(tuning *t, int seed, view_stage stage, int invert, f
    it. */
 typedef struct stage {
   fvg_settings settings;
-  char path[1280], state[1300], gate_state[1300], mark[MARK_BYTES];
+  char path[1600], state[1620], gate_state[1620], mark[MARK_BYTES];
   fvg_train_desc desc;
   int n_views;                       /* tuning.n_stage_views when it began                       */
 } stage;
@@ -115,29 +126,29 @@ static fvg_status reuse(tuning *t, const stage *g, const fvg_learner *like, fvg_
   return s;
 }
 
-/* The stage's finished result in *l and *f, or both NULL and g ready to train.  name: its folder;
-   like: the learner that the result should be. */
-static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const char *name, int seed,
-                              const fvg_task *task, fvg_learner *like, fvg_learner **l,
+/* The stage's finished result in *l and *f, or both NULL and g ready to train.  half: behind the name
+   of its folder; like: the learner that the result should be. */
+static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const char *half,
+                              const seed_run *run, fvg_learner *like, fvg_learner **l,
                               fvg_fvgpt **f, char **curve) {
   *l = NULL;
   *f = NULL;
   g->n_views = t->n_stage_views;
-  g->desc = train_desc_of(t, r, seed);
-  char folder[1180];
-  snprintf(folder, sizeof folder, "%s/%s/seed%d", t->out, name, seed);
+  g->desc = train_desc_of(t, r, run->seed);
+  char folder[ROW_FOLDER_BYTES];
+  row_folder(r, half, run->seed, folder);
   fvg_status s = prepare_folder(t, folder, g->path, sizeof g->path);
   snprintf(g->state, sizeof g->state, "%s.part", g->path);
   snprintf(g->gate_state, sizeof g->gate_state, "%s.gate.part", g->path);
 
-  describe(t, r, seed, task, &g->settings);
+  describe(t, r, run->number, run->task, &g->settings);
   mark_of(&g->settings, like, r, g->mark);
   if (!s) s = reuse(t, g, like, l, f, curve);
   if (s) return s;
   if (*l) {
     /* The run may have ended between the checkpoint and the removal of its states. */
     remove_states(g);
-    print(stderr, "%-10s seed %d: reusing %s\n", name, seed, g->path);
+    print(stderr, "%-10s seed %d: reusing %s\n", r->name, run->seed, g->path);
     return FVG_OK;
   }
 
@@ -180,18 +191,19 @@ static fvg_status learner_for(tuning *t, const table_row *r, const fvg_task *tas
   fvg_learner_desc desc;
   fvg_status s = learner_desc(t->m->ctx, &t->o->learner, r->method, t->d->card, t->at->shots,
                               option, &desc);
+  vary_learner(r->method, &r->own, option, &desc);
   desc.seed = (uint64_t)seed;
   return s ? s : fvg_learner_new(t->m, l, task->class_name, task->n_class, &desc);
 }
 
-/* A method on a task, into the folder `name`. */
-static fvg_status stage_1(tuning *t, const table_row *r, const char *name, int seed,
-                          const fvg_task *task, fvg_learner **l, char **curve) {
+/* A method on a run's task. */
+static fvg_status stage_1(tuning *t, const table_row *r, const char *half, const seed_run *run,
+                          fvg_learner **l, char **curve) {
   stage g;
   fvg_learner *done = NULL;
   fvg_fvgpt *none = NULL;
-  fvg_status s = learner_for(t, r, task, seed, l);
-  if (!s) s = stage_begin(t, &g, r, name, seed, task, *l, &done, &none, curve);
+  fvg_status s = learner_for(t, r, run->task, run->seed, l);
+  if (!s) s = stage_begin(t, &g, r, half, run, *l, &done, &none, curve);
   fvg_fvgpt_free(none);
   if (s) return s;
   if (done) {
@@ -201,16 +213,16 @@ static fvg_status stage_1(tuning *t, const table_row *r, const char *name, int s
   }
 
   fvg_views *views;
-  s = views_for(t, seed, STAGE_1, 0, *l, &views);
+  s = views_for(t, run->seed, STAGE_1, 0, *l, &views);
   const fvg_foreground_desc own_masks = foreground_desc(&t->o->foreground);
   if (r->renews_masks) g.desc.own_masks = &own_masks;
-  if (!s) s = fvg_learner_train(*l, views, task, &g.desc);
+  if (!s) s = fvg_learner_train(*l, views, run->task, &g.desc);
   return stage_end(t, &g, s, *l, NULL, curve);
 }
 
-fvg_status stage_method(tuning *t, int row, const seed_run *run, fvg_learner **l) {
-  const table_row *r = &t->row[row];
-  return stage_1(t, r, r->name, run->seed, run->task, l, &t->curve[row][run->number]);
+fvg_status train_method(tuning *t, const table_row *r, const seed_run *run, fvg_learner **l,
+                        char **curve) {
+  return stage_1(t, r, "", run, l, curve);
 }
 
 /* ---- cross-fitted gates ---- */
@@ -252,14 +264,20 @@ static fvg_status half_new(fvg_ctx *c, half_run *x, const fvg_task *task, int fi
   return FVG_OK;
 }
 
-/* Tunes the backbone on half i of the classes. */
-static fvg_status tune_half(tuning *t, const table_row *backbone, const seed_run *run, int i,
-                            half_run *x) {
-  char folder[96];
+/* Tunes the backbone on half i of the classes, with the settings that --choose has found for all of
+   them. */
+static fvg_status tune_half(tuning *t, int row, const seed_run *run, int i, half_run *x) {
+  table_row backbone = t->row[row];
+  const variations *found = &t->chosen[row][run->number].what;
+  if (found->n) {
+    backbone.own = *found;
+    backbone.is_candidate = 1;
+  }
+
   char *curve = NULL;
-  snprintf(folder, sizeof folder, "%s.half%d", backbone->name, i + 1);
+  const seed_run of_half = {run->number, run->seed, &x->task};
   fvg_status s = half_new(t->m->ctx, x, run->task, i);
-  if (!s) s = stage_1(t, backbone, folder, run->seed, &x->task, &x->l, &curve);
+  if (!s) s = stage_1(t, &backbone, i ? ".half2" : ".half1", &of_half, &x->l, &curve);
   fvg_release(t->m->ctx, curve);
   if (!s) s = views_for(t, run->seed, i ? STAGE_HALF_2 : STAGE_HALF_1, 0, x->l, &x->views);
   return s;
@@ -291,7 +309,7 @@ static fvg_status calibrate(tuning *t, const table_row *r, const seed_run *run, 
   half_run half[2];
   memset(half, 0, sizeof half);
   fvg_status s = FVG_OK;
-  for (int i = 0; !s && i < 2; i++) s = tune_half(t, &t->row[r->backbone], run, i, &half[i]);
+  for (int i = 0; !s && i < 2; i++) s = tune_half(t, r->backbone, run, i, &half[i]);
 
   fvg_calibration_source source[2];
   for (int i = 0; i < 2; i++) {
@@ -314,6 +332,12 @@ static fvg_status calibrate(tuning *t, const table_row *r, const seed_run *run, 
 }
 
 /* ---- stage 2 ---- */
+/* A whole number of the row's own, or 0 for the default. */
+static int own_whole(const table_row *r, const char *name) {
+  const double *own = varied(&r->own, name);
+  return own ? (int)*own : 0;
+}
+
 /* The modules as the options and the row have them.  In the desc 0 stands for the usual weight of a
    loss, and a negative number for none. */
 static fvg_status new_modules(const tuning *t, const table_row *r, int seed, fvg_fvgpt **f) {
@@ -330,16 +354,20 @@ static fvg_status new_modules(const tuning *t, const table_row *r, int seed, fvg
   desc.no_fdc = r->no_fdc;
   desc.no_pc = r->no_pc;
   desc.normalise_entropy = normalised_of(o, r);
+  desc.fdc_hidden = own_whole(r, "fdc_hidden");
+  desc.gate_hidden = own_whole(r, "gate_hidden");
+  desc.gate_layers = own_whole(r, "gate_layers");
+  desc.frg_without = own_whole(r, "frg_without");
+  desc.brg_without = own_whole(r, "brg_without");
   desc.seed = (uint64_t)seed;
   return fvg_fvgpt_new(t->m->ctx, f, &desc);
 }
 
-fvg_status stage_fvgpt(tuning *t, int row, const seed_run *run, fvg_learner *l, fvg_fvgpt **f) {
-  const table_row *r = &t->row[row];
-  char **curve = &t->curve[row][run->number];
+fvg_status train_fvgpt(tuning *t, const table_row *r, const seed_run *run, fvg_learner *l,
+                       fvg_fvgpt **f, char **curve) {
   stage g;
   fvg_learner *done = NULL;
-  fvg_status s = stage_begin(t, &g, r, r->name, run->seed, run->task, l, &done, f, curve);
+  fvg_status s = stage_begin(t, &g, r, "", run, l, &done, f, curve);
   fvg_learner_free(done);
   if (s || *f) return s;
 
@@ -354,44 +382,38 @@ fvg_status stage_fvgpt(tuning *t, int row, const seed_run *run, fvg_learner *l, 
 }
 
 /* ---- DPC ---- */
-/* Makes the learner for new classes from the one for base classes, and saves it. */
-static fvg_status save_for_new(tuning *t, const table_row *r, int seed, stage *g,
-                               fvg_learner *tuned, fvg_learner *base, fvg_learner **for_new) {
+fvg_status train_dpc(tuning *t, const table_row *r, const seed_run *run, fvg_learner *tuned,
+                     fvg_learner **base, char **curve) {
+  stage g;
+  fvg_fvgpt *none = NULL;
+  fvg_status s = stage_begin(t, &g, r, "", run, tuned, base, &none, curve);
+  fvg_fvgpt_free(none);
+  if (s || *base) return s;
+
+  fvg_dpc_desc dpc;
+  memset(&dpc, 0, sizeof dpc);
+  dpc.weight = (float)t->o->dpc_weight;
+  dpc.top_k = t->o->dpc_top_k;
+  fvg_views *views;
+  s = fvg_learner_copy(base, tuned);
+  if (!s) s = views_for(t, run->seed, STAGE_DPC, 0, tuned, &views);
+  if (!s) s = fvg_dpc_train(*base, tuned, views, run->task, &dpc, &g.desc);
+  return stage_end(t, &g, s, *base, NULL, curve);
+}
+
+fvg_status save_dpc_for_new(tuning *t, const table_row *r, const seed_run *run, fvg_learner *tuned,
+                            fvg_learner *base, fvg_learner **for_new) {
   const float from = (float)t->o->dpc_weight;
   const float to = (float)t->o->dpc_weight_for_new;
   fvg_status s = fvg_learner_copy(for_new, base);
   if (!s) s = fvg_dpc_reweigh(*for_new, tuned, from, to);
   if (s) return s;
 
-  char folder[1180], path[1280];
-  snprintf(folder, sizeof folder, "%s/%s/seed%d/new", t->out, r->name, seed);
+  fvg_settings settings;
+  char folder[ROW_FOLDER_BYTES], path[1600];
+  snprintf(folder, sizeof folder, "%s/seed%d/new", r->name, run->seed);
   s = prepare_folder(t, folder, path, sizeof path);
-  fvg_settings_set_number(&g->settings, "dpc_weight_for_new", t->o->dpc_weight_for_new);
-  if (!s) s = fvg_checkpoint_save(*for_new, NULL, path, g->settings.entry, g->settings.n);
-  return s;
-}
-
-/* The learner for new classes is made from the one for base classes, which may be reused. */
-fvg_status stage_dpc(tuning *t, int row, const seed_run *run, fvg_learner *tuned,
-                     fvg_learner **base, fvg_learner **for_new) {
-  const table_row *r = &t->row[row];
-  char **curve = &t->curve[row][run->number];
-  stage g;
-  fvg_fvgpt *none = NULL;
-  fvg_status s = stage_begin(t, &g, r, r->name, run->seed, run->task, tuned, base, &none, curve);
-  fvg_fvgpt_free(none);
-  if (s) return s;
-
-  if (!*base) {
-    fvg_dpc_desc dpc;
-    memset(&dpc, 0, sizeof dpc);
-    dpc.weight = (float)t->o->dpc_weight;
-    dpc.top_k = t->o->dpc_top_k;
-    fvg_views *views;
-    s = fvg_learner_copy(base, tuned);
-    if (!s) s = views_for(t, run->seed, STAGE_DPC, 0, tuned, &views);
-    if (!s) s = fvg_dpc_train(*base, tuned, views, run->task, &dpc, &g.desc);
-    s = stage_end(t, &g, s, *base, NULL, curve);
-  }
-  return s ? s : save_for_new(t, r, run->seed, &g, tuned, *base, for_new);
+  describe(t, r, run->number, run->task, &settings);
+  fvg_settings_set_number(&settings, "dpc_weight_for_new", t->o->dpc_weight_for_new);
+  return s ? s : fvg_checkpoint_save(*for_new, NULL, path, settings.entry, settings.n);
 }

@@ -12,14 +12,24 @@ typedef struct seed_run {
   const fvg_task *task;
 } seed_run;
 
+/* Each puts the losses of its epochs, as text, into *curve, which is the caller's then. */
 /* Stage 1 of a row: a method. */
-fvg_status stage_method(tuning *t, int row, const seed_run *run, fvg_learner **l);
+fvg_status train_method(tuning *t, const table_row *r, const seed_run *run, fvg_learner **l,
+                        char **curve);
 /* FVG-PT on the tuned learner. */
-fvg_status stage_fvgpt(tuning *t, int row, const seed_run *run, fvg_learner *l, fvg_fvgpt **f);
-/* DPC on the tuned learner: the learners for base and for new classes, the second with a checkpoint
-   of its own in the folder `new`. */
-fvg_status stage_dpc(tuning *t, int row, const seed_run *run, fvg_learner *tuned,
-                     fvg_learner **base, fvg_learner **for_new);
+fvg_status train_fvgpt(tuning *t, const table_row *r, const seed_run *run, fvg_learner *l,
+                       fvg_fvgpt **f, char **curve);
+/* DPC on the tuned learner: the learner for base classes. */
+fvg_status train_dpc(tuning *t, const table_row *r, const seed_run *run, fvg_learner *tuned,
+                     fvg_learner **base, char **curve);
+
+/* Makes DPC's learner for new classes from the one for base classes, and saves it in the row's
+   folder `new`. */
+fvg_status save_dpc_for_new(tuning *t, const table_row *r, const seed_run *run, fvg_learner *tuned,
+                            fvg_learner *base, fvg_learner **for_new);
+
+/* Makes a folder inside the entry's, and writes the path of the checkpoint in it. */
+fvg_status prepare_folder(const tuning *t, const char *folder, char *path, size_t size);
 
 /* Frees the views of the backbone at work, and those that the entry's stages share. */
 void free_backbone_views(tuning *t);

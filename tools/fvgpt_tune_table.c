@@ -42,6 +42,17 @@ static void list_unusual(const tuning *t, const table_row *r, const fvg_learner_
     append(text, size, desc->option[i].name, desc->option[i].value);
 }
 
+/* Appends what --choose will try for the row. */
+static void list_choices(const tuning *t, const table_row *r, char *text, size_t size) {
+  const unsigned wanted = choices_of(t->o, r);
+  for (int i = 0; i < t->o->choose.n; i++) {
+    const size_t at = strlen(text);
+    if (wanted >> i & 1)
+      snprintf(text + at, size - at, "%s %.100s", at ? "" : "; chosen on val:",
+               t->o->choose.text[i]);
+  }
+}
+
 static fvg_status print_setting(const tuning *t, const table_row *r) {
   static const char *const protocol[] = {"base to new", "few-shot", "cross-data"};
   const learner_options *o = &t->o->learner;
@@ -50,15 +61,18 @@ static fvg_status print_setting(const tuning *t, const table_row *r) {
   fvg_status s =
       learner_desc(t->m->ctx, o, r->method, t->d->card, t->at->shots, option, &desc);
   if (s) return s;
+  vary_learner(r->method, &r->own, option, &desc);
 
   const fvg_train_desc d = train_desc_of(t, r, 0);
   const char *preset = preset_name[o->preset];
   if (r->backbone >= 0) preset = r->dpc ? "DPC's" : "FVG-PT's";
-  char unusual[400];
+  char unusual[400], choices[500] = "";
   list_unusual(t, r, &desc, &d, unusual, sizeof unusual);
-  printf("settings    %s: preset %s, %s, %s, lr %g, %d epochs, batch %d%s\n", r->name, preset,
+  list_choices(t, r, choices, sizeof choices);
+  printf("settings    %s: preset %s, %s, %s, lr %g, %d epochs, batch %d%s%s\n", r->name, preset,
          protocol[protocol_of(o)], d.optimizer.kind == FVG_ADAMW ? "AdamW" : "SGD",
-         (double)d.optimizer.lr, d.optimizer.epochs, d.batch, unusual);
+         (double)d.optimizer.lr, d.optimizer.epochs, d.batch, unusual,
+         choices);
   return FVG_OK;
 }
 
@@ -109,11 +123,21 @@ static int is_last(const tuning *t, int run, int row) {
   return run == t->n_seed - 1 && row == t->n_row - 1;
 }
 
+/* What --choose has found, and how good it is on val. */
+static void put_chosen(document *d, const chosen *x) {
+  if (!x->what.n) return;
+  put(d, ", \"val\": %.4f, \"chosen\": {", x->val.accuracy);
+  for (int i = 0; i < x->what.n; i++)
+    put(d, "%s\"%s\": %g", i ? ", " : "", x->what.item[i].name, x->what.item[i].value);
+  put(d, "}");
+}
+
 static void put_row(document *d, const tuning *t, int row, int run) {
   const double *r = t->result[row][run];
   put(d, "  {\"method\": \"%s\", \"seed\": %d", t->row[row].name, t->seed[run]);
   for (int k = 0; k < t->n_test; k++) put_number(d, ", ", t->test[k].name, "", r[k]);
   if (has_h(t)) put(d, ", \"H\": %.4f", fvg_harmonic_mean(r[0], r[1]));
+  put_chosen(d, &t->chosen[row][run]);
   put(d, "}%s\n", is_last(t, run, row) ? "" : ",");
 }
 
@@ -179,6 +203,18 @@ static void write_means(document *d, tuning *t, int entry, int row) {
   printf("\n");
 }
 
+/* Prints what --choose has found for a row with each seed. */
+static void print_chosen(const tuning *t, int row) {
+  for (int i = 0; i < t->n_seed; i++) {
+    const chosen *x = &t->chosen[row][i];
+    char text[VARIATIONS_BYTES];
+    if (!x->what.n) continue;
+    print_variations(&x->what, text);
+    print(stdout, "%-*s seed %-3d chose %s on val: %.2f\n", name_width(t), t->row[row].name,
+          t->seed[i], text, x->val.accuracy);
+  }
+}
+
 /* The file holds every result; what is printed is the means. */
 fvg_status write_results(tuning *t, int entry) {
   document d = new_document(t->m->ctx);
@@ -195,6 +231,7 @@ fvg_status write_results(tuning *t, int entry) {
   put(&d, " \"mean\": [\n");
   for (int row = 0; row < t->n_row; row++) write_means(&d, t, entry, row);
   put(&d, " ]\n}\n");
+  for (int row = 1; row < t->n_row; row++) print_chosen(t, row);
   printf("\n");
 
   char path[1200];
