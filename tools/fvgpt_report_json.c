@@ -282,7 +282,7 @@ void put_json(document *t, const study *x, int n, const colophon *by) {
   put_string(t, "date", by->date);
   put(t, ", \"seconds\": %.1f,\n", by->seconds);
   put(t, " \"temperature\": %g, \"chance_auc\": 0.5, \"gate_range\": [0, 1],\n"
-         " \"usable_mask_area\": [2, 98],\n \"sets\": [\n", REPORT_TAU);
+         " \"usable_mask_area\": [2, 98],\n \"sets\": [\n", SHIFT_TAU);
   for (int i = 0; i < n; i++) {
     put_study(t, &x[i]);
     put(t, i < n - 1 ? ",\n" : "\n");

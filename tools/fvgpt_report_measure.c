@@ -176,36 +176,6 @@ fvg_status encode_views(study *x, group *g, fvg_learner *l, int fill_black, floa
 }
 
 /* ---- shift ---- */
-static double greatest(const float *x, int n) {
-  double most = (double)x[0];
-  for (int i = 1; i < n; i++) {
-    if ((double)x[i] > most) most = (double)x[i];
-  }
-  return most;
-}
-
-/* The sum of exp((x_i - most) / tau). */
-static double sum_of_exp(const float *x, int n, double most) {
-  double sum = 0;
-  for (int i = 0; i < n; i++) sum += exp(((double)x[i] - most) / REPORT_TAU);
-  return sum;
-}
-
-/* KL(softmax(p / tau) || softmax(q / tau)) of two rows of logits. */
-static double shift_of(const float *p, const float *q, int n) {
-  const double max_p = greatest(p, n);
-  const double max_q = greatest(q, n);
-  const double ln_sum_p = log(sum_of_exp(p, n, max_p));
-  const double ln_sum_q = log(sum_of_exp(q, n, max_q));
-  double kl = 0;
-  for (int i = 0; i < n; i++) {
-    const double ln_p = ((double)p[i] - max_p) / REPORT_TAU - ln_sum_p;
-    const double ln_q = ((double)q[i] - max_q) / REPORT_TAU - ln_sum_q;
-    kl += exp(ln_p) * (ln_p - ln_q);
-  }
-  return kl;
-}
-
 fvg_status measure_shift(study *x, model *w, int at, fvg_classifier *k, const float *rows,
                          int run) {
   fvg_ctx *c = x->m->ctx;
@@ -220,7 +190,7 @@ fvg_status measure_shift(study *x, model *w, int at, fvg_classifier *k, const fl
   double shift = 0;
   fvg_status s = fvg_classifier_logits(k, whole, NULL, rows, 2 * n);
   for (size_t i = 0; !s && i < (size_t)n; i++)
-    shift += shift_of(whole + i * n_class, foreground + i * n_class, (int)n_class) / n;
+    shift += foreground_shift(whole + i * n_class, foreground + i * n_class, (int)n_class) / n;
   if (!s) set_measure(&w->on[at].shift, run, shift);
   fvg_release(c, whole);
   return s;

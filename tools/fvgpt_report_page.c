@@ -457,7 +457,7 @@ static void put_measures(document *t, const study *x, int number) {
          "the map best (Otsu’s). <b>Foreground shift</b>: the mean KL divergence between the "
          "predictions for the whole picture and for the object alone, at temperature %g; 0 if a "
          "prediction does not depend on the surroundings. Means over pictures%s.</p>\n",
-      REPORT_TAU, x->n_seed > 1 ? ", with the deviation of these over the seeds" : "");
+      SHIFT_TAU, x->n_seed > 1 ? ", with the deviation of these over the seeds" : "");
   for (int at = 0; at < x->n_group; at++) {
     if (x->group[at].masked.n) put_measure_tables(t, x, at);
   }

@@ -25,9 +25,6 @@ enum { RELEVANCE, GRAD_CAM, ATTENTION, N_MAP };
 enum { INSIDE, HOTTEST, IOU, N_MEASURE };
 enum { TRUST_GOOD, TRUST_BAD, TRUST_AUC, TARGET_AUC, N_TRUST };
 
-/* The temperature of the foreground-shift index, as in FVG-PT. */
-#define REPORT_TAU 2.0
-
 /* A number for each seed, and their mean; n: the seeds that have one. */
 typedef struct measure {
   double seed[MOST_SEEDS], mean;

@@ -1,6 +1,7 @@
 /* Data sets and test sets; see fvgpt_sets.h. */
 #include "fvgpt_sets.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -110,4 +111,34 @@ fvg_status score_set(fvg_clip *m, const test_set *x, const float *f, fvg_branch 
   fvg_classifier_free(k);
   fvg_release(c, logits);
   return s;
+}
+
+/* ---- foreground shift ---- */
+static double greatest(const float *x, int n) {
+  double most = (double)x[0];
+  for (int i = 1; i < n; i++) {
+    if ((double)x[i] > most) most = (double)x[i];
+  }
+  return most;
+}
+
+/* The sum of exp((x_i - most) / tau). */
+static double sum_of_exp(const float *x, int n, double most) {
+  double sum = 0;
+  for (int i = 0; i < n; i++) sum += exp(((double)x[i] - most) / SHIFT_TAU);
+  return sum;
+}
+
+double foreground_shift(const float *p, const float *q, int n) {
+  const double max_p = greatest(p, n);
+  const double max_q = greatest(q, n);
+  const double ln_sum_p = log(sum_of_exp(p, n, max_p));
+  const double ln_sum_q = log(sum_of_exp(q, n, max_q));
+  double kl = 0;
+  for (int i = 0; i < n; i++) {
+    const double ln_p = ((double)p[i] - max_p) / SHIFT_TAU - ln_sum_p;
+    const double ln_q = ((double)q[i] - max_q) / SHIFT_TAU - ln_sum_q;
+    kl += exp(ln_p) * (ln_p - ln_q);
+  }
+  return kl;
 }

@@ -53,4 +53,9 @@ fvg_status score_set(fvg_clip *m, const test_set *x, const float *f, fvg_branch 
                      fvg_learner *l, fvg_fvgpt *modules, const char *prompt_template,
                      fvg_score *score);
 
+/* How far a classifier's prediction for a picture, logits p, is from that for its foreground, q: a
+   term of the paper's D_fg, KL(softmax(p / tau) || softmax(q / tau)), tau being FVG-PT's. */
+#define SHIFT_TAU 2.0
+double foreground_shift(const float *p, const float *q, int n);
+
 #endif

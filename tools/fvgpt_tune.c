@@ -232,30 +232,47 @@ static fvg_status lock_out(tuning *t, fvg_ctx *c) {
   return s;
 }
 
+fvg_status tuning_new(fvg_ctx *c, tuning **out, const tune_options *o) {
+  tuning *t = FVG_NEW(c, tuning);
+  *out = t;
+  if (!t) return FVG_E_NOMEM;
+  t->o = o;
+  t->train_half = protocol_of(&o->learner) == FVG_BASE_TO_NEW ? FVG_BASE : FVG_ALL;
+  return FVG_OK;
+}
+
 /* Everything that can be wrong is looked for before the first entry begins. */
+fvg_status tuning_run(fvg_ctx *c, tuning *t) {
+  fvg_status s = parse_lists(t, c);
+  if (!s) s = lock_out(t, c);
+  if (!s) s = open_model(c, &t->o->common, &t->m);
+  if (!s) s = open_sets(t);
+  if (!s) s = check_run(t);
+  if (!s) remove_temporaries(t->o->out);
+  for (int e = 0; !s && e < t->n_entry; e++) s = run_entry(t, e);
+  return s;
+}
+
+void tuning_free(fvg_ctx *c, tuning *t) {
+  if (!t) return;
+  close_sets(t);
+  for (int e = 0; e <= MAX_ENTRIES; e++) unlock_folder(&t->lock[e]);
+  fvg_clip_free(t->m);
+  fvg_release(c, t);
+}
+
 static fvg_status run(fvg_ctx *c, const void *options) {
   const tune_options *o = (const tune_options *)options;
   const char *trainer = o->learner.trainer;
   if (!trainer || !*trainer || !o->out || !*o->out)
     return fvg_fail(c, FVG_E_ARG, "tune needs --trainer NAME,... and --out DIR");
   if (strlen(o->out) > 900) return fvg_fail(c, FVG_E_ARG, "--out: the path is too long");
-  tuning *t = FVG_NEW(c, tuning);
-  if (!t) return FVG_E_NOMEM;
 
-  const fvg_protocol protocol = protocol_of(&o->learner);
-  t->o = o;
-  t->train_half = protocol == FVG_BASE_TO_NEW ? FVG_BASE : FVG_ALL;
-  fvg_status s = parse_lists(t, c);
-  if (!s) s = lock_out(t, c);
-  if (!s) s = open_model(c, &o->common, &t->m);
-  if (!s) s = open_sets(t);
-  if (!s) s = check_run(t);
-  if (!s) remove_temporaries(o->out);
-  for (int e = 0; !s && e < t->n_entry; e++) s = run_entry(t, e);
-  close_sets(t);
-  for (int e = 0; e <= MAX_ENTRIES; e++) unlock_folder(&t->lock[e]);
-  fvg_clip_free(t->m);
-  fvg_release(c, t);
+  tuning *t;
+  fvg_status s = tuning_new(c, &t, o);
+  if (!s) s = parse_trainers(t, c);
+  if (!s) s = tuning_run(c, t);
+  tuning_free(c, t);
   return s;
 }
 

@@ -1,10 +1,17 @@
-/* fvgpt tune: the protocols, in which lists of methods, data sets and seeds are trained and
-   tested. */
+/* fvgpt tune, and its steps for a command that makes rows of its own. */
 #ifndef FVGPT_TUNE_H
 #define FVGPT_TUNE_H
 
-#include "fvgpt_options.h"
+#include "fvgpt_tune_list.h"
 
 extern const fvgpt_command tune_command;
+
+/* A run without rows yet; o must live longer. */
+fvg_status tuning_new(fvg_ctx *c, tuning **out, const tune_options *o);
+/* Trains and tests all rows on all entries, and writes their tables.  The model and the data sets
+   stay open. */
+fvg_status tuning_run(fvg_ctx *c, tuning *t);
+/* NULL is allowed. */
+void tuning_free(fvg_ctx *c, tuning *t);
 
 #endif

@@ -107,11 +107,17 @@ int any_needs_masks(const tuning *t) {
   return 0;
 }
 
+int find_row(const tuning *t, const char *name) {
+  for (int i = 0; i < t->n_row; i++) {
+    if (!strcmp(t->row[i].name, name)) return i;
+  }
+  return -1;
+}
+
 /* The row of that name, which is made if there is none; NULL when there is no more room. */
 static table_row *add_row(tuning *t, const char *name, const fvg_method *method, int backbone) {
-  for (int i = 0; i < t->n_row; i++) {
-    if (!strcmp(t->row[i].name, name)) return &t->row[i];
-  }
+  const int known = find_row(t, name);
+  if (known >= 0) return &t->row[known];
   if (t->n_row == MAX_ROWS) return NULL;
   table_row *r = &t->row[t->n_row++];
   snprintf(r->name, sizeof r->name, "%s", name);
@@ -120,9 +126,7 @@ static table_row *add_row(tuning *t, const char *name, const fvg_method *method,
   return r;
 }
 
-/* Adds FVG-PT on a backbone, whole or changed as in `like`.  Behind the name stand settings that
-   are not the published ones, so that each has a folder of its own. */
-static void add_fvgpt(tuning *t, const char *name, const table_row *like) {
+int add_fvgpt(tuning *t, const char *name, const table_row *like) {
   const int calibration = calibration_of(t->o, like);
   char own[VARIATIONS_BYTES];
   char full[160 + VARIATIONS_BYTES];
@@ -133,7 +137,7 @@ static void add_fvgpt(tuning *t, const char *name, const table_row *like) {
            like->no_distill ? "+no_distillation" : "", like->invert_masks ? "+inverted_masks" : "",
            guard_of(t->o, like) ? "+guard" : "", *own ? "+" : "", own);
   table_row *r = add_row(t, full, like->method, like->backbone);
-  if (!r) return;
+  if (!r) return -1;
   r->no_frg = like->no_frg;
   r->no_fdc = like->no_fdc;
   r->no_pc = like->no_pc;
@@ -141,6 +145,7 @@ static void add_fvgpt(tuning *t, const char *name, const table_row *like) {
   r->no_distill = like->no_distill;
   r->invert_masks = like->invert_masks;
   r->own = like->own;
+  return (int)(r - t->row);
 }
 
 /* Adds the whole of FVG-PT, trained in other ways than it is published. */
@@ -159,14 +164,14 @@ static void add_other_ways(tuning *t, const char *name, const table_row *whole) 
 }
 
 /* CoOp's ablation rows bear the modules' names alone, others' the method's as well. */
-static void add_ablation(tuning *t, const table_row *alone, int backbone) {
+void add_ablation(tuning *t, int backbone) {
   static const struct { const char *name; int no_frg, no_fdc, no_pc; } part[] = {
     {"FDC", 1, 0, 1},
     {"PC", 1, 1, 0},
     {"FRG+FDC", 0, 0, 1},
     {"FDC+PC", 1, 0, 0},
   };
-  if (!alone) return;
+  const table_row *alone = &t->row[backbone];
   const char *method_name = alone->name;
   const int is_coop = !strcmp(method_name, "CoOp");
 
@@ -213,8 +218,7 @@ static fvg_status check_trainer(fvg_ctx *c, const char *name, int is_fvgpt, int 
   return FVG_OK;
 }
 
-/* The rows of one trainer: the method, and DPC or FVG-PT on it. */
-static fvg_status add_trainer(tuning *t, fvg_ctx *c, const char *name) {
+fvg_status add_trainer(tuning *t, fvg_ctx *c, const char *name) {
   const int is_fvgpt = !strncmp(name, "FVGPT_", 6);
   const int is_dpc = !strncmp(name, "DPC_", 4);
   const fvg_method *method;
@@ -236,14 +240,16 @@ static fvg_status add_trainer(tuning *t, fvg_ctx *c, const char *name) {
     whole.backbone = backbone;
     whole.distill = t->o->distill;
     add_fvgpt(t, name, &whole);
-    if (t->o->ablate) add_ablation(t, alone, backbone);
+    if (t->o->ablate && alone) add_ablation(t, backbone);
     if (t->o->ablate) add_other_ways(t, name, &whole);
   }
   return FVG_OK;
 }
 
-static fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
-  add_row(t, "zero_shot", NULL, -1);
+void add_zero_shot(tuning *t) { add_row(t, "zero_shot", NULL, -1); }
+
+fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
+  add_zero_shot(t);
   const char *at = t->o->learner.trainer;
   while (*at) {
     const size_t n = strcspn(at, ",");
@@ -402,8 +408,7 @@ static fvg_status parse_entries(tuning *t, fvg_ctx *c) {
 
 fvg_status parse_lists(tuning *t, fvg_ctx *c) {
   fvg_position position;
-  fvg_status s = parse_trainers(t, c);
-  if (!s) s = parse_seeds(t, c, t->o->seeds);
+  fvg_status s = parse_seeds(t, c, t->o->seeds);
   if (!s) s = parse_augment(t, c, t->o->augment);
   if (!s) s = parse_position(c, t->o->learner.position, &position);
   if (!s) s = check_set(t, c);

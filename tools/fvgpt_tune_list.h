@@ -108,11 +108,27 @@ typedef struct tuning {
   fvg_views *stage_views[MAX_STAGE_VIEWS];         /* each of the stage that asked for them      */
   int n_stage_views;
 
-  /* Of all entries, means over the seeds. */
+  /* Of all entries, means over the seeds, and their deviations; the last of these is that of H. */
   double mean[MAX_ENTRIES][MAX_ROWS][MAX_TESTS];
+  double deviation[MAX_ENTRIES][MAX_ROWS][MAX_TESTS + 1];
 } tuning;
 
-/* --trainer, --seeds, --augment, --set, and the data sets into the lists. */
+/* --trainer into rows, and with --ablate further ones. */
+fvg_status parse_trainers(tuning *t, fvg_ctx *c);
+/* The rows of one trainer, such as FVGPT_CoOp: the method, and DPC or FVG-PT on it.  Row 0 must be
+   there: zero-shot CLIP. */
+fvg_status add_trainer(tuning *t, fvg_ctx *c, const char *name);
+void add_zero_shot(tuning *t);
+/* Adds FVG-PT on a backbone, whole or changed as in `like`.  Behind the name stand settings that
+   are not the published ones, so that each has a folder of its own.  Returns the row's number; -1:
+   there is no more room. */
+int add_fvgpt(tuning *t, const char *name, const table_row *like);
+/* The rows of the paper's Table 3 on the method of row `backbone`. */
+void add_ablation(tuning *t, int backbone);
+/* The row of that name; -1: there is none. */
+int find_row(const tuning *t, const char *name);
+
+/* --seeds, --augment, --set, --choose, and the data sets into the lists. */
 fvg_status parse_lists(tuning *t, fvg_ctx *c);
 /* The last name of a path. */
 void key_of_path(const char *path, char *key, size_t size);

@@ -183,20 +183,20 @@ static void put_seeds(document *d, const tuning *t) {
 /* Prints and puts the means of one row, and keeps them for the table of all entries. */
 static void write_means(document *d, tuning *t, int entry, int row) {
   double *mean = t->mean[entry][row];
-  double deviation;
+  double *deviation = t->deviation[entry][row];
   put(d, "  {\"method\": \"%s\"", t->row[row].name);
   printf("%-*s", name_width(t), t->row[row].name);
 
   for (int i = 0; i < t->n_test; i++) {
-    mean[i] = mean_of(t, row, i, &deviation);
+    mean[i] = mean_of(t, row, i, &deviation[i]);
     put_number(d, ", ", t->test[i].name, "", mean[i]);
-    put_number(d, ", ", t->test[i].name, "_std", deviation);
-    printf(" %6.2f %6.2f", mean[i], deviation);
+    put_number(d, ", ", t->test[i].name, "_std", deviation[i]);
+    printf(" %6.2f %6.2f", mean[i], deviation[i]);
   }
   if (has_h(t)) {
     const double h = fvg_harmonic_mean(mean[0], mean[1]);
-    mean_of(t, row, t->n_test, &deviation);
-    put(d, ", \"H\": %.4f, \"H_std\": %.4f", h, deviation);
+    mean_of(t, row, t->n_test, &deviation[t->n_test]);
+    put(d, ", \"H\": %.4f, \"H_std\": %.4f", h, deviation[t->n_test]);
     printf(" %6.2f", h);
   }
   put(d, "}%s\n", row == t->n_row - 1 ? "" : ",");
