@@ -210,14 +210,6 @@ static double auc(const float *first, int n_first, const float *second, int n_se
   return n_first && n_second ? sum / n_first / n_second : -1;
 }
 
-/* The cross entropy of a row of n logits. */
-static double cross_entropy(const float *z, int n, int label) {
-  double sum = 0;
-  const double most = greatest(z, n);
-  for (int i = 0; i < n; i++) sum += exp((double)z[i] - most);
-  return log(sum) + most - (double)z[label];
-}
-
 /* FVG-PT's bounds: a mask that covers less or more of the picture says nothing. */
 static int is_usable(float area) { return area >= 0.02f && area <= 0.98f; }
 
@@ -241,7 +233,7 @@ static fvg_status measure_target(study *x, model *w, const group *g, fvg_classif
     const int label = g->masked.item[i].label;
     if (!is_usable(g->area[i])) continue;
     const int helps =
-        cross_entropy(z_fg, n_class, label) < cross_entropy(z_full, n_class, label);
+        row_cross_entropy(z_fg, n_class, label) < row_cross_entropy(z_full, n_class, label);
     if (helps) sorted[n_help++] = r[i];
     else sorted[n + n_harm++] = r[i];
   }

@@ -113,31 +113,29 @@ fvg_status score_set(fvg_clip *m, const test_set *x, const float *f, fvg_branch 
   return s;
 }
 
-/* ---- foreground shift ---- */
-static double greatest(const float *x, int n) {
-  double most = (double)x[0];
+/* ---- rows of logits ---- */
+/* ln of the sum of exp(z_i / tau) */
+static double ln_sum_exp(const float *z, int n, double tau) {
+  double most = (double)z[0];
   for (int i = 1; i < n; i++) {
-    if ((double)x[i] > most) most = (double)x[i];
+    if ((double)z[i] > most) most = (double)z[i];
   }
-  return most;
+  double sum = 0;
+  for (int i = 0; i < n; i++) sum += exp(((double)z[i] - most) / tau);
+  return most / tau + log(sum);
 }
 
-/* The sum of exp((x_i - most) / tau). */
-static double sum_of_exp(const float *x, int n, double most) {
-  double sum = 0;
-  for (int i = 0; i < n; i++) sum += exp(((double)x[i] - most) / SHIFT_TAU);
-  return sum;
+double row_cross_entropy(const float *z, int n, int label) {
+  return ln_sum_exp(z, n, 1) - (double)z[label];
 }
 
 double foreground_shift(const float *p, const float *q, int n) {
-  const double max_p = greatest(p, n);
-  const double max_q = greatest(q, n);
-  const double ln_sum_p = log(sum_of_exp(p, n, max_p));
-  const double ln_sum_q = log(sum_of_exp(q, n, max_q));
+  const double sum_p = ln_sum_exp(p, n, SHIFT_TAU);
+  const double sum_q = ln_sum_exp(q, n, SHIFT_TAU);
   double kl = 0;
   for (int i = 0; i < n; i++) {
-    const double ln_p = ((double)p[i] - max_p) / SHIFT_TAU - ln_sum_p;
-    const double ln_q = ((double)q[i] - max_q) / SHIFT_TAU - ln_sum_q;
+    const double ln_p = (double)p[i] / SHIFT_TAU - sum_p;
+    const double ln_q = (double)q[i] / SHIFT_TAU - sum_q;
     kl += exp(ln_p) * (ln_p - ln_q);
   }
   return kl;

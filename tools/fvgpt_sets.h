@@ -53,6 +53,8 @@ fvg_status score_set(fvg_clip *m, const test_set *x, const float *f, fvg_branch 
                      fvg_learner *l, fvg_fvgpt *modules, const char *prompt_template,
                      fvg_score *score);
 
+/* The cross-entropy of a row of n logits. */
+double row_cross_entropy(const float *z, int n, int label);
 /* How far a classifier's prediction for a picture, logits p, is from that for its foreground, q: a
    term of the paper's D_fg, KL(softmax(p / tau) || softmax(q / tau)), tau being FVG-PT's. */
 #define SHIFT_TAU 2.0
