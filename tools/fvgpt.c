@@ -12,6 +12,7 @@
 #include "fvgpt_manual.h"
 #include "fvgpt_masks.h"
 #include "fvgpt_options.h"
+#include "fvgpt_paper.h"
 #include "fvgpt_preprocess.h"
 #include "fvgpt_print.h"
 #include "fvgpt_report.h"
@@ -27,6 +28,7 @@ static const fvgpt_command *const all_commands[] = {
   &attend_command,
   &masks_command,
   &tune_command,
+  &paper_command,
   &eval_command,
   &report_command,
 };
@@ -133,7 +135,8 @@ static int exit_status(fvg_ctx *c, display *d, const fvgpt_command *command, fvg
   if (s && stopped_by()) {
     const char *then = "begins anew";
     if (command == &masks_command) then = "goes on where it stopped";
-    if (command == &tune_command) then = "goes on where it stopped, at most an epoch is lost";
+    if (command == &tune_command || command == &paper_command)
+      then = "goes on where it stopped, at most an epoch is lost";
     char said[120];
     snprintf(said, sizeof said, "stopped; the same command given again %s", then);
     show_log(d, 0, said);

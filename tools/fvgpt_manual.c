@@ -93,6 +93,15 @@ static const char *const manual[] = {
   "                 list that was cut off goes on where it stopped when the same command is\n"
   "                 given again\n",
 
+  "fvgpt paper      --model DIR --data ROOT [--data ROOT2]... --out DIR\n"
+  "                 [--table 1|2|3|4|5|6|7|D_fg]... [--figure 4a|4b]...\n"
+  "                 makes tables and figures of arXiv 2603.08708 on these data sets, with\n"
+  "                 tune's options and its way of going on: 1 base to new, 2 cross-data (tuned\n"
+  "                 on the first data set), 3 modules, 4 hidden widths, 5 layers of gates,\n"
+  "                 6 indicators, 7 cost, D_fg the foreground shift, 4a beside other methods,\n"
+  "                 4b the weight of distillation.  Published numbers stand beside them\n"
+  "                 [--backbone CoOp,...] the methods of tables 1 and 2; others take the first\n"
+  "                 Writes DIR/table3.csv, .json and .html, or, of several, paper.csv, ...\n"
   "fvgpt eval       --model DIR --data ROOT --checkpoint DIR --split-half base|new|all\n"
   "                 [--split F] [--template STR]\n"
   "                 with --trainer NAME, --checkpoint is a published trainer's file\n"

@@ -126,6 +126,15 @@ static fvg_status check_masks(tuning *t, int set, findings *f) {
   return s;
 }
 
+/* --choose needs pictures to choose by. */
+static fvg_status check_val(const tuning *t, const fvg_dataset *d) {
+  if (!t->o->choose.n || d->val.n) return FVG_OK;
+  return fvg_fail(t->m->ctx, FVG_E_ARG,
+                  "%s: --choose needs val pictures, and there are none; --val 20 keeps some where "
+                  "class folders are cut",
+                  d->root);
+}
+
 /* Checks the class counts of everything that trains on a data set. */
 static fvg_status check_draws(const tuning *t, int set, findings *f) {
   fvg_status s = FVG_OK;
@@ -187,6 +196,7 @@ static fvg_status check_set_files(tuning *t, int set, findings *f) {
   fvg_status s = found(c, f, train);
   if (!s) s = found(c, f, fvg_dataset_check(d, FVG_CHECK_VAL | FVG_CHECK_TEST, skip_bad));
   if (!s && !train) s = check_draws(t, set, f);
+  if (!s) s = found(c, f, check_val(t, d));
   if (!s && !train) s = check_masks(t, set, f);
   if (!s && skip_bad) tell_untested(c, d);
   return s;

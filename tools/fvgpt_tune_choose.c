@@ -45,9 +45,7 @@ static fvg_status make_val(tuning *t, const seed_run *run) {
   if (!s && !task.items.n) {
     fvg_task_free(&task);
     s = fvg_fail(t->m->ctx, FVG_E_ARG,
-                 "%s: --choose needs val pictures, and there are none; --val 20 keeps some where "
-                 "class folders are cut",
-                 t->d->root);
+                 "%s: --choose needs val pictures, and none is of these classes", t->d->root);
   }
   return s ? s : test_of_task(t->m, &t->val, &task, "val", 1);
 }
@@ -101,13 +99,14 @@ static fvg_status check_earlier(tuning *t, const char *path, const char *choices
 static fvg_status save_best(tuning *t, const table_row *best, const seed_run *run,
                             fvg_learner *tuned, const trained *x, const char *choices,
                             const fvg_score *score, const char *path) {
-  fvg_settings settings;
-  describe(t, best, run->number, run->task, &settings);
-  fvg_settings_set(&settings, "choose", choices);
-  fvg_settings_set_number(&settings, "val_accuracy", score->accuracy);
-  fvg_settings_set_number(&settings, "val_cross_entropy", score->cross_entropy);
-  if (x->curve) fvg_settings_set(&settings, "epoch_loss", x->curve);
-  return fvg_checkpoint_save(x->l ? x->l : tuned, x->f, path, settings.entry, settings.n);
+  description about;
+  fvg_settings *settings = &about.settings;
+  describe(t, best, run->number, run->task, &about);
+  fvg_settings_set(settings, "choose", choices);
+  fvg_settings_set_number(settings, "val_accuracy", score->accuracy);
+  fvg_settings_set_number(settings, "val_cross_entropy", score->cross_entropy);
+  if (x->curve) fvg_settings_set(settings, "epoch_loss", x->curve);
+  return fvg_checkpoint_save(x->l ? x->l : tuned, x->f, path, settings->entry, settings->n);
 }
 
 static void tell_best(const table_row *r, const seed_run *run, const chosen *x) {

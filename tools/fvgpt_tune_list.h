@@ -99,7 +99,6 @@ typedef struct tuning {
   char *curve[MAX_ROWS][MAX_SEEDS];  /* losses per epoch as text: numbers with blanks between    */
   chosen chosen[MAX_ROWS][MAX_SEEDS];
   test_set val;                      /* of the seed at work; val.f NULL: not made yet            */
-  char own_text[VARIATIONS_BYTES], backbone_text[VARIATIONS_BYTES];      /* for describe          */
 
   /* Views; all that are there belong to the tuning (fvgpt_tune_stages.h). */
   fvg_views *plain_views;            /* plain CLIP's, shared by the entry's seeds and stages     */

@@ -189,20 +189,21 @@ static void describe_fvgpt(const tune_options *o, const table_row *r, fvg_settin
   if (guard_of(o, r)) fvg_settings_set(x, "guard", "on");
 }
 
-/* Settings of a row's own, and those that --choose has found for the learner below it.  The texts
-   must live as long as x does, so they belong to the tuning. */
-static void describe_variations(tuning *t, const table_row *r, int run, fvg_settings *x) {
+/* Settings of a row's own, and those that --choose has found for the learner below it. */
+static void describe_variations(const tuning *t, const table_row *r, int run, description *d) {
   if (r->own.n) {
-    print_variations(&r->own, t->own_text);
-    fvg_settings_set(x, "variation", t->own_text);
+    print_variations(&r->own, d->own);
+    fvg_settings_set(&d->settings, "variation", d->own);
   }
   if (r->backbone >= 0 && t->chosen[r->backbone][run].what.n) {
-    print_variations(&t->chosen[r->backbone][run].what, t->backbone_text);
-    fvg_settings_set(x, "backbone", t->backbone_text);
+    print_variations(&t->chosen[r->backbone][run].what, d->backbone);
+    fvg_settings_set(&d->settings, "backbone", d->backbone);
   }
 }
 
-void describe(tuning *t, const table_row *r, int run, const fvg_task *task, fvg_settings *x) {
+void describe(const tuning *t, const table_row *r, int run, const fvg_task *task,
+              description *about) {
+  fvg_settings *x = &about->settings;
   const int seed = t->seed[run];
   const tune_options *o = t->o;
   const fvg_train_desc d = train_desc_of(t, r, seed);
@@ -231,7 +232,7 @@ void describe(tuning *t, const table_row *r, int run, const fvg_task *task, fvg_
   } else if (r->backbone >= 0) {
     describe_fvgpt(o, r, x);
   }
-  describe_variations(t, r, run, x);
+  describe_variations(t, r, run, about);
 }
 
 /* What older files, which have no setting of this name, were made with; NULL: nobody can tell. */

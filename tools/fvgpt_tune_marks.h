@@ -10,9 +10,13 @@ fvg_train_desc train_desc_of(const tuning *t, const table_row *r, int seed);
 
 /* The mark "model": of what makes features of pictures and texts in the end. */
 void set_model(fvg_settings *x, const fvg_clip *m);
-/* All settings and marks of a row's stage on a task; run: the place of its seed.  x points into the
-   tuning. */
-void describe(tuning *t, const table_row *r, int run, const fvg_task *task, fvg_settings *x);
+/* All settings and marks of a row's stage, and the texts among them that are made here. */
+typedef struct description {
+  fvg_settings settings;
+  char own[VARIATIONS_BYTES], backbone[VARIATIONS_BYTES];
+} description;
+/* Describes a row's stage on a task; run: the place of its seed. */
+void describe(const tuning *t, const table_row *r, int run, const fvg_task *task, description *d);
 
 enum { MARK_BYTES = 32 };
 /* One mark of all this, of the learner and of the modules, for the state of a stage that may be cut

@@ -89,7 +89,7 @@ static fvg_status views_for(tuning *t, int seed, view_stage stage, int invert, f
 /* Its checkpoint, its state while it lasts, that of the cross-fitted gate, and what determines
    it. */
 typedef struct stage {
-  fvg_settings settings;
+  description about;
   char path[1600], state[1620], gate_state[1620], mark[MARK_BYTES];
   fvg_train_desc desc;
   int n_views;                       /* tuning.n_stage_views when it began                       */
@@ -110,7 +110,7 @@ static fvg_status reuse(tuning *t, const stage *g, const fvg_learner *like, fvg_
   fvg_status s = fvg_checkpoint_load(t->m, l, f, &w, g->path);
   if (s) return s;
 
-  s = check_settings(t, g->path, w, &g->settings, *l, like);
+  s = check_settings(t, g->path, w, &g->about.settings, *l, like);
   const char *losses = fvg_weights_metadata(w, "epoch_loss");
   if (!s && losses) {
     *curve = fvg_copy_string(c, losses);
@@ -141,8 +141,8 @@ static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const cha
   snprintf(g->state, sizeof g->state, "%s.part", g->path);
   snprintf(g->gate_state, sizeof g->gate_state, "%s.gate.part", g->path);
 
-  describe(t, r, run->number, run->task, &g->settings);
-  mark_of(&g->settings, like, r, g->mark);
+  describe(t, r, run->number, run->task, &g->about);
+  mark_of(&g->about.settings, like, r, g->mark);
   if (!s) s = reuse(t, g, like, l, f, curve);
   if (s) return s;
   if (*l) {
@@ -166,7 +166,7 @@ static fvg_status keep_curve(tuning *t, stage *g, char **curve) {
   for (int i = 0; i < g->desc.optimizer.epochs; i++)
     put(&d, i ? " %.6g" : "%.6g", g->desc.epoch_loss[i]);
   *curve = d.text;
-  if (!d.status) fvg_settings_set(&g->settings, "epoch_loss", *curve);
+  if (!d.status) fvg_settings_set(&g->about.settings, "epoch_loss", *curve);
   return d.status;
 }
 
@@ -177,8 +177,8 @@ static fvg_status stage_end(tuning *t, stage *g, fvg_status s, fvg_learner *l, f
   if (!s) s = keep_curve(t, g, curve);
 
   /* The preset is told and not compared, because only its numbers count. */
-  fvg_settings_set(&g->settings, "preset", preset_name[t->o->learner.preset]);
-  if (!s) s = fvg_checkpoint_save(l, f, g->path, g->settings.entry, g->settings.n);
+  fvg_settings_set(&g->about.settings, "preset", preset_name[t->o->learner.preset]);
+  if (!s) s = fvg_checkpoint_save(l, f, g->path, g->about.settings.entry, g->about.settings.n);
   if (!s) remove_states(g);
   fvg_release(t->m->ctx, g->desc.epoch_loss);
   return s;
@@ -409,11 +409,12 @@ fvg_status save_dpc_for_new(tuning *t, const table_row *r, const seed_run *run, 
   if (!s) s = fvg_dpc_reweigh(*for_new, tuned, from, to);
   if (s) return s;
 
-  fvg_settings settings;
+  description about;
   char folder[ROW_FOLDER_BYTES], path[1600];
   snprintf(folder, sizeof folder, "%s/seed%d/new", r->name, run->seed);
   s = prepare_folder(t, folder, path, sizeof path);
-  describe(t, r, run->number, run->task, &settings);
-  fvg_settings_set_number(&settings, "dpc_weight_for_new", t->o->dpc_weight_for_new);
-  return s ? s : fvg_checkpoint_save(*for_new, NULL, path, settings.entry, settings.n);
+  describe(t, r, run->number, run->task, &about);
+  fvg_settings_set_number(&about.settings, "dpc_weight_for_new", t->o->dpc_weight_for_new);
+  return s ? s
+           : fvg_checkpoint_save(*for_new, NULL, path, about.settings.entry, about.settings.n);
 }

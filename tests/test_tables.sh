@@ -1,0 +1,112 @@
+#!/bin/sh
+# The researcher's bench: settings chosen on val (tune --choose), and the paper's tables (paper), on a few classes of the
+# small world.  $1: the folder with the programs.
+build=$1
+fvgpt=$build/fvgpt
+model=examples/tiny-clip
+work=$build/test-tables
+data=$work/data
+passed=0
+failed=0
+check() {                                                # check "what" command...: the command succeeds
+  what=$1
+  shift
+  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED $what"; fi
+}
+refused() {                                              # refused "what" "text in the message" arguments of fvgpt...
+  what=$1
+  text=$2
+  shift 2
+  "$fvgpt" "$@" >"$work/stdout" 2>"$work/stderr"
+  status=$?
+  if [ $status -eq 1 ] && tail -n 1 "$work/stderr" | grep -q -F -e "$text"; then passed=$((passed + 1)); else
+    failed=$((failed + 1))
+    echo "FAILED $what: exit $status, expected '$text' in: $(tail -n 1 "$work/stderr")"
+  fi
+}
+sums() { (cd "$1" && find . -type f ! -name '.fvgpt.lock' | sort | xargs cksum); }
+
+# eight classes of ten pictures with masks, cut 5 / 2 / 3
+rm -rf "$work"
+mkdir -p "$data/mask"
+"$build/world" "$work/world" --set things --train 9 --test 1 >/dev/null
+for class in $(ls "$work/world/things/images" | head -n 8); do
+  mv "$work/world/things/images/$class" "$data/"
+  mv "$work/world/things/mask/images/$class" "$data/mask/"
+done
+rm -r "$work/world"
+quick="--augment none --shots 4 --seeds 1 --epochs 2"
+tune() { "$fvgpt" tune --model "$model" --data "$data" $quick "$@"; }
+
+# --choose: every combination, the best on val, the same again
+choose="--trainer FVGPT_KgCoOp,DPC_KgCoOp --choose lr=0.002,0.05 --choose W=1,8 --choose lambda_base=0.1,10"
+run() { tune $choose --calibration crossfit --out "$work/chosen" >"$work/$1.txt" 2>"$work/$1.err"; }
+check "settings are chosen" run one
+check "four candidates of KgCoOp" [ "$(ls -d "$work"/chosen/KgCoOp/seed1/lr=*,W=* | wc -l)" -eq 4 ]
+check "four of FVG-PT, which has no W" [ "$(ls -d "$work"/chosen/FVGPT_KgCoOp+crossfit/seed1/lr=*,lambda_base=* | wc -l)" -eq 4 ]
+check "two of DPC" [ "$(ls -d "$work"/chosen/DPC_KgCoOp/seed1/lr=* | wc -l)" -eq 2 ]
+chosen=$(sed -n 's/^KgCoOp  *seed 1  *chose \([^: ]*\):.*/\1/p' "$work/one.txt" | head -n 1)
+check "what was chosen is told" [ -n "$chosen" ]
+check "and what is kept" grep -aq "\"variation\":\"$chosen\"" "$work/chosen/KgCoOp/seed1/checkpoint.safetensors"
+check "and the halves are tuned so" [ -f "$work/chosen/KgCoOp.half1/seed1/$chosen/checkpoint.safetensors" ]
+check "the table's file tells it too" grep -q '"val": [0-9.]*, "chosen": {"lr": [0-9.]*, "W": [18]}' "$work/chosen/results.json"
+sums "$work/chosen" >"$work/one.sums"
+rm -r "$work/chosen/FVGPT_KgCoOp+crossfit/seed1/lr=0.05,lambda_base=10" "$work/chosen/KgCoOp/seed1/checkpoint.safetensors"
+check "what is missing is made again" run two
+sums "$work/chosen" >"$work/two.sums"
+check "and nothing else differs" cmp "$work/one.sums" "$work/two.sums"
+# the candidate that was chosen has the best val accuracy of those that are trained alone
+alone() { tune --trainer KgCoOp --lr "$1" --set "W=$2" --out "$work/alone-$1-$2" >"$work/stdout" 2>&1; }
+best=$(echo "$chosen" | sed 's/lr=\(.*\),W=\(.*\)/\1 \2/')
+check "the same settings by hand" alone $best
+tensors() { LC_ALL=C tail -c 512 "$1/KgCoOp/seed1/checkpoint.safetensors" | cksum; }
+check "make the same learner" [ "$(tensors "$work/chosen")" = "$(tensors "$work/alone-$(echo $best | tr ' ' '-')")" ]
+refused "another list" "was tuned with --choose lr=0.002,0.05 W=1,8; choose another --out" tune --model "$model" --data "$data" $quick \
+  --trainer KgCoOp --choose lr=0.002,0.01 --choose W=1,8 --out "$work/chosen"
+refused "no list" "choose another --out or remove it" tune --model "$model" --data "$data" $quick --trainer KgCoOp --out "$work/chosen"
+refused "a list over a plain run" "was tuned without --choose" tune --model "$model" --data "$data" $quick --trainer KgCoOp \
+  --choose lr=0.1,0.2 --out "$work/alone-$(echo $best | tr ' ' '-')"
+refused "no val" "--choose needs val pictures" tune --model "$model" --data "$data" $quick --val 0 --trainer CoOp --choose lr=0.1,0.2 --out "$work/no-val"
+refused "one value" "NAME=VALUE,VALUE,... with 2 to 12 numbers" tune --model "$model" --data "$data" --trainer CoOp --choose lr=0.1 --out "$work/x"
+refused "no number" "NAME=VALUE,VALUE" tune --model "$model" --data "$data" --trainer CoOp --choose lr=0.1,fast --out "$work/x"
+refused "not a number" "NAME=VALUE,VALUE" tune --model "$model" --data "$data" --trainer CoOp --choose lr=0.1,nan --out "$work/x"
+refused "twice" "lr is given twice" tune --model "$model" --data "$data" --trainer CoOp --choose lr=0.1,0.2 --choose lr=0.3,0.4 --out "$work/x"
+refused "half an epoch" "a whole number from 1" tune --model "$model" --data "$data" --trainer CoOp --choose epochs=1.5,2 --out "$work/x"
+refused "a setting of nobody" "--choose W=1,2: none of the trainers has this setting" tune --model "$model" --data "$data" --trainer CoOp \
+  --choose W=1,2 --out "$work/x"
+check "a refused run leaves nothing" [ ! -e "$work/x" ]
+
+# the paper's tables
+paper() { "$fvgpt" paper --model "$model" --data "$data" $quick "$@" --out "$work/paper" >"$work/paper.txt" 2>"$work/paper.err"; }
+rows() { sed -n "/^$1:/,/^Published/p" "$work/paper.txt" | sed '1,2d;$d'; }
+check "a table and a figure" paper --table 3 --figure 4b
+check "Table 3 has eight rows" [ "$(rows "Table 3" | wc -l)" -eq 8 ]
+check "Figure 4b has five" [ "$(rows "Figure 4b" | wc -l)" -eq 5 ]
+check "published numbers stand beside ours" sh -c "grep -q '^FRG + FDC + PC .* 82.40 .* 73.62 .* 77.76' '$work/paper.txt'"
+base_of() { sed -n "s/.*\"$1\",\"data\",base,\\([0-9.]*\\),.*/\\1/p" "$work/paper/paper.csv" | head -n 1; }
+table_of() { sed -n "s/^$1  *\\([0-9.]*\\) .*/\\1/p" "$work/paper.txt" | tail -n 1; }
+check "the CSV has the number of the table" [ "$(base_of "FRG + FDC + PC" | cut -c1-4)" = "$(table_of "FRG + FDC + PC" | cut -c1-4)" ]
+check "JSON can be read" sh -c "! command -v python3 >/dev/null || python3 -m json.tool '$work/paper/paper.json' >/dev/null"
+check "the page has a chart of two lines" [ "$(grep -c '<polyline' "$work/paper/paper.html")" -eq 2 ]
+check "without distillation is another row" sh -c "[ -f '$work/paper/base-to-new/FVGPT_CoOp+no_distillation/seed1/checkpoint.safetensors' ]"
+check "lambda 1 trained with 1" grep -aq '"lambda_base":"1"' "$work/paper/base-to-new/FVGPT_CoOp+lambda_base=1/seed1/checkpoint.safetensors"
+check "the other tables" paper --table 4 --table 5 --table 6 --table 7 --table D_fg --backbone CoOp
+check "use what is finished" grep -q 'FVGPT_CoOp seed 1: reusing' "$work/paper.err"
+check "eight widths" [ "$(rows "Table 4" | wc -l)" -eq 8 ]
+check "three depths" [ "$(rows "Table 5" | wc -l)" -eq 3 ]
+check "seven sets of indicators" [ "$(rows "Table 6" | wc -l)" -eq 7 ]
+check "16 wide is 16 wide" grep -aq '"fdc_hidden":"16"' "$work/paper/base-to-new/FVGPT_CoOp+fdc_hidden=16/seed1/checkpoint.safetensors"
+check "three layers are three" grep -aq 'frg.fc3.weight' "$work/paper/base-to-new/FVGPT_CoOp+gate_layers=3/seed1/checkpoint.safetensors"
+check "a gate without area" grep -aq '"frg_without":"4"' "$work/paper/base-to-new/FVGPT_CoOp+frg_without=4/seed1/checkpoint.safetensors"
+check "costs are measured" sh -c "sed -n '/^Table 7/,/^Pictures/p' '$work/paper.txt' | grep -q '^CoOp  *384  *[1-9]'"
+check "D_fg of three rows" [ "$(sed -n '/^D_fg/,/^Mean/p' "$work/paper.txt" | grep -c -E '^(CLIP|CoOp|FVG-PT on CoOp)  .* [0-9]+\.[0-9]{4}')" -eq 3 ]
+mkdir "$work/other" && cp -R "$data"/* "$work/other/"
+check "cross-data" paper --data "$work/other" --table 2 --backbone CoOp
+check "has four rows and the other set" sh -c "[ \"\$(sed -n '/^Table 2/,/^Published/p' '$work/paper.txt' | grep -c -E '^(CLIP|CoOp|CoOp . FVG-PT|  gain) ')\" -eq 4 ] && grep -q 'other accuracy' '$work/paper.txt'"
+refused "Table 2 of one set" "--table 2 needs the data set to tune on and then others" paper --model "$model" --data "$data" $quick --table 2 --out "$work/p"
+refused "no table" "paper needs --table N or --figure N" paper --model "$model" --data "$data" --out "$work/p"
+refused "no such table" "--table 8: one of 1 2 3 4 5 6 7 D_fg is expected" paper --model "$model" --data "$data" --table 8 --out "$work/p"
+refused "a trainer" "--backbone names other methods" paper --model "$model" --data "$data" --table 3 --trainer CoOp --out "$work/p"
+
+printf '%d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" -eq 0 ]
