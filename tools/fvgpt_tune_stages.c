@@ -167,6 +167,7 @@ static fvg_status stage_end(tuning *t, stage *g, fvg_status s, fvg_learner *l, f
 
   /* The preset is told and not compared, because only its numbers count. */
   fvg_settings_set(&g->settings, "preset", preset_name[t->o->learner.preset]);
+  if (!s) s = check_claim(t->c);
   if (!s) s = fvg_checkpoint_save(l, f, g->path, g->settings.entry, g->settings.n);
   if (!s) remove_states(g);
   fvg_release(t->m->ctx, g->desc.epoch_loss);
@@ -367,6 +368,7 @@ static fvg_status save_for_new(tuning *t, const table_row *r, int seed, stage *g
   snprintf(folder, sizeof folder, "%s/%s/seed%d/new", t->out, r->name, seed);
   s = prepare_folder(t, folder, path, sizeof path);
   fvg_settings_set_number(&g->settings, "dpc_weight_for_new", t->o->dpc_weight_for_new);
+  if (!s) s = check_claim(t->c);
   if (!s) s = fvg_checkpoint_save(*for_new, NULL, path, g->settings.entry, g->settings.n);
   return s;
 }
