@@ -398,7 +398,8 @@ fvg_status reuse_result(tuning *t, int row, int run) {
   if (!fvg_file_exists(path) || !has_checkpoint(t, entry, row, run)) return FVG_OK;
   mark_of_result(t, &t->row[row], t->seed[run], &t->task, mark);
   fvg_status s = read_marked(t, entry, row, run, mark);
-  if (!s && t->has_result[row][run])
+  const int is_stage = t->row[row].method != NULL;
+  if (!s && is_stage && t->has_result[row][run])
     print(stderr, "%-10s seed %d: reusing %s\n", t->row[row].name, t->seed[run], path);
   return s;
 }
