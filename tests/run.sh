@@ -16,7 +16,7 @@ run() {
   echo $? >"$results/$1.status"
 }
 work() {                                                 # runs whatever no other worker has taken; the longest comes first
-  for test in test_commands test_tables $names; do
+  for test in test_commands test_shards test_tables $names; do
     if mkdir "$results/$test.taken" 2>/dev/null; then run "$test"; fi
   done
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fvgpt_attend.h"
+#include "fvgpt_claim.h"
 #include "fvgpt_classify.h"
 #include "fvgpt_encode.h"
 #include "fvgpt_eval.h"
@@ -17,6 +18,7 @@
 #include "fvgpt_print.h"
 #include "fvgpt_report.h"
 #include "fvgpt_system.h"
+#include "fvgpt_table.h"
 #include "fvgpt_tune.h"
 
 static const fvgpt_command *const all_commands[] = {
@@ -29,6 +31,7 @@ static const fvgpt_command *const all_commands[] = {
   &masks_command,
   &tune_command,
   &paper_command,
+  &table_command,
   &eval_command,
   &report_command,
 };
@@ -87,7 +90,7 @@ static int print_version(void) {
 /* ---- running a command ---- */
 static int is_stopped(void *user) {
   (void)user;
-  return stopped_by() != 0;
+  return stopped_by() != 0 || claim_is_lost();
 }
 
 /* The level of that name, an fvg_simd; -1: there is none. */

@@ -53,16 +53,19 @@ fvg_status mask_file(const fvg_dataset *d, const char *folder, const char *path,
   return name ? FVG_OK : FVG_E_NOMEM;
 }
 
-fvg_status save_mask(fvg_ctx *c, mask_writer *w, const fvg_image *mask, const char *file) {
+fvg_status enter_folder(fvg_ctx *c, mask_writer *w, const char *file) {
   const char *slash = strrchr(file, '/');
   const size_t n = slash ? (size_t)(slash - file) : 0;
   if (n >= sizeof w->folder) return fvg_fail(c, FVG_E_ARG, "%.100s...: the path is too long", file);
-  if (n && (strncmp(w->folder, file, n) || w->folder[n])) {
-    memcpy(w->folder, file, n);
-    w->folder[n] = 0;
-    fvg_status s = make_folders(c, w->folder);
-    if (s) return s;
-    remove_temporaries(w->folder);
-  }
-  return fvg_image_save(c, mask, file);
+  if (!n || (!strncmp(w->folder, file, n) && !w->folder[n])) return FVG_OK;
+  memcpy(w->folder, file, n);
+  w->folder[n] = 0;
+  fvg_status s = make_folders(c, w->folder);
+  if (!s && !w->is_shared) remove_temporaries(w->folder);
+  return s;
+}
+
+fvg_status save_mask(fvg_ctx *c, mask_writer *w, const fvg_image *mask, const char *file) {
+  fvg_status s = enter_folder(c, w, file);
+  return s ? s : fvg_image_save(c, mask, file);
 }

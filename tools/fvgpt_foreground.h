@@ -22,8 +22,11 @@ fvg_status mask_file(const fvg_dataset *d, const char *folder, const char *path,
 /* The folder that a mask was saved in last; begins with zeros. */
 typedef struct mask_writer {
   char folder[1400];
+  int is_shared;                     /* 1: others write there too, and what they left stays      */
 } mask_writer;
-/* Saves a mask as `file`; its folders are made, and rid of what a killed run left there. */
+/* Enters the folder of a mask's file: it is made, and rid of what a killed run left there. */
+fvg_status enter_folder(fvg_ctx *c, mask_writer *w, const char *file);
+/* Saves a mask as `file`, in a folder that it enters. */
 fvg_status save_mask(fvg_ctx *c, mask_writer *w, const fvg_image *mask, const char *file);
 
 #endif

@@ -11,6 +11,7 @@
 #include "fvgpt_foreground.h"
 #include "fvgpt_html.h"
 #include "fvgpt_sets.h"
+#include "fvgpt_shard.h"
 #include "fvgpt_system.h"
 
 typedef struct masks_options {
@@ -21,6 +22,7 @@ typedef struct masks_options {
   const char *text;                  /* what to look for; NULL: each picture's class             */
   int any;                           /* 1: the classes of training pictures are not looked at    */
   int sheet;                         /* pictures on the sheet                                    */
+  shard_option shard;
 } masks_options;
 
 static void declare(option_table *t, void *options) {
@@ -33,6 +35,7 @@ static void declare(option_table *t, void *options) {
   add_text(t, "--text", &o->text);
   add_flag(t, "--any-class", &o->any);
   add_whole(t, "--sheet", &o->sheet, 0, 100000);
+  add_shard_option(t, &o->shard);
 }
 
 /* ---- masks.csv ---- */
@@ -50,8 +53,10 @@ typedef struct mask_run {
   char folder[1100], table[1200], sheet[1200];
   made_mask *made;                   /* at most one for each picture, n_made in use              */
   int n_made;
-  int n_new, n_there;                /* masks that this run made, and that were there            */
+  int n_new, n_there, n_left;        /* masks that this run made, that were there, and that are
+                                        left to other shards                                     */
   int is_cut;                        /* 1: the table's last line is not whole                    */
+  int tidies;                        /* 1: shards were here, whose folders are gone through      */
   mask_writer writer;
 } mask_run;
 
@@ -93,8 +98,8 @@ static void read_line(mask_run *r, char *line) {
 }
 
 /* What an earlier run wrote; a table that is not there is an empty one. */
-static void read_table(mask_run *r) {
-  FILE *f = fopen(r->table, "r");
+static void read_table(mask_run *r, const char *path) {
+  FILE *f = fopen(path, "r");
   if (!f) return;
   char line[2200];
   while (fgets(line, sizeof line, f)) {
@@ -120,8 +125,75 @@ static fvg_status add_line(mask_run *r, const made_mask *x) {
   return FVG_OK;
 }
 
+/* ---- the tables of shards ---- */
+/* Every shard writes a table of its own, masks.K-of-N.csv, beside masks.csv. */
+static int is_table_of_shard(const char *name) {
+  int number, count;
+  char tail[8];
+  return sscanf(name, "masks.%d-of-%d.%7s", &number, &count, tail) == 3 && !strcmp(tail, "csv");
+}
+
+#ifdef FVGPT_DIRENT
+typedef void (*table_fn)(mask_run *r, const char *path);
+typedef struct table_visit {
+  mask_run *r;
+  table_fn visit;
+  int n;
+} table_visit;
+
+static void visit_table(void *to, const char *name, int is_folder) {
+  table_visit *x = (table_visit *)to;
+  char path[1200];
+  if (is_folder || !is_table_of_shard(name)) return;
+  snprintf(path, sizeof path, "%.1100s/%.90s", x->r->folder, name);
+  if (x->visit) x->visit(x->r, path);
+  x->n++;
+}
+
+/* Visits the shards' tables; returns how many there are. */
+static int visit_tables(mask_run *r, table_fn visit) {
+  table_visit x = {r, visit, 0};
+  (void)fvg_list_folder(NULL, r->folder, visit_table, &x);
+  return x.n;
+}
+
+static void remove_table(mask_run *r, const char *path) {
+  (void)r;
+  remove(path);
+}
+
+/* Writes masks.csv anew, with the shards' lines among the others, as one run would have written it:
+   in the order of the data set. */
+static fvg_status merge_tables(mask_run *r) {
+  if (r->o->shard.number || !visit_tables(r, NULL)) return FVG_OK;
+  visit_tables(r, read_table);
+  r->tidies = 1;
+  document d = new_document(r->m->ctx);
+  put(&d, "confidence,foreground,picture\n");
+  for (int part = 0; part < 3; part++) {
+    const fvg_items *items = part_of(&r->d, part);
+    for (int i = 0; i < items->n; i++) {
+      int k = 0;
+      while (k < r->n_made && r->made[k].path != items->item[i].path) k++;
+      if (k == r->n_made) continue;
+      put(&d, "%.3f,%.3f,%s\n", r->made[k].confidence, r->made[k].foreground, r->made[k].path);
+    }
+  }
+  fvg_status s = save_document(&d, r->table);
+  r->is_cut = 0;
+  if (!s) visit_tables(r, remove_table);
+  return s;
+}
+#else
+static fvg_status merge_tables(mask_run *r) {
+  (void)r;
+  (void)is_table_of_shard;
+  return FVG_OK;
+}
+#endif
+
 /* ---- masks ---- */
-static double share_of(const fvg_image *mask) {
+static double area_of(const fvg_image *mask) {
   const size_t n = (size_t)mask->width * (size_t)mask->height;
   size_t inside = 0;
   for (size_t i = 0; i < n; i++) inside += mask->pixels[i] != 0;
@@ -145,8 +217,9 @@ static fvg_status mask_picture(mask_run *r, const fvg_item *item, int part) {
   if (s) return s;
   if (fvg_file_exists(file)) {
     r->n_there++;
+    if (r->tidies) s = enter_folder(c, &r->writer, file);
     fvg_release(c, file);
-    return FVG_OK;
+    return s;
   }
 
   fvg_image picture, mask;
@@ -155,7 +228,7 @@ static fvg_status mask_picture(mask_run *r, const fvg_item *item, int part) {
   if (!s) s = fvg_foreground_mask(r->x, &mask, &confidence, &picture, label_of(r, item, part));
   if (!s) {
     /* The line comes first: a run that is killed between both makes the mask again. */
-    const made_mask x = {rounded((double)confidence), rounded(share_of(&mask)), item->path};
+    const made_mask x = {rounded((double)confidence), rounded(area_of(&mask)), item->path};
     s = add_line(r, &x);
     if (!s) s = save_mask(c, &r->writer, &mask, file);
     r->n_new++;
@@ -164,6 +237,12 @@ static fvg_status mask_picture(mask_run *r, const fvg_item *item, int part) {
   fvg_image_free(c, &picture);
   fvg_release(c, file);
   return s;
+}
+
+/* Shard K of N makes the masks of every N-th picture, from the K-th on. */
+static int is_ours(const mask_run *r, int picture) {
+  const shard_option *shard = &r->o->shard;
+  return !shard->number || picture % shard->count == shard->number - 1;
 }
 
 static fvg_status mask_all(mask_run *r) {
@@ -176,7 +255,8 @@ static fvg_status mask_all(mask_run *r) {
   for (int part = 0; part < 3; part++) {
     const fvg_items *items = part_of(d, part);
     for (int i = 0; !s && i < items->n; i++) {
-      s = mask_picture(r, &items->item[i], part);
+      if (is_ours(r, (int)progress.step)) s = mask_picture(r, &items->item[i], part);
+      else r->n_left++;
       progress.step++;
       if (!s) s = fvg_report_progress(r->m->ctx, &progress);
     }
@@ -298,7 +378,11 @@ static fvg_status choose_folder(mask_run *r) {
     return fvg_fail(c, FVG_E_ARG, "%.100s...: the path is too long", out ? out : d->root);
   if (out) snprintf(r->folder, sizeof r->folder, "%s", out);
   else snprintf(r->folder, sizeof r->folder, "%.900s%s%.90s/mask", d->root, slash, folder);
+  const shard_option *shard = &r->o->shard;
   snprintf(r->table, sizeof r->table, "%s/masks.csv", r->folder);
+  if (shard->number)
+    snprintf(r->table, sizeof r->table, "%s/masks.%d-of-%d.csv", r->folder, shard->number,
+             shard->count);
   snprintf(r->sheet, sizeof r->sheet, "%s/masks.html", r->folder);
   return make_folders(c, r->folder);
 }
@@ -322,6 +406,11 @@ static void print_summary(const mask_run *r) {
   print(stdout, "%s: %d masks made, %d were there", r->folder, r->n_new, r->n_there);
   if (r->n_made) printf("; mean confidence %.2f", sum / r->n_made);
   printf("\n");
+  if (r->o->shard.number) {
+    print(stdout, "%d are left to the other shards; fvgpt masks without --shard ends the work\n",
+          r->n_left);
+    return;
+  }
   if (r->n_made && r->o->sheet)
     print(stdout, "look through %s, which shows the most doubtful first\n", r->sheet);
 }
@@ -333,13 +422,15 @@ static fvg_status run_in_folder(mask_run *r) {
   folder_lock lock;
   memset(&lock, 0, sizeof lock);
   fvg_status s = choose_folder(r);
-  if (!s) s = lock_folder(c, &lock, r->folder);
+  if (!s) s = (r->o->shard.number ? share_folder : lock_folder)(c, &lock, r->folder);
   r->made = FVG_NEW_ARRAY(c, made_mask, n + 1);
   if (!s && !r->made) s = FVG_E_NOMEM;
   if (!s) s = new_foreground(r);
-  if (!s) read_table(r);
+  r->writer.is_shared = r->o->shard.number > 0;
+  if (!s) read_table(r, r->table);
+  if (!s) s = merge_tables(r);
   if (!s) s = mask_all(r);
-  if (!s) s = write_sheet(r);
+  if (!s && !r->o->shard.number) s = write_sheet(r);
   if (!s) print_summary(r);
   fvg_foreground_free(r->x);
   fvg_release(c, r->made);

@@ -20,9 +20,17 @@ typedef struct option {
 
 enum { MAX_OPTIONS_OF_COMMAND = 64, MAX_LISTS = 8 };
 
+/* An option of the command line: its number in the table, and its value. */
+typedef struct given_option {
+  int option;
+  const char *value;
+} given_option;
+
 struct option_table {
   option option[MAX_OPTIONS_OF_COMMAND];
   int n;
+  given_option *given;               /* [n_given]                                                */
+  int n_given;
   text_list *list[MAX_LISTS];        /* whose memory is to be freed                              */
   int n_list;
   common_options *common;
@@ -138,8 +146,16 @@ static int take_word(const option *x, const char *text, int *out) {
 
 static void take_item(text_list *list, const char *text) { list->item[list->n++] = text; }
 
+/* Remembers an option as it was given. */
+static void keep_given(option_table *t, const option *x, const char *value) {
+  given_option *to = &t->given[t->n_given++];
+  to->option = (int)(x - t->option);
+  to->value = value;
+}
+
 /* 0: the value makes no sense, after a message. */
-static int take_value(const option *x, const char *text) {
+static int take_value(option_table *t, const option *x, const char *text) {
+  keep_given(t, x, text);
   switch (x->kind) {
     case TEXT: *(const char **)x->to = text; return 1;
     case WHOLE: return take_whole(x, text, (int *)x->to);
@@ -192,16 +208,17 @@ static int take_option(option_table *t, char **argv, int *i) {
   }
   if (x->kind == FLAG) {
     *(int *)x->to = 1;
+    keep_given(t, x, "on");
     return 1;
   }
-  if (equals) return take_value(x, equals + 1);
+  if (equals) return take_value(t, x, equals + 1);
 
   if (*i + 1 == t->argc) {
     print(stderr, "fvgpt: %s needs a value\n", argument);
     return 0;
   }
   ++*i;
-  return take_value(x, argv[*i]);
+  return take_value(t, x, argv[*i]);
 }
 
 /* Takes an argument that belongs to no option, or remembers the first that should not be there. */
@@ -247,6 +264,8 @@ parsed parse_command(parsed_command *x, const fvgpt_command *command, int argc, 
   x->table = (option_table *)calloc(1, sizeof *x->table);
   if (x->options && x->table) {
     x->table->argc = argc;
+    x->table->given = (given_option *)calloc((size_t)argc, sizeof *x->table->given);
+    if (!x->table->given) x->table->is_out_of_memory = 1;
     command->declare(x->table, x->options);
   }
   if (!x->options || !x->table || x->table->is_out_of_memory) {
@@ -256,6 +275,7 @@ parsed parse_command(parsed_command *x, const fvgpt_command *command, int argc, 
 
   x->common = x->table->common;
   x->common->command = command->name;
+  x->common->table = x->table;
   x->common->argc = argc;
   x->common->argv = argv;
   return parse_arguments(x->table, argc, argv);
@@ -263,7 +283,25 @@ parsed parse_command(parsed_command *x, const fvgpt_command *command, int argc, 
 
 void parsed_command_free(parsed_command *x) {
   for (int i = 0; x->table && i < x->table->n_list; i++) free((void *)x->table->list[i]->item);
+  if (x->table) free(x->table->given);
   free(x->table);
   free(x->options);
   memset(x, 0, sizeof *x);
+}
+
+static int is_among(const char *name, const char *const *names) {
+  for (int i = 0; names[i]; i++) {
+    if (!strcmp(names[i], name)) return 1;
+  }
+  return 0;
+}
+
+void visit_given(const common_options *o, const char *const *except, visit_fn visit, void *arg) {
+  const option_table *t = o->table;
+  for (int i = 0; i < t->n; i++) {
+    if (is_among(t->option[i].name, except)) continue;
+    for (int k = 0; k < t->n_given; k++) {
+      if (t->given[k].option == i) visit(arg, t->option[i].name, t->given[k].value);
+    }
+  }
 }

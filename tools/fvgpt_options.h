@@ -11,6 +11,8 @@ typedef struct text_list {
   int n;
 } text_list;
 
+typedef struct option_table option_table;
+
 /* What every command has. */
 typedef struct common_options {
   const char *command;               /* its name                                                 */
@@ -19,9 +21,8 @@ typedef struct common_options {
   int threads;                       /* 0: as many as there are processors                       */
   const char *simd, *merges;         /* NULL: not given                                          */
   const char *model;
+  const option_table *table;         /* where all of the command's options are                   */
 } common_options;
-
-typedef struct option_table option_table;
 
 /* A command: declare fills its options, which are zeros before, with their defaults and puts them
    into the table; run does the work. */
@@ -63,5 +64,11 @@ typedef struct parsed_command {
 parsed parse_command(parsed_command *x, const fvgpt_command *command, int argc, char **argv);
 void parsed_command_free(parsed_command *x);
 int is_help_option(const char *argument);
+
+/* Visits every option that was given and is not among `except`, which ends with NULL, in the order
+   in which the command declares them: its name, and its value, "on" for a flag.  One that was given
+   several times is visited as often. */
+typedef void (*visit_fn)(void *arg, const char *name, const char *value);
+void visit_given(const common_options *o, const char *const *except, visit_fn visit, void *arg);
 
 #endif

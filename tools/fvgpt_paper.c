@@ -158,7 +158,7 @@ static fvg_status run_items(paper *x, const tune_options *o, const int *wanted) 
     s = plan_item(t, c, &plan[i], (paper_item)i, x->backbone.name, x->backbone.n,
                   x->o->backbone != NULL);
   }
-  if (!s) s = tuning_run(c, t);
+  if (!s) s = tuning_run(t);
 
   for (int i = 0; !s && i < N_ITEM; i++) {
     if (!wanted[i]) continue;
@@ -167,7 +167,7 @@ static fvg_status run_items(paper *x, const tune_options *o, const int *wanted) 
     if (i == TABLE_SHIFT) s = measure_shifts(t, &plan[i], table);
     if (!s) put_table(x, table);
   }
-  tuning_free(c, t);
+  tuning_free(t);
   fvg_release(c, plan);
   fvg_release(c, table);
   return s;
@@ -184,6 +184,7 @@ static fvg_status run_base_to_new(paper *x) {
   snprintf(out, sizeof out, "%s/base-to-new", x->o->tune.out);
   tune_options o = x->o->tune;
   o.out = out;
+  o.learner.trainer = "paper";
   return run_items(x, &o, wanted);
 }
 
@@ -206,6 +207,7 @@ static fvg_status run_cross_data(paper *x) {
   int fits = 1;
   snprintf(out, sizeof out, "%s/cross-data", o.out);
   o.out = out;
+  o.learner.trainer = "paper";
 
   if (d->dataset_root && d->dataset) {
     const size_t n = strcspn(d->dataset, ",");

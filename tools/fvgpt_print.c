@@ -91,8 +91,13 @@ int show_progress(void *user, const fvg_progress *p) {
   return 0;
 }
 
+static int is_muted;
+
+void mute_log(int on) { is_muted = on; }
+
 void show_log(void *user, int level, const char *message) {
   display *d = (display *)user;
+  if (is_muted) return;
   print(stderr, "%sfvgpt: %s%s\n", d->open_line ? "\n" : "", level ? "note: " : "", message);
   d->open_line = 0;
 }

@@ -31,6 +31,8 @@ typedef struct display {
 /* For fvg_desc, with a display as its user. */
 int show_progress(void *user, const fvg_progress *p);
 void show_log(void *user, int level, const char *message);
+/* 1: show_log says nothing, while something is tried that will be done again. */
+void mute_log(int on);
 
 /* ---- texts that grow ---- */
 /* Running out of memory is remembered in status until the end. */

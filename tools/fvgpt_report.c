@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "fvgpt_checks.h"
+#include "fvgpt_json.h"
 #include "fvgpt_print.h"
 #include "fvgpt_report_page.h"
 #include "fvgpt_report_runs.h"

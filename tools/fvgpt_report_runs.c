@@ -4,40 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- results.json ---- */
-fvg_status load_json(fvg_ctx *c, fvg_json *j, const char *path) {
-  memset(j, 0, sizeof *j);
-  fvg_source source;
-  fvg_status s = fvg_source_file(c, &source, path);
-  if (s) return s;
-  uint8_t *bytes = NULL;
-  size_t n;
-  s = fvg_source_read_all(c, &bytes, &n, &source);
-  if (!s) s = fvg_json_parse(c, j, (const char *)bytes, n, path);
-  fvg_bytes_free(c, bytes);
-  fvg_source_close(&source);
-  return s;
-}
-
-static int json_number(const fvg_json *j, int object, const char *key, double *out) {
-  const int at = fvg_json_find(j, object, key);
-  if (at < 0 || j->value[at].type != FVG_JSON_NUMBER) return 0;
-  *out = j->value[at].number;
-  return 1;
-}
-
-/* The first value of a list; -1: there is none. */
-static int json_first(const fvg_json *j, int object, const char *key) {
-  const int list = fvg_json_find(j, object, key);
-  return list < 0 ? -1 : j->value[list].first;
-}
-
-/* Copies the string of a key; 0: there is none that fits. */
-static int json_text(const fvg_json *j, int object, const char *key, char *to, size_t size) {
-  const int at = fvg_json_find(j, object, key);
-  if (at < 0 || j->value[at].type != FVG_JSON_STRING) return 0;
-  return snprintf(to, size, "%s", j->value[at].string) < (int)size;
-}
+#include "fvgpt_json.h"
 
 /* ---- models ---- */
 /* Rows of --ablate, FRG+FDC or MMRL_FDC+PC, are in the table alone: they are parts of a model that

@@ -5,8 +5,6 @@
 
 #include "fvgpt_report_study.h"
 
-/* Reads a JSON file. */
-fvg_status load_json(fvg_ctx *c, fvg_json *j, const char *path);
 /* Reads RUNS/results.json: shots, seeds, scores and curves; and makes the list of models. */
 fvg_status read_runs(study *x);
 /* The mean of a model's curves over the seeds, and its chart's ticks. */

@@ -56,40 +56,47 @@ void test_free(fvg_ctx *c, test_set *x) {
   fvg_task_free(&x->task);
   fvg_release(c, x->label);
   fvg_release(c, x->f);
-  memset(x, 0, sizeof *x);
+  memset(&x->task, 0, sizeof x->task);
+  x->label = NULL;
+  x->f = NULL;
 }
 
-fvg_status test_of_task(fvg_clip *m, test_set *x, const fvg_task *task, const char *name,
-                        int seen) {
-  fvg_ctx *c = m->ctx;
+fvg_status test_of_task(fvg_ctx *c, test_set *x, const fvg_task *task) {
   fvg_status s = FVG_OK;
-  memset(x, 0, sizeof *x);
-  snprintf(x->name, sizeof x->name, "%s", name);
-  x->seen = seen;
   x->task = *task;
 
   const size_t n = (size_t)x->task.items.n;
   x->label = FVG_NEW_ARRAY(c, int, n);
-  x->f = FVG_NEW_ARRAY(c, float, n * (size_t)m->embed_dim);
-  if (!x->label || !x->f) s = FVG_E_NOMEM;
+  if (!x->label) s = FVG_E_NOMEM;
   for (size_t i = 0; !s && i < n; i++) x->label[i] = x->task.items.item[i].label;
-  if (!s) s = fvg_encode_task(m, NULL, x->f, &x->task);
   if (s) test_free(c, x);
   return s;
 }
 
-fvg_status test_new(fvg_clip *m, test_set *x, const fvg_dataset *d, fvg_group half,
-                    const char *name, int seen) {
+fvg_status test_new(fvg_ctx *c, test_set *x, const fvg_dataset *d, fvg_group half) {
   fvg_task task;
-  memset(x, 0, sizeof *x);
   fvg_status s = test_task(d, half, &task);
-  return s ? s : test_of_task(m, x, &task, name, seen);
+  return s ? s : test_of_task(c, x, &task);
 }
 
-fvg_status features_of(fvg_clip *m, fvg_learner *l, const test_set *x, float **f) {
+fvg_status test_encode(fvg_clip *m, test_set *x) {
+  if (x->f) return FVG_OK;
+  x->f = FVG_NEW_ARRAY(m->ctx, float, (size_t)x->task.items.n * (size_t)m->embed_dim);
+  fvg_status s = x->f ? fvg_encode_task(m, NULL, x->f, &x->task) : FVG_E_NOMEM;
+  if (s) {
+    fvg_release(m->ctx, x->f);
+    x->f = NULL;
+  }
+  return s;
+}
+
+fvg_status features_of(fvg_clip *m, fvg_learner *l, test_set *x, float **f) {
   const size_t width = (size_t)fvg_learner_feature_width(m, l);
-  *f = x->f;
-  if (width == (size_t)m->embed_dim) return FVG_OK;
+  if (width == (size_t)m->embed_dim) {
+    fvg_status s = test_encode(m, x);
+    *f = x->f;
+    return s;
+  }
   *f = FVG_NEW_ARRAY(m->ctx, float, (size_t)x->task.items.n * width);
   return *f ? fvg_encode_task(m, l, *f, &x->task) : FVG_E_NOMEM;
 }

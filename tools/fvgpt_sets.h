@@ -37,17 +37,20 @@ typedef struct test_set {
   int seen;                          /* 1: the methods have been trained on these classes        */
   fvg_task task;
   int *label;                        /* [task.items.n]                                           */
-  float *f;                          /* [task.items.n, embed_dim]                                */
+  float *f;                          /* [task.items.n, embed_dim]; NULL: not yet encoded         */
 } test_set;
-fvg_status test_new(fvg_clip *m, test_set *x, const fvg_dataset *d, fvg_group half,
-                    const char *name, int seen);
-/* The same of any task, which x then owns, also after a failure. */
-fvg_status test_of_task(fvg_clip *m, test_set *x, const fvg_task *task, const char *name, int seen);
+/* The test pictures of a half, for a set that has its name. */
+fvg_status test_new(fvg_ctx *c, test_set *x, const fvg_dataset *d, fvg_group half);
+/* The pictures of any task, which x then owns, also after a failure. */
+fvg_status test_of_task(fvg_ctx *c, test_set *x, const fvg_task *task);
+/* Encodes its pictures by plain CLIP, if that is still to be done. */
+fvg_status test_encode(fvg_clip *m, test_set *x);
+/* Its name stays. */
 void test_free(fvg_ctx *c, test_set *x);
 
 /* Features of a test set by l's tower, to be released unless they are x->f, which they are where l
    leaves the tower alone. */
-fvg_status features_of(fvg_clip *m, fvg_learner *l, const test_set *x, float **f);
+fvg_status features_of(fvg_clip *m, fvg_learner *l, test_set *x, float **f);
 /* Scores a test set, f being its features as learner l makes them. */
 fvg_status score_set(fvg_clip *m, const test_set *x, const float *f, fvg_branch branch,
                      fvg_learner *l, fvg_fvgpt *modules, const char *prompt_template,

@@ -10,11 +10,16 @@
 #include <sys/stat.h>
 #include <time.h>
 #ifdef _WIN32
+#define WIN32_LEAN_AND_MEAN
 #include <direct.h>
 #include <io.h>
+#include <process.h>
 #include <share.h>
+#include <sys/utime.h>
+#include <windows.h>
 #else
 #include <unistd.h>
+#include <utime.h>
 #endif
 
 /* ---- stopping ---- */
@@ -80,6 +85,17 @@ double now(void) {
 #endif
 }
 
+void pause_for(double seconds) {
+#ifdef _WIN32
+  Sleep((DWORD)(1000 * seconds));
+#else
+  struct timespec t;
+  t.tv_sec = (time_t)seconds;
+  t.tv_nsec = (long)(1e9 * (seconds - (double)t.tv_sec));
+  nanosleep(&t, NULL);
+#endif
+}
+
 int processors(void) {
 #ifdef _WIN32
   const char *n = getenv("NUMBER_OF_PROCESSORS");
@@ -121,6 +137,64 @@ int check_arguments(int argc, char **argv) {
   (void)argv;
 #endif
   return 1;
+}
+
+/* ---- processes ---- */
+#ifndef _WIN32
+/* The first line of a file that the kernel keeps; "" where there is none. */
+static void read_line_of(const char *path, char *line, int size) {
+  FILE *f = fopen(path, "r");
+  line[0] = 0;
+  if (!f) return;
+  if (!fgets(line, size, f)) line[0] = 0;
+  fclose(f);
+  line[strcspn(line, "\n")] = 0;
+}
+#endif
+
+/* Containers may bear the same name on different machines, and see different processes on the same
+   one.  Linux has a number for each start of a machine, and one for each world of processes. */
+void name_host(char host[HOST_BYTES]) {
+#ifdef _WIN32
+  const char *name = getenv("COMPUTERNAME");
+  snprintf(host, HOST_BYTES, "%.60s", name ? name : "windows");
+#else
+  char name[61], start[9], world[40];
+  if (gethostname(name, sizeof name)) name[0] = 0;
+  name[sizeof name - 1] = 0;
+  read_line_of("/proc/sys/kernel/random/boot_id", start, sizeof start);
+  const long n = (long)readlink("/proc/self/ns/pid", world, sizeof world - 1);
+  world[n > 0 ? n : 0] = 0;
+  snprintf(host, HOST_BYTES, "%s%s%s%s%s", name, *start ? " " : "", start, *world ? " " : "",
+           world);
+#endif
+}
+
+long process_number(void) {
+#ifdef _WIN32
+  return (long)_getpid();
+#else
+  return (long)getpid();
+#endif
+}
+
+/* A process that has ended and that nobody has asked about yet still has its number. */
+int is_process(long number) {
+#ifdef _WIN32
+  HANDLE process = OpenProcess(SYNCHRONIZE, FALSE, (DWORD)number);
+  if (!process) return GetLastError() == ERROR_ACCESS_DENIED;
+  const int is_running = WaitForSingleObject(process, 0) == WAIT_TIMEOUT;
+  CloseHandle(process);
+  return is_running;
+#else
+  char path[60], line[200];
+  if (number <= 0 || (kill((pid_t)number, 0) && errno == ESRCH)) return 0;
+  snprintf(path, sizeof path, "/proc/%ld/stat", number);
+  read_line_of(path, line, sizeof line);
+  const char *name_end = strrchr(line, ')');
+  const char state = name_end && name_end[1] ? name_end[2] : 0;
+  return state != 'Z' && state != 'X';
+#endif
 }
 
 /* ---- folders ---- */
@@ -194,10 +268,50 @@ void remove_temporaries(const char *folder) {
 void remove_temporaries(const char *folder) { (void)folder; }
 #endif
 
+/* ---- files that processes agree by ---- */
+/* O_EXCL is one step on local and on network file systems: of all who try, one makes the file. */
+int make_new_file(const char *path, const char *text) {
+  const size_t n = strlen(text);
+#ifdef _WIN32
+  const int file = _open(path, _O_CREAT | _O_EXCL | _O_WRONLY | _O_BINARY, _S_IREAD | _S_IWRITE);
+#else
+  const int file = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
+#endif
+  if (file < 0) return errno == EEXIST ? 0 : -1;
+#ifdef _WIN32
+  const int is_whole = _write(file, text, (unsigned)n) == (int)n;
+  return _close(file) || !is_whole ? -1 : 1;
+#else
+  const int is_whole = write(file, text, n) == (ssize_t)n;
+  return close(file) || !is_whole ? -1 : 1;
+#endif
+}
+
+int renew_file(const char *path) {
+#ifdef _WIN32
+  return !_utime(path, NULL);
+#else
+  return !utime(path, NULL);
+#endif
+}
+
+int time_of_file(const char *path, double *seconds) {
+  struct stat about;
+  if (stat(path, &about)) return 0;
+  *seconds = (double)about.st_mtime;
+  return 1;
+}
+
 /* ---- locks ---- */
-static fvg_status locked_out(fvg_ctx *c, const char *folder, long process) {
+static fvg_status locked_out(fvg_ctx *c, const char *folder, long process, int by_shards) {
   char who[40] = "";
   if (process > 0) snprintf(who, sizeof who, " (process %ld)", process);
+  if (by_shards) {
+    return fvg_fail(c, FVG_E_IO,
+                    "%s: shards of a run%s are writing into this folder; wait for their end, or "
+                    "give --shard to work with them",
+                    folder, who);
+  }
   return fvg_fail(c, FVG_E_IO,
                   "%s: another fvgpt%s is writing into this folder; wait for its end, or choose "
                   "another --out",
@@ -205,16 +319,16 @@ static fvg_status locked_out(fvg_ctx *c, const char *folder, long process) {
 }
 
 #ifdef _WIN32
-fvg_status lock_folder(fvg_ctx *c, folder_lock *x, const char *folder) {
+/* Nobody else can open the file of a lock of one's own until it is closed. */
+static fvg_status lock_kind(fvg_ctx *c, folder_lock *x, const char *folder, int is_shared) {
   snprintf(x->path, sizeof x->path, "%s/.fvgpt.lock", folder);
-
-  /* Nobody else can open the file until we close it. */
-  x->file = _fsopen(x->path, "w", _SH_DENYRW);
+  x->file = _fsopen(x->path, is_shared ? "a" : "w", is_shared ? _SH_DENYNO : _SH_DENYRW);
   if (x->file) return FVG_OK;
-  if (errno == EACCES && !_access(x->path, 0)) return locked_out(c, folder, 0);
+  if (errno == EACCES && !_access(x->path, 0)) return locked_out(c, folder, 0, 0);
   return fvg_fail(c, FVG_E_IO, "%s: cannot create: %s", x->path, strerror(errno));
 }
 
+/* While other shards have the file open, it stays. */
 void unlock_folder(folder_lock *x) {
   if (!x->file) return;
   fclose(x->file);
@@ -242,32 +356,45 @@ static fvg_status open_lock(fvg_ctx *c, const char *path, int *file) {
   return fvg_fail(c, FVG_E_IO, "%s: is there and is no plain file; remove it", path);
 }
 
+/* The last shard to end has a lock of its own for a moment, while it removes the file; whoever wants
+   to share waits for that. */
+static int try_lock(int file, int is_shared, struct flock *lock) {
+  for (int attempt = 0;; attempt++) {
+    memset(lock, 0, sizeof *lock);
+    lock->l_whence = SEEK_SET;
+    lock->l_type = is_shared ? F_RDLCK : F_WRLCK;
+    if (!fcntl(file, F_SETLK, lock)) return 0;
+    const int is_taken = errno == EACCES || errno == EAGAIN;
+    if (!is_taken || !is_shared || attempt == 10) return -1;
+    pause_for(0.03);
+  }
+}
+
 /* Locks an open file.  A file system without locks is only warned of. */
-static fvg_status lock_file(fvg_ctx *c, int file, const char *path, const char *folder) {
+static fvg_status lock_file(fvg_ctx *c, int file, const char *path, const char *folder,
+                            int is_shared) {
   struct flock lock;
-  memset(&lock, 0, sizeof lock);
-  lock.l_whence = SEEK_SET;
-  lock.l_type = F_WRLCK;
-  if (!fcntl(file, F_SETLK, &lock)) return FVG_OK;
+  if (!try_lock(file, is_shared, &lock)) return FVG_OK;
 
   const int reason = errno;
   if (reason == EACCES || reason == EAGAIN) {
     if (fcntl(file, F_GETLK, &lock) || lock.l_type == F_UNLCK) lock.l_pid = 0;
-    return locked_out(c, folder, (long)lock.l_pid);
+    return locked_out(c, folder, (long)lock.l_pid, lock.l_type == F_RDLCK);
   }
   fvg_log(c, 0, "%s: cannot be locked (%s): a second run into this folder would not be noticed",
           path, strerror(reason));
   return FVG_OK;
 }
 
-fvg_status lock_folder(fvg_ctx *c, folder_lock *x, const char *folder) {
+static fvg_status lock_kind(fvg_ctx *c, folder_lock *x, const char *folder, int is_shared) {
   snprintf(x->path, sizeof x->path, "%s/.fvgpt.lock", folder);
+  x->is_shared = is_shared;
   for (;;) {
     int file;
     fvg_status s = open_lock(c, x->path, &file);
     if (s) return s;
 
-    s = lock_file(c, file, x->path, folder);
+    s = lock_file(c, file, x->path, folder, is_shared);
     if (s) {
       close(file);
       return s;
@@ -281,11 +408,29 @@ fvg_status lock_folder(fvg_ctx *c, folder_lock *x, const char *folder) {
   }
 }
 
-/* The file goes while we still hold it, so that nobody can lock one that is about to go. */
+/* The file goes while we still hold it, so that nobody can lock one that is about to go.  Shards
+   leave it to the last of them, who alone can have it for himself. */
 void unlock_folder(folder_lock *x) {
   if (!x->file) return;
-  remove(x->path);
-  close(x->file - 1);
+  int file = x->file - 1;
   x->file = 0;
+  if (x->is_shared) {
+    close(file);
+    file = open(x->path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct flock lock;
+    const int is_last = file >= 0 && !try_lock(file, 0, &lock) && is_same_file(file, x->path);
+    if (is_last) remove(x->path);
+  } else {
+    remove(x->path);
+  }
+  if (file >= 0) close(file);
 }
 #endif
+
+fvg_status lock_folder(fvg_ctx *c, folder_lock *x, const char *folder) {
+  return lock_kind(c, x, folder, 0);
+}
+
+fvg_status share_folder(fvg_ctx *c, folder_lock *x, const char *folder) {
+  return lock_kind(c, x, folder, 1);
+}

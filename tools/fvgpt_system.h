@@ -1,4 +1,5 @@
-/* What C99 has no words for, on POSIX systems and on Windows: Ctrl-C, folders, locks, the clock. */
+/* What C99 has no words for, on POSIX systems and on Windows: Ctrl-C, folders, locks, the clock,
+   processes. */
 #ifndef FVGPT_SYSTEM_H
 #define FVGPT_SYSTEM_H
 
@@ -17,9 +18,19 @@ void prepare_streams(void);
 int is_terminal(FILE *stream);
 /* Seconds since some moment. */
 double now(void);
+void pause_for(double seconds);
 int processors(void);
 /* Are all arguments UTF-8?  0: no, after a message. */
 int check_arguments(int argc, char **argv);
+
+/* ---- processes ---- */
+enum { HOST_BYTES = 120 };
+/* The machine's name, with what tells it from others of that name, and its worlds of processes from
+   each other: processes of one host know each other by number. */
+void name_host(char host[HOST_BYTES]);
+long process_number(void);
+/* Is there a process of that number on this host? */
+int is_process(long number);
 
 /* ---- folders ---- */
 int is_slash(char ch);
@@ -33,12 +44,23 @@ fvg_status make_folders(fvg_ctx *c, const char *path);
 /* Removes what a killed run left of files that it was writing; nobody else writes to the folder. */
 void remove_temporaries(const char *folder);
 
+/* ---- files that processes agree by ---- */
+/* Makes a file that nobody has made before.  1: it is ours; 0: it was there; -1: it cannot be made,
+   for the reason in errno. */
+int make_new_file(const char *path, const char *text);
+/* Gives a file the time of now, by the clock of its file system; 0: it is gone. */
+int renew_file(const char *path);
+/* When the file was written or renewed, in seconds; 0: it is gone. */
+int time_of_file(const char *path, double *seconds);
+
 /* ---- locks ---- */
 /* Two runs into one folder would mix their files, so whoever writes into a folder for long keeps a
    lock on the file .fvgpt.lock in it.  The operating system takes the lock back when the process
-   ends, however it ends: a file that a killed run left behind locks nobody out. */
+   ends, however it ends: a file that a killed run left behind locks nobody out.  Shards of one run
+   share a lock, which keeps out whoever wants one of his own. */
 typedef struct folder_lock {
   char path[1300];
+  int is_shared;
 #ifdef _WIN32
   FILE *file;
 #else
@@ -46,6 +68,7 @@ typedef struct folder_lock {
 #endif
 } folder_lock;
 fvg_status lock_folder(fvg_ctx *c, folder_lock *x, const char *folder);
+fvg_status share_folder(fvg_ctx *c, folder_lock *x, const char *folder);
 /* An x of zeros holds no lock, which is no error. */
 void unlock_folder(folder_lock *x);
 

@@ -1,116 +1,16 @@
-/* fvgpt tune.  What is finished lies in --out as checkpoints and is used again. */
+/* fvgpt tune.  What is finished lies in --out as checkpoints and results, and is used again. */
 #include "fvgpt_tune.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "fvgpt_checks.h"
+#include "fvgpt_results.h"
 #include "fvgpt_tune_check.h"
-#include "fvgpt_tune_choose.h"
 #include "fvgpt_tune_list.h"
-#include "fvgpt_tune_masks.h"
+#include "fvgpt_tune_shards.h"
 #include "fvgpt_tune_table.h"
-
-/* ---- a seed ---- */
-static fvg_branch branch_for(const table_row *r, int seen) {
-  if (!r->method) return FVG_ZERO_SHOT;
-  if (r->backbone < 0) return seen ? FVG_TUNED : FVG_TUNED_NEW;
-  return seen ? FVG_BRANCH_BASE : FVG_BRANCH_NEW;
-}
-
-/* Tests a row; f: for each test set, its features by the row's learner.  Zero-shot CLIP has the
-   published set's hand-made template. */
-static fvg_status test_row(tuning *t, int row, int run, float *const *f, fvg_learner *l,
-                           fvg_fvgpt *modules) {
-  const table_row *r = &t->row[row];
-  for (int i = 0; i < t->n_test; i++) {
-    const test_set *x = &t->test[i];
-    const fvg_dataset_card *card = x->task.dataset->card;
-    const char *prompt_template = t->o->learner.prompt_template;
-    if (!r->method && !prompt_template && card) prompt_template = card->prompt_template;
-    fvg_score score;
-    fvg_status s = score_set(t->m, x, f[i], branch_for(r, x->seen), l, modules, prompt_template,
-                             &score);
-    if (s) return s;
-    t->result[row][run][i] = score.accuracy;
-  }
-  print_row(t, row, run);
-  return FVG_OK;
-}
-
-/* DPC has a learner for base classes and one for new ones, each with features of its own. */
-static fvg_status test_dpc(tuning *t, int row, int run, fvg_learner *base, fvg_learner *for_new) {
-  fvg_status s = FVG_OK;
-  for (int i = 0; !s && i < t->n_test; i++) {
-    const test_set *x = &t->test[i];
-    fvg_learner *l = x->seen ? base : for_new;
-    float *f = NULL;
-    fvg_score score;
-    s = features_of(t->m, l, x, &f);
-    if (!s) s = score_set(t->m, x, f, FVG_TUNED, l, NULL, t->o->learner.prompt_template, &score);
-    if (!s) t->result[row][run][i] = score.accuracy;
-    if (f != x->f) fvg_release(t->m->ctx, f);
-  }
-  if (!s) print_row(t, row, run);
-  return s;
-}
-
-static fvg_status run_dpc(tuning *t, int row, const seed_run *run, fvg_learner *tuned) {
-  fvg_learner *base = NULL;
-  fvg_learner *for_new = NULL;
-  fvg_status s = stage_dpc(t, row, run, tuned, &base, &for_new);
-  if (!s) s = test_dpc(t, row, run->number, base, for_new);
-  fvg_learner_free(base);
-  fvg_learner_free(for_new);
-  return s;
-}
-
-static fvg_status run_fvgpt(tuning *t, int row, const seed_run *run, float *const *f,
-                            fvg_learner *l) {
-  fvg_fvgpt *modules = NULL;
-  fvg_status s = stage_fvgpt(t, row, run, l, &modules);
-  if (!s) s = test_row(t, row, run->number, f, l, modules);
-  fvg_fvgpt_free(modules);
-  return s;
-}
-
-/* A method, and FVG-PT on it as often as the table wants it, and DPC. */
-static fvg_status run_backbone(tuning *t, int row, const seed_run *run) {
-  fvg_learner *l = NULL;
-  float *f[MAX_TESTS] = {NULL};
-  fvg_status s = stage_method(t, row, run, &l);
-  for (int i = 0; !s && i < t->n_test; i++) s = features_of(t->m, l, &t->test[i], &f[i]);
-  if (!s) s = test_row(t, row, run->number, f, l, NULL);
-
-  for (int k = 0; !s && k < t->n_row; k++) {
-    if (t->row[k].backbone != row) continue;
-    if (t->row[k].dpc) s = run_dpc(t, k, run, l);
-    else s = run_fvgpt(t, k, run, f, l);
-  }
-  for (int i = 0; i < t->n_test; i++) {
-    if (f[i] != t->test[i].f) fvg_release(t->m->ctx, f[i]);
-  }
-  free_backbone_views(t);
-  fvg_learner_free(l);
-  return s;
-}
-
-static fvg_status run_seed(tuning *t, int number) {
-  float *plain[MAX_TESTS];
-  for (int i = 0; i < t->n_test; i++) plain[i] = t->test[i].f;
-  fvg_task task;
-  const seed_run run = {number, t->seed[number], &task};
-  fvg_status s = draw(t, t->d, t->at->shots, run.seed, &task);
-  if (s) return s;
-
-  s = test_row(t, 0, number, plain, NULL, NULL);
-  for (int row = 1; !s && row < t->n_row; row++) {
-    if (t->row[row].backbone < 0) s = run_backbone(t, row, &run);
-  }
-  test_free(t->m->ctx, &t->val);
-  fvg_task_free(&task);
-  return s;
-}
+#include "fvgpt_tune_units.h"
 
 /* ---- data sets ---- */
 /* Opens the data sets of --transfer-to: roots, or names under --dataset-root. */
@@ -157,58 +57,17 @@ static void close_sets(tuning *t) {
   for (int i = 0; i < t->n_set; i++) fvg_dataset_free(&t->set[i]);
 }
 
-/* ---- an entry ---- */
-static fvg_status add_test(tuning *t, const fvg_dataset *d, fvg_group half, const char *name,
-                           int seen) {
-  if (t->n_test == MAX_TESTS)
-    return fvg_fail(t->m->ctx, FVG_E_ARG, "more than %d test sets", MAX_TESTS);
-  fvg_status s = test_new(t->m, &t->test[t->n_test], d, half, name, seen);
-  if (!s) t->n_test++;
-  return s;
-}
-
-/* The test sets of an entry: both halves of its classes, or all classes and those of the data sets
-   to transfer to. */
-static fvg_status add_tests(tuning *t) {
-  if (t->train_half == FVG_BASE) {
-    fvg_status s = add_test(t, t->d, FVG_BASE, "base", 1);
-    return s ? s : add_test(t, t->d, FVG_NEW, "new", 0);
+/* ---- a run alone ---- */
+static fvg_status run_seed(tuning *t, int number) {
+  fvg_status s = open_seed(t, number);
+  for (int row = 0; !s && row < t->n_row; row++) {
+    if (begins_unit(t, row)) s = finish_unit(t, row, number);
   }
-  const char *name = t->o->learner.transfer_to ? "source" : "all";
-  fvg_status s = add_test(t, t->d, FVG_ALL, name, 1);
-  for (int i = 0; !s && i < t->n_target; i++)
-    s = add_test(t, &t->target[i], FVG_ALL, t->target_name[i], 0);
   return s;
-}
-
-static fvg_status open_entry(tuning *t, const table_entry *e) {
-  t->at = e;
-  t->d = &t->set[e->set];
-  t->n_test = 0;
-  if (t->n_entry > 1) snprintf(t->out, sizeof t->out, "%s/%s", t->o->out, e->key);
-  else snprintf(t->out, sizeof t->out, "%s", t->o->out);
-  fvg_status s = make_folders(t->m->ctx, t->out);
-  if (s) return s;
-  remove_temporaries(t->out);
-  return add_tests(t);
-}
-
-static void close_entry(tuning *t) {
-  fvg_ctx *c = t->m->ctx;
-  free_entry_views(t);
-  for (int i = 0; i < t->n_test; i++) test_free(c, &t->test[i]);
-  for (int row = 0; row < t->n_row; row++) {
-    for (int run = 0; run < t->n_seed; run++) {
-      fvg_release(c, t->curve[row][run]);
-      t->curve[row][run] = NULL;
-    }
-  }
 }
 
 static fvg_status run_entry(tuning *t, int entry) {
-  fvg_status s = open_entry(t, &t->entry[entry]);
-  if (!s) s = make_own_masks(t);
-  if (!s) s = print_settings(t);
+  fvg_status s = open_entry(t, entry);
   for (int run = 0; !s && run < t->n_seed; run++) s = run_seed(t, run);
   if (!s) s = write_results(t, entry);
 
@@ -218,16 +77,46 @@ static fvg_status run_entry(tuning *t, int entry) {
   return s;
 }
 
+/* Removes what shards and killed runs left behind. */
+static fvg_status tidy(tuning *t) {
+  fvg_status s = FVG_OK;
+  remove_temporaries(t->o->out);
+  for (int e = 0; e < t->n_entry; e++) {
+    char folder[1100];
+    entry_folder(t, e, folder, sizeof folder);
+    remove_temporaries(folder);
+  }
+  const int n = count_units(t);
+  for (int i = 0; !s && i < n; i++) {
+    const tune_unit u = unit_at(t, i);
+    char folder[1280];
+    result_folder(t, u.entry, u.row, u.run, folder, sizeof folder);
+    s = clear_claims(t->c, folder, &t->who, t->o->out);
+    if (!s) remove_temporaries(folder);
+  }
+  return s;
+}
+
+static fvg_status run_alone(tuning *t) {
+  fvg_status s = tidy(t);
+  if (!s) s = write_plan(t);
+  for (int e = 0; !s && e < t->n_entry; e++) s = run_entry(t, e);
+  return s;
+}
+
 /* ---- the command ---- */
-/* Locks --out, and in a list the folder of every entry, which may be another run's --out. */
-static fvg_status lock_out(tuning *t, fvg_ctx *c) {
-  fvg_status s = make_folders(c, t->o->out);
-  if (!s) s = lock_folder(c, &t->lock[0], t->o->out);
+/* Locks --out, and in a list the folder of every entry, which may be another run's --out.  Shards
+   have these locks together. */
+static fvg_status lock_out(tuning *t) {
+  fvg_status (*const lock)(fvg_ctx *, folder_lock *, const char *) =
+      t->o->shard.number ? share_folder : lock_folder;
+  fvg_status s = make_folders(t->c, t->o->out);
+  if (!s) s = lock(t->c, &t->lock[0], t->o->out);
   for (int e = 0; !s && t->n_entry > 1 && e < t->n_entry; e++) {
     char folder[1100];
-    snprintf(folder, sizeof folder, "%s/%s", t->o->out, t->entry[e].key);
-    s = make_folders(c, folder);
-    if (!s) s = lock_folder(c, &t->lock[e + 1], folder);
+    entry_folder(t, e, folder, sizeof folder);
+    s = make_folders(t->c, folder);
+    if (!s) s = lock(t->c, &t->lock[e + 1], folder);
   }
   return s;
 }
@@ -236,28 +125,33 @@ fvg_status tuning_new(fvg_ctx *c, tuning **out, const tune_options *o) {
   tuning *t = FVG_NEW(c, tuning);
   *out = t;
   if (!t) return FVG_E_NOMEM;
+  t->c = c;
   t->o = o;
+  t->who.shard = o->shard;
+  t->who.expires = o->claim_expires;
   t->train_half = protocol_of(&o->learner) == FVG_BASE_TO_NEW ? FVG_BASE : FVG_ALL;
   return FVG_OK;
 }
 
 /* Everything that can be wrong is looked for before the first entry begins. */
-fvg_status tuning_run(fvg_ctx *c, tuning *t) {
-  fvg_status s = parse_lists(t, c);
-  if (!s) s = lock_out(t, c);
-  if (!s) s = open_model(c, &t->o->common, &t->m);
+fvg_status tuning_run(tuning *t) {
+  fvg_status s = parse_lists(t, t->c);
+  if (!s) s = lock_out(t);
+  if (!s) s = open_model(t->c, &t->o->common, &t->m);
   if (!s) s = open_sets(t);
   if (!s) s = check_run(t);
-  if (!s) remove_temporaries(t->o->out);
-  for (int e = 0; !s && e < t->n_entry; e++) s = run_entry(t, e);
+  if (!s) s = make_plan(t);
+  if (!s) s = t->o->shard.number ? run_shard(t) : run_alone(t);
   return s;
 }
 
-void tuning_free(fvg_ctx *c, tuning *t) {
+void tuning_free(tuning *t) {
   if (!t) return;
+  fvg_ctx *c = t->c;
   close_sets(t);
   for (int e = 0; e <= MAX_ENTRIES; e++) unlock_folder(&t->lock[e]);
   fvg_clip_free(t->m);
+  fvg_release(c, t->plan);
   fvg_release(c, t);
 }
 
@@ -271,8 +165,8 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   tuning *t;
   fvg_status s = tuning_new(c, &t, o);
   if (!s) s = parse_trainers(t, c);
-  if (!s) s = tuning_run(c, t);
-  tuning_free(c, t);
+  if (!s) s = tuning_run(t);
+  tuning_free(t);
   return s;
 }
 

@@ -10,8 +10,8 @@ extern const fvgpt_command tune_command;
 fvg_status tuning_new(fvg_ctx *c, tuning **out, const tune_options *o);
 /* Trains and tests all rows on all entries, and writes their tables.  The model and the data sets
    stay open. */
-fvg_status tuning_run(fvg_ctx *c, tuning *t);
+fvg_status tuning_run(tuning *t);
 /* NULL is allowed. */
-void tuning_free(fvg_ctx *c, tuning *t);
+void tuning_free(tuning *t);
 
 #endif

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fvgpt_checks.h"
+#include "fvgpt_print.h"
 
 fvg_status draw(const tuning *t, const fvg_dataset *d, int shots, int seed, fvg_task *task) {
   fvg_task_desc desc;
@@ -202,11 +203,36 @@ static fvg_status check_set_files(tuning *t, int set, findings *f) {
   return s;
 }
 
+/* Makes a learner of each method, of two classes, to see whether its options make sense together. */
+static fvg_status check_learners(const tuning *t, findings *f) {
+  fvg_ctx *c = t->m->ctx;
+  const fvg_dataset *d = &t->set[0];
+  const char *const *name = (const char *const *)d->class_name;
+  fvg_status s = FVG_OK;
+  for (int row = 1; !s && row < t->n_row; row++) {
+    const table_row *r = &t->row[row];
+    if (r->backbone >= 0) continue;
+    fvg_option option[MAX_OPTIONS];
+    fvg_learner_desc desc;
+    fvg_learner *l = NULL;
+    const int shots = t->entry[0].shots;
+    s = learner_desc(c, &t->o->learner, r->method, d->card, shots, option, &desc);
+    mute_log(1);
+    const fvg_status made =
+        s ? s : fvg_learner_new(t->m, &l, name, d->n_class < 2 ? 1 : 2, &desc);
+    mute_log(0);
+    fvg_learner_free(l);
+    s = found(c, f, made);
+  }
+  return s;
+}
+
 fvg_status check_run(tuning *t) {
   fvg_ctx *c = t->m->ctx;
   findings f;
   memset(&f, 0, sizeof f);
   fvg_status s = check_outputs(t, &f);
+  if (!s) s = check_learners(t, &f);
   for (int i = 0; !s && i < t->n_set; i++) s = check_set_files(t, i, &f);
   for (int i = 0; !s && i < t->n_target; i++)
     s = found(c, &f, fvg_dataset_check(&t->target[i], FVG_CHECK_TEST, t->o->data.skip_bad));

@@ -33,7 +33,7 @@ static fvg_status train(tuning *t, const table_row *r, const seed_run *run, fvg_
 /* The val pictures that the published few-shot lists have: min(shots, 4) of each class that the
    methods train on. */
 static fvg_status make_val(tuning *t, const seed_run *run) {
-  if (t->val.f) return FVG_OK;
+  if (t->val.task.dataset) return FVG_OK;
   fvg_task_desc desc;
   memset(&desc, 0, sizeof desc);
   desc.split = FVG_VAL;
@@ -47,7 +47,7 @@ static fvg_status make_val(tuning *t, const seed_run *run) {
     s = fvg_fail(t->m->ctx, FVG_E_ARG,
                  "%s: --choose needs val pictures, and none is of these classes", t->d->root);
   }
-  return s ? s : test_of_task(t->m, &t->val, &task, "val", 1);
+  return s ? s : test_of_task(t->c, &t->val, &task);
 }
 
 static fvg_status judge(tuning *t, fvg_learner *tuned, const trained *x,
@@ -106,6 +106,8 @@ static fvg_status save_best(tuning *t, const table_row *best, const seed_run *ru
   fvg_settings_set_number(settings, "val_accuracy", score->accuracy);
   fvg_settings_set_number(settings, "val_cross_entropy", score->cross_entropy);
   if (x->curve) fvg_settings_set(settings, "epoch_loss", x->curve);
+  fvg_status s = check_claim(t->c);
+  if (s) return s;
   return fvg_checkpoint_save(x->l ? x->l : tuned, x->f, path, settings->entry, settings->n);
 }
 

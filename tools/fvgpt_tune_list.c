@@ -16,6 +16,7 @@ void declare_tune(option_table *t, void *options) {
   o->lambda_new = 1;
   o->dpc_weight = 0.5;
   o->dpc_top_k = 8;
+  o->claim_expires = 600;
 
   add_common(t, &o->common);
   add_learner_options(t, &o->learner);
@@ -39,6 +40,8 @@ void declare_tune(option_table *t, void *options) {
   add_number(t, "--dpc-weight-for-new", &o->dpc_weight_for_new, 0, 1);
   add_whole(t, "--dpc-top-k", &o->dpc_top_k, 1, 10000);
   add_choose_option(t, &o->choose);
+  add_shard_option(t, &o->shard);
+  add_number(t, "--claim-expires", &o->claim_expires, 1, 1e6);
 }
 
 /* ---- the rows of the table ---- */
@@ -404,6 +407,29 @@ static fvg_status parse_entries(tuning *t, fvg_ctx *c) {
   if (s || t->n_entry) return s;
   return fvg_fail(c, FVG_E_ARG,
                   "tune needs --data ROOT, or --dataset-root DATA --dataset NAME,...");
+}
+
+void entry_folder(const tuning *t, int entry, char *folder, size_t size) {
+  const int is_alone = t->n_entry == 1;
+  snprintf(folder, size, "%.900s%s%s", t->o->out, is_alone ? "" : "/",
+           is_alone ? "" : t->entry[entry].key);
+}
+
+static void name_test(tuning *t, const char *name, int seen) {
+  test_set *x = &t->test[t->n_test++];
+  snprintf(x->name, sizeof x->name, "%s", name);
+  x->seen = seen;
+}
+
+void name_tests(tuning *t) {
+  t->n_test = 0;
+  if (t->train_half == FVG_BASE) {
+    name_test(t, "base", 1);
+    name_test(t, "new", 0);
+    return;
+  }
+  name_test(t, t->o->learner.transfer_to ? "source" : "all", 1);
+  for (int i = 0; i < t->n_target; i++) name_test(t, t->target_name[i], 0);
 }
 
 fvg_status parse_lists(tuning *t, fvg_ctx *c) {

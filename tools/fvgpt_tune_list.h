@@ -4,6 +4,7 @@
 #ifndef FVGPT_TUNE_LIST_H
 #define FVGPT_TUNE_LIST_H
 
+#include "fvgpt_claim.h"
 #include "fvgpt_foreground.h"
 #include "fvgpt_learners.h"
 #include "fvgpt_sets.h"
@@ -30,6 +31,8 @@ typedef struct tune_options {
   double dpc_weight, dpc_weight_for_new;
   int dpc_top_k;
   choose_options choose;
+  shard_option shard;
+  double claim_expires;              /* seconds                                                  */
 } tune_options;
 void declare_tune(option_table *t, void *options);
 
@@ -73,12 +76,14 @@ typedef struct table_entry {
 } table_entry;
 
 typedef struct tuning {
+  fvg_ctx *c;
   const tune_options *o;
   fvg_clip *m;
   table_row row[MAX_ROWS];
   table_entry entry[MAX_ENTRIES];
   int seed[MAX_SEEDS];
   int n_row, n_entry, n_seed;
+  claimant who;                      /* of --shard                                               */
   fvg_group train_half;
   fvg_views_desc augment;
   folder_lock lock[MAX_ENTRIES + 1]; /* of --out, and of the entries' folders                    */
@@ -89,6 +94,15 @@ typedef struct tuning {
   int n_set, n_target;
   int own_masks[MAX_ENTRIES];        /* 1: the set's masks are still to be made by CLIP itself   */
 
+  /* The plan (fvgpt_results.h), and of each entry the mark that its results bear. */
+  char *plan;
+  char run_mark[MAX_ENTRIES][20];
+
+  /* The seed at work: its pictures, and the mark of their masks, which all rows share. */
+  fvg_task task;
+  uint64_t mask_mark;
+  int has_mask_mark;
+
   /* The entry at work. */
   const table_entry *at;
   fvg_dataset *d;                    /* one of set                                               */
@@ -96,9 +110,10 @@ typedef struct tuning {
   test_set test[MAX_TESTS];
   int n_test;
   double result[MAX_ROWS][MAX_SEEDS][MAX_TESTS];
+  int has_result[MAX_ROWS][MAX_SEEDS];
   char *curve[MAX_ROWS][MAX_SEEDS];  /* losses per epoch as text: numbers with blanks between    */
   chosen chosen[MAX_ROWS][MAX_SEEDS];
-  test_set val;                      /* of the seed at work; val.f NULL: not made yet            */
+  test_set val;                      /* of the seed at work, if it is needed                     */
 
   /* Views; all that are there belong to the tuning (fvgpt_tune_stages.h). */
   fvg_views *plain_views;            /* plain CLIP's, shared by the entry's seeds and stages     */
@@ -131,6 +146,12 @@ int find_row(const tuning *t, const char *name);
 fvg_status parse_lists(tuning *t, fvg_ctx *c);
 /* The last name of a path. */
 void key_of_path(const char *path, char *key, size_t size);
+
+/* The folder of an entry: --out itself if there is only one. */
+void entry_folder(const tuning *t, int entry, char *folder, size_t size);
+/* Names the test sets of every entry, in t->test: both halves of the classes, or all classes and
+   those of the data sets to transfer to. */
+void name_tests(tuning *t);
 
 /* What a row has of the settings of gates: PC's calibration, and whether the entropies that both
    gates see are normalised. */

@@ -34,20 +34,19 @@ fvg_train_desc train_desc_of(const tuning *t, const table_row *r, int seed) {
 }
 
 /* ---- marks: FNV-1a hashes ---- */
-static const uint64_t mark_start = 14695981039346656037u;
+const uint64_t mark_start = 14695981039346656037u;
 
-static uint64_t mark_bytes(uint64_t h, const void *bytes, size_t n) {
+uint64_t mark_bytes(uint64_t h, const void *bytes, size_t n) {
   const unsigned char *b = (const unsigned char *)bytes;
   for (size_t i = 0; i < n; i++) h = (h ^ b[i]) * 1099511628211u;
   return h;
 }
 
-/* A text with its closing 0. */
-static uint64_t mark_text(uint64_t h, const char *text) {
+uint64_t mark_text(uint64_t h, const char *text) {
   return mark_bytes(h, text, strlen(text) + 1);
 }
 
-static void print_mark(char *text, size_t size, uint64_t h) {
+void print_mark(char *text, size_t size, uint64_t h) {
   const unsigned long high = (unsigned long)(h >> 32);
   const unsigned long low = (unsigned long)(h & 0xffffffffu);
   snprintf(text, size, "%08lx%08lx", high, low);
@@ -117,6 +116,15 @@ static void set_towers(fvg_settings *x, const fvg_clip *m) {
   set_mark(x, "towers", mark_tensor(h, &m->text.ln_final_bias));
 }
 
+uint64_t mark_model(uint64_t h, const fvg_clip *m) {
+  fvg_settings x;
+  x.n = 0;
+  set_model(&x, m);
+  set_towers(&x, m);
+  for (int i = 0; i < x.n; i++) h = mark_text(h, x.entry[i].value);
+  return h;
+}
+
 /* ---- the pictures ---- */
 /* The mark is that of the images' paths and labels, wherever the files lie. */
 static void set_images(fvg_settings *x, const fvg_items *items) {
@@ -129,9 +137,9 @@ static void set_images(fvg_settings *x, const fvg_items *items) {
   set_mark(x, "images", h);
 }
 
-/* The mark is that of what the masks say, in whatever way it is written.  A file that cannot be
-   read is told of elsewhere. */
-static void set_masks(fvg_settings *x, const fvg_task *task) {
+/* What the masks say, in whatever way it is written.  A file that cannot be read is told of
+   elsewhere. */
+static uint64_t mark_masks(const fvg_task *task) {
   const fvg_dataset *d = task->dataset;
   uint64_t h = mark_start;
   for (int i = 0; i < task->items.n; i++) {
@@ -141,6 +149,17 @@ static void set_masks(fvg_settings *x, const fvg_task *task) {
     h = mark_bytes(h, &mask.width, sizeof mask.width);
     h = mark_bytes(h, &mask.height, sizeof mask.height);
     fvg_image_free(d->ctx, &mask);
+  }
+  return h;
+}
+
+/* The masks of the seed at work are read once. */
+static void set_masks(fvg_settings *x, tuning *t, const fvg_task *task) {
+  const int is_known = task == &t->task && t->has_mask_mark;
+  const uint64_t h = is_known ? t->mask_mark : mark_masks(task);
+  if (task == &t->task) {
+    t->mask_mark = h;
+    t->has_mask_mark = 1;
   }
   set_mark(x, "masks", h);
 }
@@ -153,12 +172,7 @@ static uint64_t mark_foreground(uint64_t h, const foreground_options *o) {
 }
 
 void mark_of_masks(const tuning *t, int set, const fvg_task *task, char mark[MARK_BYTES]) {
-  fvg_settings x;
-  x.n = 0;
-  set_model(&x, t->m);
-  set_towers(&x, t->m);
-  uint64_t h = mark_foreground(mark_start, &t->o->foreground);
-  for (int i = 0; i < x.n; i++) h = mark_text(h, x.entry[i].value);
+  uint64_t h = mark_model(mark_foreground(mark_start, &t->o->foreground), t->m);
   for (int i = 0; i < task->n_class; i++) h = mark_text(h, task->class_name[i]);
   h = mark_text(h, t->set[set].root);
   h = mark_bytes(h, &t->o->data.exif_rotate, sizeof t->o->data.exif_rotate);
@@ -201,7 +215,7 @@ static void describe_variations(const tuning *t, const table_row *r, int run, de
   }
 }
 
-void describe(const tuning *t, const table_row *r, int run, const fvg_task *task,
+void describe(tuning *t, const table_row *r, int run, const fvg_task *task,
               description *about) {
   fvg_settings *x = &about->settings;
   const int seed = t->seed[run];
@@ -223,7 +237,7 @@ void describe(const tuning *t, const table_row *r, int run, const fvg_task *task
   /* Older checkpoints have no such setting either. */
   if (o->data.exif_rotate) fvg_settings_set(x, "exif_rotate", "on");
   set_towers(x, t->m);
-  if (needs_masks(t, r)) set_masks(x, task);
+  if (needs_masks(t, r)) set_masks(x, t, task);
   else if (needs_foregrounds(r)) set_masks_made(x, t, r);
 
   if (r->dpc) {
@@ -276,6 +290,29 @@ void mark_of(const fvg_settings *x, const fvg_learner *l, const table_row *r,
     h = mark_text(h, entry->value);
   }
   print_mark(mark, MARK_BYTES, mark_learner(h, l, r));
+}
+
+static uint64_t mark_settings(uint64_t h, const fvg_settings *x) {
+  for (int i = 0; i < x->n; i++) {
+    h = mark_text(h, x->entry[i].key);
+    h = mark_text(h, x->entry[i].value);
+  }
+  return h;
+}
+
+void mark_of_result(tuning *t, const table_row *r, int run, const fvg_task *task,
+                    char mark[MARK_BYTES]) {
+  description about;
+  uint64_t h = mark_model(mark_text(mark_start, r->name), t->m);
+  if (r->method) {
+    describe(t, r, run, task, &about);
+    h = mark_settings(h, &about.settings);
+  }
+  if (r->backbone >= 0) {
+    describe(t, &t->row[r->backbone], run, task, &about);
+    h = mark_settings(h, &about.settings);
+  }
+  print_mark(mark, MARK_BYTES, h);
 }
 
 /* ---- checking ---- */

@@ -70,6 +70,56 @@ static fvg_status mask_items(tuning *t, int set, fvg_foreground *x, const fvg_it
   return s;
 }
 
+/* ---- masks that shards share ---- */
+static fvg_status count_missing(const tuning *t, int set, const fvg_items *all, const char *folder,
+                                int *n) {
+  *n = 0;
+  for (int i = 0; i < all->n; i++) {
+    char *file;
+    fvg_status s = mask_file(&t->set[set], folder, all->item[i].path, &file);
+    if (s) return s;
+    *n += !fvg_file_exists(file);
+    fvg_release(t->c, file);
+  }
+  return FVG_OK;
+}
+
+/* Makes the masks that are missing, if no other shard does; *is_ours tells whose they are. */
+static fvg_status claim_masks(tuning *t, int set, fvg_foreground *x, const fvg_items *all,
+                              const char *folder, int *is_ours, claim_holder *h) {
+  fvg_status s = make_folders(t->c, folder);
+  if (!s) s = take_claim(t->c, folder, &t->who, is_ours, h);
+  if (s || !*is_ours) return s;
+  s = mask_items(t, set, x, all, folder);
+
+  /* Whoever took them over makes them, and we wait for him. */
+  const int is_lost = s && !stopped_by() && check_claim(t->c);
+  release_claim();
+  if (is_lost) *is_ours = 0;
+  return is_lost ? FVG_OK : s;
+}
+
+/* One shard makes the masks, and the others wait for them, since a stage cannot begin without. */
+static fvg_status share_masks(tuning *t, int set, fvg_foreground *x, const fvg_items *all,
+                              const char *folder) {
+  int n_missing, is_ours = 0;
+  int is_told = 0;
+  fvg_status s = count_missing(t, set, all, folder, &n_missing);
+  while (!s && n_missing) {
+    claim_holder h;
+    s = claim_masks(t, set, x, all, folder, &is_ours, &h);
+    if (s || is_ours) return s;
+    char holder[HOLDER_BYTES];
+    describe_holder(&h, holder);
+    if (!is_told) fvg_log(t->c, 1, "%s: waiting for the masks of %s", folder, holder);
+    is_told = 1;
+    pause_for(0.5);
+    if (stopped_by()) return fvg_fail(t->c, FVG_E_CANCELLED, "stopped");
+    s = count_missing(t, set, all, folder, &n_missing);
+  }
+  return s ? s : mask_items(t, set, x, all, folder);
+}
+
 /* The classes are those that are trained on; the names of new ones are not looked at. */
 static fvg_status mask_set(tuning *t, int set) {
   fvg_ctx *c = t->m->ctx;
@@ -83,7 +133,9 @@ static fvg_status mask_set(tuning *t, int set) {
     name_folder(t, set, &task, folder, sizeof folder);
     const fvg_foreground_desc desc = foreground_desc(&t->o->foreground);
     s = fvg_foreground_new(t->m, &x, task.class_name, task.n_class, &desc);
-    if (!s) s = mask_items(t, set, x, &all, folder);
+    const int is_shared = t->o->shard.number > 0;
+    if (!s && !is_shared) sweep_claims(folder);
+    if (!s) s = (is_shared ? share_masks : mask_items)(t, set, x, &all, folder);
     if (!s) s = fvg_dataset_check_masks(&t->set[set], &all);
     fvg_foreground_free(x);
     fvg_task_free(&task);

@@ -178,6 +178,7 @@ static fvg_status stage_end(tuning *t, stage *g, fvg_status s, fvg_learner *l, f
 
   /* The preset is told and not compared, because only its numbers count. */
   fvg_settings_set(&g->about.settings, "preset", preset_name[t->o->learner.preset]);
+  if (!s) s = check_claim(t->c);
   if (!s) s = fvg_checkpoint_save(l, f, g->path, g->about.settings.entry, g->about.settings.n);
   if (!s) remove_states(g);
   fvg_release(t->m->ctx, g->desc.epoch_loss);
@@ -415,6 +416,7 @@ fvg_status save_dpc_for_new(tuning *t, const table_row *r, const seed_run *run, 
   s = prepare_folder(t, folder, path, sizeof path);
   describe(t, r, run->number, run->task, &about);
   fvg_settings_set_number(&about.settings, "dpc_weight_for_new", t->o->dpc_weight_for_new);
+  if (!s) s = check_claim(t->c);
   return s ? s
            : fvg_checkpoint_save(*for_new, NULL, path, about.settings.entry, about.settings.n);
 }

@@ -59,7 +59,7 @@ static fvg_status print_setting(const tuning *t, const table_row *r) {
   fvg_option option[MAX_OPTIONS];
   fvg_learner_desc desc;
   fvg_status s =
-      learner_desc(t->m->ctx, o, r->method, t->d->card, t->at->shots, option, &desc);
+      learner_desc(t->c, o, r->method, t->d->card, t->at->shots, option, &desc);
   if (s) return s;
   vary_learner(r->method, &r->own, option, &desc);
 
@@ -123,8 +123,7 @@ static int is_last(const tuning *t, int run, int row) {
   return run == t->n_seed - 1 && row == t->n_row - 1;
 }
 
-/* What --choose has found, and how good it is on val. */
-static void put_chosen(document *d, const chosen *x) {
+void put_chosen(document *d, const chosen *x) {
   if (!x->what.n) return;
   put(d, ", \"val\": %.4f, \"chosen\": {", x->val.accuracy);
   for (int i = 0; i < x->what.n; i++)
@@ -151,9 +150,8 @@ static void put_rows(document *d, const tuning *t) {
 
 /* A curve comes from a checkpoint's text, so nothing but numbers is passed on.  Checkpoints of
    older versions have none. */
-static void put_curve(document *d, const tuning *t, int row, int run) {
-  const char *at = t->curve[row][run] ? t->curve[row][run] : "";
-  put(d, "  {\"method\": \"%s\", \"seed\": %d, \"loss\": [", t->row[row].name, t->seed[run]);
+void put_losses(document *d, const char *curve) {
+  const char *at = curve ? curve : "";
   int is_first = 1;
   while (*at) {
     char *end;
@@ -163,6 +161,11 @@ static void put_curve(document *d, const tuning *t, int row, int run) {
     is_first = 0;
     at = end;
   }
+}
+
+static void put_curve(document *d, const tuning *t, int row, int run) {
+  put(d, "  {\"method\": \"%s\", \"seed\": %d, \"loss\": [", t->row[row].name, t->seed[run]);
+  put_losses(d, t->curve[row][run]);
   put(d, "]}%s\n", is_last(t, run, row) ? "" : ",");
 }
 
@@ -217,7 +220,7 @@ static void print_chosen(const tuning *t, int row) {
 
 /* The file holds every result; what is printed is the means. */
 fvg_status write_results(tuning *t, int entry) {
-  document d = new_document(t->m->ctx);
+  document d = new_document(t->c);
   put(&d, "{\n \"trainer\": \"%s\",\n", t->o->learner.trainer);
   put(&d, " \"shots\": %d,\n", t->at->shots);
   put_seeds(&d, t);
@@ -293,7 +296,7 @@ static void write_table_row(document *d, const tuning *t, int row) {
 
 fvg_status write_table(const tuning *t) {
   const int width = has_h(t) ? 20 : 7 * t->n_test - 1;
-  document d = new_document(t->m->ctx);
+  document d = new_document(t->c);
   put(&d, "{\n \"trainer\": \"%s\",\n", t->o->learner.trainer);
   put_seeds(&d, t);
   put(&d, " \"table\": [\n");
