@@ -1109,7 +1109,7 @@ typedef struct fvg_head_desc {
   int   batch;                       /* CLIP-Adapter 32, Tip-Adapter-F 256                       */
   float lr;                          /* CLIP-Adapter 0.002, Tip-Adapter-F 0.001                  */
   fvg_gda_rule gda_rule;             /* FVG_GDA_FEW_SHOT                                         */
-  int   neighbours, copies;          /* 64, 16: GDA's k and m for new classes                    */
+  int   neighbours, copies;          /* 64, 16: GDA's k and m for new classes; copies negative: 0 */
   uint64_t seed;                     /* of first values, orders and crops                        */
 } fvg_head_desc;
 
@@ -1146,8 +1146,9 @@ FVG_DEF int fvg_head_knows_new(fvg_head_kind kind);
 FVG_DEF fvg_status fvg_head_for_new(fvg_head *h, fvg_head **out, const float *text, int n_new);
 
 /* Writes a head as a safetensors file: its tensors, and its kind as the metadata "head", to which
-   `metadata` are added (NULL if there are none).  fvg_head_read makes the same head of an open file,
-   which stays open.  FVG_E_FORMAT, FVG_E_SHAPE or FVG_E_NUMERIC name what is wrong in a file. */
+   `metadata` are added (NULL if there are none).  fvg_head_read makes the same head of an open
+   file, which stays open.  FVG_E_FORMAT, FVG_E_SHAPE or FVG_E_NUMERIC name what is wrong in a
+   file. */
 FVG_DEF fvg_status fvg_head_write(fvg_head *h, fvg_write_fn write, void *user,
                                   const fvg_metadata *metadata, int n_metadata);
 #ifndef FVGPT_NO_STDIO
@@ -10761,9 +10762,9 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
    eigenvalue.  That is little enough to be written down plainly, in double precision, because an
    inverse multiplies rounding errors by the ratio of the eigenvalues.
 
-     Gram            G = sum_k x_k x_k^T, [n,n], from rows x_k.  It is the only step whose work grows
-                     with the number of pictures, so it alone runs on several threads; a job has
-                     some rows of G and adds up all x_k in their order.
+     Gram            G = sum_k x_k x_k^T, [n,n], from rows x_k.  It is the only step whose work
+                     grows with the number of pictures, so it alone runs on several threads; a job
+                     has some rows of G and adds up all x_k in their order.
      Cholesky        A = L L^T with L lower triangular, for A positive definite.  A x = b is then
                      solved by L y = b and L^T x = y.
      eigenvalues     A = U^T diag(lambda) U, the rows of U being eigenvectors.  Householder's
@@ -10785,7 +10786,8 @@ typedef struct fvg__gram_job {
   int m, n;
 } fvg__gram_job;
 
-/* g_j += a_0 x_0j + a_1 x_1j + a_2 x_2j + a_3 x_3j for j < n, the four x being neighbouring rows. */
+/* g_j += a_0 x_0j + a_1 x_1j + a_2 x_2j + a_3 x_3j for j < n: four neighbouring rows at x, and each
+   a is the row's element `at`. */
 static void fvg__add_four_rows(double *g, const double *x, size_t stride, size_t at, int n) {
   const double *x1 = x + stride;
   const double *x2 = x1 + stride;
@@ -11051,8 +11053,8 @@ static double fvg__largest_eigenvalue(const double *a, int n, double *v, double 
  * CHAPTER 14  HEADS: what the classifiers on frozen features share
  *==================================================================================================
    A reviewer asks what prompt tuning gains over a classifier that is fitted on CLIP's own features.
-   Chapters 15 to 19 are the usual ones, each with its equations, and chapter 20 makes them one call.
-   All of them know
+   Chapters 15 to 19 are the usual ones, each with its equations, and chapter 20 makes them one
+   call.  All of them know
 
      f_iv [d]   the feature of crop v of training picture i, and its label y_i
      t_c  [d]   the text feature of class c, from hand-written templates
@@ -11309,6 +11311,7 @@ static fvg_status fvg__head_step(fvg_head *h, const fvg__head_training *t, fvg_o
   return FVG_OK;
 }
 
+/* Goes through all pictures once an epoch, each time in another order. */
 static fvg_status fvg__head_epochs(fvg_head *h, const fvg_head_data *x, const fvg__head_training *t,
                                    fvg_optimizer *o, fvg__head_batch *b) {
   int size = fvg__min(t->batch, x->n);
@@ -11362,24 +11365,27 @@ static fvg_status fvg__head_train(fvg_head *h, const fvg_head_data *x, const fvg
 /*==================================================================================================
  * CHAPTER 15  LINEAR PROBE: multinomial logistic regression
  *==================================================================================================
-   The probe of CLIP's paper (Radford et al. 2021, section 3.2 and appendix A.3): a linear classifier
-   on image features that knows nothing of the class names.
+   The probe of CLIP's paper (Radford et al. 2021, section 3.2 and appendix A.3): a linear
+   classifier on image features that knows nothing of the class names.
 
      (1)  z_c = w_c f + b_c                                       w [C,d], b [C]
      (2)  L(w, b) = mean over the N crops of CE(z, y) + |w|^2 / (2 N c)
 
-   c is the inverse strength of the penalty, as in scikit-learn's LogisticRegression, whose objective
-   is N c L.  L is convex, so what is found does not depend on where the search begins.
+   c is the inverse strength of the penalty, as in scikit-learn's LogisticRegression, whose
+   objective is N c L.  L is convex, so what is found does not depend on where the search begins.
 
-   L-BFGS (Nocedal 1980) minimises it.  With g the gradient, it keeps the last ten pairs of steps and
-   changes of g,
+   L-BFGS (Nocedal 1980) minimises it.  With g the gradient, it keeps the last ten pairs of steps
+   and changes of g,
 
      (3)  s_k = x_(k+1) - x_k       y_k = g_(k+1) - g_k       rho_k = 1 / (s_k y_k)
 
-   and the product of their implied inverse Hessian with g is the direction in which it goes, halving
-   the step until L falls enough (Armijo's rule).  The products of (1) and their gradient are the
-   tape's; all else is in double precision.  It ends when no element of g exceeds 1e-7, after 1000
-   steps, or when rounding lets L fall no further.
+   and the product of their implied inverse Hessian with g is the direction in which it goes,
+   halving the step until L falls enough (Armijo's rule).  The products of (1) and their gradient
+   are the tape's, in floats; all else is in double precision.  Near the minimum L differs by less
+   than its rounding, while g is still exact enough.  So a step also counts if L stays the same to
+   one part in a million and the slope along the direction shrinks (Hager and Zhang 2005).  The
+   search ends when no element of g exceeds 1e-7, when the greatest one has not become less for 20
+   steps, or after 1000.
 
    Choice of c.  As CoOp's lpclip does: first 1e-6, 1e-4, ..., 1e6, then eight halvings of log10 c's
    interval of two decades around the best.  There the last interval decides, whatever was seen
@@ -11388,7 +11394,12 @@ static fvg_status fvg__head_train(fvg_head *h, const fvg_head_data *x, const fvg
    Default.  CLIP's example code has c = 0.316 for features that are not normalised and whose length
    is about 10.  For unit lengths the same probe has 0.316 x 10^2 = 31.6. */
 
-enum { FVG__LBFGS_PAIRS = 10, FVG__LBFGS_STEPS = 1000, FVG__LBFGS_HALVINGS = 30 };
+enum {
+  FVG__LBFGS_PAIRS = 10,
+  FVG__LBFGS_STEPS = 1000,
+  FVG__LBFGS_PATIENCE = 20,          /* steps in which the gradient must become less              */
+  FVG__LBFGS_HALVINGS = 30
+};
 
 /* Computes the loss, and its gradient [n], at x [n]. */
 typedef fvg_status (*fvg__objective)(void *user, double *loss, double *gradient, const double *x);
@@ -11452,7 +11463,14 @@ static void fvg__lbfgs_accept(fvg__lbfgs *b, double loss) {
   if (b->n_pair < FVG__LBFGS_PAIRS) b->n_pair++;
 }
 
-/* One step; *moved is 0 if no step along the direction lets the loss fall. */
+/* Is the point that was tried, t along the direction from x, good enough? */
+static int fvg__lbfgs_is_good(const fvg__lbfgs *b, double loss, double slope, double t) {
+  if (loss <= b->loss + 1e-4 * t * slope) return 1;
+  if (!(loss <= b->loss + 1e-6 * fabs(b->loss))) return 0;
+  return fabs(fvg__dot(b->g_next, b->direction, b->n)) <= 0.9 * -slope;
+}
+
+/* One step; *moved is 0 if no step along the direction is good enough. */
 static fvg_status fvg__lbfgs_step(fvg__lbfgs *b, int *moved) {
   *moved = 0;
   fvg__lbfgs_direction(b);
@@ -11464,7 +11482,7 @@ static fvg_status fvg__lbfgs_step(fvg__lbfgs *b, int *moved) {
     for (int k = 0; k < b->n; k++) b->x_next[k] = b->x[k] + t * b->direction[k];
     fvg_status s = b->f(b->user, &loss, b->g_next, b->x_next);
     if (s) return s;
-    if (!(loss <= b->loss + 1e-4 * t * slope)) continue;
+    if (!fvg__lbfgs_is_good(b, loss, slope, t)) continue;
 
     fvg__lbfgs_accept(b, loss);
     *moved = 1;
@@ -11481,9 +11499,24 @@ static double fvg__largest_of(const double *x, int n) {
   return largest;
 }
 
-/* Minimises f from x [n], which receives the minimum; *loss receives f there. */
-static fvg_status fvg__minimise(fvg_ctx *c, double *x, double *loss, int n, fvg__objective f,
-                                void *user) {
+/* Goes on until one of the reasons to end is there. */
+static fvg_status fvg__lbfgs_run(fvg__lbfgs *b) {
+  double least = HUGE_VAL;
+  int since = 0;
+  int moved = 1;
+  fvg_status s = b->f(b->user, &b->loss, b->g, b->x);
+  for (int i = 0; !s && moved && i < FVG__LBFGS_STEPS && since < FVG__LBFGS_PATIENCE; i++) {
+    double largest = fvg__largest_of(b->g, b->n);
+    if (largest <= 1e-7) break;
+    since = largest < least ? 0 : since + 1;
+    if (largest < least) least = largest;
+    s = fvg__lbfgs_step(b, &moved);
+  }
+  return s;
+}
+
+/* Minimises f from x [n], which receives the minimum. */
+static fvg_status fvg__minimise(fvg_ctx *c, double *x, int n, fvg__objective f, void *user) {
   double *room = FVG_NEW_ARRAY(c, double, fvg__row(4 + 2 * FVG__LBFGS_PAIRS, n));
   if (!room) return FVG_E_NOMEM;
   fvg__lbfgs b;
@@ -11500,13 +11533,7 @@ static fvg_status fvg__minimise(fvg_ctx *c, double *x, double *loss, int n, fvg_
   b.s = b.direction + n;
   b.y = b.s + fvg__row(FVG__LBFGS_PAIRS, n);
 
-  fvg_status s = f(user, &b.loss, b.g, x);
-  int moved = 1;
-  for (int i = 0; !s && moved && i < FVG__LBFGS_STEPS; i++) {
-    if (fvg__largest_of(b.g, n) <= 1e-7) break;
-    s = fvg__lbfgs_step(&b, &moved);
-  }
-  *loss = b.loss;
+  fvg_status s = fvg__lbfgs_run(&b);
   fvg_release(c, room);
   return s;
 }
@@ -11579,9 +11606,8 @@ static void fvg__probe_hand_over(fvg__probe *p, double c) {
 /* Fits the probe for one c, from where the last fit ended, and hands it to the head. */
 static fvg_status fvg__probe_at(fvg__probe *p, double c) {
   int n = p->data->n_class * (p->data->width + 1);
-  double loss;
   p->c = c;
-  fvg_status s = fvg__minimise(p->head->ctx, p->x, &loss, n, fvg__probe_loss, p);
+  fvg_status s = fvg__minimise(p->head->ctx, p->x, n, fvg__probe_loss, p);
   if (!s) fvg__probe_hand_over(p, c);
   return s;
 }
@@ -11641,6 +11667,7 @@ static fvg_status fvg__probe_choose(fvg__probe *p) {
   return s;
 }
 
+/* Fits for the c of the desc, or chooses one. */
 static fvg_status fvg__fit_linear_probe(fvg_head *h, const fvg_head_data *x,
                                         const fvg_head_desc *d) {
   fvg_ctx *c = h->ctx;
@@ -11894,6 +11921,7 @@ static fvg_status fvg__lp_fit(fvg__lp *p, int epochs) {
   return s;
 }
 
+/* Makes room for everything, fits, and gives the room back. */
 static fvg_status fvg__fit_lp(fvg_head *h, const fvg_head_data *x, const fvg_head_desc *d) {
   fvg_ctx *c = h->ctx;
   const int dim[2] = {x->n_class, x->width};
@@ -11932,12 +11960,13 @@ static fvg_status fvg__fit_lp(fvg_head *h, const fvg_head_data *x, const fvg_hea
    for k > 0, so after norm both are the same.
 
    Settings.  h = d/4.  The trainer is one of CoOp's and takes CoOp's settings: SGD at 0.002,
-   momentum 0.9, weight decay 5e-4, batches of 32, one epoch of warm-up and a cosine; 200 epochs, 100
-   for up to 4 pictures a class, 50 for 1.  In each epoch a picture shows one of its crops, drawn at
-   random.  Weights start as PyTorch's linear layers do, uniform in +-1 / sqrt(inputs).
+   momentum 0.9, weight decay 5e-4, batches of 32, one epoch of warm-up and a cosine; 200 epochs,
+   100 for up to 4 pictures a class, 50 for 1.  In each epoch a picture shows one of its crops,
+   drawn at random.  Weights start as PyTorch's linear layers do, uniform in +-1 / sqrt(inputs),
+   from the streams 200 (W_down) and 201 (W_up) of the seed.
 
-   Choice.  The paper searches a for each data set; the code has 0.2.  Here an adapter is trained for
-   each of a = 0.2, 0.4, ..., 1 from the same start, and val chooses; 0.2 without val. */
+   Choice.  The paper searches a for each data set; the code has 0.2.  Here an adapter is trained
+   for each of a = 0.2, 0.4, ..., 1 from the same start, and val chooses; 0.2 without val. */
 
 /* (2); params are W_down and W_up, or NULL for the head's own. */
 static fvg_node *fvg__adapter_features(fvg_head *h, fvg_node *f, fvg_parameter *const *params) {
@@ -12114,11 +12143,13 @@ static fvg_status fvg__tip_keys(fvg_head *h, const fvg_head_data *x) {
       key[k] = (float)(sum / x->n_view);
       square += (double)key[k] * (double)key[k];
     }
-    for (int k = 0; k < x->width && square > 0; k++) key[k] = (float)((double)key[k] / sqrt(square));
+    double length = square > 0 ? sqrt(square) : 1;
+    for (int k = 0; k < x->width; k++) key[k] = (float)((double)key[k] / length);
   }
   return FVG_OK;
 }
 
+/* Tip-Adapter-F: the keys of (1) are where training begins. */
 static fvg_status fvg__tip_train(fvg_head *h, const fvg_head_data *x, const fvg_head_desc *d) {
   const int dim[2] = {x->n, x->width};
   fvg_parameter keys;
@@ -12291,11 +12322,13 @@ static fvg_status fvg__fit_tip(fvg_head *h, const fvg_head_data *x, const fvg_he
    P stands for the inverse covariance.  With N crops f, each minus its class's mean, and N_c crops
    in class c,
 
-     (4)  FVG_GDA_FEW_SHOT      G = sum_i (f_i - mu) (f_i - mu)^T      P = d (G + tr(G) / (N - 1) I)^-1
-     (5)  FVG_GDA_BASE_TO_NEW   S = mean_c of (1 / (N_c - 1)) sum over its crops     P = S^+
+     (4)  FVG_GDA_FEW_SHOT      G = sum_i (f_i - mu) (f_i - mu)^T
+                                P = d (G + tr(G) / (N - 1) I)^-1
+     (5)  FVG_GDA_BASE_TO_NEW   S = mean_c of 1 / (N_c - 1) sum_(i of c) (f_i - mu) (f_i - mu)^T
+                                P = S^+
 
-   (4) shrinks the pooled covariance towards a multiple of I (Kubokawa and Srivastava 2008), so it can
-   be inverted whatever N is.  In (5), S^+ leaves out eigenvalues of at most d 2^-23 times the
+   (4) shrinks the pooled covariance towards a multiple of I (Kubokawa and Srivastava 2008), so it
+   can be inverted whatever N is.  In (5), S^+ leaves out eigenvalues of at most d 2^-23 times the
    greatest; that is what torch.linalg.pinv does with floats, with which the numbers were published.
 
    New classes have text features t_c and no pictures.  The k base crops nearest to t_c stand for
@@ -12315,9 +12348,9 @@ static fvg_status fvg__fit_tip(fvg_head *h, const fvg_head_data *x, const fvg_he
    Choice.  alpha of 1e-4, 1e-3, ..., 100; 0.1 without val.
 
    Published.  ViT-B/16, 16 shots, ten crops of each picture (of 0.5 to 1 of its area), mean of 11
-   sets: base 83.96, new 74.53, H 78.97.  That chooses alpha on the whole val split, on ImageNet even
-   on test; ours sees few-shot val only.  A class with a single crop has no covariance in (5); it is
-   left out of S there, where the published script has NaN. */
+   sets: base 83.96, new 74.53, H 78.97.  That chooses alpha on the whole val split, on ImageNet
+   even on test; ours sees few-shot val only.  A class with a single crop has no covariance in (5);
+   it is left out of S, where the published script has NaN. */
 
 typedef struct fvg__gda {
   fvg_ctx *ctx;
@@ -12630,8 +12663,8 @@ static fvg_status fvg__gda_for_new(fvg_head *h, const fvg_head *base, const floa
    its fit and its scores, a row here, and a name in fvg_head_kind.
 
    A file has the kind's tensors under the names of the table and the numbers as one more tensor,
-   "values"; the kind stands in the metadata.  Reading takes the number of classes and the width from
-   the first part's shape, compares every other shape with them, and refuses numbers with which
+   "values"; the kind stands in the metadata.  Reading takes the number of classes and the width
+   from the first part's shape, compares every other shape with them, and refuses numbers with which
    nothing could be scored. */
 
 static const fvg__head_method fvg__head_methods[] = {
@@ -12696,7 +12729,8 @@ FVG_DEF void fvg_head_free(fvg_head *h) {
 }
 
 /* A head without parts; NULL when out of memory. */
-static fvg_head *fvg__head_new(fvg_ctx *c, fvg_head_kind kind, int width, int n_class, float scale) {
+static fvg_head *fvg__head_new(fvg_ctx *c, fvg_head_kind kind, int width, int n_class,
+                               float scale) {
   fvg_head *h = FVG_NEW(c, fvg_head);
   if (!h) return NULL;
   h->ctx = c;
@@ -12776,6 +12810,7 @@ static fvg_status fvg__check_head_data(fvg_ctx *c, const char *head, const fvg_h
   return s ? s : fvg__check_unit(c, head, "val picture", x->f_val, x->n_val, x->width);
 }
 
+/* 0 stands for a default, so nothing may be negative but `copies`. */
 static fvg_status fvg__check_head_desc(fvg_ctx *c, const char *head, const fvg_head_desc *d) {
   const float number[] = {d->c, d->ratio, d->alpha, d->beta, d->lr};
   static const char *const name[] = {"c", "ratio", "alpha", "beta", "lr"};
@@ -12814,6 +12849,7 @@ static fvg_status fvg__head_check_finite(const fvg_head *h) {
   return FVG_OK;
 }
 
+/* Zeros of the data are filled in here, those of the desc by each kind. */
 FVG_DEF fvg_status fvg_head_fit(fvg_ctx *c, fvg_head **out, fvg_head_kind kind,
                                 const fvg_head_data *data, const fvg_head_desc *desc) {
   if (!out) return fvg__missing(c, "fvg_head_fit", "the result");
@@ -12840,6 +12876,7 @@ FVG_DEF fvg_status fvg_head_fit(fvg_ctx *c, fvg_head **out, fvg_head_kind kind,
   return s;
 }
 
+/* The new head has the settings of h and crops of its own, so it can make further ones. */
 FVG_DEF fvg_status fvg_head_for_new(fvg_head *h, fvg_head **out, const float *text, int n_new) {
   fvg_ctx *c = h->ctx;
   const char *name = h->method->name;
@@ -12928,7 +12965,8 @@ FVG_DEF fvg_status fvg_head_save(fvg_head *h, const char *path, const fvg_metada
 #endif
 
 /* What the file says that it is: the kind, the classes and the width. */
-static fvg_status fvg__head_identify(fvg_ctx *c, const fvg_weights *w, int *kind, fvg_tensor *first) {
+static fvg_status fvg__head_identify(fvg_ctx *c, const fvg_weights *w, int *kind,
+                                     fvg_tensor *first) {
   const char *file = fvg_weights_file(w);
   const char *name = fvg_weights_metadata(w, "head");
   if (!name) return fvg_fail(c, FVG_E_FORMAT, "%s: not the file of a head", file);
