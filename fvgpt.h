@@ -1145,9 +1145,9 @@ FVG_DEF int fvg_head_knows_new(fvg_head_kind kind);
    without a rule: score new classes by zero-shot CLIP there, and say so. */
 FVG_DEF fvg_status fvg_head_for_new(fvg_head *h, fvg_head **out, const float *text, int n_new);
 
-/* Writes a head as a safetensors file: its tensors, and its kind as the metadata "head", to which
-   `metadata` are added (NULL if there are none).  fvg_head_read makes the same head of an open
-   file, which stays open.  FVG_E_FORMAT, FVG_E_SHAPE or FVG_E_NUMERIC name what is wrong in a
+/* Writes a head as a safetensors file: its tensors, its kind as the metadata "head", and a
+   checksum; `metadata` are added (NULL if there are none).  fvg_head_read makes the same head of an
+   open file, which stays open.  FVG_E_FORMAT, FVG_E_SHAPE or FVG_E_NUMERIC name what is wrong in a
    file. */
 FVG_DEF fvg_status fvg_head_write(fvg_head *h, fvg_write_fn write, void *user,
                                   const fvg_metadata *metadata, int n_metadata);
@@ -10832,7 +10832,7 @@ static fvg_status fvg__gram_add(fvg_ctx *c, double *g, const double *x, int m, i
 }
 
 /* Copies the lower triangle of a to the upper one. */
-static void fvg__mirror(double *a, int n) {
+static void fvg__fill_upper(double *a, int n) {
   for (int i = 0; i < n; i++)
     for (int j = 0; j < i; j++) a[fvg__row(j, n) + (size_t)i] = a[fvg__row(i, n) + (size_t)j];
 }
@@ -11011,7 +11011,7 @@ static fvg_status fvg__eigen(fvg_ctx *c, double *lambda, double *u, double *a, i
   if (!room) return FVG_E_NOMEM;
   double *off = room, *v = room + n, *p = v + n;
 
-  fvg__mirror(a, n);
+  fvg__fill_upper(a, n);
   fvg__tridiagonalise(a, lambda, off, u, n, v, p);
   fvg_status s = fvg__diagonalise(c, lambda, off, u, n);
   fvg_release(c, room);
@@ -11804,7 +11804,7 @@ static fvg_status fvg__lp_rate(const fvg__lp *p, double *rate) {
   }
 
   if (!s) {
-    fvg__mirror(gram, d);
+    fvg__fill_upper(gram, d);
     *rate = 4.0 * n / fvg__largest_eigenvalue(gram, d, room, room + d);
   }
   fvg_release(c, gram);
@@ -12533,8 +12533,8 @@ static fvg_status fvg__fit_gda(fvg_head *h, const fvg_head_data *x, const fvg_he
 
 /* The k rows of f [n,d] whose products with t are greatest, as index [k] from the greatest down;
    score [k] is scratch. */
-static void fvg__nearest(int *index, double *score, int k, const float *f, int n, const float *t,
-                         int d) {
+static void fvg__nearest_crops(int *index, double *score, int k, const float *f, int n,
+                               const float *t, int d) {
   int found = 0;
   for (int i = 0; i < n; i++) {
     const float *f_i = f + fvg__row(i, d);
@@ -12565,7 +12565,7 @@ static void fvg__gda_new_mean(fvg__gda *g, fvg__gda_new_room *r, const fvg_head 
   int d = g->width;
   const float *crop = (const float *)base->part[2].data;
   double *mean = g->mean + fvg__row(c, d);
-  fvg__nearest(r->index, r->score, k, crop, base->part[2].dim[0], t, d);
+  fvg__nearest_crops(r->index, r->score, k, crop, base->part[2].dim[0], t, d);
 
   for (int j = 0; j < d; j++) mean[j] = copies * (double)t[j];
   for (int i = 0; i < k; i++) {
@@ -12615,7 +12615,7 @@ static fvg_status fvg__gda_new_classes(fvg__gda *g, fvg__gda_new_room *r, const 
   }
   if (s) return s;
 
-  fvg__mirror(g->matrix, d);
+  fvg__fill_upper(g->matrix, d);
   for (int c = 0; c < g->n_class; c++) {
     const double *mean = g->mean + fvg__row(c, d);
     for (int j = 0; j < d; j++)
@@ -12645,7 +12645,8 @@ static fvg_status fvg__gda_for_new(fvg_head *h, const fvg_head *base, const floa
   ok = ok && fvg__head_add(h, 0, 0) && fvg__head_add(h, 1, 0);
   if (!ok) s = FVG_E_NOMEM;
   if (!s) s = fvg__head_copy(h, 2, n, (const float *)base->part[2].data);
-  if (!s) s = fvg__gda_new_classes(&g, &r, base, text, k, (int)base->value[FVG__HEAD_THIRD]);
+  int copies = (int)base->value[FVG__HEAD_THIRD];
+  if (!s) s = fvg__gda_new_classes(&g, &r, base, text, k, copies);
   if (!s) fvg__gda_blend(h, &g, text, base->value[FVG__HEAD_FIRST]);
 
   fvg_release(c, r.index);
@@ -12663,9 +12664,9 @@ static fvg_status fvg__gda_for_new(fvg_head *h, const fvg_head *base, const floa
    its fit and its scores, a row here, and a name in fvg_head_kind.
 
    A file has the kind's tensors under the names of the table and the numbers as one more tensor,
-   "values"; the kind stands in the metadata.  Reading takes the number of classes and the width
-   from the first part's shape, compares every other shape with them, and refuses numbers with which
-   nothing could be scored. */
+   "values"; the kind stands in the metadata, and a checksum of it all.  Reading takes the number of
+   classes and the width from the first part's shape, compares every other shape with them, and
+   refuses numbers with which nothing could be scored. */
 
 static const fvg__head_method fvg__head_methods[] = {
   {"LinearProbe", {{"weight", "Cd", FVG_F32}, {"bias", "C", FVG_F32}, {NULL, NULL, FVG_F32}},
@@ -12907,6 +12908,7 @@ typedef struct fvg__head_file {
   int n;
   fvg_metadata *metadata;            /* [n_metadata]; to be released                              */
   int n_metadata;
+  char sum[FVG__CHECKSUM_TEXT];      /* the last of them                                          */
 } fvg__head_file;
 
 static void fvg__head_tensors(fvg_head *h, fvg__head_file *file) {
@@ -12930,12 +12932,16 @@ static fvg_status fvg__head_file_new(fvg_head *h, fvg__head_file *file,
   if (n_metadata < 0 || (n_metadata && !metadata))
     return fvg__missing(h->ctx, h->method->name, "the metadata");
   fvg__head_tensors(h, file);
-  file->n_metadata = n_metadata + 1;
+  file->n_metadata = n_metadata + 2;
   file->metadata = FVG_NEW_ARRAY(h->ctx, fvg_metadata, (size_t)file->n_metadata);
   if (!file->metadata) return FVG_E_NOMEM;
   file->metadata[0].key = "head";
   file->metadata[0].value = h->method->name;
   for (int i = 0; i < n_metadata; i++) file->metadata[1 + i] = metadata[i];
+
+  fvg__checksum(file->tensor, file->n, file->metadata, n_metadata + 1, file->sum);
+  file->metadata[n_metadata + 1].key = FVG__CHECKSUM;
+  file->metadata[n_metadata + 1].value = file->sum;
   return FVG_OK;
 }
 
@@ -13048,7 +13054,8 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w) {
 
   fvg__budget budget = fvg__budget_begin(c, fvg_weights_file(w), fvg__weights_bytes(w));
   fvg_head *h = fvg__head_new(c, (fvg_head_kind)kind, first.dim[1], first.dim[0], 1);
-  s = h ? fvg__head_fill(h, w) : FVG_E_NOMEM;
+  s = h ? fvg__weights_verify(w) : FVG_E_NOMEM;
+  if (!s) s = fvg__head_fill(h, w);
   fvg__budget_end(c, budget);
   if (!s) *out = h;
   else fvg_head_free(h);
