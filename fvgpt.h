@@ -12816,7 +12816,7 @@ static fvg_status fvg__check_head_desc(fvg_ctx *c, const char *head, const fvg_h
   const float number[] = {d->c, d->ratio, d->alpha, d->beta, d->lr};
   static const char *const name[] = {"c", "ratio", "alpha", "beta", "lr"};
   for (int i = 0; i < 5; i++) {
-    float most = i == 1 ? 1.0f : 1e6f;
+    float most = i == 0 ? 1e9f : i == 1 ? 1.0f : 1e6f;
     if (!(number[i] >= 0 && number[i] <= most))
       return fvg_fail(c, FVG_E_ARG, "%s: %s is %g, 0 to %g is possible", head, name[i],
                       (double)number[i], (double)most);
