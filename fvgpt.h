@@ -145,6 +145,8 @@
         Numbers   6 Kernels         7 Matrix product
         Tape      8 Tape            9 Operations  10 Transformer   11 Optimisers
         Method   12 FVG-PT
+        Heads    13 Dense algebra  14 What heads share   15 Linear probe   16 LP++
+                 17 CLIP-Adapter   18 Tip-Adapter        19 GDA            20 All heads
 
    In the comments, [n,d] is a matrix of n rows and d columns.  It is stored row after row, and its
    elements are floats unless something else is said.
@@ -1063,6 +1065,106 @@ FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b,
 /* The trust r [n] of (3), from f, f_fg, f_score, f_score_fg, g and area; f_score and f_score_fg may
    both be NULL.  It has the same bits as r in the loss: 0 where m = 0, and with no_frg m itself. */
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch *x);
+
+/* -------------------------------------------------------------------------------------------------
+   Heads: classifiers on features of a frozen CLIP (chapters 14 to 20)
+
+   What is put beside prompt tuning in every comparison.  A head never sees a picture, only features
+   that were computed once, so that it takes seconds.
+   ---------------------------------------------------------------------------------------------- */
+typedef enum fvg_head_kind {
+  FVG_LINEAR_PROBE = 0,              /* "LinearProbe", chapter 15                                */
+  FVG_LP_PLUS_PLUS,                  /* "LP++", chapter 16                                       */
+  FVG_CLIP_ADAPTER,                  /* "CLIP-Adapter", chapter 17                               */
+  FVG_TIP_ADAPTER,                   /* "Tip-Adapter", chapter 18                                */
+  FVG_TIP_ADAPTER_F,                 /* "Tip-Adapter-F", chapter 18, its keys trained            */
+  FVG_GDA                            /* "GDA", chapter 19                                        */
+} fvg_head_kind;
+
+/* The name of a kind, NULL if there is no such kind; and the kind of a name, -1 if it is none. */
+FVG_DEF const char *fvg_head_name(fvg_head_kind kind);
+FVG_DEF int         fvg_head_find(const char *name);
+
+/* What a head learns from.  All features have unit length, which is checked (FVG_E_ARG). */
+typedef struct fvg_head_data {
+  int width, n_class;                /* d, and classes C                                         */
+  int n, n_view;                     /* training pictures, and crops of each; n_view 0: 1        */
+  const float *f;                    /* [n,n_view,d] image features of the crops                 */
+  const int   *label;                /* [n] in 0..n_class-1                                      */
+  const float *text;                 /* [n_class,d] text features of the class names             */
+  int n_val;                         /* pictures to choose settings by; 0: none, and settings are
+                                        the defaults of fvg_head_desc                            */
+  const float *f_val;                /* [n_val,d]                                                */
+  const int   *label_val;            /* [n_val]                                                  */
+  float logit_scale;                 /* 100: s.  Set it to the model's                           */
+} fvg_head_data;
+
+/* How GDA estimates covariances for the classes that it is fitted on. */
+typedef enum fvg_gda_rule {
+  FVG_GDA_FEW_SHOT = 0,              /* pooled over all classes, and shrunk                      */
+  FVG_GDA_BASE_TO_NEW                /* the mean of the classes' own, pseudo-inverted            */
+} fvg_gda_rule;
+
+/* Settings; all zeros are a good choice.  "Val" marks a setting that the pictures of val choose if
+   it is 0: by accuracy, equal ones by the smaller cross-entropy, then the first.  Behind it stands
+   the value that is taken without val. */
+typedef struct fvg_head_desc {
+  float c;                           /* LinearProbe: val; 31.6.  Inverse strength of its penalty */
+  float ratio;                       /* CLIP-Adapter: val; 0.2.  The adapter's share, up to 1    */
+  float alpha, beta;                 /* Tip-Adapter: val; 3, 1.  GDA's alpha: val; 0.1           */
+  int   hidden;                      /* CLIP-Adapter: d/4, at least 1                            */
+  int   epochs;                      /* LP++ 300; CLIP-Adapter 50 for 1 picture a class, 100 for up
+                                        to 4, else 200; Tip-Adapter-F 20                         */
+  int   batch;                       /* CLIP-Adapter 32, Tip-Adapter-F 256                       */
+  float lr;                          /* CLIP-Adapter 0.002, Tip-Adapter-F 0.001                  */
+  fvg_gda_rule gda_rule;             /* FVG_GDA_FEW_SHOT                                         */
+  int   neighbours, copies;          /* 64, 16: GDA's k and m for new classes; copies negative: 0 */
+  uint64_t seed;                     /* of first values, orders and crops                        */
+} fvg_head_desc;
+
+/* A fitted head. */
+typedef struct fvg_head fvg_head;
+
+/* Fits a head, with progress.  desc NULL: all zeros.  The data are not kept.  FVG_E_ARG for data or
+   settings that make no sense, among them a class without a picture for GDA; FVG_E_NUMERIC if a
+   value is not finite; FVG_E_CANCELLED, FVG_E_NOMEM; *out is then NULL. */
+FVG_DEF fvg_status fvg_head_fit(fvg_ctx *c, fvg_head **out, fvg_head_kind kind,
+                                const fvg_head_data *data, const fvg_head_desc *desc);
+
+/* NULL is allowed. */
+FVG_DEF void fvg_head_free(fvg_head *h);
+
+/* f [n,d] of unit length -> logits [n,n_class].  FVG_E_NUMERIC if one is not finite. */
+FVG_DEF fvg_status fvg_head_logits(fvg_head *h, float *logits, const float *f, int n);
+
+/* What a head is. */
+FVG_DEF fvg_head_kind fvg_head_is(const fvg_head *h);
+FVG_DEF int           fvg_head_width(const fvg_head *h);
+FVG_DEF int           fvg_head_classes(const fvg_head *h);
+
+/* The i-th of the numbers that say how h came about: settings in use ("c", "alpha", "epoch", ...),
+   then "val_accuracy" in percent and "val_cross_entropy" if val chose.  1, or 0 if there is no i-th
+   one.  name and value may be NULL. */
+FVG_DEF int fvg_head_choice(const fvg_head *h, int i, const char **name, double *value);
+
+/* 1 if heads of this kind have a rule for classes that they have seen no picture of; else 0. */
+FVG_DEF int fvg_head_knows_new(fvg_head_kind kind);
+
+/* The head for n_new new classes by that rule: text [n_new,d] -> *out.  FVG_E_UNSUPPORTED for kinds
+   without a rule: score new classes by zero-shot CLIP there, and say so. */
+FVG_DEF fvg_status fvg_head_for_new(fvg_head *h, fvg_head **out, const float *text, int n_new);
+
+/* Writes a head as a safetensors file: its tensors, its kind as the metadata "head", and a
+   checksum; `metadata` are added (NULL if there are none).  fvg_head_read makes the same head of an
+   open file, which stays open.  FVG_E_FORMAT, FVG_E_SHAPE or FVG_E_NUMERIC name what is wrong in a
+   file. */
+FVG_DEF fvg_status fvg_head_write(fvg_head *h, fvg_write_fn write, void *user,
+                                  const fvg_metadata *metadata, int n_metadata);
+#ifndef FVGPT_NO_STDIO
+FVG_DEF fvg_status fvg_head_save(fvg_head *h, const char *path, const fvg_metadata *metadata,
+                                 int n_metadata);
+#endif
+FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 
 #ifdef __cplusplus
 }
@@ -10672,5 +10774,2312 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
   fvg_node *p_full = fvg__probabilities(m, fvg__view_logits(m, t, x, 0));
   fvg_node *p_fg = fvg__probabilities(m, fvg__view_logits(m, t, x, 1));
   return fvg__copy_out(m, fvg__trust(m, fvg__frg(m, p_full, p_fg, x->area)), r);
+}
+
+/*==================================================================================================
+ * CHAPTER 13  DENSE ALGEBRA: Gram matrices, Cholesky, eigenvalues
+ *==================================================================================================
+   GDA (chapter 19) inverts covariance matrices, and LP++ (chapter 16) needs their largest
+   eigenvalue.  That is little enough to be written down plainly, in double precision, because an
+   inverse multiplies rounding errors by the ratio of the eigenvalues.
+
+     Gram            G = sum_k x_k x_k^T, [n,n], from rows x_k.  It is the only step whose work
+                     grows with the number of pictures, so it alone runs on several threads; a job
+                     has some rows of G and adds up all x_k in their order.
+     Cholesky        A = L L^T with L lower triangular, for A positive definite.  A x = b is then
+                     solved by L y = b and L^T x = y.
+     eigenvalues     A = U^T diag(lambda) U, the rows of U being eigenvectors.  Householder's
+                     reflections H_k = I - beta v v^T make A tridiagonal; implicit QR steps with
+                     Wilkinson's shift make that diagonal; U collects both.
+     pseudo-inverse  A^+ b = sum over |lambda_k| > cutoff of (u_k b / lambda_k) u_k
+     greatest        the largest eigenvalue alone, by power iteration
+
+   Symmetric matrices are stored in full, [n,n], but only their lower triangle is read where nothing
+   else is said.  Source: Golub and Van Loan, Matrix Computations, sections 4.2, 5.4 and 8.3. */
+
+/* ---- Gram matrices ---- */
+
+enum { FVG__GRAM_ROWS = 32 };        /* rows of G that one job computes                           */
+
+typedef struct fvg__gram_job {
+  double *g;                         /* [n,n], the lower triangle                                 */
+  const double *x;                   /* [m,n]                                                     */
+  int m, n;
+} fvg__gram_job;
+
+/* g_j += a_0 x_0j + a_1 x_1j + a_2 x_2j + a_3 x_3j for j < n: four neighbouring rows at x, and each
+   a is the row's element `at`. */
+static void fvg__add_four_rows(double *g, const double *x, size_t stride, size_t at, int n) {
+  const double *x1 = x + stride;
+  const double *x2 = x1 + stride;
+  const double *x3 = x2 + stride;
+  double a0 = x[at], a1 = x1[at], a2 = x2[at], a3 = x3[at];
+  for (int j = 0; j < n; j++)
+    g[j] += a0 * x[j] + a1 * x1[j] + a2 * x2[j] + a3 * x3[j];
+}
+
+static void fvg__add_scaled(double *y, double a, const double *x, int n) {
+  for (int j = 0; j < n; j++) y[j] += a * x[j];
+}
+
+static double fvg__dot(const double *x, const double *y, int n) {
+  double sum = 0;
+  for (int j = 0; j < n; j++) sum += x[j] * y[j];
+  return sum;
+}
+
+/* Adds to some rows of G. */
+static void fvg__gram_run(void *arg, int index) {
+  const fvg__gram_job *p = (const fvg__gram_job *)arg;
+  int end = fvg__min(p->n, (index + 1) * FVG__GRAM_ROWS);
+
+  for (int i = index * FVG__GRAM_ROWS; i < end; i++) {
+    double *g = p->g + fvg__row(i, p->n);
+    int k = 0;
+    for (; k + 4 <= p->m; k += 4)
+      fvg__add_four_rows(g, p->x + fvg__row(k, p->n), (size_t)p->n, (size_t)i, i + 1);
+
+    for (; k < p->m; k++) {
+      const double *x = p->x + fvg__row(k, p->n);
+      fvg__add_scaled(g, x[i], x, i + 1);
+    }
+  }
+}
+
+/* Adds x^T x to the lower triangle of g: x [m,n], g [n,n]. */
+static fvg_status fvg__gram_add(fvg_ctx *c, double *g, const double *x, int m, int n) {
+  fvg__gram_job job = {g, x, m, n};
+  return fvg_parallel(c, fvg__gram_run, &job, (n + FVG__GRAM_ROWS - 1) / FVG__GRAM_ROWS);
+}
+
+/* Copies the lower triangle of a to the upper one. */
+static void fvg__fill_upper(double *a, int n) {
+  for (int i = 0; i < n; i++)
+    for (int j = 0; j < i; j++) a[fvg__row(j, n) + (size_t)i] = a[fvg__row(i, n) + (size_t)j];
+}
+
+static double fvg__trace(const double *a, int n) {
+  double sum = 0;
+  for (int i = 0; i < n; i++) sum += a[fvg__row(i, n) + (size_t)i];
+  return sum;
+}
+
+/* ---- Cholesky ---- */
+
+/* Replaces the lower triangle of a [n,n] by L.  0 if a is not positive definite. */
+static int fvg__cholesky(double *a, int n) {
+  for (int i = 0; i < n; i++) {
+    double *l_i = a + fvg__row(i, n);
+    for (int j = 0; j < i; j++) {
+      const double *l_j = a + fvg__row(j, n);
+      l_i[j] = (l_i[j] - fvg__dot(l_i, l_j, j)) / l_j[j];
+    }
+
+    double rest = l_i[i] - fvg__dot(l_i, l_i, i);
+    if (!(rest > 0)) return 0;
+    l_i[i] = sqrt(rest);
+  }
+  return 1;
+}
+
+/* Replaces x by the solution of L L^T y = x: l [n,n], x [n]. */
+static void fvg__cholesky_solve(const double *l, double *x, int n) {
+  for (int i = 0; i < n; i++) {
+    const double *l_i = l + fvg__row(i, n);
+    x[i] = (x[i] - fvg__dot(l_i, x, i)) / l_i[i];
+  }
+
+  for (int i = n - 1; i >= 0; i--) {
+    const double *l_i = l + fvg__row(i, n);
+    x[i] /= l_i[i];
+    fvg__add_scaled(x, -x[i], l_i, i);
+  }
+}
+
+/* Replaces the m rows of x by L^-1 x: l [m,m], x [m,n]. */
+static void fvg__solve_rows(const double *l, double *x, int m, int n) {
+  for (int i = 0; i < m; i++) {
+    const double *l_i = l + fvg__row(i, m);
+    double *x_i = x + fvg__row(i, n);
+    for (int j = 0; j < i; j++) fvg__add_scaled(x_i, -l_i[j], x + fvg__row(j, n), n);
+    for (int k = 0; k < n; k++) x_i[k] /= l_i[i];
+  }
+}
+
+/* ---- eigenvalues ---- */
+
+/* Makes of x [n] the vector v of the reflection that turns x into (*head, 0, ..., 0), and returns
+   its beta; 0 means that x has this form already. */
+static double fvg__reflection(double *x, int n, double *head) {
+  double below = fvg__dot(x + 1, x + 1, n - 1);
+  *head = x[0];
+  if (below == 0) return 0;
+
+  /* The sign avoids that two nearly equal numbers are subtracted. */
+  double length = sqrt(x[0] * x[0] + below);
+  *head = x[0] > 0 ? -length : length;
+  x[0] -= *head;
+  return 2 / (x[0] * x[0] + below);
+}
+
+/* A <- H A H for the block a of m rows and columns, whose rows lie `stride` apart; p [m] is
+   scratch.  With p = beta A v and w = p - (beta p v / 2) v, this is A - v w^T - w v^T. */
+static void fvg__reflect_both(double *a, int m, int stride, const double *v, double beta,
+                              double *p) {
+  for (int i = 0; i < m; i++) p[i] = beta * fvg__dot(a + fvg__row(i, stride), v, m);
+  fvg__add_scaled(p, -beta * fvg__dot(p, v, m) / 2, v, m);
+
+  for (int i = 0; i < m; i++) {
+    double *a_i = a + fvg__row(i, stride);
+    for (int j = 0; j < m; j++) a_i[j] -= v[i] * p[j] + p[i] * v[j];
+  }
+}
+
+/* The last m rows of u [n,n] <- H u; p [n] is scratch. */
+static void fvg__reflect_rows(double *u, int m, int n, const double *v, double beta, double *p) {
+  double *last = u + fvg__row(n - m, n);
+  for (int j = 0; j < n; j++) p[j] = 0;
+  for (int i = 0; i < m; i++) fvg__add_scaled(p, beta * v[i], last + fvg__row(i, n), n);
+  for (int i = 0; i < m; i++) fvg__add_scaled(last + fvg__row(i, n), -v[i], p, n);
+}
+
+/* Reduces a [n,n], whose upper triangle is set too, to the diagonal diag [n] and the one beside it,
+   off [n-1]; u [n,n] receives the product of the reflections.  v and p [n] are scratch. */
+static void fvg__tridiagonalise(double *a, double *diag, double *off, double *u, int n, double *v,
+                                double *p) {
+  for (int i = 0; i < n; i++) u[fvg__row(i, n) + (size_t)i] = 1;
+
+  for (int k = 0; k + 1 < n; k++) {
+    int m = n - k - 1;
+    for (int i = 0; i < m; i++) v[i] = a[fvg__row(k + 1 + i, n) + (size_t)k];
+    double beta = fvg__reflection(v, m, &off[k]);
+    if (beta == 0) continue;
+    fvg__reflect_both(a + fvg__row(k + 1, n) + (k + 1), m, n, v, beta, p);
+    fvg__reflect_rows(u, m, n, v, beta, p);
+  }
+  for (int i = 0; i < n; i++) diag[i] = a[fvg__row(i, n) + (size_t)i];
+}
+
+/* Turns rows x and y [n] by the angle whose cosine and sine are c and s. */
+static void fvg__rotate_rows(double *x, double *y, double c, double s, int n) {
+  for (int j = 0; j < n; j++) {
+    double x_j = x[j];
+    x[j] = c * x_j + s * y[j];
+    y[j] = c * y[j] - s * x_j;
+  }
+}
+
+/* One implicit QR step on the rows lo..hi of the tridiagonal matrix.  The first rotation is that of
+   T - shift; each further one chases the element z out of place down and away. */
+static void fvg__qr_step(double *diag, double *off, double *u, int n, int lo, int hi) {
+  double half = (diag[hi - 1] - diag[hi]) / 2;
+  double last = off[hi - 1];
+  double root = sqrt(half * half + last * last);
+  double shift = diag[hi] - last * last / (half > 0 ? half + root : half - root);
+
+  double x = diag[lo] - shift;
+  double z = off[lo];
+  for (int k = lo; k < hi; k++) {
+    double r = sqrt(x * x + z * z);
+    double c = r > 0 ? x / r : 1;
+    double s = r > 0 ? z / r : 0;
+    if (k > lo) off[k - 1] = r;
+
+    double a = diag[k], b = diag[k + 1], e = off[k];
+    diag[k] = c * c * a + 2 * c * s * e + s * s * b;
+    diag[k + 1] = s * s * a - 2 * c * s * e + c * c * b;
+    off[k] = c * s * (b - a) + (c * c - s * s) * e;
+    fvg__rotate_rows(u + fvg__row(k, n), u + fvg__row(k + 1, n), c, s, n);
+
+    if (k + 1 == hi) break;
+    x = off[k];
+    z = s * off[k + 1];
+    off[k + 1] *= c;
+  }
+}
+
+/* Is the element beside the diagonal nothing but rounding? */
+static int fvg__is_split(const double *diag, const double *off, int i) {
+  return fabs(off[i]) <= 2.3e-16 * (fabs(diag[i]) + fabs(diag[i + 1]));
+}
+
+/* Makes the tridiagonal matrix diagonal, from its end upwards.  Two steps an eigenvalue are usual;
+   if 60 were not enough, it would be FVG_E_NUMERIC. */
+static fvg_status fvg__diagonalise(fvg_ctx *c, double *diag, double *off, double *u, int n) {
+  int steps = 0;
+  int hi = n - 1;
+  while (hi > 0) {
+    if (fvg__is_split(diag, off, hi - 1)) {
+      hi--;
+      continue;
+    }
+    fvg_status s = fvg__check_cancelled(c);
+    if (s) return s;
+    if (++steps > 60 * n)
+      return fvg_fail(c, FVG_E_NUMERIC, "eigenvalues of a matrix of %d rows do not converge", n);
+
+    int lo = hi - 1;
+    while (lo > 0 && !fvg__is_split(diag, off, lo - 1)) lo--;
+    fvg__qr_step(diag, off, u, n, lo, hi);
+  }
+  return FVG_OK;
+}
+
+/* The eigenvalues lambda [n] of a [n,n], and the eigenvectors as the rows of u [n,n], which must be
+   zero before.  a is overwritten. */
+static fvg_status fvg__eigen(fvg_ctx *c, double *lambda, double *u, double *a, int n) {
+  double *room = FVG_NEW_ARRAY(c, double, fvg__row(3, n));
+  if (!room) return FVG_E_NOMEM;
+  double *off = room, *v = room + n, *p = v + n;
+
+  fvg__fill_upper(a, n);
+  fvg__tridiagonalise(a, lambda, off, u, n, v, p);
+  fvg_status s = fvg__diagonalise(c, lambda, off, u, n);
+  fvg_release(c, room);
+  return s;
+}
+
+/* out [n] = A^+ x [n] from A's eigenvalues and eigenvectors; none of at most `cutoff` counts. */
+static void fvg__pseudo_solve(double *out, const double *lambda, const double *u, double cutoff,
+                              const double *x, int n) {
+  for (int j = 0; j < n; j++) out[j] = 0;
+  for (int k = 0; k < n; k++) {
+    const double *u_k = u + fvg__row(k, n);
+    if (fabs(lambda[k]) <= cutoff) continue;
+    fvg__add_scaled(out, fvg__dot(u_k, x, n) / lambda[k], u_k, n);
+  }
+}
+
+/* The largest eigenvalue of a [n,n], which is positive semidefinite and has its upper triangle set.
+   v and w [n] are scratch. */
+static double fvg__largest_eigenvalue(const double *a, int n, double *v, double *w) {
+  double largest = 0;
+  for (int i = 0; i < n; i++) v[i] = 1 + 1e-3 * i / n;     /* any vector but an eigenvector       */
+
+  for (int step = 0; step < 1000; step++) {
+    double length = sqrt(fvg__dot(v, v, n));
+    if (length == 0) return 0;
+    for (int i = 0; i < n; i++) v[i] /= length;
+    for (int i = 0; i < n; i++) w[i] = fvg__dot(a + fvg__row(i, n), v, n);
+
+    double before = largest;
+    largest = fvg__dot(v, w, n);
+    for (int i = 0; i < n; i++) v[i] = w[i];
+    if (fabs(largest - before) <= 1e-12 * largest) break;
+  }
+  return largest;
+}
+
+/*==================================================================================================
+ * CHAPTER 14  HEADS: what the classifiers on frozen features share
+ *==================================================================================================
+   A reviewer asks what prompt tuning gains over a classifier that is fitted on CLIP's own features.
+   Chapters 15 to 19 are the usual ones, each with its equations, and chapter 20 makes them one
+   call.  All of them know
+
+     f_iv [d]   the feature of crop v of training picture i, and its label y_i
+     t_c  [d]   the text feature of class c, from hand-written templates
+     s          CLIP's logit scale
+     (f', y')   val: pictures that settings are chosen by, min(shots, 4) a class
+
+   where all features have unit length.
+
+     | head          | logits of f                             | learned      | chosen on val   |
+     |---------------|-----------------------------------------|--------------|-----------------|
+     | LinearProbe   | w_c f + b_c                             | w, b         | c               |
+     | LP++          | (w_c + alpha_c t_c) f + b_c             | w, alpha, b  | epoch           |
+     | CLIP-Adapter  | s norm(a A(f) + (1 - a) f) t_c          | A            | a               |
+     | Tip-Adapter   | s f t_c + alpha sum_(y_i = c)           | nothing;     | alpha, beta     |
+     |               |           exp(-beta (1 - f k_i))        | -F: k        |                 |
+     | GDA           | s f t_c + alpha (w_c f + b_c)           | nothing      | alpha           |
+
+   Only GDA has a rule for classes without pictures.
+
+   Choice.  Of several candidates the one with the greatest accuracy on val is taken; among equal
+   ones that with the smallest cross-entropy, because a few pictures often cannot tell candidates
+   apart; then the first.  Test pictures have no part in it.  The published scripts differ here, and
+   each chapter says how.  Without val the defaults of fvg_head_desc hold.
+
+   What a fitted head is.  Up to three tensors and six numbers, listed in a table for each kind, so
+   that one function writes all kinds to a file and one reads them.  The trained kinds (LP++,
+   CLIP-Adapter, Tip-Adapter-F) use the tape; GDA uses chapter 13. */
+
+enum { FVG__HEAD_PARTS = 3 };
+
+/* The numbers of a head: at most three settings of its kind, and what all kinds have. */
+enum {
+  FVG__HEAD_FIRST = 0,
+  FVG__HEAD_SECOND,
+  FVG__HEAD_THIRD,
+  FVG__HEAD_ACCURACY,                /* on val, in percent; -1: val chose nothing                 */
+  FVG__HEAD_CROSS_ENTROPY,
+  FVG__HEAD_SCALE,                   /* s                                                         */
+  FVG__HEAD_VALUES
+};
+
+/* A tensor of a kind of head.  Its shape has a letter for each dimension: C classes, d the width, n
+   a number that the kind is free to choose. */
+typedef struct fvg__head_part {
+  const char *name, *shape;
+  fvg_dtype type;
+} fvg__head_part;
+
+typedef struct fvg__head_method {
+  const char *name;
+  fvg__head_part part[FVG__HEAD_PARTS];
+  const char *setting[3];            /* names of the first three numbers; NULL: not used          */
+  int knows_new;
+  fvg_status (*fit)(fvg_head *h, const fvg_head_data *x, const fvg_head_desc *d);
+  fvg_node *(*scores)(fvg_head *h, fvg_node *f);          /* f [n,d] -> logits [n,C]              */
+} fvg__head_method;
+
+struct fvg_head {
+  fvg_ctx *ctx;
+  fvg_head_kind kind;
+  const fvg__head_method *method;
+  int width, n_class;                /* d and C                                                   */
+  fvg_tensor part[FVG__HEAD_PARTS];  /* as the method lists them; owned                           */
+  float value[FVG__HEAD_VALUES];
+  fvg_tape *tape;
+};
+
+/* ---- parts ---- */
+
+/* Sets the shape of a part; n is the number that its letter n stands for. */
+static void fvg__head_shape(const fvg_head *h, int part, int n, fvg_tensor *x) {
+  const fvg__head_part *p = &h->method->part[part];
+  memset(x, 0, sizeof *x);
+  x->type = p->type;
+  x->n_dim = (int)strlen(p->shape);
+  for (int i = 0; i < x->n_dim; i++)
+    x->dim[i] = p->shape[i] == 'C' ? h->n_class : p->shape[i] == 'd' ? h->width : n;
+}
+
+/* Makes a part of zeros and returns its data; NULL when out of memory. */
+static void *fvg__head_add(fvg_head *h, int part, int n) {
+  fvg_tensor *x = &h->part[part];
+  fvg__head_shape(h, part, n, x);
+  x->data = fvg_alloc_array(h->ctx, fvg_tensor_count(x), fvg_dtype_size(x->type));
+  return x->data;
+}
+
+/* Makes a part of `from`, which has as many floats. */
+static fvg_status fvg__head_copy(fvg_head *h, int part, int n, const float *from) {
+  void *to = fvg__head_add(h, part, n);
+  if (!to) return FVG_E_NOMEM;
+  memcpy(to, from, fvg_tensor_count(&h->part[part]) * sizeof(float));
+  return FVG_OK;
+}
+
+/* Moves a parameter's values into a part, in place of those that were there. */
+static void fvg__head_take(fvg_head *h, int part, fvg_parameter *p) {
+  fvg_tensor_free(h->ctx, &h->part[part]);
+  h->part[part] = p->value;
+  p->value.data = NULL;
+}
+
+/* ---- scores ---- */
+
+/* x w^T + b with the first two parts as w [C,d] and b [C]: how LinearProbe, LP++ and GDA score. */
+static fvg_node *fvg__linear_scores(fvg_head *h, fvg_node *f) {
+  return fvg_linear(f, fvg_frozen(f->tape, &h->part[0]), fvg_frozen(f->tape, &h->part[1]));
+}
+
+/* s f t^T: what zero-shot CLIP says; `text` is a part. */
+static fvg_node *fvg__text_scores(fvg_head *h, fvg_node *f, int text) {
+  return fvg_scale(fvg_linear(f, fvg_frozen(f->tape, &h->part[text]), NULL),
+                   h->value[FVG__HEAD_SCALE]);
+}
+
+static fvg_status fvg__check_scores(fvg_ctx *c, const char *head, const float *z, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    if (!isfinite(z[i]))
+      return fvg_fail(c, FVG_E_NUMERIC, "%s: a logit is %g", head, (double)z[i]);
+  }
+  return FVG_OK;
+}
+
+enum { FVG__HEAD_ROWS = 256 };       /* pictures that are scored at a time, to bound the memory   */
+
+FVG_DEF fvg_status fvg_head_logits(fvg_head *h, float *logits, const float *f, int n) {
+  fvg_ctx *c = h->ctx;
+  if (!logits || !f) return fvg__missing(c, h->method->name, logits ? "features" : "the logits");
+  if (n < 0) return fvg_fail(c, FVG_E_ARG, "%s: the scores of %d pictures", h->method->name, n);
+
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < n; i += FVG__HEAD_ROWS) {
+    int rows = fvg__min(FVG__HEAD_ROWS, n - i);
+    fvg_tape_clear(h->tape);
+    fvg_node *f_i = fvg_const(h->tape, rows, h->width, f + fvg__row(i, h->width));
+    fvg_node *z = f_i ? h->method->scores(h, f_i) : NULL;
+    if (!z) s = c->status;
+    if (z) memcpy(logits + fvg__row(i, h->n_class), fvg_value(z), fvg__count(z) * sizeof(float));
+  }
+  fvg_tape_clear(h->tape);
+  return s ? s : fvg__check_scores(c, h->method->name, logits, fvg__row(n, h->n_class));
+}
+
+/* ---- choice ---- */
+
+/* How good a candidate is on val. */
+typedef struct fvg__verdict {
+  int n_correct;
+  double loss;                       /* the sum of the cross-entropies                            */
+} fvg__verdict;
+
+static const fvg__verdict fvg__worst = {-1, 0};
+
+static int fvg__is_better(fvg__verdict a, fvg__verdict b) {
+  return a.n_correct > b.n_correct || (a.n_correct == b.n_correct && a.loss < b.loss);
+}
+
+/* Adds a picture with the logits z [n]. */
+static void fvg__judge_row(fvg__verdict *v, const float *z, int n, int label) {
+  int best = 0;
+  for (int i = 1; i < n; i++) {
+    if (z[i] > z[best]) best = i;
+  }
+  v->n_correct += best == label;
+  v->loss += fvg__row_cross_entropy(z, n, label);
+}
+
+/* The verdict on logits z [n_val,C]. */
+static fvg__verdict fvg__judge(const fvg_head_data *x, const float *z) {
+  fvg__verdict v = {0, 0};
+  for (int i = 0; i < x->n_val; i++)
+    fvg__judge_row(&v, z + fvg__row(i, x->n_class), x->n_class, x->label_val[i]);
+  return v;
+}
+
+/* Writes down what val said of the candidate that was taken. */
+static void fvg__head_chosen(fvg_head *h, const fvg_head_data *x, fvg__verdict v) {
+  h->value[FVG__HEAD_ACCURACY] = (float)(100.0 * v.n_correct / x->n_val);
+  h->value[FVG__HEAD_CROSS_ENTROPY] = (float)(v.loss / x->n_val);
+}
+
+/* The verdict on the head as it is now. */
+static fvg_status fvg__head_judge(fvg_head *h, fvg__verdict *v, const fvg_head_data *x) {
+  float *z = FVG_NEW_ARRAY(h->ctx, float, fvg__row(x->n_val, x->n_class));
+  fvg_status s = z ? fvg_head_logits(h, z, x->f_val, x->n_val) : FVG_E_NOMEM;
+  if (!s) *v = fvg__judge(x, z);
+  fvg_release(h->ctx, z);
+  return s;
+}
+
+/* Tells the caller that `step` of n_steps candidates, epochs or the like are done. */
+static fvg_status fvg__head_progress(const fvg_head *h, int step, int n_steps, double loss) {
+  fvg_progress p;
+  memset(&p, 0, sizeof p);
+  p.what = h->method->name;
+  p.step = step;
+  p.n_steps = n_steps;
+  p.loss = loss;
+  return fvg_report_progress(h->ctx, &p);
+}
+
+/* ---- training ---- */
+
+/* The labels of all crops, [n n_view]; NULL when out of memory. */
+static int *fvg__crop_labels(fvg_ctx *c, const fvg_head_data *x) {
+  int *label = FVG_NEW_ARRAY(c, int, fvg__row(x->n, x->n_view));
+  for (int i = 0; label && i < x->n * x->n_view; i++) label[i] = x->label[i / x->n_view];
+  return label;
+}
+
+/* Training in batches, for CLIP-Adapter and Tip-Adapter-F. */
+typedef struct fvg__head_training {
+  fvg_optimizer_desc optimizer;      /* complete                                                  */
+  int batch;                         /* pictures a step                                           */
+  int cosine;                        /* 1: the rate falls to 0 by a cosine over all steps, and the
+                                        last batch of an epoch may be smaller; 0: the rate is that
+                                        of chapter 11, and a smaller batch is left out            */
+  fvg_node *(*scores)(fvg_head *h, fvg_node *f, fvg_parameter *const *params);
+  fvg_parameter *const *params;      /* [n_param] */
+  int n_param;
+} fvg__head_training;
+
+/* A batch: one crop, drawn at random, of each of n pictures in a random order. */
+typedef struct fvg__head_batch {
+  fvg_rng rng;
+  int *order;                        /* [pictures]                                                */
+  float *f;                          /* [batch,d]                                                 */
+  int *label;                        /* [batch]                                                   */
+  int n;
+} fvg__head_batch;
+
+static void fvg__head_batch_draw(fvg__head_batch *b, const fvg_head_data *x, int first) {
+  for (int i = 0; i < b->n; i++) {
+    int picture = b->order[first + i];
+    int crop = picture * x->n_view + (int)fvg_rng_below(&b->rng, (uint32_t)x->n_view);
+    memcpy(b->f + fvg__row(i, x->width), x->f + fvg__row(crop, x->width),
+           (size_t)x->width * sizeof(float));
+    b->label[i] = x->label[picture];
+  }
+}
+
+/* One step on a batch. */
+static fvg_status fvg__head_step(fvg_head *h, const fvg__head_training *t, fvg_optimizer *o,
+                                 const fvg__head_batch *b, double lr, double *loss) {
+  fvg_tape_clear(h->tape);
+  fvg_optimizer_zero_grad(o);
+  fvg_node *f = fvg_const(h->tape, b->n, h->width, b->f);
+  fvg_node *z = f ? t->scores(h, f, t->params) : NULL;
+  fvg_node *l = fvg_cross_entropy(z, b->label);
+  fvg_status s = l ? fvg_backward(l) : h->ctx->status;
+  if (s) return s;
+  *loss = (double)fvg_value(l)[0];
+  fvg_optimizer_step(o, lr);
+  return FVG_OK;
+}
+
+/* Goes through all pictures once an epoch, each time in another order. */
+static fvg_status fvg__head_epochs(fvg_head *h, const fvg_head_data *x, const fvg__head_training *t,
+                                   fvg_optimizer *o, fvg__head_batch *b) {
+  int size = fvg__min(t->batch, x->n);
+  int n_steps = t->cosine ? (x->n + size - 1) / size : x->n / size;
+  int epochs = t->optimizer.epochs;
+  const double pi = 3.14159265358979323846;
+
+  for (int epoch = 0; epoch < epochs; epoch++) {
+    double loss = 0;
+    fvg_rng_permute(&b->rng, b->order, x->n);
+    for (int i = 0; i < n_steps; i++) {
+      double done = ((double)epoch * n_steps + i) / ((double)epochs * n_steps);
+      double lr = t->cosine ? (double)t->optimizer.lr / 2 * (1 + cos(pi * done))
+                            : fvg_learning_rate(&t->optimizer, epoch);
+      b->n = fvg__min(size, x->n - i * size);
+      fvg__head_batch_draw(b, x, i * size);
+      fvg_status s = fvg__head_step(h, t, o, b, lr, &loss);
+      if (s) return s;
+    }
+    fvg_status s = fvg__head_progress(h, epoch + 1, epochs, loss);
+    if (s) return s;
+  }
+  return FVG_OK;
+}
+
+/* Trains the parameters; the random order and the crops follow from the seed alone. */
+static fvg_status fvg__head_train(fvg_head *h, const fvg_head_data *x, const fvg__head_training *t,
+                                  uint64_t seed) {
+  fvg_ctx *c = h->ctx;
+  fvg__head_batch b;
+  memset(&b, 0, sizeof b);
+  fvg_rng_seed(&b.rng, seed, 7);
+  int size = fvg__min(t->batch, x->n);
+  b.order = FVG_NEW_ARRAY(c, int, (size_t)x->n);
+  b.f = FVG_NEW_ARRAY(c, float, fvg__row(size, x->width));
+  b.label = FVG_NEW_ARRAY(c, int, (size_t)size);
+  fvg_optimizer *o = NULL;
+  fvg_status s = b.order && b.f && b.label ? FVG_OK : FVG_E_NOMEM;
+  if (!s) s = fvg_optimizer_new(c, &o, t->params, t->n_param, &t->optimizer);
+
+  for (int i = 0; !s && i < x->n; i++) b.order[i] = i;
+  if (!s) s = fvg__head_epochs(h, x, t, o, &b);
+  fvg_tape_clear(h->tape);
+  fvg_optimizer_free(o);
+  fvg_release(c, b.order);
+  fvg_release(c, b.f);
+  fvg_release(c, b.label);
+  return s;
+}
+
+/*==================================================================================================
+ * CHAPTER 15  LINEAR PROBE: multinomial logistic regression
+ *==================================================================================================
+   The probe of CLIP's paper (Radford et al. 2021, section 3.2 and appendix A.3): a linear
+   classifier on image features that knows nothing of the class names.
+
+     (1)  z_c = w_c f + b_c                                       w [C,d], b [C]
+     (2)  L(w, b) = mean over the N crops of CE(z, y) + |w|^2 / (2 N c)
+
+   c is the inverse strength of the penalty, as in scikit-learn's LogisticRegression, whose
+   objective is N c L.  L is convex, so what is found does not depend on where the search begins.
+
+   L-BFGS (Nocedal 1980) minimises it.  With g the gradient, it keeps the last ten pairs of steps
+   and changes of g,
+
+     (3)  s_k = x_(k+1) - x_k       y_k = g_(k+1) - g_k       rho_k = 1 / (s_k y_k)
+
+   and the product of their implied inverse Hessian with g is the direction in which it goes,
+   halving the step until L falls enough (Armijo's rule).  The products of (1) and their gradient
+   are the tape's, in floats; all else is in double precision.  Near the minimum L differs by less
+   than its rounding, while g is still exact enough.  So a step also counts if L stays the same to
+   one part in a million and the slope along the direction shrinks (Hager and Zhang 2005).  The
+   search ends when no element of g exceeds 1e-7, when the greatest one has not become less for 20
+   steps, or after 1000.
+
+   Choice of c.  As CoOp's lpclip does: first 1e-6, 1e-4, ..., 1e6, then eight halvings of log10 c's
+   interval of two decades around the best.  There the last interval decides, whatever was seen
+   before; here the best candidate of all.
+
+   Default.  CLIP's example code has c = 0.316 for features that are not normalised and whose length
+   is about 10.  For unit lengths the same probe has 0.316 x 10^2 = 31.6. */
+
+enum {
+  FVG__LBFGS_PAIRS = 10,
+  FVG__LBFGS_STEPS = 1000,
+  FVG__LBFGS_PATIENCE = 20,          /* steps in which the gradient must become less              */
+  FVG__LBFGS_HALVINGS = 30
+};
+
+/* Computes the loss, and its gradient [n], at x [n]. */
+typedef fvg_status (*fvg__objective)(void *user, double *loss, double *gradient, const double *x);
+
+typedef struct fvg__lbfgs {
+  fvg_ctx *ctx;
+  fvg__objective f;
+  void *user;
+  int n;
+  double loss;
+  double *x, *g;                     /* [n] the point and its gradient                            */
+  double *x_next, *g_next;           /* [n] the same of the point that is tried                   */
+  double *direction;                 /* [n]                                                       */
+  double *s, *y;                     /* [FVG__LBFGS_PAIRS, n] the pairs of (3)                    */
+  double rho[FVG__LBFGS_PAIRS];
+  int n_pair, next;                  /* pairs kept, and the place of the next one                 */
+} fvg__lbfgs;
+
+/* The direction: minus the inverse Hessian of the pairs, times g. */
+static void fvg__lbfgs_direction(fvg__lbfgs *b) {
+  double a[FVG__LBFGS_PAIRS];
+  double *r = b->direction;
+  for (int i = 0; i < b->n; i++) r[i] = -b->g[i];
+
+  for (int i = 1; i <= b->n_pair; i++) {                 /* from the newest pair to the oldest    */
+    int k = (b->next - i + FVG__LBFGS_PAIRS) % FVG__LBFGS_PAIRS;
+    a[k] = b->rho[k] * fvg__dot(b->s + fvg__row(k, b->n), r, b->n);
+    fvg__add_scaled(r, -a[k], b->y + fvg__row(k, b->n), b->n);
+  }
+
+  int newest = (b->next - 1 + FVG__LBFGS_PAIRS) % FVG__LBFGS_PAIRS;
+  const double *y = b->y + fvg__row(newest, b->n);
+  double first = 1 / (sqrt(fvg__dot(b->g, b->g, b->n)) + 1e-300);
+  double scale = b->n_pair ? 1 / (b->rho[newest] * fvg__dot(y, y, b->n)) : first;
+  for (int i = 0; i < b->n; i++) r[i] *= scale;
+
+  for (int i = b->n_pair; i >= 1; i--) {                 /* and back                              */
+    int k = (b->next - i + FVG__LBFGS_PAIRS) % FVG__LBFGS_PAIRS;
+    double back = b->rho[k] * fvg__dot(b->y + fvg__row(k, b->n), r, b->n);
+    fvg__add_scaled(r, a[k] - back, b->s + fvg__row(k, b->n), b->n);
+  }
+}
+
+/* Goes to the point that was tried, and keeps the pair if the curvature along it is positive, as it
+   is but for rounding. */
+static void fvg__lbfgs_accept(fvg__lbfgs *b, double loss) {
+  double *s = b->s + fvg__row(b->next, b->n);
+  double *y = b->y + fvg__row(b->next, b->n);
+  for (int i = 0; i < b->n; i++) {
+    s[i] = b->x_next[i] - b->x[i];
+    y[i] = b->g_next[i] - b->g[i];
+    b->x[i] = b->x_next[i];
+    b->g[i] = b->g_next[i];
+  }
+  b->loss = loss;
+
+  double curvature = fvg__dot(s, y, b->n);
+  if (!(curvature > 1e-12 * fvg__dot(y, y, b->n))) return;
+  b->rho[b->next] = 1 / curvature;
+  b->next = (b->next + 1) % FVG__LBFGS_PAIRS;
+  if (b->n_pair < FVG__LBFGS_PAIRS) b->n_pair++;
+}
+
+/* Is the point that was tried, t along the direction from x, good enough? */
+static int fvg__lbfgs_is_good(const fvg__lbfgs *b, double loss, double slope, double t) {
+  if (loss <= b->loss + 1e-4 * t * slope) return 1;
+  if (!(loss <= b->loss + 1e-6 * fabs(b->loss))) return 0;
+  return fabs(fvg__dot(b->g_next, b->direction, b->n)) <= 0.9 * -slope;
+}
+
+/* One step; *moved is 0 if no step along the direction is good enough. */
+static fvg_status fvg__lbfgs_step(fvg__lbfgs *b, int *moved) {
+  *moved = 0;
+  fvg__lbfgs_direction(b);
+  double slope = fvg__dot(b->g, b->direction, b->n);
+  double t = 1;
+
+  for (int i = 0; i < FVG__LBFGS_HALVINGS && slope < 0; i++, t /= 2) {
+    double loss;
+    for (int k = 0; k < b->n; k++) b->x_next[k] = b->x[k] + t * b->direction[k];
+    fvg_status s = b->f(b->user, &loss, b->g_next, b->x_next);
+    if (s) return s;
+    if (!fvg__lbfgs_is_good(b, loss, slope, t)) continue;
+
+    fvg__lbfgs_accept(b, loss);
+    *moved = 1;
+    break;
+  }
+  return FVG_OK;
+}
+
+static double fvg__largest_of(const double *x, int n) {
+  double largest = 0;
+  for (int i = 0; i < n; i++) {
+    if (fabs(x[i]) > largest) largest = fabs(x[i]);
+  }
+  return largest;
+}
+
+/* Goes on until one of the reasons to end is there. */
+static fvg_status fvg__lbfgs_run(fvg__lbfgs *b) {
+  double least = HUGE_VAL;
+  int since = 0;
+  int moved = 1;
+  fvg_status s = b->f(b->user, &b->loss, b->g, b->x);
+  for (int i = 0; !s && moved && i < FVG__LBFGS_STEPS && since < FVG__LBFGS_PATIENCE; i++) {
+    double largest = fvg__largest_of(b->g, b->n);
+    if (largest <= 1e-7) break;
+    since = largest < least ? 0 : since + 1;
+    if (largest < least) least = largest;
+    s = fvg__lbfgs_step(b, &moved);
+  }
+  return s;
+}
+
+/* Minimises f from x [n], which receives the minimum. */
+static fvg_status fvg__minimise(fvg_ctx *c, double *x, int n, fvg__objective f, void *user) {
+  double *room = FVG_NEW_ARRAY(c, double, fvg__row(4 + 2 * FVG__LBFGS_PAIRS, n));
+  if (!room) return FVG_E_NOMEM;
+  fvg__lbfgs b;
+  memset(&b, 0, sizeof b);
+  b.ctx = c;
+  b.f = f;
+  b.user = user;
+  b.n = n;
+  b.x = x;
+  b.g = room;
+  b.x_next = b.g + n;
+  b.g_next = b.x_next + n;
+  b.direction = b.g_next + n;
+  b.s = b.direction + n;
+  b.y = b.s + fvg__row(FVG__LBFGS_PAIRS, n);
+
+  fvg_status s = fvg__lbfgs_run(&b);
+  fvg_release(c, room);
+  return s;
+}
+
+/* ---- the probe ---- */
+
+typedef struct fvg__probe {
+  fvg_head *head;
+  const fvg_head_data *data;
+  fvg_parameter weight, bias;        /* [C,d], [C]                                                */
+  int *label;                        /* [N] of the crops                                          */
+  double *x;                         /* [C d + C] weight and bias, as L-BFGS sees them            */
+  double c;
+} fvg__probe;
+
+static void fvg__probe_set(fvg_parameter *p, const double *x) {
+  float *value = (float *)p->value.data;
+  size_t n = fvg_tensor_count(&p->value);
+  for (size_t i = 0; i < n; i++) value[i] = (float)x[i];
+  memset(p->grad, 0, n * sizeof(float));
+}
+
+/* The mean cross-entropy and its gradient, through the tape. */
+static fvg_status fvg__probe_fit(fvg__probe *p, double *loss) {
+  const fvg_head_data *x = p->data;
+  fvg_tape *t = p->head->tape;
+  int n = x->n * x->n_view;
+  fvg_tape_clear(t);
+  fvg_node *f = fvg_const(t, n, x->width, x->f);
+  fvg_node *z = fvg_linear(f, fvg_param(t, &p->weight), fvg_param(t, &p->bias));
+  fvg_node *l = fvg_cross_entropy(z, p->label);
+  fvg_status s = l ? fvg_backward(l) : p->head->ctx->status;
+  if (s) return s;
+
+  *loss = 0;
+  for (int i = 0; i < n; i++)
+    *loss += fvg__row_cross_entropy(fvg_value(z) + fvg__row(i, x->n_class), x->n_class,
+                                    p->label[i]) / n;
+  return FVG_OK;
+}
+
+/* (2) and its gradient. */
+static fvg_status fvg__probe_loss(void *user, double *loss, double *gradient, const double *x) {
+  fvg__probe *p = (fvg__probe *)user;
+  int n_weight = p->data->n_class * p->data->width;
+  int n_bias = p->data->n_class;
+  fvg__probe_set(&p->weight, x);
+  fvg__probe_set(&p->bias, x + n_weight);
+  fvg_status s = fvg__probe_fit(p, loss);
+  if (s) return s;
+
+  double penalty = 1 / (p->c * p->data->n * p->data->n_view);
+  *loss += penalty / 2 * fvg__dot(x, x, n_weight);
+  for (int i = 0; i < n_weight; i++) gradient[i] = (double)p->weight.grad[i] + penalty * x[i];
+  for (int i = 0; i < n_bias; i++) gradient[n_weight + i] = (double)p->bias.grad[i];
+  return FVG_OK;
+}
+
+/* Makes what was found for c the head's. */
+static void fvg__probe_hand_over(fvg__probe *p, double c) {
+  fvg_head *h = p->head;
+  int n_weight = p->data->n_class * p->data->width;
+  float *weight = (float *)h->part[0].data;
+  float *bias = (float *)h->part[1].data;
+  for (int i = 0; i < n_weight; i++) weight[i] = (float)p->x[i];
+  for (int i = 0; i < p->data->n_class; i++) bias[i] = (float)p->x[n_weight + i];
+  h->value[FVG__HEAD_FIRST] = (float)c;
+}
+
+/* Fits the probe for one c, from where the last fit ended, and hands it to the head. */
+static fvg_status fvg__probe_at(fvg__probe *p, double c) {
+  int n = p->data->n_class * (p->data->width + 1);
+  p->c = c;
+  fvg_status s = fvg__minimise(p->head->ctx, p->x, n, fvg__probe_loss, p);
+  if (!s) fvg__probe_hand_over(p, c);
+  return s;
+}
+
+/* The best candidate so far, and where it was found. */
+typedef struct fvg__probe_best {
+  fvg__verdict verdict;
+  double log_c;
+  double *x;                         /* [C d + C]                                                 */
+} fvg__probe_best;
+
+/* Fits and judges the candidate 10^log_c; *v receives the verdict. */
+static fvg_status fvg__probe_try(fvg__probe *p, fvg__probe_best *best, fvg__verdict *v,
+                                 double log_c, int step) {
+  fvg_status s = fvg__probe_at(p, pow(10, log_c));
+  if (!s) s = fvg__head_judge(p->head, v, p->data);
+  if (!s) s = fvg__head_progress(p->head, step, 7 + 16, v->loss / p->data->n_val);
+  if (s || !fvg__is_better(*v, best->verdict)) return s;
+
+  best->verdict = *v;
+  best->log_c = log_c;
+  int n = p->data->n_class * (p->data->width + 1);
+  memcpy(best->x, p->x, (size_t)n * sizeof(double));
+  return FVG_OK;
+}
+
+/* The grid, then the halvings around its best point. */
+static fvg_status fvg__probe_search(fvg__probe *p, fvg__probe_best *best) {
+  fvg__verdict v;
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < 7; i++) s = fvg__probe_try(p, best, &v, 2 * i - 6, i + 1);
+
+  double left = best->log_c - 1, right = best->log_c + 1;
+  for (int i = 0; !s && i < 8; i++) {
+    fvg__verdict v_right;
+    s = fvg__probe_try(p, best, &v, left, 8 + 2 * i);
+    if (!s) s = fvg__probe_try(p, best, &v_right, right, 9 + 2 * i);
+    if (s) return s;
+    if (fvg__is_better(v_right, v)) left = (left + right) / 2;
+    else right = (left + right) / 2;
+  }
+  return s;
+}
+
+/* Chooses c on val, and leaves the probe of the best c in the head. */
+static fvg_status fvg__probe_choose(fvg__probe *p) {
+  fvg_head *h = p->head;
+  size_t n = fvg__row(p->data->n_class, p->data->width + 1);
+  fvg__probe_best best = {fvg__worst, 0, FVG_NEW_ARRAY(h->ctx, double, n)};
+  fvg_status s = best.x ? fvg__probe_search(p, &best) : FVG_E_NOMEM;
+  if (!s) {
+    memcpy(p->x, best.x, n * sizeof(double));
+    fvg__probe_hand_over(p, pow(10, best.log_c));
+    fvg__head_chosen(h, p->data, best.verdict);
+  }
+  fvg_release(h->ctx, best.x);
+  return s;
+}
+
+/* Fits for the c of the desc, or chooses one. */
+static fvg_status fvg__fit_linear_probe(fvg_head *h, const fvg_head_data *x,
+                                        const fvg_head_desc *d) {
+  fvg_ctx *c = h->ctx;
+  const int dim[2] = {x->n_class, x->width};
+  fvg__probe p;
+  memset(&p, 0, sizeof p);
+  p.head = h;
+  p.data = x;
+  p.label = fvg__crop_labels(c, x);
+  p.x = FVG_NEW_ARRAY(c, double, fvg__row(x->n_class, x->width + 1));
+  int ok = p.label && p.x && fvg__head_add(h, 0, 0) && fvg__head_add(h, 1, 0);
+  fvg_status s = ok ? fvg_parameter_new(c, &p.weight, "weight", 2, dim) : FVG_E_NOMEM;
+  if (!s) s = fvg_parameter_new(c, &p.bias, "bias", 1, dim);
+
+  if (!s && d->c == 0 && x->n_val) s = fvg__probe_choose(&p);
+  else if (!s) s = fvg__probe_at(&p, d->c == 0 ? 31.6 : (double)d->c);
+  fvg_tape_clear(h->tape);
+  fvg_parameter_free(c, &p.weight);
+  fvg_parameter_free(c, &p.bias);
+  fvg_release(c, p.label);
+  fvg_release(c, p.x);
+  return s;
+}
+
+/*==================================================================================================
+ * CHAPTER 16  LP++: a linear probe that blends in the class names
+ *==================================================================================================
+   LP++ (Huang et al., CVPR 2024, arXiv 2404.02285): each class's weights are a learned vector and a
+   learned multiple of the text feature, and the step sizes follow from the data.
+
+     (1)  z_c = (w_c + alpha_c t_c) f + b_c
+     (2)  L(w, b, alpha) = mean over the N crops of CE(z, y)
+
+   Steps.  L's gradient in w and in alpha changes no faster than gamma_w = lambda / (4 N) and
+   gamma_alpha = 4 max_c sum_i (f_i t_c)^2 / N allow, lambda being the largest eigenvalue of
+   sum_i f_i f_i^T.  So with all crops in every step,
+
+     (3)  w, b by SGD with momentum 0.9 at the rate 1 / gamma_w
+     (4)  every tenth step also alpha <- alpha - dL/dalpha / gamma_alpha
+
+   Start.  w_c is the sum of the class's features, b is 0, and all alpha are
+   250 mean over the classes of the mean of f_i t_c over the class's own crops.
+
+   Choice.  Of 300 epochs, one step each, the one that is best on val; without val the last.
+
+   Published script.  It accumulates alpha's gradient over all epochs, because nobody sets it to 0,
+   where the paper has the gradient at the point (ours); b starts at random there, and of equal
+   epochs it takes the last.  With several crops of a picture, the sum of (3)'s start is over
+   pictures, of the mean of their crops.
+
+   The head keeps w + alpha t as one matrix, since that is all that scoring needs. */
+
+typedef struct fvg__lp {
+  fvg_head *head;
+  const fvg_head_data *data;
+  fvg_parameter weight, bias, alpha; /* w [C,d], b [C], alpha [C]                                 */
+  int *label;                        /* [N] of the crops                                          */
+  float *text_scores;                /* [N,C] f t^T                                               */
+  double rate_alpha;                 /* 1 / gamma_alpha                                           */
+} fvg__lp;
+
+/* f t^T of all crops, through the tape. */
+static fvg_status fvg__lp_text_scores(fvg__lp *p) {
+  const fvg_head_data *x = p->data;
+  fvg_tape *t = p->head->tape;
+  int n = x->n * x->n_view;
+  fvg_tape_clear(t);
+  fvg_node *z = fvg_linear(fvg_const(t, n, x->width, x->f),
+                           fvg_const(t, x->n_class, x->width, x->text), NULL);
+  if (!z) return p->head->ctx->status;
+  fvg__copy_node(p->text_scores, z);
+  return FVG_OK;
+}
+
+/* Where w and alpha start. */
+static void fvg__lp_start(fvg__lp *p) {
+  const fvg_head_data *x = p->data;
+  float *w = (float *)p->weight.value.data;
+  double start = 0;
+  int n_present = 0;
+
+  for (int c = 0; c < x->n_class; c++) {
+    double own = 0;
+    int n = 0;
+    for (int i = 0; i < x->n * x->n_view; i++) {
+      if (p->label[i] != c) continue;
+      const float *f = x->f + fvg__row(i, x->width);
+      for (int k = 0; k < x->width; k++)
+        w[fvg__row(c, x->width) + (size_t)k] += f[k] / (float)x->n_view;
+      own += (double)p->text_scores[fvg__row(i, x->n_class) + (size_t)c];
+      n++;
+    }
+    start += n ? own / n : 0;
+    n_present += n > 0;
+  }
+
+  float *alpha = (float *)p->alpha.value.data;
+  for (int c = 0; c < x->n_class; c++) alpha[c] = (float)(250 * start / n_present);
+}
+
+/* N / (4 max_c sum_i (f_i t_c)^2) */
+static double fvg__lp_rate_alpha(const fvg__lp *p) {
+  int n = p->data->n * p->data->n_view;
+  int n_class = p->data->n_class;
+  double largest = 0;
+  for (int c = 0; c < n_class; c++) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) {
+      double score = (double)p->text_scores[fvg__row(i, n_class) + (size_t)c];
+      sum += score * score;
+    }
+    if (sum > largest) largest = sum;
+  }
+  return largest > 0 ? n / (4 * largest) : 0;
+}
+
+enum { FVG__GRAM_CHUNK = 256 };      /* rows that are converted to double at a time               */
+
+/* 4 N / lambda */
+static fvg_status fvg__lp_rate(const fvg__lp *p, double *rate) {
+  const fvg_head_data *x = p->data;
+  fvg_ctx *c = p->head->ctx;
+  int d = x->width, n = x->n * x->n_view;
+  double *gram = FVG_NEW_ARRAY(c, double, fvg__row(d, d));
+  double *rows = FVG_NEW_ARRAY(c, double, fvg__row(FVG__GRAM_CHUNK, d));
+  double *room = FVG_NEW_ARRAY(c, double, fvg__row(2, d));
+  fvg_status s = gram && rows && room ? FVG_OK : FVG_E_NOMEM;
+
+  for (int i = 0; !s && i < n; i += FVG__GRAM_CHUNK) {
+    int m = fvg__min(FVG__GRAM_CHUNK, n - i);
+    const float *f = x->f + fvg__row(i, d);
+    for (size_t k = 0; k < fvg__row(m, d); k++) rows[k] = (double)f[k];
+    s = fvg__gram_add(c, gram, rows, m, d);
+  }
+
+  if (!s) {
+    fvg__fill_upper(gram, d);
+    *rate = 4.0 * n / fvg__largest_eigenvalue(gram, d, room, room + d);
+  }
+  fvg_release(c, gram);
+  fvg_release(c, rows);
+  fvg_release(c, room);
+  return s;
+}
+
+/* (1) on all crops, and (2) with its gradients. */
+static fvg_status fvg__lp_loss(fvg__lp *p, double *loss) {
+  const fvg_head_data *x = p->data;
+  fvg_tape *t = p->head->tape;
+  int n = x->n * x->n_view;
+  fvg_tape_clear(t);
+  fvg_node *f = fvg_const(t, n, x->width, x->f);
+  fvg_node *from_text = fvg_mul(fvg_const(t, n, x->n_class, p->text_scores),
+                                fvg_param(t, &p->alpha));
+  fvg_node *z = fvg_linear_add(f, fvg_param(t, &p->weight), fvg_param(t, &p->bias), from_text);
+  fvg_node *l = fvg_cross_entropy(z, p->label);
+  fvg_status s = l ? fvg_backward(l) : p->head->ctx->status;
+  if (!s) *loss = (double)fvg_value(l)[0];
+  return s;
+}
+
+/* The head as it is after this epoch: w + alpha t, and b. */
+static void fvg__lp_hand_over(fvg__lp *p, int epoch) {
+  fvg_head *h = p->head;
+  float *weight = (float *)h->part[0].data;
+  const float *w = (const float *)p->weight.value.data;
+  const float *alpha = (const float *)p->alpha.value.data;
+  double sum = 0;
+  for (int c = 0; c < h->n_class; c++) {
+    size_t row = fvg__row(c, h->width);
+    for (size_t k = row; k < row + (size_t)h->width; k++)
+      weight[k] = w[k] + alpha[c] * p->data->text[k];
+    sum += (double)alpha[c];
+  }
+  memcpy(h->part[1].data, p->bias.value.data, (size_t)h->n_class * sizeof(float));
+  h->value[FVG__HEAD_FIRST] = (float)epoch;
+  h->value[FVG__HEAD_SECOND] = (float)(sum / h->n_class);
+}
+
+/* One epoch: (3), and at every tenth one (4), both from the gradients at the same point. */
+static fvg_status fvg__lp_epoch(fvg__lp *p, fvg_optimizer *o, int epoch, double rate,
+                                double *loss) {
+  int n_class = p->data->n_class;
+  fvg_optimizer_zero_grad(o);
+  memset(p->alpha.grad, 0, (size_t)n_class * sizeof(float));
+  fvg_status s = fvg__lp_loss(p, loss);
+  if (s) return s;
+
+  fvg_optimizer_step(o, rate);
+  float *alpha = (float *)p->alpha.value.data;
+  for (int c = 0; c < n_class && epoch % 10 == 0; c++)
+    alpha[c] -= (float)(p->rate_alpha * (double)p->alpha.grad[c]);
+  return FVG_OK;
+}
+
+/* Trains; at the end the head is that of the epoch which val likes best.  Swapping two heads' parts
+   keeps the best one while the other goes on. */
+static fvg_status fvg__lp_train(fvg__lp *p, fvg_optimizer *o, int epochs, double rate) {
+  fvg_head *h = p->head;
+  const fvg_head_data *x = p->data;
+  fvg_head best = *h;
+  memset(best.part, 0, sizeof best.part);
+  fvg__verdict most = fvg__worst;
+  int ok = !x->n_val || (fvg__head_add(&best, 0, 0) && fvg__head_add(&best, 1, 0));
+  fvg_status s = ok ? FVG_OK : FVG_E_NOMEM;
+
+  for (int epoch = 1; !s && epoch <= epochs; epoch++) {
+    double loss;
+    s = fvg__lp_epoch(p, o, epoch, rate, &loss);
+    if (!s) s = fvg__head_progress(h, epoch, epochs, loss);
+    if (s || (!x->n_val && epoch < epochs)) continue;
+
+    fvg__lp_hand_over(p, epoch);
+    fvg__verdict v = {0, 0};
+    if (x->n_val) s = fvg__head_judge(h, &v, x);
+    if (s || !fvg__is_better(v, most) || !x->n_val) continue;
+    most = v;
+    fvg_head swapped = best;
+    best = *h;
+    *h = swapped;
+  }
+
+  if (!s && x->n_val) {
+    fvg_head last = *h;
+    *h = best;
+    best = last;
+    fvg__head_chosen(h, x, most);
+  }
+  fvg_tensor_free(h->ctx, &best.part[0]);
+  fvg_tensor_free(h->ctx, &best.part[1]);
+  return s;
+}
+
+static fvg_status fvg__lp_fit(fvg__lp *p, int epochs) {
+  fvg_head *h = p->head;
+  fvg_parameter *params[2] = {&p->weight, &p->bias};
+  fvg_optimizer_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.weight_decay = -1;
+
+  double rate = 0;
+  fvg_optimizer *o = NULL;
+  fvg_status s = fvg__lp_text_scores(p);
+  if (!s) fvg__lp_start(p);
+  if (!s) s = fvg__lp_rate(p, &rate);
+  if (!s) s = fvg_optimizer_new(h->ctx, &o, params, 2, &desc);
+  p->rate_alpha = fvg__lp_rate_alpha(p);
+  if (!s) s = fvg__lp_train(p, o, epochs, rate);
+  fvg_tape_clear(h->tape);
+  fvg_optimizer_free(o);
+  return s;
+}
+
+/* Makes room for everything, fits, and gives the room back. */
+static fvg_status fvg__fit_lp(fvg_head *h, const fvg_head_data *x, const fvg_head_desc *d) {
+  fvg_ctx *c = h->ctx;
+  const int dim[2] = {x->n_class, x->width};
+  const int row[2] = {1, x->n_class};
+  fvg__lp p;
+  memset(&p, 0, sizeof p);
+  p.head = h;
+  p.data = x;
+  p.label = fvg__crop_labels(c, x);
+  p.text_scores = FVG_NEW_ARRAY(c, float, fvg__row(x->n * x->n_view, x->n_class));
+  int ok = p.label && p.text_scores && fvg__head_add(h, 0, 0) && fvg__head_add(h, 1, 0);
+  fvg_status s = ok ? fvg_parameter_new(c, &p.weight, "weight", 2, dim) : FVG_E_NOMEM;
+  if (!s) s = fvg_parameter_new(c, &p.bias, "bias", 1, dim);
+  if (!s) s = fvg_parameter_new(c, &p.alpha, "alpha", 2, row);
+
+  if (!s) s = fvg__lp_fit(&p, d->epochs ? d->epochs : 300);
+  fvg_parameter_free(c, &p.weight);
+  fvg_parameter_free(c, &p.bias);
+  fvg_parameter_free(c, &p.alpha);
+  fvg_release(c, p.label);
+  fvg_release(c, p.text_scores);
+  return s;
+}
+
+/*==================================================================================================
+ * CHAPTER 17  CLIP-ADAPTER: a bottleneck on image features
+ *==================================================================================================
+   CLIP-Adapter (Gao et al. 2021, arXiv 2110.04544) changes image features by a small network and
+   compares them with the text features, as CLIP does.
+
+     (1)  A(f) = relu(W_up relu(W_down f))                     W_down [h,d], W_up [d,h], no biases
+     (2)  f~ = norm(a A(f) + (1 - a) f)            z = s f~ t^T
+     (3)  L = mean of CE(z, y)
+
+   The published trainer adapts features before they are normalised.  Without biases A(k f) = k A(f)
+   for k > 0, so after norm both are the same.
+
+   Settings.  h = d/4.  The trainer is one of CoOp's and takes CoOp's settings: SGD at 0.002,
+   momentum 0.9, weight decay 5e-4, batches of 32, one epoch of warm-up and a cosine; 200 epochs,
+   100 for up to 4 pictures a class, 50 for 1.  In each epoch a picture shows one of its crops,
+   drawn at random.  Weights start as PyTorch's linear layers do, uniform in +-1 / sqrt(inputs),
+   from the streams 200 (W_down) and 201 (W_up) of the seed.
+
+   Choice.  The paper searches a for each data set; the code has 0.2.  Here an adapter is trained
+   for each of a = 0.2, 0.4, ..., 1 from the same start, and val chooses; 0.2 without val. */
+
+/* (2); params are W_down and W_up, or NULL for the head's own. */
+static fvg_node *fvg__adapter_features(fvg_head *h, fvg_node *f, fvg_parameter *const *params) {
+  fvg_tape *t = f->tape;
+  fvg_node *w_down = params ? fvg_param(t, params[0]) : fvg_frozen(t, &h->part[1]);
+  fvg_node *w_up = params ? fvg_param(t, params[1]) : fvg_frozen(t, &h->part[2]);
+  fvg_node *hidden = fvg_relu(fvg_linear(f, w_down, NULL));
+  fvg_node *adapted = fvg_relu(fvg_linear(hidden, w_up, NULL));
+
+  float a = h->value[FVG__HEAD_FIRST];
+  return fvg_normalize(fvg_add(fvg_scale(adapted, a), fvg_scale(f, 1 - a)));
+}
+
+static fvg_node *fvg__adapter_train_scores(fvg_head *h, fvg_node *f,
+                                           fvg_parameter *const *params) {
+  fvg_node *adapted = fvg__adapter_features(h, f, params);
+  return adapted ? fvg__text_scores(h, adapted, 0) : NULL;
+}
+
+static fvg_node *fvg__adapter_scores(fvg_head *h, fvg_node *f) {
+  return fvg__adapter_train_scores(h, f, NULL);
+}
+
+/* Fills a parameter [rows, inputs] uniformly in +-1 / sqrt(inputs). */
+static void fvg__linear_start(fvg_parameter *p, uint64_t seed, uint64_t stream) {
+  fvg_rng rng;
+  fvg_rng_seed(&rng, seed, stream);
+  double bound = 1 / sqrt((double)p->value.dim[1]);
+  float *w = (float *)p->value.data;
+  for (size_t i = 0; i < fvg_tensor_count(&p->value); i++)
+    w[i] = (float)(bound * (2 * fvg_rng_uniform(&rng) - 1));
+}
+
+/* Epochs for that many pictures a class. */
+static int fvg__adapter_epochs(const fvg_head_data *x) {
+  int shots = (x->n + x->n_class - 1) / x->n_class;
+  return shots <= 1 ? 50 : shots <= 4 ? 100 : 200;
+}
+
+/* Trains an adapter with the ratio a, which becomes the head's. */
+static fvg_status fvg__adapter_at(fvg_head *h, const fvg_head_data *x, const fvg_head_desc *d,
+                                  float a) {
+  int hidden = d->hidden ? d->hidden : x->width < 4 ? 1 : x->width / 4;
+  const int down[2] = {hidden, x->width}, up[2] = {x->width, hidden};
+  fvg_parameter w[2];
+  memset(w, 0, sizeof w);
+  fvg_parameter *params[2] = {&w[0], &w[1]};
+  fvg_status s = fvg_parameter_new(h->ctx, &w[0], "down", 2, down);
+  if (!s) s = fvg_parameter_new(h->ctx, &w[1], "up", 2, up);
+  if (!s) fvg__linear_start(&w[0], d->seed, 200);
+  if (!s) fvg__linear_start(&w[1], d->seed, 201);
+
+  fvg__head_training t;
+  memset(&t, 0, sizeof t);
+  t.optimizer.lr = fvg__default(d->lr, 0.002f);
+  t.optimizer.epochs = d->epochs ? d->epochs : fvg__adapter_epochs(x);
+  t.optimizer = fvg_optimizer_defaults(&t.optimizer);
+  t.batch = d->batch ? d->batch : 32;
+  t.scores = fvg__adapter_train_scores;
+  t.params = params;
+  t.n_param = 2;
+  h->value[FVG__HEAD_FIRST] = a;
+  if (!s) s = fvg__head_train(h, x, &t, d->seed);
+  if (!s) fvg__head_take(h, 1, &w[0]);
+  if (!s) fvg__head_take(h, 2, &w[1]);
+  fvg_parameter_free(h->ctx, &w[0]);
+  fvg_parameter_free(h->ctx, &w[1]);
+  return s;
+}
+
+/* Trains one adapter for each ratio and keeps the one that val likes best. */
+static fvg_status fvg__adapter_choose(fvg_head *h, const fvg_head_data *x,
+                                      const fvg_head_desc *d) {
+  fvg__verdict most = fvg__worst;
+  fvg_tensor best[2];
+  memset(best, 0, sizeof best);
+  float ratio = 0;
+  fvg_status s = FVG_OK;
+
+  for (int i = 1; !s && i <= 5; i++) {
+    fvg__verdict v;
+    s = fvg__adapter_at(h, x, d, 0.2f * (float)i);
+    if (!s) s = fvg__head_judge(h, &v, x);
+    if (s || !fvg__is_better(v, most)) continue;
+    most = v;
+    ratio = h->value[FVG__HEAD_FIRST];
+    for (int k = 0; k < 2; k++) {
+      fvg_tensor_free(h->ctx, &best[k]);
+      best[k] = h->part[1 + k];
+      h->part[1 + k].data = NULL;
+    }
+  }
+
+  for (int k = 0; k < 2; k++) {
+    fvg_tensor_free(h->ctx, &h->part[1 + k]);
+    h->part[1 + k] = best[k];
+  }
+  h->value[FVG__HEAD_FIRST] = ratio;
+  if (!s) fvg__head_chosen(h, x, most);
+  return s;
+}
+
+static fvg_status fvg__fit_adapter(fvg_head *h, const fvg_head_data *x, const fvg_head_desc *d) {
+  fvg_status s = fvg__head_copy(h, 0, 0, x->text);
+  if (s) return s;
+  if (d->ratio == 0 && x->n_val) return fvg__adapter_choose(h, x, d);
+  return fvg__adapter_at(h, x, d, fvg__default(d->ratio, 0.2f));
+}
+
+/*==================================================================================================
+ * CHAPTER 18  TIP-ADAPTER: a cache of the training pictures
+ *==================================================================================================
+   Tip-Adapter (Zhang et al., ECCV 2022, arXiv 2207.09519) keeps the training features as keys and
+   lets each vote for its class, the more the nearer it is.
+
+     (1)  k_i = norm(mean over the crops v of f_iv)                                    keys [n,d]
+     (2)  z_c = s f t_c + alpha sum over the pictures i of class c of exp(-beta (1 - f k_i))
+
+   Tip-Adapter-F trains the keys by cross-entropy, with alpha = 3 and beta = 1 unless the desc has
+   others: AdamW at 1e-3 with eps 1e-4 and weight decay 0.01, batches of 256, 20 epochs, and a rate
+   that falls to 0 by a cosine over all steps.  In each epoch a picture shows one of its crops.
+
+   Choice.  beta = 0.1 + 11.9 i / 200 for i = 0..199, and alpha = 0.1 + 4.9 j / 20 for j = 0..19;
+   3 and 1 without val.
+
+   Published script.  Start and bounds of alpha and beta differ from set to set there; ours are the
+   same for all.  Its -F keeps the epoch that is best on *test* pictures and then reports the better
+   of two accuracies on these; here it is the last epoch's. */
+
+enum { FVG__TIP_ALPHAS = 20, FVG__TIP_BETAS = 200 };
+
+/* [C,n], 1 where key i is of class c */
+static fvg_node *fvg__tip_classes(const fvg_head *h, fvg_tape *t) {
+  int n = h->part[2].dim[0];
+  const int *label = (const int *)h->part[2].data;
+  fvg_node *one_hot = fvg_zeros(t, h->n_class, n);
+  float *to = fvg_fill(one_hot);
+  for (int i = 0; to && i < n; i++) to[fvg__row(label[i], n) + (size_t)i] = 1;
+  return one_hot;
+}
+
+/* (2); the keys are a parameter, or with NULL the head's own. */
+static fvg_node *fvg__tip_train_scores(fvg_head *h, fvg_node *f, fvg_parameter *const *params) {
+  fvg_tape *t = f->tape;
+  float alpha = h->value[FVG__HEAD_FIRST], beta = h->value[FVG__HEAD_SECOND];
+  fvg_node *keys = params ? fvg_param(t, params[0]) : fvg_frozen(t, &h->part[1]);
+  fvg_node *affinity = fvg_linear(f, keys, NULL);                                  /* [m,n] */
+
+  /* alpha exp(-beta (1 - affinity)) = (alpha e^-beta) e^(beta affinity) */
+  fvg_node *vote = fvg_scale(fvg_exp(fvg_scale(affinity, beta)),
+                             (float)((double)alpha * exp(-(double)beta)));
+  fvg_node *votes = fvg_linear(vote, fvg__tip_classes(h, t), NULL);                /* [m,C] */
+  return fvg_add(fvg__text_scores(h, f, 0), votes);
+}
+
+static fvg_node *fvg__tip_scores(fvg_head *h, fvg_node *f) {
+  return fvg__tip_train_scores(h, f, NULL);
+}
+
+/* (1), and the labels of the keys. */
+static fvg_status fvg__tip_keys(fvg_head *h, const fvg_head_data *x) {
+  float *keys = (float *)fvg__head_add(h, 1, x->n);
+  int *label = (int *)fvg__head_add(h, 2, x->n);
+  if (!keys || !label) return FVG_E_NOMEM;
+  memcpy(label, x->label, (size_t)x->n * sizeof *label);
+
+  for (int i = 0; i < x->n; i++) {
+    float *key = keys + fvg__row(i, x->width);
+    double square = 0;
+    for (int k = 0; k < x->width; k++) {
+      double sum = 0;
+      for (int v = 0; v < x->n_view; v++)
+        sum += (double)x->f[fvg__row(i * x->n_view + v, x->width) + (size_t)k];
+      key[k] = (float)(sum / x->n_view);
+      square += (double)key[k] * (double)key[k];
+    }
+    double length = square > 0 ? sqrt(square) : 1;
+    for (int k = 0; k < x->width; k++) key[k] = (float)((double)key[k] / length);
+  }
+  return FVG_OK;
+}
+
+/* Tip-Adapter-F: the keys of (1) are where training begins. */
+static fvg_status fvg__tip_train(fvg_head *h, const fvg_head_data *x, const fvg_head_desc *d) {
+  const int dim[2] = {x->n, x->width};
+  fvg_parameter keys;
+  fvg_parameter *params[1] = {&keys};
+  fvg_status s = fvg_parameter_new(h->ctx, &keys, "keys", 2, dim);
+  if (s) return s;
+  memcpy(keys.value.data, h->part[1].data, fvg_tensor_count(&keys.value) * sizeof(float));
+
+  fvg__head_training t;
+  memset(&t, 0, sizeof t);
+  t.optimizer.kind = FVG_ADAMW;
+  t.optimizer.lr = fvg__default(d->lr, 1e-3f);
+  t.optimizer.eps = 1e-4f;
+  t.optimizer.weight_decay = 0.01f;
+  t.optimizer.epochs = d->epochs ? d->epochs : 20;
+  t.optimizer = fvg_optimizer_defaults(&t.optimizer);
+  t.batch = d->batch ? d->batch : 256;
+  t.cosine = 1;
+  t.scores = fvg__tip_train_scores;
+  t.params = params;
+  t.n_param = 1;
+  s = fvg__head_train(h, x, &t, d->seed);
+  if (!s) fvg__head_take(h, 1, &keys);
+  fvg_parameter_free(h->ctx, &keys);
+  return s;
+}
+
+/* ---- choice of alpha and beta ---- */
+
+/* What is the same for all candidates, and the verdicts on those of one beta. */
+typedef struct fvg__tip_search {
+  const fvg_head_data *data;
+  const int *key_label;              /* [n]                                                       */
+  float *affinity, *text_scores;     /* [n_val,n] f k^T, [n_val,C] s f t^T                        */
+  float *votes, *z;                  /* [n_val,C] of one beta, and the logits of one candidate    */
+  fvg__verdict *verdict;             /* [n_val,FVG__TIP_ALPHAS] on single pictures                */
+  double alpha[FVG__TIP_ALPHAS], beta[FVG__TIP_BETAS];
+  int n_alpha, n_beta;
+  double beta_now;
+} fvg__tip_search;
+
+static void fvg__tip_search_free(fvg_ctx *c, fvg__tip_search *q) {
+  fvg_release(c, q->affinity);
+  fvg_release(c, q->text_scores);
+  fvg_release(c, q->votes);
+  fvg_release(c, q->z);
+  fvg_release(c, q->verdict);
+}
+
+/* The candidates: the grid, or the one value that the desc has. */
+static void fvg__tip_grid(fvg__tip_search *q, const fvg_head_desc *d) {
+  q->n_alpha = d->alpha == 0 ? FVG__TIP_ALPHAS : 1;
+  q->n_beta = d->beta == 0 ? FVG__TIP_BETAS : 1;
+  for (int j = 0; j < FVG__TIP_ALPHAS; j++) q->alpha[j] = 0.1 + 4.9 * j / FVG__TIP_ALPHAS;
+  for (int i = 0; i < FVG__TIP_BETAS; i++) q->beta[i] = 0.1 + 11.9 * i / FVG__TIP_BETAS;
+  if (q->n_alpha == 1) q->alpha[0] = (double)d->alpha;
+  if (q->n_beta == 1) q->beta[0] = (double)d->beta;
+}
+
+/* Judges picture i of val by all alphas with the present beta. */
+static void fvg__tip_judge_row(void *arg, int i) {
+  fvg__tip_search *q = (fvg__tip_search *)arg;
+  const fvg_head_data *x = q->data;
+  const float *affinity = q->affinity + fvg__row(i, x->n);
+  const float *text_scores = q->text_scores + fvg__row(i, x->n_class);
+  float *votes = q->votes + fvg__row(i, x->n_class);
+  float *z = q->z + fvg__row(i, x->n_class);
+
+  memset(votes, 0, (size_t)x->n_class * sizeof *votes);
+  for (int k = 0; k < x->n; k++)
+    votes[q->key_label[k]] += (float)exp(-q->beta_now * (1 - (double)affinity[k]));
+
+  for (int j = 0; j < q->n_alpha; j++) {
+    fvg__verdict v = {0, 0};
+    for (int c = 0; c < x->n_class; c++) z[c] = text_scores[c] + (float)q->alpha[j] * votes[c];
+    fvg__judge_row(&v, z, x->n_class, x->label_val[i]);
+    q->verdict[fvg__row(i, FVG__TIP_ALPHAS) + (size_t)j] = v;
+  }
+}
+
+/* Adds up what the pictures of val say of alpha number j. */
+static fvg__verdict fvg__tip_verdict(const fvg__tip_search *q, int j) {
+  fvg__verdict sum = {0, 0};
+  for (int i = 0; i < q->data->n_val; i++) {
+    fvg__verdict v = q->verdict[fvg__row(i, FVG__TIP_ALPHAS) + (size_t)j];
+    sum.n_correct += v.n_correct;
+    sum.loss += v.loss;
+  }
+  return sum;
+}
+
+/* f k^T and s f t^T of val, through the tape. */
+static fvg_status fvg__tip_products(fvg_head *h, fvg__tip_search *q) {
+  const fvg_head_data *x = q->data;
+  fvg_tape *t = h->tape;
+  fvg_tape_clear(t);
+  fvg_node *f = fvg_const(t, x->n_val, x->width, x->f_val);
+  fvg_node *affinity = fvg_linear(f, fvg_frozen(t, &h->part[1]), NULL);
+  fvg_node *text_scores = affinity ? fvg__text_scores(h, f, 0) : NULL;
+  if (!text_scores) return h->ctx->status;
+  fvg__copy_node(q->affinity, affinity);
+  fvg__copy_node(q->text_scores, text_scores);
+  return FVG_OK;
+}
+
+/* Goes through all candidates; the best one's alpha and beta become the head's. */
+static fvg_status fvg__tip_search_all(fvg_head *h, fvg__tip_search *q) {
+  fvg__verdict most = fvg__worst;
+  fvg_status s = fvg__tip_products(h, q);
+  for (int i = 0; !s && i < q->n_beta; i++) {
+    q->beta_now = q->beta[i];
+    s = fvg_parallel(h->ctx, fvg__tip_judge_row, q, q->data->n_val);
+    if (!s) s = fvg__head_progress(h, i + 1, q->n_beta, 0);
+
+    for (int j = 0; !s && j < q->n_alpha; j++) {
+      fvg__verdict v = fvg__tip_verdict(q, j);
+      if (!fvg__is_better(v, most)) continue;
+      most = v;
+      h->value[FVG__HEAD_FIRST] = (float)q->alpha[j];
+      h->value[FVG__HEAD_SECOND] = (float)q->beta[i];
+    }
+  }
+  if (!s) fvg__head_chosen(h, q->data, most);
+  fvg_tape_clear(h->tape);
+  return s;
+}
+
+static fvg_status fvg__tip_choose(fvg_head *h, const fvg_head_data *x, const fvg_head_desc *d) {
+  fvg_ctx *c = h->ctx;
+  size_t scores = fvg__row(x->n_val, x->n_class);
+  fvg__tip_search q;
+  memset(&q, 0, sizeof q);
+  q.data = x;
+  q.key_label = (const int *)h->part[2].data;
+  fvg__tip_grid(&q, d);
+  q.affinity = FVG_NEW_ARRAY(c, float, fvg__row(x->n_val, x->n));
+  q.text_scores = FVG_NEW_ARRAY(c, float, scores);
+  q.votes = FVG_NEW_ARRAY(c, float, scores);
+  q.z = FVG_NEW_ARRAY(c, float, scores);
+  q.verdict = FVG_NEW_ARRAY(c, fvg__verdict, fvg__row(x->n_val, FVG__TIP_ALPHAS));
+
+  int ok = q.affinity && q.text_scores && q.votes && q.z && q.verdict;
+  fvg_status s = ok ? fvg__tip_search_all(h, &q) : FVG_E_NOMEM;
+  fvg__tip_search_free(c, &q);
+  return s;
+}
+
+static fvg_status fvg__fit_tip(fvg_head *h, const fvg_head_data *x, const fvg_head_desc *d) {
+  h->value[FVG__HEAD_FIRST] = fvg__default(d->alpha, 3.0f);
+  h->value[FVG__HEAD_SECOND] = fvg__default(d->beta, 1.0f);
+  fvg_status s = fvg__head_copy(h, 0, 0, x->text);
+  if (!s) s = fvg__tip_keys(h, x);
+  if (!s && h->kind == FVG_TIP_ADAPTER_F) s = fvg__tip_train(h, x, d);
+
+  int to_choose = x->n_val && (d->alpha == 0 || d->beta == 0);
+  return s || !to_choose ? s : fvg__tip_choose(h, x, d);
+}
+
+/*==================================================================================================
+ * CHAPTER 19  GDA: Gaussian classes with one covariance
+ *==================================================================================================
+   GDA (Wang et al., ICLR 2024, arXiv 2402.04087) takes the features of each class as normally
+   distributed, with a mean of its own and one covariance for all.  Bayes' rule then is a linear
+   classifier in closed form, which is added to zero-shot CLIP.
+
+     (1)  mu_c = mean of the crops of class c
+     (2)  w_c = P mu_c          b_c = -ln C - mu_c P mu_c / 2
+     (3)  z_c = s f t_c + alpha (w_c f + b_c)
+
+   P stands for the inverse covariance.  With N crops f, each minus its class's mean, and N_c crops
+   in class c,
+
+     (4)  FVG_GDA_FEW_SHOT      G = sum_i (f_i - mu) (f_i - mu)^T
+                                P = d (G + tr(G) / (N - 1) I)^-1
+     (5)  FVG_GDA_BASE_TO_NEW   S = mean_c of 1 / (N_c - 1) sum_(i of c) (f_i - mu) (f_i - mu)^T
+                                P = S^+
+
+   (4) shrinks the pooled covariance towards a multiple of I (Kubokawa and Srivastava 2008), so it
+   can be inverted whatever N is.  In (5), S^+ leaves out eigenvalues of at most d 2^-23 times the
+   greatest; that is what torch.linalg.pinv does with floats, with which the numbers were published.
+
+   New classes have text features t_c and no pictures.  The k base crops nearest to t_c stand for
+   them, which also gives a mean near t_c:
+
+     (6)  mu_c = (sum of the k crops + m t_c) / (k + m)                            k = 64, m = 16
+     (7)  X_c = the k crops, each minus t_c [k,d]            tau_c = |X_c|^2 / (k - 1)
+          P = mean_c of d (X_c^T X_c + tau_c I)^-1
+
+   and then (2) and (3) with the alpha of the base classes.  With fewer than k crops all are taken.
+   The inverse in (7) is never formed, for it has rank k but for a multiple of I:
+
+     (8)  (X^T X + tau I)^-1 = (I - Y^T Y) / tau        Y = L^-1 X,  L L^T = X X^T + tau I  [k,k]
+
+   so a new class costs k^2 d + k d^2 / 2 instead of d^3 (Woodbury's identity).
+
+   Choice.  alpha of 1e-4, 1e-3, ..., 100; 0.1 without val.
+
+   Published.  ViT-B/16, 16 shots, ten crops of each picture (of 0.5 to 1 of its area), mean of 11
+   sets: base 83.96, new 74.53, H 78.97.  That chooses alpha on the whole val split, on ImageNet
+   even on test; ours sees few-shot val only.  A class with a single crop has no covariance in (5);
+   it is left out of S, where the published script has NaN. */
+
+typedef struct fvg__gda {
+  fvg_ctx *ctx;
+  int width, n_class;
+  double *mean;                      /* [C,d] mu                                                  */
+  int *count;                        /* [C] crops of each class                                   */
+  double *matrix;                    /* [d,d] G or S, and what becomes of it                      */
+  double *room;                      /* [FVG__GRAM_CHUNK,d] rows in double                        */
+  float *weight, *bias;              /* [C,d] w, [C] b of (2)                                     */
+} fvg__gda;
+
+static void fvg__gda_free(fvg__gda *g) {
+  fvg_release(g->ctx, g->mean);
+  fvg_release(g->ctx, g->count);
+  fvg_release(g->ctx, g->matrix);
+  fvg_release(g->ctx, g->room);
+  fvg_release(g->ctx, g->weight);
+  fvg_release(g->ctx, g->bias);
+}
+
+/* Even after a failure the caller frees g. */
+static fvg_status fvg__gda_new(fvg__gda *g, fvg_ctx *c, int width, int n_class) {
+  memset(g, 0, sizeof *g);
+  g->ctx = c;
+  g->width = width;
+  g->n_class = n_class;
+  g->mean = FVG_NEW_ARRAY(c, double, fvg__row(n_class, width));
+  g->count = FVG_NEW_ARRAY(c, int, (size_t)n_class);
+  g->matrix = FVG_NEW_ARRAY(c, double, fvg__row(width, width));
+  g->room = FVG_NEW_ARRAY(c, double, fvg__row(FVG__GRAM_CHUNK, width));
+  g->weight = FVG_NEW_ARRAY(c, float, fvg__row(n_class, width));
+  g->bias = FVG_NEW_ARRAY(c, float, (size_t)n_class);
+  int ok = g->mean && g->count && g->matrix && g->room && g->weight && g->bias;
+  return ok ? FVG_OK : FVG_E_NOMEM;
+}
+
+/* (1) */
+static fvg_status fvg__gda_means(fvg__gda *g, const fvg_head_data *x) {
+  for (int i = 0; i < x->n * x->n_view; i++) {
+    int label = x->label[i / x->n_view];
+    const float *f = x->f + fvg__row(i, x->width);
+    double *mean = g->mean + fvg__row(label, x->width);
+    for (int k = 0; k < x->width; k++) mean[k] += (double)f[k];
+    g->count[label]++;
+  }
+
+  for (int c = 0; c < x->n_class; c++) {
+    double *mean = g->mean + fvg__row(c, x->width);
+    if (!g->count[c])
+      return fvg_fail(g->ctx, FVG_E_ARG, "GDA: class %d of %d has no picture", c, x->n_class);
+    for (int k = 0; k < x->width; k++) mean[k] /= g->count[c];
+  }
+  return FVG_OK;
+}
+
+/* What a centred crop of class c is multiplied by, so that the sum of their squares is G or S. */
+static double fvg__gda_factor(const fvg__gda *g, fvg_gda_rule rule, int n_spread, int c) {
+  if (rule == FVG_GDA_FEW_SHOT) return 1;
+  if (g->count[c] < 2) return 0;
+  return sqrt(1 / ((double)n_spread * (g->count[c] - 1)));
+}
+
+/* G of (4) or S of (5) -> matrix. */
+static fvg_status fvg__gda_scatter(fvg__gda *g, const fvg_head_data *x, fvg_gda_rule rule) {
+  int n_spread = 0;                                     /* classes that have a covariance         */
+  for (int c = 0; c < x->n_class; c++) n_spread += g->count[c] >= 2;
+  if (rule == FVG_GDA_BASE_TO_NEW && !n_spread)
+    return fvg_fail(g->ctx, FVG_E_ARG, "GDA: no class has two crops, so there is no covariance; "
+                    "use more shots or crops");
+
+  fvg_status s = FVG_OK;
+  int n = x->n * x->n_view;
+  for (int first = 0; !s && first < n; first += FVG__GRAM_CHUNK) {
+    int m = fvg__min(FVG__GRAM_CHUNK, n - first);
+    for (int i = 0; i < m; i++) {
+      int label = x->label[(first + i) / x->n_view];
+      double factor = fvg__gda_factor(g, rule, n_spread, label);
+      const float *f = x->f + fvg__row(first + i, x->width);
+      const double *mean = g->mean + fvg__row(label, x->width);
+      double *row = g->room + fvg__row(i, x->width);
+      for (int k = 0; k < x->width; k++) row[k] = factor * ((double)f[k] - mean[k]);
+    }
+    s = fvg__gram_add(g->ctx, g->matrix, g->room, m, x->width);
+  }
+  return s;
+}
+
+/* w_c and b_c of (2) from P mu_c. */
+static void fvg__gda_class(fvg__gda *g, int c, const double *p_mu) {
+  float *w = g->weight + fvg__row(c, g->width);
+  for (int k = 0; k < g->width; k++) w[k] = (float)p_mu[k];
+  const double *mean = g->mean + fvg__row(c, g->width);
+  g->bias[c] = (float)(-log((double)g->n_class) - fvg__dot(mean, p_mu, g->width) / 2);
+}
+
+/* (4) and (2).  Without any spread P is 0, and so is every w. */
+static fvg_status fvg__gda_shrunk(fvg__gda *g, int n) {
+  int d = g->width;
+  double shrink = n > 1 ? fvg__trace(g->matrix, d) / (n - 1) : 0;
+  for (int i = 0; i < d; i++) g->matrix[fvg__row(i, d) + (size_t)i] += shrink;
+  if (shrink > 0 && !fvg__cholesky(g->matrix, d))
+    return fvg_fail(g->ctx, FVG_E_NUMERIC, "GDA: the covariance cannot be inverted");
+
+  double *p_mu = g->room;
+  for (int c = 0; c < g->n_class; c++) {
+    for (int k = 0; k < d; k++) p_mu[k] = shrink > 0 ? d * g->mean[fvg__row(c, d) + (size_t)k] : 0;
+    if (shrink > 0) fvg__cholesky_solve(g->matrix, p_mu, d);
+    fvg__gda_class(g, c, p_mu);
+  }
+  return FVG_OK;
+}
+
+/* (5) and (2) */
+static fvg_status fvg__gda_inverted(fvg__gda *g) {
+  int d = g->width;
+  double *lambda = FVG_NEW_ARRAY(g->ctx, double, (size_t)d);
+  double *u = FVG_NEW_ARRAY(g->ctx, double, fvg__row(d, d));
+  fvg_status s = lambda && u ? fvg__eigen(g->ctx, lambda, u, g->matrix, d) : FVG_E_NOMEM;
+  double cutoff = s ? 0 : d * ldexp(1, -23) * fvg__largest_of(lambda, d);
+
+  for (int c = 0; !s && c < g->n_class; c++) {
+    fvg__pseudo_solve(g->room, lambda, u, cutoff, g->mean + fvg__row(c, d), d);
+    fvg__gda_class(g, c, g->room);
+  }
+  fvg_release(g->ctx, lambda);
+  fvg_release(g->ctx, u);
+  return s;
+}
+
+/* (3), as one matrix and one bias. */
+static void fvg__gda_blend(fvg_head *h, const fvg__gda *g, const float *text, float alpha) {
+  float *weight = (float *)h->part[0].data;
+  float *bias = (float *)h->part[1].data;
+  size_t n = fvg__row(h->n_class, h->width);
+  for (size_t k = 0; k < n; k++)
+    weight[k] = h->value[FVG__HEAD_SCALE] * text[k] + alpha * g->weight[k];
+  for (int c = 0; c < h->n_class; c++) bias[c] = alpha * g->bias[c];
+  h->value[FVG__HEAD_FIRST] = alpha;
+}
+
+static fvg_status fvg__gda_choose(fvg_head *h, const fvg__gda *g, const fvg_head_data *x) {
+  static const float candidate[] = {1e-4f, 1e-3f, 1e-2f, 0.1f, 1, 10, 100};
+  fvg__verdict most = fvg__worst;
+  float alpha = 0;
+  for (int i = 0; i < 7; i++) {
+    fvg__verdict v;
+    fvg__gda_blend(h, g, x->text, candidate[i]);
+    fvg_status s = fvg__head_judge(h, &v, x);
+    if (!s) s = fvg__head_progress(h, i + 1, 7, v.loss / x->n_val);
+    if (s) return s;
+    if (!fvg__is_better(v, most)) continue;
+    most = v;
+    alpha = candidate[i];
+  }
+  fvg__gda_blend(h, g, x->text, alpha);
+  fvg__head_chosen(h, x, most);
+  return FVG_OK;
+}
+
+static fvg_status fvg__fit_gda(fvg_head *h, const fvg_head_data *x, const fvg_head_desc *d) {
+  int n = x->n * x->n_view;
+  fvg__gda g;
+  fvg_status s = fvg__gda_new(&g, h->ctx, x->width, x->n_class);
+  if (!s) s = fvg__gda_means(&g, x);
+  if (!s) s = fvg__gda_scatter(&g, x, d->gda_rule);
+  if (!s) s = d->gda_rule == FVG_GDA_FEW_SHOT ? fvg__gda_shrunk(&g, n) : fvg__gda_inverted(&g);
+
+  int ok = s || (fvg__head_add(h, 0, 0) && fvg__head_add(h, 1, 0));
+  if (!ok) s = FVG_E_NOMEM;
+  if (!s) s = fvg__head_copy(h, 2, n, x->f);
+  h->value[FVG__HEAD_SECOND] = (float)(d->neighbours ? d->neighbours : 64);
+  h->value[FVG__HEAD_THIRD] = (float)(d->copies > 0 ? d->copies : d->copies ? 0 : 16);
+  if (!s && d->alpha == 0 && x->n_val) s = fvg__gda_choose(h, &g, x);
+  else if (!s) fvg__gda_blend(h, &g, x->text, fvg__default(d->alpha, 0.1f));
+  fvg__gda_free(&g);
+  return s;
+}
+
+/* ---- new classes ---- */
+
+/* The k rows of f [n,d] whose products with t are greatest, as index [k] from the greatest down;
+   score [k] is scratch. */
+static void fvg__nearest_crops(int *index, double *score, int k, const float *f, int n,
+                               const float *t, int d) {
+  int found = 0;
+  for (int i = 0; i < n; i++) {
+    const float *f_i = f + fvg__row(i, d);
+    double product = 0;
+    for (int j = 0; j < d; j++) product += (double)f_i[j] * (double)t[j];
+    if (found == k && product <= score[k - 1]) continue;
+
+    int at = found < k ? found++ : k - 1;
+    for (; at > 0 && score[at - 1] < product; at--) {
+      score[at] = score[at - 1];
+      index[at] = index[at - 1];
+    }
+    score[at] = product;
+    index[at] = i;
+  }
+}
+
+/* Scratch of the rule for new classes. */
+typedef struct fvg__gda_new_room {
+  int *index;                        /* [k] the nearest crops                                     */
+  double *score;                     /* [k]                                                       */
+  double *x, *inner;                 /* [k,d] X_c, then Y; [k,k] X X^T + tau I, then L            */
+} fvg__gda_new_room;
+
+/* (6), and X_c of (7). */
+static void fvg__gda_new_mean(fvg__gda *g, fvg__gda_new_room *r, const fvg_head *base, int c,
+                              const float *t, int k, int copies) {
+  int d = g->width;
+  const float *crop = (const float *)base->part[2].data;
+  double *mean = g->mean + fvg__row(c, d);
+  fvg__nearest_crops(r->index, r->score, k, crop, base->part[2].dim[0], t, d);
+
+  for (int j = 0; j < d; j++) mean[j] = copies * (double)t[j];
+  for (int i = 0; i < k; i++) {
+    const float *f = crop + fvg__row(r->index[i], d);
+    double *x = r->x + fvg__row(i, d);
+    for (int j = 0; j < d; j++) {
+      mean[j] += (double)f[j];
+      x[j] = (double)f[j] - (double)t[j];
+    }
+  }
+  for (int j = 0; j < d; j++) mean[j] /= k + copies;
+}
+
+/* Adds a class to P of (7): to *diagonal its multiple of I, and to the matrix, which is taken off
+   later, its Y^T Y of (8). */
+static fvg_status fvg__gda_new_covariance(fvg__gda *g, fvg__gda_new_room *r, int k,
+                                          double *diagonal) {
+  int d = g->width;
+  double tau = fvg__dot(r->x, r->x, k * d) / (k - 1);
+  if (!(tau > 0)) return FVG_OK;                        /* the pseudo-inverse of 0 is 0           */
+  double share = d / (tau * g->n_class);
+  *diagonal += share;
+
+  for (int i = 0; i < k; i++)
+    for (int j = 0; j <= i; j++) {
+      double product = fvg__dot(r->x + fvg__row(i, d), r->x + fvg__row(j, d), d);
+      r->inner[fvg__row(i, k) + (size_t)j] = product + (i == j ? tau : 0);
+    }
+  if (!fvg__cholesky(r->inner, k))
+    return fvg_fail(g->ctx, FVG_E_NUMERIC, "GDA: a new class's covariance cannot be inverted");
+  fvg__solve_rows(r->inner, r->x, k, d);
+
+  for (int i = 0; i < k * d; i++) r->x[i] *= sqrt(share);
+  return fvg__gram_add(g->ctx, g->matrix, r->x, k, d);
+}
+
+/* (6) to (8) for all classes, then (2). */
+static fvg_status fvg__gda_new_classes(fvg__gda *g, fvg__gda_new_room *r, const fvg_head *base,
+                                       const float *text, int k, int copies) {
+  int d = g->width;
+  double diagonal = 0;
+  fvg_status s = FVG_OK;
+  for (int c = 0; !s && c < g->n_class; c++) {
+    fvg__gda_new_mean(g, r, base, c, text + fvg__row(c, d), k, copies);
+    s = fvg__gda_new_covariance(g, r, k, &diagonal);
+    if (!s) s = fvg__head_progress(base, c + 1, g->n_class, 0);
+  }
+  if (s) return s;
+
+  fvg__fill_upper(g->matrix, d);
+  for (int c = 0; c < g->n_class; c++) {
+    const double *mean = g->mean + fvg__row(c, d);
+    for (int j = 0; j < d; j++)
+      g->room[j] = diagonal * mean[j] - fvg__dot(g->matrix + fvg__row(j, d), mean, d);
+    fvg__gda_class(g, c, g->room);
+  }
+  return FVG_OK;
+}
+
+/* Fills the head of new classes from the one of the base classes. */
+static fvg_status fvg__gda_for_new(fvg_head *h, const fvg_head *base, const float *text) {
+  fvg_ctx *c = h->ctx;
+  int n = base->part[2].dim[0], d = h->width;
+  int k = fvg__min((int)base->value[FVG__HEAD_SECOND], n);
+  if (k < 2)
+    return fvg_fail(c, FVG_E_ARG, "GDA: new classes need two crops of base classes at least, and "
+                    "two neighbours");
+
+  fvg__gda g;
+  fvg__gda_new_room r;
+  fvg_status s = fvg__gda_new(&g, c, d, h->n_class);
+  r.index = FVG_NEW_ARRAY(c, int, (size_t)k);
+  r.score = FVG_NEW_ARRAY(c, double, (size_t)k);
+  r.x = FVG_NEW_ARRAY(c, double, fvg__row(k, d));
+  r.inner = FVG_NEW_ARRAY(c, double, fvg__row(k, k));
+  int ok = r.index && r.score && r.x && r.inner;
+  ok = ok && fvg__head_add(h, 0, 0) && fvg__head_add(h, 1, 0);
+  if (!ok) s = FVG_E_NOMEM;
+  if (!s) s = fvg__head_copy(h, 2, n, (const float *)base->part[2].data);
+  int copies = (int)base->value[FVG__HEAD_THIRD];
+  if (!s) s = fvg__gda_new_classes(&g, &r, base, text, k, copies);
+  if (!s) fvg__gda_blend(h, &g, text, base->value[FVG__HEAD_FIRST]);
+
+  fvg_release(c, r.index);
+  fvg_release(c, r.score);
+  fvg_release(c, r.x);
+  fvg_release(c, r.inner);
+  fvg__gda_free(&g);
+  return s;
+}
+
+/*==================================================================================================
+ * CHAPTER 20  ONE CALL FOR ALL HEADS: fitting, new classes, files
+ *==================================================================================================
+   The table below is all that tells the kinds apart from here on.  A new kind needs a chapter with
+   its fit and its scores, a row here, and a name in fvg_head_kind.
+
+   A file has the kind's tensors under the names of the table and the numbers as one more tensor,
+   "values"; the kind stands in the metadata, and a checksum of it all.  Reading takes the number of
+   classes and the width from the first part's shape, compares every other shape with them, and
+   refuses numbers with which nothing could be scored. */
+
+static const fvg__head_method fvg__head_methods[] = {
+  {"LinearProbe", {{"weight", "Cd", FVG_F32}, {"bias", "C", FVG_F32}, {NULL, NULL, FVG_F32}},
+   {"c", NULL, NULL}, 0, fvg__fit_linear_probe, fvg__linear_scores},
+  {"LP++", {{"weight", "Cd", FVG_F32}, {"bias", "C", FVG_F32}, {NULL, NULL, FVG_F32}},
+   {"epoch", "mean_alpha", NULL}, 0, fvg__fit_lp, fvg__linear_scores},
+  {"CLIP-Adapter", {{"text", "Cd", FVG_F32}, {"down", "nd", FVG_F32}, {"up", "dn", FVG_F32}},
+   {"ratio", NULL, NULL}, 0, fvg__fit_adapter, fvg__adapter_scores},
+  {"Tip-Adapter", {{"text", "Cd", FVG_F32}, {"keys", "nd", FVG_F32}, {"label", "n", FVG_I32}},
+   {"alpha", "beta", NULL}, 0, fvg__fit_tip, fvg__tip_scores},
+  {"Tip-Adapter-F", {{"text", "Cd", FVG_F32}, {"keys", "nd", FVG_F32}, {"label", "n", FVG_I32}},
+   {"alpha", "beta", NULL}, 0, fvg__fit_tip, fvg__tip_scores},
+  {"GDA", {{"weight", "Cd", FVG_F32}, {"bias", "C", FVG_F32}, {"crops", "nd", FVG_F32}},
+   {"alpha", "neighbours", "copies"}, 1, fvg__fit_gda, fvg__linear_scores}
+};
+
+static const fvg__head_method *fvg__head_method_of(fvg_head_kind kind) {
+  int at = (int)kind;
+  return at >= FVG_LINEAR_PROBE && at <= FVG_GDA ? &fvg__head_methods[at] : NULL;
+}
+
+FVG_DEF const char *fvg_head_name(fvg_head_kind kind) {
+  const fvg__head_method *method = fvg__head_method_of(kind);
+  return method ? method->name : NULL;
+}
+
+FVG_DEF int fvg_head_find(const char *name) {
+  int kind = FVG_GDA;
+  while (kind >= 0 && (!name || strcmp(name, fvg__head_methods[kind].name))) kind--;
+  return kind;
+}
+
+FVG_DEF int fvg_head_knows_new(fvg_head_kind kind) {
+  const fvg__head_method *method = fvg__head_method_of(kind);
+  return method && method->knows_new;
+}
+
+FVG_DEF fvg_head_kind fvg_head_is(const fvg_head *h) { return h->kind; }
+FVG_DEF int fvg_head_width(const fvg_head *h) { return h->width; }
+FVG_DEF int fvg_head_classes(const fvg_head *h) { return h->n_class; }
+
+FVG_DEF int fvg_head_choice(const fvg_head *h, int i, const char **name, double *value) {
+  static const char *const shared[] = {"val_accuracy", "val_cross_entropy"};
+  for (int k = 0; k < FVG__HEAD_SCALE; k++) {
+    const char *called = k < FVG__HEAD_ACCURACY ? h->method->setting[k]
+                                                : shared[k - FVG__HEAD_ACCURACY];
+    if (!called || (k >= FVG__HEAD_ACCURACY && h->value[FVG__HEAD_ACCURACY] < 0)) continue;
+    if (i-- != 0) continue;
+    if (name) *name = called;
+    if (value) *value = (double)h->value[k];
+    return 1;
+  }
+  return 0;
+}
+
+FVG_DEF void fvg_head_free(fvg_head *h) {
+  if (!h) return;
+  for (int i = 0; i < FVG__HEAD_PARTS; i++) fvg_tensor_free(h->ctx, &h->part[i]);
+  fvg_tape_free(h->tape);
+  fvg_release(h->ctx, h);
+}
+
+/* A head without parts; NULL when out of memory. */
+static fvg_head *fvg__head_new(fvg_ctx *c, fvg_head_kind kind, int width, int n_class,
+                               float scale) {
+  fvg_head *h = FVG_NEW(c, fvg_head);
+  if (!h) return NULL;
+  h->ctx = c;
+  h->kind = kind;
+  h->method = fvg__head_method_of(kind);
+  h->width = width;
+  h->n_class = n_class;
+  h->value[FVG__HEAD_ACCURACY] = -1;
+  h->value[FVG__HEAD_SCALE] = scale;
+  h->tape = fvg_tape_new(c);
+  if (h->tape) return h;
+  fvg_head_free(h);
+  return NULL;
+}
+
+/* ---- what is given ---- */
+
+/* Rows [n,d] must be finite and of unit length; `what` and `head` are for messages. */
+static fvg_status fvg__check_unit(fvg_ctx *c, const char *head, const char *what, const float *x,
+                                  int n, int d) {
+  for (int i = 0; i < n; i++) {
+    double square = 0;
+    for (int k = 0; k < d; k++) {
+      double x_k = (double)x[fvg__row(i, d) + (size_t)k];
+      square += x_k * x_k;
+    }
+    if (!isfinite(square))
+      return fvg_fail(c, FVG_E_NUMERIC, "%s: %s %d is not finite", head, what, i);
+    if (fabs(square - 1) > 1e-2)
+      return fvg_fail(c, FVG_E_ARG, "%s: %s %d has length %g, features must have length 1", head,
+                      what, i, sqrt(square));
+  }
+  return FVG_OK;
+}
+
+static fvg_status fvg__check_head_labels(fvg_ctx *c, const char *head, const char *what,
+                                         const int *label, int n, int n_class) {
+  for (int i = 0; i < n; i++) {
+    if (label[i] < 0 || label[i] >= n_class)
+      return fvg_fail(c, FVG_E_ARG, "%s: %s %d has label %d among %d classes", head, what, i,
+                      label[i], n_class);
+  }
+  return FVG_OK;
+}
+
+/* Are all counts possible, and small enough for an int where they are multiplied? */
+static fvg_status fvg__check_head_sizes(fvg_ctx *c, const char *head, const fvg_head_data *x) {
+  if (x->width < 1 || x->n_class < 1 || x->n < 1 || x->n_view < 0 || x->n_val < 0)
+    return fvg_fail(c, FVG_E_ARG, "%s: width %d, %d classes, %d pictures, %d crops of each and %d "
+                    "val pictures make no sense", head, x->width, x->n_class, x->n, x->n_view,
+                    x->n_val);
+  double most = (double)INT_MAX;
+  double n_crop = (double)x->n * (x->n_view ? x->n_view : 1);
+  double n_weight = (double)x->n_class * (x->width + 1.0);
+  if (n_crop > most || n_weight > most)
+    return fvg_fail(c, FVG_E_ARG, "%s: %.0f crops and %.0f weights are too many", head, n_crop,
+                    n_weight);
+  return FVG_OK;
+}
+
+static fvg_status fvg__check_head_data(fvg_ctx *c, const char *head, const fvg_head_data *x) {
+  if (!x) return fvg__missing(c, head, "the data");
+  fvg_status s = fvg__check_head_sizes(c, head, x);
+  if (s) return s;
+  if (!x->f || !x->label || !x->text || (x->n_val && (!x->f_val || !x->label_val)))
+    return fvg_fail(c, FVG_E_ARG, "%s: it needs f, label and text, and with val pictures f_val and "
+                    "label_val", head);
+  if (!(x->logit_scale >= 0 && x->logit_scale < 1e6f))
+    return fvg_fail(c, FVG_E_ARG, "%s: logit_scale is %g, it must be positive and below 1e6", head,
+                    (double)x->logit_scale);
+
+  int n_crop = x->n * (x->n_view ? x->n_view : 1);
+  s = fvg__check_head_labels(c, head, "picture", x->label, x->n, x->n_class);
+  if (!s) s = fvg__check_head_labels(c, head, "val picture", x->label_val, x->n_val, x->n_class);
+  if (!s) s = fvg__check_unit(c, head, "crop", x->f, n_crop, x->width);
+  if (!s) s = fvg__check_unit(c, head, "text", x->text, x->n_class, x->width);
+  return s ? s : fvg__check_unit(c, head, "val picture", x->f_val, x->n_val, x->width);
+}
+
+/* 0 stands for a default, so nothing may be negative but `copies`. */
+static fvg_status fvg__check_head_desc(fvg_ctx *c, const char *head, const fvg_head_desc *d) {
+  const float number[] = {d->c, d->ratio, d->alpha, d->beta, d->lr};
+  static const char *const name[] = {"c", "ratio", "alpha", "beta", "lr"};
+  for (int i = 0; i < 5; i++) {
+    float most = i == 0 ? 1e9f : i == 1 ? 1.0f : 1e6f;
+    if (!(number[i] >= 0 && number[i] <= most))
+      return fvg_fail(c, FVG_E_ARG, "%s: %s is %g, 0 to %g is possible", head, name[i],
+                      (double)number[i], (double)most);
+  }
+
+  const int count[] = {d->hidden, d->epochs, d->batch, d->neighbours};
+  static const char *const counted[] = {"hidden", "epochs", "batch", "neighbours"};
+  for (int i = 0; i < 4; i++) {
+    if (count[i] < 0 || count[i] > 1000000)
+      return fvg_fail(c, FVG_E_ARG, "%s: %s is %d, 0 to 1000000 is possible", head, counted[i],
+                      count[i]);
+  }
+  int rule = (int)d->gda_rule;
+  if (rule == FVG_GDA_FEW_SHOT || rule == FVG_GDA_BASE_TO_NEW) return FVG_OK;
+  return fvg_fail(c, FVG_E_ARG, "%s: there is no gda_rule %d", head, rule);
+}
+
+/* ---- fitting ---- */
+
+static fvg_status fvg__head_check_finite(const fvg_head *h) {
+  for (int i = 0; i < FVG__HEAD_PARTS; i++) {
+    const fvg_tensor *x = &h->part[i];
+    if (!x->data || x->type != FVG_F32) continue;
+    const float *value = (const float *)x->data;
+    for (size_t k = 0; k < fvg_tensor_count(x); k++) {
+      if (!isfinite(value[k]))
+        return fvg_fail(h->ctx, FVG_E_NUMERIC, "%s: %s has become %g", h->method->name,
+                        h->method->part[i].name, (double)value[k]);
+    }
+  }
+  return FVG_OK;
+}
+
+/* Zeros of the data are filled in here, those of the desc by each kind. */
+FVG_DEF fvg_status fvg_head_fit(fvg_ctx *c, fvg_head **out, fvg_head_kind kind,
+                                const fvg_head_data *data, const fvg_head_desc *desc) {
+  if (!out) return fvg__missing(c, "fvg_head_fit", "the result");
+  *out = NULL;
+  const char *name = fvg_head_name(kind);
+  if (!name) return fvg_fail(c, FVG_E_ARG, "there is no head number %d", (int)kind);
+
+  fvg_head_desc d;
+  memset(&d, 0, sizeof d);
+  if (desc) d = *desc;
+  fvg_status s = fvg__check_head_data(c, name, data);
+  if (!s) s = fvg__check_head_desc(c, name, &d);
+  if (s) return s;
+
+  fvg_head_data x = *data;
+  if (!x.n_view) x.n_view = 1;
+  x.logit_scale = fvg__default(x.logit_scale, 100.0f);
+  fvg_head *h = fvg__head_new(c, kind, x.width, x.n_class, x.logit_scale);
+  if (!h) return FVG_E_NOMEM;
+  s = h->method->fit(h, &x, &d);
+  if (!s) s = fvg__head_check_finite(h);
+  if (!s) *out = h;
+  else fvg_head_free(h);
+  return s;
+}
+
+/* The new head has the settings of h and crops of its own, so it can make further ones. */
+FVG_DEF fvg_status fvg_head_for_new(fvg_head *h, fvg_head **out, const float *text, int n_new) {
+  fvg_ctx *c = h->ctx;
+  const char *name = h->method->name;
+  if (!out || !text) return fvg__missing(c, name, out ? "the new classes' text" : "the result");
+  *out = NULL;
+  if (!h->method->knows_new)
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s has no rule for new classes", name);
+  if (n_new < 1 || n_new > 1000000)
+    return fvg_fail(c, FVG_E_ARG, "%s: %d new classes", name, n_new);
+  fvg_status s = fvg__check_unit(c, name, "text", text, n_new, h->width);
+  if (s) return s;
+
+  fvg_head *made = fvg__head_new(c, h->kind, h->width, n_new, h->value[FVG__HEAD_SCALE]);
+  if (!made) return FVG_E_NOMEM;
+  memcpy(made->value, h->value, sizeof made->value);
+  s = fvg__gda_for_new(made, h, text);
+  if (!s) s = fvg__head_check_finite(made);
+  if (!s) *out = made;
+  else fvg_head_free(made);
+  return s;
+}
+
+/* ---- files ---- */
+
+/* All of a head as tensors, and its metadata with those of the caller. */
+typedef struct fvg__head_file {
+  fvg_named_tensor tensor[FVG__HEAD_PARTS + 1];
+  int n;
+  fvg_metadata *metadata;            /* [n_metadata]; to be released                              */
+  int n_metadata;
+  char sum[FVG__CHECKSUM_TEXT];      /* the last of them                                          */
+} fvg__head_file;
+
+static void fvg__head_tensors(fvg_head *h, fvg__head_file *file) {
+  file->n = 0;
+  for (int i = 0; i < FVG__HEAD_PARTS; i++) {
+    if (!h->part[i].data) continue;
+    file->tensor[file->n].name = h->method->part[i].name;
+    file->tensor[file->n++].tensor = h->part[i];
+  }
+
+  fvg_named_tensor *values = &file->tensor[file->n++];
+  memset(values, 0, sizeof *values);
+  values->name = "values";
+  values->tensor.data = h->value;
+  values->tensor.n_dim = 1;
+  values->tensor.dim[0] = FVG__HEAD_VALUES;
+}
+
+static fvg_status fvg__head_file_new(fvg_head *h, fvg__head_file *file,
+                                     const fvg_metadata *metadata, int n_metadata) {
+  if (n_metadata < 0 || (n_metadata && !metadata))
+    return fvg__missing(h->ctx, h->method->name, "the metadata");
+  fvg__head_tensors(h, file);
+  file->n_metadata = n_metadata + 2;
+  file->metadata = FVG_NEW_ARRAY(h->ctx, fvg_metadata, (size_t)file->n_metadata);
+  if (!file->metadata) return FVG_E_NOMEM;
+  file->metadata[0].key = "head";
+  file->metadata[0].value = h->method->name;
+  for (int i = 0; i < n_metadata; i++) file->metadata[1 + i] = metadata[i];
+
+  fvg__checksum(file->tensor, file->n, file->metadata, n_metadata + 1, file->sum);
+  file->metadata[n_metadata + 1].key = FVG__CHECKSUM;
+  file->metadata[n_metadata + 1].value = file->sum;
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_head_write(fvg_head *h, fvg_write_fn write, void *user,
+                                  const fvg_metadata *metadata, int n_metadata) {
+  if (!write) return fvg__missing(h->ctx, h->method->name, "the function to write it with");
+  fvg__head_file file;
+  fvg_status s = fvg__head_file_new(h, &file, metadata, n_metadata);
+  if (s) return s;
+  s = fvg_safetensors_write(h->ctx, write, user, file.tensor, file.n, file.metadata,
+                            file.n_metadata);
+  fvg_release(h->ctx, file.metadata);
+  return s;
+}
+
+#ifndef FVGPT_NO_STDIO
+FVG_DEF fvg_status fvg_head_save(fvg_head *h, const char *path, const fvg_metadata *metadata,
+                                 int n_metadata) {
+  if (!path) return fvg__missing(h->ctx, h->method->name, "the path to save it at");
+  fvg__head_file file;
+  fvg_status s = fvg__head_file_new(h, &file, metadata, n_metadata);
+  if (s) return s;
+  s = fvg_safetensors_save(h->ctx, path, file.tensor, file.n, file.metadata, file.n_metadata);
+  fvg_release(h->ctx, file.metadata);
+  return s;
+}
+#endif
+
+/* What the file says that it is: the kind, the classes and the width. */
+static fvg_status fvg__head_identify(fvg_ctx *c, const fvg_weights *w, int *kind,
+                                     fvg_tensor *first) {
+  const char *file = fvg_weights_file(w);
+  const char *name = fvg_weights_metadata(w, "head");
+  if (!name) return fvg_fail(c, FVG_E_FORMAT, "%s: not the file of a head", file);
+  *kind = fvg_head_find(name);
+  if (*kind < 0) return fvg_fail(c, FVG_E_FORMAT, "%s: head \"%.40s\" is not known", file, name);
+
+  const char *part = fvg__head_methods[*kind].part[0].name;
+  int found = fvg_weights_info(w, first, part);
+  if (!found || first->n_dim != 2 || first->dim[0] < 1 || first->dim[1] < 1)
+    return fvg_fail(c, FVG_E_FORMAT, "%s: no matrix %s", file, part);
+  return FVG_OK;
+}
+
+/* Reads a part; *n is the number that the letter n stands for, 0 as long as it is not known. */
+static fvg_status fvg__head_read_part(fvg_head *h, fvg_weights *w, int part, int *n) {
+  const fvg__head_part *p = &h->method->part[part];
+  fvg_tensor found, needed;
+  const char *at = strchr(p->shape, 'n');
+  if (at && !*n && fvg_weights_info(w, &found, p->name) && found.n_dim > at - p->shape)
+    *n = found.dim[at - p->shape];
+  if (at && *n < 1)
+    return fvg_fail(h->ctx, FVG_E_FORMAT, "%s: no tensor %s with rows", fvg_weights_file(w),
+                    p->name);
+
+  fvg__head_shape(h, part, *n, &needed);
+  fvg_status s = fvg__check_shape(h->ctx, w, p->name, needed.n_dim, needed.dim);
+  return s ? s : fvg_weights_get(w, &h->part[part], p->name, p->type);
+}
+
+/* Refuses numbers with which nothing could be scored, and labels of keys that are no classes. */
+static fvg_status fvg__head_check_read(fvg_head *h, const char *file) {
+  float scale = h->value[FVG__HEAD_SCALE];
+  int ok = scale > 0 && scale < 1e6f;
+  for (int i = 0; i < FVG__HEAD_SCALE; i++) ok = ok && fabs((double)h->value[i]) <= 1e9;
+  if (h->kind == FVG_GDA) ok = ok && h->value[1] >= 1 && h->value[2] >= 0 && h->value[2] <= 1e6f;
+  if (!ok) return fvg_fail(h->ctx, FVG_E_FORMAT, "%s: values of the %s make no sense", file,
+                           h->method->name);
+
+  const fvg_tensor *label = &h->part[2];
+  if (label->type != FVG_I32 || !label->data) return FVG_OK;
+  const int *value = (const int *)label->data;
+  for (int i = 0; i < label->dim[0]; i++) {
+    if (value[i] < 0 || value[i] >= h->n_class)
+      return fvg_fail(h->ctx, FVG_E_FORMAT, "%s: label %d is %d among %d classes", file, i,
+                      value[i], h->n_class);
+  }
+  return FVG_OK;
+}
+
+/* Reads all parts and numbers; a tensor that is none of them is an error. */
+static fvg_status fvg__head_fill(fvg_head *h, fvg_weights *w) {
+  const char *file = fvg_weights_file(w);
+  const int dim[1] = {FVG__HEAD_VALUES};
+  int n = 0, n_tensor = 1;
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < FVG__HEAD_PARTS && h->method->part[i].name; i++, n_tensor++)
+    s = fvg__head_read_part(h, w, i, &n);
+
+  fvg_tensor values;
+  if (!s) s = fvg__check_shape(h->ctx, w, "values", 1, dim);
+  if (!s) s = fvg_weights_get(w, &values, "values", FVG_F32);
+  if (s) return s;
+  memcpy(h->value, values.data, sizeof h->value);
+  fvg_tensor_free(h->ctx, &values);
+
+  if (fvg_weights_count(w) != n_tensor)
+    return fvg_fail(h->ctx, FVG_E_FORMAT, "%s: %d tensors, the %s has %d", file,
+                    fvg_weights_count(w), h->method->name, n_tensor);
+  return fvg__head_check_read(h, file);
+}
+
+FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w) {
+  if (!out || !w) return fvg__missing(c, "fvg_head_read", out ? "the file" : "the result");
+  *out = NULL;
+  int kind = -1;
+  fvg_tensor first;
+  fvg_status s = fvg__head_identify(c, w, &kind, &first);
+  if (s) return s;
+
+  fvg__budget budget = fvg__budget_begin(c, fvg_weights_file(w), fvg__weights_bytes(w));
+  fvg_head *h = fvg__head_new(c, (fvg_head_kind)kind, first.dim[1], first.dim[0], 1);
+  s = h ? fvg__weights_verify(w) : FVG_E_NOMEM;
+  if (!s) s = fvg__head_fill(h, w);
+  fvg__budget_end(c, budget);
+  if (!s) *out = h;
+  else fvg_head_free(h);
+  return s;
 }
 #endif /* FVG__PART_TWO */

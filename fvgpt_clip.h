@@ -642,6 +642,20 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
                                            const char *prompt_template,
                                            const char *const *class_name, int n_class);
 
+/* The same for an ensemble of n_template templates: the mean of the normalised features, normalised
+   again, which is how zero-shot CLIP is usually published. */
+FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
+                                            const char *const *prompt_template, int n_template,
+                                            const char *const *class_name, int n_class);
+
+/* Lists of templates that were published for that, *n in number (n may be NULL). */
+typedef enum fvg_templates {
+  FVG_TEMPLATES_SELECTED = 0,        /* the seven that CLIP's authors selected for ImageNet; for
+                                        other sets CoOp adds the set's own (fvg_dataset_card) */
+  FVG_TEMPLATES_PROMPTSRC            /* the sixty that PromptSRC averages over */
+} fvg_templates;
+FVG_DEF const char *const *fvg_template_list(fvg_templates list, int *n);
+
 /* Both towers as nodes [n, embed_dim], not normalised, for training whole towers: with
    fvg_tape_train, gradients reach every weight that is listed there.  images and texts are copied.
    The tape and m must have the same context.  NULL on failure, with the message in the context. */
@@ -1315,9 +1329,17 @@ typedef struct fvg_classifier_desc {
   const char *const *background;     /* [n_background] words that relevance maps compare a class
                                         with; NULL: 22 that suit photographs */
   int n_background;                  /* negative: they compare it with the other classes */
+  const char *const *ensemble;       /* [n_ensemble] templates for zero-shot CLIP, over which it
+                                        averages (fvg_clip_encode_ensemble); prompt_template, unless
+                                        it is NULL, is one more.  NULL: prompt_template alone */
+  int n_ensemble;
+  fvg_head *head;                    /* scores pictures by their features of zero-shot CLIP, in the
+                                        place of FVG_ZERO_SHOT; of this many classes.  Relevance
+                                        maps then compare a class with the others */
 } fvg_classifier_desc;
 
-/* desc NULL: zero-shot CLIP.  The learner and FVG-PT must live longer; the names are not kept.
+/* desc NULL: zero-shot CLIP.  The learner, FVG-PT and the head must live longer; the names are not
+   kept.  FVG_E_SHAPE if the head is of another width or number of classes.
    FVG_E_SHAPE if FVG-PT is not embed_dim wide, FVG_E_ARG if the learner is of another model. */
 FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
                                       const char *const *class_name, int n_class,
@@ -1340,6 +1362,63 @@ FVG_DEF int fvg_classifier_file(fvg_classifier *k, float *probability, const cha
 
 /* How well the classifier does on a task's pictures, whose labels count within its classes. */
 FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score, const fvg_task *task);
+
+/* -------------------------------------------------------------------------------------------------
+   Heads on a task (fvgpt.h describes heads)
+   ---------------------------------------------------------------------------------------------- */
+/* What a head is fitted on.  Whatever is NULL is computed here. */
+typedef struct fvg_head_task {
+  const fvg_task *train;             /* the pictures and classes; no default */
+  const float *f;                    /* [pictures, n_view, embed_dim], of unit length; NULL: by
+                                        `views`, or without them under the test transform */
+  int n_view;                        /* 1: crops of each picture */
+  fvg_views *views;                  /* made without a learner; epoch v gives crop v.  GDA and
+                                        Tip-Adapter were published with ten of at least half the
+                                        area (FVG_AUGMENT_FIXED_CROPS, crop_scale_min 0.5) */
+  const fvg_task *val;               /* to choose settings by: split FVG_VAL with the same shots,
+                                        seed and group gives Dassl's; NULL: none */
+  const float *f_val;                /* [pictures of val, embed_dim]; NULL: by the test transform */
+  const float *text;                 /* [n_class, embed_dim]; NULL: of prompt_template */
+  const char *prompt_template;       /* "a photo of a {}." */
+} fvg_head_task;
+
+/* Fits a head; desc NULL: all as published (fvg_head_desc).  Errors as of fvg_head_fit,
+   fvg_views_get and fvg_encode_task; FVG_E_SHAPE if val has other classes. */
+FVG_DEF fvg_status fvg_head_fit_task(fvg_clip *m, fvg_head **out, fvg_head_kind kind,
+                                     const fvg_head_task *x, const fvg_head_desc *desc);
+
+/* A head in a file of its own, with what a classifier needs beside it. */
+typedef struct fvg_head_checkpoint {
+  fvg_head *head;
+  const char *const *class_name; int n_class;    /* [n_class] */
+  const char *prompt_template;       /* of the head's text features; "": several, or unknown */
+  fvg_weights *settings;             /* the open file, for fvg_weights_metadata */
+  fvg_json names;                    /* where the names are */
+} fvg_head_checkpoint;
+
+/* Writes a head, the names of its classes and the template (NULL: ""); `settings` are added to the
+   metadata.  FVG_E_SHAPE if the head does not have that many classes, or is not embed_dim wide. */
+#ifndef FVGPT_NO_STDIO
+FVG_DEF fvg_status fvg_head_checkpoint_save(fvg_clip *m, const char *path,
+                                            const fvg_head_checkpoint *x,
+                                            const fvg_metadata *settings, int n_settings);
+
+/* Reads such a file; *out, which is all zero after a failure, goes back with
+   fvg_head_checkpoint_free.  FVG_E_FORMAT if the file is none, FVG_E_SHAPE for a CLIP of another
+   width. */
+FVG_DEF fvg_status fvg_head_checkpoint_load(fvg_clip *m, fvg_head_checkpoint *out,
+                                            const char *path);
+#endif
+
+/* The same bytes to and from anywhere, as with fvg_checkpoint_write and fvg_checkpoint_read. */
+FVG_DEF fvg_status fvg_head_checkpoint_write(fvg_clip *m, fvg_write_fn write, void *user,
+                                             const fvg_head_checkpoint *x,
+                                             const fvg_metadata *settings, int n_settings);
+FVG_DEF fvg_status fvg_head_checkpoint_read(fvg_clip *m, fvg_head_checkpoint *out,
+                                            const fvg_source *source);
+
+/* Only for what was read.  NULL, and all zero, are allowed. */
+FVG_DEF void fvg_head_checkpoint_free(fvg_clip *m, fvg_head_checkpoint *x);
 
 /* -------------------------------------------------------------------------------------------------
    The base-to-new test
@@ -9285,6 +9364,67 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
   return s;
 }
 
+/* ---- ensembles of templates ---- */
+static const char *const fvg__selected[] = {
+  "itap of a {}.", "a bad photo of the {}.", "a origami {}.", "a photo of the large {}.",
+  "a {} in a video game.", "art of the {}.", "a photo of the small {}."
+};
+
+/* The sentences of CLIP's prompt ensemble for ImageNet that PromptSRC averages over; their order
+   does not matter. */
+static const char *const fvg__sentence[] = {
+  "a photo of a {}.", "a photo of the {}.", "a photo of my {}.", "a photo of one {}.",
+  "a photo of many {}.", "a photo of a clean {}.", "a photo of the clean {}.",
+  "a photo of a dirty {}.", "a photo of the dirty {}.", "a photo of a hard to see {}.",
+  "a photo of the hard to see {}.", "a photo of the cool {}.", "a photo of a large {}.",
+  "a photo of a nice {}.", "a photo of a weird {}.", "a bad photo of a {}.",
+  "a bad photo of the {}.", "a good photo of the {}.", "a bright photo of a {}.",
+  "a bright photo of the {}.", "a dark photo of the {}.", "a blurry photo of a {}.",
+  "a blurry photo of the {}.", "a cropped photo of a {}.", "a cropped photo of the {}.",
+  "a close-up photo of a {}.", "a close-up photo of the {}.", "a low resolution photo of a {}.",
+  "a low resolution photo of the {}.", "a pixelated photo of a {}.", "a pixelated photo of the {}.",
+  "a jpeg corrupted photo of a {}.", "a black and white photo of the {}.", "a painting of a {}.",
+  "a painting of the {}.", "a drawing of a {}.", "a sketch of a {}.", "a sketch of the {}.",
+  "a doodle of a {}.", "a doodle of the {}.", "a sculpture of a {}.", "a sculpture of the {}.",
+  "a rendering of a {}.", "a rendering of the {}.", "a rendition of a {}.",
+  "a rendition of the {}.", "a tattoo of a {}.", "graffiti of a {}.", "art of a {}.",
+  "itap of the {}.", "a plastic {}.", "the plastic {}.", "a embroidered {}.",
+  "the embroidered {}.", "a origami {}.", "the origami {}.", "a cartoon {}.", "the toy {}.",
+  "a {} in a video game.", "the {} in a video game."
+};
+enum { FVG__N_SENTENCE = (int)(sizeof fvg__sentence / sizeof *fvg__sentence) };
+
+FVG_DEF const char *const *fvg_template_list(fvg_templates list, int *n) {
+  const int all = list == FVG_TEMPLATES_PROMPTSRC;
+  if (n) *n = all ? FVG__N_SENTENCE : (int)(sizeof fvg__selected / sizeof *fvg__selected);
+  return all ? fvg__sentence : fvg__selected;
+}
+
+/* One template after the other: memory is that of one. */
+FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
+                                            const char *const *prompt_template, int n_template,
+                                            const char *const *class_name, int n_class) {
+  if (!features || !prompt_template || n_template < 1)
+    return fvg__missing(m->ctx, "fvg_clip_encode_ensemble",
+                        features ? "a template" : "a place for the features");
+  const size_t count = fvg__row(n_class < 1 ? 1 : n_class, m->embed_dim);
+  float *one = FVG_NEW_ARRAY(m->ctx, float, count);
+  float *sum = FVG_NEW_ARRAY(m->ctx, float, count);
+  fvg_status s = one && sum ? FVG_OK : FVG_E_NOMEM;
+
+  for (int i = 0; !s && i < n_template; i++) {
+    s = fvg_clip_encode_classes(m, one, prompt_template[i], class_name, n_class);
+    for (size_t k = 0; !s && k < count; k++) sum[k] += one[k] / (float)n_template;
+  }
+  if (!s) {
+    fvg_normalize_rows(sum, n_class, m->embed_dim);
+    memcpy(features, sum, count * sizeof *sum);
+  }
+  fvg_release(m->ctx, one);
+  fvg_release(m->ctx, sum);
+  return s;
+}
+
 /*==================================================================================================
  * CHAPTER 14  LEARNERS: what all methods of prompt tuning share
  *==================================================================================================
@@ -10709,30 +10849,6 @@ enum {
   FVG__SRC_MU,
   FVG__SRC_SIGMA
 };
-
-/* The sentences of CLIP's prompt ensemble for ImageNet that PromptSRC averages over; their order
-   does not matter. */
-static const char *const fvg__sentence[] = {
-  "a photo of a {}.", "a photo of the {}.", "a photo of my {}.", "a photo of one {}.",
-  "a photo of many {}.", "a photo of a clean {}.", "a photo of the clean {}.",
-  "a photo of a dirty {}.", "a photo of the dirty {}.", "a photo of a hard to see {}.",
-  "a photo of the hard to see {}.", "a photo of the cool {}.", "a photo of a large {}.",
-  "a photo of a nice {}.", "a photo of a weird {}.", "a bad photo of a {}.",
-  "a bad photo of the {}.", "a good photo of the {}.", "a bright photo of a {}.",
-  "a bright photo of the {}.", "a dark photo of the {}.", "a blurry photo of a {}.",
-  "a blurry photo of the {}.", "a cropped photo of a {}.", "a cropped photo of the {}.",
-  "a close-up photo of a {}.", "a close-up photo of the {}.", "a low resolution photo of a {}.",
-  "a low resolution photo of the {}.", "a pixelated photo of a {}.", "a pixelated photo of the {}.",
-  "a jpeg corrupted photo of a {}.", "a black and white photo of the {}.", "a painting of a {}.",
-  "a painting of the {}.", "a drawing of a {}.", "a sketch of a {}.", "a sketch of the {}.",
-  "a doodle of a {}.", "a doodle of the {}.", "a sculpture of a {}.", "a sculpture of the {}.",
-  "a rendering of a {}.", "a rendering of the {}.", "a rendition of a {}.",
-  "a rendition of the {}.", "a tattoo of a {}.", "graffiti of a {}.", "art of a {}.",
-  "itap of the {}.", "a plastic {}.", "the plastic {}.", "a embroidered {}.",
-  "the embroidered {}.", "a origami {}.", "the origami {}.", "a cartoon {}.", "the toy {}.",
-  "a {} in a video game.", "the {} in a video game."
-};
-enum { FVG__N_SENTENCE = (int)(sizeof fvg__sentence / sizeof *fvg__sentence) };
 
 /* The mean [C,d] over the sentences of the classes' features; these are not normalised. */
 static fvg_status fvg__sentence_mean(const fvg_learner *l, float *mean) {
@@ -17168,6 +17284,7 @@ struct fvg_classifier {
   fvg_clip *clip;
   fvg_learner *learner;       /* NULL: features of zero-shot CLIP                               */
   fvg_fvgpt *fvgpt;           /* NULL unless the branch is one of FVG-PT's                      */
+  fvg_head *head;             /* scores in the place of FVG_ZERO_SHOT; NULL: none               */
   fvg_branch branch;
   int n_class;
   float *g, *g_clip;          /* [n_class, embed_dim] text features of the learner and of CLIP  */
@@ -17186,9 +17303,40 @@ static fvg_status fvg__check_branch(const fvg_clip *m, fvg_branch branch, const 
   return fvg__check_together(m, l, NULL, fvgpt);
 }
 
+/* Fails unless the head, if there is one, can score these classes. */
+static fvg_status fvg__check_scoring_head(const fvg_clip *m, const fvg_classifier_desc *d,
+                                          int n_class) {
+  const fvg_head *h = d->head;
+  if (!h) return FVG_OK;
+  if (d->branch != FVG_ZERO_SHOT || h->ctx != m->ctx)
+    return fvg_fail(m->ctx, FVG_E_ARG, "a %s scores in the place of zero-shot CLIP, in the context "
+                    "that it was made in", h->method->name);
+  if (h->width == m->embed_dim && h->n_class == n_class) return FVG_OK;
+  return fvg_fail(m->ctx, FVG_E_SHAPE, "a %s for %d classes and features of width %d cannot score "
+                  "%d classes and width %d", h->method->name, h->n_class, h->width, n_class,
+                  m->embed_dim);
+}
+
+/* The text features of zero-shot CLIP: of one template, or the mean over several. */
+static fvg_status fvg__zero_shot_texts(fvg_classifier *k, const fvg_classifier_desc *d,
+                                       const char *const *class_name) {
+  fvg_clip *m = k->clip;
+  if (!d->ensemble || d->n_ensemble < 1)
+    return fvg_clip_encode_classes(m, k->g_clip, d->prompt_template, class_name, k->n_class);
+
+  const char **all = FVG_NEW_ARRAY(m->ctx, const char *, (size_t)d->n_ensemble + 1);
+  if (!all) return FVG_E_NOMEM;
+  memcpy((void *)all, d->ensemble, (size_t)d->n_ensemble * sizeof *all);
+  all[d->n_ensemble] = d->prompt_template;
+  const int n = d->n_ensemble + (d->prompt_template != NULL);
+  fvg_status s = fvg_clip_encode_ensemble(m, k->g_clip, all, n, class_name, k->n_class);
+  fvg_release(m->ctx, (void *)all);
+  return s;
+}
+
 /* Makes of the classes what the branch needs: text features, or tokens for a method that writes
    other words for every picture. */
-static fvg_status fvg__classifier_texts(fvg_classifier *k, const char *prompt_template,
+static fvg_status fvg__classifier_texts(fvg_classifier *k, const fvg_classifier_desc *d,
                                         const char *const *class_name) {
   fvg_learner *l = k->learner;
   const int n = k->n_class;
@@ -17201,9 +17349,7 @@ static fvg_status fvg__classifier_texts(fvg_classifier *k, const char *prompt_te
     else
       s = fvg_learner_text_features(l, k->g, class_name, n);
   }
-  if (!s && needs_clip)
-    s = fvg_clip_encode_classes(k->clip, k->g_clip, prompt_template, class_name, n);
-  return s;
+  return s || !needs_clip ? s : fvg__zero_shot_texts(k, d, class_name);
 }
 
 /* Encodes the words that relevance maps compare with. */
@@ -17235,6 +17381,7 @@ FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
   if (!class_name)
     return fvg__missing(m->ctx, "fvg_classifier_new", "class names");
   fvg_status s = fvg__check_branch(m, d.branch, d.learner, d.fvgpt);
+  if (!s) s = fvg__check_scoring_head(m, &d, n_class);
   if (s) return s;
 
   if (d.fvgpt) fvg__compare_scales(m, d.fvgpt);
@@ -17244,6 +17391,7 @@ FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
   k->clip = m;
   k->learner = d.learner;
   k->fvgpt = d.fvgpt;
+  k->head = d.head;
   k->branch = d.branch;
   k->n_class = n_class;
 
@@ -17251,8 +17399,8 @@ FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
   const size_t values = fvg__row(n_class < 1 ? 1 : n_class, m->embed_dim);
   k->g = FVG_NEW_ARRAY(m->ctx, float, values);
   k->g_clip = FVG_NEW_ARRAY(m->ctx, float, values);
-  s = k->g && k->g_clip ? fvg__classifier_texts(k, d.prompt_template, class_name) : FVG_E_NOMEM;
-  if (d.n_background < 0) k->n_background = -1;
+  s = k->g && k->g_clip ? fvg__classifier_texts(k, &d, class_name) : FVG_E_NOMEM;
+  if (d.n_background < 0 || d.head) k->n_background = -1;
   else if (!s && d.background) s = fvg__classifier_background(k, d.background, d.n_background);
   if (s) {
     fvg_classifier_free(k);
@@ -17341,6 +17489,7 @@ static fvg_status fvg__new_branch(fvg_classifier *k, const fvg_features *x, int 
 /* Scores n pictures whose features are matrices [n, embed_dim]. */
 static fvg_status fvg__branch_logits(fvg_classifier *k, const fvg_features *x, int n, float *logits,
                                      float *b) {
+  if (k->head) return fvg_head_logits(k->head, logits, x->f_clip, n);
   switch (k->branch) {
     case FVG_ZERO_SHOT:   return fvg__cosine_logits(k, x->f_clip, n, k->g_clip, logits);
     case FVG_TUNED:       return fvg__cosine_logits(k, x->f_score, n, k->g, logits);
@@ -17416,6 +17565,123 @@ FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score,
   fvg_release(m->ctx, label);
   fvg_release(m->ctx, logits);
   fvg_release(m->ctx, f);
+  return s;
+}
+
+/* ---- heads on a task ---- */
+/* What fvg_head_task leaves out, computed; the rest is the caller's. */
+typedef struct fvg__head_room {
+  float *f, *f_val, *text;
+  int *label, *label_val;
+} fvg__head_room;
+
+static void fvg__head_room_free(fvg_ctx *c, fvg__head_room *r) {
+  fvg_release(c, r->f);
+  fvg_release(c, r->f_val);
+  fvg_release(c, r->text);
+  fvg_release(c, r->label);
+  fvg_release(c, r->label_val);
+}
+
+/* The labels of a task; NULL when memory is out. */
+static int *fvg__task_labels(fvg_ctx *c, const fvg_task *task) {
+  const int n = task->items.n;
+  int *label = FVG_NEW_ARRAY(c, int, (size_t)(n < 1 ? 1 : n));
+  for (int i = 0; label && i < n; i++) label[i] = task->items.item[i].label;
+  return label;
+}
+
+/* The features of a task under the test transform -> *f, to be released. */
+static fvg_status fvg__task_features(fvg_clip *m, float **f, const fvg_task *task) {
+  const int n = task->items.n < 1 ? 1 : task->items.n;
+  *f = FVG_NEW_ARRAY(m->ctx, float, fvg__row(n, m->embed_dim));
+  return *f ? fvg_encode_task(m, NULL, *f, task) : FVG_E_NOMEM;
+}
+
+/* The crops of a task -> *f [pictures, n_view, embed_dim], to be released.  `one` holds a crop of
+   each picture, `index` their numbers. */
+static fvg_status fvg__task_crops(fvg_clip *m, float **f, const fvg_head_task *x, int n_view,
+                                  float *one, int *index) {
+  const fvg_items *items = &x->train->items;
+  const size_t d = (size_t)m->embed_dim;
+  *f = FVG_NEW_ARRAY(m->ctx, float, fvg__row(items->n, n_view) * d);
+  fvg_status s = *f ? FVG_OK : FVG_E_NOMEM;
+  for (int i = 0; i < items->n; i++) index[i] = i;
+
+  for (int v = 0; !s && v < n_view; v++) {
+    s = fvg_views_get(x->views, one, NULL, NULL, items, index, items->n, v);
+    for (int i = 0; !s && i < items->n; i++) {
+      float *to = *f + (fvg__row(i, n_view) + (size_t)v) * d;
+      memcpy(to, one + fvg__row(i, m->embed_dim), d * sizeof *to);
+    }
+  }
+  return s;
+}
+
+/* The features of the training pictures: as views or as the test transform shows them. */
+static fvg_status fvg__head_features(fvg_clip *m, float **f, const fvg_head_task *x, int n_view) {
+  if (!x->views && n_view > 1)
+    return fvg_fail(m->ctx, FVG_E_ARG, "a head on %d crops of each picture needs views or features",
+                    n_view);
+  if (!x->views) return fvg__task_features(m, f, x->train);
+  if (x->views->width != m->embed_dim)
+    return fvg_fail(m->ctx, FVG_E_ARG, "heads are fitted on views that are made without a learner");
+
+  const int n = x->train->items.n < 1 ? 1 : x->train->items.n;
+  float *one = FVG_NEW_ARRAY(m->ctx, float, fvg__row(n, m->embed_dim));
+  int *index = FVG_NEW_ARRAY(m->ctx, int, (size_t)n);
+  fvg_status s = one && index ? fvg__task_crops(m, f, x, n_view, one, index) : FVG_E_NOMEM;
+  fvg_release(m->ctx, one);
+  fvg_release(m->ctx, index);
+  return s;
+}
+
+/* Computes what the caller has not, into r. */
+static fvg_status fvg__head_complete(fvg_clip *m, fvg_head_data *data, fvg__head_room *r,
+                                     const fvg_head_task *x) {
+  const fvg_task *train = x->train;
+  fvg_status s = FVG_OK;
+  r->label = fvg__task_labels(m->ctx, train);
+  if (x->val) r->label_val = fvg__task_labels(m->ctx, x->val);
+  r->text = FVG_NEW_ARRAY(m->ctx, float, fvg__row(train->n_class, m->embed_dim));
+  if (!r->label || (x->val && !r->label_val) || !r->text) return FVG_E_NOMEM;
+
+  if (!x->f) s = fvg__head_features(m, &r->f, x, data->n_view);
+  if (!s && x->val && !x->f_val) s = fvg__task_features(m, &r->f_val, x->val);
+  if (!s && !x->text)
+    s = fvg_clip_encode_classes(m, r->text, x->prompt_template, train->class_name, train->n_class);
+  data->f = x->f ? x->f : r->f;
+  data->label = r->label;
+  data->text = x->text ? x->text : r->text;
+  data->f_val = x->f_val ? x->f_val : r->f_val;
+  data->label_val = r->label_val;
+  return s;
+}
+
+/* Completes the data, fits, and drops what was made for it. */
+FVG_DEF fvg_status fvg_head_fit_task(fvg_clip *m, fvg_head **out, fvg_head_kind kind,
+                                     const fvg_head_task *x, const fvg_head_desc *desc) {
+  if (!out) return fvg__missing(m->ctx, "fvg_head_fit_task", "a place for the head");
+  *out = NULL;
+  if (!x || !x->train)
+    return fvg__missing(m->ctx, "fvg_head_fit_task", "a task to fit on");
+  if (x->val && x->val->n_class != x->train->n_class)
+    return fvg_fail(m->ctx, FVG_E_SHAPE, "a head on %d classes cannot choose by pictures of %d",
+                    x->train->n_class, x->val->n_class);
+
+  fvg_head_data data;
+  fvg__head_room room;
+  memset(&data, 0, sizeof data);
+  memset(&room, 0, sizeof room);
+  data.width = m->embed_dim;
+  data.n_class = x->train->n_class;
+  data.n = x->train->items.n;
+  data.n_view = x->n_view < 1 ? 1 : x->n_view;
+  data.n_val = x->val ? x->val->items.n : 0;
+  data.logit_scale = m->logit_scale;
+  fvg_status s = fvg__head_complete(m, &data, &room, x);
+  if (!s) s = fvg_head_fit(m->ctx, out, kind, &data, desc);
+  fvg__head_room_free(m->ctx, &room);
   return s;
 }
 
@@ -17867,7 +18133,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
 
 /* ---- writing ---- */
 /* Writes ["name", "name", ...] as a new string; NULL: memory is out. */
-static char *fvg__names_json(fvg_ctx *c, char *const *name, int n) {
+static char *fvg__names_json(fvg_ctx *c, const char *const *name, int n) {
   size_t size = 3;
   for (int i = 0; i < n; i++)
     size += 6 * strlen(name[i]) + 4;             /* an escaped character has 6 bytes at most      */
@@ -17964,7 +18230,7 @@ static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, cons
   fvg_status s = fvg__check_together(l->clip, NULL, NULL, fvgpt);
   if (s) return s;
   k->tensor = FVG_NEW_ARRAY(c, fvg_named_tensor, (size_t)(l->n_param + n_fvgpt));
-  k->classes = fvg__names_json(c, l->class_name, l->n_class);
+  k->classes = fvg__names_json(c, (const char *const *)l->class_name, l->n_class);
   k->settings = FVG_NEW(c, fvg_settings);
   if (!k->tensor || !k->classes || !k->settings)
     return FVG_E_NOMEM;
@@ -18367,6 +18633,131 @@ FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt *
 }
 #endif
 
+/* ---- heads ---- */
+static fvg_status fvg__check_head_checkpoint(const fvg_clip *m, const fvg_head_checkpoint *x) {
+  if (!x || !x->head || !x->class_name)
+    return fvg__missing(m->ctx, "head checkpoint", "a head and the names of its classes");
+  const fvg_head *h = x->head;
+  if (h->width == m->embed_dim && h->n_class == x->n_class) return FVG_OK;
+  return fvg_fail(m->ctx, FVG_E_SHAPE, "head checkpoint: the %s has %d classes and width %d, not "
+                  "%d and %d", h->method->name, h->n_class, h->width, x->n_class, m->embed_dim);
+}
+
+/* The settings of a head's file; the names go to *classes, to be released when it is written. */
+static fvg_status fvg__head_settings(const fvg_clip *m, fvg_settings *to, char **classes,
+                                     const fvg_head_checkpoint *x, const fvg_metadata *settings,
+                                     int n_settings) {
+  fvg_status s = fvg__check_head_checkpoint(m, x);
+  if (s) return s;
+  if (n_settings > 0 && !settings) return fvg__missing(m->ctx, "head checkpoint", "the settings");
+  if (n_settings > FVG_MAX_SETTINGS - 4)
+    return fvg_fail(m->ctx, FVG_E_ARG, "head checkpoint: %d settings, %d is the limit", n_settings,
+                    FVG_MAX_SETTINGS - 4);
+
+  *classes = fvg__names_json(m->ctx, x->class_name, x->n_class);
+  if (!*classes) return FVG_E_NOMEM;
+  fvg_settings_set(to, "format", "fvgpt 1");
+  fvg_settings_set(to, "classes", *classes);
+  fvg_settings_set(to, "prompt_template", x->prompt_template ? x->prompt_template : "");
+  fvg_settings_set_number(to, "embed_dim", m->embed_dim);
+  for (int i = 0; i < n_settings; i++)
+    fvg_settings_set(to, settings[i].key, settings[i].value);
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_head_checkpoint_write(fvg_clip *m, fvg_write_fn write, void *user,
+                                             const fvg_head_checkpoint *x,
+                                             const fvg_metadata *settings, int n_settings) {
+  char *classes = NULL;
+  fvg_settings *all = FVG_NEW(m->ctx, fvg_settings);
+  fvg_status s = FVG_E_NOMEM;
+  if (all) s = fvg__head_settings(m, all, &classes, x, settings, n_settings);
+  if (!s) s = fvg_head_write(x->head, write, user, all->entry, all->n);
+  fvg_release(m->ctx, classes);
+  fvg_release(m->ctx, all);
+  return s;
+}
+
+#ifndef FVGPT_NO_STDIO
+FVG_DEF fvg_status fvg_head_checkpoint_save(fvg_clip *m, const char *path,
+                                            const fvg_head_checkpoint *x,
+                                            const fvg_metadata *settings, int n_settings) {
+  char *classes = NULL;
+  fvg_settings *all = FVG_NEW(m->ctx, fvg_settings);
+  fvg_status s = FVG_E_NOMEM;
+  if (all) s = fvg__head_settings(m, all, &classes, x, settings, n_settings);
+  if (!s) s = fvg_head_save(x->head, path, all->entry, all->n);
+  fvg_release(m->ctx, classes);
+  fvg_release(m->ctx, all);
+  return s;
+}
+#endif
+
+FVG_DEF void fvg_head_checkpoint_free(fvg_clip *m, fvg_head_checkpoint *x) {
+  if (!x) return;
+  fvg_head_free(x->head);
+  fvg_release(m->ctx, (void *)x->class_name);
+  fvg_json_free(m->ctx, &x->names);
+  fvg_weights_close(x->settings);
+  memset(x, 0, sizeof *x);
+}
+
+/* Fills *x from the file that it has open. */
+static fvg_status fvg__restore_head(fvg_clip *m, fvg_head_checkpoint *x) {
+  fvg_ctx *c = m->ctx;
+  const fvg_weights *w = x->settings;
+  const char *file = fvg_weights_file(w), *format = fvg_weights_metadata(w, "format");
+  x->prompt_template = fvg_weights_metadata(w, "prompt_template");
+  if (!fvg_weights_metadata(w, "head") || !format || !x->prompt_template ||
+      !fvg_weights_metadata(w, "classes"))
+    return fvg_fail(c, FVG_E_FORMAT, "%s: not the checkpoint of a head (no head, format, classes "
+                    "and prompt_template)", file);
+  if (strcmp(format, "fvgpt 1"))
+    return fvg_fail(c, FVG_E_FORMAT, "%s: format \"%.40s\", only \"fvgpt 1\" is known", file,
+                    format);
+
+  const char **name = NULL;
+  fvg_status s = fvg__read_class_names(c, w, &x->names, &name, &x->n_class);
+  x->class_name = name;
+  if (!s) s = fvg_head_read(c, &x->head, x->settings);
+  if (s) return s;
+  if (x->head->width != m->embed_dim)
+    return fvg_fail(c, FVG_E_SHAPE, "%s: fitted on a CLIP of width %d, this one has %d", file,
+                    x->head->width, m->embed_dim);
+  if (x->head->n_class == x->n_class) return FVG_OK;
+  return fvg_fail(c, FVG_E_FORMAT, "%s: %d class names, the %s has %d classes", file, x->n_class,
+                  x->head->method->name, x->head->n_class);
+}
+
+FVG_DEF fvg_status fvg_head_checkpoint_read(fvg_clip *m, fvg_head_checkpoint *out,
+                                            const fvg_source *source) {
+  if (!out) return fvg__missing(m->ctx, "head checkpoint", "a place for it");
+  memset(out, 0, sizeof *out);
+  if (!source) return fvg__missing(m->ctx, "head checkpoint", "a source to read it from");
+
+  fvg_status s = fvg_weights_open(m->ctx, &out->settings, source);
+  if (s) return s;
+  const uint64_t bytes = fvg__weights_bytes(out->settings);
+  fvg__budget budget = fvg__budget_begin(m->ctx, fvg_weights_file(out->settings), bytes);
+  s = fvg__restore_head(m, out);
+  fvg__budget_end(m->ctx, budget);
+  if (s) fvg_head_checkpoint_free(m, out);
+  return s;
+}
+
+#ifndef FVGPT_NO_STDIO
+FVG_DEF fvg_status fvg_head_checkpoint_load(fvg_clip *m, fvg_head_checkpoint *out,
+                                            const char *path) {
+  if (!out) return fvg__missing(m->ctx, "head checkpoint", "a place for it");
+  memset(out, 0, sizeof *out);
+  if (!path) return fvg__missing(m->ctx, "head checkpoint", "the path to load it from");
+
+  fvg_source source;
+  fvg_status s = fvg_source_file(m->ctx, &source, path);
+  return s ? s : fvg_head_checkpoint_read(m, out, &source);
+}
+#endif
+
 /* ---- values alone ---- */
 /* Reads all values before the first is changed, so that nothing is half done: read [n_param]
    receives them. */
@@ -18637,6 +19028,7 @@ static fvg_node *fvg__map_logits(fvg_classifier *k, const fvg__step *step, fvg_n
   fvg_tape *t = step->f->tape;
   const int d = k->clip->embed_dim;
   if (k->packed.n_text) return l->method->scores(l, t, &k->packed, step->f, f_words);
+  if (k->head) return step->f ? k->head->method->scores(k->head, step->f) : NULL;
 
   const int no_fdc = fvgpt && fvgpt->desc.no_fdc;
   const int by_f_score = l && l->method->f_score &&
