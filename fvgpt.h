@@ -611,6 +611,7 @@ typedef struct fvg_parameter {
   const char *name;                  /* its name in checkpoints; not copied                      */
   fvg_tensor  value;                 /* F32, owned                                               */
   float      *grad;                  /* as many elements, owned; backward adds to it             */
+  float       rate;                  /* times the learning rate is taken for it; 0: once         */
 } fvg_parameter;
 
 /* Makes a parameter of n_dim dimensions, its values and gradient zero; `name` must outlive it, and
@@ -858,6 +859,8 @@ typedef struct fvg_prompts {
   fvg_node *vectors;                 /* [n,w]                                                    */
   const fvg_splice *splice;          /* [n_splice], in ascending order of layers                 */
   int n_splice;                      /* at most one per layer                                    */
+  float keep;                        /* 0: a vector takes a row's place for good; otherwise the
+                                        row becomes (1 - keep) vector + keep row                 */
   int recompute;                     /* 1: backward computes each block again, which needs the
                                         memory of one block and a third more work                */
 } fvg_prompts;
@@ -904,7 +907,7 @@ FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, fvg_parame
 /* Sets the gradients of all its parameters to 0. */
 FVG_DEF void fvg_optimizer_zero_grad(fvg_optimizer *o);
 
-/* One step: changes all its parameters by their gradients, at the rate lr. */
+/* One step: changes all its parameters by their gradients, at the rate lr times their own. */
 FVG_DEF void fvg_optimizer_step(fvg_optimizer *o, double lr);
 
 /* Frees the optimiser, not its parameters; NULL is allowed. */
@@ -9708,6 +9711,22 @@ static fvg_node *fvg__block_recomputed(fvg_node *x, const fvg__block_call *call)
   return fvg_recompute(x, fvg__block_of_call, copy);
 }
 
+/* What enters the block of a splice, of what left the block before.  Rows that come in anew between
+   others have nothing to keep. */
+static fvg_node *fvg__splice_in(fvg_node *x, const fvg_prompts *p, const fvg_splice *splice) {
+  fvg_node *in = fvg_gather(fvg_concat(x, p->vectors), splice->row, splice->n_row);
+  const int replaces = in && in->rows == x->rows;
+  if (!replaces || p->keep == 0) return in;
+
+  fvg_node *share = fvg_zeros(x->tape, x->rows, 1);
+  if (!share) return NULL;
+  for (int r = 0; r < x->rows; r++) {
+    const int is_vector = splice->row[r] >= x->rows;
+    fvg_fill(share)[r] = is_vector ? p->keep : 0;
+  }
+  return fvg_lerp(in, x, share);
+}
+
 /* x [rows, w] through all blocks -> [rows or n_keep, w]. */
 FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m,
                                          const fvg_segment *segment, int n_segment,
@@ -9724,7 +9743,7 @@ FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m,
   fvg_mark mark = fvg_tape_mark(t);
   for (int i = 0; x && i < m->n_layer; i++) {
     if (splice != end && splice->layer == i) {
-      x = fvg_gather(fvg_concat(x, prompts->vectors), splice->row, splice->n_row);
+      x = fvg__splice_in(x, prompts, splice);
       if (splice->segment) {
         segment = splice->segment;
         n_segment = splice->n_segment;
@@ -9775,7 +9794,10 @@ FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg
         lr(e) = lr/2 (1 + cos(pi (e - warmup) / epochs)),
 
    whose clock starts after the warm-up but whose half period is all `epochs`.  So training ends
-   before the rate gets to zero: with 10 epochs, 1 of them warm-up, the last rate is 0.095 lr. */
+   before the rate gets to zero: with 10 epochs, 1 of them warm-up, the last rate is 0.095 lr.
+
+   A parameter may be trained at a multiple of the rate (DePT's head).  Only the warm-up's rate is
+   the same for all in the published programs, so a step can be told to take it as it is. */
 
 struct fvg_optimizer {
   fvg_ctx *ctx;
@@ -9911,20 +9933,24 @@ static void fvg__adamw_step(const fvg_optimizer_desc *d, size_t n, double lr, lo
   }
 }
 
-FVG_DEF void fvg_optimizer_step(fvg_optimizer *o, double lr) {
+/* The step; `equal` 1: at the rate lr for all parameters, whatever their own. */
+static void fvg__optimizer_step(fvg_optimizer *o, double lr, int equal) {
   o->step++;
 
   for (int i = 0; i < o->n; i++) {
     const fvg_parameter *p = o->params[i];
+    const double rate = equal || p->rate == 0 ? lr : lr * (double)p->rate;
     size_t n = fvg_tensor_count(&p->value);
     float *w = (float *)p->value.data;
 
     if (o->desc.kind == FVG_ADAMW)
-      fvg__adamw_step(&o->desc, n, lr, o->step, w, p->grad, o->momentum[i], o->variance[i]);
+      fvg__adamw_step(&o->desc, n, rate, o->step, w, p->grad, o->momentum[i], o->variance[i]);
     else
-      fvg__sgd_step(&o->desc, n, (float)lr, w, p->grad, o->momentum[i]);
+      fvg__sgd_step(&o->desc, n, (float)rate, w, p->grad, o->momentum[i]);
   }
 }
+
+FVG_DEF void fvg_optimizer_step(fvg_optimizer *o, double lr) { fvg__optimizer_step(o, lr, 0); }
 
 FVG_DEF long *fvg_optimizer_steps(fvg_optimizer *o) { return &o->step; }
 
