@@ -792,6 +792,11 @@ FVG_DEF fvg_parameter *const *fvg_learner_parameters(const fvg_learner *l, int *
 /* The parameter of that name; NULL: there is none. */
 FVG_DEF fvg_parameter *fvg_learner_parameter(const fvg_learner *l, const char *name);
 
+/* 1 if a linear head has a share in the scores of base classes (DePT).  FVG_TUNED and
+   FVG_BRANCH_BASE then know only classes that the learner was tuned on, in any order, and FVG-PT's
+   z_full is what FVG_TUNED_NEW scores, without the head. */
+FVG_DEF int fvg_learner_has_head(const fvg_learner *l);
+
 /* -------------------------------------------------------------------------------------------------
    Training steps of a learner, for a training loop of your own (RUNS has a ready one)
    ---------------------------------------------------------------------------------------------- */
@@ -10165,6 +10170,7 @@ FVG_DEF void fvg_learner_free(fvg_learner *l) {
 
 FVG_DEF const char *fvg_learner_method(const fvg_learner *l) { return l->method->name; }
 FVG_DEF int fvg_learner_needs(const fvg_learner *l) { return l->method->needs; }
+FVG_DEF int fvg_learner_has_head(const fvg_learner *l) { return l->method->head != NULL; }
 
 FVG_DEF const char *const *fvg_learner_class_names(const fvg_learner *l, int *n) {
   if (n) *n = l->n_class;
@@ -15621,7 +15627,7 @@ FVG_DEF fvg_features fvg_learner_features(const fvg_clip *m, const fvg_learner *
   const int n_part = fvg__learner_parts(l);
   fvg_features x;
   x.f = row;
-  const int has_head = l && l->method->head;
+  const int has_head = l && fvg_learner_has_head(l);
   const float *third = n_part > 2 ? row + 2 * m->embed_dim : row;
   x.f_clip = n_part > 1 ? row + m->embed_dim : row;
   x.f_score = has_head ? row : third;
