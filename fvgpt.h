@@ -996,7 +996,8 @@ FVG_DEF void       fvg_fvgpt_free(fvg_fvgpt *m);
 FVG_DEF fvg_parameter *const *fvg_fvgpt_parameters(const fvg_fvgpt *m, int *n);
 
 /* n images and n_class classes; d is desc.width.  All features have unit length, except f_score and
-   f_score_fg: for MMRL they are alpha f + (1 - alpha) f_r, not normalised, as published. */
+   f_score_fg: for MMRL and MMRL++ they are alpha f + (1 - alpha) f_r, not normalised, as
+   published. */
 typedef struct fvg_fvgpt_batch {
   int n, n_class;                    /* images, and classes C                                    */
   const float *f, *f_fg;             /* [n,d] f and f_fg of (1): features of the tuned model, of
@@ -9982,9 +9983,10 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
      (1)  z_full = s f_score g^T     z_fg = s f_score_fg g^T     z_tuned = s f g^T
           z_CLIP = s f0 g0^T         p_* = softmax(z_* / tau)
 
-   f_score is the feature by which the tuned model scores base classes.  Only MMRL has one of its
-   own, a mixture of two features, and scores new classes by f.  For all other methods f_score is f,
-   f_score_fg is f_fg, and z_tuned is z_full.
+   f_score is the feature by which the tuned model scores base classes.  Only MMRL and MMRL++ have
+   one of their own, a mixture of two features, and score new classes by f.  For all other methods
+   f_score is f, f_score_fg is f_fg, and z_tuned is z_full.  (DePT adds to base classes what is no
+   product of features; FVG-PT does not see that.)
 
    FRG: how far may the foreground view of this image be trusted?
 

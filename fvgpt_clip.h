@@ -144,7 +144,7 @@
 
       White is foreground.  Masks of 0 and 1, label pictures, trimaps and cut-outs with an alpha
       channel are recognised, and one note says how they were read.  A mask that cannot be
-      interpreted is an error (see fvg_mask_reading, and the beginning of chapter 29).
+      interpreted is an error (see fvg_mask_reading, and the beginning of chapter 31).
 
       The way of a mask from its file to the loss, and the functions that take it there:
 
@@ -174,7 +174,7 @@
       masks can take FVG-PT's base classes far below its backbone's: FVG_DISTILL_STABLE prevents it,
       and fvg_train_desc has a guard.
 
-      Who has no masks lets the model make them (chapter 36), before training:
+      Who has no masks lets the model make them (chapter 38), before training:
 
              fvg_foreground *maker = NULL;
              if (!s) s = fvg_foreground_new(m, &maker, base.class_name, base.n_class, NULL);
@@ -228,7 +228,7 @@
 
         any           fvg_learner_desc.method, and in the desc of its views
                       crop_scale_min = fvg_method_crop_scale(method)
-        PromptSRC, MaPLe, DAPT, MMRL
+        PromptSRC, MaPLe, DAPT, MMRL, MMRL++, DePT
                       Stage 1 trains on views as above, made without a learner.  Stage 2 needs a
                       second fvg_views, made after stage 1, with desc.learner = the tuned learner.
         CoCoOp        has no stage 2
@@ -237,10 +237,11 @@
       methods have the same calls, and classifiers, checkpoints and FVG-PT accept any of them.  Only
       CoCoOp cannot be combined with FVG-PT, because its words change with the picture.
 
-      Methods that prompt the image tower (PromptSRC, MaPLe, DAPT, MMRL) train on pixels.  What they
-      make of a picture is a row of two or three features (fvg_learner_feature_width), and views of
-      a tuned learner hold such rows.  DPC makes two learners of a tuned one, for base and for new
-      classes.
+      Methods that prompt the image tower (PromptSRC, MaPLe, DAPT, MMRL, MMRL++) train on pixels,
+      and so do those with a head of their own (DePT, beside the prompts of CoOp or PromptSRC).
+      What they make of a picture is a row of two or three features (fvg_learner_feature_width), and
+      views of a tuned learner hold such rows.  DPC makes two learners of a tuned one, for base and
+      for new classes.
 
       Settings are published for each protocol, and for some data sets, by FVG-PT's fork of the
       trainers and by the methods' own repositories.  fvg_method_recipe and fvg_fvgpt_recipe look
@@ -266,19 +267,20 @@
       from one checkpoint.  The last model that is freed gives the weights back.
 
   12. CHAPTERS.  `grep -n "^ \* CHAPTER" fvgpt_clip.h` prints them with line numbers.  They are in
-      four parts, and so are the declarations below, which begin with what chapter 37 has: CLIP at
+      four parts, and so are the declarations below, which begin with what chapter 39 has: CLIP at
       once.
 
         CLIP      1 Text          2 Tokenizer    3 Images        4 Picture files   5 JPEG
                   6 Writing pictures             7 Resizing      8 Configurations  9 Names
                  10 Models       11 Opening     12 Sharing      13 Towers
         Methods  14 Learners     15 CoOp        16 KgCoOp       17 ProGrad        18 CoCoOp
-                 19 PromptSRC    20 MaPLe       21 DAPT         22 MMRL
-        Data     23 Protocol     24 Tasks       25 Folders      26 Data sets      27 Class folders
-                 28 Published sets              29 Masks
-        Runs     30 Views        31 Training    32 Tuning       33 DPC            34 Checkpoints
-                 35 Attention maps              36 Foreground     37 At once
-        Tables   38 Unicode
+                 19 PromptSRC    20 MaPLe       21 DAPT         22 MMRL           23 MMRL++
+                 24 DePT
+        Data     25 Protocol     26 Tasks       27 Folders      28 Data sets      29 Class folders
+                 30 Published sets              31 Masks
+        Runs     32 Views        33 Training    34 Tuning       35 DPC            36 Checkpoints
+                 37 Attention maps              38 Foreground   39 At once
+        Tables   40 Unicode
 */
 #ifndef FVGPT_CLIP_H
 #define FVGPT_CLIP_H
@@ -295,7 +297,7 @@ typedef struct fvg_image        fvg_image;
 typedef struct fvg_dataset_card fvg_dataset_card;
 
 /* =================================================================================================
-   CLIP: pictures and words in one space                                     (chapters 1 to 13, 37)
+   CLIP: pictures and words in one space                                     (chapters 1 to 13, 39)
    ============================================================================================== */
 
 /* -------------------------------------------------------------------------------------------------
@@ -654,7 +656,7 @@ FVG_DEF fvg_node *fvg_clip_text_features(fvg_tape *t, const fvg_clip *m, const c
 FVG_DEF void fvg_normalize_rows(float *x, int n, int d);
 
 /* =================================================================================================
-   METHODS: prompt tuning                                                       (chapters 14 to 22)
+   METHODS: prompt tuning                                                       (chapters 14 to 24)
    ============================================================================================== */
 
 /* -------------------------------------------------------------------------------------------------
@@ -662,8 +664,8 @@ FVG_DEF void fvg_normalize_rows(float *x, int n, int d);
    ---------------------------------------------------------------------------------------------- */
 typedef struct fvg_method fvg_method;
 
-/* The method "CoOp", "KgCoOp", "ProGrad", "CoCoOp", "PromptSRC", "MaPLe", "DAPT" or "MMRL"; NULL:
-   there is none of that name. */
+/* The method "CoOp", "KgCoOp", "ProGrad", "CoCoOp", "PromptSRC", "MaPLe", "DAPT", "MMRL", "MMRLpp"
+   (MMRL++), "DePT_CoOp" or "DePT_PromptSRC"; NULL: there is none of that name. */
 FVG_DEF const fvg_method *fvg_method_find(const char *name);
 
 /* Method i = 0, 1, ...; NULL after the last. */
@@ -680,7 +682,8 @@ FVG_DEF int fvg_method_needs(const fvg_method *method);
    recipe for FVG_FORK, base to new and a data set that is not a published one. */
 FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *batch);
 
-/* The least share of a picture's area in the random crops for training: 0.08; MMRL's is 0.5. */
+/* The least share of a picture's area in the random crops for training: 0.08; 0.5 for MMRL and
+   MMRL++. */
 FVG_DEF float fvg_method_crop_scale(const fvg_method *method);
 
 /* The template that the method's authors use for a published set; NULL if card is NULL. */
@@ -700,7 +703,7 @@ FVG_DEF int fvg_method_option(const fvg_method *method, fvg_option *option, doub
 /* Whose settings.  FVG_FORK is FVG-PT's fork of the trainers, from which the paper's tables come;
    FVG_ORIGINAL are the methods' own repositories.  What one of them does not say is as in the fork
    for base to new.  Methods that are not in the fork have their authors' settings in both.
-   Chapter 31 has the table and its sources. */
+   Chapter 33 has the table and its sources. */
 typedef enum fvg_preset { FVG_FORK = 0, FVG_ORIGINAL } fvg_preset;
 
 /* What they were published for. */
@@ -737,10 +740,12 @@ typedef struct fvg_learner_desc {
      stands before {} in prompt_template; CoOp has none).  Without words, or with "", the context
      starts from N(0, 0.02^2).  Chapter 14 says which of the words' tokens are learned. */
   const char *ctx_init;
-  /* Context vectors.  The method's: 4; ProGrad 16; MaPLe and DAPT 2.  With ctx_init, CoOp, KgCoOp
-     and CoCoOp have one vector for each word instead.  MMRL does not use it. */
+  /* Context vectors.  The method's: 4; ProGrad and DePT_CoOp 16; MaPLe and DAPT 2.  With ctx_init,
+     CoOp, KgCoOp, CoCoOp and DePT_CoOp have one vector for each word instead.  MMRL and MMRL++ do
+     not use it. */
   int n_ctx;
-  /* The next two are for CoOp, KgCoOp, ProGrad and CoCoOp only; others refuse them (FVG_E_ARG). */
+  /* The next two are for CoOp, KgCoOp, ProGrad, CoCoOp and DePT_CoOp only; others refuse them
+     (FVG_E_ARG). */
   int class_specific;                /* 1: a context of its own for each class (CSC) */
   fvg_position class_token_position; /* at the end */
   const char *prompt_template;       /* the data set's, for methods that stay near zero-shot CLIP;
@@ -800,8 +805,9 @@ FVG_DEF int fvg_learner_has_head(const fvg_learner *l);
 /* -------------------------------------------------------------------------------------------------
    Training steps of a learner, for a training loop of your own (RUNS has a ready one)
    ---------------------------------------------------------------------------------------------- */
-/* What a method reads of a step's pictures, as a sum.  Methods that prompt the image tower read the
-   pixels, DAPT pixels_fg too; all but MaPLe and DAPT read f. */
+/* What a method reads of a step's pictures, as a sum.  Methods that prompt the image tower and
+   those with a head read the pixels, DAPT pixels_fg too; all but MaPLe, DAPT and DePT_CoOp read
+   f. */
 enum { FVG_NEEDS_FEATURES = 1, FVG_NEEDS_PIXELS = 2, FVG_NEEDS_FOREGROUND = 4 };
 FVG_DEF int fvg_learner_needs(const fvg_learner *l);
 
@@ -855,7 +861,7 @@ typedef struct fvg_features {
   const float *f;                    /* [embed_dim] from the learner's own image tower */
   const float *f_clip;               /* [embed_dim] zero-shot CLIP's */
   const float *f_score;              /* [embed_dim] what base classes are scored by */
-  const float *f_raw;                /* [embed_dim] what a head reads besides; NULL: there is none */
+  const float *f_raw;                /* [embed_dim] what a head reads; NULL: there is none */
 } fvg_features;
 
 /* The parts of one row; they point into it.  Where n rows follow one another, each part of the next
@@ -869,7 +875,7 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float 
                                              const float *images, int n);
 
 /* =================================================================================================
-   DATA: pictures, labels, masks, and what is drawn from them                   (chapters 23 to 29)
+   DATA: pictures, labels, masks, and what is drawn from them                   (chapters 25 to 31)
    ============================================================================================== */
 
 /* -------------------------------------------------------------------------------------------------
@@ -908,7 +914,7 @@ FVG_DEF const fvg_dataset_card *fvg_dataset_cards(int *n);
 /* What in a mask is foreground.  Published masks are grey pictures.  Others show by their values
    what they are; one that does not is an error that names these readings. */
 typedef enum fvg_mask_reading {
-  FVG_MASK_AUTO = 0,                 /* as each mask's own values show (chapter 29 has the rules) */
+  FVG_MASK_AUTO = 0,                 /* as each mask's own values show (chapter 31 has the rules) */
   FVG_MASK_GREY,                     /* where the channels' mean is above mask_threshold times
                                         white; 0.5 unless you set it */
   FVG_MASK_INVERTED,                 /* the reading that AUTO would choose (in doubt GREY), swapped:
@@ -1128,7 +1134,7 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
 FVG_DEF double fvg_harmonic_mean(double base, double new_);
 
 /* =================================================================================================
-   RUNS: from pictures to a tuned classifier                                    (chapters 30 to 37)
+   RUNS: from pictures to a tuned classifier                                    (chapters 32 to 39)
    ============================================================================================== */
 
 /* -------------------------------------------------------------------------------------------------
@@ -1305,8 +1311,8 @@ typedef struct fvg_classifier fvg_classifier;
 typedef enum fvg_branch {
   FVG_ZERO_SHOT = 0,                 /* CLIP as it is */
   FVG_TUNED,                         /* the learner alone */
-  FVG_TUNED_NEW,                     /* the learner alone on classes that are new to it: MMRL scores
-                                        these in its own way */
+  FVG_TUNED_NEW,                     /* the learner alone on classes that are new to it: MMRL,
+                                        MMRL++ and DePT score these in their own way */
   FVG_BRANCH_BASE,                   /* FVG-PT on base classes, z_FDC */
   FVG_BRANCH_NEW                     /* FVG-PT on new classes, z_PC */
 } fvg_branch;
@@ -1324,7 +1330,8 @@ typedef struct fvg_classifier_desc {
 } fvg_classifier_desc;
 
 /* desc NULL: zero-shot CLIP.  The learner and FVG-PT must live longer; the names are not kept.
-   FVG_E_SHAPE if FVG-PT is not embed_dim wide, FVG_E_ARG if the learner is of another model. */
+   FVG_E_SHAPE if FVG-PT is not embed_dim wide, FVG_E_ARG if the learner is of another model,
+   FVG_E_UNSUPPORTED if base classes are wanted that the learner's head does not know. */
 FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
                                       const char *const *class_name, int n_class,
                                       const fvg_classifier_desc *desc);
@@ -1447,7 +1454,7 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
                                      const float *map);
 
 /* -------------------------------------------------------------------------------------------------
-   Foreground: masks made by CLIP itself (chapter 36)
+   Foreground: masks made by CLIP itself (chapter 38)
    ---------------------------------------------------------------------------------------------- */
 /* Which rows attention compares in the last block: its keys with each other, and so on. */
 typedef enum fvg_self_attention {
@@ -1496,7 +1503,7 @@ FVG_DEF void fvg_foreground_free(fvg_foreground *x);
 /* The foreground of an RGB picture: map [height, width], 0 to 1, is how likely each pixel is of
    the thing that is shown.  label: the picture's class; negative: it is not known, and any class
    of the list counts.  confidence receives how far the map can be trusted, 0 to 1, by equation (7)
-   of chapter 36; NULL: not wanted.  FVG_E_ARG for a picture that is not RGB or a label that is no
+   of chapter 38; NULL: not wanted.  FVG_E_ARG for a picture that is not RGB or a label that is no
    class; FVG_E_NUMERIC if a feature is not finite. */
 FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *confidence,
                                       const fvg_image *picture, int label);
@@ -1617,7 +1624,7 @@ static uint32_t fvg__unzigzag(uint32_t number) {
   return number >> 1 ^ (0u - (number & 1));
 }
 
-/* Decodes the mapping that n numbers x describe (chapter 38) and returns its length.  With `out`
+/* Decodes the mapping that n numbers x describe (chapter 40) and returns its length.  With `out`
    NULL it only counts. */
 static int fvg__unpack_mapping(const uint32_t *x, int n, fvg__mapping *out) {
   uint32_t from = 0;
@@ -8410,7 +8417,7 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
      first_layer, n_layer
                   before each of these blocks what the block before made of the prompts is thrown
                   away, and the next n_prompt vectors take their place
-     keep         unless it is 0: not thrown away, but this share of it stays in what takes its place
+     keep         unless it is 0, it is not thrown away: this share of it stays in the new rows
 
    With n_start = 0 there are no prompts at first: they are inserted before block first_layer, and
    replaced before the later ones.  PromptSRC's text tower has n_start 4, n_prompt 4, first_layer 1,
@@ -9303,8 +9310,8 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
    13 draws where).  All else is the same for all of them: class names become packed texts, g is
    the text tower's normalised output, f the image tower's, the scores are z = s f g^T, and the loss
    is CE(z, y) or something that contains it.  What differs is one table, a fvg_method.  Training,
-   checkpoints, classifiers and FVG-PT (chapters 30 to 34) read that table.  Only what was published
-   for a method goes by its name: templates (chapter 28) and settings (chapter 31).
+   checkpoints, classifiers and FVG-PT (chapters 32 to 36) read that table.  Only what was published
+   for a method goes by its name: templates (chapter 30) and settings (chapter 33).
 
    How to add a method.  Methods are compiled in: you edit this header; no call registers one.
 
@@ -9318,7 +9325,7 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
      4. loss: return the loss [1,1] made of the step's f, g and z.  NULL: CE(z, y).
      5. Only if the method needs them:
           scores      the words differ from picture to picture, so z is not s f g^T   (CoCoOp)
-          f_score     base classes are scored by another vector than f                (MMRL)
+          f_score     base classes are scored by another vector than f        (MMRL, MMRL++)
           head        base classes are scored by a linear layer besides               (DePT)
           gradients   the gradient is not just that of the loss                       (ProGrad)
           epoch       something happens at the end of an epoch                        (PromptSRC)
@@ -9326,10 +9333,10 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
      6. Fill in a fvg_method, one field a line in the order of the struct, which says what each
         means.  A method that prompts the image tower needs FVG_NEEDS_PIXELS, and n_part is 2, or 3
         with f_score or a head.
-     7. Add the table to the list at the end of chapter 22, and the name to the list of methods in
+     7. Add the table to the list at the end of chapter 24, and the name to the list of methods in
         tests/test_learners.c.  Names are also written in the comments of fvg_method_find and
         fvg_learner_desc, and, if the method has published ones, in fvg_method_template (chapter
-        28), in the tables of settings and in fvg_fvgpt_recipe (chapter 31).
+        30), in the tables of settings and in fvg_fvgpt_recipe (chapter 33).
 
    Rules that no compiler checks:
 
@@ -9338,7 +9345,7 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
      init        runs before the classes are packed and before l->tape exists.
      names       A parameter's name, shorter than 96 bytes, is its tensor's name in checkpoints.  An
                  option's name is a key of their metadata, beside the settings that each has: not
-                 "n_ctx", "embed_dim", "tau", "logit_scale", ... (chapter 34 lists them).
+                 "n_ctx", "embed_dim", "tau", "logit_scale", ... (chapter 36 lists them).
      failure     Report it by fvg_fail, or on a tape by fvg__give_up, and return the status or NULL.
      release     runs for every learner, also where init has failed or was never called, so l->own
                  may be NULL.
@@ -9365,12 +9372,12 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
        fvg__coop_init, fvg__ctx_vectors, fvg__short_loss, NULL, NULL, NULL, NULL, NULL, NULL
      };
 
-   and &fvg__short in the list of chapter 22.  To read on: chapter 15 (CoOp, a table and no loss of
+   and &fvg__short in the list of chapter 24.  To read on: chapter 15 (CoOp, a table and no loss of
    its own), chapter 16 (KgCoOp, a loss of two terms), and for prompts in both towers chapter 20
    (MaPLe).
 
    A class is written as [SOT], the context, fixed words, name, dot, [EOT].  A method without
-   context words (MMRL) fills the class name into a template instead.
+   context words (MMRL, MMRL++) fills the class name into a template instead.
 
    A context may start from words.  A word may have several tokens ("photorealistic-HDR" has five),
    but the published trainers count words: they learn as many vectors as there are words, which
@@ -9382,7 +9389,7 @@ FVG_DEF fvg_status fvg_clip_encode_classes(fvg_clip *m, float *features,
    CoOp, KgCoOp and CoCoOp take n_ctx from the words that they are given.  PromptSRC, MaPLe and DAPT
    keep n_ctx and learn the first n_ctx tokens; with more than four vectors they start at random.
    ProGrad keeps n_ctx too and puts the first tokens, one for each word, into the last slots, with
-   zeros before them. */
+   zeros before them.  DePT does as the method that it stands beside. */
 
 typedef enum fvg__tower { FVG__TEXT, FVG__IMAGE } fvg__tower;
 
@@ -11526,8 +11533,8 @@ static const fvg_method fvg__mmrl = {
 /*==================================================================================================
  * CHAPTER 23  MMRL++: one layer for all blocks, and tokens that are carried on
  *==================================================================================================
-   Most of MMRL's numbers are layers that lead from the tokens' space to each block.  MMRL++ (Guo and
-   Gu 2025, arXiv 2505.10088) has one such layer for each tower, which every block corrects by a
+   Most of MMRL's numbers are layers that lead from the tokens' space to each block.  MMRL++ (Guo
+   and Gu 2025, arXiv 2505.10088) has one such layer for each tower, which every block corrects by a
    product of small rank.  And a block's tokens no longer begin anew: what the block before made of
    its own, which has seen the picture, stays in them to a part,
 
@@ -11544,9 +11551,9 @@ static const fvg_method fvg__mmrl = {
    classes.  With beta = 1 the rows are replaced as there.
 
    Defaults (the authors', in both presets, for FVG-PT's fork lacks the method): K = 5, D = 512, r =
-   4, q = 64, alpha 0.7; AdamW 0.001, 10 epochs, batch 4, crops of at least half of the picture.  They
-   choose beta and lambda for each data set (chapter 33); 0.9 and 1 stand for any other.  Parameters:
-   813,312 for ViT-B/16.
+   4, q = 64, alpha 0.7; AdamW 0.001, 10 epochs, batch 4, crops of at least half of the picture.
+   They choose beta and lambda for each data set (chapter 33); any other set gets 0.9 and 1.
+   Parameters: 813,312 for ViT-B/16.
 
    All this is read in the published code, whose tests across data sets give every target set a beta
    of its own.  Here a tuned learner keeps the beta that it was tuned with. */
@@ -11649,7 +11656,7 @@ static const fvg_method fvg__mmrlpp = {
   FVG_ADAMW,
   10,                                /* epochs                                                    */
   4,                                 /* batch                                                     */
-  0.5f,                              /* crop_scale_min                                            */
+  0.5f,                              /* crop_scale_min: as MMRL                                   */
   0,                                 /* prompts_only: there are the layers and P_r                */
   {
     {"n_rep_tokens", 5, 1, 1000},    /* FVG__MMRL_K                                               */
@@ -11678,9 +11685,9 @@ static const fvg_method fvg__mmrlpp = {
  *==================================================================================================
    Prompts that must tell base classes apart bend the features' channels to that, and new classes
    lose what the channels said of them.  Decoupled prompt tuning (DePT, Zhang et al. 2024, arXiv
-   2309.07439) sets a linear head beside the prompts of another method.  The head may learn what only
-   base classes need, in a space that a scale and a shift of every channel lead to, so the prompts
-   need not,
+   2309.07439) sets a linear head beside the prompts of another method.  In a space that a scale and
+   a shift of every channel lead to, the head learns what only base classes need, so that the
+   prompts need not,
 
      z_h = (scale_f * f_raw + shift_f) W^T + b
      L   = (1 - lambda) CE(z, y) + lambda L_h  (+ the further terms of the method)
@@ -11702,15 +11709,15 @@ static const fvg_method fvg__mmrlpp = {
    scored by (1 - lambda) z_FDC + lambda z_h.  New classes are scored by z_PC, as of any method.
 
    Defaults (the authors', in both presets): lambda 0.7; the head's six parameters at 6.5 times the
-   rate after the warm-up.  On CoOp SGD 0.0035, 10 epochs, batch 4, 16 context vectors from noise; on
-   PromptSRC its own 0.0025, 20 epochs, batch 4.  Parameters for ViT-B/16: those of the prompts and
-   4 d + C (d + 1), of 50 classes 27,698.
+   rate after the warm-up.  On CoOp SGD 0.0035, 10 epochs, batch 4, 16 context vectors from noise;
+   on PromptSRC its own 0.0025, 20 epochs, batch 4.  Parameters for ViT-B/16: those of the prompts
+   and 4 d + C (d + 1), of 50 classes 27,698.
 
-   What is attested: the head, loss and settings on CoOp are in the published code.  On PromptSRC they
-   were read in two later repositories that build on it.  These agree on the loss but for its weights
-   (0.3 and 0.7; or 0.7 and 0.6 that do not sum to 1, at 6 times the rate), so the values are DePT's
-   own for CoOp.  Settings for few shots or across data sets are not known.  DePT publishes none for
-   FVG-PT: that part is this library's reading. */
+   The head, its loss and the settings on CoOp are read in the published code.  Those on PromptSRC
+   are read in two later repositories that build on it, because it has no such trainer itself.  The
+   two agree on the loss but for its weights (lambda 0.3; or 0.7 for the head and 0.6 for the
+   prompts, at 6 times the rate), so the values here are DePT's own on CoOp.  What it takes for few
+   shots or across data sets is not known.  FVG-PT on it is this library's reading. */
 
 /* The head's parameters are the last ones: scale and shift of pictures, of texts, and W, b. */
 enum { FVG__HEAD_IMAGES, FVG__HEAD_TEXTS = 2, FVG__HEAD_LAYER = 4, FVG__N_HEAD = 6 };
@@ -11974,7 +11981,7 @@ FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
 }
 
 /*==================================================================================================
- * CHAPTER 23  PROTOCOL: few-shot draws, base and new halves, scores
+ * CHAPTER 25  PROTOCOL: few-shot draws, base and new halves, scores
  *==================================================================================================
    The protocol is that of CoCoOp (Zhou et al. 2022, arXiv 2203.05557).  First, K pictures per
    class are drawn from the WHOLE train list.  Only then are the classes cut into a base half, the
@@ -12361,7 +12368,7 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
 }
 
 /*==================================================================================================
- * CHAPTER 24  TASKS: which pictures, and which names to tell them by
+ * CHAPTER 26  TASKS: which pictures, and which names to tell them by
  *==================================================================================================
    Base-to-new, few-shot learning and cross-data-set transfer all train and test on the same thing:
    some pictures of a data set, and the names that they are to be told apart by.  That is a task.
@@ -12431,7 +12438,7 @@ FVG_DEF void fvg_task_free(fvg_task *t) {
 }
 
 /*==================================================================================================
- * CHAPTER 25  FOLDERS: sorted names, and what does not belong
+ * CHAPTER 27  FOLDERS: sorted names, and what does not belong
  *==================================================================================================
    C99 cannot list a folder.  The caller's desc.list does it, or <dirent.h> if the header is built
    with FVGPT_DIRENT. Names are sorted before anything is done with them, so the order in which a
@@ -12767,7 +12774,7 @@ static fvg_status fvg__list(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc 
 #endif
 
 /*==================================================================================================
- * CHAPTER 26  DATA SETS: split files, and the paths in them
+ * CHAPTER 28  DATA SETS: split files, and the paths in them
  *==================================================================================================
    A data set is three lists of (picture, label), called train, val and test, and a name for each
    label.  It comes from
@@ -13632,7 +13639,7 @@ static fvg_status fvg__find_split(fvg_ctx *c, char **out, const fvg_dataset_desc
 }
 #endif
 /*==================================================================================================
- * CHAPTER 27  CLASS FOLDERS: a folder per class, cut into train, val and test
+ * CHAPTER 29  CLASS FOLDERS: a folder per class, cut into train, val and test
  *==================================================================================================
    Without a split file, folders say which class a picture is of.  Either all pictures of a class
    lie in ROOT/<class>/<picture>, which is cut 50/20/30 after a shuffle with a fixed seed, or
@@ -13914,7 +13921,7 @@ static fvg_status fvg__draft_parts(fvg_ctx *c, fvg__draft *d, fvg__names *classe
 #endif
 
 /*==================================================================================================
- * CHAPTER 28  PUBLISHED SETS: the eleven of CoOp
+ * CHAPTER 30  PUBLISHED SETS: the eleven of CoOp
  *==================================================================================================
    CoOp (Zhou et al. 2022, arXiv 2109.01134) fixed eleven data sets, with their folders, templates
    and splits.  A card says what each is called and where DATA holds it.  If a set's split file is
@@ -14631,7 +14638,7 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
 }
 
 /*==================================================================================================
- * CHAPTER 29  MASKS: what of a picture is its object
+ * CHAPTER 31  MASKS: what of a picture is its object
  *==================================================================================================
    A mask lies in ROOT/mask under its picture's path, or for a published set where its folders have
    them.
@@ -15601,7 +15608,7 @@ FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_item
 #endif
 
 /*==================================================================================================
- * CHAPTER 30  VIEWS: what training sees of a picture
+ * CHAPTER 32  VIEWS: what training sees of a picture
  *==================================================================================================
    For each image training wants the feature of a view of it, f = norm(tower(x)), that of its
    foreground, f_fg = norm(tower(x * mask)), and the share of foreground in the view.  By default,
@@ -16159,7 +16166,7 @@ FVG_DEF fvg_status fvg_encode_task(fvg_clip *m, fvg_learner *l, float *f, const 
 }
 
 /*==================================================================================================
- * CHAPTER 31  TRAINING: one loop, and a run kept in a file
+ * CHAPTER 33  TRAINING: one loop, and a run kept in a file
  *==================================================================================================
    One loop serves every stage.  An epoch is a new order of the pictures, cut into batches of (as a
    rule) 4; an incomplete last batch is left out.  The rate follows the schedule.  What a step
@@ -16395,7 +16402,7 @@ FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, fvg_recipe *out,
 }
 
 /* ---- a stage and what it trains on ---- */
-typedef struct fvg__dpc fvg__dpc;        /* chapter 33 */
+typedef struct fvg__dpc fvg__dpc;        /* chapter 35 */
 
 /* Pictures, and what scores them. */
 typedef struct fvg__train_set {
@@ -16411,7 +16418,7 @@ typedef struct fvg__train_set {
 typedef enum fvg__stage {
   FVG__PROMPTS,               /* stage 1: the parameters of a learner                           */
   FVG__FVGPT,                 /* stage 2 and calibration: FVG-PT's modules on tuned learners    */
-  FVG__DPC                    /* the second prompt of chapter 33                                */
+  FVG__DPC                    /* the second prompt of chapter 35                                */
 } fvg__stage;
 
 /* A run: a stage, its step on the pictures index[0..batch-1] of a source, and what that needs. */
@@ -16855,7 +16862,7 @@ static fvg_status fvg__train_source(fvg__trainer *t, const fvg__train_set *x, ui
   return s;
 }
 
-/* Has the learner make the masks of the pictures anew, as it is now (chapter 36). */
+/* Has the learner make the masks of the pictures anew, as it is now (chapter 38). */
 static fvg_status fvg__renew_masks(const fvg__train_set *x, const fvg_foreground_desc *desc) {
   fvg_learner *l = x->learner;
   fvg_foreground_desc d = *desc;
@@ -16965,7 +16972,7 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
 }
 
 /*==================================================================================================
- * CHAPTER 32  TUNING: from views to a tuned classifier
+ * CHAPTER 34  TUNING: from views to a tuned classifier
  *==================================================================================================
    Stage 1 trains the vectors of a method, stage 2 the gates and adapters of FVG-PT on the tuned
    learner.
@@ -16982,8 +16989,8 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
    guard left out for good (no_fdc), so that base classes are scored by z_full.
 
    A classifier then scores pictures in one of five ways.  s is CLIP's logit scale; f, f_clip, g and
-   g_clip have unit length; MMRL's f_score is alpha f + (1 - alpha) f_r and shorter, with other
-   methods it is f:
+   g_clip have unit length; f_score of MMRL and MMRL++ is alpha f + (1 - alpha) f_r and shorter,
+   with other methods it is f:
 
      zero-shot           s f_clip g_clip^T
      tuned               s f_score g^T          classes that the learner was tuned on
@@ -18022,7 +18029,7 @@ FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const
 }
 
 /*==================================================================================================
- * CHAPTER 33  DPC: a second prompt for the base classes
+ * CHAPTER 35  DPC: a second prompt for the base classes
  *==================================================================================================
    What pulls prompts further toward the base classes costs accuracy on new ones.  Dual-prompt
    collaboration (DPC, Li et al. 2025, arXiv 2503.13443) keeps the tuned prompts P, trains a copy
@@ -18407,7 +18414,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
 }
 
 /*==================================================================================================
- * CHAPTER 34  CHECKPOINTS: a tuned model in one file
+ * CHAPTER 36  CHECKPOINTS: a tuned model in one file
  *==================================================================================================
    A checkpoint is a safetensors file.  It holds the learner's tensors under the names that the
    published trainers give them, and FVG-PT's; its metadata hold everything that is needed to build
@@ -19006,7 +19013,7 @@ FVG_DEF const char *fvg_learner_difference(const fvg_learner *have, const fvg_le
 }
 
 /*==================================================================================================
- * CHAPTER 35  ATTENTION MAPS: where a classifier looks
+ * CHAPTER 37  ATTENTION MAPS: where a classifier looks
  *==================================================================================================
    Which patches speak for a class?  There are three answers.
 
@@ -19164,10 +19171,10 @@ static fvg_node *fvg__calibrated_logits(const fvg_classifier *k, fvg_node *f, fv
 }
 
 /* Makes the logits [n, n_class] of a step's n features as a node, by the rules of
-   fvg__branch_logits, without the share of a head.  f_clip [n,d]: zero-shot CLIP's features of the same; NULL: the step's.
-   f_words [1,d]: the picture that a method with words for every picture writes for; NULL: each
-   feature is its own.  Without prior calibration (no_pc) new classes are scored as base classes
-   are, but always by f. */
+   fvg__branch_logits, without the share of a head.  f_clip [n,d]: zero-shot CLIP's features of the
+   same; NULL: the step's.  f_words [1,d]: the picture that a method with words for every picture
+   writes for; NULL: each feature is its own.  Without prior calibration (no_pc) new classes are
+   scored as base classes are, but always by f. */
 static fvg_node *fvg__map_branch(fvg_classifier *k, const fvg__step *step, fvg_node *f_clip,
                                  fvg_node *f_words) {
   fvg_learner *l = k->learner;
@@ -19642,7 +19649,7 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
 }
 
 /*==================================================================================================
- * CHAPTER 36  FOREGROUND: masks made by CLIP itself
+ * CHAPTER 38  FOREGROUND: masks made by CLIP itself
  *==================================================================================================
    FVG-PT needs a mask for every training picture.  Its authors had them made by another network,
    which was asked for each class by name.  Here the CLIP that is loaded makes them: one pass of the
@@ -20581,7 +20588,7 @@ FVG_DEF double fvg_mask_iou(const fvg_image *a, const fvg_image *b) {
 }
 
 /*==================================================================================================
- * CHAPTER 37  AT ONCE: from a picture to an answer in one call
+ * CHAPTER 39  AT ONCE: from a picture to an answer in one call
  *==================================================================================================
    What most programs want of CLIP: which of these names suits this picture, and what is its
    feature?  Each function is the chain of earlier chapters, written out once:
@@ -20745,7 +20752,7 @@ FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
 #endif
 
 /*==================================================================================================
- * CHAPTER 38  UNICODE: the tables of chapter 1
+ * CHAPTER 40  UNICODE: the tables of chapter 1
  *==================================================================================================
    The tables come last because nobody needs to read them.  A table is a list of whole numbers,
    packed into letters.  A number ends with one of the 56 letters from "#" to "[" (without "?"),

@@ -1099,6 +1099,16 @@ static void test_mmrlpp_is_mmrl(void) {
   d_of.n_option = 3;
   pp = learner_of(&d);
   of = learner_of(&d_of);
+  for (i = 0; i < 2; i++) {
+    const fvg_parameter *b[2], *V = parameter(pp, "representation_learner.srra_r2vproj.srra.%d.B", i);
+    float zeros[2 * IMAGE];
+    memset(zeros, 0, sizeof zeros);
+    for (j = 0; j < 2; j++) b[j] = parameter(pp, i ? "representation_learner.srra_r2tproj.srra.%d.bias" :
+                                                    "representation_learner.srra_r2vproj.srra.%d.bias", j);
+    check(!memcmp(values(b[0]), values(b[1]), (i ? TEXT : IMAGE) * sizeof(float)) && values(b[0])[0] != 0 &&
+              !memcmp(values(V), zeros, fvg_tensor_count(&V->value) * sizeof(float)),
+          "MMRL++: all blocks start alike, and without a correction");
+  }
   memcpy(of->param[0]->value.data, pp->param[0]->value.data, fvg_tensor_count(&pp->param[0]->value) * sizeof(float));
   for (tower = 0; tower < 2; tower++)
     for (i = 0; i < of->plan[tower ? FVG__TEXT : FVG__IMAGE].n_layer; i++)
