@@ -613,6 +613,7 @@ typedef struct fvg_parameter {
   const char *name;                  /* its name in checkpoints; not copied                      */
   fvg_tensor  value;                 /* F32, owned                                               */
   float      *grad;                  /* as many elements, owned; backward adds to it             */
+  float       rate;                  /* times the learning rate is taken for it; 0: once         */
 } fvg_parameter;
 
 /* Makes a parameter of n_dim dimensions, its values and gradient zero; `name` must outlive it, and
@@ -860,6 +861,8 @@ typedef struct fvg_prompts {
   fvg_node *vectors;                 /* [n,w]                                                    */
   const fvg_splice *splice;          /* [n_splice], in ascending order of layers                 */
   int n_splice;                      /* at most one per layer                                    */
+  float keep;                        /* 0: a vector takes a row's place for good; otherwise the
+                                        row becomes (1 - keep) vector + keep row                 */
   int recompute;                     /* 1: backward computes each block again, which needs the
                                         memory of one block and a third more work                */
 } fvg_prompts;
@@ -906,7 +909,7 @@ FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, fvg_parame
 /* Sets the gradients of all its parameters to 0. */
 FVG_DEF void fvg_optimizer_zero_grad(fvg_optimizer *o);
 
-/* One step: changes all its parameters by their gradients, at the rate lr. */
+/* One step: changes all its parameters by their gradients, at the rate lr times their own. */
 FVG_DEF void fvg_optimizer_step(fvg_optimizer *o, double lr);
 
 /* Frees the optimiser, not its parameters; NULL is allowed. */
@@ -1004,7 +1007,8 @@ FVG_DEF void       fvg_fvgpt_free(fvg_fvgpt *m);
 FVG_DEF fvg_parameter *const *fvg_fvgpt_parameters(const fvg_fvgpt *m, int *n);
 
 /* n images and n_class classes; d is desc.width.  All features have unit length, except f_score and
-   f_score_fg: for MMRL they are alpha f + (1 - alpha) f_r, not normalised, as published. */
+   f_score_fg: for MMRL and MMRL++ they are alpha f + (1 - alpha) f_r, not normalised, as
+   published. */
 typedef struct fvg_fvgpt_batch {
   int n, n_class;                    /* images, and classes C                                    */
   const float *f, *f_fg;             /* [n,d] f and f_fg of (1): features of the tuned model, of
@@ -9819,6 +9823,22 @@ static fvg_node *fvg__block_recomputed(fvg_node *x, const fvg__block_call *call)
   return fvg_recompute(x, fvg__block_of_call, copy);
 }
 
+/* What enters the block of a splice, of what left the block before.  Rows that come in anew between
+   others have nothing to keep. */
+static fvg_node *fvg__splice_in(fvg_node *x, const fvg_prompts *p, const fvg_splice *splice) {
+  fvg_node *in = fvg_gather(fvg_concat(x, p->vectors), splice->row, splice->n_row);
+  const int replaces = in && in->rows == x->rows;
+  if (!replaces || p->keep == 0) return in;
+
+  fvg_node *share = fvg_zeros(x->tape, x->rows, 1);
+  if (!share) return NULL;
+  for (int r = 0; r < x->rows; r++) {
+    const int is_vector = splice->row[r] >= x->rows;
+    fvg_fill(share)[r] = is_vector ? p->keep : 0;
+  }
+  return fvg_lerp(in, x, share);
+}
+
 /* x [rows, w] through all blocks -> [rows or n_keep, w]. */
 FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m,
                                          const fvg_segment *segment, int n_segment,
@@ -9835,7 +9855,7 @@ FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m,
   fvg_mark mark = fvg_tape_mark(t);
   for (int i = 0; x && i < m->n_layer; i++) {
     if (splice != end && splice->layer == i) {
-      x = fvg_gather(fvg_concat(x, prompts->vectors), splice->row, splice->n_row);
+      x = fvg__splice_in(x, prompts, splice);
       if (splice->segment) {
         segment = splice->segment;
         n_segment = splice->n_segment;
@@ -9886,7 +9906,10 @@ FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg
         lr(e) = lr/2 (1 + cos(pi (e - warmup) / epochs)),
 
    whose clock starts after the warm-up but whose half period is all `epochs`.  So training ends
-   before the rate gets to zero: with 10 epochs, 1 of them warm-up, the last rate is 0.095 lr. */
+   before the rate gets to zero: with 10 epochs, 1 of them warm-up, the last rate is 0.095 lr.
+
+   A parameter may be trained at a multiple of the rate (DePT's head).  Only the warm-up's rate is
+   the same for all in the published programs, so a step can be told to take it as it is. */
 
 struct fvg_optimizer {
   fvg_ctx *ctx;
@@ -10022,20 +10045,24 @@ static void fvg__adamw_step(const fvg_optimizer_desc *d, size_t n, double lr, lo
   }
 }
 
-FVG_DEF void fvg_optimizer_step(fvg_optimizer *o, double lr) {
+/* The step; `equal` 1: at the rate lr for all parameters, whatever their own. */
+static void fvg__optimizer_step(fvg_optimizer *o, double lr, int equal) {
   o->step++;
 
   for (int i = 0; i < o->n; i++) {
     const fvg_parameter *p = o->params[i];
+    const double rate = equal || p->rate == 0 ? lr : lr * (double)p->rate;
     size_t n = fvg_tensor_count(&p->value);
     float *w = (float *)p->value.data;
 
     if (o->desc.kind == FVG_ADAMW)
-      fvg__adamw_step(&o->desc, n, lr, o->step, w, p->grad, o->momentum[i], o->variance[i]);
+      fvg__adamw_step(&o->desc, n, rate, o->step, w, p->grad, o->momentum[i], o->variance[i]);
     else
-      fvg__sgd_step(&o->desc, n, (float)lr, w, p->grad, o->momentum[i]);
+      fvg__sgd_step(&o->desc, n, (float)rate, w, p->grad, o->momentum[i]);
   }
 }
+
+FVG_DEF void fvg_optimizer_step(fvg_optimizer *o, double lr) { fvg__optimizer_step(o, lr, 0); }
 
 FVG_DEF long *fvg_optimizer_steps(fvg_optimizer *o) { return &o->step; }
 
@@ -10067,9 +10094,10 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
      (1)  z_full = s f_score g^T     z_fg = s f_score_fg g^T     z_tuned = s f g^T
           z_CLIP = s f0 g0^T         p_* = softmax(z_* / tau)
 
-   f_score is the feature by which the tuned model scores base classes.  Only MMRL has one of its
-   own, a mixture of two features, and scores new classes by f.  For all other methods f_score is f,
-   f_score_fg is f_fg, and z_tuned is z_full.
+   f_score is the feature by which the tuned model scores base classes.  Only MMRL and MMRL++ have
+   one of their own, a mixture of two features, and score new classes by f.  For all other methods
+   f_score is f, f_score_fg is f_fg, and z_tuned is z_full.  (DePT adds to base classes what is no
+   product of features; FVG-PT does not see that.)
 
    FRG: how far may the foreground view of this image be trusted?
 

@@ -144,7 +144,7 @@
 
       White is foreground.  Masks of 0 and 1, label pictures, trimaps and cut-outs with an alpha
       channel are recognised, and one note says how they were read.  A mask that cannot be
-      interpreted is an error (see fvg_mask_reading, and the beginning of chapter 29).
+      interpreted is an error (see fvg_mask_reading, and the beginning of chapter 31).
 
       The way of a mask from its file to the loss, and the functions that take it there:
 
@@ -174,7 +174,7 @@
       masks can take FVG-PT's base classes far below its backbone's: FVG_DISTILL_STABLE prevents it,
       and fvg_train_desc has a guard.
 
-      Who has no masks lets the model make them (chapter 36), before training:
+      Who has no masks lets the model make them (chapter 38), before training:
 
              fvg_foreground *maker = NULL;
              if (!s) s = fvg_foreground_new(m, &maker, base.class_name, base.n_class, NULL);
@@ -228,7 +228,7 @@
 
         any           fvg_learner_desc.method, and in the desc of its views
                       crop_scale_min = fvg_method_crop_scale(method)
-        PromptSRC, MaPLe, DAPT, MMRL
+        PromptSRC, MaPLe, DAPT, MMRL, MMRL++, DePT
                       Stage 1 trains on views as above, made without a learner.  Stage 2 needs a
                       second fvg_views, made after stage 1, with desc.learner = the tuned learner.
         CoCoOp        has no stage 2
@@ -237,10 +237,11 @@
       methods have the same calls, and classifiers, checkpoints and FVG-PT accept any of them.  Only
       CoCoOp cannot be combined with FVG-PT, because its words change with the picture.
 
-      Methods that prompt the image tower (PromptSRC, MaPLe, DAPT, MMRL) train on pixels.  What they
-      make of a picture is a row of two or three features (fvg_learner_feature_width), and views of
-      a tuned learner hold such rows.  DPC makes two learners of a tuned one, for base and for new
-      classes.
+      Methods that prompt the image tower (PromptSRC, MaPLe, DAPT, MMRL, MMRL++) train on pixels,
+      and so do those with a head of their own (DePT, beside the prompts of CoOp or PromptSRC).
+      What they make of a picture is a row of two or three features (fvg_learner_feature_width), and
+      views of a tuned learner hold such rows.  DPC makes two learners of a tuned one, for base and
+      for new classes.
 
       Settings are published for each protocol, and for some data sets, by FVG-PT's fork of the
       trainers and by the methods' own repositories.  fvg_method_recipe and fvg_fvgpt_recipe look
@@ -266,19 +267,20 @@
       from one checkpoint.  The last model that is freed gives the weights back.
 
   12. CHAPTERS.  `grep -n "^ \* CHAPTER" fvgpt_clip.h` prints them with line numbers.  They are in
-      four parts, and so are the declarations below, which begin with what chapter 37 has: CLIP at
+      four parts, and so are the declarations below, which begin with what chapter 39 has: CLIP at
       once.
 
         CLIP      1 Text          2 Tokenizer    3 Images        4 Picture files   5 JPEG
                   6 Writing pictures             7 Resizing      8 Configurations  9 Names
                  10 Models       11 Opening     12 Sharing      13 Towers
         Methods  14 Learners     15 CoOp        16 KgCoOp       17 ProGrad        18 CoCoOp
-                 19 PromptSRC    20 MaPLe       21 DAPT         22 MMRL
-        Data     23 Protocol     24 Tasks       25 Folders      26 Data sets      27 Class folders
-                 28 Published sets              29 Masks
-        Runs     30 Views        31 Training    32 Tuning       33 DPC            34 Checkpoints
-                 35 Attention maps              36 Foreground     37 At once
-        Tables   38 Unicode
+                 19 PromptSRC    20 MaPLe       21 DAPT         22 MMRL           23 MMRL++
+                 24 DePT
+        Data     25 Protocol     26 Tasks       27 Folders      28 Data sets      29 Class folders
+                 30 Published sets              31 Masks
+        Runs     32 Views        33 Training    34 Tuning       35 DPC            36 Checkpoints
+                 37 Attention maps              38 Foreground   39 At once
+        Tables   40 Unicode
 */
 #ifndef FVGPT_CLIP_H
 #define FVGPT_CLIP_H
@@ -295,7 +297,7 @@ typedef struct fvg_image        fvg_image;
 typedef struct fvg_dataset_card fvg_dataset_card;
 
 /* =================================================================================================
-   CLIP: pictures and words in one space                                     (chapters 1 to 13, 37)
+   CLIP: pictures and words in one space                                     (chapters 1 to 13, 39)
    ============================================================================================== */
 
 /* -------------------------------------------------------------------------------------------------
@@ -668,7 +670,7 @@ FVG_DEF fvg_node *fvg_clip_text_features(fvg_tape *t, const fvg_clip *m, const c
 FVG_DEF void fvg_normalize_rows(float *x, int n, int d);
 
 /* =================================================================================================
-   METHODS: prompt tuning                                                       (chapters 14 to 22)
+   METHODS: prompt tuning                                                       (chapters 14 to 24)
    ============================================================================================== */
 
 /* -------------------------------------------------------------------------------------------------
@@ -676,8 +678,8 @@ FVG_DEF void fvg_normalize_rows(float *x, int n, int d);
    ---------------------------------------------------------------------------------------------- */
 typedef struct fvg_method fvg_method;
 
-/* The method "CoOp", "KgCoOp", "ProGrad", "CoCoOp", "PromptSRC", "MaPLe", "DAPT" or "MMRL"; NULL:
-   there is none of that name. */
+/* The method "CoOp", "KgCoOp", "ProGrad", "CoCoOp", "PromptSRC", "MaPLe", "DAPT", "MMRL", "MMRLpp"
+   (MMRL++), "DePT_CoOp" or "DePT_PromptSRC"; NULL: there is none of that name. */
 FVG_DEF const fvg_method *fvg_method_find(const char *name);
 
 /* Method i = 0, 1, ...; NULL after the last. */
@@ -694,7 +696,8 @@ FVG_DEF int fvg_method_needs(const fvg_method *method);
    recipe for FVG_FORK, base to new and a data set that is not a published one. */
 FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *batch);
 
-/* The least share of a picture's area in the random crops for training: 0.08; MMRL's is 0.5. */
+/* The least share of a picture's area in the random crops for training: 0.08; 0.5 for MMRL and
+   MMRL++. */
 FVG_DEF float fvg_method_crop_scale(const fvg_method *method);
 
 /* The template that the method's authors use for a published set; NULL if card is NULL. */
@@ -714,7 +717,7 @@ FVG_DEF int fvg_method_option(const fvg_method *method, fvg_option *option, doub
 /* Whose settings.  FVG_FORK is FVG-PT's fork of the trainers, from which the paper's tables come;
    FVG_ORIGINAL are the methods' own repositories.  What one of them does not say is as in the fork
    for base to new.  Methods that are not in the fork have their authors' settings in both.
-   Chapter 31 has the table and its sources. */
+   Chapter 33 has the table and its sources. */
 typedef enum fvg_preset { FVG_FORK = 0, FVG_ORIGINAL } fvg_preset;
 
 /* What they were published for. */
@@ -751,10 +754,12 @@ typedef struct fvg_learner_desc {
      stands before {} in prompt_template; CoOp has none).  Without words, or with "", the context
      starts from N(0, 0.02^2).  Chapter 14 says which of the words' tokens are learned. */
   const char *ctx_init;
-  /* Context vectors.  The method's: 4; ProGrad 16; MaPLe and DAPT 2.  With ctx_init, CoOp, KgCoOp
-     and CoCoOp have one vector for each word instead.  MMRL does not use it. */
+  /* Context vectors.  The method's: 4; ProGrad and DePT_CoOp 16; MaPLe and DAPT 2.  With ctx_init,
+     CoOp, KgCoOp, CoCoOp and DePT_CoOp have one vector for each word instead.  MMRL and MMRL++ do
+     not use it. */
   int n_ctx;
-  /* The next two are for CoOp, KgCoOp, ProGrad and CoCoOp only; others refuse them (FVG_E_ARG). */
+  /* The next two are for CoOp, KgCoOp, ProGrad, CoCoOp and DePT_CoOp only; others refuse them
+     (FVG_E_ARG). */
   int class_specific;                /* 1: a context of its own for each class (CSC) */
   fvg_position class_token_position; /* at the end */
   const char *prompt_template;       /* the data set's, for methods that stay near zero-shot CLIP;
@@ -806,11 +811,17 @@ FVG_DEF fvg_parameter *const *fvg_learner_parameters(const fvg_learner *l, int *
 /* The parameter of that name; NULL: there is none. */
 FVG_DEF fvg_parameter *fvg_learner_parameter(const fvg_learner *l, const char *name);
 
+/* 1 if a linear head has a share in the scores of base classes (DePT).  FVG_TUNED and
+   FVG_BRANCH_BASE then know only classes that the learner was tuned on, in any order, and FVG-PT's
+   z_full is what FVG_TUNED_NEW scores, without the head. */
+FVG_DEF int fvg_learner_has_head(const fvg_learner *l);
+
 /* -------------------------------------------------------------------------------------------------
    Training steps of a learner, for a training loop of your own (RUNS has a ready one)
    ---------------------------------------------------------------------------------------------- */
-/* What a method reads of a step's pictures, as a sum.  Methods that prompt the image tower read the
-   pixels, DAPT pixels_fg too; all but MaPLe and DAPT read f. */
+/* What a method reads of a step's pictures, as a sum.  Methods that prompt the image tower and
+   those with a head read the pixels, DAPT pixels_fg too; all but MaPLe, DAPT and DePT_CoOp read
+   f. */
 enum { FVG_NEEDS_FEATURES = 1, FVG_NEEDS_PIXELS = 2, FVG_NEEDS_FOREGROUND = 4 };
 FVG_DEF int fvg_learner_needs(const fvg_learner *l);
 
@@ -852,8 +863,9 @@ FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, float *g,
 
      f         the feature, of unit length
      f_clip    zero-shot CLIP's feature, of unit length, if the method prompts the image tower
-     f_score   what base classes are scored by, if that is another vector than f: MMRL's
-               alpha f + (1 - alpha) f_r, which is shorter than 1
+     f_score   what base classes are scored by, if that is another vector than f: MMRL's and
+               MMRL++'s alpha f + (1 - alpha) f_r, which is shorter than 1
+     f_raw     f before it got unit length, in the place of f_score: what DePT's head reads
 
    l NULL: zero-shot CLIP, whose row is f alone. */
 FVG_DEF int fvg_learner_feature_width(const fvg_clip *m, const fvg_learner *l);
@@ -863,6 +875,7 @@ typedef struct fvg_features {
   const float *f;                    /* [embed_dim] from the learner's own image tower */
   const float *f_clip;               /* [embed_dim] zero-shot CLIP's */
   const float *f_score;              /* [embed_dim] what base classes are scored by */
+  const float *f_raw;                /* [embed_dim] what a head reads; NULL: there is none */
 } fvg_features;
 
 /* The parts of one row; they point into it.  Where n rows follow one another, each part of the next
@@ -876,7 +889,7 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float 
                                              const float *images, int n);
 
 /* =================================================================================================
-   DATA: pictures, labels, masks, and what is drawn from them                   (chapters 23 to 29)
+   DATA: pictures, labels, masks, and what is drawn from them                   (chapters 25 to 31)
    ============================================================================================== */
 
 /* -------------------------------------------------------------------------------------------------
@@ -915,7 +928,7 @@ FVG_DEF const fvg_dataset_card *fvg_dataset_cards(int *n);
 /* What in a mask is foreground.  Published masks are grey pictures.  Others show by their values
    what they are; one that does not is an error that names these readings. */
 typedef enum fvg_mask_reading {
-  FVG_MASK_AUTO = 0,                 /* as each mask's own values show (chapter 29 has the rules) */
+  FVG_MASK_AUTO = 0,                 /* as each mask's own values show (chapter 31 has the rules) */
   FVG_MASK_GREY,                     /* where the channels' mean is above mask_threshold times
                                         white; 0.5 unless you set it */
   FVG_MASK_INVERTED,                 /* the reading that AUTO would choose (in doubt GREY), swapped:
@@ -1136,7 +1149,7 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
 FVG_DEF double fvg_harmonic_mean(double base, double new_);
 
 /* =================================================================================================
-   RUNS: from pictures to a tuned classifier                                    (chapters 30 to 37)
+   RUNS: from pictures to a tuned classifier                                    (chapters 32 to 39)
    ============================================================================================== */
 
 /* -------------------------------------------------------------------------------------------------
@@ -1313,8 +1326,8 @@ typedef struct fvg_classifier fvg_classifier;
 typedef enum fvg_branch {
   FVG_ZERO_SHOT = 0,                 /* CLIP as it is */
   FVG_TUNED,                         /* the learner alone */
-  FVG_TUNED_NEW,                     /* the learner alone on classes that are new to it: MMRL scores
-                                        these in its own way */
+  FVG_TUNED_NEW,                     /* the learner alone on classes that are new to it: MMRL,
+                                        MMRL++ and DePT score these in their own way */
   FVG_BRANCH_BASE,                   /* FVG-PT on base classes, z_FDC */
   FVG_BRANCH_NEW                     /* FVG-PT on new classes, z_PC */
 } fvg_branch;
@@ -1339,8 +1352,9 @@ typedef struct fvg_classifier_desc {
 } fvg_classifier_desc;
 
 /* desc NULL: zero-shot CLIP.  The learner, FVG-PT and the head must live longer; the names are not
-   kept.  FVG_E_SHAPE if the head is of another width or number of classes.
-   FVG_E_SHAPE if FVG-PT is not embed_dim wide, FVG_E_ARG if the learner is of another model. */
+   kept.  FVG_E_SHAPE if FVG-PT is not embed_dim wide, or if the head is of another width or number
+   of classes; FVG_E_ARG if the learner is of another model; FVG_E_UNSUPPORTED if base classes are
+   wanted that the learner's own head does not know. */
 FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
                                       const char *const *class_name, int n_class,
                                       const fvg_classifier_desc *desc);
@@ -1520,7 +1534,7 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
                                      const float *map);
 
 /* -------------------------------------------------------------------------------------------------
-   Foreground: masks made by CLIP itself (chapter 36)
+   Foreground: masks made by CLIP itself (chapter 38)
    ---------------------------------------------------------------------------------------------- */
 /* Which rows attention compares in the last block: its keys with each other, and so on. */
 typedef enum fvg_self_attention {
@@ -1569,7 +1583,7 @@ FVG_DEF void fvg_foreground_free(fvg_foreground *x);
 /* The foreground of an RGB picture: map [height, width], 0 to 1, is how likely each pixel is of
    the thing that is shown.  label: the picture's class; negative: it is not known, and any class
    of the list counts.  confidence receives how far the map can be trusted, 0 to 1, by equation (7)
-   of chapter 36; NULL: not wanted.  FVG_E_ARG for a picture that is not RGB or a label that is no
+   of chapter 38; NULL: not wanted.  FVG_E_ARG for a picture that is not RGB or a label that is no
    class; FVG_E_NUMERIC if a feature is not finite. */
 FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *confidence,
                                       const fvg_image *picture, int label);
@@ -1690,7 +1704,7 @@ static uint32_t fvg__unzigzag(uint32_t number) {
   return number >> 1 ^ (0u - (number & 1));
 }
 
-/* Decodes the mapping that n numbers x describe (chapter 38) and returns its length.  With `out`
+/* Decodes the mapping that n numbers x describe (chapter 40) and returns its length.  With `out`
    NULL it only counts. */
 static int fvg__unpack_mapping(const uint32_t *x, int n, fvg__mapping *out) {
   uint32_t from = 0;
@@ -8483,6 +8497,7 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
      first_layer, n_layer
                   before each of these blocks what the block before made of the prompts is thrown
                   away, and the next n_prompt vectors take their place
+     keep         unless it is 0, it is not thrown away: this share of it stays in the new rows
 
    With n_start = 0 there are no prompts at first: they are inserted before block first_layer, and
    replaced before the later ones.  PromptSRC's text tower has n_start 4, n_prompt 4, first_layer 1,
@@ -8521,6 +8536,7 @@ typedef struct fvg__plan {
   int n_start;                       /* vectors in the sequence from the start                    */
   int n_prompt;                      /* rows 1..n_prompt of every sequence are prompts            */
   int first_layer, n_layer;          /* the blocks before which vectors come in                   */
+  float keep;                        /* of what they replace                                      */
 } fvg__plan;
 
 /* A plan worked out for a batch of packed sequences, as in the drawing above. */
@@ -8532,6 +8548,7 @@ typedef struct fvg__splicing {
   int *moved_to;                     /* [old rows + 1] where a row of the batch has gone          */
   int *position;                     /* [n_row] of each row in its sequence                       */
   int *source;                       /* [n_splice, n_row] rows of [x; v]                          */
+  float keep;                        /* the plan's                                                */
 } fvg__splicing;
 
 static void fvg__splicing_free(fvg_ctx *c, fvg__splicing *x) {
@@ -8617,6 +8634,7 @@ static fvg_status fvg__splicing_new(fvg_ctx *c, fvg__splicing *x, const fvg__pla
   memset(x, 0, sizeof *x);
   x->n_row = n_row + n_first * n_inserted;
   x->n_splice = plan->n_layer;
+  x->keep = plan->keep;
   fvg_status s = fvg__splicing_alloc(c, x, n_row, n_segment);
   if (s) return s;
 
@@ -8648,6 +8666,7 @@ static fvg_prompts fvg__prompts(const fvg__splicing *x, fvg_node *vectors) {
   prompts.vectors = vectors;
   prompts.splice = x->splice;
   prompts.n_splice = x->n_splice;
+  prompts.keep = x->keep;
   return prompts;
 }
 
@@ -9432,8 +9451,8 @@ FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
    13 draws where).  All else is the same for all of them: class names become packed texts, g is
    the text tower's normalised output, f the image tower's, the scores are z = s f g^T, and the loss
    is CE(z, y) or something that contains it.  What differs is one table, a fvg_method.  Training,
-   checkpoints, classifiers and FVG-PT (chapters 30 to 34) read that table.  Only what was published
-   for a method goes by its name: templates (chapter 28) and settings (chapter 31).
+   checkpoints, classifiers and FVG-PT (chapters 32 to 36) read that table.  Only what was published
+   for a method goes by its name: templates (chapter 30) and settings (chapter 33).
 
    How to add a method.  Methods are compiled in: you edit this header; no call registers one.
 
@@ -9447,17 +9466,18 @@ FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
      4. loss: return the loss [1,1] made of the step's f, g and z.  NULL: CE(z, y).
      5. Only if the method needs them:
           scores      the words differ from picture to picture, so z is not s f g^T   (CoCoOp)
-          f_score     base classes are scored by another vector than f                (MMRL)
+          f_score     base classes are scored by another vector than f        (MMRL, MMRL++)
+          head        base classes are scored by a linear layer besides               (DePT)
           gradients   the gradient is not just that of the loss                       (ProGrad)
           epoch       something happens at the end of an epoch                        (PromptSRC)
           release     init left something in l->own                                   (DAPT)
      6. Fill in a fvg_method, one field a line in the order of the struct, which says what each
         means.  A method that prompts the image tower needs FVG_NEEDS_PIXELS, and n_part is 2, or 3
-        with f_score.
-     7. Add the table to the list at the end of chapter 22, and the name to the list of methods in
+        with f_score or a head.
+     7. Add the table to the list at the end of chapter 24, and the name to the list of methods in
         tests/test_learners.c.  Names are also written in the comments of fvg_method_find and
         fvg_learner_desc, and, if the method has published ones, in fvg_method_template (chapter
-        28), in the tables of settings and in fvg_fvgpt_recipe (chapter 31).
+        30), in the tables of settings and in fvg_fvgpt_recipe (chapter 33).
 
    Rules that no compiler checks:
 
@@ -9466,7 +9486,7 @@ FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
      init        runs before the classes are packed and before l->tape exists.
      names       A parameter's name, shorter than 96 bytes, is its tensor's name in checkpoints.  An
                  option's name is a key of their metadata, beside the settings that each has: not
-                 "n_ctx", "embed_dim", "tau", "logit_scale", ... (chapter 34 lists them).
+                 "n_ctx", "embed_dim", "tau", "logit_scale", ... (chapter 36 lists them).
      failure     Report it by fvg_fail, or on a tape by fvg__give_up, and return the status or NULL.
      release     runs for every learner, also where init has failed or was never called, so l->own
                  may be NULL.
@@ -9474,6 +9494,9 @@ FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
                  step of `loss` then has that z, and g is NULL.  With f_words [1,d] all of f is
                  scored in the words of that picture, as relevance maps do with its patches.
      f_score     Its step has f and f_read and nothing else; the tape is step->f->tape.
+     head        With w [C,d] and b [C] that it fills in for the training classes, and the share L
+                 that it returns, base classes get (1 - L) z + L (f_raw w^T + b).  A picture's f_raw
+                 is f before it got unit length: the method needs FVG_NEEDS_PIXELS, and n_part is 3.
 
    A whole method, CoOp with short vectors, L = CE(z, y) + W mean v^2, as it would stand after
    chapter 15:
@@ -9487,15 +9510,15 @@ FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
      static const fvg_method fvg__short = {
        "ShortCoOp", "a photo of a", FVG__ONE_EACH, 4, FVG_NEEDS_FEATURES, 1,
        0.0035f, FVG_SGD, 10, 4, 0, 1, {{"W", 1, 0, 1e6}, {NULL, 0, 0, 0}},
-       fvg__coop_init, fvg__ctx_vectors, fvg__short_loss, NULL, NULL, NULL, NULL, NULL
+       fvg__coop_init, fvg__ctx_vectors, fvg__short_loss, NULL, NULL, NULL, NULL, NULL, NULL
      };
 
-   and &fvg__short in the list of chapter 22.  To read on: chapter 15 (CoOp, a table and no loss of
+   and &fvg__short in the list of chapter 24.  To read on: chapter 15 (CoOp, a table and no loss of
    its own), chapter 16 (KgCoOp, a loss of two terms), and for prompts in both towers chapter 20
    (MaPLe).
 
    A class is written as [SOT], the context, fixed words, name, dot, [EOT].  A method without
-   context words (MMRL) fills the class name into a template instead.
+   context words (MMRL, MMRL++) fills the class name into a template instead.
 
    A context may start from words.  A word may have several tokens ("photorealistic-HDR" has five),
    but the published trainers count words: they learn as many vectors as there are words, which
@@ -9507,7 +9530,7 @@ FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
    CoOp, KgCoOp and CoCoOp take n_ctx from the words that they are given.  PromptSRC, MaPLe and DAPT
    keep n_ctx and learn the first n_ctx tokens; with more than four vectors they start at random.
    ProGrad keeps n_ctx too and puts the first tokens, one for each word, into the last slots, with
-   zeros before them. */
+   zeros before them.  DePT does as the method that it stands beside. */
 
 typedef enum fvg__tower { FVG__TEXT, FVG__IMAGE } fvg__tower;
 
@@ -9526,6 +9549,8 @@ typedef struct fvg__step {
   fvg_node *f;                       /* [B,d] image features, unit length                         */
   fvg_node *z;                       /* [B,C] scores                                              */
   fvg_node *f_read;                  /* [B n_read, w] rows after the class tokens, if n_read > 0  */
+  fvg_node *f_raw;                   /* f before it got unit length; NULL without pixels          */
+  fvg_node *g_raw;                   /* g before it got unit length; NULL with `scores`           */
 } fvg__step;
 
 /* What a method's published code makes of the words that the context starts from. */
@@ -9543,6 +9568,7 @@ struct fvg_method {
   int n_ctx;                         /* context vectors; 0: the filled template is the text       */
   int needs;                         /* FVG_NEEDS_..., of a batch                                 */
   int n_part;                        /* features of a picture: 1: f; 2: f, f_clip; 3: and f_score */
+                                     /* or, with a head, f_raw                                    */
   float lr;
   fvg_optimizer_kind optimizer;
   int epochs;
@@ -9559,6 +9585,7 @@ struct fvg_method {
   fvg_node *(*scores)(fvg_learner *l, fvg_tape *t, fvg__packed *packed, fvg_node *f,
                       fvg_node *f_words);                                  /* [B,C]; s f g^T      */
   fvg_node *(*f_score)(fvg_learner *l, const fvg__step *step);             /* [B,d]; f            */
+  double (*head)(const fvg_learner *l, float *weight, float *bias);        /* none                */
   fvg_status (*gradients)(fvg_learner *l, const fvg_batch *batch,
                           float *loss);                                    /* those of the loss   */
   fvg_status (*epoch)(fvg_learner *l, int epoch, int n_epochs);            /* nothing             */
@@ -9891,10 +9918,10 @@ static fvg_node *fvg__rows_of_each(fvg__image_rows *rows, fvg_node *x, int n_row
   return fvg_gather(x, rows->list, rows->n * n);
 }
 
-/* Takes n images through the prompted tower -> f [n,d], normalised.  f_read, unless it is NULL,
-   receives the rows after the class tokens that the method reads, [n n_read, w]. */
-static fvg_node *fvg__learner_images(fvg_learner *l, fvg_tape *t, const float *pixels, int n,
-                                     fvg_node **f_read) {
+/* Takes n images through the prompted tower -> f_raw [n,d], not normalised.  f_read, unless it is
+   NULL, receives the rows after the class tokens that the method reads, [n n_read, w]. */
+static fvg_node *fvg__learner_images_raw(fvg_learner *l, fvg_tape *t, const float *pixels, int n,
+                                         fvg_node **f_read) {
   fvg_node *vectors = l->method->vectors(l, t, FVG__IMAGE);
   if (!vectors) return NULL;
   fvg__image_rows rows;
@@ -9910,13 +9937,23 @@ static fvg_node *fvg__learner_images(fvg_learner *l, fvg_tape *t, const float *p
     x = fvg__rows_of_each(&rows, x, n_row, 0, 1);
   }
   fvg__image_rows_free(&rows);
-  return fvg_normalize(fvg__vision_head(l->clip, x));
+  return fvg__vision_head(l->clip, x);
 }
 
-/* Takes packed classes through the prompted text tower -> g [C,d], normalised. */
+/* The same -> f [n,d], normalised. */
+static fvg_node *fvg__learner_images(fvg_learner *l, fvg_tape *t, const float *pixels, int n,
+                                     fvg_node **f_read) {
+  return fvg_normalize(fvg__learner_images_raw(l, t, pixels, n, f_read));
+}
+
+/* Takes packed classes through the prompted text tower -> g_raw [C,d], not normalised. */
+static fvg_node *fvg__learner_texts_raw(fvg_learner *l, fvg_tape *t, fvg__packed *packed) {
+  return fvg__text_features(t, packed, l->method->vectors(l, t, FVG__TEXT));
+}
+
+/* The same -> g [C,d], normalised. */
 static fvg_node *fvg__learner_texts(fvg_learner *l, fvg_tape *t, fvg__packed *packed) {
-  fvg_node *vectors = l->method->vectors(l, t, FVG__TEXT);
-  return fvg_normalize(fvg__text_features(t, packed, vectors));
+  return fvg_normalize(fvg__learner_texts_raw(l, t, packed));
 }
 
 /* Scores z = s f g^T. */
@@ -10281,6 +10318,7 @@ FVG_DEF void fvg_learner_free(fvg_learner *l) {
 
 FVG_DEF const char *fvg_learner_method(const fvg_learner *l) { return l->method->name; }
 FVG_DEF int fvg_learner_needs(const fvg_learner *l) { return l->method->needs; }
+FVG_DEF int fvg_learner_has_head(const fvg_learner *l) { return l->method->head != NULL; }
 
 FVG_DEF const char *const *fvg_learner_class_names(const fvg_learner *l, int *n) {
   if (n) *n = l->n_class;
@@ -10326,15 +10364,18 @@ FVG_DEF fvg_node *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch 
   memset(&step, 0, sizeof step);
   step.tape = t;
   step.batch = batch;
-  if (method->needs & FVG_NEEDS_PIXELS)
-    step.f = fvg__learner_images(l, t, batch->pixels, batch->n, &step.f_read);
-  else
+  if (method->needs & FVG_NEEDS_PIXELS) {
+    step.f_raw = fvg__learner_images_raw(l, t, batch->pixels, batch->n, &step.f_read);
+    step.f = fvg_normalize(step.f_raw);
+  } else {
     step.f = fvg_const(t, batch->n, l->clip->embed_dim, batch->f_clip);
+  }
 
   if (method->scores) {
     step.z = method->scores(l, t, &l->packed, step.f, NULL);
   } else {
-    step.g = fvg__learner_texts(l, t, &l->packed);
+    step.g_raw = fvg__learner_texts_raw(l, t, &l->packed);
+    step.g = fvg_normalize(step.g_raw);
     step.z = fvg__learner_scores(l, step.f, step.g);
   }
   if (!step.z) return fvg__give_up(t);
@@ -10361,7 +10402,8 @@ FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, float *loss, fvg_optimizer *
                            : fvg__learner_gradients(l, batch, &value);
   if (s) return s;
   if (loss) *loss = value;
-  fvg_optimizer_step(o, lr);
+  const int warms_up = batch->epoch < o->desc.warmup_epochs;
+  fvg__optimizer_step(o, lr, warms_up);
   return FVG_OK;
 }
 
@@ -10425,6 +10467,17 @@ FVG_DEF int fvg_learner_feature_width(const fvg_clip *m, const fvg_learner *l) {
   return m->embed_dim * fvg__learner_parts(l);
 }
 
+/* Tests whether the method writes vectors into the image tower.  If it does not, f is f_clip. */
+static int fvg__prompts_images(const fvg_learner *l) {
+  const fvg__plan *plan = &l->plan[FVG__IMAGE];
+  return plan->n_start || plan->n_layer;
+}
+
+/* Makes the third part of a picture's features, of those whose method has one: f_score or f_raw. */
+static fvg_node *fvg__third_part(fvg_learner *l, const fvg__step *step) {
+  return l->method->f_score ? l->method->f_score(l, step) : step->f_raw;
+}
+
 /* Takes at most FVG__IMAGE_BATCH pictures through the prompted tower.  A picture's row of features
    [n_part d] receives its first part, f, and the third, if there is one. */
 static fvg_status fvg__learner_encode(fvg_learner *l, const float *images, int n,
@@ -10439,20 +10492,21 @@ static fvg_status fvg__learner_encode(fvg_learner *l, const float *images, int n
   fvg__step step;
   memset(&step, 0, sizeof step);
   step.tape = t;
-  fvg_node *f_score = NULL;
+  const int has_third = l->method->n_part > 2;
+  fvg_node *third = NULL;
   t->no_grad++;
-  step.f = fvg__learner_images(l, t, images, n, &step.f_read);
-  if (step.f && l->method->f_score)
-    f_score = l->method->f_score(l, &step);
+  step.f_raw = fvg__learner_images_raw(l, t, images, n, &step.f_read);
+  step.f = fvg_normalize(step.f_raw);
+  if (step.f && has_third) third = fvg__third_part(l, &step);
   t->no_grad--;
 
-  const int is_made = step.f && (f_score || !l->method->f_score);
+  const int is_made = step.f && (third || !has_third);
   const size_t bytes = (size_t)d * sizeof *features;
   for (int i = 0; is_made && i < n; i++) {
     float *row = features + fvg__row(i, width);
     memcpy(row, fvg_value(step.f) + fvg__row(i, d), bytes);
-    if (f_score)
-      memcpy(row + 2 * d, fvg_value(f_score) + fvg__row(i, d), bytes);
+    if (third)
+      memcpy(row + 2 * d, fvg_value(third) + fvg__row(i, d), bytes);
   }
   fvg_tape_clear(t);
   return is_made ? FVG_OK : fvg__method_failed(l);
@@ -10466,15 +10520,18 @@ static fvg_status fvg__learner_encode_parts(fvg_learner *l, const float *images,
   const int d = m->embed_dim;
   const int width = fvg_learner_feature_width(m, l);
 
-  fvg_status s = fvg_clip_encode_images(m, f_clip, images, n);
+  const int own_tower = fvg__prompts_images(l);
+  fvg_status s = own_tower ? fvg_clip_encode_images(m, f_clip, images, n) : FVG_OK;
   if (s) return s;
-  fvg_normalize_rows(f_clip, n, d);
+  if (own_tower) fvg_normalize_rows(f_clip, n, d);
   s = fvg__learner_encode(l, images, n, features);
   if (s) return s;
 
   const size_t bytes = (size_t)d * sizeof *features;
-  for (int i = 0; i < n; i++)
-    memcpy(features + fvg__row(i, width) + d, f_clip + fvg__row(i, d), bytes);
+  for (int i = 0; i < n; i++) {
+    float *row = features + fvg__row(i, width);
+    memcpy(row + d, own_tower ? f_clip + fvg__row(i, d) : row, bytes);
+  }
   return FVG_OK;
 }
 
@@ -10558,6 +10615,7 @@ static const fvg_method fvg__coop = {
   NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
+  NULL,                              /* head: none                                                */
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
@@ -10617,6 +10675,7 @@ static const fvg_method fvg__kgcoop = {
   fvg__kgcoop_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
+  NULL,                              /* head: none                                                */
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
@@ -10727,6 +10786,7 @@ static const fvg_method fvg__prograd = {
   NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
+  NULL,                              /* head: none                                                */
   fvg__prograd_gradients,
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
@@ -10806,6 +10866,7 @@ static const fvg_method fvg__cocoop = {
   NULL,                              /* loss: CE(z, y)                                            */
   fvg__cocoop_scores,
   NULL,                              /* f_score: f                                                */
+  NULL,                              /* head: none                                                */
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
@@ -10922,7 +10983,7 @@ static fvg_status fvg__average_init(fvg_learner *l) {
 }
 
 /* Parameters: ctx and the text's deep prompts, then the image's prompts from the start on. */
-static fvg_status fvg__promptsrc_init(fvg_learner *l) {
+static fvg_status fvg__promptsrc_prompts(fvg_learner *l) {
   const int w_text = l->clip->text.width;
   const int w_image = l->clip->vision.width;
   const int text_depth = (int)l->option[FVG__SRC_TEXT_DEPTH];
@@ -10940,6 +11001,11 @@ static fvg_status fvg__promptsrc_init(fvg_learner *l) {
   if (!s)
     s = fvg__deep_prompts(l, FVG__IMAGE, "image_encoder.transformer.resblocks.%d.VPT_shallow",
                           image_depth, n_image, w_image);
+  return s;
+}
+
+static fvg_status fvg__promptsrc_init(fvg_learner *l) {
+  fvg_status s = fvg__promptsrc_prompts(l);
   return s ? s : fvg__average_init(l);
 }
 
@@ -10947,7 +11013,7 @@ static fvg_status fvg__promptsrc_init(fvg_learner *l) {
 static fvg_node *fvg__promptsrc_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower) {
   const int n_text = 1 + l->plan[FVG__TEXT].n_layer;
   const int first = tower == FVG__TEXT ? 0 : n_text;
-  const int end = tower == FVG__TEXT ? n_text : l->n_param;
+  const int end = first + 1 + l->plan[tower].n_layer;
 
   fvg_node *v = fvg_param(t, l->param[first]);
   for (int i = first + 1; i < end; i++)
@@ -10966,8 +11032,8 @@ static fvg_node *fvg__mean_distance(fvg_node *x, const float *y) {
   return fvg_mean(fvg_add(positive, negative));
 }
 
-/* L = L_ce + lambda_1 L_text + lambda_2 L_image + L_logits. */
-static fvg_node *fvg__promptsrc_loss(fvg_learner *l, fvg__step *step) {
+/* L_ce + lambda_1 L_text + lambda_2 L_image + L_logits, with the cross-entropy as a node. */
+static fvg_node *fvg__promptsrc_terms(fvg_learner *l, fvg__step *step, fvg_node *L_ce) {
   const fvg_batch *batch = step->batch;
   const int d = l->clip->embed_dim;
   const float lambda_1 = (float)l->option[FVG__SRC_LAMBDA_1];
@@ -10979,13 +11045,16 @@ static fvg_node *fvg__promptsrc_loss(fvg_learner *l, fvg__step *step) {
   fvg_node *z0 = fvg__learner_scores(l, f0, fvg_const(step->tape, l->n_class, d, g0));
   fvg_node *p0 = fvg_softmax(z0, 1);
 
-  fvg_node *L = fvg_cross_entropy(step->z, batch->label);
   fvg_node *L_text = fvg__mean_distance(step->g, g0);
-  L = fvg_add(L, fvg_scale(L_text, lambda_1));
+  fvg_node *L = fvg_add(L_ce, fvg_scale(L_text, lambda_1));
   fvg_node *L_image = fvg__mean_distance(step->f, batch->f_clip);
   L = fvg_add(L, fvg_scale(L_image, lambda_2));
   fvg_node *kl = fvg_mean(fvg_kl_rows(p0, step->z, 1));
   return fvg_add(L, fvg_scale(kl, 1 / (float)l->n_class));
+}
+
+static fvg_node *fvg__promptsrc_loss(fvg_learner *l, fvg__step *step) {
+  return fvg__promptsrc_terms(l, step, fvg_cross_entropy(step->z, step->batch->label));
 }
 
 /* w_e of epoch e = epoch + 1.  All weights are taken relative to the greatest, which may itself be
@@ -11053,6 +11122,7 @@ static const fvg_method fvg__promptsrc = {
   fvg__promptsrc_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
+  NULL,                              /* head: none                                                */
   NULL,                              /* gradients: the loss's                                     */
   fvg__promptsrc_epoch,
   NULL                               /* release: nothing                                          */
@@ -11145,6 +11215,7 @@ static const fvg_method fvg__maple = {
   NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
+  NULL,                              /* head: none                                                */
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
@@ -11359,6 +11430,7 @@ static const fvg_method fvg__dapt = {
   fvg__dapt_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
+  NULL,                              /* head: none                                                */
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
   fvg__dapt_release
@@ -11407,20 +11479,42 @@ static void fvg__copy_values(fvg_parameter *to, const fvg_parameter *from) {
   memcpy(to->value.data, from->value.data, bytes);
 }
 
-/* Adds a layer D -> w for each block of a tower from the first on; all start with the same
-   values. */
-static fvg_status fvg__mmrl_layers(fvg_learner *l, fvg__tower tower, int n_block, int w) {
-  const int D = (int)l->option[FVG__MMRL_D];
+/* Plans K tokens before each block of a tower from the first on. */
+static fvg_status fvg__mmrl_plan(fvg_learner *l, fvg__tower tower, int n_block) {
   const int asked = (int)l->option[FVG__MMRL_FIRST];
   int first = asked ? asked - 1 : n_block / 2 - 1;         /* from 0                              */
   if (first < 0) first = 0;
   if (first >= n_block)
-    return fvg_fail(l->clip->ctx, FVG_E_ARG, "MMRL: first_layer is %d, a tower has %d", asked,
-                    n_block);
+    return fvg_fail(l->clip->ctx, FVG_E_ARG, "%s: first_layer is %d, a tower has %d",
+                    l->method->name, asked, n_block);
 
+  l->plan[tower].n_prompt = (int)l->option[FVG__MMRL_K];
+  l->plan[tower].first_layer = first;
+  l->plan[tower].n_layer = n_block - first;
+  return FVG_OK;
+}
+
+/* Adds R, and plans both towers.  The K rows after the class token are read after the last block,
+   for f_r. */
+static fvg_status fvg__mmrl_tokens(fvg_learner *l) {
+  const int K = (int)l->option[FVG__MMRL_K];
+  const int D = (int)l->option[FVG__MMRL_D];
+  l->n_read = K;
+
+  fvg_status s = fvg__learner_prompts(l, "representation_learner.compound_rep_tokens", K, D);
+  if (!s) s = fvg__mmrl_plan(l, FVG__IMAGE, l->clip->vision.transformer.n_layer);
+  if (!s) s = fvg__mmrl_plan(l, FVG__TEXT, l->clip->text.transformer.n_layer);
+  return s;
+}
+
+/* Adds a layer D -> w for each block of a tower that the plan has; all start with the same
+   values. */
+static fvg_status fvg__mmrl_layers(fvg_learner *l, fvg__tower tower, int w) {
+  const int D = (int)l->option[FVG__MMRL_D];
   const int A = l->n_param;                      /* the first layer's parameters A, b             */
   const char letter = tower == FVG__TEXT ? 't' : 'v';
-  for (int i = 0; i < n_block - first; i++) {
+
+  for (int i = 0; i < l->plan[tower].n_layer; i++) {
     char name[96];
     snprintf(name, sizeof name, "representation_learner.compound_rep_tokens_r2%cproj.%d", letter,
              i);
@@ -11430,26 +11524,14 @@ static fvg_status fvg__mmrl_layers(fvg_learner *l, fvg__tower tower, int n_block
     fvg__copy_values(l->param[A + 2 * i], l->param[A]);
     fvg__copy_values(l->param[A + 2 * i + 1], l->param[A + 1]);
   }
-
-  l->plan[tower].n_prompt = (int)l->option[FVG__MMRL_K];
-  l->plan[tower].first_layer = first;
-  l->plan[tower].n_layer = n_block - first;
   return FVG_OK;
 }
 
-/* The K rows after the class token are read after the last block, for f_r. */
 static fvg_status fvg__mmrl_init(fvg_learner *l) {
   const fvg_vision_tower *image = &l->clip->vision;
-  const fvg_text_tower *text = &l->clip->text;
-  const int K = (int)l->option[FVG__MMRL_K];
-  const int D = (int)l->option[FVG__MMRL_D];
-  l->n_read = K;
-
-  fvg_status s = fvg__learner_prompts(l, "representation_learner.compound_rep_tokens", K, D);
-  if (!s)
-    s = fvg__mmrl_layers(l, FVG__IMAGE, image->transformer.n_layer, image->width);
-  if (!s)
-    s = fvg__mmrl_layers(l, FVG__TEXT, text->transformer.n_layer, text->width);
+  fvg_status s = fvg__mmrl_tokens(l);
+  if (!s) s = fvg__mmrl_layers(l, FVG__IMAGE, image->width);
+  if (!s) s = fvg__mmrl_layers(l, FVG__TEXT, l->clip->text.width);
   if (s) return s;
 
   const int d = l->clip->embed_dim;
@@ -11484,8 +11566,8 @@ static fvg_node *fvg__mean_matrix(fvg_tape *t, int n, int K) {
   return mean;
 }
 
-/* Makes f_r = norm(mean_K(LN_post(token rows)) P_r) [n,d] from the token rows [n K, w]. */
-static fvg_node *fvg__mmrl_f_r(fvg_learner *l, const fvg__step *step) {
+/* Makes mean_K(LN_post(token rows)) [n,w] from the token rows [n K, w]. */
+static fvg_node *fvg__mmrl_mean(const fvg_learner *l, const fvg__step *step) {
   const fvg_vision_tower *v = &l->clip->vision;
   const int K = l->n_read;
 
@@ -11494,31 +11576,43 @@ static fvg_node *fvg__mmrl_f_r(fvg_learner *l, const fvg__step *step) {
   if (!x) return NULL;
   fvg_node *mean = fvg__mean_matrix(x->tape, x->rows / K, K);
   if (!mean) return NULL;
-  x = fvg_linear(mean, fvg_transpose(x), NULL);
-  if (!x) return NULL;
+  return fvg_linear(mean, fvg_transpose(x), NULL);
+}
 
+/* Makes f_r [n,d] by the last parameter, P_r. */
+static fvg_node *fvg__mmrl_f_r(fvg_learner *l, const fvg__step *step) {
+  fvg_node *x = fvg__mmrl_mean(l, step);
+  if (!x) return NULL;
   fvg_node *P_r = fvg_param(x->tape, l->param[l->n_param - 1]);
   return fvg_normalize(fvg_linear(x, fvg_transpose(P_r), NULL));
 }
 
-static fvg_node *fvg__mmrl_loss(fvg_learner *l, fvg__step *step) {
+/* The loss with f_r [B,d]. */
+static fvg_node *fvg__mmrl_terms(fvg_learner *l, fvg__step *step, fvg_node *f_r) {
   const fvg_batch *batch = step->batch;
   const float alpha = (float)l->option[FVG__MMRL_ALPHA];
   const float lambda = (float)l->option[FVG__MMRL_LAMBDA];
 
-  fvg_node *z_r = fvg__learner_scores(l, fvg__mmrl_f_r(l, step), step->g);
+  fvg_node *z_r = fvg__learner_scores(l, f_r, step->g);
   fvg_node *L = fvg_scale(fvg_cross_entropy(step->z, batch->label), alpha);
   L = fvg_add(L, fvg_scale(fvg_cross_entropy(z_r, batch->label), 1 - alpha));
   L = fvg_add(L, fvg_scale(fvg__cosine_distance(step->f, batch->f_clip), lambda));
   return fvg_add(L, fvg_scale(fvg__cosine_distance(step->g, l->g_clip), lambda));
 }
 
-/* f_score = alpha f + (1 - alpha) f_r, the vector that scores base classes. */
-static fvg_node *fvg__mmrl_f_score(fvg_learner *l, const fvg__step *step) {
+/* alpha f + (1 - alpha) f_r, the vector that scores base classes. */
+static fvg_node *fvg__mmrl_mix(const fvg_learner *l, const fvg__step *step, fvg_node *f_r) {
   const float alpha = (float)l->option[FVG__MMRL_ALPHA];
-  fvg_node *f_r = fvg__mmrl_f_r(l, step);
   fvg_node *share_r = fvg_scale(f_r, 1 - alpha);
   return fvg_add(fvg_scale(step->f, alpha), share_r);
+}
+
+static fvg_node *fvg__mmrl_loss(fvg_learner *l, fvg__step *step) {
+  return fvg__mmrl_terms(l, step, fvg__mmrl_f_r(l, step));
+}
+
+static fvg_node *fvg__mmrl_f_score(fvg_learner *l, const fvg__step *step) {
+  return fvg__mmrl_mix(l, step, fvg__mmrl_f_r(l, step));
 }
 
 static const fvg_method fvg__mmrl = {
@@ -11547,8 +11641,363 @@ static const fvg_method fvg__mmrl = {
   fvg__mmrl_loss,
   NULL,                              /* scores: s f g^T                                           */
   fvg__mmrl_f_score,
+  NULL,                              /* head: none                                                */
   NULL,                              /* gradients: the loss's                                     */
   NULL,                              /* epoch: nothing                                            */
+  NULL                               /* release: nothing                                          */
+};
+
+/*==================================================================================================
+ * CHAPTER 23  MMRL++: one layer for all blocks, and tokens that are carried on
+ *==================================================================================================
+   Most of MMRL's numbers are layers that lead from the tokens' space to each block.  MMRL++ (Guo
+   and Gu 2025, arXiv 2505.10088) has one such layer for each tower, which every block corrects by a
+   product of small rank.  And a block's tokens no longer begin anew: what the block before made of
+   its own, which has seen the picture, stays in them to a part,
+
+     T_i = R (A + U_i V_i)^T + b_i          of block i
+     row = beta T_i + (1 - beta) row        of what left block i - 1; T_i alone in the first block
+     P_r = P + U V                          the projection of the tokens' mean
+
+     A [w,D]                       the tower's layer, from what MMRL starts its own with
+     U_i [w,r], V_i [r,D]          the block's correction, 0 at first, as V_i is
+     b_i [w]                       a bias for each block; all start alike
+     P [w,d], U [w,q], V [q,d]     CLIP's projection, and a correction that also starts at 0
+
+   All else is MMRL's: tokens, texts, f and f_r, the loss, alpha, and what scores base and new
+   classes.  With beta = 1 the rows are replaced as there.
+
+   Defaults (the authors', in both presets, for FVG-PT's fork lacks the method): K = 5, D = 512, r =
+   4, q = 64, alpha 0.7; AdamW 0.001, 10 epochs, batch 4, crops of at least half of the picture.
+   They choose beta and lambda for each data set (chapter 33); any other set gets 0.9 and 1.
+   Parameters: 813,312 for ViT-B/16.
+
+   All this is read in the published code, whose tests across data sets give every target set a beta
+   of its own.  Here a tuned learner keeps the beta that it was tuned with. */
+
+enum { FVG__PP_BETA = FVG__MMRL_LAMBDA + 1, FVG__PP_RANK, FVG__PP_PROJECTION_RANK };
+
+/* The parameters: R; the image's A and then U, V, b of each block; the same for the text; U, V. */
+enum { FVG__PP_OF_BLOCK = 3 };
+
+/* Adds U [n_out, rank] and V [rank, n_in], whose product starts as 0. */
+static fvg_status fvg__mmrlpp_product(fvg_learner *l, const char *of, int n_out, int n_in,
+                                      int rank) {
+  fvg_status s = fvg__learner_uniform(l, of, "A", n_out, rank, rank);
+  if (s) return s;
+  char name[96];
+  snprintf(name, sizeof name, "%s.B", of);
+  return fvg__learner_add(l, name, rank, n_in) ? FVG_OK : FVG_E_NOMEM;
+}
+
+/* Adds A of a tower, and U, V, b of each of its blocks that the plan has. */
+static fvg_status fvg__mmrlpp_layers(fvg_learner *l, fvg__tower tower, int w) {
+  const int D = (int)l->option[FVG__MMRL_D];
+  const int rank = (int)l->option[FVG__PP_RANK];
+  const int first_b = l->n_param + FVG__PP_OF_BLOCK;
+  char name[96];
+
+  snprintf(name, sizeof name, "representation_learner.srra_r2%cproj",
+           tower == FVG__TEXT ? 't' : 'v');
+  const size_t n_name = strlen(name);
+  fvg_status s = fvg__learner_uniform(l, name, "weight", w, D, D);
+
+  for (int i = 0; !s && i < l->plan[tower].n_layer; i++) {
+    snprintf(name + n_name, sizeof name - n_name, ".srra.%d", i);
+    s = fvg__mmrlpp_product(l, name, w, D, rank);
+    if (!s) s = fvg__learner_uniform(l, name, "bias", w, 0, D);
+    if (!s && i) fvg__copy_values(l->param[l->n_param - 1], l->param[first_b]);
+  }
+  l->plan[tower].keep = (float)(1 - l->option[FVG__PP_BETA]);
+  return s;
+}
+
+static fvg_status fvg__mmrlpp_init(fvg_learner *l) {
+  const int w = l->clip->vision.width;
+  const int rank = (int)l->option[FVG__PP_PROJECTION_RANK];
+  fvg_status s = fvg__mmrl_tokens(l);
+  if (!s) s = fvg__mmrlpp_layers(l, FVG__IMAGE, w);
+  if (!s) s = fvg__mmrlpp_layers(l, FVG__TEXT, l->clip->text.width);
+  if (!s) s = fvg__mmrlpp_product(l, "image_encoder", w, l->clip->embed_dim, rank);
+  return s ? s : fvg__learner_prior(l);
+}
+
+/* Computes T_i = (R V_i^T) U_i^T + b_i + R A^T for each block, one below the other. */
+static fvg_node *fvg__mmrlpp_vectors(fvg_learner *l, fvg_tape *t, fvg__tower tower) {
+  int first = FVG__MMRL_LAYERS;
+  if (tower == FVG__TEXT)
+    first += 1 + FVG__PP_OF_BLOCK * l->plan[FVG__IMAGE].n_layer;
+
+  fvg_node *R = fvg_param(t, l->param[FVG__MMRL_R]);
+  fvg_node *shared = fvg_linear(R, fvg_param(t, l->param[first]), NULL);
+  fvg_node *v = NULL;
+  for (int i = 0; i < l->plan[tower].n_layer; i++) {
+    fvg_parameter **own = l->param + first + 1 + FVG__PP_OF_BLOCK * i;
+    fvg_node *U = fvg_param(t, own[0]);
+    fvg_node *V = fvg_param(t, own[1]);
+    fvg_node *b = fvg_param(t, own[2]);
+    fvg_node *T = fvg_linear_add(fvg_linear(R, V, NULL), U, b, shared);
+    v = i ? fvg_concat(v, T) : T;
+  }
+  return v;
+}
+
+/* Makes f_r = norm(m P + (m U) V) [n,d] of the tokens' mean m [n,w]. */
+static fvg_node *fvg__mmrlpp_f_r(fvg_learner *l, const fvg__step *step) {
+  fvg_node *m = fvg__mmrl_mean(l, step);
+  if (!m) return NULL;
+  fvg_node *U = fvg_param(m->tape, l->param[l->n_param - 2]);
+  fvg_node *V = fvg_param(m->tape, l->param[l->n_param - 1]);
+  fvg_node *P = fvg_frozen(m->tape, &l->clip->vision.projection);
+
+  fvg_node *correction = fvg_linear(fvg_linear(m, fvg_transpose(U), NULL), fvg_transpose(V), NULL);
+  return fvg_normalize(fvg_add(fvg_linear(m, P, NULL), correction));
+}
+
+static fvg_node *fvg__mmrlpp_loss(fvg_learner *l, fvg__step *step) {
+  return fvg__mmrl_terms(l, step, fvg__mmrlpp_f_r(l, step));
+}
+
+static fvg_node *fvg__mmrlpp_f_score(fvg_learner *l, const fvg__step *step) {
+  return fvg__mmrl_mix(l, step, fvg__mmrlpp_f_r(l, step));
+}
+
+static const fvg_method fvg__mmrlpp = {
+  "MMRLpp",
+  NULL,                              /* ctx_init: there is no context                             */
+  FVG__ONE_EACH,                     /* start: of no use without a context                        */
+  0,                                 /* n_ctx: the filled template is the text                    */
+  FVG_NEEDS_FEATURES | FVG_NEEDS_PIXELS,
+  3,                                 /* n_part: f, f_clip, f_score                                */
+  0.001f,                            /* lr                                                        */
+  FVG_ADAMW,
+  10,                                /* epochs                                                    */
+  4,                                 /* batch                                                     */
+  0.5f,                              /* crop_scale_min: as MMRL                                   */
+  0,                                 /* prompts_only: there are the layers and P_r                */
+  {
+    {"n_rep_tokens", 5, 1, 1000},    /* FVG__MMRL_K                                               */
+    {"rep_dim", 512, 1, 65536},      /* FVG__MMRL_D                                               */
+    {"first_layer", 0, 0, 1000},     /* FVG__MMRL_FIRST                                           */
+    {"alpha", 0.7, 0, 1},            /* FVG__MMRL_ALPHA                                           */
+    {"reg_weight", 1, 0, 1e6},       /* FVG__MMRL_LAMBDA                                          */
+    {"beta", 0.9, 0, 1},             /* FVG__PP_BETA                                              */
+    {"res_lora_dim", 4, 1, 65536},   /* FVG__PP_RANK                                              */
+    {"proj_lora_dim", 64, 1, 65536},             /* FVG__PP_PROJECTION_RANK                       */
+    {NULL, 0, 0, 0}
+  },
+  fvg__mmrlpp_init,
+  fvg__mmrlpp_vectors,
+  fvg__mmrlpp_loss,
+  NULL,                              /* scores: s f g^T                                           */
+  fvg__mmrlpp_f_score,
+  NULL,                              /* head: none                                                */
+  NULL,                              /* gradients: the loss's                                     */
+  NULL,                              /* epoch: nothing                                            */
+  NULL                               /* release: nothing                                          */
+};
+
+/*==================================================================================================
+ * CHAPTER 24  DEPT: a head of its own for what only base classes need
+ *==================================================================================================
+   Prompts that must tell base classes apart bend the features' channels to that, and new classes
+   lose what the channels said of them.  Decoupled prompt tuning (DePT, Zhang et al. 2024, arXiv
+   2309.07439) sets a linear head beside the prompts of another method.  In a space that a scale and
+   a shift of every channel lead to, the head learns what only base classes need, so that the
+   prompts need not,
+
+     z_h = (scale_f * f_raw + shift_f) W^T + b
+     L   = (1 - lambda) CE(z, y) + lambda L_h  (+ the further terms of the method)
+     L_h = mean of CE over the pictures, by z_h, and over the texts of their classes, by
+           (scale_g * g_raw[y] + shift_g) W^T + b
+
+     f_raw [B,d], g_raw [C,d]      f and g before they get unit length: the head sees both alike
+     scale, shift [d]              1 and 0 at first, for pictures and for texts
+     W [C,d], b [C]                a linear layer, one row for each training class
+
+   Base classes are scored by (1 - lambda) z + lambda z_h, the texts having served in training only.
+   New classes have no row of W: z alone scores them.  A list that mixes both kinds counts as new.
+
+   f_raw is not in the features of zero-shot CLIP that views keep, so the head reads pixels, and
+   DePT_CoOp passes every picture of a step through the image tower, as the published code does.
+
+   FVG-PT on DePT adapts what the prompts score.  z_h is no product of two features, so z_full and
+   z_FDC are s f g^T and its adapted form, gates and losses see these alone, and base classes are
+   scored by (1 - lambda) z_FDC + lambda z_h.  New classes are scored by z_PC, as of any method.
+
+   Defaults (the authors', in both presets): lambda 0.7; the head's six parameters at 6.5 times the
+   rate after the warm-up.  On CoOp SGD 0.0035, 10 epochs, batch 4, 16 context vectors from noise;
+   on PromptSRC its own 0.0025, 20 epochs, batch 4.  Parameters for ViT-B/16: those of the prompts
+   and 4 d + C (d + 1), of 50 classes 27,698.
+
+   The head, its loss and the settings on CoOp are read in the published code.  Those on PromptSRC
+   are read in two later repositories that build on it, because it has no such trainer itself.  The
+   two agree on the loss but for its weights (lambda 0.3; or 0.7 for the head and 0.6 for the
+   prompts, at 6 times the rate), so the values here are DePT's own on CoOp.  What it takes for few
+   shots or across data sets is not known.  FVG-PT on it is this library's reading. */
+
+/* The head's parameters are the last ones: scale and shift of pictures, of texts, and W, b. */
+enum { FVG__HEAD_IMAGES, FVG__HEAD_TEXTS = 2, FVG__HEAD_LAYER = 4, FVG__N_HEAD = 6 };
+
+/* The options beside those of the method below, whose number differs. */
+static const char fvg__dept_weight[] = "lp_weight";
+static const char fvg__dept_rate[] = "lr_exp";
+
+static double fvg__dept_option(const fvg_learner *l, const char *name) {
+  return l->option[fvg__find_option(l->method, name)];
+}
+
+/* Adds scale and shift. */
+static fvg_status fvg__dept_channels(fvg_learner *l, const char *of) {
+  const int d = l->clip->embed_dim;
+  char name[96];
+  snprintf(name, sizeof name, "%s.scale", of);
+  fvg_parameter *scale = fvg__learner_add(l, name, d, 0);
+  if (!scale) return FVG_E_NOMEM;
+  for (int k = 0; k < d; k++)
+    ((float *)scale->value.data)[k] = 1;
+
+  snprintf(name, sizeof name, "%s.bias", of);
+  return fvg__learner_add(l, name, d, 0) ? FVG_OK : FVG_E_NOMEM;
+}
+
+/* Adds the head behind the parameters of the prompts. */
+static fvg_status fvg__dept_head_init(fvg_learner *l) {
+  fvg_status s = fvg__dept_channels(l, "film_lp_img");
+  if (!s) s = fvg__dept_channels(l, "film_lp_text");
+  if (!s) s = fvg__learner_linear(l, "linear_probe_proj", l->n_class, l->clip->embed_dim);
+  if (s) return s;
+
+  const float rate = (float)fvg__dept_option(l, fvg__dept_rate);
+  for (int i = 0; i < FVG__N_HEAD; i++)
+    l->param[l->n_param - 1 - i]->rate = rate;
+  return FVG_OK;
+}
+
+static fvg_status fvg__dept_coop_init(fvg_learner *l) {
+  fvg_status s = fvg__learner_ctx(l, "prompt_learner.ctx");
+  return s ? s : fvg__dept_head_init(l);
+}
+
+/* The epochs' average takes in the head, as published. */
+static fvg_status fvg__dept_promptsrc_init(fvg_learner *l) {
+  fvg_status s = fvg__promptsrc_prompts(l);
+  if (!s) s = fvg__dept_head_init(l);
+  return s ? s : fvg__average_init(l);
+}
+
+/* CE of the head for raw features x [B,d] of pictures or texts, whose scale and shift are the
+   head's parameters from `channels` on. */
+static fvg_node *fvg__dept_cross_entropy(fvg_learner *l, fvg_node *x, int channels,
+                                         const int *label) {
+  if (!x) return NULL;
+  const int first = l->n_param - FVG__N_HEAD;
+  fvg_node *scale = fvg_param(x->tape, l->param[first + channels]);
+  fvg_node *shift = fvg_param(x->tape, l->param[first + channels + 1]);
+  x = fvg_add(fvg_mul(x, scale), shift);
+  return fvg_cross_entropy(fvg__learner_layer(l, x, first + FVG__HEAD_LAYER), label);
+}
+
+/* (1 - lambda) CE(z, y) + lambda L_h. */
+static fvg_node *fvg__dept_coop_loss(fvg_learner *l, fvg__step *step) {
+  const float lambda = (float)fvg__dept_option(l, fvg__dept_weight);
+  const int *y = step->batch->label;
+  fvg_node *g_y = fvg_gather(step->g_raw, y, step->batch->n);
+
+  fvg_node *of_images = fvg__dept_cross_entropy(l, step->f_raw, FVG__HEAD_IMAGES, y);
+  fvg_node *of_texts = fvg__dept_cross_entropy(l, g_y, FVG__HEAD_TEXTS, y);
+  fvg_node *L_h = fvg_scale(fvg_add(of_images, of_texts), 0.5f);
+  fvg_node *L = fvg_scale(fvg_cross_entropy(step->z, y), 1 - lambda);
+  return fvg_add(L, fvg_scale(L_h, lambda));
+}
+
+static fvg_node *fvg__dept_promptsrc_loss(fvg_learner *l, fvg__step *step) {
+  return fvg__promptsrc_terms(l, step, fvg__dept_coop_loss(l, step));
+}
+
+/* The head for pictures as one layer: weight [C,d] = scale_f * W and bias [C] = shift_f W^T + b. */
+static double fvg__dept_head(const fvg_learner *l, float *weight, float *bias) {
+  fvg_parameter *const *head = l->param + l->n_param - FVG__N_HEAD;
+  const float *scale = (const float *)head[FVG__HEAD_IMAGES]->value.data;
+  const float *shift = (const float *)head[FVG__HEAD_IMAGES + 1]->value.data;
+  const float *W = (const float *)head[FVG__HEAD_LAYER]->value.data;
+  const float *b = (const float *)head[FVG__HEAD_LAYER + 1]->value.data;
+  const int d = l->clip->embed_dim;
+
+  for (int c = 0; c < l->n_class; c++) {
+    const size_t row = fvg__row(c, d);
+    double sum = (double)b[c];
+    for (int k = 0; k < d; k++) {
+      weight[row + (size_t)k] = scale[k] * W[row + (size_t)k];
+      sum += (double)shift[k] * (double)W[row + (size_t)k];
+    }
+    bias[c] = (float)sum;
+  }
+  return fvg__dept_option(l, fvg__dept_weight);
+}
+
+static const fvg_method fvg__dept_coop = {
+  "DePT_CoOp",
+  NULL,                              /* ctx_init: N(0, 0.02^2)                                    */
+  FVG__ONE_EACH,
+  16,                                /* n_ctx                                                     */
+  FVG_NEEDS_PIXELS,
+  3,                                 /* n_part: f, f_clip, f_raw                                  */
+  0.0035f,                           /* lr                                                        */
+  FVG_SGD,
+  10,                                /* epochs                                                    */
+  4,                                 /* batch                                                     */
+  0,                                 /* crop_scale_min: 0.08                                      */
+  0,                                 /* prompts_only: there is the head                           */
+  {
+    {fvg__dept_weight, 0.7, 0, 1},
+    {fvg__dept_rate, 6.5, 1e-3, 1e3},
+    {NULL, 0, 0, 0}
+  },
+  fvg__dept_coop_init,
+  fvg__ctx_vectors,                  /* none of them in the image tower, whose plan is empty      */
+  fvg__dept_coop_loss,
+  NULL,                              /* scores: s f g^T                                           */
+  NULL,                              /* f_score: f                                                */
+  fvg__dept_head,
+  NULL,                              /* gradients: the loss's                                     */
+  NULL,                              /* epoch: nothing                                            */
+  NULL                               /* release: nothing                                          */
+};
+
+static const fvg_method fvg__dept_promptsrc = {
+  "DePT_PromptSRC",
+  "a photo of a",                    /* ctx_init                                                  */
+  FVG__FIRST_FEW,
+  4,                                 /* n_ctx                                                     */
+  FVG_NEEDS_FEATURES | FVG_NEEDS_PIXELS,
+  3,                                 /* n_part: f, f_clip, f_raw                                  */
+  0.0025f,                           /* lr                                                        */
+  FVG_SGD,
+  20,                                /* epochs                                                    */
+  4,                                 /* batch                                                     */
+  0,                                 /* crop_scale_min: 0.08                                      */
+  0,                                 /* prompts_only: there is the head                           */
+  {
+    {"n_ctx_vision", 4, 1, 1000},    /* FVG__SRC_CTX                                              */
+    {"depth_text", 9, 1, 1000},      /* FVG__SRC_TEXT_DEPTH                                       */
+    {"depth_vision", 9, 1, 1000},    /* FVG__SRC_IMAGE_DEPTH                                      */
+    {"text_loss_weight", 25, 0, 1e6},            /* FVG__SRC_LAMBDA_1                             */
+    {"image_loss_weight", 10, 0, 1e6},           /* FVG__SRC_LAMBDA_2                             */
+    {"gpa_mean", 15, -1e6, 1e6},     /* FVG__SRC_MU                                               */
+    {"gpa_std", 1, 1e-3, 1e6},       /* FVG__SRC_SIGMA                                            */
+    {fvg__dept_weight, 0.7, 0, 1},
+    {fvg__dept_rate, 6.5, 1e-3, 1e3},
+    {NULL, 0, 0, 0}
+  },
+  fvg__dept_promptsrc_init,
+  fvg__promptsrc_vectors,
+  fvg__dept_promptsrc_loss,
+  NULL,                              /* scores: s f g^T                                           */
+  NULL,                              /* f_score: f                                                */
+  fvg__dept_head,
+  NULL,                              /* gradients: the loss's                                     */
+  fvg__promptsrc_epoch,
   NULL                               /* release: nothing                                          */
 };
 
@@ -11562,6 +12011,9 @@ static const fvg_method *const fvg__method[] = {
   &fvg__maple,
   &fvg__dapt,
   &fvg__mmrl,
+  &fvg__mmrlpp,
+  &fvg__dept_coop,
+  &fvg__dept_promptsrc,
   NULL
 };
 
@@ -11646,7 +12098,7 @@ FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
 }
 
 /*==================================================================================================
- * CHAPTER 23  PROTOCOL: few-shot draws, base and new halves, scores
+ * CHAPTER 25  PROTOCOL: few-shot draws, base and new halves, scores
  *==================================================================================================
    The protocol is that of CoCoOp (Zhou et al. 2022, arXiv 2203.05557).  First, K pictures per
    class are drawn from the WHOLE train list.  Only then are the classes cut into a base half, the
@@ -12034,7 +12486,7 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
 }
 
 /*==================================================================================================
- * CHAPTER 24  TASKS: which pictures, and which names to tell them by
+ * CHAPTER 26  TASKS: which pictures, and which names to tell them by
  *==================================================================================================
    Base-to-new, few-shot learning and cross-data-set transfer all train and test on the same thing:
    some pictures of a data set, and the names that they are to be told apart by.  That is a task.
@@ -12104,7 +12556,7 @@ FVG_DEF void fvg_task_free(fvg_task *t) {
 }
 
 /*==================================================================================================
- * CHAPTER 25  FOLDERS: sorted names, and what does not belong
+ * CHAPTER 27  FOLDERS: sorted names, and what does not belong
  *==================================================================================================
    C99 cannot list a folder.  The caller's desc.list does it, or <dirent.h> if the header is built
    with FVGPT_DIRENT. Names are sorted before anything is done with them, so the order in which a
@@ -12440,7 +12892,7 @@ static fvg_status fvg__list(fvg_ctx *c, fvg__names *out, const fvg_dataset_desc 
 #endif
 
 /*==================================================================================================
- * CHAPTER 26  DATA SETS: split files, and the paths in them
+ * CHAPTER 28  DATA SETS: split files, and the paths in them
  *==================================================================================================
    A data set is three lists of (picture, label), called train, val and test, and a name for each
    label.  It comes from
@@ -13305,7 +13757,7 @@ static fvg_status fvg__find_split(fvg_ctx *c, char **out, const fvg_dataset_desc
 }
 #endif
 /*==================================================================================================
- * CHAPTER 27  CLASS FOLDERS: a folder per class, cut into train, val and test
+ * CHAPTER 29  CLASS FOLDERS: a folder per class, cut into train, val and test
  *==================================================================================================
    Without a split file, folders say which class a picture is of.  Either all pictures of a class
    lie in ROOT/<class>/<picture>, which is cut 50/20/30 after a shuffle with a fixed seed, or
@@ -13587,7 +14039,7 @@ static fvg_status fvg__draft_parts(fvg_ctx *c, fvg__draft *d, fvg__names *classe
 #endif
 
 /*==================================================================================================
- * CHAPTER 28  PUBLISHED SETS: the eleven of CoOp
+ * CHAPTER 30  PUBLISHED SETS: the eleven of CoOp
  *==================================================================================================
    CoOp (Zhou et al. 2022, arXiv 2109.01134) fixed eleven data sets, with their folders, templates
    and splits.  A card says what each is called and where DATA holds it.  If a set's split file is
@@ -14304,7 +14756,7 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
 }
 
 /*==================================================================================================
- * CHAPTER 29  MASKS: what of a picture is its object
+ * CHAPTER 31  MASKS: what of a picture is its object
  *==================================================================================================
    A mask lies in ROOT/mask under its picture's path, or for a published set where its folders have
    them.
@@ -15274,7 +15726,7 @@ FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_item
 #endif
 
 /*==================================================================================================
- * CHAPTER 30  VIEWS: what training sees of a picture
+ * CHAPTER 32  VIEWS: what training sees of a picture
  *==================================================================================================
    For each image training wants the feature of a view of it, f = norm(tower(x)), that of its
    foreground, f_fg = norm(tower(x * mask)), and the share of foreground in the view.  By default,
@@ -15300,8 +15752,11 @@ FVG_DEF fvg_features fvg_learner_features(const fvg_clip *m, const fvg_learner *
   const int n_part = fvg__learner_parts(l);
   fvg_features x;
   x.f = row;
+  const int has_head = l && fvg_learner_has_head(l);
+  const float *third = n_part > 2 ? row + 2 * m->embed_dim : row;
   x.f_clip = n_part > 1 ? row + m->embed_dim : row;
-  x.f_score = n_part > 2 ? row + 2 * m->embed_dim : row;
+  x.f_score = has_head ? row : third;
+  x.f_raw = has_head ? third : NULL;
   return x;
 }
 
@@ -15829,7 +16284,7 @@ FVG_DEF fvg_status fvg_encode_task(fvg_clip *m, fvg_learner *l, float *f, const 
 }
 
 /*==================================================================================================
- * CHAPTER 31  TRAINING: one loop, and a run kept in a file
+ * CHAPTER 33  TRAINING: one loop, and a run kept in a file
  *==================================================================================================
    One loop serves every stage.  An epoch is a new order of the pictures, cut into batches of (as a
    rule) 4; an incomplete last batch is left out.  The rate follows the schedule.  What a step
@@ -15861,9 +16316,12 @@ FVG_DEF fvg_status fvg_encode_task(fvg_clip *m, fvg_learner *l, float *f, const 
                 which its second phase never comes; unless the original is asked for, its file for
                 few shots serves both
      MMRL       original (trainers/config.py): weights for each data set, which go before those of
-                any protocol, and one epoch for cross-data */
+                any protocol, and one epoch for cross-data
+     MMRL++     not in the fork; the same file has weight and beta for each data set
+     DePT       not in the fork; for base to new alone, see its chapter */
 enum { FVG__FORK = 1, FVG__ORIGINAL = 2, FVG__BOTH = 3 };           /* 1 << fvg_preset   */
 enum { FVG__B2N = 1, FVG__FEW = 2, FVG__CROSS = 4, FVG__ALL = 7 };  /* 1 << fvg_protocol */
+enum { FVG__OWN = FVG__B2N | FVG__FEW };                            /* tested on its own set */
 
 /* What a row is for. */
 typedef struct fvg__recipe_scope {
@@ -15914,7 +16372,12 @@ static const fvg__recipe_row fvg__recipe[] = {
   {{"MMRL",      FVG__BOTH,     FVG__B2N,   "imagenet", 0},  32,   5, 0,        0,  0},
   {{"MMRL",      FVG__BOTH,     FVG__FEW,   "imagenet", 0},  32,   5, 0,        0,  0},
   {{"MMRL",      FVG__BOTH,     FVG__CROSS, NULL,       0},  32,   5, 0,       -1,  0},
-  {{"MMRL",      FVG__ORIGINAL, FVG__CROSS, NULL,       0},   0,   1, 0,        0,  0}
+  {{"MMRL",      FVG__ORIGINAL, FVG__CROSS, NULL,       0},   0,   1, 0,        0,  0},
+
+  {{"MMRLpp",    FVG__BOTH,     FVG__FEW,   NULL,       0},  32, 100, 0.002f,   0,  0},
+  {{"MMRLpp",    FVG__BOTH,     FVG__B2N,   "imagenet", 0},  32,   5, 0,        0,  0},
+  {{"MMRLpp",    FVG__BOTH,     FVG__FEW,   "imagenet", 0},   0,   5, 0.001f,   0,  0},
+  {{"MMRLpp",    FVG__BOTH,     FVG__CROSS, NULL,       0},  32,   1, 0,       -1,  0}
 };
 enum { FVG__N_RECIPE = (int)(sizeof fvg__recipe / sizeof *fvg__recipe) };
 
@@ -15954,7 +16417,25 @@ static const fvg__recipe_option_row fvg__recipe_options[] = {
   {{"MMRL",      FVG__ORIGINAL, FVG__ALL,   "imagenet caltech101",    0}, {"reg_weight",   0.5}},
   {{"MMRL",      FVG__ORIGINAL, FVG__ALL,   "oxford_pets",            0}, {"reg_weight",   0.2}},
   {{"MMRL",      FVG__ORIGINAL, FVG__ALL,   "eurosat",                0}, {"reg_weight",   0.01}},
-  {{"MMRL",      FVG__ORIGINAL, FVG__ALL,   "eurosat",                0}, {"rep_dim",      2048}}
+  {{"MMRL",      FVG__ORIGINAL, FVG__ALL,   "eurosat",                0}, {"rep_dim",      2048}},
+
+  {{"MMRLpp",    FVG__BOTH,     FVG__OWN,   "imagenet",               0}, {"reg_weight",   0.2}},
+  {{"MMRLpp",    FVG__BOTH,     FVG__OWN,   "food101",                0}, {"reg_weight",   1}},
+  {{"MMRLpp",    FVG__BOTH,     FVG__OWN,   "fgvc_aircraft",          0}, {"reg_weight",   2}},
+  {{"MMRLpp",    FVG__BOTH,     FVG__OWN,   "ucf101 caltech101",      0}, {"reg_weight",   3}},
+  {{"MMRLpp",    FVG__BOTH,     FVG__OWN,   "sun397",                 0}, {"reg_weight",   3}},
+  {{"MMRLpp",    FVG__BOTH,     FVG__OWN,   "stanford_cars",          0}, {"reg_weight",   6}},
+  {{"MMRLpp",    FVG__BOTH,     FVG__OWN,   "dtd flowers102",         0}, {"reg_weight",   7}},
+  {{"MMRLpp",    FVG__BOTH,     FVG__OWN,   "oxford_pets eurosat",    0}, {"reg_weight",   0.01}},
+  {{"MMRLpp",    FVG__BOTH,     FVG__OWN,   "oxford_pets",            0}, {"beta",         0.7}},
+  {{"MMRLpp",    FVG__BOTH,     FVG__OWN,   "stanford_cars",          0}, {"beta",         0.7}},
+  {{"MMRLpp",    FVG__BOTH,     FVG__OWN,   "caltech101",             0}, {"beta",         0.6}},
+  {{"MMRLpp",    FVG__BOTH,     FVG__OWN,   "sun397",                 0}, {"beta",         0.5}},
+  {{"MMRLpp",    FVG__BOTH,     FVG__OWN,   "flowers102",             0}, {"beta",         0.4}},
+  {{"MMRLpp",    FVG__BOTH,     FVG__OWN,   "eurosat",                0}, {"beta",         0.2}},
+  {{"MMRLpp",    FVG__BOTH,     FVG__OWN,   "food101",                0}, {"beta",         0.1}},
+  {{"MMRLpp",    FVG__BOTH,     FVG__CROSS, NULL,                     0}, {"reg_weight",   0.2}},
+  {{"MMRLpp",    FVG__BOTH,     FVG__CROSS, "imagenet",               0}, {"reg_weight",   0.1}}
 };
 enum { FVG__N_RECIPE_OPTIONS = (int)(sizeof fvg__recipe_options / sizeof *fvg__recipe_options) };
 
@@ -16039,7 +16520,7 @@ FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, fvg_recipe *out,
 }
 
 /* ---- a stage and what it trains on ---- */
-typedef struct fvg__dpc fvg__dpc;        /* chapter 33 */
+typedef struct fvg__dpc fvg__dpc;        /* chapter 35 */
 
 /* Pictures, and what scores them. */
 typedef struct fvg__train_set {
@@ -16055,7 +16536,7 @@ typedef struct fvg__train_set {
 typedef enum fvg__stage {
   FVG__PROMPTS,               /* stage 1: the parameters of a learner                           */
   FVG__FVGPT,                 /* stage 2 and calibration: FVG-PT's modules on tuned learners    */
-  FVG__DPC                    /* the second prompt of chapter 33                                */
+  FVG__DPC                    /* the second prompt of chapter 35                                */
 } fvg__stage;
 
 /* A run: a stage, its step on the pictures index[0..batch-1] of a source, and what that needs. */
@@ -16499,7 +16980,7 @@ static fvg_status fvg__train_source(fvg__trainer *t, const fvg__train_set *x, ui
   return s;
 }
 
-/* Has the learner make the masks of the pictures anew, as it is now (chapter 36). */
+/* Has the learner make the masks of the pictures anew, as it is now (chapter 38). */
 static fvg_status fvg__renew_masks(const fvg__train_set *x, const fvg_foreground_desc *desc) {
   fvg_learner *l = x->learner;
   fvg_foreground_desc d = *desc;
@@ -16609,7 +17090,7 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
 }
 
 /*==================================================================================================
- * CHAPTER 32  TUNING: from views to a tuned classifier
+ * CHAPTER 34  TUNING: from views to a tuned classifier
  *==================================================================================================
    Stage 1 trains the vectors of a method, stage 2 the gates and adapters of FVG-PT on the tuned
    learner.
@@ -16626,14 +17107,16 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
    guard left out for good (no_fdc), so that base classes are scored by z_full.
 
    A classifier then scores pictures in one of five ways.  s is CLIP's logit scale; f, f_clip, g and
-   g_clip have unit length; MMRL's f_score is alpha f + (1 - alpha) f_r and shorter, with other
-   methods it is f:
+   g_clip have unit length; f_score of MMRL and MMRL++ is alpha f + (1 - alpha) f_r and shorter,
+   with other methods it is f:
 
      zero-shot           s f_clip g_clip^T
      tuned               s f_score g^T          classes that the learner was tuned on
      tuned, new          s f g^T                classes that are new to it
      FVG-PT's base       z_FDC(f, g)                  fvg_fvgpt_score_base
-     FVG-PT's new        z_PC(f, f_clip, g, g_clip)   fvg_fvgpt_score_new */
+     FVG-PT's new        z_PC(f, f_clip, g, g_clip)   fvg_fvgpt_score_new
+
+   A head (DePT) has a share in the second and the fourth. */
 
 /* ---- the parts of many rows of features ---- */
 /* Gathers one part of n rows as a matrix [n, d].  `part` is where the first row has it; the next
@@ -16658,11 +17141,14 @@ static fvg_features fvg__feature_matrices(const fvg_clip *m, const fvg_learner *
   x.f = fvg__gather_part(row.f, n, d, width, room);
   x.f_clip = x.f;
   x.f_score = x.f;
+  x.f_raw = NULL;
   const size_t values = fvg__row(n, d);
   if (row.f_clip != row.f)
     x.f_clip = fvg__gather_part(row.f_clip, n, d, width, room + values);
   if (row.f_score != row.f)
     x.f_score = fvg__gather_part(row.f_score, n, d, width, room + 2 * values);
+  if (row.f_raw)
+    x.f_raw = fvg__gather_part(row.f_raw, n, d, width, room + 2 * values);
   return x;
 }
 
@@ -17290,6 +17776,9 @@ struct fvg_classifier {
   float *g, *g_clip;          /* [n_class, embed_dim] text features of the learner and of CLIP  */
   float *g_background;        /* [n_background, embed_dim] of background words; NULL: not yet   */
   int n_background;           /* negative: relevance is against the other classes               */
+  float *head_weight;         /* [n_class, embed_dim] of a method's head; NULL: it has no share */
+  float *head_bias;           /* [n_class]                                                      */
+  float head_share;
   fvg__packed packed;         /* the classes, for methods whose words depend on the picture     */
 };
 
@@ -17352,6 +17841,52 @@ static fvg_status fvg__classifier_texts(fvg_classifier *k, const fvg_classifier_
   return s || !needs_clip ? s : fvg__zero_shot_texts(k, d, class_name);
 }
 
+/* Takes from the head of all training classes, all_weight [C,d] and all_bias [C], the rows of the
+   classifier's own.  FVG_E_UNSUPPORTED for a class that it has no row of. */
+static fvg_status fvg__choose_head(fvg_classifier *k, const char *const *class_name,
+                                   const int *match, const float *all_weight,
+                                   const float *all_bias) {
+  const fvg_learner *l = k->learner;
+  const size_t bytes = (size_t)k->clip->embed_dim * sizeof *all_weight;
+  for (int i = 0; i < k->n_class; i++) {
+    if (match[i] < 0)
+      return fvg_fail(k->clip->ctx, FVG_E_UNSUPPORTED,
+                      "%s: \"%.80s\" is not one of the %d classes that its head was trained on; "
+                      "score the list as new classes", l->method->name, class_name[i], l->n_class);
+    memcpy(k->head_weight + fvg__row(i, k->clip->embed_dim),
+           all_weight + fvg__row(match[i], k->clip->embed_dim), bytes);
+    k->head_bias[i] = all_bias[match[i]];
+  }
+  return FVG_OK;
+}
+
+/* Makes the head's rows of the classes, if the branch scores what the learner was tuned on. */
+static fvg_status fvg__classifier_head(fvg_classifier *k, const char *const *class_name) {
+  fvg_learner *l = k->learner;
+  fvg_ctx *c = k->clip->ctx;
+  const int is_seen = k->branch == FVG_TUNED || k->branch == FVG_BRANCH_BASE;
+  if (!is_seen || !l->method->head) return FVG_OK;
+
+  const int d = k->clip->embed_dim;
+  const char *const *known = (const char *const *)l->class_name;
+  int *match = FVG_NEW_ARRAY(c, int, (size_t)k->n_class);
+  float *weight = FVG_NEW_ARRAY(c, float, fvg__row(l->n_class, d));
+  float *bias = FVG_NEW_ARRAY(c, float, (size_t)l->n_class);
+  k->head_weight = FVG_NEW_ARRAY(c, float, fvg__row(k->n_class, d));
+  k->head_bias = FVG_NEW_ARRAY(c, float, (size_t)k->n_class);
+
+  fvg_status s = match && weight && bias && k->head_weight && k->head_bias ? FVG_OK : FVG_E_NOMEM;
+  if (!s) s = fvg_match_names(c, match, class_name, k->n_class, known, l->n_class);
+  if (!s) {
+    k->head_share = (float)l->method->head(l, weight, bias);
+    s = fvg__choose_head(k, class_name, match, weight, bias);
+  }
+  fvg_release(c, match);
+  fvg_release(c, weight);
+  fvg_release(c, bias);
+  return s;
+}
+
 /* Encodes the words that relevance maps compare with. */
 static fvg_status fvg__classifier_background(fvg_classifier *k, const char *const *word, int n) {
   fvg_ctx *c = k->clip->ctx;
@@ -17400,6 +17935,7 @@ FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
   k->g = FVG_NEW_ARRAY(m->ctx, float, values);
   k->g_clip = FVG_NEW_ARRAY(m->ctx, float, values);
   s = k->g && k->g_clip ? fvg__classifier_texts(k, &d, class_name) : FVG_E_NOMEM;
+  if (!s) s = fvg__classifier_head(k, class_name);
   if (d.n_background < 0 || d.head) k->n_background = -1;
   else if (!s && d.background) s = fvg__classifier_background(k, d.background, d.n_background);
   if (s) {
@@ -17415,6 +17951,8 @@ FVG_DEF void fvg_classifier_free(fvg_classifier *k) {
   fvg_release(k->clip->ctx, k->g);
   fvg_release(k->clip->ctx, k->g_clip);
   fvg_release(k->clip->ctx, k->g_background);
+  fvg_release(k->clip->ctx, k->head_weight);
+  fvg_release(k->clip->ctx, k->head_bias);
   fvg__packed_free(k->clip->ctx, &k->packed);
   fvg_release(k->clip->ctx, k);
 }
@@ -17453,6 +17991,29 @@ static fvg_status fvg__cosine_logits(fvg_classifier *k, const float *f, int n, c
   fvg_node *images = fvg_const(t, n, d, f);
   fvg_node *texts = fvg_const(t, k->n_class, d, g);
   fvg_node *z = fvg_scale(fvg_linear(images, texts, NULL), k->clip->logit_scale);
+  if (z) memcpy(logits, fvg_value(z), fvg__count(z) * sizeof *logits);
+  fvg_tape_clear(t);
+  return z ? FVG_OK : k->clip->ctx->status;
+}
+
+/* Gives the head its share L in the scores z [n, n_class]: (1 - L) z + L (f_raw w^T + b). */
+static fvg_node *fvg__with_head(const fvg_classifier *k, fvg_node *f_raw, fvg_node *z) {
+  if (!f_raw || !k->head_weight) return z;
+  fvg_tape *t = f_raw->tape;
+  fvg_node *w = fvg_const(t, k->n_class, k->clip->embed_dim, k->head_weight);
+  fvg_node *b = fvg_const(t, 1, k->n_class, k->head_bias);
+  fvg_node *z_h = fvg_linear(f_raw, w, b);
+  return fvg_add(fvg_scale(z, 1 - k->head_share), fvg_scale(z_h, k->head_share));
+}
+
+/* The same for logits [n, n_class] that are there already. */
+static fvg_status fvg__add_head(fvg_classifier *k, const float *f_raw, int n, float *logits) {
+  fvg_tape *t = fvg__clip_tape(k->clip);
+  if (!t) return FVG_E_NOMEM;
+
+  fvg_tape_clear(t);
+  fvg_node *z = fvg_const(t, n, k->n_class, logits);
+  z = fvg__with_head(k, fvg_const(t, n, k->clip->embed_dim, f_raw), z);
   if (z) memcpy(logits, fvg_value(z), fvg__count(z) * sizeof *logits);
   fvg_tape_clear(t);
   return z ? FVG_OK : k->clip->ctx->status;
@@ -17531,6 +18092,7 @@ FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, float *logits, float
     const fvg_features x = fvg__feature_matrices(m, k->learner, f_i, rows, room);
     float *to = logits + fvg__row(i, k->n_class);
     s = fvg__branch_logits(k, &x, rows, to, b ? b + i : NULL);
+    if (!s && k->head_weight) s = fvg__add_head(k, x.f_raw, rows, to);
   }
   fvg_release(m->ctx, room);
   return s;
@@ -17735,7 +18297,7 @@ FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const
 }
 
 /*==================================================================================================
- * CHAPTER 33  DPC: a second prompt for the base classes
+ * CHAPTER 35  DPC: a second prompt for the base classes
  *==================================================================================================
    What pulls prompts further toward the base classes costs accuracy on new ones.  Dual-prompt
    collaboration (DPC, Li et al. 2025, arXiv 2503.13443) keeps the tuned prompts P, trains a copy
@@ -18120,7 +18682,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
 }
 
 /*==================================================================================================
- * CHAPTER 34  CHECKPOINTS: a tuned model in one file
+ * CHAPTER 36  CHECKPOINTS: a tuned model in one file
  *==================================================================================================
    A checkpoint is a safetensors file.  It holds the learner's tensors under the names that the
    published trainers give them, and FVG-PT's; its metadata hold everything that is needed to build
@@ -18856,7 +19418,7 @@ FVG_DEF const char *fvg_learner_difference(const fvg_learner *have, const fvg_le
 }
 
 /*==================================================================================================
- * CHAPTER 35  ATTENTION MAPS: where a classifier looks
+ * CHAPTER 37  ATTENTION MAPS: where a classifier looks
  *==================================================================================================
    Which patches speak for a class?  There are three answers.
 
@@ -18938,19 +19500,15 @@ static fvg_node *fvg__below_last_block(fvg_tape *t, const fvg__image_rows *rows,
   fvg_transformer below = rows->clip->vision.transformer;
   below.n_layer--;                    /* with none left fvg_transform_prompted is the identity */
 
-  fvg_prompts prompts;
-  memset(&prompts, 0, sizeof prompts);
-  prompts.vectors = vectors;
-  prompts.splice = rows->splicing.splice;
-  prompts.n_splice = rows->splicing.n_splice;
+  const fvg_prompts prompts = fvg__prompts(&rows->splicing, vectors);
   fvg_node *x = fvg__vision_embed(t, rows, chw, vectors);
   x = fvg_transform_prompted(x, &below, rows->segment, 1, NULL, 0, &prompts);
   if (!prompts.n_splice) return x;
 
   /* Prompts that enter at the last block itself are still to come. */
   const fvg_splice *last = &prompts.splice[prompts.n_splice - 1];
-  if (last->layer != below.n_layer) return x;
-  return fvg_gather(fvg_concat(x, vectors), last->row, last->n_row);
+  if (!x || last->layer != below.n_layer) return x;
+  return fvg__splice_in(x, &prompts, last);
 }
 
 /* Runs the first part of the tower, one picture up to A.  l NULL: CLIP's own tower. */
@@ -18999,7 +19557,8 @@ static fvg_status fvg__feature_from(const fvg_clip *m, const fvg__last_block *la
     step->f_read = fvg_gather(x, row + 1, last->n_read);
     x = fvg_gather(x, row, 1);
   }
-  step->f = fvg_normalize(fvg__vision_head(m, x));
+  step->f_raw = fvg__vision_head(m, x);
+  step->f = fvg_normalize(step->f_raw);
   return step->f ? FVG_OK : m->ctx->status;
 }
 
@@ -19017,11 +19576,11 @@ static fvg_node *fvg__calibrated_logits(const fvg_classifier *k, fvg_node *f, fv
 }
 
 /* Makes the logits [n, n_class] of a step's n features as a node, by the rules of
-   fvg__branch_logits.  f_clip [n,d]: zero-shot CLIP's features of the same; NULL: the step's.
-   f_words [1,d]: the picture that a method with words for every picture writes for; NULL: each
-   feature is its own.  Without prior calibration (no_pc) new classes are scored as base classes
-   are, but always by f. */
-static fvg_node *fvg__map_logits(fvg_classifier *k, const fvg__step *step, fvg_node *f_clip,
+   fvg__branch_logits, without the share of a head.  f_clip [n,d]: zero-shot CLIP's features of the
+   same; NULL: the step's.  f_words [1,d]: the picture that a method with words for every picture
+   writes for; NULL: each feature is its own.  Without prior calibration (no_pc) new classes are
+   scored as base classes are, but always by f. */
+static fvg_node *fvg__map_branch(fvg_classifier *k, const fvg__step *step, fvg_node *f_clip,
                                  fvg_node *f_words) {
   fvg_learner *l = k->learner;
   fvg_fvgpt *fvgpt = k->fvgpt;
@@ -19046,6 +19605,12 @@ static fvg_node *fvg__map_logits(fvg_classifier *k, const fvg__step *step, fvg_n
     case FVG_BRANCH_NEW:  break;
   }
   return fvg__calibrated_logits(k, f, f_clip ? f_clip : f, g);
+}
+
+/* The same with it. */
+static fvg_node *fvg__map_logits(fvg_classifier *k, const fvg__step *step, fvg_node *f_clip,
+                                 fvg_node *f_words) {
+  return fvg__with_head(k, step->f_raw, fvg__map_branch(k, step, f_clip, f_words));
 }
 
 /* Picks the label's logit, [1,1]. */
@@ -19122,14 +19687,14 @@ static fvg_node *fvg__last_attention(fvg_node *a, const fvg_transformer *m, cons
   return fvg__project(y, &b->out_weight, &b->out_bias);
 }
 
-/* The features of rows first..first+n-1 of y, [n, d], of unit length. */
+/* The features of rows first..first+n-1 of y, [n, d], not normalised. */
 static fvg_node *fvg__row_features(const fvg_clip *m, fvg_node *y, int first, int n) {
   if (!y) return NULL;
   int *row = (int *)fvg__tape_alloc(y->tape, (size_t)n * sizeof *row);
   if (!row) return NULL;
   for (int i = 0; i < n; i++)
     row[i] = first + i;
-  return fvg_normalize(fvg__vision_head(m, fvg_gather(y, row, n)));
+  return fvg__vision_head(m, fvg_gather(y, row, n));
 }
 
 /* Makes f_p of (2) for each patch of the picture, [n_patch, d], and what else the learner reads of
@@ -19139,7 +19704,8 @@ static fvg_status fvg__patch_features(const fvg_clip *m, const fvg__last_block *
   const int n_patch = m->vision.n_token - 1, n_read = last->n_read;
   memset(step, 0, sizeof *step);
   fvg_node *y = fvg__last_attention(last->a, &m->vision.transformer, fvg__last_of(m), FVG_KEY_KEY);
-  step->f = fvg__row_features(m, y, 1 + last->n_prompt, n_patch);
+  step->f_raw = fvg__row_features(m, y, 1 + last->n_prompt, n_patch);
+  step->f = fvg_normalize(step->f_raw);
   if (!step->f) return m->ctx->status;
 
   int *row = (int *)fvg__tape_alloc(y->tape, fvg__row(n_patch, n_read + 1) * sizeof *row);
@@ -19489,7 +20055,7 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
 }
 
 /*==================================================================================================
- * CHAPTER 36  FOREGROUND: masks made by CLIP itself
+ * CHAPTER 38  FOREGROUND: masks made by CLIP itself
  *==================================================================================================
    FVG-PT needs a mask for every training picture.  Its authors had them made by another network,
    which was asked for each class by name.  Here the CLIP that is loaded makes them: one pass of the
@@ -19805,14 +20371,15 @@ static fvg_node *fvg__follow_tower(fvg__foreground_pass *x, fvg_node *in,
   fvg_tape *t = in->tape;
   const fvg_transformer *blocks = &rows->clip->vision.transformer;
   const int first_followed = blocks->n_layer - x->foreground->desc.walk_layers;
-  const fvg_splice *splice = rows->splicing.splice;
-  const fvg_splice *end = splice + rows->splicing.n_splice;
+  const fvg_prompts prompts = fvg__prompts(&rows->splicing, vectors);
+  const fvg_splice *splice = prompts.splice;
+  const fvg_splice *end = splice + prompts.n_splice;
   const fvg_segment *segment = rows->segment;
   fvg_mark mark = fvg_tape_mark(t);
 
   for (int i = 0; in; i++) {
     if (splice != end && splice->layer == i) {
-      in = fvg_gather(fvg_concat(in, vectors), splice->row, splice->n_row);
+      in = fvg__splice_in(in, &prompts, splice);
       if (splice->segment) segment = splice->segment;
       splice++;
     }
@@ -19837,7 +20404,7 @@ static fvg_node *fvg__foreground_features(const fvg_clip *m, fvg_node *in, int n
   const fvg_block *last = fvg__last_of(m);
   fvg_node *a = fvg__norm(in, &last->ln_1_weight, &last->ln_1_bias, blocks->eps);
   fvg_node *y = fvg__last_attention(a, blocks, last, kind);
-  return y ? fvg__row_features(m, y, y->rows - n_patch, n_patch) : NULL;
+  return y ? fvg_normalize(fvg__row_features(m, y, y->rows - n_patch, n_patch)) : NULL;
 }
 
 /* Runs the tower on the picture: its patches' cosines of (2), and on the way the sums of (5).  rows
@@ -20427,7 +20994,7 @@ FVG_DEF double fvg_mask_iou(const fvg_image *a, const fvg_image *b) {
 }
 
 /*==================================================================================================
- * CHAPTER 37  AT ONCE: from a picture to an answer in one call
+ * CHAPTER 39  AT ONCE: from a picture to an answer in one call
  *==================================================================================================
    What most programs want of CLIP: which of these names suits this picture, and what is its
    feature?  Each function is the chain of earlier chapters, written out once:
@@ -20591,7 +21158,7 @@ FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
 #endif
 
 /*==================================================================================================
- * CHAPTER 38  UNICODE: the tables of chapter 1
+ * CHAPTER 40  UNICODE: the tables of chapter 1
  *==================================================================================================
    The tables come last because nobody needs to read them.  A table is a list of whole numbers,
    packed into letters.  A number ends with one of the 56 letters from "#" to "[" (without "?"),

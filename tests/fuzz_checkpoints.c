@@ -179,7 +179,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) { (void)try_input(d
 
 #ifndef FVG_LIBFUZZER
 /* ---- good files, with their first byte ---- */
-enum { N_GOOD = 6 };
+enum { N_GOOD = 8 };
 static file good[N_GOOD], f_copy;
 
 /* A checkpoint as fvg_checkpoint_save writes it, read back; without its checksum, so that changes are looked at. */
@@ -233,6 +233,8 @@ static void make_good_files(void) {
   make_checkpoint(&good[3], "MMRL", 1, 0);
   make_checkpoint(&good[4], "CoCoOp", 0, 0);
   make_checkpoint(&good[5], "CoOp", 1, 1);
+  make_checkpoint(&good[6], "MMRLpp", 0, 0);
+  make_checkpoint(&good[7], "DePT_PromptSRC", 1, 0);
 }
 
 /* ---- changes ---- */

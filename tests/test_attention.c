@@ -1,4 +1,4 @@
-/* Chapter 35 of fvgpt_clip.h: attention maps.  Grad-CAM is compared, for each branch, with a map whose gradient comes
+/* Chapter 37 of fvgpt_clip.h: attention maps.  Grad-CAM is compared, for each branch, with a map whose gradient comes
    from central differences of a last block computed in double precision.  Writes nothing. */
 #define FVGPT_PTHREADS
 #define FVGPT_IMPLEMENTATION
@@ -141,7 +141,8 @@ static void shake(fvg_learner *l) {
 
 static void world_open_with(world *w, fvg_ctx *c, const model *x, fvg_dtype keep_as,
                             const char *method, int no_fdc, int no_pc) {
-  static const fvg_option mmrl[] = {{"rep_dim", 12}, {"n_rep_tokens", TOKENS}, {"first_layer", 1}};
+  static const fvg_option mmrl[] = {{"rep_dim", 12}, {"n_rep_tokens", TOKENS}, {"first_layer", 1}, {"beta", 0.6}},
+                          src[] = {{"n_ctx_vision", TOKENS}};
   fvg_learner_desc cd;
   fvg_fvgpt_desc fd;
   int i, ok;
@@ -150,7 +151,8 @@ static void world_open_with(world *w, fvg_ctx *c, const model *x, fvg_dtype keep
   memset(&fd, 0, sizeof fd);
   w->c = c;
   cd.method = fvg_method_find(method);
-  if (!strcmp(method, "MMRL")) { cd.option = mmrl; cd.n_option = 3; }
+  if (!strncmp(method, "MMRL", 4)) { cd.option = mmrl; cd.n_option = method[4] ? 4 : 3; }
+  if (strstr(method, "PromptSRC")) { cd.option = src; cd.n_option = 1; }
   fd.no_fdc = no_fdc;
   fd.no_pc = no_pc;
   w->m = load(c, x, keep_as);
@@ -158,7 +160,8 @@ static void world_open_with(world *w, fvg_ctx *c, const model *x, fvg_dtype keep
   fd.fdc_init_scale = 0.3f;                      /* adapters that do something                                     */
   fd.logit_scale = 17;                           /* not the model's                                                */
   fd.seed = 5;
-  ok = !fvg_learner_new(w->m, &w->p, names, BASE, &cd) && !fvg_fvgpt_new(c, &w->f, &fd);
+  /* A head scores only the classes that it was made for. */
+  ok = !fvg_learner_new(w->m, &w->p, names, strncmp(method, "DePT", 4) ? BASE : CLASSES, &cd) && !fvg_fvgpt_new(c, &w->f, &fd);
   if (ok && fvg__learner_parts(w->p) > 1) shake(w->p);
   for (i = 0; ok && i < BRANCHES; i++)
     ok = !new_classifier(w->m, &w->k[i], (fvg_branch)i, w->p, w->f, NULL, names, CLASSES);
@@ -285,29 +288,63 @@ static void leave(const fvg_clip *m, const exact *e, int row, double n[W]) {
   norm(x, &m->vision.ln_post_weight, &m->vision.ln_post_bias, n);
 }
 
-static void feature(const fvg_clip *m, const exact *e, double f[D]) {
+static void raw_feature(const fvg_clip *m, const exact *e, double f[D]) {
   double n[W];
   leave(m, e, 0, n);
   linear(n, W, &m->vision.projection, NULL, D, f);
+}
+
+static void feature(const fvg_clip *m, const exact *e, double f[D]) {
+  raw_feature(m, e, f);
   unit(f, D);
 }
 
-/* What scores MMRL's base classes: 0.7 f + 0.3 norm(mean of the tokens' rows P_r); of other
+/* P_r [W, D] of MMRL, or P + U V of MMRL++; 0: it is neither. */
+static int projection_of(const world *w, double *P_r) {
+  const fvg_parameter *P = fvg_learner_parameter(w->p, "image_encoder.proj_rep"),
+                      *U = fvg_learner_parameter(w->p, "image_encoder.A"),
+                      *V = fvg_learner_parameter(w->p, "image_encoder.B");
+  int i, j, q, rank = U ? U->value.dim[1] : 0;
+  for (j = 0; (P || U) && j < W; j++)
+    for (i = 0; i < D; i++) {
+      double sum = P ? (double)((const float *)P->value.data)[j * D + i]
+                     : (double)((const float *)w->m->vision.projection.data)[i * W + j];
+      for (q = 0; q < rank; q++)
+        sum += (double)((const float *)U->value.data)[j * rank + q] * (double)((const float *)V->value.data)[q * D + i];
+      P_r[j * D + i] = sum;
+    }
+  return P || U;
+}
+
+/* (1 - lambda) z + lambda z_h where a head scores what the learner was tuned on; raw [D]: f before it got unit
+   length. */
+static double with_head(const world *w, int branch, int label, const double *raw, double z) {
+  const float *scale, *shift, *W_c, *b;
+  double z_h;
+  int j;
+  if (!fvg_learner_has_head(w->p) || (branch != FVG_TUNED && branch != FVG_BRANCH_BASE)) return z;
+  scale = (const float *)fvg_learner_parameter(w->p, "film_lp_img.scale")->value.data;
+  shift = (const float *)fvg_learner_parameter(w->p, "film_lp_img.bias")->value.data;
+  W_c = (const float *)fvg_learner_parameter(w->p, "linear_probe_proj.weight")->value.data + label * D;
+  b = (const float *)fvg_learner_parameter(w->p, "linear_probe_proj.bias")->value.data;
+  for (z_h = (double)b[label], j = 0; j < D; j++) z_h += (double)W_c[j] * ((double)scale[j] * raw[j] + (double)shift[j]);
+  return 0.3 * z + 0.7 * z_h;
+}
+
+/* What scores MMRL's and MMRL++'s base classes: 0.7 f + 0.3 norm(mean of the tokens' rows P_r); of other
    learners f. */
 static void mixed_feature(const world *w, const exact *e, double f[D]) {
-  double n[W], mean[W], f_r[D];
-  const float *p_r;                              /* [W, D] */
+  double n[W], mean[W], f_r[D], p_r[W * D];
   int i, j;
   feature(w->m, e, f);
-  if (strcmp(fvg_learner_method(w->p), "MMRL")) return;
-  p_r = (const float *)fvg_learner_parameter(w->p, "image_encoder.proj_rep")->value.data;
+  if (!projection_of(w, p_r)) return;
   memset(mean, 0, sizeof mean);
   for (i = 1; i <= TOKENS; i++) {
     leave(w->m, e, i, n);
     for (j = 0; j < W; j++) mean[j] += n[j] / TOKENS;
   }
   for (i = 0; i < D; i++)
-    for (f_r[i] = 0, j = 0; j < W; j++) f_r[i] += mean[j] * (double)p_r[j * D + i];
+    for (f_r[i] = 0, j = 0; j < W; j++) f_r[i] += mean[j] * p_r[j * D + i];
   unit(f_r, D);
   for (i = 0; i < D; i++) f[i] = 0.7 * f[i] + 0.3 * f_r[i];
 }
@@ -331,8 +368,8 @@ static double along(const double *f, const float *g) {
 
 /* The label's logit; b is given, since Grad-CAM takes it for a constant, as it does plain CLIP's
    feature of a picture that the learner sees otherwise. */
-static double score(const world *w, int branch, int label, double b, const float *f_clip,
-                    const exact *e) {
+static double prompts_score(const world *w, int branch, int label, double b, const float *f_clip,
+                            const exact *e) {
   const fvg_classifier *k = w->k[branch];
   const float *g = k->g + label * D, *g_clip = k->g_clip + label * D;
   const fvg_fvgpt_desc *d = &w->f->desc;
@@ -356,7 +393,13 @@ static double score(const world *w, int branch, int label, double b, const float
   return 17 * sum;
 }
 
-/* grid -> map of greatest value 1, as chapter 35's story has it */
+static double score(const world *w, int branch, int label, double b, const float *f_clip, const exact *e) {
+  double raw[D];
+  raw_feature(w->m, e, raw);
+  return with_head(w, branch, label, raw, prompts_score(w, branch, label, b, f_clip, e));
+}
+
+/* grid -> map of greatest value 1, as chapter 37's story has it */
 static void spread(const double grid[PATCHES], double map[PIXELS]) {
   double max = 0, u, v;
   int x, y, i, j;
@@ -472,6 +515,7 @@ static void test_prompted(fvg_ctx *c) {
   static const struct { const char *method; int no_fdc, no_pc, from, to; } x[] = {
     {"MMRL", 0, 0, FVG_ZERO_SHOT, FVG_BRANCH_NEW}, {"MMRL", 1, 0, FVG_BRANCH_BASE, FVG_BRANCH_BASE},
     {"MMRL", 0, 1, FVG_BRANCH_NEW, FVG_BRANCH_NEW}, {"MMRL", 1, 1, FVG_BRANCH_NEW, FVG_BRANCH_NEW},
+    {"MMRLpp", 0, 0, FVG_TUNED, FVG_BRANCH_NEW}, {"DePT_PromptSRC", 0, 0, FVG_TUNED, FVG_BRANCH_NEW},
     {"MaPLe", 0, 0, FVG_TUNED, FVG_BRANCH_NEW}, {"CoOp", 1, 0, FVG_BRANCH_BASE, FVG_BRANCH_BASE}};
   static exact e;
   size_t i;
@@ -616,12 +660,11 @@ static void test_attention(world *w) {
 static int refused(world *w, fvg_classifier *k, const float *x, int label, int kind, float *map, fvg_status expected,
                    const char *a, const char *b);
 
-/* A patch's row of what the learner reads of a picture: f and f_score, from
+/* A patch's row of what the learner reads of a picture: f and, if there is such a part, f_score or f_raw, from
    y = W_out [softmax(K K^T / sqrt d) V] at row `at`. */
-static void patch_row(const world *w, const exact *e, int at, float *f, float *f_score) {
+static void patch_row(const world *w, const exact *e, int at, float *f, float *third) {
   const fvg_block *b = last_block(w->m);
-  const fvg_parameter *rep = fvg_learner_parameter(w->p, "image_encoder.proj_rep");
-  double p[MOST], y[W], x[W], n[W], out[D], rep_out[D];
+  double p[MOST], y[W], x[W], n[W], out[D], rep_out[D], P_r[W * D];
   int h, i, j;
   for (h = 0; h < HEADS; h++) {
     double sum = 0;
@@ -635,13 +678,14 @@ static void patch_row(const world *w, const exact *e, int at, float *f, float *f
   linear(y, W, &b->out_weight, &b->out_bias, W, x);
   norm(x, &w->m->vision.ln_post_weight, &w->m->vision.ln_post_bias, n);
   linear(n, W, &w->m->vision.projection, NULL, D, out);
+  for (j = 0; j < D; j++) third[j] = (float)out[j];
   unit(out, D);
-  for (j = 0; j < D; j++) f[j] = f_score[j] = (float)out[j];
-  if (strcmp(fvg_learner_method(w->p), "MMRL")) return;
+  for (j = 0; j < D; j++) f[j] = (float)out[j];
+  if (!projection_of(w, P_r)) return;
   for (j = 0; j < D; j++)
-    for (rep_out[j] = 0, i = 0; i < W; i++) rep_out[j] += n[i] * (double)((float *)rep->value.data)[i * D + j];
+    for (rep_out[j] = 0, i = 0; i < W; i++) rep_out[j] += n[i] * P_r[i * D + j];
   unit(rep_out, D);
-  for (j = 0; j < D; j++) f_score[j] = (float)(0.7 * out[j] + 0.3 * rep_out[j]);
+  for (j = 0; j < D; j++) third[j] = (float)(0.7 * out[j] + 0.3 * rep_out[j]);
 }
 
 /* ln sum exp but for one number; -1: of all */
@@ -706,11 +750,11 @@ static void test_relevance(world *w, const char *const *word, int n_word, int fr
 
 static void test_relevances(fvg_ctx *c) {
   static const char *const word[] = {"sky", "sea", "red", "a"};
-  static const char *const method[] = {"CoOp", "MMRL", "MaPLe"};
+  static const char *const method[] = {"CoOp", "MMRL", "MaPLe", "MMRLpp", "DePT_PromptSRC"};
   int i, threads;
   float map[4][PIXELS];
   world w;
-  for (i = 0; i < 3; i++) {
+  for (i = 0; i < 5; i++) {
     world_open_with(&w, c, &two_layers, FVG_F32, method[i], 0, 0);
     test_relevance(&w, word, 4, FVG_ZERO_SHOT + (i > 0), FVG_BRANCH_NEW);
     test_relevance(&w, NULL, 0, FVG_TUNED, FVG_BRANCH_BASE);

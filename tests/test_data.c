@@ -1,4 +1,4 @@
-/* test_data.c - chapters 23 to 29 of fvgpt_clip.h: data sets from split files, folders and lists, few-shot draws,
+/* test_data.c - chapters 25 to 31 of fvgpt_clip.h: data sets from split files, folders and lists, few-shot draws,
    halves, scores. Run from the repository root; writes small files under build/test-data. */
 #define FVGPT_IMPLEMENTATION
 #define FVGPT_DIRENT

@@ -1,4 +1,4 @@
-/* Everything that is read from paths can be given in memory too: pictures with labels (chapter 26 of fvgpt_clip.h), the
+/* Everything that is read from paths can be given in memory too: pictures with labels (chapter 28 of fvgpt_clip.h), the
    vocabulary (chapter 10).  The same pictures as files and in memory train the same learner, bit for bit.  Uses
    examples/tiny-clip; writes below build/test-memory. */
 #define FVGPT_DIRENT

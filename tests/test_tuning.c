@@ -1,4 +1,4 @@
-/* Chapters 30 to 34 of fvgpt_clip.h: views of pictures and masks, training, calibration, DPC, classifiers,
+/* Chapters 32 to 36 of fvgpt_clip.h: views of pictures and masks, training, calibration, DPC, classifiers,
    checkpoints.  Run from the repository root; writes small pictures and checkpoints under build/test-tuning. */
 #define FVGPT_PTHREADS
 #define FVGPT_IMPLEMENTATION
@@ -761,7 +761,9 @@ static void test_order(world *w, diary *notes) {
 static void test_schedules(world *w, diary *notes) {
   static const struct { const char *method, *what; int epochs, steps; double rate; } stage[] = {
     {"MaPLe", "MaPLe", 5, N / 4, 0.0035}, {"MaPLe", "FVGPT_MaPLe", 10, N / 4, 0.0035},
-    {"PromptSRC", "FVGPT_PromptSRC", 10, 1, 0.0025}, {"MMRL", "FVGPT_MMRL", 10, N / 4, 0.001}};
+    {"PromptSRC", "FVGPT_PromptSRC", 10, 1, 0.0025}, {"MMRL", "FVGPT_MMRL", 10, N / 4, 0.001},
+    {"MMRLpp", "FVGPT_MMRLpp", 10, N / 4, 0.001}, {"DePT_CoOp", "DePT_CoOp", 10, N / 4, 0.0035},
+    {"DePT_PromptSRC", "FVGPT_DePT_PromptSRC", 10, N / 4, 0.0025}};
   size_t i;
   for (i = 0; i < sizeof stage / sizeof *stage; i++) {
     fvg_fvgpt_desc fd = fvgpt_desc();
@@ -1425,7 +1427,8 @@ static fvg_status run_with_state(world *w, const char *method, int *left, int st
   memset(&fd, 0, sizeof fd);
   memset(&vd, 0, sizeof vd);
   d.method = fvg_method_find(method);
-  if (!strcmp(method, "PromptSRC")) {            /* an average to which every epoch adds */
+  d.n_ctx = !strcmp(method, "DePT_CoOp") ? 4 : 0;
+  if (strstr(method, "PromptSRC")) {             /* an average to which every epoch adds */
     d.option = every_epoch;
     d.n_option = 2;
   }
@@ -1466,7 +1469,7 @@ static int exists(const char *name) {
 }
 
 static void test_resume(void) {
-  static const char *const method[] = {"CoOp", "MaPLe", "MMRL", "PromptSRC"};
+  static const char *const method[] = {"CoOp", "MaPLe", "MMRL", "PromptSRC", "MMRLpp", "DePT_CoOp", "DePT_PromptSRC"};
   world w;
   fvg_desc d;
   fvg_learner *whole, *cut;
@@ -1477,8 +1480,8 @@ static void test_resume(void) {
   d.progress = count_down;
   d.user = &left;
   remove(STATE);
-  for (i = 0; i < 4; i++) {
-    if (world_open_on(&w, &d, i == 3 ? &long_text : &standard)) {
+  for (i = 0; i < 7; i++) {
+    if (world_open_on(&w, &d, strstr(method[i], "PromptSRC") ? &long_text : &standard)) {
       check(0, "a world to stop in");
       return;
     }
@@ -1766,6 +1769,7 @@ static fvg_learner *learner_of(world *w, const char *method, int n_class) {
   fvg_learner *l = NULL;
   memset(&d, 0, sizeof d);
   d.method = fvg_method_find(method);
+  d.n_ctx = !strcmp(method, "DePT_CoOp") ? 4 : 0;      /* its 16 are too many for this model                     */
   d.seed = 3;
   need(!fvg_learner_new(w->m, &l, names, n_class, &d), fvg_error(w->c));
   return l;
@@ -2888,6 +2892,72 @@ static void test_many_classes(void) {
 }
 
 /* Each branch scores the part that is meant, also where pictures come in more than one portion. */
+/* DePT's 0.3 z + 0.7 z_h of class k; raw NULL: there is no head. */
+static double with_head(const fvg_learner *l, const float *raw, int k, double z) {
+  double z_h;
+  int e;
+  if (!raw) return z;
+  z_h = (double)((float *)fvg_learner_parameter(l, "linear_probe_proj.bias")->value.data)[k];
+  for (e = 0; e < D; e++)
+    z_h += (double)((float *)fvg_learner_parameter(l, "linear_probe_proj.weight")->value.data)[k * D + e] *
+           ((double)((float *)fvg_learner_parameter(l, "film_lp_img.scale")->value.data)[e] * (double)raw[e] +
+            (double)((float *)fvg_learner_parameter(l, "film_lp_img.bias")->value.data)[e]);
+  return 0.3 * z + 0.7 * z_h;
+}
+
+/* FVG-PT sees of DePT what its prompts score: a step of stage 2 is that of f, f_fg and plain CLIP's features. */
+static void test_head_in_training(world *w, const char *method) {
+  enum { PARTS = 3 };
+  static float row[2][PARTS * N * D], part[2][2][N * D];
+  fvg_learner *l = learner_of(w, method, BASE);
+  fvg_views *v;
+  fvg_train_desc t = train_desc(1);
+  fvg_fvgpt_desc fd = fvgpt_desc();
+  fvg_fvgpt *f = NULL, *by_hand = NULL;
+  fvg_optimizer *o = NULL;
+  fvg_fvgpt_batch x;
+  fvg_fvgpt_report report;
+  float g[BASE * D], g_clip[BASE * D], area[N];
+  int index[N], label[N], i, k, side;
+  double worst = 0;
+  memset(&x, 0, sizeof x);
+  memset(&report, 0, sizeof report);
+  nudge(l, 8);
+  v = whole_views(w, l);
+  t.batch = N;
+  t.optimizer.warmup_epochs = -1;
+  for (i = 0; i < N; i++) { index[i] = i; label[i] = item[i].label; }
+  need(!fvg_fvgpt_new(w->c, &f, &fd) && !fvg_fvgpt_new(w->c, &by_hand, &fd) &&
+           !fvg_optimizer_new(w->c, &o, by_hand->params, by_hand->n_params, &t.optimizer) &&
+           !fvg_views_get(v, row[0], row[1], area, &w->train, index, N, 0) &&
+           !fvg_learner_text_features(l, g, names, BASE) &&
+           !fvg_clip_encode_classes(w->m, g_clip, NULL, names, BASE), "modules and features");
+  for (side = 0; side < 2; side++)
+    for (k = 0; k < 2; k++)
+      for (i = 0; i < N; i++)
+        memcpy(part[side][k] + i * D, row[side] + (i * PARTS + k) * D, D * sizeof **row);
+  x.n = N;
+  x.n_class = BASE;
+  x.f = part[0][0];
+  x.f_fg = part[1][0];
+  x.f_clip = part[0][1];
+  x.g = g;
+  x.g_clip = g_clip;
+  x.area = area;
+  x.label = label;
+  check(!fvg_fvgpt_train(f, l, v, task_of(NULL, &w->train), &t) &&
+            !fvg_fvgpt_step(by_hand, &report, o, (double)t.optimizer.lr, &x), fvg_error(w->c));
+  for (i = 0; i < f->n_params; i++)
+    worst = fmax(worst, largest_gap((float *)f->params[i]->value.data, (float *)by_hand->params[i]->value.data,
+                                    (int)fvg_tensor_count(&f->params[i]->value)));
+  check(worst < 2e-6, method);
+  fvg_optimizer_free(o);
+  fvg_fvgpt_free(f);
+  fvg_fvgpt_free(by_hand);
+  fvg_views_free(v);
+  fvg_learner_free(l);
+}
+
 static void test_parts(world *w, const char *method) {
   enum { COPIES = 2100 };
   fvg_learner *l = learner_of(w, method, BASE);
@@ -2902,10 +2972,11 @@ static void test_parts(world *w, const char *method) {
   need(!fvg_encode_task(w->m, l, rows, task_of(&w->set, &w->train)), "features");
   for (i = N; i < COPIES; i++) memcpy(rows + i * width, rows + i % N * width, (size_t)width * sizeof *rows);
   of = fvg_learner_features(w->m, l, rows);
-  check(of.f == rows && of.f_clip == rows + (width > D ? D : 0) && of.f_score == rows + (width > 2 * D ? 2 * D : 0),
-        "the parts of a row");
+  check(of.f == rows && of.f_clip == rows + (width > D ? D : 0) &&
+            of.f_score == rows + (width > 2 * D && !fvg_learner_has_head(l) ? 2 * D : 0) &&
+            of.f_raw == (fvg_learner_has_head(l) ? rows + 2 * D : NULL), "the parts of a row");
   of = fvg_learner_features(w->m, NULL, rows);
-  check(of.f == rows && of.f_clip == rows && of.f_score == rows, "plain CLIP has one");
+  check(of.f == rows && of.f_clip == rows && of.f_score == rows && !of.f_raw, "plain CLIP has one");
   fd.no_fdc = 1;
   fd.logit_scale = 2 * w->m->logit_scale;
   need(!fvg_fvgpt_new(w->c, &f, &fd) && !fvg_learner_text_features(l, g, names, BASE) &&
@@ -2927,6 +2998,8 @@ static void test_parts(world *w, const char *method) {
       sum[2] += scale * (double)of.f[e] * (double)g_i[e];
       sum[3] += 2 * scale * (double)of.f_score[e] * (double)g_i[e];
     }
+    sum[1] = with_head(l, of.f_raw, i % BASE, sum[1]);
+    sum[3] = with_head(l, of.f_raw, i % BASE, sum[3]);
     for (e = 0; e < 4; e++) bad += fabs(sum[e] - (double)z[e][i]) > 2e-4;
   }
   check(!bad, "every branch scores its part, without adapters the base branch at FVG-PT's own scale");
@@ -3223,6 +3296,11 @@ int main(void) {
   test_parts(&w, "CoOp");
   test_parts(&w, "PromptSRC");
   test_parts(&w, "MMRL");
+  test_parts(&w, "MMRLpp");
+  test_parts(&w, "DePT_CoOp");
+  test_parts(&w, "DePT_PromptSRC");
+  test_head_in_training(&w, "DePT_CoOp");
+  test_head_in_training(&w, "DePT_PromptSRC");
   test_parts_in_training(&w);
   test_parts_in_branches(&w);
   test_parts_in_evidence(&w);

@@ -49,8 +49,9 @@ static const char *const manual[] = {
   "                 [--quick] in one pass of the image tower, and coarser\n",
 
   "fvgpt tune       --model DIR --data ROOT [--data ROOT2]... --trainer NAME,... --out DIR\n"
-  "                 NAME: CoOp KgCoOp ProGrad CoCoOp PromptSRC MaPLe DAPT MMRL, or FVGPT_ or\n"
-  "                 DPC_ before one; DAPT_G is DAPT on masks that it makes anew after every epoch\n"
+  "                 NAME: CoOp KgCoOp ProGrad CoCoOp PromptSRC MaPLe DAPT MMRL MMRLpp DePT_CoOp\n"
+  "                 DePT_PromptSRC, or FVGPT_ or DPC_ before one; DAPT_G is DAPT on masks that it\n"
+  "                 makes anew after every epoch\n"
   "                 [--split F] [--shots 16] [--seeds 1,2,3]\n"
   "                 [--augment crop|none|squash|crop:K]\n"
   "                 [--preset fork|original] published settings of each method, for the protocol\n"

@@ -205,15 +205,17 @@ static fvg_status ask_trust(const study *x, look *by, const panel *q, const grou
   if (!text) return FVG_E_NOMEM;
   fvg_status s = fvg_learner_text_features(q->tuned->l, text, g->task.class_name,
                                            g->task.n_class);
+  const fvg_features whole = fvg_learner_features(x->m, q->tuned->l, row);
+  const fvg_features fg = fvg_learner_features(x->m, q->tuned->l, row + width);
   fvg_fvgpt_batch batch;
   memset(&batch, 0, sizeof batch);
   batch.n = 1;
   batch.n_class = g->task.n_class;
-  batch.f = row;
-  batch.f_fg = row + width;
-  if (width == 3 * d) {
-    batch.f_score = row + 2 * d;
-    batch.f_score_fg = row + width + 2 * d;
+  batch.f = whole.f;
+  batch.f_fg = fg.f;
+  if (whole.f_score != whole.f) {
+    batch.f_score = whole.f_score;
+    batch.f_score_fg = fg.f_score;
   }
   batch.g = text;
   batch.area = &area;

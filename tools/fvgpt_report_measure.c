@@ -284,7 +284,8 @@ static fvg_status ask_gate(study *x, const group *g, const tuned_model *tuned, c
   take_part(other, n, width, 0, d, room + values);
   batch.f = room;
   batch.f_fg = room + values;
-  if (width == 3 * d) {
+  const fvg_features row = fvg_learner_features(x->m, tuned->l, rows);
+  if (row.f_score != row.f) {
     take_part(rows, n, width, 2, d, room + 2 * values);
     take_part(other, n, width, 2, d, room + 3 * values);
     batch.f_score = room + 2 * values;

@@ -11,7 +11,7 @@
    is looked at, or what becomes of it without distillation or on inverted masks. */
 static int is_ablation(const char *name) {
   if (strstr(name, "+no_distillation") || strstr(name, "+inverted_masks")) return 1;
-  const char *method_end = strchr(name, '_');
+  const char *method_end = strrchr(name, '_');
   const char *part = method_end ? method_end + 1 : name;
   if (!strncmp(part, "FRG+", 4) || !strncmp(part, "FDC", 3)) return 1;
   return !strncmp(part, "PC", 2) && (!part[2] || part[2] == '+');

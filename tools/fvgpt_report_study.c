@@ -136,7 +136,8 @@ static fvg_status panel_new(study *x, const model *w, int at, const tuned_model 
                       task->n_class);
   }
   if (!s && f && at == 0) {
-    s = classifier_of(x->m, &q->tuned_k, FVG_TUNED, tuned->l, NULL, own, task->class_name,
+    const fvg_branch prompts = fvg_learner_has_head(tuned->l) ? FVG_TUNED_NEW : FVG_TUNED;
+    s = classifier_of(x->m, &q->tuned_k, prompts, tuned->l, NULL, own, task->class_name,
                       task->n_class);
   }
   return s;

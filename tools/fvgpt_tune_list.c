@@ -204,7 +204,8 @@ static fvg_status check_trainer(fvg_ctx *c, const char *name, int is_fvgpt, int 
   if (!*method) {
     return fvg_fail(c, FVG_E_ARG,
                     "--trainer %s: CoOp, KgCoOp, ProGrad, CoCoOp, PromptSRC, MaPLe, DAPT, DAPT_G, "
-                    "MMRL, or one of them behind FVGPT_ or DPC_ is expected",
+                    "MMRL, MMRLpp, DePT_CoOp, DePT_PromptSRC, or one of them behind FVGPT_ or DPC_ "
+                    "is expected",
                     name);
   }
 
