@@ -6,6 +6,7 @@ fvgpt=$build/fvgpt
 world=$build/world
 model=examples/tiny-clip
 work=$build/test-commands
+export FVGPT_CACHE=none                                  # what is tested is computed; the tests of the cache name a folder
 passed=0
 failed=0
 check() {                                                # check "what" command...: the command succeeds

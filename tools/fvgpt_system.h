@@ -18,6 +18,8 @@ int is_terminal(FILE *stream);
 /* Seconds since some moment. */
 double now(void);
 int processors(void);
+/* No other process of this machine has the same now. */
+long process_number(void);
 /* Are all arguments UTF-8?  0: no, after a message. */
 int check_arguments(int argc, char **argv);
 
@@ -30,6 +32,10 @@ int is_absent(const char *path);
 int can_write(const char *folder);
 /* Makes all folders of a path that do not exist yet. */
 fvg_status make_folders(fvg_ctx *c, const char *path);
+/* Creates a file for writing, which must not exist yet; NULL: it does, or cannot be made. */
+FILE *create_new_file(const char *path);
+/* How long ago a file was last written to; 0 if nobody knows. */
+double seconds_since_change(const char *path);
 /* Removes what a killed run left of files that it was writing; nobody else writes to the folder. */
 void remove_temporaries(const char *folder);
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fvgpt_cache.h"
 #include "fvgpt_checks.h"
 #include "fvgpt_tune_check.h"
 #include "fvgpt_tune_list.h"
@@ -180,22 +181,28 @@ static fvg_status add_tests(tuning *t) {
   return s;
 }
 
+static void free_tests(tuning *t) {
+  for (int i = 0; i < t->n_test; i++) test_free(t->m->ctx, &t->test[i]);
+  t->n_test = 0;
+}
+
+/* The test sets of an entry stay for the next one, if that is of the same data set. */
 static fvg_status open_entry(tuning *t, const table_entry *e) {
+  const int has_tests = t->at && t->at->set == e->set;
   t->at = e;
   t->d = &t->set[e->set];
-  t->n_test = 0;
+  if (!has_tests) free_tests(t);
   if (t->n_entry > 1) snprintf(t->out, sizeof t->out, "%s/%s", t->o->out, e->key);
   else snprintf(t->out, sizeof t->out, "%s", t->o->out);
   fvg_status s = make_folders(t->m->ctx, t->out);
   if (s) return s;
   remove_temporaries(t->out);
-  return add_tests(t);
+  return has_tests ? FVG_OK : add_tests(t);
 }
 
 static void close_entry(tuning *t) {
   fvg_ctx *c = t->m->ctx;
   free_entry_views(t);
-  for (int i = 0; i < t->n_test; i++) test_free(c, &t->test[i]);
   for (int row = 0; row < t->n_row; row++) {
     for (int run = 0; run < t->n_seed; run++) {
       fvg_release(c, t->curve[row][run]);
@@ -250,7 +257,11 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   if (!s) s = open_sets(t);
   if (!s) s = check_run(t);
   if (!s) remove_temporaries(o->out);
+  feature_cache *cache = NULL;
+  if (!s) s = open_cache(t->m, &o->common, &cache);
   for (int e = 0; !s && e < t->n_entry; e++) s = run_entry(t, e);
+  free_tests(t);
+  close_cache(cache);
   close_sets(t);
   for (int e = 0; e <= MAX_ENTRIES; e++) unlock_folder(&t->lock[e]);
   fvg_clip_free(t->m);

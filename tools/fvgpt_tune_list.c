@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fvgpt_cache.h"
+
 const char *const calibration_name[3] = {"published", "crossfit", "guarded"};
 
 /* The options and their defaults. */
@@ -18,6 +20,7 @@ void declare_tune(option_table *t, void *options) {
   o->dpc_top_k = 8;
 
   add_common(t, &o->common);
+  add_cache(t, &o->common);
   add_learner_options(t, &o->learner);
   add_data_options(t, &o->data, MASKS_FROM);
   add_foreground_options(t, &o->foreground);
