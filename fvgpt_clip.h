@@ -15725,6 +15725,23 @@ static fvg_status fvg__keys_work(void *arg, fvg_ctx *c, int i) {
   return FVG_OK;
 }
 
+/* Makes the keys of n views, n <= FVG__IMAGE_BATCH. */
+static fvg_status fvg__view_keys(const fvg_views *v, const fvg_item *const *item, int n, int epoch,
+                                 int foreground, fvg__view_key *key) {
+  uint64_t model[2];
+  fvg_status s = fvg_clip_image_key(v->clip, model);
+  fvg__keys_job j;
+  j.v = v;
+  j.item = item;
+  j.epoch = epoch;
+  j.foreground = foreground;
+  j.key = key;
+  fvg__batch_job batch;
+  batch.work = fvg__keys_work;
+  batch.arg = &j;
+  return s ? s : fvg__batch(v->clip->ctx, &batch, n);
+}
+
 /* ---- views in the store ---- */
 /* Finds a row; a row that is not finite is none. */
 static int fvg__find_row(const fvg_clip *m, const uint64_t key[2], float *row, int n) {
@@ -15766,13 +15783,15 @@ static void fvg__keep_view(const fvg_views *v, const fvg__view_key *key, const f
   store->keep(store->user, key->fg, v->encoded, d + 1);
 }
 
-/* Encodes those of n views whose numbers stand in missing [n_missing], and keeps them. */
+/* Encodes those of n views whose numbers stand in missing [n_missing], and keeps them.  A file may
+   have been written to after it was hashed; what does not have its key any more is not kept. */
 static fvg_status fvg__views_fill(fvg_views *v, const fvg_item *const *item, int epoch,
                                   const fvg__view_key *key, const int *missing, int n_missing,
                                   float *f, float *f_fg, float *area) {
   const int width = v->width;
   const size_t bytes = (size_t)width * sizeof *f;
   const fvg_item *wanted[FVG__IMAGE_BATCH];
+  fvg__view_key after[FVG__IMAGE_BATCH];
   float new_area[FVG__IMAGE_BATCH];
   float *new_f = FVG_NEW_ARRAY(v->clip->ctx, float, fvg__row(2 * n_missing, width));
   if (!new_f) return FVG_E_NOMEM;
@@ -15782,13 +15801,16 @@ static fvg_status fvg__views_fill(fvg_views *v, const fvg_item *const *item, int
 
   fvg_status s = fvg__views_compute(v, wanted, n_missing, epoch, new_f, new_fg,
                                     area ? new_area : NULL);
+  if (!s) s = fvg__view_keys(v, wanted, n_missing, epoch, f_fg != NULL, after);
   for (int k = 0; !s && k < n_missing; k++) {
+    const fvg__view_key *of = &key[missing[k]];
     const size_t from = fvg__row(k, width);
     const size_t to = fvg__row(missing[k], width);
     memcpy(f + to, new_f + from, bytes);
     if (f_fg) memcpy(f_fg + to, new_fg + from, bytes);
     if (area) area[missing[k]] = new_area[k];
-    fvg__keep_view(v, &key[missing[k]], f + to, f_fg ? f_fg + to : NULL, new_area + k);
+    if (!memcmp(of, &after[k], sizeof *of))
+      fvg__keep_view(v, of, f + to, f_fg ? f_fg + to : NULL, new_area + k);
   }
   fvg_release(v->clip->ctx, new_f);
   return s;
@@ -15798,18 +15820,7 @@ static fvg_status fvg__views_fill(fvg_views *v, const fvg_item *const *item, int
 static fvg_status fvg__views_recall(fvg_views *v, const fvg_item *const *item, int n, int epoch,
                                     float *f, float *f_fg, float *area) {
   fvg__view_key key[FVG__IMAGE_BATCH];
-  uint64_t model[2];
-  fvg_status s = fvg_clip_image_key(v->clip, model);
-  fvg__keys_job j;
-  j.v = v;
-  j.item = item;
-  j.epoch = epoch;
-  j.foreground = f_fg != NULL;
-  j.key = key;
-  fvg__batch_job batch;
-  batch.work = fvg__keys_work;
-  batch.arg = &j;
-  if (!s) s = fvg__batch(v->clip->ctx, &batch, n);
+  fvg_status s = fvg__view_keys(v, item, n, epoch, f_fg != NULL, key);
   if (s) return s;
 
   int missing[FVG__IMAGE_BATCH];

@@ -634,11 +634,14 @@ typedef struct shelf {
   int length[SHELF], n, n_asked, n_found;
   int is_spoilt;                      /* 1: rows that are found hold what is no number */
   int is_full;                        /* 1: nothing more is kept */
+  uint8_t *edited;                    /* a pixel that changes when the shelf is next asked; NULL: none does */
 } shelf;
 
 static int find_on_shelf(void *user, const uint64_t key[2], float *row, int n) {
   shelf *x = (shelf *)user;
   x->n_asked++;
+  if (x->edited) *x->edited ^= 1;
+  x->edited = NULL;
   for (int i = 0; i < x->n; i++) {
     if (memcmp(x->key[i], key, sizeof x->key[i]) || x->length[i] != n) continue;
     memcpy(row, x->row[i], (size_t)n * sizeof *row);
@@ -917,6 +920,16 @@ static void test_store_memory(world *w, const fvg_store *store, shelf *x) {
     w->set = on_disk.set;
     w->train = on_disk.train;
   }
+  memset(x, 0, sizeof *x);
+  x->edited = &picture[3].image.pixels[7];
+  need(!fvg_dataset_of_pictures(w->c, &memory, picture, 4, names, BASE), "pictures in memory");
+  w->set = memory;
+  w->train = memory.train;
+  fresh_views(w, &d, got);
+  check(x->n == 5, "a picture that changes between its key and its encoding is not kept");
+  fvg_dataset_free(&memory);
+  w->set = on_disk.set;
+  w->train = on_disk.train;
   for (int i = 0; i < 4; i++) {
     fvg_image_free(w->c, &picture[i].image);
     fvg_image_free(w->c, &picture[i].mask);
