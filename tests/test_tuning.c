@@ -921,7 +921,7 @@ static void test_store_memory(world *w, const fvg_store *store, shelf *x) {
     w->train = on_disk.train;
   }
   memset(x, 0, sizeof *x);
-  x->edited = &picture[3].image.pixels[7];
+  x->edited = &picture[0].image.pixels[7];
   need(!fvg_dataset_of_pictures(w->c, &memory, picture, 4, names, BASE), "pictures in memory");
   w->set = memory;
   w->train = memory.train;
