@@ -803,9 +803,9 @@ check "a folder that cannot be made" encoded nowhere --cache "$work/stdout/cache
 check "is told in a line" sh -c "grep -v '^fvgpt: note' '$work/stderr' | grep -c 'features are not kept' | grep -q -x 1"
 
 # killed, and two at a time
-all_pictures() { "$fvgpt" encode --threads 1 --cache "$store" --model "$model" --out "$work/$1.st" "$w"/*/images/* >"$work/$1.out" 2>&1; }
+all_pictures() { "$fvgpt" encode --threads 1 --cache "$store" --model "$model" --out "$work/$1.st" "$w"/all/*/images/* >"$work/$1.out" 2>&1; }
 rm -rf "$store"
-"$fvgpt" encode --cache "$store" --model "$model" --out "$work/kill.st" "$w"/*/images/* >/dev/null 2>&1 &
+"$fvgpt" encode --cache "$store" --model "$model" --out "$work/kill.st" "$w"/all/*/images/* >/dev/null 2>&1 &
 run=$!
 until [ -n "$(find "$store" -name '*.features' -size +8 2>/dev/null)" ] || ! kill -0 $run 2>/dev/null; do :; done
 kill -9 $run 2>/dev/null

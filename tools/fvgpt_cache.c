@@ -184,8 +184,9 @@ static void scan_file(feature_cache *x, int file, uint8_t *block) {
   if (!start_reading(x, file)) return;
   const uint64_t size = x->reading.size;
   of->size = size;
-  if (size < sizeof head || !read_bytes(x, &head, 0, sizeof head)) return;
-  of->is_ours = !memcmp(&head, &our_head, sizeof head);
+  const size_t n_head = size < sizeof head ? (size_t)size : sizeof head;
+  if (!read_bytes(x, &head, 0, n_head)) return;
+  of->is_ours = !memcmp(&head, &our_head, n_head);
   if (!of->is_ours) {
     fvg_log(c, 0, "%s: not a file of features by this version and machine; it is passed over",
             x->reading_path);
