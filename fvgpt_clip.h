@@ -545,6 +545,9 @@ struct fvg_clip {
   int counts_shared;                 /* 1: this model's context counts their bytes */
   int owns_context;                  /* 1: made by fvg_open */
   fvg_status failed;                 /* why fvg_open could not open it, else FVG_OK */
+  const struct fvg_store *store;     /* where features are kept, see fvg_clip_set_store */
+  uint64_t image_key[2];             /* as fvg_clip_image_key gives it, once has_image_key is 1 */
+  int has_image_key;
 };
 
 /* Makes a model from weights with Hugging Face's, OpenAI's or open_clip's names, also inside the
@@ -626,6 +629,15 @@ FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m);
 /* images [n, 3, image_size, image_size] -> features [n, embed_dim], not normalised.  8 images pass
    the tower at a time. */
 FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, float *features, const float *images, int n);
+
+#ifndef FVGPT_NO_STDIO
+/* n picture files through the test transform -> features [n, embed_dim], not normalised.  The files
+   are decoded by as many threads as there are, and what the model's store has is not encoded again
+   (fvg_clip_set_store).  exif_rotate: as in fvg_dataset_desc.  The first file that cannot be read
+   is the error, as of fvg_image_load. */
+FVG_DEF fvg_status fvg_clip_encode_files(fvg_clip *m, float *features, const char *const *path,
+                                         int n, int exif_rotate);
+#endif
 
 /* The most bytes that fvg_clip_encode_images adds to the model, which keeps them; from n = 8 on
    they do not grow.  0 without an image tower.  (fvg_clip_encode_texts uses the same working memory
@@ -1151,6 +1163,55 @@ FVG_DEF double fvg_harmonic_mean(double base, double new_);
 /* =================================================================================================
    RUNS: from pictures to a tuned classifier                                    (chapters 32 to 39)
    ============================================================================================== */
+
+/* -------------------------------------------------------------------------------------------------
+   Stores: features that outlive a run
+
+   A program can lend a model a memory, such as files in a folder (fvgpt's --cache).  What it finds
+   there is neither decoded nor encoded again, and has the same bits as if it were.
+   ---------------------------------------------------------------------------------------------- */
+/* A hash of 128 bits: fast, and not made to withstand somebody who wants two inputs to agree.
+   Chapter 30 explains it. */
+typedef struct fvg_hash {
+  uint64_t lane[2];
+} fvg_hash;
+
+FVG_DEF fvg_hash fvg_hash_begin(void);
+
+/* Adds n bytes.  Where one call ends and the next begins counts: "ab" and "c" is not "a" and
+   "bc". */
+FVG_DEF void fvg_hash_add(fvg_hash *h, const void *bytes, size_t n);
+
+/* The hash of what was added so far. */
+FVG_DEF void fvg_hash_end(const fvg_hash *h, uint64_t key[2]);
+
+/* A key stands for all that a row depends on: the weights of the image tower, the SIMD level, the
+   preprocessing, the bytes of the picture and of its mask, and how the view is made of them.  Rows
+   are what the tower gives, not normalised, in the order of this machine's bytes: [embed_dim], and
+   for foreground views one number more, the share of foreground.  Both functions are called by the
+   thread that uses the model. */
+typedef struct fvg_store {
+  /* Writes the row of a key and returns 1; returns 0 if there is none.  A row that is not finite
+     counts as none. */
+  int (*find)(void *user, const uint64_t key[2], float *row, int n);
+
+  /* Is offered a new row.  It may be dropped. */
+  void (*keep)(void *user, const uint64_t key[2], const float *row, int n);
+
+  void *user;                        /* is handed to both */
+} fvg_store;
+
+/* From now on the model looks for features in the store, which must live longer, before it encodes
+   pictures, and offers it those that it had to encode.  It does so in fvg_encode_task,
+   fvg_clip_encode_files and views that are kept (any but FVG_AUGMENT_CROP), as far as they need
+   CLIP's own image tower.  store NULL: no longer.  fvg_clip_share does not pass a store on.
+   FVG_E_ARG: the store lacks a function. */
+FVG_DEF fvg_status fvg_clip_set_store(fvg_clip *m, const fvg_store *store);
+
+/* The part of all those keys that comes from the model: a hash of the image tower as it lies in
+   memory, of the SIMD level and of FVGPT_VERSION.  It is computed once; a program that changes
+   weights in place gives the model its store again afterwards.  FVG_E_ARG: no image tower. */
+FVG_DEF fvg_status fvg_clip_image_key(fvg_clip *m, uint64_t key[2]);
 
 /* -------------------------------------------------------------------------------------------------
    Views: what training sees of a picture
@@ -7861,6 +7922,7 @@ static fvg_status fvg__unpack_blocks(fvg_clip *m, const fvg_transformer *t) {
 FVG_DEF fvg_status fvg_clip_unpack(fvg_clip *m) {
   if (m->shared)
     return fvg_fail(m->ctx, FVG_E_ARG, "fvg_clip_unpack: other models use these weights too");
+  m->has_image_key = 0;
   fvg_status s = fvg__unpack_blocks(m, &m->vision.transformer);
   if (!s) s = fvg__unpack_blocks(m, &m->text.transformer);
   if (!s && m->has_vision) s = fvg__unpack_range(m, m, FVG__PATCH, FVG__IMAGE_PROJECTION);
@@ -8423,6 +8485,7 @@ FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m) {
   *copy = *m;
   copy->ctx = c;
   copy->tape = NULL;
+  copy->store = NULL;
   copy->owns_context = 0;
   copy->counts_shared = 0;
   copy->tokenizer = NULL;
@@ -15744,7 +15807,128 @@ FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_item
    (nearest pixel).
 
    Every random choice draws from a stream of its own, numbered by purpose, epoch and image: a seed
-   repeats a run bit for bit, whatever ran before it. */
+   repeats a run bit for bit, whatever ran before it.
+
+   Features outlive a run in a store that the program lends the model (fvg_store).  A row is found
+   there by a key, the hash of all it depends on, so that nothing ever has to be declared outdated:
+   another model, another mask or a picture that was edited is another key.  Of a picture that is
+   found, the file's bytes are read and hashed, and not decoded.
+
+   The hash takes in words w of 8 bytes.  Two lanes a and b, 64 bits each, go side by side:
+
+     a <- (rot31(a) xor w) A          rot: the bits of a word turned left
+     b <- (rot27(b) xor w) B          A, B: odd, so that each step can be undone
+
+   For one w, different a stay different, and so do different w for one a: inputs that differ in one
+   word end in different lanes.  To meet again, they must differ in a second word by rot31 of the
+   difference in a and also by rot27 of that in b, which after the products have nothing to do with
+   each other.  At last the two lanes become the seeds of splitmix64, whose outputs each depend on
+   every bit. */
+
+/* ---- a hash of 128 bits ---- */
+FVG_DEF fvg_hash fvg_hash_begin(void) {
+  fvg_hash h = {{0x243F6A8885A308D3u, 0x13198A2E03707344u}};      /* the digits of pi */
+  return h;
+}
+
+static void fvg__hash_word(fvg_hash *h, uint64_t w) {
+  h->lane[0] = (fvg__rotate_left(h->lane[0], 31) ^ w) * 0x9E3779B97F4A7C15u;
+  h->lane[1] = (fvg__rotate_left(h->lane[1], 27) ^ w) * 0xD1342543DE82EF95u;
+}
+
+/* What is left of the last word is filled with zeros; the number of bytes tells them from zeros
+   that were given. */
+FVG_DEF void fvg_hash_add(fvg_hash *h, const void *bytes, size_t n) {
+  const uint8_t *at = (const uint8_t *)bytes;
+  fvg_hash x = *h;
+  size_t left = n;
+  for (; left >= 8; left -= 8) {
+    uint64_t word;
+    memcpy(&word, at, sizeof word);
+    fvg__hash_word(&x, word);
+    at += 8;
+  }
+
+  uint64_t last = 0;
+  if (left) memcpy(&last, at, left);
+  fvg__hash_word(&x, last);
+  fvg__hash_word(&x, (uint64_t)n);
+  *h = x;
+}
+
+/* The two steps can be undone as well: key[1] tells the second lane, and then key[0] the first. */
+FVG_DEF void fvg_hash_end(const fvg_hash *h, uint64_t key[2]) {
+  uint64_t seed = h->lane[0] ^ fvg__rotate_left(h->lane[1], 32);
+  key[0] = fvg__splitmix(&seed);
+  seed = h->lane[1] + key[0];
+  key[1] = fvg__splitmix(&seed);
+}
+
+/* ---- the key of a model ---- */
+/* Adds a tensor as it lies in memory; panels are filled up to their width. */
+static void fvg__hash_tensor(fvg_hash *h, const fvg_ctx *c, const fvg_tensor *x) {
+  size_t bytes = fvg_tensor_count(x) * fvg_dtype_size(x->type);
+  if (x->type == FVG_F32_PANELS) {
+    const int width = fvg_panel_width(c);
+    const int n = x->dim[0];
+    const size_t row = fvg_tensor_count(x) / (size_t)n;
+    bytes = fvg__row(fvg__ceil_div(n, width), width) * row * sizeof(float);
+  }
+  const int type = (int)x->type;
+  fvg_hash_add(h, &type, sizeof type);
+  fvg_hash_add(h, x->dim, (size_t)x->n_dim * sizeof *x->dim);
+  fvg_hash_add(h, x->data, x->data ? bytes : 0);
+}
+
+/* Adds the tensors of the rows first to last of the table of names. */
+static void fvg__hash_range(fvg_hash *h, const fvg_ctx *c, const void *model_or_block, int first,
+                            int last) {
+  for (int id = first; id <= last; id++) {
+    const char *at = (const char *)model_or_block + fvg__known_tensors[id].offset;
+    fvg__hash_tensor(h, c, (const fvg_tensor *)at);
+  }
+}
+
+/* Other code may make other bits of the same numbers: therefore the SIMD level and the version. */
+static void fvg__hash_tower(fvg_hash *h, const fvg_clip *m) {
+  const fvg_ctx *c = m->ctx;
+  const fvg_vision_tower *v = &m->vision;
+  const fvg_transformer *t = &v->transformer;
+  const int settings[] = {fvg_simd_level(c), m->embed_dim, v->image_size, v->patch_size, v->n_token,
+                          v->width, t->n_layer, t->n_head, (int)t->activation};
+  fvg_hash_add(h, FVGPT_VERSION, sizeof FVGPT_VERSION);
+  fvg_hash_add(h, settings, sizeof settings);
+  fvg_hash_add(h, &t->eps, sizeof t->eps);
+
+  fvg__hash_range(h, c, m, FVG__PATCH, FVG__IMAGE_PROJECTION);
+  for (int i = 0; i < t->n_layer; i++)
+    fvg__hash_range(h, c, &t->block[i], FVG__LN_1_WEIGHT, FVG__PROJ_BIAS);
+}
+
+FVG_DEF fvg_status fvg_clip_image_key(fvg_clip *m, uint64_t key[2]) {
+  if (!m) return FVG_E_ARG;
+  if (!key)
+    return fvg__missing(m->ctx, "fvg_clip_image_key", "a place for the key");
+  if (!m->has_vision)
+    return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
+  if (!m->has_image_key) {
+    fvg_hash h = fvg_hash_begin();
+    fvg__hash_tower(&h, m);
+    fvg_hash_end(&h, m->image_key);
+    m->has_image_key = 1;
+  }
+  memcpy(key, m->image_key, sizeof m->image_key);
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_clip_set_store(fvg_clip *m, const fvg_store *store) {
+  if (!m) return FVG_E_ARG;
+  if (store && (!store->find || !store->keep))
+    return fvg__missing(m->ctx, "fvg_clip_set_store", "both functions of the store");
+  m->store = store;
+  m->has_image_key = 0;
+  return FVG_OK;
+}
 
 /* ---- the parts of a row of features ---- */
 FVG_DEF fvg_features fvg_learner_features(const fvg_clip *m, const fvg_learner *l,
@@ -15778,6 +15962,8 @@ struct fvg_views {
   int n_slot, n_used;
   float *pixels;              /* [2, FVG__IMAGE_BATCH, one image]: whole, foreground            */
   float *encoded;             /* [FVG__IMAGE_BATCH, width]                                      */
+  int is_plain;               /* 1: the rows are one feature of CLIP's own tower                */
+  int of_files;               /* 1: of fvg_clip_encode_files, which wants them not normalised   */
 };
 
 enum { FVG__STREAM_ORDER = 1000 };
@@ -15910,7 +16096,8 @@ static fvg_status fvg__batch_pixels(fvg__pixels_job *j, int n) {
   for (int i = 0; i < n; i++) {
     const fvg_status of = batch.ctx[i].status;
     const char *message = batch.ctx[i].message;
-    if (of == FVG_E_IO || of == FVG_E_FORMAT || of == FVG_E_UNSUPPORTED) {
+    const int its_own = of == FVG_E_IO || of == FVG_E_FORMAT || of == FVG_E_UNSUPPORTED;
+    if (its_own && !j->v->of_files) {
       return fvg_fail(
           c, of, "%.400s; --skip-bad (fvg_dataset_check) goes on without such pictures", message);
     }
@@ -15918,6 +16105,12 @@ static fvg_status fvg__batch_pixels(fvg__pixels_job *j, int n) {
       return fvg_fail(c, of, "%s", message);
   }
   return FVG_OK;
+}
+
+/* Takes n views through the tower.  Rows of plain CLIP are not normalised yet. */
+static fvg_status fvg__views_tower(const fvg_views *v, float *f, const float *pixels, int n) {
+  if (v->is_plain) return fvg_clip_encode_images(v->clip, f, pixels, n);
+  return fvg_learner_encode_images(v->clip, v->desc.learner, f, pixels, n);
 }
 
 /* Encodes the foregrounds fg [n, one image] of the views that have a mask (area >= 0) into f_fg
@@ -15937,7 +16130,7 @@ static fvg_status fvg__encode_foregrounds(fvg_views *v, float *fg, const float *
   }
   if (!n_masked) return FVG_OK;
 
-  fvg_status s = fvg_learner_encode_images(v->clip, v->desc.learner, v->encoded, fg, n_masked);
+  fvg_status s = fvg__views_tower(v, v->encoded, fg, n_masked);
   for (int i = 0; !s && i < n_masked; i++) {
     float *to = f_fg + fvg__row(with_mask[i], v->width);
     const float *from = v->encoded + fvg__row(i, v->width);
@@ -15946,10 +16139,11 @@ static fvg_status fvg__encode_foregrounds(fvg_views *v, float *fg, const float *
   return s;
 }
 
-/* Encodes n views, n <= FVG__IMAGE_BATCH: f, f_fg [n, width], area [n]; f_fg and area may be NULL.
-   Without a mask the feature of the foreground is that of the image. */
-static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, int n, int epoch,
-                                    float *f, float *f_fg, float *area) {
+/* Decodes and encodes n views, n <= FVG__IMAGE_BATCH: f, f_fg [n, width], area [n]; f_fg and area
+   may be NULL.  Without a mask the feature of the foreground is that of the image.  Rows of plain
+   CLIP are not normalised yet. */
+static fvg_status fvg__views_compute(fvg_views *v, const fvg_item *const *item, int n, int epoch,
+                                     float *f, float *f_fg, float *area) {
   float areas[FVG__IMAGE_BATCH];
   fvg__pixels_job j;
   j.v = v;
@@ -15961,8 +16155,7 @@ static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, i
     j.fg = v->pixels + FVG__IMAGE_BATCH * fvg__image_floats(v->clip);
   j.area = areas;
   fvg_status s = fvg__batch_pixels(&j, n);
-  if (!s)
-    s = fvg_learner_encode_images(v->clip, v->desc.learner, f, j.whole, n);
+  if (!s) s = fvg__views_tower(v, f, j.whole, n);
   if (s) return s;
 
   if (area) memcpy(area, areas, (size_t)n * sizeof *area);
@@ -15970,6 +16163,265 @@ static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, i
   const size_t features = fvg__row(n, v->width);
   memcpy(f_fg, f, features * sizeof *f_fg);
   return fvg__encode_foregrounds(v, j.fg, areas, n, f_fg);
+}
+
+/* ---- the keys of views ---- */
+/* What two rows of one view are kept under. */
+typedef struct fvg__view_key {
+  int is_known;               /* 0: the files cannot be read                                    */
+  int has_mask;
+  uint64_t whole[2], fg[2];   /* fg: if it has a mask                                           */
+} fvg__view_key;
+
+/* Adds what the rows of an item's view depend on besides its picture and the model. */
+static void fvg__key_view(fvg_hash *h, const fvg_views *v, const fvg_item *item, int epoch) {
+  const fvg_preprocess *p = &v->clip->preprocess;
+  const int how[4] = {p->size, p->resize, (int)p->resize_mode, (int)p->filter};
+  const int kind[2] = {(int)v->desc.augment, v->dataset->exif_rotate != 0};
+  fvg_hash_add(h, how, sizeof how);
+  fvg_hash_add(h, p->mean, sizeof p->mean);
+  fvg_hash_add(h, p->std, sizeof p->std);
+  fvg_hash_add(h, kind, sizeof kind);
+  if (v->desc.augment != FVG_AUGMENT_FIXED_CROPS) return;
+
+  const uint64_t stream[2] = {v->desc.seed, fvg__path_hash(item->path) + (uint64_t)epoch};
+  fvg_hash_add(h, stream, sizeof stream);
+  fvg_hash_add(h, &v->desc.crop_scale_min, sizeof v->desc.crop_scale_min);
+}
+
+/* Adds how the foreground of a view is made of its mask. */
+static void fvg__key_foreground(fvg_hash *h, const fvg_views *v) {
+  const fvg_views_desc *d = &v->desc;
+  const int how[3] = {(int)v->dataset->mask_reading, d->invert_masks != 0, d->fill_black != 0};
+  fvg_hash_add(h, how, sizeof how);
+  fvg_hash_add(h, &d->mask_threshold, sizeof d->mask_threshold);
+}
+
+static void fvg__key_image(fvg_hash *h, const fvg_image *image) {
+  const int sides[3] = {image->width, image->height, image->channels};
+  fvg_hash_add(h, sides, sizeof sides);
+  fvg_hash_add(h, image->pixels, fvg__pixel_count(image) * (size_t)image->channels);
+}
+
+#ifndef FVGPT_NO_STDIO
+static fvg_status fvg__key_file(fvg_ctx *c, fvg_hash *h, const char *path) {
+  fvg_source source;
+  fvg_status s = fvg_source_file(c, &source, path);
+  if (s) return s;
+  uint8_t *bytes = NULL;
+  size_t n = 0;
+  s = source.size > FVG__IMAGE_BYTES ? FVG_E_UNSUPPORTED
+                                     : fvg_source_read_all(c, &bytes, &n, &source);
+  if (!s) fvg_hash_add(h, bytes, n);
+  fvg_bytes_free(c, bytes);
+  fvg_source_close(&source);
+  return s;
+}
+#endif
+
+/* Adds the picture of an item: its pixels, if the data set has them in memory, or else its file. */
+static fvg_status fvg__key_picture(const fvg_dataset *d, fvg_hash *h, const fvg_item *item) {
+  const fvg_picture *from = d->picture ? fvg__picture_of(d, item->path) : NULL;
+  if (from) {
+    fvg__key_image(h, &from->image);
+    return FVG_OK;
+  }
+#ifdef FVGPT_NO_STDIO
+  return FVG_E_UNSUPPORTED;
+#else
+  char *path = fvg_path_join(d->ctx, d->root, item->path);
+  if (!path) return FVG_E_NOMEM;
+  fvg_status s = fvg__key_file(d->ctx, h, path);
+  fvg_release(d->ctx, path);
+  return s;
+#endif
+}
+
+/* Adds the mask that an item was given. */
+static void fvg__key_given_mask(fvg_hash *h, const fvg__set_mask *given) {
+  const int sides[2] = {given->width, given->height};
+  const size_t n = (size_t)given->width * (size_t)given->height;
+  fvg_hash_add(h, sides, sizeof sides);
+  fvg_hash_add(h, given->bits, (n + 7) / 8);
+}
+
+/* Adds the mask of an item, wherever it comes from; *has_mask tells if there is one. */
+static fvg_status fvg__key_mask(const fvg_dataset *d, fvg_hash *h, const fvg_item *item,
+                                 int *has_mask) {
+  const fvg__set_mask *given = fvg__mask_given(d, item->path);
+  const fvg_picture *from = d->picture ? fvg__picture_of(d, item->path) : NULL;
+  *has_mask = given || (from && from->mask.pixels);
+  if (given) fvg__key_given_mask(h, given);
+  else if (*has_mask) fvg__key_image(h, &from->mask);
+  if (given || from) return FVG_OK;
+#ifdef FVGPT_NO_STDIO
+  return FVG_E_UNSUPPORTED;
+#else
+  char *path = NULL;
+  fvg_status s = fvg_dataset_mask_path(d, &path, item->path);
+  *has_mask = path != NULL;
+  if (!s && path) s = fvg__key_file(d->ctx, h, path);
+  fvg_release(d->ctx, path);
+  return s;
+#endif
+}
+
+/* Files are read and hashed side by side. */
+typedef struct fvg__keys_job {
+  const fvg_views *v;
+  const fvg_item *const *item;
+  int epoch, foreground;      /* foreground: its key is wanted too                              */
+  fvg__view_key *key;         /* [batch]                                                        */
+} fvg__keys_job;
+
+/* A file that cannot be read only has no key: the error comes when it is decoded. */
+static fvg_status fvg__keys_work(void *arg, fvg_ctx *c, int i) {
+  const fvg__keys_job *j = (const fvg__keys_job *)arg;
+  const fvg_views *v = j->v;
+  fvg__view_key *key = &j->key[i];
+  fvg_dataset d = *v->dataset;
+  d.ctx = c;
+  memset(key, 0, sizeof *key);
+
+  fvg_hash h = fvg_hash_begin();
+  fvg_hash_add(&h, v->clip->image_key, sizeof v->clip->image_key);
+  fvg__key_view(&h, v, j->item[i], j->epoch);
+  fvg_status s = fvg__key_picture(&d, &h, j->item[i]);
+  fvg_hash_end(&h, key->whole);
+
+  if (!s && j->foreground && !v->desc.no_masks) {
+    fvg__key_foreground(&h, v);
+    s = fvg__key_mask(&d, &h, j->item[i], &key->has_mask);
+    fvg_hash_end(&h, key->fg);
+  }
+  key->is_known = !s;
+  return FVG_OK;
+}
+
+/* Makes the keys of n views, n <= FVG__IMAGE_BATCH. */
+static fvg_status fvg__view_keys(const fvg_views *v, const fvg_item *const *item, int n, int epoch,
+                                 int foreground, fvg__view_key *key) {
+  uint64_t model[2];
+  fvg_status s = fvg_clip_image_key(v->clip, model);
+  fvg__keys_job j;
+  j.v = v;
+  j.item = item;
+  j.epoch = epoch;
+  j.foreground = foreground;
+  j.key = key;
+  fvg__batch_job batch;
+  batch.work = fvg__keys_work;
+  batch.arg = &j;
+  return s ? s : fvg__batch(v->clip->ctx, &batch, n);
+}
+
+/* ---- views in the store ---- */
+/* Finds a row; a row that is not finite is none. */
+static int fvg__find_row(const fvg_clip *m, const uint64_t key[2], float *row, int n) {
+  if (!m->store->find(m->store->user, key, row, n)) return 0;
+  for (int k = 0; k < n; k++)
+    if (!isfinite(row[k])) return 0;
+  return 1;
+}
+
+/* Finds the rows of a view; f_fg and area NULL: that of the foreground is not wanted. */
+static int fvg__find_view(const fvg_views *v, const fvg__view_key *key, float *f, float *f_fg,
+                          float *area) {
+  const fvg_clip *m = v->clip;
+  const int d = v->width;
+  const size_t bytes = (size_t)d * sizeof *f;
+  if (!key->is_known || !fvg__find_row(m, key->whole, f, d)) return 0;
+  if (!f_fg) return 1;
+
+  *area = -1;
+  memcpy(f_fg, f, bytes);
+  if (!key->has_mask) return 1;
+  if (!fvg__find_row(m, key->fg, v->encoded, d + 1)) return 0;
+  memcpy(f_fg, v->encoded, bytes);
+  *area = v->encoded[d];
+  return 1;
+}
+
+/* Offers the rows of a view to the store. */
+static void fvg__keep_view(const fvg_views *v, const fvg__view_key *key, const float *f,
+                           const float *f_fg, const float *area) {
+  const fvg_store *store = v->clip->store;
+  const int d = v->width;
+  if (!key->is_known) return;
+  store->keep(store->user, key->whole, f, d);
+  if (!f_fg || !key->has_mask) return;
+
+  memcpy(v->encoded, f_fg, (size_t)d * sizeof *f_fg);
+  v->encoded[d] = *area;
+  store->keep(store->user, key->fg, v->encoded, d + 1);
+}
+
+/* Encodes those of n views whose numbers stand in missing [n_missing], and keeps them.  A file may
+   have been written to after it was hashed; what does not have its key any more is not kept. */
+static fvg_status fvg__views_fill(fvg_views *v, const fvg_item *const *item, int epoch,
+                                  const fvg__view_key *key, const int *missing, int n_missing,
+                                  float *f, float *f_fg, float *area) {
+  const int width = v->width;
+  const size_t bytes = (size_t)width * sizeof *f;
+  const fvg_item *wanted[FVG__IMAGE_BATCH];
+  fvg__view_key after[FVG__IMAGE_BATCH];
+  float new_area[FVG__IMAGE_BATCH];
+  float *new_f = FVG_NEW_ARRAY(v->clip->ctx, float, fvg__row(2 * n_missing, width));
+  if (!new_f) return FVG_E_NOMEM;
+  float *new_fg = f_fg ? new_f + fvg__row(n_missing, width) : NULL;
+  for (int k = 0; k < n_missing; k++)
+    wanted[k] = item[missing[k]];
+
+  fvg_status s = fvg__views_compute(v, wanted, n_missing, epoch, new_f, new_fg,
+                                    area ? new_area : NULL);
+  if (!s) s = fvg__view_keys(v, wanted, n_missing, epoch, f_fg != NULL, after);
+  for (int k = 0; !s && k < n_missing; k++) {
+    const fvg__view_key *of = &key[missing[k]];
+    const size_t from = fvg__row(k, width);
+    const size_t to = fvg__row(missing[k], width);
+    memcpy(f + to, new_f + from, bytes);
+    if (f_fg) memcpy(f_fg + to, new_fg + from, bytes);
+    if (area) area[missing[k]] = new_area[k];
+    if (!memcmp(of, &after[k], sizeof *of))
+      fvg__keep_view(v, of, f + to, f_fg ? f_fg + to : NULL, new_area + k);
+  }
+  fvg_release(v->clip->ctx, new_f);
+  return s;
+}
+
+/* The rows of n views as fvg__views_compute gives them, from the store as far as it has them. */
+static fvg_status fvg__views_recall(fvg_views *v, const fvg_item *const *item, int n, int epoch,
+                                    float *f, float *f_fg, float *area) {
+  fvg__view_key key[FVG__IMAGE_BATCH];
+  fvg_status s = fvg__view_keys(v, item, n, epoch, f_fg != NULL, key);
+  if (s) return s;
+
+  int missing[FVG__IMAGE_BATCH];
+  int n_missing = 0;
+  for (int i = 0; i < n; i++) {
+    const size_t at = fvg__row(i, v->width);
+    const int is_found = fvg__find_view(v, &key[i], f + at, f_fg ? f_fg + at : NULL,
+                                        area ? area + i : NULL);
+    if (!is_found) missing[n_missing++] = i;
+  }
+  if (!n_missing) return FVG_OK;
+  return fvg__views_fill(v, item, epoch, key, missing, n_missing, f, f_fg, area);
+}
+
+/* Has the rows of n views, n <= FVG__IMAGE_BATCH: f, f_fg [n, width], area [n], as
+   fvg_learner_encode_images has them; f_fg and area may be NULL.  New crops in every epoch would
+   only fill a store. */
+static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, int n, int epoch,
+                                    float *f, float *f_fg, float *area) {
+  const int both = !f_fg == !area;
+  const int uses_store = v->clip->store && v->is_plain && v->n_kept && both;
+  fvg_status s = uses_store ? fvg__views_recall(v, item, n, epoch, f, f_fg, area)
+                            : fvg__views_compute(v, item, n, epoch, f, f_fg, area);
+  if (s || !v->is_plain || v->of_files) return s;
+
+  fvg_normalize_rows(f, n, v->width);
+  if (f_fg) fvg_normalize_rows(f_fg, n, v->width);
+  return FVG_OK;
 }
 
 /* ---- views that are kept ---- */
@@ -16123,6 +16575,7 @@ FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset
   v->desc.mask_threshold = fvg__default(v->desc.mask_threshold, 0.5f);
   v->n_kept = fvg__views_kept(&v->desc);
   v->width = fvg_learner_feature_width(m, v->desc.learner);
+  v->is_plain = fvg__learner_parts(v->desc.learner) == 1;
 
   v->pixels = FVG_NEW_ARRAY(m->ctx, float, 2 * FVG__IMAGE_BATCH * fvg__image_floats(m));
   v->encoded = FVG_NEW_ARRAY(m->ctx, float, fvg__row(FVG__IMAGE_BATCH, v->width));
@@ -16282,6 +16735,45 @@ FVG_DEF fvg_status fvg_encode_task(fvg_clip *m, fvg_learner *l, float *f, const 
   fvg_views_free(v);
   return s;
 }
+
+#ifndef FVGPT_NO_STDIO
+/* The files are the items of a data set that has nothing else. */
+FVG_DEF fvg_status fvg_clip_encode_files(fvg_clip *m, float *features, const char *const *path,
+                                         int n, int exif_rotate) {
+  if (!m) return FVG_E_ARG;
+  if (n < 0)
+    return fvg_fail(m->ctx, FVG_E_ARG, "%d files to encode", n);
+  if (n > 0 && (!path || !features))
+    return fvg__missing(m->ctx, "fvg_clip_encode_files", "paths and a place for the features");
+  char root[] = "";
+  fvg_dataset d;
+  memset(&d, 0, sizeof d);
+  d.ctx = m->ctx;
+  d.root = root;
+  d.exif_rotate = exif_rotate;
+
+  fvg_views_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.augment = FVG_AUGMENT_NONE;
+  desc.no_foreground = 1;
+  fvg_views *v;
+  fvg_status s = fvg_views_new(m, &v, &d, &desc);
+  if (!s) v->of_files = 1;
+  for (int i = 0; !s && i < n; i += FVG__IMAGE_BATCH) {
+    const int count = fvg__min(n - i, FVG__IMAGE_BATCH);
+    fvg_item file[FVG__IMAGE_BATCH];
+    const fvg_item *item[FVG__IMAGE_BATCH];
+    for (int k = 0; k < count; k++) {
+      memset(&file[k], 0, sizeof file[k]);
+      file[k].path = path[i + k];
+      item[k] = &file[k];
+    }
+    s = fvg__views_encode(v, item, count, 0, features + fvg__row(i, v->width), NULL, NULL);
+  }
+  fvg_views_free(v);
+  return s;
+}
+#endif
 
 /*==================================================================================================
  * CHAPTER 33  TRAINING: one loop, and a run kept in a file

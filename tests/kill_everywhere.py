@@ -7,6 +7,8 @@ tests/kill_everywhere.c, which says how.
 import json, os, shutil, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
 
+os.environ["FVGPT_CACHE"] = "none"                         # what is tested is computed
+
 build = os.path.abspath(sys.argv[1])
 every = int(sys.argv[2]) if len(sys.argv) > 2 else 1
 here = os.path.dirname(os.path.abspath(__file__))

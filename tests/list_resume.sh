@@ -3,6 +3,7 @@
 # and given again each time, must leave the same tables, bit for bit, as one that was never stopped.
 build=$1
 work=$build/list-resume
+export FVGPT_CACHE=none
 rm -rf "$work"
 mkdir -p "$work"
 "$build/world" "$work/world" >/dev/null

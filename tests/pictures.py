@@ -5,6 +5,8 @@ import io, os, struct, subprocess, sys, tempfile, zlib
 import numpy
 from PIL import Image, ImageOps
 
+os.environ["FVGPT_CACHE"] = "none"                         # what is tested is computed
+
 fvgpt = os.path.join(sys.argv[1], "fvgpt")
 folder = tempfile.mkdtemp()
 random = numpy.random.default_rng(1)

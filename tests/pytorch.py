@@ -3,6 +3,8 @@
 numbers must come out bit for bit.  Needs torch (Debian: python3-torch) and a C compiler."""
 import json, os, shutil, struct, subprocess, sys, tempfile, warnings
 
+os.environ["FVGPT_CACHE"] = "none"                         # what is tested is computed
+
 try:
     import torch
 except ImportError:

@@ -58,6 +58,7 @@ fi
 
 rm -rf "$results"
 mkdir -p "$results"
+export FVGPT_CACHE=none
 work &
 work
 wait

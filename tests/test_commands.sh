@@ -6,6 +6,7 @@ fvgpt=$build/fvgpt
 world=$build/world
 model=examples/tiny-clip
 work=$build/test-commands
+export FVGPT_CACHE=none                                  # what is tested is computed; the tests of the cache name a folder
 passed=0
 failed=0
 check() {                                                # check "what" command...: the command succeeds
@@ -744,6 +745,99 @@ mkfifo "$work/fifo/.fvgpt.lock"
 refused "a lock that is a pipe" "fifo/.fvgpt.lock" tune $long --out "$work/fifo"
 refused "a folder that is a file" "$work/file" tune $long --out "$work/file"
 rm -rf "$work/long"                                      # with its state
+
+# features on disk: whatever the cache has, the same bytes come out
+store=$work/cache
+encoded() {                                              # encoded NAME [option...]: writes NAME.st, and what was said to stderr
+  name=$1
+  shift
+  "$fvgpt" encode --model "$model" --out "$work/$name.st" "$@" "$data/$base" "$data/$new" >"$work/stdout" 2>"$work/stderr" &&
+    { [ "$name" = plain ] || cmp "$work/plain.st" "$work/$name.st"; }
+}
+reused() { grep -q "note: $1 of $2 features reused from $3, " "$work/stderr" || { cat "$work/stderr"; false; }; }
+few=$(($(count "$data/$base" '*.ppm') + $(count "$data/$new" '*.ppm')))
+row_file() { ls "$store"/*/*.features | head -n 1; }
+put_byte() { printf "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null; }
+check "encode without a cache" encoded plain
+check "which says nothing of one" sh -c "! grep -q reused '$work/stderr'"
+check "with an empty cache" encoded first --cache "$store"
+check "of which nothing is reused" reused 0 $few "$store"
+check "again" encoded again --cache "$store"
+check "all are reused" reused $few $few "$store"
+check "the environment names the folder" env FVGPT_CACHE="$store" "$fvgpt" encode --model "$model" --out "$work/env.st" "$picture" 2>"$work/stderr"
+check "which is the same" reused 1 1 "$store"
+check "or the user's folder for caches" env FVGPT_CACHE= XDG_CACHE_HOME="$work/xdg" "$fvgpt" encode --model "$model" --out "$work/env.st" "$picture" 2>"$work/stderr"
+check "has one of fvgpt" reused 0 1 "$work/xdg/fvgpt"
+check "or the home folder" env FVGPT_CACHE= XDG_CACHE_HOME= HOME="$work/home" "$fvgpt" encode --model "$model" --out "$work/env.st" "$picture" 2>"$work/stderr"
+check "has one" reused 0 1 "$work/home/.cache/fvgpt"
+check "none wins" env FVGPT_CACHE="$store" "$fvgpt" encode --cache none --model "$model" --out "$work/env.st" "$picture" 2>"$work/stderr"
+check "over it" sh -c "! grep -q reused '$work/stderr'"
+check "another SIMD level" sh -c "'$fvgpt' encode --simd scalar --cache '$store' --model '$model' --out '$work/env.st' '$picture' 2>&1 | grep -q '0 of 1 features reused'"
+
+size=$(wc -c <"$(row_file)")
+row=$(((size - 24) / few))
+put_byte "$(row_file)" $((24 + 2 * row + 30)) '\377'
+check "a damaged row" encoded damaged --cache "$store"
+check "and what follows it are encoded again" reused 2 $few "$store"
+check "which is told" grep -q "note: .*\.features: the last $((size - 24 - 2 * row)) bytes are no whole features" "$work/stderr"
+check "once more" encoded healed --cache "$store"
+check "all are there" reused $few $few "$store"
+rm -rf "$store"
+encoded short --cache "$store"
+head -c $((size - 7)) "$(row_file)" >"$work/torn" && cp "$work/torn" "$(row_file)"
+check "a row that is cut off" encoded torn --cache "$store"
+check "is one" reused $((few - 1)) $few "$store"
+echo "something else" >"$(dirname "$(row_file)")/strange.features"
+check "a strange file" encoded strange --cache "$store"
+check "is told and passed over" grep -q 'strange.features: not a file of features' "$work/stderr"
+check "and the others are read" reused $few $few "$store"
+rm -f "$store"/*/strange.features
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17; do cp "$(row_file)" "$(dirname "$(row_file)")/copy$i.features"; done
+touch -t 202001010000 "$store"/*/*.features
+check "many old files" encoded many --cache "$store"
+check "which have all" reused $few $few "$store"
+check "become one" [ "$(count "$store" '*.features')" -eq 1 ]
+check "which has all" encoded merged --cache "$store"
+check "of them" reused $few $few "$store"
+check "a folder that cannot be made" encoded nowhere --cache "$work/stdout/cache"
+check "is told in a line" sh -c "grep -v '^fvgpt: note' '$work/stderr' | grep -c 'features are not kept' | grep -q -x 1"
+
+# killed, and two at a time
+all_pictures() { "$fvgpt" encode --threads 1 --cache "$store" --model "$model" --out "$work/$1.st" "$w"/all/*/images/* >"$work/$1.out" 2>&1; }
+rm -rf "$store"
+"$fvgpt" encode --cache "$store" --model "$model" --out "$work/kill.st" "$w"/all/*/images/* >/dev/null 2>&1 &
+run=$!
+until [ -n "$(find "$store" -name '*.features' -size +8 2>/dev/null)" ] || ! kill -0 $run 2>/dev/null; do :; done
+kill -9 $run 2>/dev/null
+wait $run 2>/dev/null
+check "encode after a kill" all_pictures killed
+cp "$work/killed.out" "$work/stderr"
+check "goes on" sh -c "n=\$(sed -n 's/.*note: \([0-9]*\) of .*/\1/p' '$work/stderr'); [ \$n -ge 5 ]"
+rm -rf "$store"
+all_pictures left &
+run=$!
+check "two at once" all_pictures right
+wait $run
+check "give the same bytes" cmp "$work/left.st" "$work/right.st"
+check "as one after a kill" cmp "$work/left.st" "$work/killed.st"
+all_pictures after
+cp "$work/after.out" "$work/stderr"
+check "all are there" grep -q -E 'note: ([0-9]+) of \1 features reused' "$work/stderr"
+
+# tune and eval
+"$fvgpt" tune --cache "$store" --model "$model" --data "$data" $quick --out "$work/cache1" >"$work/cached1" 2>"$work/stderr1"
+"$fvgpt" tune --cache "$store" --model "$model" --data "$data" $quick --out "$work/cache2" >"$work/cached2" 2>"$work/stderr"
+check "tune with a cache" cmp "$work/t1/FVGPT_CoOp/seed2/checkpoint.safetensors" "$work/cache1/FVGPT_CoOp/seed2/checkpoint.safetensors"
+check "and a full one" cmp "$work/t1/FVGPT_CoOp/seed2/checkpoint.safetensors" "$work/cache2/FVGPT_CoOp/seed2/checkpoint.safetensors"
+check "has the same table" cmp "$work/cached1" "$work/cached2"
+check "encodes nothing" grep -q -E 'note: ([0-9]+) of \1 features reused' "$work/stderr"
+for half in base new; do
+  check "eval reuses tune's" sh -c "'$fvgpt' eval --cache '$store' --model '$model' --data '$data' --checkpoint '$work/t1/FVGPT_CoOp/seed1' --split-half $half 2>&1 >'$work/eval1' | grep -q -E 'note: ([0-9]+) of \1 features reused'"
+  "$fvgpt" eval --model "$model" --data "$data" --checkpoint "$work/t1/FVGPT_CoOp/seed1" --split-half $half >"$work/eval2" 2>/dev/null
+  check "with the same result" cmp "$work/eval1" "$work/eval2"
+done
+"$fvgpt" tune --model "$model" --data "$data" --trainer CoOp --few-shot --shots 1,2,3 --seeds 1 --epochs 1 --augment none --out "$work/shots" >/dev/null 2>"$work/stderr"
+check "a list of shots encodes the test pictures once" sh -c "grep -o '^encode  *[0-9]*/[0-9]*' '$work/stderr' | awk '{ split(\$2, n, \"/\"); if (n[1] == n[2]) print n[2] }' | sort | uniq -c | awk '\$1 != 1 { bad = 1 } END { exit bad || NR != 4 }'"
 
 # outputs and checkpoints
 refused "output folder that cannot be" "$work/file" tune --model "$model" --data "$data" $quick --out "$work/file/out"

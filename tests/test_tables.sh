@@ -6,6 +6,8 @@ fvgpt=$build/fvgpt
 model=examples/tiny-clip
 work=$build/test-tables
 data=$work/data
+FVGPT_CACHE=none
+export FVGPT_CACHE
 passed=0
 failed=0
 check() {                                                # check "what" command...: the command succeeds

@@ -81,6 +81,12 @@ static int one_line(fvg_ctx *c, const char *a, const char *b) {  /* the last mes
   return ok;
 }
 
+static int needs_argument(fvg_ctx *c, fvg_status s, const char *who, const char *what) {
+  int ok = s == FVG_E_ARG && one_line(c, who, what) && strstr(fvg_error(c), "needs") != NULL;
+  c->message[0] = 0;
+  return ok;
+}
+
 #define ROOT "build/test-tuning"
 enum {
   WIDTH = 24, HEIGHT = 20, BASE = 3, CLASSES = 5, SHOTS = 6, N = BASE * SHOTS, D = 32, IMAGE = 16,
@@ -618,6 +624,438 @@ static void test_view_rest(world *w) {
   check(fvg_views_new(w->m, &v, &w->set, NULL) == FVG_E_ARG && !v && one_line(w->c, "image tower", ""),
         "a model without an image tower");
   w->m->has_vision = 1;
+}
+
+/* ---- features in a store ---- */
+enum { SHELF = 400 };
+typedef struct shelf {
+  uint64_t key[SHELF][2];
+  float row[SHELF][D + 1];
+  int length[SHELF], n, n_asked, n_found;
+  int is_spoilt;                      /* 1: rows that are found hold what is no number */
+  int is_full;                        /* 1: nothing more is kept */
+  uint8_t *edited;                    /* a pixel that changes when the shelf is next asked; NULL: none does */
+} shelf;
+
+static int find_on_shelf(void *user, const uint64_t key[2], float *row, int n) {
+  shelf *x = (shelf *)user;
+  x->n_asked++;
+  if (x->edited) *x->edited ^= 1;
+  x->edited = NULL;
+  for (int i = 0; i < x->n; i++) {
+    if (memcmp(x->key[i], key, sizeof x->key[i]) || x->length[i] != n) continue;
+    memcpy(row, x->row[i], (size_t)n * sizeof *row);
+    if (x->is_spoilt) row[n / 2] = (float)NAN;
+    x->n_found++;
+    return 1;
+  }
+  return 0;
+}
+
+static void keep_on_shelf(void *user, const uint64_t key[2], const float *row, int n) {
+  shelf *x = (shelf *)user;
+  if (x->n == SHELF || x->is_full) return;
+  memcpy(x->key[x->n], key, sizeof x->key[0]);
+  memcpy(x->row[x->n], row, (size_t)n * sizeof *row);
+  x->length[x->n++] = n;
+}
+
+/* Views of all training pictures in two epochs, from views that are made for it. */
+static void fresh_views(world *w, const fvg_views_desc *d, view *out) {
+  fvg_views *v = NULL;
+  need(!fvg_views_new(w->m, &v, &w->set, d), "views");
+  for (int epoch = 0; v && epoch < 2; epoch++) all_views(v, &w->train, epoch, out + epoch * N);
+  fvg_views_free(v);
+}
+
+/* With a store that is empty, and then has everything, views have the bits that they have without. */
+static void test_store_hits(world *w, const fvg_store *store, shelf *x) {
+  static const char *const name[] = {"fixed crops", "the test transform", "squashed"};
+  static view without[2 * N], first[2 * N], again[2 * N];
+  for (int how = FVG_AUGMENT_FIXED_CROPS; how <= FVG_AUGMENT_SQUASH; how++) {
+    fvg_views_desc d;
+    memset(&d, 0, sizeof d);
+    memset(x, 0, sizeof *x);
+    d.augment = (fvg_augment)how;
+    d.n_crops = 2;
+    d.seed = 3;
+    const int n_view = how == FVG_AUGMENT_FIXED_CROPS ? 2 : 1;
+    need(!fvg_clip_set_store(w->m, NULL), "no store");
+    fresh_views(w, &d, without);
+    need(!fvg_clip_set_store(w->m, store), "a store");
+    fresh_views(w, &d, first);
+    check(x->n == n_view * (2 * N - 1) && !x->n_found, name[how - 1]);   /* one picture has no mask */
+    fresh_views(w, &d, again);
+    check(x->n_found == x->n && x->n == n_view * (2 * N - 1), "all are found the second time");
+    check(same(without, first, sizeof first) && same(without, again, sizeof again), "and have the same bits");
+  }
+}
+
+/* Runs views on a shelf that has those of the test transform; how many of their rows are new.  -1: they are not what they
+   are without a store. */
+static int new_rows(world *w, const fvg_store *store, const fvg_views_desc *d) {
+  static view without[2 * N], with[2 * N];
+  static shelf before;
+  shelf *x = (shelf *)store->user;
+  before = *x;
+  need(!fvg_clip_set_store(w->m, NULL), "no store");
+  fresh_views(w, d, without);
+  need(!fvg_clip_set_store(w->m, store), "a store");
+  fresh_views(w, d, with);
+  const int n = x->n - before.n;
+  *x = before;
+  return same(without, with, sizeof with) ? n : -1;
+}
+
+/* Everything that a row depends on is in its key, and nothing else.  One picture has no mask.  A foreground that is
+   missing is encoded with its picture, so that both are offered. */
+static void test_store_keys(world *w, const fvg_store *store, shelf *x) {
+  enum { ALL = 2 * N - 1, MASKED = 2 * (N - 1) };
+  fvg_views_desc usual, d;
+  memset(&usual, 0, sizeof usual);
+  memset(x, 0, sizeof *x);
+  usual.augment = FVG_AUGMENT_NONE;
+  check(new_rows(w, store, &usual) == ALL, "an empty store");
+  static view out[2 * N];
+  fresh_views(w, &usual, out);
+  check(new_rows(w, store, &usual) == 0, "a full one");
+
+  d = usual;
+  d.seed = 9;
+  check(new_rows(w, store, &d) == 0, "without crops the seed does not matter");
+  d = usual;
+  d.augment = FVG_AUGMENT_SQUASH;
+  check(new_rows(w, store, &d) == ALL, "another transform");
+  d.augment = FVG_AUGMENT_FIXED_CROPS;
+  d.n_crops = 1;
+  check(new_rows(w, store, &d) == ALL, "crops");
+  d = usual;
+  d.fill_black = 1;
+  check(new_rows(w, store, &d) == MASKED, "another fill");
+  d = usual;
+  d.invert_masks = 1;
+  check(new_rows(w, store, &d) == MASKED, "inverted masks");
+  d = usual;
+  d.mask_threshold = 0.25f;
+  check(new_rows(w, store, &d) == MASKED, "another threshold");
+  d = usual;
+  d.no_masks = 1;
+  check(new_rows(w, store, &d) == 0, "pictures without their masks");
+  w->set.mask_reading = FVG_MASK_INVERTED;
+  check(new_rows(w, store, &usual) == MASKED, "masks that are read in another way");
+  w->set.mask_reading = FVG_MASK_AUTO;
+  w->set.exif_rotate = 1;
+  check(new_rows(w, store, &usual) == ALL, "pictures that are turned by EXIF");
+  w->set.exif_rotate = 0;
+
+  const fvg_preprocess own = w->m->preprocess;
+  w->m->preprocess.mean[1] += 0.01f;
+  check(new_rows(w, store, &usual) == ALL, "another mean");
+  w->m->preprocess = own;
+  w->m->preprocess.filter = FVG_BILINEAR;
+  check(new_rows(w, store, &usual) == ALL, "another filter");
+  w->m->preprocess = own;
+  float *weight = (float *)w->m->vision.class_embedding.data + 5;
+  const float before = *weight;
+  *weight += 0.5f;
+  check(new_rows(w, store, &usual) == ALL, "another weight");
+  *weight = before;
+  check(new_rows(w, store, &usual) == 0, "and all as it was");
+}
+
+/* Crops of another seed, number or least share are others. */
+static void test_store_crops(world *w, const fvg_store *store, shelf *x) {
+  enum { ALL = 2 * N - 1 };
+  static view out[2 * N];
+  fvg_views_desc usual, d;
+  memset(&usual, 0, sizeof usual);
+  memset(x, 0, sizeof *x);
+  usual.augment = FVG_AUGMENT_FIXED_CROPS;
+  usual.n_crops = 1;
+  usual.seed = 4;
+  fresh_views(w, &usual, out);
+  d = usual;
+  d.n_crops = 2;
+  check(new_rows(w, store, &usual) == 0 && new_rows(w, store, &d) == ALL, "the second crop is new");
+  d = usual;
+  d.seed = 5;
+  check(new_rows(w, store, &d) == ALL, "another seed");
+  d = usual;
+  d.crop_scale_min = 0.5f;
+  check(new_rows(w, store, &d) == ALL, "another least share");
+  d = usual;
+  d.augment = FVG_AUGMENT_CROP;
+  x->n_asked = 0;
+  check(new_rows(w, store, &d) == 0 && !x->n_asked, "new crops in every epoch are not asked for");
+}
+
+/* A picture or a mask whose bytes have changed is another one. */
+static void test_store_files(world *w, const fvg_store *store, shelf *x) {
+  static view out[2 * N];
+  uint8_t *bytes = NULL, cover[WIDTH * HEIGHT];
+  size_t n = 0;
+  fvg_source file;
+  fvg_views_desc d;
+  memset(&d, 0, sizeof d);
+  memset(x, 0, sizeof *x);
+  d.augment = FVG_AUGMENT_NONE;
+  need(!fvg_clip_set_store(w->m, store), "a store");
+  fresh_views(w, &d, out);
+  need(!fvg_source_file(w->c, &file, ROOT "/0/2.ppm") && !fvg_source_read_all(w->c, &bytes, &n, &file), "a picture");
+  fvg_source_close(&file);
+  bytes[n - 1] ^= 1;
+  need(!fvg_file_save(w->c, ROOT "/0/2.ppm", bytes, n), "the picture with another last bit");
+  check(new_rows(w, store, &d) == 2, "a picture that was edited is new, and its foreground");
+  bytes[n - 1] ^= 1;
+  need(!fvg_file_save(w->c, ROOT "/0/2.ppm", bytes, n), "the picture");
+  fvg_bytes_free(w->c, bytes);
+  check(new_rows(w, store, &d) == 0, "and known again when it is as before");
+
+  fvg_image mask;
+  memset(&mask, 0, sizeof mask);
+  memset(cover, 255, sizeof cover);
+  mask.width = WIDTH;
+  mask.height = HEIGHT;
+  mask.channels = 1;
+  mask.pixels = cover;
+  need(!fvg_image_save(w->c, &mask, ROOT "/mask/0/1.pgm"), "a mask where there was none");
+  check(new_rows(w, store, &d) == 2, "a picture that has a mask now");
+  remove(ROOT "/mask/0/1.pgm");
+}
+
+/* A store that fails is as good as none. */
+static void test_store_failures(world *w, const fvg_store *store, shelf *x) {
+  static view out[2 * N];
+  fvg_views_desc d;
+  memset(&d, 0, sizeof d);
+  memset(x, 0, sizeof *x);
+  d.augment = FVG_AUGMENT_NONE;
+  x->is_full = 1;
+  check(new_rows(w, store, &d) == 0, "a store that keeps nothing");
+  x->is_full = 0;
+  fresh_views(w, &d, out);
+  x->is_spoilt = 1;
+  check(new_rows(w, store, &d) == 2 * N - 1, "rows that are not finite are none");
+
+  fvg_store half = *store;
+  half.keep = NULL;
+  check(needs_argument(w->c, fvg_clip_set_store(w->m, &half), "fvg_clip_set_store", "both functions") &&
+            fvg_clip_set_store(NULL, store) == FVG_E_ARG, "a store without keep");
+  uint64_t key[2];
+  check(needs_argument(w->c, fvg_clip_image_key(w->m, NULL), "fvg_clip_image_key", "a place") &&
+            fvg_clip_image_key(NULL, key) == FVG_E_ARG, "a key of nothing");
+}
+
+/* fvg_encode_task and fvg_clip_encode_files share their rows; towers with prompts have no part in it. */
+static void test_store_tasks(world *w, const fvg_store *store, shelf *x) {
+  static float f[N * D], raw[N * D], one[D], many[N * 3 * D];
+  char name[N][64];
+  const char *file[N];
+  for (int i = 0; i < N; i++) {
+    snprintf(name[i], sizeof name[i], ROOT "/%s", path[i]);
+    file[i] = name[i];
+  }
+  memset(x, 0, sizeof *x);
+  need(!fvg_clip_set_store(w->m, store), "a store");
+  check(!fvg_clip_encode_files(w->m, raw, file, N, 0) && x->n == N, "files");
+  check(!fvg_encode_task(w->m, NULL, f, task_of(&w->set, &w->train)) && x->n_found == N && x->n == N,
+        "are not encoded again as a task");
+  fvg_learner *l = NULL, *deep = NULL;
+  fvg_learner_desc prompted;
+  memset(&prompted, 0, sizeof prompted);
+  prompted.method = fvg_method_find("MMRL");
+  need(!fvg_learner_new(w->m, &l, names, BASE, NULL) && !fvg_learner_new(w->m, &deep, names, BASE, &prompted), "learners");
+  check(!fvg_encode_task(w->m, l, many, task_of(&w->set, &w->train)) && same(f, many, sizeof f) && x->n_found == 2 * N,
+        "nor for a learner that leaves the tower alone");
+  x->n_asked = 0;
+  check(!fvg_encode_task(w->m, deep, many, task_of(&w->set, &w->train)) && !x->n_asked, "others do not ask");
+  fvg_learner_free(deep);
+  fvg_learner_free(l);
+
+  need(!fvg_clip_set_store(w->m, NULL), "no store");
+  int alone = 1;
+  for (int i = 0; i < N; i++)
+    alone &= !fvg_clip_encode_files(w->m, one, file + i, 1, 0) && same(one, raw + i * D, sizeof one);
+  check(alone, "a picture has the same feature alone and among others");
+  fvg_normalize_rows(raw, N, D);
+  check(same(raw, f, sizeof f), "a task's are those of the files, of unit length");
+
+  file[1] = ROOT "/no such picture.ppm";
+  check(fvg_clip_encode_files(w->m, raw, file, N, 0) == FVG_E_IO && one_line(w->c, file[1], "") &&
+            !strstr(fvg_error(w->c), "skip-bad"), "a file that is not there");
+  check(fvg_clip_encode_files(w->m, NULL, file, N, 0) == FVG_E_ARG && fvg_clip_encode_files(w->m, raw, file, -1, 0) == FVG_E_ARG &&
+            !fvg_clip_encode_files(w->m, NULL, NULL, 0, 0), "arguments");
+}
+
+/* Pictures in memory are known by their pixels and their masks' pixels. */
+static void test_store_memory(world *w, const fvg_store *store, shelf *x) {
+  static view got[2 * N], first[2 * N];
+  const world on_disk = *w;
+  fvg_picture picture[4];
+  fvg_dataset memory;
+  fvg_views_desc d;
+  memset(&d, 0, sizeof d);
+  memset(x, 0, sizeof *x);
+  memset(picture, 0, sizeof picture);
+  d.augment = FVG_AUGMENT_NONE;
+  for (int i = 0; i < 4; i++)
+    need(!fvg_dataset_load(&w->set, &picture[i].image, i == NO_MASK ? NULL : &picture[i].mask, &item[i], 0), "a picture");
+  for (int changed = 0; changed < 4; changed++) {
+    if (changed == 1) picture[3].image.pixels[7] ^= 1;
+    if (changed == 2) picture[0].mask.pixels[7] ^= 255;
+    need(!fvg_dataset_of_pictures(w->c, &memory, picture, 4, names, BASE), "pictures in memory");
+    if (changed == 3)
+      need(!fvg_dataset_set_mask(&memory, memory.train.item[2].path, &picture[0].mask), "another mask for one");
+    w->set = memory;
+    w->train = memory.train;
+    need(!fvg_clip_set_store(w->m, store), "a store");
+    const int before = x->n;
+    fresh_views(w, &d, got);
+    if (!changed) memcpy(first, got, sizeof got);
+    check(x->n - before == (changed ? 2 : 7), changed ? "one that has changed is new" : "pictures in memory are kept");
+    fresh_views(w, &d, got);
+    check(x->n - before == (changed ? 2 : 7), "and found again");
+    if (!changed) check(same(first, got, sizeof got), "with the same bits");
+    fvg_dataset_free(&memory);
+    w->set = on_disk.set;
+    w->train = on_disk.train;
+  }
+  memset(x, 0, sizeof *x);
+  x->edited = &picture[0].image.pixels[7];
+  need(!fvg_dataset_of_pictures(w->c, &memory, picture, 4, names, BASE), "pictures in memory");
+  w->set = memory;
+  w->train = memory.train;
+  fresh_views(w, &d, got);
+  check(x->n == 5, "a picture that changes between its key and its encoding is not kept");
+  fvg_dataset_free(&memory);
+  w->set = on_disk.set;
+  w->train = on_disk.train;
+  for (int i = 0; i < 4; i++) {
+    fvg_image_free(w->c, &picture[i].image);
+    fvg_image_free(w->c, &picture[i].mask);
+  }
+}
+
+static void test_store(world *w) {
+  static shelf x;
+  const fvg_store store = {find_on_shelf, keep_on_shelf, &x};
+  test_store_hits(w, &store, &x);
+  test_store_keys(w, &store, &x);
+  test_store_crops(w, &store, &x);
+  test_store_files(w, &store, &x);
+  test_store_failures(w, &store, &x);
+  test_store_tasks(w, &store, &x);
+  test_store_memory(w, &store, &x);
+  need(!fvg_clip_set_store(w->m, NULL), "no store");
+}
+
+/* The key of a model is that of its weights, wherever they lie. */
+static void test_image_key(world *w) {
+  fvg_ctx *c;
+  fvg_clip *twin, *other, *shared;
+  shelf *none = NULL;
+  const fvg_store store = {find_on_shelf, keep_on_shelf, none};
+  uint64_t key[5][2];
+  need(!fvg_init(&c, NULL) && !load_clip(w->c, &standard, &twin) && !load_clip(w->c, &narrow, &other), "models");
+  check(!fvg_clip_image_key(w->m, key[0]) && !fvg_clip_image_key(twin, key[1]) && same(key[0], key[1], sizeof *key),
+        "the same model, the same key");
+  check(!fvg_clip_image_key(other, key[2]) && key[0][0] != key[2][0] && key[0][1] != key[2][1], "another model, another key");
+  check(!fvg_clip_set_store(twin, &store) && !fvg_clip_share(c, &shared, twin) && shared->store == NULL,
+        "a store is not shared");
+  fvg_clip_free(shared);
+  fvg_clip_free(twin);
+  need(!load_clip(w->c, &standard, &twin) && !fvg_clip_image_key(twin, key[3]) && !fvg_clip_unpack(twin), "in rows");
+  check(!fvg_clip_image_key(twin, key[4]) && !same(key[3], key[4], sizeof *key), "matrices in rows are another model");
+  fvg_clip_free(twin);
+  fvg_clip_free(other);
+  fvg_free(c);
+}
+
+/* ---- the hash ---- */
+static void hash_of(uint64_t key[2], const void *bytes, size_t n) {
+  fvg_hash h = fvg_hash_begin();
+  fvg_hash_add(&h, bytes, n);
+  fvg_hash_end(&h, key);
+}
+
+static int bits_of(uint64_t x) {
+  int n = 0;
+  for (; x; x &= x - 1) n++;
+  return n;
+}
+
+/* Whatever bit of a text changes, each bit of the key changes in half of the cases. */
+static void test_avalanche(void) {
+  enum { LONGEST = 40, TRIALS = 24 };
+  static long turned[128];
+  fvg_rng rng;
+  long n = 0, bits = 0;
+  int least = 128;
+  fvg_rng_seed(&rng, 5, 0);
+  memset(turned, 0, sizeof turned);
+  for (int trial = 0; trial < TRIALS; trial++)
+    for (int length = 1; length <= LONGEST; length++) {
+      uint8_t text[LONGEST];
+      uint64_t key[2], other[2];
+      for (int i = 0; i < length; i++) text[i] = trial ? (uint8_t)fvg_rng_below(&rng, 256) : 0;
+      hash_of(key, text, (size_t)length);
+      for (int bit = 0; bit < 8 * length; bit++, n++) {
+        text[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        hash_of(other, text, (size_t)length);
+        text[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        const int differing = bits_of(key[0] ^ other[0]) + bits_of(key[1] ^ other[1]);
+        bits += differing;
+        if (differing < least) least = differing;
+        for (int k = 0; k < 128; k++) turned[k] += (long)((key[k / 64] ^ other[k / 64]) >> k % 64 & 1);
+      }
+    }
+  double worst = 0;
+  for (int k = 0; k < 128; k++) worst = fmax(worst, fabs((double)turned[k] / (double)n - 0.5));
+  printf("hash: of 128 bits %.3f turn, at least %d; a bit is off one half by %.4f at most (%ld cases)\n",
+         (double)bits / (double)n, least, worst, n);
+  check(fabs((double)bits / (double)n - 64) < 0.1, "half of the bits turn");
+  check(least > 30 && worst < 5 * 0.5 / sqrt((double)n), "whichever bit of the text and of the key it is");
+}
+
+static int compare_words(const void *a, const void *b) {
+  const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+  return x < y ? -1 : x > y;
+}
+
+/* Texts that are much alike: zeros of every length, and two bits set anywhere among zeros. */
+static void test_similar(void) {
+  enum { BYTES = 64, BITS = 8 * BYTES, MOST = BYTES + 1 + BITS * (BITS - 1) / 2 };
+  static uint64_t half[2][MOST];
+  uint8_t text[BYTES];
+  uint64_t key[2];
+  int n = 0;
+  memset(text, 0, sizeof text);
+  for (int length = 0; length <= BYTES; length++, n++) {
+    hash_of(key, text, (size_t)length);
+    half[0][n] = key[0], half[1][n] = key[1];
+  }
+  for (int a = 0; a < BITS; a++)
+    for (int b = 0; b < a; b++, n++) {
+      text[a / 8] ^= (uint8_t)(1 << a % 8);
+      text[b / 8] ^= (uint8_t)(1 << b % 8);
+      hash_of(key, text, sizeof text);
+      half[0][n] = key[0], half[1][n] = key[1];
+      memset(text, 0, sizeof text);
+    }
+  int twice = 0;
+  for (int k = 0; k < 2; k++) {
+    qsort(half[k], (size_t)n, sizeof half[k][0], compare_words);
+    for (int i = 1; i < n; i++) twice += half[k][i] == half[k][i - 1];
+  }
+  check(!twice, "130,881 texts that are much alike differ in either half of the key");
+
+  fvg_hash apart = fvg_hash_begin(), together = fvg_hash_begin(), other = fvg_hash_begin();
+  fvg_hash_add(&apart, "ab", 2);
+  fvg_hash_add(&apart, "c", 1);
+  fvg_hash_add(&other, "a", 1);
+  fvg_hash_add(&other, "bc", 2);
+  fvg_hash_add(&together, "abc", 3);
+  check(!same(&apart, &other, sizeof apart) && !same(&apart, &together, sizeof apart), "where a call ends counts");
 }
 
 /* ---- training ---- */
@@ -2312,12 +2750,6 @@ static void test_dpc_step(world *w, const char *method) {
 }
 
 /* ---- arguments that are missing, and the parts of a row of features ---- */
-static int needs_argument(fvg_ctx *c, fvg_status s, const char *who, const char *what) {
-  int ok = s == FVG_E_ARG && one_line(c, who, what) && strstr(fvg_error(c), "needs") != NULL;
-  c->message[0] = 0;
-  return ok;
-}
-
 static void test_missing_arguments(world *w, fvg_learner *l, fvg_fvgpt *f) {
   static float x[2 * PIXELS];
   fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 0, 0), *no_views = NULL;
@@ -3268,6 +3700,10 @@ int main(void) {
   test_crop_scale(&w);
   test_view_pixels(&w);
   test_view_rest(&w);
+  test_store(&w);
+  test_image_key(&w);
+  test_avalanche();
+  test_similar();
   test_training(&w, &notes);
   test_order(&w, &notes);
   test_schedules(&w, &notes);

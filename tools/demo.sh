@@ -6,6 +6,7 @@
 # two, and give the same bits.
 set -e
 build=$1
+export FVGPT_CACHE=none                                  # nothing of an earlier run counts
 sets="things colours textures control"
 masks="given own inverted"
 run() { echo "$build/demo/$1-$2"; }                      # run SET MASKS: the folder of a run

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fvgpt_cache.h"
 #include "fvgpt_checks.h"
 #include "fvgpt_pictures.h"
 #include "fvgpt_print.h"
@@ -20,6 +21,7 @@ typedef struct encode_options {
 static void declare(option_table *t, void *options) {
   encode_options *o = (encode_options *)options;
   add_common(t, &o->common);
+  add_cache(t, &o->common);
   add_text(t, "--out", &o->out);
   add_text(t, "--pixels", &o->pixels);
   add_list(t, "--image", &o->image);
@@ -71,30 +73,63 @@ static fvg_status encode_pixels(fvg_clip *m, const char *path, const fvg_tensor 
   return s;
 }
 
-/* Encodes the good ones of some pictures to further rows. */
-static fvg_status encode_pictures(fvg_clip *m, picture_list *pictures, encoded *x) {
+/* Pictures that are encoded by one call, and between two reports. */
+enum { AT_ONCE = 64 };
+
+/* Leaves the good ones of n pictures, the first of which is number `first`, in file [*n]. */
+static fvg_status leave_out_bad(fvg_clip *m, picture_list *pictures, int first, const char **file,
+                                int *n) {
   fvg_ctx *c = m->ctx;
-  if (!m->has_vision) return fvg_fail(c, FVG_E_ARG, "this model has no image tower");
   const size_t size = (size_t)m->vision.image_size;
   float *chw = FVG_NEW_ARRAY(c, float, 3 * size * size);
-  if (!chw) return FVG_E_NOMEM;
-
-  fvg_status s = FVG_OK;
-  for (int i = 0; !s && i < pictures->n; i++) {
+  fvg_status s = chw ? FVG_OK : FVG_E_NOMEM;
+  const int n_all = *n;
+  *n = 0;
+  for (int i = first; !s && i < first + n_all; i++) {
     fvg_image view;
     s = load_view(m, pictures, i, &view, chw);
     fvg_image_free(c, &view);
-    if (s) {
-      s = step_over(c, s, pictures);
-      continue;
-    }
-    float *row = x->image + (size_t)x->n_image * (size_t)x->width;
-    s = fvg_clip_encode_images(m, row, chw, 1);
-    put(&x->files, x->n_image ? ", " : "");
-    put_json_string(&x->files, pictures->file[i]);
-    x->n_image++;
+    if (s) s = step_over(c, s, pictures);
+    else file[(*n)++] = pictures->file[i];
   }
   fvg_release(c, chw);
+  return s;
+}
+
+/* Encodes the good ones of n pictures, the first of which is number `first`, to further rows. */
+static fvg_status encode_some(fvg_clip *m, picture_list *pictures, int first, int n, encoded *x) {
+  const char *file[AT_ONCE];
+  for (int i = 0; i < n; i++) file[i] = pictures->file[first + i];
+  float *rows = x->image + (size_t)x->n_image * (size_t)x->width;
+  const int rotate = pictures->exif_rotate;
+  fvg_status s = fvg_clip_encode_files(m, rows, file, n, rotate);
+
+  /* The first bad one ended that. */
+  if (s == FVG_E_IO || s == FVG_E_FORMAT || s == FVG_E_UNSUPPORTED) {
+    s = leave_out_bad(m, pictures, first, file, &n);
+    if (!s) s = fvg_clip_encode_files(m, rows, file, n, rotate);
+  }
+  for (int i = 0; !s && i < n; i++) {
+    put(&x->files, x->n_image ? ", " : "");
+    put_json_string(&x->files, file[i]);
+    x->n_image++;
+  }
+  return s;
+}
+
+/* Encodes the good ones of all pictures. */
+static fvg_status encode_pictures(fvg_clip *m, picture_list *pictures, encoded *x) {
+  fvg_progress progress;
+  memset(&progress, 0, sizeof progress);
+  progress.what = "encode";
+  progress.n_steps = pictures->n;
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < pictures->n; i += AT_ONCE) {
+    const int n = pictures->n - i < AT_ONCE ? pictures->n - i : AT_ONCE;
+    s = encode_some(m, pictures, i, n, x);
+    progress.step = i + n;
+    if (!s && pictures->n > AT_ONCE) s = fvg_report_progress(m->ctx, &progress);
+  }
   return s;
 }
 
@@ -184,9 +219,12 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   }
   picture_list pictures;
   fvg_clip *m = NULL;
+  feature_cache *cache = NULL;
   fvg_status s = gather_pictures(c, &o->image, o->exif_rotate, &pictures);
   if (!s) s = open_model(c, &o->common, &m);
+  if (!s && pictures.n) s = open_cache(m, &o->common, &cache);
   if (!s) s = encode_all(m, o, &pictures);
+  close_cache(cache);
   if (!s) s = end_pictures(c, &pictures);
   pictures_free(c, &pictures);
   fvg_clip_free(m);

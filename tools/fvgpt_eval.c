@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fvgpt_cache.h"
 #include "fvgpt_checks.h"
 #include "fvgpt_learners.h"
 #include "fvgpt_sets.h"
@@ -18,6 +19,7 @@ typedef struct eval_options {
 static void declare(option_table *t, void *options) {
   eval_options *o = (eval_options *)options;
   add_common(t, &o->common);
+  add_cache(t, &o->common);
   add_learner_options(t, &o->learner);
   add_data_options(t, &o->data, MASKS_AS_GIVEN);
   add_text(t, "--checkpoint", &o->checkpoint);
@@ -83,6 +85,7 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   if (s) return s;
 
   fvg_clip *m = NULL;
+  feature_cache *cache = NULL;
   fvg_dataset d;
   fvg_task task;
   memset(&d, 0, sizeof d);
@@ -91,7 +94,9 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   if (!s) s = open_only_data(c, &o->data, &d);
   if (!s) s = fvg_dataset_check(&d, FVG_CHECK_TEST, o->data.skip_bad);
   if (!s) s = test_task(&d, half, &task);
+  if (!s) s = open_cache(m, &o->common, &cache);
   if (!s) s = test_checkpoint(m, o, half, &task);
+  close_cache(cache);
   fvg_task_free(&task);
   fvg_dataset_free(&d);
   fvg_clip_free(m);

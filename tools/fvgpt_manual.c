@@ -129,6 +129,9 @@ static const char *const manual[] = {
   "                 with stb_image\n"
   "                 --exif-rotate turns pictures upright as their EXIF data say; without it they\n"
   "                 are taken as stored, as CLIP's own preprocessing does\n"
+  "features         --cache DIR|none: encode, tune, eval and report keep features there, and what\n"
+  "                 has not changed is not encoded again.  The default is $FVGPT_CACHE, else\n"
+  "                 fvgpt in $XDG_CACHE_HOME or ~/.cache; the folder may be deleted at any time\n"
   "fvgpt help       [COMMAND]\n"
   "                 prints this text, or its part on one command\n"
   "fvgpt --version  prints which version this is\n"
@@ -155,7 +158,8 @@ static int is_about(const char *line, const char *command) {
 }
 
 static int is_about_all(const char *line) {
-  return begins(line, "common") || begins(line, "data sets") || begins(line, "pictures");
+  return begins(line, "common") || begins(line, "data sets") || begins(line, "pictures") ||
+         begins(line, "features");
 }
 
 int print_manual(const char *command) {

@@ -22,6 +22,7 @@ typedef struct common_options {
   const char *simd, *merges;         /* NULL: not given                                          */
   const char *model;
   const option_table *table;         /* where all of the command's options are                   */
+  const char *cache;                 /* NULL: not given                                          */
 } common_options;
 
 /* A command: declare fills its options, which are zeros before, with their defaults and puts them

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "fvgpt_cache.h"
 #include "fvgpt_checks.h"
 #include "fvgpt_json.h"
 #include "fvgpt_print.h"
@@ -18,6 +19,7 @@ static void declare(option_table *t, void *options) {
   o->pictures = 6;
   o->measured = 200;
   add_common(t, &o->common);
+  add_cache(t, &o->common);
   add_data_options(t, &o->data, MASKS_AS_GIVEN);
   add_list(t, "--runs", &o->runs);
   add_text(t, "--out", &o->out);
@@ -181,8 +183,11 @@ static fvg_status report(fvg_ctx *c, const report_options *o, const char *json,
   study *x = FVG_NEW_ARRAY(c, study, (size_t)n);
   fvg_status s = x ? open_model(c, &o->common, &m) : FVG_E_NOMEM;
 
+  feature_cache *cache = NULL;
   if (!s) s = open_studies(m, o, x);
+  if (!s) s = open_cache(m, &o->common, &cache);
   for (int i = 0; !s && i < n; i++) s = study_measure(&x[i]);
+  close_cache(cache);
   if (!s) s = make_folders(c, o->out);
   if (!s && !lock->file) s = lock_folder(c, lock, o->out);
   if (!s) s = write_report(m, o, x, now() - start, json);

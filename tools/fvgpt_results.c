@@ -15,7 +15,7 @@
 static const char *const not_a_setting[] = {
   "--trainer", "--ablate", "--seeds", "--shots", "--transfer-to", "--data", "--dataset-root",
   "--dataset", "--model", "--out", "--threads", "--shard", "--claim-expires", "--table",
-  "--figure", "--backbone", NULL,
+  "--figure", "--backbone", "--cache", NULL,
 };
 
 static void mark_option(void *mark, const char *name, const char *value) {

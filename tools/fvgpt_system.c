@@ -223,6 +223,22 @@ int can_write(const char *folder) {
 #endif
 }
 
+FILE *create_new_file(const char *path) {
+#ifdef _WIN32
+  const int how = _O_WRONLY | _O_CREAT | _O_EXCL | _O_BINARY | _O_NOINHERIT;
+  const int file = _open(path, how, _S_IREAD | _S_IWRITE);
+  return file < 0 ? NULL : _fdopen(file, "wb");
+#else
+  const int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  return file < 0 ? NULL : fdopen(file, "wb");
+#endif
+}
+
+double seconds_since_change(const char *path) {
+  struct stat about;
+  return stat(path, &about) ? 0 : difftime(time(NULL), about.st_mtime);
+}
+
 static int make_folder(const char *path) {
 #ifdef _WIN32
   return _mkdir(path);

@@ -28,6 +28,7 @@ enum { HOST_BYTES = 120 };
 /* The machine's name, with what tells it from others of that name, and its worlds of processes from
    each other: processes of one host know each other by number. */
 void name_host(char host[HOST_BYTES]);
+/* No other process of this host has the same number now. */
 long process_number(void);
 /* Is there a process of that number on this host? */
 int is_process(long number);
@@ -41,6 +42,10 @@ int is_absent(const char *path);
 int can_write(const char *folder);
 /* Makes all folders of a path that do not exist yet. */
 fvg_status make_folders(fvg_ctx *c, const char *path);
+/* Creates a file for writing, which must not exist yet; NULL: it does, or cannot be made. */
+FILE *create_new_file(const char *path);
+/* How long ago a file was last written to; 0 if nobody knows. */
+double seconds_since_change(const char *path);
 /* Removes what a killed run left of files that it was writing; nobody else writes to the folder. */
 void remove_temporaries(const char *folder);
 

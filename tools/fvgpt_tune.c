@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fvgpt_cache.h"
 #include "fvgpt_checks.h"
 #include "fvgpt_results.h"
 #include "fvgpt_tune_check.h"
@@ -141,6 +142,7 @@ fvg_status tuning_run(tuning *t) {
   if (!s) s = open_sets(t);
   if (!s) s = check_run(t);
   if (!s) s = make_plan(t);
+  if (!s) s = open_cache(t->m, &t->o->common, &t->cache);
   if (!s) s = t->o->shard.number ? run_shard(t) : run_alone(t);
   return s;
 }
@@ -148,6 +150,8 @@ fvg_status tuning_run(tuning *t) {
 void tuning_free(tuning *t) {
   if (!t) return;
   fvg_ctx *c = t->c;
+  free_tests(t);
+  close_cache(t->cache);
   close_sets(t);
   for (int e = 0; e <= MAX_ENTRIES; e++) unlock_folder(&t->lock[e]);
   fvg_clip_free(t->m);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fvgpt_cache.h"
+
 const char *const calibration_name[3] = {"published", "crossfit", "guarded"};
 
 /* The options and their defaults. */
@@ -19,6 +21,7 @@ void declare_tune(option_table *t, void *options) {
   o->claim_expires = 600;
 
   add_common(t, &o->common);
+  add_cache(t, &o->common);
   add_learner_options(t, &o->learner);
   add_data_options(t, &o->data, MASKS_FROM);
   add_foreground_options(t, &o->foreground);

@@ -79,6 +79,7 @@ typedef struct tuning {
   fvg_ctx *c;
   const tune_options *o;
   fvg_clip *m;
+  struct feature_cache *cache;       /* NULL: none                                               */
   table_row row[MAX_ROWS];
   table_entry entry[MAX_ENTRIES];
   int seed[MAX_SEEDS];
@@ -109,6 +110,8 @@ typedef struct tuning {
   char out[1100];
   test_set test[MAX_TESTS];
   int n_test;
+  int tests_of;                      /* 1 + the number of the set whose pictures they have; 0:
+                                        they have none                                           */
   double result[MAX_ROWS][MAX_SEEDS][MAX_TESTS];
   int has_result[MAX_ROWS][MAX_SEEDS];
   char *curve[MAX_ROWS][MAX_SEEDS];  /* losses per epoch as text: numbers with blanks between    */

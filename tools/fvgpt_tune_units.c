@@ -176,8 +176,18 @@ void close_seed(tuning *t) {
 }
 
 /* ---- an entry ---- */
+void free_tests(tuning *t) {
+  for (int i = 0; i < t->n_test; i++) test_free(t->c, &t->test[i]);
+  t->tests_of = 0;
+}
+
+/* The test pictures of an entry stay for the next one, if that is of the same data set. */
 static fvg_status open_tests(tuning *t) {
+  const int set = t->at->set;
+  if (t->tests_of == set + 1) return FVG_OK;
+  free_tests(t);
   name_tests(t);
+  t->tests_of = set + 1;
   if (t->train_half == FVG_BASE) {
     fvg_status s = test_new(t->c, &t->test[0], t->d, FVG_BASE);
     return s ? s : test_new(t->c, &t->test[1], t->d, FVG_NEW);
@@ -202,6 +212,5 @@ fvg_status open_entry(tuning *t, int entry) {
 void close_entry(tuning *t) {
   close_seed(t);
   free_entry_views(t);
-  for (int i = 0; i < t->n_test; i++) test_free(t->c, &t->test[i]);
   forget_results(t);
 }

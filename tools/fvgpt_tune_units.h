@@ -21,6 +21,8 @@ fvg_status open_entry(tuning *t, int entry);
 fvg_status open_seed(tuning *t, int number);
 void close_seed(tuning *t);
 void close_entry(tuning *t);
+/* Frees the pictures that the tests have, which close_entry leaves for further entries. */
+void free_tests(tuning *t);
 
 /* Trains, tests and prints what is not finished of a unit of the seed that is open, and prints what
    is. */
