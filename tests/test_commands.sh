@@ -336,7 +336,7 @@ check "wherever there is a gate" sh -c "cd '$work/ablate' && [ -d KgCoOp_FRG+FDC
 refused "a calibration of no kind" "--calibration fitted" tune --calibration fitted
 check "FVG-PT trained in other ways" sh -c "cd '$work/ablate' && [ -d FVGPT_KgCoOp+stable ] && [ -d FVGPT_KgCoOp+no_distillation ] && [ -d FVGPT_KgCoOp+inverted_masks ] && ! cmp -s FVGPT_KgCoOp/seed1/checkpoint.safetensors FVGPT_KgCoOp+inverted_masks/seed1/checkpoint.safetensors"
 other="tune --model $model --data $data --trainer FVGPT_KgCoOp $tiny"
-check "a stable row is that of the ablation" sh -c "'$fvgpt' $other --distill stable --out '$work/ablate' >'$work/stdout' 2>&1 && grep -q '^FVGPT_KgCoOp+stable *seed 2' '$work/stdout' && grep -q '^FVGPT_KgCoOp+stable *seed 1: reusing' '$work/stdout'"
+check "a stable row is that of the ablation" sh -c "'$fvgpt' $other --distill stable --out '$work/ablate' >'$work/stdout' 2>&1 && grep -q '^FVGPT_KgCoOp+stable *seed 2' '$work/stdout' && grep -q 'note: FVGPT_KgCoOp+stable seed 1: reusing' '$work/stdout'"
 check "which says so" grep -q "^settings    FVGPT_KgCoOp+stable: .*, lambda-base 0.1$" "$work/stdout"
 moved() {                                                # moved ROW OTHER_ROW: what is there of ROW lies in OTHER_ROW's folder
   rm -rf "$work/moved"
@@ -694,7 +694,7 @@ cp -r "$data" "$work/sets/quote\"d"
 check "a table of sets of such names" sh -c "'$fvgpt' tune --model '$model' --data '$work/sets/quote\"d' --data \"\$1\" --trainer CoOp --shots 1 --seeds 1 --epochs 1 --augment none --out '$work/sets-out' >'$work/out.txt' 2>&1" _ "$work/sets/$bad"
 check "prints nothing raw of them" clean "$work/out.txt"
 check "and writes JSON" clean "$work/sets-out/results.json"
-check "with escapes" grep -q -F 'x\u001b[31my\u009bmz\u202ew?v\u007fu\u000at": {"base"' "$work/sets-out/results.json"
+check "with escapes" grep -q -F 'x\u001b[31my\u009bmz\u202ew\ufffdv\u007fu\u000at": {"base"' "$work/sets-out/results.json"
 check "and quotes" grep -q -F '"quote\"d": {"base"' "$work/sets-out/results.json"
 
 # the command line's small things

@@ -12,7 +12,8 @@ typedef struct encode_options {
   common_options common;
   const char *out;
   const char *pixels;                /* a safetensors file; NULL: not given                      */
-  text_list image, text;
+  picture_options pictures;
+  text_list text;
   int exif_rotate;
 } encode_options;
 
@@ -22,10 +23,10 @@ static void declare(option_table *t, void *options) {
   add_common(t, &o->common);
   add_text(t, "--out", &o->out);
   add_text(t, "--pixels", &o->pixels);
-  add_list(t, "--image", &o->image);
+  add_list(t, "--image", &o->pictures.argument);
   add_list(t, "--text", &o->text);
   add_flag(t, "--exif-rotate", &o->exif_rotate);
-  add_files(t, &o->image, "--text");
+  add_picture_options(t, &o->pictures, "--text");
 }
 
 /* What becomes the file: rows of features, and JSON lists of what the rows are of. */
@@ -71,7 +72,16 @@ static fvg_status encode_pixels(fvg_clip *m, const char *path, const fvg_tensor 
   return s;
 }
 
-/* Encodes the good ones of some pictures to further rows. */
+/* Encodes a picture to a further row. */
+static fvg_status encode_picture(fvg_clip *m, const char *file, const float *chw, encoded *x) {
+  float *row = x->image + (size_t)x->n_image * (size_t)x->width;
+  put(&x->files, x->n_image ? ", " : "");
+  put_json_string(&x->files, file);
+  x->n_image++;
+  return fvg_clip_encode_images(m, row, chw, 1);
+}
+
+/* Encodes the good ones of some pictures. */
 static fvg_status encode_pictures(fvg_clip *m, picture_list *pictures, encoded *x) {
   fvg_ctx *c = m->ctx;
   if (!m->has_vision) return fvg_fail(c, FVG_E_ARG, "this model has no image tower");
@@ -84,15 +94,9 @@ static fvg_status encode_pictures(fvg_clip *m, picture_list *pictures, encoded *
     fvg_image view;
     s = load_view(m, pictures, i, &view, chw);
     fvg_image_free(c, &view);
-    if (s) {
-      s = step_over(c, s, pictures);
-      continue;
-    }
-    float *row = x->image + (size_t)x->n_image * (size_t)x->width;
-    s = fvg_clip_encode_images(m, row, chw, 1);
-    put(&x->files, x->n_image ? ", " : "");
-    put_json_string(&x->files, pictures->file[i]);
-    x->n_image++;
+    if (s) s = step_over(c, s, pictures);
+    else s = encode_picture(m, pictures->file[i], chw, x);
+    if (!s) s = tell_done(c, pictures, "encode", i);
   }
   fvg_release(c, chw);
   return s;
@@ -177,14 +181,14 @@ static fvg_status encode_all(fvg_clip *m, const encode_options *o, picture_list 
 
 static fvg_status run(fvg_ctx *c, const void *options) {
   const encode_options *o = (const encode_options *)options;
-  if (!o->out || (!o->pixels && !o->image.n && !o->text.n)) {
+  if (!o->out || (!o->pixels && !names_pictures(&o->pictures) && !o->text.n)) {
     return fvg_fail(c, FVG_E_ARG,
                     "encode needs --out F.safetensors and something to encode: --pixels, --image "
                     "or --text");
   }
   picture_list pictures;
   fvg_clip *m = NULL;
-  fvg_status s = gather_pictures(c, &o->image, o->exif_rotate, &pictures);
+  fvg_status s = gather_pictures(c, &o->pictures, o->exif_rotate, &pictures);
   if (!s) s = open_model(c, &o->common, &m);
   if (!s) s = encode_all(m, o, &pictures);
   if (!s) s = end_pictures(c, &pictures);

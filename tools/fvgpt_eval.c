@@ -1,11 +1,11 @@
 /* fvgpt eval. */
 #include "fvgpt_eval.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "fvgpt_checks.h"
 #include "fvgpt_learners.h"
+#include "fvgpt_scores.h"
 #include "fvgpt_sets.h"
 
 typedef struct eval_options {
@@ -13,6 +13,7 @@ typedef struct eval_options {
   learner_options learner;
   data_options data;
   const char *checkpoint, *half;     /* NULL: not given                                          */
+  format_options format;
 } eval_options;
 
 static void declare(option_table *t, void *options) {
@@ -22,6 +23,7 @@ static void declare(option_table *t, void *options) {
   add_data_options(t, &o->data, MASKS_AS_GIVEN);
   add_text(t, "--checkpoint", &o->checkpoint);
   add_text(t, "--split-half", &o->half);
+  add_format_options(t, &o->format);
 }
 
 static fvg_status parse_half(fvg_ctx *c, const char *text, fvg_group *half) {
@@ -43,6 +45,44 @@ static fvg_status open_only_data(fvg_ctx *c, const data_options *o, fvg_dataset 
   return open_data(c, o, n ? o->data.item[n - 1] : NULL, d);
 }
 
+/* ---- the result ---- */
+static fvg_status print_json(fvg_ctx *c, const char *half, int n_class, const fvg_score *x) {
+  document d = new_document(c);
+  put(&d, "{\"half\": \"%s\", \"classes\": %d, \"images\": %d, \"correct\": %d, \"accuracy\": ",
+      half, n_class, x->n, x->n_correct);
+  put_real(&d, x->accuracy);
+  put(&d, ", \"error\": ");
+  put_real(&d, 100 - x->accuracy);
+  put(&d, ", \"macro_f1\": ");
+  put_real(&d, x->macro_f1);
+  put(&d, "}\n");
+  return print_document(&d);
+}
+
+static fvg_status print_csv(fvg_ctx *c, const char *half, int n_class, const fvg_score *x) {
+  print(stdout, "half,classes,images,correct,accuracy,error,macro_f1\n");
+  document d = new_document(c);
+  put(&d, "%s,%d,%d,%d,", half, n_class, x->n, x->n_correct);
+  put_real(&d, x->accuracy);
+  put(&d, ",");
+  put_real(&d, 100 - x->accuracy);
+  put(&d, ",");
+  put_real(&d, x->macro_f1);
+  put(&d, "\n");
+  return print_document(&d);
+}
+
+static fvg_status print_score(fvg_ctx *c, const eval_options *o, int n_class,
+                              const fvg_score *x) {
+  if (o->format.json) return print_json(c, o->half, n_class, x);
+  if (o->format.csv) return print_csv(c, o->half, n_class, x);
+  print(stdout,
+        "%s classes %d  images %d  correct %d  accuracy %.2f  error %.2f  macro_f1 %.2f\n",
+        o->half, n_class, x->n, x->n_correct, x->accuracy, 100 - x->accuracy, x->macro_f1);
+  return FVG_OK;
+}
+
+/* ---- testing ---- */
 /* Tests what --checkpoint holds on a task, and prints how well it does. */
 static fvg_status test_checkpoint(fvg_clip *m, const eval_options *o, fvg_group half,
                                   const fvg_task *task) {
@@ -62,11 +102,7 @@ static fvg_status test_checkpoint(fvg_clip *m, const eval_options *o, fvg_group 
   }
   fvg_score score;
   if (!s) s = fvg_classifier_test(k, &score, task);
-  if (!s) {
-    printf("%s classes %d  images %d  correct %d  accuracy %.2f  error %.2f  macro_f1 %.2f\n",
-           o->half, task->n_class, score.n, score.n_correct, score.accuracy, 100 - score.accuracy,
-           score.macro_f1);
-  }
+  if (!s) s = print_score(c, o, task->n_class, &score);
   fvg_classifier_free(k);
   tuned_model_free(&tuned);
   return s;
@@ -87,7 +123,8 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   fvg_task task;
   memset(&d, 0, sizeof d);
   memset(&task, 0, sizeof task);
-  s = open_model(c, &o->common, &m);
+  s = check_format(c, &o->format);
+  if (!s) s = open_model(c, &o->common, &m);
   if (!s) s = open_only_data(c, &o->data, &d);
   if (!s) s = fvg_dataset_check(&d, FVG_CHECK_TEST, o->data.skip_bad);
   if (!s) s = test_task(&d, half, &task);

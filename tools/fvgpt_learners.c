@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fvgpt_hints.h"
 #include "fvgpt_print.h"
+#include "fvgpt_system.h"
 
 const char *const preset_name[2] = {"fork", "original"};
 
@@ -88,6 +90,38 @@ int option_named(const fvg_method *method, const char *text, fvg_option *known) 
   return 0;
 }
 
+/* Appends the names of a method's options to a text of `size` bytes. */
+static void list_set_names(const fvg_method *method, char *text, size_t size) {
+  fvg_option option;
+  double low, high;
+  int k = 0;
+  for (; fvg_method_option(method, &option, &low, &high, k); k++) {
+    const size_t at = strlen(text);
+    snprintf(text + at, size - at, "%s%s", k ? ", " : " has ", option.name);
+  }
+  const size_t at = strlen(text);
+  if (!k) snprintf(text + at, size - at, " has none");
+}
+
+fvg_status unknown_set(fvg_ctx *c, const char *text, const fvg_method *const *method, int n) {
+  char word[80], advice[HINT_BYTES];
+  snprintf(word, sizeof word, "%.*s", (int)strcspn(text, "="), text);
+  guess g = guess_at(word);
+  char names[360] = "";
+  for (int i = 0; i < n; i++) {
+    fvg_option option;
+    double low, high;
+    for (int k = 0; fvg_method_option(method[i], &option, &low, &high, k); k++)
+      try_name(&g, option.name, strlen(option.name));
+
+    const size_t at = strlen(names);
+    snprintf(names + at, sizeof names - at, "%s%s", i ? "; " : "", fvg_method_name(method[i]));
+    list_set_names(method[i], names, sizeof names);
+  }
+  return fvg_fail(c, FVG_E_ARG, "--set %.80s: no such option%s (%s)", text, hint(&g, advice),
+                  names);
+}
+
 fvg_protocol protocol_of(const learner_options *o) {
   if (o->transfer_to) return FVG_CROSS_DATA;
   return o->few_shot ? FVG_FEW_SHOT : FVG_BASE_TO_NEW;
@@ -153,6 +187,24 @@ fvg_status open_tuned(fvg_clip *m, const char *folder, tuned_model *x) {
   return fvg_checkpoint_load(m, &x->l, &x->f, &x->settings, path);
 }
 
+/* A file, or the one in a folder. */
+static fvg_status open_file_or_folder(fvg_clip *m, const char *path, tuned_model *x) {
+  char inside[1200];
+  checkpoint_in(path, inside, sizeof inside);
+  if (!is_absent(inside)) return open_tuned(m, path, x);
+  if (is_folder(path)) {
+    return fvg_fail(m->ctx, FVG_E_IO,
+                    "%.300s: no checkpoint.safetensors in this folder; tune writes them as "
+                    "OUT/TRAINER/seedN/checkpoint.safetensors",
+                    path);
+  }
+  if (is_absent(path)) {
+    return fvg_fail(m->ctx, FVG_E_IO,
+                    "%.300s: neither a file nor a folder with a checkpoint.safetensors", path);
+  }
+  return fvg_checkpoint_load(m, &x->l, &x->f, &x->settings, path);
+}
+
 /* A file of the published trainers. */
 static fvg_status open_published(fvg_clip *m, const learner_options *o, const char *file,
                                  const fvg_dataset_card *card, const char *const *name, int n,
@@ -168,7 +220,7 @@ static fvg_status open_published(fvg_clip *m, const learner_options *o, const ch
   fvg_option option[MAX_OPTIONS];
   for (int i = 0; i < o->set.n; i++) {
     if (option_named(method, o->set.item[i], option)) continue;
-    return fvg_fail(c, FVG_E_ARG, "--set %s: %s has no such option", o->set.item[i], o->trainer);
+    return unknown_set(c, o->set.item[i], &method, 1);
   }
 
   fvg_learner_desc desc;
@@ -182,7 +234,7 @@ fvg_status open_checkpoint(fvg_clip *m, const learner_options *o, const char *ch
                            int exif_rotate, const fvg_dataset_card *card, const char *const *name,
                            int n, tuned_model *x) {
   if (o->trainer) return open_published(m, o, checkpoint, card, name, n, &x->l);
-  fvg_status s = open_tuned(m, checkpoint, x);
+  fvg_status s = open_file_or_folder(m, checkpoint, x);
   if (!s && !exif_rotate && fvg_weights_metadata(x->settings, "exif_rotate")) {
     fvg_log(m->ctx, 0,
             "%s was tuned with --exif-rotate; without it turned pictures are seen otherwise than "

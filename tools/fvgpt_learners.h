@@ -39,6 +39,9 @@ fvg_protocol protocol_of(const learner_options *o);
 fvg_status parse_position(fvg_ctx *c, const char *text, fvg_position *out);
 /* Into `known` the option of the method that text, NAME=VALUE, names; 0: it has no such one. */
 int option_named(const fvg_method *method, const char *text, fvg_option *known);
+/* The error that none of the n methods has the option that text, NAME=VALUE, names; it tells which
+   they have. */
+fvg_status unknown_set(fvg_ctx *c, const char *text, const fvg_method *const *method, int n);
 
 /* ---- learners ---- */
 /* What the method trains with: the preset's recipe for the protocol, the published set (card; NULL:
@@ -63,7 +66,7 @@ void tuned_model_free(tuned_model *x);
 /* The path of the checkpoint in a folder that tune made. */
 void checkpoint_in(const char *folder, char *path, size_t size);
 fvg_status open_tuned(fvg_clip *m, const char *folder, tuned_model *x);
-/* Such a folder, or, with --trainer, a file of the published trainers; its classes are then `name`,
+/* Such a folder or the file in it, or, with --trainer, a file of the published trainers; its classes are then `name`,
    of a published set if card is not NULL. */
 fvg_status open_checkpoint(fvg_clip *m, const learner_options *o, const char *checkpoint,
                            int exif_rotate, const fvg_dataset_card *card, const char *const *name,

@@ -19,6 +19,7 @@ typedef struct common_options {
   int threads;                       /* 0: as many as there are processors                       */
   const char *simd, *merges;         /* NULL: not given                                          */
   const char *model;
+  int quiet;                         /* no progress and no notes                                 */
 } common_options;
 
 typedef struct option_table option_table;
