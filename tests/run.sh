@@ -10,9 +10,9 @@ if [ "$1" = --count ]; then count=yes; shift; fi
 build=$1
 results=$build/results
 table=tests/checks.txt
-names="$(ls tests/test_*.c tests/fuzz_*.c | sed 's|.*/||; s|\.c$||') test_commands"
+names="$(ls tests/test_*.c tests/fuzz_*.c | sed 's|.*/||; s|\.c$||') test_commands test_everyday"
 run() {
-  if [ "$1" = test_commands ]; then sh tests/test_commands.sh "$build"; else "$build/$1"; fi >"$results/$1" 2>&1
+  if [ -f "tests/$1.sh" ]; then sh "tests/$1.sh" "$build"; else "$build/$1"; fi >"$results/$1" 2>&1
   echo $? >"$results/$1.status"
 }
 work() {                                                 # runs whatever no other worker has taken; the longest comes first

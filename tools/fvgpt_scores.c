@@ -40,9 +40,9 @@ static void print_text(const score_writer *w, const char *file, const char *cons
 }
 
 /* ---- JSON ---- */
+/* An entry is a line of its own, so that other programs can take it while we work on the next. */
 static void begin_entry(document *d, score_writer *w, const char *file) {
-  print(stdout, w->n_pictures++ ? ",\n" : "[\n");
-  put(d, " {\"file\": ");
+  put(d, w->n_pictures++ ? ",{\"file\": " : " {\"file\": ");
   put_json_string(d, file);
 }
 
@@ -60,7 +60,7 @@ static fvg_status print_json(score_writer *w, const char *file, const char *cons
   put(&d, "], \"b\": ");
   if (b > 0) put_real32(&d, b);
   else put(&d, "null");
-  put(&d, "}");
+  put(&d, "}\n");
   return print_document(&d);
 }
 
@@ -69,7 +69,7 @@ static fvg_status print_json_fault(score_writer *w, const char *file, const char
   begin_entry(&d, w, file);
   put(&d, ", \"error\": ");
   put_json_string(&d, message);
-  put(&d, "}");
+  put(&d, "}\n");
   return print_document(&d);
 }
 
@@ -110,6 +110,7 @@ fvg_status begin_scores(score_writer *w, fvg_ctx *c, const format_options *forma
   w->top = top < n_class ? top : n_class;
   w->rank = FVG_NEW_ARRAY(c, ranked_class, (size_t)n_class);
   if (!w->rank) return FVG_E_NOMEM;
+  if (format->json) print(stdout, "[\n");
   if (format->csv) print(stdout, "file,rank,class,probability,b,error\n");
   return FVG_OK;
 }
@@ -136,7 +137,7 @@ fvg_status write_fault(score_writer *w, const char *file, const char *message) {
 }
 
 void end_scores(score_writer *w) {
-  if (w->format.json) print(stdout, w->n_pictures ? "\n]\n" : "[]\n");
+  if (w->format.json) print(stdout, "]\n");
 }
 
 void score_writer_free(score_writer *w) {
