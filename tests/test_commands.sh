@@ -263,7 +263,7 @@ for list in "a,,b" ",a" "a," "a, ,b" "a,_"; do
   refused "an empty name in '$list'" "is empty" classify --model "$model" --classes "$list" "$picture"
 done
 refused "a name twice" "means the same" classify --model "$model" --classes "red disc,blue,Red_Disc " "$picture"
-refused "no names at all" "needs pictures, and --classes" classify --model "$model" "$picture"
+refused "no names at all" "classify needs names: --classes" classify --model "$model" "$picture"
 check "eval says the same" sh -c "'$fvgpt' eval --model '$model' --data '$data' --checkpoint '$work/t1/FVGPT_CoOp/seed1' --split-half all 2>&1 >/dev/null | grep -q '4 of 8 names taken for base (tuned on): .*; 4 for new: '"
 check "attend says the same" sh -c "'$fvgpt' attend --model '$model' --checkpoint '$work/t1/FVGPT_CoOp/seed1' --text '$words' --out '$work/maps0' '$picture' 2>&1 >/dev/null | grep -q '0 of 1 names taken for base (tuned on): none; 1 for new: $words'"
 # where it looks: a line a map, and no name twice

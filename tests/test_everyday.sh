@@ -75,6 +75,15 @@ refused "no value" "--model needs a value" info --model
 set=$work/set
 refused "no such --set" "did you mean W? (KgCoOp has W; CoOp has none)" tune --model "$model" --data "$set" --trainer KgCoOp,FVGPT_CoOp --set w=1 --out "$work/x"
 refused "far from any" "--set frobnicate=1: no such option (PromptSRC has n_ctx_vision, depth_text," tune --model "$model" --data "$set" --trainer PromptSRC --set frobnicate=1 --out "$work/x"
+refused "--set out of bounds, before anything is encoded" "--set W=-1: KgCoOp expects a number from 0 to 1e+06" tune --model "$model" --data "$set" --trainer KgCoOp --set W=-1 --out "$work/x"
+refused "--set of a published trainer" "did you mean W? (KgCoOp has W)" classify --model "$model" --classes a --trainer KgCoOp --set V=1 --checkpoint x x.ppm
+refused "no such published trainer" "did you mean KgCoOp?" classify --model "$model" --classes a --trainer kgcop --checkpoint x x.ppm
+refused "one of some words" "--preset none: fork or original is expected" tune --preset none
+refused "one of many words" "--map x: relevance, gradcam, attention or all is expected" attend --map x
+refused "an option before the command" "--model: a command comes first" --model x info
+refused "classify without pictures" "classify needs pictures" classify --model "$model" --classes a
+refused "names of a published file" "does not tell its classes" classify --model "$model" --trainer CoOp --checkpoint x x.ppm
+refused "two data sets for eval" "eval takes one --data, there are 2" eval --model "$model" --data a --data b --checkpoint x --split-half all
 refused "--set without a number" "NAME=VALUE with a number" tune --set W
 
 # pictures: two classes for base, two for new

@@ -262,12 +262,18 @@ static fvg_status classify(fvg_clip *m, const classify_options *o, picture_list 
 static fvg_status check_options(fvg_ctx *c, const classify_options *o) {
   if (o->classes && o->classes_file)
     return fvg_fail(c, FVG_E_ARG, "--classes and --classes-file: give one of them");
-  const int has_names =
-      o->classes || o->classes_file || (o->checkpoint && !o->learner.trainer);
-  if (has_names && names_pictures(&o->pictures)) return check_format(c, &o->format);
+  if (!names_pictures(&o->pictures))
+    return fvg_fail(c, FVG_E_ARG, "classify needs pictures: files, folders or --files-from LIST");
+  if (o->classes || o->classes_file) return check_format(c, &o->format);
+  if (!o->checkpoint) {
+    return fvg_fail(c, FVG_E_ARG,
+                    "classify needs names: --classes A,B,C or --classes-file F, or a --checkpoint "
+                    "that tune made");
+  }
+  if (!o->learner.trainer) return check_format(c, &o->format);
   return fvg_fail(c, FVG_E_ARG,
-                  "classify needs pictures, and --classes A,B,C, --classes-file F or a "
-                  "--checkpoint that tune made");
+                  "classify needs --classes or --classes-file with --trainer: a published file does "
+                  "not tell its classes");
 }
 
 static fvg_status run(fvg_ctx *c, const void *options) {

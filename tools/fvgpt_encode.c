@@ -181,10 +181,10 @@ static fvg_status encode_all(fvg_clip *m, const encode_options *o, picture_list 
 
 static fvg_status run(fvg_ctx *c, const void *options) {
   const encode_options *o = (const encode_options *)options;
-  if (!o->out || (!o->pixels && !names_pictures(&o->pictures) && !o->text.n)) {
-    return fvg_fail(c, FVG_E_ARG,
-                    "encode needs --out F.safetensors and something to encode: --pixels, --image "
-                    "or --text");
+  if (!o->out) return fvg_fail(c, FVG_E_ARG, "encode needs --out F.safetensors");
+  if (!o->pixels && !names_pictures(&o->pictures) && !o->text.n) {
+    return fvg_fail(c, FVG_E_ARG, "encode needs something to encode: pictures, --text or "
+                                  "--pixels");
   }
   picture_list pictures;
   fvg_clip *m = NULL;

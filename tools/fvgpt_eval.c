@@ -34,7 +34,6 @@ static fvg_status parse_half(fvg_ctx *c, const char *text, fvg_group *half) {
   return FVG_OK;
 }
 
-/* The last --data counts. */
 static fvg_status open_only_data(fvg_ctx *c, const data_options *o, fvg_dataset *d) {
   const int n = o->data.n;
   const int has_published = o->dataset_root && o->dataset;
@@ -42,7 +41,8 @@ static fvg_status open_only_data(fvg_ctx *c, const data_options *o, fvg_dataset 
     return fvg_fail(c, FVG_E_ARG,
                     "eval needs --data ROOT, or --dataset-root DATA --dataset NAME");
   }
-  return open_data(c, o, n ? o->data.item[n - 1] : NULL, d);
+  if (n > 1) return fvg_fail(c, FVG_E_ARG, "eval takes one --data, there are %d", n);
+  return open_data(c, o, n ? o->data.item[0] : NULL, d);
 }
 
 /* ---- the result ---- */
@@ -112,7 +112,7 @@ static fvg_status test_checkpoint(fvg_clip *m, const eval_options *o, fvg_group 
 static fvg_status run(fvg_ctx *c, const void *options) {
   const eval_options *o = (const eval_options *)options;
   if (!o->checkpoint || !o->half) {
-    return fvg_fail(c, FVG_E_ARG, "eval needs --checkpoint DIR and --split-half base|new|all");
+    return fvg_fail(c, FVG_E_ARG, "eval needs --checkpoint PATH and --split-half base|new|all");
   }
   fvg_group half = FVG_ALL;
   fvg_status s = parse_half(c, o->half, &half);

@@ -27,7 +27,7 @@ static int take_shots(void *to, const char *value) {
       print(stderr,
             "fvgpt: --shots %s: up to 16 whole numbers from 1 to 100000 with commas are "
             "expected\n",
-            text);
+            value);
       return 0;
     }
     shots->item[shots->n++] = (int)n;
@@ -81,10 +81,12 @@ fvg_status parse_position(fvg_ctx *c, const char *text, fvg_position *out) {
                   text);
 }
 
-int option_named(const fvg_method *method, const char *text, fvg_option *known) {
+/* The option of the method, with its bounds, that text, NAME=VALUE, names; 0: it has no such
+   one. */
+static int find_set(const fvg_method *method, const char *text, fvg_option *known, double *low,
+                    double *high) {
   const size_t n = strcspn(text, "=");
-  double low, high;
-  for (int k = 0; method && fvg_method_option(method, known, &low, &high, k); k++) {
+  for (int k = 0; method && fvg_method_option(method, known, low, high, k); k++) {
     if (strlen(known->name) == n && !strncmp(known->name, text, n)) return 1;
   }
   return 0;
@@ -103,7 +105,9 @@ static void list_set_names(const fvg_method *method, char *text, size_t size) {
   if (!k) snprintf(text + at, size - at, " has none");
 }
 
-fvg_status unknown_set(fvg_ctx *c, const char *text, const fvg_method *const *method, int n) {
+/* The error that none of the methods has the option; it tells which they have. */
+static fvg_status unknown_set(fvg_ctx *c, const char *text, const fvg_method *const *method,
+                              int n) {
   char word[80], advice[HINT_BYTES];
   snprintf(word, sizeof word, "%.*s", (int)strcspn(text, "="), text);
   guess g = guess_at(word);
@@ -120,6 +124,21 @@ fvg_status unknown_set(fvg_ctx *c, const char *text, const fvg_method *const *me
   }
   return fvg_fail(c, FVG_E_ARG, "--set %.80s: no such option%s (%s)", text, hint(&g, advice),
                   names);
+}
+
+fvg_status check_set_option(fvg_ctx *c, const char *text, const fvg_method *const *method, int n) {
+  int is_known = 0;
+  const double value = strtod(strchr(text, '=') + 1, NULL);
+  for (int i = 0; i < n; i++) {
+    fvg_option option;
+    double low, high;
+    if (!find_set(method[i], text, &option, &low, &high)) continue;
+    is_known = 1;
+    if (value >= low && value <= high) continue;
+    return fvg_fail(c, FVG_E_ARG, "--set %.80s: %s expects a number from %g to %g", text,
+                    fvg_method_name(method[i]), low, high);
+  }
+  return is_known ? FVG_OK : unknown_set(c, text, method, n);
 }
 
 fvg_protocol protocol_of(const learner_options *o) {
@@ -163,7 +182,8 @@ fvg_status learner_desc(fvg_ctx *c, const learner_options *o, const fvg_method *
   for (int i = 0; i < o->set.n; i++) {
     const char *text = o->set.item[i];
     fvg_option known;
-    if (!option_named(method, text, &known)) continue;
+    double low, high;
+    if (!find_set(method, text, &known, &low, &high)) continue;
     set_option(desc, option, known.name, strtod(strchr(text, '=') + 1, NULL));
   }
   return parse_position(c, o->position, &desc->class_token_position);
@@ -205,26 +225,34 @@ static fvg_status open_file_or_folder(fvg_clip *m, const char *path, tuned_model
   return fvg_checkpoint_load(m, &x->l, &x->f, &x->settings, path);
 }
 
+static fvg_status unknown_method(fvg_ctx *c, const char *name) {
+  char advice[HINT_BYTES];
+  guess g = guess_at(name);
+  for (int i = 0; fvg_method_at(i); i++) {
+    const char *known = fvg_method_name(fvg_method_at(i));
+    try_name(&g, known, strlen(known));
+  }
+  return fvg_fail(c, FVG_E_ARG,
+                  "--trainer %.80s: no such method%s (with --trainer, --checkpoint is a published "
+                  "trainer's file)",
+                  name, hint(&g, advice));
+}
+
 /* A file of the published trainers. */
 static fvg_status open_published(fvg_clip *m, const learner_options *o, const char *file,
                                  const fvg_dataset_card *card, const char *const *name, int n,
                                  fvg_learner **l) {
   fvg_ctx *c = m->ctx;
   const fvg_method *method = fvg_method_find(o->trainer);
-  if (!method) {
-    return fvg_fail(c, FVG_E_ARG,
-                    "--trainer %s: with --checkpoint FILE the name of a method is expected",
-                    o->trainer);
-  }
+  if (!method) return unknown_method(c, o->trainer);
+
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < o->set.n; i++)
+    s = check_set_option(c, o->set.item[i], &method, 1);
 
   fvg_option option[MAX_OPTIONS];
-  for (int i = 0; i < o->set.n; i++) {
-    if (option_named(method, o->set.item[i], option)) continue;
-    return unknown_set(c, o->set.item[i], &method, 1);
-  }
-
   fvg_learner_desc desc;
-  fvg_status s = learner_desc(c, o, method, card, o->shots.item[0], option, &desc);
+  if (!s) s = learner_desc(c, o, method, card, o->shots.item[0], option, &desc);
   if (!s) s = fvg_learner_new(m, l, name, n, &desc);
   if (!s) s = fvg_learner_load(*l, file);
   return s;

@@ -37,11 +37,9 @@ void add_learner_options(option_table *t, learner_options *o);
 extern const char *const preset_name[2];
 fvg_protocol protocol_of(const learner_options *o);
 fvg_status parse_position(fvg_ctx *c, const char *text, fvg_position *out);
-/* Into `known` the option of the method that text, NAME=VALUE, names; 0: it has no such one. */
-int option_named(const fvg_method *method, const char *text, fvg_option *known);
-/* The error that none of the n methods has the option that text, NAME=VALUE, names; it tells which
-   they have. */
-fvg_status unknown_set(fvg_ctx *c, const char *text, const fvg_method *const *method, int n);
+/* Does one of the n methods have the option that text, NAME=VALUE of --set, names, and lies the
+   value within the bounds of all that have it? */
+fvg_status check_set_option(fvg_ctx *c, const char *text, const fvg_method *const *method, int n);
 
 /* ---- learners ---- */
 /* What the method trains with: the preset's recipe for the protocol, the published set (card; NULL:

@@ -81,7 +81,8 @@ static const page pages[] = {
   {"attend", "where a model looks, as maps over pictures",
    "fvgpt attend --model DIR --text STR --out MAPS PICTURE...\n"
    "\n"
-   "  Writes a map of each picture, and prints its file, its score and the map's.\n"
+   "  Writes a map of each picture, and prints the picture's file, its score and the\n"
+   "  map's file.\n"
    "\n"
    "  --text STR         what is looked for; with a checkpoint the name of a class\n"
    "  --checkpoint PATH  as for classify; --template STR too\n"
@@ -123,7 +124,8 @@ static const page pages[] = {
    "  gets checkpoints and results.json; what was cut off goes on when the same\n"
    "  command is given again.\n"
    "\n"
-   "  --trainer NAME,... FVGPT_ before a method's name adds FVG-PT, DPC_ adds DPC\n"
+   "  --trainer NAME,... FVGPT_ before a method's name adds FVG-PT, DPC_ adds DPC;\n"
+   "                     DAPT_G is DAPT on masks that it makes anew in every epoch\n"
    "  @methods"
    "  --data ROOT        a data set; several make one table (fvgpt help data)\n"
    "  --shots 16         training pictures of a class; 1,2,4: once for each\n"
@@ -198,7 +200,7 @@ static const page pages[] = {
    "  --distill published|stable   stable: the adapters follow the view that scores\n"
    "                     the label better, so that bad masks do no harm\n"
    "  --lambda-base X    weight of distillation for base classes; 10, stable 0.1\n"
-   "  --lambda-new X     weight of prior calibration's second term; default 1\n"
+   "  --lambda-new X     weight of prior calibration's loss; default 1\n"
    "  --guard            where stage two ends with a greater cross-entropy on the\n"
    "                     training pictures than its backbone, base classes keep the\n"
    "                     backbone's scores\n"
@@ -213,11 +215,12 @@ static const page pages[] = {
   {"DPC", NULL,
    "DPC in tune: --trainer DPC_METHOD\n"
    "\n"
-   "  Tunes a second prompt on the first one's hard classes, and mixes both.\n"
+   "  Tunes a second prompt, from the first, against the classes that each picture\n"
+   "  is taken for, and mixes both.  METHOD is CoOp, KgCoOp, ProGrad or PromptSRC.\n"
    "\n"
-   "  --dpc-weight X            of the second prompt on base classes; default 0.5\n"
-   "  --dpc-weight-for-new X    on new classes; default 0\n"
-   "  --dpc-top-k K             how many classes are taken for hard ones; default 8\n"},
+   "  --dpc-weight X            of the second prompt for base classes; default 0.5\n"
+   "  --dpc-weight-for-new X    for new classes; default 0\n"
+   "  --dpc-top-k K             best classes that a picture looks at; default 8\n"},
 
   {"data", NULL,
    "Data sets\n"
@@ -244,7 +247,8 @@ static const page pages[] = {
    "\n"
    "  --files-from F   takes their paths, files or folders, from a list, one a line;\n"
    "                   F is - for standard input.  If zero bytes are in the list,\n"
-   "                   they separate the paths instead: find ... -print0\n"
+   "                   they separate the paths instead.  With all sub-folders:\n"
+   "                   find ROOT -name '*.jpg' -print0 | fvgpt classify ... -\n"
    "  -                among the arguments means --files-from -\n"
    "\n"
    "  A picture that cannot be read is named; the others are still done, and the\n"
@@ -404,6 +408,11 @@ int print_page(const char *name) {
 
 void tell_unknown_command(const char *name) {
   char advice[HINT_BYTES];
+  if (*name == '-') {
+    print(stderr, "fvgpt: %s: a command comes first, then its options (`fvgpt help` lists them)\n",
+          name);
+    return;
+  }
   print(stderr, "fvgpt: unknown command %s%s (`fvgpt help` lists them)\n", name,
         page_hint(name, 1, advice));
 }

@@ -119,6 +119,20 @@ static int take_whole(const option *x, const char *text, int *out) {
   return 0;
 }
 
+/* "a b c" as "a, b or c". */
+static void tell_words(const option *x, const char *text) {
+  char list[400] = "";
+  const char *at = x->words;
+  while (*at) {
+    const size_t n = strcspn(at, " ");
+    const char *comma = !*list ? "" : at[n] ? ", " : " or ";
+    const size_t end = strlen(list);
+    snprintf(list + end, sizeof list - end, "%s%.*s", comma, (int)n, at);
+    at += n + (at[n] == ' ');
+  }
+  print(stderr, "fvgpt: %s %s: %s is expected\n", x->name, text, list);
+}
+
 static int take_word(const option *x, const char *text, int *out) {
   const size_t n = strlen(text);
   const char *at = x->words;
@@ -133,7 +147,7 @@ static int take_word(const option *x, const char *text, int *out) {
     if (*at == ' ') at++;
     i++;
   }
-  print(stderr, "fvgpt: %s %s: one of %s is expected\n", x->name, text, x->words);
+  tell_words(x, text);
   return 0;
 }
 

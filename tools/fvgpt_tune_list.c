@@ -274,31 +274,17 @@ static fvg_status parse_augment(tuning *t, fvg_ctx *c, const char *text) {
   return FVG_OK;
 }
 
-static int is_option_of_a_row(const tuning *t, const char *text) {
-  fvg_option known;
-  for (int i = 0; i < t->n_row; i++) {
-    if (option_named(t->row[i].method, text, &known)) return 1;
-  }
-  return 0;
-}
-
-static fvg_status no_row_knows(const tuning *t, fvg_ctx *c, const char *text) {
+/* --set NAME=VALUE, which one of the trainers at least must know. */
+static fvg_status check_set(const tuning *t, fvg_ctx *c) {
+  const set_options *set = &t->o->learner.set;
   const fvg_method *method[MAX_ROWS];
   int n = 0;
   for (int i = 0; i < t->n_row; i++) {
     if (t->row[i].method && t->row[i].backbone < 0) method[n++] = t->row[i].method;
   }
-  return unknown_set(c, text, method, n);
-}
-
-/* --set NAME=VALUE, which one of the trainers at least must know. */
-static fvg_status check_set(const tuning *t, fvg_ctx *c) {
-  const set_options *set = &t->o->learner.set;
-  for (int i = 0; i < set->n; i++) {
-    if (is_option_of_a_row(t, set->item[i])) continue;
-    return no_row_knows(t, c, set->item[i]);
-  }
-  return FVG_OK;
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < set->n; i++) s = check_set_option(c, set->item[i], method, n);
+  return s;
 }
 
 /* ---- entries ---- */
