@@ -11,7 +11,7 @@ import slow_model
 
 build = sys.argv[1]
 size = sys.argv[2] if len(sys.argv) > 2 else "b32"
-seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 4 if size == "tiny" else 30
+seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 4 if size == "tiny" else 60
 limit = float(os.environ.get("PROGRESS_LIMIT", "1.5"))
 work = os.path.join(build, "progress")
 fvgpt = os.path.join(build, "fvgpt")

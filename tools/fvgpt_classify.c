@@ -272,8 +272,8 @@ static fvg_status check_options(fvg_ctx *c, const classify_options *o) {
   }
   if (!o->learner.trainer) return check_format(c, &o->format);
   return fvg_fail(c, FVG_E_ARG,
-                  "classify needs --classes or --classes-file with --trainer: a published file does "
-                  "not tell its classes");
+                  "classify needs --classes or --classes-file with --trainer: a published file "
+                  "does not tell its classes");
 }
 
 static fvg_status run(fvg_ctx *c, const void *options) {

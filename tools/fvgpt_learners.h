@@ -64,8 +64,8 @@ void tuned_model_free(tuned_model *x);
 /* The path of the checkpoint in a folder that tune made. */
 void checkpoint_in(const char *folder, char *path, size_t size);
 fvg_status open_tuned(fvg_clip *m, const char *folder, tuned_model *x);
-/* Such a folder or the file in it, or, with --trainer, a file of the published trainers; its classes are then `name`,
-   of a published set if card is not NULL. */
+/* Such a folder or the file in it, or, with --trainer, a file of the published trainers; its
+   classes are then `name`, of a published set if card is not NULL. */
 fvg_status open_checkpoint(fvg_clip *m, const learner_options *o, const char *checkpoint,
                            int exif_rotate, const fvg_dataset_card *card, const char *const *name,
                            int n, tuned_model *x);

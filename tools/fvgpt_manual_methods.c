@@ -69,12 +69,14 @@ static void print_recipe(const char *what, const fvg_recipe *r) {
   printf("\n");
 }
 
+/* A line for each preset and protocol, as on a data set that is no published one. */
 void print_method(const fvg_method *method) {
   static const char *const preset[2] = {"fork", "original"};
   static const char *const protocol[3] = {"base to new", "few-shot", "cross-data"};
   printf("%s, a method of tune: --trainer %s\n\n", fvg_method_name(method),
          fvg_method_name(method));
   print_options(method);
+
   printf("\n  published settings           lr epochs batch\n");
   fvg_recipe r;
   for (int p = 0; p < 2; p++) {

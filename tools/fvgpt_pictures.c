@@ -25,6 +25,7 @@ void pictures_free(fvg_ctx *c, picture_list *x) {
   memset(x, 0, sizeof *x);
 }
 
+/* Makes room for one more. */
 static fvg_status reserve(fvg_ctx *c, picture_list *x) {
   if (x->n < x->size) return FVG_OK;
   const int size = 2 * x->size + 64;
@@ -36,6 +37,7 @@ static fvg_status reserve(fvg_ctx *c, picture_list *x) {
     fvg_release(c, fault);
     return FVG_E_NOMEM;
   }
+
   if (x->n) memcpy(file, x->file, used);
   if (x->n) memcpy(fault, x->fault, used);
   fvg_release(c, x->file);

@@ -149,6 +149,7 @@ static int is_due(const display *d, int is_tenth) {
   return since >= 30 || (is_tenth && since >= 1);
 }
 
+/* Work is new if it is another, or begins anew.  Its last step is always shown. */
 int show_progress(void *user, const fvg_progress *p) {
   display *d = (display *)user;
   if (d->quiet) return 0;
@@ -172,8 +173,8 @@ int show_progress(void *user, const fvg_progress *p) {
 
 void keep_showing(display *d) {
   if (d->quiet) return;
-  if (!d->start) begin_work(d, "");
-  const int has_just_begun = !d->what[0] && now() - d->start < 1;
+  if (d->start <= 0) begin_work(d, "");
+  const int has_just_begun = !d->what[0] && now() - d->start < 0.5;
   if (!has_just_begun && is_due(d, 0)) draw(d, 0);
 }
 
