@@ -111,6 +111,13 @@ if size == "tiny":
     text, longest, status = on_terminal([*short, "--quiet", "--out", os.path.join(work, "short")])
     check("--quiet: nothing else", [x.strip() for x in screen(text)] == [x.strip() for x in piped.stdout.splitlines() if x], text)
 
+    # one long step, of which nothing is told meanwhile
+    texts = [f"--text=thing number {i}" for i in range(40000)]
+    text, longest, status = on_terminal(["encode", "--model", model, "--threads", "1", "--out", os.path.join(work, "f"), *texts], 2)
+    check("a long step: something every second", status in (0, 130) and longest[0] < limit, longest)
+    check("is work", text.count("working ") >= 2, text)
+    check("of which nothing stays", len(screen(text)) == (status == 130), screen(text))
+
     # names that would move the cursor are harmless in data as well
     odd = os.path.join(work, "x\x1b[31my\u009bm.ppm")
     shutil.copy(picture, odd)

@@ -141,9 +141,7 @@ static int exit_status(fvg_ctx *c, display *d, const fvgpt_command *command, fvg
 
 static int run_command(const fvgpt_command *command, int argc, char **argv) {
   parsed_command x;
-  display d;
-  memset(&d, 0, sizeof d);
-  d.terminal = is_terminal(stderr);
+  display d = new_display();
   int status = 1;
   fvg_ctx *c;
   const parsed how = parse_command(&x, command, argc, argv);

@@ -141,6 +141,14 @@ static void begin_work(display *d, const char *what) {
   if (!d->terminal) d->shown = d->start;
 }
 
+display new_display(void) {
+  display d;
+  memset(&d, 0, sizeof d);
+  d.terminal = is_terminal(stderr);
+  begin_work(&d, "");
+  return d;
+}
+
 /* Every third of a second on a terminal; elsewhere every half minute, and when a tenth more is done
    and a second has passed. */
 static int is_due(const display *d, int is_tenth) {
@@ -173,7 +181,6 @@ int show_progress(void *user, const fvg_progress *p) {
 
 void keep_showing(display *d) {
   if (d->quiet) return;
-  if (d->start <= 0) begin_work(d, "");
   const int has_just_begun = !d->what[0] && now() - d->start < 0.5;
   if (!has_just_begun && is_due(d, 0)) draw(d, 0);
 }

@@ -36,6 +36,7 @@ typedef struct display {
   long first, last_tenth;            /* its first step, and tenths that were shown               */
   double shown;                      /* when the last line was                                   */
 } display;
+display new_display(void);
 /* For fvg_desc, with a display as its user. */
 int show_progress(void *user, const fvg_progress *p);
 void show_log(void *user, int level, const char *message);
