@@ -314,7 +314,7 @@ refused "other epochs" "epochs 2, not 3" tune --model "$model" --data "$data" --
 refused "two data sets of one name" "two data sets are called" tune --model "$model" --data "$data" --data "$data" --trainer CoOp --out "$work/x"
 refused "an option of no trainer" "--set V=1" tune --model "$model" --data "$data" --trainer KgCoOp --set V=1 --out "$work/x"
 refused "an option without a number" "--set W=much" tune --model "$model" --data "$data" --trainer KgCoOp --set W=much --out "$work/x"
-refused "an option out of bounds" "W is -1" tune --model "$model" --data "$data" --trainer KgCoOp --set W=-1 --shots 2 --seeds 1 --out "$work/x"
+refused "an option out of bounds" "W=-1: KgCoOp expects a number from 0 to" tune --model "$model" --data "$data" --trainer KgCoOp --set W=-1 --shots 2 --seeds 1 --out "$work/x"
 refused "FVG-PT on CoCoOp" "FVGPT_CoCoOp" tune --model "$model" --data "$data" --trainer FVGPT_CoCoOp --out "$work/x"
 cut_off() {                                              # a run of many epochs, killed as soon as it keeps a state
   "$fvgpt" tune --model "$model" --data "$data" --trainer KgCoOp --shots 2 --epochs 65536 --seeds 1 --augment none --out "$work/off" >"$work/stdout" 2>&1 &

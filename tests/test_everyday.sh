@@ -103,6 +103,16 @@ classify="$fvgpt classify --model $model"
 by="--classes red,green,blue"
 
 # lists of files
+mkfifo "$work/pipe"
+sleep 100 >"$work/pipe" &
+writer=$!
+$classify --classes red,green - <"$work/pipe" 2>"$work/stderr" &
+reader=$!
+sleep 0.5
+kill -INT $reader
+wait $reader
+check "Ctrl-C while a list is awaited" [ $? -eq 130 ]
+kill $writer
 printf '%s\n%s\n' "$one" "$two" >"$work/two"
 printf '\357\273\277%s\r\n\r\n%s' "$one" "$two" >"$work/two.crlf"
 printf '%s\0%s\0' "$one" "$two" >"$work/two.zero"
@@ -203,6 +213,7 @@ check "the numbers below them" same_columns "$work/table"
 "$fvgpt" $tables --data "$set" --transfer-to "$work/oxford_flowers,$work/oxford_pets_of_every_kind_and_age" --out "$work/transfer" >"$work/table"
 check "and in that of other sets" grep -q '^set  *source  *+- oxford_flowers  *+- oxford_pets_of_every_kind_and_age  *+-  ' "$work/table"
 check "whose rows are as long" awk '/^set / { n = index($0, "   mean of") - 1 } n && /^(zero_shot|CoOp) / { if (length($0) != n) exit 1; rows++ } END { exit rows != 2 }' "$work/table"
+refused "two sets of one name" "two data sets would be called set in the table" tune --model "$model" --data "$work/oxford_flowers" --trainer CoOp --transfer-to "$set,$work/x/../set" --out "$work/x"
 
 # progress
 check "progress tells each piece of work once where nobody watches" sh -c "yes '$one' | head -n 400 | $classify $by --top 1 - 2>'$work/stderr' >/dev/null; grep -q '^classify   400/400' '$work/stderr' && [ \$(wc -l <'$work/stderr') -le 11 ] && ! grep -q '$(printf '\r')' '$work/stderr'"
