@@ -7,6 +7,7 @@ stderr that says what the same command does when it is given again.  The limit h
 STOP_LIMIT seconds, else 1.5; the slowest of all is printed, so that the half second can be read off.
 """
 import os, random, shutil, signal, subprocess, sys, time
+import slow_model
 
 os.environ["FVGPT_CACHE"] = "none"                         # what is tested is computed
 
@@ -17,14 +18,6 @@ limit = float(os.environ.get("STOP_LIMIT", "1.5"))
 work = os.path.join(build, "stop-soon")
 fvgpt = os.path.join(build, "fvgpt")
 passed = failed = 0
-
-
-def make_merges(path):
-    """As many merges as CLIP has, of any two of the visible letters that stand for bytes."""
-    letters = [chr(i) for i in [*range(33, 127), *range(161, 173), *range(174, 256)]]
-    lines = [f"{a} {b}{end}" for end in ("", "</w>") for a in letters for b in letters]
-    with open(path, "w", encoding="utf-8") as f:
-        f.write("#version: 0.2\n" + "\n".join(lines[:48894]) + "\n")
 
 
 def stopped(name, arguments, delay, number, word):
@@ -55,9 +48,7 @@ def stopped(name, arguments, delay, number, word):
 shutil.rmtree(work, ignore_errors=True)
 os.makedirs(work)
 model = os.path.join(work, "model")
-os.makedirs(model)
-make_merges(os.path.join(model, "merges.txt"))
-subprocess.run([os.path.join(build, "random_clip"), size, "hf", os.path.join(model, "model.safetensors")], check=True)
+slow_model.make(build, size, model)
 subprocess.run([os.path.join(build, "world"), os.path.join(work, "world"), "--set", "things", "--train", "2", "--test", "20"],
                check=True, stdout=subprocess.DEVNULL)
 things = os.path.join(work, "world", "things")

@@ -1,4 +1,4 @@
-/* fvgpt - CLIP and prompt tuning from the command line.  `fvgpt` alone prints the manual.
+/* fvgpt - CLIP and prompt tuning from the command line.  `fvgpt` alone lists the commands.
    This file chooses the command; each command has a file of its own, and the work is done in the
    headers.  All files of the program are tools/fvgpt.c and tools/fvgpt_*.c. */
 #include <stdio.h>
@@ -46,37 +46,32 @@ static const fvgpt_command *find_command(const char *name) {
 /* ---- help ---- */
 typedef struct help_options {
   common_options common;
-  text_list commands;
+  text_list names;
 } help_options;
 
 static void declare_help(option_table *t, void *options) {
   help_options *o = (help_options *)options;
   add_common(t, &o->common);
-  add_files(t, &o->commands, NULL);
+  add_files(t, &o->names, NULL);
 }
 
 static const fvgpt_command help_command = {"help", sizeof(help_options), declare_help, NULL};
 
-/* Prints what there is to say about a command; returns the exit status. */
-static int help(const char *command) {
-  char advice[HINT_BYTES];
-  if (!strcmp(command, "help")) {
-    print_whole_manual();
-  } else if (!print_manual(command)) {
-    print(stderr, "fvgpt: help %s: no such command%s\n", command, hint(command, advice));
-    return 1;
-  }
+/* Prints a page, or without a name the list of them; returns the exit status. */
+static int help(const char *name) {
+  if (name && !print_page(name)) return 1;
+  if (!name) print_overview();
   return finish_output() ? 0 : 1;
 }
 
+/* The last word counts: `help tune settings` is about settings. */
 static int run_help(int argc, char **argv) {
   parsed_command x;
   int status = 1;
   parsed how = parse_command(&x, &help_command, argc, argv);
   if (how != PARSED_BADLY) {
-    const help_options *o = (const help_options *)x.options;
-    const int names_one = how == PARSED && o->commands.n > 0;
-    status = help(names_one ? o->commands.item[0] : "help");
+    const text_list *name = &((const help_options *)x.options)->names;
+    status = help(how == PARSED && name->n ? name->item[name->n - 1] : NULL);
   }
   parsed_command_free(&x);
   return status;
@@ -88,8 +83,9 @@ static int print_version(void) {
 }
 
 /* ---- running a command ---- */
+/* The library asks every few milliseconds, which is when the display can be looked after. */
 static int is_stopped(void *user) {
-  (void)user;
+  keep_showing((display *)user);
   return stopped_by() != 0 || claim_is_lost();
 }
 
@@ -151,27 +147,19 @@ static int exit_status(fvg_ctx *c, display *d, const fvgpt_command *command, fvg
 
 static int run_command(const fvgpt_command *command, int argc, char **argv) {
   parsed_command x;
-  display d;
-  memset(&d, 0, sizeof d);
-  d.terminal = is_terminal(stderr);
+  display d = new_display();
   int status = 1;
   fvg_ctx *c;
   const parsed how = parse_command(&x, command, argc, argv);
   if (how == PARSED_HELP) {
     status = help(command->name);
   } else if (how == PARSED && new_context(&c, x.common, &d)) {
+    d.quiet = x.common->quiet;
     status = exit_status(c, &d, command, command->run(c, x.options));
     fvg_free(c);
   }
   parsed_command_free(&x);
   return status;
-}
-
-static int unknown_command(const char *name) {
-  char advice[HINT_BYTES];
-  print(stderr, "fvgpt: unknown command %s%s (`fvgpt help` lists them)\n", name,
-        hint(name, advice));
-  return 1;
 }
 
 int main(int argc, char **argv) {
@@ -183,8 +171,6 @@ int main(int argc, char **argv) {
 
   const fvgpt_command *command = find_command(name);
   if (command) return run_command(command, argc, argv);
-  for (int i = 2; i < argc; i++) {
-    if (is_help_option(argv[i])) return help(name);
-  }
-  return unknown_command(name);
+  tell_unknown_command(name);
+  return 1;
 }

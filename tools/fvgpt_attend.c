@@ -19,7 +19,7 @@ typedef struct attend_options {
   text_list text;
   int map;                           /* a map_choice                                             */
   contrast_options contrast;
-  text_list files;
+  picture_options pictures;
 } attend_options;
 
 static void declare(option_table *t, void *options) {
@@ -32,7 +32,7 @@ static void declare(option_table *t, void *options) {
   add_list(t, "--text", &o->text);
   add_word(t, "--map", &o->map, "relevance gradcam attention all");
   add_contrast_options(t, &o->contrast);
-  add_files(t, &o->files, NULL);
+  add_picture_options(t, &o->pictures, NULL);
 }
 
 /* ---- which maps ---- */
@@ -236,6 +236,7 @@ static fvg_status attend_all(const onlooker *x, picture_list *pictures, const ma
     if (!s) s = load_mask(x, file, &mask);
     if (s) s = step_over(c, s, pictures);
     else s = attend_view(x, &view, chw, file, &mask, &names[i]);
+    if (!s) s = tell_done(c, pictures, "attend", i);
     fvg_image_free(c, &view);
     fvg_image_free(c, &mask);
   }
@@ -245,7 +246,7 @@ static fvg_status attend_all(const onlooker *x, picture_list *pictures, const ma
 
 /* ---- the command ---- */
 static fvg_status check_options(fvg_ctx *c, const attend_options *o) {
-  if (!o->text.n || !o->out || !*o->out || !o->files.n)
+  if (!o->text.n || !o->out || !*o->out || !names_pictures(&o->pictures))
     return fvg_fail(c, FVG_E_ARG, "attend needs --text STR, --out DIR and pictures");
   if (o->text.n > 1) {
     return fvg_fail(c, FVG_E_ARG, "attend takes one --text, there are %d; run it once for each",
@@ -298,7 +299,7 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   if (s) return s;
   picture_list pictures;
   fvg_clip *m = NULL;
-  s = gather_pictures(c, &o->files, o->data.exif_rotate, &pictures);
+  s = gather_pictures(c, &o->pictures, o->data.exif_rotate, &pictures);
   if (!s) s = check_out_folder(c, o->out);
   if (!s) s = open_image_model(c, &o->common, &m);
   if (!s) s = attend(m, o, &pictures);

@@ -1,22 +1,38 @@
 /* fvgpt classify. */
 #include "fvgpt_classify.h"
 
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "fvgpt_checks.h"
 #include "fvgpt_learners.h"
+#include "fvgpt_lines.h"
 #include "fvgpt_pictures.h"
-#include "fvgpt_print.h"
+#include "fvgpt_scores.h"
 
 typedef struct classify_options {
   common_options common;
   learner_options learner;
-  const char *checkpoint, *classes;  /* NULL: not given                                          */
+  const char *checkpoint;            /* NULL: not given                                          */
+  const char *classes, *classes_file;
   int top;                           /* names that are printed for each picture                  */
   int exif_rotate;
-  text_list files;
+  format_options format;
+  picture_options pictures;
 } classify_options;
+
+/* A whole number, or all. */
+static int take_top(void *to, const char *value) {
+  char *end;
+  const long n = strtol(value, &end, 10);
+  const int is_all = !strcmp(value, "all");
+  if (is_all || (*value && !*end && n >= 1 && n <= ALL_CLASSES)) {
+    *(int *)to = is_all ? ALL_CLASSES : (int)n;
+    return 1;
+  }
+  print(stderr, "fvgpt: --top %s: a whole number from 1 on, or all, is expected\n", value);
+  return 0;
+}
 
 static void declare(option_table *t, void *options) {
   classify_options *o = (classify_options *)options;
@@ -25,14 +41,17 @@ static void declare(option_table *t, void *options) {
   add_learner_options(t, &o->learner);
   add_text(t, "--checkpoint", &o->checkpoint);
   add_text(t, "--classes", &o->classes);
-  add_whole(t, "--top", &o->top, 1, 100000);
+  add_text(t, "--classes-file", &o->classes_file);
+  add_taken(t, "--top", take_top, &o->top);
   add_flag(t, "--exif-rotate", &o->exif_rotate);
-  add_files(t, &o->files, NULL);
+  add_format_options(t, &o->format);
+  add_picture_options(t, &o->pictures, NULL);
 }
 
-/* ---- the names of --classes ---- */
+/* ---- the names of --classes and --classes-file ---- */
 typedef struct name_list {
-  char *text;                        /* their storage                                            */
+  char *text;                        /* the storage of --classes' names                          */
+  line_list lines;                   /* that of --classes-file's                                 */
   const char **name;
   int n;
 } name_list;
@@ -40,6 +59,7 @@ typedef struct name_list {
 static void name_list_free(fvg_ctx *c, name_list *x) {
   fvg_release(c, (void *)x->name);
   fvg_release(c, x->text);
+  line_list_free(c, &x->lines);
 }
 
 /* Cuts names out of a list in place; a comma behind a backslash belongs to the name.  Returns how
@@ -64,28 +84,34 @@ static int cut_names(char *list, const char **name) {
   return n;
 }
 
-static fvg_status check_no_name_is_empty(fvg_ctx *c, const char *classes, const name_list *x) {
+/* where: the option, or the file, that the names come from. */
+static fvg_status check_no_name_is_empty(fvg_ctx *c, const char *where, const name_list *x) {
   const char *const empty = "";
   int first = -1;
   fvg_status s = fvg_match_names(c, &first, &empty, 1, x->name, x->n);
   if (s || first < 0) return s;
-  return fvg_fail(c, FVG_E_ARG,
-                  "--classes %.200s: name %d of %d is empty (a comma inside a name is written \\,)",
-                  classes, first + 1, x->n);
+  const char *advice = x->text ? " (a comma inside a name is written \\,)" : "";
+  return fvg_fail(c, FVG_E_ARG, "%.300s: name %d of %d is empty%s", where, first + 1, x->n,
+                  advice);
 }
 
-static fvg_status check_names_differ(fvg_ctx *c, const name_list *x) {
+static fvg_status check_names_differ(fvg_ctx *c, const char *where, const name_list *x) {
   int *match = FVG_NEW_ARRAY(c, int, (size_t)x->n);
   if (!match) return FVG_E_NOMEM;
   fvg_status s = fvg_match_names(c, match, x->name, x->n, x->name, x->n);
   for (int i = 0; !s && i < x->n; i++) {
     if (match[i] == i) continue;
     s = fvg_fail(c, FVG_E_ARG,
-                 "--classes: name %d \"%.80s\" means the same as name %d \"%.80s\"; leave one out",
-                 i + 1, x->name[i], match[i] + 1, x->name[match[i]]);
+                 "%.200s: name %d \"%.80s\" means the same as name %d \"%.80s\"; leave one out",
+                 where, i + 1, x->name[i], match[i] + 1, x->name[match[i]]);
   }
   fvg_release(c, match);
   return s;
+}
+
+static fvg_status check_names(fvg_ctx *c, const char *where, const name_list *x) {
+  fvg_status s = check_no_name_is_empty(c, where, x);
+  return s ? s : check_names_differ(c, where, x);
 }
 
 static fvg_status names_given(fvg_ctx *c, const char *classes, name_list *x) {
@@ -93,8 +119,29 @@ static fvg_status names_given(fvg_ctx *c, const char *classes, name_list *x) {
   x->name = FVG_NEW_ARRAY(c, const char *, strlen(classes) + 1);
   if (!x->text || !x->name) return FVG_E_NOMEM;
   x->n = cut_names(x->text, x->name);
-  fvg_status s = check_no_name_is_empty(c, classes, x);
-  return s ? s : check_names_differ(c, x);
+  char where[240];
+  snprintf(where, sizeof where, "--classes %.200s", classes);
+  return check_names(c, where, x);
+}
+
+/* A name stands on a line of its own. */
+static fvg_status names_in(fvg_ctx *c, const char *file, name_list *x) {
+  fvg_status s = read_lines(c, file, &x->lines);
+  if (s) return s;
+  x->n = x->lines.n;
+  x->name = FVG_NEW_ARRAY(c, const char *, (size_t)x->n);
+  if (!x->name) return FVG_E_NOMEM;
+  for (int i = 0; i < x->n; i++) {
+    fvg_tidy_name(x->lines.line[i]);
+    x->name[i] = x->lines.line[i];
+  }
+  return check_names(c, list_name(file), x);
+}
+
+/* No names, n = 0, if neither option is given. */
+static fvg_status names_of(fvg_ctx *c, const classify_options *o, name_list *x) {
+  if (o->classes) return names_given(c, o->classes, x);
+  return o->classes_file ? names_in(c, o->classes_file, x) : FVG_OK;
 }
 
 /* ---- scores ---- */
@@ -105,22 +152,9 @@ typedef struct scorer {
   fvg_classifier *k;
   fvg_tape *tape;                    /* for the softmax                                          */
   const char *const *name;
-  int n, top;
+  int n;
+  score_writer writer;
 } scorer;
-
-/* Prints the `top` best names; p [n] is spoilt. */
-static void print_scores(const scorer *x, const char *file, float *p, float b) {
-  print(stdout, "%s\n", file);
-  for (int shown = 0; shown < x->n && shown < x->top; shown++) {
-    int best = 0;
-    for (int i = 1; i < x->n; i++) {
-      if (p[i] > p[best]) best = i;
-    }
-    print(stdout, "  %6.2f %%  %s\n", 100 * (double)p[best], x->name[best]);
-    p[best] = -1;
-  }
-  if (b > 0) printf("  weight of plain CLIP b = %.3f\n", (double)b);
-}
 
 static fvg_status softmax(const scorer *x, const float *logits, float *p) {
   fvg_node *node = fvg_softmax(fvg_const(x->tape, 1, x->n, logits), 1);
@@ -129,19 +163,52 @@ static fvg_status softmax(const scorer *x, const float *logits, float *p) {
   return node ? FVG_OK : fvg_last_status(x->m->ctx);
 }
 
+static fvg_status check_numbers(fvg_ctx *c, const char *file, const float *p, int n) {
+  for (int i = 0; i < n; i++) {
+    if (p[i] >= 0) continue;
+    return fvg_fail(c, FVG_E_NUMERIC, "%.300s: its scores are no numbers; is the model damaged?",
+                    file);
+  }
+  return FVG_OK;
+}
+
 /* Scores one view, and prints what came of it; row: room for its features, z [2 n] for scores. */
-static fvg_status score_view(const scorer *x, const char *file, const float *chw, float *row,
-                             float *z) {
+static fvg_status score_view(scorer *x, const char *file, const float *chw, float *row, float *z) {
+  float *p = z + x->n;
   float b = 0;
   fvg_status s = fvg_learner_encode_images(x->m, x->l, row, chw, 1);
   if (!s) s = fvg_classifier_logits(x->k, z, &b, row, 1);
-  if (!s) s = softmax(x, z, z + x->n);
-  if (!s) print_scores(x, file, z + x->n, b);
+  if (!s) s = softmax(x, z, p);
+  if (!s) s = check_numbers(x->m->ctx, file, p, x->n);
+  if (!s) s = write_scores(&x->writer, file, x->name, p, x->n, b);
   return s;
 }
 
+/* A picture could not be read: that has its place among the others' scores. */
+static fvg_status note_fault(scorer *x, fvg_status fault, picture_list *pictures, int i) {
+  fvg_ctx *c = x->m->ctx;
+  if (!is_its_own(fault)) return fault;
+  fvg_status s = write_fault(&x->writer, pictures->file[i], fvg_error(c));
+  return s ? s : step_over(c, fault, pictures);
+}
+
 /* Scores the good ones of some pictures, and prints each at once. */
-static fvg_status score_pictures(scorer *x, picture_list *pictures) {
+static fvg_status score_all(scorer *x, picture_list *pictures, float *chw, float *row, float *z) {
+  fvg_ctx *c = x->m->ctx;
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < pictures->n; i++) {
+    fvg_image view;
+    s = load_view(x->m, pictures, i, &view, chw);
+    fvg_image_free(c, &view);
+    if (s) s = note_fault(x, s, pictures, i);
+    else s = score_view(x, pictures->file[i], chw, row, z);
+    if (!s) s = tell_done(c, pictures, "classify", i);
+  }
+  if (!s || is_its_own(s)) end_scores(&x->writer);
+  return s ? s : end_pictures(c, pictures);
+}
+
+static fvg_status score_pictures(scorer *x, const classify_options *o, picture_list *pictures) {
   fvg_ctx *c = x->m->ctx;
   const size_t size = (size_t)x->m->vision.image_size;
   float *chw = FVG_NEW_ARRAY(c, float, 3 * size * size);
@@ -149,15 +216,9 @@ static fvg_status score_pictures(scorer *x, picture_list *pictures) {
   float *z = FVG_NEW_ARRAY(c, float, 2 * (size_t)x->n);
   x->tape = fvg_tape_new(c);
   fvg_status s = chw && row && z && x->tape ? FVG_OK : FVG_E_NOMEM;
-
-  for (int i = 0; !s && i < pictures->n; i++) {
-    fvg_image view;
-    s = load_view(x->m, pictures, i, &view, chw);
-    fvg_image_free(c, &view);
-    if (s) s = step_over(c, s, pictures);
-    else s = score_view(x, pictures->file[i], chw, row, z);
-  }
-  if (!s) s = end_pictures(c, pictures);
+  if (!s) s = begin_scores(&x->writer, c, &o->format, o->top, x->n);
+  if (!s) s = score_all(x, pictures, chw, row, z);
+  score_writer_free(&x->writer);
   fvg_tape_free(x->tape);
   fvg_release(c, z);
   fvg_release(c, row);
@@ -168,20 +229,20 @@ static fvg_status score_pictures(scorer *x, picture_list *pictures) {
 /* Opens the checkpoint, if there is one, and classifies by the names given or by those tuned on. */
 static fvg_status classify(fvg_clip *m, const classify_options *o, picture_list *pictures) {
   fvg_ctx *c = m->ctx;
-  name_list given = {NULL, NULL, 0};
+  name_list given;
+  memset(&given, 0, sizeof given);
   tuned_model tuned = {NULL, NULL, NULL};
   fvg_group half = FVG_BASE;
   scorer x;
   memset(&x, 0, sizeof x);
   x.m = m;
-  x.top = o->top;
 
-  fvg_status s = o->classes ? names_given(c, o->classes, &given) : FVG_OK;
+  fvg_status s = names_of(c, o, &given);
   x.name = given.name;
   x.n = given.n;
   if (!s && o->checkpoint) {
     s = open_checkpoint(m, &o->learner, o->checkpoint, o->exif_rotate, NULL, x.name, x.n, &tuned);
-    if (!s && !o->classes) x.name = fvg_learner_class_names(tuned.l, &x.n);
+    if (!s && !given.n) x.name = fvg_learner_class_names(tuned.l, &x.n);
   }
   if (!s) s = half_of_names(c, &o->learner, &tuned, x.name, x.n, &half);
 
@@ -191,24 +252,37 @@ static fvg_status classify(fvg_clip *m, const classify_options *o, picture_list 
     s = classifier_of(m, &x.k, branch_of(&tuned, half), tuned.l, tuned.f, prompt_template, x.name,
                       x.n);
   }
-  if (!s) s = score_pictures(&x, pictures);
+  if (!s) s = score_pictures(&x, o, pictures);
   fvg_classifier_free(x.k);
   tuned_model_free(&tuned);
   name_list_free(c, &given);
   return s;
 }
 
+static fvg_status check_options(fvg_ctx *c, const classify_options *o) {
+  if (o->classes && o->classes_file)
+    return fvg_fail(c, FVG_E_ARG, "--classes and --classes-file: give one of them");
+  if (!names_pictures(&o->pictures))
+    return fvg_fail(c, FVG_E_ARG, "classify needs pictures: files, folders or --files-from LIST");
+  if (o->classes || o->classes_file) return check_format(c, &o->format);
+  if (!o->checkpoint) {
+    return fvg_fail(c, FVG_E_ARG,
+                    "classify needs names: --classes A,B,C or --classes-file F, or a --checkpoint "
+                    "that tune made");
+  }
+  if (!o->learner.trainer) return check_format(c, &o->format);
+  return fvg_fail(c, FVG_E_ARG,
+                  "classify needs --classes or --classes-file with --trainer: a published file "
+                  "does not tell its classes");
+}
+
 static fvg_status run(fvg_ctx *c, const void *options) {
   const classify_options *o = (const classify_options *)options;
-  const int has_names = o->classes || (o->checkpoint && !o->learner.trainer);
-  if (!o->files.n || !has_names) {
-    return fvg_fail(c, FVG_E_ARG,
-                    "classify needs pictures, and --classes A,B,C or a --checkpoint that tune "
-                    "made");
-  }
+  fvg_status s = check_options(c, o);
+  if (s) return s;
   picture_list pictures;
   fvg_clip *m = NULL;
-  fvg_status s = gather_pictures(c, &o->files, o->exif_rotate, &pictures);
+  s = gather_pictures(c, &o->pictures, o->exif_rotate, &pictures);
   if (!s) s = open_image_model(c, &o->common, &m);
   if (!s) s = classify(m, o, &pictures);
   pictures_free(c, &pictures);

@@ -13,7 +13,8 @@ typedef struct encode_options {
   common_options common;
   const char *out;
   const char *pixels;                /* a safetensors file; NULL: not given                      */
-  text_list image, text;
+  picture_options pictures;
+  text_list text;
   int exif_rotate;
 } encode_options;
 
@@ -24,10 +25,10 @@ static void declare(option_table *t, void *options) {
   add_cache(t, &o->common);
   add_text(t, "--out", &o->out);
   add_text(t, "--pixels", &o->pixels);
-  add_list(t, "--image", &o->image);
+  add_list(t, "--image", &o->pictures.argument);
   add_list(t, "--text", &o->text);
   add_flag(t, "--exif-rotate", &o->exif_rotate);
-  add_files(t, &o->image, "--text");
+  add_picture_options(t, &o->pictures, "--text");
 }
 
 /* What becomes the file: rows of features, and JSON lists of what the rows are of. */
@@ -212,15 +213,15 @@ static fvg_status encode_all(fvg_clip *m, const encode_options *o, picture_list 
 
 static fvg_status run(fvg_ctx *c, const void *options) {
   const encode_options *o = (const encode_options *)options;
-  if (!o->out || (!o->pixels && !o->image.n && !o->text.n)) {
-    return fvg_fail(c, FVG_E_ARG,
-                    "encode needs --out F.safetensors and something to encode: --pixels, --image "
-                    "or --text");
+  if (!o->out) return fvg_fail(c, FVG_E_ARG, "encode needs --out F.safetensors");
+  if (!o->pixels && !names_pictures(&o->pictures) && !o->text.n) {
+    return fvg_fail(c, FVG_E_ARG, "encode needs something to encode: pictures, --text or "
+                                  "--pixels");
   }
   picture_list pictures;
   fvg_clip *m = NULL;
   feature_cache *cache = NULL;
-  fvg_status s = gather_pictures(c, &o->image, o->exif_rotate, &pictures);
+  fvg_status s = gather_pictures(c, &o->pictures, o->exif_rotate, &pictures);
   if (!s) s = open_model(c, &o->common, &m);
   if (!s && pictures.n) s = open_cache(m, &o->common, &cache);
   if (!s) s = encode_all(m, o, &pictures);

@@ -1,12 +1,12 @@
 /* fvgpt eval. */
 #include "fvgpt_eval.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "fvgpt_cache.h"
 #include "fvgpt_checks.h"
 #include "fvgpt_learners.h"
+#include "fvgpt_scores.h"
 #include "fvgpt_sets.h"
 
 typedef struct eval_options {
@@ -14,6 +14,7 @@ typedef struct eval_options {
   learner_options learner;
   data_options data;
   const char *checkpoint, *half;     /* NULL: not given                                          */
+  format_options format;
 } eval_options;
 
 static void declare(option_table *t, void *options) {
@@ -24,6 +25,7 @@ static void declare(option_table *t, void *options) {
   add_data_options(t, &o->data, MASKS_AS_GIVEN);
   add_text(t, "--checkpoint", &o->checkpoint);
   add_text(t, "--split-half", &o->half);
+  add_format_options(t, &o->format);
 }
 
 static fvg_status parse_half(fvg_ctx *c, const char *text, fvg_group *half) {
@@ -34,7 +36,6 @@ static fvg_status parse_half(fvg_ctx *c, const char *text, fvg_group *half) {
   return FVG_OK;
 }
 
-/* The last --data counts. */
 static fvg_status open_only_data(fvg_ctx *c, const data_options *o, fvg_dataset *d) {
   const int n = o->data.n;
   const int has_published = o->dataset_root && o->dataset;
@@ -42,9 +43,48 @@ static fvg_status open_only_data(fvg_ctx *c, const data_options *o, fvg_dataset 
     return fvg_fail(c, FVG_E_ARG,
                     "eval needs --data ROOT, or --dataset-root DATA --dataset NAME");
   }
-  return open_data(c, o, n ? o->data.item[n - 1] : NULL, d);
+  if (n > 1) return fvg_fail(c, FVG_E_ARG, "eval takes one --data, there are %d", n);
+  return open_data(c, o, n ? o->data.item[0] : NULL, d);
 }
 
+/* ---- the result ---- */
+static fvg_status print_json(fvg_ctx *c, const char *half, int n_class, const fvg_score *x) {
+  document d = new_document(c);
+  put(&d, "{\"half\": \"%s\", \"classes\": %d, \"images\": %d, \"correct\": %d, \"accuracy\": ",
+      half, n_class, x->n, x->n_correct);
+  put_real(&d, x->accuracy);
+  put(&d, ", \"error\": ");
+  put_real(&d, 100 - x->accuracy);
+  put(&d, ", \"macro_f1\": ");
+  put_real(&d, x->macro_f1);
+  put(&d, "}\n");
+  return print_document(&d);
+}
+
+static fvg_status print_csv(fvg_ctx *c, const char *half, int n_class, const fvg_score *x) {
+  print(stdout, "half,classes,images,correct,accuracy,error,macro_f1\n");
+  document d = new_document(c);
+  put(&d, "%s,%d,%d,%d,", half, n_class, x->n, x->n_correct);
+  put_real(&d, x->accuracy);
+  put(&d, ",");
+  put_real(&d, 100 - x->accuracy);
+  put(&d, ",");
+  put_real(&d, x->macro_f1);
+  put(&d, "\n");
+  return print_document(&d);
+}
+
+static fvg_status print_score(fvg_ctx *c, const eval_options *o, int n_class,
+                              const fvg_score *x) {
+  if (o->format.json) return print_json(c, o->half, n_class, x);
+  if (o->format.csv) return print_csv(c, o->half, n_class, x);
+  print(stdout,
+        "%s classes %d  images %d  correct %d  accuracy %.2f  error %.2f  macro_f1 %.2f\n",
+        o->half, n_class, x->n, x->n_correct, x->accuracy, 100 - x->accuracy, x->macro_f1);
+  return FVG_OK;
+}
+
+/* ---- testing ---- */
 /* Tests what --checkpoint holds on a task, and prints how well it does. */
 static fvg_status test_checkpoint(fvg_clip *m, const eval_options *o, fvg_group half,
                                   const fvg_task *task) {
@@ -64,11 +104,7 @@ static fvg_status test_checkpoint(fvg_clip *m, const eval_options *o, fvg_group 
   }
   fvg_score score;
   if (!s) s = fvg_classifier_test(k, &score, task);
-  if (!s) {
-    printf("%s classes %d  images %d  correct %d  accuracy %.2f  error %.2f  macro_f1 %.2f\n",
-           o->half, task->n_class, score.n, score.n_correct, score.accuracy, 100 - score.accuracy,
-           score.macro_f1);
-  }
+  if (!s) s = print_score(c, o, task->n_class, &score);
   fvg_classifier_free(k);
   tuned_model_free(&tuned);
   return s;
@@ -78,7 +114,7 @@ static fvg_status test_checkpoint(fvg_clip *m, const eval_options *o, fvg_group 
 static fvg_status run(fvg_ctx *c, const void *options) {
   const eval_options *o = (const eval_options *)options;
   if (!o->checkpoint || !o->half) {
-    return fvg_fail(c, FVG_E_ARG, "eval needs --checkpoint DIR and --split-half base|new|all");
+    return fvg_fail(c, FVG_E_ARG, "eval needs --checkpoint PATH and --split-half base|new|all");
   }
   fvg_group half = FVG_ALL;
   fvg_status s = parse_half(c, o->half, &half);
@@ -90,7 +126,8 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   fvg_task task;
   memset(&d, 0, sizeof d);
   memset(&task, 0, sizeof task);
-  s = open_model(c, &o->common, &m);
+  s = check_format(c, &o->format);
+  if (!s) s = open_model(c, &o->common, &m);
   if (!s) s = open_only_data(c, &o->data, &d);
   if (!s) s = fvg_dataset_check(&d, FVG_CHECK_TEST, o->data.skip_bad);
   if (!s) s = test_task(&d, half, &task);

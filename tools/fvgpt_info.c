@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "fvgpt_checks.h"
+#include "fvgpt_print.h"
 
 /* Both commands have no options but the common ones. */
 static void declare_common(option_table *t, void *options) {
@@ -13,8 +14,8 @@ static void declare_common(option_table *t, void *options) {
 
 /* ---- info ---- */
 static void print_tower(const char *name, const fvg_transformer *t, int width) {
-  printf("%-7s width %d, %d layers, %d heads, %s", name, width, t->n_layer, t->n_head,
-         t->activation == FVG_GELU ? "gelu" : "quick_gelu");
+  print(stdout, "%-7s width %d, %d layers, %d heads, %s", name, width, t->n_layer, t->n_head,
+        t->activation == FVG_GELU ? "gelu" : "quick_gelu");
 }
 
 static void print_preprocess(const fvg_preprocess *p) {
@@ -117,6 +118,7 @@ static fvg_status run_tokenize(fvg_ctx *c, const void *options) {
   }
 
   line_buffer buffer = {NULL, 0};
+  erase_progress();
   const char *line = s ? NULL : read_line(&buffer);
   while (!s && line) {
     s = print_tokens(c, m->tokenizer, line);

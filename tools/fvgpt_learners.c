@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fvgpt_hints.h"
 #include "fvgpt_print.h"
+#include "fvgpt_system.h"
 
 const char *const preset_name[2] = {"fork", "original"};
 
@@ -25,7 +27,7 @@ static int take_shots(void *to, const char *value) {
       print(stderr,
             "fvgpt: --shots %s: up to 16 whole numbers from 1 to 100000 with commas are "
             "expected\n",
-            text);
+            value);
       return 0;
     }
     shots->item[shots->n++] = (int)n;
@@ -79,13 +81,70 @@ fvg_status parse_position(fvg_ctx *c, const char *text, fvg_position *out) {
                   text);
 }
 
-int option_named(const fvg_method *method, const char *text, fvg_option *known) {
+/* The option of the method, with its bounds, that text, NAME=VALUE, names; 0: it has no such
+   one. */
+static int find_set(const fvg_method *method, const char *text, fvg_option *known, double *low,
+                    double *high) {
   const size_t n = strcspn(text, "=");
-  double low, high;
-  for (int k = 0; method && fvg_method_option(method, known, &low, &high, k); k++) {
+  for (int k = 0; method && fvg_method_option(method, known, low, high, k); k++) {
     if (strlen(known->name) == n && !strncmp(known->name, text, n)) return 1;
   }
   return 0;
+}
+
+/* Appends the names of a method's options to a text of `size` bytes. */
+static void list_set_names(const fvg_method *method, char *text, size_t size) {
+  fvg_option option;
+  double low, high;
+  int k = 0;
+  for (; fvg_method_option(method, &option, &low, &high, k); k++) {
+    const size_t at = strlen(text);
+    snprintf(text + at, size - at, "%s%s", k ? ", " : " has ", option.name);
+  }
+  const size_t at = strlen(text);
+  if (!k) snprintf(text + at, size - at, " has none");
+}
+
+/* The error that none of the methods has the option; it tells which they have. */
+static fvg_status unknown_set(fvg_ctx *c, const char *text, const fvg_method *const *method,
+                              int n) {
+  char word[80], advice[HINT_BYTES];
+  snprintf(word, sizeof word, "%.*s", (int)strcspn(text, "="), text);
+  guess g = guess_at(word);
+  char names[360] = "";
+  for (int i = 0; i < n; i++) {
+    fvg_option option;
+    double low, high;
+    for (int k = 0; fvg_method_option(method[i], &option, &low, &high, k); k++)
+      try_name(&g, option.name, strlen(option.name));
+
+    const size_t at = strlen(names);
+    snprintf(names + at, sizeof names - at, "%s%s", i ? "; " : "", fvg_method_name(method[i]));
+    list_set_names(method[i], names, sizeof names);
+  }
+  return fvg_fail(c, FVG_E_ARG, "--set %.80s: no such option%s (%s)", text, hint(&g, advice),
+                  names);
+}
+
+fvg_status check_set_option(fvg_ctx *c, const char *text, const fvg_method *const *method, int n) {
+  int is_known = 0;
+  const double value = strtod(strchr(text, '=') + 1, NULL);
+  for (int i = 0; i < n; i++) {
+    fvg_option option;
+    double low, high;
+    if (!find_set(method[i], text, &option, &low, &high)) continue;
+    is_known = 1;
+    if (value >= low && value <= high) continue;
+    return fvg_fail(c, FVG_E_ARG, "--set %.80s: %s expects a number from %g to %g", text,
+                    fvg_method_name(method[i]), low, high);
+  }
+  return is_known ? FVG_OK : unknown_set(c, text, method, n);
+}
+
+int has_option(const fvg_method *method, const char *name) {
+  fvg_option known;
+  double low, high;
+  return find_set(method, name, &known, &low, &high);
 }
 
 fvg_protocol protocol_of(const learner_options *o) {
@@ -129,7 +188,8 @@ fvg_status learner_desc(fvg_ctx *c, const learner_options *o, const fvg_method *
   for (int i = 0; i < o->set.n; i++) {
     const char *text = o->set.item[i];
     fvg_option known;
-    if (!option_named(method, text, &known)) continue;
+    double low, high;
+    if (!find_set(method, text, &known, &low, &high)) continue;
     set_option(desc, option, known.name, strtod(strchr(text, '=') + 1, NULL));
   }
   return parse_position(c, o->position, &desc->class_token_position);
@@ -138,8 +198,9 @@ fvg_status learner_desc(fvg_ctx *c, const learner_options *o, const fvg_method *
 void vary_learner(const fvg_method *method, const variations *own, fvg_option option[MAX_OPTIONS],
                   fvg_learner_desc *desc) {
   fvg_option known;
+  double low, high;
   for (int i = 0; i < own->n; i++) {
-    if (option_named(method, own->item[i].name, &known))
+    if (find_set(method, own->item[i].name, &known, &low, &high))
       set_option(desc, option, known.name, own->item[i].value);
   }
 }
@@ -162,26 +223,52 @@ fvg_status open_tuned(fvg_clip *m, const char *folder, tuned_model *x) {
   return fvg_checkpoint_load(m, &x->l, &x->f, &x->settings, path);
 }
 
+/* A file, or the one in a folder. */
+static fvg_status open_file_or_folder(fvg_clip *m, const char *path, tuned_model *x) {
+  char inside[1200];
+  checkpoint_in(path, inside, sizeof inside);
+  if (!is_absent(inside)) return open_tuned(m, path, x);
+  if (is_folder(path)) {
+    return fvg_fail(m->ctx, FVG_E_IO,
+                    "%.300s: no checkpoint.safetensors in this folder; tune writes them as "
+                    "OUT/TRAINER/seedN/checkpoint.safetensors",
+                    path);
+  }
+  if (is_absent(path)) {
+    return fvg_fail(m->ctx, FVG_E_IO,
+                    "%.300s: neither a file nor a folder with a checkpoint.safetensors", path);
+  }
+  return fvg_checkpoint_load(m, &x->l, &x->f, &x->settings, path);
+}
+
+static fvg_status unknown_method(fvg_ctx *c, const char *name) {
+  char advice[HINT_BYTES];
+  guess g = guess_at(name);
+  for (int i = 0; fvg_method_at(i); i++) {
+    const char *known = fvg_method_name(fvg_method_at(i));
+    try_name(&g, known, strlen(known));
+  }
+  return fvg_fail(c, FVG_E_ARG,
+                  "--trainer %.80s: no such method%s (with --trainer, --checkpoint is a published "
+                  "trainer's file)",
+                  name, hint(&g, advice));
+}
+
 /* A file of the published trainers. */
 static fvg_status open_published(fvg_clip *m, const learner_options *o, const char *file,
                                  const fvg_dataset_card *card, const char *const *name, int n,
                                  fvg_learner **l) {
   fvg_ctx *c = m->ctx;
   const fvg_method *method = fvg_method_find(o->trainer);
-  if (!method) {
-    return fvg_fail(c, FVG_E_ARG,
-                    "--trainer %s: with --checkpoint FILE the name of a method is expected",
-                    o->trainer);
-  }
+  if (!method) return unknown_method(c, o->trainer);
+
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < o->set.n; i++)
+    s = check_set_option(c, o->set.item[i], &method, 1);
 
   fvg_option option[MAX_OPTIONS];
-  for (int i = 0; i < o->set.n; i++) {
-    if (option_named(method, o->set.item[i], option)) continue;
-    return fvg_fail(c, FVG_E_ARG, "--set %s: %s has no such option", o->set.item[i], o->trainer);
-  }
-
   fvg_learner_desc desc;
-  fvg_status s = learner_desc(c, o, method, card, o->shots.item[0], option, &desc);
+  if (!s) s = learner_desc(c, o, method, card, o->shots.item[0], option, &desc);
   if (!s) s = fvg_learner_new(m, l, name, n, &desc);
   if (!s) s = fvg_learner_load(*l, file);
   return s;
@@ -191,7 +278,7 @@ fvg_status open_checkpoint(fvg_clip *m, const learner_options *o, const char *ch
                            int exif_rotate, const fvg_dataset_card *card, const char *const *name,
                            int n, tuned_model *x) {
   if (o->trainer) return open_published(m, o, checkpoint, card, name, n, &x->l);
-  fvg_status s = open_tuned(m, checkpoint, x);
+  fvg_status s = open_file_or_folder(m, checkpoint, x);
   if (!s && !exif_rotate && fvg_weights_metadata(x->settings, "exif_rotate")) {
     fvg_log(m->ctx, 0,
             "%s was tuned with --exif-rotate; without it turned pictures are seen otherwise than "

@@ -38,8 +38,11 @@ void add_learner_options(option_table *t, learner_options *o);
 extern const char *const preset_name[2];
 fvg_protocol protocol_of(const learner_options *o);
 fvg_status parse_position(fvg_ctx *c, const char *text, fvg_position *out);
-/* Into `known` the option of the method that text, NAME=VALUE, names; 0: it has no such one. */
-int option_named(const fvg_method *method, const char *text, fvg_option *known);
+/* Does one of the n methods have the option that text, NAME=VALUE of --set, names, and lies the
+   value within the bounds of all that have it? */
+fvg_status check_set_option(fvg_ctx *c, const char *text, const fvg_method *const *method, int n);
+/* Has the method, which may be NULL, an option of that name? */
+int has_option(const fvg_method *method, const char *name);
 
 /* ---- learners ---- */
 /* What the method trains with: the preset's recipe for the protocol, the published set (card; NULL:
@@ -68,8 +71,8 @@ void tuned_model_free(tuned_model *x);
 /* The path of the checkpoint in a folder that tune made. */
 void checkpoint_in(const char *folder, char *path, size_t size);
 fvg_status open_tuned(fvg_clip *m, const char *folder, tuned_model *x);
-/* Such a folder, or, with --trainer, a file of the published trainers; its classes are then `name`,
-   of a published set if card is not NULL. */
+/* Such a folder or the file in it, or, with --trainer, a file of the published trainers; its
+   classes are then `name`, of a published set if card is not NULL. */
 fvg_status open_checkpoint(fvg_clip *m, const learner_options *o, const char *checkpoint,
                            int exif_rotate, const fvg_dataset_card *card, const char *const *name,
                            int n, tuned_model *x);

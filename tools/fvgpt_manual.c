@@ -1,249 +1,487 @@
 /* The manual; see fvgpt_manual.h. */
 #include "fvgpt_manual.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "fvgpt_columns.h"
+#include "fvgpt_hints.h"
+#include "fvgpt_manual_methods.h"
 #include "fvgpt_print.h"
 
-/* The text is in parts, because C99 does not promise strings of more than 4095 letters.  A
-   line that does not begin with a blank starts what is said about one command, or about all. */
-static const char *const manual[] = {
-  "fvgpt info       --model DIR\n"
-  "fvgpt tokenize   --model DIR\n"
-  "                 reads lines of text from stdin and prints the token ids of each\n"
-  "fvgpt preprocess --size N|--model DIR [--crop TOP,LEFT,HEIGHT,WIDTH [--flip]] [--nearest]\n"
-  "                 IN OUT\n"
-  "                 FILE below may also be a folder, which stands for all its pictures.  A bad\n"
-  "                 file is named, and the others are still done\n"
-  "fvgpt encode     --model DIR [--pixels F.safetensors] [--image FILE...] [--text STR]...\n"
-  "                 --out F.safetensors\n"
-  "                 --pixels reads a tensor images [N,3,H,W].  The output holds image_features\n"
-  "                 and text_features, not normalised; its metadata image_files and texts list\n"
-  "                 what each row was made from, as JSON\n"
-  "fvgpt classify   --model DIR [--checkpoint DIR] --classes A,B,C [--template STR] [--top 5]\n"
-  "                 FILE...\n"
-  "                 a comma inside a name is written \\,.  With a checkpoint --classes may be\n"
-  "                 left out: the names that it was tuned on are then used\n"
-  "fvgpt attend     --model DIR [--checkpoint DIR] --text STR --out DIR FILE...\n"
-  "                 [--map relevance|gradcam|attention|all]\n"
-  "                 writes a map for each picture.  DIR/NAME_relevance.png, the default, and\n"
-  "                 DIR/NAME_gradcam.png show what speaks for the text (with a checkpoint: for\n"
-  "                 that class); on photographs, relevance is the truer one.\n"
-  "                 NAME_attention.png shows what the class token attends to.  Prints a line for\n"
-  "                 each map: the picture's file, its score, the map\n"
-  "                 [--data ROOT] the pictures lie in this data set.  Where it has a mask, the\n"
-  "                 line tells what share of the map is inside, in %, whether its hottest point\n"
-  "                 is, and the intersection over union of the mask and the map's hot part, in %\n"
-  "                 [--against background|classes] what the class is compared with in a\n"
-  "                 relevance map: words for backgrounds, or the other classes, which is better\n"
-  "                 where pictures show several things.  [--background WORD]... sets the words\n"
-  "fvgpt masks      --model DIR --data ROOT [--out ROOT/mask] [--text STR] [--any-class]\n"
-  "                 makes a mask for each picture, by CLIP alone: of what belongs to the picture's\n"
-  "                 class, or to STR.  For test pictures, and with --any-class for all, any class\n"
-  "                 counts.  Masks that are there stay, so a run that was stopped goes on.  OUT\n"
-  "                 also gets masks.csv, and masks.html to look through: the --sheet 200 most\n"
-  "                 doubtful masks\n"
-  "                 [--background WORD]... [--background-template STR] words for what is not the\n"
-  "                 thing; the default suits photographs\n"
-  "                 [--quick] in one pass of the image tower, and coarser\n",
+/* A command has a summary, a topic has none.  tests/test_everyday.sh measures the pages, and looks
+   for every option on them.  C99 promises strings of no more than 4095 letters. */
+typedef struct page {
+  const char *name, *summary, *text;
+} page;
 
-  "fvgpt tune       --model DIR --data ROOT [--data ROOT2]... --trainer NAME,... --out DIR\n"
-  "                 NAME: CoOp KgCoOp ProGrad CoCoOp PromptSRC MaPLe DAPT MMRL MMRLpp DePT_CoOp\n"
-  "                 DePT_PromptSRC, or FVGPT_ or DPC_ before one; DAPT_G is DAPT on masks that it\n"
-  "                 makes anew after every epoch\n"
-  "                 [--split F] [--shots 16] [--seeds 1,2,3]\n"
-  "                 [--augment crop|none|squash|crop:K]\n"
-  "                 [--preset fork|original] published settings of each method, for the protocol\n"
-  "                 and the data set: those of FVG-PT's fork (the default, because the paper's\n"
-  "                 tables come from it) or of the method's own code.  Where a source says\n"
-  "                 nothing, the fork's settings for base to new are used.  FVG-PT and DPC have\n"
-  "                 one preset of their own\n"
-  "                 [--epochs N] [--lr X] [--batch N] [--set NAME=VALUE]... take precedence over\n"
-  "                 the preset's settings\n"
-  "                 [--choose NAME=VALUE,VALUE,...]... trains once for every combination and\n"
-  "                 keeps the best on the val pictures, by accuracy, of equal ones by cross\n"
-  "                 entropy: lr, epochs and batch of each stage, options of methods, and FVG-PT's\n"
-  "                 lambda_base, fdc_hidden, gate_hidden and gate_layers\n"
-  "                 [--n-ctx 4] [--ctx-init WORDS] [--class-token-position end|middle|front]\n"
-  "                 From WORDS, CoOp, KgCoOp and CoCoOp learn a vector for each word; MaPLe, DAPT\n"
-  "                 and PromptSRC learn the first n-ctx tokens; ProGrad learns n-ctx vectors, of\n"
-  "                 which the words are the last.  Tokens that are left over stay fixed words\n",
+static const page pages[] = {
+  {"info", "what a model is: its towers, its preprocessing, its size",
+   "fvgpt info --model DIR\n"
+   "\n"
+   "  Prints the towers, how pictures are prepared, the number of parameters and\n"
+   "  the kernels in use.\n"
+   "\n"
+   "  --model DIR   a folder as on Hugging Face: weights under Hugging Face's,\n"
+   "                OpenAI's or open_clip's names, in one file or with an index,\n"
+   "                and their configuration\n"},
 
-  "                 [--lambda-base 10] [--lambda-new 1] [--template \"a photo of a {}.\"]\n"
-  "                 [--masks given|own|none] takes the masks in the data set, or has CLIP make\n"
-  "                 them (in OUT/masks, with masks' options), or goes without.  The default is\n"
-  "                 given, and own for a data set without any\n"
-  "                 [--fill-black] [--calibration published|crossfit|guarded]\n"
-  "                 [--entropy raw|normalised] [--ablate]\n"
-  "                 [--distill published|stable] stable: FVG-PT's adapters follow the view that\n"
-  "                 scores the label better, with a weight of 0.1 instead of --lambda-base 10, so\n"
-  "                 that bad masks do not harm base classes\n"
-  "                 [--guard] where stage two ends with a greater cross-entropy on the training\n"
-  "                 pictures than its backbone, which is told in any case, base classes keep the\n"
-  "                 backbone's scores\n"
-  "                 [--dpc-weight 0.5] [--dpc-weight-for-new 0] [--dpc-top-k 8]\n"
-  "                 [--dataset-root DATA --dataset NAME,...] instead of --data: published data\n"
-  "                 sets in the folders that CoOp gives them\n"
-  "                 [--few-shot] trains and tests on all classes, once for every number of\n"
-  "                 --shots 1,2,4,8,16\n"
-  "                 [--transfer-to ROOT,...] trains on all classes, and tests on those of other\n"
-  "                 data sets too\n"
-  "                 --ablate adds rows for FVG-PT without some of its modules (FRG, FDC, PC),\n"
-  "                 with stable distillation, without any, and with inverted masks.  A\n"
-  "                 list that was cut off goes on where it stopped when the same command is\n"
-  "                 given again\n",
+  {"tokenize", "token ids of the lines on standard input",
+   "fvgpt tokenize --model DIR\n"
+   "\n"
+   "  Reads lines of text from standard input and prints the token ids of each,\n"
+   "  without those of start and end.\n"},
 
-  "fvgpt paper      --model DIR --data ROOT [--data ROOT2]... --out DIR\n"
-  "                 [--table 1|2|3|4|5|6|7|D_fg]... [--figure 4a|4b]...\n"
-  "                 makes tables and figures of arXiv 2603.08708 on these data sets, with\n"
-  "                 tune's options and its way of going on: 1 base to new, 2 cross-data (tuned\n"
-  "                 on the first data set), 3 modules, 4 hidden widths, 5 layers of gates,\n"
-  "                 6 indicators, 7 cost, D_fg the foreground shift, 4a beside other methods,\n"
-  "                 4b the weight of distillation.  Published numbers stand beside them\n"
-  "                 [--backbone CoOp,...] the methods of tables 1 and 2; others take the first\n"
-  "                 Writes DIR/table3.csv, .json and .html, or, of several, paper.csv, ...\n"
-  "fvgpt eval       --model DIR --data ROOT --checkpoint DIR --split-half base|new|all\n"
-  "                 [--split F] [--template STR]\n"
-  "                 with --trainer NAME, --checkpoint is a published trainer's file\n"
-  "                 (model.pth.tar-N), and --set, --preset, --few-shot, --n-ctx, --ctx-init and\n"
-  "                 --class-token-position say how it was trained\n"
-  "fvgpt report     --model DIR --data ROOT --runs RUNS [--data ROOT2 --runs RUNS2]... --out DIR\n"
-  "                 [--pictures 6] [--measured 200] [--split F] [--template STR]\n"
-  "                 [--against background|classes] [--background WORD]... as for attend\n"
-  "                 [--dataset-root DATA --dataset NAME,...] instead of --data\n"
-  "                 RUNS is the --out of a finished tune on ROOT, or, of a list, its folder for\n"
-  "                 that data set and number of shots.  Writes DIR/index.html and\n"
-  "                 DIR/results.json, which has every number on it: accuracies of all methods,\n"
-  "                 of each class, confusions, the worst mistakes, maps and how much of them\n"
-  "                 lies on the object (where there are masks), FVG-PT's gates, settings.\n"
-  "                 --pictures of base classes are shown, and --measured pictures of each group\n"
-  "                 of classes are measured at most, which takes most of the time\n"
-  "data sets        --skip-bad goes on without pictures that cannot be read (all are decoded\n"
-  "                 before the start)\n"
-  "                 --val PERCENT of each class is kept for val where class folders are cut into\n"
-  "                 train, val and test; the default is 20, and with 0 train gets them\n"
-  "                 --masks grey|inverted|labels|trimap|alpha says what in a mask is foreground,\n"
-  "                 if its values do not\n"
-  "pictures         PNM; also PNG, JPEG, BMP and GIF (its first picture) if the program was built\n"
-  "                 with stb_image\n"
-  "                 --exif-rotate turns pictures upright as their EXIF data say; without it they\n"
-  "                 are taken as stored, as CLIP's own preprocessing does\n"
-  "features         --cache DIR|none: encode, tune, eval and report keep features there, and what\n"
-  "                 has not changed is not encoded again.  The default is $FVGPT_CACHE, else\n"
-  "                 fvgpt in $XDG_CACHE_HOME or ~/.cache; the folder may be deleted at any time\n"
-  "fvgpt help       [COMMAND]\n"
-  "                 prints this text, or its part on one command\n"
-  "fvgpt --version  prints which version this is\n"
-  "common           --threads N (default: all cores)   --simd scalar|sse2|avx2|avx512\n"
-  "                 --merges FILE\n"
-  "                 --NAME=VALUE means the same as --NAME VALUE; after -- all arguments are\n"
-  "                 files.  The exit status is 0; 1 after an error, which is one line on stderr;\n"
-  "                 130 after Ctrl-C, and 143 after SIGTERM\n",
+  {"preprocess", "one picture, or its mask, as a model would see it",
+   "fvgpt preprocess --size N IN OUT\n"
+   "fvgpt preprocess --model DIR IN OUT\n"
+   "\n"
+   "  Writes the picture IN as a model of N x N pixels, or that in DIR, sees it.\n"
+   "  The ending of OUT tells its kind: .png, .ppm or .pgm.\n"
+   "\n"
+   "  --crop TOP,LEFT,HEIGHT,WIDTH   takes this part of it, in pixels\n"
+   "  --flip                         and mirrors that\n"
+   "  --nearest                      does not mix pixels, as is right for masks\n"
+   "  --exif-rotate                  turns it upright first (fvgpt help pictures)\n"},
+
+  {"encode", "features of pictures and of texts, into a file",
+   "fvgpt encode --model DIR --out F.safetensors [--text STR]... PICTURE...\n"
+   "\n"
+   "  F gets the tensors image_features and text_features, a row for each picture\n"
+   "  and text, not normalised.  Its metadata image_files and texts list what the\n"
+   "  rows were made from, as JSON.\n"
+   "\n"
+   "  PICTURE        files and folders (fvgpt help pictures)\n"
+   "  --image FILE   another one; may be given several times\n"
+   "  --text STR     a text; may be given several times\n"
+   "  --pixels F     pictures that are prepared already: the tensor images\n"
+   "                 [N, 3, H, W] of a safetensors file\n"},
+
+  {"classify", "which of some classes pictures show",
+   "fvgpt classify --model DIR --classes A,B,C PICTURE...\n"
+   "fvgpt classify --model DIR --checkpoint PATH PICTURE...\n"
+   "\n"
+   "  Prints the most probable classes of each picture.\n"
+   "\n"
+   "  PICTURE            files and folders (fvgpt help pictures)\n"
+   "  --classes A,B,C    names; a comma inside a name is written \\,\n"
+   "  --classes-file F   names, one a line, commas and all\n"
+   "  --checkpoint PATH  what tune made, OUT/TRAINER/seedN or the file in it; of a\n"
+   "                     published trainer: fvgpt help checkpoints.  Without names\n"
+   "                     of your own, those that it was tuned on are used\n"
+   "  --template STR     what a name is put into; the checkpoint's, or else\n"
+   "                     \"a photo of a {}.\"\n"
+   "  --top K            so many names of each picture, or all; default 5\n"
+   "  --json, --csv      output for programs (fvgpt help output)\n"
+   "\n"
+   "  With FVG-PT, names that it was not tuned on are scored by a mixture with\n"
+   "  plain CLIP, whose weight b is printed too.\n"},
+
+  {"attend", "where a model looks, as maps over pictures",
+   "fvgpt attend --model DIR --text STR --out MAPS PICTURE...\n"
+   "\n"
+   "  Writes a map of each picture, and prints the picture's file, its score and the\n"
+   "  map's file.\n"
+   "\n"
+   "  --text STR         what is looked for; with a checkpoint the name of a class\n"
+   "  --checkpoint PATH  as for classify; --template STR too\n"
+   "  --map relevance    the default, MAPS/NAME_relevance.png: what speaks for STR\n"
+   "        gradcam      the same by gradients; on photographs it is less true\n"
+   "        attention    what the class token attends to, whatever the text\n"
+   "        all          each of them\n"
+   "  --against background|classes   what relevance compares a class with: words\n"
+   "                     for backgrounds, or the other classes, which is better\n"
+   "                     where pictures show several things\n"
+   "  --background WORD  such a word; may be given several times\n"
+   "  --data ROOT        the pictures lie in this data set.  Where it has a mask,\n"
+   "                     the line tells the map's share inside it, in %, whether the\n"
+   "                     hottest point is, and the IoU of its hot part with it, in %\n"
+   "\n"
+   "  Pictures: fvgpt help pictures.  Data sets and masks: fvgpt help data\n"},
+
+  {"masks", "masks of a data set's things, made by CLIP alone",
+   "fvgpt masks --model DIR --data ROOT [--out ROOT/mask]\n"
+   "\n"
+   "  Makes a mask for each picture that has none yet: of what belongs to its class,\n"
+   "  and for test pictures, whose class must not be told, of any class.  The folder\n"
+   "  also gets masks.csv, and masks.html to look through.\n"
+   "\n"
+   "  --any-class        of any class, for all pictures\n"
+   "  --text STR         of what the text says, for all pictures\n"
+   "  --background WORD  what is not the thing; may be given several times.  The\n"
+   "                     words that are built in suit photographs\n"
+   "  --background-template STR   a sentence for these words, with {} for the word\n"
+   "  --quick            in one pass of the image tower, and coarser\n"
+   "  --sheet N          masks.html shows the N most doubtful ones; default 200\n"
+   "\n"
+   "  Data sets: fvgpt help data\n"},
+
+  {"tune", "tunes prompts for data sets, and prints a table",
+   "fvgpt tune --model DIR --data ROOT --trainer NAME,... --out DIR\n"
+   "\n"
+   "  Tunes on the first half of the classes (base) and tests on both halves.  OUT\n"
+   "  gets checkpoints and results.json; what was cut off goes on when the same\n"
+   "  command is given again.\n"
+   "\n"
+   "  --trainer NAME,... FVGPT_ before a method's name adds FVG-PT, DPC_ adds DPC;\n"
+   "                     DAPT_G is DAPT on masks that it makes anew in every epoch\n"
+   "  @methods"
+   "  --data ROOT        a data set; several make one table (fvgpt help data)\n"
+   "  --shots 16         training pictures of a class; 1,2,4: once for each\n"
+   "  --seeds 1,2,3      a run for each\n"
+   "  --augment crop     random crops, new in every epoch; crop:8: eight, encoded\n"
+   "                     once; none: the test view; squash: all of it, squeezed\n"
+   "  --few-shot         tunes and tests on all classes\n"
+   "  --transfer-to ROOT,...   tunes on all, and tests on other data sets too\n"
+   "  --masks given|own|none   the data set's masks; made by CLIP into OUT/masks, as\n"
+   "                     is usual where it has none; or without masks\n"
+   "\n"
+   "  More: fvgpt help settings, choose, FVG-PT, DPC, machines\n"},
+
+  {"table", "the tables of a finished tune, from its results alone",
+   "fvgpt table RUNS\n"
+   "\n"
+   "  Prints the tables of a tune into RUNS and writes its results.json again,\n"
+   "  without a model or pictures.  What is not finished yet is named, with whoever\n"
+   "  is at work on it; the exit status is then 1.\n"
+   "\n"
+   "  --claim-expires S  as for tune (fvgpt help machines)\n"},
+
+  {"paper", "the tables and figures of FVG-PT's paper, measured",
+   "fvgpt paper --model DIR --data ROOT [--data ROOT2]... --table N --out DIR\n"
+   "\n"
+   "  Makes tables and figures of arXiv 2603.08708 on these data sets, beside what is\n"
+   "  published.  Their runs go on where they stopped, and what one table has trained\n"
+   "  another one uses.  Writes DIR/table3.csv, .json and .html; of several tables,\n"
+   "  paper.csv, ...\n"
+   "\n"
+   "  --table 1          base to new: FVG-PT on its backbones\n"
+   "          2          cross-data: tuned on the first data set, tested on all\n"
+   "          3          its modules, and what becomes of it without distillation\n"
+   "          4, 5, 6    hidden widths; layers; indicators of the gates\n"
+   "          7          parameters, speed, memory\n"
+   "          D_fg       how far predictions for foregrounds are from the others\n"
+   "  --figure 4a, 4b    beside other methods; the weight of distillation\n"
+   "                     Both may be given several times\n"
+   "  --backbone A,B     the methods of Tables 1 and 2; all others take the first.\n"
+   "                     The paper's: CoOp,KgCoOp,PromptSRC,MMRL\n"
+   "\n"
+   "  Everything else is as for tune: --shots, --seeds, --augment, --shard, ...\n"},
+
+  {"eval", "tests a checkpoint on a data set",
+   "fvgpt eval --model DIR --data ROOT --checkpoint PATH --split-half HALF\n"
+   "\n"
+   "  Prints accuracy and macro F1 on the data set's test pictures.\n"
+   "\n"
+   "  --checkpoint PATH  what tune made, OUT/TRAINER/seedN or the file in it; of a\n"
+   "                     published trainer: fvgpt help checkpoints\n"
+   "  --split-half HALF  base, new or all: classes of the first half, of the second,\n"
+   "                     or of both\n"
+   "  --template STR     what a name is put into; the checkpoint's, or else\n"
+   "                     \"a photo of a {}.\"\n"
+   "  --json, --csv      output for programs (fvgpt help output)\n"
+   "\n"
+   "  Data sets: fvgpt help data\n"},
+
+  {"report", "a page about finished runs of tune",
+   "fvgpt report --model DIR --data ROOT --runs RUNS --out DIR\n"
+   "\n"
+   "  RUNS is the --out of a finished tune on ROOT, or, of a list, its folder for\n"
+   "  that data set and number of shots.  Several --data and --runs make one page.\n"
+   "  Writes DIR/index.html, and DIR/results.json with every number on it:\n"
+   "  accuracies, confusions, the worst mistakes, maps and how much of them lies on\n"
+   "  the object where there are masks, FVG-PT's gates, settings.\n"
+   "\n"
+   "  --pictures N       of base classes are shown; default 6\n"
+   "  --measured N       pictures of each group of classes are measured at most,\n"
+   "                     which takes most of the time; default 200\n"
+   "  --template STR     as for tune\n"
+   "  --against background|classes, --background WORD   as for attend\n"
+   "\n"
+   "  Data sets: fvgpt help data\n"},
+
+  {"settings", NULL,
+   "Settings of tune\n"
+   "\n"
+   "  Every method trains as it was published; the first lines of a run tell how.\n"
+   "\n"
+   "  --preset fork      as in FVG-PT's fork of the trainers, from which the paper's\n"
+   "                     tables come; the default\n"
+   "  --preset original  as in the method's own code\n"
+   "  --epochs N, --lr X, --batch N, --n-ctx N, --set NAME=VALUE   go before either\n"
+   "\n"
+   "  --set NAME=VALUE   a number that only one method has, such as KgCoOp's W=8:\n"
+   "                     fvgpt help set lists all of them, fvgpt help METHOD those\n"
+   "                     of one, with its published settings\n"
+   "  --n-ctx N          context vectors\n"
+   "  --ctx-init WORDS   what they start from.  CoOp, KgCoOp, CoCoOp learn one for\n"
+   "                     each word; MaPLe, DAPT and PromptSRC the first n-ctx\n"
+   "                     tokens; ProGrad n-ctx vectors, of which WORDS are the last\n"
+   "  --class-token-position end|middle|front   where the name stands among them\n"
+   "  --template STR     \"a photo of a {}.\", or the published set's own\n"
+   "  --fill-black       foregrounds lie on black instead of the mean colour\n"},
+
+  {"choose", NULL,
+   "Settings that val chooses\n"
+   "\n"
+   "  --choose NAME=VALUE,VALUE,...   trains with each value, and keeps the best;\n"
+   "                     for several names, with all combinations\n"
+   "\n"
+   "  The best is the most accurate on the val pictures of the classes tuned on, of\n"
+   "  equal ones the one with the smallest cross-entropy.  Test pictures have no\n"
+   "  part.  NAME may be\n"
+   "\n"
+   "    lr, epochs, batch           of each stage, which choose one after the other\n"
+   "    W, ...                      an option of a method (fvgpt help set)\n"
+   "    lambda_base                 FVG-PT's weight of distillation\n"
+   "    fdc_hidden, gate_hidden, gate_layers   sizes of its adapters and gates\n"
+   "\n"
+   "  Val has min(shots, 4) pictures of each class, as in published few-shot lists.\n"
+   "  The candidates lie in OUT/METHOD/seedN/NAME=VALUE,..., the best in\n"
+   "  OUT/METHOD/seedN; results.json tells what was chosen.\n"},
+
+  {"FVG-PT", NULL,
+   "FVG-PT in tune: --trainer FVGPT_METHOD\n"
+   "\n"
+   "  --ablate           rows without some of its modules (FRG, FDC, PC), with\n"
+   "                     stable distillation, without any, with inverted masks\n"
+   "  --distill published|stable   stable: the adapters follow the view that scores\n"
+   "                     the label better, so that bad masks do no harm\n"
+   "  --lambda-base X    weight of distillation for base classes; 10, stable 0.1\n"
+   "  --lambda-new X     weight of prior calibration's loss; default 1\n"
+   "  --guard            where stage two ends with a greater cross-entropy on the\n"
+   "                     training pictures than its backbone, base classes keep the\n"
+   "                     backbone's scores\n"
+   "  --calibration published|crossfit|guarded   how the gate for new classes is\n"
+   "                     found: on the classes tuned on; on halves of them that the\n"
+   "                     prompts have not seen; so only where plain CLIP is better\n"
+   "  --entropy raw|normalised   what both gates see\n"
+   "\n"
+   "  Masks are given or made: --masks in fvgpt help tune.  For those that tune\n"
+   "  makes, --background, --background-template and --quick of fvgpt help masks\n"},
+
+  {"DPC", NULL,
+   "DPC in tune: --trainer DPC_METHOD\n"
+   "\n"
+   "  Tunes a second prompt, from the first, against the classes that each picture\n"
+   "  is taken for, and mixes both.  METHOD is CoOp, KgCoOp, ProGrad or PromptSRC.\n"
+   "\n"
+   "  --dpc-weight X            of the second prompt for base classes; default 0.5\n"
+   "  --dpc-weight-for-new X    for new classes; default 0\n"
+   "  --dpc-top-k K             best classes that a picture looks at; default 8\n"},
+
+  {"machines", NULL,
+   "Many machines: tune, paper and masks with --shard\n"
+   "\n"
+   "  --shard K/N        this process is the K-th of N that work into one --out, on\n"
+   "                     one machine or on several with a shared folder\n"
+   "  --shard auto       K and N from Slurm, Open MPI or another MPI\n"
+   "  --claim-expires S  after so many seconds without a sign of life of another\n"
+   "                     machine's process, its work is taken over; default 600\n"
+   "\n"
+   "  Each begins with its own share and then helps the others.  One that was killed\n"
+   "  may be started again, at any time.  The last to finish writes the tables;\n"
+   "  fvgpt table OUT does so too, and tells what is missing.\n"
+   "\n"
+   "    mpirun -n 3 fvgpt tune ... --shard auto\n"
+   "    sbatch --array=1-3 --wrap 'fvgpt tune ... --shard auto'\n"
+   "    parallel fvgpt tune ... --shard {}/3 ::: 1 2 3\n"},
+
+  {"data", NULL,
+   "Data sets\n"
+   "\n"
+   "  --data ROOT        a folder with a folder of pictures for each class, or with\n"
+   "                     the files of a published set and its split file.  Masks lie\n"
+   "                     in ROOT/mask under the pictures' names\n"
+   "  --dataset-root DATA --dataset NAME,...   published sets in the folders that\n"
+   "                     CoOp gives them, instead of --data\n"
+   "  --split F          the split file, if it is not the usual one\n"
+   "  --val PERCENT      of each class is kept for val where folders are cut into\n"
+   "                     train, val and test; default 20, and with 0 train gets it\n"
+   "  --skip-bad         goes on without pictures that cannot be read.  All are\n"
+   "                     decoded before the start\n"
+   "  --masks grey|inverted|labels|trimap|alpha   what in a mask is foreground, if\n"
+   "                     its values do not say so (auto)\n"
+   "  --exif-rotate      turns pictures upright (fvgpt help pictures)\n"},
+
+  {"pictures", NULL,
+   "Pictures for classify, encode and attend\n"
+   "\n"
+   "  Arguments are files, and folders, which stand for all pictures in them.\n"
+   "  Behind -- all arguments are files, whatever they begin with.\n"
+   "\n"
+   "  --files-from F   takes their paths, files or folders, from a list, one a line;\n"
+   "                   F is - for standard input.  If zero bytes are in the list,\n"
+   "                   they separate the paths instead.  With all sub-folders:\n"
+   "                   find ROOT -name '*.jpg' -print0 | fvgpt classify ... -\n"
+   "  -                among the arguments means --files-from -\n"
+   "\n"
+   "  A picture that cannot be read is named; the others are still done, and the\n"
+   "  exit status is then 1.\n"
+   "\n"
+   "  PNM is read; also PNG, JPEG, BMP and GIF (its first picture) if the program\n"
+   "  was built with stb_image.\n"
+   "\n"
+   "  --exif-rotate    turns pictures upright as their EXIF data say.  Without it\n"
+   "                   they are taken as stored, as CLIP's own preprocessing does\n"},
+
+  {"output", NULL,
+   "Output of classify and eval for programs\n"
+   "\n"
+   "  classify --json    a list with an object for each picture, in their order:\n"
+   "    {\"file\": F, \"classes\": [{\"name\": N, \"probability\": P}, ...], \"b\": B}\n"
+   "    {\"file\": F, \"error\": MESSAGE}       a picture that could not be read\n"
+   "  classify --csv     file,rank,class,probability,b,error\n"
+   "                     a line for each class of a picture; a bad picture has one\n"
+   "                     line with file and error alone\n"
+   "\n"
+   "  Classes begin with the most probable, --top of them.  P is from 0 to 1, b is\n"
+   "  FVG-PT's weight of plain CLIP; without it null in JSON and empty in CSV.\n"
+   "\n"
+   "  eval --json        {\"half\": H, \"classes\": N, \"images\": N, \"correct\": N,\n"
+   "                      \"accuracy\": A, \"error\": E, \"macro_f1\": F}   A, E, F in %\n"
+   "  eval --csv         a line with these names and one with the values\n"
+   "\n"
+   "  Numbers have as many digits as it takes to read the same bits back.  CSV is\n"
+   "  that of RFC 4180 with LF behind lines.  Bytes of names that are not UTF-8\n"
+   "  become U+FFFD in JSON and stay in CSV.  JSON without its last ] was cut off.\n"},
+
+  {"checkpoints", NULL,
+   "Checkpoints of the published PyTorch trainers\n"
+   "\n"
+   "  --trainer NAME --checkpoint model.pth.tar-20\n"
+   "\n"
+   "  reads one in classify, eval and attend; nothing in it is executed.  The file\n"
+   "  does not say how it was trained, nor for which classes, so that must be told:\n"
+   "  by --classes (eval has the data set's), and as for tune by\n"
+   "\n"
+   "  --preset fork|original\n"
+   "  --few-shot, --transfer-to ROOT, --shots N\n"
+   "  --n-ctx N, --ctx-init WORDS, --class-token-position end|middle|front\n"
+   "  --set NAME=VALUE, --template STR\n"
+   "\n"
+   "  They are explained in fvgpt help settings and fvgpt help tune.\n"},
+
+  {"options", NULL,
+   "Options of all commands\n"
+   "\n"
+   "  --model DIR      the model (fvgpt help info)\n"
+   "  --merges FILE    the tokenizer's merges, if they are not in its folder\n"
+   "  --threads N      default: as many as there are processors\n"
+   "  --simd LEVEL     scalar, sse2, avx2, avx512, neon or wasm; default: the best\n"
+   "  --cache DIR|none features of pictures are kept there, and not computed again\n"
+   "                   while nothing has changed (encode, tune, eval, report).\n"
+   "                   Default: $FVGPT_CACHE, else fvgpt in ~/.cache; may be deleted\n"
+   "  --quiet          neither progress nor notes; warnings and errors stay\n"
+   "  --help, -h       the command's page\n"
+   "\n"
+   "  --NAME=VALUE means the same as --NAME VALUE.  Behind -- all is files.\n"
+   "\n"
+   "  Results go to standard output.  Progress, notes and messages go to standard\n"
+   "  error.  Progress is one line, renewed all the time on a terminal; elsewhere a\n"
+   "  line every ten percent or half minute.\n"
+   "\n"
+   "  The exit status is 0; 1 after an error, which is the last line on standard\n"
+   "  error; 130 after Ctrl-C, and 143 after SIGTERM.\n"},
+
+  {"help", NULL,
+   "fvgpt help         lists all commands, topics and methods\n"
+   "fvgpt help NAME    prints the page of one of them\n"
+   "fvgpt --version    prints which version this is\n"},
 };
-enum { MANUAL_PARTS = sizeof manual / sizeof *manual };
+enum { N_PAGES = sizeof pages / sizeof *pages };
 
-void print_whole_manual(void) {
-  for (int part = 0; part < MANUAL_PARTS; part++) fputs(manual[part], stdout);
-}
+/* Written from what the library knows, as are those of methods. */
+static const char set_name[] = "set";
 
-static int begins(const char *line, const char *word) {
-  return !strncmp(line, word, strlen(word));
-}
+/* ---- printing ---- */
+/* A line of a page that lists the methods' names. */
+static const char methods_line[] = "  @methods";
 
-/* Does a line start what is said about this command? */
-static int is_about(const char *line, const char *command) {
-  const char *name = line + strlen("fvgpt ");
-  return begins(line, "fvgpt ") && begins(name, command) && name[strlen(command)] == ' ';
-}
-
-static int is_about_all(const char *line) {
-  return begins(line, "common") || begins(line, "data sets") || begins(line, "pictures") ||
-         begins(line, "features");
-}
-
-int print_manual(const char *command) {
-  int is_ours = 0;
-  int found = 0;
-  for (int part = 0; part < MANUAL_PARTS; part++) {
-    const char *line = manual[part];
-    while (*line) {
-      const char *next = strchr(line, '\n') + 1;
-      if (*line != ' ') {
-        is_ours = is_about(line, command);
-        found |= is_ours;
-        if (found && is_about_all(line)) is_ours = 1;
-      }
-      if (is_ours) print(stdout, "%.*s", (int)(next - line), line);
-      line = next;
-    }
+static void print_text(const char *text) {
+  const char *at = strstr(text, methods_line);
+  if (!at) {
+    fputs(text, stdout);
+    return;
   }
-  return found;
+  fwrite(text, 1, (size_t)(at - text), stdout);
+  print_method_names(21);
+  fputs(at + sizeof methods_line - 1, stdout);
 }
 
-/* ---- guesses ---- */
-enum { WORD = 40 };
-
-static int least(int a, int b) { return a < b ? a : b; }
-
-/* Letters to put in, leave out, change, or swap with the next, to make a word of n letters another
-   of m (restricted Damerau-Levenshtein distance).  Words are cut at WORD letters. */
-static int distance(const char *a, int n, const char *b, int m) {
-  int d[WORD + 1][WORD + 1];
-  n = least(n, WORD);
-  m = least(m, WORD);
-  for (int i = 0; i <= n; i++) d[i][0] = i;
-  for (int j = 0; j <= m; j++) d[0][j] = j;
-
-  for (int i = 1; i <= n; i++) {
-    for (int j = 1; j <= m; j++) {
-      int best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
-      best = least(best, d[i - 1][j] + 1);
-      best = least(best, d[i][j - 1] + 1);
-      const int swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-      if (swapped) best = least(best, d[i - 2][j - 2] + 1);
-      d[i][j] = best;
-    }
+void print_overview(void) {
+  printf("fvgpt COMMAND [--OPTION VALUE]... [FILE]...\n\n");
+  for (int i = 0; i < N_PAGES; i++) {
+    if (pages[i].summary) printf("  %-12s %s\n", pages[i].name, pages[i].summary);
   }
-  return d[n][m];
-}
-
-/* How far the word is from the nearest name in the manual, no farther than `most`, and that name;
-   names are what follows "fvgpt ", or, for a word that begins as an option, the options. */
-static int nearest(const char *word, int most, const char **name, int *length) {
-  const int is_option = *word == '-';
-  const char *start = is_option ? "--" : "fvgpt ";
-  const int n = (int)strlen(word);
-  int best = most + 1;
-
-  for (int part = 0; part < MANUAL_PARTS; part++) {
-    const char *at = strstr(manual[part], start);
-    for (; at; at = strstr(at + 1, start)) {
-      const char *candidate = is_option ? at : at + strlen(start);
-      const int m = (int)strspn(candidate, "-abcdefghijklmnopqrstuvwxyz");
-      if (m < 3 || m > WORD) continue;
-      const int far = distance(word, n, candidate, m);
-      if (far >= best) continue;
-      best = far;
-      *name = candidate;
-      *length = m;
-    }
+  printf("\n  help NAME    one screen about one of these, or about\n               ");
+  word_lines x = begin_words(15);
+  for (int i = 0; i < N_PAGES; i++) {
+    if (!pages[i].summary && strcmp(pages[i].name, "help")) print_word(&x, pages[i].name);
   }
-  return best;
+  print_word(&x, set_name);
+  printf(",\n");
+  print_method_names(15);
+  printf("  --version    which version this is\n");
 }
 
-const char *hint(const char *word, char text[HINT_BYTES]) {
-  const int most = strlen(word) < 4 ? 1 : 2;
-  const char *name = "";
-  int length = 0;
-  text[0] = 0;
-  if (nearest(word, most, &name, &length) <= most)
-    snprintf(text, HINT_BYTES, "; did you mean %.*s?", length, name);
-  return text;
+/* ---- finding ---- */
+/* Letter case makes no difference. */
+static int is_named(const char *name, const char *word) {
+  size_t i = 0;
+  while (name[i] && tolower((unsigned char)name[i]) == tolower((unsigned char)word[i])) i++;
+  return !name[i] && !word[i];
 }
 
-int is_known_option(const char *word) {
-  const char *name;
-  int length;
-  return begins(word, "--") && strlen(word) <= WORD && nearest(word, 0, &name, &length) == 0;
+static const char *page_hint(const char *word, int only_commands, char text[HINT_BYTES]) {
+  guess g = guess_at(word);
+  for (int i = 0; i < N_PAGES; i++) {
+    if (!only_commands || pages[i].summary) try_name(&g, pages[i].name, strlen(pages[i].name));
+  }
+  if (!only_commands) try_methods(&g);
+  return hint(&g, text);
+}
+
+static const page *find_page(const char *name) {
+  for (int i = 0; i < N_PAGES; i++) {
+    if (is_named(pages[i].name, name)) return &pages[i];
+  }
+  return NULL;
+}
+
+/* A trainer's name, FVGPT_ or DPC_ before a method's, means the method. */
+static const fvg_method *find_method(const char *name) {
+  if (!strncmp(name, "FVGPT_", 6)) name += 6;
+  else if (!strncmp(name, "DPC_", 4)) name += 4;
+  for (int i = 0; fvg_method_at(i); i++) {
+    if (is_named(fvg_method_name(fvg_method_at(i)), name)) return fvg_method_at(i);
+  }
+  return NULL;
+}
+
+int print_page(const char *name) {
+  const page *p = find_page(name);
+  const fvg_method *method = find_method(name);
+  char advice[HINT_BYTES];
+  if (p) print_text(p->text);
+  else if (method) print_method(method);
+  else if (is_named(set_name, name)) print_all_sets();
+  else {
+    print(stderr, "fvgpt: help %s: no such command or topic%s (`fvgpt help` lists them)\n", name,
+          page_hint(name, 0, advice));
+    return 0;
+  }
+  return 1;
+}
+
+void tell_unknown_command(const char *name) {
+  char advice[HINT_BYTES];
+  if (*name == '-') {
+    print(stderr, "fvgpt: %s: a command comes first, then its options (`fvgpt help` lists them)\n",
+          name);
+    return;
+  }
+  print(stderr, "fvgpt: unknown command %s%s (`fvgpt help` lists them)\n", name,
+        page_hint(name, 1, advice));
 }

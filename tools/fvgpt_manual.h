@@ -1,16 +1,14 @@
-/* What `fvgpt help` prints, and guesses at what a misspelt word was meant to be. */
+/* What `fvgpt help` prints: pages, each of which fits a screen of 24 lines of 80 columns. */
 #ifndef FVGPT_MANUAL_H
 #define FVGPT_MANUAL_H
 
-void print_whole_manual(void);
-/* The manual's lines on one command, and those on all of them; 0: there is none of that name. */
-int print_manual(const char *command);
+/* The list of all pages. */
+void print_overview(void);
+/* The page of that name, in any letter case: of a command, a topic or a method.  0: there is none,
+   after a message. */
+int print_page(const char *name);
 
-enum { HINT_BYTES = 60 };
-/* Into text "; did you mean tune?", with the nearest to `word` of the manual's commands, or of its
-   options if word begins as one; "" when none is near.  Returns text. */
-const char *hint(const char *word, char text[HINT_BYTES]);
-/* Is this one of the manual's options? */
-int is_known_option(const char *word);
+/* The message that there is no such command. */
+void tell_unknown_command(const char *name);
 
 #endif

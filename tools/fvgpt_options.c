@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fvgpt_manual.h"
+#include "fvgpt_hints.h"
 #include "fvgpt_print.h"
 
 typedef enum option_kind { FLAG, TEXT, WHOLE, NUMBER, WORD, LIST, TAKEN } option_kind;
@@ -64,6 +64,7 @@ void add_common(option_table *t, common_options *o) {
   add_text(t, "--simd", &o->simd);
   add_text(t, "--merges", &o->merges);
   add_text(t, "--model", &o->model);
+  add_flag(t, "--quiet", &o->quiet);
 }
 
 void add_flag(option_table *t, const char *name, int *to) { add_option(t, name, FLAG, to); }
@@ -126,6 +127,20 @@ static int take_whole(const option *x, const char *text, int *out) {
   return 0;
 }
 
+/* "a b c" as "a, b or c". */
+static void tell_words(const option *x, const char *text) {
+  char list[400] = "";
+  const char *at = x->words;
+  while (*at) {
+    const size_t n = strcspn(at, " ");
+    const char *comma = !*list ? "" : at[n] ? ", " : " or ";
+    const size_t end = strlen(list);
+    snprintf(list + end, sizeof list - end, "%s%.*s", comma, (int)n, at);
+    at += n + (at[n] == ' ');
+  }
+  print(stderr, "fvgpt: %s %s: %s is expected\n", x->name, text, list);
+}
+
 static int take_word(const option *x, const char *text, int *out) {
   const size_t n = strlen(text);
   const char *at = x->words;
@@ -140,7 +155,7 @@ static int take_word(const option *x, const char *text, int *out) {
     if (*at == ' ') at++;
     i++;
   }
-  print(stderr, "fvgpt: %s %s: one of %s is expected\n", x->name, text, x->words);
+  tell_words(x, text);
   return 0;
 }
 
@@ -182,17 +197,13 @@ static const option *find_option(const option_table *t, const char *name, size_t
 }
 
 static void tell_unknown(const option_table *t, const char *argument) {
-  const size_t length = strcspn(argument, "=");
-  char text[HINT_BYTES];
-  snprintf(text, sizeof text, "%.*s", (int)length, argument);
-  if (is_known_option(text) && !find_option(t, argument, length)) {
-    const char *command = t->common->command;
-    print(stderr, "fvgpt: %s has no option %s (`fvgpt help %s` lists its options)\n", command,
-          text, command);
-    return;
-  }
-  print(stderr, "fvgpt: unknown option %s%s (`fvgpt help` lists them)\n", argument,
-        hint(argument, text));
+  const char *command = t->common->command;
+  char text[80], advice[HINT_BYTES];
+  snprintf(text, sizeof text, "%.*s", (int)strcspn(argument, "="), argument);
+  guess g = guess_at(text);
+  for (int i = 0; i < t->n; i++) try_name(&g, t->option[i].name, strlen(t->option[i].name));
+  print(stderr, "fvgpt: %s has no option %s%s (see `fvgpt help %s`)\n", command, text,
+        hint(&g, advice), command);
 }
 
 /* Takes the option that argument *i names, and its value, behind = or in the next argument; *i is
@@ -202,8 +213,12 @@ static int take_option(option_table *t, char **argv, int *i) {
   const char *equals = strchr(argument, '=');
   const size_t length = equals ? (size_t)(equals - argument) : strlen(argument);
   const option *x = find_option(t, argument, length);
-  if (!x || (equals && x->kind == FLAG)) {
+  if (!x) {
     tell_unknown(t, argument);
+    return 0;
+  }
+  if (equals && x->kind == FLAG) {
+    print(stderr, "fvgpt: %s: %s takes no value\n", argument, x->name);
     return 0;
   }
   if (x->kind == FLAG) {
@@ -219,6 +234,18 @@ static int take_option(option_table *t, char **argv, int *i) {
   }
   ++*i;
   return take_value(t, x, argv[*i]);
+}
+
+/* -model instead of --model. */
+static int lacks_a_dash(const option_table *t, const char *argument) {
+  char text[80];
+  if (argument[0] != '-' || argument[1] == '-') return 0;
+  const size_t n = strcspn(argument, "=");
+  if (n + 2 > sizeof text || n < 3) return 0;
+  snprintf(text, sizeof text, "-%.*s", (int)n, argument);
+  if (!find_option(t, text, n + 1)) return 0;
+  print(stderr, "fvgpt: %s: options begin with two dashes; did you mean %s?\n", argument, text);
+  return 1;
 }
 
 /* Takes an argument that belongs to no option, or remembers the first that should not be there. */
@@ -245,6 +272,8 @@ static parsed parse_arguments(option_table *t, int argc, char **argv) {
     } else if (is_option) {
       behind_quoted = t->quoted && !strcmp(argument, t->quoted);
       if (!take_option(t, argv, &i)) return PARSED_BADLY;
+    } else if (lacks_a_dash(t, argument)) {
+      return PARSED_BADLY;
     } else {
       take_file(t, argument, behind_quoted);
     }

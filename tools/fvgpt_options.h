@@ -23,6 +23,7 @@ typedef struct common_options {
   const char *model;
   const option_table *table;         /* where all of the command's options are                   */
   const char *cache;                 /* NULL: not given                                          */
+  int quiet;                         /* no progress and no notes                                 */
 } common_options;
 
 /* A command: declare fills its options, which are zeros before, with their defaults and puts them

@@ -2,11 +2,20 @@
 #include "fvgpt_print.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "fvgpt_system.h"
+
+/* Progress on the terminal whose line is not ended.  There is one terminal, whoever prints. */
+static int line_is_open;
+
+void erase_progress(void) {
+  if (line_is_open) fputs("\r\033[K", stderr);
+  line_is_open = 0;
+}
 
 /* Prints a text of one line; the line ends before and behind it are the caller's own. */
 static void print_clean(FILE *to, char *text) {
@@ -39,11 +48,13 @@ void print(FILE *to, const char *format, ...) {
     vsnprintf(whole, (size_t)n + 1, format, list);
     va_end(list);
   }
+  erase_progress();
   print_clean(to, whole ? whole : brief);
   free(whole);
 }
 
 int finish_output(void) {
+  erase_progress();
   int failed = ferror(stdout);
   int reason = 0;
   errno = 0;
@@ -58,36 +69,113 @@ int finish_output(void) {
 }
 
 /* ---- progress ---- */
+/* As people say it: 12 s, 3 min 20 s, 2 h 05 min. */
+static void duration(char text[40], double seconds) {
+  const long s = (long)(seconds + 0.5);
+  if (s < 60) snprintf(text, 40, "%ld s", s);
+  else if (s < 3600) snprintf(text, 40, "%ld min %02ld s", s / 60, s % 60);
+  else snprintf(text, 40, "%ld h %02ld min", s / 3600, s / 60 % 60);
+}
+
+/* Appends to a line; what does not fit is cut. */
+static void append(char line[LINE_BYTES], const char *format, ...) {
+  const size_t at = strlen(line);
+  va_list list;
+  va_start(list, format);
+  vsnprintf(line + at, LINE_BYTES - at, format, list);
+  va_end(list);
+}
+
+/* The rate is that of the steps since the first one that was told of, because nobody knows when
+   that one began.  The time that is left also runs down while a step takes its time. */
+static void append_times(char line[LINE_BYTES], const display *d) {
+  const double spent = d->stepped - d->start;
+  const long n_done = d->at.step - d->first;
+  if (spent < 0.1 || n_done <= 0) return;
+  const double rate = (double)n_done / spent;
+  append(line, rate < 10 ? "  %.2g/s" : "  %.0f/s", rate);
+
+  const long n_left = d->at.n_steps - d->at.step;
+  if (!n_left) return;
+  const double left = (double)n_left / rate - (now() - d->stepped);
+  char text[40];
+  duration(text, fmax(left, 0));
+  append(line, "  %s left", text);
+}
+
+/* What is at work, in one line; between pieces of work nobody tells what is. */
+static void describe_work(char line[LINE_BYTES], const display *d) {
+  line[0] = 0;
+  if (!d->what[0]) {
+    char text[40];
+    duration(text, now() - d->start);
+    append(line, "%-10s %s", "working", text);
+    return;
+  }
+  append(line, "%-10s %ld/%ld", d->what, d->at.step, d->at.n_steps);
+  append_times(line, d);
+  if (d->at.n_epochs) {
+    append(line, "  epoch %d/%d  loss %.4f  lr %.2g", d->at.epoch + 1, d->at.n_epochs, d->at.loss,
+           d->at.lr);
+  }
+}
+
+/* A terminal's line must not be longer than the terminal is wide: nothing could take it back. */
+static void draw(display *d, int is_last) {
+  enum { TERMINAL_COLUMNS = 79 };
+  char line[LINE_BYTES];
+  describe_work(line, d);
+  erase_progress();
+  if (d->terminal) fprintf(stderr, "%.*s", TERMINAL_COLUMNS, line);
+  else fputs(line, stderr);
+
+  line_is_open = d->terminal && !is_last;
+  if (!line_is_open) fputc('\n', stderr);
+  d->shown = now();
+}
+
+static void begin_work(display *d, const char *what) {
+  snprintf(d->what, sizeof d->what, "%s", what);
+  d->start = now();
+  d->last_tenth = 0;
+  if (!d->terminal) d->shown = d->start;
+}
+
+display new_display(void) {
+  display d;
+  memset(&d, 0, sizeof d);
+  d.terminal = is_terminal(stderr);
+  begin_work(&d, "");
+  return d;
+}
+
+/* Every third of a second on a terminal; elsewhere every half minute, and when a tenth more is done
+   and a second has passed. */
+static int is_due(const display *d, int is_tenth) {
+  const double since = now() - d->shown;
+  if (d->terminal) return since >= 1.0 / 3;
+  return since >= 30 || (is_tenth && since >= 1);
+}
+
+/* Work is new if it is another, or begins anew.  Its last step is always shown. */
 int show_progress(void *user, const fvg_progress *p) {
   display *d = (display *)user;
-  const int is_new_work = p->what != d->what || p->step <= d->last;
+  if (d->quiet) return 0;
+  const int is_new_work = strncmp(p->what, d->what, sizeof d->what - 1) || p->step <= d->at.step;
   if (is_new_work) {
-    d->what = p->what;
-    d->start = now();
+    begin_work(d, p->what);
     d->first = p->step;
-    d->last_tenth = 0;
   }
-  d->last = p->step;
+  d->at = *p;
+  d->stepped = now();
 
   const long tenth = p->n_steps ? p->step * 10 / p->n_steps : 10;
   const int is_last = p->step == p->n_steps;
-  const int is_due = d->terminal ? p->step % 20 == 0 || is_last : tenth != d->last_tenth;
-  if (!is_due) return 0;
-  d->last_tenth = tenth;
-
-  if (d->terminal) fprintf(stderr, "\r\033[K");
-  fprintf(stderr, "%-10s %ld/%ld", p->what, p->step, p->n_steps);
-  if (p->n_epochs) {
-    fprintf(stderr, "  epoch %d/%d  loss %.4f  lr %.2g", p->epoch + 1, p->n_epochs, p->loss,
-            p->lr);
+  if (is_last || is_due(d, tenth != d->last_tenth)) {
+    draw(d, is_last);
+    d->last_tenth = tenth;
   }
-  const double spent = now() - d->start;
-  const double rate = spent > 0 ? (double)(p->step - d->first) / spent : 0;
-  if (rate > 0)
-    fprintf(stderr, "  %.0f/s  %.0f s left", rate, (double)(p->n_steps - p->step) / rate);
-
-  d->open_line = d->terminal && !is_last;
-  if (!d->open_line) fputc('\n', stderr);
+  if (is_last) begin_work(d, "");
   return 0;
 }
 
@@ -95,11 +183,16 @@ static int is_muted;
 
 void mute_log(int on) { is_muted = on; }
 
+void keep_showing(display *d) {
+  if (d->quiet) return;
+  const int has_just_begun = !d->what[0] && now() - d->start < 0.5;
+  if (!has_just_begun && is_due(d, 0)) draw(d, 0);
+}
+
 void show_log(void *user, int level, const char *message) {
-  display *d = (display *)user;
-  if (is_muted) return;
-  print(stderr, "%sfvgpt: %s%s\n", d->open_line ? "\n" : "", level ? "note: " : "", message);
-  d->open_line = 0;
+  const display *d = (const display *)user;
+  if (is_muted || (level && d->quiet)) return;
+  print(stderr, "fvgpt: %s%s\n", level ? "note: " : "", message);
 }
 
 /* ---- texts that grow ---- */
@@ -155,14 +248,14 @@ void put_escaped(document *t, const char *text, int html) {
   size_t left = strlen(text);
   while (left) {
     const size_t n = fvg_utf8_length(at, left);
-    const uint32_t ch = n ? fvg_utf8_read(at, n) : '?';
+    const uint32_t ch = n ? fvg_utf8_read(at, n) : 0xFFFD;
     const char *other = html ? html_of(ch) : NULL;
 
     if (other) put(t, "%s", other);
     else if (fvg_is_control(ch)) put(t, "\\u%04x", (unsigned)ch);
     else if (!html && (ch == '"' || ch == '\\')) put(t, "\\%c", (int)ch);
     else if (n) put(t, "%.*s", (int)n, (const char *)at);
-    else put(t, "?");
+    else put(t, html ? "&#xFFFD;" : "\\ufffd");
 
     const size_t step = n ? n : 1;
     at += step;
@@ -171,16 +264,46 @@ void put_escaped(document *t, const char *text, int html) {
 }
 
 void put_json_string(document *t, const char *text) {
-  const unsigned char *p = (const unsigned char *)text;
   put(t, "\"");
-  while (*p) {
-    const size_t n = fvg_utf8_length(p, strlen((const char *)p));
-    if (!n) put(t, "\\ufffd");
-    else if (*p < 32 || *p == '"' || *p == '\\') put(t, "\\u%04x", *p);
-    else put(t, "%.*s", (int)n, (const char *)p);
-    p += n ? n : 1;
+  put_escaped(t, text, 0);
+  put(t, "\"");
+}
+
+void put_csv_field(document *t, const char *text) {
+  const size_t n = strlen(text);
+  const int has_blank_end = n && (text[0] == ' ' || text[n - 1] == ' ');
+  if (!has_blank_end && !strpbrk(text, ",\"\r\n")) {
+    put(t, "%s", text);
+    return;
   }
   put(t, "\"");
+  for (const char *at = text; *at; at++) put(t, *at == '"' ? "\"\"" : "%c", *at);
+  put(t, "\"");
+}
+
+/* Seventeen digits tell any double, nine any float. */
+static void put_shortest(document *t, double x, int is_float) {
+  const int most = is_float ? 9 : 17;
+  char text[40];
+  int reads_back = 0;
+  for (int n_digits = 1; n_digits <= most && !reads_back; n_digits++) {
+    snprintf(text, sizeof text, "%.*g", n_digits, x);
+    const double back = strtod(text, NULL);
+    reads_back = is_float ? (float)back == (float)x : back == x;
+  }
+  put(t, "%s", text);
+}
+
+void put_real(document *t, double x) { put_shortest(t, x, 0); }
+void put_real32(document *t, float x) { put_shortest(t, (double)x, 1); }
+
+fvg_status print_document(document *t) {
+  if (!t->status && t->n && is_terminal(stdout)) print(stdout, "%s", t->text);
+  else if (!t->status && t->n) fwrite(t->text, 1, t->n, stdout);
+  const fvg_status s = t->status;
+  fvg_release(t->c, t->text);
+  *t = new_document(t->c);
+  return s;
 }
 
 fvg_status save_document(document *t, const char *path) {

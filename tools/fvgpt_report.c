@@ -7,6 +7,7 @@
 
 #include "fvgpt_cache.h"
 #include "fvgpt_checks.h"
+#include "fvgpt_columns.h"
 #include "fvgpt_json.h"
 #include "fvgpt_print.h"
 #include "fvgpt_report_page.h"
@@ -135,17 +136,25 @@ static fvg_status write_report(const fvg_clip *m, const report_options *o, const
   return save_document(&numbers, json);
 }
 
+/* The width of a test's column; test n_test is H. */
+static int test_width(const study *x, int test) {
+  return column_width(8, test < x->n_test ? x->test[test] : "H");
+}
+
 /* Prints the page's tables in short. */
 static void print_study(const study *x) {
   print(stdout, "\n%-24s", x->name);
-  for (int k = 0; k < x->n_test; k++) print(stdout, " %8.8s", x->test[k]);
+  for (int k = 0; k < x->n_test; k++) {
+    printf(" ");
+    print_right(x->test[k], test_width(x, k));
+  }
   printf("%s   relevance map: inside hottest    IoU\n", x->has_h ? "        H" : "");
   for (int i = 0; i < x->n_model; i++) {
     const model *w = &x->model[i];
     const score_row *row = x->row;
     while (strcmp(row->name, w->name)) row++;
     print(stdout, "%-24s", w->name);
-    for (int k = 0; k < x->n_test + x->has_h; k++) printf(" %8.2f", row->mean[k]);
+    for (int k = 0; k < x->n_test + x->has_h; k++) printf(" %*.2f", test_width(x, k), row->mean[k]);
     printf("                 ");
     const measure *of = w->on[0].map[RELEVANCE];
     for (int k = 0; k < N_MEASURE && of[k].n; k++) printf(" %6.1f ", of[k].mean);

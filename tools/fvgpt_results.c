@@ -416,7 +416,7 @@ fvg_status reuse_result(tuning *t, int row, int run) {
   fvg_status s = read_marked(t, entry, row, run, mark);
   const int is_stage = t->row[row].method != NULL;
   if (!s && is_stage && t->has_result[row][run])
-    print(stderr, "%-10s seed %d: reusing %s\n", t->row[row].name, t->seed[run], path);
+    fvg_log(t->c, 1, "%s seed %d: reusing %s", t->row[row].name, t->seed[run], path);
   return s;
 }
 

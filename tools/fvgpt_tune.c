@@ -14,6 +14,17 @@
 #include "fvgpt_tune_units.h"
 
 /* ---- data sets ---- */
+/* Results are kept under the names of their data sets. */
+static fvg_status check_target_name(const tuning *t) {
+  const char *name = t->target_name[t->n_target];
+  int is_taken = !strcmp(name, "source");
+  for (int i = 0; i < t->n_target; i++) is_taken |= !strcmp(t->target_name[i], name);
+  if (!is_taken) return FVG_OK;
+  return fvg_fail(t->m->ctx, FVG_E_ARG,
+                  "--transfer-to: two data sets would be called %s in the table; rename a folder",
+                  name);
+}
+
 /* Opens the data sets of --transfer-to: roots, or names under --dataset-root. */
 static fvg_status open_targets(tuning *t) {
   fvg_ctx *c = t->m->ctx;
@@ -28,10 +39,12 @@ static fvg_status open_targets(tuning *t) {
     }
     snprintf(name, sizeof name, "%.*s", (int)n, at);
     key_of_path(name, t->target_name[t->n_target], KEY_BYTES);
+    fvg_status s = check_target_name(t);
+    if (s) return s;
 
     fvg_dataset *d = &t->target[t->n_target];
-    fvg_status s = o->dataset_root ? open_root(c, o, o->dataset_root, name, d)
-                                   : open_root(c, o, name, NULL, d);
+    s = o->dataset_root ? open_root(c, o, o->dataset_root, name, d)
+                        : open_root(c, o, name, NULL, d);
     if (s) return s;
     t->n_target++;
     at += n;

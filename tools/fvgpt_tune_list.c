@@ -72,11 +72,10 @@ double lambda_base_of(const tune_options *o, const table_row *r) {
 }
 
 static int is_choice_of(const char *name, const table_row *r) {
-  fvg_option option;
   switch (kind_of_setting(name)) {
     case SETTING_OF_TRAINING: return r->method != NULL;
     case SETTING_OF_FVGPT: return r->backbone >= 0 && !r->dpc;
-    case SETTING_OF_METHOD: return r->backbone < 0 && option_named(r->method, name, &option);
+    case SETTING_OF_METHOD: return r->backbone < 0 && has_option(r->method, name);
   }
   return 0;
 }
@@ -311,22 +310,17 @@ static fvg_status parse_augment(tuning *t, fvg_ctx *c, const char *text) {
   return FVG_OK;
 }
 
-static int is_option_of_a_row(const tuning *t, const char *text) {
-  fvg_option known;
-  for (int i = 0; i < t->n_row; i++) {
-    if (option_named(t->row[i].method, text, &known)) return 1;
-  }
-  return 0;
-}
-
 /* --set NAME=VALUE, which one of the trainers at least must know. */
 static fvg_status check_set(const tuning *t, fvg_ctx *c) {
   const set_options *set = &t->o->learner.set;
-  for (int i = 0; i < set->n; i++) {
-    if (is_option_of_a_row(t, set->item[i])) continue;
-    return fvg_fail(c, FVG_E_ARG, "--set %s: none of the trainers has this option", set->item[i]);
+  const fvg_method *method[MAX_ROWS];
+  int n = 0;
+  for (int i = 0; i < t->n_row; i++) {
+    if (t->row[i].method && t->row[i].backbone < 0) method[n++] = t->row[i].method;
   }
-  return FVG_OK;
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < set->n; i++) s = check_set_option(c, set->item[i], method, n);
+  return s;
 }
 
 /* Each choice must be a setting of one of the rows at least. */

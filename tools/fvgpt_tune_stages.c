@@ -148,7 +148,7 @@ static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const cha
   if (*l) {
     /* The run may have ended between the checkpoint and the removal of its states. */
     remove_states(g);
-    print(stderr, "%-10s seed %d: reusing %s\n", r->name, run->seed, g->path);
+    fvg_log(t->m->ctx, 1, "%s seed %d: reusing %s", r->name, run->seed, g->path);
     return FVG_OK;
   }
 

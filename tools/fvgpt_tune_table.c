@@ -6,20 +6,34 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fvgpt_columns.h"
 #include "fvgpt_print.h"
 #include "fvgpt_tune_marks.h"
 
 /* Tests on base and on new classes have a harmonic mean. */
 static int has_h(const tuning *t) { return t->train_half == FVG_BASE; }
 
-/* The width of the column of names. */
+/* Columns of numbers are as wide as their names, so that no two names look alike. */
+enum { NUMBER_COLUMNS = 6 };
+static int test_width(const tuning *t, int test) {
+  return column_width(NUMBER_COLUMNS, t->test[test].name);
+}
+
+/* The numbers of an entry in the table of all, and the column that its name may widen. */
+static int numbers_width(const tuning *t) {
+  const int n = has_h(t) ? 3 : t->n_test;
+  return n * (NUMBER_COLUMNS + 1) - 1;
+}
+
+static int entry_width(const tuning *t, int entry) {
+  return column_width(numbers_width(t), t->entry[entry].key);
+}
+
+/* The width of the column of rows' names, which an entry's name stands above. */
 static int name_width(const tuning *t) {
-  size_t width = 24;
-  for (int row = 0; row < t->n_row; row++) {
-    const size_t n = strlen(t->row[row].name);
-    if (n > width) width = n;
-  }
-  return (int)width;
+  int width = column_width(24, t->at->key);
+  for (int row = 0; row < t->n_row; row++) width = column_width(width, t->row[row].name);
+  return width;
 }
 
 /* ---- lines while it works ---- */
@@ -69,10 +83,9 @@ static fvg_status print_setting(const tuning *t, const table_row *r) {
   char unusual[400], choices[500] = "";
   list_unusual(t, r, &desc, &d, unusual, sizeof unusual);
   list_choices(t, r, choices, sizeof choices);
-  printf("settings    %s: preset %s, %s, %s, lr %g, %d epochs, batch %d%s%s\n", r->name, preset,
-         protocol[protocol_of(o)], d.optimizer.kind == FVG_ADAMW ? "AdamW" : "SGD",
-         (double)d.optimizer.lr, d.optimizer.epochs, d.batch, unusual,
-         choices);
+  print(stdout, "settings    %s: preset %s, %s, %s, lr %g, %d epochs, batch %d%s%s\n", r->name,
+        preset, protocol[protocol_of(o)], d.optimizer.kind == FVG_ADAMW ? "AdamW" : "SGD",
+        (double)d.optimizer.lr, d.optimizer.epochs, d.batch, unusual, choices);
   return FVG_OK;
 }
 
@@ -188,13 +201,13 @@ static void write_means(document *d, tuning *t, int entry, int row) {
   double *mean = t->mean[entry][row];
   double *deviation = t->deviation[entry][row];
   put(d, "  {\"method\": \"%s\"", t->row[row].name);
-  printf("%-*s", name_width(t), t->row[row].name);
+  print(stdout, "%-*s", name_width(t), t->row[row].name);
 
   for (int i = 0; i < t->n_test; i++) {
     mean[i] = mean_of(t, row, i, &deviation[i]);
     put_number(d, ", ", t->test[i].name, "", mean[i]);
     put_number(d, ", ", t->test[i].name, "_std", deviation[i]);
-    printf(" %6.2f %6.2f", mean[i], deviation[i]);
+    printf(" %*.2f %6.2f", test_width(t, i), mean[i], deviation[i]);
   }
   if (has_h(t)) {
     const double h = fvg_harmonic_mean(mean[0], mean[1]);
@@ -227,8 +240,13 @@ fvg_status write_results(tuning *t, int entry) {
   put_rows(&d, t);
   put_curves(&d, t);
 
-  print(stdout, "\n%-*s", name_width(t), t->at->key);
-  for (int i = 0; i < t->n_test; i++) print(stdout, " %6.6s %6s", t->test[i].name, "+-");
+  print(stdout, "\n");
+  print_left(t->at->key, name_width(t));
+  for (int i = 0; i < t->n_test; i++) {
+    printf(" ");
+    print_right(t->test[i].name, test_width(t, i));
+    printf(" %6s", "+-");
+  }
   printf("%s   mean of %d seed%s%s\n", has_h(t) ? "      H" : "", t->n_seed,
          t->n_seed > 1 ? "s" : "", has_h(t) ? ", H of the means" : "");
   put(&d, " \"mean\": [\n");
@@ -258,6 +276,7 @@ static void write_columns(document *d, const tuning *t, int entry, const double 
     printf(" %6.2f", h);
   }
   put(d, "}");
+  printf("%*s", entry_width(t, entry) - numbers_width(t), "");
 }
 
 /* Prints and puts the averages of a row.  H is that of the averages, as published.  With data sets
@@ -295,14 +314,15 @@ static void write_table_row(document *d, const tuning *t, int row) {
 }
 
 fvg_status write_table(const tuning *t) {
-  const int width = has_h(t) ? 20 : 7 * t->n_test - 1;
   document d = new_document(t->c);
   put(&d, "{\n \"trainer\": \"%s\",\n", t->o->learner.trainer);
   put_seeds(&d, t);
   put(&d, " \"table\": [\n");
   printf("%-*s", name_width(t), "");
-  for (int e = 0; e < t->n_entry; e++)
-    print(stdout, " %-*.*s", width, width, t->entry[e].key);
+  for (int e = 0; e < t->n_entry; e++) {
+    printf(" ");
+    print_left(t->entry[e].key, entry_width(t, e));
+  }
   printf(" average\n");
   for (int row = 0; row < t->n_row; row++) write_table_row(&d, t, row);
   put(&d, " ]\n}\n");
