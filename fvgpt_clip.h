@@ -254,7 +254,8 @@
       Learners compute their classes in chunks (chunk_rows).  With `recompute`, backward computes
       the image tower's blocks again instead of keeping them.  Features kept for training take 8
       bytes x width x images x crops (a view and its foreground).  A step of DPC holds all pictures
-      of its enlarged batch, up to batch x (1 + top_k), at once.
+      of its enlarged batch, up to batch x (1 + top_k), at once.  Features that shall outlive the
+      program go to a store of yours (fvg_clip_set_store).
 
       With threads and malloc, up to 8 files are decoded at once and their pixels are in memory
       together; with an arena or an allocator of your own it is one file.  stb_image has no way to
