@@ -8,7 +8,7 @@ HEADERS = fvgpt.h fvgpt_clip.h
 FVGPT_OBJECTS = $(patsubst tools/%.c,$(BUILD)/tools/%.o,$(wildcard tools/fvgpt*.c))
 TOOLS   = $(BUILD)/fvgpt $(BUILD)/world $(BUILD)/pretrain $(BUILD)/replay $(BUILD)/random_clip $(BUILD)/bench
 EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
-QUICK   = $(patsubst %,$(BUILD)/%,test_attention test_claims test_context test_coop test_data test_files test_foreground test_formats test_fvgpt test_heads test_memory test_models \
+QUICK   = $(patsubst %,$(BUILD)/%,test_attention test_claims test_context test_coop test_data test_files test_foreground test_formats test_fvgpt test_heads test_heads_clip test_memory test_models \
             test_no_stdio test_operations test_optimizers test_pytorch test_tokenizer test_transformer test_world \
             fuzz_checkpoints fuzz_images fuzz_safetensors)
 TESTS   = $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c tests/fuzz_*.c))
@@ -47,7 +47,7 @@ $(BUILD)/pretrain $(BUILD)/bench: $(BUILD)/%: tools/%.c $(HEADERS)
 	$(CC) $(WARN) $(CFLAGS) -DFVGPT_PTHREADS $< -o $@ -lm -lpthread
 
 $(BUILD)/test_formats $(BUILD)/fuzz_images $(BUILD)/test_data: tests/make_pictures.h
-$(BUILD)/test_clip $(BUILD)/test_models $(BUILD)/test_no_stdio: tests/random_model.h
+$(BUILD)/test_clip $(BUILD)/test_heads_clip $(BUILD)/test_models $(BUILD)/test_no_stdio: tests/random_model.h
 
 $(BUILD)/test_claims: tools/fvgpt_claim.c tools/fvgpt_system.c $(wildcard tools/fvgpt*.h)
 

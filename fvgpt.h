@@ -3,9 +3,10 @@
    Public domain or MIT.
 
    This is the half of fvgpt that knows nothing of pictures and words: tensors, model files, CPU
-   kernels, reverse-mode differentiation, transformer blocks, optimisers, and the three modules of
-   FVG-PT (Adaptive Foreground View-Guided Prompt Tuning, arXiv 2603.08708).  CLIP, prompts, images
-   and data sets are in fvgpt_clip.h, which includes this header.
+   kernels, reverse-mode differentiation, transformer blocks, optimisers, the three modules of
+   FVG-PT (Adaptive Foreground View-Guided Prompt Tuning, arXiv 2603.08708), and the classifiers on
+   frozen features that it is compared with.  CLIP, prompts, images and data sets are in
+   fvgpt_clip.h, which includes this header.
 
    USE   In exactly one C or C++ file:                Everywhere else:
 
@@ -11433,7 +11434,7 @@ static fvg_status fvg__head_train(fvg_head *h, const fvg_head_data *x, const fvg
    are the tape's, in floats; all else is in double precision.  Near the minimum L differs by less
    than its rounding, while g is still exact enough.  So a step also counts if L stays the same to
    one part in a million and the slope along the direction shrinks (Hager and Zhang 2005).  The
-   search ends when no element of g exceeds 1e-7, when the greatest one has not become less for 20
+   search ends when no element of g exceeds 1e-8, when the greatest one has not become less for 20
    steps, or after 1000.
 
    Choice of c.  As CoOp's lpclip does: first 1e-6, 1e-4, ..., 1e6, then eight halvings of log10 c's
@@ -11556,7 +11557,7 @@ static fvg_status fvg__lbfgs_run(fvg__lbfgs *b) {
   fvg_status s = b->f(b->user, &b->loss, b->g, b->x);
   for (int i = 0; !s && moved && i < FVG__LBFGS_STEPS && since < FVG__LBFGS_PATIENCE; i++) {
     double largest = fvg__largest_of(b->g, b->n);
-    if (largest <= 1e-7) break;
+    if (largest <= 1e-8) break;
     since = largest < least ? 0 : since + 1;
     if (largest < least) least = largest;
     s = fvg__lbfgs_step(b, &moved);

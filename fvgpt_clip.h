@@ -19183,6 +19183,9 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
    method.  Loading builds the learner from the metadata and then fills its parameters, whose
    shapes are compared with the file's before memory is allocated.
 
+   A head (fvgpt.h, chapters 14 to 20) has a file of its own: its tensors and kind as fvg_head_write
+   writes them, with the classes and the template beside them.
+
    The published trainers' own files (PyTorch's, fvgpt.h, chapter 5) hold only tensors: whoever
    loads one says what it is, by making the learner first. */
 

@@ -393,6 +393,19 @@ static void test_tip_of(fvg_head_data x, fvg_head_kind kind, const char *what) {
     tip_scores(z, &x, keys, 2, 4, f_val, x.n_val);
     check(off(h, z, f_val, x.n_val) < 1e-5, "Tip-Adapter: fixed settings");
     fvg_head_free(h);
+  } else {                                                               /* at a greater rate eps counts */
+    d.alpha = 3;
+    d.beta = 1;
+    d.lr = 0.03f;
+    d.epochs = 12;
+    tip_keys(keys, &x);
+    tip_train(keys, &x, 12, 0.03);
+    h = fit(kind, &x, &d);
+    tip_scores(z, &x, keys, 3, 1, f_val, x.n_val);
+    check(off(h, z, f_val, x.n_val) < 1e-4, "Tip-Adapter-F: another rate and length");
+    fvg_head_free(h);
+    tip_keys(keys, &x);
+    tip_train(keys, &x, 20, 1e-3);
   }
   x.n_val = 0;
   h = fit(kind, &x, NULL);
