@@ -381,6 +381,15 @@ reports() {                                              # reports RUNS "METHOD.
   [ "$(grep -c '", "settings": "' "$work/reports/results.json")" -eq "$(echo $2 | wc -w)" ] && grep -q '"difference_from_runs": 0.00,' "$work/reports/results.json"
 }
 check "report of three trainers" reports "$work/list/other" "zero_shot KgCoOp FVGPT_KgCoOp PromptSRC MMRL FVGPT_MMRL"
+check "MMRL++, and a head beside the prompts" quiet "$fvgpt" tune --model "$model" --data "$data" --trainer FVGPT_MMRLpp,FVGPT_DePT_CoOp,FVGPT_DePT_PromptSRC $tiny --out "$work/newer"
+check "report of these" reports "$work/newer" "zero_shot MMRLpp FVGPT_MMRLpp DePT_CoOp FVGPT_DePT_CoOp DePT_PromptSRC FVGPT_DePT_PromptSRC"
+check "an ablation of such a head" quiet "$fvgpt" tune --model "$model" --data "$data" --trainer FVGPT_DePT_CoOp --ablate $tiny --out "$work/newer"
+check "and its report" reports "$work/newer" "zero_shot DePT_CoOp FVGPT_DePT_CoOp FVGPT_DePT_CoOp+stable"
+check "whose rows are in the table" grep -q '"method": "DePT_CoOp_FRG+FDC", "base": ' "$work/reports/results.json"
+head=$work/newer/DePT_CoOp/seed2
+check "a head scores base classes" sh -c "'$fvgpt' eval --model '$model' --data '$data' --checkpoint '$head' --split-half base 2>/dev/null | grep -q accuracy"
+check "maps of such a classifier" quiet "$fvgpt" attend --model "$model" --checkpoint "$head" --text "$base" --out "$work/head-maps" "$picture"
+refused "DPC on a head" "DPC_DePT_CoOp" tune --model "$model" --data "$data" --trainer DPC_DePT_CoOp --out "$work/x"
 check "report of DPC" reports "$work/list/$(basename "$data")" "zero_shot KgCoOp DPC_KgCoOp"
 check "an ablation, to its end" quiet "$fvgpt" tune --model "$model" --data "$data" --trainer FVGPT_KgCoOp --ablate $tiny --entropy normalised --out "$work/ablate"
 check "report of an ablation" reports "$work/ablate" "zero_shot KgCoOp FVGPT_KgCoOp+normalised FVGPT_KgCoOp+normalised+stable"
