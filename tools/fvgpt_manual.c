@@ -46,7 +46,9 @@ static const char *const manual[] = {
   "                 doubtful masks\n"
   "                 [--background WORD]... [--background-template STR] words for what is not the\n"
   "                 thing; the default suits photographs\n"
-  "                 [--quick] in one pass of the image tower, and coarser\n",
+  "                 [--quick] in one pass of the image tower, and coarser\n"
+  "                 [--shard K/N] makes every N-th mask; in the end one run without --shard\n"
+  "                 writes masks.csv and masks.html\n",
 
   "fvgpt tune       --model DIR --data ROOT [--data ROOT2]... --trainer NAME,... --out DIR\n"
   "                 NAME: CoOp KgCoOp ProGrad CoCoOp PromptSRC MaPLe DAPT MMRL, or FVGPT_ or\n"
@@ -87,7 +89,16 @@ static const char *const manual[] = {
   "                 --ablate adds rows for FVG-PT without some of its modules (FRG, FDC, PC),\n"
   "                 with stable distillation, without any, and with inverted masks.  A\n"
   "                 list that was cut off goes on where it stopped when the same command is\n"
-  "                 given again\n",
+  "                 given again\n"
+  "                 [--shard K/N|auto] one of N processes, on as many machines, which share OUT\n"
+  "                 and do the run together; K counts from 1.  auto takes K and N from Slurm (a\n"
+  "                 job array, srun), mpirun or PMI.  [--claim-expires 600] seconds after which a\n"
+  "                 shard that gives no sign of life is taken for dead\n",
+
+  "fvgpt table      RUNS\n"
+  "                 prints the tables of a tune, RUNS being its --out, and writes its\n"
+  "                 results.json; no model is needed.  If something is missing it says what, and\n"
+  "                 which shard is at work on it\n",
 
   "fvgpt eval       --model DIR --data ROOT --checkpoint DIR --split-half base|new|all\n"
   "                 [--split F] [--template STR]\n"

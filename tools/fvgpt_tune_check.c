@@ -193,7 +193,8 @@ static fvg_status check_set_files(tuning *t, int set, findings *f) {
   return s;
 }
 
-/* Makes a learner of each method, of two classes, to see whether its options make sense together. */
+/* Makes a learner of each method, of two classes, to see whether its options make sense
+   together. */
 static fvg_status check_learners(const tuning *t, findings *f) {
   fvg_ctx *c = t->m->ctx;
   const fvg_dataset *d = &t->set[0];

@@ -18,8 +18,8 @@ typedef struct shard_run {
   char left[3 * (HOLDER_BYTES + 200)];       /* the first of them                                */
 } shard_run;
 
-/* The number of the step-th unit that this shard looks at: first its own share, then backwards, from
-   the ends of the others' shares, which their owners reach last. */
+/* The number of the step-th unit that this shard looks at: first its own share, then backwards,
+   from the ends of the others' shares, which their owners reach last. */
 static int unit_number(const shard_run *x, int step) {
   const int n_own = x->end - x->first;
   if (step < n_own) return x->first + step;
