@@ -79,7 +79,8 @@ static fvg_status run_entry(tuning *t, int entry) {
 
 /* Removes what shards and killed runs left behind. */
 static fvg_status tidy(tuning *t) {
-  fvg_status s = FVG_OK;
+  fvg_status s = clear_claims(t->c, t->o->out, &t->who, t->o->out);
+  if (s) return s;
   remove_temporaries(t->o->out);
   for (int e = 0; e < t->n_entry; e++) {
     char folder[1100];

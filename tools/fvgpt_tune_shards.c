@@ -135,6 +135,11 @@ static fvg_status end_run(shard_run *x) {
   claim_holder h;
   int is_ours;
   fvg_status s = take_claim(t->c, t->o->out, &t->who, &is_ours, &h);
+  if (!s && !is_ours) {
+    char holder[HOLDER_BYTES];
+    describe_holder(&h, holder);
+    print(stdout, "all is finished; the tables are written by %s\n", holder);
+  }
   if (s || !is_ours) return s;
   remove_temporaries(t->o->out);
   for (int e = 0; e < t->n_entry; e++) {
