@@ -31,6 +31,11 @@ check "a finished run repeated says the same" sh -c "'$fvgpt' $list --out '$work
 check "trains and tests nothing" sh -c "grep -q 'reusing .*KgCoOp/seed2/result.json' '$work/stderr' && ! grep -q -E '^(encode|CoOp) +[0-9]' '$work/stderr'"
 check "and leaves every file" diff -r "$whole" "$work/repeated"
 
+check "with another template it is tested again" sh -c "'$fvgpt' $list --trainer CoOp --template 'one {}.' --out '$work/repeated' 2>&1 | grep -q 'reusing .*things/CoOp/seed2/checkpoint'"
+cp -r "$whole" "$work/stale"
+cp "$work/repeated/run.json" "$work/stale/run.json"
+refused "table takes no results of another run" "8 of 8 results are missing" "$fvgpt" table "$work/stale"
+
 # three shards, one of them killed
 cut=$work/cut
 id=0
