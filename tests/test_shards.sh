@@ -90,13 +90,14 @@ refused "another rate" "run.json: is of a run with --lr not given, and here it i
 refused "other epochs" "with --epochs 8, and here it is 8 3;" "$fvgpt" $list --epochs 3 --shard 1/3 --out "$cut"
 refused "other seeds" "with other --seeds" "$fvgpt" $list --seeds 1 --shard 1/3 --out "$cut"
 refused "other trainers" "with other --trainer" "$fvgpt" $list --trainer CoOp --shard 1/3 --out "$cut"
+cp -r "$whole" "$work/copy"
 mkdir -p "$work/poor/textures"
 cp -r "$work/world/things" "$work/poor/"
 cp -r "$work/world/textures/images" "$work/world/textures/mask" "$work/poor/textures/"
 cp -r "$work/world/textures" "$work/poor/colours"
 sed 's/"dotted_drop"/"dotted_pear"/' "$work/world/textures/split.json" >"$work/poor/textures/split.json"
 poor=$(echo "$list" | sed "s|$work/world|$work/poor|g")
-refused "other data sets" "with other data sets, shots or pictures" "$fvgpt" $list --data "$work/poor/colours" --shard 1/3 --out "$work/repeated"
+refused "other data sets" "with other data sets, shots or pictures" "$fvgpt" $list --data "$work/poor/colours" --shard 1/3 --out "$work/copy"
 refused "other class names" "with other data sets, shots or pictures" "$fvgpt" $poor --shard 1/3 --out "$cut"
 check "nothing changed" diff -r "$whole" "$cut"
 for wrong in 0/3 4/3 3 1/ x auto; do
