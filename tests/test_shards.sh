@@ -31,6 +31,11 @@ check "a finished run repeated says the same" sh -c "'$fvgpt' $list --out '$work
 check "trains and tests nothing" sh -c "grep -q 'reusing .*KgCoOp/seed2/result.json' '$work/stderr' && ! grep -q -E '^(encode|CoOp) +[0-9]' '$work/stderr'"
 check "and leaves every file" diff -r "$whole" "$work/repeated"
 
+check "with another template it is tested again" sh -c "'$fvgpt' $list --trainer CoOp --template 'one {}.' --out '$work/repeated' 2>&1 | grep -q 'reusing .*things/CoOp/seed2/checkpoint'"
+cp -r "$whole" "$work/stale"
+cp "$work/repeated/run.json" "$work/stale/run.json"
+refused "table takes no results of another run" "8 of 8 results are missing" "$fvgpt" table "$work/stale"
+
 # three shards, one of them killed
 cut=$work/cut
 id=0
@@ -85,13 +90,14 @@ refused "another rate" "run.json: is of a run with --lr not given, and here it i
 refused "other epochs" "with --epochs 8, and here it is 8 3;" "$fvgpt" $list --epochs 3 --shard 1/3 --out "$cut"
 refused "other seeds" "with other --seeds" "$fvgpt" $list --seeds 1 --shard 1/3 --out "$cut"
 refused "other trainers" "with other --trainer" "$fvgpt" $list --trainer CoOp --shard 1/3 --out "$cut"
+cp -r "$whole" "$work/copy"
 mkdir -p "$work/poor/textures"
 cp -r "$work/world/things" "$work/poor/"
 cp -r "$work/world/textures/images" "$work/world/textures/mask" "$work/poor/textures/"
 cp -r "$work/world/textures" "$work/poor/colours"
 sed 's/"dotted_drop"/"dotted_pear"/' "$work/world/textures/split.json" >"$work/poor/textures/split.json"
 poor=$(echo "$list" | sed "s|$work/world|$work/poor|g")
-refused "other data sets" "with other data sets, shots or pictures" "$fvgpt" $list --data "$work/poor/colours" --shard 1/3 --out "$work/repeated"
+refused "other data sets" "with other data sets, shots or pictures" "$fvgpt" $list --data "$work/poor/colours" --shard 1/3 --out "$work/copy"
 refused "other class names" "with other data sets, shots or pictures" "$fvgpt" $poor --shard 1/3 --out "$cut"
 check "nothing changed" diff -r "$whole" "$cut"
 for wrong in 0/3 4/3 3 1/ x auto; do

@@ -126,7 +126,8 @@ void look_at_claim(const char *folder, const claimant *who, claim_holder *h) {
 
 void describe_holder(const claim_holder *h, char text[HOLDER_BYTES]) {
   char shard[60] = "somebody";
-  if (h->shard.number) snprintf(shard, sizeof shard, "shard %d/%d", h->shard.number, h->shard.count);
+  const shard_option *k = &h->shard;
+  if (k->number) snprintf(shard, sizeof shard, "shard %d/%d", k->number, k->count);
   snprintf(text, HOLDER_BYTES, "%s, process %ld on %.*s, %.0f s ago%s", shard, h->process,
            (int)strcspn(h->host, " "), h->host, h->age, h->is_dead ? ", dead" : "");
 }

@@ -26,8 +26,9 @@ typedef struct claim_holder {
   double age;                        /* seconds since it was made or renewed                     */
   int is_dead;
 } claim_holder;
-/* Dead is a claim of a process of this host that is gone; one of our own shard, unless its process is
-   alive on this host; one that has not been renewed for who->expires, by the file system's clock. */
+/* Dead is a claim of a process of this host that is gone; one of our own shard, unless its process
+   is alive on this host; one that has not been renewed for who->expires, by the file system's
+   clock. */
 void look_at_claim(const char *folder, const claimant *who, claim_holder *h);
 /* "shard 2/3, process 77 on HOST, 12 s ago" */
 enum { HOLDER_BYTES = 240 };

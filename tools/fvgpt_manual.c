@@ -113,6 +113,8 @@ static const page pages[] = {
    "                     words that are built in suit photographs\n"
    "  --background-template STR   a sentence for these words, with {} for the word\n"
    "  --quick            in one pass of the image tower, and coarser\n"
+   "  --shard K/N        every N-th mask; in the end, one run without it writes\n"
+   "                     masks.csv and masks.html\n"
    "  --sheet N          masks.html shows the N most doubtful ones; default 200\n"
    "\n"
    "  Data sets: fvgpt help data\n"},

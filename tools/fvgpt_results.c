@@ -131,7 +131,9 @@ static void plan_path(const tuning *t, char *path, size_t size) {
 fvg_status write_plan(tuning *t) {
   char path[1000];
   plan_path(t, path, sizeof path);
-  return fvg_file_save(t->c, path, t->plan, strlen(t->plan));
+  fvg_status s = fvg_file_save(t->c, path, t->plan, strlen(t->plan));
+  t->has_plan = !s;
+  return s;
 }
 
 /* ---- comparing plans ---- */

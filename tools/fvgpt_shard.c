@@ -35,8 +35,8 @@ static void ask_ranks(long *rank, long *size) {
   *size = 0;
 }
 
-/* A job array: numbers from SLURM_ARRAY_TASK_MIN to MAX, STEP apart.  Each of its jobs may be several
-   tasks by itself, which srun starts. */
+/* A job array: numbers from SLURM_ARRAY_TASK_MIN to MAX, STEP apart.  Each of its jobs may be
+   several tasks by itself, which srun starts. */
 static int ask_batch_system(shard_option *o) {
   long rank, size, task, least, most, step;
   ask_ranks(&rank, &size);

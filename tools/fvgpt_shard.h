@@ -1,5 +1,5 @@
-/* --shard K/N: several processes, on one machine or on many, share the work of one command.  Each is
-   given a number K of N, by hand or by the batch system that starts it. */
+/* --shard K/N: several processes, on one machine or on many, share the work of one command.  Each
+   is given a number K of N, by hand or by the batch system that starts it. */
 #ifndef FVGPT_SHARD_H
 #define FVGPT_SHARD_H
 

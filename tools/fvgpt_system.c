@@ -247,6 +247,16 @@ static int make_folder(const char *path) {
 #endif
 }
 
+/* "C:" is the drive, which is there. */
+static int is_drive(const char *part) {
+#ifdef _WIN32
+  return part[0] && part[1] == ':' && !part[2];
+#else
+  (void)part;
+  return 0;
+#endif
+}
+
 /* The path is cut off behind each of its parts in turn. */
 fvg_status make_folders(fvg_ctx *c, const char *path) {
   char part[1200];
@@ -260,7 +270,7 @@ fvg_status make_folders(fvg_ctx *c, const char *path) {
     const int ends_here = !ch || is_slash(ch);
     if (!ends_here || is_slash(part[i - 1])) continue;
     part[i] = 0;
-    if (make_folder(part) && !is_folder(part)) {
+    if (!is_drive(part) && make_folder(part) && !is_folder(part)) {
       const char *why = strerror(errno);
       return fvg_fail(c, FVG_E_IO, "%s: cannot make this folder: %s", part, why);
     }
@@ -372,8 +382,8 @@ static fvg_status open_lock(fvg_ctx *c, const char *path, int *file) {
   return fvg_fail(c, FVG_E_IO, "%s: is there and is no plain file; remove it", path);
 }
 
-/* The last shard to end has a lock of its own for a moment, while it removes the file; whoever wants
-   to share waits for that. */
+/* The last shard to end has a lock of its own for a moment, while it removes the file; whoever
+   wants to share waits for that. */
 static int try_lock(int file, int is_shared, struct flock *lock) {
   for (int attempt = 0;; attempt++) {
     memset(lock, 0, sizeof *lock);

@@ -72,10 +72,12 @@ static void close_sets(tuning *t) {
 }
 
 /* ---- a run alone ---- */
+/* The plan comes behind the first unit, so that a run that cannot begin leaves nothing. */
 static fvg_status run_seed(tuning *t, int number) {
   fvg_status s = open_seed(t, number);
   for (int row = 0; !s && row < t->n_row; row++) {
     if (begins_unit(t, row)) s = finish_unit(t, row, number);
+    if (!s && !t->has_plan) s = write_plan(t);
   }
   return s;
 }
@@ -93,7 +95,8 @@ static fvg_status run_entry(tuning *t, int entry) {
 
 /* Removes what shards and killed runs left behind. */
 static fvg_status tidy(tuning *t) {
-  fvg_status s = FVG_OK;
+  fvg_status s = clear_claims(t->c, t->o->out, &t->who, t->o->out);
+  if (s) return s;
   remove_temporaries(t->o->out);
   for (int e = 0; e < t->n_entry; e++) {
     char folder[1100];
@@ -113,7 +116,6 @@ static fvg_status tidy(tuning *t) {
 
 static fvg_status run_alone(tuning *t) {
   fvg_status s = tidy(t);
-  if (!s) s = write_plan(t);
   for (int e = 0; !s && e < t->n_entry; e++) s = run_entry(t, e);
   return s;
 }

@@ -203,7 +203,8 @@ static fvg_status check_set_files(tuning *t, int set, findings *f) {
   return s;
 }
 
-/* Makes a learner of each method, of two classes, to see whether its options make sense together. */
+/* Makes a learner of each method, of two classes, to see whether its options make sense
+   together. */
 static fvg_status check_learners(const tuning *t, findings *f) {
   fvg_ctx *c = t->m->ctx;
   const fvg_dataset *d = &t->set[0];
@@ -227,6 +228,26 @@ static fvg_status check_learners(const tuning *t, findings *f) {
   return s;
 }
 
+/* Is there a picture to test a half of the classes with? */
+static fvg_status check_test(fvg_ctx *c, const fvg_dataset *d, fvg_group half, findings *f) {
+  fvg_task task;
+  const fvg_status s = test_task(d, half, &task);
+  if (!s) fvg_task_free(&task);
+  return found(c, f, s);
+}
+
+static fvg_status check_tests(tuning *t, findings *f) {
+  fvg_ctx *c = t->m->ctx;
+  const int halves = t->train_half == FVG_BASE;
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < t->n_set; i++) {
+    s = check_test(c, &t->set[i], t->train_half, f);
+    if (!s && halves) s = check_test(c, &t->set[i], FVG_NEW, f);
+  }
+  for (int i = 0; !s && i < t->n_target; i++) s = check_test(c, &t->target[i], FVG_ALL, f);
+  return s;
+}
+
 fvg_status check_run(tuning *t) {
   fvg_ctx *c = t->m->ctx;
   findings f;
@@ -236,5 +257,6 @@ fvg_status check_run(tuning *t) {
   for (int i = 0; !s && i < t->n_set; i++) s = check_set_files(t, i, &f);
   for (int i = 0; !s && i < t->n_target; i++)
     s = found(c, &f, fvg_dataset_check(&t->target[i], FVG_CHECK_TEST, t->o->data.skip_bad));
+  if (!s && !f.status) s = check_tests(t, &f);
   return s ? s : end_findings(c, &f);
 }

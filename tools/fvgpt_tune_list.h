@@ -97,6 +97,7 @@ typedef struct tuning {
 
   /* The plan (fvgpt_results.h), and of each entry the mark that its results bear. */
   char *plan;
+  int has_plan;                      /* 1: it has been written                                   */
   char run_mark[MAX_ENTRIES][20];
 
   /* The seed at work: its pictures, and the mark of their masks, which all rows share. */

@@ -18,8 +18,8 @@ typedef struct shard_run {
   char left[3 * (HOLDER_BYTES + 200)];       /* the first of them                                */
 } shard_run;
 
-/* The number of the step-th unit that this shard looks at: first its own share, then backwards, from
-   the ends of the others' shares, which their owners reach last. */
+/* The number of the step-th unit that this shard looks at: first its own share, then backwards,
+   from the ends of the others' shares, which their owners reach last. */
 static int unit_number(const shard_run *x, int step) {
   const int n_own = x->end - x->first;
   if (step < n_own) return x->first + step;
@@ -135,6 +135,11 @@ static fvg_status end_run(shard_run *x) {
   claim_holder h;
   int is_ours;
   fvg_status s = take_claim(t->c, t->o->out, &t->who, &is_ours, &h);
+  if (!s && !is_ours) {
+    char holder[HOLDER_BYTES];
+    describe_holder(&h, holder);
+    print(stdout, "all is finished; the tables are written by %s\n", holder);
+  }
   if (s || !is_ours) return s;
   remove_temporaries(t->o->out);
   for (int e = 0; e < t->n_entry; e++) {

@@ -1,6 +1,6 @@
-/* Units of work of fvgpt tune: of one entry and one seed, zero-shot CLIP, or a method with every row
-   that sits on it.  They depend on nothing but the data, so any process may do any of them, in any
-   order. */
+/* Units of work of fvgpt tune: of one entry and one seed, zero-shot CLIP, or a method with every
+   row that sits on it.  They depend on nothing but the data, so any process may do any of them, in
+   any order. */
 #ifndef FVGPT_TUNE_UNITS_H
 #define FVGPT_TUNE_UNITS_H
 
@@ -16,7 +16,8 @@ tune_unit unit_at(const tuning *t, int number);
 int begins_unit(const tuning *t, int row);
 int is_of_unit(const tuning *t, int row, int unit_row);
 
-/* Opens an entry: its folder, its test sets, its masks if CLIP is to make them; and a seed of it. */
+/* Opens an entry: its folder, its test sets, its masks if CLIP is to make them.  Then a seed of
+   it. */
 fvg_status open_entry(tuning *t, int entry);
 fvg_status open_seed(tuning *t, int number);
 void close_seed(tuning *t);
