@@ -57,7 +57,6 @@ static int take_set(void *to, const char *value) {
 void add_learner_options(option_table *t, learner_options *o) {
   o->position = "end";
   o->shots.item[0] = 16;
-  o->shots.n = 1;
   add_text(t, "--trainer", &o->trainer);
   add_text(t, "--ctx-init", &o->ctx_init);
   add_text(t, "--class-token-position", &o->position);
@@ -149,7 +148,7 @@ int has_option(const fvg_method *method, const char *name) {
 
 fvg_protocol protocol_of(const learner_options *o) {
   if (o->transfer_to) return FVG_CROSS_DATA;
-  return o->few_shot ? FVG_FEW_SHOT : FVG_BASE_TO_NEW;
+  return o->few_shot || o->all ? FVG_FEW_SHOT : FVG_BASE_TO_NEW;
 }
 
 /* ---- learners ---- */

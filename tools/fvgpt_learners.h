@@ -17,8 +17,8 @@ typedef struct set_options {
 
 enum { MAX_SHOTS = 16 };
 typedef struct shots_option {
-  int item[MAX_SHOTS];
-  int n;
+  int item[MAX_SHOTS];               /* item[0]: the default if none is given                    */
+  int n;                             /* 0: none is given                                         */
 } shots_option;
 
 /* How a learner is made. */
@@ -29,6 +29,7 @@ typedef struct learner_options {
   set_options set;
   int preset;                        /* fvg_preset                                               */
   int few_shot;
+  int all;                           /* tune --all: on all pictures                             */
   const char *transfer_to;           /* data sets with commas; NULL: not given                   */
   shots_option shots;
 } learner_options;

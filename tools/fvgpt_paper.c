@@ -234,10 +234,11 @@ static fvg_status check_options(fvg_ctx *c, const paper_options *o) {
   if (!any || !o->tune.out || !*o->tune.out)
     return fvg_fail(c, FVG_E_ARG, "paper needs --table N or --figure N, and --out DIR");
   if (strlen(o->tune.out) > 850) return fvg_fail(c, FVG_E_ARG, "--out: the path is too long");
-  if (l->trainer || l->few_shot || l->transfer_to || o->tune.ablate || l->shots.n > 1)
+  const int is_all = l->all || o->tune.folds >= 0;
+  if (l->trainer || l->few_shot || l->transfer_to || o->tune.ablate || l->shots.n > 1 || is_all)
     return fvg_fail(c, FVG_E_ARG,
-                    "paper: --trainer, --few-shot, --transfer-to, --ablate and several --shots are "
-                    "for tune; the tables say what they need, and --backbone names other methods");
+                    "paper: --trainer, --few-shot, --transfer-to, --ablate, --all and several --shots "
+                    "are for tune; the tables say what they need, and --backbone names other methods");
   return FVG_OK;
 }
 

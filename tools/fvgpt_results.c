@@ -7,6 +7,7 @@
 
 #include "fvgpt_json.h"
 #include "fvgpt_print.h"
+#include "fvgpt_tune_all.h"
 #include "fvgpt_tune_marks.h"
 #include "fvgpt_tune_table.h"
 
@@ -53,7 +54,13 @@ static void mark_entries(tuning *t) {
 }
 
 /* ---- writing the plan ---- */
-static const char *const protocol_name[3] = {"base to new", "few-shot", "cross-data"};
+static const char *const protocol_name[4] = {"base to new", "few-shot", "cross-data", "all"};
+enum { ALL_PICTURES = 3 };
+
+static const char *name_protocol(const tuning *t) {
+  const learner_options *o = &t->o->learner;
+  return protocol_name[o->all ? ALL_PICTURES : (int)protocol_of(o)];
+}
 
 /* Options on their way into the plan; the values of one that was given several times become one
    text. */
@@ -106,11 +113,10 @@ fvg_status make_plan(tuning *t) {
   document d = new_document(t->c);
   put(&d, "{\n \"trainer\": \"");
   put_escaped(&d, t->o->learner.trainer, 0);
-  put(&d, "\",\n \"protocol\": \"%s\",\n", protocol_name[protocol_of(&t->o->learner)]);
+  put(&d, "\",\n \"protocol\": \"%s\",\n", name_protocol(t));
   put_plan_settings(&d, t);
-  put(&d, " \"seeds\": [");
-  for (int i = 0; i < t->n_seed; i++) put(&d, i ? ", %d" : "%d", t->seed[i]);
-  put(&d, "],\n \"tests\": [");
+  put_seeds(&d, t);
+  put(&d, " \"tests\": [");
   for (int i = 0; i < t->n_test; i++) {
     put(&d, i ? ", \"" : "\"");
     put_escaped(&d, t->test[i].name, 0);
@@ -170,7 +176,7 @@ static int other_setting(const fvg_json *a, const fvg_json *b) {
 static fvg_status tell_difference(fvg_ctx *c, const char *path, const fvg_json *theirs,
                                   const fvg_json *ours) {
   static const char *const member[][2] = {
-    {"trainer", "--trainer"}, {"protocol", "--few-shot or --transfer-to"}, {"seeds", "--seeds"},
+    {"trainer", "--trainer"}, {"protocol", "--few-shot, --transfer-to or --all"}, {"seeds", "--seeds"},
     {"tests", "--transfer-to"}, {"rows", "--ablate"}, {"entries", "data sets, shots or pictures"},
   };
   static const char way_out[] =
@@ -256,7 +262,8 @@ static const char *read_plan_lists(tuning *t, const fvg_json *j) {
     test_set *x = &t->test[t->n_test++];
     snprintf(x->name, sizeof x->name, "%s", j->value[at].string);
   }
-  return !t->n_seed ? "seeds" : !t->n_test ? "tests" : NULL;
+  const int has_tests = t->n_test || t->o->learner.all;
+  return !t->n_seed ? "seeds" : !has_tests ? "tests" : NULL;
 }
 
 static const char *read_plan_parts(tuning *t, tune_options *o, char *trainer, const fvg_json *j) {
@@ -264,12 +271,19 @@ static const char *read_plan_parts(tuning *t, tune_options *o, char *trainer, co
   if (!json_text(j, 0, "trainer", trainer, TRAINER_BYTES)) return "trainer";
   if (!json_text(j, 0, "protocol", protocol, sizeof protocol)) return "protocol";
   o->learner.trainer = trainer;
+  if (!strcmp(protocol, protocol_name[ALL_PICTURES])) {
+    double folds;
+    if (!json_number(j, 0, "folds", &folds)) return "folds";
+    o->learner.all = 1;
+    o->folds = (int)folds;
+  }
   const char *missing = read_plan_rows(t, j);
   if (!missing) missing = read_plan_entries(t, j);
   if (!missing) missing = read_plan_lists(t, j);
   t->train_half = !strcmp(protocol, protocol_name[0]) ? FVG_BASE : FVG_ALL;
   if (!missing && t->train_half == FVG_BASE && t->n_test != 2) return "tests";
   t->n_target = !strcmp(protocol, protocol_name[2]) ? t->n_test - 1 : 0;
+  if (!missing && add_fold_runs(t, t->c)) return "seeds";
   return missing;
 }
 
@@ -291,9 +305,10 @@ fvg_status read_plan(tuning *t, tune_options *o, char trainer[TRAINER_BYTES]) {
 
 /* ---- results ---- */
 void result_folder(const tuning *t, int entry, int row, int run, char *folder, size_t size) {
-  char out[1100];
+  char out[1100], of_run[RUN_BYTES];
   entry_folder(t, entry, out, sizeof out);
-  snprintf(folder, size, "%s/%s/seed%d", out, t->row[row].name, t->seed[run]);
+  run_folder(t, run, of_run);
+  snprintf(folder, size, "%s/%s/%s", out, t->row[row].name, of_run);
 }
 
 static void result_path(const tuning *t, int entry, int row, int run, char *path, size_t size) {
@@ -309,9 +324,11 @@ fvg_status write_result(tuning *t, int row, int run) {
   const int entry = (int)(t->at - t->entry);
   mark_of_result(t, &t->row[row], run, &t->task, mark);
   document d = new_document(t->c);
-  put(&d, "{\n \"method\": \"%s\", \"seed\": %d,\n", t->row[row].name, t->seed[run]);
+  put(&d, "{\n \"method\": \"%s\", ", t->row[row].name);
+  put_run(&d, t, run);
+  put(&d, ",\n");
   put(&d, " \"run\": \"%s\", \"stage\": \"%s\",\n \"accuracy\": {", t->run_mark[entry], mark);
-  for (int i = 0; i < t->n_test; i++) {
+  for (int i = 0; i < count_tests(t, run); i++) {
     put(&d, i ? ", \"" : "\"");
     put_escaped(&d, t->test[i].name, 0);
     put(&d, "\": \"%.17g\"", t->result[row][run][i]);
@@ -334,7 +351,7 @@ fvg_status write_result(tuning *t, int row, int run) {
 /* 0: they are not all there. */
 static int read_accuracies(tuning *t, const fvg_json *j, int row, int run) {
   int at = json_first(j, 0, "accuracy");
-  for (int i = 0; i < t->n_test; i++) {
+  for (int i = 0; i < count_tests(t, run); i++) {
     if (at < 0) return 0;
     const char *text = j->value[at].string;
     char *end;
@@ -417,8 +434,11 @@ fvg_status reuse_result(tuning *t, int row, int run) {
   mark_of_result(t, &t->row[row], run, &t->task, mark);
   fvg_status s = read_marked(t, entry, row, run, mark);
   const int is_stage = t->row[row].method != NULL;
-  if (!s && is_stage && t->has_result[row][run])
-    fvg_log(t->c, 1, "%s seed %d: reusing %s", t->row[row].name, t->seed[run], path);
+  if (!s && is_stage && t->has_result[row][run]) {
+    char name[RUN_BYTES];
+    name_run(t, run, name);
+    fvg_log(t->c, 1, "%s %s: reusing %s", t->row[row].name, name, path);
+  }
   return s;
 }
 

@@ -12,14 +12,15 @@ enum { MOST_TOLD = 20 };
 
 /* Tells of a missing result, and who has claimed it. */
 static void tell_missing(const tuning *t, int entry, int row, int run) {
-  char folder[1280], holder[HOLDER_BYTES];
+  char folder[1280], holder[HOLDER_BYTES], name[RUN_BYTES];
   const int backbone = t->row[row].backbone;
   claim_holder h;
   result_folder(t, entry, backbone >= 0 ? backbone : row, run, folder, sizeof folder);
   look_at_claim(folder, &t->who, &h);
   describe_holder(&h, holder);
-  fvg_log(t->c, 0, "missing: %s, seed %d of %.80s (%s%s)", t->row[row].name, t->seed[run],
-          t->entry[entry].key, h.generation < 0 ? "nobody" : holder,
+  name_run(t, run, name);
+  fvg_log(t->c, 0, "missing: %s, %s of %.80s (%s%s)", t->row[row].name, name, t->entry[entry].key,
+          h.generation < 0 ? "nobody" : holder,
           h.generation < 0 ? " is at work on it" : "");
 }
 
@@ -89,8 +90,10 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   x->o.out = o->runs.item[0];
   x->t.c = c;
   x->t.who.expires = o->claim_expires;
+  x->t.csv = new_document(c);
   fvg_status s = read_plan(&x->t, &x->o, x->trainer);
   if (!s) s = write_all_tables(&x->t);
+  fvg_release(c, x->t.csv.text);
   fvg_release(c, x);
   return s;
 }

@@ -7,6 +7,7 @@
 #include "fvgpt_cache.h"
 #include "fvgpt_checks.h"
 #include "fvgpt_results.h"
+#include "fvgpt_tune_all.h"
 #include "fvgpt_tune_check.h"
 #include "fvgpt_tune_list.h"
 #include "fvgpt_tune_shards.h"
@@ -60,6 +61,7 @@ static fvg_status open_sets(tuning *t) {
     if (entry->set < t->n_set) continue;
     const char *dataset = *entry->dataset ? entry->dataset : NULL;
     fvg_status s = open_root(t->m->ctx, &t->o->data, entry->root, dataset, &t->set[t->n_set]);
+    if (!s && t->o->learner.all) s = join_splits(&t->set[t->n_set]);
     if (s) return s;
     t->n_set++;
   }
@@ -145,6 +147,7 @@ fvg_status tuning_new(fvg_ctx *c, tuning **out, const tune_options *o) {
   t->o = o;
   t->who.shard = o->shard;
   t->who.expires = o->claim_expires;
+  t->csv = new_document(c);
   t->train_half = protocol_of(&o->learner) == FVG_BASE_TO_NEW ? FVG_BASE : FVG_ALL;
   return FVG_OK;
 }
@@ -170,6 +173,7 @@ void tuning_free(tuning *t) {
   close_sets(t);
   for (int e = 0; e <= MAX_ENTRIES; e++) unlock_folder(&t->lock[e]);
   fvg_clip_free(t->m);
+  fvg_release(c, t->csv.text);
   fvg_release(c, t->plan);
   fvg_release(c, t);
 }

@@ -7,6 +7,8 @@
 
 #include "fvgpt_checks.h"
 #include "fvgpt_print.h"
+#include "fvgpt_results.h"
+#include "fvgpt_tune_all.h"
 
 fvg_status draw(const tuning *t, const fvg_dataset *d, int shots, int seed, fvg_task *task) {
   fvg_task_desc desc;
@@ -29,7 +31,7 @@ static int count_label(const fvg_items *items, int label) {
 static fvg_status check_shots(const tuning *t, const table_entry *e, const fvg_task *task) {
   fvg_ctx *c = t->m->ctx;
   const char *root = task->dataset->root;
-  int fewest = e->shots;
+  int fewest = e->shots ? e->shots : task->items.n;
   int poorest = 0;
   for (int label = 0; label < task->n_class; label++) {
     const int n = count_label(&task->items, label);
@@ -144,6 +146,7 @@ static fvg_status check_draws(const tuning *t, int set, findings *f) {
     fvg_task task;
     s = draw(t, &t->set[set], t->entry[e].shots, t->seed[0], &task);
     if (!s) s = found(t->m->ctx, f, check_shots(t, &t->entry[e], &task));
+    if (!s && t->n_fold) s = found(t->m->ctx, f, check_folds(t, &task));
     fvg_task_free(&task);
   }
   return s;
@@ -156,13 +159,9 @@ static fvg_status check_outputs(const tuning *t, findings *f) {
   fvg_status s = found(c, f, check_out_folder(c, t->o->out));
   if (s || f->status) return s;
   for (int e = 0; e < t->n_entry; e++) {
-    const char *slash = t->n_entry > 1 ? "/" : "";
-    const char *key = t->n_entry > 1 ? t->entry[e].key : "";
     for (int i = 0; !s && i < (t->n_row - 1) * t->n_seed; i++) {
-      const table_row *r = &t->row[1 + i / t->n_seed];
-      char path[1300];
-      snprintf(path, sizeof path, "%s%s%s/%s/seed%d", t->o->out, slash, key, r->name,
-               t->seed[i % t->n_seed]);
+      char path[1280];
+      result_folder(t, e, 1 + i / t->n_seed, i % t->n_seed, path, sizeof path);
       s = found(c, f, check_out_folder(c, path));
     }
   }
@@ -199,7 +198,7 @@ static fvg_status check_set_files(tuning *t, int set, findings *f) {
   if (!s && !train) s = check_draws(t, set, f);
   if (!s) s = found(c, f, check_val(t, d));
   if (!s && !train) s = check_masks(t, set, f);
-  if (!s && skip_bad) tell_untested(c, d);
+  if (!s && skip_bad && !t->o->learner.all) tell_untested(c, d);
   return s;
 }
 
@@ -240,6 +239,7 @@ static fvg_status check_tests(tuning *t, findings *f) {
   fvg_ctx *c = t->m->ctx;
   const int halves = t->train_half == FVG_BASE;
   fvg_status s = FVG_OK;
+  if (t->o->learner.all) return FVG_OK;
   for (int i = 0; !s && i < t->n_set; i++) {
     s = check_test(c, &t->set[i], t->train_half, f);
     if (!s && halves) s = check_test(c, &t->set[i], FVG_NEW, f);

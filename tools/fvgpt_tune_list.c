@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fvgpt_cache.h"
+#include "fvgpt_tune_all.h"
 
 const char *const calibration_name[3] = {"published", "crossfit", "guarded"};
 
@@ -13,7 +14,7 @@ const char *const calibration_name[3] = {"published", "crossfit", "guarded"};
 void declare_tune(option_table *t, void *options) {
   tune_options *o = (tune_options *)options;
   o->augment = "crop";
-  o->seeds = "1,2,3";
+  o->folds = -1;
   o->lambda_base = -1;
   o->lambda_new = 1;
   o->dpc_weight = 0.5;
@@ -28,6 +29,8 @@ void declare_tune(option_table *t, void *options) {
   add_text(t, "--out", &o->out);
   add_text(t, "--augment", &o->augment);
   add_text(t, "--seeds", &o->seeds);
+  add_flag(t, "--all", &o->learner.all);
+  add_whole(t, "--folds", &o->folds, 0, 20);
   add_whole(t, "--epochs", &o->epochs, 1, 65536);
   add_whole(t, "--batch", &o->batch, 1, 100000);
   add_number(t, "--lr", &o->lr, 1e-9, 1e3);
@@ -352,22 +355,23 @@ void key_of_path(const char *path, char *key, size_t size) {
 
 /* Adds a data set with every number of shots; dataset "": root is one itself. */
 static fvg_status add_set(tuning *t, fvg_ctx *c, const char *root, const char *dataset) {
-  const shots_option *shots = &t->o->learner.shots;
+  const learner_options *o = &t->o->learner;
+  const int n_shots = o->shots.n ? o->shots.n : 1;
   const int set = t->n_entry ? t->entry[t->n_entry - 1].set + 1 : 0;
   char key[KEY_BYTES];
   if (*dataset) snprintf(key, sizeof key, "%s", dataset);
   else key_of_path(root, key, sizeof key);
 
-  for (int k = 0; k < shots->n; k++) {
+  for (int k = 0; k < n_shots; k++) {
     if (t->n_entry == MAX_ENTRIES)
       return fvg_fail(c, FVG_E_ARG, "more than %d data sets times shots", MAX_ENTRIES);
     table_entry *e = &t->entry[t->n_entry];
     e->root = root;
     snprintf(e->dataset, sizeof e->dataset, "%s", dataset);
     e->set = set;
-    e->shots = shots->item[k];
+    e->shots = o->all && !o->shots.n ? 0 : o->shots.item[k];
     snprintf(e->key, sizeof e->key, "%s", key);
-    if (shots->n > 1) snprintf(e->key, sizeof e->key, "%s-shots%d", key, e->shots);
+    if (n_shots > 1) snprintf(e->key, sizeof e->key, "%s-shots%d", key, e->shots);
 
     for (int i = 0; i < t->n_entry; i++) {
       if (strcmp(t->entry[i].key, e->key)) continue;
@@ -421,6 +425,10 @@ static void name_test(tuning *t, const char *name, int seen) {
 
 void name_tests(tuning *t) {
   t->n_test = 0;
+  if (t->o->learner.all) {
+    if (t->n_fold) name_test(t, "accuracy", 1);
+    return;
+  }
   if (t->train_half == FVG_BASE) {
     name_test(t, "base", 1);
     name_test(t, "new", 0);
@@ -430,9 +438,31 @@ void name_tests(tuning *t) {
   for (int i = 0; i < t->n_target; i++) name_test(t, t->target_name[i], 0);
 }
 
+/* ---- runs ---- */
+void name_run(const tuning *t, int run, char text[RUN_BYTES]) {
+  const int fold = t->fold[run];
+  const int n = snprintf(text, RUN_BYTES, "seed %d", t->seed[run]);
+  if (fold) snprintf(text + n, RUN_BYTES - (size_t)n, " fold %d", fold);
+}
+
+void run_folder(const tuning *t, int run, char text[RUN_BYTES]) {
+  const int fold = t->fold[run];
+  const int n = snprintf(text, RUN_BYTES, "seed%d", t->seed[run]);
+  if (fold) snprintf(text + n, RUN_BYTES - (size_t)n, "/fold%dof%d", fold, t->n_fold);
+}
+
+int count_tests(const tuning *t, int run) {
+  return t->o->learner.all && !t->fold[run] ? 0 : t->n_test;
+}
+
+/* ---- all lists ---- */
 fvg_status parse_lists(tuning *t, fvg_ctx *c) {
   fvg_position position;
-  fvg_status s = parse_seeds(t, c, t->o->seeds);
+  const char *seeds = t->o->seeds;
+  if (!seeds) seeds = t->o->learner.all ? "1" : "1,2,3";
+  fvg_status s = check_all_options(c, t->o);
+  if (!s) s = parse_seeds(t, c, seeds);
+  if (!s) s = add_fold_runs(t, c);
   if (!s) s = parse_augment(t, c, t->o->augment);
   if (!s) s = parse_position(c, t->o->learner.position, &position);
   if (!s) s = check_set(t, c);

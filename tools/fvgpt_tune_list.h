@@ -7,6 +7,7 @@
 #include "fvgpt_claim.h"
 #include "fvgpt_foreground.h"
 #include "fvgpt_learners.h"
+#include "fvgpt_print.h"
 #include "fvgpt_sets.h"
 #include "fvgpt_system.h"
 #include "fvgpt_variations.h"
@@ -18,7 +19,9 @@ typedef struct tune_options {
   data_options data;
   foreground_options foreground;
   const char *out;                   /* NULL: not given                                          */
-  const char *augment, *seeds;
+  const char *augment;
+  const char *seeds;                 /* NULL: not given                                          */
+  int folds;                         /* of --all; -1: not given                                  */
   int epochs, batch;                 /* 0: the recipe's                                          */
   double lr;                         /* 0: the recipe's                                          */
   int fill_black, ablate;
@@ -72,7 +75,7 @@ typedef struct table_entry {
   const char *root;
   char dataset[DATASET_BYTES];       /* a published set below root; "": root itself is the set   */
   int set;                           /* its number in tuning.set; shots share a data set         */
-  int shots;
+  int shots;                         /* 0: all pictures                                          */
 } table_entry;
 
 typedef struct tuning {
@@ -82,8 +85,10 @@ typedef struct tuning {
   struct feature_cache *cache;       /* NULL: none                                               */
   table_row row[MAX_ROWS];
   table_entry entry[MAX_ENTRIES];
-  int seed[MAX_SEEDS];
-  int n_row, n_entry, n_seed;
+  int seed[MAX_SEEDS];               /* of each run                                              */
+  int fold[MAX_SEEDS];               /* of each run with --all: from 1; 0: it has all pictures   */
+  int n_row, n_entry, n_seed;        /* n_seed: runs, one for a seed but with --all              */
+  int n_fold;                        /* of a seed                                                */
   claimant who;                      /* of --shard                                               */
   fvg_group train_half;
   fvg_views_desc augment;
@@ -118,6 +123,7 @@ typedef struct tuning {
   char *curve[MAX_ROWS][MAX_SEEDS];  /* losses per epoch as text: numbers with blanks between    */
   chosen chosen[MAX_ROWS][MAX_SEEDS];
   test_set val;                      /* of the seed at work, if it is needed                     */
+  document csv;                      /* results.csv of all entries that have been written        */
 
   /* Views; all that are there belong to the tuning (fvgpt_tune_stages.h). */
   fvg_views *plain_views;            /* plain CLIP's, shared by the entry's seeds and stages     */
@@ -154,8 +160,16 @@ void key_of_path(const char *path, char *key, size_t size);
 /* The folder of an entry: --out itself if there is only one. */
 void entry_folder(const tuning *t, int entry, char *folder, size_t size);
 /* Names the test sets of every entry, in t->test: both halves of the classes, or all classes and
-   those of the data sets to transfer to. */
+   those of the data sets to transfer to; with --all the fold, if there are folds. */
 void name_tests(tuning *t);
+
+/* ---- runs ---- */
+enum { RUN_BYTES = 48 };
+/* "seed 1", or of a fold "seed 1 fold 2"; and its folder in that of a row: seed1, seed1/fold2of5. */
+void name_run(const tuning *t, int run, char text[RUN_BYTES]);
+void run_folder(const tuning *t, int run, char text[RUN_BYTES]);
+/* How many of the tests a run has; with --all, those on all pictures have none. */
+int count_tests(const tuning *t, int run);
 
 /* What a row has of the settings of gates: PC's calibration, and whether the entropies that both
    gates see are normalised. */

@@ -236,6 +236,7 @@ void describe(tuning *t, const table_row *r, int run, const fvg_task *task,
 
   /* Older checkpoints have no such setting either. */
   if (o->data.exif_rotate) fvg_settings_set(x, "exif_rotate", "on");
+  if (o->learner.all) fvg_settings_set(x, "pictures", "all");
   set_towers(x, t->m);
   if (needs_masks(t, r)) set_masks(x, t, task);
   else if (needs_foregrounds(r)) set_masks_made(x, t, r);
@@ -355,6 +356,7 @@ static fvg_status check_unusual(fvg_ctx *c, const char *path, const fvg_weights 
                                 const fvg_settings *x) {
   static const char *const unusual[][2] = {
     {"exif_rotate", "with --exif-rotate"},
+    {"pictures", "with --all"},
     {"distillation", "with --distill stable"},
     {"invert_masks", "with inverted masks"},
     {"guard", "with --guard"},

@@ -54,12 +54,13 @@ static fvg_status go_to(shard_run *x, const tune_unit *u) {
 static void note_left(shard_run *x, const tune_unit *u, const claim_holder *h) {
   const tuning *t = x->t;
   const size_t n = strlen(x->left);
-  char holder[HOLDER_BYTES];
+  char holder[HOLDER_BYTES], name[RUN_BYTES];
   describe_holder(h, holder);
+  name_run(t, u->run, name);
   x->n_left++;
   if (x->n_left > 3) return;
-  snprintf(x->left + n, sizeof x->left - n, "%s%s seed %d of %.80s (%s)", n ? ", " : "",
-           t->row[u->row].name, t->seed[u->run], t->entry[u->entry].key, holder);
+  snprintf(x->left + n, sizeof x->left - n, "%s%s %s of %.80s (%s)", n ? ", " : "",
+           t->row[u->row].name, name, t->entry[u->entry].key, holder);
 }
 
 /* What became of the work on a claimed unit, s.  That somebody took it over is no error, unless it

@@ -8,14 +8,16 @@
 #include "fvgpt_tune_marks.h"
 
 /* ---- folders ---- */
-/* A row's folder in that of the entry: NAME/seedN; of a learner of half the classes NAME.halfI/seedN,
-   and of a candidate of --choose there NAME=VALUE,... */
-enum { ROW_FOLDER_BYTES = 96 + 40 + VARIATIONS_BYTES };
-static void row_folder(const table_row *r, const char *half, int seed,
+/* A row's folder in that of the entry: NAME/seedN (run_folder); of a learner of half the classes
+   NAME.halfI/seedN, and of a candidate of --choose there NAME=VALUE,... */
+enum { ROW_FOLDER_BYTES = 96 + 8 + RUN_BYTES + VARIATIONS_BYTES };
+static void row_folder(const tuning *t, const table_row *r, const char *half, int run,
                        char folder[ROW_FOLDER_BYTES]) {
+  char of_run[RUN_BYTES];
+  run_folder(t, run, of_run);
   char own[VARIATIONS_BYTES] = "";
   if (r->is_candidate) print_variations(&r->own, own);
-  snprintf(folder, ROW_FOLDER_BYTES, "%s%s/seed%d%s%s", r->name, half, seed, *own ? "/" : "", own);
+  snprintf(folder, ROW_FOLDER_BYTES, "%s%s/%s%s%s", r->name, half, of_run, *own ? "/" : "", own);
 }
 
 fvg_status prepare_folder(const tuning *t, const char *folder, char *path, size_t size) {
@@ -136,7 +138,7 @@ static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const cha
   g->n_views = t->n_stage_views;
   g->desc = train_desc_of(t, r, run->seed);
   char folder[ROW_FOLDER_BYTES];
-  row_folder(r, half, run->seed, folder);
+  row_folder(t, r, half, run->number, folder);
   fvg_status s = prepare_folder(t, folder, g->path, sizeof g->path);
   snprintf(g->state, sizeof g->state, "%s.part", g->path);
   snprintf(g->gate_state, sizeof g->gate_state, "%s.gate.part", g->path);
@@ -148,7 +150,9 @@ static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const cha
   if (*l) {
     /* The run may have ended between the checkpoint and the removal of its states. */
     remove_states(g);
-    fvg_log(t->m->ctx, 1, "%s seed %d: reusing %s", r->name, run->seed, g->path);
+    char name[RUN_BYTES];
+    name_run(t, run->number, name);
+    fvg_log(t->m->ctx, 1, "%s %s: reusing %s", r->name, name, g->path);
     return FVG_OK;
   }
 
@@ -411,8 +415,9 @@ fvg_status save_dpc_for_new(tuning *t, const table_row *r, const seed_run *run, 
   if (s) return s;
 
   description about;
-  char folder[ROW_FOLDER_BYTES], path[1600];
-  snprintf(folder, sizeof folder, "%s/seed%d/new", r->name, run->seed);
+  char folder[ROW_FOLDER_BYTES], path[1600], of_run[RUN_BYTES];
+  run_folder(t, run->number, of_run);
+  snprintf(folder, sizeof folder, "%s/%s/new", r->name, of_run);
   s = prepare_folder(t, folder, path, sizeof path);
   describe(t, r, run->number, run->task, &about);
   fvg_settings_set_number(&about.settings, "dpc_weight_for_new", t->o->dpc_weight_for_new);

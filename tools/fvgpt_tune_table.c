@@ -78,13 +78,14 @@ static fvg_status print_setting(const tuning *t, const table_row *r) {
   vary_learner(r->method, &r->own, option, &desc);
 
   const fvg_train_desc d = train_desc_of(t, r, 0);
+  const char *which = o->all ? "all pictures" : protocol[protocol_of(o)];
   const char *preset = preset_name[o->preset];
   if (r->backbone >= 0) preset = r->dpc ? "DPC's" : "FVG-PT's";
   char unusual[400], choices[500] = "";
   list_unusual(t, r, &desc, &d, unusual, sizeof unusual);
   list_choices(t, r, choices, sizeof choices);
   print(stdout, "settings    %s: preset %s, %s, %s, lr %g, %d epochs, batch %d%s%s\n", r->name,
-        preset, protocol[protocol_of(o)], d.optimizer.kind == FVG_ADAMW ? "AdamW" : "SGD",
+        preset, which, d.optimizer.kind == FVG_ADAMW ? "AdamW" : "SGD",
         (double)d.optimizer.lr, d.optimizer.epochs, d.batch, unusual, choices);
   return FVG_OK;
 }
@@ -96,28 +97,52 @@ fvg_status print_settings(const tuning *t) {
   return s;
 }
 
+/* A run without a test has made a checkpoint, if that. */
+static void print_untested(const tuning *t, int row, int run) {
+  char folder[RUN_BYTES];
+  run_folder(t, run, folder);
+  if (!t->row[row].method) return;
+  print(stdout, "  tuned on all %d pictures: %s/%s/%s", t->task.items.n, t->out, t->row[row].name,
+        folder);
+}
+
 void print_row(const tuning *t, int row, int run) {
   const double *result = t->result[row][run];
-  print(stdout, "%-11s seed %-3d", t->row[row].name, t->seed[run]);
-  for (int i = 0; i < t->n_test; i++) print(stdout, "  %s %6.2f", t->test[i].name, result[i]);
+  const int n_test = count_tests(t, run);
+  char name[RUN_BYTES];
+  name_run(t, run, name);
+  if (!n_test && !t->row[row].method) return;
+  print(stdout, "%-11s %-*s", t->row[row].name, t->n_fold ? 14 : 8, name);
+  if (!n_test) print_untested(t, row, run);
+  for (int i = 0; i < n_test; i++) print(stdout, "  %s %6.2f", t->test[i].name, result[i]);
   if (has_h(t)) printf("  H %6.2f", fvg_harmonic_mean(result[0], result[1]));
   printf("\n");
   fflush(stdout);
 }
 
 /* ---- an entry's results ---- */
-/* Mean and deviation of a test over the seeds; column n_test: H.  The deviation is that of the
+/* How many runs have a test? */
+static int count_tested(const tuning *t) {
+  int n = 0;
+  for (int run = 0; run < t->n_seed; run++) n += count_tests(t, run) > 0;
+  return n;
+}
+
+/* Mean and deviation of a test over the runs; column n_test: H.  The deviation is that of the
    population, as in the published result parser. */
 static double mean_of(const tuning *t, int row, int column, double *deviation) {
   double x[MAX_SEEDS];
   double mean = 0;
-  for (int i = 0; i < t->n_seed; i++) {
-    const double *r = t->result[row][i];
-    x[i] = column < t->n_test ? r[column] : fvg_harmonic_mean(r[0], r[1]);
-    mean += x[i] / t->n_seed;
+  int n = 0;
+  const int n_tested = count_tested(t);
+  for (int run = 0; run < t->n_seed; run++) {
+    const double *r = t->result[row][run];
+    if (!count_tests(t, run)) continue;
+    x[n] = column < t->n_test ? r[column] : fvg_harmonic_mean(r[0], r[1]);
+    mean += x[n++] / n_tested;
   }
   double var = 0;
-  for (int i = 0; i < t->n_seed; i++) var += (x[i] - mean) * (x[i] - mean) / t->n_seed;
+  for (int i = 0; i < n; i++) var += (x[i] - mean) * (x[i] - mean) / n;
   *deviation = sqrt(var);
   return mean;
 }
@@ -144,9 +169,16 @@ void put_chosen(document *d, const chosen *x) {
   put(d, "}");
 }
 
+void put_run(document *d, const tuning *t, int run) {
+  put(d, "\"seed\": %d", t->seed[run]);
+  if (t->fold[run]) put(d, ", \"fold\": %d", t->fold[run]);
+}
+
 static void put_row(document *d, const tuning *t, int row, int run) {
   const double *r = t->result[row][run];
-  put(d, "  {\"method\": \"%s\", \"seed\": %d", t->row[row].name, t->seed[run]);
+  if (!count_tests(t, run)) return;
+  put(d, "  {\"method\": \"%s\", ", t->row[row].name);
+  put_run(d, t, run);
   for (int k = 0; k < t->n_test; k++) put_number(d, ", ", t->test[k].name, "", r[k]);
   if (has_h(t)) put(d, ", \"H\": %.4f", fvg_harmonic_mean(r[0], r[1]));
   put_chosen(d, &t->chosen[row][run]);
@@ -177,7 +209,9 @@ void put_losses(document *d, const char *curve) {
 }
 
 static void put_curve(document *d, const tuning *t, int row, int run) {
-  put(d, "  {\"method\": \"%s\", \"seed\": %d, \"loss\": [", t->row[row].name, t->seed[run]);
+  put(d, "  {\"method\": \"%s\", ", t->row[row].name);
+  put_run(d, t, run);
+  put(d, ", \"loss\": [");
   put_losses(d, t->curve[row][run]);
   put(d, "]}%s\n", is_last(t, run, row) ? "" : ",");
 }
@@ -190,12 +224,49 @@ static void put_curves(document *d, const tuning *t) {
   put(d, " ],\n");
 }
 
-static void put_seeds(document *d, const tuning *t) {
+void put_seeds(document *d, const tuning *t) {
   put(d, " \"seeds\": [");
-  for (int i = 0; i < t->n_seed; i++) put(d, i ? ", %d" : "%d", t->seed[i]);
+  for (int i = 0; i < t->n_seed; i++) {
+    if (!t->fold[i]) put(d, i ? ", %d" : "%d", t->seed[i]);
+  }
   put(d, "],\n");
+  if (t->o->learner.all) put(d, " \"folds\": %d,\n", t->n_fold);
 }
 
+/* ---- every accuracy, for other programs ---- */
+static void put_csv_rows(document *d, const tuning *t, int row, int run) {
+  for (int i = 0; i < count_tests(t, run); i++) {
+    put_csv_field(d, t->at->key);
+    put(d, ",%d,", t->at->shots);
+    put_csv_field(d, t->row[row].name);
+    put(d, t->fold[run] ? ",%d,%d," : ",%d,,", t->seed[run], t->fold[run]);
+    put_csv_field(d, t->test[i].name);
+    put(d, ",");
+    put_real(d, t->result[row][run][i]);
+    put(d, "\n");
+  }
+}
+
+static fvg_status save_csv(fvg_ctx *c, const char *folder, const char *rows) {
+  char path[1200];
+  snprintf(path, sizeof path, "%.1100s/results.csv", folder);
+  document d = new_document(c);
+  put(&d, "data,shots,method,seed,fold,test,accuracy\n%s", rows ? rows : "");
+  return save_document(&d, path);
+}
+
+/* The rows stay in t->csv, for the file of all entries. */
+static fvg_status write_csv(tuning *t) {
+  document *all = &t->csv;
+  const size_t first = all->n;
+  for (int run = 0; run < t->n_seed; run++) {
+    for (int row = 0; row < t->n_row; row++) put_csv_rows(all, t, row, run);
+  }
+  if (all->status) return all->status;
+  return save_csv(t->c, t->out, all->text ? all->text + first : NULL);
+}
+
+/* ---- means ---- */
 /* Prints and puts the means of one row, and keeps them for the table of all entries. */
 static void write_means(document *d, tuning *t, int entry, int row) {
   double *mean = t->mean[entry][row];
@@ -231,6 +302,30 @@ static void print_chosen(const tuning *t, int row) {
   }
 }
 
+static void print_head(const tuning *t) {
+  print_left(t->at->key, name_width(t));
+  for (int i = 0; i < t->n_test; i++) {
+    printf(" ");
+    print_right(t->test[i].name, test_width(t, i));
+    printf(" %6s", "+-");
+  }
+  const int n = count_tested(t);
+  printf("%s   mean of %d %s%s%s\n", has_h(t) ? "      H" : "", n, t->n_fold ? "fold" : "seed",
+         n > 1 ? "s" : "", has_h(t) ? ", H of the means" : "");
+}
+
+/* With --all: what comes next, with the method that the folds, if there are any, found the best. */
+static void print_next(const tuning *t, int entry) {
+  int best = 1;
+  for (int row = 2; row < t->n_row; row++) {
+    if (t->mean[entry][row][0] >= t->mean[entry][best][0]) best = row;
+  }
+  char folder[RUN_BYTES];
+  run_folder(t, 0, folder);
+  print(stdout, "next: fvgpt classify --model DIR --checkpoint %s/%s/%s PICTURE...\n", t->out,
+        t->row[best].name, folder);
+}
+
 /* The file holds every result; what is printed is the means. */
 fvg_status write_results(tuning *t, int entry) {
   document d = new_document(t->c);
@@ -241,23 +336,18 @@ fvg_status write_results(tuning *t, int entry) {
   put_curves(&d, t);
 
   print(stdout, "\n");
-  print_left(t->at->key, name_width(t));
-  for (int i = 0; i < t->n_test; i++) {
-    printf(" ");
-    print_right(t->test[i].name, test_width(t, i));
-    printf(" %6s", "+-");
-  }
-  printf("%s   mean of %d seed%s%s\n", has_h(t) ? "      H" : "", t->n_seed,
-         t->n_seed > 1 ? "s" : "", has_h(t) ? ", H of the means" : "");
+  if (t->n_test) print_head(t);
   put(&d, " \"mean\": [\n");
-  for (int row = 0; row < t->n_row; row++) write_means(&d, t, entry, row);
+  for (int row = 0; t->n_test && row < t->n_row; row++) write_means(&d, t, entry, row);
   put(&d, " ]\n}\n");
+  if (t->o->learner.all) print_next(t, entry);
   for (int row = 1; row < t->n_row; row++) print_chosen(t, row);
   printf("\n");
 
   char path[1200];
   snprintf(path, sizeof path, "%s/results.json", t->out);
-  return save_document(&d, path);
+  fvg_status s = save_document(&d, path);
+  return s ? s : write_csv(t);
 }
 
 /* ---- the table of all entries ---- */
@@ -313,7 +403,8 @@ static void write_table_row(document *d, const tuning *t, int row) {
   printf("\n");
 }
 
-fvg_status write_table(const tuning *t) {
+fvg_status write_table(tuning *t) {
+  if (!t->n_test) return FVG_OK;
   document d = new_document(t->c);
   put(&d, "{\n \"trainer\": \"%s\",\n", t->o->learner.trainer);
   put_seeds(&d, t);
@@ -329,5 +420,6 @@ fvg_status write_table(const tuning *t) {
 
   char path[1200];
   snprintf(path, sizeof path, "%s/results.json", t->o->out);
-  return save_document(&d, path);
+  fvg_status s = save_document(&d, path);
+  return s ? s : save_csv(t->c, t->o->out, t->csv.text);
 }

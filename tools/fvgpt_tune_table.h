@@ -1,4 +1,4 @@
-/* What `fvgpt tune` prints, and the files results.json. */
+/* What `fvgpt tune` prints, and the files results.json and results.csv. */
 #ifndef FVGPT_TUNE_TABLE_H
 #define FVGPT_TUNE_TABLE_H
 
@@ -11,10 +11,13 @@ fvg_status print_settings(const tuning *t);
 void print_row(const tuning *t, int row, int run);
 /* The losses of a curve, with commas. */
 void put_losses(document *d, const char *curve);
-/* The entry's means, printed and as results.json in its folder. */
+/* Seeds, and folds if there are any, as members of a list of JSON; and the run of an object. */
+void put_seeds(document *d, const tuning *t);
+void put_run(document *d, const tuning *t, int run);
+/* The entry's means, printed and as results.json in its folder; results.csv has every accuracy. */
 fvg_status write_results(tuning *t, int entry);
-/* The table of all entries, printed and as results.json in --out. */
-fvg_status write_table(const tuning *t);
+/* The table of all entries, printed and as results.json in --out; results.csv has that of each. */
+fvg_status write_table(tuning *t);
 
 /* Puts what --choose has found, and how good it is on val. */
 void put_chosen(document *d, const chosen *x);

@@ -6,6 +6,7 @@
 
 #include "fvgpt_checks.h"
 #include "fvgpt_results.h"
+#include "fvgpt_tune_all.h"
 #include "fvgpt_tune_check.h"
 #include "fvgpt_tune_choose.h"
 #include "fvgpt_tune_masks.h"
@@ -55,7 +56,7 @@ static fvg_status keep_row(tuning *t, int row, int run) {
 static fvg_status test_row(tuning *t, int row, int run, float *const *f, fvg_learner *l,
                            fvg_fvgpt *modules) {
   const table_row *r = &t->row[row];
-  for (int i = 0; i < t->n_test; i++) {
+  for (int i = 0; i < count_tests(t, run); i++) {
     const test_set *x = &t->test[i];
     const fvg_dataset_card *card = x->task.dataset->card;
     const char *prompt_template = t->o->learner.prompt_template;
@@ -72,7 +73,7 @@ static fvg_status test_row(tuning *t, int row, int run, float *const *f, fvg_lea
 /* DPC has a learner for base classes and one for new ones, each with features of its own. */
 static fvg_status test_dpc(tuning *t, int row, int run, fvg_learner *base, fvg_learner *for_new) {
   fvg_status s = FVG_OK;
-  for (int i = 0; !s && i < t->n_test; i++) {
+  for (int i = 0; !s && i < count_tests(t, run); i++) {
     test_set *x = &t->test[i];
     fvg_learner *l = x->seen ? base : for_new;
     float *f = NULL;
@@ -120,7 +121,7 @@ static fvg_status run_row(tuning *t, int row, const seed_run *run, float *const 
 static fvg_status run_zero_shot(tuning *t, int run) {
   float *plain[MAX_TESTS];
   fvg_status s = FVG_OK;
-  for (int i = 0; !s && i < t->n_test; i++) {
+  for (int i = 0; !s && i < count_tests(t, run); i++) {
     s = test_encode(t->m, &t->test[i]);
     plain[i] = t->test[i].f;
   }
@@ -132,11 +133,12 @@ static fvg_status run_backbone(tuning *t, int row, const seed_run *run) {
   fvg_learner *l = NULL;
   float *f[MAX_TESTS] = {NULL};
   fvg_status s = stage_method(t, row, run, &l);
-  for (int i = 0; !s && i < t->n_test; i++) s = features_of(t->m, l, &t->test[i], &f[i]);
+  const int n_test = count_tests(t, run->number);
+  for (int i = 0; !s && i < n_test; i++) s = features_of(t->m, l, &t->test[i], &f[i]);
   for (int k = row; !s && k < t->n_row; k++) {
     if (is_of_unit(t, k, row)) s = run_row(t, k, run, f, l);
   }
-  for (int i = 0; i < t->n_test; i++) {
+  for (int i = 0; i < n_test; i++) {
     if (f[i] != t->test[i].f) fvg_release(t->c, f[i]);
   }
   free_backbone_views(t);
@@ -166,7 +168,12 @@ fvg_status finish_unit(tuning *t, int unit_row, int number) {
 /* ---- a seed ---- */
 fvg_status open_seed(tuning *t, int number) {
   close_seed(t);
-  return draw(t, t->d, t->at->shots, t->seed[number], &t->task);
+  fvg_status s = draw(t, t->d, t->at->shots, t->seed[number], &t->task);
+  if (s || !t->fold[number]) return s;
+  fvg_task fold;
+  s = take_fold(t, number, &t->task, &fold);
+  test_free(t->c, &t->test[0]);
+  return s ? s : test_of_task(t->c, &t->test[0], &fold);
 }
 
 void close_seed(tuning *t) {
@@ -188,6 +195,7 @@ static fvg_status open_tests(tuning *t) {
   free_tests(t);
   name_tests(t);
   t->tests_of = set + 1;
+  if (t->o->learner.all) return FVG_OK;
   if (t->train_half == FVG_BASE) {
     fvg_status s = test_new(t->c, &t->test[0], t->d, FVG_BASE);
     return s ? s : test_new(t->c, &t->test[1], t->d, FVG_NEW);
