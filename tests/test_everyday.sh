@@ -203,6 +203,61 @@ check "eval --csv" says "$work/csv" "half,classes,images,correct,accuracy,error,
 check "has the same numbers" says "$work/csv" "all,4,$(field images),$(field correct),$(field accuracy),$(field error),$(field macro_f1)"
 refused "eval, both" "only one of them" $eval --json --csv
 
+# results.csv
+accuracy='[0-9]+(\.[0-9]+)?'
+check "results.csv" sh -c "head -n 1 '$work/run/results.csv' | grep -q -x 'data,shots,method,seed,fold,test,accuracy' && [ \$(grep -c -E '^set,2,(zero_shot|CoOp|FVGPT_CoOp.stable),1,,(base|new),$accuracy\$' '$work/run/results.csv') -eq 6 ] && [ \$(wc -l <'$work/run/results.csv') -eq 7 ]"
+check "has the numbers of results.json" sh -c "sed -n 's/.*\"seed\": 1, \"base\": \([0-9.]*\), \"new\": \([0-9.]*\),.*/\1 \2/p' '$work/run/results.json' | tr ' ' '\n' >'$work/json1'; sed 1d '$work/run/results.csv' | awk -F, '{ printf \"%.4f\n\", \$7 }' | cmp -s - '$work/json1'"
+cp "$work/run/results.csv" "$work/csv1"
+rm "$work/run/results.csv"
+check "table writes it too" sh -c "'$fvgpt' table '$work/run' >/dev/null && cmp -s '$work/run/results.csv' '$work/csv1'"
+
+# all pictures
+all="tune --model $model --trainer FVGPT_CoOp,DPC_CoOp --epochs 1 --augment none --all --folds 3 --quiet"
+check "tune --all" sh -c "'$fvgpt' $all --data '$set' --out '$work/all' >'$work/table' 2>/dev/null"
+cp "$work/table" "$work/all.txt"
+check "tells what is to be used" says "$work/table" "CoOp        seed 1          tuned on all 24 pictures: $work/all/CoOp/seed1"
+check "with an estimate" grep -q '^set  *accuracy  *+-   mean of 3 folds$' "$work/table"
+best=$(sed -n 's/^next: .*--checkpoint \([^ ]*\) PICTURE...$/\1/p' "$work/table")
+check "and what comes next" sh -c "$classify --checkpoint '$best' '$one' 2>/dev/null | grep -c % | grep -q 4"
+check "of the best method" sh -c "awk -F'\"' '/_std/ && !/zero_shot/ { split(\$7, a, /[ ,]/); if (a[2] >= most) { most = a[2]; name = \$4 } } END { print name }' '$work/all/results.json' | grep -q -x -F '$(basename "$(dirname "$best")")'"
+check "each fold in the files" sh -c "[ \$(grep -c -E '^set,0,(zero_shot|(FVGPT_|DPC_)?CoOp),1,[123],accuracy,$accuracy\$' '$work/all/results.csv') -eq 12 ] && [ \$(grep -c '\"fold\": [123], \"accuracy\"' '$work/all/results.json') -eq 12 ]"
+check "mean and deviation" sh -c "awk -F, '\$3 == \"CoOp\" { n++; s += \$7; q += \$7 * \$7 } END { printf \"  {\\\"method\\\": \\\"CoOp\\\", \\\"accuracy\\\": %.4f, \\\"accuracy_std\\\": %.4f},\n\", s / n, sqrt(q / n - s / n * s / n) }' '$work/all/results.csv' >'$work/mean' && grep -q -F -x -f '$work/mean' '$work/all/results.json'"
+cp -r "$work/all" "$work/all2"
+rm -r "$work/all2/CoOp/seed1/fold2of3" "$work/all2/FVGPT_CoOp/seed1/checkpoint.safetensors" "$work/all2/run.json"
+check "it goes on" sh -c "'$fvgpt' $all --data '$set' --out '$work/all2' 2>/dev/null | sed 's|/all2/|/all/|' | cmp -s - '$work/all.txt' && diff -r '$work/all' '$work/all2'"
+check "table knows folds" sh -c "rm '$work/all2'/results.*; '$fvgpt' table '$work/all2' | grep -q 'mean of 3 folds' && diff -r '$work/all' '$work/all2'"
+same_folds() { for k in 1 2 3; do cmp -s "$work/all/CoOp/seed1/fold${k}of3/checkpoint.safetensors" "$work/other/CoOp/seed1/fold${k}of3/checkpoint.safetensors" && echo $k; done; }
+cp -r "$set" "$work/copy"
+for picture in 000 003 005; do                           # another picture of that name: what was tuned with it differs
+  rm -rf "$work/other" "$work/copy/$2"
+  cp -r "$set/$2" "$work/copy/$2"
+  cp "$set/$1/$picture.ppm" "$work/copy/$2/$picture.ppm"
+  "$fvgpt" $all --trainer CoOp --data "$work/copy" --out "$work/other" >/dev/null 2>&1
+  check "one fold is tuned without $picture" [ "$(same_folds | wc -l)" -eq 1 ]
+  check "the model with it" sh -c "! cmp -s '$work/all/CoOp/seed1/checkpoint.safetensors' '$work/other/CoOp/seed1/checkpoint.safetensors'"
+done
+check "--folds 0" sh -c "'$fvgpt' $all --folds 0 --trainer CoOp --data '$set' --out '$work/all0' >'$work/table' 2>/dev/null && ! grep -q -e zero_shot -e '+-' '$work/table' && cmp -s '$work/all/CoOp/seed1/checkpoint.safetensors' '$work/all0/CoOp/seed1/checkpoint.safetensors'"
+check "--shots and --seeds" sh -c "'$fvgpt' $all --shots 3 --seeds 1,2 --trainer CoOp --data '$set' --out '$work/all3' >'$work/table' 2>/dev/null && grep -q 'CoOp  *seed 2  *tuned on all 12 pictures' '$work/table' && grep -q 'mean of 6 folds' '$work/table'"
+rm "$work/copy/$3"/00[2-5].ppm
+check "a small class" sh -c "'$fvgpt' $all --trainer CoOp --data '$work/copy' --out '$work/small' 2>&1 | grep -q 'has 2 pictures, which only 2 of the 3 folds test'"
+"$build/world" "$work/world" --set things --train 1 --test 1 >/dev/null
+check "classes whose two pictures lie in train and test" sh -c "'$fvgpt' $all --folds 2 --trainer CoOp --data '$work/world/things' --out '$work/things' 2>/dev/null | grep -q 'mean of 2 folds'"
+check "eval on it warns" sh -c "'$fvgpt' eval --model '$model' --data '$set' --checkpoint '$work/all/CoOp/seed1' --split-half all 2>&1 >/dev/null | grep -q 'was tuned with --all; '"
+refused "a report on it" "tune --all has no test pictures" report --model "$model" --data "$set" --runs "$work/all" --out "$work/x"
+cat >"$work/world/things/split.json" <<END
+{"train": [["images/star/000.ppm", 0, "star"], ["images/bell/000.ppm", 1, "bell"], ["images/house/000.ppm", 2, "house"]],
+ "val": [["images/star/000.ppm", 0, "star"]], "test": [["images/house/001.ppm", 2, "house"]]}
+END
+check "a class of one picture" sh -c "'$fvgpt' $all --folds 2 --trainer CoOp --data '$work/world/things' --out '$work/one' >'$work/table' 2>&1 && grep -q '\"star\" has one picture; such' '$work/table' && grep -q 'CoOp  *seed 1  *tuned on all 4 pictures' '$work/table' && [ \$(grep -c -E 'fold [12]  *accuracy +(0|100)[.]00' '$work/table') -eq 4 ]"
+refused "more folds than pictures" "--folds 3: 2 pictures are in classes of two or more" $all --trainer CoOp --data "$work/world/things" --out "$work/x"
+refused "--folds alone" "--folds says how --all is tested" tune --model "$model" --data "$set" --trainer CoOp --folds 3 --out "$work/x"
+refused "one fold" "--folds 1: " $all --folds 1 --data "$set" --out "$work/x"
+refused "too many runs" "4 seeds with 20 folds each are more than 64 runs" $all --folds 20 --seeds 1,2,3,4 --data "$set" --out "$work/x"
+for other in "few-shot" "transfer-to $set" "choose lr=0.1,0.2" "calibration crossfit" "val 20"; do
+  refused "--all --$other" "--${other%% *}: " $all --$other --data "$set" --out "$work/x"
+done
+refused "the same folder without --all" "was tuned on other pictures" tune --model "$model" --data "$set" --trainer CoOp --epochs 1 --seeds 1 --augment none --few-shot --shots 3 --quiet --out "$work/all"
+
 # tables: names of sets in full
 for name in oxford_flowers oxford_pets_of_every_kind_and_age; do cp -r "$set" "$work/$name"; done
 tables="tune --model $model --trainer CoOp --seeds 1 --epochs 1 --shots 1 --augment none --quiet"
@@ -210,6 +265,7 @@ tables="tune --model $model --trainer CoOp --seeds 1 --epochs 1 --shots 1 --augm
 check "both names stand in the table" grep -q '^  *oxford_flowers oxford_pets_of_every_kind_and_age average$' "$work/table"
 same_columns() { tail -n 3 "$1" | awk '{ $0 = substr($0, 1, index($0, $NF) + length($NF) - 1) } NR == 1 { for (i = 1; i <= NF; i++) at[i] = index($0, $i) } NR > 1 { for (i = 2; i <= NF; i++) if (substr($0, at[i - 1] - 1, 1) != " " || substr($0, at[i - 1], 7) !~ /[0-9]/) exit 1 }'; }
 check "the numbers below them" same_columns "$work/table"
+check "results.csv of a list has the lines of all" sh -c "(cat '$work/few/oxford_flowers/results.csv'; tail -n 1 '$work/few/oxford_pets_of_every_kind_and_age/results.csv') | sed '2,3!d' >'$work/two.csv'; grep -F -x -f '$work/two.csv' '$work/few/results.csv' | cmp -s - '$work/two.csv' && [ \$(wc -l <'$work/few/results.csv') -eq 5 ]"
 "$fvgpt" $tables --data "$set" --transfer-to "$work/oxford_flowers,$work/oxford_pets_of_every_kind_and_age" --out "$work/transfer" >"$work/table"
 check "and in that of other sets" grep -q '^set  *source  *+- oxford_flowers  *+- oxford_pets_of_every_kind_and_age  *+-  ' "$work/table"
 check "whose rows are as long" awk '/^set / { n = index($0, "   mean of") - 1 } n && /^(zero_shot|CoOp) / { if (length($0) != n) exit 1; rows++ } END { exit rows != 2 }' "$work/table"

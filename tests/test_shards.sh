@@ -56,8 +56,8 @@ check "one of the shards wrote the tables" sh -c "cat '$work'/shard[13] '$work/a
 check "table says the same" sh -c "'$fvgpt' table '$cut' >'$work/table.txt'"
 tables "$work/whole.txt" >"$work/tables.txt"
 check "but for the lines of seeds" cmp "$work/table.txt" "$work/tables.txt"
-rm "$cut/results.json" "$cut/things/results.json"
-check "and writes results.json" sh -c "'$fvgpt' table '$cut' >/dev/null && diff -r '$whole' '$cut'"
+rm "$cut/results.json" "$cut/things/results.json" "$cut/results.csv" "$cut/textures/results.csv"
+check "and writes results.json and results.csv" sh -c "'$fvgpt' table '$cut' >/dev/null && diff -r '$whole' '$cut'"
 
 # one shard does everything when the others never come
 check "one shard of a hundred" sh -c "'$fvgpt' $list --shard 77/100 --out '$work/one' >'$work/stdout' 2>/dev/null"
@@ -149,6 +149,36 @@ check "an owner stops when somebody takes over" grep -q 'things/CoOp/seed1: take
 check "and goes on with what is left" kill -INT $id
 wait $id 2>/dev/null
 check "leaving the other's claim" [ -e "$work/lost/things/CoOp/seed1/claim.1" ]
+
+# folds of tune --all
+all="tune --threads 1 --model examples/tiny-clip --data $work/world/things --all --folds 3 --trainer FVGPT_CoOp --shots 2 --epochs 2 --augment none"
+check "tune --all, alone" sh -c "'$fvgpt' $all --out '$work/all' >'$work/all.txt' 2>/dev/null"
+for k in 1 2 3; do "$fvgpt" $all --shard $k/3 --out "$work/all3" >"$work/all$k.txt" 2>/dev/null & done
+wait
+check "tune --all, by shards" diff -r "$work/all" "$work/all3"
+rm -r "$work/all3/CoOp/seed1/fold2of3" "$work/all3/results.csv"
+refused "table without a fold" "1 of 12 results are missing" "$fvgpt" table "$work/all3"
+check "names it" grep -q 'missing: CoOp, seed 1 fold 2 of things (nobody' "$work/stderr"
+check "a shard makes it" sh -c "'$fvgpt' $all --shard 2/3 --out '$work/all3' >/dev/null 2>&1; diff -r '$work/all' '$work/all3'"
+refused "other folds" "with --folds 3, and here it is 3 2;" "$fvgpt" $all --folds 2 --shard 1/3 --out "$work/all3"
+
+# features for the cache
+encode="encode --threads 1 --model examples/tiny-clip --text red --image $work/world/things/images"
+check "encode, alone" sh -c "'$fvgpt' $encode --cache none --out '$work/whole.features' 2>/dev/null"
+pictures=$(find "$work/world/things/images" -name '*.ppm' | wc -l)
+for k in 1 2 3; do "$fvgpt" $encode --cache "$work/cache" --shard $k/3 --out "$work/features" >"$work/encode$k.txt" 2>/dev/null & done
+wait
+share() { sed -n "s/^shard $1\/3: \([0-9]*\) pictures are in the cache; next, .*without --shard, which writes .*features\$/\1/p" "$work/encode$1.txt"; }
+check "shards of encode have a share each" [ $(($(share 1) + $(share 2) + $(share 3))) -eq "$pictures" ]
+check "of every third picture" [ "$(share 3)" -eq $((pictures / 3)) ]
+check "and write no file" [ ! -e "$work/features" ]
+check "one without --shard" sh -c "'$fvgpt' $encode --cache '$work/cache' --out '$work/features' 2>'$work/stderr'"
+check "encodes nothing any more" grep -q " $pictures of $pictures features reused" "$work/stderr"
+check "and has the same bytes" cmp "$work/whole.features" "$work/features"
+refused "a shard of encode without a cache" "--shard: features go into the cache, and there is none" "$fvgpt" $encode --cache none --shard 1/2
+refused "or with one that cannot be made" "--shard: features go into the cache" "$fvgpt" $encode --cache "$work/features" --shard 1/2
+refused "or without pictures" "--shard: shards of encode share pictures" "$fvgpt" encode --model examples/tiny-clip --text red --shard 1/2
+refused "or with --pixels" "--shard: features of --pixels are not kept" "$fvgpt" $encode --pixels x --shard 1/2
 
 # masks
 mkdir "$work/bare"

@@ -439,6 +439,8 @@ fvg_status open_cache(fvg_clip *m, const common_options *o, feature_cache **out)
   return FVG_OK;
 }
 
+int cache_gave_up(const feature_cache *x) { return x->gave_up; }
+
 void close_cache(feature_cache *x) {
   if (!x) return;
   double bytes = 0;

@@ -8,6 +8,7 @@
 #include "fvgpt_checks.h"
 #include "fvgpt_pictures.h"
 #include "fvgpt_print.h"
+#include "fvgpt_shard.h"
 
 typedef struct encode_options {
   common_options common;
@@ -16,6 +17,7 @@ typedef struct encode_options {
   picture_options pictures;
   text_list text;
   int exif_rotate;
+  shard_option shard;
 } encode_options;
 
 /* Arguments that belong to no option are pictures, as in --image *.jpg. */
@@ -29,6 +31,7 @@ static void declare(option_table *t, void *options) {
   add_list(t, "--text", &o->text);
   add_flag(t, "--exif-rotate", &o->exif_rotate);
   add_picture_options(t, &o->pictures, "--text");
+  add_shard_option(t, &o->shard);
 }
 
 /* What becomes the file: rows of features, and JSON lists of what the rows are of. */
@@ -175,7 +178,31 @@ static fvg_status save_features(fvg_ctx *c, const encode_options *o, encoded *x)
   return fvg_safetensors_save(c, o->out, out, n, metadata, n);
 }
 
-/* Encodes everything that is asked for, and saves it. */
+/* ---- shards ---- */
+/* Leaves a shard every N-th picture. */
+static void leave_share(fvg_ctx *c, const shard_option *o, picture_list *x) {
+  int kept = 0;
+  for (int i = 0; i < x->n; i++) {
+    if (i % o->count == o->number - 1) {
+      x->file[kept] = x->file[i];
+      x->fault[kept++] = x->fault[i];
+    } else {
+      fvg_release(c, x->file[i]);
+      fvg_release(c, x->fault[i]);
+    }
+  }
+  x->n = kept;
+}
+
+static void print_share(const encode_options *o, const encoded *x) {
+  print(stdout,
+        "shard %d/%d: %d pictures are in the cache; next, when all shards have ended: fvgpt encode "
+        "without --shard, which writes %s\n",
+        o->shard.number, o->shard.count, x->n_image, o->out ? o->out : "--out");
+}
+
+/* ---- the command ---- */
+/* Encodes everything that is asked for, and saves it; a shard saves nothing. */
 static fvg_status encode_all(fvg_clip *m, const encode_options *o, picture_list *pictures) {
   fvg_ctx *c = m->ctx;
   fvg_tensor pixels;
@@ -189,7 +216,7 @@ static fvg_status encode_all(fvg_clip *m, const encode_options *o, picture_list 
   encoded x;
   memset(&x, 0, sizeof x);
   x.width = m->embed_dim;
-  x.n_text = o->text.n;
+  x.n_text = o->shard.number ? 0 : o->text.n;
   x.files = new_document(c);
   x.texts = new_document(c);
   const size_t n_pixels = pixels.data ? (size_t)pixels.dim[0] : 0;
@@ -202,7 +229,8 @@ static fvg_status encode_all(fvg_clip *m, const encode_options *o, picture_list 
   if (!s && n_pixels) s = encode_pixels(m, o->pixels, &pixels, &x);
   if (!s && pictures->n) s = encode_pictures(m, pictures, &x);
   if (!s && x.n_text) s = fvg_clip_encode_texts(m, x.text, o->text.item, x.n_text);
-  if (!s && (x.n_image || x.n_text)) s = save_features(c, o, &x);
+  if (!s && o->shard.number) print_share(o, &x);
+  else if (!s && (x.n_image || x.n_text)) s = save_features(c, o, &x);
   fvg_release(c, x.files.text);
   fvg_release(c, x.texts.text);
   fvg_release(c, x.image);
@@ -211,20 +239,36 @@ static fvg_status encode_all(fvg_clip *m, const encode_options *o, picture_list 
   return s;
 }
 
-static fvg_status run(fvg_ctx *c, const void *options) {
-  const encode_options *o = (const encode_options *)options;
-  if (!o->out) return fvg_fail(c, FVG_E_ARG, "encode needs --out F.safetensors");
+static fvg_status check_options(fvg_ctx *c, const encode_options *o) {
+  const int is_shard = o->shard.number > 0;
+  if (is_shard && !names_pictures(&o->pictures))
+    return fvg_fail(c, FVG_E_ARG, "--shard: shards of encode share pictures, and there are none");
+  if (is_shard && o->pixels)
+    return fvg_fail(c, FVG_E_ARG, "--shard: features of --pixels are not kept in the cache");
+  if (!o->out && !is_shard) return fvg_fail(c, FVG_E_ARG, "encode needs --out F.safetensors");
   if (!o->pixels && !names_pictures(&o->pictures) && !o->text.n) {
     return fvg_fail(c, FVG_E_ARG, "encode needs something to encode: pictures, --text or "
                                   "--pixels");
   }
+  return FVG_OK;
+}
+
+static fvg_status run(fvg_ctx *c, const void *options) {
+  const encode_options *o = (const encode_options *)options;
   picture_list pictures;
   fvg_clip *m = NULL;
   feature_cache *cache = NULL;
-  fvg_status s = gather_pictures(c, &o->pictures, o->exif_rotate, &pictures);
+  memset(&pictures, 0, sizeof pictures);
+  fvg_status s = check_options(c, o);
+  if (!s) s = gather_pictures(c, &o->pictures, o->exif_rotate, &pictures);
+  if (!s && o->shard.number) leave_share(c, &o->shard, &pictures);
   if (!s) s = open_model(c, &o->common, &m);
   if (!s && pictures.n) s = open_cache(m, &o->common, &cache);
+  if (!s && pictures.n && o->shard.number && !cache)
+    s = fvg_fail(c, FVG_E_ARG, "--shard: features go into the cache, and there is none (--cache)");
   if (!s) s = encode_all(m, o, &pictures);
+  if (!s && o->shard.number && cache && cache_gave_up(cache))
+    s = fvg_fail(c, FVG_E_IO, "--shard: the features could not be kept in the cache");
   close_cache(cache);
   if (!s) s = end_pictures(c, &pictures);
   pictures_free(c, &pictures);

@@ -56,7 +56,10 @@ static const page pages[] = {
    "  --image FILE   another one; may be given several times\n"
    "  --text STR     a text; may be given several times\n"
    "  --pixels F     pictures that are prepared already: the tensor images\n"
-   "                 [N, 3, H, W] of a safetensors file\n"},
+   "                 [N, 3, H, W] of a safetensors file\n"
+   "  --shard K/N    every N-th picture, into the cache alone (--cache in fvgpt help\n"
+   "                 options, which all shards must share); then the same command\n"
+   "                 without --shard writes F, the same bytes as if it were alone\n"},
 
   {"classify", "which of some classes pictures show",
    "fvgpt classify --model DIR --classes A,B,C PICTURE...\n"
@@ -123,8 +126,8 @@ static const page pages[] = {
    "fvgpt tune --model DIR --data ROOT --trainer NAME,... --out DIR\n"
    "\n"
    "  Tunes on the first half of the classes (base) and tests on both halves.  OUT\n"
-   "  gets checkpoints and results.json; what was cut off goes on when the same\n"
-   "  command is given again.\n"
+   "  gets checkpoints, results.json and results.csv; what was cut off goes on when\n"
+   "  the same command is given again.\n"
    "\n"
    "  --trainer NAME,... FVGPT_ before a method's name adds FVG-PT, DPC_ adds DPC;\n"
    "                     DAPT_G is DAPT on masks that it makes anew in every epoch\n"
@@ -135,7 +138,8 @@ static const page pages[] = {
    "  --augment crop     random crops, new in every epoch; crop:8: eight, encoded\n"
    "                     once; none: the test view; squash: all of it, squeezed\n"
    "  --few-shot         tunes and tests on all classes\n"
-   "  --transfer-to ROOT,...   tunes on all, and tests on other data sets too\n"
+   "  --all              tunes on all pictures (fvgpt help all)\n"
+   "  --transfer-to ROOT,...   tunes on all classes, and tests on other data sets\n"
    "  --masks given|own|none   the data set's masks; made by CLIP into OUT/masks, as\n"
    "                     is usual where it has none; or without masks\n"
    "\n"
@@ -224,6 +228,28 @@ static const page pages[] = {
    "  --template STR     \"a photo of a {}.\", or the published set's own\n"
    "  --fill-black       foregrounds lie on black instead of the mean colour\n"},
 
+  {"all", NULL,
+   "A model of all your pictures: tune --all\n"
+   "\n"
+   "    fvgpt tune --model DIR --data ROOT --all --trainer CoOp --out OUT\n"
+   "    fvgpt classify --model DIR --checkpoint OUT/CoOp/seed1 PICTURE...\n"
+   "\n"
+   "  Tunes on all classes with all pictures: train, val and test together.  So none\n"
+   "  is left to test OUT/TRAINER/seed1 with, which is the model to use.\n"
+   "\n"
+   "  --folds K   how good it is, is estimated: the pictures of each class are dealt\n"
+   "              to K folds; K more models, OUT/TRAINER/seed1/fold1ofK, ..., are\n"
+   "              each tuned without one fold and tested on it.  The table has the\n"
+   "              mean and the deviation of the K accuracies, beside CLIP's own in\n"
+   "              zero_shot.  Default 5, up to 20; 0: no estimate, and less work\n"
+   "  --shots N   at most N pictures of a class, drawn by the seed; folds are of\n"
+   "              these.  Default: all there are\n"
+   "  --seeds 1   the default here; several have folds of their own each\n"
+   "\n"
+   "  The epochs are those of 16 shots, whatever a class has; --epochs N changes\n"
+   "  them.  A class of fewer than K pictures is tested by as many folds as it has\n"
+   "  pictures, and one of a single picture by none.\n"},
+
   {"choose", NULL,
    "Settings that val chooses\n"
    "\n"
@@ -274,7 +300,7 @@ static const page pages[] = {
    "  --dpc-top-k K             best classes that a picture looks at; default 8\n"},
 
   {"machines", NULL,
-   "Many machines: tune, paper and masks with --shard\n"
+   "Many machines: tune, paper, masks and encode with --shard\n"
    "\n"
    "  --shard K/N        this process is the K-th of N that work into one --out, on\n"
    "                     one machine or on several with a shared folder\n"
@@ -329,14 +355,13 @@ static const page pages[] = {
    "                   they are taken as stored, as CLIP's own preprocessing does\n"},
 
   {"output", NULL,
-   "Output of classify and eval for programs\n"
+   "Output of classify, eval and tune for programs\n"
    "\n"
    "  classify --json    a list with an object for each picture, in their order:\n"
    "    {\"file\": F, \"classes\": [{\"name\": N, \"probability\": P}, ...], \"b\": B}\n"
    "    {\"file\": F, \"error\": MESSAGE}       a picture that could not be read\n"
    "  classify --csv     file,rank,class,probability,b,error\n"
-   "                     a line for each class of a picture; a bad picture has one\n"
-   "                     line with file and error alone\n"
+   "                     a line for each class; of a bad picture file and error\n"
    "\n"
    "  Classes begin with the most probable, --top of them.  P is from 0 to 1, b is\n"
    "  FVG-PT's weight of plain CLIP; without it null in JSON and empty in CSV.\n"
@@ -344,6 +369,9 @@ static const page pages[] = {
    "  eval --json        {\"half\": H, \"classes\": N, \"images\": N, \"correct\": N,\n"
    "                      \"accuracy\": A, \"error\": E, \"macro_f1\": F}   A, E, F in %\n"
    "  eval --csv         a line with these names and one with the values\n"
+   "  OUT/results.csv    data,shots,method,seed,fold,test,accuracy\n"
+   "                     of tune: a line for each accuracy in %, no means.  fold is\n"
+   "                     empty but with --all, shots 0 where all pictures are taken\n"
    "\n"
    "  Numbers have as many digits as it takes to read the same bits back.  CSV is\n"
    "  that of RFC 4180 with LF behind lines.  Bytes of names that are not UTF-8\n"

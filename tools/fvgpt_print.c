@@ -281,7 +281,7 @@ void put_csv_field(document *t, const char *text) {
   put(t, "\"");
 }
 
-/* Seventeen digits tell any double, nine any float. */
+/* Seventeen digits tell any double, nine any float.  80 is not written 8e+01. */
 static void put_shortest(document *t, double x, int is_float) {
   const int most = is_float ? 9 : 17;
   char text[40];
@@ -290,6 +290,7 @@ static void put_shortest(document *t, double x, int is_float) {
     snprintf(text, sizeof text, "%.*g", n_digits, x);
     const double back = strtod(text, NULL);
     reads_back = is_float ? (float)back == (float)x : back == x;
+    if (strstr(text, "e+") && back < 1e9) reads_back = 0;
   }
   put(t, "%s", text);
 }

@@ -163,6 +163,11 @@ fvg_status read_runs(study *x) {
                  "its own folder inside",
                  path);
   }
+  if (!s && fvg_json_find(&j, 0, "folds") >= 0) {
+    s = fvg_fail(c, FVG_E_ARG,
+                 "%s: tune --all has no test pictures, which a report is about; tune without --all",
+                 path);
+  }
   const char *missing = s ? NULL : read_scores(x, &j);
   if (missing) {
     s = fvg_fail(c, FVG_E_FORMAT, "%s: no %s; run tune --out %s again", path, missing, x->runs);

@@ -314,12 +314,15 @@ static void print_head(const tuning *t) {
          n > 1 ? "s" : "", has_h(t) ? ", H of the means" : "");
 }
 
-/* With --all: what comes next, with the method that the folds, if there are any, found the best. */
+/* With --all: what comes next, with the method that the folds, if there are any, found the best.
+   Nobody should tune for nothing, so CLIP itself is named where it is as good. */
 static void print_next(const tuning *t, int entry) {
   int best = 1;
   for (int row = 2; row < t->n_row; row++) {
     if (t->mean[entry][row][0] >= t->mean[entry][best][0]) best = row;
   }
+  if (t->n_fold && t->mean[entry][0][0] >= t->mean[entry][best][0])
+    print(stdout, "zero_shot, which is CLIP as it was, is as good as what was tuned\n");
   char folder[RUN_BYTES];
   run_folder(t, 0, folder);
   print(stdout, "next: fvgpt classify --model DIR --checkpoint %s/%s/%s PICTURE...\n", t->out,
@@ -403,19 +406,22 @@ static void write_table_row(document *d, const tuning *t, int row) {
   printf("\n");
 }
 
-fvg_status write_table(tuning *t) {
-  if (!t->n_test) return FVG_OK;
-  document d = new_document(t->c);
-  put(&d, "{\n \"trainer\": \"%s\",\n", t->o->learner.trainer);
-  put_seeds(&d, t);
-  put(&d, " \"table\": [\n");
+static void print_table_head(const tuning *t) {
   printf("%-*s", name_width(t), "");
   for (int e = 0; e < t->n_entry; e++) {
     printf(" ");
     print_left(t->entry[e].key, entry_width(t, e));
   }
   printf(" average\n");
-  for (int row = 0; row < t->n_row; row++) write_table_row(&d, t, row);
+}
+
+fvg_status write_table(tuning *t) {
+  document d = new_document(t->c);
+  put(&d, "{\n \"trainer\": \"%s\",\n", t->o->learner.trainer);
+  put_seeds(&d, t);
+  put(&d, " \"table\": [\n");
+  if (t->n_test) print_table_head(t);
+  for (int row = 0; t->n_test && row < t->n_row; row++) write_table_row(&d, t, row);
   put(&d, " ]\n}\n");
 
   char path[1200];
