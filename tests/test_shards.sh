@@ -163,9 +163,10 @@ check "a shard makes it" sh -c "'$fvgpt' $all --shard 2/3 --out '$work/all3' >/d
 refused "other folds" "with --folds 3, and here it is 3 2;" "$fvgpt" $all --folds 2 --shard 1/3 --out "$work/all3"
 
 # features for the cache
-encode="encode --threads 1 --model examples/tiny-clip --text red --image $work/world/things/images"
+encode="encode --threads 1 --model examples/tiny-clip --text red --files-from $work/list"
+find "$work/world/things/images" -name '*.ppm' | sort >"$work/list"
 check "encode, alone" sh -c "'$fvgpt' $encode --cache none --out '$work/whole.features' 2>/dev/null"
-pictures=$(find "$work/world/things/images" -name '*.ppm' | wc -l)
+pictures=$(wc -l <"$work/list")
 for k in 1 2 3; do "$fvgpt" $encode --cache "$work/cache" --shard $k/3 --out "$work/features" >"$work/encode$k.txt" 2>/dev/null & done
 wait
 share() { sed -n "s/^shard $1\/3: \([0-9]*\) pictures are in the cache; next, .*without --shard, which writes .*features\$/\1/p" "$work/encode$1.txt"; }
