@@ -237,8 +237,9 @@ static fvg_status check_options(fvg_ctx *c, const paper_options *o) {
   const int is_all = l->all || o->tune.folds >= 0;
   if (l->trainer || l->few_shot || l->transfer_to || o->tune.ablate || l->shots.n > 1 || is_all)
     return fvg_fail(c, FVG_E_ARG,
-                    "paper: --trainer, --few-shot, --transfer-to, --ablate, --all and several --shots "
-                    "are for tune; the tables say what they need, and --backbone names other methods");
+                    "paper: --trainer, --few-shot, --transfer-to, --ablate, --all and several "
+                    "--shots are for tune; the tables say what they need, and --backbone names "
+                    "other methods");
   return FVG_OK;
 }
 

@@ -176,8 +176,9 @@ static int other_setting(const fvg_json *a, const fvg_json *b) {
 static fvg_status tell_difference(fvg_ctx *c, const char *path, const fvg_json *theirs,
                                   const fvg_json *ours) {
   static const char *const member[][2] = {
-    {"trainer", "--trainer"}, {"protocol", "--few-shot, --transfer-to or --all"}, {"seeds", "--seeds"},
-    {"tests", "--transfer-to"}, {"rows", "--ablate"}, {"entries", "data sets, shots or pictures"},
+    {"trainer", "--trainer"}, {"protocol", "--few-shot, --transfer-to or --all"},
+    {"seeds", "--seeds"}, {"tests", "--transfer-to"}, {"rows", "--ablate"},
+    {"entries", "data sets, shots or pictures"},
   };
   static const char way_out[] =
       "give all shards the same options, choose another --out, or remove this file if none is at "

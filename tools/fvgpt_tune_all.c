@@ -79,7 +79,7 @@ fvg_status join_splits(fvg_dataset *d) {
   }
   all.n = kept;
   d->train = all;
-  fvg_log(d->ctx, 1, "%.200s: --all trains on all %d pictures of %d classes", d->root, all.n,
+  fvg_log(d->ctx, 1, "%.200s: with --all, all %d pictures of its %d classes train", d->root, all.n,
           d->n_class);
   return FVG_OK;
 }

@@ -18,11 +18,11 @@ fvg_status add_fold_runs(tuning *t, fvg_ctx *c);
 
 /* Makes val and test parts of train, each picture once. */
 fvg_status join_splits(fvg_dataset *d);
-/* Takes the pictures of a run's fold out of the task of all, into *test.  A picture that is the only
-   one of its class stays. */
+/* Takes the pictures of a run's fold out of the task of all, into *test.  A picture that is the
+   only one of its class stays. */
 fvg_status take_fold(const tuning *t, int run, fvg_task *task, fvg_task *test);
-/* Are there pictures for every fold, of all that a task has?  Classes that have fewer than there are
-   folds are told of. */
+/* Are there pictures for every fold, of all that a task has?  Classes that have fewer than there
+   are folds are told of. */
 fvg_status check_folds(const tuning *t, const fvg_task *task);
 
 #endif

@@ -165,7 +165,8 @@ void name_tests(tuning *t);
 
 /* ---- runs ---- */
 enum { RUN_BYTES = 48 };
-/* "seed 1", or of a fold "seed 1 fold 2"; and its folder in that of a row: seed1, seed1/fold2of5. */
+/* "seed 1", or of a fold "seed 1 fold 2"; and its folder in that of a row: seed1, or
+   seed1/fold2of5. */
 void name_run(const tuning *t, int run, char text[RUN_BYTES]);
 void run_folder(const tuning *t, int run, char text[RUN_BYTES]);
 /* How many of the tests a run has; with --all, those on all pictures have none. */
