@@ -1,6 +1,7 @@
 /* Plans and results; see fvgpt_results.h. */
 #include "fvgpt_results.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -302,7 +303,7 @@ static void result_path(const tuning *t, int entry, int row, int run, char *path
   snprintf(path, size, "%s/result.json", folder);
 }
 
-/* Accuracies are strings with 17 digits, which strtod reads back exactly; readers of JSON need not
+/* Accuracies, "none" where a row has no rule for such classes, are strings with 17 digits, which strtod reads back exactly; readers of JSON need not
    read numbers so. */
 fvg_status write_result(tuning *t, int row, int run) {
   char path[1300], mark[MARK_BYTES];
@@ -314,7 +315,9 @@ fvg_status write_result(tuning *t, int row, int run) {
   for (int i = 0; i < t->n_test; i++) {
     put(&d, i ? ", \"" : "\"");
     put_escaped(&d, t->test[i].name, 0);
-    put(&d, "\": \"%.17g\"", t->result[row][run][i]);
+    const double accuracy = t->result[row][run][i];
+    if (accuracy == accuracy) put(&d, "\": \"%.17g\"", accuracy);
+    else put(&d, "\": \"none\"");
   }
   put(&d, "},\n \"loss\": [");
   put_losses(&d, t->curve[row][run]);
@@ -337,9 +340,10 @@ static int read_accuracies(tuning *t, const fvg_json *j, int row, int run) {
   for (int i = 0; i < t->n_test; i++) {
     if (at < 0) return 0;
     const char *text = j->value[at].string;
+    const int is_none = !strcmp(text, "none");
     char *end;
-    t->result[row][run][i] = strtod(text, &end);
-    if (end == text || *end) return 0;
+    t->result[row][run][i] = is_none ? NAN : strtod(text, &end);
+    if (!is_none && (end == text || *end)) return 0;
     at = j->value[at].next;
   }
   return at < 0;
@@ -400,7 +404,7 @@ static int has_checkpoint(const tuning *t, int entry, int row, int run) {
   char folder[1280], path[1400];
   result_folder(t, entry, row, run, folder, sizeof folder);
   checkpoint_in(folder, path, sizeof path);
-  if (r->method && !fvg_file_exists(path)) return 0;
+  if ((r->method || r->head) && !fvg_file_exists(path)) return 0;
   if (!r->dpc) return 1;
   snprintf(folder + strlen(folder), sizeof folder - strlen(folder), "/new");
   checkpoint_in(folder, path, sizeof path);
@@ -416,7 +420,7 @@ fvg_status reuse_result(tuning *t, int row, int run) {
   if (!fvg_file_exists(path) || !has_checkpoint(t, entry, row, run)) return FVG_OK;
   mark_of_result(t, &t->row[row], run, &t->task, mark);
   fvg_status s = read_marked(t, entry, row, run, mark);
-  const int is_stage = t->row[row].method != NULL;
+  const int is_stage = t->row[row].method || t->row[row].head;
   if (!s && is_stage && t->has_result[row][run])
     fvg_log(t->c, 1, "%s seed %d: reusing %s", t->row[row].name, t->seed[run], path);
   return s;
