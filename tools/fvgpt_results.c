@@ -353,7 +353,6 @@ static fvg_status read_losses(tuning *t, const fvg_json *j, int row, int run) {
   document d = new_document(t->c);
   for (int at = json_first(j, 0, "loss"); at >= 0; at = j->value[at].next)
     put(&d, d.n ? " %.6g" : "%.6g", j->value[at].number);
-  fvg_release(t->c, t->curve[row][run]);
   t->curve[row][run] = d.text;
   return d.status;
 }
@@ -373,13 +372,19 @@ static int is_marked(const fvg_json *j, const char *key, const char *mark) {
   return json_text(j, 0, key, text, sizeof text) && !strcmp(text, mark);
 }
 
+static void forget_result(tuning *t, int row, int run) {
+  fvg_release(t->c, t->curve[row][run]);
+  t->curve[row][run] = NULL;
+  t->has_result[row][run] = 0;
+  memset(&t->chosen[row][run], 0, sizeof t->chosen[row][run]);
+}
+
 /* stage: the mark that the result must have; NULL: any.  A file that is no JSON is as good as
    none. */
 static fvg_status read_marked(tuning *t, int entry, int row, int run, const char *stage) {
   char path[1300];
   fvg_json j;
-  t->has_result[row][run] = 0;
-  memset(&t->chosen[row][run], 0, sizeof t->chosen[row][run]);
+  forget_result(t, row, run);
   result_path(t, entry, row, run, path, sizeof path);
   if (!fvg_file_exists(path)) return FVG_OK;
   fvg_status s = load_json(t->c, &j, path);
@@ -414,8 +419,7 @@ static int has_checkpoint(const tuning *t, int entry, int row, int run) {
 fvg_status reuse_result(tuning *t, int row, int run) {
   const int entry = (int)(t->at - t->entry);
   char path[1300], mark[MARK_BYTES];
-  t->has_result[row][run] = 0;
-  memset(&t->chosen[row][run], 0, sizeof t->chosen[row][run]);
+  forget_result(t, row, run);
   result_path(t, entry, row, run, path, sizeof path);
   if (!fvg_file_exists(path) || !has_checkpoint(t, entry, row, run)) return FVG_OK;
   mark_of_result(t, &t->row[row], run, &t->task, mark);
@@ -428,10 +432,6 @@ fvg_status reuse_result(tuning *t, int row, int run) {
 
 void forget_results(tuning *t) {
   for (int row = 0; row < t->n_row; row++) {
-    for (int run = 0; run < t->n_seed; run++) {
-      fvg_release(t->c, t->curve[row][run]);
-      t->curve[row][run] = NULL;
-      t->has_result[row][run] = 0;
-    }
+    for (int run = 0; run < t->n_seed; run++) forget_result(t, row, run);
   }
 }

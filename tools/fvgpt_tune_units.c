@@ -139,6 +139,11 @@ static fvg_status run_untuned(tuning *t, int row, const seed_run *run) {
 static fvg_status run_backbone(tuning *t, int row, const seed_run *run) {
   fvg_learner *l = NULL;
   float *f[MAX_TESTS] = {NULL};
+  char **curve = &t->curve[row][run->number];
+
+  /* The stage brings its curve along. */
+  fvg_release(t->c, *curve);
+  *curve = NULL;
   fvg_status s = stage_method(t, row, run, &l);
   for (int i = 0; !s && i < t->n_test; i++) s = features_of(t->m, l, &t->test[i], &f[i]);
   for (int k = row; !s && k < t->n_row; k++) {
