@@ -256,7 +256,7 @@ static fvg_status open_file_or_folder(fvg_clip *m, const char *path, tuned_model
     return fvg_fail(m->ctx, FVG_E_IO,
                     "%.300s: neither a file nor a folder with a checkpoint.safetensors", path);
   }
-  return fvg_checkpoint_load(m, &x->l, &x->f, &x->settings, path);
+  return open_tuned_file(m, path, x);
 }
 
 static fvg_status unknown_method(fvg_ctx *c, const char *name) {
@@ -297,7 +297,8 @@ fvg_status open_checkpoint(fvg_clip *m, const learner_options *o, const char *ch
                            int n, tuned_model *x) {
   if (o->trainer) return open_published(m, o, checkpoint, card, name, n, &x->l);
   fvg_status s = open_file_or_folder(m, checkpoint, x);
-  if (!s && !exif_rotate && fvg_weights_metadata(x->settings, "exif_rotate")) {
+  const fvg_weights *settings = x->head.head ? x->head.settings : x->settings;
+  if (!s && !exif_rotate && fvg_weights_metadata(settings, "exif_rotate")) {
     fvg_log(m->ctx, 0,
             "%s was tuned with --exif-rotate; without it turned pictures are seen otherwise than "
             "in training",

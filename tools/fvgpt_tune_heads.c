@@ -93,6 +93,15 @@ static fvg_status save_head(tuning *t, const char *path, const description *abou
   return fvg_head_checkpoint_save(t->m, path, &x, about->settings.entry, about->settings.n);
 }
 
+/* Is it a setting that val chooses, and not one that is fixed or follows from others? */
+static int is_chosen(const char *name) {
+  static const char *const known[] = {"c", "ratio", "alpha", "beta", "epoch"};
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+    if (!strcmp(known[i], name)) return 1;
+  }
+  return 0;
+}
+
 /* What val has chosen, for the table. */
 static void keep_choice(tuning *t, int row, int run, const fvg_head *h) {
   chosen *x = &t->chosen[row][run];
@@ -103,8 +112,7 @@ static void keep_choice(tuning *t, int row, int run, const fvg_head *h) {
   for (int i = 0; fvg_head_choice(h, i, &name, &value); i++) {
     if (!strcmp(name, "val_accuracy")) x->val.accuracy = value;
     if (!strcmp(name, "val_accuracy")) chose = 1;
-    else if (strcmp(name, "val_cross_entropy") && x->what.n < MAX_VARIATIONS)
-      vary(&x->what, name, value);
+    if (is_chosen(name) && x->what.n < MAX_VARIATIONS) vary(&x->what, name, value);
   }
   if (!chose) x->what.n = 0;
 }
