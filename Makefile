@@ -79,4 +79,8 @@ $(BUILD)/replay: LEVEL =
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: help all demo pretrain test clean
+# For scripts that build the tests otherwise.
+linked:
+	@echo $(notdir $(LINKED))
+
+.PHONY: help all demo pretrain test clean linked
