@@ -8,8 +8,9 @@ HEADERS = fvgpt.h fvgpt_clip.h
 FVGPT_OBJECTS = $(patsubst tools/%.c,$(BUILD)/tools/%.o,$(wildcard tools/fvgpt*.c))
 TOOLS   = $(BUILD)/fvgpt $(BUILD)/world $(BUILD)/pretrain $(BUILD)/replay $(BUILD)/random_clip $(BUILD)/bench
 EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
-QUICK   = $(patsubst %,$(BUILD)/%,test_attention test_claims test_context test_coop test_data test_files test_foreground test_formats test_fvgpt test_heads test_heads_clip test_memory test_models \
-            test_no_stdio test_operations test_optimizers test_pytorch test_tokenizer test_transformer test_world \
+LINKED  = $(patsubst %,$(BUILD)/%,test_heads test_heads_clip test_memory test_optimizers test_pytorch test_tiny_clip test_world)
+QUICK   = $(patsubst %,$(BUILD)/%,test_at_once test_attention test_claims test_context test_coop test_data test_files test_foreground \
+            test_formats test_fvgpt test_images test_models test_no_stdio test_operations test_tokenizer test_transformer test_tuning \
             fuzz_checkpoints fuzz_images fuzz_safetensors)
 TESTS   = $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c tests/fuzz_*.c))
 
@@ -65,12 +66,21 @@ $(BUILD)/%: tests/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
 	$(CC) -std=c99 $(CFLAGS) $(LEVEL) $(STB) $< -o $@ -lm -lpthread
 
-# Compiling is most of a test's time where little is computed.
+# Compiling the headers' bodies is most of a test's time where little is computed.
 LEVEL = -O1
 $(QUICK): LEVEL = -O0
+
+# Tests that call public functions alone take the bodies from the program, which has them anyway.
+LIBRARY = $(BUILD)/tools/fvgpt_library.o
+$(LINKED): $(BUILD)/%: tests/%.c tests/linked.h $(LIBRARY)
+	$(CC) -std=c99 $(CFLAGS) $(LEVEL) $(STB) -include tests/linked.h $< $(LIBRARY) -o $@ -lm -lpthread
 $(BUILD)/replay: LEVEL =
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: help all demo pretrain test clean
+# For scripts that build the tests otherwise.
+linked:
+	@echo $(notdir $(LINKED))
+
+.PHONY: help all demo pretrain test clean linked

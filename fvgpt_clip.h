@@ -1158,7 +1158,7 @@ typedef struct fvg_score {
 FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
                                 const int *labels, int n, int n_class);
 
-/* 2BN/(B+N); 0 if both are 0. */
+/* 2BN/(B+N); 0 if both are 0, NaN if one of them is. */
 FVG_DEF double fvg_harmonic_mean(double base, double new_);
 
 /* =================================================================================================
@@ -12477,7 +12477,7 @@ FVG_DEF fvg_status fvg_items_few_shot_val(fvg_ctx *c, fvg_items *out, const fvg_
 
 /* ---- scores ---- */
 FVG_DEF double fvg_harmonic_mean(double base, double new_) {
-  return base + new_ > 0 ? 2 * base * new_ / (base + new_) : 0;
+  return base + new_ == 0 ? 0 : 2 * base * new_ / (base + new_);
 }
 
 /* How often one class was right, was predicted, and was there. */

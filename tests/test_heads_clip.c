@@ -371,7 +371,7 @@ static void test_checkpoints(void) {
   }
 
   /* A file on the disk, and none. */
-  const char *path = "/tmp/fvgpt_head.safetensors";
+  const char *path = "build/test-heads.safetensors";
   fvg_head_checkpoint k, y;
   memset(&k, 0, sizeof k);
   k.head = fit_task(FVG_GDA, &x);

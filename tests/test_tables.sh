@@ -78,6 +78,39 @@ refused "a setting of nobody" "--choose W=1,2: none of the trainers has this set
   --choose W=1,2 --out "$work/x"
 check "a refused run leaves nothing" [ ! -e "$work/x" ]
 
+# heads: rows that train no prompts
+heads="--trainer baselines,CoOp --out $work/heads"
+check "all baselines" sh -c "'$fvgpt' tune --model '$model' --data '$data' $quick $heads >'$work/heads.txt' 2>'$work/heads.err'"
+row_of() { sed -n '/mean of/,$p' "$work/heads.txt" | grep -E "^$1 +[0-9]"; }
+check "nine rows" [ "$(sed -n '/mean of/,/^CoOp/p' "$work/heads.txt" | wc -l)" -eq 10 ]
+check "no rule for new classes is a dash" sh -c "sed -n '/mean of/,\$p' '$work/heads.txt' | grep -q -E '^LP\+\+ +[0-9.]+ +[0-9.]+ +- +- +-\$'"
+check "and null in the file" grep -q '"method": "Tip-Adapter-F", "base": [0-9.]*, "base_std": 0.0000, "new": null, "new_std": null, "H": null' "$work/heads/results.json"
+check "GDA has one" sh -c "sed -n '/mean of/,\$p' '$work/heads.txt' | grep -q -E '^GDA( +[0-9.]+){5}\$'"
+check "val chose for the probe" grep -q '^LinearProbe  *seed 1   chose c=[0-9.e+-]* on val' "$work/heads.txt"
+sums "$work/heads" >"$work/heads.sums"
+rm "$work/heads/GDA/seed1/result.json" "$work/heads/LP++/seed1/checkpoint.safetensors"
+check "what is missing is made again" sh -c "'$fvgpt' tune --model '$model' --data '$data' $quick $heads >'$work/stdout' 2>'$work/heads.err'"
+check "GDA's checkpoint is taken" grep -q 'GDA seed 1: reusing .*checkpoint' "$work/heads.err"
+sums "$work/heads" >"$work/heads2.sums"
+check "with the same bytes" cmp "$work/heads.sums" "$work/heads2.sums"
+refused "a head of other views" "was tuned with augment none, not squash" tune --model "$model" --data "$data" $quick --trainer GDA --augment squash \
+  --out "$work/heads"
+first=$(ls "$data" | grep -v mask | head -n 1)
+picture=$(ls "$data/$first"/* | head -n 1)
+classify() { "$fvgpt" classify --model "$model" --checkpoint "$work/heads/$1/seed1" "$picture" >"$work/stdout" 2>"$work/stderr"; }
+check "a head classifies" classify Tip-Adapter-F
+check "by the names in its file" [ "$(grep -c ' %  ' "$work/stdout")" -eq 4 ]
+tested() { "$fvgpt" eval --model "$model" --data "$data" --checkpoint "$work/heads/GDA/seed1" --split-half "$1" 2>/dev/null | sed 's/.*accuracy \([0-9.]*\) .*/\1/'; }
+column() { row_of "$1" | awk -v k="$2" '{ print $k }'; }
+check "eval agrees on base classes" [ "$(tested base)" = "$(column GDA 2)" ]
+check "and on new ones" [ "$(tested new)" = "$(column GDA 4)" ]
+refused "new names for a probe" "LinearProbe scores the 4 classes that it was fitted on" classify --model "$model" --checkpoint "$work/heads/LinearProbe/seed1" \
+  --classes "a cup,a hat" "$picture"
+check "ensembles are tested" [ -f "$work/heads/zero_shot_ensemble/seed1/result.json" ]
+check "a report of them" sh -c "'$fvgpt' report --model '$model' --data '$data' --runs '$work/heads' --measured 2 --pictures 1 --out '$work/heads-report' >'$work/stdout' 2>'$work/stderr'"
+check "has dashes" grep -q 'LP++</th><td>[^<]*</td><td>–</td><td>–</td>\|LP++</th>.*<td>–</td>' "$work/heads-report/index.html"
+check "and null" grep -q '"method": "GDA"' "$work/heads-report/results.json"
+
 # the paper's tables
 paper() { "$fvgpt" paper --model "$model" --data "$data" $quick "$@" --out "$work/paper" >"$work/paper.txt" 2>"$work/paper.err"; }
 rows() { sed -n "/^$1:/,/^Published/p" "$work/paper.txt" | sed '1,2d;$d'; }

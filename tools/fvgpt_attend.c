@@ -126,7 +126,7 @@ static fvg_status make_classifier(onlooker *x, const attend_options *o, char *te
   const char *const only = text;
   x->n_class = 1;
   x->label = 0;
-  if (!x->tuned.l) {
+  if (!x->tuned.l && !x->tuned.head.head) {
     return map_classifier(x->m, &x->k, FVG_ZERO_SHOT, NULL, NULL, "{}", &only, 1, &o->contrast);
   }
 
@@ -134,7 +134,7 @@ static fvg_status make_classifier(onlooker *x, const attend_options *o, char *te
   fvg_group half = FVG_BASE;
   fvg_status s = half_of_names(c, &o->learner, &x->tuned, &only, 1, &half);
   int n;
-  const char *const *tuned = fvg_learner_class_names(x->tuned.l, &n);
+  const char *const *tuned = tuned_names(&x->tuned, &n);
   int match = -1;
   if (!s) s = fvg_match_names(c, &match, &only, 1, tuned, n);
   const char **name = FVG_NEW_ARRAY(c, const char *, (size_t)n + 1);
@@ -145,9 +145,8 @@ static fvg_status make_classifier(onlooker *x, const attend_options *o, char *te
     name[n] = text;
     x->label = match >= 0 ? match : n;
     x->n_class = match >= 0 ? n : n + 1;
-    const char *prompt_template = template_of(o->learner.prompt_template, x->tuned.settings);
-    s = map_classifier(x->m, &x->k, branch_of(&x->tuned, half), x->tuned.l, x->tuned.f,
-                       prompt_template, name, x->n_class, &o->contrast);
+    s = tuned_classifier(x->m, &x->k, &x->tuned, half, o->learner.prompt_template, name,
+                         x->n_class, &o->contrast);
   }
   fvg_release(c, (void *)name);
   return s;
@@ -288,7 +287,7 @@ static fvg_status attend(fvg_clip *m, const attend_options *o, picture_list *pic
   fvg_release(c, names);
   fvg_release(c, text);
   fvg_classifier_free(x.k);
-  tuned_model_free(&x.tuned);
+  tuned_model_free(x.m, &x.tuned);
   fvg_dataset_free(&x.d);
   return s;
 }

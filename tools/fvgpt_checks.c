@@ -49,11 +49,12 @@ fvg_status check_out_folder(fvg_ctx *c, const char *path) {
   return FVG_OK;
 }
 
+const contrast_options usual_contrast = {AGAINST_BACKGROUND, {NULL, 0}};
+
 fvg_status classifier_of(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l,
                          fvg_fvgpt *f, const char *prompt_template, const char *const *name,
                          int n) {
-  const contrast_options usual = {AGAINST_BACKGROUND, {NULL, 0}};
-  return map_classifier(m, out, branch, l, f, prompt_template, name, n, &usual);
+  return map_classifier(m, out, branch, l, f, prompt_template, name, n, &usual_contrast);
 }
 
 void add_contrast_options(option_table *t, contrast_options *o) {

@@ -35,6 +35,7 @@ typedef struct contrast_options {
   text_list background;
 } contrast_options;
 void add_contrast_options(option_table *t, contrast_options *o);
+extern const contrast_options usual_contrast;
 /* A classifier whose relevance maps have this contrast. */
 fvg_status map_classifier(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l,
                           fvg_fvgpt *f, const char *prompt_template, const char *const *name,

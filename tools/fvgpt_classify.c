@@ -231,7 +231,8 @@ static fvg_status classify(fvg_clip *m, const classify_options *o, picture_list 
   fvg_ctx *c = m->ctx;
   name_list given;
   memset(&given, 0, sizeof given);
-  tuned_model tuned = {NULL, NULL, NULL};
+  tuned_model tuned;
+  memset(&tuned, 0, sizeof tuned);
   fvg_group half = FVG_BASE;
   scorer x;
   memset(&x, 0, sizeof x);
@@ -242,19 +243,17 @@ static fvg_status classify(fvg_clip *m, const classify_options *o, picture_list 
   x.n = given.n;
   if (!s && o->checkpoint) {
     s = open_checkpoint(m, &o->learner, o->checkpoint, o->exif_rotate, NULL, x.name, x.n, &tuned);
-    if (!s && !given.n) x.name = fvg_learner_class_names(tuned.l, &x.n);
+    if (!s && !given.n) x.name = tuned_names(&tuned, &x.n);
   }
   if (!s) s = half_of_names(c, &o->learner, &tuned, x.name, x.n, &half);
 
   x.l = tuned.l;
-  if (!s) {
-    const char *prompt_template = template_of(o->learner.prompt_template, tuned.settings);
-    s = classifier_of(m, &x.k, branch_of(&tuned, half), tuned.l, tuned.f, prompt_template, x.name,
-                      x.n);
-  }
+  if (!s)
+    s = tuned_classifier(m, &x.k, &tuned, half, o->learner.prompt_template, x.name, x.n,
+                         &usual_contrast);
   if (!s) s = score_pictures(&x, o, pictures);
   fvg_classifier_free(x.k);
-  tuned_model_free(&tuned);
+  tuned_model_free(m, &tuned);
   name_list_free(c, &given);
   return s;
 }

@@ -91,7 +91,8 @@ static fvg_status test_checkpoint(fvg_clip *m, const eval_options *o, fvg_group 
   fvg_ctx *c = m->ctx;
   const fvg_dataset_card *card = task->dataset->card;
   const char *const *name = task->class_name;
-  tuned_model tuned = {NULL, NULL, NULL};
+  tuned_model tuned;
+  memset(&tuned, 0, sizeof tuned);
   fvg_status s = open_checkpoint(m, &o->learner, o->checkpoint, o->data.exif_rotate, card, name,
                                  task->n_class, &tuned);
   if (!s) s = half_of_names(c, &o->learner, &tuned, name, task->n_class, &half);
@@ -103,16 +104,14 @@ static fvg_status test_checkpoint(fvg_clip *m, const eval_options *o, fvg_group 
   }
 
   fvg_classifier *k = NULL;
-  if (!s) {
-    const char *prompt_template = template_of(o->learner.prompt_template, tuned.settings);
-    s = classifier_of(m, &k, branch_of(&tuned, half), tuned.l, tuned.f, prompt_template, name,
-                      task->n_class);
-  }
+  if (!s)
+    s = tuned_classifier(m, &k, &tuned, half, o->learner.prompt_template, name, task->n_class,
+                         &usual_contrast);
   fvg_score score;
   if (!s) s = fvg_classifier_test(k, &score, task);
   if (!s) s = print_score(c, o, task->n_class, &score);
   fvg_classifier_free(k);
-  tuned_model_free(&tuned);
+  tuned_model_free(m, &tuned);
   return s;
 }
 

@@ -205,7 +205,9 @@ void vary_learner(const fvg_method *method, const variations *own, fvg_option op
 }
 
 /* ---- checkpoints ---- */
-void tuned_model_free(tuned_model *x) {
+void tuned_model_free(fvg_clip *m, tuned_model *x) {
+  if (m) fvg_head_checkpoint_free(m, &x->head);
+  fvg_head_free(x->for_new);
   fvg_weights_close(x->settings);
   fvg_fvgpt_free(x->f);
   fvg_learner_free(x->l);
@@ -216,10 +218,26 @@ void checkpoint_in(const char *folder, char *path, size_t size) {
   snprintf(path, size, "%s/checkpoint.safetensors", folder);
 }
 
+/* Is the file a head's?  What is no file of tensors is told of elsewhere. */
+static int is_head_file(fvg_clip *m, const char *path) {
+  fvg_source source;
+  fvg_weights *w = NULL;
+  fvg_status s = fvg_source_file(m->ctx, &source, path);
+  if (!s) s = fvg_weights_open(m->ctx, &w, &source);
+  const int is_head = !s && fvg_weights_metadata(w, "head") != NULL;
+  fvg_weights_close(w);
+  return is_head;
+}
+
+static fvg_status open_tuned_file(fvg_clip *m, const char *path, tuned_model *x) {
+  if (is_head_file(m, path)) return fvg_head_checkpoint_load(m, &x->head, path);
+  return fvg_checkpoint_load(m, &x->l, &x->f, &x->settings, path);
+}
+
 fvg_status open_tuned(fvg_clip *m, const char *folder, tuned_model *x) {
   char path[1200];
   checkpoint_in(folder, path, sizeof path);
-  return fvg_checkpoint_load(m, &x->l, &x->f, &x->settings, path);
+  return open_tuned_file(m, path, x);
 }
 
 /* A file, or the one in a folder. */
@@ -237,7 +255,7 @@ static fvg_status open_file_or_folder(fvg_clip *m, const char *path, tuned_model
     return fvg_fail(m->ctx, FVG_E_IO,
                     "%.300s: neither a file nor a folder with a checkpoint.safetensors", path);
   }
-  return fvg_checkpoint_load(m, &x->l, &x->f, &x->settings, path);
+  return open_tuned_file(m, path, x);
 }
 
 static fvg_status unknown_method(fvg_ctx *c, const char *name) {
@@ -278,7 +296,8 @@ fvg_status open_checkpoint(fvg_clip *m, const learner_options *o, const char *ch
                            int n, tuned_model *x) {
   if (o->trainer) return open_published(m, o, checkpoint, card, name, n, &x->l);
   fvg_status s = open_file_or_folder(m, checkpoint, x);
-  if (!s && !exif_rotate && fvg_weights_metadata(x->settings, "exif_rotate")) {
+  const fvg_weights *settings = x->head.head ? x->head.settings : x->settings;
+  if (!s && !exif_rotate && fvg_weights_metadata(settings, "exif_rotate")) {
     fvg_log(m->ctx, 0,
             "%s was tuned with --exif-rotate; without it turned pictures are seen otherwise than "
             "in training",
@@ -297,6 +316,80 @@ const char *template_of(const char *given, const fvg_weights *settings) {
   const char *tuned = settings ? fvg_weights_metadata(settings, "template") : NULL;
   if (given) return given;
   return tuned ? tuned : "a photo of a {}.";
+}
+
+/* ---- classifiers ---- */
+/* Which of a head's classes the names are: match[i], -1 for none.  The head as it is scores its own
+   classes in their order alone. */
+static int is_own_list(const int *match, int n, int n_tuned) {
+  for (int i = 0; i < n; i++) {
+    if (match[i] != i) return 0;
+  }
+  return n == n_tuned;
+}
+
+static int are_all_new(const int *match, int n) {
+  for (int i = 0; i < n; i++) {
+    if (match[i] >= 0) return 0;
+  }
+  return 1;
+}
+
+/* The head for names that it has seen no pictures of, in x->for_new. */
+static fvg_status head_for_new(fvg_clip *m, tuned_model *x, const char *prompt_template,
+                               const char *const *name, int n) {
+  const char *own = x->head.prompt_template;
+  if (!prompt_template && *own) prompt_template = own;
+  float *text = FVG_NEW_ARRAY(m->ctx, float, (size_t)n * (size_t)m->embed_dim);
+  fvg_status s = text ? fvg_clip_encode_classes(m, text, prompt_template, name, n) : FVG_E_NOMEM;
+  if (!s) s = fvg_head_for_new(x->head.head, &x->for_new, text, n);
+  fvg_release(m->ctx, text);
+  return s;
+}
+
+/* The head that scores these names. */
+static fvg_status head_of_names(fvg_clip *m, tuned_model *x, const char *prompt_template,
+                                const char *const *name, int n, fvg_head **head) {
+  fvg_ctx *c = m->ctx;
+  int n_tuned;
+  const char *const *tuned = tuned_names(x, &n_tuned);
+  const fvg_head_kind kind = fvg_head_is(x->head.head);
+  int *match = FVG_NEW_ARRAY(c, int, (size_t)n);
+  fvg_status s = match ? fvg_match_names(c, match, name, n, tuned, n_tuned) : FVG_E_NOMEM;
+  *head = x->head.head;
+  if (!s && !is_own_list(match, n, n_tuned)) {
+    if (are_all_new(match, n) && fvg_head_knows_new(kind)) {
+      s = head_for_new(m, x, prompt_template, name, n);
+      *head = x->for_new;
+    } else {
+      s = fvg_fail(c, FVG_E_ARG,
+                   "%s scores the %d classes that it was fitted on, all and in their order%s; leave "
+                   "--classes out",
+                   fvg_head_name(kind), n_tuned,
+                   fvg_head_knows_new(kind) ? ", or lists of new ones alone" : "");
+    }
+  }
+  fvg_release(c, match);
+  return s;
+}
+
+fvg_status tuned_classifier(fvg_clip *m, fvg_classifier **out, tuned_model *x, fvg_group half,
+                            const char *prompt_template, const char *const *name, int n,
+                            const contrast_options *contrast) {
+  if (!x->head.head) {
+    return map_classifier(m, out, branch_of(x, half), x->l, x->f,
+                          template_of(prompt_template, x->settings), name, n, contrast);
+  }
+  fvg_classifier_desc desc;
+  memset(&desc, 0, sizeof desc);
+  fvg_status s = head_of_names(m, x, prompt_template, name, n, &desc.head);
+  return s ? s : fvg_classifier_new(m, out, name, n, &desc);
+}
+
+const char *const *tuned_names(const tuned_model *x, int *n) {
+  if (x->l) return fvg_learner_class_names(x->l, n);
+  *n = x->head.n_class;
+  return x->head.class_name;
 }
 
 /* ---- class names ---- */
@@ -321,9 +414,9 @@ static void list_names(const char *const *name, int n, const int *match, int tun
 /* Compares the names with those that the learner was tuned on. */
 fvg_status half_of_names(fvg_ctx *c, const learner_options *o, const tuned_model *x,
                          const char *const *name, int n, fvg_group *half) {
-  if (!x->l || o->trainer) return FVG_OK;
+  if ((!x->l && !x->head.head) || o->trainer) return FVG_OK;
   int n_tuned;
-  const char *const *tuned = fvg_learner_class_names(x->l, &n_tuned);
+  const char *const *tuned = tuned_names(x, &n_tuned);
   int *match = FVG_NEW_ARRAY(c, int, (size_t)n);
   fvg_status s = FVG_E_NOMEM;
   if (match) s = fvg_match_names(c, match, name, n, tuned, n_tuned);

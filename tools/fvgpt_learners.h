@@ -3,6 +3,7 @@
 #ifndef FVGPT_LEARNERS_H
 #define FVGPT_LEARNERS_H
 
+#include "fvgpt_checks.h"
 #include "fvgpt_options.h"
 #include "fvgpt_variations.h"
 
@@ -66,8 +67,10 @@ typedef struct tuned_model {
   fvg_learner *l;
   fvg_fvgpt *f;
   fvg_weights *settings;             /* NULL for a published trainer's file                      */
+  fvg_head_checkpoint head;          /* of a head; l and f are NULL then                         */
+  fvg_head *for_new;                 /* the head for the new classes that are being scored       */
 } tuned_model;
-void tuned_model_free(tuned_model *x);
+void tuned_model_free(fvg_clip *m, tuned_model *x);
 
 /* The path of the checkpoint in a folder that tune made. */
 void checkpoint_in(const char *folder, char *path, size_t size);
@@ -82,7 +85,15 @@ fvg_branch branch_of(const tuned_model *x, fvg_group half);
    given) before both. */
 const char *template_of(const char *given, const fvg_weights *settings);
 
+/* A classifier of n names by what was tuned, or by zero-shot CLIP where nothing was.  A head knows
+   its own list of classes; for new ones it is made anew, if its kind can. */
+fvg_status tuned_classifier(fvg_clip *m, fvg_classifier **out, tuned_model *x, fvg_group half,
+                            const char *prompt_template, const char *const *name, int n,
+                            const contrast_options *contrast);
+
 /* ---- class names ---- */
+/* The names that a checkpoint was tuned on. */
+const char *const *tuned_names(const tuned_model *x, int *n);
 /* FVG_BASE if all of n names are among those that the learner was tuned on, else FVG_NEW; a note
    says which are which.  A published trainer's file does not tell its classes, nor does plain
    CLIP: there *half stays as it is. */

@@ -118,7 +118,7 @@ static fvg_status measure_cost(tuning *t, int row, double cost[N_COST]) {
   cost[COST_MEMORY] = c ? (double)fvg_mem_peak(c) / 1e6 : 0;
   if (s && c) fvg_fail(t->m->ctx, s, "%s", fvg_error(c));
   fvg_task_free(&task);
-  tuned_model_free(&x);
+  tuned_model_free(t->m, &x);
   fvg_clip_free(m);
   fvg_free(c);
   return s;
@@ -213,7 +213,7 @@ static fvg_status measure_shift_of_row(tuning *t, int entry, int row, const fvg_
     tuned_model x;
     s = open_row(t, t->m, entry, row, t->seed[i], &x);
     if (!s) s = measure_shift(t, &x, task, &d_fg);
-    tuned_model_free(&x);
+    tuned_model_free(t->m, &x);
     sum += d_fg;
     squares += d_fg * d_fg;
   }

@@ -1,6 +1,8 @@
 /* results.json of a report; see fvgpt_report_page.h. */
 #include "fvgpt_report_page.h"
 
+#include <math.h>
+
 static const char *const map_key[N_MAP] = {"relevance", "gradcam", "attention"};
 static const char *const measure_key[N_MEASURE] = {"inside", "hottest", "iou"};
 static const char *const trust_key[N_TRUST] = {"mean_good", "mean_bad", "auc", "auc_target"};
@@ -57,7 +59,8 @@ static void put_scores(document *t, const study *x) {
     for (int k = 0; k < x->n_test + x->has_h; k++) {
       put(t, ", \"");
       put_escaped(t, k < x->n_test ? x->test[k] : "H", 0);
-      put(t, "\": %.*f", SCORE_DIGITS, row->mean[k]);
+      if (isnan(row->mean[k])) put(t, "\": null");
+      else put(t, "\": %.*f", SCORE_DIGITS, row->mean[k]);
       if (row->deviation[k] < 0) continue;
       put(t, ", \"");
       put_escaped(t, k < x->n_test ? x->test[k] : "H", 0);

@@ -102,7 +102,8 @@ static const char *const map_title[N_MAP] = {"Relevance", "Grad-CAM", "CLS atten
 /* Puts a number in its cell, bold when it is the best, with its deviation unless that is
    negative. */
 static void put_cell(document *t, double value, double deviation, int digits, int best) {
-  put(t, best ? "<td><b>%.*f</b>" : "<td>%.*f", digits, value);
+  if (value != value) put(t, "<td>–");
+  else put(t, best ? "<td><b>%.*f</b>" : "<td>%.*f", digits, value);
   if (deviation >= 0) put(t, " <small>± %.*f</small>", digits, deviation);
   put(t, "</td>");
 }
@@ -153,9 +154,10 @@ static double rounded(double score) { return floor(100 * score + 0.5); }
 
 /* Is no other row's score better, as it is printed? */
 static int is_best(const study *x, int row, int column) {
+  if (isnan(x->row[row].mean[column])) return 0;
   const double own = rounded(x->row[row].mean[column]);
   for (int i = 0; i < x->n_row; i++) {
-    if (rounded(x->row[i].mean[column]) > own) return 0;
+    if (!isnan(x->row[i].mean[column]) && rounded(x->row[i].mean[column]) > own) return 0;
   }
   return 1;
 }

@@ -1,6 +1,7 @@
 /* What tune left; see fvgpt_report_runs.h. */
 #include "fvgpt_report_runs.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -30,13 +31,19 @@ static void set_title(model *w) {
   snprintf(w->title, sizeof w->title, "%s%.*s%s%.40s", lead, n, at, *more ? ", " : "", more);
 }
 
+/* Heads, and zero-shot CLIP with other words, have accuracies in the table and nothing else: no
+   prompts, no gates, no masks. */
+static int is_baseline(const char *name) {
+  return fvg_head_find(name) >= 0 || !strcmp(name, "zero_shot_ensemble");
+}
+
 /* The rows that have checkpoints are looked at, as many as there is room for. */
 static fvg_status list_models(study *x) {
   x->model = FVG_NEW_ARRAY(x->m->ctx, model, MOST_MODELS);
   if (!x->model) return FVG_E_NOMEM;
   for (int i = 0; i < x->n_row; i++) {
     const char *name = x->row[i].name;
-    if (is_ablation(name)) continue;
+    if (is_ablation(name) || is_baseline(name)) continue;
     if (x->n_model == MOST_MODELS) {
       x->n_left_out++;
       continue;
@@ -111,11 +118,21 @@ static void read_tests(study *x, const fvg_json *j, int row) {
   }
 }
 
+/* A number, or NaN for null, which a head has where it knows no classes. */
+static int read_mean(const fvg_json *j, int object, const char *name, double *out) {
+  const int at = fvg_json_find(j, object, name);
+  if (at >= 0 && j->value[at].type == FVG_JSON_NULL) {
+    *out = NAN;
+    return 1;
+  }
+  return json_number(j, object, name, out);
+}
+
 /* Returns the name of the test that is missing, NULL when all are there. */
 static const char *read_row(const study *x, const fvg_json *j, int at, score_row *row) {
   for (int k = 0; k < x->n_test + x->has_h; k++) {
     const char *name = k < x->n_test ? x->test[k] : "H";
-    if (!json_number(j, at, name, &row->mean[k])) return name;
+    if (!read_mean(j, at, name, &row->mean[k])) return name;
     char key[KEY_BYTES + 8];
     snprintf(key, sizeof key, "%s_std", name);
     if (!json_number(j, at, key, &row->deviation[k])) row->deviation[k] = -1;

@@ -170,7 +170,8 @@ static fvg_status measure_group(study *x, int number, int at, const tuned_model 
 }
 
 static fvg_status measure_zero_shot(study *x) {
-  const tuned_model nothing = {NULL, NULL, NULL};
+  tuned_model nothing;
+  memset(&nothing, 0, sizeof nothing);
   fvg_status s = FVG_OK;
   for (int at = 0; !s && at < x->n_group; at++) s = measure_group(x, 0, at, &nothing, 0);
   return s;
@@ -183,7 +184,8 @@ static fvg_status measure_seed(study *x, int number, int run) {
   for (int at = 0; !s && at < x->n_group; at++) {
     const int is_other = at > 0 && is_dpc(w);
     char folder[1100];
-    tuned_model tuned = {NULL, NULL, NULL};
+    tuned_model tuned;
+    memset(&tuned, 0, sizeof tuned);
     folder_of(x, w, run, is_other, folder, sizeof folder);
     s = open_tuned(x->m, folder, &tuned);
     if (!s) s = check_checkpoint(x, w, &tuned);
@@ -192,7 +194,7 @@ static fvg_status measure_seed(study *x, int number, int run) {
       if (run == 0 && at == 0) list_settings(w, tuned.settings);
       s = measure_group(x, number, at, &tuned, run);
     }
-    tuned_model_free(&tuned);
+    tuned_model_free(x->m, &tuned);
   }
   return s;
 }
@@ -257,10 +259,11 @@ static fvg_status look_for_checkpoints(study *x, const model *w) {
   }
 
   folder_of(x, w, 0, 0, folder, sizeof folder);
-  tuned_model tuned = {NULL, NULL, NULL};
+  tuned_model tuned;
+  memset(&tuned, 0, sizeof tuned);
   fvg_status s = open_tuned(x->m, folder, &tuned);
   if (!s) s = check_checkpoint(x, w, &tuned);
-  tuned_model_free(&tuned);
+  tuned_model_free(x->m, &tuned);
   return s;
 }
 

@@ -1,6 +1,7 @@
 /* Plans and results; see fvgpt_results.h. */
 #include "fvgpt_results.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -318,7 +319,7 @@ static void result_path(const tuning *t, int entry, int row, int run, char *path
   snprintf(path, size, "%s/result.json", folder);
 }
 
-/* Accuracies are strings with 17 digits, which strtod reads back exactly; readers of JSON need not
+/* Accuracies, "none" where a row has no rule for such classes, are strings with 17 digits, which strtod reads back exactly; readers of JSON need not
    read numbers so. */
 fvg_status write_result(tuning *t, int row, int run) {
   char path[1300], mark[MARK_BYTES];
@@ -332,7 +333,9 @@ fvg_status write_result(tuning *t, int row, int run) {
   for (int i = 0; i < count_tests(t, run); i++) {
     put(&d, i ? ", \"" : "\"");
     put_escaped(&d, t->test[i].name, 0);
-    put(&d, "\": \"%.17g\"", t->result[row][run][i]);
+    const double accuracy = t->result[row][run][i];
+    if (accuracy == accuracy) put(&d, "\": \"%.17g\"", accuracy);
+    else put(&d, "\": \"none\"");
   }
   put(&d, "},\n \"loss\": [");
   put_losses(&d, t->curve[row][run]);
@@ -355,9 +358,10 @@ static int read_accuracies(tuning *t, const fvg_json *j, int row, int run) {
   for (int i = 0; i < count_tests(t, run); i++) {
     if (at < 0) return 0;
     const char *text = j->value[at].string;
+    const int is_none = !strcmp(text, "none");
     char *end;
-    t->result[row][run][i] = strtod(text, &end);
-    if (end == text || *end) return 0;
+    t->result[row][run][i] = is_none ? NAN : strtod(text, &end);
+    if (!is_none && (end == text || *end)) return 0;
     at = j->value[at].next;
   }
   return at < 0;
@@ -367,7 +371,6 @@ static fvg_status read_losses(tuning *t, const fvg_json *j, int row, int run) {
   document d = new_document(t->c);
   for (int at = json_first(j, 0, "loss"); at >= 0; at = j->value[at].next)
     put(&d, d.n ? " %.6g" : "%.6g", j->value[at].number);
-  fvg_release(t->c, t->curve[row][run]);
   t->curve[row][run] = d.text;
   return d.status;
 }
@@ -387,13 +390,19 @@ static int is_marked(const fvg_json *j, const char *key, const char *mark) {
   return json_text(j, 0, key, text, sizeof text) && !strcmp(text, mark);
 }
 
+static void forget_result(tuning *t, int row, int run) {
+  fvg_release(t->c, t->curve[row][run]);
+  t->curve[row][run] = NULL;
+  t->has_result[row][run] = 0;
+  memset(&t->chosen[row][run], 0, sizeof t->chosen[row][run]);
+}
+
 /* stage: the mark that the result must have; NULL: any.  A file that is no JSON is as good as
    none. */
 static fvg_status read_marked(tuning *t, int entry, int row, int run, const char *stage) {
   char path[1300];
   fvg_json j;
-  t->has_result[row][run] = 0;
-  memset(&t->chosen[row][run], 0, sizeof t->chosen[row][run]);
+  forget_result(t, row, run);
   result_path(t, entry, row, run, path, sizeof path);
   if (!fvg_file_exists(path)) return FVG_OK;
   fvg_status s = load_json(t->c, &j, path);
@@ -418,7 +427,7 @@ static int has_checkpoint(const tuning *t, int entry, int row, int run) {
   char folder[1280], path[1400];
   result_folder(t, entry, row, run, folder, sizeof folder);
   checkpoint_in(folder, path, sizeof path);
-  if (r->method && !fvg_file_exists(path)) return 0;
+  if ((r->method || r->head) && !fvg_file_exists(path)) return 0;
   if (!r->dpc) return 1;
   snprintf(folder + strlen(folder), sizeof folder - strlen(folder), "/new");
   checkpoint_in(folder, path, sizeof path);
@@ -428,13 +437,12 @@ static int has_checkpoint(const tuning *t, int entry, int row, int run) {
 fvg_status reuse_result(tuning *t, int row, int run) {
   const int entry = (int)(t->at - t->entry);
   char path[1300], mark[MARK_BYTES];
-  t->has_result[row][run] = 0;
-  memset(&t->chosen[row][run], 0, sizeof t->chosen[row][run]);
+  forget_result(t, row, run);
   result_path(t, entry, row, run, path, sizeof path);
   if (!fvg_file_exists(path) || !has_checkpoint(t, entry, row, run)) return FVG_OK;
   mark_of_result(t, &t->row[row], run, &t->task, mark);
   fvg_status s = read_marked(t, entry, row, run, mark);
-  const int is_stage = t->row[row].method != NULL;
+  const int is_stage = t->row[row].method || t->row[row].head;
   if (!s && is_stage && t->has_result[row][run]) {
     char name[RUN_BYTES];
     name_run(t, run, name);
@@ -445,10 +453,6 @@ fvg_status reuse_result(tuning *t, int row, int run) {
 
 void forget_results(tuning *t) {
   for (int row = 0; row < t->n_row; row++) {
-    for (int run = 0; run < t->n_seed; run++) {
-      fvg_release(t->c, t->curve[row][run]);
-      t->curve[row][run] = NULL;
-      t->has_result[row][run] = 0;
-    }
+    for (int run = 0; run < t->n_seed; run++) forget_result(t, row, run);
   }
 }

@@ -101,22 +101,26 @@ fvg_status features_of(fvg_clip *m, fvg_learner *l, test_set *x, float **f) {
   return *f ? fvg_encode_task(m, l, *f, &x->task) : FVG_E_NOMEM;
 }
 
-fvg_status score_set(fvg_clip *m, const test_set *x, const float *f, fvg_branch branch,
-                     fvg_learner *l, fvg_fvgpt *modules, const char *prompt_template,
-                     fvg_score *score) {
-  fvg_ctx *c = m->ctx;
+fvg_status score_by(fvg_ctx *c, const test_set *x, const float *f, fvg_classifier *k,
+                    fvg_score *score) {
   const int n = x->task.items.n;
   const int n_class = x->task.n_class;
   float *logits = FVG_NEW_ARRAY(c, float, (size_t)n * (size_t)n_class);
-  if (!logits) return FVG_E_NOMEM;
-
-  fvg_classifier *k = NULL;
-  fvg_status s =
-      classifier_of(m, &k, branch, l, modules, prompt_template, x->task.class_name, n_class);
-  if (!s) s = fvg_classifier_logits(k, logits, NULL, f, n);
+  fvg_status s = logits ? fvg_classifier_logits(k, logits, NULL, f, n) : FVG_E_NOMEM;
   if (!s) s = fvg_score_of(c, score, logits, x->label, n, n_class);
-  fvg_classifier_free(k);
   fvg_release(c, logits);
+  return s;
+}
+
+fvg_status score_set(fvg_clip *m, const test_set *x, const float *f, fvg_branch branch,
+                     fvg_learner *l, fvg_fvgpt *modules, const char *prompt_template,
+                     fvg_score *score) {
+  const fvg_task *task = &x->task;
+  fvg_classifier *k = NULL;
+  fvg_status s = classifier_of(m, &k, branch, l, modules, prompt_template, task->class_name,
+                               task->n_class);
+  if (!s) s = score_by(m->ctx, x, f, k, score);
+  fvg_classifier_free(k);
   return s;
 }
 

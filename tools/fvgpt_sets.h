@@ -56,6 +56,10 @@ fvg_status score_set(fvg_clip *m, const test_set *x, const float *f, fvg_branch 
                      fvg_learner *l, fvg_fvgpt *modules, const char *prompt_template,
                      fvg_score *score);
 
+/* The same by a classifier that is there. */
+fvg_status score_by(fvg_ctx *c, const test_set *x, const float *f, fvg_classifier *k,
+                    fvg_score *score);
+
 /* The cross-entropy of a row of n logits. */
 double row_cross_entropy(const float *z, int n, int label);
 /* How far a classifier's prediction for a picture, logits p, is from that for its foreground, q: a

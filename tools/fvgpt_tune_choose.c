@@ -30,9 +30,7 @@ static fvg_status train(tuning *t, const table_row *r, const seed_run *run, fvg_
 }
 
 /* ---- val ---- */
-/* The val pictures that the published few-shot lists have: min(shots, 4) of each class that the
-   methods train on. */
-static fvg_status make_val(tuning *t, const seed_run *run) {
+fvg_status make_val(tuning *t, const seed_run *run) {
   if (t->val.task.dataset) return FVG_OK;
   fvg_task_desc desc;
   memset(&desc, 0, sizeof desc);

@@ -5,6 +5,10 @@
 
 #include "fvgpt_tune_stages.h"
 
+/* Makes tuning.val, the val pictures of the published few-shot lists: min(shots, 4) of each class
+   that the methods train on. */
+fvg_status make_val(tuning *t, const seed_run *run);
+
 /* Stage 1 of a row: a method. */
 fvg_status stage_method(tuning *t, int row, const seed_run *run, fvg_learner **l);
 /* FVG-PT on the tuned learner. */

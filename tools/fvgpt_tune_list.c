@@ -209,8 +209,9 @@ static fvg_status check_trainer(fvg_ctx *c, const char *name, int is_fvgpt, int 
   if (!*method) {
     return fvg_fail(c, FVG_E_ARG,
                     "--trainer %s: CoOp, KgCoOp, ProGrad, CoCoOp, PromptSRC, MaPLe, DAPT, DAPT_G, "
-                    "MMRL, MMRLpp, DePT_CoOp, DePT_PromptSRC, or one of them behind FVGPT_ or DPC_ "
-                    "is expected",
+                    "MMRL, MMRLpp, DePT_CoOp, DePT_PromptSRC, or one of them behind FVGPT_ or DPC_, "
+                    "or LinearProbe, LP++, CLIP-Adapter, Tip-Adapter, Tip-Adapter-F, GDA, "
+                    "zero_shot_ensemble or baselines is expected",
                     name);
   }
 
@@ -227,7 +228,29 @@ static fvg_status check_trainer(fvg_ctx *c, const char *name, int is_fvgpt, int 
   return FVG_OK;
 }
 
+/* Zero-shot CLIP with several templates, heads, and all of them as "baselines"; 0: the name is none
+   of these. */
+static int add_baseline(tuning *t, const char *name) {
+  const int is_all = !strcmp(name, "baselines");
+  const int is_ensemble = !strcmp(name, "zero_shot_ensemble");
+  int n_added = 0;
+  if (is_all || is_ensemble) {
+    table_row *r = add_row(t, "zero_shot_ensemble", NULL, -1);
+    if (r) r->ensemble = 1;
+    n_added++;
+  }
+  for (int kind = 0; fvg_head_name((fvg_head_kind)kind); kind++) {
+    const char *head_name = fvg_head_name((fvg_head_kind)kind);
+    if (!is_all && strcmp(head_name, name)) continue;
+    table_row *r = add_row(t, head_name, NULL, -1);
+    if (r) r->head = 1 + kind;
+    n_added++;
+  }
+  return n_added;
+}
+
 fvg_status add_trainer(tuning *t, fvg_ctx *c, const char *name) {
+  if (add_baseline(t, name)) return FVG_OK;
   const int is_fvgpt = !strncmp(name, "FVGPT_", 6);
   const int is_dpc = !strncmp(name, "DPC_", 4);
   const fvg_method *method;

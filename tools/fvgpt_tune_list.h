@@ -51,7 +51,9 @@ enum { MAX_SEEDS = 64, MAX_ROWS = 96, MAX_TESTS = 16, MAX_ENTRIES = 64, MAX_STAG
    modules left out (its Table 3), or trained otherwise. */
 typedef struct table_row {
   char name[96];
-  const fvg_method *method;          /* NULL: zero-shot                                          */
+  const fvg_method *method;          /* NULL: zero-shot, or a head                               */
+  int head;                          /* 1 + fvg_head_kind; 0: none                               */
+  int ensemble;                      /* zero-shot CLIP with several templates                    */
   int backbone;                      /* of FVG-PT and DPC: the row whose learner it sits on;
                                         else -1                                                  */
   int dpc, no_frg, no_fdc, no_pc;
@@ -127,6 +129,7 @@ typedef struct tuning {
 
   /* Views; all that are there belong to the tuning (fvgpt_tune_stages.h). */
   fvg_views *plain_views;            /* plain CLIP's, shared by the entry's seeds and stages     */
+  fvg_views *head_views;             /* shared by its heads                                      */
   fvg_views *inverted_views;         /* the same with inverted masks                             */
   fvg_views *backbone_views;         /* of the backbone at work, if it has its own image tower   */
   fvg_views *stage_views[MAX_STAGE_VIEWS];         /* each of the stage that asked for them      */

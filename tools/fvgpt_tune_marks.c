@@ -127,14 +127,18 @@ uint64_t mark_model(uint64_t h, const fvg_clip *m) {
 
 /* ---- the pictures ---- */
 /* The mark is that of the images' paths and labels, wherever the files lie. */
-static void set_images(fvg_settings *x, const fvg_items *items) {
+static uint64_t mark_of_items(const fvg_items *items) {
   uint64_t h = mark_start;
   for (int i = 0; i < items->n; i++) {
     const fvg_item *item = &items->item[i];
     h = mark_text(h, item->path);
     h = mark_bytes(h, &item->label, sizeof item->label);
   }
-  set_mark(x, "images", h);
+  return h;
+}
+
+static void set_images(fvg_settings *x, const fvg_items *items) {
+  set_mark(x, "images", mark_of_items(items));
 }
 
 /* What the masks say, in whatever way it is written.  A file that cannot be read is told of
@@ -293,6 +297,24 @@ void mark_of(const fvg_settings *x, const fvg_learner *l, const table_row *r,
   print_mark(mark, MARK_BYTES, mark_learner(h, l, r));
 }
 
+void describe_head(tuning *t, const table_row *r, int run, const fvg_task *task, description *d) {
+  fvg_settings *x = &d->settings;
+  const char *prompt_template = t->o->learner.prompt_template;
+  if (!prompt_template && t->d->card) prompt_template = t->d->card->prompt_template;
+  x->n = 0;
+  set_model(x, t->m);
+  set_images(x, &task->items);
+  set_towers(x, t->m);
+  fvg_settings_set(x, "row", r->name);
+  fvg_settings_set_number(x, "seed", t->seed[run]);
+  fvg_settings_set_number(x, "shots", t->at->shots);
+  fvg_settings_set(x, "augment", t->o->augment);
+  fvg_settings_set(x, "template", template_of(prompt_template, NULL));
+  fvg_settings_set(x, "fitted_on", t->train_half == FVG_BASE ? "base" : "all");
+  set_mark(x, "val", mark_of_items(&t->d->val));
+  if (t->o->data.exif_rotate) fvg_settings_set(x, "exif_rotate", "on");
+}
+
 static uint64_t mark_settings(uint64_t h, const fvg_settings *x) {
   for (int i = 0; i < x->n; i++) {
     h = mark_text(h, x->entry[i].key);
@@ -305,10 +327,9 @@ void mark_of_result(tuning *t, const table_row *r, int run, const fvg_task *task
                     char mark[MARK_BYTES]) {
   description about;
   uint64_t h = mark_model(mark_text(mark_start, r->name), t->m);
-  if (r->method) {
-    describe(t, r, run, task, &about);
-    h = mark_settings(h, &about.settings);
-  }
+  if (r->method) describe(t, r, run, task, &about);
+  else describe_head(t, r, run, task, &about);
+  if (r->method || r->head) h = mark_settings(h, &about.settings);
   if (r->backbone >= 0) {
     describe(t, &t->row[r->backbone], run, task, &about);
     h = mark_settings(h, &about.settings);
@@ -329,6 +350,7 @@ static const char *meaning_of_mark(const char *key) {
     {"towers", "on another model"},
     {"images", "on other pictures"},
     {"masks", "with other masks or another --masks"},
+    {"val", "with other val pictures"},
     {"own_masks", "with another --background, --background-template or --quick"},
   };
   for (size_t i = 0; i < sizeof mark / sizeof *mark; i++) {
@@ -384,4 +406,11 @@ fvg_status check_settings(const tuning *t, const char *path, const fvg_weights *
     if (s) return s;
   }
   return check_unusual(c, path, w, x);
+}
+
+fvg_status check_head_settings(fvg_ctx *c, const char *path, const fvg_weights *w,
+                               const fvg_settings *x) {
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < x->n; i++) s = check_setting(c, path, w, &x->entry[i]);
+  return s ? s : check_unusual(c, path, w, x);
 }

@@ -50,6 +50,8 @@ void free_backbone_views(tuning *t) {
 void free_entry_views(tuning *t) {
   fvg_views_free(t->plain_views);
   fvg_views_free(t->inverted_views);
+  fvg_views_free(t->head_views);
+  t->head_views = NULL;
   t->plain_views = NULL;
   t->inverted_views = NULL;
 }

@@ -8,6 +8,7 @@
 
 #include "fvgpt_columns.h"
 #include "fvgpt_print.h"
+#include "fvgpt_tune_heads.h"
 #include "fvgpt_tune_marks.h"
 
 /* Tests on base and on new classes have a harmonic mean. */
@@ -34,6 +35,15 @@ static int name_width(const tuning *t) {
   int width = column_width(24, t->at->key);
   for (int row = 0; row < t->n_row; row++) width = column_width(width, t->row[row].name);
   return width;
+}
+
+/* A head that has no rule for new classes has no number there: NaN. */
+static int is_there(double value) { return value == value; }
+
+/* Prints a number in so many columns, or a dash where there is none. */
+static void print_number(double value, int width) {
+  if (is_there(value)) printf(" %*.2f", width, value);
+  else printf(" %*s", width, "-");
 }
 
 /* ---- lines while it works ---- */
@@ -67,9 +77,25 @@ static void list_choices(const tuning *t, const table_row *r, char *text, size_t
   }
 }
 
+/* What a row without prompts is made of. */
+static void print_untuned_setting(const tuning *t, const table_row *r) {
+  if (r->ensemble) {
+    print(stdout, "settings    %s: the 7 templates that CLIP's authors selected, and the set's own\n",
+          r->name);
+    return;
+  }
+  const int n = head_crops(t);
+  print(stdout, "settings    %s: on %d view%s of each picture%s\n", r->name, n, n > 1 ? "s" : "",
+        t->d->val.n ? ", settings chosen on val" : "; no val pictures, so settings are as published");
+}
+
 static fvg_status print_setting(const tuning *t, const table_row *r) {
   static const char *const protocol[] = {"base to new", "few-shot", "cross-data"};
   const learner_options *o = &t->o->learner;
+  if (!r->method) {
+    print_untuned_setting(t, r);
+    return FVG_OK;
+  }
   fvg_option option[MAX_OPTIONS];
   fvg_learner_desc desc;
   fvg_status s =
@@ -111,11 +137,17 @@ void print_row(const tuning *t, int row, int run) {
   const int n_test = count_tests(t, run);
   char name[RUN_BYTES];
   name_run(t, run, name);
-  if (!n_test && !t->row[row].method) return;
+  if (!n_test && !is_tuned(&t->row[row])) return;
   print(stdout, "%-11s %-*s", t->row[row].name, t->n_fold ? 14 : 8, name);
   if (!n_test) print_untested(t, row, run);
-  for (int i = 0; i < n_test; i++) print(stdout, "  %s %6.2f", t->test[i].name, result[i]);
-  if (has_h(t)) printf("  H %6.2f", fvg_harmonic_mean(result[0], result[1]));
+  for (int i = 0; i < n_test; i++) {
+    print(stdout, "  %s", t->test[i].name);
+    print_number(result[i], 6);
+  }
+  if (has_h(t)) {
+    printf("  H");
+    print_number(fvg_harmonic_mean(result[0], result[1]), 6);
+  }
   printf("\n");
   fflush(stdout);
 }
@@ -153,7 +185,8 @@ static void put_number(document *d, const char *lead, const char *name, const ch
                        double value) {
   put(d, "%s\"", lead);
   put_escaped(d, name, 0);
-  put(d, "%s\": %.4f", suffix, value);
+  if (is_there(value)) put(d, "%s\": %.4f", suffix, value);
+  else put(d, "%s\": null", suffix);
 }
 
 /* Is there no further row of this or another seed? */
@@ -180,7 +213,7 @@ static void put_row(document *d, const tuning *t, int row, int run) {
   put(d, "  {\"method\": \"%s\", ", t->row[row].name);
   put_run(d, t, run);
   for (int k = 0; k < t->n_test; k++) put_number(d, ", ", t->test[k].name, "", r[k]);
-  if (has_h(t)) put(d, ", \"H\": %.4f", fvg_harmonic_mean(r[0], r[1]));
+  if (has_h(t)) put_number(d, ", ", "H", "", fvg_harmonic_mean(r[0], r[1]));
   put_chosen(d, &t->chosen[row][run]);
   put(d, "}%s\n", is_last(t, run, row) ? "" : ",");
 }
@@ -278,13 +311,15 @@ static void write_means(document *d, tuning *t, int entry, int row) {
     mean[i] = mean_of(t, row, i, &deviation[i]);
     put_number(d, ", ", t->test[i].name, "", mean[i]);
     put_number(d, ", ", t->test[i].name, "_std", deviation[i]);
-    printf(" %*.2f %6.2f", test_width(t, i), mean[i], deviation[i]);
+    print_number(mean[i], test_width(t, i));
+    print_number(deviation[i], 6);
   }
   if (has_h(t)) {
     const double h = fvg_harmonic_mean(mean[0], mean[1]);
     mean_of(t, row, t->n_test, &deviation[t->n_test]);
-    put(d, ", \"H\": %.4f, \"H_std\": %.4f", h, deviation[t->n_test]);
-    printf(" %6.2f", h);
+    put_number(d, ", ", "H", "", h);
+    put_number(d, ", ", "H", "_std", deviation[t->n_test]);
+    print_number(h, 6);
   }
   put(d, "}%s\n", row == t->n_row - 1 ? "" : ",");
   printf("\n");
@@ -361,12 +396,12 @@ static void write_columns(document *d, const tuning *t, int entry, const double 
   put(d, "\": {");
   for (int i = 0; i < t->n_test; i++) {
     put_number(d, i ? ", " : "", t->test[i].name, "", mean[i]);
-    printf(" %6.2f", mean[i]);
+    print_number(mean[i], 6);
   }
   if (has_h(t)) {
     const double h = fvg_harmonic_mean(mean[0], mean[1]);
-    put(d, ", \"H\": %.4f", h);
-    printf(" %6.2f", h);
+    put_number(d, ", ", "H", "", h);
+    print_number(h, 6);
   }
   put(d, "}");
   printf("%*s", entry_width(t, entry) - numbers_width(t), "");
@@ -380,14 +415,18 @@ static void write_averages(document *d, const tuning *t, const double *average) 
     const double base = average[0];
     const double new_ = average[1];
     const double h = fvg_harmonic_mean(base, new_);
-    put(d, "\"base\": %.4f, \"new\": %.4f, \"H\": %.4f", base, new_, h);
-    printf(" %6.2f %6.2f %6.2f", base, new_, h);
+    put_number(d, "", "base", "", base);
+    put_number(d, ", ", "new", "", new_);
+    put_number(d, ", ", "H", "", h);
+    print_number(base, 6);
+    print_number(new_, 6);
+    print_number(h, 6);
   } else {
     const int first = t->n_target ? 1 : 0;
     double sum = 0;
     for (int i = first; i < t->n_test; i++) sum += average[i] / (t->n_test - first);
-    put(d, "\"accuracy\": %.4f", sum);
-    printf(" %6.2f", sum);
+    put_number(d, "", "accuracy", "", sum);
+    print_number(sum, 6);
   }
   put(d, "}");
 }

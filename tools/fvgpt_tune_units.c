@@ -9,6 +9,7 @@
 #include "fvgpt_tune_all.h"
 #include "fvgpt_tune_check.h"
 #include "fvgpt_tune_choose.h"
+#include "fvgpt_tune_heads.h"
 #include "fvgpt_tune_masks.h"
 #include "fvgpt_tune_table.h"
 
@@ -118,20 +119,32 @@ static fvg_status run_row(tuning *t, int row, const seed_run *run, float *const 
 }
 
 /* ---- a unit ---- */
-static fvg_status run_zero_shot(tuning *t, int run) {
+/* A row without prompts. */
+static fvg_status run_untuned(tuning *t, int row, const seed_run *run) {
+  const table_row *r = &t->row[row];
+  const int number = run->number;
   float *plain[MAX_TESTS];
   fvg_status s = FVG_OK;
-  for (int i = 0; !s && i < count_tests(t, run); i++) {
+  if (r->head) s = run_head(t, row, run);
+  else if (r->ensemble) s = run_ensemble(t, row, number);
+  if (r->head || r->ensemble) return s ? s : keep_row(t, row, number);
+
+  for (int i = 0; !s && i < count_tests(t, number); i++) {
     s = test_encode(t->m, &t->test[i]);
     plain[i] = t->test[i].f;
   }
-  return s ? s : test_row(t, 0, run, plain, NULL, NULL);
+  return s ? s : test_row(t, row, number, plain, NULL, NULL);
 }
 
 /* A method, and FVG-PT on it as often as the table wants it, and DPC. */
 static fvg_status run_backbone(tuning *t, int row, const seed_run *run) {
   fvg_learner *l = NULL;
   float *f[MAX_TESTS] = {NULL};
+  char **curve = &t->curve[row][run->number];
+
+  /* The stage brings its curve along. */
+  fvg_release(t->c, *curve);
+  *curve = NULL;
   fvg_status s = stage_method(t, row, run, &l);
   const int n_test = count_tests(t, run->number);
   for (int i = 0; !s && i < n_test; i++) s = features_of(t->m, l, &t->test[i], &f[i]);
@@ -157,8 +170,8 @@ fvg_status finish_unit(tuning *t, int unit_row, int number) {
   if (s) return s;
 
   const seed_run run = {number, t->seed[number], &t->task};
-  if (n_missing && unit_row) return run_backbone(t, unit_row, &run);
-  if (n_missing) return run_zero_shot(t, number);
+  if (n_missing && t->row[unit_row].method) return run_backbone(t, unit_row, &run);
+  if (n_missing) return run_untuned(t, unit_row, &run);
   for (int row = unit_row; row < t->n_row; row++) {
     if (is_of_unit(t, row, unit_row)) print_row(t, row, number);
   }
