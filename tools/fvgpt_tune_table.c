@@ -123,11 +123,12 @@ fvg_status print_settings(const tuning *t) {
   return s;
 }
 
-/* A run without a test has made a checkpoint, if that. */
+/* Has the row a checkpoint?  CLIP as it was has none.  The plan of a run tells names alone. */
+static int is_tuned(const table_row *r) { return strncmp(r->name, "zero_shot", 9) != 0; }
+
 static void print_untested(const tuning *t, int row, int run) {
   char folder[RUN_BYTES];
   run_folder(t, run, folder);
-  if (!t->row[row].method) return;
   print(stdout, "  tuned on all %d pictures: %s/%s/%s", t->task.items.n, t->out, t->row[row].name,
         folder);
 }
@@ -267,6 +268,7 @@ void put_seeds(document *d, const tuning *t) {
 }
 
 /* ---- every accuracy, for other programs ---- */
+/* A method that has no rule for new classes has no number there. */
 static void put_csv_rows(document *d, const tuning *t, int row, int run) {
   for (int i = 0; i < count_tests(t, run); i++) {
     put_csv_field(d, t->at->key);
@@ -275,7 +277,7 @@ static void put_csv_rows(document *d, const tuning *t, int row, int run) {
     put(d, t->fold[run] ? ",%d,%d," : ",%d,,", t->seed[run], t->fold[run]);
     put_csv_field(d, t->test[i].name);
     put(d, ",");
-    put_real(d, t->result[row][run][i]);
+    if (!isnan(t->result[row][run][i])) put_real(d, t->result[row][run][i]);
     put(d, "\n");
   }
 }
@@ -352,10 +354,12 @@ static void print_head(const tuning *t) {
 /* With --all: what comes next, with the method that the folds, if there are any, found the best.
    Nobody should tune for nothing, so CLIP itself is named where it is as good. */
 static void print_next(const tuning *t, int entry) {
-  int best = 1;
-  for (int row = 2; row < t->n_row; row++) {
-    if (t->mean[entry][row][0] >= t->mean[entry][best][0]) best = row;
+  int best = 0;
+  for (int row = 1; row < t->n_row; row++) {
+    if (!is_tuned(&t->row[row])) continue;
+    if (!best || t->mean[entry][row][0] >= t->mean[entry][best][0]) best = row;
   }
+  if (!best) return;
   if (t->n_fold && t->mean[entry][0][0] >= t->mean[entry][best][0])
     print(stdout, "zero_shot, which is CLIP as it was, is as good as what was tuned\n");
   char folder[RUN_BYTES];
