@@ -277,7 +277,7 @@ static void put_csv_rows(document *d, const tuning *t, int row, int run) {
     put(d, t->fold[run] ? ",%d,%d," : ",%d,,", t->seed[run], t->fold[run]);
     put_csv_field(d, t->test[i].name);
     put(d, ",");
-    if (!isnan(t->result[row][run][i])) put_real(d, t->result[row][run][i]);
+    if (is_there(t->result[row][run][i])) put_real(d, t->result[row][run][i]);
     put(d, "\n");
   }
 }
