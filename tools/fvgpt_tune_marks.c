@@ -312,6 +312,7 @@ void describe_head(tuning *t, const table_row *r, int run, const fvg_task *task,
   fvg_settings_set(x, "template", template_of(prompt_template, NULL));
   fvg_settings_set(x, "fitted_on", t->train_half == FVG_BASE ? "base" : "all");
   set_mark(x, "val", mark_of_items(&t->d->val));
+  if (t->o->learner.all) fvg_settings_set(x, "pictures", "all");
   if (t->o->data.exif_rotate) fvg_settings_set(x, "exif_rotate", "on");
 }
 
