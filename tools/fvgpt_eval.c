@@ -96,7 +96,8 @@ static fvg_status test_checkpoint(fvg_clip *m, const eval_options *o, fvg_group 
   fvg_status s = open_checkpoint(m, &o->learner, o->checkpoint, o->data.exif_rotate, card, name,
                                  task->n_class, &tuned);
   if (!s) s = half_of_names(c, &o->learner, &tuned, name, task->n_class, &half);
-  if (!s && tuned.settings && fvg_weights_metadata(tuned.settings, "pictures")) {
+  const fvg_weights *settings = tuned.head.head ? tuned.head.settings : tuned.settings;
+  if (!s && settings && fvg_weights_metadata(settings, "pictures")) {
     fvg_log(c, 0,
             "%s was tuned with --all; of a data set that it was tuned on, the test pictures were "
             "among the training pictures, and this accuracy says nothing",
