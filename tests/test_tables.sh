@@ -138,6 +138,19 @@ check "D_fg of three rows" [ "$(sed -n '/^D_fg/,/^Mean/p' "$work/paper.txt" | gr
 mkdir "$work/other" && cp -R "$data"/* "$work/other/"
 check "cross-data" paper --data "$work/other" --table 2 --backbone CoOp
 check "has four rows and the other set" sh -c "[ \"\$(sed -n '/^Table 2/,/^Published/p' '$work/paper.txt' | grep -c -E '^(CLIP|CoOp|CoOp . FVG-PT|  gain) ')\" -eq 4 ] && grep -q 'other accuracy' '$work/paper.txt'"
+# two shards at once, and alone
+shard() { "$fvgpt" paper --model "$model" --data "$data" --data "$work/other" $quick --table 1 --table 3 --backbone CoOp --threads 1 "$@"; }
+shard --shard 1/2 --out "$work/shards" >"$work/shard1.txt" 2>&1 &
+one=$!
+shard --shard 2/2 --out "$work/shards" >"$work/shard2.txt" 2>&1
+two=$?
+wait $one
+check "two shards of paper" [ "$?$two" = 00 ]
+shard --out "$work/single" >"$work/single.txt" 2>&1
+sums "$work/single" >"$work/single.sums"
+sums "$work/shards" >"$work/shards.sums"
+check "end with the files of one run" cmp "$work/single.sums" "$work/shards.sums"
+check "and tables are only printed when all is there" [ "$(cat "$work/shard1.txt" "$work/shard2.txt" | grep -c '^FRG + FDC + PC ')" -ge 1 ]
 refused "Table 2 of one set" "--table 2 needs the data set to tune on and then others" paper --model "$model" --data "$data" $quick --table 2 --out "$work/p"
 refused "no table" "paper needs --table N or --figure N" paper --model "$model" --data "$data" --out "$work/p"
 refused "no such table" "--table 8: one of 1 2 3 4 5 6 7 D_fg is expected" paper --model "$model" --data "$data" --table 8 --out "$work/p"

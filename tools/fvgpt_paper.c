@@ -84,6 +84,7 @@ typedef struct paper {
   backbones backbone;
   document csv, json, page;
   int n;                             /* tables put                                               */
+  int is_unfinished;                 /* other shards are still at work on runs of theirs         */
 } paper;
 
 static void put_table(paper *x, const paper_table *t) {
@@ -159,8 +160,10 @@ static fvg_status run_items(paper *x, const tune_options *o, const int *wanted) 
                   x->o->backbone != NULL);
   }
   if (!s) s = tuning_run(t);
+  const int is_finished = !s && !t->n_with_others;
+  if (!is_finished) x->is_unfinished = 1;
 
-  for (int i = 0; !s && i < N_ITEM; i++) {
+  for (int i = 0; !s && is_finished && i < N_ITEM; i++) {
     if (!wanted[i]) continue;
     fill_table(t, &plan[i], table);
     if (i == TABLE_7) s = measure_costs(t, &plan[i], table);
@@ -256,8 +259,10 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   begin(&x);
   s = run_base_to_new(&x);
   if (!s) s = run_cross_data(&x);
-  const fvg_status saved = s ? s : end(&x);
-  if (s) {
+  if (!s && x.is_unfinished)
+    print(stdout, "the tables come from whichever shard ends last, or from paper without --shard\n");
+  const fvg_status saved = s || x.is_unfinished ? s : end(&x);
+  if (s || x.is_unfinished) {
     fvg_release(c, x.csv.text);
     fvg_release(c, x.json.text);
     fvg_release(c, x.page.text);

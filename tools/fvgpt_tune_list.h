@@ -92,6 +92,7 @@ typedef struct tuning {
   int n_row, n_entry, n_seed;        /* n_seed: runs, one for a seed but with --all              */
   int n_fold;                        /* of a seed                                                */
   claimant who;                      /* of --shard                                               */
+  int n_with_others;                 /* units that other shards had not finished in the end      */
   fvg_group train_half;
   fvg_views_desc augment;
   folder_lock lock[MAX_ENTRIES + 1]; /* of --out, and of the entries' folders                    */

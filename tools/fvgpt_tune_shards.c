@@ -166,6 +166,7 @@ static fvg_status run_rounds(shard_run *x) {
   while (!s && n_done && x->n_left);
   if (x->entry >= 0) close_entry(x->t);
   if (s) return s;
+  x->t->n_with_others = x->n_left;
   if (!x->n_left) return end_run(x);
   print(stdout, "%d of %d pieces of work are still with others: %s%s; next: fvgpt table %s\n",
         x->n_left, x->n, x->left, x->n_left > 3 ? ", ..." : "", x->t->o->out);
