@@ -1074,8 +1074,8 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
 /* -------------------------------------------------------------------------------------------------
    Heads: classifiers on features of a frozen CLIP (chapters 14 to 20)
 
-   What is put beside prompt tuning in every comparison.  A head never sees a picture, only features
-   that were computed once, so that it takes seconds.
+   These are what prompt tuning is compared with.  A head never sees a picture, only features that
+   were computed once, so fitting one takes seconds.
    ---------------------------------------------------------------------------------------------- */
 typedef enum fvg_head_kind {
   FVG_LINEAR_PROBE = 0,              /* "LinearProbe", chapter 15                                */
@@ -1142,7 +1142,7 @@ FVG_DEF void fvg_head_free(fvg_head *h);
 /* f [n,d] of unit length -> logits [n,n_class].  FVG_E_NUMERIC if one is not finite. */
 FVG_DEF fvg_status fvg_head_logits(fvg_head *h, float *logits, const float *f, int n);
 
-/* What a head is. */
+/* The kind of a head, the width d of its features, and the number of its classes. */
 FVG_DEF fvg_head_kind fvg_head_is(const fvg_head *h);
 FVG_DEF int           fvg_head_width(const fvg_head *h);
 FVG_DEF int           fvg_head_classes(const fvg_head *h);
@@ -11125,7 +11125,8 @@ static double fvg__largest_eigenvalue(const double *a, int n, double *v, double 
    call.  All of them know
 
      f_iv [d]   the feature of crop v of training picture i, and its label y_i
-     t_c  [d]   the text feature of class c, from hand-written templates
+     t_c  [d]   zero-shot CLIP's text feature of class c, from hand-written templates (g0_c of
+                chapter 12; t is how LP++ writes it)
      s          CLIP's logit scale
      (f', y')   val: pictures that settings are chosen by, min(shots, 4) a class
 
