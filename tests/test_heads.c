@@ -856,12 +856,6 @@ static void test_few(void) {
     check(off(h, expected, f, 4) < 1e-6, "GDA: pictures without spread");
     fvg_head_free(h);
   }
-
-  fvg_head *h;
-  fvg_head_data x = make(12, 3, 3, 1, 0, 1, 33);
-  d.gda_rule = FVG_GDA_BASE_TO_NEW;
-  check(fvg_head_fit(c, &h, FVG_GDA, &x, &d) == FVG_E_ARG && !h && strstr(fvg_error(c), "no class has two crops"),
-        "GDA: base to new needs a class of two crops");
 }
 
 static void test_threads(void) {
