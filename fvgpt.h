@@ -1074,8 +1074,8 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
 /* -------------------------------------------------------------------------------------------------
    Heads: classifiers on features of a frozen CLIP (chapters 14 to 20)
 
-   What is put beside prompt tuning in every comparison.  A head never sees a picture, only features
-   that were computed once, so that it takes seconds.
+   These are what prompt tuning is compared with.  A head never sees a picture, only features that
+   were computed once, so fitting one takes seconds.
    ---------------------------------------------------------------------------------------------- */
 typedef enum fvg_head_kind {
   FVG_LINEAR_PROBE = 0,              /* "LinearProbe", chapter 15                                */
@@ -1142,7 +1142,7 @@ FVG_DEF void fvg_head_free(fvg_head *h);
 /* f [n,d] of unit length -> logits [n,n_class].  FVG_E_NUMERIC if one is not finite. */
 FVG_DEF fvg_status fvg_head_logits(fvg_head *h, float *logits, const float *f, int n);
 
-/* What a head is. */
+/* The kind of a head, the width d of its features, and the number of its classes. */
 FVG_DEF fvg_head_kind fvg_head_is(const fvg_head *h);
 FVG_DEF int           fvg_head_width(const fvg_head *h);
 FVG_DEF int           fvg_head_classes(const fvg_head *h);
@@ -10857,6 +10857,14 @@ static double fvg__dot(const double *x, const double *y, int n) {
   return sum;
 }
 
+static double fvg__largest_of(const double *x, size_t n) {
+  double largest = 0;
+  for (size_t i = 0; i < n; i++) {
+    if (fabs(x[i]) > largest) largest = fabs(x[i]);
+  }
+  return largest;
+}
+
 /* Adds to some rows of G. */
 static void fvg__gram_run(void *arg, int index) {
   const fvg__gram_job *p = (const fvg__gram_job *)arg;
@@ -10937,12 +10945,16 @@ static void fvg__solve_rows(const double *l, double *x, int m, int n) {
 
 /* ---- eigenvalues ---- */
 
+/* What counts as 0 in a matrix whose greatest element is about 1.  Squares of much smaller numbers
+   are too small for a double. */
+static const double fvg__nothing = 1e-40;
+
 /* Makes of x [n] the vector v of the reflection that turns x into (*head, 0, ..., 0), and returns
    its beta; 0 means that x has this form already. */
 static double fvg__reflection(double *x, int n, double *head) {
   double below = fvg__dot(x + 1, x + 1, n - 1);
   *head = x[0];
-  if (below == 0) return 0;
+  if (below <= fvg__nothing * fvg__nothing) return 0;
 
   /* The sign avoids that two nearly equal numbers are subtracted. */
   double length = sqrt(x[0] * x[0] + below);
@@ -11029,7 +11041,7 @@ static void fvg__qr_step(double *diag, double *off, double *u, int n, int lo, in
 
 /* Is the element beside the diagonal nothing but rounding? */
 static int fvg__is_split(const double *diag, const double *off, int i) {
-  return fabs(off[i]) <= 2.3e-16 * (fabs(diag[i]) + fabs(diag[i + 1]));
+  return fabs(off[i]) <= 2.3e-16 * (fabs(diag[i]) + fabs(diag[i + 1])) + fvg__nothing;
 }
 
 /* Makes the tridiagonal matrix diagonal, from its end upwards.  Two steps an eigenvalue are usual;
@@ -11061,9 +11073,15 @@ static fvg_status fvg__eigen(fvg_ctx *c, double *lambda, double *u, double *a, i
   if (!room) return FVG_E_NOMEM;
   double *off = room, *v = room + n, *p = v + n;
 
+  /* A power of 2 that brings the greatest element to 1/2..1 changes no other bit. */
+  int exponent;
   fvg__fill_upper(a, n);
+  frexp(fvg__largest_of(a, fvg__row(n, n)), &exponent);
+  for (size_t k = 0; k < fvg__row(n, n); k++) a[k] = ldexp(a[k], -exponent);
+
   fvg__tridiagonalise(a, lambda, off, u, n, v, p);
   fvg_status s = fvg__diagonalise(c, lambda, off, u, n);
+  for (int i = 0; i < n; i++) lambda[i] = ldexp(lambda[i], exponent);
   fvg_release(c, room);
   return s;
 }
@@ -11107,7 +11125,8 @@ static double fvg__largest_eigenvalue(const double *a, int n, double *v, double 
    call.  All of them know
 
      f_iv [d]   the feature of crop v of training picture i, and its label y_i
-     t_c  [d]   the text feature of class c, from hand-written templates
+     t_c  [d]   zero-shot CLIP's text feature of class c, from hand-written templates (g0_c of
+                chapter 12; t is how LP++ writes it)
      s          CLIP's logit scale
      (f', y')   val: pictures that settings are chosen by, min(shots, 4) a class
 
@@ -11455,7 +11474,6 @@ enum {
 typedef fvg_status (*fvg__objective)(void *user, double *loss, double *gradient, const double *x);
 
 typedef struct fvg__lbfgs {
-  fvg_ctx *ctx;
   fvg__objective f;
   void *user;
   int n;
@@ -11541,14 +11559,6 @@ static fvg_status fvg__lbfgs_step(fvg__lbfgs *b, int *moved) {
   return FVG_OK;
 }
 
-static double fvg__largest_of(const double *x, int n) {
-  double largest = 0;
-  for (int i = 0; i < n; i++) {
-    if (fabs(x[i]) > largest) largest = fabs(x[i]);
-  }
-  return largest;
-}
-
 /* Goes on until one of the reasons to end is there. */
 static fvg_status fvg__lbfgs_run(fvg__lbfgs *b) {
   double least = HUGE_VAL;
@@ -11556,7 +11566,7 @@ static fvg_status fvg__lbfgs_run(fvg__lbfgs *b) {
   int moved = 1;
   fvg_status s = b->f(b->user, &b->loss, b->g, b->x);
   for (int i = 0; !s && moved && i < FVG__LBFGS_STEPS && since < FVG__LBFGS_PATIENCE; i++) {
-    double largest = fvg__largest_of(b->g, b->n);
+    double largest = fvg__largest_of(b->g, (size_t)b->n);
     if (largest <= 1e-8) break;
     since = largest < least ? 0 : since + 1;
     if (largest < least) least = largest;
@@ -11571,7 +11581,6 @@ static fvg_status fvg__minimise(fvg_ctx *c, double *x, int n, fvg__objective f, 
   if (!room) return FVG_E_NOMEM;
   fvg__lbfgs b;
   memset(&b, 0, sizeof b);
-  b.ctx = c;
   b.f = f;
   b.user = user;
   b.n = n;
@@ -11751,9 +11760,11 @@ static fvg_status fvg__fit_linear_probe(fvg_head *h, const fvg_head_data *x,
      (1)  z_c = (w_c + alpha_c t_c) f + b_c
      (2)  L(w, b, alpha) = mean over the N crops of CE(z, y)
 
-   Steps.  L's gradient in w and in alpha changes no faster than gamma_w = lambda / (4 N) and
-   gamma_alpha = 4 max_c sum_i (f_i t_c)^2 / N allow, lambda being the largest eigenvalue of
-   sum_i f_i f_i^T.  So with all crops in every step,
+   Steps.  p (1 - p) <= 1/4 for each probability p.  So while the other classes stay, L's gradient
+   in one w_c changes at most gamma_w = lambda / (4 N) times as much as w_c does, lambda being the
+   largest eigenvalue of sum_i f_i f_i^T.  For alpha the published script has gamma_alpha =
+   4 max_c sum_i (f_i t_c)^2 / N, 16 times what the same reasoning gives; so it is here.  With all
+   crops in every step,
 
      (3)  w, b by SGD with momentum 0.9 at the rate 1 / gamma_w
      (4)  every tenth step also alpha <- alpha - dL/dalpha / gamma_alpha
@@ -11964,7 +11975,7 @@ static fvg_status fvg__lp_fit(fvg__lp *p, int epochs) {
   if (!s) fvg__lp_start(p);
   if (!s) s = fvg__lp_rate(p, &rate);
   if (!s) s = fvg_optimizer_new(h->ctx, &o, params, 2, &desc);
-  p->rate_alpha = fvg__lp_rate_alpha(p);
+  if (!s) p->rate_alpha = fvg__lp_rate_alpha(p);
   if (!s) s = fvg__lp_train(p, o, epochs, rate);
   fvg_tape_clear(h->tape);
   fvg_optimizer_free(o);
@@ -12142,9 +12153,11 @@ static fvg_status fvg__fit_adapter(fvg_head *h, const fvg_head_data *x, const fv
    Choice.  beta = 0.1 + 11.9 i / 200 for i = 0..199, and alpha = 0.1 + 4.9 j / 20 for j = 0..19;
    3 and 1 without val.
 
-   Published script.  Start and bounds of alpha and beta differ from set to set there; ours are the
-   same for all.  Its -F keeps the epoch that is best on *test* pictures and then reports the better
-   of two accuracies on these; here it is the last epoch's. */
+   Published script.  Its keys are means of features that are not normalised yet, where a longer one
+   counts for more; in (1) all crops of a picture count alike.  Start and bounds of alpha and beta
+   differ from set to set there; ours are the same for all.  Its -F keeps the epoch that is best on
+   *test* pictures and then reports the better of two accuracies on these; here it is the last
+   epoch's. */
 
 enum { FVG__TIP_ALPHAS = 20, FVG__TIP_BETAS = 200 };
 
@@ -12158,16 +12171,24 @@ static fvg_node *fvg__tip_classes(const fvg_head *h, fvg_tape *t) {
   return one_hot;
 }
 
+/* [1,n], -1 for each key */
+static fvg_node *fvg__tip_minus_one(const fvg_head *h, fvg_tape *t) {
+  int n = h->part[2].dim[0];
+  fvg_node *row = fvg_zeros(t, 1, n);
+  float *to = fvg_fill(row);
+  for (int i = 0; to && i < n; i++) to[i] = -1;
+  return row;
+}
+
 /* (2); the keys are a parameter, or with NULL the head's own. */
 static fvg_node *fvg__tip_train_scores(fvg_head *h, fvg_node *f, fvg_parameter *const *params) {
   fvg_tape *t = f->tape;
   float alpha = h->value[FVG__HEAD_FIRST], beta = h->value[FVG__HEAD_SECOND];
   fvg_node *keys = params ? fvg_param(t, params[0]) : fvg_frozen(t, &h->part[1]);
-  fvg_node *affinity = fvg_linear(f, keys, NULL);                                  /* [m,n] */
 
-  /* alpha exp(-beta (1 - affinity)) = (alpha e^-beta) e^(beta affinity) */
-  fvg_node *vote = fvg_scale(fvg_exp(fvg_scale(affinity, beta)),
-                             (float)((double)alpha * exp(-(double)beta)));
+  /* -1 is added before exp is taken: e^beta alone is too great for a float from beta = 89 on. */
+  fvg_node *affinity = fvg_linear(f, keys, fvg__tip_minus_one(h, t));              /* [m,n] */
+  fvg_node *vote = fvg_scale(fvg_exp(fvg_scale(affinity, beta)), alpha);
   fvg_node *votes = fvg_linear(vote, fvg__tip_classes(h, t), NULL);                /* [m,C] */
   return fvg_add(fvg__text_scores(h, f, 0), votes);
 }
@@ -12519,7 +12540,7 @@ static fvg_status fvg__gda_inverted(fvg__gda *g) {
   double *lambda = FVG_NEW_ARRAY(g->ctx, double, (size_t)d);
   double *u = FVG_NEW_ARRAY(g->ctx, double, fvg__row(d, d));
   fvg_status s = lambda && u ? fvg__eigen(g->ctx, lambda, u, g->matrix, d) : FVG_E_NOMEM;
-  double cutoff = s ? 0 : d * ldexp(1, -23) * fvg__largest_of(lambda, d);
+  double cutoff = s ? 0 : d * ldexp(1, -23) * fvg__largest_of(lambda, (size_t)d);
 
   for (int c = 0; !s && c < g->n_class; c++) {
     fvg__pseudo_solve(g->room, lambda, u, cutoff, g->mean + fvg__row(c, d), d);
@@ -13057,7 +13078,9 @@ static fvg_status fvg__head_check_read(fvg_head *h, const char *file) {
   float scale = h->value[FVG__HEAD_SCALE];
   int ok = scale > 0 && scale < 1e6f;
   for (int i = 0; i < FVG__HEAD_SCALE; i++) ok = ok && fabs((double)h->value[i]) <= 1e9;
-  if (h->kind == FVG_GDA) ok = ok && h->value[1] >= 1 && h->value[2] >= 0 && h->value[2] <= 1e6f;
+  if (h->kind == FVG_GDA)                               /* k and m of its chapter                 */
+    ok = ok && h->value[FVG__HEAD_SECOND] >= 1 && h->value[FVG__HEAD_THIRD] >= 0 &&
+         h->value[FVG__HEAD_THIRD] <= 1e6f;
   if (!ok) return fvg_fail(h->ctx, FVG_E_FORMAT, "%s: values of the %s make no sense", file,
                            h->method->name);
 

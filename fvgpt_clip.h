@@ -824,7 +824,8 @@ FVG_DEF fvg_parameter *const *fvg_learner_parameters(const fvg_learner *l, int *
 /* The parameter of that name; NULL: there is none. */
 FVG_DEF fvg_parameter *fvg_learner_parameter(const fvg_learner *l, const char *name);
 
-/* 1 if a linear head has a share in the scores of base classes (DePT).  FVG_TUNED and
+/* 1 if a linear head has a share in the scores of base classes (DePT).  It is a part of the learner
+   and trained with its prompts; an fvg_head is a classifier by itself.  FVG_TUNED and
    FVG_BRANCH_BASE then know only classes that the learner was tuned on, in any order, and FVG-PT's
    z_full is what FVG_TUNED_NEW scores, without the head. */
 FVG_DEF int fvg_learner_has_head(const fvg_learner *l);
@@ -834,7 +835,7 @@ FVG_DEF int fvg_learner_has_head(const fvg_learner *l);
    ---------------------------------------------------------------------------------------------- */
 /* What a method reads of a step's pictures, as a sum.  Methods that prompt the image tower and
    those with a head read the pixels, DAPT pixels_fg too; all but MaPLe, DAPT and DePT_CoOp read
-   f. */
+   f_clip. */
 enum { FVG_NEEDS_FEATURES = 1, FVG_NEEDS_PIXELS = 2, FVG_NEEDS_FOREGROUND = 4 };
 FVG_DEF int fvg_learner_needs(const fvg_learner *l);
 
@@ -1172,7 +1173,7 @@ FVG_DEF double fvg_harmonic_mean(double base, double new_);
    there is neither decoded nor encoded again, and has the same bits as if it were.
    ---------------------------------------------------------------------------------------------- */
 /* A hash of 128 bits: fast, and not made to withstand somebody who wants two inputs to agree.
-   Chapter 30 explains it. */
+   Chapter 32 explains it. */
 typedef struct fvg_hash {
   uint64_t lane[2];
 } fvg_hash;
@@ -11879,6 +11880,9 @@ static const fvg_method fvg__mmrlpp = {
      scale, shift [d]              1 and 0 at first, for pictures and for texts
      W [C,d], b [C]                a linear layer, one row for each training class
 
+   This head is a part of the learner.  The heads of fvgpt.h (fvg_head, chapters 14 to 20) are
+   another thing: each is a classifier by itself, fitted on features of zero-shot CLIP.
+
    Base classes are scored by (1 - lambda) z + lambda z_h, the texts having served in training only.
    New classes have no row of W: z alone scores them.  A list that mixes both kinds counts as new.
 
@@ -11901,7 +11905,7 @@ static const fvg_method fvg__mmrlpp = {
    shots or across data sets is not known.  FVG-PT on it is this library's reading. */
 
 /* The head's parameters are the last ones: scale and shift of pictures, of texts, and W, b. */
-enum { FVG__HEAD_IMAGES, FVG__HEAD_TEXTS = 2, FVG__HEAD_LAYER = 4, FVG__N_HEAD = 6 };
+enum { FVG__DEPT_IMAGES, FVG__DEPT_TEXTS = 2, FVG__DEPT_LAYER = 4, FVG__N_DEPT = 6 };
 
 /* The options beside those of the method below, whose number differs. */
 static const char fvg__dept_weight[] = "lp_weight";
@@ -11933,7 +11937,7 @@ static fvg_status fvg__dept_head_init(fvg_learner *l) {
   if (s) return s;
 
   const float rate = (float)fvg__dept_option(l, fvg__dept_rate);
-  for (int i = 0; i < FVG__N_HEAD; i++)
+  for (int i = 0; i < FVG__N_DEPT; i++)
     l->param[l->n_param - 1 - i]->rate = rate;
   return FVG_OK;
 }
@@ -11955,11 +11959,11 @@ static fvg_status fvg__dept_promptsrc_init(fvg_learner *l) {
 static fvg_node *fvg__dept_cross_entropy(fvg_learner *l, fvg_node *x, int channels,
                                          const int *label) {
   if (!x) return NULL;
-  const int first = l->n_param - FVG__N_HEAD;
+  const int first = l->n_param - FVG__N_DEPT;
   fvg_node *scale = fvg_param(x->tape, l->param[first + channels]);
   fvg_node *shift = fvg_param(x->tape, l->param[first + channels + 1]);
   x = fvg_add(fvg_mul(x, scale), shift);
-  return fvg_cross_entropy(fvg__learner_layer(l, x, first + FVG__HEAD_LAYER), label);
+  return fvg_cross_entropy(fvg__learner_layer(l, x, first + FVG__DEPT_LAYER), label);
 }
 
 /* (1 - lambda) CE(z, y) + lambda L_h. */
@@ -11968,8 +11972,8 @@ static fvg_node *fvg__dept_coop_loss(fvg_learner *l, fvg__step *step) {
   const int *y = step->batch->label;
   fvg_node *g_y = fvg_gather(step->g_raw, y, step->batch->n);
 
-  fvg_node *of_images = fvg__dept_cross_entropy(l, step->f_raw, FVG__HEAD_IMAGES, y);
-  fvg_node *of_texts = fvg__dept_cross_entropy(l, g_y, FVG__HEAD_TEXTS, y);
+  fvg_node *of_images = fvg__dept_cross_entropy(l, step->f_raw, FVG__DEPT_IMAGES, y);
+  fvg_node *of_texts = fvg__dept_cross_entropy(l, g_y, FVG__DEPT_TEXTS, y);
   fvg_node *L_h = fvg_scale(fvg_add(of_images, of_texts), 0.5f);
   fvg_node *L = fvg_scale(fvg_cross_entropy(step->z, y), 1 - lambda);
   return fvg_add(L, fvg_scale(L_h, lambda));
@@ -11981,11 +11985,11 @@ static fvg_node *fvg__dept_promptsrc_loss(fvg_learner *l, fvg__step *step) {
 
 /* The head for pictures as one layer: weight [C,d] = scale_f * W and bias [C] = shift_f W^T + b. */
 static double fvg__dept_head(const fvg_learner *l, float *weight, float *bias) {
-  fvg_parameter *const *head = l->param + l->n_param - FVG__N_HEAD;
-  const float *scale = (const float *)head[FVG__HEAD_IMAGES]->value.data;
-  const float *shift = (const float *)head[FVG__HEAD_IMAGES + 1]->value.data;
-  const float *W = (const float *)head[FVG__HEAD_LAYER]->value.data;
-  const float *b = (const float *)head[FVG__HEAD_LAYER + 1]->value.data;
+  fvg_parameter *const *head = l->param + l->n_param - FVG__N_DEPT;
+  const float *scale = (const float *)head[FVG__DEPT_IMAGES]->value.data;
+  const float *shift = (const float *)head[FVG__DEPT_IMAGES + 1]->value.data;
+  const float *W = (const float *)head[FVG__DEPT_LAYER]->value.data;
+  const float *b = (const float *)head[FVG__DEPT_LAYER + 1]->value.data;
   const int d = l->clip->embed_dim;
 
   for (int c = 0; c < l->n_class; c++) {
@@ -16248,7 +16252,7 @@ static void fvg__key_given_mask(fvg_hash *h, const fvg__set_mask *given) {
 
 /* Adds the mask of an item, wherever it comes from; *has_mask tells if there is one. */
 static fvg_status fvg__key_mask(const fvg_dataset *d, fvg_hash *h, const fvg_item *item,
-                                 int *has_mask) {
+                                int *has_mask) {
   const fvg__set_mask *given = fvg__mask_given(d, item->path);
   const fvg_picture *from = d->picture ? fvg__picture_of(d, item->path) : NULL;
   *has_mask = given || (from && from->mask.pixels);
@@ -18716,6 +18720,7 @@ static fvg_status fvg__head_complete(fvg_clip *m, fvg_head_data *data, fvg__head
 /* Completes the data, fits, and drops what was made for it. */
 FVG_DEF fvg_status fvg_head_fit_task(fvg_clip *m, fvg_head **out, fvg_head_kind kind,
                                      const fvg_head_task *x, const fvg_head_desc *desc) {
+  if (!m) return FVG_E_ARG;
   if (!out) return fvg__missing(m->ctx, "fvg_head_fit_task", "a place for the head");
   *out = NULL;
   if (!x || !x->train)

@@ -414,10 +414,26 @@ static void test_tip_of(fvg_head_data x, fvg_head_kind kind, const char *what) {
   fvg_head_free(h);
 }
 
+/* e^beta is no float any more, e^(-beta (1 - f k)) is. */
+static void test_great_beta(void) {
+  static double keys[MAX_N * MAX_D], z[MAX_VAL * MAX_C];
+  fvg_head_data x = make(7, 3, 12, 2, 15, 1.2, 11);
+  fvg_head_desc d;
+  memset(&d, 0, sizeof d);
+  d.alpha = 5;
+  d.beta = 200;
+  tip_keys(keys, &x);
+  fvg_head *h = fit(FVG_TIP_ADAPTER, &x, &d);
+  tip_scores(z, &x, keys, 5, 200, f, 5);
+  check(off(h, z, f, 5) < 1e-5, "Tip-Adapter: a great beta");
+  fvg_head_free(h);
+}
+
 static void test_tip(void) {
   test_tip_of(make(7, 3, 12, 2, 15, 1.2, 11), FVG_TIP_ADAPTER, "Tip-Adapter: logits");
   test_tip_of(make(20, 5, 30, 1, 25, 1.5, 12), FVG_TIP_ADAPTER, "Tip-Adapter: logits of 30 keys");
   test_tip_of(make(7, 3, 12, 1, 15, 1.2, 13), FVG_TIP_ADAPTER_F, "Tip-Adapter-F: 20 steps of AdamW");
+  test_great_beta();
 }
 
 /* ---- CLIP-Adapter ---- */
@@ -760,6 +776,88 @@ static fvg_head_desc quick(void) {
   return d;
 }
 
+/* ---- eigenvalues of matrices that would be too small for their squares, or are singular ---- */
+enum { MAX_E = 64 };
+
+/* The greatest error of U^T diag(lambda) U = A, as a share of A's greatest element, and of U U^T = I. */
+static double eigen_off(double (*element)(int, int), double factor, int n) {
+  static double a[MAX_E * MAX_E], left[MAX_E * MAX_E], u[MAX_E * MAX_E], lambda[MAX_E];
+  double most = 0, largest = 0;
+  memset(u, 0, sizeof u);
+  for (int i = 0; i < n * n; i++) left[i] = a[i] = factor * element(i / n, i % n);
+  if (fvg__eigen(c, lambda, u, left, n)) return HUGE_VAL;
+  for (int i = 0; i < n * n; i++) largest = larger(largest, fabs(a[i]));
+  for (int i = 0; i < n; i++)
+    for (int j = 0; j < n; j++) {
+      double back = 0, product = 0;
+      for (int k = 0; k < n; k++) {
+        back += u[k * n + i] * (lambda[k] / largest) * u[k * n + j];
+        product += u[i * n + k] * u[j * n + k];
+      }
+      most = larger(most, fabs(back - a[i * n + j] / largest));
+      most = larger(most, fabs(product - (i == j)));
+    }
+  return most;
+}
+
+static double same_element(int i, int j) { (void)i; (void)j; return 1; }
+static double unit_element(int i, int j) { return i == j; }
+static double steep_element(int i, int j) { return pow(10, -2.0 * (i + j)); }
+static double hilbert_element(int i, int j) { return 1.0 / (i + j + 1); }
+
+static void test_eigen(void) {
+  double (*const element[])(int, int) = {same_element, unit_element, steep_element, hilbert_element};
+  static const char *const name[] = {"ones", "the identity", "a steep one", "Hilbert's"};
+  static const double factor[] = {1, 1e-160, 1e-300, 1e150};
+  static const int n[] = {1, 2, 17, MAX_E};
+  for (int i = 0; i < 4; i++) {
+    double most = 0;
+    for (int k = 0; k < 16; k++) most = larger(most, eigen_off(element[i], factor[k / 4], n[k % 4]));
+    char what[64];
+    snprintf(what, sizeof what, "eigenvalues: %s", name[i]);
+    check(most < 1e-12, what);
+  }
+}
+
+/* ---- hardly any pictures ---- */
+
+/* Scores that a head gives to the first pictures; 0 if there are none. */
+static int scored(float *z, fvg_head_kind kind, const fvg_head_data *x, const fvg_head_desc *d, int n) {
+  fvg_head *h;
+  if (fvg_head_fit(c, &h, kind, x, d)) return 0;
+  fvg_status s = fvg_head_logits(h, z, f, n);
+  fvg_head_free(h);
+  return !s;
+}
+
+static void test_few(void) {
+  float z[4 * MAX_C];
+  fvg_head_desc d = quick();
+  int one = 1, same = 1;
+  for (int kind = 0; kind <= FVG_GDA; kind++) {
+    fvg_head_data x = make(12, 1, 1, 1, 1, 1, 31);                       /* one class, one picture */
+    one = one && scored(z, (fvg_head_kind)kind, &x, &d, 1);
+    x = make(12, 3, 12, 1, 0, 1, 32);                                    /* the pictures of a class are one picture */
+    for (int i = 0; i < 12; i++) memcpy(f + i * 12, f + (i % 3) * 12, 12 * sizeof *f);
+    same = same && scored(z, (fvg_head_kind)kind, &x, &d, 4) && !memcmp(z, z + 9, 3 * sizeof *z);
+  }
+  check(one, "one picture of one class is enough for every head");
+  check(same, "and so are equal pictures, which have equal logits");
+
+  /* Without any spread GDA is zero-shot CLIP, by either rule. */
+  double expected[4 * MAX_C];
+  for (int rule = 0; rule < 2; rule++) {
+    fvg_head_data x = make(12, 3, 12, 1, 0, 1, 32);
+    for (int i = 0; i < 12; i++) memcpy(f + i * 12, f + (i % 3) * 12, 12 * sizeof *f);
+    text_scores(expected, &x, f, 4, 30, text, 3);
+    for (int i = 0; i < 12; i++) expected[i] -= 0.1 * log(3.0);
+    d.gda_rule = (fvg_gda_rule)rule;
+    fvg_head *h = fit(FVG_GDA, &x, &d);
+    check(off(h, expected, f, 4) < 1e-6, "GDA: pictures without spread");
+    fvg_head_free(h);
+  }
+}
+
 static void test_threads(void) {
   static float z[3][MAX_VAL * MAX_C];
   fvg_ctx *usual = c;
@@ -1027,6 +1125,8 @@ int main(void) {
   test_adapter();
   test_lp();
   test_probe();
+  test_eigen();
+  test_few();
   test_threads();
   test_files();
   test_bad_files();

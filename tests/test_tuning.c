@@ -1508,7 +1508,7 @@ static void test_names_in_json(world *w) {
   fvg_json j;
   int right = 0;
   for (int i = 0; i < 4; i++) name[i] = strcpy(copy[i], odd[i]);
-  text = fvg__names_json(w->c, name, 4);
+  text = fvg__names_json(w->c, (const char *const *)name, 4);
   if (!text || fvg_json_parse(w->c, &j, text, strlen(text), "names")) {
     check(0, "names are JSON");
     fvg_release(w->c, text);
