@@ -84,6 +84,7 @@ typedef struct paper {
   backbones backbone;
   document csv, json, page;
   int n;                             /* tables put                                               */
+  int is_open;                       /* 1: other shards are still at work                        */
 } paper;
 
 static void put_table(paper *x, const paper_table *t) {
@@ -138,10 +139,17 @@ static fvg_status end(paper *x) {
   put(&x->page, "<footer>Made by fvgpt " FVGPT_VERSION ".</footer>\n");
   put_page_end(&x->page);
   fvg_status s = save_one(x, &x->csv, "csv");
-  fvg_status of_json = save_one(x, &x->json, "json");
-  fvg_status of_page = save_one(x, &x->page, "html");
-  if (!s) s = of_json;
-  return s ? s : of_page;
+  if (s) x->json.status = s;
+  s = save_one(x, &x->json, "json");
+  if (s) x->page.status = s;
+  return save_one(x, &x->page, "html");
+}
+
+/* Nothing is written after a failure, nor by a shard that others still work with. */
+static void leave(paper *x) {
+  fvg_release(x->c, x->csv.text);
+  fvg_release(x->c, x->json.text);
+  fvg_release(x->c, x->page.text);
 }
 
 /* ---- runs ---- */
@@ -160,7 +168,9 @@ static fvg_status run_items(paper *x, const tune_options *o, const int *wanted) 
   }
   if (!s) s = tuning_run(t);
 
-  for (int i = 0; !s && i < N_ITEM; i++) {
+  const int is_open = !s && !t->has_means;
+  x->is_open |= is_open;
+  for (int i = 0; !s && !is_open && i < N_ITEM; i++) {
     if (!wanted[i]) continue;
     fill_table(t, &plan[i], table);
     if (i == TABLE_7) s = measure_costs(t, &plan[i], table);
@@ -254,13 +264,16 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   begin(&x);
   s = run_base_to_new(&x);
   if (!s) s = run_cross_data(&x);
-  const fvg_status saved = s ? s : end(&x);
-  if (s) {
-    fvg_release(c, x.csv.text);
-    fvg_release(c, x.json.text);
-    fvg_release(c, x.page.text);
+  if (!s && !x.is_open) return end(&x);
+
+  leave(&x);
+  if (!s) {
+    print(stdout,
+          "other shards are still at work, so %s has no new tables of the paper yet; next: this "
+          "command without --shard, when they are done\n",
+          o->tune.out);
   }
-  return saved;
+  return s;
 }
 
 const fvgpt_command paper_command = {"paper", sizeof(paper_options), declare, run};

@@ -43,7 +43,8 @@ fvg_status make_val(tuning *t, const seed_run *run) {
   if (!s && !task.items.n) {
     fvg_task_free(&task);
     s = fvg_fail(t->m->ctx, FVG_E_ARG,
-                 "%s: --choose needs val pictures, and none is of these classes", t->d->root);
+                 "%s: settings are chosen on val pictures, and none of them is of these classes",
+                 t->d->root);
   }
   return s ? s : test_of_task(t->c, &t->val, &task);
 }

@@ -123,7 +123,10 @@ int find_row(const tuning *t, const char *name) {
 static table_row *add_row(tuning *t, const char *name, const fvg_method *method, int backbone) {
   const int known = find_row(t, name);
   if (known >= 0) return &t->row[known];
-  if (t->n_row == MAX_ROWS) return NULL;
+  if (t->n_row == MAX_ROWS) {
+    t->lacks_room = 1;
+    return NULL;
+  }
   table_row *r = &t->row[t->n_row++];
   snprintf(r->name, sizeof r->name, "%s", name);
   r->method = method;
@@ -206,8 +209,8 @@ static fvg_status check_trainer(fvg_ctx *c, const char *name, int is_fvgpt, int 
   if (!*method) {
     return fvg_fail(c, FVG_E_ARG,
                     "--trainer %s: CoOp, KgCoOp, ProGrad, CoCoOp, PromptSRC, MaPLe, DAPT, DAPT_G, "
-                    "MMRL, MMRLpp, DePT_CoOp, DePT_PromptSRC, or one of them behind FVGPT_ or DPC_, "
-                    "or LinearProbe, LP++, CLIP-Adapter, Tip-Adapter, Tip-Adapter-F, GDA, "
+                    "MMRL, MMRLpp, DePT_CoOp, DePT_PromptSRC, or one of them behind FVGPT_ or "
+                    "DPC_, or LinearProbe, LP++, CLIP-Adapter, Tip-Adapter, Tip-Adapter-F, GDA, "
                     "zero_shot_ensemble or baselines is expected",
                     name);
   }
@@ -455,6 +458,12 @@ void name_tests(tuning *t) {
 
 fvg_status parse_lists(tuning *t, fvg_ctx *c) {
   fvg_position position;
+  if (t->lacks_room) {
+    return fvg_fail(c, FVG_E_ARG,
+                    "--trainer: these are more than %d rows; give some of them to another run with "
+                    "the same --out",
+                    MAX_ROWS);
+  }
   fvg_status s = parse_seeds(t, c, t->o->seeds);
   if (!s) s = parse_augment(t, c, t->o->augment);
   if (!s) s = parse_position(c, t->o->learner.position, &position);

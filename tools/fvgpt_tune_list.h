@@ -86,6 +86,7 @@ typedef struct tuning {
   table_entry entry[MAX_ENTRIES];
   int seed[MAX_SEEDS];
   int n_row, n_entry, n_seed;
+  int lacks_room;                    /* 1: there are more rows than MAX_ROWS                     */
   claimant who;                      /* of --shard                                               */
   fvg_group train_half;
   fvg_views_desc augment;
@@ -129,7 +130,9 @@ typedef struct tuning {
   fvg_views *stage_views[MAX_STAGE_VIEWS];         /* each of the stage that asked for them      */
   int n_stage_views;
 
-  /* Of all entries, means over the seeds, and their deviations; the last of these is that of H. */
+  /* Of all entries, means over the seeds, and their deviations; the last of these is that of H.  A
+     shard that ends before the others has none. */
+  int has_means;
   double mean[MAX_ENTRIES][MAX_ROWS][MAX_TESTS];
   double deviation[MAX_ENTRIES][MAX_ROWS][MAX_TESTS + 1];
 } tuning;

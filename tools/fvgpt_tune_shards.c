@@ -110,6 +110,10 @@ static fvg_status work_on(shard_run *x, int number) {
   x->is_done[number] = !s;
   s = after_work(x, folder, s);
   release_claim();
+  if (!s && !x->is_done[number]) {
+    look_at_claim(folder, &t->who, &h);
+    note_left(x, &u, &h);
+  }
   return s;
 }
 
@@ -141,12 +145,7 @@ static fvg_status end_run(shard_run *x) {
     print(stdout, "all is finished; the tables are written by %s\n", holder);
   }
   if (s || !is_ours) return s;
-  remove_temporaries(t->o->out);
-  for (int e = 0; e < t->n_entry; e++) {
-    char folder[1100];
-    entry_folder(t, e, folder, sizeof folder);
-    remove_temporaries(folder);
-  }
+  remove_outer_temporaries(t);
   for (int i = 0; i < x->n; i++) {
     const tune_unit u = unit_at(t, i);
     char folder[1280];

@@ -8,8 +8,8 @@
 #include "fvgpt_tune_marks.h"
 
 /* ---- folders ---- */
-/* A row's folder in that of the entry: NAME/seedN; of a learner of half the classes NAME.halfI/seedN,
-   and of a candidate of --choose there NAME=VALUE,... */
+/* A row's folder in that of the entry: NAME/seedN; of a learner of half the classes
+   NAME.halfI/seedN, and of a candidate of --choose there NAME=VALUE,... */
 enum { ROW_FOLDER_BYTES = 96 + 40 + VARIATIONS_BYTES };
 static void row_folder(const table_row *r, const char *half, int seed,
                        char folder[ROW_FOLDER_BYTES]) {
@@ -128,8 +128,8 @@ static fvg_status reuse(tuning *t, const stage *g, const fvg_learner *like, fvg_
   return s;
 }
 
-/* The stage's finished result in *l and *f, or both NULL and g ready to train.  half: behind the name
-   of its folder; like: the learner that the result should be. */
+/* The stage's finished result in *l and *f, or both NULL and g ready to train.  half: behind the
+   name of its folder; like: the learner that the result should be. */
 static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const char *half,
                               const seed_run *run, fvg_learner *like, fvg_learner **l,
                               fvg_fvgpt **f, char **curve) {
