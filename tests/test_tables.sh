@@ -77,6 +77,10 @@ refused "half an epoch" "a whole number from 1" tune --model "$model" --data "$d
 all=CoOp,KgCoOp,ProGrad,PromptSRC,MaPLe,DAPT,DAPT_G,MMRL,MMRLpp,DePT_CoOp,DePT_PromptSRC
 refused "more rows than there is room for" "these are more than 96 rows" tune --model "$model" --data "$data" --ablate \
   --trainer "FVGPT_$(echo $all | sed 's/,/,FVGPT_/g')" --out "$work/x"
+refused "a weight that KgCoOp cannot have" "--choose W: -5 is not possible; KgCoOp expects from 0" tune --model "$model" --data "$data" --trainer KgCoOp \
+  --choose W=1,-5 --out "$work/x"
+refused "a list that is too long" "in at most 199 bytes" tune --model "$model" --data "$data" --trainer CoOp \
+  --choose "lr=0.1,0.$(printf '%0200d' 1)" --out "$work/x"
 refused "a setting of nobody" "--choose W=1,2: none of the trainers has this setting" tune --model "$model" --data "$data" --trainer CoOp \
   --choose W=1,2 --out "$work/x"
 check "a refused run leaves nothing" [ ! -e "$work/x" ]

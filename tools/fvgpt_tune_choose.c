@@ -146,7 +146,7 @@ static fvg_status try_all(tuning *t, int row, const seed_run *run, fvg_learner *
 
 static fvg_status choose(tuning *t, int row, const seed_run *run, fvg_learner *tuned,
                          unsigned wanted, trained *best) {
-  char folder[140], path[1600], choices[600];
+  char folder[140], path[1600], choices[MAX_VARIATIONS * CHOICE_BYTES];
   table_row r = t->row[row];
   snprintf(folder, sizeof folder, "%s/seed%d", r.name, run->seed);
   print_choices(t, wanted, choices, sizeof choices);

@@ -349,11 +349,34 @@ static fvg_status check_set(const tuning *t, fvg_ctx *c) {
   return s;
 }
 
+/* The values of a choice must be possible for a method that has such an option. */
+static fvg_status check_values(fvg_ctx *c, const choice_option *x, const fvg_method *method) {
+  fvg_option known;
+  double low, high;
+  for (int k = 0; fvg_method_option(method, &known, &low, &high, k); k++) {
+    if (strcmp(known.name, x->name)) continue;
+    for (int i = 0; i < x->n; i++) {
+      if (x->value[i] >= low && x->value[i] <= high) continue;
+      return fvg_fail(c, FVG_E_ARG, "--choose %s: %g is not possible; %s expects from %g to %g",
+                      x->name, x->value[i], fvg_method_name(method), low, high);
+    }
+  }
+  return FVG_OK;
+}
+
 /* Each choice must be a setting of one of the rows at least. */
 static fvg_status check_choices(const tuning *t, fvg_ctx *c) {
   const choose_options *o = &t->o->choose;
   unsigned used = 0;
-  for (int i = 0; i < t->n_row; i++) used |= choices_of(t->o, &t->row[i]);
+  for (int i = 0; i < t->n_row; i++) {
+    const table_row *r = &t->row[i];
+    const unsigned wanted = choices_of(t->o, r);
+    used |= wanted;
+    for (int k = 0; k < o->n && r->backbone < 0; k++) {
+      fvg_status s = wanted >> k & 1 ? check_values(c, &o->item[k], r->method) : FVG_OK;
+      if (s) return s;
+    }
+  }
   for (int i = 0; i < o->n; i++) {
     if (used >> i & 1) continue;
     return fvg_fail(c, FVG_E_ARG,
