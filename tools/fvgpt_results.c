@@ -172,7 +172,8 @@ static fvg_status tell_difference(fvg_ctx *c, const char *path, const fvg_json *
                                   const fvg_json *ours) {
   static const char *const member[][2] = {
     {"trainer", "--trainer"}, {"protocol", "--few-shot or --transfer-to"}, {"seeds", "--seeds"},
-    {"tests", "--transfer-to"}, {"rows", "--ablate"}, {"entries", "data sets, shots or pictures"},
+    {"tests", "--transfer-to"}, {"rows", "--ablate, --table, --figure or --backbone"},
+    {"entries", "data sets, shots or pictures"},
   };
   static const char way_out[] =
       "give all shards the same options, choose another --out, or remove this file if none is at "
