@@ -34,6 +34,8 @@ for file in table3.csv table3.json table3.html; do
   [ -s "$work/whole/$file" ] || { echo "there is no $file"; exit 1; }
 done
 diff -r "$work/whole" "$work/cut" || exit 1
+left=$(find "$work/cut" -name '*.part' | wc -l)
+[ "$left" = 0 ] || { echo "$left states of unfinished stages are left"; exit 1; }
 files=$(find "$work/cut" -type f | wc -l)
 rm -rf "$work"
 echo "killed $kills times in a table of $length seconds: $files files the same"
