@@ -148,6 +148,15 @@ while ! grep -q 'taken over' "$work/lost.err" && [ $i -lt 300 ]; do sleep 0.01; 
 check "an owner stops when somebody takes over" grep -q 'things/CoOp/seed1: taken over by shard 2/2, process 7 on elsewhere' "$work/lost.err"
 check "and goes on with what is left" kill -INT $id
 wait $id 2>/dev/null
+"$fvgpt" tune --threads 1 --model examples/tiny-clip --data "$work/world/things" --shots 2 --epochs 60000 --trainer CoOp --seeds 1 --augment none \
+  --shard 1/2 --claim-expires 2 --out "$work/last" >"$work/last.txt" 2>"$work/last.err" &
+id=$!
+i=0
+while [ ! -e "$work/last/CoOp/seed1/checkpoint.safetensors.part" ] && [ $i -lt 300 ]; do sleep 0.01; i=$((i + 1)); done
+echo "shard 2/2 process 7 token 0123456789abcdef host elsewhere" >"$work/last/CoOp/seed1/claim.1"
+check "an owner whose last unit is taken over ends well" wait $id
+check "tells who has it" grep -q '^1 of 2 pieces of work are still with others: CoOp seed 1 of things (shard 2/2' "$work/last.txt"
+check "and leaves the claim" [ -e "$work/last/CoOp/seed1/claim.1" ]
 check "leaving the other's claim" [ -e "$work/lost/things/CoOp/seed1/claim.1" ]
 
 # folds of tune --all

@@ -74,6 +74,13 @@ refused "no number" "NAME=VALUE,VALUE" tune --model "$model" --data "$data" --tr
 refused "not a number" "NAME=VALUE,VALUE" tune --model "$model" --data "$data" --trainer CoOp --choose lr=0.1,nan --out "$work/x"
 refused "twice" "lr is given twice" tune --model "$model" --data "$data" --trainer CoOp --choose lr=0.1,0.2 --choose lr=0.3,0.4 --out "$work/x"
 refused "half an epoch" "a whole number from 1" tune --model "$model" --data "$data" --trainer CoOp --choose epochs=1.5,2 --out "$work/x"
+all=CoOp,KgCoOp,ProGrad,PromptSRC,MaPLe,DAPT,DAPT_G,MMRL,MMRLpp,DePT_CoOp,DePT_PromptSRC
+refused "more rows than there is room for" "these are more than 96 rows" tune --model "$model" --data "$data" --ablate \
+  --trainer "FVGPT_$(echo $all | sed 's/,/,FVGPT_/g')" --out "$work/x"
+refused "a weight that KgCoOp cannot have" "--choose W: -5 is not possible; KgCoOp expects from 0" tune --model "$model" --data "$data" --trainer KgCoOp \
+  --choose W=1,-5 --out "$work/x"
+refused "a list that is too long" "in at most 199 bytes" tune --model "$model" --data "$data" --trainer CoOp \
+  --choose "lr=0.1,0.$(printf '%0200d' 1)" --out "$work/x"
 refused "a setting of nobody" "--choose W=1,2: none of the trainers has this setting" tune --model "$model" --data "$data" --trainer CoOp \
   --choose W=1,2 --out "$work/x"
 check "a refused run leaves nothing" [ ! -e "$work/x" ]
@@ -95,6 +102,11 @@ sums "$work/heads" >"$work/heads2.sums"
 check "with the same bytes" cmp "$work/heads.sums" "$work/heads2.sums"
 refused "a head of other views" "was tuned with augment none, not squash" tune --model "$model" --data "$data" $quick --trainer GDA --augment squash \
   --out "$work/heads"
+"$build/world" "$work/named" --set textures --train 2 --test 1 >/dev/null
+named="tune --model $model --data $work/named/textures --augment none --shots 2 --seeds 1 --trainer GDA --out $work/named/out"
+check "a head of named classes" sh -c "'$fvgpt' $named >'$work/stdout' 2>'$work/stderr'"
+sed 's/"dotted_drop"/"dotted_pear"/' "$work/named/textures/split.json" >"$work/named/split" && mv "$work/named/split" "$work/named/textures/split.json"
+refused "a head of classes with other names" "was tuned on other classes" $named
 first=$(ls "$data" | grep -v mask | head -n 1)
 picture=$(ls "$data/$first"/* | head -n 1)
 classify() { "$fvgpt" classify --model "$model" --checkpoint "$work/heads/$1/seed1" "$picture" >"$work/stdout" 2>"$work/stderr"; }
@@ -118,7 +130,7 @@ check "a table and a figure" paper --table 3 --figure 4b
 check "Table 3 has eight rows" [ "$(rows "Table 3" | wc -l)" -eq 8 ]
 check "Figure 4b has five" [ "$(rows "Figure 4b" | wc -l)" -eq 5 ]
 check "published numbers stand beside ours" sh -c "grep -q '^FRG + FDC + PC .* 82.40 .* 73.62 .* 77.76' '$work/paper.txt'"
-base_of() { sed -n "s/.*\"$1\",\"data\",base,\\([0-9.]*\\),.*/\\1/p" "$work/paper/paper.csv" | head -n 1; }
+base_of() { sed -n "s/.*,$1,data,base,\\([0-9.]*\\),.*/\\1/p" "$work/paper/paper.csv" | head -n 1; }
 table_of() { sed -n "s/^$1  *\\([0-9.]*\\) .*/\\1/p" "$work/paper.txt" | tail -n 1; }
 check "the CSV has the number of the table" [ "$(base_of "FRG + FDC + PC" | cut -c1-4)" = "$(table_of "FRG + FDC + PC" | cut -c1-4)" ]
 check "JSON can be read" sh -c "! command -v python3 >/dev/null || python3 -m json.tool '$work/paper/paper.json' >/dev/null"
@@ -135,6 +147,20 @@ check "three layers are three" grep -aq 'frg.fc3.weight' "$work/paper/base-to-ne
 check "a gate without area" grep -aq '"frg_without":"4"' "$work/paper/base-to-new/FVGPT_CoOp+frg_without=4/seed1/checkpoint.safetensors"
 check "costs are measured" sh -c "sed -n '/^Table 7/,/^Pictures/p' '$work/paper.txt' | grep -q '^CoOp  *384  *[1-9]'"
 check "D_fg of three rows" [ "$(sed -n '/^D_fg/,/^Mean/p' "$work/paper.txt" | grep -c -E '^(CLIP|CoOp|FVG-PT on CoOp)  .* [0-9]+\.[0-9]{4}')" -eq 3 ]
+cp "$work/paper/base-to-new/PC/seed1/result.json" "$work/result"
+check "--quiet changes nothing" sh -c "'$fvgpt' paper --model '$model' --data '$data' $quick --quiet --table 3 --out '$work/paper' >'$work/stdout' 2>'$work/stderr' &&
+  cmp '$work/paper/base-to-new/PC/seed1/result.json' '$work/result'"
+# a shard of the tables leaves them to the last
+claim="$work/sharded/base-to-new/CoOp/seed1/claim.0"
+mkdir -p "${claim%/*}"
+echo "shard 2/2 process 7 token 0123456789abcdef host elsewhere" >"$claim"
+shard() { "$fvgpt" paper --model "$model" --data "$data" $quick --table 3 --shard 1/2 --out "$work/sharded" >"$work/paper.txt" 2>"$work/paper.err"; }
+check "a shard of Table 3" shard
+check "writes none while another is at work" sh -c "grep -q 'other shards are still at work' '$work/paper.txt' && ! ls '$work/sharded' | grep -q table3"
+rm "$claim"
+check "the last shard" shard
+check "writes it" [ "$(rows "Table 3" | wc -l)" -eq 8 ]
+check "with the numbers of the run alone" cmp "$work/sharded/table3.csv" "$work/paper/table3.csv"
 mkdir "$work/other" && cp -R "$data"/* "$work/other/"
 check "cross-data" paper --data "$work/other" --table 2 --backbone CoOp
 check "has four rows and the other set" sh -c "[ \"\$(sed -n '/^Table 2/,/^Published/p' '$work/paper.txt' | grep -c -E '^(CLIP|CoOp|CoOp . FVG-PT|  gain) ')\" -eq 4 ] && grep -q 'other accuracy' '$work/paper.txt'"

@@ -10,10 +10,10 @@
      row   n x 32 bits      the floats of the feature
      check 64 bits          a hash of the above
 
-   A record is handed to the system as soon as it is complete, so a kill loses the one in the making.
-   What is torn or damaged does not have its check; it and what follows in its file count as not
-   there, and are encoded again into another file.  Nothing in a file is ever changed, and every row
-   is checked again when it is used. */
+   A record is handed to the system as soon as it is complete, so a kill loses the one in the
+   making.  What is torn or damaged does not have its check; it and what follows in its file count as
+   not there, and are encoded again into another file.  Nothing in a file is ever changed, and every
+   row is checked again when it is used. */
 #include "fvgpt_cache.h"
 
 #include <stdio.h>

@@ -127,6 +127,10 @@ void look_at_claim(const char *folder, const claimant *who, claim_holder *h) {
 void describe_holder(const claim_holder *h, char text[HOLDER_BYTES]) {
   char shard[60] = "somebody";
   const shard_option *k = &h->shard;
+  if (h->generation < 0) {
+    snprintf(text, HOLDER_BYTES, "%s", shard);
+    return;
+  }
   if (k->number) snprintf(shard, sizeof shard, "shard %d/%d", k->number, k->count);
   snprintf(text, HOLDER_BYTES, "%s, process %ld on %.*s, %.0f s ago%s", shard, h->process,
            (int)strcspn(h->host, " "), h->host, h->age, h->is_dead ? ", dead" : "");
@@ -219,8 +223,7 @@ fvg_status check_claim(fvg_ctx *c) {
   char holder[HOLDER_BYTES];
   look_at_claim(held.folder, &held.who, &h);
   describe_holder(&h, holder);
-  return fvg_fail(c, FVG_E_CANCELLED, "%s: taken over by %s", held.folder,
-                  h.generation < 0 ? "somebody" : holder);
+  return fvg_fail(c, FVG_E_CANCELLED, "%s: taken over by %s", held.folder, holder);
 }
 
 void release_claim(void) {

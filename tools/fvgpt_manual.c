@@ -311,6 +311,8 @@ static const page pages[] = {
    "  Each begins with its own share and then helps the others.  One that was killed\n"
    "  may be started again, at any time.  The last to finish writes the tables;\n"
    "  fvgpt table OUT does so too, and tells what is missing.\n"
+   "  Those of paper, if no shard has written them, come from its command without\n"
+   "  --shard.\n"
    "\n"
    "    mpirun -n 3 fvgpt tune ... --shard auto\n"
    "    sbatch --array=1-3 --wrap 'fvgpt tune ... --shard auto'\n"

@@ -84,7 +84,7 @@ typedef struct paper {
   backbones backbone;
   document csv, json, page;
   int n;                             /* tables put                                               */
-  int is_unfinished;                 /* other shards are still at work on runs of theirs         */
+  int is_open;                       /* 1: other shards are still at work                        */
 } paper;
 
 static void put_table(paper *x, const paper_table *t) {
@@ -139,10 +139,17 @@ static fvg_status end(paper *x) {
   put(&x->page, "<footer>Made by fvgpt " FVGPT_VERSION ".</footer>\n");
   put_page_end(&x->page);
   fvg_status s = save_one(x, &x->csv, "csv");
-  fvg_status of_json = save_one(x, &x->json, "json");
-  fvg_status of_page = save_one(x, &x->page, "html");
-  if (!s) s = of_json;
-  return s ? s : of_page;
+  if (s) x->json.status = s;
+  s = save_one(x, &x->json, "json");
+  if (s) x->page.status = s;
+  return save_one(x, &x->page, "html");
+}
+
+/* Nothing is written after a failure, nor by a shard that others still work with. */
+static void leave(paper *x) {
+  fvg_release(x->c, x->csv.text);
+  fvg_release(x->c, x->json.text);
+  fvg_release(x->c, x->page.text);
 }
 
 /* ---- runs ---- */
@@ -160,10 +167,9 @@ static fvg_status run_items(paper *x, const tune_options *o, const int *wanted) 
                   x->o->backbone != NULL);
   }
   if (!s) s = tuning_run(t);
-  const int is_finished = !s && !t->n_with_others;
-  if (!is_finished) x->is_unfinished = 1;
-
-  for (int i = 0; !s && is_finished && i < N_ITEM; i++) {
+  const int is_open = !s && !t->has_means;
+  x->is_open |= is_open;
+  for (int i = 0; !s && !is_open && i < N_ITEM; i++) {
     if (!wanted[i]) continue;
     fill_table(t, &plan[i], table);
     if (i == TABLE_7) s = measure_costs(t, &plan[i], table);
@@ -259,15 +265,16 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   begin(&x);
   s = run_base_to_new(&x);
   if (!s) s = run_cross_data(&x);
-  if (!s && x.is_unfinished)
-    print(stdout, "the tables come from whichever shard ends last, or from paper without --shard\n");
-  const fvg_status saved = s || x.is_unfinished ? s : end(&x);
-  if (s || x.is_unfinished) {
-    fvg_release(c, x.csv.text);
-    fvg_release(c, x.json.text);
-    fvg_release(c, x.page.text);
+  if (!s && !x.is_open) return end(&x);
+
+  leave(&x);
+  if (!s) {
+    print(stdout,
+          "other shards are still at work, so %s has no new tables of the paper yet; next: this "
+          "command without --shard, when they are done\n",
+          o->tune.out);
   }
-  return saved;
+  return s;
 }
 
 const fvgpt_command paper_command = {"paper", sizeof(paper_options), declare, run};

@@ -11,7 +11,8 @@ static const struct { const char *key, *name, *title, *over, *note; } card[N_ITE
   {"table2", "Table 2", "Cross-data generalisation: tuned on the first data set, tested on all",
    "method", "Published: ViT-B/16 of OpenAI, ImageNet, and the mean of 10 other data sets."},
   {"table3", "Table 3", "Modules of FVG-PT", "modules",
-   "Published: ViT-B/16 of OpenAI, mean of 11 data sets.  The last two lines are not in the paper."},
+   "Published: ViT-B/16 of OpenAI, mean of 11 data sets.  The last two lines are not in the "
+   "paper."},
   {"table4", "Table 4", "Hidden widths of the adapters (FDC) and of the gates", "hidden width",
    "Published: ViT-B/16 of OpenAI, mean of 11 data sets."},
   {"table5", "Table 5", "Layers of the gates", "layers",
@@ -19,8 +20,8 @@ static const struct { const char *key, *name, *title, *over, *note; } card[N_ITE
   {"table6", "Table 6", "Gates that are trained without one of their indicators", "indicators",
    "Published: each costs 0.03 to 0.16 of H."},
   {"table7", "Table 7", "What tuning costs", "method",
-   "Pictures a second, over one epoch of tuning and over the test of base classes, on this machine; "
-   "memory beside the weights.  Published: on a graphics card, with the weights."},
+   "Pictures a second, over one epoch of tuning and over the test of base classes, on this "
+   "machine; memory beside the weights.  Published: on a graphics card, with the weights."},
   {"d_fg", "D_fg", "Foreground shift: how far predictions for foregrounds are from those for whole "
    "pictures", "method",
    "Mean KL divergence over test pictures of base classes that have a mask; lower is better."},
@@ -143,7 +144,11 @@ static fvg_status plan_backbones(tuning *t, fvg_ctx *c, paper_plan *p, const cha
 
 /* ---- Table 3 ---- */
 static fvg_status plan_modules(tuning *t, fvg_ctx *c, paper_plan *p, const char *backbone) {
-  static const struct { const char *label; int no_frg, no_fdc, no_pc; double published[3]; } part[] = {
+  static const struct {
+    const char *label;
+    int no_frg, no_fdc, no_pc;
+    double published[3];
+  } part[] = {
     {"FDC", 1, 0, 1, {81.04, 63.14, 70.98}},
     {"PC", 1, 1, 0, {80.94, 73.62, 77.11}},
     {"FRG + FDC", 0, 0, 1, {82.40, 63.45, 71.69}},
@@ -305,7 +310,7 @@ static int add_column(paper_table *t, const char *set, const char *measure, int 
 static int add_published(paper_table *out, const paper_plan *p, const char *measure, int digits,
                          int which) {
   int known = 0;
-  for (int i = 0; i < p->n; i++) known |= p->line[i].published[which] == p->line[i].published[which];
+  for (int i = 0; i < p->n; i++) known |= !isnan(p->line[i].published[which]);
   if (!known) return -1;
   const int k = add_column(out, "", measure, digits, 1);
   for (int i = 0; i < p->n; i++) out->cell[i][k].value = p->line[i].published[which];
@@ -369,7 +374,8 @@ static void fill_cross_data(const tuning *t, const paper_plan *p, paper_table *o
 }
 
 static void fill_cost(const tuning *t, const paper_plan *p, paper_table *out) {
-  static const char *const name[N_COST] = {"parameters", "tuned pictures/s", "MB", "tested pictures/s"};
+  static const char *const name[N_COST] = {"parameters", "tuned pictures/s", "MB",
+                                           "tested pictures/s"};
   static const int digits[N_COST] = {0, 1, 1, 1};
   for (int i = 0; i < N_COST; i++) add_column(out, "", name[i], digits[i], 0);
   const int last = t->n_entry > 1 ? t->n_entry : 0;

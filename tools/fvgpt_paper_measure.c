@@ -87,7 +87,7 @@ static fvg_status time_test(const tuning *t, fvg_clip *m, const fvg_dataset *d,
   fvg_score score;
   fvg_status s = test_task(d, t->train_half, &task);
   if (s) return s;
-  if (!s) s = classifier_of_row(t, m, x, &task, &k);
+  s = classifier_of_row(t, m, x, &task, &k);
   const double start = now();
   if (!s) s = fvg_classifier_test(k, &score, &task);
   *rate = task.items.n / (now() - start);

@@ -61,12 +61,6 @@ void print_paper_table(const paper_table *t) {
 }
 
 /* ---- CSV and JSON ---- */
-static void put_csv_text(document *d, const char *text) {
-  put(d, "\"");
-  for (const char *at = text; *at; at++) put(d, *at == '"' ? "\"\"" : "%c", *at);
-  put(d, "\"");
-}
-
 static void put_csv_number(document *d, double x) {
   if (is_there(x)) put(d, ",%.6g", x);
   else put(d, ",");
@@ -77,11 +71,11 @@ void put_paper_csv(document *d, const paper_table *t) {
     for (int k = 0; k < t->n_column; k++) {
       const paper_cell *cell = &t->cell[i][k];
       if (!is_there(cell->value)) continue;
-      put_csv_text(d, t->name);
+      put_csv_field(d, t->name);
       put(d, ",");
-      put_csv_text(d, t->line[i]);
+      put_csv_field(d, t->line[i]);
       put(d, ",");
-      put_csv_text(d, t->column[k].set);
+      put_csv_field(d, t->column[k].set);
       put(d, ",%s", t->column[k].measure);
       put_csv_number(d, cell->value);
       put_csv_number(d, cell->deviation);
@@ -238,7 +232,8 @@ static void put_page_line(document *d, const paper_table *t, int i) {
     put(d, column->is_published ? "<td class=\"published\">" : "<td>");
     if (!is_there(cell->value)) put(d, "–");
     else put(d, "%.*f", column->digits, cell->value);
-    if (is_there(cell->deviation)) put(d, " <small>± %.*f</small>", column->digits, cell->deviation);
+    if (is_there(cell->deviation))
+      put(d, " <small>± %.*f</small>", column->digits, cell->deviation);
     put(d, "</td>");
   }
   put(d, "</tr>\n");

@@ -17,7 +17,7 @@
 static const char *const not_a_setting[] = {
   "--trainer", "--ablate", "--seeds", "--shots", "--transfer-to", "--data", "--dataset-root",
   "--dataset", "--model", "--out", "--threads", "--shard", "--claim-expires", "--table",
-  "--figure", "--backbone", "--cache", NULL,
+  "--figure", "--backbone", "--cache", "--quiet", NULL,
 };
 
 static void mark_option(void *mark, const char *name, const char *value) {
@@ -178,7 +178,8 @@ static fvg_status tell_difference(fvg_ctx *c, const char *path, const fvg_json *
                                   const fvg_json *ours) {
   static const char *const member[][2] = {
     {"trainer", "--trainer"}, {"protocol", "--few-shot, --transfer-to or --all"},
-    {"seeds", "--seeds"}, {"tests", "--transfer-to"}, {"rows", "--ablate"},
+    {"seeds", "--seeds"}, {"tests", "--transfer-to"},
+    {"rows", "--ablate, --table, --figure or --backbone"},
     {"entries", "data sets, shots or pictures"},
   };
   static const char way_out[] =
@@ -319,8 +320,8 @@ static void result_path(const tuning *t, int entry, int row, int run, char *path
   snprintf(path, size, "%s/result.json", folder);
 }
 
-/* Accuracies, "none" where a row has no rule for such classes, are strings with 17 digits, which strtod reads back exactly; readers of JSON need not
-   read numbers so. */
+/* Accuracies are strings with 17 digits, which strtod reads back exactly; readers of JSON need not
+   read numbers so.  "none" stands where a row has no rule for such classes. */
 fvg_status write_result(tuning *t, int row, int run) {
   char path[1300], mark[MARK_BYTES];
   const int entry = (int)(t->at - t->entry);

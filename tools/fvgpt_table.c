@@ -56,6 +56,7 @@ fvg_status write_all_tables(tuning *t) {
     if (!s) s = write_results(t, e);
   }
   if (!s && t->n_entry > 1) s = write_table(t);
+  t->has_means = !s;
   forget_results(t);
   return s;
 }
@@ -85,6 +86,7 @@ typedef struct table_run {
 static fvg_status run(fvg_ctx *c, const void *options) {
   const table_options *o = (const table_options *)options;
   if (o->runs.n != 1) return fvg_fail(c, FVG_E_ARG, "table needs the --out folder of a tune");
+  if (strlen(o->runs.item[0]) > 900) return fvg_fail(c, FVG_E_ARG, "table: the path is too long");
   table_run *x = FVG_NEW(c, table_run);
   if (!x) return FVG_E_NOMEM;
   x->o.out = o->runs.item[0];

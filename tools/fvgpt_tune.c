@@ -99,12 +99,7 @@ static fvg_status run_entry(tuning *t, int entry) {
 static fvg_status tidy(tuning *t) {
   fvg_status s = clear_claims(t->c, t->o->out, &t->who, t->o->out);
   if (s) return s;
-  remove_temporaries(t->o->out);
-  for (int e = 0; e < t->n_entry; e++) {
-    char folder[1100];
-    entry_folder(t, e, folder, sizeof folder);
-    remove_temporaries(folder);
-  }
+  remove_outer_temporaries(t);
   const int n = count_units(t);
   for (int i = 0; !s && i < n; i++) {
     const tune_unit u = unit_at(t, i);
@@ -119,6 +114,7 @@ static fvg_status tidy(tuning *t) {
 static fvg_status run_alone(tuning *t) {
   fvg_status s = tidy(t);
   for (int e = 0; !s && e < t->n_entry; e++) s = run_entry(t, e);
+  t->has_means = !s;
   return s;
 }
 

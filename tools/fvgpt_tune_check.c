@@ -203,7 +203,7 @@ static fvg_status check_set_files(tuning *t, int set, findings *f) {
 }
 
 /* Makes a learner of each method, of two classes, to see whether its options make sense
-   together. */
+   together.  Heads have no options. */
 static fvg_status check_learners(const tuning *t, findings *f) {
   fvg_ctx *c = t->m->ctx;
   const fvg_dataset *d = &t->set[0];
@@ -211,7 +211,7 @@ static fvg_status check_learners(const tuning *t, findings *f) {
   fvg_status s = FVG_OK;
   for (int row = 1; !s && row < t->n_row; row++) {
     const table_row *r = &t->row[row];
-    if (r->backbone >= 0) continue;
+    if (r->backbone >= 0 || !r->method) continue;
     fvg_option option[MAX_OPTIONS];
     fvg_learner_desc desc;
     fvg_learner *l = NULL;

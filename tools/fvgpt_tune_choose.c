@@ -43,7 +43,8 @@ fvg_status make_val(tuning *t, const seed_run *run) {
   if (!s && !task.items.n) {
     fvg_task_free(&task);
     s = fvg_fail(t->m->ctx, FVG_E_ARG,
-                 "%s: --choose needs val pictures, and none is of these classes", t->d->root);
+                 "%s: settings are chosen on val pictures, and none of them is of these classes",
+                 t->d->root);
   }
   return s ? s : test_of_task(t->c, &t->val, &task);
 }
@@ -145,7 +146,7 @@ static fvg_status try_all(tuning *t, int row, const seed_run *run, fvg_learner *
 
 static fvg_status choose(tuning *t, int row, const seed_run *run, fvg_learner *tuned,
                          unsigned wanted, trained *best) {
-  char folder[140], path[1600], choices[600];
+  char folder[140], path[1600], choices[MAX_VARIATIONS * CHOICE_BYTES];
   table_row r = t->row[row];
   snprintf(folder, sizeof folder, "%s/seed%d", r.name, run->seed);
   print_choices(t, wanted, choices, sizeof choices);

@@ -67,11 +67,12 @@ static fvg_status fit(tuning *t, const table_row *r, const seed_run *run, fvg_he
 
 /* The head of a finished checkpoint; *h stays NULL if there is none.  Other settings are an
    error. */
-static fvg_status reuse_head(tuning *t, const char *path, const description *about, fvg_head **h) {
+static fvg_status reuse_head(tuning *t, const char *path, const description *about,
+                             const fvg_task *task, fvg_head **h) {
   if (!fvg_file_exists(path)) return FVG_OK;
   fvg_head_checkpoint x;
   fvg_status s = fvg_head_checkpoint_load(t->m, &x, path);
-  if (!s) s = check_head_settings(t->c, path, x.settings, &about->settings);
+  if (!s) s = check_head_settings(t->c, path, &x, &about->settings, task);
   if (!s) {
     *h = x.head;
     x.head = NULL;
@@ -127,7 +128,7 @@ static fvg_status make_head(tuning *t, int row, const seed_run *run, fvg_head **
   snprintf(folder, sizeof folder, "%s/%s", r->name, of_run);
   describe_head(t, r, run->number, run->task, &about);
   fvg_status s = prepare_folder(t, folder, path, sizeof path);
-  if (!s) s = reuse_head(t, path, &about, h);
+  if (!s) s = reuse_head(t, path, &about, run->task, h);
   if (s) return s;
   if (*h) {
     fvg_log(t->c, 1, "%s %s: reusing %s", r->name, name, path);

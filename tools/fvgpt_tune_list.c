@@ -126,7 +126,10 @@ int find_row(const tuning *t, const char *name) {
 static table_row *add_row(tuning *t, const char *name, const fvg_method *method, int backbone) {
   const int known = find_row(t, name);
   if (known >= 0) return &t->row[known];
-  if (t->n_row == MAX_ROWS) return NULL;
+  if (t->n_row == MAX_ROWS) {
+    t->lacks_room = 1;
+    return NULL;
+  }
   table_row *r = &t->row[t->n_row++];
   snprintf(r->name, sizeof r->name, "%s", name);
   r->method = method;
@@ -209,8 +212,8 @@ static fvg_status check_trainer(fvg_ctx *c, const char *name, int is_fvgpt, int 
   if (!*method) {
     return fvg_fail(c, FVG_E_ARG,
                     "--trainer %s: CoOp, KgCoOp, ProGrad, CoCoOp, PromptSRC, MaPLe, DAPT, DAPT_G, "
-                    "MMRL, MMRLpp, DePT_CoOp, DePT_PromptSRC, or one of them behind FVGPT_ or DPC_, "
-                    "or LinearProbe, LP++, CLIP-Adapter, Tip-Adapter, Tip-Adapter-F, GDA, "
+                    "MMRL, MMRLpp, DePT_CoOp, DePT_PromptSRC, or one of them behind FVGPT_ or "
+                    "DPC_, or LinearProbe, LP++, CLIP-Adapter, Tip-Adapter, Tip-Adapter-F, GDA, "
                     "zero_shot_ensemble or baselines is expected",
                     name);
   }
@@ -349,11 +352,34 @@ static fvg_status check_set(const tuning *t, fvg_ctx *c) {
   return s;
 }
 
+/* The values of a choice must be possible for a method that has such an option. */
+static fvg_status check_values(fvg_ctx *c, const choice_option *x, const fvg_method *method) {
+  fvg_option known;
+  double low, high;
+  for (int k = 0; fvg_method_option(method, &known, &low, &high, k); k++) {
+    if (strcmp(known.name, x->name)) continue;
+    for (int i = 0; i < x->n; i++) {
+      if (x->value[i] >= low && x->value[i] <= high) continue;
+      return fvg_fail(c, FVG_E_ARG, "--choose %s: %g is not possible; %s expects from %g to %g",
+                      x->name, x->value[i], fvg_method_name(method), low, high);
+    }
+  }
+  return FVG_OK;
+}
+
 /* Each choice must be a setting of one of the rows at least. */
 static fvg_status check_choices(const tuning *t, fvg_ctx *c) {
   const choose_options *o = &t->o->choose;
   unsigned used = 0;
-  for (int i = 0; i < t->n_row; i++) used |= choices_of(t->o, &t->row[i]);
+  for (int i = 0; i < t->n_row; i++) {
+    const table_row *r = &t->row[i];
+    const unsigned wanted = choices_of(t->o, r);
+    used |= wanted;
+    for (int k = 0; k < o->n && r->backbone < 0; k++) {
+      fvg_status s = wanted >> k & 1 ? check_values(c, &o->item[k], r->method) : FVG_OK;
+      if (s) return s;
+    }
+  }
   for (int i = 0; i < o->n; i++) {
     if (used >> i & 1) continue;
     return fvg_fail(c, FVG_E_ARG,
@@ -481,6 +507,12 @@ int count_tests(const tuning *t, int run) {
 /* ---- all lists ---- */
 fvg_status parse_lists(tuning *t, fvg_ctx *c) {
   fvg_position position;
+  if (t->lacks_room) {
+    return fvg_fail(c, FVG_E_ARG,
+                    "--trainer: these are more than %d rows; give some of them to another run with "
+                    "the same --out",
+                    MAX_ROWS);
+  }
   const char *seeds = t->o->seeds;
   if (!seeds) seeds = t->o->learner.all ? "1" : "1,2,3";
   fvg_status s = check_all_options(c, t->o);

@@ -91,8 +91,8 @@ typedef struct tuning {
   int fold[MAX_SEEDS];               /* of each run with --all: from 1; 0: it has all pictures   */
   int n_row, n_entry, n_seed;        /* n_seed: runs, one for a seed but with --all              */
   int n_fold;                        /* of a seed                                                */
+  int lacks_room;                    /* 1: there are more rows than MAX_ROWS                     */
   claimant who;                      /* of --shard                                               */
-  int n_with_others;                 /* units that other shards had not finished in the end      */
   fvg_group train_half;
   fvg_views_desc augment;
   folder_lock lock[MAX_ENTRIES + 1]; /* of --out, and of the entries' folders                    */
@@ -136,7 +136,9 @@ typedef struct tuning {
   fvg_views *stage_views[MAX_STAGE_VIEWS];         /* each of the stage that asked for them      */
   int n_stage_views;
 
-  /* Of all entries, means over the seeds, and their deviations; the last of these is that of H. */
+  /* Of all entries, means over the seeds, and their deviations; the last of these is that of H.  A
+     shard that ends before the others has none. */
+  int has_means;
   double mean[MAX_ENTRIES][MAX_ROWS][MAX_TESTS];
   double deviation[MAX_ENTRIES][MAX_ROWS][MAX_TESTS + 1];
 } tuning;

@@ -409,9 +409,13 @@ fvg_status check_settings(const tuning *t, const char *path, const fvg_weights *
   return check_unusual(c, path, w, x);
 }
 
-fvg_status check_head_settings(fvg_ctx *c, const char *path, const fvg_weights *w,
-                               const fvg_settings *x) {
-  fvg_status s = FVG_OK;
+fvg_status check_head_settings(fvg_ctx *c, const char *path, const fvg_head_checkpoint *have,
+                               const fvg_settings *x, const fvg_task *task) {
+  const fvg_weights *w = have->settings;
+  int is_same = have->n_class == task->n_class;
+  for (int i = 0; is_same && i < task->n_class; i++)
+    is_same = fvg_same_name(c, have->class_name[i], task->class_name[i]);
+  fvg_status s = is_same ? FVG_OK : other_settings(c, path, "on other classes");
   for (int i = 0; !s && i < x->n; i++) s = check_setting(c, path, w, &x->entry[i]);
   return s ? s : check_unusual(c, path, w, x);
 }

@@ -46,9 +46,9 @@ fvg_status check_settings(const tuning *t, const char *path, const fvg_weights *
                           const fvg_settings *x, const fvg_learner *have,
                           const fvg_learner *want);
 
-/* The same for heads. */
+/* The same for heads; of the task the names of its classes are compared. */
 void describe_head(tuning *t, const table_row *r, int run, const fvg_task *task, description *d);
-fvg_status check_head_settings(fvg_ctx *c, const char *path, const fvg_weights *w,
-                               const fvg_settings *x);
+fvg_status check_head_settings(fvg_ctx *c, const char *path, const fvg_head_checkpoint *have,
+                               const fvg_settings *x, const fvg_task *task);
 
 #endif

@@ -111,6 +111,10 @@ static fvg_status work_on(shard_run *x, int number) {
   x->is_done[number] = !s;
   s = after_work(x, folder, s);
   release_claim();
+  if (!s && !x->is_done[number]) {
+    look_at_claim(folder, &t->who, &h);
+    note_left(x, &u, &h);
+  }
   return s;
 }
 
@@ -142,12 +146,7 @@ static fvg_status end_run(shard_run *x) {
     print(stdout, "all is finished; the tables are written by %s\n", holder);
   }
   if (s || !is_ours) return s;
-  remove_temporaries(t->o->out);
-  for (int e = 0; e < t->n_entry; e++) {
-    char folder[1100];
-    entry_folder(t, e, folder, sizeof folder);
-    remove_temporaries(folder);
-  }
+  remove_outer_temporaries(t);
   for (int i = 0; i < x->n; i++) {
     const tune_unit u = unit_at(t, i);
     char folder[1280];
@@ -166,7 +165,6 @@ static fvg_status run_rounds(shard_run *x) {
   while (!s && n_done && x->n_left);
   if (x->entry >= 0) close_entry(x->t);
   if (s) return s;
-  x->t->n_with_others = x->n_left;
   if (!x->n_left) return end_run(x);
   print(stdout, "%d of %d pieces of work are still with others: %s%s; next: fvgpt table %s\n",
         x->n_left, x->n, x->left, x->n_left > 3 ? ", ..." : "", x->t->o->out);

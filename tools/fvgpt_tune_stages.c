@@ -130,8 +130,8 @@ static fvg_status reuse(tuning *t, const stage *g, const fvg_learner *like, fvg_
   return s;
 }
 
-/* The stage's finished result in *l and *f, or both NULL and g ready to train.  half: behind the name
-   of its folder; like: the learner that the result should be. */
+/* The stage's finished result in *l and *f, or both NULL and g ready to train.  half: behind the
+   name of its folder; like: the learner that the result should be. */
 static fvg_status stage_begin(tuning *t, stage *g, const table_row *r, const char *half,
                               const seed_run *run, fvg_learner *like, fvg_learner **l,
                               fvg_fvgpt **f, char **curve) {

@@ -80,13 +80,16 @@ static void list_choices(const tuning *t, const table_row *r, char *text, size_t
 /* What a row without prompts is made of. */
 static void print_untuned_setting(const tuning *t, const table_row *r) {
   if (r->ensemble) {
-    print(stdout, "settings    %s: the 7 templates that CLIP's authors selected, and the set's own\n",
+    print(stdout,
+          "settings    %s: the 7 templates that CLIP's authors selected, and the set's own\n",
           r->name);
     return;
   }
   const int n = head_crops(t);
+  const char *way = t->d->val.n ? ", settings chosen on val"
+                                : "; no val pictures, so settings are as published";
   print(stdout, "settings    %s: on %d view%s of each picture%s\n", r->name, n, n > 1 ? "s" : "",
-        t->d->val.n ? ", settings chosen on val" : "; no val pictures, so settings are as published");
+        way);
 }
 
 static fvg_status print_setting(const tuning *t, const table_row *r) {

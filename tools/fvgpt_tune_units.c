@@ -230,6 +230,15 @@ fvg_status open_entry(tuning *t, int entry) {
   return s;
 }
 
+void remove_outer_temporaries(const tuning *t) {
+  remove_temporaries(t->o->out);
+  for (int e = 0; e < t->n_entry; e++) {
+    char folder[1100];
+    entry_folder(t, e, folder, sizeof folder);
+    remove_temporaries(folder);
+  }
+}
+
 void close_entry(tuning *t) {
   close_seed(t);
   free_entry_views(t);

@@ -22,6 +22,8 @@ fvg_status open_entry(tuning *t, int entry);
 fvg_status open_seed(tuning *t, int number);
 void close_seed(tuning *t);
 void close_entry(tuning *t);
+/* Removes what killed writers left in --out and in the entries' folders. */
+void remove_outer_temporaries(const tuning *t);
 /* Frees the pictures that the tests have, which close_entry leaves for further entries. */
 void free_tests(tuning *t);
 

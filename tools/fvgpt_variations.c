@@ -65,9 +65,9 @@ void print_variations(const variations *x, char text[VARIATIONS_BYTES]) {
 /* ---- --choose ---- */
 static int tell_bad_choice(const char *text) {
   print(stderr,
-        "fvgpt: --choose %s: NAME=VALUE,VALUE,... with 2 to %d numbers is expected, for at most %d "
-        "names\n",
-        text, MAX_VALUES, MAX_VARIATIONS);
+        "fvgpt: --choose %s: NAME=VALUE,VALUE,... with 2 to %d numbers in at most %d bytes is "
+        "expected, for at most %d names\n",
+        text, MAX_VALUES, CHOICE_BYTES - 1, MAX_VARIATIONS);
   return 0;
 }
 
@@ -103,7 +103,8 @@ static int take_choose(void *to, const char *text) {
   choose_options *o = (choose_options *)to;
   const char *equals = strchr(text, '=');
   const size_t n = equals ? (size_t)(equals - text) : 0;
-  if (!n || n >= SETTING_BYTES || o->n == MAX_VARIATIONS) return tell_bad_choice(text);
+  const int fits = n < SETTING_BYTES && strlen(text) < CHOICE_BYTES && o->n < MAX_VARIATIONS;
+  if (!n || !fits) return tell_bad_choice(text);
 
   choice_option *x = &o->item[o->n];
   memset(x, 0, sizeof *x);

@@ -35,7 +35,7 @@ typedef enum setting_kind {
 setting_kind kind_of_setting(const char *name);
 
 /* ---- --choose NAME=VALUE,VALUE,... ---- */
-enum { MAX_VALUES = 12, MAX_CANDIDATES = 64 };
+enum { MAX_VALUES = 12, MAX_CANDIDATES = 64, CHOICE_BYTES = 200 };    /* of the text as given  */
 typedef struct choice_option {
   char name[SETTING_BYTES];
   double value[MAX_VALUES];
