@@ -8,9 +8,9 @@ HEADERS = fvgpt.h fvgpt_clip.h
 FVGPT_OBJECTS = $(patsubst tools/%.c,$(BUILD)/tools/%.o,$(wildcard tools/fvgpt*.c))
 TOOLS   = $(BUILD)/fvgpt $(BUILD)/world $(BUILD)/pretrain $(BUILD)/replay $(BUILD)/random_clip $(BUILD)/bench
 EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
-LINKED  = $(patsubst %,$(BUILD)/%,test_heads test_heads_clip test_memory test_optimizers test_pytorch test_tiny_clip test_world)
+LINKED  = $(patsubst %,$(BUILD)/%,test_heads_clip test_memory test_optimizers test_pytorch test_tiny_clip test_world)
 QUICK   = $(patsubst %,$(BUILD)/%,test_at_once test_attention test_claims test_context test_coop test_data test_files test_foreground \
-            test_formats test_fvgpt test_images test_models test_no_stdio test_operations test_tokenizer test_transformer test_tuning \
+            test_formats test_fvgpt test_heads test_images test_models test_no_stdio test_operations test_tokenizer test_transformer test_tuning \
             fuzz_checkpoints fuzz_images fuzz_safetensors)
 TESTS   = $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c tests/fuzz_*.c))
 
