@@ -9,9 +9,6 @@ FVGPT_OBJECTS = $(patsubst tools/%.c,$(BUILD)/tools/%.o,$(wildcard tools/fvgpt*.
 TOOLS   = $(BUILD)/fvgpt $(BUILD)/world $(BUILD)/pretrain $(BUILD)/replay $(BUILD)/random_clip $(BUILD)/bench
 EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
 LINKED  = $(patsubst %,$(BUILD)/%,test_heads_clip test_memory test_optimizers test_pytorch test_tiny_clip test_world)
-QUICK   = $(patsubst %,$(BUILD)/%,test_at_once test_attention test_claims test_context test_coop test_data test_files test_foreground \
-            test_formats test_fvgpt test_heads test_images test_models test_no_stdio test_operations test_tokenizer test_transformer test_tuning \
-            fuzz_checkpoints fuzz_images fuzz_safetensors)
 TESTS   = $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c tests/fuzz_*.c))
 
 help:
@@ -66,14 +63,13 @@ $(BUILD)/%: tests/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
 	$(CC) -std=c99 $(CFLAGS) $(LEVEL) $(STB) $< -o $@ -lm -lpthread
 
-# Compiling the headers' bodies is most of a test's time where little is computed.
-LEVEL = -O1
-$(QUICK): LEVEL = -O0
+# Compiling the headers' bodies is most of a test's time: of private ones, only what is called is compiled.
+LEVEL = -O1 -DFVGPT_STATIC
 
 # Tests that call public functions alone take the bodies from the program, which has them anyway.
 LIBRARY = $(BUILD)/tools/fvgpt_library.o
 $(LINKED): $(BUILD)/%: tests/%.c tests/linked.h $(LIBRARY)
-	$(CC) -std=c99 $(CFLAGS) $(LEVEL) $(STB) -include tests/linked.h $< $(LIBRARY) -o $@ -lm -lpthread
+	$(CC) -std=c99 $(CFLAGS) -O1 $(STB) -include tests/linked.h $< $(LIBRARY) -o $@ -lm -lpthread
 $(BUILD)/replay: LEVEL =
 
 clean:
