@@ -65,6 +65,7 @@ $(BUILD)/%: tests/%.c $(HEADERS)
 
 # Compiling the headers' bodies is most of a test's time: of private ones, only what is called is compiled.
 LEVEL = -O1 -DFVGPT_STATIC
+$(BUILD)/test_attention $(BUILD)/test_kernels: LEVEL = -O2 -DFVGPT_STATIC
 
 # Tests that call public functions alone take the bodies from the program, which has them anyway.
 LIBRARY = $(BUILD)/tools/fvgpt_library.o
