@@ -7,13 +7,7 @@
 build=$1
 fvgpt=$build/fvgpt
 work=$build/clusters
-passed=0
-failed=0
-check() {                                                # check "what" command...: the command succeeds
-  what=$1
-  shift
-  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED $what"; fi
-}
+. tests/check.sh
 within() {                                               # within SECONDS command...: waits until it succeeds
   left=$(($1 * 10))
   shift

@@ -6,13 +6,7 @@
 build=${1:-build}
 work=$build/readme
 here=$PWD
-passed=0
-failed=0
-check() {                                                # check "what" command...: the command succeeds
-  what=$1
-  shift
-  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED $what"; fi
-}
+. tests/check.sh
 compiles() { "$@" >"$work/messages" 2>&1 && [ ! -s "$work/messages" ]; }
 answers() {                                              # answers CODE PATTERN PROGRAM: its exit code and what it prints
   answer=$(cd "$work" && "./$3" 2>&1)

@@ -7,13 +7,7 @@ world=$build/world
 model=examples/tiny-clip
 work=$build/test-commands
 export FVGPT_CACHE=none                                  # what is tested is computed; the tests of the cache name a folder
-passed=0
-failed=0
-check() {                                                # check "what" command...: the command succeeds
-  what=$1
-  shift
-  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED $what"; fi
-}
+. tests/check.sh
 quiet() { "$@" >"$work/stdout" 2>&1; }
 refused() {                                              # refused "what" "text in the message" arguments of fvgpt...
   what=$1

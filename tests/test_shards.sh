@@ -4,13 +4,7 @@
 build=$1
 fvgpt=$build/fvgpt
 work=$build/test-shards
-passed=0
-failed=0
-check() {                                                # check "what" command...: the command succeeds
-  what=$1
-  shift
-  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED $what"; fi
-}
+. tests/check.sh
 refused() {                                              # refused "what" "text in the message" command...
   what=$1
   text=$2

@@ -8,13 +8,7 @@ work=$build/test-tables
 data=$work/data
 FVGPT_CACHE=none
 export FVGPT_CACHE
-passed=0
-failed=0
-check() {                                                # check "what" command...: the command succeeds
-  what=$1
-  shift
-  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED $what"; fi
-}
+. tests/check.sh
 refused() {                                              # refused "what" "text in the message" arguments of fvgpt...
   what=$1
   text=$2

@@ -49,8 +49,7 @@ fvg_status make_val(tuning *t, const seed_run *run) {
   return s ? s : test_of_task(t->c, &t->val, &task);
 }
 
-static fvg_status judge(tuning *t, fvg_learner *tuned, const trained *x,
-                        fvg_score *score) {
+static fvg_status judge(tuning *t, fvg_learner *tuned, const trained *x, fvg_score *score) {
   fvg_learner *l = x->l ? x->l : tuned;
   const fvg_branch branch = x->f ? FVG_BRANCH_BASE : FVG_TUNED;
   float *f = NULL;

@@ -11,12 +11,6 @@
 
 static fvg_head_kind kind_of(const table_row *r) { return (fvg_head_kind)(r->head - 1); }
 
-/* The template of a data set's class names. */
-static const char *template_for(const tuning *t, const fvg_dataset *d) {
-  if (t->o->learner.prompt_template) return t->o->learner.prompt_template;
-  return d->card ? d->card->prompt_template : NULL;
-}
-
 /* ---- training features ---- */
 int head_crops(const tuning *t) {
   const int usual_crops = 10;
@@ -61,7 +55,7 @@ static fvg_status fit(tuning *t, const table_row *r, const seed_run *run, fvg_he
   x.train = run->task;
   x.views = t->head_views;
   x.n_view = head_crops(t);
-  x.prompt_template = template_for(t, t->d);
+  x.prompt_template = plain_template(t, t->d);
   return s ? s : fvg_head_fit_task(t->m, h, kind_of(r), &x, &desc);
 }
 
@@ -88,7 +82,7 @@ static fvg_status save_head(tuning *t, const char *path, const description *abou
   x.head = h;
   x.class_name = run->task->class_name;
   x.n_class = run->task->n_class;
-  x.prompt_template = template_of(template_for(t, t->d), NULL);
+  x.prompt_template = template_of(plain_template(t, t->d), NULL);
   fvg_status s = check_claim(t->c);
   if (s) return s;
   return fvg_head_checkpoint_save(t->m, path, &x, about->settings.entry, about->settings.n);
@@ -111,8 +105,10 @@ static void keep_choice(tuning *t, int row, int run, const fvg_head *h) {
   int chose = 0;
   memset(x, 0, sizeof *x);
   for (int i = 0; fvg_head_choice(h, i, &name, &value); i++) {
-    if (!strcmp(name, "val_accuracy")) x->val.accuracy = value;
-    if (!strcmp(name, "val_accuracy")) chose = 1;
+    if (!strcmp(name, "val_accuracy")) {
+      x->val.accuracy = value;
+      chose = 1;
+    }
     if (is_chosen(name) && x->what.n < MAX_VARIATIONS) vary(&x->what, name, value);
   }
   if (!chose) x->what.n = 0;
@@ -141,17 +137,25 @@ static fvg_status make_head(tuning *t, int row, const seed_run *run, fvg_head **
 }
 
 /* ---- testing ---- */
+/* The accuracy of a classifier of plain CLIP's features. */
+static fvg_status test_by(tuning *t, const fvg_classifier_desc *desc, test_set *x,
+                          double *accuracy) {
+  fvg_classifier *k = NULL;
+  fvg_score score;
+  fvg_status s = test_encode(t->m, x);
+  if (!s) s = fvg_classifier_new(t->m, &k, x->task.class_name, x->task.n_class, desc);
+  if (!s) s = score_by(t->c, x, x->f, k, &score);
+  if (!s) *accuracy = score.accuracy;
+  fvg_classifier_free(k);
+  return s;
+}
+
 /* The accuracy of a head on a test set whose classes are its own. */
 static fvg_status test_head(tuning *t, fvg_head *h, test_set *x, double *accuracy) {
-  const size_t size = (size_t)x->task.items.n * (size_t)x->task.n_class;
-  float *logits = FVG_NEW_ARRAY(t->c, float, size);
-  fvg_score score;
-  fvg_status s = logits ? test_encode(t->m, x) : FVG_E_NOMEM;
-  if (!s) s = fvg_head_logits(h, logits, x->f, x->task.items.n);
-  if (!s) s = fvg_score_of(t->c, &score, logits, x->label, x->task.items.n, x->task.n_class);
-  if (!s) *accuracy = score.accuracy;
-  fvg_release(t->c, logits);
-  return s;
+  fvg_classifier_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.head = h;
+  return test_by(t, &desc, x, accuracy);
 }
 
 /* The same for classes that it has seen no pictures of; NaN if it has no rule for them. */
@@ -164,7 +168,7 @@ static fvg_status test_new_classes(tuning *t, fvg_head *h, test_set *x, double *
   fvg_head *for_new = NULL;
   fvg_status s = FVG_E_NOMEM;
   if (text) {
-    s = fvg_clip_encode_classes(t->m, text, template_for(t, task->dataset), task->class_name,
+    s = fvg_clip_encode_classes(t->m, text, plain_template(t, task->dataset), task->class_name,
                                 task->n_class);
   }
   if (!s) s = fvg_head_for_new(h, &for_new, text, task->n_class);
@@ -189,17 +193,10 @@ fvg_status run_head(tuning *t, int row, const seed_run *run) {
 /* ---- zero-shot CLIP with an ensemble of templates ---- */
 static fvg_status test_ensemble(tuning *t, test_set *x, double *accuracy) {
   fvg_classifier_desc desc;
-  fvg_classifier *k = NULL;
-  fvg_score score;
   memset(&desc, 0, sizeof desc);
   desc.ensemble = fvg_template_list(FVG_TEMPLATES_SELECTED, &desc.n_ensemble);
-  desc.prompt_template = template_of(template_for(t, x->task.dataset), NULL);
-  fvg_status s = test_encode(t->m, x);
-  if (!s) s = fvg_classifier_new(t->m, &k, x->task.class_name, x->task.n_class, &desc);
-  if (!s) s = score_by(t->c, x, x->f, k, &score);
-  if (!s) *accuracy = score.accuracy;
-  fvg_classifier_free(k);
-  return s;
+  desc.prompt_template = template_of(plain_template(t, x->task.dataset), NULL);
+  return test_by(t, &desc, x, accuracy);
 }
 
 fvg_status run_ensemble(tuning *t, int row, int run) {

@@ -487,6 +487,11 @@ void name_tests(tuning *t) {
   for (int i = 0; i < t->n_target; i++) name_test(t, t->target_name[i], 0);
 }
 
+const char *plain_template(const tuning *t, const fvg_dataset *d) {
+  if (t->o->learner.prompt_template) return t->o->learner.prompt_template;
+  return d->card ? d->card->prompt_template : NULL;
+}
+
 /* ---- runs ---- */
 void name_run(const tuning *t, int run, char text[RUN_BYTES]) {
   const int fold = t->fold[run];

@@ -178,6 +178,10 @@ void run_folder(const tuning *t, int run, char text[RUN_BYTES]);
 /* How many of the tests a run has; with --all, those on all pictures have none. */
 int count_tests(const tuning *t, int run);
 
+/* What plain CLIP's class names of a data set are put into: --template, or the published set's own;
+   NULL: the library's. */
+const char *plain_template(const tuning *t, const fvg_dataset *d);
+
 /* What a row has of the settings of gates: PC's calibration, and whether the entropies that both
    gates see are normalised. */
 int calibration_of(const tune_options *o, const table_row *r);

@@ -299,8 +299,6 @@ void mark_of(const fvg_settings *x, const fvg_learner *l, const table_row *r,
 
 void describe_head(tuning *t, const table_row *r, int run, const fvg_task *task, description *d) {
   fvg_settings *x = &d->settings;
-  const char *prompt_template = t->o->learner.prompt_template;
-  if (!prompt_template && t->d->card) prompt_template = t->d->card->prompt_template;
   x->n = 0;
   set_model(x, t->m);
   set_images(x, &task->items);
@@ -309,7 +307,7 @@ void describe_head(tuning *t, const table_row *r, int run, const fvg_task *task,
   fvg_settings_set_number(x, "seed", t->seed[run]);
   fvg_settings_set_number(x, "shots", t->at->shots);
   fvg_settings_set(x, "augment", t->o->augment);
-  fvg_settings_set(x, "template", template_of(prompt_template, NULL));
+  fvg_settings_set(x, "template", template_of(plain_template(t, t->d), NULL));
   fvg_settings_set(x, "fitted_on", t->train_half == FVG_BASE ? "base" : "all");
   set_mark(x, "val", mark_of_items(&t->d->val));
   if (t->o->learner.all) fvg_settings_set(x, "pictures", "all");

@@ -59,9 +59,8 @@ static fvg_status test_row(tuning *t, int row, int run, float *const *f, fvg_lea
   const table_row *r = &t->row[row];
   for (int i = 0; i < count_tests(t, run); i++) {
     const test_set *x = &t->test[i];
-    const fvg_dataset_card *card = x->task.dataset->card;
-    const char *prompt_template = t->o->learner.prompt_template;
-    if (!r->method && !prompt_template && card) prompt_template = card->prompt_template;
+    const char *prompt_template = r->method ? t->o->learner.prompt_template
+                                            : plain_template(t, x->task.dataset);
     fvg_score score;
     fvg_status s = score_set(t->m, x, f[i], branch_for(r, x->seen), l, modules, prompt_template,
                              &score);
