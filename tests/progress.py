@@ -86,7 +86,7 @@ picture = os.path.join(data, sorted(os.listdir(data))[0], "000.ppm")
 run = ["tune", "--model", model, "--data", data, "--seeds", "1", "--shots", "4", "--augment", "none"]
 
 # long work, until Ctrl-C: many short steps, or few long ones
-trainer = ["--trainer", "CoOp", "--epochs", "60000"] if size == "tiny" else ["--trainer", "PromptSRC", "--batch", "8", "--epochs", "50"]
+trainer = ["--trainer", "CoOp", "--epochs", "60000"] if size == "tiny" else ["--trainer", "PromptSRC", "--batch", "8", "--epochs", "50000"]
 text, longest, status = on_terminal([*run, *trainer, "--out", os.path.join(work, "long")], seconds)
 print(f"longest wait in {seconds:.0f} s: {longest[0]:.2f} s, until {longest[1]:.1f} s, before {longest[2]!r}")
 check("something at least every second", longest[0] < limit, longest)

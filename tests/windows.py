@@ -93,7 +93,7 @@ for name in "ab":
 check("the same results", results[0]["rows"] == results[1]["rows"] and results[0]["mean"] == results[1]["mean"])
 again = run(there, *tune, "--out", os.path.join(work, "b"))
 check("which are used again", again.stdout == tables[0].stdout and again.stderr.count(b"reusing") == 2, again)
-check("nothing else is left", sorted(os.listdir(os.path.join(work, "b"))) == ["CoOp", "FVGPT_CoOp", "results.json"],
+check("nothing else is left", sorted(os.listdir(os.path.join(work, "b"))) == ["CoOp", "FVGPT_CoOp", "results.csv", "results.json", "run.json", "zero_shot"],
       os.listdir(os.path.join(work, "b")))
 
 first = subprocess.Popen([*there, *tune, "--epochs", "4000", "--out", os.path.join(work, "locked")],
