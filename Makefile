@@ -8,7 +8,8 @@ HEADERS = fvgpt.h fvgpt_clip.h
 FVGPT_OBJECTS = $(patsubst tools/%.c,$(BUILD)/tools/%.o,$(wildcard tools/fvgpt*.c))
 TOOLS   = $(BUILD)/fvgpt $(BUILD)/world $(BUILD)/pretrain $(BUILD)/replay $(BUILD)/random_clip $(BUILD)/bench
 EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
-LINKED  = $(patsubst %,$(BUILD)/%,test_heads_clip test_memory test_optimizers test_pytorch test_tiny_clip test_world)
+LINKED  = $(patsubst %,$(BUILD)/%,test_clip test_fvgpt test_heads_clip test_memory test_optimizers test_pytorch test_stopping \
+  test_tiny_clip test_world)
 TESTS   = $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c tests/fuzz_*.c))
 
 help:
@@ -66,6 +67,10 @@ $(BUILD)/%: tests/%.c $(HEADERS)
 # Compiling the headers' bodies is most of a test's time: of private ones, only what is called is compiled.
 LEVEL = -O1 -DFVGPT_STATIC
 $(BUILD)/test_attention $(BUILD)/test_kernels: LEVEL = -O2 -DFVGPT_STATIC
+
+# These multiply little, and need the kernels of one level only.
+SCALAR = test_data test_files test_formats test_images test_tokenizer fuzz_images fuzz_safetensors
+$(patsubst %,$(BUILD)/%,$(SCALAR)): LEVEL = -O1 -DFVGPT_STATIC -DFVGPT_NO_SIMD
 
 # Tests that call public functions alone take the bodies from the program, which has them anyway.
 LIBRARY = $(BUILD)/tools/fvgpt_library.o

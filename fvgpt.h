@@ -269,6 +269,10 @@ typedef struct fvg_desc {
 
   /* An fvg_simd; 0: the best level of this CPU. */
   int simd;
+
+  /* 1: files that are written are not forced onto the disk, which may take milliseconds for each.
+     A power failure may then lose those of the last minute.  0: they are. */
+  int no_sync;
 } fvg_desc;
 
 /* A context: memory, messages, threads and kernels.  Almost every function takes one. */
@@ -2797,10 +2801,11 @@ static int fvg__output_write(void *user, const void *bytes, size_t n) {
   return 1;
 }
 
-/* Gives the temporary file its final name and forces the folder onto the disk; non-zero on
-   failure. */
-static int fvg__output_name(fvg__output *p) {
+/* Gives the temporary file its final name and, with `sync`, forces the folder onto the disk;
+   non-zero on failure. */
+static int fvg__output_name(fvg__output *p, int sync) {
   if (fvg__replace(p->temporary, p->place)) return 1;
+  if (!sync) return 0;
 
   size_t n = fvg__folder_length(p->place);
   p->temporary[n] = 0;
@@ -2810,11 +2815,12 @@ static int fvg__output_name(fvg__output *p) {
 
 /* Closes the file and, if all went well, gives it its name; `s` is how the writing went. */
 static fvg_status fvg__output_close(fvg_ctx *c, fvg__output *p, const char *path, fvg_status s) {
+  int sync = !c->desc.no_sync;
   int failed = s == FVG_E_IO;
   if (!failed) {
     errno = 0;
     failed = fflush(p->file) != 0;
-    if (!failed && !s && p->temporary)
+    if (!failed && !s && p->temporary && sync)
       failed = fvg__sync(p->file);
     if (failed) p->error = errno;
   }
@@ -2824,7 +2830,7 @@ static fvg_status fvg__output_close(fvg_ctx *c, fvg__output *p, const char *path
   }
 
   int complete = !s && !failed;
-  if (complete && p->temporary && fvg__output_name(p)) {
+  if (complete && p->temporary && fvg__output_name(p, sync)) {
     failed = 1;
     p->error = errno;
   }

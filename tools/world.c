@@ -285,7 +285,10 @@ int main(int argc, char **argv) {
   fvg_ctx *c;
   int set;
   if (!parse(&o, argc, argv)) { fputs(usage, stderr); return 1; }
-  if (fvg_init(&c, NULL)) { fputs("world: out of memory\n", stderr); return 1; }
+  fvg_desc d;
+  memset(&d, 0, sizeof d);
+  d.no_sync = 1;                                          /* what is lost can be drawn again */
+  if (fvg_init(&c, &d)) { fputs("world: out of memory\n", stderr); return 1; }
   for (set = 0; o.set && set < SETS && strcmp(o.set, set_name[set]); set++) {}
   if (o.set && set == SETS)
     s = fvg_fail(c, FVG_E_ARG, "--set %s: things, colours, textures or control is expected", o.set);
