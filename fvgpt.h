@@ -176,6 +176,13 @@
 #define FVG_DEF extern
 #endif
 
+/* A private function or table that some builds do not use. */
+#if defined(__GNUC__) || defined(__clang__)
+#define FVG__UNUSED __attribute__((unused))
+#else
+#define FVG__UNUSED
+#endif
+
 /* gcc and clang check the arguments of functions that work like printf. */
 #if defined(__GNUC__) || defined(__clang__)
 #define FVG__PRINTF(form, args) __attribute__((format(printf, form, args)))
@@ -6170,32 +6177,40 @@ struct fvg__kernels {
   /* p = softmax(scale x); returns ln sum_i exp(scale x_i).  p may be x. */
   float (*softmax)(int n, const float *x, float scale, float *p);
 
-  /* y = exp(scale x - shift) */
-  void (*exp_scaled)(int n, const float *x, float scale, float shift, float *y);
-
   /* y = (x - mean) rstd gain + bias,  rstd = 1 / sqrt(var + eps) */
   void (*layer_norm)(int n, const float *x, const float *gain, const float *bias, float eps,
                      float *y, float *mean, float *rstd);
+
+  /* y += x */
+  void (*add)(int n, const float *x, float *y);
+
+  /* y = x Phi(x), exact (not the tanh approximation) */
+  void (*gelu)(int n, const float *x, float *y);
+
+  /* y = x s,  with s = sigmoid(1.702 x) */
+  void (*quick_gelu)(int n, const float *x, float *y);
+
+  /* sum_i x_i y_i */
+  float (*dot)(int n, const float *x, const float *y);
+};
+
+/* The kernels that gradients alone need.  They have a table of their own, so that the linker can
+   leave them out of a program that asks for no gradient. */
+typedef struct fvg__gradient_kernels {
+  /* y = exp(scale x - shift) */
+  void (*exp_scaled)(int n, const float *x, float scale, float shift, float *y);
 
   /* dx += rstd (g - m(g) - n m(g n)),  with g = dy gain, n = (x - mean) rstd, and m(.) the mean
      over the row */
   void (*layer_norm_backward)(int n, const float *x, const float *gain, const float *dy,
                               float mean, float rstd, float *dx);
 
-  /* y += x */
-  void (*add)(int n, const float *x, float *y);
-
-  /* y = x Phi(x), exact (not the tanh approximation);  dx += dy (Phi(x) + x phi(x)) */
-  void (*gelu)(int n, const float *x, float *y);
+  /* dx += dy (Phi(x) + x phi(x)) */
   void (*gelu_backward)(int n, const float *x, const float *dy, float *dx);
 
-  /* y = x s,  dx += dy s (1 + 1.702 x (1 - s)),  with s = sigmoid(1.702 x) */
-  void (*quick_gelu)(int n, const float *x, float *y);
+  /* dx += dy s (1 + 1.702 x (1 - s)) */
   void (*quick_gelu_backward)(int n, const float *x, const float *dy, float *dx);
-
-  /* sum_i x_i y_i */
-  float (*dot)(int n, const float *x, const float *y);
-};
+} fvg__gradient_kernels;
 
 /* ---- the reference, in plain C ---- */
 #define FVG__SCALAR_COLS 16
@@ -6338,12 +6353,18 @@ static const fvg__kernels fvg__kernels_scalar = {
   fvg__gemm_tile_scalar,
   fvg__transpose_scalar,
   fvg__softmax_scalar,
-  fvg__exp_scaled_scalar,
-  fvg__layer_norm_scalar, fvg__layer_norm_backward_scalar,
+  fvg__layer_norm_scalar,
   fvg__add_scalar,
-  fvg__gelu_scalar, fvg__gelu_backward_scalar,
-  fvg__quick_gelu_scalar, fvg__quick_gelu_backward_scalar,
+  fvg__gelu_scalar,
+  fvg__quick_gelu_scalar,
   fvg__dot_scalar
+};
+
+static const fvg__gradient_kernels fvg__gradient_kernels_scalar = {
+  fvg__exp_scaled_scalar,
+  fvg__layer_norm_backward_scalar,
+  fvg__gelu_backward_scalar,
+  fvg__quick_gelu_backward_scalar
 };
 #endif /* FVG__PART_ONE */
 
@@ -6796,12 +6817,18 @@ static const fvg__kernels FVG__NAME(kernels) = {
   FVG__NAME(gemm_tile),
   FVG__NAME(transpose),
   FVG__NAME(softmax),
-  FVG__NAME(exp_scaled),
-  FVG__NAME(layer_norm), FVG__NAME(layer_norm_backward),
+  FVG__NAME(layer_norm),
   FVG__NAME(add),
-  FVG__NAME(gelu), FVG__NAME(gelu_backward),
-  FVG__NAME(quick_gelu), FVG__NAME(quick_gelu_backward),
+  FVG__NAME(gelu),
+  FVG__NAME(quick_gelu),
   FVG__NAME(dot)
+};
+
+static const fvg__gradient_kernels FVG__NAME(gradient_kernels) = {
+  FVG__NAME(exp_scaled),
+  FVG__NAME(layer_norm_backward),
+  FVG__NAME(gelu_backward),
+  FVG__NAME(quick_gelu_backward)
 };
 
 /* The next instruction set defines these words again. */
@@ -7113,6 +7140,22 @@ static const fvg__kernels *fvg__choose_kernels(int simd, int *level) {
 
   *level = kernels->level;
   return kernels;
+}
+
+/* The kernels for gradients at the same level. */
+static const fvg__gradient_kernels *fvg__gradient_kernels_of(const fvg__kernels *kernels) {
+  switch (kernels->level) {
+#ifdef FVG__X86_SIMD
+    case FVG_SIMD_SSE2:   return &fvg__gradient_kernels_sse2;
+    case FVG_SIMD_AVX2:   return &fvg__gradient_kernels_avx2;
+    case FVG_SIMD_AVX512: return &fvg__gradient_kernels_avx512;
+#elif defined(FVG__NEON_SIMD)
+    case FVG_SIMD_NEON:   return &fvg__gradient_kernels_neon;
+#elif defined(FVG__WASM_SIMD)
+    case FVG_SIMD_WASM:   return &fvg__gradient_kernels_wasm;
+#endif
+    default:              return &fvg__gradient_kernels_scalar;
+  }
 }
 
 /*==================================================================================================
@@ -7553,10 +7596,11 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
  * CHAPTER 8  TAPE: memory and order of a computation
  *==================================================================================================
    Reverse-mode differentiation in three sentences.  Every operation computes its value at once and
-   writes a node on a tape: shape, value, inputs, and a function that can pass a gradient back.
-   fvg_backward sets the gradient of the last node to 1 and walks the tape from its end to its
-   start; each node adds its share to the gradients of its inputs,  dL/da += dL/dy dy/da.  Nothing
-   else is needed, because the users of a node all come later on the tape than the node itself.
+   writes a node on a tape: shape, value, inputs, and which operation it was, for that knows its
+   derivative.  fvg_backward sets the gradient of the last node to 1 and walks the tape from its end
+   to its start; each node adds its share to the gradients of its inputs,  dL/da += dL/dy dy/da.
+   Nothing else is needed, because the users of a node all come later on the tape than the node
+   itself.
 
        L = sum((x w)^2)
 
@@ -7611,6 +7655,18 @@ struct fvg_tape {
   int n_train;
 };
 
+/* How a node was made.  A node holds this number and not a pointer to the code of its derivative:
+   so a program that never calls fvg_backward need not contain the derivatives, and the linker can
+   leave them out. */
+typedef enum fvg__operation {
+  FVG__BY_NONE = 0,
+  FVG__BY_ADD, FVG__BY_MUL, FVG__BY_SCALE, FVG__BY_LINEAR, FVG__BY_LAYER_NORM, FVG__BY_EXP,
+  FVG__BY_RELU, FVG__BY_SIGMOID, FVG__BY_GELU, FVG__BY_QUICK_GELU, FVG__BY_SOFTMAX,
+  FVG__BY_NORMALIZE, FVG__BY_CONCAT, FVG__BY_GATHER, FVG__BY_TRANSPOSE, FVG__BY_LERP,
+  FVG__BY_SUM, FVG__BY_CROSS_ENTROPY, FVG__BY_KL_ROWS, FVG__BY_BCE, FVG__BY_ATTENTION,
+  FVG__BY_RECOMPUTE
+} fvg__operation;
+
 struct fvg_node {
   fvg_tape *tape;
   fvg_node *previous;               /* the node made before this one                              */
@@ -7621,7 +7677,7 @@ struct fvg_node {
   fvg_dtype type;
   void *value;                      /* [rows, cols]                                               */
   float *grad;                      /* [rows, cols]; NULL until a gradient arrives                */
-  void (*backward)(fvg_node *y);    /* adds to the gradients of the inputs; NULL: a leaf          */
+  fvg__operation made_by;           /* FVG__BY_NONE: a leaf, which passes no gradient on          */
   fvg_node *a, *b, *c, *d;          /* the inputs                                                 */
 
   /* What forward leaves for backward, as each operation needs it: */
@@ -7885,7 +7941,7 @@ static fvg_node *fvg__wrong_storage(fvg_tape *t) {
    has checked how its inputs are stored: linear and gather, which take more than F32, call this. */
 static fvg_node *fvg__node_any_storage(fvg_tape *t, int rows, int cols,
                                        fvg_node *a, fvg_node *b, fvg_node *c,
-                                       void (*backward)(fvg_node *y)) {
+                                       fvg__operation made_by) {
   if (!fvg__on_tape(a, t) || !fvg__on_tape(b, t) || !fvg__on_tape(c, t)) {
     fvg_fail(t->ctx, FVG_E_ARG, "the operands of a node must be on one tape");
     return fvg__give_up(t);
@@ -7899,7 +7955,7 @@ static fvg_node *fvg__node_any_storage(fvg_tape *t, int rows, int cols,
   y->a = a;
   y->b = b;
   y->c = c;
-  y->backward = backward;
+  y->made_by = made_by;
   int wanted = fvg__wants_grad(a) || fvg__wants_grad(b) || fvg__wants_grad(c);
   y->needs_grad = wanted && !t->no_grad;
   return y;
@@ -7907,10 +7963,10 @@ static fvg_node *fvg__node_any_storage(fvg_tape *t, int rows, int cols,
 
 /* The same for all other operations, whose inputs are F32. */
 static fvg_node *fvg__node(fvg_tape *t, int rows, int cols, fvg_node *a, fvg_node *b, fvg_node *c,
-                           void (*backward)(fvg_node *y)) {
+                           fvg__operation made_by) {
   if (!fvg__is_f32(a) || !fvg__is_f32(b) || !fvg__is_f32(c))
     return fvg__wrong_storage(t);
-  return fvg__node_any_storage(t, rows, cols, a, b, c, backward);
+  return fvg__node_any_storage(t, rows, cols, a, b, c, made_by);
 }
 
 static fvg_node *fvg__fourth_input(fvg_node *y, fvg_node *d) {
@@ -7988,7 +8044,7 @@ FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x) {
 }
 
 FVG_DEF fvg_node *fvg_zeros(fvg_tape *t, int rows, int cols) {
-  fvg_node *y = fvg__node(t, rows, cols, NULL, NULL, NULL, NULL);
+  fvg_node *y = fvg__node(t, rows, cols, NULL, NULL, NULL, FVG__BY_NONE);
   if (!y) return NULL;
   memset(y->value, 0, fvg__count(y) * sizeof(float));
   y->writable = 1;
@@ -8161,19 +8217,22 @@ static float *fvg__grad_of(fvg_node *x) {
 
 static int fvg__has_room(fvg_node *x) { return !fvg__wants_grad(x) || fvg__grad_of(x); }
 
+/* Adds y's share to the gradients of its inputs; stands after the last operation (chapter 10). */
+static void fvg__pass_back(fvg_node *y);
+
 /* From y back to `end`, which is not visited: each node that got a gradient passes it on. */
 static fvg_status fvg__walk_back(fvg_node *y, const fvg_node *end) {
   fvg_tape *t = y->tape;
 
   for (; y != end; y = y->previous) {
-    if (!y->needs_grad || !y->grad || !y->backward)
+    if (!y->needs_grad || !y->grad || !y->made_by)
       continue;
 
     if (!fvg__has_room(y->a) || !fvg__has_room(y->b))
       return FVG_E_NOMEM;
     if (!fvg__has_room(y->c) || !fvg__has_room(y->d))
       return FVG_E_NOMEM;
-    y->backward(y);
+    fvg__pass_back(y);
     if (t->failed) return t->ctx->status;
     fvg__grad_done(y);
   }
@@ -8197,7 +8256,7 @@ FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
     return fvg_fail(t->ctx, FVG_E_ARG, "the loss depends on no parameter");
 
   for (fvg_node *y = t->last; y; y = y->previous)
-    if (y->backward) y->grad = NULL;
+    if (y->made_by) y->grad = NULL;
   t->spare = NULL;
 
   if (!fvg__grad_of(loss)) return FVG_E_NOMEM;
@@ -8230,7 +8289,7 @@ static void fvg__recompute_backward(fvg_node *y) {
   fvg_node *again = r->f(t, x, r->user);
 
   /* f may return x itself or a parameter, whose gradient is not y's; a node is put between. */
-  if (again && !again->backward) again = fvg_scale(again, 1);
+  if (again && !again->made_by) again = fvg_scale(again, 1);
 
   if (!again || t->failed || again->rows != y->rows || again->cols != y->cols) {
     if (!t->failed)
@@ -8281,7 +8340,7 @@ FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
   y->d = NULL;
   y->table = r;
   y->needs_grad = !t->no_grad;
-  y->backward = fvg__recompute_backward;
+  y->made_by = FVG__BY_RECOMPUTE;
   return y;
 }
 
@@ -8365,6 +8424,10 @@ static const fvg__kernels *fvg__kernels_of(const fvg_node *y) {
   return y->tape->ctx->kernels;
 }
 
+static const fvg__gradient_kernels *fvg__gradients_of(const fvg_node *y) {
+  return fvg__gradient_kernels_of(fvg__kernels_of(y));
+}
+
 static int fvg__same_shape(const fvg_node *a, const fvg_node *b) {
   return a->rows == b->rows && a->cols == b->cols;
 }
@@ -8394,8 +8457,8 @@ static int fvg__save_ints(fvg_node *y, const int *from, int n) {
 }
 
 /* A node of x's shape whose only input is x; NULL if x is. */
-static fvg_node *fvg__node_like(fvg_node *x, void (*backward)(fvg_node *y)) {
-  return x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, backward) : NULL;
+static fvg_node *fvg__node_like(fvg_node *x, fvg__operation made_by) {
+  return x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, made_by) : NULL;
 }
 
 /* to += from, in parts because a kernel counts with an int. */
@@ -8507,7 +8570,7 @@ static void fvg__add_backward(fvg_node *y) {
 FVG_DEF fvg_node *fvg_add(fvg_node *a, fvg_node *b) {
   if (!a || !b) return fvg__null_operand("add", a, b, b);
   if (!fvg__broadcasts(a, b)) return fvg__mismatch("add", a, b);
-  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__add_backward);
+  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, FVG__BY_ADD);
   return fvg__each_row(y, fvg__add_rows);
 }
 
@@ -8532,7 +8595,7 @@ static void fvg__mul_backward(fvg_node *y) {
 FVG_DEF fvg_node *fvg_mul(fvg_node *a, fvg_node *b) {
   if (!a || !b) return fvg__null_operand("mul", a, b, b);
   if (!fvg__broadcasts(a, b)) return fvg__mismatch("mul", a, b);
-  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__mul_backward);
+  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, FVG__BY_MUL);
   if (!y) return NULL;
 
   for (int i = 0; i < y->rows; i++) {
@@ -8553,7 +8616,7 @@ static void fvg__scale_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_scale(fvg_node *x, float s) {
-  fvg_node *y = fvg__node_like(x, fvg__scale_backward);
+  fvg_node *y = fvg__node_like(x, FVG__BY_SCALE);
   if (!y) return NULL;
 
   y->number = s;
@@ -8650,7 +8713,7 @@ FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node
     return fvg__wrong_storage(x->tape);
 
   fvg_tape *t = x->tape;
-  fvg_node *y = fvg__node_any_storage(t, x->rows, w->rows, x, w, b, fvg__linear_backward);
+  fvg_node *y = fvg__node_any_storage(t, x->rows, w->rows, x, w, b, FVG__BY_LINEAR);
   if (!y) return NULL;
   if (r && !fvg__fourth_input(y, r)) return NULL;
 
@@ -8692,9 +8755,9 @@ static void fvg__layer_norm_backward_rows(fvg_node *y, int from, int to) {
   for (int i = from; i < to; i++) {
     float mean = y->saved[2 * i];
     float rstd = y->saved[2 * i + 1];
-    fvg__kernels_of(y)->layer_norm_backward(y->cols, fvg__value_row(y->a, i), gain,
-                                            fvg__grad_row(y, i), mean, rstd,
-                                            fvg__grad_row(y->a, i));
+    fvg__gradients_of(y)->layer_norm_backward(y->cols, fvg__value_row(y->a, i), gain,
+                                              fvg__grad_row(y, i), mean, rstd,
+                                              fvg__grad_row(y->a, i));
   }
 }
 
@@ -8728,7 +8791,7 @@ FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, fl
   if (fvg__count(bias) != d)
     return fvg__mismatch("layer_norm's bias", x, bias);
 
-  fvg_node *y = fvg__node(x->tape, x->rows, x->cols, x, gain, bias, fvg__layer_norm_backward);
+  fvg_node *y = fvg__node(x->tape, x->rows, x->cols, x, gain, bias, FVG__BY_LAYER_NORM);
   if (!y || !fvg__save_floats(y, fvg__row(y->rows, 2)))
     return NULL;
   y->number = eps;
@@ -8736,8 +8799,8 @@ FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, fl
 }
 
 /* ---- activations, element by element ---- */
-static fvg_node *fvg__elementwise(fvg_node *x, fvg__rows_fn rows, void (*backward)(fvg_node *y)) {
-  return fvg__each_row(fvg__node_like(x, backward), rows);
+static fvg_node *fvg__elementwise(fvg_node *x, fvg__rows_fn rows, fvg__operation made_by) {
+  return fvg__each_row(fvg__node_like(x, made_by), rows);
 }
 
 /* ---- exp: y = e^x;  dx = dy y ---- */
@@ -8756,7 +8819,7 @@ static void fvg__exp_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_exp(fvg_node *x) {
-  return fvg__elementwise(x, fvg__exp_rows, fvg__exp_backward);
+  return fvg__elementwise(x, fvg__exp_rows, FVG__BY_EXP);
 }
 
 /* ---- relu: y = max(x, 0), and a NaN stays a NaN;  dx = dy [y > 0] ---- */
@@ -8776,7 +8839,7 @@ static void fvg__relu_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_relu(fvg_node *x) {
-  return fvg__elementwise(x, fvg__relu_rows, fvg__relu_backward);
+  return fvg__elementwise(x, fvg__relu_rows, FVG__BY_RELU);
 }
 
 /* ---- sigmoid: y = 1 / (1 + e^-x);  dx = dy y (1 - y) ---- */
@@ -8796,7 +8859,7 @@ static void fvg__sigmoid_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_sigmoid(fvg_node *x) {
-  return fvg__elementwise(x, fvg__sigmoid_rows, fvg__sigmoid_backward);
+  return fvg__elementwise(x, fvg__sigmoid_rows, FVG__BY_SIGMOID);
 }
 
 /* ---- gelu: y = x Phi(x);  dx = dy (Phi(x) + x phi(x)) ---- */
@@ -8807,14 +8870,14 @@ static void fvg__gelu_rows(fvg_node *y, int from, int to) {
 
 static void fvg__gelu_backward_rows(fvg_node *y, int from, int to) {
   int n = (to - from) * y->cols;
-  fvg__kernels_of(y)->gelu_backward(n, fvg__value_row(y->a, from), fvg__grad_row(y, from),
-                                    fvg__grad_row(y->a, from));
+  fvg__gradients_of(y)->gelu_backward(n, fvg__value_row(y->a, from), fvg__grad_row(y, from),
+                                      fvg__grad_row(y->a, from));
 }
 
 static void fvg__gelu_backward(fvg_node *y) { fvg__each_row(y, fvg__gelu_backward_rows); }
 
 FVG_DEF fvg_node *fvg_gelu(fvg_node *x) {
-  return fvg__elementwise(x, fvg__gelu_rows, fvg__gelu_backward);
+  return fvg__elementwise(x, fvg__gelu_rows, FVG__BY_GELU);
 }
 
 /* ---- quick gelu: y = x s,  s = sigmoid(1.702 x);  dx = dy s (1 + 1.702 x (1 - s)) ---- */
@@ -8825,8 +8888,8 @@ static void fvg__quick_gelu_rows(fvg_node *y, int from, int to) {
 
 static void fvg__quick_gelu_backward_rows(fvg_node *y, int from, int to) {
   int n = (to - from) * y->cols;
-  fvg__kernels_of(y)->quick_gelu_backward(n, fvg__value_row(y->a, from), fvg__grad_row(y, from),
-                                          fvg__grad_row(y->a, from));
+  fvg__gradients_of(y)->quick_gelu_backward(n, fvg__value_row(y->a, from), fvg__grad_row(y, from),
+                                            fvg__grad_row(y->a, from));
 }
 
 static void fvg__quick_gelu_backward(fvg_node *y) {
@@ -8834,7 +8897,7 @@ static void fvg__quick_gelu_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_quick_gelu(fvg_node *x) {
-  return fvg__elementwise(x, fvg__quick_gelu_rows, fvg__quick_gelu_backward);
+  return fvg__elementwise(x, fvg__quick_gelu_rows, FVG__BY_QUICK_GELU);
 }
 
 /* ---- softmax, row by row: y = softmax(x / tau);  dx = y (dy - y.dy) / tau ---- */
@@ -8862,7 +8925,7 @@ static int fvg__bad_temperature(fvg_node *x, const char *what, float tau) {
 
 FVG_DEF fvg_node *fvg_softmax(fvg_node *x, float tau) {
   if (!x || fvg__bad_temperature(x, "softmax", tau)) return NULL;
-  fvg_node *y = fvg__node_like(x, fvg__softmax_backward);
+  fvg_node *y = fvg__node_like(x, FVG__BY_SOFTMAX);
   if (!y) return NULL;
 
   y->number = tau;
@@ -8887,7 +8950,7 @@ static void fvg__normalize_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_normalize(fvg_node *x) {
-  fvg_node *y = fvg__node_like(x, fvg__normalize_backward);
+  fvg_node *y = fvg__node_like(x, FVG__BY_NORMALIZE);
   if (!y || !fvg__save_floats(y, (size_t)y->rows))
     return NULL;
 
@@ -8920,7 +8983,7 @@ FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b) {
   if (a->cols != b->cols || a->rows > INT_MAX - b->rows)
     return fvg__mismatch("concat", a, b);
   int rows = a->rows + b->rows;
-  fvg_node *y = fvg__node(a->tape, rows, a->cols, a, b, NULL, fvg__concat_backward);
+  fvg_node *y = fvg__node(a->tape, rows, a->cols, a, b, NULL, FVG__BY_CONCAT);
   if (!y) return NULL;
 
   memcpy(y->value, a->value, fvg__count(a) * sizeof(float));
@@ -8963,7 +9026,7 @@ FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n) {
     }
   if (x->type == FVG_F32_PANELS) return fvg__wrong_storage(t);
 
-  fvg_node *y = fvg__node_any_storage(t, n, x->cols, x, NULL, NULL, fvg__gather_backward);
+  fvg_node *y = fvg__node_any_storage(t, n, x->cols, x, NULL, NULL, FVG__BY_GATHER);
   if (!y || !fvg__save_ints(y, row, n)) return NULL;
   for (int i = 0; i < n; i++)
     fvg__row_to_float(x, row[i], fvg__value_row(y, i));
@@ -8982,7 +9045,7 @@ static void fvg__transpose_backward(fvg_node *y) {
 
 FVG_DEF fvg_node *fvg_transpose(fvg_node *x) {
   if (!x) return NULL;
-  fvg_node *y = fvg__node(x->tape, x->cols, x->rows, x, NULL, NULL, fvg__transpose_backward);
+  fvg_node *y = fvg__node(x->tape, x->cols, x->rows, x, NULL, NULL, FVG__BY_TRANSPOSE);
   if (!y) return NULL;
   fvg__kernels_of(y)->transpose(x->rows, x->cols, fvg__values(x), x->cols,
                                 fvg__values(y), x->rows);
@@ -9018,7 +9081,7 @@ FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w) {
   if (!fvg__same_shape(a, b)) return fvg__mismatch("lerp", a, b);
   if (w->rows != a->rows || w->cols != 1)
     return fvg__mismatch("lerp's weight", a, w);
-  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, w, fvg__lerp_backward);
+  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, w, FVG__BY_LERP);
   if (!y) return NULL;
 
   for (int i = 0; i < y->rows; i++) {
@@ -9041,7 +9104,7 @@ static void fvg__sum_backward(fvg_node *y) {
 
 FVG_DEF fvg_node *fvg_sum(fvg_node *x) {
   if (!x) return NULL;
-  fvg_node *y = fvg__node(x->tape, 1, 1, x, NULL, NULL, fvg__sum_backward);
+  fvg_node *y = fvg__node(x->tape, 1, 1, x, NULL, NULL, FVG__BY_SUM);
   if (!y) return NULL;
 
   double sum = 0;
@@ -9089,7 +9152,7 @@ FVG_DEF fvg_node *fvg_cross_entropy(fvg_node *logits, const int *label) {
       return fvg__give_up(t);
     }
 
-  fvg_node *y = fvg__node(t, 1, 1, logits, NULL, NULL, fvg__cross_entropy_backward);
+  fvg_node *y = fvg__node(t, 1, 1, logits, NULL, NULL, FVG__BY_CROSS_ENTROPY);
   if (!y || !fvg__save_floats(y, fvg__count(logits))) return NULL;
   if (!fvg__save_ints(y, label, n)) return NULL;
 
@@ -9126,7 +9189,7 @@ FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau) {
   if (fvg__bad_temperature(p, "kl_rows", tau)) return NULL;
 
   fvg_node *teacher = fvg_detach(p);
-  fvg_node *y = fvg__node(p->tape, p->rows, 1, teacher, logits, NULL, fvg__kl_rows_backward);
+  fvg_node *y = fvg__node(p->tape, p->rows, 1, teacher, logits, NULL, FVG__BY_KL_ROWS);
   if (!y || !teacher || !fvg__save_floats(y, fvg__count(p)))
     return NULL;
   y->number = tau;
@@ -9175,7 +9238,7 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
     return fvg__give_up(q->tape);
   }
   int n = q->rows;
-  fvg_node *y = fvg__node(q->tape, 1, 1, q, NULL, NULL, fvg__bce_backward);
+  fvg_node *y = fvg__node(q->tape, 1, 1, q, NULL, NULL, FVG__BY_BCE);
   if (!y || !fvg__save_floats(y, fvg__row(n, 2))) return NULL;
 
   double weights = 0;
@@ -9485,6 +9548,7 @@ static size_t fvg__backward_scratch(const fvg__head *h) {
 static void fvg__softmax_gradients(const fvg__attention_job *j, const fvg__head *h,
                                    const fvg__queries *q, float *p, float *ds) {
   const fvg_node *y = j->y;
+  const fvg__gradient_kernels *kernels = fvg__gradient_kernels_of(h->kernels);
   float scale = 1 / sqrtf((float)h->d);
 
   for (int i = 0; i < q->n; i++) {
@@ -9494,7 +9558,7 @@ static void fvg__softmax_gradients(const fvg__attention_job *j, const fvg__head 
     /* P = exp(S - ln sum exp S) */
     float *p_i = p + fvg__row(i, h->padded);
     int visible = fvg__visible(h->segment, q->first + i);
-    h->kernels->exp_scaled(visible, p_i, scale, *fvg__ln_sum(j, h, q->row + i), p_i);
+    kernels->exp_scaled(visible, p_i, scale, *fvg__ln_sum(j, h, q->row + i), p_i);
 
     float *ds_i = ds + fvg__row(i, h->padded);
     for (int key = 0; key < visible; key++)
@@ -9659,7 +9723,7 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
   if (fvg__check_n_head(q, n_head)) return fvg__give_up(t);
   if (fvg__check_segments(q, k, segment, n_segment)) return fvg__give_up(t);
 
-  fvg_node *y = fvg__node(t, q->rows, q->cols, q, k, v, fvg__attention_backward);
+  fvg_node *y = fvg__node(t, q->rows, q->cols, q, k, v, FVG__BY_ATTENTION);
   if (!y) return NULL;
   size_t bytes = (size_t)n_segment * sizeof *segment;
   fvg_segment *table = (fvg_segment *)fvg__tape_alloc(t, bytes);
@@ -9682,6 +9746,41 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
   j.run = fvg__attention_forward;
   fvg__attention_run(&j, fvg__forward_scratch);
   return t->failed ? NULL : y;
+}
+
+/* ---- from an operation to its derivative ---- */
+/* Chapter 8 calls this for each node on its walk back. */
+static FVG__UNUSED void fvg__pass_back(fvg_node *y) {
+  switch (y->made_by) {
+    case FVG__BY_NONE: return;
+
+    case FVG__BY_ADD:           fvg__add_backward(y); return;
+    case FVG__BY_MUL:           fvg__mul_backward(y); return;
+    case FVG__BY_SCALE:         fvg__scale_backward(y); return;
+    case FVG__BY_LINEAR:        fvg__linear_backward(y); return;
+    case FVG__BY_LAYER_NORM:    fvg__layer_norm_backward(y); return;
+
+    case FVG__BY_EXP:           fvg__exp_backward(y); return;
+    case FVG__BY_RELU:          fvg__relu_backward(y); return;
+    case FVG__BY_SIGMOID:       fvg__sigmoid_backward(y); return;
+    case FVG__BY_GELU:          fvg__gelu_backward(y); return;
+    case FVG__BY_QUICK_GELU:    fvg__quick_gelu_backward(y); return;
+
+    case FVG__BY_SOFTMAX:       fvg__softmax_backward(y); return;
+    case FVG__BY_NORMALIZE:     fvg__normalize_backward(y); return;
+
+    case FVG__BY_CONCAT:        fvg__concat_backward(y); return;
+    case FVG__BY_GATHER:        fvg__gather_backward(y); return;
+    case FVG__BY_TRANSPOSE:     fvg__transpose_backward(y); return;
+    case FVG__BY_LERP:          fvg__lerp_backward(y); return;
+
+    case FVG__BY_SUM:           fvg__sum_backward(y); return;
+    case FVG__BY_CROSS_ENTROPY: fvg__cross_entropy_backward(y); return;
+    case FVG__BY_KL_ROWS:       fvg__kl_rows_backward(y); return;
+    case FVG__BY_BCE:           fvg__bce_backward(y); return;
+    case FVG__BY_ATTENTION:     fvg__attention_backward(y); return;
+    case FVG__BY_RECOMPUTE:     fvg__recompute_backward(y); return;
+  }
 }
 
 /* ---- the block ---- */
