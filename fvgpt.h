@@ -58,6 +58,16 @@
                                failure, is not redirected by a planted link, and never replaces
                                a device (chapter 2, "the platform").
 
+        FVGPT_NO_TRAINING      Nothing is trained, and files are only read.  Gradients, optimisers,
+                               losses, the fitting of heads, and whatever writes models are left
+                               out, here and in fvgpt_clip.h, with their declarations.  What loads
+                               a CLIP and whatever was tuned on it, and classifies, is left: two
+                               fifths of the code.
+
+      A program that is linked with -Wl,--gc-sections (on macOS -Wl,-dead_strip), after compiling
+      with -ffunction-sections -fdata-sections, loses what it does not call without this macro, too:
+      no table ties gradients or methods of training to what classifies.
+
       The header includes itself once per SIMD level (chapter 6).  So it must keep the name fvgpt.h
       and cannot be pasted into another file, unless FVGPT_NO_SIMD is defined.
 
@@ -580,6 +590,7 @@ FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key);
 FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *name,
                                    fvg_dtype as);
 
+#ifndef FVGPT_NO_TRAINING
 /* ---- writing safetensors ---- */
 
 /* A tensor to be written. */
@@ -607,6 +618,7 @@ FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path,
                                         const fvg_named_tensor *tensors, int n,
                                         const fvg_metadata *metadata, int n_metadata);
 #endif
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Tape (chapter 8): making a node computes its value.  Every node is a matrix [rows, cols].
@@ -701,10 +713,12 @@ FVG_DEF fvg_node *fvg_detach(fvg_node *x);
 
 /* ---- gradients ---- */
 
+#ifndef FVGPT_NO_TRAINING
 /* Computes the gradient of the loss [1,1] with respect to everything that needs it.  It is added
    to the grad of the parameters.  FVG_E_ARG if the loss is NULL or depends on no parameter,
    FVG_E_SHAPE if it is not [1,1], FVG_E_NUMERIC if it is NaN or infinite, FVG_E_NOMEM. */
 FVG_DEF fvg_status fvg_backward(fvg_node *loss);
+#endif /* FVGPT_NO_TRAINING */
 
 /* y = f(x), computed twice (Chen et al. 2016, arXiv 1604.06174).  Forward keeps only y.  Backward
    makes the nodes of f again, goes back through them, and drops them.  The tape then holds the
@@ -717,6 +731,7 @@ FVG_DEF fvg_status fvg_backward(fvg_node *loss);
 typedef fvg_node *(*fvg_function)(fvg_tape *t, fvg_node *x, void *user);
 FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user);
 
+#ifndef FVGPT_NO_TRAINING
 /* Compares gradients with central differences of f, a function that makes a scalar [1,1].  `probes`
    elements of each of the n_params parameters are changed by +-step.  Returns the largest
    |numeric - analytic| / (|numeric| + |analytic| + floor), where floor is 0.001 times the largest
@@ -725,6 +740,7 @@ typedef fvg_node *(*fvg_scalar_fn)(fvg_tape *t, void *user);
 FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
                                   fvg_parameter *const *params, int n_params,
                                   int probes, float step);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Operations (chapter 9)
@@ -901,6 +917,7 @@ typedef struct fvg_optimizer_desc {
   float warmup_lr;                   /* 1e-5: learning rate of the warm-up epochs                */
 } fvg_optimizer_desc;
 
+#ifndef FVGPT_NO_TRAINING
 typedef struct fvg_optimizer fvg_optimizer;
 
 /* The desc with defaults for zeros; desc may be NULL. */
@@ -928,6 +945,7 @@ FVG_DEF void fvg_optimizer_free(fvg_optimizer *o);
    momentum or AdamW's m; moment 1 is AdamW's v, and NULL for SGD. */
 FVG_DEF long  *fvg_optimizer_steps(fvg_optimizer *o);
 FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    FVG-PT (chapter 12, whose equations (1) to (9) the comments refer to)
@@ -1033,6 +1051,7 @@ typedef struct fvg_fvgpt_batch {
   const int   *label;                /* [n] y of (4), (8) and (9), in 0..n_class-1               */
 } fvg_fvgpt_batch;
 
+#ifndef FVGPT_NO_TRAINING
 /* What fvg_fvgpt_loss and fvg_fvgpt_step report.  The caller sets the pointers.  The terms of
    modules that are left out (no_frg, no_fdc, no_pc) are reported, but not added to the loss. */
 typedef struct fvg_fvgpt_report {
@@ -1059,8 +1078,9 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg_fvgpt_report *re
    the values of the parameters and the report are then unchanged. */
 FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_fvgpt_report *report, fvg_optimizer *o,
                                   double lr, const fvg_fvgpt_batch *batch);
+#endif /* FVGPT_NO_TRAINING */
 
-/* What a trained FVG-PT is asked for.  All three read x->n, x->n_class and only those arrays of x
+/* What a trained FVG-PT is asked for.  All read x->n, x->n_class and only those arrays of x
    that their comments name.  FVG_E_ARG if one of these is NULL, or for less than one image or
    class; FVG_E_NOMEM.  Nothing is written then. */
 
@@ -1074,9 +1094,11 @@ FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_f
 FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b,
                                        const fvg_fvgpt_batch *x);
 
+#ifndef FVGPT_NO_TRAINING
 /* The trust r [n] of (3), from f, f_fg, f_score, f_score_fg, g and area; f_score and f_score_fg may
    both be NULL.  It has the same bits as r in the loss: 0 where m = 0, and with no_frg m itself. */
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch *x);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Heads: classifiers on features of a frozen CLIP (chapters 14 to 20)
@@ -1097,6 +1119,7 @@ typedef enum fvg_head_kind {
 FVG_DEF const char *fvg_head_name(fvg_head_kind kind);
 FVG_DEF int         fvg_head_find(const char *name);
 
+#ifndef FVGPT_NO_TRAINING
 /* What a head learns from.  All features have unit length, which is checked (FVG_E_ARG). */
 typedef struct fvg_head_data {
   int width, n_class;                /* d, and classes C                                         */
@@ -1133,15 +1156,18 @@ typedef struct fvg_head_desc {
   int   neighbours, copies;          /* 64, 16: GDA's k and m for new classes; copies negative: 0 */
   uint64_t seed;                     /* of first values, orders and crops                        */
 } fvg_head_desc;
+#endif /* FVGPT_NO_TRAINING */
 
 /* A fitted head. */
 typedef struct fvg_head fvg_head;
 
+#ifndef FVGPT_NO_TRAINING
 /* Fits a head, with progress.  desc NULL: all zeros.  The data are not kept.  FVG_E_ARG for data or
    settings that make no sense, among them a class without a picture for GDA; FVG_E_NUMERIC if a
    value is not finite; FVG_E_CANCELLED, FVG_E_NOMEM; *out is then NULL. */
 FVG_DEF fvg_status fvg_head_fit(fvg_ctx *c, fvg_head **out, fvg_head_kind kind,
                                 const fvg_head_data *data, const fvg_head_desc *desc);
+#endif /* FVGPT_NO_TRAINING */
 
 /* NULL is allowed. */
 FVG_DEF void fvg_head_free(fvg_head *h);
@@ -1162,20 +1188,23 @@ FVG_DEF int fvg_head_choice(const fvg_head *h, int i, const char **name, double 
 /* 1 if heads of this kind have a rule for classes that they have seen no picture of; else 0. */
 FVG_DEF int fvg_head_knows_new(fvg_head_kind kind);
 
+#ifndef FVGPT_NO_TRAINING
 /* The head for n_new new classes by that rule: text [n_new,d] -> *out.  FVG_E_UNSUPPORTED for kinds
    without a rule: score new classes by zero-shot CLIP there, and say so. */
 FVG_DEF fvg_status fvg_head_for_new(fvg_head *h, fvg_head **out, const float *text, int n_new);
 
 /* Writes a head as a safetensors file: its tensors, its kind as the metadata "head", and a
-   checksum; `metadata` are added (NULL if there are none).  fvg_head_read makes the same head of an
-   open file, which stays open.  FVG_E_FORMAT, FVG_E_SHAPE or FVG_E_NUMERIC name what is wrong in a
-   file. */
+   checksum; `metadata` are added (NULL if there are none). */
 FVG_DEF fvg_status fvg_head_write(fvg_head *h, fvg_write_fn write, void *user,
                                   const fvg_metadata *metadata, int n_metadata);
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_head_save(fvg_head *h, const char *path, const fvg_metadata *metadata,
                                  int n_metadata);
 #endif
+#endif /* FVGPT_NO_TRAINING */
+
+/* Makes the head of an open file that fvg_head_write or fvg_head_save has written; the file stays
+   open.  FVG_E_FORMAT, FVG_E_SHAPE or FVG_E_NUMERIC name what is wrong in it. */
 FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 
 #ifdef __cplusplus
@@ -1951,6 +1980,10 @@ FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), v
   }
   return s;
 }
+
+/* ---- zeros of a desc ---- */
+static float fvg__default(float x, float published) { return x == 0 ? published : x; }
+static float fvg__none_if_negative(float x) { return x < 0 ? 0 : x; }
 
 /* ---- life cycle ---- */
 /* Chapter 6: the kernels for an fvg_simd; *level is the level that they have. */
@@ -4080,6 +4113,92 @@ FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *
   return s;
 }
 
+/* ---- a checksum of a file's contents ---- */
+/* 64 bits (FNV-1a) of each tensor, with its name, type and shape, and of each entry of the
+   metadata but the checksum itself.  The checksum is their sum, which does not depend on the
+   order.  Every step maps different states to different states, so one changed bit of an item
+   always changes its number. */
+#define FVG__CHECKSUM "checksum"
+#define FVG__CHECKSUM_TEXT 17        /* 16 digits and the closing 0                              */
+
+static uint64_t fvg__hash(uint64_t h, const void *bytes, size_t n) {
+  const uint8_t *b = (const uint8_t *)bytes;
+  for (size_t i = 0; i < n; i++)
+    h = (h ^ b[i]) * 1099511628211u;
+  return h;
+}
+
+static uint64_t fvg__hash_words(const char *kind, const char *first, const char *second) {
+  uint64_t h = fvg__hash(14695981039346656037u, kind, strlen(kind) + 1);
+  h = fvg__hash(h, first, strlen(first) + 1);
+  return fvg__hash(h, second, strlen(second) + 1);
+}
+
+static uint64_t fvg__hash_tensor_head(const char *name, const char *dtype, const fvg_tensor *x) {
+  char shape[FVG__SHAPE_TEXT];
+  fvg__shape_text(x, shape);
+  uint64_t h = fvg__hash_words("tensor", name, dtype);
+  return fvg__hash(h, shape, strlen(shape) + 1);
+}
+
+static uint64_t fvg__hash_metadata(const char *key, const char *value) {
+  if (strcmp(key, FVG__CHECKSUM) == 0) return 0;
+  uint64_t h = fvg__hash_words("metadata", key, value);
+  return fvg__splitmix(&h);
+}
+
+static void fvg__checksum_text(uint64_t sum, char text[FVG__CHECKSUM_TEXT]) {
+  unsigned long high = (unsigned long)(sum >> 32);
+  unsigned long low = (unsigned long)(sum & 0xFFFFFFFFu);
+  snprintf(text, FVG__CHECKSUM_TEXT, "%08lx%08lx", high, low);
+}
+
+/* Adds the hash of one tensor of an open file to *sum; buffer has FVG__READ_PIECE bytes. */
+static fvg_status fvg__weight_hash(fvg_weights *w, const fvg__weight *e, uint8_t *buffer,
+                                   uint64_t *sum) {
+  uint64_t h = fvg__hash_tensor_head(e->name, e->dtype, &e->shape);
+  uint64_t at = e->begin;
+  while (at < e->end) {
+    uint64_t left = e->end - at;
+    size_t n = left < FVG__READ_PIECE ? (size_t)left : FVG__READ_PIECE;
+    fvg_status s = fvg__source_read(w->c, &w->source, buffer, at, n);
+    if (s) return s;
+    h = fvg__hash(h, buffer, n);
+    at += n;
+  }
+  *sum += fvg__splitmix(&h);
+  return FVG_OK;
+}
+
+/* Compares the checksum of an open file with what its metadata say; a file without one passes. */
+FVG__FOR_CLIP static fvg_status fvg__weights_verify(fvg_weights *w) {
+  const char *said = fvg_weights_metadata(w, FVG__CHECKSUM);
+  if (!said) return FVG_OK;
+  uint8_t *buffer = (uint8_t *)fvg_alloc(w->c, FVG__READ_PIECE);
+  if (!buffer) return FVG_E_NOMEM;
+
+  uint64_t sum = 0;
+  const fvg_json_value *value = w->json.value;
+  int i = w->metadata < 0 ? -1 : value[w->metadata].first;
+  for (; i >= 0; i = value[i].next)
+    sum += fvg__hash_metadata(value[i].key, value[i].string);
+
+  fvg_status s = FVG_OK;
+  for (int k = 0; k < w->n && !s; k++)
+    s = fvg__weight_hash(w, &w->weight[k], buffer, &sum);
+  fvg_release(w->c, buffer);
+  if (s) return s;
+
+  char found[FVG__CHECKSUM_TEXT];
+  fvg__checksum_text(sum, found);
+  if (strcmp(said, found) == 0) return FVG_OK;
+  return fvg_fail(w->c, FVG_E_FORMAT,
+                  "%s: damaged: its metadata give the checksum %.16s, its "
+                  "contents have %s; take another copy (if you changed it on purpose, remove the "
+                  "checksum)", w->file, said, found);
+}
+
+#ifndef FVGPT_NO_TRAINING  /* files are read, not written */
 /* ---- writing ---- */
 typedef struct fvg__text {
   char *out;                         /* NULL: only count                                         */
@@ -4281,51 +4400,11 @@ static int fvg__write_data(fvg_write_fn write, void *user, const fvg_tensor *x) 
   return 0;
 }
 
-/* ---- a checksum of a file's contents ---- */
-/* 64 bits (FNV-1a) of each tensor, with its name, type and shape, and of each entry of the
-   metadata but the checksum itself.  The checksum is their sum, which does not depend on the
-   order.  Every step maps different states to different states, so one changed bit of an item
-   always changes its number. */
-#define FVG__CHECKSUM "checksum"
-#define FVG__CHECKSUM_TEXT 17        /* 16 digits and the closing 0                              */
-
-static uint64_t fvg__hash(uint64_t h, const void *bytes, size_t n) {
-  const uint8_t *b = (const uint8_t *)bytes;
-  for (size_t i = 0; i < n; i++)
-    h = (h ^ b[i]) * 1099511628211u;
-  return h;
-}
-
 /* An fvg_write_fn whose user data are the hash. */
 static int fvg__hash_write(void *user, const void *bytes, size_t n) {
   uint64_t *h = (uint64_t *)user;
   *h = fvg__hash(*h, bytes, n);
   return 0;
-}
-
-static uint64_t fvg__hash_words(const char *kind, const char *first, const char *second) {
-  uint64_t h = fvg__hash(14695981039346656037u, kind, strlen(kind) + 1);
-  h = fvg__hash(h, first, strlen(first) + 1);
-  return fvg__hash(h, second, strlen(second) + 1);
-}
-
-static uint64_t fvg__hash_tensor_head(const char *name, const char *dtype, const fvg_tensor *x) {
-  char shape[FVG__SHAPE_TEXT];
-  fvg__shape_text(x, shape);
-  uint64_t h = fvg__hash_words("tensor", name, dtype);
-  return fvg__hash(h, shape, strlen(shape) + 1);
-}
-
-static uint64_t fvg__hash_metadata(const char *key, const char *value) {
-  if (strcmp(key, FVG__CHECKSUM) == 0) return 0;
-  uint64_t h = fvg__hash_words("metadata", key, value);
-  return fvg__splitmix(&h);
-}
-
-static void fvg__checksum_text(uint64_t sum, char text[FVG__CHECKSUM_TEXT]) {
-  unsigned long high = (unsigned long)(sum >> 32);
-  unsigned long low = (unsigned long)(sum & 0xFFFFFFFFu);
-  snprintf(text, FVG__CHECKSUM_TEXT, "%08lx%08lx", high, low);
 }
 
 /* The checksum of what is to be written. */
@@ -4343,51 +4422,6 @@ FVG__FOR_CLIP static void fvg__checksum(const fvg_named_tensor *tensors, int n,
     sum += fvg__splitmix(&h);
   }
   fvg__checksum_text(sum, text);
-}
-
-/* Adds the hash of one tensor of an open file to *sum; buffer has FVG__READ_PIECE bytes. */
-static fvg_status fvg__weight_hash(fvg_weights *w, const fvg__weight *e, uint8_t *buffer,
-                                   uint64_t *sum) {
-  uint64_t h = fvg__hash_tensor_head(e->name, e->dtype, &e->shape);
-  uint64_t at = e->begin;
-  while (at < e->end) {
-    uint64_t left = e->end - at;
-    size_t n = left < FVG__READ_PIECE ? (size_t)left : FVG__READ_PIECE;
-    fvg_status s = fvg__source_read(w->c, &w->source, buffer, at, n);
-    if (s) return s;
-    h = fvg__hash(h, buffer, n);
-    at += n;
-  }
-  *sum += fvg__splitmix(&h);
-  return FVG_OK;
-}
-
-/* Compares the checksum of an open file with what its metadata say; a file without one passes. */
-FVG__FOR_CLIP static fvg_status fvg__weights_verify(fvg_weights *w) {
-  const char *said = fvg_weights_metadata(w, FVG__CHECKSUM);
-  if (!said) return FVG_OK;
-  uint8_t *buffer = (uint8_t *)fvg_alloc(w->c, FVG__READ_PIECE);
-  if (!buffer) return FVG_E_NOMEM;
-
-  uint64_t sum = 0;
-  const fvg_json_value *value = w->json.value;
-  int i = w->metadata < 0 ? -1 : value[w->metadata].first;
-  for (; i >= 0; i = value[i].next)
-    sum += fvg__hash_metadata(value[i].key, value[i].string);
-
-  fvg_status s = FVG_OK;
-  for (int k = 0; k < w->n && !s; k++)
-    s = fvg__weight_hash(w, &w->weight[k], buffer, &sum);
-  fvg_release(w->c, buffer);
-  if (s) return s;
-
-  char found[FVG__CHECKSUM_TEXT];
-  fvg__checksum_text(sum, found);
-  if (strcmp(said, found) == 0) return FVG_OK;
-  return fvg_fail(w->c, FVG_E_FORMAT,
-                  "%s: damaged: its metadata give the checksum %.16s, its "
-                  "contents have %s; take another copy (if you changed it on purpose, remove the "
-                  "checksum)", w->file, said, found);
 }
 
 /* ---- a whole file ---- */
@@ -4446,6 +4480,7 @@ FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path,
   return fvg__output_close(c, &file, path, s);
 }
 #endif
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 4  ARCHIVES: zip and pickle, which PyTorch writes
@@ -8239,6 +8274,7 @@ static fvg_status fvg__walk_back(fvg_node *y, const fvg_node *end) {
   return FVG_OK;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* nobody asks for gradients */
 /* Checks the loss, forgets gradients that an earlier loss left on this tape, and walks back. */
 FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
   if (!loss) return FVG_E_ARG;      /* the node that failed has left its message */
@@ -8263,6 +8299,7 @@ FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
   loss->grad[0] += 1;
   return fvg__walk_back(loss, NULL);
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- recomputation ---- */
 typedef struct fvg__recomputed {
@@ -8344,6 +8381,7 @@ FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
   return y;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* nor are they checked */
 /* ---- gradients against differences ---- */
 /* The value of f with *w replaced by x; NaN if f failed. */
 static double fvg__value_at(fvg_tape *t, fvg_scalar_fn f, void *user, float *w, float x) {
@@ -8409,6 +8447,7 @@ FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
   fvg_tape_free(t);
   return worst;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 9  OPERATIONS: each formula with its derivative
@@ -9985,6 +10024,7 @@ FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg
   return fvg_transform_prompted(x, m, segment, n_segment, keep, n_keep, NULL);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* chapter 11 */
 /*==================================================================================================
  * CHAPTER 11  OPTIMISERS: SGD, AdamW and the schedule
  *==================================================================================================
@@ -10020,9 +10060,6 @@ struct fvg_optimizer {
   int n;
   long step;                        /* steps done                                                 */
 };
-
-static float fvg__default(float x, float published) { return x == 0 ? published : x; }
-static float fvg__none_if_negative(float x) { return x < 0 ? 0 : x; }
 
 FVG_DEF fvg_optimizer_desc fvg_optimizer_defaults(const fvg_optimizer_desc *desc) {
   fvg_optimizer_desc d;
@@ -10169,6 +10206,7 @@ FVG_DEF long *fvg_optimizer_steps(fvg_optimizer *o) { return &o->step; }
 FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
   return moment ? o->variance[i] : o->momentum[i];
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 12  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)
@@ -10506,6 +10544,10 @@ static fvg_node *fvg__clip_logits(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_bat
   return fvg__logits(m, fvg__features(m, t, f0, x->n), fvg__features(m, t, x->g_clip, x->n_class));
 }
 
+static void fvg__copy_node(float *out, const fvg_node *x) {
+  if (out) memcpy(out, fvg_value(x), fvg__count(x) * sizeof *out);
+}
+
 /* ---- what both gates look at ---- */
 
 /* Ent(p) of n probabilities in nats, or, with normalise_entropy, as a share of the most, ln n */
@@ -10544,6 +10586,7 @@ static fvg_node *fvg__gate_logit(fvg__gate *g, fvg_node *x) {
   return x;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* FRG needs foreground views */
 /* ---- FRG, the foreground reliability gate: (2) to (4) ---- */
 
 /* m of (3): does the image have a mask, and of an area that passes area_rule?  *area becomes what
@@ -10626,6 +10669,7 @@ static fvg_node *fvg__frg_loss(fvg__frg_nodes frg, fvg_node *target) {
   if (!target || !frg.counts) return NULL;
   return fvg_bce_with_logits(frg.q, fvg_value(target), fvg_value(frg.counts));
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- FDC, foreground distillation compensation: (5) and (6) ---- */
 
@@ -10646,6 +10690,7 @@ static fvg_node *fvg__fdc(fvg_fvgpt *m, fvg_node *f, fvg_node *g) {
   return fvg__logits(m, f_adapted, g_adapted);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* (6) */
 /* The published losses have no factor before a KL divergence; Hinton's distillation has tau^2. */
 static float fvg__kl_factor(const fvg_fvgpt *m) {
   return m->desc.kl_tau2 ? m->desc.tau * m->desc.tau : 1.0f;
@@ -10667,6 +10712,7 @@ static fvg_node *fvg__fdc_loss(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_fg, f
   fvg_node *l_dist = fvg_mean(fvg_lerp(from_full, from_fg, trust));
   return fvg_scale(l_dist, fvg__kl_factor(m));
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- PC, prior calibration: (7) and (8) ---- */
 
@@ -10698,6 +10744,7 @@ static fvg_node *fvg__pc(fvg_fvgpt *m, fvg_node *z_tuned, fvg_node *z_clip, fvg_
   return fvg_lerp(z_tuned, z_clip, *b);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the end of (8), and (9) */
 /* The second term of L_PC in (8), which holds z_PC near zero-shot CLIP: [1,1]; 0 with no_kl. */
 static fvg_node *fvg__pc_kl(fvg_fvgpt *m, fvg_node *p_clip, fvg_node *z_pc) {
   fvg_node *kl = fvg_mean(fvg_kl_rows(p_clip, z_pc, m->desc.tau));
@@ -10754,10 +10801,6 @@ static fvg_status fvg__fvgpt_check(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
                       x->label[i], x->n_class);
   }
   return FVG_OK;
-}
-
-static void fvg__copy_node(float *out, const fvg_node *x) {
-  if (out) memcpy(out, fvg_value(x), fvg__count(x) * sizeof *out);
 }
 
 /* Hands the terms' values to the caller; b is 0 where new classes are scored without PC. */
@@ -10835,6 +10878,7 @@ FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_fvgpt_report *report, fvg_op
   fvg_optimizer_step(o, lr);
   return FVG_OK;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- what a trained FVG-PT is asked for: the same modules, without their losses ---- */
 
@@ -10889,6 +10933,7 @@ FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b,
   return s || !b ? s : fvg__copy_out(m, gate, b);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* r of (3) */
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch *x) {
   fvg_status s = fvg__check_question(m, r, x);
   if (s) return s;
@@ -10903,7 +10948,9 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
   fvg_node *p_fg = fvg__probabilities(m, fvg__view_logits(m, t, x, 1));
   return fvg__copy_out(m, fvg__trust(m, fvg__frg(m, p_full, p_fg, x->area)), r);
 }
+#endif /* FVGPT_NO_TRAINING */
 
+#ifndef FVGPT_NO_TRAINING  /* chapter 13 */
 /*==================================================================================================
  * CHAPTER 13  DENSE ALGEBRA: Gram matrices, Cholesky, eigenvalues
  *==================================================================================================
@@ -11215,6 +11262,7 @@ static double fvg__largest_eigenvalue(const double *a, int n, double *v, double 
   }
   return largest;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 14  HEADS: what the classifiers on frozen features share
@@ -11276,7 +11324,6 @@ typedef struct fvg__head_method {
   fvg__head_part part[FVG__HEAD_PARTS];
   const char *setting[3];            /* names of the first three numbers; NULL: not used          */
   int knows_new;
-  fvg_status (*fit)(fvg_head *h, const fvg_head_data *x, const fvg_head_desc *d);
   fvg_node *(*scores)(fvg_head *h, fvg_node *f);          /* f [n,d] -> logits [n,C]              */
 } fvg__head_method;
 
@@ -11300,29 +11347,6 @@ static void fvg__head_shape(const fvg_head *h, int part, int n, fvg_tensor *x) {
   x->n_dim = (int)strlen(p->shape);
   for (int i = 0; i < x->n_dim; i++)
     x->dim[i] = p->shape[i] == 'C' ? h->n_class : p->shape[i] == 'd' ? h->width : n;
-}
-
-/* Makes a part of zeros and returns its data; NULL when out of memory. */
-static void *fvg__head_add(fvg_head *h, int part, int n) {
-  fvg_tensor *x = &h->part[part];
-  fvg__head_shape(h, part, n, x);
-  x->data = fvg_alloc_array(h->ctx, fvg_tensor_count(x), fvg_dtype_size(x->type));
-  return x->data;
-}
-
-/* Makes a part of `from`, which has as many floats. */
-static fvg_status fvg__head_copy(fvg_head *h, int part, int n, const float *from) {
-  void *to = fvg__head_add(h, part, n);
-  if (!to) return FVG_E_NOMEM;
-  memcpy(to, from, fvg_tensor_count(&h->part[part]) * sizeof(float));
-  return FVG_OK;
-}
-
-/* Moves a parameter's values into a part, in place of those that were there. */
-static void fvg__head_take(fvg_head *h, int part, fvg_parameter *p) {
-  fvg_tensor_free(h->ctx, &h->part[part]);
-  h->part[part] = p->value;
-  p->value.data = NULL;
 }
 
 /* ---- scores ---- */
@@ -11364,6 +11388,32 @@ FVG_DEF fvg_status fvg_head_logits(fvg_head *h, float *logits, const float *f, i
   }
   fvg_tape_clear(h->tape);
   return s ? s : fvg__check_scores(c, h->method->name, logits, fvg__row(n, h->n_class));
+}
+
+#ifndef FVGPT_NO_TRAINING  /* the rest of chapter 14, and chapters 15 and 16 */
+/* ---- parts that are being fitted ---- */
+
+/* Makes a part of zeros and returns its data; NULL when out of memory. */
+static void *fvg__head_add(fvg_head *h, int part, int n) {
+  fvg_tensor *x = &h->part[part];
+  fvg__head_shape(h, part, n, x);
+  x->data = fvg_alloc_array(h->ctx, fvg_tensor_count(x), fvg_dtype_size(x->type));
+  return x->data;
+}
+
+/* Makes a part of `from`, which has as many floats. */
+static fvg_status fvg__head_copy(fvg_head *h, int part, int n, const float *from) {
+  void *to = fvg__head_add(h, part, n);
+  if (!to) return FVG_E_NOMEM;
+  memcpy(to, from, fvg_tensor_count(&h->part[part]) * sizeof(float));
+  return FVG_OK;
+}
+
+/* Moves a parameter's values into a part, in place of those that were there. */
+static void fvg__head_take(fvg_head *h, int part, fvg_parameter *p) {
+  fvg_tensor_free(h->ctx, &h->part[part]);
+  h->part[part] = p->value;
+  p->value.data = NULL;
 }
 
 /* ---- choice ---- */
@@ -12105,6 +12155,7 @@ static fvg_status fvg__fit_lp(fvg_head *h, const fvg_head_data *x, const fvg_hea
   fvg_release(c, p.text_scores);
   return s;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 17  CLIP-ADAPTER: a bottleneck on image features
@@ -12150,6 +12201,7 @@ static fvg_node *fvg__adapter_scores(fvg_head *h, fvg_node *f) {
   return fvg__adapter_train_scores(h, f, NULL);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the fit of chapter 17 */
 /* Fills a parameter [rows, inputs] uniformly in +-1 / sqrt(inputs). */
 static void fvg__linear_start(fvg_parameter *p, uint64_t seed, uint64_t stream) {
   fvg_rng rng;
@@ -12235,6 +12287,7 @@ static fvg_status fvg__fit_adapter(fvg_head *h, const fvg_head_data *x, const fv
   if (d->ratio == 0 && x->n_val) return fvg__adapter_choose(h, x, d);
   return fvg__adapter_at(h, x, d, fvg__default(d->ratio, 0.2f));
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 18  TIP-ADAPTER: a cache of the training pictures
@@ -12296,6 +12349,7 @@ static fvg_node *fvg__tip_scores(fvg_head *h, fvg_node *f) {
   return fvg__tip_train_scores(h, f, NULL);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the fit of chapter 18, and chapter 19 */
 /* (1), and the labels of the keys. */
 static fvg_status fvg__tip_keys(fvg_head *h, const fvg_head_data *x) {
   float *keys = (float *)fvg__head_add(h, 1, x->n);
@@ -12826,12 +12880,13 @@ static fvg_status fvg__gda_for_new(fvg_head *h, const fvg_head *base, const floa
   fvg__gda_free(&g);
   return s;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 20  ONE CALL FOR ALL HEADS: fitting, new classes, files
  *==================================================================================================
-   The table below is all that tells the kinds apart from here on.  A new kind needs a chapter with
-   its fit and its scores, a row here, and a name in fvg_head_kind.
+   The table below, and that of the fits, are all that tells the kinds apart from here on.  A new
+   kind needs a chapter with its fit and its scores, a row in both, and a name in fvg_head_kind.
 
    A file has the kind's tensors under the names of the table and the numbers as one more tensor,
    "values"; the kind stands in the metadata, and a checksum of it all.  Reading takes the number of
@@ -12840,17 +12895,17 @@ static fvg_status fvg__gda_for_new(fvg_head *h, const fvg_head *base, const floa
 
 static const fvg__head_method fvg__head_methods[] = {
   {"LinearProbe", {{"weight", "Cd", FVG_F32}, {"bias", "C", FVG_F32}, {NULL, NULL, FVG_F32}},
-   {"c", NULL, NULL}, 0, fvg__fit_linear_probe, fvg__linear_scores},
+   {"c", NULL, NULL}, 0, fvg__linear_scores},
   {"LP++", {{"weight", "Cd", FVG_F32}, {"bias", "C", FVG_F32}, {NULL, NULL, FVG_F32}},
-   {"epoch", "mean_alpha", NULL}, 0, fvg__fit_lp, fvg__linear_scores},
+   {"epoch", "mean_alpha", NULL}, 0, fvg__linear_scores},
   {"CLIP-Adapter", {{"text", "Cd", FVG_F32}, {"down", "nd", FVG_F32}, {"up", "dn", FVG_F32}},
-   {"ratio", NULL, NULL}, 0, fvg__fit_adapter, fvg__adapter_scores},
+   {"ratio", NULL, NULL}, 0, fvg__adapter_scores},
   {"Tip-Adapter", {{"text", "Cd", FVG_F32}, {"keys", "nd", FVG_F32}, {"label", "n", FVG_I32}},
-   {"alpha", "beta", NULL}, 0, fvg__fit_tip, fvg__tip_scores},
+   {"alpha", "beta", NULL}, 0, fvg__tip_scores},
   {"Tip-Adapter-F", {{"text", "Cd", FVG_F32}, {"keys", "nd", FVG_F32}, {"label", "n", FVG_I32}},
-   {"alpha", "beta", NULL}, 0, fvg__fit_tip, fvg__tip_scores},
+   {"alpha", "beta", NULL}, 0, fvg__tip_scores},
   {"GDA", {{"weight", "Cd", FVG_F32}, {"bias", "C", FVG_F32}, {"crops", "nd", FVG_F32}},
-   {"alpha", "neighbours", "copies"}, 1, fvg__fit_gda, fvg__linear_scores}
+   {"alpha", "neighbours", "copies"}, 1, fvg__linear_scores}
 };
 
 static const fvg__head_method *fvg__head_method_of(fvg_head_kind kind) {
@@ -12917,6 +12972,7 @@ static fvg_head *fvg__head_new(fvg_ctx *c, fvg_head_kind kind, int width, int n_
   return NULL;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* fitting */
 /* ---- what is given ---- */
 
 /* Rows [n,d] must be finite and of unit length; `what` and `head` are for messages. */
@@ -13020,6 +13076,13 @@ static fvg_status fvg__head_check_finite(const fvg_head *h) {
   return FVG_OK;
 }
 
+/* How each kind is fitted, in the order of fvg_head_kind.  This is a table of its own, so that a
+   program that only reads heads need not contain their fits. */
+static fvg_status (*const fvg__head_fits[])(fvg_head *h, const fvg_head_data *x,
+                                            const fvg_head_desc *d) = {
+  fvg__fit_linear_probe, fvg__fit_lp, fvg__fit_adapter, fvg__fit_tip, fvg__fit_tip, fvg__fit_gda
+};
+
 /* Zeros of the data are filled in here, those of the desc by each kind. */
 FVG_DEF fvg_status fvg_head_fit(fvg_ctx *c, fvg_head **out, fvg_head_kind kind,
                                 const fvg_head_data *data, const fvg_head_desc *desc) {
@@ -13040,7 +13103,7 @@ FVG_DEF fvg_status fvg_head_fit(fvg_ctx *c, fvg_head **out, fvg_head_kind kind,
   x.logit_scale = fvg__default(x.logit_scale, 100.0f);
   fvg_head *h = fvg__head_new(c, kind, x.width, x.n_class, x.logit_scale);
   if (!h) return FVG_E_NOMEM;
-  s = h->method->fit(h, &x, &d);
+  s = fvg__head_fits[kind](h, &x, &d);
   if (!s) s = fvg__head_check_finite(h);
   if (!s) *out = h;
   else fvg_head_free(h);
@@ -13069,9 +13132,11 @@ FVG_DEF fvg_status fvg_head_for_new(fvg_head *h, fvg_head **out, const float *te
   else fvg_head_free(made);
   return s;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- files ---- */
 
+#ifndef FVGPT_NO_TRAINING  /* writing */
 /* All of a head as tensors, and its metadata with those of the caller. */
 typedef struct fvg__head_file {
   fvg_named_tensor tensor[FVG__HEAD_PARTS + 1];
@@ -13139,6 +13204,7 @@ FVG_DEF fvg_status fvg_head_save(fvg_head *h, const char *path, const fvg_metada
   return s;
 }
 #endif
+#endif /* FVGPT_NO_TRAINING */
 
 /* What the file says that it is: the kind, the classes and the width. */
 static fvg_status fvg__head_identify(fvg_ctx *c, const fvg_weights *w, int *kind,
