@@ -9528,21 +9528,23 @@ FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
         this for context words; fvg__learner_prior computes g0, zero-shot CLIP's text features.
      3. vectors: return the matrix v [n_start + n_prompt n_layer, w] of a tower as a node.
         fvg__ctx_vectors does so for context words.
-     4. loss: return the loss [1,1] made of the step's f, g and z.  NULL: CE(z, y).
-     5. Only if the method needs them:
+     4. Only if the method needs them:
           scores      the words differ from picture to picture, so z is not s f g^T   (CoCoOp)
           f_score     base classes are scored by another vector than f        (MMRL, MMRL++)
           head        base classes are scored by a linear layer besides               (DePT)
-          gradients   the gradient is not just that of the loss                       (ProGrad)
-          epoch       something happens at the end of an epoch                        (PromptSRC)
           release     init left something in l->own                                   (DAPT)
-     6. Fill in a fvg_method, one field a line in the order of the struct, which says what each
+     5. Fill in a fvg_method, one field a line in the order of the struct, which says what each
         means.  A method that prompts the image tower needs FVG_NEEDS_PIXELS, and n_part is 2, or 3
         with f_score or a head.
-     7. Add the table to the list at the end of chapter 24, and the name to the list of methods in
-        tests/test_learners.c.  Names are also written in the comments of fvg_method_find and
-        fvg_learner_desc, and, if the method has published ones, in fvg_method_template (chapter
-        30), in the tables of settings and in fvg_fvgpt_recipe (chapter 33).
+     6. For training, within #ifndef FVGPT_NO_TRAINING, and only if CE(z, y) is not all:
+          loss        returns the loss [1,1] made of the step's f, g and z
+          gradients   the gradient is not just that of the loss                       (ProGrad)
+          epoch       something happens at the end of an epoch                        (PromptSRC)
+     7. Add the table to the list at the end of chapter 24, what step 6 made to the list after it,
+        and the name to the list of methods in tests/test_learners.c.  Names are also written in
+        the comments of fvg_method_find and fvg_learner_desc, and, if the method has published
+        ones, in fvg_method_template (chapter 30), in the tables of settings and in
+        fvg_fvgpt_recipe (chapter 33).
 
    Rules that no compiler checks:
 
@@ -9575,12 +9577,12 @@ FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
      static const fvg_method fvg__short = {
        "ShortCoOp", "a photo of a", FVG__ONE_EACH, 4, FVG_NEEDS_FEATURES, 1,
        0.0035f, FVG_SGD, 10, 4, 0, 1, {{"W", 1, 0, 1e6}, {NULL, 0, 0, 0}},
-       fvg__coop_init, fvg__ctx_vectors, fvg__short_loss, NULL, NULL, NULL, NULL, NULL, NULL
+       fvg__coop_init, fvg__ctx_vectors, NULL, NULL, NULL, NULL
      };
 
-   and &fvg__short in the list of chapter 24.  To read on: chapter 15 (CoOp, a table and no loss of
-   its own), chapter 16 (KgCoOp, a loss of two terms), and for prompts in both towers chapter 20
-   (MaPLe).
+   and in chapter 24 &fvg__short in the list of methods, and {&fvg__short, fvg__short_loss, NULL,
+   NULL} in that of trainings.  To read on: chapter 15 (CoOp, a table and no loss of its own),
+   chapter 16 (KgCoOp, a loss of two terms), and for prompts in both towers chapter 20 (MaPLe).
 
    A class is written as [SOT], the context, fixed words, name, dot, [EOT].  A method without
    context words (MMRL, MMRL++) fills the class name into a template instead.
@@ -9643,19 +9645,26 @@ struct fvg_method {
                                      /* features of their own, so DPC can mix them                */
   fvg__option_card option[FVG_RECIPE_OPTIONS + 1];     /* the last one has no name                */
 
-  /* Every method has the first two; of the others, NULL means what their comment says last. */
+  /* Every method has the first two; of the others, NULL means what their comment says last.  What
+     training alone calls is in a table of its own (fvg__training). */
   fvg_status (*init)(fvg_learner *l);            /* adds the parameters, fills in l->plan         */
   fvg_node *(*vectors)(fvg_learner *l, fvg_tape *t, fvg__tower tower);
-  fvg_node *(*loss)(fvg_learner *l, fvg__step *step);                      /* [1,1]; CE(z, y)     */
   fvg_node *(*scores)(fvg_learner *l, fvg_tape *t, fvg__packed *packed, fvg_node *f,
                       fvg_node *f_words);                                  /* [B,C]; s f g^T      */
   fvg_node *(*f_score)(fvg_learner *l, const fvg__step *step);             /* [B,d]; f            */
   double (*head)(const fvg_learner *l, float *weight, float *bias);        /* none                */
+  void (*release)(fvg_learner *l);   /* frees l->own; nothing                                     */
+};
+
+/* How a method is trained.  The tables of methods do not lead here, so that a program that loads
+   tuned models and trains none need not contain their losses. */
+typedef struct fvg__training {
+  const fvg_method *method;
+  fvg_node *(*loss)(fvg_learner *l, fvg__step *step);                      /* [1,1]; CE(z, y)     */
   fvg_status (*gradients)(fvg_learner *l, const fvg_batch *batch,
                           float *loss);                                    /* those of the loss   */
   fvg_status (*epoch)(fvg_learner *l, int epoch, int n_epochs);            /* nothing             */
-  void (*release)(fvg_learner *l);   /* frees l->own; nothing                                     */
-};
+} fvg__training;
 
 struct fvg_learner {
   const fvg_method *method;
@@ -10402,7 +10411,11 @@ FVG_DEF fvg_parameter *fvg_learner_parameter(const fvg_learner *l, const char *n
   return NULL;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* training steps */
 /* ---- a step ---- */
+/* How the method is trained, from the list at the end of chapter 24. */
+static const fvg__training *fvg__training_of(const fvg_method *method);
+
 static fvg_status fvg__check_batch(const fvg_learner *l, const fvg_batch *batch) {
   if (!batch) return fvg__missing(l->clip->ctx, l->method->name, "a batch");
   const int needs = l->method->needs;
@@ -10444,7 +10457,8 @@ FVG_DEF fvg_node *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch 
     step.z = fvg__learner_scores(l, step.f, step.g);
   }
   if (!step.z) return fvg__give_up(t);
-  return method->loss ? method->loss(l, &step) : fvg_cross_entropy(step.z, batch->label);
+  const fvg__training *how = fvg__training_of(method);
+  return how->loss ? how->loss(l, &step) : fvg_cross_entropy(step.z, batch->label);
 }
 
 static fvg_status fvg__learner_gradients(fvg_learner *l, const fvg_batch *batch, float *loss) {
@@ -10463,8 +10477,9 @@ FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, float *loss, fvg_optimizer *
   fvg_optimizer_zero_grad(o);
 
   float value = 0;
-  s = l->method->gradients ? l->method->gradients(l, batch, &value)
-                           : fvg__learner_gradients(l, batch, &value);
+  const fvg__training *how = fvg__training_of(l->method);
+  s = how->gradients ? how->gradients(l, batch, &value)
+                     : fvg__learner_gradients(l, batch, &value);
   if (s) return s;
   if (loss) *loss = value;
   const int warms_up = batch->epoch < o->desc.warmup_epochs;
@@ -10473,8 +10488,10 @@ FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, float *loss, fvg_optimizer *
 }
 
 FVG_DEF fvg_status fvg_learner_epoch(fvg_learner *l, int epoch, int n_epochs) {
-  return l->method->epoch ? l->method->epoch(l, epoch, n_epochs) : FVG_OK;
+  const fvg__training *how = fvg__training_of(l->method);
+  return how->epoch ? how->epoch(l, epoch, n_epochs) : FVG_OK;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- without gradients ---- */
 /* Copies the vectors of a tower as they are now; *vectors [n, w] is to be released. */
@@ -10677,12 +10694,9 @@ static const fvg_method fvg__coop = {
   {{NULL, 0, 0, 0}},                 /* option: none                                              */
   fvg__coop_init,
   fvg__ctx_vectors,
-  NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -10737,12 +10751,9 @@ static const fvg_method fvg__kgcoop = {
   },
   fvg__ctx_and_prior_init,
   fvg__ctx_vectors,
-  fvg__kgcoop_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -10848,12 +10859,9 @@ static const fvg_method fvg__prograd = {
   },
   fvg__ctx_and_prior_init,
   fvg__ctx_vectors,
-  NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  fvg__prograd_gradients,
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -10928,12 +10936,9 @@ static const fvg_method fvg__cocoop = {
   {{NULL, 0, 0, 0}},                 /* option: none                                              */
   fvg__cocoop_init,
   fvg__ctx_vectors,                  /* vectors: before pi is added                               */
-  NULL,                              /* loss: CE(z, y)                                            */
   fvg__cocoop_scores,
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -11184,12 +11189,9 @@ static const fvg_method fvg__promptsrc = {
   },
   fvg__promptsrc_init,
   fvg__promptsrc_vectors,
-  fvg__promptsrc_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  fvg__promptsrc_epoch,
   NULL                               /* release: nothing                                          */
 };
 
@@ -11277,12 +11279,9 @@ static const fvg_method fvg__maple = {
   },
   fvg__maple_init,
   fvg__maple_vectors,
-  NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -11492,12 +11491,9 @@ static const fvg_method fvg__dapt = {
   },
   fvg__dapt_init,
   fvg__maple_vectors,
-  fvg__dapt_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   fvg__dapt_release
 };
 
@@ -11703,12 +11699,9 @@ static const fvg_method fvg__mmrl = {
   },
   fvg__mmrl_init,
   fvg__mmrl_vectors,
-  fvg__mmrl_loss,
   NULL,                              /* scores: s f g^T                                           */
   fvg__mmrl_f_score,
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -11853,12 +11846,9 @@ static const fvg_method fvg__mmrlpp = {
   },
   fvg__mmrlpp_init,
   fvg__mmrlpp_vectors,
-  fvg__mmrlpp_loss,
   NULL,                              /* scores: s f g^T                                           */
   fvg__mmrlpp_f_score,
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -12024,12 +12014,9 @@ static const fvg_method fvg__dept_coop = {
   },
   fvg__dept_coop_init,
   fvg__ctx_vectors,                  /* none of them in the image tower, whose plan is empty      */
-  fvg__dept_coop_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   fvg__dept_head,
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -12060,12 +12047,9 @@ static const fvg_method fvg__dept_promptsrc = {
   },
   fvg__dept_promptsrc_init,
   fvg__promptsrc_vectors,
-  fvg__dept_promptsrc_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   fvg__dept_head,
-  NULL,                              /* gradients: the loss's                                     */
-  fvg__promptsrc_epoch,
   NULL                               /* release: nothing                                          */
 };
 
@@ -12084,6 +12068,27 @@ static const fvg_method *const fvg__method[] = {
   &fvg__dept_promptsrc,
   NULL
 };
+
+#ifndef FVGPT_NO_TRAINING
+/* The methods whose loss is not CE(z, y) alone; the last row stands for all others. */
+static const fvg__training fvg__trainings[] = {
+  {&fvg__kgcoop, fvg__kgcoop_loss, NULL, NULL},
+  {&fvg__prograd, NULL, fvg__prograd_gradients, NULL},
+  {&fvg__promptsrc, fvg__promptsrc_loss, NULL, fvg__promptsrc_epoch},
+  {&fvg__dapt, fvg__dapt_loss, NULL, NULL},
+  {&fvg__mmrl, fvg__mmrl_loss, NULL, NULL},
+  {&fvg__mmrlpp, fvg__mmrlpp_loss, NULL, NULL},
+  {&fvg__dept_coop, fvg__dept_coop_loss, NULL, NULL},
+  {&fvg__dept_promptsrc, fvg__dept_promptsrc_loss, NULL, fvg__promptsrc_epoch},
+  {NULL, NULL, NULL, NULL}
+};
+
+static const fvg__training *fvg__training_of(const fvg_method *method) {
+  const fvg__training *t = fvg__trainings;
+  while (t->method && t->method != method) t++;
+  return t;
+}
+#endif /* FVGPT_NO_TRAINING */
 
 FVG_DEF const fvg_method *fvg_method_at(int i) {
   const int n = (int)(sizeof fvg__method / sizeof *fvg__method);
