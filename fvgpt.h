@@ -58,6 +58,16 @@
                                failure, is not redirected by a planted link, and never replaces
                                a device (chapter 2, "the platform").
 
+        FVGPT_NO_TRAINING      Nothing is trained, and files are only read.  Gradients, optimisers,
+                               losses, the fitting of heads, and whatever writes models are left
+                               out, here and in fvgpt_clip.h, with their declarations.  What loads
+                               a CLIP and whatever was tuned on it, and classifies, is left: two
+                               fifths of the code.
+
+      A program that is linked with -Wl,--gc-sections (on macOS -Wl,-dead_strip), after compiling
+      with -ffunction-sections -fdata-sections, loses what it does not call without this macro, too:
+      no table ties gradients or methods of training to what classifies.
+
       The header includes itself once per SIMD level (chapter 6).  So it must keep the name fvgpt.h
       and cannot be pasted into another file, unless FVGPT_NO_SIMD is defined.
 
@@ -174,6 +184,13 @@
 #define FVG_DEF static
 #else
 #define FVG_DEF extern
+#endif
+
+/* A private function or table that some builds do not use. */
+#if defined(__GNUC__) || defined(__clang__)
+#define FVG__UNUSED __attribute__((unused))
+#else
+#define FVG__UNUSED
 #endif
 
 /* gcc and clang check the arguments of functions that work like printf. */
@@ -592,6 +609,7 @@ FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key);
 FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *name,
                                    fvg_dtype as);
 
+#ifndef FVGPT_NO_TRAINING
 /* ---- writing safetensors ---- */
 
 /* A tensor to be written. */
@@ -619,6 +637,7 @@ FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path,
                                         const fvg_named_tensor *tensors, int n,
                                         const fvg_metadata *metadata, int n_metadata);
 #endif
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Tape (chapter 8): making a node computes its value.  Every node is a matrix [rows, cols].
@@ -713,10 +732,12 @@ FVG_DEF fvg_node *fvg_detach(fvg_node *x);
 
 /* ---- gradients ---- */
 
+#ifndef FVGPT_NO_TRAINING
 /* Computes the gradient of the loss [1,1] with respect to everything that needs it.  It is added
    to the grad of the parameters.  FVG_E_ARG if the loss is NULL or depends on no parameter,
    FVG_E_SHAPE if it is not [1,1], FVG_E_NUMERIC if it is NaN or infinite, FVG_E_NOMEM. */
 FVG_DEF fvg_status fvg_backward(fvg_node *loss);
+#endif /* FVGPT_NO_TRAINING */
 
 /* y = f(x), computed twice (Chen et al. 2016, arXiv 1604.06174).  Forward keeps only y.  Backward
    makes the nodes of f again, goes back through them, and drops them.  The tape then holds the
@@ -729,6 +750,7 @@ FVG_DEF fvg_status fvg_backward(fvg_node *loss);
 typedef fvg_node *(*fvg_function)(fvg_tape *t, fvg_node *x, void *user);
 FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user);
 
+#ifndef FVGPT_NO_TRAINING
 /* Compares gradients with central differences of f, a function that makes a scalar [1,1].  `probes`
    elements of each of the n_params parameters are changed by +-step.  Returns the largest
    |numeric - analytic| / (|numeric| + |analytic| + floor), where floor is 0.001 times the largest
@@ -737,6 +759,7 @@ typedef fvg_node *(*fvg_scalar_fn)(fvg_tape *t, void *user);
 FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
                                   fvg_parameter *const *params, int n_params,
                                   int probes, float step);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Operations (chapter 9)
@@ -913,6 +936,7 @@ typedef struct fvg_optimizer_desc {
   float warmup_lr;                   /* 1e-5: learning rate of the warm-up epochs                */
 } fvg_optimizer_desc;
 
+#ifndef FVGPT_NO_TRAINING
 typedef struct fvg_optimizer fvg_optimizer;
 
 /* The desc with defaults for zeros; desc may be NULL. */
@@ -940,6 +964,7 @@ FVG_DEF void fvg_optimizer_free(fvg_optimizer *o);
    momentum or AdamW's m; moment 1 is AdamW's v, and NULL for SGD. */
 FVG_DEF long  *fvg_optimizer_steps(fvg_optimizer *o);
 FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    FVG-PT (chapter 12, whose equations (1) to (9) the comments refer to)
@@ -1045,6 +1070,7 @@ typedef struct fvg_fvgpt_batch {
   const int   *label;                /* [n] y of (4), (8) and (9), in 0..n_class-1               */
 } fvg_fvgpt_batch;
 
+#ifndef FVGPT_NO_TRAINING
 /* What fvg_fvgpt_loss and fvg_fvgpt_step report.  The caller sets the pointers.  The terms of
    modules that are left out (no_frg, no_fdc, no_pc) are reported, but not added to the loss. */
 typedef struct fvg_fvgpt_report {
@@ -1071,8 +1097,9 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg_fvgpt_report *re
    the values of the parameters and the report are then unchanged. */
 FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_fvgpt_report *report, fvg_optimizer *o,
                                   double lr, const fvg_fvgpt_batch *batch);
+#endif /* FVGPT_NO_TRAINING */
 
-/* What a trained FVG-PT is asked for.  All three read x->n, x->n_class and only those arrays of x
+/* What a trained FVG-PT is asked for.  All read x->n, x->n_class and only those arrays of x
    that their comments name.  FVG_E_ARG if one of these is NULL, or for less than one image or
    class; FVG_E_NOMEM.  Nothing is written then. */
 
@@ -1086,9 +1113,11 @@ FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_f
 FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b,
                                        const fvg_fvgpt_batch *x);
 
+#ifndef FVGPT_NO_TRAINING
 /* The trust r [n] of (3), from f, f_fg, f_score, f_score_fg, g and area; f_score and f_score_fg may
    both be NULL.  It has the same bits as r in the loss: 0 where m = 0, and with no_frg m itself. */
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch *x);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Heads: classifiers on features of a frozen CLIP (chapters 14 to 20)
@@ -1109,6 +1138,7 @@ typedef enum fvg_head_kind {
 FVG_DEF const char *fvg_head_name(fvg_head_kind kind);
 FVG_DEF int         fvg_head_find(const char *name);
 
+#ifndef FVGPT_NO_TRAINING
 /* What a head learns from.  All features have unit length, which is checked (FVG_E_ARG). */
 typedef struct fvg_head_data {
   int width, n_class;                /* d, and classes C                                         */
@@ -1145,15 +1175,18 @@ typedef struct fvg_head_desc {
   int   neighbours, copies;          /* 64, 16: GDA's k and m for new classes; copies negative: 0 */
   uint64_t seed;                     /* of first values, orders and crops                        */
 } fvg_head_desc;
+#endif /* FVGPT_NO_TRAINING */
 
 /* A fitted head. */
 typedef struct fvg_head fvg_head;
 
+#ifndef FVGPT_NO_TRAINING
 /* Fits a head, with progress.  desc NULL: all zeros.  The data are not kept.  FVG_E_ARG for data or
    settings that make no sense, among them a class without a picture for GDA; FVG_E_NUMERIC if a
    value is not finite; FVG_E_CANCELLED, FVG_E_NOMEM; *out is then NULL. */
 FVG_DEF fvg_status fvg_head_fit(fvg_ctx *c, fvg_head **out, fvg_head_kind kind,
                                 const fvg_head_data *data, const fvg_head_desc *desc);
+#endif /* FVGPT_NO_TRAINING */
 
 /* NULL is allowed. */
 FVG_DEF void fvg_head_free(fvg_head *h);
@@ -1174,20 +1207,23 @@ FVG_DEF int fvg_head_choice(const fvg_head *h, int i, const char **name, double 
 /* 1 if heads of this kind have a rule for classes that they have seen no picture of; else 0. */
 FVG_DEF int fvg_head_knows_new(fvg_head_kind kind);
 
+#ifndef FVGPT_NO_TRAINING
 /* The head for n_new new classes by that rule: text [n_new,d] -> *out.  FVG_E_UNSUPPORTED for kinds
    without a rule: score new classes by zero-shot CLIP there, and say so. */
 FVG_DEF fvg_status fvg_head_for_new(fvg_head *h, fvg_head **out, const float *text, int n_new);
 
 /* Writes a head as a safetensors file: its tensors, its kind as the metadata "head", and a
-   checksum; `metadata` are added (NULL if there are none).  fvg_head_read makes the same head of an
-   open file, which stays open.  FVG_E_FORMAT, FVG_E_SHAPE or FVG_E_NUMERIC name what is wrong in a
-   file. */
+   checksum; `metadata` are added (NULL if there are none). */
 FVG_DEF fvg_status fvg_head_write(fvg_head *h, fvg_write_fn write, void *user,
                                   const fvg_metadata *metadata, int n_metadata);
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_head_save(fvg_head *h, const char *path, const fvg_metadata *metadata,
                                  int n_metadata);
 #endif
+#endif /* FVGPT_NO_TRAINING */
+
+/* Makes the head of an open file that fvg_head_write or fvg_head_save has written; the file stays
+   open.  FVG_E_FORMAT, FVG_E_SHAPE or FVG_E_NUMERIC name what is wrong in it. */
 FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 
 #ifdef __cplusplus
@@ -1973,6 +2009,10 @@ FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), v
   }
   return s;
 }
+
+/* ---- zeros of a desc ---- */
+static float fvg__default(float x, float published) { return x == 0 ? published : x; }
+static float fvg__none_if_negative(float x) { return x < 0 ? 0 : x; }
 
 /* ---- life cycle ---- */
 /* Chapter 6: the kernels for an fvg_simd; *level is the level that they have. */
@@ -4132,6 +4172,92 @@ FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *
   return s;
 }
 
+/* ---- a checksum of a file's contents ---- */
+/* 64 bits (FNV-1a) of each tensor, with its name, type and shape, and of each entry of the
+   metadata but the checksum itself.  The checksum is their sum, which does not depend on the
+   order.  Every step maps different states to different states, so one changed bit of an item
+   always changes its number. */
+#define FVG__CHECKSUM "checksum"
+#define FVG__CHECKSUM_TEXT 17        /* 16 digits and the closing 0                              */
+
+static uint64_t fvg__hash(uint64_t h, const void *bytes, size_t n) {
+  const uint8_t *b = (const uint8_t *)bytes;
+  for (size_t i = 0; i < n; i++)
+    h = (h ^ b[i]) * 1099511628211u;
+  return h;
+}
+
+static uint64_t fvg__hash_words(const char *kind, const char *first, const char *second) {
+  uint64_t h = fvg__hash(14695981039346656037u, kind, strlen(kind) + 1);
+  h = fvg__hash(h, first, strlen(first) + 1);
+  return fvg__hash(h, second, strlen(second) + 1);
+}
+
+static uint64_t fvg__hash_tensor_head(const char *name, const char *dtype, const fvg_tensor *x) {
+  char shape[FVG__SHAPE_TEXT];
+  fvg__shape_text(x, shape);
+  uint64_t h = fvg__hash_words("tensor", name, dtype);
+  return fvg__hash(h, shape, strlen(shape) + 1);
+}
+
+static uint64_t fvg__hash_metadata(const char *key, const char *value) {
+  if (strcmp(key, FVG__CHECKSUM) == 0) return 0;
+  uint64_t h = fvg__hash_words("metadata", key, value);
+  return fvg__splitmix(&h);
+}
+
+static void fvg__checksum_text(uint64_t sum, char text[FVG__CHECKSUM_TEXT]) {
+  unsigned long high = (unsigned long)(sum >> 32);
+  unsigned long low = (unsigned long)(sum & 0xFFFFFFFFu);
+  snprintf(text, FVG__CHECKSUM_TEXT, "%08lx%08lx", high, low);
+}
+
+/* Adds the hash of one tensor of an open file to *sum; buffer has FVG__READ_PIECE bytes. */
+static fvg_status fvg__weight_hash(fvg_weights *w, const fvg__weight *e, uint8_t *buffer,
+                                   uint64_t *sum) {
+  uint64_t h = fvg__hash_tensor_head(e->name, e->dtype, &e->shape);
+  uint64_t at = e->begin;
+  while (at < e->end) {
+    uint64_t left = e->end - at;
+    size_t n = left < FVG__READ_PIECE ? (size_t)left : FVG__READ_PIECE;
+    fvg_status s = fvg__source_read(w->c, &w->source, buffer, at, n);
+    if (s) return s;
+    h = fvg__hash(h, buffer, n);
+    at += n;
+  }
+  *sum += fvg__splitmix(&h);
+  return FVG_OK;
+}
+
+/* Compares the checksum of an open file with what its metadata say; a file without one passes. */
+FVG__FOR_CLIP static fvg_status fvg__weights_verify(fvg_weights *w) {
+  const char *said = fvg_weights_metadata(w, FVG__CHECKSUM);
+  if (!said) return FVG_OK;
+  uint8_t *buffer = (uint8_t *)fvg_alloc(w->c, FVG__READ_PIECE);
+  if (!buffer) return FVG_E_NOMEM;
+
+  uint64_t sum = 0;
+  const fvg_json_value *value = w->json.value;
+  int i = w->metadata < 0 ? -1 : value[w->metadata].first;
+  for (; i >= 0; i = value[i].next)
+    sum += fvg__hash_metadata(value[i].key, value[i].string);
+
+  fvg_status s = FVG_OK;
+  for (int k = 0; k < w->n && !s; k++)
+    s = fvg__weight_hash(w, &w->weight[k], buffer, &sum);
+  fvg_release(w->c, buffer);
+  if (s) return s;
+
+  char found[FVG__CHECKSUM_TEXT];
+  fvg__checksum_text(sum, found);
+  if (strcmp(said, found) == 0) return FVG_OK;
+  return fvg_fail(w->c, FVG_E_FORMAT,
+                  "%s: damaged: its metadata give the checksum %.16s, its "
+                  "contents have %s; take another copy (if you changed it on purpose, remove the "
+                  "checksum)", w->file, said, found);
+}
+
+#ifndef FVGPT_NO_TRAINING  /* files are read, not written */
 /* ---- writing ---- */
 typedef struct fvg__text {
   char *out;                         /* NULL: only count                                         */
@@ -4333,51 +4459,11 @@ static int fvg__write_data(fvg_write_fn write, void *user, const fvg_tensor *x) 
   return 0;
 }
 
-/* ---- a checksum of a file's contents ---- */
-/* 64 bits (FNV-1a) of each tensor, with its name, type and shape, and of each entry of the
-   metadata but the checksum itself.  The checksum is their sum, which does not depend on the
-   order.  Every step maps different states to different states, so one changed bit of an item
-   always changes its number. */
-#define FVG__CHECKSUM "checksum"
-#define FVG__CHECKSUM_TEXT 17        /* 16 digits and the closing 0                              */
-
-static uint64_t fvg__hash(uint64_t h, const void *bytes, size_t n) {
-  const uint8_t *b = (const uint8_t *)bytes;
-  for (size_t i = 0; i < n; i++)
-    h = (h ^ b[i]) * 1099511628211u;
-  return h;
-}
-
 /* An fvg_write_fn whose user data are the hash. */
 static int fvg__hash_write(void *user, const void *bytes, size_t n) {
   uint64_t *h = (uint64_t *)user;
   *h = fvg__hash(*h, bytes, n);
   return 0;
-}
-
-static uint64_t fvg__hash_words(const char *kind, const char *first, const char *second) {
-  uint64_t h = fvg__hash(14695981039346656037u, kind, strlen(kind) + 1);
-  h = fvg__hash(h, first, strlen(first) + 1);
-  return fvg__hash(h, second, strlen(second) + 1);
-}
-
-static uint64_t fvg__hash_tensor_head(const char *name, const char *dtype, const fvg_tensor *x) {
-  char shape[FVG__SHAPE_TEXT];
-  fvg__shape_text(x, shape);
-  uint64_t h = fvg__hash_words("tensor", name, dtype);
-  return fvg__hash(h, shape, strlen(shape) + 1);
-}
-
-static uint64_t fvg__hash_metadata(const char *key, const char *value) {
-  if (strcmp(key, FVG__CHECKSUM) == 0) return 0;
-  uint64_t h = fvg__hash_words("metadata", key, value);
-  return fvg__splitmix(&h);
-}
-
-static void fvg__checksum_text(uint64_t sum, char text[FVG__CHECKSUM_TEXT]) {
-  unsigned long high = (unsigned long)(sum >> 32);
-  unsigned long low = (unsigned long)(sum & 0xFFFFFFFFu);
-  snprintf(text, FVG__CHECKSUM_TEXT, "%08lx%08lx", high, low);
 }
 
 /* The checksum of what is to be written. */
@@ -4395,51 +4481,6 @@ FVG__FOR_CLIP static void fvg__checksum(const fvg_named_tensor *tensors, int n,
     sum += fvg__splitmix(&h);
   }
   fvg__checksum_text(sum, text);
-}
-
-/* Adds the hash of one tensor of an open file to *sum; buffer has FVG__READ_PIECE bytes. */
-static fvg_status fvg__weight_hash(fvg_weights *w, const fvg__weight *e, uint8_t *buffer,
-                                   uint64_t *sum) {
-  uint64_t h = fvg__hash_tensor_head(e->name, e->dtype, &e->shape);
-  uint64_t at = e->begin;
-  while (at < e->end) {
-    uint64_t left = e->end - at;
-    size_t n = left < FVG__READ_PIECE ? (size_t)left : FVG__READ_PIECE;
-    fvg_status s = fvg__source_read(w->c, &w->source, buffer, at, n);
-    if (s) return s;
-    h = fvg__hash(h, buffer, n);
-    at += n;
-  }
-  *sum += fvg__splitmix(&h);
-  return FVG_OK;
-}
-
-/* Compares the checksum of an open file with what its metadata say; a file without one passes. */
-FVG__FOR_CLIP static fvg_status fvg__weights_verify(fvg_weights *w) {
-  const char *said = fvg_weights_metadata(w, FVG__CHECKSUM);
-  if (!said) return FVG_OK;
-  uint8_t *buffer = (uint8_t *)fvg_alloc(w->c, FVG__READ_PIECE);
-  if (!buffer) return FVG_E_NOMEM;
-
-  uint64_t sum = 0;
-  const fvg_json_value *value = w->json.value;
-  int i = w->metadata < 0 ? -1 : value[w->metadata].first;
-  for (; i >= 0; i = value[i].next)
-    sum += fvg__hash_metadata(value[i].key, value[i].string);
-
-  fvg_status s = FVG_OK;
-  for (int k = 0; k < w->n && !s; k++)
-    s = fvg__weight_hash(w, &w->weight[k], buffer, &sum);
-  fvg_release(w->c, buffer);
-  if (s) return s;
-
-  char found[FVG__CHECKSUM_TEXT];
-  fvg__checksum_text(sum, found);
-  if (strcmp(said, found) == 0) return FVG_OK;
-  return fvg_fail(w->c, FVG_E_FORMAT,
-                  "%s: damaged: its metadata give the checksum %.16s, its "
-                  "contents have %s; take another copy (if you changed it on purpose, remove the "
-                  "checksum)", w->file, said, found);
 }
 
 /* ---- a whole file ---- */
@@ -4498,6 +4539,7 @@ FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path,
   return fvg__output_close(c, &file, path, s);
 }
 #endif
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 4  ARCHIVES: zip and pickle, which PyTorch writes
@@ -6229,32 +6271,40 @@ struct fvg__kernels {
   /* p = softmax(scale x); returns ln sum_i exp(scale x_i).  p may be x. */
   float (*softmax)(int n, const float *x, float scale, float *p);
 
-  /* y = exp(scale x - shift) */
-  void (*exp_scaled)(int n, const float *x, float scale, float shift, float *y);
-
   /* y = (x - mean) rstd gain + bias,  rstd = 1 / sqrt(var + eps) */
   void (*layer_norm)(int n, const float *x, const float *gain, const float *bias, float eps,
                      float *y, float *mean, float *rstd);
+
+  /* y += x */
+  void (*add)(int n, const float *x, float *y);
+
+  /* y = x Phi(x), exact (not the tanh approximation) */
+  void (*gelu)(int n, const float *x, float *y);
+
+  /* y = x s,  with s = sigmoid(1.702 x) */
+  void (*quick_gelu)(int n, const float *x, float *y);
+
+  /* sum_i x_i y_i */
+  float (*dot)(int n, const float *x, const float *y);
+};
+
+/* The kernels that gradients alone need.  They have a table of their own, so that the linker can
+   leave them out of a program that asks for no gradient. */
+typedef struct fvg__gradient_kernels {
+  /* y = exp(scale x - shift) */
+  void (*exp_scaled)(int n, const float *x, float scale, float shift, float *y);
 
   /* dx += rstd (g - m(g) - n m(g n)),  with g = dy gain, n = (x - mean) rstd, and m(.) the mean
      over the row */
   void (*layer_norm_backward)(int n, const float *x, const float *gain, const float *dy,
                               float mean, float rstd, float *dx);
 
-  /* y += x */
-  void (*add)(int n, const float *x, float *y);
-
-  /* y = x Phi(x), exact (not the tanh approximation);  dx += dy (Phi(x) + x phi(x)) */
-  void (*gelu)(int n, const float *x, float *y);
+  /* dx += dy (Phi(x) + x phi(x)) */
   void (*gelu_backward)(int n, const float *x, const float *dy, float *dx);
 
-  /* y = x s,  dx += dy s (1 + 1.702 x (1 - s)),  with s = sigmoid(1.702 x) */
-  void (*quick_gelu)(int n, const float *x, float *y);
+  /* dx += dy s (1 + 1.702 x (1 - s)) */
   void (*quick_gelu_backward)(int n, const float *x, const float *dy, float *dx);
-
-  /* sum_i x_i y_i */
-  float (*dot)(int n, const float *x, const float *y);
-};
+} fvg__gradient_kernels;
 
 /* ---- the reference, in plain C ---- */
 #define FVG__SCALAR_COLS 16
@@ -6397,12 +6447,18 @@ static const fvg__kernels fvg__kernels_scalar = {
   fvg__gemm_tile_scalar,
   fvg__transpose_scalar,
   fvg__softmax_scalar,
-  fvg__exp_scaled_scalar,
-  fvg__layer_norm_scalar, fvg__layer_norm_backward_scalar,
+  fvg__layer_norm_scalar,
   fvg__add_scalar,
-  fvg__gelu_scalar, fvg__gelu_backward_scalar,
-  fvg__quick_gelu_scalar, fvg__quick_gelu_backward_scalar,
+  fvg__gelu_scalar,
+  fvg__quick_gelu_scalar,
   fvg__dot_scalar
+};
+
+static const fvg__gradient_kernels fvg__gradient_kernels_scalar = {
+  fvg__exp_scaled_scalar,
+  fvg__layer_norm_backward_scalar,
+  fvg__gelu_backward_scalar,
+  fvg__quick_gelu_backward_scalar
 };
 #endif /* FVG__PART_ONE */
 
@@ -6855,12 +6911,18 @@ static const fvg__kernels FVG__NAME(kernels) = {
   FVG__NAME(gemm_tile),
   FVG__NAME(transpose),
   FVG__NAME(softmax),
-  FVG__NAME(exp_scaled),
-  FVG__NAME(layer_norm), FVG__NAME(layer_norm_backward),
+  FVG__NAME(layer_norm),
   FVG__NAME(add),
-  FVG__NAME(gelu), FVG__NAME(gelu_backward),
-  FVG__NAME(quick_gelu), FVG__NAME(quick_gelu_backward),
+  FVG__NAME(gelu),
+  FVG__NAME(quick_gelu),
   FVG__NAME(dot)
+};
+
+static const fvg__gradient_kernels FVG__NAME(gradient_kernels) = {
+  FVG__NAME(exp_scaled),
+  FVG__NAME(layer_norm_backward),
+  FVG__NAME(gelu_backward),
+  FVG__NAME(quick_gelu_backward)
 };
 
 /* The next instruction set defines these words again. */
@@ -7173,6 +7235,22 @@ static const fvg__kernels *fvg__choose_kernels(int simd, int *level) {
 
   *level = kernels->level;
   return kernels;
+}
+
+/* The kernels for gradients at the same level. */
+static const fvg__gradient_kernels *fvg__gradient_kernels_of(const fvg__kernels *kernels) {
+  switch (kernels->level) {
+#ifdef FVG__X86_SIMD
+    case FVG_SIMD_SSE2:   return &fvg__gradient_kernels_sse2;
+    case FVG_SIMD_AVX2:   return &fvg__gradient_kernels_avx2;
+    case FVG_SIMD_AVX512: return &fvg__gradient_kernels_avx512;
+#elif defined(FVG__NEON_SIMD)
+    case FVG_SIMD_NEON:   return &fvg__gradient_kernels_neon;
+#elif defined(FVG__WASM_SIMD)
+    case FVG_SIMD_WASM:   return &fvg__gradient_kernels_wasm;
+#endif
+    default:              return &fvg__gradient_kernels_scalar;
+  }
 }
 
 /*==================================================================================================
@@ -8681,10 +8759,11 @@ static fvg_status fvg__pack_bf16(fvg_ctx *c, fvg_tensor *x) {
  * CHAPTER 8  TAPE: memory and order of a computation
  *==================================================================================================
    Reverse-mode differentiation in three sentences.  Every operation computes its value at once and
-   writes a node on a tape: shape, value, inputs, and a function that can pass a gradient back.
-   fvg_backward sets the gradient of the last node to 1 and walks the tape from its end to its
-   start; each node adds its share to the gradients of its inputs,  dL/da += dL/dy dy/da.  Nothing
-   else is needed, because the users of a node all come later on the tape than the node itself.
+   writes a node on a tape: shape, value, inputs, and which operation it was, for that knows its
+   derivative.  fvg_backward sets the gradient of the last node to 1 and walks the tape from its end
+   to its start; each node adds its share to the gradients of its inputs,  dL/da += dL/dy dy/da.
+   Nothing else is needed, because the users of a node all come later on the tape than the node
+   itself.
 
        L = sum((x w)^2)
 
@@ -8739,6 +8818,18 @@ struct fvg_tape {
   int n_train;
 };
 
+/* How a node was made.  A node holds this number and not a pointer to the code of its derivative:
+   so a program that never calls fvg_backward need not contain the derivatives, and the linker can
+   leave them out. */
+typedef enum fvg__operation {
+  FVG__BY_NONE = 0,
+  FVG__BY_ADD, FVG__BY_MUL, FVG__BY_SCALE, FVG__BY_LINEAR, FVG__BY_LAYER_NORM, FVG__BY_EXP,
+  FVG__BY_RELU, FVG__BY_SIGMOID, FVG__BY_GELU, FVG__BY_QUICK_GELU, FVG__BY_SOFTMAX,
+  FVG__BY_NORMALIZE, FVG__BY_CONCAT, FVG__BY_GATHER, FVG__BY_TRANSPOSE, FVG__BY_LERP,
+  FVG__BY_SUM, FVG__BY_CROSS_ENTROPY, FVG__BY_KL_ROWS, FVG__BY_BCE, FVG__BY_ATTENTION,
+  FVG__BY_RECOMPUTE
+} fvg__operation;
+
 struct fvg_node {
   fvg_tape *tape;
   fvg_node *previous;               /* the node made before this one                              */
@@ -8749,7 +8840,7 @@ struct fvg_node {
   fvg_dtype type;
   void *value;                      /* [rows, cols]                                               */
   float *grad;                      /* [rows, cols]; NULL until a gradient arrives                */
-  void (*backward)(fvg_node *y);    /* adds to the gradients of the inputs; NULL: a leaf          */
+  fvg__operation made_by;           /* FVG__BY_NONE: a leaf, which passes no gradient on          */
   fvg_node *a, *b, *c, *d;          /* the inputs                                                 */
 
   /* What forward leaves for backward, as each operation needs it: */
@@ -9017,7 +9108,7 @@ static fvg_node *fvg__wrong_storage(fvg_tape *t) {
    has checked how its inputs are stored: linear and gather, which take more than F32, call this. */
 static fvg_node *fvg__node_any_storage(fvg_tape *t, int rows, int cols,
                                        fvg_node *a, fvg_node *b, fvg_node *c,
-                                       void (*backward)(fvg_node *y)) {
+                                       fvg__operation made_by) {
   if (!fvg__on_tape(a, t) || !fvg__on_tape(b, t) || !fvg__on_tape(c, t)) {
     fvg_fail(t->ctx, FVG_E_ARG, "the operands of a node must be on one tape");
     return fvg__give_up(t);
@@ -9031,7 +9122,7 @@ static fvg_node *fvg__node_any_storage(fvg_tape *t, int rows, int cols,
   y->a = a;
   y->b = b;
   y->c = c;
-  y->backward = backward;
+  y->made_by = made_by;
   int wanted = fvg__wants_grad(a) || fvg__wants_grad(b) || fvg__wants_grad(c);
   y->needs_grad = wanted && !t->no_grad;
   return y;
@@ -9039,10 +9130,10 @@ static fvg_node *fvg__node_any_storage(fvg_tape *t, int rows, int cols,
 
 /* The same for all other operations, whose inputs are F32. */
 static fvg_node *fvg__node(fvg_tape *t, int rows, int cols, fvg_node *a, fvg_node *b, fvg_node *c,
-                           void (*backward)(fvg_node *y)) {
+                           fvg__operation made_by) {
   if (!fvg__is_f32(a) || !fvg__is_f32(b) || !fvg__is_f32(c))
     return fvg__wrong_storage(t);
-  return fvg__node_any_storage(t, rows, cols, a, b, c, backward);
+  return fvg__node_any_storage(t, rows, cols, a, b, c, made_by);
 }
 
 static fvg_node *fvg__fourth_input(fvg_node *y, fvg_node *d) {
@@ -9120,7 +9211,7 @@ FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x) {
 }
 
 FVG_DEF fvg_node *fvg_zeros(fvg_tape *t, int rows, int cols) {
-  fvg_node *y = fvg__node(t, rows, cols, NULL, NULL, NULL, NULL);
+  fvg_node *y = fvg__node(t, rows, cols, NULL, NULL, NULL, FVG__BY_NONE);
   if (!y) return NULL;
   memset(y->value, 0, fvg__count(y) * sizeof(float));
   y->writable = 1;
@@ -9294,25 +9385,29 @@ static float *fvg__grad_of(fvg_node *x) {
 
 static int fvg__has_room(fvg_node *x) { return !fvg__wants_grad(x) || fvg__grad_of(x); }
 
+/* Adds y's share to the gradients of its inputs; stands after the last operation (chapter 10). */
+static void fvg__pass_back(fvg_node *y);
+
 /* From y back to `end`, which is not visited: each node that got a gradient passes it on. */
 static fvg_status fvg__walk_back(fvg_node *y, const fvg_node *end) {
   fvg_tape *t = y->tape;
 
   for (; y != end; y = y->previous) {
-    if (!y->needs_grad || !y->grad || !y->backward)
+    if (!y->needs_grad || !y->grad || !y->made_by)
       continue;
 
     if (!fvg__has_room(y->a) || !fvg__has_room(y->b))
       return FVG_E_NOMEM;
     if (!fvg__has_room(y->c) || !fvg__has_room(y->d))
       return FVG_E_NOMEM;
-    y->backward(y);
+    fvg__pass_back(y);
     if (t->failed) return t->ctx->status;
     fvg__grad_done(y);
   }
   return FVG_OK;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* nobody asks for gradients */
 /* Checks the loss, forgets gradients that an earlier loss left on this tape, and walks back. */
 FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
   if (!loss) return FVG_E_ARG;      /* the node that failed has left its message */
@@ -9330,13 +9425,14 @@ FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
     return fvg_fail(t->ctx, FVG_E_ARG, "the loss depends on no parameter");
 
   for (fvg_node *y = t->last; y; y = y->previous)
-    if (y->backward) y->grad = NULL;
+    if (y->made_by) y->grad = NULL;
   t->spare = NULL;
 
   if (!fvg__grad_of(loss)) return FVG_E_NOMEM;
   loss->grad[0] += 1;
   return fvg__walk_back(loss, NULL);
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- recomputation ---- */
 typedef struct fvg__recomputed {
@@ -9363,7 +9459,7 @@ static void fvg__recompute_backward(fvg_node *y) {
   fvg_node *again = r->f(t, x, r->user);
 
   /* f may return x itself or a parameter, whose gradient is not y's; a node is put between. */
-  if (again && !again->backward) again = fvg_scale(again, 1);
+  if (again && !again->made_by) again = fvg_scale(again, 1);
 
   if (!again || t->failed || again->rows != y->rows || again->cols != y->cols) {
     if (!t->failed)
@@ -9414,10 +9510,11 @@ FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
   y->d = NULL;
   y->table = r;
   y->needs_grad = !t->no_grad;
-  y->backward = fvg__recompute_backward;
+  y->made_by = FVG__BY_RECOMPUTE;
   return y;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* nor are they checked */
 /* ---- gradients against differences ---- */
 /* The value of f with *w replaced by x; NaN if f failed. */
 static double fvg__value_at(fvg_tape *t, fvg_scalar_fn f, void *user, float *w, float x) {
@@ -9483,6 +9580,7 @@ FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
   fvg_tape_free(t);
   return worst;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 9  OPERATIONS: each formula with its derivative
@@ -9496,6 +9594,10 @@ FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
 
 static const fvg__kernels *fvg__kernels_of(const fvg_node *y) {
   return y->tape->ctx->kernels;
+}
+
+static const fvg__gradient_kernels *fvg__gradients_of(const fvg_node *y) {
+  return fvg__gradient_kernels_of(fvg__kernels_of(y));
 }
 
 static int fvg__same_shape(const fvg_node *a, const fvg_node *b) {
@@ -9527,8 +9629,8 @@ static int fvg__save_ints(fvg_node *y, const int *from, int n) {
 }
 
 /* A node of x's shape whose only input is x; NULL if x is. */
-static fvg_node *fvg__node_like(fvg_node *x, void (*backward)(fvg_node *y)) {
-  return x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, backward) : NULL;
+static fvg_node *fvg__node_like(fvg_node *x, fvg__operation made_by) {
+  return x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, made_by) : NULL;
 }
 
 /* to += from, in parts because a kernel counts with an int. */
@@ -9640,7 +9742,7 @@ static void fvg__add_backward(fvg_node *y) {
 FVG_DEF fvg_node *fvg_add(fvg_node *a, fvg_node *b) {
   if (!a || !b) return fvg__null_operand("add", a, b, b);
   if (!fvg__broadcasts(a, b)) return fvg__mismatch("add", a, b);
-  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__add_backward);
+  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, FVG__BY_ADD);
   return fvg__each_row(y, fvg__add_rows);
 }
 
@@ -9665,7 +9767,7 @@ static void fvg__mul_backward(fvg_node *y) {
 FVG_DEF fvg_node *fvg_mul(fvg_node *a, fvg_node *b) {
   if (!a || !b) return fvg__null_operand("mul", a, b, b);
   if (!fvg__broadcasts(a, b)) return fvg__mismatch("mul", a, b);
-  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__mul_backward);
+  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, FVG__BY_MUL);
   if (!y) return NULL;
 
   for (int i = 0; i < y->rows; i++) {
@@ -9686,7 +9788,7 @@ static void fvg__scale_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_scale(fvg_node *x, float s) {
-  fvg_node *y = fvg__node_like(x, fvg__scale_backward);
+  fvg_node *y = fvg__node_like(x, FVG__BY_SCALE);
   if (!y) return NULL;
 
   y->number = s;
@@ -9799,7 +9901,7 @@ FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node
     return fvg__wrong_storage(x->tape);
 
   fvg_tape *t = x->tape;
-  fvg_node *y = fvg__node_any_storage(t, x->rows, w->rows, x, w, b, fvg__linear_backward);
+  fvg_node *y = fvg__node_any_storage(t, x->rows, w->rows, x, w, b, FVG__BY_LINEAR);
   if (!y) return NULL;
   if (r && !fvg__fourth_input(y, r)) return NULL;
 
@@ -9842,9 +9944,9 @@ static void fvg__layer_norm_backward_rows(fvg_node *y, int from, int to) {
   for (int i = from; i < to; i++) {
     float mean = y->saved[2 * i];
     float rstd = y->saved[2 * i + 1];
-    fvg__kernels_of(y)->layer_norm_backward(y->cols, fvg__value_row(y->a, i), gain,
-                                            fvg__grad_row(y, i), mean, rstd,
-                                            fvg__grad_row(y->a, i));
+    fvg__gradients_of(y)->layer_norm_backward(y->cols, fvg__value_row(y->a, i), gain,
+                                              fvg__grad_row(y, i), mean, rstd,
+                                              fvg__grad_row(y->a, i));
   }
 }
 
@@ -9878,7 +9980,7 @@ FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, fl
   if (fvg__count(bias) != d)
     return fvg__mismatch("layer_norm's bias", x, bias);
 
-  fvg_node *y = fvg__node(x->tape, x->rows, x->cols, x, gain, bias, fvg__layer_norm_backward);
+  fvg_node *y = fvg__node(x->tape, x->rows, x->cols, x, gain, bias, FVG__BY_LAYER_NORM);
   if (!y || !fvg__save_floats(y, fvg__row(y->rows, 2)))
     return NULL;
   y->number = eps;
@@ -9886,8 +9988,8 @@ FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, fl
 }
 
 /* ---- activations, element by element ---- */
-static fvg_node *fvg__elementwise(fvg_node *x, fvg__rows_fn rows, void (*backward)(fvg_node *y)) {
-  return fvg__each_row(fvg__node_like(x, backward), rows);
+static fvg_node *fvg__elementwise(fvg_node *x, fvg__rows_fn rows, fvg__operation made_by) {
+  return fvg__each_row(fvg__node_like(x, made_by), rows);
 }
 
 /* ---- exp: y = e^x;  dx = dy y ---- */
@@ -9906,7 +10008,7 @@ static void fvg__exp_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_exp(fvg_node *x) {
-  return fvg__elementwise(x, fvg__exp_rows, fvg__exp_backward);
+  return fvg__elementwise(x, fvg__exp_rows, FVG__BY_EXP);
 }
 
 /* ---- relu: y = max(x, 0), and a NaN stays a NaN;  dx = dy [y > 0] ---- */
@@ -9926,7 +10028,7 @@ static void fvg__relu_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_relu(fvg_node *x) {
-  return fvg__elementwise(x, fvg__relu_rows, fvg__relu_backward);
+  return fvg__elementwise(x, fvg__relu_rows, FVG__BY_RELU);
 }
 
 /* ---- sigmoid: y = 1 / (1 + e^-x);  dx = dy y (1 - y) ---- */
@@ -9946,7 +10048,7 @@ static void fvg__sigmoid_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_sigmoid(fvg_node *x) {
-  return fvg__elementwise(x, fvg__sigmoid_rows, fvg__sigmoid_backward);
+  return fvg__elementwise(x, fvg__sigmoid_rows, FVG__BY_SIGMOID);
 }
 
 /* ---- gelu: y = x Phi(x);  dx = dy (Phi(x) + x phi(x)) ---- */
@@ -9957,14 +10059,14 @@ static void fvg__gelu_rows(fvg_node *y, int from, int to) {
 
 static void fvg__gelu_backward_rows(fvg_node *y, int from, int to) {
   int n = (to - from) * y->cols;
-  fvg__kernels_of(y)->gelu_backward(n, fvg__value_row(y->a, from), fvg__grad_row(y, from),
-                                    fvg__grad_row(y->a, from));
+  fvg__gradients_of(y)->gelu_backward(n, fvg__value_row(y->a, from), fvg__grad_row(y, from),
+                                      fvg__grad_row(y->a, from));
 }
 
 static void fvg__gelu_backward(fvg_node *y) { fvg__each_row(y, fvg__gelu_backward_rows); }
 
 FVG_DEF fvg_node *fvg_gelu(fvg_node *x) {
-  return fvg__elementwise(x, fvg__gelu_rows, fvg__gelu_backward);
+  return fvg__elementwise(x, fvg__gelu_rows, FVG__BY_GELU);
 }
 
 /* ---- quick gelu: y = x s,  s = sigmoid(1.702 x);  dx = dy s (1 + 1.702 x (1 - s)) ---- */
@@ -9975,8 +10077,8 @@ static void fvg__quick_gelu_rows(fvg_node *y, int from, int to) {
 
 static void fvg__quick_gelu_backward_rows(fvg_node *y, int from, int to) {
   int n = (to - from) * y->cols;
-  fvg__kernels_of(y)->quick_gelu_backward(n, fvg__value_row(y->a, from), fvg__grad_row(y, from),
-                                          fvg__grad_row(y->a, from));
+  fvg__gradients_of(y)->quick_gelu_backward(n, fvg__value_row(y->a, from), fvg__grad_row(y, from),
+                                            fvg__grad_row(y->a, from));
 }
 
 static void fvg__quick_gelu_backward(fvg_node *y) {
@@ -9984,7 +10086,7 @@ static void fvg__quick_gelu_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_quick_gelu(fvg_node *x) {
-  return fvg__elementwise(x, fvg__quick_gelu_rows, fvg__quick_gelu_backward);
+  return fvg__elementwise(x, fvg__quick_gelu_rows, FVG__BY_QUICK_GELU);
 }
 
 /* ---- softmax, row by row: y = softmax(x / tau);  dx = y (dy - y.dy) / tau ---- */
@@ -10012,7 +10114,7 @@ static int fvg__bad_temperature(fvg_node *x, const char *what, float tau) {
 
 FVG_DEF fvg_node *fvg_softmax(fvg_node *x, float tau) {
   if (!x || fvg__bad_temperature(x, "softmax", tau)) return NULL;
-  fvg_node *y = fvg__node_like(x, fvg__softmax_backward);
+  fvg_node *y = fvg__node_like(x, FVG__BY_SOFTMAX);
   if (!y) return NULL;
 
   y->number = tau;
@@ -10037,7 +10139,7 @@ static void fvg__normalize_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_normalize(fvg_node *x) {
-  fvg_node *y = fvg__node_like(x, fvg__normalize_backward);
+  fvg_node *y = fvg__node_like(x, FVG__BY_NORMALIZE);
   if (!y || !fvg__save_floats(y, (size_t)y->rows))
     return NULL;
 
@@ -10070,7 +10172,7 @@ FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b) {
   if (a->cols != b->cols || a->rows > INT_MAX - b->rows)
     return fvg__mismatch("concat", a, b);
   int rows = a->rows + b->rows;
-  fvg_node *y = fvg__node(a->tape, rows, a->cols, a, b, NULL, fvg__concat_backward);
+  fvg_node *y = fvg__node(a->tape, rows, a->cols, a, b, NULL, FVG__BY_CONCAT);
   if (!y) return NULL;
 
   memcpy(y->value, a->value, fvg__count(a) * sizeof(float));
@@ -10117,7 +10219,7 @@ FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n) {
     }
   if (x->type == FVG_F32_PANELS) return fvg__wrong_storage(t);
 
-  fvg_node *y = fvg__node_any_storage(t, n, x->cols, x, NULL, NULL, fvg__gather_backward);
+  fvg_node *y = fvg__node_any_storage(t, n, x->cols, x, NULL, NULL, FVG__BY_GATHER);
   if (!y || !fvg__save_ints(y, row, n)) return NULL;
   for (int i = 0; i < n; i++)
     fvg__row_to_float(x, row[i], fvg__value_row(y, i));
@@ -10136,7 +10238,7 @@ static void fvg__transpose_backward(fvg_node *y) {
 
 FVG_DEF fvg_node *fvg_transpose(fvg_node *x) {
   if (!x) return NULL;
-  fvg_node *y = fvg__node(x->tape, x->cols, x->rows, x, NULL, NULL, fvg__transpose_backward);
+  fvg_node *y = fvg__node(x->tape, x->cols, x->rows, x, NULL, NULL, FVG__BY_TRANSPOSE);
   if (!y) return NULL;
   fvg__kernels_of(y)->transpose(x->rows, x->cols, fvg__values(x), x->cols,
                                 fvg__values(y), x->rows);
@@ -10172,7 +10274,7 @@ FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w) {
   if (!fvg__same_shape(a, b)) return fvg__mismatch("lerp", a, b);
   if (w->rows != a->rows || w->cols != 1)
     return fvg__mismatch("lerp's weight", a, w);
-  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, w, fvg__lerp_backward);
+  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, w, FVG__BY_LERP);
   if (!y) return NULL;
 
   for (int i = 0; i < y->rows; i++) {
@@ -10195,7 +10297,7 @@ static void fvg__sum_backward(fvg_node *y) {
 
 FVG_DEF fvg_node *fvg_sum(fvg_node *x) {
   if (!x) return NULL;
-  fvg_node *y = fvg__node(x->tape, 1, 1, x, NULL, NULL, fvg__sum_backward);
+  fvg_node *y = fvg__node(x->tape, 1, 1, x, NULL, NULL, FVG__BY_SUM);
   if (!y) return NULL;
 
   double sum = 0;
@@ -10243,7 +10345,7 @@ FVG_DEF fvg_node *fvg_cross_entropy(fvg_node *logits, const int *label) {
       return fvg__give_up(t);
     }
 
-  fvg_node *y = fvg__node(t, 1, 1, logits, NULL, NULL, fvg__cross_entropy_backward);
+  fvg_node *y = fvg__node(t, 1, 1, logits, NULL, NULL, FVG__BY_CROSS_ENTROPY);
   if (!y || !fvg__save_floats(y, fvg__count(logits))) return NULL;
   if (!fvg__save_ints(y, label, n)) return NULL;
 
@@ -10280,7 +10382,7 @@ FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau) {
   if (fvg__bad_temperature(p, "kl_rows", tau)) return NULL;
 
   fvg_node *teacher = fvg_detach(p);
-  fvg_node *y = fvg__node(p->tape, p->rows, 1, teacher, logits, NULL, fvg__kl_rows_backward);
+  fvg_node *y = fvg__node(p->tape, p->rows, 1, teacher, logits, NULL, FVG__BY_KL_ROWS);
   if (!y || !teacher || !fvg__save_floats(y, fvg__count(p)))
     return NULL;
   y->number = tau;
@@ -10329,7 +10431,7 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
     return fvg__give_up(q->tape);
   }
   int n = q->rows;
-  fvg_node *y = fvg__node(q->tape, 1, 1, q, NULL, NULL, fvg__bce_backward);
+  fvg_node *y = fvg__node(q->tape, 1, 1, q, NULL, NULL, FVG__BY_BCE);
   if (!y || !fvg__save_floats(y, fvg__row(n, 2))) return NULL;
 
   double weights = 0;
@@ -10639,6 +10741,7 @@ static size_t fvg__backward_scratch(const fvg__head *h) {
 static void fvg__softmax_gradients(const fvg__attention_job *j, const fvg__head *h,
                                    const fvg__queries *q, float *p, float *ds) {
   const fvg_node *y = j->y;
+  const fvg__gradient_kernels *kernels = fvg__gradient_kernels_of(h->kernels);
   float scale = 1 / sqrtf((float)h->d);
 
   for (int i = 0; i < q->n; i++) {
@@ -10648,7 +10751,7 @@ static void fvg__softmax_gradients(const fvg__attention_job *j, const fvg__head 
     /* P = exp(S - ln sum exp S) */
     float *p_i = p + fvg__row(i, h->padded);
     int visible = fvg__visible(h->segment, q->first + i);
-    h->kernels->exp_scaled(visible, p_i, scale, *fvg__ln_sum(j, h, q->row + i), p_i);
+    kernels->exp_scaled(visible, p_i, scale, *fvg__ln_sum(j, h, q->row + i), p_i);
 
     float *ds_i = ds + fvg__row(i, h->padded);
     for (int key = 0; key < visible; key++)
@@ -10813,7 +10916,7 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
   if (fvg__check_n_head(q, n_head)) return fvg__give_up(t);
   if (fvg__check_segments(q, k, segment, n_segment)) return fvg__give_up(t);
 
-  fvg_node *y = fvg__node(t, q->rows, q->cols, q, k, v, fvg__attention_backward);
+  fvg_node *y = fvg__node(t, q->rows, q->cols, q, k, v, FVG__BY_ATTENTION);
   if (!y) return NULL;
   size_t bytes = (size_t)n_segment * sizeof *segment;
   fvg_segment *table = (fvg_segment *)fvg__tape_alloc(t, bytes);
@@ -10836,6 +10939,41 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
   j.run = fvg__attention_forward;
   fvg__attention_run(&j, fvg__forward_scratch);
   return t->failed ? NULL : y;
+}
+
+/* ---- from an operation to its derivative ---- */
+/* Chapter 8 calls this for each node on its walk back. */
+static FVG__UNUSED void fvg__pass_back(fvg_node *y) {
+  switch (y->made_by) {
+    case FVG__BY_NONE: return;
+
+    case FVG__BY_ADD:           fvg__add_backward(y); return;
+    case FVG__BY_MUL:           fvg__mul_backward(y); return;
+    case FVG__BY_SCALE:         fvg__scale_backward(y); return;
+    case FVG__BY_LINEAR:        fvg__linear_backward(y); return;
+    case FVG__BY_LAYER_NORM:    fvg__layer_norm_backward(y); return;
+
+    case FVG__BY_EXP:           fvg__exp_backward(y); return;
+    case FVG__BY_RELU:          fvg__relu_backward(y); return;
+    case FVG__BY_SIGMOID:       fvg__sigmoid_backward(y); return;
+    case FVG__BY_GELU:          fvg__gelu_backward(y); return;
+    case FVG__BY_QUICK_GELU:    fvg__quick_gelu_backward(y); return;
+
+    case FVG__BY_SOFTMAX:       fvg__softmax_backward(y); return;
+    case FVG__BY_NORMALIZE:     fvg__normalize_backward(y); return;
+
+    case FVG__BY_CONCAT:        fvg__concat_backward(y); return;
+    case FVG__BY_GATHER:        fvg__gather_backward(y); return;
+    case FVG__BY_TRANSPOSE:     fvg__transpose_backward(y); return;
+    case FVG__BY_LERP:          fvg__lerp_backward(y); return;
+
+    case FVG__BY_SUM:           fvg__sum_backward(y); return;
+    case FVG__BY_CROSS_ENTROPY: fvg__cross_entropy_backward(y); return;
+    case FVG__BY_KL_ROWS:       fvg__kl_rows_backward(y); return;
+    case FVG__BY_BCE:           fvg__bce_backward(y); return;
+    case FVG__BY_ATTENTION:     fvg__attention_backward(y); return;
+    case FVG__BY_RECOMPUTE:     fvg__recompute_backward(y); return;
+  }
 }
 
 /* ---- the block ---- */
@@ -11040,6 +11178,7 @@ FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg
   return fvg_transform_prompted(x, m, segment, n_segment, keep, n_keep, NULL);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* chapter 11 */
 /*==================================================================================================
  * CHAPTER 11  OPTIMISERS: SGD, AdamW and the schedule
  *==================================================================================================
@@ -11075,9 +11214,6 @@ struct fvg_optimizer {
   int n;
   long step;                        /* steps done                                                 */
 };
-
-static float fvg__default(float x, float published) { return x == 0 ? published : x; }
-static float fvg__none_if_negative(float x) { return x < 0 ? 0 : x; }
 
 FVG_DEF fvg_optimizer_desc fvg_optimizer_defaults(const fvg_optimizer_desc *desc) {
   fvg_optimizer_desc d;
@@ -11224,6 +11360,7 @@ FVG_DEF long *fvg_optimizer_steps(fvg_optimizer *o) { return &o->step; }
 FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
   return moment ? o->variance[i] : o->momentum[i];
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 12  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)
@@ -11561,6 +11698,10 @@ static fvg_node *fvg__clip_logits(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_bat
   return fvg__logits(m, fvg__features(m, t, f0, x->n), fvg__features(m, t, x->g_clip, x->n_class));
 }
 
+static void fvg__copy_node(float *out, const fvg_node *x) {
+  if (out) memcpy(out, fvg_value(x), fvg__count(x) * sizeof *out);
+}
+
 /* ---- what both gates look at ---- */
 
 /* Ent(p) of n probabilities in nats, or, with normalise_entropy, as a share of the most, ln n */
@@ -11599,6 +11740,7 @@ static fvg_node *fvg__gate_logit(fvg__gate *g, fvg_node *x) {
   return x;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* FRG needs foreground views */
 /* ---- FRG, the foreground reliability gate: (2) to (4) ---- */
 
 /* m of (3): does the image have a mask, and of an area that passes area_rule?  *area becomes what
@@ -11681,6 +11823,7 @@ static fvg_node *fvg__frg_loss(fvg__frg_nodes frg, fvg_node *target) {
   if (!target || !frg.counts) return NULL;
   return fvg_bce_with_logits(frg.q, fvg_value(target), fvg_value(frg.counts));
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- FDC, foreground distillation compensation: (5) and (6) ---- */
 
@@ -11701,6 +11844,7 @@ static fvg_node *fvg__fdc(fvg_fvgpt *m, fvg_node *f, fvg_node *g) {
   return fvg__logits(m, f_adapted, g_adapted);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* (6) */
 /* The published losses have no factor before a KL divergence; Hinton's distillation has tau^2. */
 static float fvg__kl_factor(const fvg_fvgpt *m) {
   return m->desc.kl_tau2 ? m->desc.tau * m->desc.tau : 1.0f;
@@ -11722,6 +11866,7 @@ static fvg_node *fvg__fdc_loss(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_fg, f
   fvg_node *l_dist = fvg_mean(fvg_lerp(from_full, from_fg, trust));
   return fvg_scale(l_dist, fvg__kl_factor(m));
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- PC, prior calibration: (7) and (8) ---- */
 
@@ -11753,6 +11898,7 @@ static fvg_node *fvg__pc(fvg_fvgpt *m, fvg_node *z_tuned, fvg_node *z_clip, fvg_
   return fvg_lerp(z_tuned, z_clip, *b);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the end of (8), and (9) */
 /* The second term of L_PC in (8), which holds z_PC near zero-shot CLIP: [1,1]; 0 with no_kl. */
 static fvg_node *fvg__pc_kl(fvg_fvgpt *m, fvg_node *p_clip, fvg_node *z_pc) {
   fvg_node *kl = fvg_mean(fvg_kl_rows(p_clip, z_pc, m->desc.tau));
@@ -11809,10 +11955,6 @@ static fvg_status fvg__fvgpt_check(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
                       x->label[i], x->n_class);
   }
   return FVG_OK;
-}
-
-static void fvg__copy_node(float *out, const fvg_node *x) {
-  if (out) memcpy(out, fvg_value(x), fvg__count(x) * sizeof *out);
 }
 
 /* Hands the terms' values to the caller; b is 0 where new classes are scored without PC. */
@@ -11890,6 +12032,7 @@ FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_fvgpt_report *report, fvg_op
   fvg_optimizer_step(o, lr);
   return FVG_OK;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- what a trained FVG-PT is asked for: the same modules, without their losses ---- */
 
@@ -11944,6 +12087,7 @@ FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b,
   return s || !b ? s : fvg__copy_out(m, gate, b);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* r of (3) */
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch *x) {
   fvg_status s = fvg__check_question(m, r, x);
   if (s) return s;
@@ -11958,7 +12102,9 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
   fvg_node *p_fg = fvg__probabilities(m, fvg__view_logits(m, t, x, 1));
   return fvg__copy_out(m, fvg__trust(m, fvg__frg(m, p_full, p_fg, x->area)), r);
 }
+#endif /* FVGPT_NO_TRAINING */
 
+#ifndef FVGPT_NO_TRAINING  /* chapter 13 */
 /*==================================================================================================
  * CHAPTER 13  DENSE ALGEBRA: Gram matrices, Cholesky, eigenvalues
  *==================================================================================================
@@ -12270,6 +12416,7 @@ static double fvg__largest_eigenvalue(const double *a, int n, double *v, double 
   }
   return largest;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 14  HEADS: what the classifiers on frozen features share
@@ -12331,7 +12478,6 @@ typedef struct fvg__head_method {
   fvg__head_part part[FVG__HEAD_PARTS];
   const char *setting[3];            /* names of the first three numbers; NULL: not used          */
   int knows_new;
-  fvg_status (*fit)(fvg_head *h, const fvg_head_data *x, const fvg_head_desc *d);
   fvg_node *(*scores)(fvg_head *h, fvg_node *f);          /* f [n,d] -> logits [n,C]              */
 } fvg__head_method;
 
@@ -12355,29 +12501,6 @@ static void fvg__head_shape(const fvg_head *h, int part, int n, fvg_tensor *x) {
   x->n_dim = (int)strlen(p->shape);
   for (int i = 0; i < x->n_dim; i++)
     x->dim[i] = p->shape[i] == 'C' ? h->n_class : p->shape[i] == 'd' ? h->width : n;
-}
-
-/* Makes a part of zeros and returns its data; NULL when out of memory. */
-static void *fvg__head_add(fvg_head *h, int part, int n) {
-  fvg_tensor *x = &h->part[part];
-  fvg__head_shape(h, part, n, x);
-  x->data = fvg_alloc_array(h->ctx, fvg_tensor_count(x), fvg_dtype_size(x->type));
-  return x->data;
-}
-
-/* Makes a part of `from`, which has as many floats. */
-static fvg_status fvg__head_copy(fvg_head *h, int part, int n, const float *from) {
-  void *to = fvg__head_add(h, part, n);
-  if (!to) return FVG_E_NOMEM;
-  memcpy(to, from, fvg_tensor_count(&h->part[part]) * sizeof(float));
-  return FVG_OK;
-}
-
-/* Moves a parameter's values into a part, in place of those that were there. */
-static void fvg__head_take(fvg_head *h, int part, fvg_parameter *p) {
-  fvg_tensor_free(h->ctx, &h->part[part]);
-  h->part[part] = p->value;
-  p->value.data = NULL;
 }
 
 /* ---- scores ---- */
@@ -12419,6 +12542,32 @@ FVG_DEF fvg_status fvg_head_logits(fvg_head *h, float *logits, const float *f, i
   }
   fvg_tape_clear(h->tape);
   return s ? s : fvg__check_scores(c, h->method->name, logits, fvg__row(n, h->n_class));
+}
+
+#ifndef FVGPT_NO_TRAINING  /* the rest of chapter 14, and chapters 15 and 16 */
+/* ---- parts that are being fitted ---- */
+
+/* Makes a part of zeros and returns its data; NULL when out of memory. */
+static void *fvg__head_add(fvg_head *h, int part, int n) {
+  fvg_tensor *x = &h->part[part];
+  fvg__head_shape(h, part, n, x);
+  x->data = fvg_alloc_array(h->ctx, fvg_tensor_count(x), fvg_dtype_size(x->type));
+  return x->data;
+}
+
+/* Makes a part of `from`, which has as many floats. */
+static fvg_status fvg__head_copy(fvg_head *h, int part, int n, const float *from) {
+  void *to = fvg__head_add(h, part, n);
+  if (!to) return FVG_E_NOMEM;
+  memcpy(to, from, fvg_tensor_count(&h->part[part]) * sizeof(float));
+  return FVG_OK;
+}
+
+/* Moves a parameter's values into a part, in place of those that were there. */
+static void fvg__head_take(fvg_head *h, int part, fvg_parameter *p) {
+  fvg_tensor_free(h->ctx, &h->part[part]);
+  h->part[part] = p->value;
+  p->value.data = NULL;
 }
 
 /* ---- choice ---- */
@@ -13160,6 +13309,7 @@ static fvg_status fvg__fit_lp(fvg_head *h, const fvg_head_data *x, const fvg_hea
   fvg_release(c, p.text_scores);
   return s;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 17  CLIP-ADAPTER: a bottleneck on image features
@@ -13205,6 +13355,7 @@ static fvg_node *fvg__adapter_scores(fvg_head *h, fvg_node *f) {
   return fvg__adapter_train_scores(h, f, NULL);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the fit of chapter 17 */
 /* Fills a parameter [rows, inputs] uniformly in +-1 / sqrt(inputs). */
 static void fvg__linear_start(fvg_parameter *p, uint64_t seed, uint64_t stream) {
   fvg_rng rng;
@@ -13290,6 +13441,7 @@ static fvg_status fvg__fit_adapter(fvg_head *h, const fvg_head_data *x, const fv
   if (d->ratio == 0 && x->n_val) return fvg__adapter_choose(h, x, d);
   return fvg__adapter_at(h, x, d, fvg__default(d->ratio, 0.2f));
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 18  TIP-ADAPTER: a cache of the training pictures
@@ -13351,6 +13503,7 @@ static fvg_node *fvg__tip_scores(fvg_head *h, fvg_node *f) {
   return fvg__tip_train_scores(h, f, NULL);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the fit of chapter 18, and chapter 19 */
 /* (1), and the labels of the keys. */
 static fvg_status fvg__tip_keys(fvg_head *h, const fvg_head_data *x) {
   float *keys = (float *)fvg__head_add(h, 1, x->n);
@@ -13881,12 +14034,13 @@ static fvg_status fvg__gda_for_new(fvg_head *h, const fvg_head *base, const floa
   fvg__gda_free(&g);
   return s;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 20  ONE CALL FOR ALL HEADS: fitting, new classes, files
  *==================================================================================================
-   The table below is all that tells the kinds apart from here on.  A new kind needs a chapter with
-   its fit and its scores, a row here, and a name in fvg_head_kind.
+   The table below, and that of the fits, are all that tells the kinds apart from here on.  A new
+   kind needs a chapter with its fit and its scores, a row in both, and a name in fvg_head_kind.
 
    A file has the kind's tensors under the names of the table and the numbers as one more tensor,
    "values"; the kind stands in the metadata, and a checksum of it all.  Reading takes the number of
@@ -13895,17 +14049,17 @@ static fvg_status fvg__gda_for_new(fvg_head *h, const fvg_head *base, const floa
 
 static const fvg__head_method fvg__head_methods[] = {
   {"LinearProbe", {{"weight", "Cd", FVG_F32}, {"bias", "C", FVG_F32}, {NULL, NULL, FVG_F32}},
-   {"c", NULL, NULL}, 0, fvg__fit_linear_probe, fvg__linear_scores},
+   {"c", NULL, NULL}, 0, fvg__linear_scores},
   {"LP++", {{"weight", "Cd", FVG_F32}, {"bias", "C", FVG_F32}, {NULL, NULL, FVG_F32}},
-   {"epoch", "mean_alpha", NULL}, 0, fvg__fit_lp, fvg__linear_scores},
+   {"epoch", "mean_alpha", NULL}, 0, fvg__linear_scores},
   {"CLIP-Adapter", {{"text", "Cd", FVG_F32}, {"down", "nd", FVG_F32}, {"up", "dn", FVG_F32}},
-   {"ratio", NULL, NULL}, 0, fvg__fit_adapter, fvg__adapter_scores},
+   {"ratio", NULL, NULL}, 0, fvg__adapter_scores},
   {"Tip-Adapter", {{"text", "Cd", FVG_F32}, {"keys", "nd", FVG_F32}, {"label", "n", FVG_I32}},
-   {"alpha", "beta", NULL}, 0, fvg__fit_tip, fvg__tip_scores},
+   {"alpha", "beta", NULL}, 0, fvg__tip_scores},
   {"Tip-Adapter-F", {{"text", "Cd", FVG_F32}, {"keys", "nd", FVG_F32}, {"label", "n", FVG_I32}},
-   {"alpha", "beta", NULL}, 0, fvg__fit_tip, fvg__tip_scores},
+   {"alpha", "beta", NULL}, 0, fvg__tip_scores},
   {"GDA", {{"weight", "Cd", FVG_F32}, {"bias", "C", FVG_F32}, {"crops", "nd", FVG_F32}},
-   {"alpha", "neighbours", "copies"}, 1, fvg__fit_gda, fvg__linear_scores}
+   {"alpha", "neighbours", "copies"}, 1, fvg__linear_scores}
 };
 
 static const fvg__head_method *fvg__head_method_of(fvg_head_kind kind) {
@@ -13972,6 +14126,7 @@ static fvg_head *fvg__head_new(fvg_ctx *c, fvg_head_kind kind, int width, int n_
   return NULL;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* fitting */
 /* ---- what is given ---- */
 
 /* Rows [n,d] must be finite and of unit length; `what` and `head` are for messages. */
@@ -14075,6 +14230,13 @@ static fvg_status fvg__head_check_finite(const fvg_head *h) {
   return FVG_OK;
 }
 
+/* How each kind is fitted, in the order of fvg_head_kind.  This is a table of its own, so that a
+   program that only reads heads need not contain their fits. */
+static fvg_status (*const fvg__head_fits[])(fvg_head *h, const fvg_head_data *x,
+                                            const fvg_head_desc *d) = {
+  fvg__fit_linear_probe, fvg__fit_lp, fvg__fit_adapter, fvg__fit_tip, fvg__fit_tip, fvg__fit_gda
+};
+
 /* Zeros of the data are filled in here, those of the desc by each kind. */
 FVG_DEF fvg_status fvg_head_fit(fvg_ctx *c, fvg_head **out, fvg_head_kind kind,
                                 const fvg_head_data *data, const fvg_head_desc *desc) {
@@ -14095,7 +14257,7 @@ FVG_DEF fvg_status fvg_head_fit(fvg_ctx *c, fvg_head **out, fvg_head_kind kind,
   x.logit_scale = fvg__default(x.logit_scale, 100.0f);
   fvg_head *h = fvg__head_new(c, kind, x.width, x.n_class, x.logit_scale);
   if (!h) return FVG_E_NOMEM;
-  s = h->method->fit(h, &x, &d);
+  s = fvg__head_fits[kind](h, &x, &d);
   if (!s) s = fvg__head_check_finite(h);
   if (!s) *out = h;
   else fvg_head_free(h);
@@ -14124,9 +14286,11 @@ FVG_DEF fvg_status fvg_head_for_new(fvg_head *h, fvg_head **out, const float *te
   else fvg_head_free(made);
   return s;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- files ---- */
 
+#ifndef FVGPT_NO_TRAINING  /* writing */
 /* All of a head as tensors, and its metadata with those of the caller. */
 typedef struct fvg__head_file {
   fvg_named_tensor tensor[FVG__HEAD_PARTS + 1];
@@ -14194,6 +14358,7 @@ FVG_DEF fvg_status fvg_head_save(fvg_head *h, const char *path, const fvg_metada
   return s;
 }
 #endif
+#endif /* FVGPT_NO_TRAINING */
 
 /* What the file says that it is: the kind, the classes and the width. */
 static fvg_status fvg__head_identify(fvg_ctx *c, const fvg_weights *w, int *kind,

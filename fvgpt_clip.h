@@ -177,7 +177,7 @@
       masks can take FVG-PT's base classes far below its backbone's: FVG_DISTILL_STABLE prevents it,
       and fvg_train_desc has a guard.
 
-      Who has no masks lets the model make them (chapter 38), before training:
+      Who has no masks lets the model make them (chapter 39), before training:
 
              fvg_foreground *maker = NULL;
              if (!s) s = fvg_foreground_new(m, &maker, base.class_name, base.n_class, NULL);
@@ -271,7 +271,7 @@
       from one checkpoint.  The last model that is freed gives the weights back.
 
   12. CHAPTERS.  `grep -n "^ \* CHAPTER" fvgpt_clip.h` prints them with line numbers.  They are in
-      four parts, and so are the declarations below, which begin with what chapter 39 has: CLIP at
+      four parts, and so are the declarations below, which begin with what chapter 37 has: CLIP at
       once.
 
         CLIP      1 Text          2 Tokenizer    3 Images        4 Picture files   5 JPEG
@@ -283,7 +283,7 @@
         Data     25 Protocol     26 Tasks       27 Folders      28 Data sets      29 Class folders
                  30 Published sets              31 Masks
         Runs     32 Views        33 Training    34 Tuning       35 DPC            36 Checkpoints
-                 37 Attention maps              38 Foreground   39 At once
+                 37 Classifiers  38 Attention maps              39 Foreground
         Tables   40 Unicode
 */
 #ifndef FVGPT_CLIP_H
@@ -301,7 +301,7 @@ typedef struct fvg_image        fvg_image;
 typedef struct fvg_dataset_card fvg_dataset_card;
 
 /* =================================================================================================
-   CLIP: pictures and words in one space                                     (chapters 1 to 13, 39)
+   CLIP: pictures and words in one space                                     (chapters 1 to 13, 37)
    ============================================================================================== */
 
 /* -------------------------------------------------------------------------------------------------
@@ -418,6 +418,7 @@ FVG_DEF void fvg_image_free(fvg_ctx *c, fvg_image *image);
 /* fvg_image_decode for a file; FVG_E_IO if it cannot be read. */
 FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, int channels);
 
+#ifndef FVGPT_NO_TRAINING
 /* Writes a file whose kind its name tells: .png; .ppm (3 channels), .pgm (1) or .pnm (1 or 3).
    Other names are FVG_E_UNSUPPORTED. */
 FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char *path);
@@ -425,6 +426,7 @@ FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char
 /* The n bytes of a PNG file of 8 bits a channel; they go back with fvg_bytes_free. */
 FVG_DEF fvg_status fvg_image_encode_png(fvg_ctx *c, uint8_t **bytes, size_t *n,
                                         const fvg_image *image);
+#endif /* FVGPT_NO_TRAINING */
 
 /* With turn 1, turns a picture upright by its own orientation; with turn 0, leaves it as it is and
    says so, once per context.  `file` is its name in that message. */
@@ -496,12 +498,14 @@ FVG_DEF fvg_status fvg_image_resized_crop(fvg_ctx *c, fvg_image *out, const fvg_
 FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *image,
                                        const fvg_preprocess *p);
 
+#ifndef FVGPT_NO_TRAINING
 /* The foreground view of a normalised image x [3, height, width]: fg [3, height, width] is x where
    the mask (one channel, of the same size) is not 0.  What it is elsewhere, `black` says.  NULL:
    0, which is the mean colour; else black in the units of that preprocessing.  Returns the share of
    foreground, 0 to 1. */
 FVG_DEF float fvg_foreground_view(float *fg, const float *x, const fvg_image *mask,
                                   const fvg_preprocess *black);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Models
@@ -645,6 +649,7 @@ FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m);
    the tower at a time. */
 FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, float *features, const float *images, int n);
 
+#ifndef FVGPT_NO_TRAINING
 #ifndef FVGPT_NO_STDIO
 /* n picture files through the test transform -> features [n, embed_dim], not normalised.  The files
    are decoded by as many threads as there are, and what the model's store has is not encoded again
@@ -653,6 +658,7 @@ FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, float *features, const fl
 FVG_DEF fvg_status fvg_clip_encode_files(fvg_clip *m, float *features, const char *const *path,
                                          int n, int exif_rotate);
 #endif
+#endif /* FVGPT_NO_TRAINING */
 
 /* The most bytes that fvg_clip_encode_images adds to the model, which keeps them; from n = 8 on
    they do not grow.  0 without an image tower.  (fvg_clip_encode_texts uses the same working memory
@@ -718,6 +724,7 @@ FVG_DEF const char *fvg_method_name(const fvg_method *method);
 /* What the method reads of pictures in training, as fvg_learner_needs. */
 FVG_DEF int fvg_method_needs(const fvg_method *method);
 
+#ifndef FVGPT_NO_TRAINING
 /* How the method is trained unless you say otherwise: optimiser, rate, epochs, and *batch (may be
    NULL).  These are the settings of FVG-PT's fork where it has the method, the same as in the
    recipe for FVG_FORK, base to new and a data set that is not a published one. */
@@ -729,6 +736,7 @@ FVG_DEF float fvg_method_crop_scale(const fvg_method *method);
 
 /* The template that the method's authors use for a published set; NULL if card is NULL. */
 FVG_DEF const char *fvg_method_template(const fvg_method *method, const fvg_dataset_card *card);
+#endif /* FVGPT_NO_TRAINING */
 
 /* A number that belongs to one method, such as a weight in its loss. */
 typedef struct fvg_option {
@@ -736,11 +744,14 @@ typedef struct fvg_option {
   double value;                      /* within its bounds */
 } fvg_option;
 
+enum { FVG_RECIPE_OPTIONS = 12 };    /* no method has more options */
+
 /* Option i = 0, 1, ... of a method: its name and published value, and the bounds that a value must
    keep.  Returns 0 after the last. */
 FVG_DEF int fvg_method_option(const fvg_method *method, fvg_option *option, double *low,
                               double *high, int i);
 
+#ifndef FVGPT_NO_TRAINING
 /* Whose settings.  FVG_FORK is FVG-PT's fork of the trainers, from which the paper's tables come;
    FVG_ORIGINAL are the methods' own repositories.  What one of them does not say is as in the fork
    for base to new.  Methods that are not in the fork have their authors' settings in both.
@@ -751,7 +762,6 @@ typedef enum fvg_preset { FVG_FORK = 0, FVG_ORIGINAL } fvg_preset;
 typedef enum fvg_protocol { FVG_BASE_TO_NEW = 0, FVG_FEW_SHOT, FVG_CROSS_DATA } fvg_protocol;
 
 /* Settings as published. */
-enum { FVG_RECIPE_OPTIONS = 12 };    /* no method has more options */
 typedef struct fvg_recipe {
   fvg_optimizer_desc optimizer;      /* complete: a 0 here is the number 0, not a default */
   int batch;                         /* images a step */
@@ -768,6 +778,7 @@ FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_recipe *out, fvg_pr
 /* Stage 2: the settings of FVG-PT on that method, the same for every preset and protocol. */
 FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, fvg_recipe *out,
                               const fvg_dataset_card *card);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Learners: a method on a list of classes
@@ -862,6 +873,7 @@ typedef struct fvg_batch {
                                         times its mask; without a mask it is the picture again */
 } fvg_batch;
 
+#ifndef FVGPT_NO_TRAINING
 /* The method's whole loss as a node [1, 1].  (ProGrad's is its cross-entropy, because only a step
    changes its gradient.)  The batch's arrays and the learner must stay as they are until the tape
    is reset.  NULL on failure. */
@@ -877,6 +889,7 @@ FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, float *loss, fvg_optimizer *
    the epochs and takes the average after the last.  A loop of your own must call it;
    fvg_learner_train does so itself. */
 FVG_DEF fvg_status fvg_learner_epoch(fvg_learner *l, int epoch, int n_epochs);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Features of a learner
@@ -916,6 +929,7 @@ FVG_DEF fvg_features fvg_learner_features(const fvg_clip *m, const fvg_learner *
 FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float *features,
                                              const float *images, int n);
 
+#ifndef FVGPT_NO_TRAINING
 /* =================================================================================================
    DATA: pictures, labels, masks, and what is drawn from them                   (chapters 25 to 31)
    ============================================================================================== */
@@ -1175,11 +1189,13 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
 
 /* 2BN/(B+N); 0 if both are 0, NaN if one of them is. */
 FVG_DEF double fvg_harmonic_mean(double base, double new_);
+#endif /* FVGPT_NO_TRAINING */
 
 /* =================================================================================================
    RUNS: from pictures to a tuned classifier                                    (chapters 32 to 39)
    ============================================================================================== */
 
+#ifndef FVGPT_NO_TRAINING
 /* -------------------------------------------------------------------------------------------------
    Stores: features that outlive a run
 
@@ -1393,6 +1409,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
 /* Changes l from the mixture with the weight `from` (above 0) to that with the weight `to`; on a
    copy of l, this makes the learner for new classes.  to 0: P itself. */
 FVG_DEF fvg_status fvg_dpc_reweigh(fvg_learner *l, const fvg_learner *tuned, float from, float to);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Classifiers: a fixed list of classes, ready to score features
@@ -1451,12 +1468,15 @@ FVG_DEF int fvg_classifier_image(fvg_classifier *k, float *probability, const fv
 FVG_DEF int fvg_classifier_file(fvg_classifier *k, float *probability, const char *path);
 #endif
 
+#ifndef FVGPT_NO_TRAINING
 /* How well the classifier does on a task's pictures, whose labels count within its classes. */
 FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score, const fvg_task *task);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
-   Heads on a task (fvgpt.h describes heads)
+   Heads on a task, and in files (fvgpt.h describes heads)
    ---------------------------------------------------------------------------------------------- */
+#ifndef FVGPT_NO_TRAINING
 /* What a head is fitted on.  Whatever is NULL is computed here. */
 typedef struct fvg_head_task {
   const fvg_task *train;             /* the pictures and classes; no default */
@@ -1477,6 +1497,7 @@ typedef struct fvg_head_task {
    fvg_views_get and fvg_encode_task; FVG_E_SHAPE if val has other classes. */
 FVG_DEF fvg_status fvg_head_fit_task(fvg_clip *m, fvg_head **out, fvg_head_kind kind,
                                      const fvg_head_task *x, const fvg_head_desc *desc);
+#endif /* FVGPT_NO_TRAINING */
 
 /* A head in a file of its own, with what a classifier needs beside it. */
 typedef struct fvg_head_checkpoint {
@@ -1487,13 +1508,7 @@ typedef struct fvg_head_checkpoint {
   fvg_json names;                    /* where the names are */
 } fvg_head_checkpoint;
 
-/* Writes a head, the names of its classes and the template (NULL: ""); `settings` are added to the
-   metadata.  FVG_E_SHAPE if the head does not have that many classes, or is not embed_dim wide. */
 #ifndef FVGPT_NO_STDIO
-FVG_DEF fvg_status fvg_head_checkpoint_save(fvg_clip *m, const char *path,
-                                            const fvg_head_checkpoint *x,
-                                            const fvg_metadata *settings, int n_settings);
-
 /* Reads such a file; *out, which is all zero after a failure, goes back with
    fvg_head_checkpoint_free.  FVG_E_FORMAT if the file is none, FVG_E_SHAPE for a CLIP of another
    width. */
@@ -1501,16 +1516,28 @@ FVG_DEF fvg_status fvg_head_checkpoint_load(fvg_clip *m, fvg_head_checkpoint *ou
                                             const char *path);
 #endif
 
-/* The same bytes to and from anywhere, as with fvg_checkpoint_write and fvg_checkpoint_read. */
-FVG_DEF fvg_status fvg_head_checkpoint_write(fvg_clip *m, fvg_write_fn write, void *user,
-                                             const fvg_head_checkpoint *x,
-                                             const fvg_metadata *settings, int n_settings);
+/* The same bytes from anywhere, as with fvg_checkpoint_read. */
 FVG_DEF fvg_status fvg_head_checkpoint_read(fvg_clip *m, fvg_head_checkpoint *out,
                                             const fvg_source *source);
 
 /* Only for what was read.  NULL, and all zero, are allowed. */
 FVG_DEF void fvg_head_checkpoint_free(fvg_clip *m, fvg_head_checkpoint *x);
 
+#ifndef FVGPT_NO_TRAINING
+/* Writes a head, the names of its classes and the template (NULL: ""), to a file or through a
+   callback as fvg_checkpoint_write does; `settings` are added to the metadata.  FVG_E_SHAPE if the
+   head does not have that many classes, or is not embed_dim wide. */
+#ifndef FVGPT_NO_STDIO
+FVG_DEF fvg_status fvg_head_checkpoint_save(fvg_clip *m, const char *path,
+                                            const fvg_head_checkpoint *x,
+                                            const fvg_metadata *settings, int n_settings);
+#endif
+FVG_DEF fvg_status fvg_head_checkpoint_write(fvg_clip *m, fvg_write_fn write, void *user,
+                                             const fvg_head_checkpoint *x,
+                                             const fvg_metadata *settings, int n_settings);
+#endif /* FVGPT_NO_TRAINING */
+
+#ifndef FVGPT_NO_TRAINING
 /* -------------------------------------------------------------------------------------------------
    The base-to-new test
    ---------------------------------------------------------------------------------------------- */
@@ -1525,10 +1552,12 @@ typedef struct fvg_base_to_new {
 FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d,
                                         fvg_learner *l, fvg_fvgpt *fvgpt,
                                         const char *prompt_template);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Checkpoints and settings: a tuned model in one file
    ---------------------------------------------------------------------------------------------- */
+#ifndef FVGPT_NO_TRAINING
 /* Metadata of a checkpoint; begin with zeros.  Keys and values are not copied and must live until
    the file is written; numbers are printed into `text`. */
 enum { FVG_MAX_SETTINGS = 80 };
@@ -1542,27 +1571,32 @@ typedef struct fvg_settings {
 FVG_DEF void fvg_settings_set(fvg_settings *x, const char *key, const char *value);
 FVG_DEF void fvg_settings_set_number(fvg_settings *x, const char *key, double value);
 
-#ifndef FVGPT_NO_STDIO
 /* Writes a safetensors file with the learner's tensors under their published names, and with
    FVG-PT's unless fvgpt is NULL.  The metadata say what is needed to build both again; `settings`
    are added to them. */
+#ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *fvgpt, const char *path,
                                        const fvg_metadata *settings, int n_settings);
+#endif
 
-/* Builds both again on the CLIP that they were tuned on; they are then yours.  *fvgpt is NULL if
-   the file has no FVG-PT.  *settings receives the open file, for fvg_weights_metadata, and is
-   closed with fvg_weights_close; NULL: not wanted.  All are NULL after a failure; a file that is
-   not such a checkpoint is FVG_E_FORMAT. */
+/* The same bytes to anywhere: `write` receives them in pieces, in order.  What it has received
+   before a failure is not a checkpoint. */
+FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *fvgpt, fvg_write_fn write,
+                                        void *user, const fvg_metadata *settings,
+                                        int n_settings);
+#endif /* FVGPT_NO_TRAINING */
+
+#ifndef FVGPT_NO_STDIO
+/* Builds a learner and its FVG-PT again on the CLIP that they were tuned on; they are then yours.
+   *fvgpt is NULL if the file has no FVG-PT.  *settings receives the open file, for
+   fvg_weights_metadata, and is closed with fvg_weights_close; NULL: not wanted.  All are NULL after
+   a failure; a file that is not such a checkpoint is FVG_E_FORMAT. */
 FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
                                        fvg_weights **settings, const char *path);
 #endif
 
-/* The same bytes to and from anywhere.  `write` receives them in pieces, in order; what it has
-   received before a failure is not a checkpoint.  Reading takes the source over and closes it, also
-   on failure; if *settings receives the open file, the source stays open until that is closed. */
-FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *fvgpt, fvg_write_fn write,
-                                        void *user, const fvg_metadata *settings,
-                                        int n_settings);
+/* The same from anywhere.  The source is taken over and closed, also on failure; if *settings
+   receives the open file, it stays open until that is closed. */
 FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
                                        fvg_weights **settings, const fvg_source *source);
 
@@ -1576,6 +1610,7 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path);
 #endif
 FVG_DEF fvg_status fvg_learner_read(fvg_learner *l, const fvg_source *source);
 
+#ifndef FVGPT_NO_TRAINING
 /* -------------------------------------------------------------------------------------------------
    Attention maps: where a classifier looks
    ---------------------------------------------------------------------------------------------- */
@@ -1611,7 +1646,7 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
                                      const float *map);
 
 /* -------------------------------------------------------------------------------------------------
-   Foreground: masks made by CLIP itself (chapter 38)
+   Foreground: masks made by CLIP itself (chapter 39)
    ---------------------------------------------------------------------------------------------- */
 /* Which rows attention compares in the last block: its keys with each other, and so on. */
 typedef enum fvg_self_attention {
@@ -1660,7 +1695,7 @@ FVG_DEF void fvg_foreground_free(fvg_foreground *x);
 /* The foreground of an RGB picture: map [height, width], 0 to 1, is how likely each pixel is of
    the thing that is shown.  label: the picture's class; negative: it is not known, and any class
    of the list counts.  confidence receives how far the map can be trusted, 0 to 1, by equation (7)
-   of chapter 38; NULL: not wanted.  FVG_E_ARG for a picture that is not RGB or a label that is no
+   of chapter 39; NULL: not wanted.  FVG_E_ARG for a picture that is not RGB or a label that is no
    class; FVG_E_NUMERIC if a feature is not finite. */
 FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *confidence,
                                       const fvg_image *picture, int label);
@@ -1679,6 +1714,7 @@ FVG_DEF fvg_status fvg_foreground_mask_items(fvg_foreground *x, fvg_dataset *d,
 /* Intersection over union of two masks of one size, one channel each, in which everything but 0 is
    foreground; 1 if both are empty; -1 if their forms differ. */
 FVG_DEF double fvg_mask_iou(const fvg_image *a, const fvg_image *b);
+#endif /* FVGPT_NO_TRAINING */
 
 #ifdef __cplusplus
 }
@@ -4918,6 +4954,7 @@ FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, 
 }
 #endif
 
+#ifndef FVGPT_NO_TRAINING  /* chapter 6 */
 /*==================================================================================================
  * CHAPTER 6  WRITING PICTURES: PNM, and PNG with a deflate of our own
  *==================================================================================================
@@ -5270,6 +5307,7 @@ FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char
   return s;
 }
 #endif
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 7  RESIZING: Pillow's bytes, crops and masks
@@ -9802,21 +9840,23 @@ FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
         this for context words; fvg__learner_prior computes g0, zero-shot CLIP's text features.
      3. vectors: return the matrix v [n_start + n_prompt n_layer, w] of a tower as a node.
         fvg__ctx_vectors does so for context words.
-     4. loss: return the loss [1,1] made of the step's f, g and z.  NULL: CE(z, y).
-     5. Only if the method needs them:
+     4. Only if the method needs them:
           scores      the words differ from picture to picture, so z is not s f g^T   (CoCoOp)
           f_score     base classes are scored by another vector than f        (MMRL, MMRL++)
           head        base classes are scored by a linear layer besides               (DePT)
-          gradients   the gradient is not just that of the loss                       (ProGrad)
-          epoch       something happens at the end of an epoch                        (PromptSRC)
           release     init left something in l->own                                   (DAPT)
-     6. Fill in a fvg_method, one field a line in the order of the struct, which says what each
+     5. Fill in a fvg_method, one field a line in the order of the struct, which says what each
         means.  A method that prompts the image tower needs FVG_NEEDS_PIXELS, and n_part is 2, or 3
         with f_score or a head.
-     7. Add the table to the list at the end of chapter 24, and the name to the list of methods in
-        tests/test_learners.c.  Names are also written in the comments of fvg_method_find and
-        fvg_learner_desc, and, if the method has published ones, in fvg_method_template (chapter
-        30), in the tables of settings and in fvg_fvgpt_recipe (chapter 33).
+     6. For training, within #ifndef FVGPT_NO_TRAINING, and only if CE(z, y) is not all:
+          loss        returns the loss [1,1] made of the step's f, g and z
+          gradients   the gradient is not just that of the loss                       (ProGrad)
+          epoch       something happens at the end of an epoch                        (PromptSRC)
+     7. Add the table to the list at the end of chapter 24, what step 6 made to the list after it,
+        and the name to the list of methods in tests/test_learners.c.  Names are also written in
+        the comments of fvg_method_find and fvg_learner_desc, and, if the method has published
+        ones, in fvg_method_template (chapter 30), in the tables of settings and in
+        fvg_fvgpt_recipe (chapter 33).
 
    Rules that no compiler checks:
 
@@ -9849,12 +9889,12 @@ FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
      static const fvg_method fvg__short = {
        "ShortCoOp", "a photo of a", FVG__ONE_EACH, 4, FVG_NEEDS_FEATURES, 1,
        0.0035f, FVG_SGD, 10, 4, 0, 1, {{"W", 1, 0, 1e6}, {NULL, 0, 0, 0}},
-       fvg__coop_init, fvg__ctx_vectors, fvg__short_loss, NULL, NULL, NULL, NULL, NULL, NULL
+       fvg__coop_init, fvg__ctx_vectors, NULL, NULL, NULL, NULL
      };
 
-   and &fvg__short in the list of chapter 24.  To read on: chapter 15 (CoOp, a table and no loss of
-   its own), chapter 16 (KgCoOp, a loss of two terms), and for prompts in both towers chapter 20
-   (MaPLe).
+   and in chapter 24 &fvg__short in the list of methods, and {&fvg__short, fvg__short_loss, NULL,
+   NULL} in that of trainings.  To read on: chapter 15 (CoOp, a table and no loss of its own),
+   chapter 16 (KgCoOp, a loss of two terms), and for prompts in both towers chapter 20 (MaPLe).
 
    A class is written as [SOT], the context, fixed words, name, dot, [EOT].  A method without
    context words (MMRL, MMRL++) fills the class name into a template instead.
@@ -9917,19 +9957,26 @@ struct fvg_method {
                                      /* features of their own, so DPC can mix them                */
   fvg__option_card option[FVG_RECIPE_OPTIONS + 1];     /* the last one has no name                */
 
-  /* Every method has the first two; of the others, NULL means what their comment says last. */
+  /* Every method has the first two; of the others, NULL means what their comment says last.  What
+     training alone calls is in a table of its own (fvg__training). */
   fvg_status (*init)(fvg_learner *l);            /* adds the parameters, fills in l->plan         */
   fvg_node *(*vectors)(fvg_learner *l, fvg_tape *t, fvg__tower tower);
-  fvg_node *(*loss)(fvg_learner *l, fvg__step *step);                      /* [1,1]; CE(z, y)     */
   fvg_node *(*scores)(fvg_learner *l, fvg_tape *t, fvg__packed *packed, fvg_node *f,
                       fvg_node *f_words);                                  /* [B,C]; s f g^T      */
   fvg_node *(*f_score)(fvg_learner *l, const fvg__step *step);             /* [B,d]; f            */
   double (*head)(const fvg_learner *l, float *weight, float *bias);        /* none                */
+  void (*release)(fvg_learner *l);   /* frees l->own; nothing                                     */
+};
+
+/* How a method is trained.  The tables of methods do not lead here, so that a program that loads
+   tuned models and trains none need not contain their losses. */
+typedef struct fvg__training {
+  const fvg_method *method;
+  fvg_node *(*loss)(fvg_learner *l, fvg__step *step);                      /* [1,1]; CE(z, y)     */
   fvg_status (*gradients)(fvg_learner *l, const fvg_batch *batch,
                           float *loss);                                    /* those of the loss   */
   fvg_status (*epoch)(fvg_learner *l, int epoch, int n_epochs);            /* nothing             */
-  void (*release)(fvg_learner *l);   /* frees l->own; nothing                                     */
-};
+} fvg__training;
 
 struct fvg_learner {
   const fvg_method *method;
@@ -10676,7 +10723,11 @@ FVG_DEF fvg_parameter *fvg_learner_parameter(const fvg_learner *l, const char *n
   return NULL;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* training steps */
 /* ---- a step ---- */
+/* How the method is trained, from the list at the end of chapter 24. */
+static const fvg__training *fvg__training_of(const fvg_method *method);
+
 static fvg_status fvg__check_batch(const fvg_learner *l, const fvg_batch *batch) {
   if (!batch) return fvg__missing(l->clip->ctx, l->method->name, "a batch");
   const int needs = l->method->needs;
@@ -10718,7 +10769,8 @@ FVG_DEF fvg_node *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch 
     step.z = fvg__learner_scores(l, step.f, step.g);
   }
   if (!step.z) return fvg__give_up(t);
-  return method->loss ? method->loss(l, &step) : fvg_cross_entropy(step.z, batch->label);
+  const fvg__training *how = fvg__training_of(method);
+  return how->loss ? how->loss(l, &step) : fvg_cross_entropy(step.z, batch->label);
 }
 
 static fvg_status fvg__learner_gradients(fvg_learner *l, const fvg_batch *batch, float *loss) {
@@ -10737,8 +10789,9 @@ FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, float *loss, fvg_optimizer *
   fvg_optimizer_zero_grad(o);
 
   float value = 0;
-  s = l->method->gradients ? l->method->gradients(l, batch, &value)
-                           : fvg__learner_gradients(l, batch, &value);
+  const fvg__training *how = fvg__training_of(l->method);
+  s = how->gradients ? how->gradients(l, batch, &value)
+                     : fvg__learner_gradients(l, batch, &value);
   if (s) return s;
   if (loss) *loss = value;
   const int warms_up = batch->epoch < o->desc.warmup_epochs;
@@ -10747,8 +10800,10 @@ FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, float *loss, fvg_optimizer *
 }
 
 FVG_DEF fvg_status fvg_learner_epoch(fvg_learner *l, int epoch, int n_epochs) {
-  return l->method->epoch ? l->method->epoch(l, epoch, n_epochs) : FVG_OK;
+  const fvg__training *how = fvg__training_of(l->method);
+  return how->epoch ? how->epoch(l, epoch, n_epochs) : FVG_OK;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- without gradients ---- */
 /* Copies the vectors of a tower as they are now; *vectors [n, w] is to be released. */
@@ -10907,6 +10962,140 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float 
   return s ? s : fvg__check_features(m, "image", features, n, n_part);
 }
 
+/* ---- the parts of a row of features ---- */
+FVG_DEF fvg_features fvg_learner_features(const fvg_clip *m, const fvg_learner *l,
+                                          const float *row) {
+  const int n_part = fvg__learner_parts(l);
+  fvg_features x;
+  x.f = row;
+  const int has_head = l && fvg_learner_has_head(l);
+  const float *third = n_part > 2 ? row + 2 * m->embed_dim : row;
+  x.f_clip = n_part > 1 ? row + m->embed_dim : row;
+  x.f_score = has_head ? row : third;
+  x.f_raw = has_head ? third : NULL;
+  return x;
+}
+
+/* Gathers one part of n rows as a matrix [n, d].  `part` is where the first row has it; the next
+   row begins `width` values later.  Copies into `room` [n, d] unless the rows hold nothing else. */
+static const float *fvg__gather_part(const float *part, int n, int d, int width, float *room) {
+  if (width == d) return part;
+  const size_t bytes = (size_t)d * sizeof *room;
+  for (int i = 0; i < n; i++)
+    memcpy(room + fvg__row(i, d), part + fvg__row(i, width), bytes);
+  return room;
+}
+
+/* Gathers the parts of n rows of features as matrices [n, embed_dim].  They lie in `room` [n,
+   width]; rows of one part stay where they are, and then room may be NULL. */
+static fvg_features fvg__feature_matrices(const fvg_clip *m, const fvg_learner *l,
+                                          const float *rows, int n, float *room) {
+  const int d = m->embed_dim;
+  const int width = fvg_learner_feature_width(m, l);
+  const fvg_features row = fvg_learner_features(m, l, rows);
+  fvg_features x;
+
+  x.f = fvg__gather_part(row.f, n, d, width, room);
+  x.f_clip = x.f;
+  x.f_score = x.f;
+  x.f_raw = NULL;
+  const size_t values = fvg__row(n, d);
+  if (row.f_clip != row.f)
+    x.f_clip = fvg__gather_part(row.f_clip, n, d, width, room + values);
+  if (row.f_score != row.f)
+    x.f_score = fvg__gather_part(row.f_score, n, d, width, room + 2 * values);
+  if (row.f_raw)
+    x.f_raw = fvg__gather_part(row.f_raw, n, d, width, room + 2 * values);
+  return x;
+}
+
+/* ---- what is tuned, and its model ---- */
+/* Fails unless a tuned learner and FVG-PT's modules fit the model m; NULL where there is none. */
+static fvg_status fvg__check_tuned(const fvg_clip *m, const fvg_learner *l,
+                                   const fvg_fvgpt *fvgpt) {
+  fvg_status s = l ? fvg__check_model(m, "the learner", l->clip) : FVG_OK;
+  if (s || !fvgpt || fvgpt->desc.width == m->embed_dim) return s;
+  return fvg_fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d",
+                  fvgpt->desc.width, m->embed_dim);
+}
+
+/* Notes that FVG-PT's modules score on another scale than the model, which is seldom meant. */
+static void fvg__compare_scales(const fvg_clip *m, const fvg_fvgpt *f) {
+  const double own = (double)f->desc.logit_scale;
+  const double models = (double)m->logit_scale;
+  if (fabs(own - models) <= 0.001 * models) return;
+  fvg__log_once(m->ctx, FVG__SAID_SCALE, 1,
+                "FVG-PT scores with a logit scale of %g, the model with %g: set "
+                "fvg_fvgpt_desc.logit_scale", own, models);
+}
+
+/* ---- settings and values in files ---- */
+static const char *const fvg__position_name[] = {"end", "middle", "front"};
+
+enum { FVG__NUMBER_TEXT = 32 };         /* room for any double, with its closing 0 */
+
+/* Reads what fvg__print_number has printed, up to a blank, exactly.  strtod wants the locale's
+   decimal point, which printing a half tells.  Returns 0 if that is no number. */
+static int fvg__read_number(const char *text, double *out) {
+  char number[FVG__NUMBER_TEXT];
+  const size_t n = strcspn(text, " ");
+  if (!n || n >= sizeof number) return 0;
+  memcpy(number, text, n);
+  number[n] = 0;
+
+  char half[FVG__NUMBER_TEXT];
+  snprintf(half, sizeof half, "%.1f", 0.5);
+  char *point = strchr(number, '.');
+  if (point) *point = half[1];
+
+  char *end;
+  *out = strtod(number, &end);
+  return *end == 0;
+}
+
+/* Reads a number of a checkpoint's metadata. */
+static fvg_status fvg__get_number(fvg_ctx *c, const fvg_weights *w, const char *key, double *out) {
+  const char *file = fvg_weights_file(w);
+  const char *value = fvg_weights_metadata(w, key);
+  if (!value)
+    return fvg_fail(c, FVG_E_FORMAT, "%s: no setting %s", file, key);
+
+  fvg_json j;
+  fvg_status s = fvg_json_parse(c, &j, value, strlen(value), key);
+  if (s == FVG_E_NOMEM) return s;
+  const int is_number = !s && j.value[0].type == FVG_JSON_NUMBER;
+  if (is_number) *out = j.value[0].number;
+  if (is_number) fvg__read_number(value, out);   /* JSON's may be off in the 17th digit */
+  fvg_json_free(c, &j);
+  if (is_number) return FVG_OK;
+  return fvg_fail(c, FVG_E_FORMAT, "%s: setting %s is \"%.40s\", not a number", file, key, value);
+}
+
+/* Reads a whole number from `low` to 65536 of a checkpoint's metadata. */
+static fvg_status fvg__get_whole(fvg_ctx *c, const fvg_weights *w, const char *key, int low,
+                                 int *out) {
+  double x = 0;
+  fvg_status s = fvg__get_number(c, w, key, &x);
+  if (s) return s;
+  if (!(x >= low && x <= 65536) || x != floor(x)) {
+    return fvg_fail(c, FVG_E_FORMAT, "%s: %s must be a whole number from %d to 65536",
+                    fvg_weights_file(w), key, low);
+  }
+  *out = (int)x;
+  return FVG_OK;
+}
+
+/* Reads the values of a parameter; their shape in the file must be the parameter's. */
+static fvg_status fvg__restore(fvg_ctx *c, fvg_weights *w, fvg_parameter *p) {
+  fvg_tensor x;
+  fvg_status s = fvg__check_shape(c, w, p->name, p->value.n_dim, p->value.dim);
+  if (!s) s = fvg_weights_get(w, &x, p->name, FVG_F32);
+  if (s) return s;
+  memcpy(p->value.data, x.data, fvg_tensor_count(&x) * sizeof(float));
+  fvg_tensor_free(c, &x);
+  return FVG_OK;
+}
+
 /*==================================================================================================
  * CHAPTER 15  COOP: learned words in place of "a photo of a"
  *==================================================================================================
@@ -10951,12 +11140,9 @@ static const fvg_method fvg__coop = {
   {{NULL, 0, 0, 0}},                 /* option: none                                              */
   fvg__coop_init,
   fvg__ctx_vectors,
-  NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -10984,6 +11170,7 @@ static fvg_status fvg__ctx_and_prior_init(fvg_learner *l) {
   return s ? s : fvg__learner_prior(l);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the loss */
 static fvg_node *fvg__kgcoop_loss(fvg_learner *l, fvg__step *step) {
   const float *g0 = l->g_clip;
   const float W = (float)l->option[FVG__KG_W];
@@ -10991,6 +11178,7 @@ static fvg_node *fvg__kgcoop_loss(fvg_learner *l, fvg__step *step) {
   fvg_node *L_ce = fvg_cross_entropy(step->z, step->batch->label);
   return fvg_add(L_ce, fvg_scale(L_kg, W));
 }
+#endif /* FVGPT_NO_TRAINING */
 
 static const fvg_method fvg__kgcoop = {
   "KgCoOp",
@@ -11011,12 +11199,9 @@ static const fvg_method fvg__kgcoop = {
   },
   fvg__ctx_and_prior_init,
   fvg__ctx_vectors,
-  fvg__kgcoop_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -11048,6 +11233,7 @@ static const fvg_method fvg__kgcoop = {
 
 enum { FVG__PROGRAD_LAMBDA };
 
+#ifndef FVGPT_NO_TRAINING  /* the gradients */
 /* Two walks back from the same scores z: g_kl [count] is copied from the parameter, then its
    gradient is that of L_ce.  KL(p0 || p) stands for L_kl, which it differs from by p0's entropy, a
    constant. */
@@ -11102,6 +11288,7 @@ static fvg_status fvg__prograd_gradients(fvg_learner *l, const fvg_batch *batch,
   fvg_release(c, g_kl);
   return s;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 static const fvg_method fvg__prograd = {
   "ProGrad",
@@ -11122,12 +11309,9 @@ static const fvg_method fvg__prograd = {
   },
   fvg__ctx_and_prior_init,
   fvg__ctx_vectors,
-  NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  fvg__prograd_gradients,
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -11202,12 +11386,9 @@ static const fvg_method fvg__cocoop = {
   {{NULL, 0, 0, 0}},                 /* option: none                                              */
   fvg__cocoop_init,
   fvg__ctx_vectors,                  /* vectors: before pi is added                               */
-  NULL,                              /* loss: CE(z, y)                                            */
   fvg__cocoop_scores,
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -11250,6 +11431,7 @@ enum {
   FVG__SRC_SIGMA
 };
 
+#ifndef FVGPT_NO_TRAINING  /* g0 of the loss */
 /* The mean [C,d] over the sentences of the classes' features; these are not normalised. */
 static fvg_status fvg__sentence_mean(const fvg_learner *l, float *mean) {
   fvg_clip *m = l->clip;
@@ -11285,6 +11467,7 @@ static const float *fvg__sentence_prior(fvg_learner *l) {
   l->g_clip = g0;
   return g0;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* Gives blocks 1..depth-1 of a tower n vectors [n, w] of their own; depth counts the start.  `form`
    makes the parameters' names of the block. */
@@ -11360,6 +11543,7 @@ static fvg_node *fvg__promptsrc_vectors(fvg_learner *l, fvg_tape *t, fvg__tower 
   return v;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the loss and the average */
 /* Computes mean |x - y| of all numbers, y being a constant of x's shape, by
    |a| = relu(a) + relu(-a). */
 static fvg_node *fvg__mean_distance(fvg_node *x, const float *y) {
@@ -11432,6 +11616,7 @@ static fvg_status fvg__promptsrc_epoch(fvg_learner *l, int epoch, int n_epochs) 
   }
   return FVG_OK;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 static const fvg_method fvg__promptsrc = {
   "PromptSRC",
@@ -11458,12 +11643,9 @@ static const fvg_method fvg__promptsrc = {
   },
   fvg__promptsrc_init,
   fvg__promptsrc_vectors,
-  fvg__promptsrc_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  fvg__promptsrc_epoch,
   NULL                               /* release: nothing                                          */
 };
 
@@ -11551,12 +11733,9 @@ static const fvg_method fvg__maple = {
   },
   fvg__maple_init,
   fvg__maple_vectors,
-  NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -11637,6 +11816,7 @@ static void fvg__dapt_release(fvg_learner *l) {
   fvg_release(c, l->own);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the loss */
 /* Rows first .. first + n - 1 of x; n is at most FVG__N_BACKGROUND. */
 static fvg_node *fvg__some_rows(fvg_node *x, int first, int n) {
   int row[FVG__N_BACKGROUND];
@@ -11740,6 +11920,7 @@ static fvg_node *fvg__dapt_loss(fvg_learner *l, fvg__step *step) {
   fvg_node *L_b = fvg__self_labelled(fvg__learner_scores(l, f_B, G_b));
   return fvg_add(L, fvg_scale(L_b, (float)option[FVG__DAPT_WEIGHT_B]));
 }
+#endif /* FVGPT_NO_TRAINING */
 
 static const fvg_method fvg__dapt = {
   "DAPT",
@@ -11766,12 +11947,9 @@ static const fvg_method fvg__dapt = {
   },
   fvg__dapt_init,
   fvg__maple_vectors,
-  fvg__dapt_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   fvg__dapt_release
 };
 
@@ -11926,6 +12104,7 @@ static fvg_node *fvg__mmrl_f_r(fvg_learner *l, const fvg__step *step) {
   return fvg_normalize(fvg_linear(x, fvg_transpose(P_r), NULL));
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the loss */
 /* The loss with f_r [B,d]. */
 static fvg_node *fvg__mmrl_terms(fvg_learner *l, fvg__step *step, fvg_node *f_r) {
   const fvg_batch *batch = step->batch;
@@ -11939,15 +12118,16 @@ static fvg_node *fvg__mmrl_terms(fvg_learner *l, fvg__step *step, fvg_node *f_r)
   return fvg_add(L, fvg_scale(fvg__cosine_distance(step->g, l->g_clip), lambda));
 }
 
+static fvg_node *fvg__mmrl_loss(fvg_learner *l, fvg__step *step) {
+  return fvg__mmrl_terms(l, step, fvg__mmrl_f_r(l, step));
+}
+#endif /* FVGPT_NO_TRAINING */
+
 /* alpha f + (1 - alpha) f_r, the vector that scores base classes. */
 static fvg_node *fvg__mmrl_mix(const fvg_learner *l, const fvg__step *step, fvg_node *f_r) {
   const float alpha = (float)l->option[FVG__MMRL_ALPHA];
   fvg_node *share_r = fvg_scale(f_r, 1 - alpha);
   return fvg_add(fvg_scale(step->f, alpha), share_r);
-}
-
-static fvg_node *fvg__mmrl_loss(fvg_learner *l, fvg__step *step) {
-  return fvg__mmrl_terms(l, step, fvg__mmrl_f_r(l, step));
 }
 
 static fvg_node *fvg__mmrl_f_score(fvg_learner *l, const fvg__step *step) {
@@ -11977,12 +12157,9 @@ static const fvg_method fvg__mmrl = {
   },
   fvg__mmrl_init,
   fvg__mmrl_vectors,
-  fvg__mmrl_loss,
   NULL,                              /* scores: s f g^T                                           */
   fvg__mmrl_f_score,
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -12093,9 +12270,11 @@ static fvg_node *fvg__mmrlpp_f_r(fvg_learner *l, const fvg__step *step) {
   return fvg_normalize(fvg_add(fvg_linear(m, P, NULL), correction));
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the loss */
 static fvg_node *fvg__mmrlpp_loss(fvg_learner *l, fvg__step *step) {
   return fvg__mmrl_terms(l, step, fvg__mmrlpp_f_r(l, step));
 }
+#endif /* FVGPT_NO_TRAINING */
 
 static fvg_node *fvg__mmrlpp_f_score(fvg_learner *l, const fvg__step *step) {
   return fvg__mmrl_mix(l, step, fvg__mmrlpp_f_r(l, step));
@@ -12127,12 +12306,9 @@ static const fvg_method fvg__mmrlpp = {
   },
   fvg__mmrlpp_init,
   fvg__mmrlpp_vectors,
-  fvg__mmrlpp_loss,
   NULL,                              /* scores: s f g^T                                           */
   fvg__mmrlpp_f_score,
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -12228,6 +12404,7 @@ static fvg_status fvg__dept_promptsrc_init(fvg_learner *l) {
   return s ? s : fvg__average_init(l);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the losses */
 /* CE of the head for raw features x [B,d] of pictures or texts, whose scale and shift are the
    head's parameters from `channels` on. */
 static fvg_node *fvg__dept_cross_entropy(fvg_learner *l, fvg_node *x, int channels,
@@ -12256,6 +12433,7 @@ static fvg_node *fvg__dept_coop_loss(fvg_learner *l, fvg__step *step) {
 static fvg_node *fvg__dept_promptsrc_loss(fvg_learner *l, fvg__step *step) {
   return fvg__promptsrc_terms(l, step, fvg__dept_coop_loss(l, step));
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* The head for pictures as one layer: weight [C,d] = scale_f * W and bias [C] = shift_f W^T + b. */
 static double fvg__dept_head(const fvg_learner *l, float *weight, float *bias) {
@@ -12298,12 +12476,9 @@ static const fvg_method fvg__dept_coop = {
   },
   fvg__dept_coop_init,
   fvg__ctx_vectors,                  /* none of them in the image tower, whose plan is empty      */
-  fvg__dept_coop_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   fvg__dept_head,
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -12334,12 +12509,9 @@ static const fvg_method fvg__dept_promptsrc = {
   },
   fvg__dept_promptsrc_init,
   fvg__promptsrc_vectors,
-  fvg__dept_promptsrc_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   fvg__dept_head,
-  NULL,                              /* gradients: the loss's                                     */
-  fvg__promptsrc_epoch,
   NULL                               /* release: nothing                                          */
 };
 
@@ -12359,6 +12531,27 @@ static const fvg_method *const fvg__method[] = {
   NULL
 };
 
+#ifndef FVGPT_NO_TRAINING
+/* The methods whose loss is not CE(z, y) alone; the last row stands for all others. */
+static const fvg__training fvg__trainings[] = {
+  {&fvg__kgcoop, fvg__kgcoop_loss, NULL, NULL},
+  {&fvg__prograd, NULL, fvg__prograd_gradients, NULL},
+  {&fvg__promptsrc, fvg__promptsrc_loss, NULL, fvg__promptsrc_epoch},
+  {&fvg__dapt, fvg__dapt_loss, NULL, NULL},
+  {&fvg__mmrl, fvg__mmrl_loss, NULL, NULL},
+  {&fvg__mmrlpp, fvg__mmrlpp_loss, NULL, NULL},
+  {&fvg__dept_coop, fvg__dept_coop_loss, NULL, NULL},
+  {&fvg__dept_promptsrc, fvg__dept_promptsrc_loss, NULL, fvg__promptsrc_epoch},
+  {NULL, NULL, NULL, NULL}
+};
+
+static const fvg__training *fvg__training_of(const fvg_method *method) {
+  const fvg__training *t = fvg__trainings;
+  while (t->method && t->method != method) t++;
+  return t;
+}
+#endif /* FVGPT_NO_TRAINING */
+
 FVG_DEF const fvg_method *fvg_method_at(int i) {
   const int n = (int)(sizeof fvg__method / sizeof *fvg__method);
   return i >= 0 && i < n ? fvg__method[i] : NULL;
@@ -12374,6 +12567,7 @@ FVG_DEF const fvg_method *fvg_method_find(const char *name) {
 FVG_DEF const char *fvg_method_name(const fvg_method *method) { return method ? method->name : ""; }
 FVG_DEF int fvg_method_needs(const fvg_method *method) { return method ? method->needs : 0; }
 
+#ifndef FVGPT_NO_TRAINING  /* training as published */
 FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *batch) {
   fvg_optimizer_desc d;
   memset(&d, 0, sizeof d);
@@ -12388,6 +12582,7 @@ FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *b
 FVG_DEF float fvg_method_crop_scale(const fvg_method *method) {
   return fvg__default(method ? method->crop_scale_min : 0, 0.08f);
 }
+#endif /* FVGPT_NO_TRAINING */
 
 FVG_DEF int fvg_method_option(const fvg_method *method, fvg_option *option, double *low,
                               double *high, int i) {
@@ -12439,6 +12634,7 @@ FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
   return FVG_OK;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* chapters 25 to 35: data, views, training */
 /*==================================================================================================
  * CHAPTER 25  PROTOCOL: few-shot draws, base and new halves, scores
  *==================================================================================================
@@ -16215,20 +16411,6 @@ FVG_DEF fvg_status fvg_clip_set_store(fvg_clip *m, const fvg_store *store) {
   return FVG_OK;
 }
 
-/* ---- the parts of a row of features ---- */
-FVG_DEF fvg_features fvg_learner_features(const fvg_clip *m, const fvg_learner *l,
-                                          const float *row) {
-  const int n_part = fvg__learner_parts(l);
-  fvg_features x;
-  x.f = row;
-  const int has_head = l && fvg_learner_has_head(l);
-  const float *third = n_part > 2 ? row + 2 * m->embed_dim : row;
-  x.f_clip = n_part > 1 ? row + m->embed_dim : row;
-  x.f_score = has_head ? row : third;
-  x.f_raw = has_head ? third : NULL;
-  return x;
-}
-
 /* ---- views and their context ---- */
 /* The kept views of an image, found by its path. */
 typedef struct fvg__view_slot {
@@ -16262,12 +16444,8 @@ static fvg_ctx *fvg__context_of(const fvg_learner *l, const fvg_views *v) {
 /* Fails unless what works together is of the model m.  l, v, fvgpt: NULL where there is none. */
 static fvg_status fvg__check_together(const fvg_clip *m, const fvg_learner *l, const fvg_views *v,
                                       const fvg_fvgpt *fvgpt) {
-  fvg_status s = FVG_OK;
-  if (l) s = fvg__check_model(m, "the learner", l->clip);
-  if (!s && v) s = fvg__check_model(m, "the views", v->clip);
-  if (s || !fvgpt || fvgpt->desc.width == m->embed_dim) return s;
-  return fvg_fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d",
-                  fvgpt->desc.width, m->embed_dim);
+  fvg_status s = v ? fvg__check_model(m, "the views", v->clip) : FVG_OK;
+  return s ? s : fvg__check_tuned(m, l, fvgpt);
 }
 
 /* ---- one view: crop, normalise, mask ---- */
@@ -16847,7 +17025,7 @@ FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset
     return fvg__missing(m->ctx, "fvg_views_new", "a data set");
   if (!m->has_vision)
     return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
-  fvg_status s = fvg__check_together(m, desc ? desc->learner : NULL, NULL, NULL);
+  fvg_status s = fvg__check_tuned(m, desc ? desc->learner : NULL, NULL);
   if (s) return s;
 
   fvg_views *v = FVG_NEW(m->ctx, fvg_views);
@@ -17395,34 +17573,11 @@ static void fvg__trainer_release(fvg__trainer *t) {
 }
 
 /* ---- settings and tensors in files ---- */
-static const char *const fvg__position_name[] = {"end", "middle", "front"};
-
-enum { FVG__NUMBER_TEXT = 32 };         /* room for any double, with its closing 0 */
-
 /* Prints a number with a point for its decimal point, whatever the locale has. */
 static void fvg__print_number(char *text, int digits, double value) {
   snprintf(text, FVG__NUMBER_TEXT, "%.*g", digits, value);
   char *comma = strchr(text, ',');
   if (comma) *comma = '.';
-}
-
-/* Reads what fvg__print_number has printed, up to a blank, exactly.  strtod wants the locale's
-   decimal point, which printing a half tells.  Returns 0 if that is no number. */
-static int fvg__read_number(const char *text, double *out) {
-  char number[FVG__NUMBER_TEXT];
-  const size_t n = strcspn(text, " ");
-  if (!n || n >= sizeof number) return 0;
-  memcpy(number, text, n);
-  number[n] = 0;
-
-  char half[FVG__NUMBER_TEXT];
-  snprintf(half, sizeof half, "%.1f", 0.5);
-  char *point = strchr(number, '.');
-  if (point) *point = half[1];
-
-  char *end;
-  *out = strtod(number, &end);
-  return *end == 0;
 }
 
 FVG_DEF void fvg_settings_set(fvg_settings *x, const char *key, const char *value) {
@@ -17448,49 +17603,6 @@ static void fvg__set_exact_number(fvg_settings *x, const char *key, double value
   if (!fvg__read_number(text, &back) || back != value)
     fvg__print_number(text, 17, value);
   fvg_settings_set(x, key, text);
-}
-
-/* Reads a number of a checkpoint's metadata. */
-static fvg_status fvg__get_number(fvg_ctx *c, const fvg_weights *w, const char *key, double *out) {
-  const char *file = fvg_weights_file(w);
-  const char *value = fvg_weights_metadata(w, key);
-  if (!value)
-    return fvg_fail(c, FVG_E_FORMAT, "%s: no setting %s", file, key);
-
-  fvg_json j;
-  fvg_status s = fvg_json_parse(c, &j, value, strlen(value), key);
-  if (s == FVG_E_NOMEM) return s;
-  const int is_number = !s && j.value[0].type == FVG_JSON_NUMBER;
-  if (is_number) *out = j.value[0].number;
-  if (is_number) fvg__read_number(value, out);   /* JSON's may be off in the 17th digit */
-  fvg_json_free(c, &j);
-  if (is_number) return FVG_OK;
-  return fvg_fail(c, FVG_E_FORMAT, "%s: setting %s is \"%.40s\", not a number", file, key, value);
-}
-
-/* Reads a whole number from `low` to 65536 of a checkpoint's metadata. */
-static fvg_status fvg__get_whole(fvg_ctx *c, const fvg_weights *w, const char *key, int low,
-                                 int *out) {
-  double x = 0;
-  fvg_status s = fvg__get_number(c, w, key, &x);
-  if (s) return s;
-  if (!(x >= low && x <= 65536) || x != floor(x)) {
-    return fvg_fail(c, FVG_E_FORMAT, "%s: %s must be a whole number from %d to 65536",
-                    fvg_weights_file(w), key, low);
-  }
-  *out = (int)x;
-  return FVG_OK;
-}
-
-/* Reads the values of a parameter; their shape in the file must be the parameter's. */
-static fvg_status fvg__restore(fvg_ctx *c, fvg_weights *w, fvg_parameter *p) {
-  fvg_tensor x;
-  fvg_status s = fvg__check_shape(c, w, p->name, p->value.n_dim, p->value.dim);
-  if (!s) s = fvg_weights_get(w, &x, p->name, FVG_F32);
-  if (s) return s;
-  memcpy(p->value.data, x.data, fvg_tensor_count(&x) * sizeof(float));
-  fvg_tensor_free(c, &x);
-  return FVG_OK;
 }
 
 #ifndef FVGPT_NO_STDIO
@@ -17757,7 +17869,7 @@ static fvg_status fvg__train_source(fvg__trainer *t, const fvg__train_set *x, ui
   return s;
 }
 
-/* Has the learner make the masks of the pictures anew, as it is now (chapter 38). */
+/* Has the learner make the masks of the pictures anew, as it is now (chapter 39). */
 static fvg_status fvg__renew_masks(const fvg__train_set *x, const fvg_foreground_desc *desc) {
   fvg_learner *l = x->learner;
   fvg_foreground_desc d = *desc;
@@ -17867,7 +17979,7 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
 }
 
 /*==================================================================================================
- * CHAPTER 34  TUNING: from views to a tuned classifier
+ * CHAPTER 34  TUNING: from views to a tuned model
  *==================================================================================================
    Stage 1 trains the vectors of a method, stage 2 the gates and adapters of FVG-PT on the tuned
    learner.
@@ -17883,63 +17995,9 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
    chance has no part in, or in all those that are kept.  Worse adapters are told of, and with a
    guard left out for good (no_fdc), so that base classes are scored by z_full.
 
-   A classifier then scores pictures in one of five ways.  s is CLIP's logit scale; f, f_clip, g and
-   g_clip have unit length; f_score of MMRL and MMRL++ is alpha f + (1 - alpha) f_r and shorter,
-   with other methods it is f:
-
-     zero-shot           s f_clip g_clip^T
-     tuned               s f_score g^T          classes that the learner was tuned on
-     tuned, new          s f g^T                classes that are new to it
-     FVG-PT's base       z_FDC(f, g)                  fvg_fvgpt_score_base
-     FVG-PT's new        z_PC(f, f_clip, g, g_clip)   fvg_fvgpt_score_new
-
-   A head (DePT) has a share in the second and the fourth. */
-
-/* ---- the parts of many rows of features ---- */
-/* Gathers one part of n rows as a matrix [n, d].  `part` is where the first row has it; the next
-   row begins `width` values later.  Copies into `room` [n, d] unless the rows hold nothing else. */
-static const float *fvg__gather_part(const float *part, int n, int d, int width, float *room) {
-  if (width == d) return part;
-  const size_t bytes = (size_t)d * sizeof *room;
-  for (int i = 0; i < n; i++)
-    memcpy(room + fvg__row(i, d), part + fvg__row(i, width), bytes);
-  return room;
-}
-
-/* Gathers the parts of n rows of features as matrices [n, embed_dim].  They lie in `room` [n,
-   width]; rows of one part stay where they are, and then room may be NULL. */
-static fvg_features fvg__feature_matrices(const fvg_clip *m, const fvg_learner *l,
-                                          const float *rows, int n, float *room) {
-  const int d = m->embed_dim;
-  const int width = fvg_learner_feature_width(m, l);
-  const fvg_features row = fvg_learner_features(m, l, rows);
-  fvg_features x;
-
-  x.f = fvg__gather_part(row.f, n, d, width, room);
-  x.f_clip = x.f;
-  x.f_score = x.f;
-  x.f_raw = NULL;
-  const size_t values = fvg__row(n, d);
-  if (row.f_clip != row.f)
-    x.f_clip = fvg__gather_part(row.f_clip, n, d, width, room + values);
-  if (row.f_score != row.f)
-    x.f_score = fvg__gather_part(row.f_score, n, d, width, room + 2 * values);
-  if (row.f_raw)
-    x.f_raw = fvg__gather_part(row.f_raw, n, d, width, room + 2 * values);
-  return x;
-}
+   Classifiers, which score by what was tuned here, are in chapter 37. */
 
 /* ---- what both stages check ---- */
-/* Notes that FVG-PT's modules score on another scale than the model, which is seldom meant. */
-static void fvg__compare_scales(const fvg_clip *m, const fvg_fvgpt *f) {
-  const double own = (double)f->desc.logit_scale;
-  const double models = (double)m->logit_scale;
-  if (fabs(own - models) <= 0.001 * models) return;
-  fvg__log_once(m->ctx, FVG__SAID_SCALE, 1,
-                "FVG-PT scores with a logit scale of %g, the model with %g: set "
-                "fvg_fvgpt_desc.logit_scale", own, models);
-}
-
 /* Fails unless there are pictures and every label is one of n_class classes. */
 static fvg_status fvg__check_items(fvg_learner *l, const fvg_items *items, int n_class) {
   fvg_ctx *c = l->clip->ctx;
@@ -18542,371 +18600,6 @@ FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibrat
   return s;
 }
 
-/* ---- classifiers ---- */
-struct fvg_classifier {
-  fvg_clip *clip;
-  fvg_learner *learner;       /* NULL: features of zero-shot CLIP                               */
-  fvg_fvgpt *fvgpt;           /* NULL unless the branch is one of FVG-PT's                      */
-  fvg_head *head;             /* scores in the place of FVG_ZERO_SHOT; NULL: none               */
-  fvg_branch branch;
-  int n_class;
-  float *g, *g_clip;          /* [n_class, embed_dim] text features of the learner and of CLIP  */
-  float *g_background;        /* [n_background, embed_dim] of background words; NULL: not yet   */
-  int n_background;           /* negative: relevance is against the other classes               */
-  float *head_weight;         /* [n_class, embed_dim] of a method's head; NULL: it has no share */
-  float *head_bias;           /* [n_class]                                                      */
-  float head_share;
-  fvg__packed packed;         /* the classes, for methods whose words depend on the picture     */
-};
-
-/* Fails unless everything that the branch needs is there, and fits. */
-static fvg_status fvg__check_branch(const fvg_clip *m, fvg_branch branch, const fvg_learner *l,
-                                    const fvg_fvgpt *fvgpt) {
-  if (branch != FVG_ZERO_SHOT && !l)
-    return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs tuned prompts");
-  if (branch >= FVG_BRANCH_BASE && !fvgpt)
-    return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs FVG-PT's modules");
-  return fvg__check_together(m, l, NULL, fvgpt);
-}
-
-/* Fails unless the head, if there is one, can score these classes. */
-static fvg_status fvg__check_scoring_head(const fvg_clip *m, const fvg_classifier_desc *d,
-                                          int n_class) {
-  const fvg_head *h = d->head;
-  if (!h) return FVG_OK;
-  if (d->branch != FVG_ZERO_SHOT || h->ctx != m->ctx)
-    return fvg_fail(m->ctx, FVG_E_ARG, "a %s scores in the place of zero-shot CLIP, in the context "
-                    "that it was made in", h->method->name);
-  if (h->width == m->embed_dim && h->n_class == n_class) return FVG_OK;
-  return fvg_fail(m->ctx, FVG_E_SHAPE, "a %s for %d classes and features of width %d cannot score "
-                  "%d classes and width %d", h->method->name, h->n_class, h->width, n_class,
-                  m->embed_dim);
-}
-
-/* The text features of zero-shot CLIP: of one template, or the mean over several. */
-static fvg_status fvg__zero_shot_texts(fvg_classifier *k, const fvg_classifier_desc *d,
-                                       const char *const *class_name) {
-  fvg_clip *m = k->clip;
-  if (!d->ensemble || d->n_ensemble < 1)
-    return fvg_clip_encode_classes(m, k->g_clip, d->prompt_template, class_name, k->n_class);
-
-  const char **all = FVG_NEW_ARRAY(m->ctx, const char *, (size_t)d->n_ensemble + 1);
-  if (!all) return FVG_E_NOMEM;
-  memcpy((void *)all, d->ensemble, (size_t)d->n_ensemble * sizeof *all);
-  all[d->n_ensemble] = d->prompt_template;
-  const int n = d->n_ensemble + (d->prompt_template != NULL);
-  fvg_status s = fvg_clip_encode_ensemble(m, k->g_clip, all, n, class_name, k->n_class);
-  fvg_release(m->ctx, (void *)all);
-  return s;
-}
-
-/* Makes of the classes what the branch needs: text features, or tokens for a method that writes
-   other words for every picture. */
-static fvg_status fvg__classifier_texts(fvg_classifier *k, const fvg_classifier_desc *d,
-                                        const char *const *class_name) {
-  fvg_learner *l = k->learner;
-  const int n = k->n_class;
-  const int needs_clip = k->branch == FVG_ZERO_SHOT || k->branch == FVG_BRANCH_NEW;
-  fvg_status s = FVG_OK;
-
-  if (k->branch != FVG_ZERO_SHOT) {
-    if (l->method->scores && k->branch < FVG_BRANCH_BASE)
-      s = fvg__learner_pack(l, &k->packed, class_name, n);
-    else
-      s = fvg_learner_text_features(l, k->g, class_name, n);
-  }
-  return s || !needs_clip ? s : fvg__zero_shot_texts(k, d, class_name);
-}
-
-/* Takes from the head of all training classes, all_weight [C,d] and all_bias [C], the rows of the
-   classifier's own.  FVG_E_UNSUPPORTED for a class that it has no row of. */
-static fvg_status fvg__choose_head(fvg_classifier *k, const char *const *class_name,
-                                   const int *match, const float *all_weight,
-                                   const float *all_bias) {
-  const fvg_learner *l = k->learner;
-  const size_t bytes = (size_t)k->clip->embed_dim * sizeof *all_weight;
-  for (int i = 0; i < k->n_class; i++) {
-    if (match[i] < 0)
-      return fvg_fail(k->clip->ctx, FVG_E_UNSUPPORTED,
-                      "%s: \"%.80s\" is not one of the %d classes that its head was trained on; "
-                      "score the list as new classes", l->method->name, class_name[i], l->n_class);
-    memcpy(k->head_weight + fvg__row(i, k->clip->embed_dim),
-           all_weight + fvg__row(match[i], k->clip->embed_dim), bytes);
-    k->head_bias[i] = all_bias[match[i]];
-  }
-  return FVG_OK;
-}
-
-/* Makes the head's rows of the classes, if the branch scores what the learner was tuned on. */
-static fvg_status fvg__classifier_head(fvg_classifier *k, const char *const *class_name) {
-  fvg_learner *l = k->learner;
-  fvg_ctx *c = k->clip->ctx;
-  const int is_seen = k->branch == FVG_TUNED || k->branch == FVG_BRANCH_BASE;
-  if (!is_seen || !l->method->head) return FVG_OK;
-
-  const int d = k->clip->embed_dim;
-  const char *const *known = (const char *const *)l->class_name;
-  int *match = FVG_NEW_ARRAY(c, int, (size_t)k->n_class);
-  float *weight = FVG_NEW_ARRAY(c, float, fvg__row(l->n_class, d));
-  float *bias = FVG_NEW_ARRAY(c, float, (size_t)l->n_class);
-  k->head_weight = FVG_NEW_ARRAY(c, float, fvg__row(k->n_class, d));
-  k->head_bias = FVG_NEW_ARRAY(c, float, (size_t)k->n_class);
-
-  fvg_status s = match && weight && bias && k->head_weight && k->head_bias ? FVG_OK : FVG_E_NOMEM;
-  if (!s) s = fvg_match_names(c, match, class_name, k->n_class, known, l->n_class);
-  if (!s) {
-    k->head_share = (float)l->method->head(l, weight, bias);
-    s = fvg__choose_head(k, class_name, match, weight, bias);
-  }
-  fvg_release(c, match);
-  fvg_release(c, weight);
-  fvg_release(c, bias);
-  return s;
-}
-
-/* Encodes the words that relevance maps compare with. */
-static fvg_status fvg__classifier_background(fvg_classifier *k, const char *const *word, int n) {
-  fvg_ctx *c = k->clip->ctx;
-  float *g = FVG_NEW_ARRAY(c, float, fvg__row(n < 1 ? 1 : n, k->clip->embed_dim));
-  if (!g) return FVG_E_NOMEM;
-  fvg_status s = fvg_clip_encode_classes(k->clip, g, NULL, word, n);
-  if (s) {
-    fvg_release(c, g);
-    return s;
-  }
-  k->g_background = g;
-  k->n_background = n;
-  return FVG_OK;
-}
-
-FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
-                                      const char *const *class_name, int n_class,
-                                      const fvg_classifier_desc *desc) {
-  fvg_classifier_desc d;
-  memset(&d, 0, sizeof d);
-  if (desc) d = *desc;
-  if (out) *out = NULL;
-  if (!m)
-    return fvg__missing(fvg__context_of(d.learner, NULL), "fvg_classifier_new", "a CLIP");
-  if (!out)
-    return fvg__missing(m->ctx, "fvg_classifier_new", "a place for the classifier");
-  if (!class_name)
-    return fvg__missing(m->ctx, "fvg_classifier_new", "class names");
-  fvg_status s = fvg__check_branch(m, d.branch, d.learner, d.fvgpt);
-  if (!s) s = fvg__check_scoring_head(m, &d, n_class);
-  if (s) return s;
-
-  if (d.fvgpt) fvg__compare_scales(m, d.fvgpt);
-
-  fvg_classifier *k = FVG_NEW(m->ctx, fvg_classifier);
-  if (!k) return FVG_E_NOMEM;
-  k->clip = m;
-  k->learner = d.learner;
-  k->fvgpt = d.fvgpt;
-  k->head = d.head;
-  k->branch = d.branch;
-  k->n_class = n_class;
-
-  /* There is always room for a class; having none is an error of the texts. */
-  const size_t values = fvg__row(n_class < 1 ? 1 : n_class, m->embed_dim);
-  k->g = FVG_NEW_ARRAY(m->ctx, float, values);
-  k->g_clip = FVG_NEW_ARRAY(m->ctx, float, values);
-  s = k->g && k->g_clip ? fvg__classifier_texts(k, &d, class_name) : FVG_E_NOMEM;
-  if (!s) s = fvg__classifier_head(k, class_name);
-  if (d.n_background < 0 || d.head) k->n_background = -1;
-  else if (!s && d.background) s = fvg__classifier_background(k, d.background, d.n_background);
-  if (s) {
-    fvg_classifier_free(k);
-    return s;
-  }
-  *out = k;
-  return FVG_OK;
-}
-
-FVG_DEF void fvg_classifier_free(fvg_classifier *k) {
-  if (!k) return;
-  fvg_release(k->clip->ctx, k->g);
-  fvg_release(k->clip->ctx, k->g_clip);
-  fvg_release(k->clip->ctx, k->g_background);
-  fvg_release(k->clip->ctx, k->head_weight);
-  fvg_release(k->clip->ctx, k->head_bias);
-  fvg__packed_free(k->clip->ctx, &k->packed);
-  fvg_release(k->clip->ctx, k);
-}
-
-/* Scores by a method that writes other words for every picture: f [n, embed_dim] -> logits
-   [n, n_class]. */
-static fvg_status fvg__scores_by_picture(fvg_classifier *k, const float *f, int n, float *logits) {
-  const fvg_method *method = k->learner->method;
-  const int d = k->clip->embed_dim;
-  fvg_tape *t = fvg__clip_tape(k->clip);
-  if (!t) return FVG_E_NOMEM;
-
-  fvg_status s = FVG_OK;
-  for (int i = 0; !s && i < n; i++) {
-    fvg_tape_clear(t);
-    t->no_grad++;
-    fvg_node *f_i = fvg_const(t, 1, d, f + fvg__row(i, d));
-    fvg_node *z = method->scores(k->learner, t, &k->packed, f_i, NULL);
-    t->no_grad--;
-    float *to = logits + fvg__row(i, k->n_class);
-    if (z) memcpy(to, fvg_value(z), fvg__count(z) * sizeof *to);
-    else s = fvg__method_failed(k->learner);
-  }
-  fvg_tape_clear(t);
-  return s;
-}
-
-/* Computes s f g^T -> logits [n, n_class]; f [n, embed_dim], g [n_class, embed_dim]. */
-static fvg_status fvg__cosine_logits(fvg_classifier *k, const float *f, int n, const float *g,
-                                     float *logits) {
-  const int d = k->clip->embed_dim;
-  fvg_tape *t = fvg__clip_tape(k->clip);
-  if (!t) return FVG_E_NOMEM;
-
-  fvg_tape_clear(t);
-  fvg_node *images = fvg_const(t, n, d, f);
-  fvg_node *texts = fvg_const(t, k->n_class, d, g);
-  fvg_node *z = fvg_scale(fvg_linear(images, texts, NULL), k->clip->logit_scale);
-  if (z) memcpy(logits, fvg_value(z), fvg__count(z) * sizeof *logits);
-  fvg_tape_clear(t);
-  return z ? FVG_OK : k->clip->ctx->status;
-}
-
-/* Gives the head its share L in the scores z [n, n_class]: (1 - L) z + L (f_raw w^T + b). */
-static fvg_node *fvg__with_head(const fvg_classifier *k, fvg_node *f_raw, fvg_node *z) {
-  if (!f_raw || !k->head_weight) return z;
-  fvg_tape *t = f_raw->tape;
-  fvg_node *w = fvg_const(t, k->n_class, k->clip->embed_dim, k->head_weight);
-  fvg_node *b = fvg_const(t, 1, k->n_class, k->head_bias);
-  fvg_node *z_h = fvg_linear(f_raw, w, b);
-  return fvg_add(fvg_scale(z, 1 - k->head_share), fvg_scale(z_h, k->head_share));
-}
-
-/* The same for logits [n, n_class] that are there already. */
-static fvg_status fvg__add_head(fvg_classifier *k, const float *f_raw, int n, float *logits) {
-  fvg_tape *t = fvg__clip_tape(k->clip);
-  if (!t) return FVG_E_NOMEM;
-
-  fvg_tape_clear(t);
-  fvg_node *z = fvg_const(t, n, k->n_class, logits);
-  z = fvg__with_head(k, fvg_const(t, n, k->clip->embed_dim, f_raw), z);
-  if (z) memcpy(logits, fvg_value(z), fvg__count(z) * sizeof *logits);
-  fvg_tape_clear(t);
-  return z ? FVG_OK : k->clip->ctx->status;
-}
-
-/* Makes the batch of FVG-PT's two branches: the parts of n pictures' features, and the classes. */
-static fvg_fvgpt_batch fvg__branch_batch(const fvg_classifier *k, const fvg_features *x, int n) {
-  fvg_fvgpt_batch batch;
-  memset(&batch, 0, sizeof batch);
-  batch.n = n;
-  batch.n_class = k->n_class;
-  batch.f = x->f;
-  batch.f_clip = x->f_clip;
-  batch.f_score = x->f_score;
-  batch.g = k->g;
-  batch.g_clip = k->g_clip;
-  return batch;
-}
-
-/* Scores by FVG-PT's base branch: z_FDC, or without adapters (no_fdc) z_full. */
-static fvg_status fvg__base_branch(fvg_classifier *k, const fvg_features *x, int n,
-                                   float *logits) {
-  const fvg_fvgpt_batch batch = fvg__branch_batch(k, x, n);
-  return fvg_fvgpt_score_base(k->fvgpt, logits, &batch);
-}
-
-/* Scores by FVG-PT's new branch, z_PC; b [n] receives the share that zero-shot CLIP has in it. */
-static fvg_status fvg__new_branch(fvg_classifier *k, const fvg_features *x, int n, float *logits,
-                                  float *b) {
-  const fvg_fvgpt_batch batch = fvg__branch_batch(k, x, n);
-  return fvg_fvgpt_score_new(k->fvgpt, logits, b, &batch);
-}
-
-/* Scores n pictures whose features are matrices [n, embed_dim]. */
-static fvg_status fvg__branch_logits(fvg_classifier *k, const fvg_features *x, int n, float *logits,
-                                     float *b) {
-  if (k->head) return fvg_head_logits(k->head, logits, x->f_clip, n);
-  switch (k->branch) {
-    case FVG_ZERO_SHOT:   return fvg__cosine_logits(k, x->f_clip, n, k->g_clip, logits);
-    case FVG_TUNED:       return fvg__cosine_logits(k, x->f_score, n, k->g, logits);
-    case FVG_TUNED_NEW:   return fvg__cosine_logits(k, x->f, n, k->g, logits);
-    case FVG_BRANCH_BASE: return fvg__base_branch(k, x, n, logits);
-    case FVG_BRANCH_NEW:  return fvg__new_branch(k, x, n, logits, b);
-  }
-  return fvg_fail(k->clip->ctx, FVG_E_ARG, "there is no branch %d", (int)k->branch);
-}
-
-/* Pictures are scored this many at a time, which bounds the memory: more would not be faster. */
-enum { FVG__SCORE_ROWS = 2048 };
-
-FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, float *logits, float *b, const float *f,
-                                         int n) {
-  if (!k) return FVG_E_ARG;
-  fvg_clip *m = k->clip;
-  if (!f)
-    return fvg__missing(m->ctx, "fvg_classifier_logits", "features");
-  if (!logits)
-    return fvg__missing(m->ctx, "fvg_classifier_logits", "a place for the logits");
-  if (n < 0)
-    return fvg_fail(m->ctx, FVG_E_ARG, "the scores of %d images", n);
-  if (b) memset(b, 0, (size_t)n * sizeof *b);
-  if (k->packed.n_text) return fvg__scores_by_picture(k, f, n, logits);
-
-  /* Rows of several parts are taken apart here. */
-  const int width = fvg_learner_feature_width(m, k->learner);
-  float *room = NULL;
-  if (width > m->embed_dim) {
-    room = FVG_NEW_ARRAY(m->ctx, float, fvg__row(fvg__min(n, FVG__SCORE_ROWS), width));
-    if (!room) return FVG_E_NOMEM;
-  }
-
-  fvg_status s = FVG_OK;
-  for (int i = 0; !s && i < n; i += FVG__SCORE_ROWS) {
-    const int rows = fvg__min(n - i, FVG__SCORE_ROWS);
-    const float *f_i = f + fvg__row(i, width);
-    const fvg_features x = fvg__feature_matrices(m, k->learner, f_i, rows, room);
-    float *to = logits + fvg__row(i, k->n_class);
-    s = fvg__branch_logits(k, &x, rows, to, b ? b + i : NULL);
-    if (!s && k->head_weight) s = fvg__add_head(k, x.f_raw, rows, to);
-  }
-  fvg_release(m->ctx, room);
-  return s;
-}
-
-/* Encodes all items, scores them, and compares the scores with the labels. */
-FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score,
-                                       const fvg_task *task) {
-  if (!k) return FVG_E_ARG;
-  fvg_clip *m = k->clip;
-  if (!score)
-    return fvg__missing(m->ctx, "fvg_classifier_test", "a place for the score");
-  memset(score, 0, sizeof *score);
-  if (!task || !task->dataset)
-    return fvg__missing(m->ctx, "fvg_classifier_test", "a task and its data set");
-
-  const fvg_items *items = &task->items;
-  const int n = items->n;
-  const int room = n < 1 ? 1 : n;
-  const int width = fvg_learner_feature_width(m, k->learner);
-  float *f = FVG_NEW_ARRAY(m->ctx, float, fvg__row(room, width));
-  float *logits = FVG_NEW_ARRAY(m->ctx, float, fvg__row(room, k->n_class));
-  int *label = FVG_NEW_ARRAY(m->ctx, int, (size_t)room);
-  fvg_status s = f && logits && label ? FVG_OK : FVG_E_NOMEM;
-
-  for (int i = 0; !s && i < n; i++)
-    label[i] = items->item[i].label;
-  if (!s) s = fvg_encode_task(m, k->learner, f, task);
-  if (!s) s = fvg_classifier_logits(k, logits, NULL, f, n);
-  if (!s)
-    s = fvg_score_of(m->ctx, score, logits, label, n, k->n_class);
-  fvg_release(m->ctx, label);
-  fvg_release(m->ctx, logits);
-  fvg_release(m->ctx, f);
-  return s;
-}
-
 /* ---- heads on a task ---- */
 /* What fvg_head_task leaves out, computed; the rest is the caller's. */
 typedef struct fvg__head_room {
@@ -19147,7 +18840,7 @@ static fvg_status fvg__dpc_check(const fvg_learner *l, const fvg_learner *tuned)
   if (tuned == l || tuned->method != l->method || tuned->n_param != l->n_param ||
       tuned->n_class != l->n_class)
     return fvg_fail(c, FVG_E_ARG, "DPC needs a learner and a copy of it");
-  fvg_status s = fvg__check_together(l->clip, tuned, NULL, NULL);
+  fvg_status s = fvg__check_tuned(l->clip, tuned, NULL);
   if (s) return s;
 
   for (int i = 0; i < l->n_param; i++) {
@@ -19458,6 +19151,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
   fvg__dpc_free(c, &d);
   return s;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 36  CHECKPOINTS: a tuned model in one file
@@ -19474,6 +19168,10 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
    The published trainers' own files (PyTorch's, fvgpt.h, chapter 5) hold only tensors: whoever
    loads one says what it is, by making the learner first. */
 
+/* fvg_distill as words. */
+static const char *const fvg__distill_name[] = {"published", "stable"};
+
+#ifndef FVGPT_NO_TRAINING  /* files are read, not written */
 /* ---- writing ---- */
 /* Writes ["name", "name", ...] as a new string; NULL: memory is out. */
 static char *fvg__names_json(fvg_ctx *c, const char *const *name, int n) {
@@ -19539,9 +19237,6 @@ static void fvg__set_learner(fvg_settings *x, const fvg_learner *l) {
     fvg__set_exact_number(x, l->method->option[i].name, l->option[i]);
 }
 
-/* fvg_distill as words. */
-static const char *const fvg__distill_name[] = {"published", "stable"};
-
 /* Adds to the settings what FVG-PT is made of.  Published distillation and gates that see all
    indicators are not mentioned, as in older files. */
 static void fvg__set_fvgpt(fvg_settings *x, const fvg_fvgpt_desc *d) {
@@ -19570,7 +19265,7 @@ static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, cons
   fvg_ctx *c = l->clip->ctx;
   const int n_fvgpt = fvgpt ? fvgpt->n_params : 0;
   memset(k, 0, sizeof *k);
-  fvg_status s = fvg__check_together(l->clip, NULL, NULL, fvgpt);
+  fvg_status s = fvg__check_tuned(l->clip, NULL, fvgpt);
   if (s) return s;
   k->tensor = FVG_NEW_ARRAY(c, fvg_named_tensor, (size_t)(l->n_param + n_fvgpt));
   k->classes = fvg__names_json(c, (const char *const *)l->class_name, l->n_class);
@@ -19635,6 +19330,7 @@ FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *fvgpt, const c
   return s;
 }
 #endif
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- reading: the learner ---- */
 /* Returns the position of that name, or -1. */
@@ -19976,6 +19672,7 @@ FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt *
 }
 #endif
 
+#ifndef FVGPT_NO_TRAINING  /* writing */
 /* ---- heads ---- */
 static fvg_status fvg__check_head_checkpoint(const fvg_clip *m, const fvg_head_checkpoint *x) {
   if (!x || !x->head || !x->class_name)
@@ -20035,6 +19732,7 @@ FVG_DEF fvg_status fvg_head_checkpoint_save(fvg_clip *m, const char *path,
   return s;
 }
 #endif
+#endif /* FVGPT_NO_TRAINING */
 
 FVG_DEF void fvg_head_checkpoint_free(fvg_clip *m, fvg_head_checkpoint *x) {
   if (!x) return;
@@ -20199,7 +19897,552 @@ FVG_DEF const char *fvg_learner_difference(const fvg_learner *have, const fvg_le
 }
 
 /*==================================================================================================
- * CHAPTER 37  ATTENTION MAPS: where a classifier looks
+ * CHAPTER 37  CLASSIFIERS: from a picture to an answer
+ *==================================================================================================
+   A classifier scores pictures for a list of classes in one of five ways.  s is CLIP's logit scale;
+   f, f_clip, g and g_clip have unit length; f_score of MMRL and MMRL++ is alpha f + (1 - alpha) f_r
+   and shorter, with other methods it is f:
+
+     zero-shot           s f_clip g_clip^T
+     tuned               s f_score g^T          classes that the learner was tuned on
+     tuned, new          s f g^T                classes that are new to it
+     FVG-PT's base       z_FDC(f, g)                  fvg_fvgpt_score_base
+     FVG-PT's new        z_PC(f, f_clip, g, g_clip)   fvg_fvgpt_score_new
+
+   A head (DePT) has a share in the second and the fourth.
+
+   At once.  What most programs want of CLIP: which of these names suits this picture, and what is
+   its feature?  Each function is the chain of earlier chapters, written out once:
+
+     file -> pixels -> test transform -> normalised floats -> image tower -> feature row -> logits
+     -> softmax
+
+   fvg_open hides the context.  A model that could not be opened remembers why (m->failed), and
+   every function here asks for that first: the error is then the first one, not one that follows
+   from it. */
+
+/* ---- classifiers ---- */
+struct fvg_classifier {
+  fvg_clip *clip;
+  fvg_learner *learner;       /* NULL: features of zero-shot CLIP                               */
+  fvg_fvgpt *fvgpt;           /* NULL unless the branch is one of FVG-PT's                      */
+  fvg_head *head;             /* scores in the place of FVG_ZERO_SHOT; NULL: none               */
+  fvg_branch branch;
+  int n_class;
+  float *g, *g_clip;          /* [n_class, embed_dim] text features of the learner and of CLIP  */
+  float *g_background;        /* [n_background, embed_dim] of background words; NULL: not yet   */
+  int n_background;           /* negative: relevance is against the other classes               */
+  float *head_weight;         /* [n_class, embed_dim] of a method's head; NULL: it has no share */
+  float *head_bias;           /* [n_class]                                                      */
+  float head_share;
+  fvg__packed packed;         /* the classes, for methods whose words depend on the picture     */
+};
+
+/* Fails unless everything that the branch needs is there, and fits. */
+static fvg_status fvg__check_branch(const fvg_clip *m, fvg_branch branch, const fvg_learner *l,
+                                    const fvg_fvgpt *fvgpt) {
+  if (branch != FVG_ZERO_SHOT && !l)
+    return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs tuned prompts");
+  if (branch >= FVG_BRANCH_BASE && !fvgpt)
+    return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs FVG-PT's modules");
+  return fvg__check_tuned(m, l, fvgpt);
+}
+
+/* Fails unless the head, if there is one, can score these classes. */
+static fvg_status fvg__check_scoring_head(const fvg_clip *m, const fvg_classifier_desc *d,
+                                          int n_class) {
+  const fvg_head *h = d->head;
+  if (!h) return FVG_OK;
+  if (d->branch != FVG_ZERO_SHOT || h->ctx != m->ctx)
+    return fvg_fail(m->ctx, FVG_E_ARG, "a %s scores in the place of zero-shot CLIP, in the context "
+                    "that it was made in", h->method->name);
+  if (h->width == m->embed_dim && h->n_class == n_class) return FVG_OK;
+  return fvg_fail(m->ctx, FVG_E_SHAPE, "a %s for %d classes and features of width %d cannot score "
+                  "%d classes and width %d", h->method->name, h->n_class, h->width, n_class,
+                  m->embed_dim);
+}
+
+/* The text features of zero-shot CLIP: of one template, or the mean over several. */
+static fvg_status fvg__zero_shot_texts(fvg_classifier *k, const fvg_classifier_desc *d,
+                                       const char *const *class_name) {
+  fvg_clip *m = k->clip;
+  if (!d->ensemble || d->n_ensemble < 1)
+    return fvg_clip_encode_classes(m, k->g_clip, d->prompt_template, class_name, k->n_class);
+
+  const char **all = FVG_NEW_ARRAY(m->ctx, const char *, (size_t)d->n_ensemble + 1);
+  if (!all) return FVG_E_NOMEM;
+  memcpy((void *)all, d->ensemble, (size_t)d->n_ensemble * sizeof *all);
+  all[d->n_ensemble] = d->prompt_template;
+  const int n = d->n_ensemble + (d->prompt_template != NULL);
+  fvg_status s = fvg_clip_encode_ensemble(m, k->g_clip, all, n, class_name, k->n_class);
+  fvg_release(m->ctx, (void *)all);
+  return s;
+}
+
+/* Makes of the classes what the branch needs: text features, or tokens for a method that writes
+   other words for every picture. */
+static fvg_status fvg__classifier_texts(fvg_classifier *k, const fvg_classifier_desc *d,
+                                        const char *const *class_name) {
+  fvg_learner *l = k->learner;
+  const int n = k->n_class;
+  const int needs_clip = k->branch == FVG_ZERO_SHOT || k->branch == FVG_BRANCH_NEW;
+  fvg_status s = FVG_OK;
+
+  if (k->branch != FVG_ZERO_SHOT) {
+    if (l->method->scores && k->branch < FVG_BRANCH_BASE)
+      s = fvg__learner_pack(l, &k->packed, class_name, n);
+    else
+      s = fvg_learner_text_features(l, k->g, class_name, n);
+  }
+  return s || !needs_clip ? s : fvg__zero_shot_texts(k, d, class_name);
+}
+
+/* Takes from the head of all training classes, all_weight [C,d] and all_bias [C], the rows of the
+   classifier's own.  FVG_E_UNSUPPORTED for a class that it has no row of. */
+static fvg_status fvg__choose_head(fvg_classifier *k, const char *const *class_name,
+                                   const int *match, const float *all_weight,
+                                   const float *all_bias) {
+  const fvg_learner *l = k->learner;
+  const size_t bytes = (size_t)k->clip->embed_dim * sizeof *all_weight;
+  for (int i = 0; i < k->n_class; i++) {
+    if (match[i] < 0)
+      return fvg_fail(k->clip->ctx, FVG_E_UNSUPPORTED,
+                      "%s: \"%.80s\" is not one of the %d classes that its head was trained on; "
+                      "score the list as new classes", l->method->name, class_name[i], l->n_class);
+    memcpy(k->head_weight + fvg__row(i, k->clip->embed_dim),
+           all_weight + fvg__row(match[i], k->clip->embed_dim), bytes);
+    k->head_bias[i] = all_bias[match[i]];
+  }
+  return FVG_OK;
+}
+
+/* Makes the head's rows of the classes, if the branch scores what the learner was tuned on. */
+static fvg_status fvg__classifier_head(fvg_classifier *k, const char *const *class_name) {
+  fvg_learner *l = k->learner;
+  fvg_ctx *c = k->clip->ctx;
+  const int is_seen = k->branch == FVG_TUNED || k->branch == FVG_BRANCH_BASE;
+  if (!is_seen || !l->method->head) return FVG_OK;
+
+  const int d = k->clip->embed_dim;
+  const char *const *known = (const char *const *)l->class_name;
+  int *match = FVG_NEW_ARRAY(c, int, (size_t)k->n_class);
+  float *weight = FVG_NEW_ARRAY(c, float, fvg__row(l->n_class, d));
+  float *bias = FVG_NEW_ARRAY(c, float, (size_t)l->n_class);
+  k->head_weight = FVG_NEW_ARRAY(c, float, fvg__row(k->n_class, d));
+  k->head_bias = FVG_NEW_ARRAY(c, float, (size_t)k->n_class);
+
+  fvg_status s = match && weight && bias && k->head_weight && k->head_bias ? FVG_OK : FVG_E_NOMEM;
+  if (!s) s = fvg_match_names(c, match, class_name, k->n_class, known, l->n_class);
+  if (!s) {
+    k->head_share = (float)l->method->head(l, weight, bias);
+    s = fvg__choose_head(k, class_name, match, weight, bias);
+  }
+  fvg_release(c, match);
+  fvg_release(c, weight);
+  fvg_release(c, bias);
+  return s;
+}
+
+/* Encodes the words that relevance maps compare with. */
+static fvg_status fvg__classifier_background(fvg_classifier *k, const char *const *word, int n) {
+  fvg_ctx *c = k->clip->ctx;
+  float *g = FVG_NEW_ARRAY(c, float, fvg__row(n < 1 ? 1 : n, k->clip->embed_dim));
+  if (!g) return FVG_E_NOMEM;
+  fvg_status s = fvg_clip_encode_classes(k->clip, g, NULL, word, n);
+  if (s) {
+    fvg_release(c, g);
+    return s;
+  }
+  k->g_background = g;
+  k->n_background = n;
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
+                                      const char *const *class_name, int n_class,
+                                      const fvg_classifier_desc *desc) {
+  fvg_classifier_desc d;
+  memset(&d, 0, sizeof d);
+  if (desc) d = *desc;
+  if (out) *out = NULL;
+  if (!m)
+    return fvg__missing(d.learner ? d.learner->clip->ctx : NULL, "fvg_classifier_new", "a CLIP");
+  if (!out)
+    return fvg__missing(m->ctx, "fvg_classifier_new", "a place for the classifier");
+  if (!class_name)
+    return fvg__missing(m->ctx, "fvg_classifier_new", "class names");
+  fvg_status s = fvg__check_branch(m, d.branch, d.learner, d.fvgpt);
+  if (!s) s = fvg__check_scoring_head(m, &d, n_class);
+  if (s) return s;
+
+  if (d.fvgpt) fvg__compare_scales(m, d.fvgpt);
+
+  fvg_classifier *k = FVG_NEW(m->ctx, fvg_classifier);
+  if (!k) return FVG_E_NOMEM;
+  k->clip = m;
+  k->learner = d.learner;
+  k->fvgpt = d.fvgpt;
+  k->head = d.head;
+  k->branch = d.branch;
+  k->n_class = n_class;
+
+  /* There is always room for a class; having none is an error of the texts. */
+  const size_t values = fvg__row(n_class < 1 ? 1 : n_class, m->embed_dim);
+  k->g = FVG_NEW_ARRAY(m->ctx, float, values);
+  k->g_clip = FVG_NEW_ARRAY(m->ctx, float, values);
+  s = k->g && k->g_clip ? fvg__classifier_texts(k, &d, class_name) : FVG_E_NOMEM;
+  if (!s) s = fvg__classifier_head(k, class_name);
+  if (d.n_background < 0 || d.head) k->n_background = -1;
+  else if (!s && d.background) s = fvg__classifier_background(k, d.background, d.n_background);
+  if (s) {
+    fvg_classifier_free(k);
+    return s;
+  }
+  *out = k;
+  return FVG_OK;
+}
+
+FVG_DEF void fvg_classifier_free(fvg_classifier *k) {
+  if (!k) return;
+  fvg_release(k->clip->ctx, k->g);
+  fvg_release(k->clip->ctx, k->g_clip);
+  fvg_release(k->clip->ctx, k->g_background);
+  fvg_release(k->clip->ctx, k->head_weight);
+  fvg_release(k->clip->ctx, k->head_bias);
+  fvg__packed_free(k->clip->ctx, &k->packed);
+  fvg_release(k->clip->ctx, k);
+}
+
+/* Scores by a method that writes other words for every picture: f [n, embed_dim] -> logits
+   [n, n_class]. */
+static fvg_status fvg__scores_by_picture(fvg_classifier *k, const float *f, int n, float *logits) {
+  const fvg_method *method = k->learner->method;
+  const int d = k->clip->embed_dim;
+  fvg_tape *t = fvg__clip_tape(k->clip);
+  if (!t) return FVG_E_NOMEM;
+
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < n; i++) {
+    fvg_tape_clear(t);
+    t->no_grad++;
+    fvg_node *f_i = fvg_const(t, 1, d, f + fvg__row(i, d));
+    fvg_node *z = method->scores(k->learner, t, &k->packed, f_i, NULL);
+    t->no_grad--;
+    float *to = logits + fvg__row(i, k->n_class);
+    if (z) memcpy(to, fvg_value(z), fvg__count(z) * sizeof *to);
+    else s = fvg__method_failed(k->learner);
+  }
+  fvg_tape_clear(t);
+  return s;
+}
+
+/* Computes s f g^T -> logits [n, n_class]; f [n, embed_dim], g [n_class, embed_dim]. */
+static fvg_status fvg__cosine_logits(fvg_classifier *k, const float *f, int n, const float *g,
+                                     float *logits) {
+  const int d = k->clip->embed_dim;
+  fvg_tape *t = fvg__clip_tape(k->clip);
+  if (!t) return FVG_E_NOMEM;
+
+  fvg_tape_clear(t);
+  fvg_node *images = fvg_const(t, n, d, f);
+  fvg_node *texts = fvg_const(t, k->n_class, d, g);
+  fvg_node *z = fvg_scale(fvg_linear(images, texts, NULL), k->clip->logit_scale);
+  if (z) memcpy(logits, fvg_value(z), fvg__count(z) * sizeof *logits);
+  fvg_tape_clear(t);
+  return z ? FVG_OK : k->clip->ctx->status;
+}
+
+/* Gives the head its share L in the scores z [n, n_class]: (1 - L) z + L (f_raw w^T + b). */
+static fvg_node *fvg__with_head(const fvg_classifier *k, fvg_node *f_raw, fvg_node *z) {
+  if (!f_raw || !k->head_weight) return z;
+  fvg_tape *t = f_raw->tape;
+  fvg_node *w = fvg_const(t, k->n_class, k->clip->embed_dim, k->head_weight);
+  fvg_node *b = fvg_const(t, 1, k->n_class, k->head_bias);
+  fvg_node *z_h = fvg_linear(f_raw, w, b);
+  return fvg_add(fvg_scale(z, 1 - k->head_share), fvg_scale(z_h, k->head_share));
+}
+
+/* The same for logits [n, n_class] that are there already. */
+static fvg_status fvg__add_head(fvg_classifier *k, const float *f_raw, int n, float *logits) {
+  fvg_tape *t = fvg__clip_tape(k->clip);
+  if (!t) return FVG_E_NOMEM;
+
+  fvg_tape_clear(t);
+  fvg_node *z = fvg_const(t, n, k->n_class, logits);
+  z = fvg__with_head(k, fvg_const(t, n, k->clip->embed_dim, f_raw), z);
+  if (z) memcpy(logits, fvg_value(z), fvg__count(z) * sizeof *logits);
+  fvg_tape_clear(t);
+  return z ? FVG_OK : k->clip->ctx->status;
+}
+
+/* Makes the batch of FVG-PT's two branches: the parts of n pictures' features, and the classes. */
+static fvg_fvgpt_batch fvg__branch_batch(const fvg_classifier *k, const fvg_features *x, int n) {
+  fvg_fvgpt_batch batch;
+  memset(&batch, 0, sizeof batch);
+  batch.n = n;
+  batch.n_class = k->n_class;
+  batch.f = x->f;
+  batch.f_clip = x->f_clip;
+  batch.f_score = x->f_score;
+  batch.g = k->g;
+  batch.g_clip = k->g_clip;
+  return batch;
+}
+
+/* Scores by FVG-PT's base branch: z_FDC, or without adapters (no_fdc) z_full. */
+static fvg_status fvg__base_branch(fvg_classifier *k, const fvg_features *x, int n,
+                                   float *logits) {
+  const fvg_fvgpt_batch batch = fvg__branch_batch(k, x, n);
+  return fvg_fvgpt_score_base(k->fvgpt, logits, &batch);
+}
+
+/* Scores by FVG-PT's new branch, z_PC; b [n] receives the share that zero-shot CLIP has in it. */
+static fvg_status fvg__new_branch(fvg_classifier *k, const fvg_features *x, int n, float *logits,
+                                  float *b) {
+  const fvg_fvgpt_batch batch = fvg__branch_batch(k, x, n);
+  return fvg_fvgpt_score_new(k->fvgpt, logits, b, &batch);
+}
+
+/* Scores n pictures whose features are matrices [n, embed_dim]. */
+static fvg_status fvg__branch_logits(fvg_classifier *k, const fvg_features *x, int n, float *logits,
+                                     float *b) {
+  if (k->head) return fvg_head_logits(k->head, logits, x->f_clip, n);
+  switch (k->branch) {
+    case FVG_ZERO_SHOT:   return fvg__cosine_logits(k, x->f_clip, n, k->g_clip, logits);
+    case FVG_TUNED:       return fvg__cosine_logits(k, x->f_score, n, k->g, logits);
+    case FVG_TUNED_NEW:   return fvg__cosine_logits(k, x->f, n, k->g, logits);
+    case FVG_BRANCH_BASE: return fvg__base_branch(k, x, n, logits);
+    case FVG_BRANCH_NEW:  return fvg__new_branch(k, x, n, logits, b);
+  }
+  return fvg_fail(k->clip->ctx, FVG_E_ARG, "there is no branch %d", (int)k->branch);
+}
+
+/* Pictures are scored this many at a time, which bounds the memory: more would not be faster. */
+enum { FVG__SCORE_ROWS = 2048 };
+
+FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, float *logits, float *b, const float *f,
+                                         int n) {
+  if (!k) return FVG_E_ARG;
+  fvg_clip *m = k->clip;
+  if (!f)
+    return fvg__missing(m->ctx, "fvg_classifier_logits", "features");
+  if (!logits)
+    return fvg__missing(m->ctx, "fvg_classifier_logits", "a place for the logits");
+  if (n < 0)
+    return fvg_fail(m->ctx, FVG_E_ARG, "the scores of %d images", n);
+  if (b) memset(b, 0, (size_t)n * sizeof *b);
+  if (k->packed.n_text) return fvg__scores_by_picture(k, f, n, logits);
+
+  /* Rows of several parts are taken apart here. */
+  const int width = fvg_learner_feature_width(m, k->learner);
+  float *room = NULL;
+  if (width > m->embed_dim) {
+    room = FVG_NEW_ARRAY(m->ctx, float, fvg__row(fvg__min(n, FVG__SCORE_ROWS), width));
+    if (!room) return FVG_E_NOMEM;
+  }
+
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < n; i += FVG__SCORE_ROWS) {
+    const int rows = fvg__min(n - i, FVG__SCORE_ROWS);
+    const float *f_i = f + fvg__row(i, width);
+    const fvg_features x = fvg__feature_matrices(m, k->learner, f_i, rows, room);
+    float *to = logits + fvg__row(i, k->n_class);
+    s = fvg__branch_logits(k, &x, rows, to, b ? b + i : NULL);
+    if (!s && k->head_weight) s = fvg__add_head(k, x.f_raw, rows, to);
+  }
+  fvg_release(m->ctx, room);
+  return s;
+}
+
+#ifndef FVGPT_NO_TRAINING  /* a task needs a data set */
+/* Encodes all items, scores them, and compares the scores with the labels. */
+FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score,
+                                       const fvg_task *task) {
+  if (!k) return FVG_E_ARG;
+  fvg_clip *m = k->clip;
+  if (!score)
+    return fvg__missing(m->ctx, "fvg_classifier_test", "a place for the score");
+  memset(score, 0, sizeof *score);
+  if (!task || !task->dataset)
+    return fvg__missing(m->ctx, "fvg_classifier_test", "a task and its data set");
+
+  const fvg_items *items = &task->items;
+  const int n = items->n;
+  const int room = n < 1 ? 1 : n;
+  const int width = fvg_learner_feature_width(m, k->learner);
+  float *f = FVG_NEW_ARRAY(m->ctx, float, fvg__row(room, width));
+  float *logits = FVG_NEW_ARRAY(m->ctx, float, fvg__row(room, k->n_class));
+  int *label = FVG_NEW_ARRAY(m->ctx, int, (size_t)room);
+  fvg_status s = f && logits && label ? FVG_OK : FVG_E_NOMEM;
+
+  for (int i = 0; !s && i < n; i++)
+    label[i] = items->item[i].label;
+  if (!s) s = fvg_encode_task(m, k->learner, f, task);
+  if (!s) s = fvg_classifier_logits(k, logits, NULL, f, n);
+  if (!s)
+    s = fvg_score_of(m->ctx, score, logits, label, n, k->n_class);
+  fvg_release(m->ctx, label);
+  fvg_release(m->ctx, logits);
+  fvg_release(m->ctx, f);
+  return s;
+}
+#endif /* FVGPT_NO_TRAINING */
+
+/* ---- at once ---- */
+/* The context is made first, because it carries the message of a model that could not be opened. */
+FVG_DEF fvg_clip *fvg_open(const char *path) {
+  fvg_ctx *c;
+  if (fvg_init(&c, NULL)) return NULL;
+
+  fvg_clip *m = NULL;
+#ifndef FVGPT_NO_STDIO
+  fvg_status s = fvg_clip_open(c, &m, path, NULL, FVG_F32);
+#else
+  fvg_status s = fvg_fail(c, FVG_E_UNSUPPORTED, "%s: this build opens no files (FVGPT_NO_STDIO)",
+                          path ? path : "");
+#endif
+  if (s) {
+    char why[sizeof c->message];
+    memcpy(why, c->message, sizeof why);
+    m = FVG_NEW(c, fvg_clip);
+    memcpy(c->message, why, sizeof why);
+    if (!m) {
+      fvg_free(c);
+      return NULL;
+    }
+    m->ctx = c;
+    m->failed = s;
+  }
+  m->owns_context = 1;
+  return m;
+}
+
+FVG_DEF fvg_status fvg_close(fvg_clip *m) {
+  if (!m) return FVG_E_NOMEM;
+  fvg_status last = fvg_last_status(m->ctx);
+  fvg_clip_free(m);
+  return last;
+}
+
+FVG_DEF const char *fvg_clip_error(const fvg_clip *m) {
+  return m ? fvg_error(m->ctx) : "out of memory";
+}
+
+/* Why no call can use this model: it could not be opened, or there was not even memory for that
+   news. */
+static fvg_status fvg__unusable(const fvg_clip *m) { return m ? m->failed : FVG_E_NOMEM; }
+
+/* Computes the row of features [fvg_learner_feature_width] of one picture; learner NULL: that of
+   zero-shot CLIP. */
+static fvg_status fvg__image_features(fvg_clip *m, fvg_learner *l, float *features,
+                                      const fvg_image *image) {
+  fvg_ctx *c = m->ctx;
+  size_t side = (size_t)m->preprocess.size;
+  float *pixels = FVG_NEW_ARRAY(c, float, 3 * side * side);
+  fvg_image view;
+  memset(&view, 0, sizeof view);
+
+  fvg_status s = pixels ? FVG_OK : FVG_E_NOMEM;
+  if (!s) s = fvg_image_test_transform(c, &view, image, &m->preprocess);
+  if (!s) s = fvg_image_normalize(c, pixels, &view, &m->preprocess);
+  if (!s) s = fvg_learner_encode_images(m, l, features, pixels, 1);
+
+  fvg_image_free(c, &view);
+  fvg_release(c, pixels);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_encode_image(fvg_clip *m, float *feature, const fvg_image *image) {
+  fvg_status unusable = fvg__unusable(m);
+  if (unusable) return unusable;
+  if (!feature || !image || !image->pixels)
+    return fvg__missing(m->ctx, "fvg_encode_image", "a picture and a place for its feature");
+  return fvg__image_features(m, NULL, feature, image);
+}
+
+/* Turns logits [n] into their softmax, in place, and returns the index of the greatest. */
+static int fvg__softmax_best(const fvg_ctx *c, float *z, int n) {
+  int best = 0;
+  for (int i = 1; i < n; i++) {
+    if (z[i] > z[best]) best = i;
+  }
+  c->kernels->softmax(n, z, 1, z);
+  return best;
+}
+
+FVG_DEF int fvg_classifier_image(fvg_classifier *k, float *probability, const fvg_image *image) {
+  if (!k) return FVG_E_ARG;  /* without a context there is no place for a message */
+  fvg_clip *m = k->clip;
+  if (!image || !image->pixels)
+    return fvg__missing(m->ctx, "fvg_classifier_image", "a picture");
+  float *features = FVG_NEW_ARRAY(m->ctx, float, (size_t)fvg_learner_feature_width(m, k->learner));
+  float *z = FVG_NEW_ARRAY(m->ctx, float, (size_t)k->n_class);
+
+  fvg_status s = features && z ? FVG_OK : FVG_E_NOMEM;
+  if (!s) s = fvg__image_features(m, k->learner, features, image);
+  if (!s) s = fvg_classifier_logits(k, z, NULL, features, 1);
+  int best = s ? (int)s : fvg__softmax_best(m->ctx, z, k->n_class);
+  if (!s && probability) memcpy(probability, z, (size_t)k->n_class * sizeof *z);
+
+  fvg_release(m->ctx, z);
+  fvg_release(m->ctx, features);
+  return best;
+}
+
+FVG_DEF int fvg_classify_image(fvg_clip *m, float *probability, const fvg_image *image,
+                               const char *const *name, int n) {
+  fvg_status s = fvg__unusable(m);
+  fvg_classifier *k = NULL;
+  if (!s) s = fvg_classifier_new(m, &k, name, n, NULL);
+  if (s) return s;
+  int best = fvg_classifier_image(k, probability, image);
+  fvg_classifier_free(k);
+  return best;
+}
+
+#ifndef FVGPT_NO_STDIO
+/* Loads a picture with 3 channels as its file stores it; one that EXIF says to be turned is
+   noted. */
+static fvg_status fvg__picture_file(fvg_ctx *c, fvg_image *image, const char *path) {
+  fvg_status s = fvg_image_load(c, image, path, 3);
+  return s ? s : fvg_image_upright(c, image, path, 0);
+}
+
+FVG_DEF fvg_status fvg_encode_file(fvg_clip *m, float *feature, const char *path) {
+  fvg_status s = fvg__unusable(m);
+  fvg_image image;
+  if (!s) s = fvg__picture_file(m->ctx, &image, path);
+  if (s) return s;
+  s = fvg_encode_image(m, feature, &image);
+  fvg_image_free(m->ctx, &image);
+  return s;
+}
+
+FVG_DEF int fvg_classifier_file(fvg_classifier *k, float *probability, const char *path) {
+  if (!k) return FVG_E_ARG;
+  fvg_image image;
+  fvg_status s = fvg__picture_file(k->clip->ctx, &image, path);
+  if (s) return s;
+  int best = fvg_classifier_image(k, probability, &image);
+  fvg_image_free(k->clip->ctx, &image);
+  return best;
+}
+
+FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
+                              const char *const *name, int n) {
+  fvg_status s = fvg__unusable(m);
+  fvg_image image;
+  if (!s) s = fvg__picture_file(m->ctx, &image, path);
+  if (s) return s;
+  int best = fvg_classify_image(m, probability, &image, name, n);
+  fvg_image_free(m->ctx, &image);
+  return best;
+}
+#endif
+
+#ifndef FVGPT_NO_TRAINING  /* chapters 38 and 39: maps need gradients, masks are for training */
+/*==================================================================================================
+ * CHAPTER 38  ATTENTION MAPS: where a classifier looks
  *==================================================================================================
    Which patches speak for a class?  There are three answers.
 
@@ -20836,7 +21079,7 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
 }
 
 /*==================================================================================================
- * CHAPTER 38  FOREGROUND: masks made by CLIP itself
+ * CHAPTER 39  FOREGROUND: masks made by CLIP itself
  *==================================================================================================
    FVG-PT needs a mask for every training picture.  Its authors had them made by another network,
    which was asked for each class by name.  Here the CLIP that is loaded makes them: one pass of the
@@ -20958,7 +21201,7 @@ FVG_DEF fvg_status fvg_foreground_new(fvg_clip *m, fvg_foreground **out,
     return fvg_fail(m->ctx, FVG_E_ARG, "foreground: %d background words", d.n_background);
   if (!m->has_vision || !m->has_text)
     return fvg_fail(m->ctx, FVG_E_ARG, "foreground: needs a model with both towers");
-  fvg_status s = fvg__check_together(m, d.learner, NULL, NULL);
+  fvg_status s = fvg__check_tuned(m, d.learner, NULL);
   if (s) return s;
 
   fvg_foreground *x = FVG_NEW(m->ctx, fvg_foreground);
@@ -21773,170 +22016,7 @@ FVG_DEF double fvg_mask_iou(const fvg_image *a, const fvg_image *b) {
   }
   return either ? (double)both / (double)either : 1;
 }
-
-/*==================================================================================================
- * CHAPTER 39  AT ONCE: from a picture to an answer in one call
- *==================================================================================================
-   What most programs want of CLIP: which of these names suits this picture, and what is its
-   feature?  Each function is the chain of earlier chapters, written out once:
-
-     file -> pixels -> test transform -> normalised floats -> image tower -> feature row -> logits
-     -> softmax
-
-   fvg_open hides the context.  A model that could not be opened remembers why (m->failed), and
-   every function here asks for that first: the error is then the first one, not one that follows
-   from it. */
-
-/* The context is made first, because it carries the message of a model that could not be opened. */
-FVG_DEF fvg_clip *fvg_open(const char *path) {
-  fvg_ctx *c;
-  if (fvg_init(&c, NULL)) return NULL;
-
-  fvg_clip *m = NULL;
-#ifndef FVGPT_NO_STDIO
-  fvg_status s = fvg_clip_open(c, &m, path, NULL, FVG_F32);
-#else
-  fvg_status s = fvg_fail(c, FVG_E_UNSUPPORTED, "%s: this build opens no files (FVGPT_NO_STDIO)",
-                          path ? path : "");
-#endif
-  if (s) {
-    char why[sizeof c->message];
-    memcpy(why, c->message, sizeof why);
-    m = FVG_NEW(c, fvg_clip);
-    memcpy(c->message, why, sizeof why);
-    if (!m) {
-      fvg_free(c);
-      return NULL;
-    }
-    m->ctx = c;
-    m->failed = s;
-  }
-  m->owns_context = 1;
-  return m;
-}
-
-FVG_DEF fvg_status fvg_close(fvg_clip *m) {
-  if (!m) return FVG_E_NOMEM;
-  fvg_status last = fvg_last_status(m->ctx);
-  fvg_clip_free(m);
-  return last;
-}
-
-FVG_DEF const char *fvg_clip_error(const fvg_clip *m) {
-  return m ? fvg_error(m->ctx) : "out of memory";
-}
-
-/* Why no call can use this model: it could not be opened, or there was not even memory for that
-   news. */
-static fvg_status fvg__unusable(const fvg_clip *m) { return m ? m->failed : FVG_E_NOMEM; }
-
-/* Computes the row of features [fvg_learner_feature_width] of one picture; learner NULL: that of
-   zero-shot CLIP. */
-static fvg_status fvg__image_features(fvg_clip *m, fvg_learner *l, float *features,
-                                      const fvg_image *image) {
-  fvg_ctx *c = m->ctx;
-  size_t side = (size_t)m->preprocess.size;
-  float *pixels = FVG_NEW_ARRAY(c, float, 3 * side * side);
-  fvg_image view;
-  memset(&view, 0, sizeof view);
-
-  fvg_status s = pixels ? FVG_OK : FVG_E_NOMEM;
-  if (!s) s = fvg_image_test_transform(c, &view, image, &m->preprocess);
-  if (!s) s = fvg_image_normalize(c, pixels, &view, &m->preprocess);
-  if (!s) s = fvg_learner_encode_images(m, l, features, pixels, 1);
-
-  fvg_image_free(c, &view);
-  fvg_release(c, pixels);
-  return s;
-}
-
-FVG_DEF fvg_status fvg_encode_image(fvg_clip *m, float *feature, const fvg_image *image) {
-  fvg_status unusable = fvg__unusable(m);
-  if (unusable) return unusable;
-  if (!feature || !image || !image->pixels)
-    return fvg__missing(m->ctx, "fvg_encode_image", "a picture and a place for its feature");
-  return fvg__image_features(m, NULL, feature, image);
-}
-
-/* Turns logits [n] into their softmax, in place, and returns the index of the greatest. */
-static int fvg__softmax_best(const fvg_ctx *c, float *z, int n) {
-  int best = 0;
-  for (int i = 1; i < n; i++) {
-    if (z[i] > z[best]) best = i;
-  }
-  c->kernels->softmax(n, z, 1, z);
-  return best;
-}
-
-FVG_DEF int fvg_classifier_image(fvg_classifier *k, float *probability, const fvg_image *image) {
-  if (!k) return FVG_E_ARG;  /* without a context there is no place for a message */
-  fvg_clip *m = k->clip;
-  if (!image || !image->pixels)
-    return fvg__missing(m->ctx, "fvg_classifier_image", "a picture");
-  float *features = FVG_NEW_ARRAY(m->ctx, float, (size_t)fvg_learner_feature_width(m, k->learner));
-  float *z = FVG_NEW_ARRAY(m->ctx, float, (size_t)k->n_class);
-
-  fvg_status s = features && z ? FVG_OK : FVG_E_NOMEM;
-  if (!s) s = fvg__image_features(m, k->learner, features, image);
-  if (!s) s = fvg_classifier_logits(k, z, NULL, features, 1);
-  int best = s ? (int)s : fvg__softmax_best(m->ctx, z, k->n_class);
-  if (!s && probability) memcpy(probability, z, (size_t)k->n_class * sizeof *z);
-
-  fvg_release(m->ctx, z);
-  fvg_release(m->ctx, features);
-  return best;
-}
-
-FVG_DEF int fvg_classify_image(fvg_clip *m, float *probability, const fvg_image *image,
-                               const char *const *name, int n) {
-  fvg_status s = fvg__unusable(m);
-  fvg_classifier *k = NULL;
-  if (!s) s = fvg_classifier_new(m, &k, name, n, NULL);
-  if (s) return s;
-  int best = fvg_classifier_image(k, probability, image);
-  fvg_classifier_free(k);
-  return best;
-}
-
-#ifndef FVGPT_NO_STDIO
-/* Loads a picture with 3 channels as its file stores it; one that EXIF says to be turned is
-   noted. */
-static fvg_status fvg__picture_file(fvg_ctx *c, fvg_image *image, const char *path) {
-  fvg_status s = fvg_image_load(c, image, path, 3);
-  return s ? s : fvg_image_upright(c, image, path, 0);
-}
-
-FVG_DEF fvg_status fvg_encode_file(fvg_clip *m, float *feature, const char *path) {
-  fvg_status s = fvg__unusable(m);
-  fvg_image image;
-  if (!s) s = fvg__picture_file(m->ctx, &image, path);
-  if (s) return s;
-  s = fvg_encode_image(m, feature, &image);
-  fvg_image_free(m->ctx, &image);
-  return s;
-}
-
-FVG_DEF int fvg_classifier_file(fvg_classifier *k, float *probability, const char *path) {
-  if (!k) return FVG_E_ARG;
-  fvg_image image;
-  fvg_status s = fvg__picture_file(k->clip->ctx, &image, path);
-  if (s) return s;
-  int best = fvg_classifier_image(k, probability, &image);
-  fvg_image_free(k->clip->ctx, &image);
-  return best;
-}
-
-FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
-                              const char *const *name, int n) {
-  fvg_status s = fvg__unusable(m);
-  fvg_image image;
-  if (!s) s = fvg__picture_file(m->ctx, &image, path);
-  if (s) return s;
-  int best = fvg_classify_image(m, probability, &image, name, n);
-  fvg_image_free(m->ctx, &image);
-  return best;
-}
-#endif
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 40  UNICODE: the tables of chapter 1
