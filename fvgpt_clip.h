@@ -7314,9 +7314,9 @@ static fvg_status fvg__check_leftovers(fvg__clip_loader *l) {
    positions, the number of layers by counting.  The configuration (chapter 8) must not disagree,
    and adds what shapes do not tell.
 
-   Then the table of chapter 9 is walked from row to row.  Matrices are put into panels one by one
-   as they are read (fvgpt.h, chapter 7), so that no second copy of the model is ever in memory.
-   OpenAI's projections are transposed, and its in_proj is cut into q, k and v. */
+   Then the table of chapter 9 is walked from row to row.  Matrices go from the file straight into
+   panels (fvgpt.h, chapter 7), a panel at a time, so no tensor is ever in memory twice.  OpenAI's
+   projections are transposed, and its in_proj is cut into q, k and v. */
 
 /* ---- memory of the model ---- */
 /* Adds a block of memory to those that the model frees; on failure it is freed at once. */
@@ -7384,13 +7384,12 @@ static int fvg__side(const fvg__tower_sizes *sizes, char letter) {
   }
 }
 
-/* Reads a tensor as [rows, cols] (cols 0: [rows]); dimensions beyond the second count into cols. */
-static fvg_status fvg__load(fvg__clip_loader *l, const char *name, int rows, int cols, fvg_dtype as,
-                            fvg_tensor *out) {
+/* Opens a tensor that must be [rows, cols] (cols 0: [rows]); dimensions beyond the second count
+   into cols. */
+static fvg_status fvg__open_tensor(fvg__clip_loader *l, const char *name, int rows, int cols,
+                                   fvg_dtype as, fvg__stream *out) {
   fvg_ctx *c = l->m->ctx;
   const char *file = fvg_weights_file(l->weights);
-  memset(out, 0, sizeof *out);
-
   fvg__model_tensor *x = fvg__find_tensor(l, name);
   if (!x) return fvg__no_tensor(l, name);
 
@@ -7407,16 +7406,68 @@ static fvg_status fvg__load(fvg__clip_loader *l, const char *name, int rows, int
     return fvg_fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d]", file, x->in_file, found,
                     rows);
   }
-
   x->used = 1;
-  fvg_status s = fvg_weights_get(l->weights, out, x->in_file, as);
+  return fvg__stream_open(l->weights, out, x->in_file, as);
+}
+
+/* Gives a tensor new memory, which the model owns, for `bytes` bytes. */
+static fvg_status fvg__new_tensor(fvg_clip *m, fvg_tensor *out, fvg_dtype type, int rows, int cols,
+                                  size_t bytes) {
+  memset(out, 0, sizeof *out);
+  void *data = fvg_alloc(m->ctx, bytes);
+  if (!data) return FVG_E_NOMEM;
+  const fvg_status s = fvg__clip_own(m, data);
   if (s) return s;
 
-  out->n_dim = least_dim;
+  out->data = data;
+  out->type = type;
+  out->n_dim = cols ? 2 : 1;
   out->dim[0] = rows;
   out->dim[1] = cols;
-  s = fvg__clip_own(l->m, out->data);
-  if (s) memset(out, 0, sizeof *out);
+  return FVG_OK;
+}
+
+/* Reads the next rows of an open tensor as they lie in the file. */
+static fvg_status fvg__read_rows(fvg_clip *m, fvg__stream *x, int rows, int cols, fvg_tensor *out) {
+  const size_t n = cols ? fvg__row(rows, cols) : (size_t)rows;
+  const fvg_status s = fvg__new_tensor(m, out, x->as, rows, cols, n * fvg_dtype_size(x->as));
+  return s ? s : fvg__stream_read(x, out->data, n);
+}
+
+/* Reads the next rows of an open matrix into the order that products want: F32 in panels, half
+   precision in rows. */
+static fvg_status fvg__read_matrix(fvg_clip *m, fvg__stream *x, int rows, int cols,
+                                   fvg_tensor *out) {
+  if (x->as != FVG_F32) return fvg__read_rows(m, x, rows, cols, out);
+
+  const size_t bytes = fvg__packed_floats(m->ctx, rows, cols) * sizeof(float);
+  const fvg_status s = fvg__new_tensor(m, out, FVG_F32_PANELS, rows, cols, bytes);
+  return s ? s : fvg__stream_panels(m->ctx, x, rows, cols, (float *)out->data);
+}
+
+/* Reads a tensor as [rows, cols] (cols 0: [rows]), in rows. */
+static fvg_status fvg__load(fvg__clip_loader *l, const char *name, int rows, int cols, fvg_dtype as,
+                            fvg_tensor *out) {
+  fvg__stream x;
+  fvg_status s = fvg__open_tensor(l, name, rows, cols, as, &x);
+  if (s) return s;
+
+  s = fvg__read_rows(l->m, &x, rows, cols, out);
+  fvg__stream_close(&x);
+  return s;
+}
+
+/* Reads a tensor that holds n matrices of [rows, cols], one below the other, as the tensors of n
+   rows of the table. */
+static fvg_status fvg__load_matrices(fvg__clip_loader *l, const char *name, int n, int rows,
+                                     int cols, int id, void *model_or_block) {
+  fvg__stream x;
+  fvg_status s = fvg__open_tensor(l, name, n * rows, cols, l->keep_as, &x);
+  if (s) return s;
+
+  for (int i = 0; !s && i < n; i++)
+    s = fvg__read_matrix(l->m, &x, rows, cols, fvg__tensor_of(model_or_block, id + i));
+  fvg__stream_close(&x);
   return s;
 }
 
@@ -7456,58 +7507,37 @@ static fvg_status fvg__load_row(fvg__clip_loader *l, const fvg__tower_sizes *siz
     case FVG__WORDS:
       return fvg__load(l, name, rows, cols, l->keep_as, out);
     case FVG__MATRIX:
-      s = fvg__load(l, name, rows, cols, l->keep_as, out);
-      break;
+      return fvg__load_matrices(l, name, 1, rows, cols, id, model_or_block);
     case FVG__PROJECTION:
       s = fvg__load_projection(l, name, rows, cols, out);
-      break;
+      return s ? s : fvg__clip_rearrange(l->m, out, fvg_tensor_pack);
     default:
       return fvg__load(l, name, rows, cols, FVG_F32, out);
   }
-  if (!s) s = fvg__clip_rearrange(l->m, out, fvg_tensor_pack);
-  return s;
 }
 
-/* A view of part i of a tensor that holds several of `rows` rows, one below the other. */
-static fvg_tensor fvg__part_of(const fvg_tensor *x, int i, int rows) {
-  const int cols = x->n_dim > 1 ? x->dim[1] : 1;
-  const size_t bytes = fvg__row(rows, cols) * fvg_dtype_size(x->type);
-
+/* A view of part i of a vector that holds several of n numbers, one behind the other. */
+static fvg_tensor fvg__part_of(const fvg_tensor *x, int i, int n) {
   fvg_tensor y = *x;
-  y.dim[0] = rows;
-  y.data = (char *)x->data + (size_t)i * bytes;
+  y.dim[0] = n;
+  y.data = (float *)x->data + fvg__row(i, n);
   return y;
 }
 
-/* Makes a view a matrix with memory of its own, in panels where it is F32. */
-static fvg_status fvg__own_matrix(fvg_clip *m, fvg_tensor *x) {
-  const size_t bytes = fvg__row(x->dim[0], x->dim[1]) * fvg_dtype_size(x->type);
-  void *data = fvg_alloc(m->ctx, bytes);
-  if (!data) return FVG_E_NOMEM;
-
-  memcpy(data, x->data, bytes);
-  x->data = data;
-  const fvg_status s = fvg__clip_own(m, data);
-  return s ? s : fvg__clip_rearrange(m, x, fvg_tensor_pack);
-}
-
 /* Reads one tensor that holds n rows of the table, from row id on: OpenAI's in_proj_weight [3w, w]
-   and in_proj_bias [3w].  Biases stay views of what was read; matrices become their own. */
+   and in_proj_bias [3w].  Biases stay views of what was read. */
 static fvg_status fvg__load_rows(fvg__clip_loader *l, const fvg__tower_sizes *sizes, int id, int n,
                                  const char *name, void *model_or_block) {
   const fvg__known_tensor *x = &fvg__known_tensors[id];
   const int rows = fvg__side(sizes, x->shape[0]);
   const int cols = fvg__side(sizes, x->shape[1]);
-  const int is_matrix = x->kind == FVG__MATRIX;
+  if (x->kind == FVG__MATRIX)
+    return fvg__load_matrices(l, name, n, rows, cols, id, model_or_block);
 
   fvg_tensor whole;
-  fvg_status s = fvg__load(l, name, n * rows, cols, is_matrix ? l->keep_as : FVG_F32, &whole);
-  for (int i = 0; !s && i < n; i++) {
-    fvg_tensor part = fvg__part_of(&whole, i, rows);
-    if (is_matrix) s = fvg__own_matrix(l->m, &part);
-    if (!s) *fvg__tensor_of(model_or_block, id + i) = part;
-  }
-  if (!s && is_matrix) fvg__clip_disown(l->m, whole.data);
+  const fvg_status s = fvg__load(l, name, n * rows, cols, FVG_F32, &whole);
+  for (int i = 0; !s && i < n; i++)
+    *fvg__tensor_of(model_or_block, id + i) = fvg__part_of(&whole, i, rows);
   return s;
 }
 
