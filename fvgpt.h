@@ -384,7 +384,10 @@ typedef enum fvg_dtype {
   FVG_I32,
   FVG_I64,
   FVG_U8,
-  FVG_F32_PANELS                     /* a matrix of floats in the order that kernels read them   */
+  FVG_F32_PANELS,                    /* a matrix of floats in the order that kernels read them   */
+  FVG_I8,
+  FVG_Q8,                            /* a matrix of integers of eight bits, with a scale per row  */
+  FVG_BF16_PANELS                    /* BF16 in the order in which the CPU multiplies it         */
 } fvg_dtype;
 
 /* The most dimensions that a tensor can have. */
@@ -399,7 +402,8 @@ typedef struct fvg_tensor {
   fvg_dtype type;                    /* of an element                                            */
 } fvg_tensor;
 
-/* Bytes of one element; 0 for FVG_F32_PANELS, whose last panel is padded. */
+/* Bytes of one element; 0 for the types of panels (F32_PANELS, Q8, BF16_PANELS), whose last panel
+   is padded. */
 FVG_DEF size_t fvg_dtype_size(fvg_dtype type);
 
 /* The number of elements; 1 for a scalar. */
@@ -427,6 +431,17 @@ FVG_DEF uint16_t fvg_float_to_bfloat(float x);
    and nonsense at another level. */
 FVG_DEF fvg_status fvg_tensor_pack(fvg_ctx *c, fvg_tensor *x);
 FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x);
+
+/* Eight-bit weights (chapter 8): converts x from F32 rows to FVG_Q8, a quarter of the memory.  As
+   the w of fvg_linear they are multiplied as integers, by x rounded to eight bits row by row, with
+   the same bits at every SIMD level.  Where a gradient goes through x, they are widened instead.
+
+   BF16 in rows becomes BF16_PANELS through fvg_tensor_pack where the CPU multiplies bfloat16
+   (AVX512_BF16), and stays as it is elsewhere.
+
+   FVG_E_ARG and FVG_E_NOMEM as of fvg_tensor_pack; FVG_E_NUMERIC for a number that is not finite;
+   FVG_E_UNSUPPORTED for rows of more than 65536 numbers.  x is then unchanged. */
+FVG_DEF fvg_status fvg_tensor_quantise(fvg_ctx *c, fvg_tensor *x);
 
 /* The width of a panel at this SIMD level: 8, 16 or 32. */
 FVG_DEF int fvg_panel_width(const fvg_ctx *c);
@@ -567,8 +582,8 @@ FVG_DEF int fvg_weights_info(const fvg_weights *w, fvg_tensor *shape, const char
 FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key);
 
 /* Reads the tensor `name` into new memory, converted to the type `as`; the caller gives it to
-   fvg_tensor_free.  F32, F16 and BF16 convert to one another, I32, I64 and U8 to I32 and I64, and
-   U8 to U8.  FVG_E_FORMAT if there is no such tensor, FVG_E_UNSUPPORTED if it cannot be converted,
+   fvg_tensor_free.  F32, F16 and BF16 convert to one another, I32, I64 and U8 to I32 and I64, U8 to
+   U8 and I8 to I8.  FVG_E_FORMAT if there is no such tensor, FVG_E_UNSUPPORTED if it cannot be converted,
    FVG_E_NUMERIC if a float is not finite, FVG_E_IO, FVG_E_NOMEM. */
 FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *name,
                                    fvg_dtype as);
@@ -578,7 +593,7 @@ FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *
 /* A tensor to be written. */
 typedef struct fvg_named_tensor {
   const char *name;                  /* at most one tensor has it                                */
-  fvg_tensor tensor;                 /* in rows, of any type but F32_PANELS                      */
+  fvg_tensor tensor;                 /* in rows, so of no type of panels                         */
 } fvg_named_tensor;
 
 /* One pair of a file's metadata. */
@@ -682,8 +697,8 @@ FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x);
 FVG_DEF fvg_node *fvg_zeros(fvg_tape *t, int rows, int cols);
 
 /* A frozen tensor as the matrix [dim 0, the rest]; a vector is one row.  The data are not copied.
-   F16 and BF16 may only be the w of fvg_linear or the x of fvg_gather, and F32_PANELS only the w of
-   fvg_linear; anything else is FVG_E_ARG. */
+   F16, BF16, Q8 and BF16_PANELS may only be the w of fvg_linear or the x of fvg_gather, and
+   F32_PANELS only the w of fvg_linear; anything else is FVG_E_ARG. */
 FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w);
 
 /* The same for a parameter; fvg_backward adds its gradient to p->grad. */
@@ -759,7 +774,7 @@ FVG_DEF fvg_node *fvg_normalize(fvg_node *x);
 /* The rows of a, then those of b: [n,d] [m,d] -> [n+m,d]. */
 FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b);
 
-/* Rows row[0..n-1] of x: [m,d] -> [n,d].  x may be F16 or BF16.  FVG_E_ARG for a row outside x. */
+/* Rows row[0..n-1] of x: [m,d] -> [n,d].  x may be F16, BF16 or Q8.  FVG_E_ARG for a row outside x. */
 FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n);
 
 /* x^T: [n,d] -> [d,n]. */
@@ -1228,9 +1243,16 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
+#include <cpuid.h>
 #include <immintrin.h>
 #if !defined(__clang__)
 #pragma GCC diagnostic pop
+#endif
+
+/* Instructions that not every compiler of today knows. */
+#if __GNUC__ >= 11 || (defined(__clang__) && __clang_major__ >= 12)
+#define FVG__HAS_AVX_VNNI
+#define FVG__HAS_AVX512_BF16
 #endif
 
 #elif !defined(FVGPT_NO_SIMD) && defined(__aarch64__) && defined(__ARM_NEON) && defined(__GNUC__)
@@ -1307,6 +1329,7 @@ typedef struct fvg__free_block {
 } fvg__free_block;
 
 typedef struct fvg__kernels fvg__kernels;
+typedef struct fvg__narrow fvg__narrow;
 typedef struct fvg__pool fvg__pool;
 
 /* The limit of memory while a file is read. */
@@ -1320,6 +1343,8 @@ struct fvg_ctx {
   fvg_desc desc;
   fvg__free_block *arena_free;       /* the arena's free blocks                                  */
   const fvg__kernels *kernels;
+  const fvg__narrow *q8, *bf16;      /* of eight-bit and bfloat16 weights (chapter 8); bf16 NULL: the
+                                        CPU has no instruction for it                            */
   fvg__pool *pool;                   /* NULL: no threads of its own                              */
   int in_jobs;                       /* 1: fvg_parallel is running jobs on several threads       */
   size_t used, peak;                 /* bytes now, and at most so far                            */
@@ -1949,6 +1974,10 @@ FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), v
 /* Chapter 6: the kernels for an fvg_simd; *level is the level that they have. */
 static const fvg__kernels *fvg__choose_kernels(int simd, int *level);
 
+/* Chapter 8: the kernels of eight-bit and of bfloat16 weights at a level. */
+static const fvg__narrow *fvg__choose_q8(int level);
+static const fvg__narrow *fvg__choose_bf16(int level);
+
 /* Places the context at the start of its arena and makes the rest of it one free block;
    NULL if it is too small. */
 static fvg_ctx *fvg__new_in_arena(fvg_desc *d) {
@@ -1996,6 +2025,8 @@ FVG_DEF fvg_status fvg_init(fvg_ctx **out, const fvg_desc *desc) {
 
   c->desc = d;
   c->kernels = fvg__choose_kernels(d.simd, &c->desc.simd);
+  c->q8 = fvg__choose_q8(c->desc.simd);
+  c->bf16 = fvg__choose_bf16(c->desc.simd);
 #ifdef FVGPT_PTHREADS
   if (!d.parallel && d.n_threads > 1) {
     fvg_status s = fvg__pool_new(c, d.n_threads);
@@ -2291,6 +2322,9 @@ static const char *fvg__dtype_name(fvg_dtype type) {
     case FVG_I64:  return "I64";
     case FVG_U8:   return "U8";
     case FVG_F32_PANELS: return "F32_PANELS";
+    case FVG_I8:   return "I8";
+    case FVG_Q8:   return "Q8";
+    case FVG_BF16_PANELS: return "BF16_PANELS";
   }
   return "unknown";
 }
@@ -2303,7 +2337,10 @@ FVG_DEF size_t fvg_dtype_size(fvg_dtype type) {
     case FVG_I32:  return 4;
     case FVG_I64:  return 8;
     case FVG_U8:   return 1;
-    case FVG_F32_PANELS: break;
+    case FVG_I8:   return 1;
+    case FVG_F32_PANELS:
+    case FVG_Q8:
+    case FVG_BF16_PANELS: break;
   }
   return 0;
 }
@@ -3310,7 +3347,7 @@ struct fvg_weights {
    checked. */
 static size_t fvg__foreign_dtype_size(const char *name) {
   static const struct { const char *name; size_t bytes; } table[] = {
-    {"BOOL", 1}, {"I8", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1},
+    {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1},
     {"I16", 2}, {"U16", 2}, {"U32", 4},
     {"U64", 8}, {"F64", 8}
   };
@@ -3324,7 +3361,7 @@ static size_t fvg__foreign_dtype_size(const char *name) {
 
 /* Writes the dtype of that name into e; returns bytes per element, 0 if it is unknown. */
 static size_t fvg__weight_dtype(fvg__weight *e, const char *name) {
-  static const fvg_dtype type[] = {FVG_F32, FVG_F16, FVG_BF16, FVG_I32, FVG_I64, FVG_U8};
+  static const fvg_dtype type[] = {FVG_F32, FVG_F16, FVG_BF16, FVG_I32, FVG_I64, FVG_U8, FVG_I8};
   const size_t n = sizeof type / sizeof *type;
   e->dtype = name;
   e->shape.type = FVG_U8;
@@ -3903,6 +3940,7 @@ static int fvg__store_float(uint8_t *p, fvg_dtype type, float x) {
 
 static int64_t fvg__load_integer(const uint8_t *p, fvg_dtype type) {
   if (type == FVG_U8) return *p;
+  if (type == FVG_I8) return (int8_t)*p;
   if (type == FVG_I64) {
     int64_t wide;
     memcpy(&wide, p, sizeof wide);
@@ -3913,9 +3951,9 @@ static int64_t fvg__load_integer(const uint8_t *p, fvg_dtype type) {
   return x;
 }
 
-/* Stores x in that type; returns 1 if it fits.  Only bytes are ever stored as U8, so they do. */
+/* Stores x in that type; returns 1 if it fits.  Only bytes are ever stored as bytes, so they do. */
 static int fvg__store_integer(uint8_t *p, fvg_dtype type, int64_t x) {
-  if (type == FVG_U8) {
+  if (type == FVG_U8 || type == FVG_I8) {
     *p = (uint8_t)x;
     return 1;
   }
@@ -3935,6 +3973,7 @@ static int fvg__is_float(fvg_dtype type) {
 static int fvg__convertible(fvg_dtype from, fvg_dtype as) {
   if (fvg_dtype_size(as) == 0) return 0;
   if (fvg__is_float(from) != fvg__is_float(as)) return 0;
+  if (as == FVG_I8 || from == FVG_I8) return as == from;
   return as != FVG_U8 || from == FVG_U8;
 }
 
@@ -4074,6 +4113,19 @@ static fvg_status fvg__stream_open(fvg_weights *w, fvg__stream *x, const char *n
   x->as = as;
   const fvg_status s = fvg__stream_begin(x);
   if (s) fvg__stream_close(x);
+  return s;
+}
+
+/* Reads n elements of a tensor, from number `first` on, to dst. */
+FVG__FOR_CLIP static fvg_status fvg__weights_part(fvg_weights *w, void *dst, const char *name,
+                                                  size_t first, size_t n, fvg_dtype as) {
+  fvg__stream x;
+  fvg_status s = fvg__stream_open(w, &x, name, as);
+  if (s) return s;
+
+  x.done = first;
+  s = fvg__stream_read(&x, dst, n);
+  fvg__stream_close(&x);
   return s;
 }
 
@@ -6856,7 +6908,8 @@ static const fvg__kernels FVG__NAME(kernels) = {
 #undef FVG__KEEP
 #endif /* FVG__STAMP_BODY */
 
-#if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__STAMP_BODY) && !defined(FVG__PART_TWO)
+#if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__STAMP_BODY) && !defined(FVG__STAMP_NARROW) \
+    && !defined(FVG__PART_TWO)
 #define FVG__PART_TWO
 
 /* ---- one body, many instruction sets ----
@@ -7192,7 +7245,8 @@ static const fvg__kernels *fvg__choose_kernels(int simd, int *level) {
 typedef struct fvg__operand {
   const void *data;
   ptrdiff_t row, col;               /* for B, one of them is 1                                    */
-  fvg_dtype type;                   /* A: F32;  B: F32, F16, BF16 or F32_PANELS                   */
+  fvg_dtype type;                   /* A: F32;  B: any but integers.  Of narrow weights (chapter 8),
+                                       data is an fvg__narrow_matrix                              */
 } fvg__operand;
 
 static fvg__operand fvg__matrix(const float *data, ptrdiff_t row, ptrdiff_t col) {
@@ -7215,6 +7269,8 @@ typedef struct fvg__product {
   float *tiled_a;                   /* room for a copy of A in tiles, fvg__tiled_floats; NULL: A
                                        is read where it lies                                      */
   ptrdiff_t ld_from, ld_out;        /* floats from one row to the next                            */
+  int in_words;                     /* 1: B's narrow weights are multiplied as they are, not widened
+                                       (chapter 8)                                                */
 } fvg__product;
 
 /* One pass over the rows of A. */
@@ -7311,6 +7367,11 @@ static void fvg__copy_half_panel(const fvg__operand *b, const uint16_t *half, in
     }
 }
 
+/* The same for narrow weights (chapter 8). */
+static void fvg__copy_narrow_panel(const fvg__operand *b, int k0, int depth, int j0, int cols,
+                                   float *panel, int width);
+static int fvg__is_narrow(fvg_dtype type);
+
 /* Where the copy that will be needed next begins: so many rows and columns of B further than this
    one.  Two zeros: nothing is known. */
 typedef struct fvg__next_copy {
@@ -7352,6 +7413,8 @@ static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, 
       const float *next_square = square + next.k * b->row + next.j * width;
       if (next_square != square) fvg__prefetch(next_square, cols * width);
     }
+  } else if (fvg__is_narrow(b->type)) {
+    fvg__copy_narrow_panel(b, k0, depth, j0, cols, panel, width);
   } else if (b->type != FVG_F32) {
     fvg__copy_half_panel(b, (const uint16_t *)b->data + at, depth, cols, panel, width);
   } else if (b->col == 1) {
@@ -7486,12 +7549,11 @@ static void fvg__gemm_run(void *arg, int index) {
 }
 
 /* Runs jobs 0..n-1: side by side if there is a context, else one after another. */
-static fvg_status fvg__gemm_jobs(fvg_ctx *c, void (*run)(void *arg, int index), fvg__gemm_job *g,
-                                 int n) {
-  if (c) return fvg_parallel(c, run, g, n);
+static fvg_status fvg__run_jobs(fvg_ctx *c, void (*run)(void *arg, int index), void *arg, int n) {
+  if (c) return fvg_parallel(c, run, arg, n);
 
   for (int i = 0; i < n; i++)
-    run(g, i);
+    run(arg, i);
   return FVG_OK;
 }
 
@@ -7520,9 +7582,9 @@ static fvg_status fvg__gemm(fvg_ctx *c, const fvg__product *p) {
     int n_tiles = p->tiled_a ? fvg__ceil_div(g.rows, tile_rows) : 0;
     int n_blocks = fvg__ceil_div(g.rows, block_rows);
 
-    s = fvg__gemm_jobs(threads, fvg__copy_tile_of_a, &g, n_tiles);
+    s = fvg__run_jobs(threads, fvg__copy_tile_of_a, &g, n_tiles);
     if (!s)
-      s = fvg__gemm_jobs(threads, fvg__gemm_run, &g, n_blocks * g.n_panels);
+      s = fvg__run_jobs(threads, fvg__gemm_run, &g, n_blocks * g.n_panels);
   }
   return s;
 }
@@ -7536,17 +7598,22 @@ static size_t fvg__packed_floats(const fvg_ctx *c, int n, int k) {
   return fvg__row(fvg__ceil_div(n, width), width) * (size_t)k;
 }
 
+static fvg_status fvg__check_matrix(fvg_ctx *c, const fvg_tensor *x, fvg_dtype type,
+                                    const char *who) {
+  char text[FVG__SHAPE_TEXT];
+  if (x->type == type && x->n_dim >= 2 && x->data && fvg_tensor_count(x) > 0) return FVG_OK;
+  return fvg_fail(c, FVG_E_ARG, "%s: %s of shape %s is not a matrix of %s", who,
+                  fvg__dtype_name(x->type), fvg__shape_text(x, text), fvg__dtype_name(type));
+}
+
 /* Brings a matrix [n,k] from rows to panels, or back.  The old data are released when the new ones
    are complete. */
 static fvg_status fvg__rearrange(fvg_ctx *c, fvg_tensor *x, fvg_dtype from, fvg_dtype to,
                                  const char *who) {
   if (!x) return fvg__missing(c, who, "the tensor");
   if (x->type == to) return FVG_OK;
-
-  char text[FVG__SHAPE_TEXT];
-  if (x->type != from || x->n_dim < 2 || !x->data || fvg_tensor_count(x) == 0)
-    return fvg_fail(c, FVG_E_ARG, "%s: %s of shape %s is not a matrix of %s", who,
-                    fvg__dtype_name(x->type), fvg__shape_text(x, text), fvg__dtype_name(from));
+  fvg_status s = fvg__check_matrix(c, x, from, who);
+  if (s) return s;
 
   int width = c->kernels->tile_cols;
   int n = x->dim[0];
@@ -7587,13 +7654,1066 @@ FVG__FOR_CLIP static fvg_status fvg__stream_panels(fvg_ctx *c, fvg__stream *x, i
   fvg_release(c, rows);
   return s;
 }
+/* Chapter 8: rows of bfloat16 into panels. */
+static fvg_status fvg__pack_bf16(fvg_ctx *c, fvg_tensor *x);
 
 FVG_DEF fvg_status fvg_tensor_pack(fvg_ctx *c, fvg_tensor *x) {
+  if (x && (x->type == FVG_BF16 || x->type == FVG_BF16_PANELS))
+    return x->type == FVG_BF16 ? fvg__pack_bf16(c, x) : FVG_OK;
   return fvg__rearrange(c, x, FVG_F32, FVG_F32_PANELS, "pack");
 }
 
 FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
   return fvg__rearrange(c, x, FVG_F32_PANELS, FVG_F32, "unpack");
+}
+
+/*==================================================================================================
+ * CHAPTER 8  EIGHT-BIT WEIGHTS: integers in place of floats, and bfloat16 by its own instruction
+ *==================================================================================================
+   Chapter 7 keeps the multiply-adds busy, so what is left is to make them smaller.  Frozen weights
+   can be integers of eight bits: a quarter of the memory, and up to four products for one.
+
+     w [n,k]   each row j has a scale  s_j = max_k |w_jk| / 127,     q_jk = round(w_jk / s_j)
+     x [m,k]   each row i has a scale  t_i = max_k |x_ik| / 127,     p_ik = round(x_ik / t_i)
+
+               y_ij = (t_i s_j) sum_k p_ik q_jk  +  bias_j  +  from_ij
+
+   The scales of x are found anew whenever a product is made, row by row, so no calibration and no
+   data are needed.  (Jacob et al. 2018, arXiv 1712.05877, for the scheme; Dettmers et al. 2022,
+   arXiv 2208.07339, for scales per row on both sides; Wu et al. 2020, arXiv 2004.09602, for
+   symmetric ranges.)  Rounding to the nearest, ties to even, errs by at most half a scale, so
+
+               |error of y_ij| <= sum_k (t_i |q_jk| s_j + s_j |p_ik| t_i) / 2 + k t_i s_j / 4
+
+   Sums of integers are exact in any order.  If the few operations on floats are kept from being
+   contracted into fused ones, every instruction set gives the same bits as plain C, which
+   tests/test_quantised.c checks.  A row of x with a NaN or an infinity gives NaN, as it may in F32.
+   A row of numbers that are all below 1e-30 counts as zeros.
+
+   How it is multiplied depends on the instruction.  It takes `step` numbers of k at once from each
+   column of the panel, and the same numbers of x as one word of 32 bits:
+
+     vpdpbusd      AVX-512 VNNI, AVX-VNNI   4 products; it multiplies bytes without and with a sign,
+                                            so 128 is added to q, and 128 sum_k p_ik is taken off
+     sdot          NEON, dot product        4 products
+     smull, smlal  NEON                     4 products, in pairs that are summed in 16 bits, where
+                                            2 x 127 x 127 fits
+     pmaddwd       AVX2, SSE2, WASM         2 products of numbers widened to 16 bits.  (pmaddubsw
+                                            would take 4, but its 16 bits saturate.)
+     vdpbf16ps     AVX-512 BF16             2 products of bfloat16, summed in F32, denormals as 0
+
+   The last is how FVG_BF16 is multiplied where the CPU can do it; x is rounded to bfloat16, and no
+   equality of bits is promised.  Elsewhere bfloat16 is widened to F32 as in chapter 7.
+
+   A panel has two vectors of columns.  Within a step the numbers of a column lie together, as wide
+   as `group`:
+
+     step 4, group 4    column 0: k0 k1 k2 k3   column 1: k0 k1 k2 k3   ...
+     step 4, group 2    column 0: k0 k1   column 1: k0 k1   ...   column 0: k2 k3  ...  (per vector)
+
+   Gradients stay F32.  Where one goes through x, the weights are widened panel by panel, in forward
+   and in backward alike, so that the gradient is that of the function that was computed. */
+
+#define FVG__Q8_DEPTH 65536         /* the most k, so that 128 x 255 k fits in 32 bits            */
+#define FVG__Q8_TINY  1e-30f        /* a row without larger numbers counts as zeros               */
+
+/* What brings the sums of a row of x back to its numbers. */
+typedef struct fvg__row_scale {
+  float scale;                      /* t_i                                                        */
+  int32_t offset;                   /* what is to be taken off each sum                           */
+} fvg__row_scale;
+
+/* One tile.  For r < rows and j < cols, with the words w of row r at a + r a_row:
+
+     out[r][j] = (sum of products - offset_r) scale_r scale[j] + bias[j] + from[r ld_from + j]
+
+   `ahead` is prefetched, ahead_step bytes at every step. */
+typedef struct fvg__narrow_tile {
+  int rows, cols, steps;
+  ptrdiff_t a_row;                  /* words from one row of x to the next                        */
+  ptrdiff_t ld_from, ld_out;        /* floats from one row to the next                            */
+  const int32_t *a;
+  const fvg__row_scale *row;        /* [rows]                                                     */
+  const uint8_t *panel;
+  const float *scale;               /* [both vectors] s_j; not of bfloat16                        */
+  const float *bias, *from;         /* each may be NULL; from may be out                          */
+  float *out;
+  const uint8_t *ahead;
+  int ahead_step;
+} fvg__narrow_tile;
+
+/* How one instruction multiplies narrow weights. */
+struct fvg__narrow {
+  fvg_dtype type;                   /* FVG_Q8 or FVG_BF16_PANELS                                  */
+  int tile_rows, lanes;             /* a panel has 2 lanes columns                                */
+  int step, group;                  /* numbers of k, see above                                    */
+  int bytes;                        /* of a weight                                                */
+  int shift;                        /* what is added to a weight of eight bits: 0 or 128          */
+
+  /* Makes words of k numbers; beyond them, up to a multiple of 16 numbers, the words are 0. */
+  void (*convert)(int k, const float *x, void *words, fvg__row_scale *s);
+  void (*tile)(const fvg__narrow_tile *t);
+};
+
+/* A matrix [n,k] of narrow weights: what the data of a tensor of these types point at. */
+typedef struct fvg__narrow_matrix {
+  const fvg__narrow *format;
+  int n, k;
+  float *scale;                     /* [n, filled up to whole panels]; NULL for bfloat16          */
+  uint8_t *panels;                  /* [panels][steps][2 lanes][step] weights                     */
+} fvg__narrow_matrix;
+
+static int fvg__is_narrow(fvg_dtype type) {
+  return type == FVG_Q8 || type == FVG_BF16_PANELS;
+}
+
+static int fvg__narrow_cols(const fvg__narrow *f) { return 2 * f->lanes; }
+
+static int fvg__narrow_steps(const fvg__narrow *f, int k) { return fvg__ceil_div(k, f->step); }
+
+/* ---- the reference, in plain C ---- */
+/* A float that went through memory, so that its rounding cannot be skipped. */
+static float fvg__rounded(float x) {
+  volatile float stored = x;
+  return stored;
+}
+
+/* From the largest |x| of a row, and from a sum that is 0 unless x has a NaN or an infinity, finds
+   t_i.  Returns 127 / max; 0 where there is nothing to round: the words are then zeros. */
+static float fvg__find_scale(float max, float zero, fvg__row_scale *s) {
+  s->offset = 0;
+  s->scale = 0;
+  if (zero != 0) s->scale = NAN;
+  if (zero != 0 || max < FVG__Q8_TINY) return 0;
+
+  s->scale = max / 127.0f;
+  return 127.0f / max;
+}
+
+static void fvg__q8_convert_scalar(int k, const float *x, void *words, fvg__row_scale *s) {
+  int32_t *word = (int32_t *)words;
+  float max = 0;
+  float zero = 0;
+  for (int i = 0; i < k; i++) {
+    if (fabsf(x[i]) > max) max = fabsf(x[i]);
+    zero += x[i] * 0;
+  }
+
+  float inverse = fvg__find_scale(max, zero, s);
+  for (int i = 0; i < k; i++)
+    word[i] = inverse != 0 ? (int32_t)lrintf(x[i] * inverse) : 0;
+}
+
+static void fvg__q8_tile_scalar(const fvg__narrow_tile *t) {
+  for (int r = 0; r < t->rows; r++) {
+    const int32_t *a = t->a + r * t->a_row;
+    int32_t sum[FVG__SCALAR_COLS] = {0};
+
+    for (int k = 0; k < t->steps; k++) {
+      const int8_t *w = (const int8_t *)t->panel + (ptrdiff_t)k * FVG__SCALAR_COLS;
+      for (int j = 0; j < FVG__SCALAR_COLS; j++)
+        sum[j] += a[k] * w[j];
+    }
+
+    for (int j = 0; j < t->cols; j++) {
+      float scale = fvg__rounded(t->row[r].scale * t->scale[j]);
+      float y = fvg__rounded((float)sum[j] * scale);
+      if (t->bias)
+        y += t->bias[j];
+      if (t->from)
+        y += t->from[r * t->ld_from + j];
+      t->out[r * t->ld_out + j] = y;
+    }
+  }
+}
+
+static const fvg__narrow fvg__q8_scalar = {
+  FVG_Q8, 4, FVG__SCALAR_COLS / 2, 1, 1, 1, 0,
+  fvg__q8_convert_scalar, fvg__q8_tile_scalar
+};
+#endif /* FVG__PART_TWO */
+
+#ifdef FVG__STAMP_NARROW
+/* ---- the same over vectors; this text is compiled once per instruction ---- */
+#ifdef FVG__FLOAT_SUMS
+/* Every 16 numbers are rounded to bfloat16. */
+FVG__TARGET static void FVG__NAME(convert)(int k, const float *x, void *words, fvg__row_scale *s) {
+  s->scale = 1;
+  s->offset = 0;
+  for (int i = 0; i < k; i += FVG__LANES)
+    FVG__NAME(put)(words, i, FVG__LOAD_N(x + i, fvg__min(FVG__LANES, k - i)));
+}
+
+/* There are no scales. */
+FVG__TARGET FVG__ALWAYS_INLINE FVG__F FVG__NAME(scaled)(const fvg__narrow_tile *t, int r, int j,
+                                                        FVG__V sum) {
+  (void)t;
+  (void)r;
+  (void)j;
+  return sum;
+}
+#else
+/* One pass finds the scale; a second rounds, and sums what was rounded. */
+FVG__TARGET static void FVG__NAME(convert)(int k, const float *x, void *words, fvg__row_scale *s) {
+  FVG__F none = FVG__SET1(0);
+  FVG__F v_max = none;
+  FVG__F v_zero = none;
+  for (int i = 0; i < k; i += FVG__LANES) {
+    FVG__F v = FVG__LOAD_N(x + i, fvg__min(FVG__LANES, k - i));
+    v_max = FVG__MAX(v_max, FVG__MAX(v, FVG__SUB(none, v)));
+    v_zero = FVG__ADD(v_zero, FVG__MUL(v, none));
+  }
+
+  float max[FVG__LANES], zero[FVG__LANES];
+  FVG__STORE(max, v_max);
+  FVG__STORE(zero, v_zero);
+  for (int i = 1; i < FVG__LANES; i++) {
+    if (max[i] > max[0]) max[0] = max[i];
+    zero[0] += zero[i];
+  }
+
+  float inverse = fvg__find_scale(max[0], zero[0], s);
+  FVG__V total = FVG__ZERO();
+  for (int i = 0; i < k; i += FVG__LANES) {
+    FVG__F v = FVG__LOAD_N(x + i, fvg__min(FVG__LANES, k - i));
+    FVG__V q = inverse != 0 ? FVG__ROUND(FVG__MUL(v, FVG__SET1(inverse))) : FVG__ZERO();
+    FVG__NAME(put)(words, i, q);
+    total = FVG__ADD_INTEGERS(total, q);
+  }
+
+  int32_t lane[FVG__LANES];
+  FVG__STORE_SUMS(lane, total);
+  for (int i = 0; i < FVG__LANES; i++)
+    s->offset += FVG__SHIFT * lane[i];
+}
+
+/* The products are rounded before anything is added, which KEEP_APART makes sure of. */
+FVG__TARGET FVG__ALWAYS_INLINE FVG__F FVG__NAME(scaled)(const fvg__narrow_tile *t, int r, int j,
+                                                        FVG__V sum) {
+  sum = FVG__SUB_INTEGERS(sum, FVG__SET1_INTEGER(t->row[r].offset));
+  FVG__F scale = FVG__MUL(FVG__SET1(t->row[r].scale), FVG__LOAD(t->scale + j));
+  FVG__F y = FVG__MUL(FVG__TO_FLOAT(sum), scale);
+  FVG__KEEP_APART(y);
+  return y;
+}
+#endif
+
+/* As in chapter 6: M(r) for each row of a full tile, and what is done for one. */
+#if FVG__TILE_ROWS == 14
+#define FVG__EACH_ROW(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13)
+#else
+#define FVG__EACH_ROW(M) M(0) M(1) M(2) M(3) M(4) M(5)
+#endif
+#define FVG__SUMS(r) \
+  FVG__V s##r##0 = FVG__ZERO(); \
+  FVG__V s##r##1 = FVG__ZERO();
+#define FVG__STEP_OF_ROW(r, a) \
+  if (rows > r) { \
+    FVG__A word = FVG__LOAD_WORD(a); \
+    s##r##0 = FVG__ADD_PRODUCTS(s##r##0, word, w0); \
+    s##r##1 = FVG__ADD_PRODUCTS(s##r##1, word, w1); \
+  }
+#define FVG__KEEP(r) \
+  if (rows > r) { \
+    FVG__STORE_SUMS(sum + 2 * r * FVG__LANES, s##r##0); \
+    FVG__STORE_SUMS(sum + (2 * r + 1) * FVG__LANES, s##r##1); \
+  }
+
+/* The sums of the first `rows` rows, a constant for the compiler.  Every third row has a pointer,
+   from which the next two are addressed. */
+FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__narrow_tile *t, const int rows,
+                                                        FVG__SUM *sum) {
+  FVG__EACH_ROW(FVG__SUMS)
+
+  const ptrdiff_t row = t->a_row;
+  const int32_t *a0 = t->a;
+  const int32_t *a3 = rows > 3 ? a0 + 3 * row : a0;
+#if FVG__TILE_ROWS == 14
+  const int32_t *a6 = rows > 6 ? a0 + 6 * row : a0;
+  const int32_t *a9 = rows > 9 ? a0 + 9 * row : a0;
+  const int32_t *a12 = rows > 12 ? a0 + 12 * row : a0;
+#endif
+  const uint8_t *panel = t->panel;
+  const uint8_t *ahead = t->ahead;
+  int ahead_step = t->ahead_step;
+
+  for (int k = 0; k < t->steps; k++) {
+    FVG__W w0 = FVG__LOAD_WEIGHTS(panel);
+    FVG__W w1 = FVG__LOAD_WEIGHTS(panel + FVG__WEIGHT_BYTES);
+    panel += 2 * FVG__WEIGHT_BYTES;
+
+    FVG__PREFETCH(ahead);
+    ahead += ahead_step;
+
+    FVG__STEP_OF_ROW(0, a0 + k)
+    FVG__STEP_OF_ROW(1, a0 + k + row)
+    FVG__STEP_OF_ROW(2, a0 + k + 2 * row)
+    FVG__STEP_OF_ROW(3, a3 + k)
+    FVG__STEP_OF_ROW(4, a3 + k + row)
+    FVG__STEP_OF_ROW(5, a3 + k + 2 * row)
+#if FVG__TILE_ROWS == 14
+    FVG__STEP_OF_ROW(6, a6 + k)
+    FVG__STEP_OF_ROW(7, a6 + k + row)
+    FVG__STEP_OF_ROW(8, a6 + k + 2 * row)
+    FVG__STEP_OF_ROW(9, a9 + k)
+    FVG__STEP_OF_ROW(10, a9 + k + row)
+    FVG__STEP_OF_ROW(11, a9 + k + 2 * row)
+    FVG__STEP_OF_ROW(12, a12 + k)
+    FVG__STEP_OF_ROW(13, a12 + k + row)
+#endif
+  }
+
+  FVG__EACH_ROW(FVG__KEEP)
+}
+
+/* The tile itself: sums over k, then scales, bias and `from`, then the result. */
+FVG__TARGET static void FVG__NAME(tile)(const fvg__narrow_tile *t) {
+  FVG__SUM sum[FVG__TILE_ROWS * 2 * FVG__LANES];
+#define FVG__CASE(r) case r + 1: FVG__NAME(sum_rows)(t, r + 1, sum); break;
+  switch (t->rows) {
+    FVG__EACH_ROW(FVG__CASE)
+  }
+#undef FVG__CASE
+
+  for (int r = 0; r < t->rows; r++)
+    for (int j = 0; j < t->cols; j += FVG__LANES) {
+      int lanes = fvg__min(FVG__LANES, t->cols - j);
+      FVG__V sums = FVG__LOAD_SUMS(sum + 2 * r * FVG__LANES + j);
+      FVG__F y = FVG__NAME(scaled)(t, r, j, sums);
+
+      if (t->bias)
+        y = FVG__ADD(y, FVG__LOAD_N(t->bias + j, lanes));
+      if (t->from)
+        y = FVG__ADD(y, FVG__LOAD_N(t->from + r * t->ld_from + j, lanes));
+      FVG__STORE_N(t->out + r * t->ld_out + j, lanes, y);
+    }
+}
+
+static const fvg__narrow FVG__NAME(format) = {
+  FVG__TYPE, FVG__TILE_ROWS, FVG__LANES, FVG__STEP, FVG__GROUP,
+  FVG__WEIGHT_BYTES / (FVG__LANES * FVG__STEP), FVG__SHIFT,
+  FVG__NAME(convert), FVG__NAME(tile)
+};
+
+/* The next instruction defines these words again; those of floats stay until another level. */
+#undef FVG__NAME
+#undef FVG__TYPE
+#undef FVG__TARGET
+#undef FVG__STEP
+#undef FVG__GROUP
+#undef FVG__SHIFT
+#undef FVG__A
+#undef FVG__W
+#undef FVG__WEIGHT_BYTES
+#undef FVG__LOAD_WORD
+#undef FVG__LOAD_WEIGHTS
+#undef FVG__ADD_PRODUCTS
+#undef FVG__EACH_ROW
+#undef FVG__SUMS
+#undef FVG__STEP_OF_ROW
+#undef FVG__KEEP
+#endif /* FVG__STAMP_NARROW */
+
+#if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__STAMP_BODY) && !defined(FVG__STAMP_NARROW) \
+    && !defined(FVG__PART_THREE)
+#define FVG__PART_THREE
+
+/* ---- one body, many instructions ----
+   Words of floats and of sums are the same for all x86 levels but for the beginning of their names.
+   A level has further words, its vectors and how sums lie in memory; and an instruction defines how
+   words of x are made (put) and multiplied.  Functions load_n and store_n are those of chapter 6. */
+#ifdef FVG__SIMD
+#define FVG__STAMP_NARROW
+#endif
+
+#ifdef FVG__X86_SIMD
+#define FVG__SET1            FVG__MM(set1_ps)
+#define FVG__LOAD            FVG__MM(loadu_ps)
+#define FVG__STORE           FVG__MM(storeu_ps)
+#define FVG__LOAD_N          FVG__LEVEL_NAME(load_n)
+#define FVG__STORE_N         FVG__LEVEL_NAME(store_n)
+#define FVG__ADD             FVG__MM(add_ps)
+#define FVG__SUB             FVG__MM(sub_ps)
+#define FVG__MUL             FVG__MM(mul_ps)
+#define FVG__MAX             FVG__MM(max_ps)
+#define FVG__ROUND           FVG__MM(cvtps_epi32)
+#define FVG__TO_FLOAT        FVG__MM(cvtepi32_ps)
+#define FVG__ADD_INTEGERS    FVG__MM(add_epi32)
+#define FVG__SUB_INTEGERS    FVG__MM(sub_epi32)
+#define FVG__SET1_INTEGER    FVG__MM(set1_epi32)
+#define FVG__SUM             int32_t
+
+/* SSE2: bytes become 16 bits wide when each is put above itself and shifted down. */
+#define FVG__MM(x)           _mm_##x
+#define FVG__LEVEL_NAME(x)   fvg__##x##_sse2
+#define FVG__TILE_ROWS       6
+#define FVG__LANES           4
+#define FVG__F               __m128
+#define FVG__V               __m128i
+#define FVG__ZERO            _mm_setzero_si128
+#define FVG__LOAD_SUMS(p)    _mm_loadu_si128((const __m128i *)(const void *)(p))
+#define FVG__STORE_SUMS(p, v) _mm_storeu_si128((__m128i *)(void *)(p), v)
+#define FVG__KEEP_APART(v)   __asm__("" : "+x"(v))
+
+#define FVG__NAME(x)         fvg__q8_##x##_sse2
+#define FVG__TYPE            FVG_Q8
+#define FVG__TARGET
+#define FVG__STEP            2
+#define FVG__GROUP           2
+#define FVG__SHIFT           0
+#define FVG__A               __m128i
+#define FVG__W               __m128i
+#define FVG__WEIGHT_BYTES    8
+#define FVG__LOAD_WORD(p)    _mm_set1_epi32(*(p))
+#define FVG__LOAD_WEIGHTS    fvg__q8_weights_sse2
+#define FVG__ADD_PRODUCTS(sum, a, w) _mm_add_epi32(sum, _mm_madd_epi16(a, w))
+
+FVG__ALWAYS_INLINE void fvg__q8_put_sse2(void *words, int at, __m128i q) {
+  _mm_storel_epi64((__m128i *)(void *)((int16_t *)words + at), _mm_packs_epi32(q, q));
+}
+
+FVG__ALWAYS_INLINE __m128i fvg__q8_weights_sse2(const uint8_t *p) {
+  __m128i w = _mm_loadl_epi64((const __m128i *)(const void *)p);
+  return _mm_srai_epi16(_mm_unpacklo_epi8(w, w), 8);
+}
+#include "fvgpt.h"
+
+#undef FVG__MM
+#undef FVG__LEVEL_NAME
+#undef FVG__LANES
+#undef FVG__F
+#undef FVG__V
+#undef FVG__ZERO
+#undef FVG__LOAD_SUMS
+#undef FVG__STORE_SUMS
+
+/* AVX2. */
+#define FVG__MM(x)           _mm256_##x
+#define FVG__LEVEL_NAME(x)   fvg__##x##_avx2
+#define FVG__LANES           8
+#define FVG__F               __m256
+#define FVG__V               __m256i
+#define FVG__ZERO            _mm256_setzero_si256
+#define FVG__LOAD_SUMS(p)    _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define FVG__STORE_SUMS(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), v)
+
+#define FVG__NAME(x)         fvg__q8_##x##_avx2
+#define FVG__TYPE            FVG_Q8
+#define FVG__TARGET          __attribute__((target("avx2,fma")))
+#define FVG__STEP            2
+#define FVG__GROUP           2
+#define FVG__SHIFT           0
+#define FVG__A               __m256i
+#define FVG__W               __m256i
+#define FVG__WEIGHT_BYTES    16
+#define FVG__LOAD_WORD(p)    _mm256_set1_epi32(*(p))
+#define FVG__LOAD_WEIGHTS(p) \
+  _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define FVG__ADD_PRODUCTS(sum, a, w) _mm256_add_epi32(sum, _mm256_madd_epi16(a, w))
+
+FVG__TARGET FVG__ALWAYS_INLINE __m128i fvg__pack_avx2(__m256i q) {
+  return _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+}
+
+FVG__TARGET FVG__ALWAYS_INLINE void fvg__q8_put_avx2(void *words, int at, __m256i q) {
+  _mm_storeu_si128((__m128i *)(void *)((int16_t *)words + at), fvg__pack_avx2(q));
+}
+#include "fvgpt.h"
+
+#ifdef FVG__HAS_AVX_VNNI
+#define FVG__NAME(x)         fvg__q8_##x##_avx_vnni
+#define FVG__TYPE            FVG_Q8
+#define FVG__TARGET          __attribute__((target("avx2,fma,avxvnni")))
+#define FVG__STEP            4
+#define FVG__GROUP           4
+#define FVG__SHIFT           128
+#define FVG__A               __m256i
+#define FVG__W               __m256i
+#define FVG__WEIGHT_BYTES    32
+#define FVG__LOAD_WORD(p)    _mm256_set1_epi32(*(p))
+#define FVG__LOAD_WEIGHTS(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define FVG__ADD_PRODUCTS(sum, a, w) _mm256_dpbusd_avx_epi32(sum, w, a)
+
+FVG__TARGET FVG__ALWAYS_INLINE void fvg__q8_put_avx_vnni(void *words, int at, __m256i q) {
+  __m128i narrow = fvg__pack_avx2(q);
+  _mm_storel_epi64((__m128i *)(void *)((int8_t *)words + at), _mm_packs_epi16(narrow, narrow));
+}
+#include "fvgpt.h"
+#endif
+
+#undef FVG__MM
+#undef FVG__LEVEL_NAME
+#undef FVG__TILE_ROWS
+#undef FVG__LANES
+#undef FVG__F
+#undef FVG__V
+#undef FVG__ZERO
+#undef FVG__LOAD_SUMS
+#undef FVG__STORE_SUMS
+#undef FVG__KEEP_APART
+
+/* AVX-512. */
+#define FVG__MM(x)           _mm512_##x
+#define FVG__LEVEL_NAME(x)   fvg__##x##_avx512
+#define FVG__TILE_ROWS       14
+#define FVG__LANES           16
+#define FVG__F               __m512
+#define FVG__V               __m512i
+#define FVG__ZERO            _mm512_setzero_si512
+#define FVG__LOAD_SUMS(p)    _mm512_loadu_si512(p)
+#define FVG__STORE_SUMS(p, v) _mm512_storeu_si512(p, v)
+#define FVG__KEEP_APART(v)   __asm__("" : "+v"(v))
+
+#define FVG__NAME(x)         fvg__q8_##x##_avx512
+#define FVG__TYPE            FVG_Q8
+#define FVG__TARGET          __attribute__((target("avx512f,avx512bw")))
+#define FVG__STEP            2
+#define FVG__GROUP           2
+#define FVG__SHIFT           0
+#define FVG__A               __m512i
+#define FVG__W               __m512i
+#define FVG__WEIGHT_BYTES    32
+#define FVG__LOAD_WORD(p)    _mm512_set1_epi32(*(p))
+#define FVG__LOAD_WEIGHTS(p) \
+  _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
+#define FVG__ADD_PRODUCTS(sum, a, w) _mm512_add_epi32(sum, _mm512_madd_epi16(a, w))
+
+FVG__TARGET FVG__ALWAYS_INLINE void fvg__q8_put_avx512(void *words, int at, __m512i q) {
+  _mm256_storeu_si256((__m256i *)(void *)((int16_t *)words + at), _mm512_cvtepi32_epi16(q));
+}
+#include "fvgpt.h"
+
+#define FVG__NAME(x)         fvg__q8_##x##_avx512_vnni
+#define FVG__TYPE            FVG_Q8
+#define FVG__TARGET          __attribute__((target("avx512f,avx512bw,avx512vnni")))
+#define FVG__STEP            4
+#define FVG__GROUP           4
+#define FVG__SHIFT           128
+#define FVG__A               __m512i
+#define FVG__W               __m512i
+#define FVG__WEIGHT_BYTES    64
+#define FVG__LOAD_WORD(p)    _mm512_set1_epi32(*(p))
+#define FVG__LOAD_WEIGHTS    _mm512_loadu_si512
+#define FVG__ADD_PRODUCTS(sum, a, w) _mm512_dpbusd_epi32(sum, w, a)
+
+FVG__TARGET FVG__ALWAYS_INLINE void fvg__q8_put_avx512_vnni(void *words, int at, __m512i q) {
+  _mm_storeu_si128((__m128i *)(void *)((int8_t *)words + at), _mm512_cvtepi32_epi8(q));
+}
+#include "fvgpt.h"
+
+#ifdef FVG__HAS_AVX512_BF16
+#undef FVG__V
+#undef FVG__ZERO
+#undef FVG__LOAD_SUMS
+#undef FVG__STORE_SUMS
+#undef FVG__SUM
+#define FVG__FLOAT_SUMS
+#define FVG__V               __m512
+#define FVG__ZERO            _mm512_setzero_ps
+#define FVG__LOAD_SUMS       _mm512_loadu_ps
+#define FVG__STORE_SUMS      _mm512_storeu_ps
+#define FVG__SUM             float
+
+#define FVG__NAME(x)         fvg__bf16_##x##_avx512
+#define FVG__TYPE            FVG_BF16_PANELS
+#define FVG__TARGET          __attribute__((target("avx512f,avx512bw,avx512bf16")))
+#define FVG__STEP            2
+#define FVG__GROUP           2
+#define FVG__SHIFT           0
+#define FVG__A               __m512bh
+#define FVG__W               __m512bh
+#define FVG__WEIGHT_BYTES    64
+#define FVG__LOAD_WORD(p)    ((__m512bh)_mm512_set1_epi32(*(p)))
+#define FVG__LOAD_WEIGHTS(p) ((__m512bh)_mm512_loadu_si512(p))
+#define FVG__ADD_PRODUCTS(sum, a, w) _mm512_dpbf16_ps(sum, a, w)
+
+FVG__TARGET FVG__ALWAYS_INLINE void fvg__bf16_put_avx512(void *words, int at, __m512 x) {
+  __m256bh rounded = _mm512_cvtneps_pbh(x);
+  memcpy((uint16_t *)words + at, &rounded, sizeof rounded);
+}
+#include "fvgpt.h"
+#undef FVG__FLOAT_SUMS
+#endif
+#endif
+
+#ifdef FVG__NEON_SIMD
+#define FVG__TILE_ROWS       14
+#define FVG__LANES           4
+#define FVG__F               float32x4_t
+#define FVG__SET1            vdupq_n_f32
+#define FVG__LOAD            vld1q_f32
+#define FVG__STORE           vst1q_f32
+#define FVG__LOAD_N          fvg__load_n_neon
+#define FVG__STORE_N         fvg__store_n_neon
+#define FVG__ADD             vaddq_f32
+#define FVG__SUB             vsubq_f32
+#define FVG__MUL             vmulq_f32
+#define FVG__MAX             vmaxq_f32
+#define FVG__ROUND           vcvtnq_s32_f32
+#define FVG__TO_FLOAT        vcvtq_f32_s32
+#define FVG__V               int32x4_t
+#define FVG__SUM             int32_t
+#define FVG__ZERO()          vdupq_n_s32(0)
+#define FVG__LOAD_SUMS       vld1q_s32
+#define FVG__STORE_SUMS      vst1q_s32
+#define FVG__ADD_INTEGERS    vaddq_s32
+#define FVG__SUB_INTEGERS    vsubq_s32
+#define FVG__SET1_INTEGER    vdupq_n_s32
+#define FVG__KEEP_APART(v)   __asm__("" : "+w"(v))
+
+/* NEON, with the dot product of ARMv8.2 where it is compiled for that. */
+#define FVG__NAME(x)         fvg__q8_##x##_neon
+#define FVG__TYPE            FVG_Q8
+#define FVG__TARGET
+#define FVG__STEP            4
+#define FVG__SHIFT           0
+#define FVG__A               int8x16_t
+#define FVG__W               int8x16_t
+#define FVG__WEIGHT_BYTES    16
+#define FVG__LOAD_WEIGHTS(p) vreinterpretq_s8_u8(vld1q_u8(p))
+#ifdef __ARM_FEATURE_DOTPROD
+#define FVG__GROUP           4
+#define FVG__LOAD_WORD(p)    vreinterpretq_s8_s32(vdupq_n_s32(*(p)))
+#define FVG__ADD_PRODUCTS    vdotq_s32
+#else
+#define FVG__GROUP           2
+#define FVG__LOAD_WORD       fvg__q8_word_neon
+#define FVG__ADD_PRODUCTS    fvg__q8_add_products_neon
+
+/* k0 k1 k0 k1 ... in the lower half, k2 k3 k2 k3 ... in the upper one */
+FVG__ALWAYS_INLINE int8x16_t fvg__q8_word_neon(const int32_t *p) {
+  const int16_t *pair = (const int16_t *)(const void *)p;
+  return vreinterpretq_s8_s16(vcombine_s16(vld1_dup_s16(pair), vld1_dup_s16(pair + 1)));
+}
+
+FVG__ALWAYS_INLINE int32x4_t fvg__q8_add_products_neon(int32x4_t sum, int8x16_t a, int8x16_t w) {
+  int16x8_t products = vmull_s8(vget_low_s8(a), vget_low_s8(w));
+  products = vmlal_s8(products, vget_high_s8(a), vget_high_s8(w));
+  return vpadalq_s16(sum, products);
+}
+#endif
+
+FVG__ALWAYS_INLINE void fvg__q8_put_neon(void *words, int at, int32x4_t q) {
+  int16x4_t half = vqmovn_s32(q);
+  int8x8_t narrow = vqmovn_s16(vcombine_s16(half, half));
+  int32_t four = vget_lane_s32(vreinterpret_s32_s8(narrow), 0);
+  memcpy((int8_t *)words + at, &four, sizeof four);
+}
+#include "fvgpt.h"
+#endif
+
+#ifdef FVG__WASM_SIMD
+#define FVG__TILE_ROWS       6
+#define FVG__LANES           4
+#define FVG__F               v128_t
+#define FVG__SET1            wasm_f32x4_splat
+#define FVG__LOAD            wasm_v128_load
+#define FVG__STORE           wasm_v128_store
+#define FVG__LOAD_N          fvg__load_n_wasm
+#define FVG__STORE_N         fvg__store_n_wasm
+#define FVG__ADD             wasm_f32x4_add
+#define FVG__SUB             wasm_f32x4_sub
+#define FVG__MUL             wasm_f32x4_mul
+#define FVG__MAX             wasm_f32x4_max
+#define FVG__ROUND(x)        wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(x))
+#define FVG__TO_FLOAT        wasm_f32x4_convert_i32x4
+#define FVG__V               v128_t
+#define FVG__SUM             int32_t
+#define FVG__ZERO()          wasm_i32x4_splat(0)
+#define FVG__LOAD_SUMS       wasm_v128_load
+#define FVG__STORE_SUMS      wasm_v128_store
+#define FVG__ADD_INTEGERS    wasm_i32x4_add
+#define FVG__SUB_INTEGERS    wasm_i32x4_sub
+#define FVG__SET1_INTEGER    wasm_i32x4_splat
+#define FVG__KEEP_APART(v)   ((void)(v))
+
+/* WebAssembly has no fused operations that a product could be contracted into. */
+#define FVG__NAME(x)         fvg__q8_##x##_wasm
+#define FVG__TYPE            FVG_Q8
+#define FVG__TARGET
+#define FVG__STEP            2
+#define FVG__GROUP           2
+#define FVG__SHIFT           0
+#define FVG__A               v128_t
+#define FVG__W               v128_t
+#define FVG__WEIGHT_BYTES    8
+#define FVG__LOAD_WORD(p)    wasm_i32x4_splat(*(p))
+#define FVG__LOAD_WEIGHTS    wasm_i16x8_load8x8
+#define FVG__ADD_PRODUCTS(sum, a, w) wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(a, w))
+
+FVG__ALWAYS_INLINE void fvg__q8_put_wasm(void *words, int at, v128_t q) {
+  wasm_v128_store64_lane((int16_t *)words + at, wasm_i16x8_narrow_i32x4(q, q), 0);
+}
+#include "fvgpt.h"
+#endif
+#undef FVG__STAMP_NARROW
+
+#ifdef FVG__X86_SIMD
+/* Bit `bit` of register `number` (0 to 3: eax, ebx, ecx, edx) of the CPU's leaf 7. */
+static int fvg__has_feature(unsigned part, int number, int bit) {
+  unsigned r[4] = {0};
+  if (!__get_cpuid_count(7, part, &r[0], &r[1], &r[2], &r[3])) return 0;
+  return (int)(r[number] >> bit & 1u);
+}
+
+static const fvg__narrow *fvg__choose_avx512(void) {
+  int has_bytes = fvg__has_feature(0, 1, 30);
+  int has_vnni = fvg__has_feature(0, 2, 11);
+  if (has_bytes && has_vnni) return &fvg__q8_format_avx512_vnni;
+  return has_bytes ? &fvg__q8_format_avx512 : &fvg__q8_format_avx2;
+}
+
+static const fvg__narrow *fvg__choose_avx2(void) {
+#ifdef FVG__HAS_AVX_VNNI
+  if (fvg__has_feature(1, 0, 4)) return &fvg__q8_format_avx_vnni;
+#endif
+  return &fvg__q8_format_avx2;
+}
+#endif
+
+/* The kernels of eight-bit weights at a level; on x86-64 the CPU's dot products are taken. */
+static const fvg__narrow *fvg__choose_q8(int level) {
+  switch (level) {
+#ifdef FVG__X86_SIMD
+    case FVG_SIMD_SSE2:   return &fvg__q8_format_sse2;
+    case FVG_SIMD_AVX2:   return fvg__choose_avx2();
+    case FVG_SIMD_AVX512: return fvg__choose_avx512();
+#elif defined(FVG__NEON_SIMD)
+    case FVG_SIMD_NEON:   return &fvg__q8_format_neon;
+#elif defined(FVG__WASM_SIMD)
+    case FVG_SIMD_WASM:   return &fvg__q8_format_wasm;
+#endif
+    default:              return &fvg__q8_scalar;
+  }
+}
+
+/* Those of bfloat16; NULL: it is widened to F32. */
+static const fvg__narrow *fvg__choose_bf16(int level) {
+#ifdef FVG__HAS_AVX512_BF16
+  int has_bytes = level == FVG_SIMD_AVX512 && fvg__has_feature(0, 1, 30);
+  if (has_bytes && fvg__has_feature(1, 0, 5)) return &fvg__bf16_format_avx512;
+#endif
+  (void)level;
+  return NULL;
+}
+
+/* ---- the product ---- */
+#define FVG__NARROW_BLOCK 524288    /* bytes of words in a block of rows                          */
+
+/* The distance in words from one row of x to the next.  It is an odd number of cache lines, so that
+   the rows of a tile do not evict each other. */
+static int fvg__words_step(const fvg__narrow *f, int k) {
+  int lines = fvg__ceil_div(fvg__ceil_div(k, 16) * 16 / f->step, 16);
+  return 16 * (lines | 1);
+}
+
+/* Room for one pass over the rows of x: words, and a scale for each row. */
+static size_t fvg__narrow_floats(const fvg__narrow *f, int m, int k) {
+  int rows = fvg__min(m, FVG__PASS_ROWS);
+  size_t row_floats = sizeof(fvg__row_scale) / sizeof(float);
+  return fvg__row(rows, fvg__words_step(f, k)) + (size_t)rows * row_floats;
+}
+
+/* One pass over the rows of x. */
+typedef struct fvg__narrow_job {
+  const fvg__product *p;
+  const fvg__narrow_matrix *w;
+  int32_t *words;                   /* [rows][words_step]                                         */
+  fvg__row_scale *row;              /* [rows]                                                     */
+  int row0, rows;                   /* of the pass                                                */
+  int group;                        /* rows that one job converts                                 */
+  int block_rows;                   /* rows that one job multiplies                               */
+  int n_panels;
+} fvg__narrow_job;
+
+/* Job `index`: a group of rows becomes words. */
+static void fvg__narrow_convert(void *arg, int index) {
+  const fvg__narrow_job *j = (const fvg__narrow_job *)arg;
+  const fvg__narrow *f = j->w->format;
+  const fvg__product *p = j->p;
+  int step = fvg__words_step(f, p->k);
+  int end = fvg__min(j->rows, (index + 1) * j->group);
+
+  for (int r = index * j->group; r < end; r++) {
+    const float *x = (const float *)p->a.data + (j->row0 + r) * p->a.row;
+    f->convert(p->k, x, j->words + fvg__row(r, step), &j->row[r]);
+  }
+}
+
+/* Job `index`: a block of rows times a panel.  The tiles share the prefetching of the next one. */
+static void fvg__narrow_multiply(void *arg, int index) {
+  const fvg__narrow_job *j = (const fvg__narrow_job *)arg;
+  const fvg__narrow *f = j->w->format;
+  const fvg__product *p = j->p;
+  int cols = fvg__narrow_cols(f);
+  int panel = index % j->n_panels;
+  int j0 = panel * cols;
+  int block = index / j->n_panels * j->block_rows;
+  int rows = fvg__min(j->block_rows, j->rows - block);
+  int n_tiles = fvg__ceil_div(rows, f->tile_rows);
+
+  fvg__narrow_tile t;
+  t.cols = fvg__min(cols, p->n - j0);
+  t.steps = fvg__narrow_steps(f, p->k);
+  t.a_row = fvg__words_step(f, p->k);
+  t.ld_from = p->ld_from;
+  t.ld_out = p->ld_out;
+  t.scale = j->w->scale ? j->w->scale + j0 : NULL;
+  t.bias = p->bias ? p->bias + j0 : NULL;
+
+  int step_bytes = cols * f->step * f->bytes;
+  size_t panel_bytes = fvg__row(t.steps, step_bytes);
+  int is_last = panel + 1 == j->n_panels;
+  t.panel = j->w->panels + (size_t)panel * panel_bytes;
+  t.ahead_step = is_last ? 0 : fvg__ceil_div(step_bytes, n_tiles);
+
+  for (int tile = 0; tile < n_tiles; tile++) {
+    int first = block + fvg__tile_begin(rows, n_tiles, tile);
+    int row = j->row0 + first;
+    t.rows = block + fvg__tile_begin(rows, n_tiles, tile + 1) - first;
+    t.a = j->words + first * t.a_row;
+    t.row = j->row + first;
+    t.from = p->from ? p->from + row * p->ld_from + j0 : NULL;
+    t.out = p->out + row * p->ld_out + j0;
+    t.ahead = is_last ? t.panel : t.panel + panel_bytes + (size_t)tile * (panel_bytes / (size_t)n_tiles);
+    f->tile(&t);
+  }
+}
+
+/* Computes a product with B = W^T, W narrow; A is in rows.  `room` has fvg__narrow_floats. */
+static fvg_status fvg__narrow_product(fvg_ctx *c, const fvg__product *p, float *room) {
+  fvg__narrow_job j;
+  memset(&j, 0, sizeof j);
+  j.p = p;
+  j.w = (const fvg__narrow_matrix *)p->b.data;
+
+  const fvg__narrow *f = j.w->format;
+  int step = fvg__words_step(f, p->k);
+  j.words = (int32_t *)(void *)room;
+  j.row = (fvg__row_scale *)(void *)(room + fvg__row(fvg__min(p->m, FVG__PASS_ROWS), step));
+  j.group = 1 + 8192 / p->k;
+  j.n_panels = fvg__ceil_div(p->n, fvg__narrow_cols(f));
+
+  int fitting = FVG__NARROW_BLOCK / (4 * step);
+  int most = fvg__min(FVG__BLOCK_ROWS, fitting) / f->tile_rows * f->tile_rows;
+  j.block_rows = most ? most : f->tile_rows;
+
+  fvg_status s = FVG_OK;
+  int worth_threads = (double)p->m * p->n * p->k > FVG__WORTH_THREADS;
+  fvg_ctx *threads = worth_threads ? c : NULL;
+  for (j.row0 = 0; !s && j.row0 < p->m; j.row0 += j.rows) {
+    j.rows = fvg__min(FVG__PASS_ROWS, p->m - j.row0);
+    int n_blocks = fvg__ceil_div(j.rows, j.block_rows);
+    s = fvg__run_jobs(threads, fvg__narrow_convert, &j, fvg__ceil_div(j.rows, j.group));
+    if (!s) s = fvg__run_jobs(threads, fvg__narrow_multiply, &j, n_blocks * j.n_panels);
+  }
+  return s;
+}
+
+/* ---- weights ---- */
+/* How the numbers of one row of weights lie in the panels, counted in weights: number k at
+   first + k / step * stride + within[k % step]. */
+typedef struct fvg__narrow_row {
+  size_t first, stride;
+  int within[4];
+} fvg__narrow_row;
+
+static fvg__narrow_row fvg__narrow_row_at(const fvg__narrow_matrix *w, int j) {
+  const fvg__narrow *f = w->format;
+  int cols = fvg__narrow_cols(f);
+  int vector = j % cols / f->lanes;
+  int lane = j % f->lanes;
+
+  fvg__narrow_row r;
+  r.stride = (size_t)(cols * f->step);
+  r.first = (size_t)(j / cols) * (size_t)fvg__narrow_steps(f, w->k) * r.stride;
+  r.first += (size_t)(vector * f->lanes * f->step + lane * f->group);
+  for (int i = 0; i < 4; i++)
+    r.within[i] = i / f->group * f->lanes * f->group + i % f->group;
+  return r;
+}
+
+/* Bytes up to the scales, and up to the panels, of a matrix with so many rows. */
+static size_t fvg__narrow_scales_at(void) { return fvg__round_up(sizeof(fvg__narrow_matrix)); }
+
+static size_t fvg__narrow_panels_at(const fvg__narrow *f, int rows) {
+  size_t scales = f->type == FVG_Q8 ? (size_t)rows * sizeof(float) : 0;
+  return fvg__narrow_scales_at() + fvg__round_up(scales);
+}
+
+/* The rows of a matrix with those that fill the last panel, and the bytes of all panels. */
+static int fvg__narrow_rows(const fvg__narrow_matrix *w) {
+  int cols = fvg__narrow_cols(w->format);
+  return fvg__ceil_div(w->n, cols) * cols;
+}
+
+static size_t fvg__narrow_bytes(const fvg__narrow_matrix *w) {
+  const fvg__narrow *f = w->format;
+  int row_bytes = fvg__narrow_steps(f, w->k) * f->step * f->bytes;
+  return fvg__row(fvg__narrow_rows(w), row_bytes);
+}
+
+/* A matrix of zeros; NULL when out of memory. */
+static fvg__narrow_matrix *fvg__narrow_new(fvg_ctx *c, const fvg__narrow *f, int n, int k) {
+  fvg__narrow_matrix head;
+  head.format = f;
+  head.n = n;
+  head.k = k;
+
+  size_t panels_at = fvg__narrow_panels_at(f, fvg__narrow_rows(&head));
+  char *block = (char *)fvg_alloc(c, panels_at + fvg__narrow_bytes(&head));
+  if (!block) return NULL;
+  head.scale = f->type == FVG_Q8 ? (float *)(void *)(block + fvg__narrow_scales_at()) : NULL;
+  head.panels = (uint8_t *)block + panels_at;
+
+  if (f->shift) memset(head.panels, f->shift, fvg__narrow_bytes(&head));
+  memcpy(block, &head, sizeof head);
+  return (fvg__narrow_matrix *)(void *)block;
+}
+
+/* Number i of an array of integers of 1, 2 or 4 bytes each. */
+static int fvg__whole_at(const void *numbers, int bytes, int i) {
+  if (bytes == 1) return ((const int8_t *)numbers)[i];
+  if (bytes == 2) return ((const int16_t *)numbers)[i];
+  return ((const int32_t *)numbers)[i];
+}
+
+/* Writes row j: integers of eight bits, or the bits of bfloat16, from k integers of so many bytes. */
+static void fvg__narrow_put_row(fvg__narrow_matrix *w, int j, const void *numbers, int bytes) {
+  const fvg__narrow *f = w->format;
+  fvg__narrow_row r = fvg__narrow_row_at(w, j);
+
+  for (int k0 = 0; k0 < w->k; k0 += f->step) {
+    size_t at = r.first + (size_t)(k0 / f->step) * r.stride;
+    for (int i = 0; i < f->step && k0 + i < w->k; i++) {
+      int number = fvg__whole_at(numbers, bytes, k0 + i);
+      if (f->type == FVG_Q8)
+        w->panels[at + (size_t)r.within[i]] = (uint8_t)(number + f->shift);
+      else
+        ((uint16_t *)(void *)w->panels)[at + (size_t)r.within[i]] = (uint16_t)number;
+    }
+  }
+}
+
+/* Rounds x [k] to integers q [k], and returns their scale, by the kernel that will round what they are
+   multiplied with; `words` has room for them. */
+FVG__FOR_CLIP static float fvg__round_to_q8(const fvg_ctx *c, int k, const float *x, void *words,
+                                            int8_t *q) {
+  fvg__row_scale s;
+  c->q8->convert(k, x, words, &s);
+  for (int i = 0; i < k; i++)
+    q[i] = (int8_t)fvg__whole_at(words, 4 / c->q8->step, i);
+  return s.scale;
+}
+
+/* Writes x [k] as row j, rounded.  0 if a number is not finite. */
+static int fvg__narrow_round_row(fvg__narrow_matrix *w, int j, const float *x, void *words) {
+  fvg__row_scale s;
+  w->format->convert(w->k, x, words, &s);
+  if (w->scale) w->scale[j] = s.scale;
+  fvg__narrow_put_row(w, j, words, 4 / w->format->step);
+  return s.scale == s.scale;
+}
+
+/* Weight `at` of the panels of a row whose scale is given. */
+static float fvg__narrow_value(const fvg__narrow_matrix *w, size_t at, float scale) {
+  if (w->format->type == FVG_BF16_PANELS)
+    return fvg_bfloat_to_float(((const uint16_t *)(const void *)w->panels)[at]);
+  int q = w->format->shift ? w->panels[at] - w->format->shift : ((int8_t *)w->panels)[at];
+  return (float)q * scale;
+}
+
+/* Number k of row j. */
+FVG__FOR_CLIP static float fvg__narrow_number(const fvg__narrow_matrix *w, int j, int k) {
+  fvg__narrow_row r = fvg__narrow_row_at(w, j);
+  int step = w->format->step;
+  size_t at = r.first + (size_t)(k / step) * r.stride + (size_t)r.within[k % step];
+  return fvg__narrow_value(w, at, w->scale ? w->scale[j] : 1);
+}
+
+/* to[i ld] = number k0 + i of row j, for i < n; k0 is a multiple of 4. */
+static void fvg__narrow_widen(const fvg__narrow_matrix *w, int j, int k0, int n, float *to,
+                              ptrdiff_t ld) {
+  int step = w->format->step;
+  float scale = w->scale ? w->scale[j] : 1;
+  fvg__narrow_row r = fvg__narrow_row_at(w, j);
+  size_t at = r.first + (size_t)(k0 / step) * r.stride;
+
+  for (int i = 0; i < n; i += step, at += r.stride)
+    for (int part = 0; part < step && i + part < n; part++)
+      to[(i + part) * ld] = fvg__narrow_value(w, at + (size_t)r.within[part], scale);
+}
+
+/* Chapter 7's copy of a panel, from weights that are read along their rows or, in backward, as they
+   lie.  Of a matrix with one column, strides do not tell which. */
+static void fvg__copy_narrow_panel(const fvg__operand *b, int k0, int depth, int j0, int cols,
+                                   float *panel, int width) {
+  const fvg__narrow_matrix *w = (const fvg__narrow_matrix *)b->data;
+  int forward = b->row == 1;
+  if (w->k == 1) forward = k0 == 0 && depth == 1;
+
+  if (forward)
+    for (int j = 0; j < cols; j++)
+      fvg__narrow_widen(w, j0 + j, k0, depth, panel + j, width);
+  else
+    for (int k = 0; k < depth; k++)
+      fvg__narrow_widen(w, k0 + k, j0, cols, panel + k * width, 1);
+}
+
+/* Fails unless the rows of n weights can be multiplied as integers: each sum must fit in 32 bits. */
+static fvg_status fvg__check_q8_width(fvg_ctx *c, const char *who, int k) {
+  if (k <= FVG__Q8_DEPTH) return FVG_OK;
+  return fvg_fail(c, FVG_E_UNSUPPORTED,
+                  "%s: rows of %d numbers; eight-bit weights have at most %d, since their sums must "
+                  "fit in 32 bits", who, k, FVG__Q8_DEPTH);
+}
+
+/* Gives x its narrow matrix in place of rows. */
+static void fvg__become_narrow(fvg_ctx *c, fvg_tensor *x, fvg__narrow_matrix *w) {
+  fvg_release(c, x->data);
+  x->data = w;
+  x->type = w->format->type;
+}
+
+FVG_DEF fvg_status fvg_tensor_quantise(fvg_ctx *c, fvg_tensor *x) {
+  if (!x) return fvg__missing(c, "quantise", "the tensor");
+  if (x->type == FVG_Q8) return FVG_OK;
+  fvg_status s = fvg__check_matrix(c, x, FVG_F32, "quantise");
+  if (s) return s;
+
+  int n = x->dim[0];
+  int k = (int)(fvg_tensor_count(x) / (size_t)n);
+  s = fvg__check_q8_width(c, "quantise", k);
+  if (s) return s;
+
+  int32_t *words = FVG_NEW_ARRAY(c, int32_t, (size_t)fvg__words_step(c->q8, k));
+  fvg__narrow_matrix *w = fvg__narrow_new(c, c->q8, n, k);
+  if (!words || !w) s = FVG_E_NOMEM;
+  for (int j = 0; !s && j < n; j++)
+    if (!fvg__narrow_round_row(w, j, (const float *)x->data + fvg__row(j, k), words))
+      s = fvg_fail(c, FVG_E_NUMERIC, "quantise: row %d has a number that is not finite", j);
+
+  fvg_release(c, words);
+  if (s) fvg_release(c, w);
+  else fvg__become_narrow(c, x, w);
+  return s;
+}
+
+/* Brings rows of bfloat16 into panels, where the CPU multiplies them; elsewhere they stay rows. */
+static fvg_status fvg__pack_bf16(fvg_ctx *c, fvg_tensor *x) {
+  if (!c->bf16) return FVG_OK;
+  fvg_status s = fvg__check_matrix(c, x, FVG_BF16, "pack");
+  if (s) return s;
+
+  int n = x->dim[0];
+  int k = (int)(fvg_tensor_count(x) / (size_t)n);
+  fvg__narrow_matrix *w = fvg__narrow_new(c, c->bf16, n, k);
+  if (!w) return FVG_E_NOMEM;
+
+  for (int j = 0; j < n; j++)
+    fvg__narrow_put_row(w, j, (const uint16_t *)x->data + fvg__row(j, k), 2);
+  fvg__become_narrow(c, x, w);
+  return FVG_OK;
 }
 
 /*==================================================================================================
@@ -7919,12 +9039,16 @@ static int fvg__on_tape(const fvg_node *x, const fvg_tape *t) {
 
 static int fvg__is_f32(const fvg_node *x) { return !x || x->type == FVG_F32; }
 
+static int fvg__is_panels(fvg_dtype type) {
+  return type == FVG_F32_PANELS || fvg__is_narrow(type);
+}
+
 static int fvg__wants_grad(const fvg_node *x) { return x && x->needs_grad; }
 
 static fvg_node *fvg__wrong_storage(fvg_tape *t) {
   fvg_fail(t->ctx, FVG_E_ARG,
-           "F16, BF16 and F32_PANELS are storage for the weights of a linear layer, the first "
-           "two also for rows to gather; every other operand must be F32");
+           "F16, BF16, Q8 and panels are storage for the weights of a linear layer, all but "
+           "F32_PANELS also for rows to gather; every other operand must be F32");
   return fvg__give_up(t);
 }
 
@@ -7977,7 +9101,7 @@ static fvg_node *fvg__fourth_input(fvg_node *y, fvg_node *d) {
    the node itself may be written where they were. */
 FVG_DEF fvg_node *fvg_tape_keep(fvg_tape *t, fvg_mark mark, fvg_node *x) {
   if (!x || x->needs_grad) return x;
-  if (x->type == FVG_F32_PANELS) return x;      /* panels lie outside the tape */
+  if (fvg__is_panels(x->type)) return x;        /* panels lie outside the tape */
 
   int failed = t->failed;
   fvg_node kept = *x;
@@ -8057,11 +9181,12 @@ static fvg_node *fvg__train_leaf(fvg_node *y, const fvg_tensor *w) {
     if (p->value.data != w->data) continue;
 
     if (w->type != FVG_F32 || fvg_tensor_count(w) != fvg_tensor_count(&p->value)) {
-      int in_panels = w->type == FVG_F32_PANELS;
-      fvg_fail(t->ctx, FVG_E_SHAPE, in_panels ?
-               "fvg_tape_train: %s is packed for the kernels; fvg_tensor_unpack or "
-               "fvg_clip_unpack comes first" :
-               "fvg_tape_train: %s does not fit its tensor", p->name);
+      const char *why = "does not fit its tensor";
+      if (fvg__is_narrow(w->type))
+        why = "is kept in few bits, and only F32 can be trained";
+      if (w->type == FVG_F32_PANELS)
+        why = "is packed for the kernels; fvg_tensor_unpack or fvg_clip_unpack comes first";
+      fvg_fail(t->ctx, FVG_E_SHAPE, "fvg_tape_train: %s %s", p->name, why);
       return fvg__give_up(t);
     }
     y->needs_grad = 1;
@@ -8079,7 +9204,7 @@ FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
              w->n_dim, FVG_MAX_DIM);
     return fvg__give_up(t);
   }
-  if (!w->data || (w->type > FVG_BF16 && w->type != FVG_F32_PANELS)) {
+  if (!w->data || (w->type > FVG_BF16 && !fvg__is_panels(w->type))) {
     fvg_fail(t->ctx, FVG_E_ARG, "a frozen tensor must hold floats");
     return fvg__give_up(t);
   }
@@ -8630,12 +9755,26 @@ static fvg__operand fvg__operand_of(const fvg_node *w, ptrdiff_t row, ptrdiff_t 
   return x;
 }
 
+/* Computes a product with narrow weights in their own arithmetic (chapter 8). */
+static void fvg__multiply_in_words(fvg_tape *t, const fvg__product *p, fvg_mark mark) {
+  const fvg__narrow_matrix *w = (const fvg__narrow_matrix *)p->b.data;
+  float *room = fvg__tape_floats(t, fvg__narrow_floats(w->format, p->m, p->k));
+  if (!room) return;
+
+  if (fvg__narrow_product(t->ctx, p, room)) t->failed = 1;
+  fvg__tape_rewind(t, mark);
+}
+
 /* Computes the product.  Room for a copy of A in tiles is taken from the end of the tape and given
    back; the tape remembers a failure. */
 static void fvg__multiply(fvg_tape *t, fvg__product *p) {
   fvg_mark mark = fvg_tape_mark(t);
   p->kernels = t->ctx->kernels;
   p->tiled_a = NULL;
+  if (p->in_words) {
+    fvg__multiply_in_words(t, p, mark);
+    return;
+  }
 
   ptrdiff_t a_stride = p->a.col == 1 ? p->a.row : p->a.col;
   if (fvg__worth_tiling(p->kernels, p->n, a_stride)) {
@@ -8684,7 +9823,9 @@ static void fvg__linear_backward(fvg_node *y) {
     fvg__add_to(t->ctx, r->grad, y->grad, fvg__count(y));
 }
 
-/* The weights may be stored in any float type, everything else is F32. */
+/* The weights may be stored in any type of floats or panels, everything else is F32.  Narrow weights
+   are widened where a gradient goes through x; fvg_recompute, which makes nodes first without
+   gradients and then with them, must get the same values both times. */
 FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node *r) {
   if (!x || !w) return fvg__null_operand("linear", x, w, w);
   if (x->cols != w->cols)
@@ -8704,6 +9845,7 @@ FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node
   fvg__product p = fvg__product_of(y->rows, y->cols, x->cols,
                                    fvg__matrix(fvg__values(x), x->cols, 1),
                                    fvg__operand_of(w, 1, w->cols));
+  p.in_words = fvg__is_narrow(w->type) && !x->needs_grad && !t->no_grad;
   p.bias = b ? fvg__values(b) : NULL;
   p.from = r ? fvg__values(r) : NULL;
   p.out = fvg__values(y);
@@ -8975,12 +10117,16 @@ FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b) {
   return y;
 }
 
-/* ---- gather: y_i = x_row[i], whether x is stored as F32, F16 or BF16;  dx_row[i] += dy_i.
+/* ---- gather: y_i = x_row[i], however x is stored;  dx_row[i] += dy_i.
         table: row ---- */
 static void fvg__row_to_float(const fvg_node *x, int row, float *y) {
   size_t d = (size_t)x->cols;
   if (x->type == FVG_F32) {
     memcpy(y, fvg__value_row(x, row), d * sizeof *y);
+    return;
+  }
+  if (fvg__is_narrow(x->type)) {
+    fvg__narrow_widen((const fvg__narrow_matrix *)x->value, row, 0, x->cols, y, 1);
     return;
   }
 
@@ -13181,4 +14327,4 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w) {
   else fvg_head_free(h);
   return s;
 }
-#endif /* FVG__PART_TWO */
+#endif /* FVG__PART_THREE */
