@@ -4080,73 +4080,99 @@ static void fvg__weight_gather(const fvg__weight *e, const uint8_t *span, size_t
 
 #define FVG__READ_PIECE 65536        /* bytes converted or hashed at a time                      */
 
-/* Reads n elements of e, from number `first` on, into dst piece by piece, converted.  The pieces go through `buffer` [FVG__READ_PIECE],
-   or straight into dst where it is NULL; they come from `span`, the tensor's bytes from begin to
-   end, where that is not NULL. */
-static fvg_status fvg__weight_load(fvg_weights *w, const fvg__weight *e, size_t first, size_t count,
-                                   uint8_t *dst, fvg_dtype as, uint8_t *buffer,
-                                   const uint8_t *span) {
+/* A tensor on its way out of a file, from its first element to its last, as many at a time as the
+   reader has room for.  So weights reach the order that kernels read without a second copy. */
+typedef struct fvg__stream {
+  fvg_weights *w;                    /* the file that holds it                                   */
+  const fvg__weight *e;
+  fvg_dtype as;                      /* what its elements become                                 */
+  uint8_t *buffer;                   /* [FVG__READ_PIECE], the file's elements; NULL: they are
+                                        converted where they will lie                            */
+  uint8_t *span;                     /* all bytes from begin to end of a strided tensor          */
+  size_t done;                       /* elements that have been read                             */
+} fvg__stream;
+
+/* Reads the next n elements, a piece at most, to dst. */
+static fvg_status fvg__stream_piece(fvg__stream *x, uint8_t *dst, size_t n) {
+  const fvg__weight *e = x->e;
+  fvg_weights *w = x->w;
   const size_t size = fvg_dtype_size(e->shape.type);
-  const size_t size_out = fvg_dtype_size(as);
-  const size_t piece = FVG__READ_PIECE / size;
+  uint8_t *raw = x->buffer ? x->buffer : dst;
 
-  size_t done = 0;
-  while (done < count) {
-    size_t n = count - done < piece ? count - done : piece;
-    uint8_t *to = dst + done * size_out;
-    uint8_t *raw = buffer ? buffer : to;
+  fvg_status s = FVG_OK;
+  const uint64_t at = e->begin + (uint64_t)x->done * size;
+  if (x->span) fvg__weight_gather(e, x->span, x->done, n, raw);
+  else s = fvg__source_read(w->c, &w->source, raw, at, n * size);
+  if (s) return s;
 
-    fvg_status s = FVG_OK;
-    uint64_t at = e->begin + (uint64_t)(first + done) * size;
-    if (span) fvg__weight_gather(e, span, first + done, n, raw);
-    else s = fvg__source_read(w->c, &w->source, raw, at, n * size);
-    if (s) return s;
-
-    if (fvg__big_endian()) fvg__swap_bytes(raw, n, size);
-    size_t good = fvg__convert(raw, e->shape.type, to, as, n);
-    if (good < n)
-      return fvg__bad_element(w, e, raw + good * size, as, first + done + good);
-    done += n;
-  }
+  if (fvg__big_endian()) fvg__swap_bytes(raw, n, size);
+  const size_t good = fvg__convert(raw, e->shape.type, dst, x->as, n);
+  if (good < n)
+    return fvg__bad_element(w, e, raw + good * size, x->as, x->done + good);
+  x->done += n;
   return FVG_OK;
 }
 
-/* Reads n elements of e, from number `first` on, into dst, with the temporary memory that its type
-   and strides ask for. */
-static fvg_status fvg__weight_convert(fvg_weights *w, const fvg__weight *e, size_t first, size_t n,
-                                      uint8_t *dst, fvg_dtype as) {
-  const size_t n_span = e->strided ? (size_t)(e->end - e->begin) : 0;
-  const int needs_buffer = as != e->shape.type;
-  uint8_t *buffer = NULL, *span = NULL;
-  if (needs_buffer) buffer = (uint8_t *)fvg_alloc(w->c, FVG__READ_PIECE);
-  if (e->strided) span = (uint8_t *)fvg_alloc(w->c, n_span);
+/* Reads the next n elements to dst.  The tensor must have as many left. */
+static fvg_status fvg__stream_read(fvg__stream *x, void *dst, size_t n) {
+  const size_t piece = FVG__READ_PIECE / fvg_dtype_size(x->e->shape.type);
+  const size_t size = fvg_dtype_size(x->as);
 
   fvg_status s = FVG_OK;
-  if ((needs_buffer && !buffer) || (e->strided && !span))
-    s = FVG_E_NOMEM;
-  if (!s && span)
-    s = fvg__source_read(w->c, &w->source, span, e->begin, n_span);
-  if (!s) s = fvg__weight_load(w, e, first, n, dst, as, buffer, span);
-
-  fvg_release(w->c, buffer);
-  fvg_release(w->c, span);
+  for (size_t at = 0; !s && at < n; at += piece)
+    s = fvg__stream_piece(x, (uint8_t *)dst + at * size, n - at < piece ? n - at : piece);
   return s;
 }
 
-static fvg_status fvg__check_convertible(const fvg_weights *w, const fvg__weight *e, fvg_dtype as) {
-  if (e->supported && fvg__convertible(e->shape.type, as)) return FVG_OK;
-  return fvg_fail(w->c, FVG_E_UNSUPPORTED,
-                  "%s: tensor %.100s: dtype %.20s cannot be read as %s; save it as float32",
-                  w->file, e->name, e->dtype, fvg__dtype_name(as));
+static void fvg__stream_close(fvg__stream *x) {
+  fvg_release(x->w->c, x->buffer);
+  fvg_release(x->w->c, x->span);
 }
 
-/* Reads n elements of a tensor that is there, from number `first` on, to dst. */
+/* Reserves the temporary memory that the tensor's type and strides ask for. */
+static fvg_status fvg__stream_begin(fvg__stream *x) {
+  fvg_ctx *c = x->w->c;
+  const size_t n_span = x->e->strided ? (size_t)(x->e->end - x->e->begin) : 0;
+  const int needs_buffer = x->as != x->e->shape.type;
+  if (needs_buffer) x->buffer = (uint8_t *)fvg_alloc(c, FVG__READ_PIECE);
+  if (x->e->strided) x->span = (uint8_t *)fvg_alloc(c, n_span);
+
+  if ((needs_buffer && !x->buffer) || (x->e->strided && !x->span)) return FVG_E_NOMEM;
+  return x->span ? fvg__source_read(c, &x->w->source, x->span, x->e->begin, n_span) : FVG_OK;
+}
+
+/* Opens a tensor to read it as the type `as`; fvg__stream_close must follow unless this fails. */
+static fvg_status fvg__stream_open(fvg_weights *w, fvg__stream *x, const char *name, fvg_dtype as) {
+  const fvg__weight *e = fvg__weights_find(w, name);
+  if (!e)
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: no tensor %s", w->file, name);
+  if (e->part) return fvg__stream_open(e->part, x, name, as);
+
+  if (!e->supported || !fvg__convertible(e->shape.type, as))
+    return fvg_fail(w->c, FVG_E_UNSUPPORTED,
+                    "%s: tensor %.100s: dtype %.20s cannot be read as %s; save it as float32",
+                    w->file, e->name, e->dtype, fvg__dtype_name(as));
+
+  memset(x, 0, sizeof *x);
+  x->w = w;
+  x->e = e;
+  x->as = as;
+  const fvg_status s = fvg__stream_begin(x);
+  if (s) fvg__stream_close(x);
+  return s;
+}
+
+/* Reads n elements of a tensor, from number `first` on, to dst. */
 FVG__FOR_CLIP static fvg_status fvg__weights_part(fvg_weights *w, void *dst, const char *name,
                                                   size_t first, size_t n, fvg_dtype as) {
-  const fvg__weight *e = fvg__weights_find(w, name);
-  if (e->part) return fvg__weights_part(e->part, dst, name, first, n, as);
-  fvg_status s = fvg__check_convertible(w, e, as);
-  return s ? s : fvg__weight_convert(w, e, first, n, (uint8_t *)dst, as);
+  fvg__stream x;
+  fvg_status s = fvg__stream_open(w, &x, name, as);
+  if (s) return s;
+
+  x.done = first;
+  s = fvg__stream_read(&x, dst, n);
+  fvg__stream_close(&x);
+  return s;
 }
 
 /* Reads one tensor into new memory, converted to the type `as`. */
@@ -4155,19 +4181,17 @@ FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *
   if (!out) return fvg__missing(w->c, "fvg_weights_get", "the result");
   memset(out, 0, sizeof *out);
   if (!name) return fvg__missing(w->c, "fvg_weights_get", "the name");
-  const fvg__weight *e = fvg__weights_find(w, name);
-  if (!e)
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: no tensor %s", w->file, name);
-  if (e->part) return fvg_weights_get(e->part, out, name, as);
 
-  fvg_status s = fvg__check_convertible(w, e, as);
+  fvg__stream x;
+  fvg_status s = fvg__stream_open(w, &x, name, as);
   if (s) return s;
-  *out = e->shape;
+
+  *out = x.e->shape;
   out->type = as;
-  out->data = fvg_alloc_array(w->c, fvg_tensor_count(out), fvg_dtype_size(as));
-  s = FVG_E_NOMEM;
-  if (out->data)
-    s = fvg__weight_convert(w, e, 0, fvg_tensor_count(out), (uint8_t *)out->data, as);
+  const size_t n = fvg_tensor_count(out);
+  out->data = fvg_alloc_array(w->c, n, fvg_dtype_size(as));
+  s = out->data ? fvg__stream_read(&x, out->data, n) : FVG_E_NOMEM;
+  fvg__stream_close(&x);
   if (s) fvg_tensor_free(w->c, out);
   return s;
 }
@@ -7652,6 +7676,12 @@ static fvg_status fvg__gemm(fvg_ctx *c, const fvg__product *p) {
 /* ---- weights in panels ---- */
 FVG_DEF int fvg_panel_width(const fvg_ctx *c) { return c->kernels->tile_cols; }
 
+/* The floats of a matrix [n,k] in panels, the padding of the last one included. */
+static size_t fvg__packed_floats(const fvg_ctx *c, int n, int k) {
+  int width = c->kernels->tile_cols;
+  return fvg__row(fvg__ceil_div(n, width), width) * (size_t)k;
+}
+
 static fvg_status fvg__check_matrix(fvg_ctx *c, const fvg_tensor *x, fvg_dtype type,
                                     const char *who) {
   char text[FVG__SHAPE_TEXT];
@@ -7672,8 +7702,7 @@ static fvg_status fvg__rearrange(fvg_ctx *c, fvg_tensor *x, fvg_dtype from, fvg_
   int width = c->kernels->tile_cols;
   int n = x->dim[0];
   int k = (int)(fvg_tensor_count(x) / (size_t)n);
-  int n_panels = fvg__ceil_div(n, width);
-  float *data = FVG_NEW_ARRAY(c, float, fvg__row(n_panels, width) * (size_t)k);
+  float *data = FVG_NEW_ARRAY(c, float, fvg__packed_floats(c, n, k));
   if (!data) return FVG_E_NOMEM;
 
   /* Rows j.. of W lie at the same place as the panel of columns j.. of W^T. */
@@ -7693,6 +7722,22 @@ static fvg_status fvg__rearrange(fvg_ctx *c, fvg_tensor *x, fvg_dtype from, fvg_
   return FVG_OK;
 }
 
+/* Reads the next n rows of k numbers from an open stream of F32 straight into panels [n,k], a panel
+   at a time: beside the result there is no more than the rows of one panel. */
+FVG__FOR_CLIP static fvg_status fvg__stream_panels(fvg_ctx *c, fvg__stream *x, int n, int k,
+                                                   float *panels) {
+  int width = c->kernels->tile_cols;
+  float *rows = FVG_NEW_ARRAY(c, float, fvg__row(fvg__min(n, width), k));
+  fvg_status s = rows ? FVG_OK : FVG_E_NOMEM;
+
+  for (int j = 0; !s && j < n; j += width) {
+    int part = fvg__min(width, n - j);
+    s = fvg__stream_read(x, rows, fvg__row(part, k));
+    if (!s) c->kernels->transpose(part, k, rows, k, panels + fvg__row(j, k), width);
+  }
+  fvg_release(c, rows);
+  return s;
+}
 /* Chapter 8: rows of bfloat16 into panels. */
 static fvg_status fvg__pack_bf16(fvg_ctx *c, fvg_tensor *x);
 

@@ -7367,9 +7367,9 @@ static fvg_status fvg__check_leftovers(fvg__clip_loader *l) {
    positions, the number of layers by counting.  The configuration (chapter 8) must not disagree,
    and adds what shapes do not tell.
 
-   Then the table of chapter 9 is walked from row to row.  Matrices are put into panels one by one
-   as they are read (fvgpt.h, chapter 7), so that no second copy of the model is ever in memory.
-   OpenAI's projections are transposed, and its in_proj is cut into q, k and v. */
+   Then the table of chapter 9 is walked from row to row.  Matrices go from the file straight into
+   panels (fvgpt.h, chapter 7), a panel at a time, so no tensor is ever in memory twice.  OpenAI's
+   projections are transposed, and its in_proj is cut into q, k and v. */
 
 /* ---- memory of the model ---- */
 /* Adds a block of memory to those that the model frees; on failure it is freed at once. */
@@ -7474,18 +7474,70 @@ static fvg_status fvg__own_tensor(fvg_clip *m, fvg_tensor *out, int rows, int co
   return s;
 }
 
-/* Reads a tensor as [rows, cols] (cols 0: [rows]). */
-static fvg_status fvg__load(fvg__clip_loader *l, const char *name, int rows, int cols, fvg_dtype as,
-                            fvg_tensor *out) {
+/* Opens a tensor of that shape, to read it as the type `as`. */
+static fvg_status fvg__open_tensor(fvg__clip_loader *l, const char *name, int rows, int cols,
+                                   fvg_dtype as, fvg__stream *out) {
   fvg__model_tensor *x = NULL;
   fvg_tensor shape;
-  memset(out, 0, sizeof *out);
-  fvg_status s = fvg__find_shaped(l, name, rows, cols, &x, &shape);
+  const fvg_status s = fvg__find_shaped(l, name, rows, cols, &x, &shape);
   if (s) return s;
 
   x->used = 1;
-  s = fvg_weights_get(l->weights, out, x->in_file, as);
-  return s ? s : fvg__own_tensor(l->m, out, rows, cols);
+  return fvg__stream_open(l->weights, out, x->in_file, as);
+}
+
+/* Gives a tensor new memory, which the model owns. */
+static fvg_status fvg__new_tensor(fvg_clip *m, fvg_tensor *out, fvg_dtype type, int rows, int cols,
+                                  size_t bytes) {
+  memset(out, 0, sizeof *out);
+  out->type = type;
+  out->data = fvg_alloc(m->ctx, bytes);
+  return out->data ? fvg__own_tensor(m, out, rows, cols) : FVG_E_NOMEM;
+}
+
+/* Reads the next rows of an open tensor as they lie in the file. */
+static fvg_status fvg__read_rows(fvg_clip *m, fvg__stream *x, int rows, int cols, fvg_tensor *out) {
+  const size_t n = cols ? fvg__row(rows, cols) : (size_t)rows;
+  const fvg_status s = fvg__new_tensor(m, out, x->as, rows, cols, n * fvg_dtype_size(x->as));
+  return s ? s : fvg__stream_read(x, out->data, n);
+}
+
+/* Reads the next rows of an open matrix into the order that products want. */
+static fvg_status fvg__read_matrix(fvg_clip *m, fvg__stream *x, int rows, int cols,
+                                   fvg_tensor *out) {
+  if (x->as != FVG_F32) {
+    const fvg_status s = fvg__read_rows(m, x, rows, cols, out);
+    return s ? s : fvg__clip_rearrange(m, out, fvg_tensor_pack);
+  }
+
+  const size_t bytes = fvg__packed_floats(m->ctx, rows, cols) * sizeof(float);
+  const fvg_status s = fvg__new_tensor(m, out, FVG_F32_PANELS, rows, cols, bytes);
+  return s ? s : fvg__stream_panels(m->ctx, x, rows, cols, (float *)out->data);
+}
+
+/* Reads a tensor as [rows, cols] (cols 0: [rows]), in rows. */
+static fvg_status fvg__load(fvg__clip_loader *l, const char *name, int rows, int cols, fvg_dtype as,
+                            fvg_tensor *out) {
+  fvg__stream x;
+  fvg_status s = fvg__open_tensor(l, name, rows, cols, as, &x);
+  if (s) return s;
+
+  s = fvg__read_rows(l->m, &x, rows, cols, out);
+  fvg__stream_close(&x);
+  return s;
+}
+
+/* Reads a tensor of n parts, one below the other, [rows, cols] each, as matrices. */
+static fvg_status fvg__load_matrices(fvg__clip_loader *l, const char *name, int n, int rows,
+                                     int cols, fvg_tensor *const *out) {
+  fvg__stream x;
+  fvg_status s = fvg__open_tensor(l, name, n * rows, cols, l->keep_as, &x);
+  if (s) return s;
+
+  for (int i = 0; !s && i < n; i++)
+    s = fvg__read_matrix(l->m, &x, rows, cols, out[i]);
+  fvg__stream_close(&x);
+  return s;
 }
 
 /* ---- eight-bit weights (fvgpt.h, chapter 8) ---- */
@@ -7655,43 +7707,25 @@ static fvg_status fvg__load_row(fvg__clip_loader *l, const fvg__tower_sizes *siz
     case FVG__WORDS:
       return fvg__load(l, name, rows, cols, l->keep_as, out);
     case FVG__MATRIX:
-      s = fvg__load(l, name, rows, cols, l->keep_as, out);
-      break;
+      return fvg__load_matrices(l, name, 1, rows, cols, &out);
     case FVG__PROJECTION:
       s = fvg__load_projection(l, name, rows, cols, out);
-      break;
+      return s ? s : fvg__clip_rearrange(l->m, out, fvg_tensor_pack);
     default:
       return fvg__load(l, name, rows, cols, FVG_F32, out);
   }
-  if (!s) s = fvg__clip_rearrange(l->m, out, fvg_tensor_pack);
-  return s;
 }
 
-/* A view of part i of a tensor that holds several of `rows` rows, one below the other. */
-static fvg_tensor fvg__part_of(const fvg_tensor *x, int i, int rows) {
-  const int cols = x->n_dim > 1 ? x->dim[1] : 1;
-  const size_t bytes = fvg__row(rows, cols) * fvg_dtype_size(x->type);
-
+/* A view of part i of a vector that holds several of n numbers, one behind the other. */
+static fvg_tensor fvg__part_of(const fvg_tensor *x, int i, int n) {
   fvg_tensor y = *x;
-  y.dim[0] = rows;
-  y.data = (char *)x->data + (size_t)i * bytes;
+  y.dim[0] = n;
+  y.data = (float *)x->data + fvg__row(i, n);
   return y;
 }
 
-/* Makes a view a matrix with memory of its own, in panels where it is F32. */
-static fvg_status fvg__own_matrix(fvg_clip *m, fvg_tensor *x) {
-  const size_t bytes = fvg__row(x->dim[0], x->dim[1]) * fvg_dtype_size(x->type);
-  void *data = fvg_alloc(m->ctx, bytes);
-  if (!data) return FVG_E_NOMEM;
-
-  memcpy(data, x->data, bytes);
-  x->data = data;
-  const fvg_status s = fvg__clip_own(m, data);
-  return s ? s : fvg__clip_rearrange(m, x, fvg_tensor_pack);
-}
-
 /* Reads one tensor that holds n rows of the table, from row id on: OpenAI's in_proj_weight [3w, w]
-   and in_proj_bias [3w].  Biases stay views of what was read; matrices become their own. */
+   and in_proj_bias [3w].  Biases stay views of what was read. */
 static fvg_status fvg__load_rows(fvg__clip_loader *l, const fvg__tower_sizes *sizes, int id, int n,
                                  const char *name, void *model_or_block) {
   const fvg__known_tensor *x = &fvg__known_tensors[id];
@@ -7702,15 +7736,12 @@ static fvg_status fvg__load_rows(fvg__clip_loader *l, const fvg__tower_sizes *si
   fvg_tensor *part_of[3];                /* q, k and v */
   for (int i = 0; i < n; i++) part_of[i] = fvg__tensor_of(model_or_block, id + i);
   if (is_matrix && fvg__kept_as_q8(l, name)) return fvg__load_q8(l, name, n, rows, cols, part_of);
+  if (is_matrix) return fvg__load_matrices(l, name, n, rows, cols, part_of);
 
   fvg_tensor whole;
-  fvg_status s = fvg__load(l, name, n * rows, cols, is_matrix ? l->keep_as : FVG_F32, &whole);
-  for (int i = 0; !s && i < n; i++) {
-    fvg_tensor part = fvg__part_of(&whole, i, rows);
-    if (is_matrix) s = fvg__own_matrix(l->m, &part);
-    if (!s) *part_of[i] = part;
-  }
-  if (!s && is_matrix) fvg__clip_disown(l->m, whole.data);
+  const fvg_status s = fvg__load(l, name, n * rows, cols, FVG_F32, &whole);
+  for (int i = 0; !s && i < n; i++)
+    *part_of[i] = fvg__part_of(&whole, i, rows);
   return s;
 }
 
