@@ -16,6 +16,7 @@ help:
 	@echo "make demo      tune CLIP prompts on a small world of pictures (CoOp, then FVG-PT), print the base-to-new table"
 	@echo "make test      build and run all tests; ends with 'N passed, N failed'"
 	@echo "make all       the programs in $(BUILD): fvgpt, world, pretrain, replay, random_clip, bench, the examples"
+	@echo "make web       the same in a browser: $(BUILD)/web/index.html, one file, which also opens from disk; needs emcc"
 	@echo "make pretrain  train the CLIP of examples/tiny-clip again, from random weights; 20 minutes"
 	@echo "make clean     remove $(BUILD)"
 
@@ -28,6 +29,16 @@ demo:
 pretrain: $(BUILD)/pretrain
 	$(BUILD)/pretrain $(BUILD)/tiny-clip
 	@echo "to use it: cp $(BUILD)/tiny-clip/config.json $(BUILD)/tiny-clip/model.safetensors $(BUILD)/tiny-clip/merges.txt examples/tiny-clip/"
+
+# The library for the browser, with SIMD and without, and the page that holds both.
+web: $(BUILD)/web/index.html
+
+$(BUILD)/web/index.html: $(BUILD)/web/simd.js $(BUILD)/web/scalar.js $(wildcard tools/web/*) $(wildcard examples/tiny-clip/*)
+	python3 tools/web/join.py $(BUILD)/web
+
+$(BUILD)/web/%.js: tools/web/web.c tools/web/build.sh tools/world.h tools/world_sets.h $(HEADERS)
+	@mkdir -p $(BUILD)/web
+	sh tools/web/build.sh $(BUILD)/web $*
 
 test:
 	@$(MAKE) -j4 --no-print-directory $(BUILD)/fvgpt $(BUILD)/world $(TESTS)
@@ -51,6 +62,7 @@ $(BUILD)/test_clip $(BUILD)/test_heads_clip $(BUILD)/test_models $(BUILD)/test_n
 $(BUILD)/test_claims: tools/fvgpt_claim.c tools/fvgpt_system.c $(wildcard tools/fvgpt*.h)
 
 $(BUILD)/world $(BUILD)/pretrain $(BUILD)/test_world $(BUILD)/test_tiny_clip: tools/world.h
+$(BUILD)/world: tools/world_sets.h
 
 $(BUILD)/%: tools/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
@@ -85,4 +97,4 @@ clean:
 linked:
 	@echo $(notdir $(LINKED))
 
-.PHONY: help all demo pretrain test clean linked
+.PHONY: help all demo web pretrain test clean linked
