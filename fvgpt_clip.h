@@ -16980,8 +16980,8 @@ FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_recipe *out, fvg_pr
                                fvg_protocol protocol, const fvg_dataset_card *card, int shots) {
   if (!out) return;
   memset(out, 0, sizeof *out);
-  if (!method || preset < FVG_FORK || preset > FVG_ORIGINAL) return;
-  if (protocol < FVG_BASE_TO_NEW || protocol > FVG_CROSS_DATA) return;
+  if (!method || (unsigned)preset > FVG_ORIGINAL) return;
+  if ((unsigned)protocol > FVG_CROSS_DATA) return;
   const int presets = 1 << preset;
   const int protocols = 1 << protocol;
   if (shots <= 0) shots = 16;
