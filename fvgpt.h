@@ -52,7 +52,11 @@
                                compile SSE2, AVX2 and AVX-512 for x86-64, and the best one is chosen
                                at run time, without any -m flag; NEON for 64-bit ARM; and WASM
                                SIMD128 under `emcc -msimd128`.
-        FVGPT_NO_STDIO         fopen is not used.  Files are then fvg_source callbacks or bytes.
+        FVGPT_NO_STDIO         Nothing of <stdio.h> is used.  Files are then fvg_source callbacks or
+                               bytes.
+        FVGPT_NO_MALLOC        malloc, realloc and free are not used.  Every context must be given
+                               an allocator or an arena.  examples/board runs a CLIP on a
+                               microcontroller with these two.
         FVGPT_ONLY_STDIO       Of the platform only <stdio.h> is used.  Without this macro, a few
                                system calls make sure that a file being written survives a power
                                failure, is not redirected by a planted link, and never replaces
@@ -94,7 +98,7 @@
       Nothing here calls exit, abort or assert.  There is no global state; contexts are independent.
 
    3. MEMORY.  Everything comes from one allocator.  It is malloc, unless the desc names another one
-      or a fixed arena.  fvg_mem_used and fvg_mem_peak count the bytes.
+      or a fixed arena, as it must with FVGPT_NO_MALLOC.  fvg_mem_used and fvg_mem_peak count the bytes.
 
       A tape keeps the memory that it has reserved.  A training loop that clears its tape at each
       step therefore allocates nothing once it has warmed up.  Under AddressSanitizer every tensor
@@ -118,8 +122,7 @@
 
    5. RANDOM NUMBERS.  fvg_rng uses integers and exactly rounded operations only.  One seed gives
       the same sequence on every machine, normal deviates included.  x87 code (gcc -m32 without
-      -mfpmath=sse) is the exception, because it carries more digits than a double has; there
-      decimal numbers in JSON may differ in their last bit, too.
+      -mfpmath=sse) is the exception, because it carries more digits than a double has.
 
    6. ARGUMENTS.  Their order is: the context or object, then what is written (outputs), then what
       is read, then the desc.
@@ -255,7 +258,7 @@ typedef struct fvg_progress {
 
 /* How a context works; all zeros is a good choice. */
 typedef struct fvg_desc {
-  /* All zero: malloc and free. */
+  /* All zero: malloc and free; with FVGPT_NO_MALLOC that is FVG_E_ARG, unless there is an arena. */
   fvg_allocator allocator;
 
   /* If set, all memory comes from this block of arena_bytes; only stb_image still uses malloc. */
@@ -348,7 +351,9 @@ FVG_DEF void fvg_rng_permute(fvg_rng *r, int *index, int n);
    ---------------------------------------------------------------------------------------------- */
 /* Records a message of one line and returns `status`, so that failing is one statement:
        return fvg_fail(c, FVG_E_IO, "%s: cannot be opened", path);
-   Control characters in the message become question marks. */
+   The format is that of printf, with the letters d i u x X c s e f g %, the flags - 0 + and blank,
+   width, precision, and the lengths h l ll z.  The decimal point is a point whatever the locale
+   has.  Control characters in the message become question marks. */
 FVG__PRINTF(3, 4)
 FVG_DEF fvg_status fvg_fail(fvg_ctx *c, fvg_status status, const char *format, ...);
 
@@ -1251,10 +1256,13 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #include <limits.h>
 #include <math.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#ifndef FVGPT_NO_STDIO
+#include <stdio.h>
 #include <time.h>
+#endif
 
 #ifdef FVGPT_PTHREADS
 #include <pthread.h>
@@ -1398,6 +1406,7 @@ struct fvg_ctx {
                                         logged; 0: none                                          */
 };
 
+#ifndef FVGPT_NO_MALLOC
 static void *fvg__heap_alloc(void *user, size_t bytes) {
   (void)user;
   return malloc(bytes);
@@ -1408,6 +1417,7 @@ static void fvg__heap_release(void *user, void *block, size_t bytes) {
   (void)bytes;
   free(block);
 }
+#endif
 
 /* The next multiple of FVG__ALIGN.  The arena's blocks have such sizes, so every
    remainder can hold a list entry. */
@@ -1535,12 +1545,377 @@ FVG_DEF void fvg_printable(char *text) {
   }
 }
 
+/* ---- decimal digits ---- */
+/* All digits of a double, because rounding correctly needs them.  A limb has nine of them; digit
+   FVG__POINT is the first after the decimal point. */
+enum {
+  FVG__LIMB = 1000000000,
+  FVG__WHOLE_LIMBS = 37,                             /* 333 digits; the largest double has 309   */
+  FVG__LIMBS = FVG__WHOLE_LIMBS + 120,               /* 1080 more; the smallest double has 1074  */
+  FVG__POINT = 9 * FVG__WHOLE_LIMBS,
+  FVG__DIGITS = 9 * FVG__LIMBS
+};
+
+typedef struct fvg__decimal { uint32_t limb[FVG__LIMBS]; } fvg__decimal;
+
+/* What a digit at this place counts in its limb: 10^8 at the first, 1 at the last. */
+static uint32_t fvg__digit_unit(int place) {
+  uint32_t unit = 1;
+  for (int i = place % 9; i < 8; i++) unit *= 10;
+  return unit;
+}
+
+static int fvg__digit(const fvg__decimal *d, int place) {
+  if (place >= FVG__DIGITS) return 0;
+  return (int)(d->limb[place / 9] / fvg__digit_unit(place) % 10);
+}
+
+/* Sets d to mantissa * 10^exponent. */
+static void fvg__decimal_set(fvg__decimal *d, uint64_t mantissa, int exponent) {
+  memset(d, 0, sizeof *d);
+  for (int place = FVG__POINT - 1 - exponent; mantissa; place--) {
+    d->limb[place / 9] += (uint32_t)(mantissa % 10) * fvg__digit_unit(place);
+    mantissa /= 10;
+  }
+}
+
+/* Multiplies d by 2^bits, bits being at most 29. */
+static void fvg__decimal_up(fvg__decimal *d, int bits) {
+  uint64_t carry = 0;
+  for (int i = FVG__LIMBS; i-- > 0;) {
+    carry += (uint64_t)d->limb[i] << bits;
+    d->limb[i] = (uint32_t)(carry % FVG__LIMB);
+    carry /= FVG__LIMB;
+  }
+}
+
+/* Divides it by 2^bits. */
+static void fvg__decimal_down(fvg__decimal *d, int bits) {
+  uint64_t rest = 0;
+  for (int i = 0; i < FVG__LIMBS; i++) {
+    rest = rest * FVG__LIMB + d->limb[i];
+    d->limb[i] = (uint32_t)(rest >> bits);
+    rest &= ((uint64_t)1 << bits) - 1;
+  }
+}
+
+/* Sets d to x, which is finite and not negative. */
+static void fvg__decimal_of(fvg__decimal *d, double x) {
+  int exponent;
+  const double mantissa = frexp(x, &exponent);
+  fvg__decimal_set(d, (uint64_t)ldexp(mantissa, 53), 0);
+
+  const int up = exponent - 53, down = 53 - exponent;
+  for (int done = 0; done < up; done += 29) fvg__decimal_up(d, up - done < 29 ? up - done : 29);
+  for (int done = 0; done < down; done += 29)
+    fvg__decimal_down(d, down - done < 29 ? down - done : 29);
+}
+
+/* The first place from `from` on with a digit that is not 0; FVG__DIGITS if there is none. */
+static int fvg__digits_begin(const fvg__decimal *d, int from) {
+  while (from < FVG__DIGITS && !fvg__digit(d, from)) from++;
+  return from;
+}
+
+/* Rounds d to the nearest number whose digits end at place `last`; of two, to the even one. */
+static void fvg__decimal_round(fvg__decimal *d, int last) {
+  if (last >= FVG__DIGITS - 1) return;
+  const int next = fvg__digit(d, last + 1);
+  int up = next > 5;
+  if (next == 5) up = fvg__digits_begin(d, last + 2) < FVG__DIGITS || fvg__digit(d, last) % 2;
+
+  const uint32_t unit = fvg__digit_unit(last);
+  int i = last / 9;
+  memset(&d->limb[i + 1], 0, (size_t)(FVG__LIMBS - 1 - i) * sizeof *d->limb);
+  d->limb[i] -= d->limb[i] % unit;
+  if (up) d->limb[i] += unit;
+  for (; d->limb[i] == FVG__LIMB; i--) {
+    d->limb[i] = 0;
+    d->limb[i - 1]++;
+  }
+}
+
+/* The part of d before the decimal point; 2^64 - 1 if it has more than 18 digits. */
+static uint64_t fvg__decimal_whole(const fvg__decimal *d) {
+  const int last = FVG__WHOLE_LIMBS - 1;
+  for (int i = 0; i < last - 1; i++) {
+    if (d->limb[i]) return (uint64_t)-1;
+  }
+  return (uint64_t)d->limb[last - 1] * FVG__LIMB + d->limb[last];
+}
+
+/* The double nearest to d; of two, the even one.  d is changed. */
+static double fvg__decimal_value(fvg__decimal *d) {
+  const uint64_t one = 1;
+  int exponent = 0;
+  for (; fvg__decimal_whole(d) >= one << 53; exponent++) fvg__decimal_down(d, 1);
+  for (; fvg__decimal_whole(d) < one << 52 && exponent > -1074; exponent--) fvg__decimal_up(d, 1);
+
+  uint64_t mantissa = fvg__decimal_whole(d);
+  const int next = fvg__digit(d, FVG__POINT);
+  int up = next > 5;
+  if (next == 5) up = fvg__digits_begin(d, FVG__POINT + 1) < FVG__DIGITS || mantissa % 2;
+  if (up) mantissa++;
+  return ldexp((double)mantissa, exponent);
+}
+
+/* ---- printing ---- */
+/* vsnprintf is not used: it writes the locale's decimal point, and where there are neither files
+   nor a heap it brings both along (FVGPT_NO_STDIO, FVGPT_NO_MALLOC).  What fvg_fail says of formats
+   is all that these functions know. */
+
+/* Text that is being written to a place of `size` bytes.  What does not fit is only counted. */
+typedef struct fvg__printer {
+  char *to;
+  size_t size, n;
+} fvg__printer;
+
+/* A conversion: % flags width . precision length letter. */
+typedef struct fvg__form {
+  int left, zeros;                   /* flags - and 0                                            */
+  char plus;                         /* the flag '+' or ' ', which stands before what is not
+                                        negative; else 0                                         */
+  int width, precision;              /* precision below 0: none                                  */
+  int longs;                         /* how many l; 3 for z                                      */
+} fvg__form;
+
+/* The arguments, in a struct because a va_list can be an array, which functions cannot share. */
+typedef struct fvg__arguments { va_list list; } fvg__arguments;
+
+static void fvg__put(fvg__printer *p, char letter) {
+  if (p->n + 1 < p->size) p->to[p->n] = letter;
+  p->n++;
+}
+
+static void fvg__put_text(fvg__printer *p, const char *text, int most) {
+  for (int i = 0; text[i] && (most < 0 || i < most); i++) fvg__put(p, text[i]);
+}
+
+static void fvg__put_sign(fvg__printer *p, const fvg__form *f, int negative) {
+  if (negative) fvg__put(p, '-');
+  else if (f->plus) fvg__put(p, f->plus);
+}
+
+static void fvg__put_whole(fvg__printer *p, uint64_t x, unsigned base, const char *digits,
+                           int least) {
+  char text[24];
+  int n = 0;
+  for (; x; x /= base) text[n++] = digits[x % base];
+
+  for (int i = n; i < least; i++) fvg__put(p, '0');
+  while (n) fvg__put(p, text[--n]);
+}
+
+/* Writes the digits of these places, and a point before the place `point`. */
+static void fvg__put_digits(fvg__printer *p, const fvg__decimal *d, int from, int last, int point) {
+  for (int place = from; place <= last; place++) {
+    if (place == point) fvg__put(p, '.');
+    fvg__put(p, (char)('0' + fvg__digit(d, place)));
+  }
+}
+
+/* Writes a finite number that is not negative, by the letters e, f and g of C's printf. */
+static void fvg__put_finite(fvg__printer *p, char letter, int precision, double x) {
+  fvg__decimal d;
+  fvg__decimal_of(&d, x);
+  if (precision < 0) precision = 6;
+  if (letter == 'g' && precision > 0) precision--;   /* g counts the first digit                 */
+
+  const int ones = FVG__POINT - 1;
+  int first = x > 0 ? fvg__digits_begin(&d, 0) : ones;
+  int last = (letter == 'f' ? ones : first) + precision;
+  fvg__decimal_round(&d, last);
+  if (first > 0 && fvg__digit(&d, first - 1)) {      /* 9.96 has become 10.0                     */
+    first--;
+    if (letter != 'f') last--;
+  }
+
+  const int exponent = ones - first;
+  const int fixed = letter == 'f' || (letter == 'g' && exponent >= -4 && exponent <= precision);
+  if (letter == 'g') {
+    const int least = fixed && first < ones ? ones : first;
+    while (last > least && !fvg__digit(&d, last)) last--;
+  }
+  if (fixed) {
+    if (last < ones) last = ones;
+    fvg__put_digits(p, &d, first < ones ? first : ones, last, FVG__POINT);
+    return;
+  }
+  fvg__put_digits(p, &d, first, last, first + 1);
+  fvg__put_text(p, exponent < 0 ? "e-" : "e+", -1);
+  fvg__put_whole(p, (uint64_t)(exponent < 0 ? -exponent : exponent), 10, "0123456789", 2);
+}
+
+/* Returns 1 if there are digits, which zeros may precede. */
+static int fvg__put_real(fvg__printer *p, const fvg__form *f, char letter, double x) {
+  fvg__put_sign(p, f, x < 0 || (x == 0 && copysign(1, x) < 0));
+  const int finite = x - x == 0;
+  if (finite) fvg__put_finite(p, letter, f->precision, fabs(x));
+  else fvg__put_text(p, x == x ? "inf" : "nan", -1);
+  return finite;
+}
+
+static int64_t fvg__next_signed(const fvg__form *f, fvg__arguments *a) {
+  switch (f->longs) {
+    case 0:  return va_arg(a->list, int);
+    case 1:  return va_arg(a->list, long);
+    case 2:  return va_arg(a->list, long long);
+    default: return (int64_t)va_arg(a->list, ptrdiff_t);
+  }
+}
+
+static uint64_t fvg__next_unsigned(const fvg__form *f, fvg__arguments *a) {
+  switch (f->longs) {
+    case 0:  return va_arg(a->list, unsigned);
+    case 1:  return va_arg(a->list, unsigned long);
+    case 2:  return va_arg(a->list, unsigned long long);
+    default: return va_arg(a->list, size_t);
+  }
+}
+
+/* Writes the next argument.  Returns 1 if zeros may precede it. */
+static int fvg__put_argument(fvg__printer *p, const fvg__form *f, char letter, fvg__arguments *a) {
+  const int least = f->precision < 0 ? 1 : f->precision;
+  switch (letter) {
+    case 'd':
+    case 'i': {
+      const int64_t x = fvg__next_signed(f, a);
+      fvg__put_sign(p, f, x < 0);
+      fvg__put_whole(p, x < 0 ? 0 - (uint64_t)x : (uint64_t)x, 10, "0123456789", least);
+      return f->precision < 0;
+    }
+    case 'u':
+      fvg__put_whole(p, fvg__next_unsigned(f, a), 10, "0123456789", least);
+      return f->precision < 0;
+    case 'x':
+      fvg__put_whole(p, fvg__next_unsigned(f, a), 16, "0123456789abcdef", least);
+      return f->precision < 0;
+    case 'X':
+      fvg__put_whole(p, fvg__next_unsigned(f, a), 16, "0123456789ABCDEF", least);
+      return f->precision < 0;
+    case 'e':
+    case 'f':
+    case 'g':
+      return fvg__put_real(p, f, letter, va_arg(a->list, double));
+    case 'c':
+      fvg__put(p, (char)va_arg(a->list, int));
+      return 0;
+    case 's': {
+      const char *text = va_arg(a->list, const char *);
+      fvg__put_text(p, text ? text : "(null)", f->precision);
+      return 0;
+    }
+    default:                         /* also %%; what is not known stands there as it is         */
+      if (letter != '%') fvg__put(p, '%');
+      if (letter) fvg__put(p, letter);
+      return 0;
+  }
+}
+
+/* Moves what was written from byte `from` on to the right, so that it is `width` wide. */
+static void fvg__widen(fvg__printer *p, size_t from, size_t width, char fill) {
+  if (p->n - from >= width) return;
+  const size_t more = width - (p->n - from);
+  const size_t room = p->size ? p->size - 1 : 0;
+
+  for (size_t i = p->n; i-- > from;) {
+    if (i + more < room) p->to[i + more] = p->to[i];
+  }
+  for (size_t i = from; i < from + more && i < room; i++) p->to[i] = fill;
+  p->n += more;
+}
+
+/* Reads a number of the format, or an argument for '*'. */
+static int fvg__form_number(const char **at, fvg__arguments *a) {
+  if (**at == '*') {
+    ++*at;
+    return va_arg(a->list, int);
+  }
+
+  int x = 0;
+  for (; **at >= '0' && **at <= '9'; ++*at) {
+    if (x < 100000) x = 10 * x + (**at - '0');
+  }
+  return x;
+}
+
+/* Reads what stands between % and the letter, and returns where the letter is. */
+static const char *fvg__form_read(fvg__form *f, const char *at, fvg__arguments *a) {
+  memset(f, 0, sizeof *f);
+  f->precision = -1;
+  for (; *at && strchr("-0+ ", *at); at++) {
+    if (*at == '-') f->left = 1;
+    else if (*at == '0') f->zeros = 1;
+    else if (f->plus != '+') f->plus = *at;
+  }
+
+  f->width = fvg__form_number(&at, a);
+  if (f->width < 0) {
+    f->left = 1;
+    f->width = -f->width;
+  }
+  if (*at == '.') {
+    at++;
+    f->precision = fvg__form_number(&at, a);
+  }
+  for (; *at && strchr("hlz", *at); at++) {
+    if (*at == 'l') f->longs++;
+    if (*at == 'z') f->longs = 3;
+  }
+  return at;
+}
+
+/* As vsnprintf: writes at most `size` bytes with the closing 0, and returns the length without it
+   that all would have had. */
+static int fvg__vprint(char *to, size_t size, const char *format, va_list list) {
+  fvg__printer p = {to, size, 0};
+  fvg__arguments a;
+  va_copy(a.list, list);
+
+  for (const char *at = format; *at; at++) {
+    if (*at != '%') {
+      fvg__put(&p, *at);
+      continue;
+    }
+    fvg__form f;
+    at = fvg__form_read(&f, at + 1, &a);
+
+    size_t from = p.n;
+    const int digits = fvg__put_argument(&p, &f, *at, &a);
+    const size_t width = (size_t)f.width;
+    if (f.left) {
+      while (p.n - from < width) fvg__put(&p, ' ');
+    } else if (f.zeros && digits) {
+      const int has_sign = from + 1 < size && strchr("-+ ", to[from]) != NULL;
+      fvg__widen(&p, from + (size_t)has_sign, width - (width && has_sign), '0');
+    } else {
+      fvg__widen(&p, from, width, ' ');
+    }
+    if (!*at) break;                 /* the format ends within a conversion                      */
+  }
+
+  va_end(a.list);
+  if (size) to[p.n < size ? p.n : size - 1] = 0;
+  return (int)p.n;
+}
+
+/* As snprintf. */
+FVG__PRINTF(3, 4)
+static int fvg__print(char *to, size_t size, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  int n = fvg__vprint(to, size, format, args);
+  va_end(args);
+  return n;
+}
+
+/* ---- messages ---- */
 /* Records a message and hands the status back, so that failing is one line: return
    fvg_fail(c, FVG_E_IO, ...). */
 FVG_DEF fvg_status fvg_fail(fvg_ctx *c, fvg_status status, const char *format, ...) {
   va_list args;
   va_start(args, format);
-  vsnprintf(c->message, sizeof c->message, format, args);
+  fvg__vprint(c->message, sizeof c->message, format, args);
   va_end(args);
 
   fvg_printable(c->message);
@@ -1560,7 +1935,7 @@ FVG_DEF void fvg_log(fvg_ctx *c, int level, const char *format, ...) {
   char line[512];
   va_list args;
   va_start(args, format);
-  vsnprintf(line, sizeof line, format, args);
+  fvg__vprint(line, sizeof line, format, args);
   va_end(args);
 
   fvg_printable(line);
@@ -1578,7 +1953,7 @@ static void fvg__log_once(fvg_ctx *c, unsigned what, int level, const char *form
   char line[512];
   va_list args;
   va_start(args, format);
-  vsnprintf(line, sizeof line, format, args);
+  fvg__vprint(line, sizeof line, format, args);
   va_end(args);
   fvg_printable(line);
 
@@ -2045,10 +2420,12 @@ static fvg_ctx *fvg__new_in_arena(fvg_desc *d) {
 
 /* Takes the context from its own allocator; NULL when out of memory. */
 static fvg_ctx *fvg__new_in_heap(fvg_desc *d) {
+#ifndef FVGPT_NO_MALLOC
   if (!d->allocator.alloc) {
     d->allocator.alloc = fvg__heap_alloc;
     d->allocator.release = fvg__heap_release;
   }
+#endif
 
   fvg_ctx first;                     /* only to allocate, and so to align, the context itself    */
   memset(&first, 0, sizeof first);
@@ -2064,6 +2441,9 @@ FVG_DEF fvg_status fvg_init(fvg_ctx **out, const fvg_desc *desc) {
   fvg_desc d;
   memset(&d, 0, sizeof d);
   if (desc) d = *desc;
+#ifdef FVGPT_NO_MALLOC
+  if (!d.arena && !d.allocator.alloc) return FVG_E_ARG;
+#endif
   fvg_ctx *c = d.arena ? fvg__new_in_arena(&d) : fvg__new_in_heap(&d);
   if (!c) return FVG_E_NOMEM;
 
@@ -2096,7 +2476,13 @@ FVG_DEF void fvg_free(fvg_ctx *c) {
 }
 
 FVG_DEF const char *fvg_error(const fvg_ctx *c) {
-  return c ? c->message : "no context: out of memory, or fvg_init was given a NULL pointer";
+  if (c) return c->message;
+#ifdef FVGPT_NO_MALLOC
+  return "no context: built with FVGPT_NO_MALLOC, fvg_init needs an allocator or an arena, and "
+         "memory enough in it";
+#else
+  return "no context: out of memory, or fvg_init was given a NULL pointer";
+#endif
 }
 
 FVG_DEF fvg_status fvg_last_status(const fvg_ctx *c) { return c ? c->status : FVG_E_NOMEM; }
@@ -2162,7 +2548,12 @@ FVG__FOR_CLIP static void fvg__helper_done(fvg_ctx *c, const fvg_ctx *helper) {
 /* May jobs allocate side by side, and are there threads for them?  Only malloc is known to be
    thread-safe; a custom allocator may not be. */
 FVG__FOR_CLIP static int fvg__may_share_heap(const fvg_ctx *c) {
+#ifdef FVGPT_NO_MALLOC
+  (void)c;
+  return 0;
+#else
   return fvg__has_threads(c) && c->desc.allocator.alloc == fvg__heap_alloc;
+#endif
 }
 
 /* ---- random numbers ---- */
@@ -2428,7 +2819,7 @@ static const char *fvg__shape_text(const fvg_tensor *x, char *text) {
   memcpy(text, "[", 2);
   for (int i = 0; i < x->n_dim && i < FVG_MAX_DIM; i++) {
     const char *format = i ? ", %d" : "%d";
-    at += (size_t)snprintf(text + at, FVG__SHAPE_TEXT - at, format, x->dim[i]);
+    at += (size_t)fvg__print(text + at, FVG__SHAPE_TEXT - at, format, x->dim[i]);
   }
   memcpy(text + at, "]", 2);
   return text;
@@ -2835,7 +3226,7 @@ static fvg_status fvg__temporary_open(fvg_ctx *c, fvg__output *p) {
 
   for (int attempt = 0; attempt < 100 && !p->file; attempt++) {
     unsigned long number = (unsigned long)(fvg_rng_next(&rng) >> 32);
-    snprintf(p->temporary + n, n_more, FVG__TEMPORARY "%08lx", number);
+    fvg__print(p->temporary + n, n_more, FVG__TEMPORARY "%08lx", number);
     if (fvg__kind_of(p->temporary) != FVG__ABSENT) continue;
 
     errno = 0;
@@ -3098,21 +3489,25 @@ static int fvg__json_digits(fvg__json_reader *r, int fraction, uint64_t *mantiss
   return r->at > start;
 }
 
-/* mantissa * 10^exponent without strtod, whose decimal point depends on the locale.  The result is
-   correctly rounded for mantissas up to 2^53 and exponents up to 22, which covers all integers and
-   the usual decimals; beyond, it is off by a few units in the last place. */
+/* The double nearest to mantissa * 10^exponent.  strtod would want the locale's decimal point.  A
+   product or quotient of two doubles that are exact is rounded once, which is enough; x87 code
+   (FLT_EVAL_METHOD is not 0) would round it twice. */
 static double fvg__json_scale(uint64_t mantissa, long exponent) {
   static const double power[] = {
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11,
     1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22
   };
-  if (mantissa == 0 || exponent < -400) return 0;
-  if (exponent > 400) exponent = 400;        /* infinite all the same                            */
+  if (mantissa == 0 || exponent < -350) return 0;    /* below half of the smallest double        */
+  if (exponent > 309) return HUGE_VAL;
 
-  double x = (double)mantissa;
-  for (; exponent > 22; exponent -= 22) x *= 1e22;
-  for (; exponent < -22; exponent += 22) x /= 1e22;
-  return exponent < 0 ? x / power[-exponent] : x * power[exponent];
+  const double x = (double)mantissa;
+  if (exponent == 0) return x;
+  if (FLT_EVAL_METHOD == 0 && mantissa <= (uint64_t)1 << 53 && exponent >= -22 && exponent <= 22)
+    return exponent < 0 ? x / power[-exponent] : x * power[exponent];
+
+  fvg__decimal d;
+  fvg__decimal_set(&d, mantissa, (int)exponent);
+  return fvg__decimal_value(&d);
 }
 
 #define FVG__JSON_POWER 1000000000   /* larger exponents count as this one, which overflows too  */
@@ -3133,27 +3528,53 @@ static int fvg__json_exponent(fvg__json_reader *r, long *exponent) {
   return 1;
 }
 
-/* Reads [-] digits [. digits] [e exponent]. */
-static fvg_status fvg__json_number(fvg__json_reader *r, double *out) {
+/* Reads [-] digits [. digits] [e exponent].  Returns NULL, or what is wrong. */
+static const char *fvg__json_decimal(fvg__json_reader *r, double *out) {
   const int negative = fvg__json_accept(r, '-');
   uint64_t mantissa = 0;
   long exponent = 0;
 
   /* No digit may follow a leading zero. */
   if (!fvg__json_accept(r, '0') && !fvg__json_digits(r, 0, &mantissa, &exponent))
-    return fvg__json_error(r, "expected a digit");
+    return "expected a digit";
   if (fvg__json_accept(r, '.') && !fvg__json_digits(r, 1, &mantissa, &exponent))
-    return fvg__json_error(r, "expected a digit after the decimal point");
+    return "expected a digit after the decimal point";
 
   int has_exponent = fvg__json_accept(r, 'e') || fvg__json_accept(r, 'E');
   if (has_exponent && !fvg__json_exponent(r, &exponent))
-    return fvg__json_error(r, "expected a digit in the exponent");
+    return "expected a digit in the exponent";
 
   *out = fvg__json_scale(mantissa, exponent);
-  if (*out > 1.7976931348623157e308)
-    return fvg__json_error(r, "number too large for a double");
+  if (*out > 1.7976931348623157e308) return "number too large for a double";
   if (negative) *out = -*out;
-  return FVG_OK;
+  return NULL;
+}
+
+static fvg_status fvg__json_number(fvg__json_reader *r, double *out) {
+  const char *wrong = fvg__json_decimal(r, out);
+  return wrong ? fvg__json_error(r, wrong) : FVG_OK;
+}
+
+/* Reads a number that was printed by e, f or g, up to a blank.  17 digits come back as the double
+   that they were.  Returns 0 if there is no number. */
+static int fvg__read_number(const char *text, double *out) {
+  const size_t n = strcspn(text, " ");
+  const char *word = text + (*text == '-');
+  const int infinite = strncmp(word, "inf", 3) == 0;
+  if (word + 3 == text + n && (infinite || strncmp(word, "nan", 3) == 0)) {
+    *out = infinite ? HUGE_VAL : NAN;
+    if (word > text) *out = -*out;
+    return 1;
+  }
+
+  fvg__json_reader r;
+  memset(&r, 0, sizeof r);
+  r.text = (const unsigned char *)text;
+  r.n = n;
+  double x;
+  if (fvg__json_decimal(&r, &x) || r.at < n) return 0;
+  *out = x;
+  return 1;
 }
 
 static int fvg__json_word(fvg__json_reader *r, const char *word) {
@@ -4233,7 +4654,7 @@ static uint64_t fvg__hash_metadata(const char *key, const char *value) {
 static void fvg__checksum_text(uint64_t sum, char text[FVG__CHECKSUM_TEXT]) {
   unsigned long high = (unsigned long)(sum >> 32);
   unsigned long low = (unsigned long)(sum & 0xFFFFFFFFu);
-  snprintf(text, FVG__CHECKSUM_TEXT, "%08lx%08lx", high, low);
+  fvg__print(text, FVG__CHECKSUM_TEXT, "%08lx%08lx", high, low);
 }
 
 /* Adds the hash of one tensor of an open file to *sum; buffer has FVG__READ_PIECE bytes. */
@@ -4313,7 +4734,7 @@ static void fvg__text_quoted(fvg__text *t, const char *s) {
     one[0] = *s;
     unsigned byte = (unsigned char)*s;
 
-    if (byte < 0x20) snprintf(one, sizeof one, "\\u%04x", byte);
+    if (byte < 0x20) fvg__print(one, sizeof one, "\\u%04x", byte);
     else if (*s == '"' || *s == '\\') fvg__text_put(t, "\\");
     fvg__text_put(t, one);
   }
@@ -5251,7 +5672,7 @@ static fvg_status fvg__pickle_next(fvg__pickle *p, fvg__instruction *i) {
   i->op = fvg__find_opcode(code);
   if (!i->op) {
     char what[64];
-    snprintf(what, sizeof what, "instruction 0x%02x is not one that torch.save writes",
+    fvg__print(what, sizeof what, "instruction 0x%02x is not one that torch.save writes",
              (unsigned)code);
     return fvg__pickle_error(p, what);
   }
@@ -5370,7 +5791,7 @@ static fvg_status fvg__pickle_global(fvg__pickle *p, const uint8_t *module, size
   char one[FVG__LEGIBLE], two[FVG__LEGIBLE], joined[2 * FVG__LEGIBLE];
   fvg__legible(module, n_module, one);
   fvg__legible(name, n_name, two);
-  snprintf(joined, sizeof joined, "%s.%s", one, two);
+  fvg__print(joined, sizeof joined, "%s.%s", one, two);
 
   int found = fvg__find_global(joined);
   if (found < 0)
@@ -5913,12 +6334,10 @@ typedef struct fvg__naming {
 static int fvg__real_text(double x, char number[32]) {
   int n = 0;
   for (int digits = 15; digits <= 17; digits++) {
-    n = snprintf(number, 32, "%.*g", digits, x);
-    if (strtod(number, NULL) == x) break;
+    double back;
+    n = fvg__print(number, 32, "%.*g", digits, x);
+    if (fvg__read_number(number, &back) && back == x) break;
   }
-
-  char *comma = strchr(number, ',');         /* the decimal point of some locales                */
-  if (comma) *comma = '.';
   return n;
 }
 
@@ -5932,7 +6351,7 @@ static int fvg__pickle_text(const fvg__pickle *p, const fvg__pickle_value *v, ch
       return v->n;
     case FVG__PICKLE_WHOLE:
     case FVG__PICKLE_BOOL:
-      return snprintf(number, 32, "%lld", (long long)v->whole);
+      return fvg__print(number, 32, "%lld", (long long)v->whole);
     case FVG__PICKLE_REAL:
       return fvg__real_text(v->real, number);
     default:

@@ -3922,6 +3922,10 @@ typedef struct fvg__picture {
 
 #ifdef FVGPT_STB_IMAGE
 /* ---- stb_image ---- */
+#if defined(FVGPT_NO_MALLOC) && !defined(FVGPT_STB_IMAGE_LINKED)
+#error "stb_image uses malloc: with FVGPT_NO_MALLOC, compile it elsewhere (FVGPT_STB_IMAGE_LINKED)"
+#endif
+
 /* We compile stb_image's code, unless the program has it elsewhere: it says so by
    FVGPT_STB_IMAGE_LINKED, or has included stb_image.h before this header. */
 #if !defined(FVGPT_STB_IMAGE_LINKED) && !defined(STBI_INCLUDE_STB_IMAGE_H)
@@ -5249,7 +5253,7 @@ FVG_DEF fvg_status fvg_image_encode_png(fvg_ctx *c, uint8_t **bytes, size_t *n,
 /* Encodes a picture as PPM (P6) or PGM (P5): kind, sides and maximum as text, then the pixels. */
 static fvg_status fvg__pnm_encode(fvg_ctx *c, const fvg_image *image, uint8_t **bytes, size_t *n) {
   char head[64];
-  snprintf(head, sizeof head, "P%d\n%d %d\n255\n", image->channels == 3 ? 6 : 5, image->width,
+  fvg__print(head, sizeof head, "P%d\n%d %d\n255\n", image->channels == 3 ? 6 : 5, image->width,
            image->height);
 
   const size_t n_head = strlen(head);
@@ -6185,12 +6189,12 @@ static const char *fvg__config_text(const fvg__config *config, int i, char text[
   const size_t n = FVG__CONFIG_WORD;
 
   switch (v->type) {
-    case FVG_JSON_STRING: snprintf(text, n, "\"%.40s\"", v->string); break;
-    case FVG_JSON_NUMBER: snprintf(text, n, "%g", v->number); break;
-    case FVG_JSON_BOOL:   snprintf(text, n, "%s", v->number != 0 ? "true" : "false"); break;
-    case FVG_JSON_ARRAY:  snprintf(text, n, "[...]"); break;
-    case FVG_JSON_OBJECT: snprintf(text, n, "{...}"); break;
-    default:               snprintf(text, n, "null"); break;
+    case FVG_JSON_STRING: fvg__print(text, n, "\"%.40s\"", v->string); break;
+    case FVG_JSON_NUMBER: fvg__print(text, n, "%g", v->number); break;
+    case FVG_JSON_BOOL:   fvg__print(text, n, "%s", v->number != 0 ? "true" : "false"); break;
+    case FVG_JSON_ARRAY:  fvg__print(text, n, "[...]"); break;
+    case FVG_JSON_OBJECT: fvg__print(text, n, "{...}"); break;
+    default:               fvg__print(text, n, "null"); break;
   }
   return text;
 }
@@ -6501,7 +6505,7 @@ static fvg_status fvg__config_parse(fvg_ctx *c, fvg__config *config, const char 
   if (!text) return FVG_OK;
 
   config->c = c;
-  snprintf(config->file, sizeof config->file, "%.400s", file);
+  fvg__print(config->file, sizeof config->file, "%.400s", file);
   const fvg_status s = fvg_json_parse(c, &config->json, text, strlen(text), config->file);
   if (s) return s;
 
@@ -6993,7 +6997,7 @@ static const char *fvg__published_name(int publisher, int id, char name[FVG__TEN
   const char *before = publisher == FVG__BY_OPEN_CLIP ? x->open_clip : "";
   const char *rest = publisher == FVG__BY_HUGGING_FACE ? x->hugging_face : x->openai;
 
-  snprintf(name, FVG__TENSOR_NAME, "%s%s", before, rest);
+  fvg__print(name, FVG__TENSOR_NAME, "%s%s", before, rest);
   return name;
 }
 
@@ -7004,7 +7008,7 @@ static const char *fvg__published_block_name(int publisher, int blocks, int laye
   fvg__published_name(publisher, blocks, before);
   fvg__published_name(publisher, id, leaf);
 
-  snprintf(name, FVG__TENSOR_NAME, "%.60s%d.%.60s", before, layer, leaf);
+  fvg__print(name, FVG__TENSOR_NAME, "%.60s%d.%.60s", before, layer, leaf);
   return name;
 }
 
@@ -7546,7 +7550,7 @@ static fvg_status fvg__load_scales(fvg__clip_loader *l, const fvg__model_tensor 
                                    fvg_tensor *out) {
   const char *file = fvg_weights_file(l->weights);
   char name[FVG__TENSOR_NAME];
-  snprintf(name, sizeof name, "%.140s_scale", x->name);
+  fvg__print(name, sizeof name, "%.140s_scale", x->name);
 
   fvg__model_tensor *scale = fvg__find_tensor(l, name);
   if (!scale)
@@ -8085,7 +8089,7 @@ FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weight
 
   char name[FVG__CONFIG_NAME];
   fvg__config config;
-  snprintf(name, sizeof name, "config.json of %.400s", fvg_weights_file(weights));
+  fvg__print(name, sizeof name, "config.json of %.400s", fvg_weights_file(weights));
   fvg_status s = fvg__config_parse(c, &config, config_json, name);
   if (s) {
     fvg__config_free(&config);
@@ -8126,7 +8130,7 @@ FVG_DEF fvg_status fvg_clip_set_preprocess(fvg_clip *m, const char *json, const 
   memset(&config, 0, sizeof config);
   fvg__config_free(&config);
   config.c = m->ctx;
-  snprintf(config.file, sizeof config.file, "%.400s", name ? name : "preprocessor_config.json");
+  fvg__print(config.file, sizeof config.file, "%.400s", name ? name : "preprocessor_config.json");
 
   fvg_preprocess p = fvg_preprocess_defaults(m->vision.image_size);
   fvg_status s = fvg_json_parse(m->ctx, &config.json, json, strlen(json), config.file);
@@ -8253,7 +8257,7 @@ static fvg_status fvg__find_tokenizer(fvg_clip *m, const char *folder, const cha
 
   for (int i = 0; fvg__vocabulary_places[i]; i++) {
     char path[FVG__FILE_PATH_BYTES];
-    snprintf(path, sizeof path, "%s%s", folder, fvg__vocabulary_places[i]);
+    fvg__print(path, sizeof path, "%s%s", folder, fvg__vocabulary_places[i]);
     if (fvg_file_exists(path)) return fvg__open_tokenizer(m, path);
   }
   return FVG_OK;
@@ -8264,7 +8268,7 @@ static fvg_status fvg__find_tokenizer(fvg_clip *m, const char *folder, const cha
 static fvg_status fvg__read_text(fvg_ctx *c, const char *folder, const char *name, uint8_t **text,
                                  char path[FVG__FILE_PATH_BYTES]) {
   *text = NULL;
-  snprintf(path, FVG__FILE_PATH_BYTES, "%s/%s", folder, name);
+  fvg__print(path, FVG__FILE_PATH_BYTES, "%s/%s", folder, name);
   if (!fvg_file_exists(path)) return FVG_OK;
 
   fvg_source source;
@@ -8315,7 +8319,7 @@ static int fvg__find_weights(const char *folder, int timm, char file[FVG__FILE_P
       const int later = known[i].open_clip == round;         /* open_clip's belong to round 0 */
       if (timm && later) continue;
 
-      snprintf(file, FVG__FILE_PATH_BYTES, "%s/%s", folder, known[i].name);
+      fvg__print(file, FVG__FILE_PATH_BYTES, "%s/%s", folder, known[i].name);
       *sharded = known[i].sharded;
       if (fvg_file_exists(file)) return 1;
     }
@@ -8387,7 +8391,7 @@ static fvg_status fvg__join_files(fvg_ctx *c, fvg_weights **out, const char *fol
   int opened = 0;
   while (!s && opened < n) {
     char part_path[2 * FVG__PATH_BYTES];
-    snprintf(part_path, sizeof part_path, "%.1000s/%.900s", folder, file[opened]);
+    fvg__print(part_path, sizeof part_path, "%.1000s/%.900s", folder, file[opened]);
     s = fvg__open_weights(c, &part[opened], part_path);
     if (!s) opened++;
   }
@@ -8452,7 +8456,7 @@ static void fvg__folder_of(char folder[FVG__PATH_BYTES]) {
 
   if (slash) folder[slash] = 0;
   else if (folder[0] == '/') folder[1] = 0;
-  else snprintf(folder, FVG__PATH_BYTES, ".");
+  else fvg__print(folder, FVG__PATH_BYTES, ".");
 }
 
 /* Finds the file of weights and reads the configurations beside it. */
@@ -8460,8 +8464,8 @@ static fvg_status fvg__find_files(fvg_ctx *c, fvg__clip_files *x, const char *pa
   if (strlen(path) >= sizeof x->folder)
     return fvg_fail(c, FVG_E_ARG, "%.60s...: the path is too long", path);
 
-  snprintf(x->folder, sizeof x->folder, "%s", path);
-  snprintf(x->file, sizeof x->file, "%s", path);
+  fvg__print(x->folder, sizeof x->folder, "%s", path);
+  fvg__print(x->file, sizeof x->file, "%s", path);
   const int single = fvg_file_exists(path);
   if (single) {
     fvg__folder_of(x->folder);
@@ -8473,7 +8477,7 @@ static fvg_status fvg__find_files(fvg_ctx *c, fvg__clip_files *x, const char *pa
   if (s) return s;
 
   char adapter[FVG__FILE_PATH_BYTES];
-  snprintf(adapter, sizeof adapter, "%s/adapter_config.json", x->folder);
+  fvg__print(adapter, sizeof adapter, "%s/adapter_config.json", x->folder);
   if (fvg_file_exists(adapter))
     fvg_log(c, 0, "%s: an adapter (peft) lies beside the model and is not applied; merge it into "
             "the weights first", adapter);
@@ -8620,7 +8624,7 @@ static fvg_status fvg__list_q8(fvg__clip_loader *l, const fvg__model_tensor *x,
   float *row = FVG_NEW_ARRAY(c, float, (size_t)cols);
   int8_t *numbers = FVG_NEW_ARRAY(c, int8_t, fvg__row(rows, cols));
   char *name = scales ? (char *)scales + scale_bytes : NULL;
-  if (name) snprintf(name, name_bytes, "%s_scale", x->in_file);
+  if (name) fvg__print(name, name_bytes, "%s_scale", x->in_file);
   q->name = x->in_file;
   q->tensor.type = FVG_I8;
   q->tensor.data = numbers;
@@ -9751,7 +9755,7 @@ static char *fvg__fill_template(fvg_ctx *c, const char *form, const char *name) 
   if (!text) return NULL;
 
   memcpy(text, form, before);
-  snprintf(text + before, size - before, "%s", name);
+  fvg__print(text + before, size - before, "%s", name);
   fvg_tidy_name(text + before);
   const char *after = hole + 2;
   memcpy(text + strlen(text), after, strlen(after) + 1);
@@ -10118,7 +10122,7 @@ static fvg_status fvg__learner_prompts(fvg_learner *l, const char *name, int n, 
 static fvg_status fvg__learner_uniform(fvg_learner *l, const char *layer, const char *part,
                                        int n_out, int cols, int n_in) {
   char name[96];
-  snprintf(name, sizeof name, "%s.%s", layer, part);
+  fvg__print(name, sizeof name, "%s.%s", layer, part);
   fvg_parameter *p = fvg__learner_add(l, name, n_out, cols);
   if (!p) return FVG_E_NOMEM;
 
@@ -10218,7 +10222,7 @@ static fvg_status fvg__name_tokens(const fvg_clip *m, const char *name, int *tok
   const size_t size = strlen(name) + 2;
   char *text = (char *)fvg_alloc(m->ctx, size);
   if (!text) return FVG_E_NOMEM;
-  snprintf(text, size, "%s", name);
+  fvg__print(text, size, "%s", name);
   fvg_tidy_name(text);
 
   fvg_status s = fvg_tokenize(m->tokenizer, NULL, 0, n_name, text);
@@ -11065,25 +11069,6 @@ static const char *const fvg__position_name[] = {"end", "middle", "front"};
 
 enum { FVG__NUMBER_TEXT = 32 };         /* room for any double, with its closing 0 */
 
-/* Reads what fvg__print_number has printed, up to a blank, exactly.  strtod wants the locale's
-   decimal point, which printing a half tells.  Returns 0 if that is no number. */
-static int fvg__read_number(const char *text, double *out) {
-  char number[FVG__NUMBER_TEXT];
-  const size_t n = strcspn(text, " ");
-  if (!n || n >= sizeof number) return 0;
-  memcpy(number, text, n);
-  number[n] = 0;
-
-  char half[FVG__NUMBER_TEXT];
-  snprintf(half, sizeof half, "%.1f", 0.5);
-  char *point = strchr(number, '.');
-  if (point) *point = half[1];
-
-  char *end;
-  *out = strtod(number, &end);
-  return *end == 0;
-}
-
 /* Reads a number of a checkpoint's metadata. */
 static fvg_status fvg__get_number(fvg_ctx *c, const fvg_weights *w, const char *key, double *out) {
   const char *file = fvg_weights_file(w);
@@ -11096,7 +11081,6 @@ static fvg_status fvg__get_number(fvg_ctx *c, const fvg_weights *w, const char *
   if (s == FVG_E_NOMEM) return s;
   const int is_number = !s && j.value[0].type == FVG_JSON_NUMBER;
   if (is_number) *out = j.value[0].number;
-  if (is_number) fvg__read_number(value, out);   /* JSON's may be off in the 17th digit */
   fvg_json_free(c, &j);
   if (is_number) return FVG_OK;
   return fvg_fail(c, FVG_E_FORMAT, "%s: setting %s is \"%.40s\", not a number", file, key, value);
@@ -11511,7 +11495,7 @@ static fvg_status fvg__deep_prompts(fvg_learner *l, fvg__tower tower, const char
 
   for (int block = 1; block < depth; block++) {
     char name[96];
-    snprintf(name, sizeof name, form, block);
+    fvg__print(name, sizeof name, form, block);
     fvg_status s = fvg__learner_prompts(l, name, n, w);
     if (s) return s;
   }
@@ -11528,7 +11512,7 @@ static fvg_status fvg__average_init(fvg_learner *l) {
     const fvg_parameter *p = l->param[i];
     const int n_dim = p->value.n_dim;
     char name[96];
-    snprintf(name, sizeof name, "average.%s", p->name);
+    fvg__print(name, sizeof name, "average.%s", p->name);
     if (!fvg__learner_list(l, &l->state, &l->n_state, name, n_dim, p->value.dim))
       return FVG_E_NOMEM;
   }
@@ -11716,11 +11700,11 @@ static fvg_status fvg__maple_init(fvg_learner *l) {
   if (!s)
     s = fvg__learner_linear(l, "prompt_learner.proj", m->vision.width, m->text.width);
   for (int i = 0; !s && i < depth - 1; i++) {
-    snprintf(name, sizeof name, "prompt_learner.compound_prompts_text.%d", i);
+    fvg__print(name, sizeof name, "prompt_learner.compound_prompts_text.%d", i);
     s = fvg__learner_prompts(l, name, n, m->text.width);
   }
   for (int i = 0; !s && i < depth - 1; i++) {
-    snprintf(name, sizeof name, "prompt_learner.compound_prompt_projections.%d", i);
+    fvg__print(name, sizeof name, "prompt_learner.compound_prompt_projections.%d", i);
     s = fvg__learner_linear(l, name, m->vision.width, m->text.width);
   }
 
@@ -12064,7 +12048,7 @@ static fvg_status fvg__mmrl_layers(fvg_learner *l, fvg__tower tower, int w) {
 
   for (int i = 0; i < l->plan[tower].n_layer; i++) {
     char name[96];
-    snprintf(name, sizeof name, "representation_learner.compound_rep_tokens_r2%cproj.%d", letter,
+    fvg__print(name, sizeof name, "representation_learner.compound_rep_tokens_r2%cproj.%d", letter,
              i);
     fvg_status s = fvg__learner_linear(l, name, w, D);
     if (s) return s;
@@ -12233,7 +12217,7 @@ static fvg_status fvg__mmrlpp_product(fvg_learner *l, const char *of, int n_out,
   fvg_status s = fvg__learner_uniform(l, of, "A", n_out, rank, rank);
   if (s) return s;
   char name[96];
-  snprintf(name, sizeof name, "%s.B", of);
+  fvg__print(name, sizeof name, "%s.B", of);
   return fvg__learner_add(l, name, rank, n_in) ? FVG_OK : FVG_E_NOMEM;
 }
 
@@ -12244,13 +12228,13 @@ static fvg_status fvg__mmrlpp_layers(fvg_learner *l, fvg__tower tower, int w) {
   const int first_b = l->n_param + FVG__PP_OF_BLOCK;
   char name[96];
 
-  snprintf(name, sizeof name, "representation_learner.srra_r2%cproj",
+  fvg__print(name, sizeof name, "representation_learner.srra_r2%cproj",
            tower == FVG__TEXT ? 't' : 'v');
   const size_t n_name = strlen(name);
   fvg_status s = fvg__learner_uniform(l, name, "weight", w, D, D);
 
   for (int i = 0; !s && i < l->plan[tower].n_layer; i++) {
-    snprintf(name + n_name, sizeof name - n_name, ".srra.%d", i);
+    fvg__print(name + n_name, sizeof name - n_name, ".srra.%d", i);
     s = fvg__mmrlpp_product(l, name, w, D, rank);
     if (!s) s = fvg__learner_uniform(l, name, "bias", w, 0, D);
     if (!s && i) fvg__copy_values(l->param[l->n_param - 1], l->param[first_b]);
@@ -12400,13 +12384,13 @@ static double fvg__dept_option(const fvg_learner *l, const char *name) {
 static fvg_status fvg__dept_channels(fvg_learner *l, const char *of) {
   const int d = l->clip->embed_dim;
   char name[96];
-  snprintf(name, sizeof name, "%s.scale", of);
+  fvg__print(name, sizeof name, "%s.scale", of);
   fvg_parameter *scale = fvg__learner_add(l, name, d, 0);
   if (!scale) return FVG_E_NOMEM;
   for (int k = 0; k < d; k++)
     ((float *)scale->value.data)[k] = 1;
 
-  snprintf(name, sizeof name, "%s.bias", of);
+  fvg__print(name, sizeof name, "%s.bias", of);
   return fvg__learner_add(l, name, d, 0) ? FVG_OK : FVG_E_NOMEM;
 }
 
@@ -13186,7 +13170,7 @@ static fvg_status fvg__find_file(fvg_ctx *c, char **out, const char *folder, con
    POSIX. */
 static int fvg__kind_of_entry(const char *folder, const char *name) {
   char path[4096];
-  int n = snprintf(path, sizeof path, "%s/%s", folder, name);
+  int n = fvg__print(path, sizeof path, "%s/%s", folder, name);
   if (n <= 0 || (size_t)n >= sizeof path) return 0;
 
   struct stat found;
@@ -13303,7 +13287,7 @@ static void fvg__count_left_out(fvg__left_out *x, const char *name, int is_folde
   if (!in_class && !fvg__keep_image(name, is_folder)) return;
 
   if (!x->first[0])
-    snprintf(x->first, sizeof x->first, "%s", name);
+    fvg__print(x->first, sizeof x->first, "%s", name);
   if (!in_class) x->n_loose++;
   else if (is_folder > 0) x->n_folder++;
   else if (is_folder < 0) x->n_special++;
@@ -13314,7 +13298,7 @@ static void fvg__count_left_out(fvg__left_out *x, const char *name, int is_folde
 static void fvg__add_count(char *list, size_t size, int n, const char *one, const char *many) {
   if (!n) return;
   size_t used = strlen(list);
-  snprintf(list + used, size - used, "%s%d %s", used ? ", " : "", n, n == 1 ? one : many);
+  fvg__print(list + used, size - used, "%s%d %s", used ? ", " : "", n, n == 1 ? one : many);
 }
 
 /* One warning about everything that was left out. */
@@ -13639,7 +13623,7 @@ static fvg_status fvg__memory_names(fvg_dataset *d, const char *const *class_nam
 
   for (int i = 0; i < n; i++) {
     char *path = d->paths + (size_t)i * FVG__PICTURE_PATH;
-    snprintf(path, FVG__PICTURE_PATH, "#%d", i);
+    fvg__print(path, FVG__PICTURE_PATH, "#%d", i);
   }
   char *at = d->paths + (size_t)n * FVG__PICTURE_PATH;
   for (int i = 0; i < n_class; i++) {
@@ -13862,7 +13846,7 @@ static fvg_status fvg__check_class_names(fvg_ctx *c, const fvg_dataset *d) {
   const char *const *name = (const char *const *)d->class_name;
   const char *root = d->root ? d->root : "data set";
   char said[320];
-  snprintf(said, sizeof said, "%.300s", root);
+  fvg__print(said, sizeof said, "%.300s", root);
 
   int *match = FVG_NEW_ARRAY(c, int, (size_t)d->n_class);
   fvg_status s = match ? FVG_OK : FVG_E_NOMEM;
@@ -14022,7 +14006,7 @@ static fvg_status fvg__draft_check_labels(fvg_ctx *c, const fvg__draft *d, const
 static fvg_status fvg__read_entry(fvg_ctx *c, fvg__draft *d, fvg__entry *e, const fvg_json *j,
                                   int value, int part, int index, int n_total, const char *file) {
   char where[32];
-  snprintf(where, sizeof where, "%s[%d]", fvg__part_name[part], index);
+  fvg__print(where, sizeof where, "%s[%d]", fvg__part_name[part], index);
 
   const fvg_json_value *list = &j->value[value];
   if (list->type != FVG_JSON_ARRAY || list->n_child != 3)
@@ -14269,7 +14253,7 @@ static fvg_status fvg__too_many_splits(fvg_ctx *c, const fvg__names *names, cons
   line[0] = 0;
   for (int i = 0; i < names->n && used < sizeof line; i++) {
     const char *comma = i ? ", " : "";
-    int n = snprintf(line + used, sizeof line - used, "%s%.80s", comma, names->name[i]);
+    int n = fvg__print(line + used, sizeof line - used, "%s%.80s", comma, names->name[i]);
     used += n > 0 ? (size_t)n : sizeof line;
   }
   return fvg_fail(c, FVG_E_ARG, "%.150s: %d split files: %s; choose one with desc.split",
@@ -14365,7 +14349,7 @@ static void fvg__cut(int n, int val_percent, int cut[FVG__PARTS]) {
 /* ---- classes without pictures ---- */
 /* Appends a name to a list of at most five, for a warning; returns what the list takes up then. */
 static size_t fvg__add_name(char *list, size_t size, size_t used, const char *name) {
-  snprintf(list + used, size - used, "%s%.30s", used ? ", " : "", name);
+  fvg__print(list + used, size - used, "%s%.30s", used ? ", " : "", name);
   return used + strlen(list + used);
 }
 
@@ -14453,13 +14437,13 @@ static fvg_status fvg__list_whole_classes(fvg_ctx *c, fvg__draft *d, fvg__names 
 static void fvg__tell_cut(fvg_ctx *c, const fvg__draft *d, const fvg_dataset_desc *desc,
                           int n_class, int fewest, int most) {
   char each[40], how[80];
-  snprintf(each, sizeof each, fewest < most ? "%d to %d" : "%d", fewest, most);
+  fvg__print(each, sizeof each, fewest < most ? "%d to %d" : "%d", fewest, most);
 
   int percent = desc->val_percent > 0 ? desc->val_percent : 0;
   if (desc->val_percent)
-    snprintf(how, sizeof how, "val's share was set to %d %%", percent);
+    fvg__print(how, sizeof how, "val's share was set to %d %%", percent);
   else
-    snprintf(how, sizeof how, "50/20/30 %%; --val 0, or val_percent, gives val's share to train");
+    fvg__print(how, sizeof how, "50/20/30 %%; --val 0, or val_percent, gives val's share to train");
 
   fvg_log(c, 1,
           "%.200s: %d classes of %s pictures are cut into %d to train, %d for val, %d to test "
@@ -15057,7 +15041,7 @@ static fvg_status fvg__draft_list(fvg_ctx *c, fvg__draft *d, fvg__entry *e,
   for (int i = 0; i < list->n; i++) {
     char *line = list->line[i], where[32];
     if (!*line) continue;
-    snprintf(where, sizeof where, "line %d", i + 1);
+    fvg__print(where, sizeof where, "line %d", i + 1);
 
     const char *key;
     char *path = end;
@@ -15279,7 +15263,7 @@ static fvg_status fvg__unknown_set(fvg_ctx *c, const char *key) {
   char known[256];
   int n = 0;
   for (int i = 0; i < FVG__N_CARDS; i++)
-    n += snprintf(known + n, sizeof known - (size_t)n, "%s%s", i ? ", " : "", fvg__cards[i].key);
+    n += fvg__print(known + n, sizeof known - (size_t)n, "%s%s", i ? ", " : "", fvg__cards[i].key);
   return fvg_fail(c, FVG_E_ARG, "data set \"%.80s\" is none of %s", key, known);
 }
 
@@ -16005,7 +15989,7 @@ static void fvg__bad_add(fvg_ctx *c, fvg__bad *bad, fvg_status status, const cha
   if (bad->n && bad->n < FVG__MOST_NAMED)
     fvg_log(c, 0, "%s", bad->last);
   if (bad->n < FVG__MOST_NAMED)
-    snprintf(bad->last, sizeof bad->last, "%s", message);
+    fvg__print(bad->last, sizeof bad->last, "%s", message);
   bad->n++;
   bad->status = status;
 }
@@ -17465,8 +17449,8 @@ FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_recipe *out, fvg_pr
                                fvg_protocol protocol, const fvg_dataset_card *card, int shots) {
   if (!out) return;
   memset(out, 0, sizeof *out);
-  if (!method || preset < FVG_FORK || preset > FVG_ORIGINAL) return;
-  if (protocol < FVG_BASE_TO_NEW || protocol > FVG_CROSS_DATA) return;
+  if (!method || (unsigned)preset > FVG_ORIGINAL) return;
+  if ((unsigned)protocol > FVG_CROSS_DATA) return;
   const int presets = 1 << preset;
   const int protocols = 1 << protocol;
   if (shots <= 0) shots = 16;
@@ -17604,12 +17588,6 @@ static void fvg__trainer_release(fvg__trainer *t) {
 }
 
 /* ---- settings and tensors in files ---- */
-/* Prints a number with a point for its decimal point, whatever the locale has. */
-static void fvg__print_number(char *text, int digits, double value) {
-  snprintf(text, FVG__NUMBER_TEXT, "%.*g", digits, value);
-  char *comma = strchr(text, ',');
-  if (comma) *comma = '.';
-}
 
 FVG_DEF void fvg_settings_set(fvg_settings *x, const char *key, const char *value) {
   if (x->n == FVG_MAX_SETTINGS) return;
@@ -17621,7 +17599,7 @@ FVG_DEF void fvg_settings_set(fvg_settings *x, const char *key, const char *valu
 FVG_DEF void fvg_settings_set_number(fvg_settings *x, const char *key, double value) {
   if (x->n == FVG_MAX_SETTINGS) return;
   char *text = x->text[x->n];
-  fvg__print_number(text, 9, value);
+  fvg__print(text, FVG__NUMBER_TEXT, "%.9g", value);
   fvg_settings_set(x, key, text);
 }
 
@@ -17630,9 +17608,9 @@ static void fvg__set_exact_number(fvg_settings *x, const char *key, double value
   if (x->n == FVG_MAX_SETTINGS) return;
   char *text = x->text[x->n];
   double back;
-  fvg__print_number(text, 9, value);
+  fvg__print(text, FVG__NUMBER_TEXT, "%.9g", value);
   if (!fvg__read_number(text, &back) || back != value)
-    fvg__print_number(text, 17, value);
+    fvg__print(text, FVG__NUMBER_TEXT, "%.17g", value);
   fvg_settings_set(x, key, text);
 }
 
@@ -17661,7 +17639,7 @@ typedef struct fvg__state {
 static void fvg__state_add(fvg__state *x, const char *prefix, const fvg_parameter *p,
                            float *values) {
   char *name = x->name + fvg__row(x->n, FVG__STATE_NAME);
-  snprintf(name, FVG__STATE_NAME, "%s%s", prefix, p->name);
+  fvg__print(name, FVG__STATE_NAME, "%s%s", prefix, p->name);
 
   fvg_named_tensor *to = &x->tensor[x->n++];
   to->name = name;
@@ -17713,8 +17691,8 @@ static fvg_status fvg__state_save(fvg__trainer *t, const fvg_train_desc *desc, i
     size_t at = 0;
     for (int i = 0; i < epoch; i++) {
       char number[FVG__NUMBER_TEXT];
-      fvg__print_number(number, 17, t->loss_sum[i]);
-      at += (size_t)snprintf(losses + at, size - at, "%s ", number);
+      fvg__print(number, FVG__NUMBER_TEXT, "%.17g", t->loss_sum[i]);
+      at += (size_t)fvg__print(losses + at, size - at, "%s ", number);
     }
     fvg_settings_set(x, "mark", desc->state_mark ? desc->state_mark : "");
     fvg_settings_set(x, "stage", t->what);
@@ -18441,7 +18419,7 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *
 
   fvg__compare_scales(l->clip, fvgpt);
   char what[64];
-  snprintf(what, sizeof what, "FVGPT_%s", l->method->name);
+  fvg__print(what, sizeof what, "FVGPT_%s", l->method->name);
   fvg__train_set source;
   fvg__trainer t;
   memset(&t, 0, sizeof t);
@@ -19166,7 +19144,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
     return fvg_fail(c, FVG_E_ARG, "DPC: the weight of P' must be above 0, and top_k at least 1");
 
   char what[64];
-  snprintf(what, sizeof what, "DPC_%s", l->method->name);
+  fvg__print(what, sizeof what, "DPC_%s", l->method->name);
   fvg__train_set source;
   fvg__trainer t;
   memset(&t, 0, sizeof t);
@@ -19316,7 +19294,7 @@ static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, cons
   if (!s && fvgpt) s = fvg__checkpoint_add(c, k, file, fvgpt->params, fvgpt->n_params);
   if (s) return s;
 
-  snprintf(k->trainer, sizeof k->trainer, "%s%s", fvgpt ? "FVGPT_" : "", l->method->name);
+  fvg__print(k->trainer, sizeof k->trainer, "%s%s", fvgpt ? "FVGPT_" : "", l->method->name);
   fvg_settings_set(k->settings, "format", "fvgpt 1");
   fvg_settings_set(k->settings, "trainer", k->trainer);
   fvg_settings_set(k->settings, "classes", k->classes);

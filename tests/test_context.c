@@ -493,6 +493,74 @@ static void test_budget(void) {
   fvg_free(c);
 }
 
+/* ---- printing: the same as libc's ---- */
+static int as_libc(const char *format, ...) {
+  char got[1500], want[1500];
+  va_list args;
+  va_start(args, format);
+  int n = vsnprintf(want, sizeof want, format, args);
+  va_end(args);
+  va_start(args, format);
+  int m = fvg__vprint(got, sizeof got, format, args);
+  va_end(args);
+  int ok = n == m && strcmp(got, want) == 0;
+  if (!ok) printf("  %s: \"%s\", but libc has \"%s\"\n", format, got, want);
+  return ok;
+}
+
+static double any_double(fvg_rng *r) {                               /* any bits of a finite one */
+  uint64_t bits = fvg_rng_next(r);
+  double x;
+  if ((bits >> 52 & 0x7FF) == 0x7FF) bits ^= (uint64_t)1 << 60;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+static void test_printed_reals(void) {
+  static const char *const format[] = {"%g", "%.9g", "%.17g", "%.15g", "%.0f", "%.2f", "%f", "%e", "%.3e", "%.0e", "%.0g",
+                                       "%.1g", "%12.4f|", "%-12g|", "%012.3e", "%+.4g", "% 9.1f", "%020.3f", "%-020.3f|"};
+  static const double special[] = {0, -0.0, 0.5, 1.5, 2.5, 0.125, 0.375, 9.5, 9.96, 99.5, 0.05, 999999.5, 9999995, 0.00009999995,
+                                   1e-4, 1e-5, 123456, 1234567, 1e22, 1e23, 5e-324, 2.2250738585072014e-308,
+                                   1.7976931348623157e308, 0.1, 1.0 / 3, -2.0 / 3, 1e15, 1e16, 1e17, 4.35, 0.045};
+  fvg_rng r;
+  fvg_rng_seed(&r, 1, 2);
+  for (size_t i = 0; i < sizeof format / sizeof *format; i++) {
+    int ok = as_libc(format[i], HUGE_VAL) && as_libc(format[i], -HUGE_VAL);
+    for (size_t k = 0; k < sizeof special / sizeof *special; k++) ok &= as_libc(format[i], special[k]);
+    for (int k = 0; k < 200; k++) {
+      ok &= as_libc(format[i], any_double(&r));
+      ok &= as_libc(format[i], floor(fvg_rng_uniform(&r) * 2e6) / 64);   /* many lie between two that can be printed */
+    }
+    check(ok, format[i]);
+  }
+  check(as_libc("%.*g", 12, 1.0 / 3) && as_libc("%*.*f|", 12, 3, 2.0 / 3) && as_libc("%*d|%-*d|", -8, 5, 6, 7) &&
+        as_libc("%.400f", 1.0 / 3) && as_libc("%.1100f", 5e-324) && as_libc("%700.3f", 1.0) && as_libc("%0700d", 7),
+        "widths, precisions and arguments for them");
+}
+
+static void test_printed_words(void) {
+  check(as_libc("%d %i %5d|%-5d|%05d|%+d|% d|%.3d", 0, -1, INT_MIN, INT_MAX, -42, 42, 42, 7) &&
+        as_libc("%u %x %X %08x %02X %.0d|", UINT_MAX, 48879u, 48879u, 48879u, 7u, 0), "whole numbers");
+  check(as_libc("%ld %lu %lx %08lx", LONG_MIN, ULONG_MAX, ULONG_MAX, 255ul) && as_libc("%lld %llu", LLONG_MIN, ULLONG_MAX) &&
+        as_libc("%zu", (size_t)-1) && as_libc("%hd", 7), "of every length");
+  check(as_libc("%s|%5s|%-5s|%.2s|%5.1s|%.*s|%05.2f%%", "word", "ab", "ab", "word", "word", 3, "word", 2.5) &&
+        as_libc("%c%5c|%-3c|", 'a', 'b', 'c') && as_libc("") && as_libc("100 %%"), "texts and letters");
+
+  int ok = 1;
+  for (size_t size = 0; size < 24; size++) {                         /* what does not fit is cut off, and counted */
+    char got[32], want[32];
+    memset(got, 'x', sizeof got);
+    memset(want, 'x', sizeof want);
+    int n = snprintf(want, size, "%5d|%06.2f|%-4s|", 42, -1.5, "ab");
+    ok &= n == fvg__print(got, size, "%5d|%06.2f|%-4s|", 42, -1.5, "ab") && memcmp(got, want, size) == 0 && got[size] == 'x';
+  }
+  check(ok, "at every size of the place");
+  char text[32];
+  const char *unknown = "%p %y %", *unknown_length = "%l";
+  check(fvg__print(text, sizeof text, unknown) == 7 && strcmp(text, "%p %y %") == 0 &&
+        fvg__print(text, sizeof text, unknown_length) == 1, "what is not known stands there as it is");
+}
+
 int main(void) {
   float result[5];
   test_counting();
@@ -501,6 +569,8 @@ int main(void) {
   test_arena(result);
   test_arena_blocks();
   test_messages();
+  test_printed_reals();
+  test_printed_words();
   test_rng_values();
   test_rng_statistics();
   test_few_threads();

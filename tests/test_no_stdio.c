@@ -1,6 +1,9 @@
-/* Both headers without files (FVGPT_NO_STDIO): a model, a tuned learner with FVG-PT and its checkpoint live in memory.
-   What needs files says so. */
+/* Both headers without files and without a heap (FVGPT_NO_STDIO, FVGPT_NO_MALLOC): a model, a tuned learner with FVG-PT
+   and its checkpoint live in an arena.  What needs files or a heap says so. */
+#include <stdio.h>
+#include <stdlib.h>
 #define FVGPT_NO_STDIO
+#define FVGPT_NO_MALLOC
 #include "random_model.h"
 
 static const char *const names[] = {"cat", "cab", "photo"};
@@ -46,9 +49,23 @@ static void test_refusals(void) {
   check(fvg_dataset_open(c, &d, &desc) == FVG_E_UNSUPPORTED && one_line("pictures", "FVGPT_NO_STDIO"), "no files");
 }
 
+static void test_no_heap(void) {
+  fvg_desc desc;
+  memset(&desc, 0, sizeof desc);
+  check(fvg_init(&c, NULL) == FVG_E_ARG && !c && fvg_init(&c, &desc) == FVG_E_ARG && !c, "neither allocator nor arena");
+  check(strstr(fvg_error(NULL), "FVGPT_NO_MALLOC") != NULL && !fvg_open("tiny-clip") &&
+        strstr(fvg_clip_error(NULL), "FVGPT_NO_MALLOC"), "and the message says what is missing");
+}
+
 int main(void) {
+  static double arena[1 << 20];
   fvg_clip *m;
-  if (fvg_init(&c, NULL)) return 1;
+  fvg_desc desc;
+  test_no_heap();
+  memset(&desc, 0, sizeof desc);
+  desc.arena = arena;
+  desc.arena_bytes = sizeof arena;
+  if (fvg_init(&c, &desc)) return 1;
   make_random_model();
   m = must_load(&hf, NULL, FVG_F32);
   test_checkpoint(m);

@@ -2,35 +2,12 @@
    checkpoints.  Run from the repository root; writes small pictures and checkpoints under build/test-tuning. */
 #define FVGPT_PTHREADS
 #define FVGPT_IMPLEMENTATION
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* While comma is 1, printing and reading numbers is as in a locale with a decimal comma; while unreadable is 1, no
-   file can be read. */
-static int comma, unreadable;
-static int comma_snprintf(char *to, size_t size, const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  int n = vsnprintf(to, size, format, args);
-  va_end(args);
-  char *point = comma && strchr(format, '.') && !strchr(format, 's') ? strchr(to, '.') : NULL;
-  if (point) *point = ',';
-  return n;
-}
-static double comma_strtod(const char *text, char **end) {
-  char own[64];
-  snprintf(own, sizeof own, "%.63s", text);
-  char *at = comma ? strpbrk(own, ".,") : NULL;
-  if (at) *at = *at == ',' ? '.' : 0;
-  double x = strtod(own, &at);
-  if (end) *end = (char *)(uintptr_t)text + (at - own);
-  return x;
-}
-#define snprintf comma_snprintf
-#define strtod comma_strtod
+static int unreadable;                                 /* 1: no file can be read */
 #define fread(to, size, n, file) (unreadable ? 0 : fread(to, size, n, file))
 #include "../fvgpt_clip.h"
 #include "shorthand.h"
@@ -2067,55 +2044,6 @@ static void test_spoiled_states(void) {
   world_close(&w);
 }
 
-/* A run that is stopped where numbers are written with a comma and goes on where they are not, and the reverse. */
-static void test_decimal_commas(void) {
-  world w;
-  fvg_desc d;
-  fvg_learner *whole, *l = NULL;
-  fvg_train_desc t = train_desc(4);
-  double loss[4], again[4];
-  char text[FVG__NUMBER_TEXT];
-  int left;
-  memset(&d, 0, sizeof d);
-  d.progress = count_down;
-  d.user = &left;
-  if (world_open(&w, &d)) { check(0, "a world with commas"); return; }
-  fvg_views *v = new_views(&w, FVG_AUGMENT_FIXED_CROPS, 2, 1, 0);
-  t.epoch_loss = loss;
-  left = 100000;
-  need(!fvg_learner_new(w.m, &whole, names, BASE, NULL) &&
-           !fvg_learner_train(whole, v, task_of(NULL, &w.train), &t), "a whole run");
-  t.state = STATE;
-  t.epoch_loss = again;
-  for (int i = 0; i < 2; i++) {
-    remove(STATE);
-    comma = i;
-    left = N / 4 * 5 / 2;
-    need(!fvg_learner_new(w.m, &l, names, BASE, NULL), "a learner");
-    check(fvg_learner_train(l, v, task_of(NULL, &w.train), &t) == FVG_E_CANCELLED, "a run that was stopped");
-    comma = !i;
-    left = 100000;
-    check(!fvg_learner_train(l, v, task_of(NULL, &w.train), &t) && same(loss, again, sizeof loss) &&
-              same_parameters(whole->param, l->param, l->n_param), "goes on in another locale with the same losses");
-    comma = 0;
-    fvg_learner_free(l);
-  }
-  for (comma = 0; comma < 2; comma++) {
-    static const double value[] = {0, -3, 0.1, 1.0 / 3, 1e-300, -1.7976931348623157e308, 12345678.9};
-    for (size_t i = 0; i < sizeof value / sizeof *value; i++) {
-      double x = 1;
-      fvg__print_number(text, 17, value[i]);
-      check(!strchr(text, ',') && fvg__read_number(text, &x) && x == value[i], "a number as text and back");
-    }
-  }
-  comma = 0;
-  check(!fvg__read_number("", &loss[0]) && !fvg__read_number("1x", &loss[0]), "what is no number");
-  remove(STATE);
-  fvg_learner_free(whole);
-  fvg_views_free(v);
-  world_close(&w);
-}
-
 /* Options come back as the doubles that they were; those of few digits are written in few. */
 static void test_exact_options(world *w) {
   static const struct { double value; const char *text; } given[] = {
@@ -3751,7 +3679,6 @@ int main(void) {
   test_helpers_peak();
   test_resume();
   test_spoiled_states();
-  test_decimal_commas();
   test_stopped_check();
   test_notes();
   test_guard();
