@@ -26,6 +26,7 @@ typedef struct fuzz_target {
   int (*seed)(fuzz_input *to, int i);                  /* good input i, of which all are taken; 0: there is none  */
   void (*change)(fvg_rng *r, fuzz_input *x);           /* a change that knows the form of the input; may be NULL  */
   const char *const *word;                             /* what means something to the parser; ends with NULL      */
+  void (*also)(void);                                  /* what main tries besides; may be NULL                    */
 } fuzz_target;
 
 static void fault(const char *what) { printf("FAILED %s\n", what); fflush(stdout); abort(); }
@@ -85,6 +86,18 @@ static inline int seed_of_text(fuzz_input *to, const char *const *text, int i) {
   return text[i] && !append(to, text[i], strlen(text[i]));
 }
 
+/* Calls the checksum of a safetensors file something else, so that what is changed in the file is looked at. */
+static inline void hide_checksum(fuzz_input *x) {
+  static const char name[] = "\"checksum\"";
+  size_t i;
+  for (i = 0; i + sizeof name < x->n; i++)
+    if (!memcmp(x->data + i, name, sizeof name - 1)) {
+      memcpy(x->data + i, "\"otherone\"", sizeof name - 1);
+      return;
+    }
+  fault("a file without a checksum");
+}
+
 /* Input as a string, for free. */
 static inline char *fuzz_text(const uint8_t *data, size_t n) {
   char *text = (char *)malloc(n + 1);
@@ -101,13 +114,15 @@ static inline void fuzz_write_file(const char *path, const uint8_t *data, size_t
 
 static const fuzz_target target;                       /* the fuzzer's own, which is defined behind this header   */
 
-static int fuzz_take(const uint8_t *data, size_t n) {
+static void fuzz_begin(void) {
   static int has_begun;
-  size_t before;
-  int taken;
   if (!has_begun && target.begin) target.begin();
   has_begun = 1;
-  before = memory.live;
+}
+
+static int fuzz_take(const uint8_t *data, size_t n) {
+  const size_t before = memory.live;
+  int taken;
   memory.allowed = before + 64 * n + ((size_t)64 << 20);
   taken = target.take(data, n);
   memory.allowed = (size_t)-1;
@@ -115,10 +130,6 @@ static int fuzz_take(const uint8_t *data, size_t n) {
   return taken;
 }
 
-#ifdef FVG_LIBFUZZER
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) { (void)fuzz_take(data, n); return 0; }
-#else
 /* ---- changes ---- */
 /* Puts n bytes in the place of the `old` at `at`, if they fit. */
 static inline void fuzz_replace(fuzz_input *x, size_t at, size_t old, const void *bytes, size_t n) {
@@ -129,7 +140,7 @@ static inline void fuzz_replace(fuzz_input *x, size_t at, size_t old, const void
 }
 
 /* Another number, some of them absurd, for one that is written there in digits. */
-static void change_number(fvg_rng *r, fuzz_input *x, size_t from, size_t to) {
+static inline void change_number(fvg_rng *r, fuzz_input *x, size_t from, size_t to) {
   static const char *const number[] = {"0", "1", "2", "3", "7", "64", "65536", "65535", "1000000", "2147483647",
                                        "4294967296", "9007199254740991", "1e300", "-1", "0.5", "33554432"};
   const char *other = number[fvg_rng_below(r, 16)];
@@ -140,7 +151,7 @@ static void change_number(fvg_rng *r, fuzz_input *x, size_t from, size_t to) {
 }
 
 /* One change of any input: another byte, another bit, a word, a stretch copied or cut out, a number, an early end. */
-static void change_anything(fvg_rng *r, fuzz_input *x) {
+static inline void change_anything(fvg_rng *r, fuzz_input *x) {
   const uint32_t size = (uint32_t)x->n;
   size_t at, from, length, n_word = 0;
   uint8_t byte = (uint8_t)fvg_rng_next(r), copy[64];
@@ -168,6 +179,25 @@ static void change_anything(fvg_rng *r, fuzz_input *x) {
   }
 }
 
+/* The same in the header of a safetensors file that stands `from` bytes behind the start; its length is mended. */
+static inline void change_header_number(fvg_rng *r, fuzz_input *x, size_t from) {
+  size_t header, before = x->n, i;
+  if (x->n < from + 40) return;
+  header = (size_t)x->data[from] | (size_t)x->data[from + 1] << 8;
+  if (from + 8 + header > x->n || !header) return;     /* it was cut, or its length changed                       */
+  change_number(r, x, from + 8, from + 8 + header);
+  header += x->n - before;
+  for (i = 0; i < 8; i++) x->data[from + i] = (uint8_t)((uint64_t)header >> 8 * i & 255);
+}
+
+#ifdef FVG_LIBFUZZER
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
+  fuzz_begin();
+  (void)fuzz_take(data, n);
+  return 0;
+}
+#else
 /* ---- main ---- */
 /* The good inputs as files, and the words in the form of libFuzzer's dictionaries. */
 static void write_seeds(const char *folder) {
@@ -195,12 +225,14 @@ int main(int argc, char **argv) {
   long i, taken = 0;
   int n_good = 0;
   fvg_rng r;
+  fuzz_begin();
   for (; good.n = 0, target.seed(&good, n_good); n_good++) {
     if (fuzz_take(good.data, good.n)) continue;
     printf("good input %d\n", n_good);
     fault("refused");
   }
   if (argc > 2) write_seeds(argv[2]);
+  if (n && target.also) target.also();
   fvg_rng_seed(&r, 1, 0);
   for (i = 0; i < n; i++) {
     int changes = 1 + (int)fvg_rng_below(&r, i % 2 ? 6 : 2);
