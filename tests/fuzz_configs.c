@@ -69,8 +69,9 @@ static int take(const uint8_t *data, size_t n) {
 
 /* An index that says of every tensor that it lies in the one file. */
 static void make_index(fuzz_input *to) {
+  static const char head[] = "i{\"metadata\": {\"total_size\": 1}, \"weight_map\": {";
   int i;
-  append(to, "i{\"metadata\": {\"total_size\": 1}, \"weight_map\": {", 47);
+  append(to, head, sizeof head - 1);
   for (i = 0; i < n_tensor; i++) {
     char line[160];
     const int length = snprintf(line, sizeof line, "%s\"%s\": \"model-1.safetensors\"", i ? ", " : "", tensors[i].name);
