@@ -87,10 +87,10 @@ static int seed(fuzz_input *to, int i) {
     "c{\"model_type\": \"clip\", \"projection_dim\": 8, \"logit_scale_init_value\": 2.6592, \"vision_config\": {\"hidden_size\": 8, "
     "\"intermediate_size\": 8, \"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"image_size\": 4, \"patch_size\": 2, "
     "\"layer_norm_eps\": 1e-05, \"hidden_act\": \"quick_gelu\", \"attention_dropout\": 0.0}, \"text_config\": {\"hidden_size\": 8, "
-    "\"intermediate_size\": 8, \"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"max_position_embeddings\": 28, "
+    "\"intermediate_size\": 8, \"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"max_position_embeddings\": 64, "
     "\"vocab_size\": 515, \"bos_token_id\": 513, \"eos_token_id\": 514}}",
     "c{\"model_cfg\": {\"embed_dim\": 8, \"quick_gelu\": true, \"vision_cfg\": {\"image_size\": 4, \"layers\": 1, \"width\": 8, "
-    "\"head_width\": 4, \"patch_size\": 2}, \"text_cfg\": {\"context_length\": 28, \"vocab_size\": 515, \"width\": 8, \"heads\": 2, "
+    "\"head_width\": 4, \"patch_size\": 2}, \"text_cfg\": {\"context_length\": 64, \"vocab_size\": 515, \"width\": 8, \"heads\": 2, "
     "\"layers\": 1}}, \"preprocess_cfg\": {\"mean\": [0.5, 0.5, 0.5], \"std\": [0.5, 0.5, 0.5]}}",
     "p{\"crop_size\": {\"height\": 4, \"width\": 4}, \"do_center_crop\": true, \"do_normalize\": true, \"do_resize\": true, "
     "\"do_rescale\": true, \"rescale_factor\": 0.00392156862745098, \"image_mean\": [0.48145466, 0.4578275, 0.40821073], "

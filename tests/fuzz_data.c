@@ -231,4 +231,4 @@ static const char *const word[] = {
   "%%\n", "_1 1 1 1\n", ".ppm\n", ".jpg\n", ".avi", "2147483647", "-1", "1e300", "\\u0000", "\xEF\xBB\xBF", "P2 2 2 255 ", "P5 2 2 255\n", "P3 1 1 255 ",
   "split.json\n", "split_zhou_a.json\n", "mask/", ".DS_Store\n", NULL};
 
-static const fuzz_target target = {2000, begin, take, seed, NULL, word, NULL};
+static const fuzz_target target = {1000, begin, take, seed, NULL, word, NULL};
