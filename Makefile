@@ -54,7 +54,7 @@ $(BUILD)/tools/%.o: tools/%.c $(HEADERS) $(wildcard tools/fvgpt*.h)
 
 $(BUILD)/pretrain $(BUILD)/bench: $(BUILD)/%: tools/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
-	$(CC) $(WARN) $(CFLAGS) -DFVGPT_PTHREADS $< -o $@ -lm -lpthread
+	$(CC) $(WARN) $(CFLAGS) -DFVGPT_STATIC -DFVGPT_PTHREADS $< -o $@ -lm -lpthread
 
 $(BUILD)/test_formats $(BUILD)/fuzz_images $(BUILD)/test_data: tests/make_pictures.h
 $(BUILD)/test_clip $(BUILD)/test_heads_clip $(BUILD)/test_models $(BUILD)/test_no_stdio: tests/random_model.h
@@ -66,11 +66,11 @@ $(BUILD)/world: tools/world_sets.h
 
 $(BUILD)/%: tools/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
-	$(CC) $(WARN) $(CFLAGS) $< -o $@ -lm
+	$(CC) $(WARN) $(CFLAGS) -DFVGPT_STATIC $< -o $@ -lm
 
 $(BUILD)/%: examples/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
-	$(CC) $(CFLAGS) $(STB) -I. $< -o $@ -lm -lpthread
+	$(CC) $(CFLAGS) -DFVGPT_STATIC $(STB) -I. $< -o $@ -lm -lpthread
 
 $(BUILD)/%: tests/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
