@@ -449,7 +449,7 @@ FVG_DEF uint16_t fvg_float_to_bfloat(float x);
    forward and in backward.
 
    fvg_tensor_pack converts x from F32 rows to F32_PANELS; fvg_tensor_unpack converts it back to
-   rows, for training.  A tensor of more dimensions counts as the matrix [dim 0, the rest].  x owns
+   rows, for training, and FVG_Q8 to rows of the floats that it stands for.  A tensor of more dimensions counts as the matrix [dim 0, the rest].  x owns
    its data, which are replaced; its shape stays.  If x is of the wanted type, nothing is done.
 
    FVG_E_ARG if x is no matrix of the type that is expected; FVG_E_NOMEM.  x is then unchanged.  No
@@ -8157,8 +8157,10 @@ FVG__FOR_CLIP static fvg_status fvg__stream_panels(fvg_ctx *c, fvg__stream *x, i
   fvg_release(c, rows);
   return s;
 }
-/* Chapter 8: rows of bfloat16 into panels. */
+
+/* Chapter 8: rows of bfloat16 into panels, and eight-bit weights into rows of floats. */
 static fvg_status fvg__pack_bf16(fvg_ctx *c, fvg_tensor *x);
+static fvg_status fvg__widen_q8(fvg_ctx *c, fvg_tensor *x);
 
 FVG_DEF fvg_status fvg_tensor_pack(fvg_ctx *c, fvg_tensor *x) {
   if (x && (x->type == FVG_BF16 || x->type == FVG_BF16_PANELS))
@@ -8167,6 +8169,7 @@ FVG_DEF fvg_status fvg_tensor_pack(fvg_ctx *c, fvg_tensor *x) {
 }
 
 FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
+  if (x && x->type == FVG_Q8) return fvg__widen_q8(c, x);
   return fvg__rearrange(c, x, FVG_F32_PANELS, FVG_F32, "unpack");
 }
 
@@ -9200,6 +9203,19 @@ FVG_DEF fvg_status fvg_tensor_quantise(fvg_ctx *c, fvg_tensor *x) {
   if (s) fvg_release(c, w);
   else fvg__become_narrow(c, x, w);
   return s;
+}
+
+static fvg_status fvg__widen_q8(fvg_ctx *c, fvg_tensor *x) {
+  const fvg__narrow_matrix *w = (const fvg__narrow_matrix *)x->data;
+  float *rows = FVG_NEW_ARRAY(c, float, fvg__row(w->n, w->k));
+  if (!rows) return FVG_E_NOMEM;
+
+  for (int j = 0; j < w->n; j++)
+    fvg__narrow_widen(w, j, 0, w->k, rows + fvg__row(j, w->k), 1);
+  fvg_release(c, x->data);
+  x->data = rows;
+  x->type = FVG_F32;
+  return FVG_OK;
 }
 
 /* Brings rows of bfloat16 into panels, where the CPU multiplies them; elsewhere they stay rows. */

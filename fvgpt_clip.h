@@ -6891,6 +6891,7 @@ typedef enum fvg__tensor_kind {
   FVG__FLOATS,                           /* kept as F32 */
   FVG__WORDS,                            /* kept in the type that the caller wants */
   FVG__MATRIX,                           /* likewise; F32 is put into panels (fvg_tensor_pack) */
+  FVG__PIXELS,                           /* likewise, but pixels are never rounded to fewer bits */
   FVG__PROJECTION,                       /* F32 in panels; only Hugging Face has this shape, the
                                             others' files hold the transpose */
   FVG__SCALAR,                           /* one number, which is read by itself */
@@ -6920,7 +6921,7 @@ typedef struct fvg__known_tensor {
 static const fvg__known_tensor fvg__known_tensors[] = {
   /* Hugging Face                                       OpenAI                          open_clip */
 
-  {FVG__PATCH, offsetof(fvg_clip, vision.patch_weight), FVG__MATRIX, "wp",
+  {FVG__PATCH, offsetof(fvg_clip, vision.patch_weight), FVG__PIXELS, "wp",
    "vision_model.embeddings.patch_embedding.weight",    "visual.conv1.weight",           ""},
   {FVG__CLASS, offsetof(fvg_clip, vision.class_embedding), FVG__FLOATS, "w",
    "vision_model.embeddings.class_embedding",           "visual.class_embedding",        ""},
@@ -7672,6 +7673,27 @@ static int fvg__kept_as_q8(const fvg__clip_loader *l, const char *name) {
   return l->keep_as == FVG_Q8 || (known && shape.type == FVG_I8);
 }
 
+/* Reads the matrix that is multiplied with pixels.  A dark patch beside a bright one has few of 256
+   steps left, and on such pictures half of the error of all eight-bit products would be this one's
+   (fvgpt.h, chapter 8).  So weights of eight bits become floats again, and where bfloat16 would be
+   multiplied as such, the file's floats are taken. */
+static fvg_status fvg__load_pixels(fvg__clip_loader *l, const char *name, int rows, int cols,
+                                   fvg_tensor *out) {
+  fvg_clip *m = l->m;
+  const int is_q8 = fvg__kept_as_q8(l, name);
+  const int is_f32 = l->keep_as == FVG_BF16 && m->ctx->bf16;
+  fvg_status s;
+  if (is_q8) s = fvg__load_q8(l, name, 1, rows, cols, &out);
+  else s = fvg__load(l, name, rows, cols, is_f32 ? FVG_F32 : l->keep_as, out);
+
+  if (!s && is_q8) {
+    const void *old = out->data;
+    s = fvg_tensor_unpack(m->ctx, out);
+    if (!s) fvg__clip_replace_owned(m, old, out->data);
+  }
+  return s ? s : fvg__clip_rearrange(m, out, fvg_tensor_pack);
+}
+
 /* ---- rows of the table ---- */
 /* Reads a projection as [rows, cols].  Hugging Face's files hold it so, the others hold
    [cols, rows]. */
@@ -7712,6 +7734,8 @@ static fvg_status fvg__load_row(fvg__clip_loader *l, const fvg__tower_sizes *siz
       return fvg__load(l, name, rows, cols, l->keep_as, out);
     case FVG__MATRIX:
       return fvg__load_matrices(l, name, 1, rows, cols, &out);
+    case FVG__PIXELS:
+      return fvg__load_pixels(l, name, rows, cols, out);
     case FVG__PROJECTION:
       s = fvg__load_projection(l, name, rows, cols, out);
       return s ? s : fvg__clip_rearrange(l->m, out, fvg_tensor_pack);
@@ -8147,7 +8171,7 @@ static fvg_status fvg__unpack_range(fvg_clip *m, void *model_or_block, int first
   fvg_status s = FVG_OK;
   for (int id = first; !s && id <= last; id++) {
     const fvg__tensor_kind kind = fvg__known_tensors[id].kind;
-    if (kind != FVG__MATRIX && kind != FVG__PROJECTION) continue;
+    if (kind != FVG__MATRIX && kind != FVG__PIXELS && kind != FVG__PROJECTION) continue;
     s = fvg__clip_rearrange(m, fvg__tensor_of(model_or_block, id), fvg_tensor_unpack);
   }
   return s;
