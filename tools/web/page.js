@@ -25,10 +25,13 @@ const bare = name => name.replaceAll('_', ' ');
 // A worker cannot hear the page while it computes.  So whoever stops it ends it, and gets a new one.
 const text = id => $(id).textContent;
 
+const decoded = {};
+
 function bytesOf(id) {
-  const decoded = atob(text(id)), bytes = new Uint8Array(decoded.length);
-  for (let i = 0; i < decoded.length; i++) bytes[i] = decoded.charCodeAt(i);
-  return bytes;
+  if (decoded[id]) return decoded[id];
+  const letters = atob(text(id)), bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
+  return decoded[id] = bytes;
 }
 
 function knowsSimd() {
@@ -507,8 +510,11 @@ async function openPicture(file) {
 
 const currentPicture = () => own.current || pictureOf($('board'), 256, 256);
 
-// Tells the worker the classes, unless it has them; what was tuned on others is then forgotten.
+// Tells the worker the classes, unless it has them.  As long as the classes that were tuned on stay the same, pictures are
+// told apart among these.
 async function sendNames() {
+  const ofTuned = filled().map(c => c.name.trim());
+  if (own.tuned && own.sent === JSON.stringify(ofTuned)) return ofTuned;
   const names = ownNames(), key = JSON.stringify(names);
   if (own.sent === key) return names;
   await ask('own', {names, pictures: []});

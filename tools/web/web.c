@@ -3,7 +3,7 @@
    The worker of the page (worker.js) calls the functions below that are marked WEB, one after the other:
 
      web_begin, web_open        a context, and a model from the files of a folder
-     web_draw_world             pictures of the small world, or
+     web_begin_world ...        pictures of the small world, or
      web_new_set ...            pictures of the visitor's own, in classes that they name
      web_measure                features of the test pictures, once for a set
      web_tune, web_slice        CoOp, then FVG-PT on it, an epoch a call, so that the page can show what has come of it
@@ -36,6 +36,7 @@ typedef struct picture_set {
   char **name; int n_class, most_classes;                  /* [n_class]                                              */
   fvg_picture *picture; int n_picture, most_pictures;      /* [n_picture]                                            */
   int world_set;                                           /* the set of the world that was drawn, counted from 1    */
+  world_draw_desc how;                                     /* and how                                                */
   fvg_dataset data;
   fvg_task test[2]; float *f[2]; int n_group;              /* base classes; new ones, if there are any               */
 
@@ -199,7 +200,7 @@ WEB uint8_t *web_add_picture(int which, int width, int height, int label, int is
   return p ? p->image.pixels : NULL;
 }
 
-static int begin_world(int set, const world_class *of) {
+static int new_world(int set, const world_class *of) {
   const int per_class = TRAIN_PICTURES + TEST_PICTURES;
   picture_set *x = &web.set[WORLD];
   int label, i, s = web_new_set(WORLD, WORLD_CLASSES, WORLD_CLASSES * per_class);
@@ -213,24 +214,29 @@ static int begin_world(int set, const world_class *of) {
   return s;
 }
 
-/* Draws the pictures that `build/world --set ... --strength ...` writes, in the order of its lists.  Of a set that is
-   there already only the training pictures change; what is known of the others stays. */
-WEB int web_draw_world(int set, double strength) {
-  const world_draw_desc how = {strength, TRAIN_PICTURES, 1, 0};
-  const int per_class = TRAIN_PICTURES + TEST_PICTURES;
+/* Draws one picture of the world's set. */
+WEB void web_draw_picture(int i) {
   picture_set *x = &web.set[WORLD];
-  const int is_there = x->world_set == set + 1;
+  const fvg_picture *p = &x->picture[i];
+  const int set = x->world_set - 1, index = i % (TRAIN_PICTURES + TEST_PICTURES);
+  char caption[WORLD_CAPTION];
   world_class of[WORLD_CLASSES];
-  int i, s = FVG_OK;
+  world_choose_classes(set, of);
+  world_set_picture(&x->how, set, &of[p->label], p->label, index, p->image.pixels, p->mask.pixels, caption, NULL);
+}
+
+/* Begins the set that `build/world --set ... --strength ...` writes, with its pictures in the order of its lists; they are
+   drawn by web_draw_picture, or all by web_measure.  Of a set that is there already only the training pictures change;
+   what is known of the others stays. */
+WEB int web_begin_world(int set, double strength) {
+  const world_draw_desc how = {strength, TRAIN_PICTURES, 1, 0};
+  picture_set *x = &web.set[WORLD];
+  world_class of[WORLD_CLASSES];
+  int s = FVG_OK;
   world_choose_classes(set, of);
   forget_tuning(x);
-  if (!is_there) s = begin_world(set, of);
-  for (i = 0; !s && i < x->n_picture; i++) {
-    const fvg_picture *p = &x->picture[i];
-    char caption[WORLD_CAPTION];
-    if (is_there && p->split == FVG_TEST) continue;
-    world_set_picture(&how, set, &of[p->label], p->label, i % per_class, p->image.pixels, p->mask.pixels, caption, NULL);
-  }
+  if (x->world_set != set + 1) s = new_world(set, of);
+  x->how = how;
   return s;
 }
 
@@ -284,6 +290,8 @@ WEB int web_measure(int which) {
   const fvg_split split = has_test_pictures(x) ? FVG_TEST : FVG_TRAIN;
   int i, n_group = which == WORLD ? 2 : 1;
   fvg_status s;
+  for (i = 0; which == WORLD && i < x->n_picture; i++)
+    if (!x->n_group || x->picture[i].split == FVG_TRAIN) web_draw_picture(i);
   if (x->n_group) return FVG_OK;
   s = fvg_dataset_of_pictures(web.c, &x->data, x->picture, x->n_picture, (const char *const *)x->name, x->n_class);
   for (i = 0; !s && i < n_group; i++) s = encode_group(x, i, split);

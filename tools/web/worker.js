@@ -82,10 +82,14 @@ const does = {
 
   // The world's set; `shown` pictures of each class go back: [class, index within the class].
   async world({set, strength, shown}) {
-    check(lib._web_draw_world(set, strength));
+    check(lib._web_begin_world(set, strength));
     const names = classNames(0, 32);
     const perClass = lib._web_count(0) / names.length;
-    const pictures = names.map((_, label) => shown.map(i => bytes(lib._web_picture(0, label * perClass + i), 64 * 64 * 3)));
+    const draw = i => {
+      lib._web_draw_picture(i);
+      return bytes(lib._web_picture(0, i), 64 * 64 * 3);
+    };
+    const pictures = names.map((_, label) => shown.map(i => draw(label * perClass + i)));
     return {names, perClass, pictures};
   },
 
