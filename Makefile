@@ -14,6 +14,7 @@ TESTS   = $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c tests/fuzz_*
 help:
 	@echo "make demo      tune CLIP prompts on a small world of pictures (CoOp, then FVG-PT), print the base-to-new table"
 	@echo "make test      build and run all tests; ends with 'N passed, N failed'"
+	@echo "make board     run the tiny CLIP on an emulated microcontroller (gcc-arm-none-eabi, qemu-system-arm)"
 	@echo "make all       the programs in $(BUILD): fvgpt, world, pretrain, replay, random_clip, bench, the examples"
 	@echo "make pretrain  train the CLIP of examples/tiny-clip again, from random weights; 20 minutes"
 	@echo "make clean     remove $(BUILD)"
@@ -31,6 +32,9 @@ pretrain: $(BUILD)/pretrain
 test:
 	@$(MAKE) -j4 --no-print-directory $(BUILD)/fvgpt $(BUILD)/world $(TESTS)
 	@sh tests/run.sh $(BUILD)
+
+board: $(BUILD)/world
+	@sh examples/board/run.sh $(BUILD)
 
 # The program is tools/fvgpt.c and tools/fvgpt_*.c; only fvgpt_library.c holds the bodies of the headers.
 $(BUILD)/fvgpt: $(FVGPT_OBJECTS)
@@ -80,4 +84,4 @@ clean:
 linked:
 	@echo $(notdir $(LINKED))
 
-.PHONY: help all demo pretrain test clean linked
+.PHONY: help all demo pretrain test board clean linked
