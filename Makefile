@@ -17,6 +17,7 @@ help:
 	@echo "make test      build and run all tests; ends with 'N passed, N failed'"
 	@echo "make all       the programs in $(BUILD): fvgpt, world, pretrain, replay, random_clip, bench, the examples"
 	@echo "make web       the same in a browser: $(BUILD)/web/index.html, one file, which also opens from disk; needs emcc"
+	@echo "make board     run the tiny CLIP on an emulated microcontroller (gcc-arm-none-eabi, qemu-system-arm)"
 	@echo "make pretrain  train the CLIP of examples/tiny-clip again, from random weights; 20 minutes"
 	@echo "make clean     remove $(BUILD)"
 
@@ -43,6 +44,9 @@ $(BUILD)/web/%.js: tools/web/web.c tools/web/build.sh tools/world.h tools/world_
 test:
 	@$(MAKE) -j4 --no-print-directory $(BUILD)/fvgpt $(BUILD)/world $(TESTS)
 	@sh tests/run.sh $(BUILD)
+
+board: $(BUILD)/world
+	@sh examples/board/run.sh $(BUILD)
 
 # The program is tools/fvgpt.c and tools/fvgpt_*.c; only fvgpt_library.c holds the bodies of the headers.
 $(BUILD)/fvgpt: $(FVGPT_OBJECTS)
@@ -97,4 +101,4 @@ clean:
 linked:
 	@echo $(notdir $(LINKED))
 
-.PHONY: help all demo web pretrain test clean linked
+.PHONY: help all demo web board pretrain test clean linked

@@ -309,7 +309,11 @@ static void test_chunks(void) {
   int i, ok;
   if (!file) return;
   memcpy(file, b.data, b.n);
-  for (i = 0; i < n; i++) { uint16_t h = fvg_float_to_half((float)(i % 2048)); memcpy(file + b.n + 2 * i, &h, 2); }
+  for (i = 0; i < n; i++) {
+    const uint16_t h = fvg_float_to_half((float)(i % 2048));
+    file[b.n + 2 * (size_t)i] = (uint8_t)(h & 255);
+    file[b.n + 2 * (size_t)i + 1] = (uint8_t)(h >> 8);
+  }
   ok = open_bytes(&w, file, b.n + (size_t)n * 2) == FVG_OK && fvg_weights_get(w, &x, "a", FVG_F32) == FVG_OK;
   for (i = 0; ok && i < n; i++) ok = ((float *)x.data)[i] == (float)(i % 2048);
   check(ok, "a tensor longer than a chunk is converted");

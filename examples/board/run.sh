@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the program of this folder for an emulated board and runs it there.  Run it at the top of the project:
 #
-#   sh examples/board/run.sh BUILD [m7|m4]       what it builds is in BUILD/board; BUILD/world must be there
+#   sh examples/board/run.sh BUILD [m7|m4]       what it builds is in BUILD/board/CORE; BUILD/world must be there
 build=$1
 core=${2:-m7}
 for tool in arm-none-eabi-gcc qemu-system-arm; do
@@ -17,13 +17,13 @@ case $core in
 esac
 
 here=examples/board
-out=$build/board
+out=$build/board/$core
 mkdir -p "$out"
 "$build/world" "$out/world" --set things --train 2 --test 1 >/dev/null || exit 1
 
 set -- -mthumb -mcpu=cortex-$core -mfloat-abi=hard -mfpu=$fpu -I. -I"$out/world/things"
 arm-none-eabi-gcc "$@" -std=c99 -Wall -Wextra -O2 -ffunction-sections -fdata-sections -Wl,--gc-sections -nostartfiles \
-  -T $here/board.ld $here/main.c $here/start.c $here/files.S -o "$out/$core.elf" -lm || exit 1
-flash=$(arm-none-eabi-size -A "$out/$core.elf" | awk '$1 == ".text" || $1 == ".ARM.exidx" || $1 == ".data" { n += $2 } END { print n }')
+  -T $here/board.ld $here/main.c $here/start.c $here/files.S -o "$out/board.elf" -lm || exit 1
+flash=$(arm-none-eabi-size -A "$out/board.elf" | awk '$1 == ".text" || $1 == ".ARM.exidx" || $1 == ".data" { n += $2 } END { print n }')
 echo "flash: $flash bytes, of them $(cat examples/tiny-clip/model.safetensors | wc -c) of weights"
-exec timeout 300 qemu-system-arm -M $machine -display none -monitor none -serial none -semihosting -kernel "$out/$core.elf"
+exec timeout 300 qemu-system-arm -M $machine -display none -monitor none -serial none -semihosting -kernel "$out/board.elf"
