@@ -586,10 +586,10 @@ FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weight
 FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges,
                                  fvg_dtype keep_as);
 
-/* Writes the model at `path`, a folder or a file as above, to the file `out` with eight-bit weights:
-   safetensors, under the model's own names.  A matrix NAME becomes I8 [n, k], and NAME_scale F32
-   [n, 1] beside it has the scale of each row; the other tensors stay as they are.  The file is opened
-   like any other, so the configurations and the vocabulary belong beside it.
+/* Writes the model at `path`, a folder or a file as above, to the file `out` with eight-bit
+   weights: safetensors, under the model's own names.  A matrix NAME becomes I8 [n, k], and
+   NAME_scale F32 [n, 1] beside it has the scale of each row; the other tensors stay as they are.
+   The file is opened like any other, so the configurations and the vocabulary belong beside it.
 
    Errors as of fvg_clip_open; FVG_E_UNSUPPORTED if the weights have eight bits already. */
 FVG_DEF fvg_status fvg_clip_quantise(fvg_ctx *c, const char *path, const char *out);
@@ -6849,6 +6849,7 @@ typedef enum fvg__tensor_kind {
   FVG__FLOATS,                           /* kept as F32 */
   FVG__WORDS,                            /* kept in the type that the caller wants */
   FVG__MATRIX,                           /* likewise; F32 is put into panels (fvg_tensor_pack) */
+  FVG__PIXELS,                           /* likewise, but pixels are never rounded to fewer bits */
   FVG__PROJECTION,                       /* F32 in panels; only Hugging Face has this shape, the
                                             others' files hold the transpose */
   FVG__SCALAR,                           /* one number, which is read by itself */
@@ -6878,7 +6879,7 @@ typedef struct fvg__known_tensor {
 static const fvg__known_tensor fvg__known_tensors[] = {
   /* Hugging Face                                       OpenAI                          open_clip */
 
-  {FVG__PATCH, offsetof(fvg_clip, vision.patch_weight), FVG__MATRIX, "wp",
+  {FVG__PATCH, offsetof(fvg_clip, vision.patch_weight), FVG__PIXELS, "wp",
    "vision_model.embeddings.patch_embedding.weight",    "visual.conv1.weight",           ""},
   {FVG__CLASS, offsetof(fvg_clip, vision.class_embedding), FVG__FLOATS, "w",
    "vision_model.embeddings.class_embedding",           "visual.class_embedding",        ""},
@@ -7363,7 +7364,7 @@ static void fvg__clip_disown(fvg_clip *m, void *block) {
   fvg_release(m->ctx, block);
 }
 
-/* Applies fvg_tensor_pack or fvg_tensor_unpack to a matrix; unless it is F32, nothing is unpacked. */
+/* Applies fvg_tensor_pack or fvg_tensor_unpack to a matrix.  Only F32 is unpacked. */
 static fvg_status fvg__clip_rearrange(fvg_clip *m, fvg_tensor *x,
                                       fvg_status (*how)(fvg_ctx *c, fvg_tensor *x)) {
   const int is_f32 = x->type == FVG_F32 || x->type == FVG_F32_PANELS;
@@ -7557,7 +7558,8 @@ static fvg_status fvg__fill_q8(fvg__clip_loader *l, const fvg__model_tensor *x, 
   fvg_status s = piece && words ? FVG_OK : FVG_E_NOMEM;
   for (int j = 0; !s && j < w->n; j += at_once) {
     const int n = fvg__min(at_once, w->n - j);
-    s = fvg__weights_part(l->weights, piece, x->in_file, fvg__row(first + j, k), fvg__row(n, k), as);
+    const size_t at = fvg__row(first + j, k);
+    s = fvg__weights_part(l->weights, piece, x->in_file, at, fvg__row(n, k), as);
 
     for (int i = 0; !s && i < n; i++)
       if (scale)
@@ -7590,13 +7592,14 @@ static fvg_status fvg__load_q8_rows(fvg__clip_loader *l, const fvg__model_tensor
   return fvg__own_tensor(l->m, out, rows, cols);
 }
 
-/* A file with weights of eight bits is kept as FVG_Q8, whether that was asked for or nothing was. */
+/* A file with weights of eight bits is kept as FVG_Q8, whether that or F32 was asked for. */
 static fvg_status fvg__file_is_q8(fvg__clip_loader *l) {
   fvg_clip *m = l->m;
   const char *file = fvg_weights_file(l->weights);
   if (l->keep_as != FVG_Q8 && l->keep_as != FVG_F32)
-    return fvg_fail(m->ctx, FVG_E_UNSUPPORTED, "%s: holds eight-bit weights; they cannot be kept as %s",
-                    file, fvg__dtype_name(l->keep_as));
+    return fvg_fail(m->ctx, FVG_E_UNSUPPORTED,
+                    "%s: holds eight-bit weights; they cannot be kept as %s", file,
+                    fvg__dtype_name(l->keep_as));
 
   if (m->kept_as != FVG_Q8)
     fvg_log(m->ctx, 1, "%s: holds eight-bit weights, and is computed with them", file);
@@ -7623,11 +7626,32 @@ static fvg_status fvg__load_q8(fvg__clip_loader *l, const char *name, int n, int
   return s;
 }
 
-/* Is the tensor `name` kept as FVG_Q8, because it is so in the file or because that was asked for? */
+/* Is the tensor `name` kept as FVG_Q8, because the file has it so or that was asked for? */
 static int fvg__kept_as_q8(const fvg__clip_loader *l, const char *name) {
   fvg_tensor shape;
   const int known = fvg__tensor_info(l, name, &shape);
   return l->keep_as == FVG_Q8 || (known && shape.type == FVG_I8);
+}
+
+/* Reads the matrix that is multiplied with pixels.  A dark patch beside a bright one has few of 256
+   steps left, and on such pictures half of the error of all eight-bit products would be this one's
+   (fvgpt.h, chapter 8).  So weights of eight bits become floats again, and where bfloat16 would be
+   multiplied as such, the file's floats are taken. */
+static fvg_status fvg__load_pixels(fvg__clip_loader *l, const char *name, int rows, int cols,
+                                   fvg_tensor *out) {
+  fvg_clip *m = l->m;
+  const int is_q8 = fvg__kept_as_q8(l, name);
+  const int is_f32 = l->keep_as == FVG_BF16 && m->ctx->bf16;
+  fvg_status s;
+  if (is_q8) s = fvg__load_q8(l, name, 1, rows, cols, &out);
+  else s = fvg__load(l, name, rows, cols, is_f32 ? FVG_F32 : l->keep_as, out);
+
+  if (!s && is_q8) {
+    const void *old = out->data;
+    s = fvg_tensor_unpack(m->ctx, out);
+    if (!s) fvg__clip_replace_owned(m, old, out->data);
+  }
+  return s ? s : fvg__clip_rearrange(m, out, fvg_tensor_pack);
 }
 
 /* ---- rows of the table ---- */
@@ -7670,6 +7694,8 @@ static fvg_status fvg__load_row(fvg__clip_loader *l, const fvg__tower_sizes *siz
       return fvg__load(l, name, rows, cols, l->keep_as, out);
     case FVG__MATRIX:
       return fvg__load_matrices(l, name, 1, rows, cols, &out);
+    case FVG__PIXELS:
+      return fvg__load_pixels(l, name, rows, cols, out);
     case FVG__PROJECTION:
       s = fvg__load_projection(l, name, rows, cols, out);
       return s ? s : fvg__clip_rearrange(l->m, out, fvg_tensor_pack);
@@ -8105,7 +8131,7 @@ static fvg_status fvg__unpack_range(fvg_clip *m, void *model_or_block, int first
   fvg_status s = FVG_OK;
   for (int id = first; !s && id <= last; id++) {
     const fvg__tensor_kind kind = fvg__known_tensors[id].kind;
-    if (kind != FVG__MATRIX && kind != FVG__PROJECTION) continue;
+    if (kind != FVG__MATRIX && kind != FVG__PIXELS && kind != FVG__PROJECTION) continue;
     s = fvg__clip_rearrange(m, fvg__tensor_of(model_or_block, id), fvg_tensor_unpack);
   }
   return s;
