@@ -4036,7 +4036,6 @@ static void fvg__weight_gather(const fvg__weight *e, const uint8_t *span, size_t
 
 #define FVG__READ_PIECE 65536        /* bytes converted or hashed at a time                      */
 
-<<<<<<< HEAD
 /* A tensor on its way out of a file, from its first element to its last, as many at a time as the
    reader has room for.  So weights reach the order that kernels read without a second copy. */
 typedef struct fvg__stream {
@@ -4053,14 +4052,6 @@ typedef struct fvg__stream {
 static fvg_status fvg__stream_piece(fvg__stream *x, uint8_t *dst, size_t n) {
   const fvg__weight *e = x->e;
   fvg_weights *w = x->w;
-=======
-/* Reads `count` elements of e, from number `first` on, into dst piece by piece, converted.  The
-   pieces go through `buffer` [FVG__READ_PIECE], or straight into dst where it is NULL; they come
-   from `span`, the tensor's bytes from begin to end, where that is not NULL. */
-static fvg_status fvg__weight_load(fvg_weights *w, const fvg__weight *e, size_t first, size_t count,
-                                   uint8_t *dst, fvg_dtype as, uint8_t *buffer,
-                                   const uint8_t *span) {
->>>>>>> q8
   const size_t size = fvg_dtype_size(e->shape.type);
   uint8_t *raw = x->buffer ? x->buffer : dst;
 
@@ -7649,7 +7640,6 @@ static fvg_status fvg__rearrange(fvg_ctx *c, fvg_tensor *x, fvg_dtype from, fvg_
   return FVG_OK;
 }
 
-<<<<<<< HEAD
 /* Reads the next n rows of k numbers from an open stream of F32 straight into panels [n,k], a panel
    at a time: beside the result there is no more than the rows of one panel. */
 FVG__FOR_CLIP static fvg_status fvg__stream_panels(fvg_ctx *c, fvg__stream *x, int n, int k,
@@ -7667,9 +7657,6 @@ FVG__FOR_CLIP static fvg_status fvg__stream_panels(fvg_ctx *c, fvg__stream *x, i
   return s;
 }
 /* Chapter 8: rows of bfloat16 into panels. */
-=======
-/* Chapter 8: rows of bfloat16 into panels, and eight-bit weights into rows of floats. */
->>>>>>> q8
 static fvg_status fvg__pack_bf16(fvg_ctx *c, fvg_tensor *x);
 static fvg_status fvg__widen_q8(fvg_ctx *c, fvg_tensor *x);
 
