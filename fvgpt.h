@@ -449,8 +449,9 @@ FVG_DEF uint16_t fvg_float_to_bfloat(float x);
    forward and in backward.
 
    fvg_tensor_pack converts x from F32 rows to F32_PANELS; fvg_tensor_unpack converts it back to
-   rows, for training, and FVG_Q8 to rows of the floats that it stands for.  A tensor of more dimensions counts as the matrix [dim 0, the rest].  x owns
-   its data, which are replaced; its shape stays.  If x is of the wanted type, nothing is done.
+   rows, for training, and FVG_Q8 to rows of the floats that it stands for.  A tensor of more
+   dimensions counts as the matrix [dim 0, the rest].  x owns its data, which are replaced; its
+   shape stays.  If x is of the wanted type, nothing is done.
 
    FVG_E_ARG if x is no matrix of the type that is expected; FVG_E_NOMEM.  x is then unchanged.  No
    tape may hold a node of x meanwhile.  Panels are valid in every context of the same SIMD level,
@@ -609,8 +610,8 @@ FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key);
 
 /* Reads the tensor `name` into new memory, converted to the type `as`; the caller gives it to
    fvg_tensor_free.  F32, F16 and BF16 convert to one another, I32, I64 and U8 to I32 and I64, U8 to
-   U8 and I8 to I8.  FVG_E_FORMAT if there is no such tensor, FVG_E_UNSUPPORTED if it cannot be converted,
-   FVG_E_NUMERIC if a float is not finite, FVG_E_IO, FVG_E_NOMEM. */
+   U8 and I8 to I8.  FVG_E_FORMAT if there is no such tensor, FVG_E_UNSUPPORTED if it cannot be
+   converted, FVG_E_NUMERIC if a float is not finite, FVG_E_IO, FVG_E_NOMEM. */
 FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *name,
                                    fvg_dtype as);
 
@@ -806,7 +807,8 @@ FVG_DEF fvg_node *fvg_normalize(fvg_node *x);
 /* The rows of a, then those of b: [n,d] [m,d] -> [n+m,d]. */
 FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b);
 
-/* Rows row[0..n-1] of x: [m,d] -> [n,d].  x may be F16, BF16 or Q8.  FVG_E_ARG for a row outside x. */
+/* Rows row[0..n-1] of x: [m,d] -> [n,d].  x may be F16, BF16 or Q8.  FVG_E_ARG for a row outside
+   x. */
 FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n);
 
 /* x^T: [n,d] -> [d,n]. */
@@ -1391,8 +1393,8 @@ struct fvg_ctx {
   fvg_desc desc;
   fvg__free_block *arena_free;       /* the arena's free blocks                                  */
   const fvg__kernels *kernels;
-  const fvg__narrow *q8, *bf16;      /* of eight-bit and bfloat16 weights (chapter 8); bf16 NULL: the
-                                        CPU has no instruction for it                            */
+  const fvg__narrow *q8, *bf16;      /* of eight-bit and bfloat16 weights (chapter 8); bf16 NULL:
+                                        the CPU has no instruction for it                        */
   fvg__pool *pool;                   /* NULL: no threads of its own                              */
   int in_jobs;                       /* 1: fvg_parallel is running jobs on several threads       */
   size_t used, peak;                 /* bytes now, and at most so far                            */
@@ -8310,6 +8312,7 @@ static void fvg__q8_convert_scalar(int k, const float *x, void *words, fvg__row_
     word[i] = inverse != 0 ? (int32_t)lrintf(x[i] * inverse) : 0;
 }
 
+/* One row of the tile after another. */
 static void fvg__q8_tile_scalar(const fvg__narrow_tile *t) {
   for (int r = 0; r < t->rows; r++) {
     const int32_t *a = t->a + r * t->a_row;
@@ -8526,8 +8529,8 @@ static const fvg__narrow FVG__NAME(format) = {
 
 /* ---- one body, many instructions ----
    Words of floats and of sums are the same for all x86 levels but for the beginning of their names.
-   A level has further words, its vectors and how sums lie in memory; and an instruction defines how
-   words of x are made (put) and multiplied.  Functions load_n and store_n are those of chapter 6. */
+   A level has further words, its vectors and how sums lie in memory; and an instruction defines
+   how words of x are made (put) and multiplied.  load_n and store_n are those of chapter 6. */
 #ifdef FVG__SIMD
 #define FVG__STAMP_NARROW
 #endif
@@ -8969,6 +8972,7 @@ static void fvg__narrow_multiply(void *arg, int index) {
 
   int step_bytes = cols * f->step * f->bytes;
   size_t panel_bytes = fvg__row(t.steps, step_bytes);
+  size_t share = panel_bytes / (size_t)n_tiles;
   int is_last = panel + 1 == j->n_panels;
   t.panel = j->w->panels + (size_t)panel * panel_bytes;
   t.ahead_step = is_last ? 0 : fvg__ceil_div(step_bytes, n_tiles);
@@ -8981,7 +8985,7 @@ static void fvg__narrow_multiply(void *arg, int index) {
     t.row = j->row + first;
     t.from = p->from ? p->from + row * p->ld_from + j0 : NULL;
     t.out = p->out + row * p->ld_out + j0;
-    t.ahead = is_last ? t.panel : t.panel + panel_bytes + (size_t)tile * (panel_bytes / (size_t)n_tiles);
+    t.ahead = is_last ? t.panel : t.panel + panel_bytes + (size_t)tile * share;
     f->tile(&t);
   }
 }
@@ -9084,7 +9088,7 @@ static int fvg__whole_at(const void *numbers, int bytes, int i) {
   return ((const int32_t *)numbers)[i];
 }
 
-/* Writes row j: integers of eight bits, or the bits of bfloat16, from k integers of so many bytes. */
+/* Writes row j, integers of eight bits or the bits of bfloat16, from k integers of `bytes` each. */
 static void fvg__narrow_put_row(fvg__narrow_matrix *w, int j, const void *numbers, int bytes) {
   const fvg__narrow *f = w->format;
   fvg__narrow_row r = fvg__narrow_row_at(w, j);
@@ -9101,8 +9105,8 @@ static void fvg__narrow_put_row(fvg__narrow_matrix *w, int j, const void *number
   }
 }
 
-/* Rounds x [k] to integers q [k], and returns their scale, by the kernel that will round what they are
-   multiplied with; `words` has room for them. */
+/* Rounds x [k] to integers q [k], and returns their scale, by the kernel that will round what they
+   are multiplied with; `words` has room for them. */
 FVG__FOR_CLIP static float fvg__round_to_q8(const fvg_ctx *c, int k, const float *x, void *words,
                                             int8_t *q) {
   fvg__row_scale s;
@@ -9166,12 +9170,12 @@ static void fvg__copy_narrow_panel(const fvg__operand *b, int k0, int depth, int
       fvg__narrow_widen(w, k0 + k, j0, cols, panel + k * width, 1);
 }
 
-/* Fails unless the rows of n weights can be multiplied as integers: each sum must fit in 32 bits. */
+/* Fails unless rows of k weights can be multiplied as integers: each sum must fit in 32 bits. */
 static fvg_status fvg__check_q8_width(fvg_ctx *c, const char *who, int k) {
   if (k <= FVG__Q8_DEPTH) return FVG_OK;
   return fvg_fail(c, FVG_E_UNSUPPORTED,
-                  "%s: rows of %d numbers; eight-bit weights have at most %d, since their sums must "
-                  "fit in 32 bits", who, k, FVG__Q8_DEPTH);
+                  "%s: rows of %d numbers; eight-bit weights have at most %d, since their sums "
+                  "must fit in 32 bits", who, k, FVG__Q8_DEPTH);
 }
 
 /* Gives x its narrow matrix in place of rows. */
@@ -9181,6 +9185,7 @@ static void fvg__become_narrow(fvg_ctx *c, fvg_tensor *x, fvg__narrow_matrix *w)
   x->type = w->format->type;
 }
 
+/* Rounds row by row into new memory, so that x is whole until all of it is right. */
 FVG_DEF fvg_status fvg_tensor_quantise(fvg_ctx *c, fvg_tensor *x) {
   if (!x) return fvg__missing(c, "quantise", "the tensor");
   if (x->type == FVG_Q8) return FVG_OK;
@@ -10366,9 +10371,9 @@ static void fvg__linear_backward(fvg_node *y) {
     fvg__add_to(t->ctx, r->grad, y->grad, fvg__count(y));
 }
 
-/* The weights may be stored in any type of floats or panels, everything else is F32.  Narrow weights
-   are widened where a gradient goes through x; fvg_recompute, which makes nodes first without
-   gradients and then with them, must get the same values both times. */
+/* The weights may be stored in any type of floats or panels, everything else is F32.  Narrow
+   weights are widened where a gradient goes through x; fvg_recompute, which makes nodes first
+   without gradients and then with them, must get the same values both times. */
 FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node *r) {
   if (!x || !w) return fvg__null_operand("linear", x, w, w);
   if (x->cols != w->cols)

@@ -590,10 +590,10 @@ FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weight
 FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges,
                                  fvg_dtype keep_as);
 
-/* Writes the model at `path`, a folder or a file as above, to the file `out` with eight-bit weights:
-   safetensors, under the model's own names.  A matrix NAME becomes I8 [n, k], and NAME_scale F32
-   [n, 1] beside it has the scale of each row; the other tensors stay as they are.  The file is opened
-   like any other, so the configurations and the vocabulary belong beside it.
+/* Writes the model at `path`, a folder or a file as above, to the file `out` with eight-bit
+   weights: safetensors, under the model's own names.  A matrix NAME becomes I8 [n, k], and
+   NAME_scale F32 [n, 1] beside it has the scale of each row; the other tensors stay as they are.
+   The file is opened like any other, so the configurations and the vocabulary belong beside it.
 
    Errors as of fvg_clip_open; FVG_E_UNSUPPORTED if the weights have eight bits already. */
 FVG_DEF fvg_status fvg_clip_quantise(fvg_ctx *c, const char *path, const char *out);
@@ -7406,7 +7406,7 @@ static void fvg__clip_disown(fvg_clip *m, void *block) {
   fvg_release(m->ctx, block);
 }
 
-/* Applies fvg_tensor_pack or fvg_tensor_unpack to a matrix; unless it is F32, nothing is unpacked. */
+/* Applies fvg_tensor_pack or fvg_tensor_unpack to a matrix.  Only F32 is unpacked. */
 static fvg_status fvg__clip_rearrange(fvg_clip *m, fvg_tensor *x,
                                       fvg_status (*how)(fvg_ctx *c, fvg_tensor *x)) {
   const int is_f32 = x->type == FVG_F32 || x->type == FVG_F32_PANELS;
@@ -7600,7 +7600,8 @@ static fvg_status fvg__fill_q8(fvg__clip_loader *l, const fvg__model_tensor *x, 
   fvg_status s = piece && words ? FVG_OK : FVG_E_NOMEM;
   for (int j = 0; !s && j < w->n; j += at_once) {
     const int n = fvg__min(at_once, w->n - j);
-    s = fvg__weights_part(l->weights, piece, x->in_file, fvg__row(first + j, k), fvg__row(n, k), as);
+    const size_t at = fvg__row(first + j, k);
+    s = fvg__weights_part(l->weights, piece, x->in_file, at, fvg__row(n, k), as);
 
     for (int i = 0; !s && i < n; i++)
       if (scale)
@@ -7633,13 +7634,14 @@ static fvg_status fvg__load_q8_rows(fvg__clip_loader *l, const fvg__model_tensor
   return fvg__own_tensor(l->m, out, rows, cols);
 }
 
-/* A file with weights of eight bits is kept as FVG_Q8, whether that was asked for or nothing was. */
+/* A file with weights of eight bits is kept as FVG_Q8, whether that or F32 was asked for. */
 static fvg_status fvg__file_is_q8(fvg__clip_loader *l) {
   fvg_clip *m = l->m;
   const char *file = fvg_weights_file(l->weights);
   if (l->keep_as != FVG_Q8 && l->keep_as != FVG_F32)
-    return fvg_fail(m->ctx, FVG_E_UNSUPPORTED, "%s: holds eight-bit weights; they cannot be kept as %s",
-                    file, fvg__dtype_name(l->keep_as));
+    return fvg_fail(m->ctx, FVG_E_UNSUPPORTED,
+                    "%s: holds eight-bit weights; they cannot be kept as %s", file,
+                    fvg__dtype_name(l->keep_as));
 
   if (m->kept_as != FVG_Q8)
     fvg_log(m->ctx, 1, "%s: holds eight-bit weights, and is computed with them", file);
@@ -7666,7 +7668,7 @@ static fvg_status fvg__load_q8(fvg__clip_loader *l, const char *name, int n, int
   return s;
 }
 
-/* Is the tensor `name` kept as FVG_Q8, because it is so in the file or because that was asked for? */
+/* Is the tensor `name` kept as FVG_Q8, because the file has it so or that was asked for? */
 static int fvg__kept_as_q8(const fvg__clip_loader *l, const char *name) {
   fvg_tensor shape;
   const int known = fvg__tensor_info(l, name, &shape);
