@@ -1282,6 +1282,18 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #include <wasm_simd128.h>
 #endif
 
+/* gcc takes two thirds of its time at -O2 for code that runs seldom and never long: names, settings,
+   files, checks.  What stands between these two marks is therefore compiled at -O1; the kernels,
+   the tape, pictures and whatever else goes over many numbers stands outside.  Under -O0 and -Os
+   the marks mean nothing. */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#define FVG__SELDOM_RUN _Pragma("GCC push_options") _Pragma("GCC optimize(\"O1\")")
+#define FVG__OFTEN_RUN  _Pragma("GCC pop_options")
+#else
+#define FVG__SELDOM_RUN
+#define FVG__OFTEN_RUN
+#endif
+
 /*==================================================================================================
  * CHAPTER 1  CONTEXT: memory, messages, threads, random numbers
  *==================================================================================================
@@ -2392,6 +2404,8 @@ static const char *fvg__shape_text(const fvg_tensor *x, char *text) {
   memcpy(text + at, "]", 2);
   return text;
 }
+
+FVG__SELDOM_RUN
 
 /* ---- sources ---- */
 static int fvg__memory_read(void *user, void *dst, uint64_t offset, size_t n) {
@@ -3895,6 +3909,8 @@ static fvg_status fvg__check_shape(fvg_ctx *c, const fvg_weights *w, const char 
                   fvg_weights_file(w), name, found, expected);
 }
 
+FVG__OFTEN_RUN
+
 /* ---- conversion on the way in ---- */
 static int fvg__big_endian(void) {
   const uint16_t one = 1;
@@ -4112,6 +4128,8 @@ FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *
   if (s) fvg_tensor_free(w->c, out);
   return s;
 }
+
+FVG__SELDOM_RUN
 
 /* ---- a checksum of a file's contents ---- */
 /* 64 bits (FNV-1a) of each tensor, with its name, type and shape, and of each entry of the
@@ -6146,6 +6164,8 @@ FVG_DEF fvg_status fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fvg
   return fvg__weights_open(c, out, s, fvg__weights_read_any);
 }
 
+FVG__OFTEN_RUN
+
 /*==================================================================================================
  * CHAPTER 6  KERNELS: the product's tile, softmax, layer norm, gelu
  *==================================================================================================
@@ -6602,11 +6622,12 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, cons
   FVG__EACH_ROW(FVG__KEEP)
 }
 
-/* The strides of copied tiles are constants, which saves sum_rows all pointers but one. */
+/* The strides of copied tiles are constants, which saves sum_rows all pointers but one.  Tiles of a
+   few rows have few pointers anyway. */
 FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_tile)(const fvg__tile *t, const int rows,
                                                         float *sum) {
 #if FVG__TILE_ROWS == 14
-  if (t->a_row == 1 && t->a_k == FVG__TILED_STEP(14)) {
+  if (rows > 6 && t->a_row == 1 && t->a_k == FVG__TILED_STEP(14)) {
     FVG__NAME(sum_rows)(t, rows, 1, FVG__TILED_STEP(14), sum);
     return;
   }
@@ -10208,6 +10229,8 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
 }
 #endif /* FVGPT_NO_TRAINING */
 
+FVG__SELDOM_RUN
+
 /*==================================================================================================
  * CHAPTER 12  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)
  *==================================================================================================
@@ -10950,6 +10973,8 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
 }
 #endif /* FVGPT_NO_TRAINING */
 
+FVG__OFTEN_RUN
+
 #ifndef FVGPT_NO_TRAINING  /* chapter 13 */
 /*==================================================================================================
  * CHAPTER 13  DENSE ALGEBRA: Gram matrices, Cholesky, eigenvalues
@@ -11263,6 +11288,8 @@ static double fvg__largest_eigenvalue(const double *a, int n, double *v, double 
   return largest;
 }
 #endif /* FVGPT_NO_TRAINING */
+
+FVG__SELDOM_RUN
 
 /*==================================================================================================
  * CHAPTER 14  HEADS: what the classifiers on frozen features share
@@ -13299,4 +13326,6 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w) {
   else fvg_head_free(h);
   return s;
 }
+
+FVG__OFTEN_RUN
 #endif /* FVG__PART_TWO */

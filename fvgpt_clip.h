@@ -1711,6 +1711,8 @@ FVG_DEF double fvg_mask_iou(const fvg_image *a, const fvg_image *b);
 #define FVG__CLIP_IMPLEMENTED
 #include "fvgpt.h"  /* the bodies, if it was first included without FVGPT_IMPLEMENTATION */
 
+FVG__SELDOM_RUN
+
 /*==================================================================================================
  * CHAPTER 1  TEXT: one spelling for every text
  *==================================================================================================
@@ -3260,6 +3262,8 @@ static fvg_status fvg__check_not_empty(fvg_ctx *c, const char *who, const char *
   if (s || first < 0) return s;
   return fvg_fail(c, FVG_E_ARG, "%s: the name of class %d of %d is empty", who, first + 1, n);
 }
+
+FVG__OFTEN_RUN
 
 /*==================================================================================================
  * CHAPTER 3  IMAGES: pixels, PNM, and what kind of file it is
@@ -6104,6 +6108,8 @@ FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *
   return FVG_OK;
 }
 
+FVG__SELDOM_RUN
+
 /*==================================================================================================
  * CHAPTER 8  CONFIGURATIONS: what the files beside the weights say
  *==================================================================================================
@@ -8572,6 +8578,8 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
   fvg_free(own_context);
 }
 
+FVG__OFTEN_RUN
+
 /*==================================================================================================
  * CHAPTER 13  TOWERS: images and texts in one space
  *==================================================================================================
@@ -9546,6 +9554,8 @@ FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
   fvg_release(m->ctx, sum);
   return s;
 }
+
+FVG__SELDOM_RUN
 
 /*==================================================================================================
  * CHAPTER 14  LEARNERS: what all methods of prompt tuning share
@@ -15019,6 +15029,8 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
   return s;
 }
 
+FVG__OFTEN_RUN
+
 /*==================================================================================================
  * CHAPTER 31  MASKS: what of a picture is its object
  *==================================================================================================
@@ -16957,6 +16969,8 @@ FVG_DEF fvg_status fvg_clip_encode_files(fvg_clip *m, float *features, const cha
   return s;
 }
 #endif
+
+FVG__SELDOM_RUN
 
 /*==================================================================================================
  * CHAPTER 33  TRAINING: one loop, and a run kept in a file
@@ -20159,6 +20173,8 @@ FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
   return best;
 }
 #endif
+
+FVG__OFTEN_RUN
 
 #ifndef FVGPT_NO_TRAINING  /* chapters 38 and 39: maps need gradients, masks are for training */
 /*==================================================================================================
