@@ -791,6 +791,7 @@ FVG_DEF fvg_node *fvg_transpose(fvg_node *x);
 /* (1 - w) a + w b: a and b [n,d], w [n,1] -> [n,d]. */
 FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w);
 
+#ifndef FVGPT_NO_TRAINING
 /* The mean and the sum of all elements: [n,d] -> [1,1]. */
 FVG_DEF fvg_node *fvg_mean(fvg_node *x);
 FVG_DEF fvg_node *fvg_sum(fvg_node *x);
@@ -806,6 +807,7 @@ FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau);
 /* sum_i weight_i BCE(sigmoid(q_i), target_i) / sum_i weight_i: q [n,1], target and weight [n]
    -> [1,1].  The result is 0 if all weights are. */
 FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const float *weight);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Transformer (chapter 10): attention over packed sequences, and the block
@@ -6431,7 +6433,7 @@ static const fvg__gradient_kernels fvg__gradient_kernels_scalar = {
 #if FVG__LANES == 4
 /* The first n of four numbers.  Loading sets the others to 0; storing leaves them as they are.
    Instruction sets with wider vectors do this by masks. */
-FVG__ALWAYS_INLINE FVG__V FVG__NAME(load_n)(const float *p, int n) {
+static inline FVG__V FVG__NAME(load_n)(const float *p, int n) {
   if (n >= 4) return FVG__LOAD(p);
 
   float lane[4] = {0};
@@ -6440,7 +6442,7 @@ FVG__ALWAYS_INLINE FVG__V FVG__NAME(load_n)(const float *p, int n) {
   return FVG__LOAD(lane);
 }
 
-FVG__ALWAYS_INLINE void FVG__NAME(store_n)(float *p, int n, FVG__V v) {
+static inline void FVG__NAME(store_n)(float *p, int n, FVG__V v) {
   if (n >= 4) {
     FVG__STORE(p, v);
     return;
@@ -6623,10 +6625,10 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, cons
 }
 
 /* The strides of copied tiles are constants, which saves sum_rows all pointers but one.  Tiles of a
-   few rows have few pointers anyway. */
+   few rows have few pointers anyway, and under -Os one body for all strides is smaller. */
 FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_tile)(const fvg__tile *t, const int rows,
                                                         float *sum) {
-#if FVG__TILE_ROWS == 14
+#if FVG__TILE_ROWS == 14 && !defined(__OPTIMIZE_SIZE__)
   if (rows > 6 && t->a_row == 1 && t->a_k == FVG__TILED_STEP(14)) {
     FVG__NAME(sum_rows)(t, rows, 1, FVG__TILED_STEP(14), sum);
     return;
@@ -9155,6 +9157,7 @@ FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w) {
   return y;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* losses */
 /* ---- sum: y = sum_ij x_ij;  dx = dy.  mean: the same over n d ---- */
 static void fvg__sum_backward(fvg_node *y) {
   size_t n = fvg__count(y->a);
@@ -9319,6 +9322,7 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
   fvg__values(y)[0] = (float)sum;
   return y;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 10  TRANSFORMER: attention over packed sequences, and the block
@@ -9833,13 +9837,17 @@ static FVG__UNUSED void fvg__pass_back(fvg_node *y) {
     case FVG__BY_GATHER:        fvg__gather_backward(y); return;
     case FVG__BY_TRANSPOSE:     fvg__transpose_backward(y); return;
     case FVG__BY_LERP:          fvg__lerp_backward(y); return;
+    case FVG__BY_ATTENTION:     fvg__attention_backward(y); return;
+    case FVG__BY_RECOMPUTE:     fvg__recompute_backward(y); return;
 
+#ifndef FVGPT_NO_TRAINING
     case FVG__BY_SUM:           fvg__sum_backward(y); return;
     case FVG__BY_CROSS_ENTROPY: fvg__cross_entropy_backward(y); return;
     case FVG__BY_KL_ROWS:       fvg__kl_rows_backward(y); return;
     case FVG__BY_BCE:           fvg__bce_backward(y); return;
-    case FVG__BY_ATTENTION:     fvg__attention_backward(y); return;
-    case FVG__BY_RECOMPUTE:     fvg__recompute_backward(y); return;
+#else
+    default: return;
+#endif
   }
 }
 
