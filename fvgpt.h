@@ -817,6 +817,7 @@ FVG_DEF fvg_node *fvg_transpose(fvg_node *x);
 /* (1 - w) a + w b: a and b [n,d], w [n,1] -> [n,d]. */
 FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w);
 
+#ifndef FVGPT_NO_TRAINING
 /* The mean and the sum of all elements: [n,d] -> [1,1]. */
 FVG_DEF fvg_node *fvg_mean(fvg_node *x);
 FVG_DEF fvg_node *fvg_sum(fvg_node *x);
@@ -832,6 +833,7 @@ FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau);
 /* sum_i weight_i BCE(sigmoid(q_i), target_i) / sum_i weight_i: q [n,1], target and weight [n]
    -> [1,1].  The result is 0 if all weights are. */
 FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const float *weight);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Transformer (chapter 10): attention over packed sequences, and the block
@@ -1316,6 +1318,18 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #define FVG__SIMD
 #define FVG__ALWAYS_INLINE __attribute__((always_inline)) static inline
 #include <wasm_simd128.h>
+#endif
+
+/* gcc takes two thirds of its time at -O2 for code that runs seldom and never long: names, settings,
+   files, checks.  What stands between these two marks is therefore compiled at -O1; the kernels,
+   the tape, pictures and whatever else goes over many numbers stands outside.  Under -O0 and -Os
+   the marks mean nothing. */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#define FVG__SELDOM_RUN _Pragma("GCC push_options") _Pragma("GCC optimize(\"O1\")")
+#define FVG__OFTEN_RUN  _Pragma("GCC pop_options")
+#else
+#define FVG__SELDOM_RUN
+#define FVG__OFTEN_RUN
 #endif
 
 /*==================================================================================================
@@ -2826,6 +2840,8 @@ static const char *fvg__shape_text(const fvg_tensor *x, char *text) {
   memcpy(text + at, "]", 2);
   return text;
 }
+
+FVG__SELDOM_RUN
 
 /* ---- sources ---- */
 static int fvg__memory_read(void *user, void *dst, uint64_t offset, size_t n) {
@@ -4361,6 +4377,8 @@ static fvg_status fvg__check_shape(fvg_ctx *c, const fvg_weights *w, const char 
                   fvg_weights_file(w), name, found, expected);
 }
 
+FVG__OFTEN_RUN
+
 /* ---- conversion on the way in ---- */
 static int fvg__big_endian(void) {
   const uint16_t one = 1;
@@ -4618,6 +4636,8 @@ FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *
   if (s) fvg_tensor_free(w->c, out);
   return s;
 }
+
+FVG__SELDOM_RUN
 
 /* ---- a checksum of a file's contents ---- */
 /* 64 bits (FNV-1a) of each tensor, with its name, type and shape, and of each entry of the
@@ -6650,6 +6670,8 @@ FVG_DEF fvg_status fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fvg
   return fvg__weights_open(c, out, s, fvg__weights_read_any);
 }
 
+FVG__OFTEN_RUN
+
 /*==================================================================================================
  * CHAPTER 6  KERNELS: the product's tile, softmax, layer norm, gelu
  *==================================================================================================
@@ -6915,7 +6937,7 @@ static const fvg__gradient_kernels fvg__gradient_kernels_scalar = {
 #if FVG__LANES == 4
 /* The first n of four numbers.  Loading sets the others to 0; storing leaves them as they are.
    Instruction sets with wider vectors do this by masks. */
-FVG__ALWAYS_INLINE FVG__V FVG__NAME(load_n)(const float *p, int n) {
+static inline FVG__V FVG__NAME(load_n)(const float *p, int n) {
   if (n >= 4) return FVG__LOAD(p);
 
   float lane[4] = {0};
@@ -6924,7 +6946,7 @@ FVG__ALWAYS_INLINE FVG__V FVG__NAME(load_n)(const float *p, int n) {
   return FVG__LOAD(lane);
 }
 
-FVG__ALWAYS_INLINE void FVG__NAME(store_n)(float *p, int n, FVG__V v) {
+static inline void FVG__NAME(store_n)(float *p, int n, FVG__V v) {
   if (n >= 4) {
     FVG__STORE(p, v);
     return;
@@ -7106,11 +7128,12 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, cons
   FVG__EACH_ROW(FVG__KEEP)
 }
 
-/* The strides of copied tiles are constants, which saves sum_rows all pointers but one. */
+/* The strides of copied tiles are constants, which saves sum_rows all pointers but one.  Tiles of a
+   few rows have few pointers anyway, and under -Os one body for all strides is smaller. */
 FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_tile)(const fvg__tile *t, const int rows,
                                                         float *sum) {
-#if FVG__TILE_ROWS == 14
-  if (t->a_row == 1 && t->a_k == FVG__TILED_STEP(14)) {
+#if FVG__TILE_ROWS == 14 && !defined(__OPTIMIZE_SIZE__)
+  if (rows > 6 && t->a_row == 1 && t->a_k == FVG__TILED_STEP(14)) {
     FVG__NAME(sum_rows)(t, rows, 1, FVG__TILED_STEP(14), sum);
     return;
   }
@@ -10773,6 +10796,7 @@ FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w) {
   return y;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* losses */
 /* ---- sum: y = sum_ij x_ij;  dx = dy.  mean: the same over n d ---- */
 static void fvg__sum_backward(fvg_node *y) {
   size_t n = fvg__count(y->a);
@@ -10937,6 +10961,7 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
   fvg__values(y)[0] = (float)sum;
   return y;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 10  TRANSFORMER: attention over packed sequences, and the block
@@ -11451,13 +11476,17 @@ static FVG__UNUSED void fvg__pass_back(fvg_node *y) {
     case FVG__BY_GATHER:        fvg__gather_backward(y); return;
     case FVG__BY_TRANSPOSE:     fvg__transpose_backward(y); return;
     case FVG__BY_LERP:          fvg__lerp_backward(y); return;
+    case FVG__BY_ATTENTION:     fvg__attention_backward(y); return;
+    case FVG__BY_RECOMPUTE:     fvg__recompute_backward(y); return;
 
+#ifndef FVGPT_NO_TRAINING
     case FVG__BY_SUM:           fvg__sum_backward(y); return;
     case FVG__BY_CROSS_ENTROPY: fvg__cross_entropy_backward(y); return;
     case FVG__BY_KL_ROWS:       fvg__kl_rows_backward(y); return;
     case FVG__BY_BCE:           fvg__bce_backward(y); return;
-    case FVG__BY_ATTENTION:     fvg__attention_backward(y); return;
-    case FVG__BY_RECOMPUTE:     fvg__recompute_backward(y); return;
+#else
+    default: return;
+#endif
   }
 }
 
@@ -11846,6 +11875,8 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
   return moment ? o->variance[i] : o->momentum[i];
 }
 #endif /* FVGPT_NO_TRAINING */
+
+FVG__SELDOM_RUN
 
 /*==================================================================================================
  * CHAPTER 12  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)
@@ -12589,6 +12620,8 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
 }
 #endif /* FVGPT_NO_TRAINING */
 
+FVG__OFTEN_RUN
+
 #ifndef FVGPT_NO_TRAINING  /* chapter 13 */
 /*==================================================================================================
  * CHAPTER 13  DENSE ALGEBRA: Gram matrices, Cholesky, eigenvalues
@@ -12902,6 +12935,8 @@ static double fvg__largest_eigenvalue(const double *a, int n, double *v, double 
   return largest;
 }
 #endif /* FVGPT_NO_TRAINING */
+
+FVG__SELDOM_RUN
 
 /*==================================================================================================
  * CHAPTER 14  HEADS: what the classifiers on frozen features share
@@ -14938,4 +14973,6 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w) {
   else fvg_head_free(h);
   return s;
 }
+
+FVG__OFTEN_RUN
 #endif /* FVG__PART_THREE */

@@ -438,9 +438,11 @@ FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *f
    change places.  image->orientation is 1 afterwards. */
 FVG_DEF fvg_status fvg_image_turn(fvg_ctx *c, fvg_image *image, int orientation);
 
+#ifndef FVGPT_NO_TRAINING
 /* Makes a mask of one channel, in place: 255 where the mean of the colour channels divided by 255
    is above `threshold`, else 0.  threshold 0: 0.5; negative: 0; it must be below 1. */
 FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float threshold);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Preprocessing: from pixels of any size to what the image tower takes in
@@ -477,6 +479,7 @@ FVG_DEF fvg_preprocess fvg_preprocess_defaults(int size);
 FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fvg_image *in,
                                             const fvg_preprocess *p);
 
+#ifndef FVGPT_NO_TRAINING
 typedef struct fvg_crop {
   int top, left, height, width;      /* a box of pixels */
   int flip;                          /* 1: mirrored left to right afterwards */
@@ -492,6 +495,7 @@ FVG_DEF fvg_crop fvg_crop_random(fvg_rng *r, int width, int height, double scale
    not lie inside the image. */
 FVG_DEF fvg_status fvg_image_resized_crop(fvg_ctx *c, fvg_image *out, const fvg_image *in,
                                           const fvg_crop *crop, int size, fvg_filter filter);
+#endif /* FVGPT_NO_TRAINING */
 
 /* chw [3, height, width] = (pixel / 255 - mean) / std with p's constants.  FVG_E_SHAPE unless the
    image has 3 channels. */
@@ -821,6 +825,7 @@ typedef struct fvg_learner fvg_learner;
 FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *const *class_name,
                                    int n_class, const fvg_learner_desc *desc);
 
+#ifndef FVGPT_NO_TRAINING
 /* Another learner with the same settings, classes and values, on the same CLIP. */
 FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l);
 
@@ -832,6 +837,7 @@ FVG_DEF void fvg_learner_made_from(const fvg_learner *l, fvg_learner_desc *out, 
    another method", "on other classes", "with another template", ...  NULL: method, classes and
    settings are the same.  What they have learned does not count. */
 FVG_DEF const char *fvg_learner_difference(const fvg_learner *have, const fvg_learner *want);
+#endif /* FVGPT_NO_TRAINING */
 
 /* NULL is allowed. */
 FVG_DEF void fvg_learner_free(fvg_learner *l);
@@ -1724,6 +1730,8 @@ FVG_DEF double fvg_mask_iou(const fvg_image *a, const fvg_image *b);
 #if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__CLIP_IMPLEMENTED)
 #define FVG__CLIP_IMPLEMENTED
 #include "fvgpt.h"  /* the bodies, if it was first included without FVGPT_IMPLEMENTATION */
+
+FVG__SELDOM_RUN
 
 /*==================================================================================================
  * CHAPTER 1  TEXT: one spelling for every text
@@ -3275,6 +3283,8 @@ static fvg_status fvg__check_not_empty(fvg_ctx *c, const char *who, const char *
   return fvg_fail(c, FVG_E_ARG, "%s: the name of class %d of %d is empty", who, first + 1, n);
 }
 
+FVG__OFTEN_RUN
+
 /*==================================================================================================
  * CHAPTER 3  IMAGES: pixels, PNM, and what kind of file it is
  *==================================================================================================
@@ -3816,31 +3826,6 @@ FVG_DEF fvg_status fvg_image_turn(fvg_ctx *c, fvg_image *image, int orientation)
 }
 
 #ifndef FVGPT_NO_STDIO
-/* Tests whether `dot`, n characters with the dot, is one of the endings, whatever its case. */
-static int fvg__is_among_endings(const char *endings, const char *dot, size_t n) {
-  const char *at = endings;
-  while (*at) {
-    size_t length = 1 + strcspn(at + 1, ".");
-    if (length == n && fvg__begins((const uint8_t *)dot, n, at, n))
-      return 1;
-    at += length;
-  }
-  return 0;
-}
-
-/* Returns the kind that a file's name promises by its ending, or NULL if no such kind is read. */
-static const fvg__image_kind *fvg__image_kind_of_name(const char *path) {
-  const char *dot = strrchr(path, '.');
-  size_t n = dot ? strlen(dot) : 0;
-  if (n < 2 || strpbrk(dot, "/\\")) return NULL;
-
-  for (size_t i = 0; i < FVG__N_IMAGE_KIND; i++) {
-    const fvg__image_kind *kind = &fvg__image_kinds[i];
-    if (fvg__is_among_endings(kind->endings, dot, n)) return kind;
-  }
-  return NULL;
-}
-
 /* With `turn`, turns a picture upright by its EXIF orientation; otherwise logs once that it is
    taken as stored. */
 FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *file, int turn) {
@@ -3866,7 +3851,7 @@ FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *f
    something else than Pillow does, the bytes are mended in memory first (a palette that is too
    short, CMYK without a marker), or the form is refused by name. */
 
-#if defined(FVGPT_STB_IMAGE) || !defined(FVGPT_NO_STDIO)
+#if defined(FVGPT_STB_IMAGE) || !(defined(FVGPT_NO_STDIO) || defined(FVGPT_NO_TRAINING))
 /* Writes 4 bytes, the highest first; returns the place after them. */
 static uint8_t *fvg__put_u32(uint8_t *at, uint32_t value) {
   for (int shift = 24; shift >= 0; shift -= 8) *at++ = (uint8_t)(value >> shift);
@@ -5958,6 +5943,7 @@ FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fv
   return fvg__resample(c, out, &view, width, height, &centre, p->filter);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* crops and masks */
 /* Mirrors left to right, in place. */
 static void fvg__mirror(fvg_image *image) {
   int channels = image->channels;
@@ -6094,6 +6080,7 @@ static void fvg__invert_mask(fvg_image *m) {
   for (size_t i = 0; i < n; i++)
     m->pixels[i] = (uint8_t)(255 - m->pixels[i]);
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* A byte has 256 values, so each channel is looked up in a table. */
 FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *image,
@@ -6121,6 +6108,8 @@ FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *
   }
   return FVG_OK;
 }
+
+FVG__SELDOM_RUN
 
 /*==================================================================================================
  * CHAPTER 8  CONFIGURATIONS: what the files beside the weights say
@@ -8905,6 +8894,8 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
   fvg_free(own_context);
 }
 
+FVG__OFTEN_RUN
+
 /*==================================================================================================
  * CHAPTER 13  TOWERS: images and texts in one space
  *==================================================================================================
@@ -9882,6 +9873,8 @@ FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
   return s;
 }
 
+FVG__SELDOM_RUN
+
 /*==================================================================================================
  * CHAPTER 14  LEARNERS: what all methods of prompt tuning share
  *==================================================================================================
@@ -10387,43 +10380,9 @@ static fvg_node *fvg__learner_images_raw(fvg_learner *l, fvg_tape *t, const floa
   return fvg__vision_head(l->clip, x);
 }
 
-/* The same -> f [n,d], normalised. */
-static fvg_node *fvg__learner_images(fvg_learner *l, fvg_tape *t, const float *pixels, int n,
-                                     fvg_node **f_read) {
-  return fvg_normalize(fvg__learner_images_raw(l, t, pixels, n, f_read));
-}
-
-/* Takes packed classes through the prompted text tower -> g_raw [C,d], not normalised. */
-static fvg_node *fvg__learner_texts_raw(fvg_learner *l, fvg_tape *t, fvg__packed *packed) {
-  return fvg__text_features(t, packed, l->method->vectors(l, t, FVG__TEXT));
-}
-
-/* The same -> g [C,d], normalised. */
-static fvg_node *fvg__learner_texts(fvg_learner *l, fvg_tape *t, fvg__packed *packed) {
-  return fvg_normalize(fvg__learner_texts_raw(l, t, packed));
-}
-
 /* Scores z = s f g^T. */
 static fvg_node *fvg__learner_scores(const fvg_learner *l, fvg_node *f, fvg_node *g) {
   return fvg_scale(fvg_linear(f, g, NULL), l->clip->logit_scale);
-}
-
-/* Makes a constant [1, cols] of equal numbers. */
-static fvg_node *fvg__constant_row(fvg_tape *t, int cols, float number) {
-  fvg_node *x = fvg_zeros(t, 1, cols);
-  if (!x) return NULL;
-  for (int k = 0; k < cols; k++)
-    fvg_fill(x)[k] = number;
-  return x;
-}
-
-/* 1 - mean_i cos(x_i, y_i) of the rows of x and of y, a constant; all rows are normalised. */
-static fvg_node *fvg__cosine_distance(fvg_node *x, const float *y) {
-  if (!x) return NULL;
-  fvg_node *one = fvg__constant_row(x->tape, 1, 1);
-  if (!one) return NULL;
-  fvg_node *sum = fvg_sum(fvg_mul(x, fvg_const(x->tape, x->rows, x->cols, y)));
-  return fvg_add(one, fvg_scale(sum, -1 / (float)x->rows));
 }
 
 /* ---- the words to start from ---- */
@@ -10785,6 +10744,41 @@ FVG_DEF fvg_parameter *fvg_learner_parameter(const fvg_learner *l, const char *n
 }
 
 #ifndef FVGPT_NO_TRAINING  /* training steps */
+/* ---- what losses are made of ---- */
+/* Takes pictures through the prompted tower -> f [n,d], normalised. */
+static fvg_node *fvg__learner_images(fvg_learner *l, fvg_tape *t, const float *pixels, int n,
+                                     fvg_node **f_read) {
+  return fvg_normalize(fvg__learner_images_raw(l, t, pixels, n, f_read));
+}
+
+/* Takes packed classes through the prompted text tower -> g_raw [C,d], not normalised. */
+static fvg_node *fvg__learner_texts_raw(fvg_learner *l, fvg_tape *t, fvg__packed *packed) {
+  return fvg__text_features(t, packed, l->method->vectors(l, t, FVG__TEXT));
+}
+
+/* The same -> g [C,d], normalised. */
+static fvg_node *fvg__learner_texts(fvg_learner *l, fvg_tape *t, fvg__packed *packed) {
+  return fvg_normalize(fvg__learner_texts_raw(l, t, packed));
+}
+
+/* Makes a constant [1, cols] of equal numbers. */
+static fvg_node *fvg__constant_row(fvg_tape *t, int cols, float number) {
+  fvg_node *x = fvg_zeros(t, 1, cols);
+  if (!x) return NULL;
+  for (int k = 0; k < cols; k++)
+    fvg_fill(x)[k] = number;
+  return x;
+}
+
+/* 1 - mean_i cos(x_i, y_i) of the rows of x and of y, a constant; all rows are normalised. */
+static fvg_node *fvg__cosine_distance(fvg_node *x, const float *y) {
+  if (!x) return NULL;
+  fvg_node *one = fvg__constant_row(x->tape, 1, 1);
+  if (!one) return NULL;
+  fvg_node *sum = fvg_sum(fvg_mul(x, fvg_const(x->tape, x->rows, x->cols, y)));
+  return fvg_add(one, fvg_scale(sum, -1 / (float)x->rows));
+}
+
 /* ---- a step ---- */
 /* How the method is trained, from the list at the end of chapter 24. */
 static const fvg__training *fvg__training_of(const fvg_method *method);
@@ -12648,6 +12642,7 @@ FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *c
   return fvg__learner_new(m, out, &d, class_name, n_class, NULL, -1);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* copies to train on */
 /* The description is put together again from what the learner kept; then values are copied. */
 FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
   if (!out) return fvg__missing(l->clip->ctx, "fvg_learner_copy", "a place for the copy");
@@ -12674,6 +12669,7 @@ FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
     fvg__copy_values(copy->state[i], l->state[i]);
   return FVG_OK;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 #ifndef FVGPT_NO_TRAINING  /* chapters 25 to 35: data, views, training */
 /*==================================================================================================
@@ -13222,6 +13218,31 @@ FVG_DEF int fvg_list_folder(void *user, const char *folder,
 #endif
 
 /* ---- which entries are wanted ---- */
+/* Tests whether `dot`, n characters with the dot, is one of the endings, whatever its case. */
+static int fvg__is_among_endings(const char *endings, const char *dot, size_t n) {
+  const char *at = endings;
+  while (*at) {
+    size_t length = 1 + strcspn(at + 1, ".");
+    if (length == n && fvg__begins((const uint8_t *)dot, n, at, n))
+      return 1;
+    at += length;
+  }
+  return 0;
+}
+
+/* Returns the kind that a file's name promises by its ending, or NULL if no such kind is read. */
+static const fvg__image_kind *fvg__image_kind_of_name(const char *path) {
+  const char *dot = strrchr(path, '.');
+  size_t n = dot ? strlen(dot) : 0;
+  if (n < 2 || strpbrk(dot, "/\\")) return NULL;
+
+  for (size_t i = 0; i < FVG__N_IMAGE_KIND; i++) {
+    const fvg__image_kind *kind = &fvg__image_kinds[i];
+    if (fvg__is_among_endings(kind->endings, dot, n)) return kind;
+  }
+  return NULL;
+}
+
 typedef int (*fvg__keep_fn)(const char *name, int is_folder);
 
 static int fvg__keep_folder(const char *name, int is_folder) {
@@ -15334,6 +15355,8 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
   return s;
 }
 
+FVG__OFTEN_RUN
+
 /*==================================================================================================
  * CHAPTER 31  MASKS: what of a picture is its object
  *==================================================================================================
@@ -17278,6 +17301,8 @@ FVG_DEF fvg_status fvg_clip_encode_files(fvg_clip *m, float *features, const cha
   return s;
 }
 #endif
+
+FVG__SELDOM_RUN
 
 /*==================================================================================================
  * CHAPTER 33  TRAINING: one loop, and a run kept in a file
@@ -19885,6 +19910,7 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
 }
 #endif
 
+#ifndef FVGPT_NO_TRAINING  /* what runs compare */
 /* ---- what a learner was made from ---- */
 FVG_DEF void fvg_learner_made_from(const fvg_learner *l, fvg_learner_desc *out,
                                    fvg_option *option) {
@@ -19930,6 +19956,7 @@ FVG_DEF const char *fvg_learner_difference(const fvg_learner *have, const fvg_le
   }
   return NULL;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 37  CLASSIFIERS: from a picture to an answer
@@ -20474,6 +20501,8 @@ FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
   return best;
 }
 #endif
+
+FVG__OFTEN_RUN
 
 #ifndef FVGPT_NO_TRAINING  /* chapters 38 and 39: maps need gradients, masks are for training */
 /*==================================================================================================
