@@ -15,6 +15,7 @@ help:
 	@echo "make demo      tune CLIP prompts on a small world of pictures (CoOp, then FVG-PT), print the base-to-new table"
 	@echo "make test      build and run all tests; ends with 'N passed, N failed'"
 	@echo "make all       the programs in $(BUILD): fvgpt, world, pretrain, replay, random_clip, bench, the examples"
+	@echo "make fuzz      fuzz every parser with clang's sanitizers, SECONDS=60 each"
 	@echo "make pretrain  train the CLIP of examples/tiny-clip again, from random weights; 20 minutes"
 	@echo "make clean     remove $(BUILD)"
 
@@ -32,6 +33,10 @@ test:
 	@$(MAKE) -j4 --no-print-directory $(BUILD)/fvgpt $(BUILD)/world $(TESTS)
 	@sh tests/run.sh $(BUILD)
 
+SECONDS = 60
+fuzz:
+	@sh tests/fuzz.sh $(BUILD) $(SECONDS)
+
 # The program is tools/fvgpt.c and tools/fvgpt_*.c; only fvgpt_library.c holds the bodies of the headers.
 $(BUILD)/fvgpt: $(FVGPT_OBJECTS)
 	$(CC) $(CFLAGS) $^ -o $@ -lm -lpthread
@@ -45,6 +50,7 @@ $(BUILD)/pretrain $(BUILD)/bench: $(BUILD)/%: tools/%.c $(HEADERS)
 	$(CC) $(WARN) $(CFLAGS) -DFVGPT_PTHREADS $< -o $@ -lm -lpthread
 
 $(BUILD)/test_formats $(BUILD)/fuzz_images $(BUILD)/test_data: tests/make_pictures.h
+$(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/fuzz_*.c)): $(wildcard tests/fuzz*.h)
 $(BUILD)/test_clip $(BUILD)/test_heads_clip $(BUILD)/test_models $(BUILD)/test_no_stdio: tests/random_model.h
 
 $(BUILD)/test_claims: tools/fvgpt_claim.c tools/fvgpt_system.c $(wildcard tools/fvgpt*.h)
@@ -80,4 +86,4 @@ clean:
 linked:
 	@echo $(notdir $(LINKED))
 
-.PHONY: help all demo pretrain test clean linked
+.PHONY: help all demo pretrain test fuzz clean linked
