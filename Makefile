@@ -18,6 +18,7 @@ help:
 	@echo "make all       the programs in $(BUILD): fvgpt, world, pretrain, replay, random_clip, bench, the examples"
 	@echo "make web       the same in a browser: $(BUILD)/web/index.html, one file, which also opens from disk; needs emcc"
 	@echo "make board     run the tiny CLIP on an emulated microcontroller (gcc-arm-none-eabi, qemu-system-arm)"
+	@echo "make fuzz      fuzz every parser with clang's sanitizers, SECONDS=60 each"
 	@echo "make pretrain  train the CLIP of examples/tiny-clip again, from random weights; 20 minutes"
 	@echo "make clean     remove $(BUILD)"
 
@@ -48,6 +49,10 @@ test:
 board: $(BUILD)/world
 	@sh examples/board/run.sh $(BUILD)
 
+SECONDS = 60
+fuzz:
+	@sh tests/fuzz.sh $(BUILD) $(SECONDS)
+
 # The program is tools/fvgpt.c and tools/fvgpt_*.c; only fvgpt_library.c holds the bodies of the headers.
 $(BUILD)/fvgpt: $(FVGPT_OBJECTS)
 	$(CC) $(CFLAGS) $^ -o $@ -lm -lpthread
@@ -61,6 +66,7 @@ $(BUILD)/pretrain $(BUILD)/bench: $(BUILD)/%: tools/%.c $(HEADERS)
 	$(CC) $(WARN) $(CFLAGS) -DFVGPT_STATIC -DFVGPT_PTHREADS $< -o $@ -lm -lpthread
 
 $(BUILD)/test_formats $(BUILD)/fuzz_images $(BUILD)/test_data: tests/make_pictures.h
+$(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/fuzz_*.c)): $(wildcard tests/fuzz*.h)
 $(BUILD)/test_clip $(BUILD)/test_heads_clip $(BUILD)/test_models $(BUILD)/test_no_stdio $(BUILD)/test_quantised: tests/random_model.h
 
 $(BUILD)/test_claims: tools/fvgpt_claim.c tools/fvgpt_system.c $(wildcard tools/fvgpt*.h)
@@ -101,4 +107,4 @@ clean:
 linked:
 	@echo $(notdir $(LINKED))
 
-.PHONY: help all demo web board pretrain test clean linked
+.PHONY: help all demo web board pretrain test fuzz clean linked

@@ -17810,6 +17810,8 @@ static fvg_status fvg__state_restore(fvg__trainer *t, fvg_weights *w, const char
                  t->schedule.epochs);
   }
   if (!s) s = fvg__get_number(c, w, "step", &step);
+  if (!s && !(step >= 0 && step <= INT32_MAX))
+    s = fvg_fail(c, FVG_E_FORMAT, "%s: %g steps were never taken", path, step);
   if (s) return s;
 
   fvg__state x;

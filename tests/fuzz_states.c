@@ -118,8 +118,21 @@ static int seed(fuzz_input *to, int i) {
 
 static void change(fvg_rng *r, fuzz_input *x) { change_header_number(r, x, 1); }
 
+/* Numbers that no run can have reached: it begins anew, which is stopped. */
+static void try_more(void) {
+  static const char *const impossible[][2] = {{"step", "1e300"}, {"step", "-1"}, {"epoch", "3"}, {"epoch", "0.5"}};
+  static fuzz_input x;
+  size_t i;
+  for (i = 0; i < sizeof impossible / sizeof *impossible; i++) {
+    x.n = 0;
+    seed(&x, 0);
+    change_setting(&x, 1, impossible[i][0], impossible[i][1]);
+    if (fuzz_take(x.data, x.n) || fvg_last_status(own) != FVG_E_CANCELLED) fault("a run goes on from nowhere");
+  }
+}
+
 static const char *const word[] = {
   "\"mark\":\"a run\"", "\"stage\":\"", "\"epoch\":\"", "\"step\":\"", "\"losses\":\"", "momentum.", "variance.", "average.", "\"F32\"", "\"F16\"", "\"shape\":[",
   "\"data_offsets\":[", "65536", "0", "1e300", "-1", "nan", NULL};
 
-static const fuzz_target target = {600, begin, take, seed, change, word, NULL};
+static const fuzz_target target = {600, begin, take, seed, change, word, try_more};

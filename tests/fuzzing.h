@@ -179,15 +179,39 @@ static inline void change_anything(fvg_rng *r, fuzz_input *x) {
   }
 }
 
-/* The same in the header of a safetensors file that stands `from` bytes behind the start; its length is mended. */
-static inline void change_header_number(fvg_rng *r, fuzz_input *x, size_t from) {
-  size_t header, before = x->n, i;
-  if (x->n < from + 40) return;
+/* The length of the header of a safetensors file that stands `from` bytes behind the start; 0: it is no longer whole. */
+static inline size_t header_of(const fuzz_input *x, size_t from) {
+  size_t header;
+  if (x->n < from + 40) return 0;
   header = (size_t)x->data[from] | (size_t)x->data[from + 1] << 8;
-  if (from + 8 + header > x->n || !header) return;     /* it was cut, or its length changed                       */
-  change_number(r, x, from + 8, from + 8 + header);
-  header += x->n - before;
+  return from + 8 + header > x->n ? 0 : header;
+}
+
+static inline void set_header(fuzz_input *x, size_t from, size_t header) {
+  size_t i;
   for (i = 0; i < 8; i++) x->data[from + i] = (uint8_t)((uint64_t)header >> 8 * i & 255);
+}
+
+/* Another number in that header, whose length is mended. */
+static inline void change_header_number(fvg_rng *r, fuzz_input *x, size_t from) {
+  const size_t header = header_of(x, from), before = x->n;
+  if (!header) return;
+  change_number(r, x, from + 8, from + 8 + header);
+  set_header(x, from, header + x->n - before);
+}
+
+/* Another value of one of the metadata, which is there. */
+static inline void change_setting(fuzz_input *x, size_t from, const char *key, const char *value) {
+  const size_t header = header_of(x, from), before = x->n;
+  char name[80];
+  const size_t n = (size_t)snprintf(name, sizeof name, "\"%s\":\"", key);
+  size_t at = from + 8, length = 0;
+  while (at + n < from + 8 + header && memcmp(x->data + at, name, n)) at++;
+  if (at + n >= from + 8 + header) fault("a setting that is missing");
+  at += n;
+  while (x->data[at + length] != '"') length++;
+  fuzz_replace(x, at, length, value, strlen(value));
+  set_header(x, from, header + x->n - before);
 }
 
 #ifdef FVG_LIBFUZZER
