@@ -484,17 +484,19 @@ FVG_DEF void       fvg_bytes_free(fvg_ctx *c, uint8_t *bytes);
 /* ---- whole files ---- */
 
 #ifndef FVGPT_NO_STDIO
+/* 1 if there is a plain file of this name, whatever it holds; else 0. */
+FVG_DEF int fvg_file_exists(const char *path);
+
+#ifndef FVGPT_NO_TRAINING
 /* Writes n bytes to the file `path`.  The file appears complete and on the disk, or not at all:
    the bytes go to a temporary file beside it, which is then renamed.  If `path` is a link, its
    target is replaced; a pipe or a device is written to directly.  FVG_E_IO, FVG_E_NOMEM. */
 FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes, size_t n);
 
-/* 1 if there is a plain file of this name, whatever it holds; else 0. */
-FVG_DEF int fvg_file_exists(const char *path);
-
 /* 1 if this is the name of such a temporary file; else 0.  A program that is killed may leave one,
    and the owner of the folder may remove it. */
 FVG_DEF int fvg_file_is_temporary(const char *name);
+#endif /* FVGPT_NO_TRAINING */
 #endif
 
 /* ---- JSON (RFC 8259) ---- */
@@ -2492,32 +2494,12 @@ FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, uint8_t **bytes, size_t *n,
 FVG_DEF void fvg_bytes_free(fvg_ctx *c, uint8_t *bytes) { fvg_release(c, bytes); }
 
 #ifndef FVGPT_NO_STDIO
-/* ---- the platform: what C99 does not know of files ---- */
-/* C99 cannot tell what lies at a path, knows no links, cannot force a file onto the disk, and
-   cannot seek beyond what a long counts.  These few functions ask POSIX or Windows.  With
-   FVGPT_ONLY_STDIO, and on other systems, the third version of each uses <stdio.h> alone.  A
-   temporary file might then follow a link that somebody has put there, a power failure may lose
-   what was written last, and a link or device in the place of an output is replaced. */
+/* ---- the platform: what lies at a path ---- */
+/* C99 cannot tell, so this function asks POSIX or Windows.  With FVGPT_ONLY_STDIO, and on other
+   systems, the third version uses <stdio.h> alone. */
 typedef enum fvg__kind { FVG__ABSENT = 0, FVG__PLAIN_FILE, FVG__SPECIAL_FILE } fvg__kind;
 
 #if defined(FVG__POSIX_FILES)
-#ifdef _POSIX_C_SOURCE
-#define FVG__POSIX_YEAR _POSIX_C_SOURCE
-#elif defined(__STRICT_ANSI__)
-#define FVG__POSIX_YEAR 0
-#else
-#define FVG__POSIX_YEAR 200809L
-#endif
-#if FVG__POSIX_YEAR < 200112L && !defined(__cplusplus)
-/* Under -std=c99 <stdio.h> and <unistd.h> do not declare these; a second declaration is allowed. */
-int (fileno)(FILE *file);
-int (fsync)(int file);
-ssize_t (readlink)(const char *path, char *target, size_t n);
-#endif
-
-/* The mode in which fopen fails if anything has that name, even a link. */
-#define FVG__CREATE "wbx"
-
 /* What cannot be looked at counts as a plain file, so that fopen reports the reason. */
 static fvg__kind fvg__kind_of(const char *path) {
   struct stat x;
@@ -2526,39 +2508,7 @@ static fvg__kind fvg__kind_of(const char *path) {
   return errno == ENOENT || errno == ENOTDIR ? FVG__ABSENT : FVG__PLAIN_FILE;
 }
 
-static unsigned long fvg__process(void) { return (unsigned long)getpid(); }
-
-/* Reads where a link leads, without a closing 0; returns the length, below 0 if there is no
-   link. */
-static long fvg__read_link(const char *path, char *target, size_t n) {
-  return (long)readlink(path, target, n);
-}
-
-/* Forces a file onto the disk.  Some file systems have no disk and call this invalid, which is no
-   failure. */
-static int fvg__sync(FILE *file) {
-  return fsync(fileno(file)) && errno != EINVAL && errno != ENOSYS;
-}
-
-static int fvg__replace(const char *from, const char *to) { return rename(from, to); }
-
-/* A folder that cannot be forced onto the disk is no reason to fail, because the file itself is
-   there. */
-static void fvg__sync_folder(const char *folder) {
-  int file = open(folder, O_RDONLY);
-  if (file < 0) return;
-  (void)fsync(file);
-  (void)close(file);
-}
-
 #elif defined(FVG__WINDOWS_FILES)
-#define FVG__CREATE "wb"
-#ifdef __cplusplus
-extern "C"
-#endif
-__declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to,
-                                                unsigned long flags);
-
 static fvg__kind fvg__kind_of(const char *path) {
   struct _stat64 x;
   if (_stat64(path, &x) == 0) {
@@ -2568,29 +2518,7 @@ static fvg__kind fvg__kind_of(const char *path) {
   return errno == ENOENT ? FVG__ABSENT : FVG__PLAIN_FILE;
 }
 
-static unsigned long fvg__process(void) { return 0; }
-
-static long fvg__read_link(const char *path, char *target, size_t n) {
-  (void)path;
-  (void)target;
-  (void)n;
-  return -1;
-}
-
-static int fvg__sync(FILE *file) { return _commit(_fileno(file)); }
-
-static int fvg__replace(const char *from, const char *to) {
-  const unsigned long replace_existing = 1, write_through = 8;
-  if (MoveFileExA(from, to, replace_existing | write_through)) return 0;
-  errno = EACCES;                    /* the usual reason: another program holds it open          */
-  return 1;
-}
-
-static void fvg__sync_folder(const char *folder) { (void)folder; }
-
 #else
-#define FVG__CREATE "wb"
-
 /* Some systems open a folder as a file, but none reads a byte of it.  An empty file is a file. */
 static fvg__kind fvg__kind_of(const char *path) {
   FILE *file = fopen(path, "rb");
@@ -2600,29 +2528,6 @@ static fvg__kind fvg__kind_of(const char *path) {
   fclose(file);
   return kind;
 }
-
-static unsigned long fvg__process(void) { return 0; }
-
-static long fvg__read_link(const char *path, char *target, size_t n) {
-  (void)path;
-  (void)target;
-  (void)n;
-  return -1;
-}
-
-static int fvg__sync(FILE *file) {
-  (void)file;
-  return 0;
-}
-
-/* Some systems do not rename over an existing file. */
-static int fvg__replace(const char *from, const char *to) {
-  if (rename(from, to) == 0) return 0;
-  remove(to);
-  return rename(from, to);
-}
-
-static void fvg__sync_folder(const char *folder) { (void)folder; }
 #endif
 
 /* ---- files as sources ---- */
@@ -2723,6 +2628,113 @@ FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path
   return FVG_OK;
 }
 
+FVG_DEF int fvg_file_exists(const char *path) {
+  return path && fvg__kind_of(path) == FVG__PLAIN_FILE;
+}
+
+#ifndef FVGPT_NO_TRAINING  /* files are read, not written */
+/* ---- the platform: how a file takes its place ---- */
+/* C99 knows no links and cannot force a file onto the disk.  With <stdio.h> alone, a temporary file
+   might follow a link that somebody has put there, a power failure may lose what was written last,
+   and a link or device in the place of an output is replaced. */
+#if defined(FVG__POSIX_FILES)
+#ifdef _POSIX_C_SOURCE
+#define FVG__POSIX_YEAR _POSIX_C_SOURCE
+#elif defined(__STRICT_ANSI__)
+#define FVG__POSIX_YEAR 0
+#else
+#define FVG__POSIX_YEAR 200809L
+#endif
+#if FVG__POSIX_YEAR < 200112L && !defined(__cplusplus)
+/* Under -std=c99 <stdio.h> and <unistd.h> do not declare these; a second declaration is allowed. */
+int (fileno)(FILE *file);
+int (fsync)(int file);
+ssize_t (readlink)(const char *path, char *target, size_t n);
+#endif
+
+/* The mode in which fopen fails if anything has that name, even a link. */
+#define FVG__CREATE "wbx"
+
+static unsigned long fvg__process(void) { return (unsigned long)getpid(); }
+
+/* Reads where a link leads, without a closing 0; returns the length, below 0 if there is no
+   link. */
+static long fvg__read_link(const char *path, char *target, size_t n) {
+  return (long)readlink(path, target, n);
+}
+
+/* Forces a file onto the disk.  Some file systems have no disk and call this invalid, which is no
+   failure. */
+static int fvg__sync(FILE *file) {
+  return fsync(fileno(file)) && errno != EINVAL && errno != ENOSYS;
+}
+
+static int fvg__replace(const char *from, const char *to) { return rename(from, to); }
+
+/* A folder that cannot be forced onto the disk is no reason to fail, because the file itself is
+   there. */
+static void fvg__sync_folder(const char *folder) {
+  int file = open(folder, O_RDONLY);
+  if (file < 0) return;
+  (void)fsync(file);
+  (void)close(file);
+}
+
+#elif defined(FVG__WINDOWS_FILES)
+#define FVG__CREATE "wb"
+#ifdef __cplusplus
+extern "C"
+#endif
+__declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to,
+                                                unsigned long flags);
+
+static unsigned long fvg__process(void) { return 0; }
+
+static long fvg__read_link(const char *path, char *target, size_t n) {
+  (void)path;
+  (void)target;
+  (void)n;
+  return -1;
+}
+
+static int fvg__sync(FILE *file) { return _commit(_fileno(file)); }
+
+static int fvg__replace(const char *from, const char *to) {
+  const unsigned long replace_existing = 1, write_through = 8;
+  if (MoveFileExA(from, to, replace_existing | write_through)) return 0;
+  errno = EACCES;                    /* the usual reason: another program holds it open          */
+  return 1;
+}
+
+static void fvg__sync_folder(const char *folder) { (void)folder; }
+
+#else
+#define FVG__CREATE "wb"
+
+static unsigned long fvg__process(void) { return 0; }
+
+static long fvg__read_link(const char *path, char *target, size_t n) {
+  (void)path;
+  (void)target;
+  (void)n;
+  return -1;
+}
+
+static int fvg__sync(FILE *file) {
+  (void)file;
+  return 0;
+}
+
+/* Some systems do not rename over an existing file. */
+static int fvg__replace(const char *from, const char *to) {
+  if (rename(from, to) == 0) return 0;
+  remove(to);
+  return rename(from, to);
+}
+
+static void fvg__sync_folder(const char *folder) { (void)folder; }
+#endif
+
 /* ---- files written ---- */
 typedef struct fvg__output {
   FILE *file;
@@ -2774,10 +2786,6 @@ static char *fvg__follow_links(fvg_ctx *c, const char *path) {
     place = next;
   }
   return place;
-}
-
-FVG_DEF int fvg_file_exists(const char *path) {
-  return path && fvg__kind_of(path) == FVG__PLAIN_FILE;
 }
 
 #define FVG__TEMPORARY ".tmp-"       /* and eight hexadecimal digits                             */
@@ -2904,6 +2912,7 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
   if (n && fvg__output_write(&p, bytes, n)) s = FVG_E_IO;
   return fvg__output_close(c, &p, path, s);
 }
+#endif /* FVGPT_NO_TRAINING */
 #endif
 
 /* ---- JSON (RFC 8259) ---- */

@@ -96,7 +96,7 @@ int tuned_method(tuned_file *out, const char *model, int i) {
   memset(&ld, 0, sizeof ld);
   memset(&fd, 0, sizeof fd);
   ld.method = method;
-  ld.n_ctx = 2;                       /* the small model has room for few tokens */
+  ld.n_ctx = 4;                       /* the small model has room for few tokens */
   fd.width = m->embed_dim;
   fd.logit_scale = m->logit_scale;
 
