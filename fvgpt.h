@@ -1286,10 +1286,10 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #include <wasm_simd128.h>
 #endif
 
-/* gcc takes two thirds of its time at -O2 for code that runs seldom and never long: names, settings,
-   files, checks.  What stands between these two marks is therefore compiled at -O1; the kernels,
-   the tape, pictures and whatever else goes over many numbers stands outside.  Under -O0 and -Os
-   the marks mean nothing. */
+/* At -O2 gcc takes two thirds of its time for code that runs seldom and never long: names,
+   settings, files, checks.  What stands between these two marks is therefore compiled at -O1; the
+   kernels, the tape, pictures and whatever else goes over many numbers stand outside.  Under -O0
+   and -Os the marks mean nothing. */
 #if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
 #define FVG__SELDOM_RUN _Pragma("GCC push_options") _Pragma("GCC optimize(\"O1\")")
 #define FVG__OFTEN_RUN  _Pragma("GCC pop_options")
@@ -6646,8 +6646,28 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_tile)(const fvg__tile *t, cons
   FVG__NAME(sum_rows)(t, rows, t->a_row, t->a_k, sum);
 }
 
+/* Is there a body of sum_rows for so many rows?  Under -Os there are half as many. */
+#ifdef __OPTIMIZE_SIZE__
+#define FVG__HAS_BODY(rows) ((rows) == 1 || (rows) % 2 == 0)
+#else
+#define FVG__HAS_BODY(rows) 1
+#endif
+
 /* The tile itself: sums over k, then bias and `from`, then the result. */
 FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
+  if (!FVG__HAS_BODY(t->rows)) {    /* all rows but the last, then that one */
+    fvg__tile part = *t;
+    part.rows = t->rows - 1;
+    FVG__NAME(gemm_tile)(&part);
+
+    part.rows = 1;
+    part.a = t->a + (t->rows - 1) * t->a_row;
+    part.out = t->out + (t->rows - 1) * t->ld_out;
+    part.from = t->from ? t->from + (t->rows - 1) * t->ld_from : NULL;
+    FVG__NAME(gemm_tile)(&part);
+    return;
+  }
+
   /* The lines of `out` are fetched while the sums are made. */
   for (int r = 0; r < t->rows; r++) {
     const float *out = t->out + r * t->ld_out;
@@ -6657,11 +6677,15 @@ FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
 
   /* There is a copy of sum_rows for each number of rows. */
   float sum[FVG__TILE_ROWS * 2 * FVG__LANES];
-#define FVG__CASE(r) case r + 1: FVG__NAME(sum_tile)(t, r + 1, sum); break;
+#define FVG__CASE(r) \
+  case r + 1: \
+    if (FVG__HAS_BODY(r + 1)) FVG__NAME(sum_tile)(t, r + 1, sum); \
+    break;
   switch (t->rows) {
     FVG__EACH_ROW(FVG__CASE)
   }
 #undef FVG__CASE
+#undef FVG__HAS_BODY
 
   for (int r = 0; r < t->rows; r++)
     for (int j = 0; j < t->cols; j += FVG__LANES) {
@@ -7693,6 +7717,12 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
    walks back through it, and rewinds.  Meanwhile the list of spares is put aside, since memory
    above the mark is about to be given back. */
 
+#ifdef FVGPT_NO_TRAINING
+enum { FVG__TRAINS = 0 };
+#else
+enum { FVG__TRAINS = 1 };
+#endif
+
 #define FVG__TAPE_CHUNK      ((size_t)1 << 20)  /* bytes of the first chunk of a tape             */
 #define FVG__TAPE_CHUNK_MOST ((size_t)1 << 24)  /* of any chunk, unless one tensor is larger      */
 
@@ -8023,7 +8053,7 @@ static fvg_node *fvg__node_any_storage(fvg_tape *t, int rows, int cols,
   y->b = b;
   y->c = c;
   y->made_by = made_by;
-  int wanted = fvg__wants_grad(a) || fvg__wants_grad(b) || fvg__wants_grad(c);
+  int wanted = FVG__TRAINS && (fvg__wants_grad(a) || fvg__wants_grad(b) || fvg__wants_grad(c));
   y->needs_grad = wanted && !t->no_grad;
   return y;
 }
@@ -8173,7 +8203,7 @@ FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
   if (!y) return NULL;
   y->value = w->data;
   y->type = w->type;
-  return fvg__train_leaf(y, w);
+  return FVG__TRAINS ? fvg__train_leaf(y, w) : y;
 }
 
 FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p) {
@@ -10050,7 +10080,7 @@ FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m,
     if (keep && is_last && !fvg__keep_queries(t, &call, keep, n_keep))
       return NULL;
 
-    int twice = x && x->needs_grad && prompts && prompts->recompute;
+    int twice = FVG__TRAINS && x && x->needs_grad && prompts && prompts->recompute;
     x = twice ? fvg__block_recomputed(x, &call) : fvg__block_of_call(t, x, &call);
     x = fvg_tape_keep(t, mark, x);
   }
