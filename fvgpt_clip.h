@@ -52,9 +52,9 @@
         FVGPT_DIRENT            List folders through <dirent.h> (POSIX and MinGW).  Data sets
                                 without a split file need it, or a listing function of yours.
 
-      FVGPT_NO_TRAINING, of fvgpt.h, leaves out here: losses and steps, data sets, masks, views, runs,
-      attention maps, and whatever writes files.  Models, checkpoints of every method, FVG-PT and
-      heads are read as ever, and classifiers have the same scores, bit for bit.
+      FVGPT_NO_TRAINING, of fvgpt.h, leaves out here: losses and steps, data sets, masks, views,
+      runs, attention maps, and whatever writes files.  Models, checkpoints of every method, FVG-PT
+      and heads are read as ever, and classifiers have the same scores, bit for bit.
 
    2. CONVENTIONS.  A function takes first the object that it works on, or the context, then its
       outputs, then its inputs, then a desc struct with settings.  Where it works on no object, the
