@@ -94,6 +94,11 @@ $(BUILD)/test_attention $(BUILD)/test_kernels: LEVEL = -O2 -DFVGPT_STATIC
 SCALAR = test_data test_files test_formats test_images test_tokenizer fuzz_images fuzz_safetensors
 $(patsubst %,$(BUILD)/%,$(SCALAR)): LEVEL = -O1 -DFVGPT_STATIC -DFVGPT_NO_SIMD
 
+# A program of two halves: one has the whole library, the other the one without training.
+$(BUILD)/test_no_training: tests/test_no_training.c tests/tuned_files.c tests/tuned_files.h $(HEADERS)
+	@mkdir -p $(BUILD)
+	$(CC) -std=c99 $(CFLAGS) $(LEVEL) tests/test_no_training.c tests/tuned_files.c -o $@ -lm
+
 # Tests that call public functions alone take the bodies from the program, which has them anyway.
 LIBRARY = $(BUILD)/tools/fvgpt_library.o
 $(LINKED): $(BUILD)/%: tests/%.c tests/linked.h $(LIBRARY)

@@ -511,17 +511,19 @@ FVG_DEF void       fvg_bytes_free(fvg_ctx *c, uint8_t *bytes);
 /* ---- whole files ---- */
 
 #ifndef FVGPT_NO_STDIO
+/* 1 if there is a plain file of this name, whatever it holds; else 0. */
+FVG_DEF int fvg_file_exists(const char *path);
+
+#ifndef FVGPT_NO_TRAINING
 /* Writes n bytes to the file `path`.  The file appears complete and on the disk, or not at all:
    the bytes go to a temporary file beside it, which is then renamed.  If `path` is a link, its
    target is replaced; a pipe or a device is written to directly.  FVG_E_IO, FVG_E_NOMEM. */
 FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes, size_t n);
 
-/* 1 if there is a plain file of this name, whatever it holds; else 0. */
-FVG_DEF int fvg_file_exists(const char *path);
-
 /* 1 if this is the name of such a temporary file; else 0.  A program that is killed may leave one,
    and the owner of the folder may remove it. */
 FVG_DEF int fvg_file_is_temporary(const char *name);
+#endif /* FVGPT_NO_TRAINING */
 #endif
 
 /* ---- JSON (RFC 8259) ---- */
@@ -1322,10 +1324,10 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #include <wasm_simd128.h>
 #endif
 
-/* gcc takes two thirds of its time at -O2 for code that runs seldom and never long: names, settings,
-   files, checks.  What stands between these two marks is therefore compiled at -O1; the kernels,
-   the tape, pictures and whatever else goes over many numbers stands outside.  Under -O0 and -Os
-   the marks mean nothing. */
+/* At -O2 gcc takes two thirds of its time for code that runs seldom and never long: names,
+   settings, files, checks.  What stands between these two marks is therefore compiled at -O1; the
+   kernels, the tape, pictures and whatever else goes over many numbers stand outside.  Under -O0
+   and -Os the marks mean nothing. */
 #if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
 #define FVG__SELDOM_RUN _Pragma("GCC push_options") _Pragma("GCC optimize(\"O1\")")
 #define FVG__OFTEN_RUN  _Pragma("GCC pop_options")
@@ -2928,32 +2930,12 @@ FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, uint8_t **bytes, size_t *n,
 FVG_DEF void fvg_bytes_free(fvg_ctx *c, uint8_t *bytes) { fvg_release(c, bytes); }
 
 #ifndef FVGPT_NO_STDIO
-/* ---- the platform: what C99 does not know of files ---- */
-/* C99 cannot tell what lies at a path, knows no links, cannot force a file onto the disk, and
-   cannot seek beyond what a long counts.  These few functions ask POSIX or Windows.  With
-   FVGPT_ONLY_STDIO, and on other systems, the third version of each uses <stdio.h> alone.  A
-   temporary file might then follow a link that somebody has put there, a power failure may lose
-   what was written last, and a link or device in the place of an output is replaced. */
+/* ---- the platform: what lies at a path ---- */
+/* C99 cannot tell, so this function asks POSIX or Windows.  With FVGPT_ONLY_STDIO, and on other
+   systems, the third version uses <stdio.h> alone. */
 typedef enum fvg__kind { FVG__ABSENT = 0, FVG__PLAIN_FILE, FVG__SPECIAL_FILE } fvg__kind;
 
 #if defined(FVG__POSIX_FILES)
-#ifdef _POSIX_C_SOURCE
-#define FVG__POSIX_YEAR _POSIX_C_SOURCE
-#elif defined(__STRICT_ANSI__)
-#define FVG__POSIX_YEAR 0
-#else
-#define FVG__POSIX_YEAR 200809L
-#endif
-#if FVG__POSIX_YEAR < 200112L && !defined(__cplusplus)
-/* Under -std=c99 <stdio.h> and <unistd.h> do not declare these; a second declaration is allowed. */
-int (fileno)(FILE *file);
-int (fsync)(int file);
-ssize_t (readlink)(const char *path, char *target, size_t n);
-#endif
-
-/* The mode in which fopen fails if anything has that name, even a link. */
-#define FVG__CREATE "wbx"
-
 /* What cannot be looked at counts as a plain file, so that fopen reports the reason. */
 static fvg__kind fvg__kind_of(const char *path) {
   struct stat x;
@@ -2962,39 +2944,7 @@ static fvg__kind fvg__kind_of(const char *path) {
   return errno == ENOENT || errno == ENOTDIR ? FVG__ABSENT : FVG__PLAIN_FILE;
 }
 
-static unsigned long fvg__process(void) { return (unsigned long)getpid(); }
-
-/* Reads where a link leads, without a closing 0; returns the length, below 0 if there is no
-   link. */
-static long fvg__read_link(const char *path, char *target, size_t n) {
-  return (long)readlink(path, target, n);
-}
-
-/* Forces a file onto the disk.  Some file systems have no disk and call this invalid, which is no
-   failure. */
-static int fvg__sync(FILE *file) {
-  return fsync(fileno(file)) && errno != EINVAL && errno != ENOSYS;
-}
-
-static int fvg__replace(const char *from, const char *to) { return rename(from, to); }
-
-/* A folder that cannot be forced onto the disk is no reason to fail, because the file itself is
-   there. */
-static void fvg__sync_folder(const char *folder) {
-  int file = open(folder, O_RDONLY);
-  if (file < 0) return;
-  (void)fsync(file);
-  (void)close(file);
-}
-
 #elif defined(FVG__WINDOWS_FILES)
-#define FVG__CREATE "wb"
-#ifdef __cplusplus
-extern "C"
-#endif
-__declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to,
-                                                unsigned long flags);
-
 static fvg__kind fvg__kind_of(const char *path) {
   struct _stat64 x;
   if (_stat64(path, &x) == 0) {
@@ -3004,29 +2954,7 @@ static fvg__kind fvg__kind_of(const char *path) {
   return errno == ENOENT ? FVG__ABSENT : FVG__PLAIN_FILE;
 }
 
-static unsigned long fvg__process(void) { return 0; }
-
-static long fvg__read_link(const char *path, char *target, size_t n) {
-  (void)path;
-  (void)target;
-  (void)n;
-  return -1;
-}
-
-static int fvg__sync(FILE *file) { return _commit(_fileno(file)); }
-
-static int fvg__replace(const char *from, const char *to) {
-  const unsigned long replace_existing = 1, write_through = 8;
-  if (MoveFileExA(from, to, replace_existing | write_through)) return 0;
-  errno = EACCES;                    /* the usual reason: another program holds it open          */
-  return 1;
-}
-
-static void fvg__sync_folder(const char *folder) { (void)folder; }
-
 #else
-#define FVG__CREATE "wb"
-
 /* Some systems open a folder as a file, but none reads a byte of it.  An empty file is a file. */
 static fvg__kind fvg__kind_of(const char *path) {
   FILE *file = fopen(path, "rb");
@@ -3036,29 +2964,6 @@ static fvg__kind fvg__kind_of(const char *path) {
   fclose(file);
   return kind;
 }
-
-static unsigned long fvg__process(void) { return 0; }
-
-static long fvg__read_link(const char *path, char *target, size_t n) {
-  (void)path;
-  (void)target;
-  (void)n;
-  return -1;
-}
-
-static int fvg__sync(FILE *file) {
-  (void)file;
-  return 0;
-}
-
-/* Some systems do not rename over an existing file. */
-static int fvg__replace(const char *from, const char *to) {
-  if (rename(from, to) == 0) return 0;
-  remove(to);
-  return rename(from, to);
-}
-
-static void fvg__sync_folder(const char *folder) { (void)folder; }
 #endif
 
 /* ---- files as sources ---- */
@@ -3159,6 +3064,113 @@ FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path
   return FVG_OK;
 }
 
+FVG_DEF int fvg_file_exists(const char *path) {
+  return path && fvg__kind_of(path) == FVG__PLAIN_FILE;
+}
+
+#ifndef FVGPT_NO_TRAINING  /* files are read, not written */
+/* ---- the platform: how a file takes its place ---- */
+/* C99 knows no links and cannot force a file onto the disk.  With <stdio.h> alone, a temporary file
+   might follow a link that somebody has put there, a power failure may lose what was written last,
+   and a link or device in the place of an output is replaced. */
+#if defined(FVG__POSIX_FILES)
+#ifdef _POSIX_C_SOURCE
+#define FVG__POSIX_YEAR _POSIX_C_SOURCE
+#elif defined(__STRICT_ANSI__)
+#define FVG__POSIX_YEAR 0
+#else
+#define FVG__POSIX_YEAR 200809L
+#endif
+#if FVG__POSIX_YEAR < 200112L && !defined(__cplusplus)
+/* Under -std=c99 <stdio.h> and <unistd.h> do not declare these; a second declaration is allowed. */
+int (fileno)(FILE *file);
+int (fsync)(int file);
+ssize_t (readlink)(const char *path, char *target, size_t n);
+#endif
+
+/* The mode in which fopen fails if anything has that name, even a link. */
+#define FVG__CREATE "wbx"
+
+static unsigned long fvg__process(void) { return (unsigned long)getpid(); }
+
+/* Reads where a link leads, without a closing 0; returns the length, below 0 if there is no
+   link. */
+static long fvg__read_link(const char *path, char *target, size_t n) {
+  return (long)readlink(path, target, n);
+}
+
+/* Forces a file onto the disk.  Some file systems have no disk and call this invalid, which is no
+   failure. */
+static int fvg__sync(FILE *file) {
+  return fsync(fileno(file)) && errno != EINVAL && errno != ENOSYS;
+}
+
+static int fvg__replace(const char *from, const char *to) { return rename(from, to); }
+
+/* A folder that cannot be forced onto the disk is no reason to fail, because the file itself is
+   there. */
+static void fvg__sync_folder(const char *folder) {
+  int file = open(folder, O_RDONLY);
+  if (file < 0) return;
+  (void)fsync(file);
+  (void)close(file);
+}
+
+#elif defined(FVG__WINDOWS_FILES)
+#define FVG__CREATE "wb"
+#ifdef __cplusplus
+extern "C"
+#endif
+__declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to,
+                                                unsigned long flags);
+
+static unsigned long fvg__process(void) { return 0; }
+
+static long fvg__read_link(const char *path, char *target, size_t n) {
+  (void)path;
+  (void)target;
+  (void)n;
+  return -1;
+}
+
+static int fvg__sync(FILE *file) { return _commit(_fileno(file)); }
+
+static int fvg__replace(const char *from, const char *to) {
+  const unsigned long replace_existing = 1, write_through = 8;
+  if (MoveFileExA(from, to, replace_existing | write_through)) return 0;
+  errno = EACCES;                    /* the usual reason: another program holds it open          */
+  return 1;
+}
+
+static void fvg__sync_folder(const char *folder) { (void)folder; }
+
+#else
+#define FVG__CREATE "wb"
+
+static unsigned long fvg__process(void) { return 0; }
+
+static long fvg__read_link(const char *path, char *target, size_t n) {
+  (void)path;
+  (void)target;
+  (void)n;
+  return -1;
+}
+
+static int fvg__sync(FILE *file) {
+  (void)file;
+  return 0;
+}
+
+/* Some systems do not rename over an existing file. */
+static int fvg__replace(const char *from, const char *to) {
+  if (rename(from, to) == 0) return 0;
+  remove(to);
+  return rename(from, to);
+}
+
+static void fvg__sync_folder(const char *folder) { (void)folder; }
+#endif
+
 /* ---- files written ---- */
 typedef struct fvg__output {
   FILE *file;
@@ -3210,10 +3222,6 @@ static char *fvg__follow_links(fvg_ctx *c, const char *path) {
     place = next;
   }
   return place;
-}
-
-FVG_DEF int fvg_file_exists(const char *path) {
-  return path && fvg__kind_of(path) == FVG__PLAIN_FILE;
 }
 
 #define FVG__TEMPORARY ".tmp-"       /* and eight hexadecimal digits                             */
@@ -3342,6 +3350,7 @@ FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes
   if (n && fvg__output_write(&p, bytes, n)) s = FVG_E_IO;
   return fvg__output_close(c, &p, path, s);
 }
+#endif /* FVGPT_NO_TRAINING */
 #endif
 
 /* ---- JSON (RFC 8259) ---- */
@@ -7143,8 +7152,28 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_tile)(const fvg__tile *t, cons
   FVG__NAME(sum_rows)(t, rows, t->a_row, t->a_k, sum);
 }
 
+/* Is there a body of sum_rows for so many rows?  Under -Os there are half as many. */
+#ifdef __OPTIMIZE_SIZE__
+#define FVG__HAS_BODY(rows) ((rows) == 1 || (rows) % 2 == 0)
+#else
+#define FVG__HAS_BODY(rows) 1
+#endif
+
 /* The tile itself: sums over k, then bias and `from`, then the result. */
 FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
+  if (!FVG__HAS_BODY(t->rows)) {    /* all rows but the last, then that one */
+    fvg__tile part = *t;
+    part.rows = t->rows - 1;
+    FVG__NAME(gemm_tile)(&part);
+
+    part.rows = 1;
+    part.a = t->a + (t->rows - 1) * t->a_row;
+    part.out = t->out + (t->rows - 1) * t->ld_out;
+    part.from = t->from ? t->from + (t->rows - 1) * t->ld_from : NULL;
+    FVG__NAME(gemm_tile)(&part);
+    return;
+  }
+
   /* The lines of `out` are fetched while the sums are made. */
   for (int r = 0; r < t->rows; r++) {
     const float *out = t->out + r * t->ld_out;
@@ -7154,11 +7183,15 @@ FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
 
   /* There is a copy of sum_rows for each number of rows. */
   float sum[FVG__TILE_ROWS * 2 * FVG__LANES];
-#define FVG__CASE(r) case r + 1: FVG__NAME(sum_tile)(t, r + 1, sum); break;
+#define FVG__CASE(r) \
+  case r + 1: \
+    if (FVG__HAS_BODY(r + 1)) FVG__NAME(sum_tile)(t, r + 1, sum); \
+    break;
   switch (t->rows) {
     FVG__EACH_ROW(FVG__CASE)
   }
 #undef FVG__CASE
+#undef FVG__HAS_BODY
 
   for (int r = 0; r < t->rows; r++)
     for (int j = 0; j < t->cols; j += FVG__LANES) {
@@ -9299,6 +9332,12 @@ static fvg_status fvg__pack_bf16(fvg_ctx *c, fvg_tensor *x) {
    walks back through it, and rewinds.  Meanwhile the list of spares is put aside, since memory
    above the mark is about to be given back. */
 
+#ifdef FVGPT_NO_TRAINING
+enum { FVG__TRAINS = 0 };
+#else
+enum { FVG__TRAINS = 1 };
+#endif
+
 #define FVG__TAPE_CHUNK      ((size_t)1 << 20)  /* bytes of the first chunk of a tape             */
 #define FVG__TAPE_CHUNK_MOST ((size_t)1 << 24)  /* of any chunk, unless one tensor is larger      */
 
@@ -9633,7 +9672,7 @@ static fvg_node *fvg__node_any_storage(fvg_tape *t, int rows, int cols,
   y->b = b;
   y->c = c;
   y->made_by = made_by;
-  int wanted = fvg__wants_grad(a) || fvg__wants_grad(b) || fvg__wants_grad(c);
+  int wanted = FVG__TRAINS && (fvg__wants_grad(a) || fvg__wants_grad(b) || fvg__wants_grad(c));
   y->needs_grad = wanted && !t->no_grad;
   return y;
 }
@@ -9784,7 +9823,7 @@ FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
   if (!y) return NULL;
   y->value = w->data;
   y->type = w->type;
-  return fvg__train_leaf(y, w);
+  return FVG__TRAINS ? fvg__train_leaf(y, w) : y;
 }
 
 FVG_DEF fvg_node *fvg_param(fvg_tape *t, fvg_parameter *p) {
@@ -11682,7 +11721,7 @@ FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m,
     if (keep && is_last && !fvg__keep_queries(t, &call, keep, n_keep))
       return NULL;
 
-    int twice = x && x->needs_grad && prompts && prompts->recompute;
+    int twice = FVG__TRAINS && x && x->needs_grad && prompts && prompts->recompute;
     x = twice ? fvg__block_recomputed(x, &call) : fvg__block_of_call(t, x, &call);
     x = fvg_tape_keep(t, mark, x);
   }

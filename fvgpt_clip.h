@@ -52,6 +52,10 @@
         FVGPT_DIRENT            List folders through <dirent.h> (POSIX and MinGW).  Data sets
                                 without a split file need it, or a listing function of yours.
 
+      FVGPT_NO_TRAINING, of fvgpt.h, leaves out here: losses and steps, data sets, masks, views,
+      runs, attention maps, and whatever writes files.  Models, checkpoints of every method, FVG-PT
+      and heads are read as ever, and classifiers have the same scores, bit for bit.
+
    2. CONVENTIONS.  A function takes first the object that it works on, or the context, then its
       outputs, then its inputs, then a desc struct with settings.  Where it works on no object, the
       output comes first.  In a desc struct, 0 or NULL means the default that is written beside the
@@ -617,11 +621,13 @@ FVG_DEF fvg_status fvg_clip_set_preprocess(fvg_clip *m, const char *json, const 
    stays open.  FVG_E_ARG if other models use the weights too. */
 FVG_DEF fvg_status fvg_clip_set_vocabulary(fvg_clip *m, const fvg_source *s);
 
+#ifndef FVGPT_NO_TRAINING
 /* Puts the matrices of a model that was loaded as FVG_F32 back into rows, as fvg_tape_train needs
    them.  The model computes as before, but slower.  Matrices in half precision stay as they are.
    Nodes made of the model before become invalid.  FVG_E_NOMEM: some matrices are rows and some are
    not; the model can still be used.  FVG_E_ARG: the weights are shared. */
 FVG_DEF fvg_status fvg_clip_unpack(fvg_clip *m);
+#endif /* FVGPT_NO_TRAINING */
 
 /* The number of the model's weights, logit_scale included. */
 FVG_DEF size_t fvg_clip_parameter_count(const fvg_clip *m);
@@ -700,8 +706,10 @@ FVG_DEF const char *const *fvg_template_list(fvg_templates list, int *n);
    The tape and m must have the same context.  NULL on failure, with the message in the context. */
 FVG_DEF fvg_node *fvg_clip_image_features(fvg_tape *t, const fvg_clip *m, const float *images,
                                           int n);
+#ifndef FVGPT_NO_TRAINING
 FVG_DEF fvg_node *fvg_clip_text_features(fvg_tape *t, const fvg_clip *m, const char *const *texts,
                                          int n);
+#endif
 
 /* Divides each row of x [n, d] by its length, in place.  Rows of zeros stay. */
 FVG_DEF void fvg_normalize_rows(float *x, int n, int d);
@@ -8175,6 +8183,7 @@ static fvg_status fvg__unpack_blocks(fvg_clip *m, const fvg_transformer *t) {
   return s;
 }
 
+#ifndef FVGPT_NO_TRAINING
 FVG_DEF fvg_status fvg_clip_unpack(fvg_clip *m) {
   if (m->shared)
     return fvg_fail(m->ctx, FVG_E_ARG, "fvg_clip_unpack: other models use these weights too");
@@ -8185,6 +8194,7 @@ FVG_DEF fvg_status fvg_clip_unpack(fvg_clip *m) {
   if (!s && m->has_text) s = fvg__unpack_range(m, m, FVG__TOKEN, FVG__TEXT_PROJECTION);
   return s;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* The numbers in the tensors of the rows first to last. */
 static size_t fvg__count_range(const void *model_or_block, int first, int last) {
@@ -9731,6 +9741,7 @@ FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, float *features, const cha
   return s;
 }
 
+#ifndef FVGPT_NO_TRAINING
 FVG_DEF fvg_node *fvg_clip_text_features(fvg_tape *t, const fvg_clip *m, const char *const *texts,
                                          int n) {
   if (!t) return NULL;
@@ -9741,6 +9752,7 @@ FVG_DEF fvg_node *fvg_clip_text_features(fvg_tape *t, const fvg_clip *m, const c
   fvg__packed_free(m->ctx, &p);
   return g ? g : fvg__give_up(t);
 }
+#endif /* FVGPT_NO_TRAINING */
 
 FVG_DEF void fvg_normalize_rows(float *x, int n, int d) {
   for (int i = 0; i < n; i++) {
@@ -11825,10 +11837,10 @@ enum {
   FVG__N_LEFT = 7
 };
 
-/* l->own holds the backgrounds as packed texts. */
+/* l->own holds the backgrounds as packed texts, which only the loss needs. */
 static fvg_status fvg__dapt_init(fvg_learner *l) {
   fvg_status s = fvg__maple_init(l);
-  if (s) return s;
+  if (s || !FVG__TRAINS) return s;
   fvg_clip *m = l->clip;
   fvg__packed *packed = FVG_NEW(m->ctx, fvg__packed);
   if (!packed) return FVG_E_NOMEM;
