@@ -86,5 +86,7 @@ clean:
 # For scripts that build the tests otherwise.
 linked:
 	@echo $(notdir $(LINKED))
+stb:
+	@echo $(STB)
 
-.PHONY: help all demo pretrain test fuzz clean linked
+.PHONY: help all demo pretrain test fuzz clean linked stb
