@@ -69,6 +69,7 @@ $(BUILD)/test_formats $(BUILD)/fuzz_images $(BUILD)/test_data: tests/make_pictur
 $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/fuzz_*.c)): $(wildcard tests/fuzz*.h)
 $(BUILD)/test_clip $(BUILD)/test_heads_clip $(BUILD)/test_models $(BUILD)/test_no_stdio $(BUILD)/test_quantised: tests/random_model.h
 
+$(BUILD)/fuzz_stores: tools/fvgpt_cache.c tools/fvgpt_system.c $(wildcard tools/fvgpt*.h)
 $(BUILD)/test_claims: tools/fvgpt_claim.c tools/fvgpt_system.c $(wildcard tools/fvgpt*.h)
 
 $(BUILD)/world $(BUILD)/pretrain $(BUILD)/test_world $(BUILD)/test_tiny_clip: tools/world.h
@@ -111,5 +112,7 @@ clean:
 # For scripts that build the tests otherwise.
 linked:
 	@echo $(notdir $(LINKED))
+stb:
+	@echo $(STB)
 
-.PHONY: help all demo web board pretrain test fuzz clean linked
+.PHONY: help all demo web board pretrain test fuzz clean linked stb

@@ -8,9 +8,8 @@ build=$1
 seconds=$2
 shift 2
 [ $# -eq 0 ] && set -- $(ls tests/fuzz_*.c | sed 's|.*/fuzz_||; s|\.c$||')
-CC=${FUZZ_CC:-clang}
 FLAGS=${FLAGS:--O1 -g -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all}
-STB=${STB--DFVGPT_STB_IMAGE}
+STB=$(make -s stb)
 export FVGPT_CACHE=none
 here=$(pwd)
 passed=0
@@ -18,9 +17,9 @@ failed=0
 for name; do
   folder=$build/fuzz/$name
   mkdir -p "$folder/corpus"
-  { $CC -std=c99 -O1 $STB -DFVGPT_STATIC "tests/fuzz_$name.c" -o "$folder/seeds" -lm &&
+  { make -s BUILD="$build" "$build/fuzz_$name" && cp "$build/fuzz_$name" "$folder/seeds" &&
     (cd "$folder" && ./seeds 0 corpus) &&
-    $CC -std=c99 $FLAGS $STB -DFVGPT_STATIC -fsanitize=fuzzer -DFVG_LIBFUZZER "tests/fuzz_$name.c" -o "$folder/fuzz" -lm &&
+    clang -std=c99 $FLAGS $STB -DFVGPT_STATIC -fsanitize=fuzzer -DFVG_LIBFUZZER "tests/fuzz_$name.c" -o "$folder/fuzz" -lm &&
     cd "$folder" && ./fuzz -max_total_time="$seconds" -max_len=40000 -timeout=30 -rss_limit_mb=2048 -dict=corpus.dict \
       -print_final_stats=1 corpus; } >"$folder/log" 2>&1
   status=$?

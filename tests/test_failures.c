@@ -8,9 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#ifndef _WIN32
-int fsync(int file);
-#endif
 
 /* ---- files that fail ---- */
 typedef enum kind { ALLOCATION = 0, ALL_ALLOCATIONS, READ, SHORT_READ, WRITE, KINDS } kind;
@@ -48,9 +45,9 @@ static int rename_file(const char *from, const char *to) { errno = EACCES; retur
 #ifndef _WIN32
 static int sync_file(int file) {                         /* a folder's failure is none, so it is not counted         */
   struct stat x;
-  if (!fstat(file, &x) && S_ISDIR(x.st_mode)) return fsync(file);
+  if (!fstat(file, &x) && S_ISDIR(x.st_mode)) return 0;
   errno = EIO;
-  return fails(WRITES) ? -1 : fsync(file);
+  return fails(WRITES) ? -1 : 0;
 }
 #define fsync(file) sync_file(file)
 #endif
