@@ -69,7 +69,7 @@ const browser = await playwright.chromium.launch({executablePath: browser_path, 
 const complaints = [], requests = [];
 
 async function open(query, options) {
-  const context = await browser.newContext(options);
+  const context = await browser.newContext({...options, offline: true});
   const page = await context.newPage();
   page.setDefaultTimeout(60000 * limit);
   page.on('console', message => complaints.push(message.text()));
@@ -173,6 +173,7 @@ await page.click('#stop');
 await tuned(page);
 check('stop is obeyed at once', Date.now() - stopped_at < 1000 * limit, `${Date.now() - stopped_at} ms`);
 check('stop is told', (await page.textContent('#status')).startsWith('Stopped'), await page.textContent('#status'));
+await page.waitForSelector('#start:not([disabled])');
 
 // ---- an own model ----
 const model = name => path.resolve('examples/tiny-clip', name);

@@ -293,6 +293,13 @@ function busy(what) {
   $('own-start').disabled = Boolean(what) || !canTuneOwn();
 }
 
+// Of the two buttons and the bar of a run; part is '' or 'own-'.
+function showStart(part, isIdle) {
+  $(`${part}start`).hidden = !isIdle;
+  $(`${part}stop`).hidden = $(`${part}progress`).hidden = isIdle;
+  $(part + (isIdle ? 'start' : 'stop')).focus();
+}
+
 function whileTuning(course, bar, barText, onScore) {
   return event => {
     if (event.event === 'progress') {
@@ -326,9 +333,7 @@ async function tuneWorld() {
   fillRow(1, null);
   fillRow(2, null);
   busy('world');
-  $('start').hidden = true;
-  $('stop').hidden = $('progress').hidden = false;
-  $('stop').focus();
+  showStart('', false);
   say('Tuning …');
   hear = whileTuning(world.course, $('bar'), $('bar-text'), event => fillRow(event.who, event.score));
   const started = performance.now();
@@ -337,29 +342,43 @@ async function tuneWorld() {
     world.tuned = 2;
     const plain = world.course.scores[0];
     say(`Tuned in ${((performance.now() - started) / 1000).toFixed(0)} seconds: H went from ${plain.h.toFixed(2)} to ${score.h.toFixed(2)}.`);
+    showStart('', true);
   } catch (error) {
-    say(error.message === 'stopped' ? 'Stopped. What was reached stays in the table.' : `This did not work: ${error.message}`);
+    showStart('', true);
+    await endedEarly(error, $('status'));
   }
   hear = () => {};
-  $('start').hidden = false;
-  $('stop').hidden = $('progress').hidden = true;
   busy('');
   $('start').focus();
   if (world.tuned) await lookAt(world.chosen);
 }
 
 // Ends the worker and whatever it was doing, and brings a new one to where the page was.
-async function stop() {
+let restarted = Promise.resolve();
+
+function stop() {
   worker.terminate();
   endAll('stopped');
+  restarted = restart();
+}
+
+async function restart() {
   hear = () => {};
-  await startWorker();
   own.sent = null;
   own.tuned = 0;
-  if (ownModel) await ask('open', ownModel);
-  else {
-    await drawWorld();
-    await ask('measure', {which: 0});
+  await startWorker();
+  if (ownModel) return ask('open', ownModel);
+  await drawWorld();
+  return ask('measure', {which: 0});
+}
+
+// What to say of a run that ended early; waits until the next one can begin.
+async function endedEarly(error, place) {
+  place.textContent = error.message === 'stopped' ? 'Stopped.' : `This did not work: ${error.message}`;
+  try {
+    await restarted;
+  } catch (again) {
+    place.textContent = `The program cannot go on: ${again.message}`;
   }
 }
 
@@ -535,8 +554,19 @@ function bars(title, names, probability) {
     element('li', {}, element('span', {}, names[i]), element('span', {class: 'bar', style: `--share:${p}`}), element('span', {}, percent(p))))));
 }
 
+// While an answer is awaited, at most one more question waits behind it.
+let asking = false, asksAgain = false;
+
 async function guess() {
-  if (atWork || !worker) return;
+  asksAgain = asking;
+  if (atWork || asking || !worker) return;
+  asking = true;
+  await guessOnce();
+  asking = false;
+  if (asksAgain) guess();
+}
+
+async function guessOnce() {
   try {
     const names = await sendNames();
     if (!names.length) return;
@@ -619,9 +649,8 @@ async function tuneOwn() {
   own.course = new Course();
   own.tuned = 0;
   busy('own');
-  $('own-start').hidden = true;
-  $('own-stop').hidden = $('own-progress').hidden = $('own-figure').hidden = false;
-  $('own-stop').focus();
+  $('own-figure').hidden = false;
+  showStart('own-', false);
   $('own-result').textContent = '';
   hear = event => { if (event.event === 'progress') $('own-bar-text').textContent = `Reading your pictures: ${event.step} of ${event.steps}`; };
   try {
@@ -632,12 +661,12 @@ async function tuneOwn() {
     own.tuned = 2;
     $('own-result').textContent = `${tests ? `Of ${tests} test pictures` : 'Of the pictures it was tuned on (none were left for a test)'}, ` +
       `CLIP as it is knows ${plain.base.toFixed(0)} %, tuned it knows ${score.base.toFixed(0)} %.`;
+    showStart('own-', true);
   } catch (error) {
-    $('own-result').textContent = error.message === 'stopped' ? 'Stopped.' : `This did not work: ${error.message}`;
+    showStart('own-', true);
+    await endedEarly(error, $('own-result'));
   }
   hear = () => {};
-  $('own-start').hidden = false;
-  $('own-stop').hidden = $('own-progress').hidden = true;
   busy('');
   $('own-start').focus();
   guess();
@@ -657,6 +686,7 @@ async function openModel(fileList) {
     const {weights, side} = await ask('open', wanted);
     ownModel = wanted;
     $('model-status').textContent = `${(weights / 1e6).toFixed(1)} million weights, pictures of ${side} pixels a side. Part 4 now uses it.`;
+    say('Your own model is open; parts 1 to 3 wait for the tiny one.');
     $('own-model').textContent = 'The model that you have opened is at work.';
   } catch (error) {
     $('model-status').textContent = `It cannot be opened: ${error.message}`;
@@ -684,7 +714,14 @@ async function backToTiny() {
 
 // ---- begin ----
 function watchControls() {
-  const show = (id, text) => $(id).addEventListener('input', () => { $(`${id}-value`).textContent = text($(id).value); });
+  const show = (id, text) => {
+    const tell = () => {
+      $(`${id}-value`).textContent = text($(id).value);
+      $(id).setAttribute('aria-valuetext', text($(id).value));
+    };
+    $(id).addEventListener('input', tell);
+    tell();
+  };
   show('strength', v => `${v} %`);
   show('shots', v => v);
   show('lambda', v => LAMBDAS[v]);
