@@ -7,6 +7,7 @@ import sys
 here = pathlib.Path(__file__).parent
 out = pathlib.Path(sys.argv[1])
 model = here.parent.parent / "examples" / "tiny-clip"
+SCRIPTS = ("page.js", "charts.js", "world.js", "own.js", "begin.js")
 LIMIT = 6_000_000                                  # bytes of the page
 
 
@@ -31,7 +32,7 @@ for mark, text in (
     ("/*INSERT style.css*/", (here / "style.css").read_text()),
     ("/*INSERT worker.js*/", script((here / "worker.js").read_text())),
     ("<!--INSERT data-->", parts),
-    ("/*INSERT page.js*/", script((here / "page.js").read_text())),
+    ("/*INSERT scripts*/", script("\n".join((here / name).read_text() for name in SCRIPTS))),
 ):
     assert page.count(mark) == 1, f"page.html: {mark} must stand there once"
     page = page.replace(mark, text)

@@ -390,7 +390,8 @@ WEB int web_tune(int which, int shots, int seed, double lambda_base) {
 static fvg_status train_slice(picture_set *x) {
   fvg_train_desc desc;
   memset(&desc, 0, sizeof desc);
-  desc.seed = (uint64_t)x->seed;
+  /* The second stage must not see the pictures in the order of the first one again. */
+  desc.seed = (uint64_t)x->seed + (x->who == FVGPT ? 1000000u : 0);
   desc.state = STATE;
   return x->who == COOP ? fvg_learner_train(x->coop, x->views, &x->train, &desc) :
                           fvg_fvgpt_train(x->fvgpt, x->coop, x->views, &x->train, &desc);
