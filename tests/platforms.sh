@@ -121,24 +121,40 @@ fi
 # ---- other C libraries and processors ----
 # Whatever a platform could do otherwise than x86-64 under glibc: arithmetic, byte order, sizes, files, words, pictures.
 # test_kernels repeats its work with many numbers of threads; emulators, which take fifty times as long, do it with one.
-everywhere="kernels operations transformer optimizers fvgpt heads files context tokenizer images formats pytorch no_stdio tiny_clip"
+everywhere="kernels operations transformer optimizers fvgpt heads files context tokenizer images formats pytorch no_stdio"
 brief="-DFVG_BRIEF"
+
+# classify "COMPILE" "RUN": the program of examples/02_zero_shot.c says the same as here, of the tiny CLIP and a picture.
+words="key boat bell car"
+classify() {
+  local program=$here/zero_shot picture=$here/world/things/images/key/002.ppm
+  if [ ! -x "$program" ]; then
+    "$build/world" "$here/world" --set things --train 2 --test 1 >/dev/null
+    gcc -O1 -DFVGPT_STATIC -I. examples/02_zero_shot.c -o "$program" -lm
+    "$program" examples/tiny-clip "$picture" $words >"$program.txt"
+  fi
+  job "$1 -DFVGPT_STATIC -I. examples/02_zero_shot.c -o OUT -lm && $2 OUT examples/tiny-clip $picture $words >OUT.txt && cmp OUT.txt $program.txt"
+}
 
 m32="gcc-12 -m32 -idirafter /usr/include/$(gcc -dumpmachine 2>/dev/null)"
 gcc32=$(echo /usr/lib/gcc/*/12/32/libgcc.a)
 if platform m32-x87 "32-bit x86, x87 arithmetic" gcc-12 "$gcc32" /usr/lib32/libc.a; then
   tests "$m32 -std=c99 -O1 -mfpmath=387" "" $everywhere
+  classify "$m32 -std=c99 -O1 -mfpmath=387" ""
 fi
 if platform m32-sse "32-bit x86, SSE2 arithmetic" gcc-12 "$gcc32" /usr/lib32/libc.a; then
   tests "$m32 -std=c99 -O1 -msse2 -mfpmath=sse" "" $everywhere
+  classify "$m32 -std=c99 -O1 -msse2 -mfpmath=sse" ""
 fi
 if platform musl "x86-64 with musl, linked statically" musl-gcc; then
   tests "musl-gcc -std=c99 -O1 -static" "" $everywhere
+  classify "musl-gcc -std=c99 -O1 -static" ""
 fi
 
 emulated() {                         # emulated NAME "what it is" TARGET QEMU FLAGS
   platform "$1" "$2" "$3-gcc" "$4" || return
   tests "$3-gcc -std=c99 -O1 -static $brief $5" "$4" $everywhere
+  classify "$3-gcc -std=c99 -O1 -static $5" "$4"
 }
 emulated aarch64 "64-bit Arm, NEON, under qemu-user"          aarch64-linux-gnu     qemu-aarch64 ""
 emulated armv7   "32-bit Arm, scalar, under qemu-user"        arm-linux-gnueabihf   qemu-arm     "-mfpu=neon-vfpv4"
