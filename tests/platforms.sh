@@ -42,7 +42,8 @@ tests() {
   for test in "$@"; do job "$compile -DFVGPT_STATIC tests/test_$test.c -o OUT -lm -lpthread && timeout 300 $run OUT"; done
 }
 
-# Runs all jobs, two at a time, and writes "platform status checks command" for each.
+# Runs all jobs, two at a time, and writes "platform status checks seconds command" for each; the seconds are the
+# processor's.
 run_jobs() {
   export here
   sed '=' "$here/jobs" | sed 'N; s/\n/\t/' | xargs -d '\n' -P 2 -n 1 bash -c '
@@ -51,14 +52,15 @@ run_jobs() {
     name=${rest%%	*}
     command=${rest#*	}
     command=${command//OUT/$here/out$number}
-    log=$(sh -c "$command" 2>&1)
-    status=$?
-    checks=$(printf "%s\n" "$log" | sed -n "s/^\([0-9]*\) passed, 0 failed$/\1/p" | tail -n 1)
-    printf "%s\t%s\t%s\t%s\n" "$name" "$status" "${checks:-1}" "$command" >>"$here/done"
+    log=$here/log$number
+    TIMEFORMAT=%U
+    { time sh -c "$command" >"$log" 2>&1; status=$?; } 2>"$log.time"
+    checks=$(sed -n "s/^\([0-9]*\) passed, 0 failed$/\1/p" "$log" | tail -n 1)
+    printf "%s\t%s\t%s\t%s\t%s\n" "$name" "$status" "${checks:-1}" "$(cat "$log.time")" "$command" >>"$here/done"
     if [ $status -ne 0 ]; then
-      printf "FAILED: %s: %s\n%s\n" "$name" "$command" "$(printf "%s" "$log" | grep -v "^$" | tail -n 15)"
+      printf "FAILED: %s: %s\n%s\n" "$name" "$command" "$(grep -v "^$" "$log" | tail -n 15)"
     fi
-    rm -f "$here/out$number" "$here/out$number".*' _
+    rm -f "$here/out$number" "$here/out$number".* "$log".*' _
 }
 
 # ---- compilers and standards ----
@@ -136,16 +138,20 @@ classify() {
   job "$1 -DFVGPT_STATIC -I. examples/02_zero_shot.c -o OUT -lm && $2 OUT examples/tiny-clip $picture $words >OUT.txt && cmp OUT.txt $program.txt"
 }
 
-m32="gcc-12 -m32 -idirafter /usr/include/$(gcc -dumpmachine 2>/dev/null)"
+# gcc-multilib cannot be installed beside Debian's cross compilers, but gcc-12-multilib can.  Not every kernel runs 32-bit
+# programs; qemu does.
+m32="gcc-12 -m32 -static -idirafter /usr/include/$(gcc -dumpmachine 2>/dev/null) -std=c99 -O1"
 gcc32=$(echo /usr/lib/gcc/*/12/32/libgcc.a)
-if platform m32-x87 "32-bit x86, x87 arithmetic" gcc-12 "$gcc32" /usr/lib32/libc.a; then
-  tests "$m32 -std=c99 -O1 -mfpmath=387" "" $everywhere
-  classify "$m32 -std=c99 -O1 -mfpmath=387" ""
-fi
-if platform m32-sse "32-bit x86, SSE2 arithmetic" gcc-12 "$gcc32" /usr/lib32/libc.a; then
-  tests "$m32 -std=c99 -O1 -msse2 -mfpmath=sse" "" $everywhere
-  classify "$m32 -std=c99 -O1 -msse2 -mfpmath=sse" ""
-fi
+run32=qemu-i386
+printf 'int main(void) { return 0; }\n' >"$here/nothing.c"
+if $m32 "$here/nothing.c" -o "$here/nothing" 2>/dev/null && "$here/nothing" 2>/dev/null; then run32=""; fi
+intel32() {                          # intel32 NAME "what it is" FLAGS
+  platform "$1" "$2" gcc-12 "$gcc32" /usr/lib32/libc.a ${run32:-sh} || return
+  tests "$m32 ${run32:+$brief} $3" "$run32" $everywhere
+  classify "$m32 $3" "$run32"
+}
+intel32 m32-x87 "32-bit x86, x87 arithmetic"  "-mfpmath=387"
+intel32 m32-sse "32-bit x86, SSE2 arithmetic" "-msse2 -mfpmath=sse"
 if platform musl "x86-64 with musl, linked statically" musl-gcc; then
   tests "musl-gcc -std=c99 -O1 -static" "" $everywhere
   classify "musl-gcc -std=c99 -O1 -static" ""
@@ -222,8 +228,8 @@ if [ $windows = 1 ]; then
 fi
 touch "$here/done"
 awk -F '\t' '
-  BEGIN { printf "\n%-10s %5s %7s %7s  %s\n", "platform", "jobs", "checks", "failed", "what" }
-  FNR == NR { jobs[$1]++; if ($2 == 0) { checks[$1] += $3; passed++ } else { bad[$1]++; failed++ } next }
-  $3 != "" { printf "%-10s %5s %7s %7s  %s; not here:%s\n", $1, "-", "-", "-", $2, $3; next }
-  { printf "%-10s %5d %7d %7d  %s\n", $1, jobs[$1], checks[$1], bad[$1], $2 }
+  BEGIN { line = "\n%-10s %5s %7s %7s %6s  %s\n"; printf line, "platform", "jobs", "checks", "failed", "CPU s", "what" }
+  FNR == NR { jobs[$1]++; cpu[$1] += $4; if ($2 == 0) { checks[$1] += $3; passed++ } else { bad[$1]++; failed++ } next }
+  $3 != "" { printf "%-10s %5s %7s %7s %6s  %s; not here:%s\n", $1, "-", "-", "-", "-", $2, $3; next }
+  { printf "%-10s %5d %7d %7d %6.0f  %s\n", $1, jobs[$1], checks[$1], bad[$1], cpu[$1], $2 }
   END { printf "\n%d passed, %d failed\n", passed, failed; exit failed > 0 }' "$here/done" "$here/platforms"
